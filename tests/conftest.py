@@ -1,0 +1,49 @@
+"""Shared fixtures. The environment is set before any library reads it: offline, one thread, nothing left in the home folder."""
+
+from __future__ import annotations
+
+import atexit
+import os
+import random
+import shutil
+import tempfile
+from pathlib import Path
+
+import pytest
+
+_HF_HOME = tempfile.mkdtemp(prefix="adaptkit-tests-")
+atexit.register(shutil.rmtree, _HF_HOME, ignore_errors=True)
+os.environ["HF_HOME"] = _HF_HOME
+for _name, _value in {
+    "HF_HUB_OFFLINE": "1",
+    "HF_HUB_DISABLE_TELEMETRY": "1",
+    "DO_NOT_TRACK": "1",
+    "TOKENIZERS_PARALLELISM": "false",
+    "OMP_NUM_THREADS": "1",
+}.items():
+    os.environ.setdefault(_name, _value)
+
+_SUBJECTS = ("the engine", "a small model", "our patient", "the second trial", "every nurse", "the old library", "one editor")
+_VERBS = ("reads", "measures", "improves", "forgets", "compares", "records", "explains")
+_OBJECTS = ("the dose", "a long report", "seven samples", "the missing page", "each answer", "the final score", "a blood test")
+
+
+@pytest.fixture(scope="session")
+def tiny_text() -> list[str]:
+    """200 short, distinct documents of plain English, the same in every run."""
+    rng = random.Random(0)
+
+    def sentence() -> str:
+        return f"{rng.choice(_SUBJECTS)} {rng.choice(_VERBS)} {rng.choice(_OBJECTS)} in room {rng.randrange(1000)}."
+
+    return [" ".join(sentence() for _ in range(rng.randint(2, 6))) for _ in range(200)]
+
+
+@pytest.fixture(scope="session")
+def data_root() -> Path:
+    """The development data: `ADAPTKIT_DATA`, or shared/data beside the checkout; skips where there is none."""
+    beside = Path(__file__).resolve().parents[2] / "shared" / "data"
+    root = Path(os.environ.get("ADAPTKIT_DATA", beside))
+    if not root.is_dir():
+        pytest.skip("development data not found: set ADAPTKIT_DATA")
+    return root
