@@ -1,0 +1,238 @@
+"""Low-rank adapters on any transformers model: attach, save beside the base, merge back exactly.
+
+    model = attach(model, AdapterConfig(kind="lora"), seed=0)      # peft model, only the adapter and the head train
+    save_adapter(model, "run/adapter", base="path/or/hub-id")      # a folder that PeftModel.from_pretrained loads
+    plain = merge(model)                                           # a plain transformers model, same outputs
+
+LoRA is arXiv 2106.09685, rsLoRA 2312.03732, DoRA 2402.09353, QLoRA 2305.14314; the layers are peft's and the
+4-bit base is bitsandbytes'. What is ours is the choice of targets, the exact merge and a card without local paths.
+"""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+from pydantic import Field
+
+from adaptkit.config import Config
+from adaptkit.errors import ModelError, nearest
+from adaptkit.run import file_digest, read_json, write_json, write_text
+
+if TYPE_CHECKING:
+    from peft import LoraConfig, PeftModel
+    from transformers import PreTrainedModel
+
+ALL_LINEAR = "all-linear"
+PEFT_HEADS = ("classifier", "score")  # peft trains and saves these by itself for sequence classification
+
+
+class AdapterConfig(Config):
+    """How a model is adapted: all of its weights (`none`) or a low-rank update of some matrices."""
+
+    kind: Literal["none", "lora", "rslora", "dora", "qlora"] = "none"
+    """`none` trains all weights; `qlora` is LoRA over a base stored in 4-bit NF4."""
+    rank: int = Field(default=16, ge=1)
+    """Rank of each update."""
+    alpha: float = Field(default=32.0, gt=0)
+    """Scale of the update: alpha / rank (rsLoRA: alpha / sqrt(rank))."""
+    dropout: float = Field(default=0.0, ge=0, lt=1)
+    """Share of the adapter's inputs dropped in training."""
+    targets: str | list[str] = ALL_LINEAR
+    """`all-linear` (every matrix but the head) or module name endings, such as [q_proj, v_proj]."""
+
+    @property
+    def quantization(self) -> Literal["nf4"] | None:
+        """What the base must be loaded with."""
+        return "nf4" if self.kind == "qlora" else None
+
+
+def attach(
+    model: PreTrainedModel, config: AdapterConfig, seed: int, new_tokens: list[int] | None = None
+) -> PreTrainedModel | PeftModel:
+    """Make `model` trainable as `config` says; the result is the model to train.
+
+    A classification head (and a pooler, which masked-LM checkpoints lack) trains fully and is saved with the adapter.
+
+    Args:
+        model: causal LM, masked LM, sequence classifier or bare encoder; NF4 for `qlora`.
+        seed: of the adapter's initial weights; the global random state is left alone.
+        new_tokens: ids of rows added to the vocabulary; they train and are saved with the adapter, ties stay tied.
+    Raises: ModelError if a target names no linear layer, or the base's precision does not fit the kind.
+    """
+    if config.kind == "none":
+        return model.requires_grad_(True)
+    _check_precision(model, config)
+    keep_nf4_exact(model)
+
+    import torch
+    from peft import get_peft_model
+
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        return get_peft_model(model, _lora_config(model, config, new_tokens or []))
+
+
+def merge(model: PreTrainedModel | PeftModel) -> PreTrainedModel:
+    """The plain transformers model that computes what the adapter model computes; the adapter model is used up.
+
+    Over a quantised base the weights it was trained on are dequantised to fp32 first: merging into the stored 4-bit
+    weights would round them again, and the original fp32 base is another model than the one that was trained.
+    """
+    from peft import PeftModel
+
+    if not isinstance(model, PeftModel):
+        return model
+    if getattr(model.get_base_model(), "is_quantized", False):
+        model = _dequantized(model)
+    return model.merge_and_unload()
+
+
+def save_adapter(model: PeftModel, folder: str | Path, *, base: str) -> None:
+    """Write the adapter as a peft folder with a filled card; `base` is recorded by name and digest, never as a local path."""
+    folder = Path(folder)
+    shutil.rmtree(folder, ignore_errors=True)
+    model.save_pretrained(str(folder), safe_serialization=True, save_embedding_layers=False)
+    settings_path = folder / "adapter_config.json"
+    name = base_name(base)
+    settings = {**read_json(settings_path), "base_model_name_or_path": name}
+    write_json(settings_path, settings)
+    write_text(folder / "README.md", _card(settings, name, sum(p.numel() for p in model.parameters() if p.requires_grad)))
+
+
+def keep_nf4_exact(model: PreTrainedModel) -> None:
+    """Stop bitsandbytes from repacking NF4 weights at the first evaluation pass; call it right after loading.
+
+    On CPUs with AVX512-BF16 that pass rounds the scales to bf16 in place (3e-3 off per layer, measured with 0.50.2), so
+    that later training runs on other weights, dequantising them gives noise, and layers of 32n+k rows fail.
+    Raises: ModelError if a pass has already repacked the weights.
+    """
+    from bitsandbytes.nn import Linear4bit
+
+    for name, module in model.named_modules():
+        if isinstance(module, Linear4bit):
+            if getattr(module.weight.quant_state, "packing_format_for_cpu", False):
+                raise ModelError("an evaluation pass has rounded its 4-bit weights", where=name, fix="load the base again")
+            module.support_avx512bf16_for_cpu = False
+
+
+def base_name(base: str) -> str:
+    """A hub id as it is; a local folder as `<folder name>@sha256:<12 hex of its weights>`."""
+    path = Path(base)
+    if not path.is_dir():
+        return base
+    weights = sorted(path.glob("*.safetensors"))
+    return f"{path.resolve().name}@sha256:{file_digest(weights[0])[:12]}" if weights else path.resolve().name
+
+
+def _check_precision(model: PreTrainedModel, config: AdapterConfig) -> None:
+    four_bit = getattr(model, "is_loaded_in_4bit", False)
+    if config.kind == "qlora" and not four_bit:
+        raise ModelError("qlora needs a base in 4-bit NF4", fix='load the base with quantization="nf4", or use kind: lora')
+    if config.kind != "qlora" and getattr(model, "is_quantized", False):
+        raise ModelError(f"{config.kind} needs a plain base, this one is quantised", fix="use kind: qlora, or load it unquantised")
+
+
+def _lora_config(model: PreTrainedModel, config: AdapterConfig, new_tokens: list[int]) -> LoraConfig:
+    from peft import LoraConfig, TaskType
+
+    heads = _head_names(model)
+    task = {"causal": TaskType.CAUSAL_LM, "classifier": TaskType.SEQ_CLS}.get(_task(model))
+    whole = [name for name in heads if name not in PEFT_HEADS] if _task(model) == "classifier" else []
+    return LoraConfig(
+        task_type=task,
+        r=config.rank,
+        lora_alpha=config.alpha,
+        lora_dropout=config.dropout,
+        use_rslora=config.kind == "rslora",
+        use_dora=config.kind == "dora",
+        target_modules=_targets(model, config.targets, heads),
+        modules_to_save=whole or None,
+        trainable_token_indices=_token_rows(model, new_tokens) if new_tokens else None,
+    )
+
+
+def _task(model: PreTrainedModel) -> Literal["causal", "classifier", "other"]:
+    if type(model).__name__.endswith("ForSequenceClassification"):
+        return "classifier"
+    return "causal" if model.can_generate() else "other"
+
+
+def _head_names(model: PreTrainedModel) -> list[str]:
+    """Modules that turn the last hidden states into the task's output: they get no low-rank update."""
+    if _task(model) == "classifier":
+        children = [name for name, child in model.named_children() if any(True for _ in child.parameters())]
+        heads = [name for name in children if name != model.base_model_prefix]
+        pooler = getattr(model.base_model, "pooler", None)
+        return [*heads, f"{model.base_model_prefix}.pooler"] if pooler is not None else heads
+    output = model.get_output_embeddings()
+    return [name for name, module in model.named_modules() if module is output] if output is not None else []
+
+
+def _targets(model: PreTrainedModel, asked: str | list[str], heads: list[str]) -> list[str]:
+    """Names for peft: a shared ending (`q_proj`) where it matches only targets, the full name elsewhere."""
+    from torch.nn import Linear
+    from transformers.pytorch_utils import Conv1D
+
+    linear = [name for name, module in model.named_modules() if isinstance(module, (Linear, Conv1D))]
+    outside = {name for name in linear if any(name == head or name.startswith(f"{head}.") for head in heads)}
+    if asked != ALL_LINEAR:
+        return _matching([asked] if isinstance(asked, str) else asked, [name for name in linear if name not in outside])
+    blocked = {name.rpartition(".")[2] for name in outside}
+    return sorted({name if (ending := name.rpartition(".")[2]) in blocked else ending for name in linear if name not in outside})
+
+
+def _matching(endings: list[str], linear: list[str]) -> list[str]:
+    for ending in endings:
+        if not any(f".{name}".endswith(f".{ending}") for name in linear):
+            known = sorted({name.rpartition(".")[2] for name in linear})
+            problem = f"no linear layer is named '{ending}'{nearest(ending, known)}"
+            raise ModelError(problem, where="adapter.targets", fix=f"choose from {', '.join(known)}")
+    return endings
+
+
+def _token_rows(model: PreTrainedModel, new_tokens: list[int]) -> list[int] | dict[str, list[int]]:
+    """One list trains the input rows and whatever is tied to them; an untied head is named too."""
+    output = model.get_output_embeddings()
+    if output is None or output.weight is model.get_input_embeddings().weight:
+        return new_tokens
+    both = (model.get_input_embeddings(), output)
+    return {name.rpartition(".")[2]: new_tokens for name, module in model.named_modules() if any(module is m for m in both)}
+
+
+def _dequantized(model: PeftModel) -> PeftModel:
+    """The same adapter over the fp32 values of its quantised base."""
+    import torch
+    from peft import get_peft_model, get_peft_model_state_dict, set_peft_model_state_dict
+
+    settings = model.peft_config["default"]
+    state = get_peft_model_state_dict(model, save_embedding_layers=False)
+    base = model.unload().dequantize(dtype=torch.float32)
+    model = get_peft_model(base, settings)
+    set_peft_model_state_dict(model, state)
+    return model.eval()
+
+
+def _card(settings: dict, base: str, num_trained: int) -> str:
+    method = "DoRA" if settings["use_dora"] else "rsLoRA" if settings["use_rslora"] else "LoRA"
+    whole = ", ".join(settings["modules_to_save"] or []) or "none"
+    return f"""---
+library_name: peft
+base_model: {base}
+tags: [{method.lower()}, adaptkit]
+---
+# {method} adapter
+
+| | |
+| --- | --- |
+| base model | `{base}` |
+| method | {method}, rank {settings["r"]}, alpha {settings["lora_alpha"]:g}, dropout {settings["lora_dropout"]:g} |
+| adapted layers | {", ".join(sorted(settings["target_modules"]))} |
+| modules trained whole | {whole} |
+| trained parameters | {num_trained:,} |
+| peft | {settings["peft_version"]} |
+
+Load the base model, then `peft.PeftModel.from_pretrained(base, "this folder")`. The run directory beside this folder
+holds the merged model, the training data's digests, the scores per item and the cost.
+"""
