@@ -1,0 +1,91 @@
+"""Parameters and floating-point operations of a model."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from torch import Tensor, nn
+
+from adaptkit.models.head import unwrap
+
+
+@dataclass(frozen=True)
+class ParamCount:
+    """Numbers of parameters; `non_embedding` leaves out token and position tables and the output projection (Kaplan's N)."""
+
+    total: int
+    trainable: int
+    non_embedding: int
+
+
+@dataclass(frozen=True)
+class Flops:
+    """Floating-point operations per token (a multiply-add is two)."""
+
+    forward: float
+    train: float
+
+
+def param_count(model: nn.Module) -> ParamCount:
+    """Count weights once each (tied ones too), 4-bit ones at their unpacked size."""
+    inner = unwrap(model)
+    head = inner.get_output_embeddings() if hasattr(inner, "get_output_embeddings") else None
+    vocabulary = {id(p) for m in inner.modules() if isinstance(m, nn.Embedding) for p in m.parameters()}
+    vocabulary |= {id(p) for p in head.parameters()} if head is not None else set()
+    sizes = {id(p): (_size(p), p.requires_grad) for p in model.parameters()}
+    return ParamCount(
+        total=sum(size for size, _ in sizes.values()),
+        trainable=sum(size for size, trains in sizes.values() if trains),
+        non_embedding=sum(size for key, (size, _) in sizes.items() if key not in vocabulary),
+    )
+
+
+def flops_per_token(model: nn.Module, seq_len: int) -> Flops:
+    """Matrix-product FLOPs per token at `seq_len`, forward and for one training step.
+
+    Forward: 2 per matmul weight (output projection included, tied or not) + 4 * layers * width * seq_len for attention,
+    not halved for causality. Backward: the same again for activations above the lowest trained weight, and 2 per
+    trained matmul weight. So full training costs 3x forward and a frozen base about 2x plus the adapters.
+    Source: Kaplan et al. 2020 (arXiv 2001.08361) section 2.1; PaLM (arXiv 2204.02311) appendix B.
+    """
+    forward = through = trained = 0.0
+    below = False  # is there a trained weight at or below this place?
+    for weight, module, share in _weights(model):
+        below = below or weight.requires_grad
+        if isinstance(module, nn.Embedding) or share == 0:
+            continue
+        size = _size(weight) * share
+        forward += size
+        through += size * below
+        trained += size * weight.requires_grad
+    config = unwrap(model).config.get_text_config()
+    width = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
+    attention = 4.0 * config.num_hidden_layers * config.num_attention_heads * width * seq_len
+    backward = 2.0 * through + 2.0 * trained + 2.0 * attention * (through / forward if forward else 0.0)
+    return Flops(forward=2.0 * forward + attention, train=2.0 * forward + attention + backward)
+
+
+def _weights(model: nn.Module) -> Iterator[tuple[nn.Parameter, nn.Module, float]]:
+    """(parameter, its module, share of tokens that pass it) in order; the share is 0 for what takes no part in a matrix product."""
+    config = unwrap(model).config.get_text_config()
+    experts = getattr(config, "num_local_experts", None) or getattr(config, "num_experts", None) or 1
+    active = (getattr(config, "num_experts_per_tok", None) or 1) / experts if experts > 1 else 1.0
+    for module in model.modules():
+        for weight in module._parameters.values():
+            if weight is None:
+                continue
+            dims = len(_shape(weight))
+            yield weight, module, {2: 1.0, 3: active}.get(dims, 0.0)
+
+
+def _shape(weight: Tensor) -> tuple[int, ...]:
+    state = getattr(weight, "quant_state", None)  # bitsandbytes packs two 4-bit weights into a byte
+    return tuple(state.shape) if state is not None else tuple(weight.shape)
+
+
+def _size(weight: Tensor) -> int:
+    size = 1
+    for dim in _shape(weight):
+        size *= dim
+    return size

@@ -1,0 +1,107 @@
+"""A language model as backbone and output projection, for losses that never hold all logits.
+
+Shape letters: B rows, T tokens, D hidden size, V vocabulary.
+"""
+
+from __future__ import annotations
+
+import weakref
+
+import torch
+from torch import Tensor, nn
+
+from adaptkit.errors import ModelError
+
+_plain_logits: weakref.WeakSet[nn.Module] = weakref.WeakSet()
+
+
+def unwrap(model: nn.Module, *, keep_peft: bool = False) -> nn.Module:
+    """The transformers model inside DDP, torch.compile and (unless `keep_peft`) peft wrappers."""
+    while True:
+        if hasattr(model, "_orig_mod"):
+            model = model._orig_mod
+        elif isinstance(model, nn.parallel.DistributedDataParallel):
+            model = model.module
+        elif not keep_peft and hasattr(model, "get_base_model") and hasattr(model, "base_model"):
+            model = model.get_base_model()
+        else:
+            return model
+
+
+class Backbone:
+    """Calls a language model without its vocabulary projection.
+
+    The model runs as it is, wrappers, adapters and prediction-head transform included; only the output projection is
+    replaced by the identity for the time of the call. So nothing here depends on the architecture.
+    """
+
+    def __init__(self, model: nn.Module, head: nn.Module):
+        self.model, self.head, self.inner = model, head, unwrap(model)
+
+    def __call__(self, **batch: Tensor) -> Tensor:
+        """Inputs as the model takes them (no labels); returns what the projection would be given, [B, T, D].
+
+        Raises: ModelError if the model scales or caps its logits after the projection.
+        """
+        seen: list[Tensor] = []
+
+        def keep(hidden_BTD: Tensor) -> Tensor:
+            seen.append(hidden_BTD)
+            return hidden_BTD
+
+        if hasattr(self.inner.config, "use_cache"):
+            batch = {**batch, "use_cache": False}
+        before = self.head.__dict__.get("forward")
+        self.head.forward = keep
+        try:
+            hidden_BTD = self.model(**batch).logits
+        finally:
+            if before is None:
+                del self.head.forward
+            else:
+                self.head.forward = before
+        self._check(hidden_BTD, seen)
+        return hidden_BTD.to(seen[0].dtype)
+
+    def _check(self, hidden_BTD: Tensor, seen: list[Tensor]) -> None:
+        """Whatever the model does to logits it now did to hidden states: they must come back unchanged (looked at once)."""
+        if self.inner in _plain_logits or torch.compiler.is_compiling():
+            return
+        if len(seen) != 1 or not torch.equal(hidden_BTD.detach().to(seen[0].dtype), seen[0].detach()):
+            raise ModelError(
+                "the model scales or caps its logits after the output projection, which the fused loss would leave out",
+                where=type(self.inner).__name__,
+                fix="choose a base without logit scaling or soft-capping (Llama, Qwen, Mistral, GPT-NeoX, BERT, ...)",
+            )
+        _plain_logits.add(self.inner)
+
+
+def split(model: nn.Module) -> tuple[Backbone, Tensor, Tensor | None]:
+    """Take a language model apart: `F.linear(backbone(**batch), weight_VD, bias_V)` equals `model(**batch).logits`.
+
+    Works for causal and masked heads, tied or not, through peft, DDP and torch.compile. Call it for each loss: the
+    weight of a head with trained tokens is computed on the call, and under FSDP the weight is whole only after the
+    backbone ran (take it from a second `split` then).
+
+    Returns: the backbone, the projection [V, D] with its autograd history, its bias [V] or None.
+
+    Raises: ModelError if there is no vocabulary projection, or an adapter sits on it.
+    """
+    inner = unwrap(model)
+    head = inner.get_output_embeddings() if hasattr(inner, "get_output_embeddings") else None
+    name = type(inner).__name__
+    if head is None:
+        raise ModelError("has no vocabulary projection", where=name, fix="load it as a causal or masked language model")
+    if "base_layer" in head._modules:
+        fix = "leave the output head out of `targets` (all-linear does), or train the head as a whole"
+        raise ModelError("an adapter sits on the output head", where=name, fix=fix)
+    weight_VD = head.weight
+    if not weight_VD.is_floating_point():
+        raise ModelError("the output head is quantised", where=name, fix="load the model again: nf4 and int8 leave the head alone")
+    if inner.config.get_text_config().vocab_size != weight_VD.shape[0]:
+        raise ModelError(
+            f"the output head has {weight_VD.shape[0]} rows, config.vocab_size is {inner.config.vocab_size}", where=name
+        )
+    return Backbone(model, head), weight_VD, getattr(head, "bias", None)
+
+

@@ -1,0 +1,290 @@
+"""Loading, building and saving models and tokenizers in the Hugging Face layout."""
+
+from __future__ import annotations
+
+import errno
+import logging
+import os
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from safetensors import SafetensorError
+from torch import nn
+
+from adaptkit.errors import DiskFullError, ModelError
+from adaptkit.models.folder import Kind, check_weights, find, model_kind, read_json
+from adaptkit.models.head import unwrap
+
+Quantization = Literal["nf4", "int8"]
+
+_AUTO_CLASS = {
+    "causal": "AutoModelForCausalLM",
+    "masked": "AutoModelForMaskedLM",
+    "classifier": "AutoModelForSequenceClassification",
+    "encoder": "AutoModel",
+}
+
+
+def load(
+    path: str | Path,
+    kind: Kind,
+    *,
+    dtype: str = "float32",
+    num_labels: int | None = None,
+    label_names: list[str] | None = None,
+    quantization: Quantization | None = None,
+    seed: int = 0,
+) -> nn.Module:
+    """The model of a folder or hub id, ready to train: SDPA attention, no key/value cache, no code from the folder.
+
+    Args:
+        kind: causal and masked need their whole head in the weights; a classifier gets a fresh head drawn from `seed`
+            if the folder has none; encoder gives last hidden states.
+        dtype: float32, bfloat16 or float16 (of the compute, if quantised).
+        quantization: nf4 or int8 through bitsandbytes: frozen weights for QLoRA and teachers, never an export.
+
+    Raises: ModelError if the folder is missing, incomplete, pickled, needs its own code, or is no such kind of model.
+    """
+    folder = find(path)
+    config = _read_config(folder)
+    check_weights(folder)
+    if label_names is not None:
+        num_labels = len(label_names)
+        config.id2label = dict(enumerate(label_names))
+        config.label2id = {name: index for index, name in enumerate(label_names)}
+    elif num_labels is not None:
+        config.num_labels = num_labels
+    if kind in ("causal", "masked") and (found := model_kind(folder)) not in (kind, "encoder"):
+        raise ModelError(
+            f"holds a {found} model, asked for a {kind} one",
+            where=str(folder),
+            fix=f"choose a base that is a {kind} language model",
+        )
+    config.use_cache = False  # with a cache, packed documents see each other
+    auto = _auto_class(kind, config, str(folder))
+    # A head for another number of classes is replaced; any other mismatch is an error.
+    arguments = {"ignore_mismatched_sizes": kind == "classifier", **_quantization_arguments(quantization, dtype)}
+    with torch.random.fork_rng(devices=[]), _quiet():
+        torch.manual_seed(seed)
+        try:
+            model, info = auto.from_pretrained(
+                folder,
+                config=config,
+                dtype=getattr(torch, dtype),
+                attn_implementation=_attention(auto, config),
+                use_safetensors=True,
+                trust_remote_code=False,
+                output_loading_info=True,
+                **arguments,
+            )
+        except (RuntimeError, ValueError, OSError, SafetensorError) as error:
+            raise _load_error(error, folder) from None
+    _check_loaded(model, kind, info, folder)
+    return model
+
+
+def build(config: Any, kind: Kind, seed: int, num_labels: int | None = None) -> nn.Module:
+    """A model of this transformers config with random float32 weights drawn from `seed`; global RNG untouched."""
+    if num_labels is not None:
+        config.num_labels = num_labels
+    config.use_cache = False
+    auto = _auto_class(kind, config, type(config).__name__)
+    with torch.random.fork_rng(devices=[]), _quiet():
+        torch.manual_seed(seed)
+        return auto.from_config(config, dtype=torch.float32, attn_implementation=_attention(auto, config))
+
+
+def load_tokenizer(path: str | Path) -> Any:
+    """The fast tokenizer of a folder or hub id; EOS stands in for a missing pad token.
+
+    Raises: ModelError if there is none, or it cannot be read.
+    """
+    from transformers import AutoTokenizer
+
+    folder = find(path)
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
+    except Exception as error:  # a broken file surfaces as whatever the tokenizers library met first
+        fix = "the folder needs tokenizer.json and tokenizer_config.json, as `tokenizer.save_pretrained` writes them"
+        raise ModelError(f"no usable tokenizer: {str(error).strip().splitlines()[0]}", where=str(folder), fix=fix) from None
+    if not tokenizer.is_fast:
+        raise ModelError(
+            "the tokenizer has no tokenizer.json (fast form)",
+            where=str(folder),
+            fix="save it once with transformers as a fast tokenizer",
+        )
+    if tokenizer.pad_token is None and tokenizer.eos_token is not None:
+        tokenizer.pad_token = tokenizer.eos_token
+    return tokenizer
+
+
+def save(model: nn.Module, tokenizer: Any, folder: str | Path) -> None:
+    """Write an HF folder: config.json, generation_config.json, model.safetensors, tokenizer files, chat_template.jinja.
+
+    The folder appears whole or not at all, and replaces an older one. Special ids that the model's configs lack come
+    from the tokenizer.
+
+    Raises: ModelError for a model with adapters or quantised weights (merge first); DiskFullError.
+    """
+    model, folder = unwrap(model, keep_peft=True), Path(folder)
+    if getattr(model, "peft_config", None):
+        raise ModelError("has an adapter attached", where=str(folder), fix="merge it, or save the adapter with `save_adapter`")
+    if getattr(model, "is_quantized", False):
+        raise ModelError("bitsandbytes weights are no export format", where=str(folder), fix="dequantise and merge first")
+    if not hasattr(model, "save_pretrained"):
+        raise ModelError(f"{type(model).__name__} is not a transformers model", where=str(folder))
+    _fill_special_ids(model, tokenizer)
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    temporary = folder.with_name(f".{folder.name}.{os.getpid()}.tmp")
+    shutil.rmtree(temporary, ignore_errors=True)
+    try:
+        with _serving_config(model.config):
+            model.save_pretrained(temporary)
+        tokenizer.save_pretrained(temporary)
+        _sync(temporary)
+        _replace(temporary, folder)
+    except Exception as error:
+        shutil.rmtree(temporary, ignore_errors=True)
+        if getattr(error, "errno", None) == errno.ENOSPC or "No space left" in str(error):
+            need = sum(p.numel() * p.element_size() for p in model.parameters())
+            free = shutil.disk_usage(folder.parent).free
+            fix = "free some space and run the same command again"
+            raise DiskFullError(f"disk full: the model needs {need} bytes, {free} are free", where=str(folder), fix=fix) from None
+        raise
+
+
+@contextmanager
+def _serving_config(config: Any) -> Iterator[None]:
+    """Training switches the key/value cache off; a saved model is for use, with the cache on."""
+    trained_without_cache = getattr(config, "use_cache", None) is False
+    if trained_without_cache:
+        config.use_cache = True
+    try:
+        yield
+    finally:
+        if trained_without_cache:
+            config.use_cache = False
+
+
+def _fill_special_ids(model: nn.Module, tokenizer: Any) -> None:
+    generation = getattr(model, "generation_config", None)
+    for key in ("bos_token_id", "eos_token_id", "pad_token_id"):
+        value = getattr(tokenizer, key)
+        value = tokenizer.eos_token_id if value is None and key == "pad_token_id" else value
+        for config in (model.config, generation):
+            if config is not None and value is not None and getattr(config, key, None) is None:
+                setattr(config, key, value)
+
+
+def _sync(folder: Path) -> None:
+    for path in [*folder.rglob("*"), folder]:
+        handle = os.open(path, os.O_RDONLY)
+        os.fsync(handle)
+        os.close(handle)
+
+
+def _replace(temporary: Path, folder: Path) -> None:
+    if folder.exists():
+        old = folder.with_name(f".{folder.name}.{os.getpid()}.old")
+        os.rename(folder, old)
+        os.rename(temporary, folder)
+        shutil.rmtree(old)
+    else:
+        os.rename(temporary, folder)
+
+
+def _read_config(folder: Path) -> Any:
+    from transformers import AutoConfig
+
+    raw = read_json(folder, "config.json")
+    try:
+        return AutoConfig.from_pretrained(folder, trust_remote_code=False)
+    except Exception as error:
+        if raw.get("auto_map") or "trust_remote_code" in str(error):
+            what, fix = "needs its own Python code to load", "use a model whose architecture is part of transformers"
+        else:
+            what = f"config.json does not describe a model that transformers knows: {str(error).strip().splitlines()[0]}"
+            fix = f"check 'model_type' ('{raw.get('model_type', 'missing')}') and the installed transformers version"
+        raise ModelError(what, where=str(folder / "config.json"), fix=fix) from None
+
+
+def _auto_class(kind: Kind, config: Any, where: str) -> Any:
+    import transformers
+
+    auto = getattr(transformers, _AUTO_CLASS[kind])
+    if type(config) not in auto._model_mapping:
+        raise ModelError(
+            f"model_type '{config.model_type}' has no {kind} form in transformers",
+            where=where,
+            fix=f"choose a base that is a {kind} model",
+        )
+    return auto
+
+
+def _attention(auto: Any, config: Any) -> str:
+    model_class = auto._model_mapping[type(config)]
+    model_class = model_class[0] if isinstance(model_class, tuple) else model_class
+    return "sdpa" if model_class._supports_sdpa else "eager"
+
+
+def _quantization_arguments(quantization: Quantization | None, dtype: str) -> dict[str, Any]:
+    if quantization is None:
+        return {}
+    from transformers import BitsAndBytesConfig
+
+    if quantization == "nf4":
+        config = BitsAndBytesConfig(load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_compute_dtype=getattr(torch, dtype))
+    else:
+        config = BitsAndBytesConfig(load_in_8bit=True)
+        # bitsandbytes warns of the cast once per matmul
+        logging.getLogger("bitsandbytes").setLevel(logging.ERROR)
+    device = f"cuda:{os.environ.get('LOCAL_RANK', 0)}" if torch.cuda.is_available() else "cpu"
+    return {"quantization_config": config, "device_map": {"": device}}
+
+
+def _load_error(error: Exception, folder: Path) -> ModelError:
+    line = (str(error).strip().splitlines() or [type(error).__name__])[0]
+    if "size mismatch" in str(error) or "shape" in str(error):
+        return ModelError(
+            "weights and config.json disagree about shapes", where=str(folder), fix="copy or download the folder again"
+        )
+    return ModelError(f"cannot be loaded: {line}", where=str(folder), fix="copy or download the folder again")
+
+
+def _check_loaded(model: nn.Module, kind: Kind, info: dict[str, Any], folder: Path) -> None:
+    """Refuse weights that transformers silently replaced by random numbers, except a classifier's head and unused poolers."""
+    prefix = f"{model.base_model_prefix}."
+    heads_are_new = kind == "classifier"
+    mismatched = {item[0] if isinstance(item, tuple) else item for item in info.get("mismatched_keys", ())}
+    missing = sorted(
+        key
+        for key in {*info.get("missing_keys", ()), *mismatched}
+        if "pooler" not in key and not (heads_are_new and not key.startswith(prefix))
+    )
+    if missing:
+        fix = "the folder was saved without them: use a checkpoint that holds the whole model" + (
+            ", or ask for another kind (an embedding model has no language-model head)" if kind in ("causal", "masked") else ""
+        )
+        raise ModelError(
+            f"{len(missing)} tensors of the {kind} model are not in the weights, first {missing[0]}", where=str(folder), fix=fix
+        )
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Silence transformers' load reports: what matters in them is checked and raised by `_check_loaded`."""
+    from transformers.utils import logging as hf_logging
+
+    level, bars = hf_logging.get_verbosity(), hf_logging.is_progress_bar_enabled()
+    hf_logging.set_verbosity_error()
+    hf_logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        hf_logging.set_verbosity(level)
+        if bars:
+            hf_logging.enable_progress_bar()
