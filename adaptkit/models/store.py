@@ -64,10 +64,8 @@ def load(
             where=str(folder),
             fix=f"choose a base that is a {kind} language model",
         )
-    config.use_cache = False  # with a cache, packed documents see each other
+    _switch_cache_off(config)
     auto = _auto_class(kind, config, str(folder))
-    # A head for another number of classes is replaced; any other mismatch is an error.
-    arguments = {"ignore_mismatched_sizes": kind == "classifier", **_quantization_arguments(quantization, dtype)}
     with torch.random.fork_rng(devices=[]), _quiet():
         torch.manual_seed(seed)
         try:
@@ -79,10 +77,12 @@ def load(
                 use_safetensors=True,
                 trust_remote_code=False,
                 output_loading_info=True,
-                **arguments,
+                ignore_mismatched_sizes=True,  # judged by _check_loaded
+                **_quantization_arguments(quantization, dtype),
             )
         except (RuntimeError, ValueError, OSError, SafetensorError) as error:
-            raise _load_error(error, folder) from None
+            what = f"cannot be loaded: {(str(error).strip().splitlines() or [type(error).__name__])[0]}"
+            raise ModelError(what, where=str(folder), fix="copy or download the folder again") from None
     _check_loaded(model, kind, info, folder)
     return model
 
@@ -91,7 +91,7 @@ def build(config: Any, kind: Kind, seed: int, num_labels: int | None = None) -> 
     """A model of this transformers config with random float32 weights drawn from `seed`; global RNG untouched."""
     if num_labels is not None:
         config.num_labels = num_labels
-    config.use_cache = False
+    _switch_cache_off(config)
     auto = _auto_class(kind, config, type(config).__name__)
     with torch.random.fork_rng(devices=[]), _quiet():
         torch.manual_seed(seed)
@@ -155,6 +155,12 @@ def save(model: nn.Module, tokenizer: Any, folder: str | Path) -> None:
             fix = "free some space and run the same command again"
             raise DiskFullError(f"disk full: the model needs {need} bytes, {free} are free", where=str(folder), fix=fix) from None
         raise
+
+
+def _switch_cache_off(config: Any) -> None:
+    """With a key/value cache, packed documents see each other and positions do not restart."""
+    if hasattr(config, "use_cache"):
+        config.use_cache = False
 
 
 @contextmanager
@@ -246,32 +252,24 @@ def _quantization_arguments(quantization: Quantization | None, dtype: str) -> di
     return {"quantization_config": config, "device_map": {"": device}}
 
 
-def _load_error(error: Exception, folder: Path) -> ModelError:
-    line = (str(error).strip().splitlines() or [type(error).__name__])[0]
-    if "size mismatch" in str(error) or "shape" in str(error):
-        return ModelError(
-            "weights and config.json disagree about shapes", where=str(folder), fix="copy or download the folder again"
-        )
-    return ModelError(f"cannot be loaded: {line}", where=str(folder), fix="copy or download the folder again")
-
-
 def _check_loaded(model: nn.Module, kind: Kind, info: dict[str, Any], folder: Path) -> None:
-    """Refuse weights that transformers silently replaced by random numbers, except a classifier's head and unused poolers."""
-    prefix = f"{model.base_model_prefix}."
-    heads_are_new = kind == "classifier"
-    mismatched = {item[0] if isinstance(item, tuple) else item for item in info.get("mismatched_keys", ())}
-    missing = sorted(
-        key
-        for key in {*info.get("missing_keys", ()), *mismatched}
-        if "pooler" not in key and not (heads_are_new and not key.startswith(prefix))
-    )
-    if missing:
-        fix = "the folder was saved without them: use a checkpoint that holds the whole model" + (
-            ", or ask for another kind (an embedding model has no language-model head)" if kind in ("causal", "masked") else ""
-        )
-        raise ModelError(
-            f"{len(missing)} tensors of the {kind} model are not in the weights, first {missing[0]}", where=str(folder), fix=fix
-        )
+    """Refuse weights that transformers replaced by random numbers, except a classifier's head and unused poolers."""
+
+    def needed(keys: Any) -> list[str]:
+        names = sorted(key[0] if isinstance(key, tuple) else key for key in keys)
+        if kind == "classifier":  # its head is new, or made for another number of classes
+            names = [name for name in names if name.startswith(f"{model.base_model_prefix}.")]
+        return [name for name in names if "pooler" not in name]
+
+    if wrong := needed(info.get("mismatched_keys", ())):
+        what = f"weights and config.json disagree about the shape of {len(wrong)} tensors, first {wrong[0]}"
+        raise ModelError(what, where=str(folder), fix="copy or download the folder again")
+    if missing := needed(info.get("missing_keys", ())):
+        fix = "use a checkpoint that was saved with all of its weights"
+        if kind in ("causal", "masked"):
+            fix += " (an embedding model, for one, has no language-model head)"
+        what = f"{len(missing)} tensors of the {kind} model are not in the weights, first {missing[0]}"
+        raise ModelError(what, where=str(folder), fix=fix)
 
 
 @contextmanager
