@@ -1,0 +1,29 @@
+"""Text in, batches out: readers, tokenizers, token shards, packing, label masks, duplicates, overlap, the offline corpus.
+
+Names are loaded on first use, so importing this package loads neither torch nor transformers.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import Any
+
+_HOME = {
+    "DataConfig": "readers", "Dataset": "readers", "Row": "readers", "read": "readers", "split": "readers", "take": "readers",
+    "train_tokenizer": "tokenizers", "CHAT_TEMPLATE": "tokenizers", "extend_tokenizer": "extension",
+    "write_shards": "shards", "TokenShards": "shards",
+    "PackedTokens": "packing", "MixedSource": "packing",
+    "SupervisedRows": "supervised", "LabelledRows": "supervised",
+    "deduplicate": "dedup", "DedupReport": "dedup",
+    "overlap": "overlap", "OverlapReport": "overlap", "remove_overlap": "overlap",
+    "offline_corpus": "corpus", "OfflineCorpus": "corpus",
+    "check": "check", "CheckReport": "check",
+}  # fmt: skip
+
+__all__ = sorted(_HOME)
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOME:
+        raise AttributeError(f"module 'adaptkit.data' has no attribute '{name}'")
+    return getattr(importlib.import_module(f"adaptkit.data.{_HOME[name]}"), name)

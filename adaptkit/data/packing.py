@@ -1,0 +1,197 @@
+"""Packed rows for pretraining: full rows of tokens in which documents never see each other.
+
+Shapes: B rows, T = seq_len tokens.
+
+Causal rows carry position ids that restart at 0 with each document and no attention mask: attention that finds
+documents by these restarts is exact only so (an all-ones mask or a cache makes documents leak). Encoders do not look
+at restarts; they get a block mask. Masking noise is a function of (seed, epoch, index) alone.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_right
+from collections.abc import Sequence
+from functools import cached_property
+from typing import TYPE_CHECKING, Any, Literal, Protocol
+
+import numpy as np
+
+from adaptkit.data.shards import TokenShards
+from adaptkit.errors import DataError
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+IGNORE_INDEX = -100
+MASK_SHARE, RANDOM_SHARE = 0.8, 0.1  # of the chosen tokens: BERT, arXiv 1810.04805, section 3.1
+
+
+class PackedTokens:
+    """Rows of `seq_len` tokens cut from a stream of documents.
+
+    A document longer than a row, or cut by a row's end, goes on in the next row as if it began there. The last row is
+    padded, nothing is dropped.
+
+    Args:
+        objective: `causal` labels are the tokens, aligned with them, -100 on each document's first token;
+            `masked` labels are the chosen tokens, -100 elsewhere.
+        mask_rate: share of ordinary tokens chosen for prediction.
+        block_mask: masked only. True: packed rows and a block mask [B, 1, T, T]. False: one piece of one document a
+            row, padded, with a mask [B, T]; for models that take no block mask.
+        fraction: share of the documents' bytes, in hash order; 0.25 lies inside 0.5.
+    Raises: DataError for a masked objective with a tokenizer that has no mask token.
+    """
+
+    def __init__(
+        self,
+        shards: TokenShards,
+        seq_len: int,
+        objective: Literal["causal", "masked"] = "causal",
+        mask_rate: float = 0.15,
+        block_mask: bool = True,
+        fraction: float = 1.0,
+    ):
+        self.shards, self.seq_len, self.objective, self.mask_rate = shards, seq_len, objective, mask_rate
+        self.packed = block_mask or objective == "causal"
+        if objective == "masked" and shards.index["mask_id"] is None:
+            raise DataError("the tokenizer has no mask token", where=str(shards.folder), fix="train a tokenizer with masked=True, or use objective: causal")
+        if seq_len < 2:
+            raise DataError(f"rows of {seq_len} token hold nothing to predict", where="seq_len", fix="use at least 2")
+        self.num_documents = _first_share([d.num_bytes for d in shards.documents], fraction)
+        self.num_tokens = int(shards.ends[self.num_documents - 1])
+        self.num_bytes = sum(d.num_bytes for d in shards.documents[: self.num_documents])
+        self._starts = np.concatenate([[0], shards.ends[: self.num_documents - 1]])  # stream position of each document
+        self._rows = None if self.packed else self._pieces()
+
+    def __len__(self) -> int:
+        return -(-self.num_tokens // self.seq_len) if self._rows is None else len(self._rows)
+
+    def where(self, index: int) -> str:
+        """The place of the document that the row begins in."""
+        start, _ = self._span(index)
+        return self.shards.documents[bisect_right(self._starts, start) - 1].where
+
+    def collate(self, indices: list[int], *, seed: int, epoch: int) -> dict[str, Tensor]:
+        """A batch: `input_ids`, `labels`, `position_ids` [B, T]; masked also `attention_mask` [B, 1, T, T] or [B, T]."""
+        import torch
+
+        rows = [self._row(index) for index in indices]
+        tokens, positions, documents = (np.stack(column) for column in zip(*rows, strict=True))
+        if self.objective == "causal":
+            labels = np.where((documents < 0) | (positions == 0), IGNORE_INDEX, tokens)
+            return {"input_ids": torch.from_numpy(tokens), "labels": torch.from_numpy(labels), "position_ids": torch.from_numpy(positions)}
+        noisy = [self._noise(row, np.random.default_rng([seed, epoch, i])) for row, i in zip(tokens, indices, strict=True)]
+        inputs, labels = (np.stack(column) for column in zip(*noisy, strict=True))
+        mask = (documents[:, None, :, None] == documents[:, None, None, :]) if self.packed else documents >= 0
+        arrays = {"input_ids": inputs, "labels": labels, "position_ids": positions, "attention_mask": mask}
+        return {name: torch.from_numpy(array) for name, array in arrays.items()}
+
+    def _span(self, index: int) -> tuple[int, int]:
+        if self._rows is not None:
+            return self._rows[index]
+        return index * self.seq_len, min((index + 1) * self.seq_len, self.num_tokens)
+
+    def _row(self, index: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """(tokens, positions, document numbers) [T]; document -1 is padding, which sees only itself."""
+        start, stop = self._span(index)
+        size = stop - start
+        tokens = np.full(self.seq_len, self.shards.index["pad_id"], np.int64)
+        tokens[:size] = self.shards.read(start, stop)
+        inside = self._starts[bisect_right(self._starts, start) : bisect_right(self._starts, stop - 1)] - start
+        begins = np.concatenate([[0], inside, [size] if size < self.seq_len else []]).astype(np.int64)
+        numbers = np.repeat(np.arange(len(begins)), np.diff([*begins, self.seq_len]))
+        positions = np.arange(self.seq_len) - begins[numbers]
+        return tokens, positions, np.where(np.arange(self.seq_len) < size, numbers, -1)
+
+    def _noise(self, tokens: np.ndarray, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
+        """BERT's noise on one row: of the chosen tokens 80 % become the mask, 10 % a random one, 10 % stay."""
+        ordinary = ~np.isin(tokens, self._special)
+        draw, kind = rng.random(self.seq_len), rng.random(self.seq_len)
+        replacement = self._ordinary_ids[rng.integers(len(self._ordinary_ids), size=self.seq_len)]
+        chosen = ordinary & (draw < self.mask_rate)
+        if not chosen.any() and ordinary.any():
+            chosen[np.where(ordinary, draw, 2.0).argmin()] = True  # a row without labels would teach nothing
+        labels = np.where(chosen, tokens, IGNORE_INDEX)
+        inputs = np.where(chosen & (kind < MASK_SHARE), self.shards.index["mask_id"], tokens)
+        return np.where(chosen & (kind >= MASK_SHARE) & (kind < MASK_SHARE + RANDOM_SHARE), replacement, inputs), labels
+
+    @cached_property
+    def _special(self) -> np.ndarray:
+        return np.asarray([*self.shards.index["special_ids"], self.shards.index["pad_id"]], np.int64)
+
+    @cached_property
+    def _ordinary_ids(self) -> np.ndarray:
+        return np.setdiff1d(np.arange(self.shards.index["vocab_size"]), self._special)
+
+    def _pieces(self) -> list[tuple[int, int]]:
+        ends = self.shards.ends[: self.num_documents]
+        return [
+            (at, min(at + self.seq_len, int(end)))
+            for start, end in zip(self._starts, ends, strict=True)
+            for at in range(int(start), int(end), self.seq_len)
+        ]
+
+
+def _first_share(sizes: list[int], fraction: float) -> int:
+    """How many first documents hold `fraction` of all bytes; at least one."""
+    if not 0 < fraction <= 1:
+        raise DataError(f"a share of {fraction:g} of the documents", where="fraction", fix="use a value above 0 and up to 1")
+    totals = np.cumsum(sizes)
+    return max(1, int(np.searchsorted(totals, fraction * totals[-1] * (1 + 1e-12), side="right")))
+
+
+class Source(Protocol):
+    """What a trainer eats: examples by number."""
+
+    def __len__(self) -> int: ...
+    def collate(self, indices: list[int], *, seed: int, epoch: int) -> dict[str, Tensor]: ...
+    def where(self, index: int) -> str: ...
+
+
+class MixedSource:
+    """Several sources in fixed shares; the first one is gone through exactly once an epoch (replay: domain first).
+
+    Which rows the others lend is drawn by `seed`, without replacement until a source is used up. All sources must
+    give batches with the same keys and row length.
+
+    Args:
+        parts: (source, share) pairs; shares are positive and are scaled to add up to 1.
+    Raises: DataError for shares that are not positive.
+    """
+
+    def __init__(self, parts: Sequence[tuple[Source, float]], seed: int = 0):
+        if not parts or any(share <= 0 for _, share in parts):
+            raise DataError("shares of a mixture must be above 0", where="replay_share", fix="leave sources with no share out")
+        self.sources = [source for source, _ in parts]
+        rng = np.random.default_rng([seed, len(parts)])
+        self._places: list[tuple[int, int]] = []
+        for number, (source, share) in enumerate(parts):
+            count = len(source) if number == 0 else round(len(self.sources[0]) * share / parts[0][1])
+            order = np.arange(count) if number == 0 else _repeated_permutation(len(source), count, rng)
+            self._places += [(number, int(i)) for i in order]
+
+    def __len__(self) -> int:
+        return len(self._places)
+
+    def where(self, index: int) -> str:
+        number, inner = self._places[index]
+        return self.sources[number].where(inner)
+
+    def collate(self, indices: list[int], *, seed: int, epoch: int) -> dict[str, Tensor]:
+        """The rows in the order asked for, each collated by its own source."""
+        import torch
+
+        batches: dict[int, dict[str, Any]] = {}
+        rows: dict[int, tuple[int, int]] = {}
+        for number in sorted({self._places[i][0] for i in indices}):
+            at = [place for place, i in enumerate(indices) if self._places[i][0] == number]
+            inner = [self._places[indices[place]][1] for place in at]
+            batches[number] = self.sources[number].collate(inner, seed=seed, epoch=epoch)
+            rows |= {place: (number, k) for k, place in enumerate(at)}
+        order = [rows[place] for place in range(len(indices))]
+        return {key: torch.stack([batches[number][key][k] for number, k in order]) for key in next(iter(batches.values()))}
+
+
+def _repeated_permutation(size: int, count: int, rng: np.random.Generator) -> np.ndarray:
+    rounds = [rng.permutation(size) for _ in range(-(-count // size))]
+    return np.concatenate([np.empty(0, np.int64), *rounds])[:count]

@@ -1,0 +1,159 @@
+"""Domain tokenizers: byte-level BPE, Unigram and WordPiece, trained in seconds and saved as Hugging Face folders.
+
+    tokenizer = train_tokenizer((row.text for row in dataset.rows), "bpe", 8192)
+    tokenizer.save_pretrained(folder)
+
+The tokenizer's own post-processor adds the first token (and for masked models the last), so training, evaluation and
+a server that loads the folder see the same ids, with exactly one BOS. EOS after a causal document is added by packing.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Iterator
+from typing import TYPE_CHECKING, Any, Literal
+
+from adaptkit.errors import DataError
+
+if TYPE_CHECKING:
+    from tokenizers import Tokenizer
+    from transformers import PreTrainedTokenizerFast
+
+Kind = Literal["bpe", "unigram", "wordpiece"]
+CAUSAL = {"bos_token": "<s>", "eos_token": "</s>", "pad_token": "<pad>"}
+MASKED = {"cls_token": "[CLS]", "sep_token": "[SEP]", "pad_token": "[PAD]", "mask_token": "[MASK]"}
+TURNS = ("<|system|>", "<|user|>", "<|assistant|>")
+MIN_VOCAB = {"bpe": 256 + 8, "unigram": 64, "wordpiece": 64}  # bytes or letters, and the special tokens
+
+CHAT_TEMPLATE = (
+    "{{ bos_token }}{% for message in messages %}{{ '<|' + message['role'] + '|>\n' + message['content'] }}"
+    "{% if message['role'] == 'assistant' %}{{ eos_token }}{% endif %}{{ '\n' }}{% endfor %}"
+    "{% if add_generation_prompt %}{{ '<|assistant|>\n' }}{% endif %}"
+)
+"""A plain template for tokenizers trained here: one marker a turn, EOS after each answer."""
+
+
+def train_tokenizer(
+    texts: Iterable[str], kind: Kind = "bpe", vocab_size: int = 8192, *, chat_template: str | None = None, masked: bool = False
+) -> PreTrainedTokenizerFast:
+    """Train a tokenizer of at most `vocab_size` entries (fewer when the text is too small to yield them).
+
+    Args:
+        kind: `bpe` is byte-level and lossless; `unigram` keeps all but runs of blanks; `wordpiece` (uncased letters are
+            kept, blanks are not) is BERT's.
+        chat_template: a Jinja template, for example `CHAT_TEMPLATE`; its turn markers become single tokens.
+        masked: add [CLS] [SEP] [MASK] for masked-language models; always so for wordpiece.
+    Returns: a fast tokenizer; for masked ones BOS is [CLS] and EOS is [SEP].
+    Raises: DataError for an unknown kind, a vocabulary below the alphabet, or no text.
+    """
+    if kind not in MIN_VOCAB:
+        raise DataError(f"unknown tokenizer kind '{kind}'", where="kind", fix="use bpe, unigram or wordpiece")
+    if vocab_size < MIN_VOCAB[kind]:
+        raise DataError(f"a {kind} vocabulary needs at least {MIN_VOCAB[kind]} entries, got {vocab_size}", where="vocab_size", fix="ask for more")
+    names = dict(MASKED if masked or kind == "wordpiece" else CAUSAL)
+    names |= {} if kind == "bpe" else {"unk_token": "[UNK]" if "cls_token" in names else "<unk>"}
+    turns = [turn for turn in TURNS if chat_template]
+    core, trainer = _blank(kind, names.get("unk_token")), _trainer(kind, vocab_size, [*names.values(), *turns], names.get("unk_token"))
+    core.train_from_iterator(_not_empty(texts), trainer)
+    core.post_processor = _post_processor(core, names)
+    return _wrap(core, names, turns, chat_template)
+
+
+def _blank(kind: Kind, unknown: str | None) -> Tokenizer:
+    from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers
+
+    if kind == "bpe":
+        core = Tokenizer(models.BPE())
+        core.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+        core.decoder = decoders.ByteLevel()
+    elif kind == "unigram":
+        core = Tokenizer(models.Unigram())
+        core.pre_tokenizer = pre_tokenizers.Metaspace()
+        core.decoder = decoders.Metaspace()
+    else:
+        core = Tokenizer(models.WordPiece(unk_token=unknown))
+        core.normalizer = normalizers.BertNormalizer(lowercase=False, strip_accents=False)
+        core.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
+        core.decoder = decoders.WordPiece()
+    return core
+
+
+def _trainer(kind: Kind, vocab_size: int, special: list[str], unknown: str | None) -> Any:
+    from tokenizers import pre_tokenizers, trainers
+
+    common = {"vocab_size": vocab_size, "special_tokens": special, "show_progress": False}
+    if kind == "bpe":
+        return trainers.BpeTrainer(initial_alphabet=sorted(pre_tokenizers.ByteLevel.alphabet()), max_token_length=32, **common)
+    if kind == "unigram":
+        return trainers.UnigramTrainer(unk_token=unknown, **common)
+    return trainers.WordPieceTrainer(limit_alphabet=max(32, vocab_size // 4), **common)
+
+
+def _not_empty(texts: Iterable[str]) -> Iterator[str]:
+    found = False
+    for text in texts:
+        found = True
+        yield text
+    if not found:
+        raise DataError("no text to train a tokenizer on", where="texts", fix="give at least one document")
+
+
+def _post_processor(core: Tokenizer, names: dict[str, str]) -> Any:
+    from tokenizers import processors
+
+    first, last = names.get("bos_token") or names["cls_token"], names.get("sep_token")
+    single, pair = (f"{first} $A {last}", f"{first} $A {last} $B:1 {last}:1") if last else (f"{first} $A", f"{first} $A $B")
+    return processors.TemplateProcessing(single=single, pair=pair, special_tokens=[(t, core.token_to_id(t)) for t in (first, last) if t])
+
+
+def _wrap(core: Tokenizer, names: dict[str, str], turns: list[str], chat_template: str | None) -> PreTrainedTokenizerFast:
+    from transformers import PreTrainedTokenizerFast
+
+    if "cls_token" in names:
+        names = {**names, "bos_token": names["cls_token"], "eos_token": names["sep_token"]}
+    # Decoding must give back what was encoded: no rewriting of blanks before punctuation.
+    tokenizer = PreTrainedTokenizerFast(
+        tokenizer_object=core, clean_up_tokenization_spaces=False, padding_side="right", extra_special_tokens=turns, **names
+    )
+    if chat_template:
+        tokenizer.chat_template = chat_template
+    return tokenizer
+
+
+def encode(tokenizer: PreTrainedTokenizerFast, texts: list[str], *, special: bool = True) -> list[list[int]]:
+    """Token ids of each text, exactly as the saved folder encodes it elsewhere; no truncation, no padding."""
+    core = tokenizer.backend_tokenizer
+    core.no_truncation()
+    core.no_padding()
+    return [encoding.ids for encoding in core.encode_batch_fast(texts, add_special_tokens=special)]
+
+
+def first_token(tokenizer: PreTrainedTokenizerFast) -> int | None:
+    """The token that the tokenizer itself puts before a text, if any."""
+    with_special, without = encode(tokenizer, ["a"]), encode(tokenizer, ["a"], special=False)
+    return with_special[0][0] if with_special[0][:1] != without[0][:1] else None
+
+
+def end_token(tokenizer: PreTrainedTokenizerFast) -> int | None:
+    """The token that closes a document: EOS, else SEP, else none."""
+    return tokenizer.eos_token_id if tokenizer.eos_token_id is not None else tokenizer.sep_token_id
+
+
+def pad_token(tokenizer: PreTrainedTokenizerFast) -> int:
+    """The id written into padding; masks go by position, so that EOS may serve as PAD."""
+    return next((i for i in (tokenizer.pad_token_id, tokenizer.eos_token_id) if i is not None), 0)
+
+
+def bytes_per_token(tokenizer: PreTrainedTokenizerFast, texts: list[str]) -> float:
+    """UTF-8 bytes of text per token, without special tokens."""
+    return sum(len(text.encode()) for text in texts) / max(1, sum(map(len, encode(tokenizer, texts, special=False))))
+
+
+def tokenizer_digest(tokenizer: PreTrainedTokenizerFast) -> str:
+    """sha256 of everything that decides ids."""
+    import hashlib
+
+    return hashlib.sha256(tokenizer.backend_tokenizer.to_str().encode()).hexdigest()
+
+
+os.environ.setdefault("TOKENIZERS_PARALLELISM", "true")
