@@ -4,11 +4,14 @@ A component declares its fields beside itself as a subclass of `Config`; a recip
 
     loaded = load(StudyConfig, "study.yaml", ["budget.flops=3e14"])
     loaded.config, loaded.origins["budget.flops"]      # ..., "override"
+
+The file is composed into nodes, never constructed: no tag can make an object, and each node knows its line and column.
 """
 
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Generic, TypeVar
@@ -19,6 +22,12 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict
 
 from adaptkit.errors import ConfigError, nearest
 
+MAX_BYTES = 1_000_000
+MAX_VALUES = 100_000  # aliases of aliases grow without bound
+MAX_DIGITS = 400
+MAX_PROBLEMS = 8  # shown at once
+MAX_SHOWN = 60  # characters of a wrong value
+OVERRIDE, DEFAULT, COMMAND_LINE = "override", "default", "command line"
 _SUFFIX = {"k": 1e3, "M": 1e6, "G": 1e9, "B": 1e9, "T": 1e12, "P": 1e15}
 
 
@@ -35,7 +44,7 @@ def _whole_number(value: Any) -> Any:
 
 
 def _magnitude(value: Any) -> Any:
-    if isinstance(value, str) and (match := re.fullmatch(r"([0-9.]+(?:e[+-]?\d+)?)([kMGBTP])", value)):
+    if isinstance(value, str) and (match := re.fullmatch(r"([0-9]+(?:\.[0-9]+)?(?:e[+-]?[0-9]+)?)([kMGBTP])", value)):
         return round(float(match[1]) * _SUFFIX[match[2]], 6)
     return value
 
@@ -53,19 +62,39 @@ class Loaded(Generic[C]):
     origins: dict[str, str]
 
 
-class _Yaml12(yaml.SafeLoader):
+_TAG = "tag:yaml.org,2002:"
+_NO_TAGS = "remove the tag: configs hold plain values"
+_SCALARS: dict[str, tuple[str, list[str], Callable[[str], Any]]] = {  # name: pattern, first characters, reading
+    "bool": (r"true|True|TRUE|false|False|FALSE", list("tTfF"), lambda text: text.lower() == "true"),
+    "int": (r"[-+]?[0-9]+", list("-+0123456789"), int),
+    "float": (
+        r"[-+]?(\.[0-9]+|[0-9]+(\.[0-9]*)?)([eE][-+]?[0-9]+)?|[-+]?\.(inf|Inf|INF)|\.(nan|NaN|NAN)",
+        list("-+0123456789."),
+        lambda text: float(re.sub(r"^([-+]?)\.(inf|nan)$", r"\1\2", text.lower())),
+    ),
+    "null": (r"~|null|Null|NULL|", ["~", "n", "N", ""], lambda text: None),
+}
+
+
+class _Loader(yaml.SafeLoader):
     """YAML 1.2 scalars: `3e-4` is a number, `no` and `2026-11-21` are text."""
 
     yaml_implicit_resolvers: dict = {}
 
 
-for _tag, _pattern, _first in (
-    ("bool", r"true|True|TRUE|false|False|FALSE", "tTfF"),
-    ("int", r"[-+]?[0-9]+", "-+0123456789"),
-    ("float", r"[-+]?(\.[0-9]+|[0-9]+(\.[0-9]*)?)([eE][-+]?[0-9]+)?|[-+]?\.(inf|Inf|INF)|\.(nan|NaN|NAN)", "-+0123456789."),
-    ("null", r"~|null|Null|NULL|", ["~", "n", "N", ""]),
-):
-    _Yaml12.add_implicit_resolver(f"tag:yaml.org,2002:{_tag}", re.compile(f"^(?:{_pattern})$"), list(_first))
+class _Dumper(yaml.SafeDumper):
+    """Quotes whatever `_Loader` (or a YAML 1.1 reader) would take for something other than text."""
+
+
+def _text(dumper: yaml.SafeDumper, text: str) -> yaml.ScalarNode:
+    quoted = '"' if re.search("[\x85\u2028\u2029]", text) else None  # PyYAML folds these line ends in its other styles
+    return dumper.represent_scalar(f"{_TAG}str", text, style=quoted)
+
+
+_Dumper.add_representer(str, _text)
+for _name, (_pattern, _first, _) in _SCALARS.items():
+    for _class in (_Loader, _Dumper):
+        _class.add_implicit_resolver(f"{_TAG}{_name}", re.compile(f"^(?:{_pattern})$"), _first)
 
 
 def load(schema: type[C], path: str | Path | None = None, overrides: list[str] | None = None) -> Loaded[C]:
@@ -76,17 +105,20 @@ def load(schema: type[C], path: str | Path | None = None, overrides: list[str] |
     tree, marks = _read(Path(path)) if path is not None else ({}, {})
     for override in overrides or []:
         _apply(tree, marks, override)
+    file = str(path or COMMAND_LINE)
     try:
         config = schema.model_validate(tree)
     except pydantic.ValidationError as error:
-        raise _explain(error, schema, marks, str(path or "command line")) from None
-    origins = {key: marks.get(key, "default") for key in leaves(config.model_dump())}
-    return Loaded(config, origins)
+        raise _explain(error, schema, marks, file) from None
+    except ConfigError as error:  # a validator's own, whose `where` is a dotted key
+        raise ConfigError(error.what, where=_closest((error.where or "").split("."), marks, file), fix=error.fix) from None
+    return Loaded(config, {key: marks.get(key, DEFAULT) for key in leaves(config.model_dump())})
 
 
-def dump(config: Config) -> str:
+def dump(config: Config | dict[str, Any]) -> str:
     """The config as YAML that `load` reads back to an equal one."""
-    return yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
+    tree = config.model_dump(mode="json") if isinstance(config, Config) else config
+    return yaml.dump(tree, Dumper=_Dumper, sort_keys=False, allow_unicode=True)
 
 
 def leaves(tree: Any, prefix: str = "") -> dict[str, Any]:
@@ -98,76 +130,126 @@ def leaves(tree: Any, prefix: str = "") -> dict[str, Any]:
 
 def _read(path: Path) -> tuple[dict, dict[str, str]]:
     try:
-        text = path.read_text(encoding="utf-8")
+        with path.open("rb") as file:
+            raw = file.read(MAX_BYTES + 1)
+        text = raw.decode("utf-8")
     except FileNotFoundError:
         raise ConfigError("no such config file", where=str(path), fix="check the path, or start from one in configs/") from None
-    except (UnicodeDecodeError, IsADirectoryError, PermissionError) as error:
-        raise ConfigError(f"cannot be read as UTF-8 text: {error}", where=str(path), fix="give a YAML text file") from None
-    try:
-        node = yaml.compose(text, Loader=_Yaml12)
-        marks: dict[str, str] = {}
-        tree = _build(node, "", str(path), marks) if node is not None else {}
-    except yaml.YAMLError as error:
-        mark = getattr(error, "problem_mark", None) or getattr(error, "context_mark", None)
-        where = f"{path}:{mark.line + 1}:{mark.column + 1}" if mark else f"{path}:1:1"
-        problem = getattr(error, "problem", None) or str(error).splitlines()[0]
-        raise ConfigError(f"not valid YAML: {problem}", where=where, fix="check indentation, quotes and brackets there") from None
-    except RecursionError:
-        raise ConfigError("nested too deeply", where=f"{path}:1:1", fix="flatten the file") from None
-    if not isinstance(tree, dict):
+    except UnicodeDecodeError as error:
+        line = raw.count(b"\n", 0, error.start) + 1
+        column = error.start - (raw.rfind(b"\n", 0, error.start) + 1) + 1
+        raise ConfigError("not UTF-8 text", where=f"{path}:{line}:{column}", fix="save the file as UTF-8") from None
+    except (OSError, ValueError) as error:
+        raise ConfigError(f"cannot be read: {error}", where=str(path), fix="give a YAML text file") from None
+    if len(raw) > MAX_BYTES:
+        raise ConfigError(f"larger than {MAX_BYTES} bytes", where=f"{path}:1:1", fix="name data by its path instead")
+    reader = _Reader(text, str(path))
+    tree = reader.read("")
+    if tree is not None and not isinstance(tree, dict):
         raise ConfigError("the top of a config must be `key: value` lines", where=f"{path}:1:1", fix="write `key: value`")
-    return tree, marks
+    return tree or {}, reader.marks
 
 
-def _build(node: yaml.Node, key: str, file: str, marks: dict[str, str]) -> Any:
-    where = f"{file}:{node.start_mark.line + 1}:{node.start_mark.column + 1}"
-    marks[key] = where
-    if isinstance(node, yaml.ScalarNode):
+class _Reader:
+    """A YAML text as plain values, with the place of every dotted key (`key#key` is where the key itself stands)."""
+
+    def __init__(self, text: str, file: str):
+        self.text, self.file = text, file
+        self.marks: dict[str, str] = {}
+
+    def read(self, prefix: str) -> Any:
+        """The value of the whole text, its keys below `prefix`. Raises: ConfigError at file:line:col."""
+        node = self._compose()
         try:
-            return _scalar(node)
-        except (ValueError, yaml.YAMLError):
-            raise ConfigError(f"'{node.value}' cannot be read as {node.tag}", where=where, fix="remove the tag or quote the value") from None
-    if isinstance(node, yaml.SequenceNode):
-        return [_build(child, f"{key}.{i}", file, marks) for i, child in enumerate(node.value)]
-    tree: dict = {}
-    for key_node, value_node in node.value:
-        name, at = key_node.value, f"{file}:{key_node.start_mark.line + 1}:{key_node.start_mark.column + 1}"
-        if not isinstance(name, str) or key_node.tag.endswith(":merge"):
-            raise ConfigError("a key must be plain text", where=at, fix="write `name: value`")
-        if name in tree:
-            raise ConfigError(f"'{name}' is given twice", where=at, fix="remove one of them")
-        dotted = f"{key}.{name}" if key else name
-        marks[f"{dotted}#key"] = at
-        tree[name] = _build(value_node, dotted, file, marks)
-    return tree
+            return None if node is None else self._value(node, prefix)
+        except RecursionError:
+            raise self._error("nested too deeply, or an alias within itself", node.start_mark, "flatten it") from None
+
+    def _compose(self) -> yaml.Node | None:
+        try:
+            loader = _Loader(self.text)
+        except yaml.reader.ReaderError as error:
+            before = self.text[: error.position]
+            mark = yaml.Mark("", error.position, before.count("\n"), len(before) - before.rfind("\n") - 1, None, 0)
+            raise self._error(f"control character {ord(self.text[error.position]):#04x}", mark, "remove it") from None
+        try:
+            return loader.get_single_node()
+        except yaml.MarkedYAMLError as error:
+            mark = error.problem_mark or error.context_mark or loader.get_mark()
+            problem = f"not valid YAML: {error.problem or error.context}"
+            raise self._error(problem, mark, "check indentation, quotes and brackets there") from None
+        except RecursionError:
+            raise self._error("nested too deeply", loader.get_mark(), "flatten it") from None
+        except (ValueError, OverflowError):  # PyYAML hands an impossible \U escape to chr()
+            raise self._error("an escape that is no character", loader.get_mark(), "check the \\x, \\u and \\U escapes") from None
+
+    def _error(self, what: str, mark: yaml.Mark, fix: str) -> ConfigError:
+        return ConfigError(what, where=_place(self._at(mark)), fix=fix)
+
+    def _at(self, mark: yaml.Mark) -> str:
+        return OVERRIDE if self.file == OVERRIDE else f"{self.file}:{mark.line + 1}:{mark.column + 1}"
+
+    def _value(self, node: yaml.Node, key: str) -> Any:
+        self.marks[key] = self._at(node.start_mark)
+        if len(self.marks) > MAX_VALUES:
+            raise self._error(f"more than {MAX_VALUES} values", node.start_mark, "write out the aliases that multiply")
+        if isinstance(node, yaml.ScalarNode):
+            return self._scalar(node)
+        if node.tag != _TAG + ("seq" if isinstance(node, yaml.SequenceNode) else "map"):
+            raise self._error(f"tag {_shorten(node.tag)} is not allowed", node.start_mark, _NO_TAGS)
+        if isinstance(node, yaml.SequenceNode):
+            return [self._value(child, f"{key}.{i}") for i, child in enumerate(node.value)]
+        return self._mapping(node, key)
+
+    def _mapping(self, node: yaml.MappingNode, key: str) -> dict[str, Any]:
+        tree: dict[str, Any] = {}
+        for key_node, value_node in node.value:
+            if not isinstance(key_node, yaml.ScalarNode) or not self._is_plain(key_node):
+                raise self._error("a key must be plain text", key_node.start_mark, "write `name: value`")
+            name = key_node.value
+            if name in tree:
+                raise self._error(f"'{_shorten(name)}' is given twice", key_node.start_mark, "remove one of them")
+            dotted = f"{key}.{name}" if key else name
+            self.marks[f"{dotted}#key"] = self._at(key_node.start_mark)
+            tree[name] = self._value(value_node, dotted)
+        return tree
+
+    def _scalar(self, node: yaml.ScalarNode) -> Any:
+        if not self._is_plain(node):
+            raise self._error(f"tag {_shorten(node.tag)} is not allowed", node.start_mark, _NO_TAGS)
+        try:
+            return _read_scalar(node.tag.removeprefix(_TAG), node.value)
+        except ValueError as error:
+            shown = _shorten(ascii(node.value)[1:-1])
+            raise self._error(f"'{shown}' {error}", node.start_mark, "correct it, or quote it if it is text") from None
+
+    @staticmethod
+    def _is_plain(node: yaml.ScalarNode) -> bool:
+        return node.tag in {_TAG + name for name in (*_SCALARS, "str")}
 
 
-def _scalar(node: yaml.ScalarNode) -> Any:
-    return {
-        "bool": lambda text: text.lower() == "true",
-        "int": int,
-        "float": lambda text: float(re.sub(r"^([-+]?)\.(inf|nan)$", r"\1\2", text.lower())),
-        "null": lambda text: None,
-        "str": str,
-    }[_known_tag(node)](node.value)
-
-
-def _known_tag(node: yaml.ScalarNode) -> str:
-    name = node.tag.rpartition(":")[2]
-    if node.tag.startswith("tag:yaml.org,2002:") and name in ("bool", "int", "float", "null", "str"):
-        return name
-    raise yaml.constructor.ConstructorError(None, None, f"tag {node.tag} is not allowed", node.start_mark)
+def _read_scalar(kind: str, text: str) -> Any:
+    if kind == "str":
+        if "\0" in text or any("\ud800" <= character <= "\udfff" for character in text):
+            raise ValueError("holds a character that no file name or text file can hold")
+        return text
+    pattern, _, convert = _SCALARS[kind]
+    if not re.fullmatch(pattern, text) or len(text) > MAX_DIGITS:
+        raise ValueError(f"cannot be read as {kind}")
+    return convert(text)
 
 
 def _apply(tree: dict, marks: dict[str, str], override: str) -> None:
     key, equals, text = override.partition("=")
-    if not equals or not re.fullmatch(r"[A-Za-z_]\w*(\.\w+)*", key):
-        raise ConfigError(f"'{override}' is not `key.sub=value`", where="command line", fix="for example trainer.learning_rate=3e-4")
+    if not equals or not re.fullmatch(r"[A-Za-z_]\w*(\.[\w-]+)*", key):
+        what = f"'{_shorten(override)}' is not `key.sub=value`"
+        raise ConfigError(what, where=COMMAND_LINE, fix="for example trainer.learning_rate=3e-4")
+    reader = _Reader(text, OVERRIDE)
     try:
-        node = yaml.compose(text, Loader=_Yaml12)
-        value = _build(node, key, "override", marks) if node is not None else None
-    except yaml.YAMLError:
-        raise ConfigError(f"the value of '{key}' is not valid YAML", where="command line", fix="quote it for the shell") from None
+        value = reader.read(key)
+    except ConfigError as error:
+        what = f"the value of '{_shorten(key)}': {error.what}"
+        raise ConfigError(what, where=COMMAND_LINE, fix="quote it for YAML and for the shell") from None
     *parents, last = key.split(".")
     place: Any = tree
     for i, part in enumerate(parents):
@@ -176,43 +258,50 @@ def _apply(tree: dict, marks: dict[str, str], override: str) -> None:
         _set_item(place, last, value, key)
     else:
         place[last] = value
-    marks.update({k: "override" for k in [key, f"{key}#key", *(leaves(value, key))]})
+    for stale in [mark for mark in marks if mark.startswith(f"{key}.")]:
+        del marks[stale]
+    marks.update(reader.marks)
+    marks.update({key: OVERRIDE, f"{key}#key": OVERRIDE})
 
 
 def _child(place: Any, part: str, dotted: str) -> Any:
-    if isinstance(place, list) and part.isdigit() and int(part) < len(place):
+    if isinstance(place, list) and part.isdecimal() and int(part) < len(place):
         return place[int(part)]
     if isinstance(place, dict):
         if not isinstance(place.get(part), (dict, list)):
             place[part] = {}
         return place[part]
-    raise ConfigError(f"'{dotted}' does not exist", where="command line", fix="`adaptkit config show FILE` lists the keys")
+    raise ConfigError(f"'{dotted}' does not exist", where=COMMAND_LINE, fix="`adaptkit config show FILE` lists the keys")
 
 
 def _set_item(items: list, index: str, value: Any, key: str) -> None:
-    if not index.isdigit() or int(index) >= len(items):
-        raise ConfigError(f"'{key}' is outside the list of {len(items)}", where="command line", fix="give an index that exists")
+    if not index.isdecimal() or int(index) >= len(items):
+        raise ConfigError(f"'{key}' is outside the list of {len(items)}", where=COMMAND_LINE, fix="give an index that exists")
     items[int(index)] = value
 
 
 def _explain(error: pydantic.ValidationError, schema: type[Config], marks: dict[str, str], file: str) -> ConfigError:
     problems = [_problem(item, schema, marks, file) for item in error.errors(include_url=False)]
     (where, what), rest = problems[0], problems[1:]
-    more = "".join(f"\n{w}: {p}" for w, p in rest)
-    return ConfigError(what + more, where=where, fix="`adaptkit schema` describes every key; `adaptkit config show FILE` shows what is set")
+    more = "".join(f"\n{w}: {p}" for w, p in rest[: MAX_PROBLEMS - 1])
+    if len(problems) > MAX_PROBLEMS:
+        more += f"\nand {len(problems) - MAX_PROBLEMS} more"
+    return ConfigError(what + more, where=where, fix="`adaptkit schema` describes every key")
 
 
 def _problem(item: dict, schema: type[Config], marks: dict[str, str], file: str) -> tuple[str, str]:
     parts = [str(p) for p in item["loc"]]
-    dotted = ".".join(parts)
+    dotted = _shorten(".".join(parts))
     if item["type"] == "extra_forbidden":
-        where = marks.get(f"{dotted}#key") or _closest(parts, marks, file)
+        where = marks.get(".".join(parts) + "#key")
         known = _fields_at(schema, parts[:-1])
-        return where, f"unknown key '{dotted}'{nearest(parts[-1], known)}"
+        return _place(where) if where else _closest(parts, marks, file), f"unknown key '{dotted}'{nearest(parts[-1], known)}"
     if item["type"] == "missing":
         return _closest(parts[:-1], marks, file), f"'{dotted}' is required"
-    message = item["msg"].removeprefix("Value error, ")
-    given = "" if isinstance(item["input"], (dict, list)) else f", got {item['input']!r}"
+    message = item["msg"].removeprefix("Value error, ").removeprefix("Input ")
+    if item["type"] == "model_type":
+        message = "should be `key: value` lines"
+    given = "" if isinstance(item["input"], (dict, list)) else f", got {_shorten(repr(item['input']))}"
     return _closest(parts, marks, file), f"'{dotted or schema.__name__}': {message}{given}"
 
 
@@ -223,8 +312,16 @@ def _closest(parts: list[str], marks: dict[str, str], file: str) -> str:
         if ".".join([*kept, part]) in marks:
             kept.append(part)
     if kept:
-        return marks[".".join(kept)]
-    return f"{file}:1:1" if file != "command line" else file
+        return _place(marks[".".join(kept)])
+    return f"{file}:1:1" if file != COMMAND_LINE else file
+
+
+def _place(mark: str) -> str:
+    return COMMAND_LINE if mark == OVERRIDE else mark
+
+
+def _shorten(text: str) -> str:
+    return text if len(text) <= MAX_SHOWN else f"{text[:MAX_SHOWN]}..."
 
 
 def _fields_at(schema: Any, parts: list[str]) -> list[str]:

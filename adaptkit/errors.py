@@ -16,7 +16,7 @@ from __future__ import annotations
 import difflib
 from collections.abc import Iterable
 
-EXIT_WINNER, EXIT_INTERNAL, EXIT_USER, EXIT_TIE = 0, 1, 2, 3
+EXIT_WINNER, EXIT_INTERNAL, EXIT_USER, EXIT_TIE, EXIT_STOPPED = 0, 1, 2, 3, 130
 
 
 class AdaptkitError(Exception):

@@ -13,19 +13,25 @@ finished run is skipped and a killed one resumes.
 
 from __future__ import annotations
 
+import errno
+import functools
 import hashlib
 import importlib.metadata
 import json
 import os
 import platform
+import re
+import shutil
 import subprocess
 import sys
 import time
 from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from adaptkit.errors import DataError, DiskFullError
+from adaptkit.config import dump
+from adaptkit.errors import AdaptkitError, ConfigError, DataError, DiskFullError
 
 PACKAGES = ("adaptkit", "torch", "transformers", "peft", "bitsandbytes", "tokenizers", "numpy", "safetensors")
 
@@ -44,12 +50,17 @@ class Run:
             root: the folder that holds all runs.
             config: the resolved config, JSON-able; anything in it that changes must change the result.
             inputs: label -> sha256 of each data file or upstream run that the result depends on.
+        Raises: ConfigError for a name no folder can have; AdaptkitError where nothing can be written.
         """
-        run = cls(Path(root) / f"{name}-{digest({'config': config, 'inputs': inputs or {}})[:8]}")
+        if not re.fullmatch(r"\w[\w.+=@-]{0,119}", name):
+            raise ConfigError(f"'{name[:40]}' cannot name a folder", where="name", fix="use at most 120 letters, digits . _ - +")
+        identity = digest({"config": config, "inputs": inputs or {}})
+        run = cls(Path(root) / f"{name}-{identity[:8]}")
         if not run.manifest_path.exists():
-            run.path.mkdir(parents=True, exist_ok=True)
-            write_text(run.path / "config.yaml", _yaml(config))
-            run.update_manifest(name=name, status="new", created=_now(), inputs=inputs or {}, **environment())
+            write_text(run.path / "config.yaml", dump(config))
+            run.update_manifest(name=name, identity=identity, status="new", created=_now(), inputs=inputs or {}, **environment())
+        if run.manifest().get("identity", identity) != identity:
+            raise DataError("holds another run", where=str(run.path), fix="delete it or choose another --root")
         return run
 
     @property
@@ -97,7 +108,7 @@ class Run:
         return self.manifest().get("status") == "finished"
 
     def start(self) -> None:
-        self.update_manifest(status="running", started=_now(), argv=sys.argv)
+        self.update_manifest(status="running", started=_now(), argv=[Path(sys.argv[0]).name, *sys.argv[1:]])
 
     def finish(self, **fields: Any) -> None:
         self.update_manifest(status="finished", finished=_now(), **fields)
@@ -107,9 +118,9 @@ class Run:
 
     def log_metrics(self, row: dict[str, Any]) -> None:
         """Append one row to metrics.jsonl."""
-        self.path.mkdir(parents=True, exist_ok=True)
-        with self.metrics_path.open("a", encoding="utf-8") as file:
-            file.write(json.dumps(row) + "\n")
+        line = json.dumps(row) + "\n"
+        with _writing(self.metrics_path, len(line)), self.metrics_path.open("a", encoding="utf-8") as file:
+            file.write(line)
 
     def metrics(self) -> list[dict[str, Any]]:
         return list(read_jsonl(self.metrics_path)) if self.metrics_path.exists() else []
@@ -137,13 +148,16 @@ def environment() -> dict[str, Any]:
     }
 
 
+@functools.cache
 def _code_version() -> dict[str, Any]:
     """Git commit of a source checkout and whether it was modified; empty for an installed package."""
     root = Path(__file__).resolve().parent.parent
     if not (root / ".git").exists():
         return {}
+
     def git(*args: str) -> str:
-        return subprocess.run(["git", "-C", str(root), *args], capture_output=True, text=True, timeout=10).stdout.strip()
+        command = ["git", "-C", str(root), *args]
+        return subprocess.run(command, capture_output=True, text=True, timeout=10, check=True).stdout.strip()
 
     try:
         return {"commit": git("rev-parse", "HEAD"), "modified": bool(git("status", "--porcelain", "--", "adaptkit", "kernels"))}
@@ -153,7 +167,7 @@ def _code_version() -> dict[str, Any]:
 
 def digest(value: Any) -> str:
     """sha256 of a JSON-able value in canonical form."""
-    return hashlib.sha256(json.dumps(value, sort_keys=True, ensure_ascii=False).encode()).hexdigest()
+    return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()
 
 
 def file_digest(path: str | Path) -> str:
@@ -162,25 +176,43 @@ def file_digest(path: str | Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
+@contextmanager
+def _writing(path: Path, num_bytes: int) -> Iterator[None]:
+    """Make the folder of `path`; name what a failed write needs and what there is."""
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        yield
+    except OSError as error:
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            what = f"disk full: need {num_bytes} bytes, have {_free_bytes(path)}"
+            raise DiskFullError(what, where=str(path), fix="free some space and run the same command again") from None
+        what = f"cannot be written: {error.strerror}"
+        raise AdaptkitError(what, where=str(path), fix="choose a --root that you may write to") from None
+
+
+def _free_bytes(path: Path) -> int:
+    folder = next(folder for folder in path.resolve().parents if folder.exists())
+    return shutil.disk_usage(folder).free
+
+
 def write_text(path: str | Path, text: str) -> None:
     """Write a file so that a crash leaves the old one or the new one, never half of either.
 
-    Raises: DiskFullError, with the old file untouched.
+    Raises: DiskFullError or AdaptkitError, with the old file untouched.
     """
     path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
+    data = text.encode("utf-8", "backslashreplace")  # half a surrogate pair becomes its JSON escape
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        with temporary.open("w", encoding="utf-8") as file:
-            file.write(text)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
-    except OSError as error:
-        temporary.unlink(missing_ok=True)
-        if error.errno == 28:
-            raise DiskFullError(f"disk full: {len(text)} bytes needed", where=str(path), fix="free some space and run the same command again") from None
-        raise
+    with _writing(path, len(data)):
+        try:
+            with temporary.open("wb") as file:
+                file.write(data)
+                file.flush()
+                os.fsync(file.fileno())
+            os.replace(temporary, path)
+        except BaseException:
+            temporary.unlink(missing_ok=True)
+            raise
 
 
 def write_json(path: str | Path, value: Any) -> None:
@@ -188,9 +220,10 @@ def write_json(path: str | Path, value: Any) -> None:
 
 
 def read_json(path: str | Path) -> Any:
+    """Raises: DataError for a file that is missing or no JSON."""
     try:
         return json.loads(Path(path).read_text(encoding="utf-8"))
-    except (ValueError, FileNotFoundError) as error:
+    except (ValueError, OSError) as error:
         raise DataError(f"not readable as JSON: {error}", where=str(path), fix="delete the run directory and run again") from None
 
 
@@ -199,15 +232,19 @@ def write_jsonl(path: str | Path, rows: Iterable[dict[str, Any]]) -> None:
 
 
 def read_jsonl(path: str | Path) -> Iterator[dict[str, Any]]:
-    """Rows of a JSONL file that adaptkit wrote; a last line cut by a kill is left out."""
-    lines = Path(path).read_text(encoding="utf-8").splitlines(keepends=True)
-    yield from (json.loads(line) for line in lines if line.endswith("\n"))
+    """Rows of a JSONL file that adaptkit wrote; a last line cut by a kill is left out.
 
-
-def _yaml(config: dict[str, Any]) -> str:
-    import yaml
-
-    return yaml.safe_dump(config, sort_keys=False, allow_unicode=True)
+    Raises: DataError at file:line.
+    """
+    with Path(path).open(encoding="utf-8", newline="\n") as file:  # U+2028 and U+0085 are text, not line ends
+        for number, line in enumerate(file, 1):
+            if not line.endswith("\n"):
+                return
+            try:
+                yield json.loads(line)
+            except ValueError as error:
+                what = f"not readable as JSON: {error}"
+                raise DataError(what, where=f"{path}:{number}", fix="delete the run directory and run again") from None
 
 
 def _now() -> str:

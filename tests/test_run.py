@@ -1,0 +1,184 @@
+"""The run directory: found again by content, written atomically, honest about a full disk."""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from adaptkit import run as run_module
+from adaptkit.errors import AdaptkitError, ConfigError, DataError, DiskFullError
+from adaptkit.run import Run, digest, environment, file_digest, read_json, read_jsonl, write_json, write_jsonl, write_text
+
+CONFIG = {"name": "study", "rate": 3e-4, "files": ["a.txt"]}
+
+
+def test_the_same_question_finds_the_same_folder(tmp_path: Path) -> None:
+    first = Run.open(tmp_path, "study", CONFIG, {"a.txt": "00"})
+    again = Run.open(tmp_path, "study", dict(reversed(CONFIG.items())), {"a.txt": "00"})
+    assert again.path == first.path
+    assert Run.open(tmp_path, "study", {**CONFIG, "rate": 3e-5}, {"a.txt": "00"}).path != first.path
+    assert Run.open(tmp_path, "study", CONFIG, {"a.txt": "01"}).path != first.path
+
+
+def test_the_life_of_a_run(tmp_path: Path) -> None:
+    run = Run.open(tmp_path, "study", CONFIG)
+    assert run.manifest()["status"] == "new"
+    assert not run.finished
+    run.start()
+    assert Run.open(tmp_path, "study", CONFIG).manifest()["status"] == "running"
+    run.fail("out of luck")
+    assert run.manifest()["error"] == "out of luck"
+    run.finish(rows=3)
+    assert run.finished
+    assert (run.manifest()["rows"], run.manifest()["name"]) == (3, "study")
+
+
+@pytest.mark.parametrize("name", ["", "../up", "a/b", ".hidden", "a b", "n" * 121, "nul\0", "new\nline"])
+def test_a_name_cannot_leave_the_root(tmp_path: Path, name: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        Run.open(tmp_path / "runs", name, CONFIG)
+    assert caught.value.fix
+    assert not (tmp_path / "runs").exists()
+
+
+def test_a_folder_of_another_run_is_not_taken_over(tmp_path: Path) -> None:
+    run = Run.open(tmp_path, "study", CONFIG)
+    run.update_manifest(identity="another")
+    with pytest.raises(DataError, match="another run"):
+        Run.open(tmp_path, "study", CONFIG)
+
+
+def test_a_run_whose_making_was_killed_is_made_again(tmp_path: Path) -> None:
+    run = Run.open(tmp_path, "study", CONFIG)
+    run.manifest_path.unlink()
+    assert Run.open(tmp_path, "study", CONFIG).manifest()["status"] == "new"
+
+
+def test_manifests_name_versions_and_no_person(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("sys.argv", ["/home/somebody/.venv/bin/adaptkit", "compare", "study.yaml"])
+    run = Run.open(tmp_path, "study", CONFIG)
+    run.start()
+    text = run.manifest_path.read_text()
+    assert run.manifest()["argv"] == ["adaptkit", "compare", "study.yaml"]
+    assert run.manifest()["versions"]["numpy"]
+    assert "somebody" not in text
+    assert os.uname().nodename not in json.dumps(environment())
+
+
+def test_every_path_lies_inside_the_run(tmp_path: Path) -> None:
+    run = Run(tmp_path / "r")
+    paths = [run.manifest_path, run.metrics_path, run.checkpoints, run.model, run.report, run.cost_path]
+    paths += [run.export("int8"), run.items("language"), run.scores("language")]
+    assert len(set(paths)) == len(paths)
+    assert all(path.is_relative_to(run.path) for path in paths)
+
+
+def test_metrics_are_appended_and_cut_at_a_step(tmp_path: Path) -> None:
+    run = Run(tmp_path / "r")
+    assert run.metrics() == []
+    for step in range(5):
+        run.log_metrics({"step": step, "loss": 1 / (step + 1)})
+    with run.metrics_path.open("a") as file:
+        file.write('{"step": 5, "lo')  # a kill in the middle of a line
+    assert [row["step"] for row in run.metrics()] == [0, 1, 2, 3, 4]
+    run.keep_metrics_before(2)
+    run.log_metrics({"step": 3, "loss": 0.5})
+    assert [row["step"] for row in run.metrics()] == [0, 1, 2, 3]
+
+
+def test_a_spoilt_line_is_named(tmp_path: Path) -> None:
+    (tmp_path / "m.jsonl").write_text('{"a": 1}\n{"a": \n{"a": 3}\n')
+    with pytest.raises(DataError) as caught:
+        list(read_jsonl(tmp_path / "m.jsonl"))
+    assert caught.value.where == f"{tmp_path / 'm.jsonl'}:2"
+
+
+@pytest.mark.parametrize("content", [None, b"{", b"\xff\xfe", b""])
+def test_unreadable_json_is_named(tmp_path: Path, content: bytes | None) -> None:
+    path = tmp_path / "x.json"
+    if content is not None:
+        path.write_bytes(content)
+    with pytest.raises(DataError) as caught:
+        read_json(path)
+    assert caught.value.where == str(path)
+
+
+@given(st.lists(st.dictionaries(st.text(), st.text(st.characters()) | st.integers() | st.none(), max_size=3), max_size=4))
+def test_any_text_survives_jsonl(tmp_path_factory, rows: list[dict]) -> None:
+    rows.append({"line ends that are text": "\u2028\u2029\x85\x0b\x0c\r", "half a pair": "\ud800"})
+    path = tmp_path_factory.mktemp("rows") / "rows.jsonl"
+    write_jsonl(path, rows)
+    assert list(read_jsonl(path)) == rows
+
+
+def test_json_reads_back_equal(tmp_path: Path) -> None:
+    value = {"z": 1, "a": [1.5, None, "\u00e9\ud83d"]}
+    write_json(tmp_path / "deep" / "er" / "x.json", value)
+    assert read_json(tmp_path / "deep" / "er" / "x.json") == value
+
+
+def test_digests_know_content_not_order(tmp_path: Path) -> None:
+    assert digest({"a": 1, "b": "\ud800"}) == digest({"b": "\ud800", "a": 1}) != digest({"a": 1, "b": "x"})
+    (tmp_path / "f").write_bytes(b"abc")
+    assert file_digest(tmp_path / "f") == "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"
+
+
+@pytest.mark.parametrize("stage", ["open", "fsync", "replace"])
+@pytest.mark.parametrize("code", [errno.ENOSPC, errno.EDQUOT])
+def test_a_full_disk_leaves_the_old_file_and_says_need_and_have(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, stage: str, code: int
+) -> None:
+    path = tmp_path / "manifest.json"
+    write_text(path, "old")
+
+    def full(*args: object, **kwargs: object) -> None:
+        raise OSError(code, os.strerror(code))
+
+    monkeypatch.setattr(Path if stage == "open" else run_module.os, stage, full)
+    with pytest.raises(DiskFullError, match=r"need 9 bytes, have \d+"):
+        write_text(path, "new words")
+    monkeypatch.undo()
+    assert path.read_text() == "old"
+    assert [file.name for file in tmp_path.iterdir()] == ["manifest.json"]
+
+
+def test_an_interrupted_write_leaves_no_rubbish(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def stop(fileno: int) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(run_module.os, "fsync", stop)
+    with pytest.raises(KeyboardInterrupt):
+        write_text(tmp_path / "a.txt", "text")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_the_file_is_synced_before_it_takes_the_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    calls = []
+    for name in ("fsync", "replace"):
+        real = getattr(os, name)
+        monkeypatch.setattr(run_module.os, name, lambda *args, name=name, real=real: (calls.append(name), real(*args)))
+    write_text(tmp_path / "a.txt", "text")
+    assert calls == ["fsync", "replace"]
+
+
+def test_a_root_that_cannot_be_written_is_the_users_to_mend(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("in the way")
+    with pytest.raises(AdaptkitError) as caught:
+        Run.open(tmp_path / "file" / "runs", "study", CONFIG)
+    assert "cannot be written" in caught.value.what
+    assert "--root" in caught.value.fix
+
+
+def test_metrics_on_a_full_disk_say_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*args: object, **kwargs: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(Path, "open", full)
+    with pytest.raises(DiskFullError):
+        Run(tmp_path / "r").log_metrics({"step": 1})
