@@ -1,0 +1,1 @@
+"""Learning a task: fine-tuning (`recipe`), few-shot prompting (`prompting`), frozen-feature probes (`probe`)."""

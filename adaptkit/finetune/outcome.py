@@ -1,0 +1,119 @@
+"""What every way of learning a task returns: item rows, the dev scores a study chooses by, and what it cost."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from adaptkit import models
+from adaptkit.errors import DataError
+
+if TYPE_CHECKING:
+    from adaptkit.data import Dataset
+
+
+@dataclass
+class Outcome:
+    """The result of one arm on one task.
+
+    Attributes:
+        rows: item rows of the test split, `{"id", "label", "prediction", "probabilities"}` or `{"id", "reference", "prediction"}`.
+        dev: scores on the dev split of what was chosen.
+        chosen: the setting that won on dev.
+        trials: every setting tried with its dev score, in order.
+        cost: flops, seconds, tokens; all trials and the scoring of the test split included.
+    """
+
+    rows: list[dict[str, Any]]
+    dev: dict[str, float]
+    chosen: dict[str, Any]
+    trials: list[dict[str, Any]]
+    cost: dict[str, Any]
+
+
+@dataclass
+class Meter:
+    """Adds up the forward passes of an arm that trains no network."""
+
+    flops: float = 0.0
+    tokens: int = 0
+    seconds: float = 0.0
+    _begun: float = field(default=0.0, repr=False)
+
+    def forward(self, model: Any, num_tokens: int, seq_len: float) -> None:
+        """Count `num_tokens` read in sequences of about `seq_len`."""
+        self.tokens += num_tokens
+        self.flops += num_tokens * models.flops_per_token(model, max(1, round(seq_len))).forward
+
+    @contextmanager
+    def running(self) -> Iterator[Meter]:
+        begun = time.perf_counter()
+        try:
+            yield self
+        finally:
+            self.seconds += time.perf_counter() - begun
+
+    def cost(self, model: Any) -> dict[str, Any]:
+        import torch
+
+        return {
+            "flops": self.flops,
+            "seconds": round(self.seconds, 3),
+            "tokens": self.tokens,
+            "tokens_per_s": round(self.tokens / self.seconds, 1) if self.seconds else 0.0,
+            "peak_memory_bytes": peak_memory_bytes(),
+            "device": str(model.device),
+            "threads": torch.get_num_threads(),
+        }
+
+
+def peak_memory_bytes() -> int:
+    """Largest memory this process has held: on the GPU where there is one, else resident."""
+    import resource
+
+    import torch
+
+    if torch.cuda.is_available():
+        return torch.cuda.max_memory_allocated()
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+
+
+def label_rows(dataset: Dataset, label_names: Sequence[str], probabilities: np.ndarray) -> list[dict[str, Any]]:
+    """Item rows of a classification task from probabilities [num_rows, num_labels]."""
+    return [
+        {
+            "id": row.id,
+            "label": row.values["label"],
+            "prediction": label_names[int(chances.argmax())],
+            "probabilities": {name: round(float(p), 6) for name, p in zip(label_names, chances, strict=True)},
+        }
+        for row, chances in zip(dataset.rows, probabilities, strict=True)
+    ]
+
+
+def label_scores(rows: Sequence[dict[str, Any]]) -> dict[str, float]:
+    """Accuracy and macro-F1 (scikit-learn's) of classification rows."""
+    from sklearn.metrics import accuracy_score, f1_score
+
+    labels, predictions = [row["label"] for row in rows], [row["prediction"] for row in rows]
+    return {
+        "accuracy": float(accuracy_score(labels, predictions)),
+        "macro_f1": float(f1_score(labels, predictions, average="macro", zero_division=0.0)),
+    }
+
+
+def check_labels(dataset: Dataset, label_names: Sequence[str]) -> None:
+    """Raises: DataError at the first row whose label is not one of `label_names`."""
+    known = set(label_names)
+    for row in dataset.rows:
+        if row.values["label"] not in known:
+            raise DataError(
+                f"label '{row.values['label']}' does not occur in the training split",
+                where=row.where,
+                fix=f"use one of {', '.join(label_names)}, or add training rows with it",
+            )

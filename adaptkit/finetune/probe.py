@@ -1,0 +1,104 @@
+"""The `probe` arm: logistic regression on frozen features, the cheapest way to use a model for a labelled task."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+
+from adaptkit import models
+from adaptkit.finetune.likelihood import batches_by_length, pad_right
+from adaptkit.finetune.outcome import Meter, Outcome, check_labels, label_rows, label_scores
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+    from adaptkit.data import Dataset
+
+BATCH_TOKENS = 8192
+WEAKEST, STRONGEST = -3.0, 1.0  # log10 of the inverse regularisation C
+
+
+def probe_rows(
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
+    train: Dataset,
+    dev: Dataset,
+    test: Dataset,
+    label_names: Sequence[str],
+    *,
+    trials: int = 3,
+    max_length: int = 256,
+    metric: str = "accuracy",
+) -> Outcome:
+    """Fit on train, choose C on dev among `trials` values, label the test split.
+
+    Args:
+        model: any language model, encoder or classifier; it is not changed.
+        max_length: tokens after which a text is cut.
+        metric: accuracy or macro_f1, what C is chosen by.
+    Raises: DataError for a dev or test label that the training rows lack.
+    """
+    from sklearn.linear_model import LogisticRegression
+    from sklearn.preprocessing import StandardScaler
+
+    for split in (dev, test):
+        check_labels(split, label_names)
+    meter = Meter()
+    with meter.running():
+        on_train, on_dev, on_test = (features(model, tokenizer, _texts(d), max_length, meter) for d in (train, dev, test))
+        scaler = StandardScaler().fit(on_train)
+        labels = [label_names.index(row.values["label"]) for row in train.rows]
+        fitted = []
+        for strength in strengths(trials):
+            head = LogisticRegression(C=strength, max_iter=500).fit(scaler.transform(on_train), labels)
+            # each pass over the data costs a product with the weights and one for their gradient
+            meter.flops += 4.0 * on_train.size * len(label_names) * float(np.max(head.n_iter_))
+            rows = label_rows(dev, label_names, _spread(head, scaler.transform(on_dev), len(label_names)))
+            fitted.append((head, {"C": strength, **label_scores(rows)}))
+        best, note = max(fitted, key=lambda pair: pair[1][metric])
+        rows = label_rows(test, label_names, _spread(best, scaler.transform(on_test), len(label_names)))
+    dev_scores = {name: value for name, value in note.items() if name != "C"}
+    return Outcome(rows, dev_scores, {"C": note["C"]}, [n for _, n in fitted], meter.cost(model))
+
+
+def strengths(trials: int) -> list[float]:
+    """`trials` values of C, evenly spaced in the logarithm; a single one is the middle."""
+    exponents = [(WEAKEST + STRONGEST) / 2] if trials == 1 else np.linspace(WEAKEST, STRONGEST, trials).tolist()
+    return [10.0**exponent for exponent in exponents]
+
+
+def features(
+    model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, texts: Sequence[str], max_length: int, meter: Meter
+) -> np.ndarray:
+    """Last hidden states averaged over each text's tokens, float32 [num_texts, hidden_size]; no gradient."""
+    encoded = tokenizer(list(texts), truncation=True, max_length=max_length)["input_ids"]
+    backbone = models.unwrap(model).base_model
+    found: np.ndarray | None = None
+    was_training = model.training
+    model.eval()
+    with torch.inference_mode():
+        for items in batches_by_length([len(ids) for ids in encoded], BATCH_TOKENS):
+            batch = pad_right([encoded[i] for i in items], tokenizer.pad_token_id, model.device)
+            hidden_BTD = backbone(**batch).last_hidden_state.float()
+            kept_BT1 = batch["attention_mask"][..., None]
+            mean_BD = (hidden_BTD * kept_BT1).sum(1) / kept_BT1.sum(1)
+            found = np.empty((len(encoded), mean_BD.shape[-1]), dtype=np.float32) if found is None else found
+            found[items] = mean_BD.cpu().numpy()
+            meter.forward(backbone, batch["input_ids"].numel(), batch["input_ids"].shape[1])
+    model.train(was_training)
+    assert found is not None  # a data set has at least one row
+    return found
+
+
+def _spread(head: object, inputs: np.ndarray, num_labels: int) -> np.ndarray:
+    """Probabilities [num_rows, num_labels], 0 for a label that no training row has."""
+    chances = np.zeros((len(inputs), num_labels))
+    chances[:, head.classes_] = head.predict_proba(inputs)
+    return chances
+
+
+def _texts(dataset: Dataset) -> list[str]:
+    return [row.values["text"] for row in dataset.rows]

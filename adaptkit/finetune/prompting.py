@@ -1,0 +1,184 @@
+"""The `prompt` arm: labels scored by the language model itself, from a few examples in the prompt, nothing trained.
+
+Label log-likelihoods are calibrated with content-free inputs (Zhao et al. 2021, arXiv 2102.09690): a model that would
+say "positive" after an empty text is not believed that much when it says so after a real one. Template, number of
+shots and length normalisation are chosen on the dev split among exactly `trials` settings.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from adaptkit import models
+from adaptkit.errors import DataError
+from adaptkit.finetune.likelihood import Likelihoods, score_choices
+from adaptkit.finetune.outcome import Meter, Outcome, check_labels, label_rows, label_scores
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+    from adaptkit.data import Dataset
+
+TEMPLATES = ("{text}\nLabel:", "Text: {text}\nThis is", "Q: {text}\nA:")
+SHOTS = (4, 0, 8, 2, 16)
+CONTENT_FREE = ("N/A", "", "[MASK]")
+SHORTEST_TEXT = 8  # tokens of an example below which it is better left out
+LONGEST_CONTEXT = 2048
+SEPARATOR = "\n\n"
+
+
+@dataclass(frozen=True)
+class Format:
+    """One way to prompt: the text with its label's place at the end, the examples before it, how labels are compared."""
+
+    template: str
+    shots: int
+    normalised: bool
+    lower: bool
+
+
+def formats(trials: int) -> list[Format]:
+    """The first `trials` settings of one fixed list; the four dials turn at different speeds, so all combinations come."""
+    return [
+        Format(TEMPLATES[i % 3], SHOTS[i % 5], normalised=bool(i % 2), lower=bool(i // 2 % 2))
+        for i in range(trials)
+    ]  # fmt: skip
+
+
+def prompt_rows(
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
+    train: Dataset,
+    dev: Dataset,
+    test: Dataset,
+    label_names: Sequence[str],
+    *,
+    trials: int = 3,
+    seed: int = 0,
+    metric: str = "accuracy",
+) -> Outcome:
+    """Choose a prompt format on dev, label the test split with it.
+
+    Args:
+        model: causal or masked language model.
+        train: labelled rows the shots are drawn from.
+        trials: settings compared on the dev split.
+        seed: of the shots.
+        metric: accuracy or macro_f1, what the choice is made by.
+    """
+    for split in (dev, test):
+        check_labels(split, label_names)
+    meter = Meter()
+    with meter.running():
+        prompter = _Prompter(model, tokenizer, train, label_names, seed, meter)
+        tried = [(fmt, label_scores(label_rows(dev, label_names, prompter.probabilities(dev, fmt)))) for fmt in formats(trials)]
+        best, scores = max(tried, key=lambda pair: pair[1][metric])
+        rows = label_rows(test, label_names, prompter.probabilities(test, best))
+    notes = [{**asdict(fmt), **result} for fmt, result in tried]
+    return Outcome(rows, scores, asdict(best), notes, meter.cost(model))
+
+
+def label_probabilities(
+    model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, texts: Sequence[str], label_names: Sequence[str], template: str
+) -> tuple[np.ndarray, Likelihoods]:
+    """Probabilities [num_texts, num_labels] by plain label log-likelihood, no shots: how a model trained on `template` answers."""
+    builder = _Builder(tokenizer, template, context_length(model))
+    choices = [builder.label(name, lower=False) for name in label_names]
+    start = opening(tokenizer)
+    room = builder.room(start, 0, choices)
+    found = score_choices(model, tokenizer, start, [builder.query(ids, room) for ids in builder.encode(texts)], choices)
+    return softmax(found.scores(normalised=False)), found
+
+
+class _Prompter:
+    """Scores texts under a format with shots drawn once per number of shots."""
+
+    def __init__(self, model: Any, tokenizer: Any, train: Dataset, label_names: Sequence[str], seed: int, meter: Meter):
+        if not train.rows:
+            raise DataError("no rows to draw examples from", fix="give a training split")
+        self.model, self.tokenizer, self.label_names, self.meter = model, tokenizer, list(label_names), meter
+        self.order = _balanced_order(train, seed)
+
+    def probabilities(self, dataset: Dataset, fmt: Format) -> np.ndarray:
+        """Calibrated probabilities [num_rows, num_labels]."""
+        builder = _Builder(self.tokenizer, fmt.template, context_length(self.model))
+        choices = [builder.label(name, fmt.lower) for name in self.label_names]
+        start = opening(self.tokenizer)
+        shots = self.order[: fmt.shots]
+        while shots and builder.room(start, len(shots), choices) < SHORTEST_TEXT:
+            shots = shots[:-1]
+        room = builder.room(start, len(shots), choices)
+        texts = builder.encode([row.values["text"] for row in shots])
+        prefix = list(start)
+        for row, text in zip(shots, texts, strict=True):
+            prefix += builder.query(text, room) + choices[self.label_names.index(row.values["label"])] + builder.separator
+        room = builder.room(prefix, 0, choices)
+        queries = [builder.query(t, room) for t in builder.encode([*CONTENT_FREE, *(row.values["text"] for row in dataset.rows)])]
+        found = score_choices(self.model, self.tokenizer, prefix, queries, choices)
+        self.meter.forward(self.model, found.tokens_read, len(prefix) + np.mean([len(q) for q in queries]))
+        return calibrate(found.scores(fmt.normalised), len(CONTENT_FREE))
+
+
+def calibrate(scores: np.ndarray, num_content_free: int) -> np.ndarray:
+    """Probabilities of the later rows, divided by the mean probabilities of the first `num_content_free` and renormalised."""
+    chances = softmax(scores)
+    return softmax(np.log(chances[num_content_free:] + 1e-30) - np.log(chances[:num_content_free].mean(axis=0) + 1e-30))
+
+
+def softmax(scores: np.ndarray) -> np.ndarray:
+    """Over the last axis."""
+    weights = np.exp(scores - scores.max(axis=-1, keepdims=True))
+    return weights / weights.sum(axis=-1, keepdims=True)
+
+
+class _Builder:
+    """Token ids of prompts: pieces are encoded once and joined, the text alone is cut to fit."""
+
+    def __init__(self, tokenizer: Any, template: str, context: int):
+        self.tokenizer, self.context = tokenizer, context
+        head, _, tail = template.partition("{text}")
+        self.head, self.tail, self.separator = self.encode([head, tail, SEPARATOR])
+
+    def encode(self, texts: Sequence[str]) -> list[list[int]]:
+        return self.tokenizer(list(texts), add_special_tokens=False, verbose=False)["input_ids"] if texts else []
+
+    def query(self, text: list[int], room: int) -> list[int]:
+        return self.head + text[: max(0, room)] + self.tail
+
+    def label(self, name: str, lower: bool) -> list[int]:
+        return self.encode([" " + (name.lower() if lower else name).replace("_", " ")])[0]
+
+    def room(self, before: Sequence[int], shots: int, choices: list[list[int]]) -> int:
+        """Tokens left for each text when `shots` examples and a query share what follows `before`."""
+        frame = len(self.head) + len(self.tail) + max(map(len, choices))
+        fixed = len(before) + shots * len(self.separator) + 2  # two: [CLS] and [SEP] of a masked LM
+        return (self.context - fixed) // (shots + 1) - frame
+
+
+def opening(tokenizer: PreTrainedTokenizerBase) -> list[int]:
+    """[BOS] if the tokenizer itself puts one before a text, as a server would; nothing otherwise."""
+    ids = tokenizer("a")["input_ids"]
+    return [tokenizer.bos_token_id] if tokenizer.bos_token_id is not None and ids[:1] == [tokenizer.bos_token_id] else []
+
+
+def context_length(model: PreTrainedModel) -> int:
+    """Tokens the model can read at once, at most `LONGEST_CONTEXT`."""
+    config = models.unwrap(model).config.get_text_config()
+    return min(LONGEST_CONTEXT, getattr(config, "max_position_embeddings", LONGEST_CONTEXT))
+
+
+def _balanced_order(train: Dataset, seed: int) -> list[Any]:
+    """Up to `max(SHOTS)` rows drawn by seed, the labels taking turns in an order that changes each round."""
+    rng = random.Random(seed)
+    by_label: dict[str, list[Any]] = {}
+    for row in rng.sample(train.rows, len(train.rows)):
+        by_label.setdefault(row.values["label"], []).append(row)
+    order: list[Any] = []
+    while len(order) < max(SHOTS) and any(by_label.values()):
+        order += [by_label[label].pop() for label in rng.sample(sorted(by_label), len(by_label)) if by_label[label]]
+    return order[: max(SHOTS)]
