@@ -48,7 +48,7 @@ def find_files(patterns: list[str]) -> tuple[list[Path], list[Path]]:
     for pattern in patterns:
         for path in _expand(pattern):
             if path.is_dir():
-                inside = sorted(p for p in path.rglob("*") if p.is_file() and not any(part.startswith(".") for part in p.relative_to(path).parts))
+                inside = sorted(p for p in path.rglob("*") if p.is_file() and not _hidden(p.relative_to(path)))
                 known = [p for p in inside if format_of(p)]
                 ignored += [p for p in inside if not format_of(p)]
                 if not known:
@@ -56,12 +56,17 @@ def find_files(patterns: list[str]) -> tuple[list[Path], list[Path]]:
             elif format_of(path):
                 known = [path]
             else:
-                raise DataError(f"unknown file format '{path.suffix}'", where=str(path), fix=f"give {_formats()} files, plain, .gz or .zst")
+                fix = f"give {_formats()} files, plain, .gz or .zst"
+                raise DataError(f"unknown file format '{path.suffix}'", where=str(path), fix=fix)
             for file in known:
                 found.setdefault(file.resolve(), file)
     if not found:
         raise DataError("no data files are named", where="files", fix="list files, folders or globs")
     return list(found.values()), ignored
+
+
+def _hidden(path: Path) -> bool:
+    return any(part.startswith(".") for part in path.parts)
 
 
 def _expand(pattern: str) -> list[Path]:
@@ -93,9 +98,11 @@ def records(path: Path) -> Iterator[tuple[int, Record | Fault]]:
         for line, record in _READERS[format_of(path) or ".txt"](path):  # noqa: B007 - `line` is read below
             yield line, record
     except (EOFError, zlib.error, gzip.BadGzipFile) as error:
-        raise DataError(f"compressed data is cut or damaged: {error}", where=f"{path}:{line + 1}", fix="fetch or compress the file again") from None
+        what, fix = f"compressed data is cut or damaged: {error}", "fetch or compress the file again"
+        raise DataError(what, where=f"{path}:{line + 1}", fix=fix) from None
     except OSError as error:
-        raise DataError(f"cannot be read: {error.strerror or error}", where=f"{path}:{line + 1}", fix="check that the file exists and its permissions") from None
+        what, fix = f"cannot be read: {error.strerror or error}", "check that the file exists and its permissions"
+        raise DataError(what, where=f"{path}:{line + 1}", fix=fix) from None
 
 
 @contextmanager
@@ -219,12 +226,13 @@ def _table(delimiter: str) -> Callable[[Path], Iterator[tuple[int, Record | Faul
 
 
 def _header(reader: Any, path: Path) -> list[str]:
+    fix = "start the file with one line of distinct column names"
     try:
         header = next(reader, [])
     except csv.Error as error:
-        raise DataError(f"not a valid header: {error}", where=f"{path}:1", fix="start the file with one line of column names") from None
+        raise DataError(f"not a valid header: {error}", where=f"{path}:1", fix=fix) from None
     if not header or len(set(header)) < len(header):
-        raise DataError("column names are missing or repeated", where=f"{path}:1", fix="start the file with one line of distinct column names")
+        raise DataError("column names are missing or repeated", where=f"{path}:1", fix=fix)
     return header
 
 
@@ -250,7 +258,8 @@ def _parquet(path: Path) -> Iterator[tuple[int, Record | Fault]]:
                     row += 1
                     yield row, record
         except (pyarrow.ArrowException, UnicodeDecodeError) as error:
-            raise DataError(f"not readable as parquet: {str(error).splitlines()[0]}", where=f"{path}:{row + 1}", fix="write the file again") from None
+            what = f"not readable as parquet: {str(error).splitlines()[0]}"
+            raise DataError(what, where=f"{path}:{row + 1}", fix="write the file again") from None
 
 
 _READERS: dict[str, Callable[[Path], Iterator[tuple[int, Record | Fault]]]] = {

@@ -54,7 +54,8 @@ class PackedTokens:
         self.shards, self.seq_len, self.objective, self.mask_rate = shards, seq_len, objective, mask_rate
         self.packed = block_mask or objective == "causal"
         if objective == "masked" and shards.index["mask_id"] is None:
-            raise DataError("the tokenizer has no mask token", where=str(shards.folder), fix="train a tokenizer with masked=True, or use objective: causal")
+            fix = "train a tokenizer with masked=True, or use objective: causal"
+            raise DataError("the tokenizer has no mask token", where=str(shards.folder), fix=fix)
         if seq_len < 2:
             raise DataError(f"rows of {seq_len} token hold nothing to predict", where="seq_len", fix="use at least 2")
         self.num_documents = _first_share([d.num_bytes for d in shards.documents], fraction)
@@ -79,7 +80,11 @@ class PackedTokens:
         tokens, positions, documents = (np.stack(column) for column in zip(*rows, strict=True))
         if self.objective == "causal":
             labels = np.where((documents < 0) | (positions == 0), IGNORE_INDEX, tokens)
-            return {"input_ids": torch.from_numpy(tokens), "labels": torch.from_numpy(labels), "position_ids": torch.from_numpy(positions)}
+            return {
+                "input_ids": torch.from_numpy(tokens),
+                "labels": torch.from_numpy(labels),
+                "position_ids": torch.from_numpy(positions),
+            }
         noisy = [self._noise(row, np.random.default_rng([seed, epoch, i])) for row, i in zip(tokens, indices, strict=True)]
         inputs, labels = (np.stack(column) for column in zip(*noisy, strict=True))
         mask = (documents[:, None, :, None] == documents[:, None, None, :]) if self.packed else documents >= 0

@@ -1,7 +1,7 @@
 """Reading data: files in, checked rows out, and nothing skipped without being counted.
 
-    dataset = read(DataConfig(files=["corpus/*.jsonl.gz"]), want="text")
-    dataset.rows[0].values["text"], dataset.rows[0].where, dataset.digest
+dataset = read(DataConfig(files=["corpus/*.jsonl.gz"]), want="text")
+dataset.rows[0].values["text"], dataset.rows[0].where, dataset.digest
 """
 
 from __future__ import annotations
@@ -140,7 +140,9 @@ def read(config: DataConfig, want: Want | None = None) -> Dataset:
         kept.add(Row(values, where, content_id(values)), _licence(record))
     rows, licences = kept.rows()
     if not rows:
-        raise DataError("no usable row", where=str(files[0]), fix="; ".join(faults.found[:3]) or "check that the files are not empty")
+        raise DataError(
+            "no usable row", where=str(files[0]), fix="; ".join(faults.found[:3]) or "check that the files are not empty"
+        )
     described = [{"name": str(f), "num_bytes": f.stat().st_size, "sha256": file_digest(f)} for f in files]
     return Dataset(_distinct(rows), kind, roles, described, faults.found, dict(licences), [str(p) for p in ignored], kept.num_seen)
 

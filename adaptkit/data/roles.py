@@ -1,13 +1,14 @@
 """Column roles: what the columns of a record mean, found by their names or set by the user, and checked row by row.
 
-    text                     running text                   anchor + positive (+ negative...)   pairs, triplets
-    text + label             classification                 text1 + text2 + score or label      scored pairs
-    prompt + completion      SFT (instruction, input,       messages                            conversations
-                             output are read as these)      prompt                              prompts to be answered
+text                     running text                   anchor + positive (+ negative...)   pairs, triplets
+text + label             classification                 text1 + text2 + score or label      scored pairs
+prompt + completion      SFT (instruction, input,       messages                            conversations
+                         output are read as these)      prompt                              prompts to be answered
 """
 
 from __future__ import annotations
 
+import contextlib
 import math
 import re
 from collections.abc import Iterable
@@ -32,7 +33,7 @@ class Shape:
     def match(self, names: Iterable[str], chosen: dict[str, str]) -> dict[str, str] | None:
         """role -> column for these column names, or None; `chosen` columns win over names."""
         names = set(names)
-        if not set(chosen) <= {*self.required, *self.optional, "group"} | {r for r in chosen if "anchor" in self.required and NEGATIVE.fullmatch(r)}:
+        if not all(self._takes(role) for role in chosen):
             return None
         roles: dict[str, str] = {}
         for role, aliases in self.required.items():
@@ -45,6 +46,11 @@ class Shape:
             roles |= {name: name for name in sorted(names) if NEGATIVE.fullmatch(name)}
         roles |= chosen
         return roles if all(_columns(column, names) for column in roles.values()) else None
+
+    def _takes(self, role: str) -> bool:
+        return role in (*self.required, *self.optional, "group") or (
+            "anchor" in self.required and NEGATIVE.fullmatch(role) is not None
+        )
 
 
 SHAPES = (
@@ -125,7 +131,8 @@ class RowReader:
             return _optional_text(record.get(column), column)
         columns = _columns(column, record)
         if not columns:
-            return Fault(f"no column '{column}'{nearest(column, map(str, record))}; it has {describe_columns([record])}", f"give every row a '{column}'")
+            has = f"{nearest(column, map(str, record))}; it has {describe_columns([record])}"
+            return Fault(f"no column '{column}'{has}", f"give every row a '{column}'")
         if role == "messages":
             return _messages(record[columns[0]])
         if role == "label":
@@ -169,10 +176,8 @@ def _optional_text(value: Any, column: str) -> str | Fault:
 
 def _score(value: Any, column: str, typed: bool) -> float | Fault:
     if isinstance(value, str) and not typed:
-        try:
+        with contextlib.suppress(ValueError):
             value = float(value)
-        except ValueError:
-            pass
     if isinstance(value, bool) or not isinstance(value, (int, float)) or not math.isfinite(value):
         return Fault(f"'{column}' is {_name(value)}, not a finite number", f"write '{column}' as a number")
     return float(value)

@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from adaptkit.data.readers import Dataset, Row
-from adaptkit.data.tokenizers import encode, end_token, first_token, pad_token, tokenizer_digest
+from adaptkit.data.tokenizers import encode, end_token, pad_token, tokenizer_digest
 from adaptkit.errors import DataError, DiskFullError
 from adaptkit.run import digest, file_digest, write_json
 
@@ -118,14 +118,17 @@ def write_shards(
         os.replace(temporary, folder)
     except OSError as error:
         if error.errno == 28:
-            raise DiskFullError(f"disk full while writing {dataset.num_bytes} bytes of text as tokens", where=str(folder), fix="free some space") from None
+            what = f"disk full while writing {dataset.num_bytes} bytes of text as tokens"
+            raise DiskFullError(what, where=str(folder), fix="free some space and run the same command again") from None
         raise
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
     return TokenShards.open(folder)
 
 
-def _write(folder: Path, dataset: Dataset, tokenizer: PreTrainedTokenizerFast, made_from: dict[str, Any], shard_tokens: int) -> None:
+def _write(
+    folder: Path, dataset: Dataset, tokenizer: PreTrainedTokenizerFast, made_from: dict[str, Any], shard_tokens: int
+) -> None:
     dtype = "<u2" if len(tokenizer) <= 1 << 16 else "<u4"
     writer = _Writer(folder, dtype, shard_tokens)
     end = end_token(tokenizer)
@@ -138,7 +141,6 @@ def _write(folder: Path, dataset: Dataset, tokenizer: PreTrainedTokenizerFast, m
         "format": FORMAT,
         "dtype": dtype,
         "vocab_size": len(tokenizer),
-        "first_id": first_token(tokenizer),
         "end_id": end,
         "pad_id": pad_token(tokenizer),
         "mask_id": tokenizer.mask_token_id,
@@ -216,7 +218,9 @@ def _read_index(folder: Path) -> dict[str, Any]:
         index = json.loads(path.read_text(encoding="utf-8"))
         stated = index.pop("sha256")
     except FileNotFoundError:
-        raise DataError("not a token shard folder: no index.json", where=str(folder), fix="name another folder, or remove this one") from None
+        raise DataError(
+            "not a token shard folder: no index.json", where=str(folder), fix="name another folder, or remove this one"
+        ) from None
     except (OSError, ValueError, KeyError, AttributeError):
         stated, index = None, {}
     if stated is None or stated != digest(index) or index.get("format") != FORMAT:

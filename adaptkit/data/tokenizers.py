@@ -9,7 +9,7 @@ a server that loads the folder see the same ids, with exactly one BOS. EOS after
 
 from __future__ import annotations
 
-import os
+import hashlib
 from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -49,12 +49,17 @@ def train_tokenizer(
     if kind not in MIN_VOCAB:
         raise DataError(f"unknown tokenizer kind '{kind}'", where="kind", fix="use bpe, unigram or wordpiece")
     if vocab_size < MIN_VOCAB[kind]:
-        raise DataError(f"a {kind} vocabulary needs at least {MIN_VOCAB[kind]} entries, got {vocab_size}", where="vocab_size", fix="ask for more")
+        raise DataError(
+            f"a {kind} vocabulary needs at least {MIN_VOCAB[kind]} entries, got {vocab_size}",
+            where="vocab_size",
+            fix="ask for more",
+        )
     names = dict(MASKED if masked or kind == "wordpiece" else CAUSAL)
     names |= {} if kind == "bpe" else {"unk_token": "[UNK]" if "cls_token" in names else "<unk>"}
     turns = [turn for turn in TURNS if chat_template]
-    core, trainer = _blank(kind, names.get("unk_token")), _trainer(kind, vocab_size, [*names.values(), *turns], names.get("unk_token"))
-    core.train_from_iterator(_not_empty(texts), trainer)
+    unknown = names.get("unk_token")
+    core = _blank(kind, unknown)
+    core.train_from_iterator(_not_empty(texts), _trainer(kind, vocab_size, [*names.values(), *turns], unknown))
     core.post_processor = _post_processor(core, names)
     return _wrap(core, names, turns, chat_template)
 
@@ -103,7 +108,8 @@ def _post_processor(core: Tokenizer, names: dict[str, str]) -> Any:
 
     first, last = names.get("bos_token") or names["cls_token"], names.get("sep_token")
     single, pair = (f"{first} $A {last}", f"{first} $A {last} $B:1 {last}:1") if last else (f"{first} $A", f"{first} $A $B")
-    return processors.TemplateProcessing(single=single, pair=pair, special_tokens=[(t, core.token_to_id(t)) for t in (first, last) if t])
+    special = [(token, core.token_to_id(token)) for token in (first, last) if token]
+    return processors.TemplateProcessing(single=single, pair=pair, special_tokens=special)
 
 
 def _wrap(core: Tokenizer, names: dict[str, str], turns: list[str], chat_template: str | None) -> PreTrainedTokenizerFast:
@@ -128,12 +134,6 @@ def encode(tokenizer: PreTrainedTokenizerFast, texts: list[str], *, special: boo
     return [encoding.ids for encoding in core.encode_batch_fast(texts, add_special_tokens=special)]
 
 
-def first_token(tokenizer: PreTrainedTokenizerFast) -> int | None:
-    """The token that the tokenizer itself puts before a text, if any."""
-    with_special, without = encode(tokenizer, ["a"]), encode(tokenizer, ["a"], special=False)
-    return with_special[0][0] if with_special[0][:1] != without[0][:1] else None
-
-
 def end_token(tokenizer: PreTrainedTokenizerFast) -> int | None:
     """The token that closes a document: EOS, else SEP, else none."""
     return tokenizer.eos_token_id if tokenizer.eos_token_id is not None else tokenizer.sep_token_id
@@ -151,9 +151,4 @@ def bytes_per_token(tokenizer: PreTrainedTokenizerFast, texts: list[str]) -> flo
 
 def tokenizer_digest(tokenizer: PreTrainedTokenizerFast) -> str:
     """sha256 of everything that decides ids."""
-    import hashlib
-
     return hashlib.sha256(tokenizer.backend_tokenizer.to_str().encode()).hexdigest()
-
-
-os.environ.setdefault("TOKENIZERS_PARALLELISM", "true")

@@ -1,0 +1,54 @@
+"""Word n-grams as 64-bit hashes, fast enough for whole corpora: one dictionary look-up a word, the rest in numpy.
+
+Words are runs of letters, digits and underscores, lower-cased. Two n-grams collide with probability 2^-64.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+
+import numpy as np
+
+_WORD = re.compile(r"\w+")
+_BASE = 0x9E3779B97F4A7C15 | 1  # odd: multiplication by it loses nothing modulo 2^64
+
+
+class _Table(dict[str, int]):
+    """word -> hash, filled on first sight."""
+
+    def __missing__(self, word: str) -> int:
+        value = int.from_bytes(hashlib.blake2b(word.encode("utf-8", "surrogatepass"), digest_size=8).digest(), "little")
+        self[word] = value
+        return value
+
+
+_HASH = _Table()
+MAX_TABLE = 4_000_000  # words remembered; about 0.5 GB
+
+
+def word_hashes(text: str) -> np.ndarray:
+    """uint64 [num_words]."""
+    if len(_HASH) > MAX_TABLE:
+        _HASH.clear()
+    words = _WORD.findall(text.lower())
+    return np.fromiter(map(_HASH.__getitem__, words), np.uint64, len(words))
+
+
+def ngram_hashes(words: np.ndarray, n: int) -> np.ndarray:
+    """uint64 [num_words - n + 1]: a hash of every run of n words; empty when there are fewer."""
+    size = len(words) - n + 1
+    if size <= 0:
+        return np.empty(0, np.uint64)
+    total = np.zeros(size, np.uint64)
+    base = np.uint64(_BASE)
+    for k in range(n):
+        total = total * base + words[k : k + size]
+    return mix(total)
+
+
+def mix(values: np.ndarray) -> np.ndarray:
+    """Spread 64-bit values (the finaliser of SplitMix64)."""
+    values = (values ^ (values >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+    values = (values ^ (values >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+    return values ^ (values >> np.uint64(31))
