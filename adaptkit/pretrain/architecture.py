@@ -1,0 +1,156 @@
+"""A model's shape and learning rate from one size dial: parameters, or FLOPs.
+
+Shape. Causal models are Llama-shaped; masked ones are the same blocks looking both ways (ModernBERT-shaped, every
+layer global, so packed rows stay exact). A block has multi-head attention and a gated feed-forward of about 8/3 of
+the width, 12 * width^2 weights. Among all (layers, width) that hit the size, the one nearest to width = 64 * layers
+wins: loss is flat between ratios of about 30 and 120 (Kaplan et al. 2020, arXiv 2001.08361, figure 5). Widths are
+multiples of 32 below 256 and of 128 from there on (tensor cores, groups of int4 exports); heads are 32 wide below a
+width of 256 and 64 up to 2048, then 128.
+
+Size. `parameters` means all of them, embeddings included: that is what is served, and with a tied table it is also
+what a token costs. From FLOPs the size is compute-optimal: about 20 tokens per parameter (Hoffmann et al. 2022,
+arXiv 2203.15556, table 3), and no more tokens than four passes over the text at hand, since repetition beyond that
+buys little (Muennighoff et al. 2023, arXiv 2305.16264).
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from pydantic import Field
+
+from adaptkit.config import Config, Count
+from adaptkit.errors import ConfigError
+
+ASPECT = 64  # width per layer
+TOKENS_PER_PARAMETER = 20
+USEFUL_EPOCHS = 4
+TOLERANCE = 0.15
+MAX_LAYERS = 96
+ASPECT_RANGE = (12, 128)
+
+
+@dataclass(frozen=True)
+class Shape:
+    """Sizes of one model; `parameters` counts all weights of the causal form."""
+
+    layers: int
+    width: int
+    heads: int
+    ffn: int
+    parameters: int
+
+
+class SizeConfig(Config):
+    """How large a model from scratch is."""
+
+    params: Count = Field(3_000_000, ge=0)
+    """All parameters, embeddings included; 0 = compute-optimal for the `flops` it is trained with."""
+    tied: bool = True
+    """Share the token table with the output projection."""
+    seq_len: Count = Field(256, ge=2)
+    """Tokens of a training row; the context length of a model from scratch."""
+
+
+def architecture(
+    size: SizeConfig,
+    vocab_size: int,
+    *,
+    kind: Literal["causal", "masked"] = "causal",
+    flops: float = 0.0,
+    unique_tokens: int = 0,
+    special_ids: dict[str, int | None] | None = None,
+) -> Any:
+    """The transformers config of a model from scratch: LlamaConfig for causal, ModernBertConfig for masked.
+
+    Args:
+        vocab_size: number of token ids.
+        flops: training FLOPs it will be given; read if `size.params` is 0.
+        unique_tokens: tokens of text at hand, 0 = unlimited; bounds the repetition assumed by the FLOPs rule.
+        special_ids: `bos_token_id`, `eos_token_id` and `pad_token_id` of the tokenizer; none if left out.
+
+    Raises: ConfigError if no shape comes within 15 % of the size.
+    """
+    params = size.params or compute_optimal_params(flops, unique_tokens)
+    shape = choose_shape(params, vocab_size, tied=size.tied)
+    common = {
+        "vocab_size": vocab_size,
+        "hidden_size": shape.width,
+        "intermediate_size": shape.ffn,
+        "num_hidden_layers": shape.layers,
+        "num_attention_heads": shape.heads,
+        "max_position_embeddings": size.seq_len,
+        "tie_word_embeddings": size.tied,
+        **(special_ids or {"bos_token_id": None, "eos_token_id": None, "pad_token_id": None}),
+    }
+    return _llama(common) if kind == "causal" else _modernbert(common)
+
+
+def compute_optimal_params(flops: float, unique_tokens: int = 0) -> int:
+    """Parameters N such that 6 * N * tokens = `flops` at 20 tokens per parameter, or at 4 epochs if text is short.
+
+    Raises: ConfigError if `flops` is not positive.
+    """
+    if flops <= 0:
+        raise ConfigError("a model from scratch needs a size", where="size.params", fix="set size.params=3M, or flops=3e14")
+    params = math.sqrt(flops / (6 * TOKENS_PER_PARAMETER))
+    if unique_tokens and params * TOKENS_PER_PARAMETER > USEFUL_EPOCHS * unique_tokens:
+        params = flops / (6 * USEFUL_EPOCHS * unique_tokens)
+    return round(params)
+
+
+def choose_shape(params: int, vocab_size: int, *, tied: bool = True) -> Shape:
+    """The shape nearest to width = 64 * layers among those within 15 % of `params`, nearer sizes preferred.
+
+    Raises: ConfigError if there is none: the vocabulary alone is too large for the size.
+    """
+
+    def distance(shape: Shape) -> float:
+        # A size off by 5 % weighs as much as a width-to-depth ratio off by a factor of 1.5.
+        return 8 * abs(math.log(shape.parameters / params)) + abs(math.log(shape.width / (ASPECT * shape.layers)))
+
+    low, high = ASPECT_RANGE
+    sides = [(n, width) for width in _widths() for n in range(2, MAX_LAYERS + 1) if low <= width / n <= high]
+    fitting = [s for s in (_shape(*side, vocab_size, tied) for side in sides) if abs(s.parameters / params - 1) <= TOLERANCE]
+    if not fitting:
+        table = vocab_size * 64 * (1 if tied else 2)
+        raise ConfigError(
+            f"no model of {params:,} parameters has a vocabulary of {vocab_size:,}",
+            where="size.params",
+            fix=f"ask for {2 * table:,} parameters, or a smaller vocabulary (its table may be half of the model)",
+        )
+    return min(fitting, key=distance)
+
+
+def default_learning_rate(params: int) -> float:
+    """Peak AdamW learning rate for training `params` parameters from scratch; the centre of a tuning grid, factor 2-3."""
+    return min(1e-2, 3e-3 * (params / 1e6) ** -0.25)
+
+
+def _widths() -> list[int]:
+    return [*range(64, 256, 32), *range(256, 8193, 128)]
+
+
+def _shape(layers: int, width: int, vocab_size: int, tied: bool) -> Shape:
+    head = 32 if width < 256 else 64 if width <= 2048 else 128
+    multiple = 32 if width < 256 else 128
+    ffn = math.ceil(8 * width / 3 / multiple) * multiple
+    block = 4 * width * width + 3 * width * ffn + 2 * width
+    tables = vocab_size * width * (1 if tied else 2)
+    return Shape(layers, width, width // head, ffn, tables + layers * block + width)
+
+
+def _llama(common: dict[str, Any]) -> Any:
+    from transformers import LlamaConfig
+
+    return LlamaConfig(**common, num_key_value_heads=common["num_attention_heads"], rms_norm_eps=1e-5)
+
+
+def _modernbert(common: dict[str, Any]) -> Any:
+    from transformers import ModernBertConfig
+
+    theta = {"full_attention": {"rope_type": "default", "rope_theta": 10_000.0}}
+    ends = {"cls_token_id": common["bos_token_id"], "sep_token_id": common["eos_token_id"]}
+    return ModernBertConfig(**common, **ends, global_attn_every_n_layers=1, rope_parameters=theta, classifier_pooling="mean")
