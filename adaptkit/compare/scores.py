@@ -1,0 +1,258 @@
+"""Metrics as pure numpy: every metric is a table of per-item sums and a function of their total.
+
+A metric that is no mean of per-item scores (macro-F1, bits per byte, ECE) still is a function of sums over items:
+`value = finish(sums.sum(axis=0))`. A bootstrap that weights the items therefore recomputes the metric itself,
+`finish(weights @ sums)`, instead of averaging per-item values that do not exist.
+
+    table = score_table("macro_f1", rows)     # rows of eval/<suite>.jsonl
+    table.value, len(table)
+"""
+
+from __future__ import annotations
+
+import math
+import re
+import string
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from adaptkit.errors import DataError
+
+NUM_ECE_BINS = 15
+_ARTICLES = re.compile(r"\b(a|an|the)\b")
+_ROUGE_SPLIT = re.compile(r"[^a-z0-9]+")
+_PUNCTUATION = str.maketrans("", "", string.punctuation)
+
+
+@dataclass(frozen=True)
+class ScoreTable:
+    """Per-item sums of one metric.
+
+    Attributes:
+        sums: float64 [num_items, num_columns]; what each item adds.
+        finish: totals [..., num_columns] -> metric value [...].
+    """
+
+    sums: np.ndarray
+    finish: Callable[[np.ndarray], np.ndarray]
+
+    def __len__(self) -> int:
+        return len(self.sums)
+
+    @property
+    def value(self) -> float:
+        """The metric over all items; nan when there are none."""
+        return float(self.finish(self.sums.sum(axis=0))) if len(self.sums) else math.nan
+
+
+@dataclass(frozen=True)
+class MetricInfo:
+    """How a metric is read: its words, its direction, and how rows become a table."""
+
+    title: str
+    higher_is_better: bool
+    table: Callable[[Sequence[dict[str, Any]]], ScoreTable]
+
+
+def score_table(metric: str, rows: Sequence[dict[str, Any]]) -> ScoreTable:
+    """The table of `metric` over the rows of a suite.
+
+    Raises: DataError when the metric is unknown or a row lacks what the metric reads.
+    """
+    if metric not in METRICS:
+        raise DataError(f"unknown metric '{metric}'", fix=f"one of: {', '.join(METRICS)}")
+    try:
+        return METRICS[metric].table(rows)
+    except KeyError as error:
+        raise DataError(f"item rows lack {error}, which {metric} reads", fix="delete the run directory and run again") from None
+
+
+def _ratio(totals: np.ndarray) -> np.ndarray:
+    return totals[..., 0] / totals[..., 1]
+
+
+def _mean_table(values: Sequence[float]) -> ScoreTable:
+    column = np.asarray(values, dtype=np.float64)
+    return ScoreTable(np.stack([column, np.ones_like(column)], axis=1), _ratio)
+
+
+# Classification
+
+
+def accuracy(predictions: Sequence[str], references: Sequence[str]) -> float:
+    """Share of items whose prediction equals the label."""
+    return _accuracy_table(predictions, references).value
+
+
+def _accuracy_table(predictions: Sequence[str], references: Sequence[str]) -> ScoreTable:
+    return _mean_table([float(p == r) for p, r in zip(predictions, references, strict=True)])
+
+
+def macro_f1(predictions: Sequence[str], references: Sequence[str]) -> float:
+    """Unweighted mean of the F1 of each label that occurs as label or prediction (scikit-learn's `average="macro"`)."""
+    return _macro_f1_table(predictions, references).value
+
+
+def _macro_f1_table(predictions: Sequence[str], references: Sequence[str]) -> ScoreTable:
+    names = class_names(predictions, references)
+    predicted, actual = _one_hot(predictions, names), _one_hot(references, names)
+    return ScoreTable(np.concatenate([predicted * actual, predicted + actual], axis=1), _finish_macro_f1)
+
+
+def class_names(predictions: Sequence[str], references: Sequence[str]) -> list[str]:
+    """Labels that occur on either side, sorted."""
+    return sorted({*predictions, *references})
+
+
+def _one_hot(values: Sequence[str], names: Sequence[str]) -> np.ndarray:
+    place = {name: i for i, name in enumerate(names)}
+    hot = np.zeros((len(values), len(names)))
+    hot[np.arange(len(values)), [place[v] for v in values]] = 1.0
+    return hot
+
+
+def _class_f1(totals: np.ndarray) -> np.ndarray:
+    """Totals [..., 2 * num_classes] (true positives, predicted + actual) -> F1 [..., num_classes], nan where unseen."""
+    hits, seen = np.split(totals, 2, axis=-1)
+    return np.where(seen > 0, 2 * hits / np.where(seen > 0, seen, 1.0), np.nan)
+
+
+def _finish_macro_f1(totals: np.ndarray) -> np.ndarray:
+    # A resample can lose a rare class altogether; like scikit-learn on that resample, the mean is over classes seen.
+    return np.nanmean(_class_f1(totals), axis=-1)
+
+
+def per_class_f1(predictions: Sequence[str], references: Sequence[str]) -> dict[str, float]:
+    """F1 of each label that occurs."""
+    table = _macro_f1_table(predictions, references)
+    return dict(zip(class_names(predictions, references), _class_f1(table.sums.sum(axis=0)).tolist(), strict=True))
+
+
+# Calibration
+
+
+def ece(confidences: Sequence[float], correct: Sequence[bool]) -> float:
+    """Expected calibration error: 15 equal-width bins of the predicted label's probability, weighted by bin size.
+
+    Source: Guo et al. 2017 (arXiv 1706.04599). Biased upwards on small samples: every bin's noise counts as error.
+    """
+    return _ece_table(confidences, correct).value
+
+
+def _ece_table(confidences: Sequence[float], correct: Sequence[bool]) -> ScoreTable:
+    confidence = np.asarray(confidences, dtype=np.float64)
+    hot = np.zeros((len(confidence), NUM_ECE_BINS))
+    hot[np.arange(len(confidence)), bin_index(confidence)] = 1.0
+    gap = confidence - np.asarray(correct, dtype=np.float64)
+    return ScoreTable(np.concatenate([hot * gap[:, None], np.ones((len(gap), 1))], axis=1), _finish_ece)
+
+
+def _finish_ece(totals: np.ndarray) -> np.ndarray:
+    return np.abs(totals[..., :-1]).sum(axis=-1) / totals[..., -1]
+
+
+def bin_index(confidence: np.ndarray, num_bins: int = NUM_ECE_BINS) -> np.ndarray:
+    """Index of the equal-width bin (low, high] that holds each confidence; 0 falls in the first."""
+    return np.clip(np.ceil(confidence * num_bins).astype(int) - 1, 0, num_bins - 1)
+
+
+def brier(probabilities: Sequence[dict[str, float]], references: Sequence[str]) -> float:
+    """Mean over items of the summed squared error of all labels' probabilities; 0 best, 2 worst (Brier 1950)."""
+    return _brier_table(probabilities, references).value
+
+
+def _brier_table(probabilities: Sequence[dict[str, float]], references: Sequence[str]) -> ScoreTable:
+    return _mean_table(
+        [
+            sum((p - (name == r)) ** 2 for name, p in chances.items()) + (r not in chances)
+            for chances, r in zip(probabilities, references, strict=True)
+        ]
+    )
+
+
+# Generation
+
+
+def normalise_answer(text: str) -> str:
+    """SQuAD's normalisation: lower case, ASCII punctuation and the articles a / an / the removed, spaces collapsed."""
+    return " ".join(_ARTICLES.sub(" ", text.lower().translate(_PUNCTUATION)).split())
+
+
+def exact_match(predictions: Sequence[str], references: Sequence[str]) -> float:
+    """Share of items whose prediction equals the reference after `normalise_answer`."""
+    return _exact_match_table(predictions, references).value
+
+
+def _exact_match_table(predictions: Sequence[str], references: Sequence[str]) -> ScoreTable:
+    return _mean_table([float(normalise_answer(p) == normalise_answer(r)) for p, r in zip(predictions, references, strict=True)])
+
+
+def rouge_l(predictions: Sequence[str], references: Sequence[str]) -> float:
+    """Mean F1 of the longest common subsequence of words (Lin 2004), tokenised as the rouge-score package does.
+
+    Words are runs of a-z and 0-9 after lower-casing, unstemmed: text in other scripts scores 0.
+    """
+    return _rouge_l_table(predictions, references).value
+
+
+def _rouge_l_table(predictions: Sequence[str], references: Sequence[str]) -> ScoreTable:
+    return _mean_table([_rouge_l_item(p, r) for p, r in zip(predictions, references, strict=True)])
+
+
+def _rouge_l_item(prediction: str, reference: str) -> float:
+    predicted, actual = (_ROUGE_SPLIT.sub(" ", text.lower()).split() for text in (prediction, reference))
+    common = _longest_common_subsequence(actual, predicted)
+    return 2 * common / (len(predicted) + len(actual)) if common else 0.0
+
+
+def _longest_common_subsequence(left: list[str], right: list[str]) -> int:
+    """Length, by the bit-parallel recurrence of Hyyro 2004: one addition per word of `right`."""
+    masks: dict[str, int] = {}
+    for i, word in enumerate(left):
+        masks[word] = masks.get(word, 0) | (1 << i)
+    everything = (1 << len(left)) - 1
+    row = everything
+    for word in right:
+        hits = row & masks.get(word, 0)
+        row = ((row + hits) | (row - hits)) & everything
+    return len(left) - row.bit_count()
+
+
+# Language
+
+
+def bits_per_byte(nats: Sequence[float], num_bytes: Sequence[int]) -> float:
+    """Sum of nats over sum of UTF-8 bytes, in bits: comparable across tokenizers, unlike perplexity."""
+    return _bits_per_byte_table(nats, num_bytes).value
+
+
+def _bits_per_byte_table(nats: Sequence[float], num_bytes: Sequence[int]) -> ScoreTable:
+    bits = np.asarray(nats, dtype=np.float64) / math.log(2)
+    return ScoreTable(np.stack([bits, np.asarray(num_bytes, dtype=np.float64)], axis=1), _ratio)
+
+
+def _column(rows: Sequence[dict[str, Any]], name: str) -> list[Any]:
+    return [row[name] for row in rows]
+
+
+def confidence_and_hit(rows: Sequence[dict[str, Any]]) -> tuple[list[float], list[bool]]:
+    """Probability of the predicted label, and whether it was right, per classification row."""
+    return [row["probabilities"][row["prediction"]] for row in rows], [row["prediction"] == row["label"] for row in rows]
+
+
+METRICS: dict[str, MetricInfo] = {
+    "bits_per_byte": MetricInfo(
+        "bits per byte", False, lambda rows: _bits_per_byte_table(_column(rows, "nats"), _column(rows, "num_bytes"))
+    ),
+    "accuracy": MetricInfo("accuracy", True, lambda rows: _accuracy_table(_column(rows, "prediction"), _column(rows, "label"))),
+    "macro_f1": MetricInfo("macro-F1", True, lambda rows: _macro_f1_table(_column(rows, "prediction"), _column(rows, "label"))),
+    "exact_match": MetricInfo(
+        "exact match", True, lambda rows: _exact_match_table(_column(rows, "prediction"), _column(rows, "reference"))
+    ),
+    "rouge_l": MetricInfo("ROUGE-L", True, lambda rows: _rouge_l_table(_column(rows, "prediction"), _column(rows, "reference"))),
+    "ece": MetricInfo("calibration error", False, lambda rows: _ece_table(*confidence_and_hit(rows))),
+    "brier": MetricInfo("Brier score", False, lambda rows: _brier_table(_column(rows, "probabilities"), _column(rows, "label"))),
+}
