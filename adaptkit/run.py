@@ -93,6 +93,10 @@ class Run:
         return self.path / "eval" / f"{suite}.json"
 
     @property
+    def crash_path(self) -> Path:
+        return self.path / "crash.json"
+
+    @property
     def cost_path(self) -> Path:
         return self.path / "cost.json"
 

@@ -1,0 +1,227 @@
+"""Checkpoints that survive a kill at any moment, a full disk and a flipped bit.
+
+    checkpoints/step-000500/ state.json  <group>.safetensors ...  MANIFEST.json (size and sha256 of every file, written last)
+
+Written to a temporary folder: each file fsynced, the manifest last, the folder fsynced, then renamed, then the parent
+fsynced, then old ones pruned. A kill leaves a temporary folder that nobody reads; power loss is covered by the order
+of the fsyncs. safetensors and JSON only: no pickle, nothing in a checkpoint can run.
+"""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import json
+import os
+import shutil
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import load_file
+from torch import Tensor
+
+from adaptkit.errors import CheckpointError, DiskFullError
+from adaptkit.run import file_digest
+
+MANIFEST = "MANIFEST.json"
+FORMAT = 1
+_SPARE = 1 << 20  # bytes beyond the tensors: JSON, headers, directory blocks
+_DTYPES = {
+    torch.float64: "F64", torch.float32: "F32", torch.bfloat16: "BF16", torch.float16: "F16", torch.int64: "I64",
+    torch.int32: "I32", torch.int16: "I16", torch.int8: "I8", torch.uint8: "U8", torch.bool: "BOOL",
+}  # fmt: skip
+
+Groups = Mapping[str, Mapping[str, Tensor]]
+
+
+@dataclass
+class Checkpoint:
+    """A checkpoint that verified: its step, its JSON state, and its tensors by group name."""
+
+    path: Path
+    step: int
+    state: dict[str, Any]
+
+    def tensors(self, group: str) -> dict[str, Tensor]:
+        """The tensors of a group, on the CPU; empty if the checkpoint has no such group."""
+        file = self.path / f"{group}.safetensors"
+        return load_file(file) if file.exists() else {}
+
+
+class Checkpoints:
+    """The folder of one run's checkpoints; knows which of them were rejected, and why."""
+
+    def __init__(self, folder: Path, *, keep: int, identity: dict[str, Any]):
+        """`identity` says what run and model the checkpoints belong to; any difference refuses them."""
+        self.folder, self.keep, self.identity = folder, keep, identity
+        self.rejected: dict[Path, str] = {}
+
+    def newest(self) -> Checkpoint | None:
+        """The newest checkpoint whose manifest verifies, or None if none was ever completed.
+
+        Fills `rejected` with the newer ones that do not verify.
+        Raises: CheckpointError if there are checkpoints but none is valid, or they belong to another run or model.
+        """
+        found = sorted(self.folder.glob("step-*"), reverse=True) if self.folder.exists() else []
+        for path in found:
+            problem = verify(path)
+            if problem is None:
+                return self._owned(path)
+            self.rejected[path] = problem
+        if found:
+            listed = "; ".join(f"{path.name}: {why}" for path, why in self.rejected.items())
+            fix = "restore the folder from a backup, or delete it to start again from step 0"
+            raise CheckpointError(f"none of the {len(found)} checkpoints is valid ({listed})", where=str(self.folder), fix=fix)
+        return None
+
+    def _owned(self, path: Path) -> Checkpoint:
+        state = json.loads((path / "state.json").read_text(encoding="utf-8"))
+        theirs = state["identity"]
+        differing = sorted(k for k in theirs.keys() | self.identity.keys() if theirs.get(k) != self.identity.get(k))
+        if differing:
+            what = f"belongs to another run: {', '.join(differing)} differ"
+            raise CheckpointError(what, where=str(path), fix="use a new run directory, or go back to the settings that made it")
+        return Checkpoint(path, state["step"], state)
+
+    def save(self, step: int, state: dict[str, Any], groups: Groups) -> Path:
+        """Write a checkpoint of `step`; when this returns it is on disk, and older ones beyond `keep` are gone.
+
+        Raises: DiskFullError with the need and what there is; checkpoints already on disk are untouched.
+        """
+        final = self.folder / f"step-{step:06d}"
+        temporary = self.folder / f".tmp-{final.name}-{os.getpid()}"
+        need = sum(tensor_bytes(t) for group in groups.values() for t in group.values()) + _SPARE
+        with self._disk(temporary, need):
+            self._clear_temporaries()
+            self._check_space(need)
+            self._write(temporary, {"format": FORMAT, "step": step, "identity": self.identity, **state}, groups)
+            if final.exists():  # only a rejected one can lie there
+                shutil.rmtree(final)
+            os.rename(temporary, final)
+            _fsync_folder(self.folder)
+        self._prune(step)
+        return final
+
+    def _write(self, folder: Path, state: dict[str, Any], groups: Groups) -> None:
+        folder.mkdir(parents=True)
+        files = {}
+        for group, tensors in groups.items():
+            name = f"{group}.safetensors"
+            files[name] = write_safetensors(folder / name, tensors)
+        files["state.json"] = _write_json(folder / "state.json", state)
+        _write_json(folder / MANIFEST, {"format": FORMAT, "step": state["step"], "files": files})
+        _fsync_folder(folder)
+
+    def _check_space(self, need: int) -> None:
+        have = shutil.disk_usage(self.folder).free
+        if have < need:
+            raise OSError(errno.ENOSPC, "not enough room", str(self.folder))
+
+    @contextmanager
+    def _disk(self, temporary: Path, need: int) -> Iterator[None]:
+        """Turn a full disk, however the system names it, into one sentence, and take the half-written folder away."""
+        self.folder.mkdir(parents=True, exist_ok=True)
+        try:
+            yield
+        except OSError as error:
+            shutil.rmtree(temporary, ignore_errors=True)
+            if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+                raise
+            have, good = shutil.disk_usage(self.folder).free, sorted(p.name for p in self.folder.glob("step-*"))
+            last = f"last good checkpoint {good[-1]} is intact" if good else "no checkpoint was written yet"
+            what = f"disk full: a checkpoint needs {need / 1e6:.1f} MB, {have / 1e6:.1f} MB are free; {last}"
+            raise DiskFullError(what, where=str(self.folder), fix="free some space and run the same command again") from None
+
+    def _clear_temporaries(self) -> None:
+        for stale in self.folder.glob(".tmp-step-*"):
+            shutil.rmtree(stale)
+
+    def _prune(self, step: int) -> None:
+        """Keep the newest `keep` up to `step`; later ones were rejected when this run resumed from an earlier one."""
+        paths = sorted(self.folder.glob("step-*"), reverse=True)
+        current = [path for path in paths if _step(path) <= step and path not in self.rejected or _step(path) == step]
+        for path in set(paths) - set(current[: self.keep]):
+            (path / MANIFEST).unlink(missing_ok=True)  # first, so that a kill leaves nothing that looks whole
+            shutil.rmtree(path)
+        self.rejected.clear()
+
+
+def verify(path: Path) -> str | None:
+    """What is wrong with a checkpoint, or None: every file of the manifest, its size and sha256, and no other file."""
+    try:
+        manifest = json.loads((path / MANIFEST).read_text(encoding="utf-8"))
+        files = {str(name): (int(row["size"]), str(row["sha256"])) for name, row in manifest["files"].items()}
+        known = manifest["format"] == FORMAT and manifest["step"] == _step(path)
+    except FileNotFoundError:
+        return "no manifest, so it was never completed"
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        return "its manifest is not readable"
+    if not known:
+        return "its manifest is of another format or step"
+    present = {file.name for file in path.iterdir()} - {MANIFEST}
+    if odd := present ^ set(files):
+        return f"{sorted(odd)[0]} is {'not in the manifest' if odd & present else 'missing'}"
+    for name, (size, sha256) in files.items():
+        if (actual := (path / name).stat().st_size) != size:
+            return f"{name} has {actual} bytes instead of {size}"
+        if file_digest(path / name) != sha256:
+            return f"{name} was altered on disk (sha256 differs)"
+    return None
+
+
+def write_safetensors(path: Path, tensors: Mapping[str, Tensor]) -> dict[str, Any]:
+    """Write a safetensors file one tensor at a time (no second copy in memory), fsync it, return its size and sha256."""
+    names = sorted(tensors, key=lambda name: (-tensors[name].element_size(), name))
+    header, offset = {}, 0
+    for name in names:
+        tensor, end = tensors[name], offset + tensor_bytes(tensors[name])
+        header[name] = {"dtype": _DTYPES[tensor.dtype], "shape": list(tensor.shape), "data_offsets": [offset, end]}
+        offset = end
+    head = json.dumps(header, separators=(",", ":")).encode()
+    head += b" " * (-len(head) % 8)
+    sha256, size = hashlib.sha256(), 0
+    with path.open("wb") as file:
+        for block in (len(head).to_bytes(8, "little"), head, *(tensors[name] for name in names)):
+            data = block if isinstance(block, bytes) else raw_bytes(block)
+            file.write(data)
+            sha256.update(data)
+            size += len(data)
+        file.flush()
+        os.fsync(file.fileno())
+    return {"size": size, "sha256": sha256.hexdigest()}
+
+
+def raw_bytes(tensor: Tensor) -> memoryview:
+    """The tensor's bytes, without a copy if it is a contiguous CPU tensor."""
+    flat = tensor.detach().cpu().contiguous().reshape(-1)
+    return memoryview(flat.view(torch.uint8).numpy())
+
+
+def tensor_bytes(tensor: Tensor) -> int:
+    return tensor.numel() * tensor.element_size()
+
+
+def _write_json(path: Path, value: Any) -> dict[str, Any]:
+    data = json.dumps(value, allow_nan=False).encode()
+    with path.open("wb") as file:
+        file.write(data)
+        file.flush()
+        os.fsync(file.fileno())
+    return {"size": len(data), "sha256": hashlib.sha256(data).hexdigest()}
+
+
+def _fsync_folder(folder: Path) -> None:
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _step(path: Path) -> int:
+    digits = path.name.removeprefix("step-")
+    return int(digits) if digits.isdigit() else -1

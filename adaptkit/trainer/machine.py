@@ -1,0 +1,100 @@
+"""What this machine offers a training run: device, arithmetic, free cores, memory, peak speed."""
+
+from __future__ import annotations
+
+import os
+import resource
+import sys
+from pathlib import Path
+
+import psutil
+import torch
+
+from adaptkit.errors import ConfigError
+
+# Dense bf16 FLOP/s without sparsity, from NVIDIA's data sheets (read 2026-11).
+_PEAK_FLOPS = {
+    "B200": 2250e12, "H200": 989e12, "H100": 989e12, "GH200": 989e12, "A100": 312e12, "L40S": 362e12, "L4": 121e12,
+    "A10": 125e12, "RTX 4090": 165e12, "RTX 3090": 71e12,
+}  # fmt: skip
+
+
+def default_device() -> torch.device:
+    """This process's GPU (by LOCAL_RANK) if there is one, else the CPU."""
+    if torch.cuda.is_available():
+        return torch.device("cuda", int(os.environ.get("LOCAL_RANK", 0)))
+    return torch.device("cpu")
+
+
+def cpu_has_bf16() -> bool:
+    """Whether matrix products in bf16 run in hardware here (AVX512-BF16 or AMX); elsewhere they are emulated."""
+    return bool(torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported())
+
+
+def compute_dtype(precision: str, device: torch.device) -> torch.dtype:
+    """The dtype of matrix products: "auto" is bf16 on GPUs that have it, fp32 elsewhere.
+
+    Raises: ConfigError for bf16 where it would be emulated: 12 times slower than fp32, measured on an AVX2 machine.
+    """
+    in_hardware = torch.cuda.is_bf16_supported() if device.type == "cuda" else cpu_has_bf16()
+    if precision == "auto":
+        return torch.bfloat16 if device.type == "cuda" and in_hardware else torch.float32
+    if precision == "bf16" and not in_hardware:
+        what = f"this {device.type} has no bf16 units; training in bf16 would be many times slower than in fp32"
+        raise ConfigError(what, where="trainer.precision", fix="set trainer.precision=fp32 (or auto)")
+    return torch.bfloat16 if precision == "bf16" else torch.float32
+
+
+def free_cores() -> int:
+    """Cores that nobody uses right now, at least 1, shared among the ranks of this machine.
+
+    Two threads on a machine with two busy cores can be ten times slower than one. An OMP_NUM_THREADS set by the user
+    (or by torchrun) is the user's answer and is taken.
+    """
+    if (asked := os.environ.get("OMP_NUM_THREADS", "")).isdigit():
+        return max(1, int(asked))
+    busy = psutil.cpu_percent(interval=0.2) / 100 * (psutil.cpu_count() or 1)
+    free = min(_allowed_cores(), (psutil.cpu_count() or 1) - busy)
+    return max(1, round(free) // int(os.environ.get("LOCAL_WORLD_SIZE", 1)))
+
+
+def _allowed_cores() -> float:
+    """Cores that the affinity mask and the container's quota leave to this process."""
+    cores = float(len(os.sched_getaffinity(0))) if hasattr(os, "sched_getaffinity") else float(os.cpu_count() or 1)
+    try:
+        quota, period = Path("/sys/fs/cgroup/cpu.max").read_text().split()
+    except (OSError, ValueError):
+        return cores
+    return cores if quota == "max" else min(cores, int(quota) / int(period))
+
+
+def reset_peak_memory(device: torch.device) -> None:
+    """Start a new measurement of `peak_memory`, where the system allows it (Linux does)."""
+    if device.type == "cuda":
+        torch.cuda.reset_peak_memory_stats(device)
+        return
+    try:
+        Path("/proc/self/clear_refs").write_text("5")
+    except OSError:
+        return
+
+
+def peak_memory(device: torch.device) -> int:
+    """Most bytes held since the last reset: of the GPU's allocator, or resident in this process on a CPU."""
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device)
+    unit = 1 if sys.platform == "darwin" else 1024
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
+
+
+def peak_flops(device: torch.device) -> float | None:
+    """Data-sheet bf16 FLOP/s of the device, or None where it is not known (every CPU)."""
+    if device.type != "cuda":
+        return None
+    name = torch.cuda.get_device_name(device)
+    return next((flops for key, flops in _PEAK_FLOPS.items() if key in name), None)
+
+
+def describe(device: torch.device) -> str:
+    """The device in words, for manifests and cost files."""
+    return torch.cuda.get_device_name(device) if device.type == "cuda" else f"cpu ({torch.backends.cpu.get_cpu_capability()})"

@@ -1,0 +1,107 @@
+"""Optional trackers: each gets the rows that metrics.jsonl gets. Imported only when a config names them."""
+
+from __future__ import annotations
+
+import importlib
+from types import ModuleType
+from typing import TYPE_CHECKING, Any
+
+from adaptkit.errors import MissingDependency
+from adaptkit.run import Run
+from adaptkit.trainer.progress import Hooks
+
+if TYPE_CHECKING:
+    from adaptkit.trainer.trainer import TrainResult
+
+
+class Tracker(Hooks):
+    """Turns rows into `log(numbers, step)`; a tracker implements that and `close`."""
+
+    def log(self, numbers: dict[str, float], step: int) -> None:
+        raise NotImplementedError
+
+    def close(self) -> None:
+        raise NotImplementedError
+
+    def on_step_end(self, row: dict[str, Any]) -> None:
+        self.log(_numbers(row), row["step"])
+
+    def on_eval(self, row: dict[str, Any]) -> None:
+        self.log(_numbers(row), row["step"])
+
+    def on_end(self, result: TrainResult | None) -> None:
+        self.close()
+
+
+class Tensorboard(Tracker):
+    def __init__(self, run: Run):
+        _need("tensorboard", "tensorboard")
+        from torch.utils.tensorboard import SummaryWriter
+
+        self.writer = SummaryWriter(str(run.path / "tensorboard"))
+
+    def log(self, numbers: dict[str, float], step: int) -> None:
+        for name, value in numbers.items():
+            self.writer.add_scalar(name, value, step)
+
+    def close(self) -> None:
+        self.writer.close()
+
+
+class Trackio(Tracker):
+    def __init__(self, run: Run):
+        self.module = _need("trackio", "trackio")
+        self.module.init(project="adaptkit", name=run.path.name)
+
+    def log(self, numbers: dict[str, float], step: int) -> None:
+        self.module.log(numbers, step=step)
+
+    def close(self) -> None:
+        self.module.finish()
+
+
+class Wandb(Tracker):
+    def __init__(self, run: Run):
+        self.session = _need("wandb", "wandb").init(project="adaptkit", name=run.path.name, dir=str(run.path))
+
+    def log(self, numbers: dict[str, float], step: int) -> None:
+        self.session.log(numbers, step=step)
+
+    def close(self) -> None:
+        self.session.finish()
+
+
+class Mlflow(Tracker):
+    def __init__(self, run: Run):
+        self.module = _need("mlflow", "mlflow")
+        self.module.set_experiment("adaptkit")
+        self.module.start_run(run_name=run.path.name)
+
+    def log(self, numbers: dict[str, float], step: int) -> None:
+        self.module.log_metrics(numbers, step=step)
+
+    def close(self) -> None:
+        self.module.end_run()
+
+
+_TRACKERS: dict[str, type[Tracker]] = {"tensorboard": Tensorboard, "trackio": Trackio, "wandb": Wandb, "mlflow": Mlflow}
+
+
+def tracker(name: str, run: Run) -> Tracker:
+    """The tracker of that name.
+
+    Raises: MissingDependency with the install command if its package is not there.
+    """
+    return _TRACKERS[name](run)  # type: ignore[call-arg]
+
+
+def _need(module: str, package: str) -> ModuleType:
+    try:
+        return importlib.import_module(module)
+    except ImportError:
+        what, fix = f"report_to: {module} is not installed", f"pip install {package}"
+        raise MissingDependency(what, where="trainer.report_to", fix=fix) from None
+
+
+def _numbers(row: dict[str, Any]) -> dict[str, float]:
+    return {name: value for name, value in row.items() if name != "step" and isinstance(value, (int, float))}

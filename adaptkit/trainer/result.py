@@ -1,0 +1,91 @@
+"""What a run counts while it trains, and what it hands back."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+
+@dataclass
+class Progress:
+    """All counters of a run; saved in every checkpoint. Seconds are of training steps, over all resumed parts."""
+
+    step: int = 0
+    tokens_seen: int = 0
+    items_seen: int = 0
+    flops: float = 0.0
+    seconds: float = 0.0
+    peak_memory_bytes: int = 0
+    window_loss: float = 0.0
+    window_items: int = 0
+    window_tokens: int = 0
+    window_flops: float = 0.0
+    window_seconds: float = 0.0
+    train_loss: float | None = None
+    best_loss: float | None = None
+    best_step: int = 0
+    history: list[dict[str, Any]] = field(default_factory=list)
+
+    def add(self, *, loss: float, items: int, tokens: int, flops: float, seconds: float) -> None:
+        """Count one step; `loss` is the sum over its items."""
+        self.step += 1
+        self.items_seen += items
+        self.tokens_seen += tokens
+        self.flops += flops
+        self.seconds += seconds
+        self.window_loss += loss
+        self.window_items += items
+        self.window_tokens += tokens
+        self.window_flops += flops
+        self.window_seconds += seconds
+
+    def row(self, learning_rate: float, grad_norm: float, peak_flops: float | None) -> dict[str, Any]:
+        """The row to log, averaged over the steps since the last one; starts a new window."""
+        self.train_loss = self.window_loss / self.window_items
+        rate = self.window_flops / self.window_seconds
+        row = {
+            "step": self.step,
+            "loss": self.train_loss,
+            "learning_rate": learning_rate,
+            "grad_norm": grad_norm,
+            "tokens_seen": self.tokens_seen,
+            "seconds": self.seconds,
+            "tokens_per_s": self.window_tokens / self.window_seconds,
+            "mfu": rate / peak_flops if peak_flops else None,
+        }
+        self.window_loss, self.window_items, self.window_tokens, self.window_flops, self.window_seconds = 0.0, 0, 0, 0.0, 0.0
+        return row
+
+
+@dataclass(frozen=True)
+class TrainResult:
+    """What a finished run was; losses are in nats per item, `history` holds the evaluation rows."""
+
+    num_steps: int
+    tokens_seen: int
+    items_seen: int
+    flops: float
+    seconds: float
+    peak_memory_bytes: int
+    train_loss: float | None
+    eval_loss: float | None
+    best_step: int
+    history: list[dict[str, Any]]
+    device: str
+    threads: int
+
+    @property
+    def tokens_per_s(self) -> float:
+        return self.tokens_seen / self.seconds
+
+    def cost(self) -> dict[str, Any]:
+        """What it took, for the run's cost.json."""
+        return {
+            "flops": self.flops,
+            "seconds": self.seconds,
+            "tokens": self.tokens_seen,
+            "peak_memory_bytes": self.peak_memory_bytes,
+            "tokens_per_s": self.tokens_per_s,
+            "device": self.device,
+            "threads": self.threads,
+        }

@@ -1,0 +1,287 @@
+"""The one training loop. What differs between uses is the objective, the labels, and what requires a gradient.
+
+    result = Trainer(model, CausalLM(), source, TrainerConfig(num_steps=100), run=run).fit()
+
+Losses are sums; the items they are averaged over are counted over all microbatches and ranks, and divided by once per
+step. What a step sees is a pure function of (seed, step), dropout included, so a resumed run equals an uninterrupted
+one bit for bit on the same machine, thread count and versions.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+
+from adaptkit import models
+from adaptkit.errors import AdaptkitError, DataError, NonFiniteError
+from adaptkit.run import Run, digest, write_json
+from adaptkit.trainer import machine, optim, parallel, preflight
+from adaptkit.trainer.checkpoint import Checkpoint, Checkpoints
+from adaptkit.trainer.config import TrainerConfig
+from adaptkit.trainer.evaluation import evaluate
+from adaptkit.trainer.objective import Batch, Objective
+from adaptkit.trainer.progress import Hooks, MetricsFile, note, progress
+from adaptkit.trainer.reporters import tracker
+from adaptkit.trainer.result import TrainResult
+from adaptkit.trainer.source import Order, Source, cut, mix
+from adaptkit.trainer.state import State, trained_and_frozen
+
+_COST_ONLY = {
+    "microbatch_size", "compile", "gradient_checkpointing", "checkpoint_every", "keep_checkpoints", "log_every", "implementation",
+    "parallel", "threads", "report_to",
+}  # fmt: skip
+"""Settings that may change when a run resumes: they change its cost and rounding, not what it computes."""
+
+
+class _Loss(nn.Module):
+    """Model and objective as one module, so that DDP and FSDP see a forward that returns the loss."""
+
+    def __init__(self, model: nn.Module, objective: Objective, dtype: torch.dtype):
+        super().__init__()
+        self.model, self.objective, self.dtype = model, objective, dtype
+
+    def forward(self, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
+        device = next(iter(batch.values())).device
+        with torch.autocast(device.type, self.dtype, enabled=self.dtype != torch.float32):
+            out = self.objective.loss(self.model, batch)
+        return out.total, out.metrics
+
+
+class Trainer:
+    """Trains the weights of `model` that require a gradient; `fit` resumes by itself.
+
+    Args:
+        eval: examples to measure the same loss on, under no_grad.
+        label: names this training in logs; a run that trains twice gives the second one another label.
+        hooks: listeners beside the metrics file, the progress bar and `report_to`.
+
+    Raises: ConfigError for settings that do not fit the machine, the data or the objective.
+    """
+
+    def __init__(
+        self, model: nn.Module, objective: Objective, train: Source, config: TrainerConfig, *, run: Run,
+        eval: Source | None = None, label: str = "train", hooks: Sequence[Hooks] = (),
+    ):  # fmt: skip
+        self.model, self.train, self.eval, self.config, self.run, self.label = model, train, eval, config, run, label
+        self.ranks = parallel.join(config.parallel)
+        self.device = self.ranks.device
+        self.dtype = machine.compute_dtype(config.precision, self.device)
+        self.objective = preflight.resolve(objective, config.implementation, self.device)
+        self.order = Order(len(train), config.global_batch_size, config.seed)
+        self.hooks = list(hooks)
+        self._flops: dict[int, float] = {}
+        preflight.check(objective, train, eval, config, self.ranks)
+
+    def fit(self) -> TrainResult:
+        """Train to the last step and leave the selected weights in the model.
+
+        Raises: NonFiniteError before the update, DiskFullError, CheckpointError, DataError.
+        """
+        result = None
+        with torch.random.fork_rng([self.device] if self.device.type == "cuda" else []):
+            self._prepare()
+            self._resume()
+            self._listen()
+            try:
+                while self.state.progress.step < self.config.num_steps:
+                    self._advance()
+                result = self._finish()
+            finally:
+                for hook in self.hooks:
+                    hook.on_end(result)
+        return result
+
+    def _prepare(self) -> None:
+        config, ranks = self.config, self.ranks
+        machine.reset_peak_memory(self.device)
+        working = ranks.place(self.model)
+        if config.gradient_checkpointing:
+            working.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
+        if config.compile:
+            for block in parallel.repeated_blocks(working):
+                block.compile()
+        self.working = working
+        self.module = ranks.wrap(_Loss(working, self.objective, self.dtype), self.dtype).train()
+        self.state = State(working, config, ranks)
+        folder = self.run.checkpoints if self.label == "train" else self.run.checkpoints / self.label
+        identity = {
+            "label": self.label, "objective": type(self.objective).__name__, "number of examples": len(self.train),
+            "trainer settings": digest(config.model_dump(exclude=_COST_ONLY)), **trained_and_frozen(self.model),
+        }  # fmt: skip
+        self.checkpoints = Checkpoints(folder, keep=config.keep_checkpoints, identity=identity)
+
+    def _resume(self) -> None:
+        """Take up the newest valid checkpoint, if there is one; every rank learns what rank 0 found."""
+        found: Checkpoint | AdaptkitError | None = None
+        if self.ranks.rank == 0:
+            try:
+                found = self.checkpoints.newest()
+            except AdaptkitError as error:
+                found = error
+        found = self.ranks.share(found)
+        if isinstance(found, AdaptkitError):
+            raise found
+        if found:
+            self.state.load(found)
+        recorded = found.state["threads"] if found else 0
+        self.threads = self.config.threads or recorded or machine.free_cores()
+        if self.device.type == "cpu":
+            torch.set_num_threads(self.threads)
+
+    def _listen(self) -> None:
+        """Say what will run, in the log and in the manifest; then only rank 0 has listeners."""
+        if self.ranks.rank:
+            self.hooks = []
+            return
+        facts = {
+            "device": machine.describe(self.device), "precision": str(self.dtype).removeprefix("torch."), "threads": self.threads,
+            "ranks": self.ranks.world_size, "implementation": getattr(self.objective, "implementation", None),
+            "resumed_from_step": self.state.progress.step,
+            "skipped_checkpoints": {path.name: why for path, why in self.checkpoints.rejected.items()},
+        }  # fmt: skip
+        note(label=self.label, **facts)
+        self.run.keep_metrics_before(self.state.progress.step)
+        self.run.update_manifest(training={**self.run.manifest().get("training", {}), self.label: facts})
+        trackers = [tracker(name, self.run) for name in self.config.report_to]
+        self.hooks = [MetricsFile(self.run), progress(self.label, self.config.num_steps), *trackers, *self.hooks]
+
+    def _advance(self) -> None:
+        """One optimizer step, and whatever is due after it."""
+        state, config, started = self.state, self.config, time.perf_counter()
+        step = state.progress.step
+        groups, batches = self._microbatches(step)
+        items, tokens, flops = self._count(step, batches)
+        rate = optim.learning_rate(config, step)
+        optim.set_learning_rate(state.optimizer, rate)
+        torch.manual_seed(mix(config.seed, step, self.ranks.rank))
+        totals = self._accumulate(batches, self.ranks.world_size / items)
+        norm = self._clip()
+        loss, grad_norm = torch.stack([self.ranks.sum(totals.sum()).double(), norm.double()]).tolist()
+        if not (math.isfinite(loss) and math.isfinite(grad_norm)):
+            self._stop(step, groups, totals, loss, grad_norm)
+        state.optimizer.step()
+        state.optimizer.zero_grad(set_to_none=True)
+        if state.average:
+            state.average.update(state.weights, step)
+        state.progress.add(loss=loss, items=items, tokens=tokens, flops=flops, seconds=time.perf_counter() - started)
+        self._after_step(rate, grad_norm)
+
+    def _after_step(self, rate: float, grad_norm: float) -> None:
+        config, counters = self.config, self.state.progress
+        last = counters.step == config.num_steps
+        if last or counters.step % config.log_every == 0:
+            row = counters.row(rate, grad_norm, machine.peak_flops(self.device))
+            for hook in self.hooks:
+                hook.on_step_end(row)
+        if self.eval and (last or (config.eval_every and counters.step % config.eval_every == 0)):
+            self._evaluate(self.eval)
+        if last or (config.checkpoint_every and counters.step % config.checkpoint_every == 0):
+            self._save()
+
+    def _microbatches(self, step: int) -> tuple[list[list[int]], list[Batch]]:
+        """This rank's share of the step: example indices and CPU tensors of each microbatch."""
+        indices, epoch = self.order.step(step)
+        share = self.config.global_batch_size // self.ranks.world_size
+        mine = indices[self.ranks.rank * share : (self.ranks.rank + 1) * share]
+        groups = cut(mine, self.config.microbatch_size or share)
+        return groups, [self.train.collate(group, seed=self.config.seed, epoch=epoch) for group in groups]
+
+    def _count(self, step: int, batches: list[Batch]) -> tuple[int, int, float]:
+        """Items, tokens and FLOPs of the step, over all ranks."""
+        sums = torch.zeros(3, dtype=torch.float64)
+        for batch in batches:
+            positions, length = batch["input_ids"].numel(), batch["input_ids"].shape[1]
+            if length not in self._flops:
+                self._flops[length] = models.flops_per_token(self.model, length).train
+            mask = batch.get("attention_mask")
+            tokens = float(mask.sum()) if mask is not None and mask.ndim == 2 else float(positions)
+            sums += torch.tensor([float(self.objective.items(batch)), tokens, positions * self._flops[length]], dtype=torch.float64)
+        items, tokens, flops = self.ranks.sum(sums).tolist()
+        if not items:
+            where = self.train.where(self.order.step(step)[0][0])
+            raise DataError(f"step {step + 1} has no label to learn from", where=where, fix="check the label masks of this data")
+        return int(items), int(tokens), flops
+
+    def _accumulate(self, batches: list[Batch], scale: float) -> Tensor:
+        """Gradients of `scale` times the summed loss; returns the loss of each microbatch, detached."""
+        batches = [{name: value.to(self.device) for name, value in batch.items()} for batch in batches]
+        if not self.objective.separable and len(batches) > 1:
+            return self.objective.accumulate(self.working, batches, scale).total.detach().reshape(1)
+        totals = []
+        for index, batch in enumerate(batches):
+            with self.ranks.microbatch(self.module, last=index == len(batches) - 1):
+                total, _ = self.module(batch)
+                (total * scale).backward()
+            totals.append(total.detach())
+        return torch.stack(totals)
+
+    def _clip(self) -> Tensor:
+        weights = list(self.state.weights.values())
+        norm = nn.utils.get_total_norm([w.grad for w in weights if w.grad is not None])
+        if self.config.grad_clip:
+            nn.utils.clip_grads_with_norm_(weights, self.config.grad_clip, norm)
+        return self.ranks.whole(norm)
+
+    def _stop(self, step: int, groups: list[list[int]], totals: Tensor, loss: float, grad_norm: float) -> None:
+        """Refuse a step that would put NaN or infinity into the weights; crash.json says which samples were in it."""
+        bad = [i for group, total in zip(groups, totals.tolist(), strict=False) if not math.isfinite(total) for i in group]
+        places = [self.train.where(index) for index in bad or self.order.step(step)[0]]
+        self.state.optimizer.zero_grad(set_to_none=True)
+        if self.ranks.rank == 0:
+            row = {"step": step + 1, "loss": repr(loss), "grad_norm": repr(grad_norm), "samples": places}
+            write_json(self.run.crash_path, row)
+        kind, value = ("gradient norm", grad_norm) if math.isfinite(loss) else ("loss", loss)
+        listed = ", ".join(places[:8]) + (f" and {len(places) - 8} more" if len(places) > 8 else "")
+        what = f"the {kind} is {value} at step {step + 1}; the update was not made. Samples: {listed}"
+        fix = "look at these samples (crash.json lists all), or lower trainer.learning_rate; the last checkpoint is good"
+        raise NonFiniteError(what, where=str(self.run.crash_path), fix=fix)
+
+    def _evaluate(self, source: Source) -> None:
+        counters, config = self.state.progress, self.config
+        with self.state.averaged():
+            means = evaluate(self.module, self.objective, source, self.ranks, config.microbatch_size or config.global_batch_size)
+            if not math.isfinite(means["loss"]):
+                what = f"the evaluation loss is {means['loss']} at step {counters.step}"
+                raise NonFiniteError(what, where=source.where(0), fix="look at the evaluation data")
+            if counters.best_loss is None or means["loss"] < counters.best_loss:
+                counters.best_loss, counters.best_step = means["loss"], counters.step
+                if config.select == "best":
+                    self.state.remember_best()
+        row = {
+            "step": counters.step, **{f"eval_{name}": value for name, value in means.items()},
+            "tokens_seen": counters.tokens_seen, "seconds": counters.seconds,
+        }  # fmt: skip
+        counters.history.append(row)
+        for hook in self.hooks:
+            hook.on_eval(row)
+
+    def _save(self) -> None:
+        counters = self.state.progress
+        counters.peak_memory_bytes = max(counters.peak_memory_bytes, machine.peak_memory(self.device))
+        values, groups = self.state.dump()
+        failed: AdaptkitError | None = None
+        if self.ranks.rank == 0:
+            try:
+                path = self.checkpoints.save(counters.step, {**values, "threads": self.threads}, groups)
+            except AdaptkitError as error:
+                failed = error
+        if failed := self.ranks.share(failed):
+            raise failed
+        for hook in self.hooks:
+            hook.on_checkpoint(path)
+
+    def _finish(self) -> TrainResult:
+        self.state.select()
+        self.ranks.give_back(self.working, self.model)
+        self.model.eval()
+        counters = self.state.progress
+        return TrainResult(
+            num_steps=counters.step, tokens_seen=counters.tokens_seen, items_seen=counters.items_seen, flops=counters.flops,
+            seconds=counters.seconds, peak_memory_bytes=counters.peak_memory_bytes, train_loss=counters.train_loss,
+            eval_loss=counters.history[-1]["eval_loss"] if counters.history else None, history=counters.history,
+            best_step=counters.best_step or counters.step, device=machine.describe(self.device), threads=self.threads,
+        )  # fmt: skip
