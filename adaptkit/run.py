@@ -3,7 +3,8 @@
     runs/<name>-<hash8>/
         config.yaml      the resolved config          manifest.json    what made this run: versions, data, device, status
         metrics.jsonl    one row per logged step      checkpoints/     step-000500/ (resumable)
-        model/           the trained HF folder        export/<format>/ servable
+        model/           the trained HF folder        adapter/         its peft adapter, if it was trained with one
+        export/<format>/ servable
         eval/<suite>.jsonl  one row per item          eval/<suite>.json   the scores computed from those rows
         cost.json  parity.json                        report/{report.html,report.md,verdict.json}
 
@@ -78,6 +79,10 @@ class Run:
     @property
     def model(self) -> Path:
         return self.path / "model"
+
+    @property
+    def adapter(self) -> Path:
+        return self.path / "adapter"
 
     @property
     def report(self) -> Path:

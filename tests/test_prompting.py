@@ -21,7 +21,7 @@ from transformers import (
 from adaptkit.data import Dataset, Row
 from adaptkit.errors import DataError
 from adaptkit.finetune.likelihood import score_choices
-from adaptkit.finetune.prompting import calibrate, formats, label_probabilities, opening, prompt_rows
+from adaptkit.finetune.prompting import calibrate, formats, opening, prompt_rows
 
 SIZES = {"vocab_size": 97, "hidden_size": 64, "intermediate_size": 128, "num_hidden_layers": 2, "num_attention_heads": 4}
 CAUSAL = {
@@ -55,7 +55,7 @@ def test_masked_model_scores_labels_at_mask_positions():
     model = AutoModelForMaskedLM.from_config(BertConfig(**SIZES, pad_token_id=0)).eval()
     tokenizer = _tokenizer(["a"], masked=True)
     mask, cls, sep = tokenizer.mask_token_id, tokenizer.cls_token_id, tokenizer.sep_token_id
-    found = score_choices(model, tokenizer, [8, 9], QUERIES, CHOICES)
+    found = score_choices(model, tokenizer, [cls, 8, 9], QUERIES, CHOICES)
     for i, query in enumerate(QUERIES):
         for j, choice in enumerate(CHOICES):
             ids = [cls, 8, 9, *query, *[mask] * len(choice), sep]
@@ -86,9 +86,11 @@ def _tokenizer(words: list[str], masked: bool = False) -> PreTrainedTokenizerFas
     special = {"pad_token": "[PAD]", "unk_token": "[UNK]"}
     if masked:
         special |= {"cls_token": "[CLS]", "sep_token": "[SEP]", "mask_token": "[MASK]"}
+        frame, places = "[CLS] $A [SEP]", [("[CLS]", 2), ("[SEP]", 3)]
     else:
         special |= {"bos_token": "[BOS]", "eos_token": "[EOS]"}
-        tokenizer.post_processor = processors.TemplateProcessing(single="[BOS] $A", special_tokens=[("[BOS]", 2)])
+        frame, places = "[BOS] $A", [("[BOS]", 2)]
+    tokenizer.post_processor = processors.TemplateProcessing(single=frame, special_tokens=places)
     return PreTrainedTokenizerFast(tokenizer_object=tokenizer, **special)
 
 
@@ -126,6 +128,7 @@ def taught():
 
 def test_prompt_arm_reads_labels_off_a_model_that_knows_them(taught):
     model, tokenizer = taught
+    assert opening(tokenizer) == [tokenizer.bos_token_id]
     train, dev, test = _dataset(40, 1), _dataset(30, 2), _dataset(50, 3)
     outcome = prompt_rows(model, tokenizer, train, dev, test, ["fruit", "metal"], trials=4, seed=0)
     assert np.mean([row["prediction"] == row["label"] for row in outcome.rows]) > 0.9
@@ -149,15 +152,9 @@ def test_long_texts_and_many_shots_are_cut_to_the_context(taught):
     assert len(outcome.rows) == 20
 
 
-def test_label_probabilities_without_shots(taught):
-    model, tokenizer = taught
-    chances, found = label_probabilities(model, tokenizer, ["the old pear", "zinc"], ["fruit", "metal"], "{text}\nLabel:")
-    assert chances.argmax(1).tolist() == [0, 1] and found.num_tokens.tolist() == [1, 1]
-    assert opening(tokenizer) == [tokenizer.bos_token_id]
-
-
 def test_masked_model_is_prompted_too():
     tokenizer = _tokenizer(WORDS, masked=True)
+    assert opening(tokenizer) == [tokenizer.cls_token_id]
     torch.manual_seed(0)
     model = AutoModelForMaskedLM.from_config(BertConfig(**{**SIZES, "vocab_size": len(tokenizer)}, max_position_embeddings=128))
     outcome = prompt_rows(model, tokenizer, _dataset(20, 1), _dataset(10, 2), _dataset(10, 3), ["fruit", "metal"], trials=2)

@@ -55,7 +55,7 @@ def score_choices(
     """Score every choice after every query.
 
     Args:
-        prefix: token ids that stand before every query (BOS, shots); may be empty.
+        prefix: token ids that stand before every query (BOS or [CLS], shots); may be empty for a causal model.
         queries: token ids, at least one each.
         choices: token ids, at least one each. A masked LM is asked for them at as many mask positions.
     Raises: ModelError for a masked LM whose tokenizer has no mask token.
@@ -169,12 +169,11 @@ def _masked(model: PreTrainedModel, tokenizer: Any, prefix: list[int], queries: 
     if tokenizer.mask_token_id is None:
         raise ModelError("the tokenizer has no mask token to score labels at", fix="choose a base with [MASK], or a causal LM")
     backbone, weight_VD, bias_V = models.split(model)
-    start = [] if tokenizer.cls_token_id is None else [tokenizer.cls_token_id]
     end = [] if tokenizer.sep_token_id is None else [tokenizer.sep_token_id]
     for length in sorted({len(choice) for choice in choices}):
         columns = [c for c, choice in enumerate(choices) if len(choice) == length]
         wanted = torch.tensor([choices[c] for c in columns], device=weight_VD.device)
-        rows = [[*start, *prefix, *query, *[tokenizer.mask_token_id] * length, *end] for query in queries]
+        rows = [[*prefix, *query, *[tokenizer.mask_token_id] * length, *end] for query in queries]
         for items in _batches([len(row) for row in rows]):
             batch = pad_right([rows[i] for i in items], tokenizer.pad_token_id or 0, weight_VD.device)
             hidden_BTD = backbone(**batch)

@@ -16,7 +16,7 @@ import numpy as np
 
 from adaptkit import models
 from adaptkit.errors import DataError
-from adaptkit.finetune.likelihood import Likelihoods, score_choices
+from adaptkit.finetune.likelihood import score_choices
 from adaptkit.finetune.outcome import Meter, Outcome, check_labels, label_rows, label_scores
 
 if TYPE_CHECKING:
@@ -81,18 +81,6 @@ def prompt_rows(
         rows = label_rows(test, label_names, prompter.probabilities(test, best))
     notes = [{**asdict(fmt), **result} for fmt, result in tried]
     return Outcome(rows, scores, asdict(best), notes, meter.cost(model))
-
-
-def label_probabilities(
-    model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, texts: Sequence[str], label_names: Sequence[str], template: str
-) -> tuple[np.ndarray, Likelihoods]:
-    """Probabilities [num_texts, num_labels] by plain label log-likelihood, no shots: how a model trained on `template` answers."""
-    builder = _Builder(tokenizer, template, context_length(model))
-    choices = [builder.label(name, lower=False) for name in label_names]
-    start = opening(tokenizer)
-    room = builder.room(start, 0, choices)
-    found = score_choices(model, tokenizer, start, [builder.query(ids, room) for ids in builder.encode(texts)], choices)
-    return softmax(found.scores(normalised=False)), found
 
 
 class _Prompter:
@@ -161,9 +149,9 @@ class _Builder:
 
 
 def opening(tokenizer: PreTrainedTokenizerBase) -> list[int]:
-    """[BOS] if the tokenizer itself puts one before a text, as a server would; nothing otherwise."""
-    ids = tokenizer("a")["input_ids"]
-    return [tokenizer.bos_token_id] if tokenizer.bos_token_id is not None and ids[:1] == [tokenizer.bos_token_id] else []
+    """BOS or [CLS] if the tokenizer itself puts one before a text, as a server would; nothing otherwise."""
+    first = tokenizer("a")["input_ids"][:1]
+    return first if first[0] in (tokenizer.bos_token_id, tokenizer.cls_token_id) else []
 
 
 def context_length(model: PreTrainedModel) -> int:
