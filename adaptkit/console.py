@@ -1,0 +1,115 @@
+"""What all commands share: examples in the help, `--json`, `--debug`, exit codes, and errors without a traceback.
+
+A command is a function that returns an `Outcome`; this module prints it. Standard output holds the result and nothing
+else: one JSON object with `--json`, text without; progress and errors go to standard error.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import inspect
+import json
+import os
+import sys
+import traceback
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Annotated, Any
+
+import typer
+
+from adaptkit.errors import EXIT_INTERNAL, EXIT_STOPPED, EXIT_USER, AdaptkitError
+
+_QUIET = {"TOKENIZERS_PARALLELISM": "false", "HF_HUB_DISABLE_TELEMETRY": "1", "DO_NOT_TRACK": "1"}
+_USAGE_ERROR, _CLICK_ERROR = typer.BadParameter.__mro__[1:3]  # typer carries its own copy of click, or imports it: by version
+_DEBUG, _JSON = "--debug", "--json"
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What a command ends with."""
+
+    text: str
+    """For people."""
+    data: dict[str, Any] = field(default_factory=dict)
+    """The same for programs; JSON-able."""
+    exit_code: int = 0
+
+
+Command = Callable[..., Outcome]
+
+
+def command(group: typer.Typer, name: str, examples: list[str], exits: str = "0 done") -> Callable[[Command], Command]:
+    """Register a function as a command with `--json`, `--debug`, examples and exit codes in its help."""
+    epilog = "\n".join(["\b", "Examples:", *(f"  {example}" for example in examples)])
+    epilog += f"\n\n\b\nExit codes:\n  {exits}; {EXIT_USER} your mistake, {EXIT_INTERNAL} ours, {EXIT_STOPPED} stopped by Ctrl-C"
+
+    def register(function: Command) -> Command:
+        @functools.wraps(function)
+        def run(*, as_json: bool, debug: bool, **arguments: Any) -> int:
+            with contextlib.redirect_stdout(sys.stderr) if as_json else contextlib.nullcontext():
+                outcome = function(**arguments)
+            print(json.dumps(outcome.data, indent=1, ensure_ascii=False) if as_json else outcome.text)
+            return outcome.exit_code
+
+        signature = inspect.signature(function, eval_str=True)
+        run.__signature__ = signature.replace(parameters=[*signature.parameters.values(), *_SHARED], return_annotation=int)
+        run.__annotations__ = {parameter.name: parameter.annotation for parameter in run.__signature__.parameters.values()}
+        group.command(name, epilog=epilog)(run)
+        return function
+
+    return register
+
+
+def _shared(name: str, flag: str, help: str) -> inspect.Parameter:
+    kind = inspect.Parameter.KEYWORD_ONLY
+    return inspect.Parameter(name, kind, default=False, annotation=Annotated[bool, typer.Option(flag, help=help)])
+
+
+_SHARED = [
+    _shared("as_json", _JSON, "Print one JSON object to standard output."),
+    _shared("debug", _DEBUG, "Show the traceback of an error."),
+]
+
+
+def run(app: typer.Typer, arguments: list[str]) -> int:
+    """Run one command line; the exit code. Nothing that goes wrong ends in a traceback unless `--debug` asks for it."""
+    for name, value in _QUIET.items():
+        os.environ.setdefault(name, value)
+    try:
+        return app(args=arguments, prog_name="adaptkit", standalone_mode=False) or 0
+    except (KeyboardInterrupt, typer.Abort):
+        print("\nstopped; run the same command to resume", file=sys.stderr)
+        return EXIT_STOPPED
+    except BrokenPipeError:
+        sys.stdout = open(os.devnull, "w")  # noqa: SIM115  what reads our output is gone: the flush at exit must not fail
+        return EXIT_INTERNAL
+    except Exception as error:
+        if _DEBUG in arguments:
+            traceback.print_exc()
+        told, code = _told(error)
+        print(f"error: {told}", file=sys.stderr)
+        if _JSON in arguments:
+            print(json.dumps({"error": _fields(told), "exit_code": code}, indent=1, ensure_ascii=False))
+        return code
+
+
+def _told(error: Exception) -> tuple[AdaptkitError, int]:
+    if isinstance(error, AdaptkitError):
+        return error, EXIT_USER
+    if isinstance(error, _CLICK_ERROR):
+        context = getattr(error, "ctx", None)
+        path = context.command_path if context else "adaptkit"
+        return AdaptkitError(error.format_message(), where="command line", fix=f"{path} --help"), EXIT_USER
+    if isinstance(error, MemoryError):
+        fix = "set trainer.microbatch_size or jobs lower, then run the same command: it resumes"
+        return AdaptkitError("out of memory", fix=fix), EXIT_USER
+    first = (str(error).strip().splitlines() or [""])[0]
+    what = f"unexpected {type(error).__name__}: {first}"
+    fix = "this is a defect of adaptkit's: run the same command with --debug and report what it shows, with `adaptkit doctor`"
+    return AdaptkitError(what, fix=fix), EXIT_INTERNAL
+
+
+def _fields(error: AdaptkitError) -> dict[str, str | None]:
+    return {"kind": type(error).__name__, "what": error.what, "where": error.where, "fix": error.fix}
