@@ -1,0 +1,196 @@
+"""Everything a pretraining needs before its first step: text, tokenizer, token shards, model, sources of rows."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor, nn
+
+from adaptkit import data, models
+from adaptkit.adapters import attach
+from adaptkit.data.readers import Dataset
+from adaptkit.errors import ConfigError, ModelError
+from adaptkit.pretrain.architecture import architecture
+from adaptkit.run import Run
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerFast
+
+    from adaptkit.data.packing import Source
+    from adaptkit.pretrain.recipe import PretrainConfig
+    from adaptkit.trainer.parallel import Ranks
+
+
+@dataclass(frozen=True)
+class Text:
+    """The text of one pretraining; dev is held out from train."""
+
+    train: Dataset
+    dev: Dataset
+    replay: Dataset | None
+
+    def parts(self) -> dict[str, Dataset]:
+        """Name -> data set, for those that there are."""
+        return {name: part for name, part in vars(self).items() if part is not None}
+
+
+@dataclass(frozen=True)
+class Start:
+    """Where training starts: a model that requires the right gradients, its tokenizer, and rows to learn and to measure on."""
+
+    model: nn.Module
+    tokenizer: PreTrainedTokenizerFast
+    train: Source
+    dev: Source
+    bytes_per_token: float
+
+
+def read_text(config: PretrainConfig) -> Text:
+    """Read train, dev (or hold some of train out by hash of its text) and replay."""
+    train = data.read(config.data, want="text")
+    if config.dev is not None:
+        dev = data.read(config.dev, want="text")
+    else:
+        train, dev = data.split(train, config.dev_fraction, seed=0)
+    return Text(train, dev, data.read(config.replay, want="text") if config.replay else None)
+
+
+def prepare(config: PretrainConfig, run: Run, text: Text, ranks: Ranks) -> Start:
+    """Tokenizer, shards and model of a run; rank 0 writes what is not on disk yet, the others wait for it."""
+    if ranks.rank == 0 and not config.base and not _tokenizer_folder(run).exists():
+        save_tokenizer(scratch_tokenizer(config, text.train), _tokenizer_folder(run))
+    ranks.share(None)
+    if config.base:
+        model, tokenizer = continued_model(config, text)
+    else:
+        model, tokenizer = None, models.load_tokenizer(_tokenizer_folder(run))
+    if ranks.rank == 0:
+        for name, part in text.parts().items():
+            data.write_shards(part, tokenizer, _shard_folder(run, name))
+    ranks.share(None)
+    shards = {name: data.TokenShards.open(_shard_folder(run, name)) for name in text.parts()}
+    if model is None:
+        model = scratch_model(config, tokenizer, shards["train"].num_tokens)
+    rows = _rows(config, model, shards)
+    train = rows["train"]
+    if "replay" in rows:
+        share = config.replay_share
+        train = data.MixedSource([(train, 1 - share), (rows["replay"], share)], seed=config.trainer.seed)
+    return Start(model, tokenizer, train, rows["dev"], shards["train"].bytes_per_token)
+
+
+def continued_model(config: PretrainConfig, text: Text) -> tuple[nn.Module, PreTrainedTokenizerFast]:
+    """The base with new vocabulary rows and adapters as asked, and the tokenizer that goes with it."""
+    seed = config.trainer.seed
+    model = models.load(config.base, config.objective, quantization=config.adapter.quantization, seed=seed)
+    longest = getattr(model.config.get_text_config(), "max_position_embeddings", None)
+    if longest and config.size.seq_len > longest:
+        what = f"rows of {config.size.seq_len} tokens, but {config.base} reads at most {longest}"
+        raise ConfigError(what, where="size.seq_len", fix=f"set size.seq_len={longest} or less")
+    tokenizer, new_ids = models.load_tokenizer(config.base), None
+    if config.tokenizer.new_tokens:
+        first_new = len(tokenizer)
+        tokenizer = data.extend_tokenizer(tokenizer, model, [row.text for row in text.train.rows], config.tokenizer.new_tokens)
+        new_ids = list(range(first_new, len(tokenizer)))
+    return attach(model, config.adapter, seed=seed, new_tokens=new_ids), tokenizer
+
+
+def scratch_model(config: PretrainConfig, tokenizer: PreTrainedTokenizerFast, num_tokens: int) -> nn.Module:
+    """Random weights in the shape that the size dial gives for this vocabulary and amount of text."""
+    shape = architecture(
+        config.size,
+        len(tokenizer),
+        kind=config.objective,
+        flops=config.flops,
+        unique_tokens=num_tokens,
+        special_ids={name: getattr(tokenizer, name) for name in ("bos_token_id", "eos_token_id", "pad_token_id")},
+    )
+    return models.build(shape, config.objective, seed=config.trainer.seed)
+
+
+def scratch_tokenizer(config: PretrainConfig, train: Dataset) -> PreTrainedTokenizerFast:
+    """The given tokenizer, or one trained on the text; causal ones get a chat template, so that they can be tuned to answer."""
+    settings = config.tokenizer
+    if settings.path:
+        return models.load_tokenizer(settings.path)
+    masked = config.objective == "masked"
+    texts = (row.text for row in train.rows)
+    template = None if masked else data.CHAT_TEMPLATE
+    return data.train_tokenizer(texts, settings.kind, settings.vocab_size, chat_template=template, masked=masked)
+
+
+def save_tokenizer(tokenizer: PreTrainedTokenizerFast, folder: Path) -> None:
+    """Write a tokenizer folder that is there whole or not at all."""
+    temporary = folder.with_name(f".{folder.name}.{os.getpid()}.tmp")
+    shutil.rmtree(temporary, ignore_errors=True)
+    tokenizer.save_pretrained(temporary)
+    os.rename(temporary, folder)
+
+
+def _tokenizer_folder(run: Run) -> Path:
+    return run.path / "tokenizer"
+
+
+def _shard_folder(run: Run, name: str) -> Path:
+    return run.path / "shards" / name
+
+
+def _rows(config: PretrainConfig, model: nn.Module, shards: dict[str, Any]) -> dict[str, Source]:
+    packed = packs_exactly(model, config.objective)
+    if config.objective == "causal" and not packed:
+        raise ModelError(
+            "documents packed into one row see each other in this architecture",
+            where=config.base,
+            fix="choose a base whose attention follows position ids (Llama, Qwen, Mistral, GPT-NeoX, ...)",
+        )
+    length, objective = config.size.seq_len, config.objective
+    rows = {name: data.PackedTokens(part, length, objective, block_mask=packed) for name, part in shards.items()}
+    return rows if packed else {name: _OwnPositions(part) for name, part in rows.items()}
+
+
+class _OwnPositions:
+    """Rows of one document each, without position ids: the model counts its own way (RoBERTa does not start at 0)."""
+
+    def __init__(self, source: Source):
+        self.source, self.where = source, source.where
+
+    def __len__(self) -> int:
+        return len(self.source)
+
+    def collate(self, indices: list[int], *, seed: int, epoch: int) -> dict[str, Tensor]:
+        batch = self.source.collate(indices, seed=seed, epoch=epoch)
+        batch.pop("position_ids")
+        return batch
+
+
+@torch.no_grad()
+def packs_exactly(model: nn.Module, objective: str) -> bool:
+    """Does this model give two documents in one row what it gives them apart? Tried on random tokens, not looked up.
+
+    Causal models find documents by restarting position ids (no mask, no cache), masked ones are given a block mask.
+    """
+    device, vocab = next(model.parameters()).device, model.config.get_text_config().vocab_size
+    tokens = torch.randint(vocab // 2, vocab, (1, 12), generator=torch.Generator().manual_seed(0))
+    first, second = tokens.to(device).split([5, 7], 1)
+    packed: dict[str, Tensor] = {
+        "input_ids": torch.cat([first, second], 1),
+        "position_ids": torch.cat([torch.arange(5), torch.arange(7)]).to(device)[None],
+    }
+    if objective == "masked":
+        packed["attention_mask"] = torch.block_diag(torch.ones(5, 5), torch.ones(7, 7)).bool().to(device)[None, None]
+    training = model.training
+    model.eval()
+    try:
+        backbone, *_ = models.split(model)
+        apart_BTD = torch.cat([backbone(input_ids=first), backbone(input_ids=second)], 1)
+        together_BTD = backbone(**packed)
+    except (TypeError, ValueError, RuntimeError, IndexError):
+        return False  # no position ids, or no mask of this shape
+    finally:
+        model.train(training)
+    return bool((apart_BTD - together_BTD).abs().max() <= 1e-3 * apart_BTD.abs().max())
