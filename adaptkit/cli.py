@@ -139,8 +139,8 @@ def _train(schema: type[Config], recipe: Callable[..., Any], words: list[str] | 
     path, overrides = settings.divide(words, needed=True)
     loaded = load(schema, path, overrides)
     run = settings.open_run(loaded.config, root, resume=resume)
-    result = recipe(loaded.config, run)
-    return Outcome(rendering.training(run, result), rendering.as_json(run, result))
+    found = rendering.result_json(run, recipe(loaded.config, run))
+    return Outcome(rendering.result(found), found)
 
 
 @command(app, "report", ["adaptkit report runs/quickstart-1a2b3c4d"], exits="0 a winner, 3 a tie")

@@ -301,6 +301,8 @@ def _problem(item: dict, schema: type[Config], marks: dict[str, str], file: str)
     message = item["msg"].removeprefix("Value error, ").removeprefix("Input ")
     if item["type"] == "model_type":
         message = "should be `key: value` lines"
+    if item["type"] == "list_type":
+        message = f"should be a list such as [{_shorten(str(item['input']))}]"
     given = "" if isinstance(item["input"], (dict, list)) else f", got {_shorten(repr(item['input']))}"
     return _closest(parts, marks, file), f"'{dotted or schema.__name__}': {message}{given}"
 

