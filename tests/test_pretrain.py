@@ -236,6 +236,7 @@ def test_learning_rate_follows_the_rule_only_from_scratch_and_only_if_unset(tmp_
         ({"base": "b", "tokenizer": {"path": "t"}}, "tokenizer.path"),
         ({"tokenizer": {"kind": "wordpiece"}}, "wordpiece"),
         ({"size": {"params": 0}}, "size.params"),
+        ({"replay": {"files": ["y.txt"]}, "replay_share": 0}, "replay_share is 0"),
     ],
 )
 def test_settings_that_contradict_each_other_are_refused(fields, word, tmp_path):

@@ -108,19 +108,23 @@ def choose_shape(params: int, vocab_size: int, *, tied: bool = True) -> Shape:
     """
 
     def distance(shape: Shape) -> float:
-        # A size off by 5 % weighs as much as a width-to-depth ratio off by a factor of 1.5.
-        return 8 * abs(math.log(shape.parameters / params)) + abs(math.log(shape.width / (ASPECT * shape.layers)))
+        # A size off by 5 % weighs as much as a width-to-depth ratio off by a factor of 1.5, or a feed-forward off by 1.5.
+        ratios = shape.width / (ASPECT * shape.layers), 8 * shape.width / (3 * shape.ffn)
+        return 8 * abs(math.log(shape.parameters / params)) + sum(abs(math.log(ratio)) for ratio in ratios)
 
     low, high = ASPECT_RANGE
-    sides = [(n, width) for width in _widths() for n in range(2, MAX_LAYERS + 1) if low <= width / n <= high]
-    fitting = [s for s in (_shape(*side, vocab_size, tied) for side in sides) if abs(s.parameters / params - 1) <= TOLERANCE]
+    shapes = [
+        shape
+        for width in _widths()
+        for layers in range(2, MAX_LAYERS + 1)
+        if low <= width / layers <= high
+        for shape in _shapes(layers, width, vocab_size, tied)
+    ]
+    fitting = [shape for shape in shapes if abs(shape.parameters / params - 1) <= TOLERANCE]
     if not fitting:
-        table = vocab_size * 64 * (1 if tied else 2)
-        raise ConfigError(
-            f"no model of {params:,} parameters has a vocabulary of {vocab_size:,}",
-            where="size.params",
-            fix=f"ask for {2 * table:,} parameters, or a smaller vocabulary (its table may be half of the model)",
-        )
+        closest = min(shapes, key=lambda shape: abs(math.log(shape.parameters / params))).parameters
+        what = f"no model of {params:,} parameters has a vocabulary of {vocab_size:,}"
+        raise ConfigError(what, where="size.params", fix=f"ask for {closest:,} parameters, or for another tokenizer.vocab_size")
     return min(fitting, key=distance)
 
 
@@ -133,13 +137,16 @@ def _widths() -> list[int]:
     return [*range(64, 256, 32), *range(256, 8193, 128)]
 
 
-def _shape(layers: int, width: int, vocab_size: int, tied: bool) -> Shape:
+def _shapes(layers: int, width: int, vocab_size: int, tied: bool) -> list[Shape]:
+    """With the usual feed-forward, and with one a step narrower or wider, which closes the gaps between small sizes."""
     head = 32 if width < 256 else 64 if width <= 2048 else 128
-    multiple = 32 if width < 256 else 128
-    ffn = math.ceil(8 * width / 3 / multiple) * multiple
-    block = 4 * width * width + 3 * width * ffn + 2 * width
-    tables = vocab_size * width * (1 if tied else 2)
-    return Shape(layers, width, width // head, ffn, tables + layers * block + width)
+    step = 32 if width < 256 else 128
+    usual = math.ceil(8 * width / 3 / step) * step
+    outside = vocab_size * width * (1 if tied else 2) + width
+    return [
+        Shape(layers, width, width // head, ffn, outside + layers * (4 * width * width + 3 * width * ffn + 2 * width))
+        for ffn in (usual - step, usual, usual + step)
+    ]
 
 
 def _llama(common: dict[str, Any]) -> Any:

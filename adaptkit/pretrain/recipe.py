@@ -68,8 +68,8 @@ class PretrainConfig(Config):
     """Continued only: train these adapters instead of all weights; merged at the end."""
     replay: DataConfig | None = None
     """General text mixed in, against forgetting."""
-    replay_share: Magnitude = Field(0.1, gt=0, lt=1)
-    """Share of the rows that come from `replay`."""
+    replay_share: Magnitude = Field(0.1, ge=0, lt=1)
+    """Share of the rows that come from `replay`; not read without it."""
     flops: Magnitude = Field(0.0, ge=0)
     """Training FLOPs to spend, which sets the number of steps; 0 = `trainer.num_steps` says."""
     trainer: TrainerConfig = TrainerConfig()
@@ -101,6 +101,8 @@ class PretrainConfig(Config):
             raise ValueError("tokenizer.path is for models from scratch; a base keeps its own tokenizer")
         if scratch and self.objective == "causal" and self.tokenizer.kind == "wordpiece":
             raise ValueError("wordpiece forgets blanks, so a causal model on it cannot be scored per byte; use bpe or unigram")
+        if self.replay is not None and not self.replay_share:
+            raise ValueError("replay is given but replay_share is 0; set a share, or leave replay out")
         if scratch and not self.size.params and not self.flops:
             raise ValueError("a model from scratch needs size.params, or flops to choose the size by")
         return self
