@@ -120,7 +120,7 @@ def _finetune(config: FinetuneConfig, run: Run, score: Score | None) -> None:
     if trainer.ranks.rank == 0:
         write_json(run.cost_path, result.cost())
         merged, difference = _delivered(config, run, model, tokenizer, watched.collate([0], seed=0, epoch=0))
-        _score(config, run, task, merged, data, score or task.score, result)
+        _score(config, run, task, merged, data, score or task.score, _dev_loss(config, result))
         run.finish(merge_difference=difference, best_step=result.best_step)
     trainer.ranks.share(None)  # the other ranks return when the files are there
 
@@ -203,13 +203,17 @@ def _delivered(
 
 
 def _score(
-    config: FinetuneConfig, run: Run, task: Task, model: PreTrainedModel, data: dict[str, Dataset], score: Score, result: TrainResult
+    config: FinetuneConfig, run: Run, task: Task, model: PreTrainedModel, data: dict[str, Dataset], score: Score, dev_loss: float
 ) -> None:
     """Score what is served: the merged model."""
-    losses = [row["eval_loss"] for row in result.history]
-    loss = min(losses) if config.trainer.select == "best" else losses[-1]
-    dev = {**score(task.rows(model, data["dev"])), "loss": loss}
+    dev = {**score(task.rows(model, data["dev"])), "loss": dev_loss}
     rows = task.rows(model, data["test"]) if "test" in data else []
     write_jsonl(run.items(config.task), rows)
     metrics = score(rows) if rows else {}
     write_json(run.scores(config.task), {"suite": config.task, "metrics": metrics, "num_items": len(rows), "dev": dev})
+
+
+def _dev_loss(config: FinetuneConfig, result: TrainResult) -> float:
+    """Loss on the watched dev rows of the weights that were kept, nats per item."""
+    losses = [row["eval_loss"] for row in result.history]
+    return min(losses) if config.trainer.select == "best" else losses[-1]
