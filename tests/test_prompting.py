@@ -20,8 +20,10 @@ from transformers import (
 
 from adaptkit.data import Dataset, Row
 from adaptkit.errors import DataError
+from adaptkit.finetune.answering import answer_rows, question_and_answer
 from adaptkit.finetune.likelihood import score_choices
-from adaptkit.finetune.prompting import calibrate, formats, opening, prompt_rows
+from adaptkit.finetune.prompting import calibrate, formats, prompt_rows
+from adaptkit.finetune.template import opening
 
 SIZES = {"vocab_size": 97, "hidden_size": 64, "intermediate_size": 128, "num_hidden_layers": 2, "num_attention_heads": 4}
 CAUSAL = {
@@ -167,3 +169,23 @@ def test_a_label_outside_the_names_is_refused_with_its_line(taught):
     bad.rows[1].values["label"] = "wood"
     with pytest.raises(DataError, match=r"made.jsonl:2: label 'wood'"):
         prompt_rows(model, tokenizer, _dataset(9, 1), bad, _dataset(3, 3), ["fruit", "metal"])
+
+
+def test_free_text_is_answered_in_the_format_that_wins_on_dev(taught):
+    model, tokenizer = taught
+
+    def asked(count, seed):
+        data = _dataset(count, seed)
+        rows = [Row({"prompt": r.values["text"], "completion": r.values["label"]}, r.where, r.id) for r in data.rows]
+        return Dataset(rows, "sft", {})
+
+    def score(rows):
+        return {"starts_right": float(np.mean([row["prediction"].startswith(row["reference"]) for row in rows]))}
+
+    splits = asked(20, 1), asked(12, 2), asked(15, 3)
+    outcome = answer_rows(model, tokenizer, *splits, score=score, metric="starts_right", trials=3, max_new_tokens=3)
+    assert len(outcome.rows) == 15 and len(outcome.trials) == 3 and outcome.cost["tokens"] > 0
+    assert outcome.dev["starts_right"] == max(trial["starts_right"] for trial in outcome.trials)
+    assert [row["reference"] for row in outcome.rows] == [row.values["completion"] for row in splits[2].rows]
+    with pytest.raises(DataError, match=r"here:3"):
+        question_and_answer(Row({"text": "no answer"}, "here:3", "x"))

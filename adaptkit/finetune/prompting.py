@@ -14,10 +14,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from adaptkit import models
 from adaptkit.errors import DataError
 from adaptkit.finetune.likelihood import score_choices
 from adaptkit.finetune.outcome import Meter, Outcome, check_labels, label_rows, label_scores
+from adaptkit.finetune.template import SHORTEST_TEXT, Template, context_length, opening
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -27,9 +27,6 @@ if TYPE_CHECKING:
 TEMPLATES = ("{text}\nLabel:", "Text: {text}\nThis is", "Q: {text}\nA:")
 SHOTS = (4, 0, 8, 2, 16)
 CONTENT_FREE = ("N/A", "", "[MASK]")
-SHORTEST_TEXT = 8  # tokens of an example below which it is better left out
-LONGEST_CONTEXT = 2048
-SEPARATOR = "\n\n"
 
 
 @dataclass(frozen=True)
@@ -94,18 +91,19 @@ class _Prompter:
 
     def probabilities(self, dataset: Dataset, fmt: Format) -> np.ndarray:
         """Calibrated probabilities [num_rows, num_labels]."""
-        builder = _Builder(self.tokenizer, fmt.template, context_length(self.model))
-        choices = [builder.label(name, fmt.lower) for name in self.label_names]
+        builder = Template(self.tokenizer, fmt.template, context_length(self.model))
+        choices = [builder.answer(_spoken(name, fmt.lower)) for name in self.label_names]
+        longest = max(map(len, choices))
         start = opening(self.tokenizer)
         shots = self.order[: fmt.shots]
-        while shots and builder.room(start, len(shots), choices) < SHORTEST_TEXT:
+        while shots and builder.room(start, len(shots), longest) < SHORTEST_TEXT:
             shots = shots[:-1]
-        room = builder.room(start, len(shots), choices)
+        room = builder.room(start, len(shots), longest)
         texts = builder.encode([row.values["text"] for row in shots])
         prefix = list(start)
         for row, text in zip(shots, texts, strict=True):
             prefix += builder.query(text, room) + choices[self.label_names.index(row.values["label"])] + builder.separator
-        room = builder.room(prefix, 0, choices)
+        room = builder.room(prefix, 0, longest)
         queries = [builder.query(t, room) for t in builder.encode([*CONTENT_FREE, *(row.values["text"] for row in dataset.rows)])]
         found = score_choices(self.model, self.tokenizer, prefix, queries, choices)
         self.meter.forward(self.model, found.tokens_read, len(prefix) + np.mean([len(q) for q in queries]))
@@ -124,40 +122,8 @@ def softmax(scores: np.ndarray) -> np.ndarray:
     return weights / weights.sum(axis=-1, keepdims=True)
 
 
-class _Builder:
-    """Token ids of prompts: pieces are encoded once and joined, the text alone is cut to fit."""
-
-    def __init__(self, tokenizer: Any, template: str, context: int):
-        self.tokenizer, self.context = tokenizer, context
-        head, _, tail = template.partition("{text}")
-        self.head, self.tail, self.separator = self.encode([head, tail, SEPARATOR])
-
-    def encode(self, texts: Sequence[str]) -> list[list[int]]:
-        return self.tokenizer(list(texts), add_special_tokens=False, verbose=False)["input_ids"] if texts else []
-
-    def query(self, text: list[int], room: int) -> list[int]:
-        return self.head + text[: max(0, room)] + self.tail
-
-    def label(self, name: str, lower: bool) -> list[int]:
-        return self.encode([" " + (name.lower() if lower else name).replace("_", " ")])[0]
-
-    def room(self, before: Sequence[int], shots: int, choices: list[list[int]]) -> int:
-        """Tokens left for each text when `shots` examples and a query share what follows `before`."""
-        frame = len(self.head) + len(self.tail) + max(map(len, choices))
-        fixed = len(before) + shots * len(self.separator) + 2  # two: [CLS] and [SEP] of a masked LM
-        return (self.context - fixed) // (shots + 1) - frame
-
-
-def opening(tokenizer: PreTrainedTokenizerBase) -> list[int]:
-    """BOS or [CLS] if the tokenizer itself puts one before a text, as a server would; nothing otherwise."""
-    first = tokenizer("a")["input_ids"][:1]
-    return first if first[0] in (tokenizer.bos_token_id, tokenizer.cls_token_id) else []
-
-
-def context_length(model: PreTrainedModel) -> int:
-    """Tokens the model can read at once, at most `LONGEST_CONTEXT`."""
-    config = models.unwrap(model).config.get_text_config()
-    return min(LONGEST_CONTEXT, getattr(config, "max_position_embeddings", LONGEST_CONTEXT))
+def _spoken(label: str, lower: bool) -> str:
+    return (label.lower() if lower else label).replace("_", " ")
 
 
 def _balanced_order(train: Dataset, seed: int) -> list[Any]:

@@ -8,11 +8,13 @@ from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 from adaptkit import models
 from adaptkit.errors import DataError
+from adaptkit.finetune.answering import question_and_answer
 from adaptkit.finetune.classify import classify_rows
 from adaptkit.finetune.generate import generate
 from adaptkit.finetune.likelihood import score_choices
 from adaptkit.finetune.outcome import check_labels, label_rows, label_scores
-from adaptkit.finetune.prompting import context_length, softmax
+from adaptkit.finetune.prompting import softmax
+from adaptkit.finetune.template import context_length
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerFast
@@ -149,23 +151,19 @@ class Instruct:
     def rows(self, model: PreTrainedModel, dataset: Dataset) -> list[ItemRow]:
         from adaptkit.data.supervised import prompt_ids
 
-        rows = [row for row in dataset.rows if reference(row) is not None]
+        if dataset.kind == "text":
+            return []
         room = context_length(model) - self.max_new_tokens
-        prompts = [_kept(prompt_ids(row, self.tokenizer), room) for row in rows]
+        prompts = [_kept(prompt_ids(row, self.tokenizer), room) for row in dataset.rows]
         answers = generate(model, self.tokenizer, prompts, self.max_new_tokens)
         words = [self.tokenizer.decode(ids, skip_special_tokens=True).strip() for ids in answers]
-        return [{"id": r.id, "reference": reference(r), "prediction": w} for r, w in zip(rows, words, strict=True)]
+        return [
+            {"id": row.id, "reference": question_and_answer(row)[1], "prediction": said}
+            for row, said in zip(dataset.rows, words, strict=True)
+        ]
 
 
 TASKS: dict[str, type[Task]] = {"sft": Instruct, "classify": Classify, "label_words": LabelWords}
-
-
-def reference(row: Row) -> str | None:
-    """The answer a row holds: its completion, or the assistant's last turn."""
-    if "completion" in row.values:
-        return row.values["completion"].strip()
-    turns = [message["content"] for message in row.values.get("messages", ()) if message["role"] == "assistant"]
-    return turns[-1].strip() if turns else None
 
 
 def load_model(task: Task, tokenizer: PreTrainedTokenizerFast, base: str, quantization: Literal["nf4"] | None, seed: int) -> Any:
