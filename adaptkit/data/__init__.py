@@ -1,6 +1,7 @@
 """Text in, batches out: readers, tokenizers, token shards, packing, label masks, duplicates, overlap, the offline corpus.
 
-Names are loaded on first use, so importing this package loads neither torch nor transformers.
+Names are loaded on first use, so importing this package loads neither torch nor transformers. Two functions bear the
+names of their modules and are imported from there: `adaptkit.data.overlap.overlap`, `adaptkit.data.check.check`.
 """
 
 from __future__ import annotations
@@ -15,9 +16,9 @@ _HOME = {
     "PackedTokens": "packing", "MixedSource": "packing",
     "SupervisedRows": "supervised", "LabelledRows": "supervised",
     "deduplicate": "dedup", "DedupReport": "dedup",
-    "overlap": "overlap", "OverlapReport": "overlap", "remove_overlap": "overlap",
+    "OverlapReport": "overlap", "remove_overlap": "overlap",
     "offline_corpus": "corpus", "OfflineCorpus": "corpus",
-    "check": "check", "CheckReport": "check",
+    "CheckReport": "check",
 }  # fmt: skip
 
 __all__ = sorted(_HOME)

@@ -52,3 +52,23 @@ def mix(values: np.ndarray) -> np.ndarray:
     values = (values ^ (values >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
     values = (values ^ (values >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
     return values ^ (values >> np.uint64(31))
+
+
+class Novelty:
+    """Tells new text from text whose n-grams were mostly seen before; what it finds new it remembers.
+
+    A table of 2^25 flags stands for the set of 10-grams seen, so a million of them make 3 % of the others look seen.
+    """
+
+    N, SEEN = 10, 0.25  # words; share of known n-grams from which a text is not new
+
+    def __init__(self) -> None:
+        self._flags = np.zeros(1 << 25, bool)
+
+    def __call__(self, text: str) -> bool:
+        words = word_hashes(text)
+        slots = ngram_hashes(words, min(self.N, max(1, len(words)))) >> np.uint64(64 - 25)
+        if len(slots) and self._flags[slots].mean() >= self.SEEN:
+            return False
+        self._flags[slots] = True
+        return True
