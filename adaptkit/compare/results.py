@@ -19,7 +19,7 @@ from adaptkit.errors import DataError
 from adaptkit.run import Run, read_json, read_jsonl
 
 AGAIN = "run the same `adaptkit compare` again: finished stages are skipped"
-_LEAST_SPECIFIC_FIRST = ("full", "lora", "qlora", "probe", "prompt")
+_STANDS_FOR_OTHERS = ("full", "lora", "qlora", "prompt", "probe")
 
 
 @dataclass(frozen=True)
@@ -142,6 +142,13 @@ class Results:
             self._replicates[task, metric] = resample(tables)
         return self._replicates[task, metric]
 
+    def label(self, task: str, arm: str) -> str:
+        """How figures name a distinct arm: its origin alone where all adaptations share one model."""
+        group = self.distinct_arms(task)[arm]
+        if len(group) == 1:
+            return arm
+        return "generic, untouched" if group[0].origin == "generic" else f"{group[0].origin} (all)"
+
     def same_as(self, task: str, arm: str) -> str:
         """The arm whose runs stand for `arm` on a task (itself, mostly)."""
         return next(name for name, group in self.distinct_arms(task).items() if any(a.name == arm for a in group))
@@ -158,7 +165,7 @@ class Results:
 
 
 def _rank(adaptation: str) -> int:
-    return _LEAST_SPECIFIC_FIRST.index(adaptation) if adaptation in _LEAST_SPECIFIC_FIRST else len(_LEAST_SPECIFIC_FIRST)
+    return _STANDS_FOR_OTHERS.index(adaptation) if adaptation in _STANDS_FOR_OTHERS else len(_STANDS_FOR_OTHERS)
 
 
 def tables_of(cells: Sequence[Cell], metric: str) -> list[ScoreTable]:

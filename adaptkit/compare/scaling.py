@@ -157,7 +157,10 @@ def _crossings(curves: tuple[Curve, ...], confidence: float) -> tuple[Crossing, 
     scratch = next((curve for curve in curves if curve.origin == "scratch"), None)
     if scratch is None:
         return ()
-    others = sorted((c for c in curves if c.origin in ("continued", "generic")), key=lambda c: c.origin)
+    others = []
+    for origin in ("continued", "generic"):
+        same = [curve for curve in curves if curve.origin == origin]
+        others += [min(same, key=lambda curve: curve.points[-1].mean)] if same else []
     return tuple(cross(scratch, other, confidence) for other in others)
 
 

@@ -54,6 +54,8 @@ class MetricInfo:
 
     title: str
     higher_is_better: bool
+    most: float
+    """Largest possible value; the smallest is 0 for all."""
     table: Callable[[Sequence[dict[str, Any]]], ScoreTable]
 
 
@@ -243,16 +245,16 @@ def confidence_and_hit(rows: Sequence[dict[str, Any]]) -> tuple[list[float], lis
     return [row["probabilities"][row["prediction"]] for row in rows], [row["prediction"] == row["label"] for row in rows]
 
 
+def _by_columns(table: Callable[[list[Any], list[Any]], ScoreTable], left: str, right: str) -> Callable[..., ScoreTable]:
+    return lambda rows: table(_column(rows, left), _column(rows, right))
+
+
 METRICS: dict[str, MetricInfo] = {
-    "bits_per_byte": MetricInfo(
-        "bits per byte", False, lambda rows: _bits_per_byte_table(_column(rows, "nats"), _column(rows, "num_bytes"))
-    ),
-    "accuracy": MetricInfo("accuracy", True, lambda rows: _accuracy_table(_column(rows, "prediction"), _column(rows, "label"))),
-    "macro_f1": MetricInfo("macro-F1", True, lambda rows: _macro_f1_table(_column(rows, "prediction"), _column(rows, "label"))),
-    "exact_match": MetricInfo(
-        "exact match", True, lambda rows: _exact_match_table(_column(rows, "prediction"), _column(rows, "reference"))
-    ),
-    "rouge_l": MetricInfo("ROUGE-L", True, lambda rows: _rouge_l_table(_column(rows, "prediction"), _column(rows, "reference"))),
-    "ece": MetricInfo("calibration error", False, lambda rows: _ece_table(*confidence_and_hit(rows))),
-    "brier": MetricInfo("Brier score", False, lambda rows: _brier_table(_column(rows, "probabilities"), _column(rows, "label"))),
+    "bits_per_byte": MetricInfo("bits per byte", False, math.inf, _by_columns(_bits_per_byte_table, "nats", "num_bytes")),
+    "accuracy": MetricInfo("accuracy", True, 1.0, _by_columns(_accuracy_table, "prediction", "label")),
+    "macro_f1": MetricInfo("macro-F1", True, 1.0, _by_columns(_macro_f1_table, "prediction", "label")),
+    "exact_match": MetricInfo("exact match", True, 1.0, _by_columns(_exact_match_table, "prediction", "reference")),
+    "rouge_l": MetricInfo("ROUGE-L", True, 1.0, _by_columns(_rouge_l_table, "prediction", "reference")),
+    "ece": MetricInfo("calibration error", False, 1.0, lambda rows: _ece_table(*confidence_and_hit(rows))),
+    "brier": MetricInfo("Brier score", False, 2.0, _by_columns(_brier_table, "probabilities", "label")),
 }
