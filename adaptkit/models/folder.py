@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import re
 from pathlib import Path
 from typing import Any, Literal
@@ -31,16 +30,12 @@ def find(path: str | Path) -> Path:
         raise ModelError(
             "no such model folder", where=name, fix="give a folder that holds config.json and model.safetensors, or a hub id"
         )
-    from huggingface_hub import snapshot_download
+    from huggingface_hub import constants, snapshot_download
 
     try:
         return Path(snapshot_download(name, allow_patterns=HUB_FILES))
     except Exception as error:  # the hub client raises a dozen unrelated types for one fact: it is not there
-        reason = (
-            "HF_HUB_OFFLINE is set"
-            if os.environ.get("HF_HUB_OFFLINE")
-            else f"{type(error).__name__}: {str(error).strip().splitlines()[0]}"
-        )
+        reason = "HF_HUB_OFFLINE is set" if constants.HF_HUB_OFFLINE else f"{type(error).__name__}: {first_line(error)}"
         fix = _OFFLINE_FIX.format(name=name, short=name.rpartition("/")[2])
         raise ModelError(f"no local folder and not in reach on the model hub ({reason})", where=name, fix=fix) from None
 
@@ -71,6 +66,11 @@ def model_kind(path: str | Path) -> Kind:
 def is_causal(path: str | Path) -> bool:
     """True for a folder that holds a left-to-right language model."""
     return model_kind(path) == "causal"
+
+
+def first_line(error: Exception) -> str:
+    """What a library said, without its pages of advice."""
+    return next(iter(str(error).strip().splitlines()), type(error).__name__)
 
 
 def read_json(folder: Path, name: str) -> dict[str, Any]:

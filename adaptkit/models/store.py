@@ -16,7 +16,7 @@ from safetensors import SafetensorError
 from torch import nn
 
 from adaptkit.errors import DiskFullError, ModelError
-from adaptkit.models.folder import Kind, check_weights, find, model_kind, read_json
+from adaptkit.models.folder import Kind, check_weights, find, first_line, model_kind, read_json
 from adaptkit.models.head import unwrap
 
 Quantization = Literal["nf4", "int8"]
@@ -50,8 +50,8 @@ def load(
     Raises: ModelError if the folder is missing, incomplete, pickled, needs its own code, or is no such kind of model.
     """
     folder = find(path)
-    config = _read_config(folder)
     check_weights(folder)
+    config = _read_config(folder)
     if label_names is not None:
         num_labels = len(label_names)
         config.id2label = dict(enumerate(label_names))
@@ -81,7 +81,7 @@ def load(
                 **_quantization_arguments(quantization, dtype),
             )
         except (RuntimeError, ValueError, OSError, SafetensorError) as error:
-            what = f"cannot be loaded: {(str(error).strip().splitlines() or [type(error).__name__])[0]}"
+            what = f"cannot be loaded: {first_line(error)}"
             raise ModelError(what, where=str(folder), fix="copy or download the folder again") from None
     _check_loaded(model, kind, info, folder)
     return model
@@ -110,7 +110,7 @@ def load_tokenizer(path: str | Path) -> Any:
         tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
     except Exception as error:  # a broken file surfaces as whatever the tokenizers library met first
         fix = "the folder needs tokenizer.json and tokenizer_config.json, as `tokenizer.save_pretrained` writes them"
-        raise ModelError(f"no usable tokenizer: {str(error).strip().splitlines()[0]}", where=str(folder), fix=fix) from None
+        raise ModelError(f"no usable tokenizer: {first_line(error)}", where=str(folder), fix=fix) from None
     if not tokenizer.is_fast:
         raise ModelError(
             "the tokenizer has no tokenizer.json (fast form)",
@@ -213,7 +213,7 @@ def _read_config(folder: Path) -> Any:
         if raw.get("auto_map") or "trust_remote_code" in str(error):
             what, fix = "needs its own Python code to load", "use a model whose architecture is part of transformers"
         else:
-            what = f"config.json does not describe a model that transformers knows: {str(error).strip().splitlines()[0]}"
+            what = f"config.json does not describe a model that transformers knows: {first_line(error)}"
             fix = f"check 'model_type' ('{raw.get('model_type', 'missing')}') and the installed transformers version"
         raise ModelError(what, where=str(folder / "config.json"), fix=fix) from None
 
