@@ -66,7 +66,7 @@ class Checkpoints:
         Fills `rejected` with the newer ones that do not verify.
         Raises: CheckpointError if there are checkpoints but none is valid, or they belong to another run or model.
         """
-        found = sorted(self.folder.glob("step-*"), reverse=True) if self.folder.exists() else []
+        found = sorted(self.folder.glob("step-*"), key=_step, reverse=True)
         for path in found:
             problem = verify(path)
             if problem is None:
@@ -124,15 +124,17 @@ class Checkpoints:
     @contextmanager
     def _disk(self, temporary: Path, need: int) -> Iterator[None]:
         """Turn a full disk, however the system names it, into one sentence, and take the half-written folder away."""
-        self.folder.mkdir(parents=True, exist_ok=True)
+        if not self.folder.exists():
+            self.folder.mkdir(parents=True)
+            _fsync_folder(self.folder.parent)
         try:
             yield
         except OSError as error:
             shutil.rmtree(temporary, ignore_errors=True)
             if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
                 raise
-            have, good = shutil.disk_usage(self.folder).free, sorted(p.name for p in self.folder.glob("step-*"))
-            last = f"last good checkpoint {good[-1]} is intact" if good else "no checkpoint was written yet"
+            have, good = shutil.disk_usage(self.folder).free, sorted(self.folder.glob("step-*"), key=_step)
+            last = f"last good checkpoint {good[-1].name} is intact" if good else "no checkpoint was written yet"
             what = f"disk full: a checkpoint needs {need / 1e6:.1f} MB, {have / 1e6:.1f} MB are free; {last}"
             raise DiskFullError(what, where=str(self.folder), fix="free some space and run the same command again") from None
 
@@ -142,8 +144,8 @@ class Checkpoints:
 
     def _prune(self, step: int) -> None:
         """Keep the newest `keep` up to `step`; later ones were rejected when this run resumed from an earlier one."""
-        paths = sorted(self.folder.glob("step-*"), reverse=True)
-        current = [path for path in paths if _step(path) <= step and path not in self.rejected or _step(path) == step]
+        paths = sorted(self.folder.glob("step-*"), key=_step, reverse=True)
+        current = [path for path in paths if _step(path) == step or (_step(path) < step and path not in self.rejected)]
         for path in set(paths) - set(current[: self.keep]):
             (path / MANIFEST).unlink(missing_ok=True)  # first, so that a kill leaves nothing that looks whole
             shutil.rmtree(path)

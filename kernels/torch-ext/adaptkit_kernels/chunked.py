@@ -45,7 +45,7 @@ class _LinearCrossEntropy(torch.autograd.Function):
         wanted = (ctx.needs_input_grad[0], ctx.needs_input_grad[1], ctx.needs_input_grad[3])
         with torch.autocast(hidden_TD.device.type, enabled=False):
             loss, *gradients = _loss_and_gradients(hidden_TD, weight_VD, labels_T, bias_V, wanted, _compute_dtype(hidden_TD))
-        ctx.gradients = gradients
+        ctx.gradients, ctx.dtypes = gradients, [None if x is None else x.dtype for x in (hidden_TD, weight_VD, bias_V)]
         return loss
 
     @staticmethod
@@ -54,7 +54,8 @@ class _LinearCrossEntropy(torch.autograd.Function):
         if ctx.gradients is None:
             raise RuntimeError("linear_cross_entropy scales its gradients in place: backward runs once per forward")
         gradients, ctx.gradients = ctx.gradients, None
-        d_hidden_TD, d_weight_VD, d_bias_V = (None if g is None else g.mul_(grad.to(g.dtype)) for g in gradients)
+        scaled = [None if g is None else g.mul_(grad.to(g.dtype)).to(dtype) for g, dtype in zip(gradients, ctx.dtypes, strict=True)]
+        d_hidden_TD, d_weight_VD, d_bias_V = scaled
         return d_hidden_TD, d_weight_VD, None, d_bias_V
 
 
@@ -68,8 +69,9 @@ def _loss_and_gradients(
 ) -> tuple[Tensor, Tensor | None, Tensor | None, Tensor | None]:
     weight, bias = weight_VD.to(dtype), None if bias_V is None else bias_V.to(dtype)
     d_hidden = torch.zeros_like(hidden_TD) if wanted[0] else None
-    d_weight = torch.zeros_like(weight_VD) if wanted[1] else None
-    d_bias = torch.zeros_like(bias_V) if wanted[2] else None
+    total_dtype = _loss_dtype(weight_VD.dtype)  # chunks add up in float32 also for bf16 weights
+    d_weight = torch.zeros_like(weight_VD, dtype=total_dtype) if wanted[1] else None
+    d_bias = torch.zeros_like(bias_V, dtype=total_dtype) if wanted[2] else None
     loss = torch.zeros((), dtype=_loss_dtype(dtype), device=hidden_TD.device)
     for rows_C in _labelled_chunks(labels_T, len(weight_VD)):
         hidden_CD, labels_C1 = hidden_TD[rows_C].to(dtype), labels_T[rows_C].unsqueeze(1)
