@@ -52,18 +52,10 @@ def load(
     folder = find(path)
     check_weights(folder)
     config = _read_config(folder)
-    if label_names is not None:
-        num_labels = len(label_names)
-        config.id2label = dict(enumerate(label_names))
-        config.label2id = {name: index for index, name in enumerate(label_names)}
-    elif num_labels is not None:
-        config.num_labels = num_labels
+    _set_labels(config, num_labels, label_names)
     if kind in ("causal", "masked") and (found := model_kind(folder)) not in (kind, "encoder"):
-        raise ModelError(
-            f"holds a {found} model, asked for a {kind} one",
-            where=str(folder),
-            fix=f"choose a base that is a {kind} language model",
-        )
+        what, fix = f"holds a {found} model, asked for a {kind} one", f"choose a base that is a {kind} language model"
+        raise ModelError(what, where=str(folder), fix=fix)
     _switch_cache_off(config)
     auto = _auto_class(kind, config, str(folder))
     with torch.random.fork_rng(devices=[]), _quiet():
@@ -216,6 +208,14 @@ def _read_config(folder: Path) -> Any:
             what = f"config.json does not describe a model that transformers knows: {first_line(error)}"
             fix = f"check 'model_type' ('{raw.get('model_type', 'missing')}') and the installed transformers version"
         raise ModelError(what, where=str(folder / "config.json"), fix=fix) from None
+
+
+def _set_labels(config: Any, num_labels: int | None, label_names: list[str] | None) -> None:
+    if label_names is not None:
+        config.id2label = dict(enumerate(label_names))
+        config.label2id = {name: index for index, name in enumerate(label_names)}
+    elif num_labels is not None:
+        config.num_labels = num_labels
 
 
 def _auto_class(kind: Kind, config: Any, where: str) -> Any:

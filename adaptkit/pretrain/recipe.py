@@ -82,6 +82,8 @@ class PretrainConfig(Config):
         if not isinstance(values, dict) or values.get("base"):
             return values
         trainer = values.get("trainer", {})
+        if not isinstance(trainer, dict | TrainerConfig):
+            return values
         given = trainer if isinstance(trainer, dict) else trainer.model_dump(exclude_unset=True)
         try:
             size = SizeConfig.model_validate(values.get("size", {}))
