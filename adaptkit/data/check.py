@@ -86,9 +86,8 @@ class CheckReport:
             notes += [f"{d.name}: labels with fewer than 10 rows: {', '.join(rare[:8])}"] if rare else []
         for pair, found in self.overlaps.items():
             if found.contaminated:
-                notes.append(
-                    f"{pair}: {len(found.contaminated)} of {found.num_test_items} items overlap and are left out of scores"
-                )
+                count = f"{len(found.contaminated)} of {found.num_test_items} items"
+                notes.append(f"{pair}: {count} stand in it too; scores on them mean nothing")
         return notes
 
     def as_json(self) -> dict[str, Any]:
@@ -163,7 +162,7 @@ def _named(configs: Mapping[str, DataConfig] | Sequence[str | DataConfig]) -> di
 
 def _tokenizer(given: PreTrainedTokenizerFast | str | Path | None, datasets: list[Dataset]) -> tuple[PreTrainedTokenizerFast, str]:
     if given is None:
-        return train_tokenizer(_sample(datasets), "bpe", VOCAB_SIZE), f"BPE {VOCAB_SIZE}, trained on a sample for this estimate"
+        return train_tokenizer(_sample(datasets, 0), "bpe", VOCAB_SIZE), f"BPE {VOCAB_SIZE}, trained on a sample for this estimate"
     if isinstance(given, str | Path):
         from adaptkit.models import load_tokenizer
 
@@ -171,12 +170,13 @@ def _tokenizer(given: PreTrainedTokenizerFast | str | Path | None, datasets: lis
     return given, given.name_or_path or "given"
 
 
-def _sample(datasets: list[Dataset]) -> list[str]:
-    """Texts of at most SAMPLE_BYTES in all, in hash order; long ones are cut."""
+def _sample(datasets: list[Dataset], half: int) -> list[str]:
+    """At most SAMPLE_BYTES of text, in hash order; half 0 trains the estimate's tokenizer, half 1 is what it is tried on."""
+    rows = sorted((row for dataset in datasets for row in dataset.rows), key=lambda row: row.id)
     texts: list[str] = []
     room = SAMPLE_BYTES
-    for row in sorted((row for dataset in datasets for row in dataset.rows), key=lambda row: row.id):
-        texts.append(row.text[: max(0, room)])
+    for row in rows[half::2] or rows:
+        texts.append(row.text[:room])
         room -= len(texts[-1])
         if room <= 0:
             break
@@ -187,7 +187,7 @@ def _describe(name: str, dataset: Dataset, tokenizer: PreTrainedTokenizerFast, l
     import numpy as np
 
     lengths = np.quantile([len(row.text.encode()) for row in dataset.rows], QUANTILES, method="nearest")
-    ratio = bytes_per_token(tokenizer, _sample([dataset]))
+    ratio = bytes_per_token(tokenizer, _sample([dataset], 1))
     return DatasetReport(
         name=name,
         kind=dataset.kind,

@@ -1,8 +1,8 @@
 """Extending an existing vocabulary with words of a new domain, embeddings included.
 
 BPE goes on merging where its training stopped: every old merge keeps its rank, so text without the new words is encoded
-as before, and encoding stays lossless. WordPiece and Unigram gain whole words. A new row of an embedding starts as the
-mean of the rows of the pieces that the new token replaces; tied embeddings stay tied.
+as before, and encoding stays lossless. WordPiece and Unigram gain whole words, of those they can spell. A new row of an
+embedding starts as the mean of the rows of the pieces that the new token replaces; tied embeddings stay tied.
 """
 
 from __future__ import annotations
@@ -38,7 +38,9 @@ def extend_tokenizer(
         new, merges = _continue_bpe(words, num_new, set(state["model"]["vocab"]))
         state["model"]["merges"] += [list(pair) for pair in merges]
     elif kind in ("WordPiece", "Unigram"):
-        new = _whole_words(words, num_new, state["model"].get("continuing_subword_prefix") or "")
+        known = {piece if isinstance(piece, str) else piece[0] for piece in state["model"]["vocab"]}
+        spelt = Counter({word: count for word, count in words.items() if known.issuperset(word)})
+        new = _whole_words(spelt, num_new, state["model"].get("continuing_subword_prefix") or "")
     else:
         raise ModelError(f"a {kind} tokenizer cannot be extended", where=tokenizer.name_or_path or None, fix="use another base")
     if not new:

@@ -1,0 +1,112 @@
+"""Duplicates and overlap: found, counted, removable, and not found where there are none."""
+
+from __future__ import annotations
+
+import random
+
+import numpy as np
+import pytest
+
+from adaptkit.data.dedup import deduplicate, minhash, near_duplicates
+from adaptkit.data.overlap import overlap, remove_overlap
+from adaptkit.data.readers import Dataset, Row, content_id
+
+WORDS = [f"word{i}" for i in range(3000)]
+
+
+def prose(seed: int, size: int) -> list[str]:
+    return random.Random(seed).choices(WORDS, k=size)
+
+
+def dataset(texts: list[str], name: str = "x") -> Dataset:
+    rows = [Row({"text": text}, f"{name}.jsonl:{i + 1}", content_id({"text": text})) for i, text in enumerate(texts)]
+    return Dataset(rows, "text", {"text": "text"})
+
+
+def changed(words: list[str], share: float, seed: int) -> str:
+    rng = random.Random(seed)
+    return " ".join(rng.choice(WORDS) if rng.random() < share else word for word in words)
+
+
+def test_exact_and_near_duplicates_go_whatever_the_order() -> None:
+    base = [prose(i, 300) for i in range(30)]
+    texts = [" ".join(words) for words in base] + [" ".join(base[0]) + "  \n", " ".join(base[1]), changed(base[2], 0.01, 1)]
+    kept, report = deduplicate(dataset(texts))
+    assert (report.num_rows, report.num_exact, report.num_near) == (33, 2, 1) and len(kept.rows) == 30
+    order = list(range(33))
+    random.Random(1).shuffle(order)
+    again, _ = deduplicate(dataset([texts[i] for i in order]))
+    assert {row.id for row in again.rows} == {row.id for row in kept.rows}
+    assert len(deduplicate(dataset(texts), near=False)[0].rows) == 31
+    assert report.examples[0][2] in ("exact", "near") and report.as_json()["num_near"] == 1
+
+
+def test_equal_texts_with_different_labels_both_stay() -> None:
+    rows = [Row({"text": "same words", "label": label}, f"x:{label}", f"{label:0>16}") for label in "ab"]
+    assert deduplicate(Dataset(rows, "labelled", {}), near=False)[1].num_exact == 0
+
+
+def test_minhash_estimates_jaccard_as_the_reference_library_does() -> None:
+    datasketch = pytest.importorskip("datasketch")
+    base = prose(1, 400)
+    for share in (0.0, 0.02, 0.05, 0.2, 1.0):
+        other = changed(base, share, 3).split()
+        sets = [{" ".join(words[i : i + 5]) for i in range(len(words) - 4)} for words in (base, other)]
+        truth = len(sets[0] & sets[1]) / len(sets[0] | sets[1])
+        ours = minhash([" ".join(base), " ".join(other)])
+        reference = [datasketch.MinHash(num_perm=128) for _ in sets]
+        for sketch, grams in zip(reference, sets, strict=True):
+            sketch.update_batch([gram.encode() for gram in grams])
+        assert abs((ours[0] == ours[1]).mean() - truth) < 0.15
+        assert abs((ours[0] == ours[1]).mean() - reference[0].jaccard(reference[1])) < 0.2
+
+
+def test_unlike_texts_and_wordless_ones_are_no_duplicates() -> None:
+    texts = [" ".join(prose(i, 60)) for i in range(300)] + ["...", "!!!", "\U0001f600"]
+    assert near_duplicates(texts) == {}
+
+
+def test_overlap_finds_what_was_planted_and_nothing_else() -> None:
+    train = [prose(i, 400) for i in range(50)]
+    items = [" ".join(prose(1000 + i, 40)) for i in range(20)]
+    items[3] = " ".join(train[7][100:140])  # copied whole
+    items[5] = " ".join([*prose(5005, 20), *train[9][:13], *prose(5006, 7)])  # one shared run of 13
+    items[6] = " ".join([*prose(5007, 20), *train[9][:12], *prose(5008, 8)])  # 12 words: too short a run
+    items[8] = " ".join(train[11][50:60]).upper()  # 10 words, contained whole
+    items[9] = " ".join(train[11][50:55])  # 5 words inside a row: too short to mean anything
+    items[10] = "Yes, of course!"
+    data = dataset([" ".join(words) for words in train] + ["yes of course"], "train")
+    test = dataset(items, "test")
+    report = overlap(data, test)
+    assert report.contaminated == [test.rows[i].id for i in (3, 5, 8, 10)] and report.num_test_items == 20
+    assert set(report.train_ids) == {data.rows[i].id for i in (7, 9, 11, 50)}
+    assert report.share == 0.2 and report.examples[0] == ("test.jsonl:4", 1.0)
+    assert [row.id for row in remove_overlap(test, report).rows] == [
+        r.id for i, r in enumerate(test.rows) if i not in (3, 5, 8, 10)
+    ]
+    cleaned = remove_overlap(data, report, side="train")
+    assert len(cleaned.rows) == 47 and not overlap(cleaned, test).contaminated
+    assert overlap(data, test, n=12).contaminated == [test.rows[i].id for i in (3, 5, 6, 8, 10)]
+
+
+def test_runs_do_not_reach_across_training_rows() -> None:
+    words = prose(1, 26)
+    train = dataset([" ".join(words[:7]), " ".join(words[7:13]), "", " ".join(words[13:])])
+    assert overlap(train, dataset([" ".join(words[:13])])).contaminated == []
+    assert len(overlap(train, dataset([" ".join(words[10:])])).contaminated) == 1
+
+
+def test_a_stock_phrase_touches_a_long_document_but_does_not_condemn_it() -> None:
+    phrase = prose(1, 14)
+    report = overlap(dataset([" ".join(prose(2, 50) + phrase)]), dataset([" ".join(prose(3, 2000) + phrase)]))
+    assert report.num_touched == 1 and report.contaminated == []
+
+
+def test_many_small_rows_give_the_same_answer_as_one_chunk(monkeypatch: pytest.MonkeyPatch) -> None:
+    train = dataset([" ".join(prose(i, 30)) for i in range(200)])
+    test = dataset([train.rows[i].text for i in range(0, 200, 7)] + [" ".join(prose(9000 + i, 30)) for i in range(30)])
+    whole = overlap(train, test)
+    monkeypatch.setattr("adaptkit.data.overlap.CHUNK_WORDS", 64)
+    assert overlap(train, test) == whole and len(whole.contaminated) == 29
+    assert overlap(train.with_rows([]), test).contaminated == []
+    assert np.isclose(whole.share, 29 / 59)
