@@ -174,10 +174,10 @@ def data_check(files: Annotated[list[str], typer.Argument(help="Files, folders o
 
     Roles, counts, bad rows, duplicates, label balance, and overlap between the files.
     """
-    from adaptkit.data import DataConfig, check
+    from adaptkit.data.check import check
 
-    found = check([DataConfig(files=[file]) for file in files])
-    return Outcome(found.as_text(), found.as_json(), found.exit_code)
+    found = check(files)
+    return Outcome(found.render(), found.as_json(), 0 if found.ok else EXIT_USER)
 
 
 @command(config, "show", ["adaptkit config show study.yaml", "adaptkit config show study.yaml seeds=5 --for compare"])

@@ -26,7 +26,7 @@ MAX_BYTES = 1_000_000
 MAX_VALUES = 100_000  # aliases of aliases grow without bound
 MAX_DIGITS = 400
 MAX_PROBLEMS = 8  # shown at once
-MAX_SHOWN = 60  # characters of a wrong value
+MAX_SHOWN, MAX_WHAT = 60, 400  # characters of a wrong value, of a validator's sentence
 OVERRIDE, DEFAULT, COMMAND_LINE = "override", "default", "command line"
 _SUFFIX = {"k": 1e3, "M": 1e6, "G": 1e9, "B": 1e9, "T": 1e12, "P": 1e15}
 
@@ -111,7 +111,8 @@ def load(schema: type[C], path: str | Path | None = None, overrides: list[str] |
     except pydantic.ValidationError as error:
         raise _explain(error, schema, marks, file) from None
     except ConfigError as error:  # a validator's own, whose `where` is a dotted key
-        raise ConfigError(error.what, where=_closest((error.where or "").split("."), marks, file), fix=error.fix) from None
+        where = _closest((error.where or "").split("."), marks, file)
+        raise ConfigError(_shorten(error.what, MAX_WHAT), where=where, fix=error.fix) from None
     return Loaded(config, {key: marks.get(key, DEFAULT) for key in leaves(config.model_dump())})
 
 
@@ -322,8 +323,8 @@ def _place(mark: str) -> str:
     return COMMAND_LINE if mark == OVERRIDE else mark
 
 
-def _shorten(text: str) -> str:
-    return text if len(text) <= MAX_SHOWN else f"{text[:MAX_SHOWN]}..."
+def _shorten(text: str, length: int = MAX_SHOWN) -> str:
+    return text if len(text) <= length else f"{text[:length]}..."
 
 
 def _fields_at(schema: Any, parts: list[str]) -> list[str]:

@@ -24,14 +24,15 @@ from adaptkit.errors import EXIT_INTERNAL, EXIT_STOPPED, EXIT_USER, AdaptkitErro
 _QUIET = {"TOKENIZERS_PARALLELISM": "false", "HF_HUB_DISABLE_TELEMETRY": "1", "DO_NOT_TRACK": "1", "TQDM_DISABLE": "1"}
 _USAGE_ERROR, _CLICK_ERROR = typer.BadParameter.__mro__[1:3]  # typer carries its own copy of click, or imports it: by version
 _DEBUG, _JSON = "--debug", "--json"
+FILE_WIDTH = 160  # columns of tables that go to a file or a pipe
 
 
 @dataclass(frozen=True)
 class Outcome:
     """What a command ends with."""
 
-    text: str
-    """For people."""
+    view: Any
+    """For people: text, or something that rich draws; several of them as a tuple."""
     data: dict[str, Any] = field(default_factory=dict)
     """The same for programs; JSON-able."""
     exit_code: int = 0
@@ -49,9 +50,12 @@ def command(group: typer.Typer, name: str, examples: list[str], exits: str = "0 
         @functools.wraps(function)
         def run(*, as_json: bool, debug: bool, **arguments: Any) -> int:
             with contextlib.redirect_stdout(sys.stderr) if as_json else contextlib.nullcontext():
-                outcome = function(**arguments)
+                try:
+                    outcome = function(**arguments)
+                except KeyboardInterrupt:  # typer would exit without a word
+                    raise typer.Abort from None
             if os.environ.get("RANK", "0") == "0":  # torchrun starts this once per GPU
-                print(json.dumps(outcome.data, indent=1, ensure_ascii=False) if as_json else outcome.text)
+                _show(json.dumps(outcome.data, indent=1, ensure_ascii=False) if as_json else outcome.view)
             return outcome.exit_code
 
         signature = inspect.signature(function, eval_str=True)
@@ -74,13 +78,23 @@ _SHARED = [
 ]
 
 
+def _show(view: Any) -> None:
+    for part in view if isinstance(view, tuple) else (view,):
+        if isinstance(part, str):
+            print(part)
+        else:
+            from rich.console import Console
+
+            Console(width=None if sys.stdout.isatty() else FILE_WIDTH).print(part)
+
+
 def run(app: typer.Typer, arguments: list[str]) -> int:
     """Run one command line; the exit code. Nothing that goes wrong ends in a traceback unless `--debug` asks for it."""
     for name, value in _QUIET.items():
         os.environ.setdefault(name, value)
     try:
         return app(args=arguments, prog_name="adaptkit", standalone_mode=False) or 0
-    except (KeyboardInterrupt, typer.Abort):
+    except typer.Abort:
         print("\nstopped; run the same command to resume", file=sys.stderr)
         return EXIT_STOPPED
     except BrokenPipeError:

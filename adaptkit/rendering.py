@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from adaptkit.compare.study import StudyOutcome
     from adaptkit.run import Run
 
 _UNITS = ((3600, "h"), (60, "min"), (1, "s"))
@@ -39,6 +40,14 @@ def plan(found: dict[str, Any]) -> str:
     jobs = found["machine"]["jobs"]
     time = f"about {duration(found['seconds_left'])} with {jobs} at once"
     return f"{table(rows)}\n\n{len(found['stages'])} stages, {left} to run, {found['flops']:.2g} FLOPs in all, {time}"
+
+
+def verdict(outcome: StudyOutcome) -> tuple[Any, ...]:
+    """Every arm on every task with intervals, where the report lies, and the verdict in one line."""
+    from adaptkit.compare import report
+    from adaptkit.compare.results import collect
+
+    return report.table(collect(outcome.study_path)), f"report: {outcome.report_path}", outcome.verdict_line
 
 
 def origins(found: dict[str, dict[str, Any]]) -> str:

@@ -188,6 +188,7 @@ def affordable_steps(model: nn.Module, config: PretrainConfig) -> int:
 def _write_results(config: PretrainConfig, run: Run, start: Any, text: Any, result: Any, params: Any) -> None:
     from adaptkit import models
     from adaptkit.adapters import merge
+    from adaptkit.data.tokenizers import tokenizer_digest
     from adaptkit.pretrain.evaluate import language_rows, language_scores
 
     model = merge(start.model).eval()
@@ -200,6 +201,10 @@ def _write_results(config: PretrainConfig, run: Run, start: Any, text: Any, resu
     run.finish(
         num_steps=result.num_steps,
         data={name: part.manifest() for name, part in text.parts().items()},
-        tokenizer={"vocab_size": len(start.tokenizer), "bytes_per_token": start.bytes_per_token},
+        tokenizer={
+            "vocab_size": len(start.tokenizer),
+            "bytes_per_token": start.bytes_per_token,
+            "digest": tokenizer_digest(start.tokenizer),
+        },
         model={"params": params.total, "trained": params.trainable, "non_embedding": params.non_embedding},
     )
