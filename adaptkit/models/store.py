@@ -134,7 +134,7 @@ def save(model: nn.Module, tokenizer: Any, folder: str | Path) -> None:
     temporary = folder.with_name(f".{folder.name}.{os.getpid()}.tmp")
     shutil.rmtree(temporary, ignore_errors=True)
     try:
-        with _serving_config(model.config):
+        with _serving_config(model.config), _quiet():
             model.save_pretrained(temporary)
         tokenizer.save_pretrained(temporary)
         _sync(temporary)
@@ -274,7 +274,7 @@ def _check_loaded(model: nn.Module, kind: Kind, info: dict[str, Any], folder: Pa
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """Silence transformers' load reports: what matters in them is checked and raised by `_check_loaded`."""
+    """Silence transformers' reports and bars: what matters in them is checked and raised by `_check_loaded`."""
     from transformers.utils import logging as hf_logging
 
     level, bars = hf_logging.get_verbosity(), hf_logging.is_progress_bar_enabled()
