@@ -1,0 +1,1 @@
+"""The comparison: one study, many arms, one budget, one verdict."""

@@ -1,0 +1,228 @@
+"""The plan of a study: every stage, what it needs, and what it is predicted to cost.
+
+    prepare -> tokenizer -> base -> tune.<job>.<i> -> language.<job>.s<seed>.f<fraction> -> tune.<task>.<arm>.<i>
+            -> task.<task>.<arm>.s<seed>
+
+Learning rates are tuned on the first seed and the whole domain text, then kept for every seed and fraction.
+"""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from adaptkit.compare.arms import TRAINABLE, Arm, job_adapter, language_jobs
+from adaptkit.compare.budget import Budget, check_total, grant, steps_within
+from adaptkit.compare.executor import Stage, result_path
+from adaptkit.compare.study import StudyConfig
+from adaptkit.run import Run, read_json, write_json
+
+OVERHEAD_S = 8.0  # start, tokenising and scoring of a stage, beside its FLOPs
+
+
+@dataclass(frozen=True)
+class Machine:
+    """What was measured before planning."""
+
+    flops_per_token: float
+    """Training FLOPs per token of the base model."""
+    flops_per_second: float
+    """Training speed of one job."""
+    memory_bytes: float
+    """Predicted peak memory of one training stage."""
+    jobs: int
+    """Stages at once."""
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Stages in an order in which they can run."""
+
+    budget: Budget
+    machine: Machine
+    stages: list[Stage]
+
+    @property
+    def flops(self) -> float:
+        return sum(stage.flops for stage in self.stages)
+
+    def cached(self, study: Path) -> set[str]:
+        return {stage.id for stage in self.stages if result_path(study, stage.id).exists()}
+
+    def seconds(self, stages: list[Stage]) -> float:
+        """Predicted wall time of `stages`."""
+        work = sum(stage.flops / self.machine.flops_per_second + OVERHEAD_S for stage in stages)
+        return work / self.machine.jobs
+
+    def as_json(self, study: Path) -> dict[str, Any]:
+        done = self.cached(study)
+        rows = [
+            {
+                "id": s.id,
+                "describe": s.describe,
+                "flops": s.flops,
+                "seconds": round(s.flops / self.machine.flops_per_second + OVERHEAD_S, 1),
+                "memory_bytes": self.machine.memory_bytes,
+                "cached": s.id in done,
+            }
+            for s in self.stages
+        ]
+        left = [s for s in self.stages if s.id not in done]
+        return {
+            "stages": rows,
+            "flops": self.flops,
+            "seconds_left": round(self.seconds(left)),
+            "budget": asdict(self.budget),
+            "machine": asdict(self.machine),
+        }
+
+
+def make_plan(config: StudyConfig, run: Run) -> Plan:
+    """The plan of `config`; what was measured for it is kept with the study, so a resumed study keeps its budget.
+
+    Raises: BudgetError where the budget buys too little, or the study costs more than it may.
+    """
+    path = run.path / "plan.json"
+    if path.exists():
+        kept = read_json(path)
+        budget, machine = Budget(**kept["budget"]), Machine(**kept["machine"])
+    else:
+        from adaptkit.compare.machine import measure
+
+        machine = measure(config)
+        budget = grant(
+            config.budget,
+            flops_per_token=machine.flops_per_token,
+            flops_per_second=machine.flops_per_second,
+            num_seeds=config.seeds,
+            num_tasks=len(config.tasks),
+        )
+    _check_steps(config, budget, machine)
+    plan = Plan(budget, machine, build_stages(config, budget))
+    check_total(config.budget, plan.flops, machine.flops_per_token, machine.flops_per_second)
+    if not path.exists():
+        write_json(path, plan.as_json(run.path))
+    return plan
+
+
+def _check_steps(config: StudyConfig, budget: Budget, machine: Machine) -> None:
+    """Raises: BudgetError where the shortest training would have too few steps to mean anything."""
+    per_step = machine.flops_per_token * config.size.seq_len * config.trainer.global_batch_size
+    if budget.trials > 1:
+        steps_within(budget.language_trial, per_step, what="one learning-rate trial")
+    steps_within(budget.language_main * config.fractions[0], per_step, what=f"a run on {config.fractions[0]:.0%} of the text")
+
+
+def build_stages(config: StudyConfig, budget: Budget) -> list[Stage]:
+    """All stages of a study, each after what it needs."""
+    arms = config.parsed_arms
+    stages = [Stage("prepare", "prepare", "read, deduplicate, decontaminate and split the data")]
+    stages.append(Stage("tokenizer", "tokenizer", "train the domain tokenizer", needs=("prepare",)))
+    stages.append(
+        Stage(
+            "base",
+            "base",
+            "the generic model" if config.base else "make the generic model",
+            needs=("prepare",),
+            flops=0.0 if config.base else config.base_flops,
+        )
+    )
+    for job in language_jobs(arms):
+        stages += _language_stages(config, budget, job)
+    for task in config.tasks:
+        stages.append(
+            Stage(f"baseline.{task.name}", "baseline", f"TF-IDF baseline of {task.name}", {"task": task.name}, ("prepare",))
+        )
+        for arm in arms:
+            stages += _task_stages(config, budget, task.name, arm)
+    return stages
+
+
+def _language_stages(config: StudyConfig, budget: Budget, job: str) -> list[Stage]:
+    needs = ("base", "tokenizer")
+    tuning = (
+        [
+            Stage(
+                f"tune.{job}.{i}",
+                "language",
+                f"{job}: learning rate {i + 1} of {budget.trials}",
+                {"job": job, "seed": 0, "fraction": 1.0, "flops": budget.language_trial, "trial": i},
+                needs,
+                budget.language_trial,
+            )
+            for i in range(budget.trials)
+        ]
+        if budget.trials > 1
+        else []
+    )
+    fractions = [1.0] if job == "placebo" else config.fractions
+    main = [
+        Stage(
+            language_id(job, seed, fraction),
+            "language",
+            f"{job}: seed {seed}, {fraction:.0%} of the text",
+            {"job": job, "seed": seed, "fraction": fraction, "flops": budget.language_main * fraction, "trial": None},
+            (*needs, *(s.id for s in tuning)),
+            budget.language_main * fraction,
+        )
+        for fraction in reversed(fractions)
+        for seed in range(config.seeds)
+    ]
+    return tuning + main
+
+
+def _task_stages(config: StudyConfig, budget: Budget, task: str, arm: Arm) -> list[Stage]:
+    """Probe and prompt do their `trials` within the stage; trained adaptations get tuning stages."""
+
+    def origin(seed: int) -> str:
+        return language_id(arm.origin_job, seed, 1.0) if arm.origin_job else "base"
+
+    trained = arm.adaptation in TRAINABLE
+    tuning = (
+        [
+            Stage(
+                f"tune.{task}.{arm.name}.{i}",
+                "task",
+                f"{arm.name} on {task}: learning rate {i + 1} of {budget.trials}",
+                {"task": task, "arm": arm.name, "seed": 0, "flops": budget.task_trial, "trial": i},
+                ("prepare", origin(0)),
+                budget.task_trial,
+            )
+            for i in range(budget.trials)
+        ]
+        if trained and budget.trials > 1
+        else []
+    )
+    flops = budget.task_main if trained else 0.0
+    main = [
+        Stage(
+            task_id(task, arm.name, seed),
+            "task",
+            f"{arm.name} on {task}: seed {seed}",
+            {"task": task, "arm": arm.name, "seed": seed, "flops": flops, "trial": None},
+            ("prepare", origin(seed), *(s.id for s in tuning)),
+            flops,
+        )
+        for seed in range(config.seeds)
+    ]
+    return tuning + main
+
+
+def language_id(job: str, seed: int, fraction: float) -> str:
+    return f"language.{job}.s{seed}.f{fraction:g}"
+
+
+def task_id(task: str, arm: str, seed: int) -> str:
+    return f"task.{task}.{arm}.s{seed}"
+
+
+def adapter_kind(config: StudyConfig, adaptation: str) -> str:
+    """The adapter that `full`, `lora` or `qlora` means here: rsLoRA and DoRA stand in for LoRA where asked."""
+    if adaptation == "lora" and config.adapter.kind in ("rslora", "dora"):
+        return config.adapter.kind
+    return "none" if adaptation == "full" else adaptation
+
+
+def language_adapter(config: StudyConfig, job: str) -> str:
+    return adapter_kind(config, job_adapter(job, config.continue_with))

@@ -1,0 +1,41 @@
+"""The study that needs nothing but this installation: Python's own text, a small model made on the spot.
+
+General text is the English prose of the installed packages' documentation, domain text their Python source, the
+labelled task which package a function comes from. The shift is real; the models are small enough for two cores.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from adaptkit.compare.budget import BudgetConfig
+from adaptkit.compare.study import CorpusConfig, StudyConfig, TaskConfig
+from adaptkit.data.readers import DataConfig
+from adaptkit.pretrain.recipe import SizeConfig, TokenizerConfig
+from adaptkit.trainer.config import TrainerConfig
+
+GENERAL_BYTES, DOMAIN_BYTES = 6_000_000, 6_000_000
+ARMS = ["generic+prompt", "generic+probe", "generic+lora", "continued+full", "scratch+full", "placebo+full"]
+
+
+def quickstart_config(root: Path) -> StudyConfig:
+    """The study of `adaptkit compare --quickstart`; its corpus is collected once and kept under `root`."""
+    from adaptkit.data.corpus import offline_corpus
+
+    corpus = offline_corpus(root / "corpus", GENERAL_BYTES, DOMAIN_BYTES)
+
+    def corpora(path: Path) -> CorpusConfig:
+        return CorpusConfig(train=DataConfig(files=[str(path)]))
+
+    return StudyConfig(
+        name="quickstart",
+        base_flops=1.2e13,
+        domain=corpora(corpus.domain),
+        general=corpora(corpus.general),
+        tasks=[TaskConfig(name="package", train=DataConfig(files=[str(corpus.functions)]))],
+        arms=ARMS,
+        budget=BudgetConfig(amount=2e12, task_share=0.2, trials=3, trial_share=0.1),
+        size=SizeConfig(params=1_000_000, seq_len=128),
+        tokenizer=TokenizerConfig(vocab_size=2048),
+        trainer=TrainerConfig(global_batch_size=16),
+    )
