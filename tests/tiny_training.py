@@ -19,7 +19,7 @@ VOCAB, MASK, LABELS = 61, 1, 3
 
 
 class Rows:
-    """Ragged rows of a learnable pattern; `kind` says which labels and which noise they get. `poison` rows are NaN bait."""
+    """Ragged rows of a learnable pattern; `kind` says which labels and which noise they get."""
 
     def __init__(self, kind: str, num: int = 29, longest: int = 14):
         self.kind, self.rows = kind, []
@@ -96,10 +96,8 @@ def task(name: str, dropout: float = 0.0) -> tuple[nn.Module, Objective, Rows]:
 
 
 def settings(**changes: Any) -> TrainerConfig:
-    values = {
-        "num_steps": 6, "global_batch_size": 8, "learning_rate": 1e-2, "log_every": 1, "checkpoint_every": 2, "threads": 1, **changes
-    }  # fmt: skip
-    return TrainerConfig(**values)
+    values = {"num_steps": 6, "global_batch_size": 8, "learning_rate": 1e-2, "log_every": 1, "checkpoint_every": 2, "threads": 1}
+    return TrainerConfig(**{**values, **changes})
 
 
 def train(folder: Path, name: str = "pretrain", *, dropout: float = 0.0, evaluate: bool = False, **changes: Any) -> TrainResult:
