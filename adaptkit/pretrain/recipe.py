@@ -191,7 +191,7 @@ def _write_results(config: PretrainConfig, run: Run, start: Any, text: Any, resu
     from adaptkit.data.tokenizers import tokenizer_digest
     from adaptkit.pretrain.evaluate import language_rows, language_scores
 
-    model = merge(start.model).eval()
+    model = (start.model if config.adapter.kind == "none" else merge(start.model)).eval()
     models.save(model, start.tokenizer, run.model)
     rows = language_rows(model, start.tokenizer, text.dev, start.dev, config.objective, config.size.seq_len)
     scores = language_scores(rows, config.objective)
