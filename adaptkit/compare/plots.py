@@ -134,7 +134,7 @@ def quality_against(
     x, y = Scale(0.0, x_high * 1.04, 52, WIDTH - _LABELS), Scale(y_low, y_high, height + 34, 34)
     canvas = Canvas(WIDTH, height + 82, title, description)
     canvas.x_axis(x, y.start, y.end, fmt, axis, count=4)
-    canvas.y_axis(y, x.start, x.end, decimals(y), quality)
+    canvas.y_axis(y, x.start, x.end, decimals(y), short(quality, 60))
     for track in tracks:
         _track(canvas, x, y, track)
     ends = [(t.arm.origin, t.label, x(t.points[-1][0]), t.points[-1][1].mean) for t in tracks]
@@ -190,7 +190,8 @@ def scaling_figure(scaling: Scaling, arms: dict[str, ArmInfo], labels: dict[str,
     height = 290.0
     x, y = Scale(x_low, x_high, 52, WIDTH - _LABELS, log=True), Scale(y_low, y_high, height + 34, 34)
     title = "How quality grows with your text"
-    canvas = Canvas(WIDTH, height + 82, title, "; ".join(c.sentence for c in scaling.crossings) or "scores at several amounts of text")
+    description = "; ".join(c.sentence for c in scaling.crossings) or "scores at several amounts of text"
+    canvas = Canvas(WIDTH, height + 82, title, description)
     canvas.x_axis(x, y.start, y.end, size_text, "domain text (log scale)")
     canvas.y_axis(y, x.start, x.end, decimals(y), quality)
     for curve in scaling.curves:
@@ -199,7 +200,7 @@ def scaling_figure(scaling: Scaling, arms: dict[str, ArmInfo], labels: dict[str,
         _crossing(canvas, x, y, crossing)
     ends = [(c.origin, labels[c.arm], x.end - 4, float(c.law(np.array([x_high]))[0])) for c in scaling.curves]
     _end_labels(canvas, x.end, y, ends)
-    note = "Points: measured, with intervals. Lines: fitted power laws with bands; dashed beyond the data, where nothing was measured."
+    note = "Points: measured, with intervals. Lines: fitted power laws with bands, dashed where nothing was measured."
     return Figure(title, canvas.render(), note)
 
 

@@ -159,6 +159,6 @@ def table(results: Results, verdict: Verdict | None = None) -> rich.table.Table:
         drawn.add_column(column, justify="right", style="dim")
     for row in main.rows:
         name = Text(row.name, style="bold green" if row.name == verdict.winner else "")
-        cells = [Text.assemble((c.value, "bold" if c.best else ""), (f" [{c.interval}]", "dim")) if c else "-" for c in row.cells]
+        cells = [Text.assemble((c.value, "bold" if c.best else ""), (f"\n{c.interval}", "dim")) if c else "-" for c in row.cells]
         drawn.add_row(name, *cells, *row.costs[:2])
     return drawn

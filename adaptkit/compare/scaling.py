@@ -169,9 +169,9 @@ def cross(curve: Curve, other: Curve, confidence: float = 0.95) -> Crossing:
     sizes = sorted({*curve.num_bytes, *other.num_bytes})
     smallest, largest = sizes[0], sizes[-1]
     at = float(_catches(curve.law, other.law, smallest, largest))
-    low, high = np.quantile(
-        _catches(curve.laws, other.laws, smallest, largest), [0.5 - confidence / 2, 0.5 + confidence / 2], method="inverted_cdf"
-    )
+    # np.quantile turns infinities into nan, so the order statistics are picked by hand.
+    ordered = np.sort(_catches(curve.laws, other.laws, smallest, largest))
+    low, high = (ordered[round((len(ordered) - 1) * tail)] for tail in (0.5 - confidence / 2, 0.5 + confidence / 2))
     status = "already" if at == 0 else "beyond" if math.isinf(at) else "at"
     sentence = _sentence(curve.origin, other, status, (at, float(low), float(high)), largest, confidence)
     return Crossing(curve.arm, other.arm, status, at, float(low), float(high), sentence)
@@ -192,18 +192,19 @@ def _catches(left: PowerLaw, right: PowerLaw, smallest: float, largest: float) -
 
 def _sentence(origin: str, other: Curve, status: str, found: tuple[float, float, float], largest: float, confidence: float) -> str:
     at, low, high = found
-    bounds = _bound(low, "below the smallest amount tested"), _bound(high, f"beyond {REACH:g}x your data")
-    interval = f"{confidence:.0%} interval {bounds[0]} to {bounds[1]}"
+    interval = f"{confidence:.0%} interval: {_bound(low)}" + ("" if low == high else f" to {_bound(high)}")
     if status == "already":
-        return f"{origin} is level with or ahead of {other.arm} at every amount tested ({interval} for the crossing)"
+        return f"{origin} is level with or ahead of {other.arm} at every amount tested ({interval})"
     if status == "beyond":
         return f"{origin} does not catch {other.arm} within {REACH:g}x of your data ({interval})"
     beyond = f", {at / largest:.1f}x your data: an extrapolation" if at > largest else ""
     return f"{origin} catches {other.arm} from {size_text(at)} of text on ({interval}){beyond}"
 
 
-def _bound(value: float, otherwise: str) -> str:
-    return size_text(value) if 0 < value < math.inf else otherwise
+def _bound(value: float) -> str:
+    if value == 0:
+        return "below the smallest amount tested"
+    return size_text(value) if value < math.inf else f"beyond {REACH:g}x"
 
 
 def size_text(num_bytes: float) -> str:

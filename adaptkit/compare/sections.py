@@ -111,7 +111,8 @@ def _costs(results: Results, arm: str) -> tuple[str, ...]:
     cost = results.cost(results.primary.name, arm)
     if not cost.flops and not cost.seconds:
         return ("none", "none", "", "")
-    return flops_text(cost.flops), words.duration(cost.seconds), words.memory_text(cost.peak_memory_bytes), f"{cost.tokens_per_s:,.0f}"
+    speed = f"{cost.tokens_per_s:,.0f}"
+    return flops_text(cost.flops), words.duration(cost.seconds), words.memory_text(cost.peak_memory_bytes), speed
 
 
 def detail_tables(results: Results) -> list[Table]:
@@ -215,7 +216,8 @@ def _cost_figure(results: Results, task: TaskInfo, quantity: str, scaling: Scali
     if any(len(track.points) > 1 for track in tracks):
         note += " Lines join the same arm on growing shares of the text."
     description = "; ".join(f"{t.label}: {t.points[-1][1].mean:.3f} at {t.points[-1][0]:.3g} {size}" for t in tracks)
-    return plots.quality_against(title, description, tracks, axis=f"training {size} per seed", quality=task.title, fmt=fmt, note=note)
+    axis = f"training {size} per seed"
+    return plots.quality_against(title, description, tracks, axis=axis, quality=task.title, fmt=fmt, note=note)
 
 
 def _tracks(results: Results, task: TaskInfo, quantity: str, scaling: Scaling | None) -> list[Track]:
@@ -292,7 +294,7 @@ def forgetting_figure(results: Results) -> Figure | None:
     if not names:
         return None
     replicates = resample({name: [score_table("bits_per_byte", rows) for rows in results.forgetting[name]] for name in names})
-    untouched = next((n for n in names if results.arm(n).origin == "generic" and results.arm(n).adaptation in ("prompt", "probe")), None)
+    untouched = next((name for name in names if name in ("generic+prompt", "generic+probe")), None)
     reference = replicates.mean(untouched or names[0])
     intervals = {name: replicates.interval(name, results.confidence) for name in names if name != untouched}
     marks = [

@@ -11,9 +11,10 @@ an origin's checkpoint) can only correlate the arms positively, and then ignorin
 too narrow. In exchange the seed noise of a difference is estimated from both arms: about 4 degrees of freedom
 instead of 2 at three seeds.
 
-Few seeds need a correction. Resampling S seeds understates their variance by (S - 1) / S and knows nothing of t:
-simulated here with 3 seeds (1,200 studies each, nominal 95 %), the plain percentile bootstrap covers 80-82 % where
-seeds dominate, 72 % with seeds paired by index. So the bootstrap's shape is kept and its spread is replaced: each
+Few seeds need two corrections. The skew of three numbers is noise, so each replicate mirrors the drawn seeds' deviation
+from their mean with probability one half; skew that the items have is kept. And resampling S seeds understates their
+variance by (S - 1) / S and knows nothing of t: simulated with 3 seeds (1,200 studies each, nominal 95 %), the plain
+percentile bootstrap covers 80-82 % where seeds dominate, 72 % with seeds paired by index. So its spread is replaced: each
 quantile is stretched by `t(df) * se / (z * sd of the bootstrap)`, where `se^2` = item variance (from the bootstrap with
 the seeds fixed) + s^2 / S of each arm, and `df` is Welch-Satterthwaite's. Covered then: 95-98 % with seeds, items or
 both in play; 92.6 % in the worst case found (one arm without seed noise, item noise about a third of the other's), and
@@ -87,7 +88,7 @@ class Replicates:
     Attributes:
         scores: arm -> float64 [num_seeds], the metric of each seed on all items.
         values: arm -> float64 [num_resamples, num_seeds], the metric of each seed on each item resample.
-        draws: arm -> float64 [num_resamples, num_seeds], the share of each seed in each replicate; rows sum to 1.
+        draws: arm -> float64 [num_resamples, num_seeds], the weight of each seed in each replicate; rows sum to 1.
         num_items: test items.
     """
 
@@ -179,7 +180,9 @@ def _item_weights(num_items: int, num_resamples: int, seed: int) -> Iterator[np.
 def _seed_draws(arm: str, num_seeds: int, num_resamples: int, seed: int) -> np.ndarray:
     # The arm's name is part of the generator's seed: an interval does not depend on which other arms are in the study.
     generator = np.random.default_rng([seed, zlib.crc32(arm.encode())])
-    return generator.multinomial(num_seeds, np.full(num_seeds, 1 / num_seeds), num_resamples) / num_seeds
+    shares = generator.multinomial(num_seeds, np.full(num_seeds, 1 / num_seeds), num_resamples) / num_seeds
+    mirror = generator.choice([-1.0, 1.0], (num_resamples, 1))
+    return 1 / num_seeds + mirror * (shares - 1 / num_seeds)
 
 
 def decide(low: float, high: float, margin: float, higher_is_better: bool) -> Outcome:
@@ -208,16 +211,26 @@ def half_width(item_variance: float, seed_parts: Sequence[tuple[float, int]], nu
 def seeds_to_settle(comparison: Comparison, most: int = 50) -> int | None:
     """Smallest number of seeds per arm at which, were estimate and variances to stay, the interval would clear the margin.
 
-    None when `most` seeds would not do: the items' share of the noise alone is too wide, or the estimate sits on the margin.
+    None when `most` seeds would not do, or there are too few to know how much seeds differ.
     """
     if min(comparison.num_seeds) < 2:
         return None
-    gap = abs(abs(comparison.difference) - comparison.margin)
+    gap = distance_to_margin(comparison)
     for num_seeds in range(max(comparison.num_seeds), most + 1):
         parts = [(variance / num_seeds, num_seeds - 1) for variance in comparison.seed_variances]
         if half_width(comparison.item_variance, parts, comparison.num_items, comparison.confidence) < gap:
             return num_seeds
     return None
+
+
+def items_too_few(comparison: Comparison) -> bool:
+    """Whether the items' share of the noise alone keeps the interval from clearing the margin, with any number of seeds."""
+    return half_width(comparison.item_variance, [], comparison.num_items, comparison.confidence) >= distance_to_margin(comparison)
+
+
+def distance_to_margin(comparison: Comparison) -> float:
+    """How far the estimate lies from the nearer end of the margin."""
+    return abs(abs(comparison.difference) - comparison.margin)
 
 
 def _tails(confidence: float) -> list[float]:

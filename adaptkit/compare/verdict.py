@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from adaptkit.compare.results import Results, TaskInfo
-from adaptkit.compare.statistics import Comparison, seeds_to_settle
+from adaptkit.compare.statistics import Comparison, distance_to_margin, items_too_few, seeds_to_settle
 from adaptkit.errors import EXIT_TIE, EXIT_WINNER
 
 PRETRAINED = ("continued", "scratch", "distilled")
@@ -160,21 +160,22 @@ def _decide(
     if generic.outcome == "win":
         if placebo is None or placebo.outcome == "win":
             return "pretrained", ""
-        gain = f"{picks['candidate']} - {picks['placebo']}  {interval_text(placebo)}"
-        return "tie", f"the placebo explains it: as much training on general text does as well within the margin ({gain})"
+        told = f"the placebo may explain it; {picks['placebo']}, trained as long on general text, is not beaten beyond the margin"
+        return "tie", f"{told} ({interval_text(placebo)})"
     if generic.equivalent:
         return "tie", "the whole interval lies inside the margin"
-    return "tie", _undecided(generic, task)
+    return "tie", _undecided(generic)
 
 
-def _undecided(comparison: Comparison, task: TaskInfo) -> str:
+def _undecided(comparison: Comparison) -> str:
     seeds = seeds_to_settle(comparison)
     if seeds is not None:
-        return f"the interval is too wide to decide: about {seeds} seeds would settle it if the difference stays as it is"
-    on_margin = abs(abs(comparison.difference) - comparison.margin) < 0.25 * comparison.margin
-    if on_margin:
-        return "the difference sits on the margin: no reasonable number of seeds would settle it"
-    return f"the interval is too wide to decide and more seeds alone will not do: test on more than {comparison.num_items:,} items"
+        return f"the interval is too wide to decide; about {seeds} seeds would settle it if the difference stays as it is"
+    if distance_to_margin(comparison) < 0.25 * comparison.margin:
+        return "the difference sits on the margin; no reasonable number of seeds would settle it"
+    if items_too_few(comparison):
+        return f"the interval is too wide to decide; more seeds alone will not do: test on more than {comparison.num_items:,} items"
+    return "the interval is too wide to decide; seeds differ so much that even 50 would not settle it"
 
 
 def _seeds_needed(outcome: Winner, generic: Comparison | None, placebo: Comparison | None) -> int | None:

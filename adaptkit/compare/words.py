@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from adaptkit.compare.results import Cost, Results
 from adaptkit.compare.statistics import Comparison
-from adaptkit.compare.verdict import TaskVerdict, Verdict, flops_text, interval_text, number, reverse
+from adaptkit.compare.verdict import TaskVerdict, Verdict, flops_text, number, reverse
 
 _DO = {
     "scratch": "Pretrain a small model of your own.",
@@ -129,7 +129,7 @@ def limits(verdict: Verdict, results: Results) -> list[str]:
     if seeds == 1:
         found.append("One seed: intervals cover the choice of test items, not the luck of training. No winner can be declared.")
     elif seeds == 2:
-        found.append("Two seeds: the spread between trainings is barely measured; an interval that says 95 % can cover as little as 88 %.")
+        found.append("Two seeds: the spread between trainings is barely measured; a 95 % interval can cover as little as 88 %.")
     if pair is not None and pair.num_items < 300:
         found.append(f"{pair.num_items:,} test items are few: intervals are as wide as they are mostly for that reason.")
     if pair is not None and verdict.main.placebo is None:
@@ -139,7 +139,7 @@ def limits(verdict: Verdict, results: Results) -> list[str]:
     if len(verdict.tasks) == 1:
         found.append("No labelled task was scored: bits per byte tells how well text is modelled, not how well a job is done.")
     if len(verdict.tasks) > 1:
-        found.append(f"{len(verdict.tasks)} verdicts, each at {results.confidence:.0%}: that one of them is wrong is likelier than for a single one.")
+        found.append(f"{len(verdict.tasks)} verdicts at {results.confidence:.0%} each: that one is wrong is likelier than for one.")
     if len(results.study.get("fractions", [])) < 3:
         found.append("Fewer than three amounts of text: nothing is said about how the answer changes with more data.")
     found.append("One model size and one budget: the answer may turn at others, which a larger study would show.")

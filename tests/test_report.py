@@ -1,0 +1,214 @@
+"""The report: one offline file, complete for every kind of study, and honest about what is missing."""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+import subprocess
+import sys
+import xml.etree.ElementTree as ET
+from html.parser import HTMLParser
+
+import pytest
+from fake_study import FULL, write_study
+
+from adaptkit.compare.report import table, write_report
+from adaptkit.compare.results import collect
+from adaptkit.compare.svg import Scale, padded, robust_range, spread
+from adaptkit.errors import DataError
+
+ORIGINS = ("generic", "continued", "scratch")
+SMALL = {"num_documents": 60, "num_rows": 120}
+STUDIES = {
+    "everything": {"tasks": ("language", "rct_role", "title_gen")},
+    "no labelled task": {"tasks": ("language",)},
+    "one seed": {"seeds": 1},
+    "one share": {"fractions": (1.0,)},
+    "five shares": {"fractions": (0.0625, 0.125, 0.25, 0.5, 1.0)},
+    "no placebo": {"arms": FULL[:-1]},
+    "tie": {"bpb": {"continued": 1.93, "scratch": 1.94}},
+    "two arms": {"arms": ("generic+lora", "scratch+full")},
+    "one side": {"arms": ("scratch+full", "continued+full")},
+    "no baseline": {"baselines": False},
+    "long names": {"tasks": ("language", "a_very_long_task_name_for_<script>&_sentences_in_clinical_trials")},
+    "labelled task decides": {"primary": "rct_role"},
+    "twelve arms": {"arms": tuple(f"{o}+{a}" for o in ORIGINS for a in ("prompt", "probe", "lora", "full"))},
+}
+
+
+class Page(HTMLParser):
+    """Tags that are open, attributes that load something, and ids."""
+
+    VOID = ("meta", "br", "link", "img", "hr", "input")
+
+    def __init__(self, text: str):
+        super().__init__()
+        self.open: list[str] = []
+        self.loads: list[str] = []
+        self.ids: list[str] = []
+        self.links: list[str] = []
+        self.tags: set[str] = set()
+        self.feed(text)
+
+    def handle_starttag(self, tag, attrs):
+        found = dict(attrs)
+        self.tags.add(tag)
+        self.loads += [value for key, value in attrs if key in ("src", "srcset", "data", "xlink:href")]
+        if tag == "a":
+            self.links.append(found["href"])
+        if "id" in found:
+            self.ids.append(found["id"])
+        if tag not in self.VOID:
+            self.open.append(tag)
+
+    def handle_startendtag(self, tag, attrs):
+        self.tags.add(tag)
+
+    def handle_endtag(self, tag):
+        assert self.open and self.open[-1] == tag, f"</{tag}> closes {self.open[-3:]}"
+        self.open.pop()
+
+
+@pytest.mark.parametrize("name", STUDIES)
+def test_page_is_whole_offline_and_accessible(tmp_path, name):
+    paths = write_report(write_study(tmp_path, **{**SMALL, **STUDIES[name]}))
+    text = paths.html.read_text(encoding="utf-8")
+    page = Page(text)
+    assert page.open == [] and page.loads == []
+    assert not page.tags & {"script", "link", "iframe", "object", "img"}
+    assert not re.search(r"https?://|@import|url\(", text)
+    assert len(page.ids) == len(set(page.ids))
+    assert all(link[1:] in page.ids for link in page.links)
+    assert "nan" not in re.sub(r"<style>.*?</style>", "", text, flags=re.S).lower().replace("finance", "")
+    assert "undefined" not in text.lower()
+    for drawing in re.findall(r"<svg class=\"plot\".*?</svg>", text, flags=re.S):
+        root = ET.fromstring(drawing)
+        assert root.attrib["role"] == "img" and root.find("title").text and root.find("desc") is not None
+    assert paths.verdict.line in text.replace("&#43;", "+").replace("&gt;", ">")
+    assert paths.verdict.line in paths.markdown.read_text(encoding="utf-8")
+    assert json.loads(paths.verdict_json.read_text())["line"] == paths.verdict.line
+
+
+@pytest.mark.parametrize("name", ["everything", "twelve arms", "long names"])
+def test_drawings_stay_inside_their_frame(tmp_path, name):
+    text = write_report(write_study(tmp_path, **{**SMALL, **STUDIES[name]})).html.read_text(encoding="utf-8")
+    for drawing in re.findall(r"<svg class=\"plot\".*?</svg>", text, flags=re.S):
+        root = ET.fromstring(drawing)
+        width, height = (float(v) for v in root.attrib["viewBox"].split()[2:])
+        for item in root.iter("text"):
+            x, y = float(item.attrib["x"]), float(item.attrib["y"])
+            left = x - {"start": 0, "middle": 0.5, "end": 1}[item.attrib["text-anchor"]] * 6.6 * len(item.text or "")
+            right = left + 6.6 * len(item.text or "")
+            assert left >= -12 and right <= width + 24, item.text
+            assert 0 <= y <= height, item.text
+
+
+def test_sections_come_and_go_with_the_data(tmp_path):
+    full = write_report(write_study(tmp_path / "a", **SMALL)).html.read_text()
+    bare = write_report(write_study(tmp_path / "b", tasks=("language",), fractions=(1.0,), **SMALL)).html.read_text()
+    for part in ('id="scaling"', 'id="tasks"', 'id="verdicts"', "D*"):
+        assert part in full and part not in bare
+    for part in ("What was held equal", "How to reproduce", "What is forgotten", "Learning curves", "17 % fewer", "removed from"):
+        assert part in full
+    assert "Fewer than three amounts of text" in bare and "Calibration: rct_role" in full and "Per class: rct_role" in full
+    assert "adaptkit compare study.yaml budget.flops=3.1e14" in full and "d22fab8ed0c1" in full
+
+
+@pytest.mark.parametrize(
+    ("truth", "headline"),
+    [
+        ({}, "Pretrain a small model of your own."),
+        ({"bpb": {"continued": 1.6}}, "Keep pretraining the generic model on your text."),
+        ({"bpb": {"continued": 2.2, "scratch": 2.3}}, "Do not pretrain. Fine-tune the generic model with adapters."),
+        ({"seeds": 1}, "No verdict yet: one seed is not evidence."),
+        ({"bpb": {"placebo": 1.70}}, "Do not pretrain. Your text is not what helped."),
+    ],
+)
+def test_headline_says_what_to_do(tmp_path, truth, headline):
+    study = write_study(tmp_path, tasks=("language",), fractions=(1.0,), **SMALL, **truth)
+    assert f"<h1>{headline}</h1>" in write_report(study).html.read_text()
+
+
+def test_price_is_told_with_source_and_date(tmp_path):
+    study = write_study(tmp_path, tasks=("language",), fractions=(1.0,), **SMALL)
+    record = json.loads((study / "study.json").read_text())
+    record["price"] = {"usd_per_hour": 3.0, "source": "price list", "date": "2026-11-01"}
+    (study / "study.json").write_text(json.dumps(record))
+    assert "At 3 USD an hour (price list, 2026-11-01)" in write_report(study).html.read_text()
+
+
+def test_scores_come_from_the_rows_not_from_stored_means(tmp_path):
+    study = write_study(tmp_path, tasks=("language",), fractions=(1.0,), arms=("generic+lora", "scratch+full"), **SMALL)
+    before = write_report(study).verdict_json.read_text()
+    for path in tmp_path.glob("*/eval/language.json"):
+        scores = json.loads(path.read_text())
+        path.write_text(json.dumps({**scores, "metrics": {"bits_per_byte": 99.0}}))
+    assert write_report(study).verdict_json.read_text() == before
+
+
+def test_missing_run_is_named(tmp_path):
+    study = write_study(tmp_path, tasks=("language",), fractions=(1.0,), **SMALL)
+    shutil.rmtree(tmp_path / "scratch-s1-f1")
+    with pytest.raises(DataError, match="scratch-s1-f1") as caught:
+        write_report(study)
+    assert "run the same" in caught.value.fix
+
+
+def test_missing_items_cost_and_study_are_named(tmp_path):
+    study = write_study(tmp_path, tasks=("language",), fractions=(1.0,), **SMALL)
+    (tmp_path / "scratch-s1-f1" / "cost.json").rename(tmp_path / "cost.json")
+    with pytest.raises(DataError, match="no cost.json"):
+        collect(study)
+    (tmp_path / "cost.json").rename(tmp_path / "scratch-s1-f1" / "cost.json")
+    (tmp_path / "scratch-s2-f1" / "eval" / "language.jsonl").unlink()
+    with pytest.raises(DataError, match=r"scratch-s2-f1.*suite 'language'"):
+        collect(study)
+    with pytest.raises(DataError, match=r"no study\.json"):
+        collect(tmp_path)
+
+
+def test_arms_scored_on_other_items_are_refused(tmp_path):
+    study = write_study(tmp_path, tasks=("language",), fractions=(1.0,), **SMALL)
+    path = tmp_path / "scratch-s2-f1" / "eval" / "language.jsonl"
+    path.write_text("".join(path.read_text().splitlines(keepends=True)[1:]))
+    with pytest.raises(DataError, match="scratch-s2-f1"):
+        collect(study)
+
+
+def test_shared_runs_count_once_and_costs_add_up(tmp_path):
+    results = collect(write_study(tmp_path, **SMALL))
+    groups = results.distinct_arms("language")
+    assert {a.name for a in groups["scratch+full"]} == {"scratch+full", "scratch+probe"}
+    assert results.same_as("language", "scratch+probe") == "scratch+full"
+    cell = results.of("rct_role", "scratch+full")[0]
+    parts = [json.loads((path / "cost.json").read_text()) for path in cell.paid_by]
+    assert len(parts) == 2 and cell.cost.flops == pytest.approx(sum(part["flops"] for part in parts))
+    assert cell.cost.peak_memory_bytes == max(part["peak_memory_bytes"] for part in parts)
+
+
+def test_terminal_table_names_every_arm(tmp_path):
+    from rich.console import Console
+
+    console = Console(width=100, record=True, file=open("/dev/null", "w"))  # noqa: SIM115
+    console.print(table(collect(write_study(tmp_path, **SMALL))))
+    text = console.export_text()
+    assert all(arm in text for arm in FULL) and "TF-IDF" in text and " to " in text
+
+
+def test_report_needs_no_torch(tmp_path):
+    study = write_study(tmp_path, tasks=("language",), fractions=(1.0,), **SMALL)
+    code = f"import sys; from adaptkit.compare.report import write_report; write_report({str(study)!r}); "
+    code += "print([m for m in ('torch', 'transformers', 'evaluate') if m in sys.modules])"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
+
+
+def test_axis_helpers():
+    assert Scale(0, 1, 0, 100).ticks() == pytest.approx([0, 0.2, 0.4, 0.6, 0.8, 1.0])
+    assert Scale(1e6, 1e7, 0, 100, log=True)(1e6) == 0
+    assert padded([2.0, 2.0])[0] < 2.0 < padded([2.0, 2.0])[1]
+    low, high = robust_range([(1.0, 1.1), (1.05, 1.2), (1.1, 1.15), (9.0, 9.1)])
+    assert high < 2 < 9 and low < 1.0
+    placed = spread([50, 51, 52, 90], 16, 0, 200)
+    assert all(b - a >= 15.9 for a, b in zip(placed, placed[1:], strict=False))

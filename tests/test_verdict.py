@@ -1,0 +1,116 @@
+"""Who wins, who ties and why, on studies whose truth is set."""
+
+from __future__ import annotations
+
+import json
+import re
+
+import pytest
+from fake_study import write_study
+
+from adaptkit.compare.results import collect
+from adaptkit.compare.verdict import flops_text, judge
+from adaptkit.errors import EXIT_TIE, EXIT_WINNER
+
+ARMS = ("generic+prompt", "generic+lora", "continued+full", "scratch+full")
+LINE = (
+    r"VERDICT: scratch\+full WINS over generic\+lora on bits per byte  "
+    r"-0\.\d{3} \[-0\.\d{3}, -0\.\d{3}\], 3 seeds, 3\.1e14 FLOPs each"
+)
+
+
+def verdict_of(tmp_path, **truth):
+    options = {"arms": ARMS, "tasks": ("language",), "fractions": (1.0,), **truth}
+    return judge(collect(write_study(tmp_path, **options)))
+
+
+def test_pretrained_wins_and_the_line_has_the_agreed_form(tmp_path):
+    verdict = verdict_of(tmp_path)
+    assert re.fullmatch(LINE, verdict.line)
+    assert verdict.exit_code == EXIT_WINNER and verdict.winner == "scratch+full"
+    assert verdict.main.versus_generic.outcome == "win"
+    assert verdict.main.picked_on == "dev"
+
+
+def test_generic_wins_told_from_its_own_side(tmp_path):
+    verdict = verdict_of(tmp_path, bpb={"continued": 2.1, "scratch": 2.3})
+    assert verdict.line.startswith("VERDICT: generic+lora WINS over continued+full on bits per byte  -0.1")
+    assert verdict.exit_code == EXIT_WINNER and verdict.main.outcome == "generic"
+
+
+def test_equal_arms_tie_inside_the_margin(tmp_path):
+    verdict = verdict_of(tmp_path, bpb={"continued": 1.932, "scratch": 2.0}, seed_noise=0.001, num_documents=600)
+    assert verdict.line.startswith("VERDICT: TIE: do not pretrain: continued+full - generic+lora on bits per byte")
+    assert "inside the margin" in verdict.main.reason
+    assert verdict.exit_code == EXIT_TIE and verdict.winner is None and verdict.main.seeds_needed is None
+
+
+def test_a_true_gain_below_the_margin_is_a_tie(tmp_path):
+    # Certain (tiny noise) but too small to matter: 0.5 % against a margin of 1 %.
+    verdict = verdict_of(tmp_path, bpb={"scratch": 1.93 * 0.995, "continued": 1.99}, seed_noise=0.0005, num_documents=600)
+    assert verdict.main.versus_generic.high < 0
+    assert verdict.main.outcome == "tie"
+
+
+def test_a_gain_that_the_placebo_has_too_is_a_tie(tmp_path):
+    arms = (*ARMS, "placebo+full")
+    verdict = verdict_of(tmp_path, arms=arms, bpb={"placebo": 1.71})
+    assert verdict.main.versus_generic.outcome == "win"
+    assert verdict.main.outcome == "tie" and "placebo" in verdict.main.reason
+    without = verdict_of(tmp_path / "without", arms=ARMS)
+    assert without.main.outcome == "pretrained" and without.main.placebo is None
+
+
+def test_the_placebo_does_not_stop_a_real_gain(tmp_path):
+    verdict = verdict_of(tmp_path, arms=(*ARMS, "placebo+full"))
+    assert verdict.winner == "scratch+full" and verdict.main.versus_placebo.outcome == "win"
+
+
+def test_one_seed_never_wins(tmp_path):
+    verdict = verdict_of(tmp_path, seeds=1)
+    assert verdict.main.versus_generic.outcome == "win", "by items alone it would"
+    assert verdict.main.outcome == "tie" and "one seed" in verdict.main.reason
+    assert ", 1 seed," in verdict.line
+
+
+def test_noisy_seeds_tie_and_say_how_many_would_settle_it(tmp_path):
+    verdict = verdict_of(tmp_path, bpb={"scratch": 1.82, "continued": 2.3}, seed_noise=0.06)
+    assert verdict.main.outcome == "tie"
+    assert verdict.main.seeds_needed is not None and verdict.main.seeds_needed > 3
+    assert f"about {verdict.main.seeds_needed} seeds would settle it" in verdict.main.reason
+
+
+def test_arms_are_picked_on_development_not_on_test(tmp_path):
+    study = write_study(tmp_path, arms=ARMS, tasks=("language",), fractions=(1.0,))
+    for run in tmp_path.glob("*-s*"):
+        scores = json.loads((run / "eval" / "language.json").read_text())
+        scores["dev"]["bits_per_byte"] = 1.0 if run.name.startswith("continued") else 2.0
+        (run / "eval" / "language.json").write_text(json.dumps(scores))
+    verdict = judge(collect(study))
+    assert verdict.main.candidate == "continued+full", "scratch is better on test, but that must not be looked at"
+    assert verdict_of(tmp_path / "nodev", dev=False).main.picked_on == "test"
+
+
+@pytest.mark.parametrize("arms", [("generic+lora",), ("scratch+full",)])
+def test_a_missing_side_is_a_tie_that_says_so(tmp_path, arms):
+    verdict = verdict_of(tmp_path, arms=arms)
+    assert verdict.exit_code == EXIT_TIE and "no " in verdict.main.reason
+    assert verdict.line.startswith("VERDICT: TIE: do not pretrain")
+
+
+def test_the_primary_task_decides(tmp_path):
+    skill = {"generic+prompt": 0.4, "generic+lora": 0.72, "continued+full": 0.9, "scratch+full": 0.7}
+    verdict = verdict_of(tmp_path, tasks=("language", "rct_role"), primary="rct_role", skill=skill, num_rows=400)
+    assert verdict.winner == "continued+full" and "accuracy on rct_role  +0." in verdict.line
+    by_task = {task.task: task for task in verdict.tasks}
+    assert by_task["language"].winner == "scratch+full"
+
+
+def test_verdict_json_round_trips(tmp_path):
+    answer = json.loads(json.dumps(verdict_of(tmp_path).as_json()))
+    assert {"line", "exit_code", "winner", "primary", "confidence", "tasks"} == set(answer)
+    assert {"difference", "low", "high", "outcome", "margin", "num_seeds"} <= set(answer["tasks"][0]["versus_generic"])
+
+
+def test_flops_are_short():
+    assert [flops_text(f) for f in (3.1e14, 9.96e8, 0)] == ["3.1e14", "1.0e9", "0"]
