@@ -61,6 +61,9 @@ class Ranks:
         """Rank 0's value, on every rank."""
         return value
 
+    def refresh(self, module: nn.Module) -> None:
+        """Make the next forward pass see weights that were changed behind the module's back."""
+
     def give_back(self, working: nn.Module, model: nn.Module) -> None:
         """Make `model` hold the trained weights of `working`."""
 
@@ -129,6 +132,13 @@ class ShardedRanks(ReplicatedRanks):
             return super().part(whole, like)
         whole = torch.empty(like.shape, dtype=like.dtype, device=self.device) if whole is None else whole.to(self.device)
         return distribute_tensor(whole, like.device_mesh, like.placements)
+
+    def refresh(self, module: nn.Module) -> None:
+        from torch.distributed.fsdp import FSDPModule
+
+        for part in module.modules():
+            if isinstance(part, FSDPModule):
+                part.reshard()  # after a forward pass without backward, the outermost weights stay gathered
 
     def give_back(self, working: nn.Module, model: nn.Module) -> None:
         targets = dict(model.named_parameters())

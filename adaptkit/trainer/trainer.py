@@ -251,6 +251,7 @@ class Trainer:
                 counters.best_loss, counters.best_step = means["loss"], counters.step
                 if config.select == "best":
                     self.state.remember_best()
+        self.ranks.refresh(self.module)
         row = {
             "step": counters.step, **{f"eval_{name}": value for name, value in means.items()},
             "tokens_seen": counters.tokens_seen, "seconds": counters.seconds,
