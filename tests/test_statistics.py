@@ -114,6 +114,14 @@ def test_an_interval_does_not_depend_on_other_arms_and_is_repeatable():
     assert resample(arms, seed=2).interval("a") != alone
 
 
+def test_the_skew_of_three_seeds_is_not_believed_but_that_of_items_is():
+    lopsided = [mean_table(np.full(40, value)) for value in (-1.0, -1.0, 2.0)]
+    interval = resample({"a": lopsided}).interval("a")
+    assert interval.high == pytest.approx(-interval.low, rel=0.05)
+    skewed = resample({"a": [mean_table(np.random.default_rng(0).lognormal(0, 1.5, 60))] * 3}).interval("a")
+    assert skewed.high - skewed.mean > 1.15 * (skewed.mean - skewed.low)
+
+
 def test_chunks_of_replicates_give_the_same_draws(monkeypatch):
     import adaptkit.compare.statistics as module
 

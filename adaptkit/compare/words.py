@@ -52,7 +52,7 @@ def meaning(verdict: Verdict, results: Results) -> str:
     ahead = direction if (told.difference > 0) == (direction == "higher") else opposite
     where = f"on {main.title} ({direction} is better)"
     if main.outcome == "tie":
-        return f"{better} scores {number(abs(told.difference), told)} {ahead} than {worse} {where}. That is a tie: {main.reason}."
+        return f"{better} scores {number(abs(told.difference), told)} {ahead} than {worse} {where}. No winner: {main.reason}."
     text = f"{better} reaches {scores[better]:.3f} against {scores[worse]:.3f} for {worse} {where}: {share:.1%} {ahead}."
     if main.placebo and main.versus_placebo and main.outcome == "pretrained":
         text += f" Training as long on general text does not do it: {better} is also ahead of {main.placebo}."
