@@ -90,6 +90,8 @@ def progress(label: str, num_steps: int) -> Hooks:
     return Bar(label, num_steps) if sys.stderr.isatty() else JsonLines()
 
 
-def note(**fields: Any) -> None:
-    """One JSON line on stderr that is not a row."""
-    print(json.dumps(fields), file=sys.stderr, flush=True)
+def announce(label: str, facts: dict[str, Any]) -> None:
+    """What is about to run, once, on stderr: words on a terminal, one JSON line elsewhere."""
+    shown = {name: value for name, value in facts.items() if value not in (None, {}, 0)}
+    words = ", ".join(f"{name.replace('_', ' ')} {value}" for name, value in shown.items())
+    print(f"{label}: {words}" if sys.stderr.isatty() else json.dumps({"label": label, **facts}), file=sys.stderr, flush=True)

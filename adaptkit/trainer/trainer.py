@@ -24,7 +24,7 @@ from adaptkit.trainer.checkpoint import Checkpoint, Checkpoints
 from adaptkit.trainer.config import TrainerConfig
 from adaptkit.trainer.evaluation import evaluate
 from adaptkit.trainer.objective import Batch, Objective
-from adaptkit.trainer.progress import Hooks, MetricsFile, note, progress
+from adaptkit.trainer.progress import Hooks, MetricsFile, announce, progress
 from adaptkit.trainer.reporters import tracker
 from adaptkit.trainer.result import TrainResult
 from adaptkit.trainer.source import Order, Source, cut, mix
@@ -143,7 +143,7 @@ class Trainer:
             "resumed_from_step": self.state.progress.step,
             "skipped_checkpoints": {path.name: why for path, why in self.checkpoints.rejected.items()},
         }  # fmt: skip
-        note(label=self.label, **facts)
+        announce(self.label, facts)
         self.run.keep_metrics_before(self.state.progress.step)
         self.run.update_manifest(training={**self.run.manifest().get("training", {}), self.label: facts})
         trackers = [tracker(name, self.run) for name in self.config.report_to]
