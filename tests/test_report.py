@@ -85,9 +85,9 @@ def test_page_is_whole_offline_and_accessible(tmp_path, name):
     for drawing in re.findall(r"<svg class=\"plot\".*?</svg>", text, flags=re.S):
         root = ET.fromstring(drawing)
         assert root.attrib["role"] == "img" and root.find("title").text and root.find("desc") is not None
-    assert paths.verdict.line in text.replace("&#43;", "+").replace("&gt;", ">")
-    assert paths.verdict.line in paths.markdown.read_text(encoding="utf-8")
-    assert json.loads(paths.verdict_json.read_text())["line"] == paths.verdict.line
+    assert paths.verdict["line"] in text.replace("&#43;", "+").replace("&gt;", ">")
+    assert paths.verdict["line"] in paths.markdown.read_text(encoding="utf-8")
+    assert json.loads(paths.verdict_json.read_text())["line"] == paths.verdict["line"]
 
 
 @pytest.mark.parametrize("name", ["everything", "twelve arms", "long names"])

@@ -25,12 +25,12 @@ TEMPLATES = Path(__file__).parent / "templates"
 
 @dataclass(frozen=True)
 class ReportPaths:
-    """What `write_report` wrote, and the verdict in it."""
+    """What `write_report` wrote, and the content of verdict.json."""
 
     html: Path
     markdown: Path
     verdict_json: Path
-    verdict: Verdict
+    verdict: dict[str, Any]
 
 
 def write_report(study_path: str | Path) -> ReportPaths:
@@ -46,7 +46,7 @@ def write_report(study_path: str | Path) -> ReportPaths:
     write_json(answer, verdict.as_json())
     write_text(markdown, _environment().get_template("report.md.j2").render(context))
     write_text(html, _environment().get_template("report.html.j2").render(context))
-    return ReportPaths(html, markdown, answer, verdict)
+    return ReportPaths(html, markdown, answer, verdict.as_json())
 
 
 def report_context(results: Results, verdict: Verdict) -> dict[str, Any]:
