@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import shlex
 import sys
 from pathlib import Path
 from typing import Any
 
 from adaptkit.compare.arms import TRAINABLE, Arm, language_jobs
 from adaptkit.compare.executor import result
-from adaptkit.compare.plan import Plan, language_id, task_id
+from adaptkit.compare.plan import Plan, arms_on, language_id, task_id
 from adaptkit.compare.study import StudyConfig
 from adaptkit.run import Run, write_json
 
@@ -40,7 +41,7 @@ def write_study(config: StudyConfig, plan: Plan, run: Run) -> None:
             ],
             "seeds": list(range(config.seeds)),
             "fractions": config.fractions,
-            "tasks": _tasks(config, prepared),
+            "tasks": _tasks(config, study),
             "data": {
                 **prepared["facts"],
                 "tokenizers": result(study, "tokenizer")["tokenizers"] | result(study, "base")["tokenizers"],
@@ -66,22 +67,27 @@ def write_study(config: StudyConfig, plan: Plan, run: Run) -> None:
 
 
 def _command() -> str:
-    return "adaptkit " + " ".join(arg for arg in sys.argv[1:]) if len(sys.argv) > 1 else "adaptkit compare"
+    return shlex.join(["adaptkit", *(sys.argv[1:] or ["compare"])])
 
 
-def _tasks(config: StudyConfig, prepared: dict[str, Any]) -> list[dict[str, Any]]:
+def _tasks(config: StudyConfig, study: Path) -> list[dict[str, Any]]:
+    labels = result(study, "prepare")["labels"]
     language = {"name": "language", "kind": "language", "metric": "bits_per_byte", "higher_is_better": False}
-    labels = prepared["labels"]
-    return [language] + [
+    return ([language] if _scores_language(study) else []) + [
         {
-            "name": t.name,
-            "kind": "generate" if t.kind == "generate" else "classify",
-            "metric": t.score,
+            "name": task.name,
+            "kind": "generate" if task.kind == "generate" else "classify",
+            "metric": task.score,
             "higher_is_better": True,
-            "labels": labels.get(t.name, []),
+            "labels": labels.get(task.name, []),
         }
-        for t in config.tasks
+        for task in config.tasks
     ]
+
+
+def _scores_language(study: Path) -> bool:
+    """Masked models give no bits per byte."""
+    return result(study, "base")["kind"] == "causal"
 
 
 def _reference(outcome: dict[str, Any]) -> dict[str, Any]:
@@ -95,45 +101,28 @@ def _language_outcome(study: Path, arm: Arm, seed: int, fraction: float) -> dict
 
 def _language_results(config: StudyConfig, study: Path) -> list[dict[str, Any]]:
     rows = []
-    for arm in config.parsed_arms:
-        varies = arm.language_job not in (None, "placebo")
-        for fraction in config.fractions if varies else [1.0]:
+    for arm in config.parsed_arms if _scores_language(study) else []:
+        for fraction in [1.0] if arm.language_job in (None, "placebo") else config.fractions:
             for seed in range(config.seeds):
                 outcome = _language_outcome(study, arm, seed, fraction)
-                paid = [outcome["run"]] if arm.language_job else []
-                rows.append(
-                    {
-                        "arm": arm.name,
-                        "seed": seed,
-                        "fraction": fraction,
-                        "task": "language",
-                        "run": outcome["score_run"],
-                        "suite": "language",
-                        "paid_by": paid,
-                    }
-                )
+                paid_by = [outcome["run"]] if arm.language_job else []
+                rows.append(_row(arm, seed, fraction, outcome["score_run"], "language", paid_by))
     return rows
 
 
 def _task_results(config: StudyConfig, study: Path) -> list[dict[str, Any]]:
     rows = []
     for task in config.tasks:
-        for arm in config.parsed_arms:
+        for arm in arms_on(config, task):
             for seed in range(config.seeds):
                 outcome = result(study, task_id(task.name, arm.name, seed))
                 origin = [result(study, language_id(arm.origin_job, seed, 1.0))["run"]] if arm.origin_job else []
-                rows.append(
-                    {
-                        "arm": arm.name,
-                        "seed": seed,
-                        "fraction": 1.0,
-                        "task": task.name,
-                        "run": outcome["run"],
-                        "suite": task.name,
-                        "paid_by": [*origin, outcome["run"]],
-                    }
-                )
+                rows.append(_row(arm, seed, 1.0, outcome["run"], task.name, [*origin, outcome["run"]]))
     return rows
+
+
+def _row(arm: Arm, seed: int, fraction: float, run: str, task: str, paid_by: list[str]) -> dict[str, Any]:
+    return {"arm": arm.name, "seed": seed, "fraction": fraction, "task": task, "run": run, "suite": task, "paid_by": paid_by}
 
 
 def _tuning(config: StudyConfig, plan: Plan, study: Path) -> dict[str, list[dict[str, Any]]]:
@@ -155,6 +144,5 @@ def _tuning(config: StudyConfig, plan: Plan, study: Path) -> dict[str, list[dict
 def _forgetting(config: StudyConfig, study: Path) -> list[dict[str, Any]]:
     return [
         {"arm": arm.name, "seed": seed, "run": _language_outcome(study, arm, seed, 1.0)["score_run"], "suite": "general"}
-        for arm in config.parsed_arms
-        for seed in range(config.seeds)
-    ]
+        for arm in config.parsed_arms if _scores_language(study) for seed in range(config.seeds)
+    ]  # fmt: skip

@@ -23,7 +23,7 @@ from typing import Any, Protocol
 from adaptkit.errors import AdaptkitError, MissingDependency
 from adaptkit.run import read_json, write_json
 
-PRELOAD = ["torch", "transformers", "peft", "adaptkit.models", "adaptkit.trainer.trainer", "adaptkit.compare.stages"]
+PRELOAD = ["torch", "transformers", "peft", "adaptkit.trainer.trainer", "adaptkit.compare.stages"]
 
 
 @dataclass(frozen=True)
@@ -91,11 +91,12 @@ def _ready(waiting: dict[str, Stage], running: dict[str, float]) -> list[Stage]:
 
 def run_stage(study: Path, stage: Stage, threads: int) -> None:
     """Run one stage here and leave its result, or its error, in the study's folder."""
-    from adaptkit.compare import stages
+    from adaptkit.compare.folder import StudyFolder
+    from adaptkit.compare.stages import STAGES
 
     begun = time.monotonic()
     try:
-        outcome = getattr(stages, stage.kind)(study, threads=threads, **stage.params)
+        outcome = STAGES[stage.kind](StudyFolder(study), threads, **stage.params)
         write_json(result_path(study, stage.id), {**outcome, "seconds": round(time.monotonic() - begun, 2)})
     except BaseException as error:
         error_path = study / "stages" / f"{stage.id}.error"

@@ -7,6 +7,7 @@ from typing import Any
 
 from adaptkit.compare.plan import Machine
 from adaptkit.compare.study import StudyConfig
+from adaptkit.errors import ConfigError
 
 PROBE_S = 1.5
 PROBE_PARAMS = 20e6  # a larger model's speed is measured on its first layers
@@ -25,6 +26,12 @@ def measure(config: StudyConfig) -> Machine:
 
     device = "cuda" if torch.cuda.is_available() else "cpu"
     shape, kind = base_shape(config)
+    if kind == "masked" and config.primary == "language":
+        raise ConfigError(
+            "a masked base gives no bits per byte, so it cannot decide on language",
+            where="primary",
+            fix="name a labelled task as `primary`",
+        )
     with torch.device("meta"):
         model = models.build(shape, kind, seed=0)
     seq_len, rows = config.size.seq_len, config.trainer.microbatch_size or config.trainer.global_batch_size

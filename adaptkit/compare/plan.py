@@ -15,9 +15,10 @@ from typing import Any
 from adaptkit.compare.arms import TRAINABLE, Arm, job_adapter, language_jobs
 from adaptkit.compare.budget import Budget, check_total, grant, steps_within
 from adaptkit.compare.executor import Stage, result_path
-from adaptkit.compare.study import StudyConfig
+from adaptkit.compare.study import StudyConfig, TaskConfig
 from adaptkit.run import Run, read_json, write_json
 
+SAMPLE_ROWS, BYTES_PER_TOKEN = 200, 3.0
 OVERHEAD_S = 8.0  # start, tokenising and scoring of a stage, beside its FLOPs
 
 
@@ -112,6 +113,20 @@ def _check_steps(config: StudyConfig, budget: Budget, machine: Machine) -> None:
     if budget.trials > 1:
         steps_within(budget.language_trial, per_step, what="one learning-rate trial")
     steps_within(budget.language_main * config.fractions[0], per_step, what=f"a run on {config.fractions[0]:.0%} of the text")
+    if any(arm.adaptation in TRAINABLE for arm in config.parsed_arms):
+        for task in config.tasks:
+            steps_within(budget.task_trial, machine.flops_per_token * _tokens_per_step(task), what=f"one trial on {task.name}")
+
+
+def _tokens_per_step(task: TaskConfig) -> float:
+    """About how many tokens a fine-tuning step on this task holds, from its first rows."""
+    from adaptkit.data.readers import read
+    from adaptkit.finetune.recipe import FinetuneConfig
+
+    rows = read(task.train).rows[:SAMPLE_ROWS]
+    length = sum(len(row.text.encode()) for row in rows) / len(rows) / BYTES_PER_TOKEN
+    usual = FinetuneConfig.model_fields
+    return min(length, usual["max_length"].default) * usual["trainer"].default.global_batch_size
 
 
 def build_stages(config: StudyConfig, budget: Budget) -> list[Stage]:
@@ -134,9 +149,14 @@ def build_stages(config: StudyConfig, budget: Budget) -> list[Stage]:
         stages.append(
             Stage(f"baseline.{task.name}", "baseline", f"TF-IDF baseline of {task.name}", {"task": task.name}, ("prepare",))
         )
-        for arm in arms:
+        for arm in arms_on(config, task):
             stages += _task_stages(config, budget, task.name, arm)
     return stages
+
+
+def arms_on(config: StudyConfig, task: TaskConfig) -> list[Arm]:
+    """The arms that can learn a task: a probe gives labels, not text."""
+    return [arm for arm in config.parsed_arms if not (task.kind == "generate" and arm.adaptation == "probe")]
 
 
 def _language_stages(config: StudyConfig, budget: Budget, job: str) -> list[Stage]:

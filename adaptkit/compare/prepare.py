@@ -13,7 +13,7 @@ from typing import Any
 from adaptkit.compare.study import CorpusConfig, StudyConfig
 from adaptkit.data.dedup import deduplicate
 from adaptkit.data.files import find_files
-from adaptkit.data.overlap import overlap, remove_overlap
+from adaptkit.data.overlap import OverlapReport, overlap, remove_overlap
 from adaptkit.data.readers import DataConfig, Dataset, Row, read, split, take
 from adaptkit.errors import DataError
 from adaptkit.run import Run, digest, file_digest, write_jsonl
@@ -92,13 +92,21 @@ def _decontaminated(train: Dataset, tests: dict[str, Dataset], name: str, facts:
     """`train` without the rows that hold n-grams of a test item; what was found is counted in `facts`."""
     for test_name, test in tests.items():
         found = overlap(train, test)
-        if found.train_ids:
-            train = remove_overlap(train, found, side="train")
+        train = remove_overlap(train, found, side="train")
         facts[f"{name} against {test_name}"] = {
             **found.as_json(),
-            "action": "removed from training" if found.train_ids else "none found",
+            "contaminated": len(found.contaminated),
+            "action": _action(found),
         }
     return train
+
+
+def _action(found: OverlapReport) -> str:
+    if not found.contaminated:
+        return "none found"
+    if not found.train_ids:
+        return "kept: no single training row holds a tenth of an item"
+    return f"{len(found.train_ids)} training rows removed"
 
 
 def _fact(dataset: Dataset) -> dict[str, Any]:

@@ -23,7 +23,11 @@ from adaptkit.pretrain.recipe import SizeConfig, TokenizerConfig
 from adaptkit.run import Run
 from adaptkit.trainer.config import TrainerConfig
 
-METRICS = {"classify": ("accuracy", "macro_f1"), "label_words": ("accuracy", "macro_f1"), "generate": ("rouge_l", "exact_match")}
+TASK_METRICS = {
+    "classify": ("accuracy", "macro_f1"),
+    "label_words": ("accuracy", "macro_f1"),
+    "generate": ("rouge_l", "exact_match"),
+}
 DECIDED_BY_PLAN = ("learning_rate", "num_steps", "seed")
 
 
@@ -50,15 +54,15 @@ class TaskConfig(CorpusConfig):
 
     @model_validator(mode="after")
     def _known_metric(self) -> TaskConfig:
-        if self.metric and self.metric not in METRICS[self.kind]:
-            raise ValueError(f"metric must be one of {', '.join(METRICS[self.kind])} for kind '{self.kind}'")
+        if self.metric and self.metric not in TASK_METRICS[self.kind]:
+            raise ValueError(f"metric must be one of {', '.join(TASK_METRICS[self.kind])} for kind '{self.kind}'")
         if not self.name.replace("_", "a").replace("-", "a").isalnum() or self.name in ("language", "general"):
             raise ValueError("a task's name is letters, digits, - and _, and not 'language' or 'general'")
         return self
 
     @property
     def score(self) -> str:
-        return self.metric or METRICS[self.kind][0]
+        return self.metric or TASK_METRICS[self.kind][0]
 
 
 class StudyConfig(Config):

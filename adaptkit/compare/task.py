@@ -1,0 +1,169 @@
+"""Stages that adapt a language model to a labelled task and score it, and the baseline that needs none."""
+
+from __future__ import annotations
+
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from adaptkit import models
+from adaptkit.compare.arms import Arm
+from adaptkit.compare.budget import steps_within
+from adaptkit.compare.folder import StudyFolder, tidy
+from adaptkit.compare.plan import adapter_kind, language_id
+from adaptkit.compare.prepare import WANT, read_prepared
+from adaptkit.compare.scores import METRICS, score_table
+from adaptkit.compare.study import TASK_METRICS, TaskConfig
+from adaptkit.data.readers import DataConfig
+from adaptkit.run import Run, read_json, write_json, write_jsonl
+
+if TYPE_CHECKING:
+    from adaptkit.data.readers import Dataset
+
+# Centres of the learning rates tried, relative to training all weights from scratch.
+FULL_RATE, LORA_RATE = 0.3, 1.0
+
+
+def task(folder: StudyFolder, threads: int, *, task: str, arm: str, seed: int, flops: float, trial: int | None) -> dict[str, Any]:
+    """Adapt an origin's model to a task and score it."""
+    import torch
+
+    torch.set_num_threads(threads)
+    parsed, settings = Arm.parse(arm), _task(folder, task)
+    stage = language_id(parsed.origin_job, seed, 1.0) if parsed.origin_job else "base"
+    origin = Path(folder.result(stage)["model"])
+    if parsed.adaptation in ("prompt", "probe"):
+        return _frozen(folder, settings, parsed, seed, origin)
+    return _trained(folder, settings, parsed, seed, origin, flops, trial, threads)
+
+
+def baseline(folder: StudyFolder, threads: int, *, task: str) -> dict[str, Any]:
+    """TF-IDF and logistic regression on a labelled task; nothing for free text."""
+    from adaptkit.compare.baseline import NAME, tfidf_rows
+
+    settings = _task(folder, task)
+    if settings.kind == "generate":
+        return {}
+    run = Run.open(folder.root, f"{task}-baseline", {"name": NAME}, {"data": folder.data_digest})
+    if not run.finished:
+        data = _splits(folder, settings)
+        train = [(row.values["text"], row.values["label"]) for row in data["train"].rows]
+        rows = tfidf_rows(train, [(row.id, row.values["text"], row.values["label"]) for row in data["test"].rows])
+        _write(run, settings, rows, {})
+    return {"run": run.path.name, "suite": task, "name": NAME}
+
+
+def score_rows(task: TaskConfig, rows: list[dict[str, Any]]) -> dict[str, float]:
+    """The task's metrics of item rows."""
+    return {name: score_table(name, rows).value for name in TASK_METRICS[task.kind]} if rows else {}
+
+
+def _task(folder: StudyFolder, name: str) -> TaskConfig:
+    return next(task for task in folder.config.tasks if task.name == name)
+
+
+def _splits(folder: StudyFolder, task: TaskConfig) -> dict[str, Dataset]:
+    return {part: read_prepared(_path(folder, task, part), WANT[task.kind]) for part in ("train", "dev", "test")}
+
+
+def _path(folder: StudyFolder, task: TaskConfig, part: str) -> Path:
+    return folder.data / f"{task.name}.{part}.jsonl"
+
+
+def _write(run: Run, task: TaskConfig, rows: list[dict[str, Any]], dev: dict[str, float], **more: Any) -> None:
+    write_jsonl(run.items(task.name), rows)
+    scores = {"suite": task.name, "metrics": score_rows(task, rows), "num_items": len(rows), "dev": dev}
+    write_json(run.scores(task.name), scores | more)
+    run.finish()
+
+
+def _frozen(folder: StudyFolder, task: TaskConfig, arm: Arm, seed: int, origin: Path) -> dict[str, Any]:
+    """Prompting and probing: their trials are cheap and run inside the stage."""
+    trials = folder.budget.trials
+    fields = {
+        "adaptation": arm.adaptation,
+        "task": task.name,
+        "kind": task.kind,
+        "metric": task.score,
+        "seed": seed,
+        "trials": trials,
+    }
+    run = Run.open(folder.root, f"{task.name}-{arm.adaptation}", fields, {"model": str(origin), "data": folder.data_digest})
+    if not run.finished:
+        data = _splits(folder, task)
+        model, vocabulary = models.load(origin, models.model_kind(origin)), models.load_tokenizer(origin)
+        found = _method(task, arm, seed, data["train"].labels)(
+            model, vocabulary, data["train"], data["dev"], data["test"], trials=trials, metric=task.score
+        )
+        write_json(run.cost_path, found.cost)
+        _write(run, task, found.rows, found.dev, chosen=found.chosen, trials=found.trials)
+    return {"run": run.path.name, "suite": task.name, "dev": _dev(run, task)}
+
+
+def _method(task: TaskConfig, arm: Arm, seed: int, label_names: list[str]) -> Any:
+    if task.kind == "generate":
+        from adaptkit.finetune.answering import answer_rows
+
+        return partial(answer_rows, score=partial(score_rows, task), seed=seed)
+    if arm.adaptation == "probe":
+        from adaptkit.finetune.probe import probe_rows
+
+        return partial(probe_rows, label_names=label_names)
+    from adaptkit.finetune.prompting import prompt_rows
+
+    return partial(prompt_rows, label_names=label_names, seed=seed)
+
+
+def _trained(
+    folder: StudyFolder, task: TaskConfig, arm: Arm, seed: int, origin: Path, flops: float, trial: int | None, threads: int
+) -> dict[str, Any]:
+    from adaptkit.finetune.recipe import FinetuneConfig, finetune
+
+    rate = _rates(folder, arm)[trial] if trial is not None else _best_rate(folder, task, arm)
+    settings = FinetuneConfig(
+        name=f"{task.name}-{arm.name}",
+        task=task.name,
+        base=str(origin),
+        kind="sft" if task.kind == "generate" else task.kind,
+        adapter=folder.config.adapter.model_copy(update={"kind": adapter_kind(folder.config, arm.adaptation)}),
+        **{part: DataConfig(files=[str(_path(folder, task, part))]) for part in ("train", "dev", "test")},
+    )
+    steps = _affordable_steps(task, settings, origin, flops)
+    trainer = settings.trainer.model_copy(update={"num_steps": steps, "learning_rate": rate, "seed": seed, "threads": threads})
+    settings = settings.model_copy(update={"trainer": trainer})
+    run = folder.open(settings.name, settings)
+    finetune(settings, run, score=partial(score_rows, task))
+    tidy(run, keep_model=trial is None)
+    return {"run": run.path.name, "suite": task.name, "learning_rate": rate, "dev": _dev(run, task)}
+
+
+def _dev(run: Run, task: TaskConfig) -> float:
+    return read_json(run.scores(task.name))["dev"][task.score]
+
+
+def _affordable_steps(task: TaskConfig, settings: Any, origin: Path, flops: float) -> int:
+    """Steps that the budget buys, at most `max_epochs` passes over the rows."""
+    rows = read_prepared(Path(settings.train.files[0]), WANT[task.kind]).rows
+    sample = [row.text for row in rows[:200]]
+    tokens = models.load_tokenizer(origin)(sample)["input_ids"]
+    length = sum(min(len(ids), settings.max_length) for ids in tokens) / len(sample)
+    model = models.load(origin, models.model_kind(origin))
+    batch = settings.trainer.global_batch_size
+    per_step = models.flops_per_token(model, round(length)).train * length * batch
+    return min(steps_within(flops, per_step, what=settings.name), max(1, task.max_epochs * len(rows) // batch))
+
+
+def _rates(folder: StudyFolder, arm: Arm) -> list[float]:
+    from adaptkit.pretrain.architecture import default_learning_rate
+
+    share = FULL_RATE if arm.adaptation == "full" else LORA_RATE
+    return folder.budget.learning_rates(default_learning_rate(folder.base_params) * share)
+
+
+def _best_rate(folder: StudyFolder, task: TaskConfig, arm: Arm) -> float:
+    trials = folder.budget.trials
+    if trials == 1:
+        return _rates(folder, arm)[0]
+    tried = (folder.result(f"tune.{task.name}.{arm.name}.{i}") for i in range(trials))
+    sign = 1 if METRICS[task.score].higher_is_better else -1
+    return max(tried, key=lambda outcome: sign * outcome["dev"])["learning_rate"]
