@@ -6,7 +6,7 @@ TORCH_INDEX ?=
 RUNS ?= runs
 ARGS ?=
 
-PIP := $(VENV)/bin/python -m pip --disable-pip-version-check -q
+PIP := $(VENV)/bin/python -m pip --disable-pip-version-check -qq
 # A new pyproject.toml makes a new stamp, so what it asks for is installed again, and only then.
 HASH := $(shell sha256sum pyproject.toml | cut -c1-12)
 CORE := $(VENV)/.core-$(HASH)
@@ -31,7 +31,7 @@ test: $(TEST)  ## install with the test tools, then run all tests
 	$(VENV)/bin/python -m pytest $(ARGS)
 
 lint: $(TEST)  ## check style
-	$(VENV)/bin/python -m pip --disable-pip-version-check -q install ruff
+	@$(PIP) install ruff
 	$(VENV)/bin/ruff check .
 
 serve-cpu: $(CORE)  ## install vLLM for machines without a GPU
@@ -51,7 +51,7 @@ $(VENV)/bin/python:
 
 # Without a GPU the CPU build of torch is taken where pip finds one; the default build works too but is far larger.
 $(CORE): | $(VENV)/bin/python
-	@echo "installing adaptkit into $(VENV)"
+	@echo "installing adaptkit into $(VENV), which takes a few minutes"
 	@if $(VENV)/bin/python -c 'import torch' 2>/dev/null; then :; \
 	elif command -v nvidia-smi >/dev/null; then $(PIP) install 'torch==2.13.*'; \
 	elif [ -n "$(TORCH_INDEX)" ]; then $(PIP) install --index-url $(TORCH_INDEX) 'torch==2.13.*' || $(PIP) install 'torch==2.13.*'; \
