@@ -8,10 +8,11 @@ import math
 import random
 import re
 import sys
+from contextlib import nullcontext
 
 import pytest
 import torch
-from tiny_training import Rows, llama, losses, settings, task, train
+from tiny_training import VOCAB, Rows, llama, losses, settings, task, train
 
 from adaptkit.errors import CheckpointError, ConfigError, DataError, MissingDependency, NonFiniteError
 from adaptkit.run import Run, read_json
@@ -229,6 +230,22 @@ def test_best_selects_the_weights_of_the_lowest_evaluation(tmp_path):
     batch = dev.collate(list(range(5)), seed=0, epoch=0)
     loss = objective.loss(model, batch).total / objective.items(batch)
     assert loss.item() == pytest.approx(min(rows), rel=1e-6)
+
+
+def test_the_best_weights_survive_an_interruption(tmp_path):
+    """Evaluated on random rows, the model gets worse with every step, so the best one lies before the interruption."""
+    steep = {"learning_rate": 0.1, "eval_every": 1, "schedule": "constant", "warmup_fraction": 0.0, "select": "best"}
+    rng, dev, ended = random.Random(0), Rows("causal", 5), []
+    dev.rows = [[rng.randrange(VOCAB) for _ in row] for row in dev.rows]
+    for folder, stops in (("whole", [None]), ("cut", [5, None])):
+        for stop in stops:
+            model, objective, rows = task("pretrain")
+            hooks = [StopAfter(stop)] if stop else []
+            trainer = Trainer(model, objective, rows, settings(**steep), run=Run(tmp_path / folder), eval=dev, hooks=hooks)
+            with pytest.raises(Stop) if stop else nullcontext():
+                assert trainer.fit().best_step < 4  # so it is known only from the checkpoint
+        ended.append(list(model.parameters()))
+    assert all(torch.equal(a, b) for a, b in zip(*ended, strict=True))
 
 
 def test_evaluation_is_the_mean_over_all_items_whatever_the_batches(tmp_path):
