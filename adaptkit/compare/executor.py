@@ -67,6 +67,8 @@ def execute(study: Path, stages: list[Stage], *, executor: str, jobs: int, watch
     Raises: the AdaptkitError of the first stage that fails, once the stages already running have ended.
     """
     waiting = {stage.id: stage for stage in stages if not result_path(study, stage.id).exists()}
+    if not waiting:
+        return
     with _local(study, jobs) if executor == "local" else _ray(study) as pool:
         running: dict[str, float] = {}
         while waiting or running:

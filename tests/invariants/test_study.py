@@ -1,0 +1,105 @@
+"""A whole small study: run, killed, resumed, run again; its numbers must not depend on any of that."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from tiny_study import study_config, write_texts
+
+from adaptkit.compare.study import compare
+from adaptkit.errors import DataError
+from adaptkit.run import read_json, read_jsonl
+
+RUN = "import sys; from adaptkit.cli import main; sys.argv[0] = 'adaptkit'; main()"
+
+
+@pytest.fixture(scope="module")
+def texts(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("texts")
+    write_texts(folder)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def finished(texts, tmp_path_factory):
+    """(outcome, root) of an uninterrupted study."""
+    root = tmp_path_factory.mktemp("runs")
+    return compare(study_config(texts), root), root
+
+
+def test_the_domain_model_wins_and_says_so_in_one_line(finished):
+    outcome, _ = finished
+    assert outcome.verdict_line.startswith("VERDICT: scratch+full WINS over generic+lora on bits per byte  -")
+    assert outcome.exit_code == 0
+    page = outcome.report_path.read_text()
+    assert "scratch+full" in page and "http://" not in page.replace("http://www.w3.org", "")
+
+
+def test_every_arm_spent_at_most_its_budget(finished):
+    outcome, root = finished
+    study = read_json(outcome.study_path / "study.json")
+    for row in study["results"]:
+        spent = sum(read_json(root / run / "cost.json")["flops"] for run in row["paid_by"])
+        assert spent <= study["budget"]["flops_per_seed"], row
+
+
+def test_every_interval_can_be_recomputed_from_stored_items(finished):
+    outcome, root = finished
+    for row in read_json(outcome.study_path / "study.json")["results"]:
+        items = list(read_jsonl(root / row["run"] / "eval" / f"{row['suite']}.jsonl"))
+        assert items and all("id" in item for item in items)
+
+
+def test_a_second_run_executes_nothing_and_ends_the_same(finished, texts, monkeypatch):
+    outcome, root = finished
+    monkeypatch.setattr("adaptkit.compare.executor._local", lambda *_: pytest.fail("a finished study started a process"))
+    assert compare(study_config(texts), root).verdict == outcome.verdict
+
+
+def test_a_killed_study_resumes_to_the_same_numbers(finished, texts, tmp_path):
+    outcome, root = finished
+    config = texts / "study.yaml"
+    study_config(texts)
+    command = [sys.executable, "-c", RUN, "compare", str(config), "--root", str(tmp_path)]
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(p for p in sys.path if p)}
+    process = subprocess.Popen(command, env=environment, stderr=subprocess.DEVNULL, start_new_session=True)
+    deadline = time.monotonic() + 300
+    while not list(tmp_path.glob("tiny-*/stages/language.*.json")) and process.poll() is None and time.monotonic() < deadline:
+        time.sleep(0.02)
+    os.killpg(process.pid, signal.SIGKILL)
+    process.wait()
+    assert not list(tmp_path.glob("tiny-*/study.json")), "killed too late to show anything"
+    resumed = compare(study_config(texts), tmp_path)
+    assert _scores(resumed.study_path, tmp_path) == _scores(outcome.study_path, root)
+
+
+def _scores(study: Path, root: Path) -> dict:
+    rows = read_json(study / "study.json")["results"]
+    return {
+        (r["arm"], r["seed"], r["task"]): (root / r["run"] / "eval" / f"{r['suite']}.jsonl").read_text() for r in rows
+    }  # fmt: skip
+
+
+def test_held_out_text_is_in_no_training_file(finished):
+    outcome, root = finished
+    data = root / read_json(outcome.study_path / "stages" / "prepare.json")["run"]
+    for name in ("domain", "general", "mood"):
+        train, dev, test = ({r["text"] for r in read_jsonl(data / f"{name}.{part}.jsonl")} for part in ("train", "dev", "test"))
+        held_out = dev | test
+        assert held_out and not any(passage in text for passage in held_out for text in train)
+
+
+def test_a_failed_stage_names_the_reason_and_the_place(texts, tmp_path):
+    broken = tmp_path / "texts"
+    broken.mkdir()
+    write_texts(broken)
+    rows = (broken / "domain.jsonl").read_text().splitlines()
+    rows[6] = json.dumps({"text": 7})
+    (broken / "domain.jsonl").write_text("\n".join(rows) + "\n")
+    with pytest.raises(DataError, match="domain.jsonl:7"):
+        compare(study_config(broken), tmp_path / "runs")
