@@ -73,7 +73,7 @@ def test_probe_learns_chooses_on_dev_and_counts_its_cost(model, tokenizer):
 
 
 def test_strengths_are_as_many_as_trials():
-    assert len(strengths(1)) == 1 and strengths(3) == pytest.approx([1e-3, 0.1, 10.0]) and len(set(strengths(7))) == 7
+    assert len(strengths(1)) == 1 and strengths(3) == pytest.approx([0.01, 1.0, 100.0]) and len(set(strengths(7))) == 7
 
 
 def test_label_unseen_in_training_is_refused(model, tokenizer):

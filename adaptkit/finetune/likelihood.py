@@ -143,7 +143,7 @@ class _Layout:
 
     def nats(self, logits: Tensor) -> Tensor:
         """Logits [B, 1 + S, V] -> [B, C]."""
-        chosen = logits.log_softmax(-1)[:, self.rows].gather(-1, self.targets.expand(len(logits), -1)[..., None])[..., 0]
+        chosen = logits[:, self.rows, self.targets] - logits.logsumexp(-1)[:, self.rows]
         return torch.zeros(len(logits), self.num_choices, device=logits.device).index_add_(1, self.owners, chosen)
 
 
