@@ -21,7 +21,7 @@ general: {train: {files: [FOLDER/general.jsonl]}}
 tasks:
   - {name: mood, train: {files: [FOLDER/mood.jsonl]}, max_epochs: 3}
 arms: [generic+prompt, generic+probe, generic+lora, scratch+full]
-budget: {amount: 6e10, trials: 1, task_share: 0.3}
+budget: {amount: 1e11, trials: 2, trial_share: 0.15, task_share: 0.3}
 seeds: 2
 size: {params: 130k, seq_len: 64}
 tokenizer: {vocab_size: 512}

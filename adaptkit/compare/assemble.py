@@ -26,7 +26,7 @@ QUESTION = "Fine-tune a generic model, keep pretraining it, or pretrain a small 
 def write_study(config: StudyConfig, plan: Plan, run: Run) -> None:
     """Write study.json, the report's only way in."""
     study = run.path
-    prepared = result(study, "prepare")
+    prepared, tuning = result(study, "prepare"), _tuning(config, plan, study)
     write_json(
         study / "study.json",
         {
@@ -54,8 +54,8 @@ def write_study(config: StudyConfig, plan: Plan, run: Run) -> None:
                 "trials": plan.budget.trials,
                 "held_equal": HELD_EQUAL,
             },
-            "results": _language_results(config, study) + _task_results(config, study),
-            "tuning": _tuning(config, plan, study),
+            "results": _language_results(config, study, tuning) + _task_results(config, study, tuning),
+            "tuning": tuning,
             "forgetting": _forgetting(config, study),
             "baselines": [
                 {"task": t.name, **found} for t in config.tasks if (found := _reference(result(study, f"baseline.{t.name}")))
@@ -99,33 +99,42 @@ def _language_outcome(study: Path, arm: Arm, seed: int, fraction: float) -> dict
     return result(study, stage)
 
 
-def _language_results(config: StudyConfig, study: Path) -> list[dict[str, Any]]:
+Tuning = dict[str, list[dict[str, Any]]]
+
+
+def _language_results(config: StudyConfig, study: Path, tuning: Tuning) -> list[dict[str, Any]]:
     rows = []
     for arm in config.parsed_arms if _scores_language(study) else []:
         for fraction in [1.0] if arm.language_job in (None, "placebo") else config.fractions:
             for seed in range(config.seeds):
                 outcome = _language_outcome(study, arm, seed, fraction)
                 paid_by = [outcome["run"]] if arm.language_job else []
-                rows.append(_row(arm, seed, fraction, outcome["score_run"], "language", paid_by))
+                tuned_by = tuning.get(arm.language_job or "", []) if fraction == 1 else []
+                rows.append(_row(arm, seed, fraction, outcome["score_run"], "language", paid_by, tuned_by))
     return rows
 
 
-def _task_results(config: StudyConfig, study: Path) -> list[dict[str, Any]]:
+def _task_results(config: StudyConfig, study: Path, tuning: Tuning) -> list[dict[str, Any]]:
     rows = []
     for task in config.tasks:
         for arm in arms_on(config, task):
+            tuned_by = tuning.get(arm.origin_job or "", []) + tuning.get(f"{arm.name} on {task.name}", [])
             for seed in range(config.seeds):
                 outcome = result(study, task_id(task.name, arm.name, seed))
                 origin = [result(study, language_id(arm.origin_job, seed, 1.0))["run"]] if arm.origin_job else []
-                rows.append(_row(arm, seed, 1.0, outcome["run"], task.name, [*origin, outcome["run"]]))
+                rows.append(_row(arm, seed, 1.0, outcome["run"], task.name, [*origin, outcome["run"]], tuned_by))
     return rows
 
 
-def _row(arm: Arm, seed: int, fraction: float, run: str, task: str, paid_by: list[str]) -> dict[str, Any]:
-    return {"arm": arm.name, "seed": seed, "fraction": fraction, "task": task, "run": run, "suite": task, "paid_by": paid_by}
+def _row(
+    arm: Arm, seed: int, fraction: float, run: str, task: str, paid_by: list[str], tuned_by: list[dict[str, Any]]
+) -> dict[str, Any]:
+    """One score: where it is, the runs that paid for it, and the trials whose cost all seeds share."""
+    row = {"arm": arm.name, "seed": seed, "fraction": fraction, "task": task, "run": run, "suite": task}
+    return row | {"paid_by": paid_by, "tuned_by": [trial["run"] for trial in tuned_by]}
 
 
-def _tuning(config: StudyConfig, plan: Plan, study: Path) -> dict[str, list[dict[str, Any]]]:
+def _tuning(config: StudyConfig, plan: Plan, study: Path) -> Tuning:
     """Per language job and per task+arm: each trial's learning rate and dev score."""
     if plan.budget.trials < 2:
         return {}

@@ -108,11 +108,9 @@ def grant(config: BudgetConfig, *, flops_per_token: float, flops_per_second: flo
     task = flops * config.task_share if num_tasks else 0.0
     budget = Budget(flops, flops - num_tasks * task, task, config.trials, config.trial_share, num_seeds)
     if budget._main_share < 0.25 or budget.language <= 0:
-        raise BudgetError(
-            f"{config.trials} trials of {config.trial_share:.0%} and {num_tasks} tasks of {config.task_share:.0%} leave too little for the runs themselves",
-            where="budget",
-            fix="lower budget.trials, budget.trial_share or budget.task_share, or add seeds",
-        )
+        tried = f"{config.trials} trials of {config.trial_share:.0%} and {num_tasks} tasks of {config.task_share:.0%}"
+        fix = "lower budget.trials, budget.trial_share or budget.task_share, or add seeds"
+        raise BudgetError(f"{tried} leave too little for the runs themselves", where="budget", fix=fix)
     return budget
 
 
@@ -144,9 +142,8 @@ def steps_within(flops: float, flops_per_step: float, *, what: str) -> int:
     """
     steps = int(flops // flops_per_step)
     if steps < MIN_STEPS:
-        raise BudgetError(
-            f"{what}: {flops:.2e} FLOPs buy {steps} steps of {flops_per_step:.2e}; at least {MIN_STEPS} are needed",
-            where="budget.amount",
-            fix=f"grant at least {math.ceil(10 * MIN_STEPS * flops_per_step / max(flops, 1)) / 10:.1f} times as much, or use a smaller model or batch",
-        )
+        factor = math.ceil(10 * MIN_STEPS * flops_per_step / max(flops, 1)) / 10
+        bought = f"{what}: {flops:.2e} FLOPs buy {steps} steps of {flops_per_step:.2e}; at least {MIN_STEPS} are needed"
+        fix = f"grant at least {factor:.1f} times as much, or use a smaller model or batch"
+        raise BudgetError(bought, where="budget.amount", fix=fix)
     return steps

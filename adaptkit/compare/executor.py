@@ -28,7 +28,7 @@ PRELOAD = ["torch", "transformers", "peft", "adaptkit.trainer.trainer", "adaptki
 
 @dataclass(frozen=True)
 class Stage:
-    """One step of a study. `flops` is the prediction; `params` is JSON."""
+    """One step of a study. `flops` is the prediction, `params` is JSON; a stage that runs `alone` may use all free cores."""
 
     id: str
     kind: str
@@ -36,6 +36,7 @@ class Stage:
     params: dict[str, Any] = field(default_factory=dict)
     needs: tuple[str, ...] = ()
     flops: float = 0.0
+    alone: bool = False
 
 
 class Watcher(Protocol):
@@ -135,13 +136,14 @@ class _LocalPool:
         from adaptkit.trainer.machine import free_cores
 
         self.study, self.slots = study, jobs
-        self.threads = max(1, free_cores() // jobs)
+        self.cores = free_cores()
         self.context = multiprocessing.get_context("forkserver")
         self.context.set_forkserver_preload(PRELOAD)
         self.processes: dict[str, Any] = {}
 
     def start(self, stage: Stage) -> None:
-        process = self.context.Process(target=_child, args=(self.study, stage, self.threads), name=stage.id)
+        threads = self.cores if stage.alone else max(1, self.cores // self.slots)
+        process = self.context.Process(target=_child, args=(self.study, stage, threads), name=stage.id)
         process.start()
         self.processes[stage.id] = process
 

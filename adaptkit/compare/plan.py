@@ -134,15 +134,9 @@ def build_stages(config: StudyConfig, budget: Budget) -> list[Stage]:
     arms = config.parsed_arms
     stages = [Stage("prepare", "prepare", "read, deduplicate, decontaminate and split the data")]
     stages.append(Stage("tokenizer", "tokenizer", "train the domain tokenizer", needs=("prepare",)))
-    stages.append(
-        Stage(
-            "base",
-            "base",
-            "the generic model" if config.base else "make the generic model",
-            needs=("prepare",),
-            flops=0.0 if config.base else config.base_flops,
-        )
-    )
+    made = "" if config.base else "make "
+    flops = 0.0 if config.base else config.base_flops
+    stages.append(Stage("base", "base", f"{made}the generic model", needs=("prepare", "tokenizer"), flops=flops, alone=True))
     for job in language_jobs(arms):
         stages += _language_stages(config, budget, job)
     for task in config.tasks:

@@ -53,7 +53,7 @@ class TaskInfo:
 
 @dataclass(frozen=True)
 class Cost:
-    """What the runs behind a score took: sums over them, the peak for memory."""
+    """What the runs behind a score took, its share of the tuning included: sums over them, the peak for memory."""
 
     flops: float = 0.0
     seconds: float = 0.0
@@ -63,6 +63,15 @@ class Cost:
     @property
     def tokens_per_s(self) -> float:
         return self.tokens / self.seconds if self.seconds > 0 else 0.0
+
+    def plus(self, other: Cost, share: float) -> Cost:
+        """With a share of what another run took: tuning is done once for all seeds."""
+        return Cost(
+            self.flops + share * other.flops,
+            self.seconds + share * other.seconds,
+            self.tokens + share * other.tokens,
+            max(self.peak_memory_bytes, other.peak_memory_bytes),
+        )
 
 
 @dataclass(frozen=True)
@@ -250,7 +259,7 @@ class _Reader:
         run = self.run(row["run"])
         metric = next(task["metric"] for task in study["tasks"] if task["name"] == row["task"])
         scores = read_json(run.scores(row["suite"])) if run.scores(row["suite"]).exists() else {}
-        paid_by = tuple(self.run(name).path for name in row.get("paid_by", []))
+        paid_by, tuned_by = (tuple(self.run(name).path for name in row.get(key, [])) for key in ("paid_by", "tuned_by"))
         return Cell(
             arm=row["arm"],
             seed=row["seed"],
@@ -260,7 +269,7 @@ class _Reader:
             suite=row["suite"],
             rows=self.rows(row["run"], row["suite"]),
             dev=scores.get("dev", {}).get(metric),
-            cost=total_cost(paid_by),
+            cost=total_cost(paid_by).plus(total_cost(tuned_by), 1 / len(study["seeds"])),
             paid_by=paid_by,
         )
 

@@ -118,19 +118,13 @@ class StudyConfig(Config):
             raise ValueError("arms and task names must be given, each once")
         if self.primary not in ["language", *names]:
             raise ValueError(f"primary must be 'language' or a task's name ({', '.join(names) or 'none given'})")
-        if (
-            self.seeds < 1
-            or not self.fractions
-            or sorted(set(self.fractions)) != self.fractions
-            or not 0 < self.fractions[0] <= self.fractions[-1] == 1
-        ):
+        ascending = self.fractions == sorted(set(self.fractions)) and self.fractions[-1:] == [1.0] and self.fractions[0] > 0
+        if self.seeds < 1 or not ascending:
             raise ValueError("seeds >= 1 and fractions ascending within (0, 1], ending in 1.0, are needed")
         if not self.base and not self.base_flops:
             raise ValueError("give `base` (a HF folder or hub id), or `base_flops` to make one from the general text")
         if taken := [key for key in DECIDED_BY_PLAN if key in self.trainer.model_fields_set]:
-            raise ValueError(
-                f"trainer.{taken[0]} is decided by the plan: the budget sets steps, the trials set the learning rate, `seeds` the seeds"
-            )
+            raise ValueError(f"trainer.{taken[0]} is decided by the plan: from budget, trials and seeds")
         return self
 
     @property

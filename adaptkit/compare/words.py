@@ -91,7 +91,7 @@ def price_tag(verdict: Verdict, results: Results) -> str:
         dollars = max(cost.seconds for cost in costs.values()) / 3600 * price["usd_per_hour"]
         rate = f"{price['usd_per_hour']:g} USD an hour ({price['source']}, {price['date']})"
         told += f". At {rate} the dearer one costs {dollars:,.2f} USD per training"
-    return f"{told}. Each per seed, without tuning trials."
+    return f"{told}. Each per seed, tuning trials included."
 
 
 def cost_text(cost: Cost) -> str:

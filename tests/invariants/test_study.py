@@ -44,7 +44,8 @@ def test_every_arm_spent_at_most_its_budget(finished):
     outcome, root = finished
     study = read_json(outcome.study_path / "study.json")
     for row in study["results"]:
-        spent = sum(read_json(root / run / "cost.json")["flops"] for run in row["paid_by"])
+        spent, tuning = (sum(read_json(root / run / "cost.json")["flops"] for run in row[key]) for key in ("paid_by", "tuned_by"))
+        spent += tuning / len(study["seeds"])
         assert spent <= study["budget"]["flops_per_seed"], row
 
 

@@ -1,0 +1,19 @@
+"""Every config that is shipped fits the schema of its command."""
+
+from pathlib import Path
+
+import pytest
+
+from adaptkit.config import load
+from adaptkit.settings import kind_of, schema
+
+CONFIGS = sorted((Path(__file__).resolve().parents[1] / "configs").glob("*.yaml"))
+
+
+@pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.name)
+def test_a_shipped_config_loads(path):
+    load(schema(kind_of(path, [])), path)
+
+
+def test_there_is_one_for_each_command():
+    assert {kind_of(path, []) for path in CONFIGS} == {"compare", "pretrain", "finetune"}
