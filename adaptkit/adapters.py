@@ -65,6 +65,8 @@ def attach(
         return model.requires_grad_(True)
     _check_precision(model, config)
     keep_nf4_exact(model)
+    if config.kind == "qlora" and _task(model) == "classifier":
+        _dequantise(model, _head_names(model))
 
     import torch
     from peft import get_peft_model
@@ -190,6 +192,20 @@ def _matching(endings: list[str], linear: list[str]) -> list[str]:
             problem = f"no linear layer is named '{ending}'{nearest(ending, known)}"
             raise ModelError(problem, where="adapter.targets", fix=f"choose from {', '.join(known)}")
     return endings
+
+
+def _dequantise(model: PreTrainedModel, heads: list[str]) -> None:
+    """Give the heads floating-point weights: they train whole, and quantising spares the last matrix only."""
+    from bitsandbytes.functional import dequantize_4bit
+    from bitsandbytes.nn import Linear4bit
+    from torch.nn import Linear, Parameter
+
+    for name, module in list(model.named_modules()):
+        if isinstance(module, Linear4bit) and name.startswith(tuple(f"{head}." for head in heads)):
+            plain = Linear(module.in_features, module.out_features, bias=module.bias is not None)
+            plain.weight = Parameter(dequantize_4bit(module.weight.data, module.weight.quant_state).float())
+            plain.bias = module.bias
+            model.set_submodule(name, plain)
 
 
 def _token_rows(model: PreTrainedModel, new_tokens: list[int]) -> list[int] | dict[str, list[int]]:

@@ -88,6 +88,10 @@ class Run:
     def report(self) -> Path:
         return self.path / "report"
 
+    def shards(self, key: str) -> Path:
+        """Token shards lie beside the runs, named by what they were made from: all runs of a root share them."""
+        return self.path.parent / "shards" / key[:16]
+
     def export(self, format: str) -> Path:
         return self.path / "export" / format
 

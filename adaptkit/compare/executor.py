@@ -23,12 +23,15 @@ from typing import Any, Protocol
 from adaptkit.errors import AdaptkitError, MissingDependency
 from adaptkit.run import read_json, write_json
 
-PRELOAD = ["torch", "transformers", "peft", "adaptkit.trainer.trainer", "adaptkit.compare.stages"]
+PRELOAD = [
+    "torch", "transformers.models.llama.modeling_llama", "peft", "sklearn.linear_model", "adaptkit.trainer.trainer",
+    "adaptkit.pretrain.prepare", "adaptkit.finetune.tasks", "adaptkit.compare.stages",
+]  # fmt: skip
 
 
 @dataclass(frozen=True)
 class Stage:
-    """One step of a study. `flops` is the prediction, `params` is JSON; a stage that runs `alone` may use all free cores."""
+    """One step of a study. `flops` is the prediction, `params` is JSON."""
 
     id: str
     kind: str
@@ -36,7 +39,6 @@ class Stage:
     params: dict[str, Any] = field(default_factory=dict)
     needs: tuple[str, ...] = ()
     flops: float = 0.0
-    alone: bool = False
 
 
 class Watcher(Protocol):
@@ -136,14 +138,13 @@ class _LocalPool:
         from adaptkit.trainer.machine import free_cores
 
         self.study, self.slots = study, jobs
-        self.cores = free_cores()
+        self.threads = max(1, free_cores() // jobs)
         self.context = multiprocessing.get_context("forkserver")
         self.context.set_forkserver_preload(PRELOAD)
         self.processes: dict[str, Any] = {}
 
     def start(self, stage: Stage) -> None:
-        threads = self.cores if stage.alone else max(1, self.cores // self.slots)
-        process = self.context.Process(target=_child, args=(self.study, stage, threads), name=stage.id)
+        process = self.context.Process(target=_child, args=(self.study, stage, self.threads), name=stage.id)
         process.start()
         self.processes[stage.id] = process
 

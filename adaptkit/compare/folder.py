@@ -66,6 +66,6 @@ class StudyFolder:
 
 
 def tidy(run: Run, *, keep_model: bool) -> None:
-    """A finished run needs no checkpoints and shards; a trial's model is never used again."""
-    for folder in [run.checkpoints, run.path / "shards"] + ([] if keep_model else [run.model]):
+    """A finished run needs no checkpoints; a trial's model is never used again."""
+    for folder in [run.checkpoints] + ([] if keep_model else [run.model]):
         shutil.rmtree(folder, ignore_errors=True)

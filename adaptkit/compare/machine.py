@@ -11,6 +11,7 @@ from adaptkit.errors import ConfigError
 
 PROBE_S = 1.5
 PROBE_PARAMS = 20e6  # a larger model's speed is measured on its first layers
+ONE_THREAD_PARAMS = 10e6
 STATE_BYTES = 16  # fp32 weight, gradient and two Adam moments
 ACTIVATION_FLOATS = (
     34  # per token, layer and hidden unit, without checkpointing (Korthikanti et al. 2022, section 4, in half precision bytes)
@@ -39,7 +40,8 @@ def measure(config: StudyConfig) -> Machine:
     count = models.param_count(model).total
     tokens = rows * seq_len
     activations = 4 * tokens * shape.hidden_size * shape.num_hidden_layers * ACTIVATION_FLOATS / 2
-    jobs = config.jobs or (1 if device == "cuda" else free_cores())
+    # A model this small gains nothing from a second thread, and loses tenfold where another process wants the core.
+    jobs = config.jobs or (free_cores() if device == "cpu" and count < ONE_THREAD_PARAMS else 1)
     return Machine(flops, _speed(shape, kind, seq_len, device), count * STATE_BYTES + activations, jobs)
 
 

@@ -136,7 +136,7 @@ def build_stages(config: StudyConfig, budget: Budget) -> list[Stage]:
     stages.append(Stage("tokenizer", "tokenizer", "train the domain tokenizer", needs=("prepare",)))
     made = "" if config.base else "make "
     flops = 0.0 if config.base else config.base_flops
-    stages.append(Stage("base", "base", f"{made}the generic model", needs=("prepare", "tokenizer"), flops=flops, alone=True))
+    stages.append(Stage("base", "base", f"{made}the generic model", needs=("prepare",), flops=flops))
     for job in language_jobs(arms):
         stages += _language_stages(config, budget, job)
     for task in config.tasks:

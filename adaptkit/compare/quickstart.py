@@ -29,13 +29,13 @@ def quickstart_config(root: Path) -> StudyConfig:
 
     return StudyConfig(
         name="quickstart",
-        base_flops=1.2e13,
+        base_flops=7e12,
         domain=corpora(corpus.domain),
         general=corpora(corpus.general),
         tasks=[TaskConfig(name="package", train=DataConfig(files=[str(corpus.functions)]))],
         arms=ARMS,
-        budget=BudgetConfig(amount=2e12, task_share=0.2, trials=3, trial_share=0.1),
-        size=SizeConfig(params=1_000_000, seq_len=128),
+        budget=BudgetConfig(amount=2e12, task_share=0.4, trials=3, trial_share=0.15),
+        size=SizeConfig(params=600_000, seq_len=128),
         tokenizer=TokenizerConfig(vocab_size=2048),
         trainer=TrainerConfig(global_batch_size=16),
     )

@@ -107,7 +107,7 @@ class StudyConfig(Config):
     trainer: TrainerConfig = TrainerConfig()
     """Batch, schedule and precision of the language trainings; the plan sets learning rate, steps and seed."""
     jobs: int = 0
-    """Stages run at once; 0 takes one per free core without a GPU and one with."""
+    """Stages run at once; 0 takes one per free core for models under 10M parameters on a CPU, else one at a time."""
 
     @model_validator(mode="after")
     def _consistent(self) -> StudyConfig:

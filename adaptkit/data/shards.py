@@ -11,6 +11,7 @@ share lies inside a larger one. The folder is written beside its place and renam
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import shutil
@@ -117,7 +118,9 @@ def write_shards(
             folder.rmdir()
         os.replace(temporary, folder)
     except OSError as error:
-        if error.errno == 28:
+        if error.errno in (errno.ENOTEMPTY, errno.EEXIST):  # another run wrote the same text meanwhile
+            return write_shards(dataset, tokenizer, folder, shard_tokens=shard_tokens)
+        if error.errno == errno.ENOSPC:
             what = f"disk full while writing {dataset.num_bytes} bytes of text as tokens"
             raise DiskFullError(what, where=str(folder), fix="free some space and run the same command again") from None
         raise

@@ -61,7 +61,7 @@ class FinetuneConfig(Config):
     epochs: Magnitude = Field(0.0, ge=0)
     """Passes over the training rows; 0 = trainer.num_steps decides."""
     trainer: TrainerConfig = TrainerConfig(
-        num_steps=500, global_batch_size=16, learning_rate=1e-3, schedule="linear", weight_decay=0.01, beta2=0.99, select="best"
+        num_steps=500, global_batch_size=8, learning_rate=5e-4, schedule="linear", weight_decay=0.01, beta2=0.99, select="best"
     )
     """How it is trained."""
 

@@ -14,9 +14,10 @@ from torch import Tensor, nn
 from adaptkit import data, models
 from adaptkit.adapters import attach
 from adaptkit.data.readers import Dataset
+from adaptkit.data.tokenizers import tokenizer_digest
 from adaptkit.errors import ConfigError, ModelError
 from adaptkit.pretrain.architecture import architecture
-from adaptkit.run import Run
+from adaptkit.run import Run, digest
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerFast
@@ -69,11 +70,12 @@ def prepare(config: PretrainConfig, run: Run, text: Text, ranks: Ranks) -> Start
         model, tokenizer = continued_model(config, text)
     else:
         model, tokenizer = None, models.load_tokenizer(_tokenizer_folder(run))
+    folders = {name: _shard_folder(run, part, tokenizer) for name, part in text.parts().items()}
     if ranks.rank == 0:
         for name, part in text.parts().items():
-            data.write_shards(part, tokenizer, _shard_folder(run, name))
+            data.write_shards(part, tokenizer, folders[name])
     ranks.share(None)
-    shards = {name: data.TokenShards.open(_shard_folder(run, name)) for name in text.parts()}
+    shards = {name: data.TokenShards.open(folder) for name, folder in folders.items()}
     if model is None:
         model = scratch_model(config, tokenizer, shards["train"].num_tokens)
     rows = _rows(config, model, shards)
@@ -136,8 +138,9 @@ def _tokenizer_folder(run: Run) -> Path:
     return run.path / "tokenizer"
 
 
-def _shard_folder(run: Run, name: str) -> Path:
-    return run.path / "shards" / name
+def _shard_folder(run: Run, part: Dataset, tokenizer: PreTrainedTokenizerFast) -> Path:
+    """Named by content: runs that read the same text with the same tokenizer share its tokens."""
+    return run.shards(digest([part.digest, tokenizer_digest(tokenizer)]))
 
 
 def _rows(config: PretrainConfig, model: nn.Module, shards: dict[str, Any]) -> dict[str, Source]:
