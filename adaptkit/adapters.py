@@ -195,13 +195,13 @@ def _matching(endings: list[str], linear: list[str]) -> list[str]:
 
 
 def _dequantise(model: PreTrainedModel, heads: list[str]) -> None:
-    """Give the heads floating-point weights: they train whole, and quantising spares the last matrix only."""
+    """Give the heads floating-point weights: they train whole, but loading in 4 bits spares at most the last matrix."""
     from bitsandbytes.functional import dequantize_4bit
     from bitsandbytes.nn import Linear4bit
     from torch.nn import Linear, Parameter
 
     for name, module in list(model.named_modules()):
-        if isinstance(module, Linear4bit) and name.startswith(tuple(f"{head}." for head in heads)):
+        if isinstance(module, Linear4bit) and any(name == head or name.startswith(f"{head}.") for head in heads):
             plain = Linear(module.in_features, module.out_features, bias=module.bias is not None)
             plain.weight = Parameter(dequantize_4bit(module.weight.data, module.weight.quant_state).float())
             plain.bias = module.bias

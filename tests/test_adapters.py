@@ -184,6 +184,18 @@ def test_what_is_saved_names_the_base_but_no_local_path(make, tmp_path):
     assert adapters.base_name("org/model") == "org/model"
 
 
+@pytest.mark.parametrize("family", ["bert-classes", "modernbert-classes"])
+def test_a_head_that_was_quantised_with_its_base_trains_whole_and_merges(make, family):
+    _, folder, auto = make(family, "lora")
+    four_bit = BitsAndBytesConfig(load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_compute_dtype=torch.float32)
+    base = auto.from_pretrained(folder, dtype=torch.float32, quantization_config=four_bit, device_map="cpu")
+    model = attach(base, AdapterConfig(kind="qlora", rank=4), seed=0)
+    _step(model)
+    expected = _logits(model)
+    assert any("dense.weight" in name for name, p in model.named_parameters() if p.requires_grad and "lora" not in name)
+    assert (_logits(merge(model)) - expected).abs().max() <= 1e-5
+
+
 def test_refusals_say_what_to_do(make):
     base, _, _ = make("llama", "lora")
     with pytest.raises(ModelError, match="did you mean 'q_proj'"):

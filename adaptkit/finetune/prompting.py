@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from adaptkit import models
 from adaptkit.errors import DataError
 from adaptkit.finetune.likelihood import score_choices
 from adaptkit.finetune.outcome import Meter, Outcome, check_labels, label_rows, label_scores
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
 
 TEMPLATES = ("{text}\nLabel:", "Text: {text}\nThis is", "Q: {text}\nA:")
 SHOTS = (4, 0, 8, 2, 16)
+SHOTS_MASKED = (0, 2, 1, 4, 3)  # a masked LM reads the examples anew for every item, so they are few
 CONTENT_FREE = ("N/A", "", "[MASK]")
 
 
@@ -39,10 +41,10 @@ class Format:
     lower: bool
 
 
-def formats(trials: int) -> list[Format]:
+def formats(trials: int, shots: Sequence[int] = SHOTS) -> list[Format]:
     """The first `trials` settings of one fixed list; the four dials turn at different speeds, so all combinations come."""
     return [
-        Format(TEMPLATES[i % 3], SHOTS[i % 5], normalised=bool(i % 2), lower=bool(i // 2 % 2))
+        Format(TEMPLATES[i % 3], shots[i % 5], normalised=bool(i % 2), lower=bool(i // 2 % 2))
         for i in range(trials)
     ]  # fmt: skip
 
@@ -73,7 +75,8 @@ def prompt_rows(
     meter = Meter()
     with meter.running():
         prompter = _Prompter(model, tokenizer, train, label_names, seed, meter)
-        tried = [(fmt, label_scores(label_rows(dev, label_names, prompter.probabilities(dev, fmt)))) for fmt in formats(trials)]
+        settings = formats(trials, SHOTS if models.unwrap(model).can_generate() else SHOTS_MASKED)
+        tried = [(fmt, label_scores(label_rows(dev, label_names, prompter.probabilities(dev, fmt)))) for fmt in settings]
         best, scores = max(tried, key=lambda pair: pair[1][metric])
         rows = label_rows(test, label_names, prompter.probabilities(test, best))
     notes = [{**asdict(fmt), **result} for fmt, result in tried]
