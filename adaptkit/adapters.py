@@ -114,7 +114,8 @@ def keep_nf4_exact(model: PreTrainedModel) -> None:
 
     for name, module in model.named_modules():
         if isinstance(module, Linear4bit):
-            if getattr(module.weight.quant_state, "packing_format_for_cpu", False):
+            state = getattr(module.weight, "quant_state", None)  # None: a new head, made without a checkpoint's weights
+            if getattr(state, "packing_format_for_cpu", False):
                 raise ModelError("an evaluation pass has rounded its 4-bit weights", where=name, fix="load the base again")
             module.support_avx512bf16_for_cpu = False
 
@@ -203,7 +204,9 @@ def _dequantise(model: PreTrainedModel, heads: list[str]) -> None:
     for name, module in list(model.named_modules()):
         if isinstance(module, Linear4bit) and any(name == head or name.startswith(f"{head}.") for head in heads):
             plain = Linear(module.in_features, module.out_features, bias=module.bias is not None)
-            plain.weight = Parameter(dequantize_4bit(module.weight.data, module.weight.quant_state).float())
+            state = getattr(module.weight, "quant_state", None)
+            weight = dequantize_4bit(module.weight.data, state) if state is not None else module.weight.data
+            plain.weight = Parameter(weight.float())
             plain.bias = module.bias
             model.set_submodule(name, plain)
 

@@ -8,6 +8,7 @@ import random
 import pytest
 import torch
 from peft import PeftModel
+from safetensors import safe_open
 from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification, AutoTokenizer, BertConfig, LlamaConfig
 
 from adaptkit import models
@@ -115,6 +116,20 @@ def test_encoder_heads_and_label_words_learn_too(world, tmp_path, kind, base, ad
     assert result.metrics["accuracy"] > 0.8
     kind = "BertForSequenceClassification" if base == "masked" else "LlamaForCausalLM"
     assert read_json(run.model / "config.json")["architectures"] == [kind]
+
+
+def test_qlora_on_an_encoder_trains_the_head_that_its_checkpoint_lacks(world, tmp_path):
+    config = _config(world, "classify", "qlora", "masked", num_steps=4)
+    run = _run(tmp_path, config)
+    finetune(config, run)
+    assert run.manifest()["merge_difference"] <= 1e-5
+    assert any("pooler" in name and "modules_to_save" not in name for name in _names(run.adapter / "adapter_model.safetensors"))
+    assert "quantization_config" not in read_json(run.model / "config.json")
+
+
+def _names(path) -> list[str]:
+    with safe_open(path, "pt") as file:
+        return list(file.keys())
 
 
 @pytest.mark.parametrize("kind", ["sft", "chat"])
