@@ -100,7 +100,9 @@ def save_adapter(model: PeftModel, folder: str | Path, *, base: str) -> None:
     name = base_name(base)
     settings = {**read_json(settings_path), "base_model_name_or_path": name}
     write_json(settings_path, settings)
-    write_text(folder / "README.md", _card(settings, name, sum(p.numel() for p in model.parameters() if p.requires_grad)))
+    four_bit = getattr(model.get_base_model(), "is_loaded_in_4bit", False)
+    precision = "4-bit NF4 while training: dequantise it before merging" if four_bit else "as stored"
+    write_text(folder / "README.md", _card(settings, name, precision, sum(p.numel() for p in model.parameters() if p.requires_grad)))
 
 
 def keep_nf4_exact(model: PreTrainedModel) -> None:
@@ -233,7 +235,7 @@ def _dequantized(model: PeftModel) -> PeftModel:
     return model.eval()
 
 
-def _card(settings: dict, base: str, num_trained: int) -> str:
+def _card(settings: dict, base: str, precision: str, num_trained: int) -> str:
     method = "DoRA" if settings["use_dora"] else "rsLoRA" if settings["use_rslora"] else "LoRA"
     whole = ", ".join(settings["modules_to_save"] or []) or "none"
     return f"""---
@@ -246,6 +248,7 @@ tags: [{method.lower()}, adaptkit]
 | | |
 | --- | --- |
 | base model | `{base}` |
+| base precision | {precision} |
 | method | {method}, rank {settings["r"]}, alpha {settings["lora_alpha"]:g}, dropout {settings["lora_dropout"]:g} |
 | adapted layers | {", ".join(sorted(settings["target_modules"]))} |
 | modules trained whole | {whole} |

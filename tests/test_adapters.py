@@ -181,6 +181,8 @@ def test_what_is_saved_names_the_base_but_no_local_path(make, tmp_path):
     texts = [p.read_text() for p in (tmp_path / "adapter").iterdir() if p.suffix in (".json", ".md")]
     assert len(texts) == 2 and not any(str(tmp_path) in text or "More Information Needed" in text for text in texts)
     assert all("llama@sha256:" in text for text in texts)
+    save_adapter(attach(make("llama", "qlora")[0], AdapterConfig(kind="qlora"), seed=0), tmp_path / "q", base=str(folder))
+    assert "4-bit NF4" in (tmp_path / "q" / "README.md").read_text()
     assert adapters.base_name("org/model") == "org/model"
 
 
