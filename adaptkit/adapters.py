@@ -102,7 +102,8 @@ def save_adapter(model: PeftModel, folder: str | Path, *, base: str) -> None:
     write_json(settings_path, settings)
     four_bit = getattr(model.get_base_model(), "is_loaded_in_4bit", False)
     precision = "4-bit NF4 while training: dequantise it before merging" if four_bit else "as stored"
-    write_text(folder / "README.md", _card(settings, name, precision, sum(p.numel() for p in model.parameters() if p.requires_grad)))
+    num_trained = sum(p.numel() for p in model.parameters() if p.requires_grad)
+    write_text(folder / "README.md", _card(settings, name, precision, num_trained))
 
 
 def keep_nf4_exact(model: PreTrainedModel) -> None:
