@@ -125,8 +125,7 @@ def _tokens_per_step(task: TaskConfig) -> float:
 
     rows = read(task.train).rows[:SAMPLE_ROWS]
     length = sum(len(row.text.encode()) for row in rows) / len(rows) / BYTES_PER_TOKEN
-    usual = FinetuneConfig.model_fields
-    return min(length, usual["max_length"].default) * usual["trainer"].default.global_batch_size
+    return min(length, task.max_length) * FinetuneConfig.model_fields["trainer"].default.global_batch_size
 
 
 def build_stages(config: StudyConfig, budget: Budget) -> list[Stage]:
@@ -154,73 +153,53 @@ def arms_on(config: StudyConfig, task: TaskConfig) -> list[Arm]:
 
 
 def _language_stages(config: StudyConfig, budget: Budget, job: str) -> list[Stage]:
-    needs = ("base", "tokenizer")
-    tuning = (
-        [
-            Stage(
-                f"tune.{job}.{i}",
-                "language",
-                f"{job}: learning rate {i + 1} of {budget.trials}",
-                {"job": job, "seed": 0, "fraction": 1.0, "flops": budget.language_trial, "trial": i},
-                needs,
-                budget.language_trial,
-            )
-            for i in range(budget.trials)
-        ]
-        if budget.trials > 1
-        else []
-    )
-    fractions = [1.0] if job == "placebo" else config.fractions
-    main = [
-        Stage(
-            language_id(job, seed, fraction),
-            "language",
-            f"{job}: seed {seed}, {fraction:.0%} of the text",
-            {"job": job, "seed": seed, "fraction": fraction, "flops": budget.language_main * fraction, "trial": None},
-            (*needs, *(s.id for s in tuning)),
-            budget.language_main * fraction,
+    def stage(stage_id: str, what: str, seed: int, fraction: float, flops: float, trial: int | None, needs: tuple = ()) -> Stage:
+        params = {"job": job, "seed": seed, "fraction": fraction, "flops": flops, "trial": trial}
+        return Stage(stage_id, "language", f"{job}: {what}", params, ("base", "tokenizer", *needs), flops)
+
+    tuning = [
+        stage(f"tune.{job}.{i}", f"learning rate {i + 1} of {budget.trials}", 0, 1.0, budget.language_trial, i)
+        for i in range(budget.trials if budget.trials > 1 else 0)
+    ]
+    tuned = tuple(tried.id for tried in tuning)
+    return tuning + [
+        stage(
+            language_id(job, seed, share),
+            f"seed {seed}, {share:.0%} of the text",
+            seed,
+            share,
+            budget.language_main * share,
+            None,
+            tuned,
         )
-        for fraction in reversed(fractions)
+        for share in reversed([1.0] if job == "placebo" else config.fractions)
         for seed in range(config.seeds)
     ]
-    return tuning + main
 
 
 def _task_stages(config: StudyConfig, budget: Budget, task: str, arm: Arm) -> list[Stage]:
     """Probe and prompt do their `trials` within the stage; trained adaptations get tuning stages."""
-
-    def origin(seed: int) -> str:
-        return language_id(arm.origin_job, seed, 1.0) if arm.origin_job else "base"
-
     trained = arm.adaptation in TRAINABLE
-    tuning = (
-        [
-            Stage(
-                f"tune.{task}.{arm.name}.{i}",
-                "task",
-                f"{arm.name} on {task}: learning rate {i + 1} of {budget.trials}",
-                {"task": task, "arm": arm.name, "seed": 0, "flops": budget.task_trial, "trial": i},
-                ("prepare", origin(0)),
-                budget.task_trial,
-            )
-            for i in range(budget.trials)
-        ]
-        if trained and budget.trials > 1
-        else []
-    )
-    flops = budget.task_main if trained else 0.0
-    main = [
-        Stage(
-            task_id(task, arm.name, seed),
-            "task",
-            f"{arm.name} on {task}: seed {seed}",
-            {"task": task, "arm": arm.name, "seed": seed, "flops": flops, "trial": None},
-            ("prepare", origin(seed), *(s.id for s in tuning)),
-            flops,
-        )
-        for seed in range(config.seeds)
+
+    def stage(stage_id: str, what: str, seed: int, flops: float, trial: int | None, needs: tuple = ()) -> Stage:
+        params = {"task": task, "arm": arm.name, "seed": seed, "flops": flops, "trial": trial}
+        origin = language_id(arm.origin_job, seed, 1.0) if arm.origin_job else "base"
+        return Stage(stage_id, "task", f"{arm.name} on {task}: {what}", params, ("prepare", origin, *needs), flops)
+
+    tuning = [
+        stage(f"tune.{task}.{arm.name}.{i}", f"learning rate {i + 1} of {budget.trials}", 0, budget.task_trial, i)
+        for i in range(budget.trials if trained and budget.trials > 1 else 0)
     ]
-    return tuning + main
+    needs = tuple(tried.id for tried in tuning)
+    flops = budget.task_main if trained else 0.0
+    first = stage(task_id(task, arm.name, 0), "seed 0", 0, flops, None, needs)
+    # Nothing is random in a probe of the base: the other seeds wait for the first and find its run.
+    needs += (first.id,) if arm.name == "generic+probe" else ()
+    return (
+        tuning
+        + [first]
+        + [stage(task_id(task, arm.name, seed), f"seed {seed}", seed, flops, None, needs) for seed in range(1, config.seeds)]
+    )
 
 
 def language_id(job: str, seed: int, fraction: float) -> str:

@@ -20,7 +20,7 @@ from adaptkit.run import Run, digest, file_digest, write_jsonl
 
 PASSAGE_BYTES = 1024
 TEST_SHARE, DEV_SHARE = 0.1, 0.05
-MAX_TEST_PASSAGES, MAX_DEV_PASSAGES, MAX_DEV_ROWS = 200, 60, 500
+MAX_TEST_PASSAGES, MAX_DEV_PASSAGES, MAX_DEV_ROWS = 200, 60, 300
 WANT = {"classify": "labelled", "label_words": "labelled", "generate": "sft"}
 
 

@@ -14,7 +14,7 @@ from adaptkit.data.readers import DataConfig
 from adaptkit.pretrain.recipe import SizeConfig, TokenizerConfig
 from adaptkit.trainer.config import TrainerConfig
 
-GENERAL_BYTES, DOMAIN_BYTES = 6_000_000, 6_000_000
+GENERAL_BYTES, DOMAIN_BYTES, NUM_FUNCTIONS = 6_000_000, 6_000_000, 3_000
 ARMS = ["generic+prompt", "generic+probe", "generic+lora", "continued+full", "scratch+full", "placebo+full"]
 
 
@@ -22,17 +22,17 @@ def quickstart_config(root: Path) -> StudyConfig:
     """The study of `adaptkit compare --quickstart`; its corpus is collected once and kept under `root`."""
     from adaptkit.data.corpus import offline_corpus
 
-    corpus = offline_corpus(root / "corpus", GENERAL_BYTES, DOMAIN_BYTES)
+    corpus = offline_corpus(root / "corpus", GENERAL_BYTES, DOMAIN_BYTES, NUM_FUNCTIONS)
 
     def corpora(path: Path) -> CorpusConfig:
         return CorpusConfig(train=DataConfig(files=[str(path)]))
 
     return StudyConfig(
         name="quickstart",
-        base_flops=7e12,
+        base_flops=6e12,
         domain=corpora(corpus.domain),
         general=corpora(corpus.general),
-        tasks=[TaskConfig(name="package", train=DataConfig(files=[str(corpus.functions)]))],
+        tasks=[TaskConfig(name="package", max_length=96, train=DataConfig(files=[str(corpus.functions)]))],
         arms=ARMS,
         budget=BudgetConfig(amount=2e12, task_share=0.4, trials=3, trial_share=0.15),
         size=SizeConfig(params=600_000, seq_len=128),

@@ -16,7 +16,7 @@ from pydantic import model_validator
 from adaptkit.adapters import AdapterConfig
 from adaptkit.compare.arms import Arm
 from adaptkit.compare.budget import BudgetConfig
-from adaptkit.config import Config, Magnitude
+from adaptkit.config import Config, Count, Magnitude
 from adaptkit.data.readers import DataConfig
 from adaptkit.errors import EXIT_TIE, EXIT_WINNER
 from adaptkit.pretrain.recipe import SizeConfig, TokenizerConfig
@@ -49,6 +49,8 @@ class TaskConfig(CorpusConfig):
     """A classification head, the language model's own words for the labels, or free text."""
     metric: str = ""
     """accuracy or macro_f1; rouge_l or exact_match for free text. Empty takes the first."""
+    max_length: Count = 256
+    """Tokens after which a text is cut, for every trained arm and probe."""
     max_epochs: int = 8
     """Passes over the labelled rows at most: the budget is a ceiling, not a duty."""
 

@@ -21,7 +21,8 @@ if TYPE_CHECKING:
     from adaptkit.data.readers import Dataset
 
 # Centres of the learning rates tried, relative to training all weights from scratch.
-FULL_RATE, LORA_RATE = 0.3, 1.0
+FULL_RATE, LORA_RATE = 0.3, 0.6
+EVALUATIONS = 4
 
 
 def task(folder: StudyFolder, threads: int, *, task: str, arm: str, seed: int, flops: float, trial: int | None) -> dict[str, Any]:
@@ -108,7 +109,7 @@ def _method(task: TaskConfig, arm: Arm, seed: int, label_names: list[str]) -> An
     if arm.adaptation == "probe":
         from adaptkit.finetune.probe import probe_rows
 
-        return partial(probe_rows, label_names=label_names)
+        return partial(probe_rows, label_names=label_names, max_length=task.max_length)
     from adaptkit.finetune.prompting import prompt_rows
 
     return partial(prompt_rows, label_names=label_names, seed=seed)
@@ -119,21 +120,26 @@ def _trained(
 ) -> dict[str, Any]:
     from adaptkit.finetune.recipe import FinetuneConfig, finetune
 
-    rate = _rates(folder, arm)[trial] if trial is not None else _best_rate(folder, task, arm)
+    tuning = trial is not None
+    rate = _rates(folder, arm)[trial] if tuning else _best_rate(folder, task, arm)
     settings = FinetuneConfig(
         name=f"{task.name}-{arm.name}",
         task=task.name,
         base=str(origin),
         kind="sft" if task.kind == "generate" else task.kind,
         adapter=folder.config.adapter.model_copy(update={"kind": adapter_kind(folder.config, arm.adaptation)}),
-        **{part: DataConfig(files=[str(_path(folder, task, part))]) for part in ("train", "dev", "test")},
+        max_length=task.max_length,
+        # A trial is judged on dev rows at its end; a run also keeps its best weights on the way and is tested.
+        **{part: DataConfig(files=[str(_path(folder, task, part))]) for part in ("train", "dev", "test")[: 2 if tuning else 3]},
     )
     steps = _affordable_steps(task, settings, origin, flops)
-    trainer = settings.trainer.model_copy(update={"num_steps": steps, "learning_rate": rate, "seed": seed, "threads": threads})
+    when = {"select": "last"} if tuning else {"select": "best", "eval_every": max(1, steps // EVALUATIONS)}
+    when |= {"num_steps": steps, "learning_rate": rate, "seed": seed, "threads": threads}
+    trainer = settings.trainer.model_copy(update=when)
     settings = settings.model_copy(update={"trainer": trainer})
     run = folder.open(settings.name, settings)
     finetune(settings, run, score=partial(score_rows, task))
-    tidy(run, keep_model=trial is None)
+    tidy(run, keep_model=not tuning)
     return {"run": run.path.name, "suite": task.name, "learning_rate": rate, "dev": _dev(run, task)}
 
 

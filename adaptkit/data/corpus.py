@@ -31,9 +31,13 @@ from adaptkit.data.python_source import docstrings, functions, parse, prose, str
 from adaptkit.errors import DataError
 from adaptkit.run import digest, file_digest, read_json, write_json, write_jsonl
 
-RECIPE = 1  # raise when the text this module makes changes
-LABELS = ("torch", "transformers", "numpy", "scipy", "sklearn", "pandas", "sympy", "networkx")
+RECIPE = 2  # raise when the text this module makes changes
+LABELS = ("transformers", "pandas", "sympy", "networkx")
 OTHERS = (
+    "torch",
+    "numpy",
+    "scipy",
+    "sklearn",
     "python",
     "datasets",
     "huggingface_hub",

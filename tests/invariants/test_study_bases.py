@@ -1,0 +1,80 @@
+"""Studies on bases that users bring: any causal or masked architecture from a local folder, every kind of task."""
+
+import pytest
+from tiny_study import backwards, study_config, write_texts
+from transformers import BertConfig, GPTNeoXConfig, Qwen3Config
+
+from adaptkit import models
+from adaptkit.compare.study import compare
+from adaptkit.data.tokenizers import train_tokenizer
+from adaptkit.errors import ConfigError, ModelError
+from adaptkit.run import read_json, read_jsonl
+
+SIZE = {"vocab_size": 512, "hidden_size": 64, "intermediate_size": 128, "num_hidden_layers": 2, "num_attention_heads": 4}
+SHAPES = {
+    "qwen3": ("causal", Qwen3Config(**SIZE, num_key_value_heads=2, head_dim=16, max_position_embeddings=128)),
+    "gpt_neox": ("causal", GPTNeoXConfig(**SIZE, max_position_embeddings=128)),
+    "bert": ("masked", BertConfig(**SIZE, max_position_embeddings=128)),
+}
+SMALL = ("budget.amount=6e10", "budget.trials=1", "seeds=1", "tasks.0.max_epochs=1")
+
+
+@pytest.fixture(scope="module")
+def texts(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("texts")
+    write_texts(folder)
+    return folder
+
+
+def save_base(folder, name, texts):
+    """A randomly initialised model with a tokenizer of its own, as a HF folder."""
+    kind, shape = SHAPES[name]
+    prose = [row["text"] for row in read_jsonl(texts / "general.jsonl")]
+    tokenizer = train_tokenizer(prose, "wordpiece" if kind == "masked" else "bpe", SIZE["vocab_size"], masked=kind == "masked")
+    models.save(models.build(shape, kind, seed=0), tokenizer, folder)
+    return folder
+
+
+def study_on(base, texts, *overrides):
+    return study_config(texts, f"base={base}", "base_flops=0", *SMALL, *overrides)
+
+
+def scores_of(outcome, root, task):
+    rows = read_json(outcome.study_path / "study.json")["results"]
+    return {row["arm"]: read_json(root / row["run"] / "eval" / f"{row['suite']}.json")["metrics"] for row in rows if row["task"] == task}
+
+
+def test_a_qwen3_folder_with_labels_in_words(texts, tmp_path):
+    base = save_base(tmp_path / "base", "qwen3", texts)
+    config = study_on(base, texts, "tasks.0.kind=label_words", "arms=[generic+prompt, generic+full, continued+lora]", "continue_with=lora")
+    outcome = compare(config, tmp_path / "runs")
+    language = scores_of(outcome, tmp_path / "runs", "language")
+    assert language["generic+full"]["bits_per_byte"] < language["generic+prompt"]["bits_per_byte"]
+    assert scores_of(outcome, tmp_path / "runs", "mood").keys() == {"generic+prompt", "generic+full", "continued+lora"}
+    assert outcome.exit_code == 3 and "one seed" in outcome.verdict_line
+
+
+def test_a_gpt_neox_folder_with_free_text(texts, tmp_path):
+    answers = [{"prompt": f"turn {word}", "completion": backwards(word)} for word in ("engine", "model", "nurse", "dose", "sample") * 30]
+    (texts / "turn.jsonl").write_text("".join(f'{{"prompt": "{a["prompt"]} {i}", "completion": "{a["completion"]}"}}\n' for i, a in enumerate(answers)))
+    base = save_base(tmp_path / "base", "gpt_neox", texts)
+    tasks = f"tasks=[{{name: turn, kind: generate, metric: exact_match, max_epochs: 2, train: {{files: [{texts / 'turn.jsonl'}]}}}}]"
+    config = study_on(base, texts, tasks, "arms=[generic+prompt, generic+probe, generic+qlora]")
+    outcome = compare(config, tmp_path / "runs")
+    scores = scores_of(outcome, tmp_path / "runs", "turn")
+    assert scores.keys() == {"generic+prompt", "generic+qlora"}, "a probe gives labels, not text"
+    assert all({"rouge_l", "exact_match"} <= found.keys() for found in scores.values())
+
+
+def test_a_masked_base_is_judged_on_its_task(texts, tmp_path):
+    base = save_base(tmp_path / "base", "bert", texts)
+    arms = "arms=[generic+prompt, generic+probe, continued+full, scratch+full]"
+    with pytest.raises(ConfigError, match="masked base gives no bits per byte"):
+        compare(study_on(base, texts, arms), tmp_path / "refused")
+    outcome = compare(study_on(base, texts, arms, "primary=mood", "tokenizer.kind=wordpiece"), tmp_path / "runs")
+    assert [task["name"] for task in read_json(outcome.study_path / "study.json")["tasks"]] == ["mood"]
+
+
+def test_an_unreachable_hub_id_says_what_to_do(texts, tmp_path):
+    with pytest.raises(ModelError, match="hf download acme/base"):
+        compare(study_on("acme/base", texts), tmp_path)
