@@ -97,9 +97,9 @@ class Writer:
         rows = []
         for step in range(10, steps + 1, 10):
             loss = final + 3.2 * (step / 10) ** -0.8 + self.rng.normal(0, 0.05)
-            rows.append({"step": step, "loss": loss, "learning_rate": 1e-3, "tokens": step * tokens_per_step})
+            rows.append({"step": step, "loss": loss, "learning_rate": 1e-3, "tokens_seen": step * tokens_per_step})
             if step % 50 == 0:
-                rows.append({"step": step, "eval_loss": final + 3.3 * (step / 10) ** -0.8, "tokens": step * tokens_per_step})
+                rows.append({"step": step, "eval_loss": final + 3.3 * (step / 10) ** -0.8, "tokens_seen": step * tokens_per_step})
         write_jsonl(run.metrics_path, rows)
 
 

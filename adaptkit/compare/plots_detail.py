@@ -125,7 +125,7 @@ def learning_curves(panels: Sequence[tuple[ArmInfo, str, list[list[dict[str, Any
 
 def curve(rows: Sequence[dict[str, Any]], key: str) -> list[tuple[float, float]]:
     """(tokens, or steps where no tokens were counted; value) of the metrics rows that have `key`."""
-    return [(float(row.get("tokens", row.get("step", 0))), float(row[key])) for row in rows if row.get(key) is not None]
+    return [(float(row.get("tokens_seen", row.get("step", 0))), float(row[key])) for row in rows if row.get(key) is not None]
 
 
 def _curve_panel(
