@@ -186,15 +186,21 @@ class _RayPool:
         self.study, self.ray = study, ray
         self.slots = 10_000  # Ray queues what its nodes cannot take yet
         gpus = 1 if ray.cluster_resources().get("GPU") else 0
-        self.task = ray.remote(num_cpus=1, num_gpus=gpus, max_retries=0)(run_stage)
+        self.task = ray.remote(num_cpus=1, num_gpus=gpus, max_retries=0)(_on_node)
         self.running: dict[Any, str] = {}
 
     def start(self, stage: Stage) -> None:
-        self.running[self.task.remote(self.study, stage, 1)] = stage.id
+        self.running[self.task.remote(Path.cwd(), self.study, stage)] = stage.id
 
     def wait(self) -> list[str]:
         done, _ = self.ray.wait(list(self.running), num_returns=1)
         return [self.running.pop(reference) for reference in done]
+
+
+def _on_node(folder: Path, study: Path, stage: Stage) -> None:
+    """Entry of a Ray task: paths in a study are relative to where it was started."""
+    os.chdir(folder)
+    run_stage(study, stage, 1)
 
 
 @contextmanager

@@ -86,6 +86,14 @@ def _scores(study: Path, root: Path) -> dict:
     }  # fmt: skip
 
 
+def test_ray_gives_what_local_processes_give(texts, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    small = ("seeds=1", "budget.trials=1", "arms=[generic+prompt, scratch+full]")
+    local, on_ray = Path("local"), Path("ray")
+    outcomes = [compare(study_config(texts, *small), root, executor=name) for root, name in ((local, "local"), (on_ray, "ray"))]
+    assert _scores(outcomes[0].study_path, local) == _scores(outcomes[1].study_path, on_ray)
+
+
 def test_held_out_text_is_in_no_training_file(finished):
     outcome, root = finished
     data = root / read_json(outcome.study_path / "stages" / "prepare.json")["run"]

@@ -1,5 +1,7 @@
 """Studies on bases that users bring: any causal or masked architecture from a local folder, every kind of task."""
 
+import json
+
 import pytest
 from tiny_study import backwards, study_config, write_texts
 from transformers import BertConfig, GPTNeoXConfig, Qwen3Config
@@ -40,13 +42,14 @@ def study_on(base, texts, *overrides):
 
 
 def scores_of(outcome, root, task):
-    rows = read_json(outcome.study_path / "study.json")["results"]
-    return {row["arm"]: read_json(root / row["run"] / "eval" / f"{row['suite']}.json")["metrics"] for row in rows if row["task"] == task}
+    rows = [row for row in read_json(outcome.study_path / "study.json")["results"] if row["task"] == task]
+    return {row["arm"]: read_json(root / row["run"] / "eval" / f"{row['suite']}.json")["metrics"] for row in rows}
 
 
 def test_a_qwen3_folder_with_labels_in_words(texts, tmp_path):
     base = save_base(tmp_path / "base", "qwen3", texts)
-    config = study_on(base, texts, "tasks.0.kind=label_words", "arms=[generic+prompt, generic+full, continued+lora]", "continue_with=lora")
+    arms = "arms=[generic+prompt, generic+full, continued+lora]"
+    config = study_on(base, texts, "tasks.0.kind=label_words", arms, "continue_with=lora")
     outcome = compare(config, tmp_path / "runs")
     language = scores_of(outcome, tmp_path / "runs", "language")
     assert language["generic+full"]["bits_per_byte"] < language["generic+prompt"]["bits_per_byte"]
@@ -55,11 +58,13 @@ def test_a_qwen3_folder_with_labels_in_words(texts, tmp_path):
 
 
 def test_a_gpt_neox_folder_with_free_text(texts, tmp_path):
-    answers = [{"prompt": f"turn {word}", "completion": backwards(word)} for word in ("engine", "model", "nurse", "dose", "sample") * 30]
-    (texts / "turn.jsonl").write_text("".join(f'{{"prompt": "{a["prompt"]} {i}", "completion": "{a["completion"]}"}}\n' for i, a in enumerate(answers)))
+    words = ("engine", "model", "nurse", "dose", "sample") * 30
+    rows = [{"prompt": f"turn {word} {i}", "completion": backwards(word)} for i, word in enumerate(words)]
+    (texts / "turn.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    train = {"files": [str(texts / "turn.jsonl")]}
+    task = {"name": "turn", "kind": "generate", "metric": "exact_match", "max_epochs": 2, "train": train}
     base = save_base(tmp_path / "base", "gpt_neox", texts)
-    tasks = f"tasks=[{{name: turn, kind: generate, metric: exact_match, max_epochs: 2, train: {{files: [{texts / 'turn.jsonl'}]}}}}]"
-    config = study_on(base, texts, tasks, "arms=[generic+prompt, generic+probe, generic+qlora]")
+    config = study_on(base, texts, f"tasks={json.dumps([task])}", "arms=[generic+prompt, generic+probe, generic+qlora]")
     outcome = compare(config, tmp_path / "runs")
     scores = scores_of(outcome, tmp_path / "runs", "turn")
     assert scores.keys() == {"generic+prompt", "generic+qlora"}, "a probe gives labels, not text"
