@@ -71,7 +71,7 @@ def test_crossing_beyond_the_data_is_called_an_extrapolation():
 def test_no_crossing_is_not_within_reach():
     found = cross(curve("scratch", 5.0, 0.05), curve("continued", 3.0, 0.05))
     assert found.status == "beyond" and math.isinf(found.num_bytes)
-    assert "does not catch continued+full within 100x of your data" in found.sentence
+    assert "does not catch continued+full within 100x of the text read" in found.sentence
 
 
 def test_ahead_everywhere_is_said_so():

@@ -11,7 +11,7 @@ from adaptkit.compare.arms import TRAINABLE, Arm, language_jobs
 from adaptkit.compare.executor import result
 from adaptkit.compare.plan import Plan, arms_on, language_id, task_id
 from adaptkit.compare.study import StudyConfig
-from adaptkit.run import Run, write_json
+from adaptkit.run import Run, read_json, write_json
 
 HELD_EQUAL = [
     "every arm may spend the same FLOPs per seed, its tuning trials included",
@@ -110,8 +110,20 @@ def _language_results(config: StudyConfig, study: Path, tuning: Tuning) -> list[
                 outcome = _language_outcome(study, arm, seed, fraction)
                 paid_by = [outcome["run"]] if arm.language_job else []
                 tuned_by = tuning.get(arm.language_job or "", []) if fraction == 1 else []
-                rows.append(_row(arm, seed, fraction, outcome["score_run"], "language", paid_by, tuned_by))
+                row = _row(arm, seed, fraction, outcome["score_run"], "language", paid_by, tuned_by)
+                rows.append(row | {"text_bytes": _text_bytes(config, study, arm, outcome["run"], fraction)})
     return rows
+
+
+def _text_bytes(config: StudyConfig, study: Path, arm: Arm, run: str | None, fraction: float) -> float:
+    """Bytes of domain text a language model read, each counted once: what its tokens hold, at most all there was."""
+    if arm.language_job is None or arm.origin == "placebo":
+        return 0.0
+    made = Run(study.parent / run)
+    tokens, held = read_json(made.cost_path)["tokens"], made.manifest()["tokenizer"]["bytes_per_token"]
+    replayed = config.replay_share if arm.origin == "continued" else 0.0
+    there = fraction * result(study, "prepare")["facts"]["domain"]["train"]["num_bytes"]
+    return min(there, tokens * (1 - replayed) * held)
 
 
 def _task_results(config: StudyConfig, study: Path, tuning: Tuning) -> list[dict[str, Any]]:

@@ -90,6 +90,8 @@ class Cell:
     """The metric on the development split, on which arms are picked."""
     cost: Cost
     paid_by: tuple[Path, ...] = ()
+    text_bytes: float | None = None
+    """Bytes of domain text that the language model read, each counted once."""
 
 
 @dataclass
@@ -271,6 +273,7 @@ class _Reader:
             dev=scores.get("dev", {}).get(metric),
             cost=total_cost(paid_by).plus(total_cost(tuned_by), 1 / len(study["seeds"])),
             paid_by=paid_by,
+            text_bytes=row.get("text_bytes"),
         )
 
     def baseline(self, row: dict[str, Any]) -> Cell:

@@ -54,7 +54,7 @@ class Crossing:
     """The amount of text D* from which `arm` is as good as `against` and stays so.
 
     Attributes:
-        status: `at` (D* found), `already` (ahead at every amount tested), `beyond` (not within 100x of the data).
+        status: `at` (D* found), `already` (ahead at every amount tested), `beyond` (not within 100x of the text read).
         num_bytes, low, high: D* and its interval; 0 stands for below the smallest amount tested, inf for beyond 100x.
     """
 
@@ -88,7 +88,8 @@ def measure(results: Results) -> Scaling | None:
     pairs = [(arm, fraction) for arm, fractions in amounts.items() for fraction in fractions]
     replicates = resample({_key(arm, f): tables_of(results.of(language.name, arm, f), language.metric) for arm, f in pairs})
     curves = tuple(
-        _curve(arm, results.arm(arm).origin, fractions, total, replicates, results.confidence) for arm, fractions in amounts.items()
+        _curve(arm, results.arm(arm).origin, _sizes(results, language.name, arm, total), replicates, results.confidence)
+        for arm in amounts
     )
     return Scaling(curves, _crossings(curves, results.confidence))
 
@@ -97,13 +98,21 @@ def _fractions(results: Results, task: str, arm: str) -> list[float]:
     return sorted({cell.fraction for cell in results.cells if cell.task == task and cell.arm == arm})
 
 
+def _sizes(results: Results, task: str, arm: str, total: float) -> dict[float, float]:
+    """Share of the text -> bytes of it that the arm read, mean over seeds: a small budget does not reach the end."""
+    sizes = {}
+    for fraction in _fractions(results, task, arm):
+        read = [cell.text_bytes or fraction * total for cell in results.of(task, arm, fraction)]
+        sizes[fraction] = sum(read) / len(read)
+    return sizes
+
+
 def _key(arm: str, fraction: float) -> str:
     return f"{arm}@{fraction}"
 
 
-def _curve(arm: str, origin: str, fractions: list[float], total: float, replicates: Replicates, confidence: float) -> Curve:
-    keys = [_key(arm, f) for f in fractions]
-    sizes = np.array(fractions) * total
+def _curve(arm: str, origin: str, read: dict[float, float], replicates: Replicates, confidence: float) -> Curve:
+    keys, sizes = [_key(arm, fraction) for fraction in read], np.array(list(read.values()))
     law = fit(sizes, np.array([replicates.mean(key) for key in keys]))
     laws = fit(sizes, np.stack([replicates.widened(key, confidence) for key in keys], axis=1))
     low, high = np.quantile(laws.exponent, [0.5 - confidence / 2, 0.5 + confidence / 2])
@@ -196,8 +205,8 @@ def _sentence(origin: str, other: Curve, status: str, found: tuple[float, float,
     if status == "already":
         return f"{origin} is level with or ahead of {other.arm} at every amount tested ({interval})"
     if status == "beyond":
-        return f"{origin} does not catch {other.arm} within {REACH:g}x of your data ({interval})"
-    beyond = f", {at / largest:.1f}x your data: an extrapolation" if at > largest else ""
+        return f"{origin} does not catch {other.arm} within {REACH:g}x of the text read ({interval})"
+    beyond = f", {at / largest:.1f}x the text read: an extrapolation" if at > largest else ""
     return f"{origin} catches {other.arm} from {size_text(at)} of text on ({interval}){beyond}"
 
 

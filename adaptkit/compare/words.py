@@ -122,6 +122,13 @@ def outcome_text(verdict: TaskVerdict) -> str:
     return {"pretrained": "pretraining wins", "generic": "generic wins", "tie": "tie"}[verdict.outcome]
 
 
+def share_read(results: Results) -> float | None:
+    """Largest share of the domain text that any arm read; None where runs do not tell."""
+    total = results.study.get("data", {}).get("domain", {}).get("train", {}).get("num_bytes")
+    read = [cell.text_bytes for cell in results.cells if cell.text_bytes]
+    return max(read) / total if read and total else None
+
+
 def limits(verdict: Verdict, results: Results) -> list[str]:
     """What a careful reader should hold against this study, worst first."""
     pair, found = verdict.main.versus_generic, []
@@ -130,6 +137,8 @@ def limits(verdict: Verdict, results: Results) -> list[str]:
         found.append("One seed: intervals cover the choice of test items, not the luck of training. No winner can be declared.")
     elif seeds == 2:
         found.append("Two seeds: the spread between trainings is barely measured; a 95 % interval can cover as little as 88 %.")
+    if (share := share_read(results)) is not None and share < 0.5:
+        found.append(f"The budget paid for reading {share:.1%} of the domain text: what the rest would add is the next question.")
     if pair is not None and pair.num_items < 300:
         found.append(f"{pair.num_items:,} test items are few: intervals are as wide as they are mostly for that reason.")
     if pair is not None and verdict.main.placebo is None:
