@@ -7,7 +7,9 @@ other's checkpoints.
 
 from __future__ import annotations
 
+import atexit
 import copy
+import gc
 import os
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any
@@ -77,6 +79,8 @@ class ReplicatedRanks(Ranks):
             torch.cuda.set_device(self.device)
         if not dist.is_initialized():
             dist.init_process_group("nccl" if self.device.type == "cuda" else "gloo")
+            # Left to the interpreter's teardown, gloo's threads now and then abort a process whose work is done.
+            atexit.register(_leave)
         self.rank, self.world_size = dist.get_rank(), dist.get_world_size()
 
     def wrap(self, module: nn.Module, dtype: torch.dtype) -> nn.Module:
@@ -146,6 +150,12 @@ class ShardedRanks(ReplicatedRanks):
             for name, weight in working.named_parameters():
                 if weight.requires_grad:
                     targets[name].copy_(self.whole(weight))
+
+
+def _leave() -> None:
+    """Free what still holds the process group, then the group."""
+    gc.collect()
+    dist.destroy_process_group()
 
 
 def join(parallel: str) -> Ranks:
