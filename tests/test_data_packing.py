@@ -151,7 +151,7 @@ def segments(batch: dict[str, torch.Tensor], row: int) -> list[slice]:
 
 @pytest.mark.parametrize("kind", ["llama", "bert", "modernbert"])
 def test_packed_loss_and_gradients_equal_separate_documents(shards: TokenShards, masked_shards: TokenShards, kind: str) -> None:
-    source = PackedTokens(shards, 384) if kind == "llama" else PackedTokens(masked_shards, 384, "masked")
+    source = PackedTokens(shards, 384) if kind == "llama" else PackedTokens(masked_shards, 384, "masked", separate="mask")
     shift = int(kind == "llama")
     model = tiny(kind, source.shards.index["vocab_size"])
     batch = source.collate([0, 1, len(source) - 1], seed=0, epoch=0)
@@ -174,7 +174,7 @@ def test_packed_loss_and_gradients_equal_separate_documents(shards: TokenShards,
 
 @pytest.mark.parametrize("kind", ["llama", "bert"])
 def test_no_gradient_crosses_documents(shards: TokenShards, masked_shards: TokenShards, kind: str) -> None:
-    source = PackedTokens(shards, 384) if kind == "llama" else PackedTokens(masked_shards, 384, "masked")
+    source = PackedTokens(shards, 384) if kind == "llama" else PackedTokens(masked_shards, 384, "masked", separate="mask")
     model = tiny(kind, source.shards.index["vocab_size"])
     batch = source.collate([0], seed=0, epoch=0)
     parts = segments(batch, 0)
@@ -213,7 +213,7 @@ def test_masking_rates_and_special_tokens(masked_shards: TokenShards) -> None:
 
 
 def test_without_a_block_mask_each_row_is_one_document(masked_shards: TokenShards) -> None:
-    source = PackedTokens(masked_shards, 40, "masked", block_mask=False)
+    source = PackedTokens(masked_shards, 40, "masked", separate="rows")
     batch = source.collate(list(range(len(source))), seed=0, epoch=0)
     assert batch["attention_mask"].shape == (len(source), 40)
     assert int(batch["attention_mask"].sum()) == masked_shards.num_tokens

@@ -85,6 +85,9 @@ class Contrast:
 
     separable = False
 
+    def prepare(self, batch):
+        return batch
+
     def items(self, batch):
         return torch.tensor(len(batch["input_ids"]))
 

@@ -16,7 +16,7 @@ from adaptkit.data.packing import PackedTokens
 from adaptkit.data.readers import DataConfig
 from adaptkit.errors import BudgetError, ConfigError, DataError, ModelError
 from adaptkit.pretrain.architecture import SizeConfig, default_learning_rate
-from adaptkit.pretrain.prepare import packs_exactly
+from adaptkit.pretrain.prepare import separation
 from adaptkit.pretrain.recipe import PretrainConfig, TokenizerConfig, pretrain
 from adaptkit.run import Run
 from adaptkit.trainer.config import TrainerConfig
@@ -262,7 +262,8 @@ def test_base_out_of_reach_too_short_or_of_another_kind(corpus, bases, tmp_path)
 
 def test_packing_is_tried_not_assumed(bases):
     kinds = {name: models.model_kind(path) for name, path in bases.items()}
-    found = {name: packs_exactly(models.load(bases[name], kind), kind) for name, kind in kinds.items()}
-    assert found == {"llama": True, "qwen3": True, "gpt_neox": True, "bert": True, "modernbert": True, "roberta": False}
+    found = {name: separation(models.load(bases[name], kind), kind, 24) for name, kind in kinds.items()}
+    ours = dict.fromkeys(("llama", "qwen3", "gpt_neox", "bert", "modernbert"), "positions")
+    assert found == {**ours, "roberta": "rows"}
     recurrent = transformers.MambaConfig(vocab_size=384, hidden_size=64, num_hidden_layers=2, state_size=4)
-    assert not packs_exactly(models.build(recurrent, "causal", seed=0), "causal")
+    assert separation(models.build(recurrent, "causal", seed=0), "causal", 24) == "rows"

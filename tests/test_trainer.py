@@ -138,6 +138,9 @@ class Poisoned:
     def __init__(self, bad: list[int], kind: str):
         self.bad, self.kind, self.inner = torch.tensor(bad), kind, CausalLM()
 
+    def prepare(self, batch):
+        return batch
+
     def items(self, batch):
         return self.inner.items(batch)
 

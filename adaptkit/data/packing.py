@@ -2,9 +2,9 @@
 
 Shapes: B rows, T = seq_len tokens.
 
-Causal rows carry position ids that restart at 0 with each document and no attention mask: attention that finds
-documents by these restarts is exact only so (an all-ones mask or a cache makes documents leak). Encoders do not look
-at restarts; they get a block mask. Masking noise is a function of (seed, epoch, index) alone.
+Rows carry position ids that restart at 0 with each document and no attention mask: attention that finds documents by
+these restarts is exact only so (an all-ones mask or a cache makes documents leak). Encoders do not look at restarts by
+themselves; where nothing makes them, they get a block mask. Masking noise is a function of (seed, epoch, index) alone.
 """
 
 from __future__ import annotations
@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 IGNORE_INDEX = -100
+Separation = Literal["positions", "mask", "rows"]
 MASK_SHARE, RANDOM_SHARE = 0.8, 0.1  # of the chosen tokens: BERT, arXiv 1810.04805, section 3.1
 
 
@@ -36,10 +37,10 @@ class PackedTokens:
         objective: `causal` labels are the tokens, aligned with them, -100 on each document's first token;
             `masked` labels are the chosen tokens, -100 elsewhere.
         mask_rate: share of ordinary tokens chosen for prediction.
-        block_mask: masked only. True: packed rows and a block mask [B, 1, T, T]. False: one piece of one document a
-            row, padded, with a mask [B, T]; for models that take no block mask.
+        separate: how documents are kept apart. `positions`: by the restarts alone. `mask`: masked only, also a block
+            mask [B, 1, T, T]. `rows`: masked only, one piece of one document a row, padded, with a mask [B, T].
         fraction: share of the documents' bytes, in hash order; 0.25 lies inside 0.5.
-    Raises: DataError for a masked objective with a tokenizer that has no mask token.
+    Raises: DataError for a masked objective with a tokenizer that has no mask token, ValueError for a causal one with a mask.
     """
 
     def __init__(
@@ -48,11 +49,13 @@ class PackedTokens:
         seq_len: int,
         objective: Literal["causal", "masked"] = "causal",
         mask_rate: float = 0.15,
-        block_mask: bool = True,
+        separate: Separation = "positions",
         fraction: float = 1.0,
     ):
         self.shards, self.seq_len, self.objective, self.mask_rate = shards, seq_len, objective, mask_rate
-        self.packed = block_mask or objective == "causal"
+        self.separate = separate
+        if objective == "causal" and separate != "positions":
+            raise ValueError(f"causal rows are told apart by positions, not by {separate}")
         if objective == "masked" and shards.index["mask_id"] is None:
             fix = "train a tokenizer with masked=True, or use objective: causal"
             raise DataError("the tokenizer has no mask token", where=str(shards.folder), fix=fix)
@@ -62,7 +65,7 @@ class PackedTokens:
         self.num_tokens = int(shards.ends[self.num_documents - 1])
         self.num_bytes = sum(d.num_bytes for d in shards.documents[: self.num_documents])
         self._starts = np.concatenate([[0], shards.ends[: self.num_documents - 1]])  # stream position of each document
-        self._rows = None if self.packed else self._pieces()
+        self._rows = self._pieces() if separate == "rows" else None
 
     def __len__(self) -> int:
         return -(-self.num_tokens // self.seq_len) if self._rows is None else len(self._rows)
@@ -73,22 +76,22 @@ class PackedTokens:
         return self.shards.documents[bisect_right(self._starts, start) - 1].where
 
     def collate(self, indices: list[int], *, seed: int, epoch: int) -> dict[str, Tensor]:
-        """A batch: `input_ids`, `labels`, `position_ids` [B, T]; masked also `attention_mask` [B, 1, T, T] or [B, T]."""
+        """A batch: `input_ids`, `labels`, `position_ids` [B, T]; by `separate` also `attention_mask` [B, 1, T, T] or [B, T]."""
         import torch
 
         rows = [self._row(index) for index in indices]
         tokens, positions, documents = (np.stack(column) for column in zip(*rows, strict=True))
         if self.objective == "causal":
             labels = np.where((documents < 0) | (positions == 0), IGNORE_INDEX, tokens)
-            return {
-                "input_ids": torch.from_numpy(tokens),
-                "labels": torch.from_numpy(labels),
-                "position_ids": torch.from_numpy(positions),
-            }
-        noisy = [self._noise(row, np.random.default_rng([seed, epoch, i])) for row, i in zip(tokens, indices, strict=True)]
-        inputs, labels = (np.stack(column) for column in zip(*noisy, strict=True))
-        mask = (documents[:, None, :, None] == documents[:, None, None, :]) if self.packed else documents >= 0
-        arrays = {"input_ids": inputs, "labels": labels, "position_ids": positions, "attention_mask": mask}
+            arrays = {"input_ids": tokens, "labels": labels, "position_ids": positions}
+        else:
+            noisy = [self._noise(row, np.random.default_rng([seed, epoch, i])) for row, i in zip(tokens, indices, strict=True)]
+            inputs, labels = (np.stack(column) for column in zip(*noisy, strict=True))
+            arrays = {"input_ids": inputs, "labels": labels, "position_ids": positions}
+        if self.separate == "mask":
+            arrays["attention_mask"] = documents[:, None, :, None] == documents[:, None, None, :]
+        elif self.separate == "rows":
+            arrays["attention_mask"] = documents >= 0
         return {name: torch.from_numpy(array) for name, array in arrays.items()}
 
     def _span(self, index: int) -> tuple[int, int]:

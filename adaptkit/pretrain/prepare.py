@@ -16,13 +16,14 @@ from adaptkit.adapters import attach
 from adaptkit.data.readers import Dataset
 from adaptkit.data.tokenizers import tokenizer_digest
 from adaptkit.errors import ConfigError, ModelError
+from adaptkit.models import packed
 from adaptkit.pretrain.architecture import architecture
 from adaptkit.run import Run, digest
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerFast
 
-    from adaptkit.data.packing import Source
+    from adaptkit.data.packing import Separation, Source
     from adaptkit.pretrain.recipe import PretrainConfig
     from adaptkit.trainer.parallel import Ranks
 
@@ -144,16 +145,16 @@ def _shard_folder(run: Run, part: Dataset, tokenizer: PreTrainedTokenizerFast) -
 
 
 def _rows(config: PretrainConfig, model: nn.Module, shards: dict[str, Any]) -> dict[str, Source]:
-    packed = packs_exactly(model, config.objective)
-    if config.objective == "causal" and not packed:
+    length, objective = config.size.seq_len, config.objective
+    separate = separation(model, objective, length)
+    if separate == "rows" and objective == "causal":
         raise ModelError(
             "documents packed into one row see each other in this architecture",
             where=config.base,
             fix="choose a base whose attention follows position ids (Llama, Qwen, Mistral, GPT-NeoX, ...)",
         )
-    length, objective = config.size.seq_len, config.objective
-    rows = {name: data.PackedTokens(part, length, objective, block_mask=packed) for name, part in shards.items()}
-    return rows if packed else {name: _OwnPositions(part) for name, part in rows.items()}
+    rows = {name: data.PackedTokens(part, length, objective, separate=separate) for name, part in shards.items()}
+    return rows if separate != "rows" else {name: _OwnPositions(part) for name, part in rows.items()}
 
 
 class _OwnPositions:
@@ -171,27 +172,39 @@ class _OwnPositions:
         return batch
 
 
-@torch.no_grad()
-def packs_exactly(model: nn.Module, objective: str) -> bool:
-    """Does this model give two documents in one row what it gives them apart? Tried on random tokens, not looked up.
+def separation(model: nn.Module, objective: str, seq_len: int) -> Separation:
+    """What keeps two documents in one row apart in this model, the cheapest first. Tried on random tokens, not looked up.
 
-    Causal models find documents by restarting position ids (no mask, no cache), masked ones are given a block mask.
+    The attention for packed rows is switched on where the model gives with it what it gives without it.
     """
+    if packed.use(model) and _packs_exactly(model, objective, seq_len, "positions"):
+        return "positions"
+    packed.leave(model)
+    own = "positions" if objective == "causal" else "mask"
+    return own if _packs_exactly(model, objective, seq_len, own) else "rows"
+
+
+@torch.no_grad()
+def _packs_exactly(model: nn.Module, objective: str, seq_len: int, separate: Separation) -> bool:
+    """Two documents that fill a row, together and apart; long ones, or a sliding window would not show."""
     device, vocab = next(model.parameters()).device, model.config.get_text_config().vocab_size
-    tokens = torch.randint(vocab // 2, vocab, (1, 12), generator=torch.Generator().manual_seed(0))
-    first, second = tokens.to(device).split([5, 7], 1)
-    packed: dict[str, Tensor] = {
-        "input_ids": torch.cat([first, second], 1),
-        "position_ids": torch.cat([torch.arange(5), torch.arange(7)]).to(device)[None],
+    tokens = torch.randint(vocab // 2, vocab, (1, max(4, seq_len)), generator=torch.Generator().manual_seed(0)).to(device)
+    first, second = tokens.tensor_split([tokens.shape[1] * 2 // 5], 1)
+    batch: dict[str, Tensor] = {
+        "input_ids": tokens,
+        "position_ids": torch.cat([torch.arange(part.shape[1], device=device) for part in (first, second)])[None],
     }
-    if objective == "masked":
-        packed["attention_mask"] = torch.block_diag(torch.ones(5, 5), torch.ones(7, 7)).bool().to(device)[None, None]
+    bounds = packed.document_bounds(batch["position_ids"])
+    if separate == "mask":
+        batch["attention_mask"] = packed.block_mask(bounds, *tokens.shape, causal=False)
+    elif packed.in_use(model):
+        batch = packed.inputs(model, batch, bounds, causal=objective == "causal")
     training = model.training
     model.eval()
     try:
         backbone, *_ = models.split(model)
         apart_BTD = torch.cat([backbone(input_ids=first), backbone(input_ids=second)], 1)
-        together_BTD = backbone(**packed)
+        together_BTD = backbone(**batch)
     except (TypeError, ValueError, RuntimeError, IndexError):
         return False  # no position ids, or no mask of this shape
     finally:

@@ -27,7 +27,7 @@ def evaluate(module: nn.Module, objective: Objective, source: Source, ranks: Ran
     module.eval()
     for index in range(ranks.rank, rounds * ranks.world_size, ranks.world_size):
         weight = float(index < len(groups))
-        batch = source.collate(groups[index % len(groups)], seed=0, epoch=0)
+        batch = objective.prepare(source.collate(groups[index % len(groups)], seed=0, epoch=0))
         items += weight * float(objective.items(batch))
         total, metrics = module({name: value.to(ranks.device) for name, value in batch.items()})
         for name, value in {"loss": total, **metrics}.items():

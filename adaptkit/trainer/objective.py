@@ -17,8 +17,11 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from adaptkit import models, ops
+from adaptkit.models import packed
 
 Batch = Mapping[str, Tensor]
+BOUNDS = "document_bounds"
+"""Where a packed batch's documents begin: `models.packed.document_bounds`."""
 
 
 @dataclass
@@ -39,6 +42,9 @@ class Objective(Protocol):
 
     separable: bool
 
+    def prepare(self, batch: Batch) -> Batch:
+        """What is best known on the host, added before the batch goes to a device: nothing on the device then waits for it."""
+
     def items(self, batch: Batch) -> Tensor:
         """Number of things averaged over: labels kept, examples, anchors; int64 scalar."""
 
@@ -57,6 +63,9 @@ class CausalLM:
     implementation: str = "auto"
     separable = True
 
+    def prepare(self, batch: Batch) -> Batch:
+        return _with_bounds(batch)
+
     def items(self, batch: Batch) -> Tensor:
         return (batch["labels"][:, 1:] != ops.IGNORE_INDEX).sum()
 
@@ -64,7 +73,7 @@ class CausalLM:
         labels_BT = batch["labels"]
         targets_BT = torch.full_like(labels_BT, ops.IGNORE_INDEX)
         targets_BT[:, :-1] = labels_BT[:, 1:]
-        return LossOutput(_head_loss(model, batch, targets_BT, self.implementation))
+        return LossOutput(_head_loss(model, batch, targets_BT, self.implementation, causal=True))
 
 
 @dataclass(frozen=True)
@@ -74,11 +83,14 @@ class MaskedLM:
     implementation: str = "auto"
     separable = True
 
+    def prepare(self, batch: Batch) -> Batch:
+        return _with_bounds(batch)
+
     def items(self, batch: Batch) -> Tensor:
         return (batch["labels"] != ops.IGNORE_INDEX).sum()
 
     def loss(self, model: nn.Module, batch: Batch) -> LossOutput:
-        return LossOutput(_head_loss(model, batch, batch["labels"], self.implementation))
+        return LossOutput(_head_loss(model, batch, batch["labels"], self.implementation, causal=False))
 
 
 @dataclass(frozen=True)
@@ -86,6 +98,9 @@ class Classification:
     """One label per row, through the model's own classification head."""
 
     separable = True
+
+    def prepare(self, batch: Batch) -> Batch:
+        return batch
 
     def items(self, batch: Batch) -> Tensor:
         return torch.tensor(len(batch["labels"]))
@@ -97,13 +112,27 @@ class Classification:
         return LossOutput(F.cross_entropy(logits_BC, labels_B, reduction="sum"), {"accuracy": correct})
 
 
-def _head_loss(model: nn.Module, batch: Batch, targets_BT: Tensor, implementation: str) -> Tensor:
+def _head_loss(model: nn.Module, batch: Batch, targets_BT: Tensor, implementation: str, *, causal: bool) -> Tensor:
     backbone, weight_VD, bias_V = models.split(model)
-    hidden_BTD = backbone(**_inputs(batch))
+    hidden_BTD = backbone(**_packed_inputs(model, batch, causal))
     return ops.linear_cross_entropy(
         hidden_BTD.flatten(0, 1), weight_VD, targets_BT.flatten(), bias_V=bias_V, implementation=implementation
     )
 
 
+def _with_bounds(batch: Batch) -> Batch:
+    if "position_ids" not in batch:
+        return batch
+    return {**batch, BOUNDS: packed.document_bounds(batch["position_ids"])}
+
+
+def _packed_inputs(model: nn.Module, batch: Batch, causal: bool) -> dict[str, Tensor]:
+    """Bounds go to models whose attention reads them; the others find documents by position ids or a block mask."""
+    if "position_ids" in batch and packed.in_use(model):
+        batch = batch if BOUNDS in batch else _with_bounds(batch)
+        return packed.inputs(model, _inputs(batch), batch[BOUNDS], causal=causal)
+    return _inputs(batch)
+
+
 def _inputs(batch: Batch) -> dict[str, Tensor]:
-    return {name: value for name, value in batch.items() if name != "labels"}
+    return {name: value for name, value in batch.items() if name not in ("labels", BOUNDS)}

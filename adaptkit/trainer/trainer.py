@@ -188,7 +188,8 @@ class Trainer:
         share = self.config.global_batch_size // self.ranks.world_size
         mine = indices[self.ranks.rank * share : (self.ranks.rank + 1) * share]
         groups = cut(mine, self.config.microbatch_size or share)
-        return groups, [self.train.collate(group, seed=self.config.seed, epoch=epoch) for group in groups]
+        batches = (self.train.collate(group, seed=self.config.seed, epoch=epoch) for group in groups)
+        return groups, [self.objective.prepare(batch) for batch in batches]
 
     def _count(self, step: int, batches: list[Batch]) -> tuple[int, int, float]:
         """Items, tokens and FLOPs of the step, over all ranks."""

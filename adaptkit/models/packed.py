@@ -1,0 +1,160 @@
+"""Attention for packed rows: each document is computed as if it were alone, without a [T, T] mask where that pays.
+
+Registered with transformers as an attention implementation, so any model that dispatches through its registry can use
+it; which route is taken depends on the machine, what is computed does not:
+
+- CUDA, half precision, no dropout: torch's variable-length flash attention over document bounds;
+- CPU, long documents: one SDPA call per document;
+- otherwise: SDPA under a block mask, cut to the layer's sliding window.
+
+Shape letters: B rows, T tokens of a row, N = B * T, H heads, K head size, P documents.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from adaptkit.models.head import unwrap
+
+NAME = "adaptkit_packed"
+CALL_COST = 160**2
+"""What one more SDPA call costs on a CPU, in attention scores computed under a mask: measured with 4 heads of 64 at
+rows of 128, 512 and 1024 tokens, forward and backward."""
+
+
+def use(model: nn.Module) -> bool:
+    """Switch `model` to this attention; False, and nothing changed, if it does not dispatch through transformers' registry."""
+    from transformers import AttentionInterface, AttentionMaskInterface
+    from transformers.masking_utils import sdpa_mask
+
+    inner = unwrap(model)
+    if getattr(inner.config, "_attn_implementation", None) != "sdpa" or not inner._can_set_attn_implementation():
+        return in_use(model)
+    AttentionInterface.register(NAME, attention)
+    AttentionMaskInterface.register(NAME, sdpa_mask)
+    inner.set_attn_implementation(NAME)
+    return True
+
+
+def leave(model: nn.Module) -> None:
+    """Back to plain SDPA."""
+    if in_use(model):
+        unwrap(model).set_attn_implementation("sdpa")
+
+
+def in_use(model: nn.Module) -> bool:
+    """Whether `use` was called on this model."""
+    return getattr(unwrap(model).config, "_attn_implementation", None) == NAME
+
+
+def document_bounds(position_ids_BT: Tensor) -> Tensor:
+    """Where documents begin in the flattened rows, and the end: int32 [P + 1]. Positions restart at 0 with each document.
+
+    Made on the host, before the batch goes to a device: finding them there would make the host wait.
+    """
+    starts = (position_ids_BT.flatten() == 0).nonzero().flatten()
+    return F.pad(starts, (0, 1), value=position_ids_BT.numel()).to(torch.int32)
+
+
+def inputs(model: nn.Module, batch: Mapping[str, Tensor], bounds: Tensor, *, causal: bool) -> dict[str, Tensor]:
+    """`batch` as `model` takes it, given this attention and the bounds of the documents.
+
+    transformers hands a mask of four dimensions to the attention as it is. So a block mask goes in where one is needed,
+    and a single True where none is: without it a mask would be made from the position ids.
+    """
+    shape = batch["input_ids"].shape
+    if batch["input_ids"].device.type == "cuda" or _calls_pay(bounds, *shape):
+        mask = torch.ones(1, 1, 1, 1, dtype=torch.bool, device=bounds.device)
+    else:
+        mask = block_mask(bounds, *shape, causal=causal)
+    return {**batch, "attention_mask": mask, "cu_seq_lens_q": bounds}
+
+
+def block_mask(bounds: Tensor, rows: int, length: int, *, causal: bool, window: int | None = None) -> Tensor:
+    """Who sees whom, bool [B, 1, T, T]; `window` counts the token itself and those before (and, not causal, after)."""
+    at_N = torch.arange(rows * length, device=bounds.device, dtype=bounds.dtype)
+    document_BT = torch.bucketize(at_N, bounds, right=True).view(rows, length)
+    mask_BTT = document_BT[:, :, None] == document_BT[:, None, :]
+    if causal or window:
+        distance_TT = at_N[:length, None] - at_N[None, :length]
+        reach = length if window is None else window
+        mask_BTT &= (distance_TT < reach) & (distance_TT >= 0 if causal else distance_TT > -reach)
+    return mask_BTT[:, None]
+
+
+def attention(
+    module: nn.Module, query_BHTK: Tensor, key_BHTK: Tensor, value_BHTK: Tensor, attention_mask: Tensor | None, *,
+    cu_seq_lens_q: Tensor | None = None, dropout: float = 0.0, scaling: float | None = None,
+    sliding_window: int | None = None, is_causal: bool | None = None, **others: object,
+) -> tuple[Tensor, None]:  # fmt: skip
+    """transformers' attention interface: [B, T, H, K] and no weights. Without bounds it is transformers' own SDPA.
+
+    Keys and values may have fewer heads than queries (a divisor of their number).
+    """
+    if cu_seq_lens_q is None:
+        from transformers.integrations.sdpa_attention import sdpa_attention_forward
+
+        settings = {"dropout": dropout, "scaling": scaling, "is_causal": is_causal, **others}
+        return sdpa_attention_forward(module, query_BHTK, key_BHTK, value_BHTK, attention_mask, **settings)
+    bounds, causal = cu_seq_lens_q, module.is_causal if is_causal is None else is_causal
+    rows, _, length, _ = query_BHTK.shape
+    on_gpu = query_BHTK.is_cuda
+    if on_gpu and query_BHTK.dtype in (torch.float16, torch.bfloat16) and not dropout:
+        return _flash(query_BHTK, key_BHTK, value_BHTK, bounds, scaling, causal, sliding_window), None
+    whole = sliding_window is None or sliding_window > length
+    if not on_gpu and whole and attention_mask is not None and attention_mask.shape[-1] == 1:
+        return _by_document(query_BHTK, key_BHTK, value_BHTK, bounds.tolist(), dropout, scaling, causal), None
+    if attention_mask is None or attention_mask.shape[-1] == 1 or not whole:
+        attention_mask = block_mask(bounds, rows, length, causal=causal, window=None if whole else sliding_window)
+    settings = {"attn_mask": attention_mask, "dropout_p": dropout, "scale": scaling}
+    out_BHTK = F.scaled_dot_product_attention(query_BHTK, *_for_each_head(query_BHTK, key_BHTK, value_BHTK), **settings)
+    return out_BHTK.transpose(1, 2).contiguous(), None
+
+
+def _flash(
+    query_BHTK: Tensor, key_BHTK: Tensor, value_BHTK: Tensor, bounds: Tensor,
+    scaling: float | None, causal: bool, window: int | None,
+) -> Tensor:  # fmt: skip
+    from torch.nn.attention.varlen import varlen_attn
+
+    rows, heads, length, size = query_BHTK.shape
+    query_NHK, key_NHK, value_NHK = (x.transpose(1, 2).flatten(0, 1) for x in (query_BHTK, key_BHTK, value_BHTK))
+    back = -1 if window is None else window - 1
+    out_NHK = varlen_attn(
+        query_NHK, key_NHK, value_NHK, bounds, bounds, length, length,
+        scale=scaling, window_size=(back, 0 if causal else back), enable_gqa=key_BHTK.shape[1] != heads,
+    )  # fmt: skip
+    return out_NHK.view(rows, length, heads, size)
+
+
+def _by_document(
+    query_BHTK: Tensor, key_BHTK: Tensor, value_BHTK: Tensor, bounds: list[int], dropout: float, scaling: float | None, causal: bool
+) -> Tensor:
+    rows, heads, length, size = query_BHTK.shape
+    query_HNK, key_HNK, value_HNK = (x.transpose(0, 1).flatten(1, 2) for x in (query_BHTK, key_BHTK, value_BHTK))
+    grouped = key_BHTK.shape[1] != heads
+    sizes = [stop - start for start, stop in zip(bounds, bounds[1:], strict=False)]
+    parts = zip(*(x.split(sizes, dim=1) for x in (query_HNK, key_HNK, value_HNK)), strict=True)
+    out_HNK = torch.cat(
+        [
+            F.scaled_dot_product_attention(q[None], k[None], v[None], None, dropout, causal, scale=scaling, enable_gqa=grouped)[0]
+            for q, k, v in parts
+        ],
+        dim=1,
+    )
+    return out_HNK.view(heads, rows, length, size).permute(1, 2, 0, 3).contiguous()
+
+
+def _for_each_head(query_BHTK: Tensor, key_BHTK: Tensor, value_BHTK: Tensor) -> tuple[Tensor, Tensor]:
+    groups = query_BHTK.shape[1] // key_BHTK.shape[1]
+    return key_BHTK.repeat_interleave(groups, 1), value_BHTK.repeat_interleave(groups, 1)
+
+
+def _calls_pay(bounds: Tensor, rows: int, length: int) -> bool:
+    """One call per document, against all pairs of tokens under a mask."""
+    sizes = bounds.diff().double()
+    return float((sizes.square() + CALL_COST).sum()) < rows * length**2
