@@ -9,7 +9,7 @@ import torch
 from tiny_training import VOCAB, llama
 
 from adaptkit.errors import DataError, ModelError
-from adaptkit.trainer.metrics import _windows, bits_per_byte, score_documents
+from adaptkit.models.bits_per_byte import _windows, bits_per_byte, score_documents
 
 
 class Letters:

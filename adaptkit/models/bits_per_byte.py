@@ -1,0 +1,110 @@
+"""Bits per byte: how well a causal model predicts raw text, comparable across tokenizers.
+
+Shape suffixes: B = windows, T = tokens of a window, D = hidden size.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor, nn
+
+from adaptkit import ops
+from adaptkit.errors import DataError, ModelError
+from adaptkit.models.head import split
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+
+@dataclass(frozen=True)
+class _Window:
+    """Input tokens of one window and, aligned with them, the next token where it is charged here."""
+
+    document: int
+    inputs: list[int]
+    targets: list[int]
+
+
+@torch.no_grad()
+def score_documents(
+    model: nn.Module, tokenizer: PreTrainedTokenizerBase, documents: Sequence[tuple[str, str]], *, seq_len: int, batch_size: int = 8
+) -> list[dict[str, Any]]:
+    """Negative log-likelihood of each (id, text), in the order given.
+
+    A document is BOS and its tokens. Long ones are read in windows of `seq_len` that overlap by half, so that every
+    token after BOS is charged exactly once, seeing at least seq_len / 2 tokens before it where there are as many.
+
+    Args:
+        seq_len: tokens per window; what the model was trained on.
+        batch_size: windows per forward pass.
+    Returns: rows {"id", "nats", "num_bytes" (UTF-8), "num_tokens" (without BOS)}.
+    Raises: ModelError if the tokenizer has no token to begin a document with.
+    """
+    bos = _first_token(tokenizer)
+    texts = [text for _, text in documents]
+    encoded = tokenizer(texts, add_special_tokens=False, return_attention_mask=False, verbose=False)["input_ids"] if texts else []
+    windows = [window for index, ids in enumerate(encoded) for window in _windows(index, [bos, *ids], seq_len)]
+    windows.sort(key=lambda window: -len(window.inputs))
+    nats = torch.zeros(len(documents), dtype=torch.float64)
+    was_training = model.training
+    model.eval()
+    for start in range(0, len(windows), batch_size):
+        batch = windows[start : start + batch_size]
+        nats.index_add_(0, torch.tensor([window.document for window in batch]), _window_nats(model, batch, bos))
+    model.train(was_training)
+    return [
+        {"id": name, "nats": float(total), "num_bytes": len(text.encode()), "num_tokens": len(ids)}
+        for (name, text), total, ids in zip(documents, nats, encoded, strict=True)
+    ]
+
+
+def bits_per_byte(rows: Sequence[dict[str, Any]]) -> float:
+    """Bits per UTF-8 byte over all rows of `score_documents`.
+
+    Raises: DataError if the rows hold no text.
+    """
+    num_bytes = sum(row["num_bytes"] for row in rows)
+    if not num_bytes:
+        raise DataError("there is no text to score", fix="give held-out documents that are not empty")
+    return sum(row["nats"] for row in rows) / num_bytes / math.log(2)
+
+
+def _windows(document: int, ids: list[int], seq_len: int) -> list[_Window]:
+    """Cut [BOS, tokens...]; the first window charges all of its targets, later ones those beyond the half they share."""
+    stride = max(1, seq_len // 2)
+    windows, charged = [], 0
+    while charged < len(ids) - 1:
+        start = max(0, charged - (seq_len - stride))
+        end = min(start + seq_len, len(ids) - 1)
+        skipped = charged - start
+        windows.append(_Window(document, ids[start:end], [ops.IGNORE_INDEX] * skipped + ids[charged + 1 : end + 1]))
+        charged = end
+    return windows
+
+
+def _window_nats(model: nn.Module, windows: list[_Window], pad: int) -> Tensor:
+    """Nats charged to each window, float64 [B] on the CPU. Padding on the right is never seen by a causal model."""
+    device = next(model.parameters()).device
+    inputs_BT = _padded([window.inputs for window in windows], pad).to(device)
+    targets_BT = _padded([window.targets for window in windows], ops.IGNORE_INDEX).to(device)
+    backbone, weight_VD, bias_V = split(model)
+    hidden_BTD = backbone(input_ids=inputs_BT)
+    nll = ops.token_nll(hidden_BTD.flatten(0, 1), weight_VD, targets_BT.flatten(), bias_V=bias_V)
+    return nll.view_as(targets_BT).double().sum(1).cpu()
+
+
+def _padded(rows: list[list[int]], fill: int) -> Tensor:
+    length = max(len(row) for row in rows)
+    return torch.tensor([row + [fill] * (length - len(row)) for row in rows])
+
+
+def _first_token(tokenizer: PreTrainedTokenizerBase) -> int:
+    for token in (tokenizer.bos_token_id, tokenizer.cls_token_id, tokenizer.eos_token_id):
+        if token is not None:
+            return int(token)
+    raise ModelError("the tokenizer has no BOS, CLS or EOS token to begin a document with", fix="add a bos_token to the tokenizer")
