@@ -41,6 +41,21 @@ def test_training_with_microbatches_equals_training_without(name, tmp_path):
     assert losses(tmp_path / "split") == pytest.approx(losses(tmp_path / "whole"), rel=1e-6)
 
 
+def test_microbatches_hold_like_lengths(tmp_path):
+    class Recorded(Rows):
+        def collate(self, indices, *, seed, epoch):
+            seen.append([self.length(i) for i in indices])
+            return super().collate(indices, seed=seed, epoch=epoch)
+
+    seen: list[list[int]] = []
+    model, objective, _ = task("classify")
+    config = settings(num_steps=3, global_batch_size=8, microbatch_size=2)
+    Trainer(model, objective, Recorded("classify"), config, run=Run.open(tmp_path, "r", {})).fit()
+    for step in (seen[0:4], seen[4:8], seen[8:12]):
+        assert sum(step, []) == sorted(sum(step, []))
+    assert len({length for row in seen for length in row}) > 3
+
+
 @pytest.mark.parametrize("tied", [True, False])
 def test_causal_loss_is_the_models_own(tied):
     model, batch = llama(tied=tied), Rows("causal").collate([0, 1, 2], seed=0, epoch=0)

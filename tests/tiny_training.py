@@ -35,6 +35,9 @@ class Rows:
     def where(self, index: int) -> str:
         return f"rows.jsonl:{index + 1}"
 
+    def length(self, index: int) -> int:
+        return len(self.rows[index])
+
     def collate(self, indices: list[int], *, seed: int, epoch: int) -> dict[str, Tensor]:
         length = max(len(self.rows[i]) for i in indices)
         input_ids = torch.zeros(len(indices), length, dtype=torch.int64)

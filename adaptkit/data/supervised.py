@@ -61,6 +61,10 @@ class SupervisedRows:
     def where(self, index: int) -> str:
         return self.examples[self._rows[index][0]].where
 
+    def length(self, index: int) -> int:
+        """Tokens of a row."""
+        return sum(len(self.examples[i].ids) for i in self._rows[index])
+
     def collate(self, indices: list[int], *, seed: int, epoch: int) -> dict[str, Tensor]:
         """`input_ids`, `labels` [B, T], T the longest row of the batch, padded on the right; `position_ids` when packed."""
         import torch
@@ -110,6 +114,10 @@ class LabelledRows:
 
     def where(self, index: int) -> str:
         return self._where[index]
+
+    def length(self, index: int) -> int:
+        """Tokens of a text."""
+        return len(self.texts[index])
 
     def collate(self, indices: list[int], *, seed: int, epoch: int) -> dict[str, Tensor]:
         """`input_ids`, `attention_mask` [B, T], padded on the right to the longest; `labels` [B]."""

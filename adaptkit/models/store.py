@@ -15,9 +15,13 @@ import torch
 from safetensors import SafetensorError
 from torch import nn
 
+from adaptkit.adapters import keep_nf4_exact
 from adaptkit.errors import DiskFullError, ModelError
 from adaptkit.models.folder import Kind, check_weights, find, first_line, model_kind, read_json
 from adaptkit.models.head import unwrap
+
+# Imported by peft, it warns of an optional kernel that would have to come from the hub.
+logging.getLogger("bitsandbytes.backends.cpu.ops").setLevel(logging.ERROR)
 
 Quantization = Literal["nf4", "int8"]
 
@@ -76,6 +80,8 @@ def load(
             what = f"cannot be loaded: {first_line(error)}"
             raise ModelError(what, where=str(folder), fix="copy or download the folder again") from None
     _check_loaded(model, kind, info, folder)
+    if quantization == "nf4":
+        keep_nf4_exact(model)
     return model
 
 

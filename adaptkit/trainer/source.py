@@ -11,7 +11,10 @@ from torch import Tensor
 
 
 class Source(Protocol):
-    """A fixed number of examples, made into batches by index."""
+    """A fixed number of examples, made into batches by index.
+
+    A source of ragged examples may also have `length(index) -> int`, in tokens: then microbatches hold like lengths.
+    """
 
     def __len__(self) -> int: ...
 

@@ -187,6 +187,8 @@ class Trainer:
         indices, epoch = self.order.step(step)
         share = self.config.global_batch_size // self.ranks.world_size
         mine = indices[self.ranks.rank * share : (self.ranks.rank + 1) * share]
+        if length := getattr(self.train, "length", None):
+            mine.sort(key=length)  # microbatches of like lengths pad less, and their sum is the same
         groups = cut(mine, self.config.microbatch_size or share)
         batches = (self.train.collate(group, seed=self.config.seed, epoch=epoch) for group in groups)
         return groups, [self.objective.prepare(batch) for batch in batches]
