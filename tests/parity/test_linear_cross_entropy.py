@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import pytest
 import torch
-from adaptkit_kernels import chunked, reference
+from adaptkit_kernels import chunked, head, reference
 
 EPS = 1e-6
 
@@ -47,8 +47,8 @@ def assert_parity(leaves, labels):
 @pytest.fixture(autouse=True)
 def small_chunks(monkeypatch):
     """Chunks of 50 rows, so that small tests have several, and a last one that is cut."""
-    monkeypatch.setattr(chunked, "CPU_ROWS", 50)
-    monkeypatch.setattr(chunked, "CPU_LOGITS", 1)
+    monkeypatch.setattr(head, "CPU_ROWS", 50)
+    monkeypatch.setattr(head, "CPU_LOGITS", 1)
 
 
 @pytest.mark.parametrize("tokens", [1, 49, 50, 51, 123])
