@@ -10,6 +10,7 @@ from tiny_training import Rows, bert, llama, losses, settings, task, train
 from adaptkit.errors import ConfigError
 from adaptkit.run import Run
 from adaptkit.trainer.objective import CausalLM, LossOutput, MaskedLM
+from adaptkit.trainer.source import deal
 from adaptkit.trainer.trainer import Trainer
 
 TASKS = ["pretrain", "lora", "masked", "classify"]
@@ -136,3 +137,11 @@ def test_an_objective_may_bring_its_own_accumulation(tmp_path):
     whole = contrast(Contrast(), tmp_path / "one")
     split = contrast(ContrastWithAccumulation(), tmp_path / "split", microbatch_size=2)
     assert split == pytest.approx(whole, rel=1e-6)
+
+
+@pytest.mark.parametrize(("total", "size", "world_size"), [(8, 2, 2), (8, 3, 2), (12, 4, 3), (6, 6, 1), (6, 1, 2)])
+def test_ranks_are_dealt_every_example_once_in_rounds_of_equal_size(total, size, world_size):
+    shares = [deal(list(range(total)), size, rank, world_size) for rank in range(world_size)]
+    assert sorted(index for share in shares for group in share for index in group) == list(range(total))
+    assert len({tuple(len(group) for group in share) for share in shares}) == 1
+    assert all(max(a[-1] for a in groups) - min(a[0] for a in groups) < world_size * size for groups in zip(*shares, strict=True))

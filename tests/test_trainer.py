@@ -19,6 +19,7 @@ from adaptkit.run import Run, read_json
 from adaptkit.trainer import machine, optim, reporters
 from adaptkit.trainer.config import TrainerConfig
 from adaptkit.trainer.objective import CausalLM, LossOutput
+from adaptkit.trainer.pending import Pending
 from adaptkit.trainer.progress import Hooks
 from adaptkit.trainer.source import Order
 from adaptkit.trainer.trainer import Trainer
@@ -170,6 +171,28 @@ def test_a_bad_number_stops_the_run_before_the_update_and_names_the_samples(kind
     Trainer(clean, CausalLM(), rows, settings(**{**steady, "num_steps": step}), run=Run(tmp_path / "clean")).fit()
     assert all(torch.equal(a, b) for a, b in zip(model.parameters(), clean.parameters(), strict=True))
     assert Run(tmp_path / "bad").metrics()[-1]["step"] == step
+
+
+@pytest.mark.parametrize("kind", ["nan", "gradient"])
+def test_a_step_that_is_looked_at_later_was_not_made_either(kind, tmp_path, monkeypatch):
+    """As on a GPU: losses are fetched when a row is logged, and the optimizer itself refuses the bad update."""
+    add = Pending.add
+    monkeypatch.setattr(Pending, "add", lambda self, taken: (setattr(self, "deferred", True), add(self, taken))[1])
+    steady = {"schedule": "constant", "warmup_fraction": 0.0, "checkpoint_every": 0, "log_every": 5, "num_steps": 6}
+    rows = Rows("causal")
+    index = Order(len(rows), 8, seed=0).step(2)[0][0]
+    model = llama()
+    with pytest.raises(NonFiniteError, match="step 3"):
+        Trainer(model, Poisoned(rows.rows[index], kind), rows, settings(**steady), run=Run(tmp_path / "bad")).fit()
+    assert rows.where(index) in read_json(Run(tmp_path / "bad").crash_path)["samples"]
+    assert Run(tmp_path / "bad").metrics() == []
+    train(tmp_path / "lagging", **{**steady, "log_every": 4})
+    monkeypatch.undo()
+    clean = llama()
+    Trainer(clean, CausalLM(), rows, settings(**{**steady, "num_steps": 2}), run=Run(tmp_path / "clean")).fit()
+    assert all(torch.equal(a, b) for a, b in zip(model.parameters(), clean.parameters(), strict=True))
+    train(tmp_path / "prompt", **{**steady, "log_every": 4})
+    assert losses(tmp_path / "lagging") == losses(tmp_path / "prompt")
 
 
 def test_an_evaluation_that_is_not_finite_stops_the_run(tmp_path):

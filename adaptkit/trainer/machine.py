@@ -5,10 +5,12 @@ from __future__ import annotations
 import os
 import resource
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 
 import psutil
 import torch
+from torch import Tensor
 
 from adaptkit.errors import ConfigError
 
@@ -24,6 +26,13 @@ def default_device() -> torch.device:
     if torch.cuda.is_available():
         return torch.device("cuda", int(os.environ.get("LOCAL_RANK", 0)))
     return torch.device("cpu")
+
+
+def send(batch: Mapping[str, Tensor], device: torch.device) -> dict[str, Tensor]:
+    """The batch on `device`; to a GPU through pinned memory, so that the host does not wait for the copy."""
+    if device.type != "cuda":
+        return {name: value.to(device) for name, value in batch.items()}
+    return {name: value.pin_memory().to(device, non_blocking=True) for name, value in batch.items()}
 
 
 def cpu_has_bf16() -> bool:

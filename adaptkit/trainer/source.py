@@ -60,3 +60,11 @@ class Order:
 def cut(indices: list[int], size: int) -> list[list[int]]:
     """Consecutive groups of at most `size`."""
     return [indices[start : start + size] for start in range(0, len(indices), size)]
+
+
+def deal(indices: list[int], size: int, rank: int, world_size: int) -> list[list[int]]:
+    """A rank's microbatches of a step: in each round every rank takes `size` neighbours, so ranks do like work."""
+    share = len(indices) // world_size
+    sizes = [len(group) for group in cut(list(range(share)), size)]
+    starts = [world_size * size * number + rank * taken for number, taken in enumerate(sizes)]
+    return [indices[start : start + taken] for start, taken in zip(starts, sizes, strict=True)]

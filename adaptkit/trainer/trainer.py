@@ -24,10 +24,11 @@ from adaptkit.trainer.checkpoint import Checkpoint, Checkpoints
 from adaptkit.trainer.config import TrainerConfig
 from adaptkit.trainer.evaluation import evaluate
 from adaptkit.trainer.objective import Batch, Objective
+from adaptkit.trainer.pending import Pending, Taken
 from adaptkit.trainer.progress import Hooks, MetricsFile, announce, progress
 from adaptkit.trainer.reporters import tracker
 from adaptkit.trainer.result import TrainResult
-from adaptkit.trainer.source import Order, Source, cut, mix
+from adaptkit.trainer.source import Order, Source, deal, mix
 from adaptkit.trainer.state import State, trained_and_frozen
 
 _COST_ONLY = {
@@ -107,6 +108,8 @@ class Trainer:
         self.working = working
         self.module = ranks.wrap(_Loss(working, self.objective, self.dtype), self.dtype).train()
         self.state = State(working, config, ranks)
+        deferred = self.device.type == "cuda" and config.optimizer == "adamw" and config.parallel != "fsdp"
+        self.pending = Pending(self.state.optimizer, deferred)
         folder = self.run.checkpoints if self.label == "train" else self.run.checkpoints / self.label
         identity = {
             "label": self.label, "objective": type(self.objective).__name__, "number of examples": len(self.train),
@@ -152,7 +155,7 @@ class Trainer:
     def _advance(self) -> None:
         """One optimizer step, and whatever is due after it."""
         state, config, started = self.state, self.config, time.perf_counter()
-        step = state.progress.step
+        step = state.progress.step + len(self.pending)
         groups, batches = self._microbatches(step)
         items, tokens, flops = self._count(step, batches)
         rate = optim.learning_rate(config, step)
@@ -160,36 +163,50 @@ class Trainer:
         torch.manual_seed(mix(config.seed, step, self.ranks.rank))
         totals = self._accumulate(batches, self.ranks.world_size / items)
         norm = self._clip()
-        loss, grad_norm = torch.stack([self.ranks.sum(totals.sum()).double(), norm.double()]).tolist()
-        if not (math.isfinite(loss) and math.isfinite(grad_norm)):
-            self._stop(step, groups, totals, loss, grad_norm)
+        outcome = torch.stack([self.ranks.sum(totals.sum()).double(), norm.double()])
+        self.pending.add(Taken(step, groups, totals, outcome, items, tokens, flops, rate, started))
+        if not self.pending.deferred:
+            self._check(self.pending.steps[-1])
         state.optimizer.step()
         state.optimizer.zero_grad(set_to_none=True)
         if state.average:
             state.average.update(state.weights, step)
-        state.progress.add(loss=loss, items=items, tokens=tokens, flops=flops, seconds=time.perf_counter() - started)
-        self._after_step(rate, grad_norm)
+        self.pending.updated()
+        self._after_step(step + 1)
 
-    def _after_step(self, rate: float, grad_norm: float) -> None:
-        config, counters = self.config, self.state.progress
-        last = counters.step == config.num_steps
-        if last or counters.step % config.log_every == 0:
-            row = counters.row(rate, grad_norm, machine.peak_flops(self.device))
+    def _after_step(self, step: int) -> None:
+        config, last = self.config, step == self.config.num_steps
+        log = last or step % config.log_every == 0
+        evaluation = self.eval and (last or (config.eval_every and step % config.eval_every == 0))
+        save = last or (config.checkpoint_every and step % config.checkpoint_every == 0)
+        if log or evaluation or save or not self.pending.deferred:
+            taken = self._settle()
+        if log:
+            row = self.state.progress.row(taken.learning_rate, taken.grad_norm, machine.peak_flops(self.device))
             for hook in self.hooks:
                 hook.on_step_end(row)
-        if self.eval and (last or (config.eval_every and counters.step % config.eval_every == 0)):
+        if evaluation:
             self._evaluate(self.eval)
-        if last or (config.checkpoint_every and counters.step % config.checkpoint_every == 0):
+        if save:
             self._save()
+
+    def _settle(self) -> Taken:
+        """Look at all steps since the last look, count them, and return the newest."""
+        steps = self.pending.take()
+        for taken in steps:
+            self._check(taken)
+            self.state.progress.add(
+                loss=taken.loss, items=taken.items, tokens=taken.tokens, flops=taken.flops, seconds=taken.seconds
+            )
+        return steps[-1]
 
     def _microbatches(self, step: int) -> tuple[list[list[int]], list[Batch]]:
         """This rank's share of the step: example indices and CPU tensors of each microbatch."""
         indices, epoch = self.order.step(step)
         share = self.config.global_batch_size // self.ranks.world_size
-        mine = indices[self.ranks.rank * share : (self.ranks.rank + 1) * share]
         if length := getattr(self.train, "length", None):
-            mine.sort(key=length)  # microbatches of like lengths pad less, and their sum is the same
-        groups = cut(mine, self.config.microbatch_size or share)
+            indices.sort(key=length)  # microbatches of like lengths pad less, and their sum is the same
+        groups = deal(indices, self.config.microbatch_size or share, self.ranks.rank, self.ranks.world_size)
         batches = (self.train.collate(group, seed=self.config.seed, epoch=epoch) for group in groups)
         return groups, [self.objective.prepare(batch) for batch in batches]
 
@@ -211,7 +228,7 @@ class Trainer:
 
     def _accumulate(self, batches: list[Batch], scale: float) -> Tensor:
         """Gradients of `scale` times the summed loss; returns the loss of each microbatch, detached."""
-        batches = [{name: value.to(self.device) for name, value in batch.items()} for batch in batches]
+        batches = [machine.send(batch, self.device) for batch in batches]
         if not self.objective.separable and len(batches) > 1:
             return self.objective.accumulate(self.working, batches, scale).total.detach().reshape(1)
         totals = []
@@ -229,9 +246,13 @@ class Trainer:
             nn.utils.clip_grads_with_norm_(weights, self.config.grad_clip, norm)
         return self.ranks.whole(norm)
 
-    def _stop(self, step: int, groups: list[list[int]], totals: Tensor, loss: float, grad_norm: float) -> None:
+    def _check(self, taken: Taken) -> None:
         """Refuse a step that would put NaN or infinity into the weights; crash.json says which samples were in it."""
-        bad = [i for group, total in zip(groups, totals.tolist(), strict=False) if not math.isfinite(total) for i in group]
+        if taken.finite:
+            return
+        step, loss, grad_norm = taken.step, taken.loss, taken.grad_norm
+        parts = zip(taken.groups, taken.totals.tolist(), strict=False)
+        bad = [index for group, total in parts if not math.isfinite(total) for index in group]
         places = [self.train.where(index) for index in bad or self.order.step(step)[0]]
         self.state.optimizer.zero_grad(set_to_none=True)
         if self.ranks.rank == 0:

@@ -54,10 +54,7 @@ def test_two_ranks_have_the_losses_weights_and_counts_of_one(runs, name):
 def test_two_ranks_see_the_samples_of_one_in_its_order(runs, name):
     one = read_json(runs / "one/rank0.json")["asked"]
     first, second = (read_json(runs / name / f"rank{rank}.json")["asked"] for rank in (0, 1))
-    per_step = 2  # microbatches of 2 in a rank's share of 4
-    joined = []
-    for start in range(0, len(first), per_step):
-        joined += first[start : start + per_step] + second[start : start + per_step]
+    joined = [group for pair in zip(first, second, strict=True) for group in pair]  # in each round the ranks take neighbours
     assert joined == one and len(one) == 24
 
 
