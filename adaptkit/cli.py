@@ -4,6 +4,7 @@
     adaptkit pretrain pretrain.yaml    one model from scratch, or more pretraining of a base
     adaptkit finetune finetune.yaml    one model on one labelled task or on instructions
     adaptkit report runs/STUDY         write a study's report again
+    adaptkit serve runs/STUDY          the winner behind an OpenAI-compatible endpoint
     adaptkit data check FILES          what is in these files, before anything trains
     adaptkit config show study.yaml    each value and where it came from
     adaptkit schema compare            JSON Schema of a config, for editors
@@ -22,6 +23,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import typer
 
 import adaptkit
+from adaptkit import cli_serve
 from adaptkit.console import Outcome, command, run
 from adaptkit.errors import EXIT_USER, DataError
 
@@ -31,6 +33,7 @@ if TYPE_CHECKING:
 app = typer.Typer(name="adaptkit", no_args_is_help=True, rich_markup_mode=None, pretty_exceptions_enable=False)
 data = typer.Typer(help="Look at data before anything trains.", no_args_is_help=True, rich_markup_mode=None)
 config = typer.Typer(help="Look at configs.", no_args_is_help=True, rich_markup_mode=None)
+app.add_typer(cli_serve.app)
 app.add_typer(data, name="data")
 app.add_typer(config, name="config")
 

@@ -8,6 +8,7 @@
     +-- CheckpointError     a checkpoint that does not verify or does not belong to this run
     +-- DiskFullError       not enough room to write; the last good files are untouched
     +-- NonFiniteError      a loss or gradient norm that is not a number
+    +-- ServerError         a server that does not start, or does not answer
     +-- MissingDependency   an optional package that this command needs
 """
 
@@ -71,6 +72,10 @@ class DiskFullError(AdaptkitError):
 
 class NonFiniteError(AdaptkitError):
     """A loss or gradient norm that is infinite or not a number; the update was not made."""
+
+
+class ServerError(AdaptkitError):
+    """A server that does not start, dies, or answers with an error."""
 
 
 class MissingDependency(AdaptkitError):

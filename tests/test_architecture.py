@@ -18,11 +18,11 @@ PACKAGES = (ROOT / "adaptkit", ROOT / "kernels" / "torch-ext" / "adaptkit_kernel
 SOURCES = sorted(path for package in PACKAGES for path in package.rglob("*.py"))
 TREES = {path: ast.parse(path.read_text(encoding="utf-8")) for path in SOURCES}
 LEVELS = {
-    "__main__": 5, "cli": 5, "console": 5, "settings": 5, "rendering": 5, "doctor": 5,
+    "__main__": 5, "cli": 5, "cli_serve": 5, "console": 5, "settings": 5, "rendering": 5,
     "compare": 4, "serve": 4,
     "pretrain": 3, "finetune": 3, "embed": 3, "distill": 3,
     "trainer": 2, "data": 2,
-    "models": 1, "adapters": 1, "ops": 1, "run": 1, "config": 1, "errors": 1,
+    "doctor": 1, "models": 1, "adapters": 1, "ops": 1, "run": 1, "config": 1, "errors": 1,
     "__init__": 0, "adaptkit_kernels": 0,
 }  # fmt: skip
 SIBLINGS_MEET = (1, 5)
@@ -238,7 +238,7 @@ def test_transformers_finds_no_kernels_library_of_ours() -> None:
     assert python("import transformers.integrations.hub_kernels as h; print(h.__name__)").strip().endswith("hub_kernels")
 
 
-HELP = ["", "compare", "pretrain", "finetune", "report", "data", "data check", "config", "config show", "schema", "doctor"]
+HELP = ["", "compare", "pretrain", "finetune", "report", "data", "data check", "config", "config show", "schema", "doctor", "serve"]
 
 
 def test_help_loads_neither_torch_nor_transformers() -> None:

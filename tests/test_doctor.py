@@ -223,7 +223,7 @@ def test_little_room(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setattr(machine.shutil, "disk_usage", lambda folder: type("Usage", (), {"free": 100})())
     assert machine._temporary().status == "warn"
     assert machine._disk(tmp_path / "not" / "yet" / "there").status == "warn"
-    monkeypatch.setattr(machine, "_container_memory", lambda: 1)
+    monkeypatch.setattr(machine, "container_memory", lambda: 1)
     assert machine._memory().status == "warn"
 
 

@@ -77,14 +77,14 @@ def _bf16(flags: set[str]) -> Finding:
 
 def _memory() -> Finding:
     memory = psutil.virtual_memory()
-    free = min(memory.available, _container_memory() or memory.available)
+    free = min(memory.available, container_memory() or memory.available)
     detail = f"{free / GIB:.1f} GiB free of {memory.total / GIB:.1f}"
     if free < LOW_MEMORY:
         return Finding("memory", "warn", detail, "close other programs, or set trainer.microbatch_size lower")
     return Finding("memory", "ok", detail)
 
 
-def _container_memory() -> int | None:
+def container_memory() -> int | None:
     """Bytes that the container's limit leaves; None without a limit."""
     group = Path("/sys/fs/cgroup")
     try:

@@ -1,0 +1,105 @@
+"""The commands of the second half: from a finished study to something that answers.
+
+    adaptkit serve runs/STUDY          a vLLM server behind a guard, ready when it has given one real answer
+
+Everything heavy is imported inside the command that needs it.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from adaptkit.console import Outcome, command
+
+if TYPE_CHECKING:
+    from adaptkit.serve.bodies import Limits
+    from adaptkit.serve.keys import Keys
+    from adaptkit.serve.launch import Launch
+
+app = typer.Typer()
+
+Models = Annotated[
+    list[str],
+    typer.Argument(metavar="MODEL", help="Studies, runs, model folders, each also as NAME=FOLDER.", show_default=False),
+]
+
+
+@command(
+    app,
+    "serve",
+    [
+        "adaptkit serve runs/quickstart-1a2b3c4d",
+        "adaptkit serve runs/quickstart-1a2b3c4d --arm generic+lora --arm scratch+full --port 9000",
+        "adaptkit serve teacher=runs/pretrain-1a2b3c4d student=runs/distill-5e6f7a8b vectors=models/embedder",
+        "adaptkit serve base=models/general notes=runs/finetune-9c0d1e2f/adapter",
+        "adaptkit serve runs/quickstart-1a2b3c4d --format int8 --print",
+        "adaptkit serve models/large -- --tensor-parallel-size 4 --max-model-len 8192",
+    ],
+    exits="0 stopped by SIGTERM or Ctrl-C, requests under way answered",
+)
+def serve(
+    models: Models,
+    port: Annotated[int, typer.Option(help="The one port for all models.", min=1, max=65535)] = 8000,
+    host: Annotated[str, typer.Option(help="The address to listen on.")] = "127.0.0.1",
+    format: Annotated[str | None, typer.Option(help="Serve the export of this format: fp32, bf16, int8, int4 or fp8.")] = None,
+    arm: Annotated[list[str] | None, typer.Option(help="Of a study, instead of its winner; may be repeated.")] = None,
+    task: Annotated[str | None, typer.Option(help="Of a study, instead of its primary task.")] = None,
+    seed: Annotated[int | None, typer.Option(help="Of a study, instead of the seed with the best dev score.")] = None,
+    key_file: Annotated[Path | None, typer.Option(help="Keys, one per line; else ADAPTKIT_API_KEY, else one is made.")] = None,
+    max_body: Annotated[int, typer.Option(help="Bytes of a request's body; 0 for no limit.", min=0)] = 1_048_576,
+    max_tokens: Annotated[int, typer.Option(help="Tokens a request may ask for; 0 for no limit.", min=0)] = 4096,
+    rate: Annotated[int, typer.Option(help="Requests per minute and key; 0 for no limit.", min=0)] = 6000,
+    print_: Annotated[bool, typer.Option("--print", help="Print the exact vLLM commands and start nothing.")] = False,
+) -> Outcome:
+    """Serve models behind an OpenAI-compatible endpoint.
+
+    vLLM runs as a child, is restarted when it dies, and counts as ready after one real answer.
+    """
+    from adaptkit.serve import hardware, keys, plan, preflight
+    from adaptkit.serve.bodies import Limits
+
+    wishes, extra = plan.divide(models)
+    limits = Limits(body_bytes=max_body, max_tokens=max_tokens, requests_per_minute=rate)
+    options = {"extra": extra, "format": format, "arms": arm or [], "task": task, "seed": seed}
+    launches, notes = plan.launches(wishes, hardware.look(), **options)
+    api_keys = keys.load(key_file)
+    preflight.check(launches)
+    if print_:
+        return _commands(launches, port, host, api_keys, limits)
+    return _run(launches, notes, port, host, api_keys, limits)
+
+
+def _commands(launches: list[Launch], port: int, host: str, api_keys: Keys, limits: Limits) -> Outcome:
+    lines = [launch.printed(port + place, host, api_keys.origin, limits) for place, launch in enumerate(launches)]
+    return Outcome("\n".join(lines), {"commands": lines, "key": api_keys.origin})
+
+
+def _run(launches: list[Launch], notes: list[str], port: int, host: str, api_keys: Keys, limits: Limits) -> Outcome:
+    import logging
+
+    from adaptkit.serve import keys, preflight
+    from adaptkit.serve.engine import Engine
+    from adaptkit.serve.server import Server
+    from adaptkit.serve.telling import Teller
+
+    teller = Teller()
+    listening = preflight.listen(host, port)
+    logging.basicConfig(level=logging.WARNING, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
+    logs = keys.state_folder() / "logs"
+    logs.mkdir(exist_ok=True, mode=0o700)
+    for note in notes:
+        teller.note("serving", note)
+    if not preflight.is_loopback(host):
+        teller.note("serving", f"listens on {host} without encryption: put a TLS proxy in front of it")
+    engines = [Engine(launch, logs / f"{port}-{launch.name}.log", teller) for launch in launches]
+    url = f"http://{f'[{host}]' if ':' in host else host}:{port}"
+    found = {"url": f"{url}/v1", "models": [name for launch in launches for name in launch.names], "key": api_keys.origin}
+
+    def ready() -> None:
+        teller.note("serving", f"ready: {found['url']} serves {', '.join(found['models'])}; key: {api_keys.origin}")
+
+    Server(engines, listening, api_keys, limits, on_ready=ready).run()
+    return Outcome(f"stopped {url}", {**found, "restarts": sum(engine.restarts for engine in engines)})

@@ -1,0 +1,158 @@
+"""What a request may hold: size, tokens, sequences, and nothing that vLLM would misread, ignore or fetch.
+
+The body is parsed once, strictly: one JSON object in UTF-8, finite numbers of at most 64 bits, no half surrogate pairs.
+What it holds is then checked per field; the answers are OpenAI's error objects.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+TOKEN_FIELDS = ("max_tokens", "max_completion_tokens", "min_tokens")
+SEQUENCE_FIELDS = ("n", "best_of")
+LIST_FIELDS = ("prompt", "input", "documents", "text_1", "text_2", "data_1", "data_2", "queries", "messages", "stop", "tools")
+UNSUPPORTED = {
+    "chat_template": "the model's own template is used",
+    "mm_processor_kwargs": "only text is served",
+    "media_io_kwargs": "only text is served",
+    "prompt_embeds": "send text or token ids",
+    "kv_transfer_params": "it belongs to servers that share their caches",
+    "vllm_xargs": "it reaches extensions that are not served",
+}
+OLD_GUIDED = "vLLM 0.32 ignores it and answers without the constraint: use `structured_outputs` or `response_format`"
+TOKEN_INPUT = (
+    "token ids as `input` are refused: they would be read with this model's vocabulary, and ids of another tokenizer give a "
+    "vector that looks right and is not. Send text (LangChain: OpenAIEmbeddings(check_embedding_ctx_length=False))"
+)
+LARGEST = 2**63 - 1
+
+
+@dataclass(frozen=True)
+class Limits:
+    """What one request and one key may ask for; 0 lifts a limit."""
+
+    body_bytes: int = 1_048_576
+    """Size of a request's body."""
+    max_tokens: int = 4096
+    """Tokens to generate, per sequence."""
+    sequences: int = 8
+    """Sequences per prompt (`n`)."""
+    items: int = 2048
+    """Texts, messages or documents in one request."""
+    requests_per_minute: int = 6000
+    """Requests of one key; as many may come at once."""
+
+
+class Refused(Exception):
+    """A request that is answered with an error and goes no further."""
+
+    def __init__(self, status: int, message: str, *, param: str | None = None, headers: dict[str, str] | None = None):
+        super().__init__(message)
+        self.status, self.message, self.param, self.headers = status, message, param, headers or {}
+
+    def body(self) -> bytes:
+        return error_body(self.status, self.message, self.param)
+
+
+def error_body(status: int, message: str, param: str | None = None) -> bytes:
+    """An error as OpenAI's clients read it."""
+    kind = {401: "authentication_error", 429: "rate_limit_error"}.get(status)
+    kind = kind or ("server_error" if status >= 500 else "invalid_request_error")
+    return json.dumps({"error": {"message": message, "type": kind, "param": param, "code": status}}).encode()
+
+
+def parse(body: bytes) -> dict[str, Any]:
+    """The JSON object that `body` is.
+
+    Raises: Refused (400).
+    """
+    try:
+        value = json.loads(body, parse_int=_integer, parse_float=_number, parse_constant=_number)
+        if b"\\u" in body:
+            json.dumps(value, ensure_ascii=False).encode()  # half a surrogate pair is no text
+    except Refused:
+        raise
+    except RecursionError:
+        raise Refused(400, "the body is nested too deeply") from None
+    except UnicodeError:
+        raise Refused(400, "the body is not valid UTF-8, or holds half of a surrogate pair") from None
+    except ValueError as error:
+        raise Refused(400, f"the body is not JSON: {error}") from None
+    if not isinstance(value, dict):
+        raise Refused(400, "the body must be one JSON object")
+    return value
+
+
+def check(path: str, body: dict[str, Any], limits: Limits) -> None:
+    """Refuse what is over a limit, and what would be ignored, misread or fetched.
+
+    Raises: Refused (400).
+    """
+    for field, value in body.items():
+        _check_known(field, value)
+    for field in TOKEN_FIELDS:
+        _at_most(body, field, limits.max_tokens)
+    for field in SEQUENCE_FIELDS:
+        _at_most(body, field, limits.sequences)
+    for field in LIST_FIELDS:
+        if limits.items and isinstance(body.get(field), list) and len(body[field]) > limits.items and not _token_ids(body[field]):
+            raise Refused(400, f"`{field}` holds {len(body[field])} items, at most {limits.items} are allowed", param=field)
+    if path == "/v1/embeddings" and _token_ids(body.get("input")):
+        raise Refused(400, TOKEN_INPUT, param="input")
+    for part in _media_parts(body):
+        raise Refused(400, f"content of type {part!r} is not served: only text is", param="messages")
+
+
+def _check_known(field: str, value: Any) -> None:
+    if value is not None and field in UNSUPPORTED:
+        raise Refused(400, f"`{field}` is not allowed: {UNSUPPORTED[field]}", param=field)
+    if value is not None and field.startswith("guided_"):
+        raise Refused(400, f"`{field}`: {OLD_GUIDED}", param=field)
+
+
+def _at_most(body: dict[str, Any], field: str, limit: int) -> None:
+    value = body.get(field)
+    if limit and isinstance(value, (int, float)) and value > limit:
+        raise Refused(400, f"`{field}` is {value}, at most {limit} are allowed", param=field)
+
+
+def _token_ids(value: Any) -> bool:
+    """True for a list of integers, or a list that holds one."""
+    if not isinstance(value, list):
+        return False
+    return any(isinstance(item, int) or (isinstance(item, list) and any(isinstance(i, int) for i in item)) for item in value)
+
+
+def _media_parts(body: dict[str, Any]) -> Iterator[str]:
+    """Types of content parts that are not text: images, audio and files, which a server would fetch."""
+    messages = [*_dicts(body.get("messages")), *_dicts(body.get("input")), *_dicts(body.get("documents"))]
+    parts = [*messages, *_dicts(body.get("content"))]
+    for message in messages:
+        parts += _dicts(message.get("content"))
+    for part in parts:
+        kind = part.get("type", "text")
+        if isinstance(kind, str) and kind not in ("text", "input_text", "refusal", "message", "thinking"):
+            yield kind[:40]
+        elif found := [key for key in part if key.endswith(("_url", "_embeds")) or key in ("input_audio", "file")]:
+            yield found[0][:40]
+
+
+def _dicts(value: Any) -> list[dict[str, Any]]:
+    return [item for item in value if isinstance(item, dict)] if isinstance(value, list) else []
+
+
+def _integer(text: str) -> int:
+    if len(text) > 20 or not -LARGEST - 1 <= (value := int(text)) <= LARGEST:
+        raise Refused(400, f"the number {text[:30]} does not fit into 64 bits")
+    return value
+
+
+def _number(text: str) -> float:
+    value = float(text)
+    if not math.isfinite(value):
+        raise Refused(400, f"the number {text[:30]} is not finite")
+    return value

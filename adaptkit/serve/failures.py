@@ -1,0 +1,135 @@
+"""What vLLM's log means: how far a start has come, and why one failed, as what, where, fix.
+
+vLLM 0.32 says in some hundred lines what fits in two. The table holds the failures that were provoked on purpose; for
+others the last line that names an exception is shown as it is, with the log's path.
+"""
+
+from __future__ import annotations
+
+import re
+import signal
+from dataclasses import dataclass
+from pathlib import Path
+
+from adaptkit.errors import ServerError
+
+PHASES = (
+    ("Initializing a V1 LLM engine", "starting the engine"),
+    ("Starting to load model", "loading the weights"),
+    ("Loading weights took", "weights loaded, sizing the cache"),
+    ("init engine", "engine ready, starting the HTTP server"),
+    ("Application startup complete", "asking it for one real answer"),
+    ("Resolved architecture", "reading the model's config"),
+)
+TAIL_BYTES = 256 * 1024
+_ERROR = re.compile(r"(?:^|\) )(?:ERROR [\d: -]+\[[\w.:]+\] )?((?:\w+\.)*\w*(?:Error|Exception): .+)$")
+_VALUE_ERROR = re.compile(r"(Value error, .+?)(?: \[type=|$)")
+_NOISE = ("Engine core initialization failed", "ulimit", "EngineDeadError", "CancelledError", "pydantic")
+
+
+@dataclass(frozen=True)
+class Known:
+    """A failure that has a name: a pattern of vLLM's log, and what to tell; `{0}` and on are the pattern's groups."""
+
+    pattern: str
+    what: str
+    fix: str
+
+
+AGAIN = "export or copy the folder again"
+KNOWN = (
+    Known(r"Repo id must be in the form|Invalid repository ID", "no model in this folder", "give a folder with config.json"),
+    Known(r"LocalEntryNotFoundError|Cannot find the requested files in the",
+          "a file of it is not here, and vLLM runs offline", AGAIN),
+    Known(r"config file .* is not a valid JSON", "config.json is not valid JSON", AGAIN),
+    Known(r"does not recognize this architecture",
+          "the installed transformers does not know this model_type",
+          "upgrade transformers, or serve a Llama, Qwen, Mistral, BERT or ModernBERT model"),
+    Known(r"does not dispatch through the Transformers attention",
+          "vLLM 0.32 cannot serve this architecture", "use BERT or ModernBERT instead of DistilBERT (distil into one of them)"),
+    Known(r"Model architectures (\[.*?\]) (?:are not supported|failed)",
+          "vLLM 0.32 cannot serve {0}", "serve a Llama, Qwen, Mistral, BERT or ModernBERT model"),
+    Known(r"Couldn't instantiate the backend tokenizer", "no tokenizer in this folder", "save the tokenizer beside the weights"),
+    Known(r"Cannot find any model weights", "no weights in this folder", AGAIN),
+    Known(r"header too large|incomplete metadata|InvalidHeader|MetadataIncompleteBuffer",
+          "a weight file is cut or overwritten", AGAIN),
+    Known(r"start \(\d+\) \+ length \((\d+)\) exceeds dimension size \((\d+)\)",
+          "weights and config.json disagree: {0} rows wanted, {1} there", AGAIN),
+    Known(r"max_model_len \((\d+)\) is greater than the derived max_model_len (?:\([^)]*=)?\D*(\d+)?",
+          "--max-model-len {0} is longer than the model's window", "leave it out, or give a smaller one"),
+    Known(r"do not support `--runner generate`",
+          "an embedding model cannot generate", "leave --runner out: it is chosen by the model"),
+    Known(r"unrecognized arguments?: (.+)", "vLLM does not know {0}", "mend what stands after `--` (vllm serve --help=all)"),
+    Known(r"error: argument (.+)", "vLLM refuses an argument: {0}", "mend what stands after `--` (vllm serve --help=all)"),
+    Known(r"Address already in use", "the port was taken while vLLM started", "run the same command again"),
+    Known(r"Not enough allowed NUMA nodes",
+          "this machine has too few NUMA nodes for that many parallel workers",
+          "leave --tensor-parallel-size out, or set VLLM_CPU_OMP_THREADS_BIND"),
+    Known(r"Available memory on node \d+ \(([^)]+)\)",
+          "too little memory for the key/value cache ({0} GiB free)",
+          "close other programs, or give a smaller cache: -- --kv-cache-memory-bytes 268435456"),
+    Known(r"KV cache is needed, which is larger than",
+          "the key/value cache is too small for one full sequence",
+          "add `-- --max-model-len N` with a smaller N, or `-- --kv-cache-memory-bytes` with more"),
+    Known(r"CUDA out of memory|OutOfMemoryError",
+          "the GPU's memory is full", "add `-- --gpu-memory-utilization 0.8` or a smaller --max-model-len"),
+    Known(r"Unknown quantization method: (\w+)", "vLLM 0.32 cannot read {0} weights", "adaptkit export ... --format int8"),
+    Known(r"cpu_gemm_wna16|Failed to find a kernel that can implement the WNA16",
+          "this CPU has no kernel for 4-bit weights (AVX512 or a GPU is needed)", "serve the int8 export instead: --format int8"),
+    Known(r"static_scaled_fp8_quant|FP8 KV cache on CPU requires", "this CPU has no fp8 units", "serve the int8 export instead"),
+    Known(r"LoRA rank (\d+) is greater than max_lora_rank (\d+)",
+          "an adapter of rank {0} is over the limit {1}", "merge it instead"),
+    Known(r"No adapter found for (\S+)", "no adapter in {0}", "give a folder with adapter_config.json"),
+    Known(r"does not yet support DoRA", "vLLM 0.32 cannot serve DoRA adapters", "merge it instead"),
+    Known(r"No module named '?([\w.]+)", "the Python package {0} is missing", "adaptkit doctor"),
+)  # fmt: skip
+
+
+def phase(log: str) -> str:
+    """How far a start has come, for people."""
+    last, told = -1, "importing vLLM"
+    for mark, text in PHASES:
+        if (place := log.rfind(mark)) > last:
+            last, told = place, text
+    return told
+
+
+def tail(path: Path, start: int = 0) -> str:
+    """The end of a log, from `start` bytes on; empty where there is none."""
+    try:
+        with path.open("rb") as file:
+            size = file.seek(0, 2)
+            file.seek(max(start, size - TAIL_BYTES))
+            return file.read().decode("utf-8", "replace")
+    except OSError:
+        return ""
+
+
+def translate(log: str, code: int | None, *, model: str, path: Path) -> ServerError:
+    """Why a server ended, from its log and exit code.
+
+    Args:
+        code: exit code, negative for a signal; None if it still runs and was given up.
+        model: its name, for people.
+        path: the log's path, for what the table does not know.
+    """
+    for known in KNOWN:
+        if matches := list(re.finditer(known.pattern, log)):
+            groups = [group or "?" for group in matches[-1].groups()]
+            return ServerError(known.what.format(*groups), where=model, fix=known.fix)
+    found = _last_error(log)
+    if found is None and code is not None and code < 0:
+        hint = ": out of memory, probably" if -code == signal.SIGKILL else ""
+        found = f"killed by {signal.Signals(-code).name}{hint}"
+    found = found or (f"ended with exit code {code} and no error" if code is not None else "gave no answer")
+    return ServerError(f"vLLM: {found}", where=model, fix=f"read its log: {path}")
+
+
+def _last_error(log: str) -> str | None:
+    """The last line that names an exception and is not the consequence of another one."""
+    found = None
+    for line in log.splitlines():
+        match = _VALUE_ERROR.search(line) or _ERROR.search(line.rstrip())
+        if match and not any(noise in line for noise in _NOISE):
+            found = match[1].removeprefix("Value error, ")[:300]
+    return found

@@ -1,0 +1,50 @@
+"""What serving asks of the machine: GPUs, CPU units, cores, memory. Loads no torch."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import psutil
+
+from adaptkit.doctor import machine
+
+AVX512, FP8_UNITS = "avx512f", ("avx512_bf16", "amx_bf16")
+
+
+@dataclass(frozen=True)
+class Hardware:
+    """A machine as serving sees it.
+
+    Attributes:
+        gpus: names of NVIDIA GPUs; empty on CPU machines.
+        flags: CPU feature flags as the kernel lists them.
+        cores: usable by this process.
+        free_bytes: memory that is available now.
+    """
+
+    gpus: tuple[str, ...] = ()
+    flags: frozenset[str] = field(default_factory=frozenset)
+    cores: float = 1.0
+    free_bytes: int = 0
+
+    @property
+    def bf16(self) -> bool:
+        """True where bf16 is computed by units made for it."""
+        return bool(self.gpus) or any(flag in self.flags for flag in machine.BF16_FLAGS)
+
+    @property
+    def int4(self) -> bool:
+        """True where vLLM has a kernel for 4-bit weights: on other CPUs the server starts and dies at its first request."""
+        return bool(self.gpus) or AVX512 in self.flags
+
+    @property
+    def fp8(self) -> bool:
+        """True where fp8 is more than a slow detour through torch."""
+        return bool(self.gpus) or any(flag in self.flags for flag in FP8_UNITS)
+
+
+def look() -> Hardware:
+    """This machine, now."""
+    found = machine.gpus()
+    free = min(psutil.virtual_memory().available, machine.container_memory() or 2**63)
+    return Hardware(tuple(found.names), frozenset(machine.cpu_flags()), machine.usable_cores(), free)

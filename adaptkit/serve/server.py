@@ -1,0 +1,100 @@
+"""The server: the guard, the front and the children in one event loop, from the first bind to the last kill.
+
+The port opens at once and says 503 while models load. SIGTERM and SIGINT close it, let requests under way end, then
+stop the children; a second signal waits for nothing.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import signal
+import socket
+from collections.abc import AsyncIterator, Callable, Sequence
+from typing import Any
+
+import uvicorn
+from prometheus_client import CollectorRegistry
+
+from adaptkit.errors import AdaptkitError
+from adaptkit.serve import keys
+from adaptkit.serve.bodies import Limits
+from adaptkit.serve.engine import Engine
+from adaptkit.serve.front import Front
+from adaptkit.serve.guard import Guard
+from adaptkit.serve.metering import Metrics
+
+DRAIN_S = 30
+MEMORY_BYTES_PER_HEADER = 16 * 1024
+
+
+class Server:
+    """Serves engines behind one socket.
+
+    Args:
+        engines: not started yet.
+        listening: a bound socket.
+        api_keys, limits: the guard's.
+        at_once: engines that load at the same time; the others wait.
+        on_ready: called once, when every engine has answered.
+    """
+
+    def __init__(
+        self, engines: Sequence[Engine], listening: socket.socket, api_keys: keys.Keys, limits: Limits,
+        *, at_once: int = 1, on_ready: Callable[[], None] = lambda: None,
+    ):  # fmt: skip
+        self.engines, self.listening, self.on_ready = list(engines), listening, on_ready
+        self.failed: Exception | None = None
+        self._turn = asyncio.Semaphore(at_once)
+        metrics = Metrics(CollectorRegistry())
+        self.front = Front(self.engines, metrics)
+        guarded = Guard(self.front.application(self._lifespan), api_keys, limits, metrics)
+        config = uvicorn.Config(
+            guarded, log_config=None, access_log=False, server_header=False, ws="none",
+            timeout_graceful_shutdown=DRAIN_S, h11_max_incomplete_event_size=MEMORY_BYTES_PER_HEADER,
+        )  # fmt: skip
+        self.uvicorn = uvicorn.Server(config)
+
+    def run(self) -> None:
+        """Serve until a signal comes.
+
+        Raises: AdaptkitError if a model does not start.
+        """
+        # uvicorn hands a signal on to the handler that was there before; the default one would end us with its number.
+        for number in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(number, lambda *_: None)
+        asyncio.run(self.uvicorn.serve(sockets=[self.listening]))
+        if self.failed:
+            raise self.failed
+
+    @contextlib.asynccontextmanager
+    async def _lifespan(self, app: Any) -> AsyncIterator[None]:
+        tasks = [asyncio.create_task(self._supervise(engine)) for engine in self.engines]
+        waiting = asyncio.create_task(self._announce())
+        try:
+            yield
+        finally:
+            waiting.cancel()
+            await asyncio.gather(*(engine.stop() for engine in self.engines))
+            await asyncio.gather(*tasks, return_exceptions=True)
+            await self.front.http.aclose()
+
+    async def _supervise(self, engine: Engine) -> None:
+        running: asyncio.Task[None] | None = None
+        try:
+            async with self._turn:
+                running = asyncio.create_task(engine.run())
+                while engine.state == "starting" and not running.done():
+                    await asyncio.sleep(0.1)
+            await running
+        except Exception as error:
+            if not isinstance(error, AdaptkitError):
+                logging.getLogger("adaptkit.serve").exception("the supervisor of %s failed", engine.name)
+            self.failed = self.failed or error
+            self.uvicorn.should_exit = True
+
+    async def _announce(self) -> None:
+        while any(engine.state != "ready" for engine in self.engines):
+            await asyncio.sleep(0.1)
+        self.on_ready()
