@@ -76,6 +76,18 @@ def jit(function: Any) -> Any:
     return function if triton is None else triton.jit(function)
 
 
+_ROUNDS = INTERPRETED if tl is None else tl.constexpr(INTERPRETED)
+
+
+@jit
+def rounded(x, TYPE: tl.constexpr):
+    """float32 x as TYPE, to nearest even; the interpreter's own cast to bfloat16 cuts the bits off, which adds up in sums."""
+    if _ROUNDS and tl.bfloat16 == TYPE:
+        bits = x.to(tl.int32, bitcast=True)
+        x = (bits + 0x7FFF + ((bits >> 16) & 1)).to(tl.float32, bitcast=True)
+    return x.to(TYPE)
+
+
 def triton_importable() -> bool:
     return triton is not None
 

@@ -5,6 +5,8 @@ Shape suffixes: T = tokens, R = chosen rows, D = hidden size, V = rows of the he
 
 from __future__ import annotations
 
+import math
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -203,3 +205,89 @@ def _wide_logits(hidden_RD: Tensor, weight_VD: Tensor, bias_V: Tensor | None) ->
 
 def _at_least_float32(x: Tensor) -> Tensor:
     return x if x.dtype == torch.float64 else x.float()
+
+
+# Layers
+
+
+def add_rms_norm(x: Tensor, residual: Tensor | None, weight_D: Tensor, eps: float, *, offset: float = 0.0) -> tuple[Tensor, Tensor]:
+    """(RMSNorm of `x + residual` over the last dimension, `x + residual`); statistics in float32 (arXiv 1910.07467)."""
+    total = x if residual is None else x + residual
+    wide = _at_least_float32(total)
+    normed = wide * torch.rsqrt(wide.pow(2).mean(-1, keepdim=True) + eps)
+    dtype = torch.promote_types(total.dtype, weight_D.dtype)
+    return (normed * (offset + _at_least_float32(weight_D))).to(dtype), total
+
+
+def add_layer_norm(
+    x: Tensor, residual: Tensor | None, weight_D: Tensor | None, bias_D: Tensor | None, eps: float
+) -> tuple[Tensor, Tensor]:
+    """(LayerNorm of `x + residual` over the last dimension, `x + residual`); statistics in float32 (arXiv 1607.06450)."""
+    total = x if residual is None else x + residual
+    weight_D, bias_D = (None if p is None else _at_least_float32(p) for p in (weight_D, bias_D))
+    return F.layer_norm(_at_least_float32(total), x.shape[-1:], weight_D, bias_D, eps).to(total.dtype), total
+
+
+def rope(
+    q_BHTD: Tensor,
+    k_BHTD: Tensor,
+    cos: Tensor,
+    sin: Tensor,
+    *,
+    positions_BT: Tensor | None = None,
+    q_weight_D: Tensor | None = None,
+    k_weight_D: Tensor | None = None,
+    eps: float = 1e-6,
+) -> tuple[Tensor, Tensor]:
+    """Queries and keys, normalised per head if scales are given, then turned by each token's angles (arXiv 2104.09864).
+
+    Args:
+        cos, sin: [B or 1, T, R] per token, or a table [S, R] of which `positions_BT` picks rows; R <= D.
+    """
+    if positions_BT is not None:
+        cos, sin = cos[positions_BT], sin[positions_BT]
+    cos_B1TR, sin_B1TR = cos.unsqueeze(1), sin.unsqueeze(1)
+
+    def turned(x_BHTD: Tensor, weight_D: Tensor | None) -> Tensor:
+        if weight_D is not None:
+            x_BHTD = add_rms_norm(x_BHTD, None, weight_D, eps)[0]
+        a, b, rest = x_BHTD.tensor_split((cos.shape[-1] // 2, cos.shape[-1]), dim=-1)
+        turning, across = torch.cat((a, b), -1), torch.cat((-b, a), -1)
+        return torch.cat((turning * cos_B1TR + across * sin_B1TR, rest), -1).to(x_BHTD.dtype)
+
+    return turned(q_BHTD, q_weight_D), turned(k_BHTD, k_weight_D)
+
+
+def gated(gate: Tensor, up: Tensor, kind: str) -> Tensor:
+    """`act(gate) * up` with act one of "silu", "gelu" (exact) and "gelu_tanh" (arXiv 2002.05202)."""
+    if kind == "silu":
+        return F.silu(gate) * up
+    return F.gelu(gate, approximate="tanh" if kind == "gelu_tanh" else "none") * up
+
+
+def lora_linear(
+    x: Tensor,
+    weight_NK: Tensor,
+    a_RK: Tensor,
+    b_NR: Tensor,
+    scale: float,
+    bias_N: Tensor | None = None,
+    *,
+    dropped: Tensor | None = None,
+) -> Tensor:
+    """`x @ weight^T + bias + scale * x @ a^T @ b^T`; the update sees `dropped` instead of x if given (arXiv 2106.09685)."""
+    update = F.linear(F.linear(x if dropped is None else dropped, a_RK), b_NR)
+    return F.linear(x, weight_NK, bias_N) + scale * update
+
+
+def dequantize_4bit(packed: Tensor, scales: Tensor, code: Tensor, block_size: int, shape: tuple[int, ...]) -> Tensor:
+    """The values of a 4-bit weight, float32 [shape]: `code[nibble] * scale`, the high half of a byte first (arXiv 2305.14314).
+
+    Args:
+        packed: uint8, two elements per byte.
+        scales: float32, one per `block_size` elements.
+        code: float32 [16].
+    """
+    bytes_ = packed.flatten()
+    values = code[torch.stack((bytes_ >> 4, bytes_ & 15), dim=1).int()].flatten()[: math.prod(shape)]
+    return (values * scales.repeat_interleave(block_size)[: len(values)]).view(shape)

@@ -1,0 +1,195 @@
+"""Gated activations, `act(gate) * up`, one pass forward and one backward.
+
+Backward computes the activation again from gate and up, so a layer keeps those two and neither act(gate) nor a mask.
+Kinds: "silu" (SwiGLU), "gelu" (exact, with erf) and "gelu_tanh" (GeGLU); Shazeer 2020 (arXiv 2002.05202).
+
+Shape suffixes: N = rows, F = feed-forward width, G = 2 F (gate and up beside each other).
+"""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor
+
+from .launch import Shipped, jit, on_device, rounded, tl, type_name
+
+KINDS = ("silu", "gelu", "gelu_tanh")
+_BLOCK, _NUM_WARPS = 2048, 4
+
+
+def gated(gate: Tensor, up: Tensor, kind: str) -> Tensor:
+    """`act(gate) * up` for two float tensors of one shape and dtype [..., F]; `kind` is one of KINDS."""
+    return _separate(_rows(gate), _rows(up), kind).view(gate.shape)
+
+
+def gated_pair(both: Tensor, kind: str) -> Tensor:
+    """`act(a) * b` for `a, b = both.chunk(2, -1)`, float [..., 2 F] -> [..., F]; the gradient is written as one tensor."""
+    return _joint(_rows(both), kind).view(*both.shape[:-1], both.shape[-1] // 2)
+
+
+def swiglu(gate: Tensor, up: Tensor) -> Tensor:
+    """`silu(gate) * up`."""
+    return gated(gate, up, "silu")
+
+
+def geglu(gate: Tensor, up: Tensor, *, approximate: str = "none") -> Tensor:
+    """`gelu(gate) * up`; `approximate` as in torch: "none" is exact, "tanh" is not."""
+    return gated(gate, up, "gelu_tanh" if approximate == "tanh" else "gelu")
+
+
+def _rows(x: Tensor) -> Tensor:
+    rows = x.reshape(math.prod(x.shape[:-1]), x.shape[-1])
+    return rows if rows.stride(1) == 1 else rows.contiguous()
+
+
+@torch.library.custom_op("adaptkit::gated", mutates_args=())
+def _separate(gate_NF: Tensor, up_NF: Tensor, kind: str) -> Tensor:
+    out = torch.empty_like(gate_NF, memory_format=torch.contiguous_format)
+    _forward(gate_NF, up_NF, out, kind)
+    return out
+
+
+@torch.library.custom_op("adaptkit::gated_backward", mutates_args=())
+def _separate_backward(d_out_NF: Tensor, gate_NF: Tensor, up_NF: Tensor, kind: str) -> tuple[Tensor, Tensor]:
+    d_gate, d_up = (torch.empty_like(x, memory_format=torch.contiguous_format) for x in (gate_NF, up_NF))
+    _backward(d_out_NF, gate_NF, up_NF, d_gate, d_up, kind)
+    return d_gate, d_up
+
+
+@torch.library.custom_op("adaptkit::gated_pair", mutates_args=())
+def _joint(both_NG: Tensor, kind: str) -> Tensor:
+    gate, up = both_NG.chunk(2, 1)
+    out = both_NG.new_empty(gate.shape)
+    _forward(gate, up, out, kind)
+    return out
+
+
+@torch.library.custom_op("adaptkit::gated_pair_backward", mutates_args=())
+def _joint_backward(d_out_NF: Tensor, both_NG: Tensor, kind: str) -> Tensor:
+    d_both = torch.empty_like(both_NG, memory_format=torch.contiguous_format)
+    _backward(d_out_NF, *both_NG.chunk(2, 1), *d_both.chunk(2, 1), kind)
+    return d_both
+
+
+@_separate.register_fake
+def _(gate_NF, up_NF, kind):
+    return torch.empty_like(gate_NF, memory_format=torch.contiguous_format)
+
+
+@_separate_backward.register_fake
+def _(d_out_NF, gate_NF, up_NF, kind):
+    return tuple(torch.empty_like(x, memory_format=torch.contiguous_format) for x in (gate_NF, up_NF))
+
+
+@_joint.register_fake
+def _(both_NG, kind):
+    return both_NG.new_empty(both_NG.shape[0], both_NG.shape[1] // 2)
+
+
+@_joint_backward.register_fake
+def _(d_out_NF, both_NG, kind):
+    return torch.empty_like(both_NG, memory_format=torch.contiguous_format)
+
+
+def _keep(ctx, inputs, output) -> None:
+    *tensors, ctx.kind = inputs
+    ctx.save_for_backward(*tensors)
+
+
+_separate.register_autograd(
+    lambda ctx, d_out: (*_separate_backward(_unit(d_out), *ctx.saved_tensors, ctx.kind), None), setup_context=_keep
+)
+_joint.register_autograd(
+    lambda ctx, d_out: (_joint_backward(_unit(d_out), *ctx.saved_tensors, ctx.kind), None), setup_context=_keep
+)
+
+
+def _unit(rows: Tensor) -> Tensor:
+    return rows if rows.stride(1) == 1 else rows.contiguous()
+
+
+def _forward(gate: Tensor, up: Tensor, out: Tensor, kind: str) -> None:
+    if out.numel():
+        with on_device(out):
+            _gated_forward_kernel[_grid(gate)](
+                gate, up, out, gate.shape[1], gate.stride(0), up.stride(0), out.stride(0),
+                KIND=KINDS.index(kind), BLOCK=_BLOCK, num_warps=_NUM_WARPS,
+            )  # fmt: skip
+
+
+def _backward(d_out: Tensor, gate: Tensor, up: Tensor, d_gate: Tensor, d_up: Tensor, kind: str) -> None:
+    if gate.numel():
+        with on_device(gate):
+            _gated_backward_kernel[_grid(gate)](
+                d_out, gate, up, d_gate, d_up, gate.shape[1],
+                d_out.stride(0), gate.stride(0), up.stride(0), d_gate.stride(0), d_up.stride(0),
+                KIND=KINDS.index(kind), BLOCK=_BLOCK, num_warps=_NUM_WARPS,
+            )  # fmt: skip
+
+
+def _grid(x_NF: Tensor) -> tuple[int, int]:
+    return len(x_NF), -(-x_NF.shape[1] // _BLOCK)
+
+
+@jit
+def _activation(x, KIND: tl.constexpr):
+    """act(x) and its derivative, float32. KIND indexes KINDS; tanh is written by sigmoid, so that it needs no libdevice."""
+    if KIND == 0:
+        s = tl.sigmoid(x)
+        return x * s, s * (1.0 + x * (1.0 - s))
+    elif KIND == 1:
+        cdf = 0.5 * (1.0 + tl.erf(x * 0.7071067811865476))
+        return x * cdf, cdf + x * tl.exp(-0.5 * x * x) * 0.3989422804014327
+    else:
+        z = 1.5957691216057308 * (x + 0.044715 * x * x * x)  # (1 + tanh(z / 2)) / 2 = sigmoid(z)
+        s = tl.sigmoid(z)
+        return x * s, s + x * s * tl.sigmoid(-z) * 1.5957691216057308 * (1.0 + 0.134145 * x * x)  # 1 - s would cancel
+
+
+@jit
+def _gated_forward_kernel(
+    gate_ptr, up_ptr, out_ptr, width, gate_stride, up_stride, out_stride, KIND: tl.constexpr, BLOCK: tl.constexpr
+):
+    row = tl.program_id(0).to(tl.int64)
+    cols = tl.program_id(1) * BLOCK + tl.arange(0, BLOCK)
+    real = cols < width
+    gate = tl.load(gate_ptr + row * gate_stride + cols, mask=real, other=0.0).to(tl.float32)
+    up = tl.load(up_ptr + row * up_stride + cols, mask=real, other=0.0).to(tl.float32)
+    value, _ = _activation(gate, KIND)
+    tl.store(out_ptr + row * out_stride + cols, rounded(value * up, out_ptr.dtype.element_ty), mask=real)
+
+
+@jit
+def _gated_backward_kernel(
+    d_out_ptr, gate_ptr, up_ptr, d_gate_ptr, d_up_ptr, width,
+    d_out_stride, gate_stride, up_stride, d_gate_stride, d_up_stride, KIND: tl.constexpr, BLOCK: tl.constexpr,
+):  # fmt: skip
+    row = tl.program_id(0).to(tl.int64)
+    cols = tl.program_id(1) * BLOCK + tl.arange(0, BLOCK)
+    real = cols < width
+    d_out = tl.load(d_out_ptr + row * d_out_stride + cols, mask=real, other=0.0).to(tl.float32)
+    gate = tl.load(gate_ptr + row * gate_stride + cols, mask=real, other=0.0).to(tl.float32)
+    up = tl.load(up_ptr + row * up_stride + cols, mask=real, other=0.0).to(tl.float32)
+    value, slope = _activation(gate, KIND)
+    tl.store(d_up_ptr + row * d_up_stride + cols, rounded(d_out * value, d_up_ptr.dtype.element_ty), mask=real)
+    tl.store(d_gate_ptr + row * d_gate_stride + cols, rounded(d_out * up * slope, d_gate_ptr.dtype.element_ty), mask=real)
+
+
+def shipped() -> list[Shipped]:
+    """Every kind in bf16 and float32; the width is no constant, so that one binary serves all widths."""
+    return [entry for kind in KINDS for dtype in (torch.bfloat16, torch.float32) for entry in _shipped(kind, type_name(dtype))]
+
+
+def _shipped(kind: str, name: str) -> list[Shipped]:
+    constexprs = {"KIND": KINDS.index(kind), "BLOCK": _BLOCK}
+    entries = []
+    for kernel, tensors in (
+        (_gated_forward_kernel, ("gate", "up", "out")),
+        (_gated_backward_kernel, ("d_out", "gate", "up", "d_gate", "d_up")),
+    ):
+        strides = tuple(f"{tensor}_stride" for tensor in tensors)
+        signature = {f"{tensor}_ptr": f"*{name}" for tensor in tensors} | {"width": "i32"} | dict.fromkeys(strides, "i32")
+        entries.append(Shipped(kernel, f"{kind} {name}", signature, constexprs, ("width", *strides), _NUM_WARPS))
+    return entries

@@ -1,0 +1,213 @@
+"""A frozen linear layer with its low-rank update as one matrix product: `[X | X A^T] @ [W | s B]^T`.
+
+LoRA (Hu et al. 2021, arXiv 2106.09685) adds `s X A^T B^T` to `X W^T`. Beside the two skinny products, the usual code
+scales, adds and often casts a second result as large as the first. Here the update rides in r more columns of the
+inner dimension: the library's product accumulates it, and backward gets `dY W` and `s dY B` from one product with the
+same augmented weight. That weight is formed anew in each pass, from whatever holds W (a plain matrix of any dtype, or
+NF4, which is unpacked right into it): one pass over W per pass over many tokens, and no state that could go stale.
+Where W has fewer rows than columns, forward adds the update to Y in place instead of copying the wider X.
+
+Shape suffixes: T = tokens, K = inputs, N = outputs, R = rank, P = R rounded up so that K + P is a multiple of 16.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from .launch import Shipped, fused_available, jit, on_device, rounded, tl, type_name
+from .reference import dequantize_4bit
+
+_BLOCK, _NUM_WARPS = 2048, 4
+
+
+class FourBit(NamedTuple):
+    """How a weight [N, K] lies in bytes: row-major, the earlier of two elements in the high half (bitsandbytes' layout)."""
+
+    scales: Tensor
+    """float32, one per `block_size` elements"""
+    code: Tensor
+    """float32 [16], the values that the sixteen 4-bit codes stand for, for a scale of one"""
+    block_size: int
+
+
+def lora_linear(
+    x: Tensor, weight_NK: Tensor, a_RK: Tensor, b_NR: Tensor, scale: float, bias_N: Tensor | None = None, *,
+    dropped: Tensor | None = None, four_bit: FourBit | None = None, room: bool = False,
+) -> Tensor:  # fmt: skip
+    """`x @ weight^T + bias + scale * dropped @ a^T @ b^T` with gradients for all but the weight.
+
+    Computes in autocast's dtype, else in x's; a and b are rounded to it, and the update is added before Y is rounded.
+
+    Args:
+        x: float [..., K].
+        weight_NK: frozen; float of any dtype, or the bytes of a 4-bit weight together with `four_bit`.
+        dropped: what the update sees instead of x: x after dropout, in x's shape.
+        room: x's rows lie `extra_columns(K, R)` or more elements further apart than K, in memory that nobody else reads,
+            as `rms_norm(room=...)` leaves it; the update's inputs are then written there and x is not copied.
+    """
+    dtype = torch.get_autocast_dtype(x.device.type) if torch.is_autocast_enabled(x.device.type) else x.dtype
+    room = room and x.dtype == dtype
+    shape = (math.prod(x.shape[:-1]), x.shape[-1])
+    scales, code, block_size = four_bit or (None, None, 0)
+    bias_N = None if bias_N is None else bias_N.to(dtype)
+    dropped = None if dropped is None else dropped.to(dtype).reshape(shape)
+    x_TK = x.to(dtype).reshape(shape)
+    y, _ = _forward(
+        x_TK, dropped, weight_NK, a_RK.to(dtype), b_NR.to(dtype), bias_N, scales, code, block_size, scale, room
+    )  # fmt: skip
+    return y.view(*x.shape[:-1], len(b_NR))
+
+
+def extra_columns(width: int, rank: int) -> int:
+    """P: the columns that a rank needs beside `width`, so that every row starts at a multiple of 16 elements."""
+    return rank + -(width + rank) % 16
+
+
+@torch.library.custom_op("adaptkit::lora_linear", mutates_args=())
+def _forward(
+    x: Tensor, dropped: Tensor | None, weight: Tensor, a: Tensor, b: Tensor, bias: Tensor | None, scales: Tensor | None,
+    code: Tensor | None, block_size: int, scale: float, room: bool,
+) -> tuple[Tensor, Tensor]:  # fmt: skip
+    """(y, the update's inner values [T, R], which backward needs)."""
+    low_TR = (x if dropped is None else dropped) @ a.t()
+    inputs, outputs, extra = x.shape[1], len(b), extra_columns(x.shape[1], len(a))
+    if not room and outputs < inputs:
+        weight = _plain(weight, scales, code, block_size, outputs, inputs, x.dtype)
+        y = x @ weight.t() if bias is None else torch.addmm(bias, x, weight.t())
+        return y.addmm_(low_TR, b.t(), alpha=scale), low_TR
+    if room:
+        both = x.as_strided((len(x), inputs + extra), x.stride())
+    else:
+        both = x.new_empty(len(x), inputs + extra)
+        both[:, :inputs] = x
+    _fill(both[:, inputs:], low_TR)
+    weight = _augmented(weight, scales, code, block_size, b, scale, inputs, extra)
+    y = both @ weight.t() if bias is None else torch.addmm(bias, both, weight.t())
+    return y, low_TR
+
+
+@torch.library.custom_op("adaptkit::lora_linear_backward", mutates_args=())
+def _backward(
+    dy: Tensor, x: Tensor, dropped: Tensor | None, low_TR: Tensor, weight: Tensor, a: Tensor, b: Tensor, scales: Tensor | None,
+    code: Tensor | None, block_size: int, scale: float, wants_x: bool,
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:  # fmt: skip
+    """Gradients of (x, dropped, a, b); the first is empty if not wanted, the second if nothing was dropped."""
+    inputs, rank = x.shape[1], len(a)
+    db = (dy.t() @ low_TR).mul_(scale)
+    if not wants_x:
+        d_low = (dy @ b).mul_(scale)
+        d_dropped = x.new_empty(0) if dropped is None else d_low @ a
+        return x.new_empty(0), d_dropped, d_low.t() @ (x if dropped is None else dropped), db
+    both = dy @ _augmented(weight, scales, code, block_size, b, scale, inputs, extra_columns(inputs, rank))
+    dx, d_low = both[:, :inputs], both[:, inputs : inputs + rank]
+    if dropped is None:
+        return dx.addmm_(d_low, a), x.new_empty(0), d_low.t() @ x, db
+    return dx, d_low @ a, d_low.t() @ dropped, db
+
+
+def _plain(
+    weight: Tensor, scales: Tensor | None, code: Tensor | None, block_size: int, outputs: int, inputs: int, dtype: torch.dtype
+) -> Tensor:
+    if scales is None:
+        return weight.to(dtype)
+    unpacked = torch.empty(outputs, inputs, dtype=dtype, device=weight.device)
+    unpack(weight, FourBit(scales, code, block_size), unpacked)
+    return unpacked
+
+
+def _augmented(
+    weight: Tensor, scales: Tensor | None, code: Tensor | None, block_size: int, b: Tensor, scale: float, inputs: int, extra: int
+) -> Tensor:
+    """[W | s B | 0] in b's dtype."""
+    augmented = b.new_empty(len(b), inputs + extra)
+    if scales is None:
+        augmented[:, :inputs] = weight
+    else:
+        unpack(weight, FourBit(scales, code, block_size), augmented[:, :inputs])
+    _fill(augmented[:, inputs:], b * scale)
+    return augmented
+
+
+def _fill(columns: Tensor, values: Tensor) -> None:
+    """The values, and zeros in the columns that only round the width up."""
+    columns[:, : values.shape[1]] = values
+    columns[:, values.shape[1] :] = 0
+
+
+@_forward.register_fake
+def _(x, dropped, weight, a, b, bias, scales, code, block_size, scale, room):
+    return x.new_empty(len(x), len(b)), x.new_empty(len(x), len(a))
+
+
+@_backward.register_fake
+def _(dy, x, dropped, low_TR, weight, a, b, scales, code, block_size, scale, wants_x):
+    pitch = x.shape[1] + extra_columns(x.shape[1], len(a))
+    dx = x.new_empty(len(x), pitch)[:, : x.shape[1]] if wants_x else x.new_empty(0)
+    d_dropped = x.new_empty(0) if dropped is None else x.new_empty(x.shape)
+    return dx, d_dropped, x.new_empty(a.shape), x.new_empty(b.shape)
+
+
+def _keep(ctx, inputs, output) -> None:
+    x, dropped, weight, a, b, bias, scales, code, ctx.block_size, ctx.scale, _ = inputs
+    ctx.mark_non_differentiable(output[1])
+    ctx.save_for_backward(x, dropped, output[1], weight, a, b, scales, code)
+
+
+def _differentiate(ctx, dy, _):
+    *tensors, scales, code = ctx.saved_tensors
+    wants_x, wants_bias = ctx.needs_input_grad[0], ctx.needs_input_grad[5]
+    dx, d_dropped, da, db = _backward(dy, *tensors, scales, code, ctx.block_size, ctx.scale, wants_x)
+    d_dropped = None if tensors[1] is None else d_dropped
+    return (dx if wants_x else None, d_dropped, None, da, db, dy.sum(0) if wants_bias else None, *[None] * 5)
+
+
+_forward.register_autograd(_differentiate, setup_context=_keep)
+
+
+def unpack(packed: Tensor, layout: FourBit, out_NK: Tensor) -> None:
+    """Write a 4-bit weight's values into `out_NK`, whose rows may lie further apart than K.
+
+    Args:
+        packed: uint8, N * K / 2 bytes of any shape; K is even.
+    """
+    if not fused_available(packed.device) or out_NK.shape[1] % 2:
+        out_NK.copy_(dequantize_4bit(packed, layout.scales, layout.code, layout.block_size, out_NK.shape))
+        return
+    rows, width = out_NK.shape
+    with on_device(packed):
+        _unpack_kernel[(rows, -(-width // _BLOCK))](
+            packed, layout.scales, layout.code, out_NK, width, out_NK.stride(0), BLOCK_SIZE=layout.block_size, BLOCK=_BLOCK,
+            num_warps=_NUM_WARPS,
+        )  # fmt: skip
+
+
+@jit
+def _unpack_kernel(packed_ptr, scales_ptr, code_ptr, out_ptr, width, out_stride, BLOCK_SIZE: tl.constexpr, BLOCK: tl.constexpr):
+    row = tl.program_id(0).to(tl.int64)
+    pair = tl.program_id(1) * (BLOCK // 2) + tl.arange(0, BLOCK // 2)
+    real = 2 * pair < width
+    place = row * (width // 2) + pair
+    byte = tl.load(packed_ptr + place, mask=real, other=0).to(tl.int32)
+    scale = tl.load(scales_ptr + place // (BLOCK_SIZE // 2), mask=real, other=0.0)  # a pair never straddles two blocks
+    high = tl.load(code_ptr + (byte >> 4)) * scale
+    low = tl.load(code_ptr + (byte & 15)) * scale
+    cols = tl.program_id(1) * BLOCK + tl.arange(0, BLOCK)
+    values = rounded(tl.interleave(high, low), out_ptr.dtype.element_ty)
+    tl.store(out_ptr + row * out_stride + cols, values, mask=cols < width)
+
+
+def shipped() -> list[Shipped]:
+    """The unpacking kernel for the block size of 4-bit models and both dtypes; the products are the library's."""
+    return [
+        Shipped(
+            _unpack_kernel, f"{type_name(dtype)} blocks of 64",
+            {"packed_ptr": "*u8", "scales_ptr": "*fp32", "code_ptr": "*fp32", "out_ptr": f"*{type_name(dtype)}", "width": "i32",
+             "out_stride": "i32"},
+            {"BLOCK_SIZE": 64, "BLOCK": _BLOCK}, ("width", "out_stride"), _NUM_WARPS, kind="other",
+        )
+        for dtype in (torch.bfloat16, torch.float32)
+    ]  # fmt: skip
