@@ -109,6 +109,10 @@ class Run:
     def cost_path(self) -> Path:
         return self.path / "cost.json"
 
+    @property
+    def parity_path(self) -> Path:
+        return self.path / "parity.json"
+
     def manifest(self) -> dict[str, Any]:
         return read_json(self.manifest_path) if self.manifest_path.exists() else {}
 

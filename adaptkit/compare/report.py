@@ -43,10 +43,24 @@ def write_report(study_path: str | Path) -> ReportPaths:
     verdict = judge(results)
     context = report_context(results, verdict)
     html, markdown, answer = (run.report / name for name in ("report.html", "report.md", "verdict.json"))
-    write_json(answer, verdict.as_json())
+    told = {**verdict.as_json(), "scores": arm_scores(results)}
+    write_json(answer, told)
     write_text(markdown, _environment().get_template("report.md.j2").render(context))
     write_text(html, _environment().get_template("report.html.j2").render(context))
-    return ReportPaths(html, markdown, answer, verdict.as_json())
+    return ReportPaths(html, markdown, answer, told)
+
+
+def arm_scores(results: Results) -> list[dict[str, Any]]:
+    """Each arm's score on each task with its interval: what the card of an exported model cites."""
+    rows = []
+    for task in results.tasks:
+        replicates = results.replicates(task.name)
+        for arm in results.scored_arms(task.name):
+            found = replicates.interval(results.same_as(task.name, arm.name), results.confidence)
+            seeds = len(results.of(task.name, arm.name))
+            score = {"mean": found.mean, "low": found.low, "high": found.high, "num_seeds": seeds, "num_items": replicates.num_items}
+            rows.append({"arm": arm.name, "task": task.name, "metric": task.metric, **score})
+    return rows
 
 
 def report_context(results: Results, verdict: Verdict) -> dict[str, Any]:

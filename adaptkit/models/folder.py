@@ -11,7 +11,8 @@ from adaptkit.errors import ModelError
 
 Kind = Literal["causal", "masked", "classifier", "encoder"]
 
-HUB_FILES = ["*.json", "*.safetensors", "*.jinja", "*.model", "*.txt"]
+# The base's card and licence come along: what is made from it carries them over.
+HUB_FILES = ["*.json", "*.safetensors", "*.jinja", "*.model", "*.txt", "README.md", "LICENSE*", "NOTICE*"]
 _OFFLINE_FIX = (
     "give a local folder instead (on a machine with network: `hf download {name} --local-dir {short}`, then copy it), "
     "or unset HF_HUB_OFFLINE, or point HF_ENDPOINT at a mirror"

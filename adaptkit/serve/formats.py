@@ -9,11 +9,14 @@ request; so the need is written into the manifest and checked by whoever serves.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import cache
-from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from adaptkit.errors import ConfigError, nearest
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+    from adaptkit.serve.hardware import Hardware
 
 Grid = Literal["int8", "int4", "fp8"]
 Need = Literal["any", "gpu or avx512", "gpu"]
@@ -65,66 +68,33 @@ def find_format(name: str) -> Format:
     return FORMATS[name]
 
 
-@dataclass(frozen=True)
-class Machine:
-    """What serving depends on: CPU flags (`avx2`, `avx512f`, ...) and the GPU's name and compute capability, if any."""
-
-    cpu_flags: frozenset[str]
-    gpu: str = ""
-    capability: tuple[int, int] = (0, 0)
-
-    def runs(self, needs: Need) -> tuple[bool, str]:
-        """Whether a format with these needs can be served here, and why, in words."""
-        if needs == "any":
-            return True, "runs on every CPU and GPU"
-        if self.gpu and needs == "gpu" and self.capability < (7, 5):
-            return False, f"the GPU ({self.gpu}) is too old for 8-bit floats"
-        if self.gpu:
-            return True, f"there is a GPU ({self.gpu})"
-        if needs == "gpu":
-            return False, "made for GPUs, and there is none here; CPUs run it slowly if at all: use int8"
-        if "avx512f" in self.cpu_flags:
-            return True, "the CPU has AVX512"
-        return False, "needs a GPU or a CPU with AVX512: without, vLLM starts and dies at the first request; use int8"
-
-    def dtype(self) -> str:
-        """What vLLM should compute in here: float32 where the CPU has no bfloat16 units (measured 2 to 10 times faster)."""
-        return "bfloat16" if self.gpu or {"avx512_bf16", "amx_bf16"} & self.cpu_flags else "float32"
-
-    def as_json(self) -> dict[str, Any]:
-        flags = sorted(flag for flag in self.cpu_flags if flag.startswith(("avx", "amx")))
-        return {"cpu_flags": flags, "gpu": self.gpu or None, "serving_dtype": self.dtype()}
+def runs_here(needs: Need, hardware: Hardware) -> tuple[bool, str]:
+    """Whether a format with these needs can be served on a machine, and why, in words."""
+    if needs == "any":
+        return True, "runs on every CPU and GPU"
+    if hardware.gpus:
+        return True, f"there is a GPU ({hardware.gpus[0]})"
+    if needs == "gpu":
+        return False, "made for GPUs, and there is none here; CPUs run it slowly if at all: use int8"
+    if hardware.int4:
+        return True, "the CPU has AVX512"
+    return False, "needs a GPU or a CPU with AVX512: without, vLLM starts and dies at the first request; use int8"
 
 
-@cache
-def this_machine(*, gpu: bool = True) -> Machine:
-    """The machine that this process runs on; without `gpu` it is not asked for one, which spares importing torch."""
-    return Machine(_cpu_flags(), *(_gpu() if gpu else ("", (0, 0))))
-
-
-def listing(machine: Machine) -> list[dict[str, Any]]:
-    """One row per format: name, describe, needs, runs here, why."""
+def listing(hardware: Hardware) -> list[dict[str, Any]]:
+    """One row per format: what it stores, what it needs, whether it runs here and why."""
     rows = []
     for format in FORMATS.values():
-        runs, why = machine.runs(format.needs)
+        runs, why = runs_here(format.needs, hardware)
         rows.append({"format": format.name, "stores": format.describe, "needs": format.needs, "here": runs, "why": why})
     return rows
 
 
-def _cpu_flags() -> frozenset[str]:
-    """Flags of the first CPU; empty where the system does not tell (then nothing beyond `any` is promised)."""
-    try:
-        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
-    except OSError:
-        return frozenset()
-    return next(
-        (frozenset(line.partition(":")[2].split()) for line in lines if line.startswith(("flags", "Features"))), frozenset()
-    )
+def table(rows: list[dict[str, Any]]) -> Table:
+    """The listing for a terminal."""
+    from rich.table import Table
 
-
-def _gpu() -> tuple[str, tuple[int, int]]:
-    import torch
-
-    if not torch.cuda.is_available():
-        return "", (0, 0)
-    return torch.cuda.get_device_name(0), torch.cuda.get_device_capability(0)
+    drawn = Table("format", "stores", "needs", "here", "why", box=None, pad_edge=False)
+    for row in rows:
+        drawn.add_row(row["format"], row["stores"], row["needs"], "yes" if row["here"] else "no", row["why"])
+    return drawn

@@ -1,0 +1,140 @@
+"""What a model answers on held-out text, in numbers that can be compared before and after an export.
+
+Shape letters: N texts, T tokens, L classes, D hidden size.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from adaptkit.errors import ModelError
+from adaptkit.finetune.generate import generate
+from adaptkit.finetune.likelihood import batches_by_length, pad_right
+from adaptkit.finetune.template import context_length, opening
+from adaptkit.models.bits_per_byte import bits_per_byte, score_documents
+from adaptkit.run import read_json
+from adaptkit.serve.heldout import HeldOut
+from adaptkit.serve.source import Source
+
+NUM_PROMPTS, PROMPT_TOKENS, NEW_TOKENS = 8, 16, 24
+NUM_SCORED, SCORED_TOKENS = 8, 128
+BATCH_TOKENS = 4096
+POOLINGS = ("mean", "cls", "lasttoken")
+
+
+@dataclass(frozen=True)
+class Answers:
+    """Attributes:
+    greedy: continuations of fixed prompts, token ids; generators only.
+    logprobs: float64 [tokens], log-probability of each token of fixed texts given those before it; generators only.
+    bits_per_byte: on the held-out text; generators only.
+    outputs: float64 [N, L] logits of a classifier or reranker.
+    vectors: float64 [N, D] normalised embeddings.
+    scores: the task's metrics on the held-out items.
+    """
+
+    greedy: list[list[int]] = field(default_factory=list)
+    logprobs: Tensor | None = None
+    bits_per_byte: float | None = None
+    outputs: Tensor | None = None
+    vectors: Tensor | None = None
+    scores: dict[str, float] = field(default_factory=dict)
+
+
+def ask(source: Source, model: nn.Module, tokenizer: Any, heldout: HeldOut) -> Answers:
+    """Everything that is compared about one model; `source` says of which kind it is and how it pools."""
+    model = model.eval()
+    texts = [text for _, text in heldout.texts]
+    if source.kind == "embed":
+        return Answers(vectors=embed(model, tokenizer, texts, pooling(source.folder)))
+    if source.kind != "generate":
+        return Answers(outputs=_logits(model, tokenizer, texts, heldout), scores=_task_scores(source, model, tokenizer, heldout))
+    start = opening(tokenizer)
+    encoded = tokenizer(texts, add_special_tokens=False)["input_ids"]
+    prompts = [[*start, *ids[:PROMPT_TOKENS]] for ids in encoded if ids][:NUM_PROMPTS]
+    seq_len = min(heldout.seq_len, context_length(model))
+    return Answers(
+        greedy=generate(model, tokenizer, prompts, min(NEW_TOKENS, context_length(model) - PROMPT_TOKENS - 1)),
+        logprobs=_logprobs(model, [[*start, *ids][: min(SCORED_TOKENS, seq_len)] for ids in encoded[:NUM_SCORED]]),
+        bits_per_byte=bits_per_byte(score_documents(model, tokenizer, heldout.texts, seq_len=seq_len)),
+        scores=_task_scores(source, model, tokenizer, heldout),
+    )
+
+
+def pooling(folder: Path) -> str:
+    """`mean`, `cls` or `lasttoken`, as the folder's sentence-transformers files say; mean where they say nothing.
+
+    Raises: ModelError for a pooling that vLLM does not know.
+    """
+    path = folder / "1_Pooling" / "config.json"
+    if not path.is_file():
+        return "mean"
+    config = read_json(path)
+    found = [name for name in POOLINGS if config.get(f"pooling_mode_{name}_token" if name == "cls" else _mode(name))]
+    if len(found) != 1:
+        raise ModelError("needs exactly one of mean, cls and lasttoken pooling", where=str(path), fix="choose one of the three")
+    return found[0]
+
+
+@torch.no_grad()
+def embed(model: nn.Module, tokenizer: Any, texts: Sequence[str], pooling: str) -> Tensor:
+    """Normalised embeddings, float64 [N, D]."""
+    parts, limit = [], context_length(model)
+    for batch in _padded(model, tokenizer, texts, limit):
+        hidden_NTD = model.base_model(**batch).last_hidden_state.double()
+        mask_NT = batch["attention_mask"]
+        if pooling == "mean":
+            pooled = (hidden_NTD * mask_NT[..., None]).sum(1) / mask_NT.sum(1, keepdim=True)
+        elif pooling == "cls":
+            pooled = hidden_NTD[:, 0]
+        else:
+            pooled = hidden_NTD[torch.arange(len(hidden_NTD)), mask_NT.sum(1) - 1]
+        parts.append(torch.nn.functional.normalize(pooled, dim=-1).cpu())
+    return torch.cat(parts)
+
+
+def _mode(name: str) -> str:
+    return {"mean": "pooling_mode_mean_tokens", "lasttoken": "pooling_mode_lasttoken"}[name]
+
+
+@torch.no_grad()
+def _logprobs(model: nn.Module, rows: Sequence[list[int]]) -> Tensor:
+    """Of every token but the first, one row after the other."""
+    found = []
+    for ids in rows:
+        inputs = torch.tensor([ids], device=model.device)
+        logits_TV = model(input_ids=inputs).logits[0, :-1].double()
+        found.append(logits_TV.log_softmax(-1).gather(1, inputs[0, 1:, None])[:, 0].cpu())
+    return torch.cat(found)
+
+
+@torch.no_grad()
+def _logits(model: nn.Module, tokenizer: Any, texts: Sequence[str], heldout: HeldOut) -> Tensor:
+    """float64 [N, L]."""
+    batches = _padded(model, tokenizer, texts, min(heldout.seq_len, context_length(model)))
+    return torch.cat([model(**batch).logits.double().cpu() for batch in batches])
+
+
+def _padded(model: nn.Module, tokenizer: Any, texts: Sequence[str], max_length: int) -> Iterator[dict[str, Tensor]]:
+    """Batches of the texts, longest first: the same order for every model with this tokenizer."""
+    encoded = tokenizer(list(texts), truncation=True, max_length=max_length)["input_ids"]
+    for items in batches_by_length([len(ids) for ids in encoded], BATCH_TOKENS):
+        yield pad_right([encoded[i] for i in items], tokenizer.pad_token_id or 0, model.device)
+
+
+def _task_scores(source: Source, model: nn.Module, tokenizer: Any, heldout: HeldOut) -> dict[str, float]:
+    """The task's own metrics on the held-out items; empty without a task or its training rows."""
+    from adaptkit.finetune.tasks import TASKS
+
+    config, items = heldout.config or {}, heldout.items
+    if items is None or heldout.training is None or source.kind == "rerank":
+        return {}
+    task = TASKS[config["kind"]](tokenizer, heldout.training, config["max_length"], config["max_new_tokens"])
+    rows = task.rows(model, items)
+    return {name: float(value) for name, value in task.score(rows).items()} if rows else {}

@@ -1,0 +1,338 @@
+"""Export: a model folder that transformers, peft, sentence-transformers and vLLM load, measured before it appears.
+
+    exported = export(resolve("runs/study-1a2b3c4d"), "int8")
+    exported.folder            # runs/<winner>/export/int8: weights, tokenizer, README.md, manifest.json, parity.json, sbom.cdx.json
+
+The folder is written under another name, read back, compared with its source and renamed: it is there whole and within
+the stated loss, or not at all.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from adaptkit.errors import ConfigError, ModelError
+from adaptkit.run import Run, read_json, write_json
+from adaptkit.serve import provenance
+from adaptkit.serve.formats import Format, find_format
+from adaptkit.serve.heldout import HeldOut, find_heldout
+from adaptkit.serve.parity import Limits, compare, merge_checks, passed, refuse, token_checks
+from adaptkit.serve.source import EXPORTED, Source
+
+if TYPE_CHECKING:
+    from torch import nn
+
+    from adaptkit.models import Kind
+    from adaptkit.serve.answers import Answers
+    from adaptkit.serve.compressed import Scheme
+
+Method = Literal["rtn", "gptq"]
+MODEL_KINDS: dict[str, Kind] = {"generate": "causal", "classify": "classifier", "rerank": "classifier", "embed": "encoder"}
+CALIBRATION_ROWS, CALIBRATION_TOKENS = 64, 512  # rows of text, and tokens of each at most
+Tell = Callable[[str], None]
+
+
+@dataclass(frozen=True)
+class Options:
+    """How to export.
+
+    Attributes:
+        out: the folder to write; None takes the run's own `export/<format>`.
+        method: of rounding; gptq needs text to calibrate on.
+        evaluation, calibration: files of text, in place of the run's own.
+        max_loss_bpb, max_loss_score: allowed losses; None takes the format's.
+        sign_key: a private key (PEM) to sign the folder with; None leaves it unsigned.
+    """
+
+    out: Path | None = None
+    method: Method = "rtn"
+    evaluation: Path | None = None
+    calibration: Path | None = None
+    max_loss_bpb: float | None = None
+    max_loss_score: float | None = None
+    sign_key: Path | None = None
+
+
+@dataclass(frozen=True)
+class Exported:
+    """A finished export."""
+
+    folder: Path
+    format: str
+    source: Source
+    manifest: dict[str, Any]
+    parity: dict[str, Any]
+
+    @property
+    def num_bytes(self) -> int:
+        return sum(file["num_bytes"] for file in self.manifest["files"].values())
+
+    def summary(self) -> str:
+        """For people: what was exported, where to, how large, and each figure of the parity gate."""
+        lines = [f"{self.source.name}: {self.source.why}", f"{self.folder}  {self.format}, {self.num_bytes / 1e6:.1f} MB", ""]
+        lines.append(f"parity, on {self.parity['text']['origin']}:")
+        for check in self.parity["checks"]:
+            values = "" if check["before"] is None else f"{check['before']:.4f} -> {check['after']:.4f}, "
+            allowed = "" if check["limit"] is None else f" of {check['limit']:.2g} allowed"
+            lines.append(f"  {check['name']}: {values}loss {check['loss']:.2g}{allowed}")
+        return "\n".join(lines)
+
+    def as_json(self) -> dict[str, Any]:
+        return {
+            "folder": str(self.folder),
+            "name": self.source.name,
+            "kind": self.source.kind,
+            "why": self.source.why,
+            "format": self.format,
+            "num_bytes": self.num_bytes,
+            "manifest": self.manifest[EXPORTED],
+            "parity": self.parity,
+        }
+
+
+def export(source: Source, format: str, options: Options | None = None, tell: Tell = lambda text: None) -> Exported:
+    """Write `source` in a format.
+
+    Args:
+        tell: called with a sentence whenever something that takes time begins.
+    Raises: ConfigError or ModelError for what cannot be exported, or is further from its source than stated; then
+        nothing is left behind but the figures, in the run's parity.json or beside the folder.
+    """
+    options, chosen = options or Options(), find_format(format)
+    folder = _destination(source, chosen, options)
+    _check_request(source, chosen, options)
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    temporary = folder.with_name(f".{folder.name}.{os.getpid()}.tmp")
+    shutil.rmtree(temporary, ignore_errors=True)
+    try:
+        parity, described = _write(source, chosen, options, temporary, tell)
+        _keep_report(source, chosen, folder, parity)
+        refuse(parity, str(folder))
+        manifest = _describe(source, chosen, temporary, parity, described, options)
+        _publish(temporary, folder)
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+    return Exported(folder, chosen.name, source, manifest, parity)
+
+
+def _destination(source: Source, format: Format, options: Options) -> Path:
+    if options.out is not None:
+        folder = options.out.expanduser()
+        if folder.exists() and not (folder / "manifest.json").is_file() and any(folder.iterdir()):
+            raise ConfigError("is a folder with something else in it", where=str(folder), fix="give --out a new folder")
+        return folder
+    if source.run is None:
+        fix = f"add --out {source.name}-{format.name}"
+        raise ConfigError("a model folder has no run directory to write into", where=str(source.folder), fix=fix)
+    return Run(source.run).export(format.name)
+
+
+def _check_request(source: Source, format: Format, options: Options) -> None:
+    if read_json(source.folder / "config.json").get("quantization_config"):
+        what = "is quantised already; rounding it again would only lose more"
+        raise ModelError(what, where=str(source.folder), fix="export the run or model that it was made from")
+    if options.method == "gptq" and format.grid is None:
+        raise ConfigError(f"gptq rounds weights, and {format.name} keeps them", where="--method", fix="use int4 or int8")
+    if format.name == "fp8" and options.method == "gptq":
+        raise ConfigError("gptq is for int4 and int8", where="--method", fix="leave --method out for fp8")
+
+
+def _write(source: Source, format: Format, options: Options, folder: Path, tell: Tell) -> tuple[dict[str, Any], dict[str, Any]]:
+    """The model's files in `folder`; what parity.json and the manifest say of them."""
+    from adaptkit import models
+    from adaptkit.serve import layout
+    from adaptkit.serve.answers import ask
+
+    tokenizer = models.load_tokenizer(source.folder)
+    heldout = find_heldout(source, evaluation=options.evaluation, calibration=options.calibration)
+    tell(f"asking the trained model, on {heldout.origin}")
+    model = _load(source)
+    before = ask(source, model, tokenizer, heldout)
+    described: dict[str, Any] = {"method": None, "group_size": None, "calibration": None}
+    if format.grid is None:
+        import torch
+
+        layout.write(source, model.to(getattr(torch, format.dtype)), tokenizer, folder)
+        tell("asking the exported model")
+        after = ask(source, _load(source, folder), models.load_tokenizer(folder), heldout)
+    else:
+        scheme, described = _quantise(source, format, options, model, tokenizer, heldout, folder, tell)
+        tell("asking the exported model")
+        from adaptkit.serve.compressed import restore
+
+        after = ask(source, restore(_load(source), folder, scheme), models.load_tokenizer(folder), heldout)
+    num_items = len(heldout.items.rows) if heldout.items is not None else 0
+    limits = Limits.of(format, options.max_loss_bpb, options.max_loss_score)
+    checks = compare(before, after, format, limits, num_items)
+    checks += token_checks(tokenizer, models.load_tokenizer(folder), [text for _, text in heldout.texts])
+    merge = _merge_report(source, tokenizer, heldout, before, tell)
+    parity = {
+        "format": format.name,
+        "method": described["method"],
+        "passed": passed([*checks, *merge["checks"]]),
+        "text": {
+            "origin": heldout.origin,
+            "texts": len(heldout.texts),
+            "digest": heldout.digest or None,
+            "tokens_per_window": heldout.seq_len,
+        },
+        "items": {"origin": heldout.items_origin or "no task: only the text was compared", "items": num_items},
+        "merge": merge["told"],
+        "checks": [*checks, *merge["checks"]],
+    }
+    return parity, described
+
+
+def _load(source: Source, folder: Path | None = None) -> nn.Module:
+    from adaptkit import models
+
+    return models.load(folder or source.folder, MODEL_KINDS[source.kind]).eval()
+
+
+def _quantise(
+    source: Source, format: Format, options: Options, model: nn.Module, tokenizer: Any, heldout: HeldOut, folder: Path, tell: Tell
+) -> tuple[Scheme, dict[str, Any]]:
+    import torch
+
+    from adaptkit.serve import compressed, layout
+    from adaptkit.serve.rounding import round_to_nearest
+
+    scheme = compressed.plan_scheme(model, format, str(source.folder))
+    described: dict[str, Any] = {"method": options.method, "group_size": scheme.group_size, "calibration": None}
+    if options.method == "gptq":
+        from adaptkit.serve.gptq import gptq_layers
+
+        batches, described["calibration"] = _calibration(source, tokenizer, heldout, model)
+        rounded = gptq_layers(model, scheme, batches, lambda done, total: tell(f"rounded {done} of {total} layers"))
+    else:
+        tell(f"rounding {len(scheme.layers)} matrices to {format.name}")
+        rounded = {
+            name: round_to_nearest(model.get_submodule(name).weight.data, str(format.grid), scheme.group_size)
+            for name in scheme.layers
+        }
+    layout.write(source, model.to(torch.bfloat16), tokenizer, folder)
+    compressed.compress(folder, scheme, rounded)
+    return scheme, described
+
+
+def _calibration(source: Source, tokenizer: Any, heldout: HeldOut, model: nn.Module) -> tuple[list[dict[str, Any]], dict[str, Any]]:
+    """Rows of training text as the model's inputs, and what the manifest says of them.
+
+    Raises: ConfigError where no training text is known.
+    """
+    import torch
+
+    from adaptkit.finetune.template import context_length, opening
+
+    if heldout.training is None:
+        what = "gptq calibrates on the domain's text, and none is known for this model"
+        raise ConfigError(
+            what, where=str(source.folder), fix="give --calibration FILE with text of the domain, or use --method rtn"
+        )
+    length = min(CALIBRATION_TOKENS, heldout.seq_len, context_length(model))
+    start, stream = opening(tokenizer), []
+    for row in heldout.training.rows:
+        stream += [*start, *tokenizer(row.text, add_special_tokens=False, verbose=False)["input_ids"]]
+        if len(stream) >= length * CALIBRATION_ROWS:
+            break
+    rows = [stream[i : i + length] for i in range(0, len(stream), length)][:CALIBRATION_ROWS]
+    if len(rows) > 1 and len(rows[-1]) < length:
+        rows.pop()
+    batches = [{"input_ids": torch.tensor([row]), "attention_mask": torch.ones(1, len(row), dtype=torch.long)} for row in rows]
+    told = {"digest": heldout.training.digest, "rows": len(rows), "tokens": sum(map(len, rows))}
+    return batches, told
+
+
+def _merge_report(source: Source, tokenizer: Any, heldout: HeldOut, merged: Answers, tell: Tell) -> dict[str, Any]:
+    """The merged model against base and adapter as trained, or why that could not be done again."""
+    from adaptkit.serve.answers import ask
+    from adaptkit.serve.trained import adapted_model
+
+    if source.adapter is None:
+        return {"told": "no adapter: the exported weights are the trained ones", "checks": []}
+    model = adapted_model(source, len(tokenizer))
+    if isinstance(model, str):
+        return {"told": model, "checks": []}
+    tell("asking base and adapter as trained")
+    return {
+        "told": "base and adapter as trained against the merged model",
+        "checks": merge_checks(ask(source, model, tokenizer, heldout), merged),
+    }
+
+
+def _keep_report(source: Source, format: Format, folder: Path, parity: dict[str, Any]) -> None:
+    """The figures outlive a refused export: in the run's parity.json by format, or beside the folder."""
+    if source.run is not None and folder == Run(source.run).export(format.name):
+        path = Run(source.run).parity_path
+        write_json(path, {**(read_json(path) if path.is_file() else {}), format.name: parity})
+    elif not parity["passed"]:
+        write_json(folder.with_name(f"{folder.name}.parity.json"), parity)
+
+
+def _describe(
+    source: Source, format: Format, folder: Path, parity: dict[str, Any], described: dict[str, Any], options: Options
+) -> dict[str, Any]:
+    """parity.json, card, bill of materials, licence texts, and last the manifest over all of them (and its signature)."""
+    from adaptkit.serve.bill import write_bill
+    from adaptkit.serve.card import write_card
+
+    write_json(folder / "parity.json", parity)
+    ancestors = provenance.lineage(source)
+    for path in provenance.licence_files(ancestors):
+        shutil.copyfile(path, folder / path.name)
+    licence, licence_words = provenance.licence_of(ancestors)
+    told = {
+        "name": source.name,
+        "kind": source.kind,
+        "format": format.name,
+        "stores": format.describe,
+        "needs": format.needs,
+        "serving_dtype": {"gpu": "bfloat16", "cpu with bf16 units": "bfloat16", "other cpu": "float32"}
+        if source.kind == "generate"
+        else {"gpu": "float32", "cpu": "float32"},
+        **described,
+        "study": source.study.resolve().name if source.study else None,
+        "arm": source.arm,
+        "task": source.task,
+        "seed": source.seed,
+        "base": ancestors[-1].name if ancestors[-1].licence is not None else None,
+        "licence": licence_words,
+        "labels": list(source.labels),
+    }
+    record = {
+        EXPORTED: told,
+        "source": provenance.weights_digests(source.folder),
+        "lineage": [ancestor.facts for ancestor in ancestors],
+        "code": provenance.code(),
+    }
+    write_bill(folder, record, licence)
+    write_card(folder, source, record, parity, licence, licence_words)
+    manifest = {**record, "files": provenance.file_digests(folder)}
+    write_json(folder / provenance.MANIFEST, manifest)
+    if options.sign_key is not None:
+        from adaptkit.serve.signature import sign
+
+        sign(folder, options.sign_key)
+    return manifest
+
+
+def _publish(temporary: Path, folder: Path) -> None:
+    """Onto the disk, then to its place in one step; an older export goes only when the new one is there."""
+    for path in [*temporary.rglob("*"), temporary]:
+        path.chmod(0o755 if path.is_dir() else 0o644)  # safetensors writes files that only their owner can read
+        handle = os.open(path, os.O_RDONLY)
+        os.fsync(handle)
+        os.close(handle)
+    if folder.exists():
+        old = folder.with_name(f".{folder.name}.{os.getpid()}.old")
+        os.rename(folder, old)
+        os.rename(temporary, folder)
+        shutil.rmtree(old)
+    else:
+        os.rename(temporary, folder)
+    folder.with_name(f"{folder.name}.parity.json").unlink(missing_ok=True)

@@ -1,0 +1,84 @@
+"""The files of a model folder beside its weights, as transformers, sentence-transformers and vLLM expect them."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from safetensors import safe_open
+from safetensors.torch import save_file
+
+from adaptkit.run import read_json, write_json
+from adaptkit.serve.source import Source
+
+if TYPE_CHECKING:
+    from torch import nn
+
+SENTENCE_FILES = ("modules.json", "config_sentence_transformers.json", "sentence_bert_config.json")
+DATA_FILES = (".json", ".safetensors", ".txt")
+_MODULE = "sentence_transformers.models."
+
+
+def write(source: Source, model: nn.Module, tokenizer: Any, folder: Path) -> None:
+    """config.json, weights, tokenizer, chat template and generation config; for embeddings the pooling too.
+
+    Raises: ModelError for a model that no folder can hold; DiskFullError.
+    """
+    from adaptkit import models
+
+    models.save(model, tokenizer, folder)
+    if source.kind == "embed":
+        _drop_poolers(source.folder, folder)
+        if (source.folder / "modules.json").is_file():
+            _copy_sentence_files(source.folder, folder)
+        else:
+            _write_sentence_files(folder, model, tokenizer)
+
+
+def _drop_poolers(source: Path, folder: Path) -> None:
+    """A language model's weights have no pooler; the one that transformers made up is not exported."""
+    trained = {key for file in source.glob("*.safetensors") for key in _keys(file)}
+    if any("pooler" in key for key in trained):
+        return
+    for file in folder.glob("*.safetensors"):
+        keys = _keys(file)
+        if any("pooler" in key for key in keys):
+            with safe_open(file, framework="pt") as opened:
+                kept = {key: opened.get_tensor(key) for key in keys if "pooler" not in key}
+            save_file(kept, file, metadata={"format": "pt"})
+
+
+def _keys(file: Path) -> list[str]:
+    with safe_open(file, framework="pt") as opened:
+        return list(opened.keys())
+
+
+def _copy_sentence_files(source: Path, folder: Path) -> None:
+    """The named files and the folders of the modules (`1_Pooling`, ...), data only: no code, no pickles, no links."""
+    for name in SENTENCE_FILES:
+        if (source / name).is_file():
+            shutil.copyfile(source / name, folder / name)
+    for module in read_json(source / "modules.json"):
+        part = source / module["path"]
+        if module["path"] and part.is_dir() and part.resolve().is_relative_to(source.resolve()):
+            for path in sorted(part.iterdir()):
+                if path.is_file() and not path.is_symlink() and path.suffix in DATA_FILES:
+                    (folder / module["path"]).mkdir(parents=True, exist_ok=True)
+                    shutil.copyfile(path, folder / module["path"] / path.name)
+
+
+def _write_sentence_files(folder: Path, model: nn.Module, tokenizer: Any) -> None:
+    """Mean pooling and unit length: without these files vLLM would silently take the first token's state."""
+    config = model.config.get_text_config()
+    longest = min(getattr(config, "max_position_embeddings", 512), int(min(tokenizer.model_max_length, 10**6)))
+    parts = (("0", "", "Transformer"), ("1", "1_Pooling", "Pooling"), ("2", "2_Normalize", "Normalize"))
+    modules = [{"idx": int(idx), "name": idx, "path": path, "type": _MODULE + kind} for idx, path, kind in parts]
+    pooling = {"word_embedding_dimension": config.hidden_size, "pooling_mode_mean_tokens": True, "pooling_mode_cls_token": False}
+    (folder / "1_Pooling").mkdir()
+    write_json(folder / "modules.json", modules)
+    write_json(folder / "1_Pooling" / "config.json", pooling)
+    write_json(folder / "sentence_bert_config.json", {"max_seq_length": longest, "do_lower_case": False})
+    write_json(
+        folder / "config_sentence_transformers.json", {"prompts": {}, "default_prompt_name": None, "similarity_fn_name": "cosine"}
+    )

@@ -1,0 +1,159 @@
+"""The parity gate: an export must answer as the model that was trained does, or lose no more than is stated.
+
+Compared are the model as trained (base and adapter, where both are still there), the merged model, and the folder that
+was written, read back from disk. `parity.json` holds every figure, its limit and whether it held; what could not be
+compared is named with the reason. The server adds its own figures with `record_http`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from adaptkit.errors import ModelError
+from adaptkit.run import read_json, write_json
+from adaptkit.serve.answers import Answers
+from adaptkit.serve.formats import Format
+
+EXACT = 1e-5  # float32 against float32, relative to the largest logit
+MIN_COSINE = 0.999  # of embeddings in floating point; quantised ones have `max_loss_score`
+HTTP_FILE = "parity.http.json"
+
+
+@dataclass(frozen=True)
+class Limits:
+    """What an export may lose; negative losses (gains) always pass.
+
+    Attributes:
+        bpb: bits per byte.
+        score: of the task's metric, or of the mean cosine of embeddings to the source's.
+        stated: whether `score` was given by the user; if not, one held-out item may always flip.
+    """
+
+    bpb: float
+    score: float
+    stated: bool = False
+
+    @classmethod
+    def of(cls, format: Format, bpb: float | None, score: float | None) -> Limits:
+        """The format's own limits unless given."""
+        given = format.max_loss_score if score is None else score
+        return cls(format.max_loss_bpb if bpb is None else bpb, given, score is not None)
+
+
+def compare(before: Answers, after: Answers, format: Format, limits: Limits, num_items: int = 0) -> list[dict[str, Any]]:
+    """One check per figure: name, before, after, loss, limit, ok; the limit is null for figures that are only told."""
+    checks: list[dict[str, Any]] = []
+    exact = format.name == "fp32"
+    if before.logprobs is not None and after.logprobs is not None:
+        pairs = [(a, b) for x, y in zip(before.greedy, after.greedy, strict=True) for a, b in zip(x, y, strict=False)]
+        longest = sum(max(len(x), len(y)) for x, y in zip(before.greedy, after.greedy, strict=True))
+        unequal = 1 - sum(a == b for a, b in pairs) / longest if longest else 0.0
+        checks.append(_check("greedy tokens that differ, share", None, None, unequal, 0.0 if exact else None))
+        moved = float((before.logprobs - after.logprobs).abs().max())
+        checks.append(_check("largest change of a token's log-probability, nats", None, None, moved, EXACT if exact else None))
+    if before.bits_per_byte is not None and after.bits_per_byte is not None:
+        loss = after.bits_per_byte - before.bits_per_byte
+        checks.append(_check("bits per byte", before.bits_per_byte, after.bits_per_byte, loss, limits.bpb))
+    if before.outputs is not None and after.outputs is not None:
+        checks.extend(_output_checks(before.outputs, after.outputs, exact, limits, bool(before.scores)))
+    if before.vectors is not None and after.vectors is not None:
+        cosine = float((before.vectors * after.vectors).sum(-1).mean())
+        allowed = limits.score if format.grid or limits.stated else 1 - MIN_COSINE
+        checks.append(_check("mean cosine of embeddings to the source's", 1.0, cosine, 1 - cosine, allowed))
+    allowed = limits.score if limits.stated or exact else max(limits.score, 1 / max(1, num_items))
+    for name, value in before.scores.items():
+        checks.append(_check(name, value, after.scores[name], value - after.scores[name], allowed))
+    return checks
+
+
+def _output_checks(before: torch.Tensor, after: torch.Tensor, exact: bool, limits: Limits, scored: bool) -> list[dict[str, Any]]:
+    """Classifiers and rerankers; without scored items their predictions may flip as often as the score may fall."""
+    moved = float((before - after).abs().max() / before.abs().max().clamp(min=1.0))
+    checks = [_check("largest change of a logit, relative to the largest", None, None, moved, EXACT if exact else None)]
+    if before.shape[1] > 1:
+        flips = float((before.argmax(-1) != after.argmax(-1)).double().mean())
+        allowed = None if scored else limits.score if limits.stated or exact else max(limits.score, 1 / len(before))
+        checks.append(_check("predictions that differ, share", None, None, flips, allowed))
+    return checks
+
+
+def merge_checks(trained: Answers, merged: Answers) -> list[dict[str, Any]]:
+    """The merged model against base and adapter: equal in float32."""
+    if trained.logprobs is not None and merged.logprobs is not None:
+        moved = float(((trained.logprobs - merged.logprobs).abs() / trained.logprobs.abs().max().clamp(min=1.0)).max())
+    else:
+        assert trained.outputs is not None and merged.outputs is not None
+        moved = float((trained.outputs - merged.outputs).abs().max() / trained.outputs.abs().max().clamp(min=1.0))
+    checks = [_check("largest change by merging the adapter, relative", None, None, moved, EXACT)]
+    if trained.greedy:
+        unequal = sum(x != y for x, y in zip(trained.greedy, merged.greedy, strict=True)) / len(trained.greedy)
+        checks.append(_check("greedy answers that differ by merging, share", None, None, unequal, 0.0))
+    return checks
+
+
+def token_checks(before: Any, after: Any, texts: list[str]) -> list[dict[str, Any]]:
+    """Training tokenizer against the exported one: same ids, at most one BOS, same chat prompt.
+
+    Args:
+        before, after: tokenizers, read from the trained and from the exported folder.
+    """
+    same = sum(before(text)["input_ids"] != after(text)["input_ids"] for text in texts)
+    begins = [sum(token == after.bos_token_id for token in after(text)["input_ids"]) for text in texts]
+    twice = sum(count > 1 for count in begins) if after.bos_token_id is not None else 0
+    checks = [
+        _check("texts that get other token ids", None, None, same, 0),
+        _check("texts that begin with more than one BOS", None, None, twice, 0),
+    ]
+    if before.chat_template:
+        talk = [{"role": "user", "content": texts[0]}, {"role": "assistant", "content": texts[-1]}]
+        rendered = [t.apply_chat_template(talk, tokenize=False) for t in (before, after)]
+        ids = [t.apply_chat_template(talk, tokenize=True, return_dict=False) for t in (before, after)]
+        bos = after.bos_token_id
+        doubled = bos is not None and ids[1].count(bos) > 1
+        checks.append(
+            _check(
+                "chat prompt: text, token ids, or a second BOS",
+                None,
+                None,
+                int(rendered[0] != rendered[1] or ids[0] != ids[1] or doubled),
+                0,
+            )
+        )
+    return checks
+
+
+def passed(checks: list[dict[str, Any]]) -> bool:
+    return all(check["ok"] for check in checks)
+
+
+def refuse(report: Mapping[str, Any], where: str) -> None:
+    """Raises: ModelError naming the first figure beyond its limit."""
+    broken = [check for check in report["checks"] if not check["ok"]]
+    if not broken:
+        return
+    first = broken[0]
+    change = f"{first['loss']:.4g}, {first['limit']:.4g} is allowed"
+    if first["before"] is not None:
+        change = f"{first['before']:.4f} became {first['after']:.4f}; a loss of {change}"
+    more = f" (and {len(broken) - 1} more)" if len(broken) > 1 else ""
+    raise ModelError(
+        f"the {report['format']} export is too far from its source: {first['name']}: {change}{more}", where=where, fix=_FIX
+    )
+
+
+_FIX = "see parity.json there; try --method gptq or another format, or state a larger loss with --max-loss-bpb or --max-loss-score"
+
+
+def record_http(folder: Path, results: dict[str, Any]) -> None:
+    """Keep what a server's answers over HTTP gave against parity.json, beside it: the export itself never changes."""
+    write_json(folder / HTTP_FILE, {"parity": read_json(folder / "parity.json")["checks"], "http": results})
+
+
+def _check(name: str, before: float | None, after: float | None, loss: float, limit: float | None) -> dict[str, Any]:
+    ok = limit is None or loss <= limit
+    return {"name": name, "before": before, "after": after, "loss": loss, "limit": limit, "ok": bool(ok)}

@@ -1,0 +1,45 @@
+"""The model exactly as it was trained: its base, in the precision of the training, with the adapter on top."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from adaptkit.errors import ModelError
+from adaptkit.serve.provenance import located_base
+from adaptkit.serve.source import Source, run_config
+
+if TYPE_CHECKING:
+    from torch import nn
+
+
+def adapted_model(source: Source, vocab_size: int) -> nn.Module | str:
+    """Base and adapter of a run that trained one, or a sentence that says why they cannot be put together again.
+
+    Args:
+        vocab_size: entries of the run's tokenizer, which may have more than the base's.
+    """
+    from peft import set_peft_model_state_dict
+    from safetensors.torch import load_file
+
+    from adaptkit import models
+    from adaptkit.adapters import AdapterConfig, attach
+
+    assert source.run is not None and source.adapter is not None
+    config = run_config(source.run)
+    settings = AdapterConfig.model_validate(config["adapter"])
+    base = located_base(source.run, source.base)
+    if base is None:
+        return "the base that the adapter was trained on is not here: the merge was checked when it was made, not again"
+    kind = "classifier" if source.kind in ("classify", "rerank") else "causal"
+    try:
+        model = models.load(base, kind, label_names=list(source.labels) or None, quantization=settings.quantization)
+    except ModelError as error:
+        return f"the base cannot be loaded ({error.what}): the merge was checked when it was made, not again"
+    if kind == "classifier":
+        model.config.get_text_config().pad_token_id = model.config.pad_token_id = models.load_tokenizer(source.folder).pad_token_id
+    known = model.get_input_embeddings().num_embeddings
+    if vocab_size > known:
+        model.resize_token_embeddings(vocab_size)
+    model = attach(model, settings, seed=0, new_tokens=list(range(known, vocab_size)))
+    set_peft_model_state_dict(model, load_file(source.adapter / "adapter_model.safetensors"))
+    return model.eval()
