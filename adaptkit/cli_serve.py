@@ -1,5 +1,6 @@
 """The commands of the second half: from a finished study to something that answers.
 
+    adaptkit export runs/STUDY         a model folder in a format that is served, measured against its source
     adaptkit serve runs/STUDY          a vLLM server behind a guard, ready when it has given one real answer
 
 Everything heavy is imported inside the command that needs it.
@@ -8,11 +9,12 @@ Everything heavy is imported inside the command that needs it.
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
 from adaptkit.console import Outcome, command
+from adaptkit.errors import ConfigError
 
 if TYPE_CHECKING:
     from adaptkit.serve.bodies import Limits
@@ -25,6 +27,60 @@ Models = Annotated[
     list[str],
     typer.Argument(metavar="MODEL", help="Studies, runs, model folders, each also as NAME=FOLDER.", show_default=False),
 ]
+
+
+@command(
+    app,
+    "export",
+    [
+        "adaptkit export runs/quickstart-1a2b3c4d",
+        "adaptkit export runs/quickstart-1a2b3c4d --arm generic+lora --task intent --format int8",
+        "adaptkit export runs/pretrain-5e6f7a8b --format int4 --method gptq",
+        "adaptkit export models/general --format int8 --out models/general-int8 --eval notes.jsonl",
+        "adaptkit export --list",
+    ],
+    exits="0 exported, within the stated loss",
+)
+def export(
+    model: Annotated[Path | None, typer.Argument(metavar="MODEL", help="A study's, run's or model's folder.")] = None,
+    format: Annotated[Literal["bf16", "fp32", "int8", "int4", "fp8"], typer.Option(help="What weights are stored in.")] = "bf16",
+    method: Annotated[Literal["rtn", "gptq"], typer.Option(help="Round to nearest, or calibrated on training text.")] = "rtn",
+    out: Annotated[Path | None, typer.Option(metavar="DIR", help="Where to; the run's export/FORMAT if not given.")] = None,
+    arm: Annotated[str | None, typer.Option(help="Of a study, instead of its winner.")] = None,
+    task: Annotated[str | None, typer.Option(help="Of a study, instead of its primary task.")] = None,
+    seed: Annotated[int | None, typer.Option(help="Of a study, instead of the seed with the best dev score.")] = None,
+    calibration: Annotated[Path | None, typer.Option(metavar="FILE", help="Text for gptq, instead of the run's.")] = None,
+    evaluation: Annotated[
+        Path | None, typer.Option("--eval", metavar="FILE", help="Text to measure on, instead of the run's.")
+    ] = None,
+    max_loss_bpb: Annotated[float | None, typer.Option(help="Bits per byte it may lose; by format if not given.")] = None,
+    max_loss_score: Annotated[float | None, typer.Option(help="Task score it may lose; by format if not given.")] = None,
+    sign_key: Annotated[Path | None, typer.Option(metavar="PEM", help="Sign the folder (needs model-signing).")] = None,
+    list_: Annotated[bool, typer.Option("--list", help="Only say which formats this machine can serve.")] = False,
+) -> Outcome:
+    """Write a model folder for transformers, vLLM and others.
+
+    Merged weights, tokenizer, card, digests and bill of materials; refused where it answers worse than stated.
+    """
+    from adaptkit.serve import export as exporting
+    from adaptkit.serve.source import resolve
+    from adaptkit.serve.telling import Teller
+
+    if list_:
+        from adaptkit.serve import formats, hardware
+
+        rows = formats.listing(hardware.look())
+        return Outcome(formats.table(rows), {"formats": rows})
+    if model is None:
+        raise ConfigError("no model was given", where="command line", fix="give a study's, run's or model's folder, or --list")
+    options = exporting.Options(out, method, evaluation, calibration, max_loss_bpb, max_loss_score, sign_key)
+    source = resolve(model, arm=arm, task=task, seed=seed)
+    teller = Teller()
+    try:
+        done = exporting.export(source, format, options, lambda text: teller.phase(source.name, text))
+    finally:
+        teller.quiet()
+    return Outcome(done.summary(), done.as_json())
 
 
 @command(

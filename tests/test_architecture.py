@@ -238,7 +238,7 @@ def test_transformers_finds_no_kernels_library_of_ours() -> None:
     assert python("import transformers.integrations.hub_kernels as h; print(h.__name__)").strip().endswith("hub_kernels")
 
 
-HELP = ["", "compare", "pretrain", "finetune", "report", "data", "data check", "config", "config show", "schema", "doctor", "serve"]
+HELP = ["", "compare", "pretrain", "finetune", "report", "data", "data check", "config", "config show", "schema", "doctor", "serve", "export"]
 
 
 def test_help_loads_neither_torch_nor_transformers() -> None:
