@@ -2,53 +2,98 @@
 
 The implementation is chosen by name, resolved once at the start of a run, printed and written to the run's manifest:
 a silent fallback would make two runs of one config different things.
+
+    reference  the definition, in a few lines of torch; stores whole matrices of logits
+    chunked    plain torch, a chunk of rows at a time; the default on a CPU
+    fused      the same loop around Triton kernels; the default on a GPU with Triton
+
+Shape suffixes: T = tokens, R = rows that count, D = hidden size, V = rows of the head's weight, B = queries, C = candidates.
 """
 
 from __future__ import annotations
 
 import torch
-from adaptkit_kernels import chunked, reference
+from adaptkit_kernels import chunked, fused, launch, reference
+from adaptkit_kernels.teachers import DenseTeacher, HiddenTeacher, Teacher, TopKTeacher
 from torch import Tensor
 
 from adaptkit.errors import ConfigError, nearest
 
+__all__ = [
+    "IGNORE_INDEX", "DenseTeacher", "HiddenTeacher", "Teacher", "TopKTeacher",
+    "linear_cross_entropy", "resolve", "token_nll",
+]  # fmt: skip
+
 IGNORE_INDEX = reference.IGNORE_INDEX
-_IMPLEMENTATIONS = {"reference": reference, "chunked": chunked}
+_IMPLEMENTATIONS = {"reference": reference, "chunked": chunked, "fused": fused}
 
 
 def resolve(implementation: str, device: torch.device | str) -> str:
     """The name of the implementation that `implementation` means on `device`; "auto" is the fastest proven there.
 
-    Raises: ConfigError for a name that does not exist.
+    Raises: ConfigError for a name that does not exist, and for "fused" where its kernels cannot run.
     """
+    kind = torch.device(device).type
     if implementation == "auto":
-        return "chunked"
+        return "fused" if kind == "cuda" and launch.fused_available(device) else "chunked"
     if implementation not in _IMPLEMENTATIONS:
         known = [*_IMPLEMENTATIONS, "auto"]
-        what = f"no implementation '{implementation}' on {torch.device(device).type}{nearest(implementation, known)}"
+        what = f"no implementation '{implementation}' on {kind}{nearest(implementation, known)}"
         raise ConfigError(what, fix=f"choose one of {', '.join(known)}")
+    if implementation == "fused" and not launch.fused_available(device):
+        why = "Triton is not installed" if not launch.triton_importable() else f"its Triton kernels do not run on a {kind} device"
+        fix = "choose auto; for tests on a CPU set TRITON_INTERPRET=1" if kind == "cpu" else "choose auto"
+        raise ConfigError(f"no implementation 'fused' on {kind}: {why}", fix=fix)
     return implementation
 
 
 def linear_cross_entropy(
-    hidden_TD: Tensor, weight_VD: Tensor, labels_T: Tensor, *, bias_V: Tensor | None = None, implementation: str = "auto"
+    hidden_TD: Tensor,
+    weight_VD: Tensor,
+    labels_T: Tensor,
+    *,
+    bias_V: Tensor | None = None,
+    rows_R: Tensor | None = None,
+    label_smoothing: float = 0.0,
+    z_loss: float = 0.0,
+    softcap: float = 0.0,
+    token_weights_T: Tensor | None = None,
+    vocab_size: int | None = None,
+    memory: str = "fast",
+    implementation: str = "auto",
 ) -> Tensor:
     """Cross-entropy of `hidden @ weight.T + bias` against labels, summed, in nats, float32 scalar.
 
-    Equals `F.cross_entropy(F.linear(hidden_TD, weight_VD, bias_V).float(), labels_T, reduction="sum")`; "chunked" never
-    stores [T, V]. Rows labelled IGNORE_INDEX count nothing and cost nothing.
+    Without options it equals `F.cross_entropy(F.linear(hidden_TD, weight_VD, bias_V).float(), labels_T, reduction="sum")`;
+    what each option adds stands in `reference.linear_cross_entropy`. Only "reference" stores [T, V]. Rows labelled
+    IGNORE_INDEX count nothing and cost nothing.
 
     Args:
         hidden_TD: last hidden states, float [num_tokens, hidden_size].
-        weight_VD: output embedding, float [vocab_size, hidden_size].
+        weight_VD: output embedding, float [num_rows, hidden_size].
         labels_T: token ids, int64 [num_tokens].
+        rows_R: indices of the rows that count, int64, distinct, when the caller knows them: a GPU need not wait for them.
+        token_weights_T: factor of each row's loss, float [num_tokens].
+        vocab_size: number of real tokens, where `weight` ends with rows of padding.
+        memory: "fast", or "min" to make the gradients in the backward pass: a third more products, no kept gradients.
     """
-    return _IMPLEMENTATIONS[resolve(implementation, hidden_TD.device)].linear_cross_entropy(hidden_TD, weight_VD, labels_T, bias_V)
+    return _IMPLEMENTATIONS[resolve(implementation, hidden_TD.device)].linear_cross_entropy(
+        hidden_TD, weight_VD, labels_T, bias_V, rows_R=rows_R, label_smoothing=label_smoothing, z_loss=z_loss, softcap=softcap,
+        token_weights_T=token_weights_T, vocab_size=vocab_size, memory=memory,
+    )  # fmt: skip
 
 
 def token_nll(
-    hidden_TD: Tensor, weight_VD: Tensor, labels_T: Tensor, *, bias_V: Tensor | None = None, implementation: str = "auto"
+    hidden_TD: Tensor,
+    weight_VD: Tensor,
+    labels_T: Tensor,
+    *,
+    bias_V: Tensor | None = None,
+    softcap: float = 0.0,
+    vocab_size: int | None = None,
+    implementation: str = "auto",
 ) -> Tensor:
     """Negative log-likelihood of each label in nats, float32 [num_tokens], zero for IGNORE_INDEX; for scoring, no gradient."""
+    score = _IMPLEMENTATIONS[resolve(implementation, hidden_TD.device)].token_nll
     with torch.no_grad():
-        return _IMPLEMENTATIONS[resolve(implementation, hidden_TD.device)].token_nll(hidden_TD, weight_VD, labels_T, bias_V)
+        return score(hidden_TD, weight_VD, labels_T, bias_V, softcap=softcap, vocab_size=vocab_size)

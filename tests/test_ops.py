@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
+
 import pytest
 import torch
 
@@ -29,3 +32,36 @@ def test_token_nll_adds_up_to_the_loss_and_is_zero_where_ignored(implementation)
     torch.testing.assert_close(nll, expected)
     assert (nll[::5] == 0).all()
     assert not nll.requires_grad
+
+
+def test_fused_is_refused_where_triton_cannot_run():
+    with pytest.raises(ConfigError, match="do not run on a cpu device") as raised:
+        ops.resolve("fused", "cpu")
+    assert "TRITON_INTERPRET=1" in str(raised.value.fix)
+
+
+def test_fused_is_chosen_on_a_gpu_with_triton_and_refused_without(monkeypatch):
+    assert ops.resolve("auto", "cuda") == ops.resolve("fused", "cuda") == "fused"
+    monkeypatch.setattr(ops.launch, "triton", None)
+    assert ops.resolve("auto", "cuda") == "chunked"
+    with pytest.raises(ConfigError, match="Triton is not installed"):
+        ops.resolve("fused", "cuda")
+
+
+def test_the_kernels_import_without_triton():
+    """Triton has no wheel for every platform: the plain-torch implementations must not need it."""
+    code = """
+import sys
+sys.modules["triton"] = None
+import importlib, pkgutil
+import torch
+import adaptkit_kernels
+from adaptkit import ops
+for module in pkgutil.iter_modules(adaptkit_kernels.__path__):
+    importlib.import_module("adaptkit_kernels." + module.name)
+loss = ops.linear_cross_entropy(torch.randn(3, 4), torch.randn(5, 4), torch.tensor([0, 1, 4]))
+print(ops.resolve("auto", "cuda"), bool(loss > 0))
+"""
+    answer = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert answer.returncode == 0, answer.stderr
+    assert answer.stdout.split() == ["chunked", "True"]

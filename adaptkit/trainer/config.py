@@ -52,7 +52,7 @@ class TrainerConfig(Config):
     """Which weights the model ends with: those of the last step, or of the lowest evaluation loss."""
     log_every: Count = Field(10, gt=0)
     """Steps between logged rows."""
-    implementation: Literal["auto", "chunked", "reference"] = "auto"
+    implementation: Literal["auto", "fused", "chunked", "reference"] = "auto"
     """Which implementation of the fused operators to use."""
     parallel: Literal["auto", "none", "ddp", "fsdp"] = "auto"
     """How ranks share the work under torchrun; auto is ddp there and none elsewhere."""

@@ -34,4 +34,8 @@ def scaled_gradients(ctx: Any, grad: Tensor) -> list[Tensor | None]:
 
 
 def _scaled(gradient: Tensor, grad: Tensor, dtype: torch.dtype | None) -> Tensor | None:
-    return None if dtype is None else gradient.mul_(grad.to(gradient.dtype)).to(dtype)
+    if dtype is None:
+        return None
+    grad = grad.to(gradient.dtype)
+    traced = type(gradient) is not Tensor  # a compiler's stand-in: what may be overwritten is for the compiler to decide
+    return (gradient * grad if traced else gradient.mul_(grad)).to(dtype)

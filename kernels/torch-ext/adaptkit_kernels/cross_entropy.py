@@ -53,7 +53,12 @@ def operators(name: str, row_function: RowFunction, *, reads_ignored: bool) -> t
         vocab_size: int | None = None,
         memory: str = "fast",
     ) -> Tensor:
-        """Equals `reference.linear_cross_entropy`, with gradients for hidden, weight and bias; no second derivative."""
+        """Equals `reference.linear_cross_entropy`, with gradients for hidden, weight and bias; no second derivative.
+
+        Raises: ValueError for a `memory` other than "fast" and "min".
+        """
+        if memory not in ("fast", "min"):
+            raise ValueError(f"memory is 'fast' or 'min', not {memory!r}")
         settings, dtype = [label_smoothing, z_loss, softcap], compute_dtype(hidden_TD)
         data = (hidden_TD, weight_VD, labels_T, bias_V, rows_R, token_weights_T)
         vocab_size = len(weight_VD) if vocab_size is None else vocab_size

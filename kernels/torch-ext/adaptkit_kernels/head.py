@@ -68,7 +68,7 @@ def loss_and_gradients(head: Head, chunks: Sequence[Rows], parts: int, rowwise: 
         if head.wanted[1]:
             add_product(d_weight_VD, d_logits_CV.t(), hidden_CD, first=number == 0)
         if head.wanted[2]:
-            d_bias_V += d_logits_CV.sum(0)
+            d_bias_V += d_logits_CV.sum(0, dtype=d_bias_V.dtype)
     if not chunks:
         d_weight_VD.zero_()
     return sums, d_hidden_TD, d_weight_VD, d_bias_V
