@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from types import TracebackType
 from typing import Any
@@ -20,7 +20,7 @@ import httpx
 from adaptkit.errors import ServerError
 
 Messages = Sequence[dict[str, str]]
-TIMEOUT_S = 300.0
+TIMEOUT_S, CONNECT_S = 300.0, 10.0
 OVERLOADED = (429, 503)
 
 
@@ -45,6 +45,16 @@ class Completion:
     logprobs: tuple[float, ...] = ()
 
 
+class Refusal(ServerError):
+    """An answer that is no success; `retry_after_s` is when to ask again, 0 where the server does not say."""
+
+    def __init__(
+        self, what: str, *, where: str | None = None, fix: str | None = None, status: int = 0, retry_after_s: float = 0.0
+    ):
+        super().__init__(what, where=where, fix=fix)
+        self.status, self.retry_after_s = status, retry_after_s
+
+
 class Client:
     """Calls one server.
 
@@ -60,7 +70,8 @@ class Client:
     ):
         headers = {"authorization": f"Bearer {key}"} if key else {}
         # No proxy of the environment: the key and the texts go to the named server only.
-        self._http = httpx.Client(base_url=base_url, headers=headers, timeout=TIMEOUT_S, transport=transport, trust_env=False)
+        timeout = httpx.Timeout(TIMEOUT_S, connect=CONNECT_S)
+        self._http = httpx.Client(base_url=base_url, headers=headers, timeout=timeout, transport=transport, trust_env=False)
         self.base_url, self.patience_s = base_url, patience_s
 
     def __enter__(self) -> Client:
@@ -92,15 +103,23 @@ class Client:
         asked = {"model": model, "messages": list(messages), "max_tokens": max_tokens, "temperature": 0.0, **options}
         return _completion(self.call("POST", "/v1/chat/completions", asked), "message")
 
-    def stream(self, model: str, prompt: str, *, max_tokens: int = 64, **options: Any) -> Iterator[str]:
-        """Pieces of a continuation as they come."""
-        asked = {"model": model, "prompt": prompt, "max_tokens": max_tokens, "temperature": 0.0, **options}
-        return (choice.get("text") or "" for choice in self._stream("/v1/completions", asked))
+    def stream(
+        self, model: str, prompt: str, *, max_tokens: int = 64, on_tokens: Callable[[int], None] | None = None, **options: Any
+    ) -> Iterator[str]:
+        """Pieces of a continuation as they come; `on_tokens` is told at the end how many tokens they were.
 
-    def stream_chat(self, model: str, messages: Messages, *, max_tokens: int = 64, **options: Any) -> Iterator[str]:
-        """Pieces of an answer as they come."""
+        Raises: ServerError, also in the middle if the server dies.
+        """
+        asked = {"model": model, "prompt": prompt, "max_tokens": max_tokens, "temperature": 0.0, **options}
+        return (choice.get("text") or "" for choice in self._stream("/v1/completions", asked, on_tokens))
+
+    def stream_chat(
+        self, model: str, messages: Messages, *, max_tokens: int = 64, on_tokens: Callable[[int], None] | None = None,
+        **options: Any,
+    ) -> Iterator[str]:  # fmt: skip
+        """Pieces of an answer as they come; otherwise as `stream`."""
         asked = {"model": model, "messages": list(messages), "max_tokens": max_tokens, "temperature": 0.0, **options}
-        return (choice["delta"].get("content") or "" for choice in self._stream("/v1/chat/completions", asked))
+        return (choice["delta"].get("content") or "" for choice in self._stream("/v1/chat/completions", asked, on_tokens))
 
     def embed(self, model: str, texts: Sequence[str], **options: Any) -> list[list[float]]:
         """One vector per text, in order."""
@@ -137,36 +156,45 @@ class Client:
             else:
                 if answer.status_code == 200:
                     return answer.json()
-                failed, wait = self._failed(path, answer.status_code, answer.text), _retry_after(answer)
+                failed, wait = self._failed(path, answer.status_code, answer.text, _retry_after(answer)), _retry_after(answer)
                 if answer.status_code not in OVERLOADED:
                     raise failed
             if time.monotonic() + wait > until:
                 raise failed
             time.sleep(wait)
 
-    def _stream(self, path: str, body: dict[str, Any]) -> Iterator[dict[str, Any]]:
+    def _stream(self, path: str, body: dict[str, Any], on_tokens: Callable[[int], None] | None) -> Iterator[dict[str, Any]]:
         """Choices of server-sent events."""
-        with self._http.stream("POST", path, json={**body, "stream": True}) as answer:
-            if answer.status_code != 200:
-                answer.read()
-                raise self._failed(path, answer.status_code, answer.text)
-            for line in answer.iter_lines():
-                if not line.startswith("data: ") or line == "data: [DONE]":
-                    continue
-                event = json.loads(line.removeprefix("data: "))
-                if "error" in event:
-                    raise self._failed(path, 200, line.removeprefix("data: "))
-                yield from event.get("choices") or []
+        counted = {"stream_options": {"include_usage": True}} if on_tokens else {}
+        try:
+            with self._http.stream("POST", path, json={**body, **counted, "stream": True}) as answer:
+                if answer.status_code != 200:
+                    answer.read()
+                    raise self._failed(path, answer.status_code, answer.text, _retry_after(answer))
+                for line in answer.iter_lines():
+                    if line == "data: [DONE]":
+                        return
+                    if not line.startswith("data: "):
+                        continue
+                    event = json.loads(line.removeprefix("data: "))
+                    if "error" in event:
+                        raise self._failed(path, 200, line.removeprefix("data: "))
+                    if on_tokens and event.get("usage"):
+                        on_tokens(event["usage"].get("completion_tokens", 0))
+                    yield from event.get("choices") or []
+        except httpx.HTTPError as error:
+            raise ServerError(f"no answer: {error or type(error).__name__}", where=self._where(path)) from None
+        raise ServerError("the stream was cut before its end", where=self._where(path))
 
     def _where(self, path: str) -> str:
         return f"{self.base_url}{path}"
 
-    def _failed(self, path: str, status: int, text: str) -> ServerError:
+    def _failed(self, path: str, status: int, text: str, retry_after_s: float = 0.0) -> Refusal:
         try:
             message = json.loads(text)["error"]["message"]
         except (ValueError, KeyError, TypeError):
             message = text[:300]
-        return ServerError(f"{status}: {message}", where=self._where(path))
+        return Refusal(f"{status}: {message}", where=self._where(path), status=status, retry_after_s=retry_after_s)
 
 
 def _completion(answer: dict[str, Any], field: str) -> Completion:
