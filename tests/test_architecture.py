@@ -22,7 +22,7 @@ LEVELS = {
     "compare": 4, "serve": 4,
     "pretrain": 3, "finetune": 3, "embed": 3, "distill": 3,
     "trainer": 2, "data": 2,
-    "doctor": 1, "models": 1, "adapters": 1, "ops": 1, "run": 1, "config": 1, "errors": 1,
+    "doctor": 1, "architecture": 1, "models": 1, "adapters": 1, "ops": 1, "run": 1, "config": 1, "errors": 1,
     "__init__": 0, "adaptkit_kernels": 0,
 }  # fmt: skip
 SIBLINGS_MEET = (1, 5)

@@ -8,7 +8,7 @@ import transformers
 
 from adaptkit import models
 from adaptkit.models import packed
-from adaptkit.pretrain.prepare import separation
+from adaptkit.models.separation import separation
 from adaptkit.trainer.objective import CausalLM, MaskedLM
 
 SHAPE = {"vocab_size": 96, "hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4, "intermediate_size": 64}

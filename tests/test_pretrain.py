@@ -11,12 +11,12 @@ import transformers
 
 from adaptkit import models
 from adaptkit.adapters import AdapterConfig
+from adaptkit.architecture import SizeConfig, default_learning_rate
 from adaptkit.config import load
 from adaptkit.data.packing import PackedTokens
 from adaptkit.data.readers import DataConfig
 from adaptkit.errors import BudgetError, ConfigError, DataError, ModelError
-from adaptkit.pretrain.architecture import SizeConfig, default_learning_rate
-from adaptkit.pretrain.prepare import separation
+from adaptkit.models.separation import separation
 from adaptkit.pretrain.recipe import PretrainConfig, TokenizerConfig, pretrain
 from adaptkit.run import Run
 from adaptkit.trainer.config import TrainerConfig

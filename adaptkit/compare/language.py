@@ -123,7 +123,7 @@ def _bytes_per_token(folder: StudyFolder, path: Path) -> dict[str, Any]:
 
 def _rates(folder: StudyFolder, job: str) -> list[float]:
     """The learning rates tried for a job, around what its size and kind of training suggest."""
-    from adaptkit.pretrain.architecture import default_learning_rate
+    from adaptkit.architecture import default_learning_rate
 
     kind = job_adapter(job, folder.config.continue_with)
     share = 1.0 if job == "scratch" else CONTINUED_RATE if kind == "full" else LORA_RATE

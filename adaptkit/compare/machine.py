@@ -50,7 +50,7 @@ def base_shape(config: StudyConfig) -> tuple[Any, str]:
     from transformers import AutoConfig
 
     from adaptkit import models
-    from adaptkit.pretrain.architecture import architecture
+    from adaptkit.architecture import architecture
 
     if config.base:
         return AutoConfig.from_pretrained(models.find(config.base), local_files_only=True), models.model_kind(config.base)

@@ -160,7 +160,7 @@ def _affordable_steps(task: TaskConfig, settings: Any, origin: Path, flops: floa
 
 
 def _rates(folder: StudyFolder, arm: Arm) -> list[float]:
-    from adaptkit.pretrain.architecture import default_learning_rate
+    from adaptkit.architecture import default_learning_rate
 
     share = FULL_RATE if arm.adaptation == "full" else LORA_RATE
     return folder.budget.learning_rates(default_learning_rate(folder.base_params) * share)

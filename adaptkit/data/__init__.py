@@ -13,7 +13,7 @@ _HOME = {
     "DataConfig": "readers", "Dataset": "readers", "Row": "readers", "read": "readers", "split": "readers", "take": "readers",
     "train_tokenizer": "tokenizers", "CHAT_TEMPLATE": "tokenizers", "extend_tokenizer": "extension",
     "write_shards": "shards", "TokenShards": "shards",
-    "PackedTokens": "packing", "MixedSource": "packing",
+    "PackedTokens": "packing", "MixedSource": "packing", "packed_rows": "packing",
     "SupervisedRows": "supervised", "LabelledRows": "supervised",
     "deduplicate": "dedup", "DedupReport": "dedup",
     "OverlapReport": "overlap", "remove_overlap": "overlap",

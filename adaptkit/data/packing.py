@@ -156,6 +156,27 @@ class Source(Protocol):
     def where(self, index: int) -> str: ...
 
 
+def packed_rows(shards: TokenShards, seq_len: int, objective: Literal["causal", "masked"], separate: Separation) -> Source:
+    """`PackedTokens` as a model takes them, given what keeps documents apart in it."""
+    rows = PackedTokens(shards, seq_len, objective, separate=separate)
+    return _OwnPositions(rows) if separate == "rows" else rows
+
+
+class _OwnPositions:
+    """Rows of one document each, without position ids: the model counts its own way (RoBERTa does not start at 0)."""
+
+    def __init__(self, source: Source):
+        self.source, self.where = source, source.where
+
+    def __len__(self) -> int:
+        return len(self.source)
+
+    def collate(self, indices: list[int], *, seed: int, epoch: int) -> dict[str, Tensor]:
+        batch = self.source.collate(indices, seed=seed, epoch=epoch)
+        batch.pop("position_ids")
+        return batch
+
+
 class MixedSource:
     """Several sources in fixed shares; the first one is gone through exactly once an epoch (replay: domain first).
 

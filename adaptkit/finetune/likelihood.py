@@ -19,11 +19,10 @@ from torch.nn import functional
 
 from adaptkit import models
 from adaptkit.errors import ModelError
+from adaptkit.models.classes import BATCH_TOKENS, batches_by_length, pad_right
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
-
-BATCH_TOKENS = 8192
 
 
 @dataclass(frozen=True)
@@ -186,25 +185,5 @@ def _masked(model: PreTrainedModel, tokenizer: Any, prefix: list[int], queries: 
             yield items, columns, nats, batch["input_ids"].numel()
 
 
-def pad_right(rows: Sequence[Sequence[int]], pad: int, device: torch.device) -> dict[str, Tensor]:
-    """input_ids and attention_mask [B, T] of rows of token ids."""
-    longest = max(map(len, rows))
-    ids = torch.tensor([[*row, *[pad] * (longest - len(row))] for row in rows], dtype=torch.long, device=device)
-    lengths = torch.tensor([len(row) for row in rows], device=device)
-    return {"input_ids": ids, "attention_mask": (torch.arange(longest, device=device)[None] < lengths[:, None]).long()}
-
-
 def _batches(lengths: Sequence[int]) -> Iterator[list[int]]:
     yield from batches_by_length(lengths, BATCH_TOKENS)
-
-
-def batches_by_length(lengths: Sequence[int], batch_tokens: int) -> Iterator[list[int]]:
-    """Indices of items of similar length, at most `batch_tokens` padded tokens a batch, longest first."""
-    batch: list[int] = []
-    for index in sorted(range(len(lengths)), key=lambda i: -lengths[i]):
-        if batch and lengths[batch[0]] * (len(batch) + 1) > batch_tokens:
-            yield batch
-            batch = []
-        batch.append(index)
-    if batch:
-        yield batch

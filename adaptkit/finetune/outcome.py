@@ -3,18 +3,15 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
 from adaptkit import models
-from adaptkit.errors import DataError
 
 if TYPE_CHECKING:
-    from adaptkit.data import Dataset
+    pass
 
 
 @dataclass
@@ -81,39 +78,3 @@ def peak_memory_bytes() -> int:
     if torch.cuda.is_available():
         return torch.cuda.max_memory_allocated()
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
-
-
-def label_rows(dataset: Dataset, label_names: Sequence[str], probabilities: np.ndarray) -> list[dict[str, Any]]:
-    """Item rows of a classification task from probabilities [num_rows, num_labels]."""
-    return [
-        {
-            "id": row.id,
-            "label": row.values["label"],
-            "prediction": label_names[int(chances.argmax())],
-            "probabilities": {name: round(float(p), 6) for name, p in zip(label_names, chances, strict=True)},
-        }
-        for row, chances in zip(dataset.rows, probabilities, strict=True)
-    ]
-
-
-def label_scores(rows: Sequence[dict[str, Any]]) -> dict[str, float]:
-    """Accuracy and macro-F1 (scikit-learn's) of classification rows."""
-    from sklearn.metrics import accuracy_score, f1_score
-
-    labels, predictions = [row["label"] for row in rows], [row["prediction"] for row in rows]
-    return {
-        "accuracy": float(accuracy_score(labels, predictions)),
-        "macro_f1": float(f1_score(labels, predictions, average="macro", zero_division=0.0)),
-    }
-
-
-def check_labels(dataset: Dataset, label_names: Sequence[str]) -> None:
-    """Raises: DataError at the first row whose label is not one of `label_names`."""
-    known = set(label_names)
-    for row in dataset.rows:
-        if row.values["label"] not in known:
-            raise DataError(
-                f"label '{row.values['label']}' does not occur in the training split",
-                where=row.where,
-                fix=f"use one of {', '.join(label_names)}, or add training rows with it",
-            )

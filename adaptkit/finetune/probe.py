@@ -9,8 +9,9 @@ import numpy as np
 import torch
 
 from adaptkit import models
-from adaptkit.finetune.likelihood import batches_by_length, pad_right
-from adaptkit.finetune.outcome import Meter, Outcome, check_labels, label_rows, label_scores
+from adaptkit.data.labels import check_labels, label_rows, label_scores
+from adaptkit.finetune.outcome import Meter, Outcome
+from adaptkit.models.classes import batches_by_length, pad_right
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase

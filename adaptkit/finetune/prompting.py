@@ -15,9 +15,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from adaptkit import models
+from adaptkit.data.labels import check_labels, label_rows, label_scores
 from adaptkit.errors import DataError
 from adaptkit.finetune.likelihood import score_choices
-from adaptkit.finetune.outcome import Meter, Outcome, check_labels, label_rows, label_scores
+from adaptkit.finetune.outcome import Meter, Outcome
 from adaptkit.finetune.template import SHORTEST_TEXT, Template, context_length, opening
 
 if TYPE_CHECKING:

@@ -7,12 +7,11 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 from adaptkit import models
+from adaptkit.data.labels import check_labels, classify_rows, label_rows, label_scores
 from adaptkit.errors import DataError
 from adaptkit.finetune.answering import question_and_answer
-from adaptkit.finetune.classify import classify_rows
 from adaptkit.finetune.generate import generate
 from adaptkit.finetune.likelihood import score_choices
-from adaptkit.finetune.outcome import check_labels, label_rows, label_scores
 from adaptkit.finetune.prompting import softmax
 from adaptkit.finetune.template import context_length
 

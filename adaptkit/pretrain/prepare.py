@@ -6,24 +6,23 @@ import os
 import shutil
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-import torch
-from torch import Tensor, nn
+from torch import nn
 
 from adaptkit import data, models
 from adaptkit.adapters import attach
+from adaptkit.architecture import architecture
 from adaptkit.data.readers import Dataset
 from adaptkit.data.tokenizers import tokenizer_digest
-from adaptkit.errors import ConfigError, ModelError
-from adaptkit.models import packed
-from adaptkit.pretrain.architecture import architecture
+from adaptkit.errors import ConfigError
+from adaptkit.models.separation import kept_apart
 from adaptkit.run import Run, digest
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerFast
 
-    from adaptkit.data.packing import Separation, Source
+    from adaptkit.data.packing import Source
     from adaptkit.pretrain.recipe import PretrainConfig
     from adaptkit.trainer.parallel import Ranks
 
@@ -79,7 +78,8 @@ def prepare(config: PretrainConfig, run: Run, text: Text, ranks: Ranks) -> Start
     shards = {name: data.TokenShards.open(folder) for name, folder in folders.items()}
     if model is None:
         model = scratch_model(config, tokenizer, shards["train"].num_tokens)
-    rows = _rows(config, model, shards)
+    separate = kept_apart(model, config.objective, config.size.seq_len, config.base)
+    rows = {name: data.packed_rows(part, config.size.seq_len, config.objective, separate) for name, part in shards.items()}
     train = rows["train"]
     if "replay" in rows:
         share = config.replay_share
@@ -142,71 +142,3 @@ def _tokenizer_folder(run: Run) -> Path:
 def _shard_folder(run: Run, part: Dataset, tokenizer: PreTrainedTokenizerFast) -> Path:
     """Named by content: runs that read the same text with the same tokenizer share its tokens."""
     return run.shards(digest([part.digest, tokenizer_digest(tokenizer)]))
-
-
-def _rows(config: PretrainConfig, model: nn.Module, shards: dict[str, Any]) -> dict[str, Source]:
-    length, objective = config.size.seq_len, config.objective
-    separate = separation(model, objective, length)
-    if separate == "rows" and objective == "causal":
-        raise ModelError(
-            "documents packed into one row see each other in this architecture",
-            where=config.base,
-            fix="choose a base whose attention follows position ids (Llama, Qwen, Mistral, GPT-NeoX, ...)",
-        )
-    rows = {name: data.PackedTokens(part, length, objective, separate=separate) for name, part in shards.items()}
-    return rows if separate != "rows" else {name: _OwnPositions(part) for name, part in rows.items()}
-
-
-class _OwnPositions:
-    """Rows of one document each, without position ids: the model counts its own way (RoBERTa does not start at 0)."""
-
-    def __init__(self, source: Source):
-        self.source, self.where = source, source.where
-
-    def __len__(self) -> int:
-        return len(self.source)
-
-    def collate(self, indices: list[int], *, seed: int, epoch: int) -> dict[str, Tensor]:
-        batch = self.source.collate(indices, seed=seed, epoch=epoch)
-        batch.pop("position_ids")
-        return batch
-
-
-def separation(model: nn.Module, objective: str, seq_len: int) -> Separation:
-    """What keeps two documents in one row apart in this model, the cheapest first. Tried on random tokens, not looked up.
-
-    The attention for packed rows is switched on where the model gives with it what it gives without it.
-    """
-    if packed.use(model) and _packs_exactly(model, objective, seq_len, "positions"):
-        return "positions"
-    packed.leave(model)
-    own = "positions" if objective == "causal" else "mask"
-    return own if _packs_exactly(model, objective, seq_len, own) else "rows"
-
-
-@torch.no_grad()
-def _packs_exactly(model: nn.Module, objective: str, seq_len: int, separate: Separation) -> bool:
-    """Two documents that fill a row, together and apart; long ones, or a sliding window would not show."""
-    device, vocab = next(model.parameters()).device, model.config.get_text_config().vocab_size
-    tokens = torch.randint(vocab // 2, vocab, (1, max(4, seq_len)), generator=torch.Generator().manual_seed(0)).to(device)
-    first, second = tokens.tensor_split([tokens.shape[1] * 2 // 5], 1)
-    batch: dict[str, Tensor] = {
-        "input_ids": tokens,
-        "position_ids": torch.cat([torch.arange(part.shape[1], device=device) for part in (first, second)])[None],
-    }
-    bounds = packed.document_bounds(batch["position_ids"])
-    if separate == "mask":
-        batch["attention_mask"] = packed.block_mask(bounds, *tokens.shape, causal=False)
-    elif packed.in_use(model):
-        batch = packed.inputs(model, batch, bounds, causal=objective == "causal")
-    training = model.training
-    model.eval()
-    try:
-        backbone, *_ = models.split(model)
-        apart_BTD = torch.cat([backbone(input_ids=first), backbone(input_ids=second)], 1)
-        together_BTD = backbone(**batch)
-    except (TypeError, ValueError, RuntimeError, IndexError):
-        return False  # no position ids, or no mask of this shape
-    finally:
-        model.train(training)
-    return bool((apart_BTD - together_BTD).abs().max() <= 1e-3 * apart_BTD.abs().max())

@@ -17,10 +17,10 @@ from typing import TYPE_CHECKING, Any, Literal
 from pydantic import Field, model_validator
 
 from adaptkit.adapters import AdapterConfig
+from adaptkit.architecture import SizeConfig, compute_optimal_params, default_learning_rate
 from adaptkit.config import Config, Count, Magnitude
 from adaptkit.data.readers import DataConfig
 from adaptkit.errors import AdaptkitError, BudgetError
-from adaptkit.pretrain.architecture import SizeConfig, compute_optimal_params, default_learning_rate
 from adaptkit.run import Run, read_json, write_json, write_jsonl
 from adaptkit.trainer.config import TrainerConfig
 

@@ -15,9 +15,9 @@ from torch import Tensor, nn
 
 from adaptkit.errors import ModelError
 from adaptkit.finetune.generate import generate
-from adaptkit.finetune.likelihood import batches_by_length, pad_right
 from adaptkit.finetune.template import context_length, opening
 from adaptkit.models.bits_per_byte import bits_per_byte, score_documents
+from adaptkit.models.classes import batches_by_length, pad_right
 from adaptkit.run import read_json
 from adaptkit.serve.heldout import HeldOut
 from adaptkit.serve.source import Source

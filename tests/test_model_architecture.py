@@ -10,14 +10,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from adaptkit import models
-from adaptkit.errors import ConfigError
-from adaptkit.pretrain.architecture import (
+from adaptkit.architecture import (
     SizeConfig,
     architecture,
     choose_shape,
     compute_optimal_params,
     default_learning_rate,
 )
+from adaptkit.errors import ConfigError
 
 SIZES = [500_000, 1_000_000, 3_000_000, 5_000_000, 20_000_000, 124_000_000, 350_000_000, 1_000_000_000]
 
