@@ -80,7 +80,7 @@ def _forward(
         y = x @ weight.t() if bias is None else torch.addmm(bias, x, weight.t())
         return y.addmm_(low_TR, b.t(), alpha=scale), low_TR
     if room:
-        both = x.as_strided((len(x), inputs + extra), x.stride())
+        both = x.data.as_strided((len(x), inputs + extra), x.stride())  # .data: autograd need not hear of writes beside x
     else:
         both = x.new_empty(len(x), inputs + extra)
         both[:, :inputs] = x
