@@ -7,10 +7,11 @@ All layers share one scheme, so that it does not matter which of them a server f
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from safetensors import safe_open
@@ -22,8 +23,12 @@ from adaptkit.run import read_json, write_json
 from adaptkit.serve.formats import GROUP_SIZES, Format
 from adaptkit.serve.rounding import LARGEST, Rounded, pack, round_activations, unpack
 
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+
 INDEX = "model.safetensors.index.json"
 SHAPE_STEP = 32  # rows and columns of a 4-bit matrix must be a multiple of it
+UNREADABLE_INT4 = ("modernbert",)  # transformers 5.19 runs its weight initialisation over the packed layers
 _STORED_AS = {"int8": "int-quantized", "int4": "pack-quantized", "fp8": "float-quantized"}
 
 
@@ -79,6 +84,9 @@ def plan_scheme(model: nn.Module, format: Format, where: str) -> Scheme:
     stack = layer_stack(model, where)
     linear = {name: module for name, module in model.named_modules() if type(module) is nn.Linear}
     inside = {name: module for name, module in linear.items() if name.startswith(f"{stack}.")}
+    if format.name == "int4" and getattr(model, "config", None) is not None and model.config.model_type in UNREADABLE_INT4:
+        what = f"transformers cannot load 4-bit {model.config.model_type} models: it looks for weights that are packed away"
+        raise ModelError(what, where=where, fix="export it as int8")
     if odd := next((n for n, p in model.named_parameters() if n.startswith(f"{stack}.") and p.dim() > 2), None):
         what = f"holds experts as one tensor ({odd}), which {format.name} cannot round layer by layer"
         raise ModelError(what, where=where, fix="export it as bf16; quantise mixtures of experts with llm-compressor elsewhere")
@@ -148,11 +156,27 @@ def compress(folder: Path, scheme: Scheme, rounded: Mapping[str, Rounded]) -> No
     write_json(folder / "config.json", {**config, "quantization_config": scheme.config()})
 
 
-def restore(model: nn.Module, folder: Path, scheme: Scheme) -> nn.Module:
-    """Make `model` compute what a server computes from the quantised `folder`: its weights as stored, activations rounded.
+def restore(model: PreTrainedModel, folder: Path, scheme: Scheme) -> PreTrainedModel:
+    """What a server computes from the quantised `folder`, in float32: weights as stored, activations rounded.
 
-    `model` is the plain float32 model; all of its tensors are read from the folder and dequantised there.
+    Args:
+        model: the plain model; only its class and config are used, every tensor comes from the folder.
+    Raises: ModelError if the folder's tensors do not fit the model.
     """
+    state = _dequantised_tensors(folder, scheme)
+    config = copy.deepcopy(model.config)
+    built, info = type(model).from_pretrained(None, config=config, state_dict=state, dtype=torch.float32, output_loading_info=True)
+    lost = sorted(key for key in info["missing_keys"] if "pooler" not in key)
+    if wrong := [*lost, *sorted(info["unexpected_keys"])]:
+        raise ModelError(f"the tensor {wrong[0]} does not fit the model", where=str(folder), fix="export it again")
+    if scheme.format.activations:
+        for name in scheme.layers:
+            built.get_submodule(name).register_forward_pre_hook(_rounds_inputs(scheme.format))
+    return built.eval()
+
+
+def _dequantised_tensors(folder: Path, scheme: Scheme) -> dict[str, Tensor]:
+    """Every tensor of the folder in float32 by the name that a plain model's file would have."""
     layers, state = set(scheme.layers), {}
     for file in sorted(folder.glob("*.safetensors")):
         with safe_open(file, framework="pt") as opened:
@@ -164,13 +188,7 @@ def restore(model: nn.Module, folder: Path, scheme: Scheme) -> nn.Module:
                     values = opened.get_tensor(key)
                     values = unpack(values) if scheme.format.grid == "int4" else values
                     state[f"{layer}.weight"] = Rounded(values, opened.get_tensor(f"{layer}.weight_scale")).dequantised()
-    _, unknown = model.load_state_dict(state, strict=False)
-    if unknown:
-        raise ModelError(f"holds a tensor that the model lacks: {unknown[0]}", where=str(folder), fix="export it again")
-    if scheme.format.activations:
-        for name in scheme.layers:
-            model.get_submodule(name).register_forward_pre_hook(_rounds_inputs(scheme.format))
-    return model
+    return state
 
 
 def _rounds_inputs(format: Format) -> Any:
