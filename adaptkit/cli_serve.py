@@ -159,3 +159,59 @@ def _run(launches: list[Launch], notes: list[str], port: int, host: str, api_key
 
     Server(engines, listening, api_keys, limits, on_ready=ready).run()
     return Outcome(f"stopped {url}", {**found, "restarts": sum(engine.restarts for engine in engines)})
+
+
+@command(
+    app,
+    "bench",
+    [
+        "adaptkit bench runs/quickstart-1a2b3c4d --format int8",
+        "adaptkit bench teacher=runs/finetune-1a2b3c4d student=runs/distill-5e6f7a8b",
+        "adaptkit bench runs/quickstart-1a2b3c4d --usd-per-hour 0.35 --price-source 'provider, 8 vCPU' --price-date 2026-11-21",
+        "adaptkit bench models/embedder --concurrency 1 --concurrency 16 --json",
+    ],
+    exits="0 measured",
+)
+def bench(
+    models: Models,
+    format: Annotated[list[str] | None, typer.Option(help="Also measure the export of this format; may be repeated.")] = None,
+    arm: Annotated[list[str] | None, typer.Option(help="Of a study, instead of its winner; may be repeated.")] = None,
+    task: Annotated[str | None, typer.Option(help="Of a study, instead of its primary task.")] = None,
+    concurrency: Annotated[list[int] | None, typer.Option(help="Requests in flight; may be repeated (1, 8 and 32).", min=1)] = None,
+    input_tokens: Annotated[int, typer.Option(help="Tokens of each request.", min=1)] = 64,
+    output_tokens: Annotated[int, typer.Option(help="Tokens of each answer.", min=1)] = 32,
+    prompts: Annotated[int, typer.Option(help="Requests per measurement; 0 = eight per request in flight.", min=0)] = 0,
+    usd_per_hour: Annotated[float | None, typer.Option(help="Price of this machine.", min=0)] = None,
+    price_source: Annotated[str, typer.Option(help="Where the price was read.")] = "",
+    price_date: Annotated[str, typer.Option(help="When it was read.")] = "",
+    out: Annotated[Path | None, typer.Option(metavar="FILE", help="Where to; bench.json of the study or run if not given.")] = None,
+) -> Outcome:
+    """Measure what a model serves: requests/s, waiting, memory, cost.
+
+    vLLM's own benchmark, one model after the other on this machine, each divided by the first.
+    """
+    from adaptkit import rendering
+    from adaptkit.serve import bench as benching
+    from adaptkit.serve import hardware, preflight
+    from adaptkit.serve.plan import divide
+    from adaptkit.serve.telling import Teller
+
+    price = None
+    if usd_per_hour is not None:
+        if not (price_source and price_date):
+            raise ConfigError("a price without source and date", where="command line", fix="add --price-source and --price-date")
+        price = benching.Price(usd_per_hour, price_source, price_date)
+    wishes, extra = divide(models)
+    launches = benching.plan_launches(wishes, hardware.look(), format or [], extra=extra, arms=arm or [], task=task)
+    preflight.check_names(launches)
+    for launch in launches:
+        preflight.check([launch])
+    load = benching.Load(input_tokens, output_tokens, tuple(concurrency or (1, 8, 32)), prompts)
+    teller = Teller()
+    try:
+        found = benching.measure(launches, load, price, teller)
+    finally:
+        teller.quiet()
+    path = benching.save(found, launches[0].source, out)
+    written = f"written: {path}" if path else "written nowhere: give --out, or measure a study or a run"
+    return Outcome((rendering.table(benching.table(found)), written), found)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import math
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -15,6 +16,8 @@ from typing import Any
 TOKEN_FIELDS = ("max_tokens", "max_completion_tokens", "min_tokens")
 SEQUENCE_FIELDS = ("n", "best_of")
 LIST_FIELDS = ("prompt", "input", "documents", "text_1", "text_2", "data_1", "data_2", "queries", "messages", "stop", "tools")
+TEXT_FIELDS = ("messages", "input", "documents", "queries", "query", "text_1", "text_2", "data_1", "data_2", "content", "prompt")
+_MEDIA = re.compile(r"(input_)?(image|audio|video|file)(_url|_embeds|_pil)?|\w+_url|\w+_embeds")
 UNSUPPORTED = {
     "chat_template": "the model's own template is used",
     "mm_processor_kwargs": "only text is served",
@@ -104,7 +107,7 @@ def check(path: str, body: dict[str, Any], limits: Limits) -> None:
     if path == "/v1/embeddings" and _token_ids(body.get("input")):
         raise Refused(400, TOKEN_INPUT, param="input")
     for part in _media_parts(body):
-        raise Refused(400, f"content of type {part!r} is not served: only text is", param="messages")
+        raise Refused(400, f"content of type {part!r} is not served: only text is")
 
 
 def _check_known(field: str, value: Any) -> None:
@@ -128,21 +131,16 @@ def _token_ids(value: Any) -> bool:
 
 
 def _media_parts(body: dict[str, Any]) -> Iterator[str]:
-    """Types of content parts that are not text: images, audio and files, which a server would fetch."""
-    messages = [*_dicts(body.get("messages")), *_dicts(body.get("input")), *_dicts(body.get("documents"))]
-    parts = [*messages, *_dicts(body.get("content"))]
-    for message in messages:
-        parts += _dicts(message.get("content"))
-    for part in parts:
-        kind = part.get("type", "text")
-        if isinstance(kind, str) and kind not in ("text", "input_text", "refusal", "message", "thinking"):
-            yield kind[:40]
-        elif found := [key for key in part if key.endswith(("_url", "_embeds")) or key in ("input_audio", "file")]:
-            yield found[0][:40]
-
-
-def _dicts(value: Any) -> list[dict[str, Any]]:
-    return [item for item in value if isinstance(item, dict)] if isinstance(value, list) else []
+    """Names of content parts that are not text: images, audio, video and files, which a server would fetch."""
+    left = [body.get(field) for field in TEXT_FIELDS]
+    while left:
+        value = left.pop()
+        if isinstance(value, dict):
+            names = [name for name in (*value, value.get("type")) if isinstance(name, str)]
+            yield from (name[:40] for name in names if _MEDIA.fullmatch(name))
+            left += [inner for name, inner in value.items() if name != "tool_calls"]
+        elif isinstance(value, list):
+            left += value
 
 
 def _integer(text: str) -> int:

@@ -1,9 +1,9 @@
 """A small typed client of an OpenAI-compatible server, ours or any: what ready checks, benchmarks and demos call.
 
-    with Client("http://127.0.0.1:8000", key) as client:
-        client.complete("name", "Once", max_tokens=16).text
-        for piece in client.stream_chat("name", [{"role": "user", "content": "Hello"}]): ...
-        client.embed("vectors", ["one text", "another"])
+with Client("http://127.0.0.1:8000", key) as client:
+    client.complete("name", "Once", max_tokens=16).text
+    for piece in client.stream_chat("name", [{"role": "user", "content": "Hello"}]): ...
+    client.embed("vectors", ["one text", "another"])
 """
 
 from __future__ import annotations
@@ -48,9 +48,7 @@ class Completion:
 class Refusal(ServerError):
     """An answer that is no success; `retry_after_s` is when to ask again, 0 where the server does not say."""
 
-    def __init__(
-        self, what: str, *, where: str | None = None, fix: str | None = None, status: int = 0, retry_after_s: float = 0.0
-    ):
+    def __init__(self, what: str, *, where: str | None = None, fix: str | None = None, status: int = 0, retry_after_s: float = 0.0):
         super().__init__(what, where=where, fix=fix)
         self.status, self.retry_after_s = status, retry_after_s
 
@@ -65,9 +63,7 @@ class Client:
         transport: for tests and Unix sockets; httpx's own by default.
     """
 
-    def __init__(
-        self, base_url: str, key: str = "", *, patience_s: float = 0.0, transport: httpx.BaseTransport | None = None
-    ):
+    def __init__(self, base_url: str, key: str = "", *, patience_s: float = 0.0, transport: httpx.BaseTransport | None = None):
         headers = {"authorization": f"Bearer {key}"} if key else {}
         # No proxy of the environment: the key and the texts go to the named server only.
         timeout = httpx.Timeout(TIMEOUT_S, connect=CONNECT_S)

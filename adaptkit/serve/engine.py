@@ -59,12 +59,12 @@ class Engine:
         launch: the command.
         log: where the child's output goes; readable by its owner only.
         teller: told about phases, failures and restarts.
-        check: asks for one real answer, raises ServerError if there is none.
+        check: asks for one real answer of each name, raises ServerError if there is none.
         inspect: looks at the folder while the child starts for the first time, raises ModelError.
     """
 
     def __init__(
-        self, launch: Launchable, log: Path, teller: Teller, check: Callable[[Client, Source], None] = ready.answer,
+        self, launch: Launchable, log: Path, teller: Teller, check: Callable[[Client, Source, str], None] = ready.answer,
         inspect: Callable[[Source], Awaitable[None]] = shapes.check,
     ):  # fmt: skip
         self.launch, self.log, self.teller, self.check, self.inspect = launch, log, teller, check, inspect
@@ -86,6 +86,11 @@ class Engine:
     @property
     def url(self) -> str:
         return f"http://127.0.0.1:{self.port}"
+
+    @property
+    def process_id(self) -> int:
+        """Of the running child; 0 while there is none."""
+        return self._process.pid if self._process is not None else 0
 
     @property
     def retry_after(self) -> int:
@@ -191,7 +196,8 @@ class Engine:
         def ask() -> None:
             with Client(self.url, self.key) as client:
                 self.max_len = next((model.max_len for model in client.models() if model.name == self.name), None)
-                self.check(client, self.launch.source)
+                for name in self.launch.names:
+                    self.check(client, self.launch.source, name)
 
         asked = asyncio.create_task(asyncio.to_thread(ask))
         assert self._process is not None

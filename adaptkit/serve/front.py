@@ -32,6 +32,8 @@ from adaptkit.serve.metering import Metrics
 
 CONNECT_S, ANSWER_S, METRICS_S = 5.0, 600.0, 5.0
 EVENTS = "text/event-stream"
+# vllm issues 16668 and 29955: two such requests at once, even for the base, end the engine with a shape error.
+PROMPT_LOGPROBS = "log-probabilities of prompts kill vLLM 0.32 where it serves adapters: serve the model without them"
 GONE = 499  # the caller went away; nobody reads this status, logs and metrics do
 
 log = logging.getLogger("adaptkit.serve")
@@ -49,7 +51,8 @@ class Front:
     def __init__(self, engines: Sequence[Engine], metrics: Metrics, transport: httpx.AsyncBaseTransport | None = None):
         self.engines, self.metrics, self.created = list(engines), metrics, int(time.time())
         timeout = httpx.Timeout(ANSWER_S, connect=CONNECT_S)
-        limits = httpx.Limits(max_connections=None, max_keepalive_connections=64)
+        # vLLM closes idle connections after 5 s: reusing one at that moment would lose a request.
+        limits = httpx.Limits(max_connections=None, max_keepalive_connections=64, keepalive_expiry=2.0)
         self.http = httpx.AsyncClient(timeout=timeout, limits=limits, trust_env=False, transport=transport)
 
     def application(self, lifespan: Lifespan[Starlette] | None = None) -> Starlette:
@@ -103,7 +106,7 @@ class Front:
         """Hand a request to the child of its model, and the answer back as it comes."""
         body = request.scope[PARSED]
         try:
-            engine, name = self._choose(request.scope["path"], body.get("model"))
+            engine, name = self._choose(request.scope["path"], body)
         except Refused as refused:
             return Response(refused.body(), refused.status, refused.headers, "application/json")
         if engine.state != "ready":
@@ -152,8 +155,9 @@ class Front:
         except httpx.HTTPError:
             return ""
 
-    def _choose(self, path: str, name: Any) -> tuple[Engine, str]:
-        """Raises: Refused for a model that is not there, or that does not answer this route."""
+    def _choose(self, path: str, body: dict[str, Any]) -> tuple[Engine, str]:
+        """Raises: Refused for a model that is not there, that does not answer this route, or that it would kill."""
+        name = body.get("model")
         if name is None and len(self.engines) == 1:
             name = self.engines[0].name
         if not isinstance(name, str):
@@ -165,6 +169,8 @@ class Front:
         if kind not in routes.ROUTES[path].kinds:
             fitting = ", ".join(routes.of_kind(kind))
             raise Refused(400, f"'{name}' is a model of kind {kind}, which answers {fitting}", param="model")
+        if len(engine.launch.names) > 1 and (body.get("prompt_logprobs") is not None or body.get("echo")):
+            raise Refused(400, PROMPT_LOGPROBS, param="prompt_logprobs")
         return engine, name
 
     def _find(self, name: str) -> Engine | None:

@@ -65,9 +65,7 @@ class Guard:
     Raises: ConfigError where no key is set, so that nothing is served unguarded.
     """
 
-    def __init__(
-        self, app: App, api_keys: keys.Keys | None = None, limits: Limits | None = None, metrics: Metrics | None = None
-    ):
+    def __init__(self, app: App, api_keys: keys.Keys | None = None, limits: Limits | None = None, metrics: Metrics | None = None):
         self.app = app
         self.keys = api_keys or _keys_of_environment()
         self.limits = limits or limits_of(os.environ)

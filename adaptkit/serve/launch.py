@@ -37,6 +37,9 @@ QUIET = {
     "VLLM_MAX_N_SEQUENCES": "64",
 }
 UNSAFE = ("VLLM_SERVER_DEV_MODE", "VLLM_ALLOW_INSECURE_SERIALIZATION", "VLLM_ALLOW_RUNTIME_LORA_UPDATING", "PYTHONOPTIMIZE")
+UNSAFE_FLAGS = ("--trust-remote-code", "--trust-request-chat-template", "--api-key", "--allowed-local-media-path")
+OURS = ("--host", "--port", "--uds", "--served-model-name", "--model", "--lora-modules", "--root-path", "--headless",
+        "--ssl-keyfile", "--ssl-certfile")  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -165,7 +168,5 @@ def model_config(source: Source) -> dict[str, Any]:
 
 def unsafe_settings(extra: Sequence[str], own: Mapping[str, str] = os.environ) -> list[str]:
     """Settings of the caller's that would open the server: names of variables and flags."""
-    flags = ("--trust-remote-code", "--trust-request-chat-template", "--api-key", "--allowed-local-media-path")
-    return [name for name in UNSAFE if own.get(name, "0") not in ("", "0")] + [
-        word.partition("=")[0] for word in extra if word.partition("=")[0] in flags
-    ]
+    given = [word.partition("=")[0] for word in extra]
+    return [name for name in UNSAFE if own.get(name, "0") not in ("", "0")] + [flag for flag in given if flag in UNSAFE_FLAGS]

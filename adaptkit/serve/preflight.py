@@ -20,7 +20,7 @@ from adaptkit.errors import ConfigError, MissingDependency, ModelError, ServerEr
 from adaptkit.serve import provenance
 from adaptkit.serve.formats import FORMATS, runs_here
 from adaptkit.serve.hardware import Hardware
-from adaptkit.serve.launch import Launch, cache_bytes, unsafe_settings
+from adaptkit.serve.launch import OURS, Launch, cache_bytes, unsafe_settings
 from adaptkit.serve.source import EXPORTED, Source
 
 CODE = (".py", ".pyc", ".so", ".sh")
@@ -69,9 +69,13 @@ def check_settings(extra: Sequence[str]) -> None:
     """Raises: ConfigError for a variable or flag that would let requests or folders run code, or show the key."""
     for name in unsafe_settings(extra):
         if name == "--api-key":
-            raise ConfigError("a key on a command line is seen by every user", where=name, fix="use --key-file FILE")
+            raise ConfigError("a key on a command line is seen by every user of the machine", where=name, fix="use --key-file FILE")
         fix = f"unset {name}" if name.isupper() else "leave it out; to run it all the same, take the command of --print"
         raise ConfigError("opens the server to code or files of others", where=name, fix=fix)
+    for word in extra:
+        if word.partition("=")[0] in OURS:
+            fix = "use adaptkit's own options, or run the command that --print shows yourself"
+            raise ConfigError("is set by adaptkit, which must know where each child listens", where=word, fix=fix)
 
 
 def check_names(launches: Sequence[Launch]) -> None:
@@ -127,11 +131,16 @@ def _in_hub_cache(root: Path, link: Path) -> bool:
 def _refuse_code(path: Path) -> None:
     if path.name in ("tokenizer.json", "vocab.json", "model.safetensors.index.json", "manifest.json"):
         return  # large, and read as data only
-    value = _json(path)
-    for key in RUNS_CODE:
-        if value.get(key):
-            fix = "use a model whose architecture is part of transformers; adaptkit never runs code of a folder"
-            raise ModelError(f"'{key}' asks for code to be run", where=str(path), fix=fix)
+    left = [_json(path, dict, list)]
+    while left:
+        value = left.pop()
+        if isinstance(value, dict):
+            if asked := [key for key in RUNS_CODE if value.get(key)]:
+                fix = "use a model whose architecture is part of transformers; adaptkit never runs code of a folder"
+                raise ModelError(f"'{asked[0]}' asks for code to be run", where=str(path), fix=fix)
+            left += value.values()
+        elif isinstance(value, list):
+            left += value
 
 
 def weight_files(folder: Path) -> list[Path]:
@@ -253,13 +262,17 @@ def is_loopback(host: str) -> bool:
         return host == "localhost"
 
 
-def _json(path: Path) -> dict[str, Any]:
+def _json(path: Path, *kinds: type) -> Any:
+    """What a JSON file holds, an object unless `kinds` says otherwise.
+
+    Raises: ModelError.
+    """
     try:
         value = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise ModelError(f"{path.name} is missing", where=str(path.parent), fix=AGAIN) from None
     except (ValueError, OSError, RecursionError) as error:
         raise ModelError(f"not readable as JSON: {error}", where=str(path), fix=AGAIN) from None
-    if not isinstance(value, dict):
+    if not isinstance(value, kinds or dict):
         raise ModelError("must hold one JSON object", where=str(path), fix=AGAIN)
     return value

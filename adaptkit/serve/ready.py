@@ -14,14 +14,11 @@ from adaptkit.serve.source import Source
 TEXT = "a"
 
 
-def answer(client: Client, source: Source, name: str | None = None) -> None:
-    """Ask for one answer of the model's kind and look whether it is one.
+def answer(client: Client, source: Source, name: str) -> None:
+    """Ask `name`, which is the source's own name or an adapter's, for one answer of its kind, and look whether it is one.
 
-    Args:
-        name: what to ask for, where it is not the source's own name (an adapter).
     Raises: ServerError.
     """
-    name = name or source.name
     if source.kind == "generate":
         found = client.complete(name, TEXT, max_tokens=1, ignore_eos=True, logprobs=0)
         good = found.output_tokens == 1 and all(math.isfinite(value) for value in found.logprobs)

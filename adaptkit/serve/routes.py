@@ -45,7 +45,7 @@ ROUTES: dict[str, Route] = {
     "/tokenize": Route("POST", EVERY),
     "/detokenize": Route("POST", EVERY),
 }
-_ONE_MODEL = re.compile(rf"{MODELS}/[\w.@+-]{{1,200}}", re.ASCII)
+_ONE_MODEL = re.compile(rf"{MODELS}/[A-Za-z0-9][\w.@+-]{{0,199}}", re.ASCII)
 
 
 def find(path: str) -> str | None:

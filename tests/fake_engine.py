@@ -1,0 +1,154 @@
+"""A stand-in for vLLM: answers like it, and dies, hangs or stumbles when the prompt says so. Starts in a tenth of a second.
+
+python fake_engine.py PORT NAME MODE      # MODE: good, or how its start fails
+python -m fake_engine serve PORT          # a whole adaptkit server over it, for signals and kills
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+import threading
+import time
+from dataclasses import dataclass
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+
+KEY = "k" * 20
+
+
+class Answers(BaseHTTPRequestHandler):
+    """`dead` is vLLM's state between the death of its engine and its exit with 0."""
+
+    protocol_version = "HTTP/1.1"
+    dead = False
+
+    def do_GET(self) -> None:
+        if self.path == "/health":
+            self.reply(503 if self.dead else 200, {})
+        elif self.path == "/metrics":
+            text = "# HELP vllm:num_requests_running R\n# TYPE vllm:num_requests_running gauge\nvllm:num_requests_running 2.0\n"
+            self.reply(200, text, "text/plain")
+        else:
+            self.reply(200, {"data": [{"id": NAME, "max_model_len": 64}]})
+
+    def do_POST(self) -> None:
+        body = json.loads(self.rfile.read(int(self.headers["content-length"])))
+        if self.headers["authorization"] != f"Bearer {os.environ['ADAPTKIT_API_KEY']}":
+            return self.reply(401, {"error": "Unauthorized"})
+        prompt = body.get("prompt")
+        if prompt == "exit":
+            os._exit(0)
+        if prompt == "engine dies":
+            Answers.dead = True
+            threading.Timer(0.5, os._exit, [0]).start()
+            return self.reply(500, {"error": {"message": "EngineCore encountered an issue."}})
+        if prompt == "slow":
+            time.sleep(1.5)
+        if body.get("stream"):
+            return self.stream(prompt)
+        seen = {"body": body, "headers": {name.lower(): value for name, value in self.headers.items()}}
+        choice = {"index": 0, "text": "x", "finish_reason": "length"}
+        self.reply(200, {"choices": [choice], "usage": {"completion_tokens": 1}, **seen})
+
+    def stream(self, prompt: str) -> None:
+        self.send_response(200)
+        self.send_header("content-type", "text/event-stream; charset=utf-8")
+        self.send_header("transfer-encoding", "chunked")
+        self.end_headers()
+        for piece in range(3):
+            self.chunk(b'data: {"choices": [{"text": "%d"}]}\n\n' % piece)
+            if prompt == "exit in stream" and piece == 1:
+                os._exit(0)
+            time.sleep(0.3 if prompt == "paced" else 0)
+        self.chunk(b"data: [DONE]\n\n")
+        self.chunk(b"")
+
+    def chunk(self, data: bytes) -> None:
+        self.wfile.write(b"%x\r\n%s\r\n" % (len(data), data))
+
+    def reply(self, status: int, body: object, kind: str = "application/json") -> None:
+        data = body.encode() if isinstance(body, str) else json.dumps(body).encode()
+        self.send_response(status)
+        self.send_header("content-type", kind)
+        self.send_header("content-length", str(len(data)))
+        self.end_headers()
+        self.wfile.write(data)
+
+    def log_message(self, *_: object) -> None: ...
+
+
+@dataclass
+class FakeLaunch:
+    """What `launch.Launch` is to vLLM."""
+
+    folder: Path
+    mode: str = "good"
+    name: str = "fake"
+    kind: str = "generate"
+    adapters: tuple[str, ...] = ()
+
+    @property
+    def source(self):
+        from adaptkit.serve.source import Source
+
+        return Source(self.folder, self.kind, self.name, "")
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        return (self.name, *self.adapters)
+
+    def command(self, port: int) -> list[str]:
+        return [sys.executable, __file__, str(port), self.name, self.mode]
+
+    def child_environment(self, key: str) -> dict[str, str]:
+        return {**os.environ, "ADAPTKIT_API_KEY": key}
+
+
+async def no_inspection(source: object) -> None: ...
+
+
+def server(launches: list[FakeLaunch], folder: Path, **limits: int):
+    """A whole server over fakes on a free port, not running yet."""
+    from adaptkit.serve import preflight
+    from adaptkit.serve.bodies import Limits
+    from adaptkit.serve.engine import Engine
+    from adaptkit.serve.keys import Keys
+    from adaptkit.serve.server import Server
+    from adaptkit.serve.telling import Teller
+
+    engines = [Engine(launch, folder / f"{launch.name}.log", Teller(), inspect=no_inspection) for launch in launches]
+    listening = preflight.listen("127.0.0.1", 0)
+    return Server(engines, listening, Keys((KEY,), "test"), Limits(**limits))
+
+
+class Engine(ThreadingHTTPServer):
+    request_queue_size = 128
+    daemon_threads = True
+
+
+def main() -> None:
+    """Run as the child, or as a server over one child."""
+    global NAME
+    if sys.argv[1] == "serve":
+        made = server([FakeLaunch(Path(sys.argv[2]))], Path(sys.argv[2]))
+        print(made.listening.getsockname()[1], flush=True)
+        return made.run()
+    port, NAME, mode = int(sys.argv[1]), sys.argv[2], sys.argv[3]
+    if mode == "grandchild" and os.fork() == 0:
+        time.sleep(600)
+    if lifeline := os.environ.get("ADAPTKIT_LIFELINE"):
+        from adaptkit.serve.vllm_cli import _end_with_parent
+
+        threading.Thread(target=_end_with_parent, args=(int(lifeline),), daemon=True).start()
+    if mode == "exit 0":
+        return None
+    if mode == "exit 1":
+        print("(EngineCore pid=1) ERROR 11-21 11:33:01 [core.py:1] RuntimeError: Cannot find any model weights with `x`")
+        sys.exit(1)
+    Engine(("127.0.0.1", port), Answers).serve_forever()
+
+
+if __name__ == "__main__":
+    main()
