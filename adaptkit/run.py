@@ -6,7 +6,7 @@
         model/           the trained HF folder        adapter/         its peft adapter, if it was trained with one
         export/<format>/ servable
         eval/<suite>.jsonl  one row per item          eval/<suite>.json   the scores computed from those rows
-        cost.json  parity.json                        report/{report.html,report.md,verdict.json}
+        cost.json  parity.json  bench.json            report/{report.html,report.md,verdict.json}
 
 The hash is of the resolved config and the digests of the data, so the same question finds the same folder: a
 finished run is skipped and a killed one resumes.
@@ -112,6 +112,10 @@ class Run:
     @property
     def parity_path(self) -> Path:
         return self.path / "parity.json"
+
+    @property
+    def bench_path(self) -> Path:
+        return self.path / "bench.json"
 
     def manifest(self) -> dict[str, Any]:
         return read_json(self.manifest_path) if self.manifest_path.exists() else {}
