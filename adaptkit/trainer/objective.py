@@ -22,6 +22,8 @@ from adaptkit.models import packed
 Batch = Mapping[str, Tensor]
 BOUNDS = "document_bounds"
 """Where a packed batch's documents begin: `models.packed.document_bounds`."""
+ROWS = "label_rows"
+"""Which positions have a label: `label_rows`."""
 
 
 @dataclass
@@ -36,8 +38,13 @@ class Objective(Protocol):
     """What the trainer asks of a task.
 
     `separable` says that the loss of a batch equals the sum over its microbatches. An objective for which it does not
-    (in-batch negatives) is trained with one microbatch, or brings its own
-    `accumulate(model, microbatches, scale) -> LossOutput`, which calls backward on `total * scale` in its own way.
+    (in-batch negatives) is trained with one microbatch on one rank; or, where its loss is a function of features, it is
+    a `trainer.cached.Contrast` too, and then trains exactly with any microbatches and ranks.
+
+    A batch holds one `input_ids`, or several names that end so, each with its `attention_mask` where rows are padded.
+
+    An objective that changes over a run brings `at(progress) -> Objective`, the one of a step, given the share of steps
+    before it. One that computes more than the model's own step brings `extra_flops_per_token(model, seq_len) -> float`.
     """
 
     separable: bool
@@ -64,16 +71,13 @@ class CausalLM:
     separable = True
 
     def prepare(self, batch: Batch) -> Batch:
-        return _with_bounds(batch)
+        return {**with_bounds(batch), ROWS: label_rows(shifted(batch["labels"]))}
 
     def items(self, batch: Batch) -> Tensor:
         return (batch["labels"][:, 1:] != ops.IGNORE_INDEX).sum()
 
     def loss(self, model: nn.Module, batch: Batch) -> LossOutput:
-        labels_BT = batch["labels"]
-        targets_BT = torch.full_like(labels_BT, ops.IGNORE_INDEX)
-        targets_BT[:, :-1] = labels_BT[:, 1:]
-        return LossOutput(_head_loss(model, batch, targets_BT, self.implementation, causal=True))
+        return LossOutput(_head_loss(model, batch, shifted(batch["labels"]), self.implementation, causal=True))
 
 
 @dataclass(frozen=True)
@@ -84,7 +88,7 @@ class MaskedLM:
     separable = True
 
     def prepare(self, batch: Batch) -> Batch:
-        return _with_bounds(batch)
+        return {**with_bounds(batch), ROWS: label_rows(batch["labels"])}
 
     def items(self, batch: Batch) -> Tensor:
         return (batch["labels"] != ops.IGNORE_INDEX).sum()
@@ -106,7 +110,7 @@ class Classification:
         return torch.tensor(len(batch["labels"]))
 
     def loss(self, model: nn.Module, batch: Batch) -> LossOutput:
-        logits_BC = model(**_inputs(batch)).logits.float()
+        logits_BC = model(**model_inputs(batch)).logits.float()
         labels_B = batch["labels"]
         correct = (logits_BC.argmax(-1) == labels_B).sum()
         return LossOutput(F.cross_entropy(logits_BC, labels_B, reduction="sum"), {"accuracy": correct})
@@ -114,25 +118,36 @@ class Classification:
 
 def _head_loss(model: nn.Module, batch: Batch, targets_BT: Tensor, implementation: str, *, causal: bool) -> Tensor:
     backbone, weight_VD, bias_V = models.split(model)
-    hidden_BTD = backbone(**_packed_inputs(model, batch, causal))
+    hidden_BTD = backbone(**packed_inputs(model, batch, causal))
     return ops.linear_cross_entropy(
-        hidden_BTD.flatten(0, 1), weight_VD, targets_BT.flatten(), bias_V=bias_V, implementation=implementation
-    )
+        hidden_BTD.flatten(0, 1), weight_VD, targets_BT.flatten(),
+        bias_V=bias_V, rows_R=batch.get(ROWS), implementation=implementation,
+    )  # fmt: skip
 
 
-def _with_bounds(batch: Batch) -> Batch:
+def shifted(labels_BT: Tensor) -> Tensor:
+    """The label of the next token at each position; the last position has none."""
+    return F.pad(labels_BT[:, 1:], (0, 1), value=ops.IGNORE_INDEX)
+
+
+def label_rows(targets_BT: Tensor) -> Tensor:
+    """Which of the flattened rows have a label, int64: only these reach the head."""
+    return (targets_BT.flatten() != ops.IGNORE_INDEX).nonzero().flatten()
+
+
+def with_bounds(batch: Batch) -> Batch:
     if "position_ids" not in batch:
         return batch
     return {**batch, BOUNDS: packed.document_bounds(batch["position_ids"])}
 
 
-def _packed_inputs(model: nn.Module, batch: Batch, causal: bool) -> dict[str, Tensor]:
+def packed_inputs(model: nn.Module, batch: Batch, causal: bool) -> dict[str, Tensor]:
     """Bounds go to models whose attention reads them; the others find documents by position ids or a block mask."""
     if "position_ids" in batch and packed.in_use(model):
-        batch = batch if BOUNDS in batch else _with_bounds(batch)
-        return packed.inputs(model, _inputs(batch), batch[BOUNDS], causal=causal)
-    return _inputs(batch)
+        batch = batch if BOUNDS in batch else with_bounds(batch)
+        return packed.inputs(model, model_inputs(batch), batch[BOUNDS], causal=causal)
+    return model_inputs(batch)
 
 
-def _inputs(batch: Batch) -> dict[str, Tensor]:
-    return {name: value for name, value in batch.items() if name not in ("labels", BOUNDS)}
+def model_inputs(batch: Batch) -> dict[str, Tensor]:
+    return {name: value for name, value in batch.items() if name not in ("labels", BOUNDS, ROWS)}
