@@ -66,7 +66,7 @@ KNOWN = (
           "this machine has too few NUMA nodes for that many parallel workers",
           "leave --tensor-parallel-size out, or set VLLM_CPU_OMP_THREADS_BIND"),
     Known(r"Available memory on node \d+ \(([^)]+)\)",
-          "too little memory for the key/value cache ({0} GiB free)",
+          "too little memory for the key/value cache ({0} free)",
           "close other programs, or give a smaller cache: -- --kv-cache-memory-bytes 268435456"),
     Known(r"KV cache is needed, which is larger than",
           "the key/value cache is too small for one full sequence",
