@@ -23,9 +23,10 @@ import torch
 from torch import Tensor, nn
 
 from . import launch
+from .blocks import AddNorm, post_norm_forward, post_norm_parts, pre_norm_forward, pre_norm_parts
 from .gated import gated, gated_pair
 from .lora import FourBit, lora_linear
-from .norms import MAX_WIDTH, layer_norm, rms_norm
+from .norms import MAX_WIDTH, add_layer_norm, add_rms_norm, layer_norm, rms_norm
 from .structure import GatedParts, Kept, gated_parts, is_layer_norm, rms_norm_offset
 
 IMPLEMENTATIONS = ("auto", "fused", "chunked", "reference")
@@ -38,7 +39,8 @@ class Fused:
 
     Attributes:
         implementation: "fused", "chunked" (no Triton: only what plain torch speeds up) or "reference" (nothing).
-        replaced: module name -> kind, "rms_norm", "layer_norm", "gated" or "lora_linear".
+        replaced: module name -> kind: "rms_norm", "layer_norm", "add_norm" (a block whose norm makes the sum before it),
+            "gated" or "lora_linear".
         kept: module name -> why a module that looks like one of these keeps its forward.
     """
 
@@ -80,7 +82,7 @@ def fuse(model: nn.Module, *, implementation: str = "auto") -> Fused:
         raise ValueError(f"fused kernels need Triton and a GPU, and this model is on {device}: use 'auto' or 'chunked'")
     result = Fused(model, implementation)
     result.undo()
-    matchers = {"fused": (_norm, _gated, _lora), "chunked": (_lora,), "reference": ()}[implementation]
+    matchers = {"fused": (_norm, _gated, _block, _lora), "chunked": (_lora,), "reference": ()}[implementation]
     for name, module in model.named_modules():
         for matcher in matchers:
             try:
@@ -115,9 +117,15 @@ def _kind(module: nn.Module) -> str | None:
 
 
 def _norm(module: nn.Module) -> Replacement | None:
+    found = _norm_functions(module)
+    return found and (found[0], found[1])
+
+
+def _norm_functions(module: nn.Module) -> tuple[str, Callable[[Any, Tensor], Tensor], AddNorm] | None:
+    """(kind, forward, forward of a sum) of a norm; None for other modules."""
     if is_layer_norm(module):
         _check_width(module.normalized_shape[0])
-        return "layer_norm", _layer_norm_forward
+        return "layer_norm", _layer_norm_forward, _add_layer_norm
     settings = rms_norm_offset(module)
     if settings is None:
         return None
@@ -127,12 +135,41 @@ def _norm(module: nn.Module) -> Replacement | None:
     def forward(self: nn.Module, x: Tensor) -> Tensor:
         return rms_norm(x, self.weight, eps, offset=offset, dtype=None if widens else x.dtype)
 
-    return "rms_norm", forward
+    def add_norm(self: nn.Module, x: Tensor, residual: Tensor) -> tuple[Tensor, Tensor]:
+        dtype = None if widens else torch.promote_types(x.dtype, residual.dtype)
+        return add_rms_norm(x, residual, self.weight, eps, offset=offset, dtype=dtype)
+
+    return "rms_norm", forward, add_norm
 
 
 def _layer_norm_forward(self: nn.LayerNorm, x: Tensor) -> Tensor:
-    wide = x.is_cuda and torch.is_autocast_enabled("cuda")  # autocast runs LayerNorm in float32 there, as it is on a CPU
-    return layer_norm(x, self.weight, self.bias, self.eps, dtype=torch.float32 if wide else x.dtype)
+    return layer_norm(x, self.weight, self.bias, self.eps, dtype=_layer_norm_dtype(x))
+
+
+def _add_layer_norm(self: nn.LayerNorm, x: Tensor, residual: Tensor) -> tuple[Tensor, Tensor]:
+    return add_layer_norm(x, residual, self.weight, self.bias, self.eps, dtype=_layer_norm_dtype(x, residual))
+
+
+def _layer_norm_dtype(*tensors: Tensor) -> torch.dtype | None:
+    """Autocast runs LayerNorm in float32 on GPUs, and as it comes on CPUs."""
+    return torch.float32 if tensors[0].is_cuda and torch.is_autocast_enabled("cuda") else None
+
+
+def _block(module: nn.Module) -> Replacement | None:
+    norms = {name: found for name, child in module._modules.items() if child is not None and (found := _fusible_norm(child))}
+    if pre := pre_norm_parts(module, list(norms)):
+        return "add_norm", pre_norm_forward(pre, norms[pre.second])
+    if post := post_norm_parts(module, list(norms)):
+        return "add_norm", post_norm_forward(post, norms[post.norm])
+    return None
+
+
+def _fusible_norm(module: nn.Module) -> AddNorm | None:
+    try:
+        found = _norm_functions(module)
+    except Kept:  # reported where the norm itself is visited
+        return None
+    return found and found[2]
 
 
 def _check_width(width: int) -> None:

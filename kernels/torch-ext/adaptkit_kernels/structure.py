@@ -41,14 +41,14 @@ def rms_norm_offset(module: nn.Module) -> tuple[float, float, bool] | None:
     eps, width = getattr(module, names[0]), parameters["weight"].shape[0]
     generator = torch.Generator().manual_seed(0)
     x, weight = (torch.randn(shape, generator=generator) for shape in ((3, width), (width,)))
+    double = stand_in(module, weight=nn.Parameter(weight, requires_grad=False))
     try:
-        found = torch.func.functional_call(module, {"weight": weight}, (x,))
-        narrow = torch.func.functional_call(module, {"weight": weight}, (x.bfloat16(),))
+        found, narrow = (type(module).forward(double, value) for value in (x, x.bfloat16()))
     except Exception as error:  # another signature, another shape: whatever it is, it is no plain norm
         raise Kept(f"has a weight and an epsilon, but does not run as a norm ({type(error).__name__})") from None
     for offset in (0.0, 1.0):
         expected, _ = reference.add_rms_norm(x, None, weight, eps, offset=offset)
-        if _same(found, expected):
+        if same(found, expected):
             return eps, offset, narrow.dtype == torch.float32
     raise Kept("has a weight and an epsilon, but computes no RMSNorm")
 
@@ -119,12 +119,15 @@ def activation_kind(act: Callable[[Tensor], Tensor]) -> str | None:
     )
 
 
-def stand_in(module: nn.Module, children: dict[str, nn.Module]) -> nn.Module:
-    """A module with the same class and settings and other children; the two share no child that is replaced."""
+def stand_in(module: nn.Module, **parts: nn.Module | nn.Parameter) -> nn.Module:
+    """A module of the same class and settings with other children or parameters, for `type(module).forward(it, ...)`.
+
+    The two share what is not replaced; hooks and a replaced forward are passed by.
+    """
     double = module.__class__.__new__(module.__class__)
     double.__dict__.update(module.__dict__)
-    double.__dict__.pop("forward", None)
-    double.__dict__["_modules"] = {**module._modules, **children}
+    for kind, form in (("_modules", nn.Module), ("_parameters", nn.Parameter)):
+        double.__dict__[kind] = {**getattr(module, kind), **{name: part for name, part in parts.items() if isinstance(part, form)}}
     return double
 
 
@@ -137,10 +140,10 @@ def _computes_gated(module: nn.Module, parts: GatedParts) -> bool:
     x = torch.randn(3, _WIDTH, generator=generator)
     gate, up = projections[parts.into[0]](x).chunk(2, -1) if joint else (projections[name](x) for name in parts.into)
     try:
-        found = stand_in(module, {**projections, parts.out: down, **drop})(x)
+        found = type(module).forward(stand_in(module, **projections, **{parts.out: down}, **drop), x)
     except Exception:  # reads something that the stand-ins lack, so it does more than a gated block
         return False
-    return _same(found, down(reference.gated(gate, up, parts.kind)))
+    return same(found, down(reference.gated(gate, up, parts.kind)))
 
 
 class _Linear(nn.Module):
@@ -158,7 +161,8 @@ def _has_more(module: nn.Module) -> bool:
     return any(True for _ in module.children()) or any(True for _ in module.buffers())
 
 
-def _same(found: Any, expected: Tensor) -> bool:
+def same(found: Any, expected: Tensor) -> bool:
+    """Whether a probe gave what the definition gives, to float32's accuracy."""
     return (
         isinstance(found, Tensor)
         and found.shape == expected.shape
