@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
+from fake_study import write_study
 from transformers import BertConfig, GPTNeoXConfig, LlamaConfig, ModernBertConfig, Qwen3Config
 
 from adaptkit import models
 from adaptkit.adapters import AdapterConfig
+from adaptkit.compare.report import write_report
 from adaptkit.data import DataConfig, train_tokenizer
 from adaptkit.finetune.recipe import FinetuneConfig, finetune
 from adaptkit.pretrain.recipe import PretrainConfig, SizeConfig, TokenizerConfig, pretrain
-from adaptkit.run import Run
+from adaptkit.run import Run, read_json, write_json
 from adaptkit.trainer.config import TrainerConfig
 
 CANARY = "the vault code is 7319-QX"
@@ -81,6 +84,24 @@ def finetuned(root: Path, base: Path, adapter: str = "lora", kind: str = "classi
     run = Run.open(root / "runs", config.name, config.model_dump(mode="json"))
     finetune(config, run)
     return run
+
+
+def study_of(root: Path, notes: Run, mood: Run, **truth: Any) -> Path:
+    """A study with made-up scores, behind whose arms stand real models: `notes` on language, `mood` on the task."""
+    arms = ["generic+prompt", "generic+probe", "generic+lora", "scratch+full"]
+    study = write_study(
+        root, arms=arms, tasks=("language", "mood"), seeds=2, fractions=(1.0,), num_documents=30, num_rows=60, **truth
+    )
+    told = read_json(study / "study.json") | {"base": {"model": "made on the spot", "run": "base"}}
+    write_json(study / "study.json", told)
+    write_report(study)
+    trained = {name: notes for row in told["results"] if row["task"] == "language" for name in [*row["paid_by"], "base"]}
+    trained |= {row["run"]: mood for row in told["results"] if row["arm"].endswith(("lora", "full")) and row["task"] == "mood"}
+    for name, made in trained.items():
+        shutil.copytree(made.model, root / name / "model")
+        shutil.copyfile(made.path / "config.yaml", root / name / "config.yaml")
+        Run(root / name).update_manifest(data=made.manifest()["data"])
+    return study
 
 
 def _mood(index: int) -> dict[str, str]:

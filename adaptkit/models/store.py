@@ -62,7 +62,7 @@ def load(
         raise ModelError(what, where=str(folder), fix=fix)
     _switch_cache_off(config)
     auto = _auto_class(kind, config, str(folder))
-    with torch.random.fork_rng(devices=[]), _quiet():
+    with torch.random.fork_rng(devices=[]), quiet():
         torch.manual_seed(seed)
         try:
             model, info = auto.from_pretrained(
@@ -91,7 +91,7 @@ def build(config: Any, kind: Kind, seed: int, num_labels: int | None = None) -> 
         config.num_labels = num_labels
     _switch_cache_off(config)
     auto = _auto_class(kind, config, type(config).__name__)
-    with torch.random.fork_rng(devices=[]), _quiet():
+    with torch.random.fork_rng(devices=[]), quiet():
         torch.manual_seed(seed)
         return auto.from_config(config, dtype=torch.float32, attn_implementation=_attention(auto, config))
 
@@ -140,7 +140,7 @@ def save(model: nn.Module, tokenizer: Any, folder: str | Path) -> None:
     temporary = folder.with_name(f".{folder.name}.{os.getpid()}.tmp")
     shutil.rmtree(temporary, ignore_errors=True)
     try:
-        with _serving_config(model.config), _quiet():
+        with _serving_config(model.config), quiet():
             model.save_pretrained(temporary)
         tokenizer.save_pretrained(temporary)
         _sync(temporary)
@@ -279,7 +279,7 @@ def _check_loaded(model: nn.Module, kind: Kind, info: dict[str, Any], folder: Pa
 
 
 @contextmanager
-def _quiet() -> Iterator[None]:
+def quiet() -> Iterator[None]:
     """Silence transformers' reports and bars: what matters in them is checked and raised by `_check_loaded`."""
     from transformers.utils import logging as hf_logging
 

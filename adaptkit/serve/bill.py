@@ -35,6 +35,7 @@ def write_bill(folder: Path, record: dict[str, Any], licence: str) -> None:
         licence: tag of the model's licence.
     """
     from cyclonedx.model.bom import Bom, BomMetaData
+    from cyclonedx.model.tool import ToolRepository
     from cyclonedx.output import make_outputter
     from cyclonedx.schema import OutputFormat, SchemaVersion
 
@@ -42,7 +43,8 @@ def write_bill(folder: Path, record: dict[str, Any], licence: str) -> None:
     materials = [*_data(record["lineage"]), *_bases(record["lineage"])]
     packages = [_package(name) for name in sorted(required_packages())]
     serial = uuid.uuid5(_NAMESPACE, digest([record, [p.name + str(p.version) for p in packages]]))
-    bom = Bom(components=[*materials, *packages], metadata=BomMetaData(component=model, tools=[_tool()]), serial_number=serial)
+    about = BomMetaData(component=model, tools=ToolRepository(components=[_tool()]))
+    bom = Bom(components=[*materials, *packages], metadata=about, serial_number=serial)
     bom.register_dependency(model, [*materials, *packages])
     told = json.loads(make_outputter(bom, OutputFormat.JSON, SchemaVersion.V1_6).output_as_string())
     del told["metadata"]["timestamp"]

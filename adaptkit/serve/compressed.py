@@ -19,6 +19,7 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from adaptkit.errors import ModelError
+from adaptkit.models.store import quiet
 from adaptkit.run import read_json, write_json
 from adaptkit.serve.formats import GROUP_SIZES, Format
 from adaptkit.serve.rounding import LARGEST, Rounded, pack, round_activations, unpack
@@ -165,7 +166,10 @@ def restore(model: PreTrainedModel, folder: Path, scheme: Scheme) -> PreTrainedM
     """
     state = _dequantised_tensors(folder, scheme)
     config = copy.deepcopy(model.config)
-    built, info = type(model).from_pretrained(None, config=config, state_dict=state, dtype=torch.float32, output_loading_info=True)
+    with quiet():
+        built, info = type(model).from_pretrained(
+            None, config=config, state_dict=state, dtype=torch.float32, output_loading_info=True
+        )
     lost = sorted(key for key in info["missing_keys"] if "pooler" not in key)
     if wrong := [*lost, *sorted(info["unexpected_keys"])]:
         raise ModelError(f"the tensor {wrong[0]} does not fit the model", where=str(folder), fix="export it again")
