@@ -36,7 +36,7 @@ from adaptkit_kernels.teachers import HiddenTeacher
 from torch import Tensor
 
 ROTATIONS = 3
-EPS = {torch.bfloat16: 1e-3, torch.float32: 1e-6}
+EPS = {torch.bfloat16: 1e-3, torch.float32: 1e-4}
 Make = Callable[[torch.dtype], list[Tensor]]
 Run = Callable[..., Any]
 
@@ -116,7 +116,7 @@ def head_cases(tokens: int, width: int, vocab: int, labelled: float) -> Iterator
 
     def make_pair(dtype: torch.dtype) -> list[Tensor]:
         hidden, weight, labels = make(dtype)
-        noise = random(tokens, width, dtype=dtype, scale=0.01, grad=False)
+        noise = random(tokens, width, dtype=dtype, scale=0.1, grad=False)
         return [hidden, weight, labels, (hidden + noise).detach(), weight.detach().clone()]
 
     yield Case(
