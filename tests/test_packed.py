@@ -65,6 +65,14 @@ def test_a_short_window_is_kept_and_without_our_attention_gives_rows_of_one_docu
     assert separation(model_of("bert"), "masked", 32) == "mask"
 
 
+def test_empty_documents_change_no_mask():
+    bounds = torch.tensor(SHORT, dtype=torch.int32)
+    padded = torch.cat([bounds, bounds[-1:].expand(9)])
+    for causal, window in ((True, None), (False, None), (True, 3), (False, 2)):
+        masks = [packed.block_mask(b, 2, 16, causal=causal, window=window) for b in (bounds, padded)]
+        assert torch.equal(*masks) and not masks[0].all() and masks[0].diagonal(dim1=2, dim2=3).all()
+
+
 def test_padded_batches_and_saved_folders_know_nothing_of_it(tmp_path):
     model = model_of("llama").eval()
     ids, mask = torch.randint(3, 96, (2, 9)), torch.ones(2, 9, dtype=torch.long)
