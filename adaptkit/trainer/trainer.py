@@ -106,7 +106,8 @@ class Trainer:
             for block in parallel.repeated_blocks(working):
                 block.compile()
         self.working = working
-        self.module = ranks.wrap(_Loss(working, self.objective, self.dtype), self.dtype).train()
+        self.loss = _Loss(working, self.objective, self.dtype)
+        self.module = ranks.wrap(self.loss, self.dtype).train()
         self.state = State(working, config, ranks)
         deferred = self.device.type == "cuda" and config.optimizer == "adamw" and config.parallel != "fsdp"
         self.pending = Pending(self.state.optimizer, deferred)
@@ -161,6 +162,8 @@ class Trainer:
         rate = optim.learning_rate(config, step)
         optim.set_learning_rate(state.optimizer, rate)
         torch.manual_seed(mix(config.seed, step, self.ranks.rank))
+        if at := getattr(self.objective, "at", None):
+            self.loss.objective = at(step / config.num_steps)
         totals = self._accumulate(batches, self.ranks.world_size / items)
         norm = self._clip()
         outcome = torch.stack([self.ranks.sum(totals.sum()).double(), norm.double()])
@@ -217,6 +220,8 @@ class Trainer:
             positions, length = batch["input_ids"].numel(), batch["input_ids"].shape[1]
             if length not in self._flops:
                 self._flops[length] = models.flops_per_token(self.model, length).train
+                if extra := getattr(self.objective, "extra_flops_per_token", None):
+                    self._flops[length] += extra(self.model, length)
             mask = batch.get("attention_mask")
             tokens = float(mask.sum()) if mask is not None and mask.ndim == 2 else float(positions)
             sums += torch.tensor([float(self.objective.items(batch)), tokens, positions * self._flops[length]], dtype=torch.float64)

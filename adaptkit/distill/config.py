@@ -1,0 +1,102 @@
+"""What a distillation is told. Imports no torch: the command line reads the schema from here."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Literal
+
+from pydantic import Field, model_validator
+
+from adaptkit.architecture import SizeConfig
+from adaptkit.config import Config, Count, Magnitude
+from adaptkit.data.readers import DataConfig
+from adaptkit.trainer.config import TrainerConfig
+
+Loss = Literal[
+    "cross_entropy", "forward_kl", "reverse_kl", "jsd", "hidden", "attention", "replacing", "replacing_constant", "on_policy",
+    "cosine", "mse", "margin",
+]  # fmt: skip
+EMBEDDING = ("cosine", "mse", "margin")
+FROM_TEACHER = ("every", "last", "search")
+
+
+class StudentConfig(Config):
+    """What the student is before it learns."""
+
+    start: str = "every"
+    """The teacher's blocks evenly spaced (`every`), its `last` ones, or those that matter most to the loss (`search`);
+    `fresh` for random weights of the shape that `size` gives; or the folder of a model to start from as it is."""
+    layers: Count = Field(0, ge=0)
+    """Blocks to keep; 0 = half of the teacher's."""
+    width: Count = Field(0, ge=0)
+    """Hidden size to prune to, by activations on `data`; a multiple of 128 (of 32 below 256); 0 = the teacher's."""
+    vocab_size: Count = Field(0, ge=0)
+    """Tokens to prune the vocabulary to, the most frequent in `data`; 0 = all of the teacher's."""
+
+
+class DistillConfig(Config):
+    """One distillation."""
+
+    name: str = "distill"
+    """Name of the run, and the first part of its folder's."""
+    teacher: str
+    """HF folder or hub id of a causal or masked language model, a classifier or an embedding model; or the http(s)
+    address of an OpenAI-compatible server, for a student that starts from a folder."""
+    signal: Literal["online", "int8", "nf4", "offline", "text"] = "online"
+    """How the teacher speaks: beside the student (in 8 or 4 bits with int8, nf4), `offline` through its 64 largest
+    log-probabilities per token written once, or by the `text` it writes, which asks for no common tokenizer."""
+    losses: dict[Loss, Magnitude] = {"forward_kl": 0.9, "cross_entropy": 0.1}
+    """Losses and their weights."""
+    temperature: Magnitude = Field(1.0, gt=0)
+    """Softens both distributions of forward_kl, reverse_kl and jsd."""
+    beta: Magnitude = Field(0.5, gt=0, lt=1)
+    """The teacher's share of the mixture in jsd."""
+    student: StudentConfig = StudentConfig()
+    """Where the student starts."""
+    data: DataConfig
+    """What it learns on: text, labelled rows for a classifier, prompts for `signal: text`."""
+    dev: DataConfig | None = None
+    """Rows to measure on; a tenth of `data` if not given."""
+    test: DataConfig | None = None
+    """Labelled rows that are only scored."""
+    size: SizeConfig = SizeConfig()
+    """Row length of any student (longer texts are cut), and the shape of a `fresh` one."""
+    flops: Magnitude = Field(0.0, ge=0)
+    """FLOPs to spend, the teacher's forward passes included, which sets the number of steps; 0 = `trainer.num_steps` says."""
+    trainer: TrainerConfig = TrainerConfig()
+    """The training loop."""
+
+    @model_validator(mode="after")
+    def _consistent(self) -> DistillConfig:
+        if not self.losses or not all(weight > 0 for weight in self.losses.values()):
+            raise ValueError("losses needs at least one loss, and weights above 0")
+        if {"replacing", "replacing_constant"} <= self.losses.keys():
+            raise ValueError("replacing and replacing_constant exclude each other")
+        looks = [name for name in ("hidden", "attention", "replacing", "replacing_constant") if name in self.losses]
+        if looks and self.signal not in ("online", "int8", "nf4"):
+            raise ValueError(f"{looks[0]} looks into the teacher, so signal must be online, int8 or nf4")
+        if self.trainer.compile and looks:
+            raise ValueError(f"{looks[0]} looks into the blocks as they run, which compiled ones do not allow: set trainer.compile=false")
+        if self.trainer.gradient_checkpointing and looks:
+            raise ValueError(f"{looks[0]} cannot be recomputed: set trainer.gradient_checkpointing=false")
+        if self.served and (self.student.start in (*FROM_TEACHER, "fresh") or self.signal not in ("offline", "text")):
+            raise ValueError("a served teacher has no weights here: name a folder as student.start, and signal offline or text")
+        if self.student.start not in FROM_TEACHER and (self.student.layers or self.student.width or self.student.vocab_size):
+            raise ValueError("student.layers, width and vocab_size prune the teacher: set student.start to every, last or search")
+        return self
+
+    @property
+    def served(self) -> bool:
+        """Whether the teacher is an address."""
+        return self.teacher.startswith(("http://", "https://"))
+
+    def folders(self) -> dict[str, str]:
+        """Models that the run depends on: dotted key -> folder or hub id."""
+        start = self.student.start
+        named = {} if self.served else {"teacher": self.teacher}
+        return named if start in (*FROM_TEACHER, "fresh") else {**named, "student.start": start}
+
+    @property
+    def model_name(self) -> str:
+        """The teacher's name without its place, for messages and cards."""
+        return self.teacher if self.served else Path(self.teacher).name

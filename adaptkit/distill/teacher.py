@@ -1,0 +1,93 @@
+"""The teacher beside the student: frozen, in evaluation mode, and no part of the model that trains.
+
+Shape suffixes: B = rows, T = tokens, K = kept tokens, V = the student's vocabulary, N = B * T.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor, nn
+
+from adaptkit import models, ops
+from adaptkit.errors import ModelError
+from adaptkit.trainer.blocks import recording
+from adaptkit.trainer.distillation import STORED, Kind, Signal, embedding, head_inputs
+from adaptkit.trainer.objective import Batch
+from adaptkit.trainer.parallel import repeated_blocks
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerFast
+
+PROBES = 64
+"""Texts that two tokenizers must split alike to be taken for one."""
+
+
+class OnlineTeacher:
+    """A frozen model that reads each batch.
+
+    Args:
+        kind: what its head gives; the student's is of the same kind.
+        ids_V: the teacher's id of each of the student's tokens, if the student's vocabulary is a part of the teacher's.
+    """
+
+    def __init__(self, model: nn.Module, kind: Kind, ids_V: Tensor | None = None):
+        self.model, self.kind, self.ids_V = model.eval().requires_grad_(False), kind, ids_V
+        self.blocks: Sequence[nn.Module] = repeated_blocks(model)
+        self._flops: dict[int, float] = {}
+
+    @torch.no_grad()
+    def __call__(self, batch: Batch, layers: Sequence[int], attention: bool) -> Signal:
+        self._follow(batch["input_ids"].device)
+        if self.ids_V is not None:
+            batch = {**batch, "input_ids": self.ids_V[batch["input_ids"]]}
+        with recording(self.model, layers, attention=attention) as seen:
+            if self.kind == "encoder":
+                return Signal(embedding_BE=embedding(self.model, batch), blocks=seen)
+            hidden_NE, weight_VE, bias_V, _ = head_inputs(self.model, batch, self.kind)
+        if self.kind == "classifier":
+            return Signal(ops.DenseTeacher(hidden_NE), blocks=seen)
+        if self.ids_V is not None:
+            weight_VE, bias_V = weight_VE[self.ids_V], None if bias_V is None else bias_V[self.ids_V]
+        return Signal(ops.HiddenTeacher(hidden_NE, weight_VE, bias_V), blocks=seen)
+
+    def flops_per_token(self, seq_len: int) -> float:
+        if seq_len not in self._flops:
+            self._flops[seq_len] = models.flops_per_token(self.model, seq_len).forward
+        return self._flops[seq_len]
+
+    def _follow(self, device: torch.device) -> None:
+        """Be where the student is: it is moved by the trainer, which does not know of its teacher."""
+        if next(self.model.parameters()).device != device:
+            self.model.to(device)
+        if self.ids_V is not None and self.ids_V.device != device:
+            self.ids_V = self.ids_V.to(device)
+
+
+class StoredTeacher:
+    """Reads the k largest log-probabilities that a batch carries (`store.WithTeacher`); nothing is computed here."""
+
+    blocks: Sequence[nn.Module] = ()
+
+    def __call__(self, batch: Batch, layers: Sequence[int], attention: bool) -> Signal:
+        ids_BTK, logprobs_BTK = (batch[name] for name in STORED)
+        return Signal(ops.TopKTeacher(ids_BTK.flatten(0, 1), logprobs_BTK.flatten(0, 1)))
+
+    def flops_per_token(self, seq_len: int) -> float:
+        return 0.0
+
+
+def check_same_tokens(student: PreTrainedTokenizerFast, teacher: PreTrainedTokenizerFast, texts: Sequence[str]) -> None:
+    """Raises: ModelError if the two vocabularies differ, or split one of the first texts into other tokens."""
+    fix = "start the student from the teacher (student.start=every), or set signal=text, which asks for no common tokenizer"
+    own, theirs = student.get_vocab(), teacher.get_vocab()
+    if own != theirs:
+        differ = len(own.items() ^ theirs.items())
+        what = f"the student's tokenizer has {len(own):,} tokens, the teacher's {len(theirs):,}, and {differ:,} entries differ"
+        raise ModelError(f"{what}: their distributions cannot be compared", where="teacher", fix=fix)
+    for text in texts[:PROBES]:
+        if student.encode(text) != teacher.encode(text):
+            what = "the student's tokenizer and the teacher's have one vocabulary but split text differently"
+            raise ModelError(what, where="teacher", fix=fix)

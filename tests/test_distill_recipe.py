@@ -1,0 +1,160 @@
+"""Whole small distillations: what is learnt, saved, counted, refused and resumed."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import tiny_teachers
+import torch
+from pydantic import ValidationError
+
+from adaptkit import models
+from adaptkit.data.tokenizers import train_tokenizer
+from adaptkit.distill.config import DistillConfig
+from adaptkit.distill.recipe import DistillResult, distill
+from adaptkit.errors import AdaptkitError, BudgetError, ConfigError, ModelError
+from adaptkit.run import Run, read_json, read_jsonl
+
+
+@pytest.fixture(scope="module")
+def world(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("distill")
+    tiny_teachers.write_files(folder)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def llama(world: Path) -> Path:
+    return tiny_teachers.causal_teacher(world)
+
+
+@pytest.fixture(scope="module")
+def bert(world: Path) -> Path:
+    return tiny_teachers.classifier_teacher(world)
+
+
+def run_of(config: DistillConfig, root: Path) -> Run:
+    return Run.open(root, config.name, config.model_dump(mode="json"))
+
+
+def done(config: DistillConfig, root: Path) -> tuple[DistillResult, Run]:
+    run = run_of(config, root)
+    return distill(config, run), run
+
+
+def test_a_half_depth_student_comes_close_to_its_causal_teacher(world, llama, tmp_path):
+    config = tiny_teachers.config(world, llama, {"num_steps": 25})
+    result, run = done(config, tmp_path)
+    start = next(row["eval_loss"] for row in run.metrics() if "eval_loss" in row)
+    assert result.scores["bits_per_byte"] < 1.1 * result.teacher["bits_per_byte"] and start
+    student = models.load(result.model_folder, "causal")
+    assert student.config.num_hidden_layers == 2 and result.params == models.param_count(student).total
+    assert models.load_tokenizer(result.model_folder).get_vocab() == models.load_tokenizer(llama).get_vocab()
+    assert run.manifest()["student"] == {"start": "every", "blocks": [0, 3]} and run.finished
+    cost = read_json(run.cost_path)
+    assert 0.2 * cost["flops"] < cost["teacher_flops"] < 0.6 * cost["flops"]
+    again = distill(config, run)
+    assert again == result
+
+
+def test_a_classifiers_student_knows_the_labels(world, bert, tmp_path):
+    config = tiny_teachers.config(world, bert, {"num_steps": 25}, losses={"forward_kl": 1.0, "hidden": 1.0, "attention": 1.0})
+    result, run = done(config, tmp_path)
+    assert result.scores["accuracy"] >= 0.9 and result.teacher["accuracy"] >= 0.9
+    rows = list(read_jsonl(run.items("labels")))
+    assert {"id", "label", "prediction", "probabilities"} <= rows[0].keys()
+    assert models.load(result.model_folder, "classifier").config.id2label == {0: "bad", 1: "good"}
+
+
+@pytest.mark.parametrize("losses", [{"replacing": 1.0}, {"reverse_kl": 1.0, "hidden": 0.5}])
+def test_a_resumed_distillation_equals_an_uninterrupted_one(world, bert, tmp_path, losses, monkeypatch):
+    config = tiny_teachers.config(world, bert, losses=losses)
+    whole, _ = done(config, tmp_path / "whole")
+
+    from adaptkit.trainer.trainer import Trainer
+
+    save, saves = Trainer._save, []
+
+    def dying(self: Trainer) -> None:
+        save(self)
+        saves.append(1)
+        if len(saves) == 2:
+            raise AdaptkitError("pulled the plug")
+
+    monkeypatch.setattr(Trainer, "_save", dying)
+    run = run_of(config, tmp_path / "killed")
+    with pytest.raises(AdaptkitError, match="plug"):
+        distill(config, run)
+    resumed = distill(config, run)
+    assert run.manifest()["training"]["train"]["resumed_from_step"] == 4
+    pair = [models.load(folder, "classifier").state_dict() for folder in (whole.model_folder, resumed.model_folder)]
+    assert all(torch.equal(pair[0][name], pair[1][name]) for name in pair[0])
+
+
+def test_the_search_keeps_the_blocks_that_matter(world, llama, tmp_path):
+    teacher, tokenizer = models.load(llama, "causal"), models.load_tokenizer(llama)
+    with torch.no_grad():
+        for block in (teacher.model.layers[1], teacher.model.layers[2]):
+            block.self_attn.o_proj.weight.zero_()
+            block.mlp.down_proj.weight.zero_()
+    models.save(teacher, tokenizer, tmp_path / "idle")
+    config = tiny_teachers.config(world, tmp_path / "idle", {"num_steps": 1, "learning_rate": 1e-6}, student={"start": "search"})
+    result, run = done(config, tmp_path)
+    assert run.manifest()["student"]["blocks"] == [0, 3]
+    assert result.scores["bits_per_byte"] == pytest.approx(result.teacher["bits_per_byte"], rel=0.02)
+
+
+def test_a_fresh_student_has_the_size_that_was_asked_for(world, llama, tmp_path):
+    config = tiny_teachers.config(world, llama, student={"start": "fresh"}, size={"params": 130_000, "seq_len": 32})
+    result, _ = done(config, tmp_path)
+    assert abs(result.params / 130_000 - 1) < 0.15
+    assert models.load(result.model_folder, "causal").config.model_type == "llama"
+
+
+def test_narrower_fresh_students_learn_hidden_states_through_projections_that_are_not_saved(world, bert, tmp_path):
+    fields = {"student": {"start": "fresh"}, "size": {"params": 300_000, "seq_len": 32}, "losses": {"forward_kl": 1.0, "hidden": 1.0}}
+    result, _ = done(tiny_teachers.config(world, bert, **fields), tmp_path)
+    student = models.load(result.model_folder, "classifier")
+    assert student.config.model_type == "modernbert" and student.config.hidden_size != 64
+    assert not [name for name in student.state_dict() if "projections" in name]
+
+
+def test_other_tokenizers_are_refused_in_a_sentence(world, llama, tmp_path):
+    other = train_tokenizer(["entirely different words here"] * 3, "bpe", 300)
+    models.save(models.load(llama, "causal"), other, tmp_path / "other")
+    config = tiny_teachers.config(world, llama, student={"start": str(tmp_path / "other")})
+    with pytest.raises(ModelError, match="tokens, the teacher's 384.* cannot be compared\n  fix: .*signal=text"):
+        done(config, tmp_path)
+
+
+def test_shapes_that_no_server_runs_are_refused(world, tmp_path):
+    from transformers import DistilBertConfig
+
+    tokenizer = train_tokenizer(["some words to know"] * 3, "wordpiece", 80)
+    shape = DistilBertConfig(vocab_size=len(tokenizer), dim=32, hidden_dim=64, n_layers=2, n_heads=2, pad_token_id=0)
+    models.save(models.build(shape, "masked", seed=0), tokenizer, tmp_path / "distilbert")
+    with pytest.raises(ModelError, match="shape 'distilbert' is not served: only bert, modernbert, llama, qwen3"):
+        done(tiny_teachers.config(world, tmp_path / "distilbert"), tmp_path)
+
+
+def test_a_budget_sets_the_steps_and_is_refused_when_it_buys_none(world, llama, tmp_path):
+    short, _ = done(tiny_teachers.config(world, llama, flops=2e9), tmp_path)
+    assert 1e9 < short.cost["flops"] <= 2e9
+    with pytest.raises(BudgetError, match="one step costs"):
+        done(tiny_teachers.config(world, llama, flops=1e6), tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("fields", "what"),
+    [
+        ({"losses": {}}, "at least one loss"),
+        ({"losses": {"replacing": 1.0, "replacing_constant": 1.0}}, "exclude each other"),
+        ({"losses": {"hidden": 1.0}, "signal": "offline"}, "must be online"),
+        ({"teacher": "http://127.0.0.1:1"}, "no weights here"),
+        ({"student": {"start": "fresh", "layers": 2}}, "prune the teacher"),
+    ],
+)
+def test_contradictions_are_refused(world, llama, fields, what):
+    with pytest.raises((ValidationError, ConfigError), match=what):
+        tiny_teachers.config(world, **{"teacher": llama, **fields})
