@@ -70,14 +70,14 @@ def fuse(model: nn.Module, *, implementation: str = "auto") -> Fused:
 
     Args:
         implementation: "fused" replaces all of them and needs Triton on the model's device; "chunked" replaces LoRA
-            layers, which need no kernel; "reference" replaces nothing; "auto" is "fused" where that runs, else "chunked".
+            layers, which need no kernel; "reference" replaces nothing; "auto" is "fused" on a GPU with Triton, else "chunked".
     Raises: ValueError for another name, or "fused" where Triton kernels cannot run.
     """
     if implementation not in IMPLEMENTATIONS:
         raise ValueError(f"no implementation '{implementation}': choose one of {', '.join(IMPLEMENTATIONS)}")
     device = next((p.device for p in model.parameters()), torch.device("cpu"))
     if implementation == "auto":
-        implementation = "fused" if launch.fused_available(device) else "chunked"
+        implementation = "fused" if device.type == "cuda" and launch.fused_available(device) else "chunked"
     if implementation == "fused" and not launch.fused_available(device):
         raise ValueError(f"fused kernels need Triton and a GPU, and this model is on {device}: use 'auto' or 'chunked'")
     result = Fused(model, implementation)

@@ -4,8 +4,9 @@ LoRA (Hu et al. 2021, arXiv 2106.09685) adds `s X A^T B^T` to `X W^T`. Beside th
 scales, adds and often casts a second result as large as the first. Here the update rides in r more columns of the
 inner dimension: the library's product accumulates it, and backward gets `dY W` and `s dY B` from one product with the
 same augmented weight. That weight is formed anew in each pass, from whatever holds W (a plain matrix of any dtype, or
-NF4, which is unpacked right into it): one pass over W per pass over many tokens, and no state that could go stale.
-Where W has fewer rows than columns, forward adds the update to Y in place instead of copying the wider X.
+NF4, which is unpacked right into it), so no state could go stale. Forming it and copying X costs memory traffic, and so
+does the other way, a product that adds the update to Y in place: each pass takes the way that moves fewer elements,
+which for many tokens, NF4, autocast or an X that comes with room is the augmented one.
 
 Shape suffixes: T = tokens, K = inputs, N = outputs, R = rank, P = R rounded up so that K + P is a multiple of 16.
 """
@@ -74,19 +75,21 @@ def _forward(
 ) -> tuple[Tensor, Tensor]:  # fmt: skip
     """(y, the update's inner values [T, R], which backward needs)."""
     low_TR = (x if dropped is None else dropped) @ a.t()
-    inputs, outputs, extra = x.shape[1], len(b), extra_columns(x.shape[1], len(a))
-    if not room and outputs < inputs:
-        weight = _plain(weight, scales, code, block_size, outputs, inputs, x.dtype)
-        y = x @ weight.t() if bias is None else torch.addmm(bias, x, weight.t())
+    tokens, inputs, outputs = *x.shape, len(b)
+    moved = 2 * outputs * inputs * _is_ready(weight, scales, x.dtype) + 2 * tokens * inputs * (not room)
+    if moved >= 2 * tokens * outputs:
+        plain = _plain(weight, scales, code, block_size, outputs, inputs, x.dtype)
+        y = x @ plain.t() if bias is None else torch.addmm(bias, x, plain.t())
         return y.addmm_(low_TR, b.t(), alpha=scale), low_TR
+    extra = extra_columns(inputs, len(a))
     if room:
-        both = x.data.as_strided((len(x), inputs + extra), x.stride())  # .data: autograd need not hear of writes beside x
+        both = x.data.as_strided((tokens, inputs + extra), x.stride())  # .data: autograd need not hear of writes beside x
     else:
-        both = x.new_empty(len(x), inputs + extra)
+        both = x.new_empty(tokens, inputs + extra)
         both[:, :inputs] = x
     _fill(both[:, inputs:], low_TR)
-    weight = _augmented(weight, scales, code, block_size, b, scale, inputs, extra)
-    y = both @ weight.t() if bias is None else torch.addmm(bias, both, weight.t())
+    augmented = _augmented(weight, scales, code, block_size, b, scale, inputs, extra)
+    y = both @ augmented.t() if bias is None else torch.addmm(bias, both, augmented.t())
     return y, low_TR
 
 
@@ -96,17 +99,25 @@ def _backward(
     code: Tensor | None, block_size: int, scale: float, wants_x: bool,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:  # fmt: skip
     """Gradients of (x, dropped, a, b); the first is empty if not wanted, the second if nothing was dropped."""
-    inputs, rank = x.shape[1], len(a)
+    inputs, outputs, rank = x.shape[1], len(b), len(a)
+    seen = x if dropped is None else dropped
     db = (dy.t() @ low_TR).mul_(scale)
-    if not wants_x:
+    moved = 2 * outputs * inputs * _is_ready(weight, scales, x.dtype)
+    if wants_x and moved < len(x) * outputs:
+        both = dy @ _augmented(weight, scales, code, block_size, b, scale, inputs, extra_columns(inputs, rank))
+        dx, d_low = both[:, :inputs], both[:, inputs : inputs + rank]
+    else:
         d_low = (dy @ b).mul_(scale)
-        d_dropped = x.new_empty(0) if dropped is None else d_low @ a
-        return x.new_empty(0), d_dropped, d_low.t() @ (x if dropped is None else dropped), db
-    both = dy @ _augmented(weight, scales, code, block_size, b, scale, inputs, extra_columns(inputs, rank))
-    dx, d_low = both[:, :inputs], both[:, inputs : inputs + rank]
-    if dropped is None:
-        return dx.addmm_(d_low, a), x.new_empty(0), d_low.t() @ x, db
-    return dx, d_low @ a, d_low.t() @ dropped, db
+        dx = dy @ _plain(weight, scales, code, block_size, outputs, inputs, x.dtype) if wants_x else x.new_empty(0)
+    da = d_low.t() @ seen
+    if dropped is not None:
+        return dx, d_low @ a, da, db
+    return dx.addmm_(d_low, a) if wants_x else dx, x.new_empty(0), da, db
+
+
+def _is_ready(weight: Tensor, scales: Tensor | None, dtype: torch.dtype) -> bool:
+    """Whether a product can take the weight as it lies; if not, writing it into a wider matrix costs nothing more."""
+    return scales is None and weight.dtype == dtype
 
 
 def _plain(
@@ -145,8 +156,9 @@ def _(x, dropped, weight, a, b, bias, scales, code, block_size, scale, room):
 
 @_backward.register_fake
 def _(dy, x, dropped, low_TR, weight, a, b, scales, code, block_size, scale, wants_x):
-    pitch = x.shape[1] + extra_columns(x.shape[1], len(a))
-    dx = x.new_empty(len(x), pitch)[:, : x.shape[1]] if wants_x else x.new_empty(0)
+    dx = x.new_empty(x.shape) if wants_x else x.new_empty(0)
+    if wants_x and 2 * len(b) * x.shape[1] * _is_ready(weight, scales, x.dtype) < len(x) * len(b):
+        dx = x.new_empty(len(x), x.shape[1] + extra_columns(x.shape[1], len(a)))[:, : x.shape[1]]
     d_dropped = x.new_empty(0) if dropped is None else x.new_empty(x.shape)
     return dx, d_dropped, x.new_empty(a.shape), x.new_empty(b.shape)
 
