@@ -3,6 +3,7 @@
     adaptkit compare study.yaml        fine-tune, keep pretraining, or pretrain your own? with error bars
     adaptkit pretrain pretrain.yaml    one model from scratch, or more pretraining of a base
     adaptkit finetune finetune.yaml    one model on one labelled task or on instructions
+    adaptkit embed train embed.yaml    an encoder; then encode, index, search, evaluate
     adaptkit report runs/STUDY         write a study's report again
     adaptkit serve runs/STUDY          the winner behind an OpenAI-compatible endpoint
     adaptkit data check FILES          what is in these files, before anything trains
@@ -23,7 +24,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import typer
 
 import adaptkit
-from adaptkit import cli_serve
+from adaptkit import cli_embed, cli_serve
 from adaptkit.console import Outcome, command, run
 from adaptkit.errors import EXIT_USER, DataError
 
@@ -34,13 +35,14 @@ app = typer.Typer(name="adaptkit", no_args_is_help=True, rich_markup_mode=None, 
 data = typer.Typer(help="Look at data before anything trains.", no_args_is_help=True, rich_markup_mode=None)
 config = typer.Typer(help="Look at configs.", no_args_is_help=True, rich_markup_mode=None)
 app.add_typer(cli_serve.app)
+app.add_typer(cli_embed.app, name="embed")
 app.add_typer(data, name="data")
 app.add_typer(config, name="config")
 
 Words = Annotated[list[str] | None, typer.Argument(metavar="CONFIG.yaml [key=value ...]", help="A config and overrides.")]
 Root = Annotated[Path, typer.Option(help="The folder that holds all runs.")]
 Resume = Annotated[bool, typer.Option(help="Go on where an earlier run of the same config stopped.")]
-Kind = Literal["compare", "pretrain", "finetune"]
+Kind = Literal["compare", "pretrain", "finetune", "embed"]
 
 
 def main() -> None:

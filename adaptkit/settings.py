@@ -6,13 +6,13 @@ import os
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 from adaptkit.config import Config, dump, leaves, load
 from adaptkit.errors import ConfigError
 from adaptkit.run import Run, digest, file_digest, write_text
 
-Kind = Literal["compare", "pretrain", "finetune"]
+Kind = Literal["compare", "pretrain", "finetune", "embed"]
 
 
 def divide(words: list[str] | None, *, needed: bool) -> tuple[Path | None, list[str]]:
@@ -41,6 +41,10 @@ def schema(kind: Kind) -> type[Config]:
         from adaptkit.pretrain.recipe import PretrainConfig
 
         return PretrainConfig
+    if kind == "embed":
+        from adaptkit.embed.recipe import EmbedConfig
+
+        return EmbedConfig
     from adaptkit.finetune.recipe import FinetuneConfig
 
     return FinetuneConfig
@@ -52,12 +56,12 @@ def kind_of(path: Path | None, overrides: list[str]) -> Kind:
     Raises: ConfigError where no command knows most of them.
     """
     keys = load(_AnyKeys, path, overrides).config.model_dump().keys()
-    known = {kind: len(keys & schema(kind).model_fields.keys()) for kind in ("compare", "pretrain", "finetune")}
+    known = {kind: len(keys & schema(kind).model_fields.keys()) for kind in get_args(Kind)}
     best = max(known.values())
     fitting = [kind for kind, count in known.items() if count == best]
     if len(fitting) != 1:
         what = "cannot tell which command this config is for"
-        raise ConfigError(what, where=str(path), fix="add --for compare, --for pretrain or --for finetune")
+        raise ConfigError(what, where=str(path), fix=f"add {' or '.join(f'--for {kind}' for kind in get_args(Kind))}")
     return fitting[0]
 
 
@@ -82,7 +86,7 @@ def write_quickstart(root: Path, path: Path | None) -> Path:
 
 
 def open_run(config: Any, root: Path, *, resume: bool) -> Run:
-    """The run directory of a `pretrain` or `finetune` config; a fresh one without `resume`.
+    """The run directory of a `pretrain`, `finetune` or `embed` config; a fresh one without `resume`.
 
     Raises: ConfigError for `--no-resume` under torchrun, where one rank would delete what another writes.
     """

@@ -12,6 +12,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -19,7 +20,7 @@ from torch import Tensor, nn
 from adaptkit import models
 from adaptkit.errors import AdaptkitError, DataError, NonFiniteError
 from adaptkit.run import Run, digest, write_json
-from adaptkit.trainer import machine, optim, parallel, preflight
+from adaptkit.trainer import cached, machine, optim, parallel, preflight
 from adaptkit.trainer.checkpoint import Checkpoint, Checkpoints
 from adaptkit.trainer.config import TrainerConfig
 from adaptkit.trainer.evaluation import evaluate
@@ -45,9 +46,12 @@ class _Loss(nn.Module):
         super().__init__()
         self.model, self.objective, self.dtype = model, objective, dtype
 
-    def forward(self, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
+    def forward(self, batch: Batch, *, features: bool = False) -> tuple[Tensor, Any]:
+        """The loss and its metrics; or the features of an objective that is trained by gradient caching."""
         device = next(iter(batch.values())).device
         with torch.autocast(device.type, self.dtype, enabled=self.dtype != torch.float32):
+            if features:
+                return self.objective.features(self.model, batch)
             out = self.objective.loss(self.model, batch)
         return out.total, out.metrics
 
@@ -217,14 +221,16 @@ class Trainer:
         """Items, tokens and FLOPs of the step, over all ranks."""
         sums = torch.zeros(3, dtype=torch.float64)
         for batch in batches:
-            positions, length = batch["input_ids"].numel(), batch["input_ids"].shape[1]
-            if length not in self._flops:
-                self._flops[length] = models.flops_per_token(self.model, length).train
-                if extra := getattr(self.objective, "extra_flops_per_token", None):
-                    self._flops[length] += extra(self.model, length)
-            mask = batch.get("attention_mask")
-            tokens = float(mask.sum()) if mask is not None and mask.ndim == 2 else float(positions)
-            sums += torch.tensor([float(self.objective.items(batch)), tokens, positions * self._flops[length]], dtype=torch.float64)
+            sums[0] += float(self.objective.items(batch))
+            for name in (name for name in batch if name.endswith("input_ids")):  # ragged rows come in several tensors
+                positions, length = batch[name].numel(), batch[name].shape[1]
+                if length not in self._flops:
+                    self._flops[length] = models.flops_per_token(self.model, length).train
+                    if extra := getattr(self.objective, "extra_flops_per_token", None):
+                        self._flops[length] += extra(self.model, length)
+                mask = batch.get(name.replace("input_ids", "attention_mask"))
+                tokens = float(mask.sum()) if mask is not None and mask.ndim == 2 else float(positions)
+                sums[1:] += torch.tensor([tokens, positions * self._flops[length]], dtype=torch.float64)
         items, tokens, flops = self.ranks.sum(sums).tolist()
         if not items:
             where = self.train.where(self.order.step(step)[0][0])
@@ -234,8 +240,8 @@ class Trainer:
     def _accumulate(self, batches: list[Batch], scale: float) -> Tensor:
         """Gradients of `scale` times the summed loss; returns the loss of each microbatch, detached."""
         batches = [machine.send(batch, self.device) for batch in batches]
-        if not self.objective.separable and len(batches) > 1:
-            return self.objective.accumulate(self.working, batches, scale).total.detach().reshape(1)
+        if not self.objective.separable and (len(batches) > 1 or self.ranks.world_size > 1):
+            return cached.accumulate(self.module, self.objective, batches, scale, self.ranks).reshape(1)
         totals = []
         for index, batch in enumerate(batches):
             with self.ranks.microbatch(self.module, last=index == len(batches) - 1):

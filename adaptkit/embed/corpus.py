@@ -1,0 +1,197 @@
+"""Encoding a corpus: streamed, resumable, the same vectors whether it was interrupted or not.
+
+    vectors/  vectors.npy + ids.jsonl, or vectors.parquet      encoding.json  what made them
+
+Documents are read and encoded a window at a time; each window is a part that appears whole or not at all. A killed run
+goes on after the last part. At the end the parts become one file.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+
+from adaptkit.data.files import Fault, find_files, records
+from adaptkit.errors import DataError
+from adaptkit.run import digest, file_digest, read_json, read_jsonl, write_json, write_jsonl
+
+if TYPE_CHECKING:
+    from adaptkit.embed.encoder import Encoder
+
+Format = Literal["npy", "parquet"]
+WINDOW = 4096
+"""Documents sorted by length together, and lost at most by a kill."""
+INFO = "encoding.json"
+_ID_NAMES = ("_id", "id")
+
+
+@dataclass(frozen=True)
+class Encoding:
+    """A finished encoding: where it lies and what made it."""
+
+    folder: Path
+    info: dict[str, Any]
+
+    @classmethod
+    def open(cls, folder: str | Path) -> Encoding:
+        """Raises: DataError for a folder without a finished encoding."""
+        folder = Path(folder)
+        info = read_json(folder / INFO) if (folder / INFO).exists() else {}
+        if not info.get("finished"):
+            fix = (
+                "run `adaptkit embed encode` with this --out: it goes on where it stopped"
+                if info
+                else "give the folder that encode wrote"
+            )
+            raise DataError("holds no finished encoding", where=str(folder), fix=fix)
+        return cls(folder, info)
+
+    def vectors(self) -> np.ndarray:
+        """Float32 [N, D]; npy is mapped, not read."""
+        if self.info["format"] == "npy":
+            return np.load(self.folder / "vectors.npy", mmap_mode="r")
+        column = self._table(["vector"]).column("vector").combine_chunks()
+        return column.flatten().to_numpy().reshape(-1, self.info["dimensions"])
+
+    def ids(self) -> list[str]:
+        if self.info["format"] == "npy":
+            return [row["id"] for row in read_jsonl(self.folder / "ids.jsonl")]
+        return self._table(["id"]).column("id").to_pylist()
+
+    def _table(self, columns: list[str]) -> Any:
+        import pyarrow.parquet as parquet
+
+        return parquet.read_table(self.folder / "vectors.parquet", columns=columns)
+
+
+def documents(files: Sequence[Path]) -> Iterator[tuple[str, str]]:
+    """(id, text) of every record, as the files stream by: `_id` or `id`, else `file:line`; a title stands before its text.
+
+    Raises: DataError at `file:line` for a record without text.
+    """
+    for file in files:
+        for line, record in records(file):
+            where = f"{file}:{line}"
+            if isinstance(record, Fault):
+                raise DataError(record.what, where=where, fix=record.fix)
+            text = record.get("text")
+            if not isinstance(text, str):
+                raise DataError("no column 'text'", where=where, fix="give rows with `text`, and `_id` or `id`")
+            name = next((str(record[key]) for key in _ID_NAMES if key in record), f"{file.name}:{line}")
+            title = record.get("title")
+            yield name, f"{title}\n{text}" if title else text
+
+
+def encode_files(
+    encoder: Encoder,
+    patterns: list[str],
+    out: str | Path,
+    *,
+    prompt: str | None = None,
+    dimensions: int = 0,
+    format: Format = "npy",
+) -> Encoding:
+    """Encode all documents of some files into `out`; what is finished there already is not done again.
+
+    Raises: DataError for unreadable rows, ids that occur twice, or a folder that holds the vectors of something else.
+    """
+    out = Path(out)
+    files, _ = find_files(patterns)
+    asked = {
+        "model": encoder.digest, "files": digest([file_digest(file) for file in files]), "prompt": encoder.layout.prompt(prompt),
+        "dimensions": dimensions or encoder.width, "normalised": encoder.layout.normalised, "format": format,
+    }  # fmt: skip
+    begun = read_json(out / INFO) if (out / INFO).exists() else None
+    if begun is not None and any(begun.get(key) != value for key, value in asked.items()):
+        differing = next(key for key, value in asked.items() if begun.get(key) != value)
+        raise DataError(f"holds an encoding with another {differing}", where=str(out), fix="choose another --out, or delete it")
+    if begun is None or not begun.get("finished"):
+        write_json(out / INFO, {**asked, "finished": False})
+        names = _encode(encoder, files, out, prompt, dimensions)
+        count = _join(out, names, format, asked["dimensions"])
+        write_json(out / INFO, {**asked, "count": count, "finished": True})
+        shutil.rmtree(out / "parts")
+    return Encoding.open(out)
+
+
+def _encode(encoder: Encoder, files: list[Path], out: Path, prompt: str | None, dimensions: int) -> list[Path]:
+    """Write the parts that are missing; returns all of them in order."""
+    stream, parts, seen = documents(files), [], set[str]()
+    (out / "parts").mkdir(parents=True, exist_ok=True)
+    with _progress() as tell:
+        while window := list(islice(stream, WINDOW)):
+            ids = [name for name, _ in window]
+            if len(seen | set(ids)) < len(seen) + len(ids):
+                twice = next(name for i, name in enumerate(ids) if name in seen or name in ids[:i])
+                raise DataError(f"the id '{twice}' occurs twice", where=str(out), fix="give every document an id of its own")
+            seen.update(ids)
+            part = out / "parts" / f"{len(parts):06d}.npy"
+            if not part.exists():
+                _write_part(part, ids, encoder.encode([text for _, text in window], prompt=prompt, dimensions=dimensions))
+            parts.append(part)
+            tell(len(seen))
+    return parts
+
+
+def _write_part(part: Path, ids: list[str], vectors_ND: np.ndarray) -> None:
+    """The ids first: the vectors' file is what says that a part is there."""
+    write_jsonl(part.with_suffix(".jsonl"), ({"id": name} for name in ids))
+    temporary = part.with_name(f".{part.name}.{os.getpid()}.tmp")
+    with temporary.open("wb") as file:
+        np.save(file, vectors_ND)
+        file.flush()
+        os.fsync(file.fileno())
+    os.replace(temporary, part)
+
+
+def _join(out: Path, parts: list[Path], format: Format, dimensions: int) -> int:
+    """One file of vectors with their ids, a part at a time in memory; the number of vectors."""
+    ids = [[row["id"] for row in read_jsonl(part.with_suffix(".jsonl"))] for part in parts]
+    count = sum(map(len, ids))
+    if format == "npy":
+        whole = np.lib.format.open_memmap(out / ".vectors.tmp", mode="w+", dtype=np.float32, shape=(count, dimensions))
+        start = 0
+        for part in parts:
+            vectors_ND = np.load(part)
+            whole[start : start + len(vectors_ND)] = vectors_ND
+            start += len(vectors_ND)
+        whole.flush()
+        os.replace(out / ".vectors.tmp", out / "vectors.npy")
+        write_jsonl(out / "ids.jsonl", ({"id": name} for names in ids for name in names))
+        return count
+    import pyarrow as pa
+    import pyarrow.parquet as parquet
+
+    schema = pa.schema([("id", pa.string()), ("vector", pa.list_(pa.float32(), dimensions))])
+    with parquet.ParquetWriter(out / ".vectors.tmp", schema) as writer:
+        for part, names in zip(parts, ids, strict=True):
+            flat = pa.array(np.load(part).reshape(-1), pa.float32())
+            columns = [pa.array(names, pa.string()), pa.FixedSizeListArray.from_arrays(flat, dimensions)]
+            writer.write_table(pa.Table.from_arrays(columns, schema=schema))
+    os.replace(out / ".vectors.tmp", out / "vectors.parquet")
+    return count
+
+
+@contextmanager
+def _progress() -> Iterator[Any]:
+    """A counter on a terminal, JSON lines elsewhere; both on stderr."""
+    if not sys.stderr.isatty():
+        yield lambda done: print(json.dumps({"encoded": done}), file=sys.stderr, flush=True)
+        return
+    from rich.console import Console
+    from rich.progress import MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+
+    columns = (SpinnerColumn(), TextColumn("encoded"), MofNCompleteColumn(), TimeElapsedColumn())
+    with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
+        task = bar.add_task("", total=None)
+        yield lambda done: bar.update(task, completed=done)

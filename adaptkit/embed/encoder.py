@@ -1,0 +1,166 @@
+"""An encoder: any transformers or sentence-transformers folder as a function from texts to vectors.
+
+    encoder = Encoder.load("models/minilm")
+    vectors_ND = encoder.encode(["a question", "another"], prompt="query", dimensions=128)
+
+Texts are sorted by their length in tokens and cut into batches of about as many tokens each, so that next to none of
+the work is padding. Shape suffixes: N = texts, B = texts of a batch, T = tokens, D = size of a vector.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from adaptkit import models
+from adaptkit.embed.layout import Layout, changed, read_layout, write_layout
+from adaptkit.embed.pooling import cut, pool
+from adaptkit.errors import ModelError
+from adaptkit.run import digest, file_digest
+from adaptkit.trainer.machine import default_device
+
+CPU_TOKENS, GPU_TOKENS = 512, 32768
+"""Tokens of a batch: per CPU thread, what a core's cache holds; or what fills a GPU."""
+
+
+class Encoder:
+    """A model with its tokenizer and layout, ready to encode; counts the tokens and FLOPs it has spent.
+
+    Attributes:
+        digest: sha256 over the folder that it was loaded from, or "" for a model in training.
+    """
+
+    def __init__(self, model: nn.Module, tokenizer: Any, layout: Layout, digest: str = ""):
+        self.model, self.tokenizer, self.layout, self.digest = model, tokenizer, layout, digest
+        self.width = int(models.unwrap(model).config.get_text_config().hidden_size)
+        self.num_tokens, self.flops = 0, 0.0
+        self._flops_at: dict[int, float] = {}
+
+    @classmethod
+    def load(cls, path: str | Path, *, dtype: str = "float32", device: torch.device | None = None) -> Encoder:
+        """The encoder of a folder or hub id.
+
+        Raises: ModelError if it is missing, incomplete, or needs modules that are not supported.
+        """
+        folder = models.find(path)
+        model, tokenizer = models.load(folder, "encoder", dtype=dtype), models.load_tokenizer(folder)
+        layout = read_layout(folder, model.config, tokenizer)
+        model.to(device or default_device()).eval()
+        return cls(model, closed_by_eos(tokenizer) if layout.pooling == "last" else tokenizer, layout, folder_digest(folder))
+
+    def save(self, folder: str | Path) -> None:
+        """Write a folder that transformers, sentence-transformers and vLLM load.
+
+        Raises: ModelError if the tokenizer that is read back would encode otherwise; DiskFullError.
+        """
+        folder, inner = Path(folder), models.unwrap(self.model)
+        if self.layout.dimensions:
+            inner.config.matryoshka_dimensions = list(self.layout.dimensions)
+        self.tokenizer.model_max_length = self.layout.max_length
+        models.save(self.model, self.tokenizer, folder)
+        write_layout(folder, self.layout, self.width)
+        probe = "A text, read back."
+        if models.load_tokenizer(folder)(probe)["input_ids"] != self.tokenizer(probe)["input_ids"]:
+            fix = "use a base whose tokenizer is a plain tokenizer.json"
+            raise ModelError("the saved tokenizer encodes otherwise than the trained one", where=str(folder), fix=fix)
+
+    def tokens(self, texts: Sequence[str], prompt: str = "") -> list[list[int]]:
+        """Token ids of each text behind the words of `prompt`, special tokens included, cut to `layout.max_length`."""
+        whole = [prompt + text for text in texts]
+        if self.layout.lower_case:
+            whole = [text.lower() for text in whole]
+        if not whole:
+            return []
+        found = self.tokenizer(
+            whole, truncation=True, max_length=self.layout.max_length, padding=False, return_attention_mask=False,
+            return_token_type_ids=False,
+        )  # fmt: skip
+        nothing = [next(i for i in (self.tokenizer.eos_token_id, self.tokenizer.pad_token_id, 0) if i is not None)]
+        return [ids or nothing for ids in found["input_ids"]]
+
+    def encode(self, texts: Sequence[str], *, prompt: str | None = None, dimensions: int = 0) -> np.ndarray:
+        """Vectors of `texts`, float32 [N, D], in their order.
+
+        Args:
+            prompt: name of the prompt to put before each text; None is the model's default, "" none at all.
+            dimensions: Matryoshka size to cut to; 0 keeps all.
+        Raises: ModelError for a prompt that the model lacks, or a size it cannot give.
+        """
+        changed(self.layout, self.width, dimensions=(dimensions,) if dimensions else ())
+        encoded = self.tokens(texts, self.layout.prompt(prompt))
+        vectors_ND = np.empty((len(encoded), dimensions or self.width), np.float32)
+        device = next(self.model.parameters()).device
+        most = CPU_TOKENS * torch.get_num_threads() if device.type == "cpu" else GPU_TOKENS
+        training = self.model.training
+        self.model.eval()
+        with torch.inference_mode():
+            for items in batches_by_length([len(ids) for ids in encoded], most):
+                batch = pad([encoded[i] for i in items], models.unwrap(self.model).config.pad_token_id or 0)
+                pooled_BD = self._pooled({name: value.to(device) for name, value in batch.items()})
+                vectors_ND[items] = cut(pooled_BD, dimensions, normalised=self.layout.normalised).cpu().numpy()
+                self._count(batch["attention_mask"])
+        self.model.train(training)
+        return vectors_ND
+
+    def _pooled(self, batch: dict[str, Tensor]) -> Tensor:
+        return pool(self.model(**batch).last_hidden_state, batch["attention_mask"], self.layout.pooling)
+
+    def _count(self, mask_BT: Tensor) -> None:
+        length = mask_BT.shape[1]
+        if length not in self._flops_at:
+            self._flops_at[length] = models.flops_per_token(self.model, length).forward
+        self.num_tokens += int(mask_BT.sum())
+        self.flops += mask_BT.numel() * self._flops_at[length]
+
+
+def batches_by_length(lengths: Sequence[int], most: int) -> list[list[int]]:
+    """Indices in order of length, the longest first (what does not fit into memory fails at once), cut so that a batch
+    holds at most `most` tokens, padding included, and at least one text."""
+    batches: list[list[int]] = []
+    for index in sorted(range(len(lengths)), key=lambda i: (-lengths[i], i)):
+        if not batches or (len(batches[-1]) + 1) * lengths[batches[-1][0]] > most:
+            batches.append([])
+        batches[-1].append(index)
+    return batches
+
+
+def pad(rows: Sequence[Sequence[int]], padding: int) -> dict[str, Tensor]:
+    """`input_ids` and `attention_mask`, int64 [B, T], padded on the right to the longest row."""
+    length = max(map(len, rows))
+    ids, mask = np.full((len(rows), length), padding, np.int64), np.zeros((len(rows), length), np.int64)
+    for place, row in enumerate(rows):
+        ids[place, : len(row)], mask[place, : len(row)] = row, 1
+    return {"input_ids": torch.from_numpy(ids), "attention_mask": torch.from_numpy(mask)}
+
+
+def closed_by_eos(tokenizer: Any) -> Any:
+    """A tokenizer that ends every text with EOS, for last-token pooling: the one state that always means "the end".
+
+    Servers tokenise by themselves, so the token must come from the tokenizer's own files.
+    Raises: ModelError for a tokenizer without EOS.
+    """
+    from tokenizers import processors
+
+    if tokenizer.eos_token_id is None:
+        fix = "choose pooling: mean, or a tokenizer with eos_token"
+        raise ModelError("last-token pooling needs an EOS token", where=tokenizer.name_or_path, fix=fix)
+    if tokenizer("a")["input_ids"][-1] == tokenizer.eos_token_id:
+        return tokenizer
+    end = tokenizer.eos_token
+    close = processors.TemplateProcessing(
+        single=f"$A {end}", pair=f"$A {end} $B:1 {end}:1", special_tokens=[(end, tokenizer.eos_token_id)]
+    )
+    core = tokenizer.backend_tokenizer
+    core.post_processor = processors.Sequence([core.post_processor, close]) if core.post_processor else close
+    return tokenizer
+
+
+def folder_digest(folder: Path) -> str:
+    """sha256 over every file that decides a vector: weights, configs, tokenizer, pooling."""
+    files = sorted(path for path in folder.rglob("*") if path.suffix in (".safetensors", ".json") and path.is_file())
+    return digest({str(path.relative_to(folder)): file_digest(path) for path in files})

@@ -1,0 +1,120 @@
+"""Search: exact by default, approximate by FAISS; an index answers only the model that made it.
+
+    index = build(Encoding.open("vectors"), "index")          # or build(..., faiss="HNSW32")
+    index.search(encoder, ["a question"], 10)                 # [[(id, score), ...]]
+
+Vectors of two models live in unrelated spaces: their products are numbers that look like scores and mean nothing. So the
+model's digest is kept with the index and compared before anything is searched.
+
+Shape suffixes: Q = queries, N = vectors, D = size of a vector.
+"""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from adaptkit.embed.metrics import ranked
+from adaptkit.errors import DataError, MissingDependency, ModelError
+from adaptkit.run import read_json, read_jsonl, write_json, write_jsonl
+
+if TYPE_CHECKING:
+    from adaptkit.embed.corpus import Encoding
+    from adaptkit.embed.encoder import Encoder
+
+INFO = "index.json"
+BLOCK_SCORES = 1 << 24
+"""Scores held at once by an exact search: 64 MB."""
+
+
+@dataclass(frozen=True)
+class Index:
+    """Vectors that can be searched, mapped from disk.
+
+    Attributes:
+        info: digest of the model, size of the vectors, kind of index.
+    """
+
+    folder: Path
+    info: dict[str, Any]
+    ids: list[str]
+
+    @classmethod
+    def open(cls, folder: str | Path) -> Index:
+        """Raises: DataError for a folder that holds no index."""
+        folder = Path(folder)
+        if not (folder / INFO).exists():
+            raise DataError("holds no index", where=str(folder), fix="give the folder that `adaptkit embed index` wrote")
+        return cls(folder, read_json(folder / INFO), [row["id"] for row in read_jsonl(folder / "ids.jsonl")])
+
+    def search(self, encoder: Encoder, queries: Sequence[str], k: int = 10) -> list[list[tuple[str, float]]]:
+        """The k best (id, score) of each query; equal scores by descending id.
+
+        Raises: ModelError for another model than the one that made the vectors.
+        """
+        if encoder.digest != self.info["model"]:
+            what = f"these vectors are of model {self.info['model'][:12]}, the queries' model is {encoder.digest[:12]}"
+            raise ModelError(
+                what, where=str(self.folder), fix="search with the model that made the index, or index again with this one"
+            )
+        prompt = "query" if "query" in encoder.layout.prompts else None
+        full = self.info["dimensions"] == encoder.width
+        queries_QD = encoder.encode(queries, prompt=prompt, dimensions=0 if full else self.info["dimensions"])
+        return self.nearest(queries_QD, k)
+
+    def nearest(self, queries_QD: np.ndarray, k: int) -> list[list[tuple[str, float]]]:
+        """The k best (id, score) of each query vector."""
+        if self.info["faiss"]:
+            scores_QK, places_QK = _faiss().read_index(str(self.folder / "index.faiss")).search(queries_QD, k)
+            rows = zip(places_QK, scores_QK, strict=True)
+            return [[(self.ids[i], float(s)) for i, s in zip(*row, strict=True) if i >= 0] for row in rows]
+        vectors_ND = np.load(self.folder / "vectors.npy", mmap_mode="r")
+        place = {name: i for i, name in enumerate(self.ids)}
+        size, found = max(1, BLOCK_SCORES // max(1, len(vectors_ND))), []
+        for start in range(0, len(queries_QD), size):
+            for scores_N in queries_QD[start : start + size] @ vectors_ND.T:
+                found.append([(name, float(scores_N[place[name]])) for name in ranked(scores_N, self.ids, k)])
+        return found
+
+
+def build(encoding: Encoding, folder: str | Path, *, faiss: str = "") -> Index:
+    """An index of an encoding's vectors.
+
+    Args:
+        faiss: a FAISS factory string such as HNSW32 or IVF256,Flat; empty: exact, nothing but a matrix product.
+    Raises: MissingDependency without FAISS, DataError for a string it does not know.
+    """
+    folder = Path(folder)
+    library = _faiss() if faiss else None
+    folder.mkdir(parents=True, exist_ok=True)
+    vectors_ND = np.ascontiguousarray(encoding.vectors(), np.float32)
+    if library is None:
+        np.save(folder / ".vectors.tmp.npy", vectors_ND)
+        shutil.move(folder / ".vectors.tmp.npy", folder / "vectors.npy")
+    else:
+        try:
+            made = library.index_factory(vectors_ND.shape[1], faiss, library.METRIC_INNER_PRODUCT)
+            made.train(vectors_ND)
+        except RuntimeError as error:
+            first = next(iter(str(error).splitlines()), "refused")
+            raise DataError(f"FAISS cannot build '{faiss}': {first}", where="--faiss", fix="try HNSW32, or leave it out") from None
+        made.add(vectors_ND)
+        library.write_index(made, str(folder / "index.faiss"))
+    write_jsonl(folder / "ids.jsonl", ({"id": name} for name in encoding.ids()))
+    kept = {key: encoding.info[key] for key in ("model", "dimensions", "normalised", "count")}
+    write_json(folder / INFO, {**kept, "faiss": faiss})
+    return Index.open(folder)
+
+
+def _faiss() -> Any:
+    try:
+        import faiss
+    except ImportError:
+        fix = 'pip install "adaptkit[faiss]", or search exactly'
+        raise MissingDependency("approximate search needs FAISS", where="--faiss", fix=fix) from None
+    return faiss

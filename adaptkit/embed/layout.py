@@ -1,0 +1,143 @@
+"""How a folder turns text into vectors: read from and written as the files of sentence-transformers.
+
+    modules.json                       Transformer, Pooling, Normalize
+    1_Pooling/config.json              which pooling; without these two, servers silently take the first token's state
+    2_Normalize/
+    sentence_bert_config.json          tokens after which a text is cut
+    config_sentence_transformers.json  prompts by name, the default one
+    config.json                        matryoshka_dimensions, which vLLM asks for before it cuts vectors
+
+Written with the keys that every release of sentence-transformers since 2.0 and vLLM understand; the newer ones of
+release 6 are read too.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from adaptkit.embed.pooling import Pooling, by_structure
+from adaptkit.errors import ModelError
+from adaptkit.run import read_json, write_json
+
+MAX_LENGTH = 512
+"""Tokens of a text where the folder does not say; longer contexts are there to be asked for."""
+_MODULE = "sentence_transformers.models."
+_NAMES: dict[str, Pooling] = {"mean": "mean", "cls": "cls", "lasttoken": "last"}
+_FLAGS = {
+    "pooling_mode_cls_token": "cls", "pooling_mode_mean_tokens": "mean", "pooling_mode_max_tokens": "max",
+    "pooling_mode_mean_sqrt_len_tokens": "mean_sqrt_len_tokens", "pooling_mode_weightedmean_tokens": "weightedmean",
+    "pooling_mode_lasttoken": "lasttoken",
+}  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Layout:
+    """What happens between text and vector.
+
+    Attributes:
+        max_length: tokens after which a text is cut, special ones included.
+        longest: tokens that the model has positions for.
+        prompts: name -> words put before a text.
+        default_prompt: the name of the prompt used where none is asked for; "" is none.
+        dimensions: sizes that vectors may be cut to, largest first; empty where the model was not trained for it.
+        lower_case: whether text is lower-cased before it is tokenised.
+    """
+
+    pooling: Pooling
+    max_length: int
+    longest: int
+    normalised: bool = True
+    prompts: dict[str, str] = field(default_factory=dict)
+    default_prompt: str = ""
+    dimensions: tuple[int, ...] = ()
+    lower_case: bool = False
+
+    def prompt(self, name: str | None) -> str:
+        """The words before a text: of the named prompt, or of the default one for None.
+
+        Raises: ModelError for a name that the model does not have.
+        """
+        name = self.default_prompt if name is None else name
+        if name and name not in self.prompts:
+            known = ", ".join(self.prompts) or "none"
+            raise ModelError(f"the model has no prompt named '{name}'", where="prompts", fix=f"it knows: {known}")
+        return self.prompts.get(name, "")
+
+
+def read_layout(folder: Path, config: Any, tokenizer: Any) -> Layout:
+    """The layout that a folder's files state; pooling by structure and unit vectors for a plain transformers folder.
+
+    Raises: ModelError for a module or pooling that is not supported.
+    """
+    longest = _longest(config, tokenizer)
+    dimensions = tuple(sorted(getattr(config, "matryoshka_dimensions", None) or (), reverse=True))
+    if not (folder / "modules.json").exists():
+        return Layout(by_structure(config), min(longest, MAX_LENGTH), longest, dimensions=dimensions)
+    kinds = {module["type"].rpartition(".")[2]: folder / module["path"] for module in read_json(folder / "modules.json")}
+    if odd := [kind for kind in kinds if kind not in ("Transformer", "Pooling", "Normalize")]:
+        fix = "choose a model of a transformer and its pooling alone"
+        raise ModelError(f"has a {odd[0]} module", where=str(folder / "modules.json"), fix=fix)
+    inner = kinds["Transformer"] / "sentence_bert_config.json"
+    settings = read_json(inner) if inner.exists() else {}
+    told = folder / "config_sentence_transformers.json"
+    words = read_json(told) if told.exists() else {}
+    return Layout(
+        pooling=_read_pooling(kinds["Pooling"] / "config.json"),
+        max_length=min(settings.get("max_seq_length") or longest, longest),
+        longest=longest,
+        normalised="Normalize" in kinds,
+        prompts={name: prompt for name, prompt in (words.get("prompts") or {}).items() if prompt},
+        default_prompt=words.get("default_prompt_name") or "",
+        dimensions=dimensions,
+        lower_case=bool(settings.get("do_lower_case")),
+    )
+
+
+def write_layout(folder: Path, layout: Layout, width: int) -> None:
+    """The files beside the model's own that make the folder a sentence-transformers one; `width` is its hidden size."""
+    parts = [("", "Transformer"), ("1_Pooling", "Pooling")] + ([("2_Normalize", "Normalize")] if layout.normalised else [])
+    modules = [{"idx": i, "name": str(i), "path": path, "type": _MODULE + kind} for i, (path, kind) in enumerate(parts)]
+    write_json(folder / "modules.json", modules)
+    asked = next(name for name, pooling in _NAMES.items() if pooling == layout.pooling)
+    flags = {flag: name == asked for flag, name in _FLAGS.items()}
+    write_json(folder / "1_Pooling" / "config.json", {"word_embedding_dimension": width, **flags, "include_prompt": True})
+    if layout.normalised:
+        write_json(folder / "2_Normalize" / "config.json", {})
+    write_json(folder / "sentence_bert_config.json", {"max_seq_length": layout.max_length, "do_lower_case": layout.lower_case})
+    words = {"prompts": layout.prompts, "default_prompt_name": layout.default_prompt or None, "similarity_fn_name": "cosine"}
+    write_json(folder / "config_sentence_transformers.json", words)
+
+
+def changed(layout: Layout, width: int, **changes: Any) -> Layout:
+    """The layout with some fields set.
+
+    Raises: ModelError for dimensions that the hidden size `width` does not have.
+    """
+    made = dataclasses.replace(layout, **changes)
+    if made.dimensions and not 0 < made.dimensions[-1] <= made.dimensions[0] <= width:
+        raise ModelError(f"vectors have {width} dimensions", where="dimensions", fix=f"choose sizes from 1 to {width}")
+    return made
+
+
+def _read_pooling(path: Path) -> Pooling:
+    config = read_json(path)
+    found = config.get("pooling_mode") or [name for flag, name in _FLAGS.items() if config.get(flag)]
+    names = [found] if isinstance(found, str) else list(found)
+    if len(names) != 1 or names[0] not in _NAMES:
+        fix = f"choose a model with one of {', '.join(_NAMES)}"
+        raise ModelError(f"pooling '{'+'.join(names)}' is not supported", where=str(path), fix=fix)
+    if config.get("include_prompt") is False:
+        raise ModelError("leaves the prompt out of the pooling", where=str(path), fix="choose a model that pools all tokens")
+    return _NAMES[names[0]]
+
+
+def _longest(config: Any, tokenizer: Any) -> int:
+    """Tokens that the model has positions for; RoBERTa's start behind the padding id."""
+    inner = config.get_text_config()
+    positions = getattr(inner, "max_position_embeddings", None) or MAX_LENGTH
+    if inner.model_type in ("roberta", "xlm-roberta", "camembert"):
+        positions -= (inner.pad_token_id or 0) + 1
+    return int(min(positions, tokenizer.model_max_length))

@@ -1,0 +1,122 @@
+"""What an encoder is taught: to find each text's partner among all texts of the batch, or to agree with given scores.
+
+Shape suffixes: B = examples, K = texts of an example (anchor, positive, negatives), N = B * K, T = tokens, D = vector size.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from adaptkit.embed.info_nce import info_nce
+from adaptkit.embed.pooling import Pooling, cut, pool
+from adaptkit.trainer.objective import Batch, LossOutput
+
+MARGIN = 0.3
+"""Distance that `margin` and `triplet` ask for between texts that do not belong together, unless told."""
+
+
+@dataclass(frozen=True)
+class Contrastive:
+    """InfoNCE with in-batch and hard negatives over cosine similarity, at one or several sizes of the vectors.
+
+    Every other example's texts are negatives, hard ones included, unless they are known to answer the anchor as well.
+    Each size counts the same (Matryoshka, arXiv 2205.13147). Its loss is a function of the vectors, so batches of any
+    size train exactly through `trainer.cached`.
+
+    Attributes:
+        temperature: divides the cosines.
+        symmetric: also find the anchor from its positive, among all anchors.
+        dimensions: sizes that the vectors will be cut to; empty: the whole one alone.
+        margin: in-batch negatives closer to the anchor than its positive by more than this are taken for unknown
+            positives and left out; 0 leaves none out.
+    """
+
+    pooling: Pooling = "mean"
+    temperature: float = 0.05
+    symmetric: bool = False
+    dimensions: tuple[int, ...] = ()
+    margin: float = 0.0
+    separable = False
+
+    def prepare(self, batch: Batch) -> Batch:
+        return batch
+
+    def items(self, batch: Batch) -> Tensor:
+        return torch.tensor(len(batch["order"]))
+
+    def loss(self, model: nn.Module, batch: Batch) -> LossOutput:
+        return self.contrast(*self.features(model, batch), slice(None))
+
+    def features(self, model: nn.Module, batch: Batch) -> tuple[Tensor, Tensor]:
+        """Pooled vectors [B, K, D] and the groups of their texts [B, K]."""
+        return vectors(model, batch, self.pooling), batch["groups"]
+
+    def contrast(self, features: Tensor, about: Tensor, own: slice) -> LossOutput:
+        """The loss of the anchors `own` against the texts of all examples."""
+        with torch.autocast(features.device.type, enabled=False):
+            sizes = self.dimensions or (features.shape[-1],)
+            totals = [self._at_size(cut(features, size), about, own) for size in sizes]
+        return LossOutput(torch.stack(totals).mean())
+
+    def _at_size(self, vectors_BKD: Tensor, groups_BK: Tensor, own: slice) -> Tensor:
+        anchors_BD, others = vectors_BKD[:, 0], vectors_BKD[:, 1:]
+        at_B = torch.arange(len(anchors_BD), device=anchors_BD.device)[own]
+        groups_C = groups_BK[:, 1:].flatten()
+        settings = {"temperature": self.temperature, "margin": self.margin}
+        found = info_nce(anchors_BD[own], others.flatten(0, 1), at_B * others.shape[1], groups_C, **settings)
+        if not self.symmetric:
+            return found
+        return (found + info_nce(vectors_BKD[own, 1], anchors_BD, at_B, groups_BK[:, 0], **settings)) / 2
+
+
+@dataclass(frozen=True)
+class Scored:
+    """Losses of an example on its own, over the cosine distance `1 - cos`.
+
+    cosine: squared error of the cosine against the score, scaled to 0..1.
+    margin: pairs labelled 1 come together, others are pushed `margin` apart (Hadsell et al. 2006).
+    triplet: the positive is nearer than each negative by `margin` (arXiv 1503.03832).
+    """
+
+    kind: Literal["cosine", "margin", "triplet"]
+    pooling: Pooling = "mean"
+    dimensions: tuple[int, ...] = ()
+    margin: float = MARGIN
+    separable = True
+
+    def prepare(self, batch: Batch) -> Batch:
+        return batch
+
+    def items(self, batch: Batch) -> Tensor:
+        return torch.tensor(len(batch["order"]))
+
+    def loss(self, model: nn.Module, batch: Batch) -> LossOutput:
+        vectors_BKD = vectors(model, batch, self.pooling)
+        sizes = self.dimensions or (vectors_BKD.shape[-1],)
+        with torch.autocast(vectors_BKD.device.type, enabled=False):
+            totals = [self._at_size(cut(vectors_BKD, size), batch["targets"]) for size in sizes]
+        return LossOutput(torch.stack(totals).mean())
+
+    def _at_size(self, vectors_BKD: Tensor, targets_B: Tensor) -> Tensor:
+        cosines = torch.einsum("bd,bkd->bk", vectors_BKD[:, 0], vectors_BKD[:, 1:])
+        if self.kind == "triplet":
+            return F.relu(self.margin + cosines[:, 1:] - cosines[:, :1]).mean(1).sum()
+        cosines_B = cosines[:, 0]
+        if self.kind == "cosine":
+            return (cosines_B - targets_B).square().sum()
+        apart_B = 1 - cosines_B
+        return torch.where(targets_B > 0.5, apart_B.square(), F.relu(self.margin - apart_B).square()).sum()
+
+
+def vectors(model: nn.Module, batch: Batch, pooling: Pooling) -> Tensor:
+    """Pooled vectors of a batch of texts in several tensors of like lengths, [B, K, D] in the order of the examples."""
+    pooled = []
+    for name in (name for name in batch if name.endswith("input_ids")):
+        mask_NT = batch[name.replace("input_ids", "attention_mask")]
+        pooled.append(pool(model(input_ids=batch[name], attention_mask=mask_NT).last_hidden_state, mask_NT, pooling))
+    return torch.cat(pooled)[batch["order"]]

@@ -1,0 +1,114 @@
+"""Train an encoder: contrast, scores, or plain text in; a folder that sentence-transformers and vLLM serve out.
+
+    result = embed(config, Run.open("runs", config.name, config.model_dump(mode="json")))
+
+    model/  sentence-transformers and transformers folder, merged      eval/<suite>.jsonl, .json  items and scores
+    adapter/  the peft adapter, if any      cost.json  manifest.json  metrics.jsonl  checkpoints/
+
+Nothing heavy is imported until `embed` is called: the command line reads schemas from here.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import Field, model_validator
+
+from adaptkit.adapters import AdapterConfig
+from adaptkit.config import Config, Count, Magnitude
+from adaptkit.data.readers import DataConfig
+from adaptkit.errors import AdaptkitError
+from adaptkit.run import Run, read_json
+from adaptkit.trainer.config import TrainerConfig
+
+Loss = Literal["infonce", "symmetric", "triplet", "cosine", "margin", "simcse"]
+SUITE = "retrieval"
+
+
+class EmbedConfig(Config):
+    """One training of an encoder."""
+
+    name: str = "embed"
+    """The run's name."""
+    base: str
+    """The encoder or decoder to start from: a transformers or sentence-transformers folder, or a hub id."""
+    train: DataConfig
+    """Pairs (anchor, positive, negatives), scored pairs, plain text, or the folder of a retrieval set in BEIR's layout."""
+    dev: DataConfig | None = None
+    """The same, to measure on; a set's own dev split or a tenth of the training examples if not given."""
+    test: DataConfig | None = None
+    """The same, only scored at the end."""
+    loss: Loss = "infonce"
+    """infonce and symmetric: pairs, or pairs made from the structure of plain text; triplet: pairs with negatives; cosine and
+    margin: pairs with scores or labels; simcse: plain text against itself under dropout."""
+    temperature: Magnitude = Field(0.05, gt=0)
+    """What infonce, symmetric and simcse divide cosines by."""
+    margin: Magnitude = Field(0.0, ge=0, le=2)
+    """Distance that triplet and margin ask for (0: 0.3). infonce: negatives nearer than the positive by more than this are
+    taken for unknown positives and left out (0: none are)."""
+    hard_negatives: Count = Field(0, ge=0)
+    """Negatives per anchor that the base itself confuses with the positive, mined before training."""
+    dimensions: list[Count] = []
+    """Matryoshka sizes that vectors may be cut to, besides the whole one, which always trains."""
+    pooling: Literal["auto", "mean", "cls", "last"] = "auto"
+    """How token states become a vector; auto is what the folder says, else mean for encoders and last for decoders."""
+    prompts: dict[str, str] = {}
+    """Words put before a text: `query` for anchors, `document` for all others."""
+    max_length: Count = Field(256, ge=8)
+    """Tokens after which a text is cut, in training and in use."""
+    adapter: AdapterConfig = AdapterConfig()
+    """All weights, or a low-rank update."""
+    trainer: TrainerConfig = TrainerConfig(
+        num_steps=500, global_batch_size=64, learning_rate=5e-5, schedule="linear", warmup_fraction=0.1, weight_decay=0.01,
+        beta2=0.999,
+    )  # fmt: skip
+    """The training loop. A microbatch changes memory, never the loss: gradients are cached."""
+
+    @model_validator(mode="after")
+    def _consistent(self) -> EmbedConfig:
+        if odd := sorted(set(self.prompts) - {"query", "document"}):
+            raise ValueError(f"prompts are 'query' and 'document', not '{odd[0]}'")
+        if self.hard_negatives and self.loss not in ("infonce", "symmetric", "triplet"):
+            raise ValueError(f"loss '{self.loss}' has no use for hard_negatives")
+        if self.adapter.kind == "qlora":
+            raise ValueError("encoders are trained by lora, rslora, dora or in full")
+        return self
+
+
+@dataclass(frozen=True)
+class EmbedResult:
+    """Where a finished training lies and what it scored."""
+
+    model_folder: Path
+    adapter_folder: Path | None
+    suite: str
+    metrics: dict[str, float]
+    dev: dict[str, float]
+    cost: dict[str, Any] = field(default_factory=dict)
+
+
+def embed(config: EmbedConfig, run: Run, *, suite: str = SUITE) -> EmbedResult:
+    """Train, merge, save and score; a finished run is returned as it is and a killed one goes on.
+
+    Args:
+        suite: name of the scores under eval/.
+    Raises: DataError, ModelError, NonFiniteError, DiskFullError; the run is marked failed.
+    """
+    if not run.finished:
+        from adaptkit.embed.training import train
+        from adaptkit.trainer.parallel import join
+
+        first = join(config.trainer.parallel).rank == 0
+        if first:
+            run.start()
+        try:
+            train(config, run, suite)
+        except AdaptkitError as error:
+            if first:
+                run.fail(str(error))
+            raise
+    scores = read_json(run.scores(suite))
+    adapter = run.adapter if config.adapter.kind != "none" else None
+    return EmbedResult(run.model, adapter, suite, scores["metrics"], scores["dev"], read_json(run.cost_path))

@@ -1,0 +1,137 @@
+"""Retrieval sets in BEIR's layout, and how an encoder does on them.
+
+<folder>/corpus.jsonl[.gz]  _id, title, text     queries*.jsonl[.gz]  _id, text     qrels/<split>.tsv
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from adaptkit.data.files import Fault, format_of, records
+from adaptkit.embed.metrics import DEPTH, ranked, retrieval_row
+from adaptkit.errors import DataError
+
+if TYPE_CHECKING:
+    from adaptkit.embed.encoder import Encoder
+
+QUERY_BLOCK = 256
+TEST_SPLITS = ("test", "dev")
+
+
+@dataclass(frozen=True)
+class RetrievalSet:
+    """Documents, queries that have a relevant one, and grades.
+
+    Attributes:
+        documents, queries: id -> text; a document's title stands before its text.
+        grades: query id -> document id -> grade; above 0 is relevant.
+        where: id of a document or query -> `file:line`.
+        num_unjudged: queries without a relevant document, which are left out.
+    """
+
+    documents: dict[str, str]
+    queries: dict[str, str]
+    grades: dict[str, dict[str, int]]
+    where: dict[str, str]
+    num_unjudged: int = 0
+
+    def with_queries(self, ids: set[str]) -> RetrievalSet:
+        """The same documents with fewer queries."""
+        kept = {query: text for query, text in self.queries.items() if query in ids}
+        return dataclasses.replace(self, queries=kept, grades={query: self.grades[query] for query in kept})
+
+
+def is_set(folder: str | Path) -> bool:
+    """Whether a folder is laid out as a retrieval set."""
+    return (Path(folder) / "qrels").is_dir()
+
+
+def splits(folder: str | Path) -> list[str]:
+    """Names of the splits that a set has grades for."""
+    return sorted(path.stem for path in (Path(folder) / "qrels").glob("*.tsv"))
+
+
+def read_set(folder: str | Path, split: str) -> RetrievalSet:
+    """One split of a retrieval set.
+
+    Raises: DataError at `file:line` for a row that lacks an id or text, or a grade for what is not there.
+    """
+    folder = Path(folder)
+    if split not in splits(folder):
+        known = ", ".join(splits(folder)) or "none"
+        raise DataError(f"no qrels/{split}.tsv", where=str(folder), fix=f"choose one of the splits: {known}")
+    where: dict[str, str] = {}
+    documents = _texts(_files(folder, "corpus"), where)
+    queries = _texts(_files(folder, "queries"), where)
+    grades = _grades(folder / "qrels" / f"{split}.tsv", documents, queries)
+    judged = {query: found for query, found in grades.items() if any(grade > 0 for grade in found.values())}
+    chosen = {query: queries[query] for query in judged}
+    return RetrievalSet(documents, chosen, judged, where, len(grades) - len(judged))
+
+
+def test_split(folder: str | Path) -> str:
+    """`test`, or `dev` where there is no test split.
+
+    Raises: DataError where there is neither.
+    """
+    known = splits(folder)
+    found = next((name for name in TEST_SPLITS if name in known), None)
+    if found is None:
+        raise DataError(f"has none of the splits {', '.join(TEST_SPLITS)}", where=f"{folder}/qrels", fix="name a split")
+    return found
+
+
+def retrieval_rows(encoder: Encoder, found: RetrievalSet, dimensions: int = 0) -> list[dict[str, Any]]:
+    """Item rows of every query, ranked by the exact product of vectors; prompts `query` and `document` where there are any."""
+    prompts = {name: name if name in encoder.layout.prompts else None for name in ("query", "document")}
+    names = list(found.documents)
+    documents_ND = encoder.encode(list(found.documents.values()), prompt=prompts["document"], dimensions=dimensions)
+    queries_QD = encoder.encode(list(found.queries.values()), prompt=prompts["query"], dimensions=dimensions)
+    ids, rows = list(found.queries), []
+    for start in range(0, len(ids), QUERY_BLOCK):
+        scores_QN = queries_QD[start : start + QUERY_BLOCK] @ documents_ND.T
+        for query, scores_N in zip(ids[start:], scores_QN, strict=False):
+            rows.append(retrieval_row(query, ranked(scores_N, names, DEPTH), found.grades[query]))
+    return rows
+
+
+def _files(folder: Path, kind: str) -> list[Path]:
+    files = sorted(path for path in folder.glob(f"{kind}*.jsonl*") if format_of(path) == ".jsonl")
+    if not files:
+        raise DataError(f"no {kind}.jsonl", where=str(folder), fix="lay the set out as BEIR does")
+    return files
+
+
+def _texts(files: list[Path], where: dict[str, str]) -> dict[str, str]:
+    found: dict[str, str] = {}
+    for file in files:
+        for line, record in records(file):
+            place = f"{file}:{line}"
+            if isinstance(record, Fault):
+                raise DataError(record.what, where=place, fix=record.fix)
+            name, text = record.get("_id"), record.get("text")
+            if not isinstance(name, str) or not isinstance(text, str):
+                raise DataError("a row needs _id and text", where=place, fix="write both as strings")
+            title = record.get("title") or ""
+            found[name], where[name] = f"{title}\n{text}" if title else text, place
+    return found
+
+
+def _grades(file: Path, documents: dict[str, str], queries: dict[str, str]) -> dict[str, dict[str, int]]:
+    found: dict[str, dict[str, int]] = {}
+    for line, record in records(file):
+        place = f"{file}:{line}"
+        if isinstance(record, Fault):
+            raise DataError(record.what, where=place, fix=record.fix)
+        query, document, grade = (record.get(name) for name in ("query-id", "corpus-id", "score"))
+        if query not in queries or document not in documents:
+            missing = query if query not in queries else document
+            raise DataError(f"'{missing}' is not in the set", where=place, fix="add it, or remove this line")
+        try:
+            found.setdefault(query, {})[document] = int(grade)
+        except (TypeError, ValueError):
+            raise DataError(f"grade '{grade}' is no whole number", where=place, fix="write a number") from None
+    return found

@@ -1,0 +1,74 @@
+"""Questions that nobody asked: pairs from the structure that text already has.
+
+A title and the text below it, a heading and its first paragraph, a docstring and the code it describes are pairs of a
+short and a long text about the same thing, which is what retrieval is.
+"""
+
+from __future__ import annotations
+
+import ast
+import re
+from collections import Counter
+from collections.abc import Iterator
+
+from adaptkit.data.readers import Dataset
+from adaptkit.embed.rows import Example
+from adaptkit.errors import DataError
+
+MIN_WORDS = 3
+"""A shorter heading ("Results") says nothing about what is under it."""
+MAX_WORDS = 40
+"""A longer first line is no title."""
+_HEADING = re.compile(r"^#{1,6}\s+(.+)$", re.MULTILINE)
+
+
+def pairs_from_text(dataset: Dataset) -> tuple[list[Example], dict[str, int]]:
+    """(examples, how many of each kind) from documents of plain text.
+
+    Raises: DataError where no document has any structure.
+    """
+    examples, counts = [], Counter[str]()
+    for row in dataset.rows:
+        for kind, short, long in _pairs(row.text):
+            examples.append(Example((short, long), row.where))
+            counts[kind] += 1
+    if not examples:
+        what = "no document has a title, headings or docstrings to learn from"
+        raise DataError(what, where=dataset.rows[0].where, fix="give pairs with anchor and positive, or set loss: simcse")
+    return examples, dict(counts)
+
+
+def _pairs(text: str) -> Iterator[tuple[str, str, str]]:
+    found = list(_HEADING.finditer(text))
+    if "def " in text and (code := list(_docstrings(text))):
+        yield from code
+        return
+    first, _, rest = text.partition("\n")
+    if not found and MIN_WORDS <= len(first.split()) <= MAX_WORDS and len(rest.split()) > len(first.split()):
+        yield "title to body", first.strip(), rest.strip()
+    for heading, following in zip(found, [*found[1:], None], strict=True):
+        paragraph = _first_paragraph(text[heading.end() : following.start() if following else len(text)])
+        title = heading.group(1).strip()
+        if len(title.split()) >= MIN_WORDS and len(paragraph.split()) > len(title.split()):
+            yield "heading to paragraph", title, paragraph
+
+
+def _first_paragraph(text: str) -> str:
+    return next((part.strip() for part in re.split(r"\n\s*\n|\n", text) if part.strip()), "")
+
+
+def _docstrings(source: str) -> Iterator[tuple[str, str, str]]:
+    try:
+        tree = ast.parse(source)
+    except (SyntaxError, ValueError):
+        return
+    for node in ast.walk(tree):
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef) and (words := ast.get_docstring(node)):
+            body = node.body[1:]
+            if body and len(words.split()) >= MIN_WORDS:
+                bare = ast.unparse(ast.FunctionDef(**{**_fields(node), "body": body}))
+                yield "docstring to code", words.strip(), bare
+
+
+def _fields(node: ast.FunctionDef | ast.AsyncFunctionDef) -> dict[str, object]:
+    return {**dict(ast.iter_fields(node)), "lineno": node.lineno, "col_offset": node.col_offset}

@@ -1,0 +1,174 @@
+"""What a training of an encoder does, step by step."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+
+from adaptkit import models
+from adaptkit.adapters import attach, merge, save_adapter
+from adaptkit.embed.card import write_card
+from adaptkit.embed.encoder import Encoder, closed_by_eos
+from adaptkit.embed.examples import SCORED, Examples, read_examples, retrieval_folder, set_of, train_and_dev
+from adaptkit.embed.layout import changed
+from adaptkit.embed.metrics import retrieval_scores
+from adaptkit.embed.mining import mine
+from adaptkit.embed.objective import MARGIN, Contrastive, Scored
+from adaptkit.embed.pooling import by_structure
+from adaptkit.embed.retrieval import read_set, retrieval_rows, test_split
+from adaptkit.embed.rows import Example, TextRows, groups_of
+from adaptkit.errors import ModelError
+from adaptkit.run import read_jsonl, write_json, write_jsonl
+from adaptkit.trainer.trainer import Trainer
+
+if TYPE_CHECKING:
+    from adaptkit.embed.recipe import EmbedConfig
+    from adaptkit.run import Run
+    from adaptkit.trainer.parallel import Ranks
+    from adaptkit.trainer.result import TrainResult
+
+MERGE_TOLERANCE = 1e-4
+"""Cosine distance between vectors before and after merging an adapter; exact merges measure 1e-7."""
+
+
+def train(config: EmbedConfig, run: Run, suite: str) -> None:
+    """Everything from the data to the scores, in `run`."""
+    from adaptkit.trainer.parallel import join
+
+    ranks = join(config.trainer.parallel)
+    encoder = base_encoder(config)
+    learnt, dev = train_and_dev(config.train, config.dev, config.loss)
+    groups = groups_of([*learnt.rows, *dev.rows])
+    if config.hard_negatives:
+        parts = {"train": learnt, "dev": dev}
+        learnt, dev = (_mined(config, run, ranks, encoder, part, groups, name) for name, part in parts.items())
+        groups = groups_of([*learnt.rows, *dev.rows])
+    words = _words(config, encoder)
+    sources = [TextRows(examples.rows, encoder, words, groups) for examples in (learnt, dev)]
+    encoder.model = attach(encoder.model, config.adapter, config.trainer.seed)
+    _freeze_unused(encoder.model)
+    if ranks.rank == 0:
+        facts = {"train": learnt.facts | {"examples": len(learnt.rows)}, "dev": dev.facts | {"examples": len(dev.rows)}}
+        run.update_manifest(data=facts, parameters=vars(models.param_count(encoder.model)))
+    trainer = Trainer(encoder.model, objective(config, encoder), sources[0], config.trainer, run=run, eval=sources[1])
+    result = trainer.fit()
+    if ranks.rank == 0:
+        _deliver(config, run, suite, encoder, dev, result)
+    ranks.share(None)  # the other ranks return when the files are there
+
+
+def base_encoder(config: EmbedConfig) -> Encoder:
+    """The base with the layout that the config asks for."""
+    encoder = Encoder.load(config.base)
+    layout, model = encoder.layout, encoder.model
+    if config.loss == "simcse" and not _has_dropout(model):
+        fix = "choose a base with dropout, or set loss: infonce to learn from the text's structure"
+        raise ModelError("the base has no dropout, which simcse sets a text apart from itself by", where=config.base, fix=fix)
+    pooling = config.pooling
+    if pooling == "auto":
+        pooling = layout.pooling if (models.find(config.base) / "modules.json").exists() else by_structure(model.config)
+    if pooling == "last":
+        encoder.tokenizer = closed_by_eos(encoder.tokenizer)
+    encoder.layout = changed(
+        layout, encoder.width, pooling=pooling, normalised=True, max_length=min(config.max_length, layout.longest),
+        prompts={**layout.prompts, **config.prompts},
+        dimensions=tuple(sorted({*config.dimensions, encoder.width}, reverse=True)) if config.dimensions else (),
+    )  # fmt: skip
+    return encoder
+
+
+def objective(config: EmbedConfig, encoder: Encoder) -> Contrastive | Scored:
+    """The loss that a config names."""
+    layout = encoder.layout
+    if config.loss in ("triplet", *SCORED):
+        return Scored(config.loss, layout.pooling, layout.dimensions, config.margin or MARGIN)
+    symmetric = config.loss == "symmetric"
+    return Contrastive(layout.pooling, config.temperature, symmetric, layout.dimensions, config.margin)
+
+
+def _words(config: EmbedConfig, encoder: Encoder) -> tuple[str, str]:
+    """The words before anchors and before other texts; texts that are scored or told from themselves have one role."""
+    prompts = encoder.layout.prompts
+    other = prompts.get("document", encoder.layout.prompt(None))
+    if config.loss in (*SCORED, "simcse"):
+        return other, other
+    return prompts.get("query", encoder.layout.prompt(None)), other
+
+
+def _mined(
+    config: EmbedConfig, run: Run, ranks: Ranks, encoder: Encoder, part: Examples, groups: dict[str, int], name: str
+) -> Examples:
+    """Mined once, kept with the run, so that a resumed training learns from the same."""
+    path = run.path / f"negatives.{name}.jsonl"
+    if ranks.rank == 0 and not path.exists():
+        names = [name if name in encoder.layout.prompts else None for name in ("query", "document")]
+        rows = mine(part.rows, encoder, part.corpus, groups, config.hard_negatives, (names[0], names[1]))
+        write_jsonl(path, ({"texts": row.texts, "where": row.where} for row in rows))
+    ranks.share(None)
+    return dataclasses.replace(part, rows=[Example(tuple(row["texts"]), row["where"]) for row in read_jsonl(path)])
+
+
+def _has_dropout(model: torch.nn.Module) -> bool:
+    return any(isinstance(module, torch.nn.Dropout) and module.p > 0 for module in model.modules())
+
+
+def _freeze_unused(model: torch.nn.Module) -> None:
+    """BERT's pooler takes no part in the vectors: ranks would wait for its gradient for ever."""
+    for name, weight in model.named_parameters():
+        if "pooler." in name:
+            weight.requires_grad_(False)
+
+
+def _deliver(config: EmbedConfig, run: Run, suite: str, encoder: Encoder, dev: Examples, result: TrainResult) -> None:
+    """Save the adapter, merge it, save the merged encoder, and score that."""
+    probe = [text for row in dev.rows[:8] for text in row.texts]
+    before = encoder.encode(probe)
+    if config.adapter.kind != "none":
+        save_adapter(encoder.model, run.adapter, base=config.base)
+    encoder.model = merge(encoder.model).eval()
+    difference = float(1 - (before * encoder.encode(probe)).sum(1).min())
+    if not difference <= MERGE_TOLERANCE:
+        what = f"the merged model's vectors are {difference:.2g} away from the trained one's"
+        raise ModelError(what, where=str(run.path), fix="use kind: lora, and please report this")
+    encoder.save(run.model)
+    write_json(run.cost_path, result.cost())
+    _score(config, run, suite, encoder, dev, {"loss": result.eval_loss} if result.eval_loss is not None else {})
+    write_card(run, config, encoder, suite)
+    run.finish(merge_difference=difference, best_step=result.best_step)
+
+
+def _score(config: EmbedConfig, run: Run, suite: str, encoder: Encoder, dev: Examples, loss: dict[str, float]) -> None:
+    """Item rows and scores of the test data where it is named, and the scores of the dev data."""
+    test = [] if config.test is None else _rows(config, encoder, _test_examples(config), config.test)
+    found = {**loss, **_metrics(_rows(config, encoder, dev, None))}
+    write_jsonl(run.items(suite), test)
+    write_json(run.scores(suite), {"suite": suite, "metrics": _metrics(test), "num_items": len(test), "dev": found})
+
+
+def _test_examples(config: EmbedConfig) -> Examples | None:
+    return None if retrieval_folder(config.test) else read_examples(config.test, config.loss)
+
+
+def _rows(config: EmbedConfig, encoder: Encoder, examples: Examples | None, data: Any) -> list[dict[str, Any]]:
+    """Item rows: of a retrieval set, of pairs searched among each other, of scored pairs; none for text without pairs."""
+    if config.loss == "simcse":
+        return []
+    if examples is None:
+        folder = retrieval_folder(data)
+        return retrieval_rows(encoder, read_set(folder, test_split(folder)))
+    if config.loss in SCORED:
+        left, right = (encoder.encode([row.texts[side] for row in examples.rows]) for side in (0, 1))
+        cosines = (left * right).sum(1).tolist()
+        return [{"id": row.where, "score": row.target, "cosine": c} for row, c in zip(examples.rows, cosines, strict=True)]
+    return retrieval_rows(encoder, set_of(examples))
+
+
+def _metrics(rows: list[dict[str, Any]]) -> dict[str, float]:
+    if rows and "cosine" in rows[0]:
+        from scipy.stats import spearmanr
+
+        return {"spearman": float(spearmanr(*(np.array([row[key] for row in rows]) for key in ("score", "cosine"))).statistic)}
+    return retrieval_scores(rows)
