@@ -2,6 +2,7 @@
 
     adaptkit export runs/STUDY         a model folder in a format that is served, measured against its source
     adaptkit serve runs/STUDY          a vLLM server behind a guard, ready when it has given one real answer
+    adaptkit demo runs/STUDY           a page on which people try the models and see what was found
 
 Everything heavy is imported inside the command that needs it.
 """
@@ -9,7 +10,7 @@ Everything heavy is imported inside the command that needs it.
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
@@ -215,3 +216,58 @@ def bench(
     path = benching.save(found, launches[0].source, out)
     written = f"written: {path}" if path else "written nowhere: give --out, or measure a study or a run"
     return Outcome((rendering.table(benching.table(found)), written), found)
+
+
+@command(
+    app,
+    "demo",
+    [
+        "adaptkit demo runs/quickstart-1a2b3c4d",
+        "adaptkit demo runs/quickstart-1a2b3c4d --server http://10.0.0.5:8000 --key-file key --prices prices.yaml",
+        "adaptkit demo runs/quickstart-1a2b3c4d --corpus notes.jsonl --host 0.0.0.0 --password-file password",
+    ],
+    exits="0 stopped by SIGTERM or Ctrl-C",
+)
+def demo(
+    study: Annotated[Path, typer.Argument(metavar="STUDY", help="A study's, run's or model's folder.", show_default=False)],
+    server: Annotated[str, typer.Option(help="Where `adaptkit serve` answers.")] = "http://127.0.0.1:8000",
+    host: Annotated[str, typer.Option(help="The address to listen on; any but loopback asks for a login.")] = "127.0.0.1",
+    port: Annotated[int, typer.Option(help="The page's port.", min=1, max=65535)] = 7860,
+    key_file: Annotated[Path | None, typer.Option(help="The server's key; else ADAPTKIT_API_KEY, else this machine's.")] = None,
+    password_file: Annotated[
+        Path | None, typer.Option(help="The login's password; else ADAPTKIT_DEMO_PASSWORD, else one is made.")
+    ] = None,
+    prices: Annotated[Path | None, typer.Option(metavar="FILE", help="Prices of a server and an API, with their sources.")] = None,
+    corpus: Annotated[Path | None, typer.Option(metavar="FILE", help="Text to search in, instead of the study's.")] = None,
+    share_publicly: Annotated[
+        bool, typer.Option("--share-publicly", help="Also make a public address, through Gradio's relay; asks for a login.")
+    ] = False,
+) -> Outcome:
+    """Show a study to the people who decide.
+
+    Compare, classify, search, and a break-even to play with, in a browser; works without internet.
+    """
+    from adaptkit.serve.demo import launch
+    from adaptkit.serve.demo.corpus import from_file
+
+    launch.check_installed()
+    door = launch.door(host, port, password_file, share_publicly)
+    shown = _shown(study, prices)
+    passages = from_file(corpus) if corpus else []
+    page = launch.page(launch.server(server, key_file), shown, passages, door)
+    launch.run(page, door)
+    return Outcome(f"stopped {door.url}", {"url": door.url, "server": server})
+
+
+def _shown(folder: Path, prices: Path | None) -> Any:
+    """What the page tells of a folder: a study's findings, or one model's card."""
+    from adaptkit.serve.demo.study import NoStudy
+    from adaptkit.serve.source import resolve
+
+    if (folder / "study.json").is_file():
+        from adaptkit.compare.showcase import Showcase
+
+        return Showcase(folder, prices)
+    source = resolve(folder)
+    card = source.folder / "README.md"
+    return NoStudy(folder, card.read_text(encoding="utf-8") if card.is_file() else source.why)

@@ -45,8 +45,8 @@ def write_report(study_path: str | Path) -> ReportPaths:
     html, markdown, answer = (run.report / name for name in ("report.html", "report.md", "verdict.json"))
     told = {**verdict.as_json(), "scores": arm_scores(results)}
     write_json(answer, told)
-    write_text(markdown, _environment().get_template("report.md.j2").render(context))
-    write_text(html, _environment().get_template("report.html.j2").render(context))
+    write_text(markdown, environment().get_template("report.md.j2").render(context))
+    write_text(html, environment().get_template("report.html.j2").render(context))
     return ReportPaths(html, markdown, answer, told)
 
 
@@ -132,7 +132,8 @@ def _tuning(study: dict[str, Any]) -> list[tuple[str, list[dict[str, Any]]]]:
 
 
 @cache
-def _environment() -> Any:
+def environment() -> Any:
+    """Jinja with the report's filters; what goes into HTML is escaped."""
     import jinja2
     from markupsafe import Markup
 

@@ -1,0 +1,114 @@
+"""The whole page: a head that says how the server is, and five tabs."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+import gradio as gr
+
+from adaptkit.serve.demo import roles
+from adaptkit.serve.demo.corpus import Index, Passages, sample
+from adaptkit.serve.demo.fragments import render
+from adaptkit.serve.demo.server import CLASSIFY, EMBED, GENERATE, Look, Server, names
+from adaptkit.serve.demo.study import Study
+from adaptkit.serve.demo.tab_classify import Classify
+from adaptkit.serve.demo.tab_compare import Compare
+from adaptkit.serve.demo.tab_decide import PRICE, Decide
+from adaptkit.serve.demo.tab_search import Search
+
+LOOK_EVERY_S = 10.0
+SANS = ["Inter", "Segoe UI", "system-ui", "Helvetica Neue", "Noto Sans", "Liberation Sans", "Arial", "sans-serif"]
+MONO = ["ui-monospace", "SF Mono", "Cascadia Mono", "Liberation Mono", "Menlo", "Consolas", "monospace"]
+
+
+def theme() -> gr.themes.Base:
+    """Fonts of the visitor's own machine: none is fetched."""
+    return gr.themes.Base(font=SANS, font_mono=MONO, radius_size=gr.themes.sizes.radius_sm)
+
+
+@dataclass
+class Page:
+    """The page of one study and one server.
+
+    Args:
+        passages: text to search in; the study's held-out passages if empty.
+        signed_in: a way out is shown.
+    """
+
+    server: Server
+    study: Study
+    passages: Passages = field(default_factory=list)
+    signed_in: bool = False
+
+    def __post_init__(self) -> None:
+        documents = self.study.documents()
+        self.compare = Compare(self.server, documents)
+        self.classify = Classify(self.server, self.study)
+        self.search = Search(self.server, Index(self.passages or sample(documents)))
+        self.decide = Decide(self.study)
+
+    def build(self) -> gr.Blocks:
+        """The application; whatever it sends to a browser holds no key."""
+        first = next((dial.value for dial in self.study.dials() if dial.name == PRICE), 0.0)
+        with gr.Blocks(title=f"{self.study.name} \u00b7 adaptkit", analytics_enabled=False, fill_width=True) as page:
+            price, seen = gr.State(first), gr.State("")
+            head = gr.HTML(self._head(Look()), elem_id="head", apply_default_css=False)
+            with gr.Tabs(elem_id="tabs"):
+                with gr.Tab("Compare", id="compare"):
+                    models = self.compare.build(price)
+                with gr.Tab("Classify", id="classify"):
+                    classifier = self.classify.build()
+                with gr.Tab("Search", id="search"):
+                    left, right = self.search.build()
+                with gr.Tab("Decide", id="decide"):
+                    self.decide.build(price)
+                with gr.Tab("About", id="about"):
+                    gr.HTML(self.study.about(), elem_classes="ak-html", apply_default_css=False)
+            outputs = [seen, head, models, classifier, left, right]
+            quiet = {"show_progress": "hidden", "api_visibility": "private", "queue": True}
+            gr.on([page.load, gr.Timer(LOOK_EVERY_S).tick], self.look, [seen], outputs, trigger_mode="once", **quiet)
+        return page
+
+    def look(self, seen: str) -> list[Any]:
+        """What the server offers now; components are touched only where that has changed."""
+        found = self.server.look()
+        now = repr(found)
+        if now == seen:
+            return [gr.skip()] * 6
+        parts = roles.cast(names(found.models), self.study.name, self.study.arms, self.study.tasks)
+        by_kind = {}
+        for tab, kind in ((self.compare, GENERATE), (self.classify, CLASSIFY), (self.search, EMBED)):
+            by_kind[kind] = [part for part in parts if part.model in names(found.of_kind(kind))]
+            tab.parts = {part.model: part for part in by_kind[kind]}
+        generic, domain = _two(by_kind[EMBED])
+        return [
+            now,
+            self._head(found),
+            gr.update(choices=_choices(by_kind[GENERATE]), value=roles.first_of_each(by_kind[GENERATE])),
+            _dropdown(by_kind[CLASSIFY], next((part.model for part in by_kind[CLASSIFY]), None)),
+            _dropdown(by_kind[EMBED], generic),
+            _dropdown(by_kind[EMBED], domain),
+        ]
+
+    def _head(self, look: Look) -> str:
+        counts = {kind: len(look.of_kind(kind)) for kind in (GENERATE, CLASSIFY, EMBED)}
+        return render("head", name=self.study.name, look=look, counts=counts, url=self.server.url, signed_in=self.signed_in)
+
+
+def _choices(parts: list[roles.Part]) -> list[tuple[str, str]]:
+    """(what is shown, model): the role, and the model's name where one role has several."""
+    titles = [part.title for part in parts]
+    several = {title for title in titles if titles.count(title) > 1}
+    return [(f"{part.title}: {part.arm or part.model}" if part.title in several else part.title, part.model) for part in parts]
+
+
+def _dropdown(parts: list[roles.Part], value: str | None) -> Any:
+    return gr.update(choices=[part.model for part in parts], value=value, interactive=bool(parts))
+
+
+def _two(parts: list[roles.Part]) -> tuple[str | None, str | None]:
+    """The generic and the domain model among embedding models."""
+    domain = next((part.model for part in parts if part.role.place in (roles.DOMAIN.place, roles.TUNED.place)), None)
+    generic = next((part.model for part in parts if part.model != domain), None)
+    return generic, domain
