@@ -22,7 +22,7 @@ from adaptkit.errors import ModelError
 from adaptkit.models.store import quiet
 from adaptkit.run import read_json, write_json
 from adaptkit.serve.formats import GROUP_SIZES, Format
-from adaptkit.serve.rounding import LARGEST, Rounded, pack, round_activations, unpack
+from adaptkit.serve.rounding import Rounded, pack, round_activations, unpack
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -58,7 +58,7 @@ class Scheme:
         shared = {"num_bits": bits, "type": kind, "symmetric": True}
         weights = {**shared, "strategy": strategy, "group_size": self.group_size, "dynamic": False, "observer": "minmax"}
         activations = {**shared, "strategy": "token", "group_size": None, "dynamic": True, "observer": None}
-        stored = _STORED_AS[str(self.format.grid)]
+        stored = _STORED_AS[self.format.rounds_to]
         group = {
             "targets": ["Linear"],
             "weights": weights,
@@ -196,10 +196,7 @@ def _dequantised_tensors(folder: Path, scheme: Scheme) -> dict[str, Tensor]:
 
 
 def _rounds_inputs(format: Format) -> Any:
-    grid = format.grid
-    assert grid in LARGEST
-
     def hook(module: nn.Module, inputs: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
-        return (round_activations(inputs[0], grid), *inputs[1:])
+        return (round_activations(inputs[0], format.rounds_to), *inputs[1:])
 
     return hook

@@ -14,7 +14,7 @@ import shutil
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 from adaptkit.errors import ConfigError, ModelError
 from adaptkit.run import Run, read_json, write_json
@@ -29,11 +29,9 @@ if TYPE_CHECKING:
 
     from adaptkit.models import Kind
     from adaptkit.serve.answers import Answers
-    from adaptkit.serve.compressed import Scheme
+    from adaptkit.serve.quantise import Method
 
-Method = Literal["rtn", "gptq"]
 MODEL_KINDS: dict[str, Kind] = {"generate": "causal", "classify": "classifier", "rerank": "classifier", "embed": "encoder"}
-CALIBRATION_ROWS, CALIBRATION_TOKENS = 64, 512  # rows of text, and tokens of each at most
 Tell = Callable[[str], None]
 
 
@@ -144,28 +142,31 @@ def _check_request(source: Source, format: Format, options: Options) -> None:
 
 def _write(source: Source, format: Format, options: Options, folder: Path, tell: Tell) -> tuple[dict[str, Any], dict[str, Any]]:
     """The model's files in `folder`; what parity.json and the manifest say of them."""
+    import torch
+
     from adaptkit import models
     from adaptkit.serve import layout
     from adaptkit.serve.answers import ask
+    from adaptkit.serve.compressed import compress, restore
+    from adaptkit.serve.quantise import quantise
 
     tokenizer = models.load_tokenizer(source.folder)
     heldout = find_heldout(source, evaluation=options.evaluation, calibration=options.calibration)
     tell(f"asking the trained model, on {heldout.origin}")
     model = _load(source)
     before = ask(source, model, tokenizer, heldout)
-    described: dict[str, Any] = {"method": None, "group_size": None, "calibration": None}
     if format.grid is None:
-        import torch
-
+        described = {"method": None, "group_size": None, "calibration": None}
         layout.write(source, model.to(getattr(torch, format.dtype)), tokenizer, folder)
-        tell("asking the exported model")
-        after = ask(source, _load(source, folder), models.load_tokenizer(folder), heldout)
+        written = _load(source, folder)
     else:
-        scheme, described = _quantise(source, format, options, model, tokenizer, heldout, folder, tell)
-        tell("asking the exported model")
-        from adaptkit.serve.compressed import restore
-
-        after = ask(source, restore(_load(source), folder, scheme), models.load_tokenizer(folder), heldout)
+        done = quantise(model, tokenizer, format, options.method, heldout, str(source.folder), tell)
+        described = done.described
+        layout.write(source, model.to(torch.bfloat16), tokenizer, folder)
+        compress(folder, done.scheme, done.layers)
+        written = restore(model, folder, done.scheme)
+    tell("asking the exported model")
+    after = ask(source, written, models.load_tokenizer(folder), heldout)
     num_items = len(heldout.items.rows) if heldout.items is not None else 0
     limits = Limits.of(format, options.max_loss_bpb, options.max_loss_score)
     checks = compare(before, after, format, limits, num_items)
@@ -192,60 +193,6 @@ def _load(source: Source, folder: Path | None = None) -> nn.Module:
     from adaptkit import models
 
     return models.load(folder or source.folder, MODEL_KINDS[source.kind]).eval()
-
-
-def _quantise(
-    source: Source, format: Format, options: Options, model: nn.Module, tokenizer: Any, heldout: HeldOut, folder: Path, tell: Tell
-) -> tuple[Scheme, dict[str, Any]]:
-    import torch
-
-    from adaptkit.serve import compressed, layout
-    from adaptkit.serve.rounding import round_to_nearest
-
-    scheme = compressed.plan_scheme(model, format, str(source.folder))
-    described: dict[str, Any] = {"method": options.method, "group_size": scheme.group_size, "calibration": None}
-    if options.method == "gptq":
-        from adaptkit.serve.gptq import gptq_layers
-
-        batches, described["calibration"] = _calibration(source, tokenizer, heldout, model)
-        rounded = gptq_layers(model, scheme, batches, lambda done, total: tell(f"rounded {done} of {total} layers"))
-    else:
-        tell(f"rounding {len(scheme.layers)} matrices to {format.name}")
-        rounded = {
-            name: round_to_nearest(model.get_submodule(name).weight.data, str(format.grid), scheme.group_size)
-            for name in scheme.layers
-        }
-    layout.write(source, model.to(torch.bfloat16), tokenizer, folder)
-    compressed.compress(folder, scheme, rounded)
-    return scheme, described
-
-
-def _calibration(source: Source, tokenizer: Any, heldout: HeldOut, model: nn.Module) -> tuple[list[dict[str, Any]], dict[str, Any]]:
-    """Rows of training text as the model's inputs, and what the manifest says of them.
-
-    Raises: ConfigError where no training text is known.
-    """
-    import torch
-
-    from adaptkit.finetune.template import context_length, opening
-
-    if heldout.training is None:
-        what = "gptq calibrates on the domain's text, and none is known for this model"
-        raise ConfigError(
-            what, where=str(source.folder), fix="give --calibration FILE with text of the domain, or use --method rtn"
-        )
-    length = min(CALIBRATION_TOKENS, heldout.seq_len, context_length(model))
-    start, stream = opening(tokenizer), []
-    for row in heldout.training.rows:
-        stream += [*start, *tokenizer(row.text, add_special_tokens=False, verbose=False)["input_ids"]]
-        if len(stream) >= length * CALIBRATION_ROWS:
-            break
-    rows = [stream[i : i + length] for i in range(0, len(stream), length)][:CALIBRATION_ROWS]
-    if len(rows) > 1 and len(rows[-1]) < length:
-        rows.pop()
-    batches = [{"input_ids": torch.tensor([row]), "attention_mask": torch.ones(1, len(row), dtype=torch.long)} for row in rows]
-    told = {"digest": heldout.training.digest, "rows": len(rows), "tokens": sum(map(len, rows))}
-    return batches, told
 
 
 def _merge_report(source: Source, tokenizer: Any, heldout: HeldOut, merged: Answers, tell: Tell) -> dict[str, Any]:
@@ -292,9 +239,7 @@ def _describe(
         "format": format.name,
         "stores": format.describe,
         "needs": format.needs,
-        "serving_dtype": {"gpu": "bfloat16", "cpu with bf16 units": "bfloat16", "other cpu": "float32"}
-        if source.kind == "generate"
-        else {"gpu": "float32", "cpu": "float32"},
+        "serving_dtype": _serving_dtype(source, format),
         **described,
         "study": source.study.resolve().name if source.study else None,
         "arm": source.arm,
@@ -319,6 +264,15 @@ def _describe(
 
         sign(folder, options.sign_key)
     return manifest
+
+
+def _serving_dtype(source: Source, format: Format) -> dict[str, str]:
+    """What a server should compute in: CPUs without bf16 units are fastest in float32, vLLM's int4 kernel knows bfloat16 only."""
+    if format.grid == "int4":
+        return {"gpu": "bfloat16", "cpu": "bfloat16"}
+    if source.kind != "generate" or format.dtype == "float32":
+        return {"gpu": format.dtype, "cpu": "float32"}
+    return {"gpu": "bfloat16", "cpu with bf16 units": "bfloat16", "cpu": "float32"}
 
 
 def _publish(temporary: Path, folder: Path) -> None:

@@ -46,6 +46,12 @@ class Format:
     max_loss_score: float
 
     @property
+    def rounds_to(self) -> Grid:
+        """The grid of a format that has one."""
+        assert self.grid is not None, f"{self.name} keeps floating point"
+        return self.grid
+
+    @property
     def grouped(self) -> bool:
         return self.grid == "int4"
 

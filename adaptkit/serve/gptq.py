@@ -43,7 +43,7 @@ def gptq_layers(
         moments = {name: _Moments(module) for name, module in inside.items()}
         _run_layer(layer, hidden, calls[depth])
         for name, module in inside.items():
-            rounded[name] = gptq(module.weight.data, moments[name].close(), str(scheme.format.grid), scheme.group_size)
+            rounded[name] = gptq(module.weight.data, moments[name].close(), scheme.format.rounds_to, scheme.group_size)
             module.weight.data = rounded[name].dequantised()
         hidden = _run_layer(layer, hidden, calls[depth])
         if progress is not None:

@@ -144,6 +144,8 @@ def dtype(source: Source, hardware: Hardware) -> str:
     """
     if hardware.gpus:
         return "auto"
+    if (model_config(source).get("quantization_config") or {}).get("format") == "pack-quantized":
+        return "bfloat16"  # "cpu_gemm_wna16" not implemented for 'Float', measured with vLLM 0.32
     stored = str(model_config(source).get("dtype") or model_config(source).get("torch_dtype") or "float32")
     return "bfloat16" if source.kind == "generate" and stored == "bfloat16" and hardware.bf16 else "float32"
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -74,8 +75,9 @@ def licence_files(ancestors: list[Ancestor]) -> list[Path]:
     return [path for folder in folders for pattern in LICENCE_FILES for path in sorted(folder.glob(pattern)) if path.is_file()]
 
 
+@cache
 def code() -> dict[str, Any]:
-    """The code that wrote an export: version, commit where there is one, sha256 over all of its modules."""
+    """The code that writes exports, as it is when a process first asks: version, commit where there is one, sha256 over all of its modules."""
     root = Path(adaptkit.__file__).parent
     modules = {str(path.relative_to(root)): file_digest(path) for path in sorted(root.rglob("*.py"))}
     found = environment()
