@@ -13,10 +13,10 @@ import math
 import torch
 from torch import Tensor
 
-from .launch import Shipped, jit, on_device, rounded, tl, type_name
+from .launch import Shipped, jit, on_device, power_of_two, rounded, tl, type_name
 
 KINDS = ("silu", "gelu", "gelu_tanh")
-_BLOCK, _NUM_WARPS = 2048, 4
+_TILE, _NUM_WARPS = 2048, 4
 
 
 def gated(gate: Tensor, up: Tensor, kind: str) -> Tensor:
@@ -112,25 +112,33 @@ def _unit(rows: Tensor) -> Tensor:
 
 def _forward(gate: Tensor, up: Tensor, out: Tensor, kind: str) -> None:
     if out.numel():
+        rows, block = _tile(gate.shape[1])
         with on_device(out):
-            _gated_forward_kernel[_grid(gate)](
-                gate, up, out, gate.shape[1], gate.stride(0), up.stride(0), out.stride(0),
-                KIND=KINDS.index(kind), BLOCK=_BLOCK, num_warps=_NUM_WARPS,
+            _gated_forward_kernel[_grid(gate, rows, block)](
+                gate, up, out, *gate.shape, gate.stride(0), up.stride(0), out.stride(0),
+                KIND=KINDS.index(kind), ROWS=rows, BLOCK=block, num_warps=_NUM_WARPS,
             )  # fmt: skip
 
 
 def _backward(d_out: Tensor, gate: Tensor, up: Tensor, d_gate: Tensor, d_up: Tensor, kind: str) -> None:
     if gate.numel():
+        rows, block = _tile(gate.shape[1])
         with on_device(gate):
-            _gated_backward_kernel[_grid(gate)](
-                d_out, gate, up, d_gate, d_up, gate.shape[1],
+            _gated_backward_kernel[_grid(gate, rows, block)](
+                d_out, gate, up, d_gate, d_up, *gate.shape,
                 d_out.stride(0), gate.stride(0), up.stride(0), d_gate.stride(0), d_up.stride(0),
-                KIND=KINDS.index(kind), BLOCK=_BLOCK, num_warps=_NUM_WARPS,
+                KIND=KINDS.index(kind), ROWS=rows, BLOCK=block, num_warps=_NUM_WARPS,
             )  # fmt: skip
 
 
-def _grid(x_NF: Tensor) -> tuple[int, int]:
-    return len(x_NF), -(-x_NF.shape[1] // _BLOCK)
+def _tile(width: int) -> tuple[int, int]:
+    """(rows, columns) of a tile of 2048 elements, 16 per thread: several rows where they are narrow, a part of one where wide."""
+    block = min(max(power_of_two(width), 32), _TILE)
+    return _TILE // block, block
+
+
+def _grid(x_NF: Tensor, rows: int, block: int) -> tuple[int, int]:
+    return -(-len(x_NF) // rows), -(-x_NF.shape[1] // block)
 
 
 @jit
@@ -150,11 +158,12 @@ def _activation(x, KIND: tl.constexpr):
 
 @jit
 def _gated_forward_kernel(
-    gate_ptr, up_ptr, out_ptr, width, gate_stride, up_stride, out_stride, KIND: tl.constexpr, BLOCK: tl.constexpr
-):
-    row = tl.program_id(0).to(tl.int64)
-    cols = tl.program_id(1) * BLOCK + tl.arange(0, BLOCK)
-    real = cols < width
+    gate_ptr, up_ptr, out_ptr, num_rows, width, gate_stride, up_stride, out_stride,
+    KIND: tl.constexpr, ROWS: tl.constexpr, BLOCK: tl.constexpr,
+):  # fmt: skip
+    row = (tl.program_id(0) * ROWS + tl.arange(0, ROWS)).to(tl.int64)[:, None]
+    cols = (tl.program_id(1) * BLOCK + tl.arange(0, BLOCK))[None, :]
+    real = (row < num_rows) & (cols < width)
     gate = tl.load(gate_ptr + row * gate_stride + cols, mask=real, other=0.0).to(tl.float32)
     up = tl.load(up_ptr + row * up_stride + cols, mask=real, other=0.0).to(tl.float32)
     value, _ = _activation(gate, KIND)
@@ -163,12 +172,13 @@ def _gated_forward_kernel(
 
 @jit
 def _gated_backward_kernel(
-    d_out_ptr, gate_ptr, up_ptr, d_gate_ptr, d_up_ptr, width,
-    d_out_stride, gate_stride, up_stride, d_gate_stride, d_up_stride, KIND: tl.constexpr, BLOCK: tl.constexpr,
+    d_out_ptr, gate_ptr, up_ptr, d_gate_ptr, d_up_ptr, num_rows, width,
+    d_out_stride, gate_stride, up_stride, d_gate_stride, d_up_stride,
+    KIND: tl.constexpr, ROWS: tl.constexpr, BLOCK: tl.constexpr,
 ):  # fmt: skip
-    row = tl.program_id(0).to(tl.int64)
-    cols = tl.program_id(1) * BLOCK + tl.arange(0, BLOCK)
-    real = cols < width
+    row = (tl.program_id(0) * ROWS + tl.arange(0, ROWS)).to(tl.int64)[:, None]
+    cols = (tl.program_id(1) * BLOCK + tl.arange(0, BLOCK))[None, :]
+    real = (row < num_rows) & (cols < width)
     d_out = tl.load(d_out_ptr + row * d_out_stride + cols, mask=real, other=0.0).to(tl.float32)
     gate = tl.load(gate_ptr + row * gate_stride + cols, mask=real, other=0.0).to(tl.float32)
     up = tl.load(up_ptr + row * up_stride + cols, mask=real, other=0.0).to(tl.float32)
@@ -178,18 +188,27 @@ def _gated_backward_kernel(
 
 
 def shipped() -> list[Shipped]:
-    """Every kind in bf16 and float32; the width is no constant, so that one binary serves all widths."""
-    return [entry for kind in KINDS for dtype in (torch.bfloat16, torch.float32) for entry in _shipped(kind, type_name(dtype))]
+    """Every kind in bf16 and float32, for narrow rows and for wide ones; the width is no constant."""
+    return [
+        entry
+        for kind in KINDS
+        for width in (256, 2048)
+        for dtype in (torch.bfloat16, torch.float32)
+        for entry in _shipped(kind, width, type_name(dtype))
+    ]
 
 
-def _shipped(kind: str, name: str) -> list[Shipped]:
-    constexprs = {"KIND": KINDS.index(kind), "BLOCK": _BLOCK}
+def _shipped(kind: str, width: int, name: str) -> list[Shipped]:
+    rows, block = _tile(width)
+    constexprs = {"KIND": KINDS.index(kind), "ROWS": rows, "BLOCK": block}
     entries = []
     for kernel, tensors in (
         (_gated_forward_kernel, ("gate", "up", "out")),
         (_gated_backward_kernel, ("d_out", "gate", "up", "d_gate", "d_up")),
     ):
         strides = tuple(f"{tensor}_stride" for tensor in tensors)
-        signature = {f"{tensor}_ptr": f"*{name}" for tensor in tensors} | {"width": "i32"} | dict.fromkeys(strides, "i32")
-        entries.append(Shipped(kernel, f"{kind} {name}", signature, constexprs, ("width", *strides), _NUM_WARPS))
+        pointers = {f"{tensor}_ptr": f"*{name}" for tensor in tensors}
+        signature = pointers | {"num_rows": "i32", "width": "i32"} | dict.fromkeys(strides, "i32")
+        label = f"{kind} {name} tile {rows}x{block}"
+        entries.append(Shipped(kernel, label, signature, constexprs, ("width", *strides), _NUM_WARPS))
     return entries

@@ -298,7 +298,7 @@ def shipped() -> list[Shipped]:
     """Widths from a head's to MAX_WIDTH, both norms, the residual added, bf16 throughout and the float32 stream of autocast."""
     return [
         entry
-        for width in (64, 256, 768, 1024, 2048, 4096, MAX_WIDTH)
+        for width in (64, 256, 768, 2048, MAX_WIDTH)
         for centered in (False, True)
         for dtype in (torch.bfloat16, torch.float32)
         for entry in _shipped(width, centered, type_name(dtype))

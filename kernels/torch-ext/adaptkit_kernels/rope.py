@@ -181,12 +181,11 @@ def _most_programs(x: Tensor) -> int:
 
 
 def shipped() -> list[Shipped]:
-    """Heads of 64 (12 of them), 128 (16, 4 for keys) and a quarter rotated, with and without QK-norm, packed or not."""
-    shapes = [(12, 12, 64, 64), (16, 4, 128, 128), (8, 8, 64, 16)]
+    """Heads of 64 (12 of them, packed or not), of 128 (16, 4 for keys) and a quarter turned, with and without QK-norm."""
+    shapes = [((12, 12, 64, 64), False), ((12, 12, 64, 64), True), ((16, 4, 128, 128), False), ((8, 8, 64, 16), False)]
     return [
         entry
-        for shape in shapes
-        for gathers in (False, True)
+        for shape, gathers in shapes
         for dtype in (torch.bfloat16, torch.float32)
         for entry in _shipped(shape, gathers, type_name(dtype))
     ]
