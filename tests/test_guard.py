@@ -172,6 +172,7 @@ def test_what_is_not_plain_json_is_400(call: Caller, body: bytes) -> None:
         ("/v1/completions", {"n": 16384}, "at most 8"),
         ("/classify", {"input": ["a"] * 2049}, "at most 2048"),
         ("/v1/completions", {"guided_json": {}}, "structured_outputs"),
+        ("/v1/completions", {"structured_outputs": "yes"}, "must be an object"),
         ("/v1/chat/completions", {"chat_template": "{{ x }}"}, "own template"),
         ("/v1/completions", {"prompt_embeds": "AAAA"}, "text or token ids"),
         ("/v1/chat/completions", {"messages": [{"content": [{"type": "image_url"}]}]}, "only text"),

@@ -26,6 +26,7 @@ UNSUPPORTED = {
     "kv_transfer_params": "it belongs to servers that share their caches",
     "vllm_xargs": "it reaches extensions that are not served",
 }
+OBJECTS = ("structured_outputs", "response_format", "stream_options", "chat_template_kwargs", "logit_bias")
 OLD_GUIDED = "vLLM 0.32 ignores it and answers without the constraint: use `structured_outputs` or `response_format`"
 TOKEN_INPUT = (
     "token ids as `input` are refused: they would be read with this model's vocabulary, and ids of another tokenizer give a "
@@ -113,6 +114,8 @@ def check(path: str, body: dict[str, Any], limits: Limits) -> None:
 def _check_known(field: str, value: Any) -> None:
     if value is not None and field in UNSUPPORTED:
         raise Refused(400, f"`{field}` is not allowed: {UNSUPPORTED[field]}", param=field)
+    if value is not None and field in OBJECTS and not isinstance(value, dict):
+        raise Refused(400, f"`{field}` must be an object", param=field)  # vLLM 0.32 fails on others: 500
     if value is not None and field.startswith("guided_"):
         raise Refused(400, f"`{field}`: {OLD_GUIDED}", param=field)
 

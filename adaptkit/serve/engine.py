@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import math
 import os
 import signal
 import socket
@@ -78,6 +79,7 @@ class Engine:
         self._suspected = asyncio.Event()
         self._stopping = asyncio.Event()
         self._back_at = 0.0
+        self._http = httpx.AsyncClient(trust_env=False)
 
     @property
     def name(self) -> str:
@@ -107,25 +109,32 @@ class Engine:
         Raises: AdaptkitError if the very first start fails: what is wrong then is not mended by trying again.
         """
         failed = 0
-        while not self._stopping.is_set():
-            served = 0.0
-            try:
-                await self._start()
-                began = time.monotonic()
-                why = await self._watch()
-                served = time.monotonic() - began
-            except AdaptkitError as error:
-                if not self.load_s and not self._stopping.is_set():
-                    self.state = "failed"
-                    raise
-                why = error.what
-            finally:
-                await self._end()
-            if self._stopping.is_set():
-                break
-            failed = 1 if served > STABLE_S else failed + 1
-            await self._pause(why, failed)
+        async with self._http:
+            while not self._stopping.is_set():
+                why, served = await self._serve_once()
+                if not self._stopping.is_set():
+                    failed = 1 if served > STABLE_S else failed + 1
+                    await self._pause(why, failed)
         self.state = "stopped"
+
+    async def _serve_once(self) -> tuple[str, float]:
+        """One life of the child: why it ended, and the seconds that it was in service.
+
+        Raises: AdaptkitError if it is the first and never was.
+        """
+        began = math.inf
+        try:
+            await self._start()
+            began = time.monotonic()
+            why = await self._watch()
+        except AdaptkitError as error:
+            if not self.load_s and not self._stopping.is_set():
+                self.state = "failed"
+                raise
+            why = error.what
+        finally:
+            await self._end()
+        return why, max(0.0, time.monotonic() - began)
 
     async def stop(self, grace_s: float = GRACE_S) -> None:
         """Ask the child to end, wait, then end its whole group."""
@@ -255,8 +264,7 @@ class Engine:
 
     async def _healthy(self, timeout_s: float = 2.0) -> bool:
         try:
-            async with httpx.AsyncClient(timeout=timeout_s, trust_env=False) as http:
-                return (await http.get(f"{self.url}/health")).status_code == 200
+            return (await self._http.get(f"{self.url}/health", timeout=timeout_s)).status_code == 200
         except httpx.HTTPError:
             return False
 
