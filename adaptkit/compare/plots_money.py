@@ -77,9 +77,9 @@ def count_text(value: float) -> str:
 
 
 def usd(value: float) -> str:
-    """`$0.042`, `$12.50`, `$1,240`, `$1.2 M`."""
+    """`$0.042`, `$0.40`, `$12.50`, `$1,240`, `$1.2 M`."""
     if value >= 1e6:
         return f"${value / 1e6:.3g} M"
     if value >= 100 or value == 0:
         return f"${value:,.0f}"
-    return f"${value:.2f}" if value >= 1 else f"${value:.2g}"
+    return f"${value:.2f}" if value >= 0.095 else f"${value:.2g}"

@@ -63,7 +63,6 @@ class Assumptions:
     requests_per_s: Known
     tokens_in: Known
     tokens_out: Known
-    api_name: str = "API"
 
 
 def assume(study: Path, prices: Path | None = None) -> Assumptions:
@@ -82,7 +81,7 @@ def assume(study: Path, prices: Path | None = None) -> Assumptions:
     if api := listed.api:
         origin = f"{api.name}: {api.source}, {api.date}"
         usd_in, usd_out = Known(api.usd_per_million_in, origin), Known(api.usd_per_million_out, origin)
-        found = dataclasses.replace(found, usd_in=usd_in, usd_out=usd_out, api_name=api.name)
+        found = dataclasses.replace(found, usd_in=usd_in, usd_out=usd_out)
     return found if bench is None else dataclasses.replace(found, **_measured(bench))
 
 

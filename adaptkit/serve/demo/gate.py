@@ -33,9 +33,12 @@ SESSION_S = 12 * 3600.0
 MAX_SESSIONS, MAX_ADDRESSES = 1000, 10_000
 MAX_LOGIN_BYTES, MAX_BODY_BYTES = 4096, 1_000_000
 LOOPBACK_NAMES = frozenset({"localhost", "127.0.0.1", "::1"})
-_MOVES_FILES = ("upload", "file", "stream", "proxy", "deep_link", "custom_component")
-CLOSED = tuple(f"{root}/{name}" for root in ("", "/gradio_api") for name in _MOVES_FILES)
-"""Beginnings of Gradio's routes that move files; this page has no use for any of them."""
+OPEN_PATHS = frozenset({
+    "/", "/config", "/theme.css", "/favicon.ico", "/gradio_api/queue/join", "/gradio_api/queue/data", "/gradio_api/cancel",
+    "/gradio_api/reset", "/gradio_api/app_id", "/gradio_api/startup-events",
+})  # fmt: skip
+OPEN_ROOTS = ("/assets/", "/static/", "/gradio_api/heartbeat/")
+"""What the page needs of Gradio. Whatever else it offers (files, uploads, proxies, API descriptions) is not there."""
 POLICY = (
     "default-src 'self'; script-src 'self' 'unsafe-inline' 'unsafe-eval' blob:; style-src 'self' 'unsafe-inline'; "
     "img-src 'self' data: blob:; font-src 'self' data:; connect-src 'self'; worker-src 'self' blob:; object-src 'none'; "
@@ -191,7 +194,7 @@ class Gate:
                 return self._unknown(request)
             if request.path == LOGOUT:
                 return self._logout(request)
-        if request.path.startswith(CLOSED):
+        if request.path not in OPEN_PATHS and not request.path.startswith(OPEN_ROOTS):
             return _refuse(404, "not found")
         if request.body_bytes > MAX_BODY_BYTES:
             return _refuse(413, f"at most {MAX_BODY_BYTES} bytes")
