@@ -120,6 +120,40 @@ def test_narrower_fresh_students_learn_hidden_states_through_projections_that_ar
     assert not [name for name in student.state_dict() if "projections" in name]
 
 
+def test_width_and_vocabulary_are_pruned_and_the_teacher_reads_its_own_tokens(world, llama, tmp_path):
+    config = tiny_teachers.config(world, llama, {"num_steps": 40}, student={"layers": 4, "width": 32, "vocab_size": 320})
+    result, run = done(config, tmp_path)
+    student = models.load(result.model_folder, "causal")
+    assert (student.config.hidden_size, student.config.vocab_size, student.config.num_hidden_layers) == (32, 320, 4)
+    tokenizer = models.load_tokenizer(result.model_folder)
+    assert len(tokenizer) == 320 and student.config.eos_token_id == tokenizer.eos_token_id
+    losses = [row["loss"] for row in run.metrics() if "loss" in row]
+    assert losses[-1] < 0.7 * losses[0]
+    assert result.scores["bits_per_byte"] < 3.5  # 384 tokens drawn alike: 4.2
+
+
+def test_a_student_learns_from_what_it_writes_itself(world, llama, tmp_path):
+    trainer = {"num_steps": 16, "learning_rate": 1e-3, "eval_every": 2}
+    config = tiny_teachers.config(world, llama, trainer, losses={"on_policy": 1.0}, student={"start": "last", "layers": 1})
+    _, run = done(config, tmp_path)
+    found = [row["eval_on_policy"] for row in run.metrics() if "eval_loss" in row]
+    assert found[-1] < 0.8 * found[0]
+
+
+@pytest.mark.parametrize(
+    ("teacher", "fields", "what"),
+    [
+        ("bert", {"losses": {"on_policy": 1.0}}, "on_policy means nothing to a classifier model"),
+        ("llama", {"losses": {"cosine": 1.0}}, "cosine means nothing to a causal model"),
+        ("bert", {"signal": "offline"}, "offline speaks for causal teachers"),
+        ("llama", {"losses": {"replacing": 1.0}, "student": {"width": 32}}, "cannot stand among those of a llama of width 32"),
+    ],
+)
+def test_losses_that_do_not_fit_the_models_are_refused(world, teacher, fields, what, tmp_path, request):
+    with pytest.raises((ConfigError, ModelError), match=what):
+        done(tiny_teachers.config(world, request.getfixturevalue(teacher), **fields), tmp_path)
+
+
 def test_other_tokenizers_are_refused_in_a_sentence(world, llama, tmp_path):
     other = train_tokenizer(["entirely different words here"] * 3, "bpe", 300)
     models.save(models.load(llama, "causal"), other, tmp_path / "other")

@@ -76,7 +76,7 @@ class DistillConfig(Config):
         if looks and self.signal not in ("online", "int8", "nf4"):
             raise ValueError(f"{looks[0]} looks into the teacher, so signal must be online, int8 or nf4")
         if self.trainer.compile and looks:
-            raise ValueError(f"{looks[0]} looks into the blocks as they run, which compiled ones do not allow: set trainer.compile=false")
+            raise ValueError(f"{looks[0]} looks into blocks as they run, which compiled ones do not allow: set trainer.compile=false")
         if self.trainer.gradient_checkpointing and looks:
             raise ValueError(f"{looks[0]} cannot be recomputed: set trainer.gradient_checkpointing=false")
         if self.served and (self.student.start in (*FROM_TEACHER, "fresh") or self.signal not in ("offline", "text")):

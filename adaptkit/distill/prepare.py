@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import dataclasses
+import functools
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -12,14 +13,16 @@ from torch import nn
 from adaptkit import data, models
 from adaptkit.data.readers import Dataset
 from adaptkit.data.tokenizers import tokenizer_digest
+from adaptkit.distill import prune
 from adaptkit.distill import student as students
 from adaptkit.distill.config import FROM_TEACHER, DistillConfig
 from adaptkit.distill.shape import student_shape
 from adaptkit.distill.teacher import OnlineTeacher, check_same_tokens
+from adaptkit.distill.vocabulary import prune_tokenizer
 from adaptkit.errors import ConfigError, ModelError
 from adaptkit.models.separation import Separation, kept_apart
 from adaptkit.run import Run, digest
-from adaptkit.trainer.distillation import REPLACING, Distillation, Kind, Layout
+from adaptkit.trainer.distillation import DIVERGENCES, EMBEDDING, LAYERWISE, REPLACING, Distillation, Kind, Layout
 from adaptkit.trainer.parallel import repeated_blocks
 
 if TYPE_CHECKING:
@@ -46,7 +49,8 @@ class Start:
     facts: dict[str, Any]
     """For the manifest: how the student came about."""
     reference: nn.Module | None = None
-    """The teacher, if its weights are here, to be scored on the same rows."""
+    """The teacher, where it can be scored on the same rows."""
+    reference_tokenizer: PreTrainedTokenizerFast | None = None
 
 
 def read_data(config: DistillConfig, kind: Kind) -> dict[str, Dataset]:
@@ -56,7 +60,8 @@ def read_data(config: DistillConfig, kind: Kind) -> dict[str, Dataset]:
     """
     want = "labelled" if kind == "classifier" else "text"
     if config.test is not None and kind != "classifier":
-        raise ConfigError(f"test is only scored for classifiers, and this teacher is a {kind} model", where="test", fix="name it as dev")
+        what = f"test is only scored for classifiers, and this teacher is a {kind} model"
+        raise ConfigError(what, where="test", fix="name it as dev")
     train = data.read(config.data, want)
     if config.dev is None:
         train, dev = data.split(train, DEV_SHARE, seed=0)
@@ -72,66 +77,118 @@ def teacher_kind(config: DistillConfig) -> Kind:
 
 def prepare(config: DistillConfig, run: Run, text: dict[str, Dataset], kind: Kind) -> Start:
     """Teacher, student and rows of an online distillation."""
-    seed, labels = config.trainer.seed, None
-    plain = models.load(config.teacher, kind)
-    tokenizer = models.load_tokenizer(config.teacher)
-    if kind == "classifier":
-        labels = [plain.config.id2label[i] for i in range(plain.config.num_labels)]
-    rows = Rows(config, run, kind, tokenizer, labels)
-    objective_of = _objective_of(config, kind, tokenizer, plain)
-    student, facts = make_student(config, plain, kind, lambda: rows.probe(text["train"], [plain]), objective_of)
-    if config.student.start not in (*FROM_TEACHER, "fresh"):
-        own = models.load_tokenizer(config.student.start)
-        check_same_tokens(own, tokenizer, [row.text for row in text["train"].rows])
+    check_losses(config, kind)
+    plain, tokenizer = models.load(config.teacher, kind), models.load_tokenizer(config.teacher)
+    rows = Rows(config, run, kind, tokenizer, labels_of(plain) if kind == "classifier" else None)
+    made = make_student(config, plain, rows, text["train"])
+    student = made.model
     students.check_served(student)
     if "attention" in config.losses:
         for model in (plain, student):
             model.set_attn_implementation("eager")  # the only one that gives its weights
+    if any(name in config.losses for name in REPLACING):
+        check_replaceable(student, plain)
     teacher = plain if config.signal == "online" else models.load(config.teacher, kind, quantization=config.signal)
-    objective = objective_of(teacher, student)
+    objective = objective_of(config, kind, teacher, student, made.tokenizer, made.ids)
+    rows = dataclasses.replace(rows, tokenizer=made.tokenizer)
     sources = rows.of({name: text[name] for name in ("train", "dev")}, [student, teacher])
     if "hidden" in config.losses:
-        students.add_projections(student, plain.config.hidden_size, len(repeated_blocks(student)), seed)
-    return Start(student, tokenizer, kind, objective, sources["train"], sources["dev"], facts, teacher)
+        students.add_projections(student, plain.config.hidden_size, len(repeated_blocks(student)), config.trainer.seed)
+    judged = kind in ("causal", "classifier")  # the others are scored by losses against this very teacher, or on its tokens
+    return Start(
+        student, made.tokenizer, kind, objective, sources["train"], sources["dev"], made.facts,
+        teacher if judged else None, tokenizer,
+    )  # fmt: skip
 
 
-def make_student(
-    config: DistillConfig, teacher: nn.Module, kind: Kind, probe: Callable[[], Any], objective_of: Callable[..., Distillation]
-) -> tuple[nn.Module, dict[str, Any]]:
-    """The student before training, float32, and how it was made."""
-    start, seed = config.student.start, config.trainer.seed
+def labels_of(model: nn.Module) -> list[str]:
+    return [model.config.id2label[i] for i in range(model.config.num_labels)]
+
+
+@dataclass(frozen=True)
+class Made:
+    """A student before training, float32, its tokenizer, and how it came about.
+
+    `ids`: the teacher's id of each of its tokens, where its vocabulary was pruned.
+    """
+
+    model: nn.Module
+    tokenizer: PreTrainedTokenizerFast
+    facts: dict[str, Any]
+    ids: list[int] | None = None
+
+
+def make_student(config: DistillConfig, teacher: nn.Module, rows: Rows, train: Dataset) -> Made:
+    """The student as `config.student` asks for it.
+
+    Raises: ModelError if it starts from a folder whose tokenizer is another than the teacher's.
+    """
+    start, seed, kind, tokenizer = config.student.start, config.trainer.seed, rows.kind, rows.tokenizer
     if start == "fresh":
-        shape = student_shape(config, teacher.config, kind)
-        return models.build(shape, kind, seed), {"start": start}
+        return Made(models.build(student_shape(config, teacher.config, kind), kind, seed), tokenizer, {"start": start})
     if start not in FROM_TEACHER:
-        return models.load(start, kind), {"start": "folder"}
+        own = models.load_tokenizer(start)
+        check_same_tokens(own, tokenizer, [row.text for row in train.rows])
+        return Made(models.load(start, kind), own, {"start": "folder"})
     shape = student_shape(config, teacher.config, kind)
-    total, kept = teacher.config.num_hidden_layers, shape.num_hidden_layers
+    probe = functools.cache(lambda: rows.probe(train, [teacher]))
+    judge = objective_of(config, kind, teacher, teacher, tokenizer, None, {"cosine" if kind == "encoder" else "cross_entropy": 1.0})
     if start == "search":
-        batch = probe()
-        judge = objective_of(teacher, teacher, losses={"cross_entropy": 1.0} if kind != "encoder" else None)
-        picks = students.searched(kept, teacher.eval(), lambda model: float(judge.loss(model, batch).total))
+        picks = students.searched(
+            shape.num_hidden_layers, teacher.eval(), lambda model: float(judge.loss(model, probe()).total)
+        )
     else:
-        picks = (students.evenly if start == "every" else students.last)(kept, total)
+        choose = students.evenly if start == "every" else students.last
+        picks = choose(shape.num_hidden_layers, teacher.config.num_hidden_layers)
     picks = students.like_the_pattern(teacher.config, picks)
-    return students.with_blocks(teacher, kind, picks, seed), {"start": start, "blocks": picks}
+    facts: dict[str, Any] = {"start": start, "blocks": picks}
+    if not config.student.width and not config.student.vocab_size:
+        return Made(students.with_blocks(teacher, kind, picks, seed), tokenizer, facts)
+    smaller, ids = tokenizer, None
+    if config.student.vocab_size:
+        smaller, ids = prune_tokenizer(tokenizer, [row.text for row in train.rows], config.student.vocab_size)
+        renumber(shape, ids)
+    found = prune.importance(teacher, [probe()], judge.loss)
+    kept = prune.choose(found, shape, picks, torch.tensor(ids if ids is not None else range(teacher.config.vocab_size)))
+    model = students.with_blocks(teacher, kind, picks, seed, shape, prune.cut(kept, prune.key_heads(teacher.config)))
+    return Made(model, smaller, {**facts, "width": shape.hidden_size, "vocab_size": shape.vocab_size}, ids)
 
 
-def _objective_of(
-    config: DistillConfig, kind: Kind, tokenizer: PreTrainedTokenizerFast, plain: nn.Module
-) -> Callable[..., Distillation]:
-    def make(teacher: nn.Module, student: nn.Module, losses: dict[str, float] | None = None) -> Distillation:
-        losses = losses or dict(config.losses)
-        layout = Layout.even(len(repeated_blocks(student)), len(repeated_blocks(teacher)))
-        if any(name in losses for name in REPLACING):
-            check_replaceable(student, plain)
-        size = len(tokenizer) if kind in ("causal", "masked") else None
-        return Distillation(
-            OnlineTeacher(teacher, kind), losses, kind, layout, config.temperature, config.beta, size,
-            implementation=config.trainer.implementation,
-        )  # fmt: skip
+def renumber(shape: Any, ids: list[int]) -> None:
+    """Tell a config the size of its pruned vocabulary, and the new ids of its special tokens."""
+    shape.vocab_size = len(ids)
+    for name, old in shape.to_dict().items():
+        if name.endswith("_token_id") and isinstance(old, int):
+            setattr(shape, name, ids.index(old) if old in ids else None)
 
-    return make
+
+def check_losses(config: DistillConfig, kind: Kind) -> None:
+    """Raises: ConfigError for losses that this kind of model has no use for."""
+    head = ("cross_entropy", *DIVERGENCES, *REPLACING, *(("on_policy",) if kind == "causal" else ()))
+    known = (*LAYERWISE, *(EMBEDDING if kind == "encoder" else head))
+    if unfit := [name for name in config.losses if name not in known]:
+        what = f"{unfit[0]} means nothing to {'an encoder' if kind == 'encoder' else f'a {kind} model'}"
+        raise ConfigError(what, where=f"losses.{unfit[0]}", fix=f"choose from {', '.join(known)}")
+    if config.signal in ("offline", "text") and kind != "causal":
+        what = f"{config.signal} speaks for causal teachers, and this one is a {kind} model"
+        raise ConfigError(what, where="signal", fix="set signal=online")
+
+
+def objective_of(
+    config: DistillConfig, kind: Kind, teacher: nn.Module, student: nn.Module, tokenizer: PreTrainedTokenizerFast,
+    ids: list[int] | None, losses: dict[str, float] | None = None,
+) -> Distillation:  # fmt: skip
+    """The objective of `config`, or one with other losses."""
+    return Distillation(
+        OnlineTeacher(teacher, kind, None if ids is None else torch.tensor(ids)),
+        losses or dict(config.losses),
+        kind,
+        Layout.even(len(repeated_blocks(student)), len(repeated_blocks(teacher))),
+        config.temperature,
+        config.beta,
+        len(tokenizer) if kind in ("causal", "masked") else None,
+        implementation=config.trainer.implementation,
+    )
 
 
 def check_replaceable(student: nn.Module, teacher: nn.Module) -> None:

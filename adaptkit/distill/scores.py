@@ -36,13 +36,18 @@ def suite_of(kind: Kind) -> Suite:
     return _SUITES[kind]
 
 
+def tokenizer_of(model: nn.Module, start: Start) -> Any:
+    """The teacher reads its own tokens: the student may know fewer."""
+    return start.reference_tokenizer if model is start.reference else start.tokenizer
+
+
 def _language_rows(model: nn.Module, start: Start, dataset: Dataset, seq_len: int) -> list[ItemRow]:
-    return score_documents(model, start.tokenizer, [(row.id, row.text) for row in dataset.rows], seq_len=seq_len)
+    return score_documents(model, tokenizer_of(model, start), [(row.id, row.text) for row in dataset.rows], seq_len=seq_len)
 
 
 def _label_rows(model: nn.Module, start: Start, dataset: Dataset, seq_len: int) -> list[ItemRow]:
     names = [start.model.config.id2label[i] for i in range(start.model.config.num_labels)]
-    return classify_rows(model, start.tokenizer, dataset, names, seq_len)
+    return classify_rows(model, tokenizer_of(model, start), dataset, names, seq_len)
 
 
 def _loss_rows(name: str) -> Callable[[nn.Module, Start, Dataset, int], list[ItemRow]]:

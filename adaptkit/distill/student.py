@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from adaptkit import models
 from adaptkit.errors import ConfigError, ModelError
@@ -19,6 +19,7 @@ from adaptkit.trainer.blocks import replaced
 from adaptkit.trainer.distillation import PROJECTIONS, Kind
 from adaptkit.trainer.parallel import repeated_blocks
 
+Cut = Callable[[str, int | None, Tensor], Tensor]
 SERVED = ("bert", "modernbert", "llama", "qwen3")
 
 
@@ -73,10 +74,17 @@ def like_the_pattern(config: Any, picks: Sequence[int]) -> list[int]:
     return moved
 
 
-def with_blocks(teacher: nn.Module, kind: Kind, picks: Sequence[int], seed: int) -> nn.Module:
-    """A new model with copies of these blocks of `teacher` and of all around them."""
+def with_blocks(
+    teacher: nn.Module, kind: Kind, picks: Sequence[int], seed: int, shape: Any = None, cut: Cut | None = None
+) -> nn.Module:
+    """A new model with copies of these blocks of `teacher` and of all around them.
+
+    Args:
+        shape: the student's config; the teacher's with fewer blocks if not given.
+        cut: makes the student's weight from (its name, the number of its block, the teacher's weight); else a copy.
+    """
     stack = block_prefix(teacher)
-    config = copied(teacher.config)
+    config = copied(shape or teacher.config)
     config.num_hidden_layers = len(picks)
     if getattr(config, "layer_types", None):
         config.layer_types = [teacher.config.layer_types[pick] for pick in picks]
@@ -85,8 +93,12 @@ def with_blocks(teacher: nn.Module, kind: Kind, picks: Sequence[int], seed: int)
     student.set_attn_implementation(teacher.config._attn_implementation)
     source, state = teacher.state_dict(), {}
     for name in student.state_dict():
-        place, inside = (name.removeprefix(stack).split(".", 1)) if name.startswith(stack) else ("", "")
-        state[name] = source[f"{stack}{picks[int(place)]}.{inside}" if place else name].float()
+        block, origin = None, name
+        if name.startswith(stack):
+            number, inside = name.removeprefix(stack).split(".", 1)
+            block, origin = int(number), f"{stack}{picks[int(number)]}.{inside}"
+        weight = source[origin].float()
+        state[name] = weight if cut is None else cut(name, block, weight)
     student.load_state_dict(state)
     return student
 

@@ -1,0 +1,115 @@
+"""A smaller vocabulary: the tokens that the domain's text uses most, and what they are built from.
+
+Every text stays encodable. Byte-level BPE keeps its bytes and, for each token kept, the tokens that are merged into it;
+WordPiece and Unigram keep their single characters. A token that goes is written by smaller ones, which the teacher knows
+too: it reads the student's tokens by their old ids, and its distribution is taken over the tokens that are left.
+"""
+
+from __future__ import annotations
+
+import copy
+import json
+from collections import Counter
+from collections.abc import Callable, Iterable
+from typing import TYPE_CHECKING, Any
+
+from adaptkit.data.tokenizers import encode
+from adaptkit.errors import ModelError
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerFast
+
+
+def prune_tokenizer(
+    tokenizer: PreTrainedTokenizerFast, texts: list[str], size: int
+) -> tuple[PreTrainedTokenizerFast, list[int]]:
+    """A tokenizer of at most `size` tokens, and the old id of each new one (ascending).
+
+    Raises: ModelError if the special tokens and characters alone are more, or the tokenizer is of another kind.
+    """
+    core = json.loads(tokenizer.backend_tokenizer.to_str())
+    model = core["model"]
+    vocab: dict[str, int] = tokenizer.get_vocab()
+    if model["type"] not in ("BPE", "WordPiece", "Unigram"):
+        raise ModelError(f"a {model['type']} vocabulary cannot be pruned", where="student.vocab_size", fix="set it to 0")
+    needs = _merged_from(model) if model["type"] == "BPE" else lambda token: ()
+    kept = set(_indispensable(core, vocab))
+    if len(kept) > size:
+        what = f"{len(kept):,} of the {len(vocab):,} tokens are special or single characters, more than {size:,}"
+        raise ModelError(what, where="student.vocab_size", fix=f"ask for at least {len(kept):,}, better twice as many")
+    counts = Counter(token_id for ids in encode(tokenizer, texts) for token_id in ids)
+    by_id = {token_id: token for token, token_id in vocab.items()}
+    for token_id, _ in sorted(counts.items(), key=lambda pair: (-pair[1], pair[0])):
+        wanted = _with_needs(by_id[token_id], needs, kept)
+        if len(kept) + len(wanted) <= size:
+            kept |= wanted
+    old = sorted(vocab[token] for token in kept)
+    return _rebuilt(tokenizer, core, [by_id[token_id] for token_id in old]), old
+
+
+def _indispensable(core: dict[str, Any], vocab: dict[str, int]) -> Iterable[str]:
+    """Added and special tokens, the unknown one, and every token of one character."""
+    yield from (token["content"] for token in core["added_tokens"])
+    model = core["model"]
+    marker = model.get("continuing_subword_prefix") or ""
+    if model["type"] == "Unigram":
+        yield model["vocab"][model["unk_id"] or 0][0]
+    elif model.get("unk_token") in vocab:
+        yield model["unk_token"]
+    yield from (token for token in vocab if len(token.removeprefix(marker)) == 1)
+
+
+def _merged_from(model: dict[str, Any]) -> Callable[[str], Iterable[str]]:
+    """Token -> the two tokens that its first merge joins."""
+    parts: dict[str, tuple[str, str]] = {}
+    for merge in model["merges"]:
+        first, second = merge if isinstance(merge, list) else merge.split(" ")
+        parts.setdefault(first + second, (first, second))
+    return lambda token: parts.get(token, ())
+
+
+def _with_needs(token: str, needs: Callable[[str], Iterable[str]], kept: set[str]) -> set[str]:
+    """`token` and what it is built from, as far as not kept yet."""
+    found, waiting = set(), [token]
+    while waiting:
+        current = waiting.pop()
+        if current not in kept and current not in found:
+            found.add(current)
+            waiting += needs(current)
+    return found
+
+
+def _rebuilt(tokenizer: PreTrainedTokenizerFast, core: dict[str, Any], tokens: list[str]) -> PreTrainedTokenizerFast:
+    """The same tokenizer over `tokens`, numbered in their order."""
+    from tokenizers import Tokenizer
+
+    new = {token: number for number, token in enumerate(tokens)}
+    model = core["model"]
+    if model["type"] == "Unigram":
+        unknown = model["vocab"][model["unk_id"] or 0][0]
+        model["vocab"] = sorted((pair for pair in model["vocab"] if pair[0] in new), key=lambda pair: new[pair[0]])
+        model["unk_id"] = next(number for number, pair in enumerate(model["vocab"]) if pair[0] == unknown)
+    else:
+        model["vocab"] = {token: number for token, number in new.items() if token in model["vocab"]}
+    if model["type"] == "BPE":
+        split = [merge if isinstance(merge, list) else merge.split(" ") for merge in model["merges"]]
+        model["merges"] = [pair for pair in split if {*pair, "".join(pair)} <= new.keys()]
+    core["added_tokens"] = [{**token, "id": new[token["content"]]} for token in core["added_tokens"]]
+    _renumber(core.get("post_processor"), new)
+    pruned = copy.deepcopy(tokenizer)
+    pruned._tokenizer = Tokenizer.from_str(json.dumps(core))
+    return pruned
+
+
+def _renumber(processor: dict[str, Any] | None, new: dict[str, int]) -> None:
+    """Give the special tokens that a post-processor adds their new ids."""
+    if processor is None:
+        return
+    for part in processor.get("processors", []):
+        _renumber(part, new)
+    for name in ("sep", "cls"):
+        if name in processor:
+            processor[name] = [processor[name][0], new[processor[name][0]]]
+    if isinstance(processor.get("special_tokens"), dict):
+        for entry in processor["special_tokens"].values():
+            entry["ids"] = [new[token] for token in entry["tokens"]]

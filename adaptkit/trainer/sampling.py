@@ -1,0 +1,71 @@
+"""What a student writes itself, in the shape of a training batch: for on-policy distillation.
+
+Shape suffixes: B = rows, T = tokens, P = tokens of the longest prompt.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from adaptkit import ops
+from adaptkit.models.head import unwrap
+from adaptkit.trainer.objective import Batch
+
+PROMPT_SHARE = 4
+"""Of a row without a prompt of its own, the first of this many parts is one."""
+
+
+@torch.no_grad()
+def continued(model: nn.Module, batch: Batch) -> Batch:
+    """The rows' prompts, each continued by samples from `model` up to the row length or its end of text.
+
+    A prompt is what stands before a row's first label, or the row's first quarter. Samples come from torch's global
+    generator, which the trainer seeds by step; they are labelled, and their prompts are not.
+
+    Returns: input_ids, labels, position_ids and attention_mask [B, T], prompts padded on the left.
+    """
+    from transformers import GenerationConfig
+
+    ids_BT, lengths_B = batch["input_ids"], prompt_lengths(batch)
+    longest, config = int(lengths_B.max()), unwrap(model).config
+    pad = config.pad_token_id if config.pad_token_id is not None else 0
+    prompts_BP, mask_BP = left_padded(ids_BT, lengths_B, pad)
+    settings = GenerationConfig(
+        do_sample=True, top_k=0, top_p=1.0, temperature=1.0, max_new_tokens=max(1, ids_BT.shape[1] - longest),
+        eos_token_id=config.eos_token_id, pad_token_id=pad, use_cache=True,
+    )  # fmt: skip
+    training = model.training
+    model.eval()
+    written_BT = unwrap(model, keep_peft=True).generate(
+        input_ids=prompts_BP, attention_mask=mask_BP, generation_config=settings
+    )
+    model.train(training)
+    new_BT = _until_the_end(written_BT[:, longest:], config.eos_token_id)
+    mask_BT = torch.cat([mask_BP, new_BT.long()], 1)
+    labels_BT = written_BT.where(torch.cat([torch.zeros_like(mask_BP, dtype=torch.bool), new_BT], 1), ops.IGNORE_INDEX)
+    positions_BT = (mask_BT.cumsum(1) - 1).clamp_min(0)
+    return {"input_ids": written_BT, "labels": labels_BT, "position_ids": positions_BT, "attention_mask": mask_BT}
+
+
+def prompt_lengths(batch: Batch) -> Tensor:
+    """Tokens of each row's prompt, int64 [B], at least one."""
+    labels_BT = batch["labels"]
+    first_B = (labels_BT != ops.IGNORE_INDEX).int().argmax(1)
+    return first_B.where(first_B > 1, max(1, labels_BT.shape[1] // PROMPT_SHARE))
+
+
+def left_padded(ids_BT: Tensor, lengths_B: Tensor, pad: int) -> tuple[Tensor, Tensor]:
+    """The first `lengths_B` tokens of each row moved to the right edge, and their mask, both [B, P]."""
+    longest = int(lengths_B.max())
+    from_P = torch.arange(longest, device=ids_BT.device) - (longest - lengths_B)[:, None]
+    mask_BP = from_P >= 0
+    return ids_BT.gather(1, from_P.clamp_min(0)).where(mask_BP, pad), mask_BP.long()
+
+
+def _until_the_end(written_BT: Tensor, end: int | list[int] | None) -> Tensor:
+    """True up to and with the first end of text."""
+    if end is None:
+        return torch.ones_like(written_BT, dtype=torch.bool)
+    ended_BT = torch.isin(written_BT, torch.tensor(end, device=written_BT.device)).int()
+    return ended_BT.cumsum(1) - ended_BT == 0

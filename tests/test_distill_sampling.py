@@ -1,0 +1,50 @@
+"""A student's own text as a training batch: prompts kept, samples labelled up to the end of text, fixed by the seed."""
+
+from __future__ import annotations
+
+import torch
+from tiny_training import Rows, llama
+
+from adaptkit.trainer.sampling import continued, left_padded, prompt_lengths
+
+
+def test_prompts_end_where_labels_begin_or_after_a_quarter():
+    labels = torch.tensor([[-100, 5, 6, 7, 8, 9, 5, 6], [-100, -100, -100, 7, 8, -100, -100, -100]])
+    assert prompt_lengths({"labels": labels}).tolist() == [2, 3]
+
+
+def test_prompts_move_to_the_right_edge():
+    ids = torch.tensor([[4, 5, 6, 7], [8, 9, 1, 2]])
+    moved, mask = left_padded(ids, torch.tensor([1, 3]), pad=0)
+    assert moved.tolist() == [[0, 0, 4], [8, 9, 1]] and mask.tolist() == [[0, 0, 1], [1, 1, 1]]
+
+
+def test_only_what_the_student_wrote_is_labelled_and_the_seed_decides_it():
+    model, batch = llama().train(), Rows("causal").collate([0, 1, 2, 3], seed=0, epoch=0)
+    torch.manual_seed(3)
+    own = continued(model, batch)
+    torch.manual_seed(3)
+    again = continued(model, batch)
+    assert all(torch.equal(value, again[name]) for name, value in own.items())
+    length = int(prompt_lengths(batch).max())
+    assert own["input_ids"].shape == batch["input_ids"].shape and model.training
+    assert (own["labels"][:, :length] == -100).all() and (own["labels"][:, length] != -100).all()
+    written = own["labels"][:, length:]
+    for row, ids in zip(written, own["input_ids"][:, length:], strict=True):
+        kept = row != -100
+        ends = (ids == 0).nonzero().flatten()
+        count = int(ends[0]) + 1 if len(ends) else len(ids)
+        assert kept.sum() == count and torch.equal(row[kept], ids[:count])
+    assert torch.equal(own["position_ids"].amax(1), own["attention_mask"].sum(1) - 1)
+
+
+def test_a_padded_prompt_is_continued_as_it_would_be_alone():
+    """Greedy here: the most likely continuation of a short prompt does not change beside a longer one."""
+    model = llama().eval()
+    ids = torch.tensor([[9, 12, 15, 18, 21, 24], [30, 33, 36, 39, 42, 45]])
+    together, mask = left_padded(ids, torch.tensor([2, 5]), pad=0)
+    positions = (mask.cumsum(1) - 1).clamp_min(0)
+    with torch.no_grad():
+        alone = model(input_ids=ids[:1, :2]).logits[0, -1]
+        beside = model(input_ids=together, attention_mask=mask, position_ids=positions).logits[0, -1]
+    torch.testing.assert_close(alone, beside, rtol=1e-4, atol=1e-5)
