@@ -113,9 +113,11 @@ def test_the_refusal_names_the_figure_its_change_and_what_to_do() -> None:
     with pytest.raises(
         ModelError, match=r"int8 export .* bits per byte: 1.0000 became 1.5000; a loss of 0.5, 0.02 is allowed"
     ) as refused:
-        refuse({"format": "int8", "checks": checks}, "here")
-    assert "--max-loss-bpb" in refused.value.fix and refused.value.where == "here"
-    refuse({"format": "int8", "checks": compare(generated(), generated(), INT8, Limits.of(INT8, None, None))}, "here")
+        refuse({"format": "int8", "checks": checks}, "here", "parity.json")
+    assert "--max-loss-bpb" in refused.value.fix and "parity.json" in refused.value.fix and refused.value.where == "here"
+    refuse(
+        {"format": "int8", "checks": compare(generated(), generated(), INT8, Limits.of(INT8, None, None))}, "here", "parity.json"
+    )
 
 
 def test_a_tokenizer_that_changed_doubles_bos_or_prompts_otherwise_is_seen(notes: Run, tiny_text: list[str]) -> None:

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from adaptkit.run import Run, read_json, write_text
+from adaptkit.serve.formats import GROUP_SIZES
 from adaptkit.serve.source import EXPORTED, Source, run_config
 
 if TYPE_CHECKING:
@@ -18,11 +19,12 @@ if TYPE_CHECKING:
 
 TEMPLATES = Path(__file__).parent / "templates"
 USES = {
-    "generate": ("text-generation", "continues text and answers chats"),
+    "generate": ("text-generation", "continues text"),
     "classify": ("text-classification", "gives each class a probability"),
     "rerank": ("text-ranking", "scores how well a text answers a query"),
     "embed": ("sentence-similarity", "turns text into vectors that are close for related texts"),
 }
+UNSERVED = ("distilbert",)  # by vLLM 0.32: its layers do not go through transformers' attention interface
 ONE_RUN = "one training: no interval over seeds (a study trains several)"
 
 
@@ -33,14 +35,16 @@ def write_card(
     told = record[EXPORTED]
     runs = [facts for facts in record["lineage"] if "run" in facts]
     base = next((facts for facts in record["lineage"] if "base" in facts), None)
+    config = read_json(folder / "config.json")
     tag, use = USES[source.kind]
     context = {
         "told": told,
         "tag": tag,
         "use": use,
+        "rounding": _rounding(told),
         "licence": licence,
         "licence_words": licence_words,
-        "config": read_json(folder / "config.json"),
+        "architecture": (config.get("architectures") or ["not stated"])[0],
         "base": base,
         "trainings": ", then ".join(facts["run"] for facts in reversed(runs)) or "none known",
         "data": [_data_row(facts["run"], name, part) for facts in runs for name, part in facts["data"].items()],
@@ -48,7 +52,7 @@ def write_card(
         "scores": scores(source),
         "verdict": _verdict(source),
         "parity": parity,
-        "limits": limits(source, record, parity),
+        "limits": limits(source, record, config["model_type"]),
         "reproduce": _reproduce(source, told, runs),
         "load": _load_lines(source),
         "code": record["code"],
@@ -87,7 +91,7 @@ def scores(source: Source) -> list[dict[str, Any]]:
     ]
 
 
-def limits(source: Source, record: dict[str, Any], parity: dict[str, Any]) -> list[str]:
+def limits(source: Source, record: dict[str, Any], model_type: str) -> list[str]:
     """What a user must know before relying on the model."""
     told = record[EXPORTED]
     found = ["It was measured on the held-out data named above and on nothing else: other text may go worse, and was not tried."]
@@ -97,6 +101,10 @@ def limits(source: Source, record: dict[str, Any], parity: dict[str, Any]) -> li
         found.append(f"It knows the classes {', '.join(source.labels) or 'in config.json'} and must choose one of them.")
     if told["needs"] != "any":
         found.append(f"This format needs a {told['needs'].replace('gpu', 'GPU').replace('avx512', 'CPU with AVX512')}.")
+    if told["group_size"] not in (None, GROUP_SIZES[0]):
+        found.append(f"Its groups are of {told['group_size']} inputs: {GROUP_SIZES[0]} do not divide its widths.")
+    if model_type in UNSERVED:
+        found.append(f"vLLM does not serve {model_type} models; transformers does.")
     if told["method"]:
         found.append("Its weights are rounded; what that cost is in the table of the parity gate.")
     if source.seed is not None:
@@ -105,6 +113,12 @@ def limits(source: Source, record: dict[str, Any], parity: dict[str, Any]) -> li
         found.append("What it was trained on is not known to the tool that exported it: look at the model it was made from.")
     found.append("Bias, toxicity and memorised personal data were not audited for this export.")
     return found
+
+
+def _rounding(told: dict[str, Any]) -> str:
+    if told["method"] == "gptq":
+        return f"; rounded by GPTQ on {told['calibration']['origin']}"
+    return "; each rounded to the nearest" if told["method"] else ""
 
 
 def _study_row(row: dict[str, Any], confidence: float) -> dict[str, Any]:
@@ -157,11 +171,13 @@ def _budget(source: Source) -> list[tuple[str, str]]:
 def _reproduce(source: Source, told: dict[str, Any], runs: list[dict[str, Any]]) -> list[str]:
     """Commands, in order; the configs are those whose digests stand in manifest.json."""
     method = ["--method", told["method"]] if told["method"] == "gptq" else []
+    if told["calibration"] and told["calibration"]["origin"].startswith("the file "):
+        method += ["--calibration", told["calibration"]["origin"].removeprefix("the file ")]
     if source.study is not None:
         choice = ["--arm", str(source.arm), "--task", str(source.task), "--seed", str(source.seed)]
         study = source.study.resolve().name
         return [
-            f"adaptkit compare {study}/config.yaml   # the same config on the same data finds the same folder",
+            f"adaptkit compare runs/{study}/config.yaml   # the same config on the same data finds the same folder",
             shlex.join(["adaptkit", "export", f"runs/{study}", "--format", told["format"], *method, *choice]),
         ]
     if not runs:
@@ -169,7 +185,7 @@ def _reproduce(source: Source, told: dict[str, Any], runs: list[dict[str, Any]])
     run = runs[0]["run"]
     command = "pretrain" if source.run is not None and "objective" in run_config(source.run) else "finetune"
     return [
-        f"adaptkit {command} {run}/config.yaml   # the same config on the same data finds the same folder",
+        f"adaptkit {command} runs/{run}/config.yaml   # the same config on the same data finds the same folder",
         shlex.join(["adaptkit", "export", f"runs/{run}", "--format", told["format"], *method]),
     ]
 

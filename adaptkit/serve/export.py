@@ -109,8 +109,7 @@ def export(source: Source, format: str, options: Options | None = None, tell: Te
     shutil.rmtree(temporary, ignore_errors=True)
     try:
         parity, described = _write(source, chosen, options, temporary, tell)
-        _keep_report(source, chosen, folder, parity)
-        refuse(parity, str(folder))
+        refuse(parity, str(folder), str(_keep_report(source, chosen, folder, parity)))
         manifest = _describe(source, chosen, temporary, parity, described, options)
         _publish(temporary, folder)
     finally:
@@ -212,13 +211,16 @@ def _merge_report(source: Source, tokenizer: Any, heldout: HeldOut, merged: Answ
     }
 
 
-def _keep_report(source: Source, format: Format, folder: Path, parity: dict[str, Any]) -> None:
-    """The figures outlive a refused export: in the run's parity.json by format, or beside the folder."""
+def _keep_report(source: Source, format: Format, folder: Path, parity: dict[str, Any]) -> Path:
+    """The figures outlive a refused export: in the run's parity.json by format, or beside the folder; where they are."""
     if source.run is not None and folder == Run(source.run).export(format.name):
         path = Run(source.run).parity_path
         write_json(path, {**(read_json(path) if path.is_file() else {}), format.name: parity})
-    elif not parity["passed"]:
-        write_json(folder.with_name(f"{folder.name}.parity.json"), parity)
+        return path
+    path = folder.with_name(f"{folder.name}.parity.json")
+    if not parity["passed"]:
+        write_json(path, parity)
+    return path
 
 
 def _describe(

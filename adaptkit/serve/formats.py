@@ -60,7 +60,16 @@ _ALL = (
     Format("fp32", None, "float32", False, "any", "float32 weights, as trained", 1e-5, 0.0),
     Format("bf16", None, "bfloat16", False, "any", "bfloat16 weights, half the size", 0.005, 0.01),
     Format("int8", "int8", "bfloat16", True, "any", "W8A8: int8 weights per output, activations per token", 0.02, 0.01),
-    Format("int4", "int4", "bfloat16", False, "gpu or avx512", "W4A16: int4 weights in groups of 128 inputs", 0.02, 0.01),
+    Format(
+        "int4",
+        "int4",
+        "bfloat16",
+        False,
+        "gpu or avx512",
+        "W4A16: int4 weights in groups of inputs, 128 where they divide",
+        0.02,
+        0.01,
+    ),
     Format("fp8", "fp8", "bfloat16", True, "gpu", "W8A8: float8_e4m3 weights per output, activations per token", 0.02, 0.01),
 )
 FORMATS = {format.name: format for format in _ALL}

@@ -41,6 +41,7 @@ class HeldOut:
         origin: where they come from, in words.
         digest: sha256 of the set they were taken from; empty for built-in text.
         training: rows to calibrate on; None where none are known.
+        training_origin: where those come from.
         items: labelled rows or prompts with answers that no model was trained on; None without a task.
         items_origin: where those come from.
         config: the run's own settings.
@@ -50,6 +51,7 @@ class HeldOut:
     origin: str
     digest: str = ""
     training: Dataset | None = None
+    training_origin: str = "training rows of the run"
     items: Dataset | None = None
     items_origin: str = ""
     config: dict[str, Any] | None = None
@@ -77,7 +79,7 @@ def find_heldout(source: Source, *, evaluation: Path | None = None, calibration:
 
             given, dev = split(given, DEV_SHARE)
             found = replace(found, texts=_passages(dev), origin=f"a tenth of {calibration.name}, held out", digest=dev.digest)
-        found = replace(found, training=given)
+        found = replace(found, training=given, training_origin=f"the file {calibration.name}")
     if evaluation is not None:
         given = _read({"files": [str(evaluation)]}, "text")
         found = replace(found, texts=_passages(given), origin=f"the file {evaluation.name}", digest=given.digest)

@@ -98,42 +98,38 @@ def merge_checks(trained: Answers, merged: Answers) -> list[dict[str, Any]]:
 
 
 def token_checks(before: Any, after: Any, texts: list[str]) -> list[dict[str, Any]]:
-    """Training tokenizer against the exported one: same ids, at most one BOS, same chat prompt.
+    """Training's token ids against the exported tokenizer's: the same, at most one BOS in front, the same chat prompt.
 
     Args:
         before, after: tokenizers, read from the trained and from the exported folder.
     """
-    same = sum(before(text)["input_ids"] != after(text)["input_ids"] for text in texts)
-    begins = [sum(token == after.bos_token_id for token in after(text)["input_ids"]) for text in texts]
-    twice = sum(count > 1 for count in begins) if after.bos_token_id is not None else 0
+    from adaptkit.data.tokenizers import encode
+
+    bos, ids = after.bos_token_id, [after(text)["input_ids"] for text in texts]
+    changed = sum(trained != served for trained, served in zip(encode(before, texts), ids, strict=True))
     checks = [
-        _check("texts that get other token ids", None, None, same, 0),
-        _check("texts that begin with more than one BOS", None, None, twice, 0),
+        _check("texts that get other token ids", None, None, changed, 0),
+        _check("texts that begin with more than one BOS", None, None, sum(_doubled(row, bos) for row in ids), 0),
     ]
     if before.chat_template:
         talk = [{"role": "user", "content": texts[0]}, {"role": "assistant", "content": texts[-1]}]
-        rendered = [t.apply_chat_template(talk, tokenize=False) for t in (before, after)]
-        ids = [t.apply_chat_template(talk, tokenize=True, return_dict=False) for t in (before, after)]
-        bos = after.bos_token_id
-        doubled = bos is not None and ids[1].count(bos) > 1
-        checks.append(
-            _check(
-                "chat prompt: text, token ids, or a second BOS",
-                None,
-                None,
-                int(rendered[0] != rendered[1] or ids[0] != ids[1] or doubled),
-                0,
-            )
-        )
+        words = [t.apply_chat_template(talk, tokenize=False) for t in (before, after)]
+        rows = [t.apply_chat_template(talk, tokenize=True, return_dict=False) for t in (before, after)]
+        wrong = words[0] != words[1] or rows[0] != rows[1] or _doubled(rows[1], bos)
+        checks.append(_check("chat prompt: text, token ids, or a second BOS", None, None, int(wrong), 0))
     return checks
+
+
+def _doubled(ids: list[int], bos: int | None) -> bool:
+    return bos is not None and ids[:2] == [bos, bos]
 
 
 def passed(checks: list[dict[str, Any]]) -> bool:
     return all(check["ok"] for check in checks)
 
 
-def refuse(report: Mapping[str, Any], where: str) -> None:
-    """Raises: ModelError naming the first figure beyond its limit."""
+def refuse(report: Mapping[str, Any], where: str, figures: str) -> None:
+    """Raises: ModelError naming the first figure beyond its limit, and the file `figures` that holds all of them."""
     broken = [check for check in report["checks"] if not check["ok"]]
     if not broken:
         return
@@ -142,12 +138,9 @@ def refuse(report: Mapping[str, Any], where: str) -> None:
     if first["before"] is not None:
         change = f"{first['before']:.4f} became {first['after']:.4f}; a loss of {change}"
     more = f" (and {len(broken) - 1} more)" if len(broken) > 1 else ""
-    raise ModelError(
-        f"the {report['format']} export is too far from its source: {first['name']}: {change}{more}", where=where, fix=_FIX
-    )
-
-
-_FIX = "see parity.json there; try --method gptq or another format, or state a larger loss with --max-loss-bpb or --max-loss-score"
+    what = f"the {report['format']} export is too far from its source: {first['name']}: {change}{more}"
+    fix = "try --method gptq or another format, or state a larger loss with --max-loss-bpb or --max-loss-score"
+    raise ModelError(what, where=where, fix=f"{fix}; all figures: {figures}")
 
 
 def record_http(folder: Path, results: dict[str, Any]) -> None:

@@ -77,7 +77,7 @@ def licence_files(ancestors: list[Ancestor]) -> list[Path]:
 
 @cache
 def code() -> dict[str, Any]:
-    """The code that writes exports, as it is when a process first asks: version, commit where there is one, sha256 over all of its modules."""
+    """The code that writes exports, as a process first finds it: version, commit if there is one, sha256 over its modules."""
     root = Path(adaptkit.__file__).parent
     modules = {str(path.relative_to(root)): file_digest(path) for path in sorted(root.rglob("*.py"))}
     found = environment()

@@ -54,7 +54,8 @@ def quantise(
             )
             raise ConfigError(what, where=where, fix=fix)
         length = min(CALIBRATION_TOKENS, heldout.seq_len, context_length(model))
-        batches, described["calibration"] = _calibration(tokenizer, heldout.training, length)
+        batches, told = _calibration(tokenizer, heldout.training, length)
+        described["calibration"] = {"origin": heldout.training_origin, **told}
         layers = gptq_layers(model, scheme, batches, lambda done, total: tell(f"rounded {done} of {total} layers"))
         return Quantised(scheme, layers, described)
     tell(f"rounding {len(scheme.layers)} matrices to {format.name}")
