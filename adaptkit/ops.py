@@ -14,14 +14,16 @@ from __future__ import annotations
 
 import torch
 from adaptkit_kernels import chunked, fused, launch, reference
+from adaptkit_kernels.fuse import Fused
+from adaptkit_kernels.fuse import fuse as fuse_layers
 from adaptkit_kernels.teachers import DenseTeacher, HiddenTeacher, Teacher, TopKTeacher
-from torch import Tensor
+from torch import Tensor, nn
 
 from adaptkit.errors import ConfigError, nearest
 
 __all__ = [
-    "IGNORE_INDEX", "DenseTeacher", "HiddenTeacher", "Teacher", "TopKTeacher",
-    "linear_cross_entropy", "resolve", "token_nll",
+    "IGNORE_INDEX", "DenseTeacher", "Fused", "HiddenTeacher", "Teacher", "TopKTeacher",
+    "fuse", "linear_cross_entropy", "resolve", "token_nll",
 ]  # fmt: skip
 
 IGNORE_INDEX = reference.IGNORE_INDEX
@@ -97,3 +99,15 @@ def token_nll(
     score = _IMPLEMENTATIONS[resolve(implementation, hidden_TD.device)].token_nll
     with torch.no_grad():
         return score(hidden_TD, weight_VD, labels_T, bias_V, softcap=softcap, vocab_size=vocab_size)
+
+
+def fuse(model: nn.Module, implementation: str = "auto") -> Fused:
+    """Give the layers of one model fused forwards: norms, residual sums, gated units and LoRA layers, where that is proven equal.
+
+    "fused" replaces all of them, "chunked" only LoRA layers, which need no kernel, "reference" none. The handle says what
+    was replaced and what was not (`record()`, for the manifest) and takes it back (`undo()`, before merging adapters).
+
+    Raises: ConfigError as `resolve` does, for the device that the model is on.
+    """
+    device = next((parameter.device for parameter in model.parameters()), torch.device("cpu"))
+    return fuse_layers(model, implementation=resolve(implementation, device))

@@ -10,6 +10,9 @@ import torch
 from adaptkit_kernels import fuse, launch
 from torch import nn
 
+from adaptkit import ops
+from adaptkit.errors import ConfigError
+
 peft = pytest.importorskip("peft")
 
 SIZES = {"vocab_size": 50, "hidden_size": 24, "intermediate_size": 40, "num_hidden_layers": 2, "num_attention_heads": 2}
@@ -198,3 +201,11 @@ def test_implementations():
 def test_kernels_that_cannot_run_are_refused():
     with pytest.raises(ValueError, match="Triton and a GPU"):
         fuse(base_model(), implementation="fused")
+    with pytest.raises(ConfigError, match="fused"):
+        ops.fuse(base_model(), "fused")
+
+
+def test_the_door_resolves_the_name_first():
+    model = adapted()
+    assert ops.fuse(model).record()["replaced"].keys() == {"lora_linear"}
+    assert not ops.fuse(model, "reference").replaced

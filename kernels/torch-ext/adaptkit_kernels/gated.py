@@ -1,6 +1,7 @@
 """Gated activations, `act(gate) * up`, one pass forward and one backward.
 
-Backward computes the activation again from gate and up, so a layer keeps those two and neither act(gate) nor a mask.
+Backward computes the activation again from gate and up, so a layer keeps those two and not act(gate). Nothing is written in
+place: autograd may run a graph twice, and what it saved is not ours to overwrite.
 Kinds: "silu" (SwiGLU), "gelu" (exact, with erf) and "gelu_tanh" (GeGLU); Shazeer 2020 (arXiv 2002.05202).
 
 Shape suffixes: N = rows, F = feed-forward width, G = 2 F (gate and up beside each other).
