@@ -23,7 +23,7 @@ from adaptkit.errors import ConfigError, nearest
 
 __all__ = [
     "IGNORE_INDEX", "DenseTeacher", "Fused", "HiddenTeacher", "Teacher", "TopKTeacher",
-    "fuse", "linear_cross_entropy", "resolve", "token_nll",
+    "fuse", "info_nce", "linear_cross_entropy", "linear_distillation", "resolve", "token_nll",
 ]  # fmt: skip
 
 IGNORE_INDEX = reference.IGNORE_INDEX
@@ -99,6 +99,58 @@ def token_nll(
     score = _IMPLEMENTATIONS[resolve(implementation, hidden_TD.device)].token_nll
     with torch.no_grad():
         return score(hidden_TD, weight_VD, labels_T, bias_V, softcap=softcap, vocab_size=vocab_size)
+
+
+def linear_distillation(
+    student_TD: Tensor,
+    student_weight_VD: Tensor,
+    teacher: Teacher,
+    labels_T: Tensor,
+    *,
+    student_bias_V: Tensor | None = None,
+    kind: str = "forward_kl",
+    beta: float = 0.5,
+    temperature: float = 1.0,
+    ce_weight: float = 0.0,
+    kd_weight: float = 1.0,
+    rows_R: Tensor | None = None,
+    vocab_size: int | None = None,
+    implementation: str = "auto",
+) -> tuple[Tensor, Tensor, Tensor]:
+    """(`ce_weight * CE + kd_weight * temperature**2 * KD`, CE, KD), summed over labelled rows, in nats, float32 scalars.
+
+    `kind` is "forward_kl", "reverse_kl" or "jsd" (with `beta`); `reference.linear_distillation` defines them. Logits are
+    float32, and neither the student's nor an online teacher's ever exist as [T, V] outside "reference". Only the first
+    value carries a gradient, to the student.
+
+    Args:
+        teacher: HiddenTeacher (runs beside the student), DenseTeacher, or TopKTeacher (log-probabilities of its k most
+            likely tokens at this temperature; all other tokens are one event with the mass that is left).
+        labels_T: token ids, int64 [num_tokens]; rows labelled IGNORE_INDEX count nothing, here too.
+        rows_R, vocab_size: as in linear_cross_entropy.
+    """
+    return _IMPLEMENTATIONS[resolve(implementation, student_TD.device)].linear_distillation(
+        student_TD, student_weight_VD, teacher, labels_T, student_bias_V, kind=kind, beta=beta, temperature=temperature,
+        ce_weight=ce_weight, kd_weight=kd_weight, rows_R=rows_R, vocab_size=vocab_size,
+    )  # fmt: skip
+
+
+def info_nce(
+    queries_BD: Tensor,
+    candidates_CD: Tensor,
+    labels_B: Tensor | None = None,
+    *,
+    temperature: float | Tensor = 0.05,
+    symmetric: bool = False,
+    implementation: str = "auto",
+) -> Tensor:
+    """Summed cross-entropy of `queries @ candidates.T / temperature` against each query's candidate, in nats, float32.
+
+    Memory is O(B D): outside "reference" the scores [B, C] never exist. `symmetric` averages it with the loss of finding
+    the query from its candidate. `labels_B` None: candidate i belongs to query i, further candidates are negatives.
+    """
+    score = _IMPLEMENTATIONS[resolve(implementation, queries_BD.device)].info_nce
+    return score(queries_BD, candidates_CD, labels_B, temperature=temperature, symmetric=symmetric)
 
 
 def fuse(model: nn.Module, implementation: str = "auto") -> Fused:

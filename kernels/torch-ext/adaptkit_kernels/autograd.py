@@ -36,6 +36,6 @@ def scaled_gradients(ctx: Any, grad: Tensor) -> list[Tensor | None]:
 def _scaled(gradient: Tensor, grad: Tensor, dtype: torch.dtype | None) -> Tensor | None:
     if dtype is None:
         return None
-    grad = grad.to(gradient.dtype)
+    factor = grad.reshape(1)  # not a scalar, which would be rounded to the dtype of a bf16 gradient before the product
     traced = type(gradient) is not Tensor  # a compiler's stand-in: what may be overwritten is for the compiler to decide
-    return (gradient * grad if traced else gradient.mul_(grad)).to(dtype)
+    return (gradient * factor if traced else torch.mul(gradient, factor, out=gradient)).to(dtype)

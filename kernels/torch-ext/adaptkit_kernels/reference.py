@@ -121,6 +121,7 @@ def linear_distillation(
     """
     rows_R = torch.arange(len(labels_T), device=labels_T.device) if rows_R is None else rows_R
     rows_R = rows_R[labels_T[rows_R] != IGNORE_INDEX]
+    vocab_size = len(student_weight_VD) if vocab_size is None else vocab_size
     logits_RV = _wide_logits(student_TD[rows_R], student_weight_VD, student_bias_V)[:, :vocab_size]
     with torch.no_grad():
         log_p_RV, ids_RK = _teacher_log_probabilities(teacher, rows_R, temperature, vocab_size)
@@ -133,7 +134,7 @@ def linear_distillation(
 
 
 def _teacher_log_probabilities(
-    teacher: Teacher, rows_R: Tensor, temperature: float, vocab_size: int | None
+    teacher: Teacher, rows_R: Tensor, temperature: float, vocab_size: int
 ) -> tuple[Tensor, Tensor | None]:
     """(log p, None) over the vocabulary, or (log p over k tokens and the rest, the k ids)."""
     if isinstance(teacher, TopKTeacher):
@@ -189,8 +190,7 @@ def info_nce(
     Returns: loss in nats, float32 scalar (float64 for float64 input).
     """
     labels_B = torch.arange(len(queries_BD), device=queries_BD.device) if labels_B is None else labels_B
-    queries_BD, candidates_CD = _at_least_float32(queries_BD), _at_least_float32(candidates_CD)
-    scores_BC = queries_BD @ candidates_CD.T / temperature
+    scores_BC = _wide_logits(queries_BD, candidates_CD, None) / temperature
     loss = F.cross_entropy(scores_BC, labels_B, reduction="sum")
     if not symmetric:
         return loss
@@ -200,7 +200,8 @@ def info_nce(
 
 def _wide_logits(hidden_RD: Tensor, weight_VD: Tensor, bias_V: Tensor | None) -> Tensor:
     bias_V = None if bias_V is None else _at_least_float32(bias_V)
-    return F.linear(_at_least_float32(hidden_RD), _at_least_float32(weight_VD), bias_V)
+    with torch.autocast(hidden_RD.device.type, enabled=False):
+        return F.linear(_at_least_float32(hidden_RD), _at_least_float32(weight_VD), bias_V)
 
 
 def _at_least_float32(x: Tensor) -> Tensor:
