@@ -266,6 +266,19 @@ def test_an_encoder_gets_its_pooling_written_down_and_no_invented_weights(folder
     assert (again.folder / "1_Pooling" / "config.json").is_file() and again.parity["passed"]
 
 
+def test_sentence_transformers_embeds_as_the_gate_does(folders, tmp_path: Path) -> None:
+    sentence_transformers = pytest.importorskip("sentence_transformers")
+    from adaptkit.embed.layout import read_layout
+    from adaptkit.serve.answers import embed
+
+    folder = export(resolve(folders["bert"]), "fp32", Options(out=tmp_path / "out")).folder
+    texts = ["the nurse reads", "every old library forgets the missing page in room 12"]
+    theirs = torch.tensor(sentence_transformers.SentenceTransformer(str(folder), device="cpu").encode(texts)).double()
+    model, tokenizer = models.load(folder, "encoder").eval(), models.load_tokenizer(folder)
+    ours = embed(model, tokenizer, texts, read_layout(folder, model.config, tokenizer))
+    assert float((theirs * ours).sum(-1).min()) > 1 - 1e-6
+
+
 def test_the_licence_of_the_base_is_carried_over(root: Path, mood: Run, notes: Run, tmp_path: Path) -> None:
     base = shutil.copytree(notes.model, tmp_path / "base")
     (base / "README.md").write_text("---\nlicense: llama3.2\n---\n# A base\n")
@@ -373,7 +386,8 @@ def test_a_signature_covers_every_file(notes: Run, tmp_path: Path) -> None:
 def test_signing_without_the_package_names_the_command(notes: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     import sys
 
-    monkeypatch.setitem(sys.modules, "model_signing", None)
+    for name in ("model_signing", "model_signing.signing"):
+        monkeypatch.setitem(sys.modules, name, None)
     with pytest.raises(Exception, match=r"pip install 'adaptkit\[sign\]'"):
         export(resolve(notes.path), "bf16", Options(out=tmp_path / "out", sign_key=tmp_path / "key.pem"))
     assert list(tmp_path.iterdir()) == []

@@ -11,11 +11,12 @@ from safetensors.torch import load_file, save_file
 from tiny_exports import finetuned, pretrained, write_models
 
 from adaptkit import models
+from adaptkit.embed.layout import read_layout
 from adaptkit.errors import ModelError
 from adaptkit.models.bits_per_byte import bits_per_byte, score_documents
-from adaptkit.run import Run, read_json
+from adaptkit.run import Run, read_json, write_json
 from adaptkit.serve import layout
-from adaptkit.serve.answers import Answers, ask, embed, pooling
+from adaptkit.serve.answers import Answers, ask, embed
 from adaptkit.serve.export import Options, export
 from adaptkit.serve.formats import FORMATS
 from adaptkit.serve.heldout import find_heldout
@@ -197,27 +198,21 @@ def test_the_task_score_is_measured_on_items_nobody_trained_on(mood: Run) -> Non
 
 
 @pytest.mark.parametrize("mode", ["mean", "cls", "lasttoken"])
-def test_pooling_is_read_from_the_folder(tmp_path: Path, tiny_text: list[str], mode: str) -> None:
-    from adaptkit.run import write_json
-
+def test_embeddings_are_pooled_as_the_folder_says(tmp_path: Path, tiny_text: list[str], mode: str) -> None:
     folder = write_models(tmp_path, tiny_text)["bert"]
-    assert pooling(folder) == "mean"
     (folder / "1_Pooling").mkdir()
+    kinds = [("", "Transformer"), ("1_Pooling", "Pooling")]
+    write_json(folder / "modules.json", [{"path": path, "type": f"sentence_transformers.models.{kind}"} for path, kind in kinds])
     key = {"mean": "pooling_mode_mean_tokens", "cls": "pooling_mode_cls_token", "lasttoken": "pooling_mode_lasttoken"}[mode]
     write_json(folder / "1_Pooling" / "config.json", {key: True})
-    assert pooling(folder) == mode
     model, tokenizer = models.load(folder, "encoder").eval(), models.load_tokenizer(folder)
     texts = ["the nurse reads", "every old library forgets the missing page in room 12"]
-    vectors = embed(model, tokenizer, texts, mode)
-    for text in texts:
+    vectors = embed(model, tokenizer, texts, read_layout(folder, model.config, tokenizer))
+    for text, vector in zip(texts, vectors, strict=True):
         with torch.no_grad():
             hidden = model(**tokenizer(text, return_tensors="pt")).last_hidden_state[0].double()
         alone = {"mean": hidden.mean(0), "cls": hidden[0], "lasttoken": hidden[-1]}[mode]
-        cosine = torch.nn.functional.normalize(alone, dim=0) @ vectors.T
-        assert float(cosine.max()) > 1 - 1e-6
-    write_json(folder / "1_Pooling" / "config.json", {"pooling_mode_max_tokens": True})
-    with pytest.raises(ModelError, match="exactly one of mean, cls and lasttoken"):
-        pooling(folder)
+        assert float(torch.nn.functional.normalize(alone, dim=0) @ vector) > 1 - 1e-6
 
 
 def test_what_a_server_answers_is_kept_beside_the_gate(notes: Run, tmp_path: Path) -> None:

@@ -7,25 +7,23 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from adaptkit.errors import ModelError
+from adaptkit.embed.layout import Layout, read_layout
+from adaptkit.embed.pooling import pool
 from adaptkit.finetune.generate import generate
 from adaptkit.finetune.template import context_length, opening
 from adaptkit.models.bits_per_byte import bits_per_byte, score_documents
 from adaptkit.models.classes import batches_by_length, pad_right
-from adaptkit.run import read_json
 from adaptkit.serve.heldout import HeldOut
 from adaptkit.serve.source import Source
 
 NUM_PROMPTS, PROMPT_TOKENS, NEW_TOKENS = 8, 16, 24
 NUM_SCORED, SCORED_TOKENS = 8, 128
 BATCH_TOKENS = 4096
-POOLINGS = ("mean", "cls", "lasttoken")
 
 
 @dataclass(frozen=True)
@@ -52,7 +50,7 @@ def ask(source: Source, model: nn.Module, tokenizer: Any, heldout: HeldOut) -> A
     model = model.eval()
     texts = [text for _, text in heldout.texts]
     if source.kind == "embed":
-        return Answers(vectors=embed(model, tokenizer, texts, pooling(source.folder)))
+        return Answers(vectors=embed(model, tokenizer, texts, read_layout(source.folder, model.config, tokenizer)))
     if source.kind != "generate":
         return Answers(outputs=_logits(model, tokenizer, texts, heldout), scores=_task_scores(source, model, tokenizer, heldout))
     start = opening(tokenizer)
@@ -67,40 +65,17 @@ def ask(source: Source, model: nn.Module, tokenizer: Any, heldout: HeldOut) -> A
     )
 
 
-def pooling(folder: Path) -> str:
-    """`mean`, `cls` or `lasttoken`, as the folder's sentence-transformers files say; mean where they say nothing.
-
-    Raises: ModelError for a pooling that vLLM does not know.
-    """
-    path = folder / "1_Pooling" / "config.json"
-    if not path.is_file():
-        return "mean"
-    config = read_json(path)
-    found = [name for name in POOLINGS if config.get(f"pooling_mode_{name}_token" if name == "cls" else _mode(name))]
-    if len(found) != 1:
-        raise ModelError("needs exactly one of mean, cls and lasttoken pooling", where=str(path), fix="choose one of the three")
-    return found[0]
-
-
 @torch.no_grad()
-def embed(model: nn.Module, tokenizer: Any, texts: Sequence[str], pooling: str) -> Tensor:
-    """Normalised embeddings, float64 [N, D]."""
-    parts, limit = [], context_length(model)
-    for batch in _padded(model, tokenizer, texts, limit):
-        hidden_NTD = model.base_model(**batch).last_hidden_state.double()
-        mask_NT = batch["attention_mask"]
-        if pooling == "mean":
-            pooled = (hidden_NTD * mask_NT[..., None]).sum(1) / mask_NT.sum(1, keepdim=True)
-        elif pooling == "cls":
-            pooled = hidden_NTD[:, 0]
-        else:
-            pooled = hidden_NTD[torch.arange(len(hidden_NTD)), mask_NT.sum(1) - 1]
-        parts.append(torch.nn.functional.normalize(pooled, dim=-1).cpu())
-    return torch.cat(parts)
-
-
-def _mode(name: str) -> str:
-    return {"mean": "pooling_mode_mean_tokens", "lasttoken": "pooling_mode_lasttoken"}[name]
+def embed(model: nn.Module, tokenizer: Any, texts: Sequence[str], layout: Layout) -> Tensor:
+    """Unit vectors in the order of `texts`, float64 [N, D], pooled and cut as the folder's sentence-transformers files say."""
+    asked = [layout.prompt(None) + text for text in texts]
+    encoded = tokenizer(asked, truncation=True, max_length=layout.max_length)["input_ids"]
+    found: dict[int, Tensor] = {}
+    for items in batches_by_length([len(ids) for ids in encoded], BATCH_TOKENS):
+        batch = pad_right([encoded[i] for i in items], tokenizer.pad_token_id or 0, model.device)
+        pooled_ND = pool(model.base_model(**batch).last_hidden_state.double(), batch["attention_mask"], layout.pooling)
+        found |= zip(items, torch.nn.functional.normalize(pooled_ND, dim=-1).cpu(), strict=True)
+    return torch.stack([found[index] for index in range(len(texts))])
 
 
 @torch.no_grad()

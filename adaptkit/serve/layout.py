@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from safetensors import safe_open
 from safetensors.torch import save_file
 
-from adaptkit.run import read_json, write_json
+from adaptkit.run import read_json
 from adaptkit.serve.source import Source
 
 if TYPE_CHECKING:
@@ -17,7 +17,6 @@ if TYPE_CHECKING:
 
 SENTENCE_FILES = ("modules.json", "config_sentence_transformers.json", "sentence_bert_config.json")
 DATA_FILES = (".json", ".safetensors", ".txt")
-_MODULE = "sentence_transformers.models."
 
 
 def write(source: Source, model: nn.Module, tokenizer: Any, folder: Path) -> None:
@@ -26,6 +25,7 @@ def write(source: Source, model: nn.Module, tokenizer: Any, folder: Path) -> Non
     Raises: ModelError for a model that no folder can hold; DiskFullError.
     """
     from adaptkit import models
+    from adaptkit.embed.layout import read_layout, write_layout
 
     models.save(model, tokenizer, folder)
     if source.kind == "embed":
@@ -33,7 +33,8 @@ def write(source: Source, model: nn.Module, tokenizer: Any, folder: Path) -> Non
         if (source.folder / "modules.json").is_file():
             _copy_sentence_files(source.folder, folder)
         else:
-            _write_sentence_files(folder, model, tokenizer)
+            # without these files vLLM would silently take the first token's state
+            write_layout(folder, read_layout(source.folder, model.config, tokenizer), model.config.get_text_config().hidden_size)
 
 
 def _drop_poolers(source: Path, folder: Path) -> None:
@@ -66,19 +67,3 @@ def _copy_sentence_files(source: Path, folder: Path) -> None:
                 if path.is_file() and not path.is_symlink() and path.suffix in DATA_FILES:
                     (folder / module["path"]).mkdir(parents=True, exist_ok=True)
                     shutil.copyfile(path, folder / module["path"] / path.name)
-
-
-def _write_sentence_files(folder: Path, model: nn.Module, tokenizer: Any) -> None:
-    """Mean pooling and unit length: without these files vLLM would silently take the first token's state."""
-    config = model.config.get_text_config()
-    longest = min(getattr(config, "max_position_embeddings", 512), int(min(tokenizer.model_max_length, 10**6)))
-    parts = (("0", "", "Transformer"), ("1", "1_Pooling", "Pooling"), ("2", "2_Normalize", "Normalize"))
-    modules = [{"idx": int(idx), "name": idx, "path": path, "type": _MODULE + kind} for idx, path, kind in parts]
-    pooling = {"word_embedding_dimension": config.hidden_size, "pooling_mode_mean_tokens": True, "pooling_mode_cls_token": False}
-    (folder / "1_Pooling").mkdir()
-    write_json(folder / "modules.json", modules)
-    write_json(folder / "1_Pooling" / "config.json", pooling)
-    write_json(folder / "sentence_bert_config.json", {"max_seq_length": longest, "do_lower_case": False})
-    write_json(
-        folder / "config_sentence_transformers.json", {"prompts": {}, "default_prompt_name": None, "similarity_fn_name": "cosine"}
-    )
