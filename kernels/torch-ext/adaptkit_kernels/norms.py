@@ -96,8 +96,8 @@ class _Tile:
 
     @property
     def keeps_weight(self) -> bool:
-        """Whether backward holds the weight in registers over its rows; the widest rows leave no room for it."""
-        return self.block < MAX_WIDTH
+        """Whether backward holds the weight in registers over its rows; a whole row per program leaves no room for it."""
+        return self.rows > 1
 
 
 def _tile(width: int) -> _Tile:
