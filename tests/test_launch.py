@@ -76,6 +76,8 @@ def test_a_small_cpu_gets_the_flags_that_start_fastest(tmp_path: Path) -> None:
     assert "--distributed-executor-backend" not in flags(large) and "VLLM_ENABLE_V1_MULTIPROCESSING" not in large.environment()
     gpu = Launch(source(tmp_path / "m"), GPU)
     assert not {"-O0", "--kv-cache-memory-bytes", "--distributed-executor-backend"} & flags(gpu).keys()
+    assert "--gpu-memory-utilization" not in flags(gpu)
+    assert flags(Launch(source(tmp_path / "m"), GPU, share=0.5))["--gpu-memory-utilization"] == "0.45"
 
 
 def test_pooling_models_get_their_runner_and_no_chat(tmp_path: Path) -> None:
@@ -235,7 +237,7 @@ def test_a_plan_lets_adapters_ride_and_serves_the_others_merged(tmp_path: Path, 
     assert launches[3].source.folder == run / "model"
     assert any("y: served merged, because vLLM does not serve DoRA" in note for note in notes)
     assert any("z: served merged" in note and "QLoRA" in note for note in notes)
-    assert all(made.extra == ("-v",) for made in launches)
+    assert all((made.extra, made.share) == (("-v",), 0.25) for made in launches)
 
 
 def test_a_merged_adapter_answers_as_the_adapter_does(tmp_path: Path) -> None:

@@ -60,6 +60,8 @@ class Launch:
     adapters: tuple[Adapter, ...] = ()
     extra: tuple[str, ...] = ()
     """What the user wrote after `--`: handed on unchanged, and last, so that it wins."""
+    share: float = 1.0
+    """Part of each GPU's memory for this process, where several models share it."""
 
     @property
     def name(self) -> str:
@@ -81,6 +83,8 @@ class Launch:
             words += ["--runner", "pooling"]
         if not self.hardware.gpus:
             words += self._on_cpu()
+        elif self.share < 1:
+            words += ["--gpu-memory-utilization", f"{0.9 * self.share:.2f}"]
         words += ["--middleware", "adaptkit.serve.guard.Guard", "--disable-fastapi-docs", "--max-num-queued-reqs", "256"]
         words += ["--disable-uvicorn-access-log"]
         if self.adapters:

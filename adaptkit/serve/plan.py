@@ -77,7 +77,8 @@ def launches(
             base = lora.base_of(folder, whole)
             riding[base.name].append(lora.as_adapter(name, folder))
             notes.append(f"{name}: a LoRA adapter over {base.name}")
-    made = [Launch(source, hardware, tuple(riding.get(source.name, ())), tuple(extra)) for source in sources]
+    share = 1 / len(sources)
+    made = [Launch(source, hardware, tuple(riding.get(source.name, ())), tuple(extra), share) for source in sources]
     return made, notes
 
 
