@@ -2,6 +2,7 @@
 
     adaptkit compare study.yaml        fine-tune, keep pretraining, or pretrain your own? with error bars
     adaptkit pretrain pretrain.yaml    one model from scratch, or more pretraining of a base
+    adaptkit distill distill.yaml      a small student of a large teacher
     adaptkit finetune finetune.yaml    one model on one labelled task or on instructions
     adaptkit embed train embed.yaml    an encoder; then encode, index, search, evaluate
     adaptkit report runs/STUDY         write a study's report again
@@ -24,7 +25,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import typer
 
 import adaptkit
-from adaptkit import cli_embed, cli_serve
+from adaptkit import cli_distill, cli_embed, cli_serve
 from adaptkit.console import Outcome, command, run
 from adaptkit.errors import EXIT_USER, DataError
 
@@ -34,6 +35,7 @@ if TYPE_CHECKING:
 app = typer.Typer(name="adaptkit", no_args_is_help=True, rich_markup_mode=None, pretty_exceptions_enable=False)
 data = typer.Typer(help="Look at data before anything trains.", no_args_is_help=True, rich_markup_mode=None)
 config = typer.Typer(help="Look at configs.", no_args_is_help=True, rich_markup_mode=None)
+app.add_typer(cli_distill.app)
 app.add_typer(cli_serve.app)
 app.add_typer(cli_embed.app, name="embed")
 app.add_typer(data, name="data")
@@ -42,7 +44,7 @@ app.add_typer(config, name="config")
 Words = Annotated[list[str] | None, typer.Argument(metavar="CONFIG.yaml [key=value ...]", help="A config and overrides.")]
 Root = Annotated[Path, typer.Option(help="The folder that holds all runs.")]
 Resume = Annotated[bool, typer.Option(help="Go on where an earlier run of the same config stopped.")]
-Kind = Literal["compare", "pretrain", "finetune", "embed"]
+Kind = Literal["compare", "pretrain", "finetune", "embed", "distill"]
 
 
 def main() -> None:

@@ -12,7 +12,7 @@ from adaptkit.config import Config, dump, leaves, load
 from adaptkit.errors import ConfigError
 from adaptkit.run import Run, digest, file_digest, write_text
 
-Kind = Literal["compare", "pretrain", "finetune", "embed"]
+Kind = Literal["compare", "pretrain", "finetune", "embed", "distill"]
 
 
 def divide(words: list[str] | None, *, needed: bool) -> tuple[Path | None, list[str]]:
@@ -45,6 +45,10 @@ def schema(kind: Kind) -> type[Config]:
         from adaptkit.embed.recipe import EmbedConfig
 
         return EmbedConfig
+    if kind == "distill":
+        from adaptkit.distill.config import DistillConfig
+
+        return DistillConfig
     from adaptkit.finetune.recipe import FinetuneConfig
 
     return FinetuneConfig
@@ -86,7 +90,7 @@ def write_quickstart(root: Path, path: Path | None) -> Path:
 
 
 def open_run(config: Any, root: Path, *, resume: bool) -> Run:
-    """The run directory of a `pretrain`, `finetune` or `embed` config; a fresh one without `resume`.
+    """The run directory of a `pretrain`, `finetune`, `embed` or `distill` config; a fresh one without `resume`.
 
     Raises: ConfigError for `--no-resume` under torchrun, where one rank would delete what another writes.
     """
@@ -101,20 +105,27 @@ def open_run(config: Any, root: Path, *, resume: bool) -> Run:
 
 
 def inputs(config: Config) -> dict[str, str]:
-    """Dotted key -> sha256 over the files that it names: data files, and the files of a base model's folder."""
+    """Dotted key -> sha256 over the files that it names: data files, and the files of a model's folder."""
     from adaptkit.data.files import find_files
 
     digests = {}
     for key, files in _data_files(config):
         found, _ = find_files(files)
         digests[key] = digest([file_digest(file) for file in found])
-    if base := getattr(config, "base", ""):
+    for key, name in _model_folders(config):
         from adaptkit import models
 
-        folder = models.find(base)
+        folder = models.find(name)
         weights = [path for path in sorted(folder.iterdir()) if path.suffix in (".safetensors", ".json")]
-        digests["base"] = digest({path.name: file_digest(path) for path in weights})
+        digests[key] = digest({path.name: file_digest(path) for path in weights})
     return digests
+
+
+def _model_folders(config: Any) -> Iterator[tuple[str, str]]:
+    if hasattr(config, "folders"):
+        yield from config.folders().items()
+    elif base := getattr(config, "base", ""):
+        yield "base", base
 
 
 def _data_files(config: Config) -> Iterator[tuple[str, list[str]]]:

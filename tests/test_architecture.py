@@ -18,7 +18,7 @@ PACKAGES = (ROOT / "adaptkit", ROOT / "kernels" / "torch-ext" / "adaptkit_kernel
 SOURCES = sorted(path for package in PACKAGES for path in package.rglob("*.py"))
 TREES = {path: ast.parse(path.read_text(encoding="utf-8")) for path in SOURCES}
 LEVELS = {
-    "__main__": 5, "cli": 5, "cli_serve": 5, "cli_embed": 5, "console": 5, "settings": 5, "rendering": 5,
+    "__main__": 5, "cli": 5, "cli_serve": 5, "cli_embed": 5, "cli_distill": 5, "console": 5, "settings": 5, "rendering": 5,
     "compare": 4, "serve": 4,
     "pretrain": 3, "finetune": 3, "embed": 3, "distill": 3,
     "trainer": 2, "data": 2,
@@ -148,7 +148,7 @@ def config_classes() -> dict[type, None]:
         for inner in getattr(annotation, "__args__", ()):
             visit(inner)
 
-    for kind in ("compare", "pretrain", "finetune", "embed"):
+    for kind in ("compare", "pretrain", "finetune", "embed", "distill"):
         visit(schema(kind))
     return found
 
@@ -240,7 +240,7 @@ def test_transformers_finds_no_kernels_library_of_ours() -> None:
 
 HELP = [
     "", "compare", "pretrain", "finetune", "report", "data", "data check", "config", "config show", "schema", "doctor", "serve",
-    "demo", "export",
+    "demo", "export", "distill",
     "embed", "embed train", "embed encode", "embed index", "embed search", "embed evaluate",
 ]  # fmt: skip
 

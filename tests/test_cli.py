@@ -86,7 +86,7 @@ def test_version(run) -> None:
         ("report .", "holds no finished study"),
         ("data check absent.jsonl", "absent.jsonl"),
         ("config show", "no config was given"),
-        ("schema distill", "'compare', 'pretrain', 'finetune'"),
+        ("schema train", "'compare', 'pretrain', 'finetune'"),
         ("config frobnicate", "No such command"),
     ],
 )

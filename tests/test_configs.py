@@ -16,4 +16,4 @@ def test_a_shipped_config_loads(path):
 
 
 def test_there_is_one_for_each_command():
-    assert {kind_of(path, []) for path in CONFIGS} == {"compare", "pretrain", "finetune", "embed"}
+    assert {kind_of(path, []) for path in CONFIGS} == {"compare", "pretrain", "finetune", "embed", "distill"}

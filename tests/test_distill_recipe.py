@@ -12,8 +12,9 @@ from pydantic import ValidationError
 from adaptkit import models
 from adaptkit.data.tokenizers import train_tokenizer
 from adaptkit.distill.config import DistillConfig
+from adaptkit.distill.plan import plan
 from adaptkit.distill.recipe import DistillResult, distill
-from adaptkit.errors import AdaptkitError, BudgetError, ConfigError, ModelError
+from adaptkit.errors import AdaptkitError, ConfigError, ModelError
 from adaptkit.run import Run, read_json, read_jsonl
 
 
@@ -113,7 +114,8 @@ def test_a_fresh_student_has_the_size_that_was_asked_for(world, llama, tmp_path)
 
 
 def test_narrower_fresh_students_learn_hidden_states_through_projections_that_are_not_saved(world, bert, tmp_path):
-    fields = {"student": {"start": "fresh"}, "size": {"params": 300_000, "seq_len": 32}, "losses": {"forward_kl": 1.0, "hidden": 1.0}}
+    losses = {"forward_kl": 1.0, "hidden": 1.0}
+    fields = {"student": {"start": "fresh"}, "size": {"params": 300_000, "seq_len": 32}, "losses": losses}
     result, _ = done(tiny_teachers.config(world, bert, **fields), tmp_path)
     student = models.load(result.model_folder, "classifier")
     assert student.config.model_type == "modernbert" and student.config.hidden_size != 64
@@ -172,11 +174,14 @@ def test_shapes_that_no_server_runs_are_refused(world, tmp_path):
         done(tiny_teachers.config(world, tmp_path / "distilbert"), tmp_path)
 
 
-def test_a_budget_sets_the_steps_and_is_refused_when_it_buys_none(world, llama, tmp_path):
-    short, _ = done(tiny_teachers.config(world, llama, flops=2e9), tmp_path)
-    assert 1e9 < short.cost["flops"] <= 2e9
-    with pytest.raises(BudgetError, match="one step costs"):
-        done(tiny_teachers.config(world, llama, flops=1e6), tmp_path)
+def test_a_plan_says_what_the_student_will_be(world, llama, tmp_path):
+    config = tiny_teachers.config(world, llama)
+    found = plan(config)
+    result, _ = done(config, tmp_path)
+    assert found["student"]["params"] == result.params and found["student"]["layers"] == 2
+    assert 1.3 < found["expected_speed_up"]["reading"] < 2 and 1.2 < found["expected_speed_up"]["writing"] < 2
+    assert found["flops"] == pytest.approx(result.cost["flops"], rel=1e-6)
+    assert found["training_bytes"]["student"] == 16 * result.params
 
 
 @pytest.mark.parametrize(

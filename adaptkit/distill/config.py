@@ -61,8 +61,6 @@ class DistillConfig(Config):
     """Labelled rows that are only scored."""
     size: SizeConfig = SizeConfig()
     """Row length of any student (longer texts are cut), and the shape of a `fresh` one."""
-    flops: Magnitude = Field(0.0, ge=0)
-    """FLOPs to spend, the teacher's forward passes included, which sets the number of steps; 0 = `trainer.num_steps` says."""
     trainer: TrainerConfig = TrainerConfig()
     """The training loop."""
 
@@ -76,7 +74,7 @@ class DistillConfig(Config):
         if looks and self.signal not in ("online", "int8", "nf4"):
             raise ValueError(f"{looks[0]} looks into the teacher, so signal must be online, int8 or nf4")
         if self.trainer.compile and looks:
-            raise ValueError(f"{looks[0]} looks into blocks as they run, which compiled ones do not allow: set trainer.compile=false")
+            raise ValueError(f"{looks[0]} looks into blocks as they run, not into compiled ones: set trainer.compile=false")
         if self.trainer.gradient_checkpointing and looks:
             raise ValueError(f"{looks[0]} cannot be recomputed: set trainer.gradient_checkpointing=false")
         if self.served and (self.student.start in (*FROM_TEACHER, "fresh") or self.signal not in ("offline", "text")):

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from adaptkit.distill.config import DistillConfig
-from adaptkit.errors import AdaptkitError, BudgetError
+from adaptkit.errors import AdaptkitError
 from adaptkit.run import Run, read_json, write_json, write_jsonl
 
 if TYPE_CHECKING:
@@ -77,10 +77,7 @@ def _distill(config: DistillConfig, run: Run, ranks: Any) -> None:
     kind = teacher_kind(config)
     text = read_data(config, kind)
     start = prepare(config, run, text, kind)
-    trainer = config.trainer
-    if config.flops:
-        trainer = trainer.model_copy(update={"num_steps": affordable_steps(config, start)})
-    result = Trainer(start.model, start.objective, start.train, trainer, run=run, eval=start.dev).fit()
+    result = Trainer(start.model, start.objective, start.train, config.trainer, run=run, eval=start.dev).fit()
     if ranks.rank == 0:
         _write_results(config, run, start, text, result)
 
@@ -101,19 +98,6 @@ def _row_length(config: DistillConfig, start: Start) -> int:
         return config.size.seq_len
     sample = range(min(200, len(start.train)))
     return max(1, round(sum(map(length, sample)) / len(sample)))
-
-
-def affordable_steps(config: DistillConfig, start: Start) -> int:
-    """Optimizer steps that `config.flops` pays for.
-
-    Raises: BudgetError if not even one.
-    """
-    per_token, _ = step_flops(config, start)
-    step = per_token * _row_length(config, start) * config.trainer.global_batch_size
-    if step > config.flops:
-        what = f"one step costs {step:.2g} FLOPs, the budget is {config.flops:.2g}"
-        raise BudgetError(what, where="flops", fix="raise flops, or lower student.layers or trainer.global_batch_size")
-    return int(config.flops // step)
 
 
 def _write_results(config: DistillConfig, run: Run, start: Start, text: dict[str, Dataset], result: TrainResult) -> None:

@@ -45,7 +45,7 @@ def student_shape(config: DistillConfig, teacher: Any, kind: Kind) -> Any:
 def _fresh(config: DistillConfig, teacher: Any, kind: Kind) -> Any:
     form = "causal" if kind == "causal" else "masked"
     ids = {name: getattr(teacher, name, None) for name in ("bos_token_id", "eos_token_id", "pad_token_id")}
-    shape = architecture(config.size, teacher.vocab_size, kind=form, flops=config.flops, special_ids=ids)
+    shape = architecture(config.size, teacher.vocab_size, kind=form, special_ids=ids)
     shape.id2label, shape.label2id = teacher.id2label, teacher.label2id
     return shape
 
