@@ -11,13 +11,14 @@ from __future__ import annotations
 
 import math
 import time
+from collections import Counter
 from collections.abc import Sequence
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from adaptkit import models
+from adaptkit import models, ops
 from adaptkit.errors import AdaptkitError, DataError, NonFiniteError
 from adaptkit.run import Run, digest, write_json
 from adaptkit.trainer import cached, machine, optim, parallel, preflight
@@ -96,6 +97,7 @@ class Trainer:
                     self._advance()
                 result = self._finish()
             finally:
+                self.fused.undo()
                 for hook in self.hooks:
                     hook.on_end(result)
         return result
@@ -104,6 +106,7 @@ class Trainer:
         config, ranks = self.config, self.ranks
         machine.reset_peak_memory(self.device)
         working = ranks.place(self.model)
+        self.fused = ops.fuse(working, config.implementation)
         if config.gradient_checkpointing:
             working.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
         if config.compile:
@@ -147,7 +150,8 @@ class Trainer:
             return
         facts = {
             "device": machine.describe(self.device), "precision": str(self.dtype).removeprefix("torch."), "threads": self.threads,
-            "ranks": self.ranks.world_size, "implementation": getattr(self.objective, "implementation", None),
+            "ranks": self.ranks.world_size, "implementation": self.fused.implementation,
+            "fused_layers": dict(Counter(self.fused.replaced.values())), "not_fused": self.fused.kept,
             "resumed_from_step": self.state.progress.step,
             "skipped_checkpoints": {path.name: why for path, why in self.checkpoints.rejected.items()},
         }  # fmt: skip

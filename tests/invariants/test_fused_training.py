@@ -41,7 +41,8 @@ def runs(tmp_path_factory) -> Path:
 @pytest.mark.parametrize("name", train_fused.TASKS)
 def test_fused_training_follows_the_reference(runs, name):
     fused, plain = (read_json(runs / f"{name}-{implementation}.json") for implementation in ("fused", "reference"))
-    assert fused["record"]["replaced"].keys() == FUSED[name] and not plain["record"]["replaced"]
+    assert fused["facts"]["fused_layers"].keys() == FUSED[name] and not plain["facts"]["fused_layers"]
+    assert fused["facts"]["implementation"] == "fused" and plain["facts"]["implementation"] == "reference"
     assert len(fused["losses"]) == len(plain["losses"]) == train_fused.STEPS
     assert max(abs(a - b) for a, b in zip(fused["losses"], plain["losses"], strict=True)) < 1e-3
     assert sum(plain["losses"][-10:]) < sum(plain["losses"][:10]), "the task teaches nothing, so it proves nothing"
