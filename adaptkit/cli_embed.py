@@ -148,10 +148,10 @@ def evaluate(
     """
     from adaptkit.embed.encoder import Encoder
     from adaptkit.embed.metrics import retrieval_scores
-    from adaptkit.embed.retrieval import read_set, retrieval_rows, test_split
+    from adaptkit.embed.retrieval import read_set, retrieval_rows, scored_split
     from adaptkit.run import write_jsonl
 
-    chosen = read_set(folder, split or test_split(folder))
+    chosen = read_set(folder, split or scored_split(folder))
     rows = retrieval_rows(Encoder.load(model, dtype=dtype), chosen, dimensions)
     if out is not None:
         write_jsonl(out, rows)

@@ -20,7 +20,7 @@ ORIGINS = {
 }
 ADAPTATIONS = {
     "prompt": "prompted, nothing trained on the task",
-    "probe": "a linear head on frozen features",
+    "probe": "frozen features: under a linear head, or as vectors to search by",
     "lora": "low-rank adapters",
     "qlora": "low-rank adapters on a 4-bit base",
     "full": "all weights",

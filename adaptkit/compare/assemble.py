@@ -7,9 +7,9 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from adaptkit.compare.arms import TRAINABLE, Arm, language_jobs
+from adaptkit.compare.arms import TRAINABLE, Arm
 from adaptkit.compare.executor import result
-from adaptkit.compare.plan import Plan, arms_on, language_id, task_id
+from adaptkit.compare.plan import Plan, arms_on, language_id, language_trainings, task_id
 from adaptkit.compare.study import StudyConfig
 from adaptkit.run import Run, read_json, write_json
 
@@ -76,7 +76,7 @@ def _tasks(config: StudyConfig, study: Path) -> list[dict[str, Any]]:
     return ([language] if _scores_language(study) else []) + [
         {
             "name": task.name,
-            "kind": "generate" if task.kind == "generate" else "classify",
+            "kind": task.kind if task.kind in ("generate", "retrieve") else "classify",
             "metric": task.score,
             "higher_is_better": True,
             "labels": labels.get(task.name, []),
@@ -151,7 +151,7 @@ def _tuning(config: StudyConfig, plan: Plan, study: Path) -> Tuning:
     if plan.budget.trials < 2:
         return {}
     trials = range(plan.budget.trials)
-    keys = {job: f"tune.{job}" for job in language_jobs(config.parsed_arms)}
+    keys = {job: f"tune.{job}" for job in language_trainings(config)}
     keys |= {
         f"{arm.name} on {t.name}": f"tune.{t.name}.{arm.name}"
         for t in config.tasks

@@ -8,6 +8,7 @@ from typing import Any
 from adaptkit import models
 from adaptkit.compare.arms import job_adapter
 from adaptkit.compare.folder import StudyFolder, tidy
+from adaptkit.compare.machine import text_kind
 from adaptkit.compare.plan import language_adapter
 from adaptkit.compare.prepare import documents, read_prepared, train_path
 from adaptkit.data.readers import DataConfig
@@ -72,7 +73,7 @@ def _settings(
     kind = "none" if scratch else language_adapter(config, job)
     return PretrainConfig(
         name=job,
-        objective="masked" if not scratch and models.model_kind(folder.base) == "masked" else _scratch_objective(folder),
+        objective="masked" if not scratch and text_kind(folder.base) == "masked" else _scratch_objective(folder),
         base="" if scratch else str(folder.base),
         data=_files(train_path(folder.data, text, fraction)),
         dev=_files(folder.data / f"{text}.dev.jsonl"),
@@ -87,7 +88,7 @@ def _settings(
 
 def _scratch_objective(folder: StudyFolder) -> str:
     """Scratch models are of the base's kind, so that arms are compared like with like."""
-    return "masked" if folder.config.base and models.model_kind(folder.config.base) == "masked" else "causal"
+    return "masked" if folder.config.base and text_kind(folder.config.base) == "masked" else "causal"
 
 
 def _files(path: Path) -> DataConfig:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from pathlib import Path
 from typing import Any
 
 from adaptkit.compare.plan import Machine
@@ -53,8 +54,21 @@ def base_shape(config: StudyConfig) -> tuple[Any, str]:
     from adaptkit.architecture import architecture
 
     if config.base:
-        return AutoConfig.from_pretrained(models.find(config.base), local_files_only=True), models.model_kind(config.base)
+        return AutoConfig.from_pretrained(models.find(config.base), local_files_only=True), text_kind(config.base)
     return architecture(config.size, config.tokenizer.vocab_size, flops=config.base_flops), "causal"
+
+
+def text_kind(path: str | Path) -> str:
+    """Whether a model is `causal` or `masked`; one that was saved without its head is what its structure allows."""
+    from transformers import AutoConfig
+
+    from adaptkit import models
+    from adaptkit.embed.pooling import is_decoder
+
+    found = models.model_kind(path)
+    if found != "encoder":
+        return found
+    return "causal" if is_decoder(AutoConfig.from_pretrained(models.find(path), local_files_only=True)) else "masked"
 
 
 def _speed(shape: Any, kind: str, seq_len: int, device: str) -> float:

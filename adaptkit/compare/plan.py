@@ -115,41 +115,55 @@ def _check_steps(config: StudyConfig, budget: Budget, machine: Machine) -> None:
     steps_within(budget.language_main * config.fractions[0], per_step, what=f"a run on {config.fractions[0]:.0%} of the text")
     if any(arm.adaptation in TRAINABLE for arm in config.parsed_arms):
         for task in config.tasks:
-            steps_within(budget.task_trial, machine.flops_per_token * _tokens_per_step(task), what=f"one trial on {task.name}")
+            shortest, what = (budget.task_trial, "one trial") if budget.trials > 1 else (budget.task_main, "a run")
+            steps_within(shortest, _flops_per_step(config, task, machine), what=f"{what} on {task.name}")
 
 
-def _tokens_per_step(task: TaskConfig) -> float:
-    """About how many tokens a fine-tuning step on this task holds, from its first rows."""
+def _flops_per_step(config: StudyConfig, task: TaskConfig, machine: Machine) -> float:
+    """About what a fine-tuning step of the base on this task costs, from its first rows."""
+    if task.kind == "retrieve":
+        from adaptkit.compare.retrieve import flops_per_step
+
+        return flops_per_step(config, task)
     from adaptkit.data.readers import read
     from adaptkit.finetune.recipe import FinetuneConfig
 
     rows = read(task.train).rows[:SAMPLE_ROWS]
     length = sum(len(row.text.encode()) for row in rows) / len(rows) / BYTES_PER_TOKEN
-    return min(length, task.max_length) * FinetuneConfig.model_fields["trainer"].default.global_batch_size
+    rows_per_step = FinetuneConfig.model_fields["trainer"].default.global_batch_size
+    return machine.flops_per_token * min(length, task.max_length) * rows_per_step
 
 
 def build_stages(config: StudyConfig, budget: Budget) -> list[Stage]:
     """All stages of a study, each after what it needs."""
-    arms = config.parsed_arms
     stages = [Stage("prepare", "prepare", "read, deduplicate, decontaminate and split the data")]
     stages.append(Stage("tokenizer", "tokenizer", "train the domain tokenizer", needs=("prepare",)))
     made = "" if config.base else "make "
     flops = 0.0 if config.base else config.base_flops
     stages.append(Stage("base", "base", f"{made}the generic model", needs=("prepare",), flops=flops))
-    for job in language_jobs(arms):
+    for job in language_trainings(config):
         stages += _language_stages(config, budget, job)
     for task in config.tasks:
         stages.append(
-            Stage(f"baseline.{task.name}", "baseline", f"TF-IDF baseline of {task.name}", {"task": task.name}, ("prepare",))
+            Stage(f"baseline.{task.name}", "baseline", f"baseline of {task.name}", {"task": task.name}, ("prepare",))
         )
         for arm in arms_on(config, task):
             stages += _task_stages(config, budget, task.name, arm)
     return stages
 
 
+def language_trainings(config: StudyConfig) -> list[str]:
+    """The language trainings of a study. Where the base gives no bits per byte, text is learnt only for tasks to start from."""
+    from adaptkit import models
+
+    scored = not config.base or models.model_kind(config.base) == "causal"
+    return language_jobs([arm for arm in config.parsed_arms if scored or arm.origin_job])
+
+
 def arms_on(config: StudyConfig, task: TaskConfig) -> list[Arm]:
-    """The arms that can learn a task: a probe gives labels, not text."""
-    return [arm for arm in config.parsed_arms if not (task.kind == "generate" and arm.adaptation == "probe")]
+    """The arms that can learn a task: a probe gives labels or vectors, not text; a prompt gives no vectors."""
+    unable = {"generate": ("probe",), "retrieve": ("prompt", "qlora")}.get(task.kind, ())
+    return [arm for arm in config.parsed_arms if arm.adaptation not in unable]
 
 
 def _language_stages(config: StudyConfig, budget: Budget, job: str) -> list[Stage]:

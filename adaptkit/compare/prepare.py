@@ -21,7 +21,7 @@ from adaptkit.run import Run, digest, file_digest, write_jsonl
 PASSAGE_BYTES = 1024
 TEST_SHARE, DEV_SHARE = 0.1, 0.05
 MAX_TEST_PASSAGES, MAX_DEV_PASSAGES, MAX_DEV_ROWS = 200, 60, 300
-WANT = {"classify": "labelled", "label_words": "labelled", "generate": "sft"}
+WANT = {"classify": "labelled", "label_words": "labelled", "generate": "sft", "retrieve": "queries"}
 
 
 def data_configs(config: StudyConfig) -> dict[str, DataConfig]:
@@ -75,6 +75,10 @@ def _prepare(config: StudyConfig, run: Run) -> dict[str, Any]:
         facts[name] = {"train": _fact(train), "test": _fact(test)}
         if name in ("domain", "general"):
             _write_corpus(run, name, train, test, config.fractions)
+        elif wants[name] == "queries":
+            from adaptkit.compare.retrieve import write_sets
+
+            write_sets(run.path / name, named[name], train, test)
         else:
             facts["labels"][name] = train.labels
             _write_task(run, name, train, test)
@@ -83,6 +87,10 @@ def _prepare(config: StudyConfig, run: Run) -> dict[str, Any]:
 
 def _parts(name: str, corpus: CorpusConfig, want: str, facts: dict[str, Any]) -> tuple[Dataset, Dataset]:
     """Training rows without duplicates, and test rows: the ones named, or a share held out."""
+    if want == "queries":
+        from adaptkit.compare.retrieve import read_queries
+
+        return read_queries(corpus)
     train, duplicates = deduplicate(read(corpus.train, want))
     facts["duplicates"][name] = duplicates.as_json()
     return (train, read(corpus.test, want)) if corpus.test else split(train, TEST_SHARE, seed=1)
@@ -151,7 +159,8 @@ def read_prepared(path: Path, want: str = "text") -> Dataset:
 
 
 def folder_digest(path: Path) -> str:
-    return digest({p.name: file_digest(p) for p in sorted(path.glob("*.jsonl"))})
+    files = sorted(p for p in path.rglob("*") if p.suffix in (".jsonl", ".tsv"))
+    return digest({str(p.relative_to(path)): file_digest(p) for p in files})
 
 
 def documents(path: Path) -> list[tuple[str, str]]:

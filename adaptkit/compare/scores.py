@@ -19,6 +19,7 @@ from typing import Any
 
 import numpy as np
 
+from adaptkit.embed.metrics import PER_QUERY, retrieval_row
 from adaptkit.errors import DataError
 
 NUM_ECE_BINS = 15
@@ -236,6 +237,26 @@ def _bits_per_byte_table(nats: Sequence[float], num_bytes: Sequence[int]) -> Sco
     return ScoreTable(np.stack([bits, np.asarray(num_bytes, dtype=np.float64)], axis=1), _ratio)
 
 
+# Retrieval
+
+
+def retrieval(metric: str, rankings: Sequence[Sequence[str]], judged: Sequence[Sequence[dict[str, Any]]]) -> float:
+    """A per-query retrieval metric averaged over queries, with trec_eval's definition.
+
+    Args:
+        metric: ndcg_at_10, mrr_at_10, map, recall_at_10 or recall_at_100.
+        rankings: documents of each query, best first.
+        judged: `{"document", "grade"}` of each query's judged documents; grades above 0 are relevant.
+    """
+    pairs = zip(rankings, judged, strict=True)
+    rows = [retrieval_row("", ranking, {row["document"]: row["grade"] for row in of}) for ranking, of in pairs]
+    return score_table(metric, rows).value
+
+
+def _per_query_table(name: str) -> Callable[[Sequence[dict[str, Any]]], ScoreTable]:
+    return lambda rows: _mean_table([PER_QUERY[name](row) for row in rows])
+
+
 def _column(rows: Sequence[dict[str, Any]], name: str) -> list[Any]:
     return [row[name] for row in rows]
 
@@ -256,5 +277,10 @@ METRICS: dict[str, MetricInfo] = {
     "exact_match": MetricInfo("exact match", True, 1.0, _by_columns(_exact_match_table, "prediction", "reference")),
     "rouge_l": MetricInfo("ROUGE-L", True, 1.0, _by_columns(_rouge_l_table, "prediction", "reference")),
     "ece": MetricInfo("calibration error", False, 1.0, lambda rows: _ece_table(*confidence_and_hit(rows))),
+    "ndcg_at_10": MetricInfo("nDCG@10", True, 1.0, _per_query_table("ndcg_at_10")),
+    "mrr_at_10": MetricInfo("MRR@10", True, 1.0, _per_query_table("mrr_at_10")),
+    "map": MetricInfo("MAP", True, 1.0, _per_query_table("map")),
+    "recall_at_10": MetricInfo("recall@10", True, 1.0, _per_query_table("recall_at_10")),
+    "recall_at_100": MetricInfo("recall@100", True, 1.0, _per_query_table("recall_at_100")),
     "brier": MetricInfo("Brier score", False, 2.0, _by_columns(_brier_table, "probabilities", "label")),
 }

@@ -19,7 +19,10 @@ from adaptkit.run import Run
 
 ORIGIN_ORDER = ("generic", "continued", "scratch", "distilled", "placebo")
 _TIME_UNITS = ((3600.0, "hours"), (60.0, "minutes"), (1.0, "seconds"))
-DETAIL_METRICS = {"classify": ("accuracy", "macro_f1", "ece", "brier"), "generate": ("rouge_l", "exact_match")}
+DETAIL_METRICS = {
+    "classify": ("accuracy", "macro_f1", "ece", "brier"), "generate": ("rouge_l", "exact_match"),
+    "retrieve": ("ndcg_at_10", "mrr_at_10", "map", "recall_at_10", "recall_at_100"),
+}
 
 
 @dataclass(frozen=True)

@@ -27,6 +27,7 @@ TASK_METRICS = {
     "classify": ("accuracy", "macro_f1"),
     "label_words": ("accuracy", "macro_f1"),
     "generate": ("rouge_l", "exact_match"),
+    "retrieve": ("ndcg_at_10", "mrr_at_10", "map", "recall_at_10", "recall_at_100"),
 }
 DECIDED_BY_PLAN = ("learning_rate", "num_steps", "seed")
 
@@ -45,10 +46,12 @@ class TaskConfig(CorpusConfig):
 
     name: str
     """The task's name in tables and file names."""
-    kind: Literal["classify", "label_words", "generate"] = "classify"
-    """A classification head, the language model's own words for the labels, or free text."""
+    kind: Literal["classify", "label_words", "generate", "retrieve"] = "classify"
+    """A classification head, the language model's own words for the labels, free text, or search by embeddings; `train` then
+    names the folder of a retrieval set in BEIR's layout."""
     metric: str = ""
-    """accuracy or macro_f1; rouge_l or exact_match for free text. Empty takes the first."""
+    """accuracy or macro_f1; rouge_l or exact_match for free text; ndcg_at_10, mrr_at_10, map, recall_at_10 or recall_at_100
+    for search. Empty takes the first."""
     max_length: Count = 256
     """Tokens after which a text is cut, for every trained arm and probe."""
     max_epochs: int = 8

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
 # Centres of the learning rates tried, relative to training all weights from scratch.
 FULL_RATE, LORA_RATE = 0.3, 0.6
+CONTRASTIVE_RATES = 0.1, 0.5
 EVALUATIONS = 4
 
 
@@ -39,12 +40,14 @@ def task(folder: StudyFolder, threads: int, *, task: str, arm: str, seed: int, f
 
 
 def baseline(folder: StudyFolder, threads: int, *, task: str) -> dict[str, Any]:
-    """TF-IDF and logistic regression on a labelled task; nothing for free text."""
+    """TF-IDF and logistic regression on a labelled task, BM25 on a search; nothing for free text."""
     from adaptkit.compare.baseline import NAME, tfidf_rows
 
     settings = _task(folder, task)
     if settings.kind == "generate":
         return {}
+    if settings.kind == "retrieve":
+        return _searched_by_words(folder, settings)
     run = Run.open(folder.root, f"{task}-baseline", {"name": NAME}, {"data": folder.data_digest})
     if not run.finished:
         data = _splits(folder, settings)
@@ -52,6 +55,15 @@ def baseline(folder: StudyFolder, threads: int, *, task: str) -> dict[str, Any]:
         rows = tfidf_rows(train, [(row.id, row.values["text"], row.values["label"]) for row in data["test"].rows])
         _write(run, settings, rows, {})
     return {"run": run.path.name, "suite": task, "name": NAME}
+
+
+def _searched_by_words(folder: StudyFolder, task: TaskConfig) -> dict[str, Any]:
+    from adaptkit.compare.retrieve import BASELINE, baseline_rows
+
+    run = Run.open(folder.root, f"{task.name}-baseline", {"name": BASELINE}, {"data": folder.data_digest})
+    if not run.finished:
+        _write(run, task, baseline_rows(folder.data / task.name), {})
+    return {"run": run.path.name, "suite": task.name, "name": BASELINE}
 
 
 def score_rows(task: TaskConfig, rows: list[dict[str, Any]]) -> dict[str, float]:
@@ -90,7 +102,11 @@ def _frozen(folder: StudyFolder, task: TaskConfig, arm: Arm, seed: int, origin: 
         "trials": trials,
     }
     run = Run.open(folder.root, f"{task.name}-{arm.adaptation}", fields, {"model": str(origin), "data": folder.data_digest})
-    if not run.finished:
+    if not run.finished and task.kind == "retrieve":
+        from adaptkit.compare.retrieve import frozen
+
+        _write(run, task, *frozen(folder, task, origin, run))
+    elif not run.finished:
         data = _splits(folder, task)
         model, vocabulary = models.load(origin, models.model_kind(origin)), models.load_tokenizer(origin)
         found = _method(task, arm, seed, data["train"].labels)(
@@ -121,7 +137,12 @@ def _trained(
     from adaptkit.finetune.recipe import FinetuneConfig, finetune
 
     tuning = trial is not None
-    rate = _rates(folder, arm)[trial] if tuning else _best_rate(folder, task, arm)
+    rate = _rates(folder, task, arm)[trial] if tuning else _best_rate(folder, task, arm)
+    if task.kind == "retrieve":
+        from adaptkit.compare.retrieve import trained
+
+        run = trained(folder, task, arm, seed, origin, flops, trial, threads, rate)
+        return {"run": run.path.name, "suite": task.name, "learning_rate": rate, "dev": _dev(run, task)}
     settings = FinetuneConfig(
         name=f"{task.name}-{arm.name}",
         task=task.name,
@@ -159,17 +180,18 @@ def _affordable_steps(task: TaskConfig, settings: Any, origin: Path, flops: floa
     return min(steps_within(flops, per_step, what=settings.name), max(1, task.max_epochs * len(rows) // batch))
 
 
-def _rates(folder: StudyFolder, arm: Arm) -> list[float]:
+def _rates(folder: StudyFolder, task: TaskConfig, arm: Arm) -> list[float]:
     from adaptkit.architecture import default_learning_rate
 
-    share = FULL_RATE if arm.adaptation == "full" else LORA_RATE
+    full, lora = CONTRASTIVE_RATES if task.kind == "retrieve" else (FULL_RATE, LORA_RATE)
+    share = full if arm.adaptation == "full" else lora
     return folder.budget.learning_rates(default_learning_rate(folder.base_params) * share)
 
 
 def _best_rate(folder: StudyFolder, task: TaskConfig, arm: Arm) -> float:
     trials = folder.budget.trials
     if trials == 1:
-        return _rates(folder, arm)[0]
+        return _rates(folder, task, arm)[0]
     tried = (folder.result(f"tune.{task.name}.{arm.name}.{i}") for i in range(trials))
     sign = 1 if METRICS[task.score].higher_is_better else -1
     return max(tried, key=lambda outcome: sign * outcome["dev"])["learning_rate"]

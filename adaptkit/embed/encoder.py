@@ -53,6 +53,10 @@ class Encoder:
         model.to(device or default_device()).eval()
         return cls(model, closed_by_eos(tokenizer) if layout.pooling == "last" else tokenizer, layout, folder_digest(folder))
 
+    def limit(self, max_length: int) -> None:
+        """Cut texts after `max_length` tokens, or where the model's positions end."""
+        self.layout = changed(self.layout, self.width, max_length=min(max_length, self.layout.longest))
+
     def save(self, folder: str | Path) -> None:
         """Write a folder that transformers, sentence-transformers and vLLM load.
 

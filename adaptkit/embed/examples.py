@@ -44,7 +44,7 @@ def read_examples(config: DataConfig, loss: Loss, split: str = "train") -> Examp
         if loss not in ("infonce", "symmetric"):
             fix = "set loss: infonce or symmetric, or give files"
             raise DataError(f"loss '{loss}' does not learn from a retrieval set", where=str(folder), fix=fix)
-        found = read_set(folder, split)
+        found = read_set(folder, split, config.max_bytes)
         facts = {"documents": len(found.documents), "queries": len(found.queries), "unjudged": found.num_unjudged, "split": split}
         return Examples(examples_of_set(found), list(found.documents.values()), facts)
     dataset = read(config, "text" if loss in FROM_TEXT else None)
@@ -105,9 +105,8 @@ def hold_out(rows: Sequence[Example], share: float) -> tuple[list[Example], list
 
 
 def set_of(examples: Examples) -> RetrievalSet:
-    """Examples as a retrieval set: anchors search among all of their texts."""
+    """Examples as a retrieval set: anchors search among the examples' own texts."""
     documents = {text: _id(text) for row in examples.rows for text in row.texts[1:]}
-    documents |= {text: _id(text) for text in examples.corpus}
     grades: dict[str, dict[str, int]] = {}
     where: dict[str, str] = {}
     for row in examples.rows:

@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -54,9 +55,11 @@ def splits(folder: str | Path) -> list[str]:
     return sorted(path.stem for path in (Path(folder) / "qrels").glob("*.tsv"))
 
 
-def read_set(folder: str | Path, split: str) -> RetrievalSet:
+def read_set(folder: str | Path, split: str, max_bytes: int = 0) -> RetrievalSet:
     """One split of a retrieval set.
 
+    Args:
+        max_bytes: keep at most this many bytes of documents, sampled by hash of their ids, and the queries that they answer.
     Raises: DataError at `file:line` for a row that lacks an id or text, or a grade for what is not there.
     """
     folder = Path(folder)
@@ -67,12 +70,15 @@ def read_set(folder: str | Path, split: str) -> RetrievalSet:
     documents = _texts(_files(folder, "corpus"), where)
     queries = _texts(_files(folder, "queries"), where)
     grades = _grades(folder / "qrels" / f"{split}.tsv", documents, queries)
+    if max_bytes:
+        documents = _sample(documents, max_bytes)
+        grades = {query: {name: grade for name, grade in of.items() if name in documents} for query, of in grades.items()}
     judged = {query: found for query, found in grades.items() if any(grade > 0 for grade in found.values())}
     chosen = {query: queries[query] for query in judged}
     return RetrievalSet(documents, chosen, judged, where, len(grades) - len(judged))
 
 
-def test_split(folder: str | Path) -> str:
+def scored_split(folder: str | Path) -> str:
     """`test`, or `dev` where there is no test split.
 
     Raises: DataError where there is neither.
@@ -96,6 +102,16 @@ def retrieval_rows(encoder: Encoder, found: RetrievalSet, dimensions: int = 0) -
         for query, scores_N in zip(ids[start:], scores_QN, strict=False):
             rows.append(retrieval_row(query, ranked(scores_N, names, DEPTH), found.grades[query]))
     return rows
+
+
+def _sample(documents: dict[str, str], max_bytes: int) -> dict[str, str]:
+    kept, left = set[str](), max_bytes
+    for name in sorted(documents, key=lambda name: hashlib.sha256(name.encode()).digest()):
+        left -= len(documents[name].encode())
+        if left < 0:
+            break
+        kept.add(name)
+    return {name: text for name, text in documents.items() if name in kept}
 
 
 def _files(folder: Path, kind: str) -> list[Path]:

@@ -43,10 +43,11 @@ def _pairs(text: str) -> Iterator[tuple[str, str, str]]:
     if "def " in text and (code := list(_docstrings(text))):
         yield from code
         return
-    first, _, rest = text.partition("\n")
-    if not found and MIN_WORDS <= len(first.split()) <= MAX_WORDS and len(rest.split()) > len(first.split()):
+    opening = text[: found[0].start()] if found else text
+    first, _, rest = opening.partition("\n")
+    if MIN_WORDS <= len(first.split()) <= MAX_WORDS and len(rest.split()) > len(first.split()):
         yield "title to body", first.strip(), rest.strip()
-    for heading, following in zip(found, [*found[1:], None], strict=True):
+    for heading, following in zip(found, [*found[1:], None], strict=False):
         paragraph = _first_paragraph(text[heading.end() : following.start() if following else len(text)])
         title = heading.group(1).strip()
         if len(title.split()) >= MIN_WORDS and len(paragraph.split()) > len(title.split()):

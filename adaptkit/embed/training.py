@@ -18,7 +18,7 @@ from adaptkit.embed.metrics import retrieval_scores
 from adaptkit.embed.mining import mine
 from adaptkit.embed.objective import MARGIN, Contrastive, Scored
 from adaptkit.embed.pooling import by_structure
-from adaptkit.embed.retrieval import read_set, retrieval_rows, test_split
+from adaptkit.embed.retrieval import read_set, retrieval_rows, scored_split
 from adaptkit.embed.rows import Example, TextRows, groups_of
 from adaptkit.errors import ModelError
 from adaptkit.run import read_jsonl, write_json, write_jsonl
@@ -158,7 +158,7 @@ def _rows(config: EmbedConfig, encoder: Encoder, examples: Examples | None, data
         return []
     if examples is None:
         folder = retrieval_folder(data)
-        return retrieval_rows(encoder, read_set(folder, test_split(folder)))
+        return retrieval_rows(encoder, read_set(folder, scored_split(folder), data.max_bytes))
     if config.loss in SCORED:
         left, right = (encoder.encode([row.texts[side] for row in examples.rows]) for side in (0, 1))
         cosines = (left * right).sum(1).tolist()

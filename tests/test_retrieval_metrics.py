@@ -1,0 +1,118 @@
+"""Retrieval metrics against trec_eval itself (ir-measures over pytrec_eval), ties and odd queries included."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import ir_measures
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from ir_measures import AP, RR, R, nDCG
+
+from adaptkit.compare import retrieve, scores
+from adaptkit.embed.metrics import PER_QUERY, ranked, retrieval_row, retrieval_scores
+from adaptkit.embed.retrieval import read_set, scored_split, splits
+from adaptkit.errors import DataError
+
+MEASURES = {"ndcg_at_10": nDCG @ 10, "mrr_at_10": RR, "map": AP, "recall_at_10": R @ 10, "recall_at_100": R @ 100}
+CUT = {"mrr_at_10": 0.1}  # trec_eval knows no cut reciprocal rank: below a tenth it comes after rank 10
+METRICS = Path(scores.__file__).parent / "metrics"
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.integers(0, 2**31), st.integers(1, 150), st.integers(1, 4))
+def test_every_metric_of_every_query_is_trec_evals(seed, num_documents, highest):
+    rng = np.random.default_rng(seed)
+    names = [f"d{i}" for i in range(num_documents)]
+    coarse = rng.integers(0, max(2, num_documents // 3), (4, num_documents)).astype(np.float32) / 8  # many equal scores
+    grades = {f"q{q}": {name: int(rng.integers(-1, highest + 1)) for name in rng.permutation(names)[:20]} for q in range(4)}
+    rows = [retrieval_row(query, ranked(coarse[q], names), grades[query]) for q, query in enumerate(grades)]
+    run = [ir_measures.ScoredDoc(f"q{q}", name, float(s)) for q in range(4) for name, s in zip(names, coarse[q], strict=True)]
+    judged = [ir_measures.Qrel(query, name, grade) for query, of in grades.items() for name, grade in of.items()]
+    found = {(m.query_id, m.measure): m.value for m in ir_measures.iter_calc(list(MEASURES.values()), judged, run)}
+    for row in rows:
+        for name, measure in MEASURES.items():
+            value = found[row["id"], measure]
+            wanted = value if value > CUT.get(name, 0.0) - 1e-9 else 0.0
+            assert PER_QUERY[name](row) == pytest.approx(wanted, abs=1e-6), (name, row)
+    means = ir_measures.calc_aggregate(list(MEASURES.values()), judged, run)
+    of_all = {name: means[measure] for name, measure in MEASURES.items() if name not in CUT}
+    assert {name: retrieval_scores(rows)[name] for name in of_all} == pytest.approx(of_all, abs=1e-6)
+
+
+def test_a_cut_ranking_keeps_the_right_ones_of_equal_scores():
+    names = ["a", "c", "b", "d", "e"]
+    assert ranked(np.array([1.0, 1.0, 1.0, 2.0, 0.0]), names, 3) == ["d", "c", "b"]
+    assert ranked(np.array([1.0, 1.0]), ["a", "b"], 9) == ["b", "a"]
+
+
+def test_a_query_without_relevant_documents_scores_nothing():
+    row = retrieval_row("q", ["a", "b"], {"a": 0, "b": -1})
+    assert {name: score(row) for name, score in PER_QUERY.items()} == dict.fromkeys(PER_QUERY, 0.0)
+
+
+def test_documents_beyond_the_depth_are_not_found():
+    ranking = [f"d{i}" for i in range(1500)]
+    row = retrieval_row("q", ranking, {"d3": 2, "d1200": 1})
+    assert row["hits"] == [4] and row["relevant"] == [2, 1] and PER_QUERY["map"](row) == pytest.approx(1 / 8)
+
+
+@pytest.mark.parametrize("name", list(PER_QUERY))
+def test_a_study_reads_them_as_tables(name):
+    rows = [retrieval_row("q1", ["a", "b"], {"b": 1}), retrieval_row("q2", ["a", "b"], {"a": 2, "c": 1})]
+    table = scores.score_table(name, rows)
+    assert table.value == pytest.approx(retrieval_scores(rows)[name])
+    assert table.finish(np.array([2.0, 0.0]) @ table.sums) == pytest.approx(PER_QUERY[name](rows[0]))
+
+
+@pytest.mark.parametrize(
+    ("name", "more", "expected"),
+    [("ndcg_at_10", {}, 0.6309297535714575), ("mrr_at_10", {}, 0.5), ("map", {}, 0.5), ("recall_at_k", {"k": 100}, 1.0)],
+)
+def test_local_evaluate_module(name, more, expected, tmp_path, monkeypatch):
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    import evaluate
+
+    metric = evaluate.load(str(METRICS / name), keep_in_memory=True, cache_dir=str(tmp_path))
+    told = {"predictions": [["a", "b"]], "references": [[{"document": "b", "grade": 1}]]}
+    assert metric.compute(**told, **more)[name] == pytest.approx(expected)
+
+
+@pytest.fixture
+def folder(tmp_path) -> Path:
+    import tiny_embed
+
+    return tiny_embed.write_set(tmp_path / "set")
+
+
+def test_a_set_is_read_by_split(folder):
+    assert splits(folder) == ["dev", "test", "train"] and scored_split(folder) == "test"
+    found = read_set(folder, "dev")
+    assert len(found.documents) == 40 and len(found.queries) == 8 and all(len(of) == 1 for of in found.grades.values())
+    cut = read_set(folder, "train", max_bytes=600)
+    assert 0 < len(cut.documents) < 40 and set(cut.queries) < set(read_set(folder, "train").queries)
+    assert cut.num_unjudged and sum(len(text.encode()) for text in cut.documents.values()) <= 600
+
+
+@pytest.mark.parametrize(
+    ("name", "line", "match"),
+    [
+        ("qrels/dev.tsv", "q1\td999\t1\n", "'d999' is not in the set"),
+        ("qrels/dev.tsv", "q1\td1\tmany\n", "no whole number"),
+        ("corpus.jsonl", '{"text": "no id"}\n', "needs _id and text"),
+    ],
+)
+def test_what_is_wrong_in_a_set_is_told_with_its_line(folder, name, line, match):
+    with (folder / name).open("a") as file:
+        file.write(line)
+    with pytest.raises(DataError, match=match) as caught:
+        read_set(folder, "dev")
+    assert caught.value.where.rpartition(":")[2].isdigit()
+
+
+def test_bm25_finds_rare_words(folder):
+    rows = retrieve.baseline_rows(folder)
+    assert {row["id"] for row in rows} == set(read_set(folder, "test").queries)
+    assert retrieval_scores(rows)["ndcg_at_10"] > 0.9
