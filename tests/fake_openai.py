@@ -31,8 +31,13 @@ class FakeServer:
         class Handler(_Handler):
             server_of = fake
 
-        self._http = ThreadingHTTPServer(("127.0.0.1", port), Handler)
-        self._http.daemon_threads = True
+        class Quiet(ThreadingHTTPServer):
+            daemon_threads = True
+
+            def handle_error(self, *_: object) -> None:  # callers hang up in the middle: that is tested
+                return None
+
+        self._http = Quiet(("127.0.0.1", port), Handler)
         self.url = f"http://127.0.0.1:{self._http.server_address[1]}"
 
     def __enter__(self) -> FakeServer:

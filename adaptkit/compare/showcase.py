@@ -173,7 +173,7 @@ class Showcase:
         if self._scaling is None:
             told = "The study trained on fewer than three amounts of text, so it cannot say what more text would do."
             return Forecast(told + " The slider moves the cost of training only.", None, chosen)
-        generic = self._best([curve for curve in self._scaling.curves if curve.origin == "generic"], data_bytes)
+        generic = self._generic(data_bytes)
         others = [curve for curve in self._scaling.curves if curve.origin not in ("generic", "placebo")]
         if generic is None or not others:
             return Forecast("The study has no pair of arms to compare at other amounts of text.", None, chosen)
@@ -194,9 +194,12 @@ class Showcase:
     def _language(self) -> str:
         return next(task.name for task in self.results.tasks if task.metric == "bits_per_byte")
 
-    def _best(self, curves: list[Curve], data_bytes: float) -> Curve | None:
+    def _generic(self, data_bytes: float) -> Curve | None:
+        """The generic arm that the verdict compares with, else the one predicted best."""
+        picked = next(verdict.generic for verdict in self.answer.tasks if verdict.task == self._language)
+        curves = [curve for curve in self.context["scaling"].curves if curve.origin == "generic"]
         at = np.array([data_bytes])
-        return min(curves, key=lambda curve: float(curve.law(at)[0]), default=None)
+        return min(curves, key=lambda curve: (curve.arm != picked, float(curve.law(at)[0])), default=None)
 
     def _difference(self, curve: Curve, generic: Curve, data_bytes: float) -> Interval:
         """Predicted score minus the generic one's, with the interval of both laws over the same replicates."""
@@ -244,6 +247,6 @@ def break_even_words(found: BreakEven) -> str:
     turn = f"An own server pays from {plots_money.count_text(found.first)} requests a month on"
     if found.always > found.first * 1.001:
         settled = "" if found.always == float("inf") else f", and at every volume above {plots_money.count_text(found.always)}"
-        turn += f" (not at once after each further server is rented){settled}"
+        turn += f" (with gaps where one more server has just been rented){settled}"
     return f"{now} {turn}."
 

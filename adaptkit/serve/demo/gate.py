@@ -216,7 +216,7 @@ class Gate:
         if (wait := self.tries.wait_s(request.address)) > 0:
             return _login_page(429, f"Too many wrong tries. Try again in {_seconds(wait)}.", retry_after=wait)
         body = await _read(receive, MAX_LOGIN_BYTES)
-        given = parse_qs(body.decode("utf-8", "replace"), max_num_fields=10).get("password", [""])[0] if body is not None else ""
+        given = parse_qs(body.decode("utf-8", "replace")).get("password", [""])[0] if body is not None else ""
         if not _same(given, self.password or ""):
             self.tries.wrong(request.address)
             return _login_page(401, "That is not the password.")

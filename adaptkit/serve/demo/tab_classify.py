@@ -87,7 +87,8 @@ class Classify:
         task = self._task(model, count)
         with self._lock:
             if model not in self._calibrated:
-                dev, test = (self._judged(client, model, task, part) for part in ("dev", "test"))
+                parts = ("dev", "test") if len(self.study.labels(task)) == count else ()
+                dev, test = [self._judged(client, model, task, part) for part in parts] or ([], [])
                 self._calibrated[model] = self.study.calibrate(dev, test)
             return self._calibrated[model]
 

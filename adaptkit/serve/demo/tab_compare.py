@@ -38,7 +38,8 @@ class Compare:
         with gr.Row(elem_classes="controls"):
             how = gr.Radio([CONTINUE, CHAT], value=CONTINUE, label="How", elem_classes="segmented")
             pace = gr.Radio([TOGETHER, IN_TURN], value=TOGETHER, label="Pace", elem_classes="segmented")
-            length = gr.Slider(16, 512, value=128, step=16, label="Longest answer, in tokens", buttons=[], elem_classes="plain-slider")
+            longest = {"label": "Longest answer, in tokens", "buttons": [], "elem_classes": "plain-slider"}
+            length = gr.Slider(16, 512, value=128, step=16, **longest)
         with gr.Row(elem_classes="actions"):
             ask = gr.Button("Ask the models", variant="primary", elem_id="ask")
             stop = gr.Button("Stop", elem_id="stop")

@@ -1,0 +1,234 @@
+"""When an own server pays: closed form against trying every volume, and what the sliders say."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+
+import numpy as np
+import pytest
+from fake_study import write_study
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from adaptkit.compare import plots_money
+from adaptkit.compare.breakeven import (
+    SECONDS_PER_MONTH,
+    Prices,
+    Training,
+    Workload,
+    api_usd_per_request,
+    own_usd_per_month,
+    usd_per_1k_requests,
+    weigh,
+)
+from adaptkit.compare.calibration import calibrate, fit_temperature, soften
+from adaptkit.compare.prices import EXAMPLE, assume
+from adaptkit.compare.showcase import Showcase, break_even_words
+from adaptkit.errors import ConfigError
+from adaptkit.run import write_json
+from adaptkit.serve.demo.tab_decide import STEPS, position, value_at
+
+CHEAP_API = Prices(usd_per_hour=5.0, usd_in=0.01, usd_out=0.01)
+
+
+def test_the_arithmetic_of_one_server_by_hand() -> None:
+    work = Workload(requests_per_month=1e6, requests_per_s=2.0, used_share=0.5, tokens_in=1000, tokens_out=500)
+    found = weigh(work, Prices(usd_per_hour=1.0, usd_in=0.5, usd_out=1.0), Training(hours=24, months=12))
+    assert work.capacity == 2.0 * 0.5 * 730 * 3600 == 2_628_000
+    assert found.num_servers == 1
+    assert found.own == pytest.approx(730 + 24 / 12)
+    assert found.api == pytest.approx(1e6 * (1000 * 0.5 + 500 * 1.0) / 1e6)
+    assert found.first == pytest.approx(732 / 0.001)
+    assert found.own_is_cheaper
+    assert found.full_per_1k == pytest.approx(usd_per_1k_requests(1.0, 2.0)) == pytest.approx(1 / 7.2)
+
+
+@settings(max_examples=300, deadline=None)
+@given(
+    hour=st.floats(0.05, 10), usd_in=st.floats(0.01, 5), usd_out=st.floats(0.01, 10), speed=st.floats(0.01, 50),
+    share=st.floats(0.1, 1), tokens_in=st.floats(5, 2000), tokens_out=st.floats(1, 500), hours=st.floats(0, 5000),
+    months=st.sampled_from([1.0, 12.0, 36.0]),
+)  # fmt: skip
+def test_break_even_is_where_the_bills_cross(
+    hour: float, usd_in: float, usd_out: float, speed: float, share: float, tokens_in: float, tokens_out: float, hours: float,
+    months: float,
+) -> None:  # fmt: skip
+    work, prices = Workload(1e5, speed, share, tokens_in, tokens_out), Prices(hour, usd_in, usd_out)
+    training = Training(hours, months)
+    each, capacity = api_usd_per_request(work, prices), work.capacity
+
+    def pays(volume: float) -> bool:
+        return own_usd_per_month(volume, work, prices, training) <= volume * each * (1 + 1e-9)
+
+    found = weigh(work, prices, training)
+    if math.isinf(found.first):
+        assert not any(pays(capacity * share / 7) for share in range(1, 3000, 3))
+        return
+    assert pays(found.first * (1 + 1e-9) + 1e-6)
+    assert not any(pays(found.first * share / 300 * (1 - 1e-7)) for share in range(1, 300))
+    if math.isfinite(found.always):
+        begin = int(found.always / capacity)
+        assert all(pays(step * capacity * (1 + 1e-7)) for step in range(begin, begin + 20) if step * capacity >= found.always)
+        assert found.always <= found.first * (1 + 1e-6) or not pays(found.always * (1 - 1e-6))
+
+
+def test_dearer_servers_slower_servers_and_more_training_move_it_up() -> None:
+    work, prices, training = Workload(1e6, 5.0), Prices(0.4, 0.15, 0.6), Training(10)
+    base = weigh(work, prices, training).first
+    assert weigh(work, Prices(0.8, 0.15, 0.6), training).first > base
+    assert weigh(work, prices, training.scaled(50)).first > base
+    assert weigh(work, Prices(0.4, 0.3, 0.6), training).first < base
+    assert math.isinf(weigh(Workload(1e6, 0.01), prices, training).first)
+    assert weigh(work, CHEAP_API, training).first == math.inf
+
+
+def test_words_say_which_bill_is_smaller_and_where_that_turns() -> None:
+    work = Workload(1e6, 5.0)
+    text = break_even_words(weigh(work, Prices(0.4, 0.15, 0.6), Training()))
+    assert "the API costs $165 a month, your own server $292" in text
+    assert "pays from 1.77 M requests a month on" in text
+    assert "never pays" in break_even_words(weigh(work, CHEAP_API, Training()))
+    stairs = break_even_words(weigh(Workload(5e6, 1.6), Prices(0.4, 0.15, 0.6), Training()))
+    assert "with gaps where one more server" in stairs and "at every volume above" in stairs
+
+
+def test_the_figure_starts_at_zero_and_marks_the_break_even() -> None:
+    work, prices, training = Workload(1e6, 5.0), Prices(0.4, 0.15, 0.6), Training(1)
+    figure = plots_money.bills(work, prices, training, weigh(work, prices, training))
+    assert ">$0</text>" in figure.svg and "break-even 1.77 M" in figure.svg
+    never = plots_money.bills(work, CHEAP_API, training, weigh(work, CHEAP_API, training))
+    assert "break-even" not in never.svg
+    many = Workload(1e9, 0.01)
+    assert "<polyline" in plots_money.bills(many, prices, training, weigh(many, prices, training)).svg
+
+
+@pytest.mark.parametrize(("value", "text"), [(950, "950"), (20_000, "20 k"), (999_900, "1 M"), (1.234e6, "1.23 M"), (3e9, "3 G")])
+def test_counts_are_short(value: float, text: str) -> None:
+    assert plots_money.count_text(value) == text
+
+
+@pytest.mark.parametrize(
+    ("value", "text"), [(0.0423, "$0.042"), (0.4, "$0.40"), (12.5, "$12.50"), (1240.2, "$1,240"), (1.234e6, "$1.23 M"), (0, "$0")]
+)
+def test_dollars_are_short(value: float, text: str) -> None:
+    assert plots_money.usd(value) == text
+
+
+@pytest.fixture(scope="module")
+def shown(tmp_path_factory: pytest.TempPathFactory) -> Showcase:
+    return Showcase(write_study(tmp_path_factory.mktemp("study"), num_rows=200))
+
+
+def test_every_dial_starts_inside_its_range_at_its_exact_value(shown: Showcase) -> None:
+    dials = shown.dials()
+    assert {dial.name for dial in dials if dial.main} >= {"requests_per_month", "usd_per_hour", "data_bytes", "usd_in"}
+    for dial in dials:
+        low, at, high = (position(dial, value) for value in (dial.low, dial.value, dial.high))
+        assert low <= at <= high
+        on_a_step = low + round((at - low) / (high - low) * STEPS) * (high - low) / STEPS
+        assert value_at(dial, on_a_step) == dial.value
+        assert value_at(dial, high) == pytest.approx(dial.high, rel=5e-3)
+        assert dial.origin and dial.show(dial.value)
+
+
+def test_moving_the_dials_moves_the_answer(shown: Showcase) -> None:
+    values = {dial.name: dial.value for dial in shown.dials()} | {"usd_per_hour": 0.1}
+    first = shown.weigh(**values)
+    for name in ("requests_per_month", "usd_per_hour", "data_bytes", "usd_out", "requests_per_s", "used_share", "months"):
+        assert shown.weigh(**values | {name: values[name] * 1.9}) != first, name
+    assert 'data-break-even="' in first
+
+
+def test_more_text_costs_more_training_and_is_called_an_extrapolation(shown: Showcase) -> None:
+    now, later = shown.forecast(shown.data_bytes), shown.forecast(10 * shown.data_bytes)
+    assert "extrapolation" in later.sentence and "extrapolation" not in now.sentence
+    assert now.arm == "scratch+full" and "predicted ahead of generic+lora" in now.sentence
+    values = {dial.name: dial.value for dial in shown.dials()}
+    hours = [shown.bill(_choice(values | {"data_bytes": f * shown.data_bytes}), "scratch+full")[1].hours for f in (1, 10)]
+    assert hours[1] == pytest.approx(10 * hours[0]) and hours[0] > 0
+
+
+def _choice(values: dict[str, float]) -> object:
+    from adaptkit.compare.showcase import Choice
+
+    return Choice(**values)
+
+
+def test_less_text_turns_the_forecast_back_to_the_generic_model(tmp_path: Path) -> None:
+    levels, exponents = {"scratch": 1.75, "continued": 1.9}, {"scratch": 0.3}
+    shown = Showcase(write_study(tmp_path, num_rows=40, tasks=("language",), bpb=levels, exponents=exponents))
+    little = shown.forecast(shown.data_bytes / 4)
+    assert little.arm == "generic+lora" and "ahead" not in little.sentence
+
+
+def test_a_study_of_one_amount_says_that_it_cannot_tell(tmp_path: Path) -> None:
+    shown = Showcase(write_study(tmp_path, num_rows=40, tasks=("language",), fractions=(1.0,)))
+    forecast = shown.forecast(1e9)
+    assert forecast.figure is None and "cannot say what more text would do" in forecast.sentence
+
+
+def test_prices_come_from_the_file_the_study_or_are_called_examples(tmp_path: Path, shown: Showcase) -> None:
+    assert assume(shown.path).usd_per_hour.origin == EXAMPLE == assume(shown.path).usd_in.origin
+    listed = tmp_path / "prices.yaml"
+    listed.write_text(
+        'server: {usd_per_hour: 0.4, source: "a.example", date: "2026-11-01"}\n'
+        'api: {name: An API, usd_per_million_in: 0.15, usd_per_million_out: 0.6, source: "b.example", date: "2026-11-02"}\n'
+    )
+    found = assume(shown.path, listed)
+    assert (found.usd_per_hour.value, found.usd_per_hour.origin) == (0.4, "a.example, 2026-11-01")
+    assert (found.usd_out.value, found.usd_in.origin) == (0.6, "An API: b.example, 2026-11-02")
+    listed.write_text("server: {usd_per_hour: 0.4}\n")
+    with pytest.raises(ConfigError, match="source"):
+        assume(shown.path, listed)
+
+
+def test_speed_is_the_measured_one_where_the_study_was_benchmarked(tmp_path: Path) -> None:
+    study = write_study(tmp_path, num_rows=40, tasks=("language",), fractions=(1.0,))
+    price = {"usd_per_hour": 0.33, "source": "c.example", "date": "2026-11-03"}
+    levels = [{"concurrency": n, "requests_per_s": s} for n, s in ((1, 2.0), (8, 9.5), (32, 9.0))]
+    models = [{"name": "winner", "levels": levels}, {"name": "other", "levels": []}]
+    load = {"input_tokens": 64, "output_tokens": 32}
+    write_json(study / "bench.json", {"date": "2026-11-20", "price": price, "load": load, "models": models})
+    found = assume(study)
+    assert (found.requests_per_s.value, found.requests_per_s.origin) == (9.5, "measured by adaptkit bench on 2026-11-20, 8 at once")
+    assert (found.tokens_in.value, found.tokens_out.value, found.usd_per_hour.value) == (64, 32, 0.33)
+    write_json(study / "bench.json", {"requests_per_s": 4.0, "output_tokens_per_s": 128.0, "concurrency": 8})
+    assert assume(study).requests_per_s.value == 4.0
+
+
+def test_a_tie_is_told_as_one(tmp_path: Path) -> None:
+    shown = Showcase(write_study(tmp_path, num_rows=40, tasks=("language",), bpb={"scratch": 1.93, "continued": 1.93}))
+    assert "do not pretrain" in shown.verdict().lower() and "VERDICT: TIE" in shown.verdict()
+
+
+def test_every_piece_of_the_page_is_there_and_asks_nothing_of_the_network(shown: Showcase) -> None:
+    page = shown.verdict() + shown.evidence() + shown.about()
+    for text in ("Pretrain a small model", "All arms", "With more data", "What this study cannot tell", "CC BY 4.0", "<svg"):
+        assert text in page, text
+    assert "http" not in page
+
+
+def test_temperature_finds_back_what_was_distorted() -> None:
+    rng = np.random.default_rng(0)
+    true = rng.dirichlet(np.ones(4), 6000)
+    truth = np.array([rng.choice(4, p=row) for row in true])
+    for distortion in (0.4, 1.0, 2.5):
+        assert fit_temperature(soften(true, distortion), truth) == pytest.approx(1 / distortion, rel=0.08)
+
+
+def test_calibration_lowers_the_error_on_items_it_never_saw_and_keeps_the_order() -> None:
+    rng = np.random.default_rng(1)
+    true = rng.dirichlet(np.ones(3), 1200)
+    sharp = soften(true, 0.3)
+    items = [(row.tolist(), int(rng.choice(3, p=p))) for row, p in zip(sharp, true, strict=True)]
+    found = calibrate(items[:600], items[600:])
+    assert found is not None and (found.num_dev, found.num_test) == (600, 600)
+    assert found.after < 0.5 * found.before
+    softened = found.apply([0.7, 0.2, 0.1])
+    assert sum(softened) == pytest.approx(1) and softened[0] > softened[1] > softened[2] and softened[0] < 0.7
+    assert calibrate(items[:19], items[600:]) is None and calibrate(items[:600], []) is None
+
+
+def test_a_month_has_730_hours() -> None:
+    assert SECONDS_PER_MONTH == 365 * 24 * 3600 / 12
