@@ -47,7 +47,7 @@ POLICY = (
 HEADERS = [
     (b"content-security-policy", POLICY.encode()),
     (b"x-content-type-options", b"nosniff"),
-    (b"referrer-policy", b"no-referrer"),
+    (b"referrer-policy", b"same-origin"),  # with no-referrer a browser sends `Origin: null` with its own form
     (b"x-frame-options", b"DENY"),
     (b"cache-control", b"no-store"),
 ]

@@ -1,0 +1,300 @@
+"""The demo in a real browser: one session, one page, clicked through tab by tab against a fake server.
+
+Nothing is asked of the network beyond the page's own address, nothing is an error in the console. Skipped without
+Chromium. With ADAPTKIT_SCREENSHOTS=FOLDER the pictures are kept, at desk and phone width, light and dark.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import socket
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from fake_openai import KEY, FakeServer
+from fake_study import LABELS, write_study
+
+from adaptkit.config import dump
+from adaptkit.run import write_json, write_jsonl
+from adaptkit.serve.demo import launch
+from adaptkit.serve.demo.server import Server
+
+pytest.importorskip("gradio", reason="the demo extra is not installed")
+sync_api = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
+CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
+if CHROMIUM is None:
+    pytest.skip("no Chromium on this machine", allow_module_level=True)
+
+FLAGS = ["--no-sandbox", "--disable-gpu", "--disable-background-networking", "--disable-component-update"]
+PASSWORD = "open for the browser"
+STUDY = "clinical-trials"
+MODELS = [
+    (f"{STUDY}-generic-prompt", "generate"), (f"{STUDY}-generic-lora", "generate"), (f"{STUDY}-scratch-full", "generate"),
+    ("student-distilled", "generate"), (f"{STUDY}-generic-lora-rct_role", "classify"), ("generic-vectors", "embed"),
+    ("domain-vectors", "embed"),
+]  # fmt: skip
+WAIT_MS = 60_000
+
+
+class Site:
+    """The page, running; and the browser's view of it."""
+
+    def __init__(self, url: str, fake: FakeServer, page: Any, told: list[str], asked: list[str]):
+        self.url, self.fake, self.page, self.told, self.asked = url, fake, page, told, asked
+
+    def tab(self, name: str) -> None:
+        self.page.get_by_role("tab", name=name).click()
+
+    def text(self, selector: str) -> str:
+        return self.page.locator(selector).first.inner_text()
+
+    def shoot(self, name: str) -> None:
+        """Pictures for people, where they are asked for."""
+        if folder := os.environ.get("ADAPTKIT_SCREENSHOTS"):
+            for width, theme in ((1400, "light"), (1400, "dark"), (390, "light"), (390, "dark")):
+                self.page.set_viewport_size({"width": width, "height": 900})
+                self.page.evaluate(f"document.body.classList.toggle('dark', {str(theme == 'dark').lower()})")
+                self.page.screenshot(path=Path(folder) / f"{name}-{width}-{theme}.png", full_page=True)
+            self.page.evaluate("document.body.classList.remove('dark')")
+            self.page.set_viewport_size({"width": 1400, "height": 900})
+
+
+def write_texts(study: Path) -> None:
+    write_json(study / "stages" / "prepare.json", {"run": "prepared"})
+    for part in ("dev", "test"):
+        rows = [{"text": f"class{i % 5} patients, group {i}, {part}", "label": LABELS[i % 5], "from": f"r:{i}"} for i in range(60)]
+        write_jsonl(study.parent / "prepared" / f"rct_role.{part}.jsonl", rows)
+    subjects = ("asthma", "sleep", "pain", "diet", "vision")
+    texts = [{"text": f"Adults with {subjects[i % 5]} took drug {i} for twelve weeks.", "from": f"notes:{i}"} for i in range(50)]
+    write_jsonl(study.parent / "prepared" / "domain.test.jsonl", texts)
+
+
+@pytest.fixture(scope="module")
+def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[str, FakeServer]]:
+    """The real application behind its login, on a free port, in a thread."""
+    import uvicorn
+
+    from adaptkit.compare.showcase import Showcase
+
+    root = tmp_path_factory.mktemp("study")
+    os.environ["XDG_STATE_HOME"] = str(root / "state")
+    study = write_study(root, num_rows=60)
+    write_texts(study)
+    prices = root / "prices.yaml"
+    api = {"name": "An API", "usd_per_million_in": 0.15, "usd_per_million_out": 0.6, "source": "b.example", "date": "2026-11-01"}
+    prices.write_text(dump({"server": {"usd_per_hour": 0.4, "source": "a.example", "date": "2026-11-01"}, "api": api}))
+    with FakeServer(MODELS, delay_s=0.015) as fake, socket.socket() as listening:
+        listening.bind(("127.0.0.1", 0))
+        door = launch.Door("127.0.0.1", listening.getsockname()[1], PASSWORD)
+        page = launch.page(Server(fake.url, KEY), Showcase(study, prices), [], door)
+        config = uvicorn.Config(launch.application(page, door), log_level="warning", ws="none", timeout_graceful_shutdown=1)
+        server = uvicorn.Server(config)
+        thread = threading.Thread(target=server.run, args=([listening],), daemon=True)
+        thread.start()
+        yield door.url, fake
+        server.should_exit = True
+        thread.join(20)
+    del os.environ["XDG_STATE_HOME"]
+
+
+@pytest.fixture(scope="module")
+def site(running: tuple[str, FakeServer]) -> Iterator[Site]:
+    """One browser, logged in after one wrong try."""
+    url, fake = running
+    told: list[str] = []
+    asked: list[str] = []
+    with sync_api.sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=FLAGS)
+        page = browser.new_page(viewport={"width": 1400, "height": 900})
+        page.set_default_timeout(WAIT_MS)
+        page.on("request", lambda request: asked.append(request.url))
+        page.goto(url)
+        assert page.url == f"{url}/login"
+        page.fill("#password", "not this one")
+        page.click("button")
+        assert page.inner_text(".problem") == "That is not the password."
+        # The wrong try was answered by 401, which a browser calls an error: told from here on.
+        page.on("console", lambda message: told.append(message.text) if message.type in ("error", "warning") else None)
+        page.on("pageerror", lambda error: told.append(str(error)))
+        site = Site(url, fake, page, told, asked)
+        site.shoot("login")
+        page.fill("#password", PASSWORD)
+        page.click("button")
+        page.wait_for_selector("#head .dot.on")
+        yield site
+        browser.close()
+
+
+def test_the_head_says_what_is_served(site: Site) -> None:
+    assert "7 models ready" in site.text("#head") and STUDY in site.text("#head")
+    assert site.page.title() == f"{STUDY} \u00b7 adaptkit"
+    assert site.page.locator("footer").count() == 0 or not site.page.locator("footer").first.is_visible()
+    site.shoot("empty")
+
+
+def test_answers_stream_side_by_side(site: Site) -> None:
+    site.tab("Compare")
+    assert site.page.locator("#models input:checked").count() == 4
+    site.page.fill("#prompt textarea", "The patients were")
+    site.page.click("#ask")
+    site.page.wait_for_selector("[data-state=writing]")
+    lengths = []
+    while site.page.locator("[data-state=writing]").count() and len(lengths) < 400:
+        lengths.append(site.page.evaluate("(document.querySelector('.card .written') || {innerText: ''}).innerText.length"))
+        time.sleep(0.05)
+    site.page.wait_for_function("document.querySelectorAll('[data-state=done]').length == 4")
+    assert len(set(lengths)) > 3, "the answer came in one piece"
+    assert [site.page.locator(".card h3").nth(i).inner_text() for i in range(4)] == [
+        "Generic", "Fine-tuned", "Domain-pretrained", "Distilled"
+    ]  # fmt: skip
+    meters = site.page.locator(".card .meter").all_inner_texts()
+    assert all(re.search(r"Tokens per second\s+[\d.]+\s[^$]*1,000 answers\s+\$[\d.]+", meter) for meter in meters)
+    assert "$0.40 an hour" in site.text("#cards .note")
+    site.shoot("compare")
+
+
+def test_what_a_model_writes_stays_text(site: Site) -> None:
+    site.fake.behave[MODELS[0][0]] = "hostile"
+    site.page.click("#ask")
+    site.page.wait_for_function("document.querySelector('.card .written')?.innerText.includes('${1+1}')")
+    written = site.page.locator(".card .written").first
+    assert "<b>bold</b> ${1+1} {{2}}" in written.inner_text() and written.locator("b").count() == 0
+    site.page.wait_for_function("document.querySelectorAll('[data-state=done]').length == 4")
+    site.fake.behave.clear()
+
+
+def test_failures_stand_in_their_own_cards(site: Site) -> None:
+    names = [name for name, _ in MODELS]
+    site.fake.behave.update({names[0]: "busy", names[1]: "cut", names[2]: "slow"})
+    site.page.click("#ask")
+    site.page.wait_for_selector(".failure.busy")
+    site.page.wait_for_selector(".failure.cut")
+    assert "Try again in 9 s" in site.text(".failure.busy") and "broke off" in site.text(".failure.cut")
+    assert site.page.locator(f"[data-model='{names[2]}'][data-state=asked] .caret").count() == 1
+    site.shoot("failures")
+    site.page.wait_for_function("document.querySelectorAll('[data-state=done]').length == 2")
+    site.fake.behave.clear()
+
+
+def test_stop_ends_an_answer(site: Site) -> None:
+    site.fake.delay_s = 0.2
+    site.page.click("#ask")
+    site.page.wait_for_selector("[data-state=writing]")
+    site.page.click("#stop")
+    time.sleep(1.0)
+    before = site.text("#cards")
+    time.sleep(1.0)
+    assert site.text("#cards") == before
+    site.fake.delay_s = 0.015
+
+
+def test_classes_come_with_calibrated_probabilities(site: Site) -> None:
+    site.tab("Classify")
+    site.shoot("classify-empty")
+    site.page.click("#classify")
+    site.page.wait_for_selector("[data-state=calibrated]")
+    assert "calibration error (ECE) falls from" in site.text("#classified")
+    shares = [float(text.rstrip(" %")) for text in site.page.locator(".bars .share").all_inner_texts()]
+    assert len(shares) == 5 and sum(shares) == pytest.approx(100, abs=0.3) and shares[0] < 96
+    site.shoot("classify")
+
+
+def test_search_shows_generic_against_domain(site: Site) -> None:
+    site.tab("Search")
+    site.shoot("search-empty")
+    site.page.fill("#query input, #query textarea", "adults with asthma")
+    site.page.click("#search")
+    site.page.wait_for_function("document.querySelectorAll('#found .hits').length == 2")
+    assert site.page.locator("#found .hits li").count() == 10
+    assert "asthma" in site.page.locator("#found [data-model=domain-vectors] .passage").first.inner_text()
+    site.shoot("search")
+
+
+def test_the_verdict_stands_first_in_plain_words(site: Site) -> None:
+    site.tab("Decide")
+    site.page.wait_for_selector(".ak-verdict h1")
+    assert site.text(".ak-verdict h1") == "Pretrain a small model of your own."
+    assert "VERDICT: " in site.text(".ak-verdict .line")
+    assert site.page.locator("svg.plot").count() > 5
+    site.shoot("decide")
+
+
+@pytest.mark.parametrize("dial", ["usd_per_hour", "usd_out", "data_bytes"])
+def test_sliders_move_the_break_even(site: Site, dial: str) -> None:
+    site.tab("Decide")
+    before, said = break_even(site), site.text(f"#said-{dial} b")
+    slider = site.page.locator(f"#dial-{dial} input[type=range]")
+    slider.focus()
+    for _ in range(3):
+        slider.press("PageUp")
+    site.page.wait_for_function(f"document.querySelector('[data-break-even]').dataset.breakEven != '{before}'")
+    after = break_even(site)
+    assert after != before and site.text(f"#said-{dial} b") != said
+    assert "set on this page" in site.text(f"#said-{dial}")
+    assert (float(after) < float(before)) == (dial == "usd_out")
+
+
+def test_the_requests_slider_moves_the_bills_and_not_the_break_even(site: Site) -> None:
+    site.tab("Decide")
+    before, bill = break_even(site), site.text("#weighed .tiles")
+    slider = site.page.locator("#dial-requests_per_month input[type=range]")
+    slider.focus()
+    slider.press("PageUp")
+    site.page.wait_for_function(f"document.querySelector('#weighed .tiles').innerText != {bill!r}")
+    assert break_even(site) == before
+
+
+def test_back_goes_back_and_the_price_reaches_the_other_tab(site: Site) -> None:
+    site.tab("Decide")
+    site.page.click("#back")
+    site.page.wait_for_function("document.querySelector('#said-usd_per_hour b').innerText == '$0.40'")
+    site.page.wait_for_function("document.querySelector('#said-data_bytes small').innerText == 'as in the study'")
+
+
+def break_even(site: Site) -> str:
+    return site.page.locator("[data-break-even]").get_attribute("data-break-even")
+
+
+def test_about_tells_data_and_limits(site: Site) -> None:
+    site.tab("About")
+    page = site.text("#component-0, .gradio-container")
+    for text in ("What this study cannot tell", "CC BY 4.0", "What was held equal", "The strategies"):
+        assert text in page
+    site.shoot("about")
+
+
+@pytest.mark.parametrize("width", [390, 320])
+def test_nothing_is_wider_than_a_phone(site: Site, width: int) -> None:
+    site.page.set_viewport_size({"width": width, "height": 844})
+    for tab in ("Compare", "Decide"):
+        if site.page.get_by_role("tab", name=tab).first.is_visible():
+            site.tab(tab)
+        assert site.page.evaluate("document.documentElement.scrollWidth") <= width
+    site.page.set_viewport_size({"width": 1400, "height": 900})
+
+
+def test_the_page_follows_a_server_that_goes_and_comes(site: Site) -> None:
+    site.fake.loading = True
+    site.page.wait_for_selector("#head .dot.off")
+    assert "loading or restarting" in site.text("#head") and "Try again in 7 s" in site.text("#head")
+    site.shoot("away")
+    site.fake.loading = False
+    site.page.wait_for_selector("#head .dot.on")
+
+
+def test_nothing_was_asked_of_the_network_and_nothing_went_wrong(site: Site) -> None:
+    assert len(site.asked) > 50
+    assert [url for url in site.asked if not url.startswith((f"{site.url}/", "data:", "blob:"))] == []
+    assert site.told == []
+    assert KEY not in site.page.content()
+
+
+def test_logging_out_leads_back_to_the_login(site: Site) -> None:
+    site.page.click(".out")
+    site.page.wait_for_url(f"{site.url}/login")
