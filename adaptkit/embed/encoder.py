@@ -155,12 +155,14 @@ def closed_by_eos(tokenizer: Any) -> Any:
         raise ModelError("last-token pooling needs an EOS token", where=tokenizer.name_or_path, fix=fix)
     if tokenizer("a")["input_ids"][-1] == tokenizer.eos_token_id:
         return tokenizer
-    end = tokenizer.eos_token
-    close = processors.TemplateProcessing(
-        single=f"$A {end}", pair=f"$A {end} $B:1 {end}:1", special_tokens=[(end, tokenizer.eos_token_id)]
-    )
-    core = tokenizer.backend_tokenizer
-    core.post_processor = processors.Sequence([core.post_processor, close]) if core.post_processor else close
+    whole, bare = (tokenizer("a", add_special_tokens=special)["input_ids"] for special in (True, False))
+    start = next(i for i in range(len(whole)) if whole[i : i + len(bare)] == bare)
+    before, end = tokenizer.convert_ids_to_tokens(whole[:start]), tokenizer.eos_token
+    # One template in place of what there was: behind a second one, texts would be cut without counting the first's tokens.
+    tokenizer.backend_tokenizer.post_processor = processors.TemplateProcessing(
+        single=[*before, "$A", end], pair=[*before, "$A", end, "$B:1", f"{end}:1"],
+        special_tokens=[*zip(before, whole[:start], strict=True), (end, tokenizer.eos_token_id)],
+    )  # fmt: skip
     return tokenizer
 
 

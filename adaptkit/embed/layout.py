@@ -72,10 +72,11 @@ def read_layout(folder: Path, config: Any, tokenizer: Any) -> Layout:
 
     Raises: ModelError for a module or pooling that is not supported.
     """
-    longest = _longest(config, tokenizer)
+    longest = _longest(config)
     dimensions = tuple(sorted(getattr(config, "matryoshka_dimensions", None) or (), reverse=True))
     if not (folder / "modules.json").exists():
-        return Layout(by_structure(config), min(longest, MAX_LENGTH), longest, dimensions=dimensions)
+        length = min(longest, int(min(tokenizer.model_max_length, MAX_LENGTH)))
+        return Layout(by_structure(config), length, longest, dimensions=dimensions)
     kinds = {module["type"].rpartition(".")[2]: folder / module["path"] for module in read_json(folder / "modules.json")}
     if odd := [kind for kind in kinds if kind not in ("Transformer", "Pooling", "Normalize")]:
         fix = "choose a model of a transformer and its pooling alone"
@@ -134,10 +135,10 @@ def _read_pooling(path: Path) -> Pooling:
     return _NAMES[names[0]]
 
 
-def _longest(config: Any, tokenizer: Any) -> int:
+def _longest(config: Any) -> int:
     """Tokens that the model has positions for; RoBERTa's start behind the padding id."""
     inner = config.get_text_config()
     positions = getattr(inner, "max_position_embeddings", None) or MAX_LENGTH
     if inner.model_type in ("roberta", "xlm-roberta", "camembert"):
         positions -= (inner.pad_token_id or 0) + 1
-    return int(min(positions, tokenizer.model_max_length))
+    return int(positions)
