@@ -14,7 +14,7 @@ _HOME = {
     "train_tokenizer": "tokenizers", "CHAT_TEMPLATE": "tokenizers", "extend_tokenizer": "extension",
     "write_shards": "shards", "TokenShards": "shards",
     "PackedTokens": "packing", "MixedSource": "packing", "packed_rows": "packing",
-    "SupervisedRows": "supervised", "LabelledRows": "supervised",
+    "SupervisedRows": "supervised", "LabelledRows": "supervised", "TextRows": "supervised",
     "deduplicate": "dedup", "DedupReport": "dedup",
     "OverlapReport": "overlap", "remove_overlap": "overlap",
     "offline_corpus": "corpus", "OfflineCorpus": "corpus",

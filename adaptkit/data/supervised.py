@@ -87,11 +87,47 @@ class SupervisedRows:
         return {name: torch.from_numpy(array) for name, array in batch.items()}
 
 
-class LabelledRows:
-    """Texts with one label each, for a classification head.
+class TextRows:
+    """Texts of their own lengths, for encoders.
 
     Args:
         max_length: longer texts lose their end (the closing special token is kept); `num_truncated` counts them.
+    """
+
+    def __init__(self, dataset: Dataset, tokenizer: PreTrainedTokenizerFast, max_length: int):
+        self.texts = encode(tokenizer, [row.text for row in dataset.rows])
+        self.num_truncated = sum(len(ids) > max_length for ids in self.texts)
+        self.texts = [_cut(ids, max_length, tokenizer) for ids in self.texts]
+        self._pad = pad_token(tokenizer)
+        self._where = [row.where for row in dataset.rows]
+
+    def __len__(self) -> int:
+        return len(self.texts)
+
+    def where(self, index: int) -> str:
+        return self._where[index]
+
+    def length(self, index: int) -> int:
+        """Tokens of a text."""
+        return len(self.texts[index])
+
+    def collate(self, indices: list[int], *, seed: int, epoch: int) -> dict[str, Tensor]:
+        """`input_ids`, `attention_mask` [B, T], padded on the right to the longest."""
+        import torch
+
+        length = max(len(self.texts[i]) for i in indices)
+        ids = np.full((len(indices), length), self._pad, np.int64)
+        mask = np.zeros((len(indices), length), np.int64)
+        for b, i in enumerate(indices):
+            ids[b, : len(self.texts[i])] = self.texts[i]
+            mask[b, : len(self.texts[i])] = 1
+        return {"input_ids": torch.from_numpy(ids), "attention_mask": torch.from_numpy(mask)}
+
+
+class LabelledRows(TextRows):
+    """Texts with one label each, for a classification head.
+
+    Args:
         label_names: the classes, in the order of the head's outputs.
     Raises: DataError at `file:line` for a label that is not among them.
     """
@@ -103,34 +139,14 @@ class LabelledRows:
                 fix = f"use one of {', '.join(label_names[:8])}{'...' if len(label_names) > 8 else ''}"
                 raise DataError(f"unknown label {row.values.get('label')!r}", where=row.where, fix=fix)
         self.labels = [number[row.values["label"]] for row in dataset.rows]
-        self.texts = encode(tokenizer, [row.values["text"] for row in dataset.rows])
-        self.num_truncated = sum(len(ids) > max_length for ids in self.texts)
-        self.texts = [_cut(ids, max_length, tokenizer) for ids in self.texts]
-        self._pad = pad_token(tokenizer)
-        self._where = [row.where for row in dataset.rows]
-
-    def __len__(self) -> int:
-        return len(self.labels)
-
-    def where(self, index: int) -> str:
-        return self._where[index]
-
-    def length(self, index: int) -> int:
-        """Tokens of a text."""
-        return len(self.texts[index])
+        super().__init__(dataset, tokenizer, max_length)
 
     def collate(self, indices: list[int], *, seed: int, epoch: int) -> dict[str, Tensor]:
-        """`input_ids`, `attention_mask` [B, T], padded on the right to the longest; `labels` [B]."""
+        """As `TextRows`, and `labels` [B]."""
         import torch
 
-        length = max(len(self.texts[i]) for i in indices)
-        ids = np.full((len(indices), length), self._pad, np.int64)
-        mask = np.zeros((len(indices), length), np.int64)
-        for b, i in enumerate(indices):
-            ids[b, : len(self.texts[i])] = self.texts[i]
-            mask[b, : len(self.texts[i])] = 1
         labels = np.asarray([self.labels[i] for i in indices], np.int64)
-        return {name: torch.from_numpy(a) for name, a in (("input_ids", ids), ("attention_mask", mask), ("labels", labels))}
+        return {**super().collate(indices, seed=seed, epoch=epoch), "labels": torch.from_numpy(labels)}
 
 
 def build_examples(row: Row, tokenizer: PreTrainedTokenizerFast) -> list[Example]:

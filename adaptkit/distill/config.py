@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from pydantic import Field, model_validator
 
@@ -16,7 +16,7 @@ Loss = Literal[
     "cross_entropy", "forward_kl", "reverse_kl", "jsd", "hidden", "attention", "replacing", "replacing_constant", "on_policy",
     "cosine", "mse", "margin",
 ]  # fmt: skip
-EMBEDDING = ("cosine", "mse", "margin")
+OFFLINE = ("cross_entropy", "forward_kl", "reverse_kl", "jsd")
 FROM_TEACHER = ("every", "last", "search")
 
 
@@ -54,7 +54,7 @@ class DistillConfig(Config):
     student: StudentConfig = StudentConfig()
     """Where the student starts."""
     data: DataConfig
-    """What it learns on: text, labelled rows for a classifier, prompts for `signal: text`."""
+    """What it learns on: text, or labelled rows for a classifier; for `signal: text` the teacher goes on where a quarter ends."""
     dev: DataConfig | None = None
     """Rows to measure on; a tenth of `data` if not given."""
     test: DataConfig | None = None
@@ -63,6 +63,13 @@ class DistillConfig(Config):
     """Row length of any student (longer texts are cut), and the shape of a `fresh` one."""
     trainer: TrainerConfig = TrainerConfig()
     """The training loop."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _text_is_learnt_as_it_is(cls, values: Any) -> Any:
+        if isinstance(values, dict) and values.get("signal") == "text":
+            return {"losses": {"cross_entropy": 1.0}, **values}
+        return values
 
     @model_validator(mode="after")
     def _consistent(self) -> DistillConfig:
@@ -81,6 +88,12 @@ class DistillConfig(Config):
             raise ValueError("a served teacher has no weights here: name a folder as student.start, and signal offline or text")
         if self.student.start not in FROM_TEACHER and (self.student.layers or self.student.width or self.student.vocab_size):
             raise ValueError("student.layers, width and vocab_size prune the teacher: set student.start to every, last or search")
+        if self.signal == "text" and self.losses.keys() != {"cross_entropy"}:
+            raise ValueError("the teacher's text has no distribution beside it: with signal=text, losses is cross_entropy alone")
+        if self.served and self.signal == "offline" and self.temperature != 1:
+            raise ValueError("a server gives log-probabilities at temperature 1 only: set temperature=1")
+        if self.signal == "offline" and (unfit := [name for name in self.losses if name not in OFFLINE]):
+            raise ValueError(f"{unfit[0]} needs the teacher itself: with signal=offline choose from {', '.join(OFFLINE)}")
         return self
 
     @property

@@ -13,16 +13,20 @@ from torch import nn
 from adaptkit import data, models
 from adaptkit.data.readers import Dataset
 from adaptkit.data.tokenizers import tokenizer_digest
-from adaptkit.distill import prune
+from adaptkit.distill import prune, served
 from adaptkit.distill import student as students
 from adaptkit.distill.config import FROM_TEACHER, DistillConfig
+from adaptkit.distill.served import ServedTeacher
 from adaptkit.distill.shape import student_shape
-from adaptkit.distill.teacher import OnlineTeacher, check_same_tokens
+from adaptkit.distill.store import TOP_K, Scorer, StoreLayout, WithTeacher, write_store
+from adaptkit.distill.teacher import OnlineTeacher, StoredTeacher, check_same_tokens, local_scorer
 from adaptkit.distill.vocabulary import prune_tokenizer
+from adaptkit.distill.written import Writer, local_writer, served_writer, teacher_texts
 from adaptkit.errors import ConfigError, ModelError
 from adaptkit.models.separation import Separation, kept_apart
-from adaptkit.run import Run, digest
+from adaptkit.run import Run, digest, file_digest
 from adaptkit.trainer.distillation import DIVERGENCES, EMBEDDING, LAYERWISE, REPLACING, Distillation, Kind, Layout
+from adaptkit.trainer.objective import CausalLM
 from adaptkit.trainer.parallel import repeated_blocks
 
 if TYPE_CHECKING:
@@ -51,6 +55,8 @@ class Start:
     reference: nn.Module | None = None
     """The teacher, where it can be scored on the same rows."""
     reference_tokenizer: PreTrainedTokenizerFast | None = None
+    spent_flops: float = 0.0
+    """What the teacher's answers cost that were written before the training."""
 
 
 def read_data(config: DistillConfig, kind: Kind) -> dict[str, Dataset]:
@@ -76,8 +82,10 @@ def teacher_kind(config: DistillConfig) -> Kind:
 
 
 def prepare(config: DistillConfig, run: Run, text: dict[str, Dataset], kind: Kind) -> Start:
-    """Teacher, student and rows of an online distillation."""
+    """Teacher, student and rows of a distillation, and what the teacher has to say before it begins."""
     check_losses(config, kind)
+    if config.served:
+        return _served(config, run, text)
     plain, tokenizer = models.load(config.teacher, kind), models.load_tokenizer(config.teacher)
     rows = Rows(config, run, kind, tokenizer, labels_of(plain) if kind == "classifier" else None)
     made = make_student(config, plain, rows, text["train"])
@@ -88,17 +96,57 @@ def prepare(config: DistillConfig, run: Run, text: dict[str, Dataset], kind: Kin
             model.set_attn_implementation("eager")  # the only one that gives its weights
     if any(name in config.losses for name in REPLACING):
         check_replaceable(student, plain)
-    teacher = plain if config.signal == "online" else models.load(config.teacher, kind, quantization=config.signal)
-    objective = objective_of(config, kind, teacher, student, made.tokenizer, made.ids)
-    rows = dataclasses.replace(rows, tokenizer=made.tokenizer)
+    quantization = config.signal if config.signal in ("int8", "nf4") else None
+    teacher = models.load(config.teacher, kind, quantization=quantization) if quantization else plain
+    objective: Objective = objective_of(config, kind, teacher, student, made.tokenizer, made.ids)
+    rows, spent = dataclasses.replace(rows, tokenizer=made.tokenizer), 0.0
+    if config.signal == "text":
+        write = local_writer(plain, tokenizer, config.size.seq_len)
+        text, spent = _written(config, run, text, write), models.flops_per_token(plain, config.size.seq_len).forward
+        spent, objective = spent * config.size.seq_len * len(text["train"].rows), CausalLM(config.trainer.implementation)
     sources = rows.of({name: text[name] for name in ("train", "dev")}, [student, teacher])
+    if config.signal == "offline":
+        score = local_scorer(objective.teacher, len(made.tokenizer), config.temperature)
+        stores = rows.stored(sources, text, score, models_digest(config.teacher), TOP_K)
+        sources, objective = stores, dataclasses.replace(objective, teacher=StoredTeacher())
+        spent = models.flops_per_token(plain, config.size.seq_len).forward * config.size.seq_len * sum(map(len, stores.values()))
     if "hidden" in config.losses:
         students.add_projections(student, plain.config.hidden_size, len(repeated_blocks(student)), config.trainer.seed)
     judged = kind in ("causal", "classifier")  # the others are scored by losses against this very teacher, or on its tokens
     return Start(
         student, made.tokenizer, kind, objective, sources["train"], sources["dev"], made.facts,
-        teacher if judged else None, tokenizer,
+        plain if judged else None, tokenizer, spent,
     )  # fmt: skip
+
+
+def _served(config: DistillConfig, run: Run, text: dict[str, Dataset]) -> Start:
+    """A student that starts from a folder, and a teacher behind an address."""
+    server, start = ServedTeacher(config.teacher), config.student.start
+    student, tokenizer = models.load(start, "causal"), models.load_tokenizer(start)
+    students.check_served(student)
+    rows, objective = Rows(config, run, "causal", tokenizer, None), CausalLM(config.trainer.implementation)
+    if config.signal == "text":
+        text = _written(config, run, text, served_writer(server, config.size.seq_len))
+    sources = rows.of({name: text[name] for name in ("train", "dev")}, [student])
+    if config.signal == "offline":
+        server.check_tokens(tokenizer, [row.text for row in text["train"].rows])
+        sources = rows.stored(sources, text, server.score, f"{config.teacher} {server.name}", served.TOP_K)
+        objective = Distillation(
+            StoredTeacher(), dict(config.losses), "causal", temperature=config.temperature, beta=config.beta,
+            vocab_size=len(tokenizer), implementation=config.trainer.implementation,
+        )  # fmt: skip
+    facts = {"start": "folder", "teacher": server.name}
+    return Start(student, tokenizer, "causal", objective, sources["train"], sources["dev"], facts)
+
+
+def _written(config: DistillConfig, run: Run, text: dict[str, Dataset], write: Writer) -> dict[str, Dataset]:
+    """The training text as the teacher writes it; what is measured on stays as it is."""
+    return {**text, "train": teacher_texts(text["train"], write, run.path / "teacher.jsonl")}
+
+
+def models_digest(name: str) -> str:
+    """sha256 over a model folder's weights."""
+    return digest([file_digest(path) for path in sorted(models.find(name).glob("*.safetensors"))])
 
 
 def labels_of(model: nn.Module) -> list[str]:
@@ -128,7 +176,8 @@ def make_student(config: DistillConfig, teacher: nn.Module, rows: Rows, train: D
         return Made(models.build(student_shape(config, teacher.config, kind), kind, seed), tokenizer, {"start": start})
     if start not in FROM_TEACHER:
         own = models.load_tokenizer(start)
-        check_same_tokens(own, tokenizer, [row.text for row in train.rows])
+        if config.signal != "text":
+            check_same_tokens(own, tokenizer, [row.text for row in train.rows])
         return Made(models.load(start, kind), own, {"start": "folder"})
     shape = student_shape(config, teacher.config, kind)
     probe = functools.cache(lambda: rows.probe(train, [teacher]))
@@ -226,6 +275,20 @@ class Rows:
         """One batch of the first rows."""
         source = self.of({"probe": dataset}, read_by)["probe"]
         return source.collate(list(range(min(PROBE_ROWS, len(source)))), seed=0, epoch=0)
+
+    def stored(
+        self, sources: dict[str, Source], text: dict[str, Dataset], score: Scorer, teacher: str, top_k: int
+    ) -> dict[str, Source]:
+        """The same rows with the teacher's answers, which are asked for once."""
+        found: dict[str, Source] = {}
+        for name, source in sources.items():
+            layout = StoreLayout(len(source), self.config.size.seq_len, min(top_k, len(self.tokenizer) - 1), len(self.tokenizer))
+            made_from = {
+                "teacher": teacher, "text": text[name].digest, "tokenizer": tokenizer_digest(self.tokenizer),
+                "temperature": self.config.temperature, **vars(layout),
+            }  # fmt: skip
+            found[name] = WithTeacher(source, write_store(source, score, self.run.shards(digest(made_from)), layout, made_from))
+        return found
 
     def _separation(self, read_by: list[nn.Module]) -> Separation:
         """What keeps documents apart in all of these models."""

@@ -109,7 +109,9 @@ def _write_results(config: DistillConfig, run: Run, start: Start, text: dict[str
     model = without_projections(start.model).eval()
     models.save(model, start.tokenizer, run.model)
     params = models.param_count(model)
-    write_json(run.cost_path, {**result.cost(), "teacher_flops": result.flops * extra / per_token})
+    cost, before = result.cost(), start.spent_flops
+    asked = {"flops": cost["flops"] + before, "teacher_flops": before + result.flops * extra / per_token}
+    write_json(run.cost_path, {**cost, **asked})
     suite = write_scores(config, run, start, model, text, result)
     run.finish(
         suite=suite,

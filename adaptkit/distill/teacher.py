@@ -9,9 +9,11 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from adaptkit import models, ops
+from adaptkit.distill.store import TOP_K, Scorer
 from adaptkit.errors import ModelError
 from adaptkit.trainer.blocks import recording
 from adaptkit.trainer.distillation import STORED, Kind, Signal, embedding, head_inputs
@@ -21,6 +23,7 @@ from adaptkit.trainer.parallel import repeated_blocks
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerFast
 
+TOKENS_AT_ONCE = 512
 PROBES = 64
 """Texts that two tokenizers must split alike to be taken for one."""
 
@@ -77,6 +80,23 @@ class StoredTeacher:
 
     def flops_per_token(self, seq_len: int) -> float:
         return 0.0
+
+
+def local_scorer(teacher: OnlineTeacher, vocab_size: int, temperature: float, top_k: int = TOP_K) -> Scorer:
+    """Asks a causal model that is here; its logits exist for a few tokens at a time."""
+
+    @torch.no_grad()
+    def score(batch: dict[str, Tensor]) -> tuple[Tensor, Tensor]:
+        head, rows = teacher(batch, (), False).head, batch["input_ids"].shape
+        assert isinstance(head, ops.HiddenTeacher)
+        kept = []
+        for hidden_CE in head.hidden_TE.float().split(TOKENS_AT_ONCE):
+            logits_CV = F.linear(hidden_CE, head.weight_VE.float(), head.bias_V)[:, :vocab_size]
+            kept.append((logits_CV / temperature).log_softmax(-1).topk(min(top_k, vocab_size - 1)))
+        ids_NK, logprobs_NK = torch.cat([part.indices for part in kept]), torch.cat([part.values for part in kept])
+        return ids_NK.unflatten(0, rows), logprobs_NK.unflatten(0, rows)
+
+    return score
 
 
 def check_same_tokens(student: PreTrainedTokenizerFast, teacher: PreTrainedTokenizerFast, texts: Sequence[str]) -> None:

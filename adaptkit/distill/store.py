@@ -1,0 +1,150 @@
+"""A teacher's answers written once: the k largest log-probabilities of each token of each packed row.
+
+    folder/
+        part-00000.bin     ids, then log-probabilities, of up to ROWS_PER_PART rows: little-endian uint16 (uint32 from 65,537
+                           tokens on) [rows, T, K], float16 [rows, T, K]
+        part-00000.json    its number of rows and sha256, written after it: a killed writing goes on behind the last one
+        index.json         what it was made from (teacher, text, row length, temperature), bytes per token, sha256 of itself
+
+The mass of all tokens that are not among the k is what the k leave over, so it needs no place of its own.
+Shape suffixes: B = rows of a batch, T = tokens of a row, K = kept tokens, V = vocabulary.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from adaptkit.errors import DataError
+from adaptkit.run import digest, file_digest, read_json, write_json
+from adaptkit.trainer.distillation import STORED
+
+if TYPE_CHECKING:
+    from adaptkit.trainer.source import Source
+
+TOP_K = 64
+ROWS_PER_PART = 256
+ROWS_AT_ONCE = 8
+LEAST_LOGPROB = -65000.0  # float16 ends at 65504
+Scorer = Callable[[dict[str, Tensor]], tuple[Tensor, Tensor]]
+"""A batch of packed rows -> ids int64 and log-probabilities float [B, T, K] of what comes after each position."""
+
+
+@dataclass(frozen=True)
+class StoreLayout:
+    """Sizes of a store."""
+
+    num_rows: int
+    seq_len: int
+    top_k: int
+    vocab_size: int
+
+    @property
+    def id_type(self) -> str:
+        return "<u2" if self.vocab_size <= 1 << 16 else "<u4"
+
+    @property
+    def bytes_per_token(self) -> int:
+        return self.top_k * (np.dtype(self.id_type).itemsize + 2)
+
+
+class SignalStore:
+    """An opened, verified folder."""
+
+    def __init__(self, folder: Path, layout: StoreLayout):
+        self.folder, self.layout = folder, layout
+        self._part = cache(self._mapped)
+
+    @classmethod
+    def open(cls, folder: str | Path) -> SignalStore:
+        """Raises: DataError naming the file that is missing, cut or altered."""
+        folder = Path(folder)
+        index = read_json(folder / "index.json")
+        if index.pop("sha256", None) != digest(index):
+            what = "the index of the teacher's answers is damaged"
+            raise DataError(what, where=str(folder / "index.json"), fix="delete the folder")
+        for name, sha256 in index["parts"].items():
+            if not (folder / name).is_file() or file_digest(folder / name) != sha256:
+                state = "differs from its sha256" if (folder / name).is_file() else "is missing"
+                raise DataError(f"a part of the teacher's answers {state}", where=str(folder / name), fix="delete the folder")
+        return cls(folder, StoreLayout(**index["layout"]))
+
+    def read(self, rows: list[int]) -> tuple[Tensor, Tensor]:
+        """ids int64 and log-probabilities float32 [B, T, K]."""
+        pairs = [self._part(row // ROWS_PER_PART) for row in rows]
+        places = [row % ROWS_PER_PART for row in rows]
+        ids, logprobs = (np.stack([pair[side][at] for pair, at in zip(pairs, places, strict=True)]) for side in (0, 1))
+        return torch.from_numpy(ids.astype(np.int64)), torch.from_numpy(logprobs.astype(np.float32))
+
+    def _mapped(self, part: int) -> tuple[np.ndarray, np.ndarray]:
+        layout = self.layout
+        shape = (min(ROWS_PER_PART, layout.num_rows - part * ROWS_PER_PART), layout.seq_len, layout.top_k)
+        path, size = _part_path(self.folder, part), int(np.prod(shape))
+        ids = np.memmap(path, dtype=layout.id_type, mode="r", shape=shape)
+        offset = size * np.dtype(layout.id_type).itemsize
+        return ids, np.memmap(path, dtype="<f2", mode="r", offset=offset, shape=shape)
+
+
+class WithTeacher:
+    """Packed rows with what the teacher said about them."""
+
+    def __init__(self, source: Source, store: SignalStore):
+        self.source, self.store, self.where = source, store, source.where
+
+    def __len__(self) -> int:
+        return len(self.source)
+
+    def collate(self, indices: list[int], *, seed: int, epoch: int) -> dict[str, Tensor]:
+        return {**self.source.collate(indices, seed=seed, epoch=epoch), **dict(zip(STORED, self.store.read(indices), strict=True))}
+
+
+def write_store(source: Source, score: Scorer, folder: Path, layout: StoreLayout, made_from: dict[str, Any]) -> SignalStore:
+    """Ask the teacher about every row of `source`, or open what was written before from the same teacher and text.
+
+    Raises: DataError where the folder holds something else, or is damaged.
+    """
+    if (folder / "index.json").exists():
+        if read_json(folder / "index.json").get("made_from") != made_from:
+            raise DataError("holds the answers of another teacher or text", where=str(folder), fix="delete the folder")
+        return SignalStore.open(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    parts = {}
+    for part in range(-(-layout.num_rows // ROWS_PER_PART)):
+        path = _part_path(folder, part)
+        told = path.with_suffix(".json")
+        if not told.exists():
+            rows = list(range(part * ROWS_PER_PART, min((part + 1) * ROWS_PER_PART, layout.num_rows)))
+            _write_part(path, source, score, rows, layout)
+            write_json(told, {"rows": len(rows), "sha256": file_digest(path)})
+        parts[path.name] = read_json(told)["sha256"]
+    index = {"made_from": made_from, "layout": vars(layout), "bytes_per_token": layout.bytes_per_token, "parts": parts}
+    write_json(folder / "index.json", {**index, "sha256": digest(index)})
+    return SignalStore.open(folder)
+
+
+def _write_part(path: Path, source: Source, score: Scorer, rows: list[int], layout: StoreLayout) -> None:
+    groups = [rows[start : start + ROWS_AT_ONCE] for start in range(0, len(rows), ROWS_AT_ONCE)]
+    answers = [score(source.collate(group, seed=0, epoch=0)) for group in groups]
+    ids, logprobs = (torch.cat(side).cpu().numpy() for side in zip(*answers, strict=True))
+    temporary = path.with_suffix(f".{os.getpid()}.tmp")
+    with temporary.open("wb") as file:
+        ids.astype(layout.id_type).tofile(file)
+        logprobs.clip(LEAST_LOGPROB, 0).astype("<f2").tofile(file)
+        os.fsync(file.fileno())
+    os.replace(temporary, path)
+    told = {"event": "the teacher was asked", "rows": rows[-1] + 1, "of": layout.num_rows}
+    print(json.dumps(told), file=sys.stderr, flush=True)
+
+
+def _part_path(folder: Path, part: int) -> Path:
+    return folder / f"part-{part:05d}.bin"
