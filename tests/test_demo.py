@@ -24,7 +24,7 @@ from adaptkit.serve.client import Refusal
 from adaptkit.serve.demo import corpus, launch, roles
 from adaptkit.serve.demo.asking import Answer, Asking, Prompt
 from adaptkit.serve.demo.fragments import render, style
-from adaptkit.serve.demo.server import Server, explain
+from adaptkit.serve.demo.server import Look, Server, explain
 
 ROOT = Path(__file__).resolve().parents[1]
 NAMES = ("generic+prompt", "generic+lora", "continued+full", "scratch+full", "distilled+full", "placebo+full")
@@ -267,7 +267,7 @@ def page(study: Path, server: Server, state: Path) -> object:
     from adaptkit.compare.showcase import Showcase
 
     page = launch.page(server, Showcase(study), [], launch.Door("127.0.0.1", 7860, None))
-    page.look("")
+    page.look(Look())
     return page
 
 
@@ -309,15 +309,17 @@ def test_empty_and_failed_states_are_drawn(page: object, fake: FakeServer) -> No
     *_, classified = page.classify.classify("text", "notes-generic-lora-rct_role")
     assert "failure busy" in classified
     fake.models = [("student", "generate")]
-    page.look("")
+    page.look(Look())
     assert "No classifier is served" in next(page.classify.classify("text", "notes-generic-lora-rct_role"))
     assert "No embedding model is served" in next(page.search.search("asthma", None, None))
 
 
 def test_the_head_follows_the_server_and_leaves_the_page_alone_while_nothing_changes(page: object, fake: FakeServer) -> None:
-    seen, head, *_ = page.look("")
+    seen, head, *_ = page.look(Look())
     assert "7 models ready" in head and "4 to write, 1 to classify, 2 to search" in head
     assert page.look(seen) == page.look(seen) and page.look(seen)[1] != head
+    *_, classified, hits = page.look(Look())
+    assert "Which class, and how sure?" in classified and "two ways of understanding" in hits
     fake.loading = True
     assert "loading or restarting" in page.look(seen)[1]
 
@@ -329,7 +331,7 @@ def test_a_folder_with_one_model_gets_a_page_without_a_verdict(server: Server, t
     page = launch.page(server, NoStudy(tmp_path, "# a card\n<b>"), [], launch.Door("127.0.0.1", 7860, None))
     page.build()
     assert "Nothing was compared yet" in page.study.verdict() and "&lt;b&gt;" in page.study.about()
-    page.look("")
+    page.look(Look())
     assert "no cost is shown" in list(page.compare.ask("Once", ["student"], "", "", 16, 0.0))[-1]
 
 

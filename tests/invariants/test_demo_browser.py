@@ -177,6 +177,7 @@ def test_failures_stand_in_their_own_cards(site: Site) -> None:
     site.page.wait_for_selector(".failure.cut")
     assert "Try again in 9 s" in site.text(".failure.busy") and "broke off" in site.text(".failure.cut")
     assert site.page.locator(f"[data-model='{names[2]}'][data-state=asked] .caret").count() == 1
+    site.page.wait_for_function("document.querySelector('[data-state=asked]').innerText.includes('no word yet, 2 s')")
     site.shoot("failures")
     site.page.wait_for_function("document.querySelectorAll('[data-state=done]').length == 2")
     site.fake.behave.clear()
@@ -207,6 +208,7 @@ def test_classes_come_with_calibrated_probabilities(site: Site) -> None:
 
 def test_search_shows_generic_against_domain(site: Site) -> None:
     site.tab("Search")
+    assert "The same question, two ways of understanding it" in site.text("#found")
     site.shoot("search-empty")
     site.page.fill("#query input, #query textarea", "adults with asthma")
     site.page.click("#search")

@@ -75,6 +75,7 @@ class Asking:
         self._stopped = threading.Event()
         self._changed = threading.Event()
         groups = [[model] for model in models] if prompt.together else [list(models)]
+        self._begun: dict[str, float] = {}
         self._threads = [threading.Thread(target=self._ask_all, args=(group,), daemon=True) for group in groups]
 
     def __enter__(self) -> Asking:
@@ -97,7 +98,12 @@ class Asking:
         yield self._now()
 
     def _now(self) -> list[Answer]:
-        return list(self.answers.values())
+        """The answers; those without a word yet say how long that has been."""
+        now, begun = time.perf_counter(), dict(self._begun)
+        return [
+            replace(answer, seconds=now - begun[answer.model]) if answer.state == "asked" else answer
+            for answer in list(self.answers.values())
+        ]
 
     def _ask_all(self, models: Sequence[str]) -> None:
         for model in models:
@@ -106,6 +112,7 @@ class Asking:
 
     def _ask(self, model: str) -> None:
         begun, counted, pieces = time.perf_counter(), [0], 0
+        self._begun[model] = begun
         self._update(model, state="asked")
         try:
             for piece in self._stream(model, counted):

@@ -52,30 +52,29 @@ class Page:
         """The application; whatever it sends to a browser holds no key."""
         first = next((dial.value for dial in self.study.dials() if dial.name == PRICE), 0.0)
         with gr.Blocks(title=f"{self.study.name} \u00b7 adaptkit", analytics_enabled=False, fill_width=True) as page:
-            price, seen = gr.State(first), gr.State("")
+            price, seen = gr.State(first), gr.State(Look())
             head = gr.HTML(self._head(Look()), elem_id="head", apply_default_css=False)
             with gr.Tabs(elem_id="tabs"):
                 with gr.Tab("Compare", id="compare"):
                     models = self.compare.build(price)
                 with gr.Tab("Classify", id="classify"):
-                    classifier = self.classify.build()
+                    classifier, classified = self.classify.build()
                 with gr.Tab("Search", id="search"):
-                    left, right = self.search.build()
+                    left, right, hits = self.search.build()
                 with gr.Tab("Decide", id="decide"):
                     self.decide.build(price)
                 with gr.Tab("About", id="about"):
                     gr.HTML(self.study.about(), elem_classes="ak-html", apply_default_css=False)
-            outputs = [seen, head, models, classifier, left, right]
+            outputs = [seen, head, models, classifier, left, right, classified, hits]
             quiet = {"show_progress": "hidden", "api_visibility": "private", "queue": True}
             gr.on([page.load, gr.Timer(LOOK_EVERY_S).tick], self.look, [seen], outputs, trigger_mode="once", **quiet)
         return page
 
-    def look(self, seen: str) -> list[Any]:
+    def look(self, seen: Look) -> list[Any]:
         """What the server offers now; components are touched only where that has changed."""
         found = self.server.look()
-        now = repr(found)
-        if now == seen:
-            return [gr.skip()] * 6
+        if found == seen:
+            return [gr.skip()] * 8
         parts = roles.cast(names(found.models), self.study.name, self.study.arms, self.study.tasks)
         by_kind = {}
         for tab, kind in ((self.compare, GENERATE), (self.classify, CLASSIFY), (self.search, EMBED)):
@@ -83,17 +82,24 @@ class Page:
             tab.parts = {part.model: part for part in by_kind[kind]}
         generic, domain = _two(by_kind[EMBED])
         return [
-            now,
+            found,
             self._head(found),
             gr.update(choices=_choices(by_kind[GENERATE]), value=roles.first_of_each(by_kind[GENERATE])),
             _dropdown(by_kind[CLASSIFY], next((part.model for part in by_kind[CLASSIFY]), None)),
             _dropdown(by_kind[EMBED], generic),
             _dropdown(by_kind[EMBED], domain),
+            self.classify.empty() if _changed(seen, found, CLASSIFY) else gr.skip(),
+            self.search.empty() if _changed(seen, found, EMBED) else gr.skip(),
         ]
 
     def _head(self, look: Look) -> str:
         counts = {kind: len(look.of_kind(kind)) for kind in (GENERATE, CLASSIFY, EMBED)}
         return render("head", name=self.study.name, look=look, counts=counts, url=self.server.url, signed_in=self.signed_in)
+
+
+def _changed(before: Look, now: Look, kind: str) -> bool:
+    """Whether a tab that had a model has none, or the other way: only then is what it shows replaced."""
+    return bool(before.of_kind(kind)) != bool(now.of_kind(kind)) or before == Look()
 
 
 def _choices(parts: list[roles.Part]) -> list[tuple[str, str]]:

@@ -28,25 +28,26 @@ class Classify:
     _calibrated: dict[str, Calibration | None] = field(default_factory=dict)
     _lock: threading.Lock = field(default_factory=threading.Lock)
 
-    def build(self) -> gr.Dropdown:
-        """Draw the tab. Returns the choice of the model."""
+    def build(self) -> tuple[gr.Dropdown, gr.HTML]:
+        """Draw the tab. Returns the choice of the model, and where the answer stands."""
         text = gr.Textbox(label="Text", value=self._example(), lines=3, max_lines=8, max_length=MAX_TEXT_CHARS,
                           placeholder="A sentence or a paragraph.", elem_id="to-classify")  # fmt: skip
         with gr.Row(elem_classes="actions"):
             model = gr.Dropdown([], label="Classifier", elem_id="classifier", filterable=False)
             go = gr.Button("Classify", variant="primary", elem_id="classify")
-        answer = gr.HTML(render("classified", state="empty"), elem_id="classified", apply_default_css=False)
+        answer = gr.HTML(self.empty(), elem_id="classified", apply_default_css=False)
         quiet = {"show_progress": "hidden", "api_visibility": "private"}
         gr.on([go.click, text.submit], self.classify, [text, model], answer, concurrency_limit=2, **quiet)
-        return model
+        return model, answer
+
+    def empty(self) -> str:
+        """HTML before anything was asked."""
+        return render("classified", state="empty" if self.parts else "none")
 
     def classify(self, text: str, model: str | None) -> Iterator[str]:
         """HTML: the server's probabilities at once, the calibrated ones when they are there."""
-        if not model or model not in self.parts:
-            yield render("classified", state="none")
-            return
-        if not text.strip():
-            yield render("classified", state="empty")
+        if not model or model not in self.parts or not text.strip():
+            yield self.empty()
             return
         yield render("classified", state="asking")
         try:

@@ -56,7 +56,7 @@ class Compare:
         """HTML of the answers as they grow."""
         chosen = [model for model in models if model in self.parts][:MOST_MODELS]
         if not text.strip() or not chosen:
-            what = "Write a prompt first." if chosen else "Choose at least one model."
+            what = "Write a prompt first." if chosen else "Choose at least one model." if self.parts else "No model is served yet."
             yield render("cards", cards=[], note=what)
             return
         prompt = Prompt(text[:MAX_PROMPT_CHARS], int(length), chat=how == CHAT, together=pace == TOGETHER)

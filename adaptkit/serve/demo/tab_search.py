@@ -14,7 +14,6 @@ from adaptkit.serve.demo.roles import Part
 from adaptkit.serve.demo.server import Server, explain
 
 MAX_QUERY_CHARS = 1000
-NOBODY = "none"
 
 
 @dataclass
@@ -25,24 +24,24 @@ class Search:
     index: Index
     parts: dict[str, Part] = field(default_factory=dict)
 
-    def build(self) -> tuple[gr.Dropdown, gr.Dropdown]:
-        """Draw the tab. Returns the choices of both models."""
+    def build(self) -> tuple[gr.Dropdown, gr.Dropdown, gr.HTML]:
+        """Draw the tab. Returns the choices of both models, and where the lists stand."""
         text = gr.Textbox(label="Search for", lines=1, max_length=MAX_QUERY_CHARS, elem_id="query",
                           placeholder="What would you ask your own documents?")  # fmt: skip
         with gr.Row(elem_classes="actions"):
             left = gr.Dropdown([], label="Generic model", elem_id="search-left", filterable=False)
             right = gr.Dropdown([], label="Domain model", elem_id="search-right", filterable=False)
             go = gr.Button("Search", variant="primary", elem_id="search")
-        found = gr.HTML(self._empty(), elem_id="found", apply_default_css=False)
+        found = gr.HTML(self.empty(), elem_id="found", apply_default_css=False)
         quiet = {"show_progress": "hidden", "api_visibility": "private"}
         gr.on([go.click, text.submit], self.search, [text, left, right], found, concurrency_limit=2, **quiet)
-        return left, right
+        return left, right, found
 
     def search(self, query: str, left: str | None, right: str | None) -> Iterator[str]:
         """HTML: progress while passages get their vectors, then both lists."""
         models = list(dict.fromkeys(model for model in (left, right) if model in self.parts))
         if not models or not self.index.passages or not query.strip():
-            yield self._empty(asked=bool(models and self.index.passages))
+            yield self.empty()
             return
         columns: list[dict[str, object]] = [{"part": self.parts[model], "hits": None, "failure": None} for model in models]
         with self.server.client() as client:
@@ -62,6 +61,7 @@ class Search:
         values = {"filling": filling, "done": done, "total": len(self.index.passages), "both": both}
         return render("found", state="found", columns=columns, **values)
 
-    def _empty(self, asked: bool = False) -> str:
-        state = "ask" if asked or self.parts else "none"
+    def empty(self) -> str:
+        """HTML before anything was asked."""
+        state = "ask" if self.parts else "none"
         return render("found", state=state if self.index.passages else "no-text", total=len(self.index.passages))
