@@ -142,15 +142,20 @@ def info_nce(
     *,
     temperature: float | Tensor = 0.05,
     symmetric: bool = False,
+    groups_C: Tensor | None = None,
+    margin: float = 0.0,
     implementation: str = "auto",
 ) -> Tensor:
     """Summed cross-entropy of `queries @ candidates.T / temperature` against each query's candidate, in nats, float32.
 
     Memory is O(B D): outside "reference" the scores [B, C] never exist. `symmetric` averages it with the loss of finding
     the query from its candidate. `labels_B` None: candidate i belongs to query i, further candidates are negatives.
+    Not taken as negatives: candidates of the same `groups_C` as a query's own, and, if `margin` is not 0, candidates that
+    score higher than a query's own by more than it.
     """
     score = _IMPLEMENTATIONS[resolve(implementation, queries_BD.device)].info_nce
-    return score(queries_BD, candidates_CD, labels_B, temperature=temperature, symmetric=symmetric)
+    left_out = {"groups_C": groups_C, "margin": margin}
+    return score(queries_BD, candidates_CD, labels_B, temperature=temperature, symmetric=symmetric, **left_out)
 
 
 def fuse(model: nn.Module, implementation: str = "auto") -> Fused:

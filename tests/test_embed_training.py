@@ -12,8 +12,8 @@ import torch
 import torch.nn.functional as F
 from tiny_embed import gradients, relative_error
 
+from adaptkit import ops
 from adaptkit.embed.encoder import Encoder
-from adaptkit.embed.info_nce import info_nce
 from adaptkit.embed.objective import Contrastive, Scored, vectors
 from adaptkit.embed.recipe import EmbedConfig, embed
 from adaptkit.embed.rows import Example, TextRows, groups_of
@@ -100,27 +100,35 @@ def test_dropout_is_the_same_in_both_passes(folders):
     assert cached_gradients(encoder, objective, source, 4, seed=4)[0] != pytest.approx(total, rel=1e-6)
 
 
-def plain_info_nce(queries, candidates, labels, groups, temperature, margin=0.0):
-    scores = queries @ candidates.T
-    own = scores.gather(1, labels[:, None])
-    left_out = groups[None] == groups[labels][:, None]
-    if margin:
-        left_out |= scores > own + margin
-    left_out[torch.arange(len(labels)), labels] = False
-    return F.cross_entropy((scores / temperature).masked_fill(left_out, -torch.inf), labels, reduction="sum")
-
-
+@pytest.mark.parametrize("implementation", ["chunked", "reference"])
 @pytest.mark.parametrize("margin", [0.0, 0.1])
-@pytest.mark.parametrize("chunk", [1 << 20, 64])
-def test_info_nce_is_cross_entropy_without_the_known_positives(monkeypatch, margin, chunk):
-    from adaptkit.embed import info_nce as module
+@pytest.mark.parametrize("symmetric", [False, True])
+def test_info_nce_leaves_out_the_known_and_likely_positives(monkeypatch, implementation, margin, symmetric):
+    from adaptkit_kernels import head
 
-    monkeypatch.setattr(module, "CHUNK_SCORES", chunk)
+    monkeypatch.setattr(head, "CPU_ROWS", 4)
+    monkeypatch.setattr(head, "CPU_LOGITS", 1)
     torch.manual_seed(0)
     queries, candidates = (F.normalize(torch.randn(n, 8, dtype=torch.float64)).requires_grad_() for n in (11, 30))
-    labels, groups = torch.randint(30, (11,)), torch.randint(12, (30,))
-    found = info_nce(queries, candidates, labels, groups, temperature=0.07, margin=margin)
-    wanted = plain_info_nce(queries, candidates, labels, groups, 0.07, margin)
+    labels, groups = torch.randperm(30)[:11], torch.randint(12, (30,))
+
+    def one_way(scores, labels, groups):
+        total = 0.0
+        for row, label in zip(scores, labels, strict=True):
+            kept = [
+                row[c]
+                for c in range(len(row))
+                if c == label or (groups[c] != groups[label] and not 0 < margin < row[c] - row[label])
+            ]
+            total = total + torch.stack(kept).div(0.07).logsumexp(0) - row[label] / 0.07
+        return total
+
+    scores = queries @ candidates.T
+    wanted = one_way(scores, labels, groups)
+    if symmetric:
+        wanted = (wanted + one_way(scores[:, labels].T, torch.arange(11), groups[labels])) / 2
+    options = {"groups_C": groups, "margin": margin, "symmetric": symmetric, "implementation": implementation}
+    found = ops.info_nce(queries, candidates, labels, temperature=0.07, **options)
     torch.testing.assert_close(found, wanted)
     for mine, theirs in zip(*(torch.autograd.grad(3 * loss, (queries, candidates)) for loss in (found, wanted)), strict=True):
         torch.testing.assert_close(mine, theirs)

@@ -12,7 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from adaptkit.embed.info_nce import info_nce
+from adaptkit import ops
 from adaptkit.embed.pooling import Pooling, cut, pool
 from adaptkit.trainer.objective import Batch, LossOutput
 
@@ -41,6 +41,7 @@ class Contrastive:
     symmetric: bool = False
     dimensions: tuple[int, ...] = ()
     margin: float = 0.0
+    implementation: str = "auto"
     separable = False
 
     def prepare(self, batch: Batch) -> Batch:
@@ -67,11 +68,12 @@ class Contrastive:
         anchors_BD, others = vectors_BKD[:, 0], vectors_BKD[:, 1:]
         at_B = torch.arange(len(anchors_BD), device=anchors_BD.device)[own]
         groups_C = groups_BK[:, 1:].flatten()
-        settings = {"temperature": self.temperature, "margin": self.margin}
-        found = info_nce(anchors_BD[own], others.flatten(0, 1), at_B * others.shape[1], groups_C, **settings)
+        settings = {"temperature": self.temperature, "margin": self.margin, "implementation": self.implementation}
+        found = ops.info_nce(anchors_BD[own], others.flatten(0, 1), at_B * others.shape[1], groups_C=groups_C, **settings)
         if not self.symmetric:
             return found
-        return (found + info_nce(vectors_BKD[own, 1], anchors_BD, at_B, groups_BK[:, 0], **settings)) / 2
+        # the op's own symmetric form would look for the anchor among this rank's alone
+        return (found + ops.info_nce(vectors_BKD[own, 1], anchors_BD, at_B, groups_C=groups_BK[:, 0], **settings)) / 2
 
 
 @dataclass(frozen=True)

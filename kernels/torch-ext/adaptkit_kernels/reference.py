@@ -176,6 +176,8 @@ def info_nce(
     *,
     temperature: float | Tensor = 0.05,
     symmetric: bool = False,
+    groups_C: Tensor | None = None,
+    margin: float = 0.0,
 ) -> Tensor:
     """Summed cross-entropy of `queries @ candidates.T / temperature` against each query's candidate (arXiv 1807.03748).
 
@@ -186,16 +188,30 @@ def info_nce(
         queries_BD: embeddings, float [num_queries, size]; normalise them for cosine similarity.
         candidates_CD: embeddings, float [num_candidates, size].
         labels_B: each query's candidate, int64 [num_queries]; None: candidate i belongs to query i.
-        temperature: a number, or a scalar tensor that may want a gradient.
+        temperature: a number, or a scalar tensor that may want a gradient (then without groups and margin).
+        groups_C: int64 [num_candidates]; candidates of the same number as a query's own are right as well: no negatives.
+        margin: if not 0, candidates that score higher than a query's own by more than this, before the temperature, are
+            taken to be right as well.
     Returns: loss in nats, float32 scalar (float64 for float64 input).
     """
     labels_B = torch.arange(len(queries_BD), device=queries_BD.device) if labels_B is None else labels_B
-    scores_BC = _wide_logits(queries_BD, candidates_CD, None) / temperature
-    loss = F.cross_entropy(scores_BC, labels_B, reduction="sum")
+    scores_BC = _wide_logits(queries_BD, candidates_CD, None)
+    loss = F.cross_entropy(_negatives_kept(scores_BC, labels_B, groups_C, margin) / temperature, labels_B, reduction="sum")
     if not symmetric:
         return loss
-    back = F.cross_entropy(scores_BC[:, labels_B].T, torch.arange(len(labels_B), device=labels_B.device), reduction="sum")
-    return (loss + back) / 2
+    every_B = torch.arange(len(labels_B), device=labels_B.device)
+    back_BB = _negatives_kept(scores_BC[:, labels_B].T, every_B, None if groups_C is None else groups_C[labels_B], margin)
+    return (loss + F.cross_entropy(back_BB / temperature, every_B, reduction="sum")) / 2
+
+
+def _negatives_kept(scores_BC: Tensor, labels_B: Tensor, groups_C: Tensor | None, margin: float) -> Tensor:
+    """Scores without the candidates that may be right as well."""
+    left_out_BC = torch.zeros_like(scores_BC, dtype=torch.bool)
+    if groups_C is not None:
+        left_out_BC |= groups_C == groups_C[labels_B, None]
+    if margin:
+        left_out_BC |= scores_BC > scores_BC.gather(1, labels_B[:, None]) + margin
+    return scores_BC.masked_fill(left_out_BC.scatter(1, labels_B[:, None], False), -torch.inf)
 
 
 def _wide_logits(hidden_RD: Tensor, weight_VD: Tensor, bias_V: Tensor | None) -> Tensor:
