@@ -7,6 +7,7 @@
     adaptkit embed train embed.yaml    an encoder; then encode, index, search, evaluate
     adaptkit report runs/STUDY         write a study's report again
     adaptkit serve runs/STUDY          the winner behind an OpenAI-compatible endpoint
+    adaptkit demo runs/STUDY           a page for the people who decide
     adaptkit data check FILES          what is in these files, before anything trains
     adaptkit config show study.yaml    each value and where it came from
     adaptkit schema compare            JSON Schema of a config, for editors

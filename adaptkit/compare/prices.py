@@ -18,7 +18,7 @@ from adaptkit.compare.budget import PriceConfig
 from adaptkit.config import Config, Magnitude, load
 from adaptkit.run import Run, read_json
 
-EXAMPLE = "an example, not a quote"
+EXAMPLE, GUESS = "an example, not a quote", "an assumption"
 
 
 class ApiPrice(Config):
@@ -71,7 +71,8 @@ def assume(study: Path, prices: Path | None = None) -> Assumptions:
     Raises: ConfigError for a price file that does not fit, DataError for a file of the study that cannot be read.
     """
     listed = load(PriceList, prices).config if prices else PriceList()
-    found = Assumptions(*(Known(value, EXAMPLE) for value in (1.0, 0.5, 1.5, 5.0, 500.0, 150.0)))
+    unquoted = [Known(value, EXAMPLE) for value in (1.0, 0.5, 1.5)]
+    found = Assumptions(*unquoted, *(Known(value, GUESS) for value in (5.0, 500.0, 150.0)))
     path = Run(study).bench_path
     bench = read_json(path) if path.is_file() else None
     told = read_json(study / "study.json").get("price") or (bench or {}).get("price")

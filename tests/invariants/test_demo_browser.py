@@ -253,6 +253,10 @@ def test_the_requests_slider_moves_the_bills_and_not_the_break_even(site: Site) 
 
 
 def test_back_goes_back_and_the_price_reaches_the_other_tab(site: Site) -> None:
+    site.tab("Compare")
+    site.page.click("#ask")
+    site.page.wait_for_selector("#cards .note")
+    assert "$0.40 an hour" not in site.text("#cards .note")
     site.tab("Decide")
     site.page.click("#back")
     site.page.wait_for_function("document.querySelector('#said-usd_per_hour b').innerText == '$0.40'")
