@@ -1,8 +1,9 @@
 """Arms: an origin (what the weights start from) times an adaptation (how the task is learnt).
 
 An arm's score on *language* (bits per byte of held-out domain text) belongs to a language model. Arms of the origins
-`continued`, `scratch` and `placebo` share their origin's model; `generic` with a trainable adaptation spends its budget
-on the same domain text through that adaptation; `generic+prompt` and `generic+probe` use the base model as it is.
+`continued`, `scratch`, `distilled` and `placebo` share their origin's model; `generic` with a trainable adaptation
+spends its budget on the same domain text through that adaptation; `generic+prompt` and `generic+probe` use the base
+model as it is.
 """
 
 from __future__ import annotations
@@ -26,9 +27,7 @@ ADAPTATIONS = {
     "full": "all weights",
 }
 TRAINABLE = ("lora", "qlora", "full")
-AVAILABLE = tuple(
-    f"{origin}+{adaptation}" for origin in ("generic", "continued", "scratch", "placebo") for adaptation in ADAPTATIONS
-)
+AVAILABLE = tuple(f"{origin}+{adaptation}" for origin in ORIGINS for adaptation in ADAPTATIONS)
 
 
 @dataclass(frozen=True)
@@ -69,12 +68,13 @@ class Arm:
 
 
 def language_jobs(arms: list[Arm]) -> list[str]:
-    """The language trainings that `arms` need, each once, in order."""
-    return list(dict.fromkeys(job for arm in arms if (job := arm.language_job)))
+    """The language trainings that `arms` need, each once, in order; a student comes after all that may be its teacher."""
+    jobs = dict.fromkeys(job for arm in arms if (job := arm.language_job))
+    return sorted(jobs, key=lambda job: job == "distilled")
 
 
 def job_adapter(job: str, continue_with: str) -> str:
     """`full`, `lora` or `qlora`: which weights a language job trains."""
-    if job == "scratch":
+    if job in ("scratch", "distilled"):
         return "full"
     return job.partition("+")[2] or continue_with

@@ -46,13 +46,18 @@ def language(
     folder: StudyFolder, threads: int, *, job: str, seed: int, fraction: float, flops: float, trial: int | None
 ) -> dict[str, Any]:
     """Train one language model within `flops` and score it on held-out domain and general text."""
+    from adaptkit.compare import distilled
+    from adaptkit.distill.recipe import distill
     from adaptkit.pretrain.recipe import pretrain
 
     rate = _rates(folder, job)[trial] if trial is not None else _best_rate(folder, job)
     text = "general" if job == "placebo" else "domain"
-    settings = _settings(folder, job, text, fraction, flops, seed, threads, rate)
+    if job == "distilled":
+        settings, recipe = distilled.settings(folder, fraction, flops, seed, threads, rate), distill
+    else:
+        settings, recipe = _settings(folder, job, text, fraction, flops, seed, threads, rate), pretrain
     run = folder.open(job, settings)
-    result = pretrain(settings, run)
+    result = recipe(settings, run)
     tidy(run, keep_model=trial is None)
     # Tuned on the kind of text it learns: the placebo must be as good at general text as trials can make it.
     outcome = {"run": run.path.name, "learning_rate": rate, "dev": min(result.scores.values())}

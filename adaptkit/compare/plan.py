@@ -100,6 +100,10 @@ def make_plan(config: StudyConfig, run: Run) -> Plan:
             num_tasks=len(config.tasks),
         )
     _check_steps(config, budget, machine)
+    if config.base and any(arm.origin == "distilled" for arm in config.parsed_arms):
+        from adaptkit.compare.distilled import check_base
+
+        check_base(config.base)
     plan = Plan(budget, machine, build_stages(config, budget))
     check_total(config.budget, plan.flops, machine.flops_per_token, machine.flops_per_second)
     if not path.exists():
@@ -160,6 +164,15 @@ def language_trainings(config: StudyConfig) -> list[str]:
     return language_jobs([arm for arm in config.parsed_arms if scored or arm.origin_job])
 
 
+def teaching_jobs(config: StudyConfig) -> list[str]:
+    """The language trainings whose models a student may learn from: those of domain text; in masked studies of one tokenizer."""
+    from adaptkit import models
+
+    masked = bool(config.base) and models.model_kind(config.base) == "masked"
+    apart = {"placebo", "distilled"} | ({"scratch"} if masked else set())
+    return [job for job in language_trainings(config) if job not in apart]
+
+
 def arms_on(config: StudyConfig, task: TaskConfig) -> list[Arm]:
     """The arms that can learn a task: a probe gives labels or vectors, not text; a prompt gives no vectors."""
     unable = {"generate": ("probe",), "retrieve": ("prompt", "qlora")}.get(task.kind, ())
@@ -171,8 +184,11 @@ def _language_stages(config: StudyConfig, budget: Budget, job: str) -> list[Stag
         params = {"job": job, "seed": seed, "fraction": fraction, "flops": flops, "trial": trial}
         return Stage(stage_id, "language", f"{job}: {what}", params, ("base", "tokenizer", *needs), flops)
 
+    def teachers(seed: int, share: float) -> tuple[str, ...]:
+        return tuple(language_id(other, seed, share) for other in teaching_jobs(config)) if job == "distilled" else ()
+
     tuning = [
-        stage(f"tune.{job}.{i}", f"learning rate {i + 1} of {budget.trials}", 0, 1.0, budget.language_trial, i)
+        stage(f"tune.{job}.{i}", f"learning rate {i + 1} of {budget.trials}", 0, 1.0, budget.language_trial, i, teachers(0, 1.0))
         for i in range(budget.trials if budget.trials > 1 else 0)
     ]
     tuned = tuple(tried.id for tried in tuning)
@@ -184,7 +200,7 @@ def _language_stages(config: StudyConfig, budget: Budget, job: str) -> list[Stag
             share,
             budget.language_main * share,
             None,
-            tuned,
+            (*tuned, *teachers(seed, share)),
         )
         for share in reversed([1.0] if job == "placebo" else config.fractions)
         for seed in range(config.seeds)

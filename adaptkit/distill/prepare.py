@@ -90,7 +90,7 @@ def prepare(config: DistillConfig, run: Run, text: dict[str, Dataset], kind: Kin
     rows = Rows(config, run, kind, tokenizer, labels_of(plain) if kind == "classifier" else None)
     made = make_student(config, plain, rows, text["train"])
     student = made.model
-    students.check_served(student)
+    students.check_shape(student.config.model_type)
     if "attention" in config.losses:
         for model in (plain, student):
             model.set_attn_implementation("eager")  # the only one that gives its weights
@@ -123,7 +123,7 @@ def _served(config: DistillConfig, run: Run, text: dict[str, Dataset]) -> Start:
     """A student that starts from a folder, and a teacher behind an address."""
     server, start = ServedTeacher(config.teacher), config.student.start
     student, tokenizer = models.load(start, "causal"), models.load_tokenizer(start)
-    students.check_served(student)
+    students.check_shape(student.config.model_type)
     rows, objective = Rows(config, run, "causal", tokenizer, None), CausalLM(config.trainer.implementation)
     if config.signal == "text":
         text = _written(config, run, text, served_writer(server, config.size.seq_len))

@@ -102,7 +102,7 @@ def _row_length(config: DistillConfig, start: Start) -> int:
 
 def _write_results(config: DistillConfig, run: Run, start: Start, text: dict[str, Dataset], result: TrainResult) -> None:
     from adaptkit import models
-    from adaptkit.data.tokenizers import tokenizer_digest
+    from adaptkit.data.tokenizers import bytes_per_token, tokenizer_digest
     from adaptkit.distill.student import without_projections
 
     per_token, extra = step_flops(config, start)
@@ -119,7 +119,11 @@ def _write_results(config: DistillConfig, run: Run, start: Start, text: dict[str
         data={name: part.manifest() for name, part in text.items()},
         student=start.facts,
         teacher={"name": config.model_name, **({"params": models.param_count(start.reference).total} if start.reference else {})},
-        tokenizer={"vocab_size": len(start.tokenizer), "digest": tokenizer_digest(start.tokenizer)},
+        tokenizer={
+            "vocab_size": len(start.tokenizer),
+            "bytes_per_token": bytes_per_token(start.tokenizer, [row.text for row in text["dev"].rows]),
+            "digest": tokenizer_digest(start.tokenizer),
+        },
         model={"params": params.total, "trained": params.total, "non_embedding": params.non_embedding},
     )
 

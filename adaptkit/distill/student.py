@@ -113,9 +113,8 @@ def copied(config: Any) -> Any:
     return type(config).from_dict(config.to_dict())
 
 
-def check_served(model: nn.Module) -> None:
-    """Raises: ModelError for a shape that no vLLM server runs."""
-    shape = model.config.model_type
+def check_shape(shape: str) -> None:
+    """Raises: ModelError for a transformers `model_type` that no vLLM server runs."""
     if shape not in SERVED:
         fix = "use student.start=fresh, which makes a Llama or a ModernBERT"
         raise ModelError(f"a student of the shape '{shape}' is not served: only {', '.join(SERVED)} are", where="student", fix=fix)

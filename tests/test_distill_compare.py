@@ -1,0 +1,66 @@
+"""The origin `distilled` in a study: after its teachers, within the budget, scored like any other."""
+
+from __future__ import annotations
+
+import pytest
+from test_plan import stages_of
+from tiny_study import study_config, write_texts
+
+from adaptkit import models
+from adaptkit.compare.arms import AVAILABLE, Arm, language_jobs
+from adaptkit.compare.assemble import write_study
+from adaptkit.compare.distilled import check_base
+from adaptkit.compare.executor import result, run_stage
+from adaptkit.compare.plan import make_plan
+from adaptkit.compare.study import open_study
+from adaptkit.errors import ModelError
+from adaptkit.run import Run, read_json
+
+ARMS = "arms=[distilled+full, generic+lora, scratch+full, placebo+full]"
+
+
+@pytest.fixture(scope="module")
+def texts(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("texts")
+    write_texts(folder)
+    return folder
+
+
+def test_students_are_trained_after_all_that_may_teach_them(texts):
+    assert "distilled+full" in AVAILABLE
+    assert language_jobs([Arm.parse(name) for name in ("distilled+full", "scratch+full")]) == ["scratch", "distilled"]
+    stages = {stage.id: stage for stage in stages_of(study_config(texts, ARMS, "fractions=[0.5, 1.0]"))}
+    needs = set(stages["language.distilled.s1.f0.5"].needs)
+    assert {"base", "language.generic+lora.s1.f0.5", "language.scratch.s1.f0.5", "tune.distilled.0"} <= needs
+    assert not [need for need in needs if "placebo" in need]
+    assert "language.scratch.s0.f1" in stages["tune.distilled.0"].needs
+    assert list(stages).index("language.distilled.s1.f0.5") > list(stages).index("language.scratch.s1.f0.5")
+
+
+def test_a_study_distils_its_best_model_within_the_budget(texts, tmp_path):
+    small = ("tasks=[]", "seeds=1", "base_flops=4e9", "budget.amount=1.5e10", "budget.trials=1", "trainer.threads=1")
+    config = study_config(texts, "arms=[generic+prompt, scratch+full, distilled+full]", *small)
+    run = open_study(config, tmp_path)
+    plan = make_plan(config, run)
+    for stage in plan.stages:
+        run_stage(run.path, stage, 1)
+    outcomes = {stage.id: result(run.path, stage.id) for stage in plan.stages}
+    found = outcomes["language.distilled.s0.f1"]
+    student = Run(tmp_path / found["run"])
+    best = min((outcomes[name] for name in ("base", "language.scratch.s0.f1")), key=lambda outcome: outcome["dev"])["model"]
+    assert f"teacher: {best}" in (student.path / "config.yaml").read_text()
+    shape = models.load(found["model"], "causal").config
+    assert shape.num_hidden_layers == max(1, models.load(best, "causal").config.num_hidden_layers // 2)
+    cost = read_json(student.cost_path)
+    assert 0 < cost["teacher_flops"] < cost["flops"] <= plan.budget.language_main
+    write_study(config, plan, run)
+    rows = [row for row in read_json(run.path / "study.json")["results"] if row["arm"] == "distilled+full"]
+    assert rows[0]["paid_by"] == [student.path.name] and rows[0]["text_bytes"] > 0
+
+
+def test_a_base_without_servable_students_is_refused_before_anything_runs(tmp_path):
+    from transformers import GPT2Config
+
+    GPT2Config(n_layer=1, n_embd=8, n_head=1, vocab_size=16).save_pretrained(tmp_path)
+    with pytest.raises(ModelError, match="shape 'gpt2' is not served"):
+        check_base(str(tmp_path))
