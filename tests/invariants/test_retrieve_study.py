@@ -1,0 +1,82 @@
+"""A whole study whose task is search: arms, BM25 and intervals over the same queries, without a language model to score."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import tiny_embed
+import tiny_study
+
+from adaptkit.compare.results import Results, collect
+from adaptkit.compare.study import StudyConfig, StudyOutcome, compare
+from adaptkit.config import load
+from adaptkit.embed.retrieval import read_set
+from adaptkit.run import Run, read_json
+
+STUDY = """
+name: search
+base: FOLDER/bert
+domain: {train: {files: [FOLDER/domain.jsonl]}}
+general: {train: {files: [FOLDER/general.jsonl]}}
+tasks:
+  - {name: find, kind: retrieve, train: {files: [FOLDER/set]}, max_length: 32, max_epochs: 3}
+arms: [generic+probe, generic+lora, generic+full, scratch+full]
+primary: find
+budget: {amount: 2e11, trials: 1, task_share: 0.5}
+seeds: 2
+size: {params: 130k, seq_len: 64}
+tokenizer: {vocab_size: 512, kind: wordpiece}
+trainer: {global_batch_size: 8}
+jobs: 1
+"""
+
+
+@pytest.fixture(scope="module")
+def study(tmp_path_factory) -> tuple[StudyOutcome, Results]:
+    folder = tmp_path_factory.mktemp("search")
+    tiny_study.write_texts(folder)
+    tiny_embed.bert(folder / "bert")
+    tiny_embed.write_set(folder / "set", 60)
+    (folder / "study.yaml").write_text(STUDY.replace("FOLDER", str(folder)))
+    outcome = compare(load(StudyConfig, folder / "study.yaml").config, folder / "runs")
+    assert isinstance(outcome, StudyOutcome)
+    return outcome, collect(outcome.study_path)
+
+
+def test_every_arm_and_bm25_answer_the_same_queries(study):
+    outcome, results = study
+    arms = {cell.arm for cell in results.cells}
+    assert arms == {"generic+probe", "generic+lora", "generic+full", "scratch+full"} and len(results.cells) == 8
+    (baseline,) = results.baselines
+    assert baseline.arm == "BM25"
+    ids = {tuple(row["id"] for row in cell.rows) for cell in [*results.cells, baseline]}
+    assert len(ids) == 1 and len(next(iter(ids))) == 8
+    assert "nDCG@10 on find" in outcome.verdict_line
+
+
+def test_a_base_without_bits_per_byte_is_trained_on_text_only_where_a_task_starts_from_it(study):
+    outcome, results = study
+    assert [task.name for task in results.tasks] == ["find"]
+    stages = {path.stem for path in (outcome.study_path / "stages").rglob("*.json")}
+    assert any("language.scratch" in stage for stage in stages) and not any("language.generic" in stage for stage in stages)
+
+
+def test_a_frozen_arm_costs_only_its_encoding(study):
+    _, results = study
+    assert 0 < results.cost("find", "generic+probe").flops < results.cost("find", "generic+full").flops
+    assert results.cost("find", "scratch+full").flops > results.cost("find", "generic+full").flops
+
+
+def test_the_prepared_set_holds_the_splits_apart(study):
+    outcome, _ = study
+    folder = outcome.study_path.parent / read_json(next((outcome.study_path / "stages").rglob("prepare*.json")))["run"] / "find"
+    queries = {split: set(read_set(folder, split).queries) for split in ("train", "dev", "test")}
+    assert {split: len(of) for split, of in queries.items()} == {"train": 44, "dev": 8, "test": 8}
+    assert not queries["train"] & queries["test"] and not queries["dev"] & queries["test"]
+
+
+def test_the_report_shows_search(study):
+    outcome, _ = study
+    text = (Path(outcome.report_path).parent / "report.md").read_text()
+    assert "BM25" in text and "nDCG@10" in text and Run(outcome.study_path).finished
