@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import typer
 
 from adaptkit.console import Outcome, command
-from adaptkit.errors import ConfigError
+from adaptkit.errors import AdaptkitError, ConfigError
 
 if TYPE_CHECKING:
     from adaptkit.serve.bodies import Limits
@@ -254,20 +254,32 @@ def demo(
     door = launch.door(host, port, password_file, share_publicly)
     shown = _shown(study, prices)
     passages = from_file(corpus) if corpus else []
-    page = launch.page(launch.server(server, key_file), shown, passages, door)
+    page = launch.page(launch.server(server, key_file), shown, passages, door, _card(study))
     launch.run(page, door)
     return Outcome(f"stopped {door.url}", {"url": door.url, "server": server})
 
 
 def _shown(folder: Path, prices: Path | None) -> Any:
-    """What the page tells of a folder: a study's findings, or one model's card."""
+    """What the page tells of a folder: a study's findings, or that nothing was compared."""
     from adaptkit.serve.demo.study import NoStudy
-    from adaptkit.serve.source import resolve
 
     if (folder / "study.json").is_file():
         from adaptkit.compare.showcase import Showcase
 
         return Showcase(folder, prices)
-    source = resolve(folder)
-    card = source.folder / "README.md"
-    return NoStudy(folder, card.read_text(encoding="utf-8") if card.is_file() else source.why)
+    return NoStudy(folder)
+
+
+def _card(folder: Path) -> str:
+    """The card of the model that the folder stands for, if it was exported; else one sentence on which model that is."""
+    from adaptkit.serve.source import resolve
+
+    try:
+        source = resolve(folder)
+    except AdaptkitError as error:
+        if (folder / "study.json").is_file():  # it has findings to show, and perhaps no model or no report
+            return f"There is no card: {error.what}."
+        raise
+    exports = sorted((source.run / "export").glob("*/README.md")) if source.run else []
+    card = next((path for path in (source.folder / "README.md", *exports) if path.is_file()), None)
+    return card.read_text(encoding="utf-8").split("\n---\n", 1)[-1] if card else f"{source.name}: {source.why}."

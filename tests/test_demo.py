@@ -18,8 +18,8 @@ import pytest
 from fake_openai import KEY, FakeServer
 from fake_study import LABELS, write_study
 
-from adaptkit.errors import ConfigError, DataError
-from adaptkit.run import write_json, write_jsonl
+from adaptkit.errors import ConfigError, DataError, ModelError
+from adaptkit.run import read_json, write_json, write_jsonl
 from adaptkit.serve.client import Refusal
 from adaptkit.serve.demo import corpus, launch, roles
 from adaptkit.serve.demo.asking import Answer, Asking, Prompt
@@ -252,6 +252,7 @@ def study(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def with_texts(study: Path) -> Path:
     """Add what a study keeps of its texts."""
     root = study.parent
+    write_json(study / "study.json", {**read_json(study / "study.json"), "base": {"model": "made on the spot", "run": "base"}})
     write_json(study / "stages" / "prepare.json", {"run": "prepared"})
     for part in ("dev", "test"):
         rows = [{"text": f"class{i % 5} item {i} of {part}", "label": LABELS[i % 5], "from": f"r:{i}"} for i in range(120)]
@@ -328,14 +329,27 @@ def test_a_folder_with_one_model_gets_a_page_without_a_verdict(server: Server, t
     pytest.importorskip("gradio", reason="the demo extra is not installed")
     from adaptkit.serve.demo.study import NoStudy
 
-    page = launch.page(server, NoStudy(tmp_path, "# a card\n<b>"), [], launch.Door("127.0.0.1", 7860, None))
+    page = launch.page(server, NoStudy(tmp_path), [], launch.Door("127.0.0.1", 7860, None), "# a card")
     page.build()
-    assert "Nothing was compared yet" in page.study.verdict() and "&lt;b&gt;" in page.study.about()
+    assert "Nothing was compared yet" in page.study.verdict() and page.card == "# a card"
     page.look(Look())
     assert "no cost is shown" in list(page.compare.ask("Once", ["student"], "", "", 16, 0.0))[-1]
 
 
 # The command
+
+
+def test_the_card_is_the_exports_without_its_front_matter(study: Path, tmp_path: Path) -> None:
+    from adaptkit.cli_serve import _card
+
+    assert _card(study).startswith("There is no card: ")
+    model = tmp_path / "tiny"
+    write_json(model / "config.json", {"architectures": ["LlamaForCausalLM"]})
+    assert _card(model) == "tiny: the model folder tiny."
+    (model / "README.md").write_text("---\nlicense: mit\n---\n\n# Tiny\n")
+    assert _card(model).strip() == "# Tiny"
+    with pytest.raises(ModelError, match="no such folder"):
+        _card(tmp_path / "nothing")
 
 
 def test_this_machines_key_goes_to_this_machine_only(state: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -60,13 +60,17 @@ class Client:
         base_url: `http://host:port`, without `/v1`.
         key: its API key; empty for none.
         patience_s: how long to try again while the server is overloaded or restarts (429, 503, no connection).
+        timeout_s: how long to wait for an answer, or for the next piece of one.
         transport: for tests and Unix sockets; httpx's own by default.
     """
 
-    def __init__(self, base_url: str, key: str = "", *, patience_s: float = 0.0, transport: httpx.BaseTransport | None = None):
+    def __init__(
+        self, base_url: str, key: str = "", *, patience_s: float = 0.0, timeout_s: float = TIMEOUT_S,
+        transport: httpx.BaseTransport | None = None,
+    ):  # fmt: skip
         headers = {"authorization": f"Bearer {key}"} if key else {}
         # No proxy of the environment: the key and the texts go to the named server only.
-        timeout = httpx.Timeout(TIMEOUT_S, connect=CONNECT_S)
+        timeout = httpx.Timeout(timeout_s, connect=min(CONNECT_S, timeout_s))
         self._http = httpx.Client(base_url=base_url, headers=headers, timeout=timeout, transport=transport, trust_env=False)
         self.base_url, self.patience_s = base_url, patience_s
 

@@ -81,12 +81,12 @@ def check_installed() -> None:
         raise MissingDependency("the demo page needs Gradio", fix="pip install 'adaptkit[demo]'")
 
 
-def page(server: Server, study: Study, passages: list[tuple[str, str]], door: Door) -> Page:
+def page(server: Server, study: Study, passages: list[tuple[str, str]], door: Door, card: str = "") -> Page:
     """The page, ready to be served; Gradio is loaded here, told to ask nothing of the network."""
     os.environ.update(QUIET)
     from adaptkit.serve.demo.page import Page
 
-    return Page(server, study, passages, signed_in=door.password is not None)
+    return Page(server, study, passages, card, signed_in=door.password is not None)
 
 
 def application(page: Page, door: Door) -> Gate:
@@ -97,7 +97,7 @@ def application(page: Page, door: Door) -> Gate:
     from adaptkit.serve.demo.page import theme
 
     blocks = page.build()
-    blocks.queue(default_concurrency_limit=8, max_size=64, api_open=False)
+    blocks.queue(default_concurrency_limit=32, max_size=64, api_open=False)
     inner = fastapi.FastAPI(openapi_url=None, docs_url=None, redoc_url=None)
     app = gr.mount_gradio_app(
         inner, blocks, path="", server_name=door.host, server_port=door.port, footer_links=[], allowed_paths=[],

@@ -33,12 +33,14 @@ class Page:
 
     Args:
         passages: text to search in; the study's held-out passages if empty.
+        card: the model card, Markdown; empty for none.
         signed_in: a way out is shown.
     """
 
     server: Server
     study: Study
     passages: Passages = field(default_factory=list)
+    card: str = ""
     signed_in: bool = False
 
     def __post_init__(self) -> None:
@@ -65,6 +67,9 @@ class Page:
                     self.decide.build(price)
                 with gr.Tab("About", id="about"):
                     gr.HTML(self.study.about(), elem_classes="ak-html", apply_default_css=False)
+                    if self.card:
+                        gr.HTML(render("card"), apply_default_css=False)
+                        gr.Markdown(self.card, elem_id="card")
             outputs = [seen, head, models, classifier, left, right, classified, hits]
             quiet = {"show_progress": "hidden", "api_visibility": "private", "queue": True}
             gr.on([page.load, gr.Timer(LOOK_EVERY_S).tick], self.look, [seen], outputs, trigger_mode="once", **quiet)

@@ -13,6 +13,7 @@ from adaptkit.errors import ServerError
 from adaptkit.serve.client import OVERLOADED, Client, Model, Refusal
 
 GENERATE, CLASSIFY, EMBED = "generate", "classify", "embed"
+LOOK_S = 8.0  # a server that does not list its models in this time counts as away
 
 
 @dataclass(frozen=True)
@@ -59,7 +60,7 @@ class Server:
 
     def look(self) -> Look:
         try:
-            with self.client() as client:
+            with Client(self.url, self.key, timeout_s=LOOK_S) as client:
                 found = tuple(client.models())
         except (ServerError, ValueError, KeyError, TypeError) as error:
             return Look(failure=explain(error, self.url))

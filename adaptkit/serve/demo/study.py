@@ -64,8 +64,8 @@ class NoStudy:
     arms: Sequence[Arm] = ()
     tasks: Sequence[str] = ()
 
-    def __init__(self, folder: Path, card: str):
-        self.name, self._card = folder.resolve().name, card
+    def __init__(self, folder: Path):
+        self.name = folder.resolve().name
 
     def verdict(self) -> str:
         return render("empty", title="Nothing was compared yet", text="This folder holds one model, not a study.",
@@ -75,7 +75,7 @@ class NoStudy:
         return ""
 
     def about(self) -> str:
-        return render("card", name=self.name, text=self._card)
+        return ""
 
     def dials(self) -> Sequence[Dial]:
         return ()

@@ -37,7 +37,7 @@ class Classify:
             go = gr.Button("Classify", variant="primary", elem_id="classify")
         answer = gr.HTML(self.empty(), elem_id="classified", apply_default_css=False)
         quiet = {"show_progress": "hidden", "api_visibility": "private"}
-        gr.on([go.click, text.submit], self.classify, [text, model], answer, concurrency_limit=2, **quiet)
+        gr.on([go.click, text.submit], self.classify, [text, model], answer, concurrency_limit=8, **quiet)
         return model, answer
 
     def empty(self) -> str:

@@ -17,7 +17,7 @@ from adaptkit.serve.demo.server import Server
 CONTINUE, CHAT = "Continue the text", "Answer as chat"
 TOGETHER, IN_TURN = "All at once", "One after another"
 MAX_PROMPT_CHARS, SHOWN_CHARS, PROMPT_WORDS, MOST_MODELS = 8000, 160, 14, 6
-ONE_ASKER = 4  # visitors that may be answered at the same time
+AT_ONCE = 16  # visitors that may be answered at the same time
 
 
 @dataclass
@@ -47,7 +47,7 @@ class Compare:
         cards = gr.HTML(render("cards", cards=[], note=""), elem_id="cards", apply_default_css=False)
         inputs = [text, models, how, pace, length, usd_per_hour]
         quiet = {"show_progress": "hidden", "api_visibility": "private"}
-        asking = gr.on([ask.click, text.submit], self.ask, inputs, cards, concurrency_limit=ONE_ASKER, **quiet)
+        asking = gr.on([ask.click, text.submit], self.ask, inputs, cards, concurrency_limit=AT_ONCE, **quiet)
         stop.click(None, cancels=[asking], **quiet)
         another.click(lambda: next(starts), None, text, **quiet)
         return models

@@ -34,7 +34,7 @@ class Search:
             go = gr.Button("Search", variant="primary", elem_id="search")
         found = gr.HTML(self.empty(), elem_id="found", apply_default_css=False)
         quiet = {"show_progress": "hidden", "api_visibility": "private"}
-        gr.on([go.click, text.submit], self.search, [text, left, right], found, concurrency_limit=2, **quiet)
+        gr.on([go.click, text.submit], self.search, [text, left, right], found, concurrency_limit=8, **quiet)
         return left, right, found
 
     def search(self, query: str, left: str | None, right: str | None) -> Iterator[str]:
