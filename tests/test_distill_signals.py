@@ -24,7 +24,7 @@ from adaptkit.distill.store import SignalStore, StoreLayout, WithTeacher, write_
 from adaptkit.distill.teacher import OnlineTeacher, StoredTeacher, local_scorer
 from adaptkit.distill.written import teacher_texts
 from adaptkit.errors import DataError, ModelError, ServerError
-from adaptkit.run import Run, read_json, read_jsonl
+from adaptkit.run import Run, read_json, read_jsonl, write_json
 from adaptkit.trainer.distillation import Distillation
 
 
@@ -242,8 +242,16 @@ def test_an_encoders_student_finds_its_teachers_vectors(world, tmp_path):
     ids = {"vocab_size": len(tokenizer), "pad_token_id": tokenizer.pad_token_id}
     shape = BertConfig(max_position_embeddings=64, **ids, **tiny_teachers.SHAPE)
     models.save(models.build(shape, "encoder", seed=0), tokenizer, tmp_path / "encoder")
+    with pytest.raises(ModelError, match="does not say how its hidden states become a vector"):
+        done(tiny_teachers.config(world, tmp_path / "encoder", losses={"cosine": 1.0}), tmp_path)
+    modules = [{"idx": index, "path": path} for index, path in enumerate(("", "1_Pooling", "2_Normalize"))]
+    write_json(tmp_path / "encoder/modules.json", modules)
+    write_json(tmp_path / "encoder/1_Pooling/config.json", {"word_embedding_dimension": 64, "pooling_mode_mean_tokens": True})
     losses = {"cosine": 1.0, "mse": 1.0, "margin": 1.0}
     config = tiny_teachers.config(world, tmp_path / "encoder", {"num_steps": 25, "eval_every": 1}, losses=losses)
     result, run = done(config, tmp_path)
     start = next(row["eval_cosine"] for row in run.metrics() if "eval_loss" in row)
     assert result.scores["distance_to_teacher"] < 0.7 * start
+    assert read_json(result.model_folder / "modules.json") == read_json(tmp_path / "encoder/modules.json")
+    assert read_json(result.model_folder / "1_Pooling/config.json")["word_embedding_dimension"] == 64
+    assert (result.model_folder / "2_Normalize").is_dir()

@@ -20,6 +20,7 @@ from adaptkit.distill.served import ServedTeacher
 from adaptkit.distill.shape import student_shape
 from adaptkit.distill.store import TOP_K, Scorer, StoreLayout, WithTeacher, write_store
 from adaptkit.distill.teacher import OnlineTeacher, StoredTeacher, check_same_tokens, local_scorer
+from adaptkit.distill.vectors import check_pooling
 from adaptkit.distill.vocabulary import prune_tokenizer
 from adaptkit.distill.written import Writer, local_writer, served_writer, teacher_texts
 from adaptkit.errors import ConfigError, ModelError
@@ -86,6 +87,8 @@ def prepare(config: DistillConfig, run: Run, text: dict[str, Dataset], kind: Kin
     check_losses(config, kind)
     if config.served:
         return _served(config, run, text)
+    if kind == "encoder":
+        check_pooling(models.find(config.teacher))
     plain, tokenizer = models.load(config.teacher, kind), models.load_tokenizer(config.teacher)
     rows = Rows(config, run, kind, tokenizer, labels_of(plain) if kind == "classifier" else None)
     made = make_student(config, plain, rows, text["train"])

@@ -104,10 +104,13 @@ def _write_results(config: DistillConfig, run: Run, start: Start, text: dict[str
     from adaptkit import models
     from adaptkit.data.tokenizers import bytes_per_token, tokenizer_digest
     from adaptkit.distill.student import without_projections
+    from adaptkit.distill.vectors import carry
 
     per_token, extra = step_flops(config, start)
     model = without_projections(start.model).eval()
     models.save(model, start.tokenizer, run.model)
+    if start.kind == "encoder":
+        carry(models.find(config.teacher), run.model, model.config.hidden_size)
     params = models.param_count(model)
     cost, before = result.cost(), start.spent_flops
     asked = {"flops": cost["flops"] + before, "teacher_flops": before + result.flops * extra / per_token}
