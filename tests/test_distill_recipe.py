@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
@@ -9,7 +10,8 @@ import tiny_teachers
 import torch
 from pydantic import ValidationError
 
-from adaptkit import models
+from adaptkit import cli, console, models
+from adaptkit.config import dump
 from adaptkit.data.tokenizers import train_tokenizer
 from adaptkit.distill.config import DistillConfig
 from adaptkit.distill.plan import plan
@@ -197,3 +199,16 @@ def test_a_plan_says_what_the_student_will_be(world, llama, tmp_path):
 def test_contradictions_are_refused(world, llama, fields, what):
     with pytest.raises((ValidationError, ConfigError), match=what):
         tiny_teachers.config(world, **{"teacher": llama, **fields})
+
+
+def test_the_command_plans_and_then_makes_the_student(world, llama, tmp_path, capsys):
+    path = tmp_path / "distill.yaml"
+    path.write_text(dump(tiny_teachers.config(world, llama, {"num_steps": 2}).model_dump(mode="json", exclude_unset=True)))
+    assert console.run(cli.app, ["distill", str(path), "--plan"]) == 0
+    shown = capsys.readouterr().out
+    assert "expected speed-up: 1." in shown and "layers          2        4" in shown and not (tmp_path / "runs").exists()
+    words = ["distill", str(path), "student.layers=1", "--json", "--root", str(tmp_path / "runs")]
+    assert console.run(cli.app, words) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert found["suite"] == "language" and models.load(found["model_folder"], "causal").config.num_hidden_layers == 1
+    assert set(read_json(Path(found["run"]) / "manifest.json")["inputs"]) == {"data", "teacher"}
