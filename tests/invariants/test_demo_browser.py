@@ -40,6 +40,7 @@ MODELS = [
     ("domain-vectors", "embed"),
 ]  # fmt: skip
 WAIT_MS = 60_000
+CARD = "# The winner\n\n| set | documents |\n|---|---|\n| train | 1,816 |\n\nMade with `adaptkit`.\n\n- for trials only\n"
 
 
 class Site:
@@ -92,7 +93,7 @@ def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[str, Fak
     with FakeServer(MODELS, delay_s=0.015) as fake, socket.socket() as listening:
         listening.bind(("127.0.0.1", 0))
         door = launch.Door("127.0.0.1", listening.getsockname()[1], PASSWORD)
-        page = launch.page(Server(fake.url, KEY), Showcase(study, prices), [], door)
+        page = launch.page(Server(fake.url, KEY), Showcase(study, prices), [], door, CARD)
         config = uvicorn.Config(launch.application(page, door), log_level="warning", ws="none", timeout_graceful_shutdown=1)
         server = uvicorn.Server(config)
         thread = threading.Thread(target=server.run, args=([listening],), daemon=True)
@@ -272,6 +273,7 @@ def test_about_tells_data_and_limits(site: Site) -> None:
     page = site.text("#component-0, .gradio-container")
     for text in ("What this study cannot tell", "CC BY 4.0", "What was held equal", "The strategies"):
         assert text in page
+    assert site.text("#card td") == "train" and site.text("#card h1") == "The winner"
     site.shoot("about")
 
 

@@ -87,7 +87,8 @@ def explain(error: Exception, url: str, model: str = "", started: bool = False) 
     if isinstance(error, Refusal):
         return Failure("refused", _chat_hint(error.what), "Change the text or the settings and ask again.")
     if isinstance(error, ServerError):
-        return Failure("away", f"No server answers at {url}.", "Start it with `adaptkit serve`; this page finds it by itself.")
+        do = "Start it with \u201cadaptkit serve\u201d: this page finds it by itself."
+        return Failure("away", f"No server answers at {url}.", do)
     return Failure("refused", f"{url} does not answer like an OpenAI-compatible server.", "Give another address with --server.")
 
 
