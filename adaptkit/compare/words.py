@@ -13,7 +13,7 @@ _DO = {
 }
 _HOW = {
     "prompt": "Do not pretrain. Use the generic model as it is.",
-    "probe": "Do not pretrain. Put a linear head on the generic model.",
+    "probe": "Do not pretrain. Use the features of the generic model as they are.",
     "lora": "Do not pretrain. Fine-tune the generic model with adapters.",
     "qlora": "Do not pretrain. Fine-tune the generic model with 4-bit adapters.",
     "full": "Do not pretrain. Fine-tune the generic model.",
@@ -133,6 +133,7 @@ def limits(verdict: Verdict, results: Results) -> list[str]:
     """What a careful reader should hold against this study, worst first."""
     pair, found = verdict.main.versus_generic, []
     seeds = len(results.study.get("seeds", []))
+    found += _unbeaten(verdict, results)
     if seeds == 1:
         found.append("One seed: intervals cover the choice of test items, not the luck of training. No winner can be declared.")
     elif seeds == 2:
@@ -153,6 +154,20 @@ def limits(verdict: Verdict, results: Results) -> list[str]:
         found.append("Fewer than three amounts of text: nothing is said about how the answer changes with more data.")
     found.append("One model size and one budget: the answer may turn at others, which a larger study would show.")
     return found
+
+
+def _unbeaten(verdict: Verdict, results: Results) -> list[str]:
+    """Baselines without a language model that no arm beats on the primary task."""
+    task, means = results.task(verdict.main.task), results.replicates(verdict.main.task).mean
+    sign = 1 if task.higher_is_better else -1
+    best = max((sign * means(name) for name in results.distinct_arms(task.name)), default=0.0)
+    names = dict.fromkeys(cell.arm for cell in results.baselines if cell.task == task.name)
+    scores = {name: means(f"baseline:{name}") for name in names}
+    return [
+        f"{name}, without any language model, scores {score:.3f} on {verdict.main.title}: better than every arm."
+        for name, score in scores.items()
+        if sign * score > best
+    ]
 
 
 def margin_text(comparison: Comparison | None) -> str:
