@@ -121,7 +121,7 @@ def site(running: tuple[str, FakeServer]) -> Iterator[Site]:
         page.click("button")
         assert page.inner_text(".problem") == "That is not the password."
         # The wrong try was answered by 401, which a browser calls an error: told from here on.
-        page.on("console", lambda message: told.append(message.text) if message.type in ("error", "warning") else None)
+        page.on("console", lambda message: told.append(message.text) if message.type == "error" else None)
         page.on("pageerror", lambda error: told.append(str(error)))
         site = Site(url, fake, page, told, asked)
         site.shoot("login")
