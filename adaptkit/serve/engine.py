@@ -22,7 +22,7 @@ from typing import Literal, Protocol
 import httpx
 
 from adaptkit.errors import AdaptkitError, ServerError
-from adaptkit.serve import failures, keys, ready, shapes
+from adaptkit.serve import failures, keys, ready, reference, shapes
 from adaptkit.serve.client import Client
 from adaptkit.serve.source import Source
 from adaptkit.serve.telling import Teller
@@ -49,6 +49,8 @@ class Launchable(Protocol):
     def name(self) -> str: ...
     @property
     def names(self) -> tuple[str, ...]: ...
+    @property
+    def exact(self) -> bool: ...
     def command(self, port: int) -> list[str]: ...
     def child_environment(self, key: str) -> dict[str, str]: ...
 
@@ -207,6 +209,8 @@ class Engine:
                 self.max_len = next((model.max_len for model in client.models() if model.name == self.name), None)
                 for name in self.launch.names:
                     self.check(client, self.launch.source, name)
+                if self.launch.source.exported:
+                    reference.check(client, self.launch.source, self.name, exact=self.launch.exact)
 
         asked = asyncio.create_task(asyncio.to_thread(ask))
         assert self._process is not None

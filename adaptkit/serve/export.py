@@ -144,7 +144,7 @@ def _write(source: Source, format: Format, options: Options, folder: Path, tell:
     import torch
 
     from adaptkit import models
-    from adaptkit.serve import layout
+    from adaptkit.serve import layout, reference
     from adaptkit.serve.answers import ask
     from adaptkit.serve.compressed import compress, restore
     from adaptkit.serve.quantise import quantise
@@ -166,6 +166,7 @@ def _write(source: Source, format: Format, options: Options, folder: Path, tell:
         written = restore(model, folder, done.scheme)
     tell("asking the exported model")
     after = ask(source, written, models.load_tokenizer(folder), heldout)
+    write_json(folder / reference.FILE, reference.make(source, written, models.load_tokenizer(folder)))
     num_items = len(heldout.items.rows) if heldout.items is not None else 0
     limits = Limits.of(format, options.max_loss_bpb, options.max_loss_score)
     checks = compare(before, after, format, limits, num_items)

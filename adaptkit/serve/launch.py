@@ -72,6 +72,13 @@ class Launch:
         """Every model name that this process answers to."""
         return (self.source.name, *(adapter.name for adapter in self.adapters))
 
+    @property
+    def exact(self) -> bool:
+        """Whether it computes in float32 throughout."""
+        chosen = any(word.partition("=")[0] in ("--dtype", "--quantization", "-q") for word in self.extra)
+        plain = "quantization_config" not in model_config(self.source)
+        return plain and not chosen and dtype(self.source, self.hardware) == "float32"
+
     def arguments(self, port: int, host: str = "127.0.0.1") -> list[str]:
         """vLLM's arguments, `serve` first."""
         folder = self.source.folder.resolve()

@@ -2,27 +2,24 @@
 
 Compared are the model as trained (base and adapter, where both are still there), the merged model, and the folder that
 was written, read back from disk. `parity.json` holds every figure, its limit and whether it held; what could not be
-compared is named with the reason. The server adds its own figures with `record_http`.
+compared is named with the reason. A server's answers are held against the export's in reference.py.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import torch
 
 from adaptkit.errors import ModelError
-from adaptkit.run import read_json, write_json
 from adaptkit.serve.answers import Answers
 from adaptkit.serve.formats import Format
 
 EXACT = 1e-5  # float32 against float32, relative to the largest logit
 MIN_COSINE = 0.999  # of embeddings in floating point; quantised ones have `max_loss_score`
 ROUNDING = 1e-9  # 0.8 - 0.76 is more than 0.04
-HTTP_FILE = "parity.http.json"
 
 
 @dataclass(frozen=True)
@@ -141,11 +138,6 @@ def refuse(report: Mapping[str, Any], where: str, figures: str) -> None:
     what = f"the {report['format']} export is too far from its source: {first['name']}: {change}{more}"
     fix = "try --method gptq or another format, or state a larger loss with --max-loss-bpb or --max-loss-score"
     raise ModelError(what, where=where, fix=f"{fix}; all figures: {figures}")
-
-
-def record_http(folder: Path, results: dict[str, Any]) -> None:
-    """Keep what a server's answers over HTTP gave against parity.json, beside it: the export itself never changes."""
-    write_json(folder / HTTP_FILE, {"parity": read_json(folder / "parity.json")["checks"], "http": results})
 
 
 def _check(name: str, before: float | None, after: float | None, loss: float, limit: float | None) -> dict[str, Any]:

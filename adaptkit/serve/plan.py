@@ -94,4 +94,4 @@ def _exported(source: Source, format: str) -> Source:
     if folder is None or not folder.is_dir():
         fix = f"adaptkit export {source.study or source.run or source.folder} --format {format}"
         raise ModelError(f"there is no {format} export of it", where=str(source.run or source.folder), fix=fix)
-    return dataclasses.replace(resolve(folder), name=source.name, study=source.study, why=source.why)
+    return dataclasses.replace(resolve(folder), name=source.name, run=source.run, study=source.study, why=source.why)

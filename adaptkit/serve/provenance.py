@@ -18,10 +18,11 @@ import yaml
 import adaptkit
 from adaptkit.errors import ModelError
 from adaptkit.run import Run, digest, environment, file_digest, read_json
+from adaptkit.serve.reference import HTTP_FILE
 from adaptkit.serve.source import Source, run_config
 
 MANIFEST, SIGNATURE = "manifest.json", "model.sig"
-LATER = (SIGNATURE, "parity.http.json")  # files that come after the manifest: it cannot list them
+LATER = (SIGNATURE, HTTP_FILE)  # files that come after the manifest: it cannot list them
 LICENCE_FILES = ("LICENSE*", "LICENCE*", "NOTICE*", "COPYING*", "USE_POLICY*")
 UNKNOWN_LICENCE = "not stated in its folder"
 

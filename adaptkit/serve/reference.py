@@ -1,0 +1,119 @@
+"""What an exported model answers, written beside it, and the server's own answers held against that before it is ready.
+
+The export is measured in our own process; a server reads the same files with kernels of its own, at a precision of its
+own. A folder that loads and answers nonsense, or something else than was measured, is refused here.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import math
+from typing import TYPE_CHECKING, Any
+
+from adaptkit.errors import ServerError
+from adaptkit.run import read_json, write_json
+from adaptkit.serve.client import Client
+from adaptkit.serve.source import Source
+
+if TYPE_CHECKING:
+    from torch import nn
+
+FILE, HTTP_FILE = "reference.json", "parity.http.json"
+TEXTS = ("The first result of the trial is that", "Please open the door of the old library, and", "In room seven there are")
+NEW_TOKENS = 8
+EXACT, ROUNDED = 1e-3, 0.1
+"""Largest change of a log-probability in nats, of a class's probability, or of 1 - cosine: where server and export compute
+in float32, and where either rounds (0.02 was the most seen of int8, int4 and fp8 under vLLM on a CPU)."""
+
+
+def make(source: Source, model: nn.Module, tokenizer: Any) -> dict[str, Any]:
+    """The answers of `model`, as it was exported, to fixed sentences that are part of adaptkit."""
+    import torch
+
+    from adaptkit.embed.layout import read_layout
+    from adaptkit.finetune.generate import generate
+    from adaptkit.finetune.template import opening
+    from adaptkit.serve import answers
+
+    if source.kind == "embed":
+        layout = read_layout(source.folder, model.config, tokenizer)
+        vectors = answers.embed(model, tokenizer, TEXTS, layout)  # puts the prompt before each text, which a server does not
+        return {"kind": source.kind, "texts": [layout.prompt(None) + text for text in TEXTS], "vectors": _rounded(vectors)}
+    if source.kind != "generate":
+        outputs = torch.cat([answers.logits(model, tokenizer, [text], answers.SCORED_TOKENS) for text in TEXTS])
+        outputs = outputs.softmax(-1) if outputs.shape[1] > 1 else outputs.sigmoid()
+        return {"kind": source.kind, "texts": list(TEXTS), "probabilities": _rounded(outputs)}
+    start = opening(tokenizer)
+    prompts = [[*start, *ids] for ids in tokenizer(list(TEXTS), add_special_tokens=False)["input_ids"]]
+    tokens = generate(model, tokenizer, prompts, NEW_TOKENS)
+    logprobs = [
+        answers.logprobs(model, [[*prompt, *new]])[len(prompt) - 1 :] for prompt, new in zip(prompts, tokens, strict=True)
+    ]
+    return {"kind": source.kind, "prompts": prompts, "tokens": tokens, "logprobs": [_rounded(row) for row in logprobs]}
+
+
+def check(client: Client, source: Source, name: str, *, exact: bool) -> None:
+    """Hold a server's answers against the folder's, and keep the figure in `parity.http.json`; nothing to do without FILE.
+
+    Args:
+        exact: server and export both compute in float32.
+    Raises: ServerError if an answer is further off than the precision explains.
+    """
+    path = source.folder / FILE
+    if not path.is_file():
+        return
+    told = read_json(path)
+    measure = {"generate": _generated, "embed": _embedded}.get(told["kind"], _classified)
+    off, limit = measure(client, name, told), EXACT if exact else ROUNDED
+    with contextlib.suppress(OSError):  # a read-only folder is served all the same
+        write_json(source.folder / HTTP_FILE, {"change": off, "limit": limit, "ok": off <= limit})
+    if not off <= limit:  # not so for nan
+        what = f"its answers are not those that were exported: off by {off:.3g}, and {limit:g} is allowed"
+        raise ServerError(what, where=name, fix="adaptkit export it again; if that does not help, serve another format")
+
+
+def _generated(client: Client, name: str, told: dict[str, Any]) -> float:
+    """Of the log-probabilities of greedy tokens, up to and with the first token that differs: there two were nearly equal."""
+    changes = [0.0]
+    for prompt, tokens, logprobs in zip(told["prompts"], told["tokens"], told["logprobs"], strict=True):
+        if not tokens:
+            continue
+        asked = {"max_tokens": len(tokens), "ignore_eos": True, "logprobs": 0, "return_token_ids": True}
+        found = client.complete(name, prompt, **asked)
+        if len(found.logprobs) != len(tokens) or len(found.token_ids) != len(tokens):
+            return math.nan
+        for ours, theirs, before, now in zip(tokens, found.token_ids, logprobs, found.logprobs, strict=True):
+            changes.append(abs(before - now))
+            if ours != theirs:
+                break
+    return _largest(changes)
+
+
+def _embedded(client: Client, name: str, told: dict[str, Any]) -> float:
+    pairs = zip(told["vectors"], client.embed(name, told["texts"]), strict=True)
+    return _largest([1 - _cosine(ours, theirs) for ours, theirs in pairs])
+
+
+def _classified(client: Client, name: str, told: dict[str, Any]) -> float:
+    if told["kind"] != "classify":
+        return 0.0  # a reranker scores pairs: one text says nothing about it
+    found = [probabilities for _, probabilities in client.classify(name, told["texts"])]
+    rows = zip(told["probabilities"], found, strict=True)
+    return _largest([abs(a - b) for ours, theirs in rows for a, b in zip(ours, theirs, strict=True)])
+
+
+def _largest(changes: list[float]) -> float:
+    """`max` passes over nan; here it wins."""
+    return math.nan if any(map(math.isnan, changes)) else max(changes)
+
+
+def _cosine(a: list[float], b: list[float]) -> float:
+    if len(a) != len(b):
+        return math.nan
+    dot = sum(x * y for x, y in zip(a, b, strict=True))
+    return dot / math.sqrt(sum(x * x for x in a) * sum(y * y for y in b))
+
+
+def _rounded(values: Any) -> Any:
+    """Seven digits are float32's; more would only make files of one export differ."""
+    return [_rounded(value) for value in values] if values.ndim > 1 else [round(float(value), 7) for value in values]

@@ -1,0 +1,111 @@
+"""What an export answered, against what its server answers: kept when equal, refused when not."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from pathlib import Path
+
+import pytest
+import torch
+
+from adaptkit import data, models
+from adaptkit.errors import ServerError
+from adaptkit.run import read_json, write_json
+from adaptkit.serve import reference
+from adaptkit.serve.client import Completion
+from adaptkit.serve.hardware import Hardware
+from adaptkit.serve.launch import Launch
+from adaptkit.serve.source import resolve
+
+
+class Server:
+    """A client whose server runs the model in this process, with everything it says moved by `off`."""
+
+    def __init__(self, told: dict, off: float = 0.0, flip: int | None = None):
+        self.told, self.off, self.flip = told, off, flip
+
+    def complete(self, name, prompt, *, max_tokens, **options):
+        assert options["ignore_eos"] and options["return_token_ids"]
+        place = self.told["prompts"].index(prompt)
+        tokens, logprobs = list(self.told["tokens"][place]), [value - self.off for value in self.told["logprobs"][place]]
+        if self.flip is not None:  # another token of nearly equal probability, and nonsense after it
+            tokens[self.flip :] = [0] * (len(tokens) - self.flip)
+            logprobs[self.flip + 1 :] = [-9.0] * (len(tokens) - self.flip - 1)
+        return Completion("", "length", len(prompt), len(tokens), tuple(tokens), tuple(logprobs))
+
+    def embed(self, name, texts):
+        assert texts == self.told["texts"]
+        return [[value + self.off * (-1) ** place for place, value in enumerate(row)] for row in self.told["vectors"]]
+
+    def classify(self, name, texts):
+        return [("a", [row[0] + self.off, *row[1:]]) for row in self.told["probabilities"]]
+
+
+@pytest.fixture(scope="module")
+def folders(tmp_path_factory, tiny_text) -> dict[str, Path]:
+    """A generator, an encoder and a classifier with random weights, each with its reference answers."""
+    from transformers import BertConfig, LlamaConfig
+
+    root = tmp_path_factory.mktemp("models")
+    shape = {"hidden_size": 64, "intermediate_size": 96, "num_hidden_layers": 2, "num_attention_heads": 2}
+    causal, masked = (data.train_tokenizer(tiny_text, "bpe", 384, masked=kind) for kind in (False, True))
+    llama = LlamaConfig(vocab_size=len(causal), initializer_range=0.2, **shape)
+    bert = BertConfig(vocab_size=len(masked), max_position_embeddings=64, **shape)
+    made = {
+        "generate": (models.build(llama, "causal", seed=0), causal),
+        "embed": (models.build(bert, "encoder", seed=0), masked),
+        "classify": (models.build(bert, "classifier", seed=0, num_labels=3), masked),
+    }
+    for kind, (model, tokenizer) in made.items():
+        models.save(model, tokenizer, root / kind)
+        source = resolve(root / kind)
+        assert source.kind == kind
+        write_json(root / kind / reference.FILE, reference.make(source, model.eval(), tokenizer))
+    return {kind: root / kind for kind in made}
+
+
+@pytest.mark.parametrize("kind", ["generate", "embed", "classify"])
+def test_equal_answers_are_kept_and_others_are_refused(folders, kind):
+    folder = folders[kind]
+    source, told = resolve(folder), read_json(folder / reference.FILE)
+    reference.check(Server(told), source, "m", exact=True)
+    assert read_json(folder / reference.HTTP_FILE)["ok"] is True
+    rounding = {"generate": 0.02, "embed": 0.004, "classify": 0.02}[kind]
+    reference.check(Server(told, rounding), source, "m", exact=False)
+    for off, exact in ((0.5, False), (0.5, True), (math.nan, False), *(() if kind == "embed" else ((rounding, True),))):
+        with pytest.raises(ServerError, match="not those that were exported"):
+            reference.check(Server(told, off), source, "m", exact=exact)
+    assert read_json(folder / reference.HTTP_FILE)["ok"] is False
+
+
+def test_the_reference_is_what_the_model_says(folders):
+    told = read_json(folders["generate"] / reference.FILE)
+    model = models.load(folders["generate"], "causal").eval()
+    ids = torch.tensor([[*told["prompts"][1], *told["tokens"][1]]])
+    with torch.no_grad():
+        logprobs = model(input_ids=ids).logits.log_softmax(-1)[0, len(told["prompts"][1]) - 1 : -1]
+    best, tokens = logprobs.max(-1)
+    assert tokens.tolist() == told["tokens"][1] and len(told["tokens"][1]) > 2
+    assert best.tolist() == pytest.approx(told["logprobs"][1], abs=1e-5)
+
+
+def test_after_a_near_tie_the_texts_may_part(folders):
+    folder = folders["generate"]
+    told = read_json(folder / reference.FILE)
+    reference.check(Server(told, flip=2), resolve(folder), "m", exact=True)
+    with pytest.raises(ServerError):
+        reference.check(Server(told, off=0.2, flip=2), resolve(folder), "m", exact=False)
+
+
+def test_a_folder_without_reference_is_not_held_to_one(folders, tmp_path):
+    plain = dataclasses.replace(resolve(folders["embed"]), folder=tmp_path)
+    reference.check(Server({}), plain, "m", exact=True)
+    assert not (tmp_path / reference.HTTP_FILE).exists()
+
+
+def test_exact_means_float32_throughout(folders):
+    launch = Launch(resolve(folders["generate"]), Hardware())
+    assert launch.exact
+    assert not dataclasses.replace(launch, extra=("--dtype=bfloat16",)).exact
+    assert not dataclasses.replace(launch, hardware=Hardware(gpus=("H200",))).exact
