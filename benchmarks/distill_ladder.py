@@ -245,7 +245,8 @@ def main() -> None:
     began, cpu = time.time(), time.process_time()
     found = TASKS[options.task](options)
     spent = {"wall_s": round(time.time() - began), "cpu_s": round(time.process_time() - cpu)}
-    command = f"python benchmarks/distill_ladder.py {options.task} --data DATA --encoder MODEL --out {options.out.name}"
+    encoder = " --encoder MODEL" if options.encoder else ""
+    command = f"python benchmarks/distill_ladder.py {options.task} --data DATA{encoder} --out benchmarks/results/{options.out.name}"
     write_json(options.out, {"command": command, "date": time.strftime("%Y-%m-%d"), **spent, "environment": environment(), **found})
     for arm, score in found["scores"].items():
         print(f"{arm}: {score['mean']:.4f} [{score['low']:.4f}, {score['high']:.4f}]")
