@@ -89,7 +89,7 @@ def find_heldout(source: Source, *, evaluation: Path | None = None, calibration:
 def _of_run(source: Source) -> HeldOut:
     assert source.run is not None
     config, recorded = run_config(source.run), Run(source.run).manifest().get("data") or {}
-    want = "text" if "objective" in config else "labelled" if config.get("kind") != "sft" else "sft"
+    want = _wanted(config, recorded)
     parts = _splits(source.run, config, want)
     checked = {name: part for name, part in parts.items() if part.digest == (recorded.get(name) or {}).get("digest")}
     dev = checked.get("dev")
@@ -104,17 +104,24 @@ def _of_run(source: Source) -> HeldOut:
     return replace(kept, items=_some(checked[name]), items_origin=f"{name} rows of the run")
 
 
+def _wanted(config: dict[str, Any], recorded: dict[str, Any]) -> str:
+    """The kind of rows that a run read: a distillation's follows from its teacher, and its manifest tells."""
+    if "teacher" in config:
+        return "labelled" if (recorded.get("train") or {}).get("kind") == "labelled" else "text"
+    return "text" if "objective" in config else "labelled" if config.get("kind") != "sft" else "sft"
+
+
 def _splits(run: Path, config: dict[str, Any], want: str) -> dict[str, Dataset]:
     """Train, dev and test as the run read them; empty where files are gone."""
     from adaptkit.data import split
 
-    train = _reread(run, config.get("data" if want == "text" else "train"), want)
+    train = _reread(run, config.get("data") or config.get("train"), want)
     if train is None:
         return {}
     dev, test = _reread(run, config.get("dev"), want), _reread(run, config.get("test"), want)
     if dev is None and config.get("dev") is None:
-        share = float(config["dev_fraction"]) if want == "text" else DEV_SHARE
-        seed = 0 if want == "text" else int(config["trainer"]["seed"])
+        share = float(config.get("dev_fraction", DEV_SHARE))
+        seed = 0 if "data" in config else int(config["trainer"]["seed"])
         train, dev = split(train, share, seed)
     parts = {"train": train, "dev": dev, "test": test}
     return {name: part for name, part in parts.items() if part is not None}
