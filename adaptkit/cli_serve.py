@@ -182,6 +182,7 @@ def bench(
     input_tokens: Annotated[int, typer.Option(help="Tokens of each request.", min=1)] = 64,
     output_tokens: Annotated[int, typer.Option(help="Tokens of each answer.", min=1)] = 32,
     prompts: Annotated[int, typer.Option(help="Requests per measurement; 0 = eight per request in flight.", min=0)] = 0,
+    rounds: Annotated[int, typer.Option(help="Turns of each model; the median counts.", min=1)] = 3,
     usd_per_hour: Annotated[float | None, typer.Option(help="Price of this machine.", min=0)] = None,
     price_source: Annotated[str, typer.Option(help="Where the price was read.")] = "",
     price_date: Annotated[str, typer.Option(help="When it was read.")] = "",
@@ -189,7 +190,7 @@ def bench(
 ) -> Outcome:
     """Measure what a model serves: requests/s, waiting, memory, cost.
 
-    vLLM's own benchmark, one model after the other on this machine, each divided by the first.
+    vLLM's own benchmark; all models are up, measured in turns, and divided by the first.
     """
     from adaptkit import rendering
     from adaptkit.serve import bench as benching
@@ -204,10 +205,8 @@ def bench(
         price = benching.Price(usd_per_hour, price_source, price_date)
     wishes, extra = divide(models)
     launches = benching.plan_launches(wishes, hardware.look(), format or [], extra=extra, arms=arm or [], task=task)
-    preflight.check_names(launches)
-    for launch in launches:
-        preflight.check([launch])
-    load = benching.Load(input_tokens, output_tokens, tuple(concurrency or (1, 8, 32)), prompts)
+    preflight.check(launches)
+    load = benching.Load(input_tokens, output_tokens, tuple(concurrency or (1, 8, 32)), prompts, rounds)
     teller = Teller()
     try:
         found = benching.measure(launches, load, price, teller)

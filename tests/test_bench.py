@@ -46,6 +46,12 @@ def test_each_model_is_divided_by_the_first():
     assert [row[-1] for row in rows] == ["to first", "1.00x", "1.00x", "1.50x", "1.00x"]
 
 
+def test_of_several_rounds_the_one_in_the_middle_counts():
+    found = bench._median([level(5.0), level(1.0), level(4.0)])
+    assert found["requests_per_s"] == 4.0 and found["rounds"] == [5.0, 1.0, 4.0]
+    assert found["usd_per_1k_requests"] == level(4.0)["usd_per_1k_requests"]
+
+
 def test_a_price_needs_its_source_and_its_date(tmp_path, capsys):
     assert console.run(app, ["bench", str(tmp_path), "--usd-per-hour", "1"]) == 2
     assert "--price-source and --price-date" in capsys.readouterr().err
@@ -87,7 +93,7 @@ def test_a_format_that_was_not_exported_is_named(run):
 def test_a_real_server_is_measured_and_answers_as_its_export_did(run):
     export(resolve(run.path), "fp32")
     launches = bench.plan_launches([Wish(None, run.path)], look(), [], format="fp32")
-    load = bench.Load(input_tokens=16, output_tokens=4, concurrency=(2,), prompts=6)
+    load = bench.Load(input_tokens=16, output_tokens=4, concurrency=(2,), prompts=6, rounds=1)
     found = bench.measure(launches, load, None, Teller())
     path = bench.save(found, launches[0].source, None)
     held = read_json(run.export("fp32") / HTTP_FILE)
@@ -107,7 +113,7 @@ def test_failed_requests_are_an_error(run, tmp_path, monkeypatch):
 
     async def client(*command, **settings):
         place = command[command.index("--result-dir") + 1]
-        (tmp_path / place / "at-2.json").write_text(json.dumps({**FOUND, "failed": 3}))
+        (tmp_path / place / "small-at-2.json").write_text(json.dumps({**FOUND, "failed": 3}))
 
         class Done:
             async def wait(self):

@@ -57,8 +57,8 @@ def arm_scores(results: Results) -> list[dict[str, Any]]:
         replicates = results.replicates(task.name)
         for arm in results.scored_arms(task.name):
             found = replicates.interval(results.same_as(task.name, arm.name), results.confidence)
-            seeds = len(results.of(task.name, arm.name))
-            score = {"mean": found.mean, "low": found.low, "high": found.high, "num_seeds": seeds, "num_items": replicates.num_items}
+            counts = {"num_seeds": len(results.of(task.name, arm.name)), "num_items": replicates.num_items}
+            score = {"mean": found.mean, "low": found.low, "high": found.high, **counts}
             rows.append({"arm": arm.name, "task": task.name, "metric": task.metric, **score})
     return rows
 

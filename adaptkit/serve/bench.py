@@ -1,8 +1,9 @@
 """What a served model gives per second, how long it lets a caller wait, and what a thousand requests cost.
 
 vLLM's own benchmark does the measuring (`vllm bench serve`, random prompts of fixed length, as many requests in flight as
-the concurrency says). Each model is served alone, one after the other on the same machine, so that the figures of one run
-can be divided by each other: quantised by its source, student by its teacher. Absolute figures belong to this machine.
+the concurrency says). All models are served at once and measured in turns, one at a time, so that what else happens on the
+machine happens to all of them and the figures of one run can be divided by each other: quantised by its source, student by
+its teacher. Of several rounds the median counts. Absolute figures belong to this machine.
 """
 
 from __future__ import annotations
@@ -62,12 +63,14 @@ class Load:
         input_tokens, output_tokens: of each request; pooling models give no output tokens.
         concurrency: requests in flight, one measurement each.
         prompts: requests per measurement; 0 = eight per request in flight.
+        rounds: measurements of each model and concurrency.
     """
 
     input_tokens: int = 64
     output_tokens: int = 32
     concurrency: tuple[int, ...] = (1, 8, 32)
     prompts: int = 0
+    rounds: int = 3
 
     def requests(self, concurrency: int) -> int:
         return self.prompts or max(FEWEST_PROMPTS, 8 * concurrency)
@@ -80,7 +83,7 @@ def plan_launches(wishes: Sequence[plan.Wish], hardware: Hardware, formats: Sequ
         exported, _ = plan.launches(wishes, hardware, format=format, **options)
         sources = [dataclasses.replace(launch.source, name=f"{launch.name}-{format}") for launch in exported]
         launches += [dataclasses.replace(launch, source=source) for launch, source in zip(exported, sources, strict=True)]
-    return launches
+    return [dataclasses.replace(launch, share=1 / len(launches)) for launch in launches]
 
 
 def measure(launches: Sequence[Launch], load: Load, price: Price | None, teller: Teller) -> dict[str, Any]:
@@ -88,7 +91,7 @@ def measure(launches: Sequence[Launch], load: Load, price: Price | None, teller:
 
     Raises: ServerError if a model does not start or fails requests; ConfigError if it is too short for the load.
     """
-    rows = [asyncio.run(_serve_and_measure(launch, load, price, teller)) for launch in launches]
+    rows = asyncio.run(_measure_all(launches, load, price, teller))
     for row in rows:
         row["ratios"] = _ratios(row, rows[0])
     return {
@@ -127,34 +130,56 @@ def table(found: dict[str, Any]) -> list[tuple[str, ...]]:
     return rows
 
 
-async def _serve_and_measure(launch: Launch, load: Load, price: Price | None, teller: Teller) -> dict[str, Any]:
+async def _measure_all(launches: Sequence[Launch], load: Load, price: Price | None, teller: Teller) -> list[dict[str, Any]]:
     with tempfile.TemporaryDirectory(prefix="adaptkit-bench-") as folder:
-        engine = Engine(launch, Path(folder) / "engine.log", teller)
-        running = asyncio.create_task(engine.run())
+        engines = [Engine(launch, Path(folder) / f"{launch.name}.log", teller) for launch in launches]
+        running: list[asyncio.Task[None]] = []
         try:
-            while engine.state != "ready":
-                if running.done():
-                    await running
-                await asyncio.sleep(0.1)
-            _check_length(engine, load)
-            levels = [await _level(engine, load, number, price, Path(folder), teller) for number in load.concurrency]
-            return {
-                "name": launch.name, "kind": launch.source.kind, "arm": launch.source.arm,
-                "weights_bytes": weights_bytes(launch.source),
-                "load_s": engine.load_s, "memory_bytes": _memory(engine.process_id), "levels": levels, "loss": _loss(launch.source),
-            }  # fmt: skip
+            for engine in engines:  # one start after the other: load times are each model's own
+                running.append(asyncio.create_task(engine.run()))
+                await _ready(engine, running[-1])
+                _check_length(engine, load)
+            rows = [_row(engine) for engine in engines]
+            for concurrency in load.concurrency:
+                rounds = [[await _level(engine, load, concurrency, price, Path(folder), teller) for engine in engines]
+                          for _ in range(load.rounds)]  # fmt: skip
+                for row, levels in zip(rows, zip(*rounds, strict=True), strict=True):
+                    row["levels"].append(_median(levels))
+            return rows
         finally:
-            await engine.stop()
-            with contextlib.suppress(Exception):  # a failed start has been told above
-                await running
+            await asyncio.gather(*(engine.stop() for engine in engines))
+            await asyncio.gather(*running, return_exceptions=True)  # a failed start has been told above
+
+
+async def _ready(engine: Engine, running: asyncio.Task[None]) -> None:
+    """Raises: what the start failed of."""
+    while engine.state != "ready":
+        if running.done():
+            await running
+        await asyncio.sleep(0.1)
+
+
+def _row(engine: Engine) -> dict[str, Any]:
+    source = engine.launch.source
+    return {
+        "name": engine.name, "kind": source.kind, "arm": source.arm, "weights_bytes": weights_bytes(source),
+        "load_s": engine.load_s, "memory_bytes": _memory(engine.process_id), "levels": [], "loss": _loss(source),
+    }  # fmt: skip
+
+
+def _median(levels: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    """The round in the middle by requests per second, with the rates of all rounds."""
+    ordered = sorted(levels, key=lambda level: level["requests_per_s"])
+    return {**ordered[(len(ordered) - 1) // 2], "rounds": [level["requests_per_s"] for level in levels]}
 
 
 async def _level(
     engine: Engine, load: Load, concurrency: int, price: Price | None, folder: Path, teller: Teller
 ) -> dict[str, Any]:
-    """One measurement, after a short warmup of the same kind."""
+    """One measurement, after a short warmup of the same kind; the other models wait."""
     teller.phase(engine.name, f"measuring {load.requests(concurrency)} requests, {concurrency} at once")
-    result = folder / f"at-{concurrency}.json"
+    result = folder / f"{engine.name}-at-{concurrency}.json"
+    result.unlink(missing_ok=True)
     backend, route = BACKENDS[engine.launch.source.kind]
     command = [
         sys.executable, "-m", "adaptkit.serve.vllm_cli", "bench", "serve", "--backend", backend, "--endpoint", route,

@@ -118,7 +118,7 @@ def _constants(blocks: Launch, kind: str, unit: bool, gradient: bool) -> dict[st
 def row_launch(columns: int) -> Launch:
     """Block and warps for rows of so many columns."""
     block = min(max(SMALLEST, power_of_two(columns)), BLOCK)
-    return Launch(block, num_warps=block // 256)
+    return Launch(block, num_warps=block // 128)
 
 
 def kept_block(kept: int) -> int:

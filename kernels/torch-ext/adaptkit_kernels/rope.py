@@ -82,7 +82,7 @@ def _norm_backward(
             rope_norm_backward_kernel[(programs,)](
                 dq, dk, q, k, q_out, k_out, cos, sin, positions, q_weight, k_weight, d_weights[0], d_weights[1],
                 num_tokens, q.shape[2], *_strides(dq), *_strides(dk), *_strides(q), *_strides(k), cos.stride(0), eps,
-                **_constants(q, k, cos, positions, tile), num_warps=tile.num_warps,
+                **_constants(q, k, cos, positions, tile), num_warps=_norm_backward_warps(tile, type_name(q.dtype)),
             )  # fmt: skip
     return q_out, k_out, d_weights[0].sum(0), d_weights[1].sum(0)
 
@@ -142,6 +142,11 @@ def _tile_of(heads: int, size: int) -> _Tile:
     """Tokens per program: a tile of 2048 elements or one token; 16 elements per thread, 32 at most."""
     per_token = power_of_two(heads) * power_of_two(size)
     return _Tile(max(1, _TILE // per_token), num_warps=min(max(4, per_token // 1024), 16))
+
+
+def _norm_backward_warps(tile: _Tile, name: str) -> int:
+    """It holds twice as much as the others: in float32 it spills unless the threads are twice as many."""
+    return min(16, tile.num_warps * (2 if name == "fp32" else 1))
 
 
 def _strides(x_BHTD: Tensor) -> tuple[int, int, int]:
@@ -213,7 +218,8 @@ def _shipped(shape: tuple[int, int, int, int], gathers: bool, name: str) -> list
             aligned += [parameter] if "stride" in parameter else []
         constexprs = {**constants, **extra, **dict.fromkeys(unused)}
         kind = " norm" if not extra or extra["NORMS"] else " back" if extra["OPPOSITE"] else ""
-        entries.append(Shipped(kernel, label + kind, signature, constexprs, tuple(aligned), tile.num_warps))
+        warps = tile.num_warps if extra else _norm_backward_warps(tile, name)
+        entries.append(Shipped(kernel, label + kind, signature, constexprs, tuple(aligned), warps))
     return entries
 
 

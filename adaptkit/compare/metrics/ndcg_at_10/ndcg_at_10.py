@@ -1,4 +1,4 @@
-"""Discounted cumulative gain of the first ten ranks over the best possible one (Jarvelin and Kekalainen 2002), as a local `evaluate` module.
+"""Discounted gain of the first ten ranks over the best possible one (Jarvelin, Kekalainen 2002), as a local `evaluate` module.
 
     evaluate.load("adaptkit/compare/metrics/ndcg_at_10", keep_in_memory=True).compute(
         predictions=[["d1", "d7"]], references=[[{"document": "d7", "grade": 1}]]
