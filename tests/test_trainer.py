@@ -9,6 +9,7 @@ import random
 import re
 import sys
 from contextlib import nullcontext
+from pathlib import Path
 
 import pytest
 import torch
@@ -488,3 +489,15 @@ def test_4bit_bases_train_and_are_identified_by_their_bytes(tmp_path):
     model = get_peft_model(quantised, LoraConfig(r=4, target_modules="all-linear", task_type="CAUSAL_LM"))
     result = Trainer(model, CausalLM(), Rows("causal"), settings(num_steps=20), run=Run(tmp_path / "run")).fit()
     assert losses(tmp_path / "run")[-1] < losses(tmp_path / "run")[0] and result.flops > 0
+
+
+@pytest.mark.skipif(not Path("/proc/self/clear_refs").exists(), reason="only Linux starts the peak anew")
+def test_peak_memory_is_of_this_training_and_not_of_what_came_before():
+    cpu = torch.device("cpu")
+    large = torch.ones(60_000_000)
+    before = machine.peak_memory(cpu)
+    del large
+    machine.reset_peak_memory(cpu)
+    after = machine.peak_memory(cpu)
+    kept = torch.ones(20_000_000)
+    assert before - after > 200_000_000 and machine.peak_memory(cpu) - after >= kept.nbytes * 0.9
