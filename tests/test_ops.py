@@ -65,3 +65,20 @@ print(ops.resolve("auto", "cuda"), bool(loss > 0))
     answer = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert answer.returncode == 0, answer.stderr
     assert answer.stdout.split() == ["chunked", "True"]
+
+
+def test_inductor_compiles_the_loss_in_one_graph():
+    generator = torch.Generator().manual_seed(0)
+    hidden, weight = (torch.randn(n, 16, generator=generator).requires_grad_() for n in (24, 70))
+    labels = torch.randint(70, (24,), generator=generator)
+    labels[:3] = ops.IGNORE_INDEX
+
+    def loss(hidden: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
+        return ops.linear_cross_entropy(hidden * 2, weight, labels, implementation="chunked") + hidden.sum()
+
+    found = torch.compile(loss, fullgraph=True)(hidden, weight)
+    gradients = torch.autograd.grad(found, (hidden, weight))
+    expected = loss(hidden, weight)
+    assert found.item() == pytest.approx(expected.item(), rel=1e-6)
+    for ours, theirs in zip(gradients, torch.autograd.grad(expected, (hidden, weight)), strict=True):
+        torch.testing.assert_close(ours, theirs, rtol=1e-5, atol=1e-5)
