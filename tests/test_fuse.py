@@ -209,3 +209,29 @@ def test_the_door_resolves_the_name_first():
     model = adapted()
     assert ops.fuse(model).record()["replaced"].keys() == {"lora_linear"}
     assert not ops.fuse(model, "reference").replaced
+
+
+def apply_rotary_halves(q, k, cos, sin):
+    return q * cos.unsqueeze(1), k * sin.unsqueeze(1)
+
+
+class OddAttention(nn.Module):
+    """Calls a function that is named like a rotation and is none."""
+
+    def forward(self, q, k, cos, sin):
+        return apply_rotary_halves(q, k, cos, sin)
+
+
+def test_a_rotation_is_tried_before_it_is_replaced_and_only_for_the_instance():
+    from adaptkit_kernels.rotary import rotating_forward
+    from adaptkit_kernels.structure import Kept
+    from transformers.models.llama import modeling_llama
+
+    with pytest.raises(Kept, match="rotates in another way"):
+        rotating_forward(OddAttention())
+    assert rotating_forward(nn.Linear(2, 2)) is None
+    attention = base_model().model.layers[0].self_attn
+    before = modeling_llama.apply_rotary_pos_emb
+    found = rotating_forward(attention)
+    assert found is not None and modeling_llama.apply_rotary_pos_emb is before
+    assert "forward" not in attention.__dict__ and type(attention).forward is modeling_llama.LlamaAttention.forward

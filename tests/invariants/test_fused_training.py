@@ -18,10 +18,10 @@ from adaptkit.run import read_json
 
 ROOT = Path(__file__).resolve().parents[2]
 FUSED = {
-    "pretrain": {"rms_norm", "add_norm", "gated"},
+    "pretrain": {"rms_norm", "add_norm", "gated", "rope"},
     "masked": {"layer_norm", "add_norm"},
     "classify": {"layer_norm", "add_norm"},
-    "lora": {"rms_norm", "add_norm", "gated", "lora_linear"},
+    "lora": {"rms_norm", "add_norm", "gated", "rope", "lora_linear"},
 }
 
 

@@ -55,12 +55,12 @@ def gemma2() -> nn.Module:
 
 
 FOUND = {
-    llama: {"rms_norm": 5, "add_norm": 2, "gated": 2},
-    qwen3: {"rms_norm": 9, "add_norm": 2, "gated": 2},
-    gpt_neox: {"layer_norm": 5},
+    llama: {"rms_norm": 5, "add_norm": 2, "gated": 2, "rope": 2},
+    qwen3: {"rms_norm": 9, "add_norm": 2, "gated": 2, "rope": 2},
+    gpt_neox: {"layer_norm": 5, "rope": 2},
     bert: {"layer_norm": 6, "add_norm": 4},
-    modernbert: {"layer_norm": 6, "add_norm": 1, "gated": 2},
-    gemma2: {"rms_norm": 9, "gated": 2},
+    modernbert: {"layer_norm": 6, "add_norm": 1, "gated": 2, "rope": 2},
+    gemma2: {"rms_norm": 9, "gated": 2, "rope": 2},
 }
 """What `fuse` finds: queries and keys of Qwen3 have norms; Gemma adds one to the weights and normalises branches, not sums."""
 

@@ -8,8 +8,8 @@ A forward is replaced on the module instance; classes and libraries stay as they
 module's own parameters at each call, so moving, casting, sharding, loading, saving and copying the model work as
 before and no name in its state dict changes. Gradient checkpointing, autocast and torch.compile see ordinary modules.
 
-Rotary embeddings are not reached: attention modules of transformers call a function of their own Python module, which
-can be replaced for all models of that architecture or for none. `rope` stands by itself for models that call it.
+Rotary embeddings are reached where attention calls a function for them: that instance runs the same code with the one
+global name bound to `rope`.
 """
 
 from __future__ import annotations
@@ -27,6 +27,7 @@ from .blocks import AddNorm, post_norm_forward, post_norm_parts, pre_norm_forwar
 from .gated import gated, gated_pair
 from .lora import FourBit, lora_linear
 from .norms import MAX_WIDTH, add_layer_norm, add_rms_norm, layer_norm, rms_norm
+from .rotary import rotating_forward
 from .structure import GatedParts, Kept, gated_parts, is_layer_norm, rms_norm_offset
 
 IMPLEMENTATIONS = ("auto", "fused", "chunked", "reference")
@@ -40,7 +41,7 @@ class Fused:
     Attributes:
         implementation: "fused", "chunked" (no Triton: only what plain torch speeds up) or "reference" (nothing).
         replaced: module name -> kind: "rms_norm", "layer_norm", "add_norm" (a block whose norm makes the sum before it),
-            "gated" or "lora_linear".
+            "gated", "rope" (an attention module) or "lora_linear".
         kept: module name -> why a module that looks like one of these keeps its forward.
     """
 
@@ -82,7 +83,7 @@ def fuse(model: nn.Module, *, implementation: str = "auto") -> Fused:
         raise ValueError(f"fused kernels need Triton and a GPU, and this model is on {device}: use 'auto' or 'chunked'")
     result = Fused(model, implementation)
     result.undo()
-    matchers = {"fused": (_norm, _gated, _block, _lora), "chunked": (_lora,), "reference": ()}[implementation]
+    matchers = {"fused": (_norm, _gated, _block, _rope, _lora), "chunked": (_lora,), "reference": ()}[implementation]
     for name, module in model.named_modules():
         for matcher in matchers:
             try:
@@ -175,6 +176,11 @@ def _fusible_norm(module: nn.Module) -> AddNorm | None:
 def _check_width(width: int) -> None:
     if width > MAX_WIDTH:
         raise Kept(f"has rows of {width} elements, and the kernels hold {MAX_WIDTH}")
+
+
+def _rope(module: nn.Module) -> Replacement | None:
+    found = rotating_forward(module)
+    return found and ("rope", found)
 
 
 def _gated(module: nn.Module) -> Replacement | None:
