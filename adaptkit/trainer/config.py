@@ -8,6 +8,12 @@ from pydantic import Field, model_validator
 
 from adaptkit.config import Config, Count, Magnitude
 
+COST_ONLY = {
+    "microbatch_size", "compile", "gradient_checkpointing", "checkpoint_every", "keep_checkpoints", "log_every", "implementation",
+    "parallel", "threads", "report_to",
+}  # fmt: skip
+"""Settings that may change when a run resumes: they change its cost and rounding, not what it computes."""
+
 
 class TrainerConfig(Config):
     """How a model is trained; counts are of optimizer steps unless a unit is named."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+from abc import ABC, abstractmethod
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
@@ -14,14 +15,16 @@ if TYPE_CHECKING:
     from adaptkit.trainer.trainer import TrainResult
 
 
-class Tracker(Hooks):
+class Tracker(Hooks, ABC):
     """Turns rows into `log(numbers, step)`; a tracker implements that and `close`."""
 
+    @abstractmethod
     def log(self, numbers: dict[str, float], step: int) -> None:
-        raise NotImplementedError
+        """One row of finite numbers by name."""
 
+    @abstractmethod
     def close(self) -> None:
-        raise NotImplementedError
+        """The run has ended, well or not."""
 
     def on_step_end(self, row: dict[str, Any]) -> None:
         self.log(_numbers(row), row["step"])

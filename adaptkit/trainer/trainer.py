@@ -13,7 +13,6 @@ import math
 import time
 from collections import Counter
 from collections.abc import Sequence
-from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -23,8 +22,9 @@ from adaptkit.errors import AdaptkitError, DataError, NonFiniteError
 from adaptkit.run import Run, digest, write_json
 from adaptkit.trainer import cached, machine, optim, parallel, preflight
 from adaptkit.trainer.checkpoint import Checkpoint, Checkpoints
-from adaptkit.trainer.config import TrainerConfig
+from adaptkit.trainer.config import COST_ONLY, TrainerConfig
 from adaptkit.trainer.evaluation import evaluate
+from adaptkit.trainer.loss import LossModule
 from adaptkit.trainer.objective import Batch, Objective
 from adaptkit.trainer.pending import Pending, Taken
 from adaptkit.trainer.progress import Hooks, MetricsFile, announce, progress
@@ -32,29 +32,6 @@ from adaptkit.trainer.reporters import tracker
 from adaptkit.trainer.result import TrainResult
 from adaptkit.trainer.source import Order, Source, deal, mix
 from adaptkit.trainer.state import State, trained_and_frozen
-
-_COST_ONLY = {
-    "microbatch_size", "compile", "gradient_checkpointing", "checkpoint_every", "keep_checkpoints", "log_every", "implementation",
-    "parallel", "threads", "report_to",
-}  # fmt: skip
-"""Settings that may change when a run resumes: they change its cost and rounding, not what it computes."""
-
-
-class _Loss(nn.Module):
-    """Model and objective as one module, so that DDP and FSDP see a forward that returns the loss."""
-
-    def __init__(self, model: nn.Module, objective: Objective, dtype: torch.dtype):
-        super().__init__()
-        self.model, self.objective, self.dtype = model, objective, dtype
-
-    def forward(self, batch: Batch, *, features: bool = False) -> tuple[Tensor, Any]:
-        """The loss and its metrics; or the features of an objective that is trained by gradient caching."""
-        device = next(iter(batch.values())).device
-        with torch.autocast(device.type, self.dtype, enabled=self.dtype != torch.float32):
-            if features:
-                return self.objective.features(self.model, batch)
-            out = self.objective.loss(self.model, batch)
-        return out.total, out.metrics
 
 
 class Trainer:
@@ -113,7 +90,7 @@ class Trainer:
             for block in parallel.repeated_blocks(working):
                 block.compile()
         self.working = working
-        self.loss = _Loss(working, self.objective, self.dtype)
+        self.loss = LossModule(working, self.objective, self.dtype)
         self.module = ranks.wrap(self.loss, self.dtype).train()
         self.state = State(working, config, ranks)
         deferred = self.device.type == "cuda" and config.optimizer == "adamw" and config.parallel != "fsdp"
@@ -121,7 +98,7 @@ class Trainer:
         folder = self.run.checkpoints if self.label == "train" else self.run.checkpoints / self.label
         identity = {
             "label": self.label, "objective": type(self.objective).__name__, "number of examples": len(self.train),
-            "trainer settings": digest(config.model_dump(exclude=_COST_ONLY)), **trained_and_frozen(self.model),
+            "trainer settings": digest(config.model_dump(exclude=COST_ONLY)), **trained_and_frozen(self.model),
         }  # fmt: skip
         self.checkpoints = Checkpoints(folder, keep=config.keep_checkpoints, identity=identity)
 
@@ -206,9 +183,7 @@ class Trainer:
         steps = self.pending.take()
         for taken in steps:
             self._check(taken)
-            self.state.progress.add(
-                loss=taken.loss, items=taken.items, tokens=taken.tokens, flops=taken.flops, seconds=taken.seconds
-            )
+            self.state.progress.add(loss=taken.loss, items=taken.items, tokens=taken.tokens, flops=taken.flops, seconds=taken.seconds)
         return steps[-1]
 
     def _microbatches(self, step: int) -> tuple[list[list[int]], list[Batch]]:
