@@ -183,7 +183,8 @@ class Trainer:
         steps = self.pending.take()
         for taken in steps:
             self._check(taken)
-            self.state.progress.add(loss=taken.loss, items=taken.items, tokens=taken.tokens, flops=taken.flops, seconds=taken.seconds)
+            counts = {"items": taken.items, "tokens": taken.tokens, "flops": taken.flops}
+            self.state.progress.add(loss=taken.loss, seconds=taken.seconds, **counts)
         return steps[-1]
 
     def _microbatches(self, step: int) -> tuple[list[list[int]], list[Batch]]:

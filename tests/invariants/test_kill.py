@@ -24,9 +24,9 @@ from tiny_training import settings, task, train
 from adaptkit.run import Run, read_json
 from adaptkit.trainer.checkpoint import Checkpoints
 from adaptkit.trainer.evaluation import evaluate
+from adaptkit.trainer.loss import LossModule
 from adaptkit.trainer.parallel import Ranks
 from adaptkit.trainer.state import State
-from adaptkit.trainer.trainer import _Loss
 
 KILLS = int(os.environ.get("ADAPTKIT_KILLS", "20"))
 SHARED = {"num_steps": 12, "checkpoint_every": 3, "eval_every": 4, "microbatch_size": 4, "evaluate": True, "dropout": 0.1}
@@ -43,7 +43,7 @@ def warm_up(name: str) -> None:
     """Import all that a run imports on the way, so that forks find it; no backward pass, whose threads forks would lack."""
     model, objective, rows = task(name)
     State(model, settings(), Ranks())
-    evaluate(_Loss(model, objective, torch.float32), objective, rows, Ranks(), batch_size=8)
+    evaluate(LossModule(model, objective, torch.float32), objective, rows, Ranks(), batch_size=8)
 
 
 def in_fork(work: Callable[[], object]) -> int:
