@@ -22,6 +22,8 @@ FUSED = {
     "masked": {"layer_norm", "add_norm"},
     "classify": {"layer_norm", "add_norm"},
     "lora": {"rms_norm", "add_norm", "gated", "rope", "lora_linear"},
+    "contrastive": {"layer_norm", "add_norm"},
+    "distillation": {"rms_norm", "add_norm", "gated", "rope"},
 }
 
 
