@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from adaptkit.data.extension import extend_tokenizer
-from adaptkit.data.tokenizers import CHAT_TEMPLATE, bytes_per_token, encode, train_tokenizer
+from adaptkit.data.tokenizers import CHAT_TEMPLATE, bytes_per_token, encode, tokenizer_digest, train_tokenizer
 from adaptkit.errors import DataError
 
 HARD = "H\u00e9llo  w\u00f6rld \n\n\t x=1 p<0.05 \u6f22\u5b57 \U0001f600 \u200b<s> </s>"
@@ -31,6 +31,19 @@ def test_saved_folder_gives_the_same_ids_with_one_bos(tmp_path: Path, tiny_text:
     closed = masked or kind == "wordpiece"
     assert (tokenizer.mask_token_id is not None) == closed and (ids[-1] == tokenizer.eos_token_id) == closed
     assert (loaded.all_special_ids, loaded.eos_token_id) == (tokenizer.all_special_ids, tokenizer.eos_token_id)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_the_same_texts_give_the_same_tokenizer(tiny_text: list[str], kind: str) -> None:
+    texts = [*tiny_text, HARD, "\u03b1\u03b2\u03b3 once"]
+    assert len({tokenizer_digest(train_tokenizer(iter(texts), kind, size)) for size in (300, 300, 300, 300)}) == 1
+
+
+def test_letters_of_a_wordpiece_vocabulary_are_not_special(tiny_text: list[str]) -> None:
+    tokenizer = train_tokenizer(tiny_text, "wordpiece", 400)
+    assert len(tokenizer.all_special_ids) == 5 and "##e" in tokenizer.get_vocab()
+    assert not {"##e", "e"} & set(tokenizer.get_added_vocab())
+    assert "##e" not in tokenizer.tokenize("a ##e b")
 
 
 def test_bpe_is_lossless_on_any_text(tiny_text: list[str]) -> None:

@@ -5,12 +5,17 @@
 
 The tokenizer's own post-processor adds the first token (and for masked models the last), so training, evaluation and
 a server that loads the folder see the same ids, with exactly one BOS. EOS after a causal document is added by packing.
+
+The same texts give the same tokenizer, byte for byte. `tokenizers` breaks ties by the order of its hash maps where
+letters are not given (WordPiece) and where sums depend on that order (Unigram); `_wordpiece` and `_unigram` settle them.
 """
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Iterator
+import json
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator
 from typing import TYPE_CHECKING, Any, Literal
 
 from adaptkit.errors import DataError
@@ -57,11 +62,74 @@ def train_tokenizer(
     names = dict(MASKED if masked or kind == "wordpiece" else CAUSAL)
     names |= {} if kind == "bpe" else {"unk_token": "[UNK]" if "cls_token" in names else "<unk>"}
     turns = [turn for turn in TURNS if chat_template]
-    unknown = names.get("unk_token")
-    core = _blank(kind, unknown)
-    core.train_from_iterator(_not_empty(texts), _trainer(kind, vocab_size, [*names.values(), *turns], unknown))
+    train = {"bpe": _bpe, "unigram": _unigram, "wordpiece": _wordpiece}[kind]
+    core = train(list(_not_empty(texts)), vocab_size, [*names.values(), *turns], names.get("unk_token"))
     core.post_processor = _post_processor(core, names)
     return _wrap(core, names, turns, chat_template)
+
+
+def _bpe(texts: list[str], vocab_size: int, special: list[str], unknown: None) -> Tokenizer:
+    from tokenizers import pre_tokenizers, trainers
+
+    core, alphabet = _blank("bpe", unknown), sorted(pre_tokenizers.ByteLevel.alphabet())
+    settings = {"initial_alphabet": alphabet, "max_token_length": 32, **_common(vocab_size, special)}
+    core.train_from_iterator(texts, trainers.BpeTrainer(**settings))
+    return core
+
+
+def _wordpiece(texts: list[str], vocab_size: int, special: list[str], unknown: str | None) -> Tokenizer:
+    """A first training without merges finds the letters and their `##` forms, the second starts from them in order."""
+    from tokenizers import models, trainers
+
+    core = _blank("wordpiece", unknown)
+    letters = _letters(texts, core.normalizer.normalize_str, max(32, vocab_size // 4))
+    alphabet = {"initial_alphabet": letters, "limit_alphabet": len(letters)}
+    core.train_from_iterator(texts, trainers.WordPieceTrainer(**alphabet, **_common(0, special)))
+    pieces = sorted(set(core.get_vocab()) - set(special))
+    core.train_from_iterator(texts, trainers.WordPieceTrainer(limit_alphabet=len(letters), **_common(vocab_size, special + pieces)))
+    # The pieces were "special" to get their ids first; in text they are letters like any other.
+    vocabulary = json.loads(core.to_str())["model"]["vocab"]
+    core = _blank("wordpiece", unknown)
+    core.model = models.WordPiece(vocab=vocabulary, unk_token=unknown)
+    core.add_special_tokens(special)
+    return core
+
+
+def _letters(texts: list[str], normalise: Callable[[str], str], most: int) -> list[str]:
+    """The most frequent characters that are left after `normalise`, in order of their code points."""
+    counts: Counter[str] = Counter()
+    for text in texts:
+        counts.update(text)
+    seen = [letter for letter in counts if normalise(letter).strip()]
+    return sorted(sorted(seen, key=lambda letter: (-counts[letter], letter))[:most])
+
+
+PENALTY = 1e-4
+"""Steps in which `tokenizers` scores the letters that its model dropped and the text needs, in the order of a hash map."""
+
+
+def _unigram(texts: list[str], vocab_size: int, special: list[str], unknown: str | None) -> Tokenizer:
+    """Scores without the noise of their summation, equal ones in order of their pieces."""
+    from tokenizers import models, trainers
+
+    core = _blank("unigram", unknown)
+    core.train_from_iterator(texts, trainers.UnigramTrainer(unk_token=unknown, **_common(vocab_size, special)))
+    told = json.loads(core.to_str())["model"]
+    first, pieces = told["vocab"][: len(special)], {piece: round(score, 9) for piece, score in told["vocab"][len(special) :]}
+    lowest = min(pieces.values())
+    needed = sorted(p for p, score in pieces.items() if len(p) == 1 and _whole((score - lowest) / PENALTY))
+    pieces |= dict(zip(needed, sorted((pieces[piece] for piece in needed), reverse=True), strict=True))
+    ordered = sorted(pieces.items(), key=lambda item: (-item[1], item[0]))
+    core.model = models.Unigram([*map(tuple, first), *ordered], unk_id=told["unk_id"])
+    return core
+
+
+def _whole(number: float) -> bool:
+    return abs(number - round(number)) < 1e-4
+
+
+def _common(vocab_size: int, special: list[str]) -> dict[str, Any]:
+    return {"vocab_size": vocab_size, "special_tokens": special, "show_progress": False}
 
 
 def _blank(kind: Kind, unknown: str | None) -> Tokenizer:
@@ -81,17 +149,6 @@ def _blank(kind: Kind, unknown: str | None) -> Tokenizer:
         core.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
         core.decoder = decoders.WordPiece()
     return core
-
-
-def _trainer(kind: Kind, vocab_size: int, special: list[str], unknown: str | None) -> Any:
-    from tokenizers import pre_tokenizers, trainers
-
-    common = {"vocab_size": vocab_size, "special_tokens": special, "show_progress": False}
-    if kind == "bpe":
-        return trainers.BpeTrainer(initial_alphabet=sorted(pre_tokenizers.ByteLevel.alphabet()), max_token_length=32, **common)
-    if kind == "unigram":
-        return trainers.UnigramTrainer(unk_token=unknown, **common)
-    return trainers.WordPieceTrainer(limit_alphabet=max(32, vocab_size // 4), **common)
 
 
 def _not_empty(texts: Iterable[str]) -> Iterator[str]:
