@@ -1,6 +1,8 @@
 """What a study says when a stage fails, and the order in which stages may start."""
 
 import json
+import subprocess
+import sys
 
 import pytest
 
@@ -46,3 +48,20 @@ def test_an_unexpected_error_leaves_its_name_and_no_result(tmp_path):
         run_stage(tmp_path, STAGE, threads=1)
     assert not result_path(tmp_path, "tokenizer").exists()
     assert json.loads((tmp_path / "stages" / "tokenizer.error").read_text())["what"]
+
+
+def test_files_in_the_working_folder_are_not_imported(tmp_path):
+    (tmp_path / "sklearn.py").write_text("open('shadowed', 'w')")
+    program = tmp_path / "elsewhere" / "program.py"
+    program.parent.mkdir()
+    program.write_text(
+        "from pathlib import Path\n"
+        "from adaptkit.compare import executor\n"
+        "if __name__ == '__main__':\n"
+        "    executor.PRELOAD[:] = ['sklearn']\n"
+        "    process = executor._LocalPool(Path('study'), 1).context.Process(target=print, args=('ran',))\n"
+        "    process.start()\n"
+        "    process.join()\n"
+    )
+    done = subprocess.run([sys.executable, program], cwd=tmp_path, check=True, timeout=300, capture_output=True, text=True)
+    assert done.stdout == "ran\n" and not (tmp_path / "shadowed").exists()

@@ -16,7 +16,7 @@ import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from multiprocessing import connection
+from multiprocessing import connection, forkserver
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -24,7 +24,7 @@ from adaptkit.errors import AdaptkitError, MissingDependency
 from adaptkit.run import read_json, write_json
 
 PRELOAD = [
-    "torch", "transformers.models.llama.modeling_llama", "peft", "sklearn.linear_model", "adaptkit.trainer.trainer",
+    "adaptkit.models.store", "transformers.models.llama.modeling_llama", "peft", "sklearn.linear_model", "adaptkit.trainer.trainer",
     "adaptkit.pretrain.prepare", "adaptkit.finetune.tasks", "adaptkit.compare.stages",
 ]  # fmt: skip
 
@@ -141,6 +141,7 @@ class _LocalPool:
         self.threads = max(1, free_cores() // jobs)
         self.context = multiprocessing.get_context("forkserver")
         self.context.set_forkserver_preload(PRELOAD)
+        _start_server()
         self.processes: dict[str, Any] = {}
 
     def start(self, stage: Stage) -> None:
@@ -160,6 +161,19 @@ class _LocalPool:
             process.terminate()
         for process in self.processes.values():
             process.join()
+
+
+def _start_server() -> None:
+    """Start the server that stages are forked from, without the working folder on its path: that holds the user's files."""
+    before = os.environ.get("PYTHONSAFEPATH")
+    os.environ["PYTHONSAFEPATH"] = "1"
+    try:
+        forkserver.ensure_running()
+    finally:
+        if before is None:
+            del os.environ["PYTHONSAFEPATH"]
+        else:
+            os.environ["PYTHONSAFEPATH"] = before
 
 
 def _child(study: Path, stage: Stage, threads: int) -> None:
