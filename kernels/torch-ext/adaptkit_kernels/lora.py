@@ -6,7 +6,7 @@ inner dimension: the library's product accumulates it, and backward gets `dY W` 
 same augmented weight. That weight is formed anew in each pass, from whatever holds W (a plain matrix of any dtype, or
 NF4, which is unpacked right into it), so no state could go stale. Forming it and copying X costs memory traffic, and so
 does the other way, a product that adds the update to Y in place: each pass takes the way that moves fewer elements,
-which for many tokens, NF4, autocast or an X that comes with room is the augmented one.
+which for many tokens, NF4 or autocast is the augmented one.
 
 Shape suffixes: T = tokens, K = inputs, N = outputs, R = rank, P = R rounded up so that K + P is a multiple of 16.
 """
@@ -37,7 +37,7 @@ class FourBit(NamedTuple):
 
 def lora_linear(
     x: Tensor, weight_NK: Tensor, a_RK: Tensor, b_NR: Tensor, scale: float, bias_N: Tensor | None = None, *,
-    dropped: Tensor | None = None, four_bit: FourBit | None = None, room: bool = False,
+    dropped: Tensor | None = None, four_bit: FourBit | None = None,
 ) -> Tensor:  # fmt: skip
     """`x @ weight^T + bias + scale * dropped @ a^T @ b^T` with gradients for all but the weight.
 
@@ -47,19 +47,14 @@ def lora_linear(
         x: float [..., K].
         weight_NK: frozen; float of any dtype, or the bytes of a 4-bit weight together with `four_bit`.
         dropped: what the update sees instead of x: x after dropout, in x's shape.
-        room: x's rows lie `extra_columns(K, R)` or more elements further apart than K, in memory that nobody else reads,
-            as `rms_norm(room=...)` leaves it; the update's inputs are then written there and x is not copied.
     """
     dtype = torch.get_autocast_dtype(x.device.type) if torch.is_autocast_enabled(x.device.type) else x.dtype
-    room = room and x.dtype == dtype
     shape = (math.prod(x.shape[:-1]), x.shape[-1])
     scales, code, block_size = four_bit or (None, None, 0)
     bias_N = None if bias_N is None else bias_N.to(dtype)
     dropped = None if dropped is None else dropped.to(dtype).reshape(shape)
     x_TK = x.to(dtype).reshape(shape)
-    y, _ = _forward(
-        x_TK, dropped, weight_NK, a_RK.to(dtype), b_NR.to(dtype), bias_N, scales, code, block_size, scale, room
-    )  # fmt: skip
+    y, _ = _forward(x_TK, dropped, weight_NK, a_RK.to(dtype), b_NR.to(dtype), bias_N, scales, code, block_size, scale)
     return y.view(*x.shape[:-1], len(b_NR))
 
 
@@ -71,22 +66,19 @@ def extra_columns(width: int, rank: int) -> int:
 @torch.library.custom_op("adaptkit::lora_linear", mutates_args=())
 def _forward(
     x: Tensor, dropped: Tensor | None, weight: Tensor, a: Tensor, b: Tensor, bias: Tensor | None, scales: Tensor | None,
-    code: Tensor | None, block_size: int, scale: float, room: bool,
+    code: Tensor | None, block_size: int, scale: float,
 ) -> tuple[Tensor, Tensor]:  # fmt: skip
     """(y, the update's inner values [T, R], which backward needs)."""
     low_TR = (x if dropped is None else dropped) @ a.t()
     tokens, inputs, outputs = *x.shape, len(b)
-    moved = 2 * outputs * inputs * _is_ready(weight, scales, x.dtype) + 2 * tokens * inputs * (not room)
+    moved = 2 * outputs * inputs * _is_ready(weight, scales, x.dtype) + 2 * tokens * inputs
     if moved >= 2 * tokens * outputs:
         plain = _plain(weight, scales, code, block_size, outputs, inputs, x.dtype)
         y = x @ plain.t() if bias is None else torch.addmm(bias, x, plain.t())
         return y.addmm_(low_TR, b.t(), alpha=scale), low_TR
     extra = extra_columns(inputs, len(a))
-    if room:
-        both = x.data.as_strided((tokens, inputs + extra), x.stride())  # .data: autograd need not hear of writes beside x
-    else:
-        both = x.new_empty(tokens, inputs + extra)
-        both[:, :inputs] = x
+    both = x.new_empty(tokens, inputs + extra)
+    both[:, :inputs] = x
     _fill(both[:, inputs:], low_TR)
     augmented = _augmented(weight, scales, code, block_size, b, scale, inputs, extra)
     y = both @ augmented.t() if bias is None else torch.addmm(bias, both, augmented.t())
@@ -150,7 +142,7 @@ def _fill(columns: Tensor, values: Tensor) -> None:
 
 
 @_forward.register_fake
-def _(x, dropped, weight, a, b, bias, scales, code, block_size, scale, room):
+def _(x, dropped, weight, a, b, bias, scales, code, block_size, scale):
     return x.new_empty(len(x), len(b)), x.new_empty(len(x), len(a))
 
 
@@ -164,7 +156,7 @@ def _(dy, x, dropped, low_TR, weight, a, b, scales, code, block_size, scale, wan
 
 
 def _keep(ctx, inputs, output) -> None:
-    x, dropped, weight, a, b, bias, scales, code, ctx.block_size, ctx.scale, _ = inputs
+    x, dropped, weight, a, b, bias, scales, code, ctx.block_size, ctx.scale = inputs
     ctx.mark_non_differentiable(output[1])
     ctx.save_for_backward(x, dropped, output[1], weight, a, b, scales, code)
 
@@ -174,7 +166,7 @@ def _differentiate(ctx, dy, _):
     wants_x, wants_bias = ctx.needs_input_grad[0], ctx.needs_input_grad[5]
     dx, d_dropped, da, db = _backward(dy, *tensors, scales, code, ctx.block_size, ctx.scale, wants_x)
     d_dropped = None if tensors[1] is None else d_dropped
-    return (dx if wants_x else None, d_dropped, None, da, db, dy.sum(0) if wants_bias else None, *[None] * 5)
+    return (dx if wants_x else None, d_dropped, None, da, db, dy.sum(0) if wants_bias else None, *[None] * 4)
 
 
 _forward.register_autograd(_differentiate, setup_context=_keep)

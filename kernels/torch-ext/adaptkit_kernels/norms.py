@@ -26,53 +26,42 @@ _PROGRAMS_PER_SM = 4
 _INTERPRETED_PROGRAMS = 4
 
 
-def rms_norm(
-    x: Tensor, weight_D: Tensor, eps: float, *, offset: float = 0.0, dtype: torch.dtype | None = None, room: int = 0
-) -> Tensor:
+def rms_norm(x: Tensor, weight_D: Tensor, eps: float, *, offset: float = 0.0, dtype: torch.dtype | None = None) -> Tensor:
     """`x / sqrt(mean(x^2) + eps) * (offset + weight)` over the last dimension; `offset` 1 is Gemma's convention.
 
     Args:
         x: float [..., D], D <= MAX_WIDTH.
         dtype: of the result; the promoted dtype of x and weight unless given.
-        room: columns of unused memory after each row of the result, for `lora_linear(room=True)` to write into.
     """
     rows = _rows(x)
     dtype = dtype or torch.promote_types(x.dtype, weight_D.dtype)
-    y, *_ = _forward(rows, None, weight_D, None, eps, offset, False, room, dtype)
+    y, *_ = _forward(rows, None, weight_D, None, eps, offset, False, dtype)
     return _like(y, x)
 
 
 def add_rms_norm(
-    x: Tensor,
-    residual: Tensor,
-    weight_D: Tensor,
-    eps: float,
-    *,
-    offset: float = 0.0,
-    dtype: torch.dtype | None = None,
-    room: int = 0,
+    x: Tensor, residual: Tensor, weight_D: Tensor, eps: float, *, offset: float = 0.0, dtype: torch.dtype | None = None
 ) -> tuple[Tensor, Tensor]:
     """(rms_norm(x + residual), x + residual); the sum is rounded to its dtype before it is normalised, as in torch."""
     dtype = dtype or torch.promote_types(torch.promote_types(x.dtype, residual.dtype), weight_D.dtype)
-    y, total, *_ = _forward(_rows(x), _rows(residual), weight_D, None, eps, offset, False, room, dtype)
+    y, total, *_ = _forward(_rows(x), _rows(residual), weight_D, None, eps, offset, False, dtype)
     return _like(y, x), total.view(x.shape)
 
 
 def layer_norm(
-    x: Tensor, weight_D: Tensor | None, bias_D: Tensor | None, eps: float, *, dtype: torch.dtype | None = None, room: int = 0
+    x: Tensor, weight_D: Tensor | None, bias_D: Tensor | None, eps: float, *, dtype: torch.dtype | None = None
 ) -> Tensor:
     """`(x - mean(x)) / sqrt(var(x) + eps) * weight + bias` over the last dimension, in x's dtype unless given."""
-    y, *_ = _forward(_rows(x), None, weight_D, bias_D, eps, 0.0, True, room, dtype or x.dtype)
+    y, *_ = _forward(_rows(x), None, weight_D, bias_D, eps, 0.0, True, dtype or x.dtype)
     return _like(y, x)
 
 
 def add_layer_norm(
-    x: Tensor, residual: Tensor, weight_D: Tensor | None, bias_D: Tensor | None, eps: float, *, dtype: torch.dtype | None = None,
-    room: int = 0,
-) -> tuple[Tensor, Tensor]:  # fmt: skip
+    x: Tensor, residual: Tensor, weight_D: Tensor | None, bias_D: Tensor | None, eps: float, *, dtype: torch.dtype | None = None
+) -> tuple[Tensor, Tensor]:
     """(layer_norm(x + residual), x + residual)."""
     dtype = dtype or torch.promote_types(x.dtype, residual.dtype)
-    y, total, *_ = _forward(_rows(x), _rows(residual), weight_D, bias_D, eps, 0.0, True, room, dtype)
+    y, total, *_ = _forward(_rows(x), _rows(residual), weight_D, bias_D, eps, 0.0, True, dtype)
     return _like(y, x), total.view(x.shape)
 
 
@@ -109,17 +98,17 @@ def _tile(width: int) -> _Tile:
 @torch.library.custom_op("adaptkit::norm", mutates_args=())
 def _forward(
     x_ND: Tensor, residual_ND: Tensor | None, weight_D: Tensor | None, bias_D: Tensor | None,
-    eps: float, offset: float, centered: bool, room: int, dtype: torch.dtype,
+    eps: float, offset: float, centered: bool, dtype: torch.dtype,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:  # fmt: skip
     """(normed, x + residual or nothing, mean or nothing, 1 / standard deviation)."""
-    y, total, mean, rstd = _outputs(x_ND, residual_ND, centered, room, dtype)
+    y, total, mean, rstd = _outputs(x_ND, residual_ND, centered, dtype)
     num_rows, width = x_ND.shape
     if num_rows:
         tile = _tile(width)
         with on_device(x_ND):
             _norm_forward_kernel[(-(-num_rows // tile.rows),)](
                 x_ND, residual_ND, weight_D, bias_D, y, total, mean, rstd,
-                num_rows, x_ND.stride(0), residual_ND.stride(0) if residual_ND is not None else 0, y.stride(0), eps,
+                num_rows, x_ND.stride(0), residual_ND.stride(0) if residual_ND is not None else 0, eps,
                 WIDTH=width, ROWS=tile.rows, BLOCK=tile.block, OFFSET=offset, CENTERED=centered,
                 ADDS=residual_ND is not None, SCALES=weight_D is not None, SHIFTS=bias_D is not None, num_warps=tile.num_warps,
             )  # fmt: skip
@@ -127,10 +116,10 @@ def _forward(
 
 
 def _outputs(
-    x_ND: Tensor, residual_ND: Tensor | None, centered: bool, room: int, dtype: torch.dtype
+    x_ND: Tensor, residual_ND: Tensor | None, centered: bool, dtype: torch.dtype
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     num_rows, width = x_ND.shape
-    y = x_ND.new_empty(num_rows, width + room, dtype=dtype)[:, :width]
+    y = x_ND.new_empty(num_rows, width, dtype=dtype)
     total = x_ND.new_empty(0)
     if residual_ND is not None:
         total = x_ND.new_empty(num_rows, width, dtype=torch.promote_types(x_ND.dtype, residual_ND.dtype))
@@ -139,8 +128,8 @@ def _outputs(
 
 
 @_forward.register_fake
-def _(x_ND, residual_ND, weight_D, bias_D, eps, offset, centered, room, dtype):
-    return _outputs(x_ND, residual_ND, centered, room, dtype)
+def _(x_ND, residual_ND, weight_D, bias_D, eps, offset, centered, dtype):
+    return _outputs(x_ND, residual_ND, centered, dtype)
 
 
 @torch.library.custom_op("adaptkit::norm_backward", mutates_args=())
@@ -210,7 +199,7 @@ def _differentiate(ctx, dy, d_total, *_):
         d_sum, d_weight, d_bias = _backward(dy, d_total, total, weight, mean, rstd, ctx.offset, ctx.centered, dtypes[3] is not None)
         grads = (d_sum, d_sum if ctx.adds else None, d_weight if weight is not None else None, d_bias if dtypes[3] else None)
     cast = [None if g is None else g.to(dtype) for g, dtype in zip(grads, dtypes, strict=True)]
-    return *cast, None, None, None, None, None
+    return *cast, None, None, None, None
 
 
 def _unit(rows: Tensor) -> Tensor:
@@ -223,7 +212,7 @@ _forward.register_autograd(_differentiate, setup_context=_keep)
 @jit
 def _norm_forward_kernel(
     x_ptr, residual_ptr, weight_ptr, bias_ptr, y_ptr, total_ptr, mean_ptr, rstd_ptr,
-    num_rows, x_stride, residual_stride, y_stride, eps,
+    num_rows, x_stride, residual_stride, eps,
     WIDTH: tl.constexpr, ROWS: tl.constexpr, BLOCK: tl.constexpr, OFFSET: tl.constexpr, CENTERED: tl.constexpr,
     ADDS: tl.constexpr, SCALES: tl.constexpr, SHIFTS: tl.constexpr,
 ):  # fmt: skip
@@ -248,7 +237,7 @@ def _norm_forward_kernel(
         y *= tl.load(weight_ptr + cols, mask=cols < WIDTH, other=0.0).to(tl.float32)[None, :] + OFFSET
     if SHIFTS:
         y += tl.load(bias_ptr + cols, mask=cols < WIDTH, other=0.0).to(tl.float32)[None, :]
-    tl.store(y_ptr + row * y_stride + cols[None, :], rounded(y, y_ptr.dtype.element_ty), mask=real)
+    tl.store(y_ptr + row * WIDTH + cols[None, :], rounded(y, y_ptr.dtype.element_ty), mask=real)
 
 
 @jit
@@ -316,8 +305,7 @@ def _shipped(width: int, centered: bool, name: str) -> list[Shipped]:
     unused = {} if centered else {"bias_ptr": None}
     forward = {
         "x_ptr": whole, "residual_ptr": whole, "weight_ptr": exact, "bias_ptr": exact, "y_ptr": whole, "total_ptr": whole,
-        "mean_ptr": exact, "rstd_ptr": exact, "num_rows": "i32", "x_stride": "i32", "residual_stride": "i32", "y_stride": "i32",
-        "eps": "fp32",
+        "mean_ptr": exact, "rstd_ptr": exact, "num_rows": "i32", "x_stride": "i32", "residual_stride": "i32", "eps": "fp32",
     }  # fmt: skip
     backward = {
         "dy_ptr": whole, "d_total_ptr": whole, "total_ptr": whole, "weight_ptr": exact, "mean_ptr": exact, "rstd_ptr": exact,
@@ -325,7 +313,7 @@ def _shipped(width: int, centered: bool, name: str) -> list[Shipped]:
         "num_rows": "i32", "dy_stride": "i32", "d_total_stride": "i32", "total_stride": "i32",
     }  # fmt: skip
     forward = {key: kind for key, kind in forward.items() if key not in unused}
-    aligned = ("x_stride", "residual_stride", "y_stride"), ("dy_stride", "d_total_stride", "total_stride")
+    aligned = ("x_stride", "residual_stride"), ("dy_stride", "d_total_stride", "total_stride")
     return [
         Shipped(_norm_forward_kernel, label, forward, {**constexprs, **unused}, aligned[0], tile.num_warps),
         Shipped(_norm_backward_kernel, label, backward, {**constexprs, "KEEPS": tile.keeps_weight}, aligned[1], tile.num_warps),
