@@ -13,6 +13,7 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from . import autograd
+from ._ops import add_op_namespace_prefix
 from .head import IGNORE_INDEX, Head, Rows, chunked_rows, compute_dtype, empty_results, loss_and_gradients, loss_dtype, project
 
 
@@ -71,7 +72,7 @@ def operators(name: str, row_function: RowFunction, *, reads_ignored: bool) -> t
 
 
 def _register_sweep(name: str, row_function: RowFunction, reads_ignored: bool) -> Callable[..., tuple[Tensor, ...]]:
-    @torch.library.custom_op(f"adaptkit_kernels::linear_cross_entropy_{name}", mutates_args=())
+    @torch.library.custom_op(add_op_namespace_prefix(f"linear_cross_entropy_{name}"), mutates_args=())
     def sweep(
         hidden: Tensor,
         weight: Tensor,
@@ -117,7 +118,7 @@ def _register_sweep(name: str, row_function: RowFunction, reads_ignored: bool) -
 
 
 def _register_lean(name: str, sweep: Callable[..., tuple[Tensor, ...]]) -> Callable[..., Tensor]:
-    @torch.library.custom_op(f"adaptkit_kernels::linear_cross_entropy_{name}_lean", mutates_args=())
+    @torch.library.custom_op(add_op_namespace_prefix(f"linear_cross_entropy_{name}_lean"), mutates_args=())
     def lean(
         hidden: Tensor,
         weight: Tensor,
@@ -156,7 +157,7 @@ def _register_lean(name: str, sweep: Callable[..., tuple[Tensor, ...]]) -> Calla
 
 
 def _register_token_nll(name: str, row_function: RowFunction) -> Callable[..., Tensor]:
-    @torch.library.custom_op(f"adaptkit_kernels::token_nll_{name}", mutates_args=())
+    @torch.library.custom_op(add_op_namespace_prefix(f"token_nll_{name}"), mutates_args=())
     def scores(
         hidden: Tensor, weight: Tensor, labels: Tensor, bias: Tensor | None, softcap: float, vocab_size: int, dtype: torch.dtype
     ) -> Tensor:

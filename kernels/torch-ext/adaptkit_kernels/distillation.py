@@ -15,6 +15,7 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from . import autograd
+from ._ops import add_op_namespace_prefix
 from .head import IGNORE_INDEX, Head, Rows, chunked_rows, compute_dtype, empty_results, loss_and_gradients, project
 from .teachers import DenseTeacher, HiddenTeacher, Teacher, TopKTeacher
 
@@ -126,7 +127,7 @@ def _teacher_chunk(name: str, tensors: Sequence[Tensor | None], rows: Rows) -> T
 
 
 def _register(name: str, row_function: RowFunction, reads_ignored: bool) -> Callable[..., tuple[Tensor, ...]]:
-    @torch.library.custom_op(f"adaptkit_kernels::linear_distillation_{name}", mutates_args=())
+    @torch.library.custom_op(add_op_namespace_prefix(f"linear_distillation_{name}"), mutates_args=())
     def sweep(
         hidden: Tensor,
         weight: Tensor,

@@ -14,6 +14,7 @@ import math
 import torch
 from torch import Tensor
 
+from ._ops import add_op_namespace_prefix
 from .launch import Shipped, jit, on_device, power_of_two, rounded, tl, type_name
 
 KINDS = ("silu", "gelu", "gelu_tanh")
@@ -45,21 +46,21 @@ def _rows(x: Tensor) -> Tensor:
     return rows if rows.stride(1) == 1 else rows.contiguous()
 
 
-@torch.library.custom_op("adaptkit::gated", mutates_args=())
+@torch.library.custom_op(add_op_namespace_prefix("gated"), mutates_args=())
 def _separate(gate_NF: Tensor, up_NF: Tensor, kind: str) -> Tensor:
     out = torch.empty_like(gate_NF, memory_format=torch.contiguous_format)
     _forward(gate_NF, up_NF, out, kind)
     return out
 
 
-@torch.library.custom_op("adaptkit::gated_backward", mutates_args=())
+@torch.library.custom_op(add_op_namespace_prefix("gated_backward"), mutates_args=())
 def _separate_backward(d_out_NF: Tensor, gate_NF: Tensor, up_NF: Tensor, kind: str) -> tuple[Tensor, Tensor]:
     d_gate, d_up = (torch.empty_like(x, memory_format=torch.contiguous_format) for x in (gate_NF, up_NF))
     _backward(d_out_NF, gate_NF, up_NF, d_gate, d_up, kind)
     return d_gate, d_up
 
 
-@torch.library.custom_op("adaptkit::gated_pair", mutates_args=())
+@torch.library.custom_op(add_op_namespace_prefix("gated_pair"), mutates_args=())
 def _joint(both_NG: Tensor, kind: str) -> Tensor:
     gate, up = both_NG.chunk(2, 1)
     out = both_NG.new_empty(gate.shape)
@@ -67,7 +68,7 @@ def _joint(both_NG: Tensor, kind: str) -> Tensor:
     return out
 
 
-@torch.library.custom_op("adaptkit::gated_pair_backward", mutates_args=())
+@torch.library.custom_op(add_op_namespace_prefix("gated_pair_backward"), mutates_args=())
 def _joint_backward(d_out_NF: Tensor, both_NG: Tensor, kind: str) -> Tensor:
     d_both = torch.empty_like(both_NG, memory_format=torch.contiguous_format)
     _backward(d_out_NF, *both_NG.chunk(2, 1), *d_both.chunk(2, 1), kind)

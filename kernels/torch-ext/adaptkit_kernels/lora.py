@@ -19,6 +19,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from ._ops import add_op_namespace_prefix
 from .launch import Shipped, fused_available, jit, on_device, rounded, tl, type_name
 from .reference import dequantize_4bit
 
@@ -63,7 +64,7 @@ def extra_columns(width: int, rank: int) -> int:
     return rank + -(width + rank) % 16
 
 
-@torch.library.custom_op("adaptkit::lora_linear", mutates_args=())
+@torch.library.custom_op(add_op_namespace_prefix("lora_linear"), mutates_args=())
 def _forward(
     x: Tensor, dropped: Tensor | None, weight: Tensor, a: Tensor, b: Tensor, bias: Tensor | None, scales: Tensor | None,
     code: Tensor | None, block_size: int, scale: float,
@@ -85,7 +86,7 @@ def _forward(
     return y, low_TR
 
 
-@torch.library.custom_op("adaptkit::lora_linear_backward", mutates_args=())
+@torch.library.custom_op(add_op_namespace_prefix("lora_linear_backward"), mutates_args=())
 def _backward(
     dy: Tensor, x: Tensor, dropped: Tensor | None, low_TR: Tensor, weight: Tensor, a: Tensor, b: Tensor, scales: Tensor | None,
     code: Tensor | None, block_size: int, scale: float, wants_x: bool,

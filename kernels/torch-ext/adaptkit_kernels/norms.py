@@ -17,6 +17,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from ._ops import add_op_namespace_prefix
 from .launch import INTERPRETED, Shipped, jit, on_device, power_of_two, rounded, tl, type_name
 
 MAX_WIDTH = 8192
@@ -95,7 +96,7 @@ def _tile(width: int) -> _Tile:
     return _Tile(max(1, (_TILE if block >= 128 else _TILE // 2) // block), block, num_warps=max(4, block // 512))
 
 
-@torch.library.custom_op("adaptkit::norm", mutates_args=())
+@torch.library.custom_op(add_op_namespace_prefix("norm"), mutates_args=())
 def _forward(
     x_ND: Tensor, residual_ND: Tensor | None, weight_D: Tensor | None, bias_D: Tensor | None,
     eps: float, offset: float, centered: bool, dtype: torch.dtype,
@@ -132,7 +133,7 @@ def _(x_ND, residual_ND, weight_D, bias_D, eps, offset, centered, dtype):
     return _outputs(x_ND, residual_ND, centered, dtype)
 
 
-@torch.library.custom_op("adaptkit::norm_backward", mutates_args=())
+@torch.library.custom_op(add_op_namespace_prefix("norm_backward"), mutates_args=())
 def _backward(
     dy_ND: Tensor, d_total_ND: Tensor | None, total_ND: Tensor, weight_D: Tensor | None, mean_N: Tensor, rstd_N: Tensor,
     offset: float, centered: bool, shifts: bool,

@@ -16,6 +16,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from ._ops import add_op_namespace_prefix
 from .launch import INTERPRETED, Shipped, on_device, power_of_two, type_name
 from .rope_kernels import rope_kernel, rope_norm_backward_kernel
 
@@ -50,7 +51,7 @@ def _unit(x: Tensor) -> Tensor:
     return x if x.stride(-1) == 1 else x.contiguous()
 
 
-@torch.library.custom_op("adaptkit::rope", mutates_args=())
+@torch.library.custom_op(add_op_namespace_prefix("rope"), mutates_args=())
 def _forward(
     q: Tensor, k: Tensor, cos: Tensor, sin: Tensor, positions: Tensor | None, q_weight: Tensor | None, k_weight: Tensor | None,
     eps: float,
@@ -60,14 +61,14 @@ def _forward(
     return q_out, k_out
 
 
-@torch.library.custom_op("adaptkit::rope_backward", mutates_args=())
+@torch.library.custom_op(add_op_namespace_prefix("rope_backward"), mutates_args=())
 def _backward(dq: Tensor, dk: Tensor, cos: Tensor, sin: Tensor, positions: Tensor | None) -> tuple[Tensor, Tensor]:
     q_out, k_out = _heads_last(dq), _heads_last(dk)
     _rotate(dq, dk, q_out, k_out, cos, sin, positions, None, None, 0.0, opposite=True)
     return q_out, k_out
 
 
-@torch.library.custom_op("adaptkit::rope_norm_backward", mutates_args=())
+@torch.library.custom_op(add_op_namespace_prefix("rope_norm_backward"), mutates_args=())
 def _norm_backward(
     dq: Tensor, dk: Tensor, q: Tensor, k: Tensor, cos: Tensor, sin: Tensor, positions: Tensor | None, q_weight: Tensor,
     k_weight: Tensor, eps: float,
