@@ -19,7 +19,7 @@ from adaptkit.serve.hardware import Hardware
 from adaptkit.serve.rounding import pack, round_activations, round_to_nearest, unpack
 from adaptkit.serve.source import resolve
 
-KINDS = {"generate": "causal", "classify": "classifier", "embed": "encoder"}
+KINDS = {"generate": "causal", "classify": "classifier", "rerank": "classifier", "embed": "encoder"}
 QUANTISED = ("int8", "int4", "fp8")
 HEADS = ("lm_head", "embed_out", "score", "classifier", "cls", "decoder", "pooler", "head", "embed", "wte")
 
@@ -101,18 +101,19 @@ def exported(folders: dict[str, Path], name: str, format: str, out: Path, method
 
 
 @pytest.mark.parametrize("format", QUANTISED)
-@pytest.mark.parametrize("name", ["llama", "qwen3", "neox", "bert", "modernbert", "bert-classes", "llama-classes"])
+@pytest.mark.parametrize("name", ["llama", "qwen3", "neox", "bert", "modernbert", "bert-classes", "llama-classes", "bert-pairs"])
 def test_transformers_reads_from_the_folder_what_the_gate_measures(folders, tmp_path, name: str, format: str) -> None:
     pytest.importorskip("compressed_tensors")
     import transformers
 
     if (name, format) == ("modernbert", "int4"):
-        with pytest.raises(ModelError, match="transformers cannot load 4-bit modernbert"):
+        with pytest.raises(ModelError, match="cannot load a 4-bit modernbert.*`weight_packed`") as refused:
             exported(folders, name, format, tmp_path / "out")
+        assert refused.value.fix == "export it as int8"
         return
     source, scheme = exported(folders, name, format, tmp_path / "out")
     ours = compressed.restore(models.load(source.folder, KINDS[source.kind]).eval(), tmp_path / "out", scheme)
-    auto = {"generate": "AutoModelForCausalLM", "classify": "AutoModelForSequenceClassification", "embed": "AutoModel"}[source.kind]
+    auto = {"generate": "AutoModelForCausalLM", "embed": "AutoModel"}.get(source.kind, "AutoModelForSequenceClassification")
     quantization = transformers.utils.quantization_config.CompressedTensorsConfig(dequantize=True)
     theirs = (
         getattr(transformers, auto).from_pretrained(tmp_path / "out", dtype=torch.float32, quantization_config=quantization).eval()
@@ -125,6 +126,16 @@ def test_transformers_reads_from_the_folder_what_the_gate_measures(folders, tmp_
     for key, value in ours.state_dict().items():
         if key in state and "pooler" not in key:
             assert torch.equal(state[key], value), key
+
+
+def test_what_keeps_modernbert_from_int4_is_still_there(folders, tmp_path, monkeypatch) -> None:
+    """When this fails, transformers has mended it: take modernbert out of UNREADABLE_INT4."""
+    import transformers
+
+    monkeypatch.setattr(compressed, "UNREADABLE_INT4", ())
+    exported(folders, "modernbert", "int4", tmp_path / "out")
+    with pytest.raises(AttributeError, match="has no attribute 'weight'"):
+        transformers.AutoModel.from_pretrained(tmp_path / "out")
 
 
 @pytest.mark.parametrize("name", ["llama", "qwen3", "neox", "bert", "modernbert", "bert-classes", "llama-classes"])

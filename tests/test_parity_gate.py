@@ -87,6 +87,19 @@ def test_classifiers_without_items_are_held_to_their_predictions() -> None:
     assert failed(moved) == ["largest change of a logit, relative to the largest"]
 
 
+def test_rerankers_are_held_to_the_order_of_their_scores() -> None:
+    scores = torch.linspace(-4, 4, 20, dtype=torch.float64)[:, None]
+    limits, name = Limits.of(INT8, None, None), "correlation of scores with the source's"
+    before = Answers(outputs=scores)
+    assert passed(compare(before, Answers(outputs=0.9 * scores + 0.5), INT8, limits)), "the order is what counts"
+    for broken in (scores.flip(0), scores.roll(5, 0), torch.zeros_like(scores), torch.full_like(scores, math.nan)):
+        assert failed(compare(before, Answers(outputs=broken), INT8, limits)) == [name]
+    assert failed(compare(Answers(outputs=scores * math.nan), before, INT8, limits)) == [name]
+    assert failed(compare(before, Answers(outputs=0.9 * scores), FP32, Limits.of(FP32, None, None)))
+    same = torch.ones_like(scores)
+    assert passed(compare(Answers(outputs=same), Answers(outputs=1.01 * same), INT8, limits)), "it tells no texts apart"
+
+
 def test_embeddings_are_held_to_their_cosine() -> None:
     vectors = torch.nn.functional.normalize(
         torch.randn(8, 16, dtype=torch.float64, generator=torch.Generator().manual_seed(0)), dim=-1

@@ -22,8 +22,8 @@ from adaptkit.serve.source import resolve
 class Server:
     """A client whose server runs the model in this process, with everything it says moved by `off`."""
 
-    def __init__(self, told: dict, off: float = 0.0, flip: int | None = None):
-        self.told, self.off, self.flip = told, off, flip
+    def __init__(self, told: dict, off: float = 0.0, flip: int | None = None, tokenizer=None, bits: float = 0.0):
+        self.told, self.off, self.flip, self.tokenizer, self.bits = told, off, flip, tokenizer, bits
 
     def complete(self, name, prompt, *, max_tokens, **options):
         assert options["ignore_eos"] and options["return_token_ids"]
@@ -41,21 +41,41 @@ class Server:
     def classify(self, name, texts):
         return [("a", [row[0] + self.off, *row[1:]]) for row in self.told["probabilities"]]
 
+    def rerank(self, name, query, documents, *, use_activation):
+        assert query == self.told["texts"][0] and documents == self.told["texts"] and use_activation is False
+        return [value + self.off for value in self.told["logits"]]
+
+    def tokenize(self, name, text):
+        return self.tokenizer(text, add_special_tokens=False)["input_ids"]
+
+    def call(self, method, path, asked):
+        """Every token of a prompt is as likely as makes the texts' bits per byte those of the export, and `bits` more."""
+        assert asked["prompt_logprobs"] == 0 and max(map(len, asked["prompt"])) <= self.told["language"]["seq_len"] + 1
+        language = self.told["language"]
+        tokens = sum(len(self.tokenize("m", text)) for text in language["texts"])
+        size = sum(len(text.encode()) for text in language["texts"])
+        nats = (language["bits_per_byte"] + self.bits) * size * math.log(2) / tokens
+        told = [[None, *({str(token): {"logprob": -nats}} for token in ids[1:])] for ids in asked["prompt"]]
+        return {"choices": [{"index": place, "prompt_logprobs": row} for place, row in enumerate(told)]}
+
 
 @pytest.fixture(scope="module")
 def folders(tmp_path_factory, tiny_text) -> dict[str, Path]:
-    """A generator, an encoder and a classifier with random weights, each with its reference answers."""
+    """A generator, an encoder, a classifier and a reranker with random weights, each with its reference answers."""
     from transformers import BertConfig, LlamaConfig
 
     root = tmp_path_factory.mktemp("models")
     shape = {"hidden_size": 64, "intermediate_size": 96, "num_hidden_layers": 2, "num_attention_heads": 2}
     causal, masked = (data.train_tokenizer(tiny_text, "bpe", 384, masked=kind) for kind in (False, True))
     llama = LlamaConfig(vocab_size=len(causal), initializer_range=0.2, **shape)
-    bert = BertConfig(vocab_size=len(masked), max_position_embeddings=64, **shape)
+    bert, classes, pairs = (
+        BertConfig(vocab_size=len(masked), max_position_embeddings=64, num_labels=num, **shape) for num in (2, 3, 1)
+    )
     made = {
         "generate": (models.build(llama, "causal", seed=0), causal),
         "embed": (models.build(bert, "encoder", seed=0), masked),
-        "classify": (models.build(bert, "classifier", seed=0, num_labels=3), masked),
+        "classify": (models.build(classes, "classifier", seed=0), masked),
+        "rerank": (models.build(pairs, "classifier", seed=0), masked),
     }
     for kind, (model, tokenizer) in made.items():
         models.save(model, tokenizer, root / kind)
@@ -65,13 +85,13 @@ def folders(tmp_path_factory, tiny_text) -> dict[str, Path]:
     return {kind: root / kind for kind in made}
 
 
-@pytest.mark.parametrize("kind", ["generate", "embed", "classify"])
+@pytest.mark.parametrize("kind", ["generate", "embed", "classify", "rerank"])
 def test_equal_answers_are_kept_and_others_are_refused(folders, kind):
     folder = folders[kind]
     source, told = resolve(folder), read_json(folder / reference.FILE)
     reference.check(Server(told), source, "m", exact=True)
     assert read_json(folder / reference.HTTP_FILE)["ok"] is True
-    rounding = {"generate": 0.02, "embed": 0.004, "classify": 0.02}[kind]
+    rounding = 0.004 if kind == "embed" else 0.02
     reference.check(Server(told, rounding), source, "m", exact=False)
     for off, exact in ((0.5, False), (0.5, True), (math.nan, False), *(() if kind == "embed" else ((rounding, True),))):
         with pytest.raises(ServerError, match="not those that were exported"):
@@ -88,6 +108,30 @@ def test_the_reference_is_what_the_model_says(folders):
     best, tokens = logprobs.max(-1)
     assert tokens.tolist() == told["tokens"][1] and len(told["tokens"][1]) > 2
     assert best.tolist() == pytest.approx(told["logprobs"][1], abs=1e-5)
+
+
+def test_a_reranker_is_asked_about_pairs(folders):
+    told = read_json(folders["rerank"] / reference.FILE)
+    model, tokenizer = models.load(folders["rerank"], "classifier").eval(), models.load_tokenizer(folders["rerank"])
+    with torch.no_grad():
+        wanted = model(**tokenizer(told["texts"][0], told["texts"][2], return_tensors="pt")).logits
+    assert float(wanted[0, 0]) == pytest.approx(told["logits"][2], abs=1e-5)
+    assert len({round(value, 6) for value in told["logits"]}) == 3
+
+
+def test_bits_per_byte_over_http_are_part_of_the_gate(folders):
+    folder = folders["generate"]
+    told, tokenizer = read_json(folder / reference.FILE), models.load_tokenizer(folder)
+    source, room = resolve(folder), told["language"]["seq_len"] + 2
+    reference.check(Server(told, tokenizer=tokenizer), source, "m", exact=True, room=room)
+    held = read_json(folder / reference.HTTP_FILE)["bits per byte"]
+    assert held["ok"] and held["limit"] == 1e-3 and held["served"] == pytest.approx(held["exported"], abs=1e-6)
+    reference.check(Server(told, tokenizer=tokenizer, bits=0.002), source, "m", exact=False, room=room)
+    with pytest.raises(ServerError, match="bits per byte are not those that were exported: off by 0.002"):
+        reference.check(Server(told, tokenizer=tokenizer, bits=0.002), source, "m", exact=True, room=room)
+    assert not read_json(folder / reference.HTTP_FILE)["ok"]
+    reference.check(Server(told, bits=9.0), source, "m", exact=True, room=room - 1)
+    assert "bits per byte" not in read_json(folder / reference.HTTP_FILE)
 
 
 def test_after_a_near_tie_the_texts_may_part(folders):

@@ -36,6 +36,7 @@ def configs(vocab_size: int, tokens: dict[str, int]) -> dict[str, tuple[str, Any
         "bert": ("masked", BertConfig(**sizes, **plain)),
         "modernbert": ("masked", ModernBertConfig(**sizes, **tokens, cls_token_id=1, sep_token_id=2, local_attention=16)),
         "bert-classes": ("classifier", BertConfig(**sizes, **plain, num_labels=3)),
+        "bert-pairs": ("classifier", BertConfig(**sizes, **plain, num_labels=1, initializer_range=0.1)),
         "llama-classes": ("classifier", LlamaConfig(**sizes, **tokens, num_labels=3)),
     }
 

@@ -45,7 +45,7 @@ def score_documents(
     Returns: rows {"id", "nats", "num_bytes" (UTF-8), "num_tokens" (without BOS)}.
     Raises: ModelError if the tokenizer has no token to begin a document with.
     """
-    bos = _first_token(tokenizer)
+    bos = first_token(tokenizer)
     texts = [text for _, text in documents]
     encoded = tokenizer(texts, add_special_tokens=False, return_attention_mask=False, verbose=False)["input_ids"] if texts else []
     windows = [window for index, ids in enumerate(encoded) for window in _windows(index, [bos, *ids], seq_len)]
@@ -103,7 +103,11 @@ def _padded(rows: list[list[int]], fill: int) -> Tensor:
     return torch.tensor([row + [fill] * (length - len(row)) for row in rows])
 
 
-def _first_token(tokenizer: PreTrainedTokenizerBase) -> int:
+def first_token(tokenizer: PreTrainedTokenizerBase) -> int:
+    """What a document begins with.
+
+    Raises: ModelError for a tokenizer that has no such token.
+    """
     for token in (tokenizer.bos_token_id, tokenizer.cls_token_id, tokenizer.eos_token_id):
         if token is not None:
             return int(token)

@@ -12,6 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from adaptkit.embed.dense import read_dense
 from adaptkit.embed.layout import Layout, read_layout
 from adaptkit.embed.pooling import pool
 from adaptkit.finetune.generate import generate
@@ -32,7 +33,7 @@ class Answers:
     greedy: continuations of fixed prompts, token ids; generators only.
     logprobs: float64 [tokens], log-probability of each token of fixed texts given those before it; generators only.
     bits_per_byte: on the held-out text; generators only.
-    outputs: float64 [N, L] logits of a classifier or reranker.
+    outputs: float64 [N, L] logits of a classifier, or of a reranker for each text as an answer to the one before it.
     vectors: float64 [N, D] normalised embeddings.
     scores: the task's metrics on the held-out items.
     """
@@ -50,8 +51,12 @@ def ask(source: Source, model: nn.Module, tokenizer: Any, heldout: HeldOut) -> A
     model = model.eval()
     texts = [text for _, text in heldout.texts]
     if source.kind == "embed":
-        return Answers(vectors=embed(model, tokenizer, texts, read_layout(source.folder, model.config, tokenizer)))
-    if source.kind != "generate":
+        layout = read_layout(source.folder, model.config, tokenizer)
+        return Answers(vectors=embed(model, tokenizer, texts, layout, read_dense(source.folder, layout.dense)))
+    if source.kind == "rerank":
+        pairs = list(zip(texts[-1:] + texts[:-1], texts, strict=True))
+        return Answers(outputs=pair_logits(model, tokenizer, pairs, heldout.seq_len))
+    if source.kind == "classify":
         return Answers(
             outputs=logits(model, tokenizer, texts, heldout.seq_len), scores=_task_scores(source, model, tokenizer, heldout)
         )
@@ -68,15 +73,19 @@ def ask(source: Source, model: nn.Module, tokenizer: Any, heldout: HeldOut) -> A
 
 
 @torch.no_grad()
-def embed(model: nn.Module, tokenizer: Any, texts: Sequence[str], layout: Layout) -> Tensor:
-    """Unit vectors in the order of `texts`, float64 [N, D], pooled and cut as the folder's sentence-transformers files say."""
+def embed(model: nn.Module, tokenizer: Any, texts: Sequence[str], layout: Layout, dense: nn.Module | None = None) -> Tensor:
+    """Unit vectors in the order of `texts`, float64 [N, D], pooled and cut as the folder's sentence-transformers files say.
+
+    `dense` is what the pooled vectors go through: `embed.dense.read_dense`.
+    """
+    dense = (dense or nn.Identity()).to(model.device).double()
     asked = [layout.prompt(None) + text for text in texts]
     encoded = tokenizer(asked, truncation=True, max_length=layout.max_length)["input_ids"]
     found: dict[int, Tensor] = {}
     for items in batches_by_length([len(ids) for ids in encoded], BATCH_TOKENS):
         batch = pad_right([encoded[i] for i in items], tokenizer.pad_token_id or 0, model.device)
         pooled_ND = pool(model.base_model(**batch).last_hidden_state.double(), batch["attention_mask"], layout.pooling)
-        found |= zip(items, torch.nn.functional.normalize(pooled_ND, dim=-1).cpu(), strict=True)
+        found |= zip(items, torch.nn.functional.normalize(dense(pooled_ND), dim=-1).cpu(), strict=True)
     return torch.stack([found[index] for index in range(len(texts))])
 
 
@@ -92,8 +101,20 @@ def logprobs(model: nn.Module, rows: Sequence[list[int]]) -> Tensor:
 
 
 @torch.no_grad()
+def pair_logits(model: nn.Module, tokenizer: Any, pairs: Sequence[tuple[str, str]], seq_len: int) -> Tensor:
+    """Of a reranker for (query, document) pairs, float64 [N, 1]; token types tell the two apart where the model knows them."""
+    kept = {"input_ids", "attention_mask"} | ({"token_type_ids"} if getattr(model.config, "type_vocab_size", 0) > 1 else set())
+    found = []
+    for query, document in pairs:
+        cut = {"truncation": True, "max_length": min(seq_len, context_length(model)), "return_tensors": "pt"}
+        encoded = {name: value.to(model.device) for name, value in tokenizer(query, document, **cut).items() if name in kept}
+        found.append(model(**encoded).logits.double().cpu())
+    return torch.cat(found)
+
+
+@torch.no_grad()
 def logits(model: nn.Module, tokenizer: Any, texts: Sequence[str], seq_len: int) -> Tensor:
-    """Of a classifier or reranker, float64 [N, L], longest texts first."""
+    """Of a classifier, float64 [N, L], longest texts first."""
     batches = _padded(model, tokenizer, texts, min(seq_len, context_length(model)))
     return torch.cat([model(**batch).logits.double().cpu() for batch in batches])
 
@@ -110,7 +131,7 @@ def _task_scores(source: Source, model: nn.Module, tokenizer: Any, heldout: Held
     from adaptkit.finetune.tasks import TASKS
 
     config, items = heldout.config or {}, heldout.items
-    if items is None or heldout.training is None or source.kind == "rerank":
+    if items is None or heldout.training is None:
         return {}
     task = TASKS[config["kind"]](tokenizer, heldout.training, config["max_length"], config["max_new_tokens"])
     rows = task.rows(model, items)

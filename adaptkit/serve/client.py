@@ -131,9 +131,9 @@ class Client:
         rows = self.call("POST", "/classify", {"model": model, "input": list(texts)})["data"]
         return [(row["label"], row["probs"]) for row in sorted(rows, key=lambda row: row["index"])]
 
-    def rerank(self, model: str, query: str, documents: Sequence[str]) -> list[float]:
+    def rerank(self, model: str, query: str, documents: Sequence[str], **options: Any) -> list[float]:
         """Relevance of each document to the query, in the order given."""
-        asked = {"model": model, "query": query, "documents": list(documents)}
+        asked = {"model": model, "query": query, "documents": list(documents), **options}
         rows = self.call("POST", "/rerank", asked)["results"]
         return [row["relevance_score"] for row in sorted(rows, key=lambda row: row["index"])]
 

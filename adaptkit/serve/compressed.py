@@ -29,7 +29,10 @@ if TYPE_CHECKING:
 
 INDEX = "model.safetensors.index.json"
 SHAPE_STEP = 32  # rows and columns of a 4-bit matrix must be a multiple of it
-UNREADABLE_INT4 = ("modernbert",)  # transformers 5.19 runs its weight initialisation over the packed layers
+UNREADABLE_INT4 = ("modernbert",)
+"""Models whose packed weights transformers 5.19 cannot load. Other models' initialisation passes over a layer without
+`weight`; ModernBERT's reaches for `Wqkv.weight`, `Wi.weight` and `Wo.weight` of every block, where compressed-tensors has put
+`weight_packed` by then: AttributeError. Nothing that stands in the folder helps; int8 keeps the name `weight` and loads."""
 _STORED_AS = {"int8": "int-quantized", "int4": "pack-quantized", "fp8": "float-quantized"}
 
 
@@ -86,7 +89,10 @@ def plan_scheme(model: nn.Module, format: Format, where: str) -> Scheme:
     linear = {name: module for name, module in model.named_modules() if type(module) is nn.Linear}
     inside = {name: module for name, module in linear.items() if name.startswith(f"{stack}.")}
     if format.name == "int4" and getattr(model, "config", None) is not None and model.config.model_type in UNREADABLE_INT4:
-        what = f"transformers cannot load 4-bit {model.config.model_type} models: it looks for weights that are packed away"
+        what = (
+            f"transformers 5.19 cannot load a 4-bit {model.config.model_type}: its initialisation reaches for the `weight` of "
+            "every block's layers, and packed ones hold `weight_packed` in its place"
+        )
         raise ModelError(what, where=where, fix="export it as int8")
     if odd := next((n for n, p in model.named_parameters() if n.startswith(f"{stack}.") and p.dim() > 2), None):
         what = f"holds experts as one tensor ({odd}), which {format.name} cannot round layer by layer"

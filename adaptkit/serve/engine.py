@@ -210,7 +210,8 @@ class Engine:
                 for name in self.launch.names:
                     self.check(client, self.launch.source, name)
                 if self.launch.source.exported:
-                    reference.check(client, self.launch.source, self.name, exact=self.launch.exact)
+                    room = (self.max_len or 0) if len(self.launch.names) == 1 else 0  # see front.PROMPT_LOGPROBS
+                    reference.check(client, self.launch.source, self.name, exact=self.launch.exact, room=room)
 
         asked = asyncio.create_task(asyncio.to_thread(ask))
         assert self._process is not None

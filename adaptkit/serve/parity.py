@@ -70,23 +70,30 @@ def compare(before: Answers, after: Answers, format: Format, limits: Limits, num
 
 
 def _output_checks(before: torch.Tensor, after: torch.Tensor, exact: bool, limits: Limits, scored: bool) -> list[dict[str, Any]]:
-    """Classifiers and rerankers; without scored items their predictions may flip as often as the score may fall."""
+    """Classifiers and rerankers; without scored items predictions may flip, or scores drift apart, as far as the score may fall."""
     moved = float((before - after).abs().max() / before.abs().max().clamp(min=1.0))
     checks = [_check("largest change of a logit, relative to the largest", None, None, moved, EXACT if exact else None)]
     if before.shape[1] > 1:
         flips = float((before.argmax(-1) != after.argmax(-1)).double().mean())
         allowed = None if scored else limits.score if limits.stated or exact else max(limits.score, 1 / len(before))
         checks.append(_check("predictions that differ, share", None, None, flips, allowed))
+    else:
+        alike = _correlation(before[:, 0], after[:, 0])
+        checks.append(_check("correlation of scores with the source's", 1.0, alike, 1 - alike, EXACT if exact else limits.score))
     return checks
+
+
+def _correlation(before: torch.Tensor, after: torch.Tensor) -> float:
+    """Pearson's, of scores [N]: what a reranker's order lives on; 1 where the source tells no texts apart."""
+    x, y = before - before.mean(), after - after.mean()
+    return 1.0 if x.norm() <= ROUNDING else float((x * y).sum() / (x.norm() * y.norm()))
 
 
 def merge_checks(trained: Answers, merged: Answers) -> list[dict[str, Any]]:
     """The merged model against base and adapter: equal in float32."""
-    if trained.logprobs is not None and merged.logprobs is not None:
-        moved = float(((trained.logprobs - merged.logprobs).abs() / trained.logprobs.abs().max().clamp(min=1.0)).max())
-    else:
-        assert trained.outputs is not None and merged.outputs is not None
-        moved = float((trained.outputs - merged.outputs).abs().max() / trained.outputs.abs().max().clamp(min=1.0))
+    pairs = ((trained.logprobs, merged.logprobs), (trained.outputs, merged.outputs), (trained.vectors, merged.vectors))
+    before, after = next((x, y) for x, y in pairs if x is not None and y is not None)
+    moved = float((before - after).abs().max() / before.abs().max().clamp(min=1.0))
     checks = [_check("largest change by merging the adapter, relative", None, None, moved, EXACT)]
     if trained.greedy:
         unequal = sum(x != y for x, y in zip(trained.greedy, merged.greedy, strict=True)) / len(trained.greedy)

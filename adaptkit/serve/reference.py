@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 from adaptkit.errors import ServerError
 from adaptkit.run import read_json, write_json
 from adaptkit.serve.client import Client
+from adaptkit.serve.likelihood import http_bits_per_byte
 from adaptkit.serve.source import Source
 
 if TYPE_CHECKING:
@@ -20,56 +21,94 @@ if TYPE_CHECKING:
 
 FILE, HTTP_FILE = "reference.json", "parity.http.json"
 TEXTS = ("The first result of the trial is that", "Please open the door of the old library, and", "In room seven there are")
-NEW_TOKENS = 8
+NEW_TOKENS, WINDOW = 8, 64
 EXACT, ROUNDED = 1e-3, 0.1
-"""Largest change of a log-probability in nats, of a class's probability, or of 1 - cosine: where server and export compute
-in float32, and where either rounds (0.02 was the most seen of int8, int4 and fp8 under vLLM on a CPU)."""
+"""Largest change of a log-probability in nats, of a class's probability, of a reranker's logit relative to its size, or of
+1 - cosine: where server and export compute in float32, and where either rounds (0.02 was the most seen of int8, int4 and fp8
+under vLLM on a CPU)."""
+EXACT_BITS, ROUNDED_BITS = 1e-3, 0.02
+"""Largest change of bits per byte, a mean over all tokens and so much smaller than that of one."""
 
 
 def make(source: Source, model: nn.Module, tokenizer: Any) -> dict[str, Any]:
     """The answers of `model`, as it was exported, to fixed sentences that are part of adaptkit."""
     import torch
 
+    from adaptkit.embed.dense import read_dense
     from adaptkit.embed.layout import read_layout
-    from adaptkit.finetune.generate import generate
-    from adaptkit.finetune.template import opening
     from adaptkit.serve import answers
 
     if source.kind == "embed":
         layout = read_layout(source.folder, model.config, tokenizer)
-        vectors = answers.embed(model, tokenizer, TEXTS, layout)  # puts the prompt before each text, which a server does not
+        dense = read_dense(source.folder, layout.dense)
+        vectors = answers.embed(model, tokenizer, TEXTS, layout, dense)  # with the prompt, which a server does not put there
         return {"kind": source.kind, "texts": [layout.prompt(None) + text for text in TEXTS], "vectors": _rounded(vectors)}
-    if source.kind != "generate":
+    if source.kind == "rerank":
+        outputs = answers.pair_logits(model, tokenizer, [(TEXTS[0], text) for text in TEXTS], answers.SCORED_TOKENS)
+        return {"kind": source.kind, "texts": list(TEXTS), "logits": _rounded(outputs[:, 0])}
+    if source.kind == "classify":
         outputs = torch.cat([answers.logits(model, tokenizer, [text], answers.SCORED_TOKENS) for text in TEXTS])
-        outputs = outputs.softmax(-1) if outputs.shape[1] > 1 else outputs.sigmoid()
-        return {"kind": source.kind, "texts": list(TEXTS), "probabilities": _rounded(outputs)}
+        return {"kind": source.kind, "texts": list(TEXTS), "probabilities": _rounded(outputs.softmax(-1))}
+    return {"kind": source.kind, **_continuations(model, tokenizer), "language": _language(model, tokenizer)}
+
+
+def _continuations(model: nn.Module, tokenizer: Any) -> dict[str, Any]:
+    """Greedy tokens after TEXTS, and their log-probabilities."""
+    from adaptkit.finetune.generate import generate
+    from adaptkit.finetune.template import opening
+    from adaptkit.serve import answers
+
     start = opening(tokenizer)
     prompts = [[*start, *ids] for ids in tokenizer(list(TEXTS), add_special_tokens=False)["input_ids"]]
     tokens = generate(model, tokenizer, prompts, NEW_TOKENS)
     logprobs = [
         answers.logprobs(model, [[*prompt, *new]])[len(prompt) - 1 :] for prompt, new in zip(prompts, tokens, strict=True)
     ]
-    return {"kind": source.kind, "prompts": prompts, "tokens": tokens, "logprobs": [_rounded(row) for row in logprobs]}
+    return {"prompts": prompts, "tokens": tokens, "logprobs": [_rounded(row) for row in logprobs]}
 
 
-def check(client: Client, source: Source, name: str, *, exact: bool) -> None:
-    """Hold a server's answers against the folder's, and keep the figure in `parity.http.json`; nothing to do without FILE.
+def _language(model: nn.Module, tokenizer: Any) -> dict[str, Any]:
+    """Bits per byte of the built-in sentences, by the trainer's own code, and how they were read."""
+    from adaptkit.finetune.template import context_length
+    from adaptkit.models.bits_per_byte import bits_per_byte, first_token, score_documents
+    from adaptkit.serve.heldout import BUILT_IN
+
+    seq_len = min(WINDOW, context_length(model) - 2)
+    value = bits_per_byte(score_documents(model, tokenizer, [("", text) for text in BUILT_IN], seq_len=seq_len))
+    return {"texts": list(BUILT_IN), "seq_len": seq_len, "first_token": first_token(tokenizer), "bits_per_byte": round(value, 7)}
+
+
+def check(client: Client, source: Source, name: str, *, exact: bool, room: int = 0) -> None:
+    """Hold a server's answers against the folder's, and keep the figures in `parity.http.json`; nothing to do without FILE.
 
     Args:
         exact: server and export both compute in float32.
+        room: tokens that the server takes, where it may be asked for log-probabilities of prompts; else 0.
     Raises: ServerError if an answer is further off than the precision explains.
     """
     path = source.folder / FILE
     if not path.is_file():
         return
     told = read_json(path)
-    measure = {"generate": _generated, "embed": _embedded}.get(told["kind"], _classified)
-    off, limit = measure(client, name, told), EXACT if exact else ROUNDED
+    measure = {"generate": _generated, "embed": _embedded, "rerank": _ranked}.get(told["kind"], _classified)
+    figures = {"answers": _figure(measure(client, name, told), EXACT if exact else ROUNDED)}
+    language = told.get("language")
+    if language and room >= language["seq_len"] + 2:
+        exported, read = language["bits_per_byte"], {key: language[key] for key in ("seq_len", "first_token")}
+        served = http_bits_per_byte(client, name, language["texts"], **read)
+        off = _figure(abs(served - exported), EXACT_BITS if exact else ROUNDED_BITS)
+        figures["bits per byte"] = {"exported": exported, "served": served, **off}
     with contextlib.suppress(OSError):  # a read-only folder is served all the same
-        write_json(source.folder / HTTP_FILE, {"change": off, "limit": limit, "ok": off <= limit})
-    if not off <= limit:  # not so for nan
-        what = f"its answers are not those that were exported: off by {off:.3g}, and {limit:g} is allowed"
-        raise ServerError(what, where=name, fix="adaptkit export it again; if that does not help, serve another format")
+        write_json(source.folder / HTTP_FILE, {"ok": all(figure["ok"] for figure in figures.values()), **figures})
+    for title, figure in figures.items():
+        if not figure["ok"]:
+            change = f"off by {figure['change']:.3g}, and {figure['limit']:g} is allowed"
+            what = f"its {title} are not those that were exported: {change}"
+            raise ServerError(what, where=name, fix="adaptkit export it again; if that does not help, serve another format")
+
+
+def _figure(off: float, limit: float) -> dict[str, Any]:
+    return {"change": off, "limit": limit, "ok": bool(off <= limit)}  # not so for nan
 
 
 def _generated(client: Client, name: str, told: dict[str, Any]) -> float:
@@ -94,9 +133,13 @@ def _embedded(client: Client, name: str, told: dict[str, Any]) -> float:
     return _largest([1 - _cosine(ours, theirs) for ours, theirs in pairs])
 
 
+def _ranked(client: Client, name: str, told: dict[str, Any]) -> float:
+    """Of logits: which function a server puts over them is the folder's business."""
+    found = client.rerank(name, told["texts"][0], told["texts"], use_activation=False)
+    return _largest([abs(ours - theirs) / max(1.0, abs(ours)) for ours, theirs in zip(told["logits"], found, strict=True)])
+
+
 def _classified(client: Client, name: str, told: dict[str, Any]) -> float:
-    if told["kind"] != "classify":
-        return 0.0  # a reranker scores pairs: one text says nothing about it
     found = [probabilities for _, probabilities in client.classify(name, told["texts"])]
     rows = zip(told["probabilities"], found, strict=True)
     return _largest([abs(a - b) for ours, theirs in rows for a, b in zip(ours, theirs, strict=True)])

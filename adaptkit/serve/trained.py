@@ -11,6 +11,8 @@ from adaptkit.serve.source import Source, run_config
 if TYPE_CHECKING:
     from torch import nn
 
+    from adaptkit.models import Kind
+
 
 def adapted_model(source: Source, vocab_size: int) -> nn.Module | str:
     """Base and adapter of a run that trained one, or a sentence that says why they cannot be put together again.
@@ -30,7 +32,7 @@ def adapted_model(source: Source, vocab_size: int) -> nn.Module | str:
     base = located_base(source.run, source.base)
     if base is None:
         return "the base that the adapter was trained on is not here: the merge was checked when it was made, not again"
-    kind = "classifier" if source.kind in ("classify", "rerank") else "causal"
+    kind: Kind = {"classify": "classifier", "rerank": "classifier", "embed": "encoder"}.get(source.kind, "causal")
     try:
         model = models.load(base, kind, label_names=list(source.labels) or None, quantization=settings.quantization)
     except ModelError as error:
