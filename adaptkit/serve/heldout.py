@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from adaptkit.errors import DataError
-from adaptkit.run import Run
+from adaptkit.run import Run, digest
 from adaptkit.serve.source import Source, run_config
 
 if TYPE_CHECKING:
@@ -89,6 +89,8 @@ def find_heldout(source: Source, *, evaluation: Path | None = None, calibration:
 def _of_run(source: Source) -> HeldOut:
     assert source.run is not None
     config, recorded = run_config(source.run), Run(source.run).manifest().get("data") or {}
+    if "loss" in config:
+        return _of_embedding(source.run, config, recorded)
     want = _wanted(config, recorded)
     parts = _splits(source.run, config, want)
     checked = {name: part for name, part in parts.items() if part.digest == (recorded.get(name) or {}).get("digest")}
@@ -102,6 +104,26 @@ def _of_run(source: Source) -> HeldOut:
         return kept
     name = "test" if "test" in checked else "dev"
     return replace(kept, items=_some(checked[name]), items_origin=f"{name} rows of the run")
+
+
+def _of_embedding(run: Path, config: dict[str, Any], recorded: dict[str, Any]) -> HeldOut:
+    """Texts of the examples that an encoder's training held out."""
+    from adaptkit.data import DataConfig
+    from adaptkit.embed.examples import train_and_dev
+
+    kept = HeldOut(_built_in(), _stand_in("the run's own examples were not found where the run read them"), config=config)
+    parts = [_moved(run, config.get(part)) for part in ("train", "dev")]
+    train, dev = (DataConfig.model_validate(part) if part else None for part in parts)
+    try:
+        learnt, held = train_and_dev(train, dev, config["loss"])
+    except (DataError, OSError):
+        return kept
+    was = recorded.get("train") or {}
+    if any(was.get(key) != learnt.facts.get(key) for key in ("digest", "documents", "queries")):
+        return replace(kept, origin=_stand_in("the run's own examples have changed since the run"))
+    texts = list(dict.fromkeys(text[:MAX_TEXT_CHARS] for row in held.rows for text in row.texts))[:MAX_TEXTS]
+    named = [(f"held-out-{number}", text) for number, text in enumerate(texts)]
+    return replace(kept, texts=named, origin="held-out examples of the run (dev)", digest=digest(texts))
 
 
 def _wanted(config: dict[str, Any], recorded: dict[str, Any]) -> str:
@@ -128,13 +150,16 @@ def _splits(run: Path, config: dict[str, Any], want: str) -> dict[str, Dataset]:
 
 
 def _reread(run: Path, settings: dict[str, Any] | None, want: str) -> Dataset | None:
-    if not settings:
-        return None
-    files = [_located(run, name) for name in settings["files"]]
+    moved = _moved(run, settings)
     try:
-        return _read({**settings, "files": files}, want)
+        return _read(moved, want) if moved else None
     except (DataError, OSError):
         return None
+
+
+def _moved(run: Path, settings: dict[str, Any] | None) -> dict[str, Any] | None:
+    """The settings of a data set with its files where they are now."""
+    return {**settings, "files": [_located(run, name) for name in settings["files"]]} if settings else None
 
 
 def _located(run: Path, name: str) -> str:

@@ -21,6 +21,7 @@ from adaptkit.serve import provenance
 from adaptkit.serve.formats import FORMATS, runs_here
 from adaptkit.serve.hardware import Hardware
 from adaptkit.serve.launch import OURS, Launch, cache_bytes, unsafe_settings
+from adaptkit.serve.signature import verify_signature
 from adaptkit.serve.source import EXPORTED, Source
 
 CODE = (".py", ".pyc", ".so", ".sh")
@@ -32,9 +33,11 @@ ENGINE_BYTES = 3 * 2**30  # two Python processes with vLLM and torch; 2.3 GiB we
 LARGEST_HEADER = 100 * 2**20  # what safetensors itself allows
 
 
-def check(launches: Sequence[Launch], versions: Mapping[str, str] | None = None) -> None:
+def check(launches: Sequence[Launch], versions: Mapping[str, str] | None = None, signed_by: Path | None = None) -> None:
     """Everything but the port, cheapest first.
 
+    Args:
+        signed_by: the public key (PEM) that every model must have been signed for; None asks for no signature.
     Raises: MissingDependency, ConfigError, ModelError or ServerError for the first thing that stands in the way.
     """
     hardware = launches[0].hardware
@@ -48,6 +51,9 @@ def check(launches: Sequence[Launch], versions: Mapping[str, str] | None = None)
             provenance.verify(launch.source.folder)
         for adapter in launch.adapters:
             check_contents(adapter.folder)
+        if signed_by is not None:
+            for folder in (launch.source.folder, *(adapter.folder for adapter in launch.adapters)):
+                verify_signature(folder, signed_by)
     check_memory(launches)
 
 

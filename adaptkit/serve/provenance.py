@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -25,6 +25,8 @@ MANIFEST, SIGNATURE = "manifest.json", "model.sig"
 LATER = (SIGNATURE, HTTP_FILE)  # files that come after the manifest: it cannot list them
 LICENCE_FILES = ("LICENSE*", "LICENCE*", "NOTICE*", "COPYING*", "USE_POLICY*")
 UNKNOWN_LICENCE = "not stated in its folder"
+PARTS_OF_TEACHER = ("every", "last", "search")  # starts of a student that are blocks of its teacher
+SERVED_TEACHER = "a model behind HTTP"
 
 
 @dataclass(frozen=True)
@@ -45,29 +47,65 @@ class Ancestor:
 
 
 def lineage(source: Source) -> list[Ancestor]:
-    """All trainings from the last to the first, then the foreign base if there is one."""
-    run, base = source.run, source.base
-    if run is None:
-        return [_foreign(str(source.folder), source.folder)]
-    found = []
+    """All trainings from the last to the first, then the foreign base if there is one, then foreign teachers that are not it."""
+    if source.run is None:
+        return [_foreign("base", str(source.folder), source.folder)]
+    return _lineage(source.run)
+
+
+def _lineage(run: Path | None) -> list[Ancestor]:
+    found: list[Ancestor] = []
+    teachers: list[Ancestor] = []
     while run is not None:
+        base, teacher = began_with(run_config(run))
         found.append(Ancestor(run.resolve().name, _run_facts(run), None, run))
-        base = str(run_config(run).get("base") or "")
+        if teacher not in ("", base):
+            teachers += _foreign_teachers(run, teacher)
         folder = located_base(run, base)
-        run = folder.parent if folder is not None and (folder.parent / "config.yaml").is_file() else None
+        run = _run_of(folder)
         if run is None and base:
-            found.append(_foreign(base, folder))
-    return found
+            found.append(_foreign("base", base, folder))
+    return found + teachers
+
+
+def began_with(config: dict[str, Any]) -> tuple[str, str]:
+    """(what the weights of a run were at first, the teacher it learnt from), each a folder, a hub id, an address or empty."""
+    teacher, start = str(config.get("teacher") or ""), str((config.get("student") or {}).get("start") or "")
+    if not teacher:
+        return str(config.get("base") or ""), ""
+    return teacher if start in PARTS_OF_TEACHER else "" if start == "fresh" else start, teacher
+
+
+def _foreign_teachers(run: Path, teacher: str) -> list[Ancestor]:
+    """The teacher, or, of one that was trained here, the foreign model that it goes back to."""
+    folder = located_base(run, teacher)
+    if (trained := _run_of(folder)) is None:
+        return [_foreign("teacher", teacher, folder)]
+    above = [ancestor for ancestor in _lineage(trained) if ancestor.licence is not None]
+    return [replace(known, facts={"teacher": known.name, "weights": known.facts["weights"]}) for known in above]
+
+
+def _run_of(folder: Path | None) -> Path | None:
+    """The run that a model folder lies in."""
+    return folder.parent if folder is not None and (folder.parent / "config.yaml").is_file() else None
 
 
 def licence_of(ancestors: list[Ancestor]) -> tuple[str, str]:
-    """(licence tag for the card's header, the same in words): the base's, or that of a model made from scratch."""
-    foreign = next((ancestor for ancestor in ancestors if ancestor.licence is not None), None)
-    if foreign is None:
+    """(licence tag for the card's header, the same in words): the base's, else a teacher's, else what goes for own text."""
+    foreign = [ancestor for ancestor in ancestors if ancestor.licence is not None]
+    if not foreign:
         return "other", "no base model: whoever owns the training text decides"
-    if foreign.licence == UNKNOWN_LICENCE:
-        return "other", f"that of its base {foreign.name}, which is {UNKNOWN_LICENCE}: look it up before you pass this on"
-    return str(foreign.licence), f"{foreign.licence}, carried over from its base {foreign.name}"
+    first, role = foreign[0], _role(foreign[0])
+    others = {f"{ancestor.licence} for what its {_role(ancestor)} {ancestor.name} gave" for ancestor in foreign[1:]
+              if ancestor.licence != first.licence}  # fmt: skip
+    more = "".join(f"; {words}" for words in sorted(others))
+    if first.licence == UNKNOWN_LICENCE:
+        return "other", f"that of its {role} {first.name}, which is {UNKNOWN_LICENCE}: look it up before you pass this on{more}"
+    return str(first.licence), f"{first.licence}, carried over from its {role} {first.name}{more}"
+
+
+def _role(ancestor: Ancestor) -> str:
+    return "base" if "base" in ancestor.facts else "teacher"
 
 
 def licence_files(ancestors: list[Ancestor]) -> list[Path]:
@@ -135,6 +173,7 @@ def _run_facts(run: Path) -> dict[str, Any]:
     config = run / "config.yaml"
     return {
         "run": run.resolve().name,
+        "teacher": _teacher_name(run),
         "identity": manifest.get("identity"),
         "config_sha256": file_digest(config) if config.is_file() else None,
         "data": {name: _data_facts(part) for name, part in (manifest.get("data") or {}).items()},
@@ -143,21 +182,31 @@ def _run_facts(run: Path) -> dict[str, Any]:
     }
 
 
+def _teacher_name(run: Path) -> str | None:
+    """What a distillation learnt from: the teacher's run, or its own name; None for other trainings."""
+    teacher = began_with(run_config(run))[1]
+    trained = _run_of(located_base(run, teacher))
+    return trained.resolve().name if trained else _short(teacher) if teacher else None
+
+
 def _data_facts(part: dict[str, Any]) -> dict[str, Any]:
     files = [{**file, "name": Path(str(file["name"])).name} for file in part.get("files") or []]
     return {key: part.get(key) for key in ("kind", "documents", "num_bytes", "digest", "licences")} | {"files": files}
 
 
-def _foreign(base: str, folder: Path | None) -> Ancestor:
-    name = Path(base).expanduser().resolve().name if Path(base).expanduser().is_dir() else _short(base)
+def _foreign(role: str, model: str, folder: Path | None) -> Ancestor:
+    """A model that was not trained here, as `base` or as `teacher`."""
     weights = weights_digests(folder) if folder is not None else None
     licence = _stated_licence(folder) if folder is not None else UNKNOWN_LICENCE
-    return Ancestor(name, {"base": name, "weights": weights}, licence, folder)
+    return Ancestor(_short(model), {role: _short(model), "weights": weights}, licence, folder)
 
 
-def _short(base: str) -> str:
-    """A hub id as it is; of a path that is gone only its last part."""
-    return base if re.fullmatch(r"[\w.-]+/[\w.-]+", base) else Path(base).name
+def _short(model: str) -> str:
+    """A hub id as it is; of a path only its last part; of an address nothing."""
+    if model.startswith(("http://", "https://")):
+        return SERVED_TEACHER
+    path = Path(model).expanduser()
+    return model if re.fullmatch(r"[\w.-]+/[\w.-]+", model) and not path.is_dir() else path.resolve().name
 
 
 def located_base(run: Path, base: str) -> Path | None:
