@@ -171,6 +171,11 @@ def test_what_is_not_plain_json_is_400(call: Caller, body: bytes) -> None:
         ("/v1/completions", {"max_tokens": 1e12}, "at most 4096"),
         ("/v1/completions", {"n": 16384}, "at most 8"),
         ("/classify", {"input": ["a"] * 2049}, "at most 2048"),
+        ("/v1/completions", {"prompt": [[1]] * 2049}, "at most 2048"),
+        ("/v1/rerank", {"query": "a", "documents": ["a"] * 2049}, "at most 2048"),
+        ("/v1/rerank", {"query": "a", "documents": {"content": [{"type": "text", "text": "a"}] * 2049}}, "at most 2048"),
+        ("/v1/score", {"queries": ["a"] * 2049, "items": "b"}, "at most 2048"),
+        ("/v1/score", {"queries": "a", "items": ["b"] * 2049}, "at most 2048"),
         ("/v1/completions", {"guided_json": {}}, "structured_outputs"),
         ("/v1/completions", {"structured_outputs": "yes"}, "must be an object"),
         ("/v1/chat/completions", {"chat_template": "{{ x }}"}, "own template"),
@@ -180,6 +185,9 @@ def test_what_is_not_plain_json_is_400(call: Caller, body: bytes) -> None:
         ("/v1/embeddings", {"messages": [{"content": [{"type": "audio_url"}]}]}, "only text"),
         ("/score", {"documents": [{"content": [{"type": "video_url"}]}]}, "only text"),
         ("/rerank", {"documents": {"content": [{"type": "image_embeds"}]}}, "only text"),
+        ("/rerank", {"query": {"content": [{"type": "image_url", "image_url": {"url": "http://10.0.0.1/"}}]}}, "only text"),
+        ("/v1/score", {"queries": "a", "items": [{"content": [{"type": "image_url"}]}]}, "only text"),
+        ("/v1/completions", {"a_field_of_tomorrow": [{"image_url": {"url": "http://10.0.0.1/"}}]}, "only text"),
     ],
 )
 def test_what_would_be_misread_ignored_or_fetched_is_400(call: Caller, path: str, body: dict, said: str) -> None:
@@ -193,6 +201,9 @@ def test_honest_requests_pass(call: Caller) -> None:
         ("/v1/completions", {"prompt": list(range(5000)), "max_tokens": 4096, "n": 8, "echo": True}),
         ("/v1/chat/completions", {"messages": [{"role": "user", "content": [{"type": "text", "text": "\\u00e9 \ud83d\ude00"}]}]}),
         ("/v1/completions", {"guided_json": None, "prompt": "x", "temperature": 1e-3, "seed": 2**63 - 1}),
+        ("/v1/rerank", {"query": "a", "documents": ["b"] * 2048, "top_n": 3}),
+        ("/v1/chat/completions", {"messages": [], "tools": [{"function": {"parameters": {"properties": {"image_url": {}}}}}]}),
+        ("/v1/chat/completions", {"messages": [], "response_format": {"json_schema": {"schema": {"properties": {"file": {}}}}}}),
     ]
     for path, body in honest:
         assert call(path, body=body)[0] == 200, body

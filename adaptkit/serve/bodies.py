@@ -15,8 +15,11 @@ from typing import Any
 
 TOKEN_FIELDS = ("max_tokens", "max_completion_tokens", "min_tokens")
 SEQUENCE_FIELDS = ("n", "best_of")
-LIST_FIELDS = ("prompt", "input", "documents", "text_1", "text_2", "data_1", "data_2", "queries", "messages", "stop", "tools")
-TEXT_FIELDS = ("messages", "input", "documents", "queries", "query", "text_1", "text_2", "data_1", "data_2", "content", "prompt")
+LIST_FIELDS = ("prompt", "input", "messages", "stop", "tools", "documents", "items", "queries", "text_1", "text_2", "data_1",
+               "data_2")  # fmt: skip
+SCHEMAS = ("tools", "tool_choice", "functions", "response_format", "structured_outputs", "chat_template_kwargs", "logit_bias",
+           "metadata")  # fmt: skip
+"""Fields whose names are the caller's own: a tool may well have an argument `image_url`."""
 _MEDIA = re.compile(r"(input_)?(image|audio|video|file)(_url|_embeds|_pil)?|\w+_url|\w+_embeds")
 UNSUPPORTED = {
     "chat_template": "the model's own template is used",
@@ -103,8 +106,7 @@ def check(path: str, body: dict[str, Any], limits: Limits) -> None:
     for field in SEQUENCE_FIELDS:
         _at_most(body, field, limits.sequences)
     for field in LIST_FIELDS:
-        if limits.items and isinstance(body.get(field), list) and len(body[field]) > limits.items and not _token_ids(body[field]):
-            raise Refused(400, f"`{field}` holds {len(body[field])} items, at most {limits.items} are allowed", param=field)
+        _few_items(field, body.get(field), limits.items)
     if path == "/v1/embeddings" and _token_ids(body.get("input")):
         raise Refused(400, TOKEN_INPUT, param="input")
     for part in _media_parts(body):
@@ -126,6 +128,13 @@ def _at_most(body: dict[str, Any], field: str, limit: int) -> None:
         raise Refused(400, f"`{field}` is {value}, at most {limit} are allowed", param=field)
 
 
+def _few_items(field: str, value: Any, limit: int) -> None:
+    """One text as token ids is one item, however long; the model's window limits it."""
+    value = value.get("content") if isinstance(value, dict) else value
+    if limit and isinstance(value, list) and len(value) > limit and not all(isinstance(item, int) for item in value):
+        raise Refused(400, f"`{field}` holds {len(value)} items, at most {limit} are allowed", param=field)
+
+
 def _token_ids(value: Any) -> bool:
     """True for a list of integers, or a list that holds one."""
     if not isinstance(value, list):
@@ -134,8 +143,8 @@ def _token_ids(value: Any) -> bool:
 
 
 def _media_parts(body: dict[str, Any]) -> Iterator[str]:
-    """Names of content parts that are not text: images, audio, video and files, which a server would fetch."""
-    left = [body.get(field) for field in TEXT_FIELDS]
+    """Names of content parts that are not text, wherever they stand: images, audio, video and files, which a server would fetch."""
+    left = [value for field, value in body.items() if field not in SCHEMAS]
     while left:
         value = left.pop()
         if isinstance(value, dict):
