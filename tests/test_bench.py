@@ -15,9 +15,9 @@ from adaptkit.run import Run, read_json
 from adaptkit.serve import bench
 from adaptkit.serve.export import export
 from adaptkit.serve.hardware import Hardware, look
-from adaptkit.serve.launch import Launch
+from adaptkit.serve.launch import Adapter, Launch
 from adaptkit.serve.plan import Wish
-from adaptkit.serve.reference import EXACT, HTTP_FILE
+from adaptkit.serve.reference import EXACT, EXACT_BITS, HTTP_FILE
 from adaptkit.serve.source import resolve
 from adaptkit.serve.telling import Teller
 
@@ -82,6 +82,20 @@ def test_requests_must_fit_into_the_model(run):
         bench._check_length(Engine(), bench.Load())
 
 
+def test_an_adapter_is_measured_under_its_own_name_and_needs_its_base(run, tmp_path, monkeypatch):
+    (tmp_path / "tuned").mkdir()
+    (tmp_path / "tuned" / "adapter_model.safetensors").write_bytes(b"x" * 100)
+
+    class Engine:
+        name, load_s, process_id = "small", 1.0, 1
+        launch = Launch(resolve(run.path), Hardware(), (Adapter("tuned", tmp_path / "tuned", 4),))
+
+    monkeypatch.setattr(bench, "_memory", lambda _: 7)
+    base, tuned = (bench._row(Engine(), name) for name in Engine.launch.names)
+    assert (base["name"], tuned["name"]) == ("small", "tuned")
+    assert tuned["weights_bytes"] == base["weights_bytes"] + 100 and tuned["memory_bytes"] == 7
+
+
 def test_a_format_that_was_not_exported_is_named(run):
     with pytest.raises(Exception, match="there is no int8 export"):
         bench.plan_launches([Wish(None, run.path)], Hardware(), ["int8"])
@@ -97,7 +111,8 @@ def test_a_real_server_is_measured_and_answers_as_its_export_did(run):
     found = bench.measure(launches, load, None, Teller())
     path = bench.save(found, launches[0].source, None)
     held = read_json(run.export("fp32") / HTTP_FILE)
-    assert held["ok"] and held["change"] <= held["limit"] == EXACT
+    assert held["ok"] and held["answers"]["change"] <= held["answers"]["limit"] == EXACT
+    assert held["bits per byte"]["change"] <= held["bits per byte"]["limit"] == EXACT_BITS == 1e-3
     assert path == run.bench_path and read_json(path) == json.loads(json.dumps(found))
     (model,) = found["models"]
     assert model["weights_bytes"] > 1000 and model["load_s"] > 0 and model["memory_bytes"] > 100 * 2**20
@@ -123,4 +138,4 @@ def test_failed_requests_are_an_error(run, tmp_path, monkeypatch):
 
     monkeypatch.setattr(bench.asyncio, "create_subprocess_exec", client)
     with pytest.raises(ServerError, match="3 of 16 requests failed at 2 at once"):
-        bench.asyncio.run(bench._level(Engine(), bench.Load(), 2, None, tmp_path, Teller()))
+        bench.asyncio.run(bench._level(Engine(), "small", bench.Load(), 2, None, tmp_path, Teller()))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import pytest
@@ -35,6 +36,15 @@ SAID = {
     "ValueError: No adapter found for /nope": "no adapter in /nope",
     "ValueError: vLLM does not yet support DoRA.": "DoRA",
     "ModuleNotFoundError: No module named 'xgrammar'": "xgrammar is missing",
+    "ValueError: Model architectures ['MambaNet'] are not supported for now.": "cannot serve ['MambaNet']",
+    "vllm serve: error: argument --dtype: invalid choice: 'int3'": "refuses an argument: --dtype: invalid choice",
+    "ValueError: To serve at least one request with the models's max seq len (4096), 0.5 GiB KV cache is needed, which is larger "
+        "than the available KV cache memory (0.06 GiB).": "too small for one full sequence",
+    "ValueError: Failed to find a kernel that can implement the WNA16 linear layer.": "no kernel for 4-bit weights",
+    "TypeError: _C::static_scaled_fp8_quant() expected at most 0 argument(s)": "no fp8 units",
+    "NotImplementedError: FP8 KV cache on CPU requires x86 with AVX-512 or AMX": "no fp8 units",
+    'int(os.getenv("VLLM_CPU_KVCACHE_SPACE", "0"))\nValueError: invalid literal for int() with base 10: \'0.5\'': "whole number",
+    "RuntimeError: operator torchvision::nms does not exist": "built for another torch",
 }  # fmt: skip
 NOISE = """(APIServer pid=1) WARNING 11-21 [system_utils.py:255] ulimit ... errors like `OSError: [Errno 24] Too many open files`
 {line}
@@ -47,6 +57,16 @@ def test_known_failures_are_told_as_what_where_fix(line: str) -> None:
     told = failures.translate(NOISE.format(line=PREFIX + line), 1, model="m", path=Path("log"))
     assert SAID[line] in told.what and told.where == "m" and told.fix
     assert "{" not in told.what
+
+
+def test_the_table_holds_nothing_that_was_not_seen() -> None:
+    reached = {next(known for known in failures.KNOWN if re.search(known.pattern, line)) for line in SAID}
+    assert reached == set(failures.KNOWN)
+
+
+def test_a_package_that_is_not_missed_is_no_failure() -> None:
+    log = NOISE.format(line="INFO No module named 'deep_gemm': its kernels are not used\n" + PREFIX + "StrangeError: no luck")
+    assert failures.translate(log, 1, model="m", path=Path("log")).what == "vLLM: StrangeError: no luck"
 
 
 @pytest.mark.parametrize("line", [PREFIX + "my.module.StrangeError: the moon is full", "StrangeError: the moon is full",

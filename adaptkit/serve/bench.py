@@ -139,9 +139,10 @@ async def _measure_all(launches: Sequence[Launch], load: Load, price: Price | No
                 running.append(asyncio.create_task(engine.run()))
                 await _ready(engine, running[-1])
                 _check_length(engine, load)
-            rows = [_row(engine) for engine in engines]
+            served = [(engine, name) for engine in engines for name in engine.launch.names]
+            rows = [_row(engine, name) for engine, name in served]
             for concurrency in load.concurrency:
-                rounds = [[await _level(engine, load, concurrency, price, Path(folder), teller) for engine in engines]
+                rounds = [[await _level(*one, load, concurrency, price, Path(folder), teller) for one in served]
                           for _ in range(load.rounds)]  # fmt: skip
                 for row, levels in zip(rows, zip(*rounds, strict=True), strict=True):
                     row["levels"].append(_median(levels))
@@ -159,11 +160,15 @@ async def _ready(engine: Engine, running: asyncio.Task[None]) -> None:
         await asyncio.sleep(0.1)
 
 
-def _row(engine: Engine) -> dict[str, Any]:
+def _row(engine: Engine, name: str) -> dict[str, Any]:
+    """A model, or an adapter together with the base that it needs."""
     source = engine.launch.source
+    adapter = next((adapter for adapter in engine.launch.adapters if adapter.name == name), None)
+    stored = weights_bytes(source.folder) + (weights_bytes(adapter.folder) if adapter else 0)
     return {
-        "name": engine.name, "kind": source.kind, "arm": source.arm, "weights_bytes": weights_bytes(source),
-        "load_s": engine.load_s, "memory_bytes": _memory(engine.process_id), "levels": [], "loss": _loss(source),
+        "name": name, "kind": source.kind, "arm": None if adapter else source.arm, "weights_bytes": stored,
+        "load_s": engine.load_s, "memory_bytes": _memory(engine.process_id), "levels": [],
+        "loss": None if adapter else _loss(source),
     }  # fmt: skip
 
 
@@ -174,16 +179,16 @@ def _median(levels: Sequence[dict[str, Any]]) -> dict[str, Any]:
 
 
 async def _level(
-    engine: Engine, load: Load, concurrency: int, price: Price | None, folder: Path, teller: Teller
+    engine: Engine, name: str, load: Load, concurrency: int, price: Price | None, folder: Path, teller: Teller
 ) -> dict[str, Any]:
     """One measurement, after a short warmup of the same kind; the other models wait."""
-    teller.phase(engine.name, f"measuring {load.requests(concurrency)} requests, {concurrency} at once")
-    result = folder / f"{engine.name}-at-{concurrency}.json"
+    teller.phase(name, f"measuring {load.requests(concurrency)} requests, {concurrency} at once")
+    result = folder / f"{name}-at-{concurrency}.json"
     result.unlink(missing_ok=True)
     backend, route = BACKENDS[engine.launch.source.kind]
     command = [
         sys.executable, "-m", "adaptkit.serve.vllm_cli", "bench", "serve", "--backend", backend, "--endpoint", route,
-        "--base-url", engine.url, "--model", engine.name, "--tokenizer", str(engine.launch.source.folder.resolve()),
+        "--base-url", engine.url, "--model", name, "--tokenizer", str(engine.launch.source.folder.resolve()),
         "--dataset-name", "random", "--random-input-len", str(load.input_tokens), "--random-output-len", str(load.output_tokens),
         "--num-prompts", str(load.requests(concurrency)), "--max-concurrency", str(concurrency), "--num-warmups", str(concurrency),
         "--seed", "0", "--ignore-eos", "--percentile-metrics", "ttft,tpot,e2el", "--metric-percentiles", "50,99",
@@ -195,11 +200,11 @@ async def _level(
         child = await asyncio.create_subprocess_exec(*command, env=environment, stdout=output, stderr=output)
         code = await child.wait()
     if code or not result.is_file():
-        raise failures.translate(failures.tail(log, 0), code, model=engine.name, path=log)
+        raise failures.translate(failures.tail(log, 0), code, model=name, path=log)
     found = read_json(result)
     if found.get("failed") or not found["completed"]:
         what = f"{found.get('failed', 0)} of {load.requests(concurrency)} requests failed at {concurrency} at once"
-        raise ServerError(what, where=engine.name, fix="lower --concurrency, or look at the server's log with `adaptkit serve`")
+        raise ServerError(what, where=name, fix="lower --concurrency, or look at the server's log with `adaptkit serve`")
     return _figures(found, concurrency, price)
 
 
@@ -245,9 +250,9 @@ def _loss(source: Source) -> dict[str, Any] | None:
     return {check["name"]: check["loss"] for check in checks if check.get("before") is not None}
 
 
-def weights_bytes(source: Source) -> int:
+def weights_bytes(folder: Path) -> int:
     """Size of the weight files."""
-    return sum(path.stat().st_size for path in source.folder.glob("*.safetensors"))
+    return sum(path.stat().st_size for path in folder.glob("*.safetensors"))
 
 
 def _memory(process_id: int) -> int:

@@ -81,7 +81,11 @@ KNOWN = (
           "an adapter of rank {0} is over the limit {1}", "merge it instead"),
     Known(r"No adapter found for (\S+)", "no adapter in {0}", "give a folder with adapter_config.json"),
     Known(r"does not yet support DoRA", "vLLM 0.32 cannot serve DoRA adapters", "merge it instead"),
-    Known(r"No module named '?([\w.]+)", "the Python package {0} is missing", "adaptkit doctor"),
+    Known(r"VLLM_CPU_KVCACHE_SPACE[\s\S]{0,300}invalid literal for int",
+          "VLLM_CPU_KVCACHE_SPACE is no whole number of GiB", "unset it, or set the cache with `-- --kv-cache-memory-bytes`"),
+    Known(r"operator torchvision::nms does not exist|Could not load this library: \S*torchaudio",
+          "torchvision or torchaudio were built for another torch", "adaptkit doctor"),
+    Known(r"Error: No module named '?([\w.]+)", "the Python package {0} is missing", "adaptkit doctor"),
 )  # fmt: skip
 
 
