@@ -1,6 +1,7 @@
 """The commands of embeddings: train an encoder, encode a corpus, search it, judge it.
 
     adaptkit embed train embed.yaml            an encoder that sentence-transformers and vLLM load
+    adaptkit embed questions FILES --server URL --out Q   pairs to train on, asked by a served generator
     adaptkit embed encode MODEL FILES --out V  vectors with ids, resumable
     adaptkit embed index V --out I             exact, or FAISS
     adaptkit embed search I MODEL "question"   the nearest documents
@@ -11,17 +12,24 @@ Everything heavy is imported inside the command that needs it.
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
+from urllib.parse import urlsplit
 
 import typer
 
 from adaptkit.console import Outcome, command
 
+if TYPE_CHECKING:
+    from adaptkit.embed.questions import Ask
+    from adaptkit.serve.client import Client
+
 app = typer.Typer(help="Train, use and judge embeddings.", no_args_is_help=True, rich_markup_mode=None)
 
 Model = Annotated[str, typer.Argument(metavar="MODEL", help="An encoder's folder or hub id.", show_default=False)]
 Dimensions = Annotated[int, typer.Option(help="Cut vectors to this Matryoshka size; 0 keeps all.", min=0)]
+PATIENCE_S, TOKENS_PER_QUESTION = 120.0, 60
 Dtype = Annotated[Literal["float32", "bfloat16"], typer.Option(help="Arithmetic; bfloat16 is faster where there are units for it.")]
 
 
@@ -55,6 +63,75 @@ def train(
     run = settings.open_run(loaded.config, root, resume=resume)
     found = rendering.result_json(run, recipe.embed(loaded.config, run))
     return Outcome(rendering.result(found), found)
+
+
+@command(
+    app,
+    "questions",
+    [
+        "adaptkit embed questions corpus.jsonl.gz --server http://127.0.0.1:8000 --out questions",
+        "adaptkit embed questions 'docs/*.parquet' --server https://api.example.com --model large --key-file key --out q",
+        "adaptkit embed train configs/embed.yaml train.files=[questions/pairs.jsonl]",
+    ],
+)
+def questions(
+    files: Annotated[list[str], typer.Argument(help="Files, folders or globs with text, and _id or id.")],
+    server: Annotated[str, typer.Option(help="Address of an OpenAI-compatible server.")],
+    out: Annotated[Path, typer.Option(help="The folder to write; run the same command again to go on.")],
+    model: Annotated[str, typer.Option(help="The generator's name there; else the first that the server names.")] = "",
+    key_file: Annotated[Path | None, typer.Option(help="The server's key; else OPENAI_API_KEY or ADAPTKIT_API_KEY.")] = None,
+    count: Annotated[int, typer.Option(help="Questions per document.", min=1, max=50)] = 3,
+    prompt_file: Annotated[Path | None, typer.Option(help="Your own request, with {count} and {text} in it.")] = None,
+    jobs: Annotated[int, typer.Option(help="Requests at once.", min=1)] = 8,
+) -> Outcome:
+    """Have a served generator ask questions about documents.
+
+    Pairs to train on where nobody has asked yet. Streams, filters, and goes on after a kill.
+    """
+    from adaptkit.embed.questions import PROMPT, write_questions
+    from adaptkit.serve import keys
+    from adaptkit.serve.client import Client
+
+    address = server.rstrip("/").removesuffix("/v1")
+    environment = os.environ.get("OPENAI_API_KEY") or os.environ.get(keys.KEY_VARIABLE) or ""
+    key = keys.load(key_file).values[0] if key_file is not None else environment
+    prompt = prompt_file.read_text(encoding="utf-8") if prompt_file is not None else PROMPT
+    with Client(address, key, patience_s=PATIENCE_S) as client:
+        name = model or _generator(client)
+        told = {"model": name, "server": urlsplit(address).netloc.rpartition("@")[2]}
+        found = write_questions(files, out, _asker(client, name, count), told, count=count, prompt=prompt, jobs=jobs)
+    counts = found["counts"]
+    left_out = ", ".join(f"{number:,} {what}" for what, number in counts.items() if number and what not in ("pairs", "documents"))
+    line = f"{counts['pairs']:,} pairs from {counts['documents']:,} documents in {out}" + (f"; {left_out}" if left_out else "")
+    return Outcome(line, {"folder": str(out), **found})
+
+
+def _generator(client: Client) -> str:
+    from adaptkit.errors import ServerError
+
+    found = client.models()
+    name = next((served.name for served in found if served.kind in ("", "generate")), None)
+    if name is None:
+        what = f"serves no generator ({', '.join(served.name for served in found) or 'nothing'})"
+        raise ServerError(what, where=client.base_url, fix="name one by --model, or serve one")
+    return name
+
+
+def _asker(client: Client, model: str, count: int) -> Ask:
+    """Chat where the generator has a template, a plain continuation where it has none."""
+    from adaptkit.serve.client import Refusal
+
+    options = {"max_tokens": TOKENS_PER_QUESTION * count, "temperature": 0.7}
+
+    def ask(words: str) -> str:
+        try:
+            return client.chat(model, [{"role": "user", "content": words}], **options).text
+        except Refusal as refused:
+            if "chat template" not in str(refused):
+                raise
+            return client.complete(model, words, **options).text
+
+    return ask
 
 
 @command(

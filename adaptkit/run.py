@@ -139,9 +139,7 @@ class Run:
 
     def log_metrics(self, row: dict[str, Any]) -> None:
         """Append one row to metrics.jsonl."""
-        line = json.dumps(row) + "\n"
-        with _writing(self.metrics_path, len(line)), self.metrics_path.open("a", encoding="utf-8") as file:
-            file.write(line)
+        append_jsonl(self.metrics_path, row)
 
     def metrics(self) -> list[dict[str, Any]]:
         return list(read_jsonl(self.metrics_path)) if self.metrics_path.exists() else []
@@ -250,6 +248,16 @@ def read_json(path: str | Path) -> Any:
 
 def write_jsonl(path: str | Path, rows: Iterable[dict[str, Any]]) -> None:
     write_text(path, "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows))
+
+
+def append_jsonl(path: str | Path, row: dict[str, Any]) -> None:
+    """Add one row at the end of a file; a kill cuts at most this line, which `read_jsonl` leaves out.
+
+    Raises: DiskFullError or AdaptkitError.
+    """
+    path, line = Path(path), json.dumps(row) + "\n"
+    with _writing(path, len(line)), path.open("a", encoding="utf-8") as file:
+        file.write(line)
 
 
 def read_jsonl(path: str | Path) -> Iterator[dict[str, Any]]:

@@ -11,6 +11,7 @@ import json
 import random
 import threading
 import time
+from collections.abc import Callable
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
@@ -26,6 +27,7 @@ class FakeServer:
         self.behave: dict[str, str] = {}
         self.requests: list[tuple[str, dict[str, Any]]] = []
         self.loading = False
+        self.answer: Callable[[str], str] = lambda asked: "as much"
         fake = self
 
         class Handler(_Handler):
@@ -80,8 +82,11 @@ class _Handler(BaseHTTPRequestHandler):
             self._json({"error": {"message": "no such model"}}, 404)
         elif self.path == "/v1/chat/completions" and mode == "no-template":
             self._json({"error": {"message": "the tokenizer does not define a chat template"}}, 400)
-        elif self.path in ("/v1/completions", "/v1/chat/completions"):
+        elif self.path in ("/v1/completions", "/v1/chat/completions") and body.get("stream"):
             self._stream(body, mode)
+        elif self.path in ("/v1/completions", "/v1/chat/completions"):
+            text = fake.answer(body["messages"][-1]["content"] if "messages" in body else body["prompt"])
+            self._json({"choices": [{"index": 0, "finish_reason": "stop", "text": text, "message": {"content": text}}]})
         elif self.path == "/v1/embeddings":
             self._json({"data": [{"index": i, "embedding": _vector(body["model"], t)} for i, t in enumerate(body["input"])]})
         elif self.path == "/classify":

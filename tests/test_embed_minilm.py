@@ -50,3 +50,26 @@ def test_it_takes_an_adapter_and_is_saved_whole(minilm, tmp_path):
     assert made.layout.dimensions == (384, 64) and made.layout.max_length == 16
     vectors = made.encode(tiny_embed.texts(4), dimensions=64)
     assert vectors.shape == (4, 64) and not np.allclose(vectors, Encoder.load(minilm).encode(tiny_embed.texts(4), dimensions=64))
+
+
+def test_it_keeps_pretraining_under_a_new_head(minilm, tmp_path):
+    from test_embed_continued import continued
+
+    run = continued(tmp_path, minilm, num_steps=2, global_batch_size=2, learning_rate=1e-5)
+    before, after = Encoder.load(minilm), Encoder.load(run.model)
+    assert after.layout == before.layout
+    cosines = (before.encode(tiny_embed.texts(4)) * after.encode(tiny_embed.texts(4))).sum(1)
+    assert 0.9 < cosines.min() < 1 - 1e-6, "two small steps: moved, and not far"
+
+
+def test_it_learns_by_restoring_text(minilm, tmp_path):
+    path = tiny_embed.write(tmp_path / "texts.jsonl", [{"text": text} for text in tiny_embed.texts(40)])
+    trainer = {"num_steps": 2, "global_batch_size": 4, "learning_rate": 1e-5, "threads": 1}
+    config = EmbedConfig.model_validate(
+        {"base": str(minilm), "train": {"files": [str(path)]}, "loss": "tsdae", "max_length": 16, "trainer": trainer}
+    )
+    result = embed(config, Run.open(tmp_path / "runs", config.name, config.model_dump(mode="json")))
+    cosines = (
+        Encoder.load(minilm).encode(tiny_embed.texts(4)) * Encoder.load(result.model_folder).encode(tiny_embed.texts(4))
+    ).sum(1)
+    assert 0.9 < cosines.min() < 1 - 1e-6

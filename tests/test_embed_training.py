@@ -17,6 +17,8 @@ from adaptkit.embed.encoder import Encoder
 from adaptkit.embed.objective import Contrastive, Scored, vectors
 from adaptkit.embed.recipe import EmbedConfig, embed
 from adaptkit.embed.rows import Example, TextRows, groups_of
+from adaptkit.embed.training import base_encoder
+from adaptkit.embed.training import objective as objective_of
 from adaptkit.errors import DataError, ModelError
 from adaptkit.run import Run, read_json, read_jsonl
 from adaptkit.trainer import cached
@@ -192,6 +194,31 @@ def test_training_makes_the_dev_answers_found(folders, tmp_path, base, kind):
     card = (run.model / "README.md").read_text()
     assert "| ndcg_at_10 |" in card and str(tmp_path) not in card
     assert embed(config, run) == result
+
+
+def test_sizes_count_what_they_are_given(folders):
+    encoder = Encoder.load(folders["bert"])
+    batch = rows(encoder).collate(list(range(16)), seed=0, epoch=0)
+    alone = {size: float(Contrastive(dimensions=(size,)).loss(encoder.model, batch).total) for size in (32, 8)}
+    found = Contrastive(dimensions=(32, 8), weights=(1.0, 3.0)).loss(encoder.model, batch).total
+    assert float(found) == pytest.approx((alone[32] + 3 * alone[8]) / 4, rel=1e-5)
+    scored = [float(Scored("cosine", dimensions=(size,)).loss(encoder.model, batch).total) for size in (32, 8)]
+    both = Scored("cosine", dimensions=(32, 8), weights=(1.0, 3.0)).loss(encoder.model, batch).total
+    assert float(both) == pytest.approx((scored[0] + 3 * scored[1]) / 4, rel=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("given", "sizes", "weights"),
+    [([8, 16], (32, 16, 8), ()), ({"16": 0.5, "8": 2}, (32, 16, 8), (1.0, 0.5, 2.0)), ({32: 4}, (32,), (4.0,)), ([], (), ())],
+)
+def test_sizes_are_a_list_or_have_weights(folders, tmp_path, given, sizes, weights):
+    config, run = train(tmp_path, folders, dimensions=given)
+    encoder = base_encoder(config)
+    made = objective_of(config, encoder)
+    assert (made.dimensions, made.weights, encoder.layout.dimensions) == (sizes, weights, sizes)
+    assert EmbedConfig.model_validate(config.model_dump(mode="json")) == config
+    with pytest.raises(ValueError, match="above 0"):
+        train(tmp_path, folders, dimensions={8: 0})
 
 
 @pytest.mark.parametrize("loss", ["cosine", "margin", "triplet", "simcse"])

@@ -48,11 +48,11 @@ def write_set(folder: Path, num: int = 40) -> Path:
     return folder
 
 
-def bert(folder: Path, *, dropout: float = 0.0, hidden: int = 32) -> Path:
-    """A random BERT with a trained wordpiece tokenizer, as a plain transformers folder."""
+def bert(folder: Path, *, dropout: float = 0.0, hidden: int = 32, corpus: list[str] | None = None) -> Path:
+    """A random BERT with a wordpiece tokenizer trained on `corpus`, else on the texts above, as a plain transformers folder."""
     from transformers import BertConfig
 
-    corpus = texts() + [text for row in pairs() for text in row.values()]
+    corpus = corpus or texts() + [text for row in pairs() for text in row.values()]
     tokenizer = data.train_tokenizer(corpus, "wordpiece", 256, masked=True)
     config = BertConfig(
         vocab_size=len(tokenizer), hidden_size=hidden, intermediate_size=64, num_hidden_layers=1, num_attention_heads=2,
@@ -75,6 +75,19 @@ def qwen(folder: Path, hidden: int = 32) -> Path:
         bos_token_id=tokenizer.bos_token_id, eos_token_id=tokenizer.eos_token_id,
     )  # fmt: skip
     models.save(models.build(config, "causal", seed=0), tokenizer, folder)
+    return folder
+
+
+def add_dense(folder: Path, out_features: int, activation: str = "Tanh", seed: int = 0) -> Path:
+    """The folder, now sentence-transformers' own, with a random Dense module behind its pooling."""
+    from sentence_transformers import SentenceTransformer
+    from sentence_transformers.sentence_transformer import modules
+
+    torch.manual_seed(seed)
+    transformer = modules.Transformer(str(folder))
+    pooling = modules.Pooling(transformer.get_embedding_dimension(), pooling_mode="mean")
+    dense = modules.Dense(transformer.get_embedding_dimension(), out_features, activation_function=getattr(torch.nn, activation)())
+    SentenceTransformer(modules=[transformer, pooling, dense, modules.Normalize()], device="cpu").save(str(folder))
     return folder
 
 

@@ -38,13 +38,12 @@ def train(root: Path, name: str, parallel: str, microbatch_size: int) -> None:
 
 
 def recipe(root: Path, name: str) -> None:
-    """The whole recipe, mining and delivery included."""
+    """The whole recipe, mining and delivery included; and that of text without pairs."""
     trainer = {"num_steps": 4, "global_batch_size": 8, "microbatch_size": 2, "threads": 1}
-    data = {"files": [str(root / "set")]}
-    config = EmbedConfig.model_validate(
-        {"name": name, "base": str(root / "bert"), "train": data, "test": data, "hard_negatives": 1, "trainer": trainer}
-    )
-    embed(config, Run(root / name))
+    data, text = {"files": [str(root / "set")]}, {"files": [str(root / "set" / "corpus.jsonl")]}
+    given = {"name": name, "base": str(root / "bert"), "test": data, "trainer": trainer}
+    embed(EmbedConfig.model_validate({**given, "train": data, "hard_negatives": 1}), Run(root / name))
+    embed(EmbedConfig.model_validate({**given, "train": text, "loss": "tsdae"}), Run(root / f"{name}-tsdae"))
 
 
 def main() -> None:

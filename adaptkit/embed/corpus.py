@@ -12,7 +12,8 @@ import json
 import os
 import shutil
 import sys
-from collections.abc import Iterator, Sequence
+import time
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import islice
@@ -31,6 +32,7 @@ if TYPE_CHECKING:
 Format = Literal["npy", "parquet"]
 WINDOW = 4096
 """Documents sorted by length together, and lost at most by a kill."""
+TELL_S = 5.0
 INFO = "encoding.json"
 _ID_NAMES = ("_id", "id")
 
@@ -128,7 +130,7 @@ def _encode(encoder: Encoder, files: list[Path], out: Path, prompt: str | None, 
     """Write the parts that are missing; returns all of them in order."""
     stream, parts, seen = documents(files), [], set[str]()
     (out / "parts").mkdir(parents=True, exist_ok=True)
-    with _progress() as tell:
+    with progress("encoded") as tell:
         while window := list(islice(stream, WINDOW)):
             ids = [name for name, _ in window]
             if len(seen | set(ids)) < len(seen) + len(ids):
@@ -183,15 +185,22 @@ def _join(out: Path, parts: list[Path], format: Format, dimensions: int) -> int:
 
 
 @contextmanager
-def _progress() -> Iterator[Any]:
-    """A counter on a terminal, JSON lines elsewhere; both on stderr."""
+def progress(what: str) -> Iterator[Callable[[int], None]]:
+    """A counter on a terminal, JSON lines every few seconds elsewhere; both on stderr."""
     if not sys.stderr.isatty():
-        yield lambda done: print(json.dumps({"encoded": done}), file=sys.stderr, flush=True)
+        last = [-TELL_S]
+
+        def tell(done: int) -> None:
+            if time.monotonic() - last[0] >= TELL_S:
+                print(json.dumps({what: done}), file=sys.stderr, flush=True)
+                last[0] = time.monotonic()
+
+        yield tell
         return
     from rich.console import Console
     from rich.progress import MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
-    columns = (SpinnerColumn(), TextColumn("encoded"), MofNCompleteColumn(), TimeElapsedColumn())
+    columns = (SpinnerColumn(), TextColumn(what), MofNCompleteColumn(), TimeElapsedColumn())
     with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
         task = bar.add_task("", total=None)
         yield lambda done: bar.update(task, completed=done)

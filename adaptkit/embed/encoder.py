@@ -18,7 +18,8 @@ import torch
 from torch import Tensor, nn
 
 from adaptkit import models
-from adaptkit.embed.layout import Layout, changed, read_layout, write_layout
+from adaptkit.embed.dense import read_dense, width_of, write_dense
+from adaptkit.embed.layout import Layout, changed, dense_names, read_layout, write_layout
 from adaptkit.embed.pooling import cut, pool
 from adaptkit.errors import ModelError
 from adaptkit.run import digest, file_digest
@@ -33,11 +34,15 @@ class Encoder:
 
     Attributes:
         digest: sha256 over the folder that it was loaded from, or "" for a model in training.
+        dense: what pooled vectors go through; nothing for most models.
+        width: numbers of a vector.
     """
 
-    def __init__(self, model: nn.Module, tokenizer: Any, layout: Layout, digest: str = ""):
+    def __init__(self, model: nn.Module, tokenizer: Any, layout: Layout, digest: str = "", dense: nn.Sequential | None = None):
         self.model, self.tokenizer, self.layout, self.digest = model, tokenizer, layout, digest
-        self.width = int(models.unwrap(model).config.get_text_config().hidden_size)
+        self.dense = dense or nn.Sequential()
+        self._hidden = int(models.unwrap(model).config.get_text_config().hidden_size)
+        self.width = width_of(self.dense, self._hidden)
         self.num_tokens, self.flops = 0, 0.0
         self._flops_at: dict[int, float] = {}
 
@@ -50,8 +55,11 @@ class Encoder:
         folder = models.find(path)
         model, tokenizer = models.load(folder, "encoder", dtype=dtype), models.load_tokenizer(folder)
         layout = read_layout(folder, model.config, tokenizer)
-        model.to(device or default_device()).eval()
-        return cls(model, closed_by_eos(tokenizer) if layout.pooling == "last" else tokenizer, layout, folder_digest(folder))
+        dense = read_dense(folder, layout.dense)
+        for part in (model, dense):
+            part.to(device or default_device()).eval()
+        tokenizer = closed_by_eos(tokenizer) if layout.pooling == "last" else tokenizer
+        return cls(model, tokenizer, layout, folder_digest(folder), dense)
 
     def limit(self, max_length: int) -> None:
         """Cut texts after `max_length` tokens, or where the model's positions end."""
@@ -67,7 +75,9 @@ class Encoder:
             inner.config.matryoshka_dimensions = list(self.layout.dimensions)
         self.tokenizer.model_max_length = self.layout.max_length
         models.save(self.model, self.tokenizer, folder)
-        write_layout(folder, self.layout, self.width)
+        layout = changed(self.layout, self.width, dense=dense_names(len(self.dense)))
+        write_layout(folder, layout, self._hidden)
+        write_dense(folder, layout.dense, self.dense)
         probe = "A text, read back."
         if models.load_tokenizer(folder)(probe)["input_ids"] != self.tokenizer(probe)["input_ids"]:
             fix = "use a base whose tokenizer is a plain tokenizer.json"
@@ -112,7 +122,7 @@ class Encoder:
         return vectors_ND
 
     def _pooled(self, batch: dict[str, Tensor]) -> Tensor:
-        return pool(self.model(**batch).last_hidden_state, batch["attention_mask"], self.layout.pooling)
+        return self.dense(pool(self.model(**batch).last_hidden_state, batch["attention_mask"], self.layout.pooling))
 
     def _count(self, mask_BT: Tensor) -> None:
         length = mask_BT.shape[1]

@@ -1,7 +1,8 @@
 """How a folder turns text into vectors: read from and written as the files of sentence-transformers.
 
-    modules.json                       Transformer, Pooling, Normalize
+    modules.json                       Transformer, Pooling, Dense (if any), Normalize
     1_Pooling/config.json              which pooling; without these two, servers silently take the first token's state
+    2_Dense/ ...                       a matrix and an activation over whole vectors: `embed.dense`
     2_Normalize/
     sentence_bert_config.json          tokens after which a text is cut
     config_sentence_transformers.json  prompts by name, the default one
@@ -25,6 +26,7 @@ from adaptkit.run import read_json, write_json
 MAX_LENGTH = 512
 """Tokens of a text where the folder does not say; longer contexts are there to be asked for."""
 _MODULE = "sentence_transformers.models."
+_ORDER = ("Transformer", "Pooling", "Dense", "Normalize")
 _NAMES: dict[str, Pooling] = {"mean": "mean", "cls": "cls", "lasttoken": "last"}
 _FLAGS = {
     "pooling_mode_cls_token": "cls", "pooling_mode_mean_tokens": "mean", "pooling_mode_max_tokens": "max",
@@ -44,6 +46,7 @@ class Layout:
         default_prompt: the name of the prompt used where none is asked for; "" is none.
         dimensions: sizes that vectors may be cut to, largest first; empty where the model was not trained for it.
         lower_case: whether text is lower-cased before it is tokenised.
+        dense: folders of the Dense modules that pooled vectors go through, in order.
     """
 
     pooling: Pooling
@@ -54,6 +57,7 @@ class Layout:
     default_prompt: str = ""
     dimensions: tuple[int, ...] = ()
     lower_case: bool = False
+    dense: tuple[str, ...] = ()
 
     def prompt(self, name: str | None) -> str:
         """The words before a text: of the named prompt, or of the default one for None.
@@ -77,10 +81,7 @@ def read_layout(folder: Path, config: Any, tokenizer: Any) -> Layout:
     if not (folder / "modules.json").exists():
         length = min(longest, int(min(tokenizer.model_max_length, MAX_LENGTH)))
         return Layout(by_structure(config), length, longest, dimensions=dimensions)
-    kinds = {module["type"].rpartition(".")[2]: folder / module["path"] for module in read_json(folder / "modules.json")}
-    if odd := [kind for kind in kinds if kind not in ("Transformer", "Pooling", "Normalize")]:
-        fix = "choose a model of a transformer and its pooling alone"
-        raise ModelError(f"has a {odd[0]} module", where=str(folder / "modules.json"), fix=fix)
+    kinds, dense = _read_modules(folder)
     inner = kinds["Transformer"] / "sentence_bert_config.json"
     settings = read_json(inner) if inner.exists() else {}
     told = folder / "config_sentence_transformers.json"
@@ -94,19 +95,30 @@ def read_layout(folder: Path, config: Any, tokenizer: Any) -> Layout:
         default_prompt=words.get("default_prompt_name") or "",
         dimensions=dimensions,
         lower_case=bool(settings.get("do_lower_case")),
+        dense=dense,
     )
 
 
+def dense_names(count: int) -> tuple[str, ...]:
+    """The folders that `count` Dense modules are written to: sentence-transformers numbers modules as they follow each other."""
+    return tuple(f"{place + 2}_Dense" for place in range(count))
+
+
 def write_layout(folder: Path, layout: Layout, width: int) -> None:
-    """The files beside the model's own that make the folder a sentence-transformers one; `width` is its hidden size."""
-    parts = [("", "Transformer"), ("1_Pooling", "Pooling")] + ([("2_Normalize", "Normalize")] if layout.normalised else [])
+    """The files beside the model's own that make the folder a sentence-transformers one; `width` is its hidden size.
+
+    The folders of Dense modules are named in modules.json; `write_dense` fills them.
+    """
+    parts = [("", "Transformer"), ("1_Pooling", "Pooling"), *((name, "Dense") for name in layout.dense)]
+    normal = f"{len(parts)}_Normalize"
+    parts += [(normal, "Normalize")] if layout.normalised else []
     modules = [{"idx": i, "name": str(i), "path": path, "type": _MODULE + kind} for i, (path, kind) in enumerate(parts)]
     write_json(folder / "modules.json", modules)
     asked = next(name for name, pooling in _NAMES.items() if pooling == layout.pooling)
     flags = {flag: name == asked for flag, name in _FLAGS.items()}
     write_json(folder / "1_Pooling" / "config.json", {"word_embedding_dimension": width, **flags, "include_prompt": True})
     if layout.normalised:
-        write_json(folder / "2_Normalize" / "config.json", {})
+        write_json(folder / normal / "config.json", {})
     write_json(folder / "sentence_bert_config.json", {"max_seq_length": layout.max_length, "do_lower_case": layout.lower_case})
     words = {"prompts": layout.prompts, "default_prompt_name": layout.default_prompt or None, "similarity_fn_name": "cosine"}
     write_json(folder / "config_sentence_transformers.json", words)
@@ -121,6 +133,24 @@ def changed(layout: Layout, width: int, **changes: Any) -> Layout:
     if made.dimensions and not 0 < made.dimensions[-1] <= made.dimensions[0] <= width:
         raise ModelError(f"vectors have {width} dimensions", where="dimensions", fix=f"choose sizes from 1 to {width}")
     return made
+
+
+def _read_modules(folder: Path) -> tuple[dict[str, Path], tuple[str, ...]]:
+    """(kind -> folder of each module but the Dense ones, folders of those).
+
+    Raises: ModelError for a module that is not supported, or an order of them that is not.
+    """
+    where, found = str(folder / "modules.json"), read_json(folder / "modules.json")
+    kinds = [module["type"].rpartition(".")[2] for module in found]
+    if odd := [kind for kind in kinds if kind not in _ORDER]:
+        fix = f"choose a model of {', '.join(_ORDER)} modules alone"
+        raise ModelError(f"has a {odd[0]} module", where=where, fix=fix)
+    single = [kind for kind in kinds if kind != "Dense"]
+    if kinds != sorted(kinds, key=_ORDER.index) or single[:2] != ["Transformer", "Pooling"] or len(set(single)) < len(single):
+        what = f"has its modules in the order {', '.join(kinds)}"
+        raise ModelError(what, where=where, fix=f"choose a model with the order {', '.join(_ORDER)}")
+    dense = tuple(module["path"] for module, kind in zip(found, kinds, strict=True) if kind == "Dense")
+    return {kind: folder / module["path"] for module, kind in zip(found, kinds, strict=True) if kind != "Dense"}, dense
 
 
 def _read_pooling(path: Path) -> Pooling:

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from adaptkit import ops
 from adaptkit.embed.pooling import Pooling, cut, pool
+from adaptkit.embed.tower import Tower
 from adaptkit.trainer.objective import Batch, LossOutput
 
 MARGIN = 0.3
@@ -25,13 +26,14 @@ class Contrastive:
     """InfoNCE with in-batch and hard negatives over cosine similarity, at one or several sizes of the vectors.
 
     Every other example's texts are negatives, hard ones included, unless they are known to answer the anchor as well.
-    Each size counts the same (Matryoshka, arXiv 2205.13147). Its loss is a function of the vectors, so batches of any
+    Its loss is a function of the vectors, so batches of any
     size train exactly through `trainer.cached`.
 
     Attributes:
         temperature: divides the cosines.
         symmetric: also find the anchor from its positive, among all anchors.
-        dimensions: sizes that the vectors will be cut to; empty: the whole one alone.
+        dimensions: sizes that the vectors will be cut to (Matryoshka, arXiv 2205.13147); empty: the whole one alone.
+        weights: what the loss at each size counts; empty: all the same. Only their proportions matter.
         margin: in-batch negatives closer to the anchor than its positive by more than this are taken for unknown
             positives and left out; 0 leaves none out.
     """
@@ -40,6 +42,7 @@ class Contrastive:
     temperature: float = 0.05
     symmetric: bool = False
     dimensions: tuple[int, ...] = ()
+    weights: tuple[float, ...] = ()
     margin: float = 0.0
     implementation: str = "auto"
     separable = False
@@ -62,7 +65,7 @@ class Contrastive:
         with torch.autocast(features.device.type, enabled=False):
             sizes = self.dimensions or (features.shape[-1],)
             totals = [self._at_size(cut(features, size), about, own) for size in sizes]
-        return LossOutput(torch.stack(totals).mean())
+        return LossOutput(weighted(totals, self.weights))
 
     def _at_size(self, vectors_BKD: Tensor, groups_BK: Tensor, own: slice) -> Tensor:
         anchors_BD, others = vectors_BKD[:, 0], vectors_BKD[:, 1:]
@@ -88,6 +91,7 @@ class Scored:
     kind: Literal["cosine", "margin", "triplet"]
     pooling: Pooling = "mean"
     dimensions: tuple[int, ...] = ()
+    weights: tuple[float, ...] = ()
     margin: float = MARGIN
     separable = True
 
@@ -102,7 +106,7 @@ class Scored:
         sizes = self.dimensions or (vectors_BKD.shape[-1],)
         with torch.autocast(vectors_BKD.device.type, enabled=False):
             totals = [self._at_size(cut(vectors_BKD, size), batch["targets"]) for size in sizes]
-        return LossOutput(torch.stack(totals).mean())
+        return LossOutput(weighted(totals, self.weights))
 
     def _at_size(self, vectors_BKD: Tensor, targets_B: Tensor) -> Tensor:
         cosines = torch.einsum("bd,bkd->bk", vectors_BKD[:, 0], vectors_BKD[:, 1:])
@@ -115,10 +119,20 @@ class Scored:
         return torch.where(targets_B > 0.5, apart_B.square(), F.relu(self.margin - apart_B).square()).sum()
 
 
+def weighted(totals: list[Tensor], weights: tuple[float, ...]) -> Tensor:
+    """The mean of the losses at several sizes, each counting its weight; without weights, the same."""
+    stacked = torch.stack(totals)
+    if not weights:
+        return stacked.mean()
+    shares = torch.tensor(weights, dtype=stacked.dtype, device=stacked.device)
+    return (stacked * shares).sum() / shares.sum()
+
+
 def vectors(model: nn.Module, batch: Batch, pooling: Pooling) -> Tensor:
-    """Pooled vectors of a batch of texts in several tensors of like lengths, [B, K, D] in the order of the examples."""
+    """Vectors of a batch of texts in several tensors of like lengths, [B, K, D] in the order of the examples; not normalised."""
     pooled = []
     for name in (name for name in batch if name.endswith("input_ids")):
         mask_NT = batch[name.replace("input_ids", "attention_mask")]
         pooled.append(pool(model(input_ids=batch[name], attention_mask=mask_NT).last_hidden_state, mask_NT, pooling))
-    return torch.cat(pooled)[batch["order"]]
+    found = torch.cat(pooled)
+    return (model.after(found) if isinstance(model, Tower) else found)[batch["order"]]

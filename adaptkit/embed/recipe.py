@@ -12,9 +12,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import Field, model_validator
+from pydantic import BeforeValidator, Field, model_validator
 
 from adaptkit.adapters import AdapterConfig
 from adaptkit.config import Config, Count, Magnitude
@@ -23,7 +23,9 @@ from adaptkit.errors import AdaptkitError
 from adaptkit.run import Run, read_json
 from adaptkit.trainer.config import TrainerConfig
 
-Loss = Literal["infonce", "symmetric", "triplet", "cosine", "margin", "simcse"]
+Loss = Literal["infonce", "symmetric", "triplet", "cosine", "margin", "simcse", "tsdae"]
+Size = Annotated[int, BeforeValidator(lambda value: int(value) if isinstance(value, str) and value.isdecimal() else value)]
+"""A key that JSON can only write as a string."""
 SUITE = "retrieval"
 
 
@@ -42,7 +44,8 @@ class EmbedConfig(Config):
     """The same, only scored at the end."""
     loss: Loss = "infonce"
     """infonce and symmetric: pairs, or pairs made from the structure of plain text; triplet: pairs with negatives; cosine and
-    margin: pairs with scores or labels; simcse: plain text against itself under dropout."""
+    margin: pairs with scores or labels; simcse: plain text against itself under dropout; tsdae: plain text restored from the
+    vector of its remains after most of its tokens were deleted."""
     temperature: Magnitude = Field(0.05, gt=0)
     """What infonce, symmetric and simcse divide cosines by."""
     margin: Magnitude = Field(0.0, ge=0, le=2)
@@ -50,8 +53,9 @@ class EmbedConfig(Config):
     taken for unknown positives and left out (0: none are)."""
     hard_negatives: Count = Field(0, ge=0)
     """Negatives per anchor that the base itself confuses with the positive, mined before training."""
-    dimensions: list[Count] = []
-    """Matryoshka sizes that vectors may be cut to, besides the whole one, which always trains."""
+    dimensions: list[Count] | dict[Size, Magnitude] = []
+    """Matryoshka sizes that vectors may be cut to, besides the whole one, which always trains; or sizes with what the loss at
+    each counts, as {384: 1, 64: 0.5} (1 where not named)."""
     pooling: Literal["auto", "mean", "cls", "last"] = "auto"
     """How token states become a vector; auto is what the folder says, else mean for encoders and last for decoders."""
     prompts: dict[str, str] = {}
@@ -72,6 +76,10 @@ class EmbedConfig(Config):
             raise ValueError(f"prompts are 'query' and 'document', not '{odd[0]}'")
         if self.hard_negatives and self.loss not in ("infonce", "symmetric", "triplet"):
             raise ValueError(f"loss '{self.loss}' has no use for hard_negatives")
+        if isinstance(self.dimensions, dict) and not all(weight > 0 for weight in self.dimensions.values()):
+            raise ValueError("what a size counts must be above 0: leave the size out instead")
+        if self.dimensions and self.loss == "tsdae":
+            raise ValueError("loss 'tsdae' trains whole vectors: leave dimensions out, and set them where pairs are learnt")
         if self.adapter.kind == "qlora":
             raise ValueError("encoders are trained by lora, rslora, dora or in full")
         return self

@@ -59,7 +59,8 @@ def read_set(folder: str | Path, split: str, max_bytes: int = 0) -> RetrievalSet
     """One split of a retrieval set.
 
     Args:
-        max_bytes: keep at most this many bytes of documents, sampled by hash of their ids, and the queries that they answer.
+        max_bytes: keep at most this many bytes of documents, those that answer the split's queries first, each by hash of
+            their ids, and the queries that they answer.
     Raises: DataError at `file:line` for a row that lacks an id or text, or a grade for what is not there.
     """
     folder = Path(folder)
@@ -71,7 +72,8 @@ def read_set(folder: str | Path, split: str, max_bytes: int = 0) -> RetrievalSet
     queries = _texts(_files(folder, "queries"), where)
     grades = _grades(folder / "qrels" / f"{split}.tsv", documents, queries)
     if max_bytes:
-        documents = _sample(documents, max_bytes)
+        answers = {name for of in grades.values() for name, grade in of.items() if grade > 0}
+        documents = _sample(documents, answers, max_bytes)
         grades = {query: {name: grade for name, grade in of.items() if name in documents} for query, of in grades.items()}
     judged = {query: found for query, found in grades.items() if any(grade > 0 for grade in found.values())}
     chosen = {query: queries[query] for query in judged}
@@ -104,9 +106,9 @@ def retrieval_rows(encoder: Encoder, found: RetrievalSet, dimensions: int = 0) -
     return rows
 
 
-def _sample(documents: dict[str, str], max_bytes: int) -> dict[str, str]:
+def _sample(documents: dict[str, str], answers: set[str], max_bytes: int) -> dict[str, str]:
     kept, left = set[str](), max_bytes
-    for name in sorted(documents, key=lambda name: hashlib.sha256(name.encode()).digest()):
+    for name in sorted(documents, key=lambda name: (name not in answers, hashlib.sha256(name.encode()).digest())):
         left -= len(documents[name].encode())
         if left < 0:
             break

@@ -34,7 +34,7 @@ def pairs_from_text(dataset: Dataset) -> tuple[list[Example], dict[str, int]]:
             counts[kind] += 1
     if not examples:
         what = "no document has a title, headings or docstrings to learn from"
-        raise DataError(what, where=dataset.rows[0].where, fix="give pairs with anchor and positive, or set loss: simcse")
+        raise DataError(what, where=dataset.rows[0].where, fix="give pairs with anchor and positive, or set loss: tsdae or simcse")
     return examples, dict(counts)
 
 

@@ -11,8 +11,9 @@ import torch
 from adaptkit import models
 from adaptkit.adapters import attach, merge, save_adapter
 from adaptkit.embed.card import write_card
+from adaptkit.embed.denoising import Denoising, NoisyTexts, decoder_of
 from adaptkit.embed.encoder import Encoder, closed_by_eos
-from adaptkit.embed.examples import SCORED, Examples, read_examples, retrieval_folder, set_of, train_and_dev
+from adaptkit.embed.examples import FROM_TEXT, SCORED, Examples, read_examples, retrieval_folder, set_of, train_and_dev
 from adaptkit.embed.layout import changed
 from adaptkit.embed.metrics import retrieval_scores
 from adaptkit.embed.mining import mine
@@ -20,7 +21,8 @@ from adaptkit.embed.objective import MARGIN, Contrastive, Scored
 from adaptkit.embed.pooling import by_structure
 from adaptkit.embed.retrieval import read_set, retrieval_rows, scored_split
 from adaptkit.embed.rows import Example, TextRows, groups_of
-from adaptkit.errors import ModelError
+from adaptkit.embed.tower import Tower
+from adaptkit.errors import ConfigError, ModelError
 from adaptkit.run import read_jsonl, write_json, write_jsonl
 from adaptkit.trainer.trainer import Trainer
 
@@ -46,14 +48,12 @@ def train(config: EmbedConfig, run: Run, suite: str) -> None:
         parts = {"train": learnt, "dev": dev}
         learnt, dev = (_mined(config, run, ranks, encoder, part, groups, name) for name, part in parts.items())
         groups = groups_of([*learnt.rows, *dev.rows])
-    words = _words(config, encoder)
-    sources = [TextRows(examples.rows, encoder, words, groups) for examples in (learnt, dev)]
-    encoder.model = attach(encoder.model, config.adapter, config.trainer.seed)
-    _freeze_unused(encoder.model)
+    sources = [_source(config, encoder, examples, groups) for examples in (learnt, dev)]
+    model = _attached(config, encoder)
     if ranks.rank == 0:
         facts = {"train": learnt.facts | {"examples": len(learnt.rows)}, "dev": dev.facts | {"examples": len(dev.rows)}}
         run.update_manifest(data=facts, parameters=vars(models.param_count(encoder.model)))
-    trainer = Trainer(encoder.model, objective(config, encoder), sources[0], config.trainer, run=run, eval=sources[1])
+    trainer = Trainer(model, objective(config, encoder), sources[0], config.trainer, run=run, eval=sources[1])
     result = trainer.fit()
     if ranks.rank == 0:
         _deliver(config, run, suite, encoder, dev, result)
@@ -80,20 +80,52 @@ def base_encoder(config: EmbedConfig) -> Encoder:
     return encoder
 
 
-def objective(config: EmbedConfig, encoder: Encoder) -> Contrastive | Scored:
+def objective(config: EmbedConfig, encoder: Encoder) -> Contrastive | Scored | Denoising:
     """The loss that a config names."""
     layout = encoder.layout
+    if config.loss == "tsdae":
+        return Denoising(layout.pooling)
+    given = config.dimensions if isinstance(config.dimensions, dict) else {}
+    weights = tuple(float(given.get(size, 1)) for size in layout.dimensions) if given else ()
     if config.loss in ("triplet", *SCORED):
-        return Scored(config.loss, layout.pooling, layout.dimensions, config.margin or MARGIN)
+        return Scored(config.loss, layout.pooling, layout.dimensions, weights, config.margin or MARGIN)
     symmetric = config.loss == "symmetric"
-    return Contrastive(layout.pooling, config.temperature, symmetric, layout.dimensions, config.margin)
+    return Contrastive(layout.pooling, config.temperature, symmetric, layout.dimensions, weights, config.margin)
+
+
+def _attached(config: EmbedConfig, encoder: Encoder) -> torch.nn.Module:
+    """What the trainer trains: the encoder's model with its adapter, and what stands behind its pooling.
+
+    Raises: ConfigError or ModelError for a decoder that cannot be trained beside it.
+    """
+    seed, decoder = config.trainer.seed, None
+    if config.loss == "tsdae":
+        if config.trainer.parallel == "fsdp":
+            what = "the decoder of tsdae shares weights with the encoder, which cannot be sharded"
+            raise ConfigError(what, where="trainer.parallel", fix="set trainer.parallel=ddp")
+        if len(encoder.dense):
+            fix = "train it by loss: infonce or simcse"
+            raise ModelError("tsdae restores text from pooled states, this model has a Dense module", where=config.base, fix=fix)
+        decoder = decoder_of(encoder, seed)
+    encoder.model = attach(encoder.model, config.adapter, seed)
+    encoder.dense.requires_grad_(config.adapter.kind == "none")
+    _freeze_unused(encoder.model)
+    after = decoder if decoder is not None else encoder.dense
+    return Tower(encoder.model, after) if config.loss == "tsdae" or len(encoder.dense) else encoder.model
+
+
+def _source(config: EmbedConfig, encoder: Encoder, examples: Examples, groups: dict[str, int]) -> TextRows | NoisyTexts:
+    words = _words(config, encoder)
+    if config.loss == "tsdae":
+        return NoisyTexts(examples.rows, encoder, words[1])
+    return TextRows(examples.rows, encoder, words, groups)
 
 
 def _words(config: EmbedConfig, encoder: Encoder) -> tuple[str, str]:
     """The words before anchors and before other texts; texts that are scored or told from themselves have one role."""
     prompts = encoder.layout.prompts
     other = prompts.get("document", encoder.layout.prompt(None))
-    if config.loss in (*SCORED, "simcse"):
+    if config.loss in (*SCORED, *FROM_TEXT):
         return other, other
     return prompts.get("query", encoder.layout.prompt(None)), other
 
@@ -154,11 +186,11 @@ def _test_examples(config: EmbedConfig) -> Examples | None:
 
 def _rows(config: EmbedConfig, encoder: Encoder, examples: Examples | None, data: Any) -> list[dict[str, Any]]:
     """Item rows: of a retrieval set, of pairs searched among each other, of scored pairs; none for text without pairs."""
-    if config.loss == "simcse":
-        return []
     if examples is None:
         folder = retrieval_folder(data)
         return retrieval_rows(encoder, read_set(folder, scored_split(folder), data.max_bytes))
+    if config.loss in FROM_TEXT:
+        return []
     if config.loss in SCORED:
         left, right = (encoder.encode([row.texts[side] for row in examples.rows]) for side in (0, 1))
         cosines = (left * right).sum(1).tolist()

@@ -34,15 +34,9 @@ _AUTO_CLASS = {
 
 
 def load(
-    path: str | Path,
-    kind: Kind,
-    *,
-    dtype: str = "float32",
-    num_labels: int | None = None,
-    label_names: list[str] | None = None,
-    quantization: Quantization | None = None,
-    seed: int = 0,
-) -> nn.Module:
+    path: str | Path, kind: Kind, *, dtype: str = "float32", num_labels: int | None = None, label_names: list[str] | None = None,
+    quantization: Quantization | None = None, new_head: bool = False, seed: int = 0,
+) -> nn.Module:  # fmt: skip
     """The model of a folder or hub id, ready to train: SDPA attention, no key/value cache, no code from the folder.
 
     Args:
@@ -50,6 +44,8 @@ def load(
             if the folder has none; encoder gives last hidden states.
         dtype: float32, bfloat16 or float16 (of the compute, if quantised).
         quantization: nf4 or int8 through bitsandbytes: frozen weights for QLoRA and teachers, never an export.
+        new_head: masked only: an encoder saved without its head (embedding models are) gets one: the projection is the
+            input embeddings, the rest of it is drawn from `seed`.
 
     Raises: ModelError if the folder is missing, incomplete, pickled, needs its own code, or is no such kind of model.
     """
@@ -57,9 +53,8 @@ def load(
     check_weights(folder)
     config = _read_config(folder)
     _set_labels(config, num_labels, label_names)
-    if kind in ("causal", "masked") and (found := model_kind(folder)) not in (kind, "encoder"):
-        what, fix = f"holds a {found} model, asked for a {kind} one", f"choose a base that is a {kind} language model"
-        raise ModelError(what, where=str(folder), fix=fix)
+    headless = _lacks_head(folder, kind) and new_head
+    config.tie_word_embeddings = headless or config.tie_word_embeddings
     _switch_cache_off(config)
     auto = _auto_class(kind, config, str(folder))
     with torch.random.fork_rng(devices=[]), quiet():
@@ -79,10 +74,24 @@ def load(
         except (RuntimeError, ValueError, OSError, SafetensorError) as error:
             what = f"cannot be loaded: {first_line(error)}"
             raise ModelError(what, where=str(folder), fix="copy or download the folder again") from None
-    _check_loaded(model, kind, info, folder)
+    _check_loaded(model, info, folder, new_head=headless or kind == "classifier")
     if quantization == "nf4":
         keep_nf4_exact(model)
     return model
+
+
+def _lacks_head(folder: Path, kind: Kind) -> bool:
+    """Whether a masked model is asked of an encoder that was saved without its head.
+
+    Raises: ModelError for a language model of another kind than the one asked for.
+    """
+    if kind not in ("causal", "masked"):
+        return False
+    found = model_kind(folder)
+    if found not in (kind, "encoder"):
+        what, fix = f"holds a {found} model, asked for a {kind} one", f"choose a base that is a {kind} language model"
+        raise ModelError(what, where=str(folder), fix=fix)
+    return (kind, found) == ("masked", "encoder")
 
 
 def build(config: Any, kind: Kind, seed: int, num_labels: int | None = None) -> nn.Module:
@@ -258,12 +267,12 @@ def _quantization_arguments(quantization: Quantization | None, dtype: str) -> di
     return {"quantization_config": config, "device_map": {"": device}}
 
 
-def _check_loaded(model: nn.Module, kind: Kind, info: dict[str, Any], folder: Path) -> None:
-    """Refuse weights that transformers replaced by random numbers, except a classifier's head and unused poolers."""
+def _check_loaded(model: nn.Module, info: dict[str, Any], folder: Path, *, new_head: bool) -> None:
+    """Refuse weights that transformers replaced by random numbers, except a head that may be new and unused poolers."""
 
     def needed(keys: Any) -> list[str]:
         names = sorted(key[0] if isinstance(key, tuple) else key for key in keys)
-        if kind == "classifier":  # its head is new, or made for another number of classes
+        if new_head:  # asked for, or a classifier's for another number of classes
             names = [name for name in names if name.startswith(f"{model.base_model_prefix}.")]
         return [name for name in names if "pooler" not in name]
 
@@ -272,9 +281,9 @@ def _check_loaded(model: nn.Module, kind: Kind, info: dict[str, Any], folder: Pa
         raise ModelError(what, where=str(folder), fix="copy or download the folder again")
     if missing := needed(info.get("missing_keys", ())):
         fix = "use a checkpoint that was saved with all of its weights"
-        if kind in ("causal", "masked"):
+        if getattr(model, "get_output_embeddings", lambda: None)() is not None:
             fix += " (an embedding model, for one, has no language-model head)"
-        what = f"{len(missing)} tensors of the {kind} model are not in the weights, first {missing[0]}"
+        what = f"{len(missing)} tensors of {type(model).__name__} are not in the weights, first {missing[0]}"
         raise ModelError(what, where=str(folder), fix=fix)
 
 

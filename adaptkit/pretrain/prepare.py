@@ -90,7 +90,8 @@ def prepare(config: PretrainConfig, run: Run, text: Text, ranks: Ranks) -> Start
 def continued_model(config: PretrainConfig, text: Text) -> tuple[nn.Module, PreTrainedTokenizerFast]:
     """The base with new vocabulary rows and adapters as asked, and the tokenizer that goes with it."""
     seed = config.trainer.seed
-    model = models.load(config.base, config.objective, quantization=config.adapter.quantization, seed=seed)
+    # an embedding model comes without its masked-LM head: it gets one
+    model = models.load(config.base, config.objective, quantization=config.adapter.quantization, new_head=True, seed=seed)
     longest = getattr(model.config.get_text_config(), "max_position_embeddings", None)
     if longest and config.size.seq_len > longest:
         what = f"rows of {config.size.seq_len} tokens, but {config.base} reads at most {longest}"

@@ -189,10 +189,13 @@ def _write_results(config: PretrainConfig, run: Run, start: Any, text: Any, resu
     from adaptkit import models
     from adaptkit.adapters import merge
     from adaptkit.data.tokenizers import tokenizer_digest
+    from adaptkit.models.sentence import copy_sentence_files
     from adaptkit.pretrain.evaluate import language_rows, language_scores
 
     model = (start.model if config.adapter.kind == "none" else merge(start.model)).eval()
     models.save(model, start.tokenizer, run.model)
+    if config.base:
+        copy_sentence_files(models.find(config.base), run.model)  # an embedding model still pools as it did
     rows = language_rows(model, start.tokenizer, text.dev, start.dev, config.objective, config.size.seq_len)
     scores = language_scores(rows, config.objective)
     write_jsonl(run.items(SUITE), rows)

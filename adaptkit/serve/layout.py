@@ -2,21 +2,17 @@
 
 from __future__ import annotations
 
-import shutil
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from safetensors import safe_open
 from safetensors.torch import save_file
 
-from adaptkit.run import read_json
+from adaptkit.models.sentence import copy_sentence_files
 from adaptkit.serve.source import Source
 
 if TYPE_CHECKING:
     from torch import nn
-
-SENTENCE_FILES = ("modules.json", "config_sentence_transformers.json", "sentence_bert_config.json")
-DATA_FILES = (".json", ".safetensors", ".txt")
 
 
 def write(source: Source, model: nn.Module, tokenizer: Any, folder: Path) -> None:
@@ -31,7 +27,7 @@ def write(source: Source, model: nn.Module, tokenizer: Any, folder: Path) -> Non
     if source.kind == "embed":
         _drop_poolers(source.folder, folder)
         if (source.folder / "modules.json").is_file():
-            _copy_sentence_files(source.folder, folder)
+            copy_sentence_files(source.folder, folder)
         else:
             # without these files vLLM would silently take the first token's state
             write_layout(folder, read_layout(source.folder, model.config, tokenizer), model.config.get_text_config().hidden_size)
@@ -53,17 +49,3 @@ def _drop_poolers(source: Path, folder: Path) -> None:
 def _keys(file: Path) -> list[str]:
     with safe_open(file, framework="pt") as opened:
         return list(opened.keys())
-
-
-def _copy_sentence_files(source: Path, folder: Path) -> None:
-    """The named files and the folders of the modules (`1_Pooling`, ...), data only: no code, no pickles, no links."""
-    for name in SENTENCE_FILES:
-        if (source / name).is_file():
-            shutil.copyfile(source / name, folder / name)
-    for module in read_json(source / "modules.json"):
-        part = source / module["path"]
-        if module["path"] and part.is_dir() and part.resolve().is_relative_to(source.resolve()):
-            for path in sorted(part.iterdir()):
-                if path.is_file() and not path.is_symlink() and path.suffix in DATA_FILES:
-                    (folder / module["path"]).mkdir(parents=True, exist_ok=True)
-                    shutil.copyfile(path, folder / module["path"] / path.name)

@@ -50,8 +50,9 @@ def test_two_ranks_have_the_losses_and_weights_of_one(runs, name):
         assert read_json(runs / name / f"rank{rank}.json") == pytest.approx(one, abs=2e-4)
 
 
-def test_the_recipe_ends_the_same_on_two_ranks(runs):
-    one, two = (Run(runs / name) for name in ("recipe-one", "recipe-two"))
+@pytest.mark.parametrize("suffix", ["", "-tsdae"])
+def test_the_recipe_ends_the_same_on_two_ranks(runs, suffix):
+    one, two = (Run(runs / f"{name}{suffix}") for name in ("recipe-one", "recipe-two"))
     assert two.finished and losses(two.path) == pytest.approx(losses(one.path), rel=1e-5)
     texts = tiny_embed.texts(20)
     cosines = (Encoder.load(one.model).encode(texts) * Encoder.load(two.model).encode(texts)).sum(1)
@@ -106,13 +107,14 @@ def served(tmp_path):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("base", ["bert", "qwen"])
+@pytest.mark.parametrize("base", ["bert", "qwen", "dense"])
 def test_ours_sentence_transformers_and_vllm_give_the_same_vectors(tmp_path, served, base):
     from sentence_transformers import SentenceTransformer
 
     # vLLM's CPU attention wants heads of 32 at least
-    make = tiny_embed.bert if base == "bert" else tiny_embed.qwen
-    folder = trained(tmp_path, make(tmp_path / base, hidden=64))
+    make = tiny_embed.qwen if base == "qwen" else tiny_embed.bert
+    made = make(tmp_path / base, hidden=64)
+    folder = trained(tmp_path, tiny_embed.add_dense(made, 48) if base == "dense" else made)
     encoder, theirs = Encoder.load(folder), SentenceTransformer(str(folder), device="cpu")
     client, texts = served(folder), tiny_embed.texts(8)
     for dimensions in (0, 16):
