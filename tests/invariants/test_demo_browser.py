@@ -6,134 +6,47 @@ Chromium. With ADAPTKIT_SCREENSHOTS=FOLDER the pictures are kept, at desk and ph
 
 from __future__ import annotations
 
-import os
 import re
-import shutil
-import socket
-import threading
 import time
 from collections.abc import Iterator
-from pathlib import Path
-from typing import Any
 
+import demo_site
 import pytest
+from demo_site import Site
 from fake_openai import KEY, FakeServer
-from fake_study import LABELS, write_study
-
-from adaptkit.config import dump
-from adaptkit.run import write_json, write_jsonl
-from adaptkit.serve.demo import launch
-from adaptkit.serve.demo.server import Server
 
 pytest.importorskip("gradio", reason="the demo extra is not installed")
-sync_api = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
-CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
-if CHROMIUM is None:
+pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
+if demo_site.CHROMIUM is None:
     pytest.skip("no Chromium on this machine", allow_module_level=True)
 
-FLAGS = ["--no-sandbox", "--disable-gpu", "--disable-background-networking", "--disable-component-update"]
-PASSWORD = "open for the browser"
+from adaptkit.serve.demo.server import Server
+
 STUDY = "clinical-trials"
 MODELS = [
     (f"{STUDY}-generic-prompt", "generate"), (f"{STUDY}-generic-lora", "generate"), (f"{STUDY}-scratch-full", "generate"),
     ("student-distilled", "generate"), (f"{STUDY}-generic-lora-rct_role", "classify"), ("generic-vectors", "embed"),
     ("domain-vectors", "embed"),
 ]  # fmt: skip
-WAIT_MS = 60_000
-CARD = "# The winner\n\n| set | documents |\n|---|---|\n| train | 1,816 |\n\nMade with `adaptkit`.\n\n- for trials only\n"
-
-
-class Site:
-    """The page, running; and the browser's view of it."""
-
-    def __init__(self, url: str, fake: FakeServer, page: Any, told: list[str], asked: list[str]):
-        self.url, self.fake, self.page, self.told, self.asked = url, fake, page, told, asked
-
-    def tab(self, name: str) -> None:
-        self.page.get_by_role("tab", name=name).click()
-
-    def text(self, selector: str) -> str:
-        return self.page.locator(selector).first.inner_text()
-
-    def shoot(self, name: str) -> None:
-        """Pictures for people, where they are asked for."""
-        if folder := os.environ.get("ADAPTKIT_SCREENSHOTS"):
-            for width, theme in ((1400, "light"), (1400, "dark"), (390, "light"), (390, "dark")):
-                self.page.set_viewport_size({"width": width, "height": 900})
-                self.page.evaluate(f"document.body.classList.toggle('dark', {str(theme == 'dark').lower()})")
-                self.page.screenshot(path=Path(folder) / f"{name}-{width}-{theme}.png", full_page=True)
-            self.page.evaluate("document.body.classList.remove('dark')")
-            self.page.set_viewport_size({"width": 1400, "height": 900})
-
-
-def write_texts(study: Path) -> None:
-    write_json(study / "stages" / "prepare.json", {"run": "prepared"})
-    for part in ("dev", "test"):
-        rows = [{"text": f"class{i % 5} patients, group {i}, {part}", "label": LABELS[i % 5], "from": f"r:{i}"} for i in range(60)]
-        write_jsonl(study.parent / "prepared" / f"rct_role.{part}.jsonl", rows)
-    subjects = ("asthma", "sleep", "pain", "diet", "vision")
-    texts = [{"text": f"Adults with {subjects[i % 5]} took drug {i} for twelve weeks.", "from": f"notes:{i}"} for i in range(50)]
-    write_jsonl(study.parent / "prepared" / "domain.test.jsonl", texts)
 
 
 @pytest.fixture(scope="module")
-def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[str, FakeServer]]:
-    """The real application behind its login, on a free port, in a thread."""
-    import uvicorn
-
-    from adaptkit.compare.showcase import Showcase
-
-    root = tmp_path_factory.mktemp("study")
-    os.environ["XDG_STATE_HOME"] = str(root / "state")
-    study = write_study(root, num_rows=60)
-    write_texts(study)
-    prices = root / "prices.yaml"
-    api = {"name": "An API", "usd_per_million_in": 0.15, "usd_per_million_out": 0.6, "source": "b.example", "date": "2026-11-01"}
-    prices.write_text(dump({"server": {"usd_per_hour": 0.4, "source": "a.example", "date": "2026-11-01"}, "api": api}))
-    with FakeServer(MODELS, delay_s=0.015) as fake, socket.socket() as listening:
-        listening.bind(("127.0.0.1", 0))
-        door = launch.Door("127.0.0.1", listening.getsockname()[1], PASSWORD)
-        page = launch.page(Server(fake.url, KEY), Showcase(study, prices), [], door, CARD)
-        config = uvicorn.Config(launch.application(page, door), log_level="warning", ws="none", timeout_graceful_shutdown=1)
-        server = uvicorn.Server(config)
-        thread = threading.Thread(target=server.run, args=([listening],), daemon=True)
-        thread.start()
-        yield door.url, fake
-        server.should_exit = True
-        thread.join(20)
-    del os.environ["XDG_STATE_HOME"]
+def fake() -> Iterator[FakeServer]:
+    with FakeServer(MODELS, delay_s=0.015) as server:
+        yield server
 
 
 @pytest.fixture(scope="module")
-def site(running: tuple[str, FakeServer]) -> Iterator[Site]:
+def site(fake: FakeServer, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
     """One browser, logged in after one wrong try."""
-    url, fake = running
-    told: list[str] = []
-    asked: list[str] = []
-    with sync_api.sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=FLAGS)
-        page = browser.new_page(viewport={"width": 1400, "height": 900})
-        page.set_default_timeout(WAIT_MS)
-        page.on("request", lambda request: asked.append(request.url))
-        page.goto(url)
-        assert page.url == f"{url}/login"
-        page.fill("#password", "not this one")
-        page.click("button")
-        assert page.inner_text(".problem") == "That is not the password."
-        page.on("console", lambda message: told.append(message.text) if _is_error(message, f"{url}/login") else None)
-        page.on("pageerror", lambda error: told.append(str(error)))
-        site = Site(url, fake, page, told, asked)
+    with demo_site.page_of(Server(fake.url, KEY), tmp_path_factory.mktemp("study")) as url, demo_site.browser_at(url) as site:
+        assert site.page.url == f"{url}/login"
+        site.page.fill("#password", "not this one")
+        site.page.click("button")
+        assert site.page.inner_text(".problem") == "That is not the password."
         site.shoot("login")
-        page.fill("#password", PASSWORD)
-        page.click("button")
-        page.wait_for_selector("#head .dot.on")
+        demo_site.log_in(site)
         yield site
-        browser.close()
-
-
-def _is_error(message: Any, login: str) -> bool:
-    """The wrong password is answered by 401, which a browser calls an error, now or a little later."""
-    return message.type == "error" and message.location.get("url") != login
 
 
 def test_the_head_says_what_is_served(site: Site) -> None:
@@ -164,19 +77,19 @@ def test_answers_stream_side_by_side(site: Site) -> None:
     site.shoot("compare")
 
 
-def test_what_a_model_writes_stays_text(site: Site) -> None:
-    site.fake.behave[MODELS[0][0]] = "hostile"
+def test_what_a_model_writes_stays_text(site: Site, fake: FakeServer) -> None:
+    fake.behave[MODELS[0][0]] = "hostile"
     site.page.click("#ask")
     site.page.wait_for_function("document.querySelector('.card .written')?.innerText.includes('${1+1}')")
     written = site.page.locator(".card .written").first
     assert "<b>bold</b> ${1+1} {{2}}" in written.inner_text() and written.locator("b").count() == 0
     site.page.wait_for_function("document.querySelectorAll('[data-state=done]').length == 4")
-    site.fake.behave.clear()
+    fake.behave.clear()
 
 
-def test_failures_stand_in_their_own_cards(site: Site) -> None:
+def test_failures_stand_in_their_own_cards(site: Site, fake: FakeServer) -> None:
     names = [name for name, _ in MODELS]
-    site.fake.behave.update({names[0]: "busy", names[1]: "cut", names[2]: "slow"})
+    fake.behave.update({names[0]: "busy", names[1]: "cut", names[2]: "slow"})
     site.page.click("#ask")
     site.page.wait_for_selector(".failure.busy")
     site.page.wait_for_selector(".failure.cut")
@@ -185,11 +98,11 @@ def test_failures_stand_in_their_own_cards(site: Site) -> None:
     site.page.wait_for_function("document.querySelector('[data-state=asked]').innerText.includes('no word yet, 2 s')")
     site.shoot("failures")
     site.page.wait_for_function("document.querySelectorAll('[data-state=done]').length == 2")
-    site.fake.behave.clear()
+    fake.behave.clear()
 
 
-def test_stop_ends_an_answer(site: Site) -> None:
-    site.fake.delay_s = 0.2
+def test_stop_ends_an_answer(site: Site, fake: FakeServer) -> None:
+    fake.delay_s = 0.2
     site.page.click("#ask")
     site.page.wait_for_selector("[data-state=writing]")
     site.page.click("#stop")
@@ -197,7 +110,7 @@ def test_stop_ends_an_answer(site: Site) -> None:
     before = site.text("#cards")
     time.sleep(1.0)
     assert site.text("#cards") == before
-    site.fake.delay_s = 0.015
+    fake.delay_s = 0.015
 
 
 def test_classes_come_with_calibrated_probabilities(site: Site) -> None:
@@ -291,12 +204,12 @@ def test_nothing_is_wider_than_a_phone(site: Site, width: int) -> None:
     site.page.set_viewport_size({"width": 1400, "height": 900})
 
 
-def test_the_page_follows_a_server_that_goes_and_comes(site: Site) -> None:
-    site.fake.loading = True
+def test_the_page_follows_a_server_that_goes_and_comes(site: Site, fake: FakeServer) -> None:
+    fake.loading = True
     site.page.wait_for_selector("#head .dot.off")
     assert "loading or restarting" in site.text("#head") and "Try again in 7 s" in site.text("#head")
     site.shoot("away")
-    site.fake.loading = False
+    fake.loading = False
     site.page.wait_for_selector("#head .dot.on")
 
 

@@ -10,7 +10,7 @@ import gradio as gr
 from adaptkit.serve.demo import roles
 from adaptkit.serve.demo.corpus import Index, Passages, sample
 from adaptkit.serve.demo.fragments import render
-from adaptkit.serve.demo.server import CLASSIFY, EMBED, GENERATE, Look, Server, names
+from adaptkit.serve.demo.server import CLASSIFY, EMBED, GENERATE, RERANK, Look, Server, names
 from adaptkit.serve.demo.study import Study
 from adaptkit.serve.demo.tab_classify import Classify
 from adaptkit.serve.demo.tab_compare import Compare
@@ -98,7 +98,8 @@ class Page:
         ]
 
     def _head(self, look: Look) -> str:
-        counts = {kind: len(look.of_kind(kind)) for kind in (GENERATE, CLASSIFY, EMBED)}
+        tasks = {GENERATE: "to write", CLASSIFY: "to classify", EMBED: "to search", RERANK: "to rank"}
+        counts = [f"{len(found)} {task}" for kind, task in tasks.items() if (found := look.of_kind(kind))]
         return render("head", name=self.study.name, look=look, counts=counts, url=self.server.url, signed_in=self.signed_in)
 
 

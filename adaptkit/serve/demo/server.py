@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from adaptkit.errors import ServerError
 from adaptkit.serve.client import OVERLOADED, Client, Model, Refusal
 
-GENERATE, CLASSIFY, EMBED = "generate", "classify", "embed"
+GENERATE, CLASSIFY, EMBED, RERANK = "generate", "classify", "embed", "rerank"
 LOOK_S = 8.0  # a server that does not list its models in this time counts as away
 
 
