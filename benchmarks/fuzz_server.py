@@ -1,10 +1,11 @@
 """Fuzz a running `adaptkit serve` with requests that schemathesis draws from vLLM's own schemas: no answer may be a 5xx.
 
-    adaptkit serve writer=FOLDER vectors=FOLDER --key-file key -- ...        # in one shell
-    python benchmarks/fuzz_server.py schema openapi.json                     # with the Python that holds vLLM
-    python benchmarks/fuzz_server.py load http://127.0.0.1:8000 key writer   # 16 clients for 3 minutes: nothing lost
+    adaptkit serve writer=FOLDER vectors=FOLDER classes=FOLDER pairs=FOLDER --key-file key      # in one shell
+    python benchmarks/fuzz_server.py schema http://127.0.0.1:8000 key openapi.json
     schemathesis run openapi.json --url http://127.0.0.1:8000 -H "Authorization: Bearer $(cat key)" \\
-        --checks not_a_server_error --mode all --max-examples 200
+        --checks not_a_server_error --mode all --phases fuzzing --max-examples 200
+    python benchmarks/fuzz_server.py counts http://127.0.0.1:8000 key                 # requests by route and status
+    python benchmarks/fuzz_server.py load http://127.0.0.1:8000 key writer            # 16 clients, 3 minutes: nothing lost
 
 schemathesis is not a dependency: install it into an environment of its own.
 """
@@ -20,48 +21,93 @@ from pathlib import Path
 from typing import Any
 
 from adaptkit.errors import ServerError
+from adaptkit.serve import bodies, routes
 from adaptkit.serve.client import Client
 
 CLIENTS, SECONDS = 16, 180
+TEXT: dict[str, Any] = {"type": "string", "maxLength": 200}
+TEXTS = {"anyOf": [TEXT, {"type": "array", "items": TEXT, "maxItems": 4}]}
+IDS = {"type": "array", "items": {"type": "integer", "minimum": 0, "maximum": 300}, "maxItems": 16}
+FEW = {"type": "integer", "minimum": 0, "maximum": 8}
+TURN = {"type": "object", "required": ["role", "content"],
+        "properties": {"role": {"enum": ["system", "user", "assistant"]}, "content": TEXT}}  # fmt: skip
+ANY = {"default": {"description": "any"}}
+DRAWN: dict[str, Any] = {
+    "messages": {"type": "array", "items": TURN, "minItems": 1, "maxItems": 4}, "prompt": {"anyOf": [TEXT, IDS]}, "query": TEXT,
+    **dict.fromkeys(("input", "documents", "queries", "items", "text_1", "text_2", "data_1", "data_2"), TEXTS),
+    **dict.fromkeys(("max_tokens", "max_completion_tokens", "min_tokens", "n"), FEW),
+}  # fmt: skip
+"""In place of vLLM's own schemas of these fields: small, and of what is served, so that many requests reach the engine."""
 
 
-def schemas() -> dict[str, Any]:
-    """OpenAPI paths of the served routes, with the request models of the installed vLLM."""
+def request_models() -> dict[str, list[Any]]:
+    """The request models of the installed vLLM by route."""
     from vllm.entrypoints.openai.chat_completion.protocol import ChatCompletionRequest
     from vllm.entrypoints.openai.completion.protocol import CompletionRequest
-    from vllm.entrypoints.pooling.classify.protocol import ClassificationCompletionRequest
-    from vllm.entrypoints.pooling.embed.protocol import EmbeddingCompletionRequest
-    from vllm.entrypoints.pooling.pooling.protocol import PoolingCompletionRequest
-    from vllm.entrypoints.pooling.scoring.protocol import RerankRequest, ScoreTextRequest
+    from vllm.entrypoints.pooling.classify.protocol import ClassificationChatRequest, ClassificationCompletionRequest
+    from vllm.entrypoints.pooling.embed.protocol import EmbeddingChatRequest, EmbeddingCompletionRequest
+    from vllm.entrypoints.pooling.pooling.protocol import PoolingChatRequest, PoolingCompletionRequest
+    from vllm.entrypoints.pooling.scoring import protocol as scoring
     from vllm.entrypoints.serve.tokenize.protocol import DetokenizeRequest, TokenizeChatRequest, TokenizeCompletionRequest
 
+    scores = [scoring.ScoreTextRequest, scoring.ScoreQueriesItemsRequest, scoring.ScoreQueriesDocumentsRequest]
     return {
-        "/v1/completions": CompletionRequest,
-        "/v1/chat/completions": ChatCompletionRequest,
-        "/v1/embeddings": EmbeddingCompletionRequest,
-        "/classify": ClassificationCompletionRequest,
-        "/pooling": PoolingCompletionRequest,
-        "/score": ScoreTextRequest,
-        "/v1/rerank": RerankRequest,
-        "/rerank": TokenizeChatRequest,  # on purpose the wrong shape
-        "/tokenize": TokenizeCompletionRequest,
-        "/detokenize": DetokenizeRequest,
+        "/v1/completions": [CompletionRequest],
+        "/v1/chat/completions": [ChatCompletionRequest],
+        "/v1/embeddings": [EmbeddingCompletionRequest, EmbeddingChatRequest],
+        "/classify": [ClassificationCompletionRequest, ClassificationChatRequest],
+        "/pooling": [PoolingCompletionRequest, PoolingChatRequest],
+        **dict.fromkeys(("/score", "/v1/score"), scores),
+        **dict.fromkeys(("/rerank", "/v1/rerank", "/v2/rerank"), [scoring.RerankRequest]),
+        "/tokenize": [TokenizeCompletionRequest, TokenizeChatRequest],
+        "/detokenize": [DetokenizeRequest],
     }
 
 
-def write_schema(path: Path, models: list[str]) -> None:
-    """One OpenAPI document; `model` is drawn from the served names, so that requests reach an engine."""
-    paths, parts = {}, {}
-    for route, request in schemas().items():
-        schema = request.model_json_schema(ref_template="#/components/schemas/{model}")
-        parts |= schema.pop("$defs", {})
-        schema["properties"]["model"] = {"enum": models}
-        schema["required"] = sorted({*schema.get("required", []), "model"})
-        content = {"application/json": {"schema": schema}}
-        responses = {"default": {"description": "any"}}
-        paths[route] = {"post": {"requestBody": {"required": True, "content": content}, "responses": responses}}
+def write_schema(path: Path, client: Client) -> None:
+    """One OpenAPI document of every route; `model` is drawn from the names that the server says answer it."""
+    parts: dict[str, Any] = {}
+    paths: dict[str, Any] = {}
+    served = client.call("GET", "/v1/models")["data"]
+    for route, kinds in request_models().items():
+        names = [row["id"] for row in served if route in row["routes"]]
+        body = {"anyOf": [_body(kind, names, parts) for kind in kinds]}
+        content = {"application/json": {"schema": body}}
+        paths[route] = {"post": {"requestBody": {"required": True, "content": content}, "responses": ANY}}
+    for route in (path for path, known in routes.ROUTES.items() if known.method == "GET"):
+        asked = {"name": "asked", "in": "query", "schema": {}}
+        paths[route] = {"get": {"parameters": [asked], "responses": ANY}}
+    name = {"name": "name", "in": "path", "required": True, "schema": TEXT}
+    paths[f"{routes.MODELS}/{{name}}"] = {"get": {"parameters": [name], "responses": ANY}}
     info = {"title": "adaptkit serve", "version": "1"}
     path.write_text(json.dumps({"openapi": "3.1.0", "info": info, "paths": paths, "components": {"schemas": parts}}))
+
+
+def _body(kind: Any, names: list[str], parts: dict[str, Any]) -> dict[str, Any]:
+    """The schema of a request that names one of `names`; what it refers to goes into `parts`."""
+    schema = kind.model_json_schema(ref_template="#/components/schemas/{model}")
+    parts |= schema.pop("$defs", {})
+    fields = {field: DRAWN.get(field, told) for field, told in schema["properties"].items() if field not in bodies.UNSUPPORTED}
+    schema["properties"] = {**fields, "model": {"enum": names}}
+    schema["required"] = sorted({*schema.get("required", []), "model"})
+    return schema
+
+
+def counts(client: Client) -> int:
+    """Print answered requests by route and status; the number of 5xx."""
+    from prometheus_client.parser import text_string_to_metric_families
+
+    found: dict[str, Counter[str]] = {}
+    text = client._http.get(routes.METRICS).text
+    for family in text_string_to_metric_families(text):
+        for sample in family.samples:
+            if sample.name == "adaptkit_requests_total":
+                found.setdefault(sample.labels["route"], Counter())[sample.labels["status"]] += int(sample.value)
+    for route, by_status in sorted(found.items()):
+        told = ", ".join(f"{status}: {count}" for status, count in sorted(by_status.items()))
+        print(f"{route:22s} {by_status.total():6d}   {told}")
+    print(f"{'in all':22s} {sum(by_status.total() for by_status in found.values()):6d}")
+    return sum(count for by_status in found.values() for status, count in by_status.items() if status >= "500")
 
 
 def load(url: str, key: str, model: str) -> int:
@@ -91,12 +137,13 @@ def load(url: str, key: str, model: str) -> int:
 
 
 def main() -> int:
-    """0 if nothing was lost."""
-    if sys.argv[1] == "schema":
-        write_schema(Path(sys.argv[2]), sys.argv[3:] or ["writer", "vectors", "classes"])
-        return 0
-    url, key_file, model = sys.argv[2:5]
-    return min(1, load(url, Path(key_file).read_text().strip(), model))
+    """0 if nothing was lost, and nothing failed."""
+    command, url, key_file, *rest = sys.argv[1:]
+    key = Path(key_file).read_text().strip()
+    if command == "load":
+        return min(1, load(url, key, rest[0]))
+    with Client(url, key) as client:
+        return min(1, counts(client)) if command == "counts" else write_schema(Path(rest[0]), client) or 0
 
 
 if __name__ == "__main__":
