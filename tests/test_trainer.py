@@ -8,6 +8,7 @@ import math
 import random
 import re
 import sys
+import warnings
 from contextlib import nullcontext
 from pathlib import Path
 
@@ -501,3 +502,23 @@ def test_peak_memory_is_of_this_training_and_not_of_what_came_before():
     after = machine.peak_memory(cpu)
     kept = torch.ones(20_000_000)
     assert before - after > 200_000_000 and machine.peak_memory(cpu) - after >= kept.nbytes * 0.9
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+@pytest.mark.parametrize("name", ["pretrain", "masked", "classify", "lora"])
+def test_a_step_on_a_gpu_waits_for_nothing(name, tmp_path):
+    """Only what happens once per run may wait: three times the steps, as many waits."""
+
+    def waits(num_steps):
+        torch.cuda.set_sync_debug_mode("warn")
+        try:
+            with warnings.catch_warnings(record=True) as caught:
+                warnings.simplefilter("always")
+                train(tmp_path / str(num_steps), name, num_steps=num_steps, log_every=num_steps, checkpoint_every=0)
+        finally:
+            torch.cuda.set_sync_debug_mode("default")
+        return sum("synchronizing" in str(warning.message) for warning in caught)
+
+    waits(2)  # compiles kernels
+    assert waits(12) == waits(4)

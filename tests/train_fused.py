@@ -52,12 +52,12 @@ def prepared(folder: Path, name: str) -> tuple[nn.Module, Objective, Source]:
     return task(name)
 
 
-def train(folder: Path, name: str, implementation: str) -> dict:
+def train(folder: Path, name: str, implementation: str, **changes: str) -> dict:
     """Losses of every step, and what was fused."""
     model, objective, rows = prepared(folder, name)
     config = settings(
         num_steps=STEPS, global_batch_size=BATCH.get(name, 2), learning_rate=TASKS[name], checkpoint_every=0,
-        implementation=implementation,
+        implementation=implementation, **changes,
     )  # fmt: skip
     run = Run(folder)
     Trainer(model, objective, rows, config, run=run).fit()

@@ -1,6 +1,6 @@
 """Whole runs: 50 steps with fused layers and a fused loss follow the plain run's loss within 1e-3, for every objective.
 
-The kernels run in Triton's interpreter, in one process of their own.
+The kernels run in Triton's interpreter, in one process of their own; on a machine with a GPU they run there as well.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ import sys
 from pathlib import Path
 
 import pytest
+import torch
 import train_fused
 from adaptkit_kernels import launch
 
@@ -42,7 +43,17 @@ def runs(tmp_path_factory) -> Path:
 
 @pytest.mark.parametrize("name", train_fused.TASKS)
 def test_fused_training_follows_the_reference(runs, name):
-    fused, plain = (read_json(runs / f"{name}-{implementation}.json") for implementation in ("fused", "reference"))
+    follows(*(read_json(runs / f"{name}-{implementation}.json") for implementation in ("fused", "reference")), name)
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+@pytest.mark.parametrize("name", train_fused.TASKS)
+def test_on_a_gpu_it_follows_the_reference_too(tmp_path, name):
+    follows(*(train_fused.train(tmp_path / word, name, word, precision="fp32") for word in ("fused", "reference")), name)
+
+
+def follows(fused: dict, plain: dict, name: str) -> None:
     assert fused["facts"]["fused_layers"].keys() == FUSED[name] and not plain["facts"]["fused_layers"]
     assert fused["facts"]["implementation"] == "fused" and plain["facts"]["implementation"] == "reference"
     assert len(fused["losses"]) == len(plain["losses"]) == train_fused.STEPS
