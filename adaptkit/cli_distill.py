@@ -26,6 +26,7 @@ app = typer.Typer()
         "adaptkit distill configs/distill.yaml student.layers=4 losses.hidden=1",
         "adaptkit distill configs/distill.yaml student.width=384 student.vocab_size=16k",
         "adaptkit distill configs/distill.yaml signal=offline temperature=2",
+        "adaptkit distill configs/distill.yaml student.start=models/small adapter.kind=lora",
         "adaptkit distill configs/distill.yaml teacher=http://127.0.0.1:8000 student.start=models/small signal=text",
         "torchrun --nproc-per-node 8 -m adaptkit distill configs/distill.yaml",
     ],
@@ -74,6 +75,10 @@ def _shown(found: dict[str, Any]) -> str:
         text += "\n\nexpected speed-up: " + ", ".join(f"{ratio:.2f}x {what}" for what, ratio in speed.items())
     memory = found["training_bytes"]
     parts = ", ".join(f"{name} {_bytes(size)}" for name, size in memory.items() if size)
+    if found["trained"] < found["student"]["params"]:
+        parts += f"; {found['trained']:,} parameters learn"
+    if found["stored_bytes_per_token"]:
+        text += f"\nthe teacher's answers on disk: {found['stored_bytes_per_token']} bytes per token of text"
     return f"{text}\ntraining: about {_bytes(sum(memory.values()))} of memory ({parts}), {found['flops']:.2g} FLOPs"
 
 

@@ -4,6 +4,7 @@
         config.yaml      the resolved config          manifest.json    what made this run: versions, data, device, status
         metrics.jsonl    one row per logged step      checkpoints/     step-000500/ (resumable)
         model/           the trained HF folder        adapter/         its peft adapter, if it was trained with one
+        base/            what the adapter stands on, where the run made it
         export/<format>/ servable
         eval/<suite>.jsonl  one row per item          eval/<suite>.json   the scores computed from those rows
         cost.json  parity.json  bench.json            report/{report.html,report.md,verdict.json}
@@ -83,6 +84,11 @@ class Run:
     @property
     def adapter(self) -> Path:
         return self.path / "adapter"
+
+    @property
+    def base(self) -> Path:
+        """What the adapter stands on, where the run made that itself."""
+        return self.path / "base"
 
     @property
     def report(self) -> Path:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import dataclasses
 
 import pytest
 import torch
@@ -61,16 +62,23 @@ def test_a_classifiers_logits_are_distilled_by_the_same_operator():
 
 
 ALL = {"forward_kl": 1.0, "jsd": 0.5, "cross_entropy": 0.2, "hidden": 1.0, "attention": 1.0}
+REPLACING = {"replacing": 1.0}
 
 
-@pytest.mark.parametrize(("kind", "losses"), [("causal", ALL), ("classifier", ALL), ("encoder", {"cosine": 1.0, "mse": 1.0})])
+@pytest.mark.parametrize(
+    ("kind", "losses"),
+    [
+        ("causal", ALL), ("classifier", ALL), ("causal", REPLACING), ("classifier", REPLACING),
+        ("encoder", {"cosine": 1.0, "mse": 1.0}),
+    ],  # fmt: skip
+)
 def test_eight_microbatches_equal_one_batch(kind, losses):
     def gradients(size: int) -> list[torch.Tensor]:
         if kind == "causal":
             teacher, student = llama(4), llama(2, seed=1)
         else:
             teacher, student = encoder(4, kind), encoder(2, kind, seed=1)
-        task, rows = objective(losses, teacher, kind), Rows("causal" if kind == "causal" else "classify")
+        task, rows = objective(losses, teacher, kind, seed=3), Rows("causal" if kind == "causal" else "classify")
         groups = [list(range(8))[i : i + size] for i in range(0, 8, size)]
         for group in groups:
             (task.loss(student, rows.collate(group, seed=0, epoch=0)).total / 8).backward()
@@ -122,7 +130,7 @@ def test_embedding_losses_are_what_they_say():
 
 def test_the_hidden_loss_is_a_share_of_the_teachers_square_and_passes_through_projections():
     teacher, student, batch = encoder(4, "classifier"), encoder(2, "classifier", seed=1, width=8), batch_of("classifier")
-    add_projections(student, 16, 2, seed=0)
+    add_projections(student, 16, 2)
     out = objective({"hidden": 1.0}, teacher, "classifier").loss(student, batch)
     with recording(teacher, [1, 3]) as theirs, recording(student, [0, 1]) as own:
         for model in (teacher, student):
@@ -152,26 +160,40 @@ def test_a_student_without_any_block_of_its_own_is_its_teacher():
     assert not torch.allclose(student(batch["input_ids"]).logits, teacher(batch["input_ids"]).logits)
 
 
-def test_replacing_rises_from_few_blocks_to_all_and_is_evaluated_with_all():
+@pytest.mark.parametrize(("name", "first", "later"), [("replacing", 0.3, 0.65), ("replacing_constant", 0.5, 0.5)])
+def test_blocks_are_replaced_for_half_of_the_run_and_then_the_student_learns_alone(name, first, later):
     teacher, batch = llama(4), batch_of()
     student = with_blocks(teacher, "causal", [0, 3], seed=0)
-    task = objective({"replacing": 1.0}, teacher)
+    task = objective({name: 1.0}, teacher)
     plain = objective({"cross_entropy": 1.0}, teacher).loss(student, batch).total.item()
 
     def share_of_own(progress: float) -> float:
-        torch.manual_seed(0)
         found = []
-        for _ in range(60):
+        for seed in range(60):
             student.zero_grad()
-            task.at(progress).loss(student.train(), batch).total.backward()
-            found += [block.self_attn.q_proj.weight.grad is not None for block in student.model.layers]
+            dataclasses.replace(task, seed=seed).at(progress).loss(student.train(), batch).total.backward()
+            found += [bool(block.self_attn.q_proj.weight.grad.any()) for block in student.model.layers]
+            assert bool(student.model.embed_tokens.weight.grad.any()) == (progress >= 0.5), "only blocks learn among the teacher's"
         return sum(found) / len(found)
 
-    assert 0.2 < share_of_own(0.0) < 0.45
-    assert share_of_own(0.0) < share_of_own(0.4) < 0.9
-    assert share_of_own(0.7) == 1.0
+    assert share_of_own(0.0) == pytest.approx(first, abs=0.1)
+    assert share_of_own(0.25) == pytest.approx(later, abs=0.12)
+    assert share_of_own(0.5) == share_of_own(0.9) == 1.0
     assert task.loss(student.eval(), batch).total.item() == pytest.approx(plain, rel=1e-6)
     assert all(weight.grad is None for weight in teacher.parameters())
+    assert all(weight.requires_grad for weight in student.parameters())
+
+
+def test_a_step_replaces_the_same_blocks_in_each_of_its_microbatches_and_others_than_the_next_step():
+    teacher, batch = llama(4), batch_of()
+    student = with_blocks(teacher, "causal", [0, 3], seed=0).train()
+    task = objective({"replacing": 1.0}, teacher)
+
+    def losses(progress: float) -> set[float]:
+        return {task.at(progress).loss(student, batch).total.item() for _ in range(5)}
+
+    assert all(len(losses(step / 100)) == 1 for step in range(5))
+    assert len(set().union(*(losses(step / 100) for step in range(20)))) == 4, "two blocks stand in four ways"
 
 
 def test_replacing_teaches_blocks_that_the_teachers_own_blocks_lie_above():
@@ -182,7 +204,18 @@ def test_replacing_teaches_blocks_that_the_teachers_own_blocks_lie_above():
     with replaced(student, {1: list(teacher.model.layers[2:])}):
         student(batch["input_ids"]).logits.square().sum().backward()
     assert student.model.layers[0].self_attn.q_proj.weight.grad.abs().sum() > 0
-    assert student.model.layers[1].self_attn.q_proj.weight.grad is None
+    assert not student.model.layers[1].self_attn.q_proj.weight.grad.any()
+
+
+def test_on_policy_beside_reverse_kl_is_the_mixture_of_gkd():
+    teacher, student, batch = llama(4), llama(2, seed=1).train(), batch_of()
+
+    def total(losses: dict[str, float]) -> float:
+        torch.manual_seed(5)
+        return objective(losses, teacher).loss(student, batch).total.item()
+
+    mixed = total({"on_policy": 0.3, "reverse_kl": 0.7})
+    assert mixed == pytest.approx(0.3 * total({"on_policy": 1.0}) + 0.7 * total({"reverse_kl": 1.0}), rel=1e-5)
 
 
 def test_the_teacher_is_no_parameter_of_what_trains_nor_in_any_checkpoint(tmp_path):

@@ -70,9 +70,19 @@ def test_a_classifiers_student_knows_the_labels(world, bert, tmp_path):
     assert models.load(result.model_folder, "classifier").config.id2label == {0: "bad", 1: "good"}
 
 
-@pytest.mark.parametrize("losses", [{"replacing": 1.0}, {"reverse_kl": 1.0, "hidden": 0.5}])
-def test_a_resumed_distillation_equals_an_uninterrupted_one(world, bert, tmp_path, losses, monkeypatch):
-    config = tiny_teachers.config(world, bert, losses=losses)
+LORA = {"kind": "lora", "rank": 4}
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"losses": {"replacing": 1.0}},
+        {"losses": {"reverse_kl": 1.0, "hidden": 0.5}},
+        {"losses": {"forward_kl": 1.0}, "adapter": {**LORA, "dropout": 0.1}},
+    ],
+)
+def test_a_resumed_distillation_equals_an_uninterrupted_one(world, bert, tmp_path, fields, monkeypatch):
+    config = tiny_teachers.config(world, bert, **fields)
     whole, _ = done(config, tmp_path / "whole")
 
     from adaptkit.trainer.trainer import Trainer
@@ -93,6 +103,46 @@ def test_a_resumed_distillation_equals_an_uninterrupted_one(world, bert, tmp_pat
     assert run.manifest()["training"]["train"]["resumed_from_step"] == 4
     pair = [models.load(folder, "classifier").state_dict() for folder in (whole.model_folder, resumed.model_folder)]
     assert all(torch.equal(pair[0][name], pair[1][name]) for name in pair[0])
+
+
+def outputs(model: torch.nn.Module) -> torch.Tensor:
+    torch.manual_seed(0)
+    with torch.no_grad():
+        return model.eval()(input_ids=torch.randint(4, 200, (3, 9))).logits
+
+
+@pytest.mark.parametrize("start", ["every", "folder"])
+def test_an_adapter_learns_on_a_frozen_student_and_is_saved_and_merged(world, bert, tmp_path, start):
+    from peft import PeftModel
+
+    folder = {"every": "every", "folder": str(bert)}[start]
+    losses = {"forward_kl": 1.0, "hidden": 0.1}
+    fields = {"adapter": LORA, "losses": losses, "student": {"start": folder}}
+    result, run = done(tiny_teachers.config(world, bert, {"num_steps": 25}, **fields), tmp_path)
+    base = run.base if start == "every" else bert
+    assert result.scores["accuracy"] >= 0.9 and run.base.exists() == (start == "every")
+    frozen, merged = models.load(base, "classifier"), models.load(result.model_folder, "classifier")
+    assert torch.equal(frozen.bert.embeddings.word_embeddings.weight, merged.bert.embeddings.word_embeddings.weight)
+    tuned = PeftModel.from_pretrained(models.load(base, "classifier"), str(run.adapter))
+    torch.testing.assert_close(outputs(tuned), outputs(merged), rtol=1e-4, atol=1e-4)
+    assert not torch.allclose(outputs(frozen), outputs(merged), atol=1e-2)
+    assert run.manifest()["merge_difference"] < 1e-4 and run.manifest()["model"]["trained"] < 0.5 * result.params
+
+
+def test_an_adapter_on_four_bits_is_merged_into_the_weights_that_it_was_trained_on(world, llama, tmp_path):
+    fields = {"adapter": {**LORA, "kind": "qlora"}, "student": {"layers": 3}, "losses": {"on_policy": 0.5, "reverse_kl": 0.5}}
+    result, run = done(tiny_teachers.config(world, llama, **fields), tmp_path)
+    assert run.manifest()["merge_difference"] < 1e-3 and result.scores["bits_per_byte"] < 1.3 * result.teacher["bits_per_byte"]
+    stood_on, merged = (models.load(folder, "causal").model.layers[0].mlp.up_proj.weight for folder in (run.base, run.model))
+    assert (stood_on - merged).abs().max() > 1e-3, "rounded to four bits"
+
+
+def test_a_student_with_the_labels_in_another_order_is_refused(world, bert, tmp_path):
+    model = models.load(bert, "classifier")
+    model.config.id2label, model.config.label2id = {0: "good", 1: "bad"}, {"good": 0, "bad": 1}
+    models.save(model, models.load_tokenizer(bert), tmp_path / "turned")
+    with pytest.raises(ModelError, match="the student's labels are good, bad, the teacher's bad, good"):
+        done(tiny_teachers.config(world, bert, student={"start": str(tmp_path / "turned")}), tmp_path)
 
 
 def test_the_search_keeps_the_blocks_that_matter(world, llama, tmp_path):
@@ -183,7 +233,20 @@ def test_a_plan_says_what_the_student_will_be(world, llama, tmp_path):
     assert found["student"]["params"] == result.params and found["student"]["layers"] == 2
     assert 1.3 < found["expected_speed_up"]["reading"] < 2 and 1.2 < found["expected_speed_up"]["writing"] < 2
     assert found["flops"] == pytest.approx(result.cost["flops"], rel=1e-6)
-    assert found["training_bytes"]["student"] == 16 * result.params
+    assert found["training_bytes"]["student"] == 16 * result.params and found["trained"] == result.params
+
+
+def test_a_plan_counts_what_the_losses_ask_for_and_what_an_adapter_leaves_alone(world, llama, tmp_path):
+    config = tiny_teachers.config(world, llama, losses={"on_policy": 1.0}, adapter={**LORA, "kind": "qlora"})
+    found, (result, run) = plan(config), done(config, tmp_path)
+    assert found["student"]["params"] == result.params and found["trained"] == run.manifest()["model"]["trained"]
+    assert found["flops"] == pytest.approx(result.cost["flops"], rel=0.02)
+    memory = found["training_bytes"]["student"]
+    assert memory == pytest.approx(16 * found["trained"] + 0.55 * result.params) and memory < 0.5 * 16 * result.params
+    assert found["stored_bytes_per_token"] == 0
+    assert plan(tiny_teachers.config(world, llama, signal="offline"))["stored_bytes_per_token"] == 64 * 4
+    with pytest.raises(ConfigError, match="cosine means nothing to a causal model"):
+        plan(tiny_teachers.config(world, llama, losses={"cosine": 1.0}))
 
 
 @pytest.mark.parametrize(
@@ -194,6 +257,8 @@ def test_a_plan_says_what_the_student_will_be(world, llama, tmp_path):
         ({"losses": {"hidden": 1.0}, "signal": "offline"}, "must be online"),
         ({"teacher": "http://127.0.0.1:1"}, "no weights here"),
         ({"student": {"start": "fresh", "layers": 2}}, "prune the teacher"),
+        ({"student": {"start": "fresh"}, "adapter": LORA}, "fresh weights know nothing"),
+        ({"losses": {"on_policy": 1.0}, "trainer": {"parallel": "fsdp"}}, "set trainer.parallel=ddp"),
     ],
 )
 def test_contradictions_are_refused(world, llama, fields, what):

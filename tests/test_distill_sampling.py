@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from tiny_training import Rows, llama
 
-from adaptkit.trainer.sampling import continued, left_padded, prompt_lengths
+from adaptkit.trainer.sampling import continued, left_padded, prompt_lengths, prompt_starts
 
 
 def test_prompts_end_where_labels_begin_or_after_a_quarter():
@@ -15,8 +15,28 @@ def test_prompts_end_where_labels_begin_or_after_a_quarter():
 
 def test_prompts_move_to_the_right_edge():
     ids = torch.tensor([[4, 5, 6, 7], [8, 9, 1, 2]])
-    moved, mask = left_padded(ids, torch.tensor([1, 3]), pad=0)
+    moved, mask = left_padded(ids, torch.tensor([0, 0]), torch.tensor([1, 3]), pad=0)
     assert moved.tolist() == [[0, 0, 4], [8, 9, 1]] and mask.tolist() == [[0, 0, 1], [1, 1, 1]]
+    moved, mask = left_padded(ids, torch.tensor([1, 0]), torch.tensor([3, 1]), pad=0)
+    assert moved.tolist() == [[5, 6], [0, 8]] and mask.tolist() == [[1, 1], [0, 1]]
+
+
+def test_a_prompt_begins_with_the_document_that_it_ends_in():
+    positions = torch.tensor([[0, 1, 2, 3, 4, 5], [0, 1, 0, 1, 0, 1], [3, 0, 0, 0, 1, 2]])
+    batch = {"input_ids": torch.zeros(3, 6, dtype=torch.int64), "position_ids": positions}
+    assert prompt_starts(batch, torch.tensor([4, 4, 3])).tolist() == [0, 2, 2]
+    assert prompt_starts({"input_ids": batch["input_ids"]}, torch.tensor([4, 4, 3])).tolist() == [0, 0, 0]
+
+
+def test_what_a_model_does_when_asked_to_write_does_not_bend_what_it_learns_from():
+    """A folder's generation_config may filter and penalise; samples for reverse KL are from the model itself."""
+    model, batch = llama().train(), Rows("causal").collate([0, 1], seed=0, epoch=0)
+    torch.manual_seed(3)
+    plain = continued(model, batch)["input_ids"]
+    model.generation_config.update(top_k=1, temperature=0.01, repetition_penalty=9.0, min_p=0.9)
+    torch.manual_seed(3)
+    assert torch.equal(continued(model, batch)["input_ids"], plain)
+    assert model.generation_config.repetition_penalty == 9.0
 
 
 def test_only_what_the_student_wrote_is_labelled_and_the_seed_decides_it():
@@ -42,7 +62,7 @@ def test_a_padded_prompt_is_continued_as_it_would_be_alone():
     """Greedy here: the most likely continuation of a short prompt does not change beside a longer one."""
     model = llama().eval()
     ids = torch.tensor([[9, 12, 15, 18, 21, 24], [30, 33, 36, 39, 42, 45]])
-    together, mask = left_padded(ids, torch.tensor([2, 5]), pad=0)
+    together, mask = left_padded(ids, torch.tensor([0, 0]), torch.tensor([2, 5]), pad=0)
     positions = (mask.cumsum(1) - 1).clamp_min(0)
     with torch.no_grad():
         alone = model(input_ids=ids[:1, :2]).logits[0, -1]

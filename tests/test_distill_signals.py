@@ -19,11 +19,12 @@ from adaptkit import models
 from adaptkit.data.tokenizers import train_tokenizer
 from adaptkit.distill import served, store
 from adaptkit.distill.config import DistillConfig
-from adaptkit.distill.prepare import Rows, read_data
+from adaptkit.distill.prepare import read_data
+from adaptkit.distill.rows import Rows
 from adaptkit.distill.store import SignalStore, StoreLayout, WithTeacher, write_store
 from adaptkit.distill.teacher import OnlineTeacher, StoredTeacher, local_scorer
 from adaptkit.distill.written import teacher_texts
-from adaptkit.errors import DataError, ModelError, ServerError
+from adaptkit.errors import ConfigError, DataError, ModelError, ServerError
 from adaptkit.run import Run, read_json, read_jsonl, write_json
 from adaptkit.trainer.distillation import Distillation
 
@@ -112,10 +113,11 @@ def test_offline_distillation_learns_and_asks_once(world, llama, tmp_path):
     assert {path: path.stat().st_mtime_ns for path in before} == before and len(before) == 2
 
 
-def test_a_teacher_in_four_bits_speaks_beside_its_student(world, llama, tmp_path):
-    result, run = done(tiny_teachers.config(world, llama, signal="nf4"), tmp_path)
-    losses = [row["loss"] for row in run.metrics() if "loss" in row]
-    assert losses[-1] < losses[0] * 1.1 and result.scores["bits_per_byte"] < 2
+@pytest.mark.parametrize(("signal", "losses"), [("nf4", {"forward_kl": 1.0, "attention": 1.0}), ("int8", {"forward_kl": 1.0})])
+def test_a_teacher_of_few_bits_speaks_beside_its_student(world, llama, tmp_path, signal, losses):
+    result, run = done(tiny_teachers.config(world, llama, signal=signal, losses=losses), tmp_path)
+    told = [row["loss"] for row in run.metrics() if "loss" in row]
+    assert told[-1] < told[0] * 1.1 and result.scores["bits_per_byte"] < 2
 
 
 class Server(BaseHTTPRequestHandler):
@@ -124,31 +126,45 @@ class Server(BaseHTTPRequestHandler):
     model: nn.Module
     tokenizer: Any
     most = 20
+    busy = 0
+    """How many requests more are told to come again."""
 
     def log_message(self, *_: Any) -> None:
         pass
 
     def do_GET(self) -> None:
-        self._answer({"data": [{"id": "writer"}]})
+        rows = [{"id": "vectors", "kind": "embed"}, {"id": "writer", "kind": "generate", "max_model_len": 64}, {"id": "other"}]
+        self._answer({"data": rows})
 
     def do_POST(self) -> None:
         asked = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
         assert self.path == "/v1/completions" and asked["model"] == "writer"
+        if Server.busy:
+            Server.busy -= 1
+            self._answer({"error": "busy"}, 429 if Server.busy % 2 else 503)
+            return
         if "prompt_logprobs" not in asked:
+            assert (asked["truncate_prompt_tokens"], asked["truncation_side"]) == (64 - asked["max_tokens"], "left")
             texts = [{"index": i, "text": " and so on"} for i in range(len(asked["prompt"]))]
             self._answer({"choices": texts[::-1]})
             return
-        ids = asked["prompt"] if isinstance(asked["prompt"], list) else self.tokenizer(asked["prompt"])["input_ids"]
+        told = [self._entries(prompt, asked["prompt_logprobs"]) for prompt in asked["prompt"]]
+        choices = [{"index": i, "text": "x", "prompt_logprobs": entries} for i, entries in enumerate(told)]
+        self._answer({"choices": choices[::-1]})
+
+    def _entries(self, prompt: Any, asked: int) -> list[Any]:
+        ids = prompt if isinstance(prompt, list) else self.tokenizer(prompt)["input_ids"]
         with torch.no_grad():
             logprobs = self.model(torch.tensor([ids])).logits[0].log_softmax(-1)
-        count, entries = min(asked["prompt_logprobs"], self.most), [None]
+        count, entries = min(asked, self.most), [None]
         for row, follows in zip(logprobs, ids[1:], strict=False):
             wanted = [follows, *row.topk(count).indices.tolist()] if count else [follows]
             entries.append({str(token): {"logprob": float(row[token])} for token in wanted})
-        self._answer({"choices": [{"index": 0, "text": "x", "prompt_logprobs": entries}]})
+        return entries
 
-    def _answer(self, value: Any) -> None:
-        self.send_response(200)
+    def _answer(self, value: Any, status: int = 200) -> None:
+        self.send_response(status)
+        self.send_header("retry-after", "0")
         self.end_headers()
         self.wfile.write(json.dumps(value).encode())
 
@@ -172,7 +188,9 @@ def small(world: Path, llama: Path) -> Path:
     return world / "small"
 
 
-def test_a_served_teacher_is_asked_for_each_document_alone(world, llama, server, tmp_path):
+def test_a_served_teacher_is_asked_for_each_document_alone(world, llama, server, tmp_path, monkeypatch):
+    monkeypatch.setattr(served, "TOKENS_AT_ONCE", 100)  # three documents of a row of 32 tokens in each request
+    Server.busy = 4
     source, teacher, tokenizer = rows_of(world, llama, tmp_path)
     batch = source.collate([0, 1, 2], seed=0, epoch=0)
     ids, logprobs = served.ServedTeacher(server).score(batch)
@@ -181,6 +199,14 @@ def test_a_served_teacher_is_asked_for_each_document_alone(world, llama, server,
     assert labelled.sum() > 50
     torch.testing.assert_close(logprobs[labelled], expected[1][labelled], rtol=1e-4, atol=1e-4)
     assert (ids[labelled] == expected[0][labelled]).float().mean() > 0.99  # near ties may stand either way
+
+
+def test_an_address_may_name_its_model(server):
+    assert served.ServedTeacher(server).name == served.ServedTeacher(f"{server}/v1/").name == "writer"
+    found = served.ServedTeacher(f"{server}/v1/models/other")
+    assert (found.name, found.address, found.window) == ("other", server, None)
+    with pytest.raises(ServerError, match="no model 'vectors' that writes text\n  fix: name one of these: .*/v1/models/writer, "):
+        served.ServedTeacher(f"{server}/v1/models/vectors")
 
 
 def served_config(world: Path, server: str, start: Path, **fields: Any) -> DistillConfig:
@@ -201,6 +227,12 @@ def test_servers_that_cannot_teach_are_refused(world, server, small, tmp_path):
     Server.most = 5
     with pytest.raises(ServerError, match="gives 5|gives 6"):
         done(served_config(world, server, small, signal="offline"), tmp_path)
+    with pytest.raises(ConfigError, match="reads and writes at most 64 together\n  fix: set size.seq_len=63"):
+        done(served_config(world, server, small, signal="offline", size={"seq_len": 64}), tmp_path)
+    Server.busy = 100
+    with pytest.raises(ServerError, match="answers (429|503)"):
+        done(served_config(world, server, small, signal="offline"), tmp_path)
+    Server.busy = 0
     with pytest.raises(ServerError, match="does not answer"):
         done(served_config(world, "http://127.0.0.1:9", small, signal="offline"), tmp_path)
 
@@ -255,3 +287,14 @@ def test_an_encoders_student_finds_its_teachers_vectors(world, tmp_path):
     assert read_json(result.model_folder / "modules.json") == read_json(tmp_path / "encoder/modules.json")
     assert read_json(result.model_folder / "1_Pooling/config.json")["word_embedding_dimension"] == 64
     assert (result.model_folder / "2_Normalize").is_dir()
+    narrow = {"student": {"layers": 2, "width": 32}}
+    with pytest.raises(ModelError, match="have 32 numbers and the teacher's 64: cosine compares vectors of one size"):
+        done(tiny_teachers.config(world, tmp_path / "encoder", losses={"cosine": 1.0}, **narrow), tmp_path)
+    adapted = {"losses": losses, "adapter": {"kind": "lora"}}
+    _, run = done(tiny_teachers.config(world, tmp_path / "encoder", {"num_steps": 2}, **adapted), tmp_path)
+    assert run.manifest()["merge_difference"] < 1e-4 and (run.adapter / "adapter_model.safetensors").exists()
+    config = tiny_teachers.config(world, tmp_path / "encoder", {"num_steps": 25, "eval_every": 1}, losses={"margin": 1.0}, **narrow)
+    result, run = done(config, tmp_path)
+    start = next(row["eval_margin"] for row in run.metrics() if "eval_loss" in row)
+    assert 0 < result.scores["score_error"] < 0.7 * start
+    assert read_json(result.model_folder / "1_Pooling/config.json")["word_embedding_dimension"] == 32

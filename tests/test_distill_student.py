@@ -164,3 +164,32 @@ def test_a_vocabulary_below_its_alphabet_is_refused():
     teacher = train_tokenizer(TEXTS, "bpe", 300)
     with pytest.raises(ModelError, match="special or single characters, more than 100"):
         prune_tokenizer(teacher, TEXTS, 100)
+
+
+def test_projections_put_each_channel_where_the_teacher_has_it():
+    teacher, kind = built("llama")
+    shape = student_shape(asked(width=32, layers=4), teacher.config, kind)
+    smaller, channels = narrow(teacher, kind, shape), torch.arange(1, 64, 2)
+    student.add_projections(smaller, 64, 4, channels)
+    hidden = torch.randn(3, 32)
+    lifted = smaller.distillation_projections[2](hidden)
+    assert torch.equal(lifted[:, 1::2], hidden) and not lifted[:, ::2].any()
+    assert all(weight.requires_grad for weight in smaller.distillation_projections.parameters())
+    student.add_projections(smaller, 16, 4)
+    assert torch.equal(smaller.distillation_projections[0](hidden), hidden[:, :16])
+    assert not hasattr(student.without_projections(smaller), "distillation_projections")
+
+
+def test_an_encoders_blocks_are_searched_by_how_far_its_vectors_turn():
+    from adaptkit.distill.initial import absence
+
+    torch.manual_seed(0)
+    teacher = transformers.BertModel(transformers.BertConfig(**SIZES, pad_token_id=2, initializer_range=0.2)).eval()
+    with torch.no_grad():
+        for block in (teacher.encoder.layer[1], teacher.encoder.layer[3]):
+            for part in (block.attention.output.dense, block.output.dense):
+                part.weight.zero_()
+    batch = {"input_ids": tokens(), "attention_mask": torch.ones(2, 12, dtype=torch.int64)}
+    reading = absence(teacher, "encoder", VOCAB, batch)
+    assert reading(teacher, batch) == pytest.approx(0, abs=1e-5)
+    assert student.searched(2, teacher, lambda model: reading(model, batch)) == [0, 2]

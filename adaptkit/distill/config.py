@@ -7,6 +7,7 @@ from typing import Any, Literal
 
 from pydantic import Field, model_validator
 
+from adaptkit.adapters import AdapterConfig
 from adaptkit.architecture import SizeConfig
 from adaptkit.config import Config, Count, Magnitude
 from adaptkit.data.readers import DataConfig
@@ -40,19 +41,22 @@ class DistillConfig(Config):
     name: str = "distill"
     """Name of the run, and the first part of its folder's."""
     teacher: str
-    """HF folder or hub id of a causal or masked language model, a classifier or an embedding model; or the http(s)
-    address of an OpenAI-compatible server, for a student that starts from a folder."""
+    """HF folder or hub id of a causal or masked language model, a classifier or an embedding model; or, for a student that
+    starts from a folder, the http(s) address of an OpenAI-compatible server: of its first model that writes text, or of
+    the one named at its end (http://host:port/v1/models/NAME)."""
     signal: Literal["online", "int8", "nf4", "offline", "text"] = "online"
     """How the teacher speaks: beside the student (in 8 or 4 bits with int8, nf4), `offline` through its 64 largest
     log-probabilities per token written once, or by the `text` it writes, which asks for no common tokenizer."""
     losses: dict[Loss, Magnitude] = {"forward_kl": 0.9, "cross_entropy": 0.1}
-    """Losses and their weights."""
+    """Losses and their weights. reverse_kl and on_policy together are GKD's mixture of the data and the student's own text."""
     temperature: Magnitude = Field(1.0, gt=0)
     """Softens both distributions of forward_kl, reverse_kl and jsd."""
     beta: Magnitude = Field(0.5, gt=0, lt=1)
     """The teacher's share of the mixture in jsd."""
     student: StudentConfig = StudentConfig()
     """Where the student starts."""
+    adapter: AdapterConfig = AdapterConfig()
+    """All of the student's weights learn, or a low-rank update of what it starts as."""
     data: DataConfig
     """What it learns on: text, or labelled rows for a classifier; for `signal: text` the teacher goes on where a quarter ends."""
     dev: DataConfig | None = None
@@ -86,6 +90,11 @@ class DistillConfig(Config):
             raise ValueError(f"{looks[0]} cannot be recomputed: set trainer.gradient_checkpointing=false")
         if self.served and (self.student.start in (*FROM_TEACHER, "fresh") or self.signal not in ("offline", "text")):
             raise ValueError("a served teacher has no weights here: name a folder as student.start, and signal offline or text")
+        if self.adapter.kind != "none" and self.student.start == "fresh":
+            raise ValueError("an adapter turns what a model knows, and fresh weights know nothing: set adapter.kind=none")
+        if "on_policy" in self.losses and self.trainer.parallel == "fsdp":
+            what = "on_policy writes as long as each rank likes, and sharded weights need all ranks at every token"
+            raise ValueError(f"{what}: set trainer.parallel=ddp")
         if self.student.start not in FROM_TEACHER and (self.student.layers or self.student.width or self.student.vocab_size):
             raise ValueError("student.layers, width and vocab_size prune the teacher: set student.start to every, last or search")
         if self.signal == "text" and self.losses.keys() != {"cross_entropy"}:
@@ -95,6 +104,11 @@ class DistillConfig(Config):
         if self.signal == "offline" and (unfit := [name for name in self.losses if name not in OFFLINE]):
             raise ValueError(f"{unfit[0]} needs the teacher itself: with signal=offline choose from {', '.join(OFFLINE)}")
         return self
+
+    @property
+    def quantization(self) -> Literal["int8", "nf4"] | None:
+        """What the teacher's weights are kept in."""
+        return self.signal if self.signal in ("int8", "nf4") else None
 
     @property
     def served(self) -> bool:

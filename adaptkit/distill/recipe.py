@@ -3,7 +3,8 @@
     config = load(DistillConfig, "distill.yaml").config
     result = distill(config, Run.open("runs", config.name, config.model_dump(mode="json")))
 
-    model/  the student, servable      eval/<suite>.jsonl, .json  its scores, the teacher's beside them      cost.json
+    model/  the student, merged and servable      eval/<suite>.jsonl, .json  its scores, the teacher's beside them
+    adapter/  base/  the student's adapter, if it has one, and what it stands on      cost.json
 
 A finished run is returned as it is; a killed one goes on from its newest checkpoint.
 """
@@ -76,7 +77,7 @@ def _distill(config: DistillConfig, run: Run, ranks: Any) -> None:
 
     kind = teacher_kind(config)
     text = read_data(config, kind)
-    start = prepare(config, run, text, kind)
+    start = prepare(config, run, text, kind, ranks)
     result = Trainer(start.model, start.objective, start.train, config.trainer, run=run, eval=start.dev).fit()
     if ranks.rank == 0:
         _write_results(config, run, start, text, result)
@@ -103,12 +104,12 @@ def _row_length(config: DistillConfig, start: Start) -> int:
 def _write_results(config: DistillConfig, run: Run, start: Start, text: dict[str, Dataset], result: TrainResult) -> None:
     from adaptkit import models
     from adaptkit.data.tokenizers import bytes_per_token, tokenizer_digest
-    from adaptkit.distill.student import without_projections
+    from adaptkit.distill.delivered import delivered
     from adaptkit.distill.vectors import carry
 
     per_token, extra = step_flops(config, start)
-    model = without_projections(start.model).eval()
-    models.save(model, start.tokenizer, run.model)
+    trained = models.param_count(start.model).trainable
+    model, difference = delivered(start, run)
     if start.kind == "encoder":
         carry(models.find(config.teacher), run.model, model.config.hidden_size)
     params = models.param_count(model)
@@ -127,7 +128,8 @@ def _write_results(config: DistillConfig, run: Run, start: Start, text: dict[str
             "bytes_per_token": bytes_per_token(start.tokenizer, [row.text for row in text["dev"].rows]),
             "digest": tokenizer_digest(start.tokenizer),
         },
-        model={"params": params.total, "trained": params.total, "non_embedding": params.non_embedding},
+        model={"params": params.total, "trained": trained, "non_embedding": params.non_embedding},
+        merge_difference=difference,
     )
 
 
@@ -137,11 +139,14 @@ def write_scores(
     """Score student and teacher on the same rows; the suite's name."""
     from adaptkit.distill.scores import suite_of
 
-    suite = suite_of(start.kind)
+    suite = suite_of(start, model)
     judged = "test" if "test" in text else "dev"
     rows = {part: suite.rows(model, start, text[part], config.size.seq_len) for part in {"dev", judged}}
     dev = {**suite.score(rows["dev"]), "loss": result.eval_loss}
-    teacher = suite.score(suite.rows(start.reference, start, text[judged], config.size.seq_len)) if start.reference else {}
+    teacher: dict[str, float] = {}
+    if start.reference:
+        reference = start.reference.to(next(model.parameters()).device)
+        teacher = suite.score(suite.rows(reference, start, text[judged], config.size.seq_len))
     write_jsonl(run.items(suite.name), rows[judged])
     metrics = suite.score(rows[judged])
     write_json(

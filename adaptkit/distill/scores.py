@@ -32,8 +32,11 @@ class Suite:
     score: Callable[[Sequence[ItemRow]], dict[str, float]]
 
 
-def suite_of(kind: Kind) -> Suite:
-    return _SUITES[kind]
+def suite_of(start: Start, student: nn.Module) -> Suite:
+    """Vectors of another size than the teacher's have no distance to them; their scores of one text with another do."""
+    if start.kind == "encoder" and student.config.hidden_size != start.objective.teacher.model.config.hidden_size:
+        return _SHORTER_VECTORS
+    return _SUITES[start.kind]
 
 
 def tokenizer_of(model: nn.Module, start: Start) -> Any:
@@ -50,14 +53,15 @@ def _label_rows(model: nn.Module, start: Start, dataset: Dataset, seq_len: int) 
     return classify_rows(model, tokenizer_of(model, start), dataset, names, seq_len)
 
 
-def _loss_rows(name: str) -> Callable[[nn.Module, Start, Dataset, int], list[ItemRow]]:
-    """One of the objective's losses on each dev row: what masked models and encoders can be compared by."""
+def _loss_rows(name: str, at_once: int = 1) -> Callable[[nn.Module, Start, Dataset, int], list[ItemRow]]:
+    """One of the objective's losses on each dev row, or group of rows: what masked models and encoders can be compared by."""
 
     def rows(model: nn.Module, start: Start, dataset: Dataset, seq_len: int) -> list[ItemRow]:
         objective = dataclasses.replace(start.objective, losses={name: 1.0})
         device, found = next(model.parameters()).device, []
-        for index in range(len(start.dev)):
-            batch = send(objective.prepare(start.dev.collate([index], seed=0, epoch=0)), device)
+        for index in range(0, len(start.dev), at_once):
+            group = list(range(index, min(index + at_once, len(start.dev))))
+            batch = send(objective.prepare(start.dev.collate(group, seed=0, epoch=0)), device)
             with torch.no_grad():
                 loss = objective.loss(model.eval(), batch).total
             found.append({"id": f"row-{index}", "loss": float(loss), "num_items": int(objective.items(batch))})
@@ -70,6 +74,7 @@ def _mean(name: str) -> Callable[[Sequence[ItemRow]], dict[str, float]]:
     return lambda rows: {name: sum(row["loss"] for row in rows) / sum(row["num_items"] for row in rows)}
 
 
+_SHORTER_VECTORS = Suite("embedding", _loss_rows("margin", at_once=16), _mean("score_error"))
 _SUITES: dict[Kind, Suite] = {
     "causal": Suite("language", _language_rows, lambda rows: {"bits_per_byte": bits_per_byte(rows)}),
     "masked": Suite("language", _loss_rows("cross_entropy"), _mean("nats_per_masked_token")),

@@ -28,6 +28,7 @@ from torch import Tensor
 from adaptkit.errors import DataError
 from adaptkit.run import digest, file_digest, read_json, write_json
 from adaptkit.trainer.distillation import STORED
+from adaptkit.trainer.parallel import Ranks
 
 if TYPE_CHECKING:
     from adaptkit.trainer.source import Source
@@ -108,27 +109,33 @@ class WithTeacher:
         return {**self.source.collate(indices, seed=seed, epoch=epoch), **dict(zip(STORED, self.store.read(indices), strict=True))}
 
 
-def write_store(source: Source, score: Scorer, folder: Path, layout: StoreLayout, made_from: dict[str, Any]) -> SignalStore:
+def write_store(
+    source: Source, score: Scorer, folder: Path, layout: StoreLayout, made_from: dict[str, Any], ranks: Ranks | None = None
+) -> SignalStore:
     """Ask the teacher about every row of `source`, or open what was written before from the same teacher and text.
 
+    Of several ranks each writes every so many parts; all return when the last part is there.
     Raises: DataError where the folder holds something else, or is damaged.
     """
     if (folder / "index.json").exists():
         if read_json(folder / "index.json").get("made_from") != made_from:
             raise DataError("holds the answers of another teacher or text", where=str(folder), fix="delete the folder")
         return SignalStore.open(folder)
+    ranks = ranks or Ranks()
     folder.mkdir(parents=True, exist_ok=True)
-    parts = {}
-    for part in range(-(-layout.num_rows // ROWS_PER_PART)):
-        path = _part_path(folder, part)
-        told = path.with_suffix(".json")
+    paths = [_part_path(folder, part) for part in range(-(-layout.num_rows // ROWS_PER_PART))]
+    for part in range(ranks.rank, len(paths), ranks.world_size):
+        told = paths[part].with_suffix(".json")
         if not told.exists():
             rows = list(range(part * ROWS_PER_PART, min((part + 1) * ROWS_PER_PART, layout.num_rows)))
-            _write_part(path, source, score, rows, layout)
-            write_json(told, {"rows": len(rows), "sha256": file_digest(path)})
-        parts[path.name] = read_json(told)["sha256"]
-    index = {"made_from": made_from, "layout": vars(layout), "bytes_per_token": layout.bytes_per_token, "parts": parts}
-    write_json(folder / "index.json", {**index, "sha256": digest(index)})
+            _write_part(paths[part], source, score, rows, layout)
+            write_json(told, {"rows": len(rows), "sha256": file_digest(paths[part])})
+    ranks.sum(torch.zeros(()))  # which waits for all of them
+    if ranks.rank == 0:
+        parts = {path.name: read_json(path.with_suffix(".json"))["sha256"] for path in paths}
+        index = {"made_from": made_from, "layout": vars(layout), "bytes_per_token": layout.bytes_per_token, "parts": parts}
+        write_json(folder / "index.json", {**index, "sha256": digest(index)})
+    ranks.share(None)
     return SignalStore.open(folder)
 
 
@@ -142,7 +149,8 @@ def _write_part(path: Path, source: Source, score: Scorer, rows: list[int], layo
         logprobs.clip(LEAST_LOGPROB, 0).astype("<f2").tofile(file)
         os.fsync(file.fileno())
     os.replace(temporary, path)
-    told = {"event": "the teacher was asked", "rows": rows[-1] + 1, "of": layout.num_rows}
+    sizes = {"of": layout.num_rows, "bytes_per_token": layout.bytes_per_token}
+    told = {"event": "the teacher was asked", "rows": rows[-1] + 1, **sizes}
     print(json.dumps(told), file=sys.stderr, flush=True)
 
 

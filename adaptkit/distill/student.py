@@ -128,19 +128,21 @@ def check_width(width: int) -> None:
         raise ConfigError(f"a width of {width} is no multiple of {step}", where="student.width", fix=fix)
 
 
-def add_projections(student: nn.Module, teacher_width: int, count: int, seed: int) -> None:
+def add_projections(student: nn.Module, teacher_width: int, count: int, channels: Tensor | None = None) -> None:
     """One linear map per block from the student's width to the teacher's, trained with it and thrown away at the end.
 
-    None where the widths are equal. They start as the part of the identity that fits.
+    None where the widths are equal. They start by putting each hidden unit where the teacher has it (`channels`), or
+    where that means nothing, at its own number.
     """
     width = student.config.hidden_size
     if width == teacher_width:
         return
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
-        maps = nn.ModuleList([nn.Linear(width, teacher_width, bias=False) for _ in range(count)])
+    common = min(width, teacher_width)
+    start_ED = torch.zeros(teacher_width, width)
+    start_ED[torch.arange(common) if channels is None else channels, torch.arange(common)] = 1.0
+    maps = nn.ModuleList([nn.Linear(width, teacher_width, bias=False) for _ in range(count)])
     for each in maps:
-        nn.init.eye_(each.weight)
+        each.weight = nn.Parameter(start_ED.clone())
     setattr(student, PROJECTIONS, maps)
 
 

@@ -13,10 +13,11 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from adaptkit import models, ops
-from adaptkit.distill.store import TOP_K, Scorer
+from adaptkit.distill.store import Scorer
 from adaptkit.errors import ModelError
 from adaptkit.trainer.blocks import recording
 from adaptkit.trainer.distillation import STORED, Kind, Signal, embedding, head_inputs
+from adaptkit.trainer.machine import default_device, send
 from adaptkit.trainer.objective import Batch
 from adaptkit.trainer.parallel import repeated_blocks
 
@@ -82,11 +83,12 @@ class StoredTeacher:
         return 0.0
 
 
-def local_scorer(teacher: OnlineTeacher, vocab_size: int, temperature: float, top_k: int = TOP_K) -> Scorer:
+def local_scorer(teacher: OnlineTeacher, vocab_size: int, temperature: float, top_k: int) -> Scorer:
     """Asks a causal model that is here; its logits exist for a few tokens at a time."""
 
     @torch.no_grad()
     def score(batch: dict[str, Tensor]) -> tuple[Tensor, Tensor]:
+        batch = send(batch, default_device())
         head, rows = teacher(batch, (), False).head, batch["input_ids"].shape
         assert isinstance(head, ops.HiddenTeacher)
         kept = []

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -30,9 +31,22 @@ Writer = Callable[[list[str], int], list[str]]
 """(the texts of some documents, a seed) -> what the teacher makes of them, beginning and continuation."""
 
 
-def teacher_texts(dataset: Dataset, write: Writer, path: Path) -> Dataset:
-    """The documents as the teacher would have written them, from `path`, where a killed writing goes on."""
+def teacher_texts(dataset: Dataset, write: Writer, path: Path, first: bool = True) -> Dataset:
+    """The documents as the teacher would have written them, from `path`, where a killed writing goes on.
+
+    Of several ranks the first writes, and the others wait: for longer than a collective would let them.
+    """
+    while not first and _num_lines(path) < len(dataset.rows):
+        time.sleep(1)
     done = list(read_jsonl(path)) if path.exists() else []
+    if len(done) < len(dataset.rows):
+        _write_rest(dataset, write, path, done)
+    values = [({"text": entry["text"]}, entry["where"]) for entry in done if entry["text"].strip()]
+    return dataset.with_rows(Row(value, where, content_id(value)) for value, where in values)
+
+
+def _write_rest(dataset: Dataset, write: Writer, path: Path, done: list[dict[str, str]]) -> None:
+    """Append what is missing to `path` and to `done`."""
     path.parent.mkdir(parents=True, exist_ok=True)
     _keep_whole_lines(path, len(done))
     with path.open("a", encoding="utf-8") as file:
@@ -44,8 +58,10 @@ def teacher_texts(dataset: Dataset, write: Writer, path: Path) -> Dataset:
             file.flush()
             told = {"event": "the teacher wrote", "texts": len(done), "of": len(dataset.rows)}
             print(json.dumps(told), file=sys.stderr, flush=True)
-    values = [({"text": entry["text"]}, entry["where"]) for entry in done if entry["text"].strip()]
-    return dataset.with_rows(Row(value, where, content_id(value)) for value, where in values)
+
+
+def _num_lines(path: Path) -> int:
+    return path.read_bytes().count(b"\n") if path.exists() else 0
 
 
 def _keep_whole_lines(path: Path, count: int) -> None:

@@ -5,11 +5,12 @@ Shape letters: B rows, T tokens, D hidden size, H heads.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 from adaptkit.trainer.parallel import repeated_blocks
@@ -54,22 +55,49 @@ def recording(model: nn.Module, blocks: Sequence[int], *, attention: bool = Fals
 
 @contextmanager
 def replaced(model: nn.Module, substitutes: dict[int, Sequence[nn.Module]]) -> Iterator[None]:
-    """Inside, these blocks of `model` are passed over and others run in their place, one after another; none skips the block."""
+    """Inside, these blocks of `model` are passed over and others run in their place, one after another; none skips the block.
+
+    A block that is passed over gets a gradient of zero, not none: ranks wait for the gradient of every weight.
+    """
     stack = repeated_blocks(model)
 
-    def chain(parts: Sequence[nn.Module]) -> Callable[..., Tensor]:
+    def chain(block: nn.Module, parts: Sequence[nn.Module]) -> Callable[..., Tensor]:
         def run(hidden_states: Tensor, *args: Any, **kwargs: Any) -> Tensor:
             for part in parts:
                 output = part(hidden_states, *args, **kwargs)
                 hidden_states = output[0] if isinstance(output, tuple) else output
-            return hidden_states
+            return hidden_states + nothing(block.parameters()) if torch.is_grad_enabled() else hidden_states
 
         return run
 
     try:
         for index, parts in substitutes.items():
-            stack[index].forward = chain(parts)
+            stack[index].forward = chain(stack[index], parts)
         yield
     finally:
         for index in substitutes:
             stack[index].__dict__.pop("forward", None)
+
+
+@contextmanager
+def only_blocks(model: nn.Module, wanted: bool) -> Iterator[list[nn.Parameter]]:
+    """Inside, if `wanted`, a forward pass leads gradients to the model's blocks only; gives the weights that get none."""
+    idle = outside(model) if wanted else []
+    try:
+        for weight in idle:
+            weight.requires_grad_(False)
+        yield idle
+    finally:
+        for weight in idle:
+            weight.requires_grad_(True)
+
+
+def outside(model: nn.Module) -> list[nn.Parameter]:
+    """The trained weights that are in no block: embeddings, heads, the last norm."""
+    inside = {id(weight) for block in repeated_blocks(model) for weight in block.parameters()}
+    return [weight for weight in model.parameters() if weight.requires_grad and id(weight) not in inside]
+
+
+def nothing(weights: Iterable[nn.Parameter]) -> Tensor | float:
+    """Zero, with a gradient of zero for these weights."""
+    return 0.0 * sum(weight.sum() for weight in weights if weight.requires_grad)

@@ -3,9 +3,10 @@
     cross_entropy               the data's own labels
     forward_kl reverse_kl jsd   the teacher's distribution, per token or per text (arXiv 1503.02531, 2306.08543, 2306.13649)
     hidden attention            what the blocks give, layer against layer (TinyBERT, arXiv 1909.10351)
-    replacing                   the student's blocks among the teacher's, more of them as training goes on, judged by the
-                                labels (BERT-of-Theseus, arXiv 2002.02925); replacing_constant: always half of them
-    on_policy                   reverse KL on what the student writes itself (GKD, arXiv 2306.13649)
+    replacing                   the student's blocks among the teacher's, more of them from step to step, judged by the labels;
+                                then the student alone (BERT-of-Theseus, arXiv 2002.02925); replacing_constant: half of them
+    on_policy                   reverse KL on what the student writes itself (GKD, arXiv 2306.13649); with reverse_kl beside
+                                it, the two weights are GKD's shares of the student's text and of the data
     cosine mse margin           the teacher's text embeddings, and the differences between its scores
 
 Shape suffixes: B = rows, T = tokens, D = hidden size, E = the teacher's, V = vocabulary, C = classes, H = heads, N = B * T.
@@ -24,8 +25,9 @@ from torch import Tensor, nn
 
 from adaptkit import models, ops
 from adaptkit.models.head import unwrap
-from adaptkit.trainer.blocks import Recorded, recording, replaced
+from adaptkit.trainer.blocks import Recorded, nothing, only_blocks, outside, recording, replaced
 from adaptkit.trainer.objective import Batch, LossOutput, model_inputs, packed_inputs, with_bounds
+from adaptkit.trainer.source import mix
 
 Kind = Literal["causal", "masked", "classifier", "encoder"]
 DIVERGENCES = ("forward_kl", "reverse_kl", "jsd")
@@ -36,8 +38,8 @@ STORED = ("teacher_ids", "teacher_logprobs")
 """Keys of a batch that a stored teacher reads: [B, T, K] token ids and log-probabilities."""
 PROJECTIONS = "distillation_projections"
 FIRST_RATE, CONSTANT_RATE = 0.3, 0.5
-RISE = 0.7
-"""The curriculum: the share of the student's own blocks rises from FIRST_RATE to 1 over this share of the run."""
+RISE = 0.5
+"""Blocks are replaced for this share of the run, the curriculum rising from FIRST_RATE to 1; then the student learns alone."""
 
 
 @dataclass(frozen=True)
@@ -90,6 +92,7 @@ class Distillation:
         temperature, beta: of the divergences, as in `ops.linear_distillation`.
         vocab_size: real tokens, where the heads end with padding rows that may differ between teacher and student.
         progress: the share of the run that is done, set by the trainer through `at`.
+        seed: of the blocks that are replaced, one draw a step for all microbatches and ranks.
     """
 
     teacher: Teacher
@@ -101,6 +104,7 @@ class Distillation:
     vocab_size: int | None = None
     progress: float = 0.0
     implementation: str = "auto"
+    seed: int = 0
 
     @property
     def separable(self) -> bool:
@@ -129,17 +133,23 @@ class Distillation:
         if "on_policy" in self.losses:
             scaled, parts["on_policy"] = self._on_policy(model, batch)
             total = total + scaled
+        if self.kind == "encoder" or not self.losses.keys() - LAYERWISE:  # a head that no loss looks at
+            total = total + nothing(outside(model))
         return LossOutput(total, {name: part.detach() for name, part in parts.items()})
 
     def extra_flops_per_token(self, model: nn.Module, seq_len: int) -> float:
         """What a step costs per token beside the student's own forward and backward pass; an upper bound for `replacing`."""
-        asked, own = self.teacher.flops_per_token(seq_len), models.flops_per_token(model, seq_len)
+        own = models.flops_per_token(model, seq_len)
+        return self.extra_flops(self.teacher.flops_per_token(seq_len), own.forward, own.train)
+
+    def extra_flops(self, asked: float, forward: float, train: float) -> float:
+        """The same, where the teacher's pass costs `asked` per token, and the student's `forward` or, with gradients, `train`."""
         extra = asked if self._asks_teacher else 0.0
         for name in REPLACING:
             if name in self.losses:  # the teacher's blocks pass gradients on, and get none
-                extra += 2 * asked * (1 - CONSTANT_RATE) + (own.train if self._looks_at_student else 0.0)
+                extra += 2 * asked * (1 - CONSTANT_RATE) + (train if self._looks_at_student else 0.0)
         if "on_policy" in self.losses:
-            extra += own.forward + own.train + asked
+            extra += forward + asked + (train if self._looks_at_student else 0.0)
         return extra
 
     @property
@@ -236,15 +246,27 @@ class Distillation:
         return sum((self.losses[name] * part for name, part in parts.items()), torch.zeros((), device=own_BD.device)), parts
 
     def _replacing(self, model: nn.Module, batch: Batch, name: str) -> Tensor:
-        """Cross-entropy of the student with some of its blocks swapped for the teacher's groups; evaluated without any."""
-        rate = CONSTANT_RATE if name == "replacing_constant" else min(1.0, FIRST_RATE + (1 - FIRST_RATE) * self.progress / RISE)
-        keep = torch.rand(len(self.layout.groups)) < (rate if model.training else 1.0)
+        """Cross-entropy of the student with some of its blocks swapped for the teacher's groups; evaluated without any.
+
+        As long as blocks are swapped only blocks learn: embeddings and head stay what the teacher's blocks know.
+        """
+        rate = self._own_rate(name) if model.training else 1.0
+        generator = torch.Generator().manual_seed(mix(self.seed, round(self.progress * (1 << 40))))
+        keep = torch.rand(len(self.layout.groups), generator=generator) < rate
         swapped = {i: [self.teacher.blocks[j] for j in self.layout.groups[i]] for i, kept in enumerate(keep.tolist()) if not kept}
-        with replaced(model, swapped):
+        with replaced(model, swapped), only_blocks(model, rate < 1) as idle:
             hidden_ND, weight_VD, bias_V, labels_N = head_inputs(model, batch, self.kind)
-        return ops.linear_cross_entropy(
-            hidden_ND, weight_VD, labels_N, bias_V=bias_V, vocab_size=self.vocab_size, implementation=self.implementation
-        )
+            loss = ops.linear_cross_entropy(
+                hidden_ND, weight_VD, labels_N, bias_V=bias_V, vocab_size=self.vocab_size, implementation=self.implementation
+            )
+        return loss + nothing(idle)
+
+    def _own_rate(self, name: str) -> float:
+        """The chance of each block of the student to stand where it belongs."""
+        done = self.progress / RISE
+        if done >= 1:
+            return 1.0
+        return CONSTANT_RATE if name == "replacing_constant" else FIRST_RATE + (1 - FIRST_RATE) * done
 
     def _on_policy(self, model: nn.Module, batch: Batch) -> tuple[Tensor, Tensor]:
         """Reverse KL per token on the student's own text, times the items of the batch: (weighted loss, divergence)."""

@@ -5,6 +5,9 @@ Shape suffixes: B = rows, T = tokens, P = tokens of the longest prompt.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 import torch
 from torch import Tensor, nn
 
@@ -20,26 +23,29 @@ PROMPT_SHARE = 4
 def continued(model: nn.Module, batch: Batch) -> Batch:
     """The rows' prompts, each continued by samples from `model` up to the row length or its end of text.
 
-    A prompt is what stands before a row's first label, or the row's first quarter. Samples come from torch's global
-    generator, which the trainer seeds by step; they are labelled, and their prompts are not.
+    A prompt is what stands before a row's first label, or the row's first quarter; of a row that packs documents, the
+    part of it that belongs to its last document. Samples come from torch's global generator, which the trainer seeds by
+    step; they are labelled, and their prompts are not.
 
     Returns: input_ids, labels, position_ids and attention_mask [B, T], prompts padded on the left.
     """
     from transformers import GenerationConfig
 
-    ids_BT, lengths_B = batch["input_ids"], prompt_lengths(batch)
-    longest, config = int(lengths_B.max()), unwrap(model).config
+    ids_BT, ends_B = batch["input_ids"], prompt_lengths(batch)
+    starts_B, config = prompt_starts(batch, ends_B), unwrap(model).config
     pad = config.pad_token_id if config.pad_token_id is not None else 0
-    prompts_BP, mask_BP = left_padded(ids_BT, lengths_B, pad)
+    prompts_BP, mask_BP = left_padded(ids_BT, starts_B, ends_B, pad)
+    longest = prompts_BP.shape[1]
     settings = GenerationConfig(
         do_sample=True, top_k=0, top_p=1.0, temperature=1.0, max_new_tokens=max(1, ids_BT.shape[1] - longest),
         eos_token_id=config.eos_token_id, pad_token_id=pad, use_cache=True,
     )  # fmt: skip
     training = model.training
     model.eval()
-    written_BT = unwrap(model, keep_peft=True).generate(
-        input_ids=prompts_BP, attention_mask=mask_BP, generation_config=settings
-    )
+    with _own_distribution(unwrap(model)):
+        written_BT = unwrap(model, keep_peft=True).generate(
+            input_ids=prompts_BP, attention_mask=mask_BP, generation_config=settings
+        )
     model.train(training)
     new_BT = _until_the_end(written_BT[:, longest:], config.eos_token_id)
     mask_BT = torch.cat([mask_BP, new_BT.long()], 1)
@@ -55,12 +61,35 @@ def prompt_lengths(batch: Batch) -> Tensor:
     return first_B.where(first_B > 1, max(1, labels_BT.shape[1] // PROMPT_SHARE))
 
 
-def left_padded(ids_BT: Tensor, lengths_B: Tensor, pad: int) -> tuple[Tensor, Tensor]:
-    """The first `lengths_B` tokens of each row moved to the right edge, and their mask, both [B, P]."""
-    longest = int(lengths_B.max())
-    from_P = torch.arange(longest, device=ids_BT.device) - (longest - lengths_B)[:, None]
-    mask_BP = from_P >= 0
-    return ids_BT.gather(1, from_P.clamp_min(0)).where(mask_BP, pad), mask_BP.long()
+def prompt_starts(batch: Batch, ends_B: Tensor) -> Tensor:
+    """Where the document begins that each row's prompt ends in, int64 [B]."""
+    ids_BT = batch["input_ids"]
+    if "position_ids" not in batch:
+        return torch.zeros_like(ends_B)
+    places_T = torch.arange(ids_BT.shape[1], device=ids_BT.device)
+    begins_BT = (batch["position_ids"] == 0) & (places_T < ends_B[:, None])
+    return (places_T * begins_BT).amax(1)
+
+
+def left_padded(ids_BT: Tensor, starts_B: Tensor, ends_B: Tensor, pad: int) -> tuple[Tensor, Tensor]:
+    """The tokens from start to end of each row moved to the right edge, and their mask, both [B, P]."""
+    longest = int((ends_B - starts_B).max())
+    from_BP = torch.arange(longest, device=ids_BT.device) - longest + ends_B[:, None]
+    mask_BP = from_BP >= starts_B[:, None]
+    return ids_BT.gather(1, from_BP.clamp_min(0)).where(mask_BP, pad), mask_BP.long()
+
+
+@contextmanager
+def _own_distribution(model: nn.Module) -> Iterator[None]:
+    """Inside, `generate` knows none of the model's own habits (penalties, filters): samples come from its distribution."""
+    from transformers import GenerationConfig
+
+    habits = model.generation_config
+    try:
+        model.generation_config = GenerationConfig()
+        yield
+    finally:
+        model.generation_config = habits
 
 
 def _until_the_end(written_BT: Tensor, end: int | list[int] | None) -> Tensor:

@@ -47,7 +47,7 @@ def pair(name: str) -> tuple[nn.Module, Distillation]:
     teacher = llama(2, 16, 0)
     if name == "projected":
         student = llama(1, 8, 1)
-        add_projections(student, 16, 1, seed=0)
+        add_projections(student, 16, 1)
     else:
         student = with_blocks(teacher, "causal", [1], seed=0)
     return student, Distillation(OnlineTeacher(teacher, "causal"), LOSSES[name], "causal", Layout.even(1, 2))

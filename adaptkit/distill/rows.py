@@ -1,0 +1,86 @@
+"""The rows that student and teacher read, as their kind of model takes them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from adaptkit import data
+from adaptkit.data.tokenizers import tokenizer_digest
+from adaptkit.distill.config import DistillConfig
+from adaptkit.distill.store import Scorer, StoreLayout, WithTeacher, write_store
+from adaptkit.errors import ConfigError
+from adaptkit.models.separation import Separation, kept_apart
+from adaptkit.run import Run, digest
+from adaptkit.trainer.distillation import Kind
+from adaptkit.trainer.parallel import Ranks
+
+if TYPE_CHECKING:
+    import torch
+    from torch import nn
+    from transformers import PreTrainedTokenizerFast
+
+    from adaptkit.data.readers import Dataset
+    from adaptkit.trainer.source import Source
+
+PROBE_ROWS = 16
+"""Rows that blocks are searched by and units are chosen by."""
+
+
+@dataclass(frozen=True)
+class Rows:
+    """Makes sources of rows out of data sets, as the kind of model takes them."""
+
+    config: DistillConfig
+    run: Run
+    kind: Kind
+    tokenizer: PreTrainedTokenizerFast
+    labels: list[str] | None
+    ranks: Ranks = field(default_factory=Ranks)
+    """Who else asks the teacher."""
+
+    def of(self, text: dict[str, Dataset], read_by: list[nn.Module]) -> dict[str, Source]:
+        """A source per data set, in rows that every model in `read_by` reads exactly."""
+        seq_len = self.config.size.seq_len
+        if self.kind == "classifier":
+            return {name: data.LabelledRows(part, self.tokenizer, seq_len, self.labels) for name, part in text.items()}
+        if self.kind == "encoder":
+            return {name: data.TextRows(part, self.tokenizer, seq_len) for name, part in text.items()}
+        separate = self._separation(read_by)
+        return {name: data.packed_rows(self._shards(part), seq_len, self.kind, separate) for name, part in text.items()}
+
+    def probe(self, dataset: Dataset, read_by: list[nn.Module]) -> dict[str, torch.Tensor]:
+        """One batch of the first rows."""
+        source = self.of({"probe": dataset}, read_by)["probe"]
+        return source.collate(list(range(min(PROBE_ROWS, len(source)))), seed=0, epoch=0)
+
+    def stored(
+        self, sources: dict[str, Source], text: dict[str, Dataset], score: Scorer, teacher: str, top_k: int
+    ) -> dict[str, Source]:
+        """The same rows with the teacher's answers, which are asked for once."""
+        found: dict[str, Source] = {}
+        for name, source in sources.items():
+            layout = StoreLayout(len(source), self.config.size.seq_len, min(top_k, len(self.tokenizer) - 1), len(self.tokenizer))
+            made_from = {
+                "teacher": teacher, "text": text[name].digest, "tokenizer": tokenizer_digest(self.tokenizer),
+                "temperature": self.config.temperature, **vars(layout),
+            }  # fmt: skip
+            folder = self.run.shards(digest(made_from))
+            found[name] = WithTeacher(source, write_store(source, score, folder, layout, made_from, self.ranks))
+        return found
+
+    def _separation(self, read_by: list[nn.Module]) -> Separation:
+        """What keeps documents apart in all of these models."""
+        strictness: tuple[Separation, ...] = ("positions", "mask", "rows")
+        seq_len = self.config.size.seq_len
+        for model in read_by:
+            longest = getattr(model.config.get_text_config(), "max_position_embeddings", None)
+            if longest and seq_len > longest:
+                what = f"rows of {seq_len} tokens, but a model reads at most {longest}"
+                raise ConfigError(what, where="size.seq_len", fix=f"set size.seq_len={longest} or less")
+        found = [kept_apart(model, self.kind, seq_len, self.config.model_name) for model in read_by]
+        return max(found, key=strictness.index)
+
+    def _shards(self, part: Dataset) -> Any:
+        folder = self.run.shards(digest([part.digest, tokenizer_digest(self.tokenizer)]))
+        return data.write_shards(part, self.tokenizer, folder)
