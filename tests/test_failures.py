@@ -17,6 +17,7 @@ SAID = {
     "OSError: It looks like the config file at '/x/config.json' is not a valid JSON file.": "config.json is not valid JSON",
     "Value error, The checkpoint has model type `x` but Transformers does not recognize this architecture.": "this model_type",
     "ValueError: Layer 0 does not dispatch through the Transformers attention interface": "cannot serve this architecture",
+    "RuntimeError: Unsupported CPU attention configuration: head_dim=16 isa=2 kv_cache_idx=0": "no attention heads 16 wide",
     "ValueError: Couldn't instantiate the backend tokenizer from one of:": "no tokenizer",
     "RuntimeError: Cannot find any model weights with `/x`": "no weights",
     "safetensors_rust.SafetensorError: Error while deserializing header: header too large": "cut or overwritten",

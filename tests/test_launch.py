@@ -141,7 +141,7 @@ def test_serve_print_starts_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "state"))
     monkeypatch.setattr(server, "Server", None)
     monkeypatch.setattr(preflight, "check_packages", lambda *_: None)
-    folder = source(tmp_path / "m").folder
+    folder = source(tmp_path / "m", head_dim=32).folder
     (folder / "tokenizer.json").write_text("{}")
     (folder / "model.safetensors").write_bytes(b"\2\0\0\0\0\0\0\0{}")
     line = ["serve", f"name={folder}", "--print", "--json", "--port", "8100", "--", "--max-model-len", "64"]

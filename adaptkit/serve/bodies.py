@@ -152,7 +152,7 @@ def _media_parts(body: dict[str, Any]) -> Iterator[str]:
             yield from (name[:40] for name in names if _MEDIA.fullmatch(name))
             left += [inner for name, inner in value.items() if name != "tool_calls"]
         elif isinstance(value, list):
-            left += value
+            left += [inner for inner in value if isinstance(inner, (dict, list))]
 
 
 def _integer(text: str) -> int:

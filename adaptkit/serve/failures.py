@@ -49,6 +49,8 @@ KNOWN = (
           "vLLM 0.32 cannot serve this architecture", "use BERT or ModernBERT instead of DistilBERT (distil into one of them)"),
     Known(r"Model architectures (\[.*?\]) (?:are not supported|failed)",
           "vLLM 0.32 cannot serve {0}", "serve a Llama, Qwen, Mistral, BERT or ModernBERT model"),
+    Known(r"Unsupported CPU attention configuration: head_dim=(\d+)",
+          "vLLM's CPU kernels know no attention heads {0} wide", "serve it on a machine with a GPU"),
     Known(r"Couldn't instantiate the backend tokenizer", "no tokenizer in this folder", "save the tokenizer beside the weights"),
     Known(r"Cannot find any model weights", "no weights in this folder", AGAIN),
     Known(r"header too large|incomplete metadata|InvalidHeader|MetadataIncompleteBuffer",

@@ -30,6 +30,7 @@ RUNS_CODE = ("auto_map", "_attn_implementation_internal", "custom_pipelines", "t
 TOKENIZERS = ("tokenizer.json", "tokenizer.model", "vocab.txt", "vocab.json", "spiece.model", "tekken.json")
 AGAIN = "export or copy the folder again"
 ENGINE_BYTES = 3 * 2**30  # two Python processes with vLLM and torch; 2.3 GiB were measured
+CPU_HEADS = (32, 64, 80, 96, 112, 128, 160, 192, 224, 256, 512)
 LARGEST_HEADER = 100 * 2**20  # what safetensors itself allows
 
 
@@ -47,6 +48,7 @@ def check(launches: Sequence[Launch], versions: Mapping[str, str] | None = None,
     for launch in launches:
         check_folder(launch.source.folder)
         check_format(launch.source, hardware)
+        check_heads(launch.source, hardware)
         if launch.source.exported:
             provenance.verify(launch.source.folder)
         for adapter in launch.adapters:
@@ -216,6 +218,20 @@ def check_format(source: Source, hardware: Hardware) -> None:
         raise ModelError("vLLM has no CPU kernel for 8-bit weights without 8-bit activations", where=where, fix=fix)
     if kind == "float" and not hardware.fp8:
         raise ModelError("fp8 weights need a GPU, or a CPU with AVX512-BF16 or AMX", where=where, fix=fix)
+
+
+def check_heads(source: Source, hardware: Hardware) -> None:
+    """vLLM 0.32 has CPU attention for some widths of a head only, and says so after half a minute of loading.
+
+    Raises: ModelError.
+    """
+    config = _json(source.folder / "config.json")
+    heads, width = config.get("num_attention_heads"), config.get("hidden_size")
+    head = config.get("head_dim") or (width // heads if heads and width else None)
+    if not hardware.gpus and head is not None and head not in CPU_HEADS:
+        known = ", ".join(map(str, CPU_HEADS))
+        what = f"its attention heads are {head} wide, and vLLM's CPU kernels know {known}"
+        raise ModelError(what, where=str(source.folder), fix="serve it on a GPU, or train a size with heads of 32 or 64")
 
 
 def check_memory(launches: Sequence[Launch]) -> None:
