@@ -32,7 +32,8 @@ SHAPE_STEP = 32  # rows and columns of a 4-bit matrix must be a multiple of it
 UNREADABLE_INT4 = ("modernbert",)
 """Models whose packed weights transformers 5.19 cannot load. Other models' initialisation passes over a layer without
 `weight`; ModernBERT's reaches for `Wqkv.weight`, `Wi.weight` and `Wo.weight` of every block, where compressed-tensors has put
-`weight_packed` by then: AttributeError. Nothing that stands in the folder helps; int8 keeps the name `weight` and loads."""
+`weight_packed` by then: AttributeError. Nothing that stands in the folder helps; int8 keeps the name `weight` and loads. vLLM
+0.32 alone would serve such a folder."""
 _STORED_AS = {"int8": "int-quantized", "int4": "pack-quantized", "fp8": "float-quantized"}
 
 
