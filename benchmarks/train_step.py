@@ -200,8 +200,8 @@ def compare(name: str, steps: int, repeats: int, threads: int) -> dict[str, Any]
     }  # fmt: skip
 
 
-def provenance() -> dict[str, Any]:
-    """What made these figures: command, day, versions, processor."""
+def provenance(out: Path) -> dict[str, Any]:
+    """What made these figures: command (without the folder of `out`), day, versions, processor."""
     import datetime
     import importlib.metadata
 
@@ -209,7 +209,7 @@ def provenance() -> dict[str, Any]:
 
     versions = {name: importlib.metadata.version(name) for name in ("torch", "transformers", "accelerate")}
     device = torch.cuda.get_device_name() if torch.cuda.is_available() else f"cpu ({torch.backends.cpu.get_cpu_capability()})"
-    command = " ".join(["python", "benchmarks/train_step.py", *(arg for arg in sys.argv[1:])])
+    command = " ".join(["python", "benchmarks/train_step.py", *(out.name if arg == str(out) else arg for arg in sys.argv[1:])])
     return {"command": command, "date": datetime.date.today().isoformat(), "versions": versions, "device": device}
 
 
@@ -235,7 +235,7 @@ def main() -> int:
             f"peak memory {row['memory_ratio']:.2f}x, largest loss difference {row['largest_loss_difference']:.1e}"
         )
     if options.out:
-        found = {**provenance(), "results": results}
+        found = {**provenance(options.out), "results": results}
         options.out.write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
     allowed = {name: 1e-4 if name in CASES else 1e-2 for name in options.cases}
     good = all(
