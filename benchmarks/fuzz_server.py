@@ -25,9 +25,9 @@ from adaptkit.serve import bodies, routes
 from adaptkit.serve.client import Client
 
 CLIENTS, SECONDS = 16, 180
-TEXT: dict[str, Any] = {"type": "string", "maxLength": 200}
+TEXT: dict[str, Any] = {"type": "string", "minLength": 1, "maxLength": 200}
 TEXTS = {"anyOf": [TEXT, {"type": "array", "items": TEXT, "maxItems": 4}]}
-IDS = {"type": "array", "items": {"type": "integer", "minimum": 0, "maximum": 300}, "maxItems": 16}
+IDS = {"type": "array", "items": {"type": "integer", "minimum": 0, "maximum": 300}, "minItems": 1, "maxItems": 16}
 FEW = {"type": "integer", "minimum": 0, "maximum": 8}
 TURN = {"type": "object", "required": ["role", "content"],
         "properties": {"role": {"enum": ["system", "user", "assistant"]}, "content": TEXT}}  # fmt: skip
@@ -89,7 +89,7 @@ def _body(kind: Any, names: list[str], parts: dict[str, Any]) -> dict[str, Any]:
     parts |= schema.pop("$defs", {})
     fields = {field: DRAWN.get(field, told) for field, told in schema["properties"].items() if field not in bodies.UNSUPPORTED}
     schema["properties"] = {**fields, "model": {"enum": names}}
-    schema["required"] = sorted({*schema.get("required", []), "model"})
+    schema["required"] = sorted({*schema.get("required", []), "model", *({"prompt"} & fields.keys())})  # vLLM needs a prompt
     return schema
 
 
