@@ -178,12 +178,12 @@ def test_it_finds_what_the_untouched_encoder_does_not(tmp_path, base):
     path = tiny_embed.write(tmp_path / "texts.jsonl", [{"text": text} for text in texts])
     config, run = run_of(
         tmp_path / "runs", tmp_path / "base", path, test={"files": [str(folder)]},
-        trainer={"num_steps": 240, "global_batch_size": 32, "checkpoint_every": 0, "log_every": 20},
+        trainer={"num_steps": 100, "global_batch_size": 32, "checkpoint_every": 0, "log_every": 20},
     )  # fmt: skip
     result = embed(config, run)
     losses = [row["loss"] for row in run.metrics() if "loss" in row]
-    assert losses[-1] < 0.9 * losses[0]
-    assert result.metrics["ndcg_at_10"] > before + 0.15
+    assert losses[-1] < 0.8 * losses[0]
+    assert before < 0.5 and result.metrics["ndcg_at_10"] > 0.9
     assert len(list(read_jsonl(run.items("retrieval")))) == 32 and set(result.dev) == {"loss"}
 
 
