@@ -12,7 +12,9 @@ from adaptkit import models
 from adaptkit.embed.encoder import Encoder
 from adaptkit.errors import ModelError
 from adaptkit.pretrain.recipe import PretrainConfig, pretrain
-from adaptkit.run import Run
+from adaptkit.run import Run, read_json
+from adaptkit.serve.export import Options, export
+from adaptkit.serve.source import resolve
 
 
 def continued(root: Path, base: Path, **trainer) -> Run:
@@ -66,6 +68,9 @@ def test_it_learns_and_pools_as_before(folder, tmp_path):
     theirs = SentenceTransformer(str(run.model), device="cpu").encode(texts, show_progress_bar=False)
     assert (after.encode(texts) * theirs).sum(1).min() > 1 - 1e-5
     assert abs(after.encode(texts) - before.encode(texts)).max() > 1e-3
+    done = export(resolve(run.path), "fp32", Options(out=tmp_path / "out"))
+    assert read_json(done.folder / "config.json")["architectures"] == ["BertModel"], "what servers pool, without the head"
+    assert abs(Encoder.load(done.folder).encode(texts) - after.encode(texts)).max() < 1e-5
 
 
 def test_weights_that_are_missing_below_the_head_are_still_refused(folder, tmp_path):

@@ -84,6 +84,15 @@ def test_they_train_with_all_weights_and_stay_under_an_adapter(folder, tmp_path,
     assert not np.allclose(made.encode(texts), Encoder.load(folder).encode(texts), atol=1e-3)
 
 
+def test_an_export_carries_them_and_is_measured_through_them(folder, tmp_path):
+    from adaptkit.serve.export import Options, export
+    from adaptkit.serve.source import resolve
+
+    done, texts = export(resolve(folder), "fp32", Options(out=tmp_path / "out")), tiny_embed.texts(6)
+    assert np.allclose(Encoder.load(done.folder).encode(texts), Encoder.load(folder).encode(texts), atol=1e-6)
+    assert done.parity["passed"] and len(read_json(done.folder / "reference.json")["vectors"][0]) == WIDTH
+
+
 @pytest.mark.parametrize(
     ("changes", "match"),
     [
