@@ -94,6 +94,8 @@ def test_a_set_is_read_by_split(folder):
     cut = read_set(folder, "train", max_bytes=600)
     assert 0 < len(cut.documents) < 40 and set(cut.queries) < set(read_set(folder, "train").queries)
     assert cut.num_unjudged and sum(len(text.encode()) for text in cut.documents.values()) <= 600
+    few = read_set(folder, "test", max_bytes=900)
+    assert len(few.queries) == 8 and len(few.documents) > 8, "the answers come first, then whatever else there is room for"
 
 
 @pytest.mark.parametrize(
