@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import argparse
 import datetime
+import hashlib
 import json
 import os
 import re
@@ -28,6 +29,7 @@ os.environ.setdefault("TRITON_DEFAULT_FP_FUSION", "1")  # as on a GPU today; Tri
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "torch-ext"))
 
 import triton
+from adaptkit_kernels import launch
 from adaptkit_kernels.launch import INTERPRETED, TARGETS, Shipped, shipped_kernels
 from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource
@@ -117,11 +119,19 @@ def table(rows: Iterable[Row]) -> str:
     return "\n".join(lines)
 
 
+def digest() -> str:
+    """sha256 of the modules that hold kernels, so that a kept table tells whether it is of today's."""
+    modules = {sys.modules[entry.kernel.fn.__module__] for entry in shipped_kernels()} | {launch}
+    paths = sorted(Path(module.__file__) for module in modules)
+    return hashlib.sha256(b"".join(path.read_bytes() for path in paths)).hexdigest()
+
+
 def keep(folder: Path, rows: list[Row]) -> None:
     """Writes the table as JSON and markdown, with the command, the version and the date that made it."""
     folder.mkdir(parents=True, exist_ok=True)
     date, failed = datetime.datetime.now(datetime.UTC).date().isoformat(), sum(bool(row.problems) for row in rows)
     facts = {"command": "python kernels/benchmarks/compile_table.py", "triton": triton.__version__, "date": date}
+    facts["kernels"] = digest()
     path = folder / f"compile_table_{triton.__version__}"
     lines = ",\n".join("    " + json.dumps(asdict(row)) for row in rows)
     header = json.dumps(facts | {"targets": list(TARGETS), "failed": failed}, indent=2)[:-2]

@@ -89,6 +89,11 @@ class _Tile:
         """Whether backward holds the weight in registers over its rows; a whole row per program leaves no room for it."""
         return self.rows > 1
 
+    @property
+    def forward_warps(self) -> int:
+        """Twice as many for the widest rows: forward's addresses and sums do not fit beside 16 elements per thread."""
+        return self.num_warps * (2 if self.block > 4096 else 1)
+
 
 def _tile(width: int) -> _Tile:
     """A tile of 2048 elements or one row, 16 elements per thread; half of that for narrow rows, whose reductions need registers."""
@@ -111,7 +116,7 @@ def _forward(
                 x_ND, residual_ND, weight_D, bias_D, y, total, mean, rstd,
                 num_rows, x_ND.stride(0), residual_ND.stride(0) if residual_ND is not None else 0, eps,
                 WIDTH=width, ROWS=tile.rows, BLOCK=tile.block, OFFSET=offset, CENTERED=centered,
-                ADDS=residual_ND is not None, SCALES=weight_D is not None, SHIFTS=bias_D is not None, num_warps=tile.num_warps,
+                ADDS=residual_ND is not None, SCALES=weight_D is not None, SHIFTS=bias_D is not None, num_warps=tile.forward_warps,
             )  # fmt: skip
     return y, total, mean, rstd
 
@@ -316,6 +321,6 @@ def _shipped(width: int, centered: bool, name: str) -> list[Shipped]:
     forward = {key: kind for key, kind in forward.items() if key not in unused}
     aligned = ("x_stride", "residual_stride"), ("dy_stride", "d_total_stride", "total_stride")
     return [
-        Shipped(_norm_forward_kernel, label, forward, {**constexprs, **unused}, aligned[0], tile.num_warps),
+        Shipped(_norm_forward_kernel, label, forward, {**constexprs, **unused}, aligned[0], tile.forward_warps),
         Shipped(_norm_backward_kernel, label, backward, {**constexprs, "KEEPS": tile.keeps_weight}, aligned[1], tile.num_warps),
     ]
