@@ -100,7 +100,8 @@ def test_adapters_get_room_for_their_rank(tmp_path: Path) -> None:
     adapters = (Adapter("a", tmp_path / "a", 4), Adapter("b", tmp_path / "b", 17))
     made = Launch(source(tmp_path / "m"), SMALL, adapters)
     given = flags(made)
-    assert (given["--max-lora-rank"], given["--max-loras"], made.names) == ("32", "2", ("m", "a", "b"))
+    assert (given["--max-lora-rank"], given["--max-loras"], made.names) == ("32", "3", ("m", "a", "b")), "a slot stays empty"
+    assert flags(Launch(made.source, GPU, adapters))["--max-loras"] == "2"
     assert f"a={tmp_path / 'a'}" in made.arguments(1)
 
 
