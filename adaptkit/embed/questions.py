@@ -138,11 +138,12 @@ def _pairs(files: Sequence[Path], answers: dict[str, str], count: int, counts: C
             counts["documents too short"] += 1
             continue
         text = passage(text)
-        if text in seen:
+        key = _name(text)
+        if key in seen:
             counts["documents seen before"] += 1
             continue
-        seen.add(text)
-        found = questions_of(answers[_name(text)])
+        seen.add(key)
+        found = questions_of(answers[key])
         counts["answers without a question"] += not found
         kept = 0
         for question in found:
