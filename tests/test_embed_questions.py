@@ -16,7 +16,7 @@ from adaptkit.console import run as run_command
 from adaptkit.data.readers import DataConfig
 from adaptkit.embed.examples import read_examples
 from adaptkit.embed.questions import MAX_WORDS, questions_of, write_questions
-from adaptkit.errors import ConfigError, DataError
+from adaptkit.errors import ConfigError, DataError, ServerError
 from adaptkit.run import read_json, read_jsonl
 
 NUM = 20
@@ -107,6 +107,23 @@ def test_a_killed_run_asks_only_for_what_is_missing(files, tmp_path, torn):
     assert len(asked) == NUM - done and again["counts"] == whole["counts"]
     assert (tmp_path / "cut/pairs.jsonl").read_bytes() == (tmp_path / "whole/pairs.jsonl").read_bytes()
     assert write_questions(files, tmp_path / "cut", dying, TOLD) == again, "what is finished is not asked again"
+
+
+def test_a_failure_loses_no_answer_that_was_under_way(files, tmp_path):
+    together = threading.Barrier(4, timeout=30)
+
+    def ask(request: str) -> str:
+        number = int(re.search(r"Patient (\d+)", request)[1])
+        if number < 4:
+            together.wait()
+        if number == 0:
+            raise ServerError("gone")
+        return answering(request)
+
+    with pytest.raises(ServerError, match="gone"):
+        write_questions(files, tmp_path / "out", ask, TOLD, jobs=4)
+    kept = " ".join(row["answer"] for row in read_jsonl(tmp_path / "out/answers.jsonl"))
+    assert all(f"case {number} " in kept for number in (1, 2, 3)) and "case 0 " not in kept
 
 
 def test_requests_go_out_together(files, tmp_path):

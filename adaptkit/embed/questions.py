@@ -13,7 +13,7 @@ from __future__ import annotations
 import hashlib
 import re
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from datetime import date
 from pathlib import Path
@@ -97,12 +97,24 @@ def _ask_all(files: Sequence[Path], path: Path, ask: Ask, count: int, prompt: st
     write_jsonl(path, ({"passage": name, "answer": answer} for name, answer in answers.items()))  # without a line cut by a kill
     running: dict[Future[str], str] = {}
 
+    def keep(done: Iterable[Future[str]]) -> BaseException | None:
+        """Write down what was answered; the first failure among the rest."""
+        failed = None
+        for future in done:
+            name = running.pop(future)
+            if future.cancelled():
+                continue
+            if error := future.exception():
+                failed = failed or error
+                continue
+            answers[name] = future.result()
+            append_jsonl(path, {"passage": name, "answer": answers[name]})
+        tell(len(answers))
+        return failed
+
     def take() -> None:
-        for done in wait(running, return_when=FIRST_COMPLETED).done:
-            name, answer = running.pop(done), done.result()
-            append_jsonl(path, {"passage": name, "answer": answer})
-            answers[name] = answer
-            tell(len(answers))
+        if failed := keep(wait(running, return_when=FIRST_COMPLETED).done):
+            raise failed
 
     with progress("answered") as tell, ThreadPoolExecutor(jobs) as pool:
         try:
@@ -116,7 +128,8 @@ def _ask_all(files: Sequence[Path], path: Path, ask: Ask, count: int, prompt: st
             while running:
                 take()
         except BaseException:
-            pool.shutdown(wait=False, cancel_futures=True)
+            pool.shutdown(wait=True, cancel_futures=True)
+            keep(list(running))
             raise
     return answers
 
