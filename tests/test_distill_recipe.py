@@ -247,6 +247,8 @@ def test_a_plan_counts_what_the_losses_ask_for_and_what_an_adapter_leaves_alone(
     assert plan(tiny_teachers.config(world, llama, signal="offline"))["stored_bytes_per_token"] == 64 * 4
     with pytest.raises(ConfigError, match="cosine means nothing to a causal model"):
         plan(tiny_teachers.config(world, llama, losses={"cosine": 1.0}))
+    with pytest.raises(ModelError, match="cannot stand among those of a llama of width 32"):
+        plan(tiny_teachers.config(world, llama, losses={"replacing": 1.0}, student={"width": 32}))
 
 
 @pytest.mark.parametrize(

@@ -129,17 +129,6 @@ def renumber(shape: Any, ids: list[int]) -> None:
             setattr(shape, name, ids.index(old) if old in ids else None)
 
 
-def check_replaceable(student: nn.Module, teacher: nn.Module) -> None:
-    """Raises: ModelError unless the teacher's blocks can stand in for the student's."""
-    own, theirs = student.config, teacher.config
-    if (own.model_type, own.hidden_size) != (theirs.model_type, theirs.hidden_size):
-        what = f"blocks of a {theirs.model_type} of width {theirs.hidden_size} cannot stand among those of a {own.model_type}"
-        raise ModelError(f"{what} of width {own.hidden_size}", where="losses.replacing", fix="leave student.width at 0")
-    if len(set(getattr(theirs, "layer_types", None) or [""])) > 1:
-        what = "the teacher's blocks differ in what they attend to, so they cannot take each other's place"
-        raise ModelError(what, where="losses.replacing", fix="use hidden or forward_kl")
-
-
 def ground(config: DistillConfig, run: Run, made: Made, kind: Kind, ranks: Ranks) -> tuple[nn.Module, str]:
     """What an adapter will stand on, and the folder it lies in: the one that the student starts from, or a new one.
 

@@ -11,7 +11,7 @@ from adaptkit.adapters import AdapterConfig, attach
 from adaptkit.distill import served
 from adaptkit.distill.config import DistillConfig
 from adaptkit.distill.prepare import check_losses, teacher_kind
-from adaptkit.distill.shape import student_shape
+from adaptkit.distill.shape import check_pair, student_shape
 from adaptkit.distill.store import TOP_K, StoreLayout
 from adaptkit.distill.student import check_shape
 from adaptkit.distill.teacher import StoredTeacher
@@ -42,6 +42,8 @@ def plan(config: DistillConfig) -> dict[str, Any]:
         teacher = AutoConfig.from_pretrained(models.find(config.teacher), local_files_only=True)
     student = student_shape(config, teacher, kind)
     check_shape(student.model_type)
+    if teacher is not None:
+        check_pair(config, kind, student, teacher)
     own = _measured(student, kind, seq_len, config.adapter)
     theirs = _measured(teacher, kind, seq_len) if teacher is not None else None
     faster = {"reading": theirs["forward"] / own["forward"]} if theirs else {}

@@ -13,14 +13,15 @@ from adaptkit import data, models
 from adaptkit.distill import served
 from adaptkit.distill import student as students
 from adaptkit.distill.config import DistillConfig
-from adaptkit.distill.initial import Made, check_replaceable, ground, make_student, trainable
+from adaptkit.distill.initial import Made, ground, make_student, trainable
 from adaptkit.distill.rows import Rows
 from adaptkit.distill.served import ServedTeacher
+from adaptkit.distill.shape import check_pair
 from adaptkit.distill.store import TOP_K
 from adaptkit.distill.teacher import OnlineTeacher, StoredTeacher, local_scorer
 from adaptkit.distill.vectors import check_pooling
 from adaptkit.distill.written import Writer, local_writer, served_writer, teacher_texts
-from adaptkit.errors import ConfigError, ModelError
+from adaptkit.errors import ConfigError
 from adaptkit.run import Run, digest, file_digest
 from adaptkit.trainer.distillation import DIVERGENCES, EMBEDDING, LAYERWISE, REPLACING, Distillation, Kind, Layout
 from adaptkit.trainer.machine import default_device
@@ -92,7 +93,10 @@ def prepare(config: DistillConfig, run: Run, text: dict[str, Dataset], kind: Kin
     made = make_student(config, plain, rows, text["train"])
     student, base = ground(config, run, made, kind, ranks)
     teacher = models.load(config.teacher, kind, quantization=config.quantization) if config.quantization else plain
-    check_pair(config, kind, student, teacher)
+    check_pair(config, kind, student.config, teacher.config)
+    if "attention" in config.losses:
+        for model in (teacher, student):
+            model.set_attn_implementation("eager")  # the only one that gives its weights
     rows, spent = dataclasses.replace(rows, tokenizer=made.tokenizer), 0.0
     objective: Objective = objective_of(config, kind, teacher, student, made.tokenizer, made.ids)
     home, row_flops = torch.device("cpu"), models.flops_per_token(plain, config.size.seq_len).forward * config.size.seq_len
@@ -163,24 +167,6 @@ def check_losses(config: DistillConfig, kind: Kind) -> None:
     if config.signal in ("offline", "text") and kind != "causal":
         what = f"{config.signal} speaks for causal teachers, and this one is a {kind} model"
         raise ConfigError(what, where="signal", fix="set signal=online")
-
-
-def check_pair(config: DistillConfig, kind: Kind, student: nn.Module, teacher: nn.Module) -> None:
-    """Make the two comparable in what the losses look at.
-
-    Raises: ModelError for a student that no server runs, and for blocks or vectors that do not fit the teacher's.
-    """
-    students.check_shape(student.config.model_type)
-    if "attention" in config.losses:
-        for model in (teacher, student):
-            model.set_attn_implementation("eager")  # the only one that gives its weights
-    if any(name in config.losses for name in REPLACING):
-        check_replaceable(student, teacher)
-    own, theirs = student.config.hidden_size, teacher.config.hidden_size
-    unlike = [name for name in ("cosine", "mse") if name in config.losses]
-    if kind == "encoder" and own != theirs and unlike:
-        what = f"the student's vectors have {own} numbers and the teacher's {theirs}: {unlike[0]} compares vectors of one size"
-        raise ModelError(what, where=f"losses.{unlike[0]}", fix="compare their scores: losses={margin: 1}")
 
 
 def objective_of(

@@ -6,9 +6,9 @@ from typing import Any
 
 from adaptkit.architecture import architecture
 from adaptkit.distill.config import FROM_TEACHER, DistillConfig
-from adaptkit.distill.student import check_width, copied
-from adaptkit.errors import ConfigError
-from adaptkit.trainer.distillation import Kind
+from adaptkit.distill.student import check_shape, check_width, copied
+from adaptkit.errors import ConfigError, ModelError
+from adaptkit.trainer.distillation import REPLACING, Kind
 
 FFN_STEP = 128
 
@@ -65,3 +65,25 @@ def _narrow(shape: Any, width: int) -> None:
     shape.hidden_size, shape.num_attention_heads = width, width // size
     if hasattr(shape, "num_key_value_heads"):
         shape.num_key_value_heads = width // unit
+
+
+def check_pair(config: DistillConfig, kind: Kind, student: Any, teacher: Any) -> None:
+    """Raises: ModelError for a student that no server runs, and for blocks or vectors that do not fit the teacher's."""
+    check_shape(student.model_type)
+    if any(name in config.losses for name in REPLACING):
+        _check_replaceable(student, teacher)
+    unlike = [name for name in ("cosine", "mse") if name in config.losses]
+    if kind == "encoder" and student.hidden_size != teacher.hidden_size and unlike:
+        what = f"the student's vectors have {student.hidden_size} numbers and the teacher's {teacher.hidden_size}"
+        fix = "compare their scores: losses={margin: 1}"
+        raise ModelError(f"{what}: {unlike[0]} compares vectors of one size", where=f"losses.{unlike[0]}", fix=fix)
+
+
+def _check_replaceable(own: Any, theirs: Any) -> None:
+    """The teacher's blocks must be able to stand in for the student's."""
+    if (own.model_type, own.hidden_size) != (theirs.model_type, theirs.hidden_size):
+        what = f"blocks of a {theirs.model_type} of width {theirs.hidden_size} cannot stand among those of a {own.model_type}"
+        raise ModelError(f"{what} of width {own.hidden_size}", where="losses.replacing", fix="leave student.width at 0")
+    if len(set(getattr(theirs, "layer_types", None) or [""])) > 1:
+        what = "the teacher's blocks differ in what they attend to, so they cannot take each other's place"
+        raise ModelError(what, where="losses.replacing", fix="use hidden or forward_kl")
