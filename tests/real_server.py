@@ -15,6 +15,7 @@ from typing import Any
 
 import httpx
 import torch
+from fake_study import LABELS
 
 from adaptkit import adapters, models
 from adaptkit.adapters import AdapterConfig
@@ -40,8 +41,8 @@ def tokenizer_of(texts: list[str], encoder: bool = False) -> Any:
     special = [first, last, "[PAD]"]
     trainer = trainers.BpeTrainer(vocab_size=384, special_tokens=special, initial_alphabet=alphabet, show_progress=False)
     made.train_from_iterator(texts, trainer)
-    pattern = f"{first} $A {last}" if encoder else f"{first} $A"
-    made.post_processor = processors.TemplateProcessing(single=pattern, special_tokens=[(first, 0), (last, 1)])
+    single, pair = (f"{first} $A {last}", f"{first} $A {last} $B:1 {last}:1") if encoder else (f"{first} $A", f"{first} $A $B")
+    made.post_processor = processors.TemplateProcessing(single=single, pair=pair, special_tokens=[(first, 0), (last, 1)])
     names = {"cls_token": first, "sep_token": last} if encoder else {"bos_token": first, "eos_token": last}
     tokenizer = PreTrainedTokenizerFast(tokenizer_object=made, pad_token="[PAD]", model_max_length=LENGTH, **names)
     if not encoder:
@@ -50,7 +51,7 @@ def tokenizer_of(texts: list[str], encoder: bool = False) -> Any:
 
 
 def write_models(folder: Path, texts: list[str]) -> None:
-    """A Llama with a LoRA adapter of its own, a mean-pooling BERT, and a BERT with three classes; all with random weights."""
+    """A Llama with a LoRA adapter of its own, and three BERTs (mean pooling, five classes, relevance), all with random weights."""
     from transformers import BertConfig, BertModel, LlamaConfig
 
     writer = tokenizer_of(texts)
@@ -78,9 +79,11 @@ def write_models(folder: Path, texts: list[str]) -> None:
     pooling = {"word_embedding_dimension": 64, "pooling_mode_mean_tokens": True}
     (folder / "vectors" / "1_Pooling" / "config.json").write_text(json.dumps(pooling))
     (folder / "vectors" / "sentence_bert_config.json").write_text(json.dumps({"max_seq_length": LENGTH}))
-    names = dict(enumerate(["low", "middle", "high"]))
+    names = dict(enumerate(LABELS))
     classes = BertConfig(**small, id2label=names, label2id={name: i for i, name in names.items()})
     models.save(models.build(classes, "classifier", seed=0), reader, folder / "classes")
+    pairs = BertConfig(**small, num_labels=1, initializer_range=0.2)
+    models.save(models.build(pairs, "classifier", seed=0), reader, folder / "pairs")
 
 
 @dataclass
@@ -123,7 +126,7 @@ def serving(folder: Path, texts: list[str]) -> Iterator[Served]:
     (folder / "key").write_text(KEY)
     (folder / "key").chmod(0o600)
     port = free_port()
-    command = [sys.executable, "-m", "adaptkit", "serve", "writer", "tuned=tuned", "vectors", "classes"]
+    command = [sys.executable, "-m", "adaptkit", "serve", "writer", "tuned=tuned", "vectors", "classes", "pairs"]
     command += ["--port", str(port), "--key-file", "key"]
     environment = {**os.environ, "XDG_STATE_HOME": str(folder / "state"), "PYTHONPATH": os.pathsep.join(sys.path)}
     with (folder / "serve.log").open("wb") as log:

@@ -1,4 +1,4 @@
-"""A real vLLM behind the guard: one start of `adaptkit serve` for a generator with an adapter, an embedder and a classifier.
+"""A real vLLM behind the guard: one start of `adaptkit serve` for a model of every kind.
 
 Checked through the front are the openai client, the routes that vLLM really has, hostile requests, bits per byte against
 transformers, and, last, an engine that is killed under load and a SIGTERM that leaves no process.
@@ -40,7 +40,7 @@ def client(served: Served) -> Any:
 
 
 def test_the_openai_client_talks_to_every_kind(client: Any) -> None:
-    assert [model.id for model in client.models.list()] == ["writer", "tuned", "vectors", "classes"]
+    assert [model.id for model in client.models.list()] == ["writer", "tuned", "vectors", "classes", "pairs"]
     whole = {"ignore_eos": True}
     told = client.completions.create(model="writer", prompt="the engine", max_tokens=5, temperature=0, extra_body=whole)
     assert told.usage.completion_tokens == 5
@@ -86,6 +86,19 @@ def test_an_adapter_changes_answers_and_its_base_does_not_change(served: Served)
     assert (base.token_ids, base.logprobs) != (tuned.token_ids, tuned.logprobs)
 
 
+def test_a_base_and_its_adapter_asked_at_once_answer_as_alone(served: Served) -> None:
+    """With as many slots as adapters vLLM 0.32 put the adapter on requests for the base, on a CPU."""
+
+    def ask(name: str) -> str:
+        return served.client.complete(name, "the engine reads", max_tokens=12, ignore_eos=True).text
+
+    names = ("writer", "tuned")
+    alone = {name: ask(name) for name in names}
+    with ThreadPoolExecutor(8) as pool:
+        together = list(pool.map(ask, names * 8))
+    assert together == [alone[name] for name in names * 8] and alone["writer"] != alone["tuned"]
+
+
 def test_embeddings_are_those_of_transformers(served: Served, tiny_text: list[str]) -> None:
     model, tokenizer = models.load(served.folder / "vectors", "encoder").eval(), models.load_tokenizer(served.folder / "vectors")
     for text, vector in zip(tiny_text[:4], served.client.embed("vectors", tiny_text[:4]), strict=True):
@@ -103,6 +116,44 @@ def test_classes_are_those_of_transformers(served: Served, tiny_text: list[str])
         assert label == model.config.id2label[int(wanted.argmax())]
 
 
+def test_relevances_are_those_of_transformers(served: Served, tiny_text: list[str]) -> None:
+    model, tokenizer = models.load(served.folder / "pairs", "classifier").eval(), models.load_tokenizer(served.folder / "pairs")
+    query, *documents = [text.partition(".")[0] for text in tiny_text[:6]]
+    with torch.no_grad():
+        logits = [float(model(**tokenizer(query, text, return_tensors="pt")).logits[0, 0]) for text in documents]
+    wanted = [1 / (1 + math.exp(-logit)) for logit in logits]
+    assert len({round(value, 3) for value in wanted}) == 5, "a reranker that tells nothing apart tests nothing"
+    assert served.client.rerank("pairs", query, documents) == pytest.approx(wanted, abs=1e-3)
+    assert served.client.rerank("pairs", query, documents, use_activation=False) == pytest.approx(logits, abs=1e-3)
+    best = sorted(range(5), key=lambda i: -wanted[i])[:2]
+    for path in ("/rerank", "/v1/rerank", "/v2/rerank"):
+        told = served.post(path, json={"model": "pairs", "query": query, "documents": documents, "top_n": 2}).json()["results"]
+        assert [row["index"] for row in told] == best
+    for path in ("/score", "/v1/score"):
+        for first, second in (("text_1", "text_2"), ("queries", "documents"), ("queries", "items"), ("data_1", "data_2")):
+            told = served.post(path, json={"model": "pairs", first: query, second: documents}).json()["data"]
+            assert [row["score"] for row in told] == pytest.approx(wanted, abs=1e-3)
+
+
+@pytest.mark.parametrize(
+    ("path", "changed", "said"),
+    [
+        ("/v1/rerank", {"documents": ["a"] * 2049}, "holds 2049 items, at most 2048"),
+        ("/v1/rerank", {"query": "a " * LENGTH}, "maximum context length"),
+        ("/v1/rerank", {"documents": ["a", "b " * LENGTH]}, "maximum context length"),
+        ("/v1/rerank", {"documents": [{"content": [{"type": "image_url", "image_url": {"url": "file:///x"}}]}]}, "only text"),
+        ("/v1/score", {"queries": "a", "items": ["a"] * 2049}, "at most 2048"),
+        ("/v1/score", {"queries": ["a", "b"], "items": ["a", "b", "c"]}, ""),
+        ("/classify", {"input": "a"}, "is a model of kind rerank, which answers"),
+        ("/v1/embeddings", {"input": "a"}, "is a model of kind rerank, which answers"),
+    ],
+)
+def test_limits_hold_for_query_and_documents(served: Served, path: str, changed: dict[str, Any], said: str) -> None:
+    base = {"query": "a", "documents": ["b"]} if "rerank" in path else {}
+    answer = served.post(path, json={"model": "pairs", **base, **changed})
+    assert answer.status_code == 400 and said in answer.json()["error"]["message"]
+
+
 def vllm_routes(served: Served) -> set[tuple[str, str]]:
     """(method, path) of every route that the running vLLM processes have, from their logs."""
     text = "".join(path.read_text() for path in served.logs.glob("*.log"))
@@ -115,7 +166,7 @@ def test_of_all_routes_that_vllm_has_only_health_is_open(served: Served) -> None
     assert len({path for _, path in there}) > 25, "the log no longer lists routes"
     children = [process.cmdline() for process in psutil.Process(served.process.pid).children()]
     urls = [served.url, *(f"http://127.0.0.1:{words[words.index('--port') + 1]}" for words in children)]
-    assert len(urls) == 4, "front and three children"
+    assert len(urls) == 5, "front and four children"
     for url in urls:
         for method, path in sorted(there | {("GET", "/docs"), ("GET", "/openapi.json")}):
             answer = served.http.request(method, url + path.replace("{response_id}", "x"))
@@ -164,7 +215,10 @@ FIELDS = {
     "/classify": ["input", "truncate_prompt_tokens", "use_activation", "messages"],
     "/pooling": ["input", "encoding_format", "task", "data", "dimensions"],
     "/score": ["text_1", "text_2", "queries", "documents"],
+    "/v1/score": ["queries", "items", "data_1", "use_activation", "instruction", "max_tokens_per_query", "priority"],
     "/rerank": ["query", "documents", "top_n"],
+    "/v1/rerank": ["query", "documents", "top_n", "max_tokens_per_doc", "truncate_prompt_tokens", "truncation_side", "padding"],
+    "/v2/rerank": ["query", "documents", "chat_template_kwargs", "cache_salt", "request_id", "use_activation"],
     "/tokenize": ["prompt", "messages", "add_special_tokens", "return_token_strs", "chat_template_kwargs"],
     "/detokenize": ["tokens"],
 }  # fmt: skip
@@ -175,7 +229,10 @@ BASES = {
     "/classify": {"model": "classes", "input": "a"},
     "/pooling": {"model": "vectors", "input": "a", "task": "embed"},
     "/score": {"model": "vectors", "text_1": "a", "text_2": "b"},
+    "/v1/score": {"model": "pairs", "queries": "a", "items": ["b", "c"]},
     "/rerank": {"model": "vectors", "query": "a", "documents": ["b"]},
+    "/v1/rerank": {"model": "pairs", "query": "a", "documents": ["b", "c"]},
+    "/v2/rerank": {"model": "pairs", "query": "a", "documents": ["b"]},
     "/tokenize": {"model": "writer", "prompt": "a"},
     "/detokenize": {"model": "writer", "tokens": [1]},
 }
@@ -197,6 +254,8 @@ def hostile() -> Iterator[tuple[str, dict[str, Any]]]:
         for kind in ("image_url", "audio_url", "video_url", "input_audio", "file"):
             content = [{"type": kind, kind: {"url": url}}]
             yield "/v1/chat/completions", {"json": {"model": "writer", "messages": [{"role": "user", "content": content}]}}
+            yield "/v1/rerank", {"json": {"model": "pairs", "query": "a", "documents": [{"content": content}]}}
+            yield "/v1/score", {"json": {"model": "pairs", "queries": {"content": content}, "items": "b"}}
         yield "/v1/embeddings", {"json": {"model": "vectors", "input": url}}
     for trick in ("/v1/models/../../health", "/%2e%2e/etc/passwd", "/v1//completions", "/v1/completions%00", "/static/../../x"):
         yield trick, {"json": {}}
@@ -210,7 +269,8 @@ def test_hostile_requests_are_answered_below_500(served: Served) -> None:
 
     with ThreadPoolExecutor(8) as pool:
         answers = list(pool.map(ask, hostile()))
-    assert len(answers) > 1000
+    assert FIELDS.keys() == {path for path, route in routes.ROUTES.items() if route.method == "POST"}
+    assert len(answers) > 1500
     assert not [told for status, told in answers if status >= 500]
     assert not [told for _, told in answers if "root:" in told or "Traceback" in told]
     assert served.client.healthy() and served.client.complete("writer", "a", max_tokens=1).output_tokens == 1

@@ -85,14 +85,14 @@ class Page:
         for tab, kind in ((self.compare, GENERATE), (self.classify, CLASSIFY), (self.search, EMBED)):
             by_kind[kind] = [part for part in parts if part.model in names(found.of_kind(kind))]
             tab.parts = {part.model: part for part in by_kind[kind]}
-        generic, domain = _two(by_kind[EMBED])
+        (generic, domain), single = _two(by_kind[EMBED]), len(by_kind[EMBED]) == 1
         return [
             found,
             self._head(found),
             gr.update(choices=_choices(by_kind[GENERATE]), value=roles.first_of_each(by_kind[GENERATE])),
             _dropdown(by_kind[CLASSIFY], next((part.model for part in by_kind[CLASSIFY]), None)),
-            _dropdown(by_kind[EMBED], generic),
-            _dropdown(by_kind[EMBED], domain),
+            _dropdown(by_kind[EMBED], generic, label="Embedding model" if single else "Generic model"),
+            _dropdown(by_kind[EMBED], domain, visible=not single),
             self.classify.empty() if _changed(seen, found, CLASSIFY) else gr.skip(),
             self.search.empty() if _changed(seen, found, EMBED) else gr.skip(),
         ]
@@ -115,12 +115,14 @@ def _choices(parts: list[roles.Part]) -> list[tuple[str, str]]:
     return [(f"{part.title}: {part.arm or part.model}" if part.title in several else part.title, part.model) for part in parts]
 
 
-def _dropdown(parts: list[roles.Part], value: str | None) -> Any:
-    return gr.update(choices=[part.model for part in parts], value=value, interactive=bool(parts))
+def _dropdown(parts: list[roles.Part], value: str | None, **look: Any) -> Any:
+    return gr.update(choices=[part.model for part in parts], value=value, interactive=bool(parts), **look)
 
 
 def _two(parts: list[roles.Part]) -> tuple[str | None, str | None]:
-    """The generic and the domain model among embedding models."""
+    """The generic and the domain model among embedding models; a single one stands first, whatever it is."""
+    if len(parts) == 1:
+        return parts[0].model, None
     domain = next((part.model for part in parts if part.role.place in (roles.DOMAIN.place, roles.TUNED.place)), None)
     generic = next((part.model for part in parts if part.model != domain), None)
     return generic, domain
