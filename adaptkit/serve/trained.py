@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from adaptkit.errors import ModelError
+from adaptkit.run import Run
 from adaptkit.serve.provenance import located_base
 from adaptkit.serve.source import Source, run_config
 
@@ -29,7 +31,7 @@ def adapted_model(source: Source, vocab_size: int) -> nn.Module | str:
     assert source.run is not None and source.adapter is not None
     config = run_config(source.run)
     settings = AdapterConfig.model_validate(config["adapter"])
-    base = located_base(source.run, source.base)
+    base = located_base(source.run, source.base or _stood_on(source.run, config))
     if base is None:
         return "the base that the adapter was trained on is not here: the merge was checked when it was made, not again"
     kind: Kind = {"classify": "classifier", "rerank": "classifier", "embed": "encoder"}.get(source.kind, "causal")
@@ -45,3 +47,9 @@ def adapted_model(source: Source, vocab_size: int) -> nn.Module | str:
     model = attach(model, settings, seed=0, new_tokens=list(range(known, vocab_size)))
     set_peft_model_state_dict(model, load_file(source.adapter / "adapter_model.safetensors"))
     return model.eval()
+
+
+def _stood_on(run: Path, config: dict[str, Any]) -> str:
+    """What the adapter of a distilled student stands on: kept in its run, unless the student started from a folder."""
+    kept = Run(run).base
+    return str(kept if kept.is_dir() else (config.get("student") or {}).get("start") or "")
