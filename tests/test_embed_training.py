@@ -14,6 +14,7 @@ from tiny_embed import gradients, relative_error
 
 from adaptkit import ops
 from adaptkit.embed.encoder import Encoder
+from adaptkit.embed.examples import hold_out
 from adaptkit.embed.objective import Contrastive, Scored, vectors
 from adaptkit.embed.recipe import EmbedConfig, embed
 from adaptkit.embed.rows import Example, TextRows, groups_of
@@ -141,6 +142,14 @@ def test_texts_that_hang_together_are_no_negatives_of_each_other():
     groups = groups_of([Example(texts, "f:1") for texts in told])
     assert groups["a"] == groups["x"] == groups["b"] == groups["y"]
     assert len({groups[text] for text in ("a", "c", "n", "d")}) == 4 and groups["c"] == groups["z"]
+
+
+def test_one_answer_to_many_questions_is_not_what_is_held_out():
+    many = [Example((f"question {i}", "it is inherited"), f"f:{i}") for i in range(60)]
+    others = [Example((f"what is {i}?", f"{i} is a number"), f"f:{i}") for i in range(100)]
+    for swapped in ("it is inherited", "it is not", "nobody knows", "ask a doctor"):
+        rest, held = hold_out([Example((row.texts[0], swapped), row.where) for row in many] + others, 0.1)
+        assert 2 < len(held) < 30 and swapped not in {row.texts[1] for row in held} and len(rest) + len(held) == 160
 
 
 def test_an_example_stands_at_its_place_whatever_the_lengths(folders):

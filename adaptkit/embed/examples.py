@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -89,16 +90,20 @@ def train_and_dev(train: DataConfig, dev: DataConfig | None, loss: Loss) -> tupl
 def hold_out(rows: Sequence[Example], share: float) -> tuple[list[Example], list[Example]]:
     """(rest, about `share` of the rows): whole groups of texts that hang together, by hash.
 
+    A group of more than twice the share (one answer to a third of all questions) is never held out: too little would be left.
     Raises: DataError when a side would be empty.
     """
     groups = groups_of(rows)
     first: dict[int, str] = {}
     for text in sorted(groups):
         first.setdefault(groups[text], text)
+    sizes = Counter(groups[row.texts[0]] for row in rows)
     sides: tuple[list[Example], list[Example]] = ([], [])
     for row in rows:
-        hashed = hashlib.sha256(first[groups[row.texts[0]]].encode()).digest()
-        sides[int.from_bytes(hashed[:8]) / 2**64 < share].append(row)
+        group = groups[row.texts[0]]
+        hashed = hashlib.sha256(first[group].encode()).digest()
+        small = sizes[group] <= max(1, 2 * share * len(rows))
+        sides[small and int.from_bytes(hashed[:8]) / 2**64 < share].append(row)
     if not sides[0] or not sides[1]:
         raise DataError(f"{len(rows)} examples cannot be split", where=rows[0].where, fix="give more rows, or name `dev`")
     return sides
