@@ -21,7 +21,7 @@ domain: {train: {files: [FOLDER/domain.jsonl]}}
 general: {train: {files: [FOLDER/general.jsonl]}}
 tasks:
   - {name: find, kind: retrieve, train: {files: [FOLDER/set]}, max_length: 32, max_epochs: 3}
-arms: [generic+probe, generic+lora, generic+full, scratch+full]
+arms: [generic+probe, generic+lora, generic+full, continued+full, scratch+full]
 primary: find
 budget: {amount: 2e11, trials: 1, task_share: 0.5}
 seeds: 2
@@ -47,7 +47,7 @@ def study(tmp_path_factory) -> tuple[StudyOutcome, Results]:
 def test_every_arm_and_bm25_answer_the_same_queries(study):
     outcome, results = study
     arms = {cell.arm for cell in results.cells}
-    assert arms == {"generic+probe", "generic+lora", "generic+full", "scratch+full"} and len(results.cells) == 8
+    assert arms == {"generic+probe", "generic+lora", "generic+full", "continued+full", "scratch+full"} and len(results.cells) == 10
     (baseline,) = results.baselines
     assert baseline.arm == "BM25"
     ids = {tuple(row["id"] for row in cell.rows) for cell in [*results.cells, baseline]}
@@ -60,6 +60,8 @@ def test_a_base_without_bits_per_byte_is_trained_on_text_only_where_a_task_start
     assert [task.name for task in results.tasks] == ["find"]
     stages = {path.stem for path in (outcome.study_path / "stages").rglob("*.json")}
     assert any("language.scratch" in stage for stage in stages) and not any("language.generic" in stage for stage in stages)
+    # the base was saved without a masked-LM head, as embedding models are
+    assert any("language.continued" in stage for stage in stages)
 
 
 def test_a_frozen_arm_costs_only_its_encoding(study):
