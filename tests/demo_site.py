@@ -55,9 +55,11 @@ def write_texts(study: Path) -> None:
     write_json(study / "stages" / "prepare.json", {"run": "prepared"})
     for part in ("dev", "test"):
         rows = [{"text": f"class{i % 5} patients, group {i}, {part}", "label": LABELS[i % 5], "from": f"r:{i}"} for i in range(60)]
+        rows[7]["text"] *= 30  # longer than some models' windows
         write_jsonl(study.parent / "prepared" / f"rct_role.{part}.jsonl", rows)
     subjects = ("asthma", "sleep", "pain", "diet", "vision")
     texts = [{"text": f"Adults with {subjects[i % 5]} took drug {i} for twelve weeks.", "from": f"notes:{i}"} for i in range(50)]
+    texts[8]["text"] *= 30
     write_jsonl(study.parent / "prepared" / "domain.test.jsonl", texts)
 
 

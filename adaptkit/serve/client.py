@@ -22,6 +22,7 @@ from adaptkit.errors import ServerError
 Messages = Sequence[dict[str, str]]
 TIMEOUT_S, CONNECT_S = 300.0, 10.0
 OVERLOADED = (429, 503)
+CUT: dict[str, Any] = {"truncate_prompt_tokens": -1}  # an option of vLLM's: texts end where the model's window does, as in training
 
 
 @dataclass(frozen=True)
@@ -126,9 +127,9 @@ class Client:
         rows = self.call("POST", "/v1/embeddings", {"model": model, "input": list(texts), **options})["data"]
         return [row["embedding"] for row in sorted(rows, key=lambda row: row["index"])]
 
-    def classify(self, model: str, texts: Sequence[str]) -> list[tuple[str, list[float]]]:
+    def classify(self, model: str, texts: Sequence[str], **options: Any) -> list[tuple[str, list[float]]]:
         """(label, probability of each class) per text, in order."""
-        rows = self.call("POST", "/classify", {"model": model, "input": list(texts)})["data"]
+        rows = self.call("POST", "/classify", {"model": model, "input": list(texts), **options})["data"]
         return [(row["label"], row["probs"]) for row in sorted(rows, key=lambda row: row["index"])]
 
     def rerank(self, model: str, query: str, documents: Sequence[str], **options: Any) -> list[float]:

@@ -56,8 +56,12 @@ def test_classes_are_the_classifiers_and_calibrated(site: Site, served: Served) 
     assert shown == [LABELS[i] for i in sorted(range(5), key=lambda i: -probabilities[i])], "temperature keeps the order"
     marks = site.page.locator(".bars .raw").evaluate_all("marks => marks.map(mark => parseFloat(mark.style.left))")
     assert sorted(marks) == pytest.approx(sorted(100 * value for value in probabilities), abs=0.02)
-    assert "fitted on 60 development items" in site.text("#classified")
+    assert "fitted on 60 development items" in site.text("#classified"), "one of them is longer than the model's window"
     site.shoot("real-classify")
+    site.page.fill("#to-classify textarea", "the engine measures " * 100)
+    site.page.click("#classify")
+    site.page.wait_for_selector("#classified .wait", state="detached")
+    assert site.page.locator("#classified .failure").count() == 0 and site.page.locator(".bars li").count() == 5
 
 
 def test_search_finds_by_the_embedding_models_vectors(site: Site, served: Served) -> None:

@@ -12,7 +12,7 @@ import numpy as np
 
 from adaptkit.errors import DataError
 from adaptkit.serve import keys
-from adaptkit.serve.client import Client
+from adaptkit.serve.client import CUT, Client
 
 MOST_PASSAGES, MAX_PASSAGE_CHARS, BATCH = 400, 600, 32
 PROBE = "The same sentence always gets the same vector from the same model."
@@ -75,7 +75,7 @@ class Index:
                 return
             rows: list[list[float]] = []
             for start in range(0, len(self.passages), BATCH):
-                rows += client.embed(model, [text for _, text in self.passages[start : start + BATCH]])
+                rows += client.embed(model, [text for _, text in self.passages[start : start + BATCH]], **CUT)
                 yield len(rows)
             self._vectors[key] = _unit(np.array(rows, np.float32))
             _save(key, self._vectors[key])
@@ -83,7 +83,7 @@ class Index:
     def nearest(self, client: Client, model: str, query: str, count: int = 5) -> list[Hit]:
         """The passages closest to `query`, best first; `fill` comes first."""
         vectors_ND = self._vectors[self._key(client, model)]
-        similar_N = vectors_ND @ _unit(np.array(client.embed(model, [query]), np.float32))[0]
+        similar_N = vectors_ND @ _unit(np.array(client.embed(model, [query], **CUT), np.float32))[0]
         order = np.argsort(-similar_N, kind="stable")[:count]
         return [Hit(*self.passages[i], float(similar_N[i])) for i in order]
 

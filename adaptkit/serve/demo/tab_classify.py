@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 import gradio as gr
 
 from adaptkit.errors import ServerError
-from adaptkit.serve.client import Client
+from adaptkit.serve.client import CUT, Client
 from adaptkit.serve.demo.fragments import render
 from adaptkit.serve.demo.roles import Part
 from adaptkit.serve.demo.server import Server, explain
@@ -52,7 +52,7 @@ class Classify:
         yield render("classified", state="asking")
         try:
             with self.server.client() as client:
-                _, raw = client.classify(model, [text[:MAX_TEXT_CHARS]])[0]
+                _, raw = client.classify(model, [text[:MAX_TEXT_CHARS]], **CUT)[0]
                 labels = self._labels(model, len(raw))
                 if model not in self._calibrated:
                     yield self._draw(model, raw, raw, labels, None, "calibrating")
@@ -99,7 +99,7 @@ class Classify:
         items = [(text, label) for text, label in self.study.items(part, task) if label in labels][:MAX_ITEMS]
         for start in range(0, len(items), BATCH):
             batch = items[start : start + BATCH]
-            answers = client.classify(model, [text[:MAX_TEXT_CHARS] for text, _ in batch])
+            answers = client.classify(model, [text[:MAX_TEXT_CHARS] for text, _ in batch], **CUT)
             found += [(probabilities, labels.index(label)) for (_, probabilities), (_, label) in zip(answers, batch, strict=True)]
         return found
 
