@@ -16,6 +16,7 @@ from adaptkit.adapters import AdapterConfig
 from adaptkit.embed import denoising
 from adaptkit.embed.denoising import Denoising, NoisyTexts, decoder_of
 from adaptkit.embed.encoder import Encoder
+from adaptkit.embed.examples import Examples, in_pieces, pieces
 from adaptkit.embed.pooling import pool
 from adaptkit.embed.recipe import EmbedConfig, embed
 from adaptkit.embed.rows import Example
@@ -221,3 +222,12 @@ def test_what_cannot_be_restored_is_told(folders, tmp_path, monkeypatch):
     config, _ = run_of(tmp_path / "runs", folders["bert"], path, trainer={"parallel": "fsdp"})
     with pytest.raises(ConfigError, match="cannot be sharded"):
         _attached(config, Encoder.load(folders["bert"]))
+
+
+def test_long_texts_are_learnt_from_whole():
+    text = "One two three. Four five!\nSix seven eight nine ten eleven twelve thirteen? End."
+    assert pieces(text, 5) == ["One two three. Four five!", "Six seven eight nine ten eleven twelve thirteen?", "End."]
+    assert pieces("no stop at all", 2) == ["no stop at all"] and pieces(" \n ", 4) == []
+    found = in_pieces(Examples([Example((text, text), "a.jsonl:7")], facts={"rows": 1}), 5)
+    assert [row.where for row in found.rows] == ["a.jsonl:7"] * 3 and found.facts == {"rows": 1}
+    assert found.rows[1].texts == ("Six seven eight nine ten eleven twelve thirteen?",) * 2

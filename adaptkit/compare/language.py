@@ -46,21 +46,25 @@ def language(
     folder: StudyFolder, threads: int, *, job: str, seed: int, fraction: float, flops: float, trial: int | None
 ) -> dict[str, Any]:
     """Train one language model within `flops` and score it on held-out domain and general text."""
-    from adaptkit.compare import distilled
+    from adaptkit.compare import denoised, distilled
     from adaptkit.distill.recipe import distill
+    from adaptkit.embed.recipe import EmbedResult, embed
     from adaptkit.pretrain.recipe import pretrain
 
     rate = _rates(folder, job)[trial] if trial is not None else _best_rate(folder, job)
     text = "general" if job == "placebo" else "domain"
     if job == "distilled":
         settings, recipe = distilled.settings(folder, fraction, flops, seed, threads, rate), distill
+    elif job not in SCRATCH and denoised.fits(folder.base):
+        settings, recipe = denoised.settings(folder, job, text, fraction, flops, seed, threads, rate), embed
     else:
         settings, recipe = _settings(folder, job, text, fraction, flops, seed, threads, rate), pretrain
     run = folder.open(job, settings)
     result = recipe(settings, run)
+    scores = result.dev if isinstance(result, EmbedResult) else result.scores
     tidy(run, keep_model=trial is None)
     # Tuned on the kind of text it learns: the placebo must be as good at general text as trials can make it.
-    outcome = {"run": run.path.name, "learning_rate": rate, "dev": min(result.scores.values())}
+    outcome = {"run": run.path.name, "learning_rate": rate, "dev": min(scores.values())}
     if trial is not None:
         return outcome
     return outcome | {"model": str(run.model)} | _scores(_score(folder, run.model, run.path.name, threads))
@@ -130,9 +134,12 @@ def _bytes_per_token(folder: StudyFolder, path: Path) -> dict[str, Any]:
 def _rates(folder: StudyFolder, job: str) -> list[float]:
     """The learning rates tried for a job, around what its size and kind of training suggest."""
     from adaptkit.architecture import default_learning_rate
+    from adaptkit.compare import denoised
 
     kind = job_adapter(job, folder.config.continue_with)
     share = 1.0 if job == "scratch" else CONTINUED_RATE if kind == "full" else LORA_RATE
+    if job not in (*SCRATCH, "distilled") and denoised.fits(folder.base):
+        share *= denoised.RATE / CONTINUED_RATE
     return folder.budget.learning_rates(default_learning_rate(folder.base_params) * share)
 
 

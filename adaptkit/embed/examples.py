@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import hashlib
+import re
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
 DEV_SHARE = 0.1
 SCORED: tuple[str, ...] = ("cosine", "margin")
 FROM_TEXT: tuple[str, ...] = ("simcse", "tsdae")
+_SENTENCES = re.compile(r"\n+|(?<=[.!?])\s+")
 
 
 @dataclass(frozen=True)
@@ -57,6 +59,26 @@ def read_examples(config: DataConfig, loss: Loss, split: str = "train") -> Examp
         rows, counts = pairs_from_text(dataset)
         return Examples(rows, facts={**dataset.manifest(), "pairs_from_structure": counts})
     return Examples(_rows(dataset, loss), facts=dataset.manifest())
+
+
+def in_pieces(examples: Examples, most_words: int) -> Examples:
+    """Plain texts cut where sentences or lines end, so that what lies beyond an encoder's reach is learnt from as well."""
+    rows = [Example((piece, piece), row.where) for row in examples.rows for piece in pieces(row.texts[0], most_words)]
+    return replace(examples, rows=rows)
+
+
+def pieces(text: str, most_words: int) -> list[str]:
+    """A text in pieces of at most `most_words` words, or of one sentence where that has more."""
+    found: list[str] = []
+    words = 0
+    for sentence in filter(str.strip, _SENTENCES.split(text)):
+        count = len(sentence.split())
+        if found and words + count <= most_words:
+            found[-1], words = f"{found[-1]} {sentence.strip()}", words + count
+        else:
+            found.append(sentence.strip())
+            words = count
+    return found
 
 
 def retrieval_folder(config: DataConfig) -> Path | None:

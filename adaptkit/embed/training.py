@@ -13,7 +13,7 @@ from adaptkit.adapters import attach, merge, save_adapter
 from adaptkit.embed.card import write_card
 from adaptkit.embed.denoising import Denoising, NoisyTexts, decoder_of
 from adaptkit.embed.encoder import Encoder, closed_by_eos
-from adaptkit.embed.examples import FROM_TEXT, SCORED, Examples, read_examples, retrieval_folder, set_of, train_and_dev
+from adaptkit.embed.examples import FROM_TEXT, SCORED, Examples, in_pieces, read_examples, retrieval_folder, set_of, train_and_dev
 from adaptkit.embed.layout import changed
 from adaptkit.embed.metrics import retrieval_scores
 from adaptkit.embed.mining import mine
@@ -32,6 +32,8 @@ if TYPE_CHECKING:
     from adaptkit.trainer.parallel import Ranks
     from adaptkit.trainer.result import TrainResult
 
+TOKENS_PER_WORD = 2
+"""At most, in plain text; vocabularies of their domain need 1.5 and fewer."""
 MERGE_TOLERANCE = 1e-4
 """Cosine distance between vectors before and after merging an adapter; exact merges measure 1e-7."""
 
@@ -42,7 +44,7 @@ def train(config: EmbedConfig, run: Run, suite: str) -> None:
 
     ranks = join(config.trainer.parallel)
     encoder = base_encoder(config)
-    learnt, dev = train_and_dev(config.train, config.dev, config.loss)
+    learnt, dev = examples_of(config)
     groups = groups_of([*learnt.rows, *dev.rows])
     if config.hard_negatives:
         parts = {"train": learnt, "dev": dev}
@@ -58,6 +60,15 @@ def train(config: EmbedConfig, run: Run, suite: str) -> None:
     if ranks.rank == 0:
         _deliver(config, run, suite, encoder, dev, result)
     ranks.share(None)  # the other ranks return when the files are there
+
+
+def examples_of(config: EmbedConfig) -> tuple[Examples, Examples]:
+    """What is learnt from and what is measured on; plain texts come in pieces that the encoder can read."""
+    parts = train_and_dev(config.train, config.dev, config.loss)
+    if config.loss not in FROM_TEXT:
+        return parts
+    learnt, dev = (in_pieces(part, config.max_length // TOKENS_PER_WORD) for part in parts)
+    return learnt, dev
 
 
 def base_encoder(config: EmbedConfig) -> Encoder:

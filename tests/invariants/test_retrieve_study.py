@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 import tiny_embed
 import tiny_study
+import yaml
 
 from adaptkit.compare.results import Results, collect
 from adaptkit.compare.study import StudyConfig, StudyOutcome, compare
@@ -60,8 +61,17 @@ def test_a_base_without_bits_per_byte_is_trained_on_text_only_where_a_task_start
     assert [task.name for task in results.tasks] == ["find"]
     stages = {path.stem for path in (outcome.study_path / "stages").rglob("*.json")}
     assert any("language.scratch" in stage for stage in stages) and not any("language.generic" in stage for stage in stages)
-    # the base was saved without a masked-LM head, as embedding models are
     assert any("language.continued" in stage for stage in stages)
+
+
+def test_a_base_without_a_masked_lm_head_restores_texts_instead(study):
+    outcome, _ = study
+    root = outcome.study_path
+    planned = {stage["id"]: stage["flops"] for stage in read_json(root / "plan.json")["stages"]}
+    for stage in ("language.continued.s0.f1", "language.continued.s1.f1"):
+        run = Run(root.parent / read_json(root / f"stages/{stage}.json")["run"])
+        assert yaml.safe_load((run.path / "config.yaml").read_text())["loss"] == "tsdae"
+        assert read_json(run.cost_path)["flops"] == pytest.approx(planned[stage], rel=0.3)
 
 
 def test_a_frozen_arm_costs_only_its_encoding(study):
