@@ -4,7 +4,7 @@
     adaptkit pretrain pretrain.yaml    one model from scratch, or more pretraining of a base
     adaptkit distill distill.yaml      a small student of a large teacher
     adaptkit finetune finetune.yaml    one model on one labelled task or on instructions
-    adaptkit embed train embed.yaml    an encoder; then encode, index, search, evaluate
+    adaptkit embed train embed.yaml    an encoder; also questions, encode, index, search, evaluate
     adaptkit report runs/STUDY         write a study's report again
     adaptkit serve runs/STUDY          the winner behind an OpenAI-compatible endpoint
     adaptkit demo runs/STUDY           a page for the people who decide
