@@ -8,8 +8,10 @@
 against the data's (forward KL) by what it then writes; and a pruned student against one from scratch with three times
 the tokens.
 
-All rungs of a task share the start, the rows in their order, the number of steps and the learning rate; only the losses
-differ. Runs are resumable: give the same --root again.
+`tune`: what was tried for `classify`, on other rows and another seed.
+
+All rungs of a task share the start, the rows in their order and the number of steps; only the losses differ, and where it
+is said the learning rate. Runs are resumable: give the same --root again.
 """
 
 from __future__ import annotations
@@ -19,7 +21,7 @@ import gzip
 import json
 import time
 from collections.abc import Sequence
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -27,27 +29,51 @@ import numpy as np
 
 from adaptkit.compare.scores import ScoreTable, score_table
 from adaptkit.compare.statistics import resample
+from adaptkit.data.readers import DataConfig
 from adaptkit.distill.config import DistillConfig
 from adaptkit.distill.recipe import distill
 from adaptkit.finetune.recipe import FinetuneConfig, finetune
 from adaptkit.pretrain.recipe import PretrainConfig, pretrain
-from adaptkit.run import Run, environment, read_json, read_jsonl, write_json
+from adaptkit.run import Run, environment, read_json, read_jsonl, write_json, write_jsonl
 
 SEEDS = (0, 1, 2)
+TUNE_SEED, TUNED, TESTED = 100, 400, 600
+
+
+@dataclass(frozen=True)
+class Rung:
+    """The losses of a step of the ladder, and its learning rate."""
+
+    losses: dict[str, float]
+    rate: float = 3e-4
+
+
+KD = {"forward_kl": 0.9, "cross_entropy": 0.1}
 CLASSIFY = {
-    "truncated + fine-tuned": {"cross_entropy": 1.0},
-    "logits": {"forward_kl": 0.9, "cross_entropy": 0.1},
-    "logits + hidden states": {"forward_kl": 0.9, "cross_entropy": 0.1, "hidden": 1.0},
-    "replacing, constant rate": {"replacing_constant": 1.0},
-    "replacing, curriculum": {"replacing": 1.0},
+    "truncated + fine-tuned": Rung({"cross_entropy": 1.0}),
+    "logits": Rung(KD),
+    "logits + hidden states": Rung({**KD, "hidden": 0.1}),
+    "replacing, constant rate": Rung({"replacing_constant": 1.0}),
+    "replacing, curriculum": Rung({"replacing": 1.0}),
+    "logits + replacing": Rung({**KD, "replacing": 0.3}),
 }
+TRIED = {
+    "logits": Rung(KD),
+    "logits + hidden states": Rung({**KD, "hidden": 0.1}),
+    "replacing, curriculum": Rung({"replacing": 1.0}),
+}
+AGAINST = [
+    ("replacing, curriculum", "truncated + fine-tuned"), ("replacing, curriculum", "logits"), ("logits + replacing", "logits"),
+    ("logits + hidden states", "truncated + fine-tuned"), ("logits", "teacher"), ("logits + hidden states", "teacher"),
+]  # fmt: skip
 LANGUAGE = {
     "truncated + trained on": {"cross_entropy": 1.0},
-    "logits": {"forward_kl": 0.9, "cross_entropy": 0.1},
-    "logits + hidden states": {"forward_kl": 0.9, "cross_entropy": 0.1, "hidden": 1.0},
+    "logits": KD,
+    "logits + hidden states": {**KD, "hidden": 1.0},
     "replacing, constant rate": {"replacing_constant": 1.0},
     "replacing, curriculum": {"replacing": 1.0},
 }
+TEACHER_STEPS = 1080
 
 
 class Ladder:
@@ -89,26 +115,72 @@ def told(
     return {**head, "scores": scores, "differences": differences, **more}
 
 
-def classify(options: argparse.Namespace) -> dict[str, Any]:
-    ladder, task = Ladder(options), "biomed/tasks/rct_role"
-    train = ladder.rows("train", f"{task}/train.jsonl.gz", 6000)
-    dev, test = ladder.rows("dev", f"{task}/train.jsonl.gz", 97), ladder.rows("test", f"{task}/dev.jsonl.gz", 600)
-    rate = {"learning_rate": 1e-4, "schedule": "linear", "weight_decay": 0.01, "beta2": 0.99, "global_batch_size": 16}
+RATE = {"learning_rate": 1e-4, "schedule": "linear", "weight_decay": 0.01, "beta2": 0.99, "global_batch_size": 16}
+ROLES = "biomed/tasks/rct_role"
+
+
+def roles(ladder: Ladder, options: argparse.Namespace) -> tuple[Run, dict[str, Any]]:
+    """The classifier that teaches, and what all its students share."""
+    train = ladder.rows("train", f"{ROLES}/train.jsonl.gz", 6000)
+    dev, test = ladder.rows("dev", f"{ROLES}/train.jsonl.gz", 97), ladder.rows("test", f"{ROLES}/dev.jsonl.gz", TESTED)
     fields = {"base": str(options.encoder), "task": "roles", "train": train, "dev": dev, "test": test, "max_length": 64}
-    teacher = ladder.run(finetune, FinetuneConfig, "teacher", {**fields, "trainer": ladder.trainer(num_steps=120, **rate)})
+    teacher = ladder.run(finetune, FinetuneConfig, "teacher", {**fields, "trainer": ladder.trainer(num_steps=120, **RATE)})
+    return teacher, {"teacher": str(teacher.model), "data": train, "dev": dev, "test": test, "size": {"seq_len": 64}}
+
+
+def student_of(ladder: Ladder, shared: dict[str, Any], rung: Rung, steps: int, seed: int) -> Run:
+    """A student, its answers to the test rows beside it: the recipe would ask the teacher about them again each time."""
+    from adaptkit import data, models
+    from adaptkit.data.labels import classify_rows
+
+    test, fields = shared["test"], {**shared, "test": None}
+    trainer = ladder.trainer(num_steps=steps, seed=seed, microbatch_size=8, **{**RATE, "learning_rate": rung.rate})
+    made = ladder.run(distill, DistillConfig, "student", {**fields, "losses": rung.losses, "trainer": trainer})
+    if not made.items("test").exists():
+        model = models.load(made.model, "classifier").eval()
+        names = [model.config.id2label[i] for i in range(model.config.num_labels)]
+        rows = data.read(DataConfig.model_validate(test), "labelled")
+        write_jsonl(made.items("test"), classify_rows(model, models.load_tokenizer(made.model), rows, names, 64))
+    return made
+
+
+def classify(options: argparse.Namespace) -> dict[str, Any]:
+    ladder = Ladder(options)
+    teacher, shared = roles(ladder, options)
     tables = {"teacher": [score_table("accuracy", list(read_jsonl(teacher.items("roles"))))] * len(SEEDS)}
     costs = {"teacher": read_json(teacher.cost_path)}
-    for rung, losses in CLASSIFY.items():
-        for seed in SEEDS:
-            trainer = ladder.trainer(num_steps=options.steps or 60, seed=seed, **rate)
-            fields = {"teacher": str(teacher.model), "data": train, "dev": dev, "test": test, "size": {"seq_len": 64}}
-            made = ladder.run(distill, DistillConfig, "student", {**fields, "losses": losses, "trainer": trainer})
-            tables.setdefault(rung, []).append(score_table("accuracy", list(read_jsonl(made.items("labels")))))
-            costs[rung] = read_json(made.cost_path)
+    for seed in SEEDS:
+        for name, rung in CLASSIFY.items():
+            made = student_of(ladder, shared, rung, options.steps or 60, seed)
+            tables.setdefault(name, []).append(score_table("accuracy", list(read_jsonl(made.items("test")))))
+            costs[name] = read_json(made.cost_path)
     rungs = [*CLASSIFY, "teacher"]
-    pairs = [*zip(rungs[1:], rungs, strict=False), ("replacing, curriculum", "truncated + fine-tuned"), ("logits", "teacher")]
+    pairs = [*zip(rungs[1:], rungs, strict=False), *(pair for pair in AGAINST if set(pair) <= set(rungs))]
     kept = {rung: float(np.mean([t.value for t in tables[rung]]) / tables["teacher"][0].value) for rung in CLASSIFY}
-    return told("accuracy", tables, pairs, True, share_kept=kept, costs=costs, rows=6000)
+    return told("accuracy", tables, pairs, True, share_kept=kept, costs=costs, rows=6000, rungs=asdicts(CLASSIFY))
+
+
+def tune(options: argparse.Namespace) -> dict[str, Any]:
+    """One student of each setting in TRIED, scored on rows and drawn from a seed that no ladder sees."""
+    ladder = Ladder(argparse.Namespace(**{**vars(options), "task": "classify"}))
+    _, shared = roles(ladder, options)
+    path = ladder.texts / "tune.jsonl"
+    if not path.exists():
+        with gzip.open(ladder.data / ROLES / "dev.jsonl.gz", "rt", encoding="utf-8") as file:
+            lines = file.readlines()
+        tested = {*np.linspace(0, len(lines) - 1, TESTED).astype(int)}
+        others = [line for i, line in enumerate(lines) if i not in tested]
+        path.write_text("".join(others[i] for i in np.linspace(0, len(others) - 1, TUNED).astype(int)))
+    found = {}
+    for name, rung in TRIED.items():
+        made = student_of(ladder, {**shared, "test": {"files": [str(path)]}}, rung, options.steps or 60, TUNE_SEED)
+        found[name] = {**asdict(rung), "accuracy": score_table("accuracy", list(read_jsonl(made.items("test")))).value}
+        print(name, json.dumps(found[name]), flush=True)
+    return {"scores": {name: {"mean": row["accuracy"], "low": 0.0, "high": 0.0} for name, row in found.items()}, "tried": found}
+
+
+def asdicts(rungs: dict[str, Rung]) -> dict[str, Any]:
+    return {name: asdict(rung) for name, rung in rungs.items()}
 
 
 TINY = {"vocab_size": 1024, "hidden_size": 128, "intermediate_size": 384, "num_hidden_layers": 4, "num_attention_heads": 4}
@@ -195,7 +267,7 @@ def language(options: argparse.Namespace) -> dict[str, Any]:
         fields["trainer"] = ladder.trainer(num_steps=num_steps, seed=seed, **quick)
         return ladder.run(pretrain, PretrainConfig, name, fields)
 
-    teacher = scratch("teacher", 0, 18 * steps)
+    teacher = scratch("teacher", 0, TEACHER_STEPS)
     runs: dict[str, list[Run]] = {"teacher": [teacher] * len(SEEDS)}
 
     def taught(rung: str, losses: dict[str, float], more: dict[str, Any], rate: float) -> None:
@@ -216,6 +288,7 @@ def language(options: argparse.Namespace) -> dict[str, Any]:
     rungs = [*LANGUAGE, "teacher"]
     pairs = [*zip(rungs[1:], rungs, strict=False), ("replacing, curriculum", "truncated + trained on")]
     pairs.append(("pruned in depth and width, logits", "the same shape from scratch, 3 x the tokens"))
+    pairs.append(("replacing, curriculum", "logits"))
     generation = {}
     wrote = {
         rung: [written(run.model, teacher.model, dev, seed) for seed, run in zip(SEEDS, runs[rung], strict=True)]
@@ -252,7 +325,7 @@ def main() -> None:
         print(f"{arm}: {score['mean']:.4f} [{score['low']:.4f}, {score['high']:.4f}]")
 
 
-TASKS = {"classify": classify, "language": language}
+TASKS = {"classify": classify, "language": language, "tune": tune}
 
 if __name__ == "__main__":
     main()
