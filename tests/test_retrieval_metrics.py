@@ -12,8 +12,10 @@ from hypothesis import strategies as st
 from ir_measures import AP, RR, R, nDCG
 
 from adaptkit.compare import retrieve, scores
+from adaptkit.embed.examples import MOST_BESIDE, Examples, set_of
 from adaptkit.embed.metrics import PER_QUERY, ranked, retrieval_row, retrieval_scores
 from adaptkit.embed.retrieval import read_set, scored_split, splits
+from adaptkit.embed.rows import Example
 from adaptkit.errors import DataError
 
 MEASURES = {"ndcg_at_10": nDCG @ 10, "mrr_at_10": RR, "map": AP, "recall_at_10": R @ 10, "recall_at_100": R @ 100}
@@ -118,3 +120,13 @@ def test_bm25_finds_rare_words(folder):
     rows = retrieve.baseline_rows(folder)
     assert {row["id"] for row in rows} == set(read_set(folder, "test").queries)
     assert retrieval_scores(rows)["ndcg_at_10"] > 0.9
+
+
+def test_dev_queries_search_beside_their_own_answers():
+    rows = [Example(("what of it", "this is it"), "a:1"), Example(("and that", "that is that"), "a:2")]
+    alone = set_of(Examples(rows))
+    assert sorted(alone.documents.values()) == ["that is that", "this is it"]
+    many = [f"something else {i}" for i in range(MOST_BESIDE + 50)]
+    beside = set_of(Examples(rows, corpus=[*many, "this is it"]))
+    assert len(beside.documents) == MOST_BESIDE + 2 and beside.grades == alone.grades
+    assert beside.documents == set_of(Examples(rows, corpus=many[::-1])).documents, "whatever order the corpus is in"

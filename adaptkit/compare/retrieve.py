@@ -83,7 +83,8 @@ def frozen(folder: StudyFolder, task: TaskConfig, origin: Path, run: Run) -> tup
     begun, encoder = time.perf_counter(), Encoder.load(origin)
     encoder.limit(task.max_length)
     prepared = folder.data / task.name
-    dev = set_of(Examples(examples_of_set(read_set(prepared, "dev"))))
+    asked = read_set(prepared, "dev")
+    dev = set_of(Examples(examples_of_set(asked), list(asked.documents.values())))
     scores = retrieval_scores(retrieval_rows(encoder, dev))
     rows = retrieval_rows(encoder, read_set(prepared, "test"))
     cost = {"flops": encoder.flops, "seconds": time.perf_counter() - begun, "tokens": encoder.num_tokens}
