@@ -37,13 +37,16 @@ def settings(folder: StudyFolder, fraction: float, flops: float, seed: int, thre
     from adaptkit.distill.plan import plan
 
     asked = folder.config.trainer.model_dump(exclude_unset=True)
+    teacher = best_teacher(folder, seed, fraction)
     fields = {
         "name": "distilled",
-        "teacher": best_teacher(folder, seed, fraction),
+        "teacher": teacher,
         "data": {"files": [str(train_path(folder.data, "domain", fraction))]},
         "dev": {"files": [str(folder.data / "domain.dev.jsonl")]},
         "size": {"seq_len": folder.config.size.seq_len},
     }
+    if models.model_kind(teacher) == "encoder":
+        fields["losses"] = {"cosine": 1.0}  # it gives vectors, not distributions
     trainer = {**asked, "learning_rate": rate, "seed": seed, "threads": threads}
     one_step = DistillConfig.model_validate({**fields, "trainer": {**trainer, "num_steps": 1}})
     steps = steps_within(flops, plan(one_step)["flops"], what="distilled")

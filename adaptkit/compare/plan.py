@@ -165,11 +165,11 @@ def language_trainings(config: StudyConfig) -> list[str]:
 
 
 def teaching_jobs(config: StudyConfig) -> list[str]:
-    """The language trainings whose models a student may learn from: those of domain text; in masked studies of one tokenizer."""
+    """The language trainings whose models a student may learn from: those of domain text; of encoders, with one tokenizer."""
     from adaptkit import models
 
-    masked = bool(config.base) and models.model_kind(config.base) == "masked"
-    apart = {"placebo", "distilled"} | ({"scratch"} if masked else set())
+    encoders = bool(config.base) and models.model_kind(config.base) in ("masked", "encoder")
+    apart = {"placebo", "distilled"} | ({"scratch"} if encoders else set())
     return [job for job in language_trainings(config) if job not in apart]
 
 

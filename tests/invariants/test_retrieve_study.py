@@ -22,7 +22,7 @@ domain: {train: {files: [FOLDER/domain.jsonl]}}
 general: {train: {files: [FOLDER/general.jsonl]}}
 tasks:
   - {name: find, kind: retrieve, train: {files: [FOLDER/set]}, max_length: 32, max_epochs: 3}
-arms: [generic+probe, generic+lora, generic+full, continued+full, scratch+full]
+arms: [generic+probe, generic+lora, generic+full, continued+full, scratch+full, distilled+full]
 primary: find
 budget: {amount: 2e11, trials: 1, task_share: 0.5}
 seeds: 2
@@ -48,7 +48,7 @@ def study(tmp_path_factory) -> tuple[StudyOutcome, Results]:
 def test_every_arm_and_bm25_answer_the_same_queries(study):
     outcome, results = study
     arms = {cell.arm for cell in results.cells}
-    assert arms == {"generic+probe", "generic+lora", "generic+full", "continued+full", "scratch+full"} and len(results.cells) == 10
+    assert arms == {*load(StudyConfig, outcome.study_path / "config.yaml").config.arms} and len(results.cells) == 12
     (baseline,) = results.baselines
     assert baseline.arm == "BM25"
     ids = {tuple(row["id"] for row in cell.rows) for cell in [*results.cells, baseline]}
@@ -72,6 +72,14 @@ def test_a_base_without_a_masked_lm_head_restores_texts_instead(study):
         run = Run(root.parent / read_json(root / f"stages/{stage}.json")["run"])
         assert yaml.safe_load((run.path / "config.yaml").read_text())["loss"] == "tsdae"
         assert read_json(run.cost_path)["flops"] == pytest.approx(planned[stage], rel=0.3)
+
+
+def test_a_student_learns_vectors_from_the_encoder_that_kept_training(study):
+    outcome, _ = study
+    root = outcome.study_path
+    student, teacher = (read_json(root / f"stages/language.{job}.s0.f1.json") for job in ("distilled", "continued"))
+    config = yaml.safe_load((root.parent / student["run"] / "config.yaml").read_text())
+    assert config["teacher"] == teacher["model"] and config["losses"] == {"cosine": 1.0}
 
 
 def test_a_frozen_arm_costs_only_its_encoding(study):
