@@ -49,18 +49,20 @@ def settings(folder: StudyFolder, job: str, text: str, fraction: float, flops: f
         max_length=config.size.seq_len,
         adapter=config.adapter.model_copy(update={"kind": language_adapter(config, job)}),
     )
-    steps = steps_within(flops, asked["global_batch_size"] * flops_per_text(made), what=job)
+    steps = steps_within(flops, asked["global_batch_size"] * flops_per_text(made, asked["global_batch_size"]), what=job)
     trainer = asked | {"num_steps": steps, "learning_rate": rate, "seed": seed, "threads": threads}
     return made.model_copy(update={"trainer": made.trainer.model_copy(update=trainer)})
 
 
-def flops_per_text(config: EmbedConfig) -> float:
-    """About what learning from one piece of text costs, from the first pieces."""
-    from adaptkit.embed.denoising import DELETED, decoder_of
+def flops_per_text(config: EmbedConfig, batch_size: int) -> float:
+    """What the trainer will count for a piece of text, padding included, from the first pieces."""
+    from adaptkit.embed.denoising import DELETED, NoisyTexts, decoder_of
     from adaptkit.embed.training import base_encoder, examples_of
 
     encoder = base_encoder(config)
-    texts = [row.texts[0] for row in examples_of(config)[0].rows[:SAMPLE]]
-    length = sum(map(len, encoder.tokens(texts))) / len(texts)
-    read, written = (models.flops_per_token(part, round(length)).train for part in (encoder.model, decoder_of(encoder, 0)))
-    return length * ((1 - DELETED) * read + written)
+    texts = NoisyTexts(examples_of(config)[0].rows[:SAMPLE], encoder, "")
+    groups = [list(range(len(texts)))[i : i + batch_size] for i in range(0, len(texts), batch_size)]
+    batches = [texts.collate(group, seed=0, epoch=0) for group in groups]
+    tokens = sum(batch[name].numel() for batch in batches for name in batch if name.endswith("input_ids")) / len(texts)
+    read, written = (models.flops_per_token(part, round(tokens)).train for part in (encoder.model, decoder_of(encoder, 0)))
+    return tokens * (read + written / (1 - DELETED))
