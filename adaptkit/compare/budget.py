@@ -43,7 +43,7 @@ class BudgetConfig(Config):
     """Share of the budget kept for each labelled task."""
     trials: int = 3
     """Learning rates (or prompt formats, or regularisations) tried per arm: the same number for each."""
-    trial_share: float = 0.1
+    trial_share: float = 0.2
     """Length of one trial, as a share of a full run."""
     total: Magnitude = 0.0
     """Refuse a study predicted to cost more than this in all, in `unit`; 0 is no limit."""

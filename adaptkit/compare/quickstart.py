@@ -34,7 +34,7 @@ def quickstart_config(root: Path) -> StudyConfig:
         general=corpora(corpus.general),
         tasks=[TaskConfig(name="package", max_length=96, train=DataConfig(files=[str(corpus.functions)]))],
         arms=ARMS,
-        budget=BudgetConfig(amount=2e12, task_share=0.4, trials=3, trial_share=0.15),
+        budget=BudgetConfig(amount=2e12, task_share=0.4, trials=3, trial_share=0.3),
         size=SizeConfig(params=600_000, seq_len=128),
         tokenizer=TokenizerConfig(vocab_size=2048),
         trainer=TrainerConfig(global_batch_size=16),

@@ -8,11 +8,10 @@ from __future__ import annotations
 
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from adaptkit import models
 from adaptkit.compare.arms import Arm
-from adaptkit.compare.budget import steps_within
 from adaptkit.compare.folder import StudyFolder, tidy
 from adaptkit.compare.plan import adapter_kind
 from adaptkit.compare.study import CorpusConfig, StudyConfig, TaskConfig
@@ -22,9 +21,6 @@ from adaptkit.embed.metrics import ranked, retrieval_row
 from adaptkit.embed.retrieval import RetrievalSet, read_set, scored_split, splits
 from adaptkit.errors import DataError
 from adaptkit.run import Run, write_json, write_jsonl, write_text
-
-if TYPE_CHECKING:
-    from adaptkit.embed.recipe import EmbedConfig
 
 BASELINE = "BM25"
 DEV_SHARE = 0.1
@@ -107,9 +103,10 @@ def trained(
         test=None if trial is not None else data,
         adapter=folder.config.adapter.model_copy(update={"kind": adapter_kind(folder.config, arm.adaptation)}),
         max_length=task.max_length,
+        epochs=task.max_epochs,
+        flops=flops,
     )
-    steps = _affordable_steps(task, settings, folder.data / task.name, origin, flops)
-    when = {"num_steps": steps, "learning_rate": rate, "seed": seed, "threads": threads, "global_batch_size": BATCH}
+    when = {"learning_rate": rate, "seed": seed, "threads": threads, "global_batch_size": BATCH}
     settings = settings.model_copy(update={"trainer": settings.trainer.model_copy(update=when)})
     run = folder.open(settings.name, settings)
     embed(settings, run, suite=task.name)
@@ -129,18 +126,6 @@ def flops_per_step(config: StudyConfig, task: TaskConfig) -> float:
     rows = examples_of_set(found)[:SAMPLE]
     length = sum(min(len(text.encode()) / 3.0, task.max_length) for row in rows for text in row.texts) / len(rows)
     return models.flops_per_token(model, round(length / 2)).train * length * BATCH
-
-
-def _affordable_steps(task: TaskConfig, settings: EmbedConfig, prepared: Path, origin: Path, flops: float) -> int:
-    """Steps that the budget buys, at most `max_epochs` passes over the queries."""
-    rows = examples_of_set(read_set(prepared, "train"))
-    sample = [text for row in rows[:SAMPLE] for text in row.texts]
-    tokens = models.load_tokenizer(origin)(sample)["input_ids"]
-    lengths = [min(len(ids), settings.max_length) for ids in tokens]
-    model = models.load(origin, "encoder")
-    per_text = models.flops_per_token(model, round(sum(lengths) / len(lengths))).train * sum(lengths) / len(lengths)
-    per_step = 2 * per_text * BATCH
-    return min(steps_within(flops, per_step, what=settings.name), max(1, task.max_epochs * len(rows) // BATCH))
 
 
 def _named(corpus: CorpusConfig) -> tuple[Path, Path]:

@@ -8,11 +8,10 @@ from typing import TYPE_CHECKING, Any
 
 from adaptkit import models
 from adaptkit.compare.arms import Arm
-from adaptkit.compare.budget import steps_within
 from adaptkit.compare.folder import StudyFolder, tidy
 from adaptkit.compare.plan import adapter_kind, language_id
 from adaptkit.compare.prepare import WANT, read_prepared
-from adaptkit.compare.scores import METRICS, score_table
+from adaptkit.compare.scores import score_table
 from adaptkit.compare.study import TASK_METRICS, TaskConfig
 from adaptkit.data.readers import DataConfig
 from adaptkit.run import Run, read_json, write_json, write_jsonl
@@ -23,7 +22,9 @@ if TYPE_CHECKING:
 # Centres of the learning rates tried, relative to training all weights from scratch.
 FULL_RATE, LORA_RATE = 0.3, 0.6
 CONTRASTIVE_RATES = 0.1, 0.5
-EVALUATIONS = 4
+HORIZON = 0.32
+"""A run takes the best rate of trials that are a share s of its length, times s ** HORIZON: what learns fastest in a short
+trial is too fast for a long run (Bjorck et al. 2024, arXiv 2409.19913)."""
 
 
 def task(folder: StudyFolder, threads: int, *, task: str, arm: str, seed: int, flops: float, trial: int | None) -> dict[str, Any]:
@@ -114,7 +115,7 @@ def _frozen(folder: StudyFolder, task: TaskConfig, arm: Arm, seed: int, origin: 
         )
         write_json(run.cost_path, found.cost)
         _write(run, task, found.rows, found.dev, chosen=found.chosen, trials=found.trials)
-    return {"run": run.path.name, "suite": task.name, "dev": _dev(run, task)}
+    return {"run": run.path.name, "suite": task.name}
 
 
 def _method(task: TaskConfig, arm: Arm, seed: int, label_names: list[str]) -> Any:
@@ -137,7 +138,7 @@ def _trained(
     from adaptkit.finetune.recipe import FinetuneConfig, finetune
 
     tuning = trial is not None
-    rate = _rates(folder, task, arm)[trial] if tuning else _best_rate(folder, task, arm)
+    rate = _rates(folder, task, arm)[trial] if tuning else _rate_of_run(folder, task, arm)
     if task.kind == "retrieve":
         from adaptkit.compare.retrieve import trained
 
@@ -150,14 +151,13 @@ def _trained(
         kind="sft" if task.kind == "generate" else task.kind,
         adapter=folder.config.adapter.model_copy(update={"kind": adapter_kind(folder.config, arm.adaptation)}),
         max_length=task.max_length,
+        epochs=task.max_epochs,
+        flops=flops,
         # A trial is judged on dev rows at its end; a run also keeps its best weights on the way and is tested.
         **{part: DataConfig(files=[str(_path(folder, task, part))]) for part in ("train", "dev", "test")[: 2 if tuning else 3]},
     )
-    steps = _affordable_steps(task, settings, origin, flops)
-    when = {"select": "last"} if tuning else {"select": "best", "eval_every": max(1, steps // EVALUATIONS)}
-    when |= {"num_steps": steps, "learning_rate": rate, "seed": seed, "threads": threads}
-    trainer = settings.trainer.model_copy(update=when)
-    settings = settings.model_copy(update={"trainer": trainer})
+    when = {"select": "last" if tuning else "best", "learning_rate": rate, "seed": seed, "threads": threads}
+    settings = settings.model_copy(update={"trainer": settings.trainer.model_copy(update=when)})
     run = folder.open(settings.name, settings)
     finetune(settings, run, score=partial(score_rows, task))
     tidy(run, keep_model=not tuning)
@@ -165,19 +165,12 @@ def _trained(
 
 
 def _dev(run: Run, task: TaskConfig) -> float:
-    return read_json(run.scores(task.name))["dev"][task.score]
+    """What trials are compared by, lower is better. After so few steps accuracies are chance, losses tell rates apart already.
 
-
-def _affordable_steps(task: TaskConfig, settings: Any, origin: Path, flops: float) -> int:
-    """Steps that the budget buys, at most `max_epochs` passes over the rows."""
-    rows = read_prepared(Path(settings.train.files[0]), WANT[task.kind]).rows
-    sample = [row.text for row in rows[:200]]
-    tokens = models.load_tokenizer(origin)(sample)["input_ids"]
-    length = sum(min(len(ids), settings.max_length) for ids in tokens) / len(sample)
-    model = models.load(origin, models.model_kind(origin))
-    batch = settings.trainer.global_batch_size
-    per_step = models.flops_per_token(model, round(length)).train * length * batch
-    return min(steps_within(flops, per_step, what=settings.name), max(1, task.max_epochs * len(rows) // batch))
+    The loss of search is that of a small batch and tells less than the ranks do.
+    """
+    dev = read_json(run.scores(task.name))["dev"]
+    return -dev[task.score] if task.kind == "retrieve" else dev["loss"]
 
 
 def _rates(folder: StudyFolder, task: TaskConfig, arm: Arm) -> list[float]:
@@ -188,10 +181,10 @@ def _rates(folder: StudyFolder, task: TaskConfig, arm: Arm) -> list[float]:
     return folder.budget.learning_rates(default_learning_rate(folder.base_params) * share)
 
 
-def _best_rate(folder: StudyFolder, task: TaskConfig, arm: Arm) -> float:
-    trials = folder.budget.trials
-    if trials == 1:
+def _rate_of_run(folder: StudyFolder, task: TaskConfig, arm: Arm) -> float:
+    budget = folder.budget
+    if budget.trials == 1:
         return _rates(folder, task, arm)[0]
-    tried = (folder.result(f"tune.{task.name}.{arm.name}.{i}") for i in range(trials))
-    sign = 1 if METRICS[task.score].higher_is_better else -1
-    return max(tried, key=lambda outcome: sign * outcome["dev"])["learning_rate"]
+    tried = (folder.result(f"tune.{task.name}.{arm.name}.{i}") for i in range(budget.trials))
+    best = min(tried, key=lambda outcome: outcome["dev"])["learning_rate"]
+    return float(f"{best * budget.trial_share**HORIZON:.3g}")

@@ -62,6 +62,14 @@ def cut(indices: list[int], size: int) -> list[list[int]]:
     return [indices[start : start + size] for start in range(0, len(indices), size)]
 
 
+def microbatches(source: Source, order: Order, step: int, size: int, rank: int, world_size: int) -> tuple[list[list[int]], int]:
+    """A rank's microbatches of a step, of `size` examples (0: all at once), and the epoch; those of like lengths together."""
+    indices, epoch = order.step(step)
+    if length := getattr(source, "length", None):
+        indices.sort(key=length)  # they pad less, and their sum is the same
+    return deal(indices, size or len(indices) // world_size, rank, world_size), epoch
+
+
 def deal(indices: list[int], size: int, rank: int, world_size: int) -> list[list[int]]:
     """A rank's microbatches of a step: in each round every rank takes `size` neighbours, so ranks do like work."""
     share = len(indices) // world_size

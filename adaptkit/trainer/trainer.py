@@ -17,12 +17,13 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from adaptkit import models, ops
+from adaptkit import ops
 from adaptkit.errors import AdaptkitError, DataError, NonFiniteError
 from adaptkit.run import Run, digest, write_json
 from adaptkit.trainer import cached, machine, optim, parallel, preflight
 from adaptkit.trainer.checkpoint import Checkpoint, Checkpoints
 from adaptkit.trainer.config import COST_ONLY, TrainerConfig
+from adaptkit.trainer.cost import Meter
 from adaptkit.trainer.evaluation import evaluate
 from adaptkit.trainer.loss import LossModule
 from adaptkit.trainer.objective import Batch, Objective
@@ -30,7 +31,7 @@ from adaptkit.trainer.pending import Pending, Taken
 from adaptkit.trainer.progress import Hooks, MetricsFile, announce, progress
 from adaptkit.trainer.reporters import tracker
 from adaptkit.trainer.result import TrainResult
-from adaptkit.trainer.source import Order, Source, deal, mix
+from adaptkit.trainer.source import Order, Source, microbatches, mix
 from adaptkit.trainer.state import State, trained_and_frozen
 
 
@@ -56,7 +57,7 @@ class Trainer:
         self.objective = preflight.resolve(objective, config.implementation, self.device)
         self.order = Order(len(train), config.global_batch_size, config.seed)
         self.hooks = list(hooks)
-        self._flops: dict[int, float] = {}
+        self.meter = Meter(model, self.objective)
         preflight.check(objective, train, eval, config, self.ranks)
 
     def fit(self) -> TrainResult:
@@ -189,11 +190,8 @@ class Trainer:
 
     def _microbatches(self, step: int) -> tuple[list[list[int]], list[Batch]]:
         """This rank's share of the step: example indices and CPU tensors of each microbatch."""
-        indices, epoch = self.order.step(step)
-        share = self.config.global_batch_size // self.ranks.world_size
-        if length := getattr(self.train, "length", None):
-            indices.sort(key=length)  # microbatches of like lengths pad less, and their sum is the same
-        groups = deal(indices, self.config.microbatch_size or share, self.ranks.rank, self.ranks.world_size)
+        ranks = self.ranks
+        groups, epoch = microbatches(self.train, self.order, step, self.config.microbatch_size, ranks.rank, ranks.world_size)
         batches = (self.train.collate(group, seed=self.config.seed, epoch=epoch) for group in groups)
         return groups, [self.objective.prepare(batch) for batch in batches]
 
@@ -201,16 +199,7 @@ class Trainer:
         """Items, tokens and FLOPs of the step, over all ranks."""
         sums = torch.zeros(3, dtype=torch.float64)
         for batch in batches:
-            sums[0] += float(self.objective.items(batch))
-            for name in (name for name in batch if name.endswith("input_ids")):  # ragged rows come in several tensors
-                positions, length = batch[name].numel(), batch[name].shape[1]
-                if length not in self._flops:
-                    self._flops[length] = models.flops_per_token(self.model, length).train
-                    if extra := getattr(self.objective, "extra_flops_per_token", None):
-                        self._flops[length] += extra(self.model, length)
-                mask = batch.get(name.replace("input_ids", "attention_mask"))
-                tokens = float(mask.sum()) if mask is not None and mask.ndim == 2 else float(positions)
-                sums[1:] += torch.tensor([tokens, positions * self._flops[length]], dtype=torch.float64)
+            sums += torch.tensor([float(self.objective.items(batch)), *self.meter.count(batch)], dtype=torch.float64)
         items, tokens, flops = self.ranks.sum(sums).tolist()
         if not items:
             where = self.train.where(self.order.step(step)[0][0])

@@ -1,0 +1,80 @@
+"""What training steps cost in FLOPs: counted while they are taken, and beforehand, to say how many a budget pays for."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from torch import nn
+
+from adaptkit import models
+from adaptkit.errors import BudgetError
+from adaptkit.trainer import parallel
+from adaptkit.trainer.objective import Batch, Objective
+from adaptkit.trainer.source import Order, Source, microbatches
+
+if TYPE_CHECKING:
+    from adaptkit.trainer.config import TrainerConfig
+
+COUNTED_STEPS = 1000
+"""Steps that are counted one by one before their mean stands for the rest."""
+
+
+class Meter:
+    """Tokens and FLOPs of batches, for one model and objective: padding costs as much as text, but is no token."""
+
+    def __init__(self, model: nn.Module, objective: Objective):
+        self.model, self.objective = model, objective
+        self._flops: dict[int, float] = {}
+
+    def count(self, batch: Batch) -> tuple[float, float]:
+        """(tokens, FLOPs) of a training step on the batch, whose rows may come in several tensors."""
+        tokens = flops = 0.0
+        for name in (name for name in batch if name.endswith("input_ids")):
+            positions, mask = batch[name].numel(), batch.get(name.replace("input_ids", "attention_mask"))
+            tokens += float(mask.sum()) if mask is not None and mask.ndim == 2 else float(positions)
+            flops += positions * self._per_position(batch[name].shape[1])
+        return tokens, flops
+
+    def _per_position(self, length: int) -> float:
+        if length not in self._flops:
+            self._flops[length] = models.flops_per_token(self.model, length).train
+            if extra := getattr(self.objective, "extra_flops_per_token", None):
+                self._flops[length] += extra(self.model, length)
+        return self._flops[length]
+
+
+def planned_steps(
+    model: nn.Module, objective: Objective, source: Source, config: TrainerConfig, *, epochs: float = 0, flops: float = 0
+) -> int:
+    """Steps of a training that has a number of passes, a budget, or both: then what ends first. With neither, num_steps.
+
+    Raises: BudgetError if the budget does not pay for one step.
+    """
+    size = config.global_batch_size
+    most = max(1, round(epochs * len(source) / size)) if epochs else None
+    if flops:
+        return _affordable_steps(model, objective, source, config, flops, most)
+    return most or config.num_steps
+
+
+def _affordable_steps(
+    model: nn.Module, objective: Objective, source: Source, config: TrainerConfig, flops: float, most: int | None
+) -> int:
+    meter, order = Meter(model, objective), Order(len(source), config.global_batch_size, config.seed)
+    world_size, spent, step = parallel.join(config.parallel).world_size, 0.0, 0
+    while step != most and step < COUNTED_STEPS:
+        cost = sum(
+            meter.count(source.collate(group, seed=config.seed, epoch=epoch))[1]
+            for rank in range(world_size)
+            for groups, epoch in [microbatches(source, order, step, config.microbatch_size, rank, world_size)]
+            for group in groups
+        )
+        if spent + cost > flops:
+            break
+        spent, step = spent + cost, step + 1
+    if not step:
+        fix = "raise flops, or lower max_length or trainer.global_batch_size"
+        raise BudgetError(f"one step costs {cost:.2g} FLOPs, the budget is {flops:.2g}", where="flops", fix=fix)
+    if step == COUNTED_STEPS:
+        step = int(flops / (spent / step))
+    return step if most is None else min(step, most)
