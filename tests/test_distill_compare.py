@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pytest
+import tiny_embed
 from test_plan import stages_of
 from tiny_study import study_config, write_texts
 
@@ -58,9 +59,17 @@ def test_a_study_distils_its_best_model_within_the_budget(texts, tmp_path):
     assert rows[0]["paid_by"] == [student.path.name] and rows[0]["text_bytes"] > 0
 
 
-def test_a_base_without_servable_students_is_refused_before_anything_runs(tmp_path):
+def test_a_base_without_servable_students_is_refused_before_anything_runs(texts, tmp_path):
     from transformers import GPT2Config
 
     GPT2Config(n_layer=1, n_embd=8, n_head=1, vocab_size=16).save_pretrained(tmp_path)
     with pytest.raises(ModelError, match="shape 'gpt2' is not served"):
-        check_base(str(tmp_path))
+        check_base(study_config(texts, "arms=[distilled+full]", f"base={tmp_path}"))
+
+
+def test_an_encoder_that_does_not_say_how_it_pools_is_refused_where_only_it_could_teach(texts, tmp_path):
+    tiny_embed.bert(tmp_path)
+    arms, based = "arms=[distilled+full, generic+full{}]", f"base={tmp_path}"
+    check_base(study_config(texts, arms.format(", continued+full"), based))
+    with pytest.raises(ModelError, match=r"no modules\.json"):
+        check_base(study_config(texts, arms.format(""), based))

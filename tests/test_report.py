@@ -16,6 +16,7 @@ from fake_study import FULL, write_study
 from adaptkit.compare.report import table, write_report
 from adaptkit.compare.results import collect
 from adaptkit.compare.svg import Scale, padded, robust_range, spread
+from adaptkit.compare.words import at_the_edge
 from adaptkit.errors import DataError
 
 ORIGINS = ("generic", "continued", "scratch")
@@ -212,3 +213,16 @@ def test_axis_helpers():
     assert high < 2 < 9 and low < 1.0
     placed = spread([50, 51, 52, 90], 16, 0, 200)
     assert all(b - a >= 15.9 for a, b in zip(placed, placed[1:], strict=False))
+
+
+def test_a_best_learning_rate_at_the_edge_of_those_tried_is_told(tmp_path):
+    study = write_study(tmp_path, **SMALL)
+    (told,) = at_the_edge(collect(study))
+    assert told.startswith("Of the learning rates tried, the lowest was best for generic+lora")
+    assert told in write_report(study).html.read_text()
+    path = study / "study.json"
+    found = json.loads(path.read_text())
+    for trials in found["tuning"].values():
+        trials[1]["dev"] = 0.5
+    path.write_text(json.dumps(found))
+    assert at_the_edge(collect(study)) == []

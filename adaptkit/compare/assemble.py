@@ -147,7 +147,7 @@ def _row(
 
 
 def _tuning(config: StudyConfig, plan: Plan, study: Path) -> Tuning:
-    """Per language job and per task+arm: each trial's learning rate and dev score."""
+    """Per language job and per task+arm: each trial's learning rate and what it was judged by on dev data, lower is better."""
     if plan.budget.trials < 2:
         return {}
     trials = range(plan.budget.trials)

@@ -15,6 +15,7 @@ from adaptkit.compare.prepare import train_path
 
 if TYPE_CHECKING:
     from adaptkit.compare.folder import StudyFolder
+    from adaptkit.compare.study import StudyConfig
 
 
 def best_teacher(folder: StudyFolder, seed: int, fraction: float) -> str:
@@ -53,10 +54,14 @@ def settings(folder: StudyFolder, fraction: float, flops: float, seed: int, thre
     return DistillConfig.model_validate({**fields, "trainer": {**trainer, "num_steps": steps}})
 
 
-def check_base(base: str) -> None:
-    """Raises: ModelError for a base whose students no server would run, before anything is trained."""
+def check_base(config: StudyConfig) -> None:
+    """Raises: ModelError for a base that no student can learn from or no server would run, before anything is trained."""
     from transformers import AutoConfig
 
     from adaptkit.distill.student import check_shape
+    from adaptkit.distill.vectors import check_pooling
 
-    check_shape(AutoConfig.from_pretrained(models.find(base), local_files_only=True).model_type)
+    folder = models.find(config.base)
+    check_shape(AutoConfig.from_pretrained(folder, local_files_only=True).model_type)
+    if models.model_kind(folder) == "encoder" and not teaching_jobs(config):
+        check_pooling(folder)

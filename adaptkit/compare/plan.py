@@ -103,7 +103,7 @@ def make_plan(config: StudyConfig, run: Run) -> Plan:
     if config.base and any(arm.origin == "distilled" for arm in config.parsed_arms):
         from adaptkit.compare.distilled import check_base
 
-        check_base(config.base)
+        check_base(config)
     plan = Plan(budget, machine, build_stages(config, budget))
     check_total(config.budget, plan.flops, machine.flops_per_token, machine.flops_per_second)
     if not path.exists():

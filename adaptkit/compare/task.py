@@ -167,10 +167,10 @@ def _trained(
 def _dev(run: Run, task: TaskConfig) -> float:
     """What trials are compared by, lower is better. After so few steps accuracies are chance, losses tell rates apart already.
 
-    The loss of search is that of a small batch and tells less than the ranks do.
+    The loss of search is that of a small batch and tells less than the ranks do: there it is what lacks to the best score.
     """
     dev = read_json(run.scores(task.name))["dev"]
-    return -dev[task.score] if task.kind == "retrieve" else dev["loss"]
+    return 1 - dev[task.score] if task.kind == "retrieve" else dev["loss"]
 
 
 def _rates(folder: StudyFolder, task: TaskConfig, arm: Arm) -> list[float]:

@@ -146,6 +146,7 @@ def limits(verdict: Verdict, results: Results) -> list[str]:
         found.append("No placebo arm: a gain may come from more training, not from your text. The arm placebo+full would tell.")
     if verdict.main.picked_on == "test":
         found.append("Some runs hold no development score: the arms compared were picked on the test data, which flatters them.")
+    found += at_the_edge(results)
     if len(verdict.tasks) == 1:
         found.append("No labelled task was scored: bits per byte tells how well text is modelled, not how well a job is done.")
     if len(verdict.tasks) > 1:
@@ -167,6 +168,21 @@ def _unbeaten(verdict: Verdict, results: Results) -> list[str]:
         f"{name}, without any language model, scores {score:.3f} on {verdict.main.title}: better than every arm."
         for name, score in scores.items()
         if sign * score > best
+    ]
+
+
+def at_the_edge(results: Results) -> list[str]:
+    """Arms whose best learning rate was the lowest or the highest that was tried: the best of all may lie outside."""
+    best: dict[str, list[str]] = {"lowest": [], "highest": []}
+    for name, trials in results.study.get("tuning", {}).items():
+        rates = [trial["learning_rate"] for trial in sorted(trials, key=lambda trial: trial["dev"])]
+        for edge, rate in zip(best, (min(rates, default=None), max(rates, default=None)), strict=True):
+            if len(rates) > 1 and rates[0] == rate:
+                best[edge].append(name)
+    return [
+        f"Of the learning rates tried, the {edge} was best for {', '.join(names)}: one beyond may be better."
+        for edge, names in best.items()
+        if names
     ]
 
 
