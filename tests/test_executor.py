@@ -3,7 +3,9 @@
 import json
 import subprocess
 import sys
+import time
 
+import psutil
 import pytest
 
 from adaptkit.compare.executor import Stage, StageFailed, _raise_failure, _ready, result_path, run_stage
@@ -65,3 +67,33 @@ def test_files_in_the_working_folder_are_not_imported(tmp_path):
     )
     done = subprocess.run([sys.executable, program], cwd=tmp_path, check=True, timeout=300, capture_output=True, text=True)
     assert done.stdout == "ran\n" and not (tmp_path / "shadowed").exists()
+
+
+LONG_STAGE = """
+import sys, time
+from pathlib import Path
+from adaptkit.compare import executor
+
+def run_stage(study, stage, threads):
+    (study / "begun").touch()
+    time.sleep(600)
+
+executor.run_stage = run_stage
+if __name__ == "__main__":
+    pool = executor._LocalPool(Path(sys.argv[1]), 1)
+    pool.start(executor.Stage("long", "long", "sleeps"))
+    pool.wait()
+"""
+
+
+def test_a_stage_ends_with_its_study(tmp_path):
+    script = tmp_path / "study.py"
+    script.write_text(LONG_STAGE)
+    study = psutil.Popen([sys.executable, str(script), str(tmp_path)])
+    while not (tmp_path / "begun").exists():
+        assert study.poll() is None
+        time.sleep(0.05)
+    offspring = study.children(recursive=True)
+    study.kill()
+    study.wait()
+    assert len(offspring) >= 2 and not psutil.wait_procs(offspring, timeout=60)[1]

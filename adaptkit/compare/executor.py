@@ -10,7 +10,9 @@ from __future__ import annotations
 import json
 import multiprocessing
 import os
+import signal
 import sys
+import threading
 import time
 import traceback
 from collections.abc import Iterator
@@ -178,12 +180,19 @@ def _start_server() -> None:
 
 def _child(study: Path, stage: Stage, threads: int) -> None:
     """Entry of a stage's process: its output goes to the stage's log."""
+    threading.Thread(target=_end_with_parent, daemon=True).start()
     log = study / "logs" / f"{stage.id}.log"
     log.parent.mkdir(parents=True, exist_ok=True)
     with log.open("a") as file:
         os.dup2(file.fileno(), 1)
         os.dup2(file.fileno(), 2)
     run_stage(study, stage, threads)
+
+
+def _end_with_parent() -> None:
+    """A study that was killed and started again must not meet its own stages, still writing to the same runs."""
+    connection.wait([multiprocessing.parent_process().sentinel])
+    os.kill(os.getpid(), signal.SIGKILL)
 
 
 @contextmanager
