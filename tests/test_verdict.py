@@ -10,6 +10,7 @@ from fake_study import write_study
 
 from adaptkit.compare.results import collect
 from adaptkit.compare.verdict import flops_text, judge
+from adaptkit.compare.words import headline
 from adaptkit.errors import EXIT_TIE, EXIT_WINNER
 
 ARMS = ("generic+prompt", "generic+lora", "continued+full", "scratch+full")
@@ -89,6 +90,31 @@ def test_arms_are_picked_on_development_not_on_test(tmp_path):
     verdict = judge(collect(study))
     assert verdict.main.candidate == "continued+full", "scratch is better on test, but that must not be looked at"
     assert verdict_of(tmp_path / "nodev", dev=False).main.picked_on == "test"
+
+
+def with_dev(study, told: dict[str, float]):
+    """The study's verdict after development scores are set by the start of runs' names."""
+    for run in [study.parent / "base", *study.parent.glob("*-s[0-9]*")]:
+        scores = json.loads((run / "eval" / "language.json").read_text())
+        scores["dev"]["bits_per_byte"] = next(value for arm, value in told.items() if run.name.startswith(arm))
+        (run / "eval" / "language.json").write_text(json.dumps(scores))
+    return judge(collect(study))
+
+
+def test_a_win_over_the_wrong_opponent_is_no_win(tmp_path):
+    bpb = {"generic+prompt": 2.6, "generic+lora": 1.93, "continued": 2.1, "scratch": 2.3}
+    study = write_study(tmp_path, arms=ARMS, tasks=("language",), fractions=(1.0,), bpb=bpb)
+    verdict = with_dev(study, {"base": 1.0, "generic-lora": 2.0, "continued": 1.5, "scratch": 2.0})
+    assert verdict.main.generic == "generic+lora" and verdict.main.versus_generic.outcome == "loss"
+    assert verdict.winner is None and "development data take generic+prompt" in verdict.main.reason
+    assert headline(verdict, collect(study)) == "Do not pretrain. The generic model does better."
+
+
+def test_the_generic_side_wins_over_the_best_pretrained_arm_only(tmp_path):
+    bpb = {"generic+prompt": 2.6, "generic+lora": 1.93, "continued": 1.932, "scratch": 2.3}
+    study = write_study(tmp_path, arms=ARMS, tasks=("language",), fractions=(1.0,), bpb=bpb)
+    verdict = with_dev(study, {"base": 2.6, "generic-lora": 1.9, "continued": 2.0, "scratch": 1.0})
+    assert verdict.main.candidate == "scratch+full" and verdict.winner is None
 
 
 @pytest.mark.parametrize("arms", [("generic+lora",), ("scratch+full",)])

@@ -75,6 +75,7 @@ def frozen(folder: StudyFolder, task: TaskConfig, origin: Path, run: Run) -> tup
     from adaptkit.embed.examples import Examples, set_of
     from adaptkit.embed.metrics import retrieval_scores
     from adaptkit.embed.retrieval import retrieval_rows
+    from adaptkit.trainer import machine
 
     begun, encoder = time.perf_counter(), Encoder.load(origin)
     encoder.limit(task.max_length)
@@ -84,7 +85,7 @@ def frozen(folder: StudyFolder, task: TaskConfig, origin: Path, run: Run) -> tup
     scores = retrieval_scores(retrieval_rows(encoder, dev))
     rows = retrieval_rows(encoder, read_set(prepared, "test"))
     cost = {"flops": encoder.flops, "seconds": time.perf_counter() - begun, "tokens": encoder.num_tokens}
-    write_json(run.cost_path, cost | {"peak_memory_bytes": 0})
+    write_json(run.cost_path, cost | {"peak_memory_bytes": machine.peak_memory(encoder.model.device)})
     return rows, scores
 
 

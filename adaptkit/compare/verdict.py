@@ -1,10 +1,13 @@
 """The verdict: does a pretrained arm beat the best generic one, on each task, beyond the margin and beyond the placebo?
 
-The candidate P is the best arm whose origin was pretrained (continued, scratch, distilled), G the best generic arm and
-the placebo arm the base trained on as much *general* text; all three are picked on development data. P wins only if
-the interval of P - G lies wholly beyond the margin and, where a placebo arm exists, that of P - placebo does too: else
-more training, not the domain text, explains the gain. G wins if the interval lies beyond the margin the other way.
-Everything else is a tie, and a tie means: do not pretrain.
+Either side, the arms whose origin was pretrained (continued, scratch, distilled) and the generic ones, sends the arm
+that is best on development data. It meets the other side's best on the *test* data: an opponent picked so can only make
+winning harder, and a development split too small to rank arms can cost a win but not invent one.
+
+P, the pretrained arm sent, wins only if the interval of P - G lies wholly beyond the margin and, where a placebo arm
+exists (the base trained on as much *general* text), that of P - placebo does too: else more training, not the domain
+text, explains the gain. The generic arm sent wins if the interval lies beyond the margin the other way. Everything else
+is a tie, told of P and the best generic arm, and a tie means: do not pretrain.
 """
 
 from __future__ import annotations
@@ -27,11 +30,11 @@ class TaskVerdict:
 
     Attributes:
         outcome: which side won, or tie.
-        candidate, generic, placebo: the arms picked; None where the study has none.
+        candidate, generic, placebo: the arms compared; None where the study has none.
         versus_generic, versus_placebo: candidate minus that arm.
         reason: why it is a tie, one clause; empty for a win.
         seeds_needed: seeds per arm that would settle an undecided tie at the variances seen; None if no number up to 50 would.
-        picked_on: `dev`, or `test` where runs recorded no development score (optimistic for every pick).
+        picked_on: where the arms that may win are from: `dev`, or `test` where runs recorded no development score (optimistic).
     """
 
     task: str
@@ -95,11 +98,10 @@ def judge_task(results: Results, task: TaskInfo) -> TaskVerdict:
         "placebo": [name for name, origin in arms.items() if origin == "placebo"],
     }
     picked_on = "dev" if all(results.dev(task.name, name) is not None for side in sides.values() for name in side) else "test"
-    picks = {side: _best(results, task, names, picked_on) for side, names in sides.items()}
-    candidate, generic, placebo = picks["candidate"], picks["generic"], picks["placebo"]
+    placebo = _best(results, task, sides["placebo"], picked_on)
+    candidate, generic, outcome, reason = _duel(results, task, sides, placebo, picked_on)
     versus_generic = _compare(results, task, candidate, generic, generic)
     versus_placebo = _compare(results, task, candidate, placebo, generic)
-    outcome, reason = _decide(results, task, picks, versus_generic, versus_placebo)
     return TaskVerdict(
         task=task.name,
         metric=task.metric,
@@ -114,6 +116,21 @@ def judge_task(results: Results, task: TaskInfo) -> TaskVerdict:
         seeds_needed=_seeds_needed(outcome, versus_generic, versus_placebo),
         picked_on=picked_on,
     )
+
+
+def _duel(
+    results: Results, task: TaskInfo, sides: dict[str, list[str]], placebo: str | None, picked_on: str
+) -> tuple[str | None, str | None, Winner, str]:
+    """(pretrained arm, generic arm, outcome, why a tie): what generic arm wins over, else what the pretrained one met."""
+    sent = {side: _best(results, task, sides[side], picked_on) for side in ("candidate", "generic")}
+    hardest = {side: _best(results, task, sides[side], "test") for side in sent}
+    met = _compare(results, task, hardest["candidate"], sent["generic"], sent["generic"])
+    if met is not None and min(met.num_seeds) > 1 and met.outcome == "loss":
+        return hardest["candidate"], sent["generic"], "generic", ""
+    candidate, generic = sent["candidate"], hardest["generic"]
+    pairs = [_compare(results, task, candidate, name, generic) for name in (generic, placebo)]
+    behind = f"it is behind, but development data take {sent['generic']}, not surely ahead of {hardest['candidate']}"
+    return candidate, generic, *_decide({"candidate": candidate, "placebo": placebo}, *pairs, behind)
 
 
 def absolute_margin(results: Results, task: TaskInfo, generic: str | None) -> float:
@@ -148,7 +165,7 @@ def _compare(results: Results, task: TaskInfo, arm: str | None, against: str | N
 
 
 def _decide(
-    results: Results, task: TaskInfo, picks: dict[str, str | None], generic: Comparison | None, placebo: Comparison | None
+    picks: dict[str, str | None], generic: Comparison | None, placebo: Comparison | None, behind: str
 ) -> tuple[Winner, str]:
     if generic is None:
         missing = "pretrained" if picks["candidate"] is None else "generic"
@@ -156,7 +173,7 @@ def _decide(
     if min(generic.num_seeds) < 2:
         return "tie", "one seed cannot tell skill from luck: run at least 3"
     if generic.outcome == "loss":
-        return "generic", ""
+        return "tie", behind
     if generic.outcome == "win":
         if placebo is None or placebo.outcome == "win":
             return "pretrained", ""

@@ -33,6 +33,8 @@ def headline(verdict: Verdict, results: Results) -> str:
         return "No verdict yet: one seed is not evidence."
     if main.versus_generic.outcome == "win":
         return "Do not pretrain. Your text is not what helped."
+    if main.versus_generic.outcome == "loss":
+        return "Do not pretrain. The generic model does better."
     if main.versus_generic.equivalent:
         return "Do not pretrain. It makes no difference that matters."
     return "Not settled. Until it is, do not pretrain."

@@ -6,12 +6,9 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from adaptkit import models
-
-if TYPE_CHECKING:
-    pass
 
 
 @dataclass
@@ -58,23 +55,14 @@ class Meter:
     def cost(self, model: Any) -> dict[str, Any]:
         import torch
 
+        from adaptkit.trainer import machine
+
         return {
             "flops": self.flops,
             "seconds": round(self.seconds, 3),
             "tokens": self.tokens,
             "tokens_per_s": round(self.tokens / self.seconds, 1) if self.seconds else 0.0,
-            "peak_memory_bytes": peak_memory_bytes(),
+            "peak_memory_bytes": machine.peak_memory(model.device),
             "device": str(model.device),
             "threads": torch.get_num_threads(),
         }
-
-
-def peak_memory_bytes() -> int:
-    """Largest memory this process has held: on the GPU where there is one, else resident."""
-    import resource
-
-    import torch
-
-    if torch.cuda.is_available():
-        return torch.cuda.max_memory_allocated()
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024

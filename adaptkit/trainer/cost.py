@@ -61,14 +61,9 @@ def _affordable_steps(
     model: nn.Module, objective: Objective, source: Source, config: TrainerConfig, flops: float, most: int | None
 ) -> int:
     meter, order = Meter(model, objective), Order(len(source), config.global_batch_size, config.seed)
-    world_size, spent, step = parallel.join(config.parallel).world_size, 0.0, 0
+    spent, step = 0.0, 0
     while step != most and step < COUNTED_STEPS:
-        cost = sum(
-            meter.count(source.collate(group, seed=config.seed, epoch=epoch))[1]
-            for rank in range(world_size)
-            for groups, epoch in [microbatches(source, order, step, config.microbatch_size, rank, world_size)]
-            for group in groups
-        )
+        cost = _step_cost(meter, source, order, step, config)
         if spent + cost > flops:
             break
         spent, step = spent + cost, step + 1
@@ -78,3 +73,12 @@ def _affordable_steps(
     if step == COUNTED_STEPS:
         step = int(flops / (spent / step))
     return step if most is None else min(step, most)
+
+
+def _step_cost(meter: Meter, source: Source, order: Order, step: int, config: TrainerConfig) -> float:
+    """FLOPs of a step on all ranks, counted on the batches that it will have."""
+    world_size, cost = parallel.join(config.parallel).world_size, 0.0
+    for rank in range(world_size):
+        groups, epoch = microbatches(source, order, step, config.microbatch_size, rank, world_size)
+        cost += sum(meter.count(source.collate(group, seed=config.seed, epoch=epoch))[1] for group in groups)
+    return cost
