@@ -18,7 +18,7 @@ HELD_EQUAL = [
     "every arm gets the same number of trials: learning rates for trained arms, prompt formats and regularisations for the others",
     "all arms see the same held-out documents and rows; intervals are paired on them",
     "bits per byte are counted on the raw text, so vocabularies do not matter",
-    "arms are picked on development data and judged on test data",
+    "arms are picked on development data and judged on test data, against the best there of the other side",
 ]
 QUESTION = "Fine-tune a generic model, keep pretraining it, or pretrain a small one of our own?"
 
