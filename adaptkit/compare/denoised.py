@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from adaptkit import models
+from adaptkit.compare.folder import with_trainer
 from adaptkit.compare.machine import text_kind
 from adaptkit.compare.plan import language_adapter
 
@@ -31,6 +32,7 @@ def settings(folder: StudyFolder, job: str, text: str, fraction: float, flops: f
     """The training that `flops` pay for."""
     from adaptkit.compare.prepare import train_path
     from adaptkit.embed.recipe import EmbedConfig
+    from adaptkit.embed.training import steps_for_budget
 
     config = folder.config
     asked = {"global_batch_size": BATCH} | config.trainer.model_dump(exclude_unset=True)
@@ -42,7 +44,7 @@ def settings(folder: StudyFolder, job: str, text: str, fraction: float, flops: f
         dev={"files": [str(folder.data / f"{text}.dev.jsonl")]},
         loss="tsdae",
         max_length=config.size.seq_len,
-        flops=flops,
         adapter=config.adapter.model_copy(update={"kind": language_adapter(config, job)}),
     )
-    return made.model_copy(update={"trainer": made.trainer.model_copy(update=trainer)})
+    made = with_trainer(made, **trainer)
+    return with_trainer(made, num_steps=steps_for_budget(made, flops))

@@ -69,3 +69,8 @@ def tidy(run: Run, *, keep_model: bool) -> None:
     """A finished run needs no checkpoints; a trial's model is never used again."""
     for folder in [run.checkpoints] + ([] if keep_model else [run.model]):
         shutil.rmtree(folder, ignore_errors=True)
+
+
+def with_trainer(config: Any, **changed: Any) -> Any:
+    """A recipe's config with other trainer settings."""
+    return config.model_copy(update={"trainer": config.trainer.model_copy(update=changed)})

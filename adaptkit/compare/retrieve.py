@@ -12,7 +12,7 @@ from typing import Any
 
 from adaptkit import models
 from adaptkit.compare.arms import Arm
-from adaptkit.compare.folder import StudyFolder, tidy
+from adaptkit.compare.folder import StudyFolder, tidy, with_trainer
 from adaptkit.compare.plan import adapter_kind
 from adaptkit.compare.study import CorpusConfig, StudyConfig, TaskConfig
 from adaptkit.data.readers import DataConfig, Dataset, Row
@@ -95,6 +95,7 @@ def trained(
 ) -> Run:  # fmt: skip
     """Train the origin by contrast on the train split; a trial stops at the dev scores."""
     from adaptkit.embed.recipe import EmbedConfig, embed
+    from adaptkit.embed.training import steps_for_budget
 
     data = DataConfig(files=[str(folder.data / task.name)])
     settings = EmbedConfig(
@@ -104,11 +105,10 @@ def trained(
         test=None if trial is not None else data,
         adapter=folder.config.adapter.model_copy(update={"kind": adapter_kind(folder.config, arm.adaptation)}),
         max_length=task.max_length,
-        epochs=task.max_epochs,
-        flops=flops,
     )
     when = {"learning_rate": rate, "seed": seed, "threads": threads, "global_batch_size": BATCH}
-    settings = settings.model_copy(update={"trainer": settings.trainer.model_copy(update=when)})
+    settings = with_trainer(settings, **when)
+    settings = with_trainer(settings, num_steps=steps_for_budget(settings, flops, task.max_epochs))
     run = folder.open(settings.name, settings)
     embed(settings, run, suite=task.name)
     tidy(run, keep_model=trial is None)

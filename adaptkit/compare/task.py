@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from adaptkit import models
 from adaptkit.compare.arms import Arm
-from adaptkit.compare.folder import StudyFolder, tidy
+from adaptkit.compare.folder import StudyFolder, tidy, with_trainer
 from adaptkit.compare.plan import adapter_kind, language_id
 from adaptkit.compare.prepare import WANT, read_prepared
 from adaptkit.compare.scores import score_table
@@ -135,7 +135,7 @@ def _method(task: TaskConfig, arm: Arm, seed: int, label_names: list[str]) -> An
 def _trained(
     folder: StudyFolder, task: TaskConfig, arm: Arm, seed: int, origin: Path, flops: float, trial: int | None, threads: int
 ) -> dict[str, Any]:
-    from adaptkit.finetune.recipe import FinetuneConfig, finetune
+    from adaptkit.finetune.recipe import FinetuneConfig, finetune, steps_for_budget
 
     tuning = trial is not None
     rate = _rates(folder, task, arm)[trial] if tuning else _rate_of_run(folder, task, arm)
@@ -151,13 +151,12 @@ def _trained(
         kind="sft" if task.kind == "generate" else task.kind,
         adapter=folder.config.adapter.model_copy(update={"kind": adapter_kind(folder.config, arm.adaptation)}),
         max_length=task.max_length,
-        epochs=task.max_epochs,
-        flops=flops,
         # A trial is judged on dev rows at its end; a run also keeps its best weights on the way and is tested.
         **{part: DataConfig(files=[str(_path(folder, task, part))]) for part in ("train", "dev", "test")[: 2 if tuning else 3]},
     )
     when = {"select": "last" if tuning else "best", "learning_rate": rate, "seed": seed, "threads": threads}
-    settings = settings.model_copy(update={"trainer": settings.trainer.model_copy(update=when)})
+    settings = with_trainer(settings, **when)
+    settings = with_trainer(settings, num_steps=steps_for_budget(settings, flops, task.max_epochs))
     run = folder.open(settings.name, settings)
     finetune(settings, run, score=partial(score_rows, task))
     tidy(run, keep_model=not tuning)

@@ -64,10 +64,6 @@ class EmbedConfig(Config):
     """Tokens after which a text is cut, in training and in use."""
     adapter: AdapterConfig = AdapterConfig()
     """All weights, or a low-rank update."""
-    epochs: Magnitude = Field(0.0, ge=0)
-    """Passes over the training examples; 0 = trainer.num_steps decides, or `flops`."""
-    flops: Magnitude = Field(0.0, ge=0)
-    """Training FLOPs to spend, which sets the number of steps, within `epochs` where both are given; 0 = no budget."""
     trainer: TrainerConfig = TrainerConfig(
         num_steps=500, global_batch_size=64, learning_rate=5e-5, schedule="linear", warmup_fraction=0.1, weight_decay=0.01,
         beta2=0.999,

@@ -24,7 +24,7 @@ from adaptkit.embed.rows import Example, TextRows, groups_of
 from adaptkit.embed.tower import Tower
 from adaptkit.errors import ConfigError, ModelError
 from adaptkit.run import read_jsonl, write_json, write_jsonl
-from adaptkit.trainer.cost import planned_steps
+from adaptkit.trainer.cost import affordable_steps
 from adaptkit.trainer.trainer import Trainer
 
 if TYPE_CHECKING:
@@ -56,13 +56,20 @@ def train(config: EmbedConfig, run: Run, suite: str) -> None:
     if ranks.rank == 0:
         facts = {"train": learnt.facts | {"examples": len(learnt.rows)}, "dev": dev.facts | {"examples": len(dev.rows)}}
         run.update_manifest(data=facts, parameters=vars(models.param_count(encoder.model)))
-    task = objective(config, encoder)
-    steps = planned_steps(model, task, sources[0], config.trainer, epochs=config.epochs, flops=config.flops)
-    settings = config.trainer.model_copy(update={"num_steps": steps})
-    result = Trainer(model, task, sources[0], settings, run=run, eval=sources[1]).fit()
+    result = Trainer(model, objective(config, encoder), sources[0], config.trainer, run=run, eval=sources[1]).fit()
     if ranks.rank == 0:
         _deliver(config, run, suite, encoder, dev, result)
     ranks.share(None)  # the other ranks return when the files are there
+
+
+def steps_for_budget(config: EmbedConfig, flops: float, epochs: float = 0) -> int:
+    """Steps of a training that a budget pays for, at most so many passes over the examples (0: no matter how many).
+
+    Raises: BudgetError if it does not pay for one; DataError, ModelError.
+    """
+    encoder, (learnt, _) = base_encoder(config), examples_of(config)
+    source = _source(config, encoder, learnt, groups_of(learnt.rows))
+    return affordable_steps(_attached(config, encoder), objective(config, encoder), source, config.trainer, flops, epochs=epochs)
 
 
 def examples_of(config: EmbedConfig) -> tuple[Examples, Examples]:

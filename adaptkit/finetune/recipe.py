@@ -27,7 +27,6 @@ if TYPE_CHECKING:
     from adaptkit.data import Dataset
     from adaptkit.finetune.tasks import Score, Task
     from adaptkit.trainer.result import TrainResult
-    from adaptkit.trainer.source import Source
 
 Kind = Literal["sft", "classify", "label_words"]
 DEV_SHARE = 0.1  # of the training rows, where no dev data is named
@@ -60,9 +59,7 @@ class FinetuneConfig(Config):
     max_new_tokens: Count = Field(64, ge=1)
     """Tokens an answer may have when sft is scored."""
     epochs: Magnitude = Field(0.0, ge=0)
-    """Passes over the training rows; 0 = trainer.num_steps decides, or `flops`."""
-    flops: Magnitude = Field(0.0, ge=0)
-    """Training FLOPs to spend, which sets the number of steps, within `epochs` where both are given; 0 = no budget."""
+    """Passes over the training rows; 0 = trainer.num_steps decides."""
     trainer: TrainerConfig = TrainerConfig(
         num_steps=500, global_batch_size=8, learning_rate=5e-4, schedule="linear", weight_decay=0.01, beta2=0.99, select="best"
     )
@@ -100,6 +97,20 @@ def finetune(config: FinetuneConfig, run: Run, *, score: Score | None = None) ->
     return FinetuneResult(run.model, adapter, config.task, suite["metrics"], suite["dev"], read_json(run.cost_path))
 
 
+def steps_for_budget(config: FinetuneConfig, flops: float, epochs: float) -> int:
+    """Steps of a fine-tuning that a budget pays for, at most so many passes over the rows.
+
+    Raises: BudgetError if it does not pay for one; DataError, ModelError.
+    """
+    from adaptkit import models
+    from adaptkit.trainer.cost import affordable_steps
+
+    tokenizer, train = models.load_tokenizer(config.base), _read(config)["train"]
+    task = _task(config, tokenizer, train)
+    model, _ = _trainable(config, task, tokenizer)
+    return affordable_steps(model, task.objective(), task.source(train), config.trainer, flops, epochs=epochs)
+
+
 def _finetune(config: FinetuneConfig, run: Run, score: Score | None) -> None:
     from adaptkit import models
     from adaptkit.trainer.trainer import Trainer
@@ -110,7 +121,7 @@ def _finetune(config: FinetuneConfig, run: Run, score: Score | None) -> None:
     model, new_tokens = _trainable(config, task, tokenizer)
     sources = {name: task.source(dataset) for name, dataset in data.items()}
     watched = task.source(data["dev"].with_rows(data["dev"].rows[:MAX_EVAL_ROWS]))
-    settings = _trainer_settings(config, model, task, sources["train"])
+    settings = _trainer_settings(config, len(sources["train"]))
     run.update_manifest(
         data={name: dataset.manifest() for name, dataset in data.items()},
         num_truncated={name: source.num_truncated for name, source in sources.items()},
@@ -170,11 +181,11 @@ def _trainable(config: FinetuneConfig, task: Task, tokenizer: PreTrainedTokenize
     return attach(model, config.adapter, seed, new_tokens), new_tokens
 
 
-def _trainer_settings(config: FinetuneConfig, model: Any, task: Task, source: Source) -> TrainerConfig:
-    from adaptkit.trainer.cost import planned_steps
-
-    steps = planned_steps(model, task.objective(), source, config.trainer, epochs=config.epochs, flops=config.flops)
-    settings = config.trainer.model_copy(update={"num_steps": steps})
+def _trainer_settings(config: FinetuneConfig, num_examples: int) -> TrainerConfig:
+    settings = config.trainer
+    if config.epochs:
+        steps = max(1, round(config.epochs * num_examples / settings.global_batch_size))
+        settings = settings.model_copy(update={"num_steps": steps})
     if settings.select == "best" and not settings.eval_every:
         settings = settings.model_copy(update={"eval_every": max(1, settings.num_steps // NUM_EVALUATIONS)})
     return settings

@@ -43,23 +43,14 @@ class Meter:
         return self._flops[length]
 
 
-def planned_steps(
-    model: nn.Module, objective: Objective, source: Source, config: TrainerConfig, *, epochs: float = 0, flops: float = 0
+def affordable_steps(
+    model: nn.Module, objective: Objective, source: Source, config: TrainerConfig, flops: float, *, epochs: float = 0
 ) -> int:
-    """Steps of a training that has a number of passes, a budget, or both: then what ends first. With neither, num_steps.
+    """Steps that a budget pays for, at most so many passes over the source (0: no matter how many).
 
-    Raises: BudgetError if the budget does not pay for one step.
+    Raises: BudgetError if it does not pay for one.
     """
-    size = config.global_batch_size
-    most = max(1, round(epochs * len(source) / size)) if epochs else None
-    if flops:
-        return _affordable_steps(model, objective, source, config, flops, most)
-    return most or config.num_steps
-
-
-def _affordable_steps(
-    model: nn.Module, objective: Objective, source: Source, config: TrainerConfig, flops: float, most: int | None
-) -> int:
+    most = max(1, round(epochs * len(source) / config.global_batch_size)) if epochs else None
     meter, order = Meter(model, objective), Order(len(source), config.global_batch_size, config.seed)
     spent, step = 0.0, 0
     while step != most and step < COUNTED_STEPS:
