@@ -149,7 +149,7 @@ def limits(verdict: Verdict, results: Results) -> list[str]:
     if verdict.main.picked_on == "test":
         found.append("Some runs hold no development score: the arms compared were picked on the test data, which flatters them.")
     found += at_the_edge(results)
-    if len(verdict.tasks) == 1:
+    if [task.task for task in verdict.tasks] == ["language"]:
         found.append("No labelled task was scored: bits per byte tells how well text is modelled, not how well a job is done.")
     if len(verdict.tasks) > 1:
         found.append(f"{len(verdict.tasks)} verdicts at {results.confidence:.0%} each: that one is wrong is likelier than for one.")

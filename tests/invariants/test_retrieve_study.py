@@ -54,6 +54,7 @@ def test_every_arm_and_bm25_answer_the_same_queries(study):
     ids = {tuple(row["id"] for row in cell.rows) for cell in [*results.cells, baseline]}
     assert len(ids) == 1 and len(next(iter(ids))) == 8
     assert "nDCG@10 on find" in outcome.verdict_line
+    assert "No labelled task" not in outcome.report_path.read_text()
 
 
 def test_a_base_without_bits_per_byte_is_trained_on_text_only_where_a_task_starts_from_it(study):
