@@ -2,7 +2,7 @@
 
 import pytest
 
-from adaptkit.compare.budget import Budget, BudgetConfig, check_total, grant, steps_within
+from adaptkit.compare.budget import Budget, BudgetConfig, check_steps, check_total, grant, steps_within
 from adaptkit.errors import BudgetError
 
 SPEED = {"flops_per_token": 6e6, "flops_per_second": 3e10}
@@ -63,3 +63,9 @@ def test_too_few_steps_are_refused_with_the_factor_that_would_do():
     assert steps_within(100.0, 10.0, what="x") == 10
     with pytest.raises(BudgetError, match="at least 2.0 times as much"):
         steps_within(40.0, 10.0, what="x")
+
+
+def test_too_few_counted_steps_are_refused():
+    assert check_steps(8, 1e9, what="continued") == 8
+    with pytest.raises(BudgetError, match=r"continued: 1.00e\+09 FLOPs buy 7 steps; at least 8 are needed"):
+        check_steps(7, 1e9, what="continued")

@@ -147,3 +147,15 @@ def steps_within(flops: float, flops_per_step: float, *, what: str) -> int:
         fix = f"grant at least {factor:.1f} times as much, or use a smaller model or batch"
         raise BudgetError(bought, where="budget.amount", fix=fix)
     return steps
+
+
+def check_steps(steps: int, flops: float, *, what: str) -> int:
+    """The same number of steps, counted on real batches.
+
+    Raises: BudgetError where they are too few to mean anything.
+    """
+    if steps < MIN_STEPS:
+        fix = "raise budget.amount or budget.trial_share, or lower trainer.global_batch_size"
+        bought = f"{what}: {flops:.2e} FLOPs buy {steps} steps; at least {MIN_STEPS} are needed"
+        raise BudgetError(bought, where="budget.amount", fix=fix)
+    return steps

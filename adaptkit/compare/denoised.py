@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from adaptkit import models
+from adaptkit.compare.budget import check_steps
 from adaptkit.compare.folder import with_trainer
 from adaptkit.compare.machine import text_kind
 from adaptkit.compare.plan import language_adapter
@@ -29,7 +30,10 @@ def fits(base: str | Path) -> bool:
 
 
 def settings(folder: StudyFolder, job: str, text: str, fraction: float, flops: float, seed: int, threads: int, rate: float) -> Any:
-    """The training that `flops` pay for."""
+    """The training that `flops` pay for.
+
+    Raises: BudgetError where they buy too few steps.
+    """
     from adaptkit.compare.prepare import train_path
     from adaptkit.embed.recipe import EmbedConfig
     from adaptkit.embed.training import steps_for_budget
@@ -47,4 +51,4 @@ def settings(folder: StudyFolder, job: str, text: str, fraction: float, flops: f
         adapter=config.adapter.model_copy(update={"kind": language_adapter(config, job)}),
     )
     made = with_trainer(made, **trainer)
-    return with_trainer(made, num_steps=steps_for_budget(made, flops))
+    return with_trainer(made, num_steps=check_steps(steps_for_budget(made, flops), flops, what=job))
