@@ -1,6 +1,6 @@
 """`python -m adaptkit`, and `torchrun -m adaptkit` for several processes."""
 
-from adaptkit.cli import main
+from adaptkit.cli.app import main
 
 if __name__ == "__main__":
     main()

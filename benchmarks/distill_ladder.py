@@ -27,14 +27,14 @@ from typing import Any
 
 import numpy as np
 
-from adaptkit.compare.scores import ScoreTable, score_table
-from adaptkit.compare.statistics import resample
 from adaptkit.data.readers import DataConfig
 from adaptkit.distill.config import DistillConfig
 from adaptkit.distill.recipe import distill
 from adaptkit.finetune.recipe import FinetuneConfig, finetune
 from adaptkit.pretrain.recipe import PretrainConfig, pretrain
 from adaptkit.run import Run, environment, read_json, read_jsonl, write_json, write_jsonl
+from adaptkit.study.scores import ScoreTable, score_table
+from adaptkit.study.statistics import resample
 
 SEEDS = (0, 1, 2)
 TUNE_SEED, TUNED, TESTED = 100, 400, 600
@@ -225,7 +225,7 @@ def written(folder: Path, teacher: Path, dev: dict[str, Any], seed: int) -> list
     import torch
 
     from adaptkit import models, ops
-    from adaptkit.compare.scores import rouge_l
+    from adaptkit.study.scores import rouge_l
     from adaptkit.trainer.distillation import targets
     from adaptkit.trainer.sampling import continued
 

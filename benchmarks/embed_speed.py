@@ -32,7 +32,7 @@ MAX_LENGTH, TEMPERATURE, RATE = 128, 0.05, 2e-5
 
 def read_texts(path: str, num: int) -> list[str]:
     """Beginnings of the texts, of log-normal lengths."""
-    from adaptkit.embed.corpus import documents
+    from adaptkit.embed.encoding import documents
 
     rng = random.Random(0)
     found = []

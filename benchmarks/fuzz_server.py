@@ -20,9 +20,9 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
+from adaptkit.client.openai import Client
 from adaptkit.errors import ServerError
-from adaptkit.serve import bodies, routes
-from adaptkit.serve.client import Client
+from adaptkit.serve.gateway import request_body, routes
 
 CLIENTS, SECONDS = 16, 180
 TEXT: dict[str, Any] = {"type": "string", "minLength": 1, "maxLength": 200}
@@ -87,7 +87,7 @@ def _body(kind: Any, names: list[str], parts: dict[str, Any]) -> dict[str, Any]:
     """The schema of a request that names one of `names`; what it refers to goes into `parts`."""
     schema = kind.model_json_schema(ref_template="#/components/schemas/{model}")
     parts |= schema.pop("$defs", {})
-    fields = {field: DRAWN.get(field, told) for field, told in schema["properties"].items() if field not in bodies.UNSUPPORTED}
+    fields = {field: DRAWN.get(field, told) for field, told in schema["properties"].items() if field not in request_body.UNSUPPORTED}
     schema["properties"] = {**fields, "model": {"enum": names}}
     schema["required"] = sorted({*schema.get("required", []), "model", *({"prompt"} & fields.keys())})  # vLLM needs a prompt
     return schema

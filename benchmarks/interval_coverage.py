@@ -14,8 +14,8 @@ from pathlib import Path
 
 import numpy as np
 
-from adaptkit.compare.scores import ScoreTable
-from adaptkit.compare.statistics import resample
+from adaptkit.study.scores import ScoreTable
+from adaptkit.study.statistics import resample
 
 SETTINGS = {
     "seeds dominate": {"seed": (0.3, 0.3), "item": 0.3, "mixed": 0.3},

@@ -14,9 +14,9 @@ from typing import Any
 from fake_study import LABELS, write_study
 
 from adaptkit.config import dump
+from adaptkit.demo import launch
+from adaptkit.demo.served_models import Server
 from adaptkit.run import write_json, write_jsonl
-from adaptkit.serve.demo import launch
-from adaptkit.serve.demo.server import Server
 
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 FLAGS = ["--no-sandbox", "--disable-gpu", "--disable-background-networking", "--disable-component-update"]
@@ -68,7 +68,7 @@ def page_of(server: Server, root: Path) -> Iterator[str]:
     """The real application behind its login, on a free port, in a thread; its address."""
     import uvicorn
 
-    from adaptkit.compare.showcase import Showcase
+    from adaptkit.report.demo_view import Showcase
 
     os.environ["XDG_STATE_HOME"] = str(root / "state")
     study, prices = write_study(root, num_rows=60), root / "prices.yaml"

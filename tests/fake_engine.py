@@ -91,7 +91,7 @@ class FakeLaunch:
 
     @property
     def source(self):
-        from adaptkit.serve.source import Source
+        from adaptkit.export.source import Source
 
         return Source(self.folder, self.kind, self.name, "")
 
@@ -112,11 +112,11 @@ async def no_inspection(source: object) -> None: ...
 def server(launches: list[FakeLaunch], folder: Path, **limits: int):
     """A whole server over fakes on a free port, not running yet."""
     from adaptkit.serve import preflight
-    from adaptkit.serve.bodies import Limits
-    from adaptkit.serve.engine import Engine
-    from adaptkit.serve.keys import Keys
+    from adaptkit.serve.api_keys import Keys
+    from adaptkit.serve.engine.supervisor import Engine
+    from adaptkit.serve.gateway.request_body import Limits
     from adaptkit.serve.server import Server
-    from adaptkit.serve.telling import Teller
+    from adaptkit.serve.status import Teller
 
     engines = [Engine(launch, folder / f"{launch.name}.log", Teller(), inspect=no_inspection) for launch in launches]
     listening = preflight.listen("127.0.0.1", 0)
@@ -139,7 +139,7 @@ def main() -> None:
     if mode == "grandchild" and os.fork() == 0:
         time.sleep(600)
     if lifeline := os.environ.get("ADAPTKIT_LIFELINE"):
-        from adaptkit.serve.vllm_cli import _end_with_parent
+        from adaptkit.serve.engine.entrypoint import _end_with_parent
 
         threading.Thread(target=_end_with_parent, args=(int(lifeline),), daemon=True).start()
     if mode == "exit 0":

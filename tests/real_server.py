@@ -19,8 +19,8 @@ from fake_study import LABELS
 
 from adaptkit import adapters, models
 from adaptkit.adapters import AdapterConfig
-from adaptkit.serve.client import Client
-from adaptkit.serve.engine import free_port
+from adaptkit.client.openai import Client
+from adaptkit.serve.engine.supervisor import free_port
 
 KEY = "a-key-of-the-tests-0123456789"
 LENGTH = 128

@@ -2,8 +2,8 @@
 
 import pytest
 
-from adaptkit.compare.arms import Arm, job_adapter, language_jobs
 from adaptkit.errors import ConfigError
+from adaptkit.study.arms import Arm, job_adapter, language_jobs
 
 
 def test_arms_of_one_origin_share_its_language_model():

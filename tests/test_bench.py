@@ -8,18 +8,18 @@ import json
 import pytest
 import torch
 
-from adaptkit import console
-from adaptkit.cli import app
+from adaptkit.cli import console
+from adaptkit.cli.app import app
 from adaptkit.errors import ConfigError, ServerError
+from adaptkit.export.export import export
+from adaptkit.export.hardware import Hardware, look
+from adaptkit.export.parity.reference import BITS, EXACT, HTTP_FILE
+from adaptkit.export.source import resolve
 from adaptkit.run import Run, read_json
 from adaptkit.serve import bench
-from adaptkit.serve.export import export
-from adaptkit.serve.hardware import Hardware, look
-from adaptkit.serve.launch import Adapter, Launch
-from adaptkit.serve.plan import Wish
-from adaptkit.serve.reference import BITS, EXACT, HTTP_FILE
-from adaptkit.serve.source import resolve
-from adaptkit.serve.telling import Teller
+from adaptkit.serve.engine.command import Adapter, Launch
+from adaptkit.serve.engine.launches import Wish
+from adaptkit.serve.status import Teller
 
 FOUND = {
     "completed": 16, "failed": 0, "request_throughput": 4.0, "output_throughput": 128.0,

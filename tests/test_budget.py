@@ -2,8 +2,8 @@
 
 import pytest
 
-from adaptkit.compare.budget import Budget, BudgetConfig, check_steps, check_total, grant, steps_within
 from adaptkit.errors import BudgetError
+from adaptkit.study.budget import Budget, BudgetConfig, check_steps, check_total, grant, steps_within
 
 SPEED = {"flops_per_token": 6e6, "flops_per_second": 3e10}
 

@@ -12,11 +12,11 @@ from types import SimpleNamespace
 import pytest
 from fake_study import write_study
 
-from adaptkit import cli, console, rendering, settings
-from adaptkit.compare import study
+from adaptkit.cli import app, arguments, console, render
 from adaptkit.errors import ConfigError, DataError
 from adaptkit.finetune import recipe as finetune_recipe
 from adaptkit.pretrain import recipe as pretrain_recipe
+from adaptkit.study import config
 
 PRETRAIN = """name: tiny
 data: {files: [text.jsonl]}
@@ -47,7 +47,7 @@ def run(capsys: pytest.CaptureFixture[str]):
     """Run one command line in this process: exit code, standard output, standard error."""
 
     def run(line: str) -> SimpleNamespace:
-        code = console.run(cli.app, line.split())
+        code = console.run(app.app, line.split())
         captured = capsys.readouterr()
         return SimpleNamespace(code=code, out=captured.out, err=captured.err, json=lambda: json.loads(captured.out))
 
@@ -136,7 +136,7 @@ def test_too_little_memory_is_said_so(here: Path, run, monkeypatch: pytest.Monke
 
 def test_a_reader_that_goes_away_is_no_defect() -> None:
     command = f"{sys.executable} -m adaptkit schema compare | head -c 10"
-    environment = {**os.environ, "PYTHONPATH": str(Path(cli.__file__).parents[1])}
+    environment = {**os.environ, "PYTHONPATH": str(Path(app.__file__).parents[2])}
     answer = subprocess.run(["bash", "-c", command], capture_output=True, text=True, env=environment)
     assert answer.stdout == '{\n "$defs":'[:10]
     assert answer.stderr == ""
@@ -168,7 +168,7 @@ def test_the_users_environment_wins(run, monkeypatch: pytest.MonkeyPatch) -> Non
 
 def test_shell_completion_knows_the_commands() -> None:
     environment = {**os.environ, "_ADAPTKIT_COMPLETE": "complete_bash", "COMP_WORDS": "adaptkit co", "COMP_CWORD": "1"}
-    environment["PYTHONPATH"] = str(Path(cli.__file__).parents[1])
+    environment["PYTHONPATH"] = str(Path(app.__file__).parents[2])
     answer = subprocess.run([sys.executable, "-m", "adaptkit"], capture_output=True, text=True, env=environment)
     assert answer.stdout.split() == ["compare", "config"]
 
@@ -178,11 +178,11 @@ def test_compare_ends_in_the_verdict(here: Path, run, monkeypatch: pytest.Monkey
     asked = {}
     line = "VERDICT: scratch+full WINS" if winner else "TIE: do not pretrain"
 
-    def compare(config: study.StudyConfig, root: Path, **options: object) -> study.StudyOutcome:
+    def compare(config: config.StudyConfig, root: Path, **options: object) -> config.StudyOutcome:
         asked.update(options, config=config, root=root)
-        return study.StudyOutcome(small_study(here / "runs"), line, here / "report.html", winner, {"line": line})
+        return config.StudyOutcome(small_study(here / "runs"), line, here / "report.html", winner, {"line": line})
 
-    monkeypatch.setattr(study, "compare", compare)
+    monkeypatch.setattr(config, "compare", compare)
     result = run("compare s.yaml seeds=5 --no-resume --executor ray --root elsewhere")
     assert result.code == code
     assert result.out.splitlines()[-1] == line
@@ -203,7 +203,7 @@ def test_a_dry_run_prints_the_plan_and_trains_nothing(here: Path, run, monkeypat
         assert dry_run
         return plan
 
-    monkeypatch.setattr(study, "compare", compare)
+    monkeypatch.setattr(config, "compare", compare)
     result = run("compare s.yaml --dry-run")
     assert result.code == 0
     assert result.out.splitlines()[2].split() == ["base", "prepare", "the", "data", "1e+12", "1.58", "min", "1", "GiB", "done"]
@@ -215,11 +215,11 @@ def test_quickstart_leaves_its_config_to_start_from(here: Path, run, monkeypatch
     from adaptkit.compare import quickstart
     from adaptkit.config import load
 
-    chosen = load(study.StudyConfig, "s.yaml").config
+    chosen = load(config.StudyConfig, "s.yaml").config
     monkeypatch.setattr(quickstart, "quickstart_config", lambda root: chosen)
     seen = []
-    monkeypatch.setattr(study, "compare", lambda config, root, **options: seen.append(config) or {"stages": []})
-    monkeypatch.setattr(rendering, "plan", lambda found: "planned")
+    monkeypatch.setattr(config, "compare", lambda config, root, **options: seen.append(config) or {"stages": []})
+    monkeypatch.setattr(render, "plan", lambda found: "planned")
     assert run("compare --quickstart --dry-run --root r").code == 0
     assert run("compare --quickstart seeds=7 --dry-run --root r").code == 0
     assert run("compare r/quickstart.yaml --dry-run").code == 0
@@ -251,11 +251,11 @@ def test_changed_data_is_another_run(here: Path) -> None:
     from adaptkit.config import load
 
     config = load(pretrain_recipe.PretrainConfig, "p.yaml").config
-    first = settings.open_run(config, Path("runs"), resume=True)
-    assert settings.open_run(config, Path("runs"), resume=True).path == first.path
+    first = arguments.open_run(config, Path("runs"), resume=True)
+    assert arguments.open_run(config, Path("runs"), resume=True).path == first.path
     with Path("text.jsonl").open("a") as file:
         file.write('{"text": "one more"}\n')
-    assert settings.open_run(config, Path("runs"), resume=True).path != first.path
+    assert arguments.open_run(config, Path("runs"), resume=True).path != first.path
 
 
 def test_a_fresh_start_is_refused_under_torchrun(here: Path, run, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -334,12 +334,12 @@ def test_doctor_writes_the_stand_ins(here: Path, run) -> None:
 
 def test_words_are_divided_into_file_and_overrides(here: Path) -> None:
     Path("a=b.yaml").touch()
-    assert settings.divide(["a=b.yaml", "x.y=1"], needed=True) == (Path("a=b.yaml"), ["x.y=1"])
-    assert settings.divide(["x=1"], needed=False) == (None, ["x=1"])
+    assert arguments.divide(["a=b.yaml", "x.y=1"], needed=True) == (Path("a=b.yaml"), ["x.y=1"])
+    assert arguments.divide(["x=1"], needed=False) == (None, ["x=1"])
     with pytest.raises(ConfigError, match="two configs"):
-        settings.divide(["a.yaml", "b.yaml"], needed=True)
+        arguments.divide(["a.yaml", "b.yaml"], needed=True)
 
 
 @pytest.mark.parametrize(("seconds", "text"), [(0.25, "0.25 s"), (12, "12 s"), (95, "1.58 min"), (5400, "1.5 h")])
 def test_durations(seconds: float, text: str) -> None:
-    assert rendering.duration(seconds) == text
+    assert render.duration(seconds) == text

@@ -4,8 +4,8 @@ from pathlib import Path
 
 import pytest
 
+from adaptkit.cli.arguments import kind_of, schema
 from adaptkit.config import load
-from adaptkit.settings import kind_of, schema
 
 CONFIGS = sorted((Path(__file__).resolve().parents[1] / "configs").glob("*.yaml"))
 

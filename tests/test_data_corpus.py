@@ -9,9 +9,9 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
-from adaptkit.data import corpus as corpus_module
+from adaptkit.data import offline_corpus as corpus_module
 from adaptkit.data.check import check
-from adaptkit.data.corpus import LABELS, mask_give_aways, offline_corpus
+from adaptkit.data.offline_corpus import LABELS, mask_give_aways, offline_corpus
 from adaptkit.data.overlap import overlap
 from adaptkit.data.python_source import docstrings, functions, parse, prose, strip
 from adaptkit.data.readers import DataConfig, read, split

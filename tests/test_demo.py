@@ -18,13 +18,13 @@ import pytest
 from fake_openai import KEY, FakeServer
 from fake_study import LABELS, write_study
 
+from adaptkit.client.openai import Refusal
+from adaptkit.demo import launch, roles, search_index
+from adaptkit.demo.html import render, style
+from adaptkit.demo.served_models import Look, Server, explain
+from adaptkit.demo.streaming import Answer, Asking, Prompt
 from adaptkit.errors import ConfigError, DataError, ModelError
 from adaptkit.run import read_json, write_json, write_jsonl
-from adaptkit.serve.client import Refusal
-from adaptkit.serve.demo import corpus, launch, roles
-from adaptkit.serve.demo.asking import Answer, Asking, Prompt
-from adaptkit.serve.demo.fragments import render, style
-from adaptkit.serve.demo.server import Look, Server, explain
 
 ROOT = Path(__file__).resolve().parents[1]
 NAMES = ("generic+prompt", "generic+lora", "continued+full", "scratch+full", "distilled+full", "placebo+full")
@@ -175,7 +175,7 @@ def test_what_a_model_writes_is_text_and_never_markup() -> None:
 
 
 def test_the_palette_is_the_reports() -> None:
-    report = (ROOT / "adaptkit/compare/templates/report.css").read_text()
+    report = (ROOT / "adaptkit/report/templates/report.css").read_text()
     light, dark = report.split("@media (prefers-color-scheme: dark)")[:2]
     ours_light, ours_dark = style().split(".dark {")[:2]
     names = ("paper", "ink", "muted", "line", "faint", "generic", "continued", "scratch", "placebo", "distilled")
@@ -205,39 +205,39 @@ def state(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def test_vectors_are_made_once_kept_on_disk_and_told_apart_by_model(fake: FakeServer, server: Server, state: Path) -> None:
     texts = passages(70)
     with server.client() as client:
-        index = corpus.Index(texts)
+        index = search_index.Index(texts)
         assert list(index.fill(client, "domain-vectors")) == [32, 64, 70]
         assert list(index.fill(client, "domain-vectors")) == []
         hits = index.nearest(client, "domain-vectors", "asthma")
-        again = corpus.Index(texts)
+        again = search_index.Index(texts)
         assert list(again.fill(client, "domain-vectors")) == []
         assert again.nearest(client, "domain-vectors", "asthma") == hits
         assert list(again.fill(client, "generic-vectors")) == [32, 64, 70]
-        assert list(corpus.Index(texts[:40]).fill(client, "domain-vectors")) == [32, 40]
+        assert list(search_index.Index(texts[:40]).fill(client, "domain-vectors")) == [32, 40]
     assert len(hits) == 5 and "asthma" in hits[0].text
     assert [hit.similarity for hit in hits] == sorted((hit.similarity for hit in hits), reverse=True)
-    assert corpus.shared(hits, hits[:2]) == {hit.name for hit in hits[:2]}
+    assert search_index.shared(hits, hits[:2]) == {hit.name for hit in hits[:2]}
 
 
 def test_a_spoilt_file_of_vectors_is_made_again(server: Server, state: Path) -> None:
     with server.client() as client:
-        list(corpus.Index(passages(40)).fill(client, "domain-vectors"))
+        list(search_index.Index(passages(40)).fill(client, "domain-vectors"))
         kept = next((state / "adaptkit" / "vectors").glob("*.npy"))
         kept.write_bytes(kept.read_bytes()[:100])
-        assert list(corpus.Index(passages(40)).fill(client, "domain-vectors")) == [32, 40]
+        assert list(search_index.Index(passages(40)).fill(client, "domain-vectors")) == [32, 40]
 
 
 def test_a_sample_is_spread_evenly_and_cut() -> None:
-    found = corpus.sample([(str(i), "x" * 5000) for i in range(2000)])
-    assert len(found) == corpus.MOST_PASSAGES and found[-1][0] == "1995" and len(found[0][1]) == corpus.MAX_PASSAGE_CHARS
-    assert corpus.sample([("a", "  "), ("b", "text")]) == [("b", "text")]
+    found = search_index.sample([(str(i), "x" * 5000) for i in range(2000)])
+    assert len(found) == search_index.MOST_PASSAGES and found[-1][0] == "1995" and len(found[0][1]) == search_index.MAX_PASSAGE_CHARS
+    assert search_index.sample([("a", "  "), ("b", "text")]) == [("b", "text")]
 
 
 def test_a_file_of_text_can_be_searched(tmp_path: Path) -> None:
     write_jsonl(tmp_path / "notes.jsonl", ({"text": f"note {i} about something"} for i in range(3)))
-    assert [text for _, text in corpus.from_file(tmp_path / "notes.jsonl")] == [f"note {i} about something" for i in range(3)]
+    assert [text for _, text in search_index.from_file(tmp_path / "notes.jsonl")] == [f"note {i} about something" for i in range(3)]
     with pytest.raises((DataError, ConfigError)):
-        corpus.from_file(tmp_path / "missing.jsonl")
+        search_index.from_file(tmp_path / "missing.jsonl")
 
 
 # The tabs, with Gradio
@@ -265,7 +265,7 @@ def with_texts(study: Path) -> Path:
 @pytest.fixture
 def page(study: Path, server: Server, state: Path) -> object:
     pytest.importorskip("gradio", reason="the demo extra is not installed")
-    from adaptkit.compare.showcase import Showcase
+    from adaptkit.report.demo_view import Showcase
 
     page = launch.page(server, Showcase(study), [], launch.Door("127.0.0.1", 7860, None))
     page.look(Look())
@@ -327,7 +327,7 @@ def test_the_head_follows_the_server_and_leaves_the_page_alone_while_nothing_cha
 
 def test_a_folder_with_one_model_gets_a_page_without_a_verdict(server: Server, tmp_path: Path) -> None:
     pytest.importorskip("gradio", reason="the demo extra is not installed")
-    from adaptkit.serve.demo.study import NoStudy
+    from adaptkit.demo.study_view import NoStudy
 
     page = launch.page(server, NoStudy(tmp_path), [], launch.Door("127.0.0.1", 7860, None), "# a card")
     page.build()
@@ -340,7 +340,7 @@ def test_a_folder_with_one_model_gets_a_page_without_a_verdict(server: Server, t
 
 
 def test_the_card_is_the_exports_without_its_front_matter(study: Path, tmp_path: Path) -> None:
-    from adaptkit.cli_serve import _card
+    from adaptkit.cli.serve import _card
 
     assert _card(study).startswith("There is no card: ")
     model = tmp_path / "tiny"
@@ -378,8 +378,8 @@ def test_a_made_password_is_never_in_a_log(state: Path, capsys: pytest.CaptureFi
 
 
 def test_a_public_address_needs_the_whole_word(study: Path) -> None:
-    from adaptkit import console
-    from adaptkit.cli import app
+    from adaptkit.cli import console
+    from adaptkit.cli.app import app
 
     for flag in ("--share", "--share-pub", "--share-publicl", "-s"):
         assert console.run(app, ["demo", str(study), flag]) == 2

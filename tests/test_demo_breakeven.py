@@ -11,8 +11,12 @@ from fake_study import write_study
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from adaptkit.compare import plots_money
-from adaptkit.compare.breakeven import (
+from adaptkit.demo.tab_decide import STEPS, position, value_at
+from adaptkit.errors import ConfigError
+from adaptkit.report import charts_money
+from adaptkit.report.demo_view import Showcase, break_even_words
+from adaptkit.run import write_json
+from adaptkit.study.breakeven import (
     SECONDS_PER_MONTH,
     Prices,
     Training,
@@ -22,12 +26,8 @@ from adaptkit.compare.breakeven import (
     usd_per_1k_requests,
     weigh,
 )
-from adaptkit.compare.calibration import calibrate, fit_temperature, soften
-from adaptkit.compare.prices import EXAMPLE, assume
-from adaptkit.compare.showcase import Showcase, break_even_words
-from adaptkit.errors import ConfigError
-from adaptkit.run import write_json
-from adaptkit.serve.demo.tab_decide import STEPS, position, value_at
+from adaptkit.study.calibration import calibrate, fit_temperature, soften
+from adaptkit.study.prices import EXAMPLE, assume
 
 CHEAP_API = Prices(usd_per_hour=5.0, usd_in=0.01, usd_out=0.01)
 
@@ -95,24 +95,24 @@ def test_words_say_which_bill_is_smaller_and_where_that_turns() -> None:
 
 def test_the_figure_starts_at_zero_and_marks_the_break_even() -> None:
     work, prices, training = Workload(1e6, 5.0), Prices(0.4, 0.15, 0.6), Training(1)
-    figure = plots_money.bills(work, prices, training, weigh(work, prices, training))
+    figure = charts_money.bills(work, prices, training, weigh(work, prices, training))
     assert ">$0</text>" in figure.svg and "break-even 1.77 M" in figure.svg
-    never = plots_money.bills(work, CHEAP_API, training, weigh(work, CHEAP_API, training))
+    never = charts_money.bills(work, CHEAP_API, training, weigh(work, CHEAP_API, training))
     assert "break-even" not in never.svg
     many = Workload(1e9, 0.01)
-    assert "<polyline" in plots_money.bills(many, prices, training, weigh(many, prices, training)).svg
+    assert "<polyline" in charts_money.bills(many, prices, training, weigh(many, prices, training)).svg
 
 
 @pytest.mark.parametrize(("value", "text"), [(950, "950"), (20_000, "20 k"), (999_900, "1 M"), (1.234e6, "1.23 M"), (3e9, "3 G")])
 def test_counts_are_short(value: float, text: str) -> None:
-    assert plots_money.count_text(value) == text
+    assert charts_money.count_text(value) == text
 
 
 @pytest.mark.parametrize(
     ("value", "text"), [(0.0423, "$0.042"), (0.4, "$0.40"), (12.5, "$12.50"), (1240.2, "$1,240"), (1.234e6, "$1.23 M"), (0, "$0")]
 )
 def test_dollars_are_short(value: float, text: str) -> None:
-    assert plots_money.usd(value) == text
+    assert charts_money.usd(value) == text
 
 
 @pytest.fixture(scope="module")
@@ -150,7 +150,7 @@ def test_more_text_costs_more_training_and_is_called_an_extrapolation(shown: Sho
 
 
 def _choice(values: dict[str, float]) -> object:
-    from adaptkit.compare.showcase import Choice
+    from adaptkit.report.demo_view import Choice
 
     return Choice(**values)
 

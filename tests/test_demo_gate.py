@@ -17,10 +17,10 @@ import fastapi  # noqa: E402
 from starlette.testclient import TestClient  # noqa: E402
 from starlette.websockets import WebSocketDisconnect  # noqa: E402
 
-from adaptkit.compare.showcase import Showcase  # noqa: E402
-from adaptkit.serve.demo import launch  # noqa: E402
-from adaptkit.serve.demo.gate import LOOPBACK_NAMES, MAX_BODY_BYTES, SESSION_S, Gate, Tries  # noqa: E402
-from adaptkit.serve.demo.server import Server  # noqa: E402
+from adaptkit.demo import launch  # noqa: E402
+from adaptkit.demo.login import LOOPBACK_NAMES, MAX_BODY_BYTES, SESSION_S, Gate, Tries  # noqa: E402
+from adaptkit.demo.served_models import Server  # noqa: E402
+from adaptkit.report.demo_view import Showcase  # noqa: E402
 
 PASSWORD = "correct horse battery"
 STUDY_WORDS = ("clinical-trials", "scratch+full", "Compare", "bits per byte", "gradio", KEY)

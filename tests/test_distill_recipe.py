@@ -10,16 +10,17 @@ import tiny_teachers
 import torch
 from pydantic import ValidationError
 
-from adaptkit import cli, console, models
+from adaptkit import models
+from adaptkit.cli import app, console
 from adaptkit.config import dump
 from adaptkit.data.tokenizers import train_tokenizer
 from adaptkit.distill.config import DistillConfig
-from adaptkit.distill.plan import plan
+from adaptkit.distill.estimate import plan
 from adaptkit.distill.recipe import DistillResult, distill
 from adaptkit.errors import AdaptkitError, ConfigError, ModelError
+from adaptkit.export.parity.unmerged import adapted_model
+from adaptkit.export.source import of_run
 from adaptkit.run import Run, read_json, read_jsonl
-from adaptkit.serve.source import of_run
-from adaptkit.serve.trained import adapted_model
 
 
 @pytest.fixture(scope="module")
@@ -275,11 +276,11 @@ def test_contradictions_are_refused(world, llama, fields, what):
 def test_the_command_plans_and_then_makes_the_student(world, llama, tmp_path, capsys):
     path = tmp_path / "distill.yaml"
     path.write_text(dump(tiny_teachers.config(world, llama, {"num_steps": 2}).model_dump(mode="json", exclude_unset=True)))
-    assert console.run(cli.app, ["distill", str(path), "--plan"]) == 0
+    assert console.run(app.app, ["distill", str(path), "--plan"]) == 0
     shown = capsys.readouterr().out
     assert "expected speed-up: 1." in shown and "layers          2        4" in shown and not (tmp_path / "runs").exists()
     words = ["distill", str(path), "student.layers=1", "--json", "--root", str(tmp_path / "runs")]
-    assert console.run(cli.app, words) == 0
+    assert console.run(app.app, words) == 0
     found = json.loads(capsys.readouterr().out)
     assert found["suite"] == "language" and models.load(found["model_folder"], "causal").config.num_hidden_layers == 1
     assert set(read_json(Path(found["run"]) / "manifest.json")["inputs"]) == {"data", "teacher"}

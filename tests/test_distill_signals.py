@@ -17,13 +17,13 @@ from torch import nn
 
 from adaptkit import models
 from adaptkit.data.tokenizers import train_tokenizer
-from adaptkit.distill import served, store
+from adaptkit.distill import answer_store, http_teacher
+from adaptkit.distill.answer_store import SignalStore, StoreLayout, WithTeacher, write_store
 from adaptkit.distill.config import DistillConfig
-from adaptkit.distill.prepare import read_data
 from adaptkit.distill.rows import Rows
-from adaptkit.distill.store import SignalStore, StoreLayout, WithTeacher, write_store
+from adaptkit.distill.sequence_level import teacher_texts
+from adaptkit.distill.start import read_data
 from adaptkit.distill.teacher import OnlineTeacher, StoredTeacher, local_scorer
-from adaptkit.distill.written import teacher_texts
 from adaptkit.errors import ConfigError, DataError, ModelError, ServerError
 from adaptkit.run import Run, read_json, read_jsonl, write_json
 from adaptkit.trainer.distillation import Distillation
@@ -69,7 +69,7 @@ def test_a_full_store_says_what_the_teacher_says(world, llama, tmp_path):
 
 def test_a_store_states_its_size_resumes_and_is_bound_to_what_it_was_made_from(world, llama, tmp_path, monkeypatch):
     source, teacher, tokenizer = rows_of(world, llama, tmp_path)
-    monkeypatch.setattr(store, "ROWS_PER_PART", 8)
+    monkeypatch.setattr(answer_store, "ROWS_PER_PART", 8)
     layout, asked = StoreLayout(len(source), 32, 16, len(tokenizer)), []
     score = local_scorer(OnlineTeacher(teacher, "causal"), len(tokenizer), 1.0, 16)
 
@@ -189,11 +189,11 @@ def small(world: Path, llama: Path) -> Path:
 
 
 def test_a_served_teacher_is_asked_for_each_document_alone(world, llama, server, tmp_path, monkeypatch):
-    monkeypatch.setattr(served, "TOKENS_AT_ONCE", 100)  # three documents of a row of 32 tokens in each request
+    monkeypatch.setattr(http_teacher, "TOKENS_AT_ONCE", 100)  # three documents of a row of 32 tokens in each request
     Server.busy = 4
     source, teacher, tokenizer = rows_of(world, llama, tmp_path)
     batch = source.collate([0, 1, 2], seed=0, epoch=0)
-    ids, logprobs = served.ServedTeacher(server).score(batch)
+    ids, logprobs = http_teacher.ServedTeacher(server).score(batch)
     expected = local_scorer(OnlineTeacher(teacher, "causal"), len(tokenizer), 1.0, 20)(batch)
     labelled = nn.functional.pad(batch["labels"][:, 1:], (0, 1), value=-100) != -100
     assert labelled.sum() > 50
@@ -202,11 +202,11 @@ def test_a_served_teacher_is_asked_for_each_document_alone(world, llama, server,
 
 
 def test_an_address_may_name_its_model(server):
-    assert served.ServedTeacher(server).name == served.ServedTeacher(f"{server}/v1/").name == "writer"
-    found = served.ServedTeacher(f"{server}/v1/models/other")
+    assert http_teacher.ServedTeacher(server).name == http_teacher.ServedTeacher(f"{server}/v1/").name == "writer"
+    found = http_teacher.ServedTeacher(f"{server}/v1/models/other")
     assert (found.name, found.address, found.window) == ("other", server, None)
     with pytest.raises(ServerError, match="no model 'vectors' that writes text\n  fix: name one of these: .*/v1/models/writer, "):
-        served.ServedTeacher(f"{server}/v1/models/vectors")
+        http_teacher.ServedTeacher(f"{server}/v1/models/vectors")
 
 
 def served_config(world: Path, server: str, start: Path, **fields: Any) -> DistillConfig:

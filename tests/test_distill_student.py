@@ -181,7 +181,7 @@ def test_projections_put_each_channel_where_the_teacher_has_it():
 
 
 def test_an_encoders_blocks_are_searched_by_how_far_its_vectors_turn():
-    from adaptkit.distill.initial import absence
+    from adaptkit.distill.student_start import absence
 
     torch.manual_seed(0)
     teacher = transformers.BertModel(transformers.BertConfig(**SIZES, pad_token_id=2, initializer_range=0.2)).eval()

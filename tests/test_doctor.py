@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from adaptkit.doctor import diagnose, machine, packages, probe, render, standins, traps
+from adaptkit.doctor import diagnose, machine, packages, render, standins, traps, trials
 from adaptkit.doctor.finding import Finding
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -249,11 +249,11 @@ def test_gpus_as_the_driver_tells_them(tmp_path: Path, monkeypatch: pytest.Monke
 
 def test_what_the_environment_says_about_the_hub(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
-    assert "local folders" in probe.hub(network=True)[0].detail
+    assert "local folders" in trials.hub(network=True)[0].detail
     monkeypatch.setenv("HF_HUB_OFFLINE", "0")
     monkeypatch.setenv("HF_ENDPOINT", "http://127.0.0.1:9")
-    assert "HF_ENDPOINT=http://127.0.0.1:9" in probe.hub(network=False)[0].detail
-    refused = probe.hub(network=True)[0]
+    assert "HF_ENDPOINT=http://127.0.0.1:9" in trials.hub(network=False)[0].detail
+    refused = trials.hub(network=True)[0]
     assert (refused.status, "does not answer" in refused.detail) == ("warn", True)
 
 
@@ -267,19 +267,19 @@ def test_without_being_asked_nothing_is_sent(monkeypatch: pytest.MonkeyPatch) ->
 
 
 def test_deep_imports_in_another_process() -> None:
-    findings = probe.imports()
+    findings = trials.imports()
     assert the(findings, "imports").status == "ok"
     assert "x the speed of fp32" in the(findings, "bf16 timed").detail
 
 
 def test_a_library_that_does_not_import_is_a_problem() -> None:
-    found = probe._read({"failed": {"transformers.models.llama": "RuntimeError: operator torchvision::nms does not exist"}})
+    found = trials._read({"failed": {"transformers.models.llama": "RuntimeError: operator torchvision::nms does not exist"}})
     assert the(found, "import transformers").status == "problem"
 
 
 def test_a_crash_while_importing_is_a_problem(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(probe, "_PROGRAM", "import os; os.abort()")
-    assert "exit code -6" in the(probe.imports(), "imports").detail
+    monkeypatch.setattr(trials, "_PROGRAM", "import os; os.abort()")
+    assert "exit code -6" in the(trials.imports(), "imports").detail
 
 
 def test_text_names_every_fix() -> None:

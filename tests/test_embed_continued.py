@@ -11,10 +11,10 @@ import torch
 from adaptkit import models
 from adaptkit.embed.encoder import Encoder
 from adaptkit.errors import ModelError
+from adaptkit.export.export import Options, export
+from adaptkit.export.source import resolve
 from adaptkit.pretrain.recipe import PretrainConfig, pretrain
 from adaptkit.run import Run, read_json
-from adaptkit.serve.export import Options, export
-from adaptkit.serve.source import resolve
 
 
 def continued(root: Path, base: Path, **trainer) -> Run:

@@ -9,10 +9,10 @@ import numpy as np
 import pytest
 import tiny_embed
 
-from adaptkit.console import run as run_command
-from adaptkit.embed import corpus
-from adaptkit.embed.corpus import Encoding, encode_files
+from adaptkit.cli.console import run as run_command
+from adaptkit.embed import encoding
 from adaptkit.embed.encoder import Encoder
+from adaptkit.embed.encoding import Encoding, encode_files
 from adaptkit.embed.index import Index, build
 from adaptkit.errors import DataError, ModelError
 
@@ -30,7 +30,7 @@ def files(tmp_path) -> list[str]:
 
 @pytest.mark.parametrize("format", ["npy", "parquet"])
 def test_vectors_come_with_their_ids_in_the_order_of_the_files(encoder, files, tmp_path, monkeypatch, format):
-    monkeypatch.setattr(corpus, "WINDOW", 16)
+    monkeypatch.setattr(encoding, "WINDOW", 16)
     made = encode_files(encoder, files, tmp_path / "out", dimensions=16, format=format)
     assert made.ids() == [f"d{i}" for i in range(50)] and made.info["count"] == 50
     wanted = np.concatenate([encoder.encode(tiny_embed.texts(50)[i : i + 16], dimensions=16) for i in range(0, 50, 16)])
@@ -43,9 +43,9 @@ def test_vectors_come_with_their_ids_in_the_order_of_the_files(encoder, files, t
 
 @pytest.mark.parametrize("when", ["between parts", "after the ids", "while joining"])
 def test_a_killed_encoding_goes_on_and_ends_the_same(encoder, files, tmp_path, monkeypatch, when):
-    monkeypatch.setattr(corpus, "WINDOW", 10)
+    monkeypatch.setattr(encoding, "WINDOW", 10)
     whole = encode_files(encoder, files, tmp_path / "whole").vectors().copy()
-    calls, encode, replace = [], encoder.encode, corpus.os.replace
+    calls, encode, replace = [], encoder.encode, encoding.os.replace
 
     def dying(texts, **options):
         calls.append(len(texts))
@@ -61,7 +61,7 @@ def test_a_killed_encoding_goes_on_and_ends_the_same(encoder, files, tmp_path, m
 
     with monkeypatch.context() as broken:
         broken.setattr(encoder, "encode", dying)
-        broken.setattr(corpus.os, "replace", dying_replace)
+        broken.setattr(encoding.os, "replace", dying_replace)
         with pytest.raises(KeyboardInterrupt):
             encode_files(encoder, files, tmp_path / "cut")
     with pytest.raises(DataError, match="no finished encoding"):
@@ -124,7 +124,7 @@ def test_an_index_answers_only_the_model_that_made_it(index, tmp_path):
 
 
 def test_the_commands_work_together(encoder, files, tmp_path, capsys):
-    from adaptkit.cli import app
+    from adaptkit.cli.app import app
 
     model = str(tmp_path / "model")
     encoder.save(model)

@@ -13,15 +13,15 @@ from tiny_embed import gradients, relative_error
 
 from adaptkit import data, models
 from adaptkit.adapters import AdapterConfig
-from adaptkit.embed import denoising
-from adaptkit.embed.denoising import Denoising, NoisyTexts, decoder_of
+from adaptkit.embed import tsdae
 from adaptkit.embed.encoder import Encoder
 from adaptkit.embed.examples import Examples, in_pieces, pieces
+from adaptkit.embed.pooled_model import Tower
 from adaptkit.embed.pooling import pool
 from adaptkit.embed.recipe import EmbedConfig, embed
 from adaptkit.embed.rows import Example
-from adaptkit.embed.tower import Tower
 from adaptkit.embed.training import _attached
+from adaptkit.embed.tsdae import Denoising, NoisyTexts, decoder_of
 from adaptkit.errors import ConfigError
 from adaptkit.run import Run, read_jsonl
 
@@ -61,7 +61,7 @@ def test_six_in_ten_tokens_go_and_the_frame_stays(folders):
     left = [noisy.left_of(0, 0, epoch) for epoch in range(200)]
     assert all(ids[0] == whole[0] and ids[-1] == whole[-1] for ids in left)
     share = sum(len(ids) - 2 for ids in left) / 200 / (len(whole) - 2)
-    assert share == pytest.approx(1 - denoising.DELETED, abs=0.03)
+    assert share == pytest.approx(1 - tsdae.DELETED, abs=0.03)
     rest = iter(whole)
     assert all(token in rest for token in left[0]), "what is left keeps its order"
     assert left[0] == noisy.left_of(0, 0, 0) and left[0] != left[1] and left[0] != noisy.left_of(0, 1, 0)

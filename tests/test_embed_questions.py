@@ -12,7 +12,7 @@ import pytest
 import tiny_embed
 from fake_openai import KEY, FakeServer
 
-from adaptkit.console import run as run_command
+from adaptkit.cli.console import run as run_command
 from adaptkit.data.readers import DataConfig
 from adaptkit.embed.examples import read_examples
 from adaptkit.embed.questions import MAX_WORDS, questions_of, write_questions
@@ -150,7 +150,7 @@ def test_what_cannot_go_on_is_told(files, tmp_path):
 
 @pytest.mark.parametrize("mode", ["", "no-template"])
 def test_the_command_asks_a_server_and_keeps_its_key_to_itself(files, tmp_path, capsys, monkeypatch, mode):
-    from adaptkit.cli import app
+    from adaptkit.cli.app import app
 
     monkeypatch.delenv("OPENAI_API_KEY", raising=False)
     (tmp_path / "key").write_text(KEY)

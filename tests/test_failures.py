@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from adaptkit.serve import failures
+from adaptkit.serve.engine import failures
 
 PREFIX = "(EngineCore pid=9257) ERROR 11-21 11:33:20 [core.py:1021] "
 SAID = {

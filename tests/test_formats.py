@@ -12,12 +12,13 @@ from tiny_exports import write_models
 
 from adaptkit import models
 from adaptkit.errors import ConfigError, ModelError
-from adaptkit.serve import compressed, formats, layout
-from adaptkit.serve.formats import FORMATS, find_format, runs_here
-from adaptkit.serve.gptq import gptq, gptq_layers
-from adaptkit.serve.hardware import Hardware
-from adaptkit.serve.rounding import pack, round_activations, round_to_nearest, unpack
-from adaptkit.serve.source import resolve
+from adaptkit.export import formats, model_folder
+from adaptkit.export.formats import FORMATS, find_format, runs_here
+from adaptkit.export.hardware import Hardware
+from adaptkit.export.quantise import compressed_tensors
+from adaptkit.export.quantise.gptq import gptq, gptq_layers
+from adaptkit.export.quantise.rounding import pack, round_activations, round_to_nearest, unpack
+from adaptkit.export.source import resolve
 
 KINDS = {"generate": "causal", "classify": "classifier", "rerank": "classifier", "embed": "encoder"}
 QUANTISED = ("int8", "int4", "fp8")
@@ -84,19 +85,19 @@ def test_activations_are_rounded_row_by_row() -> None:
     assert 0 < float(error.max()) <= 0.5 / 127 + 1e-6
 
 
-def exported(folders: dict[str, Path], name: str, format: str, out: Path, method: str = "rtn") -> tuple[object, compressed.Scheme]:
+def exported(folders: dict[str, Path], name: str, format: str, out: Path, method: str = "rtn") -> tuple[object, compressed_tensors.Scheme]:
     """A quantised folder, and the scheme it was written with."""
     source = resolve(folders[name])
     model, tokenizer = models.load(source.folder, KINDS[source.kind]).eval(), models.load_tokenizer(source.folder)
-    scheme = compressed.plan_scheme(model, FORMATS[format], str(source.folder))
+    scheme = compressed_tensors.plan_scheme(model, FORMATS[format], str(source.folder))
     if method == "gptq":
         batches = [{"input_ids": torch.randint(5, 300, (1, 32), generator=torch.Generator().manual_seed(i))} for i in range(4)]
         rounded = gptq_layers(model, scheme, batches)
     else:
         grid = FORMATS[format].grid
         rounded = {n: round_to_nearest(model.get_submodule(n).weight.data, grid, scheme.group_size) for n in scheme.layers}
-    layout.write(source, model.bfloat16(), tokenizer, out)
-    compressed.compress(out, scheme, rounded)
+    model_folder.write(source, model.bfloat16(), tokenizer, out)
+    compressed_tensors.compress(out, scheme, rounded)
     return source, scheme
 
 
@@ -112,7 +113,7 @@ def test_transformers_reads_from_the_folder_what_the_gate_measures(folders, tmp_
         assert refused.value.fix == "export it as int8"
         return
     source, scheme = exported(folders, name, format, tmp_path / "out")
-    ours = compressed.restore(models.load(source.folder, KINDS[source.kind]).eval(), tmp_path / "out", scheme)
+    ours = compressed_tensors.restore(models.load(source.folder, KINDS[source.kind]).eval(), tmp_path / "out", scheme)
     auto = {"generate": "AutoModelForCausalLM", "embed": "AutoModel"}.get(source.kind, "AutoModelForSequenceClassification")
     quantization = transformers.utils.quantization_config.CompressedTensorsConfig(dequantize=True)
     theirs = (
@@ -132,7 +133,7 @@ def test_what_keeps_modernbert_from_int4_is_still_there(folders, tmp_path, monke
     """When this fails, transformers has mended it: take modernbert out of UNREADABLE_INT4."""
     import transformers
 
-    monkeypatch.setattr(compressed, "UNREADABLE_INT4", ())
+    monkeypatch.setattr(compressed_tensors, "UNREADABLE_INT4", ())
     exported(folders, "modernbert", "int4", tmp_path / "out")
     with pytest.raises(AttributeError, match="has no attribute 'weight'"):
         transformers.AutoModel.from_pretrained(tmp_path / "out")
@@ -155,7 +156,7 @@ def test_heads_and_embeddings_stay_and_every_other_linear_layer_is_rounded(folde
 )
 def test_gptq_runs_through_causal_and_bidirectional_stacks(folders, tmp_path, name: str, format: str) -> None:
     source, scheme = exported(folders, name, format, tmp_path / "out", method="gptq")
-    restored = compressed.restore(models.load(source.folder, KINDS[source.kind]).eval(), tmp_path / "out", scheme)
+    restored = compressed_tensors.restore(models.load(source.folder, KINDS[source.kind]).eval(), tmp_path / "out", scheme)
     ids = torch.randint(5, 300, (2, 24), generator=torch.Generator().manual_seed(9))
     before = models.load(source.folder, KINDS[source.kind]).eval()(input_ids=ids)[0]
     after = restored(input_ids=ids)[0]
@@ -182,33 +183,33 @@ def test_gptq_survives_inputs_that_never_vary() -> None:
 
 def test_shapes_that_int4_cannot_hold_are_refused_and_smaller_groups_taken(folders) -> None:
     model = models.load(folders["llama"], "causal")
-    assert compressed.plan_scheme(model, FORMATS["int4"], "here").group_size == 64
+    assert compressed_tensors.plan_scheme(model, FORMATS["int4"], "here").group_size == 64
     layer = model.model.layers[0].mlp
     layer.down_proj = torch.nn.Linear(100, 64, bias=False)
     with pytest.raises(ModelError, match="multiples of 32.*down_proj is 64 x 100") as refused:
-        compressed.plan_scheme(model, FORMATS["int4"], "here")
+        compressed_tensors.plan_scheme(model, FORMATS["int4"], "here")
     assert "int8" in refused.value.fix
-    assert compressed.plan_scheme(model, FORMATS["int8"], "here").group_size is None
+    assert compressed_tensors.plan_scheme(model, FORMATS["int8"], "here").group_size is None
 
 
 def test_models_without_a_stack_of_linear_layers_are_refused(folders) -> None:
     with pytest.raises(ModelError, match="no stack of linear layers"):
-        compressed.plan_scheme(torch.nn.Sequential(torch.nn.Linear(4, 4)), FORMATS["int8"], "here")
+        compressed_tensors.plan_scheme(torch.nn.Sequential(torch.nn.Linear(4, 4)), FORMATS["int8"], "here")
     model = models.load(folders["llama"], "causal")
     model.model.layers[1].mlp.experts = torch.nn.Parameter(torch.zeros(2, 4, 4))
     with pytest.raises(ModelError, match="experts as one tensor"):
-        compressed.plan_scheme(model, FORMATS["int8"], "here")
+        compressed_tensors.plan_scheme(model, FORMATS["int8"], "here")
 
 
 def test_a_folder_that_names_a_layer_otherwise_is_refused(folders, tmp_path) -> None:
     source = resolve(folders["llama"])
     model = models.load(source.folder, "causal")
-    scheme = compressed.plan_scheme(model, FORMATS["int8"], "here")
+    scheme = compressed_tensors.plan_scheme(model, FORMATS["int8"], "here")
     shutil.copytree(source.folder, tmp_path / "other")
-    odd = compressed.Scheme(scheme.format, (*scheme.layers, "model.layers.9.mlp.up_proj"), scheme.stack, scheme.ignore, None)
+    odd = compressed_tensors.Scheme(scheme.format, (*scheme.layers, "model.layers.9.mlp.up_proj"), scheme.stack, scheme.ignore, None)
     rounded = {n: round_to_nearest(model.get_submodule(n).weight.data, "int8") for n in scheme.layers}
     with pytest.raises(ModelError, match=r"no model.layers.9.mlp.up_proj.weight"):
-        compressed.compress(tmp_path / "other", odd, rounded)
+        compressed_tensors.compress(tmp_path / "other", odd, rounded)
 
 
 def test_what_a_machine_can_serve_is_told_with_the_reason() -> None:

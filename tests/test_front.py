@@ -24,13 +24,13 @@ import httpx
 import psutil
 from fake_engine import KEY, FakeLaunch
 
+from adaptkit.client.likelihood import _windows
+from adaptkit.client.openai import Client
 from adaptkit.errors import ModelError, ServerError
-from adaptkit.serve import engine as engine_module
-from adaptkit.serve import exposition
-from adaptkit.serve.client import Client
-from adaptkit.serve.engine import Engine
-from adaptkit.serve.likelihood import _windows
-from adaptkit.serve.telling import Teller
+from adaptkit.serve.engine import supervisor as engine_module
+from adaptkit.serve.engine.supervisor import Engine
+from adaptkit.serve.gateway import exposition
+from adaptkit.serve.status import Teller
 
 PATIENCE_S = 60.0
 

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from adaptkit import cli, console
+from adaptkit.cli import app, console
 
 NUM_FILES = 200
 SOUND = {
@@ -149,7 +149,7 @@ def spoilt(number: int) -> tuple[str, bytes]:
 def test_the_sound_files_are_read(kind: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     path = tmp_path / "sound.yaml"
     path.write_text(SOUND[kind])
-    assert console.run(cli.app, ["config", "show", str(path), "--for", kind]) == 0, capsys.readouterr().err
+    assert console.run(app.app, ["config", "show", str(path), "--for", kind]) == 0, capsys.readouterr().err
 
 
 def test_spoilt_files_are_read_or_refused_by_place(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -158,7 +158,7 @@ def test_spoilt_files_are_read_or_refused_by_place(tmp_path: Path, capsys: pytes
         kind, content = spoilt(number)
         path = tmp_path / f"{number}.yaml"
         path.write_bytes(content)
-        code = console.run(cli.app, ["config", "show", str(path), "--for", kind])
+        code = console.run(app.app, ["config", "show", str(path), "--for", kind])
         told = capsys.readouterr().err
         assert code in (0, 2), f"{number}: exit {code}: {told}"
         if code == 2:
@@ -178,5 +178,5 @@ def test_a_place_named_is_the_place_spoilt(tmp_path: Path, capsys: pytest.Captur
                 continue
             path = tmp_path / f"{kind}-{at}.yaml"
             path.write_text("".join([*lines[: at - 1], re.sub(r"\w+:", "kolour:", line, count=1), *lines[at:]]))
-            assert console.run(cli.app, ["config", "show", str(path), "--for", kind]) == 2
+            assert console.run(app.app, ["config", "show", str(path), "--for", kind]) == 2
             assert f"{path}:{at}:{len(line) - len(line.lstrip()) + 1}: unknown key" in capsys.readouterr().err

@@ -13,11 +13,11 @@ pytest.importorskip("prometheus_client", reason="the serve extra is not installe
 from prometheus_client import CollectorRegistry, generate_latest
 
 from adaptkit.errors import ConfigError
-from adaptkit.serve import guard, routes
-from adaptkit.serve.bodies import Limits, Refused, check, parse
-from adaptkit.serve.guard import Guard
-from adaptkit.serve.keys import Keys
-from adaptkit.serve.metering import Metrics, Rates
+from adaptkit.serve.api_keys import Keys
+from adaptkit.serve.gateway import guard, routes
+from adaptkit.serve.gateway.guard import Guard
+from adaptkit.serve.gateway.metrics import Metrics, Rates
+from adaptkit.serve.gateway.request_body import Limits, Refused, check, parse
 
 KEY = "a-key-of-the-tests-0123456789"
 GOOD = {"authorization": f"Bearer {KEY}"}

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from adaptkit.errors import ConfigError
-from adaptkit.serve import keys
+from adaptkit.serve import api_keys
 
 GOOD = "0123456789abcdef"
 
@@ -17,39 +17,39 @@ GOOD = "0123456789abcdef"
 def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A state folder of the test's own, no key in the environment."""
     monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "state"))
-    for name in (keys.KEY_VARIABLE, keys.FILE_VARIABLE):
+    for name in (api_keys.KEY_VARIABLE, api_keys.FILE_VARIABLE):
         monkeypatch.delenv(name, raising=False)
     return tmp_path
 
 
 def test_a_key_is_made_once_for_its_owner_only(home: Path) -> None:
-    first = keys.load()
+    first = api_keys.load()
     path = home / "state" / "adaptkit" / "api-key"
     assert first.origin == str(path) and first.values == (path.read_text().strip(),)
     assert stat.S_IMODE(path.stat().st_mode) == 0o600
     assert stat.S_IMODE(path.parent.stat().st_mode) == 0o700
     assert len(first.values[0]) >= 43
-    assert keys.load() == first
+    assert api_keys.load() == first
     path.unlink()
-    assert keys.load() != first
+    assert api_keys.load() != first
 
 
 def test_of_two_that_are_made_at_once_one_stays(home: Path) -> None:
     path = home / "key"
-    keys._write(path, "first-0123456789")
-    keys._write(path, "second-0123456789")
-    assert keys.load(path).values == ("first-0123456789",)
+    api_keys._write(path, "first-0123456789")
+    api_keys._write(path, "second-0123456789")
+    assert api_keys.load(path).values == ("first-0123456789",)
 
 
 def test_the_file_comes_first_then_the_environment(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     file, other = home / "key", home / "other"
     file.write_text(f"# for the front\n\n  {GOOD}  \n{GOOD}-second\n")
     other.write_text(GOOD + "-other\n")
-    monkeypatch.setenv(keys.FILE_VARIABLE, str(other))
-    assert keys.load().values == (GOOD + "-other",)
-    monkeypatch.setenv(keys.KEY_VARIABLE, GOOD + "-environment")
-    assert keys.load() == keys.Keys((GOOD + "-environment",), "$ADAPTKIT_API_KEY")
-    assert keys.load(file).values == (GOOD, GOOD + "-second")
+    monkeypatch.setenv(api_keys.FILE_VARIABLE, str(other))
+    assert api_keys.load().values == (GOOD + "-other",)
+    monkeypatch.setenv(api_keys.KEY_VARIABLE, GOOD + "-environment")
+    assert api_keys.load() == api_keys.Keys((GOOD + "-environment",), "$ADAPTKIT_API_KEY")
+    assert api_keys.load(file).values == (GOOD, GOOD + "-second")
 
 
 @pytest.mark.parametrize(
@@ -59,26 +59,26 @@ def test_files_that_hold_no_good_key_are_refused_without_showing_it(home: Path, 
     path = home / "key"
     path.write_text(text, encoding="utf-8")
     with pytest.raises(ConfigError) as refused:
-        keys.load(path)
+        api_keys.load(path)
     assert str(path) in str(refused.value)
     assert text.strip() == "" or text.strip() not in str(refused.value)
 
 
 def test_missing_and_writable_files_are_refused(home: Path) -> None:
     with pytest.raises(ConfigError, match="no key can be read"):
-        keys.load(home / "absent")
+        api_keys.load(home / "absent")
     path = home / "key"
     path.write_text(GOOD)
     path.chmod(0o622)
     with pytest.raises(ConfigError, match="chmod 600"):
-        keys.load(path)
+        api_keys.load(path)
 
 
 def test_a_key_is_shown_by_its_fingerprint_only() -> None:
-    held = keys.Keys((GOOD,), "test")
+    held = api_keys.Keys((GOOD,), "test")
     assert GOOD not in repr(held) and GOOD not in str(held)
-    assert keys.fingerprint(GOOD) == held.match(f"Bearer {GOOD}".encode())
-    assert len({keys.fresh() for _ in range(100)}) == 100
+    assert api_keys.fingerprint(GOOD) == held.match(f"Bearer {GOOD}".encode())
+    assert len({api_keys.fresh() for _ in range(100)}) == 100
 
 
 STRANGERS = [
@@ -89,4 +89,4 @@ STRANGERS = [
 
 @pytest.mark.parametrize("header", STRANGERS)
 def test_nothing_else_fits(header: bytes) -> None:
-    assert keys.Keys((GOOD,), "test").match(header) is None
+    assert api_keys.Keys((GOOD,), "test").match(header) is None

@@ -10,15 +10,15 @@ import pytest
 
 pytest.importorskip("prometheus_client", reason="the serve extra is not installed")
 
-from adaptkit import console
+from adaptkit.cli import console
 from adaptkit.errors import ConfigError, ModelError
+from adaptkit.export.hardware import Hardware
+from adaptkit.export.source import Source
 from adaptkit.run import file_digest
-from adaptkit.serve import launch as launch_module
-from adaptkit.serve import lora, plan
-from adaptkit.serve.bodies import Limits
-from adaptkit.serve.hardware import Hardware
-from adaptkit.serve.launch import Adapter, Launch, cache_bytes, dtype
-from adaptkit.serve.source import Source
+from adaptkit.serve.engine import command as launch_module
+from adaptkit.serve.engine import launches, lora
+from adaptkit.serve.engine.command import Adapter, Launch, cache_bytes, dtype
+from adaptkit.serve.gateway.request_body import Limits
 
 SMALL = Hardware(flags=frozenset({"avx2"}), cores=2)
 BF16 = Hardware(flags=frozenset({"avx512f", "avx512_bf16"}), cores=2)
@@ -70,7 +70,7 @@ def test_a_small_cpu_gets_the_flags_that_start_fastest(tmp_path: Path) -> None:
     given = flags(made)
     assert "-O0" in given and given["--distributed-executor-backend"] == "uni" and given["--dtype"] == "float32"
     assert made.environment()["VLLM_ENABLE_V1_MULTIPROCESSING"] == "0"
-    assert (given["--host"], given["--port"], given["--middleware"]) == ("127.0.0.1", "8000", "adaptkit.serve.guard.Guard")
+    assert (given["--host"], given["--port"], given["--middleware"]) == ("127.0.0.1", "8000", "adaptkit.serve.gateway.guard.Guard")
     assert "--disable-fastapi-docs" in given and "--runner" not in given and "--enable-lora" not in given
     large = Launch(source(tmp_path / "m"), LARGE)
     assert "--distributed-executor-backend" not in flags(large) and "VLLM_ENABLE_V1_MULTIPROCESSING" not in large.environment()
@@ -136,7 +136,7 @@ def test_the_printed_command_is_the_one_that_runs(tmp_path: Path) -> None:
 
 
 def test_serve_print_starts_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
-    from adaptkit import cli
+    from adaptkit.cli import app
     from adaptkit.serve import preflight, server
 
     monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "state"))
@@ -146,25 +146,25 @@ def test_serve_print_starts_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     (folder / "tokenizer.json").write_text("{}")
     (folder / "model.safetensors").write_bytes(b"\2\0\0\0\0\0\0\0{}")
     line = ["serve", f"name={folder}", "--print", "--json", "--port", "8100", "--", "--max-model-len", "64"]
-    assert console.run(cli.app, line) == 0
+    assert console.run(app.app, line) == 0
     shown = capsys.readouterr()
     found = json.loads(shown.out)
     assert found["notes"] == ["name: the model folder m"] and "the model folder m" in shown.err
     assert found["commands"][0].endswith("--max-model-len 64") and "--port 8100" in found["commands"][0]
     assert "--served-model-name name " in found["commands"][0]
     assert Path(found["key"]).read_text().strip() not in found["commands"][0]
-    assert console.run(cli.app, ["serve", str(tmp_path / "absent")]) == 2
+    assert console.run(app.app, ["serve", str(tmp_path / "absent")]) == 2
     assert "no such folder" in capsys.readouterr().err
 
 
 def test_words_are_divided_into_models_and_arguments(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     Path("odd=name").mkdir()
-    wishes, extra = plan.divide(["a", "b=runs/x", "odd=name", "-tp", "2", "c"])
-    assert wishes == [plan.Wish(None, Path("a")), plan.Wish("b", Path("runs/x")), plan.Wish(None, Path("odd=name"))]
+    wishes, extra = launches.divide(["a", "b=runs/x", "odd=name", "-tp", "2", "c"])
+    assert wishes == [launches.Wish(None, Path("a")), launches.Wish("b", Path("runs/x")), launches.Wish(None, Path("odd=name"))]
     assert extra == ["-tp", "2", "c"]
     with pytest.raises(ConfigError, match="no model was given"):
-        plan.divide(["--max-model-len", "64"])
+        launches.divide(["--max-model-len", "64"])
 
 
 def adapter(folder: Path, base: Path | None = None, **settings: object) -> Path:
@@ -228,19 +228,19 @@ def test_a_plan_lets_adapters_ride_and_serves_the_others_merged(tmp_path: Path, 
         lora.subprocess, "run", lambda command, **_: source(Path(command[-1])) and type("Done", (), {"returncode": 0})
     )
     wishes = [
-        plan.Wish(None, one.folder),
-        plan.Wish("second", two.folder),
-        plan.Wish("x", good),
-        plan.Wish("y", dora),
-        plan.Wish("z", qlora),
+        launches.Wish(None, one.folder),
+        launches.Wish("second", two.folder),
+        launches.Wish("x", good),
+        launches.Wish("y", dora),
+        launches.Wish("z", qlora),
     ]
-    launches, notes = plan.launches(wishes, SMALL, extra=["-v"])
-    assert [made.names for made in launches] == [("one",), ("second", "x"), ("y",), ("z",)]
-    assert launches[2].source.folder.name.startswith("dora-merged-")
-    assert launches[3].source.folder == run / "model"
+    planned, notes = launches.make_launches(wishes, SMALL, extra=["-v"])
+    assert [made.names for made in planned] == [("one",), ("second", "x"), ("y",), ("z",)]
+    assert planned[2].source.folder.name.startswith("dora-merged-")
+    assert planned[3].source.folder == run / "model"
     assert any("y: served merged, because vLLM does not serve DoRA" in note for note in notes)
     assert any("z: served merged" in note and "QLoRA" in note for note in notes)
-    assert all((made.extra, made.share) == (("-v",), 0.25) for made in launches)
+    assert all((made.extra, made.share) == (("-v",), 0.25) for made in planned)
 
 
 def test_a_merged_adapter_answers_as_the_adapter_does(tmp_path: Path) -> None:
@@ -277,7 +277,7 @@ def _tokenizer():
 def test_an_export_that_is_not_there_is_said_with_the_command(tmp_path: Path) -> None:
     folder = source(tmp_path / "m").folder
     with pytest.raises(ModelError, match="no int8 export") as refused:
-        plan.launches([plan.Wish(None, folder)], SMALL, format="int8")
+        launches.make_launches([launches.Wish(None, folder)], SMALL, format="int8")
     assert "adaptkit export" in refused.value.fix and "--format int8" in refused.value.fix
     with pytest.raises(ConfigError, match="did you mean 'int8'"):
-        plan.launches([plan.Wish(None, folder)], SMALL, format="int88")
+        launches.make_launches([launches.Wish(None, folder)], SMALL, format="int88")

@@ -13,15 +13,15 @@ from tiny_exports import finetuned, pretrained, write_models
 from adaptkit import models
 from adaptkit.embed.layout import read_layout
 from adaptkit.errors import ModelError
+from adaptkit.export import model_folder
+from adaptkit.export.export import Options, export
+from adaptkit.export.formats import FORMATS
+from adaptkit.export.parity.answers import Answers, ask, embed
+from adaptkit.export.parity.gate import Limits, compare, merge_checks, passed, refuse, token_checks
+from adaptkit.export.parity.heldout import find_heldout
+from adaptkit.export.source import resolve
 from adaptkit.models.bits_per_byte import bits_per_byte, score_documents
 from adaptkit.run import Run, read_json, write_json
-from adaptkit.serve import layout
-from adaptkit.serve.answers import Answers, ask, embed
-from adaptkit.serve.export import Options, export
-from adaptkit.serve.formats import FORMATS
-from adaptkit.serve.heldout import find_heldout
-from adaptkit.serve.parity import Limits, compare, merge_checks, passed, refuse, token_checks
-from adaptkit.serve.source import resolve
 
 BF16, FP32, INT8 = FORMATS["bf16"], FORMATS["fp32"], FORMATS["int8"]
 
@@ -167,7 +167,7 @@ def test_bits_per_byte_of_the_gate_is_the_trainers_own_figure(notes: Run) -> Non
 @pytest.mark.parametrize("damage", ["zeroed", "noisy", "swapped"])
 @pytest.mark.parametrize("format", ["fp32", "bf16", "int8"])
 def test_damaged_weights_do_not_get_through(notes: Run, tmp_path: Path, monkeypatch, format: str, damage: str) -> None:
-    real = layout.write
+    real = model_folder.write
 
     def damaged(source, model, tokenizer, folder: Path) -> None:
         name = "model.layers.0.self_attn.o_proj.weight"
@@ -181,16 +181,16 @@ def test_damaged_weights_do_not_get_through(notes: Run, tmp_path: Path, monkeypa
         save_file(state, folder / "model.safetensors", metadata={"format": "pt"})
 
     if format == "int8":
-        monkeypatch.setattr("adaptkit.serve.compressed.stored", _shrunk(damage))
+        monkeypatch.setattr("adaptkit.export.quantise.compressed_tensors.stored", _shrunk(damage))
     else:
-        monkeypatch.setattr(layout, "write", damaged)
+        monkeypatch.setattr(model_folder, "write", damaged)
     with pytest.raises(ModelError, match="too far from its source"):
         export(resolve(notes.path), format, Options(out=tmp_path / "out"))
     assert not (tmp_path / "out").exists()
 
 
 def _shrunk(damage: str):
-    from adaptkit.serve.compressed import stored
+    from adaptkit.export.quantise.compressed_tensors import stored
 
     factor = {"zeroed": 0.0, "noisy": 3.0, "swapped": -1.0}[damage]
 

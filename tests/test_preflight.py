@@ -14,10 +14,11 @@ import pytest
 pytest.importorskip("prometheus_client", reason="the serve extra is not installed")
 
 from adaptkit.errors import AdaptkitError, ConfigError, MissingDependency, ModelError, ServerError
-from adaptkit.serve import preflight, shapes
-from adaptkit.serve.hardware import Hardware
-from adaptkit.serve.launch import Launch
-from adaptkit.serve.source import Source, resolve
+from adaptkit.export.hardware import Hardware
+from adaptkit.export.source import Source, resolve
+from adaptkit.serve import preflight
+from adaptkit.serve.engine import tensor_check
+from adaptkit.serve.engine.command import Launch
 
 CPU = Hardware(flags=frozenset({"avx2"}), cores=2, free_bytes=16 * 2**30)
 AVX512 = Hardware(flags=frozenset({"avx2", "avx512f"}), cores=2, free_bytes=16 * 2**30)
@@ -321,17 +322,17 @@ DOWN = "model.layers.0.mlp.down_proj.weight"
 
 
 def test_a_missing_or_misshapen_tensor_is_found(llama: Path, tmp_path: Path) -> None:
-    assert shapes.compare(llama) == {"missing": [], "mismatched": []}
+    assert tensor_check.compare(llama) == {"missing": [], "mismatched": []}
     missing = spoiled(llama, tmp_path / "a", lambda tensors: tensors.pop(DOWN))
     renamed = spoiled(llama, tmp_path / "b", lambda tensors: tensors.update({"x" + DOWN: tensors.pop(DOWN)}))
     cut = spoiled(llama, tmp_path / "c", lambda tensors: tensors.update({DOWN: tensors[DOWN][:, :4].clone()}))
-    assert shapes.compare(missing)["missing"] == shapes.compare(renamed)["missing"] == [DOWN]
-    assert shapes.compare(cut)["mismatched"] == [DOWN]
+    assert tensor_check.compare(missing)["missing"] == tensor_check.compare(renamed)["missing"] == [DOWN]
+    assert tensor_check.compare(cut)["mismatched"] == [DOWN]
     with pytest.raises(ModelError, match=DOWN):
-        shapes.judge({"missing": [DOWN], "mismatched": []}, "generate", missing)
-    shapes.judge({"missing": ["pooler.dense.weight"], "mismatched": []}, "embed", missing)
+        tensor_check.judge({"missing": [DOWN], "mismatched": []}, "generate", missing)
+    tensor_check.judge({"missing": ["pooler.dense.weight"], "mismatched": []}, "embed", missing)
     with pytest.raises(ModelError, match="pooler"):
-        shapes.judge({"missing": ["bert.pooler.dense.weight"], "mismatched": []}, "classify", missing)
+        tensor_check.judge({"missing": ["bert.pooler.dense.weight"], "mismatched": []}, "classify", missing)
 
 
 def test_packed_weights_are_held_against_the_plain_model(llama: Path, tmp_path: Path) -> None:
@@ -351,7 +352,7 @@ def test_packed_weights_are_held_against_the_plain_model(llama: Path, tmp_path: 
         return folder
 
     good = quantise(spoiled(llama, tmp_path / "good", pack))
-    assert shapes.compare(good) == {"missing": [], "mismatched": []}
+    assert tensor_check.compare(good) == {"missing": [], "mismatched": []}
     stem = DOWN.removesuffix("weight")
 
     def lose(tensors: dict) -> None:
@@ -362,17 +363,17 @@ def test_packed_weights_are_held_against_the_plain_model(llama: Path, tmp_path: 
         pack(tensors)
         tensors[stem + "weight_packed"] = tensors[stem + "weight_packed"][:, :1].clone()
 
-    assert shapes.compare(quantise(spoiled(llama, tmp_path / "lost", lose)))["missing"] == [DOWN]
-    assert shapes.compare(quantise(spoiled(llama, tmp_path / "cut", cut)))["mismatched"] == [DOWN]
+    assert tensor_check.compare(quantise(spoiled(llama, tmp_path / "lost", lose)))["missing"] == [DOWN]
+    assert tensor_check.compare(quantise(spoiled(llama, tmp_path / "cut", cut)))["mismatched"] == [DOWN]
 
 
 def test_the_inspection_runs_in_another_process(llama: Path, tmp_path: Path) -> None:
     import asyncio
 
     broken = spoiled(llama, tmp_path / "broken", lambda tensors: tensors.pop(DOWN))
-    asyncio.run(shapes.check(SimpleNamespace(folder=llama, kind="generate")))
+    asyncio.run(tensor_check.check(SimpleNamespace(folder=llama, kind="generate")))
     with pytest.raises(ModelError, match="tensors missing: 1"):
-        asyncio.run(shapes.check(SimpleNamespace(folder=broken, kind="generate")))
+        asyncio.run(tensor_check.check(SimpleNamespace(folder=broken, kind="generate")))
     (broken / "config.json").write_text('{"architectures": ["Nothing"], "model_type": "nothing"}')
     with pytest.raises(AdaptkitError, match="cannot be read by transformers"):
-        asyncio.run(shapes.check(SimpleNamespace(folder=broken, kind="generate")))
+        asyncio.run(tensor_check.check(SimpleNamespace(folder=broken, kind="generate")))

@@ -14,9 +14,9 @@ from pathlib import Path
 import pytest
 import typer.main
 
-from adaptkit.cli import app
+from adaptkit.cli.app import app
+from adaptkit.cli.arguments import divide, kind_of, schema
 from adaptkit.config import load
-from adaptkit.settings import divide, kind_of, schema
 
 ROOT = Path(__file__).resolve().parents[1]
 README = ROOT / "README.md"

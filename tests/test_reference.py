@@ -10,13 +10,13 @@ import pytest
 import torch
 
 from adaptkit import data, models
+from adaptkit.client.openai import Completion
 from adaptkit.errors import ServerError
+from adaptkit.export.hardware import Hardware
+from adaptkit.export.parity import reference
+from adaptkit.export.source import resolve
 from adaptkit.run import read_json, write_json
-from adaptkit.serve import reference
-from adaptkit.serve.client import Completion
-from adaptkit.serve.hardware import Hardware
-from adaptkit.serve.launch import Launch
-from adaptkit.serve.source import resolve
+from adaptkit.serve.engine.command import Launch
 
 
 class Server:

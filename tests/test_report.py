@@ -13,11 +13,11 @@ from html.parser import HTMLParser
 import pytest
 from fake_study import FULL, write_study
 
-from adaptkit.compare.report import table, write_report
-from adaptkit.compare.results import collect
-from adaptkit.compare.svg import Scale, padded, robust_range, spread
-from adaptkit.compare.words import at_the_edge
 from adaptkit.errors import DataError
+from adaptkit.report.prose import at_the_edge
+from adaptkit.report.svg import Scale, padded, robust_range, spread
+from adaptkit.report.write import table, write_report
+from adaptkit.study.results import collect
 
 ORIGINS = ("generic", "continued", "scratch")
 SMALL = {"num_documents": 60, "num_rows": 120}
@@ -199,7 +199,7 @@ def test_terminal_table_names_every_arm(tmp_path):
 
 def test_report_needs_no_torch(tmp_path):
     study = write_study(tmp_path, tasks=("language",), fractions=(1.0,), **SMALL)
-    code = f"import sys; from adaptkit.compare.report import write_report; write_report({str(study)!r}); "
+    code = f"import sys; from adaptkit.report.write import write_report; write_report({str(study)!r}); "
     code += "print([m for m in ('torch', 'transformers', 'evaluate') if m in sys.modules])"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"

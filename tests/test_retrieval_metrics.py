@@ -11,12 +11,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from ir_measures import AP, RR, R, nDCG
 
-from adaptkit.compare import retrieve, scores
+from adaptkit.compare.stages import retrieve
 from adaptkit.embed.examples import MOST_BESIDE, Examples, set_of
 from adaptkit.embed.metrics import PER_QUERY, ranked, retrieval_row, retrieval_scores
 from adaptkit.embed.retrieval import read_set, scored_split, splits
 from adaptkit.embed.rows import Example
 from adaptkit.errors import DataError
+from adaptkit.study import scores
 
 MEASURES = {"ndcg_at_10": nDCG @ 10, "mrr_at_10": RR, "map": AP, "recall_at_10": R @ 10, "recall_at_100": R @ 100}
 CUT = {"mrr_at_10": 0.1}  # trec_eval knows no cut reciprocal rank: below a tenth it comes after rank 10

@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 from fake_study import write_study
 
-from adaptkit.compare.results import collect
-from adaptkit.compare.scaling import Curve, cross, fit, measure, size_text
-from adaptkit.compare.statistics import Interval
+from adaptkit.study.forecast import Curve, cross, fit, measure, size_text
+from adaptkit.study.results import collect
+from adaptkit.study.statistics import Interval
 
 SIZES = np.array([1e6, 2e6, 4e6, 8e6])
 

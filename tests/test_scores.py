@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 from rouge_score import rouge_scorer
 from sklearn.metrics import accuracy_score, f1_score
 
-from adaptkit.compare import scores
 from adaptkit.errors import DataError
+from adaptkit.study import scores
 
 METRICS = Path(scores.__file__).parent / "metrics"
 labels = st.sampled_from(["a", "b", "c", "d"])

@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from adaptkit.compare.scores import ScoreTable, score_table
-from adaptkit.compare.statistics import Comparison, decide, half_width, items_too_few, resample, seeds_to_settle
 from adaptkit.errors import DataError
+from adaptkit.study.scores import ScoreTable, score_table
+from adaptkit.study.statistics import Comparison, decide, half_width, items_too_few, resample, seeds_to_settle
 
 
 def mean_table(values: np.ndarray) -> ScoreTable:
@@ -123,7 +123,7 @@ def test_the_skew_of_three_seeds_is_not_believed_but_that_of_items_is():
 
 
 def test_chunks_of_replicates_give_the_same_draws(monkeypatch):
-    import adaptkit.compare.statistics as module
+    import adaptkit.study.statistics as module
 
     arms = draw_study(np.random.default_rng(10), 2, 50, (0.1, 0.1), 0.3, 0.1)
     whole = resample(arms, num_resamples=300).values["a"]

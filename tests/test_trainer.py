@@ -19,7 +19,7 @@ from tiny_training import VOCAB, Rows, llama, losses, settings, task, train
 
 from adaptkit.errors import CheckpointError, ConfigError, DataError, MissingDependency, NonFiniteError
 from adaptkit.run import Run, read_json
-from adaptkit.trainer import machine, optim, reporters
+from adaptkit.trainer import device, optim, reporters
 from adaptkit.trainer.config import TrainerConfig
 from adaptkit.trainer.objective import CausalLM, LossOutput
 from adaptkit.trainer.pending import Pending
@@ -381,17 +381,17 @@ def test_trackers_are_called_as_their_packages_want(name, tmp_path, monkeypatch)
 
 def test_bf16_is_refused_where_it_would_be_emulated(monkeypatch):
     cpu = torch.device("cpu")
-    monkeypatch.setattr(machine, "cpu_has_bf16", lambda: False)
+    monkeypatch.setattr(device, "cpu_has_bf16", lambda: False)
     with pytest.raises(ConfigError, match="no bf16 units") as caught:
-        machine.compute_dtype("bf16", cpu)
+        device.compute_dtype("bf16", cpu)
     assert "trainer.precision=fp32" in caught.value.fix
-    assert machine.compute_dtype("auto", cpu) == torch.float32
-    monkeypatch.setattr(machine, "cpu_has_bf16", lambda: True)
-    assert machine.compute_dtype("bf16", cpu) == torch.bfloat16 and machine.compute_dtype("auto", cpu) == torch.float32
+    assert device.compute_dtype("auto", cpu) == torch.float32
+    monkeypatch.setattr(device, "cpu_has_bf16", lambda: True)
+    assert device.compute_dtype("bf16", cpu) == torch.bfloat16 and device.compute_dtype("auto", cpu) == torch.float32
 
 
 def test_bf16_trains_close_to_fp32_where_there_are_units(tmp_path):
-    if not machine.cpu_has_bf16():
+    if not device.cpu_has_bf16():
         pytest.skip("no bf16 units")
     train(tmp_path / "fp32")
     train(tmp_path / "bf16", precision="bf16")
@@ -401,16 +401,16 @@ def test_bf16_trains_close_to_fp32_where_there_are_units(tmp_path):
 
 def test_threads_are_what_is_free_or_what_was_asked(monkeypatch, tmp_path):
     monkeypatch.setenv("OMP_NUM_THREADS", "3")
-    assert machine.free_cores() == 3
+    assert device.free_cores() == 3
     monkeypatch.delenv("OMP_NUM_THREADS")
-    monkeypatch.setattr(machine, "_allowed_cores", lambda: 8.0)
-    monkeypatch.setattr(machine.psutil, "cpu_count", lambda: 8)
+    monkeypatch.setattr(device, "_allowed_cores", lambda: 8.0)
+    monkeypatch.setattr(device.psutil, "cpu_count", lambda: 8)
     for busy, free in ((0.0, 8), (50.0, 4), (100.0, 1)):
-        monkeypatch.setattr(machine.psutil, "cpu_percent", lambda interval, busy=busy: busy)
-        assert machine.free_cores() == free
+        monkeypatch.setattr(device.psutil, "cpu_percent", lambda interval, busy=busy: busy)
+        assert device.free_cores() == free
     monkeypatch.setenv("LOCAL_WORLD_SIZE", "4")
-    monkeypatch.setattr(machine.psutil, "cpu_percent", lambda interval: 0.0)
-    assert machine.free_cores() == 2
+    monkeypatch.setattr(device.psutil, "cpu_percent", lambda interval: 0.0)
+    assert device.free_cores() == 2
 
 
 def test_a_resumed_run_keeps_the_thread_count_it_began_with(tmp_path, monkeypatch):

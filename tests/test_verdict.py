@@ -8,10 +8,10 @@ import re
 import pytest
 from fake_study import write_study
 
-from adaptkit.compare.results import collect
-from adaptkit.compare.verdict import flops_text, judge
-from adaptkit.compare.words import headline
 from adaptkit.errors import EXIT_TIE, EXIT_WINNER
+from adaptkit.report.prose import headline
+from adaptkit.study.results import collect
+from adaptkit.study.verdict import flops_text, judge
 
 ARMS = ("generic+prompt", "generic+lora", "continued+full", "scratch+full")
 LINE = (

@@ -12,10 +12,10 @@ from transformers import BertConfig, GPTNeoXConfig, LlamaConfig, ModernBertConfi
 
 from adaptkit import models
 from adaptkit.adapters import AdapterConfig
-from adaptkit.compare.report import write_report
 from adaptkit.data import DataConfig, train_tokenizer
 from adaptkit.finetune.recipe import FinetuneConfig, finetune
 from adaptkit.pretrain.recipe import PretrainConfig, SizeConfig, TokenizerConfig, pretrain
+from adaptkit.report.write import write_report
 from adaptkit.run import Run, read_json, write_json
 from adaptkit.trainer.config import TrainerConfig
 

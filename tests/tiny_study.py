@@ -6,8 +6,8 @@ import json
 import random
 from pathlib import Path
 
-from adaptkit.compare.study import StudyConfig
 from adaptkit.config import load
+from adaptkit.study.config import StudyConfig
 
 WHO = ("the engine", "a small model", "our patient", "the second trial", "every nurse", "the old library", "one editor")
 DOES = ("reads", "measures", "improves", "forgets", "compares", "records", "explains")

@@ -12,7 +12,7 @@ import tiny_teachers
 from test_distill_objective import encoder, llama, objective
 from tiny_training import Rows, settings
 
-from adaptkit.distill import store
+from adaptkit.distill import answer_store
 from adaptkit.distill.recipe import distill
 from adaptkit.distill.student import with_blocks
 from adaptkit.run import Run
@@ -46,7 +46,7 @@ def recipe(root: Path, teacher: Path, signal: str) -> Run:
     """A whole distillation of a causal teacher."""
     config = tiny_teachers.config(teacher.parents[1], teacher, signal=signal)
     run = Run.open(root / signal, config.name, config.model_dump(mode="json"))
-    with mock.patch.object(store, "ROWS_PER_PART", 8):
+    with mock.patch.object(answer_store, "ROWS_PER_PART", 8):
         distill(config, run)
     return run
 

@@ -7,11 +7,11 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from adaptkit.compare.arms import TRAINABLE, Arm
 from adaptkit.compare.executor import result
 from adaptkit.compare.plan import Plan, arms_on, language_id, language_trainings, task_id
-from adaptkit.compare.study import StudyConfig
 from adaptkit.run import Run, read_json, write_json
+from adaptkit.study.arms import TRAINABLE, Arm
+from adaptkit.study.config import StudyConfig
 
 HELD_EQUAL = [
     "every arm may spend the same FLOPs per seed, its tuning trials included",

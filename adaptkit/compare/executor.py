@@ -27,7 +27,7 @@ from adaptkit.run import read_json, write_json
 
 PRELOAD = [
     "adaptkit.models.store", "transformers.models.llama.modeling_llama", "peft", "sklearn.linear_model", "adaptkit.trainer.trainer",
-    "adaptkit.pretrain.prepare", "adaptkit.finetune.tasks", "adaptkit.compare.stages",
+    "adaptkit.pretrain.start", "adaptkit.finetune.tasks", "adaptkit.compare.stages.run",
 ]  # fmt: skip
 
 
@@ -98,8 +98,8 @@ def _ready(waiting: dict[str, Stage], running: dict[str, float]) -> list[Stage]:
 
 def run_stage(study: Path, stage: Stage, threads: int) -> None:
     """Run one stage here and leave its result, or its error, in the study's folder."""
-    from adaptkit.compare.folder import StudyFolder
-    from adaptkit.compare.stages import STAGES
+    from adaptkit.compare.stages.run import STAGES
+    from adaptkit.compare.workspace import StudyFolder
 
     begun = time.monotonic()
     try:
@@ -137,7 +137,7 @@ def _raise_failure(study: Path, stage: Stage) -> None:
 
 class _LocalPool:
     def __init__(self, study: Path, jobs: int):
-        from adaptkit.trainer.machine import free_cores
+        from adaptkit.trainer.device import free_cores
 
         self.study, self.slots = study, jobs
         self.threads = max(1, free_cores() // jobs)

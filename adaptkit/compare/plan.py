@@ -12,11 +12,11 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from adaptkit.compare.arms import TRAINABLE, Arm, job_adapter, language_jobs
-from adaptkit.compare.budget import Budget, check_total, grant, steps_within
 from adaptkit.compare.executor import Stage, result_path
-from adaptkit.compare.study import StudyConfig, TaskConfig
 from adaptkit.run import Run, read_json, write_json
+from adaptkit.study.arms import TRAINABLE, Arm, job_adapter, language_jobs
+from adaptkit.study.budget import Budget, check_total, grant, steps_within
+from adaptkit.study.config import StudyConfig, TaskConfig
 
 SAMPLE_ROWS, BYTES_PER_TOKEN = 200, 3.0
 OVERHEAD_S = 8.0  # start, tokenising and scoring of a stage, beside its FLOPs
@@ -89,7 +89,7 @@ def make_plan(config: StudyConfig, run: Run) -> Plan:
         kept = read_json(path)
         budget, machine = Budget(**kept["budget"]), Machine(**kept["machine"])
     else:
-        from adaptkit.compare.machine import measure
+        from adaptkit.compare.speed import measure
 
         machine = measure(config)
         budget = grant(
@@ -101,7 +101,7 @@ def make_plan(config: StudyConfig, run: Run) -> Plan:
         )
     _check_steps(config, budget, machine)
     if config.base and any(arm.origin == "distilled" for arm in config.parsed_arms):
-        from adaptkit.compare.distilled import check_base
+        from adaptkit.compare.stages.student import check_base
 
         check_base(config)
     plan = Plan(budget, machine, build_stages(config, budget))
@@ -126,7 +126,7 @@ def _check_steps(config: StudyConfig, budget: Budget, machine: Machine) -> None:
 def _flops_per_step(config: StudyConfig, task: TaskConfig, machine: Machine) -> float:
     """About what a fine-tuning step of the base on this task costs, from its first rows."""
     if task.kind == "retrieve":
-        from adaptkit.compare.retrieve import flops_per_step
+        from adaptkit.compare.stages.retrieve import flops_per_step
 
         return flops_per_step(config, task)
     from adaptkit.data.readers import read

@@ -8,10 +8,10 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from adaptkit.compare.budget import BudgetConfig
-from adaptkit.compare.study import CorpusConfig, StudyConfig, TaskConfig
 from adaptkit.data.readers import DataConfig
 from adaptkit.pretrain.recipe import SizeConfig, TokenizerConfig
+from adaptkit.study.budget import BudgetConfig
+from adaptkit.study.config import CorpusConfig, StudyConfig, TaskConfig
 from adaptkit.trainer.config import TrainerConfig
 
 GENERAL_BYTES, DOMAIN_BYTES, NUM_FUNCTIONS = 6_000_000, 6_000_000, 3_000
@@ -20,7 +20,7 @@ ARMS = ["generic+prompt", "generic+probe", "generic+lora", "continued+full", "sc
 
 def quickstart_config(root: Path) -> StudyConfig:
     """The study of `adaptkit compare --quickstart`; its corpus is collected once and kept under `root`."""
-    from adaptkit.data.corpus import offline_corpus
+    from adaptkit.data.offline_corpus import offline_corpus
 
     corpus = offline_corpus(root / "corpus", GENERAL_BYTES, DOMAIN_BYTES, NUM_FUNCTIONS)
 

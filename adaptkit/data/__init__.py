@@ -17,7 +17,7 @@ _HOME = {
     "SupervisedRows": "supervised", "LabelledRows": "supervised", "TextRows": "supervised",
     "deduplicate": "dedup", "DedupReport": "dedup",
     "OverlapReport": "overlap", "remove_overlap": "overlap",
-    "offline_corpus": "corpus", "OfflineCorpus": "corpus",
+    "offline_corpus": "offline_corpus", "OfflineCorpus": "offline_corpus",
     "CheckReport": "check",
 }  # fmt: skip
 

@@ -23,7 +23,7 @@ def classify_rows(
         model: sequence classifier whose outputs are in the order of `label_names`.
         max_length: tokens after which a text is cut, special tokens included.
     """
-    from adaptkit.models.classes import class_probabilities
+    from adaptkit.models.batching import class_probabilities
 
     texts = [row.values["text"] for row in dataset.rows]
     return label_rows(dataset, label_names, class_probabilities(model, tokenizer, texts, max_length))

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from torch import nn
 
     from adaptkit.data.readers import Dataset
-    from adaptkit.distill.prepare import Start
+    from adaptkit.distill.start import Start
     from adaptkit.trainer.result import TrainResult
 
 
@@ -72,7 +72,7 @@ def distill(config: DistillConfig, run: Run) -> DistillResult:
 
 
 def _distill(config: DistillConfig, run: Run, ranks: Any) -> None:
-    from adaptkit.distill.prepare import prepare, read_data, teacher_kind
+    from adaptkit.distill.start import prepare, read_data, teacher_kind
     from adaptkit.trainer.trainer import Trainer
 
     kind = teacher_kind(config)
@@ -104,8 +104,8 @@ def _row_length(config: DistillConfig, start: Start) -> int:
 def _write_results(config: DistillConfig, run: Run, start: Start, text: dict[str, Dataset], result: TrainResult) -> None:
     from adaptkit import models
     from adaptkit.data.tokenizers import bytes_per_token, tokenizer_digest
-    from adaptkit.distill.delivered import delivered
-    from adaptkit.distill.vectors import carry
+    from adaptkit.distill.pooling_files import carry
+    from adaptkit.distill.student_model import delivered
 
     per_token, extra = step_flops(config, start)
     trained = models.param_count(start.model).trainable

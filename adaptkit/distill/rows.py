@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 from adaptkit import data
 from adaptkit.data.tokenizers import tokenizer_digest
+from adaptkit.distill.answer_store import Scorer, StoreLayout, WithTeacher, write_store
 from adaptkit.distill.config import DistillConfig
-from adaptkit.distill.store import Scorer, StoreLayout, WithTeacher, write_store
 from adaptkit.errors import ConfigError
 from adaptkit.models.separation import Separation, kept_apart
 from adaptkit.run import Run, digest

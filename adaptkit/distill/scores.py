@@ -11,14 +11,14 @@ import torch
 
 from adaptkit.data.labels import classify_rows, label_scores
 from adaptkit.models.bits_per_byte import bits_per_byte, score_documents
+from adaptkit.trainer.device import send
 from adaptkit.trainer.distillation import Kind
-from adaptkit.trainer.machine import send
 
 if TYPE_CHECKING:
     from torch import nn
 
     from adaptkit.data.readers import Dataset
-    from adaptkit.distill.prepare import Start
+    from adaptkit.distill.start import Start
 
 ItemRow = dict[str, Any]
 

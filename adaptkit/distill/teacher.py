@@ -13,11 +13,11 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from adaptkit import models, ops
-from adaptkit.distill.store import Scorer
+from adaptkit.distill.answer_store import Scorer
 from adaptkit.errors import ModelError
 from adaptkit.trainer.blocks import recording
+from adaptkit.trainer.device import default_device, send
 from adaptkit.trainer.distillation import STORED, Kind, Signal, embedding, head_inputs
-from adaptkit.trainer.machine import default_device, send
 from adaptkit.trainer.objective import Batch
 from adaptkit.trainer.parallel import repeated_blocks
 

@@ -23,7 +23,7 @@ def diagnose(folder: Path | None = None, *, deep: bool = False, network: bool = 
         deep: also import torch and transformers, in another process.
         network: also ask the model hub for an answer.
     """
-    from adaptkit.doctor import machine, packages, probe, traps
+    from adaptkit.doctor import machine, packages, traps, trials
 
     installed = packages.installed()
     gpus = machine.gpus()
@@ -31,8 +31,8 @@ def diagnose(folder: Path | None = None, *, deep: bool = False, network: bool = 
     findings += machine.check(folder or Path.cwd(), gpus, installed.get("torch", ""))
     findings += traps.check(installed, folder or Path.cwd())
     findings += packages.serving(installed, has_gpu=bool(gpus.names))
-    findings += probe.hub(network)
-    return findings + (probe.imports() if deep else [])
+    findings += trials.hub(network)
+    return findings + (trials.imports() if deep else [])
 
 
 def render(findings: list[Finding]) -> str:

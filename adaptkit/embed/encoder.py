@@ -23,7 +23,7 @@ from adaptkit.embed.layout import Layout, changed, dense_names, read_layout, wri
 from adaptkit.embed.pooling import cut, pool
 from adaptkit.errors import ModelError
 from adaptkit.run import digest, file_digest
-from adaptkit.trainer.machine import default_device
+from adaptkit.trainer.device import default_device
 
 CPU_TOKENS, GPU_TOKENS = 512, 32768
 """Tokens of a batch: per CPU thread, what a core's cache holds; or what fills a GPU."""

@@ -24,8 +24,8 @@ from adaptkit.errors import DataError, MissingDependency, ModelError
 from adaptkit.run import read_json, read_jsonl, write_json, write_jsonl
 
 if TYPE_CHECKING:
-    from adaptkit.embed.corpus import Encoding
     from adaptkit.embed.encoder import Encoder
+    from adaptkit.embed.encoding import Encoding
 
 INFO = "index.json"
 BLOCK_SCORES = 1 << 24

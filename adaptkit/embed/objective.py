@@ -13,8 +13,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from adaptkit import ops
+from adaptkit.embed.pooled_model import Tower
 from adaptkit.embed.pooling import Pooling, cut, pool
-from adaptkit.embed.tower import Tower
 from adaptkit.trainer.objective import Batch, LossOutput
 
 MARGIN = 0.3

@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from adaptkit.data.files import find_files
-from adaptkit.embed.corpus import documents, progress
+from adaptkit.embed.encoding import documents, progress
 from adaptkit.errors import ConfigError, DataError
 from adaptkit.run import append_jsonl, digest, file_digest, read_json, read_jsonl, write_json, write_jsonl
 

@@ -11,17 +11,17 @@ import torch
 from adaptkit import models
 from adaptkit.adapters import attach, merge, save_adapter
 from adaptkit.embed.card import write_card
-from adaptkit.embed.denoising import Denoising, NoisyTexts, decoder_of
 from adaptkit.embed.encoder import Encoder, closed_by_eos
 from adaptkit.embed.examples import FROM_TEXT, SCORED, Examples, in_pieces, read_examples, retrieval_folder, set_of, train_and_dev
 from adaptkit.embed.layout import changed
 from adaptkit.embed.metrics import retrieval_scores
 from adaptkit.embed.mining import mine
 from adaptkit.embed.objective import MARGIN, Contrastive, Scored
+from adaptkit.embed.pooled_model import Tower
 from adaptkit.embed.pooling import by_structure
 from adaptkit.embed.retrieval import read_set, retrieval_rows, scored_split
 from adaptkit.embed.rows import Example, TextRows, groups_of
-from adaptkit.embed.tower import Tower
+from adaptkit.embed.tsdae import Denoising, NoisyTexts, decoder_of
 from adaptkit.errors import ConfigError, ModelError
 from adaptkit.run import read_jsonl, write_json, write_jsonl
 from adaptkit.trainer.cost import affordable_steps

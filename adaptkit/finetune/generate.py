@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from adaptkit.models.classes import batches_by_length
+from adaptkit.models.batching import batches_by_length
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase

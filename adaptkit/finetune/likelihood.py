@@ -19,7 +19,7 @@ from torch.nn import functional
 
 from adaptkit import models
 from adaptkit.errors import ModelError
-from adaptkit.models.classes import BATCH_TOKENS, batches_by_length, pad_right
+from adaptkit.models.batching import BATCH_TOKENS, batches_by_length, pad_right
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase

@@ -55,14 +55,14 @@ class Meter:
     def cost(self, model: Any) -> dict[str, Any]:
         import torch
 
-        from adaptkit.trainer import machine
+        from adaptkit.trainer import device
 
         return {
             "flops": self.flops,
             "seconds": round(self.seconds, 3),
             "tokens": self.tokens,
             "tokens_per_s": round(self.tokens / self.seconds, 1) if self.seconds else 0.0,
-            "peak_memory_bytes": machine.peak_memory(model.device),
+            "peak_memory_bytes": device.peak_memory(model.device),
             "device": str(model.device),
             "threads": torch.get_num_threads(),
         }

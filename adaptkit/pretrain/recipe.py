@@ -154,7 +154,7 @@ def pretrain(config: PretrainConfig, run: Run) -> PretrainResult:
 
 def _train(config: PretrainConfig, run: Run, ranks: Any) -> None:
     from adaptkit import models
-    from adaptkit.pretrain.prepare import prepare, read_text
+    from adaptkit.pretrain.start import prepare, read_text
     from adaptkit.trainer.objective import CausalLM, MaskedLM
     from adaptkit.trainer.trainer import Trainer
 
@@ -190,7 +190,7 @@ def _write_results(config: PretrainConfig, run: Run, start: Any, text: Any, resu
     from adaptkit.adapters import merge
     from adaptkit.data.tokenizers import tokenizer_digest
     from adaptkit.models.sentence import copy_sentence_files
-    from adaptkit.pretrain.evaluate import language_rows, language_scores
+    from adaptkit.pretrain.language_scores import language_rows, language_scores
 
     model = (start.model if config.adapter.kind == "none" else merge(start.model)).eval()
     models.save(model, start.tokenizer, run.model)

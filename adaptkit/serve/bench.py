@@ -24,13 +24,13 @@ from typing import Any
 import psutil
 
 from adaptkit.errors import ConfigError, ServerError
+from adaptkit.export.hardware import Hardware
+from adaptkit.export.source import Source
 from adaptkit.run import Run, read_json, write_json
-from adaptkit.serve import failures, plan
-from adaptkit.serve.engine import Engine
-from adaptkit.serve.hardware import Hardware
-from adaptkit.serve.launch import Launch
-from adaptkit.serve.source import Source
-from adaptkit.serve.telling import Teller
+from adaptkit.serve.engine import failures, launches
+from adaptkit.serve.engine.command import Launch
+from adaptkit.serve.engine.supervisor import Engine
+from adaptkit.serve.status import Teller
 
 BACKENDS = {
     "generate": ("openai", "/v1/completions"),
@@ -76,14 +76,14 @@ class Load:
         return self.prompts or max(FEWEST_PROMPTS, 8 * concurrency)
 
 
-def plan_launches(wishes: Sequence[plan.Wish], hardware: Hardware, formats: Sequence[str], **options: Any) -> list[Launch]:
+def plan_launches(wishes: Sequence[launches.Wish], hardware: Hardware, formats: Sequence[str], **options: Any) -> list[Launch]:
     """Each model as it was trained, then its exports in `formats`, named after it."""
-    launches, _ = plan.launches(wishes, hardware, **options)
+    planned, _ = launches.make_launches(wishes, hardware, **options)
     for format in formats:
-        exported, _ = plan.launches(wishes, hardware, format=format, **options)
+        exported, _ = launches.make_launches(wishes, hardware, format=format, **options)
         sources = [dataclasses.replace(launch.source, name=f"{launch.name}-{format}") for launch in exported]
-        launches += [dataclasses.replace(launch, source=source) for launch, source in zip(exported, sources, strict=True)]
-    return [dataclasses.replace(launch, share=1 / len(launches)) for launch in launches]
+        planned += [dataclasses.replace(launch, source=source) for launch, source in zip(exported, sources, strict=True)]
+    return [dataclasses.replace(launch, share=1 / len(planned)) for launch in planned]
 
 
 def measure(launches: Sequence[Launch], load: Load, price: Price | None, teller: Teller) -> dict[str, Any]:
@@ -187,7 +187,7 @@ async def _level(
     result.unlink(missing_ok=True)
     backend, route = BACKENDS[engine.launch.source.kind]
     command = [
-        sys.executable, "-m", "adaptkit.serve.vllm_cli", "bench", "serve", "--backend", backend, "--endpoint", route,
+        sys.executable, "-m", "adaptkit.serve.engine.entrypoint", "bench", "serve", "--backend", backend, "--endpoint", route,
         "--base-url", engine.url, "--model", name, "--tokenizer", str(engine.launch.source.folder.resolve()),
         "--dataset-name", "random", "--random-input-len", str(load.input_tokens), "--random-output-len", str(load.output_tokens),
         "--num-prompts", str(load.requests(concurrency)), "--max-concurrency", str(concurrency), "--num-warmups", str(concurrency),

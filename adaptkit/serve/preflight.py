@@ -17,12 +17,12 @@ from typing import Any
 
 from adaptkit.doctor import packages
 from adaptkit.errors import ConfigError, MissingDependency, ModelError, ServerError
-from adaptkit.serve import provenance
-from adaptkit.serve.formats import FORMATS, runs_here
-from adaptkit.serve.hardware import Hardware
-from adaptkit.serve.launch import OURS, Launch, cache_bytes, unsafe_settings
-from adaptkit.serve.signature import verify_signature
-from adaptkit.serve.source import EXPORTED, Source
+from adaptkit.export.formats import FORMATS, runs_here
+from adaptkit.export.hardware import Hardware
+from adaptkit.export.papers import lineage
+from adaptkit.export.papers.signature import verify_signature
+from adaptkit.export.source import EXPORTED, Source
+from adaptkit.serve.engine.command import OURS, Launch, cache_bytes, unsafe_settings
 
 CODE = (".py", ".pyc", ".so", ".sh")
 PICKLES = (".bin", ".pt", ".pth", ".ckpt", ".pkl", ".pickle", ".joblib", ".npy")
@@ -50,7 +50,7 @@ def check(launches: Sequence[Launch], versions: Mapping[str, str] | None = None,
         check_format(launch.source, hardware)
         check_heads(launch.source, hardware)
         if launch.source.exported:
-            provenance.verify(launch.source.folder)
+            lineage.verify(launch.source.folder)
         for adapter in launch.adapters:
             check_contents(adapter.folder)
         if signed_by is not None:

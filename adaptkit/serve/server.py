@@ -18,12 +18,12 @@ import uvicorn
 from prometheus_client import CollectorRegistry
 
 from adaptkit.errors import AdaptkitError
-from adaptkit.serve import keys
-from adaptkit.serve.bodies import Limits
-from adaptkit.serve.engine import Engine
-from adaptkit.serve.front import Front
-from adaptkit.serve.guard import Guard
-from adaptkit.serve.metering import Metrics
+from adaptkit.serve import api_keys
+from adaptkit.serve.engine.supervisor import Engine
+from adaptkit.serve.gateway.guard import Guard
+from adaptkit.serve.gateway.metrics import Metrics
+from adaptkit.serve.gateway.request_body import Limits
+from adaptkit.serve.gateway.router import Front
 
 DRAIN_S = 30
 MEMORY_BYTES_PER_HEADER = 16 * 1024
@@ -41,7 +41,7 @@ class Server:
     """
 
     def __init__(
-        self, engines: Sequence[Engine], listening: socket.socket, api_keys: keys.Keys, limits: Limits,
+        self, engines: Sequence[Engine], listening: socket.socket, api_keys: api_keys.Keys, limits: Limits,
         *, at_once: int = 1, on_ready: Callable[[], None] = lambda: None,
     ):  # fmt: skip
         self.engines, self.listening, self.on_ready = list(engines), listening, on_ready

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from adaptkit.errors import DataError
-from adaptkit.trainer import machine
+from adaptkit.trainer import device
 from adaptkit.trainer.objective import Objective
 from adaptkit.trainer.parallel import Ranks
 from adaptkit.trainer.source import Source, cut
@@ -30,7 +30,7 @@ def evaluate(module: nn.Module, objective: Objective, source: Source, ranks: Ran
         weight = float(index < len(groups))
         batch = objective.prepare(source.collate(groups[index % len(groups)], seed=0, epoch=0))
         items += weight * float(objective.items(batch))
-        total, metrics = module(machine.send(batch, ranks.device))
+        total, metrics = module(device.send(batch, ranks.device))
         for name, value in {"loss": total, **metrics}.items():
             sums[name] = sums.get(name, 0) + weight * value.double()
     module.train()

@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from torch.distributed.tensor import DTensor, distribute_tensor
 
 from adaptkit.errors import ConfigError
-from adaptkit.trainer.machine import default_device
+from adaptkit.trainer.device import default_device
 
 
 class Ranks:
@@ -168,7 +168,7 @@ def join(parallel: str) -> Ranks:
         what = f"torchrun started {started} processes but trainer.parallel is none: each would write the same run"
         raise ConfigError(what, where="trainer.parallel", fix="set trainer.parallel=ddp or fsdp, or run without torchrun")
     if parallel in ("ddp", "fsdp") and "RANK" not in os.environ:
-        fix = "start it with `torchrun --nproc-per-node N -m adaptkit.cli ...`, or set trainer.parallel=none"
+        fix = "start it with `torchrun --nproc-per-node N -m adaptkit ...`, or set trainer.parallel=none"
         raise ConfigError(f"trainer.parallel={parallel} needs torchrun", where="trainer.parallel", fix=fix)
     if parallel == "fsdp":
         return ShardedRanks()

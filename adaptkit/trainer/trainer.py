@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from adaptkit import ops
 from adaptkit.errors import AdaptkitError, DataError, NonFiniteError
 from adaptkit.run import Run, digest, write_json
-from adaptkit.trainer import cached, machine, optim, parallel, preflight
+from adaptkit.trainer import device, grad_cache, optim, parallel, preflight
 from adaptkit.trainer.checkpoint import Checkpoint, Checkpoints
 from adaptkit.trainer.config import COST_ONLY, TrainerConfig
 from adaptkit.trainer.cost import Meter
@@ -53,7 +53,7 @@ class Trainer:
         self.model, self.train, self.eval, self.config, self.run, self.label = model, train, eval, config, run, label
         self.ranks = parallel.join(config.parallel)
         self.device = self.ranks.device
-        self.dtype = machine.compute_dtype(config.precision, self.device)
+        self.dtype = device.compute_dtype(config.precision, self.device)
         self.objective = preflight.resolve(objective, config.implementation, self.device)
         self.order = Order(len(train), config.global_batch_size, config.seed)
         self.hooks = list(hooks)
@@ -82,7 +82,7 @@ class Trainer:
 
     def _prepare(self) -> None:
         config, ranks = self.config, self.ranks
-        machine.reset_peak_memory(self.device)
+        device.reset_peak_memory(self.device)
         working = ranks.place(self.model)
         self.fused = ops.fuse(working, config.implementation)
         if config.gradient_checkpointing:
@@ -117,7 +117,7 @@ class Trainer:
         if found:
             self.state.load(found)
         recorded = found.state["threads"] if found else 0
-        self.threads = self.config.threads or recorded or machine.free_cores()
+        self.threads = self.config.threads or recorded or device.free_cores()
         if self.device.type == "cpu":
             torch.set_num_threads(self.threads)
 
@@ -127,7 +127,7 @@ class Trainer:
             self.hooks = []
             return
         facts = {
-            "device": machine.describe(self.device), "precision": str(self.dtype).removeprefix("torch."), "threads": self.threads,
+            "device": device.describe(self.device), "precision": str(self.dtype).removeprefix("torch."), "threads": self.threads,
             "ranks": self.ranks.world_size, "implementation": self.fused.implementation,
             "fused_layers": dict(Counter(self.fused.replaced.values())), "not_fused": self.fused.kept,
             "resumed_from_step": self.state.progress.step,
@@ -171,7 +171,7 @@ class Trainer:
         if log or evaluation or save or not self.pending.deferred:
             taken = self._settle()
         if log:
-            row = self.state.progress.row(taken.learning_rate, taken.grad_norm, machine.peak_flops(self.device))
+            row = self.state.progress.row(taken.learning_rate, taken.grad_norm, device.peak_flops(self.device))
             for hook in self.hooks:
                 hook.on_step_end(row)
         if evaluation:
@@ -208,9 +208,9 @@ class Trainer:
 
     def _accumulate(self, batches: list[Batch], scale: float) -> Tensor:
         """Gradients of `scale` times the summed loss; returns the loss of each microbatch, detached."""
-        batches = [machine.send(batch, self.device) for batch in batches]
+        batches = [device.send(batch, self.device) for batch in batches]
         if not self.objective.separable and (len(batches) > 1 or self.ranks.world_size > 1):
-            return cached.accumulate(self.module, self.objective, batches, scale, self.ranks).reshape(1)
+            return grad_cache.accumulate(self.module, self.objective, batches, scale, self.ranks).reshape(1)
         totals = []
         for index, batch in enumerate(batches):
             with self.ranks.microbatch(self.module, last=index == len(batches) - 1):
@@ -266,7 +266,7 @@ class Trainer:
 
     def _save(self) -> None:
         counters = self.state.progress
-        counters.peak_memory_bytes = max(counters.peak_memory_bytes, machine.peak_memory(self.device))
+        counters.peak_memory_bytes = max(counters.peak_memory_bytes, device.peak_memory(self.device))
         values, groups = self.state.dump()
         failed: AdaptkitError | None = None
         if self.ranks.rank == 0:
@@ -288,5 +288,5 @@ class Trainer:
             num_steps=counters.step, tokens_seen=counters.tokens_seen, items_seen=counters.items_seen, flops=counters.flops,
             seconds=counters.seconds, peak_memory_bytes=counters.peak_memory_bytes, train_loss=counters.train_loss,
             eval_loss=counters.history[-1]["eval_loss"] if counters.history else None, history=counters.history,
-            best_step=counters.best_step or counters.step, device=machine.describe(self.device), threads=self.threads,
+            best_step=counters.best_step or counters.step, device=device.describe(self.device), threads=self.threads,
         )  # fmt: skip

@@ -20,7 +20,7 @@ pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
 if demo_site.CHROMIUM is None:
     pytest.skip("no Chromium on this machine", allow_module_level=True)
 
-from adaptkit.serve.demo.server import Server
+from adaptkit.demo.served_models import Server
 
 STUDY = "clinical-trials"
 MODELS = [

@@ -15,18 +15,18 @@ import torch
 from real_server import KEY, LENGTH, Served, tokenizer_of
 
 from adaptkit import models
-from adaptkit.distill import prepare
+from adaptkit.client.openai import Client
+from adaptkit.distill import start
+from adaptkit.distill.answer_store import SignalStore
 from adaptkit.distill.config import DistillConfig
-from adaptkit.distill.prepare import read_data
+from adaptkit.distill.http_teacher import TOP_K, ServedTeacher
 from adaptkit.distill.recipe import DistillResult, distill
 from adaptkit.distill.rows import Rows
-from adaptkit.distill.served import TOP_K, ServedTeacher
-from adaptkit.distill.store import SignalStore
+from adaptkit.distill.start import read_data
 from adaptkit.distill.teacher import OnlineTeacher, local_scorer
 from adaptkit.errors import ServerError
 from adaptkit.run import Run, read_jsonl
-from adaptkit.serve.client import Client
-from adaptkit.serve.engine import free_port
+from adaptkit.serve.engine.supervisor import free_port
 
 SEQ_LEN = 48
 
@@ -108,7 +108,7 @@ def test_a_student_of_the_served_teacher_learns_what_a_student_of_the_stored_one
     served, address, text, small, tmp_path, monkeypatch
 ):
     """The local store keeps more tokens, so here it is asked for as many as a server gives."""
-    monkeypatch.setattr(prepare, "TOP_K", TOP_K)
+    monkeypatch.setattr(start, "TOP_K", TOP_K)
     found = {}
     for name, told in (("served", address), ("here", str(served.folder / "teacher"))):
         result, run = done(config(told, text, small, "offline"), tmp_path / name)

@@ -10,7 +10,7 @@ import pytest
 import tiny_embed
 from real_server import KEY
 
-from adaptkit.cli_embed import _asker
+from adaptkit.cli.embed import _asker
 from adaptkit.embed.encoder import Encoder
 from adaptkit.embed.questions import write_questions
 from adaptkit.run import read_jsonl

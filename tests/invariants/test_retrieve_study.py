@@ -9,11 +9,11 @@ import tiny_embed
 import tiny_study
 import yaml
 
-from adaptkit.compare.results import Results, collect
-from adaptkit.compare.study import StudyConfig, StudyOutcome, compare
 from adaptkit.config import load
 from adaptkit.embed.retrieval import read_set
 from adaptkit.run import Run, read_json
+from adaptkit.study.config import StudyConfig, StudyOutcome, compare
+from adaptkit.study.results import Results, collect
 
 STUDY = """
 name: search

@@ -21,7 +21,7 @@ if demo_site.CHROMIUM is None:
 
 from real_server import KEY, Served
 
-from adaptkit.serve.demo.server import Server
+from adaptkit.demo.served_models import Server
 
 
 @pytest.fixture(scope="module")

@@ -28,9 +28,9 @@ import torch
 from real_server import KEY, LENGTH, Served
 
 from adaptkit import models
-from adaptkit.serve import routes
-from adaptkit.serve.client import Client
-from adaptkit.serve.likelihood import http_bits_per_byte
+from adaptkit.client.likelihood import http_bits_per_byte
+from adaptkit.client.openai import Client
+from adaptkit.serve.gateway import routes
 
 
 @pytest.fixture(scope="session")
@@ -280,8 +280,8 @@ def test_hostile_requests_are_answered_below_500(served: Served) -> None:
 
 def test_bits_per_byte_over_http_are_those_of_the_model(tmp_path: Path, served: Served, tiny_text: list[str]) -> None:
     """Through the merged path: the front refuses prompt logprobs beside adapters, so the child is asked, one request at a time."""
+    from adaptkit.client import likelihood
     from adaptkit.models.bits_per_byte import bits_per_byte, score_documents
-    from adaptkit.serve import likelihood
 
     refused = served.post("/v1/completions", json={"model": "writer", "prompt": "a", "prompt_logprobs": 0})
     assert refused.status_code == 400 and "adapters" in refused.json()["error"]["message"]

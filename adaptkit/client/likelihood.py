@@ -1,0 +1,73 @@
+"""Bits per byte over HTTP, from the log-probabilities that a server gives for the tokens of a prompt.
+
+The windows are those of the training side: a document is its first token (BOS) and its tokens; long ones are read in
+windows that overlap by half, and every token after the first is charged exactly once. So the two agree to rounding.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+from adaptkit.client.openai import Client
+from adaptkit.errors import ServerError
+
+PROMPTS_AT_ONCE = 8
+
+
+@dataclass(frozen=True)
+class _Window:
+    """Tokens of one request; the first `skipped` of them are only looked at, the others are charged."""
+
+    token_ids: list[int]
+    skipped: int
+
+
+def http_bits_per_byte(
+    client: Client, model: str, documents: Sequence[str], *, seq_len: int, first_token: int | None = None
+) -> float:
+    """Bits per UTF-8 byte that a served model needs for `documents`.
+
+    Args:
+        seq_len: tokens per window; at most the model's window minus 2, as vLLM must be able to generate one token more.
+        first_token: what a document begins with; by default what the server's own tokenizer puts first.
+    Raises: ServerError if the server refuses, or the documents hold no text.
+    """
+    num_bytes = sum(len(text.encode()) for text in documents)
+    if not num_bytes:
+        raise ServerError("there is no text to score", where=model, fix="give documents that are not empty")
+    if first_token is None:
+        first_token = _first_token(client, model)
+    encoded = [[first_token, *client.tokenize(model, text)] for text in documents]
+    windows = [window for token_ids in encoded for window in _windows(token_ids, seq_len)]
+    batches = (windows[start : start + PROMPTS_AT_ONCE] for start in range(0, len(windows), PROMPTS_AT_ONCE))
+    return sum(_nats(client, model, batch) for batch in batches) / num_bytes / math.log(2)
+
+
+def _first_token(client: Client, model: str) -> int:
+    found = client.tokenize(model, "", add_special_tokens=True)
+    if not found:
+        fix = "give `first_token`: what a document began with in training"
+        raise ServerError("its tokenizer puts no token first", where=model, fix=fix)
+    return found[0]
+
+
+def _windows(token_ids: list[int], seq_len: int) -> Iterator[_Window]:
+    stride, charged = max(1, seq_len // 2), 0
+    while charged < len(token_ids) - 1:
+        start = max(0, charged - (seq_len - stride))
+        end = min(start + seq_len, len(token_ids) - 1)
+        yield _Window(token_ids[start : end + 1], charged - start)
+        charged = end
+
+
+def _nats(client: Client, model: str, windows: list[_Window]) -> float:
+    asked = {"model": model, "prompt": [window.token_ids for window in windows], "max_tokens": 1, "prompt_logprobs": 0}
+    choices = sorted(client.call("POST", "/v1/completions", {**asked, "temperature": 0.0})["choices"], key=lambda c: c["index"])
+    total = 0.0
+    for window, choice in zip(windows, choices, strict=True):
+        told = choice["prompt_logprobs"]
+        for place in range(window.skipped + 1, len(window.token_ids)):
+            total -= told[place][str(window.token_ids[place])]["logprob"]
+    return total

@@ -1,0 +1,125 @@
+"""The searched text: a sample of the domain's passages, their vectors by any served embedding model, and the nearest ones."""
+
+from __future__ import annotations
+
+import hashlib
+import threading
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+
+from adaptkit.client.openai import CUT, Client
+from adaptkit.errors import DataError
+from adaptkit.serve import api_keys
+
+MOST_PASSAGES, MAX_PASSAGE_CHARS, BATCH = 400, 600, 32
+PROBE = "The same sentence always gets the same vector from the same model."
+
+Passages = list[tuple[str, str]]
+"""(name, text)."""
+
+
+@dataclass(frozen=True)
+class Hit:
+    """A passage that was found; `similarity` is a cosine."""
+
+    name: str
+    text: str
+    similarity: float
+
+
+def from_file(path: Path) -> Passages:
+    """Passages of a text, JSONL, Parquet or CSV file.
+
+    Raises: DataError or ConfigError where it holds no text.
+    """
+    from adaptkit.data import DataConfig, read
+
+    rows = read(DataConfig(files=[str(path)]), "text").rows
+    if not rows:
+        raise DataError("holds no text", where=str(path), fix="give a file with text to search in")
+    return sample([(row.where, row.text) for row in rows])
+
+
+def sample(documents: Passages) -> Passages:
+    """At most 400 passages, evenly drawn, cut to 600 characters."""
+    step = max(1.0, len(documents) / MOST_PASSAGES)
+    picked = [documents[int(i * step)] for i in range(min(len(documents), MOST_PASSAGES))]
+    return [(name, text.strip()[:MAX_PASSAGE_CHARS]) for name, text in picked if text.strip()]
+
+
+@dataclass
+class Index:
+    """Vectors of the passages, per model, kept in memory and in the user's state folder.
+
+    A file is found again by what it was made from: the passages, and the model as told by its vector of a fixed
+    sentence: another model behind the same name gets vectors of its own.
+    """
+
+    passages: Passages
+    _vectors: dict[str, np.ndarray] = field(default_factory=dict)
+    _lock: threading.Lock = field(default_factory=threading.Lock)
+
+    def fill(self, client: Client, model: str) -> Iterator[int]:
+        """Make the vectors of all passages; yields how many there are. Nothing is made twice.
+
+        Raises: ServerError.
+        """
+        with self._lock:
+            key = self._key(client, model)
+            if key not in self._vectors and (kept := _load(key, len(self.passages))) is not None:
+                self._vectors[key] = kept
+            if key in self._vectors:
+                return
+            rows: list[list[float]] = []
+            for start in range(0, len(self.passages), BATCH):
+                rows += client.embed(model, [text for _, text in self.passages[start : start + BATCH]], **CUT)
+                yield len(rows)
+            self._vectors[key] = _unit(np.array(rows, np.float32))
+            _save(key, self._vectors[key])
+
+    def nearest(self, client: Client, model: str, query: str, count: int = 5) -> list[Hit]:
+        """The passages closest to `query`, best first; `fill` comes first."""
+        vectors_ND = self._vectors[self._key(client, model)]
+        similar_N = vectors_ND @ _unit(np.array(client.embed(model, [query], **CUT), np.float32))[0]
+        order = np.argsort(-similar_N, kind="stable")[:count]
+        return [Hit(*self.passages[i], float(similar_N[i])) for i in order]
+
+    def _key(self, client: Client, model: str) -> str:
+        told = hashlib.sha256(f"{model}\n".encode())
+        told.update(np.round(np.array(client.embed(model, [PROBE]), np.float32), 3).tobytes())
+        for name, text in self.passages:
+            told.update(f"{name}\n{text}\n".encode("utf-8", "replace"))
+        return told.hexdigest()[:24]
+
+
+def _unit(vectors_ND: np.ndarray) -> np.ndarray:
+    return vectors_ND / np.maximum(np.linalg.norm(vectors_ND, axis=1, keepdims=True), 1e-12)
+
+
+def _path(key: str) -> Path:
+    return api_keys.state_folder() / "vectors" / f"{key}.npy"
+
+
+def _load(key: str, count: int) -> np.ndarray | None:
+    """Vectors kept from an earlier start; None where there are none, or they are not what they should be."""
+    try:
+        found = np.load(_path(key), allow_pickle=False)
+    except (OSError, ValueError):
+        return None
+    return found if found.ndim == 2 and len(found) == count else None
+
+
+def _save(key: str, vectors_ND: np.ndarray) -> None:
+    path = _path(key)
+    path.parent.mkdir(exist_ok=True, mode=0o700)
+    temporary = path.with_suffix(".tmp.npy")
+    np.save(temporary, vectors_ND, allow_pickle=False)
+    temporary.replace(path)
+
+
+def shared(left: Sequence[Hit], right: Sequence[Hit]) -> set[str]:
+    """Names of the passages that both found."""
+    return {hit.name for hit in left} & {hit.name for hit in right}

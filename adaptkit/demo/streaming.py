@@ -1,0 +1,147 @@
+"""One prompt to several models at once: their answers as they grow, with speed, and how each one ended."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from typing import Literal
+
+from adaptkit.client.openai import Client
+from adaptkit.demo.served_models import Failure, Server, explain
+from adaptkit.errors import ServerError
+
+State = Literal["waiting", "asked", "writing", "done", "failed"]
+SHOW_EVERY_S = 0.08
+
+
+@dataclass(frozen=True)
+class Prompt:
+    """What is asked.
+
+    Attributes:
+        chat: as a message to a chat model; else the text is continued.
+        together: all models at once; else one after the other, which makes speeds comparable.
+    """
+
+    text: str
+    max_tokens: int = 128
+    temperature: float = 0.0
+    chat: bool = False
+    together: bool = True
+
+
+@dataclass(frozen=True)
+class Answer:
+    """One model's answer so far.
+
+    Attributes:
+        tokens: as the server counted them, else the pieces that came.
+        first_s: from asking to the first piece; None before it.
+        seconds: from asking to now, or to the end.
+    """
+
+    model: str
+    state: State = "waiting"
+    text: str = ""
+    tokens: int = 0
+    first_s: float | None = None
+    seconds: float = 0.0
+    failure: Failure | None = None
+
+    @property
+    def tokens_per_s(self) -> float | None:
+        return self.tokens / self.seconds if self.tokens and self.seconds > 0 else None
+
+    def usd(self, usd_per_hour: float) -> float | None:
+        """What a thousand such answers cost on a server that writes them one by one; None before the end."""
+        return usd_per_hour / 3600 * self.seconds * 1000 if self.state == "done" else None
+
+
+class Asking:
+    """Answers of several models to one prompt.
+
+        with Asking(server, ["generic", "tuned"], prompt) as asking:
+            for answers in asking.progress(): ...
+
+    Leaving the block closes the connection, which ends the work on the server.
+    """
+
+    def __init__(self, server: Server, models: Sequence[str], prompt: Prompt):
+        self.server, self.prompt = server, prompt
+        self.answers = {model: Answer(model) for model in models}
+        self._client: Client = server.client()
+        self._stopped = threading.Event()
+        self._changed = threading.Event()
+        groups = [[model] for model in models] if prompt.together else [list(models)]
+        self._begun: dict[str, float] = {}
+        self._threads = [threading.Thread(target=self._ask_all, args=(group,), daemon=True) for group in groups]
+
+    def __enter__(self) -> Asking:
+        for thread in self._threads:
+            thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._stopped.set()
+        self._client.close()
+
+    def progress(self) -> Iterator[list[Answer]]:
+        """Snapshots until all have ended; also without news, so that waiting shows."""
+        yield self._now()
+        while any(thread.is_alive() for thread in self._threads):
+            if self._changed.wait(0.5):
+                time.sleep(SHOW_EVERY_S)
+            self._changed.clear()
+            yield self._now()
+        yield self._now()
+
+    def _now(self) -> list[Answer]:
+        """The answers; those without a word yet say how long that has been."""
+        now, begun = time.perf_counter(), dict(self._begun)
+        return [
+            replace(answer, seconds=now - begun[answer.model]) if answer.state == "asked" else answer
+            for answer in list(self.answers.values())
+        ]
+
+    def _ask_all(self, models: Sequence[str]) -> None:
+        for model in models:
+            if not self._stopped.is_set():
+                self._ask(model)
+
+    def _ask(self, model: str) -> None:
+        begun, counted, pieces = time.perf_counter(), [0], 0
+        self._begun[model] = begun
+        self._update(model, state="asked")
+        try:
+            for piece in self._stream(model, counted):
+                if self._stopped.is_set():
+                    return
+                pieces += bool(piece)
+                first = self.answers[model].first_s
+                seconds = time.perf_counter() - begun
+                text = self.answers[model].text + piece
+                self._update(
+                    model, state="writing", text=text, tokens=pieces, seconds=seconds, first_s=seconds if first is None else first
+                )
+        except (ServerError, ValueError, KeyError, TypeError, RuntimeError) as error:
+            failure = explain(error, self.server.url, model, started=pieces > 0)
+            self._update(model, state="failed", failure=failure, seconds=time.perf_counter() - begun)
+        else:
+            self._update(model, state="done", tokens=counted[0] or pieces, seconds=time.perf_counter() - begun)
+
+    def _stream(self, model: str, counted: list[int]) -> Iterator[str]:
+        prompt = self.prompt
+        options = {"max_tokens": prompt.max_tokens, "temperature": prompt.temperature}
+
+        def on_tokens(count: int) -> None:
+            counted[0] = count
+
+        if prompt.chat:
+            return self._client.stream_chat(model, [{"role": "user", "content": prompt.text}], on_tokens=on_tokens, **options)
+        return self._client.stream(model, prompt.text, on_tokens=on_tokens, **options)
+
+    def _update(self, model: str, **fields: object) -> None:
+        self.answers[model] = replace(self.answers[model], **fields)
+        self._changed.set()

@@ -1,0 +1,115 @@
+"""The formats a model is exported in: what each stores, what it needs to run, and whether this machine has that.
+
+    adaptkit export --list
+
+vLLM's int4 kernels need AVX512 or a GPU. Without them a server starts, calls itself healthy and dies at the first
+request; so the need is written into the manifest and checked by whoever serves.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Literal
+
+from adaptkit.errors import ConfigError, nearest
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+    from adaptkit.export.hardware import Hardware
+
+Grid = Literal["int8", "int4", "fp8"]
+Need = Literal["any", "gpu or avx512", "gpu"]
+GROUP_SIZES = (128, 64, 32)
+
+
+@dataclass(frozen=True)
+class Format:
+    """One way to store a model.
+
+    Attributes:
+        grid: what weights are rounded to; None keeps floating point.
+        dtype: of the weights that are not rounded.
+        activations: whether the server rounds activations too, per token, as it runs.
+        needs: the machine that serves it.
+        max_loss_bpb: bits per byte that it may lose against its source.
+        max_loss_score: task score (or cosine of embeddings) that it may lose.
+    """
+
+    name: str
+    grid: Grid | None
+    dtype: Literal["float32", "bfloat16"]
+    activations: bool
+    needs: Need
+    describe: str
+    max_loss_bpb: float
+    max_loss_score: float
+
+    @property
+    def rounds_to(self) -> Grid:
+        """The grid of a format that has one."""
+        assert self.grid is not None, f"{self.name} keeps floating point"
+        return self.grid
+
+    @property
+    def grouped(self) -> bool:
+        return self.grid == "int4"
+
+
+_ALL = (
+    Format("fp32", None, "float32", False, "any", "float32 weights, as trained", 1e-5, 0.0),
+    Format("bf16", None, "bfloat16", False, "any", "bfloat16 weights, half the size", 0.005, 0.01),
+    Format("int8", "int8", "bfloat16", True, "any", "W8A8: int8 weights per output, activations per token", 0.02, 0.01),
+    Format(
+        "int4",
+        "int4",
+        "bfloat16",
+        False,
+        "gpu or avx512",
+        "W4A16: int4 weights in groups of inputs, 128 where they divide",
+        0.02,
+        0.01,
+    ),
+    Format("fp8", "fp8", "bfloat16", True, "gpu", "W8A8: float8_e4m3 weights per output, activations per token", 0.02, 0.01),
+)
+FORMATS = {format.name: format for format in _ALL}
+
+
+def find_format(name: str) -> Format:
+    """Raises: ConfigError for a name that is no format."""
+    if name not in FORMATS:
+        what = f"no format '{name}'{nearest(name, FORMATS)}"
+        raise ConfigError(what, where="--format", fix=f"choose from {', '.join(FORMATS)}")
+    return FORMATS[name]
+
+
+def runs_here(needs: Need, hardware: Hardware) -> tuple[bool, str]:
+    """Whether a format with these needs can be served on a machine, and why, in words."""
+    if needs == "any":
+        return True, "runs on every CPU and GPU"
+    if hardware.gpus:
+        return True, f"there is a GPU ({hardware.gpus[0]})"
+    if needs == "gpu":
+        return False, "made for GPUs, and there is none here; CPUs run it slowly if at all: use int8"
+    if hardware.int4:
+        return True, "the CPU has AVX512"
+    return False, "needs a GPU or a CPU with AVX512: without, vLLM starts and dies at the first request; use int8"
+
+
+def listing(hardware: Hardware) -> list[dict[str, Any]]:
+    """One row per format: what it stores, what it needs, whether it runs here and why."""
+    rows = []
+    for format in FORMATS.values():
+        runs, why = runs_here(format.needs, hardware)
+        rows.append({"format": format.name, "stores": format.describe, "needs": format.needs, "here": runs, "why": why})
+    return rows
+
+
+def table(rows: list[dict[str, Any]]) -> Table:
+    """The listing for a terminal."""
+    from rich.table import Table
+
+    drawn = Table("format", "stores", "needs", "here", "why", box=None, pad_edge=False)
+    for row in rows:
+        drawn.add_row(row["format"], row["stores"], row["needs"], "yes" if row["here"] else "no", row["why"])
+    return drawn

@@ -1,0 +1,1 @@
+"""What lies beside the weights of an export: card, lineage, bill of materials, signature."""

@@ -1,0 +1,1 @@
+"""Weights in fewer bits, written in the compressed-tensors format."""

@@ -1,0 +1,226 @@
+"""Figures of the study as a whole: differences with intervals, quality against cost, scaling curves.
+
+Each function returns a `Figure`: inline SVG, with a note that says how to read it and what was left outside.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from adaptkit.report.svg import WIDTH, Canvas, Scale, decimals, line, mark, padded, polygon, polyline, robust_range, spread
+from adaptkit.study.forecast import Crossing, Curve, Scaling, size_text
+from adaptkit.study.results import ArmInfo
+from adaptkit.study.statistics import Interval
+
+_LABELS = 148.0  # room for arm names at the right of a plot
+_ROW = 46.0
+_MINUS = "\u2212"
+_MAX_NAME = 30
+
+
+@dataclass(frozen=True)
+class Figure:
+    """A drawing, its heading and one or two sentences on how to read it."""
+
+    title: str
+    svg: str
+    note: str
+
+
+@dataclass(frozen=True)
+class RowMark:
+    """One row of a dot-and-whisker figure."""
+
+    arm: ArmInfo
+    label: str
+    value: Interval
+    text: str
+
+
+@dataclass(frozen=True)
+class Track:
+    """One arm's points in a quality-against-x figure, ascending in x."""
+
+    arm: ArmInfo
+    label: str
+    points: tuple[tuple[float, Interval], ...]
+
+
+def short(text: str, most: int = _MAX_NAME) -> str:
+    """Long names are cut in figures; tables hold them whole."""
+    return text if len(text) <= most else text[: most - 1] + "\u2026"
+
+
+def typeset(text: str) -> str:
+    """A true minus sign before digits, for figures and tables."""
+    return text.replace("-", _MINUS)
+
+
+def whiskers(
+    title: str,
+    description: str,
+    rows: Sequence[RowMark],
+    *,
+    axis: str,
+    reference: float,
+    margin: float = 0.0,
+    hints: tuple[str, str] = ("", ""),
+    note: str = "",
+) -> Figure:
+    """Rows of a point with its interval against a reference line and, shaded, the margin around it.
+
+    Args:
+        hints: words at the left and right end, above the rows.
+    """
+    bounds = [(min(r.value.low, reference - margin), max(r.value.high, reference + margin)) for r in rows]
+    low, high = robust_range([*bounds, (reference - margin, reference + margin)])
+    low, high = min(low, reference - 1.2 * margin), max(high, reference + 1.2 * margin)
+    x = Scale(low, high, 8, WIDTH - 8)
+    top, bottom = 30.0, 34.0 + _ROW * len(rows)
+    canvas = Canvas(WIDTH, bottom + 48, title, description)
+    fmt = decimals(x)
+    canvas.x_axis(x, bottom, bottom - 5, lambda v: typeset(fmt(v)), axis)
+    canvas.text(8, 16, hints[0], "hint")
+    canvas.text(WIDTH - 8, 16, hints[1], "hint", "end")
+    for i, row in enumerate(rows):
+        y = top + 4 + _ROW * i
+        canvas.text(8, y + 16, short(row.label), "name")
+        canvas.text(WIDTH - 8, y + 16, row.text, "value", "end")
+        canvas.line(x.start, y + 31, x.end, y + 31, "grid")
+        canvas.rect(x(reference - margin), y + 22, x(reference + margin) - x(reference - margin), 18, "margin")
+        canvas.line(x(reference), y + 22, x(reference), y + 40, "zero")
+        _whisker(canvas, x, y + 31, row)
+    return Figure(title, canvas.render(), note)
+
+
+def _whisker(canvas: Canvas, x: Scale, y: float, row: RowMark) -> None:
+    low, high = x(x.clip(row.value.low)), x(x.clip(row.value.high))
+    parts = [line(low, y, high, y, "whisker")]
+    for value, end in ((row.value.low, low), (row.value.high, high)):
+        if x.inside(value):
+            parts.append(line(end, y - 5, end, y + 5, "whisker"))
+    if x.inside(row.value.mean):
+        parts.append(mark(row.arm.adaptation, x(row.value.mean), y))
+    else:
+        parts.append(_arrow(x(x.clip(row.value.mean)), y, 1 if row.value.mean > x.high else -1, across=True))
+    canvas.group(f"o-{row.arm.origin}", *parts)
+
+
+def _arrow(x: float, y: float, direction: int, across: bool) -> str:
+    """A small triangle at the border that points to what lies outside the plot."""
+    tip, back, half = 8 * direction, -2 * direction, 6
+    if across:
+        return polygon([(x + tip, y), (x + back, y - half), (x + back, y + half)], "mark")
+    return polygon([(x, y - tip), (x - half, y - back), (x + half, y - back)], "mark")
+
+
+def quality_against(
+    title: str,
+    description: str,
+    tracks: Sequence[Track],
+    *,
+    axis: str,
+    quality: str,
+    fmt: Callable[[float], str],
+    note: str,
+) -> Figure:
+    """Quality over what it cost: one line per arm through its shares of the data, names at the right."""
+    y_low, y_high = robust_range([(i.low, i.high) for track in tracks for _, i in track.points])
+    x_high = max(x for track in tracks for x, _ in track.points) or 1.0
+    height = max(250.0, 17.0 * len(tracks))
+    x, y = Scale(0.0, x_high * 1.04, 52, WIDTH - _LABELS), Scale(y_low, y_high, height + 34, 34)
+    canvas = Canvas(WIDTH, height + 82, title, description)
+    canvas.x_axis(x, y.start, y.end, fmt, axis, count=4)
+    canvas.y_axis(y, x.start, x.end, decimals(y), short(quality, 60))
+    for track in tracks:
+        _track(canvas, x, y, track)
+    ends = [(t.arm.origin, t.label, x(t.points[-1][0]), t.points[-1][1].mean) for t in tracks]
+    near_right = x.start + 0.62 * (x.end - x.start)
+    _end_labels(canvas, x.end, y, [end for end in ends if end[2] >= near_right])
+    _inner_labels(canvas, y, [end for end in ends if end[2] < near_right])
+    return Figure(title, canvas.render(), note + _outside(tracks, y))
+
+
+def _track(canvas: Canvas, x: Scale, y: Scale, track: Track) -> None:
+    inside = [(x(size), y(i.mean)) for size, i in track.points if y.inside(i.mean)]
+    parts = [polyline(inside, "track")]
+    for size, interval in track.points:
+        if y.inside(interval.mean):
+            parts += [_error_bar(x(size), y, interval), mark(track.arm.adaptation, x(size), y(interval.mean))]
+        else:
+            parts.append(_arrow(x(size), y(y.clip(interval.mean)), 1 if interval.mean > y.high else -1, across=False))
+    canvas.group(f"o-{track.arm.origin}", *parts)
+
+
+def _error_bar(x: float, y: Scale, interval: Interval) -> str:
+    return line(x, y(y.clip(interval.low)), x, y(y.clip(interval.high)), "whisker")
+
+
+def _outside(tracks: Sequence[Track], y: Scale) -> str:
+    """A sentence that gives the values drawn as arrows."""
+    outside = [f"{t.label} {i.mean:.3f}" for t in tracks for _, i in t.points[-1:] if not y.inside(i.mean)]
+    return f" Off the scale (arrow): {', '.join(outside)}." if outside else ""
+
+
+def _end_labels(canvas: Canvas, right: float, y: Scale, ends: Sequence[tuple[str, str, float, float]]) -> None:
+    """Names beside the last points, moved apart, each tied to its point by a thin line."""
+    targets = [y(y.clip(value)) for _, _, _, value in ends]
+    places = spread(targets, 16.5, y.end + 2, y.start - 2)
+    for (origin, label, x_point, _), target, place in zip(ends, targets, places, strict=True):
+        canvas.group(f"o-{origin}", polyline([(x_point + 7, target), (right + 4, target), (right + 14, place)], "leader"))
+        canvas.text(right + 18, place + 4.5, short(label, 18), "end")
+
+
+def _inner_labels(canvas: Canvas, y: Scale, ends: Sequence[tuple[str, str, float, float]]) -> None:
+    """Names right beside points that lie far from the right border."""
+    targets = [y(y.clip(value)) for _, _, _, value in ends]
+    for (_, label, x_point, _), place in zip(ends, spread(targets, 16.5, y.end + 8, y.start - 8), strict=True):
+        canvas.text(x_point + 11, place + 4.5, short(label, 18), "end halo")
+
+
+def scaling_figure(scaling: Scaling, arms: dict[str, ArmInfo], labels: dict[str, str], quality: str) -> Figure:
+    """Bits per byte over the amount of domain text, the fitted laws with their bands, and D* on the axis."""
+    sizes = [size for curve in scaling.curves for size in curve.num_bytes]
+    shown = [c for c in scaling.crossings if c.status == "at" and c.num_bytes < 30 * max(sizes)]
+    x_low, x_high = min(sizes) * 0.85, max([max(sizes) * 1.3, *(1.5 * c.num_bytes for c in shown)])
+    y_low, y_high = padded([v for curve in scaling.curves for p in curve.points for v in (p.low, p.high)])
+    height = 290.0
+    x, y = Scale(x_low, x_high, 52, WIDTH - _LABELS, log=True), Scale(y_low, y_high, height + 34, 34)
+    title = "How quality grows with your text"
+    description = "; ".join(c.sentence for c in scaling.crossings) or "scores at several amounts of text"
+    canvas = Canvas(WIDTH, height + 82, title, description)
+    canvas.x_axis(x, y.start, y.end, size_text, "domain text (log scale)")
+    canvas.y_axis(y, x.start, x.end, decimals(y), quality)
+    for curve in scaling.curves:
+        _law(canvas, x, y, curve, arms[curve.arm], max(sizes))
+    for crossing in shown[:1]:
+        _crossing(canvas, x, y, crossing)
+    ends = [(c.origin, labels[c.arm], x.end - 4, float(c.law(np.array([x_high]))[0])) for c in scaling.curves]
+    _end_labels(canvas, x.end, y, ends)
+    note = "Points: measured, with intervals. Lines: fitted power laws with bands, dashed where nothing was measured."
+    return Figure(title, canvas.render(), note)
+
+
+def _law(canvas: Canvas, x: Scale, y: Scale, curve: Curve, arm: ArmInfo, largest: float) -> None:
+    grid = np.geomspace(x.low, x.high, 60)
+    low, high = np.quantile(curve.laws(grid), [0.025, 0.975], axis=0)
+    around = [*zip(grid, low, strict=True), *zip(grid[::-1], high[::-1], strict=True)]
+    fitted = [(g, v) for g, v in zip(grid, curve.law(grid), strict=True) if y.inside(v)]
+    measured = [point for point in fitted if point[0] <= largest]
+    beyond = [*measured[-1:], *(point for point in fitted if point[0] > largest)]
+    parts = [polygon([(x(g), y(y.clip(v))) for g, v in around], "band")]
+    for css, part in (("track", measured), ("track ahead", beyond)):
+        parts.append(polyline([(x(g), y(v)) for g, v in part], css))
+    for size, interval in zip(curve.num_bytes, curve.points, strict=True):
+        parts += [_error_bar(x(size), y, interval), mark(arm.adaptation, x(size), y(interval.mean))]
+    canvas.group(f"o-{curve.origin}", *parts)
+
+
+def _crossing(canvas: Canvas, x: Scale, y: Scale, crossing: Crossing) -> None:
+    low, high = (x(x.clip(value)) for value in (max(crossing.low, x.low), min(crossing.high, x.high)))
+    canvas.rect(low, y.end, high - low, y.start - y.end, "margin")
+    canvas.line(x(crossing.num_bytes), y.end, x(crossing.num_bytes), y.start, "zero")
+    canvas.text(x(crossing.num_bytes), y.end - 4, f"D* {size_text(crossing.num_bytes)}", "name halo", "middle")

@@ -1,0 +1,157 @@
+"""Figures of single tasks and runs: per-class scores, reliability diagrams, learning curves."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from adaptkit.report.charts import Figure, short
+from adaptkit.report.svg import WIDTH, Canvas, Scale, circle, decimals, mark, padded, polyline
+from adaptkit.study.results import ArmInfo, Cell
+from adaptkit.study.scores import NUM_ECE_BINS, bin_index, confidence_and_hit, per_class_f1
+from adaptkit.study.statistics import Interval
+
+MAX_CLASSES = 20
+_NAMES = 170.0
+_CLASS_ROW = 46.0
+_LANE = 8.5  # between the arms of one class
+_PANEL = 252.0
+_MIN_BIN_SHARE = 0.005
+
+
+@dataclass(frozen=True)
+class Pick:
+    """An arm shown in a detail figure, with its cells of one task."""
+
+    arm: ArmInfo
+    cells: tuple[Cell, ...]
+
+
+def per_class(task: str, picks: Sequence[Pick]) -> Figure:
+    """F1 of every label (mean over seeds) for a few arms, most frequent label first."""
+    counts = Counter(row["label"] for row in picks[0].cells[0].rows)
+    labels = [label for label, _ in counts.most_common(MAX_CLASSES)]
+    scores = {pick.arm.name: _mean_f1(pick.cells) for pick in picks}
+    values = [scores[pick.arm.name].get(label, 0.0) for pick in picks for label in labels]
+    low, high = padded([*values, min(1.0, max(values) + 0.02)])
+    x = Scale(max(0.0, low), min(1.0, high), _NAMES, WIDTH - 10)
+    bottom = 14 + _CLASS_ROW * len(labels)
+    title = f"Per class: {task}"
+    canvas = Canvas(WIDTH, bottom + 48, title, f"F1 of {len(labels)} labels for {', '.join(p.arm.name for p in picks)}")
+    canvas.x_axis(x, bottom, 8, decimals(x), "F1 (mean over seeds)")
+    for i, label in enumerate(labels):
+        y = 14 + _CLASS_ROW * (i + 0.5)
+        canvas.text(0, y - 1, short(label, 21), "name")
+        canvas.text(0, y + 13, f"{counts[label]:,} items", "tick")
+        found = [(pick.arm, scores[pick.arm.name].get(label, 0.0)) for pick in picks]
+        canvas.line(0, y + _CLASS_ROW / 2, WIDTH - 10, y + _CLASS_ROW / 2, "grid")
+        for j, (arm, value) in enumerate(found):
+            canvas.group(f"o-{arm.origin}", mark(arm.adaptation, x(x.clip(value)), y + _LANE * (j - (len(found) - 1) / 2), 4.2))
+    more = f" The {len(counts) - len(labels)} rarest labels are left out." if len(counts) > len(labels) else ""
+    return Figure(title, canvas.render(), "One arm per origin, picked on development data. The axis does not start at zero." + more)
+
+
+def _mean_f1(cells: Sequence[Cell]) -> dict[str, float]:
+    seeds = [per_class_f1([r["prediction"] for r in cell.rows], [r["label"] for r in cell.rows]) for cell in cells]
+    return {label: float(np.mean([seed.get(label, 0.0) for seed in seeds])) for label in {name for seed in seeds for name in seed}}
+
+
+def reliability(task: str, picks: Sequence[Pick], errors: dict[str, Interval]) -> Figure:
+    """How often a prediction is right when the model says it is p sure: one panel per arm, seeds pooled."""
+    rows_of_panels = (len(picks) + 1) // 2
+    title = f"Calibration: {task}"
+    description = "; ".join(f"{p.arm.name}: calibration error {errors[p.arm.name].mean:.3f}" for p in picks)
+    canvas = Canvas(WIDTH, rows_of_panels * (_PANEL + 24), title, description)
+    for i, pick in enumerate(picks):
+        left, top = (i % 2) * (_PANEL + 16), (i // 2) * (_PANEL + 24)
+        _reliability_panel(canvas, left, top, pick, errors[pick.arm.name])
+    note = f"On the diagonal, confidence is honest; below it, too high. {NUM_ECE_BINS} bins; larger dots hold more items."
+    return Figure(title, canvas.render(), note)
+
+
+def _reliability_panel(canvas: Canvas, left: float, top: float, pick: Pick, error: Interval) -> None:
+    x, y = Scale(0, 1, left + 34, left + _PANEL - 6), Scale(0, 1, top + _PANEL - 26, top + 44)
+    canvas.text(left, top + 14, short(pick.arm.name, 24), "name")
+    canvas.text(left, top + 31, f"ECE {error.mean:.3f} [{error.low:.3f}, {error.high:.3f}]", "tick")
+    for tick in (0, 0.5, 1):
+        canvas.line(x(0), y(tick), x(1), y(tick), "grid")
+        canvas.text(x(0) - 7, y(tick) + 4.5, f"{tick:g}", "tick", "end")
+        canvas.text(x(tick), y(0) + 17, f"{tick:g}", "tick", "middle")
+    canvas.line(x(0), y(0), x(1), y(1), "diagonal")
+    if left == 0:
+        canvas.text(x(0) + 6, y(1) + 14, "share right", "hint halo")
+    canvas.text(x(0.5), y(0) + 33, "confidence", "hint", "middle")
+    bins = _bins(pick.cells)
+    parts = [polyline([(x(c), y(a)) for c, a, _ in bins], "track")]
+    parts += [circle(x(c), y(a), 2.2 + 9 * share**0.5, "mark soft") for c, a, share in bins]
+    canvas.group(f"o-{pick.arm.origin}", *parts)
+
+
+def _bins(cells: Sequence[Cell]) -> list[tuple[float, float, float]]:
+    """(mean confidence, share right, share of items) of each bin that holds at least half a percent of the items."""
+    pairs = [confidence_and_hit(cell.rows) for cell in cells]
+    confidence = np.concatenate([np.asarray(c, dtype=float) for c, _ in pairs])
+    right = np.concatenate([np.asarray(h, dtype=float) for _, h in pairs])
+    index = bin_index(confidence)
+    found = []
+    for i in range(NUM_ECE_BINS):
+        chosen = index == i
+        if chosen.mean() >= _MIN_BIN_SHARE:
+            found.append((float(confidence[chosen].mean()), float(right[chosen].mean()), float(chosen.mean())))
+    return found
+
+
+def learning_curves(panels: Sequence[tuple[ArmInfo, str, list[list[dict[str, Any]]]]]) -> Figure | None:
+    """Loss over tokens, a panel per arm with its own axis: tokens of different tokenizers do not compare in height.
+
+    Args:
+        panels: (arm, label, metrics rows of each seed's run).
+    """
+    drawn = [(arm, label, seeds) for arm, label, seeds in panels if any(len(curve(rows, "loss")) > 1 for rows in seeds)]
+    if not drawn:
+        return None
+    height = 176.0
+    title = "Learning curves"
+    canvas = Canvas(WIDTH, ((len(drawn) + 1) // 2) * (height + 20), title, f"training and development loss of {len(drawn)} arms")
+    for i, (arm, label, seeds) in enumerate(drawn):
+        _curve_panel(canvas, (i % 2) * (_PANEL + 16), (i // 2) * (height + 20), height, arm, label, seeds)
+    note = "Nats per token. Lines: training, one per seed; dots: development. Compare shapes, not heights: tokenizers differ."
+    return Figure(title, canvas.render(), note)
+
+
+def curve(rows: Sequence[dict[str, Any]], key: str) -> list[tuple[float, float]]:
+    """(tokens, or steps where no tokens were counted; value) of the metrics rows that have `key`."""
+    return [(float(row.get("tokens_seen", row.get("step", 0))), float(row[key])) for row in rows if row.get(key) is not None]
+
+
+def _curve_panel(
+    canvas: Canvas, left: float, top: float, height: float, arm: ArmInfo, label: str, seeds: Sequence[list[dict[str, Any]]]
+) -> None:
+    train, dev = [curve(rows, "loss") for rows in seeds], [curve(rows, "eval_loss") for rows in seeds]
+    points = [point for losses in [*train, *dev] for point in losses]
+    # The first steps start high and would flatten the rest: the axis holds all but the top 2 %.
+    ceiling = float(np.quantile([v for _, v in points], 0.98))
+    low, high = padded([min(v for _, v in points), ceiling])
+    x = Scale(0, max(t for t, _ in points) or 1.0, left + 34, left + _PANEL - 8)
+    y = Scale(low, high, top + height - 26, top + 28)
+    canvas.text(left, top + 14, short(label, 28), "name")
+    for tick in y.ticks(3):
+        canvas.line(x.start, y(tick), x.end, y(tick), "grid")
+        canvas.text(x.start - 6, y(tick) + 4.5, decimals(y, 3)(tick), "tick", "end")
+    canvas.line(x.start, y.start, x.end, y.start, "axis")
+    canvas.text(x.start, y.start + 17, "0", "tick", "middle")
+    canvas.text(x.end, y.start + 17, f"{_count(x.high)} tokens", "tick", "end")
+    parts = [polyline([(x(t), y(y.clip(v))) for t, v in losses], "seed") for losses in train]
+    parts += [circle(x(t), y(y.clip(v)), 2.6, "mark") for losses in dev for t, v in losses]
+    canvas.group(f"o-{arm.origin}", *parts)
+
+
+def _count(value: float) -> str:
+    for unit, size in (("B", 1e9), ("M", 1e6), ("k", 1e3)):
+        if value >= size:
+            return f"{value / size:.3g}{unit}"
+    return f"{value:.0f}"

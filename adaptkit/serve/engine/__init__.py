@@ -1,0 +1,1 @@
+"""vLLM processes: their command, their supervision, the adapters they serve."""

@@ -1,0 +1,105 @@
+"""Tensor names and shapes of a folder against the model that its config describes, built without memory.
+
+vLLM loads a folder that lacks a linear layer's weight without a word and serves rubbish; this finds it. transformers
+itself does the comparison on the meta device, so that renamed, tied and sharded tensors are told apart as it does when
+loading. It takes some seconds of imports and runs in another process, beside the start of vLLM:
+
+    python -m adaptkit.serve.engine.tensor_check FOLDER      # one JSON object: {"missing": [...], "mismatched": [...]}
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from adaptkit.errors import ModelError
+from adaptkit.export.source import ServedKind, Source
+from adaptkit.serve.preflight import check_header, weight_files
+
+UNUSED_IN_POOLING = ("pooler", "lm_head", "cls.")
+PACKED = ("weight_packed", "weight_shape", "weight_scale", "weight_zero_point", "input_scale")
+
+
+async def check(source: Source) -> None:
+    """Raises: ModelError for tensors that are missing or of another shape."""
+    environment = {**os.environ, "HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1", "PYTHONSAFEPATH": "1"}
+    process = await asyncio.create_subprocess_exec(
+        sys.executable, "-m", "adaptkit.serve.engine.tensor_check", str(source.folder),
+        env=environment, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE,
+    )  # fmt: skip
+    try:
+        out, error = await process.communicate()
+    except asyncio.CancelledError:
+        process.kill()
+        raise
+    if process.returncode:
+        last = (error.decode("utf-8", "replace").strip().splitlines() or ["no reason given"])[-1]
+        raise ModelError(f"cannot be read by transformers: {last}", where=str(source.folder), fix="export or copy it again")
+    judge(json.loads(out), source.kind, source.folder)
+
+
+def judge(found: dict[str, list[str]], kind: ServedKind, folder: Path) -> None:
+    """Raises: ModelError for what a model of this kind needs and lacks."""
+    unused = UNUSED_IN_POOLING if kind == "embed" else ()
+    for problem in ("missing", "mismatched"):
+        names = [name for name in found[problem] if not any(part in name for part in unused)]
+        if names:
+            told = "missing" if problem == "missing" else "of another shape than config.json says"
+            what = f"tensors {told}: {len(names)}, first {names[0]}"
+            raise ModelError(what, where=str(folder), fix="export or copy the folder again; vLLM would serve rubbish")
+
+
+def compare(folder: Path) -> dict[str, list[str]]:
+    """Names of tensors that the model needs and the weights lack, or hold in another shape."""
+    import transformers
+
+    transformers.logging.set_verbosity_error()
+    transformers.logging.disable_progress_bar()
+    config = transformers.AutoConfig.from_pretrained(folder, trust_remote_code=False)
+    model_class = getattr(transformers, config.architectures[0])
+    if getattr(config, "quantization_config", None):
+        return _compare_packed(folder, model_class, config)
+    _, info = model_class.from_pretrained(
+        folder, config=config, device_map="meta", use_safetensors=True, trust_remote_code=False,
+        output_loading_info=True, ignore_mismatched_sizes=True,
+    )  # fmt: skip
+    mismatched = [key[0] if isinstance(key, tuple) else key for key in info["mismatched_keys"]]
+    return {"missing": sorted(info["missing_keys"]), "mismatched": sorted(mismatched)}
+
+
+def _compare_packed(folder: Path, model_class: Any, config: Any) -> dict[str, list[str]]:
+    """The same for compressed-tensors: a rounded `X.weight` is stored with its scales, or as packed integers."""
+    import torch
+
+    del config.quantization_config
+    with torch.device("meta"):
+        model = model_class(config)
+    wanted = {name: list(tensor.shape) for name, tensor in model.state_dict().items()}
+    stored = {name: entry["shape"] for path in weight_files(folder) for name, entry in check_header(path).items()}
+    tied = set(getattr(model, "all_tied_weights_keys", None) or {}) if config.tie_word_embeddings else set()
+    missing = [name for name in wanted if name not in tied and not _held(name, stored)]
+    mismatched = [name for name, shape in _plain_shapes(stored) if name in wanted and wanted[name] != shape]
+    return {"missing": sorted(missing), "mismatched": sorted(mismatched)}
+
+
+def _held(name: str, stored: dict[str, list[int]]) -> bool:
+    return name in stored or name.removesuffix("weight") + PACKED[0] in stored
+
+
+def _plain_shapes(stored: dict[str, list[int]]) -> Iterator[tuple[str, list[int]]]:
+    """(name, shape) as the unrounded model has them; packed int4 holds eight columns in one."""
+    for name, shape in stored.items():
+        stem, _, kind = name.rpartition(".")
+        if kind == PACKED[0]:
+            yield f"{stem}.weight", [shape[0], shape[1] * 8]
+        elif kind not in PACKED:
+            yield name, shape
+
+
+if __name__ == "__main__":
+    print(json.dumps(compare(Path(sys.argv[1]))))

@@ -1,0 +1,1 @@
+"""What stands before the engines: keys, limits, routes, metrics."""

@@ -1,0 +1,229 @@
+"""The guard: ASGI middleware that lets known callers reach known routes with requests of a bounded size.
+
+The same class stands before adaptkit's own front and inside vLLM:
+
+    ADAPTKIT_API_KEY_FILE=key vllm serve FOLDER --middleware adaptkit.serve.gateway.guard.Guard
+
+(vLLM's `--api-key` covers paths that begin with /v1 and leaves /invocations, /tokenize, /metrics and others open.)
+Every request but `GET /health` needs a key; whatever is not in the table of routes is 404; bodies are read up to a
+limit, parsed strictly and checked before anything behind the guard sees them. Nothing of a body is logged.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import dataclasses
+import logging
+import math
+import os
+import re
+import time
+import uuid
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from adaptkit.errors import ConfigError
+from adaptkit.serve import api_keys
+from adaptkit.serve.gateway import routes
+from adaptkit.serve.gateway.metrics import Metrics, Rates
+from adaptkit.serve.gateway.request_body import Limits, Refused, check, error_body, parse
+
+Message = dict[str, Any]
+Scope = dict[str, Any]
+Receive = Callable[[], Awaitable[Message]]
+Send = Callable[[Message], Awaitable[None]]
+App = Callable[[Scope, Receive, Send], Awaitable[None]]
+
+REQUEST_ID = b"x-request-id"
+PARSED = "adaptkit.body"  # where the scope holds the parsed body for the application behind
+BODY_S = 30.0  # seconds that a caller may take to send its body
+LIMIT_VARIABLES = {field.name: f"ADAPTKIT_LIMIT_{field.name.upper()}" for field in dataclasses.fields(Limits)}
+
+log = logging.getLogger("adaptkit.serve")
+
+
+@dataclass
+class _Exchange:
+    """One request under way: what its log line and its metrics say."""
+
+    method: str
+    route: str | None
+    id: str
+    key: str = "-"
+    status: int = 500
+    started: bool = False
+
+
+class Guard:
+    """ASGI middleware; without arguments, as vLLM makes it, keys and limits come from the environment.
+
+    Args:
+        app: the application behind.
+        api_keys: who may call.
+        limits: what one request may ask for.
+        metrics: where requests are counted.
+    Raises: ConfigError where no key is set, so that nothing is served unguarded.
+    """
+
+    def __init__(self, app: App, api_keys: api_keys.Keys | None = None, limits: Limits | None = None, metrics: Metrics | None = None):
+        self.app = app
+        self.keys = api_keys or _keys_of_environment()
+        self.limits = limits or limits_of(os.environ)
+        self.metrics = metrics or Metrics()
+        self.rates = Rates(self.limits.requests_per_minute)
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "lifespan":
+            await self.app(scope, receive, send)
+        elif scope["type"] == "http":
+            await self._http(scope, receive, send)
+        else:  # no route speaks WebSocket
+            await send({"type": "websocket.close", "code": 1008})
+
+    async def _http(self, scope: Scope, receive: Receive, send: Send) -> None:
+        headers = dict(scope["headers"])
+        exchange = _Exchange(scope["method"], routes.find(scope["path"]), _request_id(headers))
+        began = time.monotonic()
+        reply = _replying(exchange, send)
+        self.metrics.running.inc()
+        try:
+            inner, replay = await self._admit(exchange, scope, headers, receive)
+            await self.app(inner, replay, reply)
+        except Refused as refused:
+            await _answer(reply, refused.status, refused.body(), refused.headers)
+        except Exception:
+            log.exception("request %s failed", exchange.id)
+            if exchange.started:
+                raise
+            await _answer(reply, 500, error_body(500, "the server failed on this request"), {})
+        finally:
+            self.metrics.running.dec()
+            self._record(exchange, time.monotonic() - began)
+
+    async def _admit(
+        self, exchange: _Exchange, scope: Scope, headers: Mapping[bytes, bytes], receive: Receive
+    ) -> tuple[Scope, Receive]:
+        """The scope and the body for the application behind.
+
+        Raises: Refused.
+        """
+        route = routes.ROUTES.get(exchange.route or "")
+        if not (route and route.open and exchange.method == route.method):
+            self._check_key(exchange, headers)
+        if route is None:
+            raise Refused(404, "no such route; known: " + ", ".join(routes.ROUTES))
+        if exchange.method != route.method:
+            raise Refused(405, f"this route takes {route.method}", headers={"allow": route.method})
+        kept = [pair for pair in scope["headers"] if pair[0] != REQUEST_ID]
+        # vLLM names a running request by this id, so that a caller's own choice could stand for two requests.
+        inner = {**scope, "headers": [*kept, (REQUEST_ID, f"{exchange.id}-{uuid.uuid4().hex[:8]}".encode())]}
+        if route.method == "GET":
+            return inner, receive
+        try:
+            body = await asyncio.wait_for(self._body(headers, receive), BODY_S)
+        except TimeoutError:
+            raise Refused(408, f"the body did not come within {BODY_S:g} s", headers={"connection": "close"}) from None
+        parsed = parse(body)
+        check(scope["path"], parsed, self.limits)
+        return {**inner, PARSED: parsed}, _replaying(body, receive)
+
+    def _check_key(self, exchange: _Exchange, headers: Mapping[bytes, bytes]) -> None:
+        found = self.keys.match(headers.get(b"authorization", b""))
+        if found is None:
+            what = "a key is needed: send the header `Authorization: Bearer KEY`"
+            raise Refused(401, what, headers={"www-authenticate": "Bearer"})
+        exchange.key = found
+        if wait := self.rates.take(found):
+            what = f"more than {self.limits.requests_per_minute} requests per minute"
+            raise Refused(429, what, headers={"retry-after": str(math.ceil(wait))})
+        self.metrics.by_key.labels(found).inc()
+
+    async def _body(self, headers: Mapping[bytes, bytes], receive: Receive) -> bytes:
+        limit = self.limits.body_bytes
+        told = headers.get(b"content-length", b"0")
+        too_large = Refused(413, f"the body is larger than {limit} bytes", headers={"connection": "close"})
+        if limit and told.isdigit() and (len(told) > 18 or int(told) > limit):
+            raise too_large
+        parts, size, more = [], 0, True
+        while more:
+            message = await receive()
+            if message["type"] == "http.disconnect":
+                raise Refused(400, "the caller went away before the body was complete")
+            parts.append(message.get("body", b""))
+            size += len(parts[-1])
+            if limit and size > limit:
+                raise too_large
+            more = message.get("more_body", False)
+        return b"".join(parts)
+
+    def _record(self, exchange: _Exchange, seconds: float) -> None:
+        route = exchange.route or "other"
+        self.metrics.requests.labels(route, exchange.status).inc()
+        self.metrics.seconds.labels(route).observe(seconds)
+        told = (exchange.id, exchange.key, exchange.method, route, exchange.status, 1000 * seconds)
+        log.info("request %s key %s %s %s -> %d in %.0f ms", *told)
+
+
+def limits_of(environment: Mapping[str, str]) -> Limits:
+    """The limits that ADAPTKIT_LIMIT_* variables set, the defaults elsewhere.
+
+    Raises: ConfigError for a value that is no number.
+    """
+    chosen = {}
+    for name, variable in LIMIT_VARIABLES.items():
+        text = environment.get(variable, "")
+        if text and not text.isdecimal():
+            raise ConfigError(f"'{text[:20]}' is no number", where=variable, fix="give a whole number; 0 lifts the limit")
+        if text:
+            chosen[name] = int(text)
+    return Limits(**chosen)
+
+
+def as_environment(limits: Limits) -> dict[str, str]:
+    """Variables that `limits_of` reads back."""
+    return {variable: str(getattr(limits, name)) for name, variable in LIMIT_VARIABLES.items()}
+
+
+def _keys_of_environment() -> api_keys.Keys:
+    if not (os.environ.get(api_keys.KEY_VARIABLE) or os.environ.get(api_keys.FILE_VARIABLE)):
+        what = "the guard needs a key"
+        fix = f"set {api_keys.KEY_VARIABLE}, or {api_keys.FILE_VARIABLE} to a file that holds one"
+        raise ConfigError(what, where="environment", fix=fix)
+    return api_keys.load()
+
+
+def _request_id(headers: Mapping[bytes, bytes]) -> str:
+    """The caller's own id if it is short and plain, else a new one."""
+    given = headers.get(REQUEST_ID, b"").decode("latin-1")
+    return given if re.fullmatch(r"[\w.-]{1,100}", given, re.ASCII) else uuid.uuid4().hex
+
+
+def _replaying(body: bytes, receive: Receive) -> Receive:
+    """`receive` that gives the body once more, then what the caller does next (which is to go away)."""
+    pending = [{"type": "http.request", "body": body, "more_body": False}]
+
+    async def replay() -> Message:
+        return pending.pop() if pending else await receive()
+
+    return replay
+
+
+def _replying(exchange: _Exchange, send: Send) -> Send:
+    """`send` that adds the request id and notes the status."""
+
+    async def reply(message: Message) -> None:
+        if message["type"] == "http.response.start":
+            exchange.status, exchange.started = message["status"], True
+            kept = [pair for pair in message.get("headers", []) if pair[0].lower() != REQUEST_ID]
+            message = {**message, "headers": [*kept, (REQUEST_ID, exchange.id.encode())]}
+        await send(message)
+
+    return reply
+
+
+async def _answer(send: Send, status: int, body: bytes, headers: Mapping[str, str]) -> None:
+    fields = {"content-type": "application/json", "content-length": str(len(body)), **headers}
+    pairs = [(name.encode(), value.encode()) for name, value in fields.items()]
+    await send({"type": "http.response.start", "status": status, "headers": pairs})
+    await send({"type": "http.response.body", "body": body})

@@ -1,0 +1,60 @@
+"""The routes that are served: everything else is 404, whatever vLLM's own application offers.
+
+vLLM 0.32 has 35 routes, and its `--api-key` leaves 17 of them open. This table is the whole surface of an adaptkit
+server: a new vLLM release cannot add to it.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+
+from adaptkit.export.source import ServedKind
+
+GENERATE: tuple[ServedKind, ...] = ("generate",)
+POOLING: tuple[ServedKind, ...] = ("embed", "classify", "rerank")
+PAIRS: tuple[ServedKind, ...] = ("embed", "rerank")
+EVERY: tuple[ServedKind, ...] = (*GENERATE, *POOLING)
+
+
+@dataclass(frozen=True)
+class Route:
+    """One path. `kinds` are the models that answer it, empty where no model is asked."""
+
+    method: str
+    kinds: tuple[ServedKind, ...] = ()
+    open: bool = False
+
+
+HEALTH, METRICS, MODELS, VERSION = "/health", "/metrics", "/v1/models", "/version"
+ROUTES: dict[str, Route] = {
+    HEALTH: Route("GET", open=True),
+    METRICS: Route("GET"),
+    VERSION: Route("GET"),
+    MODELS: Route("GET"),
+    "/v1/chat/completions": Route("POST", GENERATE),
+    "/v1/completions": Route("POST", GENERATE),
+    "/v1/embeddings": Route("POST", ("embed",)),
+    "/classify": Route("POST", ("classify",)),
+    "/pooling": Route("POST", POOLING),
+    "/score": Route("POST", PAIRS),
+    "/v1/score": Route("POST", PAIRS),
+    "/rerank": Route("POST", PAIRS),
+    "/v1/rerank": Route("POST", PAIRS),
+    "/v2/rerank": Route("POST", PAIRS),
+    "/tokenize": Route("POST", EVERY),
+    "/detokenize": Route("POST", EVERY),
+}
+_ONE_MODEL = re.compile(rf"{MODELS}/[A-Za-z0-9][\w.@+-]{{0,199}}", re.ASCII)
+
+
+def find(path: str) -> str | None:
+    """The entry of the table that `path` is, spelt exactly so; None for every other path."""
+    if path in ROUTES:
+        return path
+    return MODELS if _ONE_MODEL.fullmatch(path) else None
+
+
+def of_kind(kind: ServedKind) -> list[str]:
+    """The paths that a model of this kind answers."""
+    return [path for path, route in ROUTES.items() if kind in route.kinds]

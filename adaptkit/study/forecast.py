@@ -1,0 +1,224 @@
+"""How quality grows with the amount of domain text, and from which amount on `scratch` catches another origin.
+
+bits per byte (D) = c + a * D^-b for D bytes of domain text (the form of Kaplan et al. 2020 and Hoffmann et al. 2022). The
+floor c is fitted from five amounts on and left out below: three parameters through three points would fit noise exactly.
+Intervals come from fitting every bootstrap replicate over seeds and items, spread corrected for few seeds (statistics.py).
+Fewer than three amounts give no curve and no claim.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+
+from adaptkit.study.results import Results, tables_of
+from adaptkit.study.statistics import Interval, Replicates, resample
+
+MIN_POINTS = 3
+MIN_POINTS_FOR_FLOOR = 5
+REACH = 100.0  # how far beyond the largest amount an extrapolated crossing is still told
+_EXPONENTS = np.geomspace(0.01, 2.0, 400)
+_GRID_POINTS = 400
+
+
+@dataclass(frozen=True)
+class PowerLaw:
+    """`floor + scale * D^-exponent`, as arrays of one shape (a scalar, or one per replicate)."""
+
+    scale: np.ndarray
+    exponent: np.ndarray
+    floor: np.ndarray
+
+    def __call__(self, num_bytes: np.ndarray) -> np.ndarray:
+        """Predictions [..., len(num_bytes)]."""
+        return self.floor[..., None] + self.scale[..., None] * np.asarray(num_bytes) ** -self.exponent[..., None]
+
+
+@dataclass(frozen=True)
+class Curve:
+    """One arm's scores at several amounts of text, and the law through them."""
+
+    arm: str
+    origin: str
+    num_bytes: tuple[float, ...]
+    points: tuple[Interval, ...]
+    law: PowerLaw
+    laws: PowerLaw
+    exponent: Interval
+
+
+@dataclass(frozen=True)
+class Crossing:
+    """The amount of text D* from which `arm` is as good as `against` and stays so.
+
+    Attributes:
+        status: `at` (D* found), `already` (ahead at every amount tested), `beyond` (not within 100x of the text read).
+        num_bytes, low, high: D* and its interval; 0 stands for below the smallest amount tested, inf for beyond 100x.
+    """
+
+    arm: str
+    against: str
+    status: str
+    num_bytes: float
+    low: float
+    high: float
+    sentence: str
+
+
+@dataclass(frozen=True)
+class Scaling:
+    """Curves of every arm with at least three amounts, and where scratch crosses the others."""
+
+    curves: tuple[Curve, ...]
+    crossings: tuple[Crossing, ...]
+
+
+def measure(results: Results) -> Scaling | None:
+    """Curves and crossings of the language task; None when no arm was trained at three amounts of text."""
+    language = next((task for task in results.tasks if task.metric == "bits_per_byte"), None)
+    total = results.study.get("data", {}).get("domain", {}).get("train", {}).get("num_bytes")
+    if language is None or not total:
+        return None
+    amounts = {arm: _fractions(results, language.name, arm) for arm in results.distinct_arms(language.name)}
+    amounts = {arm: fractions for arm, fractions in amounts.items() if len(fractions) >= MIN_POINTS}
+    if not amounts:
+        return None
+    pairs = [(arm, fraction) for arm, fractions in amounts.items() for fraction in fractions]
+    replicates = resample({_key(arm, f): tables_of(results.of(language.name, arm, f), language.metric) for arm, f in pairs})
+    curves = tuple(
+        _curve(arm, results.arm(arm).origin, _sizes(results, language.name, arm, total), replicates, results.confidence)
+        for arm in amounts
+    )
+    return Scaling(curves, _crossings(curves, results.confidence))
+
+
+def _fractions(results: Results, task: str, arm: str) -> list[float]:
+    return sorted({cell.fraction for cell in results.cells if cell.task == task and cell.arm == arm})
+
+
+def _sizes(results: Results, task: str, arm: str, total: float) -> dict[float, float]:
+    """Share of the text -> bytes of it that the arm read, mean over seeds: a small budget does not reach the end."""
+    sizes = {}
+    for fraction in _fractions(results, task, arm):
+        read = [cell.text_bytes or fraction * total for cell in results.of(task, arm, fraction)]
+        sizes[fraction] = sum(read) / len(read)
+    return sizes
+
+
+def _key(arm: str, fraction: float) -> str:
+    return f"{arm}@{fraction}"
+
+
+def _curve(arm: str, origin: str, read: dict[float, float], replicates: Replicates, confidence: float) -> Curve:
+    keys, sizes = [_key(arm, fraction) for fraction in read], np.array(list(read.values()))
+    law = fit(sizes, np.array([replicates.mean(key) for key in keys]))
+    laws = fit(sizes, np.stack([replicates.widened(key, confidence) for key in keys], axis=1))
+    low, high = np.quantile(laws.exponent, [0.5 - confidence / 2, 0.5 + confidence / 2])
+    return Curve(
+        arm=arm,
+        origin=origin,
+        num_bytes=tuple(sizes.tolist()),
+        points=tuple(replicates.interval(key, confidence) for key in keys),
+        law=law,
+        laws=laws,
+        exponent=Interval(float(law.exponent), float(low), float(high)),
+    )
+
+
+def fit(num_bytes: np.ndarray, values: np.ndarray) -> PowerLaw:
+    """Least-squares power law through each row of `values` [..., num_points]; with a floor from five points on.
+
+    Without a floor: linear regression in log-log. With one: for each exponent of a grid, floor and scale are linear
+    and solved exactly (floor >= 0), and the exponent with the smallest squared error is kept.
+    """
+    if len(num_bytes) < MIN_POINTS:
+        raise ValueError(f"a power law needs {MIN_POINTS} points, got {len(num_bytes)}")
+    return _fit_floored(num_bytes, values) if len(num_bytes) >= MIN_POINTS_FOR_FLOOR else _fit_plain(num_bytes, values)
+
+
+def _fit_plain(num_bytes: np.ndarray, values: np.ndarray) -> PowerLaw:
+    x, y = np.log(num_bytes), np.log(np.maximum(values, 1e-9))
+    x_centred = x - x.mean()
+    slope = (y * x_centred).sum(axis=-1) / (x_centred**2).sum()
+    return PowerLaw(np.exp(y.mean(axis=-1) - slope * x.mean()), -slope, np.zeros_like(slope))
+
+
+def _fit_floored(num_bytes: np.ndarray, values: np.ndarray) -> PowerLaw:
+    middle = np.exp(np.log(num_bytes).mean())
+    powers = (num_bytes / middle)[None, :] ** -_EXPONENTS[:, None]  # [exponents, points]
+    centred = powers - powers.mean(axis=1, keepdims=True)
+    y = values[..., None, :]  # [..., 1, points]
+    scale = (y * centred).sum(axis=-1) / (centred**2).sum(axis=-1)
+    floor = y.mean(axis=-1) - scale * powers.mean(axis=1)
+    below = floor < 0
+    scale = np.where(below, (y * powers).sum(axis=-1) / (powers**2).sum(axis=-1), scale)
+    floor = np.where(below, 0.0, floor)
+    error = ((y - floor[..., None] - scale[..., None] * powers) ** 2).sum(axis=-1)
+    best = error.argmin(axis=-1)[..., None]
+    exponent = _EXPONENTS[best[..., 0]]
+    picked_scale, picked_floor = (np.take_along_axis(part, best, axis=-1)[..., 0] for part in (scale, floor))
+    return PowerLaw(picked_scale * middle**exponent, exponent, picked_floor)
+
+
+def _crossings(curves: tuple[Curve, ...], confidence: float) -> tuple[Crossing, ...]:
+    scratch = next((curve for curve in curves if curve.origin == "scratch"), None)
+    if scratch is None:
+        return ()
+    others = []
+    for origin in ("continued", "generic"):
+        same = [curve for curve in curves if curve.origin == origin]
+        others += [min(same, key=lambda curve: curve.points[-1].mean)] if same else []
+    return tuple(cross(scratch, other, confidence) for other in others)
+
+
+def cross(curve: Curve, other: Curve, confidence: float = 0.95) -> Crossing:
+    """Where `curve` catches `other`, on curves fitted to the same replicates."""
+    sizes = sorted({*curve.num_bytes, *other.num_bytes})
+    smallest, largest = sizes[0], sizes[-1]
+    at = float(_catches(curve.law, other.law, smallest, largest))
+    # np.quantile turns infinities into nan, so the order statistics are picked by hand.
+    ordered = np.sort(_catches(curve.laws, other.laws, smallest, largest))
+    low, high = (ordered[round((len(ordered) - 1) * tail)] for tail in (0.5 - confidence / 2, 0.5 + confidence / 2))
+    status = "already" if at == 0 else "beyond" if math.isinf(at) else "at"
+    sentence = _sentence(curve.origin, other, status, (at, float(low), float(high)), largest, confidence)
+    return Crossing(curve.arm, other.arm, status, at, float(low), float(high), sentence)
+
+
+def _catches(left: PowerLaw, right: PowerLaw, smallest: float, largest: float) -> np.ndarray:
+    """Bytes from which `left` lies at or below `right` up to the horizon: 0 = from the smallest on, inf = not before it."""
+    grid = np.geomspace(smallest, largest * REACH, _GRID_POINTS)
+    gap = left(grid) - right(grid)
+    behind = gap > 0
+    last = _GRID_POINTS - 1 - behind[..., ::-1].argmax(axis=-1)  # last grid point at which left is still behind
+    after = np.minimum(last + 1, _GRID_POINTS - 1)
+    before_gap, after_gap = (np.take_along_axis(gap, index[..., None], axis=-1)[..., 0] for index in (last, after))
+    share = before_gap / np.where(before_gap == after_gap, 1.0, before_gap - after_gap)
+    crossing = grid[last] * (grid[after] / grid[last]) ** share
+    return np.where(~behind.any(axis=-1), 0.0, np.where(behind[..., -1], np.inf, crossing))
+
+
+def _sentence(origin: str, other: Curve, status: str, found: tuple[float, float, float], largest: float, confidence: float) -> str:
+    at, low, high = found
+    interval = f"{confidence:.0%} interval: {_bound(low)}" + ("" if low == high else f" to {_bound(high)}")
+    if status == "already":
+        return f"{origin} is level with or ahead of {other.arm} at every amount tested ({interval})"
+    if status == "beyond":
+        return f"{origin} does not catch {other.arm} within {REACH:g}x of the text read ({interval})"
+    beyond = f", {at / largest:.1f}x the text read: an extrapolation" if at > largest else ""
+    return f"{origin} catches {other.arm} from {size_text(at)} of text on ({interval}){beyond}"
+
+
+def _bound(value: float) -> str:
+    if value == 0:
+        return "below the smallest amount tested"
+    return size_text(value) if value < math.inf else f"beyond {REACH:g}x"
+
+
+def size_text(num_bytes: float) -> str:
+    """`1.8 MB`: decimal units, two digits."""
+    for unit, size in (("TB", 1e12), ("GB", 1e9), ("MB", 1e6), ("kB", 1e3)):
+        if num_bytes >= size:
+            return f"{num_bytes / size:.3g} {unit}"
+    return f"{num_bytes:.0f} B"
