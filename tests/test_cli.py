@@ -13,10 +13,13 @@ import pytest
 from fake_study import write_study
 
 from adaptkit.cli import app, arguments, console, render
+from adaptkit.compare import driver
 from adaptkit.errors import ConfigError, DataError
 from adaptkit.finetune import recipe as finetune_recipe
+from adaptkit.finetune.config import FinetuneConfig
 from adaptkit.pretrain import recipe as pretrain_recipe
-from adaptkit.study import config
+from adaptkit.pretrain.config import PretrainConfig
+from adaptkit.study.config import StudyConfig
 
 PRETRAIN = """name: tiny
 data: {files: [text.jsonl]}
@@ -178,11 +181,11 @@ def test_compare_ends_in_the_verdict(here: Path, run, monkeypatch: pytest.Monkey
     asked = {}
     line = "VERDICT: scratch+full WINS" if winner else "TIE: do not pretrain"
 
-    def compare(config: config.StudyConfig, root: Path, **options: object) -> config.StudyOutcome:
+    def compare(config: StudyConfig, root: Path, **options: object) -> driver.StudyOutcome:
         asked.update(options, config=config, root=root)
-        return config.StudyOutcome(small_study(here / "runs"), line, here / "report.html", winner, {"line": line})
+        return driver.StudyOutcome(small_study(here / "runs"), line, here / "report.html", winner, {"line": line})
 
-    monkeypatch.setattr(config, "compare", compare)
+    monkeypatch.setattr(driver, "compare", compare)
     result = run("compare s.yaml seeds=5 --no-resume --executor ray --root elsewhere")
     assert result.code == code
     assert result.out.splitlines()[-1] == line
@@ -203,7 +206,7 @@ def test_a_dry_run_prints_the_plan_and_trains_nothing(here: Path, run, monkeypat
         assert dry_run
         return plan
 
-    monkeypatch.setattr(config, "compare", compare)
+    monkeypatch.setattr(driver, "compare", compare)
     result = run("compare s.yaml --dry-run")
     assert result.code == 0
     assert result.out.splitlines()[2].split() == ["base", "prepare", "the", "data", "1e+12", "1.58", "min", "1", "GiB", "done"]
@@ -215,10 +218,10 @@ def test_quickstart_leaves_its_config_to_start_from(here: Path, run, monkeypatch
     from adaptkit.compare import quickstart
     from adaptkit.config import load
 
-    chosen = load(config.StudyConfig, "s.yaml").config
+    chosen = load(StudyConfig, "s.yaml").config
     monkeypatch.setattr(quickstart, "quickstart_config", lambda root: chosen)
     seen = []
-    monkeypatch.setattr(config, "compare", lambda config, root, **options: seen.append(config) or {"stages": []})
+    monkeypatch.setattr(driver, "compare", lambda config, root, **options: seen.append(config) or {"stages": []})
     monkeypatch.setattr(render, "plan", lambda found: "planned")
     assert run("compare --quickstart --dry-run --root r").code == 0
     assert run("compare --quickstart seeds=7 --dry-run --root r").code == 0
@@ -250,7 +253,7 @@ def test_pretrain_runs_once_and_is_found_again(here: Path, run) -> None:
 def test_changed_data_is_another_run(here: Path) -> None:
     from adaptkit.config import load
 
-    config = load(pretrain_recipe.PretrainConfig, "p.yaml").config
+    config = load(PretrainConfig, "p.yaml").config
     first = arguments.open_run(config, Path("runs"), resume=True)
     assert arguments.open_run(config, Path("runs"), resume=True).path == first.path
     with Path("text.jsonl").open("a") as file:
@@ -270,7 +273,7 @@ def test_finetune_hands_its_config_over(here: Path, run, monkeypatch: pytest.Mon
     Path("f.yaml").write_text("base: base\ntrain: {files: [text.jsonl]}\n")
     seen = []
 
-    def finetune(config: finetune_recipe.FinetuneConfig, run: object) -> finetune_recipe.FinetuneResult:
+    def finetune(config: FinetuneConfig, run: object) -> finetune_recipe.FinetuneResult:
         seen.append(config)
         return finetune_recipe.FinetuneResult(here / "model", None, "task", {"accuracy": 0.75}, {})
 

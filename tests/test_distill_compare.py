@@ -9,13 +9,13 @@ from tiny_study import study_config, write_texts
 
 from adaptkit import models
 from adaptkit.compare.assemble import write_study
+from adaptkit.compare.driver import open_study
 from adaptkit.compare.executor import result, run_stage
 from adaptkit.compare.plan import make_plan
 from adaptkit.compare.stages.student import check_base
 from adaptkit.errors import ModelError
 from adaptkit.run import Run, read_json
 from adaptkit.study.arms import AVAILABLE, Arm, language_jobs
-from adaptkit.study.config import open_study
 
 ARMS = "arms=[distilled+full, generic+lora, scratch+full, placebo+full]"
 

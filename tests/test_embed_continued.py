@@ -13,7 +13,8 @@ from adaptkit.embed.encoder import Encoder
 from adaptkit.errors import ModelError
 from adaptkit.export.export import Options, export
 from adaptkit.export.source import resolve
-from adaptkit.pretrain.recipe import PretrainConfig, pretrain
+from adaptkit.pretrain.config import PretrainConfig
+from adaptkit.pretrain.recipe import pretrain
 from adaptkit.run import Run, read_json
 
 

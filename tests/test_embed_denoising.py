@@ -14,11 +14,12 @@ from tiny_embed import gradients, relative_error
 from adaptkit import data, models
 from adaptkit.adapters import AdapterConfig
 from adaptkit.embed import tsdae
+from adaptkit.embed.config import EmbedConfig
 from adaptkit.embed.encoder import Encoder
 from adaptkit.embed.examples import Examples, in_pieces, pieces
 from adaptkit.embed.pooled_model import Tower
 from adaptkit.embed.pooling import pool
-from adaptkit.embed.recipe import EmbedConfig, embed
+from adaptkit.embed.recipe import embed
 from adaptkit.embed.rows import Example
 from adaptkit.embed.training import _attached
 from adaptkit.embed.tsdae import Denoising, NoisyTexts, decoder_of

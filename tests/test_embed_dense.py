@@ -12,8 +12,9 @@ import tiny_embed
 import torch
 from safetensors.torch import load_file
 
+from adaptkit.embed.config import EmbedConfig
 from adaptkit.embed.encoder import Encoder
-from adaptkit.embed.recipe import EmbedConfig, embed
+from adaptkit.embed.recipe import embed
 from adaptkit.errors import ModelError
 from adaptkit.run import Run, read_json
 

@@ -9,8 +9,9 @@ import numpy as np
 import pytest
 import tiny_embed
 
+from adaptkit.embed.config import EmbedConfig
 from adaptkit.embed.encoder import Encoder
-from adaptkit.embed.recipe import EmbedConfig, embed
+from adaptkit.embed.recipe import embed
 from adaptkit.run import Run, file_digest
 
 # of sentence-transformers/all-MiniLM-L6-v2 on the hub; the package's publisher is nobody we know

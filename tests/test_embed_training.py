@@ -13,10 +13,11 @@ import torch.nn.functional as F
 from tiny_embed import gradients, relative_error
 
 from adaptkit import ops
+from adaptkit.embed.config import EmbedConfig
 from adaptkit.embed.encoder import Encoder
 from adaptkit.embed.examples import hold_out
 from adaptkit.embed.objective import Contrastive, Scored, vectors
-from adaptkit.embed.recipe import EmbedConfig, embed
+from adaptkit.embed.recipe import embed
 from adaptkit.embed.rows import Example, TextRows, groups_of
 from adaptkit.embed.training import base_encoder
 from adaptkit.embed.training import objective as objective_of

@@ -346,7 +346,8 @@ def test_a_student_carries_its_teachers_licence(
 def test_an_embedding_run_is_measured_on_its_own_examples(tmp_path: Path) -> None:
     import tiny_embed
 
-    from adaptkit.embed.recipe import EmbedConfig, embed
+    from adaptkit.embed.config import EmbedConfig
+    from adaptkit.embed.recipe import embed
 
     rows = tiny_embed.write(tmp_path / "pairs.jsonl", tiny_embed.pairs())
     trainer = {"num_steps": 3, "global_batch_size": 8, "learning_rate": 5e-2, "threads": 1}

@@ -16,8 +16,9 @@ from adaptkit.adapters import AdapterConfig, attach, merge, save_adapter
 from adaptkit.data import DataConfig, SupervisedRows, read, train_tokenizer
 from adaptkit.data.supervised import prompt_ids
 from adaptkit.errors import DataError, ModelError
+from adaptkit.finetune.config import FinetuneConfig
 from adaptkit.finetune.generate import generate
-from adaptkit.finetune.recipe import FinetuneConfig, finetune
+from adaptkit.finetune.recipe import finetune
 from adaptkit.run import Run, read_json, read_jsonl
 from adaptkit.trainer.config import TrainerConfig
 

@@ -3,10 +3,10 @@
 import pytest
 from tiny_study import study_config, write_texts
 
+from adaptkit.compare.driver import open_study
 from adaptkit.compare.plan import build_stages, make_plan
 from adaptkit.errors import BudgetError, ConfigError
 from adaptkit.study.budget import BudgetConfig, grant
-from adaptkit.study.config import open_study
 
 ARMS = "arms=[generic+prompt, generic+lora, continued+full, continued+probe, scratch+full, placebo+full]"
 

@@ -17,7 +17,8 @@ from adaptkit.data.packing import PackedTokens
 from adaptkit.data.readers import DataConfig
 from adaptkit.errors import BudgetError, ConfigError, DataError, ModelError
 from adaptkit.models.separation import separation
-from adaptkit.pretrain.recipe import PretrainConfig, TokenizerConfig, pretrain
+from adaptkit.pretrain.config import PretrainConfig, TokenizerConfig
+from adaptkit.pretrain.recipe import pretrain
 from adaptkit.run import Run
 from adaptkit.trainer.config import TrainerConfig
 

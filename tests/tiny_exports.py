@@ -12,9 +12,12 @@ from transformers import BertConfig, GPTNeoXConfig, LlamaConfig, ModernBertConfi
 
 from adaptkit import models
 from adaptkit.adapters import AdapterConfig
+from adaptkit.architecture import SizeConfig
 from adaptkit.data import DataConfig, train_tokenizer
-from adaptkit.finetune.recipe import FinetuneConfig, finetune
-from adaptkit.pretrain.recipe import PretrainConfig, SizeConfig, TokenizerConfig, pretrain
+from adaptkit.finetune.config import FinetuneConfig
+from adaptkit.finetune.recipe import finetune
+from adaptkit.pretrain.config import PretrainConfig, TokenizerConfig
+from adaptkit.pretrain.recipe import pretrain
 from adaptkit.report.write import write_report
 from adaptkit.run import Run, read_json, write_json
 from adaptkit.trainer.config import TrainerConfig

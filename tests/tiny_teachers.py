@@ -14,8 +14,10 @@ from adaptkit import models
 from adaptkit.data.readers import DataConfig
 from adaptkit.data.tokenizers import CHAT_TEMPLATE, train_tokenizer
 from adaptkit.distill.config import DistillConfig
-from adaptkit.finetune.recipe import FinetuneConfig, finetune
-from adaptkit.pretrain.recipe import PretrainConfig, TokenizerConfig, pretrain
+from adaptkit.finetune.config import FinetuneConfig
+from adaptkit.finetune.recipe import finetune
+from adaptkit.pretrain.config import PretrainConfig, TokenizerConfig
+from adaptkit.pretrain.recipe import pretrain
 from adaptkit.run import Run
 from adaptkit.trainer.config import TrainerConfig
 

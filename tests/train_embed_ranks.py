@@ -10,9 +10,10 @@ from pathlib import Path
 import tiny_embed
 from tiny_training import settings
 
+from adaptkit.embed.config import EmbedConfig
 from adaptkit.embed.encoder import Encoder
 from adaptkit.embed.objective import Contrastive
-from adaptkit.embed.recipe import EmbedConfig, embed
+from adaptkit.embed.recipe import embed
 from adaptkit.embed.rows import Example, TextRows, groups_of
 from adaptkit.run import Run
 from adaptkit.trainer.trainer import Trainer

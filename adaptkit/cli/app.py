@@ -86,14 +86,15 @@ def compare(
     Runs every arm under one budget and ends in one VERDICT line and a report.
     """
     from adaptkit.cli import arguments, render
+    from adaptkit.compare import driver
     from adaptkit.config import load
-    from adaptkit.study import config
+    from adaptkit.study.config import StudyConfig
 
     path, overrides = arguments.divide(words, needed=not quickstart)
     if quickstart:
         path = arguments.write_quickstart(root, path)
-    loaded = load(config.StudyConfig, path, overrides)
-    outcome = config.compare(loaded.config, root, dry_run=dry_run, executor=executor, resume=resume)
+    loaded = load(StudyConfig, path, overrides)
+    outcome = driver.compare(loaded.config, root, dry_run=dry_run, executor=executor, resume=resume)
     if isinstance(outcome, dict):
         return Outcome(render.plan(outcome), outcome)
     return Outcome(render.verdict(outcome), outcome.as_json(), outcome.exit_code)
@@ -116,8 +117,9 @@ def pretrain(words: Words = None, resume: Resume = True, root: Root = Path("runs
     From scratch it gets a tokenizer of its own; with `base` a model is trained further, fully or by LoRA.
     """
     from adaptkit.pretrain import recipe
+    from adaptkit.pretrain.config import PretrainConfig
 
-    return _train(recipe.PretrainConfig, recipe.pretrain, words, resume, root)
+    return _train(PretrainConfig, recipe.pretrain, words, resume, root)
 
 
 @command(
@@ -136,8 +138,9 @@ def finetune(words: Words = None, resume: Resume = True, root: Root = Path("runs
     On instructions or on labels; all weights, LoRA, rsLoRA, DoRA or QLoRA.
     """
     from adaptkit.finetune import recipe
+    from adaptkit.finetune.config import FinetuneConfig
 
-    return _train(recipe.FinetuneConfig, recipe.finetune, words, resume, root)
+    return _train(FinetuneConfig, recipe.finetune, words, resume, root)
 
 
 def _train(schema: type[Config], recipe: Callable[..., Any], words: list[str] | None, resume: bool, root: Path) -> Outcome:
@@ -158,8 +161,8 @@ def report(study: Annotated[Path, typer.Argument(metavar="STUDY", help="A study'
     Reads the run directories and trains nothing.
     """
     from adaptkit.cli import render
+    from adaptkit.compare.driver import conclude
     from adaptkit.run import Run
-    from adaptkit.study.config import conclude
 
     if not (study / "study.json").exists():
         raise DataError("holds no finished study", where=str(study), fix="give the folder that `adaptkit compare` named")

@@ -38,18 +38,18 @@ def schema(kind: Kind) -> type[Config]:
 
         return StudyConfig
     if kind == "pretrain":
-        from adaptkit.pretrain.recipe import PretrainConfig
+        from adaptkit.pretrain.config import PretrainConfig
 
         return PretrainConfig
     if kind == "embed":
-        from adaptkit.embed.recipe import EmbedConfig
+        from adaptkit.embed.config import EmbedConfig
 
         return EmbedConfig
     if kind == "distill":
         from adaptkit.distill.config import DistillConfig
 
         return DistillConfig
-    from adaptkit.finetune.recipe import FinetuneConfig
+    from adaptkit.finetune.config import FinetuneConfig
 
     return FinetuneConfig
 

@@ -57,9 +57,10 @@ def train(
     from adaptkit.cli import arguments, render
     from adaptkit.config import load
     from adaptkit.embed import recipe
+    from adaptkit.embed.config import EmbedConfig
 
     path, overrides = arguments.divide(words, needed=True)
-    loaded = load(recipe.EmbedConfig, path, overrides)
+    loaded = load(EmbedConfig, path, overrides)
     run = arguments.open_run(loaded.config, root, resume=resume)
     found = render.result_json(run, recipe.embed(loaded.config, run))
     return Outcome(render.result(found), found)

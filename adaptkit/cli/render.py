@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from adaptkit.compare.driver import StudyOutcome
     from adaptkit.run import Run
-    from adaptkit.study.config import StudyOutcome
 
 _UNITS = ((3600, "h"), (60, "min"), (1, "s"))
 

@@ -130,7 +130,7 @@ def _flops_per_step(config: StudyConfig, task: TaskConfig, machine: Machine) -> 
 
         return flops_per_step(config, task)
     from adaptkit.data.readers import read
-    from adaptkit.finetune.recipe import FinetuneConfig
+    from adaptkit.finetune.config import FinetuneConfig
 
     rows = read(task.train).rows[:SAMPLE_ROWS]
     length = sum(len(row.text.encode()) for row in rows) / len(rows) / BYTES_PER_TOKEN

@@ -8,8 +8,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from adaptkit.architecture import SizeConfig
 from adaptkit.data.readers import DataConfig
-from adaptkit.pretrain.recipe import SizeConfig, TokenizerConfig
+from adaptkit.pretrain.config import TokenizerConfig
 from adaptkit.study.budget import BudgetConfig
 from adaptkit.study.config import CorpusConfig, StudyConfig, TaskConfig
 from adaptkit.trainer.config import TrainerConfig

@@ -8,8 +8,8 @@ from adaptkit.adapters import base_name
 from adaptkit.run import read_json, write_text
 
 if TYPE_CHECKING:
+    from adaptkit.embed.config import EmbedConfig
     from adaptkit.embed.encoder import Encoder
-    from adaptkit.embed.recipe import EmbedConfig
     from adaptkit.run import Run
 
 

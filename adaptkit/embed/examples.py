@@ -16,7 +16,7 @@ from adaptkit.embed.rows import Example, groups_of
 from adaptkit.errors import DataError
 
 if TYPE_CHECKING:
-    from adaptkit.embed.recipe import Loss
+    from adaptkit.embed.config import Loss
 
 DEV_SHARE = 0.1
 MOST_BESIDE = 1000

@@ -28,7 +28,7 @@ from adaptkit.trainer.cost import affordable_steps
 from adaptkit.trainer.trainer import Trainer
 
 if TYPE_CHECKING:
-    from adaptkit.embed.recipe import EmbedConfig
+    from adaptkit.embed.config import EmbedConfig
     from adaptkit.run import Run
     from adaptkit.trainer.parallel import Ranks
     from adaptkit.trainer.result import TrainResult

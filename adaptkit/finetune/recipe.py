@@ -10,14 +10,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
-from pydantic import Field
-
-from adaptkit.adapters import AdapterConfig, attach, merge, save_adapter
-from adaptkit.config import Config, Count, Magnitude
-from adaptkit.data.readers import DataConfig
+from adaptkit.adapters import attach, merge, save_adapter
 from adaptkit.errors import AdaptkitError, ModelError
+from adaptkit.finetune.config import FinetuneConfig
 from adaptkit.run import Run, read_json, write_json, write_jsonl
 from adaptkit.trainer.config import TrainerConfig
 
@@ -28,42 +25,10 @@ if TYPE_CHECKING:
     from adaptkit.finetune.tasks import Score, Task
     from adaptkit.trainer.result import TrainResult
 
-Kind = Literal["sft", "classify", "label_words"]
 DEV_SHARE = 0.1  # of the training rows, where no dev data is named
 NUM_EVALUATIONS = 8
 MAX_EVAL_ROWS = 512  # dev rows looked at during training; the dev scores use all of them
 MERGE_TOLERANCE = 1e-3  # of float32 logits; exact merges measure 1e-6
-
-
-class FinetuneConfig(Config):
-    """One fine-tuning."""
-
-    name: str = "finetune"
-    """The run's name."""
-    task: str = "task"
-    """The task's name, and that of its files under eval/."""
-    base: str
-    """The model to start from: a HF folder or hub id."""
-    kind: Kind = "classify"
-    """`sft` writes answers, `classify` trains a head, `label_words` teaches the language model to write the label."""
-    train: DataConfig
-    """Rows to learn from."""
-    dev: DataConfig | None = None
-    """Rows to choose the best step by; a tenth of the training rows if not given."""
-    test: DataConfig | None = None
-    """Rows that are only scored."""
-    adapter: AdapterConfig = AdapterConfig()
-    """All weights, or a low-rank update."""
-    max_length: Count = Field(256, ge=8)
-    """Tokens after which an example is cut."""
-    max_new_tokens: Count = Field(64, ge=1)
-    """Tokens an answer may have when sft is scored."""
-    epochs: Magnitude = Field(0.0, ge=0)
-    """Passes over the training rows; 0 = trainer.num_steps decides."""
-    trainer: TrainerConfig = TrainerConfig(
-        num_steps=500, global_batch_size=8, learning_rate=5e-4, schedule="linear", weight_decay=0.01, beta2=0.99, select="best"
-    )
-    """How it is trained."""
 
 
 @dataclass(frozen=True)

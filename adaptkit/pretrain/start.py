@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerFast
 
     from adaptkit.data.packing import Source
-    from adaptkit.pretrain.recipe import PretrainConfig
+    from adaptkit.pretrain.config import PretrainConfig
     from adaptkit.trainer.parallel import Ranks
 
 

@@ -16,8 +16,9 @@ import tiny_embed
 import train_embed_ranks
 from tiny_training import losses
 
+from adaptkit.embed.config import EmbedConfig
 from adaptkit.embed.encoder import Encoder
-from adaptkit.embed.recipe import EmbedConfig, embed
+from adaptkit.embed.recipe import embed
 from adaptkit.run import Run, read_json
 
 ROOT = Path(__file__).resolve().parents[2]

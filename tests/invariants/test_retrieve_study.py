@@ -9,10 +9,11 @@ import tiny_embed
 import tiny_study
 import yaml
 
+from adaptkit.compare.driver import StudyOutcome, compare
 from adaptkit.config import load
 from adaptkit.embed.retrieval import read_set
 from adaptkit.run import Run, read_json
-from adaptkit.study.config import StudyConfig, StudyOutcome, compare
+from adaptkit.study.config import StudyConfig
 from adaptkit.study.results import Results, collect
 
 STUDY = """

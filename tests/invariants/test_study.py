@@ -11,9 +11,9 @@ from pathlib import Path
 import pytest
 from tiny_study import study_config, write_texts
 
+from adaptkit.compare.driver import compare
 from adaptkit.errors import DataError
 from adaptkit.run import read_json, read_jsonl
-from adaptkit.study.config import compare
 
 RUN = "import sys; from adaptkit.cli.app import main; sys.argv[0] = 'adaptkit'; main()"
 

@@ -7,10 +7,10 @@ from tiny_study import backwards, study_config, write_texts
 from transformers import BertConfig, GPTNeoXConfig, Qwen3Config
 
 from adaptkit import models
+from adaptkit.compare.driver import compare
 from adaptkit.data.tokenizers import train_tokenizer
 from adaptkit.errors import ConfigError, ModelError
 from adaptkit.run import read_json, read_jsonl
-from adaptkit.study.config import compare
 
 SIZE = {"vocab_size": 512, "hidden_size": 64, "intermediate_size": 128, "num_hidden_layers": 2, "num_attention_heads": 4}
 SHAPES = {

@@ -74,7 +74,7 @@ def _settings(
     folder: StudyFolder, job: str, text: str, fraction: float, flops: float, seed: int, threads: int, rate: float = 0.0
 ) -> Any:
     """The pretraining that a job is."""
-    from adaptkit.pretrain.recipe import PretrainConfig
+    from adaptkit.pretrain.config import PretrainConfig
 
     config, scratch = folder.config, job in SCRATCH
     replay = {"replay": _files(folder.data / "general.train.jsonl"), "replay_share": config.replay_share}

@@ -94,7 +94,8 @@ def trained(
     rate: float,
 ) -> Run:  # fmt: skip
     """Train the origin by contrast on the train split; a trial stops at the dev scores."""
-    from adaptkit.embed.recipe import EmbedConfig, embed
+    from adaptkit.embed.config import EmbedConfig
+    from adaptkit.embed.recipe import embed
     from adaptkit.embed.training import steps_for_budget
 
     data = DataConfig(files=[str(folder.data / task.name)])

@@ -135,7 +135,8 @@ def _method(task: TaskConfig, arm: Arm, seed: int, label_names: list[str]) -> An
 def _trained(
     folder: StudyFolder, task: TaskConfig, arm: Arm, seed: int, origin: Path, flops: float, trial: int | None, threads: int
 ) -> dict[str, Any]:
-    from adaptkit.finetune.recipe import FinetuneConfig, finetune, steps_for_budget
+    from adaptkit.finetune.config import FinetuneConfig
+    from adaptkit.finetune.recipe import finetune, steps_for_budget
 
     tuning = trial is not None
     rate = _rates(folder, task, arm)[trial] if tuning else _rate_of_run(folder, task, arm)

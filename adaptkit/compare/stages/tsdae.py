@@ -35,7 +35,7 @@ def settings(folder: StudyFolder, job: str, text: str, fraction: float, flops: f
     Raises: BudgetError where they buy too few steps.
     """
     from adaptkit.compare.stages.data import train_path
-    from adaptkit.embed.recipe import EmbedConfig
+    from adaptkit.embed.config import EmbedConfig
     from adaptkit.embed.training import steps_for_budget
 
     config = folder.config

@@ -1,0 +1,86 @@
+"""Runs a study to its verdict.
+
+outcome = compare(load(StudyConfig, "study.yaml").config, Path("runs"))
+print(outcome.verdict_line, outcome.report_path)
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from adaptkit.compare.assemble import write_study
+from adaptkit.compare.executor import Progress, execute
+from adaptkit.compare.plan import make_plan
+from adaptkit.compare.stages.data import input_digests
+from adaptkit.errors import EXIT_TIE, EXIT_WINNER
+from adaptkit.report.write import write_report
+from adaptkit.run import Run
+from adaptkit.study.config import DECIDED_BY_PLAN, StudyConfig
+
+
+@dataclass(frozen=True)
+class StudyOutcome:
+    """What `compare` ends with."""
+
+    study_path: Path
+    verdict_line: str
+    report_path: Path
+    winner: str | None
+    verdict: dict[str, Any]
+
+    @property
+    def exit_code(self) -> int:
+        return EXIT_WINNER if self.winner else EXIT_TIE
+
+    def as_json(self) -> dict[str, Any]:
+        fields = dataclasses.asdict(self)
+        return {**fields, "study_path": str(self.study_path), "report_path": str(self.report_path), "exit_code": self.exit_code}
+
+
+def open_study(config: StudyConfig, root: Path) -> Run:
+    """The study's run directory, found again as long as config, data and base are the same."""
+
+    fields = config.model_dump(mode="json")
+    fields.pop("jobs")
+    fields["trainer"] = {key: value for key, value in fields["trainer"].items() if key not in DECIDED_BY_PLAN}
+    return Run.open(root, config.name, fields, input_digests(config))
+
+
+def compare(
+    config: StudyConfig, root: Path, *, dry_run: bool = False, executor: str = "local", resume: bool = True
+) -> StudyOutcome | dict[str, Any]:
+    """Run a study to its verdict; with `dry_run`, only say what it would do and cost.
+
+    Args:
+        root: the folder of all run directories.
+        executor: `local` or `ray`.
+        resume: False starts the study's stages afresh; finished trainings of the same config are still found.
+    Returns: the outcome, or the plan as JSON for a dry run.
+    Raises: AdaptkitError for anything a user can mend.
+    """
+
+
+    run = open_study(config, root)
+    if not resume:
+        shutil.rmtree(run.path / "stages", ignore_errors=True)
+    plan = make_plan(config, run)
+    if dry_run:
+        return plan.as_json(run.path)
+    run.start()
+    with Progress(plan.stages, plan.cached(run.path)) as watcher:
+        execute(run.path, plan.stages, executor=executor, jobs=config.jobs or plan.machine.jobs, watcher=watcher)
+    write_study(config, plan, run)
+    return conclude(run)
+
+
+def conclude(run: Run) -> StudyOutcome:
+    """Write the report of a study whose stages are done and say how it ended."""
+
+    written = write_report(run.path)
+    run.finish()
+    verdict = written.verdict
+    return StudyOutcome(run.path, verdict["line"], written.html, verdict["winner"], verdict)

@@ -1,0 +1,45 @@
+"""The settings of a fine-tuning. Imports no torch: the command line reads the schema from here."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import Field
+
+from adaptkit.adapters import AdapterConfig
+from adaptkit.config import Config, Count, Magnitude
+from adaptkit.data.readers import DataConfig
+from adaptkit.trainer.config import TrainerConfig
+
+Kind = Literal["sft", "classify", "label_words"]
+
+
+class FinetuneConfig(Config):
+    """One fine-tuning."""
+
+    name: str = "finetune"
+    """The run's name."""
+    task: str = "task"
+    """The task's name, and that of its files under eval/."""
+    base: str
+    """The model to start from: a HF folder or hub id."""
+    kind: Kind = "classify"
+    """`sft` writes answers, `classify` trains a head, `label_words` teaches the language model to write the label."""
+    train: DataConfig
+    """Rows to learn from."""
+    dev: DataConfig | None = None
+    """Rows to choose the best step by; a tenth of the training rows if not given."""
+    test: DataConfig | None = None
+    """Rows that are only scored."""
+    adapter: AdapterConfig = AdapterConfig()
+    """All weights, or a low-rank update."""
+    max_length: Count = Field(256, ge=8)
+    """Tokens after which an example is cut."""
+    max_new_tokens: Count = Field(64, ge=1)
+    """Tokens an answer may have when sft is scored."""
+    epochs: Magnitude = Field(0.0, ge=0)
+    """Passes over the training rows; 0 = trainer.num_steps decides."""
+    trainer: TrainerConfig = TrainerConfig(
+        num_steps=500, global_batch_size=8, learning_rate=5e-4, schedule="linear", weight_decay=0.01, beta2=0.99, select="best"
+    )
+    """How it is trained."""
