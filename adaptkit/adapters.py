@@ -1,11 +1,13 @@
 """Low-rank adapters on any transformers model: attach, save beside the base, merge back exactly.
 
-    model = attach(model, AdapterConfig(kind="lora"), seed=0)      # peft model, only the adapter and the head train
-    save_adapter(model, "run/adapter", base="path/or/hub-id")      # a folder that PeftModel.from_pretrained loads
-    plain = merge(model)                                           # a plain transformers model, same outputs
+    model = attach(model, AdapterConfig(kind="lora"), seed=0)      # peft model, only the adapter and the head
+    train save_adapter(model, "run/adapter", base="path/or/hub-id")      # a folder that
+    PeftModel.from_pretrained loads plain = merge(model)                                           # a plain
+    transformers model, same outputs
 
 LoRA is arXiv 2106.09685, rsLoRA 2312.03732, DoRA 2402.09353, QLoRA 2305.14314; the layers are peft's and the
-4-bit base is bitsandbytes'. What is ours is the choice of targets, the exact merge and a card without local paths.
+4-bit base is bitsandbytes'. What is ours is the choice of targets, the exact merge and a card without local
+paths.
 """
 
 from __future__ import annotations
@@ -53,12 +55,14 @@ def attach(
 ) -> PreTrainedModel | PeftModel:
     """Make `model` trainable as `config` says; the result is the model to train.
 
-    A classification head (and a pooler, which masked-LM checkpoints lack) trains fully and is saved with the adapter.
+    A classification head (and a pooler, which masked-LM checkpoints lack) trains fully and is saved with the
+    adapter.
 
     Args:
         model: causal LM, masked LM, sequence classifier or bare encoder; NF4 for `qlora`.
         seed: of the adapter's initial weights; the global random state is left alone.
-        new_tokens: ids of rows added to the vocabulary; they train and are saved with the adapter, ties stay tied.
+        new_tokens: ids of rows added to the vocabulary; they train and are saved with the adapter, ties stay
+            tied.
     Raises: ModelError if a target names no linear layer, or the base's precision does not fit the kind.
     """
     if config.kind == "none":
@@ -77,9 +81,11 @@ def attach(
 
 
 def merge(model: PreTrainedModel | PeftModel) -> PreTrainedModel:
-    """The plain transformers model that computes what the adapter model computes; the adapter model is used up.
+    """The plain transformers model that computes what the adapter model computes; the adapter model is used
+    up.
 
-    Over a quantised base the weights it was trained on are dequantised to fp32 first: merging into the stored 4-bit
+    Over a quantised base the weights it was trained on are dequantised to fp32 first: merging into the stored
+        4-bit
     weights would round them again, and the original fp32 base is another model than the one that was trained.
     """
     from peft import PeftModel
@@ -92,7 +98,8 @@ def merge(model: PreTrainedModel | PeftModel) -> PreTrainedModel:
 
 
 def save_adapter(model: PeftModel, folder: str | Path, *, base: str) -> None:
-    """Write the adapter as a peft folder with a filled card; `base` is recorded by name and digest, never as a local path."""
+    """Write the adapter as a peft folder with a filled card; `base` is recorded by name and digest, never as
+    a local path."""
     folder = Path(folder)
     shutil.rmtree(folder, ignore_errors=True)
     model.save_pretrained(str(folder), safe_serialization=True, save_embedding_layers=False)
@@ -109,17 +116,22 @@ def save_adapter(model: PeftModel, folder: str | Path, *, base: str) -> None:
 def keep_nf4_exact(model: PreTrainedModel) -> None:
     """Stop bitsandbytes from repacking NF4 weights at the first evaluation pass; call it right after loading.
 
-    On CPUs with AVX512-BF16 that pass rounds the scales to bf16 in place (3e-3 off per layer, measured with 0.50.2), so
-    that later training runs on other weights, dequantising them gives noise, and layers of 32n+k rows fail.
+    On CPUs with AVX512-BF16 that pass rounds the scales to bf16 in place (3e-3 off per layer, measured with
+    0.50.2), so that later training runs on other weights, dequantising them gives noise, and layers of 32n+k
+    rows fail.
     Raises: ModelError if a pass has already repacked the weights.
     """
     from bitsandbytes.nn import Linear4bit
 
     for name, module in model.named_modules():
         if isinstance(module, Linear4bit):
-            state = getattr(module.weight, "quant_state", None)  # None: a new head, made without a checkpoint's weights
+            state = getattr(
+                module.weight, "quant_state", None
+            )  # None: a new head, made without a checkpoint's weights
             if getattr(state, "packing_format_for_cpu", False):
-                raise ModelError("an evaluation pass has rounded its 4-bit weights", where=name, fix="load the base again")
+                raise ModelError(
+                    "an evaluation pass has rounded its 4-bit weights", where=name, fix="load the base again"
+                )
             module.support_avx512bf16_for_cpu = False
 
 
@@ -135,9 +147,14 @@ def base_name(base: str) -> str:
 def _check_precision(model: PreTrainedModel, config: AdapterConfig) -> None:
     four_bit = getattr(model, "is_loaded_in_4bit", False)
     if config.kind == "qlora" and not four_bit:
-        raise ModelError("qlora needs a base in 4-bit NF4", fix='load the base with quantization="nf4", or use kind: lora')
+        raise ModelError(
+            "qlora needs a base in 4-bit NF4", fix='load the base with quantization="nf4", or use kind: lora'
+        )
     if config.kind != "qlora" and getattr(model, "is_quantized", False):
-        raise ModelError(f"{config.kind} needs a plain base, this one is quantised", fix="use kind: qlora, or load it unquantised")
+        raise ModelError(
+            f"{config.kind} needs a plain base, this one is quantised",
+            fix="use kind: qlora, or load it unquantised",
+        )
 
 
 def _lora_config(model: PreTrainedModel, config: AdapterConfig, new_tokens: list[int]) -> LoraConfig:
@@ -184,9 +201,17 @@ def _targets(model: PreTrainedModel, asked: str | list[str], heads: list[str]) -
     linear = [name for name, module in model.named_modules() if isinstance(module, (Linear, Conv1D))]
     outside = {name for name in linear if any(name == head or name.startswith(f"{head}.") for head in heads)}
     if asked != ALL_LINEAR:
-        return _matching([asked] if isinstance(asked, str) else asked, [name for name in linear if name not in outside])
+        return _matching(
+            [asked] if isinstance(asked, str) else asked, [name for name in linear if name not in outside]
+        )
     blocked = {name.rpartition(".")[2] for name in outside}
-    return sorted({name if (ending := name.rpartition(".")[2]) in blocked else ending for name in linear if name not in outside})
+    return sorted(
+        {
+            name if (ending := name.rpartition(".")[2]) in blocked else ending
+            for name in linear
+            if name not in outside
+        }
+    )
 
 
 def _matching(endings: list[str], linear: list[str]) -> list[str]:
@@ -199,13 +224,16 @@ def _matching(endings: list[str], linear: list[str]) -> list[str]:
 
 
 def _dequantise(model: PreTrainedModel, heads: list[str]) -> None:
-    """Give the heads floating-point weights: they train whole, but loading in 4 bits spares at most the last matrix."""
+    """Give the heads floating-point weights: they train whole, but loading in 4 bits spares at most the last
+    matrix."""
     from bitsandbytes.functional import dequantize_4bit
     from bitsandbytes.nn import Linear4bit
     from torch.nn import Linear, Parameter
 
     for name, module in list(model.named_modules()):
-        if isinstance(module, Linear4bit) and any(name == head or name.startswith(f"{head}.") for head in heads):
+        if isinstance(module, Linear4bit) and any(
+            name == head or name.startswith(f"{head}.") for head in heads
+        ):
             plain = Linear(module.in_features, module.out_features, bias=module.bias is not None)
             state = getattr(module.weight, "quant_state", None)
             weight = dequantize_4bit(module.weight.data, state) if state is not None else module.weight.data
@@ -220,7 +248,11 @@ def _token_rows(model: PreTrainedModel, new_tokens: list[int]) -> list[int] | di
     if output is None or output.weight is model.get_input_embeddings().weight:
         return new_tokens
     both = (model.get_input_embeddings(), output)
-    return {name.rpartition(".")[2]: new_tokens for name, module in model.named_modules() if any(module is m for m in both)}
+    return {
+        name.rpartition(".")[2]: new_tokens
+        for name, module in model.named_modules()
+        if any(module is m for m in both)
+    }
 
 
 def _dequantized(model: PeftModel) -> PeftModel:

@@ -1,20 +1,23 @@
 """A model's shape and learning rate from one size dial: parameters, or FLOPs.
 
-Shape. Causal models are Llama-shaped; masked ones are the same blocks looking both ways (ModernBERT-shaped, every
-layer global, so packed rows stay exact). A block has multi-head attention and a gated feed-forward of about 8/3 of
-the width, 12 * width^2 weights. Among all (layers, width) that hit the size, the one nearest to width = 64 * layers
-wins: loss is flat between ratios of about 30 and 120 (Kaplan et al. 2020, arXiv 2001.08361, figure 5). Widths are
-multiples of 32 below 256 and of 128 from there on (tensor cores, groups of int4 exports); heads are 32 wide below a
-width of 256 and 64 up to 2048, then 128.
+Shape. Causal models are Llama-shaped; masked ones are the same blocks looking both ways (ModernBERT-shaped,
+every layer global, so packed rows stay exact). A block has multi-head attention and a gated feed-forward of
+about 8/3 of the width, 12 * width^2 weights. Among all (layers, width) that hit the size, the one nearest to
+width = 64 * layers
+wins: loss is flat between ratios of about 30 and 120 (Kaplan et al. 2020, arXiv 2001.08361, figure 5). Widths
+    are
+multiples of 32 below 256 and of 128 from there on (tensor cores, groups of int4 exports); heads are 32 wide
+below a width of 256 and 64 up to 2048, then 128.
 
-Start. Weights are drawn with standard deviation sqrt(2 / (5 * width)) (Nguyen and Salazar 2019, arXiv 1910.05895), which
-is the usual 0.02 at a width of 1000 and more below. At a width of 160 the best held-out loss over rates 1e-3 to 1.6e-2
-fell from 3.84 nats per token with 0.02 to 3.23 (400 steps of 1k tokens of Python source, one seed).
+Start. Weights are drawn with standard deviation sqrt(2 / (5 * width)) (Nguyen and Salazar 2019, arXiv
+1910.05895), which is the usual 0.02 at a width of 1000 and more below. At a width of 160 the best held-out
+loss over rates 1e-3 to 1.6e-2 fell from 3.84 nats per token with 0.02 to 3.23 (400 steps of 1k tokens of
+Python source, one seed).
 
-Size. `parameters` means all of them, embeddings included: that is what is served, and with a tied table it is also
-what a token costs. From FLOPs the size is compute-optimal: about 20 tokens per parameter (Hoffmann et al. 2022,
-arXiv 2203.15556, table 3), and no more tokens than four passes over the text at hand, since repetition beyond that
-buys little (Muennighoff et al. 2023, arXiv 2305.16264).
+Size. `parameters` means all of them, embeddings included: that is what is served, and with a tied table it is
+also what a token costs. From FLOPs the size is compute-optimal: about 20 tokens per parameter (Hoffmann et
+al. 2022, arXiv 2203.15556, table 3), and no more tokens than four passes over the text at hand, since
+repetition beyond that buys little (Muennighoff et al. 2023, arXiv 2305.16264).
 """
 
 from __future__ import annotations
@@ -94,12 +97,15 @@ def architecture(
 
 
 def compute_optimal_params(flops: float, unique_tokens: int = 0) -> int:
-    """Parameters N such that 6 * N * tokens = `flops` at 20 tokens per parameter, or at 4 epochs if text is short.
+    """Parameters N such that 6 * N * tokens = `flops` at 20 tokens per parameter, or at 4 epochs if text is
+    short.
 
     Raises: ConfigError if `flops` is not positive.
     """
     if flops <= 0:
-        raise ConfigError("a model from scratch needs a size", where="size.params", fix="set size.params=3M, or flops=3e14")
+        raise ConfigError(
+            "a model from scratch needs a size", where="size.params", fix="set size.params=3M, or flops=3e14"
+        )
     params = math.sqrt(flops / (6 * TOKENS_PER_PARAMETER))
     if unique_tokens and params * TOKENS_PER_PARAMETER > USEFUL_EPOCHS * unique_tokens:
         params = flops / (6 * USEFUL_EPOCHS * unique_tokens)
@@ -113,7 +119,8 @@ def choose_shape(params: int, vocab_size: int, *, tied: bool = True) -> Shape:
     """
 
     def distance(shape: Shape) -> float:
-        # A size off by 5 % weighs as much as a width-to-depth ratio off by a factor of 1.5, or a feed-forward off by 1.5.
+        # A size off by 5 % weighs as much as a width-to-depth ratio off by a factor of 1.5, or a feed-forward
+        # off by 1.5.
         ratios = shape.width / (ASPECT * shape.layers), 8 * shape.width / (3 * shape.ffn)
         return 8 * abs(math.log(shape.parameters / params)) + sum(abs(math.log(ratio)) for ratio in ratios)
 
@@ -129,23 +136,29 @@ def choose_shape(params: int, vocab_size: int, *, tied: bool = True) -> Shape:
     if not fitting:
         closest = min(shapes, key=lambda shape: abs(math.log(shape.parameters / params))).parameters
         what = f"no model of {params:,} parameters has a vocabulary of {vocab_size:,}"
-        raise ConfigError(what, where="size.params", fix=f"ask for {closest:,} parameters, or for another tokenizer.vocab_size")
+        raise ConfigError(
+            what,
+            where="size.params",
+            fix=f"ask for {closest:,} parameters, or for another tokenizer.vocab_size",
+        )
     return min(fitting, key=distance)
 
 
 def default_learning_rate(params: int) -> float:
-    """Peak AdamW rate for training `params` parameters from scratch: 3e-3 * (params / 1M) ** -0.25, at most 1e-2.
+    """Peak AdamW rate for training `params` parameters from scratch: 3e-3 * (params / 1M) ** -0.25, at most
+    1e-2.
 
-    The centre of a tuning grid in steps of 2 to 3. Measured at the small end (tied Llama shapes of this file, Python
-    source, 1k tokens a step, cosine to a tenth, warmup 5 %, one seed, held-out nats per token by rate):
+    The centre of a tuning grid in steps of 2 to 3. Measured at the small end (tied Llama shapes of this file,
+    Python source, 1k tokens a step, cosine to a tenth, warmup 5 %, one seed, held-out nats per token by
+    rate):
 
         params  steps  vocabulary   1e-3   2e-3   4e-3   8e-3   rule   one thread
         0.50M   400    2048         -      3.78   3.42   3.40   3.6e-3   14k tokens/s
         0.99M   400    2048         3.69   3.23   3.34   3.46   3.0e-3    9k tokens/s
         3.00M   250    4096         4.40   4.23   4.35   -      2.3e-3    3k tokens/s
 
-    (speeds with the machine's cores shared). At 124M it gives 9e-4, between GPT-3's 6e-4 (arXiv 2005.14165, table 2.1)
-    and what later small models use; the exponent is what links both ends, not a law.
+    (speeds with the machine's cores shared). At 124M it gives 9e-4, between GPT-3's 6e-4 (arXiv 2005.14165,
+    table 2.1) and what later small models use; the exponent is what links both ends, not a law.
     """
     return min(1e-2, 3e-3 * (params / 1e6) ** -0.25)
 
@@ -155,13 +168,20 @@ def _widths() -> list[int]:
 
 
 def _shapes(layers: int, width: int, vocab_size: int, tied: bool) -> list[Shape]:
-    """With the usual feed-forward, and with one a step narrower or wider, which closes the gaps between small sizes."""
+    """With the usual feed-forward, and with one a step narrower or wider, which closes the gaps between small
+    sizes."""
     head = 32 if width < 256 else 64 if width <= 2048 else 128
     step = 32 if width < 256 else 128
     usual = math.ceil(8 * width / 3 / step) * step
     outside = vocab_size * width * (1 if tied else 2) + width
     return [
-        Shape(layers, width, width // head, ffn, outside + layers * (4 * width * width + 3 * width * ffn + 2 * width))
+        Shape(
+            layers,
+            width,
+            width // head,
+            ffn,
+            outside + layers * (4 * width * width + 3 * width * ffn + 2 * width),
+        )
         for ffn in (usual - step, usual, usual + step)
     ]
 
@@ -177,4 +197,6 @@ def _modernbert(common: dict[str, Any]) -> Any:
 
     theta = {"full_attention": {"rope_type": "default", "rope_theta": 10_000.0}}
     ends = {"cls_token_id": common["bos_token_id"], "sep_token_id": common["eos_token_id"]}
-    return ModernBertConfig(**common, **ends, global_attn_every_n_layers=1, rope_parameters=theta, classifier_pooling="mean")
+    return ModernBertConfig(
+        **common, **ends, global_attn_every_n_layers=1, rope_parameters=theta, classifier_pooling="mean"
+    )

@@ -5,7 +5,8 @@ A component declares its fields beside itself as a subclass of `Config`; a recip
     loaded = load(StudyConfig, "study.yaml", ["budget.flops=3e14"])
     loaded.config, loaded.origins["budget.flops"]      # ..., "override"
 
-The file is composed into nodes, never constructed: no tag can make an object, and each node knows its line and column.
+The file is composed into nodes, never constructed: no tag can make an object, and each node knows its line
+    and column.
 """
 
 from __future__ import annotations
@@ -34,7 +35,9 @@ _SUFFIX = {"k": 1e3, "M": 1e6, "G": 1e9, "B": 1e9, "T": 1e12, "P": 1e15}
 class Config(BaseModel):
     """Base of every config: unknown keys are errors, values are never coerced silently, instances are frozen."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, use_attribute_docstrings=True, allow_inf_nan=False)
+    model_config = ConfigDict(
+        extra="forbid", frozen=True, strict=True, use_attribute_docstrings=True, allow_inf_nan=False
+    )
 
 
 def _whole_number(value: Any) -> Any:
@@ -44,7 +47,9 @@ def _whole_number(value: Any) -> Any:
 
 
 def _magnitude(value: Any) -> Any:
-    if isinstance(value, str) and (match := re.fullmatch(r"([0-9]+(?:\.[0-9]+)?(?:e[+-]?[0-9]+)?)([kMGBTP])", value)):
+    if isinstance(value, str) and (
+        match := re.fullmatch(r"([0-9]+(?:\.[0-9]+)?(?:e[+-]?[0-9]+)?)([kMGBTP])", value)
+    ):
         return round(float(match[1]) * _SUFFIX[match[2]], 6)
     return value
 
@@ -64,7 +69,9 @@ class Loaded(Generic[C]):
 
 _TAG = "tag:yaml.org,2002:"
 _NO_TAGS = "remove the tag: configs hold plain values"
-_SCALARS: dict[str, tuple[str, list[str], Callable[[str], Any]]] = {  # name: pattern, first characters, reading
+_SCALARS: dict[
+    str, tuple[str, list[str], Callable[[str], Any]]
+] = {  # name: pattern, first characters, reading
     "bool": (r"true|True|TRUE|false|False|FALSE", list("tTfF"), lambda text: text.lower() == "true"),
     "int": (r"[-+]?[0-9]+", list("-+0123456789"), int),
     "float": (
@@ -87,7 +94,9 @@ class _Dumper(yaml.SafeDumper):
 
 
 def _text(dumper: yaml.SafeDumper, text: str) -> yaml.ScalarNode:
-    quoted = '"' if re.search("[\x85\u2028\u2029]", text) else None  # PyYAML folds these line ends in its other styles
+    quoted = (
+        '"' if re.search("[\x85\u2028\u2029]", text) else None
+    )  # PyYAML folds these line ends in its other styles
     return dumper.represent_scalar(f"{_TAG}str", text, style=quoted)
 
 
@@ -126,7 +135,11 @@ def leaves(tree: Any, prefix: str = "") -> dict[str, Any]:
     """Dotted key -> value for everything below `tree` that is not a non-empty mapping."""
     if not isinstance(tree, dict) or not tree:
         return {prefix: tree}
-    return {k: v for key, value in tree.items() for k, v in leaves(value, f"{prefix}.{key}" if prefix else str(key)).items()}
+    return {
+        k: v
+        for key, value in tree.items()
+        for k, v in leaves(value, f"{prefix}.{key}" if prefix else str(key)).items()
+    }
 
 
 def _read(path: Path) -> tuple[dict, dict[str, str]]:
@@ -135,24 +148,33 @@ def _read(path: Path) -> tuple[dict, dict[str, str]]:
             raw = file.read(MAX_BYTES + 1)
         text = raw.decode("utf-8")
     except FileNotFoundError:
-        raise ConfigError("no such config file", where=str(path), fix="check the path, or start from one in configs/") from None
+        raise ConfigError(
+            "no such config file", where=str(path), fix="check the path, or start from one in configs/"
+        ) from None
     except UnicodeDecodeError as error:
         line = raw.count(b"\n", 0, error.start) + 1
         column = error.start - (raw.rfind(b"\n", 0, error.start) + 1) + 1
-        raise ConfigError("not UTF-8 text", where=f"{path}:{line}:{column}", fix="save the file as UTF-8") from None
+        raise ConfigError(
+            "not UTF-8 text", where=f"{path}:{line}:{column}", fix="save the file as UTF-8"
+        ) from None
     except (OSError, ValueError) as error:
         raise ConfigError(f"cannot be read: {error}", where=str(path), fix="give a YAML text file") from None
     if len(raw) > MAX_BYTES:
-        raise ConfigError(f"larger than {MAX_BYTES} bytes", where=f"{path}:1:1", fix="name data by its path instead")
+        raise ConfigError(
+            f"larger than {MAX_BYTES} bytes", where=f"{path}:1:1", fix="name data by its path instead"
+        )
     reader = _Reader(text, str(path))
     tree = reader.read("")
     if tree is not None and not isinstance(tree, dict):
-        raise ConfigError("the top of a config must be `key: value` lines", where=f"{path}:1:1", fix="write `key: value`")
+        raise ConfigError(
+            "the top of a config must be `key: value` lines", where=f"{path}:1:1", fix="write `key: value`"
+        )
     return tree or {}, reader.marks
 
 
 class _Reader:
-    """A YAML text as plain values, with the place of every dotted key (`key#key` is where the key itself stands)."""
+    """A YAML text as plain values, with the place of every dotted key (`key#key` is where the key itself
+    stands)."""
 
     def __init__(self, text: str, file: str):
         self.text, self.file = text, file
@@ -164,15 +186,21 @@ class _Reader:
         try:
             return None if node is None else self._value(node, prefix)
         except RecursionError:
-            raise self._error("nested too deeply, or an alias within itself", node.start_mark, "flatten it") from None
+            raise self._error(
+                "nested too deeply, or an alias within itself", node.start_mark, "flatten it"
+            ) from None
 
     def _compose(self) -> yaml.Node | None:
         try:
             loader = _Loader(self.text)
         except yaml.reader.ReaderError as error:
             before = self.text[: error.position]
-            mark = yaml.Mark("", error.position, before.count("\n"), len(before) - before.rfind("\n") - 1, None, 0)
-            raise self._error(f"control character {ord(self.text[error.position]):#04x}", mark, "remove it") from None
+            mark = yaml.Mark(
+                "", error.position, before.count("\n"), len(before) - before.rfind("\n") - 1, None, 0
+            )
+            raise self._error(
+                f"control character {ord(self.text[error.position]):#04x}", mark, "remove it"
+            ) from None
         try:
             return loader.get_single_node()
         except yaml.MarkedYAMLError as error:
@@ -182,7 +210,9 @@ class _Reader:
         except RecursionError:
             raise self._error("nested too deeply", loader.get_mark(), "flatten it") from None
         except (ValueError, OverflowError):  # PyYAML hands an impossible \U escape to chr()
-            raise self._error("an escape that is no character", loader.get_mark(), "check the \\x, \\u and \\U escapes") from None
+            raise self._error(
+                "an escape that is no character", loader.get_mark(), "check the \\x, \\u and \\U escapes"
+            ) from None
 
     def _error(self, what: str, mark: yaml.Mark, fix: str) -> ConfigError:
         return ConfigError(what, where=_place(self._at(mark)), fix=fix)
@@ -193,7 +223,9 @@ class _Reader:
     def _value(self, node: yaml.Node, key: str) -> Any:
         self.marks[key] = self._at(node.start_mark)
         if len(self.marks) > MAX_VALUES:
-            raise self._error(f"more than {MAX_VALUES} values", node.start_mark, "write out the aliases that multiply")
+            raise self._error(
+                f"more than {MAX_VALUES} values", node.start_mark, "write out the aliases that multiply"
+            )
         if isinstance(node, yaml.ScalarNode):
             return self._scalar(node)
         if node.tag != _TAG + ("seq" if isinstance(node, yaml.SequenceNode) else "map"):
@@ -209,7 +241,9 @@ class _Reader:
                 raise self._error("a key must be plain text", key_node.start_mark, "write `name: value`")
             name = key_node.value
             if name in tree:
-                raise self._error(f"'{_shorten(name)}' is given twice", key_node.start_mark, "remove one of them")
+                raise self._error(
+                    f"'{_shorten(name)}' is given twice", key_node.start_mark, "remove one of them"
+                )
             dotted = f"{key}.{name}" if key else name
             self.marks[f"{dotted}#key"] = self._at(key_node.start_mark)
             tree[name] = self._value(value_node, dotted)
@@ -222,7 +256,9 @@ class _Reader:
             return _read_scalar(node.tag.removeprefix(_TAG), node.value)
         except ValueError as error:
             shown = _shorten(ascii(node.value)[1:-1])
-            raise self._error(f"'{shown}' {error}", node.start_mark, "correct it, or quote it if it is text") from None
+            raise self._error(
+                f"'{shown}' {error}", node.start_mark, "correct it, or quote it if it is text"
+            ) from None
 
     @staticmethod
     def _is_plain(node: yaml.ScalarNode) -> bool:
@@ -272,16 +308,24 @@ def _child(place: Any, part: str, dotted: str) -> Any:
         if not isinstance(place.get(part), (dict, list)):
             place[part] = {}
         return place[part]
-    raise ConfigError(f"'{dotted}' does not exist", where=COMMAND_LINE, fix="`adaptkit config show FILE` lists the keys")
+    raise ConfigError(
+        f"'{dotted}' does not exist", where=COMMAND_LINE, fix="`adaptkit config show FILE` lists the keys"
+    )
 
 
 def _set_item(items: list, index: str, value: Any, key: str) -> None:
     if not index.isdecimal() or int(index) >= len(items):
-        raise ConfigError(f"'{key}' is outside the list of {len(items)}", where=COMMAND_LINE, fix="give an index that exists")
+        raise ConfigError(
+            f"'{key}' is outside the list of {len(items)}",
+            where=COMMAND_LINE,
+            fix="give an index that exists",
+        )
     items[int(index)] = value
 
 
-def _explain(error: pydantic.ValidationError, schema: type[Config], marks: dict[str, str], file: str) -> ConfigError:
+def _explain(
+    error: pydantic.ValidationError, schema: type[Config], marks: dict[str, str], file: str
+) -> ConfigError:
     problems = [_problem(item, schema, marks, file) for item in error.errors(include_url=False)]
     (where, what), rest = problems[0], problems[1:]
     more = "".join(f"\n{w}: {p}" for w, p in rest[: MAX_PROBLEMS - 1])
@@ -296,7 +340,9 @@ def _problem(item: dict, schema: type[Config], marks: dict[str, str], file: str)
     if item["type"] == "extra_forbidden":
         where = marks.get(".".join(parts) + "#key")
         known = _fields_at(schema, parts[:-1])
-        return _place(where) if where else _closest(parts, marks, file), f"unknown key '{dotted}'{nearest(parts[-1], known)}"
+        return _place(where) if where else _closest(
+            parts, marks, file
+        ), f"unknown key '{dotted}'{nearest(parts[-1], known)}"
     if item["type"] == "missing":
         return _closest(parts[:-1], marks, file), f"'{dotted}' is required"
     message = item["msg"].removeprefix("Value error, ").removeprefix("Input ")
@@ -333,7 +379,9 @@ def _fields_at(schema: Any, parts: list[str]) -> list[str]:
         return list(fields)
     if parts[0] not in fields:
         return _fields_at(schema, parts[1:])
-    return [name for child in _config_types(fields[parts[0]].annotation) for name in _fields_at(child, parts[1:])]
+    return [
+        name for child in _config_types(fields[parts[0]].annotation) for name in _fields_at(child, parts[1:])
+    ]
 
 
 def _config_types(annotation: Any) -> list[type[Config]]:

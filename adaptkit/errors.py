@@ -1,15 +1,15 @@
 """Every error a user can cause, each saying what happened, where, and how to fix it.
 
-    AdaptkitError           anything the command line reports without a traceback
-    +-- ConfigError         a config file or override that does not fit its schema
-    +-- DataError           a row, file or column that cannot be used
-    +-- ModelError          a model or tokenizer folder that is missing, incomplete or unfit
-    +-- BudgetError         a plan that costs more than it may
-    +-- CheckpointError     a checkpoint that does not verify or does not belong to this run
-    +-- DiskFullError       not enough room to write; the last good files are untouched
-    +-- NonFiniteError      a loss or gradient norm that is not a number
-    +-- ServerError         a server that does not start, or does not answer
-    +-- MissingDependency   an optional package that this command needs
+AdaptkitError           anything the command line reports without a traceback
++-- ConfigError         a config file or override that does not fit its schema
++-- DataError           a row, file or column that cannot be used
++-- ModelError          a model or tokenizer folder that is missing, incomplete or unfit
++-- BudgetError         a plan that costs more than it may
++-- CheckpointError     a checkpoint that does not verify or does not belong to this run
++-- DiskFullError       not enough room to write; the last good files are untouched
++-- NonFiniteError      a loss or gradient norm that is not a number
++-- ServerError         a server that does not start, or does not answer
++-- MissingDependency   an optional package that this command needs
 """
 
 from __future__ import annotations

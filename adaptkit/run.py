@@ -1,11 +1,10 @@
 """The run directory: the one place that knows the names of a run's files.
 
     runs/<name>-<hash8>/
-        config.yaml      the resolved config          manifest.json    what made this run: versions, data, device, status
-        metrics.jsonl    one row per logged step      checkpoints/     step-000500/ (resumable)
-        model/           the trained HF folder        adapter/         its peft adapter, if it was trained with one
-        base/            what the adapter stands on, where the run made it
-        export/<format>/ servable
+        config.yaml      the resolved config          manifest.json    what made this run: versions, data,
+        device, status metrics.jsonl    one row per logged step      checkpoints/     step-000500/ (resumable)
+        model/           the trained HF folder        adapter/         its peft adapter, if it was trained
+        with one base/            what the adapter stands on, where the run made it export/<format>/ servable
         eval/<suite>.jsonl  one row per item          eval/<suite>.json   the scores computed from those rows
         cost.json  parity.json  bench.json            report/{report.html,report.md,verdict.json}
 
@@ -45,7 +44,9 @@ class Run:
         self.path = Path(path)
 
     @classmethod
-    def open(cls, root: str | Path, name: str, config: dict[str, Any], inputs: dict[str, str] | None = None) -> Run:
+    def open(
+        cls, root: str | Path, name: str, config: dict[str, Any], inputs: dict[str, str] | None = None
+    ) -> Run:
         """The run of `config` on data with digests `inputs`, created if it is not there.
 
         Args:
@@ -55,14 +56,27 @@ class Run:
         Raises: ConfigError for a name no folder can have; AdaptkitError where nothing can be written.
         """
         if not re.fullmatch(r"\w[\w.+=@-]{0,119}", name):
-            raise ConfigError(f"'{name[:40]}' cannot name a folder", where="name", fix="use at most 120 letters, digits . _ - +")
+            raise ConfigError(
+                f"'{name[:40]}' cannot name a folder",
+                where="name",
+                fix="use at most 120 letters, digits . _ - +",
+            )
         identity = digest({"config": config, "inputs": inputs or {}})
         run = cls(Path(root) / f"{name}-{identity[:8]}")
         if not run.manifest_path.exists():
             write_text(run.path / "config.yaml", dump(config))
-            run.update_manifest(name=name, identity=identity, status="new", created=_now(), inputs=inputs or {}, **environment())
+            run.update_manifest(
+                name=name,
+                identity=identity,
+                status="new",
+                created=_now(),
+                inputs=inputs or {},
+                **environment(),
+            )
         if run.manifest().get("identity", identity) != identity:
-            raise DataError("holds another run", where=str(run.path), fix="delete it or choose another --root")
+            raise DataError(
+                "holds another run", where=str(run.path), fix="delete it or choose another --root"
+            )
         return run
 
     @property
@@ -185,7 +199,10 @@ def _code_version() -> dict[str, Any]:
         return subprocess.run(command, capture_output=True, text=True, timeout=10, check=True).stdout.strip()
 
     try:
-        return {"commit": git("rev-parse", "HEAD"), "modified": bool(git("status", "--porcelain", "--", "adaptkit", "kernels"))}
+        return {
+            "commit": git("rev-parse", "HEAD"),
+            "modified": bool(git("status", "--porcelain", "--", "adaptkit", "kernels")),
+        }
     except (OSError, subprocess.SubprocessError):
         return {}
 
@@ -210,7 +227,9 @@ def _writing(path: Path, num_bytes: int) -> Iterator[None]:
     except OSError as error:
         if error.errno in (errno.ENOSPC, errno.EDQUOT):
             what = f"disk full: need {num_bytes} bytes, have {_free_bytes(path)}"
-            raise DiskFullError(what, where=str(path), fix="free some space and run the same command again") from None
+            raise DiskFullError(
+                what, where=str(path), fix="free some space and run the same command again"
+            ) from None
         what = f"cannot be written: {error.strerror}"
         raise AdaptkitError(what, where=str(path), fix="choose a --root that you may write to") from None
 
@@ -249,7 +268,9 @@ def read_json(path: str | Path) -> Any:
     try:
         return json.loads(Path(path).read_text(encoding="utf-8"))
     except (ValueError, OSError) as error:
-        raise DataError(f"not readable as JSON: {error}", where=str(path), fix="delete the run directory and run again") from None
+        raise DataError(
+            f"not readable as JSON: {error}", where=str(path), fix="delete the run directory and run again"
+        ) from None
 
 
 def write_jsonl(path: str | Path, rows: Iterable[dict[str, Any]]) -> None:
@@ -279,7 +300,9 @@ def read_jsonl(path: str | Path) -> Iterator[dict[str, Any]]:
                 yield json.loads(line)
             except ValueError as error:
                 what = f"not readable as JSON: {error}"
-                raise DataError(what, where=f"{path}:{number}", fix="delete the run directory and run again") from None
+                raise DataError(
+                    what, where=f"{path}:{number}", fix="delete the run directory and run again"
+                ) from None
 
 
 def _now() -> str:

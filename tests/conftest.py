@@ -1,4 +1,5 @@
-"""Shared fixtures. The environment is set before any library reads it: offline, one thread, nothing left in the home folder."""
+"""Shared fixtures. The environment is set before any library reads it: offline, one thread, nothing left in
+the home folder."""
 
 from __future__ import annotations
 
@@ -23,9 +24,25 @@ for _name, _value in {
 }.items():
     os.environ.setdefault(_name, _value)
 
-_SUBJECTS = ("the engine", "a small model", "our patient", "the second trial", "every nurse", "the old library", "one editor")
+_SUBJECTS = (
+    "the engine",
+    "a small model",
+    "our patient",
+    "the second trial",
+    "every nurse",
+    "the old library",
+    "one editor",
+)
 _VERBS = ("reads", "measures", "improves", "forgets", "compares", "records", "explains")
-_OBJECTS = ("the dose", "a long report", "seven samples", "the missing page", "each answer", "the final score", "a blood test")
+_OBJECTS = (
+    "the dose",
+    "a long report",
+    "seven samples",
+    "the missing page",
+    "each answer",
+    "the final score",
+    "a blood test",
+)
 
 
 @pytest.fixture(scope="session")

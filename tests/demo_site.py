@@ -54,11 +54,17 @@ def write_texts(study: Path) -> None:
     """What a study's first stage leaves for the page: labelled rows and held-out passages."""
     write_json(study / "stages" / "prepare.json", {"run": "prepared"})
     for part in ("dev", "test"):
-        rows = [{"text": f"class{i % 5} patients, group {i}, {part}", "label": LABELS[i % 5], "from": f"r:{i}"} for i in range(60)]
+        rows = [
+            {"text": f"class{i % 5} patients, group {i}, {part}", "label": LABELS[i % 5], "from": f"r:{i}"}
+            for i in range(60)
+        ]
         rows[7]["text"] *= 30  # longer than some models' windows
         write_jsonl(study.parent / "prepared" / f"rct_role.{part}.jsonl", rows)
     subjects = ("asthma", "sleep", "pain", "diet", "vision")
-    texts = [{"text": f"Adults with {subjects[i % 5]} took drug {i} for twelve weeks.", "from": f"notes:{i}"} for i in range(50)]
+    texts = [
+        {"text": f"Adults with {subjects[i % 5]} took drug {i} for twelve weeks.", "from": f"notes:{i}"}
+        for i in range(50)
+    ]
     texts[8]["text"] *= 30
     write_jsonl(study.parent / "prepared" / "domain.test.jsonl", texts)
 
@@ -73,13 +79,23 @@ def page_of(server: Server, root: Path) -> Iterator[str]:
     os.environ["XDG_STATE_HOME"] = str(root / "state")
     study, prices = write_study(root, num_rows=60), root / "prices.yaml"
     write_texts(study)
-    api = {"name": "An API", "usd_per_million_in": 0.15, "usd_per_million_out": 0.6, "source": "b.example", "date": "2026-11-01"}
-    prices.write_text(dump({"server": {"usd_per_hour": 0.4, "source": "a.example", "date": "2026-11-01"}, "api": api}))
+    api = {
+        "name": "An API",
+        "usd_per_million_in": 0.15,
+        "usd_per_million_out": 0.6,
+        "source": "b.example",
+        "date": "2026-11-01",
+    }
+    prices.write_text(
+        dump({"server": {"usd_per_hour": 0.4, "source": "a.example", "date": "2026-11-01"}, "api": api})
+    )
     with socket.socket() as listening:
         listening.bind(("127.0.0.1", 0))
         door = launch.Door("127.0.0.1", listening.getsockname()[1], PASSWORD)
         page = launch.page(server, Showcase(study, prices), [], door, CARD)
-        config = uvicorn.Config(launch.application(page, door), log_level="warning", ws="none", timeout_graceful_shutdown=1)
+        config = uvicorn.Config(
+            launch.application(page, door), log_level="warning", ws="none", timeout_graceful_shutdown=1
+        )
         running = uvicorn.Server(config)
         thread = threading.Thread(target=running.run, args=([listening],), daemon=True)
         thread.start()

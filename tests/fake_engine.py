@@ -1,4 +1,5 @@
-"""A stand-in for vLLM: answers like it, and dies, hangs or stumbles when the prompt says so. Starts in a tenth of a second.
+"""A stand-in for vLLM: answers like it, and dies, hangs or stumbles when the prompt says so. Starts in a
+tenth of a second.
 
 python fake_engine.py PORT NAME MODE      # MODE: good, or how its start fails
 python -m fake_engine serve PORT          # a whole adaptkit server over it, for signals and kills
@@ -118,7 +119,9 @@ def server(launches: list[FakeLaunch], folder: Path, **limits: int):
     from adaptkit.serve.server import Server
     from adaptkit.serve.status import Teller
 
-    engines = [Engine(launch, folder / f"{launch.name}.log", Teller(), inspect=no_inspection) for launch in launches]
+    engines = [
+        Engine(launch, folder / f"{launch.name}.log", Teller(), inspect=no_inspection) for launch in launches
+    ]
     listening = preflight.listen("127.0.0.1", 0)
     return Server(engines, listening, Keys((KEY,), "test"), Limits(**limits))
 
@@ -145,7 +148,9 @@ def main() -> None:
     if mode == "exit 0":
         return None
     if mode == "exit 1":
-        print("(EngineCore pid=1) ERROR 11-21 11:33:01 [core.py:1] RuntimeError: Cannot find any model weights with `x`")
+        print(
+            "(EngineCore pid=1) ERROR 11-21 11:33:01 [core.py:1] RuntimeError: Cannot find any model weights with `x`"
+        )
         sys.exit(1)
     Engine(("127.0.0.1", port), Answers).serve_forever()
 

@@ -1,7 +1,7 @@
 """A server that speaks as much OpenAI and vLLM as the demo asks for, in a thread, with failures on demand.
 
-    with FakeServer(["study-generic-prompt", ...]) as server: ...
-    server.behave["study-generic-prompt"] = "busy"      # busy, cut, slow, gone, no-template
+with FakeServer(["study-generic-prompt", ...]) as server: ...
+server.behave["study-generic-prompt"] = "busy"      # busy, cut, slow, gone, no-template
 """
 
 from __future__ import annotations
@@ -16,13 +16,31 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
 KEY = "a-key-that-no-page-may-ever-show"
-WORDS = ["the", "trial", "of", "a", "drug", "in", "adults", "with", "asthma", "shows", "no", "effect", "after", "twelve", "weeks"]
+WORDS = [
+    "the",
+    "trial",
+    "of",
+    "a",
+    "drug",
+    "in",
+    "adults",
+    "with",
+    "asthma",
+    "shows",
+    "no",
+    "effect",
+    "after",
+    "twelve",
+    "weeks",
+]
 
 
 class FakeServer:
     """Models are names, or (name, kind)."""
 
-    def __init__(self, models: list[tuple[str, str]], *, num_classes: int = 5, delay_s: float = 0.01, port: int = 0):
+    def __init__(
+        self, models: list[tuple[str, str]], *, num_classes: int = 5, delay_s: float = 0.01, port: int = 0
+    ):
         self.models, self.num_classes, self.delay_s = models, num_classes, delay_s
         self.behave: dict[str, str] = {}
         self.requests: list[tuple[str, dict[str, Any]]] = []
@@ -65,7 +83,9 @@ class _Handler(BaseHTTPRequestHandler):
         if fake.loading:
             self._json({"error": {"message": "loading"}}, 503, {"retry-after": "7"})
         elif self.path == "/v1/models":
-            self._json({"data": [{"id": name, "kind": kind, "max_model_len": 512} for name, kind in fake.models]})
+            self._json(
+                {"data": [{"id": name, "kind": kind, "max_model_len": 512} for name, kind in fake.models]}
+            )
         else:
             self._json({"error": {"message": "not found"}}, 404)
 
@@ -86,9 +106,22 @@ class _Handler(BaseHTTPRequestHandler):
             self._stream(body, mode)
         elif self.path in ("/v1/completions", "/v1/chat/completions"):
             text = fake.answer(body["messages"][-1]["content"] if "messages" in body else body["prompt"])
-            self._json({"choices": [{"index": 0, "finish_reason": "stop", "text": text, "message": {"content": text}}]})
+            self._json(
+                {
+                    "choices": [
+                        {"index": 0, "finish_reason": "stop", "text": text, "message": {"content": text}}
+                    ]
+                }
+            )
         elif self.path == "/v1/embeddings":
-            self._json({"data": [{"index": i, "embedding": _vector(body["model"], t)} for i, t in enumerate(body["input"])]})
+            self._json(
+                {
+                    "data": [
+                        {"index": i, "embedding": _vector(body["model"], t)}
+                        for i, t in enumerate(body["input"])
+                    ]
+                }
+            )
         elif self.path == "/classify":
             self._json({"data": [self._classified(i, text) for i, text in enumerate(body["input"])]})
 
@@ -105,7 +138,11 @@ class _Handler(BaseHTTPRequestHandler):
         true = next((i for i in range(count) if f"class{i}" in text), 0)
         said = true if rng.random() < 0.66 else rng.randrange(count)
         rest = 0.04 / (count - 1)
-        return {"index": index, "label": f"LABEL_{said}", "probs": [0.96 if i == said else rest for i in range(count)]}
+        return {
+            "index": index,
+            "label": f"LABEL_{said}",
+            "probs": [0.96 if i == said else rest for i in range(count)],
+        }
 
     def _stream(self, body: dict[str, Any], mode: str) -> None:
         self.send_response(200)
@@ -118,7 +155,9 @@ class _Handler(BaseHTTPRequestHandler):
             if mode == "cut" and i == 5:
                 self.close_connection = True
                 return
-            word = " <b>bold</b> ${1+1} {{2}}" if mode == "hostile" and i == 2 else f" {WORDS[i % len(WORDS)]}"
+            word = (
+                " <b>bold</b> ${1+1} {{2}}" if mode == "hostile" and i == 2 else f" {WORDS[i % len(WORDS)]}"
+            )
             key = {"text": word} if self.path == "/v1/completions" else {"delta": {"content": word}}
             self._event({"choices": [{"index": 0, **key, "finish_reason": None}]})
             time.sleep(self.server_of.delay_s)
@@ -136,7 +175,11 @@ class _Handler(BaseHTTPRequestHandler):
     def _json(self, value: dict[str, Any], status: int = 200, headers: dict[str, str] | None = None) -> None:
         data = json.dumps(value).encode()
         self.send_response(status)
-        for name, text in {"content-type": "application/json", "content-length": str(len(data)), **(headers or {})}.items():
+        for name, text in {
+            "content-type": "application/json",
+            "content-length": str(len(data)),
+            **(headers or {}),
+        }.items():
             self.send_header(name, text)
         self.end_headers()
         self.wfile.write(data)

@@ -1,8 +1,10 @@
 """Finished studies that never ran: run directories with the files `compare` leaves, drawn from a known truth.
 
-    study = write_study(tmp_path, arms=["generic+lora", "scratch+full"], bpb={"generic": 1.80, "scratch": 1.72})
+    study = write_study(tmp_path, arms=["generic+lora", "scratch+full"], bpb={"generic": 1.80, "scratch":
+    1.72})
 
-The report and the verdict are pure functions of these files, so tests can set the truth and look at what is said.
+The report and the verdict are pure functions of these files, so tests can set the truth and look at what is
+said.
 """
 
 from __future__ import annotations
@@ -28,7 +30,23 @@ FULL = (
     "scratch+full",
     "placebo+full",
 )
-SENTENCE = ["the", "trial", "of", "a", "drug", "in", "adults", "with", "asthma", "shows", "no", "effect", "on", "lung", "function"]
+SENTENCE = [
+    "the",
+    "trial",
+    "of",
+    "a",
+    "drug",
+    "in",
+    "adults",
+    "with",
+    "asthma",
+    "shows",
+    "no",
+    "effect",
+    "on",
+    "lung",
+    "function",
+]
 QUESTION = "Fine-tune a generic model, keep pretraining it, or pretrain a small one of our own?"
 BPB = {"generic+prompt": 2.71, "generic": 1.93, "continued": 1.79, "scratch": 1.71, "placebo": 1.96}
 SKILL = {"prompt": 0.42, "probe": 0.66, "lora": 0.745, "qlora": 0.74, "full": 0.75}
@@ -46,36 +64,78 @@ class Writer:
         self.labels = rng.choice(LABELS, num_rows, p=[0.12, 0.08, 0.33, 0.32, 0.15])
         self.difficulty = rng.normal(0, 1.0, num_rows)
 
-    def run(self, name: str, seconds: float = 0.0, flops: float = 0.0, tokens: float = 0.0, memory: float = 0.0) -> Run:
+    def run(
+        self, name: str, seconds: float = 0.0, flops: float = 0.0, tokens: float = 0.0, memory: float = 0.0
+    ) -> Run:
         run = Run(self.root / name)
         run.path.mkdir(parents=True, exist_ok=True)
-        run.update_manifest(name=name, status="finished", finished="2026-11-21T09:00:00Z",
-                            python="3.11.9", cores=2, platform="Linux x86_64",
-                            versions={"adaptkit": "0.1.0", "torch": "2.13.0", "transformers": "5.19.0"},
-                            code={"commit": "d22fab8ed0c123b2ea29903a9bca81d4893a46ab", "modified": False})
-        write_json(run.cost_path, {"flops": flops, "seconds": seconds, "tokens": tokens, "peak_memory_bytes": memory,
-                                   "tokens_per_s": tokens / seconds if seconds else 0.0, "device": "cpu", "threads": 1})
+        run.update_manifest(
+            name=name,
+            status="finished",
+            finished="2026-11-21T09:00:00Z",
+            python="3.11.9",
+            cores=2,
+            platform="Linux x86_64",
+            versions={"adaptkit": "0.1.0", "torch": "2.13.0", "transformers": "5.19.0"},
+            code={"commit": "d22fab8ed0c123b2ea29903a9bca81d4893a46ab", "modified": False},
+        )
+        write_json(
+            run.cost_path,
+            {
+                "flops": flops,
+                "seconds": seconds,
+                "tokens": tokens,
+                "peak_memory_bytes": memory,
+                "tokens_per_s": tokens / seconds if seconds else 0.0,
+                "device": "cpu",
+                "threads": 1,
+            },
+        )
         return run
 
     def language(self, run: Run, suite: str, bpb: float, seed_noise: float, dev: bool = True) -> None:
-        values = (bpb + self.rng.normal(0, seed_noise)) * (1 + self.hardness) + self.rng.normal(0, 0.03, len(self.hardness))
+        values = (bpb + self.rng.normal(0, seed_noise)) * (1 + self.hardness) + self.rng.normal(
+            0, 0.03, len(self.hardness)
+        )
         nats = values * self.num_bytes * math.log(2)
-        write_jsonl(run.items(suite), (
-            {"id": f"doc{i}", "nats": float(n), "num_bytes": int(b), "num_tokens": int(b / 3.1)}
-            for i, (n, b) in enumerate(zip(nats, self.num_bytes, strict=True))
-        ))
+        write_jsonl(
+            run.items(suite),
+            (
+                {"id": f"doc{i}", "nats": float(n), "num_bytes": int(b), "num_tokens": int(b / 3.1)}
+                for i, (n, b) in enumerate(zip(nats, self.num_bytes, strict=True))
+            ),
+        )
         mean = float(nats.sum() / self.num_bytes.sum() / math.log(2))
-        write_json(run.scores(suite), {"suite": suite, "metrics": {"bits_per_byte": mean}, "num_items": len(nats),
-                                       "dev": {"bits_per_byte": bpb} if dev else {}})
+        write_json(
+            run.scores(suite),
+            {
+                "suite": suite,
+                "metrics": {"bits_per_byte": mean},
+                "num_items": len(nats),
+                "dev": {"bits_per_byte": bpb} if dev else {},
+            },
+        )
 
-    def classify(self, run: Run, suite: str, skill: float, seed_noise: float, sharpness: float, dev: bool = True) -> None:
+    def classify(
+        self, run: Run, suite: str, skill: float, seed_noise: float, sharpness: float, dev: bool = True
+    ) -> None:
         skill = float(np.clip(skill + self.rng.normal(0, seed_noise), 0.05, 0.99))
         threshold = np.quantile(self.difficulty, skill)
         right = self.difficulty + self.rng.normal(0, 0.35, len(self.labels)) < threshold
-        rows = [self._row(i, label, ok, skill, sharpness) for i, (label, ok) in enumerate(zip(self.labels, right, strict=True))]
+        rows = [
+            self._row(i, label, ok, skill, sharpness)
+            for i, (label, ok) in enumerate(zip(self.labels, right, strict=True))
+        ]
         write_jsonl(run.items(suite), rows)
-        write_json(run.scores(suite), {"suite": suite, "metrics": {}, "num_items": len(rows),
-                                       "dev": {"accuracy": skill, "macro_f1": skill} if dev else {}})
+        write_json(
+            run.scores(suite),
+            {
+                "suite": suite,
+                "metrics": {},
+                "num_items": len(rows),
+                "dev": {"accuracy": skill, "macro_f1": skill} if dev else {},
+            },
+        )
 
     def _row(self, index: int, label: str, right: bool, skill: float, sharpness: float) -> dict[str, Any]:
         others = [name for name in LABELS if name != label]
@@ -83,23 +143,41 @@ class Writer:
         top = float(np.clip(self.rng.beta(8 * skill * sharpness, 8 * (1 - skill)), 0.21, 0.999))
         rest = self.rng.dirichlet(np.ones(len(LABELS) - 1)) * (1 - top)
         chances = dict(zip([name for name in LABELS if name != prediction], rest.tolist(), strict=True))
-        return {"id": f"row{index}", "label": str(label), "prediction": prediction, "probabilities": {prediction: top, **chances}}
+        return {
+            "id": f"row{index}",
+            "label": str(label),
+            "prediction": prediction,
+            "probabilities": {prediction: top, **chances},
+        }
 
     def generate(self, run: Run, suite: str, skill: float, num_rows: int = 120) -> None:
         rows = []
         for i in range(num_rows):
             kept = [word for word in SENTENCE if self.rng.random() < skill]
-            rows.append({"id": f"gen{i}", "reference": " ".join(SENTENCE), "prediction": " ".join(kept) or "none"})
+            rows.append(
+                {"id": f"gen{i}", "reference": " ".join(SENTENCE), "prediction": " ".join(kept) or "none"}
+            )
         write_jsonl(run.items(suite), rows)
-        write_json(run.scores(suite), {"suite": suite, "metrics": {}, "num_items": num_rows, "dev": {"rouge_l": skill}})
+        write_json(
+            run.scores(suite),
+            {"suite": suite, "metrics": {}, "num_items": num_rows, "dev": {"rouge_l": skill}},
+        )
 
     def curves(self, run: Run, final: float, steps: int = 300, tokens_per_step: int = 2048) -> None:
         rows = []
         for step in range(10, steps + 1, 10):
             loss = final + 3.2 * (step / 10) ** -0.8 + self.rng.normal(0, 0.05)
-            rows.append({"step": step, "loss": loss, "learning_rate": 1e-3, "tokens_seen": step * tokens_per_step})
+            rows.append(
+                {"step": step, "loss": loss, "learning_rate": 1e-3, "tokens_seen": step * tokens_per_step}
+            )
             if step % 50 == 0:
-                rows.append({"step": step, "eval_loss": final + 3.3 * (step / 10) ** -0.8, "tokens_seen": step * tokens_per_step})
+                rows.append(
+                    {
+                        "step": step,
+                        "eval_loss": final + 3.3 * (step / 10) ** -0.8,
+                        "tokens_seen": step * tokens_per_step,
+                    }
+                )
         write_jsonl(run.metrics_path, rows)
 
 
@@ -135,24 +213,45 @@ def write_study(
     for arm in arms:
         origin, _, adaptation = arm.partition("+")
         for seed in range(seeds):
-            language = _language(writer, arm, origin, seed, fractions, table, seed_noise, dev, exponents or {})
+            language = _language(
+                writer, arm, origin, seed, fractions, table, seed_noise, dev, exponents or {}
+            )
             results += language["results"]
             forgetting.append({"arm": arm, "seed": seed, "run": language["last"], "suite": "general"})
             for task in tasks[1:]:
                 results.append(_task(writer, task, arm, seed, language["last"], skill or {}, seed_noise, dev))
     study = writer.run("study-fake0001")
-    write_json(study.path / "study.json", {
-        "name": "clinical-trials", "question": QUESTION,
-        "command": "adaptkit compare study.yaml budget.flops=3.1e14", "primary": primary,
-        "margin": {"language": 0.01, **{task: 0.01 for task in tasks[1:]}}, "confidence": 0.95,
-        "arms": [_arm_info(arm) for arm in arms],
-        "seeds": list(range(seeds)), "fractions": list(fractions), "tasks": [_task_info(task) for task in tasks],
-        "data": _facts(tasks), "budget": _budget(), "results": results, "forgetting": forgetting,
-        "tuning": {arm: [{"run": "t", "learning_rate": lr, "dev": 1.9 + 0.01 * i} for i, lr in enumerate((3e-4, 1e-3, 3e-3))]
-                   for arm in arms if arm.split("+")[1] in ("lora", "full")},
-        "baselines": [_baseline(writer, task) for task in tasks[1:] if not task.startswith("title")] if baselines else [],
-        "price": None,
-    })  # fmt: skip
+    write_json(
+        study.path / "study.json",
+        {
+            "name": "clinical-trials",
+            "question": QUESTION,
+            "command": "adaptkit compare study.yaml budget.flops=3.1e14",
+            "primary": primary,
+            "margin": {"language": 0.01, **{task: 0.01 for task in tasks[1:]}},
+            "confidence": 0.95,
+            "arms": [_arm_info(arm) for arm in arms],
+            "seeds": list(range(seeds)),
+            "fractions": list(fractions),
+            "tasks": [_task_info(task) for task in tasks],
+            "data": _facts(tasks),
+            "budget": _budget(),
+            "results": results,
+            "forgetting": forgetting,
+            "tuning": {
+                arm: [
+                    {"run": "t", "learning_rate": lr, "dev": 1.9 + 0.01 * i}
+                    for i, lr in enumerate((3e-4, 1e-3, 3e-3))
+                ]
+                for arm in arms
+                if arm.split("+")[1] in ("lora", "full")
+            },
+            "baselines": [_baseline(writer, task) for task in tasks[1:] if not task.startswith("title")]
+            if baselines
+            else [],
+            "price": None,
+        },
+    )
     return study.path
 
 
@@ -160,8 +259,17 @@ def _level(table: dict[str, float], arm: str, origin: str) -> float:
     return table.get(arm, table[origin])
 
 
-def _language(writer: Writer, arm: str, origin: str, seed: int, fractions: Sequence[float], table: dict[str, float], noise: float,
-              dev: bool, exponents: dict[str, float]) -> dict[str, Any]:  # fmt: skip
+def _language(
+    writer: Writer,
+    arm: str,
+    origin: str,
+    seed: int,
+    fractions: Sequence[float],
+    table: dict[str, float],
+    noise: float,
+    dev: bool,
+    exponents: dict[str, float],
+) -> dict[str, Any]:
     """All shares of one arm and seed. Adaptations of a pretrained origin share its run, like in a real study."""
     untouched = arm in ("generic+prompt", "generic+probe")
     level = table["generic+prompt"] if untouched else _level(table, arm, origin)
@@ -169,23 +277,49 @@ def _language(writer: Writer, arm: str, origin: str, seed: int, fractions: Seque
     exponent = exponents.get(origin, {"generic": 0.03, "continued": 0.045, "scratch": 0.16}.get(origin, 0.0))
     rows, last = [], ""
     for share in shares:
-        last = "base" if untouched else f"{arm if origin == 'generic' else origin}-s{seed}-f{share:g}".replace("+", "-")
+        last = (
+            "base"
+            if untouched
+            else f"{arm if origin == 'generic' else origin}-s{seed}-f{share:g}".replace("+", "-")
+        )
         if not (writer.root / last).exists():
             size = {"scratch": 0.9e9, "generic": 1.4e9}.get(origin, 1.8e9)
             seconds = (0 if untouched else 400 * share) * float(writer.rng.uniform(0.9, 1.3))
-            run = writer.run(last, seconds=seconds, flops=0 if untouched else 3.0e14 * share, tokens=seconds * 1900, memory=size)
+            run = writer.run(
+                last,
+                seconds=seconds,
+                flops=0 if untouched else 3.0e14 * share,
+                tokens=seconds * 1900,
+                memory=size,
+            )
             writer.language(run, "language", level * share**-exponent, 0.0 if untouched else noise, dev)
-            writer.language(run, "general", 2.2 + DAMAGE["generic+prompt" if untouched else origin], noise / 2)
+            writer.language(
+                run, "general", 2.2 + DAMAGE["generic+prompt" if untouched else origin], noise / 2
+            )
             if not untouched:
                 writer.curves(run, level * 1.9)
         paid = [] if untouched else [last]
-        cell = {"arm": arm, "seed": seed, "fraction": share, "task": "language", "run": last, "suite": "language"}
+        cell = {
+            "arm": arm,
+            "seed": seed,
+            "fraction": share,
+            "task": "language",
+            "run": last,
+            "suite": "language",
+        }
         rows.append({**cell, "paid_by": paid})
     return {"results": rows, "last": last}
 
 
 def _task(
-    writer: Writer, task: str, arm: str, seed: int, origin_run: str, skill: dict[str, float], noise: float, dev: bool
+    writer: Writer,
+    task: str,
+    arm: str,
+    seed: int,
+    origin_run: str,
+    skill: dict[str, float],
+    noise: float,
+    dev: bool,
 ) -> dict[str, Any]:
     origin, _, adaptation = arm.partition("+")
     name = f"{task}-{arm}-s{seed}".replace("+", "-")
@@ -197,7 +331,15 @@ def _task(
     else:
         writer.classify(run, task, level, noise, {"prompt": 1.8, "lora": 1.3}.get(adaptation, 1.0), dev)
     paid = [name] if origin == "generic" else [origin_run, name]
-    return {"arm": arm, "seed": seed, "fraction": 1.0, "task": task, "run": name, "suite": task, "paid_by": paid}
+    return {
+        "arm": arm,
+        "seed": seed,
+        "fraction": 1.0,
+        "task": task,
+        "run": name,
+        "suite": task,
+        "paid_by": paid,
+    }
 
 
 def _baseline(writer: Writer, task: str) -> dict[str, Any]:
@@ -208,7 +350,12 @@ def _baseline(writer: Writer, task: str) -> dict[str, Any]:
 
 def _arm_info(arm: str) -> dict[str, str]:
     origin, _, adaptation = arm.partition("+")
-    return {"name": arm, "origin": origin, "adaptation": adaptation, "describe": f"{origin} weights; {adaptation}"}
+    return {
+        "name": arm,
+        "origin": origin,
+        "adaptation": adaptation,
+        "describe": f"{origin} weights; {adaptation}",
+    }
 
 
 def _task_info(task: str) -> dict[str, Any]:
@@ -216,33 +363,66 @@ def _task_info(task: str) -> dict[str, Any]:
         return {"name": task, "kind": "language", "metric": "bits_per_byte", "higher_is_better": False}
     if task.startswith("title"):
         return {"name": task, "kind": "generate", "metric": "rouge_l", "higher_is_better": True}
-    return {"name": task, "kind": "classify", "metric": "accuracy", "higher_is_better": True, "labels": list(LABELS)}
+    return {
+        "name": task,
+        "kind": "classify",
+        "metric": "accuracy",
+        "higher_is_better": True,
+        "labels": list(LABELS),
+    }
 
 
 def _corpus(name: str, documents: int, num_bytes: int) -> dict[str, Any]:
-    files = [{"name": f"{name}.jsonl.gz", "bytes": num_bytes // 3, "sha256": "9f2c" * 16, "licence": "CC BY 4.0"}]
+    files = [
+        {"name": f"{name}.jsonl.gz", "bytes": num_bytes // 3, "sha256": "9f2c" * 16, "licence": "CC BY 4.0"}
+    ]
     facts = {"documents": documents, "num_bytes": num_bytes, "digest": "0d5e" * 16, "files": files}
     return {**facts, "licences": {"CC BY 4.0": documents}}
 
 
 def _facts(tasks: Sequence[str]) -> dict[str, Any]:
     return {
-        "domain": {"train": _corpus("biomed.train", 1816, 8_200_000), "test": _corpus("biomed.dev", 150, 330_000)},
-        "general": {"train": _corpus("generic.train", 2210, 8_000_000), "test": _corpus("generic.dev", 150, 330_000)},
-        **{task: {"train": _corpus(task, 6000, 1_100_000), "test": _corpus(task, 600, 112_000)} for task in tasks[1:]},
+        "domain": {
+            "train": _corpus("biomed.train", 1816, 8_200_000),
+            "test": _corpus("biomed.dev", 150, 330_000),
+        },
+        "general": {
+            "train": _corpus("generic.train", 2210, 8_000_000),
+            "test": _corpus("generic.dev", 150, 330_000),
+        },
+        **{
+            task: {"train": _corpus(task, 6000, 1_100_000), "test": _corpus(task, 600, 112_000)}
+            for task in tasks[1:]
+        },
         "tokenizers": {
             "generic": {"bytes_per_token": 3.41, "vocab_size": 8192},
             "domain": {"bytes_per_token": 4.12, "vocab_size": 8192},
         },
-        "overlap": {"domain text against domain": {"num_test_items": 150, "contaminated": 2, "action": "removed from training"}},
+        "overlap": {
+            "domain text against domain": {
+                "num_test_items": 150,
+                "contaminated": 2,
+                "action": "removed from training",
+            }
+        },
         "duplicates": {"domain": {"exact": 14, "near": 31}, "general": {"exact": 0, "near": 5}},
     }
 
 
 def _budget() -> dict[str, Any]:
-    held = ["every arm may spend the same FLOPs per seed, its tuning trials included", "every arm gets the same number of trials",
-            "all arms see the same held-out documents and rows; intervals are paired on them"]  # fmt: skip
-    return {"flops_per_seed": 3.1e14, "unit": "flops", "asked": "3.1e14", "task_share": 0.2, "trials": 3, "held_equal": held}
+    held = [
+        "every arm may spend the same FLOPs per seed, its tuning trials included",
+        "every arm gets the same number of trials",
+        "all arms see the same held-out documents and rows; intervals are paired on them",
+    ]
+    return {
+        "flops_per_seed": 3.1e14,
+        "unit": "flops",
+        "asked": "3.1e14",
+        "task_share": 0.2,
+        "trials": 3,
+        "held_equal": held,
+    }
 
 
 def main() -> None:

@@ -39,24 +39,44 @@ def tokenizer_of(texts: list[str], encoder: bool = False) -> Any:
     made.pre_tokenizer, made.decoder = pre_tokenizers.ByteLevel(add_prefix_space=False), decoders.ByteLevel()
     alphabet = pre_tokenizers.ByteLevel.alphabet()
     special = [first, last, "[PAD]"]
-    trainer = trainers.BpeTrainer(vocab_size=384, special_tokens=special, initial_alphabet=alphabet, show_progress=False)
+    trainer = trainers.BpeTrainer(
+        vocab_size=384, special_tokens=special, initial_alphabet=alphabet, show_progress=False
+    )
     made.train_from_iterator(texts, trainer)
-    single, pair = (f"{first} $A {last}", f"{first} $A {last} $B:1 {last}:1") if encoder else (f"{first} $A", f"{first} $A $B")
-    made.post_processor = processors.TemplateProcessing(single=single, pair=pair, special_tokens=[(first, 0), (last, 1)])
+    single, pair = (
+        (f"{first} $A {last}", f"{first} $A {last} $B:1 {last}:1")
+        if encoder
+        else (f"{first} $A", f"{first} $A $B")
+    )
+    made.post_processor = processors.TemplateProcessing(
+        single=single, pair=pair, special_tokens=[(first, 0), (last, 1)]
+    )
     names = {"cls_token": first, "sep_token": last} if encoder else {"bos_token": first, "eos_token": last}
-    tokenizer = PreTrainedTokenizerFast(tokenizer_object=made, pad_token="[PAD]", model_max_length=LENGTH, **names)
+    tokenizer = PreTrainedTokenizerFast(
+        tokenizer_object=made, pad_token="[PAD]", model_max_length=LENGTH, **names
+    )
     if not encoder:
         tokenizer.chat_template = CHAT
     return tokenizer
 
 
 def write_models(folder: Path, texts: list[str]) -> None:
-    """A Llama with a LoRA adapter of its own, and three BERTs (mean pooling, five classes, relevance), all with random weights."""
+    """A Llama with a LoRA adapter of its own, and three BERTs (mean pooling, five classes, relevance), all
+    with random weights."""
     from transformers import BertConfig, BertModel, LlamaConfig
 
     writer = tokenizer_of(texts)
-    shape = LlamaConfig(vocab_size=len(writer), hidden_size=64, intermediate_size=128, num_hidden_layers=2, num_attention_heads=2,
-                        max_position_embeddings=LENGTH, bos_token_id=0, eos_token_id=1, initializer_range=0.2)  # fmt: skip
+    shape = LlamaConfig(
+        vocab_size=len(writer),
+        hidden_size=64,
+        intermediate_size=128,
+        num_hidden_layers=2,
+        num_attention_heads=2,
+        max_position_embeddings=LENGTH,
+        bos_token_id=0,
+        eos_token_id=1,
+        initializer_range=0.2,
+    )
     model = models.build(shape, "causal", seed=0)
     models.save(model, writer, folder / "writer")
     tuned = adapters.attach(model, AdapterConfig(kind="lora", rank=4), seed=0)
@@ -66,15 +86,31 @@ def write_models(folder: Path, texts: list[str]) -> None:
                 weight.normal_(std=0.5, generator=torch.Generator().manual_seed(1))
     adapters.save_adapter(tuned, folder / "tuned", base=str(folder / "writer"))
     reader = tokenizer_of(texts, encoder=True)
-    small = {"vocab_size": len(reader), "hidden_size": 64, "intermediate_size": 128, "num_hidden_layers": 2,
-             "num_attention_heads": 2, "max_position_embeddings": LENGTH, "pad_token_id": 2}  # fmt: skip
+    small = {
+        "vocab_size": len(reader),
+        "hidden_size": 64,
+        "intermediate_size": 128,
+        "num_hidden_layers": 2,
+        "num_attention_heads": 2,
+        "max_position_embeddings": LENGTH,
+        "pad_token_id": 2,
+    }
     torch.manual_seed(0)
     models.save(BertModel(BertConfig(**small)), reader, folder / "vectors")
-    (folder / "vectors" / "modules.json").write_text(json.dumps([
-        {"idx": 0, "name": "0", "path": "", "type": "sentence_transformers.models.Transformer"},
-        {"idx": 1, "name": "1", "path": "1_Pooling", "type": "sentence_transformers.models.Pooling"},
-        {"idx": 2, "name": "2", "path": "2_Normalize", "type": "sentence_transformers.models.Normalize"},
-    ]))  # fmt: skip
+    (folder / "vectors" / "modules.json").write_text(
+        json.dumps(
+            [
+                {"idx": 0, "name": "0", "path": "", "type": "sentence_transformers.models.Transformer"},
+                {"idx": 1, "name": "1", "path": "1_Pooling", "type": "sentence_transformers.models.Pooling"},
+                {
+                    "idx": 2,
+                    "name": "2",
+                    "path": "2_Normalize",
+                    "type": "sentence_transformers.models.Normalize",
+                },
+            ]
+        )
+    )
     (folder / "vectors" / "1_Pooling").mkdir()
     pooling = {"word_embedding_dimension": 64, "pooling_mode_mean_tokens": True}
     (folder / "vectors" / "1_Pooling" / "config.json").write_text(json.dumps(pooling))
@@ -126,9 +162,23 @@ def serving(folder: Path, texts: list[str]) -> Iterator[Served]:
     (folder / "key").write_text(KEY)
     (folder / "key").chmod(0o600)
     port = free_port()
-    command = [sys.executable, "-m", "adaptkit", "serve", "writer", "tuned=tuned", "vectors", "classes", "pairs"]
+    command = [
+        sys.executable,
+        "-m",
+        "adaptkit",
+        "serve",
+        "writer",
+        "tuned=tuned",
+        "vectors",
+        "classes",
+        "pairs",
+    ]
     command += ["--port", str(port), "--key-file", "key"]
-    environment = {**os.environ, "XDG_STATE_HOME": str(folder / "state"), "PYTHONPATH": os.pathsep.join(sys.path)}
+    environment = {
+        **os.environ,
+        "XDG_STATE_HOME": str(folder / "state"),
+        "PYTHONPATH": os.pathsep.join(sys.path),
+    }
     with (folder / "serve.log").open("wb") as log:
         process = subprocess.Popen(command, cwd=folder, env=environment, stdout=log, stderr=log)
     with Client(f"http://127.0.0.1:{port}", KEY) as client, httpx.Client(timeout=120) as http:

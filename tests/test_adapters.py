@@ -24,18 +24,39 @@ from adaptkit.adapters import AdapterConfig, attach, keep_nf4_exact, merge, save
 from adaptkit.errors import ModelError
 
 VOCAB, IDS = 97, torch.arange(3, 27).reshape(2, 12)
-SIZES = {"vocab_size": VOCAB, "hidden_size": 64, "intermediate_size": 128, "num_hidden_layers": 2, "num_attention_heads": 4}
+SIZES = {
+    "vocab_size": VOCAB,
+    "hidden_size": 64,
+    "intermediate_size": 128,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 4,
+}
 TOKENS = {"pad_token_id": 0, "bos_token_id": 1, "eos_token_id": 2}
 KINDS = ["lora", "rslora", "dora", "qlora"]
 FAMILIES = {
-    "llama": (AutoModelForCausalLM, lambda: LlamaConfig(**SIZES, **TOKENS, num_key_value_heads=2, tie_word_embeddings=True)),
+    "llama": (
+        AutoModelForCausalLM,
+        lambda: LlamaConfig(**SIZES, **TOKENS, num_key_value_heads=2, tie_word_embeddings=True),
+    ),
     "llama-untied": (AutoModelForCausalLM, lambda: LlamaConfig(**SIZES, **TOKENS, tie_word_embeddings=False)),
-    "qwen3": (AutoModelForCausalLM, lambda: Qwen3Config(**SIZES, **TOKENS, head_dim=16, num_key_value_heads=2)),
+    "qwen3": (
+        AutoModelForCausalLM,
+        lambda: Qwen3Config(**SIZES, **TOKENS, head_dim=16, num_key_value_heads=2),
+    ),
     "neox": (AutoModelForCausalLM, lambda: GPTNeoXConfig(**SIZES, **TOKENS)),
     "bert": (AutoModelForMaskedLM, lambda: BertConfig(**SIZES, pad_token_id=0)),
-    "modernbert": (AutoModelForMaskedLM, lambda: ModernBertConfig(**SIZES, **TOKENS, cls_token_id=1, sep_token_id=2)),
-    "llama-classes": (AutoModelForSequenceClassification, lambda: LlamaConfig(**SIZES, **TOKENS, num_labels=3)),
-    "bert-classes": (AutoModelForSequenceClassification, lambda: BertConfig(**SIZES, pad_token_id=0, num_labels=3)),
+    "modernbert": (
+        AutoModelForMaskedLM,
+        lambda: ModernBertConfig(**SIZES, **TOKENS, cls_token_id=1, sep_token_id=2),
+    ),
+    "llama-classes": (
+        AutoModelForSequenceClassification,
+        lambda: LlamaConfig(**SIZES, **TOKENS, num_labels=3),
+    ),
+    "bert-classes": (
+        AutoModelForSequenceClassification,
+        lambda: BertConfig(**SIZES, pad_token_id=0, num_labels=3),
+    ),
     "modernbert-classes": (
         AutoModelForSequenceClassification,
         lambda: ModernBertConfig(**SIZES, **TOKENS, cls_token_id=1, sep_token_id=2, num_labels=3),
@@ -62,9 +83,14 @@ def _load(auto, folder, kind):
         return auto.from_pretrained(folder, dtype=torch.float32).eval()
     skip = ["lm_head", "embed_out", "score", "classifier", "head", "bert.pooler", "decoder"]
     four_bit = BitsAndBytesConfig(
-        load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_compute_dtype=torch.float32, llm_int8_skip_modules=skip
+        load_in_4bit=True,
+        bnb_4bit_quant_type="nf4",
+        bnb_4bit_compute_dtype=torch.float32,
+        llm_int8_skip_modules=skip,
     )
-    model = auto.from_pretrained(folder, dtype=torch.float32, quantization_config=four_bit, device_map="cpu").eval()
+    model = auto.from_pretrained(
+        folder, dtype=torch.float32, quantization_config=four_bit, device_map="cpu"
+    ).eval()
     keep_nf4_exact(model)
     return model
 
@@ -97,7 +123,9 @@ def test_merged_and_reloaded_equal_the_adapter_model(make, tmp_path, family, kin
     assert torch.equal(_logits(reloaded), expected)
 
     merged = merge(model)
-    assert not isinstance(merged, PeftModel) and not any("lora" in name for name, _ in merged.named_parameters())
+    assert not isinstance(merged, PeftModel) and not any(
+        "lora" in name for name, _ in merged.named_parameters()
+    )
     assert (_logits(merged) - expected).abs().max() <= 1e-5
     merged.save_pretrained(tmp_path / "merged")
     assert "quantization_config" not in json.loads((tmp_path / "merged" / "config.json").read_text())
@@ -114,7 +142,8 @@ def test_all_matrices_but_the_head_get_an_update_and_a_class_head_trains_whole(m
     linear = {
         name
         for name, module in base.named_modules()
-        if isinstance(module, torch.nn.Linear) and (family == "modernbert" or not heads & set(name.split(".")))
+        if isinstance(module, torch.nn.Linear)
+        and (family == "modernbert" or not heads & set(name.split(".")))
     } - {"decoder"}
     model = attach(base, AdapterConfig(kind=kind, rank=4), seed=0)
     adapted = {
@@ -164,7 +193,9 @@ def test_new_tokens_train_are_saved_and_keep_ties(make, tmp_path, family):
     assert torch.equal(before[0], after[0]) and not torch.equal(before[1], after[1])
     expected = _logits(model)
     save_adapter(model, tmp_path / "adapter", base=str(tmp_path / "grown"))
-    again = PeftModel.from_pretrained(auto.from_pretrained(tmp_path / "grown", dtype=torch.float32), tmp_path / "adapter")
+    again = PeftModel.from_pretrained(
+        auto.from_pretrained(tmp_path / "grown", dtype=torch.float32), tmp_path / "adapter"
+    )
     assert torch.equal(_logits(again), expected)
     merged = merge(model)
     assert (_logits(merged) - expected).abs().max() <= 1e-5
@@ -179,9 +210,15 @@ def test_what_is_saved_names_the_base_but_no_local_path(make, tmp_path):
     model = attach(base, AdapterConfig(kind="lora", rank=4), seed=0)
     save_adapter(model, tmp_path / "adapter", base=str(folder))
     texts = [p.read_text() for p in (tmp_path / "adapter").iterdir() if p.suffix in (".json", ".md")]
-    assert len(texts) == 2 and not any(str(tmp_path) in text or "More Information Needed" in text for text in texts)
+    assert len(texts) == 2 and not any(
+        str(tmp_path) in text or "More Information Needed" in text for text in texts
+    )
     assert all("llama@sha256:" in text for text in texts)
-    save_adapter(attach(make("llama", "qlora")[0], AdapterConfig(kind="qlora"), seed=0), tmp_path / "q", base=str(folder))
+    save_adapter(
+        attach(make("llama", "qlora")[0], AdapterConfig(kind="qlora"), seed=0),
+        tmp_path / "q",
+        base=str(folder),
+    )
     assert "4-bit NF4" in (tmp_path / "q" / "README.md").read_text()
     assert adapters.base_name("org/model") == "org/model"
 
@@ -189,12 +226,18 @@ def test_what_is_saved_names_the_base_but_no_local_path(make, tmp_path):
 @pytest.mark.parametrize("family", ["bert-classes", "modernbert-classes"])
 def test_a_head_that_was_quantised_with_its_base_trains_whole_and_merges(make, family):
     _, folder, auto = make(family, "lora")
-    four_bit = BitsAndBytesConfig(load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_compute_dtype=torch.float32)
+    four_bit = BitsAndBytesConfig(
+        load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_compute_dtype=torch.float32
+    )
     base = auto.from_pretrained(folder, dtype=torch.float32, quantization_config=four_bit, device_map="cpu")
     model = attach(base, AdapterConfig(kind="qlora", rank=4), seed=0)
     _step(model)
     expected = _logits(model)
-    assert any("dense.weight" in name for name, p in model.named_parameters() if p.requires_grad and "lora" not in name)
+    assert any(
+        "dense.weight" in name
+        for name, p in model.named_parameters()
+        if p.requires_grad and "lora" not in name
+    )
     assert (_logits(merge(model)) - expected).abs().max() <= 1e-5
 
 
@@ -207,4 +250,6 @@ def test_refusals_say_what_to_do(make):
     with pytest.raises(ModelError, match="quantised"):
         attach(make("llama", "qlora")[0], AdapterConfig(kind="lora"), seed=0)
     model = attach(base, AdapterConfig(kind="lora", targets=["q_proj"]), seed=0)
-    assert {n.split(".")[-4] for n, _ in model.named_parameters() if "lora_A" in n and "default" in n} == {"q_proj"}
+    assert {n.split(".")[-4] for n, _ in model.named_parameters() if "lora_A" in n and "default" in n} == {
+        "q_proj"
+    }

@@ -1,4 +1,5 @@
-"""The house rules that a machine can hold: imports go down, functions stay short, config fields are few and read."""
+"""The house rules that a machine can hold: imports go down, functions stay short, config fields are few and
+read."""
 
 from __future__ import annotations
 
@@ -18,11 +19,32 @@ PACKAGES = (ROOT / "adaptkit", ROOT / "kernels" / "torch-ext" / "adaptkit_kernel
 SOURCES = sorted(path for package in PACKAGES for path in package.rglob("*.py"))
 TREES = {path: ast.parse(path.read_text(encoding="utf-8")) for path in SOURCES}
 LEVELS = {
-    "__main__": 9, "cli": 9, "demo": 8, "serve": 7, "compare": 7, "report": 6, "export": 6, "study": 5,
-    "pretrain": 4, "finetune": 4, "embed": 4, "distill": 4, "trainer": 3, "data": 3, "client": 3,
-    "doctor": 2, "architecture": 1, "models": 1, "adapters": 1, "ops": 1, "run": 1, "config": 1, "errors": 1,
-    "__init__": 0, "adaptkit_kernels": 0,
-}  # fmt: skip
+    "__main__": 9,
+    "cli": 9,
+    "demo": 8,
+    "serve": 7,
+    "compare": 7,
+    "report": 6,
+    "export": 6,
+    "study": 5,
+    "pretrain": 4,
+    "finetune": 4,
+    "embed": 4,
+    "distill": 4,
+    "trainer": 3,
+    "data": 3,
+    "client": 3,
+    "doctor": 2,
+    "architecture": 1,
+    "models": 1,
+    "adapters": 1,
+    "ops": 1,
+    "run": 1,
+    "config": 1,
+    "errors": 1,
+    "__init__": 0,
+    "adaptkit_kernels": 0,
+}
 SIBLINGS_MEET = (1, 9)
 BANNED_NAMES = {"utils", "common", "core", "helpers", "misc"}
 MAX_FUNCTION, MAX_FUNCTION_P90, MAX_FILE, MAX_FIELDS = 50, 35, 350, 100
@@ -40,7 +62,8 @@ def part_of(path: Path) -> str:
 
 
 def imported_modules(path: Path) -> Iterator[tuple[int, str]]:
-    """(line, dotted module) of every import, also those inside functions; `from adaptkit import x` gives `adaptkit.x`."""
+    """(line, dotted module) of every import, also those inside functions; `from adaptkit import x` gives
+    `adaptkit.x`."""
     for node in ast.walk(TREES[path]):
         if isinstance(node, ast.Import):
             yield from ((node.lineno, alias.name) for alias in node.names)
@@ -72,7 +95,9 @@ def test_imports_go_down_only(path: Path) -> None:
     for line, there in parts_imported(path):
         if there.startswith("__") and there != "__main__":
             continue
-        down = LEVELS[there] < LEVELS[here] or (LEVELS[there] == LEVELS[here] and LEVELS[here] in SIBLINGS_MEET)
+        down = LEVELS[there] < LEVELS[here] or (
+            LEVELS[there] == LEVELS[here] and LEVELS[here] in SIBLINGS_MEET
+        )
         assert there == here or down, f"{name_of(path)}:{line}: {here} may not import {there}"
 
 
@@ -81,7 +106,9 @@ def test_the_kernels_have_one_door_and_know_only_torch() -> None:
         for line, module in imported_modules(path):
             top = module.split(".")[0]
             if top == "adaptkit_kernels":
-                assert name_of(path) == "adaptkit/ops.py", f"{name_of(path)}:{line}: only ops.py imports the kernels"
+                assert name_of(path) == "adaptkit/ops.py", (
+                    f"{name_of(path)}:{line}: only ops.py imports the kernels"
+                )
             if part_of(path) == "adaptkit_kernels" and not module.startswith("kernels.torch-ext"):
                 known = top in sys.stdlib_module_names or top in ("torch", "triton")
                 assert known, f"{name_of(path)}:{line}: kernels import torch and triton only"
@@ -115,7 +142,9 @@ def test_every_module_says_what_it_is_in_ascii() -> None:
 
 
 def test_no_module_is_a_drawer() -> None:
-    tracked = [path.relative_to(ROOT) for folder in (*PACKAGES, ROOT / "tests") for path in folder.rglob("*.py")]
+    tracked = [
+        path.relative_to(ROOT) for folder in (*PACKAGES, ROOT / "tests") for path in folder.rglob("*.py")
+    ]
     assert not [path for path in tracked if BANNED_NAMES & {part.removesuffix(".py") for part in path.parts}]
 
 
@@ -152,12 +181,15 @@ def config_classes() -> dict[type, None]:
 
 
 def leaf_fields() -> list[tuple[str, str, str | None]]:
-    """(class, field, its line of text) for each field that holds a value and no config; it counts where it is declared."""
+    """(class, field, its line of text) for each field that holds a value and no config; it counts where it is
+    declared."""
     classes = config_classes()
     leaves = {}
     for kind in classes:
         for name, field in kind.model_fields.items():
-            owner = next(base for base in reversed(kind.__mro__) if name in getattr(base, "__annotations__", {}))
+            owner = next(
+                base for base in reversed(kind.__mro__) if name in getattr(base, "__annotations__", {})
+            )
             if not any(c.__name__ in str(field.annotation) for c in classes):
                 leaves[owner.__name__, name] = field.description
     return [(owner, name, text) for (owner, name), text in leaves.items()]
@@ -183,7 +215,9 @@ def test_every_config_field_is_read() -> None:
                 read.add(node.attr)
             self.generic_visit(node)
 
-        def visit_Subscript(self, node: ast.Subscript) -> None:  # a part that is dumped whole and read from JSON
+        def visit_Subscript(
+            self, node: ast.Subscript
+        ) -> None:  # a part that is dumped whole and read from JSON
             if isinstance(node.slice, ast.Constant):
                 read.add(str(node.slice.value))
             self.generic_visit(node)
@@ -215,32 +249,69 @@ def test_the_distribution_holds_two_packages_and_their_files() -> None:
     setuptools = pytest.importorskip("setuptools")
     settings = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["setuptools"]
     where, include = settings["packages"]["find"]["where"], settings["packages"]["find"]["include"]
-    found = {package for folder in where for package in setuptools.find_namespace_packages(str(ROOT / folder), include=include)}
+    found = {
+        package
+        for folder in where
+        for package in setuptools.find_namespace_packages(str(ROOT / folder), include=include)
+    }
     assert {package.split(".")[0] for package in found} == {"adaptkit", "adaptkit_kernels"}
-    assert all(".".join(path.relative_to(ROOT).parts[:-1]) in found for path in SOURCES if part_of(path) != "adaptkit_kernels")
+    assert all(
+        ".".join(path.relative_to(ROOT).parts[:-1]) in found
+        for path in SOURCES
+        if part_of(path) != "adaptkit_kernels"
+    )
     patterns = [pattern.removeprefix("**/") for pattern in settings["package-data"]["adaptkit"]]
     for path in (ROOT / "adaptkit").rglob("*"):
         if path.is_file() and path.suffix != ".py" and "__pycache__" not in path.parts:
-            assert any(fnmatch.fnmatch(path.name, pattern) for pattern in patterns), f"{name_of(path)} would not be installed"
+            assert any(fnmatch.fnmatch(path.name, pattern) for pattern in patterns), (
+                f"{name_of(path)} would not be installed"
+            )
 
 
 def python(code: str) -> str:
     """What a fresh Python at the repository's root prints."""
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(ROOT), str(ROOT / "kernels" / "torch-ext")])}
-    answer = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT, env=environment)
+    environment = {
+        **os.environ,
+        "PYTHONPATH": os.pathsep.join([str(ROOT), str(ROOT / "kernels" / "torch-ext")]),
+    }
+    answer = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT, env=environment
+    )
     assert answer.returncode == 0, answer.stderr
     return answer.stdout
 
 
 def test_transformers_finds_no_kernels_library_of_ours() -> None:
-    assert python("import transformers.integrations.hub_kernels as h; print(h.__name__)").strip().endswith("hub_kernels")
+    assert (
+        python("import transformers.integrations.hub_kernels as h; print(h.__name__)")
+        .strip()
+        .endswith("hub_kernels")
+    )
 
 
 HELP = [
-    "", "compare", "pretrain", "finetune", "report", "data", "data check", "config", "config show", "schema", "doctor", "serve",
-    "demo", "export", "distill",
-    "embed", "embed train", "embed encode", "embed index", "embed search", "embed evaluate",
-]  # fmt: skip
+    "",
+    "compare",
+    "pretrain",
+    "finetune",
+    "report",
+    "data",
+    "data check",
+    "config",
+    "config show",
+    "schema",
+    "doctor",
+    "serve",
+    "demo",
+    "export",
+    "distill",
+    "embed",
+    "embed train",
+    "embed encode",
+    "embed index",
+    "embed search",
+    "embed evaluate",
+]
 
 
 def test_help_loads_neither_torch_nor_transformers() -> None:
@@ -260,10 +331,22 @@ for words in {HELP!r}:
     assert python(code).splitlines() == [f"{words} []" for words in HELP]
 
 
-LIGHT = ["config", "errors", "run", "doctor", "cli.console", "cli.arguments", "trainer.config", "data.readers", "study.config"]
+LIGHT = [
+    "config",
+    "errors",
+    "run",
+    "doctor",
+    "cli.console",
+    "cli.arguments",
+    "trainer.config",
+    "data.readers",
+    "study.config",
+]
 
 
 @pytest.mark.parametrize("module", LIGHT)
 def test_light_modules_stay_light(module: str) -> None:
-    loaded = python(f"import sys, adaptkit.{module}; print(sorted({{'torch', 'transformers'}} & set(sys.modules)))")
+    loaded = python(
+        f"import sys, adaptkit.{module}; print(sorted({{'torch', 'transformers'}} & set(sys.modules)))"
+    )
     assert loaded.strip() == "[]"

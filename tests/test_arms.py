@@ -7,7 +7,10 @@ from adaptkit.study.arms import Arm, job_adapter, language_jobs
 
 
 def test_arms_of_one_origin_share_its_language_model():
-    arms = [Arm.parse(name) for name in ("continued+full", "continued+lora", "scratch+probe", "generic+probe", "generic+lora")]
+    arms = [
+        Arm.parse(name)
+        for name in ("continued+full", "continued+lora", "scratch+probe", "generic+probe", "generic+lora")
+    ]
     assert language_jobs(arms) == ["continued", "scratch", "generic+lora"]
     assert [arm.origin_job for arm in arms] == ["continued", "continued", "scratch", None, None]
 

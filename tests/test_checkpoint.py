@@ -29,7 +29,10 @@ def store(folder: Path, keep: int = 3, **identity: str) -> Checkpoints:
 
 
 def save(checkpoints: Checkpoints, step: int, size: int = 1000) -> Path:
-    groups = {"model": {"w": torch.full((size,), float(step)), "n": torch.tensor(step)}, "optimizer": {"w|m": torch.ones(3)}}
+    groups = {
+        "model": {"w": torch.full((size,), float(step)), "n": torch.tensor(step)},
+        "optimizer": {"w|m": torch.ones(3)},
+    }
     return checkpoints.save(step, {"progress": {"seconds": 0.1}}, groups)
 
 
@@ -48,17 +51,32 @@ def test_nothing_saved_means_nothing_found(tmp_path):
 def test_safetensors_files_are_readable_by_the_library_in_every_dtype(tmp_path):
     tensors = {
         str(dtype): (torch.arange(7) % 2).to(dtype)
-        for dtype in (torch.float64, torch.float32, torch.bfloat16, torch.float16, torch.int64, torch.uint8, torch.bool)
+        for dtype in (
+            torch.float64,
+            torch.float32,
+            torch.bfloat16,
+            torch.float16,
+            torch.int64,
+            torch.uint8,
+            torch.bool,
+        )
     }
-    tensors |= {"scalar": torch.tensor(3.5), "empty": torch.empty(0, 4), "strided": torch.arange(12.0).view(3, 4).T}
+    tensors |= {
+        "scalar": torch.tensor(3.5),
+        "empty": torch.empty(0, 4),
+        "strided": torch.arange(12.0).view(3, 4).T,
+    }
     row = write_safetensors(tmp_path / "t.safetensors", tensors)
     back = load_file(tmp_path / "t.safetensors")
     assert back.keys() == tensors.keys() and row["size"] == (tmp_path / "t.safetensors").stat().st_size
-    assert all(torch.equal(back[name], tensors[name]) and back[name].dtype == tensors[name].dtype for name in tensors)
+    assert all(
+        torch.equal(back[name], tensors[name]) and back[name].dtype == tensors[name].dtype for name in tensors
+    )
 
 
 def test_the_order_of_calls_survives_power_loss(tmp_path, monkeypatch):
-    """Every file, then the manifest, then its folder are synced before the rename; the parent after it; then pruning."""
+    """Every file, then the manifest, then its folder are synced before the rename; the parent after it; then
+    pruning."""
     checkpoints, log = store(tmp_path / "c", keep=1), []
     save(checkpoints, 1)
     fsync, rename, rmtree = os.fsync, os.rename, shutil.rmtree
@@ -69,12 +87,20 @@ def test_the_order_of_calls_survives_power_loss(tmp_path, monkeypatch):
 
     monkeypatch.setattr(os, "fsync", lambda fd: (log.append(f"fsync {name(fd)}"), fsync(fd)))
     monkeypatch.setattr(os, "rename", lambda a, b: (log.append(f"rename to {Path(b).name}"), rename(a, b)))
-    monkeypatch.setattr(shutil, "rmtree", lambda path, **kw: (log.append(f"remove {Path(path).name}"), rmtree(path, **kw)))
+    monkeypatch.setattr(
+        shutil, "rmtree", lambda path, **kw: (log.append(f"remove {Path(path).name}"), rmtree(path, **kw))
+    )
     save(checkpoints, 2)
     assert log == [
-        "fsync model.safetensors", "fsync optimizer.safetensors", "fsync state.json", "fsync MANIFEST.json", "fsync folder",
-        "rename to step-000002", "fsync c", "remove step-000001",
-    ]  # fmt: skip
+        "fsync model.safetensors",
+        "fsync optimizer.safetensors",
+        "fsync state.json",
+        "fsync MANIFEST.json",
+        "fsync folder",
+        "rename to step-000002",
+        "fsync c",
+        "remove step-000001",
+    ]
 
 
 def test_only_the_newest_are_kept(tmp_path):
@@ -101,7 +127,8 @@ def test_every_flipped_bit_and_every_truncation_is_found(tmp_path):
 
 
 def _same_json(file: Path, good: bytes, data: bytes) -> bool:
-    """A flipped bit of the manifest that leaves its meaning alone (a space that became another blank) is no damage."""
+    """A flipped bit of the manifest that leaves its meaning alone (a space that became another blank) is no
+    damage."""
     try:
         return file.name == "MANIFEST.json" and json.loads(data) == json.loads(good)
     except ValueError:
@@ -127,7 +154,9 @@ def test_a_damaged_checkpoint_is_skipped_with_its_reason_and_replaced_later(tmp_
     damaged.write_bytes(damaged.read_bytes()[:-1])
     again = store(tmp_path / "c", keep=2)
     assert again.newest().step == 2
-    assert [(p.name, "model.safetensors has" in why) for p, why in again.rejected.items()] == [("step-000003", True)]
+    assert [(p.name, "model.safetensors has" in why) for p, why in again.rejected.items()] == [
+        ("step-000003", True)
+    ]
     save(again, 3)
     assert verify(tmp_path / "c/step-000003") is None and store(tmp_path / "c").newest().step == 3
 
@@ -155,7 +184,9 @@ def test_a_run_never_starts_afresh_over_checkpoints_that_are_all_damaged(tmp_pat
 def test_a_checkpoint_of_another_model_is_refused(tmp_path):
     save(store(tmp_path / "c"), 1)
     with pytest.raises(CheckpointError, match="another run: frozen weights, trained weights differ"):
-        Checkpoints(tmp_path / "c", keep=1, identity={"trained weights": "other", "frozen weights": "x"}).newest()
+        Checkpoints(
+            tmp_path / "c", keep=1, identity={"trained weights": "other", "frozen weights": "x"}
+        ).newest()
 
 
 def test_a_full_disk_is_said_with_need_and_have_before_anything_is_written(tmp_path, monkeypatch):
@@ -163,15 +194,22 @@ def test_a_full_disk_is_said_with_need_and_have_before_anything_is_written(tmp_p
     save(checkpoints, 1)
     usage = shutil.disk_usage(tmp_path)
     monkeypatch.setattr(shutil, "disk_usage", lambda path: usage._replace(free=5000))
-    monkeypatch.setattr("adaptkit.trainer.checkpoint.write_safetensors", lambda *args: pytest.fail("wrote on a full disk"))
-    with pytest.raises(DiskFullError, match=r"needs 5\.\d MB, 0\.0 MB are free; last good checkpoint step-000001 is intact"):
+    monkeypatch.setattr(
+        "adaptkit.trainer.checkpoint.write_safetensors", lambda *args: pytest.fail("wrote on a full disk")
+    )
+    with pytest.raises(
+        DiskFullError, match=r"needs 5\.\d MB, 0\.0 MB are free; last good checkpoint step-000001 is intact"
+    ):
         save(checkpoints, 2, size=1_000_000)
-    assert [p.name for p in (tmp_path / "c").iterdir()] == ["step-000001"] and store(tmp_path / "c").newest().step == 1
+    assert [p.name for p in (tmp_path / "c").iterdir()] == ["step-000001"] and store(
+        tmp_path / "c"
+    ).newest().step == 1
 
 
 @pytest.mark.parametrize("limit", [100, 20_000, 400_000])
 def test_a_disk_that_fills_while_writing_leaves_the_last_good_one(tmp_path, limit):
-    """The file size limit of the process stands in for the disk: the same short write, at several places of the save."""
+    """The file size limit of the process stands in for the disk: the same short write, at several places of
+    the save."""
     checkpoints = store(tmp_path / "c")
     save(checkpoints, 1)
     before = signal.signal(signal.SIGXFSZ, signal.SIG_IGN), resource.getrlimit(resource.RLIMIT_FSIZE)
@@ -182,7 +220,9 @@ def test_a_disk_that_fills_while_writing_leaves_the_last_good_one(tmp_path, limi
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, before[1])
         signal.signal(signal.SIGXFSZ, before[0])
-    assert [p.name for p in (tmp_path / "c").iterdir()] == ["step-000001"] and verify(tmp_path / "c/step-000001") is None
+    assert [p.name for p in (tmp_path / "c").iterdir()] == ["step-000001"] and verify(
+        tmp_path / "c/step-000001"
+    ) is None
 
 
 def test_a_run_goes_on_bit_identical_after_space_is_freed(tmp_path, monkeypatch):
@@ -204,7 +244,9 @@ def test_a_run_goes_on_bit_identical_after_space_is_freed(tmp_path, monkeypatch)
 def test_a_really_full_disk(tmp_path):
     disk = tmp_path / "disk"
     disk.mkdir()
-    if subprocess.run(["mount", "-t", "tmpfs", "-o", "size=3m", "tmpfs", disk], capture_output=True).returncode:
+    if subprocess.run(
+        ["mount", "-t", "tmpfs", "-o", "size=3m", "tmpfs", disk], capture_output=True
+    ).returncode:
         pytest.skip("mount is not allowed here")
     try:
         checkpoints = store(disk / "c")
@@ -228,7 +270,13 @@ def test_other_errors_of_the_system_are_not_called_a_full_disk(tmp_path, monkeyp
 def test_nothing_in_a_checkpoint_is_a_pickle(tmp_path):
     train(tmp_path, ema_decay=0.9)
     names = {p.name for p in (tmp_path / "checkpoints/step-000006").iterdir()}
-    assert names == {"model.safetensors", "optimizer.safetensors", "average.safetensors", "state.json", "MANIFEST.json"}
+    assert names == {
+        "model.safetensors",
+        "optimizer.safetensors",
+        "average.safetensors",
+        "state.json",
+        "MANIFEST.json",
+    }
 
 
 def test_frozen_weights_are_not_saved(tmp_path):

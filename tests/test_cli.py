@@ -1,4 +1,5 @@
-"""The command line: results on standard output, errors in two lines without a traceback, exit codes as promised."""
+"""The command line: results on standard output, errors in two lines without a traceback, exit codes as
+promised."""
 
 from __future__ import annotations
 
@@ -52,7 +53,9 @@ def run(capsys: pytest.CaptureFixture[str]):
     def run(line: str) -> SimpleNamespace:
         code = console.run(app.app, line.split())
         captured = capsys.readouterr()
-        return SimpleNamespace(code=code, out=captured.out, err=captured.err, json=lambda: json.loads(captured.out))
+        return SimpleNamespace(
+            code=code, out=captured.out, err=captured.err, json=lambda: json.loads(captured.out)
+        )
 
     return run
 
@@ -110,15 +113,21 @@ def test_errors_are_json_too(here: Path, run) -> None:
 
 
 def test_a_defect_is_one_line_and_how_to_report_it(here: Path, run, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(pretrain_recipe, "pretrain", raising(ZeroDivisionError("division by zero\nsecond line")))
+    monkeypatch.setattr(
+        pretrain_recipe, "pretrain", raising(ZeroDivisionError("division by zero\nsecond line"))
+    )
     result = run("pretrain p.yaml")
     assert result.code == 1
     assert result.err.splitlines()[0] == "error: unexpected ZeroDivisionError: division by zero"
     assert "--debug" in result.err and "adaptkit doctor" in result.err and "Traceback" not in result.err
 
 
-@pytest.mark.parametrize("error", [ZeroDivisionError("x"), DataError("bad row", where="a.jsonl:3", fix="mend it")])
-def test_debug_shows_the_traceback(here: Path, run, monkeypatch: pytest.MonkeyPatch, error: Exception) -> None:
+@pytest.mark.parametrize(
+    "error", [ZeroDivisionError("x"), DataError("bad row", where="a.jsonl:3", fix="mend it")]
+)
+def test_debug_shows_the_traceback(
+    here: Path, run, monkeypatch: pytest.MonkeyPatch, error: Exception
+) -> None:
     monkeypatch.setattr(pretrain_recipe, "pretrain", raising(error))
     result = run("pretrain p.yaml --debug")
     assert "Traceback (most recent call last)" in result.err
@@ -170,20 +179,31 @@ def test_the_users_environment_wins(run, monkeypatch: pytest.MonkeyPatch) -> Non
 
 
 def test_shell_completion_knows_the_commands() -> None:
-    environment = {**os.environ, "_ADAPTKIT_COMPLETE": "complete_bash", "COMP_WORDS": "adaptkit co", "COMP_CWORD": "1"}
+    environment = {
+        **os.environ,
+        "_ADAPTKIT_COMPLETE": "complete_bash",
+        "COMP_WORDS": "adaptkit co",
+        "COMP_CWORD": "1",
+    }
     environment["PYTHONPATH"] = str(Path(app.__file__).parents[2])
-    answer = subprocess.run([sys.executable, "-m", "adaptkit"], capture_output=True, text=True, env=environment)
+    answer = subprocess.run(
+        [sys.executable, "-m", "adaptkit"], capture_output=True, text=True, env=environment
+    )
     assert answer.stdout.split() == ["compare", "config"]
 
 
 @pytest.mark.parametrize(("winner", "code"), [("scratch+full", 0), (None, 3)])
-def test_compare_ends_in_the_verdict(here: Path, run, monkeypatch: pytest.MonkeyPatch, winner: str | None, code: int) -> None:
+def test_compare_ends_in_the_verdict(
+    here: Path, run, monkeypatch: pytest.MonkeyPatch, winner: str | None, code: int
+) -> None:
     asked = {}
     line = "VERDICT: scratch+full WINS" if winner else "TIE: do not pretrain"
 
     def compare(config: StudyConfig, root: Path, **options: object) -> driver.StudyOutcome:
         asked.update(options, config=config, root=root)
-        return driver.StudyOutcome(small_study(here / "runs"), line, here / "report.html", winner, {"line": line})
+        return driver.StudyOutcome(
+            small_study(here / "runs"), line, here / "report.html", winner, {"line": line}
+        )
 
     monkeypatch.setattr(driver, "compare", compare)
     result = run("compare s.yaml seeds=5 --no-resume --executor ray --root elsewhere")
@@ -191,12 +211,19 @@ def test_compare_ends_in_the_verdict(here: Path, run, monkeypatch: pytest.Monkey
     assert result.out.splitlines()[-1] == line
     assert f"report: {here / 'report.html'}" in result.out
     assert "scratch+full" in result.out and "bits per byte" in result.out.lower()
-    assert (asked["config"].seeds, asked["root"], asked["resume"], asked["executor"]) == (5, Path("elsewhere"), False, "ray")
+    assert (asked["config"].seeds, asked["root"], asked["resume"], asked["executor"]) == (
+        5,
+        Path("elsewhere"),
+        False,
+        "ray",
+    )
     as_json = run("compare s.yaml --json")
     assert (as_json.code, as_json.json()["winner"], as_json.json()["exit_code"]) == (code, winner, code)
 
 
-def test_a_dry_run_prints_the_plan_and_trains_nothing(here: Path, run, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_dry_run_prints_the_plan_and_trains_nothing(
+    here: Path, run, monkeypatch: pytest.MonkeyPatch
+) -> None:
     stage = {"describe": "prepare the data", "memory_bytes": 2**30, "cached": False}
     stages = [{**stage, "id": "prepare", "flops": 0.0, "seconds": 8.0}]
     stages += [{**stage, "id": "base", "flops": 1e12, "seconds": 95.0, "cached": True}]
@@ -209,7 +236,18 @@ def test_a_dry_run_prints_the_plan_and_trains_nothing(here: Path, run, monkeypat
     monkeypatch.setattr(driver, "compare", compare)
     result = run("compare s.yaml --dry-run")
     assert result.code == 0
-    assert result.out.splitlines()[2].split() == ["base", "prepare", "the", "data", "1e+12", "1.58", "min", "1", "GiB", "done"]
+    assert result.out.splitlines()[2].split() == [
+        "base",
+        "prepare",
+        "the",
+        "data",
+        "1e+12",
+        "1.58",
+        "min",
+        "1",
+        "GiB",
+        "done",
+    ]
     assert "2 stages, 1 to run, 1e+12 FLOPs in all, about 1.5 h with 2 at once" in result.out
     assert run("compare s.yaml --dry-run --json").json() == plan
 
@@ -221,7 +259,9 @@ def test_quickstart_leaves_its_config_to_start_from(here: Path, run, monkeypatch
     chosen = load(StudyConfig, "s.yaml").config
     monkeypatch.setattr(quickstart, "quickstart_config", lambda root: chosen)
     seen = []
-    monkeypatch.setattr(driver, "compare", lambda config, root, **options: seen.append(config) or {"stages": []})
+    monkeypatch.setattr(
+        driver, "compare", lambda config, root, **options: seen.append(config) or {"stages": []}
+    )
     monkeypatch.setattr(render, "plan", lambda found: "planned")
     assert run("compare --quickstart --dry-run --root r").code == 0
     assert run("compare --quickstart seeds=7 --dry-run --root r").code == 0
@@ -317,7 +357,11 @@ def test_schema_describes_every_field(run, kind: str) -> None:
     found = run(f"schema {kind}").json()
     assert found["additionalProperties"] is False
     described = [found, *found["$defs"].values()]
-    assert all("description" in field or "$ref" in field for part in described for field in part.get("properties", {}).values())
+    assert all(
+        "description" in field or "$ref" in field
+        for part in described
+        for field in part.get("properties", {}).values()
+    )
 
 
 def test_doctor_exits_2_where_something_is_broken(run, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -326,7 +370,9 @@ def test_doctor_exits_2_where_something_is_broken(run, monkeypatch: pytest.Monke
     monkeypatch.setenv("OMP_NUM_THREADS", "4096")
     result = run("doctor --json")
     assert (result.code, result.json()["problems"]) == (2, 1)
-    assert [finding["name"] for finding in result.json()["findings"] if finding["status"] == "problem"] == ["OMP_NUM_THREADS"]
+    assert [finding["name"] for finding in result.json()["findings"] if finding["status"] == "problem"] == [
+        "OMP_NUM_THREADS"
+    ]
 
 
 def test_doctor_writes_the_stand_ins(here: Path, run) -> None:
@@ -343,6 +389,8 @@ def test_words_are_divided_into_file_and_overrides(here: Path) -> None:
         arguments.divide(["a.yaml", "b.yaml"], needed=True)
 
 
-@pytest.mark.parametrize(("seconds", "text"), [(0.25, "0.25 s"), (12, "12 s"), (95, "1.58 min"), (5400, "1.5 h")])
+@pytest.mark.parametrize(
+    ("seconds", "text"), [(0.25, "0.25 s"), (12, "12 s"), (95, "1.58 min"), (5400, "1.5 h")]
+)
 def test_durations(seconds: float, text: str) -> None:
     assert render.duration(seconds) == text

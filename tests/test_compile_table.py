@@ -1,4 +1,5 @@
-"""The compile gate: it walks every kernel, and it refuses what it should. CI=true compiles every configuration here."""
+"""The compile gate: it walks every kernel, and it refuses what it should. CI=true compiles every
+configuration here."""
 
 from __future__ import annotations
 
@@ -17,14 +18,18 @@ SCRIPT = Path(__file__).resolve().parents[1] / "kernels" / "benchmarks" / "compi
 
 def gate(*arguments: str) -> subprocess.CompletedProcess[str]:
     environment = {name: value for name, value in os.environ.items() if name != "TRITON_INTERPRET"}
-    return subprocess.run([sys.executable, str(SCRIPT), *arguments], capture_output=True, text=True, env=environment)
+    return subprocess.run(
+        [sys.executable, str(SCRIPT), *arguments], capture_output=True, text=True, env=environment
+    )
 
 
 @pytest.mark.parametrize("kernel", ["cross_entropy_row"])
 def test_a_kernel_compiles_for_both_generations_within_limits(kernel: str) -> None:
     answer = gate("--only", kernel, "--sample")
     assert answer.returncode == 0, answer.stdout + answer.stderr[-2000:]
-    assert answer.stdout.count(f"| {kernel} |") == 4 and "| 80 |" in answer.stdout and "| 90 |" in answer.stdout
+    assert (
+        answer.stdout.count(f"| {kernel} |") == 4 and "| 80 |" in answer.stdout and "| 90 |" in answer.stdout
+    )
 
 
 def test_nothing_compiled_is_a_failure() -> None:
@@ -45,7 +50,11 @@ def test_the_kept_tables_are_of_these_kernels(version: str) -> None:
     script = importlib.util.module_from_spec(spec)
     sys.modules[spec.name] = script
     spec.loader.exec_module(script)
-    assert kept["kernels"] == script.digest(), f"run {kept['command']} --out kernels/benchmarks/results with Triton {version}"
+    assert kept["kernels"] == script.digest(), (
+        f"run {kept['command']} --out kernels/benchmarks/results with Triton {version}"
+    )
     found = {(row["kernel"], row["configuration"], row["target"]) for row in kept["rows"]}
-    assert found == {(entry.name, entry.label, target) for entry in script.shipped_kernels() for target in script.TARGETS}
+    assert found == {
+        (entry.name, entry.label, target) for entry in script.shipped_kernels() for target in script.TARGETS
+    }
     assert kept["failed"] == 0 and not any(row["problems"] for row in kept["rows"])

@@ -1,4 +1,5 @@
-"""A budget in FLOPs: the steps it pays for are those that the training then spends it on, whatever is padded or frozen."""
+"""A budget in FLOPs: the steps it pays for are those that the training then spends it on, whatever is padded
+or frozen."""
 
 from __future__ import annotations
 
@@ -16,7 +17,9 @@ TASKS = ["pretrain", "lora", "masked", "classify"]
 
 def spent(folder, name: str, num_steps: int, **asked) -> float:
     model, objective, rows = task(name)
-    return Trainer(model, objective, rows, settings(num_steps=num_steps, **asked), run=Run(folder)).fit().flops
+    return (
+        Trainer(model, objective, rows, settings(num_steps=num_steps, **asked), run=Run(folder)).fit().flops
+    )
 
 
 @pytest.mark.parametrize("name", TASKS)
@@ -44,7 +47,9 @@ def test_what_ends_first_ends_it():
 def test_a_long_training_is_planned_from_its_first_steps(monkeypatch):
     counted = affordable_steps(*task("pretrain"), settings(), 3e9)
     monkeypatch.setattr(cost, "COUNTED_STEPS", 10)
-    assert counted > 50 and affordable_steps(*task("pretrain"), settings(), 3e9) == pytest.approx(counted, rel=0.05)
+    assert counted > 50 and affordable_steps(*task("pretrain"), settings(), 3e9) == pytest.approx(
+        counted, rel=0.05
+    )
 
 
 def test_a_budget_below_one_step_is_refused():

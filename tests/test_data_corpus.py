@@ -1,4 +1,5 @@
-"""The offline corpus is repeatable, honest about its sources, and a real task; the data check tells what a run would meet."""
+"""The offline corpus is repeatable, honest about its sources, and a real task; the data check tells what a
+run would meet."""
 
 from __future__ import annotations
 
@@ -55,9 +56,13 @@ def test_source_is_stripped_of_docstrings_and_comments() -> None:
 
 
 def test_prose_keeps_sentences_and_drops_code() -> None:
-    sentence = "The estimator is fitted to the data\nand then it is used to predict the labels of the test set."
+    sentence = (
+        "The estimator is fitted to the data\nand then it is used to predict the labels of the test set."
+    )
     kept = list(
-        prose(f"{sentence}\n\n>>> x = fit(the, data)\n>>> of the and to\n\nx : int, the number\n    of things\n\nArgs: the x of y")
+        prose(
+            f"{sentence}\n\n>>> x = fit(the, data)\n>>> of the and to\n\nx : int, the number\n    of things\n\nArgs: the x of y"
+        )
     )
     assert kept == [" ".join(sentence.split())]
 
@@ -74,7 +79,9 @@ def small(tmp_path_factory: pytest.TempPathFactory) -> corpus_module.OfflineCorp
     return offline_corpus(tmp_path_factory.mktemp("cache"), 300_000, 300_000, 240)
 
 
-def test_the_corpus_is_repeatable_cached_and_repaired(small: corpus_module.OfflineCorpus, tmp_path: Path) -> None:
+def test_the_corpus_is_repeatable_cached_and_repaired(
+    small: corpus_module.OfflineCorpus, tmp_path: Path
+) -> None:
     again = offline_corpus(tmp_path, 300_000, 300_000, 240)
     assert again.manifest == small.manifest and again.general.read_bytes() == small.general.read_bytes()
     stamp = again.domain.stat().st_mtime_ns
@@ -89,10 +96,18 @@ def test_the_manifest_names_every_source(small: corpus_module.OfflineCorpus) -> 
     assert all(d["version"] and d["licence"] and d["distribution"] for d in named.values())
     text = json.dumps(small.manifest)
     assert "site-packages" not in text and str(Path.home()) not in text
-    for name, path in (("general.jsonl", small.general), ("domain.jsonl", small.domain), ("functions.jsonl", small.functions)):
+    for name, path in (
+        ("general.jsonl", small.general),
+        ("domain.jsonl", small.domain),
+        ("functions.jsonl", small.functions),
+    ):
         data = read(DataConfig(files=[str(path)]), "text")
         entry = small.manifest["files"][name]
-        assert entry["rows"] == len(data.rows) and entry["num_bytes"] == data.num_bytes and "not stated" not in data.licences
+        assert (
+            entry["rows"] == len(data.rows)
+            and entry["num_bytes"] == data.num_bytes
+            and "not stated" not in data.licences
+        )
         assert set(entry["by_package"]) <= set(named)
     assert 250_000 < small.manifest["files"]["general.jsonl"]["num_bytes"] < 400_000
 
@@ -128,14 +143,20 @@ def test_check_tells_everything_before_training(files: list[str]) -> None:
     train, test = report.datasets
     assert not report.ok and (train.kind, train.rows, test.rows) == ("labelled", 151, 51)
     assert [bad.split(": ")[0] for bad in train.bad_rows] == [f"{files[0]}:152", f"{files[0]}:153"]
-    assert train.labels == {"a": 76, "b": 75} and train.licences == {"CC0": 151} and train.duplicates.num_exact == 1
+    assert (
+        train.labels == {"a": 76, "b": 75}
+        and train.licences == {"CC0": 151}
+        and train.duplicates.num_exact == 1
+    )
     assert list(train.lengths) == ["0", "0.05", "0.5", "0.95", "1"] and 1.5 < test.bytes_per_token < 12
     assert len(report.overlaps["test.jsonl in train.jsonl"].contaminated) == 1
     assert json.loads(json.dumps(report.as_json()))["datasets"][0]["tokens"] == train.tokens
     console = Console(width=120, record=True, file=io.StringIO())
     console.print(report.render())
     shown = console.export_text()
-    assert all(word in shown for word in ("labelled", "train.jsonl:152", "2 bad rows", "CC0", "rows need mending"))
+    assert all(
+        word in shown for word in ("labelled", "train.jsonl:152", "2 bad rows", "CC0", "rows need mending")
+    )
 
 
 def test_check_of_configs_and_clean_data(files: list[str], tiny_text: list[str]) -> None:
@@ -155,6 +176,9 @@ def test_biomedical_text_is_read_and_its_own_tokenizer_needs_fewer_tokens(data_r
         config = DataConfig(files=[str(data_root / "dev_mini" / f"{name}.jsonl.gz")], max_bytes=size)
         return [row.text for row in read(config, "text").rows]
 
-    own, other = (train_tokenizer(texts(f"{name}/train", 2_000_000), "bpe", 4096) for name in ("biomed/corpus", "generic"))
+    own, other = (
+        train_tokenizer(texts(f"{name}/train", 2_000_000), "bpe", 4096)
+        for name in ("biomed/corpus", "generic")
+    )
     held_out = texts("biomed/corpus/dev", 150_000)
     assert bytes_per_token(own, held_out) > 1.1 * bytes_per_token(other, held_out)

@@ -19,7 +19,10 @@ def prose(seed: int, size: int) -> list[str]:
 
 
 def dataset(texts: list[str], name: str = "x") -> Dataset:
-    rows = [Row({"text": text}, f"{name}.jsonl:{i + 1}", content_id({"text": text})) for i, text in enumerate(texts)]
+    rows = [
+        Row({"text": text}, f"{name}.jsonl:{i + 1}", content_id({"text": text}))
+        for i, text in enumerate(texts)
+    ]
     return Dataset(rows, "text", {"text": "text"})
 
 
@@ -30,7 +33,11 @@ def changed(words: list[str], share: float, seed: int) -> str:
 
 def test_exact_and_near_duplicates_go_whatever_the_order() -> None:
     base = [prose(i, 300) for i in range(30)]
-    texts = [" ".join(words) for words in base] + [" ".join(base[0]) + "  \n", " ".join(base[1]), changed(base[2], 0.01, 1)]
+    texts = [" ".join(words) for words in base] + [
+        " ".join(base[0]) + "  \n",
+        " ".join(base[1]),
+        changed(base[2], 0.01, 1),
+    ]
     kept, report = deduplicate(dataset(texts))
     assert (report.num_rows, report.num_exact, report.num_near) == (33, 2, 1) and len(kept.rows) == 30
     order = list(range(33))
@@ -104,7 +111,9 @@ def test_a_stock_phrase_touches_a_long_document_but_does_not_condemn_it() -> Non
 
 def test_many_small_rows_give_the_same_answer_as_one_chunk(monkeypatch: pytest.MonkeyPatch) -> None:
     train = dataset([" ".join(prose(i, 30)) for i in range(200)])
-    test = dataset([train.rows[i].text for i in range(0, 200, 7)] + [" ".join(prose(9000 + i, 30)) for i in range(30)])
+    test = dataset(
+        [train.rows[i].text for i in range(0, 200, 7)] + [" ".join(prose(9000 + i, 30)) for i in range(30)]
+    )
     whole = overlap(train, test)
     monkeypatch.setattr("adaptkit.data.overlap.CHUNK_WORDS", 64)
     assert overlap(train, test) == whole and len(whole.contaminated) == 29

@@ -17,7 +17,9 @@ from adaptkit.errors import DataError
 
 
 def dataset(texts: list[str]) -> Dataset:
-    rows = [Row({"text": text}, f"x.jsonl:{i + 1}", content_id({"text": text})) for i, text in enumerate(texts)]
+    rows = [
+        Row({"text": text}, f"x.jsonl:{i + 1}", content_id({"text": text})) for i, text in enumerate(texts)
+    ]
     return Dataset(rows, "text", {"text": "text"})
 
 
@@ -29,13 +31,20 @@ def texts(tiny_text: list[str]) -> list[str]:
 @pytest.fixture(scope="module")
 def shards(texts: list[str], tmp_path_factory: pytest.TempPathFactory) -> TokenShards:
     return write_shards(
-        dataset(texts), train_tokenizer(texts, "bpe", 300), tmp_path_factory.mktemp("causal") / "s", shard_tokens=700
+        dataset(texts),
+        train_tokenizer(texts, "bpe", 300),
+        tmp_path_factory.mktemp("causal") / "s",
+        shard_tokens=700,
     )
 
 
 @pytest.fixture(scope="module")
 def masked_shards(texts: list[str], tmp_path_factory: pytest.TempPathFactory) -> TokenShards:
-    return write_shards(dataset(texts), train_tokenizer(texts, "bpe", 300, masked=True), tmp_path_factory.mktemp("masked") / "s")
+    return write_shards(
+        dataset(texts),
+        train_tokenizer(texts, "bpe", 300, masked=True),
+        tmp_path_factory.mktemp("masked") / "s",
+    )
 
 
 def documents(shards: TokenShards) -> list[np.ndarray]:
@@ -71,7 +80,9 @@ def test_shards_are_reused_only_for_the_same_text_and_tokenizer(tmp_path: Path, 
 
 @pytest.mark.parametrize("damage", ["flip", "cut", "grow", "remove"])
 @pytest.mark.parametrize("file", ["shard-00000.bin", "documents.jsonl", "index.json"])
-def test_a_damaged_shard_folder_is_refused_by_name(tmp_path: Path, texts: list[str], file: str, damage: str) -> None:
+def test_a_damaged_shard_folder_is_refused_by_name(
+    tmp_path: Path, texts: list[str], file: str, damage: str
+) -> None:
     write_shards(dataset(texts), train_tokenizer(texts, "bpe", 300), tmp_path / "s")
     path = tmp_path / "s" / file
     content = bytearray(path.read_bytes())
@@ -103,7 +114,10 @@ def test_rows_hold_every_token_in_order(shards: TokenShards, seq_len: int) -> No
 def test_where_names_the_document_a_row_begins_in(shards: TokenShards) -> None:
     rows = PackedTokens(shards, 50)
     for index in range(len(rows)):
-        assert rows.where(index) == shards.documents[int(np.searchsorted(shards.ends, index * 50, side="right"))].where
+        assert (
+            rows.where(index)
+            == shards.documents[int(np.searchsorted(shards.ends, index * 50, side="right"))].where
+        )
 
 
 def test_fractions_are_nested_and_measured_in_bytes(shards: TokenShards) -> None:
@@ -119,19 +133,40 @@ def test_fractions_are_nested_and_measured_in_bytes(shards: TokenShards) -> None
 
 
 def tiny(kind: str, vocab_size: int) -> torch.nn.Module:
-    from transformers import BertConfig, BertForMaskedLM, LlamaConfig, LlamaForCausalLM, ModernBertConfig, ModernBertForMaskedLM
+    from transformers import (
+        BertConfig,
+        BertForMaskedLM,
+        LlamaConfig,
+        LlamaForCausalLM,
+        ModernBertConfig,
+        ModernBertForMaskedLM,
+    )
 
     torch.manual_seed(0)
-    shape = {"vocab_size": vocab_size, "hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 64}
+    shape = {
+        "vocab_size": vocab_size,
+        "hidden_size": 32,
+        "num_hidden_layers": 2,
+        "num_attention_heads": 2,
+        "intermediate_size": 64,
+    }
     if kind == "llama":
         model = LlamaForCausalLM(LlamaConfig(**shape, use_cache=False))
     elif kind == "bert":
         model = BertForMaskedLM(
-            BertConfig(**shape, max_position_embeddings=512, hidden_dropout_prob=0, attention_probs_dropout_prob=0)
+            BertConfig(
+                **shape, max_position_embeddings=512, hidden_dropout_prob=0, attention_probs_dropout_prob=0
+            )
         )
     else:
         config = ModernBertConfig(
-            **shape, pad_token_id=2, local_attention=512, cls_token_id=0, sep_token_id=1, bos_token_id=0, eos_token_id=1
+            **shape,
+            pad_token_id=2,
+            local_attention=512,
+            cls_token_id=0,
+            sep_token_id=1,
+            bos_token_id=0,
+            eos_token_id=1,
         )
         model = ModernBertForMaskedLM(config)
     for parameter in model.parameters():
@@ -141,17 +176,28 @@ def tiny(kind: str, vocab_size: int) -> torch.nn.Module:
 
 def summed(logits: torch.Tensor, labels: torch.Tensor, shift: int) -> torch.Tensor:
     logits, labels = logits[:, : logits.shape[1] - shift], labels[:, shift:]
-    return torch.nn.functional.cross_entropy(logits.flatten(0, 1), labels.flatten(), reduction="sum", ignore_index=IGNORE_INDEX)
+    return torch.nn.functional.cross_entropy(
+        logits.flatten(0, 1), labels.flatten(), reduction="sum", ignore_index=IGNORE_INDEX
+    )
 
 
 def segments(batch: dict[str, torch.Tensor], row: int) -> list[slice]:
-    starts = [*torch.nonzero(batch["position_ids"][row] == 0).flatten().tolist(), batch["position_ids"].shape[1]]
+    starts = [
+        *torch.nonzero(batch["position_ids"][row] == 0).flatten().tolist(),
+        batch["position_ids"].shape[1],
+    ]
     return [slice(a, b) for a, b in zip(starts, starts[1:], strict=False)]
 
 
 @pytest.mark.parametrize("kind", ["llama", "bert", "modernbert"])
-def test_packed_loss_and_gradients_equal_separate_documents(shards: TokenShards, masked_shards: TokenShards, kind: str) -> None:
-    source = PackedTokens(shards, 384) if kind == "llama" else PackedTokens(masked_shards, 384, "masked", separate="mask")
+def test_packed_loss_and_gradients_equal_separate_documents(
+    shards: TokenShards, masked_shards: TokenShards, kind: str
+) -> None:
+    source = (
+        PackedTokens(shards, 384)
+        if kind == "llama"
+        else PackedTokens(masked_shards, 384, "masked", separate="mask")
+    )
     shift = int(kind == "llama")
     model = tiny(kind, source.shards.index["vocab_size"])
     batch = source.collate([0, 1, len(source) - 1], seed=0, epoch=0)
@@ -164,17 +210,25 @@ def test_packed_loss_and_gradients_equal_separate_documents(shards: TokenShards,
     for row in range(3):
         for part in segments(batch, row):
             apart = apart + summed(
-                model(input_ids=batch["input_ids"][row : row + 1, part]).logits, labels[row : row + 1, part], shift
+                model(input_ids=batch["input_ids"][row : row + 1, part]).logits,
+                labels[row : row + 1, part],
+                shift,
             )
     apart.backward()
     assert abs(packed.item() - apart.item()) <= 1e-5 * apart.item() and apart.item() > 10
-    for ours, theirs in zip(packed_grads, (p.grad for p in model.parameters() if p.grad is not None), strict=True):
+    for ours, theirs in zip(
+        packed_grads, (p.grad for p in model.parameters() if p.grad is not None), strict=True
+    ):
         torch.testing.assert_close(ours, theirs, rtol=1e-3, atol=1e-3)
 
 
 @pytest.mark.parametrize("kind", ["llama", "bert"])
 def test_no_gradient_crosses_documents(shards: TokenShards, masked_shards: TokenShards, kind: str) -> None:
-    source = PackedTokens(shards, 384) if kind == "llama" else PackedTokens(masked_shards, 384, "masked", separate="mask")
+    source = (
+        PackedTokens(shards, 384)
+        if kind == "llama"
+        else PackedTokens(masked_shards, 384, "masked", separate="mask")
+    )
     model = tiny(kind, source.shards.index["vocab_size"])
     batch = source.collate([0], seed=0, epoch=0)
     parts = segments(batch, 0)
@@ -190,7 +244,9 @@ def test_no_gradient_crosses_documents(shards: TokenShards, masked_shards: Token
 def test_masking_is_a_function_of_seed_epoch_and_index(masked_shards: TokenShards) -> None:
     source = PackedTokens(masked_shards, 64, "masked")
     one, other = source.collate([1, 3], seed=5, epoch=2), source.collate([3, 0, 1], seed=5, epoch=2)
-    assert torch.equal(one["input_ids"][0], other["input_ids"][2]) and torch.equal(one["labels"][1], other["labels"][0])
+    assert torch.equal(one["input_ids"][0], other["input_ids"][2]) and torch.equal(
+        one["labels"][1], other["labels"][0]
+    )
     for seed, epoch in ((6, 2), (5, 3)):
         assert not torch.equal(source.collate([1, 3], seed=seed, epoch=epoch)["labels"], one["labels"])
 
@@ -201,15 +257,25 @@ def test_masking_rates_and_special_tokens(masked_shards: TokenShards) -> None:
     special = np.isin(plain, index["special_ids"])
     chosen = masks = kept = ordinary = 0
     for epoch in range(40):
-        batch = {k: v.numpy() for k, v in source.collate(list(range(len(plain))), seed=0, epoch=epoch).items()}
+        batch = {
+            k: v.numpy() for k, v in source.collate(list(range(len(plain))), seed=0, epoch=epoch).items()
+        }
         picked = batch["labels"] != IGNORE_INDEX
-        assert not (picked & special).any() and (batch["labels"][picked] == plain[picked]).all() and picked.any(axis=1).all()
+        assert (
+            not (picked & special).any()
+            and (batch["labels"][picked] == plain[picked]).all()
+            and picked.any(axis=1).all()
+        )
         assert (batch["input_ids"][~picked] == plain[~picked]).all()
         changed = batch["input_ids"][picked]
         assert not np.isin(changed[changed != index["mask_id"]], index["special_ids"]).any()
         chosen, ordinary = chosen + picked.sum(), ordinary + (~special).sum()
         masks, kept = masks + (changed == index["mask_id"]).sum(), kept + (changed == plain[picked]).sum()
-    assert abs(chosen / ordinary - 0.15) < 0.01 and abs(masks / chosen - 0.8) < 0.02 and abs(kept / chosen - 0.1) < 0.02
+    assert (
+        abs(chosen / ordinary - 0.15) < 0.01
+        and abs(masks / chosen - 0.8) < 0.02
+        and abs(kept / chosen - 0.1) < 0.02
+    )
 
 
 def test_without_a_block_mask_each_row_is_one_document(masked_shards: TokenShards) -> None:
@@ -226,7 +292,9 @@ def test_masking_needs_a_mask_token(shards: TokenShards) -> None:
         PackedTokens(shards, 64, "masked")
 
 
-def test_a_mixture_goes_once_through_its_first_source(shards: TokenShards, masked_shards: TokenShards) -> None:
+def test_a_mixture_goes_once_through_its_first_source(
+    shards: TokenShards, masked_shards: TokenShards
+) -> None:
     domain, general = PackedTokens(shards, 32), PackedTokens(shards, 32, fraction=0.3)
     mix = MixedSource([(domain, 0.75), (general, 0.25)], seed=3)
     assert len(mix) == len(domain) + round(len(domain) / 3)

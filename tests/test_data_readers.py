@@ -13,7 +13,10 @@ import zstandard
 from adaptkit.data.readers import DataConfig, read, split, take
 from adaptkit.errors import DataError
 
-ROWS = [{"text": f"Document number {i} says hello, W\u00f6rld \U0001f600.\n", "label": "ab"[i % 2]} for i in range(40)]
+ROWS = [
+    {"text": f"Document number {i} says hello, W\u00f6rld \U0001f600.\n", "label": "ab"[i % 2]}
+    for i in range(40)
+]
 
 
 def jsonl(rows: list) -> bytes:
@@ -22,7 +25,9 @@ def jsonl(rows: list) -> bytes:
 
 def write(path: Path, content: bytes) -> str:
     path.parent.mkdir(parents=True, exist_ok=True)
-    pack = {".gz": gzip.compress, ".zst": zstandard.ZstdCompressor().compress}.get(path.suffix, lambda data: data)
+    pack = {".gz": gzip.compress, ".zst": zstandard.ZstdCompressor().compress}.get(
+        path.suffix, lambda data: data
+    )
     path.write_bytes(pack(content))
     return str(path)
 
@@ -40,7 +45,9 @@ def table(format: str) -> bytes:
         parquet.write_table(pyarrow.Table.from_pylist(ROWS), sink)
         return sink.getvalue()
     mark = "," if format == ".csv" else "\t"
-    return "".join(["text" + mark + "label\n", *(f'"{r["text"]}"{mark}{r["label"]}\n' for r in ROWS)]).encode()
+    return "".join(
+        ["text" + mark + "label\n", *(f'"{r["text"]}"{mark}{r["label"]}\n' for r in ROWS)]
+    ).encode()
 
 
 @pytest.mark.parametrize("packed", ["", ".gz", ".zst"])
@@ -49,14 +56,19 @@ def test_every_format_gives_the_same_rows(tmp_path: Path, format: str, packed: s
     data = read(DataConfig(files=[write(tmp_path / f"x{format}{packed}", table(format))]), "labelled")
     assert [row.values for row in data.rows] == ROWS
     assert data.kind == "labelled" and data.labels == ["a", "b"]
-    assert data.digest == read(DataConfig(files=[write(tmp_path / "y.jsonl", jsonl(ROWS))]), "labelled").digest
+    assert (
+        data.digest == read(DataConfig(files=[write(tmp_path / "y.jsonl", jsonl(ROWS))]), "labelled").digest
+    )
 
 
 def test_text_files_folders_and_globs(tmp_path: Path) -> None:
     for name in ("b", "a", "sub/c"):
         write(tmp_path / f"{name}.txt", f"File {name}.".encode())
     (tmp_path / "notes.docx").write_bytes(b"x")
-    folder, glob = read(DataConfig(files=[str(tmp_path)])), read(DataConfig(files=[f"{tmp_path}/**/*.txt", f"{tmp_path}/a.txt"]))
+    folder, glob = (
+        read(DataConfig(files=[str(tmp_path)])),
+        read(DataConfig(files=[f"{tmp_path}/**/*.txt", f"{tmp_path}/a.txt"])),
+    )
     assert [row.text for row in folder.rows] == ["File a.", "File b.", "File sub/c."]
     assert folder.digest == glob.digest and [Path(p).name for p in folder.ignored] == ["notes.docx"]
     assert folder.rows[0].where.endswith("a.txt:1") and folder.num_bytes == 25
@@ -76,11 +88,19 @@ SHAPES = [
     ({"prompt": "p", "completion": "c"}, "sft", {"prompt": "p", "completion": "c"}),
     ({"instruction": "p", "input": "", "output": "c"}, "sft", {"prompt": "p", "completion": "c"}),
     ({"instruction": "p", "input": "i", "output": "c"}, "sft", {"prompt": "p\n\ni", "completion": "c"}),
-    ({"anchor": "p", "positive": "c", "negative": "n"}, "pairs", {"anchor": "p", "positive": "c", "negative": "n"}),
+    (
+        {"anchor": "p", "positive": "c", "negative": "n"},
+        "pairs",
+        {"anchor": "p", "positive": "c", "negative": "n"},
+    ),
     ({"text1": "p", "text2": "c", "score": 3}, "pairs", {"text1": "p", "text2": "c", "score": 3.0}),
     ({"text": "p", "label": 3}, "labelled", {"text": "p", "label": "3"}),
     ({"prompt": "p"}, "prompts", {"prompt": "p"}),
-    ({"messages": [{"role": "assistant", "content": "hi"}]}, "messages", {"messages": [{"role": "assistant", "content": "hi"}]}),
+    (
+        {"messages": [{"role": "assistant", "content": "hi"}]},
+        "messages",
+        {"messages": [{"role": "assistant", "content": "hi"}]},
+    ),
 ]
 
 
@@ -142,12 +162,15 @@ def test_the_true_line_is_told_far_into_a_file(tmp_path: Path) -> None:
     assert error.value.where == f"{file}:250001"
 
 
-@pytest.mark.parametrize(("content", "line"), [
-    (b'text,label\n"a\nb",x\nc\n', 4),
-    (b'text,label\na,x\n"open,x\nb,y\n', 3),
-    (b"text,label\na,x\nb\xff,y\n", 3),
-    (b"text,label\na,x\n,y\n", 3),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("content", "line"),
+    [
+        (b'text,label\n"a\nb",x\nc\n', 4),
+        (b'text,label\na,x\n"open,x\nb,y\n', 3),
+        (b"text,label\na,x\nb\xff,y\n", 3),
+        (b"text,label\na,x\n,y\n", 3),
+    ],
+)
 def test_csv_rows_are_named_by_their_first_line(tmp_path: Path, content: bytes, line: int) -> None:
     with pytest.raises(DataError) as error:
         read(DataConfig(files=[write(tmp_path / "x.csv", content)]))
@@ -156,7 +179,9 @@ def test_csv_rows_are_named_by_their_first_line(tmp_path: Path, content: bytes, 
 
 @pytest.mark.parametrize("ending", [".jsonl.gz", ".jsonl.zst", ".parquet", ".csv.gz"])
 def test_a_cut_file_is_an_error_even_when_skipping(tmp_path: Path, ending: str) -> None:
-    file = Path(write(tmp_path / f"x{ending}", table(ending if ending == ".parquet" else "." + ending.split(".")[1])))
+    file = Path(
+        write(tmp_path / f"x{ending}", table(ending if ending == ".parquet" else "." + ending.split(".")[1]))
+    )
     file.write_bytes(file.read_bytes()[:-40])
     with pytest.raises(DataError) as error:
         read(DataConfig(files=[str(file)], on_bad_row="skip"))
@@ -182,17 +207,27 @@ def mutate(lines: list[bytes], rng: random.Random) -> bytes:
     elif kind == 2:
         line[rng.randrange(len(line)) : 0] = bytes(rng.randrange(256) for _ in range(3))
     elif kind == 3:
-        line = bytearray(rng.choice([b"", b"null", b"[]", b"{}", b'"x"', b"NaN", b"{" * 5000, b"\xff\xfe", b"\0"]))
+        line = bytearray(
+            rng.choice([b"", b"null", b"[]", b"{}", b'"x"', b"NaN", b"{" * 5000, b"\xff\xfe", b"\0"])
+        )
     elif kind == 4:
         line = line * 2
     elif kind == 5:
-        line = bytearray(line.replace(b'"label"', rng.choice([b'"text"', b'"lable"', b"label", b'"label": 1, "label"'])))
+        line = bytearray(
+            line.replace(b'"label"', rng.choice([b'"text"', b'"lable"', b"label", b'"label": 1, "label"']))
+        )
     elif kind == 6:
         line = bytearray(
-            b'{"text": ' + rng.choice([b"null", b"1", b'""', b"[]", b"{}", b"true", b"1e999", b"NaN"]) + b', "label": "a"}'
+            b'{"text": '
+            + rng.choice([b"null", b"1", b'""', b"[]", b"{}", b"true", b"1e999", b"NaN"])
+            + b', "label": "a"}'
         )
     elif kind == 7:
-        line = bytearray(b'{"text": "x", "label": ' + rng.choice([b"null", b"1", b'""', b"[]", b"1.5", b"true", b"-0"]) + b"}")
+        line = bytearray(
+            b'{"text": "x", "label": '
+            + rng.choice([b"null", b"1", b'""', b"[]", b"1.5", b"true", b"-0"])
+            + b"}"
+        )
     else:
         line = bytearray(line.replace(b" ", b"\r"))
     return b"\n".join([*lines[:at], bytes(line), *lines[at + 1 :]]) + rng.choice([b"\n", b"", b"\n\n"])
@@ -205,14 +240,24 @@ def test_200_mutated_files_are_read_or_refused_at_a_line(tmp_path: Path) -> None
         file = write(tmp_path / f"{number}.jsonl", mutate(lines, rng))
         kept = read(DataConfig(files=[file], on_bad_row="skip"), "labelled")
         for row in kept.rows:
-            assert row.text.strip() and "\0" not in row.text and row.text.encode() and set(row.values) == {"text", "label"}
+            assert (
+                row.text.strip()
+                and "\0" not in row.text
+                and row.text.encode()
+                and set(row.values) == {"text", "label"}
+            )
         try:
             data = read(DataConfig(files=[file]), "labelled")
             assert not kept.skipped and data.digest == kept.digest
         except DataError as error:
             refused += 1
             name, _, line = error.where.rpartition(":")
-            assert name == file and int(line) >= 1 and error.fix and kept.skipped[0].startswith(f"{error.where}: ")
+            assert (
+                name == file
+                and int(line) >= 1
+                and error.fix
+                and kept.skipped[0].startswith(f"{error.where}: ")
+            )
     assert 120 <= refused < 200
 
 
@@ -237,7 +282,11 @@ def test_split_and_take_follow_content_not_order(tmp_path: Path) -> None:
     data = read(DataConfig(files=[write(tmp_path / "x.jsonl", jsonl(rows))]), "labelled")
     rest, held = split(data, 0.3, seed=1)
     again = split(data.with_rows(reversed(data.rows)), 0.3, seed=1)
-    assert {r.id for r in held.rows} == {r.id for r in again[1].rows} != {r.id for r in split(data, 0.3, seed=2)[1].rows}
+    assert (
+        {r.id for r in held.rows}
+        == {r.id for r in again[1].rows}
+        != {r.id for r in split(data, 0.3, seed=2)[1].rows}
+    )
     assert not {r.values["group"] for r in rest.rows} & {r.values["group"] for r in held.rows}
     quarter, half = take(data, 0.25), take(data, 0.5)
     assert len(quarter.rows) == 50 and {r.id for r in quarter.rows} < {r.id for r in half.rows}

@@ -75,13 +75,19 @@ def test_training_ids_begin_with_the_ids_a_server_sees(chat: Any, plain: Any) ->
         prompt = prompt_ids(data.rows[0], tokenizer)
         batch = SupervisedRows(data, tokenizer, 512).collate([0], seed=0, epoch=0)
         assert batch["input_ids"][0, : len(prompt)].tolist() == prompt
-        assert (batch["labels"][0, : len(prompt)] == IGNORE_INDEX).all() and batch["labels"][0, len(prompt)] != IGNORE_INDEX
+        assert (batch["labels"][0, : len(prompt)] == IGNORE_INDEX).all() and batch["labels"][
+            0, len(prompt)
+        ] != IGNORE_INDEX
         assert prompt.count(tokenizer.bos_token_id) == 1
 
 
 def test_eos_is_taught_even_where_it_also_pads(plain: Any) -> None:
-    tokenizer = type(plain)(tokenizer_object=plain.backend_tokenizer, bos_token="<s>", eos_token="</s>", pad_token="</s>")
-    rows = dataset("sft", {"prompt": "a", "completion": "b"}, {"prompt": "a", "completion": "a much longer answer"})
+    tokenizer = type(plain)(
+        tokenizer_object=plain.backend_tokenizer, bos_token="<s>", eos_token="</s>", pad_token="</s>"
+    )
+    rows = dataset(
+        "sft", {"prompt": "a", "completion": "b"}, {"prompt": "a", "completion": "a much longer answer"}
+    )
     batch = SupervisedRows(rows, tokenizer, 128).collate([0, 1], seed=0, epoch=0)
     eos = tokenizer.eos_token_id
     assert tokenizer.pad_token_id == eos
@@ -91,7 +97,9 @@ def test_eos_is_taught_even_where_it_also_pads(plain: Any) -> None:
 
 
 def test_plain_prompts_and_answers_do_not_run_together(plain: Any) -> None:
-    rows = dataset("sft", {"prompt": "What?", "completion": "That"}, {"prompt": "What? ", "completion": "That"})
+    rows = dataset(
+        "sft", {"prompt": "What?", "completion": "That"}, {"prompt": "What? ", "completion": "That"}
+    )
     source = SupervisedRows(rows, plain, 128)
     texts = [plain.decode(source.examples[i].ids, skip_special_tokens=True) for i in range(2)]
     assert texts == ["What?\nThat", "What? That"] and taught(source, plain) == ["That</s>"]
@@ -100,10 +108,14 @@ def test_plain_prompts_and_answers_do_not_run_together(plain: Any) -> None:
 def test_a_template_that_rewrites_turns_gives_one_example_a_turn(chat: Any) -> None:
     chat.chat_template = FORGETFUL
     messages = [
-        {"role": m["role"], "content": f"[why]{m['content']}" if m["role"] == "assistant" else m["content"]} for m in CHAT[1:5]
+        {"role": m["role"], "content": f"[why]{m['content']}" if m["role"] == "assistant" else m["content"]}
+        for m in CHAT[1:5]
     ]
     source = SupervisedRows(dataset("messages", {"messages": messages}), chat, 512)
-    assert [taught(source, chat, i) for i in range(len(source))] == [["[why]first answer</s>"], ["[why]second answer</s>"]]
+    assert [taught(source, chat, i) for i in range(len(source))] == [
+        ["[why]first answer</s>"],
+        ["[why]second answer</s>"],
+    ]
     assert source.where(0) == source.where(1) == "x.jsonl:1"
 
 
@@ -112,7 +124,9 @@ def test_a_template_without_an_end_still_teaches_to_stop(chat: Any) -> None:
         "{% for m in messages %}{{ m['role'] }}: {{ m['content'] }}\n{% endfor %}"
         "{% if add_generation_prompt %}assistant:{% endif %}"
     )
-    assert taught(SupervisedRows(dataset("messages", {"messages": CHAT[:3]}), chat, 512), chat) == [" first answer</s>"]
+    assert taught(SupervisedRows(dataset("messages", {"messages": CHAT[:3]}), chat, 512), chat) == [
+        " first answer</s>"
+    ]
 
 
 @pytest.mark.parametrize("template", ["{{ raise_exception('only users') }}", "{{ 1 / 0 }}", "{% for %}"])
@@ -135,7 +149,9 @@ def test_a_row_in_which_nothing_is_taught_is_refused(chat: Any, plain: Any) -> N
 
 def test_truncation_is_counted(plain: Any) -> None:
     source = SupervisedRows(
-        dataset("sft", {"prompt": "a", "completion": "many words " * 50}, {"prompt": "a", "completion": "b"}), plain, 32
+        dataset("sft", {"prompt": "a", "completion": "many words " * 50}, {"prompt": "a", "completion": "b"}),
+        plain,
+        32,
     )
     batch = source.collate([0, 1], seed=0, epoch=0)
     assert source.num_truncated == 1 and batch["input_ids"].shape == (2, 32)
@@ -155,14 +171,22 @@ def test_packed_rows_equal_separate_ones(plain: Any, tiny_text: list[str]) -> No
     apart, packed = SupervisedRows(rows, plain, 96), SupervisedRows(rows, plain, 96, packed=True)
     assert len(packed) < len(apart)
     torch.manual_seed(0)
-    shape = {"vocab_size": len(plain), "hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 64}
+    shape = {
+        "vocab_size": len(plain),
+        "hidden_size": 32,
+        "num_hidden_layers": 2,
+        "num_attention_heads": 2,
+        "intermediate_size": 64,
+    }
     model = LlamaForCausalLM(LlamaConfig(**shape, use_cache=False))
 
     def loss(source: SupervisedRows) -> tuple[float, int]:
         batch = source.collate(list(range(len(source))), seed=0, epoch=0)
         labels = batch.pop("labels")
         logits = model(**batch).logits[:, :-1]
-        total = torch.nn.functional.cross_entropy(logits.flatten(0, 1), labels[:, 1:].flatten(), reduction="sum")
+        total = torch.nn.functional.cross_entropy(
+            logits.flatten(0, 1), labels[:, 1:].flatten(), reduction="sum"
+        )
         return total.item(), int((labels[:, 1:] != IGNORE_INDEX).sum())
 
     (a, items_a), (b, items_b) = loss(apart), loss(packed)
@@ -171,7 +195,9 @@ def test_packed_rows_equal_separate_ones(plain: Any, tiny_text: list[str]) -> No
 
 def test_labelled_rows(plain: Any, tiny_text: list[str]) -> None:
     masked = train_tokenizer(tiny_text, "wordpiece", 400)
-    rows = dataset("labelled", {"text": "the engine", "label": "b"}, {"text": "the engine " * 40, "label": "a"})
+    rows = dataset(
+        "labelled", {"text": "the engine", "label": "b"}, {"text": "the engine " * 40, "label": "a"}
+    )
     source = LabelledRows(rows, masked, 16, ["a", "b"])
     batch = source.collate([0, 1], seed=0, epoch=0)
     assert batch["labels"].tolist() == [1, 0] and source.num_truncated == 1 and source.where(1) == "x.jsonl:2"

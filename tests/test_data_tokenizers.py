@@ -1,4 +1,5 @@
-"""Tokenizers trained here: lossless where promised, one BOS, the same ids after saving, extension without damage."""
+"""Tokenizers trained here: lossless where promised, one BOS, the same ids after saving, extension without
+damage."""
 
 from __future__ import annotations
 
@@ -17,7 +18,9 @@ KINDS = ["bpe", "unigram", "wordpiece"]
 
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("masked", [False, True])
-def test_saved_folder_gives_the_same_ids_with_one_bos(tmp_path: Path, tiny_text: list[str], kind: str, masked: bool) -> None:
+def test_saved_folder_gives_the_same_ids_with_one_bos(
+    tmp_path: Path, tiny_text: list[str], kind: str, masked: bool
+) -> None:
     from transformers import AutoTokenizer
 
     tokenizer = train_tokenizer(tiny_text, kind, 400, masked=masked)
@@ -30,13 +33,19 @@ def test_saved_folder_gives_the_same_ids_with_one_bos(tmp_path: Path, tiny_text:
         assert ids[0] == tokenizer.bos_token_id and ids.count(tokenizer.bos_token_id) == 1
     closed = masked or kind == "wordpiece"
     assert (tokenizer.mask_token_id is not None) == closed and (ids[-1] == tokenizer.eos_token_id) == closed
-    assert (loaded.all_special_ids, loaded.eos_token_id) == (tokenizer.all_special_ids, tokenizer.eos_token_id)
+    assert (loaded.all_special_ids, loaded.eos_token_id) == (
+        tokenizer.all_special_ids,
+        tokenizer.eos_token_id,
+    )
 
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_the_same_texts_give_the_same_tokenizer(tiny_text: list[str], kind: str) -> None:
     texts = [*tiny_text, HARD, "\u03b1\u03b2\u03b3 once"]
-    assert len({tokenizer_digest(train_tokenizer(iter(texts), kind, size)) for size in (300, 300, 300, 300)}) == 1
+    assert (
+        len({tokenizer_digest(train_tokenizer(iter(texts), kind, size)) for size in (300, 300, 300, 300)})
+        == 1
+    )
 
 
 def test_letters_of_a_wordpiece_vocabulary_are_not_special(tiny_text: list[str]) -> None:
@@ -59,7 +68,9 @@ def test_a_tokenizer_fits_its_domain_better(tiny_text: list[str]) -> None:
     assert bytes_per_token(own, tiny_text) > 1.1 * bytes_per_token(foreign, tiny_text)
 
 
-def test_chat_template_is_saved_and_its_markers_are_single_tokens(tmp_path: Path, tiny_text: list[str]) -> None:
+def test_chat_template_is_saved_and_its_markers_are_single_tokens(
+    tmp_path: Path, tiny_text: list[str]
+) -> None:
     from transformers import AutoTokenizer
 
     train_tokenizer(tiny_text, "bpe", 400, chat_template=CHAT_TEMPLATE).save_pretrained(tmp_path)
@@ -71,7 +82,9 @@ def test_chat_template_is_saved_and_its_markers_are_single_tokens(tmp_path: Path
     assert ids.count(tokenizer.bos_token_id) == 1 and tokenizer.convert_tokens_to_ids("<|user|>") in ids
 
 
-@pytest.mark.parametrize(("kind", "size", "texts"), [("sentencepiece", 400, ["a"]), ("bpe", 100, ["a"]), ("bpe", 400, [])])
+@pytest.mark.parametrize(
+    ("kind", "size", "texts"), [("sentencepiece", 400, ["a"]), ("bpe", 100, ["a"]), ("bpe", 400, [])]
+)
 def test_impossible_tokenizers_are_refused(kind: str, size: int, texts: list[str]) -> None:
     with pytest.raises(DataError):
         train_tokenizer(texts, kind, size)
@@ -87,7 +100,9 @@ def model(vocab_size: int, tied: bool) -> torch.nn.Module:
 
 @pytest.mark.parametrize("tied", [True, False])
 @pytest.mark.parametrize("kind", KINDS)
-def test_extension_adds_mean_rows_and_keeps_the_rest(tmp_path: Path, tiny_text: list[str], kind: str, tied: bool) -> None:
+def test_extension_adds_mean_rows_and_keeps_the_rest(
+    tmp_path: Path, tiny_text: list[str], kind: str, tied: bool
+) -> None:
     from transformers import AutoTokenizer
 
     tokenizer = train_tokenizer(tiny_text, kind, 400)

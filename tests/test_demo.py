@@ -1,4 +1,5 @@
-"""What the page does without a browser: roles, answers that stream and fail, calibration and search over HTTP."""
+"""What the page does without a browser: roles, answers that stream and fail, calibration and search over
+HTTP."""
 
 from __future__ import annotations
 
@@ -28,11 +29,19 @@ from adaptkit.run import read_json, write_json, write_jsonl
 
 ROOT = Path(__file__).resolve().parents[1]
 NAMES = ("generic+prompt", "generic+lora", "continued+full", "scratch+full", "distilled+full", "placebo+full")
-ARMS = [SimpleNamespace(name=n, origin=n.split("+")[0], adaptation=n.split("+")[1], describe=f"what {n} is") for n in NAMES]
+ARMS = [
+    SimpleNamespace(name=n, origin=n.split("+")[0], adaptation=n.split("+")[1], describe=f"what {n} is")
+    for n in NAMES
+]
 MODELS = [
-    ("notes-generic-prompt", "generate"), ("notes-generic-lora", "generate"), ("notes-scratch-full", "generate"),
-    ("student", "generate"), ("notes-generic-lora-rct_role", "classify"), ("generic-vectors", "embed"), ("domain-vectors", "embed"),
-]  # fmt: skip
+    ("notes-generic-prompt", "generate"),
+    ("notes-generic-lora", "generate"),
+    ("notes-scratch-full", "generate"),
+    ("student", "generate"),
+    ("notes-generic-lora-rct_role", "classify"),
+    ("generic-vectors", "embed"),
+    ("domain-vectors", "embed"),
+]
 
 
 @pytest.fixture
@@ -79,7 +88,14 @@ def test_a_served_name_tells_its_part(model: str, title: str, arm: str) -> None:
 
 
 def test_one_model_of_each_role_is_shown_first_and_generic_leads() -> None:
-    names = ["student", "other", "notes-scratch-full", "notes-continued-full", "notes-generic-lora", "notes-generic-prompt"]
+    names = [
+        "student",
+        "other",
+        "notes-scratch-full",
+        "notes-continued-full",
+        "notes-generic-lora",
+        "notes-generic-prompt",
+    ]
     parts = roles.cast(names, "notes", ARMS, [])
     assert parts[0].model == "notes-generic-prompt"
     first = roles.first_of_each(parts)
@@ -95,7 +111,11 @@ def test_answers_stream_side_by_side_and_carry_speed_and_cost(fake: FakeServer, 
     prompt, models = Prompt("Once", max_tokens=30), ["notes-generic-prompt", "notes-generic-lora"]
     with Asking(server, models, prompt) as asking:
         seen = list(asking.progress())
-    assert any(0 < len(answer.text) < len(last.text) for answers in seen for answer, last in zip(answers, seen[-1], strict=True))
+    assert any(
+        0 < len(answer.text) < len(last.text)
+        for answers in seen
+        for answer, last in zip(answers, seen[-1], strict=True)
+    )
     for answer in seen[-1]:
         assert answer.state == "done" and answer.tokens == 30 and answer.text.startswith(" the trial of")
         assert answer.tokens_per_s == pytest.approx(30 / answer.seconds)
@@ -130,14 +150,18 @@ def test_each_failure_is_told_in_its_own_words_beside_answers_that_succeed(
     fake: FakeServer, server: Server, mode: str, kind: str, told: str
 ) -> None:
     fake.behave["student"] = mode
-    found = the_last(Asking(server, ["student", "notes-generic-lora"], Prompt("Hello", max_tokens=12, chat=True)))
+    found = the_last(
+        Asking(server, ["student", "notes-generic-lora"], Prompt("Hello", max_tokens=12, chat=True))
+    )
     failure = found["student"].failure
     assert failure is not None and failure.kind == kind and told in f"{failure.what} {failure.do}"
     assert found["notes-generic-lora"].state == "done"
     assert bool(found["student"].text) == (mode == "cut")
 
 
-def test_a_model_that_vanished_a_wrong_key_and_a_server_that_is_away(fake: FakeServer, server: Server) -> None:
+def test_a_model_that_vanished_a_wrong_key_and_a_server_that_is_away(
+    fake: FakeServer, server: Server
+) -> None:
     gone = the_last(Asking(server, ["nobody"], Prompt("Hello")))["nobody"].failure
     assert gone is not None and gone.kind == "missing" and "nobody is no longer served" in gone.what
     refused = Server(fake.url, "another-key-entirely").look().failure
@@ -167,7 +191,14 @@ def test_leaving_ends_the_work_on_the_server(fake: FakeServer, server: Server) -
 
 def test_what_a_model_writes_is_text_and_never_markup() -> None:
     part = roles.cast(["<i>m</i>"], "s", [], [])[0]
-    answer = Answer("<i>m</i>", state="done", text="<script>alert(1)</script> ${7*7} {{7*7}}", tokens=3, seconds=1.0, first_s=0.1)
+    answer = Answer(
+        "<i>m</i>",
+        state="done",
+        text="<script>alert(1)</script> ${7*7} {{7*7}}",
+        tokens=3,
+        seconds=1.0,
+        first_s=0.1,
+    )
     card = {"part": part, "answer": answer, "share": 1.0, "usd": 0.5}
     shown = render("cards", cards=[card], note="", beginning='"><img src=x>', cut=False, usd_per_hour=1.0)
     assert "<script" not in shown and "<img" not in shown and "<i>m" not in shown
@@ -178,7 +209,18 @@ def test_the_palette_is_the_reports() -> None:
     report = (ROOT / "adaptkit/report/templates/report.css").read_text()
     light, dark = report.split("@media (prefers-color-scheme: dark)")[:2]
     ours_light, ours_dark = style().split(".dark {")[:2]
-    names = ("paper", "ink", "muted", "line", "faint", "generic", "continued", "scratch", "placebo", "distilled")
+    names = (
+        "paper",
+        "ink",
+        "muted",
+        "line",
+        "faint",
+        "generic",
+        "continued",
+        "scratch",
+        "placebo",
+        "distilled",
+    )
     for name in names:
         for theirs, ours in ((light, ours_light), (dark, ours_dark)):
             pattern = rf"--{name}: (#\w+);"
@@ -193,7 +235,10 @@ def test_the_style_sheet_fetches_nothing() -> None:
 
 
 def passages(count: int) -> list[tuple[str, str]]:
-    return [(f"notes.jsonl:{i}", f"passage {i} about {'asthma' if i % 7 == 0 else 'sleep'} number {i}") for i in range(count)]
+    return [
+        (f"notes.jsonl:{i}", f"passage {i} about {'asthma' if i % 7 == 0 else 'sleep'} number {i}")
+        for i in range(count)
+    ]
 
 
 @pytest.fixture
@@ -202,7 +247,9 @@ def state(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path / "state"
 
 
-def test_vectors_are_made_once_kept_on_disk_and_told_apart_by_model(fake: FakeServer, server: Server, state: Path) -> None:
+def test_vectors_are_made_once_kept_on_disk_and_told_apart_by_model(
+    fake: FakeServer, server: Server, state: Path
+) -> None:
     texts = passages(70)
     with server.client() as client:
         index = search_index.Index(texts)
@@ -229,13 +276,19 @@ def test_a_spoilt_file_of_vectors_is_made_again(server: Server, state: Path) -> 
 
 def test_a_sample_is_spread_evenly_and_cut() -> None:
     found = search_index.sample([(str(i), "x" * 5000) for i in range(2000)])
-    assert len(found) == search_index.MOST_PASSAGES and found[-1][0] == "1995" and len(found[0][1]) == search_index.MAX_PASSAGE_CHARS
+    assert (
+        len(found) == search_index.MOST_PASSAGES
+        and found[-1][0] == "1995"
+        and len(found[0][1]) == search_index.MAX_PASSAGE_CHARS
+    )
     assert search_index.sample([("a", "  "), ("b", "text")]) == [("b", "text")]
 
 
 def test_a_file_of_text_can_be_searched(tmp_path: Path) -> None:
     write_jsonl(tmp_path / "notes.jsonl", ({"text": f"note {i} about something"} for i in range(3)))
-    assert [text for _, text in search_index.from_file(tmp_path / "notes.jsonl")] == [f"note {i} about something" for i in range(3)]
+    assert [text for _, text in search_index.from_file(tmp_path / "notes.jsonl")] == [
+        f"note {i} about something" for i in range(3)
+    ]
     with pytest.raises((DataError, ConfigError)):
         search_index.from_file(tmp_path / "missing.jsonl")
 
@@ -252,12 +305,21 @@ def study(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def with_texts(study: Path) -> Path:
     """Add what a study keeps of its texts."""
     root = study.parent
-    write_json(study / "study.json", {**read_json(study / "study.json"), "base": {"model": "made on the spot", "run": "base"}})
+    write_json(
+        study / "study.json",
+        {**read_json(study / "study.json"), "base": {"model": "made on the spot", "run": "base"}},
+    )
     write_json(study / "stages" / "prepare.json", {"run": "prepared"})
     for part in ("dev", "test"):
-        rows = [{"text": f"class{i % 5} item {i} of {part}", "label": LABELS[i % 5], "from": f"r:{i}"} for i in range(120)]
+        rows = [
+            {"text": f"class{i % 5} item {i} of {part}", "label": LABELS[i % 5], "from": f"r:{i}"}
+            for i in range(120)
+        ]
         write_jsonl(root / "prepared" / f"rct_role.{part}.jsonl", rows)
-    texts = [{"text": f"Passage {i} on adults with asthma who took a drug for weeks.", "from": f"d:{i}"} for i in range(60)]
+    texts = [
+        {"text": f"Passage {i} on adults with asthma who took a drug for weeks.", "from": f"d:{i}"}
+        for i in range(60)
+    ]
     write_jsonl(root / "prepared" / "domain.test.jsonl", texts)
     return study
 
@@ -282,7 +344,11 @@ def test_classes_are_calibrated_once_on_what_the_server_answers(page: object, fa
     asked = [len(body["input"]) for path, body in fake.requests if path == "/classify"]
     assert asked == [1, 32, 32, 32, 24, 32, 32, 32, 24, 1]
     shares = [float(x) for x in re.findall(r'class="share">([\d.]+) %', last)]
-    assert shares == sorted(shares, reverse=True) and sum(shares) == pytest.approx(100, abs=0.3) and shares[0] < 96
+    assert (
+        shares == sorted(shares, reverse=True)
+        and sum(shares) == pytest.approx(100, abs=0.3)
+        and shares[0] < 96
+    )
     assert re.search(r'class="label">(\w+)<', last)[1] in LABELS
 
 
@@ -315,7 +381,9 @@ def test_empty_and_failed_states_are_drawn(page: object, fake: FakeServer) -> No
     assert "No embedding model is served" in next(page.search.search("asthma", None, None))
 
 
-def test_the_head_follows_the_server_and_leaves_the_page_alone_while_nothing_changes(page: object, fake: FakeServer) -> None:
+def test_the_head_follows_the_server_and_leaves_the_page_alone_while_nothing_changes(
+    page: object, fake: FakeServer
+) -> None:
     seen, head, *_ = page.look(Look())
     assert "7 models ready" in head and "4 to write, 1 to classify, 2 to search" in head
     assert page.look(seen) == page.look(seen) and page.look(seen)[1] != head
@@ -352,7 +420,9 @@ def test_the_card_is_the_exports_without_its_front_matter(study: Path, tmp_path:
         _card(tmp_path / "nothing")
 
 
-def test_this_machines_key_goes_to_this_machine_only(state: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_this_machines_key_goes_to_this_machine_only(
+    state: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     for name in ("ADAPTKIT_API_KEY", "ADAPTKIT_API_KEY_FILE"):
         monkeypatch.delenv(name, raising=False)
     assert len(launch.server("http://127.0.0.1:8000/v1/").key) >= 16
@@ -397,15 +467,39 @@ def test_without_a_relay_there_is_no_public_address(monkeypatch: pytest.MonkeyPa
 
 
 @pytest.mark.slow
-def test_the_command_starts_answers_and_ends_on_a_signal(study: Path, fake: FakeServer, tmp_path: Path) -> None:
+def test_the_command_starts_answers_and_ends_on_a_signal(
+    study: Path, fake: FakeServer, tmp_path: Path
+) -> None:
     pytest.importorskip("gradio", reason="the demo extra is not installed")
-    environment = {**os.environ, "ADAPTKIT_API_KEY": KEY, "XDG_STATE_HOME": str(tmp_path), "PYTHONPATH": str(ROOT)}
+    environment = {
+        **os.environ,
+        "ADAPTKIT_API_KEY": KEY,
+        "XDG_STATE_HOME": str(tmp_path),
+        "PYTHONPATH": str(ROOT),
+    }
     with subprocess.Popen(
-        [sys.executable, "-m", "adaptkit", "demo", str(study), "--server", fake.url, "--port", str(free_port()), "--json"],
-        env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=tmp_path,
-    ) as child:  # fmt: skip
+        [
+            sys.executable,
+            "-m",
+            "adaptkit",
+            "demo",
+            str(study),
+            "--server",
+            fake.url,
+            "--port",
+            str(free_port()),
+            "--json",
+        ],
+        env=environment,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        cwd=tmp_path,
+    ) as child:
         try:
-            url = json.loads(next(line for line in child.stderr if "ready: " in line))["text"].removeprefix("ready: ")
+            url = json.loads(next(line for line in child.stderr if "ready: " in line))["text"].removeprefix(
+                "ready: "
+            )
             page = httpx.get(url, trust_env=False)
             assert page.status_code == 200 and "clinical-trials" in page.text and KEY not in page.text
         finally:

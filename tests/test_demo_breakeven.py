@@ -33,7 +33,9 @@ CHEAP_API = Prices(usd_per_hour=5.0, usd_in=0.01, usd_out=0.01)
 
 
 def test_the_arithmetic_of_one_server_by_hand() -> None:
-    work = Workload(requests_per_month=1e6, requests_per_s=2.0, used_share=0.5, tokens_in=1000, tokens_out=500)
+    work = Workload(
+        requests_per_month=1e6, requests_per_s=2.0, used_share=0.5, tokens_in=1000, tokens_out=500
+    )
     found = weigh(work, Prices(usd_per_hour=1.0, usd_in=0.5, usd_out=1.0), Training(hours=24, months=12))
     assert work.capacity == 2.0 * 0.5 * 730 * 3600 == 2_628_000
     assert found.num_servers == 1
@@ -46,14 +48,27 @@ def test_the_arithmetic_of_one_server_by_hand() -> None:
 
 @settings(max_examples=300, deadline=None)
 @given(
-    hour=st.floats(0.05, 10), usd_in=st.floats(0.01, 5), usd_out=st.floats(0.01, 10), speed=st.floats(0.01, 50),
-    share=st.floats(0.1, 1), tokens_in=st.floats(5, 2000), tokens_out=st.floats(1, 500), hours=st.floats(0, 5000),
+    hour=st.floats(0.05, 10),
+    usd_in=st.floats(0.01, 5),
+    usd_out=st.floats(0.01, 10),
+    speed=st.floats(0.01, 50),
+    share=st.floats(0.1, 1),
+    tokens_in=st.floats(5, 2000),
+    tokens_out=st.floats(1, 500),
+    hours=st.floats(0, 5000),
     months=st.sampled_from([1.0, 12.0, 36.0]),
-)  # fmt: skip
+)
 def test_break_even_is_where_the_bills_cross(
-    hour: float, usd_in: float, usd_out: float, speed: float, share: float, tokens_in: float, tokens_out: float, hours: float,
+    hour: float,
+    usd_in: float,
+    usd_out: float,
+    speed: float,
+    share: float,
+    tokens_in: float,
+    tokens_out: float,
+    hours: float,
     months: float,
-) -> None:  # fmt: skip
+) -> None:
     work, prices = Workload(1e5, speed, share, tokens_in, tokens_out), Prices(hour, usd_in, usd_out)
     training = Training(hours, months)
     each, capacity = api_usd_per_request(work, prices), work.capacity
@@ -69,7 +84,11 @@ def test_break_even_is_where_the_bills_cross(
     assert not any(pays(found.first * share / 300 * (1 - 1e-7)) for share in range(1, 300))
     if math.isfinite(found.always):
         begin = int(found.always / capacity)
-        assert all(pays(step * capacity * (1 + 1e-7)) for step in range(begin, begin + 20) if step * capacity >= found.always)
+        assert all(
+            pays(step * capacity * (1 + 1e-7))
+            for step in range(begin, begin + 20)
+            if step * capacity >= found.always
+        )
         assert found.always <= found.first * (1 + 1e-6) or not pays(found.always * (1 - 1e-6))
 
 
@@ -103,13 +122,23 @@ def test_the_figure_starts_at_zero_and_marks_the_break_even() -> None:
     assert "<polyline" in charts_money.bills(many, prices, training, weigh(many, prices, training)).svg
 
 
-@pytest.mark.parametrize(("value", "text"), [(950, "950"), (20_000, "20 k"), (999_900, "1 M"), (1.234e6, "1.23 M"), (3e9, "3 G")])
+@pytest.mark.parametrize(
+    ("value", "text"), [(950, "950"), (20_000, "20 k"), (999_900, "1 M"), (1.234e6, "1.23 M"), (3e9, "3 G")]
+)
 def test_counts_are_short(value: float, text: str) -> None:
     assert charts_money.count_text(value) == text
 
 
 @pytest.mark.parametrize(
-    ("value", "text"), [(0.0423, "$0.042"), (0.4, "$0.40"), (12.5, "$12.50"), (1240.2, "$1,240"), (1.234e6, "$1.23 M"), (0, "$0")]
+    ("value", "text"),
+    [
+        (0.0423, "$0.042"),
+        (0.4, "$0.40"),
+        (12.5, "$12.50"),
+        (1240.2, "$1,240"),
+        (1.234e6, "$1.23 M"),
+        (0, "$0"),
+    ],
 )
 def test_dollars_are_short(value: float, text: str) -> None:
     assert charts_money.usd(value) == text
@@ -122,7 +151,12 @@ def shown(tmp_path_factory: pytest.TempPathFactory) -> Showcase:
 
 def test_every_dial_starts_inside_its_range_at_its_exact_value(shown: Showcase) -> None:
     dials = shown.dials()
-    assert {dial.name for dial in dials if dial.main} >= {"requests_per_month", "usd_per_hour", "data_bytes", "usd_in"}
+    assert {dial.name for dial in dials if dial.main} >= {
+        "requests_per_month",
+        "usd_per_hour",
+        "data_bytes",
+        "usd_in",
+    }
     for dial in dials:
         low, at, high = (position(dial, value) for value in (dial.low, dial.value, dial.high))
         assert low <= at <= high
@@ -135,7 +169,15 @@ def test_every_dial_starts_inside_its_range_at_its_exact_value(shown: Showcase) 
 def test_moving_the_dials_moves_the_answer(shown: Showcase) -> None:
     values = {dial.name: dial.value for dial in shown.dials()} | {"usd_per_hour": 0.1}
     first = shown.weigh(**values)
-    for name in ("requests_per_month", "usd_per_hour", "data_bytes", "usd_out", "requests_per_s", "used_share", "months"):
+    for name in (
+        "requests_per_month",
+        "usd_per_hour",
+        "data_bytes",
+        "usd_out",
+        "requests_per_s",
+        "used_share",
+        "months",
+    ):
         assert shown.weigh(**values | {name: values[name] * 1.9}) != first, name
     assert 'data-break-even="' in first
 
@@ -145,7 +187,10 @@ def test_more_text_costs_more_training_and_is_called_an_extrapolation(shown: Sho
     assert "extrapolation" in later.sentence and "extrapolation" not in now.sentence
     assert now.arm == "scratch+full" and f"predicted ahead of {shown.answer.main.generic}" in now.sentence
     values = {dial.name: dial.value for dial in shown.dials()}
-    hours = [shown.bill(_choice(values | {"data_bytes": f * shown.data_bytes}), "scratch+full")[1].hours for f in (1, 10)]
+    hours = [
+        shown.bill(_choice(values | {"data_bytes": f * shown.data_bytes}), "scratch+full")[1].hours
+        for f in (1, 10)
+    ]
     assert hours[1] == pytest.approx(10 * hours[0]) and hours[0] > 0
 
 
@@ -191,20 +236,32 @@ def test_speed_is_the_measured_one_where_the_study_was_benchmarked(tmp_path: Pat
     load = {"input_tokens": 64, "output_tokens": 32}
     write_json(study / "bench.json", {"date": "2026-11-20", "price": price, "load": load, "models": models})
     found = assume(study)
-    assert (found.requests_per_s.value, found.requests_per_s.origin) == (9.5, "measured by adaptkit bench on 2026-11-20, 8 at once")
+    assert (found.requests_per_s.value, found.requests_per_s.origin) == (
+        9.5,
+        "measured by adaptkit bench on 2026-11-20, 8 at once",
+    )
     assert (found.tokens_in.value, found.tokens_out.value, found.usd_per_hour.value) == (64, 32, 0.33)
     write_json(study / "bench.json", {"requests_per_s": 4.0, "output_tokens_per_s": 128.0, "concurrency": 8})
     assert assume(study).requests_per_s.value == 4.0
 
 
 def test_a_tie_is_told_as_one(tmp_path: Path) -> None:
-    shown = Showcase(write_study(tmp_path, num_rows=40, tasks=("language",), bpb={"scratch": 1.93, "continued": 1.93}))
+    shown = Showcase(
+        write_study(tmp_path, num_rows=40, tasks=("language",), bpb={"scratch": 1.93, "continued": 1.93})
+    )
     assert "do not pretrain" in shown.verdict().lower() and "VERDICT: TIE" in shown.verdict()
 
 
 def test_every_piece_of_the_page_is_there_and_asks_nothing_of_the_network(shown: Showcase) -> None:
     page = shown.verdict() + shown.evidence() + shown.about()
-    for text in ("Pretrain a small model", "All arms", "With more data", "What this study cannot tell", "CC BY 4.0", "<svg"):
+    for text in (
+        "Pretrain a small model",
+        "All arms",
+        "With more data",
+        "What this study cannot tell",
+        "CC BY 4.0",
+        "<svg",
+    ):
         assert text in page, text
     assert "http" not in page
 

@@ -25,10 +25,30 @@ from adaptkit.report.demo_view import Showcase  # noqa: E402
 PASSWORD = "correct horse battery"
 STUDY_WORDS = ("clinical-trials", "scratch+full", "Compare", "bits per byte", "gradio", KEY)
 LEAKED_ELSEWHERE = (
-    "/", "/config", "/info", "/gradio_api/info", "/gradio_api/openapi.json", "/gradio_api/file=/etc/passwd", "/file=/etc/passwd",
-    "/gradio_api/heartbeat/x", "/theme.css", "/docs", "/logout", "/assets/../config", "//config",
-)  # fmt: skip
-ODD_FORMS = ("", "password", "password=", "password=%ff%fe", f"password=a&password={PASSWORD}", "%%%", "&" * 50, "&" * 4000)
+    "/",
+    "/config",
+    "/info",
+    "/gradio_api/info",
+    "/gradio_api/openapi.json",
+    "/gradio_api/file=/etc/passwd",
+    "/file=/etc/passwd",
+    "/gradio_api/heartbeat/x",
+    "/theme.css",
+    "/docs",
+    "/logout",
+    "/assets/../config",
+    "//config",
+)
+ODD_FORMS = (
+    "",
+    "password",
+    "password=",
+    "password=%ff%fe",
+    f"password=a&password={PASSWORD}",
+    "%%%",
+    "&" * 50,
+    "&" * 4000,
+)
 
 
 class Clock:
@@ -64,7 +84,9 @@ def paths(gate: Gate) -> list[tuple[str, str]]:
             pending += [(prefix + route.path, each) for each in inner]
         for method in getattr(route, "methods", None) or (["GET"] if inner is None else []):
             found.add((method, re.sub(r"\{[^}]*\}", "x", prefix + route.path) or "/"))
-    known = {("POST", "/gradio_api/queue/join"), ("POST", "/gradio_api/cancel")} | {("GET", path) for path in LEAKED_ELSEWHERE}
+    known = {("POST", "/gradio_api/queue/join"), ("POST", "/gradio_api/cancel")} | {
+        ("GET", path) for path in LEAKED_ELSEWHERE
+    }
     return sorted(found | known)
 
 
@@ -80,15 +102,18 @@ def test_the_application_has_many_routes(paths: list[tuple[str, str]]) -> None:
     assert len(paths) > 50 and ("POST", "/gradio_api/upload") in paths
 
 
-def test_without_a_login_every_route_answers_the_same_nothing(gate: Gate, paths: list[tuple[str, str]]) -> None:
+def test_without_a_login_every_route_answers_the_same_nothing(
+    gate: Gate, paths: list[tuple[str, str]]
+) -> None:
     client = client_of(gate)
     for method, path in paths:
         if path in ("/login", "/health"):
             continue
         answer = client.request(method, path)
         assert (answer.status_code, answer.text if method != "HEAD" else "") in (
-            (401, '{"error": "log in first"}'), (401, "")
-        ), (method, path)  # fmt: skip
+            (401, '{"error": "log in first"}'),
+            (401, ""),
+        ), (method, path)
         assert not any(word in str(answer.headers) for word in STUDY_WORDS)
     page = client.get("/", headers={"accept": "text/html"})
     assert (page.status_code, page.headers["location"], page.text) == (303, "/login", "")
@@ -115,11 +140,20 @@ def test_after_the_login_the_page_opens_and_holds_no_key(gate: Gate) -> None:
     assert pages[0].headers["cache-control"] == "no-store" and pages[0].headers["x-frame-options"] == "DENY"
 
 
-def test_files_uploads_and_descriptions_stay_closed_even_after_the_login(gate: Gate, paths: list[tuple[str, str]]) -> None:
+def test_files_uploads_and_descriptions_stay_closed_even_after_the_login(
+    gate: Gate, paths: list[tuple[str, str]]
+) -> None:
     client = client_of(gate)
     log_in(client)
-    for method, path in [*paths, ("GET", "/gradio_api/file=../../etc/passwd"), ("POST", "/gradio_api/upload")]:
-        if re.match(r"/(gradio_api/)?(file|upload|stream|proxy|info|openapi|deep_link|run|call|monitoring|component_server)", path):
+    for method, path in [
+        *paths,
+        ("GET", "/gradio_api/file=../../etc/passwd"),
+        ("POST", "/gradio_api/upload"),
+    ]:
+        if re.match(
+            r"/(gradio_api/)?(file|upload|stream|proxy|info|openapi|deep_link|run|call|monitoring|component_server)",
+            path,
+        ):
             assert client.request(method, path).status_code == 404, (method, path)
 
 
@@ -153,7 +187,11 @@ def test_wrong_passwords_are_slowed_down_and_the_right_one_must_wait_too(clock: 
     client = client_of(Gate(_inner, PASSWORD, clock=clock))
     assert [log_in(client, f"wrong{i}").status_code for i in range(5)] == [401] * 5
     stopped = log_in(client)
-    assert stopped.status_code == 429 and int(stopped.headers["retry-after"]) == 30 and "30 seconds" in stopped.text
+    assert (
+        stopped.status_code == 429
+        and int(stopped.headers["retry-after"]) == 30
+        and "30 seconds" in stopped.text
+    )
     clock.now += 31
     assert log_in(client, "wrong again").status_code == 401
     assert int(log_in(client).headers["retry-after"]) == 60
@@ -198,7 +236,9 @@ def test_a_session_ends_by_itself(clock: Clock) -> None:
     assert client.get("/", headers=cookie).status_code == 401
 
 
-@pytest.mark.parametrize("cookie", ["", "adaptkit_demo=", "adaptkit_demo=x", "adaptkit_demo=\u00e9", 'adaptkit_demo="', "a b;;=,"])
+@pytest.mark.parametrize(
+    "cookie", ["", "adaptkit_demo=", "adaptkit_demo=x", "adaptkit_demo=\u00e9", 'adaptkit_demo="', "a b;;=,"]
+)
 def test_no_made_up_cookie_opens(cookie: str) -> None:
     client = client_of(Gate(_inner, PASSWORD))
     assert client.get("/", headers={"cookie": cookie.encode("latin-1")}).status_code == 401
@@ -219,13 +259,20 @@ def test_web_sites_cannot_use_a_page_on_loopback() -> None:
     assert client.get("/", headers={"host": "127.0.0.1.rebound.example:7860"}).status_code == 421
     foreign = {"origin": "http://evil.example"}
     assert client.post("/gradio_api/queue/join", headers=foreign).status_code == 403
-    assert client.post("/gradio_api/queue/join", headers={"origin": "http://127.0.0.1:7860"}).status_code == 200
+    assert (
+        client.post("/gradio_api/queue/join", headers={"origin": "http://127.0.0.1:7860"}).status_code == 200
+    )
     assert client.get("/", headers={"origin": "null"}).status_code == 403
 
 
 def test_foreign_sites_cannot_log_visitors_in_or_use_their_session() -> None:
     client = client_of(Gate(_inner, PASSWORD))
-    assert client.post("/login", data={"password": PASSWORD}, headers={"origin": "http://evil.example"}).status_code == 403
+    assert (
+        client.post(
+            "/login", data={"password": PASSWORD}, headers={"origin": "http://evil.example"}
+        ).status_code
+        == 403
+    )
 
 
 def test_web_sockets_are_closed() -> None:
@@ -235,7 +282,9 @@ def test_web_sockets_are_closed() -> None:
     assert closed.value.code == 1008
 
 
-def test_loopback_needs_no_login_and_everything_else_does(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_loopback_needs_no_login_and_everything_else_does(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.delenv(launch.PASSWORD_VARIABLE, raising=False)
     assert launch.door("127.0.0.1", 7860, None, False).password is None
     assert launch.door("localhost", 7860, None, False).password is None

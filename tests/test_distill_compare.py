@@ -29,7 +29,10 @@ def texts(tmp_path_factory):
 
 def test_students_are_trained_after_all_that_may_teach_them(texts):
     assert "distilled+full" in AVAILABLE
-    assert language_jobs([Arm.parse(name) for name in ("distilled+full", "scratch+full")]) == ["scratch", "distilled"]
+    assert language_jobs([Arm.parse(name) for name in ("distilled+full", "scratch+full")]) == [
+        "scratch",
+        "distilled",
+    ]
     stages = {stage.id: stage for stage in stages_of(study_config(texts, ARMS, "fractions=[0.5, 1.0]"))}
     needs = set(stages["language.distilled.s1.f0.5"].needs)
     assert {"base", "language.generic+lora.s1.f0.5", "language.scratch.s1.f0.5", "tune.distilled.0"} <= needs
@@ -39,7 +42,14 @@ def test_students_are_trained_after_all_that_may_teach_them(texts):
 
 
 def test_a_study_distils_its_best_model_within_the_budget(texts, tmp_path):
-    small = ("tasks=[]", "seeds=1", "base_flops=4e9", "budget.amount=1.5e10", "budget.trials=1", "trainer.threads=1")
+    small = (
+        "tasks=[]",
+        "seeds=1",
+        "base_flops=4e9",
+        "budget.amount=1.5e10",
+        "budget.trials=1",
+        "trainer.threads=1",
+    )
     config = study_config(texts, "arms=[generic+prompt, scratch+full, distilled+full]", *small)
     run = open_study(config, tmp_path)
     plan = make_plan(config, run)
@@ -48,7 +58,9 @@ def test_a_study_distils_its_best_model_within_the_budget(texts, tmp_path):
     outcomes = {stage.id: result(run.path, stage.id) for stage in plan.stages}
     found = outcomes["language.distilled.s0.f1"]
     student = Run(tmp_path / found["run"])
-    best = min((outcomes[name] for name in ("base", "language.scratch.s0.f1")), key=lambda outcome: outcome["dev"])["model"]
+    best = min(
+        (outcomes[name] for name in ("base", "language.scratch.s0.f1")), key=lambda outcome: outcome["dev"]
+    )["model"]
     assert f"teacher: {best}" in (student.path / "config.yaml").read_text()
     shape = models.load(found["model"], "causal").config
     assert shape.num_hidden_layers == max(1, models.load(best, "causal").config.num_hidden_layers // 2)

@@ -1,4 +1,5 @@
-"""Distillation as an objective: each loss is what its definition says, sums are sums, and the teacher stays outside."""
+"""Distillation as an objective: each loss is what its definition says, sums are sums, and the teacher stays
+outside."""
 
 from __future__ import annotations
 
@@ -25,15 +26,28 @@ def llama(layers: int, seed: int = 0) -> nn.Module:
 
     torch.manual_seed(seed)
     config = LlamaConfig(
-        vocab_size=VOCAB, hidden_size=16, intermediate_size=32, num_hidden_layers=layers, num_attention_heads=2, use_cache=False,
-        bos_token_id=0, eos_token_id=0, pad_token_id=0, initializer_range=0.2, attn_implementation="eager",
-    )  # fmt: skip
+        vocab_size=VOCAB,
+        hidden_size=16,
+        intermediate_size=32,
+        num_hidden_layers=layers,
+        num_attention_heads=2,
+        use_cache=False,
+        bos_token_id=0,
+        eos_token_id=0,
+        pad_token_id=0,
+        initializer_range=0.2,
+        attn_implementation="eager",
+    )
     return LlamaForCausalLM(config)
 
 
-def objective(losses: dict[str, float], teacher: nn.Module, kind: str = "causal", num_student: int = 2, **changes) -> Distillation:
+def objective(
+    losses: dict[str, float], teacher: nn.Module, kind: str = "causal", num_student: int = 2, **changes
+) -> Distillation:
     layers = teacher.config.num_hidden_layers
-    return Distillation(OnlineTeacher(teacher, kind), losses, kind, Layout.even(num_student, layers), **changes)
+    return Distillation(
+        OnlineTeacher(teacher, kind), losses, kind, Layout.even(num_student, layers), **changes
+    )
 
 
 def batch_of(kind: str = "causal", num: int = 4) -> dict[str, torch.Tensor]:
@@ -68,9 +82,12 @@ REPLACING = {"replacing": 1.0}
 @pytest.mark.parametrize(
     ("kind", "losses"),
     [
-        ("causal", ALL), ("classifier", ALL), ("causal", REPLACING), ("classifier", REPLACING),
+        ("causal", ALL),
+        ("classifier", ALL),
+        ("causal", REPLACING),
+        ("classifier", REPLACING),
         ("encoder", {"cosine": 1.0, "mse": 1.0}),
-    ],  # fmt: skip
+    ],
 )
 def test_eight_microbatches_equal_one_batch(kind, losses):
     def gradients(size: int) -> list[torch.Tensor]:
@@ -78,7 +95,10 @@ def test_eight_microbatches_equal_one_batch(kind, losses):
             teacher, student = llama(4), llama(2, seed=1)
         else:
             teacher, student = encoder(4, kind), encoder(2, kind, seed=1)
-        task, rows = objective(losses, teacher, kind, seed=3), Rows("causal" if kind == "causal" else "classify")
+        task, rows = (
+            objective(losses, teacher, kind, seed=3),
+            Rows("causal" if kind == "causal" else "classify"),
+        )
         groups = [list(range(8))[i : i + size] for i in range(0, 8, size)]
         for group in groups:
             (task.loss(student, rows.collate(group, seed=0, epoch=0)).total / 8).backward()
@@ -94,17 +114,27 @@ def encoder(layers: int, kind: str, seed: int = 0, width: int = 16) -> nn.Module
 
     torch.manual_seed(seed)
     config = BertConfig(
-        vocab_size=VOCAB, hidden_size=width, intermediate_size=32, num_hidden_layers=layers, num_attention_heads=2, num_labels=3,
-        hidden_dropout_prob=0.0, attention_probs_dropout_prob=0.0, pad_token_id=0, initializer_range=0.2,
+        vocab_size=VOCAB,
+        hidden_size=width,
+        intermediate_size=32,
+        num_hidden_layers=layers,
+        num_attention_heads=2,
+        num_labels=3,
+        hidden_dropout_prob=0.0,
+        attention_probs_dropout_prob=0.0,
+        pad_token_id=0,
+        initializer_range=0.2,
         attn_implementation="eager",
-    )  # fmt: skip
+    )
     return (BertForSequenceClassification if kind == "classifier" else BertModel)(config)
 
 
 @pytest.mark.parametrize("kind", ["causal", "classifier"])
 def test_a_copy_of_the_teacher_has_nothing_to_learn_from_it(kind):
     teacher = llama(3) if kind == "causal" else encoder(3, kind)
-    task = objective({"forward_kl": 1.0, "reverse_kl": 1.0, "jsd": 1.0, "hidden": 1.0, "attention": 1.0}, teacher, kind, 3)
+    task = objective(
+        {"forward_kl": 1.0, "reverse_kl": 1.0, "jsd": 1.0, "hidden": 1.0, "attention": 1.0}, teacher, kind, 3
+    )
     out = task.loss(copy.deepcopy(teacher).requires_grad_(True), batch_of(kind))
     assert out.total.item() == pytest.approx(0.0, abs=1e-4)
 
@@ -120,16 +150,24 @@ def test_embedding_losses_are_what_they_say():
         return (hidden * mask).sum(1) / mask.sum(1)
 
     own, aim = embed(student), embed(teacher)
-    assert metrics["cosine"].item() == pytest.approx((1 - F.cosine_similarity(own, aim)).sum().item(), rel=1e-5)
+    assert metrics["cosine"].item() == pytest.approx(
+        (1 - F.cosine_similarity(own, aim)).sum().item(), rel=1e-5
+    )
     assert metrics["mse"].item() == pytest.approx((own - aim).square().sum().item(), rel=1e-5)
     scores = [F.normalize(x, dim=-1) @ F.normalize(x, dim=-1).T for x in (own, aim)]
     margins = [score[:, :, None] - score[:, None, :] for score in scores]
-    assert metrics["margin"].item() == pytest.approx((margins[0] - margins[1]).square().mean((1, 2)).sum().item(), rel=1e-4)
+    assert metrics["margin"].item() == pytest.approx(
+        (margins[0] - margins[1]).square().mean((1, 2)).sum().item(), rel=1e-4
+    )
     assert not task.separable
 
 
 def test_the_hidden_loss_is_a_share_of_the_teachers_square_and_passes_through_projections():
-    teacher, student, batch = encoder(4, "classifier"), encoder(2, "classifier", seed=1, width=8), batch_of("classifier")
+    teacher, student, batch = (
+        encoder(4, "classifier"),
+        encoder(2, "classifier", seed=1, width=8),
+        batch_of("classifier"),
+    )
     add_projections(student, 16, 2)
     out = objective({"hidden": 1.0}, teacher, "classifier").loss(student, batch)
     with recording(teacher, [1, 3]) as theirs, recording(student, [0, 1]) as own:
@@ -139,7 +177,9 @@ def test_the_hidden_loss_is_a_share_of_the_teachers_square_and_passes_through_pr
     expected = 0.0
     for index, layer in ((0, 1), (1, 3)):
         aim = theirs.hidden[layer]
-        error = (student.distillation_projections[index](own.hidden[index]) - aim).square().mean(-1) / aim.square().mean(-1)
+        error = (student.distillation_projections[index](own.hidden[index]) - aim).square().mean(
+            -1
+        ) / aim.square().mean(-1)
         expected += float((error.detach() * mask / mask.sum(1, keepdim=True)).sum()) / 2
     assert out.total.item() == pytest.approx(expected, rel=1e-5)
     out.total.backward()
@@ -160,7 +200,9 @@ def test_a_student_without_any_block_of_its_own_is_its_teacher():
     assert not torch.allclose(student(batch["input_ids"]).logits, teacher(batch["input_ids"]).logits)
 
 
-@pytest.mark.parametrize(("name", "first", "later"), [("replacing", 0.3, 0.65), ("replacing_constant", 0.5, 0.5)])
+@pytest.mark.parametrize(
+    ("name", "first", "later"), [("replacing", 0.3, 0.65), ("replacing_constant", 0.5, 0.5)]
+)
 def test_blocks_are_replaced_for_half_of_the_run_and_then_the_student_learns_alone(name, first, later):
     teacher, batch = llama(4), batch_of()
     student = with_blocks(teacher, "causal", [0, 3], seed=0)
@@ -173,7 +215,9 @@ def test_blocks_are_replaced_for_half_of_the_run_and_then_the_student_learns_alo
             student.zero_grad()
             dataclasses.replace(task, seed=seed).at(progress).loss(student.train(), batch).total.backward()
             found += [bool(block.self_attn.q_proj.weight.grad.any()) for block in student.model.layers]
-            assert bool(student.model.embed_tokens.weight.grad.any()) == (progress >= 0.5), "only blocks learn among the teacher's"
+            assert bool(student.model.embed_tokens.weight.grad.any()) == (progress >= 0.5), (
+                "only blocks learn among the teacher's"
+            )
         return sum(found) / len(found)
 
     assert share_of_own(0.0) == pytest.approx(first, abs=0.1)
@@ -215,17 +259,25 @@ def test_on_policy_beside_reverse_kl_is_the_mixture_of_gkd():
         return objective(losses, teacher).loss(student, batch).total.item()
 
     mixed = total({"on_policy": 0.3, "reverse_kl": 0.7})
-    assert mixed == pytest.approx(0.3 * total({"on_policy": 1.0}) + 0.7 * total({"reverse_kl": 1.0}), rel=1e-5)
+    assert mixed == pytest.approx(
+        0.3 * total({"on_policy": 1.0}) + 0.7 * total({"reverse_kl": 1.0}), rel=1e-5
+    )
 
 
 def test_the_teacher_is_no_parameter_of_what_trains_nor_in_any_checkpoint(tmp_path):
     teacher = llama(4)
     student = with_blocks(teacher, "causal", [0, 3], seed=0)
     before = {name: weight.clone() for name, weight in teacher.state_dict().items()}
-    trainer = Trainer(student, objective({"forward_kl": 1.0}, teacher), Rows("causal"), settings(), run=Run(tmp_path))
+    trainer = Trainer(
+        student, objective({"forward_kl": 1.0}, teacher), Rows("causal"), settings(), run=Run(tmp_path)
+    )
     trainer.fit()
     assert {id(p) for p in trainer.module.parameters()} == {id(p) for p in student.parameters()}
-    saved = Checkpoints(tmp_path / "checkpoints", keep=2, identity=trainer.checkpoints.identity).newest().tensors("model")
+    saved = (
+        Checkpoints(tmp_path / "checkpoints", keep=2, identity=trainer.checkpoints.identity)
+        .newest()
+        .tensors("model")
+    )
     assert saved.keys() == dict(student.named_parameters()).keys()
     assert all(torch.equal(before[name], weight) for name, weight in teacher.state_dict().items())
 
@@ -238,4 +290,6 @@ def test_the_teachers_passes_are_paid_for(tmp_path):
         return Trainer(student, task, Rows("causal"), settings(num_steps=2), run=Run(folder)).fit().flops
 
     alone, taught = flops({"cross_entropy": 1.0}), flops({"forward_kl": 1.0})
-    assert 1.3 < taught / alone < 1.8  # a third of the student's three passes, times two for the depth, head aside
+    assert (
+        1.3 < taught / alone < 1.8
+    )  # a third of the student's three passes, times two for the depth, head aside

@@ -65,7 +65,9 @@ def test_a_half_depth_student_comes_close_to_its_causal_teacher(world, llama, tm
 
 
 def test_a_classifiers_student_knows_the_labels(world, bert, tmp_path):
-    config = tiny_teachers.config(world, bert, {"num_steps": 25}, losses={"forward_kl": 1.0, "hidden": 1.0, "attention": 1.0})
+    config = tiny_teachers.config(
+        world, bert, {"num_steps": 25}, losses={"forward_kl": 1.0, "hidden": 1.0, "attention": 1.0}
+    )
     result, run = done(config, tmp_path)
     assert result.scores["accuracy"] >= 0.9 and result.teacher["accuracy"] >= 0.9
     rows = list(read_jsonl(run.items("labels")))
@@ -104,7 +106,10 @@ def test_a_resumed_distillation_equals_an_uninterrupted_one(world, bert, tmp_pat
         distill(config, run)
     resumed = distill(config, run)
     assert run.manifest()["training"]["train"]["resumed_from_step"] == 4
-    pair = [models.load(folder, "classifier").state_dict() for folder in (whole.model_folder, resumed.model_folder)]
+    pair = [
+        models.load(folder, "classifier").state_dict()
+        for folder in (whole.model_folder, resumed.model_folder)
+    ]
     assert all(torch.equal(pair[0][name], pair[1][name]) for name in pair[0])
 
 
@@ -125,20 +130,33 @@ def test_an_adapter_learns_on_a_frozen_student_and_is_saved_and_merged(world, be
     base = run.base if start == "every" else bert
     assert result.scores["accuracy"] >= 0.9 and run.base.exists() == (start == "every")
     frozen, merged = models.load(base, "classifier"), models.load(result.model_folder, "classifier")
-    assert torch.equal(frozen.bert.embeddings.word_embeddings.weight, merged.bert.embeddings.word_embeddings.weight)
+    assert torch.equal(
+        frozen.bert.embeddings.word_embeddings.weight, merged.bert.embeddings.word_embeddings.weight
+    )
     tuned = PeftModel.from_pretrained(models.load(base, "classifier"), str(run.adapter))
     torch.testing.assert_close(outputs(tuned), outputs(merged), rtol=1e-4, atol=1e-4)
     assert not torch.allclose(outputs(frozen), outputs(merged), atol=1e-2)
     again = adapted_model(of_run(run.path), len(models.load_tokenizer(run.model)))
     torch.testing.assert_close(outputs(again), outputs(merged), rtol=1e-4, atol=1e-4)
-    assert run.manifest()["merge_difference"] < 1e-4 and run.manifest()["model"]["trained"] < 0.5 * result.params
+    assert (
+        run.manifest()["merge_difference"] < 1e-4 and run.manifest()["model"]["trained"] < 0.5 * result.params
+    )
 
 
 def test_an_adapter_on_four_bits_is_merged_into_the_weights_that_it_was_trained_on(world, llama, tmp_path):
-    fields = {"adapter": {**LORA, "kind": "qlora"}, "student": {"layers": 3}, "losses": {"on_policy": 0.5, "reverse_kl": 0.5}}
+    fields = {
+        "adapter": {**LORA, "kind": "qlora"},
+        "student": {"layers": 3},
+        "losses": {"on_policy": 0.5, "reverse_kl": 0.5},
+    }
     result, run = done(tiny_teachers.config(world, llama, **fields), tmp_path)
-    assert run.manifest()["merge_difference"] < 1e-3 and result.scores["bits_per_byte"] < 1.3 * result.teacher["bits_per_byte"]
-    stood_on, merged = (models.load(folder, "causal").model.layers[0].mlp.up_proj.weight for folder in (run.base, run.model))
+    assert (
+        run.manifest()["merge_difference"] < 1e-3
+        and result.scores["bits_per_byte"] < 1.3 * result.teacher["bits_per_byte"]
+    )
+    stood_on, merged = (
+        models.load(folder, "causal").model.layers[0].mlp.up_proj.weight for folder in (run.base, run.model)
+    )
     assert (stood_on - merged).abs().max() > 1e-3, "rounded to four bits"
 
 
@@ -157,20 +175,26 @@ def test_the_search_keeps_the_blocks_that_matter(world, llama, tmp_path):
             block.self_attn.o_proj.weight.zero_()
             block.mlp.down_proj.weight.zero_()
     models.save(teacher, tokenizer, tmp_path / "idle")
-    config = tiny_teachers.config(world, tmp_path / "idle", {"num_steps": 1, "learning_rate": 1e-6}, student={"start": "search"})
+    config = tiny_teachers.config(
+        world, tmp_path / "idle", {"num_steps": 1, "learning_rate": 1e-6}, student={"start": "search"}
+    )
     result, run = done(config, tmp_path)
     assert run.manifest()["student"]["blocks"] == [0, 3]
     assert result.scores["bits_per_byte"] == pytest.approx(result.teacher["bits_per_byte"], rel=0.02)
 
 
 def test_a_fresh_student_has_the_size_that_was_asked_for(world, llama, tmp_path):
-    config = tiny_teachers.config(world, llama, student={"start": "fresh"}, size={"params": 130_000, "seq_len": 32})
+    config = tiny_teachers.config(
+        world, llama, student={"start": "fresh"}, size={"params": 130_000, "seq_len": 32}
+    )
     result, _ = done(config, tmp_path)
     assert abs(result.params / 130_000 - 1) < 0.15
     assert models.load(result.model_folder, "causal").config.model_type == "llama"
 
 
-def test_narrower_fresh_students_learn_hidden_states_through_projections_that_are_not_saved(world, bert, tmp_path):
+def test_narrower_fresh_students_learn_hidden_states_through_projections_that_are_not_saved(
+    world, bert, tmp_path
+):
     losses = {"forward_kl": 1.0, "hidden": 1.0}
     fields = {"student": {"start": "fresh"}, "size": {"params": 300_000, "seq_len": 32}, "losses": losses}
     result, _ = done(tiny_teachers.config(world, bert, **fields), tmp_path)
@@ -180,10 +204,16 @@ def test_narrower_fresh_students_learn_hidden_states_through_projections_that_ar
 
 
 def test_width_and_vocabulary_are_pruned_and_the_teacher_reads_its_own_tokens(world, llama, tmp_path):
-    config = tiny_teachers.config(world, llama, {"num_steps": 40}, student={"layers": 4, "width": 32, "vocab_size": 320})
+    config = tiny_teachers.config(
+        world, llama, {"num_steps": 40}, student={"layers": 4, "width": 32, "vocab_size": 320}
+    )
     result, run = done(config, tmp_path)
     student = models.load(result.model_folder, "causal")
-    assert (student.config.hidden_size, student.config.vocab_size, student.config.num_hidden_layers) == (32, 320, 4)
+    assert (student.config.hidden_size, student.config.vocab_size, student.config.num_hidden_layers) == (
+        32,
+        320,
+        4,
+    )
     tokenizer = models.load_tokenizer(result.model_folder)
     assert len(tokenizer) == 320 and student.config.eos_token_id == tokenizer.eos_token_id
     losses = [row["loss"] for row in run.metrics() if "loss" in row]
@@ -193,7 +223,9 @@ def test_width_and_vocabulary_are_pruned_and_the_teacher_reads_its_own_tokens(wo
 
 def test_a_student_learns_from_what_it_writes_itself(world, llama, tmp_path):
     trainer = {"num_steps": 16, "learning_rate": 1e-3, "eval_every": 2}
-    config = tiny_teachers.config(world, llama, trainer, losses={"on_policy": 1.0}, student={"start": "last", "layers": 1})
+    config = tiny_teachers.config(
+        world, llama, trainer, losses={"on_policy": 1.0}, student={"start": "last", "layers": 1}
+    )
     _, run = done(config, tmp_path)
     found = [row["eval_on_policy"] for row in run.metrics() if "eval_loss" in row]
     assert found[-1] < 0.8 * found[0]
@@ -205,7 +237,11 @@ def test_a_student_learns_from_what_it_writes_itself(world, llama, tmp_path):
         ("bert", {"losses": {"on_policy": 1.0}}, "on_policy means nothing to a classifier model"),
         ("llama", {"losses": {"cosine": 1.0}}, "cosine means nothing to a causal model"),
         ("bert", {"signal": "offline"}, "offline speaks for causal teachers"),
-        ("llama", {"losses": {"replacing": 1.0}, "student": {"width": 32}}, "cannot stand among those of a llama of width 32"),
+        (
+            "llama",
+            {"losses": {"replacing": 1.0}, "student": {"width": 32}},
+            "cannot stand among those of a llama of width 32",
+        ),
     ],
 )
 def test_losses_that_do_not_fit_the_models_are_refused(world, teacher, fields, what, tmp_path, request):
@@ -217,7 +253,9 @@ def test_other_tokenizers_are_refused_in_a_sentence(world, llama, tmp_path):
     other = train_tokenizer(["entirely different words here"] * 3, "bpe", 300)
     models.save(models.load(llama, "causal"), other, tmp_path / "other")
     config = tiny_teachers.config(world, llama, student={"start": str(tmp_path / "other")})
-    with pytest.raises(ModelError, match="tokens, the teacher's 384.* cannot be compared\n  fix: .*signal=text"):
+    with pytest.raises(
+        ModelError, match="tokens, the teacher's 384.* cannot be compared\n  fix: .*signal=text"
+    ):
         done(config, tmp_path)
 
 
@@ -225,9 +263,13 @@ def test_shapes_that_no_server_runs_are_refused(world, tmp_path):
     from transformers import DistilBertConfig
 
     tokenizer = train_tokenizer(["some words to know"] * 3, "wordpiece", 80)
-    shape = DistilBertConfig(vocab_size=len(tokenizer), dim=32, hidden_dim=64, n_layers=2, n_heads=2, pad_token_id=0)
+    shape = DistilBertConfig(
+        vocab_size=len(tokenizer), dim=32, hidden_dim=64, n_layers=2, n_heads=2, pad_token_id=0
+    )
     models.save(models.build(shape, "masked", seed=0), tokenizer, tmp_path / "distilbert")
-    with pytest.raises(ModelError, match="shape 'distilbert' is not served: only bert, modernbert, llama, qwen3"):
+    with pytest.raises(
+        ModelError, match="shape 'distilbert' is not served: only bert, modernbert, llama, qwen3"
+    ):
         done(tiny_teachers.config(world, tmp_path / "distilbert"), tmp_path)
 
 
@@ -244,10 +286,15 @@ def test_a_plan_says_what_the_student_will_be(world, llama, tmp_path):
 def test_a_plan_counts_what_the_losses_ask_for_and_what_an_adapter_leaves_alone(world, llama, tmp_path):
     config = tiny_teachers.config(world, llama, losses={"on_policy": 1.0}, adapter={**LORA, "kind": "qlora"})
     found, (result, run) = plan(config), done(config, tmp_path)
-    assert found["student"]["params"] == result.params and found["trained"] == run.manifest()["model"]["trained"]
+    assert (
+        found["student"]["params"] == result.params and found["trained"] == run.manifest()["model"]["trained"]
+    )
     assert found["flops"] == pytest.approx(result.cost["flops"], rel=0.02)
     memory = found["training_bytes"]["student"]
-    assert memory == pytest.approx(16 * found["trained"] + 0.55 * result.params) and memory < 0.5 * 16 * result.params
+    assert (
+        memory == pytest.approx(16 * found["trained"] + 0.55 * result.params)
+        and memory < 0.5 * 16 * result.params
+    )
     assert found["stored_bytes_per_token"] == 0
     assert plan(tiny_teachers.config(world, llama, signal="offline"))["stored_bytes_per_token"] == 64 * 4
     with pytest.raises(ConfigError, match="cosine means nothing to a causal model"):
@@ -275,12 +322,21 @@ def test_contradictions_are_refused(world, llama, fields, what):
 
 def test_the_command_plans_and_then_makes_the_student(world, llama, tmp_path, capsys):
     path = tmp_path / "distill.yaml"
-    path.write_text(dump(tiny_teachers.config(world, llama, {"num_steps": 2}).model_dump(mode="json", exclude_unset=True)))
+    path.write_text(
+        dump(tiny_teachers.config(world, llama, {"num_steps": 2}).model_dump(mode="json", exclude_unset=True))
+    )
     assert console.run(app.app, ["distill", str(path), "--plan"]) == 0
     shown = capsys.readouterr().out
-    assert "expected speed-up: 1." in shown and "layers          2        4" in shown and not (tmp_path / "runs").exists()
+    assert (
+        "expected speed-up: 1." in shown
+        and "layers          2        4" in shown
+        and not (tmp_path / "runs").exists()
+    )
     words = ["distill", str(path), "student.layers=1", "--json", "--root", str(tmp_path / "runs")]
     assert console.run(app.app, words) == 0
     found = json.loads(capsys.readouterr().out)
-    assert found["suite"] == "language" and models.load(found["model_folder"], "causal").config.num_hidden_layers == 1
+    assert (
+        found["suite"] == "language"
+        and models.load(found["model_folder"], "causal").config.num_hidden_layers == 1
+    )
     assert set(read_json(Path(found["run"]) / "manifest.json")["inputs"]) == {"data", "teacher"}

@@ -1,4 +1,5 @@
-"""A student's own text as a training batch: prompts kept, samples labelled up to the end of text, fixed by the seed."""
+"""A student's own text as a training batch: prompts kept, samples labelled up to the end of text, fixed by
+the seed."""
 
 from __future__ import annotations
 

@@ -52,22 +52,27 @@ def test_a_full_store_says_what_the_teacher_says(world, llama, tmp_path):
     source, teacher, tokenizer = rows_of(world, llama, tmp_path)
     online, size = OnlineTeacher(teacher, "causal"), len(tokenizer)
     layout = StoreLayout(len(source), 32, size - 1, size)
-    stored = WithTeacher(source, write_store(source, local_scorer(online, size, 2.0, size - 1), tmp_path / "s", layout, {"a": 1}))
+    stored = WithTeacher(
+        source,
+        write_store(source, local_scorer(online, size, 2.0, size - 1), tmp_path / "s", layout, {"a": 1}),
+    )
     student = models.load(llama, "causal")
     torch.manual_seed(0)
     for weight in student.parameters():
         weight.data += 0.05 * torch.randn_like(weight)
     for name in ("forward_kl", "reverse_kl", "jsd"):
         losses = [
-            Distillation(signal, {name: 1.0}, "causal", temperature=2.0, vocab_size=size).loss(
-                student, data.collate([0, 1], seed=0, epoch=0)
-            ).total.item()
+            Distillation(signal, {name: 1.0}, "causal", temperature=2.0, vocab_size=size)
+            .loss(student, data.collate([0, 1], seed=0, epoch=0))
+            .total.item()
             for signal, data in ((online, source), (StoredTeacher(), stored))
-        ]  # fmt: skip
+        ]
         assert losses[1] == pytest.approx(losses[0], rel=2e-2), name
 
 
-def test_a_store_states_its_size_resumes_and_is_bound_to_what_it_was_made_from(world, llama, tmp_path, monkeypatch):
+def test_a_store_states_its_size_resumes_and_is_bound_to_what_it_was_made_from(
+    world, llama, tmp_path, monkeypatch
+):
     source, teacher, tokenizer = rows_of(world, llama, tmp_path)
     monkeypatch.setattr(answer_store, "ROWS_PER_PART", 8)
     layout, asked = StoreLayout(len(source), 32, 16, len(tokenizer)), []
@@ -113,7 +118,9 @@ def test_offline_distillation_learns_and_asks_once(world, llama, tmp_path):
     assert {path: path.stat().st_mtime_ns for path in before} == before and len(before) == 2
 
 
-@pytest.mark.parametrize(("signal", "losses"), [("nf4", {"forward_kl": 1.0, "attention": 1.0}), ("int8", {"forward_kl": 1.0})])
+@pytest.mark.parametrize(
+    ("signal", "losses"), [("nf4", {"forward_kl": 1.0, "attention": 1.0}), ("int8", {"forward_kl": 1.0})]
+)
 def test_a_teacher_of_few_bits_speaks_beside_its_student(world, llama, tmp_path, signal, losses):
     result, run = done(tiny_teachers.config(world, llama, signal=signal, losses=losses), tmp_path)
     told = [row["loss"] for row in run.metrics() if "loss" in row]
@@ -133,7 +140,11 @@ class Server(BaseHTTPRequestHandler):
         pass
 
     def do_GET(self) -> None:
-        rows = [{"id": "vectors", "kind": "embed"}, {"id": "writer", "kind": "generate", "max_model_len": 64}, {"id": "other"}]
+        rows = [
+            {"id": "vectors", "kind": "embed"},
+            {"id": "writer", "kind": "generate", "max_model_len": 64},
+            {"id": "other"},
+        ]
         self._answer({"data": rows})
 
     def do_POST(self) -> None:
@@ -144,7 +155,10 @@ class Server(BaseHTTPRequestHandler):
             self._answer({"error": "busy"}, 429 if Server.busy % 2 else 503)
             return
         if "prompt_logprobs" not in asked:
-            assert (asked["truncate_prompt_tokens"], asked["truncation_side"]) == (64 - asked["max_tokens"], "left")
+            assert (asked["truncate_prompt_tokens"], asked["truncation_side"]) == (
+                64 - asked["max_tokens"],
+                "left",
+            )
             texts = [{"index": i, "text": " and so on"} for i in range(len(asked["prompt"]))]
             self._answer({"choices": texts[::-1]})
             return
@@ -171,7 +185,11 @@ class Server(BaseHTTPRequestHandler):
 
 @pytest.fixture
 def server(llama: Path) -> Iterator[str]:
-    Server.model, Server.tokenizer, Server.most = models.load(llama, "causal").eval(), models.load_tokenizer(llama), 20
+    Server.model, Server.tokenizer, Server.most = (
+        models.load(llama, "causal").eval(),
+        models.load_tokenizer(llama),
+        20,
+    )
     http = ThreadingHTTPServer(("127.0.0.1", 0), Server)
     threading.Thread(target=http.serve_forever, daemon=True).start()
     yield f"http://127.0.0.1:{http.server_port}"
@@ -189,7 +207,9 @@ def small(world: Path, llama: Path) -> Path:
 
 
 def test_a_served_teacher_is_asked_for_each_document_alone(world, llama, server, tmp_path, monkeypatch):
-    monkeypatch.setattr(http_teacher, "TOKENS_AT_ONCE", 100)  # three documents of a row of 32 tokens in each request
+    monkeypatch.setattr(
+        http_teacher, "TOKENS_AT_ONCE", 100
+    )  # three documents of a row of 32 tokens in each request
     Server.busy = 4
     source, teacher, tokenizer = rows_of(world, llama, tmp_path)
     batch = source.collate([0, 1, 2], seed=0, epoch=0)
@@ -202,10 +222,17 @@ def test_a_served_teacher_is_asked_for_each_document_alone(world, llama, server,
 
 
 def test_an_address_may_name_its_model(server):
-    assert http_teacher.ServedTeacher(server).name == http_teacher.ServedTeacher(f"{server}/v1/").name == "writer"
+    assert (
+        http_teacher.ServedTeacher(server).name
+        == http_teacher.ServedTeacher(f"{server}/v1/").name
+        == "writer"
+    )
     found = http_teacher.ServedTeacher(f"{server}/v1/models/other")
     assert (found.name, found.address, found.window) == ("other", server, None)
-    with pytest.raises(ServerError, match="no model 'vectors' that writes text\n  fix: name one of these: .*/v1/models/writer, "):
+    with pytest.raises(
+        ServerError,
+        match="no model 'vectors' that writes text\n  fix: name one of these: .*/v1/models/writer, ",
+    ):
         http_teacher.ServedTeacher(f"{server}/v1/models/vectors")
 
 
@@ -216,7 +243,9 @@ def served_config(world: Path, server: str, start: Path, **fields: Any) -> Disti
 def test_a_student_learns_from_a_server(world, server, small, tmp_path):
     result, run = done(served_config(world, server, small, signal="offline"), tmp_path)
     losses = [row["loss"] for row in run.metrics() if "loss" in row]
-    assert losses[-1] < losses[0] and result.teacher == {} and run.manifest()["student"]["teacher"] == "writer"
+    assert (
+        losses[-1] < losses[0] and result.teacher == {} and run.manifest()["student"]["teacher"] == "writer"
+    )
 
 
 def test_servers_that_cannot_teach_are_refused(world, server, small, tmp_path):
@@ -243,7 +272,9 @@ def test_text_passes_between_models_without_a_common_tokenizer(world, llama, ser
     shape.vocab_size = len(other)
     models.save(models.build(shape, "causal", seed=3), other, tmp_path / "other")
     for name, teacher in (("local", str(llama)), ("served", server)):
-        config = tiny_teachers.config(world, teacher, {"num_steps": 4}, signal="text", student={"start": str(tmp_path / "other")})
+        config = tiny_teachers.config(
+            world, teacher, {"num_steps": 4}, signal="text", student={"start": str(tmp_path / "other")}
+        )
         result, run = done(config, tmp_path / name)
         written = [row["text"] for row in read_jsonl(run.path / "teacher.jsonl")]
         originals = [row.text for row in read_data(config, "causal")["train"].rows]
@@ -253,7 +284,11 @@ def test_text_passes_between_models_without_a_common_tokenizer(world, llama, ser
 
 
 def test_a_killed_writing_goes_on_where_it_stopped(world, llama, tmp_path):
-    dataset, path, asked = read_data(tiny_teachers.config(world, llama), "causal")["dev"], tmp_path / "t.jsonl", []
+    dataset, path, asked = (
+        read_data(tiny_teachers.config(world, llama), "causal")["dev"],
+        tmp_path / "t.jsonl",
+        [],
+    )
 
     def write(texts: list[str], seed: int) -> list[str]:
         asked.append((len(texts), seed))
@@ -278,9 +313,14 @@ def test_an_encoders_student_finds_its_teachers_vectors(world, tmp_path):
         done(tiny_teachers.config(world, tmp_path / "encoder", losses={"cosine": 1.0}), tmp_path)
     modules = [{"idx": index, "path": path} for index, path in enumerate(("", "1_Pooling", "2_Normalize"))]
     write_json(tmp_path / "encoder/modules.json", modules)
-    write_json(tmp_path / "encoder/1_Pooling/config.json", {"word_embedding_dimension": 64, "pooling_mode_mean_tokens": True})
+    write_json(
+        tmp_path / "encoder/1_Pooling/config.json",
+        {"word_embedding_dimension": 64, "pooling_mode_mean_tokens": True},
+    )
     losses = {"cosine": 1.0, "mse": 1.0, "margin": 1.0}
-    config = tiny_teachers.config(world, tmp_path / "encoder", {"num_steps": 25, "eval_every": 1}, losses=losses)
+    config = tiny_teachers.config(
+        world, tmp_path / "encoder", {"num_steps": 25, "eval_every": 1}, losses=losses
+    )
     result, run = done(config, tmp_path)
     start = next(row["eval_cosine"] for row in run.metrics() if "eval_loss" in row)
     assert result.scores["distance_to_teacher"] < 0.7 * start
@@ -288,7 +328,9 @@ def test_an_encoders_student_finds_its_teachers_vectors(world, tmp_path):
     assert read_json(result.model_folder / "1_Pooling/config.json")["word_embedding_dimension"] == 64
     assert (result.model_folder / "2_Normalize").is_dir()
     narrow = {"student": {"layers": 2, "width": 32}}
-    with pytest.raises(ModelError, match="have 32 numbers and the teacher's 64: cosine compares vectors of one size"):
+    with pytest.raises(
+        ModelError, match="have 32 numbers and the teacher's 64: cosine compares vectors of one size"
+    ):
         done(tiny_teachers.config(world, tmp_path / "encoder", losses={"cosine": 1.0}, **narrow), tmp_path)
     adapted = {"losses": losses, "adapter": {"kind": "lora"}}
     _, run = done(tiny_teachers.config(world, tmp_path / "encoder", {"num_steps": 2}, **adapted), tmp_path)

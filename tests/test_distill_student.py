@@ -19,7 +19,13 @@ from adaptkit.distill.vocabulary import prune_tokenizer
 from adaptkit.errors import ConfigError, ModelError
 
 VOCAB = 97
-SIZES = {"vocab_size": VOCAB, "hidden_size": 64, "intermediate_size": 96, "num_hidden_layers": 4, "num_attention_heads": 4}
+SIZES = {
+    "vocab_size": VOCAB,
+    "hidden_size": 64,
+    "intermediate_size": 96,
+    "num_hidden_layers": 4,
+    "num_attention_heads": 4,
+}
 IDS = {"bos_token_id": 0, "eos_token_id": 1, "pad_token_id": 2}
 SHAPES: dict[str, tuple[Any, str]] = {
     "llama": (lambda: transformers.LlamaConfig(**SIZES, **IDS, head_dim=16, num_key_value_heads=2), "causal"),
@@ -33,7 +39,12 @@ SHAPES: dict[str, tuple[Any, str]] = {
         "masked",
     ),
 }
-TEXTS = [f"the {a} {b} measures the dose of {c} in patients" for a in "abcdefg" for b in ("old", "new") for c in ("salt", "iron")]
+TEXTS = [
+    f"the {a} {b} measures the dose of {c} in patients"
+    for a in "abcdefg"
+    for b in ("old", "new")
+    for c in ("salt", "iron")
+]
 
 
 def built(name: str) -> tuple[nn.Module, str]:
@@ -76,14 +87,20 @@ def test_picks_follow_the_pattern_of_global_and_local_blocks():
 
 
 def test_even_and_last_blocks():
-    assert student.evenly(3, 6) == [0, 2, 5] and student.evenly(6, 12) == [0, 2, 4, 7, 9, 11] and student.evenly(1, 4) == [3]
+    assert (
+        student.evenly(3, 6) == [0, 2, 5]
+        and student.evenly(6, 12) == [0, 2, 4, 7, 9, 11]
+        and student.evenly(1, 4) == [3]
+    )
     assert student.last(3, 6) == [3, 4, 5]
 
 
 def narrow(teacher: nn.Module, kind: str, shape: Any) -> nn.Module:
     found = prune.importance(teacher, [tokens()], lambda model, batch: model(batch))
     kept = prune.choose(found, shape, [0, 1, 2, 3], torch.arange(VOCAB))
-    return student.with_blocks(teacher, kind, [0, 1, 2, 3], 5, shape, prune.cut(kept, prune.key_heads(teacher.config))).eval()
+    return student.with_blocks(
+        teacher, kind, [0, 1, 2, 3], 5, shape, prune.cut(kept, prune.key_heads(teacher.config))
+    ).eval()
 
 
 @pytest.mark.parametrize("name", SHAPES)
@@ -94,7 +111,11 @@ def test_units_that_do_nothing_can_be_cut_without_a_trace(name):
     shape.intermediate_size = 48
     ffn, heads = [], []
     for part, module in teacher.named_modules():
-        ffn += [module] if part.endswith(("down_proj", "mlp.Wo")) or (".output.dense" in part and "attention" not in part) else []
+        ffn += (
+            [module]
+            if part.endswith(("down_proj", "mlp.Wo")) or (".output.dense" in part and "attention" not in part)
+            else []
+        )
         heads += [module] if part.endswith("o_proj") else []
     with torch.no_grad():
         for part, module in teacher.named_modules():  # dead units: nothing comes out of them
@@ -121,7 +142,9 @@ def test_a_narrower_student_keeps_the_widest_channels(name):
     smaller = narrow(teacher, kind, shape)
     assert smaller(tokens()).logits.isfinite().all() and smaller.config.hidden_size == 32
     channels = prune.importance(teacher, [tokens()], lambda model, batch: model(batch)).hidden
-    kept = prune.choose(SimpleNamespace(hidden=channels, heads=[], ffn=[]), shape, [], torch.arange(VOCAB)).hidden
+    kept = prune.choose(
+        SimpleNamespace(hidden=channels, heads=[], ffn=[]), shape, [], torch.arange(VOCAB)
+    ).hidden
     dropped = torch.tensor([i for i in range(64) if i not in kept.tolist()])
     assert channels[kept].min() >= channels[dropped].max()
 
@@ -142,7 +165,9 @@ def test_impossible_sizes_are_refused(fields, what):
 
 @pytest.mark.parametrize("algorithm", ["bpe", "wordpiece", "unigram"])
 def test_a_pruned_vocabulary_encodes_everything_with_the_teachers_tokens(algorithm, tmp_path):
-    teacher = train_tokenizer(TEXTS, algorithm, 300 if algorithm == "bpe" else 90, masked=algorithm == "wordpiece")
+    teacher = train_tokenizer(
+        TEXTS, algorithm, 300 if algorithm == "bpe" else 90, masked=algorithm == "wordpiece"
+    )
     size = {"bpe": 296, "wordpiece": 60, "unigram": 50}[algorithm]
     pruned, ids = prune_tokenizer(teacher, TEXTS[:4], size)
     assert len(pruned) == len(ids) <= size and ids == sorted(ids)
@@ -155,7 +180,10 @@ def test_a_pruned_vocabulary_encodes_everything_with_the_teachers_tokens(algorit
         assert own == pruned(text)["input_ids"]
         if algorithm == "bpe":
             assert again.decode(own, skip_special_tokens=True) == text
-        assert again.convert_ids_to_tokens(own)[0] == teacher.convert_ids_to_tokens(teacher(text)["input_ids"])[0]
+        assert (
+            again.convert_ids_to_tokens(own)[0]
+            == teacher.convert_ids_to_tokens(teacher(text)["input_ids"])[0]
+        )
     for text in TEXTS[:4]:
         assert len(pruned(text)["input_ids"]) <= 1.5 * len(teacher(text)["input_ids"])
 
@@ -184,7 +212,9 @@ def test_an_encoders_blocks_are_searched_by_how_far_its_vectors_turn():
     from adaptkit.distill.student_start import absence
 
     torch.manual_seed(0)
-    teacher = transformers.BertModel(transformers.BertConfig(**SIZES, pad_token_id=2, initializer_range=0.2)).eval()
+    teacher = transformers.BertModel(
+        transformers.BertConfig(**SIZES, pad_token_id=2, initializer_range=0.2)
+    ).eval()
     with torch.no_grad():
         for block in (teacher.encoder.layer[1], teacher.encoder.layer[3]):
             for part in (block.attention.output.dense, block.output.dense):

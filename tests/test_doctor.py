@@ -45,8 +45,21 @@ def names(findings: list[Finding]) -> list[str]:
 
 def test_this_environment_is_sound() -> None:
     findings = diagnose()
-    assert not [finding for finding in findings if finding.status == "problem" and finding.name != "OMP_NUM_THREADS"]
-    told = {"python", "torch", "gpu", "bf16 on CPU", "memory", "disk", "temporary files", "threads", "serve", "model hub"}
+    assert not [
+        finding for finding in findings if finding.status == "problem" and finding.name != "OMP_NUM_THREADS"
+    ]
+    told = {
+        "python",
+        "torch",
+        "gpu",
+        "bf16 on CPU",
+        "memory",
+        "disk",
+        "temporary files",
+        "threads",
+        "serve",
+        "model hub",
+    }
     assert told <= set(names(findings))
     assert all(finding.fix for finding in findings if finding.status != "ok")
 
@@ -155,7 +168,9 @@ def test_leftovers_of_a_broken_uninstall_do_not_stop_the_doctor(fake) -> None:
 
 
 @pytest.mark.parametrize("shape", ["package", "module"])
-def test_a_folder_that_transformers_would_take_for_kernels(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, shape: str) -> None:
+def test_a_folder_that_transformers_would_take_for_kernels(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, shape: str
+) -> None:
     culprit = tmp_path / "kernels" if shape == "package" else tmp_path / "kernels.py"
     if shape == "package":
         culprit.mkdir()
@@ -184,7 +199,9 @@ def test_the_real_kernels_library_is_no_trap(fake, tmp_path: Path) -> None:
     assert traps._shadowed(tmp_path) == []
 
 
-@pytest.mark.parametrize(("version", "status"), [("0.16.9", "warn"), ("0.17.0", "ok"), ("0.17.2", "ok"), ("0.18.0", "warn")])
+@pytest.mark.parametrize(
+    ("version", "status"), [("0.16.9", "warn"), ("0.17.0", "ok"), ("0.17.2", "ok"), ("0.18.0", "warn")]
+)
 def test_versions_of_the_kernels_library(version: str, status: str) -> None:
     assert the(traps._hf_kernels({"kernels": version}), "kernels").status == status
 
@@ -196,15 +213,21 @@ def test_switched_off_asserts(monkeypatch: pytest.MonkeyPatch) -> None:
     assert the(traps._optimised(), "PYTHONOPTIMIZE").fix == "unset PYTHONOPTIMIZE"
 
 
-@pytest.mark.parametrize(("asked", "wrong"), [("", False), ("1", False), ("2", False), ("3", True), ("0", True), ("all", True)])
+@pytest.mark.parametrize(
+    ("asked", "wrong"), [("", False), ("1", False), ("2", False), ("3", True), ("0", True), ("all", True)]
+)
 def test_more_threads_than_cores(monkeypatch: pytest.MonkeyPatch, asked: str, wrong: bool) -> None:
     monkeypatch.setenv("OMP_NUM_THREADS", asked)
     monkeypatch.setattr(machine, "usable_cores", lambda: 2.0)
     assert ("OMP_NUM_THREADS" in names(machine._threads())) is wrong
 
 
-@pytest.mark.parametrize(("cores", "load", "threads"), [(2, 0.0, 2), (2, 1.6, 1), (2, 9.0, 1), (16, 4.2, 12), (0.5, 0.0, 1)])
-def test_threads_come_from_what_is_free(monkeypatch: pytest.MonkeyPatch, cores: float, load: float, threads: int) -> None:
+@pytest.mark.parametrize(
+    ("cores", "load", "threads"), [(2, 0.0, 2), (2, 1.6, 1), (2, 9.0, 1), (16, 4.2, 12), (0.5, 0.0, 1)]
+)
+def test_threads_come_from_what_is_free(
+    monkeypatch: pytest.MonkeyPatch, cores: float, load: float, threads: int
+) -> None:
     monkeypatch.setattr(machine, "usable_cores", lambda: cores)
     monkeypatch.setattr(os, "getloadavg", lambda: (load, load, load))
     assert f": {threads} recommended" in machine._threads()[0].detail
@@ -273,7 +296,9 @@ def test_deep_imports_in_another_process() -> None:
 
 
 def test_a_library_that_does_not_import_is_a_problem() -> None:
-    found = trials._read({"failed": {"transformers.models.llama": "RuntimeError: operator torchvision::nms does not exist"}})
+    found = trials._read(
+        {"failed": {"transformers.models.llama": "RuntimeError: operator torchvision::nms does not exist"}}
+    )
     assert the(found, "import transformers").status == "problem"
 
 
@@ -283,7 +308,13 @@ def test_a_crash_while_importing_is_a_problem(monkeypatch: pytest.MonkeyPatch) -
 
 
 def test_text_names_every_fix() -> None:
-    text = render([Finding("a", "ok", "fine"), Finding("b", "problem", "broken", "mend b"), Finding("c", "warn", "slow", "mend c")])
+    text = render(
+        [
+            Finding("a", "ok", "fine"),
+            Finding("b", "problem", "broken", "mend b"),
+            Finding("c", "warn", "slow", "mend c"),
+        ]
+    )
     assert "fix: mend b" in text and "fix: mend c" in text
     assert text.endswith("1 problem found")
 
@@ -295,18 +326,34 @@ def test_stand_ins_are_wheels_that_hold_nothing(tmp_path: Path) -> None:
     for wheel in written[:-1]:
         with zipfile.ZipFile(wheel) as archive:
             assert all(".dist-info/" in name for name in archive.namelist())
-    assert written[-1].read_text().splitlines() == [f"{name}=={version}" for name, version in standins.VERSIONS.items()]
+    assert written[-1].read_text().splitlines() == [
+        f"{name}=={version}" for name, version in standins.VERSIONS.items()
+    ]
 
 
 def test_pip_installs_the_stand_ins_and_is_content(tmp_path: Path) -> None:
     pytest.importorskip("pip")
     folder = tmp_path / "standins"
     standins.write(folder)
-    pip = [sys.executable, "-m", "pip", "--disable-pip-version-check", "-q", "install", "--no-index", "--find-links", str(folder)]
+    pip = [
+        sys.executable,
+        "-m",
+        "pip",
+        "--disable-pip-version-check",
+        "-q",
+        "install",
+        "--no-index",
+        "--find-links",
+        str(folder),
+    ]
     wanted = ["torchvision", "torchaudio", "torchcodec>=0.14"]
-    subprocess.run([*pip, "-c", str(folder / "constraints.txt"), "--target", str(tmp_path / "site"), *wanted], check=True)
+    subprocess.run(
+        [*pip, "-c", str(folder / "constraints.txt"), "--target", str(tmp_path / "site"), *wanted], check=True
+    )
     assert not list((tmp_path / "site").glob("*/*.py"))
     code = "import importlib.metadata as m; print([m.version(n) for n in ('torchvision', 'torchaudio', 'torchcodec')])"
     environment = {**os.environ, "PYTHONPATH": str(tmp_path / "site")}
-    shown = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True)
+    shown = subprocess.run(
+        [sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True
+    )
     assert shown.stdout.count("+stub") == 3

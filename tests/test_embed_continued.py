@@ -1,4 +1,5 @@
-"""Embedding models keep pretraining: they get the masked-LM head they were saved without, and still pool as they did."""
+"""Embedding models keep pretraining: they get the masked-LM head they were saved without, and still pool as
+they did."""
 
 from __future__ import annotations
 
@@ -23,10 +24,20 @@ def continued(root: Path, base: Path, **trainer) -> Run:
     path = tiny_embed.write(root / "texts.jsonl", [{"text": text} for text in tiny_embed.texts(120)])
     config = PretrainConfig.model_validate(
         {
-            "base": str(base), "data": {"files": [str(path)]}, "objective": "masked", "size": {"seq_len": 32},
-            "trainer": {"num_steps": 20, "global_batch_size": 8, "learning_rate": 3e-3, "threads": 1, "log_every": 1, **trainer},
+            "base": str(base),
+            "data": {"files": [str(path)]},
+            "objective": "masked",
+            "size": {"seq_len": 32},
+            "trainer": {
+                "num_steps": 20,
+                "global_batch_size": 8,
+                "learning_rate": 3e-3,
+                "threads": 1,
+                "log_every": 1,
+                **trainer,
+            },
         }
-    )  # fmt: skip
+    )
     run = Run.open(root / "runs", "continued", config.model_dump(mode="json"))
     pretrain(config, run)
     return run
@@ -39,7 +50,9 @@ def folder(tmp_path_factory) -> Path:
 
     root = tmp_path_factory.mktemp("continued")
     encoder = Encoder.load(tiny_embed.bert(root / "plain"))
-    encoder.layout = changed(encoder.layout, encoder.width, pooling="cls", max_length=24, prompts={"query": "find: "})
+    encoder.layout = changed(
+        encoder.layout, encoder.width, pooling="cls", max_length=24, prompts={"query": "find: "}
+    )
     encoder.save(root / "folder")
     return root / "folder"
 
@@ -70,7 +83,9 @@ def test_it_learns_and_pools_as_before(folder, tmp_path):
     assert (after.encode(texts) * theirs).sum(1).min() > 1 - 1e-5
     assert abs(after.encode(texts) - before.encode(texts)).max() > 1e-3
     done = export(resolve(run.path), "fp32", Options(out=tmp_path / "out"))
-    assert read_json(done.folder / "config.json")["architectures"] == ["BertModel"], "what servers pool, without the head"
+    assert read_json(done.folder / "config.json")["architectures"] == ["BertModel"], (
+        "what servers pool, without the head"
+    )
     assert abs(Encoder.load(done.folder).encode(texts) - after.encode(texts)).max() < 1e-5
 
 

@@ -33,7 +33,9 @@ def test_vectors_come_with_their_ids_in_the_order_of_the_files(encoder, files, t
     monkeypatch.setattr(encoding, "WINDOW", 16)
     made = encode_files(encoder, files, tmp_path / "out", dimensions=16, format=format)
     assert made.ids() == [f"d{i}" for i in range(50)] and made.info["count"] == 50
-    wanted = np.concatenate([encoder.encode(tiny_embed.texts(50)[i : i + 16], dimensions=16) for i in range(0, 50, 16)])
+    wanted = np.concatenate(
+        [encoder.encode(tiny_embed.texts(50)[i : i + 16], dimensions=16) for i in range(0, 50, 16)]
+    )
     assert np.array_equal(made.vectors(), wanted)
     assert (
         sorted(p.suffix for p in (tmp_path / "out").iterdir())
@@ -67,7 +69,9 @@ def test_a_killed_encoding_goes_on_and_ends_the_same(encoder, files, tmp_path, m
     with pytest.raises(DataError, match="no finished encoding"):
         Encoding.open(tmp_path / "cut")
     done = len(calls)
-    monkeypatch.setattr(encoder, "encode", lambda texts, **options: calls.append(len(texts)) or encode(texts, **options))
+    monkeypatch.setattr(
+        encoder, "encode", lambda texts, **options: calls.append(len(texts)) or encode(texts, **options)
+    )
     assert np.array_equal(encode_files(encoder, files, tmp_path / "cut").vectors(), whole)
     assert len(calls) - done == {"between parts": 3, "after the ids": 3, "while joining": 0}[when], (
         "what was done is not done again"
@@ -85,7 +89,11 @@ def test_a_folder_of_something_else_is_refused(encoder, files, tmp_path):
 
 @pytest.mark.parametrize(
     ("line", "match"),
-    [('{"_id": "d1", "text": "again"}', "'d1' occurs twice"), ('{"_id": "z"}', "no column 'text'"), ("{", "JSON")],
+    [
+        ('{"_id": "d1", "text": "again"}', "'d1' occurs twice"),
+        ('{"_id": "z"}', "no column 'text'"),
+        ("{", "JSON"),
+    ],
 )
 def test_rows_that_cannot_be_encoded_are_told(encoder, files, tmp_path, line, match):
     with Path(files[0]).open("a") as file:
@@ -111,7 +119,9 @@ def test_exact_search_is_the_product_of_vectors(index, encoder):
 def test_faiss_finds_what_an_exact_search_finds(index, encoder, tmp_path):
     queries = tiny_embed.texts(50)[:7]
     approximate = build(Encoding.open(tmp_path / "out"), tmp_path / "faiss", faiss="HNSW16")
-    for mine, theirs in zip(index.search(encoder, queries, 3), approximate.search(encoder, queries, 3), strict=True):
+    for mine, theirs in zip(
+        index.search(encoder, queries, 3), approximate.search(encoder, queries, 3), strict=True
+    ):
         assert mine[0][1] == pytest.approx(theirs[0][1], abs=1e-5)
     with pytest.raises(DataError, match="FAISS cannot build"):
         build(Encoding.open(tmp_path / "out"), tmp_path / "odd", faiss="NOSUCH")
@@ -133,11 +143,18 @@ def test_the_commands_work_together(encoder, files, tmp_path, capsys):
     assert run_command(app, ["embed", "index", str(tmp_path / "v"), "--out", str(tmp_path / "i")]) == 0
     capsys.readouterr()
     question = tiny_embed.texts(50)[3]
-    assert run_command(app, ["embed", "search", str(tmp_path / "i"), model, question, "-k", "2", "--json"]) == 0
+    assert (
+        run_command(app, ["embed", "search", str(tmp_path / "i"), model, question, "-k", "2", "--json"]) == 0
+    )
     best = json.loads(capsys.readouterr().out)["results"][0]["found"][0]
     assert best["score"] == pytest.approx(1, abs=1e-5)
     folder = tiny_embed.write_set(tmp_path / "set")
-    assert run_command(app, ["embed", "evaluate", model, str(folder), "--out", str(tmp_path / "rows.jsonl"), "--json"]) == 0
+    assert (
+        run_command(
+            app, ["embed", "evaluate", model, str(folder), "--out", str(tmp_path / "rows.jsonl"), "--json"]
+        )
+        == 0
+    )
     told = json.loads(capsys.readouterr().out)
     assert told["num_queries"] == 8 and 0 <= told["metrics"]["ndcg_at_10"] <= 1
     assert len((tmp_path / "rows.jsonl").read_text().splitlines()) == 8

@@ -1,4 +1,5 @@
-"""TSDAE: what is deleted, that a text reaches its decoder through the vector alone, and that it teaches without pairs."""
+"""TSDAE: what is deleted, that a text reaches its decoder through the vector alone, and that it teaches
+without pairs."""
 
 from __future__ import annotations
 
@@ -36,10 +37,18 @@ def modernbert(folder: Path, corpus: list[str] | None = None) -> Path:
 
     tokenizer = data.train_tokenizer(corpus or tiny_embed.texts(), "wordpiece", 256, masked=True)
     config = ModernBertConfig(
-        vocab_size=len(tokenizer), hidden_size=32, intermediate_size=64, num_hidden_layers=2, num_attention_heads=2,
-        max_position_embeddings=64, pad_token_id=tokenizer.pad_token_id, cls_token_id=tokenizer.cls_token_id,
-        sep_token_id=tokenizer.sep_token_id, bos_token_id=tokenizer.cls_token_id, eos_token_id=tokenizer.sep_token_id,
-    )  # fmt: skip
+        vocab_size=len(tokenizer),
+        hidden_size=32,
+        intermediate_size=64,
+        num_hidden_layers=2,
+        num_attention_heads=2,
+        max_position_embeddings=64,
+        pad_token_id=tokenizer.pad_token_id,
+        cls_token_id=tokenizer.cls_token_id,
+        sep_token_id=tokenizer.sep_token_id,
+        bos_token_id=tokenizer.cls_token_id,
+        eos_token_id=tokenizer.sep_token_id,
+    )
     models.save(models.build(config, "encoder", seed=0), tokenizer, folder)
     return folder
 
@@ -72,7 +81,8 @@ def test_six_in_ten_tokens_go_and_the_frame_stays(folders):
 @pytest.mark.parametrize("pooling", ["mean", "cls", "last"])
 @pytest.mark.parametrize("base", BASES)
 def test_the_decoder_learns_of_a_text_through_its_vector_alone(folders, base, pooling):
-    """The states' gradient is the vector's, spread as pooling spreads it; a decoder with its own weights is left to its vector."""
+    """The states' gradient is the vector's, spread as pooling spreads it; a decoder with its own weights is
+    left to its vector."""
     encoder = Encoder.load(folders[base])
     decoder, objective = decoder_of(encoder, seed=0).eval(), Denoising(pooling)
     batch = source(encoder, tiny_embed.texts(6)).collate(list(range(6)), seed=0, epoch=0)
@@ -111,7 +121,10 @@ def test_weights_are_shared_as_far_as_the_architecture_goes(folders):
         encoder = Encoder.load(folders[base])
         decoder = decoder_of(encoder, seed=0)
         embeddings = encoder.model.get_input_embeddings().weight
-        assert decoder.get_input_embeddings().weight is embeddings and decoder.get_output_embeddings().weight is embeddings
+        assert (
+            decoder.get_input_embeddings().weight is embeddings
+            and decoder.get_output_embeddings().weight is embeddings
+        )
         again = decoder_of(Encoder.load(folders[base]), seed=0)
         assert all(torch.equal(a, b) for a, b in zip(decoder.parameters(), again.parameters(), strict=True))
 
@@ -121,7 +134,9 @@ def test_an_adapter_freezes_the_shared_weights_in_both(folders):
     config = EmbedConfig(base="", train={"files": []}, loss="tsdae", adapter=AdapterConfig(kind="lora"))
     tower = _attached(config, encoder)
     trained = {name for name, weight in tower.named_parameters() if weight.requires_grad}
-    assert trained and all("lora_" in name or "crossattention" in name or "cls.predictions" in name for name in trained)
+    assert trained and all(
+        "lora_" in name or "crossattention" in name or "cls.predictions" in name for name in trained
+    )
 
 
 @pytest.mark.parametrize("base", BASES)
@@ -133,7 +148,9 @@ def test_any_microbatch_gives_the_gradient_of_the_whole_batch(folders, base):
 
     def found(size: int) -> dict:
         tower.zero_grad(set_to_none=True)
-        batches = [noisy.collate(list(range(i, min(i + size, 9))), seed=0, epoch=0) for i in range(0, 9, size)]
+        batches = [
+            noisy.collate(list(range(i, min(i + size, 9))), seed=0, epoch=0) for i in range(0, 9, size)
+        ]
         items = sum(int(objective.items(batch)) for batch in batches)
         for batch in batches:
             (objective.loss(tower, objective.prepare(batch)).total / items).backward()
@@ -144,15 +161,20 @@ def test_any_microbatch_gives_the_gradient_of_the_whole_batch(folders, base):
 
 
 def topics(folder: Path) -> tuple[list[str], Path]:
-    """Texts that mix the words of a topic, and a retrieval set whose questions share topics with their answers, never words."""
+    """Texts that mix the words of a topic, and a retrieval set whose questions share topics with their
+    answers, never words."""
     rng = random.Random(0)
     words = [
         [f"{chr(97 + topic)}{chr(97 + word)}{chr(97 + (topic * 7 + word) % 26)}" for word in range(WORDS)]
         for topic in range(TOPICS)
     ]
     texts = [" ".join(rng.sample(words[i % TOPICS], 8)) for i in range(480)]
-    documents = [{"_id": f"d{i}", "text": " ".join(rng.sample(words[i % TOPICS][: WORDS // 2], 5))} for i in range(64)]
-    queries = [{"_id": f"q{i}", "text": " ".join(rng.sample(words[i % TOPICS][WORDS // 2 :], 5))} for i in range(32)]
+    documents = [
+        {"_id": f"d{i}", "text": " ".join(rng.sample(words[i % TOPICS][: WORDS // 2], 5))} for i in range(64)
+    ]
+    queries = [
+        {"_id": f"q{i}", "text": " ".join(rng.sample(words[i % TOPICS][WORDS // 2 :], 5))} for i in range(32)
+    ]
     tiny_embed.write(folder / "corpus.jsonl", documents)
     tiny_embed.write(folder / "queries.jsonl", queries)
     (folder / "qrels").mkdir()
@@ -162,8 +184,21 @@ def topics(folder: Path) -> tuple[list[str], Path]:
 
 
 def run_of(root: Path, base: Path, texts: Path, **changes) -> tuple[EmbedConfig, Run]:
-    trainer = {"num_steps": 12, "global_batch_size": 8, "learning_rate": 3e-3, "threads": 1, "checkpoint_every": 4, "log_every": 1}
-    given = {"base": str(base), "loss": "tsdae", "max_length": 32, "train": {"files": [str(texts)]}, **changes}
+    trainer = {
+        "num_steps": 12,
+        "global_batch_size": 8,
+        "learning_rate": 3e-3,
+        "threads": 1,
+        "checkpoint_every": 4,
+        "log_every": 1,
+    }
+    given = {
+        "base": str(base),
+        "loss": "tsdae",
+        "max_length": 32,
+        "train": {"files": [str(texts)]},
+        **changes,
+    }
     config = EmbedConfig.model_validate({**given, "trainer": {**trainer, **changes.get("trainer", {})}})
     return config, Run.open(root, config.name, config.model_dump(mode="json"))
 
@@ -179,9 +214,12 @@ def test_it_finds_what_the_untouched_encoder_does_not(tmp_path, base):
     before = retrieval_scores(retrieval_rows(encoder, read_set(folder, "test")))["ndcg_at_10"]
     path = tiny_embed.write(tmp_path / "texts.jsonl", [{"text": text} for text in texts])
     config, run = run_of(
-        tmp_path / "runs", tmp_path / "base", path, test={"files": [str(folder)]},
+        tmp_path / "runs",
+        tmp_path / "base",
+        path,
+        test={"files": [str(folder)]},
         trainer={"num_steps": 100, "global_batch_size": 32, "checkpoint_every": 0, "log_every": 20},
-    )  # fmt: skip
+    )
     result = embed(config, run)
     losses = [row["loss"] for row in run.metrics() if "loss" in row]
     assert losses[-1] < 0.8 * losses[0]
@@ -227,7 +265,11 @@ def test_what_cannot_be_restored_is_told(folders, tmp_path, monkeypatch):
 
 def test_long_texts_are_learnt_from_whole():
     text = "One two three. Four five!\nSix seven eight nine ten eleven twelve thirteen? End."
-    assert pieces(text, 5) == ["One two three. Four five!", "Six seven eight nine ten eleven twelve thirteen?", "End."]
+    assert pieces(text, 5) == [
+        "One two three. Four five!",
+        "Six seven eight nine ten eleven twelve thirteen?",
+        "End.",
+    ]
     assert pieces("no stop at all", 2) == ["no stop at all"] and pieces(" \n ", 4) == []
     found = in_pieces(Examples([Example((text, text), "a.jsonl:7")], facts={"rows": 1}), 5)
     assert [row.where for row in found.rows] == ["a.jsonl:7"] * 3 and found.facts == {"rows": 1}

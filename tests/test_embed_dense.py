@@ -1,4 +1,5 @@
-"""Dense modules behind pooling: read, trained, written back, as sentence-transformers computes them; others are named."""
+"""Dense modules behind pooling: read, trained, written back, as sentence-transformers computes them; others
+are named."""
 
 from __future__ import annotations
 
@@ -43,8 +44,17 @@ def test_vectors_are_those_of_sentence_transformers(tmp_path, activation):
     assert np.array_equal(again.encode(texts), encoder.encode(texts)) and again.layout == encoder.layout
     assert np.allclose(by_sentence_transformers(tmp_path / "saved", texts), encoder.encode(texts), atol=1e-5)
     cut = {"truncate_dim": 8, "normalize_embeddings": True}
-    assert np.allclose(again.encode(texts, dimensions=8), by_sentence_transformers(tmp_path / "saved", texts, **cut), atol=1e-5)
-    assert [module["path"] for module in read_json(tmp_path / "saved/modules.json")] == ["", "1_Pooling", "2_Dense", "3_Normalize"]
+    assert np.allclose(
+        again.encode(texts, dimensions=8),
+        by_sentence_transformers(tmp_path / "saved", texts, **cut),
+        atol=1e-5,
+    )
+    assert [module["path"] for module in read_json(tmp_path / "saved/modules.json")] == [
+        "",
+        "1_Pooling",
+        "2_Dense",
+        "3_Normalize",
+    ]
     with pytest.raises(ModelError, match=f"{WIDTH} dimensions"):
         again.encode(texts, dimensions=WIDTH + 1)
 
@@ -60,7 +70,9 @@ def test_two_of_them_follow_each_other(folder, tmp_path):
     config = read_json(tmp_path / "two/3_Dense/config.json") | {"in_features": WIDTH, "out_features": 10}
     (tmp_path / "two/3_Dense/config.json").write_text(json.dumps(config))
     found.insert(3, {**found[2], "path": "3_Dense"})
-    (tmp_path / "two/modules.json").write_text(json.dumps([{**m, "idx": i, "name": str(i)} for i, m in enumerate(found)]))
+    (tmp_path / "two/modules.json").write_text(
+        json.dumps([{**m, "idx": i, "name": str(i)} for i, m in enumerate(found)])
+    )
     encoder, texts = Encoder.load(tmp_path / "two"), tiny_embed.texts(5)
     assert encoder.width == 10
     assert np.allclose(encoder.encode(texts), by_sentence_transformers(tmp_path / "two", texts), atol=1e-5)
@@ -70,11 +82,19 @@ def test_two_of_them_follow_each_other(folder, tmp_path):
 def test_they_train_with_all_weights_and_stay_under_an_adapter(folder, tmp_path, kind):
     config = EmbedConfig.model_validate(
         {
-            "base": str(folder), "train": {"files": [str(tiny_embed.write_set(tmp_path / "set"))]}, "adapter": {"kind": kind},
-            "dimensions": [8], "trainer": {"num_steps": 3, "global_batch_size": 8, "microbatch_size": 4, "learning_rate": 1e-3,
-                                           "threads": 1},
+            "base": str(folder),
+            "train": {"files": [str(tiny_embed.write_set(tmp_path / "set"))]},
+            "adapter": {"kind": kind},
+            "dimensions": [8],
+            "trainer": {
+                "num_steps": 3,
+                "global_batch_size": 8,
+                "microbatch_size": 4,
+                "learning_rate": 1e-3,
+                "threads": 1,
+            },
         }
-    )  # fmt: skip
+    )
     result = embed(config, Run.open(tmp_path / "runs", config.name, config.model_dump(mode="json")))
     before, after = (load_file(path / "2_Dense/model.safetensors") for path in (folder, result.model_folder))
     assert before.keys() == after.keys()
@@ -97,7 +117,10 @@ def test_an_export_carries_them_and_is_measured_through_them(folder, tmp_path):
 @pytest.mark.parametrize(
     ("changes", "match"),
     [
-        ({"activation_function": "torch.nn.modules.activation.Softplus"}, "activation torch.nn.modules.activation.Softplus"),
+        (
+            {"activation_function": "torch.nn.modules.activation.Softplus"},
+            "activation torch.nn.modules.activation.Softplus",
+        ),
         ({"use_residual": True}, "with a residual"),
         ({"module_input_name": "token_embeddings"}, "over single tokens"),
         ({"out_features": 7}, "weights cannot be read"),

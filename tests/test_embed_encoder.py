@@ -1,4 +1,5 @@
-"""An encoder's vectors: the same alone, in a batch, after saving, cut, and as sentence-transformers computes them."""
+"""An encoder's vectors: the same alone, in a batch, after saving, cut, and as sentence-transformers computes
+them."""
 
 from __future__ import annotations
 
@@ -31,7 +32,9 @@ def test_pooling_is_its_definition():
     hidden = torch.randn(3, 5, 4)
     mask = torch.tensor([[1, 1, 1, 1, 1], [1, 1, 0, 0, 0], [1, 0, 0, 0, 0]])
     torch.testing.assert_close(pool(hidden, mask, "mean")[1], hidden[1, :2].mean(0))
-    torch.testing.assert_close(pool(hidden, mask, "last"), torch.stack([hidden[0, 4], hidden[1, 1], hidden[2, 0]]))
+    torch.testing.assert_close(
+        pool(hidden, mask, "last"), torch.stack([hidden[0, 4], hidden[1, 1], hidden[2, 0]])
+    )
     torch.testing.assert_close(pool(hidden, mask, "cls"), hidden[:, 0])
     assert pool(hidden.bfloat16(), mask, "mean").dtype == torch.float32
     short = cut(hidden, 2)
@@ -73,9 +76,14 @@ def test_sentence_transformers_agrees_at_every_size(folders, tmp_path, name, poo
     if pooling == "last" and name == "qwen":
         encoder.tokenizer = closed_by_eos(encoder.tokenizer)
     prompts = {"query": "find: ", "document": "text: "}
-    encoder.layout = changed(encoder.layout, encoder.width, pooling=pooling, prompts=prompts, dimensions=(32, 16), max_length=24)
+    encoder.layout = changed(
+        encoder.layout, encoder.width, pooling=pooling, prompts=prompts, dimensions=(32, 16), max_length=24
+    )
     encoder.save(tmp_path / "saved")
-    loaded, theirs = Encoder.load(tmp_path / "saved"), SentenceTransformer(str(tmp_path / "saved"), device="cpu")
+    loaded, theirs = (
+        Encoder.load(tmp_path / "saved"),
+        SentenceTransformer(str(tmp_path / "saved"), device="cpu"),
+    )
     assert loaded.layout == encoder.layout
     texts = [text for text in TEXTS if text]
     for dimensions in (0, 16):
@@ -87,7 +95,10 @@ def test_sentence_transformers_agrees_at_every_size(folders, tmp_path, name, poo
 
 
 def test_a_saved_decoder_still_closes_its_texts(folders, tmp_path):
-    assert models.load_tokenizer(folders["qwen"])("a text")["input_ids"][-1] != models.load_tokenizer(folders["qwen"]).eos_token_id
+    assert (
+        models.load_tokenizer(folders["qwen"])("a text")["input_ids"][-1]
+        != models.load_tokenizer(folders["qwen"]).eos_token_id
+    )
     encoder = Encoder.load(folders["qwen"])
     encoder.limit(8)
     encoder.save(tmp_path / "saved")
@@ -105,8 +116,15 @@ def test_the_files_are_those_that_servers_read(folders, tmp_path):
         path: json.loads((tmp_path / "saved" / path).read_text())
         for path in ("modules.json", "1_Pooling/config.json", "config.json")
     }
-    assert [m["type"].rpartition(".")[2] for m in read["modules.json"]] == ["Transformer", "Pooling", "Normalize"]
-    assert read["1_Pooling/config.json"]["pooling_mode_mean_tokens"] and not read["1_Pooling/config.json"]["pooling_mode_cls_token"]
+    assert [m["type"].rpartition(".")[2] for m in read["modules.json"]] == [
+        "Transformer",
+        "Pooling",
+        "Normalize",
+    ]
+    assert (
+        read["1_Pooling/config.json"]["pooling_mode_mean_tokens"]
+        and not read["1_Pooling/config.json"]["pooling_mode_cls_token"]
+    )
     assert read["config.json"]["matryoshka_dimensions"] == [32, 8]
     assert json.loads((tmp_path / "saved/sentence_bert_config.json").read_text())["max_seq_length"] == 40
 
@@ -159,7 +177,9 @@ def test_the_digest_is_of_everything_that_decides_a_vector(folders, tmp_path):
     first, same = (Encoder.load(tmp_path / name).digest for name in ("one", "two"))
     assert first == same
     pooling = tmp_path / "two/1_Pooling/config.json"
-    pooling.write_text(pooling.read_text().replace("true", "TRUE").replace("false", "true").replace("TRUE", "true"))
+    pooling.write_text(
+        pooling.read_text().replace("true", "TRUE").replace("false", "true").replace("TRUE", "true")
+    )
     from adaptkit.embed.encoder import folder_digest
 
     assert folder_digest(tmp_path / "two") != first

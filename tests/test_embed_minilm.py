@@ -1,4 +1,5 @@
-"""The real all-MiniLM-L6-v2, from its package: known weights, the vectors of sentence-transformers, adapters and sizes."""
+"""The real all-MiniLM-L6-v2, from its package: known weights, the vectors of sentence-transformers, adapters
+and sizes."""
 
 from __future__ import annotations
 
@@ -31,7 +32,12 @@ def minilm() -> Path:
 def test_its_vectors_are_those_of_sentence_transformers(minilm):
     from sentence_transformers import SentenceTransformer
 
-    texts = ["A cat sits on the mat.", "Where does the cat sit?", " ".join(tiny_embed.texts(60)), "Interest rates rose again."]
+    texts = [
+        "A cat sits on the mat.",
+        "Where does the cat sit?",
+        " ".join(tiny_embed.texts(60)),
+        "Interest rates rose again.",
+    ]
     encoder = Encoder.load(minilm)
     assert (encoder.layout.pooling, encoder.layout.max_length, encoder.width) == ("mean", 256, 384)
     mine = encoder.encode(texts)
@@ -42,15 +48,30 @@ def test_its_vectors_are_those_of_sentence_transformers(minilm):
 
 def test_it_takes_an_adapter_and_is_saved_whole(minilm, tmp_path):
     data = {"files": [str(tiny_embed.write_set(tmp_path / "set", 24))]}
-    trainer = {"num_steps": 2, "global_batch_size": 4, "microbatch_size": 2, "learning_rate": 1e-3, "threads": 1}
+    trainer = {
+        "num_steps": 2,
+        "global_batch_size": 4,
+        "microbatch_size": 2,
+        "learning_rate": 1e-3,
+        "threads": 1,
+    }
     config = EmbedConfig.model_validate(
-        {"base": str(minilm), "train": data, "adapter": {"kind": "lora"}, "dimensions": [64], "max_length": 16, "trainer": trainer}
+        {
+            "base": str(minilm),
+            "train": data,
+            "adapter": {"kind": "lora"},
+            "dimensions": [64],
+            "max_length": 16,
+            "trainer": trainer,
+        }
     )
     result = embed(config, Run.open(tmp_path / "runs", config.name, config.model_dump(mode="json")))
     made = Encoder.load(result.model_folder)
     assert made.layout.dimensions == (384, 64) and made.layout.max_length == 16
     vectors = made.encode(tiny_embed.texts(4), dimensions=64)
-    assert vectors.shape == (4, 64) and not np.allclose(vectors, Encoder.load(minilm).encode(tiny_embed.texts(4), dimensions=64))
+    assert vectors.shape == (4, 64) and not np.allclose(
+        vectors, Encoder.load(minilm).encode(tiny_embed.texts(4), dimensions=64)
+    )
 
 
 def test_it_keeps_pretraining_under_a_new_head(minilm, tmp_path):
@@ -67,10 +88,17 @@ def test_it_learns_by_restoring_text(minilm, tmp_path):
     path = tiny_embed.write(tmp_path / "texts.jsonl", [{"text": text} for text in tiny_embed.texts(40)])
     trainer = {"num_steps": 2, "global_batch_size": 4, "learning_rate": 1e-5, "threads": 1}
     config = EmbedConfig.model_validate(
-        {"base": str(minilm), "train": {"files": [str(path)]}, "loss": "tsdae", "max_length": 16, "trainer": trainer}
+        {
+            "base": str(minilm),
+            "train": {"files": [str(path)]},
+            "loss": "tsdae",
+            "max_length": 16,
+            "trainer": trainer,
+        }
     )
     result = embed(config, Run.open(tmp_path / "runs", config.name, config.model_dump(mode="json")))
     cosines = (
-        Encoder.load(minilm).encode(tiny_embed.texts(4)) * Encoder.load(result.model_folder).encode(tiny_embed.texts(4))
+        Encoder.load(minilm).encode(tiny_embed.texts(4))
+        * Encoder.load(result.model_folder).encode(tiny_embed.texts(4))
     ).sum(1)
     assert 0.9 < cosines.min() < 1 - 1e-6

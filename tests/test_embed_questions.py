@@ -1,4 +1,5 @@
-"""Questions by a served generator: asked once, kept through kills, filtered by rules that are counted, without the key."""
+"""Questions by a served generator: asked once, kept through kills, filtered by rules that are counted,
+without the key."""
 
 from __future__ import annotations
 
@@ -51,7 +52,11 @@ def test_pairs_are_what_training_reads(files, tmp_path):
     assert [row["from"] for row in rows] == [f"d{i}" for i in range(NUM) for _ in range(2)]
     assert rows[3] == {"anchor": "Which pill did case 1 get?", "positive": document(1), "from": "d1"}
     assert found["counts"] == {"documents": NUM, "pairs": 2 * NUM, "answers without a question": 0}
-    assert found["model"] == "writer" and "{text}" in found["prompt"] and re.fullmatch(r"\d{4}-\d\d-\d\d", found["finished"])
+    assert (
+        found["model"] == "writer"
+        and "{text}" in found["prompt"]
+        and re.fullmatch(r"\d{4}-\d\d-\d\d", found["finished"])
+    )
     examples = read_examples(DataConfig(files=[str(tmp_path / "out/pairs.jsonl")]), "infonce")
     assert examples.rows[3].texts == (rows[3]["anchor"], rows[3]["positive"])
 
@@ -60,7 +65,9 @@ def test_every_question_that_is_left_out_is_counted(tmp_path):
     texts = [document(1), document(2), document(2), "too short", "word " * (MAX_WORDS + 50)]
     path = tiny_embed.write(tmp_path / "docs.jsonl", [{"text": text} for text in texts])
     answers = {
-        "Patient 1": "How did it end?\nhow did it END\nthe blue drug number 1\n" + "why " * 41 + "\nWho was ill?\nWho got well?",
+        "Patient 1": "How did it end?\nhow did it END\nthe blue drug number 1\n"
+        + "why " * 41
+        + "\nWho was ill?\nWho got well?",
         "Patient 2": "How did it end?",
         "word word": "   \n",
     }
@@ -72,10 +79,16 @@ def test_every_question_that_is_left_out_is_counted(tmp_path):
 
     found = write_questions([str(path)], tmp_path / "out", ask, TOLD, count=2, jobs=1)
     assert found["counts"] == {
-        "documents": 5, "documents too short": 1, "documents seen before": 1, "pairs": 2, "questions asked before": 2,
-        "questions copied from the text": 1, "questions too long": 1, "questions beyond the count": 1,
+        "documents": 5,
+        "documents too short": 1,
+        "documents seen before": 1,
+        "pairs": 2,
+        "questions asked before": 2,
+        "questions copied from the text": 1,
+        "questions too long": 1,
+        "questions beyond the count": 1,
         "answers without a question": 1,
-    }  # fmt: skip
+    }
     assert len(requests) == 3 and max(len(request.split()) for request in requests) < MAX_WORDS + 60
 
 
@@ -94,7 +107,9 @@ def test_a_killed_run_asks_only_for_what_is_missing(files, tmp_path, torn):
     kept = tmp_path / "cut/answers.jsonl"
     done = len(list(read_jsonl(kept)))
     assert (
-        0 < done <= 7 and not (tmp_path / "cut/pairs.jsonl").exists() and not read_json(tmp_path / "cut/questions.json")["finished"]
+        0 < done <= 7
+        and not (tmp_path / "cut/pairs.jsonl").exists()
+        and not read_json(tmp_path / "cut/questions.json")["finished"]
     )
     if torn:
         kept.write_text(kept.read_text() + '{"passage": "12')
@@ -106,7 +121,9 @@ def test_a_killed_run_asks_only_for_what_is_missing(files, tmp_path, torn):
     again = write_questions(files, tmp_path / "cut", asking, TOLD, jobs=3)
     assert len(asked) == NUM - done and again["counts"] == whole["counts"]
     assert (tmp_path / "cut/pairs.jsonl").read_bytes() == (tmp_path / "whole/pairs.jsonl").read_bytes()
-    assert write_questions(files, tmp_path / "cut", dying, TOLD) == again, "what is finished is not asked again"
+    assert write_questions(files, tmp_path / "cut", dying, TOLD) == again, (
+        "what is finished is not asked again"
+    )
 
 
 def test_a_failure_loses_no_answer_that_was_under_way(files, tmp_path):
@@ -158,14 +175,32 @@ def test_the_command_asks_a_server_and_keeps_its_key_to_itself(files, tmp_path, 
     (tmp_path / "prompt").write_text("Ask {count} things of: {text}")
     with FakeServer([("vectors", "embed"), ("writer", "generate")]) as server:
         server.answer, server.behave["writer"] = answering, mode
-        words = ["embed", "questions", *files, "--server", f"{server.url}/v1", "--out", str(tmp_path / "out"), "--count", "2"]
+        words = [
+            "embed",
+            "questions",
+            *files,
+            "--server",
+            f"{server.url}/v1",
+            "--out",
+            str(tmp_path / "out"),
+            "--count",
+            "2",
+        ]
         assert run_command(app, [*words, "--json"]) == 2 and "401" in capsys.readouterr().err
         words += ["--key-file", str(tmp_path / "key"), "--prompt-file", str(tmp_path / "prompt")]
         assert run_command(app, [*words, "--json"]) == 0
         told = json.loads(capsys.readouterr().out)
         asked = [body for _, body in server.requests if "messages" in body or "prompt" in body]
-    assert told["counts"]["pairs"] == 2 * NUM and told["model"] == "writer" and told["server"] == server.url.removeprefix("http://")
-    plain = [body["prompt"] if mode else body["messages"][0]["content"] for body in asked if ("prompt" in body) == bool(mode)]
+    assert (
+        told["counts"]["pairs"] == 2 * NUM
+        and told["model"] == "writer"
+        and told["server"] == server.url.removeprefix("http://")
+    )
+    plain = [
+        body["prompt"] if mode else body["messages"][0]["content"]
+        for body in asked
+        if ("prompt" in body) == bool(mode)
+    ]
     assert sorted(plain) == sorted(f"Ask 2 things of: {document(i)}" for i in range(NUM))
     written = "".join(path.read_text() for path in Path(tmp_path / "out").rglob("*") if path.is_file())
     assert KEY not in written

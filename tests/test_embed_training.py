@@ -1,4 +1,5 @@
-"""Contrastive training: exact at any microbatch, dropout included; losses against plain torch; data in, folder out."""
+"""Contrastive training: exact at any microbatch, dropout included; losses against plain torch; data in,
+folder out."""
 
 from __future__ import annotations
 
@@ -42,13 +43,18 @@ def folders(tmp_path_factory) -> dict[str, Path]:
 def rows(encoder: Encoder, num: int = 16, negatives: bool = False) -> TextRows:
     pairs = tiny_embed.pairs(num)
     examples = [
-        Example((row["anchor"], row["positive"], *([pairs[i - 3]["positive"]] if negatives else [])), f"pairs.jsonl:{i + 1}")
+        Example(
+            (row["anchor"], row["positive"], *([pairs[i - 3]["positive"]] if negatives else [])),
+            f"pairs.jsonl:{i + 1}",
+        )
         for i, row in enumerate(pairs)
     ]
     return TextRows(examples, encoder, ("", ""), groups_of(examples))
 
 
-def cached_gradients(encoder: Encoder, objective: Contrastive, source: TextRows, size: int, seed: int = 0) -> tuple[float, dict]:
+def cached_gradients(
+    encoder: Encoder, objective: Contrastive, source: TextRows, size: int, seed: int = 0
+) -> tuple[float, dict]:
     """Loss and gradients of 16 examples in microbatches of `size`, as the trainer accumulates them."""
     encoder.model.zero_grad(set_to_none=True)
     torch.manual_seed(seed)
@@ -86,7 +92,10 @@ def test_any_microbatch_gives_the_gradient_of_the_whole_batch_in_float32(folders
     encoder.model.train()
     source, objective = rows(encoder), Contrastive()
     whole = cached_gradients(encoder, objective, source, 16)[1]
-    assert all(relative_error(cached_gradients(encoder, objective, source, size)[1], whole) < 1e-6 for size in (1, 2, 8))
+    assert all(
+        relative_error(cached_gradients(encoder, objective, source, size)[1], whole) < 1e-6
+        for size in (1, 2, 8)
+    )
 
 
 def test_dropout_is_the_same_in_both_passes(folders):
@@ -96,11 +105,17 @@ def test_dropout_is_the_same_in_both_passes(folders):
     total, found = cached_gradients(encoder, objective, source, 4, seed=3)
     encoder.model.zero_grad(set_to_none=True)
     torch.manual_seed(3)
-    parts = [objective.features(encoder.model, source.collate(list(range(i, i + 4)), seed=0, epoch=0)) for i in range(0, 16, 4)]
+    parts = [
+        objective.features(encoder.model, source.collate(list(range(i, i + 4)), seed=0, epoch=0))
+        for i in range(0, 16, 4)
+    ]
     features, about = (torch.cat(side) for side in zip(*parts, strict=True))
     loss = objective.contrast(features, about, slice(None)).total
     (loss / 16).backward()
-    assert total == pytest.approx(float(loss), rel=1e-9) and relative_error(found, gradients(encoder.model)) < 1e-9
+    assert (
+        total == pytest.approx(float(loss), rel=1e-9)
+        and relative_error(found, gradients(encoder.model)) < 1e-9
+    )
     assert cached_gradients(encoder, objective, source, 4, seed=4)[0] != pytest.approx(total, rel=1e-6)
 
 
@@ -113,7 +128,9 @@ def test_info_nce_leaves_out_the_known_and_likely_positives(monkeypatch, impleme
     monkeypatch.setattr(head, "CPU_ROWS", 4)
     monkeypatch.setattr(head, "CPU_LOGITS", 1)
     torch.manual_seed(0)
-    queries, candidates = (F.normalize(torch.randn(n, 8, dtype=torch.float64)).requires_grad_() for n in (11, 30))
+    queries, candidates = (
+        F.normalize(torch.randn(n, 8, dtype=torch.float64)).requires_grad_() for n in (11, 30)
+    )
     labels, groups = torch.randperm(30)[:11], torch.randint(12, (30,))
 
     def one_way(scores, labels, groups):
@@ -134,7 +151,9 @@ def test_info_nce_leaves_out_the_known_and_likely_positives(monkeypatch, impleme
     options = {"groups_C": groups, "margin": margin, "symmetric": symmetric, "implementation": implementation}
     found = ops.info_nce(queries, candidates, labels, temperature=0.07, **options)
     torch.testing.assert_close(found, wanted)
-    for mine, theirs in zip(*(torch.autograd.grad(3 * loss, (queries, candidates)) for loss in (found, wanted)), strict=True):
+    for mine, theirs in zip(
+        *(torch.autograd.grad(3 * loss, (queries, candidates)) for loss in (found, wanted)), strict=True
+    ):
         torch.testing.assert_close(mine, theirs)
 
 
@@ -150,7 +169,11 @@ def test_one_answer_to_many_questions_is_not_what_is_held_out():
     others = [Example((f"what is {i}?", f"{i} is a number"), f"f:{i}") for i in range(100)]
     for swapped in ("it is inherited", "it is not", "nobody knows", "ask a doctor"):
         rest, held = hold_out([Example((row.texts[0], swapped), row.where) for row in many] + others, 0.1)
-        assert 2 < len(held) < 30 and swapped not in {row.texts[1] for row in held} and len(rest) + len(held) == 160
+        assert (
+            2 < len(held) < 30
+            and swapped not in {row.texts[1] for row in held}
+            and len(rest) + len(held) == 160
+        )
 
 
 def test_an_example_stands_at_its_place_whatever_the_lengths(folders):
@@ -165,23 +188,43 @@ def test_an_example_stands_at_its_place_whatever_the_lengths(folders):
 def test_scored_losses_are_their_definitions(folders):
     encoder = Encoder.load(folders["bert"])
     pairs = tiny_embed.pairs(6)
-    examples = [Example((row["anchor"], row["positive"], pairs[i - 1]["positive"]), "f:1", i % 2) for i, row in enumerate(pairs)]
-    batch = TextRows(examples, encoder, ("", ""), groups_of(examples)).collate(list(range(6)), seed=0, epoch=0)
-    cos = F.cosine_similarity(*(vectors(encoder.model, batch, "mean")[:, [i, j]] for i, j in ((0, 0), (1, 2))), dim=-1)
+    examples = [
+        Example((row["anchor"], row["positive"], pairs[i - 1]["positive"]), "f:1", i % 2)
+        for i, row in enumerate(pairs)
+    ]
+    batch = TextRows(examples, encoder, ("", ""), groups_of(examples)).collate(
+        list(range(6)), seed=0, epoch=0
+    )
+    cos = F.cosine_similarity(
+        *(vectors(encoder.model, batch, "mean")[:, [i, j]] for i, j in ((0, 0), (1, 2))), dim=-1
+    )
     target, near = batch["targets"], cos[:, 0]
     wanted = {
         "cosine": (near - target).square().sum(),
-        "margin": sum((1 - c) ** 2 if t else F.relu(0.4 - (1 - c)) ** 2 for c, t in zip(near, target, strict=True)),
+        "margin": sum(
+            (1 - c) ** 2 if t else F.relu(0.4 - (1 - c)) ** 2 for c, t in zip(near, target, strict=True)
+        ),
         "triplet": F.relu(0.4 + cos[:, 1] - near).sum(),
     }
     for kind, value in wanted.items():
-        torch.testing.assert_close(Scored(kind, margin=0.4).loss(encoder.model, batch).total, value, rtol=1e-5, atol=1e-6)
+        torch.testing.assert_close(
+            Scored(kind, margin=0.4).loss(encoder.model, batch).total, value, rtol=1e-5, atol=1e-6
+        )
 
 
 def train(root: Path, folders: dict[str, Path], **changes) -> tuple[EmbedConfig, Run]:
-    trainer = {"num_steps": 20, "global_batch_size": 16, "learning_rate": 5e-3, "threads": 1, "log_every": 5, "checkpoint_every": 5}
+    trainer = {
+        "num_steps": 20,
+        "global_batch_size": 16,
+        "learning_rate": 5e-3,
+        "threads": 1,
+        "log_every": 5,
+        "checkpoint_every": 5,
+    }
     data = {"base": str(folders["bert"]), "train": {"files": [str(folders["set"])]}}
-    config = EmbedConfig.model_validate({**data, **changes, "trainer": {**trainer, **changes.get("trainer", {})}})
+    config = EmbedConfig.model_validate(
+        {**data, **changes, "trainer": {**trainer, **changes.get("trainer", {})}}
+    )
     return config, Run.open(root, config.name, config.model_dump(mode="json"))
 
 
@@ -189,9 +232,15 @@ def train(root: Path, folders: dict[str, Path], **changes) -> tuple[EmbedConfig,
 @pytest.mark.parametrize("kind", ["none", "lora"])
 def test_training_makes_the_dev_answers_found(folders, tmp_path, base, kind):
     config, run = train(
-        tmp_path, folders, base=str(folders[base]), adapter={"kind": kind}, dimensions=[16], hard_negatives=1,
-        test={"files": [str(folders["set"])]}, trainer={"microbatch_size": 4, "num_steps": 40},
-    )  # fmt: skip
+        tmp_path,
+        folders,
+        base=str(folders[base]),
+        adapter={"kind": kind},
+        dimensions=[16],
+        hard_negatives=1,
+        test={"files": [str(folders["set"])]},
+        trainer={"microbatch_size": 4, "num_steps": 40},
+    )
     result = embed(config, run)
     before = Encoder.load(folders[base])
     assert result.dev["ndcg_at_10"] > 0.6 and result.metrics["ndcg_at_10"] > 0.3
@@ -209,17 +258,26 @@ def test_training_makes_the_dev_answers_found(folders, tmp_path, base, kind):
 def test_sizes_count_what_they_are_given(folders):
     encoder = Encoder.load(folders["bert"])
     batch = rows(encoder).collate(list(range(16)), seed=0, epoch=0)
-    alone = {size: float(Contrastive(dimensions=(size,)).loss(encoder.model, batch).total) for size in (32, 8)}
+    alone = {
+        size: float(Contrastive(dimensions=(size,)).loss(encoder.model, batch).total) for size in (32, 8)
+    }
     found = Contrastive(dimensions=(32, 8), weights=(1.0, 3.0)).loss(encoder.model, batch).total
     assert float(found) == pytest.approx((alone[32] + 3 * alone[8]) / 4, rel=1e-5)
-    scored = [float(Scored("cosine", dimensions=(size,)).loss(encoder.model, batch).total) for size in (32, 8)]
+    scored = [
+        float(Scored("cosine", dimensions=(size,)).loss(encoder.model, batch).total) for size in (32, 8)
+    ]
     both = Scored("cosine", dimensions=(32, 8), weights=(1.0, 3.0)).loss(encoder.model, batch).total
     assert float(both) == pytest.approx((scored[0] + 3 * scored[1]) / 4, rel=1e-5)
 
 
 @pytest.mark.parametrize(
     ("given", "sizes", "weights"),
-    [([8, 16], (32, 16, 8), ()), ({"16": 0.5, "8": 2}, (32, 16, 8), (1.0, 0.5, 2.0)), ({32: 4}, (32,), (4.0,)), ([], (), ())],
+    [
+        ([8, 16], (32, 16, 8), ()),
+        ({"16": 0.5, "8": 2}, (32, 16, 8), (1.0, 0.5, 2.0)),
+        ({32: 4}, (32,), (4.0,)),
+        ([], (), ()),
+    ],
 )
 def test_sizes_are_a_list_or_have_weights(folders, tmp_path, given, sizes, weights):
     config, run = train(tmp_path, folders, dimensions=given)
@@ -236,9 +294,13 @@ def test_every_loss_trains(folders, tmp_path, loss):
     pairs = tiny_embed.pairs(40)
     kinds = {
         "cosine": [
-            {"text1": r["anchor"], "text2": pairs[i - i % 2]["positive"], "score": 5.0 - 5 * (i % 2)} for i, r in enumerate(pairs)
+            {"text1": r["anchor"], "text2": pairs[i - i % 2]["positive"], "score": 5.0 - 5 * (i % 2)}
+            for i, r in enumerate(pairs)
         ],
-        "margin": [{"text1": r["anchor"], "text2": pairs[i - i % 2]["positive"], "label": 1 - i % 2} for i, r in enumerate(pairs)],
+        "margin": [
+            {"text1": r["anchor"], "text2": pairs[i - i % 2]["positive"], "label": 1 - i % 2}
+            for i, r in enumerate(pairs)
+        ],
         "triplet": [{**r, "negative": pairs[i - 1]["positive"]} for i, r in enumerate(pairs)],
         "simcse": [{"text": text} for text in tiny_embed.texts(60)],
     }
@@ -254,7 +316,10 @@ def test_every_loss_trains(folders, tmp_path, loss):
     result = embed(config, run)
     losses = [row["loss"] for row in run.metrics() if "loss" in row]
     assert sum(losses[-5:]) < 0.8 * sum(losses[:5])
-    assert set(result.dev) == {"loss", *({"cosine": ["spearman"], "margin": ["spearman"], "simcse": []}.get(loss, result.dev))}
+    assert set(result.dev) == {
+        "loss",
+        *({"cosine": ["spearman"], "margin": ["spearman"], "simcse": []}.get(loss, result.dev)),
+    }
 
 
 def test_pairs_come_from_the_structure_of_text(folders, tmp_path):
@@ -287,7 +352,12 @@ def test_a_killed_training_goes_on_where_it_was(folders, tmp_path):
     ("changes", "rows", "error", "match"),
     [
         ({"loss": "cosine"}, [{"anchor": "a b", "positive": "c d"}], DataError, "needs scored pairs"),
-        ({"loss": "triplet"}, [{"anchor": "a b", "positive": "c d"}], DataError, "needs anchor, positive and negative"),
+        (
+            {"loss": "triplet"},
+            [{"anchor": "a b", "positive": "c d"}],
+            DataError,
+            "needs anchor, positive and negative",
+        ),
         ({}, [{"text": "no structure here"}], DataError, "no document has a title"),
         ({"loss": "simcse"}, [{"text": f"some text {i}"} for i in range(30)], ModelError, "no dropout"),
         ({"dimensions": [64]}, [{"anchor": "a b", "positive": "c d"}], ModelError, "32 dimensions"),

@@ -65,7 +65,9 @@ def test_files_in_the_working_folder_are_not_imported(tmp_path):
         "    process.start()\n"
         "    process.join()\n"
     )
-    done = subprocess.run([sys.executable, program], cwd=tmp_path, check=True, timeout=300, capture_output=True, text=True)
+    done = subprocess.run(
+        [sys.executable, program], cwd=tmp_path, check=True, timeout=300, capture_output=True, text=True
+    )
     assert done.stdout == "ran\n" and not (tmp_path / "shadowed").exists()
 
 

@@ -23,8 +23,7 @@ SAID = {
     "safetensors_rust.SafetensorError: Error while deserializing header: header too large": "cut or overwritten",
     "SafetensorError: Error while deserializing header: incomplete metadata, file not fully covered": "cut or overwritten",
     "RuntimeError: start (0) + length (768) exceeds dimension size (700).": "768 rows wanted, 700 there",
-    "Value error, User-specified max_model_len (4096) is greater than the derived max_model_len (max_position_embeddings=512)":
-        "--max-model-len 4096 is longer",
+    "Value error, User-specified max_model_len (4096) is greater than the derived max_model_len (max_position_embeddings=512)": "--max-model-len 4096 is longer",
     "ValueError: Embedding models do not support `--runner generate`": "cannot generate",
     "vllm: error: unrecognized arguments: --foo 3": "does not know --foo 3",
     "OSError: [Errno 98] Address already in use": "the port was taken",
@@ -40,13 +39,13 @@ SAID = {
     "ValueError: Model architectures ['MambaNet'] are not supported for now.": "cannot serve ['MambaNet']",
     "vllm serve: error: argument --dtype: invalid choice: 'int3'": "refuses an argument: --dtype: invalid choice",
     "ValueError: To serve at least one request with the models's max seq len (4096), 0.5 GiB KV cache is needed, which is larger "
-        "than the available KV cache memory (0.06 GiB).": "too small for one full sequence",
+    "than the available KV cache memory (0.06 GiB).": "too small for one full sequence",
     "ValueError: Failed to find a kernel that can implement the WNA16 linear layer.": "no kernel for 4-bit weights",
     "TypeError: _C::static_scaled_fp8_quant() expected at most 0 argument(s)": "no fp8 units",
     "NotImplementedError: FP8 KV cache on CPU requires x86 with AVX-512 or AMX": "no fp8 units",
     'int(os.getenv("VLLM_CPU_KVCACHE_SPACE", "0"))\nValueError: invalid literal for int() with base 10: \'0.5\'': "whole number",
     "RuntimeError: operator torchvision::nms does not exist": "built for another torch",
-}  # fmt: skip
+}
 NOISE = """(APIServer pid=1) WARNING 11-21 [system_utils.py:255] ulimit ... errors like `OSError: [Errno 24] Too many open files`
 {line}
 (APIServer pid=1) RuntimeError: Engine core initialization failed. See root cause above.
@@ -66,12 +65,20 @@ def test_the_table_holds_nothing_that_was_not_seen() -> None:
 
 
 def test_a_package_that_is_not_missed_is_no_failure() -> None:
-    log = NOISE.format(line="INFO No module named 'deep_gemm': its kernels are not used\n" + PREFIX + "StrangeError: no luck")
+    log = NOISE.format(
+        line="INFO No module named 'deep_gemm': its kernels are not used\n" + PREFIX + "StrangeError: no luck"
+    )
     assert failures.translate(log, 1, model="m", path=Path("log")).what == "vLLM: StrangeError: no luck"
 
 
-@pytest.mark.parametrize("line", [PREFIX + "my.module.StrangeError: the moon is full", "StrangeError: the moon is full",
-                                  "(EngineCore pid=1) my.StrangeError: the moon is full"])  # fmt: skip
+@pytest.mark.parametrize(
+    "line",
+    [
+        PREFIX + "my.module.StrangeError: the moon is full",
+        "StrangeError: the moon is full",
+        "(EngineCore pid=1) my.StrangeError: the moon is full",
+    ],
+)
 def test_unknown_failures_show_the_cause_and_the_log(line: str) -> None:
     told = failures.translate(NOISE.format(line=line), 1, model="m", path=Path("a/log"))
     assert told.what.endswith("StrangeError: the moon is full") and told.what.startswith("vLLM: ")
@@ -79,7 +86,8 @@ def test_unknown_failures_show_the_cause_and_the_log(line: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("code", "said"), [(0, "exit code 0"), (-9, "SIGKILL: out of memory"), (-11, "SIGSEGV"), (None, "no answer")]
+    ("code", "said"),
+    [(0, "exit code 0"), (-9, "SIGKILL: out of memory"), (-11, "SIGSEGV"), (None, "no answer")],
 )
 def test_a_silent_end_is_told_by_its_exit_code(code: int | None, said: str) -> None:
     assert said in failures.translate("INFO all is well\n", code, model="m", path=Path("log")).what
@@ -87,8 +95,15 @@ def test_a_silent_end_is_told_by_its_exit_code(code: int | None, said: str) -> N
 
 def test_phases_follow_the_log() -> None:
     log, told = "", []
-    for line in ("non-default args", "Resolved architecture: X", "Initializing a V1 LLM engine", "Starting to load model /x",
-                 "Loading weights took 0.1 s", "init engine (profile", "Application startup complete."):  # fmt: skip
+    for line in (
+        "non-default args",
+        "Resolved architecture: X",
+        "Initializing a V1 LLM engine",
+        "Starting to load model /x",
+        "Loading weights took 0.1 s",
+        "init engine (profile",
+        "Application startup complete.",
+    ):
         log += line + "\n"
         told.append(failures.phase(log))
     assert told[0] == "importing vLLM" and len(set(told)) == 7 and "real answer" in told[-1]

@@ -1,4 +1,5 @@
-"""Fine-tuning end to end on tiny models: what is learnt, what is saved, what a server would compute, resuming."""
+"""Fine-tuning end to end on tiny models: what is learnt, what is saved, what a server would compute,
+resuming."""
 
 from __future__ import annotations
 
@@ -9,7 +10,13 @@ import pytest
 import torch
 from peft import PeftModel
 from safetensors import safe_open
-from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification, AutoTokenizer, BertConfig, LlamaConfig
+from transformers import (
+    AutoModelForCausalLM,
+    AutoModelForSequenceClassification,
+    AutoTokenizer,
+    BertConfig,
+    LlamaConfig,
+)
 
 from adaptkit import models
 from adaptkit.adapters import AdapterConfig, attach, merge, save_adapter
@@ -26,9 +33,15 @@ CUES = {"fruit": ["apple", "pear", "plum"], "metal": ["iron", "zinc", "tin"], "a
 FILLERS = ["the old", "some", "a very large", "one more", "this"]
 SIZES = {"hidden_size": 64, "intermediate_size": 128, "num_hidden_layers": 2, "num_attention_heads": 4}
 TRAINER = TrainerConfig(
-    num_steps=40, global_batch_size=16, learning_rate=5e-3, schedule="linear", checkpoint_every=10, log_every=5, threads=1,
+    num_steps=40,
+    global_batch_size=16,
+    learning_rate=5e-3,
+    schedule="linear",
+    checkpoint_every=10,
+    log_every=5,
+    threads=1,
     select="best",
-)  # fmt: skip
+)
 
 
 def _examples(count: int, seed: int) -> list[dict]:
@@ -48,14 +61,18 @@ def world(tmp_path_factory):
     for name, count, seed in (("train", 240, 1), ("dev", 40, 2), ("test", 60, 3)):
         rows = _examples(count, seed)
         asked = [{"prompt": f"What is {r['text']}?", "completion": r["label"]} for r in rows]
-        chats = [{"messages": [_turn("user", r["prompt"]), _turn("assistant", r["completion"])]} for r in asked]
+        chats = [
+            {"messages": [_turn("user", r["prompt"]), _turn("assistant", r["completion"])]} for r in asked
+        ]
         for kind, lines in (("labelled", rows), ("sft", asked), ("chat", chats)):
             (root / f"{kind}.{name}.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
     texts = [f"What is {r['text']}? {r['label']} \nLabel: " for r in _examples(200, 9)]
     for kind, config in (("causal", LlamaConfig), ("masked", BertConfig)):
         tokenizer = train_tokenizer(texts, "bpe", 400, masked=kind == "masked")
         ids = {name: getattr(tokenizer, name) for name in ("pad_token_id", "bos_token_id", "eos_token_id")}
-        model = models.build(config(vocab_size=len(tokenizer), max_position_embeddings=128, **SIZES, **ids), kind, seed=0)
+        model = models.build(
+            config(vocab_size=len(tokenizer), max_position_embeddings=128, **SIZES, **ids), kind, seed=0
+        )
         models.save(model, tokenizer, root / kind)
     return root
 
@@ -66,10 +83,19 @@ def _turn(role: str, content: str) -> dict:
 
 def _config(world, kind: str, adapter: str = "none", base: str = "causal", **changes) -> FinetuneConfig:
     rows = {"classify": "labelled", "label_words": "labelled"}.get(kind, kind)
-    files = {name: DataConfig(files=[str(world / f"{rows}.{name}.jsonl")]) for name in ("train", "dev", "test")}
-    fields = {"base": str(world / base), "kind": "sft" if kind == "chat" else kind, "max_length": 48, "max_new_tokens": 4}
+    files = {
+        name: DataConfig(files=[str(world / f"{rows}.{name}.jsonl")]) for name in ("train", "dev", "test")
+    }
+    fields = {
+        "base": str(world / base),
+        "kind": "sft" if kind == "chat" else kind,
+        "max_length": 48,
+        "max_new_tokens": 4,
+    }
     adapter_config = AdapterConfig(kind=adapter, rank=8, alpha=12.0 if adapter == "rslora" else 32.0)
-    return FinetuneConfig(**fields, **files, adapter=adapter_config, trainer=TRAINER.model_copy(update=changes))
+    return FinetuneConfig(
+        **fields, **files, adapter=adapter_config, trainer=TRAINER.model_copy(update=changes)
+    )
 
 
 def _run(tmp_path, config: FinetuneConfig) -> Run:
@@ -91,7 +117,10 @@ def test_each_adaptation_learns_and_delivers_a_servable_classifier(world, tmp_pa
     logged = [row["loss"] for row in run.metrics() if "loss" in row]
     assert logged[-1] < 0.7 * logged[0]
     assert result.dev["accuracy"] > 0.8 and result.cost["flops"] > 0 and run.finished
-    assert run.manifest()["labels"] == ["animal", "fruit", "metal"] and run.manifest()["merge_difference"] <= 1e-5
+    assert (
+        run.manifest()["labels"] == ["animal", "fruit", "metal"]
+        and run.manifest()["merge_difference"] <= 1e-5
+    )
     assert (result.adapter_folder is not None) == (adapter != "none")
 
     # what a server loads gives the same probabilities as the stored rows
@@ -102,14 +131,16 @@ def test_each_adaptation_learns_and_delivers_a_servable_classifier(world, tmp_pa
     with torch.no_grad():
         for text, row in list(zip(texts, rows, strict=True))[:10]:
             chances = served(**tokenizer(text, return_tensors="pt")).logits.softmax(-1)[0]
-            assert {served.config.id2label[i]: round(float(p), 4) for i, p in enumerate(chances)} == pytest.approx(
-                row["probabilities"], abs=2e-4
-            )
+            assert {
+                served.config.id2label[i]: round(float(p), 4) for i, p in enumerate(chances)
+            } == pytest.approx(row["probabilities"], abs=2e-4)
     before = run.manifest()
     assert finetune(config, run) == result and run.manifest() == before
 
 
-@pytest.mark.parametrize(("kind", "base", "adapter"), [("classify", "masked", "none"), ("label_words", "causal", "none")])
+@pytest.mark.parametrize(
+    ("kind", "base", "adapter"), [("classify", "masked", "none"), ("label_words", "causal", "none")]
+)
 def test_encoder_heads_and_label_words_learn_too(world, tmp_path, kind, base, adapter):
     config = _config(world, kind, adapter, base, num_steps=60)
     run = _run(tmp_path, config)
@@ -124,7 +155,10 @@ def test_qlora_on_an_encoder_trains_the_head_that_its_checkpoint_lacks(world, tm
     run = _run(tmp_path, config)
     finetune(config, run)
     assert run.manifest()["merge_difference"] <= 1e-5
-    assert any("pooler" in name and "modules_to_save" not in name for name in _names(run.adapter / "adapter_model.safetensors"))
+    assert any(
+        "pooler" in name and "modules_to_save" not in name
+        for name in _names(run.adapter / "adapter_model.safetensors")
+    )
     assert "quantization_config" not in read_json(run.model / "config.json")
 
 
@@ -146,7 +180,9 @@ def test_sft_answers_as_taught_and_serves_the_ids_it_was_trained_on(world, tmp_p
     first = next(i for i, label in enumerate(labels) if label != -100)
     row = data.rows[0]
     if kind == "chat":
-        served = tokenizer.apply_chat_template(row.values["messages"][:-1], add_generation_prompt=True, tokenize=False)
+        served = tokenizer.apply_chat_template(
+            row.values["messages"][:-1], add_generation_prompt=True, tokenize=False
+        )
         asked = tokenizer(served, add_special_tokens=False)["input_ids"]
         assert tokenizer.chat_template and run.manifest()["new_tokens"] == 3
     else:
@@ -157,14 +193,18 @@ def test_sft_answers_as_taught_and_serves_the_ids_it_was_trained_on(world, tmp_p
 
 
 @pytest.mark.parametrize("kind", ["lora", "qlora"])
-def test_greedy_tokens_and_logprobs_are_those_of_the_adapter_model_after_merge_and_reload(world, tmp_path, kind):
+def test_greedy_tokens_and_logprobs_are_those_of_the_adapter_model_after_merge_and_reload(
+    world, tmp_path, kind
+):
     tokenizer = models.load_tokenizer(world / "causal")
     config = AdapterConfig(kind=kind, rank=4)
     model = attach(models.load(world / "causal", "causal", quantization=config.quantization), config, seed=0)
     with torch.no_grad():
         for parameter in model.parameters():
             if parameter.requires_grad:
-                parameter.add_(torch.randn(parameter.shape, generator=torch.Generator().manual_seed(1)), alpha=0.1)
+                parameter.add_(
+                    torch.randn(parameter.shape, generator=torch.Generator().manual_seed(1)), alpha=0.1
+                )
     prompts = [tokenizer(text)["input_ids"] for text in ("What is", "the old apple and some iron", "a")]
 
     def answers(model):
@@ -189,7 +229,10 @@ def test_greedy_tokens_and_logprobs_are_those_of_the_adapter_model_after_merge_a
 def test_batched_generation_equals_one_prompt_at_a_time_and_stops_at_eos(world):
     tokenizer = models.load_tokenizer(world / "causal")
     model = models.load(world / "causal", "causal").eval()
-    prompts = [tokenizer(text)["input_ids"] for text in ("What is this?", "one more", "a very large dog and the old cat", "tin")]
+    prompts = [
+        tokenizer(text)["input_ids"]
+        for text in ("What is this?", "one more", "a very large dog and the old cat", "tin")
+    ]
     together = generate(model, tokenizer, prompts, 10)
     assert together == [generate(model, tokenizer, [prompt], 10)[0] for prompt in prompts]
     by_hand = list(prompts[0])
@@ -229,7 +272,9 @@ def test_a_killed_run_resumes_to_the_same_model(world, tmp_path, monkeypatch, ad
             finetune(config, broken)
     assert not broken.finished
     finetune(config, broken)
-    assert (whole.model / "model.safetensors").read_bytes() == (broken.model / "model.safetensors").read_bytes()
+    assert (whole.model / "model.safetensors").read_bytes() == (
+        broken.model / "model.safetensors"
+    ).read_bytes()
     assert list(read_jsonl(whole.items("task"))) == list(read_jsonl(broken.items("task")))
 
 
@@ -247,14 +292,20 @@ def test_dev_rows_are_held_out_when_not_named_and_epochs_count_steps(world, tmp_
 def test_new_tokens_of_the_chat_template_keep_ties_under_lora(world, tmp_path):
     folder = tmp_path / "tied"
     tokenizer = models.load_tokenizer(world / "causal")
-    config = LlamaConfig(vocab_size=len(tokenizer), tie_word_embeddings=True, max_position_embeddings=128, **SIZES)
+    config = LlamaConfig(
+        vocab_size=len(tokenizer), tie_word_embeddings=True, max_position_embeddings=128, **SIZES
+    )
     models.save(models.build(config, "causal", seed=0), tokenizer, folder)
     settings = _config(world, "chat", "lora", num_steps=4).model_copy(update={"base": str(folder)})
     run = _run(tmp_path, settings)
     finetune(settings, run)
     merged = AutoModelForCausalLM.from_pretrained(run.model)
     assert merged.get_input_embeddings().weight is merged.get_output_embeddings().weight
-    assert merged.get_input_embeddings().num_embeddings == len(AutoTokenizer.from_pretrained(run.model)) == len(tokenizer) + 3
+    assert (
+        merged.get_input_embeddings().num_embeddings
+        == len(AutoTokenizer.from_pretrained(run.model))
+        == len(tokenizer) + 3
+    )
 
 
 def test_mistakes_are_named(world, tmp_path):

@@ -1,4 +1,5 @@
-"""Rounded weights: compressed_tensors and transformers read from the folder what was written, bit for bit; GPTQ beats nearest."""
+"""Rounded weights: compressed_tensors and transformers read from the folder what was written, bit for bit;
+GPTQ beats nearest."""
 
 from __future__ import annotations
 
@@ -31,7 +32,10 @@ def folders(tmp_path_factory: pytest.TempPathFactory, tiny_text: list[str]) -> d
 
 
 def weights(seed: int = 0, rows: int = 64, columns: int = 256) -> torch.Tensor:
-    return torch.randn(rows, columns, generator=torch.Generator().manual_seed(seed)) * torch.linspace(0.01, 3, rows)[:, None]
+    return (
+        torch.randn(rows, columns, generator=torch.Generator().manual_seed(seed))
+        * torch.linspace(0.01, 3, rows)[:, None]
+    )
 
 
 @pytest.mark.parametrize(("grid", "group"), [("int8", None), ("int4", 128), ("int4", 32), ("fp8", None)])
@@ -39,7 +43,11 @@ def test_rounding_is_what_compressed_tensors_dequantises(grid: str, group: int |
     lifecycle = pytest.importorskip("compressed_tensors.quantization.lifecycle.forward")
     arguments = pytest.importorskip("compressed_tensors.quantization").QuantizationArgs
     rounded = round_to_nearest(weights(), grid, group)
-    told = {"num_bits": 4 if grid == "int4" else 8, "type": "float" if grid == "fp8" else "int", "symmetric": True}
+    told = {
+        "num_bits": 4 if grid == "int4" else 8,
+        "type": "float" if grid == "fp8" else "int",
+        "symmetric": True,
+    }
     args = arguments(**told, strategy="group" if group else "channel", group_size=group)
     theirs = lifecycle.dequantize(rounded.values, rounded.scale.float(), None, args, dtype=torch.float32)
     assert torch.equal(theirs, rounded.dequantised())
@@ -49,9 +57,9 @@ def test_rounding_is_what_compressed_tensors_dequantises(grid: str, group: int |
 @pytest.mark.parametrize(("grid", "most"), [("int8", 0.012), ("int4", 0.14), ("fp8", 0.04)])
 def test_rounding_keeps_weights_to_its_precision_whatever_a_rows_size(grid: str, most: float) -> None:
     weight = weights()
-    error = (round_to_nearest(weight, grid, 128 if grid == "int4" else None).dequantised() - weight).norm(dim=1) / weight.norm(
+    error = (round_to_nearest(weight, grid, 128 if grid == "int4" else None).dequantised() - weight).norm(
         dim=1
-    )
+    ) / weight.norm(dim=1)
     assert float(error.max()) < most
 
 
@@ -85,25 +93,40 @@ def test_activations_are_rounded_row_by_row() -> None:
     assert 0 < float(error.max()) <= 0.5 / 127 + 1e-6
 
 
-def exported(folders: dict[str, Path], name: str, format: str, out: Path, method: str = "rtn") -> tuple[object, compressed_tensors.Scheme]:
+def exported(
+    folders: dict[str, Path], name: str, format: str, out: Path, method: str = "rtn"
+) -> tuple[object, compressed_tensors.Scheme]:
     """A quantised folder, and the scheme it was written with."""
     source = resolve(folders[name])
-    model, tokenizer = models.load(source.folder, KINDS[source.kind]).eval(), models.load_tokenizer(source.folder)
+    model, tokenizer = (
+        models.load(source.folder, KINDS[source.kind]).eval(),
+        models.load_tokenizer(source.folder),
+    )
     scheme = compressed_tensors.plan_scheme(model, FORMATS[format], str(source.folder))
     if method == "gptq":
-        batches = [{"input_ids": torch.randint(5, 300, (1, 32), generator=torch.Generator().manual_seed(i))} for i in range(4)]
+        batches = [
+            {"input_ids": torch.randint(5, 300, (1, 32), generator=torch.Generator().manual_seed(i))}
+            for i in range(4)
+        ]
         rounded = gptq_layers(model, scheme, batches)
     else:
         grid = FORMATS[format].grid
-        rounded = {n: round_to_nearest(model.get_submodule(n).weight.data, grid, scheme.group_size) for n in scheme.layers}
+        rounded = {
+            n: round_to_nearest(model.get_submodule(n).weight.data, grid, scheme.group_size)
+            for n in scheme.layers
+        }
     model_folder.write(source, model.bfloat16(), tokenizer, out)
     compressed_tensors.compress(out, scheme, rounded)
     return source, scheme
 
 
 @pytest.mark.parametrize("format", QUANTISED)
-@pytest.mark.parametrize("name", ["llama", "qwen3", "neox", "bert", "modernbert", "bert-classes", "llama-classes", "bert-pairs"])
-def test_transformers_reads_from_the_folder_what_the_gate_measures(folders, tmp_path, name: str, format: str) -> None:
+@pytest.mark.parametrize(
+    "name", ["llama", "qwen3", "neox", "bert", "modernbert", "bert-classes", "llama-classes", "bert-pairs"]
+)
+def test_transformers_reads_from_the_folder_what_the_gate_measures(
+    folders, tmp_path, name: str, format: str
+) -> None:
     pytest.importorskip("compressed_tensors")
     import transformers
 
@@ -113,11 +136,17 @@ def test_transformers_reads_from_the_folder_what_the_gate_measures(folders, tmp_
         assert refused.value.fix == "export it as int8"
         return
     source, scheme = exported(folders, name, format, tmp_path / "out")
-    ours = compressed_tensors.restore(models.load(source.folder, KINDS[source.kind]).eval(), tmp_path / "out", scheme)
-    auto = {"generate": "AutoModelForCausalLM", "embed": "AutoModel"}.get(source.kind, "AutoModelForSequenceClassification")
+    ours = compressed_tensors.restore(
+        models.load(source.folder, KINDS[source.kind]).eval(), tmp_path / "out", scheme
+    )
+    auto = {"generate": "AutoModelForCausalLM", "embed": "AutoModel"}.get(
+        source.kind, "AutoModelForSequenceClassification"
+    )
     quantization = transformers.utils.quantization_config.CompressedTensorsConfig(dequantize=True)
     theirs = (
-        getattr(transformers, auto).from_pretrained(tmp_path / "out", dtype=torch.float32, quantization_config=quantization).eval()
+        getattr(transformers, auto)
+        .from_pretrained(tmp_path / "out", dtype=torch.float32, quantization_config=quantization)
+        .eval()
     )
     state, linear = theirs.state_dict(), dict(theirs.named_modules())
     assert len(scheme.layers) >= 8
@@ -139,8 +168,12 @@ def test_what_keeps_modernbert_from_int4_is_still_there(folders, tmp_path, monke
         transformers.AutoModel.from_pretrained(tmp_path / "out")
 
 
-@pytest.mark.parametrize("name", ["llama", "qwen3", "neox", "bert", "modernbert", "bert-classes", "llama-classes"])
-def test_heads_and_embeddings_stay_and_every_other_linear_layer_is_rounded(folders, tmp_path, name: str) -> None:
+@pytest.mark.parametrize(
+    "name", ["llama", "qwen3", "neox", "bert", "modernbert", "bert-classes", "llama-classes"]
+)
+def test_heads_and_embeddings_stay_and_every_other_linear_layer_is_rounded(
+    folders, tmp_path, name: str
+) -> None:
     source, scheme = exported(folders, name, "int8", tmp_path / "out")
     model = models.load(source.folder, KINDS[source.kind])
     linear = {n for n, m in model.named_modules() if type(m) is torch.nn.Linear}
@@ -152,11 +185,14 @@ def test_heads_and_embeddings_stay_and_every_other_linear_layer_is_rounded(folde
 
 
 @pytest.mark.parametrize(
-    ("name", "format"), [("llama", "int4"), ("modernbert", "int8"), ("bert-classes", "int4"), ("neox", "int4")]
+    ("name", "format"),
+    [("llama", "int4"), ("modernbert", "int8"), ("bert-classes", "int4"), ("neox", "int4")],
 )
 def test_gptq_runs_through_causal_and_bidirectional_stacks(folders, tmp_path, name: str, format: str) -> None:
     source, scheme = exported(folders, name, format, tmp_path / "out", method="gptq")
-    restored = compressed_tensors.restore(models.load(source.folder, KINDS[source.kind]).eval(), tmp_path / "out", scheme)
+    restored = compressed_tensors.restore(
+        models.load(source.folder, KINDS[source.kind]).eval(), tmp_path / "out", scheme
+    )
     ids = torch.randint(5, 300, (2, 24), generator=torch.Generator().manual_seed(9))
     before = models.load(source.folder, KINDS[source.kind]).eval()(input_ids=ids)[0]
     after = restored(input_ids=ids)[0]
@@ -206,7 +242,9 @@ def test_a_folder_that_names_a_layer_otherwise_is_refused(folders, tmp_path) -> 
     model = models.load(source.folder, "causal")
     scheme = compressed_tensors.plan_scheme(model, FORMATS["int8"], "here")
     shutil.copytree(source.folder, tmp_path / "other")
-    odd = compressed_tensors.Scheme(scheme.format, (*scheme.layers, "model.layers.9.mlp.up_proj"), scheme.stack, scheme.ignore, None)
+    odd = compressed_tensors.Scheme(
+        scheme.format, (*scheme.layers, "model.layers.9.mlp.up_proj"), scheme.stack, scheme.ignore, None
+    )
     rounded = {n: round_to_nearest(model.get_submodule(n).weight.data, "int8") for n in scheme.layers}
     with pytest.raises(ModelError, match=r"no model.layers.9.mlp.up_proj.weight"):
         compressed_tensors.compress(tmp_path / "other", odd, rounded)
@@ -215,7 +253,8 @@ def test_a_folder_that_names_a_layer_otherwise_is_refused(folders, tmp_path) -> 
 def test_what_a_machine_can_serve_is_told_with_the_reason() -> None:
     old, new, gpu = Hardware(), Hardware(flags=frozenset({"avx512f"})), Hardware(gpus=("H200",))
     here = {
-        name: [row["here"] for row in formats.listing(machine)] for name, machine in {"old": old, "new": new, "gpu": gpu}.items()
+        name: [row["here"] for row in formats.listing(machine)]
+        for name, machine in {"old": old, "new": new, "gpu": gpu}.items()
     }
     assert here["old"] == [True, True, True, False, False]
     assert here["new"] == [True, True, True, True, False]

@@ -1,4 +1,5 @@
-"""Front, engines and server over stand-ins of vLLM: routing, restarts, streams, drains, and no process left behind."""
+"""Front, engines and server over stand-ins of vLLM: routing, restarts, streams, drains, and no process left
+behind."""
 
 from __future__ import annotations
 
@@ -70,10 +71,15 @@ def running(launches: list[FakeLaunch], folder: Path, **limits: int) -> Iterator
 def many(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Client]:
     """A generator with an adapter, an embedder and a classifier behind one port."""
     folder = tmp_path_factory.mktemp("many")
-    launches = [FakeLaunch(folder, name="writer", adapters=("tuned",)), FakeLaunch(folder, name="plain"),
-                FakeLaunch(folder, name="classes", kind="classify")]  # fmt: skip
+    launches = [
+        FakeLaunch(folder, name="writer", adapters=("tuned",)),
+        FakeLaunch(folder, name="plain"),
+        FakeLaunch(folder, name="classes", kind="classify"),
+    ]
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(Engine.__init__, "__defaults__", (lambda client, source, name: None, fake_engine.no_inspection))
+        patch.setattr(
+            Engine.__init__, "__defaults__", (lambda client, source, name: None, fake_engine.no_inspection)
+        )
         with running(launches, folder) as (client, _):
             yield client
 
@@ -87,7 +93,9 @@ def test_models_are_listed_and_found_without_showing_a_path(many: Client) -> Non
     assert [row["id"] for row in found["data"]] == ["writer", "tuned", "plain", "classes"]
     assert [row["parent"] for row in found["data"]] == [None, "writer", None, None]
     assert all(row["ready"] and row["max_model_len"] == 64 for row in found["data"])
-    assert "/" not in json.dumps([row["id"] for row in found["data"]]) and os.sep + "tmp" not in json.dumps(found)
+    assert "/" not in json.dumps([row["id"] for row in found["data"]]) and os.sep + "tmp" not in json.dumps(
+        found
+    )
     assert many.call("GET", "/v1/models/tuned")["id"] == "tuned"
     with pytest.raises(ServerError, match="404.*did you mean 'tuned'"):
         many.call("GET", "/v1/models/tune")
@@ -98,7 +106,10 @@ def test_a_request_goes_to_the_child_that_serves_its_model(many: Client) -> None
         answer = post(many, "/v1/completions", {"model": name, "prompt": "a"}).json()
         assert answer["body"] == {"model": name, "prompt": "a"}
         assert KEY not in json.dumps(answer["headers"]), "children get a key of their own"
-    one, two = (post(many, "/v1/completions", {"model": n, "prompt": "a"}).json()["headers"] for n in ("writer", "plain"))
+    one, two = (
+        post(many, "/v1/completions", {"model": n, "prompt": "a"}).json()["headers"]
+        for n in ("writer", "plain")
+    )
     assert one["authorization"] != two["authorization"]
     assert one["x-request-id"] != two["x-request-id"]
 
@@ -116,14 +127,19 @@ def test_a_request_goes_to_the_child_that_serves_its_model(many: Client) -> None
         ("/v1/completions", {"model": "x" * 100_000, "prompt": "a"}, 404, "no model"),
     ],
 )
-def test_requests_that_no_child_can_answer_go_to_none(many: Client, path: str, body: dict, status: int, said: str) -> None:
+def test_requests_that_no_child_can_answer_go_to_none(
+    many: Client, path: str, body: dict, status: int, said: str
+) -> None:
     answer = post(many, path, body)
     assert answer.status_code == status and said in answer.json()["error"]["message"]
     assert len(answer.content) < 2000
 
 
 def test_without_adapters_prompts_may_be_scored(many: Client) -> None:
-    assert post(many, "/v1/completions", {"model": "plain", "prompt": "a", "prompt_logprobs": 0}).status_code == 200
+    assert (
+        post(many, "/v1/completions", {"model": "plain", "prompt": "a", "prompt_logprobs": 0}).status_code
+        == 200
+    )
 
 
 def test_only_health_is_open_and_it_names_nothing(many: Client) -> None:
@@ -140,7 +156,9 @@ def test_streams_come_piece_by_piece(many: Client) -> None:
 def test_metrics_of_all_children_are_one_page(many: Client) -> None:
     from prometheus_client.parser import text_string_to_metric_families
 
-    families = {family.name: family for family in text_string_to_metric_families(many._http.get("/metrics").text)}
+    families = {
+        family.name: family for family in text_string_to_metric_families(many._http.get("/metrics").text)
+    }
     waiting = families["vllm:num_requests_running"]
     assert {sample.labels["engine"] for sample in waiting.samples} == {"writer", "plain", "classes"}
     assert "adaptkit_requests" in families
@@ -151,7 +169,9 @@ def test_many_callers_at_once_lose_nothing(many: Client) -> None:
     async def all_at_once() -> list[int]:
         headers = {"authorization": f"Bearer {KEY}"}
         async with httpx.AsyncClient(base_url=many.base_url, headers=headers, timeout=60) as http:
-            asked = [http.post("/v1/completions", json={"model": "plain", "prompt": str(i)}) for i in range(64)]
+            asked = [
+                http.post("/v1/completions", json={"model": "plain", "prompt": str(i)}) for i in range(64)
+            ]
             answers = await asyncio.gather(*asked)
         assert [answer.json()["body"]["prompt"] for answer in answers] == [str(i) for i in range(64)]
         return [answer.status_code for answer in answers]
@@ -170,7 +190,9 @@ def test_a_child_that_dies_is_503_meanwhile_and_comes_back(tmp_path: Path, how: 
         eventually(lambda: first.state == "restarting", "the death is noticed")
         answer = post(client, "/v1/completions", {"model": "one", "prompt": "a"})
         assert answer.status_code == 503 and int(answer.headers["retry-after"]) >= 1
-        assert post(client, "/v1/completions", {"model": "two", "prompt": "a"}).status_code == 200, "the others go on"
+        assert post(client, "/v1/completions", {"model": "two", "prompt": "a"}).status_code == 200, (
+            "the others go on"
+        )
         assert httpx.get(client.base_url + "/health").status_code == 503
         eventually(client.healthy, "it comes back")
         assert post(client, "/v1/completions", {"model": "one", "prompt": "a"}).status_code == 200
@@ -195,15 +217,22 @@ def test_a_child_that_hangs_is_found_and_replaced(tmp_path: Path, monkeypatch: p
 
 
 def test_a_patient_client_waits_for_a_restart(tmp_path: Path) -> None:
-    with running([FakeLaunch(tmp_path)], tmp_path) as (client, _), Client(client.base_url, KEY, patience_s=PATIENCE_S) as patient:
+    with (
+        running([FakeLaunch(tmp_path)], tmp_path) as (client, _),
+        Client(client.base_url, KEY, patience_s=PATIENCE_S) as patient,
+    ):
         assert post(client, "/v1/completions", {"prompt": "exit"}).status_code == 503
         assert patient.complete("fake", "a").text == "x"
         with pytest.raises(ServerError, match="no model 'other'"):
             patient.complete("other", "a")
 
 
-@pytest.mark.parametrize(("mode", "said"), [("exit 0", "exit code 0"), ("exit 1", "no weights in this folder")])
-def test_a_first_start_that_fails_ends_the_server_with_the_reason(tmp_path: Path, mode: str, said: str) -> None:
+@pytest.mark.parametrize(
+    ("mode", "said"), [("exit 0", "exit code 0"), ("exit 1", "no weights in this folder")]
+)
+def test_a_first_start_that_fails_ends_the_server_with_the_reason(
+    tmp_path: Path, mode: str, said: str
+) -> None:
     engine = Engine(FakeLaunch(tmp_path, mode), tmp_path / "log", Teller(), inspect=fake_engine.no_inspection)
     with pytest.raises(ServerError, match=said):
         asyncio.run(engine.run())
@@ -271,7 +300,9 @@ def process(tmp_path: Path) -> Iterator[tuple[subprocess.Popen, str]]:
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-def test_a_signal_lets_requests_end_and_leaves_no_process(process: tuple[subprocess.Popen, str], number: int) -> None:
+def test_a_signal_lets_requests_end_and_leaves_no_process(
+    process: tuple[subprocess.Popen, str], number: int
+) -> None:
     served, url = process
     children = psutil.Process(served.pid).children(recursive=True)
     assert children
@@ -279,7 +310,9 @@ def test_a_signal_lets_requests_end_and_leaves_no_process(process: tuple[subproc
     headers = {"authorization": f"Bearer {KEY}"}
     slow = threading.Thread(
         target=lambda: answers.append(
-            httpx.post(f"{url}/v1/completions", json={"prompt": "slow"}, headers=headers, timeout=30).status_code
+            httpx.post(
+                f"{url}/v1/completions", json={"prompt": "slow"}, headers=headers, timeout=30
+            ).status_code
         )
     )
     slow.start()
@@ -298,7 +331,10 @@ def test_killing_the_server_ends_its_children_too(process: tuple[subprocess.Pope
     children = psutil.Process(served.pid).children(recursive=True)
     assert children
     served.kill()
-    eventually(lambda: not any(c.is_running() and c.status() != psutil.STATUS_ZOMBIE for c in children), "children end")
+    eventually(
+        lambda: not any(c.is_running() and c.status() != psutil.STATUS_ZOMBIE for c in children),
+        "children end",
+    )
 
 
 def test_what_a_killed_child_leaves_behind_is_killed(tmp_path: Path) -> None:
@@ -306,7 +342,10 @@ def test_what_a_killed_child_leaves_behind_is_killed(tmp_path: Path) -> None:
         child = psutil.Process(server.engines[0]._process.pid)
         (grandchild,) = child.children()
         child.kill()
-        eventually(lambda: not grandchild.is_running() or grandchild.status() == psutil.STATUS_ZOMBIE, "the orphan ends")
+        eventually(
+            lambda: not grandchild.is_running() or grandchild.status() == psutil.STATUS_ZOMBIE,
+            "the orphan ends",
+        )
         eventually(client.healthy, "it comes back")
 
 
@@ -321,5 +360,7 @@ def test_scoring_windows_charge_each_token_once() -> None:
         for window in _windows(token_ids, 8):
             assert len(window.token_ids) <= 9
             charged += window.token_ids[window.skipped + 1 :]
-            assert window.token_ids[0] == 0 or window.skipped >= 4, "a charged token sees at least half a window"
+            assert window.token_ids[0] == 0 or window.skipped >= 4, (
+                "a charged token sees at least half a window"
+            )
         assert charged == token_ids[1:]

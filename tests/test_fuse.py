@@ -1,4 +1,5 @@
-"""`fuse` on models with peft adapters, and its handle: what it says, undoes and survives. Kernels: tests/parity/."""
+"""`fuse` on models with peft adapters, and its handle: what it says, undoes and survives. Kernels:
+tests/parity/."""
 
 from __future__ import annotations
 
@@ -15,7 +16,13 @@ from adaptkit.errors import ConfigError
 
 peft = pytest.importorskip("peft")
 
-SIZES = {"vocab_size": 50, "hidden_size": 24, "intermediate_size": 40, "num_hidden_layers": 2, "num_attention_heads": 2}
+SIZES = {
+    "vocab_size": 50,
+    "hidden_size": 24,
+    "intermediate_size": 40,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 2,
+}
 
 
 def base_model() -> nn.Module:
@@ -42,10 +49,15 @@ def run(model: nn.Module, seed: int = 0) -> dict[str, torch.Tensor]:
     torch.manual_seed(seed)
     logits = model(input_ids=tokens).logits
     logits.square().mean().backward()
-    return {"logits": logits.detach(), **{name: p.grad.clone() for name, p in model.named_parameters() if p.grad is not None}}
+    return {
+        "logits": logits.detach(),
+        **{name: p.grad.clone() for name, p in model.named_parameters() if p.grad is not None},
+    }
 
 
-def assert_same(ours: dict[str, torch.Tensor], plain: dict[str, torch.Tensor], tolerance: float = 1e-5) -> None:
+def assert_same(
+    ours: dict[str, torch.Tensor], plain: dict[str, torch.Tensor], tolerance: float = 1e-5
+) -> None:
     assert ours.keys() == plain.keys()
     for name, value in ours.items():
         torch.testing.assert_close(value, plain[name], rtol=tolerance, atol=tolerance, msg=name)
@@ -64,7 +76,9 @@ def test_adapters_equal_peft(settings):
 def test_merging_after_undo_is_exact():
     model, twin = adapted(), adapted()
     fuse(model, implementation="chunked").undo()
-    for ours, plain in zip(model.merge_and_unload().parameters(), twin.merge_and_unload().parameters(), strict=True):
+    for ours, plain in zip(
+        model.merge_and_unload().parameters(), twin.merge_and_unload().parameters(), strict=True
+    ):
         assert torch.equal(ours, plain)
 
 
@@ -96,7 +110,11 @@ def test_a_new_value_of_the_adapter_is_seen_at_once():
 
 @pytest.mark.parametrize(
     ("settings", "reason"),
-    [({"use_dora": True}, "variant"), ({"lora_bias": True}, "bias"), ({"target_modules": ["embed_tokens"]}, "not linear")],
+    [
+        ({"use_dora": True}, "variant"),
+        ({"lora_bias": True}, "bias"),
+        ({"target_modules": ["embed_tokens"]}, "not linear"),
+    ],
     ids=["dora", "bias", "embedding"],
 )
 def test_what_is_no_plain_adapter_is_kept_and_said(settings, reason):
@@ -180,7 +198,9 @@ def test_saving_and_loading(tmp_path):
     model.save_pretrained(tmp_path)
     again = peft.PeftModel.from_pretrained(base_model(), tmp_path)
     tokens = torch.arange(6).unsqueeze(0)
-    torch.testing.assert_close(model.eval()(input_ids=tokens).logits, again.eval()(input_ids=tokens).logits, rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(
+        model.eval()(input_ids=tokens).logits, again.eval()(input_ids=tokens).logits, rtol=1e-4, atol=1e-5
+    )
 
 
 def test_the_record_is_plain_data():
@@ -234,4 +254,7 @@ def test_a_rotation_is_tried_before_it_is_replaced_and_only_for_the_instance():
     before = modeling_llama.apply_rotary_pos_emb
     found = rotating_forward(attention)
     assert found is not None and modeling_llama.apply_rotary_pos_emb is before
-    assert "forward" not in attention.__dict__ and type(attention).forward is modeling_llama.LlamaAttention.forward
+    assert (
+        "forward" not in attention.__dict__
+        and type(attention).forward is modeling_llama.LlamaAttention.forward
+    )

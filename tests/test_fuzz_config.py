@@ -1,4 +1,5 @@
-"""200 spoilt YAML files: each is read, or refused at file:line:column in a few lines; never a traceback, never a hang."""
+"""200 spoilt YAML files: each is read, or refused at file:line:column in a few lines; never a traceback,
+never a hang."""
 
 from __future__ import annotations
 
@@ -68,11 +69,54 @@ epochs: 2.5
 """,
 }
 JUNK = [
-    "!!python/object/apply:os.system [id]", "!!python/object:os.system {}", "!!binary aGk=", "&a [*a]", "*nowhere", "<<: *base",
-    "{", "]", "[[", "? ", "- ", ": ", "\t", "%YAML 9.9", "---", "...", "|", ">", "'", '"', '"\\ud800"', '"\\UFFFFFFFF"', '"\\0"',
-    "\0", "\x07", "\ufeff", "\u2028", "\U0001f600", ".nan", "-.inf", "1e999", "9" * 500, "0x1f", "1_000", "no", "~", "true", "-1",
-    "2.5", "2026-11-21", "12:30:45", "a: b: c", "@x", "`x`", "[" * 2000, "k" * 5000, "{a: " * 300,
-]  # fmt: skip
+    "!!python/object/apply:os.system [id]",
+    "!!python/object:os.system {}",
+    "!!binary aGk=",
+    "&a [*a]",
+    "*nowhere",
+    "<<: *base",
+    "{",
+    "]",
+    "[[",
+    "? ",
+    "- ",
+    ": ",
+    "\t",
+    "%YAML 9.9",
+    "---",
+    "...",
+    "|",
+    ">",
+    "'",
+    '"',
+    '"\\ud800"',
+    '"\\UFFFFFFFF"',
+    '"\\0"',
+    "\0",
+    "\x07",
+    "\ufeff",
+    "\u2028",
+    "\U0001f600",
+    ".nan",
+    "-.inf",
+    "1e999",
+    "9" * 500,
+    "0x1f",
+    "1_000",
+    "no",
+    "~",
+    "true",
+    "-1",
+    "2.5",
+    "2026-11-21",
+    "12:30:45",
+    "a: b: c",
+    "@x",
+    "`x`",
+    "[" * 2000,
+    "k" * 5000,
+    "{a: " * 300,
+]
 Mutation = Callable[[random.Random, str], str]  # bytes that are no UTF-8 travel as surrogates
 
 
@@ -130,9 +174,16 @@ def flip_a_byte(rng: random.Random, text: str) -> str:
 
 
 MUTATIONS: list[Mutation] = [
-    put_junk_for_a_value, insert_junk, misspell_a_key, repeat_a_line, swap_two_lines, shift_a_line, drop_a_character, cut_short,
+    put_junk_for_a_value,
+    insert_junk,
+    misspell_a_key,
+    repeat_a_line,
+    swap_two_lines,
+    shift_a_line,
+    drop_a_character,
+    cut_short,
     flip_a_byte,
-]  # fmt: skip
+]
 
 
 def spoilt(number: int) -> tuple[str, bytes]:
@@ -152,7 +203,9 @@ def test_the_sound_files_are_read(kind: str, tmp_path: Path, capsys: pytest.Capt
     assert console.run(app.app, ["config", "show", str(path), "--for", kind]) == 0, capsys.readouterr().err
 
 
-def test_spoilt_files_are_read_or_refused_by_place(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_spoilt_files_are_read_or_refused_by_place(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     refused, unnamed = 0, []
     for number in range(NUM_FILES):
         kind, content = spoilt(number)
@@ -177,6 +230,8 @@ def test_a_place_named_is_the_place_spoilt(tmp_path: Path, capsys: pytest.Captur
             if not re.match(r"\s*\w+:", line):
                 continue
             path = tmp_path / f"{kind}-{at}.yaml"
-            path.write_text("".join([*lines[: at - 1], re.sub(r"\w+:", "kolour:", line, count=1), *lines[at:]]))
+            path.write_text(
+                "".join([*lines[: at - 1], re.sub(r"\w+:", "kolour:", line, count=1), *lines[at:]])
+            )
             assert console.run(app.app, ["config", "show", str(path), "--for", kind]) == 2
             assert f"{path}:{at}:{len(line) - len(line.lstrip()) + 1}: unknown key" in capsys.readouterr().err

@@ -15,14 +15,22 @@ ROOT = Path(__file__).resolve().parents[1]
 
 def test_the_operators_benchmark_checks_and_times_every_operator(tmp_path):
     pytest.importorskip("triton")
-    command = [sys.executable, str(ROOT / "kernels/benchmarks/ops_on_gpu.py"), "--smoke", "--out", str(tmp_path / "ops.json")]
+    command = [
+        sys.executable,
+        str(ROOT / "kernels/benchmarks/ops_on_gpu.py"),
+        "--smoke",
+        "--out",
+        str(tmp_path / "ops.json"),
+    ]
     environment = {**os.environ, "TRITON_INTERPRET": "1", "CUDA_VISIBLE_DEVICES": "", "OMP_NUM_THREADS": "1"}
     done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=600)
     assert done.returncode == 0, done.stdout + done.stderr
     found = json.loads((tmp_path / "ops.json").read_text())
     names = {row["case"].split()[0] for row in found["rows"]}
     layers = {"add_rms_norm", "add_layer_norm", "swiglu", "rope", "lora_linear"}
-    assert names == layers | {"linear_cross_entropy", "linear_distillation", "info_nce"} and not found["wrong"]
+    assert (
+        names == layers | {"linear_cross_entropy", "linear_distillation", "info_nce"} and not found["wrong"]
+    )
     for row in found["rows"]:
         assert row["errors"]["float32"]["ours"] < 1e-3 and row["speed_ratio"]["eager"] > 0
     assert found["versions"]["torch"] and found["date"] and "--smoke" in found["command"]

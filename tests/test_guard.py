@@ -1,4 +1,5 @@
-"""The guard: who gets in, which routes there are, what a request may hold; and that nothing of it is written anywhere."""
+"""The guard: who gets in, which routes there are, what a request may hold; and that nothing of it is written
+anywhere."""
 
 from __future__ import annotations
 
@@ -28,7 +29,11 @@ async def _app(scope: dict, receive: Any, send: Any) -> None:
     if scope["path"] == "/version":
         raise RuntimeError("broken")
     body = (await receive())["body"] if scope["method"] == "POST" else b""
-    seen = {"body": body.decode(), "path": scope["path"], "id": dict(scope["headers"])[b"x-request-id"].decode()}
+    seen = {
+        "body": body.decode(),
+        "path": scope["path"],
+        "id": dict(scope["headers"])[b"x-request-id"].decode(),
+    }
     await send({"type": "http.response.start", "status": 200, "headers": [(b"x-request-id", b"inner")]})
     await send({"type": "http.response.body", "body": json.dumps(seen).encode()})
 
@@ -38,10 +43,17 @@ class Caller:
 
     def __init__(self, **limits: int):
         self.metrics = Metrics(CollectorRegistry())
-        self.guard = Guard(_app, Keys((KEY, "another-key-0123456789"), "test"), Limits(**limits), self.metrics)
+        self.guard = Guard(
+            _app, Keys((KEY, "another-key-0123456789"), "test"), Limits(**limits), self.metrics
+        )
 
     def __call__(
-        self, path: str, method: str = "POST", body: Any = None, headers: dict[str, str] | None = GOOD, chunks: int = 1
+        self,
+        path: str,
+        method: str = "POST",
+        body: Any = None,
+        headers: dict[str, str] | None = GOOD,
+        chunks: int = 1,
     ) -> tuple[int, dict[str, str], dict[str, Any]]:
         data = body if isinstance(body, bytes) else json.dumps(body if body is not None else {}).encode()
         size = max(1, len(data) // chunks)
@@ -55,7 +67,9 @@ class Caller:
             sent.append(message)
 
         pairs = [(name.encode(), value.encode()) for name, value in (headers or {}).items()]
-        asyncio.run(self.guard({"type": "http", "method": method, "path": path, "headers": pairs}, receive, send))
+        asyncio.run(
+            self.guard({"type": "http", "method": method, "path": path, "headers": pairs}, receive, send)
+        )
         told = {name.decode(): value.decode() for name, value in sent[0]["headers"]}
         return sent[0]["status"], told, json.loads(sent[1]["body"])
 
@@ -65,9 +79,30 @@ def call() -> Caller:
     return Caller()
 
 
-ODD = ["/", "/v1", "/v1/", "//v1/models", "/V1/models", "/v1/models/", "/v1/./models", "/health/", "/docs", "/openapi.json",
-       "/invocations", "/ping", "/load", "/scale_elastic_ep", "/v1/load_lora_adapter", "/v1/models/a/b", "/v1/models/..",
-       "/v1/models/a%2fb", "/metrics/x", "/inference/v1/generate", "/v1/responses", "/\u0130"]  # fmt: skip
+ODD = [
+    "/",
+    "/v1",
+    "/v1/",
+    "//v1/models",
+    "/V1/models",
+    "/v1/models/",
+    "/v1/./models",
+    "/health/",
+    "/docs",
+    "/openapi.json",
+    "/invocations",
+    "/ping",
+    "/load",
+    "/scale_elastic_ep",
+    "/v1/load_lora_adapter",
+    "/v1/models/a/b",
+    "/v1/models/..",
+    "/v1/models/a%2fb",
+    "/metrics/x",
+    "/inference/v1/generate",
+    "/v1/responses",
+    "/\u0130",
+]
 
 
 STRANGERS = [
@@ -113,7 +148,9 @@ def test_a_websocket_is_closed() -> None:
 
 
 def test_the_application_gets_the_body_whole_and_an_id_of_ours(call: Caller) -> None:
-    status, told, seen = call("/tokenize", body={"prompt": "a" * 1000}, headers={**GOOD, "x-request-id": "mine-1"}, chunks=7)
+    status, told, seen = call(
+        "/tokenize", body={"prompt": "a" * 1000}, headers={**GOOD, "x-request-id": "mine-1"}, chunks=7
+    )
     assert (status, told["x-request-id"]) == (200, "mine-1")
     assert json.loads(seen["body"]) == {"prompt": "a" * 1000}
     assert seen["id"].startswith("mine-1-") and len(seen["id"]) == len("mine-1-") + 8
@@ -144,17 +181,40 @@ def test_a_body_that_does_not_come_is_given_up(monkeypatch: pytest.MonkeyPatch) 
     async def send(message: dict) -> None:
         sent.append(message)
 
-    scope = {"type": "http", "method": "POST", "path": "/classify", "headers": [(b"authorization", f"Bearer {KEY}".encode())]}
+    scope = {
+        "type": "http",
+        "method": "POST",
+        "path": "/classify",
+        "headers": [(b"authorization", f"Bearer {KEY}".encode())],
+    }
     asyncio.run(Caller().guard(scope, receive, send))
     assert sent[0]["status"] == 408
 
 
 @pytest.mark.parametrize(
     "body",
-    [b"", b"null", b"[]", b'"text"', b"3", b"{", b"{'a': 1}", b'{"a": NaN}', b'{"a": Infinity}', b'{"a": 1e999}', b"\xff\xfe",
-     b'{"a": "\xe2\x28"}', b'{"a": "\\ud800"}', b'{"a": ' + b"9" * 400 + b"}", b'{"a": 9223372036854775808}', b"[" * 100_000,
-     b'{"a":' * 50_000, b"\x00", b'{"a": 1} x'],
-)  # fmt: skip
+    [
+        b"",
+        b"null",
+        b"[]",
+        b'"text"',
+        b"3",
+        b"{",
+        b"{'a': 1}",
+        b'{"a": NaN}',
+        b'{"a": Infinity}',
+        b'{"a": 1e999}',
+        b"\xff\xfe",
+        b'{"a": "\xe2\x28"}',
+        b'{"a": "\\ud800"}',
+        b'{"a": ' + b"9" * 400 + b"}",
+        b'{"a": 9223372036854775808}',
+        b"[" * 100_000,
+        b'{"a":' * 50_000,
+        b"\x00",
+        b'{"a": 1} x',
+    ],
+)
 def test_what_is_not_plain_json_is_400(call: Caller, body: bytes) -> None:
     status, _, told = call("/v1/completions", body=body)
     assert (status, told["error"]["type"]) == (400, "invalid_request_error")
@@ -173,7 +233,11 @@ def test_what_is_not_plain_json_is_400(call: Caller, body: bytes) -> None:
         ("/classify", {"input": ["a"] * 2049}, "at most 2048"),
         ("/v1/completions", {"prompt": [[1]] * 2049}, "at most 2048"),
         ("/v1/rerank", {"query": "a", "documents": ["a"] * 2049}, "at most 2048"),
-        ("/v1/rerank", {"query": "a", "documents": {"content": [{"type": "text", "text": "a"}] * 2049}}, "at most 2048"),
+        (
+            "/v1/rerank",
+            {"query": "a", "documents": {"content": [{"type": "text", "text": "a"}] * 2049}},
+            "at most 2048",
+        ),
         ("/v1/score", {"queries": ["a"] * 2049, "items": "b"}, "at most 2048"),
         ("/v1/score", {"queries": "a", "items": ["b"] * 2049}, "at most 2048"),
         ("/v1/completions", {"guided_json": {}}, "structured_outputs"),
@@ -181,16 +245,30 @@ def test_what_is_not_plain_json_is_400(call: Caller, body: bytes) -> None:
         ("/v1/chat/completions", {"chat_template": "{{ x }}"}, "own template"),
         ("/v1/completions", {"prompt_embeds": "AAAA"}, "text or token ids"),
         ("/v1/chat/completions", {"messages": [{"content": [{"type": "image_url"}]}]}, "only text"),
-        ("/v1/chat/completions", {"messages": [{"content": [{"image_url": {"url": "file:///etc/passwd"}}]}]}, "only text"),
+        (
+            "/v1/chat/completions",
+            {"messages": [{"content": [{"image_url": {"url": "file:///etc/passwd"}}]}]},
+            "only text",
+        ),
         ("/v1/embeddings", {"messages": [{"content": [{"type": "audio_url"}]}]}, "only text"),
         ("/score", {"documents": [{"content": [{"type": "video_url"}]}]}, "only text"),
         ("/rerank", {"documents": {"content": [{"type": "image_embeds"}]}}, "only text"),
-        ("/rerank", {"query": {"content": [{"type": "image_url", "image_url": {"url": "http://10.0.0.1/"}}]}}, "only text"),
+        (
+            "/rerank",
+            {"query": {"content": [{"type": "image_url", "image_url": {"url": "http://10.0.0.1/"}}]}},
+            "only text",
+        ),
         ("/v1/score", {"queries": "a", "items": [{"content": [{"type": "image_url"}]}]}, "only text"),
-        ("/v1/completions", {"a_field_of_tomorrow": [{"image_url": {"url": "http://10.0.0.1/"}}]}, "only text"),
+        (
+            "/v1/completions",
+            {"a_field_of_tomorrow": [{"image_url": {"url": "http://10.0.0.1/"}}]},
+            "only text",
+        ),
     ],
 )
-def test_what_would_be_misread_ignored_or_fetched_is_400(call: Caller, path: str, body: dict, said: str) -> None:
+def test_what_would_be_misread_ignored_or_fetched_is_400(
+    call: Caller, path: str, body: dict, said: str
+) -> None:
     status, _, told = call(path, body=body)
     assert status == 400 and said in told["error"]["message"] and told["error"]["code"] == 400
 
@@ -199,11 +277,20 @@ def test_honest_requests_pass(call: Caller) -> None:
     honest = [
         ("/v1/embeddings", {"input": ["a", "b"], "encoding_format": "base64"}),
         ("/v1/completions", {"prompt": list(range(5000)), "max_tokens": 4096, "n": 8, "echo": True}),
-        ("/v1/chat/completions", {"messages": [{"role": "user", "content": [{"type": "text", "text": "\\u00e9 \ud83d\ude00"}]}]}),
+        (
+            "/v1/chat/completions",
+            {"messages": [{"role": "user", "content": [{"type": "text", "text": "\\u00e9 \ud83d\ude00"}]}]},
+        ),
         ("/v1/completions", {"guided_json": None, "prompt": "x", "temperature": 1e-3, "seed": 2**63 - 1}),
         ("/v1/rerank", {"query": "a", "documents": ["b"] * 2048, "top_n": 3}),
-        ("/v1/chat/completions", {"messages": [], "tools": [{"function": {"parameters": {"properties": {"image_url": {}}}}}]}),
-        ("/v1/chat/completions", {"messages": [], "response_format": {"json_schema": {"schema": {"properties": {"file": {}}}}}}),
+        (
+            "/v1/chat/completions",
+            {"messages": [], "tools": [{"function": {"parameters": {"properties": {"image_url": {}}}}}]},
+        ),
+        (
+            "/v1/chat/completions",
+            {"messages": [], "response_format": {"json_schema": {"schema": {"properties": {"file": {}}}}}},
+        ),
     ]
     for path, body in honest:
         assert call(path, body=body)[0] == 200, body
@@ -228,7 +315,9 @@ def test_each_key_has_its_own_rate() -> None:
     now[0] = 20.0
     assert [caller("/v1/models", "GET")[0] for _ in range(2)] == [200, 429]
     now[0] = 1e6
-    assert [caller("/v1/models", "GET")[0] for _ in range(4)] == [200, 200, 200, 429], "a rested key has no more than its share"
+    assert [caller("/v1/models", "GET")[0] for _ in range(4)] == [200, 200, 200, 429], (
+        "a rested key has no more than its share"
+    )
     assert Rates(0).take("x") == 0.0
 
 

@@ -19,8 +19,12 @@ PROJECT = Path(__file__).resolve().parents[1] / "kernels"
 def build(tmp_path):
     """The package as kernel-builder lays it out, loaded under another name as the `kernels` library does."""
     folder = tmp_path / "torch-cuda"
-    shutil.copytree(PROJECT / "torch-ext/adaptkit_kernels", folder, ignore=shutil.ignore_patterns("__pycache__"))
-    (folder / "_ops.py").write_text('def add_op_namespace_prefix(op_name):\n    return f"_adaptkit_kernels_0123abc::{op_name}"\n')
+    shutil.copytree(
+        PROJECT / "torch-ext/adaptkit_kernels", folder, ignore=shutil.ignore_patterns("__pycache__")
+    )
+    (folder / "_ops.py").write_text(
+        'def add_op_namespace_prefix(op_name):\n    return f"_adaptkit_kernels_0123abc::{op_name}"\n'
+    )
     spec = importlib.util.spec_from_file_location("adaptkit_kernels_0123abc", folder / "__init__.py")
     module = importlib.util.module_from_spec(spec)
     sys.modules[spec.name] = module
@@ -42,5 +46,7 @@ def test_a_build_works_beside_the_installed_package(build):
     for package, namespace in ((adaptkit_kernels, "adaptkit_kernels"), (build, "_adaptkit_kernels_0123abc")):
         loss = package.chunked.linear_cross_entropy(hidden, weight, labels)
         assert hasattr(getattr(torch.ops, namespace), "linear_cross_entropy_chunked")
-        torch.testing.assert_close(loss, torch.nn.functional.cross_entropy(hidden @ weight.T, labels, reduction="sum"))
+        torch.testing.assert_close(
+            loss, torch.nn.functional.cross_entropy(hidden @ weight.T, labels, reduction="sum")
+        )
     assert build.launch.__name__ != adaptkit_kernels.launch.__name__

@@ -1,4 +1,5 @@
-"""Keys: made so that only their owner can read them, read strictly, compared without telling how much was right."""
+"""Keys: made so that only their owner can read them, read strictly, compared without telling how much was
+right."""
 
 from __future__ import annotations
 
@@ -53,7 +54,8 @@ def test_the_file_comes_first_then_the_environment(home: Path, monkeypatch: pyte
 
 
 @pytest.mark.parametrize(
-    "text", ["", "# only a comment\n", "short\n", "blank in it 0123456789\n", "\u00e9" * 20, "tab\tin-it-0123456789"]
+    "text",
+    ["", "# only a comment\n", "short\n", "blank in it 0123456789\n", "\u00e9" * 20, "tab\tin-it-0123456789"],
 )
 def test_files_that_hold_no_good_key_are_refused_without_showing_it(home: Path, text: str) -> None:
     path = home / "key"

@@ -1,4 +1,5 @@
-"""The vLLM command for a model on a machine, what its environment holds and hides, and which adapters it may take."""
+"""The vLLM command for a model on a machine, what its environment holds and hides, and which adapters it may
+take."""
 
 from __future__ import annotations
 
@@ -35,7 +36,11 @@ SHAPE = {
 
 def source(folder: Path, kind: str = "generate", **config: object) -> Source:
     folder.mkdir(parents=True, exist_ok=True)
-    architecture = {"generate": "LlamaForCausalLM", "classify": "BertForSequenceClassification", "embed": "BertModel"}[kind]
+    architecture = {
+        "generate": "LlamaForCausalLM",
+        "classify": "BertForSequenceClassification",
+        "embed": "BertModel",
+    }[kind]
     written = {"architectures": [architecture], "model_type": "llama", **SHAPE, **config}
     (folder / "config.json").write_text(json.dumps(written))
     return Source(folder, kind, folder.name, "")
@@ -68,12 +73,21 @@ def test_precision_follows_the_machine_and_the_weights(
 def test_a_small_cpu_gets_the_flags_that_start_fastest(tmp_path: Path) -> None:
     made = Launch(source(tmp_path / "m"), SMALL)
     given = flags(made)
-    assert "-O0" in given and given["--distributed-executor-backend"] == "uni" and given["--dtype"] == "float32"
+    assert (
+        "-O0" in given and given["--distributed-executor-backend"] == "uni" and given["--dtype"] == "float32"
+    )
     assert made.environment()["VLLM_ENABLE_V1_MULTIPROCESSING"] == "0"
-    assert (given["--host"], given["--port"], given["--middleware"]) == ("127.0.0.1", "8000", "adaptkit.serve.gateway.guard.Guard")
+    assert (given["--host"], given["--port"], given["--middleware"]) == (
+        "127.0.0.1",
+        "8000",
+        "adaptkit.serve.gateway.guard.Guard",
+    )
     assert "--disable-fastapi-docs" in given and "--runner" not in given and "--enable-lora" not in given
     large = Launch(source(tmp_path / "m"), LARGE)
-    assert "--distributed-executor-backend" not in flags(large) and "VLLM_ENABLE_V1_MULTIPROCESSING" not in large.environment()
+    assert (
+        "--distributed-executor-backend" not in flags(large)
+        and "VLLM_ENABLE_V1_MULTIPROCESSING" not in large.environment()
+    )
     gpu = Launch(source(tmp_path / "m"), GPU)
     assert not {"-O0", "--kv-cache-memory-bytes", "--distributed-executor-backend"} & flags(gpu).keys()
     assert "--gpu-memory-utilization" not in flags(gpu)
@@ -83,7 +97,9 @@ def test_a_small_cpu_gets_the_flags_that_start_fastest(tmp_path: Path) -> None:
 def test_pooling_models_get_their_runner_and_no_chat(tmp_path: Path) -> None:
     (tmp_path / "m").mkdir()
     (tmp_path / "m" / "chat_template.jinja").write_text("{{ x }}")
-    pooling, generating = (flags(Launch(source(tmp_path / "m", kind), SMALL)) for kind in ("embed", "generate"))
+    pooling, generating = (
+        flags(Launch(source(tmp_path / "m", kind), SMALL)) for kind in ("embed", "generate")
+    )
     assert pooling["--runner"] == "pooling" and "--chat-template" not in pooling
     assert generating["--chat-template"].endswith("chat_template.jinja")
 
@@ -100,7 +116,9 @@ def test_adapters_get_room_for_their_rank(tmp_path: Path) -> None:
     adapters = (Adapter("a", tmp_path / "a", 4), Adapter("b", tmp_path / "b", 17))
     made = Launch(source(tmp_path / "m"), SMALL, adapters)
     given = flags(made)
-    assert (given["--max-lora-rank"], given["--max-loras"], made.names) == ("32", "3", ("m", "a", "b")), "a slot stays empty"
+    assert (given["--max-lora-rank"], given["--max-loras"], made.names) == ("32", "3", ("m", "a", "b")), (
+        "a slot stays empty"
+    )
     assert flags(Launch(made.source, GPU, adapters))["--max-loras"] == "2"
     assert f"a={tmp_path / 'a'}" in made.arguments(1)
 
@@ -113,7 +131,9 @@ def test_the_cache_holds_64_sequences_within_bounds(tmp_path: Path) -> None:
     assert cache_bytes(source(tmp_path / "d", max_position_embeddings=10_000_000)) == 2 * 10_000_000 * token
 
 
-def test_the_key_is_in_the_childs_environment_and_in_no_command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_key_is_in_the_childs_environment_and_in_no_command(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv("ADAPTKIT_API_KEY", "outer-key-0123456789")
     monkeypatch.setenv("VLLM_SERVER_DEV_MODE", "1")
     monkeypatch.setenv("HF_HUB_OFFLINE", "0")
@@ -121,7 +141,12 @@ def test_the_key_is_in_the_childs_environment_and_in_no_command(tmp_path: Path, 
     environment = made.child_environment("inner-key-0123456789")
     assert environment["ADAPTKIT_API_KEY"] == environment["VLLM_API_KEY"] == "inner-key-0123456789"
     assert "outer-key-0123456789" not in environment.values() and "VLLM_SERVER_DEV_MODE" not in environment
-    assert environment["VLLM_NO_USAGE_STATS"] == environment["DO_NOT_TRACK"] == environment["PYTHONSAFEPATH"] == "1"
+    assert (
+        environment["VLLM_NO_USAGE_STATS"]
+        == environment["DO_NOT_TRACK"]
+        == environment["PYTHONSAFEPATH"]
+        == "1"
+    )
     assert environment["HF_HUB_OFFLINE"] == "0", "the user may say otherwise"
     assert not [word for word in made.command(1) if "api-key" in word or "0123456789" in word]
 
@@ -129,13 +154,19 @@ def test_the_key_is_in_the_childs_environment_and_in_no_command(tmp_path: Path, 
 def test_the_printed_command_is_the_one_that_runs(tmp_path: Path) -> None:
     made = Launch(source(tmp_path / "m"), SMALL)
     words = shlex.split(made.printed(8000, "127.0.0.1", "/home/x/my key", Limits(max_tokens=7)))
-    assert words[0] == "env" and "ADAPTKIT_API_KEY_FILE=/home/x/my key" in words and "ADAPTKIT_LIMIT_MAX_TOKENS=7" in words
+    assert (
+        words[0] == "env"
+        and "ADAPTKIT_API_KEY_FILE=/home/x/my key" in words
+        and "ADAPTKIT_LIMIT_MAX_TOKENS=7" in words
+    )
     assert "ADAPTKIT_LIMIT_ITEMS=2048" not in words, "only what differs from the defaults"
     assert words[words.index("python") :] == ["python", *made.command(8000)[1:]]
     assert "ADAPTKIT_API_KEY_FILE" not in made.printed(8000, "127.0.0.1", "$ADAPTKIT_API_KEY", Limits())
 
 
-def test_serve_print_starts_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+def test_serve_print_starts_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     from adaptkit.cli import app
     from adaptkit.serve import preflight, server
 
@@ -161,7 +192,11 @@ def test_words_are_divided_into_models_and_arguments(tmp_path: Path, monkeypatch
     monkeypatch.chdir(tmp_path)
     Path("odd=name").mkdir()
     wishes, extra = launches.divide(["a", "b=runs/x", "odd=name", "-tp", "2", "c"])
-    assert wishes == [launches.Wish(None, Path("a")), launches.Wish("b", Path("runs/x")), launches.Wish(None, Path("odd=name"))]
+    assert wishes == [
+        launches.Wish(None, Path("a")),
+        launches.Wish("b", Path("runs/x")),
+        launches.Wish(None, Path("odd=name")),
+    ]
     assert extra == ["-tp", "2", "c"]
     with pytest.raises(ConfigError, match="no model was given"):
         launches.divide(["--max-model-len", "64"])
@@ -215,7 +250,9 @@ def test_an_adapter_finds_its_base_by_digest(tmp_path: Path) -> None:
     assert lora.base_of(adapter(tmp_path / "d"), [one]) == one
 
 
-def test_a_plan_lets_adapters_ride_and_serves_the_others_merged(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_plan_lets_adapters_ride_and_serves_the_others_merged(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     one, two = bases(tmp_path)
     for base in (one, two):
         (base.folder / "tokenizer.json").write_text("{}")
@@ -225,7 +262,9 @@ def test_a_plan_lets_adapters_ride_and_serves_the_others_merged(tmp_path: Path, 
     (run / "config.yaml").write_text("adapter: {kind: qlora}\nname: q\n")
     source(run / "model")
     monkeypatch.setattr(
-        lora.subprocess, "run", lambda command, **_: source(Path(command[-1])) and type("Done", (), {"returncode": 0})
+        lora.subprocess,
+        "run",
+        lambda command, **_: source(Path(command[-1])) and type("Done", (), {"returncode": 0}),
     )
     wishes = [
         launches.Wish(None, one.folder),
@@ -253,7 +292,9 @@ def test_a_merged_adapter_answers_as_the_adapter_does(tmp_path: Path) -> None:
 
     tokenizer = PreTrainedTokenizerFast(tokenizer_object=_tokenizer(), bos_token="<s>", eos_token="</s>")
     models.save(llama(tied=False), tokenizer, tmp_path / "base")
-    tuned = adapters.attach(models.load(tmp_path / "base", "causal"), adapters.AdapterConfig(kind="dora", rank=2), seed=0)
+    tuned = adapters.attach(
+        models.load(tmp_path / "base", "causal"), adapters.AdapterConfig(kind="dora", rank=2), seed=0
+    )
     with torch.no_grad():
         for name, weight in tuned.named_parameters():
             if "lora_B" in name:
@@ -262,7 +303,9 @@ def test_a_merged_adapter_answers_as_the_adapter_does(tmp_path: Path) -> None:
     lora.merge(tmp_path / "base", tmp_path / "dora", tmp_path / "merged")
     ids = torch.tensor([[0, 5, 9]])
     with torch.no_grad():
-        wanted = PeftModel.from_pretrained(models.load(tmp_path / "base", "causal"), str(tmp_path / "dora"))(input_ids=ids).logits
+        wanted = PeftModel.from_pretrained(models.load(tmp_path / "base", "causal"), str(tmp_path / "dora"))(
+            input_ids=ids
+        ).logits
         told = models.load(tmp_path / "merged", "causal")(input_ids=ids).logits
         plain = models.load(tmp_path / "base", "causal")(input_ids=ids).logits
     assert torch.allclose(told, wanted, atol=1e-5) and not torch.allclose(told, plain, atol=1e-2)

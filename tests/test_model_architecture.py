@@ -47,7 +47,10 @@ def test_size_is_hit_within_15_percent(params, tied, kind):
 @pytest.mark.parametrize("params", SIZES[:5])
 def test_shape_counts_its_own_parameters_exactly(params, tied):
     shape = choose_shape(params, 2048, tied=tied)
-    assert models.param_count(build(SizeConfig(params=params, tied=tied), 2048, "causal")).total == shape.parameters
+    assert (
+        models.param_count(build(SizeConfig(params=params, tied=tied), 2048, "causal")).total
+        == shape.parameters
+    )
 
 
 @settings(max_examples=60, deadline=None)
@@ -89,7 +92,9 @@ def test_special_ids_reach_the_config():
     masked = architecture(SizeConfig(params=1_000_000), 2048, kind="masked", special_ids=ids)
     for config in (causal, masked):
         assert (config.bos_token_id, config.eos_token_id, config.pad_token_id) == (3, 4, 5)
-    assert (masked.cls_token_id, masked.sep_token_id) == (3, 4) and set(masked.layer_types) == {"full_attention"}
+    assert (masked.cls_token_id, masked.sep_token_id) == (3, 4) and set(masked.layer_types) == {
+        "full_attention"
+    }
 
 
 def test_learning_rate_falls_with_size_and_is_bounded():
@@ -98,7 +103,10 @@ def test_learning_rate_falls_with_size_and_is_bounded():
 
 
 def test_small_models_start_with_larger_weights():
-    wide, narrow = architecture(SizeConfig(params=100_000_000), 8192), architecture(SizeConfig(params=1_000_000), 2048)
+    wide, narrow = (
+        architecture(SizeConfig(params=100_000_000), 8192),
+        architecture(SizeConfig(params=1_000_000), 2048),
+    )
     assert narrow.initializer_range == pytest.approx((0.4 / narrow.hidden_size) ** 0.5)
     assert narrow.initializer_range > wide.initializer_range > 0.02
     weight = models.build(narrow, "causal", seed=0).model.layers[0].self_attn.q_proj.weight

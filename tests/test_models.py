@@ -17,11 +17,19 @@ from adaptkit import models
 from adaptkit.errors import ModelError
 
 VOCAB = 384
-SIZE = {"vocab_size": VOCAB, "hidden_size": 64, "intermediate_size": 96, "num_hidden_layers": 2, "num_attention_heads": 4}
+SIZE = {
+    "vocab_size": VOCAB,
+    "hidden_size": 64,
+    "intermediate_size": 96,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 4,
+}
 IDS = {"bos_token_id": 0, "eos_token_id": 1, "pad_token_id": 2}
 CONFIGS = {
     "llama": lambda: transformers.LlamaConfig(**SIZE, **IDS, num_key_value_heads=2, tie_word_embeddings=True),
-    "qwen3": lambda: transformers.Qwen3Config(**SIZE, **IDS, num_key_value_heads=2, head_dim=16, tie_word_embeddings=False),
+    "qwen3": lambda: transformers.Qwen3Config(
+        **SIZE, **IDS, num_key_value_heads=2, head_dim=16, tie_word_embeddings=False
+    ),
     "gpt_neox": lambda: transformers.GPTNeoXConfig(**SIZE, **IDS),
     "bert": lambda: transformers.BertConfig(**SIZE, pad_token_id=2, hidden_dropout_prob=0.0),
     "modernbert": lambda: transformers.ModernBertConfig(**SIZE, **IDS, cls_token_id=0, sep_token_id=1),
@@ -37,7 +45,9 @@ def tokenizer(tiny_text: list[str]) -> transformers.PreTrainedTokenizerFast:
     core.decoder = decoders.ByteLevel()
     special = ["<s>", "</s>", "<pad>", "<mask>"]
     alphabet = pre_tokenizers.ByteLevel.alphabet()
-    trainer = trainers.BpeTrainer(vocab_size=VOCAB, special_tokens=special, initial_alphabet=alphabet, show_progress=False)
+    trainer = trainers.BpeTrainer(
+        vocab_size=VOCAB, special_tokens=special, initial_alphabet=alphabet, show_progress=False
+    )
     core.train_from_iterator(tiny_text, trainer)
     core.post_processor = processors.TemplateProcessing(single="<s> $A", special_tokens=[("<s>", 0)])
     return transformers.PreTrainedTokenizerFast(
@@ -46,7 +56,9 @@ def tokenizer(tiny_text: list[str]) -> transformers.PreTrainedTokenizerFast:
 
 
 @pytest.fixture(scope="module")
-def folders(tmp_path_factory: pytest.TempPathFactory, tokenizer: transformers.PreTrainedTokenizerFast) -> dict[str, Path]:
+def folders(
+    tmp_path_factory: pytest.TempPathFactory, tokenizer: transformers.PreTrainedTokenizerFast
+) -> dict[str, Path]:
     """One saved folder per architecture."""
     root, saved = tmp_path_factory.mktemp("folders"), {}
     for name, config in CONFIGS.items():
@@ -68,12 +80,15 @@ def edit_config(folder: Path, **fields: object) -> None:
     (folder / "config.json").write_text(json.dumps({**config, **fields}))
 
 
-# ---- folders -----------------------------------------------------------------------------------------------------------
+# ---- folders
+# -----------------------------------------------------------------------------------------------------------
 @pytest.mark.parametrize("name", ARCHITECTURES)
 def test_save_then_load_gives_the_same_model_and_plain_transformers_reads_it(name, folders, tokenizer):
     built, folder = models.build(CONFIGS[name](), KINDS[name], seed=1).eval(), folders[name]
     loaded = models.load(folder, KINDS[name]).eval()
-    auto = getattr(transformers, {"causal": "AutoModelForCausalLM", "masked": "AutoModelForMaskedLM"}[KINDS[name]])
+    auto = getattr(
+        transformers, {"causal": "AutoModelForCausalLM", "masked": "AutoModelForMaskedLM"}[KINDS[name]]
+    )
     plain = auto.from_pretrained(folder).eval()
     expected = built(input_ids=inputs()).logits
     assert torch.equal(loaded(input_ids=inputs()).logits, expected)
@@ -82,7 +97,9 @@ def test_save_then_load_gives_the_same_model_and_plain_transformers_reads_it(nam
     assert loaded.config._attn_implementation == "sdpa"
     text = "the engine reads the dose, caf\u00e9 12"
     again = models.load_tokenizer(folder)
-    assert again(text).input_ids == tokenizer(text).input_ids and again.decode(again(text).input_ids[1:]) == text
+    assert (
+        again(text).input_ids == tokenizer(text).input_ids and again.decode(again(text).input_ids[1:]) == text
+    )
 
 
 @pytest.mark.parametrize("name", ["llama", "qwen3", "gpt_neox"])
@@ -114,7 +131,9 @@ def test_build_depends_on_the_seed_alone():
     before = torch.get_rng_state()
     one, two, other = (models.build(CONFIGS["llama"](), "causal", seed=s) for s in (3, 3, 4))
     assert torch.equal(torch.get_rng_state(), before)
-    assert torch.equal(one.lm_head.weight, two.lm_head.weight) and not torch.equal(one.lm_head.weight, other.lm_head.weight)
+    assert torch.equal(one.lm_head.weight, two.lm_head.weight) and not torch.equal(
+        one.lm_head.weight, other.lm_head.weight
+    )
 
 
 def test_missing_pad_becomes_eos(tmp_path, tokenizer, folders):
@@ -125,10 +144,14 @@ def test_missing_pad_becomes_eos(tmp_path, tokenizer, folders):
     assert models.load_tokenizer(folder).pad_token == "</s>"
 
 
-# ---- classifiers and encoders ------------------------------------------------------------------------------------------
+# ---- classifiers and encoders
+# ------------------------------------------------------------------------------------------
 @pytest.mark.parametrize("name", ARCHITECTURES)
 def test_classifier_head_is_new_seeded_and_named(name, folders):
-    one, two, other = (models.load(folders[name], "classifier", label_names=["no", "maybe", "yes"], seed=s) for s in (0, 0, 1))
+    one, two, other = (
+        models.load(folders[name], "classifier", label_names=["no", "maybe", "yes"], seed=s)
+        for s in (0, 0, 1)
+    )
     assert one.config.id2label == {0: "no", 1: "maybe", 2: "yes"} and one.config.label2id["yes"] == 2
     one, two, other = one.eval(), two.eval(), other.eval()
     ids = inputs()
@@ -142,7 +165,8 @@ def test_encoder_gives_hidden_states(name, folders):
     assert models.load(folders[name], "encoder")(input_ids=inputs()).last_hidden_state.shape == (2, 12, 64)
 
 
-# ---- split -------------------------------------------------------------------------------------------------------------
+# ---- split -------------------------------------------------------------------------------------------------
+# ------------
 @pytest.mark.parametrize("name", ARCHITECTURES)
 def test_split_reproduces_logits_and_gradients(name, folders):
     model = models.load(folders[name], KINDS[name]).eval()
@@ -150,7 +174,11 @@ def test_split_reproduces_logits_and_gradients(name, folders):
     hidden = backbone(input_ids=inputs())
     expected = model(input_ids=inputs()).logits
     assert torch.equal(F.linear(hidden, weight, bias), expected)
-    assert hidden.shape == (2, 12, 64) and weight.shape == (VOCAB, 64) and (bias is not None) == (KINDS[name] == "masked")
+    assert (
+        hidden.shape == (2, 12, 64)
+        and weight.shape == (VOCAB, 64)
+        and (bias is not None) == (KINDS[name] == "masked")
+    )
 
     expected.square().sum().backward()
     want = {n: p.grad.clone() for n, p in model.named_parameters()}
@@ -172,32 +200,44 @@ def test_split_through_peft_keeps_the_adapter(name, folders):
     with model.disable_adapter():
         assert not torch.allclose(hidden, backbone(input_ids=inputs()), atol=1e-3)
     hidden.sum().backward()
-    assert all(p.grad is not None for n, p in model.named_parameters() if "lora_A" in n and "cls.predictions" not in n)
+    assert all(
+        p.grad is not None
+        for n, p in model.named_parameters()
+        if "lora_A" in n and "cls.predictions" not in n
+    )
 
 
 def test_split_with_trained_tokens_uses_their_rows(folders):
     from peft import LoraConfig, get_peft_model
 
     base = models.load(folders["llama"], "causal")
-    model = get_peft_model(base, LoraConfig(r=4, target_modules=["q_proj"], trainable_token_indices=[7, 9])).eval()
+    model = get_peft_model(
+        base, LoraConfig(r=4, target_modules=["q_proj"], trainable_token_indices=[7, 9])
+    ).eval()
     with torch.no_grad():
         for n, p in model.named_parameters():
             if "trainable_tokens_delta" in n:
                 p.add_(1.0)
     backbone, weight, bias = models.split(model)
-    torch.testing.assert_close(F.linear(backbone(input_ids=inputs()), weight, bias), model(input_ids=inputs()).logits)
+    torch.testing.assert_close(
+        F.linear(backbone(input_ids=inputs()), weight, bias), model(input_ids=inputs()).logits
+    )
 
 
 def test_split_refuses_an_adapter_on_the_head(folders):
     from peft import LoraConfig, get_peft_model
 
-    model = get_peft_model(models.load(folders["qwen3"], "causal"), LoraConfig(r=4, target_modules=["q_proj", "lm_head"]))
+    model = get_peft_model(
+        models.load(folders["qwen3"], "causal"), LoraConfig(r=4, target_modules=["q_proj", "lm_head"])
+    )
     with pytest.raises(ModelError, match="output head"):
         models.split(model)
 
 
 def test_split_through_ddp_synchronises(folders, tmp_path):
-    torch.distributed.init_process_group("gloo", init_method=f"file://{tmp_path}/rendezvous", rank=0, world_size=1)
+    torch.distributed.init_process_group(
+        "gloo", init_method=f"file://{tmp_path}/rendezvous", rank=0, world_size=1
+    )
     try:
         model = torch.nn.parallel.DistributedDataParallel(models.load(folders["llama"], "causal"))
         backbone, weight, bias = models.split(model)
@@ -219,7 +259,9 @@ def test_split_under_torch_compile(folders):
 @pytest.mark.parametrize(
     "config",
     [
-        transformers.Gemma2Config(**SIZE, **IDS, num_key_value_heads=2, head_dim=16, final_logit_softcapping=30.0),
+        transformers.Gemma2Config(
+            **SIZE, **IDS, num_key_value_heads=2, head_dim=16, final_logit_softcapping=30.0
+        ),
         transformers.GraniteConfig(**SIZE, **IDS, logits_scaling=4.0),
         transformers.CohereConfig(**SIZE, **IDS, logit_scale=0.1),
     ],
@@ -244,12 +286,15 @@ def test_split_of_a_classifier_is_refused(folders):
         models.split(models.load(folders["llama"], "classifier", num_labels=2))
 
 
-# ---- quantised bases ---------------------------------------------------------------------------------------------------
+# ---- quantised bases
+# ---------------------------------------------------------------------------------------------------
 @pytest.mark.parametrize("quantization", ["nf4", "int8"])
 def test_quantised_base_is_close_counts_whole_and_is_no_export(quantization, folders, tokenizer, tmp_path):
     plain = models.load(folders["llama"], "causal").eval()
     small = models.load(folders["llama"], "causal", quantization=quantization).eval()
-    error = (small(input_ids=inputs()).logits - plain(input_ids=inputs()).logits).std() / plain(input_ids=inputs()).logits.std()
+    error = (small(input_ids=inputs()).logits - plain(input_ids=inputs()).logits).std() / plain(
+        input_ids=inputs()
+    ).logits.std()
     assert 0 < error < 0.3
     assert models.param_count(small).total == models.param_count(plain).total
     assert models.flops_per_token(small, 64).forward == models.flops_per_token(plain, 64).forward
@@ -259,7 +304,8 @@ def test_quantised_base_is_close_counts_whole_and_is_no_export(quantization, fol
         models.save(small, tokenizer, tmp_path / "no")
 
 
-# ---- counts ------------------------------------------------------------------------------------------------------------
+# ---- counts
+# ------------------------------------------------------------------------------------------------------------
 def test_counts_of_a_llama_by_hand():
     model = models.build(CONFIGS["llama"](), "causal", seed=0)
     layer = 64 * 64 * 2 + 64 * 32 * 2 + 3 * 64 * 96
@@ -274,7 +320,9 @@ def test_counts_of_a_llama_by_hand():
 def test_frozen_base_costs_two_forwards_plus_adapters(folders):
     from peft import LoraConfig, get_peft_model
 
-    model = get_peft_model(models.load(folders["qwen3"], "causal"), LoraConfig(r=4, target_modules="all-linear"))
+    model = get_peft_model(
+        models.load(folders["qwen3"], "causal"), LoraConfig(r=4, target_modules="all-linear")
+    )
     flops, trained = models.flops_per_token(model, 128), models.param_count(model).trainable
     attention = 4 * 2 * 64 * 128  # both of its factors need gradients, so its backward costs two forwards
     first = 2 * 64 * 64  # nothing below the first adapter trains, so its projection passes no gradient down
@@ -288,7 +336,8 @@ def test_probe_on_a_frozen_body_costs_one_forward(folders):
     assert flops.forward < flops.train < 1.01 * flops.forward
 
 
-# ---- refusals ----------------------------------------------------------------------------------------------------------
+# ---- refusals
+# ----------------------------------------------------------------------------------------------------------
 def refusal(call) -> str:
     with pytest.raises(ModelError) as caught:
         call()
@@ -298,7 +347,9 @@ def refusal(call) -> str:
 
 def test_hub_id_out_of_reach_says_what_to_do():
     message = refusal(lambda: models.load("some-org/some-model", "causal"))
-    assert all(word in message for word in ("some-org/some-model", "hf download", "HF_HUB_OFFLINE", "HF_ENDPOINT"))
+    assert all(
+        word in message for word in ("some-org/some-model", "hf download", "HF_HUB_OFFLINE", "HF_ENDPOINT")
+    )
 
 
 @pytest.mark.parametrize("path", ["./nowhere", "/no/such/folder", "a/b/c"])
@@ -350,7 +401,9 @@ def test_wrong_kind_and_missing_head(tmp_path, folders, tokenizer):
 def test_adapter_models_and_broken_tokenizers_are_refused(tmp_path, folders, tokenizer):
     from peft import LoraConfig, get_peft_model
 
-    model = get_peft_model(models.load(folders["llama"], "causal"), LoraConfig(r=2, target_modules=["q_proj"]))
+    model = get_peft_model(
+        models.load(folders["llama"], "causal"), LoraConfig(r=2, target_modules=["q_proj"])
+    )
     assert "adapter" in refusal(lambda: models.save(model, tokenizer, tmp_path / "x"))
     model.save_pretrained(tmp_path / "adapter")
     assert "this is an adapter" in refusal(lambda: models.load(tmp_path / "adapter", "causal"))

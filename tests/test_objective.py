@@ -1,4 +1,5 @@
-"""Objectives: k microbatches of b equal one batch of k * b, sums are sums, and the head's shortcut is the model's own loss."""
+"""Objectives: k microbatches of b equal one batch of k * b, sums are sums, and the head's shortcut is the
+model's own loss."""
 
 from __future__ import annotations
 
@@ -62,7 +63,9 @@ def test_causal_loss_is_the_models_own(tied):
     model, batch = llama(tied=tied), Rows("causal").collate([0, 1, 2], seed=0, epoch=0)
     expected = model(**batch).loss
     objective = CausalLM()
-    assert (objective.loss(model, batch).total / objective.items(batch)).item() == pytest.approx(expected.item(), rel=1e-6)
+    assert (objective.loss(model, batch).total / objective.items(batch)).item() == pytest.approx(
+        expected.item(), rel=1e-6
+    )
 
 
 def test_masked_loss_is_the_models_own_with_its_bias():
@@ -70,7 +73,9 @@ def test_masked_loss_is_the_models_own_with_its_bias():
     torch.nn.init.normal_(model.get_output_embeddings().bias)
     objective = MaskedLM()
     expected = model(**batch).loss
-    assert (objective.loss(model, batch).total / objective.items(batch)).item() == pytest.approx(expected.item(), rel=1e-6)
+    assert (objective.loss(model, batch).total / objective.items(batch)).item() == pytest.approx(
+        expected.item(), rel=1e-6
+    )
 
 
 def test_every_implementation_gives_the_same_loss():
@@ -82,7 +87,9 @@ def test_every_implementation_gives_the_same_loss():
 def test_packed_documents_have_the_loss_and_gradients_of_separate_ones():
     """Positions restart, no attention mask: nothing crosses a document's border."""
     rows, model, objective = Rows("causal").rows[:4], llama(), CausalLM()
-    total = sum(objective.loss(model, {"input_ids": (x := torch.tensor([row])), "labels": x}).total for row in rows)
+    total = sum(
+        objective.loss(model, {"input_ids": (x := torch.tensor([row])), "labels": x}).total for row in rows
+    )
     total.backward()
     separate = {name: weight.grad.clone() for name, weight in model.named_parameters()}
     model.zero_grad()
@@ -118,7 +125,9 @@ class CachedContrast(Contrast):
         return pooled, torch.zeros(len(pooled), dtype=torch.int64)
 
     def contrast(self, features, about, own):
-        return LossOutput(F.cross_entropy((features @ features.T)[own], torch.arange(len(features))[own], reduction="sum"))
+        return LossOutput(
+            F.cross_entropy((features @ features.T)[own], torch.arange(len(features))[own], reduction="sum")
+        )
 
 
 def contrast(objective, folder, **changes):
@@ -140,9 +149,14 @@ def test_a_loss_that_is_a_function_of_features_may_be_split(tmp_path):
     assert split == pytest.approx(whole, rel=1e-6)
 
 
-@pytest.mark.parametrize(("total", "size", "world_size"), [(8, 2, 2), (8, 3, 2), (12, 4, 3), (6, 6, 1), (6, 1, 2)])
+@pytest.mark.parametrize(
+    ("total", "size", "world_size"), [(8, 2, 2), (8, 3, 2), (12, 4, 3), (6, 6, 1), (6, 1, 2)]
+)
 def test_ranks_are_dealt_every_example_once_in_rounds_of_equal_size(total, size, world_size):
     shares = [deal(list(range(total)), size, rank, world_size) for rank in range(world_size)]
     assert sorted(index for share in shares for group in share for index in group) == list(range(total))
     assert len({tuple(len(group) for group in share) for share in shares}) == 1
-    assert all(max(a[-1] for a in groups) - min(a[0] for a in groups) < world_size * size for groups in zip(*shares, strict=True))
+    assert all(
+        max(a[-1] for a in groups) - min(a[0] for a in groups) < world_size * size
+        for groups in zip(*shares, strict=True)
+    )

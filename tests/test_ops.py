@@ -1,4 +1,5 @@
-"""The door to the fused operators: names resolve once, unknown names are refused, scoring matches the definition."""
+"""The door to the fused operators: names resolve once, unknown names are refused, scoring matches the
+definition."""
 
 from __future__ import annotations
 

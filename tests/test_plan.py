@@ -19,7 +19,13 @@ def texts(tmp_path_factory):
 
 
 def stages_of(config):
-    budget = grant(config.budget, flops_per_token=1.0, flops_per_second=1.0, num_seeds=config.seeds, num_tasks=len(config.tasks))
+    budget = grant(
+        config.budget,
+        flops_per_token=1.0,
+        flops_per_second=1.0,
+        num_seeds=config.seeds,
+        num_tasks=len(config.tasks),
+    )
     return build_stages(config, budget)
 
 
@@ -33,7 +39,10 @@ def test_every_need_is_an_earlier_stage(texts):
 def test_an_origin_is_trained_once_per_seed_whatever_uses_it(texts):
     ids = [stage.id for stage in stages_of(study_config(texts, ARMS))]
     assert len(ids) == len(set(ids))
-    assert [i for i in ids if i.startswith("language.continued")] == ["language.continued.s0.f1", "language.continued.s1.f1"]
+    assert [i for i in ids if i.startswith("language.continued")] == [
+        "language.continued.s0.f1",
+        "language.continued.s1.f1",
+    ]
 
 
 def test_every_trained_arm_gets_the_same_trials_and_flops(texts):
@@ -42,12 +51,16 @@ def test_every_trained_arm_gets_the_same_trials_and_flops(texts):
     for job in ("generic+lora", "continued", "scratch", "placebo"):
         mine = [s for s in stages if s.params.get("job") == job]
         assert sum(s.params["trial"] is not None for s in mine) == 3
-        assert sum(s.flops for s in mine) == pytest.approx(3 * config.budget.amount * (1 - config.budget.task_share))
+        assert sum(s.flops for s in mine) == pytest.approx(
+            3 * config.budget.amount * (1 - config.budget.task_share)
+        )
 
 
 def test_smaller_shares_of_text_get_smaller_budgets_and_the_placebo_none(texts):
     stages = {s.id: s for s in stages_of(study_config(texts, ARMS, "fractions=[0.25, 1.0]"))}
-    assert stages["language.scratch.s0.f0.25"].flops == pytest.approx(stages["language.scratch.s0.f1"].flops / 4)
+    assert stages["language.scratch.s0.f0.25"].flops == pytest.approx(
+        stages["language.scratch.s0.f1"].flops / 4
+    )
     assert "language.placebo.s0.f0.25" not in stages
 
 
@@ -74,7 +87,9 @@ def test_the_study_folder_follows_config_and_data(texts, tmp_path):
     base = open_study(study_config(texts), tmp_path).path
     assert open_study(study_config(texts, "jobs=1"), tmp_path).path == base
     assert open_study(study_config(texts, "seeds=4"), tmp_path).path != base
-    (texts / "mood.jsonl").write_text((texts / "mood.jsonl").read_text() + '{"text": "more", "label": "bad"}\n')
+    (texts / "mood.jsonl").write_text(
+        (texts / "mood.jsonl").read_text() + '{"text": "more", "label": "bad"}\n'
+    )
     assert open_study(study_config(texts), tmp_path).path != base
 
 
@@ -98,4 +113,6 @@ def test_contradictions_are_refused_with_the_reason(texts, override, what):
 def test_dollars_are_turned_into_flops_at_the_given_price():
     price = {"usd_per_hour": 2.0, "source": "a list", "date": "2026-11-01"}
     config = BudgetConfig(amount=1.0, unit="usd", price=price)
-    assert grant(config, flops_per_token=1, flops_per_second=10, num_seeds=1, num_tasks=0).flops == pytest.approx(18_000)
+    assert grant(
+        config, flops_per_token=1, flops_per_second=10, num_seeds=1, num_tasks=0
+    ).flops == pytest.approx(18_000)

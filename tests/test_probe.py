@@ -22,10 +22,14 @@ SIZES = {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2, "nu
 
 @pytest.fixture(scope="module")
 def tokenizer():
-    plain = Tokenizer(models.WordLevel({w: i for i, w in enumerate(["[PAD]", "[UNK]", "[BOS]", *WORDS])}, unk_token="[UNK]"))
+    plain = Tokenizer(
+        models.WordLevel({w: i for i, w in enumerate(["[PAD]", "[UNK]", "[BOS]", *WORDS])}, unk_token="[UNK]")
+    )
     plain.pre_tokenizer = pre_tokenizers.Whitespace()
     plain.post_processor = processors.TemplateProcessing(single="[BOS] $A", special_tokens=[("[BOS]", 2)])
-    return PreTrainedTokenizerFast(tokenizer_object=plain, pad_token="[PAD]", bos_token="[BOS]", unk_token="[UNK]")
+    return PreTrainedTokenizerFast(
+        tokenizer_object=plain, pad_token="[PAD]", bos_token="[BOS]", unk_token="[UNK]"
+    )
 
 
 @pytest.fixture(scope="module", params=["causal", "encoder"])
@@ -73,7 +77,11 @@ def test_probe_learns_chooses_on_dev_and_counts_its_cost(model, tokenizer):
 
 
 def test_strengths_are_as_many_as_trials():
-    assert len(strengths(1)) == 1 and strengths(3) == pytest.approx([0.01, 1.0, 100.0]) and len(set(strengths(7))) == 7
+    assert (
+        len(strengths(1)) == 1
+        and strengths(3) == pytest.approx([0.01, 1.0, 100.0])
+        and len(set(strengths(7))) == 7
+    )
 
 
 def test_label_unseen_in_training_is_refused(model, tokenizer):

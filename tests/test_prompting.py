@@ -25,7 +25,13 @@ from adaptkit.finetune.likelihood import score_choices
 from adaptkit.finetune.prompting import calibrate, formats, prompt_rows
 from adaptkit.finetune.template import opening
 
-SIZES = {"vocab_size": 97, "hidden_size": 64, "intermediate_size": 128, "num_hidden_layers": 2, "num_attention_heads": 4}
+SIZES = {
+    "vocab_size": 97,
+    "hidden_size": 64,
+    "intermediate_size": 128,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 4,
+}
 CAUSAL = {
     "llama": lambda: LlamaConfig(**SIZES, num_key_value_heads=2, tie_word_embeddings=True),
     "qwen3": lambda: Qwen3Config(**SIZES, head_dim=16, num_key_value_heads=2),
@@ -47,7 +53,9 @@ def test_shared_prefix_and_side_by_side_choices_equal_scoring_one_by_one(family,
             with torch.no_grad():
                 chances = model(input_ids=torch.tensor([prefix + query + choice])).logits[0].log_softmax(-1)
             start = len(prefix) + len(query) - 1
-            assert found.nats[i, j] == pytest.approx(sum(float(chances[start + k, t]) for k, t in enumerate(choice)), abs=1e-4)
+            assert found.nats[i, j] == pytest.approx(
+                sum(float(chances[start + k, t]) for k, t in enumerate(choice)), abs=1e-4
+            )
     assert found.tokens_read < sum(len(prefix) + len(q) + len(c) for q in QUERIES for c in CHOICES)
     assert np.allclose(found.scores(True) * [1, 2, 3, 2], found.nats)
 
@@ -64,7 +72,9 @@ def test_masked_model_scores_labels_at_mask_positions():
             with torch.no_grad():
                 chances = model(input_ids=torch.tensor([ids])).logits[0].log_softmax(-1)
             place = 3 + len(query)
-            assert found.nats[i, j] == pytest.approx(sum(float(chances[place + k, t]) for k, t in enumerate(choice)), abs=1e-4)
+            assert found.nats[i, j] == pytest.approx(
+                sum(float(chances[place + k, t]) for k, t in enumerate(choice)), abs=1e-4
+            )
 
 
 def test_calibration_takes_out_what_the_model_says_to_an_empty_text():
@@ -107,7 +117,24 @@ def _dataset(count: int, seed: int) -> Dataset:
     return Dataset(rows, "labelled", {"text": "text", "label": "label"})
 
 
-WORDS = ["the", "some", "old", "apple", "pear", "plum", "iron", "zinc", "tin", "fruit", "metal", "Label", "Text", "This", "is", ":"]
+WORDS = [
+    "the",
+    "some",
+    "old",
+    "apple",
+    "pear",
+    "plum",
+    "iron",
+    "zinc",
+    "tin",
+    "fruit",
+    "metal",
+    "Label",
+    "Text",
+    "This",
+    "is",
+    ":",
+]
 
 
 @pytest.fixture(scope="module")
@@ -136,20 +163,28 @@ def test_prompt_arm_reads_labels_off_a_model_that_knows_them(taught):
     assert np.mean([row["prediction"] == row["label"] for row in outcome.rows]) > 0.9
     assert [row["id"] for row in outcome.rows] == [row.id for row in test.rows]
     assert all(abs(sum(row["probabilities"].values()) - 1) < 1e-5 for row in outcome.rows)
-    assert len(outcome.trials) == 4 and outcome.dev["accuracy"] == max(trial["accuracy"] for trial in outcome.trials)
+    assert len(outcome.trials) == 4 and outcome.dev["accuracy"] == max(
+        trial["accuracy"] for trial in outcome.trials
+    )
     assert outcome.cost["flops"] > 0 and outcome.cost["tokens"] > 0
     again = prompt_rows(model, tokenizer, train, dev, test, ["fruit", "metal"], trials=4, seed=0)
     assert again.rows == outcome.rows
     # batched answers are those of each text alone
-    alone = prompt_rows(model, tokenizer, train, dev, test.with_rows(test.rows[:1]), ["fruit", "metal"], trials=4, seed=0)
+    alone = prompt_rows(
+        model, tokenizer, train, dev, test.with_rows(test.rows[:1]), ["fruit", "metal"], trials=4, seed=0
+    )
     assert alone.rows[0]["prediction"] == outcome.rows[0]["prediction"]
-    assert alone.rows[0]["probabilities"]["fruit"] == pytest.approx(outcome.rows[0]["probabilities"]["fruit"], abs=1e-5)
+    assert alone.rows[0]["probabilities"]["fruit"] == pytest.approx(
+        outcome.rows[0]["probabilities"]["fruit"], abs=1e-5
+    )
 
 
 def test_long_texts_and_many_shots_are_cut_to_the_context(taught):
     model, tokenizer = taught
     long = _dataset(20, 4)
-    long = long.with_rows(Row({**r.values, "text": r.values["text"] + " old" * 300}, r.where, r.id) for r in long.rows)
+    long = long.with_rows(
+        Row({**r.values, "text": r.values["text"] + " old" * 300}, r.where, r.id) for r in long.rows
+    )
     outcome = prompt_rows(model, tokenizer, long, long, long, ["fruit", "metal"], trials=5, seed=0)
     assert len(outcome.rows) == 20
 
@@ -158,8 +193,12 @@ def test_masked_model_is_prompted_too():
     tokenizer = _tokenizer(WORDS, masked=True)
     assert opening(tokenizer) == [tokenizer.cls_token_id]
     torch.manual_seed(0)
-    model = AutoModelForMaskedLM.from_config(BertConfig(**{**SIZES, "vocab_size": len(tokenizer)}, max_position_embeddings=128))
-    outcome = prompt_rows(model, tokenizer, _dataset(20, 1), _dataset(10, 2), _dataset(10, 3), ["fruit", "metal"], trials=2)
+    model = AutoModelForMaskedLM.from_config(
+        BertConfig(**{**SIZES, "vocab_size": len(tokenizer)}, max_position_embeddings=128)
+    )
+    outcome = prompt_rows(
+        model, tokenizer, _dataset(20, 1), _dataset(10, 2), _dataset(10, 3), ["fruit", "metal"], trials=2
+    )
     assert len(outcome.rows) == 10 and model.training
 
 
@@ -176,14 +215,21 @@ def test_free_text_is_answered_in_the_format_that_wins_on_dev(taught):
 
     def asked(count, seed):
         data = _dataset(count, seed)
-        rows = [Row({"prompt": r.values["text"], "completion": r.values["label"]}, r.where, r.id) for r in data.rows]
+        rows = [
+            Row({"prompt": r.values["text"], "completion": r.values["label"]}, r.where, r.id)
+            for r in data.rows
+        ]
         return Dataset(rows, "sft", {})
 
     def score(rows):
-        return {"starts_right": float(np.mean([row["prediction"].startswith(row["reference"]) for row in rows]))}
+        return {
+            "starts_right": float(np.mean([row["prediction"].startswith(row["reference"]) for row in rows]))
+        }
 
     splits = asked(20, 1), asked(12, 2), asked(15, 3)
-    outcome = answer_rows(model, tokenizer, *splits, score=score, metric="starts_right", trials=3, max_new_tokens=3)
+    outcome = answer_rows(
+        model, tokenizer, *splits, score=score, metric="starts_right", trials=3, max_new_tokens=3
+    )
     assert len(outcome.rows) == 15 and len(outcome.trials) == 3 and outcome.cost["tokens"] > 0
     assert outcome.dev["starts_right"] == max(trial["starts_right"] for trial in outcome.trials)
     assert [row["reference"] for row in outcome.rows] == [row.values["completion"] for row in splits[2].rows]

@@ -23,7 +23,9 @@ README = ROOT / "README.md"
 MAX_WORDS = 900
 FENCE = re.compile(r"^```(\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 NUMBER = r"[-+][0-9.]+"
-VERDICT = re.compile(rf"^(VERDICT: \S+ WINS over \S+ on .+ {NUMBER} \[{NUMBER}, {NUMBER}\]|TIE: do not pretrain)", re.MULTILINE)
+VERDICT = re.compile(
+    rf"^(VERDICT: \S+ WINS over \S+ on .+ {NUMBER} \[{NUMBER}, {NUMBER}\]|TIE: do not pretrain)", re.MULTILINE
+)
 
 
 def blocks() -> list[tuple[str, str, int]]:
@@ -46,7 +48,9 @@ def check_commands(text: str, tmp_path: Path) -> None:
 def check_make(words: list[str]) -> None:
     targets = [word for word in words if "=" not in word]
     subprocess.run(["make", "-n", "-C", str(ROOT), *words], check=True, capture_output=True)
-    assert targets and all(re.search(rf"^{target}:.*##", (ROOT / "Makefile").read_text(), re.MULTILINE) for target in targets)
+    assert targets and all(
+        re.search(rf"^{target}:.*##", (ROOT / "Makefile").read_text(), re.MULTILINE) for target in targets
+    )
 
 
 def check_adaptkit(words: list[str]) -> None:
@@ -70,7 +74,9 @@ def check_adaptkit(words: list[str]) -> None:
 def check_pip(words: list[str]) -> None:
     extras = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["optional-dependencies"]
     for word in words:
-        assert all(extra in extras for extra in ",".join(re.findall(r"\[([\w,-]+)\]", word)).split(",") if extra)
+        assert all(
+            extra in extras for extra in ",".join(re.findall(r"\[([\w,-]+)\]", word)).split(",") if extra
+        )
 
 
 def check_torchrun(words: list[str]) -> None:
@@ -83,9 +89,14 @@ def check_path(words: list[str]) -> None:
 
 
 COMMANDS: dict[str, Callable[[list[str]], None]] = {
-    "make": check_make, "adaptkit": check_adaptkit, "pip": check_pip, "torchrun": check_torchrun,
-    "cd": check_path, "source": check_path, "git": check_path,
-}  # fmt: skip
+    "make": check_make,
+    "adaptkit": check_adaptkit,
+    "pip": check_pip,
+    "torchrun": check_torchrun,
+    "cd": check_path,
+    "source": check_path,
+    "git": check_path,
+}
 
 
 def check_yaml(text: str, tmp_path: Path) -> None:
@@ -95,7 +106,10 @@ def check_yaml(text: str, tmp_path: Path) -> None:
 
 
 def check_python(text: str, tmp_path: Path) -> None:
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(ROOT), str(ROOT / "kernels" / "torch-ext")])}
+    environment = {
+        **os.environ,
+        "PYTHONPATH": os.pathsep.join([str(ROOT), str(ROOT / "kernels" / "torch-ext")]),
+    }
     subprocess.run([sys.executable, "-c", text], cwd=tmp_path, check=True, timeout=120, env=environment)
 
 
@@ -109,8 +123,12 @@ def check_text(text: str, tmp_path: Path) -> None:
 
 
 CHECKS: dict[str, Callable[[str, Path], None]] = {
-    "bash": check_commands, "sh": check_commands, "yaml": check_yaml, "python": check_python, "text": check_text,
-}  # fmt: skip
+    "bash": check_commands,
+    "sh": check_commands,
+    "yaml": check_yaml,
+    "python": check_python,
+    "text": check_text,
+}
 
 
 def test_the_readme_is_there_and_short() -> None:
@@ -123,7 +141,9 @@ def test_the_two_commands_are_in_it() -> None:
     assert "make quickstart" in commands and "make test" in commands
 
 
-@pytest.mark.parametrize(("language", "text", "line"), blocks(), ids=[f"line {line}" for _, _, line in blocks()])
+@pytest.mark.parametrize(
+    ("language", "text", "line"), blocks(), ids=[f"line {line}" for _, _, line in blocks()]
+)
 def test_a_block_works(language: str, text: str, line: int, tmp_path: Path) -> None:
     assert language in CHECKS, f"README.md:{line}: a block must say that it is one of {', '.join(CHECKS)}"
     CHECKS[language](text, tmp_path)

@@ -22,13 +22,18 @@ from adaptkit.serve.engine.command import Launch
 class Server:
     """A client whose server runs the model in this process, with everything it says moved by `off`."""
 
-    def __init__(self, told: dict, off: float = 0.0, flip: int | None = None, tokenizer=None, bits: float = 0.0):
+    def __init__(
+        self, told: dict, off: float = 0.0, flip: int | None = None, tokenizer=None, bits: float = 0.0
+    ):
         self.told, self.off, self.flip, self.tokenizer, self.bits = told, off, flip, tokenizer, bits
 
     def complete(self, name, prompt, *, max_tokens, **options):
         assert options["ignore_eos"] and options["return_token_ids"]
         place = self.told["prompts"].index(prompt)
-        tokens, logprobs = list(self.told["tokens"][place]), [value - self.off for value in self.told["logprobs"][place]]
+        tokens, logprobs = (
+            list(self.told["tokens"][place]),
+            [value - self.off for value in self.told["logprobs"][place]],
+        )
         if self.flip is not None:  # another token of nearly equal probability, and nonsense after it
             tokens[self.flip :] = [0] * (len(tokens) - self.flip)
             logprobs[self.flip + 1 :] = [-9.0] * (len(tokens) - self.flip - 1)
@@ -36,7 +41,10 @@ class Server:
 
     def embed(self, name, texts):
         assert texts == self.told["texts"]
-        return [[value + self.off * (-1) ** place for place, value in enumerate(row)] for row in self.told["vectors"]]
+        return [
+            [value + self.off * (-1) ** place for place, value in enumerate(row)]
+            for row in self.told["vectors"]
+        ]
 
     def classify(self, name, texts):
         return [("a", [row[0] + self.off, *row[1:]]) for row in self.told["probabilities"]]
@@ -49,8 +57,12 @@ class Server:
         return self.tokenizer(text, add_special_tokens=False)["input_ids"]
 
     def call(self, method, path, asked):
-        """Every token of a prompt is as likely as makes the texts' bits per byte those of the export, and `bits` more."""
-        assert asked["prompt_logprobs"] == 0 and max(map(len, asked["prompt"])) <= self.told["language"]["seq_len"] + 1
+        """Every token of a prompt is as likely as makes the texts' bits per byte those of the export, and
+        `bits` more."""
+        assert (
+            asked["prompt_logprobs"] == 0
+            and max(map(len, asked["prompt"])) <= self.told["language"]["seq_len"] + 1
+        )
         language = self.told["language"]
         tokens = sum(len(self.tokenize("m", text)) for text in language["texts"])
         size = sum(len(text.encode()) for text in language["texts"])
@@ -61,7 +73,8 @@ class Server:
 
 @pytest.fixture(scope="module")
 def folders(tmp_path_factory, tiny_text) -> dict[str, Path]:
-    """A generator, an encoder, a classifier and a reranker with random weights, each with its reference answers."""
+    """A generator, an encoder, a classifier and a reranker with random weights, each with its reference
+    answers."""
     from transformers import BertConfig, LlamaConfig
 
     root = tmp_path_factory.mktemp("models")
@@ -69,7 +82,8 @@ def folders(tmp_path_factory, tiny_text) -> dict[str, Path]:
     causal, masked = (data.train_tokenizer(tiny_text, "bpe", 384, masked=kind) for kind in (False, True))
     llama = LlamaConfig(vocab_size=len(causal), initializer_range=0.2, **shape)
     bert, classes, pairs = (
-        BertConfig(vocab_size=len(masked), max_position_embeddings=64, num_labels=num, **shape) for num in (2, 3, 1)
+        BertConfig(vocab_size=len(masked), max_position_embeddings=64, num_labels=num, **shape)
+        for num in (2, 3, 1)
     )
     made = {
         "generate": (models.build(llama, "causal", seed=0), causal),
@@ -93,7 +107,12 @@ def test_equal_answers_are_kept_and_others_are_refused(folders, kind):
     assert read_json(folder / reference.HTTP_FILE)["ok"] is True
     rounding = 0.004 if kind == "embed" else 0.02
     reference.check(Server(told, rounding), source, "m", exact=False)
-    for off, exact in ((0.5, False), (0.5, True), (math.nan, False), *(() if kind == "embed" else ((rounding, True),))):
+    for off, exact in (
+        (0.5, False),
+        (0.5, True),
+        (math.nan, False),
+        *(() if kind == "embed" else ((rounding, True),)),
+    ):
         with pytest.raises(ServerError, match="not those that were exported"):
             reference.check(Server(told, off), source, "m", exact=exact)
     assert read_json(folder / reference.HTTP_FILE)["ok"] is False
@@ -112,7 +131,10 @@ def test_the_reference_is_what_the_model_says(folders):
 
 def test_a_reranker_is_asked_about_pairs(folders):
     told = read_json(folders["rerank"] / reference.FILE)
-    model, tokenizer = models.load(folders["rerank"], "classifier").eval(), models.load_tokenizer(folders["rerank"])
+    model, tokenizer = (
+        models.load(folders["rerank"], "classifier").eval(),
+        models.load_tokenizer(folders["rerank"]),
+    )
     with torch.no_grad():
         wanted = model(**tokenizer(told["texts"][0], told["texts"][2], return_tensors="pt")).logits
     assert float(wanted[0, 0]) == pytest.approx(told["logits"][2], abs=1e-5)
@@ -125,10 +147,14 @@ def test_bits_per_byte_over_http_are_part_of_the_gate(folders):
     source, room = resolve(folder), told["language"]["seq_len"] + 2
     reference.check(Server(told, tokenizer=tokenizer), source, "m", exact=True, room=room)
     held = read_json(folder / reference.HTTP_FILE)["bits per byte"]
-    assert held["ok"] and held["limit"] == 1e-3 and held["served"] == pytest.approx(held["exported"], abs=1e-6)
+    assert (
+        held["ok"] and held["limit"] == 1e-3 and held["served"] == pytest.approx(held["exported"], abs=1e-6)
+    )
     for exact in (True, False):
         with pytest.raises(ServerError, match="bits per byte are not those that were exported: off by 0.002"):
-            reference.check(Server(told, tokenizer=tokenizer, bits=0.002), source, "m", exact=exact, room=room)
+            reference.check(
+                Server(told, tokenizer=tokenizer, bits=0.002), source, "m", exact=exact, room=room
+            )
     assert not read_json(folder / reference.HTTP_FILE)["ok"]
     reference.check(Server(told, bits=9.0), source, "m", exact=True, room=room - 1)
     assert "bits per byte" not in read_json(folder / reference.HTTP_FILE)

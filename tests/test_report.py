@@ -99,7 +99,9 @@ def test_drawings_stay_inside_their_frame(tmp_path, name):
         width, height = (float(v) for v in root.attrib["viewBox"].split()[2:])
         for item in root.iter("text"):
             x, y = float(item.attrib["x"]), float(item.attrib["y"])
-            left = x - {"start": 0, "middle": 0.5, "end": 1}[item.attrib["text-anchor"]] * 6.6 * len(item.text or "")
+            left = x - {"start": 0, "middle": 0.5, "end": 1}[item.attrib["text-anchor"]] * 6.6 * len(
+                item.text or ""
+            )
             right = left + 6.6 * len(item.text or "")
             assert left >= -12 and right <= width + 24, item.text
             assert 0 <= y <= height, item.text
@@ -107,12 +109,25 @@ def test_drawings_stay_inside_their_frame(tmp_path, name):
 
 def test_sections_come_and_go_with_the_data(tmp_path):
     full = write_report(write_study(tmp_path / "a", **SMALL)).html.read_text()
-    bare = write_report(write_study(tmp_path / "b", tasks=("language",), fractions=(1.0,), **SMALL)).html.read_text()
+    bare = write_report(
+        write_study(tmp_path / "b", tasks=("language",), fractions=(1.0,), **SMALL)
+    ).html.read_text()
     for part in ('id="scaling"', 'id="tasks"', 'id="verdicts"', "D*"):
         assert part in full and part not in bare
-    for part in ("What was held equal", "How to reproduce", "What is forgotten", "Learning curves", "17 % fewer", "removed from"):
+    for part in (
+        "What was held equal",
+        "How to reproduce",
+        "What is forgotten",
+        "Learning curves",
+        "17 % fewer",
+        "removed from",
+    ):
         assert part in full
-    assert "Fewer than three amounts of text" in bare and "Calibration: rct_role" in full and "Per class: rct_role" in full
+    assert (
+        "Fewer than three amounts of text" in bare
+        and "Calibration: rct_role" in full
+        and "Per class: rct_role" in full
+    )
     assert "adaptkit compare study.yaml budget.flops=3.1e14" in full and "d22fab8ed0c1" in full
 
 
@@ -121,7 +136,10 @@ def test_sections_come_and_go_with_the_data(tmp_path):
     [
         ({}, "Pretrain a small model of your own."),
         ({"bpb": {"continued": 1.6}}, "Keep pretraining the generic model on your text."),
-        ({"bpb": {"continued": 2.2, "scratch": 2.3}}, "Do not pretrain. Fine-tune the generic model with adapters."),
+        (
+            {"bpb": {"continued": 2.2, "scratch": 2.3}},
+            "Do not pretrain. Fine-tune the generic model with adapters.",
+        ),
         ({"seeds": 1}, "No verdict yet: one seed is not evidence."),
         ({"bpb": {"placebo": 1.70}}, "Do not pretrain. Your text is not what helped."),
     ],
@@ -140,7 +158,9 @@ def test_price_is_told_with_source_and_date(tmp_path):
 
 
 def test_scores_come_from_the_rows_not_from_stored_means(tmp_path):
-    study = write_study(tmp_path, tasks=("language",), fractions=(1.0,), arms=("generic+lora", "scratch+full"), **SMALL)
+    study = write_study(
+        tmp_path, tasks=("language",), fractions=(1.0,), arms=("generic+lora", "scratch+full"), **SMALL
+    )
     before = write_report(study).verdict_json.read_text()
     for path in tmp_path.glob("*/eval/language.json"):
         scores = json.loads(path.read_text())

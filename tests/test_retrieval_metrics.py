@@ -19,7 +19,13 @@ from adaptkit.embed.rows import Example
 from adaptkit.errors import DataError
 from adaptkit.study import scores
 
-MEASURES = {"ndcg_at_10": nDCG @ 10, "mrr_at_10": RR, "map": AP, "recall_at_10": R @ 10, "recall_at_100": R @ 100}
+MEASURES = {
+    "ndcg_at_10": nDCG @ 10,
+    "mrr_at_10": RR,
+    "map": AP,
+    "recall_at_10": R @ 10,
+    "recall_at_100": R @ 100,
+}
 CUT = {"mrr_at_10": 0.1}  # trec_eval knows no cut reciprocal rank: below a tenth it comes after rank 10
 METRICS = Path(scores.__file__).parent / "metrics"
 
@@ -29,12 +35,25 @@ METRICS = Path(scores.__file__).parent / "metrics"
 def test_every_metric_of_every_query_is_trec_evals(seed, num_documents, highest):
     rng = np.random.default_rng(seed)
     names = [f"d{i}" for i in range(num_documents)]
-    coarse = rng.integers(0, max(2, num_documents // 3), (4, num_documents)).astype(np.float32) / 8  # many equal scores
-    grades = {f"q{q}": {name: int(rng.integers(-1, highest + 1)) for name in rng.permutation(names)[:20]} for q in range(4)}
+    coarse = (
+        rng.integers(0, max(2, num_documents // 3), (4, num_documents)).astype(np.float32) / 8
+    )  # many equal scores
+    grades = {
+        f"q{q}": {name: int(rng.integers(-1, highest + 1)) for name in rng.permutation(names)[:20]}
+        for q in range(4)
+    }
     rows = [retrieval_row(query, ranked(coarse[q], names), grades[query]) for q, query in enumerate(grades)]
-    run = [ir_measures.ScoredDoc(f"q{q}", name, float(s)) for q in range(4) for name, s in zip(names, coarse[q], strict=True)]
-    judged = [ir_measures.Qrel(query, name, grade) for query, of in grades.items() for name, grade in of.items()]
-    found = {(m.query_id, m.measure): m.value for m in ir_measures.iter_calc(list(MEASURES.values()), judged, run)}
+    run = [
+        ir_measures.ScoredDoc(f"q{q}", name, float(s))
+        for q in range(4)
+        for name, s in zip(names, coarse[q], strict=True)
+    ]
+    judged = [
+        ir_measures.Qrel(query, name, grade) for query, of in grades.items() for name, grade in of.items()
+    ]
+    found = {
+        (m.query_id, m.measure): m.value for m in ir_measures.iter_calc(list(MEASURES.values()), judged, run)
+    }
     for row in rows:
         for name, measure in MEASURES.items():
             value = found[row["id"], measure]
@@ -72,7 +91,12 @@ def test_a_study_reads_them_as_tables(name):
 
 @pytest.mark.parametrize(
     ("name", "more", "expected"),
-    [("ndcg_at_10", {}, 0.6309297535714575), ("mrr_at_10", {}, 0.5), ("map", {}, 0.5), ("recall_at_k", {"k": 100}, 1.0)],
+    [
+        ("ndcg_at_10", {}, 0.6309297535714575),
+        ("mrr_at_10", {}, 0.5),
+        ("map", {}, 0.5),
+        ("recall_at_k", {"k": 100}, 1.0),
+    ],
 )
 def test_local_evaluate_module(name, more, expected, tmp_path, monkeypatch):
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
@@ -93,12 +117,18 @@ def folder(tmp_path) -> Path:
 def test_a_set_is_read_by_split(folder):
     assert splits(folder) == ["dev", "test", "train"] and scored_split(folder) == "test"
     found = read_set(folder, "dev")
-    assert len(found.documents) == 40 and len(found.queries) == 8 and all(len(of) == 1 for of in found.grades.values())
+    assert (
+        len(found.documents) == 40
+        and len(found.queries) == 8
+        and all(len(of) == 1 for of in found.grades.values())
+    )
     cut = read_set(folder, "train", max_bytes=600)
     assert 0 < len(cut.documents) < 40 and set(cut.queries) < set(read_set(folder, "train").queries)
     assert cut.num_unjudged and sum(len(text.encode()) for text in cut.documents.values()) <= 600
     few = read_set(folder, "test", max_bytes=900)
-    assert len(few.queries) == 8 and len(few.documents) > 8, "the answers come first, then whatever else there is room for"
+    assert len(few.queries) == 8 and len(few.documents) > 8, (
+        "the answers come first, then whatever else there is room for"
+    )
 
 
 @pytest.mark.parametrize(
@@ -130,4 +160,6 @@ def test_dev_queries_search_beside_their_own_answers():
     many = [f"something else {i}" for i in range(MOST_BESIDE + 50)]
     beside = set_of(Examples(rows, corpus=[*many, "this is it"]))
     assert len(beside.documents) == MOST_BESIDE + 2 and beside.grades == alone.grades
-    assert beside.documents == set_of(Examples(rows, corpus=many[::-1])).documents, "whatever order the corpus is in"
+    assert beside.documents == set_of(Examples(rows, corpus=many[::-1])).documents, (
+        "whatever order the corpus is in"
+    )

@@ -13,7 +13,17 @@ from hypothesis import strategies as st
 
 from adaptkit import run as run_module
 from adaptkit.errors import AdaptkitError, ConfigError, DataError, DiskFullError
-from adaptkit.run import Run, digest, environment, file_digest, read_json, read_jsonl, write_json, write_jsonl, write_text
+from adaptkit.run import (
+    Run,
+    digest,
+    environment,
+    file_digest,
+    read_json,
+    read_jsonl,
+    write_json,
+    write_jsonl,
+    write_text,
+)
 
 CONFIG = {"name": "study", "rate": 3e-4, "files": ["a.txt"]}
 
@@ -109,7 +119,12 @@ def test_unreadable_json_is_named(tmp_path: Path, content: bytes | None) -> None
     assert caught.value.where == str(path)
 
 
-@given(st.lists(st.dictionaries(st.text(), st.text(st.characters()) | st.integers() | st.none(), max_size=3), max_size=4))
+@given(
+    st.lists(
+        st.dictionaries(st.text(), st.text(st.characters()) | st.integers() | st.none(), max_size=3),
+        max_size=4,
+    )
+)
 def test_any_text_survives_jsonl(tmp_path_factory, rows: list[dict]) -> None:
     rows.append({"line ends that are text": "\u2028\u2029\x85\x0b\x0c\r", "half a pair": "\ud800"})
     path = tmp_path_factory.mktemp("rows") / "rows.jsonl"
@@ -162,7 +177,9 @@ def test_the_file_is_synced_before_it_takes_the_name(tmp_path: Path, monkeypatch
     calls = []
     for name in ("fsync", "replace"):
         real = getattr(os, name)
-        monkeypatch.setattr(run_module.os, name, lambda *args, name=name, real=real: (calls.append(name), real(*args)))
+        monkeypatch.setattr(
+            run_module.os, name, lambda *args, name=name, real=real: (calls.append(name), real(*args))
+        )
     write_text(tmp_path / "a.txt", "text")
     assert calls == ["fsync", "replace"]
 

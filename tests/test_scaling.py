@@ -49,7 +49,9 @@ def curve(origin: str, scale: float, exponent: float, noise: float = 0.0) -> Cur
     values = scale * SIZES**-exponent
     laws = fit(SIZES, values * (1 + rng.normal(0, noise, (200, len(SIZES)))))
     points = tuple(Interval(v, v, v) for v in values)
-    return Curve(f"{origin}+full", origin, tuple(SIZES), points, fit(SIZES, values), laws, Interval(exponent, 0, 1))
+    return Curve(
+        f"{origin}+full", origin, tuple(SIZES), points, fit(SIZES, values), laws, Interval(exponent, 0, 1)
+    )
 
 
 def test_crossing_is_where_the_laws_meet():
@@ -80,7 +82,9 @@ def test_ahead_everywhere_is_said_so():
 
 
 def test_study_with_four_amounts_gives_d_star(tmp_path):
-    scaling = measure(collect(write_study(tmp_path, num_rows=50, arms=["generic+lora", "continued+full", "scratch+full"])))
+    scaling = measure(
+        collect(write_study(tmp_path, num_rows=50, arms=["generic+lora", "continued+full", "scratch+full"]))
+    )
     assert {c.origin for c in scaling.curves} == {"generic", "continued", "scratch"}
     crossing = scaling.crossings[0]
     assert crossing.against == "continued+full" and crossing.status == "at"

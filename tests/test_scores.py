@@ -1,4 +1,5 @@
-"""Metrics against scikit-learn and rouge-score, the tables against the metrics, and the local `evaluate` modules."""
+"""Metrics against scikit-learn and rouge-score, the tables against the metrics, and the local `evaluate`
+modules."""
 
 from __future__ import annotations
 
@@ -40,7 +41,9 @@ def test_weighted_table_is_the_metric_of_the_resample(found, seed):
     weights = np.bincount(picked, minlength=len(found))[None].astype(float)
     rows = [{"prediction": p, "label": r} for p, r in zip(predictions, references, strict=True)]
     table = scores.score_table("macro_f1", rows)
-    assert table.finish(weights @ table.sums)[0] == pytest.approx(scores.macro_f1(predictions[picked], references[picked]))
+    assert table.finish(weights @ table.sums)[0] == pytest.approx(
+        scores.macro_f1(predictions[picked], references[picked])
+    )
 
 
 words = st.text(alphabet="ab cd12.,-'\u00e9", max_size=30)
@@ -49,7 +52,11 @@ words = st.text(alphabet="ab cd12.,-'\u00e9", max_size=30)
 @settings(max_examples=150, deadline=None)
 @given(words, words)
 def test_rouge_l_equals_rouge_score(prediction, reference):
-    oracle = rouge_scorer.RougeScorer(["rougeL"], use_stemmer=False).score(reference, prediction)["rougeL"].fmeasure
+    oracle = (
+        rouge_scorer.RougeScorer(["rougeL"], use_stemmer=False)
+        .score(reference, prediction)["rougeL"]
+        .fmeasure
+    )
     assert scores.rouge_l([prediction], [reference]) == pytest.approx(oracle)
 
 
@@ -62,7 +69,9 @@ def test_rouge_l_on_repeated_words_and_long_texts():
 
 
 def test_exact_match_normalises_like_squad():
-    assert scores.exact_match(["The  Aspirin!", "an  answer", "no"], ["aspirin", "Answer.", "yes"]) == pytest.approx(2 / 3)
+    assert scores.exact_match(
+        ["The  Aspirin!", "an  answer", "no"], ["aspirin", "Answer.", "yes"]
+    ) == pytest.approx(2 / 3)
 
 
 def test_bits_per_byte_weighs_documents_by_their_bytes():
@@ -82,7 +91,9 @@ def test_ece_equals_a_loop_over_bins():
     total = 0.0
     for i in range(15):
         chosen = (confidence > i / 15) & (confidence <= (i + 1) / 15)
-        total += chosen.mean() * abs(right[chosen].mean() - confidence[chosen].mean()) if chosen.any() else 0.0
+        total += (
+            chosen.mean() * abs(right[chosen].mean() - confidence[chosen].mean()) if chosen.any() else 0.0
+        )
     assert scores.ece(confidence, right) == pytest.approx(total)
 
 

@@ -1,4 +1,5 @@
-"""Intervals: coverage where the truth is known, agreement with scipy, pairing, and the rules for win, tie and loss."""
+"""Intervals: coverage where the truth is known, agreement with scipy, pairing, and the rules for win, tie and
+loss."""
 
 from __future__ import annotations
 
@@ -14,13 +15,21 @@ from adaptkit.study.statistics import Comparison, decide, half_width, items_too_
 
 
 def mean_table(values: np.ndarray) -> ScoreTable:
-    return ScoreTable(np.stack([values, np.ones_like(values)], axis=1), lambda totals: totals[..., 0] / totals[..., 1])
+    return ScoreTable(
+        np.stack([values, np.ones_like(values)], axis=1), lambda totals: totals[..., 0] / totals[..., 1]
+    )
 
 
 def draw_study(
-    rng: np.random.Generator, num_seeds: int, num_items: int, seed_sd: tuple[float, float], item_sd: float, mixed_sd: float
+    rng: np.random.Generator,
+    num_seeds: int,
+    num_items: int,
+    seed_sd: tuple[float, float],
+    item_sd: float,
+    mixed_sd: float,
 ) -> dict[str, list[ScoreTable]]:
-    """Two arms without a true difference: items shared, seeds independent, plus noise of seed and item together."""
+    """Two arms without a true difference: items shared, seeds independent, plus noise of seed and item
+    together."""
     shared, own = rng.normal(0, 1.0, num_items), rng.normal(0, item_sd, num_items)
     arms = {}
     for arm, sd, offset in (("a", seed_sd[0], own), ("b", seed_sd[1], 0.0)):
@@ -29,7 +38,9 @@ def draw_study(
     return arms
 
 
-def coverage(seed_sd: tuple[float, float], item_sd: float, mixed_sd: float, studies: int = 300) -> tuple[float, float]:
+def coverage(
+    seed_sd: tuple[float, float], item_sd: float, mixed_sd: float, studies: int = 300
+) -> tuple[float, float]:
     """Share of studies whose interval holds the truth: ours, and the plain percentile bootstrap."""
     rng = np.random.default_rng(7)
     ours = plain = 0
@@ -48,7 +59,9 @@ def test_three_seeds_cover_where_the_plain_bootstrap_does_not():
     assert plain < 0.87, "if the plain bootstrap covered, the correction would not be needed"
 
 
-@pytest.mark.parametrize("setting", [((0.06, 0.06), 0.4, 0.4), ((0.0, 0.0), 0.5, 0.2), ((0.1, 0.0), 0.4, 0.2)])
+@pytest.mark.parametrize(
+    "setting", [((0.06, 0.06), 0.4, 0.4), ((0.0, 0.0), 0.5, 0.2), ((0.1, 0.0), 0.4, 0.2)]
+)
 def test_coverage_with_items_and_seeds_in_play(setting):
     ours, _ = coverage(*setting)
     assert 0.905 <= ours <= 0.995
@@ -74,7 +87,13 @@ def test_items_only_agrees_with_scipy_bootstrap_of_bits_per_byte():
         return n.sum(axis=axis) / b.sum(axis=axis) / math.log(2)
 
     oracle = stats.bootstrap(
-        (nats, sizes), ratio, paired=True, vectorized=True, method="percentile", n_resamples=2000, rng=np.random.default_rng(5)
+        (nats, sizes),
+        ratio,
+        paired=True,
+        vectorized=True,
+        method="percentile",
+        n_resamples=2000,
+        rng=np.random.default_rng(5),
     ).confidence_interval
     width = oracle.high - oracle.low
     assert interval.low == pytest.approx(oracle.low, abs=0.08 * width)
@@ -88,7 +107,11 @@ def test_intervals_that_exclude_zero_agree_with_a_permutation_test():
         left = rng.normal(shift, 1, 120)
         right = rng.normal(0, 1, 120)
         oracle = stats.permutation_test(
-            (left, right), lambda a, b, axis=-1: np.mean(a - b, axis=axis), permutation_type="samples", n_resamples=999, rng=1
+            (left, right),
+            lambda a, b, axis=-1: np.mean(a - b, axis=axis),
+            permutation_type="samples",
+            n_resamples=999,
+            rng=1,
         )
         replicates = resample({"a": [mean_table(left)], "b": [mean_table(right)]}, num_resamples=500)
         pair = replicates.compare("a", "b", margin=0.0, higher_is_better=True)
@@ -161,10 +184,14 @@ def test_win_tie_loss(low, high, higher, expected):
     assert decide(low, high, 0.01, higher) == expected
 
 
-def comparison(difference: float, item_variance: float, seed_variance: float, num_seeds: int = 3) -> Comparison:
+def comparison(
+    difference: float, item_variance: float, seed_variance: float, num_seeds: int = 3
+) -> Comparison:
     half = half_width(item_variance, [(seed_variance / num_seeds, num_seeds - 1)] * 2, 1000, 0.95)
     low, high, seeds = difference - half, difference + half, (num_seeds, num_seeds)
-    return Comparison(difference, low, high, 0.01, "tie", item_variance, (seed_variance, seed_variance), seeds, 1000, 0.95)
+    return Comparison(
+        difference, low, high, 0.01, "tie", item_variance, (seed_variance, seed_variance), seeds, 1000, 0.95
+    )
 
 
 def test_seeds_to_settle():

@@ -47,13 +47,18 @@ def interrupted(folder, name, at, evaluate=False, dropout=0.1, **changes):
     model, objective, rows = task(name, dropout)
     dev = Rows(rows.kind, num=5) if evaluate else None
     with pytest.raises(Stop):
-        Trainer(model, objective, rows, settings(**changes), run=Run(folder), eval=dev, hooks=[StopAfter(at)]).fit()
+        Trainer(
+            model, objective, rows, settings(**changes), run=Run(folder), eval=dev, hooks=[StopAfter(at)]
+        ).fit()
 
 
 @pytest.mark.parametrize(
     "name, options",
     [
-        ("pretrain", {"ema_decay": 0.9, "evaluate": True, "eval_every": 2, "select": "best", "microbatch_size": 4}),
+        (
+            "pretrain",
+            {"ema_decay": 0.9, "evaluate": True, "eval_every": 2, "select": "best", "microbatch_size": 4},
+        ),
         ("lora", {"schedule": "wsd"}),
         ("masked", {"evaluate": True, "eval_every": 1, "gradient_checkpointing": True}),
         ("classify", {"optimizer": "adamw8bit"}),
@@ -89,7 +94,9 @@ def test_the_8bit_optimizer_state_is_8bit_and_survives_a_resume(tmp_path):
     from safetensors.torch import load_file
 
     files = [tmp_path / run / "checkpoints/step-000006/optimizer.safetensors" for run in ("whole", "cut")]
-    assert files[0].read_bytes() == files[1].read_bytes() and losses(tmp_path / "cut") == losses(tmp_path / "whole")
+    assert files[0].read_bytes() == files[1].read_bytes() and losses(tmp_path / "cut") == losses(
+        tmp_path / "whole"
+    )
     assert torch.uint8 in {tensor.dtype for tensor in load_file(files[0]).values()}
 
 
@@ -166,12 +173,20 @@ def test_a_bad_number_stops_the_run_before_the_update_and_names_the_samples(kind
     index = rng.choice(Order(len(rows), 8, seed=0).step(step)[0])
     model = llama()
     with pytest.raises(NonFiniteError) as caught:
-        Trainer(model, Poisoned(rows.rows[index], kind), rows, settings(**steady), run=Run(tmp_path / "bad")).fit()
+        Trainer(
+            model, Poisoned(rows.rows[index], kind), rows, settings(**steady), run=Run(tmp_path / "bad")
+        ).fit()
     crash = read_json(Run(tmp_path / "bad").crash_path)
-    assert f"step {step + 1}" in caught.value.what and crash["step"] == step + 1 and rows.where(index) in crash["samples"]
+    assert (
+        f"step {step + 1}" in caught.value.what
+        and crash["step"] == step + 1
+        and rows.where(index) in crash["samples"]
+    )
     assert len(crash["samples"]) == (8 if kind == "gradient" else 2)
     clean = llama()
-    Trainer(clean, CausalLM(), rows, settings(**{**steady, "num_steps": step}), run=Run(tmp_path / "clean")).fit()
+    Trainer(
+        clean, CausalLM(), rows, settings(**{**steady, "num_steps": step}), run=Run(tmp_path / "clean")
+    ).fit()
     assert all(torch.equal(a, b) for a, b in zip(model.parameters(), clean.parameters(), strict=True))
     assert Run(tmp_path / "bad").metrics()[-1]["step"] == step
 
@@ -180,19 +195,31 @@ def test_a_bad_number_stops_the_run_before_the_update_and_names_the_samples(kind
 def test_a_step_that_is_looked_at_later_was_not_made_either(kind, tmp_path, monkeypatch):
     """As on a GPU: losses are fetched when a row is logged, and the optimizer itself refuses the bad update."""
     add = Pending.add
-    monkeypatch.setattr(Pending, "add", lambda self, taken: (setattr(self, "deferred", True), add(self, taken))[1])
-    steady = {"schedule": "constant", "warmup_fraction": 0.0, "checkpoint_every": 0, "log_every": 5, "num_steps": 6}
+    monkeypatch.setattr(
+        Pending, "add", lambda self, taken: (setattr(self, "deferred", True), add(self, taken))[1]
+    )
+    steady = {
+        "schedule": "constant",
+        "warmup_fraction": 0.0,
+        "checkpoint_every": 0,
+        "log_every": 5,
+        "num_steps": 6,
+    }
     rows = Rows("causal")
     index = Order(len(rows), 8, seed=0).step(2)[0][0]
     model = llama()
     with pytest.raises(NonFiniteError, match="step 3"):
-        Trainer(model, Poisoned(rows.rows[index], kind), rows, settings(**steady), run=Run(tmp_path / "bad")).fit()
+        Trainer(
+            model, Poisoned(rows.rows[index], kind), rows, settings(**steady), run=Run(tmp_path / "bad")
+        ).fit()
     assert rows.where(index) in read_json(Run(tmp_path / "bad").crash_path)["samples"]
     assert Run(tmp_path / "bad").metrics() == []
     train(tmp_path / "lagging", **{**steady, "log_every": 4})
     monkeypatch.undo()
     clean = llama()
-    Trainer(clean, CausalLM(), rows, settings(**{**steady, "num_steps": 2}), run=Run(tmp_path / "clean")).fit()
+    Trainer(
+        clean, CausalLM(), rows, settings(**{**steady, "num_steps": 2}), run=Run(tmp_path / "clean")
+    ).fit()
     assert all(torch.equal(a, b) for a, b in zip(model.parameters(), clean.parameters(), strict=True))
     train(tmp_path / "prompt", **{**steady, "log_every": 4})
     assert losses(tmp_path / "lagging") == losses(tmp_path / "prompt")
@@ -214,7 +241,9 @@ def test_a_step_without_any_label_is_an_error_of_the_data(tmp_path):
 
 @pytest.mark.parametrize("schedule", ["cosine", "wsd", "linear", "constant"])
 def test_schedules_rise_to_the_peak_and_end_at_the_floor(schedule):
-    config = TrainerConfig(num_steps=100, learning_rate=1.0, schedule=schedule, warmup_fraction=0.1, min_lr_ratio=0.2)
+    config = TrainerConfig(
+        num_steps=100, learning_rate=1.0, schedule=schedule, warmup_fraction=0.1, min_lr_ratio=0.2
+    )
     rates = [optim.learning_rate(config, step) for step in range(100)]
     assert rates[:10] == pytest.approx([(step + 1) / 10 for step in range(10)])
     assert rates[10] == 1.0 and rates[99] == pytest.approx(1.0 if schedule == "constant" else 0.2)
@@ -248,29 +277,51 @@ def test_the_average_is_what_its_formula_says_and_what_the_model_ends_with(tmp_p
 
 def test_best_selects_the_weights_of_the_lowest_evaluation(tmp_path):
     """A learning rate so high that the first evaluation stays the best one."""
-    options = {"learning_rate": 1.0, "eval_every": 1, "evaluate": True, "schedule": "constant", "warmup_fraction": 0.0}
+    options = {
+        "learning_rate": 1.0,
+        "eval_every": 1,
+        "evaluate": True,
+        "schedule": "constant",
+        "warmup_fraction": 0.0,
+    }
     result = train(tmp_path / "best", select="best", **options)
     rows = [row["eval_loss"] for row in result.history]
     assert result.best_step == rows.index(min(rows)) + 1 < 6
     model, objective, train_rows = task("pretrain")
     dev = Rows("causal", num=5)
     del options["evaluate"]
-    Trainer(model, objective, train_rows, settings(select="best", **options), run=Run(tmp_path / "again"), eval=dev).fit()
+    Trainer(
+        model,
+        objective,
+        train_rows,
+        settings(select="best", **options),
+        run=Run(tmp_path / "again"),
+        eval=dev,
+    ).fit()
     batch = dev.collate(list(range(5)), seed=0, epoch=0)
     loss = objective.loss(model, batch).total / objective.items(batch)
     assert loss.item() == pytest.approx(min(rows), rel=1e-6)
 
 
 def test_the_best_weights_survive_an_interruption(tmp_path):
-    """Evaluated on random rows, the model gets worse with every step, so the best one lies before the interruption."""
-    steep = {"learning_rate": 0.1, "eval_every": 1, "schedule": "constant", "warmup_fraction": 0.0, "select": "best"}
+    """Evaluated on random rows, the model gets worse with every step, so the best one lies before the
+    interruption."""
+    steep = {
+        "learning_rate": 0.1,
+        "eval_every": 1,
+        "schedule": "constant",
+        "warmup_fraction": 0.0,
+        "select": "best",
+    }
     rng, dev, ended = random.Random(0), Rows("causal", 5), []
     dev.rows = [[rng.randrange(VOCAB) for _ in row] for row in dev.rows]
     for folder, stops in (("whole", [None]), ("cut", [5, None])):
         for stop in stops:
             model, objective, rows = task("pretrain")
             hooks = [StopAfter(stop)] if stop else []
-            trainer = Trainer(model, objective, rows, settings(**steep), run=Run(tmp_path / folder), eval=dev, hooks=hooks)
+            trainer = Trainer(
+                model, objective, rows, settings(**steep), run=Run(tmp_path / folder), eval=dev, hooks=hooks
+            )
             with pytest.raises(Stop) if stop else nullcontext():
                 assert trainer.fit().best_step < 4  # so it is known only from the checkpoint
         ended.append(list(model.parameters()))
@@ -280,14 +331,18 @@ def test_the_best_weights_survive_an_interruption(tmp_path):
 def test_evaluation_is_the_mean_over_all_items_whatever_the_batches(tmp_path):
     a = train(tmp_path / "a", "classify", evaluate=True).history[-1]
     b = train(tmp_path / "b", "classify", evaluate=True, microbatch_size=3).history[-1]
-    assert a["eval_loss"] == pytest.approx(b["eval_loss"], rel=1e-5) and a["eval_accuracy"] == b["eval_accuracy"]
+    assert (
+        a["eval_loss"] == pytest.approx(b["eval_loss"], rel=1e-5) and a["eval_accuracy"] == b["eval_accuracy"]
+    )
     assert a["eval_accuracy"] * 5 == pytest.approx(round(a["eval_accuracy"] * 5))
 
 
 def test_weights_and_norms_are_decayed_as_announced():
     model = llama()
     optimizer = optim.build_optimizer(dict(model.named_parameters()), TrainerConfig(weight_decay=0.3))
-    decayed = {id(w) for group in optimizer.param_groups if group["weight_decay"] == 0.3 for w in group["params"]}
+    decayed = {
+        id(w) for group in optimizer.param_groups if group["weight_decay"] == 0.3 for w in group["params"]
+    }
     assert {name for name, w in model.named_parameters() if id(w) not in decayed} == {
         name for name, _ in model.named_parameters() if "norm" in name
     }
@@ -310,8 +365,20 @@ def test_rows_cost_and_manifest_say_what_was_done(tmp_path, capfd):
     assert [row["step"] for row in rows] == [4, 6, 6] and "eval_loss" in rows[2]
     assert rows[1]["tokens_seen"] == result.tokens_seen > result.items_seen > 0
     cost = result.cost()
-    assert cost.keys() == {"flops", "seconds", "tokens", "peak_memory_bytes", "tokens_per_s", "device", "threads"}
-    assert cost["flops"] > 0 and cost["peak_memory_bytes"] > 1e7 and cost["tokens_per_s"] == result.tokens_seen / result.seconds
+    assert cost.keys() == {
+        "flops",
+        "seconds",
+        "tokens",
+        "peak_memory_bytes",
+        "tokens_per_s",
+        "device",
+        "threads",
+    }
+    assert (
+        cost["flops"] > 0
+        and cost["peak_memory_bytes"] > 1e7
+        and cost["tokens_per_s"] == result.tokens_seen / result.seconds
+    )
     facts = Run(tmp_path).manifest()["training"]["train"]
     assert facts["implementation"] == "chunked" and facts["threads"] == 1 and facts["precision"] == "float32"
     lines = [json.loads(line) for line in capfd.readouterr().err.splitlines() if line.startswith("{")]
@@ -338,9 +405,15 @@ def test_hooks_are_called_when_their_documentation_says(tmp_path):
     config = settings(num_steps=3, eval_every=2)
     Trainer(model, objective, rows, config, run=Run(tmp_path), eval=Rows("causal", 3), hooks=[Record()]).fit()
     assert calls == [
-        ("step", 1), ("step", 2), ("eval", 2), ("checkpoint", "step-000002"), ("step", 3), ("eval", 3),
-        ("checkpoint", "step-000003"), ("end", 3),
-    ]  # fmt: skip
+        ("step", 1),
+        ("step", 2),
+        ("eval", 2),
+        ("checkpoint", "step-000002"),
+        ("step", 3),
+        ("eval", 3),
+        ("checkpoint", "step-000003"),
+        ("end", 3),
+    ]
 
 
 def test_tensorboard_gets_the_rows(tmp_path):
@@ -387,7 +460,10 @@ def test_bf16_is_refused_where_it_would_be_emulated(monkeypatch):
     assert "trainer.precision=fp32" in caught.value.fix
     assert device.compute_dtype("auto", cpu) == torch.float32
     monkeypatch.setattr(device, "cpu_has_bf16", lambda: True)
-    assert device.compute_dtype("bf16", cpu) == torch.bfloat16 and device.compute_dtype("auto", cpu) == torch.float32
+    assert (
+        device.compute_dtype("bf16", cpu) == torch.bfloat16
+        and device.compute_dtype("auto", cpu) == torch.float32
+    )
 
 
 def test_bf16_trains_close_to_fp32_where_there_are_units(tmp_path):
@@ -437,7 +513,9 @@ def test_empty_data_is_refused(tmp_path):
     with pytest.raises(DataError, match="no training examples"):
         Trainer(llama(), CausalLM(), Rows("causal", num=0), settings(), run=Run(tmp_path))
     with pytest.raises(DataError, match="no evaluation examples"):
-        Trainer(llama(), CausalLM(), Rows("causal"), settings(), run=Run(tmp_path), eval=Rows("causal", num=0))
+        Trainer(
+            llama(), CausalLM(), Rows("causal"), settings(), run=Run(tmp_path), eval=Rows("causal", num=0)
+        )
 
 
 def test_a_microbatch_is_never_larger_than_the_batch():
@@ -453,7 +531,9 @@ def test_clipping_bounds_the_update_and_reports_the_norm_before_it(tmp_path):
     from safetensors.torch import load_file
 
     moments = load_file(tmp_path / "clipped/checkpoints/step-000001/optimizer.safetensors")
-    norm = math.sqrt(sum((t / (1 - optim.BETA1)).square().sum() for name, t in moments.items() if name.endswith("exp_avg")))
+    norm = math.sqrt(
+        sum((t / (1 - optim.BETA1)).square().sum() for name, t in moments.items() if name.endswith("exp_avg"))
+    )
     assert norm == pytest.approx(1e-3, rel=1e-3)
 
 
@@ -464,13 +544,17 @@ def test_a_terminal_gets_a_bar_with_loss_and_speed(tmp_path, monkeypatch):
     monkeypatch.setattr(sys, "stderr", screen)
     train(tmp_path, num_steps=3, evaluate=True)
     shown = re.sub(r"\x1b\[[0-9;?]*[a-zA-Z]", "", screen.getvalue())
-    assert all(words in shown for words in ("train: device cpu", "implementation chunked", "tokens/s", "3/3", "step 3: eval loss"))
+    assert all(
+        words in shown
+        for words in ("train: device cpu", "implementation chunked", "tokens/s", "3/3", "step 3: eval loss")
+    )
     assert "{" not in shown
 
 
 @pytest.mark.parametrize("name", ["pretrain", "lora", "masked"])
 def test_compile_compiles_each_repeated_block(name, tmp_path, monkeypatch):
-    """Which modules; that a compiled run has the same losses was tried by hand (identical to 1e-5, 2 minutes on a CPU)."""
+    """Which modules; that a compiled run has the same losses was tried by hand (identical to 1e-5, 2 minutes
+    on a CPU)."""
     compiled = []
     monkeypatch.setattr(torch.nn.Module, "compile", lambda module: compiled.append(type(module).__name__))
     train(tmp_path, name, num_steps=1, compile=True)
@@ -486,10 +570,14 @@ def test_4bit_bases_train_and_are_identified_by_their_bytes(tmp_path):
     plain.resize_token_embeddings(64)
     plain.save_pretrained(tmp_path / "base")
     quantised = LlamaForCausalLM.from_pretrained(
-        tmp_path / "base", device_map="cpu", quantization_config=BitsAndBytesConfig(load_in_4bit=True, bnb_4bit_quant_type="nf4")
+        tmp_path / "base",
+        device_map="cpu",
+        quantization_config=BitsAndBytesConfig(load_in_4bit=True, bnb_4bit_quant_type="nf4"),
     )
     model = get_peft_model(quantised, LoraConfig(r=4, target_modules="all-linear", task_type="CAUSAL_LM"))
-    result = Trainer(model, CausalLM(), Rows("causal"), settings(num_steps=20), run=Run(tmp_path / "run")).fit()
+    result = Trainer(
+        model, CausalLM(), Rows("causal"), settings(num_steps=20), run=Run(tmp_path / "run")
+    ).fit()
     assert losses(tmp_path / "run")[-1] < losses(tmp_path / "run")[0] and result.flops > 0
 
 
@@ -522,7 +610,13 @@ def test_a_step_on_a_gpu_waits_for_nothing(name, tmp_path):
         try:
             with warnings.catch_warnings(record=True) as caught:
                 warnings.simplefilter("always")
-                train(tmp_path / str(num_steps), name, num_steps=num_steps, log_every=num_steps, checkpoint_every=0)
+                train(
+                    tmp_path / str(num_steps),
+                    name,
+                    num_steps=num_steps,
+                    log_every=num_steps,
+                    checkpoint_every=0,
+                )
         finally:
             torch.cuda.set_sync_debug_mode("default")
         return sum("synchronizing" in str(warning.message) for warning in caught)

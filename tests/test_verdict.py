@@ -40,15 +40,21 @@ def test_generic_wins_told_from_its_own_side(tmp_path):
 
 
 def test_equal_arms_tie_inside_the_margin(tmp_path):
-    verdict = verdict_of(tmp_path, bpb={"continued": 1.932, "scratch": 2.0}, seed_noise=0.001, num_documents=600)
-    assert verdict.line.startswith("VERDICT: TIE: do not pretrain: continued+full - generic+lora on bits per byte")
+    verdict = verdict_of(
+        tmp_path, bpb={"continued": 1.932, "scratch": 2.0}, seed_noise=0.001, num_documents=600
+    )
+    assert verdict.line.startswith(
+        "VERDICT: TIE: do not pretrain: continued+full - generic+lora on bits per byte"
+    )
     assert "inside the margin" in verdict.main.reason
     assert verdict.exit_code == EXIT_TIE and verdict.winner is None and verdict.main.seeds_needed is None
 
 
 def test_a_true_gain_below_the_margin_is_a_tie(tmp_path):
     # Certain (tiny noise) but too small to matter: 0.5 % against a margin of 1 %.
-    verdict = verdict_of(tmp_path, bpb={"scratch": 1.93 * 0.995, "continued": 1.99}, seed_noise=0.0005, num_documents=600)
+    verdict = verdict_of(
+        tmp_path, bpb={"scratch": 1.93 * 0.995, "continued": 1.99}, seed_noise=0.0005, num_documents=600
+    )
     assert verdict.main.versus_generic.high < 0
     assert verdict.main.outcome == "tie"
 
@@ -88,7 +94,9 @@ def test_arms_are_picked_on_development_not_on_test(tmp_path):
         scores["dev"]["bits_per_byte"] = 1.0 if run.name.startswith("continued") else 2.0
         (run / "eval" / "language.json").write_text(json.dumps(scores))
     verdict = judge(collect(study))
-    assert verdict.main.candidate == "continued+full", "scratch is better on test, but that must not be looked at"
+    assert verdict.main.candidate == "continued+full", (
+        "scratch is better on test, but that must not be looked at"
+    )
     assert verdict_of(tmp_path / "nodev", dev=False).main.picked_on == "test"
 
 
@@ -96,7 +104,9 @@ def with_dev(study, told: dict[str, float]):
     """The study's verdict after development scores are set by the start of runs' names."""
     for run in [study.parent / "base", *study.parent.glob("*-s[0-9]*")]:
         scores = json.loads((run / "eval" / "language.json").read_text())
-        scores["dev"]["bits_per_byte"] = next(value for arm, value in told.items() if run.name.startswith(arm))
+        scores["dev"]["bits_per_byte"] = next(
+            value for arm, value in told.items() if run.name.startswith(arm)
+        )
         (run / "eval" / "language.json").write_text(json.dumps(scores))
     return judge(collect(study))
 
@@ -126,7 +136,9 @@ def test_a_missing_side_is_a_tie_that_says_so(tmp_path, arms):
 
 def test_the_primary_task_decides(tmp_path):
     skill = {"generic+prompt": 0.4, "generic+lora": 0.72, "continued+full": 0.9, "scratch+full": 0.7}
-    verdict = verdict_of(tmp_path, tasks=("language", "rct_role"), primary="rct_role", skill=skill, num_rows=400)
+    verdict = verdict_of(
+        tmp_path, tasks=("language", "rct_role"), primary="rct_role", skill=skill, num_rows=400
+    )
     assert verdict.winner == "continued+full" and "accuracy on rct_role  +0." in verdict.line
     by_task = {task.task: task for task in verdict.tasks}
     assert by_task["language"].winner == "scratch+full"
@@ -135,7 +147,9 @@ def test_the_primary_task_decides(tmp_path):
 def test_verdict_json_round_trips(tmp_path):
     answer = json.loads(json.dumps(verdict_of(tmp_path).as_json()))
     assert {"line", "exit_code", "winner", "primary", "confidence", "tasks"} == set(answer)
-    assert {"difference", "low", "high", "outcome", "margin", "num_seeds"} <= set(answer["tasks"][0]["versus_generic"])
+    assert {"difference", "low", "high", "outcome", "margin", "num_seeds"} <= set(
+        answer["tasks"][0]["versus_generic"]
+    )
 
 
 def test_flops_are_short():

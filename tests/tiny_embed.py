@@ -11,13 +11,29 @@ import torch
 
 from adaptkit import data, models
 
-THINGS = ("engine", "patient", "library", "editor", "river", "garden", "market", "violin", "winter", "planet", "cheese", "rocket")
+THINGS = (
+    "engine",
+    "patient",
+    "library",
+    "editor",
+    "river",
+    "garden",
+    "market",
+    "violin",
+    "winter",
+    "planet",
+    "cheese",
+    "rocket",
+)
 DOINGS = ("reads", "measures", "improves", "forgets", "compares", "records", "explains", "carries")
 
 
 def texts(num: int = 200) -> list[str]:
     rng = random.Random(0)
-    return [f"the {rng.choice(THINGS)} {rng.choice(DOINGS)} the {rng.choice(THINGS)} {rng.randrange(100)}" for _ in range(num)]
+    return [
+        f"the {rng.choice(THINGS)} {rng.choice(DOINGS)} the {rng.choice(THINGS)} {rng.randrange(100)}"
+        for _ in range(num)
+    ]
 
 
 def pairs(num: int = 60) -> list[dict[str, str]]:
@@ -39,26 +55,40 @@ def write(path: Path, rows: list[dict[str, Any]]) -> Path:
 def write_set(folder: Path, num: int = 40) -> Path:
     """A retrieval set in BEIR's layout with the splits train, dev and test."""
     rows = pairs(num)
-    write(folder / "corpus.jsonl", [{"_id": f"d{i}", "title": "", "text": row["positive"]} for i, row in enumerate(rows)])
+    write(
+        folder / "corpus.jsonl",
+        [{"_id": f"d{i}", "title": "", "text": row["positive"]} for i, row in enumerate(rows)],
+    )
     write(folder / "queries.jsonl", [{"_id": f"q{i}", "text": row["anchor"]} for i, row in enumerate(rows)])
     (folder / "qrels").mkdir(exist_ok=True)
-    for name, ids in {"train": range(0, num - 16), "dev": range(num - 16, num - 8), "test": range(num - 8, num)}.items():
+    for name, ids in {
+        "train": range(0, num - 16),
+        "dev": range(num - 16, num - 8),
+        "test": range(num - 8, num),
+    }.items():
         lines = "".join(f"q{i}\td{i}\t1\n" for i in ids)
         (folder / "qrels" / f"{name}.tsv").write_text("query-id\tcorpus-id\tscore\n" + lines)
     return folder
 
 
 def bert(folder: Path, *, dropout: float = 0.0, hidden: int = 32, corpus: list[str] | None = None) -> Path:
-    """A random BERT with a wordpiece tokenizer trained on `corpus`, else on the texts above, as a plain transformers folder."""
+    """A random BERT with a wordpiece tokenizer trained on `corpus`, else on the texts above, as a plain
+    transformers folder."""
     from transformers import BertConfig
 
     corpus = corpus or texts() + [text for row in pairs() for text in row.values()]
     tokenizer = data.train_tokenizer(corpus, "wordpiece", 256, masked=True)
     config = BertConfig(
-        vocab_size=len(tokenizer), hidden_size=hidden, intermediate_size=64, num_hidden_layers=1, num_attention_heads=2,
-        max_position_embeddings=64, hidden_dropout_prob=dropout, attention_probs_dropout_prob=dropout,
+        vocab_size=len(tokenizer),
+        hidden_size=hidden,
+        intermediate_size=64,
+        num_hidden_layers=1,
+        num_attention_heads=2,
+        max_position_embeddings=64,
+        hidden_dropout_prob=dropout,
+        attention_probs_dropout_prob=dropout,
         pad_token_id=tokenizer.pad_token_id,
-    )  # fmt: skip
+    )
     models.save(models.build(config, "encoder", seed=0), tokenizer, folder)
     return folder
 
@@ -70,10 +100,18 @@ def qwen(folder: Path, hidden: int = 32) -> Path:
     corpus = texts() + [text for row in pairs() for text in row.values()]
     tokenizer = data.train_tokenizer(corpus, "bpe", 384)
     config = Qwen3Config(
-        vocab_size=len(tokenizer), hidden_size=hidden, intermediate_size=64, num_hidden_layers=1, num_attention_heads=2,
-        num_key_value_heads=2, head_dim=hidden // 2, max_position_embeddings=64, pad_token_id=tokenizer.pad_token_id,
-        bos_token_id=tokenizer.bos_token_id, eos_token_id=tokenizer.eos_token_id,
-    )  # fmt: skip
+        vocab_size=len(tokenizer),
+        hidden_size=hidden,
+        intermediate_size=64,
+        num_hidden_layers=1,
+        num_attention_heads=2,
+        num_key_value_heads=2,
+        head_dim=hidden // 2,
+        max_position_embeddings=64,
+        pad_token_id=tokenizer.pad_token_id,
+        bos_token_id=tokenizer.bos_token_id,
+        eos_token_id=tokenizer.eos_token_id,
+    )
     models.save(models.build(config, "causal", seed=0), tokenizer, folder)
     return folder
 
@@ -86,8 +124,14 @@ def add_dense(folder: Path, out_features: int, activation: str = "Tanh", seed: i
     torch.manual_seed(seed)
     transformer = modules.Transformer(str(folder))
     pooling = modules.Pooling(transformer.get_embedding_dimension(), pooling_mode="mean")
-    dense = modules.Dense(transformer.get_embedding_dimension(), out_features, activation_function=getattr(torch.nn, activation)())
-    SentenceTransformer(modules=[transformer, pooling, dense, modules.Normalize()], device="cpu").save(str(folder))
+    dense = modules.Dense(
+        transformer.get_embedding_dimension(),
+        out_features,
+        activation_function=getattr(torch.nn, activation)(),
+    )
+    SentenceTransformer(modules=[transformer, pooling, dense, modules.Normalize()], device="cpu").save(
+        str(folder)
+    )
     return folder
 
 

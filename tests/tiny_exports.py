@@ -37,7 +37,10 @@ def configs(vocab_size: int, tokens: dict[str, int]) -> dict[str, tuple[str, Any
         "qwen3": ("causal", Qwen3Config(**sizes, **tokens, head_dim=16, num_key_value_heads=2)),
         "neox": ("causal", GPTNeoXConfig(**sizes, **tokens)),
         "bert": ("masked", BertConfig(**sizes, **plain)),
-        "modernbert": ("masked", ModernBertConfig(**sizes, **tokens, cls_token_id=1, sep_token_id=2, local_attention=16)),
+        "modernbert": (
+            "masked",
+            ModernBertConfig(**sizes, **tokens, cls_token_id=1, sep_token_id=2, local_attention=16),
+        ),
         "bert-classes": ("classifier", BertConfig(**sizes, **plain, num_labels=3)),
         "bert-pairs": ("classifier", BertConfig(**sizes, **plain, num_labels=1, initializer_range=0.1)),
         "llama-classes": ("classifier", LlamaConfig(**sizes, **tokens, num_labels=3)),
@@ -49,7 +52,9 @@ def write_models(root: Path, texts: list[str]) -> dict[str, Path]:
     folders = {}
     for masked in (False, True):
         tokenizer = train_tokenizer(texts, "bpe", 384, masked=masked)
-        tokens = {name: getattr(tokenizer, name) or 0 for name in ("pad_token_id", "bos_token_id", "eos_token_id")}
+        tokens = {
+            name: getattr(tokenizer, name) or 0 for name in ("pad_token_id", "bos_token_id", "eos_token_id")
+        }
         for name, (kind, config) in configs(384, tokens).items():
             if ("bert" in name) == masked:
                 models.save(models.build(config, kind, seed=0), tokenizer, root / name)
@@ -83,7 +88,14 @@ def finetuned(root: Path, base: Path, adapter: str = "lora", kind: str = "classi
     trainer = TrainerConfig(num_steps=40, select="best", **TRAINER)
     adapted = AdapterConfig(kind=adapter, rank=4)
     config = FinetuneConfig(
-        name="mood", task="mood", base=str(base), kind=kind, adapter=adapted, trainer=trainer, max_length=48, **data
+        name="mood",
+        task="mood",
+        base=str(base),
+        kind=kind,
+        adapter=adapted,
+        trainer=trainer,
+        max_length=48,
+        **data,
     )
     run = Run.open(root / "runs", config.name, config.model_dump(mode="json"))
     finetune(config, run)
@@ -91,16 +103,33 @@ def finetuned(root: Path, base: Path, adapter: str = "lora", kind: str = "classi
 
 
 def study_of(root: Path, notes: Run, mood: Run, **truth: Any) -> Path:
-    """A study with made-up scores, behind whose arms stand real models: `notes` on language, `mood` on the task."""
+    """A study with made-up scores, behind whose arms stand real models: `notes` on language, `mood` on the
+    task."""
     arms = ["generic+prompt", "generic+probe", "generic+lora", "scratch+full"]
     study = write_study(
-        root, arms=arms, tasks=("language", "mood"), seeds=2, fractions=(1.0,), num_documents=30, num_rows=60, **truth
+        root,
+        arms=arms,
+        tasks=("language", "mood"),
+        seeds=2,
+        fractions=(1.0,),
+        num_documents=30,
+        num_rows=60,
+        **truth,
     )
     told = read_json(study / "study.json") | {"base": {"model": "made on the spot", "run": "base"}}
     write_json(study / "study.json", told)
     write_report(study)
-    trained = {name: notes for row in told["results"] if row["task"] == "language" for name in [*row["paid_by"], "base"]}
-    trained |= {row["run"]: mood for row in told["results"] if row["arm"].endswith(("lora", "full")) and row["task"] == "mood"}
+    trained = {
+        name: notes
+        for row in told["results"]
+        if row["task"] == "language"
+        for name in [*row["paid_by"], "base"]
+    }
+    trained |= {
+        row["run"]: mood
+        for row in told["results"]
+        if row["arm"].endswith(("lora", "full")) and row["task"] == "mood"
+    }
     for name, made in trained.items():
         shutil.copytree(made.model, root / name / "model")
         shutil.copyfile(made.path / "config.yaml", root / name / "config.yaml")

@@ -1,4 +1,5 @@
-"""A study small enough for a test: made-up prose as general text, the same read backwards as domain text, one task."""
+"""A study small enough for a test: made-up prose as general text, the same read backwards as domain text, one
+task."""
 
 from __future__ import annotations
 
@@ -9,9 +10,25 @@ from pathlib import Path
 from adaptkit.config import load
 from adaptkit.study.config import StudyConfig
 
-WHO = ("the engine", "a small model", "our patient", "the second trial", "every nurse", "the old library", "one editor")
+WHO = (
+    "the engine",
+    "a small model",
+    "our patient",
+    "the second trial",
+    "every nurse",
+    "the old library",
+    "one editor",
+)
 DOES = ("reads", "measures", "improves", "forgets", "compares", "records", "explains")
-WHAT = ("the dose", "a long report", "seven samples", "the missing page", "each answer", "the final score", "a blood test")
+WHAT = (
+    "the dose",
+    "a long report",
+    "seven samples",
+    "the missing page",
+    "each answer",
+    "the final score",
+    "a blood test",
+)
 
 STUDY = """
 name: tiny
@@ -34,12 +51,18 @@ def write_texts(folder: Path) -> None:
     """general.jsonl, domain.jsonl and mood.jsonl, the same in every run."""
     for seed, (name, turn) in enumerate({"general": str, "domain": backwards}.items()):
         rng = random.Random(seed)
-        rows = [{"text": turn(" ".join(_sentence(rng, DOES) for _ in range(rng.randint(4, 12))))} for _ in range(300)]
+        rows = [
+            {"text": turn(" ".join(_sentence(rng, DOES) for _ in range(rng.randint(4, 12))))}
+            for _ in range(300)
+        ]
         _write(folder / f"{name}.jsonl", rows)
     rng = random.Random(2)
     moods = {"good": ("improves", "explains"), "bad": ("forgets", "records")}
     labels = [rng.choice(sorted(moods)) for _ in range(240)]
-    _write(folder / "mood.jsonl", [{"text": backwards(_sentence(rng, moods[label])), "label": label} for label in labels])
+    _write(
+        folder / "mood.jsonl",
+        [{"text": backwards(_sentence(rng, moods[label])), "label": label} for label in labels],
+    )
 
 
 def study_config(folder: Path, *overrides: str) -> StudyConfig:

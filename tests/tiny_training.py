@@ -65,10 +65,19 @@ def llama(dropout: float = 0.0, tied: bool = True) -> nn.Module:
     torch.manual_seed(0)
     return LlamaForCausalLM(
         LlamaConfig(
-            vocab_size=VOCAB, hidden_size=16, intermediate_size=32, num_hidden_layers=1, num_attention_heads=2,
-            attention_dropout=dropout, tie_word_embeddings=tied, use_cache=False, bos_token_id=0, eos_token_id=0, pad_token_id=0,
+            vocab_size=VOCAB,
+            hidden_size=16,
+            intermediate_size=32,
+            num_hidden_layers=1,
+            num_attention_heads=2,
+            attention_dropout=dropout,
+            tie_word_embeddings=tied,
+            use_cache=False,
+            bos_token_id=0,
+            eos_token_id=0,
+            pad_token_id=0,
         )
-    )  # fmt: skip
+    )
 
 
 def bert(dropout: float = 0.0, classify: bool = False) -> nn.Module:
@@ -76,9 +85,17 @@ def bert(dropout: float = 0.0, classify: bool = False) -> nn.Module:
 
     torch.manual_seed(0)
     config = BertConfig(
-        vocab_size=VOCAB, hidden_size=16, intermediate_size=32, num_hidden_layers=1, num_attention_heads=2, num_labels=LABELS,
-        max_position_embeddings=32, hidden_dropout_prob=dropout, attention_probs_dropout_prob=dropout, pad_token_id=0,
-    )  # fmt: skip
+        vocab_size=VOCAB,
+        hidden_size=16,
+        intermediate_size=32,
+        num_hidden_layers=1,
+        num_attention_heads=2,
+        num_labels=LABELS,
+        max_position_embeddings=32,
+        hidden_dropout_prob=dropout,
+        attention_probs_dropout_prob=dropout,
+        pad_token_id=0,
+    )
     return (BertForSequenceClassification if classify else BertForMaskedLM)(config)
 
 
@@ -86,7 +103,9 @@ def lora(dropout: float = 0.0) -> nn.Module:
     from peft import LoraConfig, get_peft_model
 
     model = llama()
-    return get_peft_model(model, LoraConfig(r=4, lora_dropout=dropout, target_modules="all-linear", task_type="CAUSAL_LM"))
+    return get_peft_model(
+        model, LoraConfig(r=4, lora_dropout=dropout, target_modules="all-linear", task_type="CAUSAL_LM")
+    )
 
 
 def task(name: str, dropout: float = 0.0) -> tuple[nn.Module, Objective, Rows]:
@@ -99,11 +118,20 @@ def task(name: str, dropout: float = 0.0) -> tuple[nn.Module, Objective, Rows]:
 
 
 def settings(**changes: Any) -> TrainerConfig:
-    values = {"num_steps": 6, "global_batch_size": 8, "learning_rate": 1e-2, "log_every": 1, "checkpoint_every": 2, "threads": 1}
+    values = {
+        "num_steps": 6,
+        "global_batch_size": 8,
+        "learning_rate": 1e-2,
+        "log_every": 1,
+        "checkpoint_every": 2,
+        "threads": 1,
+    }
     return TrainerConfig(**{**values, **changes})
 
 
-def train(folder: Path, name: str = "pretrain", *, dropout: float = 0.0, evaluate: bool = False, **changes: Any) -> TrainResult:
+def train(
+    folder: Path, name: str = "pretrain", *, dropout: float = 0.0, evaluate: bool = False, **changes: Any
+) -> TrainResult:
     """A whole run in `folder`; resumes if it was begun before."""
     model, objective, rows = task(name, dropout)
     dev = Rows(rows.kind, num=5) if evaluate else None

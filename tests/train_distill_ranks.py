@@ -1,4 +1,5 @@
-"""What each of two ranks runs under torchrun in test_distill_ranks.py: `... train_distill_ranks.py FOLDER TEACHER`."""
+"""What each of two ranks runs under torchrun in test_distill_ranks.py: `... train_distill_ranks.py FOLDER
+TEACHER`."""
 
 from __future__ import annotations
 
@@ -34,8 +35,11 @@ def train(folder: Path, name: str, parallel: str) -> None:
     student = with_blocks(teacher, kind, [0, 3], seed=0)
     config = settings(parallel=parallel, eval_every=3, microbatch_size=2)
     rows, dev = (Rows("classify" if name == "vectors" else "causal", num=num) for num in (29, 5))
-    result = Trainer(student, objective(LOSSES[name], teacher, kind), rows, config, run=Run(folder), eval=dev).fit()
-    # A key's bias shifts all scores of a softmax alike: its gradient is rounding alone, which Adam makes as large as any.
+    result = Trainer(
+        student, objective(LOSSES[name], teacher, kind), rows, config, run=Run(folder), eval=dev
+    ).fit()
+    # A key's bias shifts all scores of a softmax alike: its gradient is rounding alone, which Adam makes as
+    # large as any.
     named = [(name, weight) for name, weight in student.named_parameters() if not name.endswith("key.bias")]
     weights = {name: weight.double().sum().item() for name, weight in named}
     told = {"weights": weights, "flops": result.flops}

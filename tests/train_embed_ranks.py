@@ -1,4 +1,5 @@
-"""What each of two ranks runs under torchrun in invariants/test_embed.py: `torchrun ... train_embed_ranks.py FOLDER`."""
+"""What each of two ranks runs under torchrun in invariants/test_embed.py: `torchrun ... train_embed_ranks.py
+FOLDER`."""
 
 from __future__ import annotations
 

@@ -1,4 +1,5 @@
-"""Run by tests/invariants/test_fused_training.py under Triton's interpreter: each task twice, with fused and reference layers.
+"""Run by tests/invariants/test_fused_training.py under Triton's interpreter: each task twice, with fused and
+reference layers.
 
 TRITON_INTERPRET=1 python tests/train_fused.py FOLDER
 """
@@ -22,7 +23,14 @@ from adaptkit.trainer.objective import Objective
 from adaptkit.trainer.source import Source
 from adaptkit.trainer.trainer import Trainer
 
-TASKS = {"pretrain": 1e-2, "masked": 3e-3, "classify": 1e-2, "lora": 1e-2, "contrastive": 3e-3, "distillation": 1e-2}
+TASKS = {
+    "pretrain": 1e-2,
+    "masked": 3e-3,
+    "classify": 1e-2,
+    "lora": 1e-2,
+    "contrastive": 3e-3,
+    "distillation": 1e-2,
+}
 """Learning rates at which so few rows per step teach something."""
 BATCH = {"contrastive": 4}
 STEPS = 50
@@ -31,7 +39,9 @@ STEPS = 50
 def contrastive(folder: Path) -> tuple[nn.Module, Objective, Source]:
     """Pairs in batches of four, in both directions and at two sizes of the vectors."""
     encoder = Encoder.load(tiny_embed.bert(folder / "bert"))
-    examples = [Example((row["anchor"], row["positive"]), f"pairs:{i}") for i, row in enumerate(tiny_embed.pairs(24))]
+    examples = [
+        Example((row["anchor"], row["positive"]), f"pairs:{i}") for i, row in enumerate(tiny_embed.pairs(24))
+    ]
     for name, weight in encoder.model.named_parameters():
         weight.requires_grad_("pooler" not in name)
     rows = TextRows(examples, encoder, ("", ""), groups_of(examples))
@@ -41,9 +51,15 @@ def contrastive(folder: Path) -> tuple[nn.Module, Objective, Source]:
 def distillation(folder: Path) -> tuple[nn.Module, Objective, Source]:
     """A student in the divergences and the labels, beside a teacher that the plain run has taught."""
     teacher, student = llama(), llama(tied=False)
-    Trainer(teacher, task("pretrain")[1], Rows("causal"), settings(num_steps=20), run=Run(folder / "teacher")).fit()
+    Trainer(
+        teacher, task("pretrain")[1], Rows("causal"), settings(num_steps=20), run=Run(folder / "teacher")
+    ).fit()
     weights = {"forward_kl": 0.5, "reverse_kl": 0.3, "cross_entropy": 0.2}
-    return student, Distillation(OnlineTeacher(teacher, "causal"), weights, "causal", temperature=2.0), Rows("causal")
+    return (
+        student,
+        Distillation(OnlineTeacher(teacher, "causal"), weights, "causal", temperature=2.0),
+        Rows("causal"),
+    )
 
 
 def prepared(folder: Path, name: str) -> tuple[nn.Module, Objective, Source]:
@@ -56,9 +72,13 @@ def train(folder: Path, name: str, implementation: str, **changes: str) -> dict:
     """Losses of every step, and what was fused."""
     model, objective, rows = prepared(folder, name)
     config = settings(
-        num_steps=STEPS, global_batch_size=BATCH.get(name, 2), learning_rate=TASKS[name], checkpoint_every=0,
-        implementation=implementation, **changes,
-    )  # fmt: skip
+        num_steps=STEPS,
+        global_batch_size=BATCH.get(name, 2),
+        learning_rate=TASKS[name],
+        checkpoint_every=0,
+        implementation=implementation,
+        **changes,
+    )
     run = Run(folder)
     Trainer(model, objective, rows, config, run=run).fit()
     return {"losses": losses(folder), "facts": run.manifest()["training"]["train"]}
@@ -68,4 +88,7 @@ if __name__ == "__main__":
     root = Path(sys.argv[1])
     for name in TASKS:
         for implementation in ("fused", "reference"):
-            write_json(root / f"{name}-{implementation}.json", train(root / name / implementation, name, implementation))
+            write_json(
+                root / f"{name}-{implementation}.json",
+                train(root / name / implementation, name, implementation),
+            )

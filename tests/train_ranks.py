@@ -1,4 +1,5 @@
-"""What each of two ranks runs under torchrun in test_ranks.py: `torchrun --nproc-per-node 2 train_ranks.py FOLDER`."""
+"""What each of two ranks runs under torchrun in test_ranks.py: `torchrun --nproc-per-node 2 train_ranks.py
+FOLDER`."""
 
 from __future__ import annotations
 

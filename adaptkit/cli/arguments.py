@@ -65,7 +65,9 @@ def kind_of(path: Path | None, overrides: list[str]) -> Kind:
     fitting = [kind for kind, count in known.items() if count == best]
     if len(fitting) != 1:
         what = "cannot tell which command this config is for"
-        raise ConfigError(what, where=str(path), fix=f"add {' or '.join(f'--for {kind}' for kind in get_args(Kind))}")
+        raise ConfigError(
+            what, where=str(path), fix=f"add {' or '.join(f'--for {kind}' for kind in get_args(Kind))}"
+        )
     return fitting[0]
 
 
@@ -81,7 +83,9 @@ def write_quickstart(root: Path, path: Path | None) -> Path:
     Raises: ConfigError where a config was given as well.
     """
     if path is not None:
-        raise ConfigError(f"--quickstart and {path} were both given", where="command line", fix="give one of the two")
+        raise ConfigError(
+            f"--quickstart and {path} were both given", where="command line", fix="give one of the two"
+        )
     from adaptkit.compare.quickstart import quickstart_config
 
     chosen = quickstart_config(root).model_dump(mode="json", exclude_unset=True)
@@ -90,7 +94,8 @@ def write_quickstart(root: Path, path: Path | None) -> Path:
 
 
 def open_run(config: Any, root: Path, *, resume: bool) -> Run:
-    """The run directory of a `pretrain`, `finetune`, `embed` or `distill` config; a fresh one without `resume`.
+    """The run directory of a `pretrain`, `finetune`, `embed` or `distill` config; a fresh one without
+    `resume`.
 
     Raises: ConfigError for `--no-resume` under torchrun, where one rank would delete what another writes.
     """
@@ -98,7 +103,9 @@ def open_run(config: Any, root: Path, *, resume: bool) -> Run:
     run = Run.open(root, config.name, fields, inputs(config))
     if not resume:
         if int(os.environ.get("WORLD_SIZE", "1")) > 1:
-            raise ConfigError("--no-resume does not work under torchrun", where="command line", fix=f"rm -r {run.path}")
+            raise ConfigError(
+                "--no-resume does not work under torchrun", where="command line", fix=f"rm -r {run.path}"
+            )
         shutil.rmtree(run.path)
         run = Run.open(root, config.name, fields, inputs(config))
     return run

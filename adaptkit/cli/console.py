@@ -1,6 +1,8 @@
-"""What all commands share: examples in the help, `--json`, `--debug`, exit codes, and errors without a traceback.
+"""What all commands share: examples in the help, `--json`, `--debug`, exit codes, and errors without a
+traceback.
 
-A command is a function that returns an `Outcome`; this module prints it. Standard output holds the result and nothing
+A command is a function that returns an `Outcome`; this module prints it. Standard output holds the result and
+nothing
 else: one JSON object with `--json`, text without; progress and errors go to standard error.
 """
 
@@ -21,8 +23,15 @@ import typer
 
 from adaptkit.errors import EXIT_INTERNAL, EXIT_STOPPED, EXIT_USER, AdaptkitError
 
-_QUIET = {"TOKENIZERS_PARALLELISM": "false", "HF_HUB_DISABLE_TELEMETRY": "1", "DO_NOT_TRACK": "1", "TQDM_DISABLE": "1"}
-_USAGE_ERROR, _CLICK_ERROR = typer.BadParameter.__mro__[1:3]  # typer carries its own copy of click, or imports it: by version
+_QUIET = {
+    "TOKENIZERS_PARALLELISM": "false",
+    "HF_HUB_DISABLE_TELEMETRY": "1",
+    "DO_NOT_TRACK": "1",
+    "TQDM_DISABLE": "1",
+}
+_USAGE_ERROR, _CLICK_ERROR = typer.BadParameter.__mro__[
+    1:3
+]  # typer carries its own copy of click, or imports it: by version
 _DEBUG, _JSON = "--debug", "--json"
 FILE_WIDTH = 160  # columns of tables that go to a file or a pipe
 
@@ -41,7 +50,9 @@ class Outcome:
 Command = Callable[..., Outcome]
 
 
-def command(group: typer.Typer, name: str, examples: list[str], exits: str = "0 done") -> Callable[[Command], Command]:
+def command(
+    group: typer.Typer, name: str, examples: list[str], exits: str = "0 done"
+) -> Callable[[Command], Command]:
     """Register a function as a command with `--json`, `--debug`, examples and exit codes in its help."""
     epilog = "\n".join(["\b", "Examples:", *(f"  {example}" for example in examples)])
     epilog += f"\n\n\b\nExit codes:\n  {exits}; {EXIT_USER} your mistake, {EXIT_INTERNAL} ours, {EXIT_STOPPED} stopped by Ctrl-C"
@@ -59,8 +70,12 @@ def command(group: typer.Typer, name: str, examples: list[str], exits: str = "0 
             return outcome.exit_code
 
         signature = inspect.signature(function, eval_str=True)
-        run.__signature__ = signature.replace(parameters=[*signature.parameters.values(), *_SHARED], return_annotation=int)
-        run.__annotations__ = {parameter.name: parameter.annotation for parameter in run.__signature__.parameters.values()}
+        run.__signature__ = signature.replace(
+            parameters=[*signature.parameters.values(), *_SHARED], return_annotation=int
+        )
+        run.__annotations__ = {
+            parameter.name: parameter.annotation for parameter in run.__signature__.parameters.values()
+        }
         group.command(name, epilog=epilog)(run)
         return function
 
@@ -69,7 +84,9 @@ def command(group: typer.Typer, name: str, examples: list[str], exits: str = "0 
 
 def _shared(name: str, flag: str, help: str) -> inspect.Parameter:
     kind = inspect.Parameter.KEYWORD_ONLY
-    return inspect.Parameter(name, kind, default=False, annotation=Annotated[bool, typer.Option(flag, help=help)])
+    return inspect.Parameter(
+        name, kind, default=False, annotation=Annotated[bool, typer.Option(flag, help=help)]
+    )
 
 
 _SHARED = [
@@ -89,7 +106,8 @@ def _show(view: Any) -> None:
 
 
 def run(app: typer.Typer, arguments: list[str]) -> int:
-    """Run one command line; the exit code. Nothing that goes wrong ends in a traceback unless `--debug` asks for it."""
+    """Run one command line; the exit code. Nothing that goes wrong ends in a traceback unless `--debug` asks
+    for it."""
     for name, value in _QUIET.items():
         os.environ.setdefault(name, value)
     try:

@@ -33,10 +33,15 @@ app = typer.Typer()
 )
 def distill(
     words: Annotated[
-        list[str] | None, typer.Argument(metavar="CONFIG.yaml [key=value ...]", help="A config and overrides.")
+        list[str] | None,
+        typer.Argument(metavar="CONFIG.yaml [key=value ...]", help="A config and overrides."),
     ] = None,
-    plan: Annotated[bool, typer.Option("--plan", help="Print size, expected speed-up and memory; train nothing.")] = False,
-    resume: Annotated[bool, typer.Option(help="Go on where an earlier run of the same config stopped.")] = True,
+    plan: Annotated[
+        bool, typer.Option("--plan", help="Print size, expected speed-up and memory; train nothing.")
+    ] = False,
+    resume: Annotated[
+        bool, typer.Option(help="Go on where an earlier run of the same config stopped.")
+    ] = True,
     root: Annotated[Path, typer.Option(help="The folder that holds all runs.")] = Path("runs"),
 ) -> Outcome:
     """Make a small student of a large teacher.

@@ -27,10 +27,15 @@ if TYPE_CHECKING:
 
 app = typer.Typer(help="Train, use and judge embeddings.", no_args_is_help=True, rich_markup_mode=None)
 
-Model = Annotated[str, typer.Argument(metavar="MODEL", help="An encoder's folder or hub id.", show_default=False)]
+Model = Annotated[
+    str, typer.Argument(metavar="MODEL", help="An encoder's folder or hub id.", show_default=False)
+]
 Dimensions = Annotated[int, typer.Option(help="Cut vectors to this Matryoshka size; 0 keeps all.", min=0)]
 PATIENCE_S, TOKENS_PER_QUESTION = 120.0, 60
-Dtype = Annotated[Literal["float32", "bfloat16"], typer.Option(help="Arithmetic; bfloat16 is faster where there are units for it.")]
+Dtype = Annotated[
+    Literal["float32", "bfloat16"],
+    typer.Option(help="Arithmetic; bfloat16 is faster where there are units for it."),
+]
 
 
 @command(
@@ -45,9 +50,12 @@ Dtype = Annotated[Literal["float32", "bfloat16"], typer.Option(help="Arithmetic;
 )
 def train(
     words: Annotated[
-        list[str] | None, typer.Argument(metavar="CONFIG.yaml [key=value ...]", help="A config and overrides.")
+        list[str] | None,
+        typer.Argument(metavar="CONFIG.yaml [key=value ...]", help="A config and overrides."),
     ] = None,
-    resume: Annotated[bool, typer.Option(help="Go on where an earlier run of the same config stopped.")] = True,
+    resume: Annotated[
+        bool, typer.Option(help="Go on where an earlier run of the same config stopped.")
+    ] = True,
     root: Annotated[Path, typer.Option(help="The folder that holds all runs.")] = Path("runs"),
 ) -> Outcome:
     """Train an encoder.
@@ -79,10 +87,16 @@ def questions(
     files: Annotated[list[str], typer.Argument(help="Files, folders or globs with text, and _id or id.")],
     server: Annotated[str, typer.Option(help="Address of an OpenAI-compatible server.")],
     out: Annotated[Path, typer.Option(help="The folder to write; run the same command again to go on.")],
-    model: Annotated[str, typer.Option(help="The generator's name there; else the first that the server names.")] = "",
-    key_file: Annotated[Path | None, typer.Option(help="The server's key; else OPENAI_API_KEY or ADAPTKIT_API_KEY.")] = None,
+    model: Annotated[
+        str, typer.Option(help="The generator's name there; else the first that the server names.")
+    ] = "",
+    key_file: Annotated[
+        Path | None, typer.Option(help="The server's key; else OPENAI_API_KEY or ADAPTKIT_API_KEY.")
+    ] = None,
     count: Annotated[int, typer.Option(help="Questions per document.", min=1, max=50)] = 3,
-    prompt_file: Annotated[Path | None, typer.Option(help="Your own request, with {count} and {text} in it.")] = None,
+    prompt_file: Annotated[
+        Path | None, typer.Option(help="Your own request, with {count} and {text} in it.")
+    ] = None,
     jobs: Annotated[int, typer.Option(help="Requests at once.", min=1)] = 8,
 ) -> Outcome:
     """Have a served generator ask questions about documents.
@@ -100,10 +114,18 @@ def questions(
     with Client(address, key, patience_s=PATIENCE_S) as client:
         name = model or _generator(client)
         told = {"model": name, "server": urlsplit(address).netloc.rpartition("@")[2]}
-        found = write_questions(files, out, _asker(client, name, count), told, count=count, prompt=prompt, jobs=jobs)
+        found = write_questions(
+            files, out, _asker(client, name, count), told, count=count, prompt=prompt, jobs=jobs
+        )
     counts = found["counts"]
-    left_out = ", ".join(f"{number:,} {what}" for what, number in counts.items() if number and what not in ("pairs", "documents"))
-    line = f"{counts['pairs']:,} pairs from {counts['documents']:,} documents in {out}" + (f"; {left_out}" if left_out else "")
+    left_out = ", ".join(
+        f"{number:,} {what}"
+        for what, number in counts.items()
+        if number and what not in ("pairs", "documents")
+    )
+    line = f"{counts['pairs']:,} pairs from {counts['documents']:,} documents in {out}" + (
+        f"; {left_out}" if left_out else ""
+    )
     return Outcome(line, {"folder": str(out), **found})
 
 
@@ -147,7 +169,9 @@ def encode(
     model: Model,
     files: Annotated[list[str], typer.Argument(help="Files, folders or globs with text, and _id or id.")],
     out: Annotated[Path, typer.Option(help="The folder to write; run the same command again to go on.")],
-    format: Annotated[Literal["npy", "parquet"], typer.Option(help="One array and a list of ids, or one table.")] = "npy",
+    format: Annotated[
+        Literal["npy", "parquet"], typer.Option(help="One array and a list of ids, or one table.")
+    ] = "npy",
     prompt: Annotated[
         str | None, typer.Option(help="Name of the prompt before each text; else `document` if there is one.")
     ] = None,
@@ -168,11 +192,19 @@ def encode(
     return Outcome(f"{found['count']:,} vectors of {found['dimensions']} in {made.folder}", found)
 
 
-@command(app, "index", ["adaptkit embed index vectors --out index", "adaptkit embed index vectors --out index --faiss HNSW32"])
+@command(
+    app,
+    "index",
+    ["adaptkit embed index vectors --out index", "adaptkit embed index vectors --out index --faiss HNSW32"],
+)
 def index(
-    vectors: Annotated[Path, typer.Argument(metavar="VECTORS", help="The folder that `encode` wrote.", show_default=False)],
+    vectors: Annotated[
+        Path, typer.Argument(metavar="VECTORS", help="The folder that `encode` wrote.", show_default=False)
+    ],
     out: Annotated[Path, typer.Option(help="The folder to write.")],
-    faiss: Annotated[str, typer.Option(help="A FAISS factory string for approximate search; else exact.")] = "",
+    faiss: Annotated[
+        str, typer.Option(help="A FAISS factory string for approximate search; else exact.")
+    ] = "",
 ) -> Outcome:
     """Make vectors searchable.
 
@@ -182,12 +214,16 @@ def index(
     from adaptkit.embed.index import build
 
     made = build(Encoding.open(vectors), out, faiss=faiss)
-    return Outcome(f"{made.info['count']:,} vectors, {faiss or 'exact'}, in {out}", {"folder": str(out), **made.info})
+    return Outcome(
+        f"{made.info['count']:,} vectors, {faiss or 'exact'}, in {out}", {"folder": str(out), **made.info}
+    )
 
 
 @command(app, "search", ['adaptkit embed search index runs/embed-1a2b3c4d/model "does aspirin help?" -k 5'])
 def search(
-    folder: Annotated[Path, typer.Argument(metavar="INDEX", help="The folder that `index` wrote.", show_default=False)],
+    folder: Annotated[
+        Path, typer.Argument(metavar="INDEX", help="The folder that `index` wrote.", show_default=False)
+    ],
     model: Model,
     queries: Annotated[list[str], typer.Argument(help="What to look for.")],
     k: Annotated[int, typer.Option("-k", help="Documents per query.", min=1)] = 10,
@@ -201,24 +237,36 @@ def search(
 
     found = Index.open(folder).search(Encoder.load(model), queries, k)
     told = [
-        {"query": query, "found": [{"id": name, "score": s} for name, s in row]} for query, row in zip(queries, found, strict=True)
+        {"query": query, "found": [{"id": name, "score": s} for name, s in row]}
+        for query, row in zip(queries, found, strict=True)
     ]
-    lines = [line for row in told for line in (row["query"], *(f"  {hit['score']:.4f}  {hit['id']}" for hit in row["found"]))]
+    lines = [
+        line
+        for row in told
+        for line in (row["query"], *(f"  {hit['score']:.4f}  {hit['id']}" for hit in row["found"]))
+    ]
     return Outcome("\n".join(lines), {"results": told})
 
 
 @command(
     app,
     "evaluate",
-    ["adaptkit embed evaluate models/minilm data/retrieval/trials", "adaptkit embed evaluate runs/x/model set --split dev --json"],
+    [
+        "adaptkit embed evaluate models/minilm data/retrieval/trials",
+        "adaptkit embed evaluate runs/x/model set --split dev --json",
+    ],
 )
 def evaluate(
     model: Model,
-    folder: Annotated[Path, typer.Argument(metavar="SET", help="A retrieval set in BEIR's layout.", show_default=False)],
+    folder: Annotated[
+        Path, typer.Argument(metavar="SET", help="A retrieval set in BEIR's layout.", show_default=False)
+    ],
     split: Annotated[str, typer.Option(help="Which qrels; else test, else dev.")] = "",
     dimensions: Dimensions = 0,
     dtype: Dtype = "float32",
-    out: Annotated[Path | None, typer.Option(help="Also write one row per query to this .jsonl file.")] = None,
+    out: Annotated[
+        Path | None, typer.Option(help="Also write one row per query to this .jsonl file.")
+    ] = None,
 ) -> Outcome:
     """Score an encoder on a retrieval set.
 

@@ -18,7 +18,9 @@ def table(rows: Iterable[tuple[str, ...]]) -> str:
     """Left-aligned columns, two spaces apart."""
     rows = [tuple(str(cell) for cell in row) for row in rows]
     widths = [max(len(cell) for cell in column) for column in zip(*rows, strict=True)]
-    return "\n".join("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows)
+    return "\n".join(
+        "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows
+    )
 
 
 def duration(seconds: float) -> str:
@@ -35,7 +37,16 @@ def plan(found: dict[str, Any]) -> str:
     for stage in found["stages"]:
         memory = f"{stage['memory_bytes'] / 2**30:.2g} GiB" if stage["flops"] else ""
         flops = f"{stage['flops']:.2g}" if stage["flops"] else ""
-        rows.append((stage["id"], stage["describe"], flops, duration(stage["seconds"]), memory, "done" if stage["cached"] else ""))
+        rows.append(
+            (
+                stage["id"],
+                stage["describe"],
+                flops,
+                duration(stage["seconds"]),
+                memory,
+                "done" if stage["cached"] else "",
+            )
+        )
     left = sum(not stage["cached"] for stage in found["stages"])
     jobs = found["machine"]["jobs"]
     time = f"about {duration(found['seconds_left'])} with {jobs} at once"
@@ -63,12 +74,17 @@ def _value(value: Any) -> str:
 
 def result(found: dict[str, Any]) -> str:
     """What a training left behind, one line per field."""
-    return table((name.replace("_", " "), _flat(value)) for name, value in found.items() if value not in (None, {}, ""))
+    return table(
+        (name.replace("_", " "), _flat(value)) for name, value in found.items() if value not in (None, {}, "")
+    )
 
 
 def result_json(run: Run, result: Any) -> dict[str, Any]:
     """A recipe's result as JSON, with the run directory first."""
-    fields = {name: str(value) if isinstance(value, Path) else value for name, value in dataclasses.asdict(result).items()}
+    fields = {
+        name: str(value) if isinstance(value, Path) else value
+        for name, value in dataclasses.asdict(result).items()
+    }
     return {"run": str(run.path), **fields}
 
 

@@ -26,7 +26,9 @@ app = typer.Typer()
 
 Models = Annotated[
     list[str],
-    typer.Argument(metavar="MODEL", help="Studies, runs, model folders, each also as NAME=FOLDER.", show_default=False),
+    typer.Argument(
+        metavar="MODEL", help="Studies, runs, model folders, each also as NAME=FOLDER.", show_default=False
+    ),
 ]
 
 
@@ -43,25 +45,46 @@ Models = Annotated[
     exits="0 exported, within the stated loss",
 )
 def export(
-    model: Annotated[Path | None, typer.Argument(metavar="MODEL", help="A study's, run's or model's folder.")] = None,
-    format: Annotated[Literal["bf16", "fp32", "int8", "int4", "fp8"], typer.Option(help="What weights are stored in.")] = "bf16",
-    method: Annotated[Literal["rtn", "gptq"], typer.Option(help="Round to nearest, or calibrated on training text.")] = "rtn",
-    out: Annotated[Path | None, typer.Option(metavar="DIR", help="Where to; the run's export/FORMAT if not given.")] = None,
+    model: Annotated[
+        Path | None, typer.Argument(metavar="MODEL", help="A study's, run's or model's folder.")
+    ] = None,
+    format: Annotated[
+        Literal["bf16", "fp32", "int8", "int4", "fp8"], typer.Option(help="What weights are stored in.")
+    ] = "bf16",
+    method: Annotated[
+        Literal["rtn", "gptq"], typer.Option(help="Round to nearest, or calibrated on training text.")
+    ] = "rtn",
+    out: Annotated[
+        Path | None, typer.Option(metavar="DIR", help="Where to; the run's export/FORMAT if not given.")
+    ] = None,
     arm: Annotated[str | None, typer.Option(help="Of a study, instead of its winner.")] = None,
     task: Annotated[str | None, typer.Option(help="Of a study, instead of its primary task.")] = None,
-    seed: Annotated[int | None, typer.Option(help="Of a study, instead of the seed with the best dev score.")] = None,
-    calibration: Annotated[Path | None, typer.Option(metavar="FILE", help="Text for gptq, instead of the run's.")] = None,
+    seed: Annotated[
+        int | None, typer.Option(help="Of a study, instead of the seed with the best dev score.")
+    ] = None,
+    calibration: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Text for gptq, instead of the run's.")
+    ] = None,
     evaluation: Annotated[
         Path | None, typer.Option("--eval", metavar="FILE", help="Text to measure on, instead of the run's.")
     ] = None,
-    max_loss_bpb: Annotated[float | None, typer.Option(help="Bits per byte it may lose; by format if not given.")] = None,
-    max_loss_score: Annotated[float | None, typer.Option(help="Task score it may lose; by format if not given.")] = None,
-    sign_key: Annotated[Path | None, typer.Option(metavar="PEM", help="Sign the folder (needs model-signing).")] = None,
-    list_: Annotated[bool, typer.Option("--list", help="Only say which formats this machine can serve.")] = False,
+    max_loss_bpb: Annotated[
+        float | None, typer.Option(help="Bits per byte it may lose; by format if not given.")
+    ] = None,
+    max_loss_score: Annotated[
+        float | None, typer.Option(help="Task score it may lose; by format if not given.")
+    ] = None,
+    sign_key: Annotated[
+        Path | None, typer.Option(metavar="PEM", help="Sign the folder (needs model-signing).")
+    ] = None,
+    list_: Annotated[
+        bool, typer.Option("--list", help="Only say which formats this machine can serve.")
+    ] = False,
 ) -> Outcome:
     """Write a model folder for transformers, vLLM and others.
 
-    Merged weights, tokenizer, card, digests and bill of materials; refused where it answers worse than stated.
+    Merged weights, tokenizer, card, digests and bill of materials; refused where it answers worse than
+    stated.
     """
     from adaptkit.export import export as exporting
     from adaptkit.export.source import resolve
@@ -73,7 +96,11 @@ def export(
         rows = formats.listing(hardware.look())
         return Outcome(formats.table(rows), {"formats": rows})
     if model is None:
-        raise ConfigError("no model was given", where="command line", fix="give a study's, run's or model's folder, or --list")
+        raise ConfigError(
+            "no model was given",
+            where="command line",
+            fix="give a study's, run's or model's folder, or --list",
+        )
     options = exporting.Options(out, method, evaluation, calibration, max_loss_bpb, max_loss_score, sign_key)
     source = resolve(model, arm=arm, task=task, seed=seed)
     teller = Teller()
@@ -101,18 +128,33 @@ def serve(
     models: Models,
     port: Annotated[int, typer.Option(help="The one port for all models.", min=1, max=65535)] = 8000,
     host: Annotated[str, typer.Option(help="The address to listen on.")] = "127.0.0.1",
-    format: Annotated[str | None, typer.Option(help="Serve the export of this format: fp32, bf16, int8, int4 or fp8.")] = None,
-    arm: Annotated[list[str] | None, typer.Option(help="Of a study, instead of its winner; may be repeated.")] = None,
-    task: Annotated[str | None, typer.Option(help="Of a study, instead of its primary task.")] = None,
-    seed: Annotated[int | None, typer.Option(help="Of a study, instead of the seed with the best dev score.")] = None,
-    key_file: Annotated[Path | None, typer.Option(help="Keys, one per line; else ADAPTKIT_API_KEY, else one is made.")] = None,
-    signed_by: Annotated[
-        Path | None, typer.Option(metavar="PEM", help="Serve only folders signed with this public key's other half.")
+    format: Annotated[
+        str | None, typer.Option(help="Serve the export of this format: fp32, bf16, int8, int4 or fp8.")
     ] = None,
-    max_body: Annotated[int, typer.Option(help="Bytes of a request's body; 0 for no limit.", min=0)] = 1_048_576,
-    max_tokens: Annotated[int, typer.Option(help="Tokens a request may ask for; 0 for no limit.", min=0)] = 4096,
+    arm: Annotated[
+        list[str] | None, typer.Option(help="Of a study, instead of its winner; may be repeated.")
+    ] = None,
+    task: Annotated[str | None, typer.Option(help="Of a study, instead of its primary task.")] = None,
+    seed: Annotated[
+        int | None, typer.Option(help="Of a study, instead of the seed with the best dev score.")
+    ] = None,
+    key_file: Annotated[
+        Path | None, typer.Option(help="Keys, one per line; else ADAPTKIT_API_KEY, else one is made.")
+    ] = None,
+    signed_by: Annotated[
+        Path | None,
+        typer.Option(metavar="PEM", help="Serve only folders signed with this public key's other half."),
+    ] = None,
+    max_body: Annotated[
+        int, typer.Option(help="Bytes of a request's body; 0 for no limit.", min=0)
+    ] = 1_048_576,
+    max_tokens: Annotated[
+        int, typer.Option(help="Tokens a request may ask for; 0 for no limit.", min=0)
+    ] = 4096,
     rate: Annotated[int, typer.Option(help="Requests per minute and key; 0 for no limit.", min=0)] = 6000,
-    print_: Annotated[bool, typer.Option("--print", help="Print the exact vLLM commands and start nothing.")] = False,
+    print_: Annotated[
+        bool, typer.Option("--print", help="Print the exact vLLM commands and start nothing.")
+    ] = False,
 ) -> Outcome:
     """Serve models behind an OpenAI-compatible endpoint.
 
@@ -134,16 +176,22 @@ def serve(
     return _run(planned, notes, port, host, keys, limits)
 
 
-def _commands(launches: list[Launch], notes: list[str], port: int, host: str, api_keys: Keys, limits: Limits) -> Outcome:
+def _commands(
+    launches: list[Launch], notes: list[str], port: int, host: str, api_keys: Keys, limits: Limits
+) -> Outcome:
     from adaptkit.serve.status import Teller
 
     for note in notes:  # beside the commands: standard output is for the shell
         Teller().note("serving", note)
-    lines = [launch.printed(port + place, host, api_keys.origin, limits) for place, launch in enumerate(launches)]
+    lines = [
+        launch.printed(port + place, host, api_keys.origin, limits) for place, launch in enumerate(launches)
+    ]
     return Outcome("\n".join(lines), {"commands": lines, "notes": notes, "key": api_keys.origin})
 
 
-def _run(launches: list[Launch], notes: list[str], port: int, host: str, api_keys: Keys, limits: Limits) -> Outcome:
+def _run(
+    launches: list[Launch], notes: list[str], port: int, host: str, api_keys: Keys, limits: Limits
+) -> Outcome:
     import logging
 
     from adaptkit.serve import api_keys, preflight
@@ -162,10 +210,16 @@ def _run(launches: list[Launch], notes: list[str], port: int, host: str, api_key
         teller.note("serving", f"listens on {host} without encryption: put a TLS proxy in front of it")
     engines = [Engine(launch, logs / f"{port}-{launch.name}.log", teller) for launch in launches]
     url = f"http://{f'[{host}]' if ':' in host else host}:{port}"
-    found = {"url": f"{url}/v1", "models": [name for launch in launches for name in launch.names], "key": api_keys.origin}
+    found = {
+        "url": f"{url}/v1",
+        "models": [name for launch in launches for name in launch.names],
+        "key": api_keys.origin,
+    }
 
     def ready() -> None:
-        teller.note("serving", f"ready: {found['url']} serves {', '.join(found['models'])}; key: {api_keys.origin}")
+        teller.note(
+            "serving", f"ready: {found['url']} serves {', '.join(found['models'])}; key: {api_keys.origin}"
+        )
 
     Server(engines, listening, api_keys, limits, on_ready=ready).run()
     return Outcome(f"stopped {url}", {**found, "restarts": sum(engine.restarts for engine in engines)})
@@ -184,18 +238,29 @@ def _run(launches: list[Launch], notes: list[str], port: int, host: str, api_key
 )
 def bench(
     models: Models,
-    format: Annotated[list[str] | None, typer.Option(help="Also measure the export of this format; may be repeated.")] = None,
-    arm: Annotated[list[str] | None, typer.Option(help="Of a study, instead of its winner; may be repeated.")] = None,
+    format: Annotated[
+        list[str] | None, typer.Option(help="Also measure the export of this format; may be repeated.")
+    ] = None,
+    arm: Annotated[
+        list[str] | None, typer.Option(help="Of a study, instead of its winner; may be repeated.")
+    ] = None,
     task: Annotated[str | None, typer.Option(help="Of a study, instead of its primary task.")] = None,
-    concurrency: Annotated[list[int] | None, typer.Option(help="Requests in flight; may be repeated (1, 8 and 32).", min=1)] = None,
+    concurrency: Annotated[
+        list[int] | None, typer.Option(help="Requests in flight; may be repeated (1, 8 and 32).", min=1)
+    ] = None,
     input_tokens: Annotated[int, typer.Option(help="Tokens of each request.", min=1)] = 64,
     output_tokens: Annotated[int, typer.Option(help="Tokens of each answer.", min=1)] = 32,
-    prompts: Annotated[int, typer.Option(help="Requests per measurement; 0 = eight per request in flight.", min=0)] = 0,
+    prompts: Annotated[
+        int, typer.Option(help="Requests per measurement; 0 = eight per request in flight.", min=0)
+    ] = 0,
     rounds: Annotated[int, typer.Option(help="Turns of each model; the median counts.", min=1)] = 3,
     usd_per_hour: Annotated[float | None, typer.Option(help="Price of this machine.", min=0)] = None,
     price_source: Annotated[str, typer.Option(help="Where the price was read.")] = "",
     price_date: Annotated[str, typer.Option(help="When it was read.")] = "",
-    out: Annotated[Path | None, typer.Option(metavar="FILE", help="Where to; bench.json of the study or run if not given.")] = None,
+    out: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="Where to; bench.json of the study or run if not given."),
+    ] = None,
 ) -> Outcome:
     """Measure what a model serves: requests/s, waiting, memory, cost.
 
@@ -211,10 +276,16 @@ def bench(
     price = None
     if usd_per_hour is not None:
         if not (price_source and price_date):
-            raise ConfigError("a price without source and date", where="command line", fix="add --price-source and --price-date")
+            raise ConfigError(
+                "a price without source and date",
+                where="command line",
+                fix="add --price-source and --price-date",
+            )
         price = benching.Price(usd_per_hour, price_source, price_date)
     wishes, extra = divide(models)
-    launches = benching.plan_launches(wishes, hardware.look(), format or [], extra=extra, arms=arm or [], task=task)
+    launches = benching.plan_launches(
+        wishes, hardware.look(), format or [], extra=extra, arms=arm or [], task=task
+    )
     preflight.check(launches)
     load = benching.Load(input_tokens, output_tokens, tuple(concurrency or (1, 8, 32)), prompts, rounds)
     teller = Teller()
@@ -238,18 +309,31 @@ def bench(
     exits="0 stopped by SIGTERM or Ctrl-C",
 )
 def demo(
-    study: Annotated[Path, typer.Argument(metavar="STUDY", help="A study's, run's or model's folder.", show_default=False)],
+    study: Annotated[
+        Path, typer.Argument(metavar="STUDY", help="A study's, run's or model's folder.", show_default=False)
+    ],
     server: Annotated[str, typer.Option(help="Where `adaptkit serve` answers.")] = "http://127.0.0.1:8000",
-    host: Annotated[str, typer.Option(help="The address to listen on; any but loopback asks for a login.")] = "127.0.0.1",
+    host: Annotated[
+        str, typer.Option(help="The address to listen on; any but loopback asks for a login.")
+    ] = "127.0.0.1",
     port: Annotated[int, typer.Option(help="The page's port.", min=1, max=65535)] = 7860,
-    key_file: Annotated[Path | None, typer.Option(help="The server's key; else ADAPTKIT_API_KEY, else this machine's.")] = None,
+    key_file: Annotated[
+        Path | None, typer.Option(help="The server's key; else ADAPTKIT_API_KEY, else this machine's.")
+    ] = None,
     password_file: Annotated[
         Path | None, typer.Option(help="The login's password; else ADAPTKIT_DEMO_PASSWORD, else one is made.")
     ] = None,
-    prices: Annotated[Path | None, typer.Option(metavar="FILE", help="Prices of a server and an API, with their sources.")] = None,
-    corpus: Annotated[Path | None, typer.Option(metavar="FILE", help="Text to search in, instead of the study's.")] = None,
+    prices: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Prices of a server and an API, with their sources.")
+    ] = None,
+    corpus: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Text to search in, instead of the study's.")
+    ] = None,
     share_publicly: Annotated[
-        bool, typer.Option("--share-publicly", help="Also make a public address, through Gradio's relay; asks for a login.")
+        bool,
+        typer.Option(
+            "--share-publicly", help="Also make a public address, through Gradio's relay; asks for a login."
+        ),
     ] = False,
 ) -> Outcome:
     """Show a study to the people who decide.
@@ -280,7 +364,8 @@ def _shown(folder: Path, prices: Path | None) -> Any:
 
 
 def _card(folder: Path) -> str:
-    """The card of the model that the folder stands for, if it was exported; else one sentence on which model that is."""
+    """The card of the model that the folder stands for, if it was exported; else one sentence on which model
+    that is."""
     from adaptkit.export.source import resolve
 
     try:
@@ -291,4 +376,6 @@ def _card(folder: Path) -> str:
         raise
     exports = sorted((source.run / "export").glob("*/README.md")) if source.run else []
     card = next((path for path in (source.folder / "README.md", *exports) if path.is_file()), None)
-    return card.read_text(encoding="utf-8").split("\n---\n", 1)[-1] if card else f"{source.name}: {source.why}."
+    return (
+        card.read_text(encoding="utf-8").split("\n---\n", 1)[-1] if card else f"{source.name}: {source.why}."
+    )

@@ -1,7 +1,9 @@
 """Bits per byte over HTTP, from the log-probabilities that a server gives for the tokens of a prompt.
 
-The windows are those of the training side: a document is its first token (BOS) and its tokens; long ones are read in
-windows that overlap by half, and every token after the first is charged exactly once. So the two agree to rounding.
+The windows are those of the training side: a document is its first token (BOS) and its tokens; long ones are
+    read in
+windows that overlap by half, and every token after the first is charged exactly once. So the two agree to
+rounding.
 """
 
 from __future__ import annotations
@@ -30,7 +32,8 @@ def http_bits_per_byte(
     """Bits per UTF-8 byte that a served model needs for `documents`.
 
     Args:
-        seq_len: tokens per window; at most the model's window minus 2, as vLLM must be able to generate one token more.
+        seq_len: tokens per window; at most the model's window minus 2, as vLLM must be able to generate one
+            token more.
         first_token: what a document begins with; by default what the server's own tokenizer puts first.
     Raises: ServerError if the server refuses, or the documents hold no text.
     """
@@ -63,8 +66,16 @@ def _windows(token_ids: list[int], seq_len: int) -> Iterator[_Window]:
 
 
 def _nats(client: Client, model: str, windows: list[_Window]) -> float:
-    asked = {"model": model, "prompt": [window.token_ids for window in windows], "max_tokens": 1, "prompt_logprobs": 0}
-    choices = sorted(client.call("POST", "/v1/completions", {**asked, "temperature": 0.0})["choices"], key=lambda c: c["index"])
+    asked = {
+        "model": model,
+        "prompt": [window.token_ids for window in windows],
+        "max_tokens": 1,
+        "prompt_logprobs": 0,
+    }
+    choices = sorted(
+        client.call("POST", "/v1/completions", {**asked, "temperature": 0.0})["choices"],
+        key=lambda c: c["index"],
+    )
     total = 0.0
     for window, choice in zip(windows, choices, strict=True):
         told = choice["prompt_logprobs"]

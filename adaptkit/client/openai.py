@@ -1,4 +1,5 @@
-"""A small typed client of an OpenAI-compatible server, ours or any: what ready checks, benchmarks and demos call.
+"""A small typed client of an OpenAI-compatible server, ours or any: what ready checks, benchmarks and demos
+call.
 
 with Client("http://127.0.0.1:8000", key) as client:
     client.complete("name", "Once", max_tokens=16).text
@@ -22,7 +23,9 @@ from adaptkit.errors import ServerError
 Messages = Sequence[dict[str, str]]
 TIMEOUT_S, CONNECT_S = 300.0, 10.0
 OVERLOADED = (429, 503)
-CUT: dict[str, Any] = {"truncate_prompt_tokens": -1}  # an option of vLLM's: texts end where the model's window does, as in training
+CUT: dict[str, Any] = {
+    "truncate_prompt_tokens": -1
+}  # an option of vLLM's: texts end where the model's window does, as in training
 
 
 @dataclass(frozen=True)
@@ -49,7 +52,15 @@ class Completion:
 class Refusal(ServerError):
     """An answer that is no success; `retry_after_s` is when to ask again, 0 where the server does not say."""
 
-    def __init__(self, what: str, *, where: str | None = None, fix: str | None = None, status: int = 0, retry_after_s: float = 0.0):
+    def __init__(
+        self,
+        what: str,
+        *,
+        where: str | None = None,
+        fix: str | None = None,
+        status: int = 0,
+        retry_after_s: float = 0.0,
+    ):
         super().__init__(what, where=where, fix=fix)
         self.status, self.retry_after_s = status, retry_after_s
 
@@ -60,25 +71,35 @@ class Client:
     Args:
         base_url: `http://host:port`, without `/v1`.
         key: its API key; empty for none.
-        patience_s: how long to try again while the server is overloaded or restarts (429, 503, no connection).
+        patience_s: how long to try again while the server is overloaded or restarts (429, 503, no
+            connection).
         timeout_s: how long to wait for an answer, or for the next piece of one.
         transport: for tests and Unix sockets; httpx's own by default.
     """
 
     def __init__(
-        self, base_url: str, key: str = "", *, patience_s: float = 0.0, timeout_s: float = TIMEOUT_S,
+        self,
+        base_url: str,
+        key: str = "",
+        *,
+        patience_s: float = 0.0,
+        timeout_s: float = TIMEOUT_S,
         transport: httpx.BaseTransport | None = None,
-    ):  # fmt: skip
+    ):
         headers = {"authorization": f"Bearer {key}"} if key else {}
         # No proxy of the environment: the key and the texts go to the named server only.
         timeout = httpx.Timeout(timeout_s, connect=min(CONNECT_S, timeout_s))
-        self._http = httpx.Client(base_url=base_url, headers=headers, timeout=timeout, transport=transport, trust_env=False)
+        self._http = httpx.Client(
+            base_url=base_url, headers=headers, timeout=timeout, transport=transport, trust_env=False
+        )
         self.base_url, self.patience_s = base_url, patience_s
 
     def __enter__(self) -> Client:
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
         self.close()
 
     def close(self) -> None:
@@ -95,17 +116,31 @@ class Client:
         rows = self.call("GET", "/v1/models")["data"]
         return [Model(row["id"], row.get("kind", ""), row.get("max_model_len")) for row in rows]
 
-    def complete(self, model: str, prompt: str | Sequence[int], *, max_tokens: int = 64, **options: Any) -> Completion:
+    def complete(
+        self, model: str, prompt: str | Sequence[int], *, max_tokens: int = 64, **options: Any
+    ) -> Completion:
         """Continue a text or a list of token ids; greedy unless `temperature` is given."""
         asked = {"model": model, "prompt": prompt, "max_tokens": max_tokens, "temperature": 0.0, **options}
         return _completion(self.call("POST", "/v1/completions", asked), "text")
 
     def chat(self, model: str, messages: Messages, *, max_tokens: int = 64, **options: Any) -> Completion:
-        asked = {"model": model, "messages": list(messages), "max_tokens": max_tokens, "temperature": 0.0, **options}
+        asked = {
+            "model": model,
+            "messages": list(messages),
+            "max_tokens": max_tokens,
+            "temperature": 0.0,
+            **options,
+        }
         return _completion(self.call("POST", "/v1/chat/completions", asked), "message")
 
     def stream(
-        self, model: str, prompt: str, *, max_tokens: int = 64, on_tokens: Callable[[int], None] | None = None, **options: Any
+        self,
+        model: str,
+        prompt: str,
+        *,
+        max_tokens: int = 64,
+        on_tokens: Callable[[int], None] | None = None,
+        **options: Any,
     ) -> Iterator[str]:
         """Pieces of a continuation as they come; `on_tokens` is told at the end how many tokens they were.
 
@@ -115,12 +150,26 @@ class Client:
         return (choice.get("text") or "" for choice in self._stream("/v1/completions", asked, on_tokens))
 
     def stream_chat(
-        self, model: str, messages: Messages, *, max_tokens: int = 64, on_tokens: Callable[[int], None] | None = None,
+        self,
+        model: str,
+        messages: Messages,
+        *,
+        max_tokens: int = 64,
+        on_tokens: Callable[[int], None] | None = None,
         **options: Any,
-    ) -> Iterator[str]:  # fmt: skip
+    ) -> Iterator[str]:
         """Pieces of an answer as they come; otherwise as `stream`."""
-        asked = {"model": model, "messages": list(messages), "max_tokens": max_tokens, "temperature": 0.0, **options}
-        return (choice["delta"].get("content") or "" for choice in self._stream("/v1/chat/completions", asked, on_tokens))
+        asked = {
+            "model": model,
+            "messages": list(messages),
+            "max_tokens": max_tokens,
+            "temperature": 0.0,
+            **options,
+        }
+        return (
+            choice["delta"].get("content") or ""
+            for choice in self._stream("/v1/chat/completions", asked, on_tokens)
+        )
 
     def embed(self, model: str, texts: Sequence[str], **options: Any) -> list[list[float]]:
         """One vector per text, in order."""
@@ -153,18 +202,26 @@ class Client:
             try:
                 answer = self._http.request(method, path, json=body)
             except httpx.HTTPError as error:
-                failed, wait = ServerError(f"no answer: {error or type(error).__name__}", where=self._where(path)), 1.0
+                failed, wait = (
+                    ServerError(f"no answer: {error or type(error).__name__}", where=self._where(path)),
+                    1.0,
+                )
             else:
                 if answer.status_code == 200:
                     return answer.json()
-                failed, wait = self._failed(path, answer.status_code, answer.text, _retry_after(answer)), _retry_after(answer)
+                failed, wait = (
+                    self._failed(path, answer.status_code, answer.text, _retry_after(answer)),
+                    _retry_after(answer),
+                )
                 if answer.status_code not in OVERLOADED:
                     raise failed
             if time.monotonic() + wait > until:
                 raise failed
             time.sleep(wait)
 
-    def _stream(self, path: str, body: dict[str, Any], on_tokens: Callable[[int], None] | None) -> Iterator[dict[str, Any]]:
+    def _stream(
+        self, path: str, body: dict[str, Any], on_tokens: Callable[[int], None] | None
+    ) -> Iterator[dict[str, Any]]:
         """Choices of server-sent events."""
         counted = {"stream_options": {"include_usage": True}} if on_tokens else {}
         try:
@@ -184,7 +241,9 @@ class Client:
                         on_tokens(event["usage"].get("completion_tokens", 0))
                     yield from event.get("choices") or []
         except httpx.HTTPError as error:
-            raise ServerError(f"no answer: {error or type(error).__name__}", where=self._where(path)) from None
+            raise ServerError(
+                f"no answer: {error or type(error).__name__}", where=self._where(path)
+            ) from None
         raise ServerError("the stream was cut before its end", where=self._where(path))
 
     def _where(self, path: str) -> str:
@@ -195,7 +254,9 @@ class Client:
             message = json.loads(text)["error"]["message"]
         except (ValueError, KeyError, TypeError):
             message = text[:300]
-        return Refusal(f"{status}: {message}", where=self._where(path), status=status, retry_after_s=retry_after_s)
+        return Refusal(
+            f"{status}: {message}", where=self._where(path), status=status, retry_after_s=retry_after_s
+        )
 
 
 def _completion(answer: dict[str, Any], field: str) -> Completion:

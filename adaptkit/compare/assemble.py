@@ -37,7 +37,8 @@ def write_study(config: StudyConfig, plan: Plan, run: Run) -> None:
             "margin": {name: config.margin for name in ["language", *(t.name for t in config.tasks)]},
             "confidence": config.confidence,
             "arms": [
-                {"name": a.name, "origin": a.origin, "adaptation": a.adaptation, "describe": a.describe} for a in config.parsed_arms
+                {"name": a.name, "origin": a.origin, "adaptation": a.adaptation, "describe": a.describe}
+                for a in config.parsed_arms
             ],
             "seeds": list(range(config.seeds)),
             "fractions": config.fractions,
@@ -58,9 +59,14 @@ def write_study(config: StudyConfig, plan: Plan, run: Run) -> None:
             "tuning": tuning,
             "forgetting": _forgetting(config, study),
             "baselines": [
-                {"task": t.name, **found} for t in config.tasks if (found := _reference(result(study, f"baseline.{t.name}")))
+                {"task": t.name, **found}
+                for t in config.tasks
+                if (found := _reference(result(study, f"baseline.{t.name}")))
             ],
-            "base": {"model": config.base or "made on the spot from the general text", "run": result(study, "base")["run"]},
+            "base": {
+                "model": config.base or "made on the spot from the general text",
+                "run": result(study, "base")["run"],
+            },
             "price": config.budget.price.model_dump() if config.budget.price else None,
         },
     )
@@ -116,7 +122,8 @@ def _language_results(config: StudyConfig, study: Path, tuning: Tuning) -> list[
 
 
 def _text_bytes(config: StudyConfig, study: Path, arm: Arm, run: str | None, fraction: float) -> float:
-    """Bytes of domain text a language model read, each counted once: what its tokens hold, at most all there was."""
+    """Bytes of domain text a language model read, each counted once: what its tokens hold, at most all there
+    was."""
     if arm.language_job is None or arm.origin == "placebo":
         return 0.0
     made = Run(study.parent / run)
@@ -133,13 +140,23 @@ def _task_results(config: StudyConfig, study: Path, tuning: Tuning) -> list[dict
             tuned_by = tuning.get(arm.origin_job or "", []) + tuning.get(f"{arm.name} on {task.name}", [])
             for seed in range(config.seeds):
                 outcome = result(study, task_id(task.name, arm.name, seed))
-                origin = [result(study, language_id(arm.origin_job, seed, 1.0))["run"]] if arm.origin_job else []
-                rows.append(_row(arm, seed, 1.0, outcome["run"], task.name, [*origin, outcome["run"]], tuned_by))
+                origin = (
+                    [result(study, language_id(arm.origin_job, seed, 1.0))["run"]] if arm.origin_job else []
+                )
+                rows.append(
+                    _row(arm, seed, 1.0, outcome["run"], task.name, [*origin, outcome["run"]], tuned_by)
+                )
     return rows
 
 
 def _row(
-    arm: Arm, seed: int, fraction: float, run: str, task: str, paid_by: list[str], tuned_by: list[dict[str, Any]]
+    arm: Arm,
+    seed: int,
+    fraction: float,
+    run: str,
+    task: str,
+    paid_by: list[str],
+    tuned_by: list[dict[str, Any]],
 ) -> dict[str, Any]:
     """One score: where it is, the runs that paid for it, and the trials whose cost all seeds share."""
     row = {"arm": arm.name, "seed": seed, "fraction": fraction, "task": task, "run": run, "suite": task}
@@ -147,7 +164,8 @@ def _row(
 
 
 def _tuning(config: StudyConfig, plan: Plan, study: Path) -> Tuning:
-    """Per language job and per task+arm: each trial's learning rate and what it was judged by on dev data, lower is better."""
+    """Per language job and per task+arm: each trial's learning rate and what it was judged by on dev data,
+    lower is better."""
     if plan.budget.trials < 2:
         return {}
     trials = range(plan.budget.trials)
@@ -159,11 +177,21 @@ def _tuning(config: StudyConfig, plan: Plan, study: Path) -> Tuning:
         if arm.adaptation in TRAINABLE
     }
     picked = ("run", "learning_rate", "dev")
-    return {key: [{k: result(study, f"{stage}.{i}")[k] for k in picked} for i in trials] for key, stage in keys.items()}
+    return {
+        key: [{k: result(study, f"{stage}.{i}")[k] for k in picked} for i in trials]
+        for key, stage in keys.items()
+    }
 
 
 def _forgetting(config: StudyConfig, study: Path) -> list[dict[str, Any]]:
     return [
-        {"arm": arm.name, "seed": seed, "run": _language_outcome(study, arm, seed, 1.0)["score_run"], "suite": "general"}
-        for arm in config.parsed_arms if _scores_language(study) for seed in range(config.seeds)
-    ]  # fmt: skip
+        {
+            "arm": arm.name,
+            "seed": seed,
+            "run": _language_outcome(study, arm, seed, 1.0)["score_run"],
+            "suite": "general",
+        }
+        for arm in config.parsed_arms
+        if _scores_language(study)
+        for seed in range(config.seeds)
+    ]

@@ -38,7 +38,12 @@ class StudyOutcome:
 
     def as_json(self) -> dict[str, Any]:
         fields = dataclasses.asdict(self)
-        return {**fields, "study_path": str(self.study_path), "report_path": str(self.report_path), "exit_code": self.exit_code}
+        return {
+            **fields,
+            "study_path": str(self.study_path),
+            "report_path": str(self.report_path),
+            "exit_code": self.exit_code,
+        }
 
 
 def open_study(config: StudyConfig, root: Path) -> Run:
@@ -63,7 +68,6 @@ def compare(
     Raises: AdaptkitError for anything a user can mend.
     """
 
-
     run = open_study(config, root)
     if not resume:
         shutil.rmtree(run.path / "stages", ignore_errors=True)
@@ -72,7 +76,9 @@ def compare(
         return plan.as_json(run.path)
     run.start()
     with Progress(plan.stages, plan.cached(run.path)) as watcher:
-        execute(run.path, plan.stages, executor=executor, jobs=config.jobs or plan.machine.jobs, watcher=watcher)
+        execute(
+            run.path, plan.stages, executor=executor, jobs=config.jobs or plan.machine.jobs, watcher=watcher
+        )
     write_study(config, plan, run)
     return conclude(run)
 

@@ -1,8 +1,9 @@
 """Run the stages of a plan: each in a process of its own, as soon as what it needs is done.
 
-A stage's result is a JSON file; a stage whose file exists is finished and is not run again, so the same command after
-a kill goes on where it stopped. Processes are forked from a server that has imported torch and transformers once, so a
-stage starts at once, its peak memory is its own, and a stage killed for memory does not take the study with it.
+A stage's result is a JSON file; a stage whose file exists is finished and is not run again, so the same
+command after a kill goes on where it stopped. Processes are forked from a server that has imported torch and
+transformers once, so a stage starts at once, its peak memory is its own, and a stage killed for memory does
+not take the study with it.
 """
 
 from __future__ import annotations
@@ -26,9 +27,15 @@ from adaptkit.errors import AdaptkitError, MissingDependency
 from adaptkit.run import read_json, write_json
 
 PRELOAD = [
-    "adaptkit.models.store", "transformers.models.llama.modeling_llama", "peft", "sklearn.linear_model", "adaptkit.trainer.trainer",
-    "adaptkit.pretrain.start", "adaptkit.finetune.tasks", "adaptkit.compare.stages.run",
-]  # fmt: skip
+    "adaptkit.models.store",
+    "transformers.models.llama.modeling_llama",
+    "peft",
+    "sklearn.linear_model",
+    "adaptkit.trainer.trainer",
+    "adaptkit.pretrain.start",
+    "adaptkit.finetune.tasks",
+    "adaptkit.compare.stages.run",
+]
 
 
 @dataclass(frozen=True)
@@ -67,7 +74,8 @@ def execute(study: Path, stages: list[Stage], *, executor: str, jobs: int, watch
     """Run all stages that have no result yet.
 
     Args:
-        executor: `local` for processes on this machine, `ray` for tasks on a Ray cluster that sees the same folder.
+        executor: `local` for processes on this machine, `ray` for tasks on a Ray cluster that sees the same
+            folder.
         jobs: processes at once (local).
     Raises: the AdaptkitError of the first stage that fails, once the stages already running have ended.
     """
@@ -90,9 +98,13 @@ def execute(study: Path, stages: list[Stage], *, executor: str, jobs: int, watch
 
 
 def _ready(waiting: dict[str, Stage], running: dict[str, float]) -> list[Stage]:
-    ready = [s for s in waiting.values() if s.id not in running and not any(need in waiting for need in s.needs)]
+    ready = [
+        s for s in waiting.values() if s.id not in running and not any(need in waiting for need in s.needs)
+    ]
     if not ready and not running:
-        raise StageFailed("stages wait for each other: " + ", ".join(sorted(waiting)), fix="please report this plan")
+        raise StageFailed(
+            "stages wait for each other: " + ", ".join(sorted(waiting)), fix="please report this plan"
+        )
     return ready
 
 
@@ -108,9 +120,20 @@ def run_stage(study: Path, stage: Stage, threads: int) -> None:
     except BaseException as error:
         error_path = study / "stages" / f"{stage.id}.error"
         if isinstance(error, AdaptkitError):
-            write_json(error_path, {"kind": type(error).__name__, "what": error.what, "where": error.where, "fix": error.fix})
+            write_json(
+                error_path,
+                {"kind": type(error).__name__, "what": error.what, "where": error.where, "fix": error.fix},
+            )
         else:
-            write_json(error_path, {"kind": "StageFailed", "what": f"{type(error).__name__}: {error}", "where": None, "fix": None})
+            write_json(
+                error_path,
+                {
+                    "kind": "StageFailed",
+                    "what": f"{type(error).__name__}: {error}",
+                    "where": None,
+                    "fix": None,
+                },
+            )
         traceback.print_exc()
         raise SystemExit(1) from None
 
@@ -166,7 +189,8 @@ class _LocalPool:
 
 
 def _start_server() -> None:
-    """Start the server that stages are forked from, without the working folder on its path: that holds the user's files."""
+    """Start the server that stages are forked from, without the working folder on its path: that holds the
+    user's files."""
     before = os.environ.get("PYTHONSAFEPATH")
     os.environ["PYTHONSAFEPATH"] = "1"
     try:
@@ -254,8 +278,17 @@ class Progress:
             from rich.console import Console
             from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
-            columns = (TextColumn("[bold]{task.fields[count]}"), BarColumn(), TextColumn("{task.percentage:>3.0f}%"))
-            columns += (TimeElapsedColumn(), TextColumn("left"), TimeRemainingColumn(), TextColumn("{task.description}"))
+            columns = (
+                TextColumn("[bold]{task.fields[count]}"),
+                BarColumn(),
+                TextColumn("{task.percentage:>3.0f}%"),
+            )
+            columns += (
+                TimeElapsedColumn(),
+                TextColumn("left"),
+                TimeRemainingColumn(),
+                TextColumn("{task.description}"),
+            )
             self.bar = Progress(*columns, console=Console(stderr=True))
             self.bar.add_task("", total=self.total, completed=self.done, count=self._count())
             self.bar.start()
@@ -273,13 +306,20 @@ class Progress:
         self.running.remove(stage.id)
         self.done += self.weights[stage.id]
         self.counts[0] += 1
-        self._show({"event": "finished", "stage": stage.id, "seconds": round(seconds, 1), "done": self._count()})
+        self._show(
+            {"event": "finished", "stage": stage.id, "seconds": round(seconds, 1), "done": self._count()}
+        )
 
     def _count(self) -> str:
         return f"{self.counts[0]}/{self.counts[1]} stages"
 
     def _show(self, event: dict[str, Any]) -> None:
         if self.bar:
-            self.bar.update(self.bar.task_ids[0], completed=self.done, count=self._count(), description=", ".join(self.running[:3]))
+            self.bar.update(
+                self.bar.task_ids[0],
+                completed=self.done,
+                count=self._count(),
+                description=", ".join(self.running[:3]),
+            )
         else:
             print(json.dumps(event), file=sys.stderr, flush=True)

@@ -1,6 +1,7 @@
 """The plan of a study: every stage, what it needs, and what it is predicted to cost.
 
-    prepare -> tokenizer -> base -> tune.<job>.<i> -> language.<job>.s<seed>.f<fraction> -> tune.<task>.<arm>.<i>
+    prepare -> tokenizer -> base -> tune.<job>.<i> -> language.<job>.s<seed>.f<fraction> ->
+    tune.<task>.<arm>.<i>
             -> task.<task>.<arm>.s<seed>
 
 Learning rates are tuned on the first seed and the whole domain text, then kept for every seed and fraction.
@@ -80,7 +81,8 @@ class Plan:
 
 
 def make_plan(config: StudyConfig, run: Run) -> Plan:
-    """The plan of `config`; what was measured for it is kept with the study, so a resumed study keeps its budget.
+    """The plan of `config`; what was measured for it is kept with the study, so a resumed study keeps its
+    budget.
 
     Raises: BudgetError where the budget buys too little, or the study costs more than it may.
     """
@@ -116,10 +118,16 @@ def _check_steps(config: StudyConfig, budget: Budget, machine: Machine) -> None:
     per_step = machine.flops_per_token * config.size.seq_len * config.trainer.global_batch_size
     if budget.trials > 1:
         steps_within(budget.language_trial, per_step, what="one learning-rate trial")
-    steps_within(budget.language_main * config.fractions[0], per_step, what=f"a run on {config.fractions[0]:.0%} of the text")
+    steps_within(
+        budget.language_main * config.fractions[0],
+        per_step,
+        what=f"a run on {config.fractions[0]:.0%} of the text",
+    )
     if any(arm.adaptation in TRAINABLE for arm in config.parsed_arms):
         for task in config.tasks:
-            shortest, what = (budget.task_trial, "one trial") if budget.trials > 1 else (budget.task_main, "a run")
+            shortest, what = (
+                (budget.task_trial, "one trial") if budget.trials > 1 else (budget.task_main, "a run")
+            )
             steps_within(shortest, _flops_per_step(config, task, machine), what=f"{what} on {task.name}")
 
 
@@ -149,7 +157,13 @@ def build_stages(config: StudyConfig, budget: Budget) -> list[Stage]:
         stages += _language_stages(config, budget, job)
     for task in config.tasks:
         stages.append(
-            Stage(f"baseline.{task.name}", "baseline", f"baseline of {task.name}", {"task": task.name}, ("prepare",))
+            Stage(
+                f"baseline.{task.name}",
+                "baseline",
+                f"baseline of {task.name}",
+                {"task": task.name},
+                ("prepare",),
+            )
         )
         for arm in arms_on(config, task):
             stages += _task_stages(config, budget, task.name, arm)
@@ -157,7 +171,8 @@ def build_stages(config: StudyConfig, budget: Budget) -> list[Stage]:
 
 
 def language_trainings(config: StudyConfig) -> list[str]:
-    """The language trainings of a study. Where the base gives no bits per byte, text is learnt only for tasks to start from."""
+    """The language trainings of a study. Where the base gives no bits per byte, text is learnt only for tasks
+    to start from."""
     from adaptkit import models
 
     scored = not config.base or models.model_kind(config.base) == "causal"
@@ -165,7 +180,8 @@ def language_trainings(config: StudyConfig) -> list[str]:
 
 
 def teaching_jobs(config: StudyConfig) -> list[str]:
-    """The language trainings whose models a student may learn from: those of domain text; of encoders, with one tokenizer."""
+    """The language trainings whose models a student may learn from: those of domain text; of encoders, with
+    one tokenizer."""
     from adaptkit import models
 
     encoders = bool(config.base) and models.model_kind(config.base) in ("masked", "encoder")
@@ -180,15 +196,35 @@ def arms_on(config: StudyConfig, task: TaskConfig) -> list[Arm]:
 
 
 def _language_stages(config: StudyConfig, budget: Budget, job: str) -> list[Stage]:
-    def stage(stage_id: str, what: str, seed: int, fraction: float, flops: float, trial: int | None, needs: tuple = ()) -> Stage:
+    def stage(
+        stage_id: str,
+        what: str,
+        seed: int,
+        fraction: float,
+        flops: float,
+        trial: int | None,
+        needs: tuple = (),
+    ) -> Stage:
         params = {"job": job, "seed": seed, "fraction": fraction, "flops": flops, "trial": trial}
         return Stage(stage_id, "language", f"{job}: {what}", params, ("base", "tokenizer", *needs), flops)
 
     def teachers(seed: int, share: float) -> tuple[str, ...]:
-        return tuple(language_id(other, seed, share) for other in teaching_jobs(config)) if job == "distilled" else ()
+        return (
+            tuple(language_id(other, seed, share) for other in teaching_jobs(config))
+            if job == "distilled"
+            else ()
+        )
 
     tuning = [
-        stage(f"tune.{job}.{i}", f"learning rate {i + 1} of {budget.trials}", 0, 1.0, budget.language_trial, i, teachers(0, 1.0))
+        stage(
+            f"tune.{job}.{i}",
+            f"learning rate {i + 1} of {budget.trials}",
+            0,
+            1.0,
+            budget.language_trial,
+            i,
+            teachers(0, 1.0),
+        )
         for i in range(budget.trials if budget.trials > 1 else 0)
     ]
     tuned = tuple(tried.id for tried in tuning)
@@ -211,13 +247,23 @@ def _task_stages(config: StudyConfig, budget: Budget, task: str, arm: Arm) -> li
     """Probe and prompt do their `trials` within the stage; trained adaptations get tuning stages."""
     trained = arm.adaptation in TRAINABLE
 
-    def stage(stage_id: str, what: str, seed: int, flops: float, trial: int | None, needs: tuple = ()) -> Stage:
+    def stage(
+        stage_id: str, what: str, seed: int, flops: float, trial: int | None, needs: tuple = ()
+    ) -> Stage:
         params = {"task": task, "arm": arm.name, "seed": seed, "flops": flops, "trial": trial}
         origin = language_id(arm.origin_job, seed, 1.0) if arm.origin_job else "base"
-        return Stage(stage_id, "task", f"{arm.name} on {task}: {what}", params, ("prepare", origin, *needs), flops)
+        return Stage(
+            stage_id, "task", f"{arm.name} on {task}: {what}", params, ("prepare", origin, *needs), flops
+        )
 
     tuning = [
-        stage(f"tune.{task}.{arm.name}.{i}", f"learning rate {i + 1} of {budget.trials}", 0, budget.task_trial, i)
+        stage(
+            f"tune.{task}.{arm.name}.{i}",
+            f"learning rate {i + 1} of {budget.trials}",
+            0,
+            budget.task_trial,
+            i,
+        )
         for i in range(budget.trials if trained and budget.trials > 1 else 0)
     ]
     needs = tuple(tried.id for tried in tuning)
@@ -228,7 +274,10 @@ def _task_stages(config: StudyConfig, budget: Budget, task: str, arm: Arm) -> li
     return (
         tuning
         + [first]
-        + [stage(task_id(task, arm.name, seed), f"seed {seed}", seed, flops, None, needs) for seed in range(1, config.seeds)]
+        + [
+            stage(task_id(task, arm.name, seed), f"seed {seed}", seed, flops, None, needs)
+            for seed in range(1, config.seeds)
+        ]
     )
 
 

@@ -1,7 +1,8 @@
 """The study that needs nothing but this installation: Python's own text, a small model made on the spot.
 
-General text is the English prose of the installed packages' documentation, domain text their Python source, the
-labelled task which package a function comes from. The shift is real; the models are small enough for two cores.
+General text is the English prose of the installed packages' documentation, domain text their Python source,
+the labelled task which package a function comes from. The shift is real; the models are small enough for two
+cores.
 """
 
 from __future__ import annotations

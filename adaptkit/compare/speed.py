@@ -1,4 +1,5 @@
-"""What this machine does with the study's model: FLOPs per token, speed, memory, stages at once. Measured before planning."""
+"""What this machine does with the study's model: FLOPs per token, speed, memory, stages at once. Measured
+before planning."""
 
 from __future__ import annotations
 
@@ -14,9 +15,7 @@ PROBE_S = 1.5
 PROBE_PARAMS = 20e6  # a larger model's speed is measured on its first layers
 ONE_THREAD_PARAMS = 10e6
 STATE_BYTES = 16  # fp32 weight, gradient and two Adam moments
-ACTIVATION_FLOATS = (
-    34  # per token, layer and hidden unit, without checkpointing (Korthikanti et al. 2022, section 4, in half precision bytes)
-)
+ACTIVATION_FLOATS = 34  # per token, layer and hidden unit, without checkpointing (Korthikanti et al. 2022, section 4, in half precision bytes)
 
 
 def measure(config: StudyConfig) -> Machine:
@@ -41,25 +40,30 @@ def measure(config: StudyConfig) -> Machine:
     count = models.param_count(model).total
     tokens = rows * seq_len
     activations = 4 * tokens * shape.hidden_size * shape.num_hidden_layers * ACTIVATION_FLOATS / 2
-    # A model this small gains nothing from a second thread, and loses tenfold where another process wants the core.
+    # A model this small gains nothing from a second thread, and loses tenfold where another process wants the
+    # core.
     jobs = config.jobs or (free_cores() if device == "cpu" and count < ONE_THREAD_PARAMS else 1)
     return Machine(flops, _speed(shape, kind, seq_len, device), count * STATE_BYTES + activations, jobs)
 
 
 def base_shape(config: StudyConfig) -> tuple[Any, str]:
-    """The transformers config of the generic model, there already or to be made, and whether it is causal or masked."""
+    """The transformers config of the generic model, there already or to be made, and whether it is causal or
+    masked."""
     from transformers import AutoConfig
 
     from adaptkit import models
     from adaptkit.architecture import architecture
 
     if config.base:
-        return AutoConfig.from_pretrained(models.find(config.base), local_files_only=True), text_kind(config.base)
+        return AutoConfig.from_pretrained(models.find(config.base), local_files_only=True), text_kind(
+            config.base
+        )
     return architecture(config.size, config.tokenizer.vocab_size, flops=config.base_flops), "causal"
 
 
 def text_kind(path: str | Path) -> str:
-    """Whether a model is `causal` or `masked`; one that was saved without its head is what its structure allows."""
+    """Whether a model is `causal` or `masked`; one that was saved without its head is what its structure
+    allows."""
     from transformers import AutoConfig
 
     from adaptkit import models
@@ -68,7 +72,11 @@ def text_kind(path: str | Path) -> str:
     found = models.model_kind(path)
     if found != "encoder":
         return found
-    return "causal" if is_decoder(AutoConfig.from_pretrained(models.find(path), local_files_only=True)) else "masked"
+    return (
+        "causal"
+        if is_decoder(AutoConfig.from_pretrained(models.find(path), local_files_only=True))
+        else "masked"
+    )
 
 
 def _speed(shape: Any, kind: str, seq_len: int, device: str) -> float:
@@ -79,7 +87,10 @@ def _speed(shape: Any, kind: str, seq_len: int, device: str) -> float:
 
     probe = type(shape).from_dict(shape.to_dict())
     with torch.device("meta"):
-        while probe.num_hidden_layers > 1 and models.param_count(models.build(probe, kind, seed=0)).total > PROBE_PARAMS:
+        while (
+            probe.num_hidden_layers > 1
+            and models.param_count(models.build(probe, kind, seed=0)).total > PROBE_PARAMS
+        ):
             probe.num_hidden_layers //= 2
     threads = torch.get_num_threads()
     torch.set_num_threads(1)

@@ -1,7 +1,10 @@
-"""Text in, batches out: readers, tokenizers, token shards, packing, label masks, duplicates, overlap, the offline corpus.
+"""Text in, batches out: readers, tokenizers, token shards, packing, label masks, duplicates, overlap, the
+offline corpus.
 
-Names are loaded on first use, so importing this package loads neither torch nor transformers. Two functions bear the
-names of their modules and are imported from there: `adaptkit.data.overlap.overlap`, `adaptkit.data.check.check`.
+Names are loaded on first use, so importing this package loads neither torch nor transformers. Two functions
+bear the
+names of their modules and are imported from there: `adaptkit.data.overlap.overlap`,
+    `adaptkit.data.check.check`.
 """
 
 from __future__ import annotations
@@ -10,16 +13,31 @@ import importlib
 from typing import Any
 
 _HOME = {
-    "DataConfig": "readers", "Dataset": "readers", "Row": "readers", "read": "readers", "split": "readers", "take": "readers",
-    "train_tokenizer": "tokenizers", "CHAT_TEMPLATE": "tokenizers", "extend_tokenizer": "extension",
-    "write_shards": "shards", "TokenShards": "shards",
-    "PackedTokens": "packing", "MixedSource": "packing", "packed_rows": "packing",
-    "SupervisedRows": "supervised", "LabelledRows": "supervised", "TextRows": "supervised",
-    "deduplicate": "dedup", "DedupReport": "dedup",
-    "OverlapReport": "overlap", "remove_overlap": "overlap",
-    "offline_corpus": "offline_corpus", "OfflineCorpus": "offline_corpus",
+    "DataConfig": "readers",
+    "Dataset": "readers",
+    "Row": "readers",
+    "read": "readers",
+    "split": "readers",
+    "take": "readers",
+    "train_tokenizer": "tokenizers",
+    "CHAT_TEMPLATE": "tokenizers",
+    "extend_tokenizer": "extension",
+    "write_shards": "shards",
+    "TokenShards": "shards",
+    "PackedTokens": "packing",
+    "MixedSource": "packing",
+    "packed_rows": "packing",
+    "SupervisedRows": "supervised",
+    "LabelledRows": "supervised",
+    "TextRows": "supervised",
+    "deduplicate": "dedup",
+    "DedupReport": "dedup",
+    "OverlapReport": "overlap",
+    "remove_overlap": "overlap",
+    "offline_corpus": "offline_corpus",
+    "OfflineCorpus": "offline_corpus",
     "CheckReport": "check",
-}  # fmt: skip
+}
 
 __all__ = sorted(_HOME)
 

@@ -80,8 +80,14 @@ class CheckReport:
         ]
         for d in self.datasets:
             twins = d.duplicates.num_exact + d.duplicates.num_near
-            notes += [f"{d.name}: {twins} rows repeat others ({d.duplicates.num_exact} exactly)"] if twins else []
-            notes += [f"{d.name}: {len(d.ignored_files)} files of unknown formats are not read"] if d.ignored_files else []
+            notes += (
+                [f"{d.name}: {twins} rows repeat others ({d.duplicates.num_exact} exactly)"] if twins else []
+            )
+            notes += (
+                [f"{d.name}: {len(d.ignored_files)} files of unknown formats are not read"]
+                if d.ignored_files
+                else []
+            )
             rare = [label for label, count in d.labels.items() if count < 10]
             notes += [f"{d.name}: labels with fewer than 10 rows: {', '.join(rare[:8])}"] if rare else []
         for pair, found in self.overlaps.items():
@@ -92,7 +98,12 @@ class CheckReport:
 
     def as_json(self) -> dict[str, Any]:
         overlaps = {pair: found.as_json() for pair, found in self.overlaps.items()}
-        return {"ok": self.ok, "datasets": [asdict(d) for d in self.datasets], "overlaps": overlaps, "notes": self.notes}
+        return {
+            "ok": self.ok,
+            "datasets": [asdict(d) for d in self.datasets],
+            "overlaps": overlaps,
+            "notes": self.notes,
+        }
 
     def render(self) -> RenderableType:
         """Tables and notes for `rich.print`."""
@@ -101,7 +112,11 @@ class CheckReport:
 
         bad = [line for d in self.datasets for line in _limited(d.bad_rows, 10)]
         verdict = "[green]ready[/green]" if self.ok else "[red]rows need mending[/red]"
-        lines = [*(f"[red]{escape(line)}[/red]" for line in bad), *(f"- {escape(note)}" for note in self.notes), verdict]
+        lines = [
+            *(f"[red]{escape(line)}[/red]" for line in bad),
+            *(f"- {escape(note)}" for note in self.notes),
+            verdict,
+        ]
         return Group(self._table(), *([self._overlap_table()] if self.overlaps else []), *lines)
 
     def _table(self) -> RenderableType:
@@ -121,33 +136,49 @@ class CheckReport:
         from rich.table import Table
 
         table = Table(
-            "held out in training", "items", "contaminated", "share", "any shared run", title="Overlap", title_justify="left"
+            "held out in training",
+            "items",
+            "contaminated",
+            "share",
+            "any shared run",
+            title="Overlap",
+            title_justify="left",
         )
         for pair, found in self.overlaps.items():
             share = f"{found.share:.1%}"
-            table.add_row(pair, str(found.num_test_items), str(len(found.contaminated)), share, str(found.num_touched))
+            table.add_row(
+                pair, str(found.num_test_items), str(len(found.contaminated)), share, str(found.num_touched)
+            )
         return table
 
 
 def check(
-    configs: Mapping[str, DataConfig] | Sequence[str | DataConfig], *, tokenizer: PreTrainedTokenizerFast | str | Path | None = None
+    configs: Mapping[str, DataConfig] | Sequence[str | DataConfig],
+    *,
+    tokenizer: PreTrainedTokenizerFast | str | Path | None = None,
 ) -> CheckReport:
     """Read everything, count everything, train nothing but a throw-away tokenizer.
 
     Args:
-        configs: name -> config; or a list of files, folders or configs, named by their files. Bad rows are collected
-            whatever `on_bad_row` says. Sets named test, dev, valid, eval or held-out are compared with all others.
-        tokenizer: the one to estimate tokens with; by default an 8k BPE is trained on a sample of the training sets.
+        configs: name -> config; or a list of files, folders or configs, named by their files. Bad rows are
+            collected whatever `on_bad_row` says. Sets named test, dev, valid, eval or held-out are compared
+            with all others.
+        tokenizer: the one to estimate tokens with; by default an 8k BPE is trained on a sample of the
+            training sets.
     Raises: DataError for files that cannot be read at all or show no known roles.
     """
     named = _named(configs)
-    read_sets = {name: read(config.model_copy(update={"on_bad_row": "skip"})) for name, config in named.items()}
+    read_sets = {
+        name: read(config.model_copy(update={"on_bad_row": "skip"})) for name, config in named.items()
+    }
     held_out = [name for name in named if any(word in Path(name).name.lower() for word in HELD_OUT)]
     training = [name for name in named if name not in held_out] or list(named)
     measure, label = _tokenizer(tokenizer, [read_sets[name] for name in training])
     reports = [_describe(name, dataset, measure, label) for name, dataset in read_sets.items()]
     pairs = [(test, train) for test in held_out for train in training if test != train]
-    return CheckReport(reports, {f"{test} in {train}": overlap(read_sets[train], read_sets[test]) for test, train in pairs})
+    return CheckReport(
+        reports, {f"{test} in {train}": overlap(read_sets[train], read_sets[test]) for test, train in pairs}
+    )
 
 
 def _named(configs: Mapping[str, DataConfig] | Sequence[str | DataConfig]) -> dict[str, DataConfig]:
@@ -160,9 +191,13 @@ def _named(configs: Mapping[str, DataConfig] | Sequence[str | DataConfig]) -> di
     return {name if short.count(name) == 1 else c.files[0]: c for name, c in zip(short, listed, strict=True)}
 
 
-def _tokenizer(given: PreTrainedTokenizerFast | str | Path | None, datasets: list[Dataset]) -> tuple[PreTrainedTokenizerFast, str]:
+def _tokenizer(
+    given: PreTrainedTokenizerFast | str | Path | None, datasets: list[Dataset]
+) -> tuple[PreTrainedTokenizerFast, str]:
     if given is None:
-        return train_tokenizer(_sample(datasets, 0), "bpe", VOCAB_SIZE), f"BPE {VOCAB_SIZE}, trained on a sample for this estimate"
+        return train_tokenizer(
+            _sample(datasets, 0), "bpe", VOCAB_SIZE
+        ), f"BPE {VOCAB_SIZE}, trained on a sample for this estimate"
     if isinstance(given, str | Path):
         from adaptkit.models import load_tokenizer
 
@@ -171,7 +206,8 @@ def _tokenizer(given: PreTrainedTokenizerFast | str | Path | None, datasets: lis
 
 
 def _sample(datasets: list[Dataset], half: int) -> list[str]:
-    """At most SAMPLE_BYTES of text, in hash order; half 0 trains the estimate's tokenizer, half 1 is what it is tried on."""
+    """At most SAMPLE_BYTES of text, in hash order; half 0 trains the estimate's tokenizer, half 1 is what it
+    is tried on."""
     rows = sorted((row for dataset in datasets for row in dataset.rows), key=lambda row: row.id)
     texts: list[str] = []
     room = SAMPLE_BYTES
@@ -198,7 +234,9 @@ def _describe(name: str, dataset: Dataset, tokenizer: PreTrainedTokenizerFast, l
         num_bytes=dataset.num_bytes,
         digest=dataset.digest,
         lengths={f"{q:g}": int(length) for q, length in zip(QUANTILES, lengths, strict=True)},
-        labels=dict(Counter(row.values["label"] for row in dataset.rows if "label" in row.values).most_common()),
+        labels=dict(
+            Counter(row.values["label"] for row in dataset.rows if "label" in row.values).most_common()
+        ),
         licences=dataset.licences,
         bad_rows=dataset.skipped,
         duplicates=deduplicate(dataset)[1],
@@ -218,12 +256,20 @@ def _counts(counts: dict[str, int]) -> str:
 
 _LINES = (
     ("kind", lambda d: d.kind),
-    ("roles", lambda d: "\n".join(role if role == column else f"{role} = {column}" for role, column in d.roles.items())),
+    (
+        "roles",
+        lambda d: "\n".join(
+            role if role == column else f"{role} = {column}" for role, column in d.roles.items()
+        ),
+    ),
     ("files", lambda d: "\n".join(_limited([Path(f["name"]).name for f in d.files], 6))),
     ("rows", lambda d: f"{d.rows:,}"),
     ("bad rows", lambda d: f"{len(d.bad_rows):,}"),
     ("bytes of text", lambda d: f"{d.num_bytes:,}"),
-    ("bytes a row (min, 5 %, median, 95 %, max)", lambda d: ", ".join(f"{length:,}" for length in d.lengths.values())),
+    (
+        "bytes a row (min, 5 %, median, 95 %, max)",
+        lambda d: ", ".join(f"{length:,}" for length in d.lengths.values()),
+    ),
     ("tokens, estimated", lambda d: f"{d.tokens:,} ({d.bytes_per_token:.2f} bytes each; {d.tokenizer})"),
     ("labels", lambda d: _counts(d.labels)),
     ("licences", lambda d: _counts(d.licences)),

@@ -1,8 +1,10 @@
-"""Exact and near-duplicate rows: MinHash over word shingles, banded locality-sensitive hashing, checked by signature.
+"""Exact and near-duplicate rows: MinHash over word shingles, banded locality-sensitive hashing, checked by
+signature.
 
     dataset, report = deduplicate(dataset)
 
-Of a group of duplicates the row with the smallest content hash stays, so the result does not depend on row order.
+Of a group of duplicates the row with the smallest content hash stays, so the result does not depend on row
+order.
 Method: Broder 1997 (MinHash); banding as in Rajaraman & Ullman, Mining of Massive Datasets, chapter 3.
 """
 
@@ -19,7 +21,10 @@ from adaptkit.data.ngrams import mix, ngram_hashes, word_hashes
 from adaptkit.data.readers import Dataset, Row
 
 SHINGLE = 5  # words
-BANDS, BAND_ROWS = 16, 8  # 128 hashes; pairs alike to 0.8 meet in some band with probability 0.95, to 0.5 with 0.06
+BANDS, BAND_ROWS = (
+    16,
+    8,
+)  # 128 hashes; pairs alike to 0.8 meet in some band with probability 0.95, to 0.5 with 0.06
 THRESHOLD = 0.75  # estimated Jaccard similarity from which two rows are near-duplicates
 CHUNK_SHINGLES = 1 << 18  # hashed at a time: 2 MiB, stays in cache
 
@@ -45,7 +50,8 @@ class DedupReport:
 
 
 def deduplicate(dataset: Dataset, near: bool = True) -> tuple[Dataset, DedupReport]:
-    """Remove rows whose text equals another's (blanks at the ends aside) and, with `near`, rows that nearly do."""
+    """Remove rows whose text equals another's (blanks at the ends aside) and, with `near`, rows that nearly
+    do."""
     rows = sorted(dataset.rows, key=lambda row: (row.id, row.where))
     twin_of: dict[int, tuple[int, str]] = {}
     first: dict[bytes, int] = {}
@@ -70,7 +76,8 @@ def _report(rows: list[Row], twin_of: dict[int, tuple[int, str]]) -> DedupReport
 
 
 def near_duplicates(texts: list[str]) -> dict[int, int]:
-    """Later text -> earlier text that it nearly equals. An earlier text that is itself a twin is never pointed at."""
+    """Later text -> earlier text that it nearly equals. An earlier text that is itself a twin is never
+    pointed at."""
     signatures = minhash(texts)
     twins: dict[int, int] = {}
     buckets: list[dict[bytes, list[int]]] = [defaultdict(list) for _ in range(BANDS)]
@@ -90,9 +97,12 @@ def near_duplicates(texts: list[str]) -> dict[int, int]:
 def minhash(texts: list[str]) -> np.ndarray:
     """uint32 [num_texts, BANDS * BAND_ROWS]: the smallest of each of 128 hashes over a text's word shingles.
 
-    A text shorter than a shingle is one shingle; the share of equal entries of two rows estimates their Jaccard index.
+    A text shorter than a shingle is one shingle; the share of equal entries of two rows estimates their
+    Jaccard index.
     """
-    keys = mix(np.arange(1, 2 * BANDS * BAND_ROWS + 1, dtype=np.uint64) * np.uint64(0x9E3779B97F4A7C15)).reshape(2, -1)
+    keys = mix(
+        np.arange(1, 2 * BANDS * BAND_ROWS + 1, dtype=np.uint64) * np.uint64(0x9E3779B97F4A7C15)
+    ).reshape(2, -1)
     keys[1] |= np.uint64(1)
     signatures = np.empty((len(texts), keys.shape[1]), np.uint32)
     batch: list[np.ndarray] = []
@@ -111,5 +121,7 @@ def minhash(texts: list[str]) -> np.ndarray:
 def _signatures(shingles: list[np.ndarray], keys: np.ndarray) -> np.ndarray:
     values = np.concatenate(shingles)
     starts = np.cumsum([0, *(len(part) for part in shingles[:-1])])
-    columns = [np.minimum.reduceat(((values ^ flip) * factor) >> np.uint64(32), starts) for flip, factor in keys.T]
+    columns = [
+        np.minimum.reduceat(((values ^ flip) * factor) >> np.uint64(32), starts) for flip, factor in keys.T
+    ]
     return np.stack(columns, axis=1).astype(np.uint32)

@@ -1,8 +1,10 @@
 """Extending an existing vocabulary with words of a new domain, embeddings included.
 
-BPE goes on merging where its training stopped: every old merge keeps its rank, so text without the new words is encoded
-as before, and encoding stays lossless. WordPiece and Unigram gain whole words, of those they can spell. A new row of an
-embedding starts as the mean of the rows of the pieces that the new token replaces; tied embeddings stay tied.
+BPE goes on merging where its training stopped: every old merge keeps its rank, so text without the new words
+    is encoded
+as before, and encoding stays lossless. WordPiece and Unigram gain whole words, of those they can spell. A new
+row of an embedding starts as the mean of the rows of the pieces that the new token replaces; tied embeddings
+stay tied.
 """
 
 from __future__ import annotations
@@ -27,9 +29,11 @@ Pair = tuple[str, str]
 def extend_tokenizer(
     tokenizer: PreTrainedTokenizerFast, model: PreTrainedModel, texts: Iterable[str], num_new: int
 ) -> PreTrainedTokenizerFast:
-    """A copy of `tokenizer` with up to `num_new` new tokens learnt from `texts`; `model` gets rows for them, in place.
+    """A copy of `tokenizer` with up to `num_new` new tokens learnt from `texts`; `model` gets rows for them,
+    in place.
 
-    Raises: ModelError for a tokenizer that is none of BPE, WordPiece, Unigram; DataError when `texts` yield no new token.
+    Raises: ModelError for a tokenizer that is none of BPE, WordPiece, Unigram; DataError when `texts` yield
+        no new token.
     """
     state = json.loads(tokenizer.backend_tokenizer.to_str())
     words = _words(tokenizer, texts)
@@ -42,11 +46,21 @@ def extend_tokenizer(
         spelt = Counter({word: count for word, count in words.items() if known.issuperset(word)})
         new = _whole_words(spelt, num_new, state["model"].get("continuing_subword_prefix") or "")
     else:
-        raise ModelError(f"a {kind} tokenizer cannot be extended", where=tokenizer.name_or_path or None, fix="use another base")
+        raise ModelError(
+            f"a {kind} tokenizer cannot be extended",
+            where=tokenizer.name_or_path or None,
+            fix="use another base",
+        )
     if not new:
-        raise DataError("these texts yield no new token", where="texts", fix="give more domain text, or extend by nothing")
+        raise DataError(
+            "these texts yield no new token", where="texts", fix="give more domain text, or extend by nothing"
+        )
     extended = _rebuilt(tokenizer, state, new)
-    _grow(model, [[tokenizer.convert_tokens_to_ids(piece) for piece in pieces] for _, pieces in new], len(tokenizer))
+    _grow(
+        model,
+        [[tokenizer.convert_tokens_to_ids(piece) for piece in pieces] for _, pieces in new],
+        len(tokenizer),
+    )
     return extended
 
 
@@ -135,11 +149,18 @@ def _merged(word: list[str], pair: tuple[str, str]) -> list[str]:
 
 def _whole_words(words: Counter[Pieces], num_new: int, prefix: str) -> list[New]:
     """The words whose own token would save the most pieces."""
-    ranked = sorted((word for word in words if len(word) > 1), key=lambda word: (-words[word] * (len(word) - 1), word))
-    return [(word[0] + "".join(piece.removeprefix(prefix) for piece in word[1:]), word) for word in ranked[:num_new]]
+    ranked = sorted(
+        (word for word in words if len(word) > 1), key=lambda word: (-words[word] * (len(word) - 1), word)
+    )
+    return [
+        (word[0] + "".join(piece.removeprefix(prefix) for piece in word[1:]), word)
+        for word in ranked[:num_new]
+    ]
 
 
-def _rebuilt(tokenizer: PreTrainedTokenizerFast, state: dict[str, Any], new: list[New]) -> PreTrainedTokenizerFast:
+def _rebuilt(
+    tokenizer: PreTrainedTokenizerFast, state: dict[str, Any], new: list[New]
+) -> PreTrainedTokenizerFast:
     from tokenizers import Tokenizer
 
     model, first = state["model"], len(tokenizer)
@@ -156,7 +177,9 @@ def _rebuilt(tokenizer: PreTrainedTokenizerFast, state: dict[str, Any], new: lis
     moved = [t for t, i in tokenizer.get_vocab().items() if extended.convert_tokens_to_ids(t) != i]
     if moved or len(extended) != first + len(new):
         what = f"extension would renumber {len(moved)} tokens of this tokenizer"
-        raise ModelError(what, where=tokenizer.name_or_path or None, fix="train a tokenizer of its own instead")
+        raise ModelError(
+            what, where=tokenizer.name_or_path or None, fix="train a tokenizer of its own instead"
+        )
     return extended
 
 

@@ -1,7 +1,7 @@
 """Files as numbered records: .txt .jsonl .parquet .csv .tsv, each plain, .gz or .zst.
 
-A record that cannot be read is a `Fault` with its true line, so that a caller may stop or go on. What damages a
-whole file (a cut gzip stream, say) is a DataError at once: how many rows it hides is not known.
+A record that cannot be read is a `Fault` with its true line, so that a caller may stop or go on. What damages
+a whole file (a cut gzip stream, say) is a DataError at once: how many rows it hides is not known.
 """
 
 from __future__ import annotations
@@ -48,11 +48,17 @@ def find_files(patterns: list[str]) -> tuple[list[Path], list[Path]]:
     for pattern in patterns:
         for path in _expand(pattern):
             if path.is_dir():
-                inside = sorted(p for p in path.rglob("*") if p.is_file() and not _hidden(p.relative_to(path)))
+                inside = sorted(
+                    p for p in path.rglob("*") if p.is_file() and not _hidden(p.relative_to(path))
+                )
                 known = [p for p in inside if format_of(p)]
                 ignored += [p for p in inside if not format_of(p)]
                 if not known:
-                    raise DataError("no readable file in this folder", where=str(path), fix=f"put {_formats()} files in it")
+                    raise DataError(
+                        "no readable file in this folder",
+                        where=str(path),
+                        fix=f"put {_formats()} files in it",
+                    )
             elif format_of(path):
                 known = [path]
             else:
@@ -75,7 +81,9 @@ def _expand(pattern: str) -> list[Path]:
         return [Path(path)]
     matches = [] if "\0" in path else sorted(glob.glob(path, recursive=True))
     if not matches:
-        raise DataError("nothing matches", where=pattern, fix="check the path; paths are relative to the current folder")
+        raise DataError(
+            "nothing matches", where=pattern, fix="check the path; paths are relative to the current folder"
+        )
     return [Path(match) for match in matches]
 
 
@@ -89,7 +97,8 @@ def format_of(path: Path) -> str | None:
 
 
 def records(path: Path) -> Iterator[tuple[int, Record | Fault]]:
-    """(line, record) pairs of a file, lines counted from 1 (rows, for parquet; the row's first line, for csv).
+    """(line, record) pairs of a file, lines counted from 1 (rows, for parquet; the row's first line, for
+    csv).
 
     Raises: DataError at `file:line` when the file cannot be opened or its stream is cut or damaged.
     """
@@ -101,7 +110,10 @@ def records(path: Path) -> Iterator[tuple[int, Record | Fault]]:
         what, fix = f"compressed data is cut or damaged: {error}", "fetch or compress the file again"
         raise DataError(what, where=f"{path}:{line + 1}", fix=fix) from None
     except OSError as error:
-        what, fix = f"cannot be read: {error.strerror or error}", "check that the file exists and its permissions"
+        what, fix = (
+            f"cannot be read: {error.strerror or error}",
+            "check that the file exists and its permissions",
+        )
         raise DataError(what, where=f"{path}:{line + 1}", fix=fix) from None
 
 
@@ -119,7 +131,8 @@ def _opened(path: Path) -> Iterator[BinaryIO]:
 
 
 class _ZstdStream(io.RawIOBase):
-    """Zstandard frames as a readable stream. The library's own reader ends quietly on a cut frame; this one raises."""
+    """Zstandard frames as a readable stream. The library's own reader ends quietly on a cut frame; this one
+    raises."""
 
     def __init__(self, raw: BinaryIO):
         import zstandard
@@ -158,7 +171,8 @@ def _jsonl(path: Path) -> Iterator[tuple[int, Record | Fault]]:
 
 
 def parse_object(raw: bytes) -> Record | Fault:
-    """One JSONL line as a dict. Duplicate keys, NaN and infinities are faults, unlike in Python's json module."""
+    """One JSONL line as a dict. Duplicate keys, NaN and infinities are faults, unlike in Python's json
+    module."""
     try:
         text = raw.decode("utf-8")
     except UnicodeDecodeError as error:
@@ -172,10 +186,18 @@ def parse_object(raw: bytes) -> Record | Fault:
     except _Refused as error:
         return Fault(str(error), "write each key once and numbers as finite decimals")
     except json.JSONDecodeError as error:
-        return Fault(f"not valid JSON: {error.msg} at column {error.colno}", "write one complete JSON object a line")
+        return Fault(
+            f"not valid JSON: {error.msg} at column {error.colno}", "write one complete JSON object a line"
+        )
     except (RecursionError, ValueError):
-        return Fault("not usable JSON: nested too deeply or a number too long", "write one flat JSON object a line")
-    return value if isinstance(value, dict) else Fault(f"a JSON {_json_type(value)}, not an object", "write one JSON object a line")
+        return Fault(
+            "not usable JSON: nested too deeply or a number too long", "write one flat JSON object a line"
+        )
+    return (
+        value
+        if isinstance(value, dict)
+        else Fault(f"a JSON {_json_type(value)}, not an object", "write one JSON object a line")
+    )
 
 
 def _unique_keys(pairs: list[tuple[str, Any]]) -> Record:
@@ -208,7 +230,10 @@ def _table(delimiter: str) -> Callable[[Path], Iterator[tuple[int, Record | Faul
     def read(path: Path) -> Iterator[tuple[int, Record | Fault]]:
         csv.field_size_limit(1 << 30)
         # surrogateescape keeps a wrong byte inside its own row, where the role check names it.
-        with _opened(path) as stream, io.TextIOWrapper(stream, "utf-8-sig", "surrogateescape", newline="") as lines:
+        with (
+            _opened(path) as stream,
+            io.TextIOWrapper(stream, "utf-8-sig", "surrogateescape", newline="") as lines,
+        ):
             reader = csv.reader(lines, delimiter=delimiter, strict=True)
             header = _header(reader, path)
             while True:
@@ -218,7 +243,13 @@ def _table(delimiter: str) -> Callable[[Path], Iterator[tuple[int, Record | Faul
                 except StopIteration:
                     return
                 except csv.Error as error:
-                    yield line, Fault(f"not valid CSV: {error}", "quote cells that hold quotes, delimiters or line breaks")
+                    yield (
+                        line,
+                        Fault(
+                            f"not valid CSV: {error}",
+                            "quote cells that hold quotes, delimiters or line breaks",
+                        ),
+                    )
                     continue
                 yield line, _table_row(header, cells)
 
@@ -238,7 +269,10 @@ def _header(reader: Any, path: Path) -> list[str]:
 
 def _table_row(header: list[str], cells: list[str]) -> Record | Fault:
     if len(cells) != len(header):
-        return Fault(f"{len(cells)} cells under {len(header)} columns", "quote cells that hold the delimiter, or fill the row")
+        return Fault(
+            f"{len(cells)} cells under {len(header)} columns",
+            "quote cells that hold the delimiter, or fill the row",
+        )
     return dict(zip(header, cells, strict=True))
 
 
@@ -252,7 +286,11 @@ def _parquet(path: Path) -> Iterator[tuple[int, Record | Fault]]:
         try:
             file = parquet.ParquetFile(source)
             if len(set(file.schema_arrow.names)) < len(file.schema_arrow.names):
-                raise DataError("column names are repeated", where=f"{path}:1", fix="write the table with distinct column names")
+                raise DataError(
+                    "column names are repeated",
+                    where=f"{path}:1",
+                    fix="write the table with distinct column names",
+                )
             for batch in file.iter_batches(batch_size=1024):
                 for record in batch.to_pylist():
                     row += 1

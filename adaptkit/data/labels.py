@@ -15,7 +15,11 @@ if TYPE_CHECKING:
 
 
 def classify_rows(
-    model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, dataset: Dataset, label_names: Sequence[str], max_length: int
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
+    dataset: Dataset,
+    label_names: Sequence[str],
+    max_length: int,
 ) -> list[dict[str, Any]]:
     """Item rows with the head's softmax probabilities.
 
@@ -29,7 +33,9 @@ def classify_rows(
     return label_rows(dataset, label_names, class_probabilities(model, tokenizer, texts, max_length))
 
 
-def label_rows(dataset: Dataset, label_names: Sequence[str], probabilities: np.ndarray) -> list[dict[str, Any]]:
+def label_rows(
+    dataset: Dataset, label_names: Sequence[str], probabilities: np.ndarray
+) -> list[dict[str, Any]]:
     """Item rows of a classification task from probabilities [num_rows, num_labels]."""
     return [
         {

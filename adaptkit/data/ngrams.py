@@ -1,4 +1,5 @@
-"""Word n-grams as 64-bit hashes, fast enough for whole corpora: one dictionary look-up a word, the rest in numpy.
+"""Word n-grams as 64-bit hashes, fast enough for whole corpora: one dictionary look-up a word, the rest in
+numpy.
 
 Words are runs of letters, digits and underscores, lower-cased. Two n-grams collide with probability 2^-64.
 """
@@ -18,7 +19,9 @@ class _Table(dict[str, int]):
     """word -> hash, filled on first sight."""
 
     def __missing__(self, word: str) -> int:
-        value = int.from_bytes(hashlib.blake2b(word.encode("utf-8", "surrogatepass"), digest_size=8).digest(), "little")
+        value = int.from_bytes(
+            hashlib.blake2b(word.encode("utf-8", "surrogatepass"), digest_size=8).digest(), "little"
+        )
         self[word] = value
         return value
 
@@ -57,7 +60,8 @@ def mix(values: np.ndarray) -> np.ndarray:
 class Novelty:
     """Tells new text from text whose n-grams were mostly seen before; what it finds new it remembers.
 
-    A table of 2^25 flags stands for the set of 10-grams seen, so a million of them make 3 % of the others look seen.
+    A table of 2^25 flags stands for the set of 10-grams seen, so a million of them make 3 % of the others
+    look seen.
     """
 
     N, SEEN = 10, 0.25  # words; share of known n-grams from which a text is not new

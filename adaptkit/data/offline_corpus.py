@@ -1,14 +1,17 @@
-"""The offline default corpus: text that every machine with adaptkit's dependencies already holds, read in place.
+"""The offline default corpus: text that every machine with adaptkit's dependencies already holds, read in
+place.
 
     corpus = offline_corpus(cache)
-    read(DataConfig(files=[str(corpus.general)]), "text")      # English prose of docstrings and package descriptions
-    read(DataConfig(files=[str(corpus.domain)]), "text")       # Python source, docstrings and comments removed
-    read(DataConfig(files=[str(corpus.functions)]), "labelled")  # functions; the label is the package each comes from
+    read(DataConfig(files=[str(corpus.general)]), "text")      # English prose of docstrings and package
+    descriptions read(DataConfig(files=[str(corpus.domain)]), "text")       # Python source, docstrings and
+    comments removed read(DataConfig(files=[str(corpus.functions)]), "labelled")  # functions; the label is
+    the package each comes from
 
-Nothing is downloaded or shipped. The text depends on installed versions alone; the manifest names each distribution
-with version, licence and bytes. Tests and vendored copies are left out, and so is every paragraph, block or function of
-which a fifth was seen before. Modules that lend functions lend nothing to the domain text, so the labelled task is not
-in the pretraining corpus. Functions of one module share a `group`, so `split` keeps them on one side.
+Nothing is downloaded or shipped. The text depends on installed versions alone; the manifest names each
+distribution with version, licence and bytes. Tests and vendored copies are left out, and so is every
+paragraph, block or function of which a fifth was seen before. Modules that lend functions lend nothing to the
+domain text, so the labelled task is not in the pretraining corpus. Functions of one module share a `group`,
+so `split` keeps them on one side.
 """
 
 from __future__ import annotations
@@ -50,12 +53,26 @@ OTHERS = (
     "jinja2",
     "mpmath",
 )
-OTHERS += ("joblib", "rich", "click", "typer", "evaluate", "safetensors", "tokenizers", "filelock", "multiprocess", "dill")
+OTHERS += (
+    "joblib",
+    "rich",
+    "click",
+    "typer",
+    "evaluate",
+    "safetensors",
+    "tokenizers",
+    "filelock",
+    "multiprocess",
+    "dill",
+)
 DISTRIBUTION = {"sklearn": "scikit-learn"}  # where it is not the module's own name
 _LEFT_OUT = re.compile(
     r"(?:^|[/_])(?:tests?|testing|site-packages|dist-packages|idlelib|lib2to3|encodings|pydoc_data|conftest|vendor(?:ed)?|_?vendored_\w+|third_party|extern(?:al)?s?|_?pb2?|generated)(?:[/_.]|$)"
 )
-_GIVE_AWAY = re.compile(r"pytorch|torch|transformers|numpy|scipy|sklearn|scikit|pandas|sympy|networkx|hugging_?face", re.IGNORECASE)
+_GIVE_AWAY = re.compile(
+    r"pytorch|torch|transformers|numpy|scipy|sklearn|scikit|pandas|sympy|networkx|hugging_?face",
+    re.IGNORECASE,
+)
 _ALIAS = re.compile(r"\b(?:np|pd|nx|sp|tf|jnp|jax|xp|xpx|hf)\b")
 LARGEST_FILE = 100_000  # bytes; longer modules are tables more often than code
 FUNCTION_SIZE = (120, 1600)  # characters
@@ -65,7 +82,8 @@ FUNCTION_MODULES = 0.75  # share of a labelled package's modules that lend funct
 
 @dataclass(frozen=True)
 class OfflineCorpus:
-    """Paths of the three JSONL files (`text`, `source`, `licence`; functions also `label`, `group`) and the manifest."""
+    """Paths of the three JSONL files (`text`, `source`, `licence`; functions also `label`, `group`) and the
+    manifest."""
 
     general: Path
     domain: Path
@@ -74,7 +92,10 @@ class OfflineCorpus:
 
 
 def offline_corpus(
-    cache_folder: str | Path, general_bytes: int = 8_000_000, domain_bytes: int = 8_000_000, num_functions: int = 6_000
+    cache_folder: str | Path,
+    general_bytes: int = 8_000_000,
+    domain_bytes: int = 8_000_000,
+    num_functions: int = 6_000,
 ) -> OfflineCorpus:
     """Build the corpus, or find it in `cache_folder`, where its name is a digest of versions and sizes.
 
@@ -84,10 +105,14 @@ def offline_corpus(
     packages = {name: found for name in (*LABELS, *OTHERS) if (found := _package(name))}
     if sum(name in packages for name in LABELS) < 4:
         raise DataError(
-            "too few of the usual packages are installed", where=", ".join(LABELS), fix="install adaptkit with its dependencies"
+            "too few of the usual packages are installed",
+            where=", ".join(LABELS),
+            fix="install adaptkit with its dependencies",
         )
     versions = {name: package["version"] for name, package in packages.items()}
-    key = digest({"recipe": RECIPE, "versions": versions, "sizes": [general_bytes, domain_bytes, num_functions]})[:12]
+    key = digest(
+        {"recipe": RECIPE, "versions": versions, "sizes": [general_bytes, domain_bytes, num_functions]}
+    )[:12]
     folder = Path(cache_folder) / f"offline-{key}"
     if not _valid(folder):
         temporary = folder.with_name(f".{folder.name}.{os.getpid()}.tmp")
@@ -96,17 +121,28 @@ def offline_corpus(
         shutil.rmtree(folder, ignore_errors=True)
         os.replace(temporary, folder)
     manifest = read_json(folder / "manifest.json")
-    return OfflineCorpus(folder / "general.jsonl", folder / "domain.jsonl", folder / "functions.jsonl", manifest)
+    return OfflineCorpus(
+        folder / "general.jsonl", folder / "domain.jsonl", folder / "functions.jsonl", manifest
+    )
 
 
 def _valid(folder: Path) -> bool:
     if not (folder / "manifest.json").is_file():
         return False
     files = read_json(folder / "manifest.json")["files"]
-    return all((folder / name).is_file() and file_digest(folder / name) == item["sha256"] for name, item in files.items())
+    return all(
+        (folder / name).is_file() and file_digest(folder / name) == item["sha256"]
+        for name, item in files.items()
+    )
 
 
-def _build(folder: Path, packages: dict[str, dict[str, Any]], general_bytes: int, domain_bytes: int, num_functions: int) -> None:
+def _build(
+    folder: Path,
+    packages: dict[str, dict[str, Any]],
+    general_bytes: int,
+    domain_bytes: int,
+    num_functions: int,
+) -> None:
     novel_prose, novel_code = Novelty(), Novelty()
     labelled = _functions(packages, num_functions, novel_code)
     code = {name: _code_rows(package, novel_code) for name, package in packages.items()}
@@ -128,7 +164,9 @@ def _build(folder: Path, packages: dict[str, dict[str, Any]], general_bytes: int
             "sha256": file_digest(folder / name),
             "by_package": dict(sizes),
         }
-    described = [{key: value for key, value in package.items() if key != "root"} for package in packages.values()]
+    described = [
+        {key: value for key, value in package.items() if key != "root"} for package in packages.values()
+    ]
     write_json(folder / "manifest.json", {"recipe": RECIPE, "distributions": described, "files": files})
 
 
@@ -136,7 +174,13 @@ def _package(name: str) -> dict[str, Any] | None:
     """Distribution, version, licence and folder of an installed package; None if it is not there."""
     if name == "python":
         root = Path(os.__file__).parent
-        return {"package": name, "distribution": "Python", "version": platform.python_version(), "licence": "PSF-2.0", "root": root}
+        return {
+            "package": name,
+            "distribution": "Python",
+            "version": platform.python_version(),
+            "licence": "PSF-2.0",
+            "root": root,
+        }
     try:
         found = importlib.metadata.distribution(DISTRIBUTION.get(name, name))
     except importlib.metadata.PackageNotFoundError:
@@ -145,11 +189,19 @@ def _package(name: str) -> dict[str, Any] | None:
     if not root.is_dir():
         return None
     meta = found.metadata
-    classifiers = (c.rpartition(" :: ")[2] for c in meta.get_all("Classifier") or [] if c.startswith("License ::"))
+    classifiers = (
+        c.rpartition(" :: ")[2] for c in meta.get_all("Classifier") or [] if c.startswith("License ::")
+    )
     stated = meta.get("License-Expression") or meta.get("License") or ""
     if not stated or "\n" in stated:  # some packages put the whole licence there
         stated = next(classifiers, "not stated")
-    return {"package": name, "distribution": meta["Name"], "version": found.version, "licence": stated, "root": root}
+    return {
+        "package": name,
+        "distribution": meta["Name"],
+        "version": found.version,
+        "licence": stated,
+        "root": root,
+    }
 
 
 def _modules(root: Path) -> list[Path]:
@@ -219,7 +271,10 @@ def _code_rows(package: dict[str, Any], novel: Novelty) -> Iterator[dict[str, An
 
 
 def _lends_functions(package: str, name: str) -> bool:
-    return package in LABELS and int(_name_hash(f"functions/{package}/{name}")[:8], 16) / 16**8 < FUNCTION_MODULES
+    return (
+        package in LABELS
+        and int(_name_hash(f"functions/{package}/{name}")[:8], 16) / 16**8 < FUNCTION_MODULES
+    )
 
 
 def _functions(packages: dict[str, dict[str, Any]], num_rows: int, novel: Novelty) -> list[dict[str, Any]]:
@@ -228,10 +283,16 @@ def _functions(packages: dict[str, dict[str, Any]], num_rows: int, novel: Novelt
     A package that has less than half of its part is left out rather than making all classes small.
     """
     each = -(-num_rows // sum(label in packages for label in LABELS))
-    supply = {label: list(islice(_function_rows(packages[label], novel), each)) for label in LABELS if label in packages}
+    supply = {
+        label: list(islice(_function_rows(packages[label], novel), each))
+        for label in LABELS
+        if label in packages
+    }
     enough = {label: rows for label, rows in supply.items() if len(rows) >= each // 2}
     fewest = min(map(len, enough.values()))
-    return sorted((row for rows in enough.values() for row in rows[:fewest]), key=lambda row: _name_hash(row["text"]))
+    return sorted(
+        (row for rows in enough.values() for row in rows[:fewest]), key=lambda row: _name_hash(row["text"])
+    )
 
 
 def _function_rows(package: dict[str, Any], novel: Novelty) -> Iterator[dict[str, Any]]:
@@ -242,14 +303,19 @@ def _function_rows(package: dict[str, Any], novel: Novelty) -> Iterator[dict[str
         given = 0
         for text in functions(tree, strip(_source(path), tree)):
             text = mask_give_aways(text)
-            if given < FUNCTIONS_PER_MODULE and FUNCTION_SIZE[0] <= len(text) <= FUNCTION_SIZE[1] and novel(text):
+            if (
+                given < FUNCTIONS_PER_MODULE
+                and FUNCTION_SIZE[0] <= len(text) <= FUNCTION_SIZE[1]
+                and novel(text)
+            ):
                 given += 1
                 row = _row(package, name, text)
                 yield {**row, "label": package["package"], "group": row["source"]}
 
 
 def mask_give_aways(text: str) -> str:
-    """Package names and their usual aliases replaced by `lib`: what is left to learn from is the code's own habits."""
+    """Package names and their usual aliases replaced by `lib`: what is left to learn from is the code's own
+    habits."""
     return _ALIAS.sub("lib", _GIVE_AWAY.sub("lib", text))
 
 

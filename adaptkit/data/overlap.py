@@ -1,10 +1,11 @@
 """Overlap of test items with training text: shared runs of 13 words, counted, named and removable.
 
     report = overlap(train, test)
-    test = remove_overlap(test, report)               # or: train = remove_overlap(train, report, side="train")
+    test = remove_overlap(test, report)               # or: train = remove_overlap(train, report,
+    side="train")
 
-The n-grams of the (small) test side are held in memory and the training side streams past them, so the cost is one
-pass over the training text. 13-word runs: Brown et al. 2020, arXiv 2005.14165, appendix C.
+The n-grams of the (small) test side are held in memory and the training side streams past them, so the cost
+is one pass over the training text. 13-word runs: Brown et al. 2020, arXiv 2005.14165, appendix C.
 """
 
 from __future__ import annotations
@@ -19,7 +20,10 @@ import numpy as np
 from adaptkit.data.ngrams import mix, ngram_hashes, word_hashes
 from adaptkit.data.readers import Dataset, Row
 
-NGRAM_WORDS, SHORTEST = 13, 8  # items of 8 to 12 words are looked for whole; shorter ones only as a whole training row
+NGRAM_WORDS, SHORTEST = (
+    13,
+    8,
+)  # items of 8 to 12 words are looked for whole; shorter ones only as a whole training row
 COVERED = 0.1  # share of an item's words in shared runs from which it counts as contaminated
 FILTER_BITS = 24
 CHUNK_WORDS = 1 << 18
@@ -31,8 +35,8 @@ class OverlapReport:
 
     Attributes:
         contaminated: ids of test items of which at least a tenth of the words lie in shared runs.
-        num_touched: items that share any run at all; stock phrases ("written informed consent was obtained from ...")
-            put most long documents here, and they are not removed for it.
+        num_touched: items that share any run at all; stock phrases ("written informed consent was obtained
+            from ...") put most long documents here, and they are not removed for it.
         train_ids: training rows that by themselves cover a tenth of some contaminated item.
         examples: `where` of up to 20 contaminated items with the share covered.
     """
@@ -71,7 +75,9 @@ def overlap(train: Dataset | Iterable[Row], test: Dataset, n: int = NGRAM_WORDS)
     return probe.report(test.rows)
 
 
-def remove_overlap(dataset: Dataset, report: OverlapReport, side: Literal["test", "train"] = "test") -> Dataset:
+def remove_overlap(
+    dataset: Dataset, report: OverlapReport, side: Literal["test", "train"] = "test"
+) -> Dataset:
     """`dataset` without the test items (or the training rows) that `report` names."""
     ids = set(report.contaminated if side == "test" else report.train_ids)
     return dataset.with_rows(row for row in dataset.rows if row.id not in ids)
@@ -82,14 +88,24 @@ class _Probe:
 
     def __init__(self, items: list[Row], n: int):
         self.n = n
-        self._items: list[tuple[np.ndarray, int, int]] = []  # hashes, words a hash stands for, words in the item
+        self._items: list[
+            tuple[np.ndarray, int, int]
+        ] = []  # hashes, words a hash stands for, words in the item
         for row in items:
             words = word_hashes(row.text)
             size = n if len(words) >= n else len(words)
             whole_row = size < SHORTEST
-            self._items.append((_whole(words) if whole_row else ngram_hashes(words, size), 0 if whole_row else size, len(words)))
+            self._items.append(
+                (
+                    _whole(words) if whole_row else ngram_hashes(words, size),
+                    0 if whole_row else size,
+                    len(words),
+                )
+            )
         self._sizes = sorted({size for _, size, _ in self._items if size})
-        self._known = np.unique(np.concatenate([np.empty(0, np.uint64), *(hashes for hashes, _, _ in self._items)]))
+        self._known = np.unique(
+            np.concatenate([np.empty(0, np.uint64), *(hashes for hashes, _, _ in self._items)])
+        )
         self._filter = np.zeros(1 << FILTER_BITS, bool)
         self._filter[self._slots(self._known)] = True
         self._hit = np.zeros(len(self._known), bool)
@@ -105,7 +121,8 @@ class _Probe:
             self._flush()
 
     def _flush(self) -> None:
-        """Look up a chunk of training rows at once; runs that would cross from one row to the next are left out."""
+        """Look up a chunk of training rows at once; runs that would cross from one row to the next are left
+        out."""
         if not self._pending:
             return
         words = np.concatenate([part for _, part in self._pending])
@@ -126,7 +143,9 @@ class _Probe:
                 self._rows.append((self._pending[int(owners[part[0]])][0], np.unique(numbers[part])))
         self._pending, self._pending_words = [], 0
 
-    def _hits(self, hashes: np.ndarray, owner: np.ndarray, inside: np.ndarray | None = None) -> tuple[np.ndarray, np.ndarray]:
+    def _hits(
+        self, hashes: np.ndarray, owner: np.ndarray, inside: np.ndarray | None = None
+    ) -> tuple[np.ndarray, np.ndarray]:
         """(training row, number of the known n-gram) of each hash that the test side has."""
         at = np.flatnonzero(self._filter[self._slots(hashes)])
         at = at if inside is None else at[inside[at]]
@@ -146,7 +165,9 @@ class _Probe:
         bad = [i for i, share in enumerate(covered) if share >= COVERED]
         ids = [items[i].id for i in bad]
         examples = [(items[i].where, round(covered[i], 3)) for i in bad[:20]]
-        return OverlapReport(len(items), ids, sum(share > 0 for share in covered), self._offenders(bad), examples)
+        return OverlapReport(
+            len(items), ids, sum(share > 0 for share in covered), self._offenders(bad), examples
+        )
 
     def _covered(self, item: int, hit: np.ndarray) -> float:
         """Share of the item's words that lie in hit n-grams."""
@@ -179,5 +200,6 @@ class _Probe:
 
 
 def _whole(words: np.ndarray) -> np.ndarray:
-    """One hash [1] for an item of fewer than SHORTEST words, unlike any n-gram's; none [0] for an item of no words."""
+    """One hash [1] for an item of fewer than SHORTEST words, unlike any n-gram's; none [0] for an item of no
+    words."""
     return mix(ngram_hashes(words, max(1, len(words))) + np.uint64(len(words)))

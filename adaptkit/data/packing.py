@@ -2,9 +2,11 @@
 
 Shapes: B rows, T = seq_len tokens.
 
-Rows carry position ids that restart at 0 with each document and no attention mask: attention that finds documents by
-these restarts is exact only so (an all-ones mask or a cache makes documents leak). Encoders do not look at restarts by
-themselves; where nothing makes them, they get a block mask. Masking noise is a function of (seed, epoch, index) alone.
+Rows carry position ids that restart at 0 with each document and no attention mask: attention that finds
+    documents by
+these restarts is exact only so (an all-ones mask or a cache makes documents leak). Encoders do not look at
+restarts by themselves; where nothing makes them, they get a block mask. Masking noise is a function of (seed,
+epoch, index) alone.
 """
 
 from __future__ import annotations
@@ -30,17 +32,19 @@ MASK_SHARE, RANDOM_SHARE = 0.8, 0.1  # of the chosen tokens: BERT, arXiv 1810.04
 class PackedTokens:
     """Rows of `seq_len` tokens cut from a stream of documents.
 
-    A document longer than a row, or cut by a row's end, goes on in the next row as if it began there. The last row is
-    padded, nothing is dropped.
+    A document longer than a row, or cut by a row's end, goes on in the next row as if it began there. The
+    last row is padded, nothing is dropped.
 
     Args:
         objective: `causal` labels are the tokens, aligned with them, -100 on each document's first token;
             `masked` labels are the chosen tokens, -100 elsewhere.
         mask_rate: share of ordinary tokens chosen for prediction.
-        separate: how documents are kept apart. `positions`: by the restarts alone. `mask`: masked only, also a block
-            mask [B, 1, T, T]. `rows`: masked only, one piece of one document a row, padded, with a mask [B, T].
+        separate: how documents are kept apart. `positions`: by the restarts alone. `mask`: masked only, also
+            a block mask [B, 1, T, T]. `rows`: masked only, one piece of one document a row, padded, with a
+            mask [B, T].
         fraction: share of the documents' bytes, in hash order; 0.25 lies inside 0.5.
-    Raises: DataError for a masked objective with a tokenizer that has no mask token, ValueError for a causal one with a mask.
+    Raises: DataError for a masked objective with a tokenizer that has no mask token, ValueError for a causal
+        one with a mask.
     """
 
     def __init__(
@@ -60,11 +64,15 @@ class PackedTokens:
             fix = "train a tokenizer with masked=True, or use objective: causal"
             raise DataError("the tokenizer has no mask token", where=str(shards.folder), fix=fix)
         if seq_len < 2:
-            raise DataError(f"rows of {seq_len} token hold nothing to predict", where="seq_len", fix="use at least 2")
+            raise DataError(
+                f"rows of {seq_len} token hold nothing to predict", where="seq_len", fix="use at least 2"
+            )
         self.num_documents = _first_share([d.num_bytes for d in shards.documents], fraction)
         self.num_tokens = int(shards.ends[self.num_documents - 1])
         self.num_bytes = sum(d.num_bytes for d in shards.documents[: self.num_documents])
-        self._starts = np.concatenate([[0], shards.ends[: self.num_documents - 1]])  # stream position of each document
+        self._starts = np.concatenate(
+            [[0], shards.ends[: self.num_documents - 1]]
+        )  # stream position of each document
         self._rows = self._pieces() if separate == "rows" else None
 
     def __len__(self) -> int:
@@ -76,7 +84,8 @@ class PackedTokens:
         return self.shards.documents[bisect_right(self._starts, start) - 1].where
 
     def collate(self, indices: list[int], *, seed: int, epoch: int) -> dict[str, Tensor]:
-        """A batch: `input_ids`, `labels`, `position_ids` [B, T]; by `separate` also `attention_mask` [B, 1, T, T] or [B, T]."""
+        """A batch: `input_ids`, `labels`, `position_ids` [B, T]; by `separate` also `attention_mask` [B, 1,
+        T, T] or [B, T]."""
         import torch
 
         rows = [self._row(index) for index in indices]
@@ -85,7 +94,10 @@ class PackedTokens:
             labels = np.where((documents < 0) | (positions == 0), IGNORE_INDEX, tokens)
             arrays = {"input_ids": tokens, "labels": labels, "position_ids": positions}
         else:
-            noisy = [self._noise(row, np.random.default_rng([seed, epoch, i])) for row, i in zip(tokens, indices, strict=True)]
+            noisy = [
+                self._noise(row, np.random.default_rng([seed, epoch, i]))
+                for row, i in zip(tokens, indices, strict=True)
+            ]
             inputs, labels = (np.stack(column) for column in zip(*noisy, strict=True))
             arrays = {"input_ids": inputs, "labels": labels, "position_ids": positions}
         if self.separate == "mask":
@@ -105,7 +117,9 @@ class PackedTokens:
         size = stop - start
         tokens = np.full(self.seq_len, self.shards.index["pad_id"], np.int64)
         tokens[:size] = self.shards.read(start, stop)
-        inside = self._starts[bisect_right(self._starts, start) : bisect_right(self._starts, stop - 1)] - start
+        inside = (
+            self._starts[bisect_right(self._starts, start) : bisect_right(self._starts, stop - 1)] - start
+        )
         begins = np.concatenate([[0], inside, [size] if size < self.seq_len else []]).astype(np.int64)
         numbers = np.repeat(np.arange(len(begins)), np.diff([*begins, self.seq_len]))
         positions = np.arange(self.seq_len) - begins[numbers]
@@ -121,7 +135,9 @@ class PackedTokens:
             chosen[np.where(ordinary, draw, 2.0).argmin()] = True  # a row without labels would teach nothing
         labels = np.where(chosen, tokens, IGNORE_INDEX)
         inputs = np.where(chosen & (kind < MASK_SHARE), self.shards.index["mask_id"], tokens)
-        return np.where(chosen & (kind >= MASK_SHARE) & (kind < MASK_SHARE + RANDOM_SHARE), replacement, inputs), labels
+        return np.where(
+            chosen & (kind >= MASK_SHARE) & (kind < MASK_SHARE + RANDOM_SHARE), replacement, inputs
+        ), labels
 
     @cached_property
     def _special(self) -> np.ndarray:
@@ -143,7 +159,11 @@ class PackedTokens:
 def _first_share(sizes: list[int], fraction: float) -> int:
     """How many first documents hold `fraction` of all bytes; at least one."""
     if not 0 < fraction <= 1:
-        raise DataError(f"a share of {fraction:g} of the documents", where="fraction", fix="use a value above 0 and up to 1")
+        raise DataError(
+            f"a share of {fraction:g} of the documents",
+            where="fraction",
+            fix="use a value above 0 and up to 1",
+        )
     totals = np.cumsum(sizes)
     return max(1, int(np.searchsorted(totals, fraction * totals[-1] * (1 + 1e-12), side="right")))
 
@@ -156,14 +176,17 @@ class Source(Protocol):
     def where(self, index: int) -> str: ...
 
 
-def packed_rows(shards: TokenShards, seq_len: int, objective: Literal["causal", "masked"], separate: Separation) -> Source:
+def packed_rows(
+    shards: TokenShards, seq_len: int, objective: Literal["causal", "masked"], separate: Separation
+) -> Source:
     """`PackedTokens` as a model takes them, given what keeps documents apart in it."""
     rows = PackedTokens(shards, seq_len, objective, separate=separate)
     return _OwnPositions(rows) if separate == "rows" else rows
 
 
 class _OwnPositions:
-    """Rows of one document each, without position ids: the model counts its own way (RoBERTa does not start at 0)."""
+    """Rows of one document each, without position ids: the model counts its own way (RoBERTa does not start
+    at 0)."""
 
     def __init__(self, source: Source):
         self.source, self.where = source, source.where
@@ -178,10 +201,11 @@ class _OwnPositions:
 
 
 class MixedSource:
-    """Several sources in fixed shares; the first one is gone through exactly once an epoch (replay: domain first).
+    """Several sources in fixed shares; the first one is gone through exactly once an epoch (replay: domain
+    first).
 
-    Which rows the others lend is drawn by `seed`, without replacement until a source is used up. All sources must
-    give batches with the same keys and row length.
+    Which rows the others lend is drawn by `seed`, without replacement until a source is used up. All sources
+    must give batches with the same keys and row length.
 
     Args:
         parts: (source, share) pairs; shares are positive and are scaled to add up to 1.
@@ -190,7 +214,11 @@ class MixedSource:
 
     def __init__(self, parts: Sequence[tuple[Source, float]], seed: int = 0):
         if not parts or any(share <= 0 for _, share in parts):
-            raise DataError("shares of a mixture must be above 0", where="replay_share", fix="leave sources with no share out")
+            raise DataError(
+                "shares of a mixture must be above 0",
+                where="replay_share",
+                fix="leave sources with no share out",
+            )
         self.sources = [source for source, _ in parts]
         rng = np.random.default_rng([seed, len(parts)])
         self._places: list[tuple[int, int]] = []
@@ -218,7 +246,10 @@ class MixedSource:
             batches[number] = self.sources[number].collate(inner, seed=seed, epoch=epoch)
             rows |= {place: (number, k) for k, place in enumerate(at)}
         order = [rows[place] for place in range(len(indices))]
-        return {key: torch.stack([batches[number][key][k] for number, k in order]) for key in next(iter(batches.values()))}
+        return {
+            key: torch.stack([batches[number][key][k] for number, k in order])
+            for key in next(iter(batches.values()))
+        }
 
 
 def _repeated_permutation(size: int, count: int, rng: np.random.Generator) -> np.ndarray:

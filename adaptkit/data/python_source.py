@@ -11,14 +11,19 @@ from collections.abc import Iterator
 _DOCSTRING = re.compile(r'(?:\A|:[ \t]*(?:#[^\n]*)?\n)\s*[rRuU]?"""(.*?)"""', re.DOTALL)
 _BEFORE_COMMENT = re.compile(r"""((?:[^#"']|"(?:\\.|[^"\\])*"|'(?:\\.|[^'\\])*')*+)\#.*""")
 _PARAGRAPH = re.compile(r"\n\s*\n")
-_COMMON = re.compile(r"\b(?:the|of|and|to|is|in|that|for|with|are|this|be|as|by|or|it|if|from)\b", re.IGNORECASE)
+_COMMON = re.compile(
+    r"\b(?:the|of|and|to|is|in|that|for|with|are|this|be|as|by|or|it|if|from)\b", re.IGNORECASE
+)
 _CODE_LIKE = re.compile(r">>>|::|```|\|\s|==|->|\bdef \b|[{}<>\\]|^\s*[-=~*]{3,}|^\s*:\w+", re.MULTILINE)
-_SECTION = re.compile(r"\s*(?:Args|Arguments|Parameters|Returns|Raises|Yields|Examples?|Attributes|References|Usage)\b")
+_SECTION = re.compile(
+    r"\s*(?:Args|Arguments|Parameters|Returns|Raises|Yields|Examples?|Attributes|References|Usage)\b"
+)
 Defined = ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef | ast.Module
 
 
 def docstrings(source: str) -> list[str]:
-    """The triple-quoted strings that follow a `def`, a `class` or the top of the file. Nothing is parsed: this is fast."""
+    """The triple-quoted strings that follow a `def`, a `class` or the top of the file. Nothing is parsed:
+    this is fast."""
     return _DOCSTRING.findall(source)
 
 
@@ -50,8 +55,12 @@ def strip(source: str, tree: ast.Module) -> list[str]:
     for node in _definitions(tree):
         if ast.get_docstring(node, clean=False) is not None:
             text = node.body[0]
-            lines[text.lineno - 1 : text.end_lineno] = [""] * ((text.end_lineno or text.lineno) - text.lineno + 1)
-    inside = _string_lines(tree) if any(quotes in line for line in lines for quotes in ('"""', "'''")) else set()
+            lines[text.lineno - 1 : text.end_lineno] = [""] * (
+                (text.end_lineno or text.lineno) - text.lineno + 1
+            )
+    inside = (
+        _string_lines(tree) if any(quotes in line for line in lines for quotes in ('"""', "'''")) else set()
+    )
     for number, line in enumerate(lines, start=1):
         if "#" in line and number not in inside and (match := _BEFORE_COMMENT.fullmatch(line)):
             lines[number - 1] = (match[1] or "").rstrip()
@@ -75,13 +84,18 @@ def _string_lines(tree: ast.Module) -> set[int]:
     """The lines covered by strings of several lines: a `#` there is text."""
     covered: set[int] = set()
     for node in ast.walk(tree):
-        if isinstance(node, ast.Constant | ast.JoinedStr) and node.end_lineno and node.end_lineno > node.lineno:
+        if (
+            isinstance(node, ast.Constant | ast.JoinedStr)
+            and node.end_lineno
+            and node.end_lineno > node.lineno
+        ):
             covered.update(range(node.lineno, node.end_lineno + 1))
     return covered
 
 
 def functions(tree: ast.Module, lines: list[str]) -> Iterator[str]:
-    """The source of each function and method, decorators left out, from `strip`ped lines; nested ones come with the outer."""
+    """The source of each function and method, decorators left out, from `strip`ped lines; nested ones come
+    with the outer."""
     pending: list[ast.stmt] = list(tree.body)
     while pending:
         node = pending.pop(0)

@@ -54,7 +54,9 @@ class Row:
         """All text that a model may see of this row, one piece a line; not the label."""
         if "messages" in self.values:
             return "\n".join(message["content"] for message in self.values["messages"])
-        return "\n".join(v for role, v in self.values.items() if isinstance(v, str) and role not in ("label", "group"))
+        return "\n".join(
+            v for role, v in self.values.items() if isinstance(v, str) and role not in ("label", "group")
+        )
 
 
 @dataclass(frozen=True)
@@ -123,7 +125,9 @@ def read(config: DataConfig, want: Want | None = None) -> Dataset:
     Raises: DataError at `file:line` for the first row that cannot be used, unless `on_bad_row` is skip.
     """
     if complaint := unknown_role(config.columns):
-        raise DataError(complaint, where="columns", fix="name roles such as text, label, prompt, completion, messages")
+        raise DataError(
+            complaint, where="columns", fix="name roles such as text, label, prompt, completion, messages"
+        )
     files, ignored = find_files(config.files)
     faults = _Faults(config.on_bad_row)
     stream = _numbered(files)
@@ -141,10 +145,21 @@ def read(config: DataConfig, want: Want | None = None) -> Dataset:
     rows, licences = kept.rows()
     if not rows:
         raise DataError(
-            "no usable row", where=str(files[0]), fix="; ".join(faults.found[:3]) or "check that the files are not empty"
+            "no usable row",
+            where=str(files[0]),
+            fix="; ".join(faults.found[:3]) or "check that the files are not empty",
         )
     described = [{"name": str(f), "num_bytes": f.stat().st_size, "sha256": file_digest(f)} for f in files]
-    return Dataset(_distinct(rows), kind, roles, described, faults.found, dict(licences), [str(p) for p in ignored], kept.num_seen)
+    return Dataset(
+        _distinct(rows),
+        kind,
+        roles,
+        described,
+        faults.found,
+        dict(licences),
+        [str(p) for p in ignored],
+        kept.num_seen,
+    )
 
 
 class _Faults:
@@ -174,15 +189,25 @@ def _chained(head: list[Numbered], rest: Iterator[Numbered]) -> Iterator[Numbere
     yield from rest
 
 
-def _roles(head: list[Numbered], config: DataConfig, want: Want | None, faults: _Faults) -> tuple[str, dict[str, str]]:
+def _roles(
+    head: list[Numbered], config: DataConfig, want: Want | None, faults: _Faults
+) -> tuple[str, dict[str, str]]:
     good = [(where, record) for where, record, _ in head if not isinstance(record, Fault)]
     if not good:
         _report(head, faults)
-        raise DataError("no usable row", where=head[0][0] if head else config.files[0], fix="check that the files are not empty")
+        raise DataError(
+            "no usable row",
+            where=head[0][0] if head else config.files[0],
+            fix="check that the files are not empty",
+        )
     samples = [record for _, record in good]
     found = detect(samples, config.columns, want)
     if found is None:
-        asked = f"; asked for {', '.join(f'{r}={c}' for r, c in config.columns.items())}" if config.columns else ""
+        asked = (
+            f"; asked for {', '.join(f'{r}={c}' for r, c in config.columns.items())}"
+            if config.columns
+            else ""
+        )
         if config.on_bad_row == "stop":
             _report(head, faults)
         raise DataError(
@@ -200,9 +225,11 @@ def _report(head: list[Numbered], faults: _Faults) -> None:
 
 
 class _Sample:
-    """Rows within a byte limit: the longest prefix in order of content hash, so that neither file nor row order matters.
+    """Rows within a byte limit: the longest prefix in order of content hash, so that neither file nor row
+    order matters.
 
-    Rows beyond the limit are forgotten as the files stream by; once a hash has been pushed out, larger ones stay out.
+    Rows beyond the limit are forgotten as the files stream by; once a hash has been pushed out, larger ones
+    stay out.
     """
 
     def __init__(self, max_bytes: int):
@@ -236,7 +263,9 @@ def _licence(record: Record | Fault) -> str:
 
 def content_id(values: dict[str, Any]) -> str:
     """16 hex digits of the sha256 of a row's values; the group it belongs to does not count."""
-    content = json.dumps({role: value for role, value in values.items() if role != "group"}, sort_keys=True, ensure_ascii=False)
+    content = json.dumps(
+        {role: value for role, value in values.items() if role != "group"}, sort_keys=True, ensure_ascii=False
+    )
     return hashlib.sha256(content.encode()).hexdigest()[:16]
 
 

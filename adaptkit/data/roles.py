@@ -1,9 +1,11 @@
-"""Column roles: what the columns of a record mean, found by their names or set by the user, and checked row by row.
+"""Column roles: what the columns of a record mean, found by their names or set by the user, and checked row
+by row.
 
 text                     running text                   anchor + positive (+ negative...)   pairs, triplets
 text + label             classification                 text1 + text2 + score or label      scored pairs
 prompt + completion      SFT (instruction, input,       messages                            conversations
-                         output are read as these)      prompt                              prompts to be answered
+                         output are read as these)      prompt                              prompts to be
+                         answered
 """
 
 from __future__ import annotations
@@ -24,7 +26,8 @@ NEGATIVE = re.compile(r"negative(_\d+)?")
 
 @dataclass(frozen=True)
 class Shape:
-    """A kind of data: for each required role the column names it goes by, and roles that may stand beside them."""
+    """A kind of data: for each required role the column names it goes by, and roles that may stand beside
+    them."""
 
     kind: str
     required: dict[str, tuple[str, ...]]
@@ -55,21 +58,36 @@ class Shape:
 
 SHAPES = (
     Shape("messages", {"messages": ("messages",)}),
-    Shape("sft", {"prompt": ("prompt", "instruction"), "completion": ("completion", "output", "response")}, ("input",)),
+    Shape(
+        "sft",
+        {"prompt": ("prompt", "instruction"), "completion": ("completion", "output", "response")},
+        ("input",),
+    ),
     Shape("pairs", {"anchor": ("anchor",), "positive": ("positive",)}),
     Shape("pairs", {"text1": ("text1", "sentence1"), "text2": ("text2", "sentence2")}, ("score", "label")),
     Shape("labelled", {"text": ("text",), "label": ("label",)}),
     Shape("text", {"text": ("text",)}),
     Shape("prompts", {"prompt": ("prompt",)}),
 )
-KINDS_FOR = {"text": ("text",), "labelled": ("labelled",), "sft": ("messages", "sft", "text"), "pairs": ("pairs",), None: None}
-ROLES = sorted({role for shape in SHAPES for role in (*shape.required, *shape.optional)} | {"negative", "group"})
+KINDS_FOR = {
+    "text": ("text",),
+    "labelled": ("labelled",),
+    "sft": ("messages", "sft", "text"),
+    "pairs": ("pairs",),
+    None: None,
+}
+ROLES = sorted(
+    {role for shape in SHAPES for role in (*shape.required, *shape.optional)} | {"negative", "group"}
+)
 
 
-def detect(samples: list[Record], chosen: dict[str, str], want: str | None) -> tuple[str, dict[str, str]] | None:
+def detect(
+    samples: list[Record], chosen: dict[str, str], want: str | None
+) -> tuple[str, dict[str, str]] | None:
     """(kind, role -> column) that fits most of the first records, or None. Earlier shapes win.
 
-    A vote, not the first record: a first row that lacks its label must not turn a labelled file into plain text.
+    A vote, not the first record: a first row that lacks its label must not turn a labelled file into plain
+        text.
     """
     kinds = KINDS_FOR[want]
     for shape in SHAPES:
@@ -147,10 +165,16 @@ class RowReader:
     def _label(self, value: Any, column: str) -> str | Fault:
         kind = type(value)
         if kind not in (str, int, bool) or value == "":
-            return Fault(f"'{column}' is {_name(value)}, a label is text or a whole number", f"give every row a '{column}'")
+            return Fault(
+                f"'{column}' is {_name(value)}, a label is text or a whole number",
+                f"give every row a '{column}'",
+            )
         self._label_type = self._label_type or kind
         if kind is not self._label_type:
-            return Fault(f"'{column}' is {_name(value)} here and {self._label_type.__name__} above", "write all labels in one type")
+            return Fault(
+                f"'{column}' is {_name(value)} here and {self._label_type.__name__} above",
+                "write all labels in one type",
+            )
         return _text(value, column) if kind is str else str(value).lower()
 
 
@@ -166,7 +190,9 @@ def _text(value: Any, column: str, lists: bool = False) -> str | Fault:
     try:
         value.encode("utf-8")
     except UnicodeEncodeError:
-        return Fault(f"'{column}' is not valid Unicode (UTF-8)", "save the file as UTF-8 without lone surrogates")
+        return Fault(
+            f"'{column}' is not valid Unicode (UTF-8)", "save the file as UTF-8 without lone surrogates"
+        )
     return value
 
 

@@ -3,10 +3,13 @@
     folder/
         shard-00000.bin    little-endian uint16 (uint32 from 65,537 entries on), documents one after another
         documents.jsonl    [id, where, num_bytes, num_tokens] of each document, in stream order
-        index.json         dtype, special ids, tokenizer and data digests, sha256 of every file above and of itself
+        index.json         dtype, special ids, tokenizer and data digests, sha256 of every file above and of
+        itself
 
-Documents stand in the order of their content hash: any first share of the stream is a random subset, and a smaller
-share lies inside a larger one. The folder is written beside its place and renamed, so a killed write leaves nothing.
+Documents stand in the order of their content hash: any first share of the stream is a random subset, and a
+    smaller
+share lies inside a larger one. The folder is written beside its place and renamed, so a killed write leaves
+nothing.
 """
 
 from __future__ import annotations
@@ -51,8 +54,12 @@ class TokenShards:
 
     def __init__(self, folder: Path, index: dict[str, Any], documents: list[Document]):
         self.folder, self.index, self.documents = folder, index, documents
-        self.ends = np.cumsum([d.num_tokens for d in documents], dtype=np.int64)  # [num_documents], stream position after each
-        self._maps = [np.memmap(folder / shard["file"], dtype=index["dtype"], mode="r") for shard in index["shards"]]
+        self.ends = np.cumsum(
+            [d.num_tokens for d in documents], dtype=np.int64
+        )  # [num_documents], stream position after each
+        self._maps = [
+            np.memmap(folder / shard["file"], dtype=index["dtype"], mode="r") for shard in index["shards"]
+        ]
         self._offsets = np.cumsum([0, *(len(m) for m in self._maps)])
 
     @classmethod
@@ -67,8 +74,15 @@ class TokenShards:
             path = folder / item["file"]
             if not path.is_file() or file_digest(path) != item["sha256"]:
                 state = "differs from its sha256" if path.is_file() else "is missing"
-                raise DataError(f"token shard file {state}", where=str(path), fix="delete the folder; the next run writes it again")
-        rows = (json.loads(line) for line in (folder / index["documents"]["file"]).read_text(encoding="utf-8").splitlines())
+                raise DataError(
+                    f"token shard file {state}",
+                    where=str(path),
+                    fix="delete the folder; the next run writes it again",
+                )
+        rows = (
+            json.loads(line)
+            for line in (folder / index["documents"]["file"]).read_text(encoding="utf-8").splitlines()
+        )
         return cls(folder, index, [Document(*row) for row in rows])
 
     @property
@@ -95,15 +109,24 @@ class TokenShards:
 
 
 def write_shards(
-    dataset: Dataset, tokenizer: PreTrainedTokenizerFast, folder: str | Path, *, shard_tokens: int = SHARD_TOKENS
+    dataset: Dataset,
+    tokenizer: PreTrainedTokenizerFast,
+    folder: str | Path,
+    *,
+    shard_tokens: int = SHARD_TOKENS,
 ) -> TokenShards:
-    """Encode every row's text into `folder`, or open what is there when it was made from the same text and tokenizer.
+    """Encode every row's text into `folder`, or open what is there when it was made from the same text and
+    tokenizer.
 
     Each document is the tokenizer's own encoding (with its BOS, if it adds one) followed by EOS.
     Raises: DataError when `folder` holds something else; DiskFullError.
     """
     folder = Path(folder)
-    made_from = {"data": dataset.digest, "tokenizer": tokenizer_digest(tokenizer), "shard_tokens": shard_tokens}
+    made_from = {
+        "data": dataset.digest,
+        "tokenizer": tokenizer_digest(tokenizer),
+        "shard_tokens": shard_tokens,
+    }
     if folder.exists() and any(folder.iterdir()):
         index = _read_index(folder)
         if index["made_from"] == made_from:
@@ -122,7 +145,9 @@ def write_shards(
             return write_shards(dataset, tokenizer, folder, shard_tokens=shard_tokens)
         if error.errno == errno.ENOSPC:
             what = f"disk full while writing {dataset.num_bytes} bytes of text as tokens"
-            raise DiskFullError(what, where=str(folder), fix="free some space and run the same command again") from None
+            raise DiskFullError(
+                what, where=str(folder), fix="free some space and run the same command again"
+            ) from None
         raise
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
@@ -130,12 +155,18 @@ def write_shards(
 
 
 def _write(
-    folder: Path, dataset: Dataset, tokenizer: PreTrainedTokenizerFast, made_from: dict[str, Any], shard_tokens: int
+    folder: Path,
+    dataset: Dataset,
+    tokenizer: PreTrainedTokenizerFast,
+    made_from: dict[str, Any],
+    shard_tokens: int,
 ) -> None:
     dtype = "<u2" if len(tokenizer) <= 1 << 16 else "<u4"
     writer = _Writer(folder, dtype, shard_tokens)
     end = end_token(tokenizer)
-    for batch in _progress(_batches(sorted(dataset.rows, key=lambda row: (row.id, row.where))), dataset.num_bytes):
+    for batch in _progress(
+        _batches(sorted(dataset.rows, key=lambda row: (row.id, row.where))), dataset.num_bytes
+    ):
         for row, ids in zip(batch, encode(tokenizer, [row.text for row in batch]), strict=True):
             if end is not None and ids[-1:] != [end]:
                 ids.append(end)
@@ -202,7 +233,9 @@ class _Writer:
         if self._buffer:
             self._flush()
         path = self.folder / "documents.jsonl"
-        rows = (json.dumps([d.id, d.where, d.num_bytes, d.num_tokens], ensure_ascii=False) for d in self.documents)
+        rows = (
+            json.dumps([d.id, d.where, d.num_bytes, d.num_tokens], ensure_ascii=False) for d in self.documents
+        )
         path.write_text("".join(row + "\n" for row in rows), encoding="utf-8")
         return {"shards": self._shards, "documents": {"file": path.name, "sha256": file_digest(path)}}
 
@@ -222,10 +255,16 @@ def _read_index(folder: Path) -> dict[str, Any]:
         stated = index.pop("sha256")
     except FileNotFoundError:
         raise DataError(
-            "not a token shard folder: no index.json", where=str(folder), fix="name another folder, or remove this one"
+            "not a token shard folder: no index.json",
+            where=str(folder),
+            fix="name another folder, or remove this one",
         ) from None
     except (OSError, ValueError, KeyError, AttributeError):
         stated, index = None, {}
     if stated is None or stated != digest(index) or index.get("format") != FORMAT:
-        raise DataError("the index of the token shards is damaged or of another version", where=str(path), fix="delete the folder")
+        raise DataError(
+            "the index of the token shards is damaged or of another version",
+            where=str(path),
+            fix="delete the folder",
+        )
     return index

@@ -1,9 +1,10 @@
 """Rows with answers: which tokens a model is taught, and which it only reads.
 
-What is taught is decided by position: the assistant's turns of a conversation, the completion after a prompt, each
+What is taught is decided by position: the assistant's turns of a conversation, the completion after a prompt,
+    each
 with the token that ends it, even when that token also serves as padding. A conversation's turns are found by
-rendering its prefixes with the tokenizer's own chat template, the way a server renders them, not by markers that a
-template may or may not carry.
+rendering its prefixes with the tokenizer's own chat template, the way a server renders them, not by markers
+that a template may or may not carry.
 """
 
 from __future__ import annotations
@@ -37,23 +38,31 @@ class Example:
 class SupervisedRows:
     """Examples for supervised fine-tuning of a causal model.
 
-    Rows may be conversations (`messages`), `prompt` + `completion`, or plain `text` (every token taught but the first).
-    Where a template rewrites earlier turns (dropping a turn's reasoning, say), each assistant turn becomes an example of
-    its own, since no single rendering equals what a server shows the model at every turn.
+    Rows may be conversations (`messages`), `prompt` + `completion`, or plain `text` (every token taught but
+    the first). Where a template rewrites earlier turns (dropping a turn's reasoning, say), each assistant
+    turn becomes an example of its own, since no single rendering equals what a server shows the model at
+    every turn.
 
     Args:
         max_length: longer examples lose their end; `num_truncated` counts them.
-        packed: put several examples in one row of at most `max_length` tokens; position ids restart with each.
+        packed: put several examples in one row of at most `max_length` tokens; position ids restart with
+            each.
     Raises: DataError at `file:line` for a row in which nothing would be taught, or that the template refuses.
     """
 
-    def __init__(self, dataset: Dataset, tokenizer: PreTrainedTokenizerFast, max_length: int, packed: bool = False):
+    def __init__(
+        self, dataset: Dataset, tokenizer: PreTrainedTokenizerFast, max_length: int, packed: bool = False
+    ):
         self.max_length, self.packed = max_length, packed
         self._pad = pad_token(tokenizer)
         full = [example for row in dataset.rows for example in build_examples(row, tokenizer)]
         self.num_truncated = sum(len(example.ids) > max_length for example in full)
         self.examples = [_fitted(example, max_length) for example in full]
-        self._rows = _fill([len(e.ids) for e in self.examples], max_length) if packed else [[i] for i in range(len(full))]
+        self._rows = (
+            _fill([len(e.ids) for e in self.examples], max_length)
+            if packed
+            else [[i] for i in range(len(full))]
+        )
 
     def __len__(self) -> int:
         return len(self._rows)
@@ -66,7 +75,8 @@ class SupervisedRows:
         return sum(len(self.examples[i].ids) for i in self._rows[index])
 
     def collate(self, indices: list[int], *, seed: int, epoch: int) -> dict[str, Tensor]:
-        """`input_ids`, `labels` [B, T], T the longest row of the batch, padded on the right; `position_ids` when packed."""
+        """`input_ids`, `labels` [B, T], T the longest row of the batch, padded on the right; `position_ids`
+        when packed."""
         import torch
 
         rows = [[self.examples[i] for i in self._rows[index]] for index in indices]
@@ -91,7 +101,8 @@ class TextRows:
     """Texts of their own lengths, for encoders.
 
     Args:
-        max_length: longer texts lose their end (the closing special token is kept); `num_truncated` counts them.
+        max_length: longer texts lose their end (the closing special token is kept); `num_truncated` counts
+            them.
     """
 
     def __init__(self, dataset: Dataset, tokenizer: PreTrainedTokenizerFast, max_length: int):
@@ -132,7 +143,9 @@ class LabelledRows(TextRows):
     Raises: DataError at `file:line` for a label that is not among them.
     """
 
-    def __init__(self, dataset: Dataset, tokenizer: PreTrainedTokenizerFast, max_length: int, label_names: list[str]):
+    def __init__(
+        self, dataset: Dataset, tokenizer: PreTrainedTokenizerFast, max_length: int, label_names: list[str]
+    ):
         number = {name: i for i, name in enumerate(label_names)}
         for row in dataset.rows:
             if row.values.get("label") not in number:
@@ -158,8 +171,13 @@ def build_examples(row: Row, tokenizer: PreTrainedTokenizerFast) -> list[Example
         return _from_messages(row, row.values["messages"], tokenizer)
     if "completion" in row.values:
         if tokenizer.chat_template:
-            return _from_messages(row, [*_user(row), {"role": "assistant", "content": row.values["completion"]}], tokenizer)
-        prompt, answer = prompt_ids(row, tokenizer), encode(tokenizer, [row.values["completion"]], special=False)[0]
+            return _from_messages(
+                row, [*_user(row), {"role": "assistant", "content": row.values["completion"]}], tokenizer
+            )
+        prompt, answer = (
+            prompt_ids(row, tokenizer),
+            encode(tokenizer, [row.values["completion"]], special=False)[0],
+        )
         ids = _closed([*prompt, *answer], tokenizer)
         return [_checked(Example(ids, [i >= len(prompt) for i in range(len(ids))], row.where))]
     ids = _closed(encode(tokenizer, [row.values["text"]])[0], tokenizer)
@@ -169,13 +187,15 @@ def build_examples(row: Row, tokenizer: PreTrainedTokenizerFast) -> list[Example
 def prompt_ids(row: Row, tokenizer: PreTrainedTokenizerFast) -> list[int]:
     """Exactly the ids after which the model is to answer: for generation, and what a server sees.
 
-    With a chat template the row's messages up to the last answer are rendered; else a prompt stands alone, closed by a
-    line break unless it or the completion brings a blank of its own.
+    With a chat template the row's messages up to the last answer are rendered; else a prompt stands alone,
+    closed by a line break unless it or the completion brings a blank of its own.
     """
     if "messages" in row.values or tokenizer.chat_template:
         messages = row.values.get("messages") or [*_user(row), {"role": "assistant", "content": "-"}]
         last = max(i for i, message in enumerate(messages) if message["role"] == "assistant")
-        return encode(tokenizer, [_render(tokenizer, messages[:last], row.where, prompt=True)], special=False)[0]
+        return encode(
+            tokenizer, [_render(tokenizer, messages[:last], row.where, prompt=True)], special=False
+        )[0]
     prompt, completion = row.values["prompt"], row.values.get("completion", "")
     glue = "" if prompt[-1].isspace() or completion[:1].isspace() else "\n"
     ids = encode(tokenizer, [prompt + glue])[0]
@@ -187,7 +207,9 @@ def _user(row: Row) -> list[dict[str, str]]:
     return [{"role": "user", "content": row.values["prompt"]}]
 
 
-def _from_messages(row: Row, messages: list[dict[str, str]], tokenizer: PreTrainedTokenizerFast) -> list[Example]:
+def _from_messages(
+    row: Row, messages: list[dict[str, str]], tokenizer: PreTrainedTokenizerFast
+) -> list[Example]:
     if not tokenizer.chat_template:
         fix = "train the tokenizer with a chat template, set tokenizer.chat_template, or give prompt and completion"
         raise DataError("a conversation, but the tokenizer has no chat template", where=row.where, fix=fix)
@@ -202,12 +224,16 @@ def _from_messages(row: Row, messages: list[dict[str, str]], tokenizer: PreTrain
         span = _span(tokenizer, messages, turn, text, row.where)
         if span is None:
             fix = "use a template whose add_generation_prompt output begins the assistant's turn"
-            raise DataError("the chat template renders a prompt that no answer continues", where=row.where, fix=fix)
+            raise DataError(
+                "the chat template renders a prompt that no answer continues", where=row.where, fix=fix
+            )
         examples.append(_encode_spans(text, [span], tokenizer, row.where))
     return examples
 
 
-def _span(tokenizer: PreTrainedTokenizerFast, messages: list[dict[str, str]], turn: int, text: str, where: str) -> Span | None:
+def _span(
+    tokenizer: PreTrainedTokenizerFast, messages: list[dict[str, str]], turn: int, text: str, where: str
+) -> Span | None:
     """The characters of `text` that the model writes in this turn; None if `text` renders the turn otherwise."""
     before = _render(tokenizer, messages[:turn], where, prompt=True)
     after = _render(tokenizer, messages[: turn + 1], where)
@@ -216,19 +242,23 @@ def _span(tokenizer: PreTrainedTokenizerFast, messages: list[dict[str, str]], tu
     return len(before), len(after.rstrip())  # blanks after the closing token are never generated
 
 
-def _render(tokenizer: PreTrainedTokenizerFast, messages: list[dict[str, str]], where: str, prompt: bool = False) -> str:
+def _render(
+    tokenizer: PreTrainedTokenizerFast, messages: list[dict[str, str]], where: str, prompt: bool = False
+) -> str:
     try:
         return tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=prompt)
     except Exception as error:  # a template is a program of the user's: it may fail in any way
         fix = "order the turns as the template expects, or use another template"
-        raise DataError(f"the chat template refuses this conversation: {error}", where=where, fix=fix) from None
+        raise DataError(
+            f"the chat template refuses this conversation: {error}", where=where, fix=fix
+        ) from None
 
 
 def _encode_spans(text: str, spans: list[Span], tokenizer: PreTrainedTokenizerFast, where: str) -> Example:
     """Encode a rendered conversation and mark the tokens inside `spans`.
 
-    The text is encoded whole. Only if a token crosses the edge of a span is it encoded piece by piece: such a token
-    could never follow the prompt that a server sees.
+    The text is encoded whole. Only if a token crosses the edge of a span is it encoded piece by piece: such a
+    token could never follow the prompt that a server sees.
     """
     core = tokenizer.backend_tokenizer
     core.no_truncation()
@@ -237,12 +267,21 @@ def _encode_spans(text: str, spans: list[Span], tokenizer: PreTrainedTokenizerFa
     edges = {edge for span in spans for edge in span}
     if any(start < edge < stop for start, stop in whole.offsets for edge in edges):
         bounds = [0, *sorted(edges), len(text)]
-        parts = [core.encode(text[a:b], add_special_tokens=False).ids for a, b in zip(bounds, bounds[1:], strict=False)]
+        parts = [
+            core.encode(text[a:b], add_special_tokens=False).ids
+            for a, b in zip(bounds, bounds[1:], strict=False)
+        ]
         taught = [any(a <= left < b for a, b in spans) for left in bounds[:-1]]
         ids = [i for part in parts for i in part]
         mask = [flag for part, flag in zip(parts, taught, strict=True) for _ in part]
     else:
-        ids, mask = whole.ids, [any(a <= start and stop <= b and stop > start for a, b in spans) for start, stop in whole.offsets]
+        ids, mask = (
+            whole.ids,
+            [
+                any(a <= start and stop <= b and stop > start for a, b in spans)
+                for start, stop in whole.offsets
+            ],
+        )
     last = max((i for i, flag in enumerate(mask) if flag), default=None)
     if last is not None and ids[last] not in tokenizer.all_special_ids:
         # The template does not close the answer: without this the model would never learn to stop.
@@ -258,7 +297,11 @@ def _closed(ids: list[int], tokenizer: PreTrainedTokenizerFast) -> list[int]:
 
 def _checked(example: Example) -> Example:
     if not any(example.taught[1:]):
-        raise DataError("nothing in this row is taught to the model", where=example.where, fix="give the row a non-empty answer")
+        raise DataError(
+            "nothing in this row is taught to the model",
+            where=example.where,
+            fix="give the row a non-empty answer",
+        )
     return example
 
 

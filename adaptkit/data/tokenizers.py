@@ -1,13 +1,16 @@
-"""Domain tokenizers: byte-level BPE, Unigram and WordPiece, trained in seconds and saved as Hugging Face folders.
+"""Domain tokenizers: byte-level BPE, Unigram and WordPiece, trained in seconds and saved as Hugging Face
+folders.
 
     tokenizer = train_tokenizer((row.text for row in dataset.rows), "bpe", 8192)
     tokenizer.save_pretrained(folder)
 
-The tokenizer's own post-processor adds the first token (and for masked models the last), so training, evaluation and
-a server that loads the folder see the same ids, with exactly one BOS. EOS after a causal document is added by packing.
+The tokenizer's own post-processor adds the first token (and for masked models the last), so training,
+evaluation and a server that loads the folder see the same ids, with exactly one BOS. EOS after a causal
+document is added by packing.
 
-The same texts give the same tokenizer, byte for byte. `tokenizers` breaks ties by the order of its hash maps where
-letters are not given (WordPiece) and where sums depend on that order (Unigram); `_wordpiece` and `_unigram` settle them.
+The same texts give the same tokenizer, byte for byte. `tokenizers` breaks ties by the order of its hash maps
+where letters are not given (WordPiece) and where sums depend on that order (Unigram); `_wordpiece` and
+`_unigram` settle them.
 """
 
 from __future__ import annotations
@@ -39,13 +42,18 @@ CHAT_TEMPLATE = (
 
 
 def train_tokenizer(
-    texts: Iterable[str], kind: Kind = "bpe", vocab_size: int = 8192, *, chat_template: str | None = None, masked: bool = False
+    texts: Iterable[str],
+    kind: Kind = "bpe",
+    vocab_size: int = 8192,
+    *,
+    chat_template: str | None = None,
+    masked: bool = False,
 ) -> PreTrainedTokenizerFast:
     """Train a tokenizer of at most `vocab_size` entries (fewer when the text is too small to yield them).
 
     Args:
-        kind: `bpe` is byte-level and lossless; `unigram` keeps all but runs of blanks; `wordpiece` (uncased letters are
-            kept, blanks are not) is BERT's.
+        kind: `bpe` is byte-level and lossless; `unigram` keeps all but runs of blanks; `wordpiece` (uncased
+            letters are kept, blanks are not) is BERT's.
         chat_template: a Jinja template, for example `CHAT_TEMPLATE`; its turn markers become single tokens.
         masked: add [CLS] [SEP] [MASK] for masked-language models; always so for wordpiece.
     Returns: a fast tokenizer; for masked ones BOS is [CLS] and EOS is [SEP].
@@ -78,7 +86,8 @@ def _bpe(texts: list[str], vocab_size: int, special: list[str], unknown: None) -
 
 
 def _wordpiece(texts: list[str], vocab_size: int, special: list[str], unknown: str | None) -> Tokenizer:
-    """A first training without merges finds the letters and their `##` forms, the second starts from them in order."""
+    """A first training without merges finds the letters and their `##` forms, the second starts from them in
+    order."""
     from tokenizers import models, trainers
 
     core = _blank("wordpiece", unknown)
@@ -86,7 +95,9 @@ def _wordpiece(texts: list[str], vocab_size: int, special: list[str], unknown: s
     alphabet = {"initial_alphabet": letters, "limit_alphabet": len(letters)}
     core.train_from_iterator(texts, trainers.WordPieceTrainer(**alphabet, **_common(0, special)))
     pieces = sorted(set(core.get_vocab()) - set(special))
-    core.train_from_iterator(texts, trainers.WordPieceTrainer(limit_alphabet=len(letters), **_common(vocab_size, special + pieces)))
+    core.train_from_iterator(
+        texts, trainers.WordPieceTrainer(limit_alphabet=len(letters), **_common(vocab_size, special + pieces))
+    )
     # The pieces were "special" to get their ids first; in text they are letters like any other.
     vocabulary = json.loads(core.to_str())["model"]["vocab"]
     core = _blank("wordpiece", unknown)
@@ -105,7 +116,8 @@ def _letters(texts: list[str], normalise: Callable[[str], str], most: int) -> li
 
 
 PENALTY = 1e-4
-"""Steps in which `tokenizers` scores the letters that its model dropped and the text needs, in the order of a hash map."""
+"""Steps in which `tokenizers` scores the letters that its model dropped and the text needs, in the order of a
+hash map."""
 
 
 def _unigram(texts: list[str], vocab_size: int, special: list[str], unknown: str | None) -> Tokenizer:
@@ -113,9 +125,14 @@ def _unigram(texts: list[str], vocab_size: int, special: list[str], unknown: str
     from tokenizers import models, trainers
 
     core = _blank("unigram", unknown)
-    core.train_from_iterator(texts, trainers.UnigramTrainer(unk_token=unknown, **_common(vocab_size, special)))
+    core.train_from_iterator(
+        texts, trainers.UnigramTrainer(unk_token=unknown, **_common(vocab_size, special))
+    )
     told = json.loads(core.to_str())["model"]
-    first, pieces = told["vocab"][: len(special)], {piece: round(score, 9) for piece, score in told["vocab"][len(special) :]}
+    first, pieces = (
+        told["vocab"][: len(special)],
+        {piece: round(score, 9) for piece, score in told["vocab"][len(special) :]},
+    )
     lowest = min(pieces.values())
     needed = sorted(p for p, score in pieces.items() if len(p) == 1 and _whole((score - lowest) / PENALTY))
     pieces |= dict(zip(needed, sorted((pieces[piece] for piece in needed), reverse=True), strict=True))
@@ -164,19 +181,29 @@ def _post_processor(core: Tokenizer, names: dict[str, str]) -> Any:
     from tokenizers import processors
 
     first, last = names.get("bos_token") or names["cls_token"], names.get("sep_token")
-    single, pair = (f"{first} $A {last}", f"{first} $A {last} $B:1 {last}:1") if last else (f"{first} $A", f"{first} $A $B")
+    single, pair = (
+        (f"{first} $A {last}", f"{first} $A {last} $B:1 {last}:1")
+        if last
+        else (f"{first} $A", f"{first} $A $B")
+    )
     special = [(token, core.token_to_id(token)) for token in (first, last) if token]
     return processors.TemplateProcessing(single=single, pair=pair, special_tokens=special)
 
 
-def _wrap(core: Tokenizer, names: dict[str, str], turns: list[str], chat_template: str | None) -> PreTrainedTokenizerFast:
+def _wrap(
+    core: Tokenizer, names: dict[str, str], turns: list[str], chat_template: str | None
+) -> PreTrainedTokenizerFast:
     from transformers import PreTrainedTokenizerFast
 
     if "cls_token" in names:
         names = {**names, "bos_token": names["cls_token"], "eos_token": names["sep_token"]}
     # Decoding must give back what was encoded: no rewriting of blanks before punctuation.
     tokenizer = PreTrainedTokenizerFast(
-        tokenizer_object=core, clean_up_tokenization_spaces=False, padding_side="right", extra_special_tokens=turns, **names
+        tokenizer_object=core,
+        clean_up_tokenization_spaces=False,
+        padding_side="right",
+        extra_special_tokens=turns,
+        **names,
     )
     if chat_template:
         tokenizer.chat_template = chat_template
@@ -203,7 +230,9 @@ def pad_token(tokenizer: PreTrainedTokenizerFast) -> int:
 
 def bytes_per_token(tokenizer: PreTrainedTokenizerFast, texts: list[str]) -> float:
     """UTF-8 bytes of text per token, without special tokens."""
-    return sum(len(text.encode()) for text in texts) / max(1, sum(map(len, encode(tokenizer, texts, special=False))))
+    return sum(len(text.encode()) for text in texts) / max(
+        1, sum(map(len, encode(tokenizer, texts, special=False)))
+    )
 
 
 def tokenizer_digest(tokenizer: PreTrainedTokenizerFast) -> str:

@@ -25,6 +25,8 @@ def _environment() -> Any:
     from markupsafe import Markup
 
     loader, undefined = jinja2.FileSystemLoader(HERE), jinja2.StrictUndefined
-    environment = jinja2.Environment(loader=loader, undefined=undefined, autoescape=True, trim_blocks=True, lstrip_blocks=True)
+    environment = jinja2.Environment(
+        loader=loader, undefined=undefined, autoescape=True, trim_blocks=True, lstrip_blocks=True
+    )
     environment.globals["css"] = Markup(style())
     return environment

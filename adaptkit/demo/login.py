@@ -1,10 +1,11 @@
 """What stands before the page: a login with a limit on wrong tries, and nothing else without it.
 
-Gradio alone answers several routes to anyone even with its own `auth` set, and lets passwords be tried for ever. This
-ASGI class stands before the whole application, so a route that a new release adds is closed as well.
+Gradio alone answers several routes to anyone even with its own `auth` set, and lets passwords be tried for
+ever. This ASGI class stands before the whole application, so a route that a new release adds is closed as
+well.
 
-Without a password (on loopback only) the gate still refuses foreign Host and Origin headers: a web site that makes a
-browser send requests to 127.0.0.1 gets nothing.
+Without a password (on loopback only) the gate still refuses foreign Host and Origin headers: a web site that
+makes a browser send requests to 127.0.0.1 gets nothing.
 """
 
 from __future__ import annotations
@@ -33,12 +34,23 @@ SESSION_S = 12 * 3600.0
 MAX_SESSIONS, MAX_ADDRESSES = 1000, 10_000
 MAX_LOGIN_BYTES, MAX_BODY_BYTES = 4096, 1_000_000
 LOOPBACK_NAMES = frozenset({"localhost", "127.0.0.1", "::1"})
-OPEN_PATHS = frozenset({
-    "/", "/config", "/theme.css", "/favicon.ico", "/gradio_api/queue/join", "/gradio_api/queue/data", "/gradio_api/cancel",
-    "/gradio_api/reset", "/gradio_api/app_id", "/gradio_api/startup-events",
-})  # fmt: skip
+OPEN_PATHS = frozenset(
+    {
+        "/",
+        "/config",
+        "/theme.css",
+        "/favicon.ico",
+        "/gradio_api/queue/join",
+        "/gradio_api/queue/data",
+        "/gradio_api/cancel",
+        "/gradio_api/reset",
+        "/gradio_api/app_id",
+        "/gradio_api/startup-events",
+    }
+)
 OPEN_ROOTS = ("/assets/", "/static/", "/gradio_api/heartbeat/")
-"""What the page needs of Gradio. Whatever else it offers (files, uploads, proxies, API descriptions) is not there."""
+"""What the page needs of Gradio. Whatever else it offers (files, uploads, proxies, API descriptions) is not
+there."""
 POLICY = (
     "default-src 'self'; script-src 'self' 'unsafe-inline' 'unsafe-eval' blob:; style-src 'self' 'unsafe-inline'; "
     "img-src 'self' data: blob:; font-src 'self' data:; connect-src 'self'; worker-src 'self' blob:; object-src 'none'; "
@@ -56,7 +68,8 @@ HEADERS = [
 class Tries:
     """Wrong passwords, by address and in all.
 
-    Five wrong ones in a row and an address waits 30 s, twice as long after each further one, up to 15 minutes. All
+    Five wrong ones in a row and an address waits 30 s, twice as long after each further one, up to 15
+    minutes. All
     addresses together may be wrong 30 times a minute: many addresses do not help to guess.
     """
 
@@ -113,7 +126,13 @@ class _Request:
     @classmethod
     def of(cls, scope: Scope) -> _Request:
         client = scope.get("client") or ("", 0)
-        return cls(scope.get("method", "GET"), scope["path"], client[0], dict(scope["headers"]), scope.get("scheme", "http"))
+        return cls(
+            scope.get("method", "GET"),
+            scope["path"],
+            client[0],
+            dict(scope["headers"]),
+            scope.get("scheme", "http"),
+        )
 
     def header(self, name: bytes) -> str:
         return self.headers.get(name, b"").decode("latin-1")
@@ -161,7 +180,11 @@ class Gate:
     """
 
     def __init__(
-        self, app: ASGIApp, password: str | None, hosts: frozenset[str] = frozenset(), clock: Callable[[], float] = time.monotonic
+        self,
+        app: ASGIApp,
+        password: str | None,
+        hosts: frozenset[str] = frozenset(),
+        clock: Callable[[], float] = time.monotonic,
     ):
         self.app, self.password, self.hosts, self._clock = app, password, hosts, clock
         self.tries = Tries(clock)
@@ -248,7 +271,9 @@ def _digest(token: str) -> str:
 
 def _same(given: str, password: str) -> bool:
     """Takes the same time however much of it is right."""
-    return hmac.compare_digest(hashlib.sha256(given.encode()).digest(), hashlib.sha256(password.encode()).digest())
+    return hmac.compare_digest(
+        hashlib.sha256(given.encode()).digest(), hashlib.sha256(password.encode()).digest()
+    )
 
 
 def _seconds(wait: float) -> str:
@@ -256,7 +281,9 @@ def _seconds(wait: float) -> str:
 
 
 def _login_page(status: int, problem: str = "", retry_after: float = 0.0) -> tuple[int, str, dict[str, str]]:
-    headers = {"content-type": "text/html; charset=utf-8"} | ({"retry-after": str(math.ceil(retry_after))} if retry_after else {})
+    headers = {"content-type": "text/html; charset=utf-8"} | (
+        {"retry-after": str(math.ceil(retry_after))} if retry_after else {}
+    )
     return status, render("login", problem=problem, path=LOGIN), headers
 
 
@@ -285,13 +312,18 @@ async def _reply(send: Send, status: int, body: str, headers: dict[str, str]) ->
 
 
 def _with_headers(send: Send) -> Send:
-    """Adds the security headers to what the application answers; files of the page itself may be kept by the browser."""
+    """Adds the security headers to what the application answers; files of the page itself may be kept by the
+    browser."""
     ours = {name for name, _ in HEADERS}
 
     async def sending(message: Message) -> None:
         if message["type"] == "http.response.start":
             told = [(key.lower(), value) for key, value in message.get("headers", [])]
-            kept = [(b"cache-control", value) for key, value in told if key == b"cache-control" and b"immutable" in value]
+            kept = [
+                (b"cache-control", value)
+                for key, value in told
+                if key == b"cache-control" and b"immutable" in value
+            ]
             added = [pair for pair in HEADERS if pair[0] != b"cache-control" or not kept] + kept
             message = {**message, "headers": [pair for pair in told if pair[0] not in ours] + added}
         await send(message)

@@ -18,7 +18,16 @@ from adaptkit.demo.tab_decide import PRICE, Decide
 from adaptkit.demo.tab_search import Search
 
 LOOK_EVERY_S = 10.0
-SANS = ["Inter", "Segoe UI", "system-ui", "Helvetica Neue", "Noto Sans", "Liberation Sans", "Arial", "sans-serif"]
+SANS = [
+    "Inter",
+    "Segoe UI",
+    "system-ui",
+    "Helvetica Neue",
+    "Noto Sans",
+    "Liberation Sans",
+    "Arial",
+    "sans-serif",
+]
 MONO = ["ui-monospace", "SF Mono", "Cascadia Mono", "Liberation Mono", "Menlo", "Consolas", "monospace"]
 
 
@@ -53,7 +62,9 @@ class Page:
     def build(self) -> gr.Blocks:
         """The application; whatever it sends to a browser holds no key."""
         first = next((dial.value for dial in self.study.dials() if dial.name == PRICE), 0.0)
-        with gr.Blocks(title=f"{self.study.name} \u00b7 adaptkit", analytics_enabled=False, fill_width=True) as page:
+        with gr.Blocks(
+            title=f"{self.study.name} \u00b7 adaptkit", analytics_enabled=False, fill_width=True
+        ) as page:
             price, seen = gr.State(first), gr.State(Look())
             head = gr.HTML(self._head(Look()), elem_id="head", apply_default_css=False)
             with gr.Tabs(elem_id="tabs"):
@@ -72,7 +83,14 @@ class Page:
                         gr.Markdown(self.card, elem_id="card")
             outputs = [seen, head, models, classifier, left, right, classified, hits]
             quiet = {"show_progress": "hidden", "api_visibility": "private", "queue": True}
-            gr.on([page.load, gr.Timer(LOOK_EVERY_S).tick], self.look, [seen], outputs, trigger_mode="once", **quiet)
+            gr.on(
+                [page.load, gr.Timer(LOOK_EVERY_S).tick],
+                self.look,
+                [seen],
+                outputs,
+                trigger_mode="once",
+                **quiet,
+            )
         return page
 
     def look(self, seen: Look) -> list[Any]:
@@ -100,7 +118,14 @@ class Page:
     def _head(self, look: Look) -> str:
         tasks = {GENERATE: "to write", CLASSIFY: "to classify", EMBED: "to search", RERANK: "to rank"}
         counts = [f"{len(found)} {task}" for kind, task in tasks.items() if (found := look.of_kind(kind))]
-        return render("head", name=self.study.name, look=look, counts=counts, url=self.server.url, signed_in=self.signed_in)
+        return render(
+            "head",
+            name=self.study.name,
+            look=look,
+            counts=counts,
+            url=self.server.url,
+            signed_in=self.signed_in,
+        )
 
 
 def _changed(before: Look, now: Look, kind: str) -> bool:
@@ -112,7 +137,10 @@ def _choices(parts: list[roles.Part]) -> list[tuple[str, str]]:
     """(what is shown, model): the role, and the model's name where one role has several."""
     titles = [part.title for part in parts]
     several = {title for title in titles if titles.count(title) > 1}
-    return [(f"{part.title}: {part.arm or part.model}" if part.title in several else part.title, part.model) for part in parts]
+    return [
+        (f"{part.title}: {part.arm or part.model}" if part.title in several else part.title, part.model)
+        for part in parts
+    ]
 
 
 def _dropdown(parts: list[roles.Part], value: str | None, **look: Any) -> Any:
@@ -123,6 +151,8 @@ def _two(parts: list[roles.Part]) -> tuple[str | None, str | None]:
     """The generic and the domain model among embedding models; a single one stands first, whatever it is."""
     if len(parts) == 1:
         return parts[0].model, None
-    domain = next((part.model for part in parts if part.role.place in (roles.DOMAIN.place, roles.TUNED.place)), None)
+    domain = next(
+        (part.model for part in parts if part.role.place in (roles.DOMAIN.place, roles.TUNED.place)), None
+    )
     generic = next((part.model for part in parts if part.model != domain), None)
     return generic, domain

@@ -1,6 +1,7 @@
 """Which part of the story a served model plays: generic, fine-tuned, domain-pretrained, distilled.
 
-`adaptkit serve` names a study's models after study, arm and task; a name given by hand is read for telling words.
+`adaptkit serve` names a study's models after study, arm and task; a name given by hand is read for telling
+words.
 """
 
 from __future__ import annotations
@@ -70,9 +71,13 @@ def cast(models: Iterable[str], study: str, arms: Sequence[Arm], tasks: Sequence
 
 
 def _part(model: str, study: str, arms: Sequence[Arm], tasks: Sequence[str]) -> Part:
-    prefixes = {served_name(f"{study}-{arm.name}"): arm for arm in arms} | {served_name(arm.name): arm for arm in arms}
+    prefixes = {served_name(f"{study}-{arm.name}"): arm for arm in arms} | {
+        served_name(arm.name): arm for arm in arms
+    }
     fitting = [prefix for prefix in prefixes if model == prefix or model.startswith(f"{prefix}-")]
-    task = next((name for name in sorted(tasks, key=len, reverse=True) if f"-{name}" in model or model == name), "")
+    task = next(
+        (name for name in sorted(tasks, key=len, reverse=True) if f"-{name}" in model or model == name), ""
+    )
     if fitting:
         arm = prefixes[max(fitting, key=len)]
         return Part(model, _role(arm), arm.name, task, arm.describe)

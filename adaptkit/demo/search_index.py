@@ -1,4 +1,5 @@
-"""The searched text: a sample of the domain's passages, their vectors by any served embedding model, and the nearest ones."""
+"""The searched text: a sample of the domain's passages, their vectors by any served embedding model, and the
+nearest ones."""
 
 from __future__ import annotations
 
@@ -54,7 +55,8 @@ def sample(documents: Passages) -> Passages:
 class Index:
     """Vectors of the passages, per model, kept in memory and in the user's state folder.
 
-    A file is found again by what it was made from: the passages, and the model as told by its vector of a fixed
+    A file is found again by what it was made from: the passages, and the model as told by its vector of a
+        fixed
     sentence: another model behind the same name gets vectors of its own.
     """
 

@@ -64,7 +64,11 @@ class Server:
                 found = tuple(client.models())
         except (ServerError, ValueError, KeyError, TypeError) as error:
             return Look(failure=explain(error, self.url))
-        return Look(found) if found else Look(failure=Failure("missing", "The server offers no model.", "Serve one first."))
+        return (
+            Look(found)
+            if found
+            else Look(failure=Failure("missing", "The server offers no model.", "Serve one first."))
+        )
 
 
 def explain(error: Exception, url: str, model: str = "", started: bool = False) -> Failure:
@@ -75,10 +79,16 @@ def explain(error: Exception, url: str, model: str = "", started: bool = False) 
     """
     if isinstance(error, Refusal) and error.status in OVERLOADED:
         wait = f"Try again in {math.ceil(max(1.0, error.retry_after_s))} s."
-        what = "The server is busy: too many requests." if error.status == 429 else "The model is loading or restarting."
+        what = (
+            "The server is busy: too many requests."
+            if error.status == 429
+            else "The model is loading or restarting."
+        )
         return Failure("busy", what, wait)
     if isinstance(error, Refusal) and error.status == 404:
-        return Failure("missing", f"{model or 'This model'} is no longer served.", "Look at the server again.")
+        return Failure(
+            "missing", f"{model or 'This model'} is no longer served.", "Look at the server again."
+        )
     if isinstance(error, Refusal) and error.status in (401, 403):
         do = "Start the demo with the server's key in ADAPTKIT_API_KEY or --key-file."
         return Failure("refused", "The server does not accept this demo's key.", do)
@@ -89,7 +99,11 @@ def explain(error: Exception, url: str, model: str = "", started: bool = False) 
     if isinstance(error, ServerError):
         do = "Start it with \u201cadaptkit serve\u201d: this page finds it by itself."
         return Failure("away", f"No server answers at {url}.", do)
-    return Failure("refused", f"{url} does not answer like an OpenAI-compatible server.", "Give another address with --server.")
+    return Failure(
+        "refused",
+        f"{url} does not answer like an OpenAI-compatible server.",
+        "Give another address with --server.",
+    )
 
 
 def _chat_hint(what: str) -> str:

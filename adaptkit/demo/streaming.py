@@ -76,7 +76,9 @@ class Asking:
         self._changed = threading.Event()
         groups = [[model] for model in models] if prompt.together else [list(models)]
         self._begun: dict[str, float] = {}
-        self._threads = [threading.Thread(target=self._ask_all, args=(group,), daemon=True) for group in groups]
+        self._threads = [
+            threading.Thread(target=self._ask_all, args=(group,), daemon=True) for group in groups
+        ]
 
     def __enter__(self) -> Asking:
         for thread in self._threads:
@@ -123,13 +125,20 @@ class Asking:
                 seconds = time.perf_counter() - begun
                 text = self.answers[model].text + piece
                 self._update(
-                    model, state="writing", text=text, tokens=pieces, seconds=seconds, first_s=seconds if first is None else first
+                    model,
+                    state="writing",
+                    text=text,
+                    tokens=pieces,
+                    seconds=seconds,
+                    first_s=seconds if first is None else first,
                 )
         except (ServerError, ValueError, KeyError, TypeError, RuntimeError) as error:
             failure = explain(error, self.server.url, model, started=pieces > 0)
             self._update(model, state="failed", failure=failure, seconds=time.perf_counter() - begun)
         else:
-            self._update(model, state="done", tokens=counted[0] or pieces, seconds=time.perf_counter() - begun)
+            self._update(
+                model, state="done", tokens=counted[0] or pieces, seconds=time.perf_counter() - begun
+            )
 
     def _stream(self, model: str, counted: list[int]) -> Iterator[str]:
         prompt = self.prompt
@@ -139,7 +148,9 @@ class Asking:
             counted[0] = count
 
         if prompt.chat:
-            return self._client.stream_chat(model, [{"role": "user", "content": prompt.text}], on_tokens=on_tokens, **options)
+            return self._client.stream_chat(
+                model, [{"role": "user", "content": prompt.text}], on_tokens=on_tokens, **options
+            )
         return self._client.stream(model, prompt.text, on_tokens=on_tokens, **options)
 
     def _update(self, model: str, **fields: object) -> None:

@@ -1,4 +1,5 @@
-"""What the page needs of a study. `adaptkit.report.demo_view.Showcase` gives it; the page itself knows no study."""
+"""What the page needs of a study. `adaptkit.report.demo_view.Showcase` gives it; the page itself knows no
+study."""
 
 from __future__ import annotations
 
@@ -29,7 +30,8 @@ class Dial(Protocol):
 
 
 class Calibration(Protocol):
-    """A temperature fitted on `num_dev` items, and the calibration error on `num_test` others without and with it."""
+    """A temperature fitted on `num_dev` items, and the calibration error on `num_test` others without and
+    with it."""
 
     temperature: float
     before: float
@@ -68,8 +70,12 @@ class NoStudy:
         self.name = folder.resolve().name
 
     def verdict(self) -> str:
-        return render("empty", title="Nothing was compared yet", text="This folder holds one model, not a study.",
-                      do="adaptkit compare study.yaml")  # fmt: skip
+        return render(
+            "empty",
+            title="Nothing was compared yet",
+            text="This folder holds one model, not a study.",
+            do="adaptkit compare study.yaml",
+        )
 
     def evidence(self) -> str:
         return ""

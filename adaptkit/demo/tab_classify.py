@@ -30,8 +30,15 @@ class Classify:
 
     def build(self) -> tuple[gr.Dropdown, gr.HTML]:
         """Draw the tab. Returns the choice of the model, and where the answer stands."""
-        text = gr.Textbox(label="Text", value=self._example(), lines=3, max_lines=8, max_length=MAX_TEXT_CHARS,
-                          placeholder="A sentence or a paragraph.", elem_id="to-classify")  # fmt: skip
+        text = gr.Textbox(
+            label="Text",
+            value=self._example(),
+            lines=3,
+            max_lines=8,
+            max_length=MAX_TEXT_CHARS,
+            placeholder="A sentence or a paragraph.",
+            elem_id="to-classify",
+        )
         with gr.Row(elem_classes="actions"):
             model = gr.Dropdown([], label="Classifier", elem_id="classifier", filterable=False)
             go = gr.Button("Classify", variant="primary", elem_id="classify")
@@ -64,10 +71,17 @@ class Classify:
         yield self._draw(model, raw, after, labels, calibration, "calibrated" if calibration else "raw")
 
     def _draw(
-        self, model: str, raw: Sequence[float], after: Sequence[float], labels: Sequence[str], calibration: Calibration | None,
+        self,
+        model: str,
+        raw: Sequence[float],
+        after: Sequence[float],
+        labels: Sequence[str],
+        calibration: Calibration | None,
         state: str,
-    ) -> str:  # fmt: skip
-        bars = [{"label": label, "raw": r, "after": a} for label, r, a in zip(labels, raw, after, strict=True)]
+    ) -> str:
+        bars = [
+            {"label": label, "raw": r, "after": a} for label, r, a in zip(labels, raw, after, strict=True)
+        ]
         bars.sort(key=lambda bar: -bar["after"])
         return render("classified", state=state, bars=bars, calibration=calibration, part=self.parts[model])
 
@@ -100,7 +114,10 @@ class Classify:
         for start in range(0, len(items), BATCH):
             batch = items[start : start + BATCH]
             answers = client.classify(model, [text[:MAX_TEXT_CHARS] for text, _ in batch], **CUT)
-            found += [(probabilities, labels.index(label)) for (_, probabilities), (_, label) in zip(answers, batch, strict=True)]
+            found += [
+                (probabilities, labels.index(label))
+                for (_, probabilities), (_, label) in zip(answers, batch, strict=True)
+            ]
         return found
 
     def _example(self) -> str:

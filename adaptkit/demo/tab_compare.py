@@ -30,10 +30,18 @@ class Compare:
     """By model; filled whenever the server is looked at."""
 
     def build(self, usd_per_hour: Any) -> gr.CheckboxGroup:
-        """Draw the tab; `usd_per_hour` is the component that holds the server's price. Returns the choice of models."""
+        """Draw the tab; `usd_per_hour` is the component that holds the server's price. Returns the choice of
+        models."""
         starts = itertools.cycle(_beginnings(self.documents) or [""])
-        text = gr.Textbox(label="Prompt", value=next(starts), lines=3, max_lines=8, max_length=MAX_PROMPT_CHARS,
-                          placeholder="Write the beginning of a text, or a question.", elem_id="prompt")  # fmt: skip
+        text = gr.Textbox(
+            label="Prompt",
+            value=next(starts),
+            lines=3,
+            max_lines=8,
+            max_length=MAX_PROMPT_CHARS,
+            placeholder="Write the beginning of a text, or a question.",
+            elem_id="prompt",
+        )
         models = gr.CheckboxGroup([], label="Models", elem_id="models", elem_classes="chips")
         with gr.Row(elem_classes="controls"):
             how = gr.Radio([CONTINUE, CHAT], value=CONTINUE, label="How", elem_classes="segmented")
@@ -43,7 +51,9 @@ class Compare:
         with gr.Row(elem_classes="actions"):
             ask = gr.Button("Ask the models", variant="primary", elem_id="ask")
             stop = gr.Button("Stop", elem_id="stop")
-            another = gr.Button("Another beginning", elem_id="another", visible=bool(_beginnings(self.documents)))
+            another = gr.Button(
+                "Another beginning", elem_id="another", visible=bool(_beginnings(self.documents))
+            )
         cards = gr.HTML(render("cards", cards=[], note=""), elem_id="cards", apply_default_css=False)
         inputs = [text, models, how, pace, length, usd_per_hour]
         quiet = {"show_progress": "hidden", "api_visibility": "private"}
@@ -52,11 +62,19 @@ class Compare:
         another.click(lambda: next(starts), None, text, **quiet)
         return models
 
-    def ask(self, text: str, models: list[str], how: str, pace: str, length: float, usd_per_hour: float) -> Iterator[str]:
+    def ask(
+        self, text: str, models: list[str], how: str, pace: str, length: float, usd_per_hour: float
+    ) -> Iterator[str]:
         """HTML of the answers as they grow."""
         chosen = [model for model in models if model in self.parts][:MOST_MODELS]
         if not text.strip() or not chosen:
-            what = "Write a prompt first." if chosen else "Choose at least one model." if self.parts else "No model is served yet."
+            what = (
+                "Write a prompt first."
+                if chosen
+                else "Choose at least one model."
+                if self.parts
+                else "No model is served yet."
+            )
             yield render("cards", cards=[], note=what)
             return
         prompt = Prompt(text[:MAX_PROMPT_CHARS], int(length), chat=how == CHAT, together=pace == TOGETHER)
@@ -82,7 +100,11 @@ class Compare:
         together = prompt.together and len(answers) > 1
         note = "The models share the server: their speeds are lower than alone." if together else ""
         beginning = "" if prompt.chat else prompt.text
-        told = {"beginning": beginning[-SHOWN_CHARS:], "cut": len(beginning) > SHOWN_CHARS, "usd_per_hour": usd_per_hour}
+        told = {
+            "beginning": beginning[-SHOWN_CHARS:],
+            "cut": len(beginning) > SHOWN_CHARS,
+            "usd_per_hour": usd_per_hour,
+        }
         return render("cards", cards=cards, note=note, **told)
 
 

@@ -26,8 +26,13 @@ class Search:
 
     def build(self) -> tuple[gr.Dropdown, gr.Dropdown, gr.HTML]:
         """Draw the tab. Returns the choices of both models, and where the lists stand."""
-        text = gr.Textbox(label="Search for", lines=1, max_length=MAX_QUERY_CHARS, elem_id="query",
-                          placeholder="What would you ask your own documents?")  # fmt: skip
+        text = gr.Textbox(
+            label="Search for",
+            lines=1,
+            max_length=MAX_QUERY_CHARS,
+            elem_id="query",
+            placeholder="What would you ask your own documents?",
+        )
         with gr.Row(elem_classes="actions"):
             left = gr.Dropdown([], label="Generic model", elem_id="search-left", filterable=False)
             right = gr.Dropdown([], label="Domain model", elem_id="search-right", filterable=False)
@@ -43,7 +48,9 @@ class Search:
         if not models or not self.index.passages or not query.strip():
             yield self.empty()
             return
-        columns: list[dict[str, object]] = [{"part": self.parts[model], "hits": None, "failure": None} for model in models]
+        columns: list[dict[str, object]] = [
+            {"part": self.parts[model], "hits": None, "failure": None} for model in models
+        ]
         with self.server.client() as client:
             for column, model in zip(columns, models, strict=True):
                 try:
@@ -64,4 +71,6 @@ class Search:
     def empty(self) -> str:
         """HTML before anything was asked."""
         state = "ask" if self.parts else "none"
-        return render("found", state=state if self.index.passages else "no-text", total=len(self.index.passages))
+        return render(
+            "found", state=state if self.index.passages else "no-text", total=len(self.index.passages)
+        )

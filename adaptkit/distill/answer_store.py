@@ -1,10 +1,12 @@
 """A teacher's answers written once: the k largest log-probabilities of each token of each packed row.
 
     folder/
-        part-00000.bin     ids, then log-probabilities, of up to ROWS_PER_PART rows: little-endian uint16 (uint32 from 65,537
+        part-00000.bin     ids, then log-probabilities, of up to ROWS_PER_PART rows: little-endian uint16
+        (uint32 from 65,537
                            tokens on) [rows, T, K], float16 [rows, T, K]
-        part-00000.json    its number of rows and sha256, written after it: a killed writing goes on behind the last one
-        index.json         what it was made from (teacher, text, row length, temperature), bytes per token, sha256 of itself
+        part-00000.json    its number of rows and sha256, written after it: a killed writing goes on behind
+        the last one index.json         what it was made from (teacher, text, row length, temperature), bytes
+        per token, sha256 of itself
 
 The mass of all tokens that are not among the k is what the k leave over, so it needs no place of its own.
 Shape suffixes: B = rows of a batch, T = tokens of a row, K = kept tokens, V = vocabulary.
@@ -38,7 +40,8 @@ ROWS_PER_PART = 256
 ROWS_AT_ONCE = 8
 LEAST_LOGPROB = -65000.0  # float16 ends at 65504
 Scorer = Callable[[dict[str, Tensor]], tuple[Tensor, Tensor]]
-"""A batch of packed rows -> ids int64 and log-probabilities float [B, T, K] of what comes after each position."""
+"""A batch of packed rows -> ids int64 and log-probabilities float [B, T, K] of what comes after each
+position."""
 
 
 @dataclass(frozen=True)
@@ -77,14 +80,20 @@ class SignalStore:
         for name, sha256 in index["parts"].items():
             if not (folder / name).is_file() or file_digest(folder / name) != sha256:
                 state = "differs from its sha256" if (folder / name).is_file() else "is missing"
-                raise DataError(f"a part of the teacher's answers {state}", where=str(folder / name), fix="delete the folder")
+                raise DataError(
+                    f"a part of the teacher's answers {state}",
+                    where=str(folder / name),
+                    fix="delete the folder",
+                )
         return cls(folder, StoreLayout(**index["layout"]))
 
     def read(self, rows: list[int]) -> tuple[Tensor, Tensor]:
         """ids int64 and log-probabilities float32 [B, T, K]."""
         pairs = [self._part(row // ROWS_PER_PART) for row in rows]
         places = [row % ROWS_PER_PART for row in rows]
-        ids, logprobs = (np.stack([pair[side][at] for pair, at in zip(pairs, places, strict=True)]) for side in (0, 1))
+        ids, logprobs = (
+            np.stack([pair[side][at] for pair, at in zip(pairs, places, strict=True)]) for side in (0, 1)
+        )
         return torch.from_numpy(ids.astype(np.int64)), torch.from_numpy(logprobs.astype(np.float32))
 
     def _mapped(self, part: int) -> tuple[np.ndarray, np.ndarray]:
@@ -106,20 +115,31 @@ class WithTeacher:
         return len(self.source)
 
     def collate(self, indices: list[int], *, seed: int, epoch: int) -> dict[str, Tensor]:
-        return {**self.source.collate(indices, seed=seed, epoch=epoch), **dict(zip(STORED, self.store.read(indices), strict=True))}
+        return {
+            **self.source.collate(indices, seed=seed, epoch=epoch),
+            **dict(zip(STORED, self.store.read(indices), strict=True)),
+        }
 
 
 def write_store(
-    source: Source, score: Scorer, folder: Path, layout: StoreLayout, made_from: dict[str, Any], ranks: Ranks | None = None
+    source: Source,
+    score: Scorer,
+    folder: Path,
+    layout: StoreLayout,
+    made_from: dict[str, Any],
+    ranks: Ranks | None = None,
 ) -> SignalStore:
-    """Ask the teacher about every row of `source`, or open what was written before from the same teacher and text.
+    """Ask the teacher about every row of `source`, or open what was written before from the same teacher and
+    text.
 
     Of several ranks each writes every so many parts; all return when the last part is there.
     Raises: DataError where the folder holds something else, or is damaged.
     """
     if (folder / "index.json").exists():
         if read_json(folder / "index.json").get("made_from") != made_from:
-            raise DataError("holds the answers of another teacher or text", where=str(folder), fix="delete the folder")
+            raise DataError(
+                "holds the answers of another teacher or text", where=str(folder), fix="delete the folder"
+            )
         return SignalStore.open(folder)
     ranks = ranks or Ranks()
     folder.mkdir(parents=True, exist_ok=True)
@@ -133,7 +153,12 @@ def write_store(
     ranks.sum(torch.zeros(()))  # which waits for all of them
     if ranks.rank == 0:
         parts = {path.name: read_json(path.with_suffix(".json"))["sha256"] for path in paths}
-        index = {"made_from": made_from, "layout": vars(layout), "bytes_per_token": layout.bytes_per_token, "parts": parts}
+        index = {
+            "made_from": made_from,
+            "layout": vars(layout),
+            "bytes_per_token": layout.bytes_per_token,
+            "parts": parts,
+        }
         write_json(folder / "index.json", {**index, "sha256": digest(index)})
     ranks.share(None)
     return SignalStore.open(folder)

@@ -14,9 +14,19 @@ from adaptkit.data.readers import DataConfig
 from adaptkit.trainer.config import TrainerConfig
 
 Loss = Literal[
-    "cross_entropy", "forward_kl", "reverse_kl", "jsd", "hidden", "attention", "replacing", "replacing_constant", "on_policy",
-    "cosine", "mse", "margin",
-]  # fmt: skip
+    "cross_entropy",
+    "forward_kl",
+    "reverse_kl",
+    "jsd",
+    "hidden",
+    "attention",
+    "replacing",
+    "replacing_constant",
+    "on_policy",
+    "cosine",
+    "mse",
+    "margin",
+]
 OFFLINE = ("cross_entropy", "forward_kl", "reverse_kl", "jsd")
 FROM_TEACHER = ("every", "last", "search")
 
@@ -25,12 +35,14 @@ class StudentConfig(Config):
     """What the student is before it learns."""
 
     start: str = "every"
-    """The teacher's blocks evenly spaced (`every`), its `last` ones, or those that matter most to the loss (`search`);
-    `fresh` for random weights of the shape that `size` gives; or the folder of a model to start from as it is."""
+    """The teacher's blocks evenly spaced (`every`), its `last` ones, or those that matter most to the loss
+    (`search`); `fresh` for random weights of the shape that `size` gives; or the folder of a model to start
+    from as it is."""
     layers: Count = Field(0, ge=0)
     """Blocks to keep; 0 = half of the teacher's."""
     width: Count = Field(0, ge=0)
-    """Hidden size to prune to, by activations on `data`; a multiple of 128 (of 32 below 256); 0 = the teacher's."""
+    """Hidden size to prune to, by activations on `data`; a multiple of 128 (of 32 below 256); 0 = the
+    teacher's."""
     vocab_size: Count = Field(0, ge=0)
     """Tokens to prune the vocabulary to, the most frequent in `data`; 0 = all of the teacher's."""
 
@@ -41,14 +53,16 @@ class DistillConfig(Config):
     name: str = "distill"
     """Name of the run, and the first part of its folder's."""
     teacher: str
-    """HF folder or hub id of a causal or masked language model, a classifier or an embedding model; or, for a student that
-    starts from a folder, the http(s) address of an OpenAI-compatible server: of its first model that writes text, or of
-    the one named at its end (http://host:port/v1/models/NAME)."""
+    """HF folder or hub id of a causal or masked language model, a classifier or an embedding model; or, for a
+    student that starts from a folder, the http(s) address of an OpenAI-compatible server: of its first model
+    that writes text, or of the one named at its end (http://host:port/v1/models/NAME)."""
     signal: Literal["online", "int8", "nf4", "offline", "text"] = "online"
-    """How the teacher speaks: beside the student (in 8 or 4 bits with int8, nf4), `offline` through its 64 largest
-    log-probabilities per token written once, or by the `text` it writes, which asks for no common tokenizer."""
+    """How the teacher speaks: beside the student (in 8 or 4 bits with int8, nf4), `offline` through its 64
+    largest log-probabilities per token written once, or by the `text` it writes, which asks for no common
+    tokenizer."""
     losses: dict[Loss, Magnitude] = {"forward_kl": 0.9, "cross_entropy": 0.1}
-    """Losses and their weights. reverse_kl and on_policy together are GKD's mixture of the data and the student's own text."""
+    """Losses and their weights. reverse_kl and on_policy together are GKD's mixture of the data and the
+    student's own text."""
     temperature: Magnitude = Field(1.0, gt=0)
     """Softens both distributions of forward_kl, reverse_kl and jsd."""
     beta: Magnitude = Field(0.5, gt=0, lt=1)
@@ -58,7 +72,8 @@ class DistillConfig(Config):
     adapter: AdapterConfig = AdapterConfig()
     """All of the student's weights learn, or a low-rank update of what it starts as."""
     data: DataConfig
-    """What it learns on: text, or labelled rows for a classifier; for `signal: text` the teacher goes on where a quarter ends."""
+    """What it learns on: text, or labelled rows for a classifier; for `signal: text` the teacher goes on
+    where a quarter ends."""
     dev: DataConfig | None = None
     """Rows to measure on; a tenth of `data` if not given."""
     test: DataConfig | None = None
@@ -81,28 +96,46 @@ class DistillConfig(Config):
             raise ValueError("losses needs at least one loss, and weights above 0")
         if {"replacing", "replacing_constant"} <= self.losses.keys():
             raise ValueError("replacing and replacing_constant exclude each other")
-        looks = [name for name in ("hidden", "attention", "replacing", "replacing_constant") if name in self.losses]
+        looks = [
+            name for name in ("hidden", "attention", "replacing", "replacing_constant") if name in self.losses
+        ]
         if looks and self.signal not in ("online", "int8", "nf4"):
             raise ValueError(f"{looks[0]} looks into the teacher, so signal must be online, int8 or nf4")
         if self.trainer.compile and looks:
-            raise ValueError(f"{looks[0]} looks into blocks as they run, not into compiled ones: set trainer.compile=false")
+            raise ValueError(
+                f"{looks[0]} looks into blocks as they run, not into compiled ones: set trainer.compile=false"
+            )
         if self.trainer.gradient_checkpointing and looks:
             raise ValueError(f"{looks[0]} cannot be recomputed: set trainer.gradient_checkpointing=false")
-        if self.served and (self.student.start in (*FROM_TEACHER, "fresh") or self.signal not in ("offline", "text")):
-            raise ValueError("a served teacher has no weights here: name a folder as student.start, and signal offline or text")
+        if self.served and (
+            self.student.start in (*FROM_TEACHER, "fresh") or self.signal not in ("offline", "text")
+        ):
+            raise ValueError(
+                "a served teacher has no weights here: name a folder as student.start, and signal offline or text"
+            )
         if self.adapter.kind != "none" and self.student.start == "fresh":
-            raise ValueError("an adapter turns what a model knows, and fresh weights know nothing: set adapter.kind=none")
+            raise ValueError(
+                "an adapter turns what a model knows, and fresh weights know nothing: set adapter.kind=none"
+            )
         if "on_policy" in self.losses and self.trainer.parallel == "fsdp":
             what = "on_policy writes as long as each rank likes, and sharded weights need all ranks at every token"
             raise ValueError(f"{what}: set trainer.parallel=ddp")
-        if self.student.start not in FROM_TEACHER and (self.student.layers or self.student.width or self.student.vocab_size):
-            raise ValueError("student.layers, width and vocab_size prune the teacher: set student.start to every, last or search")
+        if self.student.start not in FROM_TEACHER and (
+            self.student.layers or self.student.width or self.student.vocab_size
+        ):
+            raise ValueError(
+                "student.layers, width and vocab_size prune the teacher: set student.start to every, last or search"
+            )
         if self.signal == "text" and self.losses.keys() != {"cross_entropy"}:
-            raise ValueError("the teacher's text has no distribution beside it: with signal=text, losses is cross_entropy alone")
+            raise ValueError(
+                "the teacher's text has no distribution beside it: with signal=text, losses is cross_entropy alone"
+            )
         if self.served and self.signal == "offline" and self.temperature != 1:
             raise ValueError("a server gives log-probabilities at temperature 1 only: set temperature=1")
         if self.signal == "offline" and (unfit := [name for name in self.losses if name not in OFFLINE]):
-            raise ValueError(f"{unfit[0]} needs the teacher itself: with signal=offline choose from {', '.join(OFFLINE)}")
+            raise ValueError(
+                f"{unfit[0]} needs the teacher itself: with signal=offline choose from {', '.join(OFFLINE)}"
+            )
         return self
 
     @property

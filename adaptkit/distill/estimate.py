@@ -1,4 +1,5 @@
-"""What a distillation will make, before anything trains: the student's size, its expected speed and memory, and the cost."""
+"""What a distillation will make, before anything trains: the student's size, its expected speed and memory,
+and the cost."""
 
 from __future__ import annotations
 
@@ -20,7 +21,8 @@ from adaptkit.trainer.distillation import Distillation, Kind
 STATE_BYTES = 16
 """Of each trained parameter: fp32 weight, gradient and two moments."""
 ACTIVATION_BYTES = 68
-"""Per token, layer and hidden unit without checkpointing, fp32: twice Korthikanti et al. 2022 (arXiv 2205.05198), section 4."""
+"""Per token, layer and hidden unit without checkpointing, fp32: twice Korthikanti et al. 2022 (arXiv
+2205.05198), section 4."""
 TEACHER_BYTES = {"online": 4.0, "int8": 1.0, "nf4": 0.55, "offline": 0.0, "text": 0.0}
 SERVED_BYTES = 2
 
@@ -28,8 +30,10 @@ SERVED_BYTES = 2
 def plan(config: DistillConfig) -> dict[str, Any]:
     """Sizes, expected speed-ups and memory of student and teacher; nothing is read but configs.
 
-    `reading` (prompts, texts to classify) is bound by arithmetic: the ratio of FLOPs per token. `writing`, one token at a
-    time, is bound by fetching the weights: the ratio of their bytes. The FLOPs are those of the training, and of as many
+    `reading` (prompts, texts to classify) is bound by arithmetic: the ratio of FLOPs per token. `writing`,
+    one token at a
+    time, is bound by fetching the weights: the ratio of their bytes. The FLOPs are those of the training, and
+        of as many
     tokens where the teacher answers before it.
     Raises: ConfigError or ModelError for a student that cannot be made.
     """
@@ -73,7 +77,9 @@ def _stored(config: DistillConfig, vocab_size: int) -> int:
     return StoreLayout(0, config.size.seq_len, top_k, vocab_size).bytes_per_token
 
 
-def _memory(config: DistillConfig, student: Any, own: dict[str, float], theirs: dict[str, float] | None) -> dict[str, float]:
+def _memory(
+    config: DistillConfig, student: Any, own: dict[str, float], theirs: dict[str, float] | None
+) -> dict[str, float]:
     """Bytes while training."""
     rows = config.trainer.microbatch_size or config.trainer.global_batch_size
     frozen = 0.0
@@ -82,17 +88,25 @@ def _memory(config: DistillConfig, student: Any, own: dict[str, float], theirs: 
     return {
         "student": own["trained"] * STATE_BYTES + frozen,
         "teacher": theirs["params"] * TEACHER_BYTES[config.signal] if theirs else 0.0,
-        "activations": ACTIVATION_BYTES * rows * config.size.seq_len * student.hidden_size * student.num_hidden_layers,
+        "activations": ACTIVATION_BYTES
+        * rows
+        * config.size.seq_len
+        * student.hidden_size
+        * student.num_hidden_layers,
     }
 
 
-def _asked(config: DistillConfig, kind: Kind, own: dict[str, float], theirs: dict[str, float] | None) -> float:
+def _asked(
+    config: DistillConfig, kind: Kind, own: dict[str, float], theirs: dict[str, float] | None
+) -> float:
     """FLOPs per token beside the student's own training step."""
     if theirs is None:
         return 0.0
     if config.signal in ("offline", "text"):
         return theirs["forward"]
-    return Distillation(StoredTeacher(), dict(config.losses), kind).extra_flops(theirs["forward"], own["forward"], own["train"])
+    return Distillation(StoredTeacher(), dict(config.losses), kind).extra_flops(
+        theirs["forward"], own["forward"], own["train"]
+    )
 
 
 def _measured(shape: Any, kind: Kind, seq_len: int, adapter: AdapterConfig | None = None) -> dict[str, float]:
@@ -101,15 +115,24 @@ def _measured(shape: Any, kind: Kind, seq_len: int, adapter: AdapterConfig | Non
         flops, count = models.flops_per_token(model, seq_len), models.param_count(model)
         learns, trained = flops, count.total
         if adapter is not None and adapter.kind != "none":
-            plain = adapter.model_copy(update={"kind": "lora"} if adapter.quantization else {})  # no 4-bit weights are here
+            plain = adapter.model_copy(
+                update={"kind": "lora"} if adapter.quantization else {}
+            )  # no 4-bit weights are here
             tuned = attach(model, plain, 0)
             learns, trained = models.flops_per_token(tuned, seq_len), models.param_count(tuned).trainable
-    table = 0 if getattr(shape, "tie_word_embeddings", False) else shape.vocab_size * shape.hidden_size  # looked up, not read
+    table = (
+        0 if getattr(shape, "tie_word_embeddings", False) else shape.vocab_size * shape.hidden_size
+    )  # looked up, not read
     sizes = {"params": count.total, "trained": trained, "read": count.total - table}
     return {**sizes, "forward": flops.forward, "train": learns.train}
 
 
 def _facts(shape: Any, size: dict[str, float]) -> dict[str, Any]:
-    names = {"layers": "num_hidden_layers", "width": "hidden_size", "ffn": "intermediate_size", "heads": "num_attention_heads"}
+    names = {
+        "layers": "num_hidden_layers",
+        "width": "hidden_size",
+        "ffn": "intermediate_size",
+        "heads": "num_attention_heads",
+    }
     sizes = {name: getattr(shape, field) for name, field in names.items()}
     return {"shape": shape.model_type, "params": int(size["params"]), **sizes, "vocab_size": shape.vocab_size}

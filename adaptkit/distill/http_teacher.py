@@ -1,8 +1,10 @@
-"""A teacher behind an OpenAI-compatible address: its log-probabilities of given tokens, and the text it writes.
+"""A teacher behind an OpenAI-compatible address: its log-probabilities of given tokens, and the text it
+writes.
 
-vLLM gives both, also behind `adaptkit serve` (`prompt_logprobs`, at most 20 a token unless it was started with
---max-logprobs, and none where adapters are served beside the model). Nothing is sent but the training text; the key, if
-the server asks for one, is read from OPENAI_API_KEY.
+vLLM gives both, also behind `adaptkit serve` (`prompt_logprobs`, at most 20 a token unless it was started
+with
+--max-logprobs, and none where adapters are served beside the model). Nothing is sent but the training text;
+the key, if the server asks for one, is read from OPENAI_API_KEY.
 Shape suffixes: B = rows, T = tokens, K = kept tokens.
 """
 
@@ -37,7 +39,8 @@ NAMED = "/v1/models/"
 
 
 class ServedTeacher:
-    """The model that an address ends in (`http://host:port/v1/models/NAME`), else the first there that writes text.
+    """The model that an address ends in (`http://host:port/v1/models/NAME`), else the first there that writes
+    text.
 
     Raises: ServerError if there is none.
     """
@@ -46,29 +49,41 @@ class ServedTeacher:
         base, _, name = address.rstrip("/").partition(NAMED)
         self.address = base.removesuffix("/v1")
         rows = self._call("GET", "models")["data"]
-        writing = [row for row in rows if row.get("kind", "generate") == "generate"]  # vLLM itself names no kinds
+        writing = [
+            row for row in rows if row.get("kind", "generate") == "generate"
+        ]  # vLLM itself names no kinds
         found = [row for row in writing if name in ("", row["id"])]
         if not found:
-            what = f"serves no model '{name}' that writes text" if name else "serves no model that writes text"
+            what = (
+                f"serves no model '{name}' that writes text" if name else "serves no model that writes text"
+            )
             fix = "name one of these: " + ", ".join(f"{self.address}{NAMED}{row['id']}" for row in writing)
-            raise ServerError(what, where=self.address, fix=fix if writing else "serve a causal language model")
+            raise ServerError(
+                what, where=self.address, fix=fix if writing else "serve a causal language model"
+            )
         self.name, self.window = found[0]["id"], found[0].get("max_model_len")
 
     def score(self, batch: dict[str, Tensor]) -> tuple[Tensor, Tensor]:
-        """The k largest log-probabilities at temperature 1 after each position, each document of a row read alone."""
+        """The k largest log-probabilities at temperature 1 after each position, each document of a row read
+        alone."""
         ids_BT = batch["input_ids"]
-        ids = torch.arange(TOP_K).expand(*ids_BT.shape, TOP_K).clone()  # where nothing follows, no label reads this
+        ids = (
+            torch.arange(TOP_K).expand(*ids_BT.shape, TOP_K).clone()
+        )  # where nothing follows, no label reads this
         logprobs = torch.full(ids.shape, -30.0)
         spans = list(_documents(batch))
         at_once = max(1, TOKENS_AT_ONCE // ids_BT.shape[1])
         for group in (spans[i : i + at_once] for i in range(0, len(spans), at_once)):
-            told = self._prompt_logprobs([ids_BT[row, start:stop].tolist() for row, start, stop in group], TOP_K)
+            told = self._prompt_logprobs(
+                [ids_BT[row, start:stop].tolist() for row, start, stop in group], TOP_K
+            )
             for (row, start, stop), (found_ids, found) in zip(group, told, strict=True):
                 ids[row, start : stop - 1], logprobs[row, start : stop - 1] = found_ids, found
         return ids, logprobs
 
     def write(self, prompts: Sequence[str], max_tokens: int, seed: int) -> list[str]:
-        """A sampled continuation of each prompt; of a prompt that is too long for the server, its end is read."""
+        """A sampled continuation of each prompt; of a prompt that is too long for the server, its end is
+        read."""
         body = {"prompt": list(prompts), "max_tokens": max_tokens, "temperature": 1.0, "seed": seed}
         if self.window:
             body |= {"truncate_prompt_tokens": self.window - max_tokens, "truncation_side": "left"}
@@ -90,16 +105,24 @@ class ServedTeacher:
                 raise ModelError(what, where="teacher", fix=fix)
 
     def _prompt_logprobs(self, documents: Sequence[list[int]], top_k: int) -> list[tuple[Tensor, Tensor]]:
-        """What may follow each token but the last of each document: ids and log-probabilities [T - 1, K], the largest first."""
+        """What may follow each token but the last of each document: ids and log-probabilities [T - 1, K], the
+        largest first."""
         found = []
         for ids, entries in zip(documents, self._entries(documents, top_k), strict=True):
             if len(entries) != len(ids):
                 what = f"the server answers {len(ids)} tokens with {len(entries)} log-probabilities"
-                raise ServerError(what, where=self.address, fix="serve the teacher with vLLM, or set signal=text")
-            told = [sorted(((one["logprob"], int(token)) for token, one in entry.items()), reverse=True) for entry in entries[1:]]
+                raise ServerError(
+                    what, where=self.address, fix="serve the teacher with vLLM, or set signal=text"
+                )
+            told = [
+                sorted(((one["logprob"], int(token)) for token, one in entry.items()), reverse=True)
+                for entry in entries[1:]
+            ]
             if (least := min(map(len, told))) < top_k:
                 what = f"the server gives {least} log-probabilities a token, not {top_k}"
-                raise ServerError(what, where=self.address, fix=f"start it with --max-logprobs {top_k} or more")
+                raise ServerError(
+                    what, where=self.address, fix=f"start it with --max-logprobs {top_k} or more"
+                )
             pairs_TK2 = torch.tensor([best[:top_k] for best in told], dtype=torch.float64)
             found.append((pairs_TK2[..., 1].long(), pairs_TK2[..., 0].float()))
         return found
@@ -126,7 +149,9 @@ class ServedTeacher:
         headers = {"Content-Type": "application/json"}
         if key := os.environ.get("OPENAI_API_KEY"):
             headers["Authorization"] = f"Bearer {key}"
-        request = urllib.request.Request(f"{self.address}/v1/{path}", data=data, headers=headers, method=method)
+        request = urllib.request.Request(
+            f"{self.address}/v1/{path}", data=data, headers=headers, method=method
+        )
         for left in reversed(range(TRIES)):
             try:
                 with urllib.request.urlopen(request, timeout=TIMEOUT_S) as answer:
@@ -134,11 +159,15 @@ class ServedTeacher:
             except urllib.error.HTTPError as error:
                 if not left or error.code not in BUSY:
                     what = f"the teacher's server answers {error.code}: {error.read()[:300].decode(errors='replace')}"
-                    raise ServerError(what, where=self.address, fix="look at its log; a key is read from OPENAI_API_KEY") from None
+                    raise ServerError(
+                        what, where=self.address, fix="look at its log; a key is read from OPENAI_API_KEY"
+                    ) from None
                 time.sleep(_wait(error.headers.get("retry-after")))
             except (OSError, ValueError) as error:
                 fix = "start it, and give its address as teacher=http://host:port"
-                raise ServerError(f"the teacher's server does not answer: {error}", where=self.address, fix=fix) from None
+                raise ServerError(
+                    f"the teacher's server does not answer: {error}", where=self.address, fix=fix
+                ) from None
 
 
 def _documents(batch: dict[str, Tensor]) -> Iterator[tuple[int, int, int]]:

@@ -1,6 +1,8 @@
-"""What turns an encoder's hidden states into a vector: the files of sentence-transformers, carried from teacher to student.
+"""What turns an encoder's hidden states into a vector: the files of sentence-transformers, carried from
+teacher to student.
 
-A server that finds none of them silently takes the first token's state, so an encoder without them is no teacher.
+A server that finds none of them silently takes the first token's state, so an encoder without them is no
+teacher.
 """
 
 from __future__ import annotations
@@ -19,10 +21,16 @@ def check_pooling(folder: Path) -> None:
     """Raises: ModelError unless the folder says that its vectors are the mean of a text's hidden states."""
     fix = "make the teacher with adaptkit embed train on an encoder, or take a sentence-transformers model with mean pooling"
     if not (folder / "modules.json").exists() or not (folder / POOLING).exists():
-        raise ModelError("does not say how its hidden states become a vector (no modules.json)", where=str(folder), fix=fix)
+        raise ModelError(
+            "does not say how its hidden states become a vector (no modules.json)", where=str(folder), fix=fix
+        )
     told = read_json(folder / POOLING)
     if not (told.get("pooling_mode_mean_tokens") or told.get("pooling_mode") == "mean"):
-        raise ModelError("pools otherwise than by the mean, which is all that a student learns here", where=str(folder), fix=fix)
+        raise ModelError(
+            "pools otherwise than by the mean, which is all that a student learns here",
+            where=str(folder),
+            fix=fix,
+        )
 
 
 def carry(teacher: Path, student: Path, width: int) -> None:
@@ -35,5 +43,7 @@ def carry(teacher: Path, student: Path, width: int) -> None:
     told = read_json(teacher / POOLING)
     sizes = {key: width for key in ("word_embedding_dimension", "embedding_dimension") if key in told}
     write_json(student / POOLING, {**told, **sizes})
-    if (teacher / "2_Normalize").is_dir() or '"2_Normalize"' in (teacher / "modules.json").read_text(encoding="utf-8"):
+    if (teacher / "2_Normalize").is_dir() or '"2_Normalize"' in (teacher / "modules.json").read_text(
+        encoding="utf-8"
+    ):
         (student / "2_Normalize").mkdir(exist_ok=True)

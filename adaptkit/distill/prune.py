@@ -1,10 +1,13 @@
-"""A narrower student: the hidden units, heads and feed-forward units that the teacher's activations say matter.
+"""A narrower student: the hidden units, heads and feed-forward units that the teacher's activations say
+matter.
 
-Importance is the mean size of an activation on a few batches of the domain's text: of a hidden unit at the output of all
-norms, of a head at its output, of a feed-forward unit behind its nonlinearity (Minitron, arXiv 2407.14679, section 2.2).
-Hidden units are chosen once for the whole model, heads and feed-forward units in each block.
+Importance is the mean size of an activation on a few batches of the domain's text: of a hidden unit at the
+output of all norms, of a head at its output, of a feed-forward unit behind its nonlinearity (Minitron, arXiv
+2407.14679, section 2.2). Hidden units are chosen once for the whole model, heads and feed-forward units in
+each block.
 
-Axis names: hidden, heads (queries), keys (key and value heads), qkv (all three in one matrix), ffn, gated (twice ffn), vocab.
+Axis names: hidden, heads (queries), keys (key and value heads), qkv (all three in one matrix), ffn, gated
+    (twice ffn), vocab.
 """
 
 from __future__ import annotations
@@ -31,7 +34,10 @@ _AXES: tuple[tuple[str, Axes], ...] = (
     (r"(intermediate\.dense|gate_proj|up_proj)\.", ("ffn", "hidden")),
     (r"mlp\.Wi\.", ("gated", "hidden")),
     (r"(\d\.output\.dense|down_proj|mlp\.Wo)\.", ("hidden", "ffn")),
-    (r"(word_embeddings|tok_embeddings|embed_tokens|lm_head|decoder)\.|predictions\.bias", ("vocab", "hidden")),
+    (
+        r"(word_embeddings|tok_embeddings|embed_tokens|lm_head|decoder)\.|predictions\.bias",
+        ("vocab", "hidden"),
+    ),
     (r"(position_embeddings|token_type_embeddings|classifier|score)\.", (None, "hidden")),
     (r"(q_norm|k_norm)\.", (None,)),
     (r"", ("hidden", "hidden")),
@@ -42,7 +48,8 @@ _FFN_OUTPUT = re.compile(r"(^output\.dense|down_proj|mlp\.Wo)$")
 
 @dataclass(frozen=True)
 class Importance:
-    """Mean activation sizes: `hidden` [D]; per block `heads` [number of key heads] and `ffn` [feed-forward units]."""
+    """Mean activation sizes: `hidden` [D]; per block `heads` [number of key heads] and `ffn` [feed-forward
+    units]."""
 
     hidden: Tensor
     heads: list[Tensor]
@@ -51,7 +58,8 @@ class Importance:
 
 @dataclass(frozen=True)
 class Kept:
-    """Indices of what stays, ascending; by block for heads (key heads, with their queries) and feed-forward units."""
+    """Indices of what stays, ascending; by block for heads (key heads, with their queries) and feed-forward
+    units."""
 
     hidden: Tensor
     heads: list[Tensor]
@@ -60,7 +68,9 @@ class Kept:
 
 
 @torch.no_grad()
-def importance(model: nn.Module, batches: Iterable[dict[str, Tensor]], run: Callable[[nn.Module, Any], object]) -> Importance:
+def importance(
+    model: nn.Module, batches: Iterable[dict[str, Tensor]], run: Callable[[nn.Module, Any], object]
+) -> Importance:
     """Activation sizes of `model` while `run(model, batch)` reads each batch."""
     config, blocks = model.config, repeated_blocks(model)
     groups = key_heads(config)
@@ -77,7 +87,9 @@ def importance(model: nn.Module, batches: Iterable[dict[str, Tensor]], run: Call
 
 
 @contextmanager
-def _hooks(model: nn.Module, blocks: Sequence[nn.Module], width: int, add: Callable[[Any, Tensor], None]) -> Iterator[None]:
+def _hooks(
+    model: nn.Module, blocks: Sequence[nn.Module], width: int, add: Callable[[Any, Tensor], None]
+) -> Iterator[None]:
     def norm(module: nn.Module, inputs: Any, output: Tensor) -> None:
         if output.shape[-1] == width:
             add("hidden", output)
@@ -113,13 +125,16 @@ def _top(scores: Tensor, count: int) -> Tensor:
 
 
 def cut(kept: Kept, groups: int) -> Cut:
-    """Makes a student's weight from its teacher's: the kept part along each axis. `groups`: the teacher's key heads."""
+    """Makes a student's weight from its teacher's: the kept part along each axis. `groups`: the teacher's key
+    heads."""
 
     def keep(name: str, block: int | None, weight: Tensor) -> Tensor:
         axes = next(axes for pattern, axes in _AXES if re.search(pattern, name))
         for dim, axis in list(enumerate(axes))[: weight.ndim]:
             if axis is not None:
-                weight = weight.index_select(dim, _rows(axis, kept, block, weight.shape[dim], groups).to(weight.device))
+                weight = weight.index_select(
+                    dim, _rows(axis, kept, block, weight.shape[dim], groups).to(weight.device)
+                )
         return weight
 
     return keep

@@ -3,8 +3,8 @@
     config = load(DistillConfig, "distill.yaml").config
     result = distill(config, Run.open("runs", config.name, config.model_dump(mode="json")))
 
-    model/  the student, merged and servable      eval/<suite>.jsonl, .json  its scores, the teacher's beside them
-    adapter/  base/  the student's adapter, if it has one, and what it stands on      cost.json
+    model/  the student, merged and servable      eval/<suite>.jsonl, .json  its scores, the teacher's beside
+    them adapter/  base/  the student's adapter, if it has one, and what it stands on      cost.json
 
 A finished run is returned as it is; a killed one goes on from its newest checkpoint.
 """
@@ -29,7 +29,8 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class DistillResult:
-    """What a distillation left behind: the student's scores, and its teacher's on the same rows where it was here."""
+    """What a distillation left behind: the student's scores, and its teacher's on the same rows where it was
+    here."""
 
     model_folder: Path
     suite: str
@@ -45,7 +46,9 @@ class DistillResult:
         suite = manifest["suite"]
         told = read_json(run.scores(suite))
         scores = told["metrics"] or told["dev"]
-        return cls(run.model, suite, scores, told["teacher"], read_json(run.cost_path), manifest["model"]["params"])
+        return cls(
+            run.model, suite, scores, told["teacher"], read_json(run.cost_path), manifest["model"]["params"]
+        )
 
 
 def distill(config: DistillConfig, run: Run) -> DistillResult:
@@ -101,7 +104,9 @@ def _row_length(config: DistillConfig, start: Start) -> int:
     return max(1, round(sum(map(length, sample)) / len(sample)))
 
 
-def _write_results(config: DistillConfig, run: Run, start: Start, text: dict[str, Dataset], result: TrainResult) -> None:
+def _write_results(
+    config: DistillConfig, run: Run, start: Start, text: dict[str, Dataset], result: TrainResult
+) -> None:
     from adaptkit import models
     from adaptkit.data.tokenizers import bytes_per_token, tokenizer_digest
     from adaptkit.distill.pooling_files import carry
@@ -122,7 +127,10 @@ def _write_results(config: DistillConfig, run: Run, start: Start, text: dict[str
         num_steps=result.num_steps,
         data={name: part.manifest() for name, part in text.items()},
         student=start.facts,
-        teacher={"name": config.model_name, **({"params": models.param_count(start.reference).total} if start.reference else {})},
+        teacher={
+            "name": config.model_name,
+            **({"params": models.param_count(start.reference).total} if start.reference else {}),
+        },
         tokenizer={
             "vocab_size": len(start.tokenizer),
             "bytes_per_token": bytes_per_token(start.tokenizer, [row.text for row in text["dev"].rows]),
@@ -134,7 +142,12 @@ def _write_results(config: DistillConfig, run: Run, start: Start, text: dict[str
 
 
 def write_scores(
-    config: DistillConfig, run: Run, start: Start, model: nn.Module, text: dict[str, Dataset], result: TrainResult
+    config: DistillConfig,
+    run: Run,
+    start: Start,
+    model: nn.Module,
+    text: dict[str, Dataset],
+    result: TrainResult,
 ) -> str:
     """Score student and teacher on the same rows; the suite's name."""
     from adaptkit.distill.scores import suite_of
@@ -151,6 +164,12 @@ def write_scores(
     metrics = suite.score(rows[judged])
     write_json(
         run.scores(suite.name),
-        {"suite": suite.name, "metrics": metrics, "num_items": len(rows[judged]), "dev": dev, "teacher": teacher},
+        {
+            "suite": suite.name,
+            "metrics": metrics,
+            "num_items": len(rows[judged]),
+            "dev": dev,
+            "teacher": teacher,
+        },
     )
     return suite.name

@@ -43,11 +43,17 @@ class Rows:
         """A source per data set, in rows that every model in `read_by` reads exactly."""
         seq_len = self.config.size.seq_len
         if self.kind == "classifier":
-            return {name: data.LabelledRows(part, self.tokenizer, seq_len, self.labels) for name, part in text.items()}
+            return {
+                name: data.LabelledRows(part, self.tokenizer, seq_len, self.labels)
+                for name, part in text.items()
+            }
         if self.kind == "encoder":
             return {name: data.TextRows(part, self.tokenizer, seq_len) for name, part in text.items()}
         separate = self._separation(read_by)
-        return {name: data.packed_rows(self._shards(part), seq_len, self.kind, separate) for name, part in text.items()}
+        return {
+            name: data.packed_rows(self._shards(part), seq_len, self.kind, separate)
+            for name, part in text.items()
+        }
 
     def probe(self, dataset: Dataset, read_by: list[nn.Module]) -> dict[str, torch.Tensor]:
         """One batch of the first rows."""
@@ -60,13 +66,23 @@ class Rows:
         """The same rows with the teacher's answers, which are asked for once."""
         found: dict[str, Source] = {}
         for name, source in sources.items():
-            layout = StoreLayout(len(source), self.config.size.seq_len, min(top_k, len(self.tokenizer) - 1), len(self.tokenizer))
+            layout = StoreLayout(
+                len(source),
+                self.config.size.seq_len,
+                min(top_k, len(self.tokenizer) - 1),
+                len(self.tokenizer),
+            )
             made_from = {
-                "teacher": teacher, "text": text[name].digest, "tokenizer": tokenizer_digest(self.tokenizer),
-                "temperature": self.config.temperature, **vars(layout),
-            }  # fmt: skip
+                "teacher": teacher,
+                "text": text[name].digest,
+                "tokenizer": tokenizer_digest(self.tokenizer),
+                "temperature": self.config.temperature,
+                **vars(layout),
+            }
             folder = self.run.shards(digest(made_from))
-            found[name] = WithTeacher(source, write_store(source, score, folder, layout, made_from, self.ranks))
+            found[name] = WithTeacher(
+                source, write_store(source, score, folder, layout, made_from, self.ranks)
+            )
         return found
 
     def _separation(self, read_by: list[nn.Module]) -> Separation:

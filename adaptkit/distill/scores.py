@@ -33,8 +33,12 @@ class Suite:
 
 
 def suite_of(start: Start, student: nn.Module) -> Suite:
-    """Vectors of another size than the teacher's have no distance to them; their scores of one text with another do."""
-    if start.kind == "encoder" and student.config.hidden_size != start.objective.teacher.model.config.hidden_size:
+    """Vectors of another size than the teacher's have no distance to them; their scores of one text with
+    another do."""
+    if (
+        start.kind == "encoder"
+        and student.config.hidden_size != start.objective.teacher.model.config.hidden_size
+    ):
         return _SHORTER_VECTORS
     return _SUITES[start.kind]
 
@@ -45,7 +49,9 @@ def tokenizer_of(model: nn.Module, start: Start) -> Any:
 
 
 def _language_rows(model: nn.Module, start: Start, dataset: Dataset, seq_len: int) -> list[ItemRow]:
-    return score_documents(model, tokenizer_of(model, start), [(row.id, row.text) for row in dataset.rows], seq_len=seq_len)
+    return score_documents(
+        model, tokenizer_of(model, start), [(row.id, row.text) for row in dataset.rows], seq_len=seq_len
+    )
 
 
 def _label_rows(model: nn.Module, start: Start, dataset: Dataset, seq_len: int) -> list[ItemRow]:
@@ -54,7 +60,8 @@ def _label_rows(model: nn.Module, start: Start, dataset: Dataset, seq_len: int) 
 
 
 def _loss_rows(name: str, at_once: int = 1) -> Callable[[nn.Module, Start, Dataset, int], list[ItemRow]]:
-    """One of the objective's losses on each dev row, or group of rows: what masked models and encoders can be compared by."""
+    """One of the objective's losses on each dev row, or group of rows: what masked models and encoders can be
+    compared by."""
 
     def rows(model: nn.Module, start: Start, dataset: Dataset, seq_len: int) -> list[ItemRow]:
         objective = dataclasses.replace(start.objective, losses={name: 1.0})
@@ -64,7 +71,9 @@ def _loss_rows(name: str, at_once: int = 1) -> Callable[[nn.Module, Start, Datas
             batch = send(objective.prepare(start.dev.collate(group, seed=0, epoch=0)), device)
             with torch.no_grad():
                 loss = objective.loss(model.eval(), batch).total
-            found.append({"id": f"row-{index}", "loss": float(loss), "num_items": int(objective.items(batch))})
+            found.append(
+                {"id": f"row-{index}", "loss": float(loss), "num_items": int(objective.items(batch))}
+            )
         return found
 
     return rows

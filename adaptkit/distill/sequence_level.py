@@ -1,6 +1,8 @@
-"""Sequence-level distillation (Kim and Rush 2016, arXiv 1606.07947): the student learns the text that its teacher writes.
+"""Sequence-level distillation (Kim and Rush 2016, arXiv 1606.07947): the student learns the text that its
+teacher writes.
 
-Each document's beginning is continued by the teacher. The two need no tokenizer in common: what passes between them is text.
+Each document's beginning is continued by the teacher. The two need no tokenizer in common: what passes
+between them is text.
 """
 
 from __future__ import annotations
@@ -84,7 +86,10 @@ def local_writer(teacher: nn.Module, tokenizer: PreTrainedTokenizerFast, seq_len
             torch.manual_seed(seed)
             own = continued(teacher, {"input_ids": ids.to(device), "labels": labels.to(device)})
         kept = own["attention_mask"].bool()
-        return [tokenizer.decode(row[mask], skip_special_tokens=True) for row, mask in zip(own["input_ids"], kept, strict=True)]
+        return [
+            tokenizer.decode(row[mask], skip_special_tokens=True)
+            for row, mask in zip(own["input_ids"], kept, strict=True)
+        ]
 
     return write
 

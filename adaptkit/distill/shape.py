@@ -16,7 +16,8 @@ FFN_STEP = 128
 def student_shape(config: DistillConfig, teacher: Any, kind: Kind) -> Any:
     """The student's transformers config.
 
-    Raises: ConfigError for more blocks, width or tokens than the teacher has, or a width that its heads do not divide.
+    Raises: ConfigError for more blocks, width or tokens than the teacher has, or a width that its heads do
+        not divide.
     """
     asked = config.student
     if asked.start == "fresh":
@@ -35,7 +36,11 @@ def student_shape(config: DistillConfig, teacher: Any, kind: Kind) -> Any:
         ("vocab_size", asked.vocab_size, teacher.vocab_size),
     ):
         if wanted > most:
-            raise ConfigError(f"the teacher has {most:,}, not {wanted:,}", where=f"student.{name}", fix=f"ask for at most {most:,}")
+            raise ConfigError(
+                f"the teacher has {most:,}, not {wanted:,}",
+                where=f"student.{name}",
+                fix=f"ask for at most {most:,}",
+            )
     if asked.width and asked.width != teacher.hidden_size:
         _narrow(shape, asked.width)
     shape.vocab_size = asked.vocab_size or teacher.vocab_size
@@ -51,7 +56,8 @@ def _fresh(config: DistillConfig, teacher: Any, kind: Kind) -> Any:
 
 
 def _narrow(shape: Any, width: int) -> None:
-    """Hidden size, heads and feed-forward in proportion; heads keep their size, and keys their share of heads."""
+    """Hidden size, heads and feed-forward in proportion; heads keep their size, and keys their share of
+    heads."""
     check_width(width)
     heads, old = shape.num_attention_heads, shape.hidden_size
     size = getattr(shape, "head_dim", None) or old // heads
@@ -59,7 +65,11 @@ def _narrow(shape: Any, width: int) -> None:
     unit = size * heads // groups  # of width per key head
     if width % unit:
         fix = f"choose {max(unit, round(width / unit) * unit)}"
-        raise ConfigError(f"a width of {width} is no multiple of {unit}, the teacher's heads", where="student.width", fix=fix)
+        raise ConfigError(
+            f"a width of {width} is no multiple of {unit}, the teacher's heads",
+            where="student.width",
+            fix=fix,
+        )
     step = FFN_STEP if shape.intermediate_size * width / old >= FFN_STEP else 32
     shape.intermediate_size = max(step, round(shape.intermediate_size * width / old / step) * step)
     shape.hidden_size, shape.num_attention_heads = width, width // size
@@ -68,7 +78,8 @@ def _narrow(shape: Any, width: int) -> None:
 
 
 def check_pair(config: DistillConfig, kind: Kind, student: Any, teacher: Any) -> None:
-    """Raises: ModelError for a student that no server runs, and for blocks or vectors that do not fit the teacher's."""
+    """Raises: ModelError for a student that no server runs, and for blocks or vectors that do not fit the
+    teacher's."""
     check_shape(student.model_type)
     if any(name in config.losses for name in REPLACING):
         _check_replaceable(student, teacher)
@@ -76,14 +87,18 @@ def check_pair(config: DistillConfig, kind: Kind, student: Any, teacher: Any) ->
     if kind == "encoder" and student.hidden_size != teacher.hidden_size and unlike:
         what = f"the student's vectors have {student.hidden_size} numbers and the teacher's {teacher.hidden_size}"
         fix = "compare their scores: losses={margin: 1}"
-        raise ModelError(f"{what}: {unlike[0]} compares vectors of one size", where=f"losses.{unlike[0]}", fix=fix)
+        raise ModelError(
+            f"{what}: {unlike[0]} compares vectors of one size", where=f"losses.{unlike[0]}", fix=fix
+        )
 
 
 def _check_replaceable(own: Any, theirs: Any) -> None:
     """The teacher's blocks must be able to stand in for the student's."""
     if (own.model_type, own.hidden_size) != (theirs.model_type, theirs.hidden_size):
         what = f"blocks of a {theirs.model_type} of width {theirs.hidden_size} cannot stand among those of a {own.model_type}"
-        raise ModelError(f"{what} of width {own.hidden_size}", where="losses.replacing", fix="leave student.width at 0")
+        raise ModelError(
+            f"{what} of width {own.hidden_size}", where="losses.replacing", fix="leave student.width at 0"
+        )
     if len(set(getattr(theirs, "layer_types", None) or [""])) > 1:
         what = "the teacher's blocks differ in what they attend to, so they cannot take each other's place"
         raise ModelError(what, where="losses.replacing", fix="use hidden or forward_kl")

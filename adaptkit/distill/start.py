@@ -1,4 +1,5 @@
-"""Everything a distillation needs before its first step: data, tokenizer, student, teacher, objective, sources of rows."""
+"""Everything a distillation needs before its first step: data, tokenizer, student, teacher, objective,
+sources of rows."""
 
 from __future__ import annotations
 
@@ -24,7 +25,15 @@ from adaptkit.distill.teacher import OnlineTeacher, StoredTeacher, local_scorer
 from adaptkit.errors import ConfigError
 from adaptkit.run import Run, digest, file_digest
 from adaptkit.trainer.device import default_device
-from adaptkit.trainer.distillation import DIVERGENCES, EMBEDDING, LAYERWISE, REPLACING, Distillation, Kind, Layout
+from adaptkit.trainer.distillation import (
+    DIVERGENCES,
+    EMBEDDING,
+    LAYERWISE,
+    REPLACING,
+    Distillation,
+    Kind,
+    Layout,
+)
 from adaptkit.trainer.objective import CausalLM
 from adaptkit.trainer.parallel import Ranks, repeated_blocks
 
@@ -92,14 +101,19 @@ def prepare(config: DistillConfig, run: Run, text: dict[str, Dataset], kind: Kin
     rows = Rows(config, run, kind, tokenizer, labels_of(plain) if kind == "classifier" else None, ranks)
     made = make_student(config, plain, rows, text["train"])
     student, base = ground(config, run, made, kind, ranks)
-    teacher = models.load(config.teacher, kind, quantization=config.quantization) if config.quantization else plain
+    teacher = (
+        models.load(config.teacher, kind, quantization=config.quantization) if config.quantization else plain
+    )
     check_pair(config, kind, student.config, teacher.config)
     if "attention" in config.losses:
         for model in (teacher, student):
             model.set_attn_implementation("eager")  # the only one that gives its weights
     rows, spent = dataclasses.replace(rows, tokenizer=made.tokenizer), 0.0
     objective: Objective = objective_of(config, kind, teacher, student, made.tokenizer, made.ids)
-    home, row_flops = torch.device("cpu"), models.flops_per_token(plain, config.size.seq_len).forward * config.size.seq_len
+    home, row_flops = (
+        torch.device("cpu"),
+        models.flops_per_token(plain, config.size.seq_len).forward * config.size.seq_len,
+    )
     if config.signal == "text":
         write = local_writer(plain.to(default_device()), tokenizer, config.size.seq_len)
         text, spent = _written(config, run, text, write, ranks), row_flops * len(text["train"].rows)
@@ -108,44 +122,82 @@ def prepare(config: DistillConfig, run: Run, text: dict[str, Dataset], kind: Kin
     if config.signal == "offline":
         score = local_scorer(objective.teacher, len(made.tokenizer), config.temperature, TOP_K)
         sources = rows.stored(sources, text, score, models_digest(config.teacher), TOP_K)
-        objective, spent = dataclasses.replace(objective, teacher=StoredTeacher()), row_flops * sum(map(len, sources.values()))
+        objective, spent = (
+            dataclasses.replace(objective, teacher=StoredTeacher()),
+            row_flops * sum(map(len, sources.values())),
+        )
     if config.signal in ("offline", "text"):
         plain.to(home)  # it has said all that it has to say
     student = trainable(config, student)
     if "hidden" in config.losses:
-        students.add_projections(models.unwrap(student), plain.config.hidden_size, len(repeated_blocks(student)), made.channels)
-    judged = kind in ("causal", "classifier")  # the others are scored by losses against this very teacher, or on its tokens
+        students.add_projections(
+            models.unwrap(student), plain.config.hidden_size, len(repeated_blocks(student)), made.channels
+        )
+    judged = kind in (
+        "causal",
+        "classifier",
+    )  # the others are scored by losses against this very teacher, or on its tokens
     return Start(
-        student, made.tokenizer, kind, objective, sources["train"], sources["dev"], made.facts,
-        plain if judged else None, tokenizer, spent, base,
-    )  # fmt: skip
+        student,
+        made.tokenizer,
+        kind,
+        objective,
+        sources["train"],
+        sources["dev"],
+        made.facts,
+        plain if judged else None,
+        tokenizer,
+        spent,
+        base,
+    )
 
 
 def _served(config: DistillConfig, run: Run, text: dict[str, Dataset], ranks: Ranks) -> Start:
     """A student that starts from a folder, and a teacher behind an address."""
     server, start = ServedTeacher(config.teacher), config.student.start
-    made = Made(models.load(start, "causal"), models.load_tokenizer(start), {"start": "folder", "teacher": server.name})
+    made = Made(
+        models.load(start, "causal"),
+        models.load_tokenizer(start),
+        {"start": "folder", "teacher": server.name},
+    )
     students.check_shape(made.model.config.model_type)
     student, base = ground(config, run, made, "causal", ranks)
-    rows, objective = Rows(config, run, "causal", made.tokenizer, None, ranks), CausalLM(config.trainer.implementation)
+    rows, objective = (
+        Rows(config, run, "causal", made.tokenizer, None, ranks),
+        CausalLM(config.trainer.implementation),
+    )
     if config.signal == "text":
         text = _written(config, run, text, served_writer(server, config.size.seq_len), ranks)
     sources = rows.of({name: text[name] for name in ("train", "dev")}, [student])
     if config.signal == "offline":
         server.check_window(config.size.seq_len)
         server.check_tokens(made.tokenizer, [row.text for row in text["train"].rows])
-        sources = rows.stored(sources, text, server.score, f"{config.teacher} {server.name}", http_teacher.TOP_K)
+        sources = rows.stored(
+            sources, text, server.score, f"{config.teacher} {server.name}", http_teacher.TOP_K
+        )
         objective = Distillation(
-            StoredTeacher(), dict(config.losses), "causal", temperature=config.temperature, beta=config.beta,
-            vocab_size=len(made.tokenizer), implementation=config.trainer.implementation,
-        )  # fmt: skip
+            StoredTeacher(),
+            dict(config.losses),
+            "causal",
+            temperature=config.temperature,
+            beta=config.beta,
+            vocab_size=len(made.tokenizer),
+            implementation=config.trainer.implementation,
+        )
     student = trainable(config, student)
-    return Start(student, made.tokenizer, "causal", objective, sources["train"], sources["dev"], made.facts, base=base)
+    return Start(
+        student, made.tokenizer, "causal", objective, sources["train"], sources["dev"], made.facts, base=base
+    )
 
 
-def _written(config: DistillConfig, run: Run, text: dict[str, Dataset], write: Writer, ranks: Ranks) -> dict[str, Dataset]:
+def _written(
+    config: DistillConfig, run: Run, text: dict[str, Dataset], write: Writer, ranks: Ranks
+) -> dict[str, Dataset]:
     """The training text as the teacher writes it; what is measured on stays as it is."""
-    return {**text, "train": teacher_texts(text["train"], write, run.path / "teacher.jsonl", first=ranks.rank == 0)}
+    return {
+        **text,
+        "train": teacher_texts(text["train"], write, run.path / "teacher.jsonl", first=ranks.rank == 0),
+    }
 
 
 def models_digest(name: str) -> str:
@@ -170,9 +222,13 @@ def check_losses(config: DistillConfig, kind: Kind) -> None:
 
 
 def objective_of(
-    config: DistillConfig, kind: Kind, teacher: nn.Module, student: nn.Module, tokenizer: PreTrainedTokenizerFast,
+    config: DistillConfig,
+    kind: Kind,
+    teacher: nn.Module,
+    student: nn.Module,
+    tokenizer: PreTrainedTokenizerFast,
     ids: list[int] | None,
-) -> Distillation:  # fmt: skip
+) -> Distillation:
     """The objective of `config`."""
     return Distillation(
         OnlineTeacher(teacher, kind, None if ids is None else torch.tensor(ids)),

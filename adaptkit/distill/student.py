@@ -1,8 +1,10 @@
 """A student made from its teacher's weights: some of its blocks, narrower ones, fewer tokens.
 
-Which blocks: evenly spaced with the first and the last (DistilBERT, arXiv 1910.01108, takes every other one), the last
-ones, or a search that takes out one block after another, each time the one whose absence costs least (as in ShortGPT,
-arXiv 2403.03853, with the loss itself in place of its estimate). Only shapes that vLLM serves are made.
+Which blocks: evenly spaced with the first and the last (DistilBERT, arXiv 1910.01108, takes every other one),
+    the last
+ones, or a search that takes out one block after another, each time the one whose absence costs least (as in
+ShortGPT, arXiv 2403.03853, with the loss itself in place of its estimate). Only shapes that vLLM serves are
+made.
 """
 
 from __future__ import annotations
@@ -57,10 +59,11 @@ def searched(num_kept: int, teacher: nn.Module, loss: Callable[[nn.Module], floa
 
 
 def like_the_pattern(config: Any, picks: Sequence[int]) -> list[int]:
-    """`picks` moved to the nearest blocks whose attention is what the same place has in the teacher's pattern.
+    """`picks` moved to the nearest blocks whose attention is what the same place has in the teacher's
+    pattern.
 
-    A ModernBERT's blocks see everything or a window, in turns that a server works out from the block's number; and its
-    first block alone has no norm before attention.
+    A ModernBERT's blocks see everything or a window, in turns that a server works out from the block's
+    number; and its first block alone has no norm before attention.
     """
     if config.model_type != "modernbert":
         return list(picks)
@@ -81,7 +84,8 @@ def with_blocks(
 
     Args:
         shape: the student's config; the teacher's with fewer blocks if not given.
-        cut: makes the student's weight from (its name, the number of its block, the teacher's weight); else a copy.
+        cut: makes the student's weight from (its name, the number of its block, the teacher's weight); else a
+            copy.
     """
     stack = block_prefix(teacher)
     config = copied(shape or teacher.config)
@@ -117,7 +121,11 @@ def check_shape(shape: str) -> None:
     """Raises: ModelError for a transformers `model_type` that no vLLM server runs."""
     if shape not in SERVED:
         fix = "use student.start=fresh, which makes a Llama or a ModernBERT"
-        raise ModelError(f"a student of the shape '{shape}' is not served: only {', '.join(SERVED)} are", where="student", fix=fix)
+        raise ModelError(
+            f"a student of the shape '{shape}' is not served: only {', '.join(SERVED)} are",
+            where="student",
+            fix=fix,
+        )
 
 
 def check_width(width: int) -> None:
@@ -128,11 +136,14 @@ def check_width(width: int) -> None:
         raise ConfigError(f"a width of {width} is no multiple of {step}", where="student.width", fix=fix)
 
 
-def add_projections(student: nn.Module, teacher_width: int, count: int, channels: Tensor | None = None) -> None:
-    """One linear map per block from the student's width to the teacher's, trained with it and thrown away at the end.
+def add_projections(
+    student: nn.Module, teacher_width: int, count: int, channels: Tensor | None = None
+) -> None:
+    """One linear map per block from the student's width to the teacher's, trained with it and thrown away at
+    the end.
 
-    None where the widths are equal. They start by putting each hidden unit where the teacher has it (`channels`), or
-    where that means nothing, at its own number.
+    None where the widths are equal. They start by putting each hidden unit where the teacher has it
+    (`channels`), or where that means nothing, at its own number.
     """
     width = student.config.hidden_size
     if width == teacher_width:
@@ -150,5 +161,3 @@ def without_projections(student: nn.Module) -> nn.Module:
     if hasattr(student, PROJECTIONS):
         delattr(student, PROJECTIONS)
     return student
-
-

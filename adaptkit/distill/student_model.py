@@ -23,7 +23,8 @@ MERGE_TOLERANCE = 1e-3
 
 
 def delivered(start: Start, run: Run) -> tuple[nn.Module, float]:
-    """Save the student (and its adapter); it, and how far its outputs are from those of the model that was trained.
+    """Save the student (and its adapter); it, and how far its outputs are from those of the model that was
+    trained.
 
     Raises: ModelError if they are further apart than rounding explains.
     """
@@ -45,5 +46,9 @@ def delivered(start: Start, run: Run) -> tuple[nn.Module, float]:
 def _outputs(model: nn.Module, start: Start) -> Tensor:
     """Logits, or an encoder's hidden states, of the first dev row."""
     row = model_inputs(start.dev.collate([0], seed=0, epoch=0))
-    known = {name: row[name] for name in row if name in ("input_ids", "attention_mask", "position_ids", "token_type_ids")}
+    known = {
+        name: row[name]
+        for name in row
+        if name in ("input_ids", "attention_mask", "position_ids", "token_type_ids")
+    }
     return model(**send(known, next(model.parameters()).device))[0].float()

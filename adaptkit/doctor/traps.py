@@ -1,4 +1,5 @@
-"""Traps that others have paid for: each finding holds the command that mends it. Reads files, imports nothing."""
+"""Traps that others have paid for: each finding holds the command that mends it. Reads files, imports
+nothing."""
 
 from __future__ import annotations
 
@@ -21,10 +22,13 @@ def check(versions: dict[str, str], folder: Path) -> list[Finding]:
 
 
 def _media(versions: dict[str, str]) -> list[Finding]:
-    """CUDA builds beside a CPU torch: `import transformers` dies with `operator torchvision::nms does not exist`."""
+    """CUDA builds beside a CPU torch: `import transformers` dies with `operator torchvision::nms does not
+    exist`."""
     if not versions.get("torch", "").endswith("+cpu"):
         return []
-    found = [name for name in MEDIA if name in versions and versions[name].partition("+")[2] not in ("cpu", "stub")]
+    found = [
+        name for name in MEDIA if name in versions and versions[name].partition("+")[2] not in ("cpu", "stub")
+    ]
     if not found:
         return []
     fix = f"{pip()} uninstall -y {' '.join(found)}"
@@ -38,7 +42,9 @@ def _shadowed(folder: Path) -> list[Finding]:
     """Folders that hide Hugging Face's `kernels` or our `adaptkit_kernels` from imports."""
     findings = []
     for place in dict.fromkeys([folder.resolve(), *(Path(entry or ".").resolve() for entry in sys.path)]):
-        status = "problem" if str(place) in {str(Path(entry or ".").resolve()) for entry in sys.path} else "warn"
+        status = (
+            "problem" if str(place) in {str(Path(entry or ".").resolve()) for entry in sys.path} else "warn"
+        )
         for candidate in (place / "kernels" / "__init__.py", place / "kernels.py"):
             if candidate.exists() and candidate != _hf_kernels_init():
                 culprit = candidate.parent if candidate.name == "__init__.py" else candidate
@@ -46,7 +52,11 @@ def _shadowed(folder: Path) -> list[Finding]:
                 findings.append(Finding("kernels trap", status, detail, _rename(culprit)))
         ours = place / "adaptkit_kernels"
         if ours.is_dir() and not (ours / "reference.py").exists():
-            findings.append(Finding("adaptkit_kernels trap", status, f"{ours} hides adaptkit's own kernels", _rename(ours)))
+            findings.append(
+                Finding(
+                    "adaptkit_kernels trap", status, f"{ours} hides adaptkit's own kernels", _rename(ours)
+                )
+            )
     return findings
 
 
@@ -56,7 +66,9 @@ def _rename(path: Path) -> str:
 
 def _hf_kernels_init() -> Path | None:
     try:
-        return Path(str(importlib.metadata.distribution("kernels").locate_file("kernels/__init__.py"))).resolve()
+        return Path(
+            str(importlib.metadata.distribution("kernels").locate_file("kernels/__init__.py"))
+        ).resolve()
     except importlib.metadata.PackageNotFoundError:
         return None
 

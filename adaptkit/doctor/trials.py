@@ -1,4 +1,5 @@
-"""What only trying tells: whether torch and transformers import, whether bf16 is faster, whether the hub answers."""
+"""What only trying tells: whether torch and transformers import, whether bf16 is faster, whether the hub
+answers."""
 
 from __future__ import annotations
 
@@ -39,20 +40,26 @@ print(json.dumps(found))
 def imports() -> list[Finding]:
     """Import the heavy libraries in another process, so that a crash there is a finding here."""
     try:
-        answer = subprocess.run([sys.executable, "-c", _PROGRAM], capture_output=True, text=True, timeout=IMPORT_TIMEOUT_S)
+        answer = subprocess.run(
+            [sys.executable, "-c", _PROGRAM], capture_output=True, text=True, timeout=IMPORT_TIMEOUT_S
+        )
     except subprocess.TimeoutExpired:
         detail = f"torch and transformers did not import within {IMPORT_TIMEOUT_S} s"
         return [Finding("imports", "problem", detail, "adaptkit doctor --deep  (again, on a quiet machine)")]
     lines = answer.stdout.strip().splitlines()
     if answer.returncode or not lines:
         detail = f"importing torch and transformers ended with exit code {answer.returncode}: {answer.stderr.strip()[-200:]}"
-        return [Finding("imports", "problem", detail, f"{pip()} install --force-reinstall torch transformers")]
+        return [
+            Finding("imports", "problem", detail, f"{pip()} install --force-reinstall torch transformers")
+        ]
     return _read(json.loads(lines[-1]))
 
 
 def _read(found: dict) -> list[Finding]:
     findings = [
-        Finding(f"import {name.partition('.')[0]}", "problem", reason, f"{pip()} check  (names what does not fit)")
+        Finding(
+            f"import {name.partition('.')[0]}", "problem", reason, f"{pip()} check  (names what does not fit)"
+        )
         for name, reason in found["failed"].items()
     ]
     if not findings:
@@ -60,12 +67,19 @@ def _read(found: dict) -> list[Finding]:
     if "bf16_speedup" in found:
         speedup = found["bf16_speedup"]
         verdict = "pays" if speedup > 1.1 else "does not pay"
-        findings.append(Finding("bf16 timed", "ok", f"{verdict}: matrix products at {speedup:.2g} x the speed of fp32 on this CPU"))
+        findings.append(
+            Finding(
+                "bf16 timed",
+                "ok",
+                f"{verdict}: matrix products at {speedup:.2g} x the speed of fp32 on this CPU",
+            )
+        )
     return findings
 
 
 def hub(network: bool) -> list[Finding]:
-    """Whether models can be fetched by name: what the environment says, and with `network` what the hub answers."""
+    """Whether models can be fetched by name: what the environment says, and with `network` what the hub
+    answers."""
     if os.environ.get("HF_HUB_OFFLINE", "").upper() in ("1", "ON", "YES", "TRUE"):
         return [Finding("model hub", "ok", "HF_HUB_OFFLINE is set: give models as local folders")]
     endpoint = os.environ.get("HF_ENDPOINT", "")
@@ -75,7 +89,9 @@ def hub(network: bool) -> list[Finding]:
     from huggingface_hub.constants import ENDPOINT
 
     try:
-        with urllib.request.urlopen(urllib.request.Request(endpoint or ENDPOINT, method="HEAD"), timeout=HUB_TIMEOUT_S):
+        with urllib.request.urlopen(
+            urllib.request.Request(endpoint or ENDPOINT, method="HEAD"), timeout=HUB_TIMEOUT_S
+        ):
             return [Finding("model hub", "ok", "answers")]
     except urllib.error.HTTPError as error:
         return [Finding("model hub", "ok", f"answers (HTTP {error.code})")]

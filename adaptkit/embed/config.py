@@ -12,7 +12,9 @@ from adaptkit.data.readers import DataConfig
 from adaptkit.trainer.config import TrainerConfig
 
 Loss = Literal["infonce", "symmetric", "triplet", "cosine", "margin", "simcse", "tsdae"]
-Size = Annotated[int, BeforeValidator(lambda value: int(value) if isinstance(value, str) and value.isdecimal() else value)]
+Size = Annotated[
+    int, BeforeValidator(lambda value: int(value) if isinstance(value, str) and value.isdecimal() else value)
+]
 """A key that JSON can only write as a string."""
 
 
@@ -24,27 +26,31 @@ class EmbedConfig(Config):
     base: str
     """The encoder or decoder to start from: a transformers or sentence-transformers folder, or a hub id."""
     train: DataConfig
-    """Pairs (anchor, positive, negatives), scored pairs, plain text, or the folder of a retrieval set in BEIR's layout."""
+    """Pairs (anchor, positive, negatives), scored pairs, plain text, or the folder of a retrieval set in
+    BEIR's layout."""
     dev: DataConfig | None = None
     """The same, to measure on; a set's own dev split or a tenth of the training examples if not given."""
     test: DataConfig | None = None
     """The same, only scored at the end."""
     loss: Loss = "infonce"
-    """infonce and symmetric: pairs, or pairs made from the structure of plain text; triplet: pairs with negatives; cosine and
-    margin: pairs with scores or labels; simcse: plain text against itself under dropout; tsdae: plain text restored from the
+    """infonce and symmetric: pairs, or pairs made from the structure of plain text; triplet: pairs with
+    negatives; cosine and
+    margin: pairs with scores or labels; simcse: plain text against itself under dropout; tsdae: plain text
+        restored from the
     vector of its remains after most of its tokens were deleted."""
     temperature: Magnitude = Field(0.05, gt=0)
     """What infonce, symmetric and simcse divide cosines by."""
     margin: Magnitude = Field(0.0, ge=0, le=2)
-    """Distance that triplet and margin ask for (0: 0.3). infonce: negatives nearer than the positive by more than this are
-    taken for unknown positives and left out (0: none are)."""
+    """Distance that triplet and margin ask for (0: 0.3). infonce: negatives nearer than the positive by more
+    than this are taken for unknown positives and left out (0: none are)."""
     hard_negatives: Count = Field(0, ge=0)
     """Negatives per anchor that the base itself confuses with the positive, mined before training."""
     dimensions: list[Count] | dict[Size, Magnitude] = []
-    """Matryoshka sizes that vectors may be cut to, besides the whole one, which always trains; or sizes with what the loss at
-    each counts, as {384: 1, 64: 0.5} (1 where not named)."""
+    """Matryoshka sizes that vectors may be cut to, besides the whole one, which always trains; or sizes with
+    what the loss at each counts, as {384: 1, 64: 0.5} (1 where not named)."""
     pooling: Literal["auto", "mean", "cls", "last"] = "auto"
-    """How token states become a vector; auto is what the folder says, else mean for encoders and last for decoders."""
+    """How token states become a vector; auto is what the folder says, else mean for encoders and last for
+    decoders."""
     prompts: dict[str, str] = {}
     """Words put before a text: `query` for anchors, `document` for all others."""
     max_length: Count = Field(256, ge=8)
@@ -52,9 +58,14 @@ class EmbedConfig(Config):
     adapter: AdapterConfig = AdapterConfig()
     """All weights, or a low-rank update."""
     trainer: TrainerConfig = TrainerConfig(
-        num_steps=500, global_batch_size=64, learning_rate=5e-5, schedule="linear", warmup_fraction=0.1, weight_decay=0.01,
+        num_steps=500,
+        global_batch_size=64,
+        learning_rate=5e-5,
+        schedule="linear",
+        warmup_fraction=0.1,
+        weight_decay=0.01,
         beta2=0.999,
-    )  # fmt: skip
+    )
     """The training loop. A microbatch changes memory, never the loss: gradients are cached."""
 
     @model_validator(mode="after")
@@ -66,7 +77,9 @@ class EmbedConfig(Config):
         if isinstance(self.dimensions, dict) and not all(weight > 0 for weight in self.dimensions.values()):
             raise ValueError("what a size counts must be above 0: leave the size out instead")
         if self.dimensions and self.loss == "tsdae":
-            raise ValueError("loss 'tsdae' trains whole vectors: leave dimensions out, and set them where pairs are learnt")
+            raise ValueError(
+                "loss 'tsdae' trains whole vectors: leave dimensions out, and set them where pairs are learnt"
+            )
         if self.adapter.kind == "qlora":
             raise ValueError("encoders are trained by lora, rslora, dora or in full")
         return self

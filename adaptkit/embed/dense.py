@@ -1,4 +1,5 @@
-"""What stands between pooling and normalisation: the Dense modules of a sentence-transformers folder, and their files.
+"""What stands between pooling and normalisation: the Dense modules of a sentence-transformers folder, and
+their files.
 
 Shape suffixes: B = texts, D = size of a vector.
 """
@@ -37,7 +38,8 @@ class Dense(nn.Module):
 def read_dense(folder: Path, names: Sequence[str]) -> nn.Sequential:
     """The Dense modules in the subfolders `names`, in their order; without any, the identity.
 
-    Raises: ModelError for what a module holds beside a matrix, a bias and a known activation, or for weights that do not fit.
+    Raises: ModelError for what a module holds beside a matrix, a bias and a known activation, or for weights
+        that do not fit.
     """
     return nn.Sequential(*(_read(folder / name) for name in names))
 
@@ -47,11 +49,15 @@ def write_dense(folder: Path, names: Sequence[str], modules: nn.Sequential) -> N
     for name, module in zip(names, modules, strict=True):
         linear = module.linear
         config = {
-            "in_features": linear.in_features, "out_features": linear.out_features, "bias": linear.bias is not None,
+            "in_features": linear.in_features,
+            "out_features": linear.out_features,
+            "bias": linear.bias is not None,
             "activation_function": module.activation,
-        }  # fmt: skip
+        }
         write_json(folder / name / "config.json", config)
-        weights = {key: value.detach().float().cpu().contiguous() for key, value in module.state_dict().items()}
+        weights = {
+            key: value.detach().float().cpu().contiguous() for key, value in module.state_dict().items()
+        }
         save_file(weights, folder / name / _WEIGHTS, metadata={"format": "pt"})
 
 
@@ -64,7 +70,9 @@ def _read(folder: Path) -> Dense:
     where, config = str(folder / "config.json"), read_json(folder / "config.json")
     activation = config.get("activation_function", "torch.nn.modules.activation.Tanh")
     _check(config, activation, where)
-    made = Dense(int(config["in_features"]), int(config["out_features"]), bool(config.get("bias", True)), activation)
+    made = Dense(
+        int(config["in_features"]), int(config["out_features"]), bool(config.get("bias", True)), activation
+    )
     try:
         made.load_state_dict(load_file(folder / _WEIGHTS))
     except (OSError, SafetensorError, RuntimeError) as error:
@@ -77,8 +85,16 @@ def _read(folder: Path) -> Dense:
 def _check(config: dict[str, Any], activation: str, where: str) -> None:
     if activation not in ACTIVATIONS:
         known = ", ".join(kind.__name__ for kind in _KINDS)
-        raise ModelError(f"has a Dense module with the activation {activation}", where=where, fix=f"known are {known} of torch.nn")
+        raise ModelError(
+            f"has a Dense module with the activation {activation}",
+            where=where,
+            fix=f"known are {known} of torch.nn",
+        )
     if config.get("use_residual"):
         raise ModelError("has a Dense module with a residual", where=where, fix="choose a model without one")
     if any(config.get(key) not in (None, _INPUT) for key in ("module_input_name", "module_output_name")):
-        raise ModelError("has a Dense module over single tokens", where=where, fix="choose a model with one vector per text")
+        raise ModelError(
+            "has a Dense module over single tokens",
+            where=where,
+            fix="choose a model with one vector per text",
+        )

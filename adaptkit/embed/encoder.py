@@ -3,8 +3,9 @@
     encoder = Encoder.load("models/minilm")
     vectors_ND = encoder.encode(["a question", "another"], prompt="query", dimensions=128)
 
-Texts are sorted by their length in tokens and cut into batches of about as many tokens each, so that next to none of
-the work is padding. Shape suffixes: N = texts, B = texts of a batch, T = tokens, D = size of a vector.
+Texts are sorted by their length in tokens and cut into batches of about as many tokens each, so that next to
+none of the work is padding. Shape suffixes: N = texts, B = texts of a batch, T = tokens, D = size of a
+vector.
 """
 
 from __future__ import annotations
@@ -38,7 +39,14 @@ class Encoder:
         width: numbers of a vector.
     """
 
-    def __init__(self, model: nn.Module, tokenizer: Any, layout: Layout, digest: str = "", dense: nn.Sequential | None = None):
+    def __init__(
+        self,
+        model: nn.Module,
+        tokenizer: Any,
+        layout: Layout,
+        digest: str = "",
+        dense: nn.Sequential | None = None,
+    ):
         self.model, self.tokenizer, self.layout, self.digest = model, tokenizer, layout, digest
         self.dense = dense or nn.Sequential()
         self._hidden = int(models.unwrap(model).config.get_text_config().hidden_size)
@@ -81,20 +89,29 @@ class Encoder:
         probe = "A text, read back."
         if models.load_tokenizer(folder)(probe)["input_ids"] != self.tokenizer(probe)["input_ids"]:
             fix = "use a base whose tokenizer is a plain tokenizer.json"
-            raise ModelError("the saved tokenizer encodes otherwise than the trained one", where=str(folder), fix=fix)
+            raise ModelError(
+                "the saved tokenizer encodes otherwise than the trained one", where=str(folder), fix=fix
+            )
 
     def tokens(self, texts: Sequence[str], prompt: str = "") -> list[list[int]]:
-        """Token ids of each text behind the words of `prompt`, special tokens included, cut to `layout.max_length`."""
+        """Token ids of each text behind the words of `prompt`, special tokens included, cut to
+        `layout.max_length`."""
         whole = [prompt + text for text in texts]
         if self.layout.lower_case:
             whole = [text.lower() for text in whole]
         if not whole:
             return []
         found = self.tokenizer(
-            whole, truncation=True, max_length=self.layout.max_length, padding=False, return_attention_mask=False,
+            whole,
+            truncation=True,
+            max_length=self.layout.max_length,
+            padding=False,
+            return_attention_mask=False,
             return_token_type_ids=False,
-        )  # fmt: skip
-        nothing = [next(i for i in (self.tokenizer.eos_token_id, self.tokenizer.pad_token_id, 0) if i is not None)]
+        )
+        nothing = [
+            next(i for i in (self.tokenizer.eos_token_id, self.tokenizer.pad_token_id, 0) if i is not None)
+        ]
         return [ids or nothing for ids in found["input_ids"]]
 
     def encode(self, texts: Sequence[str], *, prompt: str | None = None, dimensions: int = 0) -> np.ndarray:
@@ -116,13 +133,17 @@ class Encoder:
             for items in batches_by_length([len(ids) for ids in encoded], most):
                 batch = pad([encoded[i] for i in items], models.unwrap(self.model).config.pad_token_id or 0)
                 pooled_BD = self._pooled({name: value.to(device) for name, value in batch.items()})
-                vectors_ND[items] = cut(pooled_BD, dimensions, normalised=self.layout.normalised).cpu().numpy()
+                vectors_ND[items] = (
+                    cut(pooled_BD, dimensions, normalised=self.layout.normalised).cpu().numpy()
+                )
                 self._count(batch["attention_mask"])
         self.model.train(training)
         return vectors_ND
 
     def _pooled(self, batch: dict[str, Tensor]) -> Tensor:
-        return self.dense(pool(self.model(**batch).last_hidden_state, batch["attention_mask"], self.layout.pooling))
+        return self.dense(
+            pool(self.model(**batch).last_hidden_state, batch["attention_mask"], self.layout.pooling)
+        )
 
     def _count(self, mask_BT: Tensor) -> None:
         length = mask_BT.shape[1]
@@ -133,8 +154,8 @@ class Encoder:
 
 
 def batches_by_length(lengths: Sequence[int], most: int) -> list[list[int]]:
-    """Indices in order of length, the longest first (what does not fit into memory fails at once), cut so that a batch
-    holds at most `most` tokens, padding included, and at least one text."""
+    """Indices in order of length, the longest first (what does not fit into memory fails at once), cut so
+    that a batch holds at most `most` tokens, padding included, and at least one text."""
     batches: list[list[int]] = []
     for index in sorted(range(len(lengths)), key=lambda i: (-lengths[i], i)):
         if not batches or (len(batches[-1]) + 1) * lengths[batches[-1][0]] > most:
@@ -153,7 +174,8 @@ def pad(rows: Sequence[Sequence[int]], padding: int) -> dict[str, Tensor]:
 
 
 def closed_by_eos(tokenizer: Any) -> Any:
-    """A tokenizer that ends every text with EOS, for last-token pooling: the one state that always means "the end".
+    """A tokenizer that ends every text with EOS, for last-token pooling: the one state that always means "the
+    end".
 
     Servers tokenise by themselves, so the token must come from the tokenizer's own files.
     Raises: ModelError for a tokenizer without EOS.
@@ -168,15 +190,19 @@ def closed_by_eos(tokenizer: Any) -> Any:
     whole, bare = (tokenizer("a", add_special_tokens=special)["input_ids"] for special in (True, False))
     start = next(i for i in range(len(whole)) if whole[i : i + len(bare)] == bare)
     before, end = tokenizer.convert_ids_to_tokens(whole[:start]), tokenizer.eos_token
-    # One template in place of what there was: behind a second one, texts would be cut without counting the first's tokens.
+    # One template in place of what there was: behind a second one, texts would be cut without counting the
+    # first's tokens.
     tokenizer.backend_tokenizer.post_processor = processors.TemplateProcessing(
-        single=[*before, "$A", end], pair=[*before, "$A", end, "$B:1", f"{end}:1"],
+        single=[*before, "$A", end],
+        pair=[*before, "$A", end, "$B:1", f"{end}:1"],
         special_tokens=[*zip(before, whole[:start], strict=True), (end, tokenizer.eos_token_id)],
-    )  # fmt: skip
+    )
     return tokenizer
 
 
 def folder_digest(folder: Path) -> str:
     """sha256 over every file that decides a vector: weights, configs, tokenizer, pooling."""
-    files = sorted(path for path in folder.rglob("*") if path.suffix in (".safetensors", ".json") and path.is_file())
+    files = sorted(
+        path for path in folder.rglob("*") if path.suffix in (".safetensors", ".json") and path.is_file()
+    )
     return digest({str(path.relative_to(folder)): file_digest(path) for path in files})

@@ -2,8 +2,8 @@
 
     vectors/  vectors.npy + ids.jsonl, or vectors.parquet      encoding.json  what made them
 
-Documents are read and encoded a window at a time; each window is a part that appears whole or not at all. A killed run
-goes on after the last part. At the end the parts become one file.
+Documents are read and encoded a window at a time; each window is a part that appears whole or not at all. A
+killed run goes on after the last part. At the end the parts become one file.
 """
 
 from __future__ import annotations
@@ -77,7 +77,8 @@ class Encoding:
 
 
 def documents(files: Sequence[Path]) -> Iterator[tuple[str, str]]:
-    """(id, text) of every record, as the files stream by: `_id` or `id`, else `file:line`; a title stands before its text.
+    """(id, text) of every record, as the files stream by: `_id` or `id`, else `file:line`; a title stands
+    before its text.
 
     Raises: DataError at `file:line` for a record without text.
     """
@@ -88,7 +89,9 @@ def documents(files: Sequence[Path]) -> Iterator[tuple[str, str]]:
                 raise DataError(record.what, where=where, fix=record.fix)
             text = record.get("text")
             if not isinstance(text, str):
-                raise DataError("no column 'text'", where=where, fix="give rows with `text`, and `_id` or `id`")
+                raise DataError(
+                    "no column 'text'", where=where, fix="give rows with `text`, and `_id` or `id`"
+                )
             name = next((str(record[key]) for key in _ID_NAMES if key in record), f"{file.name}:{line}")
             title = record.get("title")
             yield name, f"{title}\n{text}" if title else text
@@ -105,18 +108,27 @@ def encode_files(
 ) -> Encoding:
     """Encode all documents of some files into `out`; what is finished there already is not done again.
 
-    Raises: DataError for unreadable rows, ids that occur twice, or a folder that holds the vectors of something else.
+    Raises: DataError for unreadable rows, ids that occur twice, or a folder that holds the vectors of
+        something else.
     """
     out = Path(out)
     files, _ = find_files(patterns)
     asked = {
-        "model": encoder.digest, "files": digest([file_digest(file) for file in files]), "prompt": encoder.layout.prompt(prompt),
-        "dimensions": dimensions or encoder.width, "normalised": encoder.layout.normalised, "format": format,
-    }  # fmt: skip
+        "model": encoder.digest,
+        "files": digest([file_digest(file) for file in files]),
+        "prompt": encoder.layout.prompt(prompt),
+        "dimensions": dimensions or encoder.width,
+        "normalised": encoder.layout.normalised,
+        "format": format,
+    }
     begun = read_json(out / INFO) if (out / INFO).exists() else None
     if begun is not None and any(begun.get(key) != value for key, value in asked.items()):
         differing = next(key for key, value in asked.items() if begun.get(key) != value)
-        raise DataError(f"holds an encoding with another {differing}", where=str(out), fix="choose another --out, or delete it")
+        raise DataError(
+            f"holds an encoding with another {differing}",
+            where=str(out),
+            fix="choose another --out, or delete it",
+        )
     if begun is None or not begun.get("finished"):
         write_json(out / INFO, {**asked, "finished": False})
         names = _encode(encoder, files, out, prompt, dimensions)
@@ -126,7 +138,9 @@ def encode_files(
     return Encoding.open(out)
 
 
-def _encode(encoder: Encoder, files: list[Path], out: Path, prompt: str | None, dimensions: int) -> list[Path]:
+def _encode(
+    encoder: Encoder, files: list[Path], out: Path, prompt: str | None, dimensions: int
+) -> list[Path]:
     """Write the parts that are missing; returns all of them in order."""
     stream, parts, seen = documents(files), [], set[str]()
     (out / "parts").mkdir(parents=True, exist_ok=True)
@@ -135,11 +149,19 @@ def _encode(encoder: Encoder, files: list[Path], out: Path, prompt: str | None, 
             ids = [name for name, _ in window]
             if len(seen | set(ids)) < len(seen) + len(ids):
                 twice = next(name for i, name in enumerate(ids) if name in seen or name in ids[:i])
-                raise DataError(f"the id '{twice}' occurs twice", where=str(out), fix="give every document an id of its own")
+                raise DataError(
+                    f"the id '{twice}' occurs twice",
+                    where=str(out),
+                    fix="give every document an id of its own",
+                )
             seen.update(ids)
             part = out / "parts" / f"{len(parts):06d}.npy"
             if not part.exists():
-                _write_part(part, ids, encoder.encode([text for _, text in window], prompt=prompt, dimensions=dimensions))
+                _write_part(
+                    part,
+                    ids,
+                    encoder.encode([text for _, text in window], prompt=prompt, dimensions=dimensions),
+                )
             parts.append(part)
             tell(len(seen))
     return parts
@@ -161,7 +183,9 @@ def _join(out: Path, parts: list[Path], format: Format, dimensions: int) -> int:
     ids = [[row["id"] for row in read_jsonl(part.with_suffix(".jsonl"))] for part in parts]
     count = sum(map(len, ids))
     if format == "npy":
-        whole = np.lib.format.open_memmap(out / ".vectors.tmp", mode="w+", dtype=np.float32, shape=(count, dimensions))
+        whole = np.lib.format.open_memmap(
+            out / ".vectors.tmp", mode="w+", dtype=np.float32, shape=(count, dimensions)
+        )
         start = 0
         for part in parts:
             vectors_ND = np.load(part)

@@ -20,7 +20,8 @@ if TYPE_CHECKING:
 
 DEV_SHARE = 0.1
 MOST_BESIDE = 1000
-"""Documents that a few dev queries search beside their own answers: among those alone nearly every model finds them."""
+"""Documents that a few dev queries search beside their own answers: among those alone nearly every model
+finds them."""
 SCORED: tuple[str, ...] = ("cosine", "margin")
 FROM_TEXT: tuple[str, ...] = ("simcse", "tsdae")
 _SENTENCES = re.compile(r"\n+|(?<=[.!?])\s+")
@@ -50,11 +51,18 @@ def read_examples(config: DataConfig, loss: Loss, split: str = "train") -> Examp
             fix = "set loss: infonce or symmetric, or give files"
             raise DataError(f"loss '{loss}' does not learn from a retrieval set", where=str(folder), fix=fix)
         found = read_set(folder, split, config.max_bytes)
-        facts = {"documents": len(found.documents), "queries": len(found.queries), "unjudged": found.num_unjudged, "split": split}
+        facts = {
+            "documents": len(found.documents),
+            "queries": len(found.queries),
+            "unjudged": found.num_unjudged,
+            "split": split,
+        }
         return Examples(examples_of_set(found), list(found.documents.values()), facts)
     dataset = read(config, "text" if loss in FROM_TEXT else None)
     if loss in FROM_TEXT:
-        return Examples([Example((row.text, row.text), row.where) for row in dataset.rows], facts=dataset.manifest())
+        return Examples(
+            [Example((row.text, row.text), row.where) for row in dataset.rows], facts=dataset.manifest()
+        )
     if dataset.kind == "text" and loss in ("infonce", "symmetric"):
         from adaptkit.embed.structure import pairs_from_text
 
@@ -64,8 +72,13 @@ def read_examples(config: DataConfig, loss: Loss, split: str = "train") -> Examp
 
 
 def in_pieces(examples: Examples, most_words: int) -> Examples:
-    """Plain texts cut where sentences or lines end, so that what lies beyond an encoder's reach is learnt from as well."""
-    rows = [Example((piece, piece), row.where) for row in examples.rows for piece in pieces(row.texts[0], most_words)]
+    """Plain texts cut where sentences or lines end, so that what lies beyond an encoder's reach is learnt
+    from as well."""
+    rows = [
+        Example((piece, piece), row.where)
+        for row in examples.rows
+        for piece in pieces(row.texts[0], most_words)
+    ]
     return replace(examples, rows=rows)
 
 
@@ -104,17 +117,22 @@ def train_and_dev(train: DataConfig, dev: DataConfig | None, loss: Loss) -> tupl
     folder, learnt = retrieval_folder(train), read_examples(train, loss)
     if dev is not None:
         other = retrieval_folder(dev)
-        return learnt, read_examples(dev, loss, "dev" if other is not None and "dev" in splits(other) else "test")
+        return learnt, read_examples(
+            dev, loss, "dev" if other is not None and "dev" in splits(other) else "test"
+        )
     if folder is not None and "dev" in splits(folder):
         return learnt, read_examples(train, loss, "dev")
     rest, held = hold_out(learnt.rows, DEV_SHARE)
-    return Examples(rest, learnt.corpus, learnt.facts), Examples(held, learnt.corpus, {"held_out_of_train": len(held)})
+    return Examples(rest, learnt.corpus, learnt.facts), Examples(
+        held, learnt.corpus, {"held_out_of_train": len(held)}
+    )
 
 
 def hold_out(rows: Sequence[Example], share: float) -> tuple[list[Example], list[Example]]:
     """(rest, about `share` of the rows): whole groups of texts that hang together, by hash.
 
-    A group of more than twice the share (one answer to a third of all questions) is never held out: too little would be left.
+    A group of more than twice the share (one answer to a third of all questions) is never held out: too
+    little would be left.
     Raises: DataError when a side would be empty.
     """
     groups = groups_of(rows)
@@ -129,12 +147,15 @@ def hold_out(rows: Sequence[Example], share: float) -> tuple[list[Example], list
         small = sizes[group] <= max(1, 2 * share * len(rows))
         sides[small and int.from_bytes(hashed[:8]) / 2**64 < share].append(row)
     if not sides[0] or not sides[1]:
-        raise DataError(f"{len(rows)} examples cannot be split", where=rows[0].where, fix="give more rows, or name `dev`")
+        raise DataError(
+            f"{len(rows)} examples cannot be split", where=rows[0].where, fix="give more rows, or name `dev`"
+        )
     return sides
 
 
 def set_of(examples: Examples) -> RetrievalSet:
-    """Examples as a retrieval set: anchors search among the examples' own texts and some of the corpus, drawn by hash."""
+    """Examples as a retrieval set: anchors search among the examples' own texts and some of the corpus, drawn
+    by hash."""
     own = list(dict.fromkeys(text for row in examples.rows for text in row.texts[1:]))
     others = sorted(set(examples.corpus) - set(own), key=_id)[:MOST_BESIDE]
     documents = {text: _id(text) for text in [*own, *others]}
@@ -163,10 +184,14 @@ def _rows(dataset: Dataset, loss: Loss) -> list[Example]:
         low, high = min(targets), max(targets)
         scaled = [(target - low) / (high - low) if high > low else 1.0 for target in targets]
         pairs = zip(dataset.rows, scaled, strict=True)
-        return [Example((row.values["text1"], row.values["text2"]), row.where, target) for row, target in pairs]
+        return [
+            Example((row.values["text1"], row.values["text2"]), row.where, target) for row, target in pairs
+        ]
     if "anchor" not in roles or (loss == "triplet" and not negatives):
         wanted = "anchor, positive and negative" if loss == "triplet" else "anchor and positive"
-        raise DataError(f"loss '{loss}' needs {wanted}", where=dataset.rows[0].where, fix="set train.columns to name them")
+        raise DataError(
+            f"loss '{loss}' needs {wanted}", where=dataset.rows[0].where, fix="set train.columns to name them"
+        )
     names = ("anchor", "positive", *negatives)
     return [Example(tuple(row.values[name] for name in names), row.where) for row in dataset.rows]
 
@@ -176,4 +201,6 @@ def _number(value: Any, where: str) -> float:
     try:
         return words[value] if value in words else float(value)
     except ValueError:
-        raise DataError(f"'{value}' is no number", where=where, fix="write scores as numbers, labels as 0 or 1") from None
+        raise DataError(
+            f"'{value}' is no number", where=where, fix="write scores as numbers, labels as 0 or 1"
+        ) from None

@@ -3,7 +3,8 @@
     index = build(Encoding.open("vectors"), "index")          # or build(..., faiss="HNSW32")
     index.search(encoder, ["a question"], 10)                 # [[(id, score), ...]]
 
-Vectors of two models live in unrelated spaces: their products are numbers that look like scores and mean nothing. So the
+Vectors of two models live in unrelated spaces: their products are numbers that look like scores and mean
+    nothing. So the
 model's digest is kept with the index and compared before anything is searched.
 
 Shape suffixes: Q = queries, N = vectors, D = size of a vector.
@@ -49,7 +50,9 @@ class Index:
         """Raises: DataError for a folder that holds no index."""
         folder = Path(folder)
         if not (folder / INFO).exists():
-            raise DataError("holds no index", where=str(folder), fix="give the folder that `adaptkit embed index` wrote")
+            raise DataError(
+                "holds no index", where=str(folder), fix="give the folder that `adaptkit embed index` wrote"
+            )
         return cls(folder, read_json(folder / INFO), [row["id"] for row in read_jsonl(folder / "ids.jsonl")])
 
     def search(self, encoder: Encoder, queries: Sequence[str], k: int = 10) -> list[list[tuple[str, float]]]:
@@ -60,7 +63,9 @@ class Index:
         if encoder.digest != self.info["model"]:
             what = f"these vectors are of model {self.info['model'][:12]}, the queries' model is {encoder.digest[:12]}"
             raise ModelError(
-                what, where=str(self.folder), fix="search with the model that made the index, or index again with this one"
+                what,
+                where=str(self.folder),
+                fix="search with the model that made the index, or index again with this one",
             )
         prompt = "query" if "query" in encoder.layout.prompts else None
         full = self.info["dimensions"] == encoder.width
@@ -86,7 +91,8 @@ def build(encoding: Encoding, folder: str | Path, *, faiss: str = "") -> Index:
     """An index of an encoding's vectors.
 
     Args:
-        faiss: a FAISS factory string such as HNSW32 or IVF256,Flat; empty: exact, nothing but a matrix product.
+        faiss: a FAISS factory string such as HNSW32 or IVF256,Flat; empty: exact, nothing but a matrix
+            product.
     Raises: MissingDependency without FAISS, DataError for a string it does not know.
     """
     folder = Path(folder)
@@ -102,7 +108,9 @@ def build(encoding: Encoding, folder: str | Path, *, faiss: str = "") -> Index:
             made.train(vectors_ND)
         except RuntimeError as error:
             first = next(iter(str(error).splitlines()), "refused")
-            raise DataError(f"FAISS cannot build '{faiss}': {first}", where="--faiss", fix="try HNSW32, or leave it out") from None
+            raise DataError(
+                f"FAISS cannot build '{faiss}': {first}", where="--faiss", fix="try HNSW32, or leave it out"
+            ) from None
         made.add(vectors_ND)
         library.write_index(made, str(folder / "index.faiss"))
     write_jsonl(folder / "ids.jsonl", ({"id": name} for name in encoding.ids()))

@@ -1,15 +1,14 @@
 """How a folder turns text into vectors: read from and written as the files of sentence-transformers.
 
     modules.json                       Transformer, Pooling, Dense (if any), Normalize
-    1_Pooling/config.json              which pooling; without these two, servers silently take the first token's state
-    2_Dense/ ...                       a matrix and an activation over whole vectors: `embed.dense`
-    2_Normalize/
-    sentence_bert_config.json          tokens after which a text is cut
-    config_sentence_transformers.json  prompts by name, the default one
-    config.json                        matryoshka_dimensions, which vLLM asks for before it cuts vectors
+    1_Pooling/config.json              which pooling; without these two, servers silently take the first
+    token's state 2_Dense/ ...                       a matrix and an activation over whole vectors:
+    `embed.dense` 2_Normalize/ sentence_bert_config.json          tokens after which a text is cut
+    config_sentence_transformers.json  prompts by name, the default one config.json
+    matryoshka_dimensions, which vLLM asks for before it cuts vectors
 
-Written with the keys that every release of sentence-transformers since 2.0 and vLLM understand; the newer ones of
-release 6 are read too.
+Written with the keys that every release of sentence-transformers since 2.0 and vLLM understand; the newer
+ones of release 6 are read too.
 """
 
 from __future__ import annotations
@@ -29,10 +28,13 @@ _MODULE = "sentence_transformers.models."
 _ORDER = ("Transformer", "Pooling", "Dense", "Normalize")
 _NAMES: dict[str, Pooling] = {"mean": "mean", "cls": "cls", "lasttoken": "last"}
 _FLAGS = {
-    "pooling_mode_cls_token": "cls", "pooling_mode_mean_tokens": "mean", "pooling_mode_max_tokens": "max",
-    "pooling_mode_mean_sqrt_len_tokens": "mean_sqrt_len_tokens", "pooling_mode_weightedmean_tokens": "weightedmean",
+    "pooling_mode_cls_token": "cls",
+    "pooling_mode_mean_tokens": "mean",
+    "pooling_mode_max_tokens": "max",
+    "pooling_mode_mean_sqrt_len_tokens": "mean_sqrt_len_tokens",
+    "pooling_mode_weightedmean_tokens": "weightedmean",
     "pooling_mode_lasttoken": "lasttoken",
-}  # fmt: skip
+}
 
 
 @dataclass(frozen=True)
@@ -44,7 +46,8 @@ class Layout:
         longest: tokens that the model has positions for.
         prompts: name -> words put before a text.
         default_prompt: the name of the prompt used where none is asked for; "" is none.
-        dimensions: sizes that vectors may be cut to, largest first; empty where the model was not trained for it.
+        dimensions: sizes that vectors may be cut to, largest first; empty where the model was not trained for
+            it.
         lower_case: whether text is lower-cased before it is tokenised.
         dense: folders of the Dense modules that pooled vectors go through, in order.
     """
@@ -67,12 +70,15 @@ class Layout:
         name = self.default_prompt if name is None else name
         if name and name not in self.prompts:
             known = ", ".join(self.prompts) or "none"
-            raise ModelError(f"the model has no prompt named '{name}'", where="prompts", fix=f"it knows: {known}")
+            raise ModelError(
+                f"the model has no prompt named '{name}'", where="prompts", fix=f"it knows: {known}"
+            )
         return self.prompts.get(name, "")
 
 
 def read_layout(folder: Path, config: Any, tokenizer: Any) -> Layout:
-    """The layout that a folder's files state; pooling by structure and unit vectors for a plain transformers folder.
+    """The layout that a folder's files state; pooling by structure and unit vectors for a plain transformers
+    folder.
 
     Raises: ModelError for a module or pooling that is not supported.
     """
@@ -100,27 +106,42 @@ def read_layout(folder: Path, config: Any, tokenizer: Any) -> Layout:
 
 
 def dense_names(count: int) -> tuple[str, ...]:
-    """The folders that `count` Dense modules are written to: sentence-transformers numbers modules as they follow each other."""
+    """The folders that `count` Dense modules are written to: sentence-transformers numbers modules as they
+    follow each other."""
     return tuple(f"{place + 2}_Dense" for place in range(count))
 
 
 def write_layout(folder: Path, layout: Layout, width: int) -> None:
-    """The files beside the model's own that make the folder a sentence-transformers one; `width` is its hidden size.
+    """The files beside the model's own that make the folder a sentence-transformers one; `width` is its
+    hidden size.
 
     The folders of Dense modules are named in modules.json; `write_dense` fills them.
     """
     parts = [("", "Transformer"), ("1_Pooling", "Pooling"), *((name, "Dense") for name in layout.dense)]
     normal = f"{len(parts)}_Normalize"
     parts += [(normal, "Normalize")] if layout.normalised else []
-    modules = [{"idx": i, "name": str(i), "path": path, "type": _MODULE + kind} for i, (path, kind) in enumerate(parts)]
+    modules = [
+        {"idx": i, "name": str(i), "path": path, "type": _MODULE + kind}
+        for i, (path, kind) in enumerate(parts)
+    ]
     write_json(folder / "modules.json", modules)
     asked = next(name for name, pooling in _NAMES.items() if pooling == layout.pooling)
     flags = {flag: name == asked for flag, name in _FLAGS.items()}
-    write_json(folder / "1_Pooling" / "config.json", {"word_embedding_dimension": width, **flags, "include_prompt": True})
+    write_json(
+        folder / "1_Pooling" / "config.json",
+        {"word_embedding_dimension": width, **flags, "include_prompt": True},
+    )
     if layout.normalised:
         write_json(folder / normal / "config.json", {})
-    write_json(folder / "sentence_bert_config.json", {"max_seq_length": layout.max_length, "do_lower_case": layout.lower_case})
-    words = {"prompts": layout.prompts, "default_prompt_name": layout.default_prompt or None, "similarity_fn_name": "cosine"}
+    write_json(
+        folder / "sentence_bert_config.json",
+        {"max_seq_length": layout.max_length, "do_lower_case": layout.lower_case},
+    )
+    words = {
+        "prompts": layout.prompts,
+        "default_prompt_name": layout.default_prompt or None,
+        "similarity_fn_name": "cosine",
+    }
     write_json(folder / "config_sentence_transformers.json", words)
 
 
@@ -131,7 +152,9 @@ def changed(layout: Layout, width: int, **changes: Any) -> Layout:
     """
     made = dataclasses.replace(layout, **changes)
     if made.dimensions and not 0 < made.dimensions[-1] <= made.dimensions[0] <= width:
-        raise ModelError(f"vectors have {width} dimensions", where="dimensions", fix=f"choose sizes from 1 to {width}")
+        raise ModelError(
+            f"vectors have {width} dimensions", where="dimensions", fix=f"choose sizes from 1 to {width}"
+        )
     return made
 
 
@@ -146,11 +169,17 @@ def _read_modules(folder: Path) -> tuple[dict[str, Path], tuple[str, ...]]:
         fix = f"choose a model of {', '.join(_ORDER)} modules alone"
         raise ModelError(f"has a {odd[0]} module", where=where, fix=fix)
     single = [kind for kind in kinds if kind != "Dense"]
-    if kinds != sorted(kinds, key=_ORDER.index) or single[:2] != ["Transformer", "Pooling"] or len(set(single)) < len(single):
+    if (
+        kinds != sorted(kinds, key=_ORDER.index)
+        or single[:2] != ["Transformer", "Pooling"]
+        or len(set(single)) < len(single)
+    ):
         what = f"has its modules in the order {', '.join(kinds)}"
         raise ModelError(what, where=where, fix=f"choose a model with the order {', '.join(_ORDER)}")
     dense = tuple(module["path"] for module, kind in zip(found, kinds, strict=True) if kind == "Dense")
-    return {kind: folder / module["path"] for module, kind in zip(found, kinds, strict=True) if kind != "Dense"}, dense
+    return {
+        kind: folder / module["path"] for module, kind in zip(found, kinds, strict=True) if kind != "Dense"
+    }, dense
 
 
 def _read_pooling(path: Path) -> Pooling:
@@ -161,7 +190,11 @@ def _read_pooling(path: Path) -> Pooling:
         fix = f"choose a model with one of {', '.join(_NAMES)}"
         raise ModelError(f"pooling '{'+'.join(names)}' is not supported", where=str(path), fix=fix)
     if config.get("include_prompt") is False:
-        raise ModelError("leaves the prompt out of the pooling", where=str(path), fix="choose a model that pools all tokens")
+        raise ModelError(
+            "leaves the prompt out of the pooling",
+            where=str(path),
+            fix="choose a model that pools all tokens",
+        )
     return _NAMES[names[0]]
 
 

@@ -1,6 +1,7 @@
 """Retrieval metrics per query, with trec_eval's definitions and its order of equal scores. Imports no torch.
 
-An item row holds what they are computed from: the ranks (from 1) at which relevant documents came, their grades, and the
+An item row holds what they are computed from: the ranks (from 1) at which relevant documents came, their
+    grades, and the
 grades of all relevant documents of the query.
 
     {"id": "q1", "hits": [1, 7], "grades": [1, 1], "relevant": [2, 1, 1], "ranking": ["d3", "d9", ...]}
@@ -34,7 +35,8 @@ def retrieval_row(query: str, ranking: Sequence[str], grades: Mapping[str, int])
 
 
 def ranked(scores: np.ndarray, names: Sequence[str], depth: int = DEPTH) -> list[str]:
-    """The best `depth` names, highest score first, equal scores in descending order of name as trec_eval breaks ties.
+    """The best `depth` names, highest score first, equal scores in descending order of name as trec_eval
+    breaks ties.
 
     Args:
         scores: float [num_names].
@@ -50,8 +52,11 @@ def ranked(scores: np.ndarray, names: Sequence[str], depth: int = DEPTH) -> list
 
 
 def ndcg(row: Row, k: int = 10) -> float:
-    """Discounted gain of the first k ranks over the best possible one (Jarvelin and Kekalainen 2002); gains are grades."""
-    found = sum(grade / np.log2(rank + 1) for rank, grade in zip(row["hits"], row["grades"], strict=True) if rank <= k)
+    """Discounted gain of the first k ranks over the best possible one (Jarvelin and Kekalainen 2002); gains
+    are grades."""
+    found = sum(
+        grade / np.log2(rank + 1) for rank, grade in zip(row["hits"], row["grades"], strict=True) if rank <= k
+    )
     best = sum(grade / np.log2(rank + 1) for rank, grade in enumerate(row["relevant"][:k], 1))
     return float(found / best) if best else 0.0
 
@@ -84,4 +89,8 @@ PER_QUERY: dict[str, Callable[[Row], float]] = {
 
 def retrieval_scores(rows: Sequence[Row]) -> dict[str, float]:
     """Means over queries."""
-    return {name: float(np.mean([score(row) for row in rows])) for name, score in PER_QUERY.items()} if rows else {}
+    return (
+        {name: float(np.mean([score(row) for row in rows])) for name, score in PER_QUERY.items()}
+        if rows
+        else {}
+    )

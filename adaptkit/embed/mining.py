@@ -21,10 +21,15 @@ BLOCK = 256
 
 
 def mine(
-    examples: Sequence[Example], encoder: Encoder, corpus: Sequence[str], groups: dict[str, int], count: int,
+    examples: Sequence[Example],
+    encoder: Encoder,
+    corpus: Sequence[str],
+    groups: dict[str, int],
+    count: int,
     prompts: tuple[str | None, str | None],
-) -> list[Example]:  # fmt: skip
-    """The examples with `count` more negatives each: the highest-ranked texts that are not known or likely to be right.
+) -> list[Example]:
+    """The examples with `count` more negatives each: the highest-ranked texts that are not known or likely to
+    be right.
 
     Args:
         corpus: texts to choose from; the examples' positives are always among them.

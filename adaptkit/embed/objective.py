@@ -1,6 +1,8 @@
-"""What an encoder is taught: to find each text's partner among all texts of the batch, or to agree with given scores.
+"""What an encoder is taught: to find each text's partner among all texts of the batch, or to agree with given
+scores.
 
-Shape suffixes: B = examples, K = texts of an example (anchor, positive, negatives), N = B * K, T = tokens, D = vector size.
+Shape suffixes: B = examples, K = texts of an example (anchor, positive, negatives), N = B * K, T = tokens, D
+    = vector size.
 """
 
 from __future__ import annotations
@@ -23,19 +25,21 @@ MARGIN = 0.3
 
 @dataclass(frozen=True)
 class Contrastive:
-    """InfoNCE with in-batch and hard negatives over cosine similarity, at one or several sizes of the vectors.
+    """InfoNCE with in-batch and hard negatives over cosine similarity, at one or several sizes of the
+    vectors.
 
-    Every other example's texts are negatives, hard ones included, unless they are known to answer the anchor as well.
-    Its loss is a function of the vectors, so batches of any
-    size train exactly through `trainer.cached`.
+    Every other example's texts are negatives, hard ones included, unless they are known to answer the anchor
+    as well. Its loss is a function of the vectors, so batches of any size train exactly through
+    `trainer.cached`.
 
     Attributes:
         temperature: divides the cosines.
         symmetric: also find the anchor from its positive, among all anchors.
-        dimensions: sizes that the vectors will be cut to (Matryoshka, arXiv 2205.13147); empty: the whole one alone.
+        dimensions: sizes that the vectors will be cut to (Matryoshka, arXiv 2205.13147); empty: the whole one
+            alone.
         weights: what the loss at each size counts; empty: all the same. Only their proportions matter.
-        margin: in-batch negatives closer to the anchor than its positive by more than this are taken for unknown
-            positives and left out; 0 leaves none out.
+        margin: in-batch negatives closer to the anchor than its positive by more than this are taken for
+            unknown positives and left out; 0 leaves none out.
     """
 
     pooling: Pooling = "mean"
@@ -71,12 +75,20 @@ class Contrastive:
         anchors_BD, others = vectors_BKD[:, 0], vectors_BKD[:, 1:]
         at_B = torch.arange(len(anchors_BD), device=anchors_BD.device)[own]
         groups_C = groups_BK[:, 1:].flatten()
-        settings = {"temperature": self.temperature, "margin": self.margin, "implementation": self.implementation}
-        found = ops.info_nce(anchors_BD[own], others.flatten(0, 1), at_B * others.shape[1], groups_C=groups_C, **settings)
+        settings = {
+            "temperature": self.temperature,
+            "margin": self.margin,
+            "implementation": self.implementation,
+        }
+        found = ops.info_nce(
+            anchors_BD[own], others.flatten(0, 1), at_B * others.shape[1], groups_C=groups_C, **settings
+        )
         if not self.symmetric:
             return found
         # the op's own symmetric form would look for the anchor among this rank's alone
-        return (found + ops.info_nce(vectors_BKD[own, 1], anchors_BD, at_B, groups_C=groups_BK[:, 0], **settings)) / 2
+        return (
+            found + ops.info_nce(vectors_BKD[own, 1], anchors_BD, at_B, groups_C=groups_BK[:, 0], **settings)
+        ) / 2
 
 
 @dataclass(frozen=True)
@@ -129,10 +141,13 @@ def weighted(totals: list[Tensor], weights: tuple[float, ...]) -> Tensor:
 
 
 def vectors(model: nn.Module, batch: Batch, pooling: Pooling) -> Tensor:
-    """Vectors of a batch of texts in several tensors of like lengths, [B, K, D] in the order of the examples; not normalised."""
+    """Vectors of a batch of texts in several tensors of like lengths, [B, K, D] in the order of the examples;
+    not normalised."""
     pooled = []
     for name in (name for name in batch if name.endswith("input_ids")):
         mask_NT = batch[name.replace("input_ids", "attention_mask")]
-        pooled.append(pool(model(input_ids=batch[name], attention_mask=mask_NT).last_hidden_state, mask_NT, pooling))
+        pooled.append(
+            pool(model(input_ids=batch[name], attention_mask=mask_NT).last_hidden_state, mask_NT, pooling)
+        )
     found = torch.cat(pooled)
     return (model.after(found) if isinstance(model, Tower) else found)[batch["order"]]

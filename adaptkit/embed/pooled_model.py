@@ -10,7 +10,8 @@ from adaptkit import models
 
 
 class Tower(nn.Module):
-    """A transformer and what its pooled vectors go through: Dense modules, which stay, or a decoder, which is thrown away.
+    """A transformer and what its pooled vectors go through: Dense modules, which stay, or a decoder, which is
+    thrown away.
 
     Called as the transformer is; `after` is for the objective to call.
     """

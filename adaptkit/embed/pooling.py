@@ -21,7 +21,10 @@ def by_structure(config: Any) -> Pooling:
 
 def is_decoder(config: Any) -> bool:
     """Whether a transformers config is of a model that reads left to right."""
-    from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES, MODEL_FOR_MASKED_LM_MAPPING_NAMES
+    from transformers.models.auto.modeling_auto import (
+        MODEL_FOR_CAUSAL_LM_MAPPING_NAMES,
+        MODEL_FOR_MASKED_LM_MAPPING_NAMES,
+    )
 
     kind = config.model_type
     if kind in MODEL_FOR_MASKED_LM_MAPPING_NAMES:
@@ -30,7 +33,8 @@ def is_decoder(config: Any) -> bool:
 
 
 def pool(hidden_BTD: Tensor, mask_BT: Tensor, how: Pooling) -> Tensor:
-    """One vector per text, at least float32 [B, D]; `mask_BT` is 1 for tokens and 0 for the padding on the right."""
+    """One vector per text, at least float32 [B, D]; `mask_BT` is 1 for tokens and 0 for the padding on the
+    right."""
     wide = hidden_BTD.dtype if hidden_BTD.dtype == torch.float64 else torch.float32
     if how == "cls":
         return hidden_BTD[:, 0].to(wide)
@@ -43,6 +47,7 @@ def pool(hidden_BTD: Tensor, mask_BT: Tensor, how: Pooling) -> Tensor:
 
 
 def cut(vectors: Tensor, dimensions: int, *, normalised: bool = True) -> Tensor:
-    """The first `dimensions` of the last axis (0: all), brought back to unit length (Matryoshka, arXiv 2205.13147)."""
+    """The first `dimensions` of the last axis (0: all), brought back to unit length (Matryoshka, arXiv
+    2205.13147)."""
     kept = vectors[..., :dimensions] if dimensions else vectors
     return F.normalize(kept, dim=-1) if normalised else kept

@@ -1,11 +1,13 @@
-"""Questions that a served generator writes to documents: pairs to learn retrieval from where nobody has asked yet.
+"""Questions that a served generator writes to documents: pairs to learn retrieval from where nobody has asked
+yet.
 
     out/  pairs.jsonl  anchor, positive, from     `embed train` learns from it as it is
-          answers.jsonl  what the generator wrote, word for word      questions.json  model, prompt, dates, counts
+          answers.jsonl  what the generator wrote, word for word      questions.json  model, prompt, dates,
+          counts
 
-Documents stream by; each answer is on disk before it is counted, so that a killed run asks only for what is missing.
-pairs.jsonl is made from the answers at the end, by rules alone. How to reach the generator is the caller's business: no
-address beyond its host and no key comes here.
+Documents stream by; each answer is on disk before it is counted, so that a killed run asks only for what is
+missing. pairs.jsonl is made from the answers at the end, by rules alone. How to reach the generator is the
+caller's business: no address beyond its host and no key comes here.
 """
 
 from __future__ import annotations
@@ -46,25 +48,44 @@ Ask = Callable[[str], str]
 
 
 def write_questions(
-    patterns: list[str], out: str | Path, ask: Ask, told: dict[str, str], *, count: int = 3, prompt: str = PROMPT, jobs: int = 8
+    patterns: list[str],
+    out: str | Path,
+    ask: Ask,
+    told: dict[str, str],
+    *,
+    count: int = 3,
+    prompt: str = PROMPT,
+    jobs: int = 8,
 ) -> dict[str, Any]:
-    """Ask for `count` questions about every document of some files; what was answered before is not asked again.
+    """Ask for `count` questions about every document of some files; what was answered before is not asked
+    again.
 
     Args:
         ask: called from `jobs` threads at once.
         told: what is recorded of the generator: its model, its server.
         prompt: the request, with {count} and {text} in it.
     Returns: what questions.json holds, counts included.
-    Raises: DataError for unreadable rows or a folder of other questions; whatever `ask` raises, with all answers kept.
+    Raises: DataError for unreadable rows or a folder of other questions; whatever `ask` raises, with all
+        answers kept.
     """
     out, (files, _) = Path(out), find_files(patterns)
     if "{text}" not in prompt:
-        raise ConfigError("the prompt does not say where the text goes", where="prompt", fix="write {text} into it")
+        raise ConfigError(
+            "the prompt does not say where the text goes", where="prompt", fix="write {text} into it"
+        )
     asked = {**told, "prompt": prompt, "count": count, "files": digest([file_digest(file) for file in files])}
-    begun = read_json(out / INFO) if (out / INFO).exists() else {"started": date.today().isoformat(), "finished": ""}
+    begun = (
+        read_json(out / INFO)
+        if (out / INFO).exists()
+        else {"started": date.today().isoformat(), "finished": ""}
+    )
     differing = [key for key in asked if (out / INFO).exists() and begun.get(key) != asked[key]]
     if differing:
-        raise DataError(f"holds questions with another {differing[0]}", where=str(out), fix="choose another --out, or delete it")
+        raise DataError(
+            f"holds questions with another {differing[0]}",
+            where=str(out),
+            fix="choose another --out, or delete it",
+        )
     if begun["finished"]:
         return begun
     write_json(out / INFO, {**asked, **begun})
@@ -81,7 +102,9 @@ def write_questions(
 
 def questions_of(answer: str) -> list[str]:
     """The lines of an answer without numbers, bullets, quotes and thoughts."""
-    lines = (_MARK.sub("", line.strip()).strip().strip("\"'`") for line in _THOUGHT.sub("", answer).splitlines())
+    lines = (
+        _MARK.sub("", line.strip()).strip().strip("\"'`") for line in _THOUGHT.sub("", answer).splitlines()
+    )
     return [line.strip() for line in lines if _WORD.search(line)]
 
 
@@ -91,10 +114,14 @@ def passage(text: str) -> str:
     return text if len(words) <= MAX_WORDS else " ".join(words[:MAX_WORDS])
 
 
-def _ask_all(files: Sequence[Path], path: Path, ask: Ask, count: int, prompt: str, jobs: int) -> dict[str, str]:
+def _ask_all(
+    files: Sequence[Path], path: Path, ask: Ask, count: int, prompt: str, jobs: int
+) -> dict[str, str]:
     """Answers by passage, old and new; every new one is appended to `path` first."""
     answers = {row["passage"]: row["answer"] for row in read_jsonl(path)} if path.exists() else {}
-    write_jsonl(path, ({"passage": name, "answer": answer} for name, answer in answers.items()))  # without a line cut by a kill
+    write_jsonl(
+        path, ({"passage": name, "answer": answer} for name, answer in answers.items())
+    )  # without a line cut by a kill
     running: dict[Future[str], str] = {}
 
     def keep(done: Iterable[Future[str]]) -> BaseException | None:
@@ -141,7 +168,9 @@ def _passages(files: Sequence[Path]) -> Iterator[tuple[str, str]]:
             yield name, passage(text)
 
 
-def _pairs(files: Sequence[Path], answers: dict[str, str], count: int, counts: Counter[str]) -> Iterator[dict[str, str]]:
+def _pairs(
+    files: Sequence[Path], answers: dict[str, str], count: int, counts: Counter[str]
+) -> Iterator[dict[str, str]]:
     """The rows of pairs.jsonl; `counts` tells what became of every document and question."""
     asked_before: set[str] = set()
     seen: set[str] = set()

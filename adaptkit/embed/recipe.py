@@ -1,9 +1,10 @@
-"""Train an encoder: contrast, scores, or plain text in; a folder that sentence-transformers and vLLM serve out.
+"""Train an encoder: contrast, scores, or plain text in; a folder that sentence-transformers and vLLM serve
+out.
 
     result = embed(config, Run.open("runs", config.name, config.model_dump(mode="json")))
 
-    model/  sentence-transformers and transformers folder, merged      eval/<suite>.jsonl, .json  items and scores
-    adapter/  the peft adapter, if any      cost.json  manifest.json  metrics.jsonl  checkpoints/
+    model/  sentence-transformers and transformers folder, merged      eval/<suite>.jsonl, .json  items and
+    scores adapter/  the peft adapter, if any      cost.json  manifest.json  metrics.jsonl  checkpoints/
 
 Nothing heavy is imported until `embed` is called: the command line reads schemas from here.
 """

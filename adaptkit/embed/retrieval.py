@@ -59,8 +59,8 @@ def read_set(folder: str | Path, split: str, max_bytes: int = 0) -> RetrievalSet
     """One split of a retrieval set.
 
     Args:
-        max_bytes: keep at most this many bytes of documents, those that answer the split's queries first, each by hash of
-            their ids, and the queries that they answer.
+        max_bytes: keep at most this many bytes of documents, those that answer the split's queries first,
+            each by hash of their ids, and the queries that they answer.
     Raises: DataError at `file:line` for a row that lacks an id or text, or a grade for what is not there.
     """
     folder = Path(folder)
@@ -74,7 +74,10 @@ def read_set(folder: str | Path, split: str, max_bytes: int = 0) -> RetrievalSet
     if max_bytes:
         answers = {name for of in grades.values() for name, grade in of.items() if grade > 0}
         documents = _sample(documents, answers, max_bytes)
-        grades = {query: {name: grade for name, grade in of.items() if name in documents} for query, of in grades.items()}
+        grades = {
+            query: {name: grade for name, grade in of.items() if name in documents}
+            for query, of in grades.items()
+        }
     judged = {query: found for query, found in grades.items() if any(grade > 0 for grade in found.values())}
     chosen = {query: queries[query] for query in judged}
     return RetrievalSet(documents, chosen, judged, where, len(grades) - len(judged))
@@ -88,15 +91,20 @@ def scored_split(folder: str | Path) -> str:
     known = splits(folder)
     found = next((name for name in TEST_SPLITS if name in known), None)
     if found is None:
-        raise DataError(f"has none of the splits {', '.join(TEST_SPLITS)}", where=f"{folder}/qrels", fix="name a split")
+        raise DataError(
+            f"has none of the splits {', '.join(TEST_SPLITS)}", where=f"{folder}/qrels", fix="name a split"
+        )
     return found
 
 
 def retrieval_rows(encoder: Encoder, found: RetrievalSet, dimensions: int = 0) -> list[dict[str, Any]]:
-    """Item rows of every query, ranked by the exact product of vectors; prompts `query` and `document` where there are any."""
+    """Item rows of every query, ranked by the exact product of vectors; prompts `query` and `document` where
+    there are any."""
     prompts = {name: name if name in encoder.layout.prompts else None for name in ("query", "document")}
     names = list(found.documents)
-    documents_ND = encoder.encode(list(found.documents.values()), prompt=prompts["document"], dimensions=dimensions)
+    documents_ND = encoder.encode(
+        list(found.documents.values()), prompt=prompts["document"], dimensions=dimensions
+    )
     queries_QD = encoder.encode(list(found.queries.values()), prompt=prompts["query"], dimensions=dimensions)
     ids, rows = list(found.queries), []
     for start in range(0, len(ids), QUERY_BLOCK):
@@ -108,7 +116,9 @@ def retrieval_rows(encoder: Encoder, found: RetrievalSet, dimensions: int = 0) -
 
 def _sample(documents: dict[str, str], answers: set[str], max_bytes: int) -> dict[str, str]:
     kept, left = set[str](), max_bytes
-    for name in sorted(documents, key=lambda name: (name not in answers, hashlib.sha256(name.encode()).digest())):
+    for name in sorted(
+        documents, key=lambda name: (name not in answers, hashlib.sha256(name.encode()).digest())
+    ):
         left -= len(documents[name].encode())
         if left < 0:
             break
@@ -151,5 +161,7 @@ def _grades(file: Path, documents: dict[str, str], queries: dict[str, str]) -> d
         try:
             found.setdefault(query, {})[document] = int(grade)
         except (TypeError, ValueError):
-            raise DataError(f"grade '{grade}' is no whole number", where=place, fix="write a number") from None
+            raise DataError(
+                f"grade '{grade}' is no whole number", where=place, fix="write a number"
+            ) from None
     return found

@@ -1,7 +1,7 @@
 """Examples of texts that belong together, as batches without padding worth mentioning.
 
-A batch's texts, anchors and the others alike, are sorted by length and cut into a few tensors, `00.input_ids`,
-`01.input_ids`, ...; `order` [B, K] says where each example's texts are among them.
+A batch's texts, anchors and the others alike, are sorted by length and cut into a few tensors,
+`00.input_ids`, `01.input_ids`, ...; `order` [B, K] says where each example's texts are among them.
 
 Shape suffixes: B = examples, K = texts of an example.
 """
@@ -40,15 +40,20 @@ class TextRows:
     Args:
         encoder: gives token ids.
         prompts: the words before an example's first text, and before the others.
-        groups: a number per distinct text; texts with the same number answer the same anchors (see `groups_of`).
+        groups: a number per distinct text; texts with the same number answer the same anchors (see
+            `groups_of`).
     """
 
-    def __init__(self, examples: Sequence[Example], encoder: Encoder, prompts: tuple[str, str], groups: dict[str, int]):
+    def __init__(
+        self, examples: Sequence[Example], encoder: Encoder, prompts: tuple[str, str], groups: dict[str, int]
+    ):
         self.examples = examples
         self._padding = encoder.tokenizer.pad_token_id or 0
         first, others = prompts
         self._queries = _tokens(encoder, {example.texts[0] for example in examples}, first)
-        self._documents = _tokens(encoder, {text for example in examples for text in example.texts[1:]}, others)
+        self._documents = _tokens(
+            encoder, {text for example in examples for text in example.texts[1:]}, others
+        )
         self._groups = groups
 
     def __len__(self) -> int:
@@ -68,7 +73,10 @@ class TextRows:
         parts = batches_by_length([len(ids) for ids in rows], most)
         batch: dict[str, Tensor] = {}
         for number, part in enumerate(parts):
-            batch |= {f"{number:02d}.{name}": value for name, value in pad([rows[i] for i in part], self._padding).items()}
+            batch |= {
+                f"{number:02d}.{name}": value
+                for name, value in pad([rows[i] for i in part], self._padding).items()
+            }
         order = torch.empty(len(rows), dtype=torch.int64)
         order[torch.tensor([i for part in parts for i in part])] = torch.arange(len(rows))
         chosen = [self.examples[index] for index in indices]
@@ -83,7 +91,8 @@ class TextRows:
 
 
 def groups_of(examples: Sequence[Example]) -> dict[str, int]:
-    """A number for every text, equal for an anchor and its positive and so for all that hang together through them.
+    """A number for every text, equal for an anchor and its positive and so for all that hang together through
+    them.
 
     Two questions with one answer, or two answers to one question, must not be each other's negatives.
     """

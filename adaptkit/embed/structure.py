@@ -1,7 +1,7 @@
 """Questions that nobody asked: pairs from the structure that text already has.
 
-A title and the text below it, a heading and its first paragraph, a docstring and the code it describes are pairs of a
-short and a long text about the same thing, which is what retrieval is.
+A title and the text below it, a heading and its first paragraph, a docstring and the code it describes are
+pairs of a short and a long text about the same thing, which is what retrieval is.
 """
 
 from __future__ import annotations
@@ -34,7 +34,11 @@ def pairs_from_text(dataset: Dataset) -> tuple[list[Example], dict[str, int]]:
             counts[kind] += 1
     if not examples:
         what = "no document has a title, headings or docstrings to learn from"
-        raise DataError(what, where=dataset.rows[0].where, fix="give pairs with anchor and positive, or set loss: tsdae or simcse")
+        raise DataError(
+            what,
+            where=dataset.rows[0].where,
+            fix="give pairs with anchor and positive, or set loss: tsdae or simcse",
+        )
     return examples, dict(counts)
 
 

@@ -12,7 +12,16 @@ from adaptkit import models
 from adaptkit.adapters import attach, merge, save_adapter
 from adaptkit.embed.card import write_card
 from adaptkit.embed.encoder import Encoder, closed_by_eos
-from adaptkit.embed.examples import FROM_TEXT, SCORED, Examples, in_pieces, read_examples, retrieval_folder, set_of, train_and_dev
+from adaptkit.embed.examples import (
+    FROM_TEXT,
+    SCORED,
+    Examples,
+    in_pieces,
+    read_examples,
+    retrieval_folder,
+    set_of,
+    train_and_dev,
+)
 from adaptkit.embed.layout import changed
 from adaptkit.embed.metrics import retrieval_scores
 from adaptkit.embed.mining import mine
@@ -49,27 +58,37 @@ def train(config: EmbedConfig, run: Run, suite: str) -> None:
     groups = groups_of([*learnt.rows, *dev.rows])
     if config.hard_negatives:
         parts = {"train": learnt, "dev": dev}
-        learnt, dev = (_mined(config, run, ranks, encoder, part, groups, name) for name, part in parts.items())
+        learnt, dev = (
+            _mined(config, run, ranks, encoder, part, groups, name) for name, part in parts.items()
+        )
         groups = groups_of([*learnt.rows, *dev.rows])
     sources = [_source(config, encoder, examples, groups) for examples in (learnt, dev)]
     model = _attached(config, encoder)
     if ranks.rank == 0:
-        facts = {"train": learnt.facts | {"examples": len(learnt.rows)}, "dev": dev.facts | {"examples": len(dev.rows)}}
+        facts = {
+            "train": learnt.facts | {"examples": len(learnt.rows)},
+            "dev": dev.facts | {"examples": len(dev.rows)},
+        }
         run.update_manifest(data=facts, parameters=vars(models.param_count(encoder.model)))
-    result = Trainer(model, objective(config, encoder), sources[0], config.trainer, run=run, eval=sources[1]).fit()
+    result = Trainer(
+        model, objective(config, encoder), sources[0], config.trainer, run=run, eval=sources[1]
+    ).fit()
     if ranks.rank == 0:
         _deliver(config, run, suite, encoder, dev, result)
     ranks.share(None)  # the other ranks return when the files are there
 
 
 def steps_for_budget(config: EmbedConfig, flops: float, epochs: float = 0) -> int:
-    """Steps of a training that a budget pays for, at most so many passes over the examples (0: no matter how many).
+    """Steps of a training that a budget pays for, at most so many passes over the examples (0: no matter how
+    many).
 
     Raises: BudgetError if it does not pay for one; DataError, ModelError.
     """
     encoder, (learnt, _) = base_encoder(config), examples_of(config)
     source = _source(config, encoder, learnt, groups_of(learnt.rows))
-    return affordable_steps(_attached(config, encoder), objective(config, encoder), source, config.trainer, flops, epochs=epochs)
+    return affordable_steps(
+        _attached(config, encoder), objective(config, encoder), source, config.trainer, flops, epochs=epochs
+    )
 
 
 def examples_of(config: EmbedConfig) -> tuple[Examples, Examples]:
@@ -87,17 +106,31 @@ def base_encoder(config: EmbedConfig) -> Encoder:
     layout, model = encoder.layout, encoder.model
     if config.loss == "simcse" and not _has_dropout(model):
         fix = "choose a base with dropout, or set loss: infonce to learn from the text's structure"
-        raise ModelError("the base has no dropout, which simcse sets a text apart from itself by", where=config.base, fix=fix)
+        raise ModelError(
+            "the base has no dropout, which simcse sets a text apart from itself by",
+            where=config.base,
+            fix=fix,
+        )
     pooling = config.pooling
     if pooling == "auto":
-        pooling = layout.pooling if (models.find(config.base) / "modules.json").exists() else by_structure(model.config)
+        pooling = (
+            layout.pooling
+            if (models.find(config.base) / "modules.json").exists()
+            else by_structure(model.config)
+        )
     if pooling == "last":
         encoder.tokenizer = closed_by_eos(encoder.tokenizer)
     encoder.layout = changed(
-        layout, encoder.width, pooling=pooling, normalised=True, max_length=min(config.max_length, layout.longest),
+        layout,
+        encoder.width,
+        pooling=pooling,
+        normalised=True,
+        max_length=min(config.max_length, layout.longest),
         prompts={**layout.prompts, **config.prompts},
-        dimensions=tuple(sorted({*config.dimensions, encoder.width}, reverse=True)) if config.dimensions else (),
-    )  # fmt: skip
+        dimensions=tuple(sorted({*config.dimensions, encoder.width}, reverse=True))
+        if config.dimensions
+        else (),
+    )
     return encoder
 
 
@@ -111,7 +144,9 @@ def objective(config: EmbedConfig, encoder: Encoder) -> Contrastive | Scored | D
     if config.loss in ("triplet", *SCORED):
         return Scored(config.loss, layout.pooling, layout.dimensions, weights, config.margin or MARGIN)
     symmetric = config.loss == "symmetric"
-    return Contrastive(layout.pooling, config.temperature, symmetric, layout.dimensions, weights, config.margin)
+    return Contrastive(
+        layout.pooling, config.temperature, symmetric, layout.dimensions, weights, config.margin
+    )
 
 
 def _attached(config: EmbedConfig, encoder: Encoder) -> torch.nn.Module:
@@ -126,7 +161,11 @@ def _attached(config: EmbedConfig, encoder: Encoder) -> torch.nn.Module:
             raise ConfigError(what, where="trainer.parallel", fix="set trainer.parallel=ddp")
         if len(encoder.dense):
             fix = "train it by loss: infonce or simcse"
-            raise ModelError("tsdae restores text from pooled states, this model has a Dense module", where=config.base, fix=fix)
+            raise ModelError(
+                "tsdae restores text from pooled states, this model has a Dense module",
+                where=config.base,
+                fix=fix,
+            )
         decoder = decoder_of(encoder, seed)
     encoder.model = attach(encoder.model, config.adapter, seed)
     encoder.dense.requires_grad_(config.adapter.kind == "none")
@@ -135,7 +174,9 @@ def _attached(config: EmbedConfig, encoder: Encoder) -> torch.nn.Module:
     return Tower(encoder.model, after) if config.loss == "tsdae" or len(encoder.dense) else encoder.model
 
 
-def _source(config: EmbedConfig, encoder: Encoder, examples: Examples, groups: dict[str, int]) -> TextRows | NoisyTexts:
+def _source(
+    config: EmbedConfig, encoder: Encoder, examples: Examples, groups: dict[str, int]
+) -> TextRows | NoisyTexts:
     words = _words(config, encoder)
     if config.loss == "tsdae":
         return NoisyTexts(examples.rows, encoder, words[1])
@@ -143,7 +184,8 @@ def _source(config: EmbedConfig, encoder: Encoder, examples: Examples, groups: d
 
 
 def _words(config: EmbedConfig, encoder: Encoder) -> tuple[str, str]:
-    """The words before anchors and before other texts; texts that are scored or told from themselves have one role."""
+    """The words before anchors and before other texts; texts that are scored or told from themselves have one
+    role."""
     prompts = encoder.layout.prompts
     other = prompts.get("document", encoder.layout.prompt(None))
     if config.loss in (*SCORED, *FROM_TEXT):
@@ -152,7 +194,13 @@ def _words(config: EmbedConfig, encoder: Encoder) -> tuple[str, str]:
 
 
 def _mined(
-    config: EmbedConfig, run: Run, ranks: Ranks, encoder: Encoder, part: Examples, groups: dict[str, int], name: str
+    config: EmbedConfig,
+    run: Run,
+    ranks: Ranks,
+    encoder: Encoder,
+    part: Examples,
+    groups: dict[str, int],
+    name: str,
 ) -> Examples:
     """Mined once, kept with the run, so that a resumed training learns from the same."""
     path = run.path / f"negatives.{name}.jsonl"
@@ -161,7 +209,9 @@ def _mined(
         rows = mine(part.rows, encoder, part.corpus, groups, config.hard_negatives, (names[0], names[1]))
         write_jsonl(path, ({"texts": row.texts, "where": row.where} for row in rows))
     ranks.share(None)
-    return dataclasses.replace(part, rows=[Example(tuple(row["texts"]), row["where"]) for row in read_jsonl(path)])
+    return dataclasses.replace(
+        part, rows=[Example(tuple(row["texts"]), row["where"]) for row in read_jsonl(path)]
+    )
 
 
 def _has_dropout(model: torch.nn.Module) -> bool:
@@ -175,7 +225,9 @@ def _freeze_unused(model: torch.nn.Module) -> None:
             weight.requires_grad_(False)
 
 
-def _deliver(config: EmbedConfig, run: Run, suite: str, encoder: Encoder, dev: Examples, result: TrainResult) -> None:
+def _deliver(
+    config: EmbedConfig, run: Run, suite: str, encoder: Encoder, dev: Examples, result: TrainResult
+) -> None:
     """Save the adapter, merge it, save the merged encoder, and score that."""
     probe = [text for row in dev.rows[:8] for text in row.texts]
     before = encoder.encode(probe)
@@ -188,25 +240,34 @@ def _deliver(config: EmbedConfig, run: Run, suite: str, encoder: Encoder, dev: E
         raise ModelError(what, where=str(run.path), fix="use kind: lora, and please report this")
     encoder.save(run.model)
     write_json(run.cost_path, result.cost())
-    _score(config, run, suite, encoder, dev, {"loss": result.eval_loss} if result.eval_loss is not None else {})
+    _score(
+        config, run, suite, encoder, dev, {"loss": result.eval_loss} if result.eval_loss is not None else {}
+    )
     write_card(run, config, encoder, suite)
     run.finish(merge_difference=difference, best_step=result.best_step)
 
 
-def _score(config: EmbedConfig, run: Run, suite: str, encoder: Encoder, dev: Examples, loss: dict[str, float]) -> None:
+def _score(
+    config: EmbedConfig, run: Run, suite: str, encoder: Encoder, dev: Examples, loss: dict[str, float]
+) -> None:
     """Item rows and scores of the test data where it is named, and the scores of the dev data."""
     test = [] if config.test is None else _rows(config, encoder, _test_examples(config), config.test)
     found = {**loss, **_metrics(_rows(config, encoder, dev, None))}
     write_jsonl(run.items(suite), test)
-    write_json(run.scores(suite), {"suite": suite, "metrics": _metrics(test), "num_items": len(test), "dev": found})
+    write_json(
+        run.scores(suite), {"suite": suite, "metrics": _metrics(test), "num_items": len(test), "dev": found}
+    )
 
 
 def _test_examples(config: EmbedConfig) -> Examples | None:
     return None if retrieval_folder(config.test) else read_examples(config.test, config.loss)
 
 
-def _rows(config: EmbedConfig, encoder: Encoder, examples: Examples | None, data: Any) -> list[dict[str, Any]]:
-    """Item rows: of a retrieval set, of pairs searched among each other, of scored pairs; none for text without pairs."""
+def _rows(
+    config: EmbedConfig, encoder: Encoder, examples: Examples | None, data: Any
+) -> list[dict[str, Any]]:
+    """Item rows: of a retrieval set, of pairs searched among each other, of scored pairs; none for text
+    without pairs."""
     if examples is None:
         folder = retrieval_folder(data)
         return retrieval_rows(encoder, read_set(folder, scored_split(folder), data.max_bytes))
@@ -215,7 +276,10 @@ def _rows(config: EmbedConfig, encoder: Encoder, examples: Examples | None, data
     if config.loss in SCORED:
         left, right = (encoder.encode([row.texts[side] for row in examples.rows]) for side in (0, 1))
         cosines = (left * right).sum(1).tolist()
-        return [{"id": row.where, "score": row.target, "cosine": c} for row, c in zip(examples.rows, cosines, strict=True)]
+        return [
+            {"id": row.where, "score": row.target, "cosine": c}
+            for row, c in zip(examples.rows, cosines, strict=True)
+        ]
     return retrieval_rows(encoder, set_of(examples))
 
 
@@ -223,5 +287,9 @@ def _metrics(rows: list[dict[str, Any]]) -> dict[str, float]:
     if rows and "cosine" in rows[0]:
         from scipy.stats import spearmanr
 
-        return {"spearman": float(spearmanr(*(np.array([row[key] for row in rows]) for key in ("score", "cosine"))).statistic)}
+        return {
+            "spearman": float(
+                spearmanr(*(np.array([row[key] for row in rows]) for key in ("score", "cosine"))).statistic
+            )
+        }
     return retrieval_scores(rows)

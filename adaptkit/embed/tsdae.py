@@ -1,11 +1,14 @@
 """Learning from plain text by restoring it: TSDAE (Wang et al. 2021, arXiv 2104.06979).
 
-Most tokens of a text are deleted, the encoder makes one vector of the rest, and a decoder that sees nothing else has to
-write the whole text. So the vector must hold what the text says. The decoder is thrown away at the end.
+Most tokens of a text are deleted, the encoder makes one vector of the rest, and a decoder that sees nothing
+else has to write the whole text. So the vector must hold what the text says. The decoder is thrown away at
+the end.
 
-The decoder is the encoder's own class with cross-attention to that one vector, sharing every weight that both have, as in
-the paper. Architectures that have no such form (ModernBERT, Llama, Qwen3) get a small BERT decoder of their width that
-shares the token embeddings alone: the gradient that matters comes through the vector, and another code path for each
+The decoder is the encoder's own class with cross-attention to that one vector, sharing every weight that both
+have, as in the paper. Architectures that have no such form (ModernBERT, Llama, Qwen3) get a small BERT
+decoder of their width that
+shares the token embeddings alone: the gradient that matters comes through the vector, and another code path
+    for each
 architecture would buy nothing.
 
 Shape suffixes: B = texts, T = tokens, D = hidden size, V = vocabulary.
@@ -41,10 +44,11 @@ HEAD_SIZE = 64
 
 @dataclass(frozen=True)
 class Denoising:
-    """Cross-entropy of every token of a text, given those before it and the vector of what was left of the text.
+    """Cross-entropy of every token of a text, given those before it and the vector of what was left of the
+    text.
 
-    `model` is a Tower whose `after` is the decoder. A batch holds `NN.input_ids` and `NN.attention_mask`, what is left,
-    and `NN.labels`, the whole texts.
+    `model` is a Tower whose `after` is the decoder. A batch holds `NN.input_ids` and `NN.attention_mask`,
+    what is left, and `NN.labels`, the whole texts.
     """
 
     pooling: Pooling = "mean"
@@ -56,24 +60,34 @@ class Denoising:
         return {**batch, **rows}
 
     def items(self, batch: Batch) -> Tensor:
-        return sum(((batch[name][:, 1:] != ops.IGNORE_INDEX).sum() for name in _labels(batch)), torch.tensor(0))
+        return sum(
+            ((batch[name][:, 1:] != ops.IGNORE_INDEX).sum() for name in _labels(batch)), torch.tensor(0)
+        )
 
     def loss(self, model: Tower, batch: Batch) -> LossOutput:
         return LossOutput(sum(self._part(model, batch, name) for name in _labels(batch)))
 
     def _part(self, model: Tower, batch: Batch, name: str) -> Tensor:
         ids_BT, mask_BT = (batch[name.replace("labels", part)] for part in ("input_ids", "attention_mask"))
-        vectors_BD = pool(model(input_ids=ids_BT, attention_mask=mask_BT).last_hidden_state, mask_BT, self.pooling)
+        vectors_BD = pool(
+            model(input_ids=ids_BT, attention_mask=mask_BT).last_hidden_state, mask_BT, self.pooling
+        )
         return self.restore(model.after, vectors_BD, batch[name], batch.get(name.replace("labels", "rows")))
 
-    def restore(self, decoder: nn.Module, vectors_BD: Tensor, labels_BT: Tensor, rows_R: Tensor | None = None) -> Tensor:
+    def restore(
+        self, decoder: nn.Module, vectors_BD: Tensor, labels_BT: Tensor, rows_R: Tensor | None = None
+    ) -> Tensor:
         """Summed loss of writing the texts `labels_BT` (padded on the right) from their vectors."""
         backbone, weight_VD, bias_V = models.split(decoder)
         hidden_BTD = backbone(input_ids=labels_BT.clamp(min=0), encoder_hidden_states=vectors_BD[:, None])
         return ops.linear_cross_entropy(
-            hidden_BTD.flatten(0, 1), weight_VD, shifted(labels_BT).flatten(),
-            bias_V=bias_V, rows_R=rows_R, implementation=self.implementation,
-        )  # fmt: skip
+            hidden_BTD.flatten(0, 1),
+            weight_VD,
+            shifted(labels_BT).flatten(),
+            bias_V=bias_V,
+            rows_R=rows_R,
+            implementation=self.implementation,
+        )
 
     def extra_flops_per_token(self, model: Tower, seq_len: int) -> float:
         """The trainer counts tokens that the encoder reads; the decoder reads the deleted ones too."""
@@ -81,13 +95,19 @@ class Denoising:
 
 
 class NoisyTexts:
-    """A trainer's source of texts, each with what is left of it; which tokens go is a function of (seed, epoch, index)."""
+    """A trainer's source of texts, each with what is left of it; which tokens go is a function of (seed,
+    epoch, index)."""
 
     def __init__(self, examples: Sequence[Example], encoder: Encoder, prompt: str):
         tokenizer = encoder.tokenizer
         self.examples, self._padding = examples, tokenizer.pad_token_id or 0
         self._ids = encoder.tokens([example.texts[0] for example in examples], prompt)
-        self._frame = {tokenizer.cls_token_id, tokenizer.sep_token_id, tokenizer.bos_token_id, tokenizer.eos_token_id}
+        self._frame = {
+            tokenizer.cls_token_id,
+            tokenizer.sep_token_id,
+            tokenizer.bos_token_id,
+            tokenizer.eos_token_id,
+        }
 
     def __len__(self) -> int:
         return len(self.examples)
@@ -100,7 +120,8 @@ class NoisyTexts:
         return len(self._ids[index])
 
     def collate(self, indices: list[int], *, seed: int, epoch: int) -> dict[str, Tensor]:
-        """Texts of like lengths in tensors of their own: what is left, its mask, and the whole texts, int64 [B, T]."""
+        """Texts of like lengths in tensors of their own: what is left, its mask, and the whole texts, int64
+        [B, T]."""
         most = GPU_TOKENS if torch.cuda.is_available() else CPU_TOKENS * torch.get_num_threads()
         batch: dict[str, Tensor] = {}
         for number, part in enumerate(batches_by_length([self.length(i) for i in indices], most)):
@@ -158,10 +179,16 @@ def _small_config(encoder: Encoder) -> Any:
     inner = models.unwrap(encoder.model)
     width = inner.config.get_text_config().hidden_size
     return BertConfig(
-        vocab_size=len(inner.get_input_embeddings().weight), hidden_size=width, intermediate_size=4 * width,
-        num_hidden_layers=SMALL_LAYERS, num_attention_heads=math.gcd(width, max(1, width // HEAD_SIZE)),
-        max_position_embeddings=encoder.layout.max_length, pad_token_id=None, is_decoder=True, add_cross_attention=True,
-    )  # fmt: skip
+        vocab_size=len(inner.get_input_embeddings().weight),
+        hidden_size=width,
+        intermediate_size=4 * width,
+        num_hidden_layers=SMALL_LAYERS,
+        num_attention_heads=math.gcd(width, max(1, width // HEAD_SIZE)),
+        max_position_embeddings=encoder.layout.max_length,
+        pad_token_id=None,
+        is_decoder=True,
+        add_cross_attention=True,
+    )
 
 
 def _share(module: nn.Module, name: str, weight: nn.Parameter) -> None:

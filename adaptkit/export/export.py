@@ -1,9 +1,12 @@
-"""Export: a model folder that transformers, peft, sentence-transformers and vLLM load, measured before it appears.
+"""Export: a model folder that transformers, peft, sentence-transformers and vLLM load, measured before it
+appears.
 
     exported = export(resolve("runs/study-1a2b3c4d"), "int8")
-    exported.folder            # runs/<winner>/export/int8: weights, tokenizer, README.md, manifest.json, parity.json, sbom.cdx.json
+    exported.folder            # runs/<winner>/export/int8: weights, tokenizer, README.md, manifest.json,
+    parity.json, sbom.cdx.json
 
-The folder is written under another name, read back, compared with its source and renamed: it is there whole and within
+The folder is written under another name, read back, compared with its source and renamed: it is there whole
+    and within
 the stated loss, or not at all.
 """
 
@@ -31,7 +34,12 @@ if TYPE_CHECKING:
     from adaptkit.export.quantise.model import Method
     from adaptkit.models import Kind
 
-MODEL_KINDS: dict[str, Kind] = {"generate": "causal", "classify": "classifier", "rerank": "classifier", "embed": "encoder"}
+MODEL_KINDS: dict[str, Kind] = {
+    "generate": "causal",
+    "classify": "classifier",
+    "rerank": "classifier",
+    "embed": "encoder",
+}
 Tell = Callable[[str], None]
 
 
@@ -72,7 +80,11 @@ class Exported:
 
     def summary(self) -> str:
         """For people: what was exported, where to, how large, and each figure of the parity gate."""
-        lines = [f"{self.source.name}: {self.source.why}", f"{self.folder}  {self.format}, {self.num_bytes / 1e6:.1f} MB", ""]
+        lines = [
+            f"{self.source.name}: {self.source.why}",
+            f"{self.folder}  {self.format}, {self.num_bytes / 1e6:.1f} MB",
+            "",
+        ]
         lines.append(f"parity, on {self.parity['text']['origin']}:")
         for check in self.parity["checks"]:
             values = "" if check["before"] is None else f"{check['before']:.4f} -> {check['after']:.4f}, "
@@ -93,13 +105,15 @@ class Exported:
         }
 
 
-def export(source: Source, format: str, options: Options | None = None, tell: Tell = lambda text: None) -> Exported:
+def export(
+    source: Source, format: str, options: Options | None = None, tell: Tell = lambda text: None
+) -> Exported:
     """Write `source` in a format.
 
     Args:
         tell: called with a sentence whenever something that takes time begins.
-    Raises: ConfigError or ModelError for what cannot be exported, or is further from its source than stated; then
-        nothing is left behind but the figures, in the run's parity.json or beside the folder.
+    Raises: ConfigError or ModelError for what cannot be exported, or is further from its source than stated;
+        then nothing is left behind but the figures, in the run's parity.json or beside the folder.
     """
     options, chosen = options or Options(), find_format(format)
     folder = _destination(source, chosen, options)
@@ -121,11 +135,15 @@ def _destination(source: Source, format: Format, options: Options) -> Path:
     if options.out is not None:
         folder = options.out.expanduser()
         if folder.exists() and not (folder / "manifest.json").is_file() and any(folder.iterdir()):
-            raise ConfigError("is a folder with something else in it", where=str(folder), fix="give --out a new folder")
+            raise ConfigError(
+                "is a folder with something else in it", where=str(folder), fix="give --out a new folder"
+            )
         return folder
     if source.run is None:
         fix = f"add --out {source.name}-{format.name}"
-        raise ConfigError("a model folder has no run directory to write into", where=str(source.folder), fix=fix)
+        raise ConfigError(
+            "a model folder has no run directory to write into", where=str(source.folder), fix=fix
+        )
     return Run(source.run).export(format.name)
 
 
@@ -134,12 +152,16 @@ def _check_request(source: Source, format: Format, options: Options) -> None:
         what = "is quantised already; rounding it again would only lose more"
         raise ModelError(what, where=str(source.folder), fix="export the run or model that it was made from")
     if options.method == "gptq" and format.grid is None:
-        raise ConfigError(f"gptq rounds weights, and {format.name} keeps them", where="--method", fix="use int4 or int8")
+        raise ConfigError(
+            f"gptq rounds weights, and {format.name} keeps them", where="--method", fix="use int4 or int8"
+        )
     if format.name == "fp8" and options.method == "gptq":
         raise ConfigError("gptq is for int4 and int8", where="--method", fix="leave --method out for fp8")
 
 
-def _write(source: Source, format: Format, options: Options, folder: Path, tell: Tell) -> tuple[dict[str, Any], dict[str, Any]]:
+def _write(
+    source: Source, format: Format, options: Options, folder: Path, tell: Tell
+) -> tuple[dict[str, Any], dict[str, Any]]:
     """The model's files in `folder`; what parity.json and the manifest say of them."""
     import torch
 
@@ -183,7 +205,10 @@ def _write(source: Source, format: Format, options: Options, folder: Path, tell:
             "digest": heldout.digest or None,
             "tokens_per_window": heldout.seq_len,
         },
-        "items": {"origin": heldout.items_origin or "no task: only the text was compared", "items": num_items},
+        "items": {
+            "origin": heldout.items_origin or "no task: only the text was compared",
+            "items": num_items,
+        },
         "merge": merge["told"],
         "checks": [*checks, *merge["checks"]],
     }
@@ -196,7 +221,9 @@ def _load(source: Source, folder: Path | None = None) -> nn.Module:
     return models.load(folder or source.folder, MODEL_KINDS[source.kind]).eval()
 
 
-def _merge_report(source: Source, tokenizer: Any, heldout: HeldOut, merged: Answers, tell: Tell) -> dict[str, Any]:
+def _merge_report(
+    source: Source, tokenizer: Any, heldout: HeldOut, merged: Answers, tell: Tell
+) -> dict[str, Any]:
     """The merged model against base and adapter as trained, or why that could not be done again."""
     from adaptkit.export.parity.answers import ask
     from adaptkit.export.parity.unmerged import adapted_model
@@ -214,7 +241,8 @@ def _merge_report(source: Source, tokenizer: Any, heldout: HeldOut, merged: Answ
 
 
 def _keep_report(source: Source, format: Format, folder: Path, parity: dict[str, Any]) -> Path:
-    """The figures outlive a refused export: in the run's parity.json by format, or beside the folder; where they are."""
+    """The figures outlive a refused export: in the run's parity.json by format, or beside the folder; where
+    they are."""
     if source.run is not None and folder == Run(source.run).export(format.name):
         path = Run(source.run).parity_path
         write_json(path, {**(read_json(path) if path.is_file() else {}), format.name: parity})
@@ -226,9 +254,15 @@ def _keep_report(source: Source, format: Format, folder: Path, parity: dict[str,
 
 
 def _describe(
-    source: Source, format: Format, folder: Path, parity: dict[str, Any], described: dict[str, Any], options: Options
+    source: Source,
+    format: Format,
+    folder: Path,
+    parity: dict[str, Any],
+    described: dict[str, Any],
+    options: Options,
 ) -> dict[str, Any]:
-    """parity.json, card, bill of materials, licence texts, and last the manifest over all of them (and its signature)."""
+    """parity.json, card, bill of materials, licence texts, and last the manifest over all of them (and its
+    signature)."""
     from adaptkit.export.papers.card import write_card
     from adaptkit.export.papers.sbom import write_bill
 
@@ -271,7 +305,8 @@ def _describe(
 
 
 def _serving_dtype(source: Source, format: Format) -> dict[str, str]:
-    """What a server should compute in: CPUs without bf16 units are fastest in float32, vLLM's int4 kernel knows bfloat16 only."""
+    """What a server should compute in: CPUs without bf16 units are fastest in float32, vLLM's int4 kernel
+    knows bfloat16 only."""
     if format.grid == "int4":
         return {"gpu": "bfloat16", "cpu": "bfloat16"}
     if source.kind != "generate" or format.dtype == "float32":
@@ -282,7 +317,9 @@ def _serving_dtype(source: Source, format: Format) -> dict[str, str]:
 def _publish(temporary: Path, folder: Path) -> None:
     """Onto the disk, then to its place in one step; an older export goes only when the new one is there."""
     for path in [*temporary.rglob("*"), temporary]:
-        path.chmod(0o755 if path.is_dir() else 0o644)  # safetensors writes files that only their owner can read
+        path.chmod(
+            0o755 if path.is_dir() else 0o644
+        )  # safetensors writes files that only their owner can read
         handle = os.open(path, os.O_RDONLY)
         os.fsync(handle)
         os.close(handle)

@@ -1,9 +1,10 @@
-"""The formats a model is exported in: what each stores, what it needs to run, and whether this machine has that.
+"""The formats a model is exported in: what each stores, what it needs to run, and whether this machine has
+that.
 
     adaptkit export --list
 
-vLLM's int4 kernels need AVX512 or a GPU. Without them a server starts, calls itself healthy and dies at the first
-request; so the need is written into the manifest and checked by whoever serves.
+vLLM's int4 kernels need AVX512 or a GPU. Without them a server starts, calls itself healthy and dies at the
+first request; so the need is written into the manifest and checked by whoever serves.
 """
 
 from __future__ import annotations
@@ -59,7 +60,16 @@ class Format:
 _ALL = (
     Format("fp32", None, "float32", False, "any", "float32 weights, as trained", 1e-5, 0.0),
     Format("bf16", None, "bfloat16", False, "any", "bfloat16 weights, half the size", 0.005, 0.01),
-    Format("int8", "int8", "bfloat16", True, "any", "W8A8: int8 weights per output, activations per token", 0.02, 0.01),
+    Format(
+        "int8",
+        "int8",
+        "bfloat16",
+        True,
+        "any",
+        "W8A8: int8 weights per output, activations per token",
+        0.02,
+        0.01,
+    ),
     Format(
         "int4",
         "int4",
@@ -70,7 +80,16 @@ _ALL = (
         0.02,
         0.01,
     ),
-    Format("fp8", "fp8", "bfloat16", True, "gpu", "W8A8: float8_e4m3 weights per output, activations per token", 0.02, 0.01),
+    Format(
+        "fp8",
+        "fp8",
+        "bfloat16",
+        True,
+        "gpu",
+        "W8A8: float8_e4m3 weights per output, activations per token",
+        0.02,
+        0.01,
+    ),
 )
 FORMATS = {format.name: format for format in _ALL}
 
@@ -93,7 +112,10 @@ def runs_here(needs: Need, hardware: Hardware) -> tuple[bool, str]:
         return False, "made for GPUs, and there is none here; CPUs run it slowly if at all: use int8"
     if hardware.int4:
         return True, "the CPU has AVX512"
-    return False, "needs a GPU or a CPU with AVX512: without, vLLM starts and dies at the first request; use int8"
+    return (
+        False,
+        "needs a GPU or a CPU with AVX512: without, vLLM starts and dies at the first request; use int8",
+    )
 
 
 def listing(hardware: Hardware) -> list[dict[str, Any]]:
@@ -101,7 +123,15 @@ def listing(hardware: Hardware) -> list[dict[str, Any]]:
     rows = []
     for format in FORMATS.values():
         runs, why = runs_here(format.needs, hardware)
-        rows.append({"format": format.name, "stores": format.describe, "needs": format.needs, "here": runs, "why": why})
+        rows.append(
+            {
+                "format": format.name,
+                "stores": format.describe,
+                "needs": format.needs,
+                "here": runs,
+                "why": why,
+            }
+        )
     return rows
 
 

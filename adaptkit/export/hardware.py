@@ -34,7 +34,8 @@ class Hardware:
 
     @property
     def int4(self) -> bool:
-        """True where vLLM has a kernel for 4-bit weights: on other CPUs the server starts and dies at its first request."""
+        """True where vLLM has a kernel for 4-bit weights: on other CPUs the server starts and dies at its
+        first request."""
         return bool(self.gpus) or AVX512 in self.flags
 
     @property

@@ -1,4 +1,5 @@
-"""The files of a model folder beside its weights, as transformers, sentence-transformers and vLLM expect them."""
+"""The files of a model folder beside its weights, as transformers, sentence-transformers and vLLM expect
+them."""
 
 from __future__ import annotations
 
@@ -30,7 +31,11 @@ def write(source: Source, model: nn.Module, tokenizer: Any, folder: Path) -> Non
             copy_sentence_files(source.folder, folder)
         else:
             # without these files vLLM would silently take the first token's state
-            write_layout(folder, read_layout(source.folder, model.config, tokenizer), model.config.get_text_config().hidden_size)
+            write_layout(
+                folder,
+                read_layout(source.folder, model.config, tokenizer),
+                model.config.get_text_config().hidden_size,
+            )
 
 
 def _drop_poolers(source: Path, folder: Path) -> None:

@@ -1,7 +1,9 @@
-"""Which model of a finished study to export or serve: the verdict's winner, and in a tie the best generic arm.
+"""Which model of a finished study to export or serve: the verdict's winner, and in a tie the best generic
+arm.
 
-A study's arms are not all models: a probe is a regression on another model's features, and a prompted arm is its
-origin's language model with a prompt around it. What cannot be served gives way to the next best, and that is said.
+A study's arms are not all models: a probe is a regression on another model's features, and a prompted arm is
+its origin's language model with a prompt around it. What cannot be served gives way to the next best, and
+that is said.
 """
 
 from __future__ import annotations
@@ -29,7 +31,11 @@ class _Study:
         """Raises: DataError for a study that has not ended."""
         if not (path / "study.json").is_file():
             what = "this study has not ended: it has no verdict yet"
-            raise DataError(what, where=str(path), fix="run the same `adaptkit compare` again: finished stages are skipped")
+            raise DataError(
+                what,
+                where=str(path),
+                fix="run the same `adaptkit compare` again: finished stages are skipped",
+            )
         answer = Run(path).report / "verdict.json"
         if not answer.is_file():
             raise DataError("this study has no report yet", where=str(path), fix=f"adaptkit report {path}")
@@ -38,7 +44,11 @@ class _Study:
     def results(self, task: str, arm: str | None = None) -> list[Result]:
         """Rows of an arm on a task at its largest share of the text."""
         rows = [row for row in self.study["results"] if row["task"] == task and arm in (None, row["arm"])]
-        return [row for row in rows if row["fraction"] == max(r["fraction"] for r in rows if r["arm"] == row["arm"])]
+        return [
+            row
+            for row in rows
+            if row["fraction"] == max(r["fraction"] for r in rows if r["arm"] == row["arm"])
+        ]
 
     def dev(self, row: Result) -> float:
         """The development score of a row's run, larger is better; minus infinity where none was recorded."""
@@ -77,7 +87,8 @@ class _Study:
 def choose(path: Path, *, arm: str | None, task: str | None, seed: int | None) -> Source:
     """The model of a study to serve.
 
-    Raises: DataError for an unfinished study, ModelError where the arm, task or seed is unknown or has no model.
+    Raises: DataError for an unfinished study, ModelError where the arm, task or seed is unknown or has no
+        model.
     """
     study = _Study.read(path)
     task = _known_task(study, task)
@@ -88,14 +99,20 @@ def choose(path: Path, *, arm: str | None, task: str | None, seed: int | None) -
     rows = study.results(task, arm)
     seeds = sorted(row["seed"] for row in rows)
     if seed is not None and seed not in seeds:
-        raise ModelError(f"{arm} has no seed {seed}", where=str(path), fix=f"choose from {', '.join(map(str, seeds))}")
-    row = max((row for row in rows if seed in (None, row["seed"])), key=lambda row: (study.dev(row), -row["seed"]))
+        raise ModelError(
+            f"{arm} has no seed {seed}", where=str(path), fix=f"choose from {', '.join(map(str, seeds))}"
+        )
+    row = max(
+        (row for row in rows if seed in (None, row["seed"])), key=lambda row: (study.dev(row), -row["seed"])
+    )
     folder = study.model(row)
     if folder is None:
         servable = ", ".join(_servable(study, task)) or "none on this task"
         what = f"{arm} is a regression on frozen features: its scores were kept, no model was made"
         raise ModelError(what, where=str(path), fix=f"choose an arm that is a model: {servable}")
-    why = f"{arm}, {reason}; seed {row['seed']}" + (" has the best dev score" if seed is None and len(seeds) > 1 else "")
+    why = f"{arm}, {reason}; seed {row['seed']}" + (
+        " has the best dev score" if seed is None and len(seeds) > 1 else ""
+    )
     known = {
         "name": served_name(f"{study.study['name']}-{arm}" + ("" if task == LANGUAGE else f"-{task}")),
         "why": why,
@@ -107,7 +124,11 @@ def choose(path: Path, *, arm: str | None, task: str | None, seed: int | None) -
         "suite": row["suite"],
     }
     in_run = folder.name == "model" and (folder.parent / "config.yaml").is_file()
-    return of_run(folder.parent, **known) if in_run else of_model(folder, **known, base=study.study["base"]["model"])
+    return (
+        of_run(folder.parent, **known)
+        if in_run
+        else of_model(folder, **known, base=study.study["base"]["model"])
+    )
 
 
 def _known_task(study: _Study, task: str | None) -> str:
@@ -146,8 +167,13 @@ def _winner(study: _Study, task: str) -> tuple[str, str]:
     best = next((arm for arm in servable if study.origin(arm) == origin), None)
     if best is None:
         what = f"no {origin} arm of this study is a model that can be served on {task}"
-        raise ModelError(what, where=str(study.path), fix=f"name one with --arm: {', '.join(servable) or 'there is none'}")
+        raise ModelError(
+            what, where=str(study.path), fix=f"name one with --arm: {', '.join(servable) or 'there is none'}"
+        )
     if won:
-        return best, f"the best {origin} model on {verdict['title']} (the winner {won} is a regression on features, not a model)"
+        return (
+            best,
+            f"the best {origin} model on {verdict['title']} (the winner {won} is a regression on features, not a model)",
+        )
     best = verdict["generic"] if verdict["generic"] in servable else best
     return best, f"the best generic model on {verdict['title']}: the verdict is a tie, so do not pretrain"

@@ -1,7 +1,8 @@
-"""What is to be exported or served: a study's winner, a run, an exported folder or any model folder, as one `Source`.
+"""What is to be exported or served: a study's winner, a run, an exported folder or any model folder, as one
+`Source`.
 
-    source = resolve("runs/study-1a2b3c4d")            # the winner; in a tie the best generic arm that can be served
-    source.folder, source.kind, source.name, source.why
+    source = resolve("runs/study-1a2b3c4d")            # the winner; in a tie the best generic arm that can be
+    served source.folder, source.kind, source.name, source.why
 
 Nothing heavy is imported and no weights are read: folders are told apart by the files they hold.
 """
@@ -35,9 +36,11 @@ class Source:
         run: the run directory that trained it; None for a plain folder.
         study, arm, task, seed: the study it stands for; None outside a study.
         adapter: the peft folder beside the merged weights, if it was trained with one.
-        base: what its training started from (folder or hub id); empty for a model from scratch or an unknown one.
+        base: what its training started from (folder or hub id); empty for a model from scratch or an unknown
+            one.
         labels: the classes of a classifier, in the order of its outputs.
-        scores: the run that holds `eval/<suite>.json` for it (a study scores language models in runs of their own).
+        scores: the run that holds `eval/<suite>.json` for it (a study scores language models in runs of their
+            own).
         suite: the name of that suite; None where nothing was scored.
         manifest: manifest.json of an exported folder; empty otherwise.
     """
@@ -64,24 +67,34 @@ class Source:
         return EXPORTED in self.manifest
 
 
-def resolve(path: str | Path, *, arm: str | None = None, task: str | None = None, seed: int | None = None) -> Source:
+def resolve(
+    path: str | Path, *, arm: str | None = None, task: str | None = None, seed: int | None = None
+) -> Source:
     """The model that `path` stands for.
 
     Args:
         path: a study's or a training's run directory, an exported folder, or a HF model folder.
-        arm, task, seed: for a study, instead of its winner on its primary task and of the seed with the best dev score.
-    Raises: ModelError or DataError where there is nothing to serve, saying what the folder holds and what to give.
+        arm, task, seed: for a study, instead of its winner on its primary task and of the seed with the best
+            dev score.
+    Raises: ModelError or DataError where there is nothing to serve, saying what the folder holds and what to
+        give.
     """
     folder = Path(path).expanduser()
     if not folder.is_dir():
-        fix = "give a study's or run's directory (runs/NAME-1a2b3c4d), an exported folder or a HF model folder"
+        fix = (
+            "give a study's or run's directory (runs/NAME-1a2b3c4d), an exported folder or a HF model folder"
+        )
         raise ModelError("no such folder", where=str(path), fix=fix)
     if _is_study(folder):
         from adaptkit.export.pick import choose
 
         return choose(folder, arm=arm, task=task, seed=seed)
-    if given := [f"--{name}" for name, value in {"arm": arm, "task": task, "seed": seed}.items() if value is not None]:
-        raise ModelError(f"{given[0]} picks from a study, and this is none", where=str(folder), fix=f"leave {given[0]} out")
+    if given := [
+        f"--{name}" for name, value in {"arm": arm, "task": task, "seed": seed}.items() if value is not None
+    ]:
+        raise ModelError(
+            f"{given[0]} picks from a study, and this is none", where=str(folder), fix=f"leave {given[0]} out"
+        )
     if (folder / "config.json").is_file() and not (folder / "adapter_config.json").is_file():
         return _model_folder(folder)
     if (folder / "config.yaml").is_file():
@@ -106,7 +119,10 @@ def of_run(folder: Path, **known: Any) -> Source:
         if state != "finished":
             what, fix = f"this run has not ended (status: {state})", "run the same command again: it resumes"
         else:
-            what, fix = "this run kept no model", "give a run of `adaptkit pretrain` or `adaptkit finetune`, or the study"
+            what, fix = (
+                "this run kept no model",
+                "give a run of `adaptkit pretrain` or `adaptkit finetune`, or the study",
+            )
         raise ModelError(what, where=str(folder), fix=fix)
     config = run_config(folder)
     suite = config.get("task") if "task" in config else "language"

@@ -1,4 +1,5 @@
-"""The `prompt` arm of free-text tasks: a few answered prompts in the context, greedy continuation, nothing trained."""
+"""The `prompt` arm of free-text tasks: a few answered prompts in the context, greedy continuation, nothing
+trained."""
 
 from __future__ import annotations
 
@@ -27,7 +28,8 @@ MAX_DEV_ROWS = 64  # rows that each format is tried on: writing answers is the e
 
 @dataclass(frozen=True)
 class Format:
-    """One way to ask: the prompt with the answer's place behind it, and the number of answered ones before it."""
+    """One way to ask: the prompt with the answer's place behind it, and the number of answered ones before
+    it."""
 
     template: str
     shots: int
@@ -66,7 +68,9 @@ def answer_rows(
         tried = [(fmt, score(asker.rows(dev.rows[:MAX_DEV_ROWS], fmt))) for fmt in formats(trials)]
         best, scores = max(tried, key=lambda pair: pair[1][metric])
         rows = asker.rows(test.rows, best)
-    return Outcome(rows, scores, asdict(best), [{**asdict(fmt), **result} for fmt, result in tried], meter.cost(model))
+    return Outcome(
+        rows, scores, asdict(best), [{**asdict(fmt), **result} for fmt, result in tried], meter.cost(model)
+    )
 
 
 class _Asker:
@@ -79,15 +83,20 @@ class _Asker:
         prefix = self._prefix(template, fmt.shots)
         room = template.room(prefix, 0, self.max_new_tokens)
         asked = [question_and_answer(row) for row in rows]
-        prompts = [prefix + template.query(ids, room) for ids in template.encode([question for question, _ in asked])]
+        prompts = [
+            prefix + template.query(ids, room) for ids in template.encode([question for question, _ in asked])
+        ]
         answers = generate(self.model, self.tokenizer, prompts, self.max_new_tokens)
         lengths = [len(prompt) + len(answer) for prompt, answer in zip(prompts, answers, strict=True)]
         self.meter.forward(self.model, sum(lengths), float(np.mean(lengths)))
-        words = [self.tokenizer.decode(ids, skip_special_tokens=True).strip().split(SEPARATOR)[0].strip() for ids in answers]
+        words = [
+            self.tokenizer.decode(ids, skip_special_tokens=True).strip().split(SEPARATOR)[0].strip()
+            for ids in answers
+        ]
         return [
             {"id": row.id, "reference": reference, "prediction": said}
             for row, (_, reference), said in zip(rows, asked, words, strict=True)
-        ]  # fmt: skip
+        ]
 
     def _prefix(self, template: Template, num_shots: int) -> list[int]:
         start = opening(self.tokenizer)
@@ -98,7 +107,11 @@ class _Asker:
         prefix = list(start)
         for question, answer in map(question_and_answer, shots):
             text = template.encode([question])[0]
-            prefix += template.query(text, room) + template.answer(answer)[: self.max_new_tokens] + template.separator
+            prefix += (
+                template.query(text, room)
+                + template.answer(answer)[: self.max_new_tokens]
+                + template.separator
+            )
         return prefix
 
 
@@ -112,5 +125,7 @@ def question_and_answer(row: Row) -> tuple[str, str]:
     messages = row.values.get("messages", [])
     last = max((i for i, message in enumerate(messages) if message["role"] == "assistant"), default=None)
     if last is None:
-        raise DataError("holds no answer to compare with", where=row.where, fix="give prompt and completion, or messages")
+        raise DataError(
+            "holds no answer to compare with", where=row.where, fix="give prompt and completion, or messages"
+        )
     return "\n".join(message["content"] for message in messages[:last]), messages[last]["content"].strip()

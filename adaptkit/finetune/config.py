@@ -24,7 +24,8 @@ class FinetuneConfig(Config):
     base: str
     """The model to start from: a HF folder or hub id."""
     kind: Kind = "classify"
-    """`sft` writes answers, `classify` trains a head, `label_words` teaches the language model to write the label."""
+    """`sft` writes answers, `classify` trains a head, `label_words` teaches the language model to write the
+    label."""
     train: DataConfig
     """Rows to learn from."""
     dev: DataConfig | None = None
@@ -40,6 +41,12 @@ class FinetuneConfig(Config):
     epochs: Magnitude = Field(0.0, ge=0)
     """Passes over the training rows; 0 = trainer.num_steps decides."""
     trainer: TrainerConfig = TrainerConfig(
-        num_steps=500, global_batch_size=8, learning_rate=5e-4, schedule="linear", weight_decay=0.01, beta2=0.99, select="best"
+        num_steps=500,
+        global_batch_size=8,
+        learning_rate=5e-4,
+        schedule="linear",
+        weight_decay=0.01,
+        beta2=0.99,
+        select="best",
     )
     """How it is trained."""

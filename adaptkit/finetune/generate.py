@@ -16,11 +16,16 @@ BATCH_TOKENS = 4096
 
 
 def generate(
-    model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, prompts: Sequence[Sequence[int]], max_new_tokens: int
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
+    prompts: Sequence[Sequence[int]],
+    max_new_tokens: int,
 ) -> list[list[int]]:
-    """Greedy continuations of prompts of token ids, EOS left out; the same tokens as each prompt alone would get.
+    """Greedy continuations of prompts of token ids, EOS left out; the same tokens as each prompt alone would
+    get.
 
-    Prompts of a batch are padded on the left and masked there, with position ids that start at the first real token.
+    Prompts of a batch are padded on the left and masked there, with position ids that start at the first real
+    token.
     """
     from transformers import GenerationConfig
 
@@ -38,11 +43,15 @@ def generate(
         for items in batches_by_length([len(prompt) + max_new_tokens for prompt in prompts], BATCH_TOKENS):
             longest = max(len(prompts[i]) for i in items)
             pads = [longest - len(prompts[i]) for i in items]
-            ids = torch.tensor([[settings.pad_token_id] * pad + [*prompts[i]] for i, pad in zip(items, pads, strict=True)])
+            ids = torch.tensor(
+                [[settings.pad_token_id] * pad + [*prompts[i]] for i, pad in zip(items, pads, strict=True)]
+            )
             mask = (torch.arange(longest)[None] >= torch.tensor(pads)[:, None]).long()
             output = model.generate(
-                input_ids=ids.to(model.device), attention_mask=mask.to(model.device), generation_config=settings
-            )[:, longest:]  # fmt: skip
+                input_ids=ids.to(model.device),
+                attention_mask=mask.to(model.device),
+                generation_config=settings,
+            )[:, longest:]
             for i, row in zip(items, output.tolist(), strict=True):
                 found[i] = _until(row, tokenizer.eos_token_id)
     model.train(was_training)

@@ -1,9 +1,12 @@
 """How likely a language model finds each of a few short continuations of many texts.
 
-All choices of an item are read in one pass: after the query stand the choices' tokens side by side, and a mask lets
-each choice see the shared prefix, its query and itself only. The prefix (the shots) is computed once for all items.
+All choices of an item are read in one pass: after the query stand the choices' tokens side by side, and a
+    mask lets
+each choice see the shared prefix, its query and itself only. The prefix (the shots) is computed once for all
+items.
 
-Shape letters: N items, B items of a batch, C choices, P prefix tokens, T query and choice tokens, S choice tokens read.
+Shape letters: N items, B items of a batch, C choices, P prefix tokens, T query and choice tokens, S choice
+    tokens read.
 """
 
 from __future__ import annotations
@@ -54,7 +57,8 @@ def score_choices(
     """Score every choice after every query.
 
     Args:
-        prefix: token ids that stand before every query (BOS or [CLS], shots); may be empty for a causal model.
+        prefix: token ids that stand before every query (BOS or [CLS], shots); may be empty for a causal
+            model.
         queries: token ids, at least one each.
         choices: token ids, at least one each. A masked LM is asked for them at as many mask positions.
     Raises: ModelError for a masked LM whose tokenizer has no mask token.
@@ -79,7 +83,9 @@ def score_choices(
 Part = tuple[list[int], list[int], Tensor, int]
 
 
-def _causal(model: PreTrainedModel, prefix: list[int], queries: Sequence, choices: Sequence) -> Iterator[Part]:
+def _causal(
+    model: PreTrainedModel, prefix: list[int], queries: Sequence, choices: Sequence
+) -> Iterator[Part]:
     """Yields (items, choices, nats [B, C], tokens read)."""
     backbone, weight_VD, bias_V = models.split(model)
     shared = _prefix_states(model, prefix)
@@ -91,7 +97,9 @@ def _causal(model: PreTrainedModel, prefix: list[int], queries: Sequence, choice
         if prefix:
             inputs["past_key_values"] = _expanded(shared, len(items))
         hidden_BTD = backbone(**inputs)[:, -layout.num_read - 1 :]
-        logits = functional.linear(hidden_BTD.float(), weight_VD.float(), None if bias_V is None else bias_V.float())
+        logits = functional.linear(
+            hidden_BTD.float(), weight_VD.float(), None if bias_V is None else bias_V.float()
+        )
         yield items, columns, layout.nats(logits), read + inputs["input_ids"].numel()
         read = 0
 
@@ -101,7 +109,9 @@ class _Layout:
 
     def __init__(self, choices: Sequence[Sequence[int]], device: torch.device):
         self.device = device
-        self.read = [token for choice in choices for token in choice[:-1]]  # the last token of a choice is only predicted
+        self.read = [
+            token for choice in choices for token in choice[:-1]
+        ]  # the last token of a choice is only predicted
         self.num_read = len(self.read)
         owner = [c for c, choice in enumerate(choices) for _ in choice[:-1]]
         depth = [j for choice in choices for j in range(len(choice) - 1)]
@@ -116,24 +126,33 @@ class _Layout:
             targets += choice
             owners += [c] * len(choice)
             first += len(choice) - 1
-        self.rows, self.targets, self.owners = (torch.tensor(x, dtype=torch.long, device=device) for x in (rows, targets, owners))
+        self.rows, self.targets, self.owners = (
+            torch.tensor(x, dtype=torch.long, device=device) for x in (rows, targets, owners)
+        )
         self.num_choices = len(choices)
 
     def inputs(self, queries: list[Sequence[int]], num_prefix: int) -> dict[str, Any]:
-        """Left-padded queries with all choices behind: input_ids and position_ids [B, T], mask [B, 1, T, P + T]."""
+        """Left-padded queries with all choices behind: input_ids and position_ids [B, T], mask [B, 1, T, P +
+        T]."""
         longest = max(map(len, queries))
-        ids = torch.tensor([[0] * (longest - len(q)) + [*q] + self.read for q in queries], dtype=torch.long, device=self.device)
+        ids = torch.tensor(
+            [[0] * (longest - len(q)) + [*q] + self.read for q in queries],
+            dtype=torch.long,
+            device=self.device,
+        )
         length_B = torch.tensor([len(q) for q in queries], device=self.device)
         pads_B = longest - length_B
         place = torch.arange(longest, device=self.device)
         position = torch.cat(
             [(place[None] - pads_B[:, None]).clamp(min=0), length_B[:, None] + self.depth_S[None]], dim=1
-        )  # fmt: skip
+        )
         real_BQ = place[None] >= pads_B[:, None]
         num_items, total = ids.shape
         mask = torch.zeros(num_items, total, num_prefix + total, dtype=torch.bool, device=self.device)
         mask[:, :, :num_prefix] = True
-        mask[:, :longest, num_prefix : num_prefix + longest] = (place[:, None] >= place[None])[None] & real_BQ[:, None]
+        mask[:, :longest, num_prefix : num_prefix + longest] = (place[:, None] >= place[None])[
+            None
+        ] & real_BQ[:, None]
         mask[:, longest:, num_prefix : num_prefix + longest] = real_BQ[:, None]
         mask[:, longest:, num_prefix + longest :] = self.mask_SS
         # a padded row that saw nothing would be NaN in some attention kernels
@@ -143,7 +162,9 @@ class _Layout:
     def nats(self, logits: Tensor) -> Tensor:
         """Logits [B, 1 + S, V] -> [B, C]."""
         chosen = logits[:, self.rows, self.targets] - logits.logsumexp(-1)[:, self.rows]
-        return torch.zeros(len(logits), self.num_choices, device=logits.device).index_add_(1, self.owners, chosen)
+        return torch.zeros(len(logits), self.num_choices, device=logits.device).index_add_(
+            1, self.owners, chosen
+        )
 
 
 def _prefix_states(model: PreTrainedModel, prefix: list[int]) -> list[tuple[Tensor, Tensor]]:
@@ -153,7 +174,12 @@ def _prefix_states(model: PreTrainedModel, prefix: list[int]) -> list[tuple[Tens
     if not prefix:
         return []
     cache = DynamicCache()
-    model(input_ids=torch.tensor([prefix], device=model.device), past_key_values=cache, use_cache=True, logits_to_keep=1)
+    model(
+        input_ids=torch.tensor([prefix], device=model.device),
+        past_key_values=cache,
+        use_cache=True,
+        logits_to_keep=1,
+    )
     return [(layer.keys, layer.values) for layer in cache.layers]
 
 
@@ -163,10 +189,15 @@ def _expanded(states: list[tuple[Tensor, Tensor]], num_items: int) -> Any:
     return DynamicCache([tuple(x.expand(num_items, -1, -1, -1) for x in pair) for pair in states])
 
 
-def _masked(model: PreTrainedModel, tokenizer: Any, prefix: list[int], queries: Sequence, choices: Sequence) -> Iterator[Part]:
+def _masked(
+    model: PreTrainedModel, tokenizer: Any, prefix: list[int], queries: Sequence, choices: Sequence
+) -> Iterator[Part]:
     """As `_causal`: choices of equal length share one pass with that many mask tokens."""
     if tokenizer.mask_token_id is None:
-        raise ModelError("the tokenizer has no mask token to score labels at", fix="choose a base with [MASK], or a causal LM")
+        raise ModelError(
+            "the tokenizer has no mask token to score labels at",
+            fix="choose a base with [MASK], or a causal LM",
+        )
     backbone, weight_VD, bias_V = models.split(model)
     end = [] if tokenizer.sep_token_id is None else [tokenizer.sep_token_id]
     for length in sorted({len(choice) for choice in choices}):
@@ -179,7 +210,9 @@ def _masked(model: PreTrainedModel, tokenizer: Any, prefix: list[int], queries: 
             last_B = batch["attention_mask"].sum(1) - len(end) - length
             place = last_B[:, None] + torch.arange(length, device=last_B.device)
             hidden_BSD = hidden_BTD.gather(1, place[..., None].expand(-1, -1, hidden_BTD.shape[-1]))
-            logits = functional.linear(hidden_BSD.float(), weight_VD.float(), None if bias_V is None else bias_V.float())
+            logits = functional.linear(
+                hidden_BSD.float(), weight_VD.float(), None if bias_V is None else bias_V.float()
+            )
             chances = logits.log_softmax(-1)
             nats = chances[:, torch.arange(length)[None], wanted].sum(-1)
             yield items, columns, nats, batch["input_ids"].numel()

@@ -16,7 +16,8 @@ class Outcome:
     """The result of one arm on one task.
 
     Attributes:
-        rows: item rows of the test split, `{"id", "label", "prediction", "probabilities"}` or `{"id", "reference", "prediction"}`.
+        rows: item rows of the test split, `{"id", "label", "prediction", "probabilities"}` or `{"id",
+            "reference", "prediction"}`.
         dev: scores on the dev split of what was chosen.
         chosen: the setting that won on dev.
         trials: every setting tried with its dev score, in order.

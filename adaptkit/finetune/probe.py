@@ -1,4 +1,5 @@
-"""The `probe` arm: logistic regression on frozen features, the cheapest way to use a model for a labelled task."""
+"""The `probe` arm: logistic regression on frozen features, the cheapest way to use a model for a labelled
+task."""
 
 from __future__ import annotations
 
@@ -50,13 +51,17 @@ def probe_rows(
         check_labels(split, label_names)
     meter = Meter()
     with meter.running():
-        on_train, on_dev, on_test = (features(model, tokenizer, _texts(d), max_length, meter) for d in (train, dev, test))
+        on_train, on_dev, on_test = (
+            features(model, tokenizer, _texts(d), max_length, meter) for d in (train, dev, test)
+        )
         scaler = StandardScaler().fit(on_train)
         labels = [label_names.index(row.values["label"]) for row in train.rows]
         solver = "newton-cholesky" if on_train.shape[1] * len(label_names) <= NEWTON_WEIGHTS else "lbfgs"
         fitted = []
         for strength in strengths(trials):
-            head = LogisticRegression(C=strength, solver=solver, max_iter=500).fit(scaler.transform(on_train), labels)
+            head = LogisticRegression(C=strength, solver=solver, max_iter=500).fit(
+                scaler.transform(on_train), labels
+            )
             # each pass over the data costs a product with the weights and one for their gradient
             meter.flops += 4.0 * on_train.size * len(label_names) * float(np.max(head.n_iter_))
             rows = label_rows(dev, label_names, _spread(head, scaler.transform(on_dev), len(label_names)))
@@ -69,12 +74,18 @@ def probe_rows(
 
 def strengths(trials: int) -> list[float]:
     """`trials` values of C, evenly spaced in the logarithm; a single one is the middle."""
-    exponents = [(SMALLEST_C + LARGEST_C) / 2] if trials == 1 else np.linspace(SMALLEST_C, LARGEST_C, trials).tolist()
+    exponents = (
+        [(SMALLEST_C + LARGEST_C) / 2] if trials == 1 else np.linspace(SMALLEST_C, LARGEST_C, trials).tolist()
+    )
     return [10.0**exponent for exponent in exponents]
 
 
 def features(
-    model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, texts: Sequence[str], max_length: int, meter: Meter
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
+    texts: Sequence[str],
+    max_length: int,
+    meter: Meter,
 ) -> np.ndarray:
     """Last hidden states averaged over each text's tokens, float32 [num_texts, hidden_size]; no gradient."""
     encoded = tokenizer(list(texts), truncation=True, max_length=max_length)["input_ids"]

@@ -1,8 +1,10 @@
-"""The `prompt` arm: labels scored by the language model itself, from a few examples in the prompt, nothing trained.
+"""The `prompt` arm: labels scored by the language model itself, from a few examples in the prompt, nothing
+trained.
 
-Label log-likelihoods are calibrated with content-free inputs (Zhao et al. 2021, arXiv 2102.09690): a model that would
-say "positive" after an empty text is not believed that much when it says so after a real one. Template, number of
-shots and length normalisation are chosen on the dev split among exactly `trials` settings.
+Label log-likelihoods are calibrated with content-free inputs (Zhao et al. 2021, arXiv 2102.09690): a model
+that would say "positive" after an empty text is not believed that much when it says so after a real one.
+Template, number of shots and length normalisation are chosen on the dev split among exactly `trials`
+settings.
 """
 
 from __future__ import annotations
@@ -34,7 +36,8 @@ CONTENT_FREE = ("N/A", "", "[MASK]")
 
 @dataclass(frozen=True)
 class Format:
-    """One way to prompt: the text with its label's place at the end, the examples before it, how labels are compared."""
+    """One way to prompt: the text with its label's place at the end, the examples before it, how labels are
+    compared."""
 
     template: str
     shots: int
@@ -43,11 +46,12 @@ class Format:
 
 
 def formats(trials: int, shots: Sequence[int] = SHOTS) -> list[Format]:
-    """The first `trials` settings of one fixed list; the four dials turn at different speeds, so all combinations come."""
+    """The first `trials` settings of one fixed list; the four dials turn at different speeds, so all
+    combinations come."""
     return [
         Format(TEMPLATES[i % 3], shots[i % 5], normalised=bool(i % 2), lower=bool(i // 2 % 2))
         for i in range(trials)
-    ]  # fmt: skip
+    ]
 
 
 def prompt_rows(
@@ -77,7 +81,10 @@ def prompt_rows(
     with meter.running():
         prompter = _Prompter(model, tokenizer, train, label_names, seed, meter)
         settings = formats(trials, SHOTS if models.unwrap(model).can_generate() else SHOTS_MASKED)
-        tried = [(fmt, label_scores(label_rows(dev, label_names, prompter.probabilities(dev, fmt)))) for fmt in settings]
+        tried = [
+            (fmt, label_scores(label_rows(dev, label_names, prompter.probabilities(dev, fmt))))
+            for fmt in settings
+        ]
         best, scores = max(tried, key=lambda pair: pair[1][metric])
         rows = label_rows(test, label_names, prompter.probabilities(test, best))
     notes = [{**asdict(fmt), **result} for fmt, result in tried]
@@ -87,7 +94,9 @@ def prompt_rows(
 class _Prompter:
     """Scores texts under a format with shots drawn once per number of shots."""
 
-    def __init__(self, model: Any, tokenizer: Any, train: Dataset, label_names: Sequence[str], seed: int, meter: Meter):
+    def __init__(
+        self, model: Any, tokenizer: Any, train: Dataset, label_names: Sequence[str], seed: int, meter: Meter
+    ):
         if not train.rows:
             raise DataError("no rows to draw examples from", fix="give a training split")
         self.model, self.tokenizer, self.label_names, self.meter = model, tokenizer, list(label_names), meter
@@ -106,18 +115,28 @@ class _Prompter:
         texts = builder.encode([row.values["text"] for row in shots])
         prefix = list(start)
         for row, text in zip(shots, texts, strict=True):
-            prefix += builder.query(text, room) + choices[self.label_names.index(row.values["label"])] + builder.separator
+            prefix += (
+                builder.query(text, room)
+                + choices[self.label_names.index(row.values["label"])]
+                + builder.separator
+            )
         room = builder.room(prefix, 0, longest)
-        queries = [builder.query(t, room) for t in builder.encode([*CONTENT_FREE, *(row.values["text"] for row in dataset.rows)])]
+        queries = [
+            builder.query(t, room)
+            for t in builder.encode([*CONTENT_FREE, *(row.values["text"] for row in dataset.rows)])
+        ]
         found = score_choices(self.model, self.tokenizer, prefix, queries, choices)
         self.meter.forward(self.model, found.tokens_read, len(prefix) + np.mean([len(q) for q in queries]))
         return calibrate(found.scores(fmt.normalised), len(CONTENT_FREE))
 
 
 def calibrate(scores: np.ndarray, num_content_free: int) -> np.ndarray:
-    """Probabilities of the later rows, divided by the mean probabilities of the first `num_content_free` and renormalised."""
+    """Probabilities of the later rows, divided by the mean probabilities of the first `num_content_free` and
+    renormalised."""
     chances = softmax(scores)
-    return softmax(np.log(chances[num_content_free:] + 1e-30) - np.log(chances[:num_content_free].mean(axis=0) + 1e-30))
+    return softmax(
+        np.log(chances[num_content_free:] + 1e-30) - np.log(chances[:num_content_free].mean(axis=0) + 1e-30)
+    )
 
 
 def softmax(scores: np.ndarray) -> np.ndarray:
@@ -138,5 +157,7 @@ def _balanced_order(train: Dataset, seed: int) -> list[Any]:
         by_label.setdefault(row.values["label"], []).append(row)
     order: list[Any] = []
     while len(order) < max(SHOTS) and any(by_label.values()):
-        order += [by_label[label].pop() for label in rng.sample(sorted(by_label), len(by_label)) if by_label[label]]
+        order += [
+            by_label[label].pop() for label in rng.sample(sorted(by_label), len(by_label)) if by_label[label]
+        ]
     return order[: max(SHOTS)]

@@ -1,9 +1,9 @@
 """Fine-tune a base on a task: full or with adapters, into one run directory.
 
-    result = finetune(config, Run.open("runs", config.name, config.model_dump(mode="json")))
+result = finetune(config, Run.open("runs", config.name, config.model_dump(mode="json")))
 
-    model/  the merged model, servable      eval/<task>.jsonl, .json  test items and scores, dev scores beside them
-    adapter/  the peft adapter, if any      cost.json  manifest.json  metrics.jsonl  checkpoints/
+model/  the merged model, servable      eval/<task>.jsonl, .json  test items and scores, dev scores beside
+them adapter/  the peft adapter, if any      cost.json  manifest.json  metrics.jsonl  checkpoints/
 """
 
 from __future__ import annotations
@@ -59,7 +59,9 @@ def finetune(config: FinetuneConfig, run: Run, *, score: Score | None = None) ->
             raise
     suite = read_json(run.scores(config.task))
     adapter = run.adapter if config.adapter.kind != "none" else None
-    return FinetuneResult(run.model, adapter, config.task, suite["metrics"], suite["dev"], read_json(run.cost_path))
+    return FinetuneResult(
+        run.model, adapter, config.task, suite["metrics"], suite["dev"], read_json(run.cost_path)
+    )
 
 
 def steps_for_budget(config: FinetuneConfig, flops: float, epochs: float) -> int:
@@ -119,7 +121,8 @@ def _read(config: FinetuneConfig) -> dict[str, Dataset]:
 
 
 def _task(config: FinetuneConfig, tokenizer: PreTrainedTokenizerFast, train: Dataset) -> Task:
-    """The task; a base without a chat template gets the kit's own for conversations, its markers as new tokens."""
+    """The task; a base without a chat template gets the kit's own for conversations, its markers as new
+    tokens."""
     from adaptkit.data.tokenizers import CHAT_TEMPLATE, TURNS
     from adaptkit.finetune.tasks import TASKS
 
@@ -129,7 +132,9 @@ def _task(config: FinetuneConfig, tokenizer: PreTrainedTokenizerFast, train: Dat
     return TASKS[config.kind](tokenizer, train, config.max_length, config.max_new_tokens)
 
 
-def _trainable(config: FinetuneConfig, task: Task, tokenizer: PreTrainedTokenizerFast) -> tuple[Any, list[int]]:
+def _trainable(
+    config: FinetuneConfig, task: Task, tokenizer: PreTrainedTokenizerFast
+) -> tuple[Any, list[int]]:
     """The model to train, and the ids of tokens that the base has no row for."""
     import torch
 
@@ -159,7 +164,8 @@ def _trainer_settings(config: FinetuneConfig, num_examples: int) -> TrainerConfi
 def _delivered(
     config: FinetuneConfig, run: Run, model: Any, tokenizer: PreTrainedTokenizerFast, probe: dict[str, Any]
 ) -> tuple[PreTrainedModel, float]:
-    """Save the adapter, merge it, save the merged model; returns it and how far its outputs are from the trained model's.
+    """Save the adapter, merge it, save the merged model; returns it and how far its outputs are from the
+    trained model's.
 
     Raises: ModelError if they are further apart than rounding explains.
     """
@@ -182,14 +188,23 @@ def _delivered(
 
 
 def _score(
-    config: FinetuneConfig, run: Run, task: Task, model: PreTrainedModel, data: dict[str, Dataset], score: Score, dev_loss: float
+    config: FinetuneConfig,
+    run: Run,
+    task: Task,
+    model: PreTrainedModel,
+    data: dict[str, Dataset],
+    score: Score,
+    dev_loss: float,
 ) -> None:
     """Score what is served: the merged model."""
     dev = {**score(task.rows(model, data["dev"])), "loss": dev_loss}
     rows = task.rows(model, data["test"]) if "test" in data else []
     write_jsonl(run.items(config.task), rows)
     metrics = score(rows) if rows else {}
-    write_json(run.scores(config.task), {"suite": config.task, "metrics": metrics, "num_items": len(rows), "dev": dev})
+    write_json(
+        run.scores(config.task),
+        {"suite": config.task, "metrics": metrics, "num_items": len(rows), "dev": dev},
+    )
 
 
 def _dev_loss(config: FinetuneConfig, result: TrainResult) -> float:

@@ -1,4 +1,5 @@
-"""What differs between the kinds of fine-tuning: the model's head, the training examples, and how items are answered."""
+"""What differs between the kinds of fine-tuning: the model's head, the training examples, and how items are
+answered."""
 
 from __future__ import annotations
 
@@ -52,7 +53,9 @@ class Classify:
     want, model_kind = "labelled", "classifier"
     score = staticmethod(label_scores)
 
-    def __init__(self, tokenizer: PreTrainedTokenizerFast, train: Dataset, max_length: int, max_new_tokens: int):
+    def __init__(
+        self, tokenizer: PreTrainedTokenizerFast, train: Dataset, max_length: int, max_new_tokens: int
+    ):
         self.tokenizer, self.label_names, self.max_length = tokenizer, train.labels, max_length
 
     def objective(self) -> Objective:
@@ -70,12 +73,15 @@ class Classify:
 
 
 class LabelWords:
-    """The language model learns to write the label; an item is answered by the most likely label, closing token included."""
+    """The language model learns to write the label; an item is answered by the most likely label, closing
+    token included."""
 
     want, model_kind = "labelled", "causal"
     score = staticmethod(label_scores)
 
-    def __init__(self, tokenizer: PreTrainedTokenizerFast, train: Dataset, max_length: int, max_new_tokens: int):
+    def __init__(
+        self, tokenizer: PreTrainedTokenizerFast, train: Dataset, max_length: int, max_new_tokens: int
+    ):
         self.tokenizer, self.label_names, self.max_length = tokenizer, train.labels, max_length
         self.choices = [self._answer(train.rows[0], name) for name in self.label_names]
         frame = len(self._example(train.rows[0], "", self.label_names[0]).ids)
@@ -95,13 +101,17 @@ class LabelWords:
         check_labels(dataset, self.label_names)
         texts = self._cut([row.values["text"] for row in dataset.rows])
         rows = [_asked(row, text, row.values["label"]) for row, text in zip(dataset.rows, texts, strict=True)]
-        return SupervisedRows(dataclasses.replace(dataset, rows=rows, kind="sft"), self.tokenizer, self.max_length)
+        return SupervisedRows(
+            dataclasses.replace(dataset, rows=rows, kind="sft"), self.tokenizer, self.max_length
+        )
 
     def rows(self, model: PreTrainedModel, dataset: Dataset) -> list[ItemRow]:
         from adaptkit.data.supervised import prompt_ids
 
         texts = self._cut([row.values["text"] for row in dataset.rows])
-        asked = [_asked(row, text, row.values["label"]) for row, text in zip(dataset.rows, texts, strict=True)]
+        asked = [
+            _asked(row, text, row.values["label"]) for row, text in zip(dataset.rows, texts, strict=True)
+        ]
         queries = [prompt_ids(row, self.tokenizer) for row in asked]
         found = score_choices(model, self.tokenizer, [], queries, self.choices)
         return label_rows(dataset, self.label_names, softmax(found.nats))
@@ -119,7 +129,10 @@ class LabelWords:
     def _cut(self, texts: list[str]) -> list[str]:
         """Texts that leave room for the answer: training cuts an example's end, where the answer stands."""
         spans = self.tokenizer(texts, add_special_tokens=False, return_offsets_mapping=True)["offset_mapping"]
-        return [text if len(s) <= self.room else text[: s[self.room - 1][1]] for text, s in zip(texts, spans, strict=True)]
+        return [
+            text if len(s) <= self.room else text[: s[self.room - 1][1]]
+            for text, s in zip(texts, spans, strict=True)
+        ]
 
 
 class Instruct:
@@ -127,13 +140,16 @@ class Instruct:
 
     want, model_kind = "sft", "causal"
 
-    def __init__(self, tokenizer: PreTrainedTokenizerFast, train: Dataset, max_length: int, max_new_tokens: int):
+    def __init__(
+        self, tokenizer: PreTrainedTokenizerFast, train: Dataset, max_length: int, max_new_tokens: int
+    ):
         self.tokenizer, self.max_length, self.max_new_tokens = tokenizer, max_length, max_new_tokens
         self.label_names: list[str] = []
 
     @staticmethod
     def score(rows: Sequence[ItemRow]) -> dict[str, float]:
-        """Share of answers equal to the reference but for blanks at the ends; nothing where there are no answers."""
+        """Share of answers equal to the reference but for blanks at the ends; nothing where there are no
+        answers."""
         hits = [row["prediction"].strip() == row["reference"].strip() for row in rows]
         return {"exact_match": sum(hits) / len(hits)} if hits else {}
 
@@ -165,7 +181,9 @@ class Instruct:
 TASKS: dict[str, type[Task]] = {"sft": Instruct, "classify": Classify, "label_words": LabelWords}
 
 
-def load_model(task: Task, tokenizer: PreTrainedTokenizerFast, base: str, quantization: Literal["nf4"] | None, seed: int) -> Any:
+def load_model(
+    task: Task, tokenizer: PreTrainedTokenizerFast, base: str, quantization: Literal["nf4"] | None, seed: int
+) -> Any:
     """The base with the head the task needs; a new head is drawn from `seed`."""
     names = task.label_names if task.model_kind == "classifier" else None
     model = models.load(base, task.model_kind, label_names=names, quantization=quantization, seed=seed)

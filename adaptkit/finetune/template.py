@@ -24,7 +24,9 @@ class Template:
         self.head, self.tail, self.separator = self.encode([head, tail, SEPARATOR])
 
     def encode(self, texts: Sequence[str]) -> list[list[int]]:
-        return self.tokenizer(list(texts), add_special_tokens=False, verbose=False)["input_ids"] if texts else []
+        return (
+            self.tokenizer(list(texts), add_special_tokens=False, verbose=False)["input_ids"] if texts else []
+        )
 
     def query(self, text: list[int], room: int) -> list[int]:
         return self.head + text[: max(0, room)] + self.tail
@@ -33,7 +35,8 @@ class Template:
         return self.encode([" " + words])[0]
 
     def room(self, before: Sequence[int], shots: int, answer: int) -> int:
-        """Tokens left for each text when `shots` examples and a query, each with `answer` tokens behind, follow `before`."""
+        """Tokens left for each text when `shots` examples and a query, each with `answer` tokens behind,
+        follow `before`."""
         frame = len(self.head) + len(self.tail) + answer
         fixed = len(before) + shots * len(self.separator) + 2  # two: [CLS] and [SEP] of a masked LM
         return (self.context - fixed) // (shots + 1) - frame

@@ -4,8 +4,8 @@
     model, tokenizer = load(folder, "causal"), load_tokenizer(folder)
     backbone, head_VD, bias_V = split(model)        # logits == backbone(**batch) @ head_VD.T + bias_V
 
-Models are transformers' own classes with safetensors weights; nothing from a folder is ever executed and nothing is
-unpickled.
+Models are transformers' own classes with safetensors weights; nothing from a folder is ever executed and
+nothing is unpickled.
 """
 
 from adaptkit.models.count import Flops, ParamCount, flops_per_token, param_count
@@ -14,6 +14,20 @@ from adaptkit.models.head import Backbone, split, unwrap
 from adaptkit.models.store import Quantization, build, load, load_tokenizer, save
 
 __all__ = [
-    "Backbone", "Flops", "Kind", "ParamCount", "Quantization", "build", "find", "flops_per_token", "is_causal", "load",
-    "load_tokenizer", "model_kind", "param_count", "save", "split", "unwrap",
-]  # fmt: skip
+    "Backbone",
+    "Flops",
+    "Kind",
+    "ParamCount",
+    "Quantization",
+    "build",
+    "find",
+    "flops_per_token",
+    "is_causal",
+    "load",
+    "load_tokenizer",
+    "model_kind",
+    "param_count",
+    "save",
+    "split",
+    "unwrap",
+]

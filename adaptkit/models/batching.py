@@ -37,9 +37,14 @@ def class_probabilities(
 def pad_right(rows: Sequence[Sequence[int]], pad: int, device: torch.device) -> dict[str, Tensor]:
     """input_ids and attention_mask [B, T] of rows of token ids."""
     longest = max(map(len, rows))
-    ids = torch.tensor([[*row, *[pad] * (longest - len(row))] for row in rows], dtype=torch.long, device=device)
+    ids = torch.tensor(
+        [[*row, *[pad] * (longest - len(row))] for row in rows], dtype=torch.long, device=device
+    )
     lengths = torch.tensor([len(row) for row in rows], device=device)
-    return {"input_ids": ids, "attention_mask": (torch.arange(longest, device=device)[None] < lengths[:, None]).long()}
+    return {
+        "input_ids": ids,
+        "attention_mask": (torch.arange(longest, device=device)[None] < lengths[:, None]).long(),
+    }
 
 
 def batches_by_length(lengths: Sequence[int], batch_tokens: int) -> Iterator[list[int]]:

@@ -32,12 +32,18 @@ class _Window:
 
 @torch.no_grad()
 def score_documents(
-    model: nn.Module, tokenizer: PreTrainedTokenizerBase, documents: Sequence[tuple[str, str]], *, seq_len: int, batch_size: int = 8
+    model: nn.Module,
+    tokenizer: PreTrainedTokenizerBase,
+    documents: Sequence[tuple[str, str]],
+    *,
+    seq_len: int,
+    batch_size: int = 8,
 ) -> list[dict[str, Any]]:
     """Negative log-likelihood of each (id, text), in the order given.
 
-    A document is BOS and its tokens. Long ones are read in windows of `seq_len` that overlap by half, so that every
-    token after BOS is charged exactly once, seeing at least seq_len / 2 tokens before it where there are as many.
+    A document is BOS and its tokens. Long ones are read in windows of `seq_len` that overlap by half, so that
+    every token after BOS is charged exactly once, seeing at least seq_len / 2 tokens before it where there
+    are as many.
 
     Args:
         seq_len: tokens per window; what the model was trained on.
@@ -47,15 +53,23 @@ def score_documents(
     """
     bos = first_token(tokenizer)
     texts = [text for _, text in documents]
-    encoded = tokenizer(texts, add_special_tokens=False, return_attention_mask=False, verbose=False)["input_ids"] if texts else []
-    windows = [window for index, ids in enumerate(encoded) for window in _windows(index, [bos, *ids], seq_len)]
+    encoded = (
+        tokenizer(texts, add_special_tokens=False, return_attention_mask=False, verbose=False)["input_ids"]
+        if texts
+        else []
+    )
+    windows = [
+        window for index, ids in enumerate(encoded) for window in _windows(index, [bos, *ids], seq_len)
+    ]
     windows.sort(key=lambda window: -len(window.inputs))
     nats = torch.zeros(len(documents), dtype=torch.float64)
     was_training = model.training
     model.eval()
     for start in range(0, len(windows), batch_size):
         batch = windows[start : start + batch_size]
-        nats.index_add_(0, torch.tensor([window.document for window in batch]), _window_nats(model, batch, bos))
+        nats.index_add_(
+            0, torch.tensor([window.document for window in batch]), _window_nats(model, batch, bos)
+        )
     model.train(was_training)
     return [
         {"id": name, "nats": float(total), "num_bytes": len(text.encode()), "num_tokens": len(ids)}
@@ -75,20 +89,24 @@ def bits_per_byte(rows: Sequence[dict[str, Any]]) -> float:
 
 
 def _windows(document: int, ids: list[int], seq_len: int) -> list[_Window]:
-    """Cut [BOS, tokens...]; the first window charges all of its targets, later ones those beyond the half they share."""
+    """Cut [BOS, tokens...]; the first window charges all of its targets, later ones those beyond the half
+    they share."""
     stride = max(1, seq_len // 2)
     windows, charged = [], 0
     while charged < len(ids) - 1:
         start = max(0, charged - (seq_len - stride))
         end = min(start + seq_len, len(ids) - 1)
         skipped = charged - start
-        windows.append(_Window(document, ids[start:end], [ops.IGNORE_INDEX] * skipped + ids[charged + 1 : end + 1]))
+        windows.append(
+            _Window(document, ids[start:end], [ops.IGNORE_INDEX] * skipped + ids[charged + 1 : end + 1])
+        )
         charged = end
     return windows
 
 
 def _window_nats(model: nn.Module, windows: list[_Window], pad: int) -> Tensor:
-    """Nats charged to each window, float64 [B] on the CPU. Padding on the right is never seen by a causal model."""
+    """Nats charged to each window, float64 [B] on the CPU. Padding on the right is never seen by a causal
+    model."""
     device = next(model.parameters()).device
     inputs_BT = _padded([window.inputs for window in windows], pad).to(device)
     targets_BT = _padded([window.targets for window in windows], ops.IGNORE_INDEX).to(device)
@@ -111,4 +129,7 @@ def first_token(tokenizer: PreTrainedTokenizerBase) -> int:
     for token in (tokenizer.bos_token_id, tokenizer.cls_token_id, tokenizer.eos_token_id):
         if token is not None:
             return int(token)
-    raise ModelError("the tokenizer has no BOS, CLS or EOS token to begin a document with", fix="add a bos_token to the tokenizer")
+    raise ModelError(
+        "the tokenizer has no BOS, CLS or EOS token to begin a document with",
+        fix="add a bos_token to the tokenizer",
+    )

@@ -12,7 +12,8 @@ from adaptkit.models.head import unwrap
 
 @dataclass(frozen=True)
 class ParamCount:
-    """Numbers of parameters; `non_embedding` leaves out token and position tables and the output projection (Kaplan's N)."""
+    """Numbers of parameters; `non_embedding` leaves out token and position tables and the output projection
+    (Kaplan's N)."""
 
     total: int
     trainable: int
@@ -44,9 +45,10 @@ def param_count(model: nn.Module) -> ParamCount:
 def flops_per_token(model: nn.Module, seq_len: int) -> Flops:
     """Matrix-product FLOPs per token at `seq_len`, forward and for one training step.
 
-    Forward: 2 per matmul weight (output projection included, tied or not) + 4 * layers * width * seq_len for attention,
-    not halved for causality. Backward: the same again for activations above the lowest trained weight, and 2 per
-    trained matmul weight. So full training costs 3x forward and a frozen base about 2x plus the adapters.
+    Forward: 2 per matmul weight (output projection included, tied or not) + 4 * layers * width * seq_len for
+        attention,
+    not halved for causality. Backward: the same again for activations above the lowest trained weight, and 2
+    per trained matmul weight. So full training costs 3x forward and a frozen base about 2x plus the adapters.
     Source: Kaplan et al. 2020 (arXiv 2001.08361) section 2.1; PaLM (arXiv 2204.02311) appendix B.
     """
     forward = through = trained = 0.0
@@ -67,7 +69,8 @@ def flops_per_token(model: nn.Module, seq_len: int) -> Flops:
 
 
 def _weights(model: nn.Module) -> Iterator[tuple[nn.Parameter, nn.Module, float]]:
-    """(parameter, its module, share of tokens that pass it) in order; the share is 0 for what takes no part in a matrix product."""
+    """(parameter, its module, share of tokens that pass it) in order; the share is 0 for what takes no part
+    in a matrix product."""
     config = unwrap(model).config.get_text_config()
     experts = getattr(config, "num_local_experts", None) or getattr(config, "num_experts", None) or 1
     active = (getattr(config, "num_experts_per_tok", None) or 1) / experts if experts > 1 else 1.0

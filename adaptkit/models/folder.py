@@ -1,4 +1,5 @@
-"""Finding a model's folder, local or on the hub, and telling from its files what it is; nothing is loaded here."""
+"""Finding a model's folder, local or on the hub, and telling from its files what it is; nothing is loaded
+here."""
 
 from __future__ import annotations
 
@@ -20,30 +21,44 @@ _OFFLINE_FIX = (
 
 
 def find(path: str | Path) -> Path:
-    """The local folder of a model: `path` itself, or the snapshot of a hub id (weights, configs and tokenizer only).
+    """The local folder of a model: `path` itself, or the snapshot of a hub id (weights, configs and tokenizer
+    only).
 
-    Raises: ModelError when there is no such folder, or the hub cannot be reached and the cache does not hold the id.
+    Raises: ModelError when there is no such folder, or the hub cannot be reached and the cache does not hold
+        the id.
     """
     name, folder = str(path), Path(path).expanduser()
     if folder.is_dir():
         return folder
     if not re.fullmatch(r"[\w.-]+(/[\w.-]+)?", name) or folder.exists() or name.startswith("."):
         raise ModelError(
-            "no such model folder", where=name, fix="give a folder that holds config.json and model.safetensors, or a hub id"
+            "no such model folder",
+            where=name,
+            fix="give a folder that holds config.json and model.safetensors, or a hub id",
         )
     from huggingface_hub import constants, snapshot_download
 
     try:
         return Path(snapshot_download(name, allow_patterns=HUB_FILES))
     except Exception as error:  # the hub client raises a dozen unrelated types for one fact: it is not there
-        reason = "HF_HUB_OFFLINE is set" if constants.HF_HUB_OFFLINE else f"{type(error).__name__}: {first_line(error)}"
+        reason = (
+            "HF_HUB_OFFLINE is set"
+            if constants.HF_HUB_OFFLINE
+            else f"{type(error).__name__}: {first_line(error)}"
+        )
         fix = _OFFLINE_FIX.format(name=name, short=name.rpartition("/")[2])
-        raise ModelError(f"no local folder and not in reach on the model hub ({reason})", where=name, fix=fix) from None
+        raise ModelError(
+            f"no local folder and not in reach on the model hub ({reason})", where=name, fix=fix
+        ) from None
 
 
 def model_kind(path: str | Path) -> Kind:
-    """What a folder's weights were saved as: causal, masked, classifier or encoder, read from its config.json."""
-    from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES, MODEL_FOR_MASKED_LM_MAPPING_NAMES
+    """What a folder's weights were saved as: causal, masked, classifier or encoder, read from its
+    config.json."""
+    from transformers.models.auto.modeling_auto import (
+        MODEL_FOR_CAUSAL_LM_MAPPING_NAMES,
+        MODEL_FOR_MASKED_LM_MAPPING_NAMES,
+    )
 
     folder = find(path)
     config = read_json(folder, "config.json")
@@ -61,7 +76,10 @@ def model_kind(path: str | Path) -> Kind:
         return "masked"
     if kind in MODEL_FOR_CAUSAL_LM_MAPPING_NAMES:
         return "causal"
-    raise ModelError(f"model_type '{kind}' is neither a causal nor a masked language model", where=str(folder / "config.json"))
+    raise ModelError(
+        f"model_type '{kind}' is neither a causal nor a masked language model",
+        where=str(folder / "config.json"),
+    )
 
 
 def is_causal(path: str | Path) -> bool:
@@ -80,14 +98,20 @@ def read_json(folder: Path, name: str) -> dict[str, Any]:
     except FileNotFoundError:
         held = ", ".join(sorted(p.name for p in folder.iterdir())[:8]) or "nothing"
         raise ModelError(
-            f"{name} is missing (the folder holds: {held})", where=str(folder), fix="give the folder that `save_pretrained` wrote"
+            f"{name} is missing (the folder holds: {held})",
+            where=str(folder),
+            fix="give the folder that `save_pretrained` wrote",
         ) from None
     except (ValueError, OSError) as error:
         raise ModelError(
-            f"not readable as JSON: {error}", where=str(folder / name), fix="copy or download the folder again"
+            f"not readable as JSON: {error}",
+            where=str(folder / name),
+            fix="copy or download the folder again",
         ) from None
     if not isinstance(value, dict):
-        raise ModelError("must hold one JSON object", where=str(folder / name), fix="copy or download the folder again")
+        raise ModelError(
+            "must hold one JSON object", where=str(folder / name), fix="copy or download the folder again"
+        )
     return value
 
 
@@ -101,11 +125,17 @@ def check_weights(folder: Path) -> None:
         if missing:
             fix = "copy or download the folder again"
             raise ModelError(
-                f"{len(missing)} of {len(shards)} weight files are missing, first {missing[0]}", where=str(folder), fix=fix
+                f"{len(missing)} of {len(shards)} weight files are missing, first {missing[0]}",
+                where=str(folder),
+                fix=fix,
             )
         return
     if (folder / "adapter_config.json").exists():
-        raise ModelError("this is an adapter, not a whole model", where=str(folder), fix="give its base model, or merge it first")
+        raise ModelError(
+            "this is an adapter, not a whole model",
+            where=str(folder),
+            fix="give its base model, or merge it first",
+        )
     pickled = sorted(p.name for p in folder.iterdir() if p.suffix in (".bin", ".pt", ".pth", ".ckpt", ".pkl"))
     if pickled:
         raise ModelError(
@@ -113,6 +143,6 @@ def check_weights(folder: Path) -> None:
             where=str(folder),
             fix="convert once where you trust the file: `AutoModel*.from_pretrained(folder).save_pretrained(new_folder)`",
         )
-    raise ModelError("model.safetensors is missing", where=str(folder), fix="give the folder that `save_pretrained` wrote")
-
-
+    raise ModelError(
+        "model.safetensors is missing", where=str(folder), fix="give the folder that `save_pretrained` wrote"
+    )

@@ -31,8 +31,9 @@ def unwrap(model: nn.Module, *, keep_peft: bool = False) -> nn.Module:
 class Backbone:
     """Calls a language model without its vocabulary projection.
 
-    The model runs as it is, wrappers, adapters and prediction-head transform included; only the output projection is
-    replaced by the identity for the time of the call. So nothing here depends on the architecture.
+    The model runs as it is, wrappers, adapters and prediction-head transform included; only the output
+    projection is replaced by the identity for the time of the call. So nothing here depends on the
+    architecture.
     """
 
     def __init__(self, model: nn.Module, head: nn.Module):
@@ -64,7 +65,8 @@ class Backbone:
         return hidden_BTD.to(seen[0].dtype)
 
     def _check(self, hidden_BTD: Tensor, seen: list[Tensor]) -> None:
-        """Whatever the model does to logits it now did to hidden states: they must come back unchanged (looked at once)."""
+        """Whatever the model does to logits it now did to hidden states: they must come back unchanged
+        (looked at once)."""
         if self.inner in _plain_logits or torch.compiler.is_compiling():
             return
         if len(seen) != 1 or not torch.equal(hidden_BTD.detach().to(seen[0].dtype), seen[0].detach()):
@@ -77,11 +79,12 @@ class Backbone:
 
 
 def split(model: nn.Module) -> tuple[Backbone, Tensor, Tensor | None]:
-    """Take a language model apart: `F.linear(backbone(**batch), weight_VD, bias_V)` equals `model(**batch).logits`.
+    """Take a language model apart: `F.linear(backbone(**batch), weight_VD, bias_V)` equals
+    `model(**batch).logits`.
 
-    Works for causal and masked heads, tied or not, through peft, DDP and torch.compile. Call it for each loss: the
-    weight of a head with trained tokens is computed on the call, and under FSDP the weight is whole only after the
-    backbone ran (take it from a second `split` then).
+    Works for causal and masked heads, tied or not, through peft, DDP and torch.compile. Call it for each
+    loss: the weight of a head with trained tokens is computed on the call, and under FSDP the weight is whole
+    only after the backbone ran (take it from a second `split` then).
 
     Returns: the backbone, the projection [V, D] with its autograd history, its bias [V] or None.
 
@@ -91,17 +94,22 @@ def split(model: nn.Module) -> tuple[Backbone, Tensor, Tensor | None]:
     head = inner.get_output_embeddings() if hasattr(inner, "get_output_embeddings") else None
     name = type(inner).__name__
     if head is None:
-        raise ModelError("has no vocabulary projection", where=name, fix="load it as a causal or masked language model")
+        raise ModelError(
+            "has no vocabulary projection", where=name, fix="load it as a causal or masked language model"
+        )
     if "base_layer" in head._modules:
         fix = "leave the output head out of `targets` (all-linear does), or train the head as a whole"
         raise ModelError("an adapter sits on the output head", where=name, fix=fix)
     weight_VD = head.weight
     if not weight_VD.is_floating_point():
-        raise ModelError("the output head is quantised", where=name, fix="load the model again: nf4 and int8 leave the head alone")
+        raise ModelError(
+            "the output head is quantised",
+            where=name,
+            fix="load the model again: nf4 and int8 leave the head alone",
+        )
     if inner.config.get_text_config().vocab_size != weight_VD.shape[0]:
         raise ModelError(
-            f"the output head has {weight_VD.shape[0]} rows, config.vocab_size is {inner.config.vocab_size}", where=name
+            f"the output head has {weight_VD.shape[0]} rows, config.vocab_size is {inner.config.vocab_size}",
+            where=name,
         )
     return Backbone(model, head), weight_VD, getattr(head, "bias", None)
-
-

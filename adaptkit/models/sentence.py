@@ -1,4 +1,5 @@
-"""The files by which a folder says how it turns text into vectors: sentence-transformers' own, beside the model's."""
+"""The files by which a folder says how it turns text into vectors: sentence-transformers' own, beside the
+model's."""
 
 from __future__ import annotations
 

@@ -18,7 +18,8 @@ Separation = Literal["positions", "mask", "rows"]
 
 
 def separation(model: nn.Module, objective: str, seq_len: int) -> Separation:
-    """What keeps two documents in one row apart in this model, the cheapest first. Tried on random tokens, not looked up.
+    """What keeps two documents in one row apart in this model, the cheapest first. Tried on random tokens,
+    not looked up.
 
     The attention for packed rows is switched on where the model gives with it what it gives without it.
     """
@@ -46,11 +47,15 @@ def kept_apart(model: nn.Module, objective: str, seq_len: int, name: str) -> Sep
 def _packs_exactly(model: nn.Module, objective: str, seq_len: int, separate: Separation) -> bool:
     """Two documents that fill a row, together and apart; long ones, or a sliding window would not show."""
     device, vocab = next(model.parameters()).device, model.config.get_text_config().vocab_size
-    tokens = torch.randint(vocab // 2, vocab, (1, max(4, seq_len)), generator=torch.Generator().manual_seed(0)).to(device)
+    tokens = torch.randint(
+        vocab // 2, vocab, (1, max(4, seq_len)), generator=torch.Generator().manual_seed(0)
+    ).to(device)
     first, second = tokens.tensor_split([tokens.shape[1] * 2 // 5], 1)
     batch: dict[str, Tensor] = {
         "input_ids": tokens,
-        "position_ids": torch.cat([torch.arange(part.shape[1], device=device) for part in (first, second)])[None],
+        "position_ids": torch.cat([torch.arange(part.shape[1], device=device) for part in (first, second)])[
+            None
+        ],
     }
     bounds = packed.document_bounds(batch["position_ids"])
     if separate == "mask":

@@ -34,20 +34,30 @@ _AUTO_CLASS = {
 
 
 def load(
-    path: str | Path, kind: Kind, *, dtype: str = "float32", num_labels: int | None = None, label_names: list[str] | None = None,
-    quantization: Quantization | None = None, new_head: bool = False, seed: int = 0,
-) -> nn.Module:  # fmt: skip
-    """The model of a folder or hub id, ready to train: SDPA attention, no key/value cache, no code from the folder.
+    path: str | Path,
+    kind: Kind,
+    *,
+    dtype: str = "float32",
+    num_labels: int | None = None,
+    label_names: list[str] | None = None,
+    quantization: Quantization | None = None,
+    new_head: bool = False,
+    seed: int = 0,
+) -> nn.Module:
+    """The model of a folder or hub id, ready to train: SDPA attention, no key/value cache, no code from the
+    folder.
 
     Args:
-        kind: causal and masked need their whole head in the weights; a classifier gets a fresh head drawn from `seed`
-            if the folder has none; encoder gives last hidden states.
+        kind: causal and masked need their whole head in the weights; a classifier gets a fresh head drawn
+            from `seed` if the folder has none; encoder gives last hidden states.
         dtype: float32, bfloat16 or float16 (of the compute, if quantised).
-        quantization: nf4 or int8 through bitsandbytes: frozen weights for QLoRA and teachers, never an export.
-        new_head: masked only: an encoder saved without its head (embedding models are) gets one: the projection is the
-            input embeddings, the rest of it is drawn from `seed`.
+        quantization: nf4 or int8 through bitsandbytes: frozen weights for QLoRA and teachers, never an
+            export.
+        new_head: masked only: an encoder saved without its head (embedding models are) gets one: the
+            projection is the input embeddings, the rest of it is drawn from `seed`.
 
-    Raises: ModelError if the folder is missing, incomplete, pickled, needs its own code, or is no such kind of model.
+    Raises: ModelError if the folder is missing, incomplete, pickled, needs its own code, or is no such kind
+        of model.
     """
     folder = find(path)
     check_weights(folder)
@@ -89,13 +99,17 @@ def _lacks_head(folder: Path, kind: Kind) -> bool:
         return False
     found = model_kind(folder)
     if found not in (kind, "encoder"):
-        what, fix = f"holds a {found} model, asked for a {kind} one", f"choose a base that is a {kind} language model"
+        what, fix = (
+            f"holds a {found} model, asked for a {kind} one",
+            f"choose a base that is a {kind} language model",
+        )
         raise ModelError(what, where=str(folder), fix=fix)
     return (kind, found) == ("masked", "encoder")
 
 
 def build(config: Any, kind: Kind, seed: int, num_labels: int | None = None) -> nn.Module:
-    """A model of this transformers config with random float32 weights drawn from `seed`; global RNG untouched."""
+    """A model of this transformers config with random float32 weights drawn from `seed`; global RNG
+    untouched."""
     if num_labels is not None:
         config.num_labels = num_labels
     _switch_cache_off(config)
@@ -130,18 +144,25 @@ def load_tokenizer(path: str | Path) -> Any:
 
 
 def save(model: nn.Module, tokenizer: Any, folder: str | Path) -> None:
-    """Write an HF folder: config.json, generation_config.json, model.safetensors, tokenizer files, chat_template.jinja.
+    """Write an HF folder: config.json, generation_config.json, model.safetensors, tokenizer files,
+    chat_template.jinja.
 
-    The folder appears whole or not at all, and replaces an older one. Special ids that the model's configs lack come
-    from the tokenizer.
+    The folder appears whole or not at all, and replaces an older one. Special ids that the model's configs
+    lack come from the tokenizer.
 
     Raises: ModelError for a model with adapters or quantised weights (merge first); DiskFullError.
     """
     model, folder = unwrap(model, keep_peft=True), Path(folder)
     if getattr(model, "peft_config", None):
-        raise ModelError("has an adapter attached", where=str(folder), fix="merge it, or save the adapter with `save_adapter`")
+        raise ModelError(
+            "has an adapter attached",
+            where=str(folder),
+            fix="merge it, or save the adapter with `save_adapter`",
+        )
     if getattr(model, "is_quantized", False):
-        raise ModelError("bitsandbytes weights are no export format", where=str(folder), fix="dequantise and merge first")
+        raise ModelError(
+            "bitsandbytes weights are no export format", where=str(folder), fix="dequantise and merge first"
+        )
     if not hasattr(model, "save_pretrained"):
         raise ModelError(f"{type(model).__name__} is not a transformers model", where=str(folder))
     _fill_special_ids(model, tokenizer)
@@ -160,7 +181,9 @@ def save(model: nn.Module, tokenizer: Any, folder: str | Path) -> None:
             need = sum(p.numel() * p.element_size() for p in model.parameters())
             free = shutil.disk_usage(folder.parent).free
             fix = "free some space and run the same command again"
-            raise DiskFullError(f"disk full: the model needs {need} bytes, {free} are free", where=str(folder), fix=fix) from None
+            raise DiskFullError(
+                f"disk full: the model needs {need} bytes, {free} are free", where=str(folder), fix=fix
+            ) from None
         raise
 
 
@@ -218,7 +241,10 @@ def _read_config(folder: Path) -> Any:
         return AutoConfig.from_pretrained(folder, trust_remote_code=False)
     except Exception as error:
         if raw.get("auto_map") or "trust_remote_code" in str(error):
-            what, fix = "needs its own Python code to load", "use a model whose architecture is part of transformers"
+            what, fix = (
+                "needs its own Python code to load",
+                "use a model whose architecture is part of transformers",
+            )
         else:
             what = f"config.json does not describe a model that transformers knows: {first_line(error)}"
             fix = f"check 'model_type' ('{raw.get('model_type', 'missing')}') and the installed transformers version"
@@ -258,7 +284,9 @@ def _quantization_arguments(quantization: Quantization | None, dtype: str) -> di
     from transformers import BitsAndBytesConfig
 
     if quantization == "nf4":
-        config = BitsAndBytesConfig(load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_compute_dtype=getattr(torch, dtype))
+        config = BitsAndBytesConfig(
+            load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_compute_dtype=getattr(torch, dtype)
+        )
     else:
         config = BitsAndBytesConfig(load_in_8bit=True)
         # bitsandbytes warns of the cast once per matmul
@@ -268,7 +296,8 @@ def _quantization_arguments(quantization: Quantization | None, dtype: str) -> di
 
 
 def _check_loaded(model: nn.Module, info: dict[str, Any], folder: Path, *, new_head: bool) -> None:
-    """Refuse weights that transformers replaced by random numbers, except a head that may be new and unused poolers."""
+    """Refuse weights that transformers replaced by random numbers, except a head that may be new and unused
+    poolers."""
 
     def needed(keys: Any) -> list[str]:
         names = sorted(key[0] if isinstance(key, tuple) else key for key in keys)

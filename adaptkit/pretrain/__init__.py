@@ -1,1 +1,2 @@
-"""Pretraining: a model of one's own from scratch, or a base that keeps learning. Importing this package loads no torch."""
+"""Pretraining: a model of one's own from scratch, or a base that keeps learning. Importing this package loads
+no torch."""

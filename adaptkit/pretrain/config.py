@@ -24,7 +24,8 @@ class TokenizerConfig(Config):
     path: str = ""
     """From scratch only: a tokenizer folder to use instead of training one."""
     new_tokens: Count = Field(0, ge=0)
-    """Continued only: entries learnt from `data` and added to the base's vocabulary, rows started at mean values."""
+    """Continued only: entries learnt from `data` and added to the base's vocabulary, rows started at mean
+    values."""
 
 
 class PretrainConfig(Config):
@@ -69,7 +70,9 @@ class PretrainConfig(Config):
         given = trainer if isinstance(trainer, dict) else trainer.model_dump(exclude_unset=True)
         try:
             size = SizeConfig.model_validate(values.get("size", {}))
-            rate = default_learning_rate(size.params or compute_optimal_params(float(values.get("flops") or 0)))
+            rate = default_learning_rate(
+                size.params or compute_optimal_params(float(values.get("flops") or 0))
+            )
         except (ValueError, TypeError, AdaptkitError):
             return values  # the fields' own validation says what is wrong
         return {**values, "trainer": {"learning_rate": rate, **given}}
@@ -80,11 +83,15 @@ class PretrainConfig(Config):
         if scratch and self.adapter.kind != "none":
             raise ValueError("adapter needs a base; a model from scratch trains all of its weights")
         if scratch and self.tokenizer.new_tokens:
-            raise ValueError("tokenizer.new_tokens extends the vocabulary of a base; from scratch, set tokenizer.vocab_size")
+            raise ValueError(
+                "tokenizer.new_tokens extends the vocabulary of a base; from scratch, set tokenizer.vocab_size"
+            )
         if not scratch and self.tokenizer.path:
             raise ValueError("tokenizer.path is for models from scratch; a base keeps its own tokenizer")
         if scratch and self.objective == "causal" and self.tokenizer.kind == "wordpiece":
-            raise ValueError("wordpiece forgets blanks, so a causal model on it cannot be scored per byte; use bpe or unigram")
+            raise ValueError(
+                "wordpiece forgets blanks, so a causal model on it cannot be scored per byte; use bpe or unigram"
+            )
         if self.replay is not None and not self.replay_share:
             raise ValueError("replay is given but replay_share is 0; set a share, or leave replay out")
         if scratch and not self.size.params and not self.flops:

@@ -1,4 +1,5 @@
-"""Dev scores of a pretrained model: bits per byte of raw text for causal models, nats per masked token for encoders."""
+"""Dev scores of a pretrained model: bits per byte of raw text for causal models, nats per masked token for
+encoders."""
 
 from __future__ import annotations
 
@@ -20,9 +21,15 @@ ROWS_AT_ONCE = 8
 
 
 def language_rows(
-    model: nn.Module, tokenizer: PreTrainedTokenizerFast, dev: Dataset, source: Source, objective: str, seq_len: int
+    model: nn.Module,
+    tokenizer: PreTrainedTokenizerFast,
+    dev: Dataset,
+    source: Source,
+    objective: str,
+    seq_len: int,
 ) -> list[dict[str, Any]]:
-    """One row per dev document (causal: id, nats, num_bytes, num_tokens) or per packed row (masked: id, nats, num_tokens)."""
+    """One row per dev document (causal: id, nats, num_bytes, num_tokens) or per packed row (masked: id, nats,
+    num_tokens)."""
     if objective == "causal":
         from adaptkit.trainer.metrics import score_documents
 
@@ -31,12 +38,15 @@ def language_rows(
 
 
 def language_scores(rows: list[dict[str, Any]], objective: str) -> dict[str, float]:
-    """`bits_per_byte` of causal models; `nats_per_masked_token` of encoders, comparable within one tokenizer only."""
+    """`bits_per_byte` of causal models; `nats_per_masked_token` of encoders, comparable within one tokenizer
+    only."""
     if objective == "causal":
         from adaptkit.trainer.metrics import bits_per_byte
 
         return {"bits_per_byte": bits_per_byte(rows)}
-    return {"nats_per_masked_token": sum(row["nats"] for row in rows) / sum(row["num_tokens"] for row in rows)}
+    return {
+        "nats_per_masked_token": sum(row["nats"] for row in rows) / sum(row["num_tokens"] for row in rows)
+    }
 
 
 @torch.no_grad()

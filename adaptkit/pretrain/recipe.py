@@ -1,11 +1,12 @@
-"""The pretraining recipe: a domain tokenizer and model from scratch, or a base that keeps learning on the domain's text.
+"""The pretraining recipe: a domain tokenizer and model from scratch, or a base that keeps learning on the
+domain's text.
 
     config = load(PretrainConfig, "pretrain.yaml").config
     result = pretrain(config, Run.open("runs", config.name, config.model_dump(mode="json")))
     result.scores["bits_per_byte"], result.model_folder
 
-A finished run is returned as it is; a killed one goes on from its newest checkpoint. Nothing heavy is imported until
-`pretrain` is called: the command line reads schemas from here.
+A finished run is returned as it is; a killed one goes on from its newest checkpoint. Nothing heavy is
+imported until `pretrain` is called: the command line reads schemas from here.
 """
 
 from __future__ import annotations
@@ -39,7 +40,9 @@ class PretrainResult:
         """Read from a finished run."""
         manifest = run.manifest()
         scores = read_json(run.scores(SUITE))["metrics"]
-        return cls(run.model, read_json(run.cost_path), scores, manifest["num_steps"], manifest["model"]["params"])
+        return cls(
+            run.model, read_json(run.cost_path), scores, manifest["num_steps"], manifest["model"]["params"]
+        )
 
 
 def pretrain(config: PretrainConfig, run: Run) -> PretrainResult:
@@ -95,7 +98,9 @@ def affordable_steps(model: nn.Module, config: PretrainConfig) -> int:
     step = models.flops_per_token(model, config.size.seq_len).train * config.size.seq_len * rows
     if step > config.flops:
         what = f"one step costs {step:.2g} FLOPs, the budget is {config.flops:.2g}"
-        raise BudgetError(what, where="flops", fix="raise flops, or lower size.params or trainer.global_batch_size")
+        raise BudgetError(
+            what, where="flops", fix="raise flops, or lower size.params or trainer.global_batch_size"
+        )
     return int(config.flops // step)
 
 

@@ -1,4 +1,5 @@
-"""Everything a pretraining needs before its first step: text, tokenizer, token shards, model, sources of rows."""
+"""Everything a pretraining needs before its first step: text, tokenizer, token shards, model, sources of
+rows."""
 
 from __future__ import annotations
 
@@ -42,7 +43,8 @@ class Text:
 
 @dataclass(frozen=True)
 class Start:
-    """Where training starts: a model that requires the right gradients, its tokenizer, and rows to learn and to measure on."""
+    """Where training starts: a model that requires the right gradients, its tokenizer, and rows to learn and
+    to measure on."""
 
     model: nn.Module
     tokenizer: PreTrainedTokenizerFast
@@ -79,7 +81,10 @@ def prepare(config: PretrainConfig, run: Run, text: Text, ranks: Ranks) -> Start
     if model is None:
         model = scratch_model(config, tokenizer, shards["train"].num_tokens)
     separate = kept_apart(model, config.objective, config.size.seq_len, config.base)
-    rows = {name: data.packed_rows(part, config.size.seq_len, config.objective, separate) for name, part in shards.items()}
+    rows = {
+        name: data.packed_rows(part, config.size.seq_len, config.objective, separate)
+        for name, part in shards.items()
+    }
     train = rows["train"]
     if "replay" in rows:
         share = config.replay_share
@@ -91,7 +96,9 @@ def continued_model(config: PretrainConfig, text: Text) -> tuple[nn.Module, PreT
     """The base with new vocabulary rows and adapters as asked, and the tokenizer that goes with it."""
     seed = config.trainer.seed
     # an embedding model comes without its masked-LM head: it gets one
-    model = models.load(config.base, config.objective, quantization=config.adapter.quantization, new_head=True, seed=seed)
+    model = models.load(
+        config.base, config.objective, quantization=config.adapter.quantization, new_head=True, seed=seed
+    )
     longest = getattr(model.config.get_text_config(), "max_position_embeddings", None)
     if longest and config.size.seq_len > longest:
         what = f"rows of {config.size.seq_len} tokens, but {config.base} reads at most {longest}"
@@ -99,7 +106,9 @@ def continued_model(config: PretrainConfig, text: Text) -> tuple[nn.Module, PreT
     tokenizer, new_ids = models.load_tokenizer(config.base), None
     if config.tokenizer.new_tokens:
         first_new = len(tokenizer)
-        tokenizer = data.extend_tokenizer(tokenizer, model, [row.text for row in text.train.rows], config.tokenizer.new_tokens)
+        tokenizer = data.extend_tokenizer(
+            tokenizer, model, [row.text for row in text.train.rows], config.tokenizer.new_tokens
+        )
         new_ids = list(range(first_new, len(tokenizer)))
     return attach(model, config.adapter, seed=seed, new_tokens=new_ids), tokenizer
 
@@ -112,20 +121,25 @@ def scratch_model(config: PretrainConfig, tokenizer: PreTrainedTokenizerFast, nu
         kind=config.objective,
         flops=config.flops,
         unique_tokens=num_tokens,
-        special_ids={name: getattr(tokenizer, name) for name in ("bos_token_id", "eos_token_id", "pad_token_id")},
+        special_ids={
+            name: getattr(tokenizer, name) for name in ("bos_token_id", "eos_token_id", "pad_token_id")
+        },
     )
     return models.build(shape, config.objective, seed=config.trainer.seed)
 
 
 def scratch_tokenizer(config: PretrainConfig, train: Dataset) -> PreTrainedTokenizerFast:
-    """The given tokenizer, or one trained on the text; causal ones get a chat template, so that they can be tuned to answer."""
+    """The given tokenizer, or one trained on the text; causal ones get a chat template, so that they can be
+    tuned to answer."""
     settings = config.tokenizer
     if settings.path:
         return models.load_tokenizer(settings.path)
     masked = config.objective == "masked"
     texts = (row.text for row in train.rows)
     template = None if masked else data.CHAT_TEMPLATE
-    return data.train_tokenizer(texts, settings.kind, settings.vocab_size, chat_template=template, masked=masked)
+    return data.train_tokenizer(
+        texts, settings.kind, settings.vocab_size, chat_template=template, masked=masked
+    )
 
 
 def save_tokenizer(tokenizer: PreTrainedTokenizerFast, folder: Path) -> None:

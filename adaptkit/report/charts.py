@@ -10,7 +10,19 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from adaptkit.report.svg import WIDTH, Canvas, Scale, decimals, line, mark, padded, polygon, polyline, robust_range, spread
+from adaptkit.report.svg import (
+    WIDTH,
+    Canvas,
+    Scale,
+    decimals,
+    line,
+    mark,
+    padded,
+    polygon,
+    polyline,
+    robust_range,
+    spread,
+)
 from adaptkit.study.forecast import Crossing, Curve, Scaling, size_text
 from adaptkit.study.results import ArmInfo
 from adaptkit.study.statistics import Interval
@@ -90,7 +102,9 @@ def whiskers(
         canvas.text(8, y + 16, short(row.label), "name")
         canvas.text(WIDTH - 8, y + 16, row.text, "value", "end")
         canvas.line(x.start, y + 31, x.end, y + 31, "grid")
-        canvas.rect(x(reference - margin), y + 22, x(reference + margin) - x(reference - margin), 18, "margin")
+        canvas.rect(
+            x(reference - margin), y + 22, x(reference + margin) - x(reference - margin), 18, "margin"
+        )
         canvas.line(x(reference), y + 22, x(reference), y + 40, "zero")
         _whisker(canvas, x, y + 31, row)
     return Figure(title, canvas.render(), note)
@@ -151,7 +165,9 @@ def _track(canvas: Canvas, x: Scale, y: Scale, track: Track) -> None:
         if y.inside(interval.mean):
             parts += [_error_bar(x(size), y, interval), mark(track.arm.adaptation, x(size), y(interval.mean))]
         else:
-            parts.append(_arrow(x(size), y(y.clip(interval.mean)), 1 if interval.mean > y.high else -1, across=False))
+            parts.append(
+                _arrow(x(size), y(y.clip(interval.mean)), 1 if interval.mean > y.high else -1, across=False)
+            )
     canvas.group(f"o-{track.arm.origin}", *parts)
 
 
@@ -165,23 +181,32 @@ def _outside(tracks: Sequence[Track], y: Scale) -> str:
     return f" Off the scale (arrow): {', '.join(outside)}." if outside else ""
 
 
-def _end_labels(canvas: Canvas, right: float, y: Scale, ends: Sequence[tuple[str, str, float, float]]) -> None:
+def _end_labels(
+    canvas: Canvas, right: float, y: Scale, ends: Sequence[tuple[str, str, float, float]]
+) -> None:
     """Names beside the last points, moved apart, each tied to its point by a thin line."""
     targets = [y(y.clip(value)) for _, _, _, value in ends]
     places = spread(targets, 16.5, y.end + 2, y.start - 2)
     for (origin, label, x_point, _), target, place in zip(ends, targets, places, strict=True):
-        canvas.group(f"o-{origin}", polyline([(x_point + 7, target), (right + 4, target), (right + 14, place)], "leader"))
+        canvas.group(
+            f"o-{origin}",
+            polyline([(x_point + 7, target), (right + 4, target), (right + 14, place)], "leader"),
+        )
         canvas.text(right + 18, place + 4.5, short(label, 18), "end")
 
 
 def _inner_labels(canvas: Canvas, y: Scale, ends: Sequence[tuple[str, str, float, float]]) -> None:
     """Names right beside points that lie far from the right border."""
     targets = [y(y.clip(value)) for _, _, _, value in ends]
-    for (_, label, x_point, _), place in zip(ends, spread(targets, 16.5, y.end + 8, y.start - 8), strict=True):
+    for (_, label, x_point, _), place in zip(
+        ends, spread(targets, 16.5, y.end + 8, y.start - 8), strict=True
+    ):
         canvas.text(x_point + 11, place + 4.5, short(label, 18), "end halo")
 
 
-def scaling_figure(scaling: Scaling, arms: dict[str, ArmInfo], labels: dict[str, str], quality: str) -> Figure:
+def scaling_figure(
+    scaling: Scaling, arms: dict[str, ArmInfo], labels: dict[str, str], quality: str
+) -> Figure:
     """Bits per byte over the amount of domain text, the fitted laws with their bands, and D* on the axis."""
     sizes = [size for curve in scaling.curves for size in curve.num_bytes]
     shown = [c for c in scaling.crossings if c.status == "at" and c.num_bytes < 30 * max(sizes)]
@@ -223,4 +248,6 @@ def _crossing(canvas: Canvas, x: Scale, y: Scale, crossing: Crossing) -> None:
     low, high = (x(x.clip(value)) for value in (max(crossing.low, x.low), min(crossing.high, x.high)))
     canvas.rect(low, y.end, high - low, y.start - y.end, "margin")
     canvas.line(x(crossing.num_bytes), y.end, x(crossing.num_bytes), y.start, "zero")
-    canvas.text(x(crossing.num_bytes), y.end - 4, f"D* {size_text(crossing.num_bytes)}", "name halo", "middle")
+    canvas.text(
+        x(crossing.num_bytes), y.end - 4, f"D* {size_text(crossing.num_bytes)}", "name halo", "middle"
+    )

@@ -41,7 +41,9 @@ def per_class(task: str, picks: Sequence[Pick]) -> Figure:
     x = Scale(max(0.0, low), min(1.0, high), _NAMES, WIDTH - 10)
     bottom = 14 + _CLASS_ROW * len(labels)
     title = f"Per class: {task}"
-    canvas = Canvas(WIDTH, bottom + 48, title, f"F1 of {len(labels)} labels for {', '.join(p.arm.name for p in picks)}")
+    canvas = Canvas(
+        WIDTH, bottom + 48, title, f"F1 of {len(labels)} labels for {', '.join(p.arm.name for p in picks)}"
+    )
     canvas.x_axis(x, bottom, 8, decimals(x), "F1 (mean over seeds)")
     for i, label in enumerate(labels):
         y = 14 + _CLASS_ROW * (i + 0.5)
@@ -50,14 +52,28 @@ def per_class(task: str, picks: Sequence[Pick]) -> Figure:
         found = [(pick.arm, scores[pick.arm.name].get(label, 0.0)) for pick in picks]
         canvas.line(0, y + _CLASS_ROW / 2, WIDTH - 10, y + _CLASS_ROW / 2, "grid")
         for j, (arm, value) in enumerate(found):
-            canvas.group(f"o-{arm.origin}", mark(arm.adaptation, x(x.clip(value)), y + _LANE * (j - (len(found) - 1) / 2), 4.2))
-    more = f" The {len(counts) - len(labels)} rarest labels are left out." if len(counts) > len(labels) else ""
-    return Figure(title, canvas.render(), "One arm per origin, picked on development data. The axis does not start at zero." + more)
+            canvas.group(
+                f"o-{arm.origin}",
+                mark(arm.adaptation, x(x.clip(value)), y + _LANE * (j - (len(found) - 1) / 2), 4.2),
+            )
+    more = (
+        f" The {len(counts) - len(labels)} rarest labels are left out." if len(counts) > len(labels) else ""
+    )
+    return Figure(
+        title,
+        canvas.render(),
+        "One arm per origin, picked on development data. The axis does not start at zero." + more,
+    )
 
 
 def _mean_f1(cells: Sequence[Cell]) -> dict[str, float]:
-    seeds = [per_class_f1([r["prediction"] for r in cell.rows], [r["label"] for r in cell.rows]) for cell in cells]
-    return {label: float(np.mean([seed.get(label, 0.0) for seed in seeds])) for label in {name for seed in seeds for name in seed}}
+    seeds = [
+        per_class_f1([r["prediction"] for r in cell.rows], [r["label"] for r in cell.rows]) for cell in cells
+    ]
+    return {
+        label: float(np.mean([seed.get(label, 0.0) for seed in seeds]))
+        for label in {name for seed in seeds for name in seed}
+    }
 
 
 def reliability(task: str, picks: Sequence[Pick], errors: dict[str, Interval]) -> Figure:
@@ -92,7 +108,8 @@ def _reliability_panel(canvas: Canvas, left: float, top: float, pick: Pick, erro
 
 
 def _bins(cells: Sequence[Cell]) -> list[tuple[float, float, float]]:
-    """(mean confidence, share right, share of items) of each bin that holds at least half a percent of the items."""
+    """(mean confidence, share right, share of items) of each bin that holds at least half a percent of the
+    items."""
     pairs = [confidence_and_hit(cell.rows) for cell in cells]
     confidence = np.concatenate([np.asarray(c, dtype=float) for c, _ in pairs])
     right = np.concatenate([np.asarray(h, dtype=float) for _, h in pairs])
@@ -101,22 +118,34 @@ def _bins(cells: Sequence[Cell]) -> list[tuple[float, float, float]]:
     for i in range(NUM_ECE_BINS):
         chosen = index == i
         if chosen.mean() >= _MIN_BIN_SHARE:
-            found.append((float(confidence[chosen].mean()), float(right[chosen].mean()), float(chosen.mean())))
+            found.append(
+                (float(confidence[chosen].mean()), float(right[chosen].mean()), float(chosen.mean()))
+            )
     return found
 
 
 def learning_curves(panels: Sequence[tuple[ArmInfo, str, list[list[dict[str, Any]]]]]) -> Figure | None:
-    """Loss over tokens, a panel per arm with its own axis: tokens of different tokenizers do not compare in height.
+    """Loss over tokens, a panel per arm with its own axis: tokens of different tokenizers do not compare in
+    height.
 
     Args:
         panels: (arm, label, metrics rows of each seed's run).
     """
-    drawn = [(arm, label, seeds) for arm, label, seeds in panels if any(len(curve(rows, "loss")) > 1 for rows in seeds)]
+    drawn = [
+        (arm, label, seeds)
+        for arm, label, seeds in panels
+        if any(len(curve(rows, "loss")) > 1 for rows in seeds)
+    ]
     if not drawn:
         return None
     height = 176.0
     title = "Learning curves"
-    canvas = Canvas(WIDTH, ((len(drawn) + 1) // 2) * (height + 20), title, f"training and development loss of {len(drawn)} arms")
+    canvas = Canvas(
+        WIDTH,
+        ((len(drawn) + 1) // 2) * (height + 20),
+        title,
+        f"training and development loss of {len(drawn)} arms",
+    )
     for i, (arm, label, seeds) in enumerate(drawn):
         _curve_panel(canvas, (i % 2) * (_PANEL + 16), (i // 2) * (height + 20), height, arm, label, seeds)
     note = "Nats per token. Lines: training, one per seed; dots: development. Compare shapes, not heights: tokenizers differ."
@@ -125,11 +154,21 @@ def learning_curves(panels: Sequence[tuple[ArmInfo, str, list[list[dict[str, Any
 
 def curve(rows: Sequence[dict[str, Any]], key: str) -> list[tuple[float, float]]:
     """(tokens, or steps where no tokens were counted; value) of the metrics rows that have `key`."""
-    return [(float(row.get("tokens_seen", row.get("step", 0))), float(row[key])) for row in rows if row.get(key) is not None]
+    return [
+        (float(row.get("tokens_seen", row.get("step", 0))), float(row[key]))
+        for row in rows
+        if row.get(key) is not None
+    ]
 
 
 def _curve_panel(
-    canvas: Canvas, left: float, top: float, height: float, arm: ArmInfo, label: str, seeds: Sequence[list[dict[str, Any]]]
+    canvas: Canvas,
+    left: float,
+    top: float,
+    height: float,
+    arm: ArmInfo,
+    label: str,
+    seeds: Sequence[list[dict[str, Any]]],
 ) -> None:
     train, dev = [curve(rows, "loss") for rows in seeds], [curve(rows, "eval_loss") for rows in seeds]
     points = [point for losses in [*train, *dev] for point in losses]

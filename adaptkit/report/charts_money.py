@@ -6,7 +6,14 @@ import math
 
 from adaptkit.report.charts import Figure
 from adaptkit.report.svg import WIDTH, Canvas, Scale, circle, polyline
-from adaptkit.study.breakeven import BreakEven, Prices, Training, Workload, api_usd_per_request, own_usd_per_month
+from adaptkit.study.breakeven import (
+    BreakEven,
+    Prices,
+    Training,
+    Workload,
+    api_usd_per_request,
+    own_usd_per_month,
+)
 
 _MOST_STEPS = 120  # more servers than this are drawn as a straight line
 _HEIGHT, _LEFT, _RIGHT = 262.0, 66.0, 92.0
@@ -14,7 +21,8 @@ TITLE = "What a month costs"
 
 
 def bills(work: Workload, prices: Prices, training: Training, found: BreakEven) -> Figure:
-    """Own servers against an API in USD a month, from zero; the volume asked for and the break-even are marked."""
+    """Own servers against an API in USD a month, from zero; the volume asked for and the break-even are
+    marked."""
     right = 1.3 * max(work.requests_per_month, found.first if math.isfinite(found.first) else 0.0)
     each = api_usd_per_request(work, prices)
     top = max(right * each, own_usd_per_month(right, work, prices, training)) * 1.06
@@ -39,7 +47,9 @@ def _own_line(right: float, work: Workload, prices: Prices, training: Training) 
     """Corners of the stairs."""
     steps = right / work.capacity
     if steps > _MOST_STEPS:
-        return [(share * right, own_usd_per_month(share * right, work, prices, training)) for share in (1e-9, 1.0)]
+        return [
+            (share * right, own_usd_per_month(share * right, work, prices, training)) for share in (1e-9, 1.0)
+        ]
     points = []
     for server in range(math.ceil(steps)):
         start, end = server * work.capacity, min((server + 1) * work.capacity, right)

@@ -122,13 +122,21 @@ class Showcase:
         return next((t.labels for t in self.results.tasks if t.name == task), ())
 
     def items(self, part: str, task: str) -> list[tuple[str, str]]:
-        """(text, label) rows of a task's `dev` or `test` part, as the study prepared them; empty where it kept none."""
+        """(text, label) rows of a task's `dev` or `test` part, as the study prepared them; empty where it
+        kept none."""
         rows = self._prepared(f"{task}.{part}.jsonl")
-        return [(row["text"], str(row["label"])) for row in rows if isinstance(row.get("text"), str) and "label" in row]
+        return [
+            (row["text"], str(row["label"]))
+            for row in rows
+            if isinstance(row.get("text"), str) and "label" in row
+        ]
 
     def documents(self) -> list[tuple[str, str]]:
         """(name, text) of held-out domain passages."""
-        return [(str(row.get("from", f"passage {i}")), row["text"]) for i, row in enumerate(self._prepared("domain.test.jsonl"), 1)]
+        return [
+            (str(row.get("from", f"passage {i}")), row["text"])
+            for i, row in enumerate(self._prepared("domain.test.jsonl"), 1)
+        ]
 
     def _prepared(self, name: str) -> list[dict[str, Any]]:
         stage = self.path / "stages" / "prepare.json"
@@ -140,7 +148,9 @@ class Showcase:
         """Domain text that the arms read at most, or that there is."""
         if self._scaling:
             return max(size for curve in self._scaling.curves for size in curve.num_bytes)
-        return float(self.results.study.get("data", {}).get("domain", {}).get("train", {}).get("num_bytes") or 1e6)
+        return float(
+            self.results.study.get("data", {}).get("domain", {}).get("train", {}).get("num_bytes") or 1e6
+        )
 
     @property
     def data_range(self) -> tuple[float, float]:
@@ -148,18 +158,36 @@ class Showcase:
         return self.data_bytes / 8, self.data_bytes * REACH
 
     def weigh(self, **values: float) -> str:
-        """The sliders' answer as HTML, by the names of `Choice`: bills, break-even, and what that much text would do."""
+        """The sliders' answer as HTML, by the names of `Choice`: bills, break-even, and what that much text
+        would do."""
         choice = Choice(**values)
         forecast = self.forecast(choice.data_bytes)
         found, training, figure = self.bill(choice, forecast.arm)
-        context = {"choice": choice, "found": found, "training": training, "figure_bills": figure, "forecast": forecast}
-        return self._render("demo_weighed", verdict_words=break_even_words(found), size_text=size_text, usd=charts_money.usd,
-                            count=charts_money.count_text, duration=prose.duration, **context)  # fmt: skip
+        context = {
+            "choice": choice,
+            "found": found,
+            "training": training,
+            "figure_bills": figure,
+            "forecast": forecast,
+        }
+        return self._render(
+            "demo_weighed",
+            verdict_words=break_even_words(found),
+            size_text=size_text,
+            usd=charts_money.usd,
+            count=charts_money.count_text,
+            duration=prose.duration,
+            **context,
+        )
 
     def bill(self, choice: Choice, arm: str | None) -> tuple[BreakEven, Training, Figure]:
         """Both bills, what training `arm` on that much text takes, and the figure."""
         work = Workload(
-            choice.requests_per_month, choice.requests_per_s, choice.used_share, choice.tokens_in, choice.tokens_out
+            choice.requests_per_month,
+            choice.requests_per_s,
+            choice.used_share,
+            choice.tokens_in,
+            choice.tokens_out,
         )
         prices = Prices(choice.usd_per_hour, choice.usd_in, choice.usd_out)
         seconds = self.results.cost(self.answer.primary, arm).seconds if arm else 0.0
@@ -177,7 +205,9 @@ class Showcase:
         generic = self._generic(data_bytes)
         others = [curve for curve in self._scaling.curves if curve.origin not in ("generic", "placebo")]
         if generic is None or not others:
-            return Forecast("The study has no pair of arms to compare at other amounts of text.", None, chosen)
+            return Forecast(
+                "The study has no pair of arms to compare at other amounts of text.", None, chosen
+            )
         rows = [(curve, self._difference(curve, generic, data_bytes)) for curve in others]
         margin = self.results.task(self._language).margin * float(generic.law(np.array([data_bytes]))[0])
         best, gap = min(rows, key=lambda row: row[1].mean)
@@ -210,17 +240,24 @@ class Showcase:
 
     def _sentence(
         self, data_bytes: float, best: Curve, generic: Curve, gap: Interval, sides: tuple[bool, bool]
-    ) -> str:  # fmt: skip
+    ) -> str:
         factor = data_bytes / self.data_bytes
         reach = f", {factor:.3g} times what was read: an extrapolation" if factor > 1.01 else ""
         ahead, behind = sides
-        told = "ahead of" if ahead else "behind" if behind else "within the margin of, or too uncertain against,"
+        told = (
+            "ahead of" if ahead else "behind" if behind else "within the margin of, or too uncertain against,"
+        )
         numbers = f"{gap.mean:+.3f} bits per byte, {self.results.confidence:.0%} interval {gap.low:+.3f} to {gap.high:+.3f}"
         return f"With {size_text(data_bytes)} of text{reach}: {best.arm} is predicted {told} {generic.arm} ({typeset(numbers)})."
 
     def _figure(self, rows: list[tuple[Curve, Interval]], generic: Curve, margin: float) -> Figure:
         marks = [
-            RowMark(self.results.arm(curve.arm), self.results.label(self._language, curve.arm), gap, typeset(f"{gap.mean:+.3f}"))
+            RowMark(
+                self.results.arm(curve.arm),
+                self.results.label(self._language, curve.arm),
+                gap,
+                typeset(f"{gap.mean:+.3f}"),
+            )
             for curve, gap in sorted(rows, key=lambda row: row[1].mean)
         ]
         return charts.whiskers(
@@ -240,14 +277,21 @@ class Showcase:
 
 def break_even_words(found: BreakEven) -> str:
     """One sentence on which bill is smaller and where that turns."""
-    cheaper, dearer = ("your own server", "the API") if found.own_is_cheaper else ("the API", "your own server")
+    cheaper, dearer = (
+        ("your own server", "the API") if found.own_is_cheaper else ("the API", "your own server")
+    )
     low, high = sorted([found.own, found.api])
-    now = f"At this volume {cheaper} costs {charts_money.usd(low)} a month, {dearer} {charts_money.usd(high)}."
+    now = (
+        f"At this volume {cheaper} costs {charts_money.usd(low)} a month, {dearer} {charts_money.usd(high)}."
+    )
     if found.first == float("inf"):
         return f"{now} At these prices an own server never pays: a full one costs more than the same requests at the API."
     turn = f"An own server pays from {charts_money.count_text(found.first)} requests a month on"
     if found.always > found.first * 1.001:
-        settled = "" if found.always == float("inf") else f", and at every volume above {charts_money.count_text(found.always)}"
+        settled = (
+            ""
+            if found.always == float("inf")
+            else f", and at every volume above {charts_money.count_text(found.always)}"
+        )
         turn += f" (with gaps where one more server has just been rented){settled}"
     return f"{now} {turn}."
-

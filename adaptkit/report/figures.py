@@ -20,7 +20,8 @@ from adaptkit.study.verdict import TaskVerdict, Verdict, absolute_margin, flops_
 ORIGIN_ORDER = ("generic", "continued", "scratch", "distilled", "placebo")
 _TIME_UNITS = ((3600.0, "hours"), (60.0, "minutes"), (1.0, "seconds"))
 DETAIL_METRICS = {
-    "classify": ("accuracy", "macro_f1", "ece", "brier"), "generate": ("rouge_l", "exact_match"),
+    "classify": ("accuracy", "macro_f1", "ece", "brier"),
+    "generate": ("rouge_l", "exact_match"),
     "retrieve": ("ndcg_at_10", "mrr_at_10", "map", "recall_at_10", "recall_at_100"),
 }
 
@@ -67,10 +68,16 @@ def main_table(results: Results) -> Table:
     rows = []
     for arm in ordered_arms(results):
         cells = tuple(_score(results, task, arm.name, best[task.name]) for task in results.tasks)
-        rows.append(TableRow(arm.name, chip(arm.origin, arm.adaptation), arm.describe, cells, _costs(results, arm.name)))
+        rows.append(
+            TableRow(
+                arm.name, chip(arm.origin, arm.adaptation), arm.describe, cells, _costs(results, arm.name)
+            )
+        )
     for name in dict.fromkeys(cell.arm for cell in results.baselines):
         cells = tuple(_baseline_score(results, task, name) for task in results.tasks)
-        rows.append(TableRow(name, chip("baseline", ""), "for reference; no language model", cells, ("", "", "", "")))
+        rows.append(
+            TableRow(name, chip("baseline", ""), "for reference; no language model", cells, ("", "", "", ""))
+        )
     return Table(
         title="All arms",
         columns=tuple(f"{task.title} {_arrow(task.higher_is_better)}" for task in results.tasks),
@@ -115,7 +122,12 @@ def _costs(results: Results, arm: str) -> tuple[str, ...]:
     if not cost.flops and not cost.seconds:
         return ("none", "none", "", "")
     speed = f"{cost.tokens_per_s:,.0f}"
-    return flops_text(cost.flops), prose.duration(cost.seconds), prose.memory_text(cost.peak_memory_bytes), speed
+    return (
+        flops_text(cost.flops),
+        prose.duration(cost.seconds),
+        prose.memory_text(cost.peak_memory_bytes),
+        speed,
+    )
 
 
 def detail_tables(results: Results) -> list[Table]:
@@ -128,7 +140,9 @@ def detail_tables(results: Results) -> list[Table]:
         rows = []
         for arm in (a for a in ordered_arms(results) if results.of(task.name, a.name)):
             name = results.same_as(task.name, arm.name)
-            cells = tuple(_cell(m, results.replicates(task.name, m).interval(name, results.confidence)) for m in metrics)
+            cells = tuple(
+                _cell(m, results.replicates(task.name, m).interval(name, results.confidence)) for m in metrics
+            )
             rows.append(TableRow(arm.name, chip(arm.origin, arm.adaptation), arm.describe, cells))
         columns = tuple(f"{METRICS[m].title} {_arrow(METRICS[m].higher_is_better)}" for m in metrics)
         tables.append(Table(task.name, columns, tuple(rows)))
@@ -137,7 +151,9 @@ def detail_tables(results: Results) -> list[Table]:
 
 def _has_columns(results: Results, task: TaskInfo, metric: str) -> bool:
     needed = {"ece": "probabilities", "brier": "probabilities"}.get(metric)
-    return needed is None or all(needed in cell.rows[0] for cell in [*results.cells, *results.baselines] if cell.task == task.name)
+    return needed is None or all(
+        needed in cell.rows[0] for cell in [*results.cells, *results.baselines] if cell.task == task.name
+    )
 
 
 def hero(verdict: Verdict, results: Results) -> Figure | None:
@@ -149,11 +165,15 @@ def hero(verdict: Verdict, results: Results) -> Figure | None:
     if main.versus_placebo is not None:
         marks.append(_difference_row(results, main.candidate, main.versus_placebo, f"against {main.placebo}"))
     title = f"{main.candidate}, as a difference"
-    return _forest(results, main, marks, title, "Shaded: differences declared too small to matter. Whiskers: intervals.")
+    return _forest(
+        results, main, marks, title, "Shaded: differences declared too small to matter. Whiskers: intervals."
+    )
 
 
 def _difference_row(results: Results, arm: str, pair: Comparison, label: str) -> RowMark:
-    return RowMark(results.arm(arm), label, Interval(pair.difference, pair.low, pair.high), typeset(interval_text(pair)))
+    return RowMark(
+        results.arm(arm), label, Interval(pair.difference, pair.low, pair.high), typeset(interval_text(pair))
+    )
 
 
 def forest(verdict: TaskVerdict, results: Results) -> Figure | None:
@@ -167,7 +187,11 @@ def forest(verdict: TaskVerdict, results: Results) -> Figure | None:
         if name == verdict.generic:
             continue
         pair = results.replicates(task.name).compare(
-            name, verdict.generic, margin=margin, higher_is_better=task.higher_is_better, confidence=results.confidence
+            name,
+            verdict.generic,
+            margin=margin,
+            higher_is_better=task.higher_is_better,
+            confidence=results.confidence,
         )
         marks.append(_difference_row(results, name, pair, results.label(task.name, name)))
     if not marks:
@@ -177,7 +201,9 @@ def forest(verdict: TaskVerdict, results: Results) -> Figure | None:
     return _forest(results, verdict, marks, f"Difference to {verdict.generic}: {task.title}", note)
 
 
-def _forest(results: Results, verdict: TaskVerdict, marks: Sequence[RowMark], title: str, note: str) -> Figure:
+def _forest(
+    results: Results, verdict: TaskVerdict, marks: Sequence[RowMark], title: str, note: str
+) -> Figure:
     task = results.task(verdict.task)
     hints = ("\u2190 worse", "better \u2192") if task.higher_is_better else ("\u2190 better", "worse \u2192")
     return charts.whiskers(
@@ -210,7 +236,10 @@ def _cost_figure(results: Results, task: TaskInfo, quantity: str, scaling: Scali
     if quantity == "seconds":
         longest = max(x for track in tracks for x, _ in track.points)
         unit, size = next((u, name) for u, name in _TIME_UNITS if longest > 1.5 * u or u == 1.0)
-        tracks = [dataclasses.replace(track, points=tuple((x / unit, i) for x, i in track.points)) for track in tracks]
+        tracks = [
+            dataclasses.replace(track, points=tuple((x / unit, i) for x, i in track.points))
+            for track in tracks
+        ]
         fmt = "{:g}".format
     metric = METRICS[task.metric].title
     title = f"{metric[0].upper()}{metric[1:]} against {'compute' if quantity == 'flops' else 'time'}"
@@ -218,13 +247,19 @@ def _cost_figure(results: Results, task: TaskInfo, quantity: str, scaling: Scali
     note = f"{'Higher' if task.higher_is_better else 'Lower'} is better."
     if any(len(track.points) > 1 for track in tracks):
         note += " Lines join the same arm on growing shares of the text."
-    description = "; ".join(f"{t.label}: {t.points[-1][1].mean:.3f} at {t.points[-1][0]:.3g} {size}" for t in tracks)
+    description = "; ".join(
+        f"{t.label}: {t.points[-1][1].mean:.3f} at {t.points[-1][0]:.3g} {size}" for t in tracks
+    )
     axis = f"training {size} per seed"
-    return charts.quality_against(title, description, tracks, axis=axis, quality=task.title, fmt=fmt, note=note)
+    return charts.quality_against(
+        title, description, tracks, axis=axis, quality=task.title, fmt=fmt, note=note
+    )
 
 
 def _tracks(results: Results, task: TaskInfo, quantity: str, scaling: Scaling | None) -> list[Track]:
-    curves = {c.arm: c for c in scaling.curves} if scaling is not None and task.metric == "bits_per_byte" else {}
+    curves = (
+        {c.arm: c for c in scaling.curves} if scaling is not None and task.metric == "bits_per_byte" else {}
+    )
     tracks = []
     for name in results.distinct_arms(task.name):
         shares = sorted({c.fraction for c in results.cells if c.task == task.name and c.arm == name})
@@ -236,7 +271,11 @@ def _tracks(results: Results, task: TaskInfo, quantity: str, scaling: Scaling | 
         for share, interval in values:
             cells = results.of(task.name, name, share)
             points.append((sum(getattr(c.cost, quantity) for c in cells) / len(cells), interval))
-        tracks.append(Track(results.arm(name), results.label(task.name, name), tuple(sorted(points, key=lambda p: p[0]))))
+        tracks.append(
+            Track(
+                results.arm(name), results.label(task.name, name), tuple(sorted(points, key=lambda p: p[0]))
+            )
+        )
     return tracks
 
 
@@ -245,7 +284,9 @@ def scaling_figure(results: Results, scaling: Scaling | None) -> Figure | None:
         return None
     language = next(task.name for task in results.tasks if task.metric == "bits_per_byte")
     labels = {curve.arm: results.label(language, curve.arm) for curve in scaling.curves}
-    return charts.scaling_figure(scaling, {arm.name: arm for arm in results.arms}, labels, METRICS["bits_per_byte"].title)
+    return charts.scaling_figure(
+        scaling, {arm.name: arm for arm in results.arms}, labels, METRICS["bits_per_byte"].title
+    )
 
 
 def picks(results: Results, task: str) -> list[Pick]:
@@ -261,7 +302,9 @@ def picks(results: Results, task: str) -> list[Pick]:
     for arm in results.scored_arms(task):
         if arm.origin not in chosen or quality(arm) > quality(chosen[arm.origin]):
             chosen[arm.origin] = arm
-    order = sorted(chosen.values(), key=lambda a: ORIGIN_ORDER.index(a.origin) if a.origin in ORIGIN_ORDER else 9)
+    order = sorted(
+        chosen.values(), key=lambda a: ORIGIN_ORDER.index(a.origin) if a.origin in ORIGIN_ORDER else 9
+    )
     return [Pick(arm, tuple(results.of(task, arm.name))) for arm in order]
 
 
@@ -273,7 +316,10 @@ def class_figures(results: Results) -> list[Figure]:
         figures.append(charts_detail.per_class(task.name, shown))
         if _has_columns(results, task, "ece"):
             errors = results.replicates(task.name, "ece")
-            intervals = {p.arm.name: errors.interval(results.same_as(task.name, p.arm.name), results.confidence) for p in shown}
+            intervals = {
+                p.arm.name: errors.interval(results.same_as(task.name, p.arm.name), results.confidence)
+                for p in shown
+            }
             figures.append(charts_detail.reliability(task.name, shown, intervals))
     return figures
 
@@ -284,7 +330,11 @@ def curves_figure(results: Results) -> Figure | None:
     for name in results.distinct_arms(results.primary.name):
         seeds = []
         for cell in results.of(results.primary.name, name):
-            found = [rows for path in dict.fromkeys([cell.run, *reversed(cell.paid_by)]) if (rows := Run(path).metrics())]
+            found = [
+                rows
+                for path in dict.fromkeys([cell.run, *reversed(cell.paid_by)])
+                if (rows := Run(path).metrics())
+            ]
             seeds += found[:1]
         if seeds:
             panels.append((results.arm(name), results.label(results.primary.name, name), seeds))
@@ -296,18 +346,29 @@ def forgetting_figure(results: Results) -> Figure | None:
     names = _distinct_forgetting(results)
     if not names:
         return None
-    replicates = resample({name: [score_table("bits_per_byte", rows) for rows in results.forgetting[name]] for name in names})
+    replicates = resample(
+        {name: [score_table("bits_per_byte", rows) for rows in results.forgetting[name]] for name in names}
+    )
     untouched = next((name for name in names if name in ("generic+prompt", "generic+probe")), None)
     reference = replicates.mean(untouched or names[0])
     intervals = {name: replicates.interval(name, results.confidence) for name in names if name != untouched}
     marks = [
-        RowMark(results.arm(name), _forgetting_label(results, name), i, f"{i.mean:.3f} [{i.low:.3f}, {i.high:.3f}]")
+        RowMark(
+            results.arm(name),
+            _forgetting_label(results, name),
+            i,
+            f"{i.mean:.3f} [{i.low:.3f}, {i.high:.3f}]",
+        )
         for name, i in intervals.items()
     ]
     marks.sort(key=lambda m: m.value.mean)
     if not marks:
         return None
-    note = f"Line: the generic model before any adaptation, {reference:.3f}." if untouched else f"Line: {names[0]}."
+    note = (
+        f"Line: the generic model before any adaptation, {reference:.3f}."
+        if untouched
+        else f"Line: {names[0]}."
+    )
     return charts.whiskers(
         "What is forgotten: general text",
         "; ".join(f"{m.label}: {m.text}" for m in marks),
@@ -321,7 +382,9 @@ def forgetting_figure(results: Results) -> Figure | None:
 
 def _forgetting_label(results: Results, arm: str) -> str:
     """Adaptations of one origin share the language model, here as on the language task."""
-    language = next((task.name for task in results.tasks if task.kind == "language" and results.of(task.name, arm)), None)
+    language = next(
+        (task.name for task in results.tasks if task.kind == "language" and results.of(task.name, arm)), None
+    )
     return results.label(language, results.same_as(language, arm)) if language else arm
 
 
@@ -342,5 +405,6 @@ def origins(results: Results) -> list[tuple[str, str]]:
 
 def adaptations(results: Results) -> list[tuple[str, str]]:
     present = {arm.adaptation for arm in results.arms}
-    return [(name, chip("ink", name)) for name in ("prompt", "probe", "lora", "qlora", "full") if name in present]
-
+    return [
+        (name, chip("ink", name)) for name in ("prompt", "probe", "lora", "qlora", "full") if name in present
+    ]

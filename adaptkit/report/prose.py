@@ -1,4 +1,5 @@
-"""The verdict in plain words, for readers who have never met a confidence interval: what to do, how sure, what it costs."""
+"""The verdict in plain words, for readers who have never met a confidence interval: what to do, how sure,
+what it costs."""
 
 from __future__ import annotations
 
@@ -46,7 +47,9 @@ def meaning(verdict: Verdict, results: Results) -> str:
     if pair is None:
         return f"This study cannot answer the question: {main.reason}."
     told = pair if main.outcome != "generic" else reverse(pair)
-    better, worse = (main.candidate, main.generic) if main.outcome != "generic" else (main.generic, main.candidate)
+    better, worse = (
+        (main.candidate, main.generic) if main.outcome != "generic" else (main.generic, main.candidate)
+    )
     scores = {name: results.replicates(main.task).mean(name) for name in (better, worse) if name}
     share = abs(told.difference) / abs(scores[worse]) if worse and scores[worse] else 0.0
     direction = "higher" if results.task(main.task).higher_is_better else "lower"
@@ -101,7 +104,9 @@ def cost_text(cost: Cost) -> str:
     if not cost.flops and not cost.seconds:
         return "no training"
     parts = [duration(cost.seconds), f"{flops_text(cost.flops)} FLOPs"]
-    return ", ".join(parts + ([f"{memory_text(cost.peak_memory_bytes)} of memory"] if cost.peak_memory_bytes else []))
+    return ", ".join(
+        parts + ([f"{memory_text(cost.peak_memory_bytes)} of memory"] if cost.peak_memory_bytes else [])
+    )
 
 
 def duration(seconds: float) -> str:
@@ -137,25 +142,45 @@ def limits(verdict: Verdict, results: Results) -> list[str]:
     seeds = len(results.study.get("seeds", []))
     found += _unbeaten(verdict, results)
     if seeds == 1:
-        found.append("One seed: intervals cover the choice of test items, not the luck of training. No winner can be declared.")
+        found.append(
+            "One seed: intervals cover the choice of test items, not the luck of training. No winner can be declared."
+        )
     elif seeds == 2:
-        found.append("Two seeds: the spread between trainings is barely measured; a 95 % interval can cover as little as 88 %.")
+        found.append(
+            "Two seeds: the spread between trainings is barely measured; a 95 % interval can cover as little as 88 %."
+        )
     if (share := share_read(results)) is not None and share < 0.5:
-        found.append(f"The budget paid for reading {share:.1%} of the domain text: what the rest would add is the next question.")
+        found.append(
+            f"The budget paid for reading {share:.1%} of the domain text: what the rest would add is the next question."
+        )
     if pair is not None and pair.num_items < 300:
-        found.append(f"{pair.num_items:,} test items are few: intervals are as wide as they are mostly for that reason.")
+        found.append(
+            f"{pair.num_items:,} test items are few: intervals are as wide as they are mostly for that reason."
+        )
     if pair is not None and verdict.main.placebo is None:
-        found.append("No placebo arm: a gain may come from more training, not from your text. The arm placebo+full would tell.")
+        found.append(
+            "No placebo arm: a gain may come from more training, not from your text. The arm placebo+full would tell."
+        )
     if verdict.main.picked_on == "test":
-        found.append("Some runs hold no development score: the arms compared were picked on the test data, which flatters them.")
+        found.append(
+            "Some runs hold no development score: the arms compared were picked on the test data, which flatters them."
+        )
     found += at_the_edge(results)
     if [task.task for task in verdict.tasks] == ["language"]:
-        found.append("No labelled task was scored: bits per byte tells how well text is modelled, not how well a job is done.")
+        found.append(
+            "No labelled task was scored: bits per byte tells how well text is modelled, not how well a job is done."
+        )
     if len(verdict.tasks) > 1:
-        found.append(f"{len(verdict.tasks)} verdicts at {results.confidence:.0%} each: that one is wrong is likelier than for one.")
+        found.append(
+            f"{len(verdict.tasks)} verdicts at {results.confidence:.0%} each: that one is wrong is likelier than for one."
+        )
     if len(results.study.get("fractions", [])) < 3:
-        found.append("Fewer than three amounts of text: nothing is said about how the answer changes with more data.")
-    found.append("One model size and one budget: the answer may turn at others, which a larger study would show.")
+        found.append(
+            "Fewer than three amounts of text: nothing is said about how the answer changes with more data."
+        )
+    found.append(
+        "One model size and one budget: the answer may turn at others, which a larger study would show."
+    )
     return found
 
 
@@ -174,7 +199,8 @@ def _unbeaten(verdict: Verdict, results: Results) -> list[str]:
 
 
 def at_the_edge(results: Results) -> list[str]:
-    """Arms whose best learning rate was the lowest or the highest that was tried: the best of all may lie outside."""
+    """Arms whose best learning rate was the lowest or the highest that was tried: the best of all may lie
+    outside."""
     best: dict[str, list[str]] = {"lowest": [], "highest": []}
     for name, trials in results.study.get("tuning", {}).items():
         rates = [trial["learning_rate"] for trial in sorted(trials, key=lambda trial: trial["dev"])]

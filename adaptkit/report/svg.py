@@ -1,7 +1,8 @@
 """Inline SVG by hand: a canvas, axes with round ticks, and a marker per adaptation in a colour per origin.
 
-Colours are CSS classes (`o-scratch` sets `color`, shapes draw in `currentColor`), so one drawing serves light, dark and
-print. Sizes are for a width of 520 at 14 px text: two figures side by side on a desk, one at 0.7 of that on a phone.
+Colours are CSS classes (`o-scratch` sets `color`, shapes draw in `currentColor`), so one drawing serves
+light, dark and print. Sizes are for a width of 520 at 14 px text: two figures side by side on a desk, one at
+0.7 of that on a phone.
 """
 
 from __future__ import annotations
@@ -16,9 +17,15 @@ WIDTH = 520.0
 FONT = 14.0
 _MARKS = {
     "prompt": lambda x, y, r: circle(x, y, r, "hollow"),
-    "probe": lambda x, y, r: polygon([(x, y - 1.25 * r), (x + 1.25 * r, y), (x, y + 1.25 * r), (x - 1.25 * r, y)], "hollow"),
-    "lora": lambda x, y, r: polygon([(x, y - 1.25 * r), (x + 1.15 * r, y + 0.85 * r), (x - 1.15 * r, y + 0.85 * r)], "mark"),
-    "qlora": lambda x, y, r: polygon([(x, y + 1.25 * r), (x + 1.15 * r, y - 0.85 * r), (x - 1.15 * r, y - 0.85 * r)], "mark"),
+    "probe": lambda x, y, r: polygon(
+        [(x, y - 1.25 * r), (x + 1.25 * r, y), (x, y + 1.25 * r), (x - 1.25 * r, y)], "hollow"
+    ),
+    "lora": lambda x, y, r: polygon(
+        [(x, y - 1.25 * r), (x + 1.15 * r, y + 0.85 * r), (x - 1.15 * r, y + 0.85 * r)], "mark"
+    ),
+    "qlora": lambda x, y, r: polygon(
+        [(x, y + 1.25 * r), (x + 1.15 * r, y - 0.85 * r), (x - 1.15 * r, y - 0.85 * r)], "mark"
+    ),
     "full": lambda x, y, r: polygon([(x - r, y - r), (x + r, y - r), (x + r, y + r), (x - r, y + r)], "mark"),
 }
 
@@ -67,7 +74,9 @@ class Scale:
     log: bool = False
 
     def __call__(self, value: float) -> float:
-        low, high, value = (math.log(v) for v in (self.low, self.high, value)) if self.log else (self.low, self.high, value)
+        low, high, value = (
+            (math.log(v) for v in (self.low, self.high, value)) if self.log else (self.low, self.high, value)
+        )
         return self.start + (value - low) / (high - low) * (self.end - self.start)
 
     def inside(self, value: float) -> bool:
@@ -106,7 +115,8 @@ def padded(values: Sequence[float], share: float = 0.08) -> tuple[float, float]:
 
 
 def robust_range(intervals: Sequence[tuple[float, float]], ratio: float = 2.0) -> tuple[float, float]:
-    """A range for most of the intervals: one that would stretch the rest more than `ratio` times is left outside.
+    """A range for most of the intervals: one that would stretch the rest more than `ratio` times is left
+    outside.
 
     The drawing shows what is outside as an arrow with its value at the border.
     """
@@ -139,7 +149,9 @@ class Canvas:
         self.add(line(x1, y1, x2, y2, css))
 
     def rect(self, x: float, y: float, width: float, height: float, css: str) -> None:
-        self.add(f'<rect x="{x:.1f}" y="{y:.1f}" width="{max(width, 0):.1f}" height="{max(height, 0):.1f}" class="{css}"/>')
+        self.add(
+            f'<rect x="{x:.1f}" y="{y:.1f}" width="{max(width, 0):.1f}" height="{max(height, 0):.1f}" class="{css}"/>'
+        )
 
     def text(self, x: float, y: float, text: str, css: str = "", anchor: str = "start") -> None:
         self.add(f'<text x="{x:.1f}" y="{y:.1f}" class="{css}" text-anchor="{anchor}">{escape(text)}</text>')
@@ -147,7 +159,9 @@ class Canvas:
     def group(self, css: str, *parts: str) -> None:
         self.add(f'<g class="{escape(css)}">{"".join(parts)}</g>')
 
-    def x_axis(self, scale: Scale, y: float, top: float, fmt: Callable[[float], str], label: str, count: int = 5) -> None:
+    def x_axis(
+        self, scale: Scale, y: float, top: float, fmt: Callable[[float], str], label: str, count: int = 5
+    ) -> None:
         """Ticks below `y`, hairlines up to `top`, the label centred underneath."""
         for tick in scale.ticks(count):
             self.line(scale(tick), top, scale(tick), y, "grid")
@@ -155,7 +169,9 @@ class Canvas:
         self.line(scale.start, y, scale.end, y, "axis")
         self.text((scale.start + scale.end) / 2, y + 38, label, "label", "middle")
 
-    def y_axis(self, scale: Scale, x: float, right: float, fmt: Callable[[float], str], label: str, count: int = 5) -> None:
+    def y_axis(
+        self, scale: Scale, x: float, right: float, fmt: Callable[[float], str], label: str, count: int = 5
+    ) -> None:
         """Ticks left of `x`, hairlines to `right`, the label above the axis, flush left."""
         for tick in scale.ticks(count):
             self.line(x, scale(tick), right, scale(tick), "grid")
@@ -181,7 +197,8 @@ def decimals(scale: Scale, count: int = 5) -> Callable[[float], str]:
 
 
 def spread(positions: Sequence[float], gap: float, low: float, high: float) -> list[float]:
-    """Label positions moved apart until neighbours are `gap` away, in the order given, within low..high where they fit."""
+    """Label positions moved apart until neighbours are `gap` away, in the order given, within low..high where
+    they fit."""
     order = sorted(range(len(positions)), key=lambda i: positions[i])
     placed = [positions[i] for i in order]
     for _ in range(60):

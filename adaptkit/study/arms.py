@@ -1,9 +1,9 @@
 """Arms: an origin (what the weights start from) times an adaptation (how the task is learnt).
 
-An arm's score on *language* (bits per byte of held-out domain text) belongs to a language model. Arms of the origins
-`continued`, `scratch`, `distilled` and `placebo` share their origin's model; `generic` with a trainable adaptation
-spends its budget on the same domain text through that adaptation; `generic+prompt` and `generic+probe` use the base
-model as it is.
+An arm's score on *language* (bits per byte of held-out domain text) belongs to a language model. Arms of the
+origins `continued`, `scratch`, `distilled` and `placebo` share their origin's model; `generic` with a
+trainable adaptation spends its budget on the same domain text through that adaptation; `generic+prompt` and
+`generic+probe` use the base model as it is.
 """
 
 from __future__ import annotations
@@ -42,7 +42,9 @@ class Arm:
         """Raises: ConfigError for a name that is no known `origin+adaptation`."""
         if name not in AVAILABLE:
             raise ConfigError(
-                f"unknown arm '{name}'{nearest(name, AVAILABLE)}", where="arms", fix="choose from " + ", ".join(AVAILABLE)
+                f"unknown arm '{name}'{nearest(name, AVAILABLE)}",
+                where="arms",
+                fix="choose from " + ", ".join(AVAILABLE),
             )
         return cls(*name.split("+"))
 
@@ -68,7 +70,8 @@ class Arm:
 
 
 def language_jobs(arms: list[Arm]) -> list[str]:
-    """The language trainings that `arms` need, each once, in order; a student comes after all that may be its teacher."""
+    """The language trainings that `arms` need, each once, in order; a student comes after all that may be its
+    teacher."""
     jobs = dict.fromkeys(job for arm in arms if (job := arm.language_job))
     return sorted(jobs, key=lambda job: job == "distilled")
 

@@ -1,11 +1,12 @@
-"""From how many requests a month on an own server is cheaper than an API: arithmetic on prices and measured speed.
+"""From how many requests a month on an own server is cheaper than an API: arithmetic on prices and measured
+speed.
 
     own(R) = servers(R) * hours * usd_per_hour + training / months        servers(R) = ceil(R / capacity)
     api(R) = R * (tokens_in * usd_in + tokens_out * usd_out) / 1e6
 
-Servers are rented whole, so `own` climbs in steps and the lines may cross more than once: `first` is where an own server
-is cheaper for the first time, `always` where it stays so. Training is paid once and written off over some months; it
-grows in proportion to the amount of text.
+Servers are rented whole, so `own` climbs in steps and the lines may cross more than once: `first` is where an
+own server is cheaper for the first time, `always` where it stays so. Training is paid once and written off
+over some months; it grows in proportion to the amount of text.
 """
 
 from __future__ import annotations
@@ -86,7 +87,8 @@ class BreakEven:
         num_servers: rented at that volume.
         own_per_1k, api_per_1k: per thousand requests at that volume.
         full_per_1k: per thousand requests of a server that never idles, training left out.
-        first, always: volumes from which an own server is cheaper for the first time, and for good; inf for never.
+        first, always: volumes from which an own server is cheaper for the first time, and for good; inf for
+            never.
     """
 
     own: float
@@ -142,9 +144,10 @@ def weigh(work: Workload, prices: Prices, training: Training) -> BreakEven:
 def crossings(work: Workload, prices: Prices, training: Training) -> tuple[float, float]:
     """(first, always) of `BreakEven`.
 
-    With n servers the own bill is n * H + F and holds for volumes in ((n-1) * capacity, n * capacity]. It is met at
-    (n * H + F) / a for an API price `a` per request. The first n whose meeting point lies within its own step gives
-    `first`; the first n from whose beginning on the API is dearer at every step gives `always`.
+    With n servers the own bill is n * H + F and holds for volumes in ((n-1) * capacity, n * capacity]. It is
+    met at (n * H + F) / a for an API price `a` per request. The first n whose meeting point lies within its
+    own step gives `first`; the first n from whose beginning on the API is dearer at every step gives
+    `always`.
     """
     each, capacity = api_usd_per_request(work, prices), work.capacity
     server, fixed = HOURS_PER_MONTH * prices.usd_per_hour, training.usd_per_month(prices)

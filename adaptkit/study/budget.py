@@ -1,7 +1,9 @@
 """One budget for every arm: what the user grants, in FLOPs, and how each arm may spend it.
 
-Per arm and seed the budget B is split into a language share and a task share. Learning-rate trials are part of it:
-they run once per arm on the first seed, so each seed's main run gives up `trials * trial_share / seeds` of its share.
+Per arm and seed the budget B is split into a language share and a task share. Learning-rate trials are part
+of it:
+they run once per arm on the first seed, so each seed's main run gives up `trials * trial_share / seeds` of
+its share.
 
     B = language + task;   language_main = language * (1 - trials * trial_share / seeds);   task_main likewise
 """
@@ -52,8 +54,15 @@ class BudgetConfig(Config):
 
     @model_validator(mode="after")
     def _sensible(self) -> BudgetConfig:
-        if self.amount <= 0 or not 0 <= self.task_share < 1 or self.trials < 1 or not 0 < self.trial_share <= 1:
-            raise ValueError("amount > 0, 0 <= task_share < 1, trials >= 1 and 0 < trial_share <= 1 are needed")
+        if (
+            self.amount <= 0
+            or not 0 <= self.task_share < 1
+            or self.trials < 1
+            or not 0 < self.trial_share <= 1
+        ):
+            raise ValueError(
+                "amount > 0, 0 <= task_share < 1, trials >= 1 and 0 < trial_share <= 1 are needed"
+            )
         if self.unit == "usd" and self.price is None:
             raise ValueError("a budget in usd needs `price` with usd_per_hour, source and date")
         return self
@@ -96,7 +105,9 @@ class Budget:
         return [float(f"{centre * LEARNING_RATE_STEP ** (i - middle):.3g}") for i in range(self.trials)]
 
 
-def grant(config: BudgetConfig, *, flops_per_token: float, flops_per_second: float, num_seeds: int, num_tasks: int) -> Budget:
+def grant(
+    config: BudgetConfig, *, flops_per_token: float, flops_per_second: float, num_seeds: int, num_tasks: int
+) -> Budget:
     """Turn the asked amount into FLOPs and split it.
 
     Args:
@@ -124,7 +135,9 @@ def to_flops(amount: float, config: BudgetConfig, flops_per_token: float, flops_
     return seconds * flops_per_second
 
 
-def check_total(config: BudgetConfig, planned_flops: float, flops_per_token: float, flops_per_second: float) -> None:
+def check_total(
+    config: BudgetConfig, planned_flops: float, flops_per_token: float, flops_per_second: float
+) -> None:
     """Raises: BudgetError where the whole plan is predicted to cost more than `total`."""
     limit = to_flops(config.total, config, flops_per_token, flops_per_second)
     if config.total and planned_flops > limit:

@@ -1,7 +1,8 @@
-"""Temperature scaling: one number that makes a classifier's probabilities mean what they say (Guo et al. 2017, arXiv 1706.04599).
+"""Temperature scaling: one number that makes a classifier's probabilities mean what they say (Guo et al.
+2017, arXiv 1706.04599).
 
-Probabilities become p^(1/T), normalised; T is fitted on development items by likelihood and judged on test items. The
-order of the classes stays, so accuracy does too.
+Probabilities become p^(1/T), normalised; T is fitted on development items by likelihood and judged on test
+items. The order of the classes stays, so accuracy does too.
 """
 
 from __future__ import annotations
@@ -73,7 +74,9 @@ def soften(probabilities_NC: np.ndarray, temperature: float) -> np.ndarray:
 
 
 def _arrays(items: Judged) -> tuple[np.ndarray, np.ndarray]:
-    return np.array([probabilities for probabilities, _ in items], float), np.array([truth for _, truth in items])
+    return np.array([probabilities for probabilities, _ in items], float), np.array(
+        [truth for _, truth in items]
+    )
 
 
 def _error(probabilities_NC: np.ndarray, truth_N: np.ndarray) -> float:

@@ -39,11 +39,11 @@ class TaskConfig(CorpusConfig):
     name: str
     """The task's name in tables and file names."""
     kind: Literal["classify", "label_words", "generate", "retrieve"] = "classify"
-    """A classification head, the language model's own words for the labels, free text, or search by embeddings; `train` then
-    names the folder of a retrieval set in BEIR's layout."""
+    """A classification head, the language model's own words for the labels, free text, or search by
+    embeddings; `train` then names the folder of a retrieval set in BEIR's layout."""
     metric: str = ""
-    """accuracy or macro_f1; rouge_l or exact_match for free text; ndcg_at_10, mrr_at_10, map, recall_at_10 or recall_at_100
-    for search. Empty takes the first."""
+    """accuracy or macro_f1; rouge_l or exact_match for free text; ndcg_at_10, mrr_at_10, map, recall_at_10 or
+    recall_at_100 for search. Empty takes the first."""
     max_length: Count = 256
     """Tokens after which a text is cut, for every trained arm and probe."""
     max_epochs: int = 8
@@ -52,8 +52,13 @@ class TaskConfig(CorpusConfig):
     @model_validator(mode="after")
     def _known_metric(self) -> TaskConfig:
         if self.metric and self.metric not in TASK_METRICS[self.kind]:
-            raise ValueError(f"metric must be one of {', '.join(TASK_METRICS[self.kind])} for kind '{self.kind}'")
-        if not self.name.replace("_", "a").replace("-", "a").isalnum() or self.name in ("language", "general"):
+            raise ValueError(
+                f"metric must be one of {', '.join(TASK_METRICS[self.kind])} for kind '{self.kind}'"
+            )
+        if not self.name.replace("_", "a").replace("-", "a").isalnum() or self.name in (
+            "language",
+            "general",
+        ):
             raise ValueError("a task's name is letters, digits, - and _, and not 'language' or 'general'")
         return self
 
@@ -104,7 +109,8 @@ class StudyConfig(Config):
     trainer: TrainerConfig = TrainerConfig()
     """Batch, schedule and precision of the language trainings; the plan sets learning rate, steps and seed."""
     jobs: int = 0
-    """Stages run at once; 0 takes one per free core for models under 10M parameters on a CPU, else one at a time."""
+    """Stages run at once; 0 takes one per free core for models under 10M parameters on a CPU, else one at a
+    time."""
 
     @model_validator(mode="after")
     def _consistent(self) -> StudyConfig:
@@ -114,12 +120,20 @@ class StudyConfig(Config):
         if len(set(names)) < len(names) or len(set(self.arms)) < len(self.arms) or not self.arms:
             raise ValueError("arms and task names must be given, each once")
         if self.primary not in ["language", *names]:
-            raise ValueError(f"primary must be 'language' or a task's name ({', '.join(names) or 'none given'})")
-        ascending = self.fractions == sorted(set(self.fractions)) and self.fractions[-1:] == [1.0] and self.fractions[0] > 0
+            raise ValueError(
+                f"primary must be 'language' or a task's name ({', '.join(names) or 'none given'})"
+            )
+        ascending = (
+            self.fractions == sorted(set(self.fractions))
+            and self.fractions[-1:] == [1.0]
+            and self.fractions[0] > 0
+        )
         if self.seeds < 1 or not ascending:
             raise ValueError("seeds >= 1 and fractions ascending within (0, 1], ending in 1.0, are needed")
         if not self.base and not self.base_flops:
-            raise ValueError("give `base` (a HF folder or hub id), or `base_flops` to make one from the general text")
+            raise ValueError(
+                "give `base` (a HF folder or hub id), or `base_flops` to make one from the general text"
+            )
         if taken := [key for key in DECIDED_BY_PLAN if key in self.trainer.model_fields_set]:
             raise ValueError(f"trainer.{taken[0]} is decided by the plan: from budget, trials and seeds")
         return self
@@ -127,5 +141,3 @@ class StudyConfig(Config):
     @property
     def parsed_arms(self) -> list[Arm]:
         return [Arm.parse(name) for name in self.arms]
-
-

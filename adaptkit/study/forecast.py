@@ -1,9 +1,12 @@
-"""How quality grows with the amount of domain text, and from which amount on `scratch` catches another origin.
+"""How quality grows with the amount of domain text, and from which amount on `scratch` catches another
+origin.
 
-bits per byte (D) = c + a * D^-b for D bytes of domain text (the form of Kaplan et al. 2020 and Hoffmann et al. 2022). The
-floor c is fitted from five amounts on and left out below: three parameters through three points would fit noise exactly.
-Intervals come from fitting every bootstrap replicate over seeds and items, spread corrected for few seeds (statistics.py).
-Fewer than three amounts give no curve and no claim.
+bits per byte (D) = c + a * D^-b for D bytes of domain text (the form of Kaplan et al. 2020 and Hoffmann et
+al. 2022). The
+floor c is fitted from five amounts on and left out below: three parameters through three points would fit
+    noise exactly.
+Intervals come from fitting every bootstrap replicate over seeds and items, spread corrected for few seeds
+(statistics.py). Fewer than three amounts give no curve and no claim.
 """
 
 from __future__ import annotations
@@ -33,7 +36,9 @@ class PowerLaw:
 
     def __call__(self, num_bytes: np.ndarray) -> np.ndarray:
         """Predictions [..., len(num_bytes)]."""
-        return self.floor[..., None] + self.scale[..., None] * np.asarray(num_bytes) ** -self.exponent[..., None]
+        return (
+            self.floor[..., None] + self.scale[..., None] * np.asarray(num_bytes) ** -self.exponent[..., None]
+        )
 
 
 @dataclass(frozen=True)
@@ -54,8 +59,10 @@ class Crossing:
     """The amount of text D* from which `arm` is as good as `against` and stays so.
 
     Attributes:
-        status: `at` (D* found), `already` (ahead at every amount tested), `beyond` (not within 100x of the text read).
-        num_bytes, low, high: D* and its interval; 0 stands for below the smallest amount tested, inf for beyond 100x.
+        status: `at` (D* found), `already` (ahead at every amount tested), `beyond` (not within 100x of the
+            text read).
+        num_bytes, low, high: D* and its interval; 0 stands for below the smallest amount tested, inf for
+            beyond 100x.
     """
 
     arm: str
@@ -86,9 +93,17 @@ def measure(results: Results) -> Scaling | None:
     if not amounts:
         return None
     pairs = [(arm, fraction) for arm, fractions in amounts.items() for fraction in fractions]
-    replicates = resample({_key(arm, f): tables_of(results.of(language.name, arm, f), language.metric) for arm, f in pairs})
+    replicates = resample(
+        {_key(arm, f): tables_of(results.of(language.name, arm, f), language.metric) for arm, f in pairs}
+    )
     curves = tuple(
-        _curve(arm, results.arm(arm).origin, _sizes(results, language.name, arm, total), replicates, results.confidence)
+        _curve(
+            arm,
+            results.arm(arm).origin,
+            _sizes(results, language.name, arm, total),
+            replicates,
+            results.confidence,
+        )
         for arm in amounts
     )
     return Scaling(curves, _crossings(curves, results.confidence))
@@ -99,7 +114,8 @@ def _fractions(results: Results, task: str, arm: str) -> list[float]:
 
 
 def _sizes(results: Results, task: str, arm: str, total: float) -> dict[float, float]:
-    """Share of the text -> bytes of it that the arm read, mean over seeds: a small budget does not reach the end."""
+    """Share of the text -> bytes of it that the arm read, mean over seeds: a small budget does not reach the
+    end."""
     sizes = {}
     for fraction in _fractions(results, task, arm):
         read = [cell.text_bytes or fraction * total for cell in results.of(task, arm, fraction)]
@@ -111,7 +127,9 @@ def _key(arm: str, fraction: float) -> str:
     return f"{arm}@{fraction}"
 
 
-def _curve(arm: str, origin: str, read: dict[float, float], replicates: Replicates, confidence: float) -> Curve:
+def _curve(
+    arm: str, origin: str, read: dict[float, float], replicates: Replicates, confidence: float
+) -> Curve:
     keys, sizes = [_key(arm, fraction) for fraction in read], np.array(list(read.values()))
     law = fit(sizes, np.array([replicates.mean(key) for key in keys]))
     laws = fit(sizes, np.stack([replicates.widened(key, confidence) for key in keys], axis=1))
@@ -128,14 +146,20 @@ def _curve(arm: str, origin: str, read: dict[float, float], replicates: Replicat
 
 
 def fit(num_bytes: np.ndarray, values: np.ndarray) -> PowerLaw:
-    """Least-squares power law through each row of `values` [..., num_points]; with a floor from five points on.
+    """Least-squares power law through each row of `values` [..., num_points]; with a floor from five points
+    on.
 
-    Without a floor: linear regression in log-log. With one: for each exponent of a grid, floor and scale are linear
+    Without a floor: linear regression in log-log. With one: for each exponent of a grid, floor and scale are
+        linear
     and solved exactly (floor >= 0), and the exponent with the smallest squared error is kept.
     """
     if len(num_bytes) < MIN_POINTS:
         raise ValueError(f"a power law needs {MIN_POINTS} points, got {len(num_bytes)}")
-    return _fit_floored(num_bytes, values) if len(num_bytes) >= MIN_POINTS_FOR_FLOOR else _fit_plain(num_bytes, values)
+    return (
+        _fit_floored(num_bytes, values)
+        if len(num_bytes) >= MIN_POINTS_FOR_FLOOR
+        else _fit_plain(num_bytes, values)
+    )
 
 
 def _fit_plain(num_bytes: np.ndarray, values: np.ndarray) -> PowerLaw:
@@ -180,26 +204,40 @@ def cross(curve: Curve, other: Curve, confidence: float = 0.95) -> Crossing:
     at = float(_catches(curve.law, other.law, smallest, largest))
     # np.quantile turns infinities into nan, so the order statistics are picked by hand.
     ordered = np.sort(_catches(curve.laws, other.laws, smallest, largest))
-    low, high = (ordered[round((len(ordered) - 1) * tail)] for tail in (0.5 - confidence / 2, 0.5 + confidence / 2))
+    low, high = (
+        ordered[round((len(ordered) - 1) * tail)] for tail in (0.5 - confidence / 2, 0.5 + confidence / 2)
+    )
     status = "already" if at == 0 else "beyond" if math.isinf(at) else "at"
     sentence = _sentence(curve.origin, other, status, (at, float(low), float(high)), largest, confidence)
     return Crossing(curve.arm, other.arm, status, at, float(low), float(high), sentence)
 
 
 def _catches(left: PowerLaw, right: PowerLaw, smallest: float, largest: float) -> np.ndarray:
-    """Bytes from which `left` lies at or below `right` up to the horizon: 0 = from the smallest on, inf = not before it."""
+    """Bytes from which `left` lies at or below `right` up to the horizon: 0 = from the smallest on, inf = not
+    before it."""
     grid = np.geomspace(smallest, largest * REACH, _GRID_POINTS)
     gap = left(grid) - right(grid)
     behind = gap > 0
-    last = _GRID_POINTS - 1 - behind[..., ::-1].argmax(axis=-1)  # last grid point at which left is still behind
+    last = (
+        _GRID_POINTS - 1 - behind[..., ::-1].argmax(axis=-1)
+    )  # last grid point at which left is still behind
     after = np.minimum(last + 1, _GRID_POINTS - 1)
-    before_gap, after_gap = (np.take_along_axis(gap, index[..., None], axis=-1)[..., 0] for index in (last, after))
+    before_gap, after_gap = (
+        np.take_along_axis(gap, index[..., None], axis=-1)[..., 0] for index in (last, after)
+    )
     share = before_gap / np.where(before_gap == after_gap, 1.0, before_gap - after_gap)
     crossing = grid[last] * (grid[after] / grid[last]) ** share
     return np.where(~behind.any(axis=-1), 0.0, np.where(behind[..., -1], np.inf, crossing))
 
 
-def _sentence(origin: str, other: Curve, status: str, found: tuple[float, float, float], largest: float, confidence: float) -> str:
+def _sentence(
+    origin: str,
+    other: Curve,
+    status: str,
+    found: tuple[float, float, float],
+    largest: float,
+    confidence: float,
+) -> str:
     at, low, high = found
     interval = f"{confidence:.0%} interval: {_bound(low)}" + ("" if low == high else f" to {_bound(high)}")
     if status == "already":

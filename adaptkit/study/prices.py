@@ -1,7 +1,9 @@
-"""What a demo or a calculation assumes about prices, speed and size of requests, each with where it comes from.
+"""What a demo or a calculation assumes about prices, speed and size of requests, each with where it comes
+from.
 
     server: {usd_per_hour: 0.40, source: "example.com/pricing", date: 2026-11-01}
-    api: {name: "a hosted model", usd_per_million_in: 0.15, usd_per_million_out: 0.60, source: "...", date: 2026-11-01}
+    api: {name: "a hosted model", usd_per_million_in: 0.15, usd_per_million_out: 0.60, source: "...", date:
+        2026-11-01}
 
 A price without a source is an assumption, and is called one wherever it is shown.
 """
@@ -66,9 +68,11 @@ class Assumptions:
 
 
 def assume(study: Path, prices: Path | None = None) -> Assumptions:
-    """Prices of the file, else of the study; speed as `adaptkit bench` measured it; examples for what is unknown.
+    """Prices of the file, else of the study; speed as `adaptkit bench` measured it; examples for what is
+    unknown.
 
-    Raises: ConfigError for a price file that does not fit, DataError for a file of the study that cannot be read.
+    Raises: ConfigError for a price file that does not fit, DataError for a file of the study that cannot be
+        read.
     """
     listed = load(PriceList, prices).config if prices else PriceList()
     unquoted = [Known(value, EXAMPLE) for value in (1.0, 0.5, 1.5)]
@@ -78,7 +82,9 @@ def assume(study: Path, prices: Path | None = None) -> Assumptions:
     told = read_json(study / "study.json").get("price") or (bench or {}).get("price")
     server = listed.server or (PriceConfig(**told) if told else None)
     if server:
-        found = dataclasses.replace(found, usd_per_hour=Known(server.usd_per_hour, f"{server.source}, {server.date}"))
+        found = dataclasses.replace(
+            found, usd_per_hour=Known(server.usd_per_hour, f"{server.source}, {server.date}")
+        )
     if api := listed.api:
         origin = f"{api.name}: {api.source}, {api.date}"
         usd_in, usd_out = Known(api.usd_per_million_in, origin), Known(api.usd_per_million_out, origin)
@@ -96,8 +102,12 @@ def _measured(bench: dict[str, Any]) -> dict[str, Known]:
     dated = f" on {bench['date']}" if bench.get("date") else ""
     origin = f"measured by adaptkit bench{dated}{at_once}"
     load = bench.get("load") or {}
-    tokens = {f"tokens_{side}": load.get(f"{name}_tokens") for side, name in (("in", "input"), ("out", "output"))}
-    found = {name: Known(float(value), "as measured by adaptkit bench") for name, value in tokens.items() if value}
+    tokens = {
+        f"tokens_{side}": load.get(f"{name}_tokens") for side, name in (("in", "input"), ("out", "output"))
+    }
+    found = {
+        name: Known(float(value), "as measured by adaptkit bench") for name, value in tokens.items() if value
+    }
     return found | {"requests_per_s": Known(float(best["requests_per_s"]), origin)}
 
 

@@ -53,7 +53,8 @@ class TaskInfo:
 
 @dataclass(frozen=True)
 class Cost:
-    """What the runs behind a score took, its share of the tuning included: sums over them, the peak for memory."""
+    """What the runs behind a score took, its share of the tuning included: sums over them, the peak for
+    memory."""
 
     flops: float = 0.0
     seconds: float = 0.0
@@ -136,7 +137,8 @@ class Results:
     def distinct_arms(self, task: str) -> dict[str, list[ArmInfo]]:
         """Arms that differ on a task, each with those that share its runs.
 
-        On language all adaptations of one origin are the same model: they are one entry, named after `full` where there is one.
+        On language all adaptations of one origin are the same model: they are one entry, named after `full`
+            where there is one.
         """
         groups: dict[tuple, list[ArmInfo]] = {}
         for arm in self.scored_arms(task):
@@ -149,7 +151,11 @@ class Results:
         metric = metric or self.task(task).metric
         if (task, metric) not in self._replicates:
             tables = {name: tables_of(self.of(task, name), metric) for name in self.distinct_arms(task)}
-            tables |= {f"baseline:{cell.arm}": [score_table(metric, cell.rows)] for cell in self.baselines if cell.task == task}
+            tables |= {
+                f"baseline:{cell.arm}": [score_table(metric, cell.rows)]
+                for cell in self.baselines
+                if cell.task == task
+            }
             self._replicates[task, metric] = resample(tables)
         return self._replicates[task, metric]
 
@@ -162,12 +168,18 @@ class Results:
 
     def same_as(self, task: str, arm: str) -> str:
         """The arm whose runs stand for `arm` on a task (itself, mostly)."""
-        return next(name for name, group in self.distinct_arms(task).items() if any(a.name == arm for a in group))
+        return next(
+            name for name, group in self.distinct_arms(task).items() if any(a.name == arm for a in group)
+        )
 
     def cost(self, task: str, arm: str) -> Cost:
         """Mean over seeds of what the arm's score on a task took."""
         costs = [cell.cost for cell in self.of(task, arm)]
-        return Cost(*(sum(getattr(c, name) for c in costs) / len(costs) for name in Cost.__dataclass_fields__)) if costs else Cost()
+        return (
+            Cost(*(sum(getattr(c, name) for c in costs) / len(costs) for name in Cost.__dataclass_fields__))
+            if costs
+            else Cost()
+        )
 
     def dev(self, task: str, arm: str) -> float | None:
         """Mean over seeds of the development score; None when a seed has none."""
@@ -176,7 +188,9 @@ class Results:
 
 
 def _rank(adaptation: str) -> int:
-    return _STANDS_FOR_OTHERS.index(adaptation) if adaptation in _STANDS_FOR_OTHERS else len(_STANDS_FOR_OTHERS)
+    return (
+        _STANDS_FOR_OTHERS.index(adaptation) if adaptation in _STANDS_FOR_OTHERS else len(_STANDS_FOR_OTHERS)
+    )
 
 
 def tables_of(cells: Sequence[Cell], metric: str) -> list[ScoreTable]:
@@ -190,14 +204,18 @@ def collect(study_path: str | Path) -> Results:
     """
     path = Path(study_path)
     if not (path / "study.json").exists():
-        raise DataError("no study.json here", where=str(path), fix="give the run directory of a study that has ended")
+        raise DataError(
+            "no study.json here", where=str(path), fix="give the run directory of a study that has ended"
+        )
     study = read_json(path / "study.json")
     reader = _Reader(path.parent)
     try:
         results = Results(
             path=path,
             study=study,
-            arms=[ArmInfo(a["name"], a["origin"], a["adaptation"], a.get("describe", "")) for a in study["arms"]],
+            arms=[
+                ArmInfo(a["name"], a["origin"], a["adaptation"], a.get("describe", "")) for a in study["arms"]
+            ],
             tasks=[_task(task, study) for task in study["tasks"]],
             cells=[reader.cell(row, study) for row in study["results"]],
             forgetting=_forgetting(study, reader),
@@ -206,13 +224,22 @@ def collect(study_path: str | Path) -> Results:
     except KeyError as error:
         raise DataError(f"study.json lacks {error}", where=str(path / "study.json"), fix=AGAIN) from None
     for task in results.tasks:
-        _check_same_items(task.name, [cell for cell in [*results.cells, *results.baselines] if cell.task == task.name])
+        _check_same_items(
+            task.name, [cell for cell in [*results.cells, *results.baselines] if cell.task == task.name]
+        )
     return results
 
 
 def _task(task: dict[str, Any], study: dict[str, Any]) -> TaskInfo:
     margin = float(study.get("margin", {}).get(task["name"], 0.01))
-    return TaskInfo(task["name"], task["kind"], task["metric"], task["higher_is_better"], margin, tuple(task.get("labels", ())))
+    return TaskInfo(
+        task["name"],
+        task["kind"],
+        task["metric"],
+        task["higher_is_better"],
+        margin,
+        tuple(task.get("labels", ())),
+    )
 
 
 def _forgetting(study: dict[str, Any], reader: _Reader) -> dict[str, list[list[dict[str, Any]]]]:
@@ -246,14 +273,18 @@ class _Reader:
     def run(self, name: str) -> Run:
         run = Run(self.root / name)
         if not run.path.is_dir():
-            raise DataError("this run directory is missing, and the study names it", where=str(run.path), fix=AGAIN)
+            raise DataError(
+                "this run directory is missing, and the study names it", where=str(run.path), fix=AGAIN
+            )
         return run
 
     def rows(self, name: str, suite: str) -> list[dict[str, Any]]:
         if (name, suite) not in self._rows:
             path = self.run(name).items(suite)
             if not path.exists():
-                raise DataError(f"the per-item scores of suite '{suite}' are missing", where=str(path), fix=AGAIN)
+                raise DataError(
+                    f"the per-item scores of suite '{suite}' are missing", where=str(path), fix=AGAIN
+                )
             self._rows[name, suite] = sorted(read_jsonl(path), key=lambda row: str(row["id"]))
         return self._rows[name, suite]
 
@@ -261,7 +292,9 @@ class _Reader:
         run = self.run(row["run"])
         metric = next(task["metric"] for task in study["tasks"] if task["name"] == row["task"])
         scores = read_json(run.scores(row["suite"])) if run.scores(row["suite"]).exists() else {}
-        paid_by, tuned_by = (tuple(self.run(name).path for name in row.get(key, [])) for key in ("paid_by", "tuned_by"))
+        paid_by, tuned_by = (
+            tuple(self.run(name).path for name in row.get(key, [])) for key in ("paid_by", "tuned_by")
+        )
         return Cell(
             arm=row["arm"],
             seed=row["seed"],
@@ -278,7 +311,9 @@ class _Reader:
 
     def baseline(self, row: dict[str, Any]) -> Cell:
         rows = self.rows(row["run"], row["suite"])
-        return Cell(row["name"], 0, 1.0, row["task"], self.run(row["run"]).path, row["suite"], rows, None, Cost())
+        return Cell(
+            row["name"], 0, 1.0, row["task"], self.run(row["run"]).path, row["suite"], rows, None, Cost()
+        )
 
 
 def total_cost(runs: Sequence[Path]) -> Cost:

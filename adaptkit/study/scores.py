@@ -1,6 +1,7 @@
 """Metrics as pure numpy: every metric is a table of per-item sums and a function of their total.
 
-A metric that is no mean of per-item scores (macro-F1, bits per byte, ECE) still is a function of sums over items:
+A metric that is no mean of per-item scores (macro-F1, bits per byte, ECE) still is a function of sums over
+items:
 `value = finish(sums.sum(axis=0))`. A bootstrap that weights the items therefore recomputes the metric itself,
 `finish(weights @ sums)`, instead of averaging per-item values that do not exist.
 
@@ -70,7 +71,9 @@ def score_table(metric: str, rows: Sequence[dict[str, Any]]) -> ScoreTable:
     try:
         return METRICS[metric].table(rows)
     except KeyError as error:
-        raise DataError(f"item rows lack {error}, which {metric} reads", fix="delete the run directory and run again") from None
+        raise DataError(
+            f"item rows lack {error}, which {metric} reads", fix="delete the run directory and run again"
+        ) from None
 
 
 def _ratio(totals: np.ndarray) -> np.ndarray:
@@ -95,7 +98,8 @@ def _accuracy_table(predictions: Sequence[str], references: Sequence[str]) -> Sc
 
 
 def macro_f1(predictions: Sequence[str], references: Sequence[str]) -> float:
-    """Unweighted mean of the F1 of each label that occurs as label or prediction (scikit-learn's `average="macro"`)."""
+    """Unweighted mean of the F1 of each label that occurs as label or prediction (scikit-learn's
+    `average="macro"`)."""
     return _macro_f1_table(predictions, references).value
 
 
@@ -118,29 +122,35 @@ def _one_hot(values: Sequence[str], names: Sequence[str]) -> np.ndarray:
 
 
 def _class_f1(totals: np.ndarray) -> np.ndarray:
-    """Totals [..., 2 * num_classes] (true positives, predicted + actual) -> F1 [..., num_classes], nan where unseen."""
+    """Totals [..., 2 * num_classes] (true positives, predicted + actual) -> F1 [..., num_classes], nan where
+    unseen."""
     hits, seen = np.split(totals, 2, axis=-1)
     return np.where(seen > 0, 2 * hits / np.where(seen > 0, seen, 1.0), np.nan)
 
 
 def _finish_macro_f1(totals: np.ndarray) -> np.ndarray:
-    # A resample can lose a rare class altogether; like scikit-learn on that resample, the mean is over classes seen.
+    # A resample can lose a rare class altogether; like scikit-learn on that resample, the mean is over
+    # classes seen.
     return np.nanmean(_class_f1(totals), axis=-1)
 
 
 def per_class_f1(predictions: Sequence[str], references: Sequence[str]) -> dict[str, float]:
     """F1 of each label that occurs."""
     table = _macro_f1_table(predictions, references)
-    return dict(zip(class_names(predictions, references), _class_f1(table.sums.sum(axis=0)).tolist(), strict=True))
+    return dict(
+        zip(class_names(predictions, references), _class_f1(table.sums.sum(axis=0)).tolist(), strict=True)
+    )
 
 
 # Calibration
 
 
 def ece(confidences: Sequence[float], correct: Sequence[bool]) -> float:
-    """Expected calibration error: 15 equal-width bins of the predicted label's probability, weighted by bin size.
+    """Expected calibration error: 15 equal-width bins of the predicted label's probability, weighted by bin
+    size.
 
-    Source: Guo et al. 2017 (arXiv 1706.04599). Biased upwards on small samples: every bin's noise counts as error.
+    Source: Guo et al. 2017 (arXiv 1706.04599). Biased upwards on small samples: every bin's noise counts as
+        error.
     """
     return _ece_table(confidences, correct).value
 
@@ -180,7 +190,8 @@ def _brier_table(probabilities: Sequence[dict[str, float]], references: Sequence
 
 
 def normalise_answer(text: str) -> str:
-    """SQuAD's normalisation: lower case, ASCII punctuation and the articles a / an / the removed, spaces collapsed."""
+    """SQuAD's normalisation: lower case, ASCII punctuation and the articles a / an / the removed, spaces
+    collapsed."""
     return " ".join(_ARTICLES.sub(" ", text.lower().translate(_PUNCTUATION)).split())
 
 
@@ -190,11 +201,17 @@ def exact_match(predictions: Sequence[str], references: Sequence[str]) -> float:
 
 
 def _exact_match_table(predictions: Sequence[str], references: Sequence[str]) -> ScoreTable:
-    return _mean_table([float(normalise_answer(p) == normalise_answer(r)) for p, r in zip(predictions, references, strict=True)])
+    return _mean_table(
+        [
+            float(normalise_answer(p) == normalise_answer(r))
+            for p, r in zip(predictions, references, strict=True)
+        ]
+    )
 
 
 def rouge_l(predictions: Sequence[str], references: Sequence[str]) -> float:
-    """Mean F1 of the longest common subsequence of words (Lin 2004), tokenised as the rouge-score package does.
+    """Mean F1 of the longest common subsequence of words (Lin 2004), tokenised as the rouge-score package
+    does.
 
     Words are runs of a-z and 0-9 after lower-casing, unstemmed: text in other scripts scores 0.
     """
@@ -240,7 +257,9 @@ def _bits_per_byte_table(nats: Sequence[float], num_bytes: Sequence[int]) -> Sco
 # Retrieval
 
 
-def retrieval(metric: str, rankings: Sequence[Sequence[str]], judged: Sequence[Sequence[dict[str, Any]]]) -> float:
+def retrieval(
+    metric: str, rankings: Sequence[Sequence[str]], judged: Sequence[Sequence[dict[str, Any]]]
+) -> float:
     """A per-query retrieval metric averaged over queries, with trec_eval's definition.
 
     Args:
@@ -249,7 +268,9 @@ def retrieval(metric: str, rankings: Sequence[Sequence[str]], judged: Sequence[S
         judged: `{"document", "grade"}` of each query's judged documents; grades above 0 are relevant.
     """
     pairs = zip(rankings, judged, strict=True)
-    rows = [retrieval_row("", ranking, {row["document"]: row["grade"] for row in of}) for ranking, of in pairs]
+    rows = [
+        retrieval_row("", ranking, {row["document"]: row["grade"] for row in of}) for ranking, of in pairs
+    ]
     return score_table(metric, rows).value
 
 
@@ -263,18 +284,26 @@ def _column(rows: Sequence[dict[str, Any]], name: str) -> list[Any]:
 
 def confidence_and_hit(rows: Sequence[dict[str, Any]]) -> tuple[list[float], list[bool]]:
     """Probability of the predicted label, and whether it was right, per classification row."""
-    return [row["probabilities"][row["prediction"]] for row in rows], [row["prediction"] == row["label"] for row in rows]
+    return [row["probabilities"][row["prediction"]] for row in rows], [
+        row["prediction"] == row["label"] for row in rows
+    ]
 
 
-def _by_columns(table: Callable[[list[Any], list[Any]], ScoreTable], left: str, right: str) -> Callable[..., ScoreTable]:
+def _by_columns(
+    table: Callable[[list[Any], list[Any]], ScoreTable], left: str, right: str
+) -> Callable[..., ScoreTable]:
     return lambda rows: table(_column(rows, left), _column(rows, right))
 
 
 METRICS: dict[str, MetricInfo] = {
-    "bits_per_byte": MetricInfo("bits per byte", False, math.inf, _by_columns(_bits_per_byte_table, "nats", "num_bytes")),
+    "bits_per_byte": MetricInfo(
+        "bits per byte", False, math.inf, _by_columns(_bits_per_byte_table, "nats", "num_bytes")
+    ),
     "accuracy": MetricInfo("accuracy", True, 1.0, _by_columns(_accuracy_table, "prediction", "label")),
     "macro_f1": MetricInfo("macro-F1", True, 1.0, _by_columns(_macro_f1_table, "prediction", "label")),
-    "exact_match": MetricInfo("exact match", True, 1.0, _by_columns(_exact_match_table, "prediction", "reference")),
+    "exact_match": MetricInfo(
+        "exact match", True, 1.0, _by_columns(_exact_match_table, "prediction", "reference")
+    ),
     "rouge_l": MetricInfo("ROUGE-L", True, 1.0, _by_columns(_rouge_l_table, "prediction", "reference")),
     "ece": MetricInfo("calibration error", False, 1.0, lambda rows: _ece_table(*confidence_and_hit(rows))),
     "ndcg_at_10": MetricInfo("nDCG@10", True, 1.0, _per_query_table("ndcg_at_10")),

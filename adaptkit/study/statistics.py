@@ -1,25 +1,29 @@
 """Intervals over seeds and items, and win / tie / loss between two arms on the same items.
 
-A score varies for two reasons: which seed trained the model, and which items happened to be in the test. The two are
-crossed (each seed is scored on the same items), so each replicate draws items once and shares the draw between all
-seeds and all arms, and draws seeds with replacement on top: the pigeonhole bootstrap of Owen 2007 (Annals of Applied
+A score varies for two reasons: which seed trained the model, and which items happened to be in the test. The
+    two are
+crossed (each seed is scored on the same items), so each replicate draws items once and shares the draw
+between all
+seeds and all arms, and draws seeds with replacement on top: the pigeonhole bootstrap of Owen 2007 (Annals of
+    Applied
 Statistics 1(2)). Sharing the items is what makes a comparison paired.
 
-Seeds of two arms are drawn independently of each other, also where they carry the same number. Seed 1 of two origins
-starts from other weights and another tokenizer, so little is shared; what is shared (the order of the labelled rows,
-an origin's checkpoint) can only correlate the arms positively, and then ignoring it makes the interval wider, never
-too narrow. In exchange the seed noise of a difference is estimated from both arms: about 4 degrees of freedom
-instead of 2 at three seeds.
+Seeds of two arms are drawn independently of each other, also where they carry the same number. Seed 1 of two
+origins starts from other weights and another tokenizer, so little is shared; what is shared (the order of the
+labelled rows, an origin's checkpoint) can only correlate the arms positively, and then ignoring it makes the
+interval wider, never too narrow. In exchange the seed noise of a difference is estimated from both arms:
+about 4 degrees of freedom instead of 2 at three seeds.
 
-Few seeds need two corrections. The skew of three numbers is noise, so each replicate mirrors the drawn seeds' deviation
-from their mean with probability one half; skew that the items have is kept. And resampling S seeds understates their
-variance by (S - 1) / S and knows nothing of t. So the bootstrap's spread is replaced: each quantile is stretched by
-`t(df) * se / (z * sd of the bootstrap)`, where `se^2` = item variance (from the bootstrap with the seeds fixed) + s^2 / S
-of each arm, and `df` is Welch-Satterthwaite's. Simulated (benchmarks/interval_coverage.py, 1,200 studies a row, nominal
-95 %, 3 seeds): where seeds dominate the plain percentile bootstrap covers 83 %, this one 96 %; it covers 95-96 % with
-items, or seeds and items, in play, 92.0 % in the worst case found (one arm without seed noise, few item effects), and
-99 % where seeds and items only interact, because that part is counted in both terms. With two seeds the worst case falls
-to 88 %: hence three as the default. `tests/test_statistics.py` repeats the simulation.
+Few seeds need two corrections. The skew of three numbers is noise, so each replicate mirrors the drawn seeds'
+deviation from their mean with probability one half; skew that the items have is kept. And resampling S seeds
+understates their variance by (S - 1) / S and knows nothing of t. So the bootstrap's spread is replaced: each
+quantile is stretched by `t(df) * se / (z * sd of the bootstrap)`, where `se^2` = item variance (from the
+bootstrap with the seeds fixed) + s^2 / S of each arm, and `df` is Welch-Satterthwaite's. Simulated
+(benchmarks/interval_coverage.py, 1,200 studies a row, nominal 95 %, 3 seeds): where seeds dominate the plain
+percentile bootstrap covers 83 %, this one 96 %; it covers 95-96 % with items, or seeds and items, in play,
+92.0 % in the worst case found (one arm without seed noise, few item effects), and 99 % where seeds and items
+only interact, because that part is counted in both terms. With two seeds the worst case falls to 88 %: hence
+three as the default. `tests/test_statistics.py` repeats the simulation.
 """
 
 from __future__ import annotations
@@ -88,11 +92,18 @@ class Replicates:
     Attributes:
         scores: arm -> float64 [num_seeds], the metric of each seed on all items.
         values: arm -> float64 [num_resamples, num_seeds], the metric of each seed on each item resample.
-        draws: arm -> float64 [num_resamples, num_seeds], the weight of each seed in each replicate; rows sum to 1.
+        draws: arm -> float64 [num_resamples, num_seeds], the weight of each seed in each replicate; rows sum
+            to 1.
         num_items: test items.
     """
 
-    def __init__(self, scores: dict[str, np.ndarray], values: dict[str, np.ndarray], draws: dict[str, np.ndarray], num_items: int):
+    def __init__(
+        self,
+        scores: dict[str, np.ndarray],
+        values: dict[str, np.ndarray],
+        draws: dict[str, np.ndarray],
+        num_items: int,
+    ):
         self.scores, self.values, self.draws, self.num_items = scores, values, draws, num_items
 
     def mean(self, arm: str) -> float:
@@ -111,7 +122,9 @@ class Replicates:
         low, high = np.quantile(self.widened(arm, confidence), _tails(confidence))
         return Interval(self.mean(arm), float(low), float(high))
 
-    def compare(self, arm: str, against: str, *, margin: float, higher_is_better: bool, confidence: float = 0.95) -> Comparison:
+    def compare(
+        self, arm: str, against: str, *, margin: float, higher_is_better: bool, confidence: float = 0.95
+    ) -> Comparison:
         """`arm` minus `against` on the same items."""
         offsets, stretch = self._stretched([(arm, 1.0), (against, -1.0)], confidence)
         difference = self.mean(arm) - self.mean(against)
@@ -143,11 +156,17 @@ class Replicates:
         spread = float(offsets.std())
         if spread == 0.0:
             return offsets, 1.0
-        parts = [(self._seed_variance(arm) / len(self.scores[arm]), len(self.scores[arm]) - 1) for arm, _ in terms]
-        return offsets, half_width(self._item_variance(terms), parts, self.num_items, confidence) / (_z(confidence) * spread)
+        parts = [
+            (self._seed_variance(arm) / len(self.scores[arm]), len(self.scores[arm]) - 1) for arm, _ in terms
+        ]
+        return offsets, half_width(self._item_variance(terms), parts, self.num_items, confidence) / (
+            _z(confidence) * spread
+        )
 
 
-def resample(tables: Mapping[str, Sequence[ScoreTable]], *, num_resamples: int = NUM_RESAMPLES, seed: int = 0) -> Replicates:
+def resample(
+    tables: Mapping[str, Sequence[ScoreTable]], *, num_resamples: int = NUM_RESAMPLES, seed: int = 0
+) -> Replicates:
     """Bootstrap every arm over seeds and items, the items shared by all arms and seeds.
 
     Args:
@@ -156,7 +175,10 @@ def resample(tables: Mapping[str, Sequence[ScoreTable]], *, num_resamples: int =
     """
     lengths = {len(table) for seeds in tables.values() for table in seeds}
     if len(lengths) != 1 or 0 in lengths:
-        raise DataError(f"arms were scored on {sorted(lengths)} items", fix="score every arm on the same, non-empty test file")
+        raise DataError(
+            f"arms were scored on {sorted(lengths)} items",
+            fix="score every arm on the same, non-empty test file",
+        )
     num_items = lengths.pop()
     scores = {arm: np.array([table.value for table in seeds]) for arm, seeds in tables.items()}
     values: dict[str, list[np.ndarray]] = {arm: [] for arm in tables}
@@ -174,11 +196,16 @@ def _item_weights(num_items: int, num_resamples: int, seed: int) -> Iterator[np.
     for start in range(0, num_resamples, rows):
         count = min(rows, num_resamples - start)
         picked = generator.integers(0, num_items, (count, num_items)) + num_items * np.arange(count)[:, None]
-        yield np.bincount(picked.ravel(), minlength=count * num_items).reshape(count, num_items).astype(np.float64)
+        yield (
+            np.bincount(picked.ravel(), minlength=count * num_items)
+            .reshape(count, num_items)
+            .astype(np.float64)
+        )
 
 
 def _seed_draws(arm: str, num_seeds: int, num_resamples: int, seed: int) -> np.ndarray:
-    # The arm's name is part of the generator's seed: an interval does not depend on which other arms are in the study.
+    # The arm's name is part of the generator's seed: an interval does not depend on which other arms are in
+    # the study.
     generator = np.random.default_rng([seed, zlib.crc32(arm.encode())])
     shares = generator.multinomial(num_seeds, np.full(num_seeds, 1 / num_seeds), num_resamples) / num_seeds
     mirror = generator.choice([-1.0, 1.0], (num_resamples, 1))
@@ -193,12 +220,16 @@ def decide(low: float, high: float, margin: float, higher_is_better: bool) -> Ou
     return "loss" if best < -margin else "tie"
 
 
-def half_width(item_variance: float, seed_parts: Sequence[tuple[float, int]], num_items: int, confidence: float) -> float:
-    """Half width of a t interval whose variance is one item part plus one part per arm's seeds (Welch-Satterthwaite).
+def half_width(
+    item_variance: float, seed_parts: Sequence[tuple[float, int]], num_items: int, confidence: float
+) -> float:
+    """Half width of a t interval whose variance is one item part plus one part per arm's seeds
+    (Welch-Satterthwaite).
 
     Args:
         item_variance: variance of the estimate due to items, num_items - 1 degrees of freedom.
-        seed_parts: per arm, (variance of its mean due to seeds, degrees of freedom); no freedom means not estimable, left out.
+        seed_parts: per arm, (variance of its mean due to seeds, degrees of freedom); no freedom means not
+            estimable, left out.
     """
     parts = [(item_variance, num_items - 1), *seed_parts]
     total = sum(variance for variance, freedom in parts if freedom > 0)
@@ -209,7 +240,8 @@ def half_width(item_variance: float, seed_parts: Sequence[tuple[float, int]], nu
 
 
 def seeds_to_settle(comparison: Comparison, most: int = 50) -> int | None:
-    """Smallest number of seeds per arm at which, were estimate and variances to stay, the interval would clear the margin.
+    """Smallest number of seeds per arm at which, were estimate and variances to stay, the interval would
+    clear the margin.
 
     None when `most` seeds would not do, or there are too few to know how much seeds differ.
     """
@@ -224,8 +256,11 @@ def seeds_to_settle(comparison: Comparison, most: int = 50) -> int | None:
 
 
 def items_too_few(comparison: Comparison) -> bool:
-    """Whether the items' share of the noise alone keeps the interval from clearing the margin, with any number of seeds."""
-    return half_width(comparison.item_variance, [], comparison.num_items, comparison.confidence) >= distance_to_margin(comparison)
+    """Whether the items' share of the noise alone keeps the interval from clearing the margin, with any
+    number of seeds."""
+    return half_width(
+        comparison.item_variance, [], comparison.num_items, comparison.confidence
+    ) >= distance_to_margin(comparison)
 
 
 def distance_to_margin(comparison: Comparison) -> float:

@@ -1,12 +1,15 @@
-"""The verdict: does a pretrained arm beat the best generic one, on each task, beyond the margin and beyond the placebo?
+"""The verdict: does a pretrained arm beat the best generic one, on each task, beyond the margin and beyond
+the placebo?
 
-Either side, the arms whose origin was pretrained (continued, scratch, distilled) and the generic ones, sends the arm
-that is best on development data. It meets the other side's best on the *test* data: an opponent picked so can only make
-winning harder, and a development split too small to rank arms can cost a win but not invent one.
+Either side, the arms whose origin was pretrained (continued, scratch, distilled) and the generic ones, sends
+the arm that is best on development data. It meets the other side's best on the *test* data: an opponent
+picked so can only make winning harder, and a development split too small to rank arms can cost a win but not
+invent one.
 
-P, the pretrained arm sent, wins only if the interval of P - G lies wholly beyond the margin and, where a placebo arm
-exists (the base trained on as much *general* text), that of P - placebo does too: else more training, not the domain
-text, explains the gain. The generic arm sent wins if the interval lies beyond the margin the other way. Everything else
+P, the pretrained arm sent, wins only if the interval of P - G lies wholly beyond the margin and, where a
+placebo arm exists (the base trained on as much *general* text), that of P - placebo does too: else more
+training, not the domain text, explains the gain. The generic arm sent wins if the interval lies beyond the
+margin the other way. Everything else
 is a tie, told of P and the best generic arm, and a tie means: do not pretrain.
 """
 
@@ -33,8 +36,10 @@ class TaskVerdict:
         candidate, generic, placebo: the arms compared; None where the study has none.
         versus_generic, versus_placebo: candidate minus that arm.
         reason: why it is a tie, one clause; empty for a win.
-        seeds_needed: seeds per arm that would settle an undecided tie at the variances seen; None if no number up to 50 would.
-        picked_on: where the arms that may win are from: `dev`, or `test` where runs recorded no development score (optimistic).
+        seeds_needed: seeds per arm that would settle an undecided tie at the variances seen; None if no
+            number up to 50 would.
+        picked_on: where the arms that may win are from: `dev`, or `test` where runs recorded no development
+            score (optimistic).
     """
 
     task: str
@@ -97,7 +102,11 @@ def judge_task(results: Results, task: TaskInfo) -> TaskVerdict:
         "generic": [name for name, origin in arms.items() if origin == "generic"],
         "placebo": [name for name, origin in arms.items() if origin == "placebo"],
     }
-    picked_on = "dev" if all(results.dev(task.name, name) is not None for side in sides.values() for name in side) else "test"
+    picked_on = (
+        "dev"
+        if all(results.dev(task.name, name) is not None for side in sides.values() for name in side)
+        else "test"
+    )
     placebo = _best(results, task, sides["placebo"], picked_on)
     candidate, generic, outcome, reason = _duel(results, task, sides, placebo, picked_on)
     versus_generic = _compare(results, task, candidate, generic, generic)
@@ -121,7 +130,8 @@ def judge_task(results: Results, task: TaskInfo) -> TaskVerdict:
 def _duel(
     results: Results, task: TaskInfo, sides: dict[str, list[str]], placebo: str | None, picked_on: str
 ) -> tuple[str | None, str | None, Winner, str]:
-    """(pretrained arm, generic arm, outcome, why a tie): what generic arm wins over, else what the pretrained one met."""
+    """(pretrained arm, generic arm, outcome, why a tie): what generic arm wins over, else what the pretrained
+    one met."""
     sent = {side: _best(results, task, sides[side], picked_on) for side in ("candidate", "generic")}
     hardest = {side: _best(results, task, sides[side], "test") for side in sent}
     met = _compare(results, task, hardest["candidate"], sent["generic"], sent["generic"])
@@ -152,7 +162,9 @@ def _best(results: Results, task: TaskInfo, names: list[str], picked_on: str) ->
     return max(names, key=quality)
 
 
-def _compare(results: Results, task: TaskInfo, arm: str | None, against: str | None, generic: str | None) -> Comparison | None:
+def _compare(
+    results: Results, task: TaskInfo, arm: str | None, against: str | None, generic: str | None
+) -> Comparison | None:
     if arm is None or against is None:
         return None
     return results.replicates(task.name).compare(
@@ -209,8 +221,12 @@ def verdict_line(verdict: TaskVerdict, results: Results) -> str:
         return f"VERDICT: TIE: do not pretrain: {verdict.reason}"
     effort = f"{max(pair.num_seeds)} seed{'s' if max(pair.num_seeds) > 1 else ''}{_flops_each(results)}"
     if verdict.winner:
-        loser, told = (verdict.generic, pair) if verdict.outcome == "pretrained" else (verdict.candidate, reverse(pair))
-        return f"VERDICT: {verdict.winner} WINS over {loser} on {verdict.title}  {interval_text(told)}, {effort}"
+        loser, told = (
+            (verdict.generic, pair) if verdict.outcome == "pretrained" else (verdict.candidate, reverse(pair))
+        )
+        return (
+            f"VERDICT: {verdict.winner} WINS over {loser} on {verdict.title}  {interval_text(told)}, {effort}"
+        )
     difference = f"{verdict.candidate} - {verdict.generic} on {verdict.title}  {interval_text(pair)}"
     return f"VERDICT: TIE: do not pretrain: {difference}, margin {number(pair.margin, pair)}, {effort}: {verdict.reason}"
 
@@ -227,7 +243,9 @@ def flops_text(flops: float) -> str:
 
 def interval_text(comparison: Comparison) -> str:
     """`-0.031 [-0.044, -0.018]`."""
-    difference, low, high = (number(v, comparison, "+") for v in (comparison.difference, comparison.low, comparison.high))
+    difference, low, high = (
+        number(v, comparison, "+") for v in (comparison.difference, comparison.low, comparison.high)
+    )
     return f"{difference} [{low}, {high}]"
 
 

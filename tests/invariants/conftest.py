@@ -13,7 +13,8 @@ if TYPE_CHECKING:
 
 @pytest.fixture(scope="session")
 def served(tmp_path_factory: pytest.TempPathFactory, tiny_text: list[str]) -> Iterator[Served]:
-    """A generator `writer` with an adapter `tuned`, an embedder `vectors`, a classifier `classes` and a reranker `pairs`."""
+    """A generator `writer` with an adapter `tuned`, an embedder `vectors`, a classifier `classes` and a
+    reranker `pairs`."""
     pytest.importorskip("vllm", reason="vLLM is not installed: `make serve-cpu`")
     from real_server import serving
 

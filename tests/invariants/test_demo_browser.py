@@ -1,7 +1,8 @@
 """The demo in a real browser: one session, one page, clicked through tab by tab against a fake server.
 
-Nothing is asked of the network beyond the page's own address, nothing is an error in the console. Skipped without
-Chromium. With ADAPTKIT_SCREENSHOTS=FOLDER the pictures are kept, at desk and phone width, light and dark.
+Nothing is asked of the network beyond the page's own address, nothing is an error in the console. Skipped
+without Chromium. With ADAPTKIT_SCREENSHOTS=FOLDER the pictures are kept, at desk and phone width, light and
+dark.
 """
 
 from __future__ import annotations
@@ -24,10 +25,14 @@ from adaptkit.demo.served_models import Server
 
 STUDY = "clinical-trials"
 MODELS = [
-    (f"{STUDY}-generic-prompt", "generate"), (f"{STUDY}-generic-lora", "generate"), (f"{STUDY}-scratch-full", "generate"),
-    ("student-distilled", "generate"), (f"{STUDY}-generic-lora-rct_role", "classify"), ("generic-vectors", "embed"),
+    (f"{STUDY}-generic-prompt", "generate"),
+    (f"{STUDY}-generic-lora", "generate"),
+    (f"{STUDY}-scratch-full", "generate"),
+    ("student-distilled", "generate"),
+    (f"{STUDY}-generic-lora-rct_role", "classify"),
+    ("generic-vectors", "embed"),
     ("domain-vectors", "embed"),
-]  # fmt: skip
+]
 
 
 @pytest.fixture(scope="module")
@@ -39,7 +44,10 @@ def fake() -> Iterator[FakeServer]:
 @pytest.fixture(scope="module")
 def site(fake: FakeServer, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
     """One browser, logged in after one wrong try."""
-    with demo_site.page_of(Server(fake.url, KEY), tmp_path_factory.mktemp("study")) as url, demo_site.browser_at(url) as site:
+    with (
+        demo_site.page_of(Server(fake.url, KEY), tmp_path_factory.mktemp("study")) as url,
+        demo_site.browser_at(url) as site,
+    ):
         assert site.page.url == f"{url}/login"
         site.page.fill("#password", "not this one")
         site.page.click("button")
@@ -64,15 +72,24 @@ def test_answers_stream_side_by_side(site: Site) -> None:
     site.page.wait_for_selector("[data-state=writing]")
     lengths = []
     while site.page.locator("[data-state=writing]").count() and len(lengths) < 400:
-        lengths.append(site.page.evaluate("(document.querySelector('.card .written') || {innerText: ''}).innerText.length"))
+        lengths.append(
+            site.page.evaluate(
+                "(document.querySelector('.card .written') || {innerText: ''}).innerText.length"
+            )
+        )
         time.sleep(0.05)
     site.page.wait_for_function("document.querySelectorAll('[data-state=done]').length == 4")
     assert len(set(lengths)) > 3, "the answer came in one piece"
     assert [site.page.locator(".card h3").nth(i).inner_text() for i in range(4)] == [
-        "Generic", "Fine-tuned", "Domain-pretrained", "Distilled"
-    ]  # fmt: skip
+        "Generic",
+        "Fine-tuned",
+        "Domain-pretrained",
+        "Distilled",
+    ]
     meters = site.page.locator(".card .meter").all_inner_texts()
-    assert all(re.search(r"Tokens per second\s+[\d.]+\s[^$]*1,000 answers\s+\$[\d.]+", meter) for meter in meters)
+    assert all(
+        re.search(r"Tokens per second\s+[\d.]+\s[^$]*1,000 answers\s+\$[\d.]+", meter) for meter in meters
+    )
     assert "$0.40 an hour" in site.text("#cards .note")
     site.shoot("compare")
 
@@ -95,7 +112,9 @@ def test_failures_stand_in_their_own_cards(site: Site, fake: FakeServer) -> None
     site.page.wait_for_selector(".failure.cut")
     assert "Try again in 9 s" in site.text(".failure.busy") and "broke off" in site.text(".failure.cut")
     assert site.page.locator(f"[data-model='{names[2]}'][data-state=asked] .caret").count() == 1
-    site.page.wait_for_function("document.querySelector('[data-state=asked]').innerText.includes('no word yet, 2 s')")
+    site.page.wait_for_function(
+        "document.querySelector('[data-state=asked]').innerText.includes('no word yet, 2 s')"
+    )
     site.shoot("failures")
     site.page.wait_for_function("document.querySelectorAll('[data-state=done]').length == 2")
     fake.behave.clear()
@@ -153,7 +172,9 @@ def test_sliders_move_the_break_even(site: Site, dial: str) -> None:
     slider.focus()
     for _ in range(3):
         slider.press("PageUp")
-    site.page.wait_for_function(f"document.querySelector('[data-break-even]').dataset.breakEven != '{before}'")
+    site.page.wait_for_function(
+        f"document.querySelector('[data-break-even]').dataset.breakEven != '{before}'"
+    )
     after = break_even(site)
     assert after != before and site.text(f"#said-{dial} b") != said
     assert "set on this page" in site.text(f"#said-{dial}")
@@ -173,12 +194,16 @@ def test_the_requests_slider_moves_the_bills_and_not_the_break_even(site: Site) 
 def test_back_goes_back_and_the_price_reaches_the_other_tab(site: Site) -> None:
     site.tab("Compare")
     site.page.click("#ask")
-    new_note = "(note => note && !note.innerText.includes('$0.40 an hour'))(document.querySelector('#cards .note'))"
+    new_note = (
+        "(note => note && !note.innerText.includes('$0.40 an hour'))(document.querySelector('#cards .note'))"
+    )
     site.page.wait_for_function(new_note)  # the note of an earlier answer may still stand there
     site.tab("Decide")
     site.page.click("#back")
     site.page.wait_for_function("document.querySelector('#said-usd_per_hour b').innerText == '$0.40'")
-    site.page.wait_for_function("document.querySelector('#said-data_bytes small').innerText == 'as in the study'")
+    site.page.wait_for_function(
+        "document.querySelector('#said-data_bytes small').innerText == 'as in the study'"
+    )
 
 
 def break_even(site: Site) -> str:

@@ -1,7 +1,8 @@
 """SIGKILL at random moments of a distillation: it resumes and ends bit-identical to one never killed.
 
-As test_kill.py, for what is particular here: a frozen teacher that no checkpoint holds, projections that are trained and
-thrown away, blocks replaced by a curriculum that depends on the step, and text that the student samples itself.
+As test_kill.py, for what is particular here: a frozen teacher that no checkpoint holds, projections that are
+trained and thrown away, blocks replaced by a curriculum that depends on the step, and text that the student
+samples itself.
 """
 
 from __future__ import annotations
@@ -37,9 +38,17 @@ def llama(layers: int, width: int, seed: int) -> nn.Module:
 
     torch.manual_seed(seed)
     config = LlamaConfig(
-        vocab_size=61, hidden_size=width, intermediate_size=32, num_hidden_layers=layers, num_attention_heads=2, use_cache=False,
-        attention_dropout=0.1, bos_token_id=0, eos_token_id=0, pad_token_id=0,
-    )  # fmt: skip
+        vocab_size=61,
+        hidden_size=width,
+        intermediate_size=32,
+        num_hidden_layers=layers,
+        num_attention_heads=2,
+        use_cache=False,
+        attention_dropout=0.1,
+        bos_token_id=0,
+        eos_token_id=0,
+        pad_token_id=0,
+    )
     return LlamaForCausalLM(config)
 
 
@@ -56,7 +65,9 @@ def pair(name: str) -> tuple[nn.Module, Distillation]:
 def distilled(folder: Path, name: str) -> None:
     """A whole run in `folder`; resumes if it was begun before."""
     student, objective = pair(name)
-    Trainer(student, objective, Rows("causal"), settings(**TRAINED), run=Run(folder), eval=Rows("causal", num=5)).fit()
+    Trainer(
+        student, objective, Rows("causal"), settings(**TRAINED), run=Run(folder), eval=Rows("causal", num=5)
+    ).fit()
 
 
 @pytest.mark.parametrize("name", LOSSES)
@@ -82,7 +93,9 @@ def test_every_killed_distillation_resumes_bit_identical(name, tmp_path, monkeyp
             kill_inside_save(folder, name, {}, rng.randrange(1, int(calls.read_text())))
         else:
             kill_from_outside(folder, name, {}, rng.random() * duration)
-        assert wait(in_fork(lambda folder=folder: distilled(folder, name))) == 0, f"trial {trial} did not resume"
+        assert wait(in_fork(lambda folder=folder: distilled(folder, name))) == 0, (
+            f"trial {trial} did not resume"
+        )
         assert outcome(folder) == expected, f"trial {trial} differs"
         resumed_from.append(Run(folder).manifest()["training"]["train"]["resumed_from_step"])
     assert any(resumed_from), "no kill came after a checkpoint"

@@ -1,7 +1,7 @@
 """A distillation on one rank and on two: the same losses and weights, and a teacher that is asked once.
 
-torchrun with gloo on two CPU processes, launched once for DDP and FSDP2 beside an online teacher, and for whole recipes
-whose teacher speaks online, through a store that both ranks write, and through its text.
+torchrun with gloo on two CPU processes, launched once for DDP and FSDP2 beside an online teacher, and for
+whole recipes whose teacher speaks online, through a store that both ranks write, and through its text.
 """
 
 from __future__ import annotations
@@ -51,7 +51,10 @@ def test_two_ranks_have_the_losses_weights_and_flops_of_one(runs, parallel, name
     assert losses(shared) == pytest.approx(losses(alone), rel=1e-5) and len(losses(alone)) == 6
     one, two = read_json(alone / "rank0.json"), read_json(shared / "rank0.json")
     assert two["weights"] == pytest.approx(one["weights"], abs=1e-4) and two["flops"] == one["flops"]
-    evaluated = [[row["eval_loss"] for row in Run(folder).metrics() if "eval_loss" in row] for folder in (alone, shared)]
+    evaluated = [
+        [row["eval_loss"] for row in Run(folder).metrics() if "eval_loss" in row]
+        for folder in (alone, shared)
+    ]
     assert evaluated[1] == pytest.approx(evaluated[0], rel=1e-5)
 
 

@@ -1,4 +1,5 @@
-"""Embeddings end to end: two ranks train what one trains, and three programs give the same vectors for one folder."""
+"""Embeddings end to end: two ranks train what one trains, and three programs give the same vectors for one
+folder."""
 
 from __future__ import annotations
 
@@ -37,7 +38,11 @@ def runs(tmp_path_factory) -> Path:
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
     environment = {**os.environ, **on_cpu, "PYTHONPATH": PATHS}
     done = subprocess.run(
-        [*command, train_embed_ranks.__file__, root], env=environment, capture_output=True, text=True, timeout=400
+        [*command, train_embed_ranks.__file__, root],
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=400,
     )
     assert done.returncode == 0, done.stderr[-3000:]
     return root
@@ -63,10 +68,13 @@ def test_the_recipe_ends_the_same_on_two_ranks(runs, suffix):
 def trained(root: Path, base: Path) -> Path:
     config = EmbedConfig.model_validate(
         {
-            "base": str(base), "train": {"files": [str(tiny_embed.write_set(root / "set"))]}, "dimensions": [16],
-            "prompts": {"query": "find: "}, "trainer": {"num_steps": 4, "global_batch_size": 8, "threads": 1},
+            "base": str(base),
+            "train": {"files": [str(tiny_embed.write_set(root / "set"))]},
+            "dimensions": [16],
+            "prompts": {"query": "find: "},
+            "trainer": {"num_steps": 4, "global_batch_size": 8, "threads": 1},
         }
-    )  # fmt: skip
+    )
     return embed(config, Run.open(root / "runs", config.name, config.model_dump(mode="json"))).model_folder
 
 
@@ -81,14 +89,32 @@ def served(tmp_path):
         with socket.socket() as probe:
             probe.bind(("127.0.0.1", 0))
             port = probe.getsockname()[1]
-        words = ["--model", str(folder), "--served-model-name", "vectors", "--host", "127.0.0.1", "--port", str(port)]
+        words = [
+            "--model",
+            str(folder),
+            "--served-model-name",
+            "vectors",
+            "--host",
+            "127.0.0.1",
+            "--port",
+            str(port),
+        ]
         words += ["--runner", "pooling", "--dtype", "float32", "-O0", "--distributed-executor-backend", "uni"]
-        told = {"HF_HUB_OFFLINE": "1", "VLLM_NO_USAGE_STATS": "1", "DO_NOT_TRACK": "1", "OMP_NUM_THREADS": "1"}
+        told = {
+            "HF_HUB_OFFLINE": "1",
+            "VLLM_NO_USAGE_STATS": "1",
+            "DO_NOT_TRACK": "1",
+            "OMP_NUM_THREADS": "1",
+        }
         told |= {"VLLM_CPU_KVCACHE_SPACE": "1", "VLLM_ENABLE_V1_MULTIPROCESSING": "0"}
         command = [sys.executable, "-m", "vllm.entrypoints.openai.api_server", *words]
         with (tmp_path / "vllm.log").open("w") as log:
             process = subprocess.Popen(
-                command, env={**os.environ, **told}, stdout=log, stderr=subprocess.STDOUT, start_new_session=True
+                command,
+                env={**os.environ, **told},
+                stdout=log,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,
             )
         started.append(process)
         client = openai.OpenAI(base_url=f"http://127.0.0.1:{port}/v1", api_key="none", max_retries=0)

@@ -1,4 +1,5 @@
-"""LangChain's and LlamaIndex's own OpenAI clients against a served embedder, unchanged: our vectors, or a refusal with the hint."""
+"""LangChain's and LlamaIndex's own OpenAI clients against a served embedder, unchanged: our vectors, or a
+refusal with the hint."""
 
 from __future__ import annotations
 
@@ -32,13 +33,19 @@ def agree(encoder: Encoder, texts: list[str], found: list[list[float]]) -> bool:
 
 
 def langchain(served: Served, **options: Any) -> Any:
-    langchain_openai = pytest.importorskip("langchain_openai", reason="LangChain is not installed: pip install adaptkit[test]")
-    return langchain_openai.OpenAIEmbeddings(model="vectors", base_url=f"{served.url}/v1", api_key=KEY, max_retries=0, **options)
+    langchain_openai = pytest.importorskip(
+        "langchain_openai", reason="LangChain is not installed: pip install adaptkit[test]"
+    )
+    return langchain_openai.OpenAIEmbeddings(
+        model="vectors", base_url=f"{served.url}/v1", api_key=KEY, max_retries=0, **options
+    )
 
 
 def test_a_served_generator_asks_questions(served: Served, tmp_path: Path) -> None:
     """One of random weights: what it asks is nonsense, and all of it is kept and counted."""
-    rows = [{"_id": f"d{i}", "text": f"the engine {i} reads and the editor {i} writes again"} for i in range(6)]
+    rows = [
+        {"_id": f"d{i}", "text": f"the engine {i} reads and the editor {i} writes again"} for i in range(6)
+    ]
     files = [str(tiny_embed.write(tmp_path / "docs.jsonl", rows))]
     told = {"model": "writer", "server": "here"}
     ask = _asker(served.client, "writer", 1)
@@ -55,17 +62,24 @@ def test_langchain_gets_our_vectors(served: Served, encoder: Encoder, tiny_text:
 
 
 def test_langchains_default_is_refused_with_the_hint(served: Served, monkeypatch: pytest.MonkeyPatch) -> None:
-    """It sends token ids of OpenAI's vocabulary, which tiktoken would fetch from the internet: bytes stand in for it here."""
+    """It sends token ids of OpenAI's vocabulary, which tiktoken would fetch from the internet: bytes stand in
+    for it here."""
     openai, tiktoken = pytest.importorskip("openai"), pytest.importorskip("tiktoken")
     client = langchain(served)
-    plain = tiktoken.Encoding("bytes", pat_str=".", mergeable_ranks={bytes([i]): i for i in range(256)}, special_tokens={})
+    plain = tiktoken.Encoding(
+        "bytes", pat_str=".", mergeable_ranks={bytes([i]): i for i in range(256)}, special_tokens={}
+    )
     monkeypatch.setattr(tiktoken, "get_encoding", lambda name: plain)
     with pytest.raises(openai.BadRequestError, match="check_embedding_ctx_length=False"):
         client.embed_documents([QUERY])
 
 
 def test_llama_index_gets_our_vectors(served: Served, encoder: Encoder, tiny_text: list[str]) -> None:
-    module = pytest.importorskip("llama_index.embeddings.openai", reason="LlamaIndex is not installed: pip install adaptkit[test]")
-    client = module.OpenAIEmbedding(model_name="vectors", api_base=f"{served.url}/v1", api_key=KEY, max_retries=0)
+    module = pytest.importorskip(
+        "llama_index.embeddings.openai", reason="LlamaIndex is not installed: pip install adaptkit[test]"
+    )
+    client = module.OpenAIEmbedding(
+        model_name="vectors", api_base=f"{served.url}/v1", api_key=KEY, max_retries=0
+    )
     assert agree(encoder, tiny_text[:6], client.get_text_embedding_batch(tiny_text[:6]))
     assert agree(encoder, [QUERY], [client.get_query_embedding(QUERY)])

@@ -1,10 +1,11 @@
-"""SIGKILL at random moments, half of them inside a save: every run resumes and ends bit-identical to one never killed.
+"""SIGKILL at random moments, half of them inside a save: every run resumes and ends bit-identical to one
+never killed.
 
-Each run is a fork of this process, so that a trial costs a fraction of a second. Half of the kills come from outside
-at a random time; half come at a random function call (Python or C: write, sha256, fsync, rename, unlink, ...) inside
-`Checkpoints.save`. What is compared: every logged loss, gradient norm, learning rate and evaluation, and the sha256 of
-the last checkpoint's weights, optimizer and averages. A kill proves process death, not power loss: the page cache
-survives it; the order of fsyncs is tested in test_checkpoint.py.
+Each run is a fork of this process, so that a trial costs a fraction of a second. Half of the kills come from
+outside at a random time; half come at a random function call (Python or C: write, sha256, fsync, rename,
+unlink, ...) inside `Checkpoints.save`. What is compared: every logged loss, gradient norm, learning rate and
+evaluation, and the sha256 of the last checkpoint's weights, optimizer and averages. A kill proves process
+death, not power loss: the page cache survives it; the order of fsyncs is tested in test_checkpoint.py.
 """
 
 from __future__ import annotations
@@ -29,7 +30,14 @@ from adaptkit.trainer.parallel import Ranks
 from adaptkit.trainer.state import State
 
 KILLS = int(os.environ.get("ADAPTKIT_KILLS", "20"))
-SHARED = {"num_steps": 12, "checkpoint_every": 3, "eval_every": 4, "microbatch_size": 4, "evaluate": True, "dropout": 0.1}
+SHARED = {
+    "num_steps": 12,
+    "checkpoint_every": 3,
+    "eval_every": 4,
+    "microbatch_size": 4,
+    "evaluate": True,
+    "dropout": 0.1,
+}
 BASIC = {"model.safetensors", "optimizer.safetensors"}
 GROUPS = {"pretrain": BASIC | {"average.safetensors", "best.safetensors"}, "lora": BASIC, "masked": BASIC}
 TASKS = {
@@ -40,7 +48,8 @@ TASKS = {
 
 
 def warm_up(name: str) -> None:
-    """Import all that a run imports on the way, so that forks find it; no backward pass, whose threads forks would lack."""
+    """Import all that a run imports on the way, so that forks find it; no backward pass, whose threads forks
+    would lack."""
     model, objective, rows = task(name)
     State(model, settings(), Ranks())
     evaluate(LossModule(model, objective, torch.float32), objective, rows, Ranks(), batch_size=8)
@@ -67,7 +76,8 @@ def wait(pid: int) -> int:
 
 
 def counted_saves(at: int, reached: Callable[[int], None]) -> None:
-    """Make saves count their function calls; kill this process at call number `at`, or report the count of each save."""
+    """Make saves count their function calls; kill this process at call number `at`, or report the count of
+    each save."""
     save, events = Checkpoints.save, 0
 
     def watched(*args, **kwargs):
@@ -121,10 +131,14 @@ def test_every_killed_run_resumes_bit_identical(name, tmp_path):
             kill_inside_save(folder, name, options, at)
         else:
             kill_from_outside(folder, name, options, rng.random() * duration)
-        assert wait(in_fork(lambda folder=folder: train(folder, name, **options))) == 0, f"trial {trial} did not resume"
+        assert wait(in_fork(lambda folder=folder: train(folder, name, **options))) == 0, (
+            f"trial {trial} did not resume"
+        )
         assert outcome(folder) == expected, f"trial {trial} differs"
         resumed_from.append(Run(folder).manifest()["training"]["train"]["resumed_from_step"])
-    assert sum(step > 0 for step in resumed_from) >= KILLS / 3, f"too few kills came after a checkpoint: {resumed_from}"
+    assert sum(step > 0 for step in resumed_from) >= KILLS / 3, (
+        f"too few kills came after a checkpoint: {resumed_from}"
+    )
 
 
 def kill_inside_save(folder: Path, name: str, options: dict, at: int) -> None:

@@ -1,6 +1,7 @@
 """One rank and two: the same samples in the same order, the same losses, and each other's checkpoints.
 
-torchrun with gloo on two CPU processes, launched once for DDP, FSDP2 and both resumes from a checkpoint of one rank.
+torchrun with gloo on two CPU processes, launched once for DDP, FSDP2 and both resumes from a checkpoint of
+one rank.
 """
 
 from __future__ import annotations
@@ -26,7 +27,8 @@ ROOT = Path(__file__).resolve().parents[2]
 
 @pytest.fixture(scope="module")
 def runs(tmp_path_factory) -> Path:
-    """Run folders: one (this process), ddp and fsdp (two ranks), resumed-ddp and resumed-fsdp (two ranks after one)."""
+    """Run folders: one (this process), ddp and fsdp (two ranks), resumed-ddp and resumed-fsdp (two ranks
+    after one)."""
     root = tmp_path_factory.mktemp("ranks")
     train_ranks.train(root / "one", "none")
     for name in ("resumed-ddp", "resumed-fsdp"):
@@ -35,7 +37,9 @@ def runs(tmp_path_factory) -> Path:
     on_cpu = {"GLOO_SOCKET_IFNAME": "lo", "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
     environment = {**os.environ, **on_cpu, "PYTHONPATH": paths}
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
-    done = subprocess.run([*command, train_ranks.__file__, root], env=environment, capture_output=True, text=True, timeout=300)
+    done = subprocess.run(
+        [*command, train_ranks.__file__, root], env=environment, capture_output=True, text=True, timeout=300
+    )
     assert done.returncode == 0, done.stderr[-3000:]
     return root
 
@@ -46,7 +50,9 @@ def test_two_ranks_have_the_losses_weights_and_counts_of_one(runs, name):
     one, two = (read_json(runs / run / "rank0.json") for run in ("one", name))
     assert two["weights"] == pytest.approx(one["weights"], abs=1e-4)
     assert all(one[count] == two[count] for count in ("items", "tokens", "flops"))
-    evaluations = [[row["eval_loss"] for row in Run(runs / run).metrics() if "eval_loss" in row] for run in ("one", name)]
+    evaluations = [
+        [row["eval_loss"] for row in Run(runs / run).metrics() if "eval_loss" in row] for run in ("one", name)
+    ]
     assert evaluations[1] == pytest.approx(evaluations[0], rel=1e-6) and len(evaluations[0]) == 2
 
 
@@ -54,7 +60,9 @@ def test_two_ranks_have_the_losses_weights_and_counts_of_one(runs, name):
 def test_two_ranks_see_the_samples_of_one_in_its_order(runs, name):
     one = read_json(runs / "one/rank0.json")["asked"]
     first, second = (read_json(runs / name / f"rank{rank}.json")["asked"] for rank in (0, 1))
-    joined = [group for pair in zip(first, second, strict=True) for group in pair]  # in each round the ranks take neighbours
+    joined = [
+        group for pair in zip(first, second, strict=True) for group in pair
+    ]  # in each round the ranks take neighbours
     assert joined == one and len(one) == 24
 
 
@@ -86,7 +94,11 @@ def test_several_processes_without_ranks_are_refused(monkeypatch):
 
 
 @pytest.mark.parametrize(
-    "changes, match", [({"global_batch_size": 7}, "cannot be split over 2 ranks"), ({"optimizer": "adamw8bit"}, "sharded weights")]
+    "changes, match",
+    [
+        ({"global_batch_size": 7}, "cannot be split over 2 ranks"),
+        ({"optimizer": "adamw8bit"}, "sharded weights"),
+    ],
 )
 def test_settings_that_two_ranks_cannot_share_are_refused(changes, match):
     ranks = parallel.Ranks()

@@ -1,4 +1,5 @@
-"""A whole study whose task is search: arms, BM25 and intervals over the same queries, without a language model to score."""
+"""A whole study whose task is search: arms, BM25 and intervals over the same queries, without a language
+model to score."""
 
 from __future__ import annotations
 
@@ -49,7 +50,10 @@ def study(tmp_path_factory) -> tuple[StudyOutcome, Results]:
 def test_every_arm_and_bm25_answer_the_same_queries(study):
     outcome, results = study
     arms = {cell.arm for cell in results.cells}
-    assert arms == {*load(StudyConfig, outcome.study_path / "config.yaml").config.arms} and len(results.cells) == 12
+    assert (
+        arms == {*load(StudyConfig, outcome.study_path / "config.yaml").config.arms}
+        and len(results.cells) == 12
+    )
     (baseline,) = results.baselines
     assert baseline.arm == "BM25"
     ids = {tuple(row["id"] for row in cell.rows) for cell in [*results.cells, baseline]}
@@ -62,7 +66,9 @@ def test_a_base_without_bits_per_byte_is_trained_on_text_only_where_a_task_start
     outcome, results = study
     assert [task.name for task in results.tasks] == ["find"]
     stages = {path.stem for path in (outcome.study_path / "stages").rglob("*.json")}
-    assert any("language.scratch" in stage for stage in stages) and not any("language.generic" in stage for stage in stages)
+    assert any("language.scratch" in stage for stage in stages) and not any(
+        "language.generic" in stage for stage in stages
+    )
     assert any("language.continued" in stage for stage in stages)
 
 
@@ -78,7 +84,9 @@ def test_no_training_spends_more_than_the_plan_gave_it(study):
     outcome, _ = study
     root = outcome.study_path
     planned = {stage["id"]: stage["flops"] for stage in read_json(root / "plan.json")["stages"]}
-    trained = [path for path in (root / "stages").glob("*.json") if ".probe" not in path.name and planned[path.stem]]
+    trained = [
+        path for path in (root / "stages").glob("*.json") if ".probe" not in path.name and planned[path.stem]
+    ]
     assert len([path for path in trained if path.stem.startswith("task.")]) >= 4
     for path in trained:
         spent = read_json(Run(root.parent / read_json(path)["run"]).cost_path)["flops"]
@@ -89,7 +97,9 @@ def test_no_training_spends_more_than_the_plan_gave_it(study):
 def test_a_student_learns_vectors_from_the_encoder_that_kept_training(study):
     outcome, _ = study
     root = outcome.study_path
-    student, teacher = (read_json(root / f"stages/language.{job}.s0.f1.json") for job in ("distilled", "continued"))
+    student, teacher = (
+        read_json(root / f"stages/language.{job}.s0.f1.json") for job in ("distilled", "continued")
+    )
     config = yaml.safe_load((root.parent / student["run"] / "config.yaml").read_text())
     assert config["teacher"] == teacher["model"] and config["losses"] == {"cosine": 1.0}
 
@@ -102,7 +112,11 @@ def test_a_frozen_arm_costs_only_its_encoding(study):
 
 def test_the_prepared_set_holds_the_splits_apart(study):
     outcome, _ = study
-    folder = outcome.study_path.parent / read_json(next((outcome.study_path / "stages").rglob("prepare*.json")))["run"] / "find"
+    folder = (
+        outcome.study_path.parent
+        / read_json(next((outcome.study_path / "stages").rglob("prepare*.json")))["run"]
+        / "find"
+    )
     queries = {split: set(read_set(folder, split).queries) for split in ("train", "dev", "test")}
     assert {split: len(of) for split, of in queries.items()} == {"train": 44, "dev": 8, "test": 8}
     assert not queries["train"] & queries["test"] and not queries["dev"] & queries["test"]

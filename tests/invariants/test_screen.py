@@ -1,7 +1,7 @@
 """The demo in a real browser over a real vLLM: what the tabs show is what the models say.
 
-The page against a fake server, with every failure there is, is in test_demo_browser.py. This file's name puts it right
-before test_serve.py, so that both use one server without its idling through other tests.
+The page against a fake server, with every failure there is, is in test_demo_browser.py. This file's name puts
+it right before test_serve.py, so that both use one server without its idling through other tests.
 """
 
 from __future__ import annotations
@@ -26,13 +26,18 @@ from adaptkit.demo.served_models import Server
 
 @pytest.fixture(scope="module")
 def site(served: Served, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
-    with demo_site.page_of(Server(served.url, KEY), tmp_path_factory.mktemp("study")) as url, demo_site.browser_at(url) as site:
+    with (
+        demo_site.page_of(Server(served.url, KEY), tmp_path_factory.mktemp("study")) as url,
+        demo_site.browser_at(url) as site,
+    ):
         demo_site.log_in(site)
         yield site
 
 
 def test_the_head_counts_what_is_really_served(site: Site) -> None:
-    assert "5 models ready" in site.text("#head") and "2 to write, 1 to classify, 1 to search, 1 to rank" in site.text("#head")
+    assert "5 models ready" in site.text(
+        "#head"
+    ) and "2 to write, 1 to classify, 1 to search, 1 to rank" in site.text("#head")
 
 
 def test_answers_of_a_model_and_of_its_adapter_stream_side_by_side(site: Site, served: Served) -> None:
@@ -53,10 +58,16 @@ def test_classes_are_the_classifiers_and_calibrated(site: Site, served: Served) 
     site.page.wait_for_selector("[data-state=calibrated]")
     _, probabilities = served.client.classify("classes", [text])[0]
     shown = site.page.locator(".bars .label").all_inner_texts()
-    assert shown == [LABELS[i] for i in sorted(range(5), key=lambda i: -probabilities[i])], "temperature keeps the order"
-    marks = site.page.locator(".bars .raw").evaluate_all("marks => marks.map(mark => parseFloat(mark.style.left))")
+    assert shown == [LABELS[i] for i in sorted(range(5), key=lambda i: -probabilities[i])], (
+        "temperature keeps the order"
+    )
+    marks = site.page.locator(".bars .raw").evaluate_all(
+        "marks => marks.map(mark => parseFloat(mark.style.left))"
+    )
     assert sorted(marks) == pytest.approx(sorted(100 * value for value in probabilities), abs=0.02)
-    assert "fitted on 60 development items" in site.text("#classified"), "one of them is longer than the model's window"
+    assert "fitted on 60 development items" in site.text("#classified"), (
+        "one of them is longer than the model's window"
+    )
     site.shoot("real-classify")
     site.page.fill("#to-classify textarea", "the engine measures " * 100)
     mark = "document.querySelector('.bars .raw')?.style.left"
@@ -70,12 +81,16 @@ def test_search_finds_by_the_embedding_models_vectors(site: Site, served: Served
     site.page.fill("#query input, #query textarea", "adults with asthma")
     site.page.click("#search")
     site.page.wait_for_function("document.querySelectorAll('#found .hits li').length == 5")
-    query, *found = served.client.embed("vectors", ["adults with asthma", *site.page.locator("#found .passage").all_inner_texts()])
+    query, *found = served.client.embed(
+        "vectors", ["adults with asthma", *site.page.locator("#found .passage").all_inner_texts()]
+    )
     cosines = [sum(a * b for a, b in zip(query, vector, strict=True)) for vector in found]
     shown = [float(text) for text in site.page.locator("#found .near").all_inner_texts()]
     assert shown == pytest.approx(cosines, abs=0.006) and shown == sorted(shown, reverse=True)
     assert "Only one embedding model is served" in site.text("#found")
-    assert site.page.locator("#search-left").is_visible() and not site.page.locator("#search-right").is_visible()
+    assert (
+        site.page.locator("#search-left").is_visible() and not site.page.locator("#search-right").is_visible()
+    )
     site.shoot("real-search")
 
 

@@ -1,7 +1,8 @@
 """A real vLLM behind the guard: one start of `adaptkit serve` for a model of every kind.
 
-Checked through the front are the openai client, the routes that vLLM really has, hostile requests, bits per byte against
-transformers, and, last, an engine that is killed under load and a SIGTERM that leaves no process.
+Checked through the front are the openai client, the routes that vLLM really has, hostile requests, bits per
+byte against transformers, and, last, an engine that is killed under load and a SIGTERM that leaves no
+process.
 """
 
 from __future__ import annotations
@@ -42,12 +43,18 @@ def client(served: Served) -> Any:
 def test_the_openai_client_talks_to_every_kind(client: Any) -> None:
     assert [model.id for model in client.models.list()] == ["writer", "tuned", "vectors", "classes", "pairs"]
     whole = {"ignore_eos": True}
-    told = client.completions.create(model="writer", prompt="the engine", max_tokens=5, temperature=0, extra_body=whole)
+    told = client.completions.create(
+        model="writer", prompt="the engine", max_tokens=5, temperature=0, extra_body=whole
+    )
     assert told.usage.completion_tokens == 5
     messages = [{"role": "user", "content": "hello"}]
     chat = client.chat.completions.create(model="writer", messages=messages, max_tokens=5, temperature=0)
-    pieces = client.chat.completions.create(model="writer", messages=messages, max_tokens=5, temperature=0, stream=True)
-    assert "".join(piece.choices[0].delta.content or "" for piece in pieces) == chat.choices[0].message.content
+    pieces = client.chat.completions.create(
+        model="writer", messages=messages, max_tokens=5, temperature=0, stream=True
+    )
+    assert (
+        "".join(piece.choices[0].delta.content or "" for piece in pieces) == chat.choices[0].message.content
+    )
     vectors = client.embeddings.create(model="vectors", input=["the engine", "seven samples"]).data
     assert [len(row.embedding) for row in vectors] == [64, 64]
     with pytest.raises(openai.AuthenticationError):
@@ -59,11 +66,18 @@ def test_the_openai_client_talks_to_every_kind(client: Any) -> None:
 
 
 def test_greedy_tokens_and_logprobs_are_those_of_transformers(served: Served, tiny_text: list[str]) -> None:
-    model, tokenizer = models.load(served.folder / "writer", "causal"), models.load_tokenizer(served.folder / "writer")
+    model, tokenizer = (
+        models.load(served.folder / "writer", "causal"),
+        models.load_tokenizer(served.folder / "writer"),
+    )
     for text in tiny_text[:4]:
         ids = tokenizer(text)["input_ids"][:40]
-        assert served.client.tokenize("writer", text, add_special_tokens=True)[:40] == ids, "exactly one BOS, the same ids"
-        told = served.client.complete("writer", ids, max_tokens=8, ignore_eos=True, logprobs=1, return_token_ids=True)
+        assert served.client.tokenize("writer", text, add_special_tokens=True)[:40] == ids, (
+            "exactly one BOS, the same ids"
+        )
+        told = served.client.complete(
+            "writer", ids, max_tokens=8, ignore_eos=True, logprobs=1, return_token_ids=True
+        )
         for token, logprob in zip(told.token_ids, told.logprobs, strict=True):
             with torch.no_grad():
                 scores = model(input_ids=torch.tensor([ids])).logits[0, -1].log_softmax(-1)
@@ -100,16 +114,28 @@ def test_a_base_and_its_adapter_asked_at_once_answer_as_alone(served: Served) ->
 
 
 def test_embeddings_are_those_of_transformers(served: Served, tiny_text: list[str]) -> None:
-    model, tokenizer = models.load(served.folder / "vectors", "encoder").eval(), models.load_tokenizer(served.folder / "vectors")
+    model, tokenizer = (
+        models.load(served.folder / "vectors", "encoder").eval(),
+        models.load_tokenizer(served.folder / "vectors"),
+    )
     for text, vector in zip(tiny_text[:4], served.client.embed("vectors", tiny_text[:4]), strict=True):
         with torch.no_grad():
-            hidden = model(**tokenizer(text, return_tensors="pt", return_token_type_ids=False)).last_hidden_state[0].mean(0)
+            hidden = (
+                model(**tokenizer(text, return_tensors="pt", return_token_type_ids=False))
+                .last_hidden_state[0]
+                .mean(0)
+            )
         assert torch.cosine_similarity(hidden, torch.tensor(vector), dim=0) > 0.999
 
 
 def test_classes_are_those_of_transformers(served: Served, tiny_text: list[str]) -> None:
-    model, tokenizer = models.load(served.folder / "classes", "classifier").eval(), models.load_tokenizer(served.folder / "classes")
-    for text, (label, told) in zip(tiny_text[:4], served.client.classify("classes", tiny_text[:4]), strict=True):
+    model, tokenizer = (
+        models.load(served.folder / "classes", "classifier").eval(),
+        models.load_tokenizer(served.folder / "classes"),
+    )
+    for text, (label, told) in zip(
+        tiny_text[:4], served.client.classify("classes", tiny_text[:4]), strict=True
+    ):
         with torch.no_grad():
             wanted = model(**tokenizer(text, return_tensors="pt")).logits[0].softmax(-1)
         assert torch.allclose(wanted, torch.tensor(told), atol=1e-3)
@@ -117,20 +143,36 @@ def test_classes_are_those_of_transformers(served: Served, tiny_text: list[str])
 
 
 def test_relevances_are_those_of_transformers(served: Served, tiny_text: list[str]) -> None:
-    model, tokenizer = models.load(served.folder / "pairs", "classifier").eval(), models.load_tokenizer(served.folder / "pairs")
+    model, tokenizer = (
+        models.load(served.folder / "pairs", "classifier").eval(),
+        models.load_tokenizer(served.folder / "pairs"),
+    )
     query, *documents = [text.partition(".")[0] for text in tiny_text[:6]]
     with torch.no_grad():
-        logits = [float(model(**tokenizer(query, text, return_tensors="pt")).logits[0, 0]) for text in documents]
+        logits = [
+            float(model(**tokenizer(query, text, return_tensors="pt")).logits[0, 0]) for text in documents
+        ]
     wanted = [1 / (1 + math.exp(-logit)) for logit in logits]
-    assert len({round(value, 3) for value in wanted}) == 5, "a reranker that tells nothing apart tests nothing"
+    assert len({round(value, 3) for value in wanted}) == 5, (
+        "a reranker that tells nothing apart tests nothing"
+    )
     assert served.client.rerank("pairs", query, documents) == pytest.approx(wanted, abs=1e-3)
-    assert served.client.rerank("pairs", query, documents, use_activation=False) == pytest.approx(logits, abs=1e-3)
+    assert served.client.rerank("pairs", query, documents, use_activation=False) == pytest.approx(
+        logits, abs=1e-3
+    )
     best = sorted(range(5), key=lambda i: -wanted[i])[:2]
     for path in ("/rerank", "/v1/rerank", "/v2/rerank"):
-        told = served.post(path, json={"model": "pairs", "query": query, "documents": documents, "top_n": 2}).json()["results"]
+        told = served.post(
+            path, json={"model": "pairs", "query": query, "documents": documents, "top_n": 2}
+        ).json()["results"]
         assert [row["index"] for row in told] == best
     for path in ("/score", "/v1/score"):
-        for first, second in (("text_1", "text_2"), ("queries", "documents"), ("queries", "items"), ("data_1", "data_2")):
+        for first, second in (
+            ("text_1", "text_2"),
+            ("queries", "documents"),
+            ("queries", "items"),
+            ("data_1", "data_2"),
+        ):
             told = served.post(path, json={"model": "pairs", first: query, second: documents}).json()["data"]
             assert [row["score"] for row in told] == pytest.approx(wanted, abs=1e-3)
 
@@ -141,14 +183,20 @@ def test_relevances_are_those_of_transformers(served: Served, tiny_text: list[st
         ("/v1/rerank", {"documents": ["a"] * 2049}, "holds 2049 items, at most 2048"),
         ("/v1/rerank", {"query": "a " * LENGTH}, "maximum context length"),
         ("/v1/rerank", {"documents": ["a", "b " * LENGTH]}, "maximum context length"),
-        ("/v1/rerank", {"documents": [{"content": [{"type": "image_url", "image_url": {"url": "file:///x"}}]}]}, "only text"),
+        (
+            "/v1/rerank",
+            {"documents": [{"content": [{"type": "image_url", "image_url": {"url": "file:///x"}}]}]},
+            "only text",
+        ),
         ("/v1/score", {"queries": "a", "items": ["a"] * 2049}, "at most 2048"),
         ("/v1/score", {"queries": ["a", "b"], "items": ["a", "b", "c"]}, ""),
         ("/classify", {"input": "a"}, "is a model of kind rerank, which answers"),
         ("/v1/embeddings", {"input": "a"}, "is a model of kind rerank, which answers"),
     ],
 )
-def test_limits_hold_for_query_and_documents(served: Served, path: str, changed: dict[str, Any], said: str) -> None:
+def test_limits_hold_for_query_and_documents(
+    served: Served, path: str, changed: dict[str, Any], said: str
+) -> None:
     base = {"query": "a", "documents": ["b"]} if "rerank" in path else {}
     answer = served.post(path, json={"model": "pairs", **base, **changed})
     assert answer.status_code == 400 and said in answer.json()["error"]["message"]
@@ -170,16 +218,27 @@ def test_of_all_routes_that_vllm_has_only_health_is_open(served: Served) -> None
     for url in urls:
         for method, path in sorted(there | {("GET", "/docs"), ("GET", "/openapi.json")}):
             answer = served.http.request(method, url + path.replace("{response_id}", "x"))
-            assert answer.status_code == (200 if (method, path) == ("GET", "/health") else 401), (url, method, path)
+            assert answer.status_code == (200 if (method, path) == ("GET", "/health") else 401), (
+                url,
+                method,
+                path,
+            )
     for method, path in sorted(there):
         if path not in routes.ROUTES:
-            answer = served.http.request(method, served.url + path, headers={"authorization": f"Bearer {KEY}"})
+            answer = served.http.request(
+                method, served.url + path, headers={"authorization": f"Bearer {KEY}"}
+            )
             assert answer.status_code == 404, (method, path)
 
 
 def test_every_listening_socket_is_on_loopback(served: Served) -> None:
-    processes = [psutil.Process(served.process.pid), *psutil.Process(served.process.pid).children(recursive=True)]
-    addresses = {c.laddr.ip for p in processes for c in p.net_connections("tcp") if c.status == psutil.CONN_LISTEN}
+    processes = [
+        psutil.Process(served.process.pid),
+        *psutil.Process(served.process.pid).children(recursive=True),
+    ]
+    addresses = {
+        c.laddr.ip for p in processes for c in p.net_connections("tcp") if c.status == psutil.CONN_LISTEN
+    }
     assert addresses == {"127.0.0.1"}
 
 
@@ -190,7 +249,10 @@ def test_the_key_and_prompts_are_written_nowhere(served: Served) -> None:
     served.post("/v1/completions", json={"model": "writer", "prompt": canary, "max_tokens": "many"})
     served.post("/v1/completions", content=b'{"model": "writer", "prompt": "' + canary.encode())
     served.post("/v1/embeddings", json={"model": "vectors", "input": canary * 100})
-    processes = [psutil.Process(served.process.pid), *psutil.Process(served.process.pid).children(recursive=True)]
+    processes = [
+        psutil.Process(served.process.pid),
+        *psutil.Process(served.process.pid).children(recursive=True),
+    ]
     written = [" ".join(process.cmdline()) for process in processes]
     written += [path.read_text(errors="replace") for path in served.logs.rglob("*") if path.is_file()]
     written += [served.log.read_text(), served.client._http.get("/metrics").text]
@@ -198,33 +260,132 @@ def test_the_key_and_prompts_are_written_nowhere(served: Served) -> None:
 
 
 DEEP = "[" * 500 + "]" * 500
-VALUES: list[Any] = [None, True, -1, 0, 2**31, 2**63 - 1, -(2**63), 1e308, -1e-308, "", "a", "\x00", "\u202e", "\U0010ffff",
-                     "a" * 50_000, [], [[]], [None], [""], ["a", None], [1, "a"], {}, {"a": {}}, [[[1]]],
-                     json.loads(DEEP)]  # fmt: skip
+VALUES: list[Any] = [
+    None,
+    True,
+    -1,
+    0,
+    2**31,
+    2**63 - 1,
+    -(2**63),
+    1e308,
+    -1e-308,
+    "",
+    "a",
+    "\x00",
+    "\u202e",
+    "\U0010ffff",
+    "a" * 50_000,
+    [],
+    [[]],
+    [None],
+    [""],
+    ["a", None],
+    [1, "a"],
+    {},
+    {"a": {}},
+    [[[1]]],
+    json.loads(DEEP),
+]
 FIELDS = {
-    "/v1/completions": ["prompt", "max_tokens", "temperature", "top_p", "n", "seed", "stop", "logprobs", "prompt_logprobs",
-                        "stream",
-                        "echo",
-                        "logit_bias", "response_format", "structured_outputs", "stream_options", "suffix", "user",
-                        "priority", "min_tokens", "stop_token_ids", "truncate_prompt_tokens", "top_k", "allowed_token_ids",
-                        "bad_words", "repetition_penalty", "best_of", "use_beam_search", "return_token_ids", "request_id"],
-    "/v1/chat/completions": ["messages", "max_completion_tokens", "tools", "tool_choice", "logprobs", "top_logprobs",
-                             "response_format", "stream", "documents", "chat_template_kwargs", "add_generation_prompt",
-                             "continue_final_message", "temperature", "stop", "n", "reasoning_effort", "parallel_tool_calls"],
-    "/v1/embeddings": ["input", "dimensions", "encoding_format", "truncate_prompt_tokens", "messages", "priority"],
+    "/v1/completions": [
+        "prompt",
+        "max_tokens",
+        "temperature",
+        "top_p",
+        "n",
+        "seed",
+        "stop",
+        "logprobs",
+        "prompt_logprobs",
+        "stream",
+        "echo",
+        "logit_bias",
+        "response_format",
+        "structured_outputs",
+        "stream_options",
+        "suffix",
+        "user",
+        "priority",
+        "min_tokens",
+        "stop_token_ids",
+        "truncate_prompt_tokens",
+        "top_k",
+        "allowed_token_ids",
+        "bad_words",
+        "repetition_penalty",
+        "best_of",
+        "use_beam_search",
+        "return_token_ids",
+        "request_id",
+    ],
+    "/v1/chat/completions": [
+        "messages",
+        "max_completion_tokens",
+        "tools",
+        "tool_choice",
+        "logprobs",
+        "top_logprobs",
+        "response_format",
+        "stream",
+        "documents",
+        "chat_template_kwargs",
+        "add_generation_prompt",
+        "continue_final_message",
+        "temperature",
+        "stop",
+        "n",
+        "reasoning_effort",
+        "parallel_tool_calls",
+    ],
+    "/v1/embeddings": [
+        "input",
+        "dimensions",
+        "encoding_format",
+        "truncate_prompt_tokens",
+        "messages",
+        "priority",
+    ],
     "/classify": ["input", "truncate_prompt_tokens", "use_activation", "messages"],
     "/pooling": ["input", "encoding_format", "task", "data", "dimensions"],
     "/score": ["text_1", "text_2", "queries", "documents"],
-    "/v1/score": ["queries", "items", "data_1", "use_activation", "instruction", "max_tokens_per_query", "priority"],
+    "/v1/score": [
+        "queries",
+        "items",
+        "data_1",
+        "use_activation",
+        "instruction",
+        "max_tokens_per_query",
+        "priority",
+    ],
     "/rerank": ["query", "documents", "top_n"],
-    "/v1/rerank": ["query", "documents", "top_n", "max_tokens_per_doc", "truncate_prompt_tokens", "truncation_side", "padding"],
-    "/v2/rerank": ["query", "documents", "chat_template_kwargs", "cache_salt", "request_id", "use_activation"],
+    "/v1/rerank": [
+        "query",
+        "documents",
+        "top_n",
+        "max_tokens_per_doc",
+        "truncate_prompt_tokens",
+        "truncation_side",
+        "padding",
+    ],
+    "/v2/rerank": [
+        "query",
+        "documents",
+        "chat_template_kwargs",
+        "cache_salt",
+        "request_id",
+        "use_activation",
+    ],
     "/tokenize": ["prompt", "messages", "add_special_tokens", "return_token_strs", "chat_template_kwargs"],
     "/detokenize": ["tokens"],
-}  # fmt: skip
+}
 BASES = {
     "/v1/completions": {"model": "writer", "prompt": "a", "max_tokens": 1},
-    "/v1/chat/completions": {"model": "writer", "messages": [{"role": "user", "content": "a"}], "max_tokens": 1},
+    "/v1/chat/completions": {
+        "model": "writer",
+        "messages": [{"role": "user", "content": "a"}],
+        "max_tokens": 1,
+    },
     "/v1/embeddings": {"model": "vectors", "input": "a"},
     "/classify": {"model": "classes", "input": "a"},
     "/pooling": {"model": "vectors", "input": "a", "task": "embed"},
@@ -236,13 +397,32 @@ BASES = {
     "/tokenize": {"model": "writer", "prompt": "a"},
     "/detokenize": {"model": "writer", "tokens": [1]},
 }
-URLS = ["http://169.254.169.254/latest/meta-data", "file:///etc/passwd", "http://[::1]:1/", "gopher://127.0.0.1:1/_", "//h/x"]
-RAW = [b"", b"\xff\xfe{\x00}\x00", b"{", b"null", b"[1]", b'{"model": "writer", "prompt": "\\ud800"}', b'{"prompt": "a"} trailing',
-       b"\xef\xbb\xbf{}", b"a" * 100_000, b"[" * 200_000, b'{"model":"writer","model":"x","prompt":"a"}', b"%7B%7D"]  # fmt: skip
+URLS = [
+    "http://169.254.169.254/latest/meta-data",
+    "file:///etc/passwd",
+    "http://[::1]:1/",
+    "gopher://127.0.0.1:1/_",
+    "//h/x",
+]
+RAW = [
+    b"",
+    b"\xff\xfe{\x00}\x00",
+    b"{",
+    b"null",
+    b"[1]",
+    b'{"model": "writer", "prompt": "\\ud800"}',
+    b'{"prompt": "a"} trailing',
+    b"\xef\xbb\xbf{}",
+    b"a" * 100_000,
+    b"[" * 200_000,
+    b'{"model":"writer","model":"x","prompt":"a"}',
+    b"%7B%7D",
+]
 
 
 def hostile() -> Iterator[tuple[str, dict[str, Any]]]:
-    """(path, arguments of one POST): wrong types, sizes and encodings in every field of every route, and things to fetch."""
+    """(path, arguments of one POST): wrong types, sizes and encodings in every field of every route, and
+    things to fetch."""
     for path, fields in FIELDS.items():
         yield from ((path, {"json": {**BASES[path], name: value}}) for name in fields for value in VALUES)
         yield from ((path, {"content": raw}) for raw in RAW)
@@ -253,11 +433,23 @@ def hostile() -> Iterator[tuple[str, dict[str, Any]]]:
     for url in URLS:
         for kind in ("image_url", "audio_url", "video_url", "input_audio", "file"):
             content = [{"type": kind, kind: {"url": url}}]
-            yield "/v1/chat/completions", {"json": {"model": "writer", "messages": [{"role": "user", "content": content}]}}
-            yield "/v1/rerank", {"json": {"model": "pairs", "query": "a", "documents": [{"content": content}]}}
+            yield (
+                "/v1/chat/completions",
+                {"json": {"model": "writer", "messages": [{"role": "user", "content": content}]}},
+            )
+            yield (
+                "/v1/rerank",
+                {"json": {"model": "pairs", "query": "a", "documents": [{"content": content}]}},
+            )
             yield "/v1/score", {"json": {"model": "pairs", "queries": {"content": content}, "items": "b"}}
         yield "/v1/embeddings", {"json": {"model": "vectors", "input": url}}
-    for trick in ("/v1/models/../../health", "/%2e%2e/etc/passwd", "/v1//completions", "/v1/completions%00", "/static/../../x"):
+    for trick in (
+        "/v1/models/../../health",
+        "/%2e%2e/etc/passwd",
+        "/v1//completions",
+        "/v1/completions%00",
+        "/static/../../x",
+    ):
         yield trick, {"json": {}}
 
 
@@ -265,7 +457,10 @@ def test_hostile_requests_are_answered_below_500(served: Served) -> None:
     def ask(case: tuple[str, dict[str, Any]]) -> tuple[int, str]:
         path, arguments = case
         answer = served.post(path, **arguments)
-        return answer.status_code, f"{path} {str(arguments)[:300]} -> {answer.status_code} {answer.text[:300]}"
+        return (
+            answer.status_code,
+            f"{path} {str(arguments)[:300]} -> {answer.status_code} {answer.text[:300]}",
+        )
 
     with ThreadPoolExecutor(8) as pool:
         answers = list(pool.map(ask, hostile()))
@@ -274,23 +469,46 @@ def test_hostile_requests_are_answered_below_500(served: Served) -> None:
     assert not [told for status, told in answers if status >= 500]
     assert not [told for _, told in answers if "root:" in told or "Traceback" in told]
     assert served.client.healthy() and served.client.complete("writer", "a", max_tokens=1).output_tokens == 1
-    assert len(base64.b64decode(served.post("/v1/embeddings", json={**BASES["/v1/embeddings"], "encoding_format": "base64"})
-                                .json()["data"][0]["embedding"])) == 4 * 64  # fmt: skip
+    assert (
+        len(
+            base64.b64decode(
+                served.post(
+                    "/v1/embeddings", json={**BASES["/v1/embeddings"], "encoding_format": "base64"}
+                ).json()["data"][0]["embedding"]
+            )
+        )
+        == 4 * 64
+    )
 
 
-def test_bits_per_byte_over_http_are_those_of_the_model(tmp_path: Path, served: Served, tiny_text: list[str]) -> None:
-    """Through the merged path: the front refuses prompt logprobs beside adapters, so the child is asked, one request at a time."""
+def test_bits_per_byte_over_http_are_those_of_the_model(
+    tmp_path: Path, served: Served, tiny_text: list[str]
+) -> None:
+    """Through the merged path: the front refuses prompt logprobs beside adapters, so the child is asked, one
+    request at a time."""
     from adaptkit.client import likelihood
     from adaptkit.models.bits_per_byte import bits_per_byte, score_documents
 
     refused = served.post("/v1/completions", json={"model": "writer", "prompt": "a", "prompt_logprobs": 0})
     assert refused.status_code == 400 and "adapters" in refused.json()["error"]["message"]
     texts = [*tiny_text[:5], " ".join(tiny_text[5:12])]
-    model, tokenizer = models.load(served.folder / "writer", "causal"), models.load_tokenizer(served.folder / "writer")
-    wanted = bits_per_byte(score_documents(model, tokenizer, [(str(i), text) for i, text in enumerate(texts)], seq_len=LENGTH - 2))
-    child = next(p for p in psutil.Process(served.process.pid).children() if "writer" in " ".join(p.cmdline()))
+    model, tokenizer = (
+        models.load(served.folder / "writer", "causal"),
+        models.load_tokenizer(served.folder / "writer"),
+    )
+    wanted = bits_per_byte(
+        score_documents(
+            model, tokenizer, [(str(i), text) for i, text in enumerate(texts)], seq_len=LENGTH - 2
+        )
+    )
+    child = next(
+        p for p in psutil.Process(served.process.pid).children() if "writer" in " ".join(p.cmdline())
+    )
     port = child.cmdline()[child.cmdline().index("--port") + 1]
-    with Client(f"http://127.0.0.1:{port}", child.environ()["ADAPTKIT_API_KEY"]) as direct, pytest.MonkeyPatch.context() as patch:
+    with (
+        Client(f"http://127.0.0.1:{port}", child.environ()["ADAPTKIT_API_KEY"]) as direct,
+        pytest.MonkeyPatch.context() as patch,
+    ):
         patch.setattr(likelihood, "PROMPTS_AT_ONCE", 1)
         told = http_bits_per_byte(direct, "writer", texts, seq_len=LENGTH - 2)
     assert math.isclose(told, wanted, abs_tol=1e-3)
@@ -299,7 +517,9 @@ def test_bits_per_byte_over_http_are_those_of_the_model(tmp_path: Path, served: 
 def test_an_engine_killed_under_load_is_503_then_back(served: Served) -> None:
     family = psutil.Process(served.process.pid).children(recursive=True)
     engines = [p for p in family if "EngineCore" in " ".join([p.name(), *p.cmdline()])]
-    child = next(p for p in psutil.Process(served.process.pid).children() if "writer" in " ".join(p.cmdline()))
+    child = next(
+        p for p in psutil.Process(served.process.pid).children() if "writer" in " ".join(p.cmdline())
+    )
     engine = next(p for p in engines if p.ppid() == child.pid)
     body = {"model": "writer", "prompt": "a", "max_tokens": 100, "ignore_eos": True}
     statuses: list[tuple[int, bool, float]] = []

@@ -44,7 +44,10 @@ def test_every_arm_spent_at_most_its_budget(finished):
     outcome, root = finished
     study = read_json(outcome.study_path / "study.json")
     for row in study["results"]:
-        spent, tuning = (sum(read_json(root / run / "cost.json")["flops"] for run in row[key]) for key in ("paid_by", "tuned_by"))
+        spent, tuning = (
+            sum(read_json(root / run / "cost.json")["flops"] for run in row[key])
+            for key in ("paid_by", "tuned_by")
+        )
         spent += tuning / len(study["seeds"])
         assert spent <= study["budget"]["flops_per_seed"], row
 
@@ -58,7 +61,9 @@ def test_every_interval_can_be_recomputed_from_stored_items(finished):
 
 def test_a_second_run_executes_nothing_and_ends_the_same(finished, texts, monkeypatch):
     outcome, root = finished
-    monkeypatch.setattr("adaptkit.compare.executor._local", lambda *_: pytest.fail("a finished study started a process"))
+    monkeypatch.setattr(
+        "adaptkit.compare.executor._local", lambda *_: pytest.fail("a finished study started a process")
+    )
     assert compare(study_config(texts), root).verdict == outcome.verdict
 
 
@@ -70,7 +75,11 @@ def test_a_killed_study_resumes_to_the_same_numbers(finished, texts, tmp_path):
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(p for p in sys.path if p)}
     process = subprocess.Popen(command, env=environment, stderr=subprocess.DEVNULL, start_new_session=True)
     deadline = time.monotonic() + 300
-    while not list(tmp_path.glob("tiny-*/stages/language.*.json")) and process.poll() is None and time.monotonic() < deadline:
+    while (
+        not list(tmp_path.glob("tiny-*/stages/language.*.json"))
+        and process.poll() is None
+        and time.monotonic() < deadline
+    ):
         time.sleep(0.02)
     os.killpg(process.pid, signal.SIGKILL)
     process.wait()
@@ -82,15 +91,19 @@ def test_a_killed_study_resumes_to_the_same_numbers(finished, texts, tmp_path):
 def _scores(study: Path, root: Path) -> dict:
     rows = read_json(study / "study.json")["results"]
     return {
-        (r["arm"], r["seed"], r["task"]): (root / r["run"] / "eval" / f"{r['suite']}.jsonl").read_text() for r in rows
-    }  # fmt: skip
+        (r["arm"], r["seed"], r["task"]): (root / r["run"] / "eval" / f"{r['suite']}.jsonl").read_text()
+        for r in rows
+    }
 
 
 def test_ray_gives_what_local_processes_give(texts, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     small = ("seeds=1", "budget.trials=1", "arms=[generic+prompt, scratch+full]")
     local, on_ray = Path("local"), Path("ray")
-    outcomes = [compare(study_config(texts, *small), root, executor=name) for root, name in ((local, "local"), (on_ray, "ray"))]
+    outcomes = [
+        compare(study_config(texts, *small), root, executor=name)
+        for root, name in ((local, "local"), (on_ray, "ray"))
+    ]
     assert _scores(outcomes[0].study_path, local) == _scores(outcomes[1].study_path, on_ray)
 
 
@@ -98,7 +111,10 @@ def test_held_out_text_is_in_no_training_file(finished):
     outcome, root = finished
     data = root / read_json(outcome.study_path / "stages" / "prepare.json")["run"]
     for name in ("domain", "general", "mood"):
-        train, dev, test = ({r["text"] for r in read_jsonl(data / f"{name}.{part}.jsonl")} for part in ("train", "dev", "test"))
+        train, dev, test = (
+            {r["text"] for r in read_jsonl(data / f"{name}.{part}.jsonl")}
+            for part in ("train", "dev", "test")
+        )
         held_out = dev | test
         assert held_out and not any(passage in text for passage in held_out for text in train)
 

@@ -1,4 +1,5 @@
-"""Studies on bases that users bring: any causal or masked architecture from a local folder, every kind of task."""
+"""Studies on bases that users bring: any causal or masked architecture from a local folder, every kind of
+task."""
 
 import json
 
@@ -12,7 +13,13 @@ from adaptkit.data.tokenizers import train_tokenizer
 from adaptkit.errors import ConfigError, ModelError
 from adaptkit.run import read_json, read_jsonl
 
-SIZE = {"vocab_size": 512, "hidden_size": 64, "intermediate_size": 128, "num_hidden_layers": 2, "num_attention_heads": 4}
+SIZE = {
+    "vocab_size": 512,
+    "hidden_size": 64,
+    "intermediate_size": 128,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 4,
+}
 SHAPES = {
     "qwen3": ("causal", Qwen3Config(**SIZE, num_key_value_heads=2, head_dim=16, max_position_embeddings=128)),
     "gpt_neox": ("causal", GPTNeoXConfig(**SIZE, max_position_embeddings=128)),
@@ -32,7 +39,9 @@ def save_base(folder, name, texts):
     """A randomly initialised model with a tokenizer of its own, as a HF folder."""
     kind, shape = SHAPES[name]
     prose = [row["text"] for row in read_jsonl(texts / "general.jsonl")]
-    tokenizer = train_tokenizer(prose, "wordpiece" if kind == "masked" else "bpe", SIZE["vocab_size"], masked=kind == "masked")
+    tokenizer = train_tokenizer(
+        prose, "wordpiece" if kind == "masked" else "bpe", SIZE["vocab_size"], masked=kind == "masked"
+    )
     models.save(models.build(shape, kind, seed=0), tokenizer, folder)
     return folder
 
@@ -43,7 +52,9 @@ def study_on(base, texts, *overrides):
 
 def scores_of(outcome, root, task):
     rows = [row for row in read_json(outcome.study_path / "study.json")["results"] if row["task"] == task]
-    return {row["arm"]: read_json(root / row["run"] / "eval" / f"{row['suite']}.json")["metrics"] for row in rows}
+    return {
+        row["arm"]: read_json(root / row["run"] / "eval" / f"{row['suite']}.json")["metrics"] for row in rows
+    }
 
 
 def test_a_qwen3_folder_with_labels_in_words(texts, tmp_path):
@@ -53,7 +64,11 @@ def test_a_qwen3_folder_with_labels_in_words(texts, tmp_path):
     outcome = compare(config, tmp_path / "runs")
     language = scores_of(outcome, tmp_path / "runs", "language")
     assert language["generic+full"]["bits_per_byte"] < language["generic+prompt"]["bits_per_byte"]
-    assert scores_of(outcome, tmp_path / "runs", "mood").keys() == {"generic+prompt", "generic+full", "continued+lora"}
+    assert scores_of(outcome, tmp_path / "runs", "mood").keys() == {
+        "generic+prompt",
+        "generic+full",
+        "continued+lora",
+    }
     assert outcome.exit_code == 3 and "one seed" in outcome.verdict_line
 
 
@@ -64,7 +79,9 @@ def test_a_gpt_neox_folder_with_free_text(texts, tmp_path):
     train = {"files": [str(texts / "turn.jsonl")]}
     task = {"name": "turn", "kind": "generate", "metric": "exact_match", "max_epochs": 2, "train": train}
     base = save_base(tmp_path / "base", "gpt_neox", texts)
-    config = study_on(base, texts, f"tasks={json.dumps([task])}", "arms=[generic+prompt, generic+probe, generic+qlora]")
+    config = study_on(
+        base, texts, f"tasks={json.dumps([task])}", "arms=[generic+prompt, generic+probe, generic+qlora]"
+    )
     outcome = compare(config, tmp_path / "runs")
     scores = scores_of(outcome, tmp_path / "runs", "turn")
     assert scores.keys() == {"generic+prompt", "generic+qlora"}, "a probe gives labels, not text"
@@ -76,7 +93,9 @@ def test_a_masked_base_is_judged_on_its_task(texts, tmp_path):
     arms = "arms=[generic+prompt, generic+probe, continued+full, scratch+full]"
     with pytest.raises(ConfigError, match="masked base gives no bits per byte"):
         compare(study_on(base, texts, arms), tmp_path / "refused")
-    outcome = compare(study_on(base, texts, arms, "primary=mood", "tokenizer.kind=wordpiece"), tmp_path / "runs")
+    outcome = compare(
+        study_on(base, texts, arms, "primary=mood", "tokenizer.kind=wordpiece"), tmp_path / "runs"
+    )
     assert [task["name"] for task in read_json(outcome.study_path / "study.json")["tasks"]] == ["mood"]
 
 

@@ -1,6 +1,8 @@
-"""The study's data, prepared once: read, deduplicated, decontaminated, split, and held-out documents cut to passages.
+"""The study's data, prepared once: read, deduplicated, decontaminated, split, and held-out documents cut to
+passages.
 
-Every later stage reads the files written here. A held-out document gives one passage of at most PASSAGE_BYTES, drawn
+Every later stage reads the files written here. A held-out document gives one passage of at most
+PASSAGE_BYTES, drawn
 by its hash: items stay independent, and scoring costs the same for short tickets and long articles.
 """
 
@@ -28,7 +30,10 @@ def data_configs(config: StudyConfig) -> dict[str, DataConfig]:
     """Every data set of a study by its label."""
     named = {"domain": config.domain, "general": config.general, **{task.name: task for task in config.tasks}}
     return {
-        f"{name}.{part}": data for name, corpus in named.items() for part in ("train", "test") if (data := getattr(corpus, part))
+        f"{name}.{part}": data
+        for name, corpus in named.items()
+        for part in ("train", "test")
+        if (data := getattr(corpus, part))
     }
 
 
@@ -43,7 +48,11 @@ def input_digests(config: StudyConfig) -> dict[str, str]:
 
         folder = find(config.base)
         digests["base"] = digest(
-            {p.name: file_digest(p) for p in sorted(folder.iterdir()) if p.suffix in (".safetensors", ".json")}
+            {
+                p.name: file_digest(p)
+                for p in sorted(folder.iterdir())
+                if p.suffix in (".safetensors", ".json")
+            }
         )
     return digests
 
@@ -69,7 +78,8 @@ def _prepare(config: StudyConfig, run: Run) -> dict[str, Any]:
     parts = {name: _parts(name, corpus, wants[name], facts) for name, corpus in named.items()}
     tests = {name: test for name, (_, test) in parts.items()}
     for name, (train, test) in parts.items():
-        # Text is checked against every test, labelled rows against their own: other tasks' rows are not text to train on.
+        # Text is checked against every test, labelled rows against their own: other tasks' rows are not text
+        # to train on.
         against = tests if wants[name] == "text" else {name: test}
         train = _decontaminated(train, against, name, facts["overlap"])
         facts[name] = {"train": _fact(train), "test": _fact(test)}
@@ -127,7 +137,9 @@ def _write_corpus(run: Run, name: str, train: Dataset, test: Dataset, fractions:
     write_jsonl(run.path / f"{name}.test.jsonl", map(_passage, test.rows[:MAX_TEST_PASSAGES]))
     for fraction in fractions if name == "domain" else [1.0]:
         part = take(train, fraction)
-        write_jsonl(train_path(run.path, name, fraction), ({"text": row.text, "from": row.where} for row in part.rows))
+        write_jsonl(
+            train_path(run.path, name, fraction), ({"text": row.text, "from": row.where} for row in part.rows)
+        )
 
 
 def train_path(folder: Path, name: str, fraction: float = 1.0) -> Path:
@@ -135,7 +147,8 @@ def train_path(folder: Path, name: str, fraction: float = 1.0) -> Path:
 
 
 def _passage(row: Row) -> dict[str, str]:
-    """One passage of a document, starting at a paragraph drawn by the document's hash, cut at a character boundary."""
+    """One passage of a document, starting at a paragraph drawn by the document's hash, cut at a character
+    boundary."""
     raw = row.text.encode()
     starts = [0] + [i + 1 for i in range(len(raw) - PASSAGE_BYTES // 2) if raw[i] == 10]
     start = starts[int.from_bytes(hashlib.sha256(raw).digest()[:4]) % len(starts)]
@@ -151,7 +164,9 @@ def _write_task(run: Run, name: str, train: Dataset, test: Dataset) -> None:
         )
     rest, dev = split(train, min(0.2, MAX_DEV_ROWS / len(train.rows)))
     for part, dataset in (("train", rest), ("dev", dev), ("test", test)):
-        write_jsonl(run.path / f"{name}.{part}.jsonl", ({**row.values, "from": row.where} for row in dataset.rows))
+        write_jsonl(
+            run.path / f"{name}.{part}.jsonl", ({**row.values, "from": row.where} for row in dataset.rows)
+        )
 
 
 def read_prepared(path: Path, want: str = "text") -> Dataset:

@@ -1,4 +1,5 @@
-"""Stages that make and score language models: the tokenizer, the base, and one training per job, seed and share of text."""
+"""Stages that make and score language models: the tokenizer, the base, and one training per job, seed and
+share of text."""
 
 from __future__ import annotations
 
@@ -43,7 +44,14 @@ def base(folder: StudyFolder, threads: int) -> dict[str, Any]:
 
 
 def language(
-    folder: StudyFolder, threads: int, *, job: str, seed: int, fraction: float, flops: float, trial: int | None
+    folder: StudyFolder,
+    threads: int,
+    *,
+    job: str,
+    seed: int,
+    fraction: float,
+    flops: float,
+    trial: int | None,
 ) -> dict[str, Any]:
     """Train one language model within `flops` and score it on held-out domain and general text."""
     from adaptkit.compare.stages import student, tsdae
@@ -71,7 +79,14 @@ def language(
 
 
 def _settings(
-    folder: StudyFolder, job: str, text: str, fraction: float, flops: float, seed: int, threads: int, rate: float = 0.0
+    folder: StudyFolder,
+    job: str,
+    text: str,
+    fraction: float,
+    flops: float,
+    seed: int,
+    threads: int,
+    rate: float = 0.0,
 ) -> Any:
     """The pretraining that a job is."""
     from adaptkit.pretrain.config import PretrainConfig
@@ -82,13 +97,17 @@ def _settings(
     kind = "none" if scratch else language_adapter(config, job)
     return PretrainConfig(
         name=job,
-        objective="masked" if not scratch and text_kind(folder.base) == "masked" else _scratch_objective(folder),
+        objective="masked"
+        if not scratch and text_kind(folder.base) == "masked"
+        else _scratch_objective(folder),
         base="" if scratch else str(folder.base),
         data=_files(train_path(folder.data, text, fraction)),
         dev=_files(folder.data / f"{text}.dev.jsonl"),
         flops=flops,
         size=config.size,
-        tokenizer=config.tokenizer.model_copy(update={"path": str(_train_tokenizer(folder, text)) if scratch else ""}),
+        tokenizer=config.tokenizer.model_copy(
+            update={"path": str(_train_tokenizer(folder, text)) if scratch else ""}
+        ),
         adapter=config.adapter.model_copy(update={"kind": kind}),
         trainer=config.trainer.model_dump(exclude_unset=True) | trainer,
         **(replay if job == "continued" and config.replay_share else {}),
@@ -112,12 +131,17 @@ def _train_tokenizer(folder: StudyFolder, text: str) -> Path:
         return Path(settings.path)
     masked = _scratch_objective(folder) == "masked"
     run = Run.open(
-        folder.root, f"tokenizer-{text}", settings.model_dump(mode="json") | {"masked": masked}, {"data": folder.data_digest}
+        folder.root,
+        f"tokenizer-{text}",
+        settings.model_dump(mode="json") | {"masked": masked},
+        {"data": folder.data_digest},
     )
     if not run.finished:
         texts = (row.text for row in read_prepared(folder.data / f"{text}.train.jsonl").rows)
         template = None if masked else CHAT_TEMPLATE
-        made = train_tokenizer(texts, settings.kind, settings.vocab_size, chat_template=template, masked=masked)
+        made = train_tokenizer(
+            texts, settings.kind, settings.vocab_size, chat_template=template, masked=masked
+        )
         made.save_pretrained(run.model)
         run.finish()
     return run.model
@@ -147,7 +171,9 @@ def _best_rate(folder: StudyFolder, job: str) -> float:
     trials = folder.budget.trials
     if trials == 1:
         return _rates(folder, job)[0]
-    return min((folder.result(f"tune.{job}.{i}") for i in range(trials)), key=lambda tried: tried["dev"])["learning_rate"]
+    return min((folder.result(f"tune.{job}.{i}") for i in range(trials)), key=lambda tried: tried["dev"])[
+        "learning_rate"
+    ]
 
 
 def _score(folder: StudyFolder, path: Path, identity: str, threads: int) -> Run | None:
@@ -159,7 +185,9 @@ def _score(folder: StudyFolder, path: Path, identity: str, threads: int) -> Run 
     if models.model_kind(path) != "causal":
         return None
     seq_len = folder.config.size.seq_len
-    scored = Run.open(folder.root, "score", {"seq_len": seq_len}, {"model": identity, "data": folder.data_digest})
+    scored = Run.open(
+        folder.root, "score", {"seq_len": seq_len}, {"model": identity, "data": folder.data_digest}
+    )
     if scored.finished:
         return scored
     torch.set_num_threads(threads)
@@ -174,7 +202,9 @@ def _score(folder: StudyFolder, path: Path, identity: str, threads: int) -> Run 
         write_jsonl(scored.items(suite), items)
         metrics = {"bits_per_byte": bits_per_byte(items)}
         kept = dev if suite == "language" else {}
-        write_json(scored.scores(suite), {"suite": suite, "metrics": metrics, "num_items": len(items), "dev": kept})
+        write_json(
+            scored.scores(suite), {"suite": suite, "metrics": metrics, "num_items": len(items), "dev": kept}
+        )
     scored.finish()
     return scored
 
@@ -183,4 +213,7 @@ def _scores(scored: Run | None) -> dict[str, Any]:
     """Where a model's scores are, and its dev score on domain text, which learning rates are chosen by."""
     if scored is None:
         return {"score_run": None}
-    return {"score_run": scored.path.name, "dev": read_json(scored.scores("language"))["dev"]["bits_per_byte"]}
+    return {
+        "score_run": scored.path.name,
+        "dev": read_json(scored.scores("language"))["dev"]["bits_per_byte"],
+    }

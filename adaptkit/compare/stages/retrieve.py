@@ -1,7 +1,8 @@
-"""Retrieval as a task of a study: queries and documents prepared once, an origin's vectors frozen or trained, BM25 beside them.
+"""Retrieval as a task of a study: queries and documents prepared once, an origin's vectors frozen or trained,
+BM25 beside them.
 
-A frozen arm (`probe`) pools the origin's own states; a trained one learns from the queries of the train split by contrast.
-Both search all documents exactly, and every query is an item row.
+A frozen arm (`probe`) pools the origin's own states; a trained one learns from the queries of the train split
+by contrast. Both search all documents exactly, and every query is an item row.
 """
 
 from __future__ import annotations
@@ -29,7 +30,8 @@ SAMPLE = 200
 
 
 def read_queries(corpus: CorpusConfig) -> tuple[Dataset, Dataset]:
-    """Training and test queries of a retrieval set, as rows that overlap is looked for in; dev queries are among the first."""
+    """Training and test queries of a retrieval set, as rows that overlap is looked for in; dev queries are
+    among the first."""
     train, test = _named(corpus)
     learnt = [read_set(train, name, corpus.train.max_bytes) for name in _train_splits(corpus)]
     tested = read_set(test, scored_split(test), (corpus.test or corpus.train).max_bytes)
@@ -40,7 +42,10 @@ def write_sets(folder: Path, corpus: CorpusConfig, train: Dataset, test: Dataset
     """The prepared set: its documents, and the train, dev and test queries that were kept."""
     named, tested = _named(corpus)
     kept = {row.id for row in train.rows}
-    parts = {name: read_set(named, name, corpus.train.max_bytes).with_queries(kept) for name in _train_splits(corpus)}
+    parts = {
+        name: read_set(named, name, corpus.train.max_bytes).with_queries(kept)
+        for name in _train_splits(corpus)
+    }
     if "dev" not in parts:
         parts["train"], parts["dev"] = _divided(parts["train"])
     parts["test"] = read_set(tested, scored_split(tested), (corpus.test or corpus.train).max_bytes)
@@ -49,19 +54,26 @@ def write_sets(folder: Path, corpus: CorpusConfig, train: Dataset, test: Dataset
     write_jsonl(folder / "corpus.jsonl", ({"_id": name, "text": text} for name, text in documents.items()))
     write_jsonl(folder / "queries.jsonl", ({"_id": name, "text": text} for name, text in queries.items()))
     for name, part in parts.items():
-        lines = (f"{query}\t{document}\t{grade}\n" for query, of in part.grades.items() for document, grade in of.items())
+        lines = (
+            f"{query}\t{document}\t{grade}\n"
+            for query, of in part.grades.items()
+            for document, grade in of.items()
+        )
         write_text(folder / "qrels" / f"{name}.tsv", "query-id\tcorpus-id\tscore\n" + "".join(lines))
 
 
 def baseline_rows(folder: Path) -> list[dict[str, Any]]:
-    """Item rows of BM25 (Robertson and Zaragoza 2009) on the test split: k1 1.5, b 0.75, English stop words, no stemming."""
+    """Item rows of BM25 (Robertson and Zaragoza 2009) on the test split: k1 1.5, b 0.75, English stop words,
+    no stemming."""
     import bm25s
 
     found = read_set(folder, "test")
     index = bm25s.BM25()
     words = bm25s.tokenize(list(found.documents.values()), stopwords="en", show_progress=False)
     index.index(words, show_progress=False)
-    asked = bm25s.tokenize(list(found.queries.values()), stopwords="en", return_ids=False, show_progress=False)
+    asked = bm25s.tokenize(
+        list(found.queries.values()), stopwords="en", return_ids=False, show_progress=False
+    )
     names = list(found.documents)
     return [
         retrieval_row(query, ranked(index.get_scores(tokens), names), found.grades[query])
@@ -69,7 +81,9 @@ def baseline_rows(folder: Path) -> list[dict[str, Any]]:
     ]
 
 
-def frozen(folder: StudyFolder, task: TaskConfig, origin: Path, run: Run) -> tuple[list[dict[str, Any]], dict[str, float]]:
+def frozen(
+    folder: StudyFolder, task: TaskConfig, origin: Path, run: Run
+) -> tuple[list[dict[str, Any]], dict[str, float]]:
     """Test rows and dev scores of an origin's own vectors; writes what encoding cost."""
     from adaptkit.embed.encoder import Encoder
     from adaptkit.embed.examples import Examples, set_of
@@ -90,9 +104,16 @@ def frozen(folder: StudyFolder, task: TaskConfig, origin: Path, run: Run) -> tup
 
 
 def trained(
-    folder: StudyFolder, task: TaskConfig, arm: Arm, seed: int, origin: Path, flops: float, trial: int | None, threads: int,
+    folder: StudyFolder,
+    task: TaskConfig,
+    arm: Arm,
+    seed: int,
+    origin: Path,
+    flops: float,
+    trial: int | None,
+    threads: int,
     rate: float,
-) -> Run:  # fmt: skip
+) -> Run:
     """Train the origin by contrast on the train split; a trial stops at the dev scores."""
     from adaptkit.embed.config import EmbedConfig
     from adaptkit.embed.recipe import embed
@@ -104,7 +125,9 @@ def trained(
         base=str(origin),
         train=data,
         test=None if trial is not None else data,
-        adapter=folder.config.adapter.model_copy(update={"kind": adapter_kind(folder.config, arm.adaptation)}),
+        adapter=folder.config.adapter.model_copy(
+            update={"kind": adapter_kind(folder.config, arm.adaptation)}
+        ),
         max_length=task.max_length,
     )
     when = {"learning_rate": rate, "seed": seed, "threads": threads, "global_batch_size": BATCH}
@@ -117,7 +140,8 @@ def trained(
 
 
 def flops_per_step(config: StudyConfig, task: TaskConfig) -> float:
-    """About what a training step of the base's shape on this task costs, from its first queries and documents."""
+    """About what a training step of the base's shape on this task costs, from its first queries and
+    documents."""
     import torch
 
     from adaptkit.compare.speed import base_shape
@@ -126,7 +150,9 @@ def flops_per_step(config: StudyConfig, task: TaskConfig) -> float:
         model = models.build(base_shape(config)[0], "encoder", seed=0)
     found = read_set(_named(task)[0], "train", task.train.max_bytes)
     rows = examples_of_set(found)[:SAMPLE]
-    length = sum(min(len(text.encode()) / 3.0, task.max_length) for row in rows for text in row.texts) / len(rows)
+    length = sum(min(len(text.encode()) / 3.0, task.max_length) for row in rows for text in row.texts) / len(
+        rows
+    )
     return models.flops_per_token(model, round(length / 2)).train * length * BATCH
 
 
@@ -148,7 +174,11 @@ def _train_splits(corpus: CorpusConfig) -> list[str]:
 
 
 def _queries(parts: list[RetrievalSet]) -> Dataset:
-    rows = [Row({"text": text}, found.where[name], name) for found in parts for name, text in found.queries.items()]
+    rows = [
+        Row({"text": text}, found.where[name], name)
+        for found in parts
+        for name, text in found.queries.items()
+    ]
     return Dataset(rows, "text", {"text": "text"})
 
 

@@ -14,9 +14,18 @@ from adaptkit.compare.workspace import StudyFolder
 def prepare(folder: StudyFolder, threads: int) -> dict[str, Any]:
     """Read, deduplicate, decontaminate and split the data."""
     run, facts = prepare_data(folder.config, folder.root)
-    return {"run": run.path.name, "facts": {k: v for k, v in facts.items() if k != "labels"}, "labels": facts["labels"]}
+    return {
+        "run": run.path.name,
+        "facts": {k: v for k, v in facts.items() if k != "labels"},
+        "labels": facts["labels"],
+    }
 
 
 STAGES: dict[str, Callable[..., dict[str, Any]]] = {
-    "prepare": prepare, "tokenizer": tokenizer, "base": base, "language": language, "task": task, "baseline": baseline,
-}  # fmt: skip
+    "prepare": prepare,
+    "tokenizer": tokenizer,
+    "base": base,
+    "language": language,
+    "task": task,
+    "baseline": baseline,
+}

@@ -1,7 +1,7 @@
 """The origin `distilled`: the best language model of a study so far, taught to a student of half its depth.
 
-The best is the one with the lowest dev score of the same seed and share of text. What finding it cost is the other
-origins' to pay; the student pays for its own training and for its teacher's forward passes.
+The best is the one with the lowest dev score of the same seed and share of text. What finding it cost is the
+other origins' to pay; the student pays for its own training and for its teacher's forward passes.
 """
 
 from __future__ import annotations
@@ -19,7 +19,8 @@ if TYPE_CHECKING:
 
 
 def best_teacher(folder: StudyFolder, seed: int, fraction: float) -> str:
-    """The folder of the best model: its dev score is in bits per byte, or for masked models in nats of one tokenizer."""
+    """The folder of the best model: its dev score is in bits per byte, or for masked models in nats of one
+    tokenizer."""
     found = [folder.result(language_id(job, seed, fraction)) for job in teaching_jobs(folder.config)]
     base = folder.result("base")
     if base["kind"] == "causal":
@@ -55,7 +56,8 @@ def settings(folder: StudyFolder, fraction: float, flops: float, seed: int, thre
 
 
 def check_base(config: StudyConfig) -> None:
-    """Raises: ModelError for a base that no student can learn from or no server would run, before anything is trained."""
+    """Raises: ModelError for a base that no student can learn from or no server would run, before anything is
+    trained."""
     from transformers import AutoConfig
 
     from adaptkit.distill.pooling_files import check_pooling

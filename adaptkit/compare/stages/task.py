@@ -23,11 +23,13 @@ if TYPE_CHECKING:
 FULL_RATE, LORA_RATE = 0.3, 0.6
 CONTRASTIVE_RATES = 0.1, 0.5
 HORIZON = 0.32
-"""A run takes the best rate of trials that are a share s of its length, times s ** HORIZON: what learns fastest in a short
-trial is too fast for a long run (Bjorck et al. 2024, arXiv 2409.19913)."""
+"""A run takes the best rate of trials that are a share s of its length, times s ** HORIZON: what learns
+fastest in a short trial is too fast for a long run (Bjorck et al. 2024, arXiv 2409.19913)."""
 
 
-def task(folder: StudyFolder, threads: int, *, task: str, arm: str, seed: int, flops: float, trial: int | None) -> dict[str, Any]:
+def task(
+    folder: StudyFolder, threads: int, *, task: str, arm: str, seed: int, flops: float, trial: int | None
+) -> dict[str, Any]:
     """Adapt an origin's model to a task and score it."""
     import torch
 
@@ -53,7 +55,9 @@ def baseline(folder: StudyFolder, threads: int, *, task: str) -> dict[str, Any]:
     if not run.finished:
         data = _splits(folder, settings)
         train = [(row.values["text"], row.values["label"]) for row in data["train"].rows]
-        rows = tfidf_rows(train, [(row.id, row.values["text"], row.values["label"]) for row in data["test"].rows])
+        rows = tfidf_rows(
+            train, [(row.id, row.values["text"], row.values["label"]) for row in data["test"].rows]
+        )
         _write(run, settings, rows, {})
     return {"run": run.path.name, "suite": task, "name": NAME}
 
@@ -77,14 +81,18 @@ def _task(folder: StudyFolder, name: str) -> TaskConfig:
 
 
 def _splits(folder: StudyFolder, task: TaskConfig) -> dict[str, Dataset]:
-    return {part: read_prepared(_path(folder, task, part), WANT[task.kind]) for part in ("train", "dev", "test")}
+    return {
+        part: read_prepared(_path(folder, task, part), WANT[task.kind]) for part in ("train", "dev", "test")
+    }
 
 
 def _path(folder: StudyFolder, task: TaskConfig, part: str) -> Path:
     return folder.data / f"{task.name}.{part}.jsonl"
 
 
-def _write(run: Run, task: TaskConfig, rows: list[dict[str, Any]], dev: dict[str, float], **more: Any) -> None:
+def _write(
+    run: Run, task: TaskConfig, rows: list[dict[str, Any]], dev: dict[str, float], **more: Any
+) -> None:
     write_jsonl(run.items(task.name), rows)
     scores = {"suite": task.name, "metrics": score_rows(task, rows), "num_items": len(rows), "dev": dev}
     write_json(run.scores(task.name), scores | more)
@@ -102,7 +110,12 @@ def _frozen(folder: StudyFolder, task: TaskConfig, arm: Arm, seed: int, origin: 
         "seed": seed,
         "trials": trials,
     }
-    run = Run.open(folder.root, f"{task.name}-{arm.adaptation}", fields, {"model": str(origin), "data": folder.data_digest})
+    run = Run.open(
+        folder.root,
+        f"{task.name}-{arm.adaptation}",
+        fields,
+        {"model": str(origin), "data": folder.data_digest},
+    )
     if not run.finished and task.kind == "retrieve":
         from adaptkit.compare.stages.retrieve import frozen
 
@@ -133,7 +146,14 @@ def _method(task: TaskConfig, arm: Arm, seed: int, label_names: list[str]) -> An
 
 
 def _trained(
-    folder: StudyFolder, task: TaskConfig, arm: Arm, seed: int, origin: Path, flops: float, trial: int | None, threads: int
+    folder: StudyFolder,
+    task: TaskConfig,
+    arm: Arm,
+    seed: int,
+    origin: Path,
+    flops: float,
+    trial: int | None,
+    threads: int,
 ) -> dict[str, Any]:
     from adaptkit.finetune.config import FinetuneConfig
     from adaptkit.finetune.recipe import finetune, steps_for_budget
@@ -150,10 +170,16 @@ def _trained(
         task=task.name,
         base=str(origin),
         kind="sft" if task.kind == "generate" else task.kind,
-        adapter=folder.config.adapter.model_copy(update={"kind": adapter_kind(folder.config, arm.adaptation)}),
+        adapter=folder.config.adapter.model_copy(
+            update={"kind": adapter_kind(folder.config, arm.adaptation)}
+        ),
         max_length=task.max_length,
-        # A trial is judged on dev rows at its end; a run also keeps its best weights on the way and is tested.
-        **{part: DataConfig(files=[str(_path(folder, task, part))]) for part in ("train", "dev", "test")[: 2 if tuning else 3]},
+        # A trial is judged on dev rows at its end; a run also keeps its best weights on the way and is
+        # tested.
+        **{
+            part: DataConfig(files=[str(_path(folder, task, part))])
+            for part in ("train", "dev", "test")[: 2 if tuning else 3]
+        },
     )
     when = {"select": "last" if tuning else "best", "learning_rate": rate, "seed": seed, "threads": threads}
     settings = with_trainer(settings, **when)
@@ -165,9 +191,11 @@ def _trained(
 
 
 def _dev(run: Run, task: TaskConfig) -> float:
-    """What trials are compared by, lower is better. After so few steps accuracies are chance, losses tell rates apart already.
+    """What trials are compared by, lower is better. After so few steps accuracies are chance, losses tell
+    rates apart already.
 
-    The loss of search is that of a small batch and tells less than the ranks do: there it is what lacks to the best score.
+    The loss of search is that of a small batch and tells less than the ranks do: there it is what lacks to
+        the best score.
     """
     dev = read_json(run.scores(task.name))["dev"]
     return 1 - dev[task.score] if task.kind == "retrieve" else dev["loss"]

@@ -1,4 +1,5 @@
-"""The honest baseline of a labelled task: TF-IDF features and logistic regression, seconds to train, no language model."""
+"""The honest baseline of a labelled task: TF-IDF features and logistic regression, seconds to train, no
+language model."""
 
 from __future__ import annotations
 
@@ -20,7 +21,8 @@ def tfidf_rows(train: list[tuple[str, str]], test: list[tuple[str, str, str]]) -
     from sklearn.pipeline import make_pipeline
 
     pipeline = make_pipeline(
-        TfidfVectorizer(ngram_range=(1, 2), sublinear_tf=True, max_features=100_000), LogisticRegression(C=10.0, max_iter=500)
+        TfidfVectorizer(ngram_range=(1, 2), sublinear_tf=True, max_features=100_000),
+        LogisticRegression(C=10.0, max_iter=500),
     )
     pipeline.fit([text for text, _ in train], [label for _, label in train])
     probabilities = pipeline.predict_proba([text for _, text, _ in test])

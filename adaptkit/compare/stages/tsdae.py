@@ -1,8 +1,11 @@
-"""More training on plain text for an encoder that was saved without a masked-LM head, as sentence encoders are: TSDAE.
+"""More training on plain text for an encoder that was saved without a masked-LM head, as sentence encoders
+are: TSDAE.
 
-A head that starts from nothing would have to learn before the encoder could, and takes the encoder apart meanwhile:
-all-MiniLM-L6-v2 fell from .78 to .01 nDCG@10 that way (benchmarks/results). Restoring texts from their vectors trains
-what such an encoder is for, and its decoder leans on the encoder's own weights (arXiv 2104.06979).
+A head that starts from nothing would have to learn before the encoder could, and takes the encoder apart
+meanwhile:
+all-MiniLM-L6-v2 fell from .78 to .01 nDCG@10 that way (benchmarks/results). Restoring texts from their
+vectors trains what such an encoder is for, and its decoder leans on the encoder's own weights (arXiv
+2104.06979).
 """
 
 from __future__ import annotations
@@ -29,7 +32,16 @@ def fits(base: str | Path) -> bool:
     return models.model_kind(base) == "encoder" and text_kind(base) == "masked"
 
 
-def settings(folder: StudyFolder, job: str, text: str, fraction: float, flops: float, seed: int, threads: int, rate: float) -> Any:
+def settings(
+    folder: StudyFolder,
+    job: str,
+    text: str,
+    fraction: float,
+    flops: float,
+    seed: int,
+    threads: int,
+    rate: float,
+) -> Any:
     """The training that `flops` pay for.
 
     Raises: BudgetError where they buy too few steps.

@@ -1,7 +1,8 @@
-"""Where an exported model comes from, and proof that it is still what was exported: lineage, licence, digests.
+"""Where an exported model comes from, and proof that it is still what was exported: lineage, licence,
+digests.
 
-Nothing here holds an absolute path, a host or user name, a line of anybody's text or the time of the export: two
-exports of one run are the same bytes.
+Nothing here holds an absolute path, a host or user name, a line of anybody's text or the time of the export:
+two exports of one run are the same bytes.
 """
 
 from __future__ import annotations
@@ -35,7 +36,8 @@ class Ancestor:
 
     Attributes:
         name: the run's name, or the base's (a hub id, or its folder's name).
-        facts: what is known: identity, config digest, data digests, code and versions; weights for a foreign base.
+        facts: what is known: identity, config digest, data digests, code and versions; weights for a foreign
+            base.
         licence: what the folder of a foreign base says; None for a run.
         folder: where it lies here; never written out.
     """
@@ -47,7 +49,8 @@ class Ancestor:
 
 
 def lineage(source: Source) -> list[Ancestor]:
-    """All trainings from the last to the first, then the foreign base if there is one, then foreign teachers that are not it."""
+    """All trainings from the last to the first, then the foreign base if there is one, then foreign teachers
+    that are not it."""
     if source.run is None:
         return [_foreign("base", str(source.folder), source.folder)]
     return _lineage(source.run)
@@ -69,7 +72,8 @@ def _lineage(run: Path | None) -> list[Ancestor]:
 
 
 def began_with(config: dict[str, Any]) -> tuple[str, str]:
-    """(what the weights of a run were at first, the teacher it learnt from), each a folder, a hub id, an address or empty."""
+    """(what the weights of a run were at first, the teacher it learnt from), each a folder, a hub id, an
+    address or empty."""
     teacher, start = str(config.get("teacher") or ""), str((config.get("student") or {}).get("start") or "")
     if not teacher:
         return str(config.get("base") or ""), ""
@@ -82,7 +86,9 @@ def _foreign_teachers(run: Path, teacher: str) -> list[Ancestor]:
     if (trained := _run_of(folder)) is None:
         return [_foreign("teacher", teacher, folder)]
     above = [ancestor for ancestor in _lineage(trained) if ancestor.licence is not None]
-    return [replace(known, facts={"teacher": known.name, "weights": known.facts["weights"]}) for known in above]
+    return [
+        replace(known, facts={"teacher": known.name, "weights": known.facts["weights"]}) for known in above
+    ]
 
 
 def _run_of(folder: Path | None) -> Path | None:
@@ -91,16 +97,23 @@ def _run_of(folder: Path | None) -> Path | None:
 
 
 def licence_of(ancestors: list[Ancestor]) -> tuple[str, str]:
-    """(licence tag for the card's header, the same in words): the base's, else a teacher's, else what goes for own text."""
+    """(licence tag for the card's header, the same in words): the base's, else a teacher's, else what goes
+    for own text."""
     foreign = [ancestor for ancestor in ancestors if ancestor.licence is not None]
     if not foreign:
         return "other", "no base model: whoever owns the training text decides"
     first, role = foreign[0], _role(foreign[0])
-    others = {f"{ancestor.licence} for what its {_role(ancestor)} {ancestor.name} gave" for ancestor in foreign[1:]
-              if ancestor.licence != first.licence}  # fmt: skip
+    others = {
+        f"{ancestor.licence} for what its {_role(ancestor)} {ancestor.name} gave"
+        for ancestor in foreign[1:]
+        if ancestor.licence != first.licence
+    }
     more = "".join(f"; {words}" for words in sorted(others))
     if first.licence == UNKNOWN_LICENCE:
-        return "other", f"that of its {role} {first.name}, which is {UNKNOWN_LICENCE}: look it up before you pass this on{more}"
+        return (
+            "other",
+            f"that of its {role} {first.name}, which is {UNKNOWN_LICENCE}: look it up before you pass this on{more}",
+        )
     return str(first.licence), f"{first.licence}, carried over from its {role} {first.name}{more}"
 
 
@@ -110,13 +123,24 @@ def _role(ancestor: Ancestor) -> str:
 
 def licence_files(ancestors: list[Ancestor]) -> list[Path]:
     """Licence texts in the folder of the foreign base."""
-    folders = [ancestor.folder for ancestor in ancestors if ancestor.licence is not None and ancestor.folder is not None]
-    return [path for folder in folders for pattern in LICENCE_FILES for path in sorted(folder.glob(pattern)) if path.is_file()]
+    folders = [
+        ancestor.folder
+        for ancestor in ancestors
+        if ancestor.licence is not None and ancestor.folder is not None
+    ]
+    return [
+        path
+        for folder in folders
+        for pattern in LICENCE_FILES
+        for path in sorted(folder.glob(pattern))
+        if path.is_file()
+    ]
 
 
 @cache
 def code() -> dict[str, Any]:
-    """The code that writes exports, as a process first finds it: version, commit if there is one, sha256 over its modules."""
+    """The code that writes exports, as a process first finds it: version, commit if there is one, sha256 over
+    its modules."""
     root = Path(adaptkit.__file__).parent
     modules = {str(path.relative_to(root)): file_digest(path) for path in sorted(root.rglob("*.py"))}
     found = environment()
@@ -131,7 +155,11 @@ def code() -> dict[str, Any]:
 def weights_digests(folder: Path) -> dict[str, str]:
     """File name -> sha256 of the weights, config and tokenizer in a model folder."""
     kept = (".safetensors", ".json", ".jinja", ".model", ".txt")
-    return {path.name: file_digest(path) for path in sorted(folder.iterdir()) if path.is_file() and path.suffix in kept}
+    return {
+        path.name: file_digest(path)
+        for path in sorted(folder.iterdir())
+        if path.is_file() and path.suffix in kept
+    }
 
 
 def file_digests(folder: Path) -> dict[str, dict[str, Any]]:
@@ -155,7 +183,10 @@ def verify(folder: Path) -> None:
     for name, expected in listed.items():
         if name not in held:
             raise ModelError(f"{name} is missing, and the manifest lists it", where=where, fix=fix)
-        if held[name].stat().st_size != expected["num_bytes"] or file_digest(held[name]) != expected["sha256"]:
+        if (
+            held[name].stat().st_size != expected["num_bytes"]
+            or file_digest(held[name]) != expected["sha256"]
+        ):
             raise ModelError(f"{name} is not the file that was exported", where=where, fix=fix)
     if extra := sorted(set(held) - set(listed) - {MANIFEST, *LATER}):
         what = f"{extra[0]} is not in the manifest"
@@ -191,7 +222,9 @@ def _teacher_name(run: Path) -> str | None:
 
 def _data_facts(part: dict[str, Any]) -> dict[str, Any]:
     files = [{**file, "name": Path(str(file["name"])).name} for file in part.get("files") or []]
-    return {key: part.get(key) for key in ("kind", "documents", "num_bytes", "digest", "licences")} | {"files": files}
+    return {key: part.get(key) for key in ("kind", "documents", "num_bytes", "digest", "licences")} | {
+        "files": files
+    }
 
 
 def _foreign(role: str, model: str, folder: Path | None) -> Ancestor:

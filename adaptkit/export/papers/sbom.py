@@ -1,7 +1,8 @@
 """The bill of materials: what an exported model was made from and what reads it, as CycloneDX 1.6 JSON.
 
-The model, the data it learnt from (by digest, never its content), the model it began with, and each Python package that
-the export needed, with version and licence. Without a timestamp: two exports of one run are the same bytes.
+The model, the data it learnt from (by digest, never its content), the model it began with, and each Python
+package that the export needed, with version and licence. Without a timestamp: two exports of one run are the
+same bytes.
 """
 
 from __future__ import annotations
@@ -52,7 +53,8 @@ def write_bill(folder: Path, record: dict[str, Any], licence: str) -> None:
 
 
 def required_packages() -> set[str]:
-    """adaptkit's installed requirements and theirs, without extras; a fixed few where it runs from its source alone."""
+    """adaptkit's installed requirements and theirs, without extras; a fixed few where it runs from its source
+    alone."""
     found: set[str] = set()
     left = [*_requirements("adaptkit")] or list(PACKAGES[1:])
     while left:
@@ -88,16 +90,23 @@ def _model(folder: Path, record: dict[str, Any], licence: str) -> Component:
     from cyclonedx.model.license import DisjunctiveLicense
 
     told = record[EXPORTED]
-    weights = {name: entry["sha256"] for name, entry in file_digests(folder).items() if name.endswith(".safetensors")}
+    weights = {
+        name: entry["sha256"] for name, entry in file_digests(folder).items() if name.endswith(".safetensors")
+    }
     kept = ("kind", "format", "needs", "method", "base", "arm", "study", "task")
-    facts = {key: told[key] for key in kept if told[key] is not None} | {f"sha256 of {k}": v for k, v in weights.items()}
+    facts = {key: told[key] for key in kept if told[key] is not None} | {
+        f"sha256 of {k}": v for k, v in weights.items()
+    }
     return Component(
         name=told["name"],
         type=ComponentType.MACHINE_LEARNING_MODEL,
         version=digest(weights)[:12],
         bom_ref="model",
         licenses=[DisjunctiveLicense(name=licence)],
-        properties=[Property(name=f"adaptkit:{key.replace(' ', '_')}", value=str(value)) for key, value in facts.items()],
+        properties=[
+            Property(name=f"adaptkit:{key.replace(' ', '_')}", value=str(value))
+            for key, value in facts.items()
+        ],
     )
 
 
@@ -114,7 +123,9 @@ def _data(lineage: list[dict[str, Any]]) -> Iterator[Component]:
                 version=str(data["digest"])[:12],
                 bom_ref=f"data:{facts['run']}:{part}",
                 description=f"{data['documents']} documents, {data['num_bytes']} bytes",
-                hashes=[HashType(alg=HashAlgorithm.SHA_256, content=data["digest"])] if data["digest"] else [],
+                hashes=[HashType(alg=HashAlgorithm.SHA_256, content=data["digest"])]
+                if data["digest"]
+                else [],
             )
 
 
@@ -148,4 +159,6 @@ def _package(name: str) -> Component:
 def _tool() -> Component:
     from cyclonedx.model.component import Component, ComponentType
 
-    return Component(name="adaptkit", type=ComponentType.APPLICATION, version=adaptkit.__version__, bom_ref="tool:adaptkit")
+    return Component(
+        name="adaptkit", type=ComponentType.APPLICATION, version=adaptkit.__version__, bom_ref="tool:adaptkit"
+    )

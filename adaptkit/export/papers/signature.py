@@ -1,6 +1,7 @@
 """An OpenSSF model signature over an exported folder, made and checked offline with a key of one's own.
 
-`model.sig` covers every file of the folder but itself and what a server writes later. ECDSA signatures hold a random
+`model.sig` covers every file of the folder but itself and what a server writes later. ECDSA signatures hold a
+random
 number: a signed folder differs from another one of the same run in this file alone.
 """
 
@@ -45,7 +46,9 @@ def verify_signature(folder: Path, public_key: Path) -> None:
     except Exception as error:  # the library raises a bare ValueError, or what its key parser met
         what = f"the signature does not fit this folder or key: {str(error).splitlines()[0]}"
         raise ModelError(
-            what, where=str(path), fix="take the folder from its source again, and its key from whom you trust"
+            what,
+            where=str(path),
+            fix="take the folder from its source again, and its key from whom you trust",
         ) from None
 
 

@@ -31,9 +31,11 @@ BATCH_TOKENS = 4096
 class Answers:
     """Attributes:
     greedy: continuations of fixed prompts, token ids; generators only.
-    logprobs: float64 [tokens], log-probability of each token of fixed texts given those before it; generators only.
+    logprobs: float64 [tokens], log-probability of each token of fixed texts given those before it; generators
+        only.
     bits_per_byte: on the held-out text; generators only.
-    outputs: float64 [N, L] logits of a classifier, or of a reranker for each text as an answer to the one before it.
+    outputs: float64 [N, L] logits of a classifier, or of a reranker for each text as an answer to the one
+        before it.
     vectors: float64 [N, D] normalised embeddings.
     scores: the task's metrics on the held-out items.
     """
@@ -52,29 +54,39 @@ def ask(source: Source, model: nn.Module, tokenizer: Any, heldout: HeldOut) -> A
     texts = [text for _, text in heldout.texts]
     if source.kind == "embed":
         layout = read_layout(source.folder, model.config, tokenizer)
-        return Answers(vectors=embed(model, tokenizer, texts, layout, read_dense(source.folder, layout.dense)))
+        return Answers(
+            vectors=embed(model, tokenizer, texts, layout, read_dense(source.folder, layout.dense))
+        )
     if source.kind == "rerank":
         pairs = list(zip(texts[-1:] + texts[:-1], texts, strict=True))
         return Answers(outputs=pair_logits(model, tokenizer, pairs, heldout.seq_len))
     if source.kind == "classify":
         return Answers(
-            outputs=logits(model, tokenizer, texts, heldout.seq_len), scores=_task_scores(source, model, tokenizer, heldout)
+            outputs=logits(model, tokenizer, texts, heldout.seq_len),
+            scores=_task_scores(source, model, tokenizer, heldout),
         )
     start = opening(tokenizer)
     encoded = tokenizer(texts, add_special_tokens=False)["input_ids"]
     prompts = [[*start, *ids[:PROMPT_TOKENS]] for ids in encoded if ids][:NUM_PROMPTS]
     seq_len = min(heldout.seq_len, context_length(model))
     return Answers(
-        greedy=generate(model, tokenizer, prompts, min(NEW_TOKENS, context_length(model) - PROMPT_TOKENS - 1)),
-        logprobs=logprobs(model, [[*start, *ids][: min(SCORED_TOKENS, seq_len)] for ids in encoded[:NUM_SCORED]]),
+        greedy=generate(
+            model, tokenizer, prompts, min(NEW_TOKENS, context_length(model) - PROMPT_TOKENS - 1)
+        ),
+        logprobs=logprobs(
+            model, [[*start, *ids][: min(SCORED_TOKENS, seq_len)] for ids in encoded[:NUM_SCORED]]
+        ),
         bits_per_byte=bits_per_byte(score_documents(model, tokenizer, heldout.texts, seq_len=seq_len)),
         scores=_task_scores(source, model, tokenizer, heldout),
     )
 
 
 @torch.no_grad()
-def embed(model: nn.Module, tokenizer: Any, texts: Sequence[str], layout: Layout, dense: nn.Module | None = None) -> Tensor:
-    """Unit vectors in the order of `texts`, float64 [N, D], pooled and cut as the folder's sentence-transformers files say.
+def embed(
+    model: nn.Module, tokenizer: Any, texts: Sequence[str], layout: Layout, dense: nn.Module | None = None
+) -> Tensor:
+    """Unit vectors in the order of `texts`, float64 [N, D], pooled and cut as the folder's
+    sentence-transformers files say.
 
     `dense` is what the pooled vectors go through: `embed.dense.read_dense`.
     """
@@ -84,7 +96,9 @@ def embed(model: nn.Module, tokenizer: Any, texts: Sequence[str], layout: Layout
     found: dict[int, Tensor] = {}
     for items in batches_by_length([len(ids) for ids in encoded], BATCH_TOKENS):
         batch = pad_right([encoded[i] for i in items], tokenizer.pad_token_id or 0, model.device)
-        pooled_ND = pool(model.base_model(**batch).last_hidden_state.double(), batch["attention_mask"], layout.pooling)
+        pooled_ND = pool(
+            model.base_model(**batch).last_hidden_state.double(), batch["attention_mask"], layout.pooling
+        )
         found |= zip(items, torch.nn.functional.normalize(dense(pooled_ND), dim=-1).cpu(), strict=True)
     return torch.stack([found[index] for index in range(len(texts))])
 
@@ -102,12 +116,19 @@ def logprobs(model: nn.Module, rows: Sequence[list[int]]) -> Tensor:
 
 @torch.no_grad()
 def pair_logits(model: nn.Module, tokenizer: Any, pairs: Sequence[tuple[str, str]], seq_len: int) -> Tensor:
-    """Of a reranker for (query, document) pairs, float64 [N, 1]; token types tell the two apart where the model knows them."""
-    kept = {"input_ids", "attention_mask"} | ({"token_type_ids"} if getattr(model.config, "type_vocab_size", 0) > 1 else set())
+    """Of a reranker for (query, document) pairs, float64 [N, 1]; token types tell the two apart where the
+    model knows them."""
+    kept = {"input_ids", "attention_mask"} | (
+        {"token_type_ids"} if getattr(model.config, "type_vocab_size", 0) > 1 else set()
+    )
     found = []
     for query, document in pairs:
         cut = {"truncation": True, "max_length": min(seq_len, context_length(model)), "return_tensors": "pt"}
-        encoded = {name: value.to(model.device) for name, value in tokenizer(query, document, **cut).items() if name in kept}
+        encoded = {
+            name: value.to(model.device)
+            for name, value in tokenizer(query, document, **cut).items()
+            if name in kept
+        }
         found.append(model(**encoded).logits.double().cpu())
     return torch.cat(found)
 
@@ -119,7 +140,9 @@ def logits(model: nn.Module, tokenizer: Any, texts: Sequence[str], seq_len: int)
     return torch.cat([model(**batch).logits.double().cpu() for batch in batches])
 
 
-def _padded(model: nn.Module, tokenizer: Any, texts: Sequence[str], max_length: int) -> Iterator[dict[str, Tensor]]:
+def _padded(
+    model: nn.Module, tokenizer: Any, texts: Sequence[str], max_length: int
+) -> Iterator[dict[str, Tensor]]:
     """Batches of the texts, longest first: the same order for every model with this tokenizer."""
     encoded = tokenizer(list(texts), truncation=True, max_length=max_length)["input_ids"]
     for items in batches_by_length([len(ids) for ids in encoded], BATCH_TOKENS):

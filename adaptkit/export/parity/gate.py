@@ -1,8 +1,9 @@
 """The parity gate: an export must answer as the model that was trained does, or lose no more than is stated.
 
-Compared are the model as trained (base and adapter, where both are still there), the merged model, and the folder that
-was written, read back from disk. `parity.json` holds every figure, its limit and whether it held; what could not be
-compared is named with the reason. A server's answers are held against the export's in reference.py.
+Compared are the model as trained (base and adapter, where both are still there), the merged model, and the
+folder that was written, read back from disk. `parity.json` holds every figure, its limit and whether it held;
+what could not be compared is named with the reason. A server's answers are held against the export's in
+reference.py.
 """
 
 from __future__ import annotations
@@ -43,17 +44,32 @@ class Limits:
         return cls(format.max_loss_bpb if bpb is None else bpb, given, score is not None)
 
 
-def compare(before: Answers, after: Answers, format: Format, limits: Limits, num_items: int = 0) -> list[dict[str, Any]]:
-    """One check per figure: name, before, after, loss, limit, ok; the limit is null for figures that are only told."""
+def compare(
+    before: Answers, after: Answers, format: Format, limits: Limits, num_items: int = 0
+) -> list[dict[str, Any]]:
+    """One check per figure: name, before, after, loss, limit, ok; the limit is null for figures that are only
+    told."""
     checks: list[dict[str, Any]] = []
     exact = format.name == "fp32"
     if before.logprobs is not None and after.logprobs is not None:
-        pairs = [(a, b) for x, y in zip(before.greedy, after.greedy, strict=True) for a, b in zip(x, y, strict=False)]
+        pairs = [
+            (a, b)
+            for x, y in zip(before.greedy, after.greedy, strict=True)
+            for a, b in zip(x, y, strict=False)
+        ]
         longest = sum(max(len(x), len(y)) for x, y in zip(before.greedy, after.greedy, strict=True))
         unequal = 1 - sum(a == b for a, b in pairs) / longest if longest else 0.0
         checks.append(_check("greedy tokens that differ, share", None, None, unequal, 0.0 if exact else None))
         moved = float((before.logprobs - after.logprobs).abs().max())
-        checks.append(_check("largest change of a token's log-probability, nats", None, None, moved, EXACT if exact else None))
+        checks.append(
+            _check(
+                "largest change of a token's log-probability, nats",
+                None,
+                None,
+                moved,
+                EXACT if exact else None,
+            )
+        )
     if before.bits_per_byte is not None and after.bits_per_byte is not None:
         loss = after.bits_per_byte - before.bits_per_byte
         checks.append(_check("bits per byte", before.bits_per_byte, after.bits_per_byte, loss, limits.bpb))
@@ -64,22 +80,43 @@ def compare(before: Answers, after: Answers, format: Format, limits: Limits, num
         allowed = limits.score if format.grid or limits.stated else 1 - MIN_COSINE
         checks.append(_check("mean cosine of embeddings to the source's", 1.0, cosine, 1 - cosine, allowed))
     allowed = limits.score if limits.stated or exact else max(limits.score, 1 / max(1, num_items))
-    for place, (name, value) in enumerate(before.scores.items()):  # the first decides: one flip moves macro-F1 by any amount
-        checks.append(_check(name, value, after.scores[name], value - after.scores[name], None if place else allowed))
+    for place, (name, value) in enumerate(
+        before.scores.items()
+    ):  # the first decides: one flip moves macro-F1 by any amount
+        checks.append(
+            _check(name, value, after.scores[name], value - after.scores[name], None if place else allowed)
+        )
     return checks
 
 
-def _output_checks(before: torch.Tensor, after: torch.Tensor, exact: bool, limits: Limits, scored: bool) -> list[dict[str, Any]]:
-    """Classifiers and rerankers; without scored items predictions may flip, or scores drift apart, as far as the score may fall."""
+def _output_checks(
+    before: torch.Tensor, after: torch.Tensor, exact: bool, limits: Limits, scored: bool
+) -> list[dict[str, Any]]:
+    """Classifiers and rerankers; without scored items predictions may flip, or scores drift apart, as far as
+    the score may fall."""
     moved = float((before - after).abs().max() / before.abs().max().clamp(min=1.0))
-    checks = [_check("largest change of a logit, relative to the largest", None, None, moved, EXACT if exact else None)]
+    checks = [
+        _check(
+            "largest change of a logit, relative to the largest", None, None, moved, EXACT if exact else None
+        )
+    ]
     if before.shape[1] > 1:
         flips = float((before.argmax(-1) != after.argmax(-1)).double().mean())
-        allowed = None if scored else limits.score if limits.stated or exact else max(limits.score, 1 / len(before))
+        allowed = (
+            None if scored else limits.score if limits.stated or exact else max(limits.score, 1 / len(before))
+        )
         checks.append(_check("predictions that differ, share", None, None, flips, allowed))
     else:
         alike = _correlation(before[:, 0], after[:, 0])
-        checks.append(_check("correlation of scores with the source's", 1.0, alike, 1 - alike, EXACT if exact else limits.score))
+        checks.append(
+            _check(
+                "correlation of scores with the source's",
+                1.0,
+                alike,
+                1 - alike,
+                EXACT if exact else limits.score,
+            )
+        )
     return checks
 
 
@@ -91,18 +128,25 @@ def _correlation(before: torch.Tensor, after: torch.Tensor) -> float:
 
 def merge_checks(trained: Answers, merged: Answers) -> list[dict[str, Any]]:
     """The merged model against base and adapter: equal in float32."""
-    pairs = ((trained.logprobs, merged.logprobs), (trained.outputs, merged.outputs), (trained.vectors, merged.vectors))
+    pairs = (
+        (trained.logprobs, merged.logprobs),
+        (trained.outputs, merged.outputs),
+        (trained.vectors, merged.vectors),
+    )
     before, after = next((x, y) for x, y in pairs if x is not None and y is not None)
     moved = float((before - after).abs().max() / before.abs().max().clamp(min=1.0))
     checks = [_check("largest change by merging the adapter, relative", None, None, moved, EXACT)]
     if trained.greedy:
-        unequal = sum(x != y for x, y in zip(trained.greedy, merged.greedy, strict=True)) / len(trained.greedy)
+        unequal = sum(x != y for x, y in zip(trained.greedy, merged.greedy, strict=True)) / len(
+            trained.greedy
+        )
         checks.append(_check("greedy answers that differ by merging, share", None, None, unequal, 0.0))
     return checks
 
 
 def token_checks(before: Any, after: Any, texts: list[str]) -> list[dict[str, Any]]:
-    """Training's token ids against the exported tokenizer's: the same, at most one BOS in front, the same chat prompt.
+    """Training's token ids against the exported tokenizer's: the same, at most one BOS in front, the same
+    chat prompt.
 
     Args:
         before, after: tokenizers, read from the trained and from the exported folder.
@@ -113,7 +157,9 @@ def token_checks(before: Any, after: Any, texts: list[str]) -> list[dict[str, An
     changed = sum(trained != served for trained, served in zip(encode(before, texts), ids, strict=True))
     checks = [
         _check("texts that get other token ids", None, None, changed, 0),
-        _check("texts that begin with more than one BOS", None, None, sum(_doubled(row, bos) for row in ids), 0),
+        _check(
+            "texts that begin with more than one BOS", None, None, sum(_doubled(row, bos) for row in ids), 0
+        ),
     ]
     if before.chat_template:
         talk = [{"role": "user", "content": texts[0]}, {"role": "assistant", "content": texts[-1]}]
@@ -133,7 +179,8 @@ def passed(checks: list[dict[str, Any]]) -> bool:
 
 
 def refuse(report: Mapping[str, Any], where: str, figures: str) -> None:
-    """Raises: ModelError naming the first figure beyond its limit, and the file `figures` that holds all of them."""
+    """Raises: ModelError naming the first figure beyond its limit, and the file `figures` that holds all of
+    them."""
     broken = [check for check in report["checks"] if not check["ok"]]
     if not broken:
         return
@@ -143,10 +190,14 @@ def refuse(report: Mapping[str, Any], where: str, figures: str) -> None:
         change = f"{first['before']:.4f} became {first['after']:.4f}; a loss of {change}"
     more = f" (and {len(broken) - 1} more)" if len(broken) > 1 else ""
     what = f"the {report['format']} export is too far from its source: {first['name']}: {change}{more}"
-    fix = "try --method gptq or another format, or state a larger loss with --max-loss-bpb or --max-loss-score"
+    fix = (
+        "try --method gptq or another format, or state a larger loss with --max-loss-bpb or --max-loss-score"
+    )
     raise ModelError(what, where=where, fix=f"{fix}; all figures: {figures}")
 
 
-def _check(name: str, before: float | None, after: float | None, loss: float, limit: float | None) -> dict[str, Any]:
+def _check(
+    name: str, before: float | None, after: float | None, loss: float, limit: float | None
+) -> dict[str, Any]:
     ok = limit is None or loss <= limit + ROUNDING  # not so for nan
     return {"name": name, "before": before, "after": after, "loss": loss, "limit": limit, "ok": bool(ok)}

@@ -1,7 +1,8 @@
-"""The text that an export is measured on and, for GPTQ, calibrated on: found again from the run that made the model.
+"""The text that an export is measured on and, for GPTQ, calibrated on: found again from the run that made the
+model.
 
-Every set is checked against the digest in the run's manifest. What cannot be found again is said in words, and a few
-built-in sentences stand in, so that an export is never unmeasured.
+Every set is checked against the digest in the run's manifest. What cannot be found again is said in words,
+and a few built-in sentences stand in, so that an export is never unmeasured.
 """
 
 from __future__ import annotations
@@ -63,26 +64,40 @@ class HeldOut:
         return int((config.get("size") or {}).get("seq_len") or config.get("max_length") or DEFAULT_LENGTH)
 
 
-def find_heldout(source: Source, *, evaluation: Path | None = None, calibration: Path | None = None) -> HeldOut:
+def find_heldout(
+    source: Source, *, evaluation: Path | None = None, calibration: Path | None = None
+) -> HeldOut:
     """Held-out text and items of a source.
 
     Args:
         evaluation: a file of text to measure on instead.
-        calibration: a file of text to calibrate on instead; a tenth of it is held out where nothing else is known.
+        calibration: a file of text to calibrate on instead; a tenth of it is held out where nothing else is
+            known.
     Raises: DataError for a given file that cannot be used.
     """
-    found = _of_run(source) if source.run is not None else HeldOut(_built_in(), _stand_in("the folder says nothing of its data"))
+    found = (
+        _of_run(source)
+        if source.run is not None
+        else HeldOut(_built_in(), _stand_in("the folder says nothing of its data"))
+    )
     if calibration is not None:
         given = _read({"files": [str(calibration)]}, "text")
         if not found.digest and evaluation is None:
             from adaptkit.data import split
 
             given, dev = split(given, DEV_SHARE)
-            found = replace(found, texts=_passages(dev), origin=f"a tenth of {calibration.name}, held out", digest=dev.digest)
+            found = replace(
+                found,
+                texts=_passages(dev),
+                origin=f"a tenth of {calibration.name}, held out",
+                digest=dev.digest,
+            )
         found = replace(found, training=given, training_origin=f"the file {calibration.name}")
     if evaluation is not None:
         given = _read({"files": [str(evaluation)]}, "text")
-        found = replace(found, texts=_passages(given), origin=f"the file {evaluation.name}", digest=given.digest)
+        found = replace(
+            found, texts=_passages(given), origin=f"the file {evaluation.name}", digest=given.digest
+        )
     return found
 
 
@@ -93,7 +108,9 @@ def _of_run(source: Source) -> HeldOut:
         return _of_embedding(source.run, config, recorded)
     want = _wanted(config, recorded)
     parts = _splits(source.run, config, want)
-    checked = {name: part for name, part in parts.items() if part.digest == (recorded.get(name) or {}).get("digest")}
+    checked = {
+        name: part for name, part in parts.items() if part.digest == (recorded.get(name) or {}).get("digest")
+    }
     dev = checked.get("dev")
     kept = HeldOut([], "", training=checked.get("train"), config=config)
     if dev is None:
@@ -111,7 +128,9 @@ def _of_embedding(run: Path, config: dict[str, Any], recorded: dict[str, Any]) -
     from adaptkit.data import DataConfig
     from adaptkit.embed.examples import train_and_dev
 
-    kept = HeldOut(_built_in(), _stand_in("the run's own examples were not found where the run read them"), config=config)
+    kept = HeldOut(
+        _built_in(), _stand_in("the run's own examples were not found where the run read them"), config=config
+    )
     parts = [_moved(run, config.get(part)) for part in ("train", "dev")]
     train, dev = (DataConfig.model_validate(part) if part else None for part in parts)
     try:
@@ -182,7 +201,9 @@ def _passages(dataset: Dataset) -> list[tuple[str, str]]:
 
 
 def _some(dataset: Dataset) -> Dataset:
-    return dataset.with_rows(dataset.rows[: MAX_ANSWERS if dataset.kind in ("sft", "messages", "prompts") else MAX_ITEMS])
+    return dataset.with_rows(
+        dataset.rows[: MAX_ANSWERS if dataset.kind in ("sft", "messages", "prompts") else MAX_ITEMS]
+    )
 
 
 def _built_in() -> list[tuple[str, str]]:

@@ -1,7 +1,9 @@
-"""What an exported model answers, written beside it, and the server's own answers held against that before it is ready.
+"""What an exported model answers, written beside it, and the server's own answers held against that before it
+is ready.
 
-The export is measured in our own process; a server reads the same files with kernels of its own, at a precision of its
-own. A folder that loads and answers nonsense, or something else than was measured, is refused here.
+The export is measured in our own process; a server reads the same files with kernels of its own, at a
+precision of its own. A folder that loads and answers nonsense, or something else than was measured, is
+refused here.
 """
 
 from __future__ import annotations
@@ -20,14 +22,19 @@ if TYPE_CHECKING:
     from torch import nn
 
 FILE, HTTP_FILE = "reference.json", "parity.http.json"
-TEXTS = ("The first result of the trial is that", "Please open the door of the old library, and", "In room seven there are")
+TEXTS = (
+    "The first result of the trial is that",
+    "Please open the door of the old library, and",
+    "In room seven there are",
+)
 NEW_TOKENS, WINDOW = 8, 64
 EXACT, ROUNDED = 1e-3, 0.1
-"""Largest change of a log-probability in nats, of a class's probability, of a reranker's logit relative to its size, or of
-1 - cosine: where server and export compute in float32, and where either rounds (0.02 was the most seen of int8, int4 and fp8
-under vLLM on a CPU)."""
+"""Largest change of a log-probability in nats, of a class's probability, of a reranker's logit relative to
+its size, or of 1 - cosine: where server and export compute in float32, and where either rounds (0.02 was the
+most seen of int8, int4 and fp8 under vLLM on a CPU)."""
 BITS = 1e-3
-"""Largest change of bits per byte in any precision: a mean over all tokens moves less than one (0.00004 with int8, bf16)."""
+"""Largest change of bits per byte in any precision: a mean over all tokens moves less than one (0.00004 with
+int8, bf16)."""
 
 
 def make(source: Source, model: nn.Module, tokenizer: Any) -> dict[str, Any]:
@@ -41,13 +48,23 @@ def make(source: Source, model: nn.Module, tokenizer: Any) -> dict[str, Any]:
     if source.kind == "embed":
         layout = read_layout(source.folder, model.config, tokenizer)
         dense = read_dense(source.folder, layout.dense)
-        vectors = answers.embed(model, tokenizer, TEXTS, layout, dense)  # with the prompt, which a server does not put there
-        return {"kind": source.kind, "texts": [layout.prompt(None) + text for text in TEXTS], "vectors": _rounded(vectors)}
+        vectors = answers.embed(
+            model, tokenizer, TEXTS, layout, dense
+        )  # with the prompt, which a server does not put there
+        return {
+            "kind": source.kind,
+            "texts": [layout.prompt(None) + text for text in TEXTS],
+            "vectors": _rounded(vectors),
+        }
     if source.kind == "rerank":
-        outputs = answers.pair_logits(model, tokenizer, [(TEXTS[0], text) for text in TEXTS], answers.SCORED_TOKENS)
+        outputs = answers.pair_logits(
+            model, tokenizer, [(TEXTS[0], text) for text in TEXTS], answers.SCORED_TOKENS
+        )
         return {"kind": source.kind, "texts": list(TEXTS), "logits": _rounded(outputs[:, 0])}
     if source.kind == "classify":
-        outputs = torch.cat([answers.logits(model, tokenizer, [text], answers.SCORED_TOKENS) for text in TEXTS])
+        outputs = torch.cat(
+            [answers.logits(model, tokenizer, [text], answers.SCORED_TOKENS) for text in TEXTS]
+        )
         return {"kind": source.kind, "texts": list(TEXTS), "probabilities": _rounded(outputs.softmax(-1))}
     return {"kind": source.kind, **_continuations(model, tokenizer), "language": _language(model, tokenizer)}
 
@@ -62,7 +79,8 @@ def _continuations(model: nn.Module, tokenizer: Any) -> dict[str, Any]:
     prompts = [[*start, *ids] for ids in tokenizer(list(TEXTS), add_special_tokens=False)["input_ids"]]
     tokens = generate(model, tokenizer, prompts, NEW_TOKENS)
     logprobs = [
-        answers.logprobs(model, [[*prompt, *new]])[len(prompt) - 1 :] for prompt, new in zip(prompts, tokens, strict=True)
+        answers.logprobs(model, [[*prompt, *new]])[len(prompt) - 1 :]
+        for prompt, new in zip(prompts, tokens, strict=True)
     ]
     return {"prompts": prompts, "tokens": tokens, "logprobs": [_rounded(row) for row in logprobs]}
 
@@ -74,12 +92,20 @@ def _language(model: nn.Module, tokenizer: Any) -> dict[str, Any]:
     from adaptkit.models.bits_per_byte import bits_per_byte, first_token, score_documents
 
     seq_len = min(WINDOW, context_length(model) - 2)
-    value = bits_per_byte(score_documents(model, tokenizer, [("", text) for text in BUILT_IN], seq_len=seq_len))
-    return {"texts": list(BUILT_IN), "seq_len": seq_len, "first_token": first_token(tokenizer), "bits_per_byte": round(value, 7)}
+    value = bits_per_byte(
+        score_documents(model, tokenizer, [("", text) for text in BUILT_IN], seq_len=seq_len)
+    )
+    return {
+        "texts": list(BUILT_IN),
+        "seq_len": seq_len,
+        "first_token": first_token(tokenizer),
+        "bits_per_byte": round(value, 7),
+    }
 
 
 def check(client: Client, source: Source, name: str, *, exact: bool, room: int = 0) -> None:
-    """Hold a server's answers against the folder's, and keep the figures in `parity.http.json`; nothing to do without FILE.
+    """Hold a server's answers against the folder's, and keep the figures in `parity.http.json`; nothing to do
+    without FILE.
 
     Args:
         exact: server and export both compute in float32.
@@ -99,12 +125,16 @@ def check(client: Client, source: Source, name: str, *, exact: bool, room: int =
         off = _figure(abs(served - exported), BITS)
         figures["bits per byte"] = {"exported": exported, "served": served, **off}
     with contextlib.suppress(OSError):  # a read-only folder is served all the same
-        write_json(source.folder / HTTP_FILE, {"ok": all(figure["ok"] for figure in figures.values()), **figures})
+        write_json(
+            source.folder / HTTP_FILE, {"ok": all(figure["ok"] for figure in figures.values()), **figures}
+        )
     for title, figure in figures.items():
         if not figure["ok"]:
             change = f"off by {figure['change']:.3g}, and {figure['limit']:g} is allowed"
             what = f"its {title} are not those that were exported: {change}"
-            raise ServerError(what, where=name, fix="adaptkit export it again; if that does not help, serve another format")
+            raise ServerError(
+                what, where=name, fix="adaptkit export it again; if that does not help, serve another format"
+            )
 
 
 def _figure(off: float, limit: float) -> dict[str, Any]:
@@ -112,7 +142,8 @@ def _figure(off: float, limit: float) -> dict[str, Any]:
 
 
 def _generated(client: Client, name: str, told: dict[str, Any]) -> float:
-    """Of the log-probabilities of greedy tokens, up to and with the first token that differs: there two were nearly equal."""
+    """Of the log-probabilities of greedy tokens, up to and with the first token that differs: there two were
+    nearly equal."""
     changes = [0.0]
     for prompt, tokens, logprobs in zip(told["prompts"], told["tokens"], told["logprobs"], strict=True):
         if not tokens:
@@ -136,7 +167,9 @@ def _embedded(client: Client, name: str, told: dict[str, Any]) -> float:
 def _ranked(client: Client, name: str, told: dict[str, Any]) -> float:
     """Of logits: which function a server puts over them is the folder's business."""
     found = client.rerank(name, told["texts"][0], told["texts"], use_activation=False)
-    return _largest([abs(ours - theirs) / max(1.0, abs(ours)) for ours, theirs in zip(told["logits"], found, strict=True)])
+    return _largest(
+        [abs(ours - theirs) / max(1.0, abs(ours)) for ours, theirs in zip(told["logits"], found, strict=True)]
+    )
 
 
 def _classified(client: Client, name: str, told: dict[str, Any]) -> float:
@@ -159,4 +192,8 @@ def _cosine(a: list[float], b: list[float]) -> float:
 
 def _rounded(values: Any) -> Any:
     """Seven digits are float32's; more would only make files of one export differ."""
-    return [_rounded(value) for value in values] if values.ndim > 1 else [round(float(value), 7) for value in values]
+    return (
+        [_rounded(value) for value in values]
+        if values.ndim > 1
+        else [round(float(value), 7) for value in values]
+    )

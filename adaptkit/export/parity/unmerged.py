@@ -17,7 +17,8 @@ if TYPE_CHECKING:
 
 
 def adapted_model(source: Source, vocab_size: int) -> nn.Module | str:
-    """Base and adapter of a run that trained one, or a sentence that says why they cannot be put together again.
+    """Base and adapter of a run that trained one, or a sentence that says why they cannot be put together
+    again.
 
     Args:
         vocab_size: entries of the run's tokenizer, which may have more than the base's.
@@ -34,13 +35,19 @@ def adapted_model(source: Source, vocab_size: int) -> nn.Module | str:
     base = located_base(source.run, source.base or _stood_on(source.run, config))
     if base is None:
         return "the base that the adapter was trained on is not here: the merge was checked when it was made, not again"
-    kind: Kind = {"classify": "classifier", "rerank": "classifier", "embed": "encoder"}.get(source.kind, "causal")
+    kind: Kind = {"classify": "classifier", "rerank": "classifier", "embed": "encoder"}.get(
+        source.kind, "causal"
+    )
     try:
-        model = models.load(base, kind, label_names=list(source.labels) or None, quantization=settings.quantization)
+        model = models.load(
+            base, kind, label_names=list(source.labels) or None, quantization=settings.quantization
+        )
     except ModelError as error:
         return f"the base cannot be loaded ({error.what}): the merge was checked when it was made, not again"
     if kind == "classifier":
-        model.config.get_text_config().pad_token_id = model.config.pad_token_id = models.load_tokenizer(source.folder).pad_token_id
+        model.config.get_text_config().pad_token_id = model.config.pad_token_id = models.load_tokenizer(
+            source.folder
+        ).pad_token_id
     known = model.get_input_embeddings().num_embeddings
     if vocab_size > known:
         model.resize_token_embeddings(vocab_size)
@@ -50,6 +57,7 @@ def adapted_model(source: Source, vocab_size: int) -> nn.Module | str:
 
 
 def _stood_on(run: Path, config: dict[str, Any]) -> str:
-    """What the adapter of a distilled student stands on: kept in its run, unless the student started from a folder."""
+    """What the adapter of a distilled student stands on: kept in its run, unless the student started from a
+    folder."""
     kept = Run(run).base
     return str(kept if kept.is_dir() else (config.get("student") or {}).get("start") or "")

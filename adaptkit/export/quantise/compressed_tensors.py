@@ -1,8 +1,10 @@
-"""Quantised folders in the compressed-tensors format, which vLLM and transformers read: which layers, what is stored, the way back.
+"""Quantised folders in the compressed-tensors format, which vLLM and transformers read: which layers, what is
+stored, the way back.
 
-What is rounded are the linear layers of the repeated stack (`model.layers`, `encoder.layer`, ...). Embeddings, norms,
-poolers and every head stay as they are and are named in `ignore`: they are a small part, and errors there cost most.
-All layers share one scheme, so that it does not matter which of them a server fuses (q, k and v; gate and up).
+What is rounded are the linear layers of the repeated stack (`model.layers`, `encoder.layer`, ...).
+Embeddings, norms, poolers and every head stay as they are and are named in `ignore`: they are a small part,
+and errors there cost most. All layers share one scheme, so that it does not matter which of them a server
+fuses (q, k and v; gate and up).
 """
 
 from __future__ import annotations
@@ -30,10 +32,10 @@ if TYPE_CHECKING:
 INDEX = "model.safetensors.index.json"
 SHAPE_STEP = 32  # rows and columns of a 4-bit matrix must be a multiple of it
 UNREADABLE_INT4 = ("modernbert",)
-"""Models whose packed weights transformers 5.19 cannot load. Other models' initialisation passes over a layer without
-`weight`; ModernBERT's reaches for `Wqkv.weight`, `Wi.weight` and `Wo.weight` of every block, where compressed-tensors has put
-`weight_packed` by then: AttributeError. Nothing that stands in the folder helps; int8 keeps the name `weight` and loads. vLLM
-0.32 alone would serve such a folder."""
+"""Models whose packed weights transformers 5.19 cannot load. Other models' initialisation passes over a layer
+without `weight`; ModernBERT's reaches for `Wqkv.weight`, `Wi.weight` and `Wo.weight` of every block, where
+compressed-tensors has put `weight_packed` by then: AttributeError. Nothing that stands in the folder helps;
+int8 keeps the name `weight` and loads. vLLM 0.32 alone would serve such a folder."""
 _STORED_AS = {"int8": "int-quantized", "int4": "pack-quantized", "fp8": "float-quantized"}
 
 
@@ -60,7 +62,13 @@ class Scheme:
         bits = 4 if self.format.grid == "int4" else 8
         strategy = "channel" if self.group_size is None else "group"
         shared = {"num_bits": bits, "type": kind, "symmetric": True}
-        weights = {**shared, "strategy": strategy, "group_size": self.group_size, "dynamic": False, "observer": "minmax"}
+        weights = {
+            **shared,
+            "strategy": strategy,
+            "group_size": self.group_size,
+            "dynamic": False,
+            "observer": "minmax",
+        }
         activations = {**shared, "strategy": "token", "group_size": None, "dynamic": True, "observer": None}
         stored = _STORED_AS[self.format.rounds_to]
         group = {
@@ -89,15 +97,25 @@ def plan_scheme(model: nn.Module, format: Format, where: str) -> Scheme:
     stack = layer_stack(model, where)
     linear = {name: module for name, module in model.named_modules() if type(module) is nn.Linear}
     inside = {name: module for name, module in linear.items() if name.startswith(f"{stack}.")}
-    if format.name == "int4" and getattr(model, "config", None) is not None and model.config.model_type in UNREADABLE_INT4:
+    if (
+        format.name == "int4"
+        and getattr(model, "config", None) is not None
+        and model.config.model_type in UNREADABLE_INT4
+    ):
         what = (
             f"transformers 5.19 cannot load a 4-bit {model.config.model_type}: its initialisation reaches for the `weight` of "
             "every block's layers, and packed ones hold `weight_packed` in its place"
         )
         raise ModelError(what, where=where, fix="export it as int8")
-    if odd := next((n for n, p in model.named_parameters() if n.startswith(f"{stack}.") and p.dim() > 2), None):
+    if odd := next(
+        (n for n, p in model.named_parameters() if n.startswith(f"{stack}.") and p.dim() > 2), None
+    ):
         what = f"holds experts as one tensor ({odd}), which {format.name} cannot round layer by layer"
-        raise ModelError(what, where=where, fix="export it as bf16; quantise mixtures of experts with llm-compressor elsewhere")
+        raise ModelError(
+            what,
+            where=where,
+            fix="export it as bf16; quantise mixtures of experts with llm-compressor elsewhere",
+        )
     size = _group_size(inside, where) if format.grouped else None
     return Scheme(format, tuple(inside), stack, tuple(name for name in linear if name not in inside), size)
 
@@ -125,8 +143,12 @@ def _group_size(layers: Mapping[str, nn.Linear], where: str) -> int:
         if layer.in_features % SHAPE_STEP or layer.out_features % SHAPE_STEP:
             shape = f"{layer.out_features} x {layer.in_features}"
             what = f"int4 needs rows and columns in multiples of {SHAPE_STEP}, and {name} is {shape}"
-            raise ModelError(what, where=where, fix="export it as int8, or train a size whose widths are multiples of 128")
-    return next(size for size in GROUP_SIZES if all(layer.in_features % size == 0 for layer in layers.values()))
+            raise ModelError(
+                what, where=where, fix="export it as int8, or train a size whose widths are multiples of 128"
+            )
+    return next(
+        size for size in GROUP_SIZES if all(layer.in_features % size == 0 for layer in layers.values())
+    )
 
 
 def stored(rounded: Rounded, format: Format) -> dict[str, Tensor]:
@@ -150,10 +172,15 @@ def compress(folder: Path, scheme: Scheme, rounded: Mapping[str, Rounded]) -> No
                 layer = key.removesuffix(".weight")
                 if key.endswith(".weight") and layer in left:
                     left.remove(layer)
-                    tensors |= {f"{layer}.{ending}": value for ending, value in stored(rounded[layer], scheme.format).items()}
+                    tensors |= {
+                        f"{layer}.{ending}": value
+                        for ending, value in stored(rounded[layer], scheme.format).items()
+                    }
                 else:
                     tensors[key] = opened.get_tensor(key)
-        save_file({key: value.contiguous() for key, value in tensors.items()}, file, metadata={"format": "pt"})
+        save_file(
+            {key: value.contiguous() for key, value in tensors.items()}, file, metadata={"format": "pt"}
+        )
         index |= {key: file.name for key in tensors}
     if left:
         what = f"the weights file has no {min(left)}.weight, which the model has"
@@ -179,7 +206,9 @@ def restore(model: PreTrainedModel, folder: Path, scheme: Scheme) -> PreTrainedM
         )
     lost = sorted(key for key in info["missing_keys"] if "pooler" not in key)
     if wrong := [*lost, *sorted(info["unexpected_keys"])]:
-        raise ModelError(f"the tensor {wrong[0]} does not fit the model", where=str(folder), fix="export it again")
+        raise ModelError(
+            f"the tensor {wrong[0]} does not fit the model", where=str(folder), fix="export it again"
+        )
     if scheme.format.activations:
         for name in scheme.layers:
             built.get_submodule(name).register_forward_pre_hook(_rounds_inputs(scheme.format))
@@ -198,7 +227,9 @@ def _dequantised_tensors(folder: Path, scheme: Scheme) -> dict[str, Tensor]:
                 elif key.endswith((".weight", ".weight_packed")):
                     values = opened.get_tensor(key)
                     values = unpack(values) if scheme.format.grid == "int4" else values
-                    state[f"{layer}.weight"] = Rounded(values, opened.get_tensor(f"{layer}.weight_scale")).dequantised()
+                    state[f"{layer}.weight"] = Rounded(
+                        values, opened.get_tensor(f"{layer}.weight_scale")
+                    ).dequantised()
     return state
 
 

@@ -1,7 +1,9 @@
-"""GPTQ (Frantar et al. 2023, arXiv 2210.17323): round one input at a time and let the others make up for the error.
+"""GPTQ (Frantar et al. 2023, arXiv 2210.17323): round one input at a time and let the others make up for the
+error.
 
-A layer's output error is (W - Q) X for the inputs X that it sees; with H = X X^T the update of the inputs not yet
-rounded that minimises it is known in closed form. Layers are done in order on what the already rounded ones put out.
+A layer's output error is (W - Q) X for the inputs X that it sees; with H = X X^T the update of the inputs not
+yet rounded that minimises it is known in closed form. Layers are done in order on what the already rounded
+ones put out.
 
 Shape letters: O outputs, I inputs, T tokens seen.
 """
@@ -24,7 +26,10 @@ Batch = dict[str, Tensor]
 
 
 def gptq_layers(
-    model: nn.Module, scheme: Scheme, batches: Sequence[Batch], progress: Callable[[int, int], None] | None = None
+    model: nn.Module,
+    scheme: Scheme,
+    batches: Sequence[Batch],
+    progress: Callable[[int, int], None] | None = None,
 ) -> dict[str, Rounded]:
     """Round the scheme's layers so that the model's outputs on `batches` move as little as possible.
 
@@ -39,11 +44,17 @@ def gptq_layers(
     hidden = [states for states, _, _ in calls[0] if states is not None]
     for depth, layer in enumerate(stack):
         prefix = f"{scheme.stack}.{depth}."
-        inside = {name: layer.get_submodule(name.removeprefix(prefix)) for name in scheme.layers if name.startswith(prefix)}
+        inside = {
+            name: layer.get_submodule(name.removeprefix(prefix))
+            for name in scheme.layers
+            if name.startswith(prefix)
+        }
         moments = {name: _Moments(module) for name, module in inside.items()}
         _run_layer(layer, hidden, calls[depth])
         for name, module in inside.items():
-            rounded[name] = gptq(module.weight.data, moments[name].close(), scheme.format.rounds_to, scheme.group_size)
+            rounded[name] = gptq(
+                module.weight.data, moments[name].close(), scheme.format.rounds_to, scheme.group_size
+            )
             module.weight.data = rounded[name].dequantised()
         hidden = _run_layer(layer, hidden, calls[depth])
         if progress is not None:
@@ -102,7 +113,8 @@ Call = tuple[Tensor | None, tuple[Any, ...], dict[str, Any]]
 
 @torch.no_grad()
 def _record_calls(model: nn.Module, stack: str, batches: Sequence[Batch]) -> list[list[Call]]:
-    """[layer][batch]: what each layer of the stack is called with (its hidden states only for the first layer)."""
+    """[layer][batch]: what each layer of the stack is called with (its hidden states only for the first
+    layer)."""
     layers = list(model.get_submodule(stack))
     calls: list[list[Call]] = [[] for _ in layers]
 
@@ -114,7 +126,10 @@ def _record_calls(model: nn.Module, stack: str, batches: Sequence[Batch]) -> lis
 
         return hook
 
-    handles = [layer.register_forward_pre_hook(recorder(depth), with_kwargs=True) for depth, layer in enumerate(layers)]
+    handles = [
+        layer.register_forward_pre_hook(recorder(depth), with_kwargs=True)
+        for depth, layer in enumerate(layers)
+    ]
     try:
         for batch in batches:
             model.eval()(**batch)

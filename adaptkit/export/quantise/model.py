@@ -35,7 +35,13 @@ class Quantised:
 
 
 def quantise(
-    model: nn.Module, tokenizer: Any, format: Format, method: Method, heldout: HeldOut, where: str, tell: Callable[[str], None]
+    model: nn.Module,
+    tokenizer: Any,
+    format: Format,
+    method: Method,
+    heldout: HeldOut,
+    where: str,
+    tell: Callable[[str], None],
 ) -> Quantised:
     """Round a float32 model's layers; after gptq the model holds the rounded weights.
 
@@ -56,15 +62,22 @@ def quantise(
         length = min(CALIBRATION_TOKENS, heldout.seq_len, context_length(model))
         batches, told = _calibration(tokenizer, heldout.training, length)
         described["calibration"] = {"origin": heldout.training_origin, **told}
-        layers = gptq_layers(model, scheme, batches, lambda done, total: tell(f"rounded {done} of {total} layers"))
+        layers = gptq_layers(
+            model, scheme, batches, lambda done, total: tell(f"rounded {done} of {total} layers")
+        )
         return Quantised(scheme, layers, described)
     tell(f"rounding {len(scheme.layers)} matrices to {format.name}")
     weights = {name: model.get_submodule(name).weight.data for name in scheme.layers}
-    nearest = {name: round_to_nearest(weight, format.rounds_to, scheme.group_size) for name, weight in weights.items()}
+    nearest = {
+        name: round_to_nearest(weight, format.rounds_to, scheme.group_size)
+        for name, weight in weights.items()
+    }
     return Quantised(scheme, nearest, described)
 
 
-def _calibration(tokenizer: Any, training: Dataset, length: int) -> tuple[list[dict[str, torch.Tensor]], dict[str, Any]]:
+def _calibration(
+    tokenizer: Any, training: Dataset, length: int
+) -> tuple[list[dict[str, torch.Tensor]], dict[str, Any]]:
     """Rows of training text as a model's inputs [1, length], and what the manifest says of them."""
     start, stream = opening(tokenizer), []
     for row in training.rows:
@@ -74,5 +87,8 @@ def _calibration(tokenizer: Any, training: Dataset, length: int) -> tuple[list[d
     rows = [stream[i : i + length] for i in range(0, len(stream), length)][:CALIBRATION_ROWS]
     if len(rows) > 1 and len(rows[-1]) < length:
         rows.pop()
-    batches = [{"input_ids": torch.tensor([row]), "attention_mask": torch.ones(1, len(row), dtype=torch.long)} for row in rows]
+    batches = [
+        {"input_ids": torch.tensor([row]), "attention_mask": torch.ones(1, len(row), dtype=torch.long)}
+        for row in rows
+    ]
     return batches, {"digest": training.digest, "rows": len(rows), "tokens": sum(map(len, rows))}

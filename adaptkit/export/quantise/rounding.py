@@ -2,8 +2,8 @@
 
 Shape letters: O outputs, I inputs, G groups of a row (1: a scale per row), S inputs of a group.
 
-Scales are rounded to bfloat16 *before* the weights are divided by them, so that every reader, whatever precision it
-keeps scales in, computes with the very scale that was used.
+Scales are rounded to bfloat16 *before* the weights are divided by them, so that every reader, whatever
+precision it keeps scales in, computes with the very scale that was used.
 """
 
 from __future__ import annotations
@@ -72,7 +72,8 @@ def to_grid(steps: Tensor, grid: Grid) -> Tensor:
 
 
 def round_activations(x: Tensor, grid: Grid) -> Tensor:
-    """What a server with dynamic per-token activations computes with: each row of the last dimension on its own grid."""
+    """What a server with dynamic per-token activations computes with: each row of the last dimension on its
+    own grid."""
     scale = x.abs().amax(-1, keepdim=True).float().clamp(min=TINY) / LARGEST[grid]
     return (to_grid(x.float() / scale, grid).float() * scale).to(x.dtype)
 

@@ -1,8 +1,8 @@
 """The exact vLLM command for a model on this machine: flags, environment, and what each of them is for.
 
-Measured with vLLM 0.32 on two cores (a 5M-parameter model): 75 s to the first answer with vLLM's defaults, 23 s with
-`-O0`, the in-process executor and VLLM_ENABLE_V1_MULTIPROCESSING=0; float32 decodes 2.5 times faster than bf16 where
-the CPU has no bf16 units.
+Measured with vLLM 0.32 on two cores (a 5M-parameter model): 75 s to the first answer with vLLM's defaults, 23
+s with `-O0`, the in-process executor and VLLM_ENABLE_V1_MULTIPROCESSING=0; float32 decodes 2.5 times faster
+than bf16 where the CPU has no bf16 units.
 """
 
 from __future__ import annotations
@@ -22,17 +22,32 @@ from adaptkit.serve import api_keys
 from adaptkit.serve.gateway import guard
 from adaptkit.serve.gateway.request_body import Limits
 
-FEW_CORES = 4  # up to here one process for engine and worker is faster; above, vLLM binds workers to cores itself
+FEW_CORES = (
+    4  # up to here one process for engine and worker is faster; above, vLLM binds workers to cores itself
+)
 MIB = 2**20
 CACHE_BYTES = 1024 * MIB
 SMALLEST_CACHE = 64 * MIB
 SEQUENCES_AT_ONCE = 64  # what the key/value cache is sized for, where memory allows
 RANKS = (8, 16, 32, 64, 128, 256)  # what vLLM's kernels are built for
 SPARE_SLOTS = 1
-"""LoRA slots that stay empty. On a CPU vLLM 0.32 looks up the adapter of a request for the base, number -1, as if it were a
-slot: the last one. Full, it changed 7 of 10 answers of a base that was asked together with its adapter; empty, none."""
-OWN_EXECUTOR = ("--distributed-executor-backend", "--tensor-parallel-size", "-tp", "--pipeline-parallel-size", "-pp",
-                "--data-parallel-size", "-dp", "--nnodes", "--compilation-config", "-O", "-cc")  # fmt: skip
+"""LoRA slots that stay empty. On a CPU vLLM 0.32 looks up the adapter of a request for the base, number -1,
+as if it were a
+slot: the last one. Full, it changed 7 of 10 answers of a base that was asked together with its adapter;
+    empty, none."""
+OWN_EXECUTOR = (
+    "--distributed-executor-backend",
+    "--tensor-parallel-size",
+    "-tp",
+    "--pipeline-parallel-size",
+    "-pp",
+    "--data-parallel-size",
+    "-dp",
+    "--nnodes",
+    "--compilation-config",
+    "-O",
+    "-cc",
+)
 QUIET = {
     "HF_HUB_OFFLINE": "1",
     "VLLM_NO_USAGE_STATS": "1",
@@ -40,10 +55,30 @@ QUIET = {
     "VLLM_MEDIA_URL_ALLOW_REDIRECTS": "0",
     "VLLM_MAX_N_SEQUENCES": "64",
 }
-UNSAFE = ("VLLM_SERVER_DEV_MODE", "VLLM_ALLOW_INSECURE_SERIALIZATION", "VLLM_ALLOW_RUNTIME_LORA_UPDATING", "PYTHONOPTIMIZE")
-UNSAFE_FLAGS = ("--trust-remote-code", "--trust-request-chat-template", "--api-key", "--allowed-local-media-path")
-OURS = ("--host", "--port", "--uds", "--served-model-name", "--model", "--lora-modules", "--root-path", "--headless",
-        "--ssl-keyfile", "--ssl-certfile")  # fmt: skip
+UNSAFE = (
+    "VLLM_SERVER_DEV_MODE",
+    "VLLM_ALLOW_INSECURE_SERIALIZATION",
+    "VLLM_ALLOW_RUNTIME_LORA_UPDATING",
+    "PYTHONOPTIMIZE",
+)
+UNSAFE_FLAGS = (
+    "--trust-remote-code",
+    "--trust-request-chat-template",
+    "--api-key",
+    "--allowed-local-media-path",
+)
+OURS = (
+    "--host",
+    "--port",
+    "--uds",
+    "--served-model-name",
+    "--model",
+    "--lora-modules",
+    "--root-path",
+    "--headless",
+    "--ssl-keyfile",
+    "--ssl-certfile",
+)
 
 
 @dataclass(frozen=True)
@@ -96,13 +131,22 @@ class Launch:
             words += self._on_cpu()
         elif self.share < 1:
             words += ["--gpu-memory-utilization", f"{0.9 * self.share:.2f}"]
-        words += ["--middleware", "adaptkit.serve.gateway.guard.Guard", "--disable-fastapi-docs", "--max-num-queued-reqs", "256"]
+        words += [
+            "--middleware",
+            "adaptkit.serve.gateway.guard.Guard",
+            "--disable-fastapi-docs",
+            "--max-num-queued-reqs",
+            "256",
+        ]
         words += ["--disable-uvicorn-access-log"]
         if self.adapters:
             rank = next(rank for rank in RANKS if rank >= max(adapter.rank for adapter in self.adapters))
             slots = len(self.adapters) + (0 if self.hardware.gpus else SPARE_SLOTS)
             words += ["--enable-lora", "--max-lora-rank", str(rank), "--max-loras", str(slots)]
-            words += ["--lora-modules", *(f"{adapter.name}={adapter.folder.resolve()}" for adapter in self.adapters)]
+            words += [
+                "--lora-modules",
+                *(f"{adapter.name}={adapter.folder.resolve()}" for adapter in self.adapters),
+            ]
         return [*words, *self.extra]
 
     def _generating(self, folder: Path) -> list[str]:
@@ -131,11 +175,21 @@ class Launch:
         return chosen
 
     def child_environment(self, key: str) -> dict[str, str]:
-        """The whole environment of a child: ours without what makes vLLM unsafe, and a key that only we and the child know."""
-        kept = {name: value for name, value in os.environ.items() if name not in (api_keys.KEY_VARIABLE, api_keys.FILE_VARIABLE, *UNSAFE)}
-        told = {name: value for name, value in self.environment().items() if name not in kept}  # the user may say otherwise
+        """The whole environment of a child: ours without what makes vLLM unsafe, and a key that only we and
+        the child know."""
+        kept = {
+            name: value
+            for name, value in os.environ.items()
+            if name not in (api_keys.KEY_VARIABLE, api_keys.FILE_VARIABLE, *UNSAFE)
+        }
+        told = {
+            name: value for name, value in self.environment().items() if name not in kept
+        }  # the user may say otherwise
         unlimited = guard.as_environment(Limits(requests_per_minute=0))  # the front has counted
-        fixed = {"PYTHONUNBUFFERED": "1", "PYTHONSAFEPATH": "1"}  # a working folder's own torch.py is not imported
+        fixed = {
+            "PYTHONUNBUFFERED": "1",
+            "PYTHONSAFEPATH": "1",
+        }  # a working folder's own torch.py is not imported
         return {**kept, **told, **unlimited, **fixed, api_keys.KEY_VARIABLE: key, "VLLM_API_KEY": key}
 
     def command(self, port: int, host: str = "127.0.0.1") -> list[str]:
@@ -148,7 +202,9 @@ class Launch:
         if not key_file.startswith("$"):  # a key of the environment is there already
             variables[api_keys.FILE_VARIABLE] = key_file
         usual = guard.as_environment(Limits())
-        variables |= {name: value for name, value in guard.as_environment(limits).items() if value != usual[name]}
+        variables |= {
+            name: value for name, value in guard.as_environment(limits).items() if value != usual[name]
+        }
         words = [f"{name}={shlex.quote(value)}" for name, value in variables.items()]
         return " ".join(["env", *words, *map(shlex.quote, ["python", "-m", *self.command(port, host)[2:]])])
 
@@ -174,7 +230,9 @@ def cache_bytes(source: Source) -> int:
     config = model_config(source)
     heads = config.get("num_attention_heads") or 1
     width = config.get("head_dim") or (config.get("hidden_size") or 0) // heads
-    token = 2 * (config.get("num_hidden_layers") or 1) * (config.get("num_key_value_heads") or heads) * width * 4
+    token = (
+        2 * (config.get("num_hidden_layers") or 1) * (config.get("num_key_value_heads") or heads) * width * 4
+    )
     sequence = token * (config.get("max_position_embeddings") or 2048)
     return max(SMALLEST_CACHE, 2 * sequence, min(CACHE_BYTES, SEQUENCES_AT_ONCE * sequence))
 
@@ -187,4 +245,6 @@ def model_config(source: Source) -> dict[str, Any]:
 def unsafe_settings(extra: Sequence[str], own: Mapping[str, str] = os.environ) -> list[str]:
     """Settings of the caller's that would open the server: names of variables and flags."""
     given = [word.partition("=")[0] for word in extra]
-    return [name for name in UNSAFE if own.get(name, "0") not in ("", "0")] + [flag for flag in given if flag in UNSAFE_FLAGS]
+    return [name for name in UNSAFE if own.get(name, "0") not in ("", "0")] + [
+        flag for flag in given if flag in UNSAFE_FLAGS
+    ]

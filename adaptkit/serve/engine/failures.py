@@ -1,7 +1,7 @@
 """What vLLM's log means: how far a start has come, and why one failed, as what, where, fix.
 
-vLLM 0.32 says in some hundred lines what fits in two. The table holds the failures that were provoked on purpose; for
-others the last line that names an exception is shown as it is, with the log's path.
+vLLM 0.32 says in some hundred lines what fits in two. The table holds the failures that were provoked on
+purpose; for others the last line that names an exception is shown as it is, with the log's path.
 """
 
 from __future__ import annotations
@@ -29,7 +29,8 @@ _NOISE = ("Engine core initialization failed", "ulimit", "EngineDeadError", "Can
 
 @dataclass(frozen=True)
 class Known:
-    """A failure that has a name: a pattern of vLLM's log, and what to tell; `{0}` and on are the pattern's groups."""
+    """A failure that has a name: a pattern of vLLM's log, and what to tell; `{0}` and on are the pattern's
+    groups."""
 
     pattern: str
     what: str
@@ -38,57 +39,128 @@ class Known:
 
 AGAIN = "export or copy the folder again"
 KNOWN = (
-    Known(r"Repo id must be in the form|Invalid repository ID", "no model in this folder", "give a folder with config.json"),
-    Known(r"LocalEntryNotFoundError|Cannot find the requested files in the",
-          "a file of it is not here, and vLLM runs offline", AGAIN),
+    Known(
+        r"Repo id must be in the form|Invalid repository ID",
+        "no model in this folder",
+        "give a folder with config.json",
+    ),
+    Known(
+        r"LocalEntryNotFoundError|Cannot find the requested files in the",
+        "a file of it is not here, and vLLM runs offline",
+        AGAIN,
+    ),
     Known(r"config file .* is not a valid JSON", "config.json is not valid JSON", AGAIN),
-    Known(r"does not recognize this architecture",
-          "the installed transformers does not know this model_type",
-          "upgrade transformers, or serve a Llama, Qwen, Mistral, BERT or ModernBERT model"),
-    Known(r"does not dispatch through the Transformers attention",
-          "vLLM 0.32 cannot serve this architecture", "use BERT or ModernBERT instead of DistilBERT (distil into one of them)"),
-    Known(r"Model architectures (\[.*?\]) (?:are not supported|failed)",
-          "vLLM 0.32 cannot serve {0}", "serve a Llama, Qwen, Mistral, BERT or ModernBERT model"),
-    Known(r"Unsupported CPU attention configuration: head_dim=(\d+)",
-          "vLLM's CPU kernels know no attention heads {0} wide", "serve it on a machine with a GPU"),
-    Known(r"Couldn't instantiate the backend tokenizer", "no tokenizer in this folder", "save the tokenizer beside the weights"),
+    Known(
+        r"does not recognize this architecture",
+        "the installed transformers does not know this model_type",
+        "upgrade transformers, or serve a Llama, Qwen, Mistral, BERT or ModernBERT model",
+    ),
+    Known(
+        r"does not dispatch through the Transformers attention",
+        "vLLM 0.32 cannot serve this architecture",
+        "use BERT or ModernBERT instead of DistilBERT (distil into one of them)",
+    ),
+    Known(
+        r"Model architectures (\[.*?\]) (?:are not supported|failed)",
+        "vLLM 0.32 cannot serve {0}",
+        "serve a Llama, Qwen, Mistral, BERT or ModernBERT model",
+    ),
+    Known(
+        r"Unsupported CPU attention configuration: head_dim=(\d+)",
+        "vLLM's CPU kernels know no attention heads {0} wide",
+        "serve it on a machine with a GPU",
+    ),
+    Known(
+        r"Couldn't instantiate the backend tokenizer",
+        "no tokenizer in this folder",
+        "save the tokenizer beside the weights",
+    ),
     Known(r"Cannot find any model weights", "no weights in this folder", AGAIN),
-    Known(r"header too large|incomplete metadata|InvalidHeader|MetadataIncompleteBuffer",
-          "a weight file is cut or overwritten", AGAIN),
-    Known(r"start \(\d+\) \+ length \((\d+)\) exceeds dimension size \((\d+)\)",
-          "weights and config.json disagree: {0} rows wanted, {1} there", AGAIN),
-    Known(r"max_model_len \((\d+)\) is greater than the derived max_model_len (?:\([^)]*=)?\D*(\d+)?",
-          "--max-model-len {0} is longer than the model's window", "leave it out, or give a smaller one"),
-    Known(r"do not support `--runner generate`",
-          "an embedding model cannot generate", "leave --runner out: it is chosen by the model"),
-    Known(r"unrecognized arguments?: (.+)", "vLLM does not know {0}", "mend what stands after `--` (vllm serve --help=all)"),
-    Known(r"error: argument (.+)", "vLLM refuses an argument: {0}", "mend what stands after `--` (vllm serve --help=all)"),
+    Known(
+        r"header too large|incomplete metadata|InvalidHeader|MetadataIncompleteBuffer",
+        "a weight file is cut or overwritten",
+        AGAIN,
+    ),
+    Known(
+        r"start \(\d+\) \+ length \((\d+)\) exceeds dimension size \((\d+)\)",
+        "weights and config.json disagree: {0} rows wanted, {1} there",
+        AGAIN,
+    ),
+    Known(
+        r"max_model_len \((\d+)\) is greater than the derived max_model_len (?:\([^)]*=)?\D*(\d+)?",
+        "--max-model-len {0} is longer than the model's window",
+        "leave it out, or give a smaller one",
+    ),
+    Known(
+        r"do not support `--runner generate`",
+        "an embedding model cannot generate",
+        "leave --runner out: it is chosen by the model",
+    ),
+    Known(
+        r"unrecognized arguments?: (.+)",
+        "vLLM does not know {0}",
+        "mend what stands after `--` (vllm serve --help=all)",
+    ),
+    Known(
+        r"error: argument (.+)",
+        "vLLM refuses an argument: {0}",
+        "mend what stands after `--` (vllm serve --help=all)",
+    ),
     Known(r"Address already in use", "the port was taken while vLLM started", "run the same command again"),
-    Known(r"Not enough allowed NUMA nodes",
-          "this machine has too few NUMA nodes for that many parallel workers",
-          "leave --tensor-parallel-size out, or set VLLM_CPU_OMP_THREADS_BIND"),
-    Known(r"Available memory on node \d+ \(([^)]+)\)",
-          "too little memory for the key/value cache ({0} free)",
-          "close other programs, or give a smaller cache: -- --kv-cache-memory-bytes 268435456"),
-    Known(r"KV cache is needed, which is larger than",
-          "the key/value cache is too small for one full sequence",
-          "add `-- --max-model-len N` with a smaller N, or `-- --kv-cache-memory-bytes` with more"),
-    Known(r"CUDA out of memory|OutOfMemoryError",
-          "the GPU's memory is full", "add `-- --gpu-memory-utilization 0.8` or a smaller --max-model-len"),
-    Known(r"Unknown quantization method: (\w+)", "vLLM 0.32 cannot read {0} weights", "adaptkit export ... --format int8"),
-    Known(r"cpu_gemm_wna16|Failed to find a kernel that can implement the WNA16",
-          "this CPU has no kernel for 4-bit weights (AVX512 or a GPU is needed)", "serve the int8 export instead: --format int8"),
-    Known(r"static_scaled_fp8_quant|FP8 KV cache on CPU requires", "this CPU has no fp8 units", "serve the int8 export instead"),
-    Known(r"LoRA rank (\d+) is greater than max_lora_rank (\d+)",
-          "an adapter of rank {0} is over the limit {1}", "merge it instead"),
+    Known(
+        r"Not enough allowed NUMA nodes",
+        "this machine has too few NUMA nodes for that many parallel workers",
+        "leave --tensor-parallel-size out, or set VLLM_CPU_OMP_THREADS_BIND",
+    ),
+    Known(
+        r"Available memory on node \d+ \(([^)]+)\)",
+        "too little memory for the key/value cache ({0} free)",
+        "close other programs, or give a smaller cache: -- --kv-cache-memory-bytes 268435456",
+    ),
+    Known(
+        r"KV cache is needed, which is larger than",
+        "the key/value cache is too small for one full sequence",
+        "add `-- --max-model-len N` with a smaller N, or `-- --kv-cache-memory-bytes` with more",
+    ),
+    Known(
+        r"CUDA out of memory|OutOfMemoryError",
+        "the GPU's memory is full",
+        "add `-- --gpu-memory-utilization 0.8` or a smaller --max-model-len",
+    ),
+    Known(
+        r"Unknown quantization method: (\w+)",
+        "vLLM 0.32 cannot read {0} weights",
+        "adaptkit export ... --format int8",
+    ),
+    Known(
+        r"cpu_gemm_wna16|Failed to find a kernel that can implement the WNA16",
+        "this CPU has no kernel for 4-bit weights (AVX512 or a GPU is needed)",
+        "serve the int8 export instead: --format int8",
+    ),
+    Known(
+        r"static_scaled_fp8_quant|FP8 KV cache on CPU requires",
+        "this CPU has no fp8 units",
+        "serve the int8 export instead",
+    ),
+    Known(
+        r"LoRA rank (\d+) is greater than max_lora_rank (\d+)",
+        "an adapter of rank {0} is over the limit {1}",
+        "merge it instead",
+    ),
     Known(r"No adapter found for (\S+)", "no adapter in {0}", "give a folder with adapter_config.json"),
     Known(r"does not yet support DoRA", "vLLM 0.32 cannot serve DoRA adapters", "merge it instead"),
-    Known(r"VLLM_CPU_KVCACHE_SPACE[\s\S]{0,300}invalid literal for int",
-          "VLLM_CPU_KVCACHE_SPACE is no whole number of GiB", "unset it, or set the cache with `-- --kv-cache-memory-bytes`"),
-    Known(r"operator torchvision::nms does not exist|Could not load this library: \S*torchaudio",
-          "torchvision or torchaudio were built for another torch", "adaptkit doctor"),
+    Known(
+        r"VLLM_CPU_KVCACHE_SPACE[\s\S]{0,300}invalid literal for int",
+        "VLLM_CPU_KVCACHE_SPACE is no whole number of GiB",
+        "unset it, or set the cache with `-- --kv-cache-memory-bytes`",
+    ),
+    Known(
+        r"operator torchvision::nms does not exist|Could not load this library: \S*torchaudio",
+        "torchvision or torchaudio were built for another torch",
+        "adaptkit doctor",
+    ),
     Known(r"Error: No module named '?([\w.]+)", "the Python package {0} is missing", "adaptkit doctor"),
-)  # fmt: skip
+)
 
 
 def phase(log: str) -> str:

@@ -1,4 +1,5 @@
-"""From the words of the command line to the processes to start: which model, under which name, with which adapters."""
+"""From the words of the command line to the processes to start: which model, under which name, with which
+adapters."""
 
 from __future__ import annotations
 
@@ -43,9 +44,15 @@ def divide(words: Sequence[str]) -> tuple[list[Wish], list[str]]:
 
 
 def make_launches(
-    wishes: Sequence[Wish], hardware: Hardware, *, extra: Sequence[str] = (), format: str | None = None,
-    arms: Sequence[str] = (), task: str | None = None, seed: int | None = None,
-) -> tuple[list[Launch], list[str]]:  # fmt: skip
+    wishes: Sequence[Wish],
+    hardware: Hardware,
+    *,
+    extra: Sequence[str] = (),
+    format: str | None = None,
+    arms: Sequence[str] = (),
+    task: str | None = None,
+    seed: int | None = None,
+) -> tuple[list[Launch], list[str]]:
     """One process per model; adapters that vLLM can serve ride on their base's.
 
     Args:
@@ -62,7 +69,9 @@ def make_launches(
             source = resolve(wish.folder, arm=arm, task=task, seed=seed)
             source = _exported(source, format) if format else source
             notes.append(f"{wish.name or source.name}: {source.why}")
-            sources.append(dataclasses.replace(source, name=wish.name) if wish.name and len(arms) < 2 else source)
+            sources.append(
+                dataclasses.replace(source, name=wish.name) if wish.name and len(arms) < 2 else source
+            )
     riding: dict[str, list[Adapter]] = {source.name: [] for source in sources}
     whole = list(sources)
     for wish in wishes:
@@ -78,7 +87,10 @@ def make_launches(
             riding[base.name].append(lora.as_adapter(name, folder))
             notes.append(f"{name}: a LoRA adapter over {base.name}")
     share = 1 / len(sources)
-    made = [Launch(source, hardware, tuple(riding.get(source.name, ())), tuple(extra), share) for source in sources]
+    made = [
+        Launch(source, hardware, tuple(riding.get(source.name, ())), tuple(extra), share)
+        for source in sources
+    ]
     return made, notes
 
 
@@ -93,5 +105,9 @@ def _exported(source: Source, format: str) -> Source:
     folder = Run(source.run).export(format) if source.run else None
     if folder is None or not folder.is_dir():
         fix = f"adaptkit export {source.study or source.run or source.folder} --format {format}"
-        raise ModelError(f"there is no {format} export of it", where=str(source.run or source.folder), fix=fix)
-    return dataclasses.replace(resolve(folder), name=source.name, run=source.run, study=source.study, why=source.why)
+        raise ModelError(
+            f"there is no {format} export of it", where=str(source.run or source.folder), fix=fix
+        )
+    return dataclasses.replace(
+        resolve(folder), name=source.name, run=source.run, study=source.study, why=source.why
+    )

@@ -1,8 +1,9 @@
 """LoRA adapters behind the server of their base: which vLLM can serve, and what is done with the others.
 
-vLLM 0.32 refuses DoRA, modules saved whole and ranks over 256. Such an adapter is served merged instead: as the merged
-model of its own run where it lies in one (a QLoRA adapter always: it belongs to the 4-bit values of its base, and over
-the full-precision base it is another model), else merged here once, into a folder beside it.
+vLLM 0.32 refuses DoRA, modules saved whole and ranks over 256. Such an adapter is served merged instead: as
+the merged model of its own run where it lies in one (a QLoRA adapter always: it belongs to the 4-bit values
+of its base, and over the full-precision base it is another model), else merged here once, into a folder
+beside it.
 """
 
 from __future__ import annotations
@@ -36,7 +37,11 @@ def cannot_be_served(folder: Path) -> str | None:
     """
     settings = read_json(folder / SETTINGS)
     if str(settings.get("peft_type", "LORA")).upper() != "LORA" or not isinstance(settings.get("r"), int):
-        raise ModelError("is no LoRA adapter", where=str(folder), fix="merge it into its base with peft, then serve the result")
+        raise ModelError(
+            "is no LoRA adapter",
+            where=str(folder),
+            fix="merge it into its base with peft, then serve the result",
+        )
     rank = max([settings["r"], *(settings.get("rank_pattern") or {}).values()])
     if settings.get("use_dora"):
         return "vLLM does not serve DoRA"
@@ -58,7 +63,8 @@ def as_adapter(name: str, folder: Path) -> Adapter:
 
 
 def base_of(folder: Path, candidates: Sequence[Source]) -> Source:
-    """Which of the given models this adapter was trained on: told by the digest of the base's weights that it records.
+    """Which of the given models this adapter was trained on: told by the digest of the base's weights that it
+    records.
 
     Raises: ModelError if none is, or an adapter without a digest could belong to several.
     """
@@ -67,7 +73,9 @@ def base_of(folder: Path, candidates: Sequence[Source]) -> Source:
     if found := _DIGEST.search(recorded):
         fitting = [source for source in generators if _weights_digest(source.folder).startswith(found[1])]
     else:
-        fitting = [source for source in generators if Path(recorded).name == source.folder.resolve().name] or generators
+        fitting = [
+            source for source in generators if Path(recorded).name == source.folder.resolve().name
+        ] or generators
     if len(fitting) != 1:
         what = f"its base ({recorded or 'not recorded'}) is not among the models given"
         fix = "give the base model's folder too: adaptkit serve BASE NAME=ADAPTER"
@@ -85,14 +93,25 @@ def merged(name: str, folder: Path, candidates: Sequence[Source]) -> Source:
     base = base_of(folder, candidates)
     weights = next(iter(sorted(folder.glob("*.safetensors"))), None)
     if weights is None:
-        raise ModelError("holds no adapter weights (*.safetensors)", where=str(folder), fix="copy the folder again")
+        raise ModelError(
+            "holds no adapter weights (*.safetensors)", where=str(folder), fix="copy the folder again"
+        )
     target = folder.with_name(f"{folder.name}-merged-{file_digest(weights)[:8]}")
     if not (target / "config.json").is_file():
-        command = [sys.executable, "-m", "adaptkit.serve.engine.lora", str(base.folder), str(folder), str(target)]
+        command = [
+            sys.executable,
+            "-m",
+            "adaptkit.serve.engine.lora",
+            str(base.folder),
+            str(folder),
+            str(target),
+        ]
         done = subprocess.run(command, capture_output=True, text=True)
         if done.returncode:
             last = (done.stderr.strip().splitlines() or ["no reason given"])[-1]
-            raise ModelError(f"cannot be merged: {last}", where=str(folder), fix="merge it with peft's `merge_and_unload`")
+            raise ModelError(
+                f"cannot be merged: {last}", where=str(folder), fix="merge it with peft's `merge_and_unload`"
+            )
     return dataclasses.replace(of_model(target), name=name)
 
 

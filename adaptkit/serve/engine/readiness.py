@@ -1,6 +1,7 @@
 """Ready means one real answer: a token, a vector or a class. A healthy server is not enough.
 
-On a CPU without AVX512 an int4 server starts, its /health says 200, and the first request kills it (vLLM issue 55613).
+On a CPU without AVX512 an int4 server starts, its /health says 200, and the first request kills it (vLLM
+issue 55613).
 """
 
 from __future__ import annotations
@@ -15,7 +16,8 @@ TEXT = "a"
 
 
 def answer(client: Client, source: Source, name: str) -> None:
-    """Ask `name`, which is the source's own name or an adapter's, for one answer of its kind, and look whether it is one.
+    """Ask `name`, which is the source's own name or an adapter's, for one answer of its kind, and look
+    whether it is one.
 
     Raises: ServerError.
     """
@@ -27,7 +29,9 @@ def answer(client: Client, source: Source, name: str) -> None:
         good = bool(vector) and all(map(math.isfinite, vector)) and any(vector)
     elif source.kind == "classify":
         _, probabilities = client.classify(name, [TEXT])[0]
-        good = abs(sum(probabilities) - 1) < 1e-3 and (not source.labels or len(probabilities) == len(source.labels))
+        good = abs(sum(probabilities) - 1) < 1e-3 and (
+            not source.labels or len(probabilities) == len(source.labels)
+        )
     else:
         good = all(map(math.isfinite, client.rerank(name, TEXT, [TEXT])))
     if not good:

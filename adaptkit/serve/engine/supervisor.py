@@ -1,9 +1,10 @@
-"""One vLLM process under supervision: started, asked for a real answer, watched, restarted, ended with all its children.
+"""One vLLM process under supervision: started, asked for a real answer, watched, restarted, ended with all
+its children.
 
-vLLM 0.32 exits 0 when its engine dies, answers /health while the engine hangs, and leaves engine processes behind when
-its HTTP process is killed. So every exit that was not asked for is a failure, a suspicion is settled by a real answer,
-and each child leads a process group of its own that ends with it; a pipe whose other end only this process holds ends
-the group if this process is killed.
+vLLM 0.32 exits 0 when its engine dies, answers /health while the engine hangs, and leaves engine processes
+behind when its HTTP process is killed. So every exit that was not asked for is a failure, a suspicion is
+settled by a real answer, and each child leads a process group of its own that ends with it; a pipe whose
+other end only this process holds ends the group if this process is killed.
 """
 
 from __future__ import annotations
@@ -69,9 +70,13 @@ class Engine:
     """
 
     def __init__(
-        self, launch: Launchable, log: Path, teller: Teller, check: Callable[[Client, Source, str], None] = readiness.answer,
+        self,
+        launch: Launchable,
+        log: Path,
+        teller: Teller,
+        check: Callable[[Client, Source, str], None] = readiness.answer,
         inspect: Callable[[Source], Awaitable[None]] = tensor_check.check,
-    ):  # fmt: skip
+    ):
         self.launch, self.log, self.teller, self.check, self.inspect = launch, log, teller, check, inspect
         self.state: State = "starting"
         self.key, self.port = api_keys.fresh(), 0
@@ -100,7 +105,8 @@ class Engine:
 
     @property
     def retry_after(self) -> int:
-        """Seconds after which a caller may try again: what is left of the pause and the last load time, at least one."""
+        """Seconds after which a caller may try again: what is left of the pause and the last load time, at
+        least one."""
         return max(1, round(self._back_at - time.monotonic()))
 
     def suspect(self) -> None:
@@ -178,9 +184,13 @@ class Engine:
         try:
             self._process = await asyncio.create_subprocess_exec(
                 *self.launch.command(self.port),
-                env=environment, stdin=asyncio.subprocess.DEVNULL, stdout=handle, stderr=handle,
-                start_new_session=True, pass_fds=(near,),
-            )  # fmt: skip
+                env=environment,
+                stdin=asyncio.subprocess.DEVNULL,
+                stdout=handle,
+                stderr=handle,
+                start_new_session=True,
+                pass_fds=(near,),
+            )
         finally:
             os.close(near)
             os.close(handle)
@@ -208,17 +218,23 @@ class Engine:
 
         def ask() -> None:
             with Client(self.url, self.key) as client:
-                self.max_len = next((model.max_len for model in client.models() if model.name == self.name), None)
+                self.max_len = next(
+                    (model.max_len for model in client.models() if model.name == self.name), None
+                )
                 for name in self.launch.names:
                     self.check(client, self.launch.source, name)
                 if self.launch.source.exported:
-                    room = (self.max_len or 0) if len(self.launch.names) == 1 else 0  # see front.PROMPT_LOGPROBS
+                    room = (
+                        (self.max_len or 0) if len(self.launch.names) == 1 else 0
+                    )  # see front.PROMPT_LOGPROBS
                     reference.check(client, self.launch.source, self.name, exact=self.launch.exact, room=room)
 
         asked = asyncio.create_task(asyncio.to_thread(ask))
         assert self._process is not None
         ended = asyncio.create_task(self._process.wait())
-        done, _ = await asyncio.wait({asked, ended}, timeout=max(1.0, timeout_s), return_when=asyncio.FIRST_COMPLETED)
+        done, _ = await asyncio.wait(
+            {asked, ended}, timeout=max(1.0, timeout_s), return_when=asyncio.FIRST_COMPLETED
+        )
         ended.cancel()
         if asked in done:
             try:
@@ -244,7 +260,9 @@ class Engine:
         try:
             while True:
                 suspicion = asyncio.create_task(self._suspected.wait())
-                await asyncio.wait({ended, suspicion}, timeout=HEALTH_EVERY_S, return_when=asyncio.FIRST_COMPLETED)
+                await asyncio.wait(
+                    {ended, suspicion}, timeout=HEALTH_EVERY_S, return_when=asyncio.FIRST_COMPLETED
+                )
                 suspicion.cancel()
                 if ended.done():
                     return self._failure(ended.result()).what

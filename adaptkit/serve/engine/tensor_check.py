@@ -1,10 +1,12 @@
 """Tensor names and shapes of a folder against the model that its config describes, built without memory.
 
-vLLM loads a folder that lacks a linear layer's weight without a word and serves rubbish; this finds it. transformers
-itself does the comparison on the meta device, so that renamed, tied and sharded tensors are told apart as it does when
-loading. It takes some seconds of imports and runs in another process, beside the start of vLLM:
+vLLM loads a folder that lacks a linear layer's weight without a word and serves rubbish; this finds it.
+transformers itself does the comparison on the meta device, so that renamed, tied and sharded tensors are told
+apart as it does when loading. It takes some seconds of imports and runs in another process, beside the start
+of vLLM:
 
-    python -m adaptkit.serve.engine.tensor_check FOLDER      # one JSON object: {"missing": [...], "mismatched": [...]}
+    python -m adaptkit.serve.engine.tensor_check FOLDER      # one JSON object: {"missing": [...],
+    "mismatched": [...]}
 """
 
 from __future__ import annotations
@@ -29,9 +31,14 @@ async def check(source: Source) -> None:
     """Raises: ModelError for tensors that are missing or of another shape."""
     environment = {**os.environ, "HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1", "PYTHONSAFEPATH": "1"}
     process = await asyncio.create_subprocess_exec(
-        sys.executable, "-m", "adaptkit.serve.engine.tensor_check", str(source.folder),
-        env=environment, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE,
-    )  # fmt: skip
+        sys.executable,
+        "-m",
+        "adaptkit.serve.engine.tensor_check",
+        str(source.folder),
+        env=environment,
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.PIPE,
+    )
     try:
         out, error = await process.communicate()
     except asyncio.CancelledError:
@@ -39,7 +46,9 @@ async def check(source: Source) -> None:
         raise
     if process.returncode:
         last = (error.decode("utf-8", "replace").strip().splitlines() or ["no reason given"])[-1]
-        raise ModelError(f"cannot be read by transformers: {last}", where=str(source.folder), fix="export or copy it again")
+        raise ModelError(
+            f"cannot be read by transformers: {last}", where=str(source.folder), fix="export or copy it again"
+        )
     judge(json.loads(out), source.kind, source.folder)
 
 
@@ -51,7 +60,9 @@ def judge(found: dict[str, list[str]], kind: ServedKind, folder: Path) -> None:
         if names:
             told = "missing" if problem == "missing" else "of another shape than config.json says"
             what = f"tensors {told}: {len(names)}, first {names[0]}"
-            raise ModelError(what, where=str(folder), fix="export or copy the folder again; vLLM would serve rubbish")
+            raise ModelError(
+                what, where=str(folder), fix="export or copy the folder again; vLLM would serve rubbish"
+            )
 
 
 def compare(folder: Path) -> dict[str, list[str]]:
@@ -65,9 +76,14 @@ def compare(folder: Path) -> dict[str, list[str]]:
     if getattr(config, "quantization_config", None):
         return _compare_packed(folder, model_class, config)
     _, info = model_class.from_pretrained(
-        folder, config=config, device_map="meta", use_safetensors=True, trust_remote_code=False,
-        output_loading_info=True, ignore_mismatched_sizes=True,
-    )  # fmt: skip
+        folder,
+        config=config,
+        device_map="meta",
+        use_safetensors=True,
+        trust_remote_code=False,
+        output_loading_info=True,
+        ignore_mismatched_sizes=True,
+    )
     mismatched = [key[0] if isinstance(key, tuple) else key for key in info["mismatched_keys"]]
     return {"missing": sorted(info["missing_keys"]), "mismatched": sorted(mismatched)}
 
@@ -80,7 +96,9 @@ def _compare_packed(folder: Path, model_class: Any, config: Any) -> dict[str, li
     with torch.device("meta"):
         model = model_class(config)
     wanted = {name: list(tensor.shape) for name, tensor in model.state_dict().items()}
-    stored = {name: entry["shape"] for path in weight_files(folder) for name, entry in check_header(path).items()}
+    stored = {
+        name: entry["shape"] for path in weight_files(folder) for name, entry in check_header(path).items()
+    }
     tied = set(getattr(model, "all_tied_weights_keys", None) or {}) if config.tie_word_embeddings else set()
     missing = [name for name in wanted if name not in tied and not _held(name, stored)]
     mismatched = [name for name, shape in _plain_shapes(stored) if name in wanted and wanted[name] != shape]

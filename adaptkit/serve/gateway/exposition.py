@@ -1,4 +1,5 @@
-"""Prometheus metrics of several processes as one page: the front's own, and those of each child with a label `engine`."""
+"""Prometheus metrics of several processes as one page: the front's own, and those of each child with a label
+`engine`."""
 
 from __future__ import annotations
 

@@ -4,9 +4,10 @@ The same class stands before adaptkit's own front and inside vLLM:
 
     ADAPTKIT_API_KEY_FILE=key vllm serve FOLDER --middleware adaptkit.serve.gateway.guard.Guard
 
-(vLLM's `--api-key` covers paths that begin with /v1 and leaves /invocations, /tokenize, /metrics and others open.)
-Every request but `GET /health` needs a key; whatever is not in the table of routes is 404; bodies are read up to a
-limit, parsed strictly and checked before anything behind the guard sees them. Nothing of a body is logged.
+(vLLM's `--api-key` covers paths that begin with /v1 and leaves /invocations, /tokenize, /metrics and others
+open.) Every request but `GET /health` needs a key; whatever is not in the table of routes is 404; bodies are
+read up to a limit, parsed strictly and checked before anything behind the guard sees them. Nothing of a body
+is logged.
 """
 
 from __future__ import annotations
@@ -66,7 +67,13 @@ class Guard:
     Raises: ConfigError where no key is set, so that nothing is served unguarded.
     """
 
-    def __init__(self, app: App, api_keys: api_keys.Keys | None = None, limits: Limits | None = None, metrics: Metrics | None = None):
+    def __init__(
+        self,
+        app: App,
+        api_keys: api_keys.Keys | None = None,
+        limits: Limits | None = None,
+        metrics: Metrics | None = None,
+    ):
         self.app = app
         self.keys = api_keys or _keys_of_environment()
         self.limits = limits or limits_of(os.environ)
@@ -123,7 +130,9 @@ class Guard:
         try:
             body = await asyncio.wait_for(self._body(headers, receive), BODY_S)
         except TimeoutError:
-            raise Refused(408, f"the body did not come within {BODY_S:g} s", headers={"connection": "close"}) from None
+            raise Refused(
+                408, f"the body did not come within {BODY_S:g} s", headers={"connection": "close"}
+            ) from None
         parsed = parse(body)
         check(scope["path"], parsed, self.limits)
         return {**inner, PARSED: parsed}, _replaying(body, receive)
@@ -174,7 +183,9 @@ def limits_of(environment: Mapping[str, str]) -> Limits:
     for name, variable in LIMIT_VARIABLES.items():
         text = environment.get(variable, "")
         if text and not text.isdecimal():
-            raise ConfigError(f"'{text[:20]}' is no number", where=variable, fix="give a whole number; 0 lifts the limit")
+            raise ConfigError(
+                f"'{text[:20]}' is no number", where=variable, fix="give a whole number; 0 lifts the limit"
+            )
         if text:
             chosen[name] = int(text)
     return Limits(**chosen)

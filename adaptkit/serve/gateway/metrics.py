@@ -1,4 +1,5 @@
-"""Counting requests: rates per key, and Prometheus metrics that hold no text, key or path of a caller's making."""
+"""Counting requests: rates per key, and Prometheus metrics that hold no text, key or path of a caller's
+making."""
 
 from __future__ import annotations
 
@@ -12,14 +13,21 @@ SECONDS = (0.01, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120, 300)
 
 
 class Metrics:
-    """What the guard counts. Labels are routes of the table, statuses, and fingerprints of keys: few and known."""
+    """What the guard counts. Labels are routes of the table, statuses, and fingerprints of keys: few and
+    known."""
 
     def __init__(self, registry: CollectorRegistry = REGISTRY):
         self.registry = registry
-        self.requests = Counter("adaptkit_requests", "Answered requests", ["route", "status"], registry=registry)
+        self.requests = Counter(
+            "adaptkit_requests", "Answered requests", ["route", "status"], registry=registry
+        )
         self.by_key = Counter("adaptkit_key_requests", "Admitted requests by key", ["key"], registry=registry)
         self.seconds = Histogram(
-            "adaptkit_request_seconds", "Time to the end of the answer", ["route"], buckets=SECONDS, registry=registry
+            "adaptkit_request_seconds",
+            "Time to the end of the answer",
+            ["route"],
+            buckets=SECONDS,
+            registry=registry,
         )
         self.running = Gauge("adaptkit_requests_running", "Requests under way", registry=registry)
 

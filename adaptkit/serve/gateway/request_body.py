@@ -1,6 +1,7 @@
 """What a request may hold: size, tokens, sequences, and nothing that vLLM would misread, ignore or fetch.
 
-The body is parsed once, strictly: one JSON object in UTF-8, finite numbers of at most 64 bits, no half surrogate pairs.
+The body is parsed once, strictly: one JSON object in UTF-8, finite numbers of at most 64 bits, no half
+    surrogate pairs.
 What it holds is then checked per field; the answers are OpenAI's error objects.
 """
 
@@ -15,10 +16,30 @@ from typing import Any
 
 TOKEN_FIELDS = ("max_tokens", "max_completion_tokens", "min_tokens")
 SEQUENCE_FIELDS = ("n", "best_of")
-LIST_FIELDS = ("prompt", "input", "messages", "stop", "tools", "documents", "items", "queries", "text_1", "text_2", "data_1",
-               "data_2")  # fmt: skip
-SCHEMAS = ("tools", "tool_choice", "functions", "response_format", "structured_outputs", "chat_template_kwargs", "logit_bias",
-           "metadata")  # fmt: skip
+LIST_FIELDS = (
+    "prompt",
+    "input",
+    "messages",
+    "stop",
+    "tools",
+    "documents",
+    "items",
+    "queries",
+    "text_1",
+    "text_2",
+    "data_1",
+    "data_2",
+)
+SCHEMAS = (
+    "tools",
+    "tool_choice",
+    "functions",
+    "response_format",
+    "structured_outputs",
+    "chat_template_kwargs",
+    "logit_bias",
+    "metadata",
+)
 """Fields whose names are the caller's own: a tool may well have an argument `image_url`."""
 _MEDIA = re.compile(r"(input_)?(image|audio|video|file)(_url|_embeds|_pil)?|\w+_url|\w+_embeds")
 UNSUPPORTED = {
@@ -30,7 +51,9 @@ UNSUPPORTED = {
     "vllm_xargs": "it reaches extensions that are not served",
 }
 OBJECTS = ("structured_outputs", "response_format", "stream_options", "chat_template_kwargs", "logit_bias")
-OLD_GUIDED = "vLLM 0.32 ignores it and answers without the constraint: use `structured_outputs` or `response_format`"
+OLD_GUIDED = (
+    "vLLM 0.32 ignores it and answers without the constraint: use `structured_outputs` or `response_format`"
+)
 TOKEN_INPUT = (
     "token ids as `input` are refused: they would be read with this model's vocabulary, and ids of another tokenizer give a "
     "vector that looks right and is not. Send text (LangChain: OpenAIEmbeddings(check_embedding_ctx_length=False))"
@@ -57,7 +80,9 @@ class Limits:
 class Refused(Exception):
     """A request that is answered with an error and goes no further."""
 
-    def __init__(self, status: int, message: str, *, param: str | None = None, headers: dict[str, str] | None = None):
+    def __init__(
+        self, status: int, message: str, *, param: str | None = None, headers: dict[str, str] | None = None
+    ):
         super().__init__(message)
         self.status, self.message, self.param, self.headers = status, message, param, headers or {}
 
@@ -131,7 +156,12 @@ def _at_most(body: dict[str, Any], field: str, limit: int) -> None:
 def _few_items(field: str, value: Any, limit: int) -> None:
     """One text as token ids is one item, however long; the model's window limits it."""
     value = value.get("content") if isinstance(value, dict) else value
-    if limit and isinstance(value, list) and len(value) > limit and not all(isinstance(item, int) for item in value):
+    if (
+        limit
+        and isinstance(value, list)
+        and len(value) > limit
+        and not all(isinstance(item, int) for item in value)
+    ):
         raise Refused(400, f"`{field}` holds {len(value)} items, at most {limit} are allowed", param=field)
 
 
@@ -139,11 +169,15 @@ def _token_ids(value: Any) -> bool:
     """True for a list of integers, or a list that holds one."""
     if not isinstance(value, list):
         return False
-    return any(isinstance(item, int) or (isinstance(item, list) and any(isinstance(i, int) for i in item)) for item in value)
+    return any(
+        isinstance(item, int) or (isinstance(item, list) and any(isinstance(i, int) for i in item))
+        for item in value
+    )
 
 
 def _media_parts(body: dict[str, Any]) -> Iterator[str]:
-    """Names of content parts that are not text, wherever they stand: images, audio, video and files, which a server would fetch."""
+    """Names of content parts that are not text, wherever they stand: images, audio, video and files, which a
+    server would fetch."""
     left = [value for field, value in body.items() if field not in SCHEMAS]
     while left:
         value = left.pop()

@@ -1,7 +1,8 @@
-"""One port for many models: requests go to the child that serves the model they name, answers stream back unbuffered.
+"""One port for many models: requests go to the child that serves the model they name, answers stream back
+unbuffered.
 
-A child that is being restarted is 503 with Retry-After for its models only; a child that dies under a request turns
-that request into a 503 too, or, in the middle of a stream, into an error event at its end.
+A child that is being restarted is 503 with Retry-After for its models only; a child that dies under a request
+turns that request into a 503 too, or, in the middle of a stream, into an error event at its end.
 """
 
 from __future__ import annotations
@@ -32,8 +33,11 @@ from adaptkit.serve.gateway.request_body import Refused, error_body
 
 CONNECT_S, ANSWER_S, METRICS_S = 5.0, 600.0, 5.0
 EVENTS = "text/event-stream"
-# vllm issues 16668 and 29955: two such requests at once, even for the base, end the engine with a shape error.
-PROMPT_LOGPROBS = "log-probabilities of prompts kill vLLM 0.32 where it serves adapters: serve the model without them"
+# vllm issues 16668 and 29955: two such requests at once, even for the base, end the engine with a shape
+# error.
+PROMPT_LOGPROBS = (
+    "log-probabilities of prompts kill vLLM 0.32 where it serves adapters: serve the model without them"
+)
 GONE = 499  # the caller went away; nobody reads this status, logs and metrics do
 
 log = logging.getLogger("adaptkit.serve")
@@ -48,7 +52,9 @@ class Front:
         transport: for tests; httpx's own by default.
     """
 
-    def __init__(self, engines: Sequence[Engine], metrics: Metrics, transport: httpx.AsyncBaseTransport | None = None):
+    def __init__(
+        self, engines: Sequence[Engine], metrics: Metrics, transport: httpx.AsyncBaseTransport | None = None
+    ):
         self.engines, self.metrics, self.created = list(engines), metrics, int(time.time())
         timeout = httpx.Timeout(ANSWER_S, connect=CONNECT_S)
         # vLLM closes idle connections after 5 s: reusing one at that moment would lose a request.
@@ -64,7 +70,11 @@ class Front:
             Route(routes.MODELS, self.models),
             Route(routes.MODELS + "/{name}", self.model),
         ]
-        answers += [Route(path, self.forward, methods=["POST"]) for path, route in routes.ROUTES.items() if route.kinds]
+        answers += [
+            Route(path, self.forward, methods=["POST"])
+            for path, route in routes.ROUTES.items()
+            if route.kinds
+        ]
         return Starlette(routes=answers, lifespan=lifespan)
 
     async def health(self, request: Request) -> Response:
@@ -99,7 +109,9 @@ class Front:
         """The guard's metrics and those of every child that answers, the latter with a label `engine`."""
         ready = [engine for engine in self.engines if engine.state == "ready"]
         texts = await asyncio.gather(*(self._metrics_of(engine) for engine in ready))
-        merged = exposition.merge(self.metrics.registry, {engine.name: text for engine, text in zip(ready, texts, strict=True)})
+        merged = exposition.merge(
+            self.metrics.registry, {engine.name: text for engine, text in zip(ready, texts, strict=True)}
+        )
         return Response(merged, media_type=exposition.CONTENT_TYPE)
 
     async def forward(self, request: Request) -> Response:
@@ -111,14 +123,19 @@ class Front:
             return Response(refused.body(), refused.status, refused.headers, "application/json")
         if engine.state != "ready":
             return _busy(engine, f"model '{name}' is {engine.state}")
-        # Written anew from what was checked: what two parsers could read differently never reaches the second.
+        # Written anew from what was checked: what two parsers could read differently never reaches the
+        # second.
         upstream = self.http.build_request(
-            "POST", engine.url + request.scope["path"], content=json.dumps({**body, "model": name}),
+            "POST",
+            engine.url + request.scope["path"],
+            content=json.dumps({**body, "model": name}),
             headers={
-                "authorization": f"Bearer {engine.key}", "content-type": "application/json", "accept-encoding": "identity",
+                "authorization": f"Bearer {engine.key}",
+                "content-type": "application/json",
+                "accept-encoding": "identity",
                 REQUEST_ID.decode(): request.headers.get(REQUEST_ID.decode(), ""),
             },
-        )  # fmt: skip
+        )
         try:
             return await _unless_gone(request, self._ask(engine, upstream))
         except httpx.HTTPError as error:
@@ -131,7 +148,9 @@ class Front:
         answer = await self.http.send(upstream, stream=True)
         media = answer.headers.get("content-type", "application/json")
         if answer.status_code == 200 and media.startswith(EVENTS):
-            return StreamingResponse(_events(engine, answer), 200, media_type=EVENTS, background=BackgroundTask(answer.aclose))
+            return StreamingResponse(
+                _events(engine, answer), 200, media_type=EVENTS, background=BackgroundTask(answer.aclose)
+            )
         try:
             content = await answer.aread()
         finally:
@@ -144,7 +163,10 @@ class Front:
                 return _busy(engine, "the engine died under this request")
             log.error("engine %s answered %d", engine.name, answer.status_code)
         if answer.status_code in (401, 404) and b'"message"' not in content:
-            return _error(answer.status_code if answer.status_code == 404 else 502, "this model does not answer this route")
+            return _error(
+                answer.status_code if answer.status_code == 404 else 502,
+                "this model does not answer this route",
+            )
         return Response(content, answer.status_code, media_type=media)
 
     async def _metrics_of(self, engine: Engine) -> str:
@@ -156,7 +178,8 @@ class Front:
             return ""
 
     def _choose(self, path: str, body: dict[str, Any]) -> tuple[Engine, str]:
-        """Raises: Refused for a model that is not there, that does not answer this route, or that it would kill."""
+        """Raises: Refused for a model that is not there, that does not answer this route, or that it would
+        kill."""
         name = body.get("model")
         if name is None and len(self.engines) == 1:
             name = self.engines[0].name
@@ -208,7 +231,8 @@ async def _events(engine: Engine, answer: httpx.Response) -> AsyncIterator[bytes
 
 
 async def _unless_gone(request: Request, work: Awaitable[Response]) -> Response:
-    """The answer, or nothing as soon as the caller has gone: closing the connection to vLLM ends the work there."""
+    """The answer, or nothing as soon as the caller has gone: closing the connection to vLLM ends the work
+    there."""
 
     async def gone() -> None:
         while (await request.receive())["type"] != "http.disconnect":
@@ -225,7 +249,9 @@ async def _unless_gone(request: Request, work: Awaitable[Response]) -> Response:
 
 
 def _busy(engine: Engine, message: str) -> Response:
-    return _error(503, f"{message}; try again in {engine.retry_after} s", {"retry-after": str(engine.retry_after)})
+    return _error(
+        503, f"{message}; try again in {engine.retry_after} s", {"retry-after": str(engine.retry_after)}
+    )
 
 
 def _error(status: int, message: str, headers: dict[str, str] | None = None) -> Response:

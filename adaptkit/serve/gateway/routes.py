@@ -1,6 +1,7 @@
 """The routes that are served: everything else is 404, whatever vLLM's own application offers.
 
-vLLM 0.32 has 35 routes, and its `--api-key` leaves 17 of them open. This table is the whole surface of an adaptkit
+vLLM 0.32 has 35 routes, and its `--api-key` leaves 17 of them open. This table is the whole surface of an
+adaptkit
 server: a new vLLM release cannot add to it.
 """
 

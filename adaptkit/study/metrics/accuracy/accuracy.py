@@ -1,6 +1,7 @@
 """Share of items whose predicted label equals the true one, as a local `evaluate` module.
 
-    evaluate.load("adaptkit/study/metrics/accuracy", keep_in_memory=True).compute(predictions=[...], references=[...])
+evaluate.load("adaptkit/study/metrics/accuracy", keep_in_memory=True).compute(predictions=[...],
+references=[...])
 """
 
 from __future__ import annotations
@@ -15,8 +16,12 @@ class Accuracy(evaluate.Metric):
     """Adapter over `adaptkit.study.scores.accuracy`."""
 
     def _info(self) -> evaluate.MetricInfo:
-        features = datasets.Features({"predictions": datasets.Value("string"), "references": datasets.Value("string")})
-        return evaluate.MetricInfo(description=scores.accuracy.__doc__, citation="", inputs_description="", features=features)
+        features = datasets.Features(
+            {"predictions": datasets.Value("string"), "references": datasets.Value("string")}
+        )
+        return evaluate.MetricInfo(
+            description=scores.accuracy.__doc__, citation="", inputs_description="", features=features
+        )
 
     def _compute(self, predictions: list[str], references: list[str]) -> dict[str, float]:
         return {"accuracy": scores.accuracy(predictions, references)}

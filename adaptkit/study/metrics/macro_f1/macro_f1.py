@@ -1,6 +1,7 @@
 """Unweighted mean of per-label F1 (scikit-learn's `average="macro"`), as a local `evaluate` module.
 
-    evaluate.load("adaptkit/study/metrics/macro_f1", keep_in_memory=True).compute(predictions=[...], references=[...])
+evaluate.load("adaptkit/study/metrics/macro_f1", keep_in_memory=True).compute(predictions=[...],
+references=[...])
 """
 
 from __future__ import annotations
@@ -15,8 +16,12 @@ class MacroF1(evaluate.Metric):
     """Adapter over `adaptkit.study.scores.macro_f1`."""
 
     def _info(self) -> evaluate.MetricInfo:
-        features = datasets.Features({"predictions": datasets.Value("string"), "references": datasets.Value("string")})
-        return evaluate.MetricInfo(description=scores.macro_f1.__doc__, citation="", inputs_description="", features=features)
+        features = datasets.Features(
+            {"predictions": datasets.Value("string"), "references": datasets.Value("string")}
+        )
+        return evaluate.MetricInfo(
+            description=scores.macro_f1.__doc__, citation="", inputs_description="", features=features
+        )
 
     def _compute(self, predictions: list[str], references: list[str]) -> dict[str, float]:
         return {"macro_f1": scores.macro_f1(predictions, references)}

@@ -1,10 +1,12 @@
-"""Discounted gain of the first ten ranks over the best possible one (Jarvelin, Kekalainen 2002), as a local `evaluate` module.
+"""Discounted gain of the first ten ranks over the best possible one (Jarvelin, Kekalainen 2002), as a local
+`evaluate` module.
 
     evaluate.load("adaptkit/study/metrics/ndcg_at_10", keep_in_memory=True).compute(
         predictions=[["d1", "d7"]], references=[[{"document": "d7", "grade": 1}]]
     )
 
-Predictions are rankings, best first; references name the judged documents of each query. Values are trec_eval's.
+Predictions are rankings, best first; references name the judged documents of each query. Values are
+trec_eval's.
 """
 
 from __future__ import annotations
@@ -22,8 +24,14 @@ class NdcgAt10(evaluate.Metric):
 
     def _info(self) -> evaluate.MetricInfo:
         judged = [{"document": datasets.Value("string"), "grade": datasets.Value("int64")}]
-        features = datasets.Features({"predictions": datasets.Sequence(datasets.Value("string")), "references": judged})
-        return evaluate.MetricInfo(description=scores.retrieval.__doc__, citation="", inputs_description="", features=features)
+        features = datasets.Features(
+            {"predictions": datasets.Sequence(datasets.Value("string")), "references": judged}
+        )
+        return evaluate.MetricInfo(
+            description=scores.retrieval.__doc__, citation="", inputs_description="", features=features
+        )
 
-    def _compute(self, predictions: list[list[str]], references: list[list[dict[str, Any]]]) -> dict[str, float]:
+    def _compute(
+        self, predictions: list[list[str]], references: list[list[dict[str, Any]]]
+    ) -> dict[str, float]:
         return {"ndcg_at_10": scores.retrieval("ndcg_at_10", predictions, references)}
