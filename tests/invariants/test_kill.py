@@ -40,11 +40,7 @@ SHARED = {
 }
 BASIC = {"model.safetensors", "optimizer.safetensors"}
 GROUPS = {"pretrain": BASIC | {"average.safetensors", "best.safetensors"}, "lora": BASIC, "masked": BASIC}
-TASKS = {
-    "pretrain": {"ema_decay": 0.9, "select": "best"},
-    "lora": {},
-    "masked": {},
-}
+TASKS = {"pretrain": {"ema_decay": 0.9, "select": "best"}, "lora": {}, "masked": {}}
 
 
 def warm_up(name: str) -> None:
