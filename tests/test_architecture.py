@@ -35,6 +35,7 @@ LEVELS = {
     "data": 3,
     "client": 3,
     "doctor": 2,
+    "run_record": 2,
     "architecture": 1,
     "models": 1,
     "adapters": 1,

@@ -1,0 +1,215 @@
+"""The records of a study: what a stage is, what it left, and study.json. The only reader and the only writer.
+
+key = StageKey(StageKind.TASK, task="ticket", arm=Arm(Origin.CONTINUED, Adaptation.FULL), seed=0)
+record = read_study("runs/tickets-1a2b3c4d")
+record.arms, record.scores, record.budget.flops_per_seed
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, Literal
+
+from adaptkit.errors import DataError
+from adaptkit.run import read_json, write_json
+from adaptkit.run_record import FORMAT, Record, SplitRecord, validated
+
+STUDY_FILE = "study.json"
+
+
+class ArmRecord(Record):
+    """One strategy."""
+
+    name: str
+    """`origin+adaptation`; for people, never taken apart."""
+    origin: str
+    adaptation: str
+    describe: str
+
+
+class TaskRecord(Record):
+    """What arms are scored on, and how the score is read."""
+
+    name: str
+    kind: str
+    """`language`, or the kind of task."""
+    metric: str
+    higher_is_better: bool
+    margin: float
+    """Relative for language (a share of the generic arm's score), absolute otherwise."""
+    labels: tuple[str, ...] = ()
+
+
+class ScoreRecord(Record):
+    """Where one score is: an arm, a seed, a share of the domain text, a task."""
+
+    arm: str
+    seed: int
+    share: float
+    task: str
+    run: str
+    """Name of the run that holds eval/<suite>.jsonl."""
+    suite: str
+    model_run: str | None = None
+    """Name of the run whose model answered; None for the untouched base and where no model was made."""
+    paid_by: tuple[str, ...] = ()
+    """Runs whose cost this score took."""
+    tuned_by: tuple[str, ...] = ()
+    """Trials whose cost all seeds share."""
+    text_bytes: float | None = None
+    """Bytes of domain text that the language model read, each counted once."""
+
+
+class TrialRecord(Record):
+    """One learning rate that was tried."""
+
+    run: str
+    learning_rate: float
+    dev: float
+    """What it was judged by on development data, lower is better."""
+
+
+class TuningRecord(Record):
+    """The trials of one training."""
+
+    title: str
+    """`continued`, or `continued+full on ticket`: for people."""
+    job: str
+    """The language training, or the arm."""
+    task: str | None = None
+    trials: tuple[TrialRecord, ...]
+
+
+class ForgettingRecord(Record):
+    """Where an arm's scores on general text are."""
+
+    arm: str
+    seed: int
+    run: str
+    suite: str
+
+
+class BaselineRecord(Record):
+    """Where the scores of an answer without a language model are."""
+
+    name: str
+    task: str
+    run: str
+    suite: str
+
+
+class BaseRecord(Record):
+    """The generic model."""
+
+    model: str
+    """Folder or hub id, or what it was made from."""
+    run: str | None = None
+    """The run that made it."""
+
+
+class CorpusRecord(Record):
+    """One data set of a study."""
+
+    train: SplitRecord
+    test: SplitRecord
+
+
+class OverlapRecord(Record):
+    """What of one test set was found in one training set, and what was done."""
+
+    train: str
+    test: str
+    num_test_items: int
+    num_contaminated: int
+    num_touched: int
+    num_train_rows: int
+    share: float
+    examples: list[Any] = []
+    action: str
+
+
+class TokenizerRecord(Record):
+    """How well a tokenizer fits the domain's text."""
+
+    bytes_per_token: float
+    vocab_size: int
+
+
+class DataRecord(Record):
+    """The data of a study."""
+
+    corpora: dict[str, CorpusRecord]
+    """`domain`, `general` and each task."""
+    overlap: tuple[OverlapRecord, ...] = ()
+    duplicates: dict[str, dict[str, int]] = {}
+    """Data set -> counts of rows that were removed."""
+    tokenizers: dict[str, TokenizerRecord] = {}
+
+
+class BudgetRecord(Record):
+    """What each arm could spend."""
+
+    flops_per_seed: float
+    unit: str
+    asked: str
+    task_share: float
+    trials: int
+    held_equal: tuple[str, ...]
+
+
+class PriceRecord(Record):
+    """What an hour of the machine costs, and where that was read."""
+
+    usd_per_hour: float
+    source: str
+    date: str
+
+
+class StudyRecord(Record):
+    """study.json: all that a report, a verdict, an export or a demo needs to find the rest."""
+
+    format: Literal[2] = FORMAT
+    name: str
+    question: str
+    command: str
+    primary: str
+    """The task that decides."""
+    confidence: float
+    arms: tuple[ArmRecord, ...]
+    seeds: tuple[int, ...]
+    shares: tuple[float, ...]
+    """Shares of the domain text that were trained on, ascending, the last one 1."""
+    tasks: tuple[TaskRecord, ...]
+    data: DataRecord
+    budget: BudgetRecord
+    scores: tuple[ScoreRecord, ...]
+    tuning: tuple[TuningRecord, ...] = ()
+    forgetting: tuple[ForgettingRecord, ...] = ()
+    baselines: tuple[BaselineRecord, ...] = ()
+    base: BaseRecord
+    prepared_run: str | None = None
+    """The run that holds the prepared data."""
+    price: PriceRecord | None = None
+
+
+def is_study(folder: Path) -> bool:
+    """Whether a folder holds a finished study."""
+    return (folder / STUDY_FILE).is_file()
+
+
+def read_study(folder: str | Path) -> StudyRecord:
+    """The record of a finished study.
+
+    Raises: DataError for a study that has not ended, or was made by an older release.
+    """
+    path = Path(folder) / STUDY_FILE
+    if not path.is_file():
+        fix = "run the same `adaptkit compare` again: finished stages are skipped"
+        raise DataError("no finished study here: it holds no study.json", where=str(folder), fix=fix)
+    value = read_json(path)
+    return validated(StudyRecord, value if "format" in value else {"format": 1}, str(path))
+
+
+def write_study(folder: str | Path, record: StudyRecord) -> None:
+    """Write study.json."""
+    write_json(Path(folder) / STUDY_FILE, record.model_dump(mode="json"))
