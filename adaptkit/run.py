@@ -64,7 +64,7 @@ class Run:
         identity = digest({"config": config, "inputs": inputs or {}})
         run = cls(Path(root) / f"{name}-{identity[:8]}")
         if not run.manifest_path.exists():
-            write_text(run.path / "config.yaml", dump(config))
+            write_text(run.config_path, dump(config))
             run.update_manifest(
                 name=name,
                 identity=identity,
@@ -78,6 +78,10 @@ class Run:
                 "holds another run", where=str(run.path), fix="delete it or choose another --root"
             )
         return run
+
+    @property
+    def config_path(self) -> Path:
+        return self.path / "config.yaml"
 
     @property
     def manifest_path(self) -> Path:
