@@ -71,7 +71,7 @@ def test_smaller_shares_of_text_get_smaller_budgets_and_the_placebo_none(texts):
 
 def test_a_budget_too_small_for_a_schedule_is_refused_before_anything_runs(texts, tmp_path):
     config = study_config(texts, "budget.amount=1e8")
-    with pytest.raises(BudgetError, match="at least 8 are needed"):
+    with pytest.raises(BudgetError, match="at least 8 needed"):
         make_plan(config, open_study(config, tmp_path))
 
 

@@ -18,6 +18,7 @@ from pydantic import model_validator
 
 from adaptkit.config import Config, Magnitude
 from adaptkit.errors import BudgetError
+from adaptkit.trainer import steps
 
 MIN_STEPS = 8
 LEARNING_RATE_STEP = 3.0
@@ -155,25 +156,20 @@ def steps_within(flops: float, flops_per_step: float, *, what: str) -> int:
 
     Raises: BudgetError below MIN_STEPS: a learning-rate schedule needs some steps to mean anything.
     """
-    steps = int(flops // flops_per_step)
-    if steps < MIN_STEPS:
-        factor = math.ceil(10 * MIN_STEPS * flops_per_step / max(flops, 1)) / 10
-        bought = (
-            f"{what}: {flops:.2e} FLOPs buy {steps} steps of {flops_per_step:.2e}; "
-            f"at least {MIN_STEPS} are needed"
-        )
-        fix = f"grant at least {factor:.1f} times as much, or use a smaller model or batch"
-        raise BudgetError(bought, where="budget.amount", fix=fix)
-    return steps
+    factor = math.ceil(10 * MIN_STEPS * flops_per_step / max(flops, 1)) / 10
+    fix = f"grant at least {factor:.1f} times as much, or use a smaller model or batch"
+    return steps.steps_within(
+        flops, flops_per_step, fix=fix, least=MIN_STEPS, what=what, where="budget.amount"
+    )
 
 
-def check_steps(steps: int, flops: float, *, what: str) -> int:
+def check_steps(num_steps: int, flops: float, *, what: str) -> int:
     """The same number of steps, counted on real batches.
 
     Raises: BudgetError where they are too few to mean anything.
     """
-    if steps < MIN_STEPS:
+    if num_steps < MIN_STEPS:
         fix = "raise budget.amount or budget.trial_share, or lower trainer.global_batch_size"
-        bought = f"{what}: {flops:.2e} FLOPs buy {steps} steps; at least {MIN_STEPS} are needed"
+        bought = f"{what}: {flops:.2e} FLOPs buy {num_steps} steps; at least {MIN_STEPS} needed"
         raise BudgetError(bought, where="budget.amount", fix=fix)
-    return steps
+    return num_steps

@@ -12,8 +12,8 @@ from pathlib import Path
 from typing import Any, Literal, TypeVar
 
 from adaptkit.errors import DataError
-from adaptkit.run import read_json, write_json
-from adaptkit.run_record import FORMAT, ModelKind, Record, SplitRecord, validated
+from adaptkit.run import FORMAT, read_json, write_json
+from adaptkit.run_record import ModelKind, Record, SplitRecord, validated
 from adaptkit.study.arms import Arm, TextJob
 
 STUDY_FILE = "study.json"
