@@ -23,7 +23,7 @@ from adaptkit.data.tokenizers import tokenizer_digest
 from adaptkit.models.sentence import copy_sentence_files
 from adaptkit.pretrain.config import PretrainConfig
 from adaptkit.pretrain.language_scores import language_rows, language_scores
-from adaptkit.pretrain.start import Start, Text, prepare, read_text
+from adaptkit.pretrain.starting_point import Start, Text, prepare, read_text
 from adaptkit.run import Run, read_json
 from adaptkit.run_record import ModelKind, RecipeKind, RunRecord, SuiteRecord, read_record
 from adaptkit.trainer.lifecycle import Outcome, first_outputs, merge_checked, run_recipe
