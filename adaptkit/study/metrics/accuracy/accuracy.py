@@ -9,19 +9,19 @@ from __future__ import annotations
 import datasets
 import evaluate
 
-from adaptkit.study import scores
+from adaptkit.data.score_table import accuracy
 
 
 class Accuracy(evaluate.Metric):
-    """Adapter over `adaptkit.study.scores.accuracy`."""
+    """Adapter over `adaptkit.data.score_table.accuracy`."""
 
     def _info(self) -> evaluate.MetricInfo:
         features = datasets.Features(
             {"predictions": datasets.Value("string"), "references": datasets.Value("string")}
         )
         return evaluate.MetricInfo(
-            description=scores.accuracy.__doc__, citation="", inputs_description="", features=features
+            description=accuracy.__doc__, citation="", inputs_description="", features=features
         )
 
     def _compute(self, predictions: list[str], references: list[str]) -> dict[str, float]:
-        return {"accuracy": scores.accuracy(predictions, references)}
+        return {"accuracy": accuracy(predictions, references)}
