@@ -12,7 +12,7 @@ from transformers import AutoModel, AutoModelForCausalLM, BertConfig, LlamaConfi
 
 from adaptkit.data import Dataset, Row
 from adaptkit.errors import DataError
-from adaptkit.finetune.outcome import Meter
+from adaptkit.finetune.frozen_answers import Meter
 from adaptkit.finetune.probe import features, probe_rows, strengths
 
 WORDS = ["the", "some", "old", "apple", "pear", "iron", "zinc"]

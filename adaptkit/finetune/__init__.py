@@ -1,1 +1,1 @@
-"""Learning a task: fine-tuning (`recipe`), few-shot prompts (`prompting`), probes (`probe`)."""
+"""Learning a task: fine-tuning (`recipe`), prompts (`prompted_labels`, `prompted_answers`), probes (`probe`)."""

@@ -11,7 +11,7 @@ import torch
 
 from adaptkit import models
 from adaptkit.data.labels import check_labels, label_rows, label_scores
-from adaptkit.finetune.outcome import Meter, Outcome
+from adaptkit.finetune.frozen_answers import Meter, Outcome
 from adaptkit.models.batching import batches_by_length, pad_right
 
 if TYPE_CHECKING:

@@ -11,11 +11,11 @@ from adaptkit import models
 from adaptkit.data import Row
 from adaptkit.data.labels import check_labels, classify_rows, label_rows, label_scores
 from adaptkit.errors import DataError
-from adaptkit.finetune.answering import question_and_answer
+from adaptkit.finetune.choice_likelihood import score_choices
 from adaptkit.finetune.generate import generate
-from adaptkit.finetune.likelihood import score_choices
-from adaptkit.finetune.prompting import softmax
-from adaptkit.finetune.template import context_length
+from adaptkit.finetune.prompt_template import context_length
+from adaptkit.finetune.prompted_answers import question_and_answer
+from adaptkit.finetune.prompted_labels import softmax
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerFast

@@ -30,7 +30,7 @@ class Classify(RowKind):
         return Answers(outcome.rows, outcome.dev, outcome.cost, facts)
 
     def _prompted(self, work: Assignment, model: Any, tokenizer: Any, parts: dict[str, Dataset]) -> Any:
-        from adaptkit.finetune.prompting import prompt_rows
+        from adaptkit.finetune.prompted_labels import prompt_rows
 
         choice = {"trials": work.trials, "metric": work.task.score, "seed": work.seed}
         return prompt_rows(

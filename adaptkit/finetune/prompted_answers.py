@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from adaptkit.errors import DataError
+from adaptkit.finetune.frozen_answers import Meter, Outcome
 from adaptkit.finetune.generate import generate
-from adaptkit.finetune.outcome import Meter, Outcome
-from adaptkit.finetune.template import SEPARATOR, SHORTEST_TEXT, Template, context_length, opening
+from adaptkit.finetune.prompt_template import SEPARATOR, SHORTEST_TEXT, Template, context_length, opening
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase

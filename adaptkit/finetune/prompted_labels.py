@@ -19,9 +19,9 @@ import numpy as np
 from adaptkit import models
 from adaptkit.data.labels import check_labels, label_rows, label_scores
 from adaptkit.errors import DataError
-from adaptkit.finetune.likelihood import score_choices
-from adaptkit.finetune.outcome import Meter, Outcome
-from adaptkit.finetune.template import SHORTEST_TEXT, Template, context_length, opening
+from adaptkit.finetune.choice_likelihood import score_choices
+from adaptkit.finetune.frozen_answers import Meter, Outcome
+from adaptkit.finetune.prompt_template import SHORTEST_TEXT, Template, context_length, opening
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
