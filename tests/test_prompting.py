@@ -21,8 +21,8 @@ from transformers import (
 from adaptkit.data import Dataset, Row
 from adaptkit.errors import DataError
 from adaptkit.finetune.choice_likelihood import score_choices
-from adaptkit.finetune.prompt_template import opening
-from adaptkit.finetune.prompted_answers import answer_rows, question_and_answer
+from adaptkit.finetune.prompt_template import opening, question_and_answer
+from adaptkit.finetune.prompted_answers import answer_rows
 from adaptkit.finetune.prompted_labels import calibrate, formats, prompt_rows
 
 SIZES = {

@@ -10,8 +10,14 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
+
+ItemRow = dict[str, Any]
+"""One item: its id, what was expected and what was answered; a line of eval/<suite>.jsonl."""
+Score = Callable[[Sequence[ItemRow]], dict[str, float]]
+"""Item rows -> metrics by name."""
 
 
 @dataclass(frozen=True)

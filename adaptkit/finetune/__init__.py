@@ -1,1 +1,1 @@
-"""Learning a task: fine-tuning (`recipe`), prompts (`prompted_labels`, `prompted_answers`), probes (`probe`)."""
+"""Learning a task: fine-tuning (`recipe`), or prompts and probes of a model that is not trained."""
