@@ -30,11 +30,12 @@ import numpy as np
 from adaptkit.data.readers import DataConfig
 from adaptkit.distill.config import DistillConfig
 from adaptkit.distill.recipe import distill
+from adaptkit.environment import environment
 from adaptkit.finetune.config import FinetuneConfig
 from adaptkit.finetune.recipe import finetune
 from adaptkit.pretrain.config import PretrainConfig
 from adaptkit.pretrain.recipe import pretrain
-from adaptkit.run import Run, environment, read_json, read_jsonl, write_json, write_jsonl
+from adaptkit.run import Run, read_json, read_jsonl, write_json, write_jsonl
 from adaptkit.study.scores import ScoreTable, score_table
 from adaptkit.study.statistics import resample
 

@@ -16,7 +16,8 @@ import time
 from pathlib import Path
 from typing import Any
 
-from adaptkit.run import environment, write_json
+from adaptkit.environment import environment
+from adaptkit.run import write_json
 
 VOCAB, TOKENS, STUDENT, TEACHER = 50_000, 2048, 256, 384
 SIDES = ("chunked", "reference")

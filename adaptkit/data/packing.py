@@ -20,11 +20,11 @@ import numpy as np
 
 from adaptkit.data.shards import TokenShards
 from adaptkit.errors import DataError
+from adaptkit.ops import IGNORE_INDEX
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-IGNORE_INDEX = -100
 Separation = Literal["positions", "mask", "rows"]
 MASK_SHARE, RANDOM_SHARE = 0.8, 0.1  # of the chosen tokens: BERT, arXiv 1810.04805, section 3.1
 

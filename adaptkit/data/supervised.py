@@ -17,12 +17,12 @@ import numpy as np
 from adaptkit.data.readers import Dataset, Row
 from adaptkit.data.tokenizers import encode, end_token, pad_token
 from adaptkit.errors import DataError
+from adaptkit.ops import IGNORE_INDEX
 
 if TYPE_CHECKING:
     from torch import Tensor
     from transformers import PreTrainedTokenizerFast
 
-IGNORE_INDEX = -100
 Span = tuple[int, int]  # characters [start, stop)
 
 

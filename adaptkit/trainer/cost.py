@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING
 from torch import nn
 
 from adaptkit import models
-from adaptkit.errors import BudgetError
 from adaptkit.trainer import parallel
 from adaptkit.trainer.objective import Batch, Objective
 from adaptkit.trainer.source import Order, Source, microbatches
+from adaptkit.trainer.steps import steps_of_epochs, steps_within
 
 if TYPE_CHECKING:
     from adaptkit.trainer.config import TrainerConfig
@@ -44,13 +44,19 @@ class Meter:
 
 
 def affordable_steps(
-    model: nn.Module, objective: Objective, source: Source, config: TrainerConfig, flops: float, *, epochs: float = 0
+    model: nn.Module,
+    objective: Objective,
+    source: Source,
+    config: TrainerConfig,
+    flops: float,
+    *,
+    epochs: float = 0,
 ) -> int:
     """Steps that a budget pays for, at most so many passes over the source (0: no matter how many).
 
     Raises: BudgetError if it does not pay for one.
     """
-    most = max(1, round(epochs * len(source) / config.global_batch_size)) if epochs else None
+    most = steps_of_epochs(epochs, len(source), config.global_batch_size) if epochs else None
     meter, order = Meter(model, objective), Order(len(source), config.global_batch_size, config.seed)
     spent, step = 0.0, 0
     while step != most and step < COUNTED_STEPS:
@@ -58,11 +64,9 @@ def affordable_steps(
         if spent + cost > flops:
             break
         spent, step = spent + cost, step + 1
-    if not step:
-        fix = "raise flops, or lower max_length or trainer.global_batch_size"
-        raise BudgetError(f"one step costs {cost:.2g} FLOPs, the budget is {flops:.2g}", where="flops", fix=fix)
-    if step == COUNTED_STEPS:
-        step = int(flops / (spent / step))
+    if step in (0, COUNTED_STEPS):
+        mean = spent / step if step else cost
+        step = steps_within(flops, mean, fix="raise flops, or lower max_length or trainer.global_batch_size")
     return step if most is None else min(step, most)
 
 

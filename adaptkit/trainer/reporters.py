@@ -41,7 +41,7 @@ class Tensorboard(Tracker):
         _need("tensorboard", "tensorboard")
         from torch.utils.tensorboard import SummaryWriter
 
-        self.writer = SummaryWriter(str(run.path / "tensorboard"))
+        self.writer = SummaryWriter(str(run.tensorboard))
 
     def log(self, numbers: dict[str, float], step: int) -> None:
         for name, value in numbers.items():

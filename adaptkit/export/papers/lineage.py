@@ -17,10 +17,11 @@ from typing import Any
 import yaml
 
 import adaptkit
+from adaptkit.environment import environment
 from adaptkit.errors import ModelError
 from adaptkit.export.parity.reference import HTTP_FILE
 from adaptkit.export.source import Source, run_config
-from adaptkit.run import Run, digest, environment, file_digest, read_json
+from adaptkit.run import Run, digest, file_digest, read_json
 
 MANIFEST, SIGNATURE = "manifest.json", "model.sig"
 LATER = (SIGNATURE, HTTP_FILE)  # files that come after the manifest: it cannot list them

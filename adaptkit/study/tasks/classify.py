@@ -11,7 +11,7 @@ from adaptkit.study.task import Answers, Assignment, Rows, TaskConfig, TaskFiles
 from adaptkit.study.tasks.rows import RowKind
 
 if TYPE_CHECKING:
-    from adaptkit.finetune.outcome import Outcome
+    from adaptkit.finetune.frozen_answers import Outcome
 
 TFIDF = "TF-IDF + logistic regression"
 
@@ -43,7 +43,7 @@ class Classify(RowKind):
 
 
 def _prompted(work: Assignment, model: Any, tokenizer: Any, parts: dict[str, Dataset]) -> Outcome:
-    from adaptkit.finetune.prompting import prompt_rows
+    from adaptkit.finetune.prompted_labels import prompt_rows
 
     return prompt_rows(
         model,
