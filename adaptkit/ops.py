@@ -61,7 +61,6 @@ def linear_cross_entropy(
     softcap: float = 0.0,
     token_weights_T: Tensor | None = None,
     vocab_size: int | None = None,
-    memory: str = "fast",
     implementation: str = "auto",
 ) -> Tensor:
     """Cross-entropy of `hidden @ weight.T + bias` against labels, summed, in nats, float32 scalar.
@@ -77,11 +76,10 @@ def linear_cross_entropy(
         rows_R: indices of the rows that count, int64, distinct, when the caller knows them: a GPU need not wait for them.
         token_weights_T: factor of each row's loss, float [num_tokens].
         vocab_size: number of real tokens, where `weight` ends with rows of padding.
-        memory: "fast", or "min" to make the gradients in the backward pass: a third more products, no kept gradients.
     """
     return _IMPLEMENTATIONS[resolve(implementation, hidden_TD.device)].linear_cross_entropy(
         hidden_TD, weight_VD, labels_T, bias_V, rows_R=rows_R, label_smoothing=label_smoothing, z_loss=z_loss, softcap=softcap,
-        token_weights_T=token_weights_T, vocab_size=vocab_size, memory=memory,
+        token_weights_T=token_weights_T, vocab_size=vocab_size,
     )  # fmt: skip
 
 

@@ -25,7 +25,6 @@ OPTIONS = {
     "softcap": {"softcap": 3.0},
     "padding": {"vocab_size": 250},
     "everything": {"label_smoothing": 0.1, "z_loss": 1e-3, "softcap": 3.0, "vocab_size": 250, "token_weights_T": TOKEN_WEIGHTS},
-    "lean": {"memory": "min", "softcap": 3.0, "token_weights_T": TOKEN_WEIGHTS},
 }
 
 
@@ -93,13 +92,12 @@ def test_rows_longer_than_a_block_are_walked(monkeypatch, option, vocab):
 
 
 @pytest.mark.parametrize("implementation", BOTH)
-@pytest.mark.parametrize("memory", ["fast", "min"])
-def test_rows_known_to_the_caller(implementation, memory):
+def test_rows_known_to_the_caller(implementation):
     """They may hold ignored rows (a fixed number of rows for a captured graph) and leave labelled ones out."""
     leaves, labels = problem(123, 63, bias=True, ignored="some")
     rows = torch.tensor([0, 1, 2, 5, 50, 60, 122, 7, 3])
     assert (labels[rows] == reference.IGNORE_INDEX).any()
-    check(implementation, leaves, labels, rows_R=rows, token_weights_T=TOKEN_WEIGHTS.repeat(3)[:123], memory=memory)
+    check(implementation, leaves, labels, rows_R=rows, token_weights_T=TOKEN_WEIGHTS.repeat(3)[:123])
 
 
 @pytest.mark.interpreted
@@ -121,7 +119,7 @@ def test_the_padding_of_the_logits_memory_is_never_read(monkeypatch, walked):
 @pytest.mark.parametrize("implementation", BOTH)
 def test_no_tokens_at_all(implementation):
     leaves, labels = problem(5, 9, bias=True, ignored="none")
-    for options in ({}, {"memory": "min"}, {"rows_R": torch.arange(0)}):
+    for options in ({}, {"rows_R": torch.arange(0)}):
         loss, d_hidden, d_weight, d_bias = results(loss_of(implementation, labels[:0], options), [leaves[0][:0], *leaves[1:]])
         assert loss == 0 and d_hidden.shape == (0, 24) and (d_weight == 0).all() and (d_bias == 0).all()
 
@@ -140,41 +138,28 @@ def test_very_unlikely_labels_stay_exact(implementation):
 
 
 @pytest.mark.parametrize("implementation", BOTH)
-@pytest.mark.parametrize("memory", ["fast", "min"])
-def test_only_the_gradients_that_are_wanted_are_made(implementation, memory):
+def test_only_the_gradients_that_are_wanted_are_made(implementation):
     (hidden, weight), labels = problem(60, 63, bias=False, ignored="some")
     hidden.requires_grad_()
-    implementation.linear_cross_entropy(hidden, weight, labels, memory=memory).backward()
+    implementation.linear_cross_entropy(hidden, weight, labels).backward()
     assert hidden.grad is not None and weight.grad is None
 
 
-def test_a_second_backward_is_refused_and_with_less_memory_allowed():
+def test_a_second_backward_is_refused():
     (hidden, weight), labels = problem(6, 63, bias=False, ignored="none")
     loss = chunked.linear_cross_entropy(hidden.requires_grad_(), weight, labels)
     loss.backward(retain_graph=True)
     with pytest.raises(RuntimeError, match="once per forward"):
         loss.backward()
-    once, hidden.grad = hidden.grad, None
-    lean = chunked.linear_cross_entropy(hidden, weight, labels, memory="min")
-    lean.backward(retain_graph=True)
-    lean.backward()
-    torch.testing.assert_close(hidden.grad, 2 * once)
 
 
-@pytest.mark.parametrize("memory", ["fast", "min"])
-def test_a_second_derivative_is_refused(memory):
+def test_a_second_derivative_is_refused():
     (hidden, weight), labels = problem(6, 63, bias=False, ignored="none")
     hidden.requires_grad_(), weight.requires_grad_()
-    loss = chunked.linear_cross_entropy(hidden, weight, labels, memory=memory) * weight.sum()
+    loss = chunked.linear_cross_entropy(hidden, weight, labels) * weight.sum()
     (gradient,) = torch.autograd.grad(loss, hidden, create_graph=True)
     with pytest.raises(RuntimeError, match="twice"):
         gradient.sum().backward()
-
-
-def test_an_unknown_kind_of_memory_is_refused():
-    (hidden, weight), labels = problem(6, 63, bias=False, ignored="none")
-    with pytest.raises(ValueError, match="memory"):
-        chunked.linear_cross_entropy(hidden, weight, labels, memory="little")
 
 
 def test_a_loss_that_is_dropped_frees_its_gradients():
@@ -243,22 +228,20 @@ def test_scores_equal_the_definition(implementation):
 
 
 @pytest.mark.parametrize("implementation", BOTH)
-@pytest.mark.parametrize("memory", ["fast", "min"])
-def test_torch_knows_the_operator(implementation, memory):
+def test_torch_knows_the_operator(implementation):
     """opcheck: schema, fake tensors, autograd registration, and the traced forward and backward equal the eager ones."""
     (hidden, weight, bias), labels = problem(9, 63, bias=True, ignored="some")
-    name = f"linear_cross_entropy_{implementation.__name__.rpartition('.')[2]}" + ("_lean" if memory == "min" else "")
+    name = f"linear_cross_entropy_{implementation.__name__.rpartition('.')[2]}"
     data = (hidden.requires_grad_(), weight.requires_grad_(), labels, bias.requires_grad_(), None, TOKEN_WEIGHTS[:9])
-    arguments = (*data, *([None] if memory == "fast" else []), [0.1, 1e-3, 3.0], 60, [True] * 3, torch.float32)
+    arguments = (*data, [0.1, 1e-3, 3.0], 60, [True] * 3, torch.float32)
     torch.library.opcheck(getattr(torch.ops.adaptkit_kernels, name).default, arguments)
 
 
 @pytest.mark.parametrize("implementation", BOTH)
 def test_torch_compiles_around_it_without_a_break(implementation):
     leaves, labels = problem(9, 63, bias=False, ignored="some")
-    for memory in ("fast", "min"):
-        loss = partial(implementation.linear_cross_entropy, labels_T=labels, memory=memory)
-        compiled = torch.compile(lambda hidden, weight, loss=loss: loss(hidden * 2, weight), fullgraph=True, backend="aot_eager")
-        expected = results(lambda hidden, weight, loss=loss: loss(hidden * 2, weight), leaves)
-        for value, exact in zip(results(compiled, leaves), expected, strict=True):
-            torch.testing.assert_close(value, exact)
+    loss = partial(implementation.linear_cross_entropy, labels_T=labels)
+    compiled = torch.compile(lambda hidden, weight: loss(hidden * 2, weight), fullgraph=True, backend="aot_eager")
+    expected = results(lambda hidden, weight: loss(hidden * 2, weight), leaves)
+    for value, exact in zip(results(compiled, leaves), expected, strict=True):
+        torch.testing.assert_close(value, exact)

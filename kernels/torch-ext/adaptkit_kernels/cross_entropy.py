@@ -38,7 +38,6 @@ def operators(name: str, row_function: RowFunction, *, reads_ignored: bool) -> t
     `reads_ignored`: whether the row function takes rows labelled IGNORE_INDEX; else they are dropped from given rows.
     """
     sweep = _register_sweep(name, row_function, reads_ignored)
-    lean = _register_lean(name, sweep)
 
     def linear_cross_entropy(
         hidden_TD: Tensor,
@@ -52,21 +51,13 @@ def operators(name: str, row_function: RowFunction, *, reads_ignored: bool) -> t
         softcap: float = 0.0,
         token_weights_T: Tensor | None = None,
         vocab_size: int | None = None,
-        memory: str = "fast",
     ) -> Tensor:
-        """Equals `reference.linear_cross_entropy`, with gradients for hidden, weight and bias; no second derivative.
-
-        Raises: ValueError for a `memory` other than "fast" and "min".
-        """
-        if memory not in ("fast", "min"):
-            raise ValueError(f"memory is 'fast' or 'min', not {memory!r}")
+        """Equals `reference.linear_cross_entropy`, with gradients for hidden, weight and bias; no second derivative."""
         settings, dtype = [label_smoothing, z_loss, softcap], compute_dtype(hidden_TD)
         data = (hidden_TD, weight_VD, labels_T, bias_V, rows_R, token_weights_T)
         vocab_size = len(weight_VD) if vocab_size is None else vocab_size
         wanted = [torch.is_grad_enabled() and x is not None and x.requires_grad for x in (hidden_TD, weight_VD, bias_V)]
-        if memory == "min":
-            return lean(*data, settings, vocab_size, wanted, dtype).squeeze(0)
-        return sweep(*data, None, settings, vocab_size, wanted, dtype)[0].squeeze(0)
+        return sweep(*data, settings, vocab_size, wanted, dtype)[0].squeeze(0)
 
     return linear_cross_entropy, _register_token_nll(name, row_function)
 
@@ -80,17 +71,15 @@ def _register_sweep(name: str, row_function: RowFunction, reads_ignored: bool) -
         bias: Tensor | None,
         rows: Tensor | None,
         token_weights: Tensor | None,
-        scale: Tensor | None,
         settings: Sequence[float],
         vocab_size: int,
         wanted: Sequence[bool],
         dtype: torch.dtype,
     ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         options, gradient = RowLoss(*settings, vocab_size), dtype if any(wanted) else None
-        factors = token_weights if scale is None else scale.expand(len(labels)) * (1 if token_weights is None else token_weights)
 
         def rowwise(logits_CV: Tensor, chosen: Rows) -> tuple[Tensor, Tensor | None]:
-            factors_C = None if factors is None else factors[chosen].to(loss_dtype(dtype))
+            factors_C = None if token_weights is None else token_weights[chosen].to(loss_dtype(dtype))
             losses_C, d_logits_CV = row_function(logits_CV, labels[chosen], factors_C, options, gradient)
             return (losses_C if factors_C is None else losses_C * factors_C).sum(), d_logits_CV
 
@@ -101,59 +90,20 @@ def _register_sweep(name: str, row_function: RowFunction, reads_ignored: bool) -
             return loss_and_gradients(Head(hidden, weight, bias, dtype, wanted), chunks, 1, rowwise)
 
     @sweep.register_fake
-    def _(hidden, weight, labels, bias, rows, token_weights, scale, settings, vocab_size, wanted, dtype):  # noqa: ANN001, ANN202
+    def _(hidden, weight, labels, bias, rows, token_weights, settings, vocab_size, wanted, dtype):  # noqa: ANN001, ANN202
         return empty_results(hidden, weight, bias, wanted, 1)
 
     def keep(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
-        dtypes = [x.dtype if want else None for x, want in zip((inputs[0], inputs[1], inputs[3]), inputs[9], strict=True)]
+        dtypes = [x.dtype if want else None for x, want in zip((inputs[0], inputs[1], inputs[3]), inputs[8], strict=True)]
         autograd.keep_gradients(ctx, output[1:], dtypes)
 
     @once_differentiable
     def scale_kept(ctx: Any, grad: Tensor, *_: None) -> tuple[Tensor | None, ...]:
         d_hidden, d_weight, d_bias = autograd.scaled_gradients(ctx, grad)
-        return d_hidden, d_weight, None, d_bias, *[None] * 7
+        return d_hidden, d_weight, None, d_bias, *[None] * 6
 
     sweep.register_autograd(scale_kept, setup_context=keep)
     return sweep
-
-
-def _register_lean(name: str, sweep: Callable[..., tuple[Tensor, ...]]) -> Callable[..., Tensor]:
-    @torch.library.custom_op(add_op_namespace_prefix(f"linear_cross_entropy_{name}_lean"), mutates_args=())
-    def lean(
-        hidden: Tensor,
-        weight: Tensor,
-        labels: Tensor,
-        bias: Tensor | None,
-        rows: Tensor | None,
-        token_weights: Tensor | None,
-        settings: Sequence[float],
-        vocab_size: int,
-        wanted: Sequence[bool],
-        dtype: torch.dtype,
-    ) -> Tensor:
-        return sweep(hidden, weight, labels, bias, rows, token_weights, None, settings, vocab_size, [False] * 3, dtype)[0]
-
-    @lean.register_fake
-    def _(hidden, weight, labels, bias, rows, token_weights, settings, vocab_size, wanted, dtype):  # noqa: ANN001, ANN202
-        return empty_results(hidden, weight, bias, [False] * 3, 1)[0]
-
-    def keep(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
-        ctx.save_for_backward(*inputs[:6])
-        ctx.rest = inputs[6:]
-
-    @once_differentiable
-    def recompute(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
-        (hidden, weight, labels, bias, rows, token_weights), (settings, vocab_size, wanted, dtype) = ctx.saved_tensors, ctx.rest
-        data = (hidden, weight, labels, bias, rows, token_weights)
-        _, *gradients = sweep(*data, grad, settings, vocab_size, wanted, dtype)
-        inputs = (hidden, weight, bias)
-        d_hidden, d_weight, d_bias = (
-            g.to(x.dtype) if want else None for g, x, want in zip(gradients, inputs, wanted, strict=True)
-        )
-        return d_hidden, d_weight, None, d_bias, *[None] * 6
-
-    lean.register_autograd(recompute, setup_context=keep)
-    return lean
 
 
 def _register_token_nll(name: str, row_function: RowFunction) -> Callable[..., Tensor]:

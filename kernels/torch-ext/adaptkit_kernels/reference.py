@@ -30,7 +30,6 @@ def linear_cross_entropy(
     softcap: float = 0.0,
     token_weights_T: Tensor | None = None,
     vocab_size: int | None = None,
-    memory: str = "fast",
 ) -> Tensor:
     """Summed cross-entropy of `z = cap(hidden @ weight.T + bias)` against labels, over `vocab_size` columns.
 
@@ -47,7 +46,6 @@ def linear_cross_entropy(
         rows_R: the only rows that count, distinct indices, int64; None: all rows.
         token_weights_T: factor of each row's loss, float [num_tokens], a constant: it gets no gradient.
         vocab_size: number of real tokens; the rows of `weight` after them are padding. None: all are real.
-        memory: "fast" or "min", how other implementations trade time for memory; the value does not depend on it.
     Returns: loss in nats, float32 scalar (float64 for float64 input).
     """
     if rows_R is not None:
