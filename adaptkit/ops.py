@@ -59,7 +59,6 @@ def linear_cross_entropy(
     label_smoothing: float = 0.0,
     z_loss: float = 0.0,
     softcap: float = 0.0,
-    token_weights_T: Tensor | None = None,
     vocab_size: int | None = None,
     implementation: str = "auto",
 ) -> Tensor:
@@ -74,12 +73,11 @@ def linear_cross_entropy(
         weight_VD: output embedding, float [num_rows, hidden_size].
         labels_T: token ids, int64 [num_tokens].
         rows_R: indices of the rows that count, int64, distinct, when the caller knows them: a GPU need not wait for them.
-        token_weights_T: factor of each row's loss, float [num_tokens].
         vocab_size: number of real tokens, where `weight` ends with rows of padding.
     """
     return _IMPLEMENTATIONS[resolve(implementation, hidden_TD.device)].linear_cross_entropy(
         hidden_TD, weight_VD, labels_T, bias_V, rows_R=rows_R, label_smoothing=label_smoothing, z_loss=z_loss, softcap=softcap,
-        token_weights_T=token_weights_T, vocab_size=vocab_size,
+        vocab_size=vocab_size,
     )  # fmt: skip
 
 

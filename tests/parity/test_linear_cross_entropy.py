@@ -17,14 +17,13 @@ from parity_rule import assert_parity, results
 from torch import Tensor
 
 BOTH = [chunked, pytest.param(fused, marks=pytest.mark.interpreted)]
-TOKEN_WEIGHTS = torch.rand(60, generator=torch.Generator().manual_seed(0))
 OPTIONS = {
     "plain": {},
     "smoothing": {"label_smoothing": 0.1},
     "z-loss": {"z_loss": 1e-2},
     "softcap": {"softcap": 3.0},
     "padding": {"vocab_size": 250},
-    "everything": {"label_smoothing": 0.1, "z_loss": 1e-3, "softcap": 3.0, "vocab_size": 250, "token_weights_T": TOKEN_WEIGHTS},
+    "everything": {"label_smoothing": 0.1, "z_loss": 1e-3, "softcap": 3.0, "vocab_size": 250},
 }
 
 
@@ -87,7 +86,7 @@ def test_every_option(implementation, dtype, option):
 @pytest.mark.parametrize("vocab", [256, 1000])
 def test_rows_longer_than_a_block_are_walked(monkeypatch, option, vocab):
     monkeypatch.setattr(cross_entropy_rows, "row_launch", lambda columns: cross_entropy_rows.Launch(128, 4))
-    options = {**OPTIONS[option], "vocab_size": vocab - 6, "token_weights_T": TOKEN_WEIGHTS[:31]}
+    options = {**OPTIONS[option], "vocab_size": vocab - 6}
     check(fused, *problem(31, vocab, bias=True, ignored="some", labels_below=vocab - 6), **options)
 
 
@@ -97,7 +96,7 @@ def test_rows_known_to_the_caller(implementation):
     leaves, labels = problem(123, 63, bias=True, ignored="some")
     rows = torch.tensor([0, 1, 2, 5, 50, 60, 122, 7, 3])
     assert (labels[rows] == reference.IGNORE_INDEX).any()
-    check(implementation, leaves, labels, rows_R=rows, token_weights_T=TOKEN_WEIGHTS.repeat(3)[:123])
+    check(implementation, leaves, labels, rows_R=rows)
 
 
 @pytest.mark.interpreted
@@ -107,10 +106,10 @@ def test_the_padding_of_the_logits_memory_is_never_read(monkeypatch, walked):
         monkeypatch.setattr(cross_entropy_rows, "row_launch", lambda columns: cross_entropy_rows.Launch(64, 4))
     logits, labels = torch.randn(5, 70), torch.tensor([3, 69, -100, 0, 12])
     loss = cross_entropy_rows.RowLoss(0.1, 1e-3, 0.0, 70)
-    expected = cross_entropy_rows.cross_entropy_rows(logits.clone(), labels, None, loss, torch.float32)
+    expected = cross_entropy_rows.cross_entropy_rows(logits.clone(), labels, loss, torch.float32)
     memory = torch.full((5, 128), torch.nan)
     memory[:, :70] = logits
-    values = cross_entropy_rows.cross_entropy_rows(memory[:, :70], labels, None, loss, torch.float32)
+    values = cross_entropy_rows.cross_entropy_rows(memory[:, :70], labels, loss, torch.float32)
     for value, exact in zip(values, expected, strict=True):
         torch.testing.assert_close(value, exact, rtol=0, atol=1e-6)
     assert (memory[:, 70:] == 0).all()
@@ -232,7 +231,7 @@ def test_torch_knows_the_operator(implementation):
     """opcheck: schema, fake tensors, autograd registration, and the traced forward and backward equal the eager ones."""
     (hidden, weight, bias), labels = problem(9, 63, bias=True, ignored="some")
     name = f"linear_cross_entropy_{implementation.__name__.rpartition('.')[2]}"
-    data = (hidden.requires_grad_(), weight.requires_grad_(), labels, bias.requires_grad_(), None, TOKEN_WEIGHTS[:9])
+    data = (hidden.requires_grad_(), weight.requires_grad_(), labels, bias.requires_grad_(), None)
     arguments = (*data, [0.1, 1e-3, 3.0], 60, [True] * 3, torch.float32)
     torch.library.opcheck(getattr(torch.ops.adaptkit_kernels, name).default, arguments)
 

@@ -16,7 +16,7 @@ from .teachers import MIN_TAIL
 
 
 def cross_entropy_rows(
-    logits_CV: Tensor, labels_C: Tensor, factors_C: Tensor | None, loss: RowLoss, dtype: torch.dtype | None
+    logits_CV: Tensor, labels_C: Tensor, loss: RowLoss, dtype: torch.dtype | None
 ) -> tuple[Tensor, Tensor | None]:
     """The losses of a chunk and the gradient of its logits, formed in their memory where dtypes allow."""
     logits_CV, labels_C1 = logits_CV.to(loss_dtype(logits_CV.dtype)), labels_C.unsqueeze(1)
@@ -40,9 +40,8 @@ def cross_entropy_rows(
     d_logits_CV.scatter_add_(1, labels_C1, torch.full_like(labels_C1, loss.label_smoothing - 1, dtype=d_logits_CV.dtype))
     if loss.label_smoothing:
         d_logits_CV[:, real] -= loss.label_smoothing / loss.vocab_size
-    for factor in (slope_CV, None if factors_C is None else factors_C.unsqueeze(1)):
-        if factor is not None:
-            d_logits_CV *= factor
+    if slope_CV is not None:
+        d_logits_CV *= slope_CV
     return losses_C, d_logits_CV.to(dtype)
 
 

@@ -27,9 +27,9 @@ class RowLoss:
     vocab_size: int
 
 
-RowFunction = Callable[[Tensor, Tensor, Tensor | None, RowLoss, torch.dtype | None], tuple[Tensor, Tensor | None]]
-"""(logits [C, V] it may overwrite, labels [C], factors [C] or None, options, dtype of the gradient or None for no gradient)
--> (losses [C] before the factors, gradient of the logits [C, V] after the factors)."""
+RowFunction = Callable[[Tensor, Tensor, RowLoss, torch.dtype | None], tuple[Tensor, Tensor | None]]
+"""(logits [C, V] it may overwrite, labels [C], options, dtype of the gradient or None for no gradient)
+-> (losses [C], gradient of the logits [C, V])."""
 
 
 def operators(name: str, row_function: RowFunction, *, reads_ignored: bool) -> tuple[Callable[..., Tensor], Callable[..., Tensor]]:
@@ -49,12 +49,11 @@ def operators(name: str, row_function: RowFunction, *, reads_ignored: bool) -> t
         label_smoothing: float = 0.0,
         z_loss: float = 0.0,
         softcap: float = 0.0,
-        token_weights_T: Tensor | None = None,
         vocab_size: int | None = None,
     ) -> Tensor:
         """Equals `reference.linear_cross_entropy`, with gradients for hidden, weight and bias; no second derivative."""
         settings, dtype = [label_smoothing, z_loss, softcap], compute_dtype(hidden_TD)
-        data = (hidden_TD, weight_VD, labels_T, bias_V, rows_R, token_weights_T)
+        data = (hidden_TD, weight_VD, labels_T, bias_V, rows_R)
         vocab_size = len(weight_VD) if vocab_size is None else vocab_size
         wanted = [torch.is_grad_enabled() and x is not None and x.requires_grad for x in (hidden_TD, weight_VD, bias_V)]
         return sweep(*data, settings, vocab_size, wanted, dtype)[0].squeeze(0)
@@ -70,7 +69,6 @@ def _register_sweep(name: str, row_function: RowFunction, reads_ignored: bool) -
         labels: Tensor,
         bias: Tensor | None,
         rows: Tensor | None,
-        token_weights: Tensor | None,
         settings: Sequence[float],
         vocab_size: int,
         wanted: Sequence[bool],
@@ -79,9 +77,8 @@ def _register_sweep(name: str, row_function: RowFunction, reads_ignored: bool) -
         options, gradient = RowLoss(*settings, vocab_size), dtype if any(wanted) else None
 
         def rowwise(logits_CV: Tensor, chosen: Rows) -> tuple[Tensor, Tensor | None]:
-            factors_C = None if token_weights is None else token_weights[chosen].to(loss_dtype(dtype))
-            losses_C, d_logits_CV = row_function(logits_CV, labels[chosen], factors_C, options, gradient)
-            return (losses_C if factors_C is None else losses_C * factors_C).sum(), d_logits_CV
+            losses_C, d_logits_CV = row_function(logits_CV, labels[chosen], options, gradient)
+            return losses_C.sum(), d_logits_CV
 
         with torch.autocast(hidden.device.type, enabled=False):
             if rows is not None and not reads_ignored:
@@ -90,17 +87,17 @@ def _register_sweep(name: str, row_function: RowFunction, reads_ignored: bool) -
             return loss_and_gradients(Head(hidden, weight, bias, dtype, wanted), chunks, 1, rowwise)
 
     @sweep.register_fake
-    def _(hidden, weight, labels, bias, rows, token_weights, settings, vocab_size, wanted, dtype):  # noqa: ANN001, ANN202
+    def _(hidden, weight, labels, bias, rows, settings, vocab_size, wanted, dtype):  # noqa: ANN001, ANN202
         return empty_results(hidden, weight, bias, wanted, 1)
 
     def keep(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
-        dtypes = [x.dtype if want else None for x, want in zip((inputs[0], inputs[1], inputs[3]), inputs[8], strict=True)]
+        dtypes = [x.dtype if want else None for x, want in zip((inputs[0], inputs[1], inputs[3]), inputs[7], strict=True)]
         autograd.keep_gradients(ctx, output[1:], dtypes)
 
     @once_differentiable
     def scale_kept(ctx: Any, grad: Tensor, *_: None) -> tuple[Tensor | None, ...]:
         d_hidden, d_weight, d_bias = autograd.scaled_gradients(ctx, grad)
-        return d_hidden, d_weight, None, d_bias, *[None] * 6
+        return d_hidden, d_weight, None, d_bias, *[None] * 5
 
     sweep.register_autograd(scale_kept, setup_context=keep)
     return sweep
@@ -116,7 +113,7 @@ def _register_token_nll(name: str, row_function: RowFunction) -> Callable[..., T
             nll = torch.zeros(len(labels), dtype=loss_dtype(dtype), device=hidden.device)
             for rows in chunked_rows(labels, None, len(weight), dtype.itemsize):
                 logits = project(hidden[rows].to(dtype), weight, bias, wide=False)
-                nll[rows] = row_function(logits, labels[rows], None, RowLoss(0.0, 0.0, softcap, vocab_size), None)[0]
+                nll[rows] = row_function(logits, labels[rows], RowLoss(0.0, 0.0, softcap, vocab_size), None)[0]
         return nll
 
     @scores.register_fake

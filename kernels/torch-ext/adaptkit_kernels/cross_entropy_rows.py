@@ -71,8 +71,8 @@ def _store_zeros(row_ptr, stride, BLOCK: tl.constexpr):
 
 @jit
 def cross_entropy_row(
-    logits_ptr, labels_ptr, factors_ptr, losses_ptr, stride, vocab_size, label_smoothing, z_loss, softcap,
-    BLOCK: tl.constexpr, SOFTCAP: tl.constexpr, FACTORS: tl.constexpr, GRADIENT: tl.constexpr, IGNORE: tl.constexpr,
+    logits_ptr, labels_ptr, losses_ptr, stride, vocab_size, label_smoothing, z_loss, softcap,
+    BLOCK: tl.constexpr, SOFTCAP: tl.constexpr, GRADIENT: tl.constexpr, IGNORE: tl.constexpr,
 ):  # fmt: skip
     """One row: its loss, and with GRADIENT its logits replaced by their gradient.
 
@@ -94,8 +94,6 @@ def cross_entropy_row(
     tl.store(losses_ptr + row, loss + nan_if_wrong)
     if GRADIENT:
         factor = nan_if_wrong + 1.0
-        if FACTORS:
-            factor *= tl.load(factors_ptr + row)
         grow = (1.0 + 2.0 * z_loss * lse) * factor
         even, pull = label_smoothing / vocab_size * factor, (1.0 - label_smoothing) * factor
         tl.debug_barrier()  # every thread has read the label's logit before one of them overwrites it
@@ -114,7 +112,7 @@ def row_launch(columns: int) -> Launch:
 
 
 def cross_entropy_rows(
-    logits_CV: Tensor, labels_C: Tensor, factors_C: Tensor | None, loss: RowLoss, dtype: torch.dtype | None
+    logits_CV: Tensor, labels_C: Tensor, loss: RowLoss, dtype: torch.dtype | None
 ) -> tuple[Tensor, Tensor | None]:
     """As `chunked.cross_entropy_rows`; rows labelled IGNORE_INDEX give zeros, labels that do not exist give NaN.
 
@@ -131,7 +129,6 @@ def cross_entropy_rows(
         cross_entropy_row[(rows,)](
             logits_CV,
             labels_C.contiguous(),
-            losses_C if factors_C is None else factors_C,
             losses_C,
             logits_CV.stride(0),
             loss.vocab_size,
@@ -140,7 +137,6 @@ def cross_entropy_rows(
             loss.softcap,
             BLOCK=launch.block,
             SOFTCAP=loss.softcap > 0,
-            FACTORS=factors_C is not None,
             GRADIENT=dtype is not None,
             IGNORE=IGNORE_INDEX,
             num_warps=launch.num_warps,
@@ -150,7 +146,7 @@ def cross_entropy_rows(
 
 
 def shipped() -> list[Shipped]:
-    """Every block x dtype x softcap, with and without gradient; factors only add a scalar load, so they are on."""
+    """Every block x dtype x softcap, with and without gradient."""
     return [
         _shipped(type_name(dtype), row_launch(width), softcap, gradient)
         for width in (SMALLEST, BLOCK)
@@ -163,8 +159,8 @@ def shipped() -> list[Shipped]:
 def _shipped(name: str, launch: Launch, softcap: bool, gradient: bool) -> Shipped:
     label = " ".join(filter(None, [name, f"block {launch.block}", "softcap" * softcap, "gradient" * gradient]))
     signature = {
-        "logits_ptr": f"*{name}", "labels_ptr": "*i64", "factors_ptr": "*fp32", "losses_ptr": "*fp32", "stride": "i32",
+        "logits_ptr": f"*{name}", "labels_ptr": "*i64", "losses_ptr": "*fp32", "stride": "i32",
         "vocab_size": "i32", "label_smoothing": "fp32", "z_loss": "fp32", "softcap": "fp32",
     }  # fmt: skip
-    constexprs = {"BLOCK": launch.block, "SOFTCAP": softcap, "FACTORS": True, "GRADIENT": gradient, "IGNORE": IGNORE_INDEX}
+    constexprs = {"BLOCK": launch.block, "SOFTCAP": softcap, "GRADIENT": gradient, "IGNORE": IGNORE_INDEX}
     return Shipped(cross_entropy_row, label, signature, constexprs, ("stride",), launch.num_warps, launch.num_stages)

@@ -28,13 +28,12 @@ def linear_cross_entropy(
     label_smoothing: float = 0.0,
     z_loss: float = 0.0,
     softcap: float = 0.0,
-    token_weights_T: Tensor | None = None,
     vocab_size: int | None = None,
 ) -> Tensor:
     """Summed cross-entropy of `z = cap(hidden @ weight.T + bias)` against labels, over `vocab_size` columns.
 
     With p = softmax(z) and lse = logsumexp(z), a row labelled y adds
-        token_weight * ((1 - label_smoothing) * -log p_y + label_smoothing * mean_v(-log p_v) + z_loss * lse**2)
+        (1 - label_smoothing) * -log p_y + label_smoothing * mean_v(-log p_v) + z_loss * lse**2
     where cap(x) = softcap * tanh(x / softcap), or x for softcap 0 (z-loss: PaLM, arXiv 2204.02311; softcap: Gemma 2,
     arXiv 2408.00118).
 
@@ -44,19 +43,15 @@ def linear_cross_entropy(
         labels_T: token ids, int64 [num_tokens]; IGNORE_INDEX entries count nothing.
         bias_V: output bias, float [num_rows], or None.
         rows_R: the only rows that count, distinct indices, int64; None: all rows.
-        token_weights_T: factor of each row's loss, float [num_tokens], a constant: it gets no gradient.
         vocab_size: number of real tokens; the rows of `weight` after them are padding. None: all are real.
     Returns: loss in nats, float32 scalar (float64 for float64 input).
     """
     if rows_R is not None:
         hidden_TD, labels_T = hidden_TD[rows_R], labels_T[rows_R]
-        token_weights_T = None if token_weights_T is None else token_weights_T[rows_R]
     log_p_TV, lse_T = _log_probabilities(hidden_TD, weight_VD, bias_V, softcap, vocab_size)
     kept_T = labels_T != IGNORE_INDEX
     nll_T = -log_p_TV.gather(1, labels_T.where(kept_T, 0)[:, None])[:, 0]
     loss_T = (1 - label_smoothing) * nll_T - label_smoothing * log_p_TV.mean(1) + z_loss * lse_T**2
-    if token_weights_T is not None:
-        loss_T = loss_T * token_weights_T.detach()
     return loss_T.where(kept_T, 0).sum()
 
 
