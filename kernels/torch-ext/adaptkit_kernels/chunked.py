@@ -25,18 +25,13 @@ def cross_entropy_rows(
         share_CV = logits_CV.div_(loss.softcap).tanh_()
         slope_CV, logits_CV = 1 - share_CV.square(), share_CV.mul(loss.softcap)
     logits_CV[:, loss.vocab_size :] = -torch.inf
-    lse_C = logits_CV.logsumexp(1) if loss.z_loss else None
     log_p_CV = torch.log_softmax(logits_CV, dim=1, out=logits_CV)
     losses_C = -log_p_CV.gather(1, labels_C1).squeeze(1)
     if loss.label_smoothing:
         losses_C = (1 - loss.label_smoothing) * losses_C - loss.label_smoothing * log_p_CV[:, real].mean(1)
-    if lse_C is not None:
-        losses_C = losses_C + loss.z_loss * lse_C.square()
     if dtype is None:
         return losses_C, None
     d_logits_CV = log_p_CV.exp_()
-    if lse_C is not None:
-        d_logits_CV *= 1 + 2 * loss.z_loss * lse_C.unsqueeze(1)
     d_logits_CV.scatter_add_(1, labels_C1, torch.full_like(labels_C1, loss.label_smoothing - 1, dtype=d_logits_CV.dtype))
     if loss.label_smoothing:
         d_logits_CV[:, real] -= loss.label_smoothing / loss.vocab_size

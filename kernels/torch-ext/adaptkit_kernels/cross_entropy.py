@@ -22,7 +22,6 @@ class RowLoss:
     """The options of a row's loss; see reference.linear_cross_entropy."""
 
     label_smoothing: float
-    z_loss: float
     softcap: float
     vocab_size: int
 
@@ -47,12 +46,11 @@ def operators(name: str, row_function: RowFunction, *, reads_ignored: bool) -> t
         *,
         rows_R: Tensor | None = None,
         label_smoothing: float = 0.0,
-        z_loss: float = 0.0,
         softcap: float = 0.0,
         vocab_size: int | None = None,
     ) -> Tensor:
         """Equals `reference.linear_cross_entropy`, with gradients for hidden, weight and bias; no second derivative."""
-        settings, dtype = [label_smoothing, z_loss, softcap], compute_dtype(hidden_TD)
+        settings, dtype = [label_smoothing, softcap], compute_dtype(hidden_TD)
         data = (hidden_TD, weight_VD, labels_T, bias_V, rows_R)
         vocab_size = len(weight_VD) if vocab_size is None else vocab_size
         wanted = [torch.is_grad_enabled() and x is not None and x.requires_grad for x in (hidden_TD, weight_VD, bias_V)]
@@ -113,7 +111,7 @@ def _register_token_nll(name: str, row_function: RowFunction) -> Callable[..., T
             nll = torch.zeros(len(labels), dtype=loss_dtype(dtype), device=hidden.device)
             for rows in chunked_rows(labels, None, len(weight), dtype.itemsize):
                 logits = project(hidden[rows].to(dtype), weight, bias, wide=False)
-                nll[rows] = row_function(logits, labels[rows], RowLoss(0.0, 0.0, softcap, vocab_size), None)[0]
+                nll[rows] = row_function(logits, labels[rows], RowLoss(0.0, softcap, vocab_size), None)[0]
         return nll
 
     @scores.register_fake

@@ -26,16 +26,14 @@ def linear_cross_entropy(
     *,
     rows_R: Tensor | None = None,
     label_smoothing: float = 0.0,
-    z_loss: float = 0.0,
     softcap: float = 0.0,
     vocab_size: int | None = None,
 ) -> Tensor:
     """Summed cross-entropy of `z = cap(hidden @ weight.T + bias)` against labels, over `vocab_size` columns.
 
-    With p = softmax(z) and lse = logsumexp(z), a row labelled y adds
-        (1 - label_smoothing) * -log p_y + label_smoothing * mean_v(-log p_v) + z_loss * lse**2
-    where cap(x) = softcap * tanh(x / softcap), or x for softcap 0 (z-loss: PaLM, arXiv 2204.02311; softcap: Gemma 2,
-    arXiv 2408.00118).
+    With p = softmax(z), a row labelled y adds
+        (1 - label_smoothing) * -log p_y + label_smoothing * mean_v(-log p_v)
+    where cap(x) = softcap * tanh(x / softcap), or x for softcap 0 (Gemma 2, arXiv 2408.00118).
 
     Args:
         hidden_TD: last hidden states, float [num_tokens, hidden_size].
@@ -48,10 +46,10 @@ def linear_cross_entropy(
     """
     if rows_R is not None:
         hidden_TD, labels_T = hidden_TD[rows_R], labels_T[rows_R]
-    log_p_TV, lse_T = _log_probabilities(hidden_TD, weight_VD, bias_V, softcap, vocab_size)
+    log_p_TV = _log_probabilities(hidden_TD, weight_VD, bias_V, softcap, vocab_size)
     kept_T = labels_T != IGNORE_INDEX
     nll_T = -log_p_TV.gather(1, labels_T.where(kept_T, 0)[:, None])[:, 0]
-    loss_T = (1 - label_smoothing) * nll_T - label_smoothing * log_p_TV.mean(1) + z_loss * lse_T**2
+    loss_T = (1 - label_smoothing) * nll_T - label_smoothing * log_p_TV.mean(1)
     return loss_T.where(kept_T, 0).sum()
 
 
@@ -65,17 +63,17 @@ def token_nll(
     vocab_size: int | None = None,
 ) -> Tensor:
     """-log p of each label in nats, float32 [num_tokens]; zero where the label is IGNORE_INDEX."""
-    log_p_TV, _ = _log_probabilities(hidden_TD, weight_VD, bias_V, softcap, vocab_size)
+    log_p_TV = _log_probabilities(hidden_TD, weight_VD, bias_V, softcap, vocab_size)
     return F.nll_loss(log_p_TV, labels_T, ignore_index=IGNORE_INDEX, reduction="none")
 
 
 def _log_probabilities(
     hidden_TD: Tensor, weight_VD: Tensor, bias_V: Tensor | None, softcap: float, vocab_size: int | None
-) -> tuple[Tensor, Tensor]:
+) -> Tensor:
     logits_TV = _at_least_float32(F.linear(hidden_TD, weight_VD, bias_V))[:, :vocab_size]
     if softcap:
         logits_TV = softcap * torch.tanh(logits_TV / softcap)
-    return logits_TV.log_softmax(1), logits_TV.logsumexp(1)
+    return logits_TV.log_softmax(1)
 
 
 def linear_distillation(
