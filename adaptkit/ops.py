@@ -56,7 +56,6 @@ def linear_cross_entropy(
     *,
     bias_V: Tensor | None = None,
     rows_R: Tensor | None = None,
-    label_smoothing: float = 0.0,
     softcap: float = 0.0,
     vocab_size: int | None = None,
     implementation: str = "auto",
@@ -75,7 +74,7 @@ def linear_cross_entropy(
         vocab_size: number of real tokens, where `weight` ends with rows of padding.
     """
     return _IMPLEMENTATIONS[resolve(implementation, hidden_TD.device)].linear_cross_entropy(
-        hidden_TD, weight_VD, labels_T, bias_V, rows_R=rows_R, label_smoothing=label_smoothing, softcap=softcap,
+        hidden_TD, weight_VD, labels_T, bias_V, rows_R=rows_R, softcap=softcap,
         vocab_size=vocab_size,
     )  # fmt: skip
 

@@ -19,10 +19,9 @@ from torch import Tensor
 BOTH = [chunked, pytest.param(fused, marks=pytest.mark.interpreted)]
 OPTIONS = {
     "plain": {},
-    "smoothing": {"label_smoothing": 0.1},
     "softcap": {"softcap": 3.0},
     "padding": {"vocab_size": 250},
-    "everything": {"label_smoothing": 0.1, "softcap": 3.0, "vocab_size": 250},
+    "everything": {"softcap": 3.0, "vocab_size": 250},
 }
 
 
@@ -104,7 +103,7 @@ def test_the_padding_of_the_logits_memory_is_never_read(monkeypatch, walked):
     if walked:
         monkeypatch.setattr(cross_entropy_rows, "row_launch", lambda columns: cross_entropy_rows.Launch(64, 4))
     logits, labels = torch.randn(5, 70), torch.tensor([3, 69, -100, 0, 12])
-    loss = cross_entropy_rows.RowLoss(0.1, 0.0, 70)
+    loss = cross_entropy_rows.RowLoss(0.0, 70)
     expected = cross_entropy_rows.cross_entropy_rows(logits.clone(), labels, loss, torch.float32)
     memory = torch.full((5, 128), torch.nan)
     memory[:, :70] = logits
@@ -231,7 +230,7 @@ def test_torch_knows_the_operator(implementation):
     (hidden, weight, bias), labels = problem(9, 63, bias=True, ignored="some")
     name = f"linear_cross_entropy_{implementation.__name__.rpartition('.')[2]}"
     data = (hidden.requires_grad_(), weight.requires_grad_(), labels, bias.requires_grad_(), None)
-    arguments = (*data, [0.1, 3.0], 60, [True] * 3, torch.float32)
+    arguments = (*data, [3.0], 60, [True] * 3, torch.float32)
     torch.library.opcheck(getattr(torch.ops.adaptkit_kernels, name).default, arguments)
 
 

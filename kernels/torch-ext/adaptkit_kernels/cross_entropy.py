@@ -21,7 +21,6 @@ from .head import IGNORE_INDEX, Head, Rows, chunked_rows, compute_dtype, empty_r
 class RowLoss:
     """The options of a row's loss; see reference.linear_cross_entropy."""
 
-    label_smoothing: float
     softcap: float
     vocab_size: int
 
@@ -45,12 +44,11 @@ def operators(name: str, row_function: RowFunction, *, reads_ignored: bool) -> t
         bias_V: Tensor | None = None,
         *,
         rows_R: Tensor | None = None,
-        label_smoothing: float = 0.0,
         softcap: float = 0.0,
         vocab_size: int | None = None,
     ) -> Tensor:
         """Equals `reference.linear_cross_entropy`, with gradients for hidden, weight and bias; no second derivative."""
-        settings, dtype = [label_smoothing, softcap], compute_dtype(hidden_TD)
+        settings, dtype = [softcap], compute_dtype(hidden_TD)
         data = (hidden_TD, weight_VD, labels_T, bias_V, rows_R)
         vocab_size = len(weight_VD) if vocab_size is None else vocab_size
         wanted = [torch.is_grad_enabled() and x is not None and x.requires_grad for x in (hidden_TD, weight_VD, bias_V)]
@@ -111,7 +109,7 @@ def _register_token_nll(name: str, row_function: RowFunction) -> Callable[..., T
             nll = torch.zeros(len(labels), dtype=loss_dtype(dtype), device=hidden.device)
             for rows in chunked_rows(labels, None, len(weight), dtype.itemsize):
                 logits = project(hidden[rows].to(dtype), weight, bias, wide=False)
-                nll[rows] = row_function(logits, labels[rows], RowLoss(0.0, softcap, vocab_size), None)[0]
+                nll[rows] = row_function(logits, labels[rows], RowLoss(softcap, vocab_size), None)[0]
         return nll
 
     @scores.register_fake

@@ -49,17 +49,16 @@ def _logits(row_ptr, at, stride, vocab_size, softcap, SOFTCAP: tl.constexpr):
 
 
 @jit
-def _row_sums(row_ptr, stride, vocab_size, softcap, BLOCK: tl.constexpr, SOFTCAP: tl.constexpr):
-    """(logsumexp, sum) of a row's capped logits."""
-    largest, total, added = -float("inf"), 0.0, tl.zeros([BLOCK], tl.float32)
+def _row_logsumexp(row_ptr, stride, vocab_size, softcap, BLOCK: tl.constexpr, SOFTCAP: tl.constexpr):
+    """The logsumexp of a row's capped logits."""
+    largest, total = -float("inf"), 0.0
     for start in range(0, vocab_size, BLOCK):
         at = start + tl.arange(0, BLOCK)
         z, _slope = _logits(row_ptr, at, stride, vocab_size, softcap, SOFTCAP)
         larger = tl.maximum(largest, tl.max(z, 0))
         total = total * tl.exp(largest - larger) + tl.sum(tl.exp(z - larger), 0)
-        added += tl.where(at < vocab_size, z, 0.0)
         largest = larger
-    return largest + tl.log(total), tl.sum(added, 0)
+    return largest + tl.log(total)
 
 
 @jit
@@ -71,7 +70,7 @@ def _store_zeros(row_ptr, stride, BLOCK: tl.constexpr):
 
 @jit
 def cross_entropy_row(
-    logits_ptr, labels_ptr, losses_ptr, stride, vocab_size, label_smoothing, softcap,
+    logits_ptr, labels_ptr, losses_ptr, stride, vocab_size, softcap,
     BLOCK: tl.constexpr, SOFTCAP: tl.constexpr, GRADIENT: tl.constexpr, IGNORE: tl.constexpr,
 ):  # fmt: skip
     """One row: its loss, and with GRADIENT its logits replaced by their gradient.
@@ -88,18 +87,16 @@ def cross_entropy_row(
         return
     exists = (label >= 0) & (label < vocab_size)
     target, _slope = _capped(tl.load(row_ptr + tl.where(exists, label, 0)).to(tl.float32), softcap, SOFTCAP)
-    lse, added = _row_sums(row_ptr, stride, vocab_size, softcap, BLOCK, SOFTCAP)
+    lse = _row_logsumexp(row_ptr, stride, vocab_size, softcap, BLOCK, SOFTCAP)
     nan_if_wrong = tl.where(exists, 0.0, float("nan"))
-    loss = lse - (1.0 - label_smoothing) * target - label_smoothing * (added / vocab_size)
-    tl.store(losses_ptr + row, loss + nan_if_wrong)
+    tl.store(losses_ptr + row, lse - target + nan_if_wrong)
     if GRADIENT:
         factor = nan_if_wrong + 1.0
-        even, pull = label_smoothing / vocab_size * factor, (1.0 - label_smoothing) * factor
         tl.debug_barrier()  # every thread has read the label's logit before one of them overwrites it
         for start in range(0, stride, BLOCK):
             at = start + tl.arange(0, BLOCK)
             z, slope = _logits(row_ptr, at, stride, vocab_size, softcap, SOFTCAP)
-            d = tl.exp(z - lse) * factor - even - tl.where(at == label, pull, 0.0)
+            d = (tl.exp(z - lse) - tl.where(at == label, 1.0, 0.0)) * factor
             d = tl.where(at < vocab_size, d * slope if SOFTCAP else d, 0.0)
             tl.store(row_ptr + at, rounded(d, row_ptr.dtype.element_ty), mask=at < stride)
 
@@ -131,7 +128,6 @@ def cross_entropy_rows(
             losses_C,
             logits_CV.stride(0),
             loss.vocab_size,
-            loss.label_smoothing,
             loss.softcap,
             BLOCK=launch.block,
             SOFTCAP=loss.softcap > 0,
@@ -158,7 +154,7 @@ def _shipped(name: str, launch: Launch, softcap: bool, gradient: bool) -> Shippe
     label = " ".join(filter(None, [name, f"block {launch.block}", "softcap" * softcap, "gradient" * gradient]))
     signature = {
         "logits_ptr": f"*{name}", "labels_ptr": "*i64", "losses_ptr": "*fp32", "stride": "i32",
-        "vocab_size": "i32", "label_smoothing": "fp32", "softcap": "fp32",
+        "vocab_size": "i32", "softcap": "fp32",
     }  # fmt: skip
     constexprs = {"BLOCK": launch.block, "SOFTCAP": softcap, "GRADIENT": gradient, "IGNORE": IGNORE_INDEX}
     return Shipped(cross_entropy_row, label, signature, constexprs, ("stride",), launch.num_warps, launch.num_stages)

@@ -25,15 +25,13 @@ def linear_cross_entropy(
     bias_V: Tensor | None = None,
     *,
     rows_R: Tensor | None = None,
-    label_smoothing: float = 0.0,
     softcap: float = 0.0,
     vocab_size: int | None = None,
 ) -> Tensor:
     """Summed cross-entropy of `z = cap(hidden @ weight.T + bias)` against labels, over `vocab_size` columns.
 
-    With p = softmax(z), a row labelled y adds
-        (1 - label_smoothing) * -log p_y + label_smoothing * mean_v(-log p_v)
-    where cap(x) = softcap * tanh(x / softcap), or x for softcap 0 (Gemma 2, arXiv 2408.00118).
+    A row labelled y adds -log softmax(z)_y, where cap(x) = softcap * tanh(x / softcap), or x for softcap 0
+    (Gemma 2, arXiv 2408.00118).
 
     Args:
         hidden_TD: last hidden states, float [num_tokens, hidden_size].
@@ -49,8 +47,7 @@ def linear_cross_entropy(
     log_p_TV = _log_probabilities(hidden_TD, weight_VD, bias_V, softcap, vocab_size)
     kept_T = labels_T != IGNORE_INDEX
     nll_T = -log_p_TV.gather(1, labels_T.where(kept_T, 0)[:, None])[:, 0]
-    loss_T = (1 - label_smoothing) * nll_T - label_smoothing * log_p_TV.mean(1)
-    return loss_T.where(kept_T, 0).sum()
+    return nll_T.where(kept_T, 0).sum()
 
 
 def token_nll(
