@@ -56,7 +56,6 @@ def linear_cross_entropy(
     *,
     bias_V: Tensor | None = None,
     rows_R: Tensor | None = None,
-    softcap: float = 0.0,
     vocab_size: int | None = None,
     implementation: str = "auto",
 ) -> Tensor:
@@ -74,7 +73,7 @@ def linear_cross_entropy(
         vocab_size: number of real tokens, where `weight` ends with rows of padding.
     """
     return _IMPLEMENTATIONS[resolve(implementation, hidden_TD.device)].linear_cross_entropy(
-        hidden_TD, weight_VD, labels_T, bias_V, rows_R=rows_R, softcap=softcap,
+        hidden_TD, weight_VD, labels_T, bias_V, rows_R=rows_R,
         vocab_size=vocab_size,
     )  # fmt: skip
 
@@ -85,14 +84,13 @@ def token_nll(
     labels_T: Tensor,
     *,
     bias_V: Tensor | None = None,
-    softcap: float = 0.0,
     vocab_size: int | None = None,
     implementation: str = "auto",
 ) -> Tensor:
     """Negative log-likelihood of each label in nats, float32 [num_tokens], zero for IGNORE_INDEX; for scoring, no gradient."""
     score = _IMPLEMENTATIONS[resolve(implementation, hidden_TD.device)].token_nll
     with torch.no_grad():
-        return score(hidden_TD, weight_VD, labels_T, bias_V, softcap=softcap, vocab_size=vocab_size)
+        return score(hidden_TD, weight_VD, labels_T, bias_V, vocab_size=vocab_size)
 
 
 def linear_distillation(

@@ -9,30 +9,23 @@ import torch
 from torch import Tensor
 
 from . import contrastive, cross_entropy, distillation
-from .cross_entropy import RowLoss
 from .distillation import Divergence, TopKRows
 from .head import loss_dtype
 from .teachers import MIN_TAIL
 
 
 def cross_entropy_rows(
-    logits_CV: Tensor, labels_C: Tensor, loss: RowLoss, dtype: torch.dtype | None
+    logits_CV: Tensor, labels_C: Tensor, vocab_size: int, dtype: torch.dtype | None
 ) -> tuple[Tensor, Tensor | None]:
     """The losses of a chunk and the gradient of its logits, formed in their memory where dtypes allow."""
     logits_CV, labels_C1 = logits_CV.to(loss_dtype(logits_CV.dtype)), labels_C.unsqueeze(1)
-    slope_CV = None
-    if loss.softcap:
-        share_CV = logits_CV.div_(loss.softcap).tanh_()
-        slope_CV, logits_CV = 1 - share_CV.square(), share_CV.mul(loss.softcap)
-    logits_CV[:, loss.vocab_size :] = -torch.inf
+    logits_CV[:, vocab_size:] = -torch.inf
     log_p_CV = torch.log_softmax(logits_CV, dim=1, out=logits_CV)
     losses_C = -log_p_CV.gather(1, labels_C1).squeeze(1)
     if dtype is None:
         return losses_C, None
     d_logits_CV = log_p_CV.exp_()
     d_logits_CV.scatter_add_(1, labels_C1, torch.full_like(labels_C1, -1, dtype=d_logits_CV.dtype))
-    if slope_CV is not None:
-        d_logits_CV *= slope_CV
     return losses_C, d_logits_CV.to(dtype)
 
 

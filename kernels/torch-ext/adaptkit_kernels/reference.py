@@ -25,13 +25,9 @@ def linear_cross_entropy(
     bias_V: Tensor | None = None,
     *,
     rows_R: Tensor | None = None,
-    softcap: float = 0.0,
     vocab_size: int | None = None,
 ) -> Tensor:
-    """Summed cross-entropy of `z = cap(hidden @ weight.T + bias)` against labels, over `vocab_size` columns.
-
-    A row labelled y adds -log softmax(z)_y, where cap(x) = softcap * tanh(x / softcap), or x for softcap 0
-    (Gemma 2, arXiv 2408.00118).
+    """Summed cross-entropy of `hidden @ weight.T + bias` against labels, over `vocab_size` columns.
 
     Args:
         hidden_TD: last hidden states, float [num_tokens, hidden_size].
@@ -44,7 +40,7 @@ def linear_cross_entropy(
     """
     if rows_R is not None:
         hidden_TD, labels_T = hidden_TD[rows_R], labels_T[rows_R]
-    log_p_TV = _log_probabilities(hidden_TD, weight_VD, bias_V, softcap, vocab_size)
+    log_p_TV = _log_probabilities(hidden_TD, weight_VD, bias_V, vocab_size)
     kept_T = labels_T != IGNORE_INDEX
     nll_T = -log_p_TV.gather(1, labels_T.where(kept_T, 0)[:, None])[:, 0]
     return nll_T.where(kept_T, 0).sum()
@@ -56,20 +52,17 @@ def token_nll(
     labels_T: Tensor,
     bias_V: Tensor | None = None,
     *,
-    softcap: float = 0.0,
     vocab_size: int | None = None,
 ) -> Tensor:
     """-log p of each label in nats, float32 [num_tokens]; zero where the label is IGNORE_INDEX."""
-    log_p_TV = _log_probabilities(hidden_TD, weight_VD, bias_V, softcap, vocab_size)
+    log_p_TV = _log_probabilities(hidden_TD, weight_VD, bias_V, vocab_size)
     return F.nll_loss(log_p_TV, labels_T, ignore_index=IGNORE_INDEX, reduction="none")
 
 
 def _log_probabilities(
-    hidden_TD: Tensor, weight_VD: Tensor, bias_V: Tensor | None, softcap: float, vocab_size: int | None
+    hidden_TD: Tensor, weight_VD: Tensor, bias_V: Tensor | None, vocab_size: int | None
 ) -> Tensor:
     logits_TV = _at_least_float32(F.linear(hidden_TD, weight_VD, bias_V))[:, :vocab_size]
-    if softcap:
-        logits_TV = softcap * torch.tanh(logits_TV / softcap)
     return logits_TV.log_softmax(1)
 
 
