@@ -44,6 +44,7 @@ LEVELS = {
     "disk": 1,
     "environment": 1,
     "config": 1,
+    "yaml_text": 1,
     "errors": 1,
     "__init__": 0,
     "adaptkit_kernels": 0,

@@ -11,7 +11,7 @@ from adaptkit.study.task import Answers, Assignment, Rows, TaskConfig, TaskFiles
 from adaptkit.study.tasks.rows import RowKind
 
 if TYPE_CHECKING:
-    from adaptkit.finetune.frozen_answers import Outcome
+    from adaptkit.finetune.frozen_answers import FrozenAnswers
 
 TFIDF = "TF-IDF + logistic regression"
 
@@ -42,7 +42,7 @@ class Classify(RowKind):
         return TFIDF, Answers(tfidf_rows(train, test))
 
 
-def _prompted(work: Assignment, model: Any, tokenizer: Any, parts: dict[str, Dataset]) -> Outcome:
+def _prompted(work: Assignment, model: Any, tokenizer: Any, parts: dict[str, Dataset]) -> FrozenAnswers:
     from adaptkit.finetune.prompted_labels import prompt_rows
 
     return prompt_rows(
@@ -58,7 +58,7 @@ def _prompted(work: Assignment, model: Any, tokenizer: Any, parts: dict[str, Dat
     )
 
 
-def _probed(work: Assignment, model: Any, tokenizer: Any, parts: dict[str, Dataset]) -> Outcome:
+def _probed(work: Assignment, model: Any, tokenizer: Any, parts: dict[str, Dataset]) -> FrozenAnswers:
     from adaptkit.finetune.probe import probe_rows
 
     return probe_rows(
