@@ -35,6 +35,8 @@ class MetricInfo:
     higher_is_better: bool
     most: float
     """Largest possible value; the smallest is 0 for all."""
+    columns: tuple[str, ...]
+    """What it reads of an item row."""
     table: Callable[[Sequence[dict[str, Any]]], ScoreTable]
 
 
@@ -186,14 +188,6 @@ def retrieval(
     return score_table(metric, rows).value
 
 
-def _per_query_table(name: str) -> Callable[[Sequence[dict[str, Any]]], ScoreTable]:
-    return lambda rows: mean_table([PER_QUERY[name](row) for row in rows])
-
-
-def _column(rows: Sequence[dict[str, Any]], name: str) -> list[Any]:
-    return [row[name] for row in rows]
-
-
 def confidence_and_hit(rows: Sequence[dict[str, Any]]) -> tuple[list[float], list[bool]]:
     """Probability of the predicted label, and whether it was right, per classification row."""
     confidences = [row["probabilities"][row["prediction"]] for row in rows]
@@ -202,26 +196,52 @@ def confidence_and_hit(rows: Sequence[dict[str, Any]]) -> tuple[list[float], lis
 
 
 def _by_columns(
-    table: Callable[[list[Any], list[Any]], ScoreTable], left: str, right: str
-) -> Callable[..., ScoreTable]:
-    return lambda rows: table(_column(rows, left), _column(rows, right))
+    title: str,
+    table: Callable[[list[Any], list[Any]], ScoreTable],
+    columns: tuple[str, str],
+    *,
+    higher_is_better: bool = True,
+    most: float = 1.0,
+) -> MetricInfo:
+    """A metric that reads two columns of the item rows."""
+
+    def of_rows(rows: Sequence[dict[str, Any]]) -> ScoreTable:
+        return table([row[columns[0]] for row in rows], [row[columns[1]] for row in rows])
+
+    return MetricInfo(title, higher_is_better, most, columns, of_rows)
+
+
+def _per_query(title: str, name: str) -> MetricInfo:
+    """A metric that is a mean over queries."""
+
+    def of_rows(rows: Sequence[dict[str, Any]]) -> ScoreTable:
+        return mean_table([PER_QUERY[name](row) for row in rows])
+
+    return MetricInfo(title, True, 1.0, ("hits", "relevant"), of_rows)
 
 
 METRICS: dict[str, MetricInfo] = {
-    "bits_per_byte": MetricInfo(
-        "bits per byte", False, math.inf, _by_columns(_bits_per_byte_table, "nats", "num_bytes")
+    "bits_per_byte": _by_columns(
+        "bits per byte", _bits_per_byte_table, ("nats", "num_bytes"), higher_is_better=False, most=math.inf
     ),
-    "accuracy": MetricInfo("accuracy", True, 1.0, _by_columns(accuracy_table, "prediction", "label")),
-    "macro_f1": MetricInfo("macro-F1", True, 1.0, _by_columns(macro_f1_table, "prediction", "label")),
-    "exact_match": MetricInfo(
-        "exact match", True, 1.0, _by_columns(_exact_match_table, "prediction", "reference")
+    "accuracy": _by_columns("accuracy", accuracy_table, ("prediction", "label")),
+    "macro_f1": _by_columns("macro-F1", macro_f1_table, ("prediction", "label")),
+    "rouge_l": _by_columns("ROUGE-L", _rouge_l_table, ("prediction", "reference")),
+    "exact_match": _by_columns("exact match", _exact_match_table, ("prediction", "reference")),
+    "ece": MetricInfo(
+        "calibration error",
+        higher_is_better=False,
+        most=1.0,
+        columns=("probabilities", "prediction", "label"),
+        table=lambda rows: _ece_table(*confidence_and_hit(rows)),
     ),
-    "rouge_l": MetricInfo("ROUGE-L", True, 1.0, _by_columns(_rouge_l_table, "prediction", "reference")),
-    "ece": MetricInfo("calibration error", False, 1.0, lambda rows: _ece_table(*confidence_and_hit(rows))),
-    "ndcg_at_10": MetricInfo("nDCG@10", True, 1.0, _per_query_table("ndcg_at_10")),
-    "mrr_at_10": MetricInfo("MRR@10", True, 1.0, _per_query_table("mrr_at_10")),
-    "map": MetricInfo("MAP", True, 1.0, _per_query_table("map")),
-    "recall_at_10": MetricInfo("recall@10", True, 1.0, _per_query_table("recall_at_10")),
-    "recall_at_100": MetricInfo("recall@100", True, 1.0, _per_query_table("recall_at_100")),
-    "brier": MetricInfo("Brier score", False, 2.0, _by_columns(_brier_table, "probabilities", "label")),
+    "brier": _by_columns(
+        "Brier score", _brier_table, ("probabilities", "label"), higher_is_better=False, most=2.0
+    ),
+    "ndcg_at_10": _per_query("nDCG@10", "ndcg_at_10"),
+    "mrr_at_10": _per_query("MRR@10", "mrr_at_10"),
+    "map": _per_query("MAP", "map"),
+    "recall_at_10": _per_query("recall@10", "recall_at_10"),
+    "recall_at_100": _per_query("recall@100", "recall_at_100"),
 }
+"""Every metric by its name, in the order in which tables show them."""
