@@ -163,7 +163,7 @@ def test_nothing_is_unpickled_evaluated_or_trusted() -> None:
 
 def config_classes() -> dict[type, None]:
     """Every config class that a recipe reaches."""
-    from adaptkit.cli.arguments import schema
+    from adaptkit.cli.arguments import CONFIGS
     from adaptkit.config import Config
 
     found: dict[type, None] = {}
@@ -177,7 +177,7 @@ def config_classes() -> dict[type, None]:
             visit(inner)
 
     for kind in ("compare", "pretrain", "finetune", "embed", "distill"):
-        visit(schema(kind))
+        visit(CONFIGS[kind])
     return found
 
 
@@ -229,13 +229,13 @@ def test_every_config_field_is_read() -> None:
 
 
 def test_configs_shipped_parse() -> None:
-    from adaptkit.cli.arguments import kind_of, schema
+    from adaptkit.cli.arguments import CONFIGS, kind_of
     from adaptkit.config import load
 
     shipped = sorted((ROOT / "configs").glob("*.yaml"))
     assert shipped
     for path in shipped:
-        load(schema(kind_of(path, [])), path)
+        load(CONFIGS[kind_of(path, [])], path)
 
 
 def test_the_kernels_folder_is_never_a_package() -> None:

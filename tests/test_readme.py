@@ -15,7 +15,7 @@ import pytest
 import typer.main
 
 from adaptkit.cli.app import app
-from adaptkit.cli.arguments import divide, kind_of, schema
+from adaptkit.cli.arguments import CONFIGS, divide, kind_of
 from adaptkit.config import load
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -68,7 +68,7 @@ def check_adaptkit(words: list[str]) -> None:
         config, overrides = divide(context.params["words"], needed=False)
         if config is not None and config.parts[0] == "configs":
             kind = path[-1] if path[-1] != "show" else kind_of(ROOT / config, [])
-            load(schema(kind), ROOT / config, overrides)
+            load(CONFIGS[kind], ROOT / config, overrides)
 
 
 def check_pip(words: list[str]) -> None:
@@ -102,7 +102,7 @@ COMMANDS: dict[str, Callable[[list[str]], None]] = {
 def check_yaml(text: str, tmp_path: Path) -> None:
     path = tmp_path / "block.yaml"
     path.write_text(text)
-    load(schema(kind_of(path, [])), path)
+    load(CONFIGS[kind_of(path, [])], path)
 
 
 def check_python(text: str, tmp_path: Path) -> None:

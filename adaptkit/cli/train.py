@@ -1,21 +1,72 @@
-"""The command that makes a small model of a large one.
+"""The commands that train one language model.
 
-    adaptkit distill distill.yaml --plan       the student's size, speed and memory; nothing trains
-    adaptkit distill distill.yaml
-
-Everything heavy is imported inside the command.
+adaptkit pretrain pretrain.yaml            from scratch, or further
+adaptkit finetune finetune.yaml            on labels or on instructions
+adaptkit distill distill.yaml --plan       the student's size, speed and memory; nothing trains
+adaptkit distill distill.yaml              a small student of a large teacher
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, TypeVar
 
 import typer
 
+from adaptkit.cli import arguments, render
 from adaptkit.cli.console import Outcome, command
+from adaptkit.cli.options import Resume, Root, Words
+from adaptkit.config import Config, load
+from adaptkit.distill.config import DistillConfig
+from adaptkit.finetune.config import FinetuneConfig
+from adaptkit.pretrain.config import PretrainConfig
+from adaptkit.run import Run
+
+if TYPE_CHECKING:
+    from _typeshed import DataclassInstance
 
 app = typer.Typer()
+C = TypeVar("C", bound=Config)
+
+
+@command(
+    app,
+    "pretrain",
+    [
+        "adaptkit pretrain configs/pretrain.yaml",
+        "adaptkit pretrain configs/pretrain.yaml size.params=30M trainer.num_steps=5k",
+        "adaptkit pretrain configs/pretrain.yaml base=models/general adapter.kind=lora",
+        "torchrun --nproc-per-node 8 -m adaptkit pretrain configs/pretrain.yaml",
+    ],
+)
+def pretrain(words: Words = None, resume: Resume = True, root: Root = Path("runs")) -> Outcome:
+    """Train a language model, from scratch or further.
+
+    From scratch it gets a tokenizer of its own; with `base` a model is trained further, fully or by LoRA.
+    """
+    from adaptkit.pretrain import recipe
+
+    return run_config(PretrainConfig, recipe.pretrain, words, resume, root)
+
+
+@command(
+    app,
+    "finetune",
+    [
+        "adaptkit finetune configs/finetune.yaml",
+        "adaptkit finetune configs/finetune.yaml adapter.kind=qlora adapter.rank=32",
+        "adaptkit finetune configs/finetune.yaml base=runs/pretrain-1a2b3c4d/model kind=classify",
+    ],
+)
+def finetune(words: Words = None, resume: Resume = True, root: Root = Path("runs")) -> Outcome:
+    """Teach a model a task.
+
+    On instructions or on labels; all weights, LoRA, rsLoRA, DoRA or QLoRA.
+    """
+    from adaptkit.finetune import recipe
+
+    return run_config(FinetuneConfig, recipe.finetune, words, resume, root)
 
 
 @command(
@@ -27,65 +78,42 @@ app = typer.Typer()
         "adaptkit distill configs/distill.yaml student.width=384 student.vocab_size=16k",
         "adaptkit distill configs/distill.yaml signal=offline temperature=2",
         "adaptkit distill configs/distill.yaml student.start=models/small adapter.kind=lora",
-        "adaptkit distill configs/distill.yaml teacher=http://127.0.0.1:8000 student.start=models/small signal=text",
+        "adaptkit distill configs/distill.yaml teacher=http://127.0.0.1:8000 student.start=models/small "
+        "signal=text",
         "torchrun --nproc-per-node 8 -m adaptkit distill configs/distill.yaml",
     ],
 )
 def distill(
-    words: Annotated[
-        list[str] | None,
-        typer.Argument(metavar="CONFIG.yaml [key=value ...]", help="A config and overrides."),
-    ] = None,
+    words: Words = None,
     plan: Annotated[
         bool, typer.Option("--plan", help="Print size, expected speed-up and memory; train nothing.")
     ] = False,
-    resume: Annotated[
-        bool, typer.Option(help="Go on where an earlier run of the same config stopped.")
-    ] = True,
-    root: Annotated[Path, typer.Option(help="The folder that holds all runs.")] = Path("runs"),
+    resume: Resume = True,
+    root: Root = Path("runs"),
 ) -> Outcome:
     """Make a small student of a large teacher.
 
     Fewer blocks, less width or fewer tokens: of a language model, a classifier or an encoder.
     """
-    from adaptkit.cli import arguments, render
-    from adaptkit.config import load
-    from adaptkit.distill import recipe
-    from adaptkit.distill.config import DistillConfig
+    from adaptkit.distill import estimate, recipe
 
+    if not plan:
+        return run_config(DistillConfig, recipe.distill, words, resume, root)
     path, overrides = arguments.divide(words, needed=True)
-    loaded = load(DistillConfig, path, overrides)
-    if plan:
-        from adaptkit.distill.estimate import plan as planned
-
-        found = planned(loaded.config)
-        return Outcome(_shown(found), found)
-    run = arguments.open_run(loaded.config, root, resume=resume)
-    found = render.result_json(run, recipe.distill(loaded.config, run))
-    return Outcome(render.result(found), found)
+    estimated = estimate.plan(load(DistillConfig, path, overrides).config)
+    return Outcome(render.student(estimated), estimated)
 
 
-def _shown(found: dict[str, Any]) -> str:
-    """A plan as a table: the student beside its teacher."""
-    from adaptkit.cli import render
-
-    sides = [side for side in ("student", "teacher") if side in found]
-    rows = [("", *sides)]
-    for name, value in found["student"].items():
-        told = (f"{found[side][name]:,}" if isinstance(value, int) else found[side][name] for side in sides)
-        rows.append((name.replace("_", " "), *told))
-    rows.append(("served in bf16", *(_bytes(found["serving_bytes"][side]) for side in sides)))
-    text = render.table(rows)
-    if speed := found["expected_speed_up"]:
-        text += "\n\nexpected speed-up: " + ", ".join(f"{ratio:.2f}x {what}" for what, ratio in speed.items())
-    memory = found["training_bytes"]
-    parts = ", ".join(f"{name} {_bytes(size)}" for name, size in memory.items() if size)
-    if found["trained"] < found["student"]["params"]:
-        parts += f"; {found['trained']:,} parameters learn"
-    if found["stored_bytes_per_token"]:
-        text += f"\nthe teacher's answers on disk: {found['stored_bytes_per_token']} bytes per token of text"
-    return f"{text}\ntraining: about {_bytes(sum(memory.values()))} of memory ({parts}), {found['flops']:.2g} FLOPs"
-
-
-def _bytes(size: float) -> str:
-    return f"{size / 2**30:.2f} GiB" if size >= 2**30 else f"{size / 2**20:.1f} MiB"
+def run_config(
+    schema: type[C],
+    recipe: Callable[[C, Run], DataclassInstance],
+    words: list[str] | None,
+    resume: bool,
+    root: Path,
+) -> Outcome:
+    """Read a recipe's config, open its run directory, train, and show what was left behind."""
+    path, overrides = arguments.divide(words, needed=True)
+    config = load(schema, path, overrides).config
+    run = arguments.open_run(config, root, resume=resume)
+    result = render.result_json(run, recipe(config, run))
+    return Outcome(render.result(result), result)

@@ -1,0 +1,218 @@
+"""The commands that put models behind an endpoint and measure what they serve.
+
+adaptkit serve runs/STUDY          a vLLM server behind a guard, ready when it has given one real answer
+adaptkit bench runs/STUDY          requests/s, waiting, memory and cost of the same server
+"""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from adaptkit.cli import render
+from adaptkit.cli.console import Outcome, command
+from adaptkit.cli.options import Arms, Models, Seed, Task
+from adaptkit.errors import ConfigError
+
+if TYPE_CHECKING:
+    from adaptkit.serve.api_keys import Keys
+    from adaptkit.serve.bench import Price
+    from adaptkit.serve.engine.command import Launch
+    from adaptkit.serve.gateway.request_body import Limits
+
+app = typer.Typer()
+
+Port = Annotated[int, typer.Option(help="The one port for all models.", min=1, max=65535)]
+Host = Annotated[str, typer.Option(help="The address to listen on.")]
+Format = Annotated[
+    str | None, typer.Option(help="Serve the export of this format: fp32, bf16, int8, int4 or fp8.")
+]
+KeyFile = Annotated[
+    Path | None, typer.Option(help="Keys, one per line; else ADAPTKIT_API_KEY, else one is made.")
+]
+SignedBy = Annotated[
+    Path | None,
+    typer.Option(metavar="PEM", help="Serve only folders signed with this public key's other half."),
+]
+MaxBody = Annotated[int, typer.Option(help="Bytes of a request's body; 0 for no limit.", min=0)]
+MaxTokens = Annotated[int, typer.Option(help="Tokens a request may ask for; 0 for no limit.", min=0)]
+Rate = Annotated[int, typer.Option(help="Requests per minute and key; 0 for no limit.", min=0)]
+Print = Annotated[bool, typer.Option("--print", help="Print the exact vLLM commands and start nothing.")]
+
+Formats = Annotated[
+    list[str] | None,
+    typer.Option("--format", help="Also measure the export of this format; may be repeated."),
+]
+Concurrency = Annotated[
+    list[int] | None, typer.Option(help="Requests in flight; may be repeated (1, 8 and 32).", min=1)
+]
+InputTokens = Annotated[int, typer.Option(help="Tokens of each request.", min=1)]
+OutputTokens = Annotated[int, typer.Option(help="Tokens of each answer.", min=1)]
+Prompts = Annotated[
+    int, typer.Option(help="Requests per measurement; 0 = eight per request in flight.", min=0)
+]
+Rounds = Annotated[int, typer.Option(help="Turns of each model; the median counts.", min=1)]
+UsdPerHour = Annotated[float | None, typer.Option(help="Price of this machine.", min=0)]
+PriceSource = Annotated[str, typer.Option(help="Where the price was read.")]
+PriceDate = Annotated[str, typer.Option(help="When it was read.")]
+Out = Annotated[
+    Path | None, typer.Option(metavar="FILE", help="Where to; bench.json of the study or run if not given.")
+]
+
+
+@command(
+    app,
+    "serve",
+    [
+        "adaptkit serve runs/quickstart-1a2b3c4d",
+        "adaptkit serve runs/quickstart-1a2b3c4d --arm generic+lora --arm scratch+full --port 9000",
+        "adaptkit serve teacher=runs/pretrain-1a2b3c4d student=runs/distill-5e6f7a8b vectors=models/embedder",
+        "adaptkit serve base=models/general notes=runs/finetune-9c0d1e2f/adapter",
+        "adaptkit serve runs/quickstart-1a2b3c4d --format int8 --print",
+        "adaptkit serve models/large -- --tensor-parallel-size 4 --max-model-len 8192",
+    ],
+    exits="0 stopped by SIGTERM or Ctrl-C, requests under way answered",
+)
+def serve(
+    models: Models,
+    port: Port = 8000,
+    host: Host = "127.0.0.1",
+    format: Format = None,
+    arm: Arms = None,
+    task: Task = None,
+    seed: Seed = None,
+    key_file: KeyFile = None,
+    signed_by: SignedBy = None,
+    max_body: MaxBody = 1_048_576,
+    max_tokens: MaxTokens = 4096,
+    rate: Rate = 6000,
+    print_: Print = False,
+) -> Outcome:
+    """Serve models behind an OpenAI-compatible endpoint.
+
+    vLLM runs as a child, is restarted when it dies, and counts as ready after one real answer.
+    """
+    from adaptkit.export import hardware
+    from adaptkit.serve import api_keys, preflight
+    from adaptkit.serve.engine import launches
+    from adaptkit.serve.gateway.request_body import Limits
+
+    wishes, extra = launches.divide(models)
+    limits = Limits(body_bytes=max_body, max_tokens=max_tokens, requests_per_minute=rate)
+    planned, notes = launches.make_launches(
+        wishes, hardware.look(), extra=extra, format=format, arms=arm or [], task=task, seed=seed
+    )
+    keys = api_keys.load(key_file)
+    preflight.check(planned, signed_by=signed_by)
+    if print_:
+        return _print_commands(planned, notes, port, host, keys, limits)
+    return _run_server(planned, notes, port, host, keys, limits)
+
+
+def _print_commands(
+    launches: list[Launch], notes: list[str], port: int, host: str, keys: Keys, limits: Limits
+) -> Outcome:
+    from adaptkit.serve.status import Teller
+
+    for note in notes:  # beside the commands: standard output is for the shell
+        Teller().note("serving", note)
+    lines = [launch.printed(port + place, host, keys.origin, limits) for place, launch in enumerate(launches)]
+    return Outcome("\n".join(lines), {"commands": lines, "notes": notes, "key": keys.origin})
+
+
+def _run_server(
+    launches: list[Launch], notes: list[str], port: int, host: str, keys: Keys, limits: Limits
+) -> Outcome:
+    """Start every engine and answer requests until a signal stops this process."""
+    from adaptkit.serve import api_keys, preflight
+    from adaptkit.serve.engine.supervisor import Engine
+    from adaptkit.serve.server import Server
+    from adaptkit.serve.status import Teller
+
+    teller = Teller()
+    listening = preflight.listen(host, port)
+    logging.basicConfig(level=logging.WARNING, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
+    logs = api_keys.state_folder() / "logs"
+    logs.mkdir(exist_ok=True, mode=0o700)
+    for note in notes:
+        teller.note("serving", note)
+    if not preflight.is_loopback(host):
+        teller.note("serving", f"listens on {host} without encryption: put a TLS proxy in front of it")
+    engines = [Engine(launch, logs / f"{port}-{launch.name}.log", teller) for launch in launches]
+    address = f"http://{f'[{host}]' if ':' in host else host}:{port}"
+    models = [name for launch in launches for name in launch.names]
+
+    def say_ready() -> None:
+        teller.note("serving", f"ready: {address}/v1 serves {', '.join(models)}; key: {keys.origin}")
+
+    Server(engines, listening, keys, limits, on_ready=say_ready).run()
+    served = {"url": f"{address}/v1", "models": models, "key": keys.origin}
+    return Outcome(f"stopped {address}", {**served, "restarts": sum(engine.restarts for engine in engines)})
+
+
+@command(
+    app,
+    "bench",
+    [
+        "adaptkit bench runs/quickstart-1a2b3c4d --format int8",
+        "adaptkit bench teacher=runs/finetune-1a2b3c4d student=runs/distill-5e6f7a8b",
+        "adaptkit bench runs/quickstart-1a2b3c4d --usd-per-hour 0.35 "
+        "--price-source 'provider, 8 vCPU' --price-date 2026-11-21",
+        "adaptkit bench models/embedder --concurrency 1 --concurrency 16 --json",
+    ],
+    exits="0 measured",
+)
+def bench(
+    models: Models,
+    format: Formats = None,
+    arm: Arms = None,
+    task: Task = None,
+    concurrency: Concurrency = None,
+    input_tokens: InputTokens = 64,
+    output_tokens: OutputTokens = 32,
+    prompts: Prompts = 0,
+    rounds: Rounds = 3,
+    usd_per_hour: UsdPerHour = None,
+    price_source: PriceSource = "",
+    price_date: PriceDate = "",
+    out: Out = None,
+) -> Outcome:
+    """Measure what a model serves: requests/s, waiting, memory, cost.
+
+    vLLM's own benchmark; all models are up, measured in turns, and divided by the first.
+    """
+    from adaptkit.export import hardware
+    from adaptkit.serve import bench as benching
+    from adaptkit.serve import preflight
+    from adaptkit.serve.engine import launches
+    from adaptkit.serve.status import Teller
+
+    price = _price(usd_per_hour, price_source, price_date)
+    wishes, extra = launches.divide(models)
+    planned = benching.plan_launches(
+        wishes, hardware.look(), format or [], extra=extra, arms=arm or [], task=task
+    )
+    preflight.check(planned)
+    load = benching.Load(input_tokens, output_tokens, tuple(concurrency or (1, 8, 32)), prompts, rounds)
+    teller = Teller()
+    try:
+        measured = benching.measure(planned, load, price, teller)
+    finally:
+        teller.quiet()
+    path = benching.save(measured, planned[0].source, out)
+    where = f"written: {path}" if path else "written nowhere: give --out, or measure a study or a run"
+    return Outcome((render.table(benching.table(measured)), where), measured)
+
+
+def _price(usd_per_hour: float | None, source: str, date: str) -> Price | None:
+    from adaptkit.serve.bench import Price
+
+    if usd_per_hour is None:
+        return None
+    if not (source and date):
+        fix = "add --price-source and --price-date"
+        raise ConfigError("a price without source and date", where="command line", fix=fix)
+    return Price(usd_per_hour, source, date)
