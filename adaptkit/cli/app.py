@@ -25,9 +25,9 @@ from typing import Annotated
 
 import typer
 
-import adaptkit
 from adaptkit.cli import compare, data, demo, embed, export, serve, train
 from adaptkit.cli.console import run
+from adaptkit.version import __version__
 
 app = typer.Typer(
     name="adaptkit", no_args_is_help=True, rich_markup_mode=None, pretty_exceptions_enable=False
@@ -51,5 +51,5 @@ def top(
 ) -> None:
     """Fine-tune, keep pretraining, or pretrain your own? One command answers, with error bars."""
     if version:
-        print(f"adaptkit {adaptkit.__version__}")
+        print(f"adaptkit {__version__}")
         raise typer.Exit
