@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 from fake_study import write_study
+from source_tree import fresh_python
 
 import adaptkit
 from adaptkit.compare import driver
@@ -16,21 +14,12 @@ from adaptkit.errors import DataError
 from adaptkit.study.config import StudyConfig
 from adaptkit.version import __version__
 
-ROOT = Path(__file__).resolve().parents[1]
 STUDY = """name: small
 base_flops: 1e9
 domain: {train: {files: [d.txt]}}
 general: {train: {files: [g.txt]}}
 budget: {amount: 1e10}
 """
-
-
-def fresh_python(code: str) -> str:
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(ROOT), str(ROOT / "kernels/torch-ext")])}
-    command = [sys.executable, "-c", code]
-    answer = subprocess.run(command, capture_output=True, text=True, cwd=ROOT, env=environment)
-    assert answer.returncode == 0, answer.stderr
-    return answer.stdout.strip()
 
 
 def test_the_public_names_are_there_and_listed() -> None:
@@ -44,10 +33,11 @@ def test_the_public_names_are_there_and_listed() -> None:
 
 def test_importing_them_stays_light() -> None:
     heavy = "sorted({'torch', 'transformers', 'numpy', 'pydantic'} & set(sys.modules))"
-    assert fresh_python(f"import sys, adaptkit; print({heavy})") == "[]"
-    assert fresh_python(f"import sys; from adaptkit import compare; print({heavy})") == "[]"
+    assert fresh_python(f"import sys, adaptkit; print({heavy})") == "[]\n"
+    assert fresh_python(f"import sys; from adaptkit import compare; print({heavy})") == "[]\n"
     assert (
-        fresh_python("import sys; from adaptkit import load_study; print('torch' in sys.modules)") == "False"
+        fresh_python("import sys; from adaptkit import load_study; print('torch' in sys.modules)")
+        == "False\n"
     )
 
 
@@ -56,7 +46,7 @@ def test_importing_them_stays_light() -> None:
 )
 def test_compare_can_be_called_whatever_was_imported_first(first: str) -> None:
     code = f"{first}\nfrom adaptkit import compare\nimport adaptkit.compare.plan\nprint(callable(compare), "
-    assert fresh_python(code + "compare is adaptkit.compare)") == "True True"
+    assert fresh_python(code + "compare is adaptkit.compare)") == "True True\n"
 
 
 def test_compare_reads_a_file_and_its_overrides(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
