@@ -43,7 +43,7 @@ lint: $(LINT)  ## check style, format, types, and the rules of the architecture
 	$(VENV)/bin/python -m pytest -p no:cacheprovider $(HOUSE_TESTS)
 
 docs: $(DOCS)  ## build the documentation into site/; a broken link is an error
-	$(VENV)/bin/python -m mkdocs build --strict --quiet
+	NO_MKDOCS_2_WARNING=1 $(VENV)/bin/python -m mkdocs build --strict --quiet
 	@echo "documentation: site/index.html"
 
 serve-cpu: $(CORE)  ## install vLLM for machines without a GPU

@@ -1,4 +1,4 @@
-"""What stands between a change and the main branch: linters, types, documentation and tests, all in one place."""
+"""What stands between a change and the main branch: linters, types, documentation, tests."""
 
 from __future__ import annotations
 
