@@ -1,7 +1,7 @@
 """Fills the pages that are generated from the code: records and commands.
 
-A page holds `{{ records }}` or `{{ commands }}` on a line of its own; the build replaces it, so that no table can
-differ from the code.
+A page holds `{{ records }}` or `{{ commands }}` on a line of its own; the build replaces it, so that no table
+can differ from the code.
 """
 
 from __future__ import annotations
