@@ -86,9 +86,9 @@ def demo(
 def _study_view(folder: Path, prices: Path | None) -> Study:
     """What the page shows of a folder: a study's findings, or that nothing was compared."""
     from adaptkit.demo.study_view import NoStudy
-    from adaptkit.report.demo_view import Showcase
+    from adaptkit.report.demo_view import StudyView
 
-    return Showcase(folder, prices) if is_study(folder) else NoStudy(folder)
+    return StudyView(folder, prices) if is_study(folder) else NoStudy(folder)
 
 
 def _card(folder: Path) -> str:
