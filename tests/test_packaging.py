@@ -3,10 +3,15 @@
 from __future__ import annotations
 
 import fnmatch
+import re
 import tomllib
 
 import pytest
+import yaml
+from doc_blocks import broken_links
 from source_tree import PACKAGE, ROOT, SOURCES, fresh_python, module_of, name_of, room_of
+
+from adaptkit.version import __version__
 
 
 def test_the_kernels_folder_is_never_a_package() -> None:
@@ -46,3 +51,19 @@ def test_transformers_finds_no_kernels_library_of_ours() -> None:
         .strip()
         .endswith("hub_kernels")
     )
+
+
+def test_the_changelog_and_the_citation_name_this_version() -> None:
+    changelog = (ROOT / "CHANGELOG.md").read_text(encoding="utf-8")
+    headings = re.findall(r"^## (\S+)(?: - (\d{4}-\d\d-\d\d))?$", changelog, re.MULTILINE)
+    assert headings[0] == ("Unreleased", "") and headings[1][0] == __version__
+    citation = yaml.safe_load((ROOT / "CITATION.cff").read_text(encoding="utf-8"))
+    assert (citation["version"], citation["date-released"]) == headings[1]
+
+
+def test_templates_and_links_of_the_front_pages_are_whole() -> None:
+    for path in (ROOT / ".github" / "ISSUE_TEMPLATE").glob("*.yml"):
+        template = yaml.safe_load(path.read_text(encoding="utf-8"))
+        assert path.name == "config.yml" or {"name", "description", "body"} <= template.keys()
+    for name in ("README.md", "CONTRIBUTING.md", "SECURITY.md", "CHANGELOG.md"):
+        assert broken_links(ROOT / name) == []
