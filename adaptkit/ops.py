@@ -56,12 +56,7 @@ def linear_cross_entropy(
     *,
     bias_V: Tensor | None = None,
     rows_R: Tensor | None = None,
-    label_smoothing: float = 0.0,
-    z_loss: float = 0.0,
-    softcap: float = 0.0,
-    token_weights_T: Tensor | None = None,
     vocab_size: int | None = None,
-    memory: str = "fast",
     implementation: str = "auto",
 ) -> Tensor:
     """Cross-entropy of `hidden @ weight.T + bias` against labels, summed, in nats, float32 scalar.
@@ -75,13 +70,11 @@ def linear_cross_entropy(
         weight_VD: output embedding, float [num_rows, hidden_size].
         labels_T: token ids, int64 [num_tokens].
         rows_R: indices of the rows that count, int64, distinct, when the caller knows them: a GPU need not wait for them.
-        token_weights_T: factor of each row's loss, float [num_tokens].
         vocab_size: number of real tokens, where `weight` ends with rows of padding.
-        memory: "fast", or "min" to make the gradients in the backward pass: a third more products, no kept gradients.
     """
     return _IMPLEMENTATIONS[resolve(implementation, hidden_TD.device)].linear_cross_entropy(
-        hidden_TD, weight_VD, labels_T, bias_V, rows_R=rows_R, label_smoothing=label_smoothing, z_loss=z_loss, softcap=softcap,
-        token_weights_T=token_weights_T, vocab_size=vocab_size, memory=memory,
+        hidden_TD, weight_VD, labels_T, bias_V, rows_R=rows_R,
+        vocab_size=vocab_size,
     )  # fmt: skip
 
 
@@ -91,14 +84,13 @@ def token_nll(
     labels_T: Tensor,
     *,
     bias_V: Tensor | None = None,
-    softcap: float = 0.0,
     vocab_size: int | None = None,
     implementation: str = "auto",
 ) -> Tensor:
     """Negative log-likelihood of each label in nats, float32 [num_tokens], zero for IGNORE_INDEX; for scoring, no gradient."""
     score = _IMPLEMENTATIONS[resolve(implementation, hidden_TD.device)].token_nll
     with torch.no_grad():
-        return score(hidden_TD, weight_VD, labels_T, bias_V, softcap=softcap, vocab_size=vocab_size)
+        return score(hidden_TD, weight_VD, labels_T, bias_V, vocab_size=vocab_size)
 
 
 def linear_distillation(

@@ -50,6 +50,7 @@ LEVELS = {
     "ops": 1,
     "run": 1,
     "config": 1,
+    "yaml_text": 1,
     "errors": 1,
     "version": 0,
     "adaptkit_kernels": 0,

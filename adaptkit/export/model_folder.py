@@ -10,7 +10,7 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 
 from adaptkit.export.source import Source
-from adaptkit.models.sentence import copy_sentence_files
+from adaptkit.models.folder import copy_sentence_files
 
 if TYPE_CHECKING:
     from torch import nn

@@ -17,16 +17,7 @@ from parity_rule import assert_parity, results
 from torch import Tensor
 
 BOTH = [chunked, pytest.param(fused, marks=pytest.mark.interpreted)]
-TOKEN_WEIGHTS = torch.rand(60, generator=torch.Generator().manual_seed(0))
-OPTIONS = {
-    "plain": {},
-    "smoothing": {"label_smoothing": 0.1},
-    "z-loss": {"z_loss": 1e-2},
-    "softcap": {"softcap": 3.0},
-    "padding": {"vocab_size": 250},
-    "everything": {"label_smoothing": 0.1, "z_loss": 1e-3, "softcap": 3.0, "vocab_size": 250, "token_weights_T": TOKEN_WEIGHTS},
-    "lean": {"memory": "min", "softcap": 3.0, "token_weights_T": TOKEN_WEIGHTS},
-}
+OPTIONS = {"plain": {}, "padding": {"vocab_size": 250}}
 
 
 def problem(
@@ -84,22 +75,19 @@ def test_every_option(implementation, dtype, option):
 
 
 @pytest.mark.interpreted
-@pytest.mark.parametrize("option", ["plain", "everything"])
 @pytest.mark.parametrize("vocab", [256, 1000])
-def test_rows_longer_than_a_block_are_walked(monkeypatch, option, vocab):
+def test_rows_longer_than_a_block_are_walked(monkeypatch, vocab):
     monkeypatch.setattr(cross_entropy_rows, "row_launch", lambda columns: cross_entropy_rows.Launch(128, 4))
-    options = {**OPTIONS[option], "vocab_size": vocab - 6, "token_weights_T": TOKEN_WEIGHTS[:31]}
-    check(fused, *problem(31, vocab, bias=True, ignored="some", labels_below=vocab - 6), **options)
+    check(fused, *problem(31, vocab, bias=True, ignored="some", labels_below=vocab - 6), vocab_size=vocab - 6)
 
 
 @pytest.mark.parametrize("implementation", BOTH)
-@pytest.mark.parametrize("memory", ["fast", "min"])
-def test_rows_known_to_the_caller(implementation, memory):
+def test_rows_known_to_the_caller(implementation):
     """They may hold ignored rows (a fixed number of rows for a captured graph) and leave labelled ones out."""
     leaves, labels = problem(123, 63, bias=True, ignored="some")
     rows = torch.tensor([0, 1, 2, 5, 50, 60, 122, 7, 3])
     assert (labels[rows] == reference.IGNORE_INDEX).any()
-    check(implementation, leaves, labels, rows_R=rows, token_weights_T=TOKEN_WEIGHTS.repeat(3)[:123], memory=memory)
+    check(implementation, leaves, labels, rows_R=rows)
 
 
 @pytest.mark.interpreted
@@ -108,11 +96,10 @@ def test_the_padding_of_the_logits_memory_is_never_read(monkeypatch, walked):
     if walked:
         monkeypatch.setattr(cross_entropy_rows, "row_launch", lambda columns: cross_entropy_rows.Launch(64, 4))
     logits, labels = torch.randn(5, 70), torch.tensor([3, 69, -100, 0, 12])
-    loss = cross_entropy_rows.RowLoss(0.1, 1e-3, 0.0, 70)
-    expected = cross_entropy_rows.cross_entropy_rows(logits.clone(), labels, None, loss, torch.float32)
+    expected = cross_entropy_rows.cross_entropy_rows(logits.clone(), labels, 70, torch.float32)
     memory = torch.full((5, 128), torch.nan)
     memory[:, :70] = logits
-    values = cross_entropy_rows.cross_entropy_rows(memory[:, :70], labels, None, loss, torch.float32)
+    values = cross_entropy_rows.cross_entropy_rows(memory[:, :70], labels, 70, torch.float32)
     for value, exact in zip(values, expected, strict=True):
         torch.testing.assert_close(value, exact, rtol=0, atol=1e-6)
     assert (memory[:, 70:] == 0).all()
@@ -121,7 +108,7 @@ def test_the_padding_of_the_logits_memory_is_never_read(monkeypatch, walked):
 @pytest.mark.parametrize("implementation", BOTH)
 def test_no_tokens_at_all(implementation):
     leaves, labels = problem(5, 9, bias=True, ignored="none")
-    for options in ({}, {"memory": "min"}, {"rows_R": torch.arange(0)}):
+    for options in ({}, {"rows_R": torch.arange(0)}):
         loss, d_hidden, d_weight, d_bias = results(loss_of(implementation, labels[:0], options), [leaves[0][:0], *leaves[1:]])
         assert loss == 0 and d_hidden.shape == (0, 24) and (d_weight == 0).all() and (d_bias == 0).all()
 
@@ -140,41 +127,28 @@ def test_very_unlikely_labels_stay_exact(implementation):
 
 
 @pytest.mark.parametrize("implementation", BOTH)
-@pytest.mark.parametrize("memory", ["fast", "min"])
-def test_only_the_gradients_that_are_wanted_are_made(implementation, memory):
+def test_only_the_gradients_that_are_wanted_are_made(implementation):
     (hidden, weight), labels = problem(60, 63, bias=False, ignored="some")
     hidden.requires_grad_()
-    implementation.linear_cross_entropy(hidden, weight, labels, memory=memory).backward()
+    implementation.linear_cross_entropy(hidden, weight, labels).backward()
     assert hidden.grad is not None and weight.grad is None
 
 
-def test_a_second_backward_is_refused_and_with_less_memory_allowed():
+def test_a_second_backward_is_refused():
     (hidden, weight), labels = problem(6, 63, bias=False, ignored="none")
     loss = chunked.linear_cross_entropy(hidden.requires_grad_(), weight, labels)
     loss.backward(retain_graph=True)
     with pytest.raises(RuntimeError, match="once per forward"):
         loss.backward()
-    once, hidden.grad = hidden.grad, None
-    lean = chunked.linear_cross_entropy(hidden, weight, labels, memory="min")
-    lean.backward(retain_graph=True)
-    lean.backward()
-    torch.testing.assert_close(hidden.grad, 2 * once)
 
 
-@pytest.mark.parametrize("memory", ["fast", "min"])
-def test_a_second_derivative_is_refused(memory):
+def test_a_second_derivative_is_refused():
     (hidden, weight), labels = problem(6, 63, bias=False, ignored="none")
     hidden.requires_grad_(), weight.requires_grad_()
-    loss = chunked.linear_cross_entropy(hidden, weight, labels, memory=memory) * weight.sum()
+    loss = chunked.linear_cross_entropy(hidden, weight, labels) * weight.sum()
     (gradient,) = torch.autograd.grad(loss, hidden, create_graph=True)
     with pytest.raises(RuntimeError, match="twice"):
         gradient.sum().backward()
-
-
-def test_an_unknown_kind_of_memory_is_refused():
-    (hidden, weight), labels = problem(6, 63, bias=False, ignored="none")
-    with pytest.raises(ValueError, match="memory"):
-        chunked.linear_cross_entropy(hidden, weight, labels, memory="little")
 
 
 def test_a_loss_that_is_dropped_frees_its_gradients():
@@ -235,30 +209,27 @@ def test_a_label_that_does_not_exist_gives_nan_instead_of_a_wild_read(label):
 @pytest.mark.parametrize("implementation", BOTH)
 def test_scores_equal_the_definition(implementation):
     leaves, labels = problem(60, 63, bias=True, ignored="some", labels_below=60)
-    options = {"softcap": 3.0, "vocab_size": 60}
-    expected = reference.token_nll(*leaves[:2], labels, leaves[2], **options)
-    nll = implementation.token_nll(*leaves[:2], labels, leaves[2], **options)
+    expected = reference.token_nll(*leaves[:2], labels, leaves[2], vocab_size=60)
+    nll = implementation.token_nll(*leaves[:2], labels, leaves[2], vocab_size=60)
     torch.testing.assert_close(nll, expected)
     assert (nll[::3] == 0).all()
 
 
 @pytest.mark.parametrize("implementation", BOTH)
-@pytest.mark.parametrize("memory", ["fast", "min"])
-def test_torch_knows_the_operator(implementation, memory):
+def test_torch_knows_the_operator(implementation):
     """opcheck: schema, fake tensors, autograd registration, and the traced forward and backward equal the eager ones."""
     (hidden, weight, bias), labels = problem(9, 63, bias=True, ignored="some")
-    name = f"linear_cross_entropy_{implementation.__name__.rpartition('.')[2]}" + ("_lean" if memory == "min" else "")
-    data = (hidden.requires_grad_(), weight.requires_grad_(), labels, bias.requires_grad_(), None, TOKEN_WEIGHTS[:9])
-    arguments = (*data, *([None] if memory == "fast" else []), [0.1, 1e-3, 3.0], 60, [True] * 3, torch.float32)
+    name = f"linear_cross_entropy_{implementation.__name__.rpartition('.')[2]}"
+    data = (hidden.requires_grad_(), weight.requires_grad_(), labels, bias.requires_grad_(), None)
+    arguments = (*data, 60, [True] * 3, torch.float32)
     torch.library.opcheck(getattr(torch.ops.adaptkit_kernels, name).default, arguments)
 
 
 @pytest.mark.parametrize("implementation", BOTH)
 def test_torch_compiles_around_it_without_a_break(implementation):
     leaves, labels = problem(9, 63, bias=False, ignored="some")
-    for memory in ("fast", "min"):
-        loss = partial(implementation.linear_cross_entropy, labels_T=labels, memory=memory)
-        compiled = torch.compile(lambda hidden, weight, loss=loss: loss(hidden * 2, weight), fullgraph=True, backend="aot_eager")
-        expected = results(lambda hidden, weight, loss=loss: loss(hidden * 2, weight), leaves)
-        for value, exact in zip(results(compiled, leaves), expected, strict=True):
-            torch.testing.assert_close(value, exact)
+    loss = partial(implementation.linear_cross_entropy, labels_T=labels)
+    compiled = torch.compile(lambda hidden, weight: loss(hidden * 2, weight), fullgraph=True, backend="aot_eager")
+    expected = results(lambda hidden, weight: loss(hidden * 2, weight), leaves)
+    for value, exact in zip(results(compiled, leaves), expected, strict=True):
+        torch.testing.assert_close(value, exact)

@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-ONCE = "this loss scales its gradients in place: backward runs once per forward (memory='min' may run it again)"
+ONCE = "this loss scales its gradients in place: backward runs once per forward"
 
 
 def keep_gradients(ctx: Any, gradients: Sequence[Tensor], dtypes: Sequence[torch.dtype | None]) -> None:

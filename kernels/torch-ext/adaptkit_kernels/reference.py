@@ -25,19 +25,9 @@ def linear_cross_entropy(
     bias_V: Tensor | None = None,
     *,
     rows_R: Tensor | None = None,
-    label_smoothing: float = 0.0,
-    z_loss: float = 0.0,
-    softcap: float = 0.0,
-    token_weights_T: Tensor | None = None,
     vocab_size: int | None = None,
-    memory: str = "fast",
 ) -> Tensor:
-    """Summed cross-entropy of `z = cap(hidden @ weight.T + bias)` against labels, over `vocab_size` columns.
-
-    With p = softmax(z) and lse = logsumexp(z), a row labelled y adds
-        token_weight * ((1 - label_smoothing) * -log p_y + label_smoothing * mean_v(-log p_v) + z_loss * lse**2)
-    where cap(x) = softcap * tanh(x / softcap), or x for softcap 0 (z-loss: PaLM, arXiv 2204.02311; softcap: Gemma 2,
-    arXiv 2408.00118).
+    """Summed cross-entropy of `hidden @ weight.T + bias` against labels, over `vocab_size` columns.
 
     Args:
         hidden_TD: last hidden states, float [num_tokens, hidden_size].
@@ -45,21 +35,15 @@ def linear_cross_entropy(
         labels_T: token ids, int64 [num_tokens]; IGNORE_INDEX entries count nothing.
         bias_V: output bias, float [num_rows], or None.
         rows_R: the only rows that count, distinct indices, int64; None: all rows.
-        token_weights_T: factor of each row's loss, float [num_tokens], a constant: it gets no gradient.
         vocab_size: number of real tokens; the rows of `weight` after them are padding. None: all are real.
-        memory: "fast" or "min", how other implementations trade time for memory; the value does not depend on it.
     Returns: loss in nats, float32 scalar (float64 for float64 input).
     """
     if rows_R is not None:
         hidden_TD, labels_T = hidden_TD[rows_R], labels_T[rows_R]
-        token_weights_T = None if token_weights_T is None else token_weights_T[rows_R]
-    log_p_TV, lse_T = _log_probabilities(hidden_TD, weight_VD, bias_V, softcap, vocab_size)
+    log_p_TV = _log_probabilities(hidden_TD, weight_VD, bias_V, vocab_size)
     kept_T = labels_T != IGNORE_INDEX
     nll_T = -log_p_TV.gather(1, labels_T.where(kept_T, 0)[:, None])[:, 0]
-    loss_T = (1 - label_smoothing) * nll_T - label_smoothing * log_p_TV.mean(1) + z_loss * lse_T**2
-    if token_weights_T is not None:
-        loss_T = loss_T * token_weights_T.detach()
-    return loss_T.where(kept_T, 0).sum()
+    return nll_T.where(kept_T, 0).sum()
 
 
 def token_nll(
@@ -68,21 +52,18 @@ def token_nll(
     labels_T: Tensor,
     bias_V: Tensor | None = None,
     *,
-    softcap: float = 0.0,
     vocab_size: int | None = None,
 ) -> Tensor:
     """-log p of each label in nats, float32 [num_tokens]; zero where the label is IGNORE_INDEX."""
-    log_p_TV, _ = _log_probabilities(hidden_TD, weight_VD, bias_V, softcap, vocab_size)
+    log_p_TV = _log_probabilities(hidden_TD, weight_VD, bias_V, vocab_size)
     return F.nll_loss(log_p_TV, labels_T, ignore_index=IGNORE_INDEX, reduction="none")
 
 
 def _log_probabilities(
-    hidden_TD: Tensor, weight_VD: Tensor, bias_V: Tensor | None, softcap: float, vocab_size: int | None
-) -> tuple[Tensor, Tensor]:
+    hidden_TD: Tensor, weight_VD: Tensor, bias_V: Tensor | None, vocab_size: int | None
+) -> Tensor:
     logits_TV = _at_least_float32(F.linear(hidden_TD, weight_VD, bias_V))[:, :vocab_size]
-    if softcap:
-        logits_TV = softcap * torch.tanh(logits_TV / softcap)
-    return logits_TV.log_softmax(1), logits_TV.logsumexp(1)
+    return logits_TV.log_softmax(1)
 
 
 def linear_distillation(
