@@ -43,7 +43,11 @@ def resolve(implementation: str, device: torch.device | str) -> str:
         what = f"no implementation '{implementation}' on {kind}{nearest(implementation, known)}"
         raise ConfigError(what, fix=f"choose one of {', '.join(known)}")
     if implementation == "fused" and not launch.fused_available(device):
-        why = "Triton is not installed" if not launch.triton_importable() else f"its Triton kernels do not run on a {kind} device"
+        why = (
+            "Triton is not installed"
+            if not launch.triton_importable()
+            else f"its Triton kernels do not run on a {kind} device"
+        )
         fix = "choose auto; for tests on a CPU set TRITON_INTERPRET=1" if kind == "cpu" else "choose auto"
         raise ConfigError(f"no implementation 'fused' on {kind}: {why}", fix=fix)
     return implementation
@@ -147,7 +151,9 @@ def info_nce(
     """
     score = _IMPLEMENTATIONS[resolve(implementation, queries_BD.device)].info_nce
     left_out = {"groups_C": groups_C, "margin": margin}
-    return score(queries_BD, candidates_CD, labels_B, temperature=temperature, symmetric=symmetric, **left_out)
+    return score(
+        queries_BD, candidates_CD, labels_B, temperature=temperature, symmetric=symmetric, **left_out
+    )
 
 
 def fuse(model: nn.Module, implementation: str = "auto") -> Fused:

@@ -37,7 +37,12 @@ def recording(model: nn.Module, blocks: Sequence[int], *, attention: bool = Fals
 
     def keep_attention(index: int) -> Callable[..., None]:
         def keep(module: nn.Module, inputs: Any, output: Any) -> None:
-            if isinstance(output, tuple) and len(output) > 1 and isinstance(output[1], Tensor) and output[1].ndim == 4:
+            if (
+                isinstance(output, tuple)
+                and len(output) > 1
+                and isinstance(output[1], Tensor)
+                and output[1].ndim == 4
+            ):
                 seen.attention[index] = output[1]
 
         return keep
@@ -46,7 +51,9 @@ def recording(model: nn.Module, blocks: Sequence[int], *, attention: bool = Fals
         for index in blocks:
             hooks.append(stack[index].register_forward_hook(keep_hidden(index)))
             if attention:
-                hooks += [part.register_forward_hook(keep_attention(index)) for part in stack[index].modules()]
+                hooks += [
+                    part.register_forward_hook(keep_attention(index)) for part in stack[index].modules()
+                ]
         yield seen
     finally:
         for hook in hooks:

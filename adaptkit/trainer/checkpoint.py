@@ -75,16 +75,22 @@ class Checkpoints:
         if found:
             listed = "; ".join(f"{path.name}: {why}" for path, why in self.rejected.items())
             fix = "restore the folder from a backup, or delete it to start again from step 0"
-            raise CheckpointError(f"none of the {len(found)} checkpoints is valid ({listed})", where=str(self.folder), fix=fix)
+            raise CheckpointError(
+                f"none of the {len(found)} checkpoints is valid ({listed})", where=str(self.folder), fix=fix
+            )
         return None
 
     def _owned(self, path: Path) -> Checkpoint:
         state = json.loads((path / "state.json").read_text(encoding="utf-8"))
         theirs = state["identity"]
-        differing = sorted(k for k in theirs.keys() | self.identity.keys() if theirs.get(k) != self.identity.get(k))
+        differing = sorted(
+            k for k in theirs.keys() | self.identity.keys() if theirs.get(k) != self.identity.get(k)
+        )
         if differing:
             what = f"belongs to another run: {', '.join(differing)} differ"
-            raise CheckpointError(what, where=str(path), fix="use a new run directory, or go back to the settings that made it")
+            raise CheckpointError(
+                what, where=str(path), fix="use a new run directory, or go back to the settings that made it"
+            )
         return Checkpoint(path, state["step"], state)
 
     def save(self, step: int, state: dict[str, Any], groups: Groups) -> Path:
@@ -98,7 +104,9 @@ class Checkpoints:
         with self._disk(temporary, need):
             self._clear_temporaries()
             self._check_space(need)
-            self._write(temporary, {"format": FORMAT, "step": step, "identity": self.identity, **state}, groups)
+            self._write(
+                temporary, {"format": FORMAT, "step": step, "identity": self.identity, **state}, groups
+            )
             if final.exists():  # only a rejected one can lie there
                 shutil.rmtree(final)
             os.rename(temporary, final)
@@ -134,9 +142,13 @@ class Checkpoints:
             if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
                 raise
             have, good = shutil.disk_usage(self.folder).free, sorted(self.folder.glob("step-*"), key=_step)
-            last = f"last good checkpoint {good[-1].name} is intact" if good else "no checkpoint was written yet"
+            last = (
+                f"last good checkpoint {good[-1].name} is intact" if good else "no checkpoint was written yet"
+            )
             what = f"disk full: a checkpoint needs {need / 1e6:.1f} MB, {have / 1e6:.1f} MB are free; {last}"
-            raise DiskFullError(what, where=str(self.folder), fix="free some space and run the same command again") from None
+            raise DiskFullError(
+                what, where=str(self.folder), fix="free some space and run the same command again"
+            ) from None
 
     def _clear_temporaries(self) -> None:
         for stale in self.folder.glob(".tmp-step-*"):
@@ -145,7 +157,11 @@ class Checkpoints:
     def _prune(self, step: int) -> None:
         """Keep the newest `keep` up to `step`; later ones were rejected when this run resumed from an earlier one."""
         paths = sorted(self.folder.glob("step-*"), key=_step, reverse=True)
-        current = [path for path in paths if _step(path) == step or (_step(path) < step and path not in self.rejected)]
+        current = [
+            path
+            for path in paths
+            if _step(path) == step or (_step(path) < step and path not in self.rejected)
+        ]
         for path in set(paths) - set(current[: self.keep]):
             (path / MANIFEST).unlink(missing_ok=True)  # first, so that a kill leaves nothing that looks whole
             shutil.rmtree(path)
@@ -181,7 +197,11 @@ def write_safetensors(path: Path, tensors: Mapping[str, Tensor]) -> dict[str, An
     header, offset = {}, 0
     for name in names:
         tensor, end = tensors[name], offset + tensor_bytes(tensors[name])
-        header[name] = {"dtype": _DTYPES[tensor.dtype], "shape": list(tensor.shape), "data_offsets": [offset, end]}
+        header[name] = {
+            "dtype": _DTYPES[tensor.dtype],
+            "shape": list(tensor.shape),
+            "data_offsets": [offset, end],
+        }
         offset = end
     head = json.dumps(header, separators=(",", ":")).encode()
     head += b" " * (-len(head) % 8)

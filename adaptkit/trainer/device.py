@@ -51,7 +51,9 @@ def compute_dtype(precision: str, device: torch.device) -> torch.dtype:
     if precision == "auto":
         return torch.bfloat16 if device.type == "cuda" and in_hardware else torch.float32
     if precision == "bf16" and not in_hardware:
-        what = f"this {device.type} has no bf16 units; training in bf16 would be many times slower than in fp32"
+        what = (
+            f"this {device.type} has no bf16 units; training in bf16 would be many times slower than in fp32"
+        )
         raise ConfigError(what, where="trainer.precision", fix="set trainer.precision=fp32 (or auto)")
     return torch.bfloat16 if precision == "bf16" else torch.float32
 
@@ -71,7 +73,11 @@ def free_cores() -> int:
 
 def _allowed_cores() -> float:
     """Cores that the affinity mask and the container's quota leave to this process."""
-    cores = float(len(os.sched_getaffinity(0))) if hasattr(os, "sched_getaffinity") else float(os.cpu_count() or 1)
+    cores = (
+        float(len(os.sched_getaffinity(0)))
+        if hasattr(os, "sched_getaffinity")
+        else float(os.cpu_count() or 1)
+    )
     try:
         quota, period = Path("/sys/fs/cgroup/cpu.max").read_text().split()
     except (OSError, ValueError):
@@ -112,4 +118,8 @@ def peak_flops(device: torch.device) -> float | None:
 
 def describe(device: torch.device) -> str:
     """The device in words, for manifests and cost files."""
-    return torch.cuda.get_device_name(device) if device.type == "cuda" else f"cpu ({torch.backends.cpu.get_cpu_capability()})"
+    return (
+        torch.cuda.get_device_name(device)
+        if device.type == "cuda"
+        else f"cpu ({torch.backends.cpu.get_cpu_capability()})"
+    )

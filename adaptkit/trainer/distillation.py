@@ -179,7 +179,12 @@ class Distillation:
         return total, parts
 
     def _head_losses(
-        self, hidden_ND: Tensor, weight_VD: Tensor, bias_V: Tensor | None, labels_N: Tensor, teacher: ops.Teacher | None
+        self,
+        hidden_ND: Tensor,
+        weight_VD: Tensor,
+        bias_V: Tensor | None,
+        labels_N: Tensor,
+        teacher: ops.Teacher | None,
     ) -> tuple[Tensor, dict[str, Tensor]]:
         share = self.losses.get("cross_entropy", 0.0)
         kinds = [name for name in DIVERGENCES if name in self.losses]
@@ -198,7 +203,9 @@ class Distillation:
             total, parts = total + loss, {**parts, name: kd, "cross_entropy": ce}
         return total, parts
 
-    def _layer_losses(self, model: nn.Module, own: Recorded, theirs: Recorded, weights_BT: Tensor) -> dict[str, Tensor]:
+    def _layer_losses(
+        self, model: nn.Module, own: Recorded, theirs: Recorded, weights_BT: Tensor
+    ) -> dict[str, Tensor]:
         """Means over layers. Hidden states: squared error as a share of the teacher's square, so that no scale is favoured."""
         losses: dict[str, Tensor] = {}
         pairs = list(enumerate(self.layout.last))
@@ -209,14 +216,18 @@ class Distillation:
                 hidden_BTE, aim_BTE = own.hidden[index].float(), theirs.hidden[layer].float()
                 if projections is not None:
                     hidden_BTE = projections[index](hidden_BTE)
-                error_BT = (hidden_BTE - aim_BTE).square().mean(-1) / aim_BTE.square().mean(-1).clamp_min(1e-6)
+                error_BT = (hidden_BTE - aim_BTE).square().mean(-1) / aim_BTE.square().mean(-1).clamp_min(
+                    1e-6
+                )
                 errors.append((error_BT * weights_BT).sum())
             losses["hidden"] = torch.stack(errors).mean()
         if "attention" in self.losses:
             errors = []
             for index, layer in pairs:
                 own_BHTT, aim_BHTT = own.attention[index].float(), theirs.attention[layer].float()
-                if own_BHTT.shape[1] != aim_BHTT.shape[1]:  # narrower students have fewer heads: compare the means
+                if (
+                    own_BHTT.shape[1] != aim_BHTT.shape[1]
+                ):  # narrower students have fewer heads: compare the means
                     own_BHTT, aim_BHTT = own_BHTT.mean(1, keepdim=True), aim_BHTT.mean(1, keepdim=True)
                 error_BT = (own_BHTT - aim_BHTT).square().sum(-1).mean(1)
                 errors.append((error_BT * weights_BT).sum())
@@ -242,8 +253,12 @@ class Distillation:
         if "margin" in self.losses:
             own_BB, aim_BB = (F.normalize(x, dim=-1) @ F.normalize(x, dim=-1).T for x in (own_BD, aim_BE))
             error_BB = own_BB - aim_BB
-            parts["margin"] = 2 * error_BB.var(1, unbiased=False).sum()  # the mean over all pairs of differences
-        return sum((self.losses[name] * part for name, part in parts.items()), torch.zeros((), device=own_BD.device)), parts
+            parts["margin"] = (
+                2 * error_BB.var(1, unbiased=False).sum()
+            )  # the mean over all pairs of differences
+        return sum(
+            (self.losses[name] * part for name, part in parts.items()), torch.zeros((), device=own_BD.device)
+        ), parts
 
     def _replacing(self, model: nn.Module, batch: Batch, name: str) -> Tensor:
         """Cross-entropy of the student with some of its blocks swapped for the teacher's groups; evaluated without any.
@@ -253,11 +268,20 @@ class Distillation:
         rate = self._own_rate(name) if model.training else 1.0
         generator = torch.Generator().manual_seed(mix(self.seed, round(self.progress * (1 << 40))))
         keep = torch.rand(len(self.layout.groups), generator=generator) < rate
-        swapped = {i: [self.teacher.blocks[j] for j in self.layout.groups[i]] for i, kept in enumerate(keep.tolist()) if not kept}
+        swapped = {
+            i: [self.teacher.blocks[j] for j in self.layout.groups[i]]
+            for i, kept in enumerate(keep.tolist())
+            if not kept
+        }
         with replaced(model, swapped), only_blocks(model, rate < 1) as idle:
             hidden_ND, weight_VD, bias_V, labels_N = head_inputs(model, batch, self.kind)
             loss = ops.linear_cross_entropy(
-                hidden_ND, weight_VD, labels_N, bias_V=bias_V, vocab_size=self.vocab_size, implementation=self.implementation
+                hidden_ND,
+                weight_VD,
+                labels_N,
+                bias_V=bias_V,
+                vocab_size=self.vocab_size,
+                implementation=self.implementation,
             )
         return loss + nothing(idle)
 

@@ -32,7 +32,9 @@ class Contrast(Protocol):
         """The summed loss of the examples `own` among all of them."""
 
 
-def accumulate(module: Callable[..., Features], objective: Contrast, batches: list[Batch], scale: float, ranks: Ranks) -> Tensor:
+def accumulate(
+    module: Callable[..., Features], objective: Contrast, batches: list[Batch], scale: float, ranks: Ranks
+) -> Tensor:
     """Gradients of `scale` times the loss over all microbatches and ranks, into the weights' `grad`.
 
     Args:
@@ -46,7 +48,9 @@ def accumulate(module: Callable[..., Features], objective: Contrast, batches: li
         with torch.set_grad_enabled(alone):
             found.append(module(batch, features=True))
     mine = torch.cat([features.detach() for features, _ in found])
-    total, cached = _loss_and_gradient(objective, mine, torch.cat([about for _, about in found]), scale, ranks)
+    total, cached = _loss_and_gradient(
+        objective, mine, torch.cat([about for _, about in found]), scale, ranks
+    )
     sizes = [len(features) for features, _ in found]
     for index, (batch, gradient) in enumerate(zip(batches, cached.split(sizes), strict=True)):
         with ranks.microbatch(module, last=index == len(batches) - 1):
@@ -55,7 +59,9 @@ def accumulate(module: Callable[..., Features], objective: Contrast, batches: li
     return total
 
 
-def _loss_and_gradient(objective: Contrast, mine: Tensor, about: Tensor, scale: float, ranks: Ranks) -> tuple[Tensor, Tensor]:
+def _loss_and_gradient(
+    objective: Contrast, mine: Tensor, about: Tensor, scale: float, ranks: Ranks
+) -> tuple[Tensor, Tensor]:
     """This rank's loss, and the gradient of everybody's loss for this rank's features."""
     own = slice(ranks.rank * len(mine), (ranks.rank + 1) * len(mine))
     features = _gathered(mine, ranks).requires_grad_()

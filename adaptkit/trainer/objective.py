@@ -77,7 +77,9 @@ class CausalLM:
         return (batch["labels"][:, 1:] != ops.IGNORE_INDEX).sum()
 
     def loss(self, model: nn.Module, batch: Batch) -> LossOutput:
-        return LossOutput(_head_loss(model, batch, shifted(batch["labels"]), self.implementation, causal=True))
+        return LossOutput(
+            _head_loss(model, batch, shifted(batch["labels"]), self.implementation, causal=True)
+        )
 
 
 @dataclass(frozen=True)
@@ -116,7 +118,9 @@ class Classification:
         return LossOutput(F.cross_entropy(logits_BC, labels_B, reduction="sum"), {"accuracy": correct})
 
 
-def _head_loss(model: nn.Module, batch: Batch, targets_BT: Tensor, implementation: str, *, causal: bool) -> Tensor:
+def _head_loss(
+    model: nn.Module, batch: Batch, targets_BT: Tensor, implementation: str, *, causal: bool
+) -> Tensor:
     backbone, weight_VD, bias_V = models.split(model)
     hidden_BTD = backbone(**packed_inputs(model, batch, causal))
     return ops.linear_cross_entropy(

@@ -33,7 +33,9 @@ def build_optimizer(weights: Mapping[str, nn.Parameter], config: TrainerConfig) 
     try:
         from bitsandbytes.optim import AdamW8bit
     except ImportError:
-        raise MissingDependency("trainer.optimizer=adamw8bit needs bitsandbytes", fix="pip install bitsandbytes") from None
+        raise MissingDependency(
+            "trainer.optimizer=adamw8bit needs bitsandbytes", fix="pip install bitsandbytes"
+        ) from None
     return AdamW8bit(groups, **settings)
 
 
@@ -57,7 +59,9 @@ def set_learning_rate(optimizer: Optimizer, rate: float) -> None:
         group["lr"] = rate
 
 
-def optimizer_state(optimizer: Optimizer, weights: Mapping[str, nn.Parameter]) -> tuple[dict[str, Tensor], dict[str, float]]:
+def optimizer_state(
+    optimizer: Optimizer, weights: Mapping[str, nn.Parameter]
+) -> tuple[dict[str, Tensor], dict[str, float]]:
     """The state as `weight|key` -> tensor and `weight|key` -> number (bitsandbytes counts steps in plain integers)."""
     tensors, numbers = {}, {}
     for name, weight in weights.items():
@@ -67,7 +71,10 @@ def optimizer_state(optimizer: Optimizer, weights: Mapping[str, nn.Parameter]) -
 
 
 def load_optimizer_state(
-    optimizer: Optimizer, weights: Mapping[str, nn.Parameter], tensors: Mapping[str, Tensor], numbers: Mapping[str, float]
+    optimizer: Optimizer,
+    weights: Mapping[str, nn.Parameter],
+    tensors: Mapping[str, Tensor],
+    numbers: Mapping[str, float],
 ) -> None:
     """Put back what `optimizer_state` gave; tensors already lie where they belong.
 
@@ -76,7 +83,10 @@ def load_optimizer_state(
     for key, value in {**tensors, **numbers}.items():
         name, _, field = key.rpartition("|")
         if name not in weights:
-            raise CheckpointError(f"optimizer state for '{name}', which this model does not train", fix="use a new run directory")
+            raise CheckpointError(
+                f"optimizer state for '{name}', which this model does not train",
+                fix="use a new run directory",
+            )
         optimizer.state[weights[name]][field] = value
 
 

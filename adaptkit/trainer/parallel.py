@@ -118,7 +118,9 @@ class ShardedRanks(ReplicatedRanks):
     def wrap(self, module: nn.Module, dtype: torch.dtype) -> nn.Module:
         from torch.distributed.fsdp import MixedPrecisionPolicy, fully_shard
 
-        policy = MixedPrecisionPolicy(None if dtype == torch.float32 else dtype, torch.float32, cast_forward_inputs=False)
+        policy = MixedPrecisionPolicy(
+            None if dtype == torch.float32 else dtype, torch.float32, cast_forward_inputs=False
+        )
         mesh = dist.init_device_mesh(self.device.type, (self.world_size,))
         for block in repeated_blocks(module):
             fully_shard(block, mesh=mesh, mp_policy=policy)
@@ -134,7 +136,11 @@ class ShardedRanks(ReplicatedRanks):
     def part(self, whole: Tensor | None, like: Tensor) -> Tensor:
         if not isinstance(like, DTensor):
             return super().part(whole, like)
-        whole = torch.empty(like.shape, dtype=like.dtype, device=self.device) if whole is None else whole.to(self.device)
+        whole = (
+            torch.empty(like.shape, dtype=like.dtype, device=self.device)
+            if whole is None
+            else whole.to(self.device)
+        )
         return distribute_tensor(whole, like.device_mesh, like.placements)
 
     def refresh(self, module: nn.Module) -> None:
@@ -166,7 +172,9 @@ def join(parallel: str) -> Ranks:
     started = int(os.environ.get("WORLD_SIZE", 1)) if "RANK" in os.environ else 1
     if parallel == "none" and started > 1:
         what = f"torchrun started {started} processes but trainer.parallel is none: each would write the same run"
-        raise ConfigError(what, where="trainer.parallel", fix="set trainer.parallel=ddp or fsdp, or run without torchrun")
+        raise ConfigError(
+            what, where="trainer.parallel", fix="set trainer.parallel=ddp or fsdp, or run without torchrun"
+        )
     if parallel in ("ddp", "fsdp") and "RANK" not in os.environ:
         fix = "start it with `torchrun --nproc-per-node N -m adaptkit ...`, or set trainer.parallel=none"
         raise ConfigError(f"trainer.parallel={parallel} needs torchrun", where="trainer.parallel", fix=fix)

@@ -80,7 +80,9 @@ class Pending:
         new, started = self.steps[self._fetched :], time.perf_counter()
         if not new:
             return
-        for taken, (loss, grad_norm) in zip(new, torch.stack([taken.outcome for taken in new]).tolist(), strict=True):
+        for taken, (loss, grad_norm) in zip(
+            new, torch.stack([taken.outcome for taken in new]).tolist(), strict=True
+        ):
             taken.loss, taken.grad_norm = loss, grad_norm
         self._fetched = len(self.steps)
         new[-1].seconds += time.perf_counter() - started

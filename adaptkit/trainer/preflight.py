@@ -19,10 +19,14 @@ def resolve(objective: Objective, implementation: str, device: torch.device) -> 
     asked = getattr(objective, "implementation", None)
     if asked is None:
         return objective
-    return dataclasses.replace(objective, implementation=ops.resolve(implementation if asked == "auto" else asked, device))
+    return dataclasses.replace(
+        objective, implementation=ops.resolve(implementation if asked == "auto" else asked, device)
+    )
 
 
-def check(objective: Objective, train: Source, eval: Source | None, config: TrainerConfig, ranks: Ranks) -> None:
+def check(
+    objective: Objective, train: Source, eval: Source | None, config: TrainerConfig, ranks: Ranks
+) -> None:
     """Raises: ConfigError or DataError for settings that do not fit the data, the objective or the number of ranks."""
     if not len(train):
         raise DataError("there are no training examples", fix="give more text, or a smaller sequence length")
@@ -39,7 +43,9 @@ def check(objective: Objective, train: Source, eval: Source | None, config: Trai
     split = ranks.world_size > 1 or 0 < config.microbatch_size < share
     if not objective.separable and split and not hasattr(objective, "contrast"):
         what = f"{type(objective).__name__} looks at the whole batch at once, so it cannot be split into microbatches or ranks"
-        raise ConfigError(what, where="trainer.microbatch_size", fix="set trainer.microbatch_size=0 and use one process")
+        raise ConfigError(
+            what, where="trainer.microbatch_size", fix="set trainer.microbatch_size=0 and use one process"
+        )
     if config.parallel == "fsdp" and config.optimizer == "adamw8bit":
         fix = "set trainer.optimizer=adamw"
         raise ConfigError("adamw8bit does not work on sharded weights", where="trainer.optimizer", fix=fix)

@@ -87,7 +87,12 @@ class Mlflow(Tracker):
         self.module.end_run()
 
 
-_TRACKERS: dict[str, type[Tracker]] = {"tensorboard": Tensorboard, "trackio": Trackio, "wandb": Wandb, "mlflow": Mlflow}
+_TRACKERS: dict[str, type[Tracker]] = {
+    "tensorboard": Tensorboard,
+    "trackio": Trackio,
+    "wandb": Wandb,
+    "mlflow": Mlflow,
+}
 
 
 def tracker(name: str, run: Run) -> Tracker:

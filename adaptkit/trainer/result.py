@@ -53,7 +53,13 @@ class Progress:
             "tokens_per_s": self.window_tokens / self.window_seconds,
             "mfu": rate / peak_flops if peak_flops else None,
         }
-        self.window_loss, self.window_items, self.window_tokens, self.window_flops, self.window_seconds = 0.0, 0, 0, 0.0, 0.0
+        self.window_loss, self.window_items, self.window_tokens, self.window_flops, self.window_seconds = (
+            0.0,
+            0,
+            0,
+            0.0,
+            0.0,
+        )
         return row
 
 

@@ -49,9 +49,16 @@ def continued(model: nn.Module, batch: Batch) -> Batch:
     model.train(training)
     new_BT = _until_the_end(written_BT[:, longest:], config.eos_token_id)
     mask_BT = torch.cat([mask_BP, new_BT.long()], 1)
-    labels_BT = written_BT.where(torch.cat([torch.zeros_like(mask_BP, dtype=torch.bool), new_BT], 1), ops.IGNORE_INDEX)
+    labels_BT = written_BT.where(
+        torch.cat([torch.zeros_like(mask_BP, dtype=torch.bool), new_BT], 1), ops.IGNORE_INDEX
+    )
     positions_BT = (mask_BT.cumsum(1) - 1).clamp_min(0)
-    return {"input_ids": written_BT, "labels": labels_BT, "position_ids": positions_BT, "attention_mask": mask_BT}
+    return {
+        "input_ids": written_BT,
+        "labels": labels_BT,
+        "position_ids": positions_BT,
+        "attention_mask": mask_BT,
+    }
 
 
 def prompt_lengths(batch: Batch) -> Tensor:

@@ -62,7 +62,9 @@ def cut(indices: list[int], size: int) -> list[list[int]]:
     return [indices[start : start + size] for start in range(0, len(indices), size)]
 
 
-def microbatches(source: Source, order: Order, step: int, size: int, rank: int, world_size: int) -> tuple[list[list[int]], int]:
+def microbatches(
+    source: Source, order: Order, step: int, size: int, rank: int, world_size: int
+) -> tuple[list[list[int]], int]:
     """A rank's microbatches of a step, of `size` examples (0: all at once), and the epoch; those of like lengths together."""
     indices, epoch = order.step(step)
     if length := getattr(source, "length", None):

@@ -87,8 +87,12 @@ class State:
 
     def _group(self, checkpoint: Checkpoint, group: str) -> dict[str, Tensor]:
         whole = checkpoint.tensors(group) if self.ranks.rank == 0 else {}
-        layout = self.ranks.share({name: (tuple(tensor.shape), tensor.dtype) for name, tensor in whole.items()})
-        return {name: self.ranks.part(whole.get(name), self._like(name, *spec)) for name, spec in layout.items()}
+        layout = self.ranks.share(
+            {name: (tuple(tensor.shape), tensor.dtype) for name, tensor in whole.items()}
+        )
+        return {
+            name: self.ranks.part(whole.get(name), self._like(name, *spec)) for name, spec in layout.items()
+        }
 
     def _like(self, name: str, shape: tuple[int, ...], dtype: torch.dtype) -> Tensor:
         """The weight that a saved tensor lies beside, if it has the same shape (and so the same shards)."""

@@ -50,7 +50,14 @@ class Trainer:
         self, model: nn.Module, objective: Objective, train: Source, config: TrainerConfig, *, run: Run,
         eval: Source | None = None, label: str = "train", hooks: Sequence[Hooks] = (),
     ):  # fmt: skip
-        self.model, self.train, self.eval, self.config, self.run, self.label = model, train, eval, config, run, label
+        self.model, self.train, self.eval, self.config, self.run, self.label = (
+            model,
+            train,
+            eval,
+            config,
+            run,
+            label,
+        )
         self.ranks = parallel.join(config.parallel)
         self.device = self.ranks.device
         self.dtype = device.compute_dtype(config.precision, self.device)
@@ -137,7 +144,12 @@ class Trainer:
         self.run.keep_metrics_before(self.state.progress.step)
         self.run.update_manifest(training={**self.run.manifest().get("training", {}), self.label: facts})
         trackers = [tracker(name, self.run) for name in self.config.report_to]
-        self.hooks = [MetricsFile(self.run), progress(self.label, self.config.num_steps), *trackers, *self.hooks]
+        self.hooks = [
+            MetricsFile(self.run),
+            progress(self.label, self.config.num_steps),
+            *trackers,
+            *self.hooks,
+        ]
 
     def _advance(self) -> None:
         """One optimizer step, and whatever is due after it."""
@@ -171,7 +183,9 @@ class Trainer:
         if log or evaluation or save or not self.pending.deferred:
             taken = self._settle()
         if log:
-            row = self.state.progress.row(taken.learning_rate, taken.grad_norm, device.peak_flops(self.device))
+            row = self.state.progress.row(
+                taken.learning_rate, taken.grad_norm, device.peak_flops(self.device)
+            )
             for hook in self.hooks:
                 hook.on_step_end(row)
         if evaluation:
@@ -191,7 +205,9 @@ class Trainer:
     def _microbatches(self, step: int) -> tuple[list[list[int]], list[Batch]]:
         """This rank's share of the step: example indices and CPU tensors of each microbatch."""
         ranks = self.ranks
-        groups, epoch = microbatches(self.train, self.order, step, self.config.microbatch_size, ranks.rank, ranks.world_size)
+        groups, epoch = microbatches(
+            self.train, self.order, step, self.config.microbatch_size, ranks.rank, ranks.world_size
+        )
         batches = (self.train.collate(group, seed=self.config.seed, epoch=epoch) for group in groups)
         return groups, [self.objective.prepare(batch) for batch in batches]
 
@@ -199,11 +215,17 @@ class Trainer:
         """Items, tokens and FLOPs of the step, over all ranks."""
         sums = torch.zeros(3, dtype=torch.float64)
         for batch in batches:
-            sums += torch.tensor([float(self.objective.items(batch)), *self.meter.count(batch)], dtype=torch.float64)
+            sums += torch.tensor(
+                [float(self.objective.items(batch)), *self.meter.count(batch)], dtype=torch.float64
+            )
         items, tokens, flops = self.ranks.sum(sums).tolist()
         if not items:
             where = self.train.where(self.order.step(step)[0][0])
-            raise DataError(f"step {step + 1} has no label to learn from", where=where, fix="check the label masks of this data")
+            raise DataError(
+                f"step {step + 1} has no label to learn from",
+                where=where,
+                fix="check the label masks of this data",
+            )
         return int(items), int(tokens), flops
 
     def _accumulate(self, batches: list[Batch], scale: float) -> Tensor:
@@ -247,7 +269,13 @@ class Trainer:
     def _evaluate(self, source: Source) -> None:
         counters, config = self.state.progress, self.config
         with self.state.averaged():
-            means = evaluate(self.module, self.objective, source, self.ranks, config.microbatch_size or config.global_batch_size)
+            means = evaluate(
+                self.module,
+                self.objective,
+                source,
+                self.ranks,
+                config.microbatch_size or config.global_batch_size,
+            )
             if not math.isfinite(means["loss"]):
                 what = f"the evaluation loss is {means['loss']} at step {counters.step}"
                 raise NonFiniteError(what, where=source.where(0), fix="look at the evaluation data")

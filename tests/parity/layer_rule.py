@@ -26,14 +26,20 @@ def results(layer: Layer, leaves: Sequence[Tensor], wide: bool = False) -> list[
 
 
 def assert_parity(reference: Layer, ours: Layer, leaves: Sequence[Tensor], eps: float = EPS) -> None:
-    truth, eager, mine = results(reference, leaves, wide=True), results(reference, leaves), results(ours, leaves)
+    truth, eager, mine = (
+        results(reference, leaves, wide=True),
+        results(reference, leaves),
+        results(ours, leaves),
+    )
     num_outputs = len(truth) - len(leaves)
     for number, (exact, plain, value) in enumerate(zip(truth, eager, mine, strict=True)):
         name = f"output {number}" if number < num_outputs else f"gradient of leaf {number - num_outputs}"
         assert value.dtype == plain.dtype and value.shape == plain.shape, name
         if exact.numel():
             error, allowed = ((x.double() - exact).abs().max() for x in (value, plain))
-            assert error <= 2 * allowed + eps * exact.abs().max().clamp_min(1.0), f"{name}: {error} against {allowed}"
+            assert error <= 2 * allowed + eps * exact.abs().max().clamp_min(1.0), (
+                f"{name}: {error} against {allowed}"
+            )
 
 
 def randn(*shape: int, seed: int = 0, dtype: torch.dtype = torch.float32) -> Tensor:

@@ -21,9 +21,15 @@ def results(loss: Loss, leaves: Sequence[Tensor], dtype: torch.dtype | None = No
     return [value.detach(), *(copy.grad for copy in copies)]
 
 
-def assert_parity(reference: Loss, ours: Loss, leaves: Sequence[Tensor], eps: float = EPS, plain: Loss | None = None) -> None:
+def assert_parity(
+    reference: Loss, ours: Loss, leaves: Sequence[Tensor], eps: float = EPS, plain: Loss | None = None
+) -> None:
     """`plain`: what a user would write in the leaves' dtype, where the reference is more exact than that."""
-    truth, eager, mine = results(reference, leaves, torch.float64), results(plain or reference, leaves), results(ours, leaves)
+    truth, eager, mine = (
+        results(reference, leaves, torch.float64),
+        results(plain or reference, leaves),
+        results(ours, leaves),
+    )
     for number, (exact, usual, value) in enumerate(zip(truth, eager, mine, strict=True)):
         name = "loss" if number == 0 else f"gradient of leaf {number - 1}"
         assert value.dtype == usual.dtype and value.shape == usual.shape, name

@@ -17,7 +17,9 @@ pytestmark = pytest.mark.interpreted
 TOKENS, WIDTH, VOCAB, RANK = 6, 32, 40, 4
 
 
-def step(x: Tensor, weight: Tensor, a: Tensor, b: Tensor, scale: Tensor, head: Tensor, angles: Tensor) -> Tensor:
+def step(
+    x: Tensor, weight: Tensor, a: Tensor, b: Tensor, scale: Tensor, head: Tensor, angles: Tensor
+) -> Tensor:
     """A decoder block in small, and every loss on what comes out of it."""
     labels = torch.arange(TOKENS)
     made = lora_linear(rms_norm(x, scale, 1e-5), weight.detach(), a, b, 0.5)

@@ -16,12 +16,12 @@ from typing import Any
 
 import yaml
 
-import adaptkit
 from adaptkit.environment import environment
 from adaptkit.errors import ModelError
 from adaptkit.export.parity.reference import HTTP_FILE
 from adaptkit.export.source import Source, run_config
 from adaptkit.run import Run, digest, file_digest, read_json
+from adaptkit.version import __version__
 
 MANIFEST, SIGNATURE = "manifest.json", "model.sig"
 LATER = (SIGNATURE, HTTP_FILE)  # files that come after the manifest: it cannot list them
@@ -142,11 +142,11 @@ def licence_files(ancestors: list[Ancestor]) -> list[Path]:
 def code() -> dict[str, Any]:
     """The code that writes exports, as a process first finds it: version, commit if there is one, sha256 over
     its modules."""
-    root = Path(adaptkit.__file__).parent
+    root = Path(__file__).parents[2]
     modules = {str(path.relative_to(root)): file_digest(path) for path in sorted(root.rglob("*.py"))}
     found = environment()
     return {
-        "adaptkit": adaptkit.__version__,
+        "adaptkit": __version__,
         "sha256": digest(modules),
         "commit": found["code"] or None,
         "versions": found["versions"],

@@ -16,11 +16,11 @@ from typing import TYPE_CHECKING, Any
 
 from packaging.requirements import Requirement
 
-import adaptkit
 from adaptkit.environment import PACKAGES
 from adaptkit.export.papers.lineage import file_digests
 from adaptkit.export.source import EXPORTED
 from adaptkit.run import digest, write_json
+from adaptkit.version import __version__
 
 if TYPE_CHECKING:
     from cyclonedx.model.component import Component
@@ -161,5 +161,5 @@ def _tool() -> Component:
     from cyclonedx.model.component import Component, ComponentType
 
     return Component(
-        name="adaptkit", type=ComponentType.APPLICATION, version=adaptkit.__version__, bom_ref="tool:adaptkit"
+        name="adaptkit", type=ComponentType.APPLICATION, version=__version__, bom_ref="tool:adaptkit"
     )
