@@ -12,6 +12,7 @@ Shape letters: B rows, T tokens of a row, N = B * T, H heads, K head size, P doc
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Mapping
 
 import torch
@@ -20,8 +21,17 @@ from torch import Tensor, nn
 
 from adaptkit.models.head import unwrap
 
+try:
+    from torch.nn.attention.varlen import varlen_attn
+except ImportError:  # torch before 2.10: no GPU route without a mask
+    varlen_attn = None
+
 NAME = "adaptkit_packed"
-BOUNDS_MULTIPLE = 64
+FEWEST_BOUNDS, SHORTEST_LONGEST = 64, 128
+"""On a GPU the number of bounds and the length of the longest document are rounded up to powers of two, at least these:
+few different shapes for compiled blocks and recorded steps. Documents past the end are empty and cost nearly nothing."""
+_ASKS_FOR_GROUPS = varlen_attn is not None and "enable_gqa" in inspect.signature(varlen_attn).parameters
+"""Whether `varlen_attn` wants to be told of fewer key heads; torch 2.11's takes them as they are."""
 CALL_COST = 160**2
 """What one more SDPA call costs on a CPU, in attention scores computed under a mask: measured with 4 heads of 64 at
 rows of 128, 512 and 1024 tokens, forward and backward."""
@@ -61,16 +71,30 @@ def document_bounds(position_ids_BT: Tensor) -> Tensor:
     return F.pad(starts, (0, 1), value=position_ids_BT.numel()).to(torch.int32)
 
 
-def inputs(model: nn.Module, batch: Mapping[str, Tensor], bounds: Tensor, *, causal: bool) -> dict[str, Tensor]:
-    """`batch` as `model` takes it, given this attention and the bounds of the documents.
+def longest_document(bounds: Tensor, length: int) -> int:
+    """Tokens of the longest document in rows of `length`, rounded up; for bounds on the host."""
+    return min(length, max(SHORTEST_LONGEST, _power_of_two(int(bounds.diff().max()))))
+
+
+def padded_bounds(bounds: Tensor, num_tokens: int) -> Tensor:
+    """The bounds with empty documents at the end, so that few different numbers of them occur."""
+    return F.pad(bounds, (0, max(FEWEST_BOUNDS, _power_of_two(len(bounds))) - len(bounds)), value=num_tokens)
+
+
+def inputs(
+    model: nn.Module, batch: Mapping[str, Tensor], bounds: Tensor, *, causal: bool, longest: int | None = None
+) -> dict[str, Tensor | int]:
+    """`batch` as `model` takes it, given this attention, the bounds of the documents and the length of the longest.
 
     transformers hands a mask of four dimensions to the attention as it is. So a block mask goes in where one is needed,
     and a single True where none is: without it a mask would be made from the position ids.
     """
     shape = batch["input_ids"].shape
-    if batch["input_ids"].device.type == "cuda":  # empty documents at the end: few different shapes for compiled blocks
-        bounds = F.pad(bounds, (0, -len(bounds) % BOUNDS_MULTIPLE), value=shape.numel())
-    if batch["input_ids"].device.type == "cuda" or _calls_pay(bounds, *shape):
+    if batch["input_ids"].device.type == "cuda":
+        mask = torch.ones(1, 1, 1, 1, dtype=torch.bool, device=bounds.device)
+        bounds = padded_bounds(bounds, shape.numel())
+        return {**batch, "attention_mask": mask, "cu_seq_lens_q": bounds, "max_length_q": longest or shape[1]}
+    if _calls_pay(bounds, *shape):
         mask = torch.ones(1, 1, 1, 1, dtype=torch.bool, device=bounds.device)
     else:
         mask = block_mask(bounds, *shape, causal=causal)
@@ -91,12 +115,13 @@ def block_mask(bounds: Tensor, rows: int, length: int, *, causal: bool, window: 
 
 def attention(
     module: nn.Module, query_BHTK: Tensor, key_BHTK: Tensor, value_BHTK: Tensor, attention_mask: Tensor | None, *,
-    cu_seq_lens_q: Tensor | None = None, dropout: float = 0.0, scaling: float | None = None,
-    sliding_window: int | None = None, is_causal: bool | None = None, **others: object,
+    cu_seq_lens_q: Tensor | None = None, max_length_q: int | None = None, dropout: float = 0.0,
+    scaling: float | None = None, sliding_window: int | None = None, is_causal: bool | None = None, **others: object,
 ) -> tuple[Tensor, None]:  # fmt: skip
     """transformers' attention interface: [B, T, H, K] and no weights. Without bounds it is transformers' own SDPA.
 
-    Keys and values may have fewer heads than queries (a divisor of their number).
+    Keys and values may have fewer heads than queries (a divisor of their number). Under autocast all three are taken in
+    its dtype: a rotation may have made queries and keys float32, and flash attention takes no such thing.
     """
     if cu_seq_lens_q is None:
         from transformers.integrations.sdpa_attention import sdpa_attention_forward
@@ -106,8 +131,12 @@ def attention(
     bounds, causal = cu_seq_lens_q, module.is_causal if is_causal is None else is_causal
     rows, _, length, _ = query_BHTK.shape
     on_gpu = query_BHTK.is_cuda
-    if on_gpu and query_BHTK.dtype in (torch.float16, torch.bfloat16) and not dropout:
-        return _flash(query_BHTK, key_BHTK, value_BHTK, bounds, scaling, causal, sliding_window), None
+    if on_gpu and torch.is_autocast_enabled("cuda"):
+        half = torch.get_autocast_dtype("cuda")
+        query_BHTK, key_BHTK, value_BHTK = query_BHTK.to(half), key_BHTK.to(half), value_BHTK.to(half)
+    if on_gpu and query_BHTK.dtype in (torch.float16, torch.bfloat16) and not dropout and varlen_attn is not None:
+        longest = max_length_q or length
+        return _flash(query_BHTK, key_BHTK, value_BHTK, bounds, longest, scaling, causal, sliding_window), None
     whole = sliding_window is None or sliding_window > length
     if not on_gpu and whole and attention_mask is not None and attention_mask.shape[-1] == 1:
         return _by_document(query_BHTK, key_BHTK, value_BHTK, bounds.tolist(), dropout, scaling, causal), None
@@ -119,17 +148,16 @@ def attention(
 
 
 def _flash(
-    query_BHTK: Tensor, key_BHTK: Tensor, value_BHTK: Tensor, bounds: Tensor,
+    query_BHTK: Tensor, key_BHTK: Tensor, value_BHTK: Tensor, bounds: Tensor, longest: int,
     scaling: float | None, causal: bool, window: int | None,
 ) -> Tensor:  # fmt: skip
-    from torch.nn.attention.varlen import varlen_attn
-
     rows, heads, length, size = query_BHTK.shape
     query_NHK, key_NHK, value_NHK = (x.transpose(1, 2).flatten(0, 1) for x in (query_BHTK, key_BHTK, value_BHTK))
     back = -1 if window is None else window - 1
+    grouped = {"enable_gqa": True} if _ASKS_FOR_GROUPS and key_BHTK.shape[1] != heads else {}
     out_NHK = varlen_attn(
-        query_NHK, key_NHK, value_NHK, bounds, bounds, length, length,
-        scale=scaling, window_size=(back, 0 if causal else back), enable_gqa=key_BHTK.shape[1] != heads,
+        query_NHK, key_NHK, value_NHK, bounds, bounds, longest, longest,
+        scale=scaling, window_size=(back, 0 if causal else back), **grouped,
     )  # fmt: skip
     return out_NHK.view(rows, length, heads, size)
 
@@ -161,3 +189,7 @@ def _calls_pay(bounds: Tensor, rows: int, length: int) -> bool:
     """One call per document, against all pairs of tokens under a mask."""
     sizes = bounds.diff().double()
     return float((sizes.square() + CALL_COST).sum()) < rows * length**2
+
+
+def _power_of_two(number: int) -> int:
+    return 1 << max(0, number - 1).bit_length()

@@ -31,10 +31,13 @@ def default_device() -> torch.device:
 
 
 def send(batch: Mapping[str, Tensor], device: torch.device) -> dict[str, Tensor]:
-    """The batch on `device`; to a GPU through pinned memory, so that the host does not wait for the copy."""
-    if device.type != "cuda":
-        return {name: value.to(device) for name, value in batch.items()}
-    return {name: value.pin_memory().to(device, non_blocking=True) for name, value in batch.items()}
+    """The batch on `device`; to a GPU through pinned memory, so that the host does not wait for the copy. Numbers stay numbers."""
+    tensors = {name: value for name, value in batch.items() if isinstance(value, Tensor)}
+    if device.type == "cuda":
+        sent = {name: value.pin_memory().to(device, non_blocking=True) for name, value in tensors.items()}
+    else:
+        sent = {name: value.to(device) for name, value in tensors.items()}
+    return {**batch, **sent}
 
 
 def cpu_has_bf16() -> bool:

@@ -82,5 +82,5 @@ def _again(module: Callable[..., Features], batch: Batch, state: list[Tensor]) -
 
 
 def _random_state(batch: Batch) -> list[Tensor]:
-    on_gpu = any(value.is_cuda for value in batch.values())
+    on_gpu = any(isinstance(value, Tensor) and value.is_cuda for value in batch.values())
     return [torch.get_rng_state()] + ([torch.cuda.get_rng_state()] if on_gpu else [])

@@ -20,8 +20,11 @@ from adaptkit import models, ops
 from adaptkit.models import packed
 
 Batch = Mapping[str, Tensor]
+"""Tensors by name; LONGEST is a plain number, which must stay on the host."""
 BOUNDS = "document_bounds"
 """Where a packed batch's documents begin: `models.packed.document_bounds`."""
+LONGEST = "longest_document"
+"""How long the longest of them is: `models.packed.longest_document`."""
 ROWS = "label_rows"
 """Which positions have a label: `label_rows`."""
 
@@ -138,16 +141,17 @@ def label_rows(targets_BT: Tensor) -> Tensor:
 def with_bounds(batch: Batch) -> Batch:
     if "position_ids" not in batch:
         return batch
-    return {**batch, BOUNDS: packed.document_bounds(batch["position_ids"])}
+    bounds = packed.document_bounds(batch["position_ids"])
+    return {**batch, BOUNDS: bounds, LONGEST: packed.longest_document(bounds, batch["position_ids"].shape[1])}
 
 
 def packed_inputs(model: nn.Module, batch: Batch, causal: bool) -> dict[str, Tensor]:
     """Bounds go to models whose attention reads them; the others find documents by position ids or a block mask."""
     if "position_ids" in batch and packed.in_use(model):
         batch = batch if BOUNDS in batch else with_bounds(batch)
-        return packed.inputs(model, model_inputs(batch), batch[BOUNDS], causal=causal)
+        return packed.inputs(model, model_inputs(batch), batch[BOUNDS], causal=causal, longest=batch[LONGEST])
     return model_inputs(batch)
 
 
 def model_inputs(batch: Batch) -> dict[str, Tensor]:
-    return {name: value for name, value in batch.items() if name not in ("labels", BOUNDS, ROWS)}
+    return {name: value for name, value in batch.items() if name not in ("labels", BOUNDS, LONGEST, ROWS)}
