@@ -145,8 +145,8 @@ def test_opcheck():
     for shape in (SHAPES["wide"], SHAPES["tall"], SHAPES["few rows"]):
         (x, a, b, bias), weight = problem(shape)
         x, a, b, bias = (t.requires_grad_() for t in (x, a, b, bias))
-        torch.library.opcheck(lora._forward, (x, None, weight, a, b, bias, None, None, 0, 0.7))
-        torch.library.opcheck(lora._forward, (x, x.detach() * 2, weight, a, b, None, None, None, 0, 0.7))
+        torch.library.opcheck(lora._operator, (x, None, weight, a, b, bias, None, None, 0, 0.7))
+        torch.library.opcheck(lora._operator, (x, x.detach() * 2, weight, a, b, None, None, None, 0, 0.7))
 
 
 def test_whole_graph_compiles():

@@ -144,7 +144,7 @@ def test_opcheck(centered, adds):
     x, residual = randn(5, 20).requires_grad_(), randn(5, 20, seed=1).requires_grad_()
     weight, bias = randn(20, seed=2).requires_grad_(), randn(20, seed=3).requires_grad_()
     arguments = (x, residual if adds else None, weight, bias if centered else None, EPSILON, 0.0, centered, torch.float32)
-    torch.library.opcheck(norms._forward, arguments)
+    torch.library.opcheck(norms._operator, arguments)
 
 
 def test_whole_graph_compiles():

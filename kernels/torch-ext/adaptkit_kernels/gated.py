@@ -10,10 +10,13 @@ Shape suffixes: N = rows, F = feed-forward width, G = 2 F (gate and up beside ea
 from __future__ import annotations
 
 import math
+from functools import partial
+from typing import Any
 
 import torch
 from torch import Tensor
 
+from . import autograd
 from ._ops import add_op_namespace_prefix
 from .launch import Shipped, jit, on_device, power_of_two, rounded, tl, type_name
 
@@ -23,12 +26,14 @@ _TILE, _NUM_WARPS = 2048, 4
 
 def gated(gate: Tensor, up: Tensor, kind: str) -> Tensor:
     """`act(gate) * up` for two float tensors of one shape and dtype [..., F]; `kind` is one of KINDS."""
-    return _separate(_rows(gate), _rows(up), kind).view(gate.shape)
+    rows = _rows(gate), _rows(up)
+    return (_eager_separate if autograd.plain(*rows) else _separate_operator)(*rows, kind).view(gate.shape)
 
 
 def gated_pair(both: Tensor, kind: str) -> Tensor:
     """`act(a) * b` for `a, b = both.chunk(2, -1)`, float [..., 2 F] -> [..., F]; the gradient is written as one tensor."""
-    return _joint(_rows(both), kind).view(*both.shape[:-1], both.shape[-1] // 2)
+    rows = _rows(both)
+    return (_eager_joint if autograd.plain(rows) else _joint_operator)(rows, kind).view(*both.shape[:-1], both.shape[-1] // 2)
 
 
 def swiglu(gate: Tensor, up: Tensor) -> Tensor:
@@ -46,21 +51,18 @@ def _rows(x: Tensor) -> Tensor:
     return rows if rows.stride(1) == 1 else rows.contiguous()
 
 
-@torch.library.custom_op(add_op_namespace_prefix("gated"), mutates_args=())
 def _separate(gate_NF: Tensor, up_NF: Tensor, kind: str) -> Tensor:
     out = torch.empty_like(gate_NF, memory_format=torch.contiguous_format)
     _forward(gate_NF, up_NF, out, kind)
     return out
 
 
-@torch.library.custom_op(add_op_namespace_prefix("gated_backward"), mutates_args=())
 def _separate_backward(d_out_NF: Tensor, gate_NF: Tensor, up_NF: Tensor, kind: str) -> tuple[Tensor, Tensor]:
     d_gate, d_up = (torch.empty_like(x, memory_format=torch.contiguous_format) for x in (gate_NF, up_NF))
     _backward(d_out_NF, gate_NF, up_NF, d_gate, d_up, kind)
     return d_gate, d_up
 
 
-@torch.library.custom_op(add_op_namespace_prefix("gated_pair"), mutates_args=())
 def _joint(both_NG: Tensor, kind: str) -> Tensor:
     gate, up = both_NG.chunk(2, 1)
     out = both_NG.new_empty(gate.shape)
@@ -68,29 +70,37 @@ def _joint(both_NG: Tensor, kind: str) -> Tensor:
     return out
 
 
-@torch.library.custom_op(add_op_namespace_prefix("gated_pair_backward"), mutates_args=())
 def _joint_backward(d_out_NF: Tensor, both_NG: Tensor, kind: str) -> Tensor:
     d_both = torch.empty_like(both_NG, memory_format=torch.contiguous_format)
     _backward(d_out_NF, *both_NG.chunk(2, 1), *d_both.chunk(2, 1), kind)
     return d_both
 
 
-@_separate.register_fake
+_separate_operator, _separate_backward_operator, _joint_operator, _joint_backward_operator = (
+    torch.library.custom_op(add_op_namespace_prefix(name), mutates_args=())(function)
+    for name, function in (
+        ("gated", _separate), ("gated_backward", _separate_backward),
+        ("gated_pair", _joint), ("gated_pair_backward", _joint_backward),
+    )
+)  # fmt: skip
+
+
+@_separate_operator.register_fake
 def _(gate_NF, up_NF, kind):
     return torch.empty_like(gate_NF, memory_format=torch.contiguous_format)
 
 
-@_separate_backward.register_fake
+@_separate_backward_operator.register_fake
 def _(d_out_NF, gate_NF, up_NF, kind):
     return tuple(torch.empty_like(x, memory_format=torch.contiguous_format) for x in (gate_NF, up_NF))
 
 
-@_joint.register_fake
+@_joint_operator.register_fake
 def _(both_NG, kind):
     return both_NG.new_empty(both_NG.shape[0], both_NG.shape[1] // 2)
 
 
-@_joint_backward.register_fake
+@_joint_backward_operator.register_fake
 def _(d_out_NF, both_NG, kind):
     return torch.empty_like(both_NG, memory_format=torch.contiguous_format)
 
@@ -100,12 +110,15 @@ def _keep(ctx, inputs, output) -> None:
     ctx.save_for_backward(*tensors)
 
 
-_separate.register_autograd(
-    lambda ctx, d_out: (*_separate_backward(_unit(d_out), *ctx.saved_tensors, ctx.kind), None), setup_context=_keep
-)
-_joint.register_autograd(
-    lambda ctx, d_out: (_joint_backward(_unit(d_out), *ctx.saved_tensors, ctx.kind), None), setup_context=_keep
-)
+def _differentiate(backward: Any, ctx: Any, d_out: Tensor) -> tuple[Tensor | None, ...]:
+    found = backward(_unit(d_out), *ctx.saved_tensors, ctx.kind)
+    return *(found if isinstance(found, tuple) else (found,)), None
+
+
+_separate_operator.register_autograd(partial(_differentiate, _separate_backward_operator), setup_context=_keep)
+_joint_operator.register_autograd(partial(_differentiate, _joint_backward_operator), setup_context=_keep)
+_eager_separate = autograd.eager_layer(_separate, _keep, partial(_differentiate, _separate_backward))
+_eager_joint = autograd.eager_layer(_joint, _keep, partial(_differentiate, _joint_backward))
 
 
 def _unit(rows: Tensor) -> Tensor:

@@ -14,11 +14,13 @@ Shape suffixes: T = tokens, K = inputs, N = outputs, R = rank, P = R rounded up 
 from __future__ import annotations
 
 import math
+from functools import partial
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
+from . import autograd
 from ._ops import add_op_namespace_prefix
 from .launch import Shipped, fused_available, jit, on_device, rounded, tl, type_name
 from .reference import dequantize_4bit
@@ -55,7 +57,8 @@ def lora_linear(
     bias_N = None if bias_N is None else bias_N.to(dtype)
     dropped = None if dropped is None else dropped.to(dtype).reshape(shape)
     x_TK = x.to(dtype).reshape(shape)
-    y, _ = _forward(x_TK, dropped, weight_NK, a_RK.to(dtype), b_NR.to(dtype), bias_N, scales, code, block_size, scale)
+    tensors = x_TK, dropped, weight_NK, a_RK.to(dtype), b_NR.to(dtype), bias_N, scales, code
+    y, _ = (_eager if autograd.plain(*tensors) else _operator)(*tensors, block_size, scale)
     return y.view(*x.shape[:-1], len(b_NR))
 
 
@@ -64,7 +67,6 @@ def extra_columns(width: int, rank: int) -> int:
     return rank + -(width + rank) % 16
 
 
-@torch.library.custom_op(add_op_namespace_prefix("lora_linear"), mutates_args=())
 def _forward(
     x: Tensor, dropped: Tensor | None, weight: Tensor, a: Tensor, b: Tensor, bias: Tensor | None, scales: Tensor | None,
     code: Tensor | None, block_size: int, scale: float,
@@ -86,7 +88,6 @@ def _forward(
     return y, low_TR
 
 
-@torch.library.custom_op(add_op_namespace_prefix("lora_linear_backward"), mutates_args=())
 def _backward(
     dy: Tensor, x: Tensor, dropped: Tensor | None, low_TR: Tensor, weight: Tensor, a: Tensor, b: Tensor, scales: Tensor | None,
     code: Tensor | None, block_size: int, scale: float, wants_x: bool,
@@ -142,12 +143,18 @@ def _fill(columns: Tensor, values: Tensor) -> None:
     columns[:, values.shape[1] :] = 0
 
 
-@_forward.register_fake
+_operator, _backward_operator = (
+    torch.library.custom_op(add_op_namespace_prefix(name), mutates_args=())(function)
+    for name, function in (("lora_linear", _forward), ("lora_linear_backward", _backward))
+)
+
+
+@_operator.register_fake
 def _(x, dropped, weight, a, b, bias, scales, code, block_size, scale):
     return x.new_empty(len(x), len(b)), x.new_empty(len(x), len(a))
 
 
-@_backward.register_fake
+@_backward_operator.register_fake
 def _(dy, x, dropped, low_TR, weight, a, b, scales, code, block_size, scale, wants_x):
     dx = x.new_empty(x.shape) if wants_x else x.new_empty(0)
     if wants_x and 2 * len(b) * x.shape[1] * _is_ready(weight, scales, x.dtype) < len(x) * len(b):
@@ -162,15 +169,16 @@ def _keep(ctx, inputs, output) -> None:
     ctx.save_for_backward(x, dropped, output[1], weight, a, b, scales, code)
 
 
-def _differentiate(ctx, dy, _):
+def _differentiate(ctx, dy, _, *, backward=_backward_operator):
     *tensors, scales, code = ctx.saved_tensors
     wants_x, wants_bias = ctx.needs_input_grad[0], ctx.needs_input_grad[5]
-    dx, d_dropped, da, db = _backward(dy, *tensors, scales, code, ctx.block_size, ctx.scale, wants_x)
+    dx, d_dropped, da, db = backward(dy, *tensors, scales, code, ctx.block_size, ctx.scale, wants_x)
     d_dropped = None if tensors[1] is None else d_dropped
     return (dx if wants_x else None, d_dropped, None, da, db, dy.sum(0) if wants_bias else None, *[None] * 4)
 
 
-_forward.register_autograd(_differentiate, setup_context=_keep)
+_operator.register_autograd(_differentiate, setup_context=_keep)
+_eager = autograd.eager_layer(_forward, _keep, partial(_differentiate, backward=_backward))
 
 
 def unpack(packed: Tensor, layout: FourBit, out_NK: Tensor) -> None:

@@ -13,10 +13,13 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from functools import partial
+from typing import Any
 
 import torch
 from torch import Tensor
 
+from . import autograd
 from ._ops import add_op_namespace_prefix
 from .launch import INTERPRETED, Shipped, jit, on_device, power_of_two, rounded, tl, type_name
 
@@ -36,7 +39,7 @@ def rms_norm(x: Tensor, weight_D: Tensor, eps: float, *, offset: float = 0.0, dt
     """
     rows = _rows(x)
     dtype = dtype or torch.promote_types(x.dtype, weight_D.dtype)
-    y, *_ = _forward(rows, None, weight_D, None, eps, offset, False, dtype)
+    y, *_ = _norm(rows, None, weight_D, None, eps, offset, False, dtype)
     return _like(y, x)
 
 
@@ -45,7 +48,7 @@ def add_rms_norm(
 ) -> tuple[Tensor, Tensor]:
     """(rms_norm(x + residual), x + residual); the sum is rounded to its dtype before it is normalised, as in torch."""
     dtype = dtype or torch.promote_types(torch.promote_types(x.dtype, residual.dtype), weight_D.dtype)
-    y, total, *_ = _forward(_rows(x), _rows(residual), weight_D, None, eps, offset, False, dtype)
+    y, total, *_ = _norm(_rows(x), _rows(residual), weight_D, None, eps, offset, False, dtype)
     return _like(y, x), total.view(x.shape)
 
 
@@ -53,7 +56,7 @@ def layer_norm(
     x: Tensor, weight_D: Tensor | None, bias_D: Tensor | None, eps: float, *, dtype: torch.dtype | None = None
 ) -> Tensor:
     """`(x - mean(x)) / sqrt(var(x) + eps) * weight + bias` over the last dimension, in x's dtype unless given."""
-    y, *_ = _forward(_rows(x), None, weight_D, bias_D, eps, 0.0, True, dtype or x.dtype)
+    y, *_ = _norm(_rows(x), None, weight_D, bias_D, eps, 0.0, True, dtype or x.dtype)
     return _like(y, x)
 
 
@@ -62,7 +65,7 @@ def add_layer_norm(
 ) -> tuple[Tensor, Tensor]:
     """(layer_norm(x + residual), x + residual)."""
     dtype = dtype or torch.promote_types(x.dtype, residual.dtype)
-    y, total, *_ = _forward(_rows(x), _rows(residual), weight_D, bias_D, eps, 0.0, True, dtype)
+    y, total, *_ = _norm(_rows(x), _rows(residual), weight_D, bias_D, eps, 0.0, True, dtype)
     return _like(y, x), total.view(x.shape)
 
 
@@ -101,7 +104,10 @@ def _tile(width: int) -> _Tile:
     return _Tile(max(1, (_TILE if block >= 128 else _TILE // 2) // block), block, num_warps=max(4, block // 512))
 
 
-@torch.library.custom_op(add_op_namespace_prefix("norm"), mutates_args=())
+def _norm(*inputs: Any) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    return (_eager if autograd.plain(*inputs[:4]) else _operator)(*inputs)
+
+
 def _forward(
     x_ND: Tensor, residual_ND: Tensor | None, weight_D: Tensor | None, bias_D: Tensor | None,
     eps: float, offset: float, centered: bool, dtype: torch.dtype,
@@ -133,12 +139,14 @@ def _outputs(
     return y, total, mean, x_ND.new_empty(num_rows, dtype=torch.float32)
 
 
-@_forward.register_fake
+_operator = torch.library.custom_op(add_op_namespace_prefix("norm"), mutates_args=())(_forward)
+
+
+@_operator.register_fake
 def _(x_ND, residual_ND, weight_D, bias_D, eps, offset, centered, dtype):
     return _outputs(x_ND, residual_ND, centered, dtype)
 
 
-@torch.library.custom_op(add_op_namespace_prefix("norm_backward"), mutates_args=())
 def _backward(
     dy_ND: Tensor, d_total_ND: Tensor | None, total_ND: Tensor, weight_D: Tensor | None, mean_N: Tensor, rstd_N: Tensor,
     offset: float, centered: bool, shifts: bool,
@@ -175,7 +183,10 @@ def _reduced(partial_PD: Tensor) -> Tensor:
     return partial_PD.sum(0) if len(partial_PD) else partial_PD.new_empty(0)
 
 
-@_backward.register_fake
+_backward_operator = torch.library.custom_op(add_op_namespace_prefix("norm_backward"), mutates_args=())(_backward)
+
+
+@_backward_operator.register_fake
 def _(dy_ND, d_total_ND, total_ND, weight_D, mean_N, rstd_N, offset, centered, shifts):
     width = total_ND.shape[1]
     d_sum = torch.empty_like(total_ND, memory_format=torch.contiguous_format)
@@ -195,14 +206,14 @@ def _keep(ctx, inputs, output) -> None:
     ctx.dtypes = [None if t is None else t.dtype for t in (x, residual, weight, bias)]
 
 
-def _differentiate(ctx, dy, d_total, *_):
+def _differentiate(ctx, dy, d_total, *_, backward=_backward_operator):
     total, weight, mean, rstd = ctx.saved_tensors
     dtypes = ctx.dtypes
     if dy is None:  # only the sum was used
         grads = (d_total, d_total if ctx.adds else None, None, None)
     else:
         dy, d_total = _unit(dy), _unit(d_total) if ctx.adds and d_total is not None else None
-        d_sum, d_weight, d_bias = _backward(dy, d_total, total, weight, mean, rstd, ctx.offset, ctx.centered, dtypes[3] is not None)
+        d_sum, d_weight, d_bias = backward(dy, d_total, total, weight, mean, rstd, ctx.offset, ctx.centered, dtypes[3] is not None)
         grads = (d_sum, d_sum if ctx.adds else None, d_weight if weight is not None else None, d_bias if dtypes[3] else None)
     cast = [None if g is None else g.to(dtype) for g, dtype in zip(grads, dtypes, strict=True)]
     return *cast, None, None, None, None
@@ -212,7 +223,8 @@ def _unit(rows: Tensor) -> Tensor:
     return rows if rows.stride(1) == 1 else rows.contiguous()
 
 
-_forward.register_autograd(_differentiate, setup_context=_keep)
+_operator.register_autograd(_differentiate, setup_context=_keep)
+_eager = autograd.eager_layer(_forward, _keep, partial(_differentiate, backward=_backward))
 
 
 @jit

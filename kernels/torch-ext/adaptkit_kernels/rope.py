@@ -12,10 +12,12 @@ Shape suffixes: B = examples, H = heads, T = tokens, D = head size, R = rotated 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 from torch import Tensor
 
+from . import autograd
 from ._ops import add_op_namespace_prefix
 from .launch import INTERPRETED, Shipped, on_device, power_of_two, type_name
 from .rope_kernels import rope_kernel, rope_norm_backward_kernel
@@ -44,14 +46,14 @@ def rope(
         cos, sin = (angle.expand(q_BHTD.shape[0], -1, -1).reshape(-1, angle.shape[-1]) for angle in (cos, sin))
     positions_N = None if positions_BT is None else positions_BT.expand(q_BHTD.shape[0], -1).reshape(-1)
     q_BHTD, k_BHTD = _unit(q_BHTD), _unit(k_BHTD)
-    return _forward(q_BHTD, k_BHTD, _unit(cos), _unit(sin), positions_N, q_weight_D, k_weight_D, eps)
+    tensors = q_BHTD, k_BHTD, _unit(cos), _unit(sin), positions_N, q_weight_D, k_weight_D
+    return (_eager if autograd.plain(*tensors) else _operator)(*tensors, eps)
 
 
 def _unit(x: Tensor) -> Tensor:
     return x if x.stride(-1) == 1 else x.contiguous()
 
 
-@torch.library.custom_op(add_op_namespace_prefix("rope"), mutates_args=())
 def _forward(
     q: Tensor, k: Tensor, cos: Tensor, sin: Tensor, positions: Tensor | None, q_weight: Tensor | None, k_weight: Tensor | None,
     eps: float,
@@ -61,14 +63,12 @@ def _forward(
     return q_out, k_out
 
 
-@torch.library.custom_op(add_op_namespace_prefix("rope_backward"), mutates_args=())
 def _backward(dq: Tensor, dk: Tensor, cos: Tensor, sin: Tensor, positions: Tensor | None) -> tuple[Tensor, Tensor]:
     q_out, k_out = _heads_last(dq), _heads_last(dk)
     _rotate(dq, dk, q_out, k_out, cos, sin, positions, None, None, 0.0, opposite=True)
     return q_out, k_out
 
 
-@torch.library.custom_op(add_op_namespace_prefix("rope_norm_backward"), mutates_args=())
 def _norm_backward(
     dq: Tensor, dk: Tensor, q: Tensor, k: Tensor, cos: Tensor, sin: Tensor, positions: Tensor | None, q_weight: Tensor,
     k_weight: Tensor, eps: float,
@@ -88,17 +88,23 @@ def _norm_backward(
     return q_out, k_out, d_weights[0].sum(0), d_weights[1].sum(0)
 
 
-@_forward.register_fake
+_operator, _backward_operator, _norm_backward_operator = (
+    torch.library.custom_op(add_op_namespace_prefix(name), mutates_args=())(function)
+    for name, function in (("rope", _forward), ("rope_backward", _backward), ("rope_norm_backward", _norm_backward))
+)
+
+
+@_operator.register_fake
 def _(q, k, cos, sin, positions, q_weight, k_weight, eps):
     return _heads_last(q), _heads_last(k)
 
 
-@_backward.register_fake
+@_backward_operator.register_fake
 def _(dq, dk, cos, sin, positions):
     return _heads_last(dq), _heads_last(dk)
 
 
-@_norm_backward.register_fake
+@_norm_backward_operator.register_fake
 def _(dq, dk, q, k, cos, sin, positions, q_weight, k_weight, eps):
     sums = [q.new_empty(q.shape[3], dtype=torch.float32) for _ in range(2)]
     return _heads_last(q), _heads_last(k), *sums
@@ -110,17 +116,18 @@ def _keep(ctx, inputs, output) -> None:
     ctx.save_for_backward(cos, sin, positions, *((q, k, q_weight, k_weight) if normed else ()))
 
 
-def _differentiate(ctx, dq, dk):
+def _differentiate(ctx, dq, dk, *, backward=_backward_operator, norm_backward=_norm_backward_operator):
     cos, sin, positions, *normed = ctx.saved_tensors
     dq, dk = _unit(dq), _unit(dk)
     if not normed:
-        return *_backward(dq, dk, cos, sin, positions), None, None, None, None, None, None
+        return *backward(dq, dk, cos, sin, positions), None, None, None, None, None, None
     q, k, q_weight, k_weight = normed
-    dq, dk, d_q_weight, d_k_weight = _norm_backward(dq, dk, q, k, cos, sin, positions, q_weight, k_weight, ctx.eps)
+    dq, dk, d_q_weight, d_k_weight = norm_backward(dq, dk, q, k, cos, sin, positions, q_weight, k_weight, ctx.eps)
     return dq, dk, None, None, None, d_q_weight.to(q_weight.dtype), d_k_weight.to(k_weight.dtype), None
 
 
-_forward.register_autograd(_differentiate, setup_context=_keep)
+_operator.register_autograd(_differentiate, setup_context=_keep)
+_eager = autograd.eager_layer(_forward, _keep, partial(_differentiate, backward=_backward, norm_backward=_norm_backward))
 
 
 def _heads_last(x_BHTD: Tensor) -> Tensor:
