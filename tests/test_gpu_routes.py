@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from typing import Any
 
 import pytest
@@ -103,9 +104,8 @@ def test_lengths_are_no_longer_than_a_row_and_bounds_end_in_empty_documents():
     assert len(padded) == 128 and (padded[66:] == 65).all() and len(packed.padded_bounds(torch.arange(3), 2)) == 64
 
 
-@cuda_build
-@pytest.mark.parametrize("implementation", ["fused", "reference"])
-def test_a_whole_model_attends_by_flash(monkeypatch, calls, implementation):
+def forward_on_fake_cuda(monkeypatch, implementation: str) -> None:
+    """One forward pass of a small Llama under autocast to bf16."""
     model = transformers.LlamaForCausalLM(transformers.LlamaConfig(**SHAPE, num_key_value_heads=2, use_cache=False))
     packed.use(model)
     monkeypatch.setattr(launch, "fused_available", lambda device: True)
@@ -115,4 +115,27 @@ def test_a_whole_model_attends_by_flash(monkeypatch, calls, implementation):
     with fake_cuda(monkeypatch), torch.no_grad(), torch.autocast("cuda", HALF):
         there = batch_on_fake_cuda(batch)
         split(to_fake_cuda(model))[0](**packed_inputs(model, there, causal=True))
+
+
+@cuda_build
+@pytest.mark.parametrize("implementation", ["fused", "reference"])
+def test_a_whole_model_attends_by_flash(monkeypatch, calls, implementation):
+    forward_on_fake_cuda(monkeypatch, implementation)
     assert len(calls) == 2 and all(call["dtypes"] == {HALF} and call["longest"] == 128 for call in calls)
+
+
+@cuda_build
+def test_norms_write_what_the_products_after_them_take(monkeypatch, calls):
+    """Otherwise five products of a block would each round the same float32 rows; the last norm's go to the loss."""
+    wanted: list[torch.dtype | None] = []
+    fuse_module = sys.modules["adaptkit_kernels.fuse"]
+    for name in ("rms_norm", "add_rms_norm"):
+        real = getattr(fuse_module, name)
+
+        def noting(*args, real=real, **options):
+            wanted.append(options["dtype"])
+            return real(*args, **options)
+
+        monkeypatch.setattr(fuse_module, name, noting)
+    forward_on_fake_cuda(monkeypatch, "fused")
+    assert wanted == [HALF] * 4 + [None]

@@ -19,8 +19,10 @@ from torch import Tensor, nn
 from .structure import Kept, same, stand_in
 
 _EXTRA = "adaptkit_probe"
-AddNorm = Callable[[nn.Module, Tensor, Tensor], tuple[Tensor, Tensor]]
-"""(norm, branch, residual) -> (norm(branch + residual), branch + residual)."""
+Norm = Callable[[nn.Module, Tensor, torch.dtype | None], Tensor]
+"""(norm, x, dtype of the result or None for the norm's own) -> norm(x)."""
+AddNorm = Callable[[nn.Module, Tensor, Tensor, torch.dtype | None], tuple[Tensor, Tensor]]
+"""(norm, branch, residual, dtype) -> (norm(branch + residual), branch + residual)."""
 
 
 @dataclass(frozen=True)
@@ -134,19 +136,29 @@ def post_norm_parts(module: nn.Module, norms: list[str]) -> PostNorm | None:
     return names if same(found, norm.value(drop.value(dense.value(x)) + residual)) else None
 
 
-def pre_norm_forward(parts: PreNorm, add_norm: AddNorm) -> Callable[..., Tensor]:
-    """A pre-norm block's forward in which the second norm makes the sum."""
+def pre_norm_forward(
+    parts: PreNorm, norm: Norm, add_norm: AddNorm, only_multiplies: Callable[[nn.Module], bool]
+) -> Callable[..., Tensor]:
+    """A pre-norm block's forward in which the second norm makes the sum.
+
+    Args:
+        only_multiplies: whether a part does nothing with its input but matrix products. Under autocast on a GPU these round
+            it to autocast's dtype, each for itself; so for such a part the norm writes that dtype.
+    """
 
     def forward(self: nn.Module, *args: Any, **kwargs: Any) -> Tensor:
-        if len(args) > 1 or _is_watched(getattr(self, parts.second)):
+        if len(args) > 1 or torch.compiler.is_compiling() or _is_watched(getattr(self, parts.second)):
             return type(self).forward(self, *args, **kwargs)
         options = {**parts.defaults, **kwargs}
         x = args[0] if args else options.pop(parts.hidden)
-        normed = getattr(self, parts.first)(x)
-        attention = getattr(self, parts.attention)
+        first, attention, feed_forward = (getattr(self, name) for name in (parts.first, parts.attention, parts.feed_forward))
+        dtype = _autocast_dtype(x) if only_multiplies(attention) and not _is_watched(first) else None
+        normed = first(x) if dtype is None else norm(first, x, dtype)
         branch = attention(**{parts.keyword: normed}, **options) if parts.keyword else attention(normed, **options)
-        normed, total = add_norm(getattr(self, parts.second), branch[0] if parts.returns_tuple else branch, x)
-        return total + getattr(self, parts.feed_forward)(normed)
+        branch = branch[0] if parts.returns_tuple else branch
+        dtype = _autocast_dtype(x) if only_multiplies(feed_forward) else None
+        normed, total = add_norm(getattr(self, parts.second), branch, x, dtype)
+        return total + feed_forward(normed)
 
     return forward
 
@@ -156,12 +168,16 @@ def post_norm_forward(parts: PostNorm, add_norm: AddNorm) -> Callable[..., Tenso
 
     def forward(self: nn.Module, *args: Any, **kwargs: Any) -> Tensor:
         norm = getattr(self, parts.norm)
-        if kwargs or len(args) != 2 or _is_watched(norm):
+        if kwargs or len(args) != 2 or torch.compiler.is_compiling() or _is_watched(norm):
             return type(self).forward(self, *args, **kwargs)
         x, residual = args
-        return add_norm(norm, getattr(self, parts.drop)(getattr(self, parts.dense)(x)), residual)[0]
+        return add_norm(norm, getattr(self, parts.drop)(getattr(self, parts.dense)(x)), residual, None)[0]
 
     return forward
+
+
+def _autocast_dtype(x: Tensor) -> torch.dtype | None:
+    return torch.get_autocast_dtype("cuda") if x.is_cuda and torch.is_autocast_enabled("cuda") else None
 
 
 def _is_watched(norm: nn.Module) -> bool:

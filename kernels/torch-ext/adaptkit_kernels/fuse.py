@@ -23,7 +23,7 @@ import torch
 from torch import Tensor, nn
 
 from . import launch
-from .blocks import AddNorm, post_norm_forward, post_norm_parts, pre_norm_forward, pre_norm_parts
+from .blocks import AddNorm, Norm, post_norm_forward, post_norm_parts, pre_norm_forward, pre_norm_parts
 from .gated import gated, gated_pair
 from .lora import FourBit, lora_linear
 from .norms import MAX_WIDTH, add_layer_norm, add_rms_norm, layer_norm, rms_norm
@@ -122,7 +122,7 @@ def _norm(module: nn.Module) -> Replacement | None:
     return found and (found[0], found[1])
 
 
-def _norm_functions(module: nn.Module) -> tuple[str, Callable[[Any, Tensor], Tensor], AddNorm] | None:
+def _norm_functions(module: nn.Module) -> tuple[str, Norm, AddNorm] | None:
     """(kind, forward, forward of a sum) of a norm; None for other modules."""
     if is_layer_norm(module):
         _check_width(module.normalized_shape[0])
@@ -133,22 +133,29 @@ def _norm_functions(module: nn.Module) -> tuple[str, Callable[[Any, Tensor], Ten
     _check_width(module.weight.shape[0])
     eps, offset, widens = settings
 
-    def forward(self: nn.Module, x: Tensor) -> Tensor:
-        return rms_norm(x, self.weight, eps, offset=offset, dtype=None if widens else x.dtype)
+    def forward(self: nn.Module, x: Tensor, dtype: torch.dtype | None = None) -> Tensor:
+        if torch.compiler.is_compiling():  # the compiler fuses the norm and the casts around it by itself
+            return type(self).forward(self, x)
+        dtype = dtype or (None if widens else x.dtype)
+        return rms_norm(x, self.weight, eps, offset=offset, dtype=dtype)
 
-    def add_norm(self: nn.Module, x: Tensor, residual: Tensor) -> tuple[Tensor, Tensor]:
-        dtype = None if widens else torch.promote_types(x.dtype, residual.dtype)
+    def add_norm(self: nn.Module, x: Tensor, residual: Tensor, dtype: torch.dtype | None) -> tuple[Tensor, Tensor]:
+        dtype = dtype or (None if widens else torch.promote_types(x.dtype, residual.dtype))
         return add_rms_norm(x, residual, self.weight, eps, offset=offset, dtype=dtype)
 
     return "rms_norm", forward, add_norm
 
 
-def _layer_norm_forward(self: nn.LayerNorm, x: Tensor) -> Tensor:
-    return layer_norm(x, self.weight, self.bias, self.eps, dtype=_layer_norm_dtype(x))
+def _layer_norm_forward(self: nn.LayerNorm, x: Tensor, dtype: torch.dtype | None = None) -> Tensor:
+    if torch.compiler.is_compiling():
+        return type(self).forward(self, x)
+    return layer_norm(x, self.weight, self.bias, self.eps, dtype=dtype or _layer_norm_dtype(x))
 
 
-def _add_layer_norm(self: nn.LayerNorm, x: Tensor, residual: Tensor) -> tuple[Tensor, Tensor]:
-    return add_layer_norm(x, residual, self.weight, self.bias, self.eps, dtype=_layer_norm_dtype(x, residual))
+def _add_layer_norm(
+    self: nn.LayerNorm, x: Tensor, residual: Tensor, dtype: torch.dtype | None
+) -> tuple[Tensor, Tensor]:
+    return add_layer_norm(x, residual, self.weight, self.bias, self.eps, dtype=dtype or _layer_norm_dtype(x, residual))
 
 
 def _layer_norm_dtype(*tensors: Tensor) -> torch.dtype | None:
@@ -159,18 +166,23 @@ def _layer_norm_dtype(*tensors: Tensor) -> torch.dtype | None:
 def _block(module: nn.Module) -> Replacement | None:
     norms = {name: found for name, child in module._modules.items() if child is not None and (found := _fusible_norm(child))}
     if pre := pre_norm_parts(module, list(norms)):
-        return "add_norm", pre_norm_forward(pre, norms[pre.second])
+        return "add_norm", pre_norm_forward(pre, norms[pre.first][0], norms[pre.second][1], _only_multiplies)
     if post := post_norm_parts(module, list(norms)):
-        return "add_norm", post_norm_forward(post, norms[post.norm])
+        return "add_norm", post_norm_forward(post, norms[post.norm][1])
     return None
 
 
-def _fusible_norm(module: nn.Module) -> AddNorm | None:
+def _fusible_norm(module: nn.Module) -> tuple[Norm, AddNorm] | None:
     try:
         found = _norm_functions(module)
     except Kept:  # reported where the norm itself is visited
         return None
-    return found and found[2]
+    return found and found[1:]
+
+
+def _only_multiplies(module: nn.Module) -> bool:
+    """Known of gated units, and of attention that rotates: their inputs go into projections and nowhere else."""
+    return _kind(module) in ("gated", "rope")
 
 
 def _check_width(width: int) -> None:
