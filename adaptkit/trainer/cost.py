@@ -54,7 +54,7 @@ def affordable_steps(
     meter, order = Meter(model, objective), Order(len(source), config.global_batch_size, config.seed)
     spent, step = 0.0, 0
     while step != most and step < COUNTED_STEPS:
-        cost = _step_cost(meter, source, order, step, config)
+        cost = step_cost(meter, source, order, step, config)
         if spent + cost > flops:
             break
         spent, step = spent + cost, step + 1
@@ -66,7 +66,7 @@ def affordable_steps(
     return step if most is None else min(step, most)
 
 
-def _step_cost(meter: Meter, source: Source, order: Order, step: int, config: TrainerConfig) -> float:
+def step_cost(meter: Meter, source: Source, order: Order, step: int, config: TrainerConfig) -> float:
     """FLOPs of a step on all ranks, counted on the batches that it will have."""
     world_size, cost = parallel.join(config.parallel).world_size, 0.0
     for rank in range(world_size):

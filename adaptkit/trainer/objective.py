@@ -46,6 +46,9 @@ class Objective(Protocol):
 
     A batch holds one `input_ids`, or several names that end so, each with its `attention_mask` where rows are padded.
 
+    One whose loss does the same on every batch of the same shapes says `repeatable = True`: it may be compiled, and
+    recorded once and replayed.
+
     An objective that changes over a run brings `at(progress) -> Objective`, the one of a step, given the share of steps
     before it. One that computes more than the model's own step brings `extra_flops_per_token(model, seq_len) -> float`.
     """
@@ -72,6 +75,7 @@ class CausalLM:
 
     implementation: str = "auto"
     separable = True
+    repeatable = True
 
     def prepare(self, batch: Batch) -> Batch:
         return {**with_bounds(batch), ROWS: label_rows(shifted(batch["labels"]))}
@@ -89,6 +93,7 @@ class MaskedLM:
 
     implementation: str = "auto"
     separable = True
+    repeatable = True
 
     def prepare(self, batch: Batch) -> Batch:
         return {**with_bounds(batch), ROWS: label_rows(batch["labels"])}

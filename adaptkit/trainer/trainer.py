@@ -20,10 +20,10 @@ from torch import Tensor, nn
 from adaptkit import ops
 from adaptkit.errors import AdaptkitError, DataError, NonFiniteError
 from adaptkit.run import Run, digest, write_json
-from adaptkit.trainer import device, grad_cache, optim, parallel, preflight
+from adaptkit.trainer import device, grad_cache, optim, parallel, preflight, recorded
 from adaptkit.trainer.checkpoint import Checkpoint, Checkpoints
 from adaptkit.trainer.config import COST_ONLY, TrainerConfig
-from adaptkit.trainer.cost import Meter
+from adaptkit.trainer.cost import Meter, step_cost
 from adaptkit.trainer.evaluation import evaluate
 from adaptkit.trainer.loss import LossModule
 from adaptkit.trainer.objective import Batch, Objective
@@ -76,6 +76,7 @@ class Trainer:
                 result = self._finish()
             finally:
                 self.fused.undo()
+                self.recorder = None
                 for hook in self.hooks:
                     hook.on_end(result)
         return result
@@ -87,13 +88,17 @@ class Trainer:
         self.fused = ops.fuse(working, config.implementation)
         if config.gradient_checkpointing:
             working.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
-        if config.compile:
+        self.compiled = preflight.compiles(config, self.objective, self.device, self._step_flops)
+        if self.compiled:
             for block in parallel.repeated_blocks(working):
                 block.compile()
         self.working = working
         self.loss = LossModule(working, self.objective, self.dtype)
         self.module = ranks.wrap(self.loss, self.dtype).train()
         self.state = State(working, config, ranks)
+        self.recorder = None
+        if recorded.wanted(config, self.objective, ranks):
+            self.recorder = recorded.Recorder(self.module, list(self.state.weights.values()), self.device)
         deferred = self.device.type == "cuda" and config.optimizer == "adamw" and config.parallel != "fsdp"
         self.pending = Pending(self.state.optimizer, deferred)
         folder = self.run.checkpoints if self.label == "train" else self.run.checkpoints / self.label
@@ -102,6 +107,9 @@ class Trainer:
             "trainer settings": digest(config.model_dump(exclude=COST_ONLY)), **trained_and_frozen(self.model),
         }  # fmt: skip
         self.checkpoints = Checkpoints(folder, keep=config.keep_checkpoints, identity=identity)
+
+    def _step_flops(self) -> float:
+        return step_cost(self.meter, self.train, self.order, 0, self.config)
 
     def _resume(self) -> None:
         """Take up the newest valid checkpoint, if there is one; every rank learns what rank 0 found."""
@@ -129,6 +137,7 @@ class Trainer:
         facts = {
             "device": device.describe(self.device), "precision": str(self.dtype).removeprefix("torch."), "threads": self.threads,
             "ranks": self.ranks.world_size, "implementation": self.fused.implementation,
+            "compiled": self.compiled, "cuda_graph": self.recorder is not None,
             "fused_layers": dict(Counter(self.fused.replaced.values())), "not_fused": self.fused.kept,
             "resumed_from_step": self.state.progress.step,
             "skipped_checkpoints": {path.name: why for path, why in self.checkpoints.rejected.items()},
@@ -208,6 +217,8 @@ class Trainer:
 
     def _accumulate(self, batches: list[Batch], scale: float) -> Tensor:
         """Gradients of `scale` times the summed loss; returns the loss of each microbatch, detached."""
+        if self.recorder:
+            return self.recorder.accumulate(batches, scale)
         batches = [device.send(batch, self.device) for batch in batches]
         if not self.objective.separable and (len(batches) > 1 or self.ranks.world_size > 1):
             return grad_cache.accumulate(self.module, self.objective, batches, scale, self.ranks).reshape(1)
@@ -280,6 +291,10 @@ class Trainer:
             hook.on_checkpoint(path)
 
     def _finish(self) -> TrainResult:
+        if self.recorder:
+            told = self.run.manifest()["training"]
+            told[self.label] |= {"recorded_shapes": len(self.recorder.recordings), "not_recorded": self.recorder.refused}
+            self.run.update_manifest(training=told)
         self.state.select()
         self.ranks.give_back(self.working, self.model)
         self.model.eval()
