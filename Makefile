@@ -15,7 +15,7 @@ HASH := $(shell sha256sum pyproject.toml | cut -c1-12)
 CORE := $(VENV)/.core-$(HASH)
 TEST := $(VENV)/.test-$(HASH)
 
-.PHONY: help quickstart test lint serve-cpu clean
+.PHONY: help quickstart test lint gpu serve-cpu clean
 .DEFAULT_GOAL := help
 
 help:  ## show this
@@ -36,6 +36,10 @@ test: $(TEST)  ## install with the test tools, then run all tests
 lint: $(TEST)  ## check style
 	@$(PIP) install ruff
 	$(VENV)/bin/ruff check .
+
+gpu: $(TEST)  ## measure this machine's GPU: tests marked gpu, training against its peer, operators (9 minutes)
+	@$(PIP) install liger-kernel
+	$(VENV)/bin/python benchmarks/gpu.py --out $(RUNS)/gpu $(ARGS)
 
 serve-cpu: $(CORE)  ## install vLLM for machines without a GPU
 	$(VENV)/bin/adaptkit doctor --stubs $(VENV)/standins

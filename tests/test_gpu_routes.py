@@ -139,3 +139,26 @@ def test_norms_write_what_the_products_after_them_take(monkeypatch, calls):
         monkeypatch.setattr(fuse_module, name, noting)
     forward_on_fake_cuda(monkeypatch, "fused")
     assert wanted == [HALF] * 4 + [None]
+
+
+@cuda_build
+def test_a_compiled_block_is_one_graph_with_flash_attention_in_it(monkeypatch):
+    graphs: list[torch.fx.GraphModule] = []
+    model = transformers.LlamaForCausalLM(transformers.LlamaConfig(**SHAPE, num_key_value_heads=2, use_cache=False))
+    packed.use(model)
+    monkeypatch.setattr(launch, "fused_available", lambda device: True)
+    fuse(model, implementation="fused")
+    with fake_cuda(monkeypatch), torch.no_grad(), torch.autocast("cuda", HALF):
+        to_fake_cuda(model)
+        block, x = model.model.layers[0], torch.empty(2, 512, 64, device="cuda")
+        positions = torch.empty(2, 512, dtype=torch.int64, device="cuda")
+        given = {
+            "attention_mask": torch.ones(1, 1, 1, 1, dtype=torch.bool, device="cuda"), "position_ids": positions,
+            "position_embeddings": model.model.rotary_emb(x, positions), "max_length_q": 128,
+            "cu_seq_lens_q": torch.empty(64, dtype=torch.int32, device="cuda"),
+        }  # fmt: skip
+        block.compile(backend=lambda graph, inputs: graphs.append(graph) or graph, fullgraph=True)
+        assert block(x, **given).dtype == torch.float32
+    (calls,) = [[str(node.target) for node in graph.graph.nodes if node.op == "call_function"] for graph in graphs]
+    assert "torch_attn._varlen_attn" in calls
+    assert not any("adaptkit" in name for name in calls), "the compiler fuses norms, gates and rotations by itself"
