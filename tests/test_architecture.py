@@ -173,9 +173,16 @@ def test_the_kernels_have_one_door_and_know_only_torch() -> None:
 
 
 RUN_FILES = {
-    "manifest.json", "metrics.jsonl", "config.yaml", "cost.json", "crash.json", "parity.json", "bench.json",
-    "heldout.jsonl", "calibration.jsonl",
-}  # fmt: skip
+    "manifest.json",
+    "metrics.jsonl",
+    "config.yaml",
+    "cost.json",
+    "crash.json",
+    "parity.json",
+    "bench.json",
+    "heldout.jsonl",
+    "calibration.jsonl",
+}
 RUN_FOLDERS = {"checkpoints", "model", "adapter", "base", "eval", "export", "report", "shards"}
 OWNERS = {
     "adaptkit/run.py": RUN_FILES | RUN_FOLDERS,

@@ -26,7 +26,8 @@ class Recorded:
 
 @contextmanager
 def recording(model: nn.Module, blocks: Sequence[int], *, attention: bool = False) -> Iterator[Recorded]:
-    """Keep what these blocks of `model` give inside the context. Attention is only there under the eager implementation."""
+    """Keep what these blocks of `model` give inside the context. Attention is only there under the eager
+    implementation."""
     seen, hooks, stack = Recorded(), [], repeated_blocks(model)
 
     def keep_hidden(index: int) -> Callable[..., None]:
@@ -62,9 +63,11 @@ def recording(model: nn.Module, blocks: Sequence[int], *, attention: bool = Fals
 
 @contextmanager
 def replaced(model: nn.Module, substitutes: dict[int, Sequence[nn.Module]]) -> Iterator[None]:
-    """Inside, these blocks of `model` are passed over and others run in their place, one after another; none skips the block.
+    """Inside, these blocks of `model` are passed over and others run in their place, one after another; none
+    skips the block.
 
-    A block that is passed over gets a gradient of zero, not none: ranks wait for the gradient of every weight.
+    A block that is passed over gets a gradient of zero, not none: ranks wait for the gradient of every
+        weight.
     """
     stack = repeated_blocks(model)
 
@@ -88,7 +91,8 @@ def replaced(model: nn.Module, substitutes: dict[int, Sequence[nn.Module]]) -> I
 
 @contextmanager
 def only_blocks(model: nn.Module, wanted: bool) -> Iterator[list[nn.Parameter]]:
-    """Inside, if `wanted`, a forward pass leads gradients to the model's blocks only; gives the weights that get none."""
+    """Inside, if `wanted`, a forward pass leads gradients to the model's blocks only; gives the weights that
+    get none."""
     idle = outside(model) if wanted else []
     try:
         for weight in idle:

@@ -2,9 +2,10 @@
 
     checkpoints/step-000500/ state.json  <group>.safetensors ...  MANIFEST.json (size and sha256 of every file, written last)
 
-Written to a temporary folder: each file fsynced, the manifest last, the folder fsynced, then renamed, then the parent
-fsynced, then old ones pruned. A kill leaves a temporary folder that nobody reads; power loss is covered by the order
-of the fsyncs. safetensors and JSON only: no pickle, nothing in a checkpoint can run.
+Written to a temporary folder: each file fsynced, the manifest last, the folder fsynced, then renamed, then
+    the parent
+fsynced, then old ones pruned. A kill leaves a temporary folder that nobody reads; power loss is covered by
+the order of the fsyncs. safetensors and JSON only: no pickle, nothing in a checkpoint can run.
 """
 
 from __future__ import annotations
@@ -31,9 +32,17 @@ MANIFEST = "MANIFEST.json"
 FORMAT = 1
 _SPARE = 1 << 20  # bytes beyond the tensors: JSON, headers, directory blocks
 _DTYPES = {
-    torch.float64: "F64", torch.float32: "F32", torch.bfloat16: "BF16", torch.float16: "F16", torch.int64: "I64",
-    torch.int32: "I32", torch.int16: "I16", torch.int8: "I8", torch.uint8: "U8", torch.bool: "BOOL",
-}  # fmt: skip
+    torch.float64: "F64",
+    torch.float32: "F32",
+    torch.bfloat16: "BF16",
+    torch.float16: "F16",
+    torch.int64: "I64",
+    torch.int32: "I32",
+    torch.int16: "I16",
+    torch.int8: "I8",
+    torch.uint8: "U8",
+    torch.bool: "BOOL",
+}
 
 Groups = Mapping[str, Mapping[str, Tensor]]
 
@@ -64,7 +73,8 @@ class Checkpoints:
         """The newest checkpoint whose manifest verifies, or None if none was ever completed.
 
         Fills `rejected` with the newer ones that do not verify.
-        Raises: CheckpointError if there are checkpoints but none is valid, or they belong to another run or model.
+        Raises: CheckpointError if there are checkpoints but none is valid, or they belong to another run or
+            model.
         """
         found = sorted(self.folder.glob("step-*"), key=_step, reverse=True)
         for path in found:
@@ -94,7 +104,8 @@ class Checkpoints:
         return Checkpoint(path, state["step"], state)
 
     def save(self, step: int, state: dict[str, Any], groups: Groups) -> Path:
-        """Write a checkpoint of `step`; when this returns it is on disk, and older ones beyond `keep` are gone.
+        """Write a checkpoint of `step`; when this returns it is on disk, and older ones beyond `keep` are
+        gone.
 
         Raises: DiskFullError with the need and what there is; checkpoints already on disk are untouched.
         """
@@ -131,7 +142,8 @@ class Checkpoints:
 
     @contextmanager
     def _disk(self, temporary: Path, need: int) -> Iterator[None]:
-        """Turn a full disk, however the system names it, into one sentence, and take the half-written folder away."""
+        """Turn a full disk, however the system names it, into one sentence, and take the half-written folder
+        away."""
         if not self.folder.exists():
             self.folder.mkdir(parents=True)
             _fsync_folder(self.folder.parent)
@@ -155,7 +167,8 @@ class Checkpoints:
             shutil.rmtree(stale)
 
     def _prune(self, step: int) -> None:
-        """Keep the newest `keep` up to `step`; later ones were rejected when this run resumed from an earlier one."""
+        """Keep the newest `keep` up to `step`; later ones were rejected when this run resumed from an earlier
+        one."""
         paths = sorted(self.folder.glob("step-*"), key=_step, reverse=True)
         current = [
             path
@@ -169,7 +182,8 @@ class Checkpoints:
 
 
 def verify(path: Path) -> str | None:
-    """What is wrong with a checkpoint, or None: every file of the manifest, its size and sha256, and no other file."""
+    """What is wrong with a checkpoint, or None: every file of the manifest, its size and sha256, and no other
+    file."""
     try:
         manifest = json.loads((path / MANIFEST).read_text(encoding="utf-8"))
         files = {str(name): (int(row["size"]), str(row["sha256"])) for name, row in manifest["files"].items()}
@@ -192,7 +206,8 @@ def verify(path: Path) -> str | None:
 
 
 def write_safetensors(path: Path, tensors: Mapping[str, Tensor]) -> dict[str, Any]:
-    """Write a safetensors file one tensor at a time (no second copy in memory), fsync it, return its size and sha256."""
+    """Write a safetensors file one tensor at a time (no second copy in memory), fsync it, return its size and
+    sha256."""
     names = sorted(tensors, key=lambda name: (-tensors[name].element_size(), name))
     header, offset = {}, 0
     for name in names:

@@ -1,4 +1,5 @@
-"""What training steps cost in FLOPs: counted while they are taken, and beforehand, to say how many a budget pays for."""
+"""What training steps cost in FLOPs: counted while they are taken, and beforehand, to say how many a budget
+pays for."""
 
 from __future__ import annotations
 
@@ -20,7 +21,8 @@ COUNTED_STEPS = 1000
 
 
 class Meter:
-    """Tokens and FLOPs of batches, for one model and objective: padding costs as much as text, but is no token."""
+    """Tokens and FLOPs of batches, for one model and objective: padding costs as much as text, but is no
+    token."""
 
     def __init__(self, model: nn.Module, objective: Objective):
         self.model, self.objective = model, objective
@@ -60,7 +62,7 @@ def affordable_steps(
     meter, order = Meter(model, objective), Order(len(source), config.global_batch_size, config.seed)
     spent, step = 0.0, 0
     while step != most and step < COUNTED_STEPS:
-        cost = _step_cost(meter, source, order, step, config)
+        cost = step_cost(meter, source, order, step, config)
         if spent + cost > flops:
             break
         spent, step = spent + cost, step + 1
@@ -70,7 +72,7 @@ def affordable_steps(
     return step if most is None else min(step, most)
 
 
-def _step_cost(meter: Meter, source: Source, order: Order, step: int, config: TrainerConfig) -> float:
+def step_cost(meter: Meter, source: Source, order: Order, step: int, config: TrainerConfig) -> float:
     """FLOPs of a step on all ranks, counted on the batches that it will have."""
     world_size, cost = parallel.join(config.parallel).world_size, 0.0
     for rank in range(world_size):

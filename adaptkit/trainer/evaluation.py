@@ -16,7 +16,8 @@ from adaptkit.trainer.source import Source, cut
 def evaluate(
     module: nn.Module, objective: Objective, source: Source, ranks: Ranks, batch_size: int
 ) -> dict[str, float]:
-    """Means over all items of `source`: "loss" in nats and the objective's metrics. Leaves `module` in training mode.
+    """Means over all items of `source`: "loss" in nats and the objective's metrics. Leaves `module` in
+    training mode.
 
     Noise is that of seed 0 and epoch 0, so that runs of different seeds are measured on the same examples.
 

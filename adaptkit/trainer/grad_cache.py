@@ -1,10 +1,11 @@
 """Gradient caching: the exact gradient of a loss over a whole batch, in the memory of one microbatch.
 
-A loss that looks at all examples at once (in-batch negatives) is a function of their features. So the features of every
-microbatch are computed first, without a graph; the loss gives its gradient for each of them; then every microbatch runs
-again, with the same dropout, and passes that gradient on to the weights. Two forward passes buy batches of any size
-(Gao et al. 2021, arXiv 2101.06983). Across ranks the features of all are gathered, each rank's loss counts its own
-examples against everybody's, and the gradients are summed, so the result is that of one rank with the whole batch.
+A loss that looks at all examples at once (in-batch negatives) is a function of their features. So the
+features of every microbatch are computed first, without a graph; the loss gives its gradient for each of
+them; then every microbatch runs again, with the same dropout, and passes that gradient on to the weights. Two
+forward passes buy batches of any size (Gao et al. 2021, arXiv 2101.06983). Across ranks the features of all
+are gathered, each rank's loss counts its own examples against everybody's, and the gradients are summed, so
+the result is that of one rank with the whole batch.
 """
 
 from __future__ import annotations
@@ -88,5 +89,5 @@ def _again(module: Callable[..., Features], batch: Batch, state: list[Tensor]) -
 
 
 def _random_state(batch: Batch) -> list[Tensor]:
-    on_gpu = any(value.is_cuda for value in batch.values())
+    on_gpu = any(isinstance(value, Tensor) and value.is_cuda for value in batch.values())
     return [torch.get_rng_state()] + ([torch.cuda.get_rng_state()] if on_gpu else [])

@@ -1,4 +1,5 @@
-"""Optimizer, learning-rate schedule and weight average; their whole state as named tensors for the checkpoint."""
+"""Optimizer, learning-rate schedule and weight average; their whole state as named tensors for the
+checkpoint."""
 
 from __future__ import annotations
 
@@ -40,7 +41,8 @@ def build_optimizer(weights: Mapping[str, nn.Parameter], config: TrainerConfig) 
 
 
 def learning_rate(config: TrainerConfig, step: int) -> float:
-    """Learning rate of a step (counted from 0): linear warmup to the peak, then the schedule down to the floor."""
+    """Learning rate of a step (counted from 0): linear warmup to the peak, then the schedule down to the
+    floor."""
     warmup = math.ceil(config.warmup_fraction * config.num_steps)
     if step < warmup:
         return config.learning_rate * (step + 1) / warmup
@@ -62,7 +64,8 @@ def set_learning_rate(optimizer: Optimizer, rate: float) -> None:
 def optimizer_state(
     optimizer: Optimizer, weights: Mapping[str, nn.Parameter]
 ) -> tuple[dict[str, Tensor], dict[str, float]]:
-    """The state as `weight|key` -> tensor and `weight|key` -> number (bitsandbytes counts steps in plain integers)."""
+    """The state as `weight|key` -> tensor and `weight|key` -> number (bitsandbytes counts steps in plain
+    integers)."""
     tensors, numbers = {}, {}
     for name, weight in weights.items():
         for key, value in optimizer.state.get(weight, {}).items():

@@ -8,7 +8,8 @@ from typing import Any
 
 @dataclass
 class Progress:
-    """All counters of a run; saved in every checkpoint. Seconds are of training steps, over all resumed parts."""
+    """All counters of a run; saved in every checkpoint. Seconds are of training steps, over all resumed
+    parts."""
 
     step: int = 0
     tokens_seen: int = 0

@@ -103,7 +103,8 @@ class State:
 
 
 def trained_and_frozen(model: nn.Module) -> dict[str, str]:
-    """Digests that identify a model to its checkpoints: names and shapes of what is trained, bytes of what is not."""
+    """Digests that identify a model to its checkpoints: names and shapes of what is trained, bytes of what is
+    not."""
     shapes, frozen = {}, hashlib.sha256()
     for name, weight in model.named_parameters():
         if weight.requires_grad:

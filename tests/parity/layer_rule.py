@@ -1,4 +1,5 @@
-"""For layers, whose results are tensors: err(ours, float64 truth) <= 2 * err(definition in the same dtype, truth) + eps."""
+"""For layers, whose results are tensors: err(ours, float64 truth) <= 2 * err(definition in the same dtype,
+truth) + eps."""
 
 from __future__ import annotations
 
@@ -14,7 +15,8 @@ Layer = Callable[..., Tensor | tuple[Tensor, ...]]
 
 
 def results(layer: Layer, leaves: Sequence[Tensor], wide: bool = False) -> list[Tensor]:
-    """What a layer returns and the gradient of every leaf, for fixed random gradients of the outputs; `wide`: in float64."""
+    """What a layer returns and the gradient of every leaf, for fixed random gradients of the outputs; `wide`:
+    in float64."""
     copies = [leaf.detach().double() if wide else leaf.detach() for leaf in leaves]
     copies = [copy.requires_grad_() for copy in copies]
     made = layer(*copies)

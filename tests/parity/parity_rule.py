@@ -1,4 +1,5 @@
-"""The rule for every operator: err(ours, float64 truth) <= 2 * err(reference in the same dtype, float64 truth) + eps."""
+"""The rule for every operator: err(ours, float64 truth) <= 2 * err(reference in the same dtype, float64
+truth) + eps."""
 
 from __future__ import annotations
 
@@ -14,7 +15,8 @@ Loss = Callable[..., Tensor]
 
 
 def results(loss: Loss, leaves: Sequence[Tensor], dtype: torch.dtype | None = None) -> list[Tensor]:
-    """The loss and the gradient of every leaf, for copies of the leaves in `dtype`; backward starts from 1 / 7."""
+    """The loss and the gradient of every leaf, for copies of the leaves in `dtype`; backward starts from 1 /
+    7."""
     copies = [leaf.detach().to(dtype or leaf.dtype).requires_grad_() for leaf in leaves]
     value = loss(*copies)
     (value / 7).backward()

@@ -1,4 +1,5 @@
-"""Whole models of transformers after `fuse`: logits and every gradient equal the plain model's, and undo gives it back."""
+"""Whole models of transformers after `fuse`: logits and every gradient equal the plain model's, and undo
+gives it back."""
 
 from __future__ import annotations
 
@@ -68,7 +69,8 @@ FOUND = {
     modernbert: {"layer_norm": 6, "add_norm": 1, "gated": 2, "rope": 2},
     gemma2: {"rms_norm": 9, "gated": 2, "rope": 2},
 }
-"""What `fuse` finds: queries and keys of Qwen3 have norms; Gemma adds one to the weights and normalises branches, not sums."""
+"""What `fuse` finds: queries and keys of Qwen3 have norms; Gemma adds one to the weights and normalises
+branches, not sums."""
 
 models = pytest.mark.parametrize("build", FOUND, ids=lambda build: build.__name__)
 
@@ -232,10 +234,18 @@ def test_an_odd_model_keeps_its_own_forwards():
         def forward(self, x):
             return super().forward(x) + 1
 
-    model = nn.ModuleDict({
-        "doubled": Doubled(), "halved": Halved(nn.SiLU()), "relu": Halved(nn.ReLU()), "own": Replaced(8),
-        "plane": nn.LayerNorm((4, 8)), "wide": nn.LayerNorm(9000), "taken": nn.LayerNorm(8), "good": nn.LayerNorm(8),
-    })  # fmt: skip
+    model = nn.ModuleDict(
+        {
+            "doubled": Doubled(),
+            "halved": Halved(nn.SiLU()),
+            "relu": Halved(nn.ReLU()),
+            "own": Replaced(8),
+            "plane": nn.LayerNorm((4, 8)),
+            "wide": nn.LayerNorm(9000),
+            "taken": nn.LayerNorm(8),
+            "good": nn.LayerNorm(8),
+        }
+    )
     model["taken"].forward = lambda x: x
     fused = fuse(model, implementation="fused")
     assert fused.replaced == {"good": "layer_norm"}

@@ -66,8 +66,8 @@ def test_geglu_names_its_approximation_as_torch_does():
 @pytest.mark.parametrize("kind", gated.KINDS)
 def test_opcheck(kind):
     gate, up = randn(3, 8).requires_grad_(), randn(3, 8, seed=1).requires_grad_()
-    torch.library.opcheck(gated._separate, (gate, up, kind))
-    torch.library.opcheck(gated._joint, (gate, kind))
+    torch.library.opcheck(gated._separate_operator, (gate, up, kind))
+    torch.library.opcheck(gated._joint_operator, (gate, kind))
 
 
 def test_whole_graph_compiles():

@@ -35,9 +35,13 @@ def step(
 
 def test_a_step_of_all_operators_compiles_as_one_graph():
     leaves = [
-        randn(TOKENS, WIDTH), randn(WIDTH, WIDTH, seed=1), randn(RANK, WIDTH, seed=2), randn(WIDTH, RANK, seed=3),
-        randn(WIDTH, seed=4), randn(VOCAB, WIDTH, seed=5),
-    ]  # fmt: skip
+        randn(TOKENS, WIDTH),
+        randn(WIDTH, WIDTH, seed=1),
+        randn(RANK, WIDTH, seed=2),
+        randn(WIDTH, RANK, seed=3),
+        randn(WIDTH, seed=4),
+        randn(VOCAB, WIDTH, seed=5),
+    ]
     half = randn(1, TOKENS, WIDTH // 4, seed=6)
     angles = torch.cat([half, half], dim=-1)
     compiled = torch.compile(step, fullgraph=True)

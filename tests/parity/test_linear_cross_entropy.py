@@ -1,7 +1,9 @@
-"""Cross-entropy of a head, chunked and fused, against the definition: the loss and every gradient, with every option.
+"""Cross-entropy of a head, chunked and fused, against the definition: the loss and every gradient, with every
+option.
 
-Shapes are one row, one below and above a chunk of rows, and odd vocabularies; their product with bias is small, so all of
-it runs for "chunked". The fused kernels run in the interpreter, milliseconds per row, so they see each thing once.
+Shapes are one row, one below and above a chunk of rows, and odd vocabularies; their product with bias is
+small, so all of it runs for "chunked". The fused kernels run in the interpreter, milliseconds per row, so
+they see each thing once.
 """
 
 from __future__ import annotations
@@ -171,7 +173,8 @@ def test_a_second_derivative_is_refused():
 
 
 def test_a_loss_that_is_dropped_frees_its_gradients():
-    """The gradients hang on the graph's node; a cycle through them would keep [V, D] floats until the collector runs."""
+    """The gradients hang on the graph's node; a cycle through them would keep [V, D] floats until the
+    collector runs."""
     (hidden, weight), labels = problem(60, 63, bias=False, ignored="none")
     gc.collect()
     gc.disable()
@@ -240,7 +243,8 @@ def test_scores_equal_the_definition(implementation):
 
 @pytest.mark.parametrize("implementation", BOTH)
 def test_torch_knows_the_operator(implementation):
-    """opcheck: schema, fake tensors, autograd registration, and the traced forward and backward equal the eager ones."""
+    """opcheck: schema, fake tensors, autograd registration, and the traced forward and backward equal the
+    eager ones."""
     (hidden, weight, bias), labels = problem(9, 63, bias=True, ignored="some")
     name = f"linear_cross_entropy_{implementation.__name__.rpartition('.')[2]}"
     data = (hidden.requires_grad_(), weight.requires_grad_(), labels, bias.requires_grad_(), None)

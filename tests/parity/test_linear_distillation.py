@@ -76,7 +76,8 @@ def test_every_divergence_and_teacher(implementation, source, kind):
 @pytest.mark.parametrize("source", ["hidden", "top-k"])
 @pytest.mark.parametrize("kind", KINDS)
 def test_bfloat16(implementation, source, kind):
-    """Against the plain way, which rounds the logits; ours keep them in float32, but their gradient enters bf16 products."""
+    """Against the plain way, which rounds the logits; ours keep them in float32, but their gradient enters
+    bf16 products."""
     leaves, labels = student(torch.bfloat16)
     teacher = teacher_of(source, columns=VOCAB)
     ours, exact = (

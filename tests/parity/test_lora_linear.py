@@ -1,4 +1,5 @@
-"""A linear layer with its low-rank update against its definition and against peft's layer; 4-bit bases included."""
+"""A linear layer with its low-rank update against its definition and against peft's layer; 4-bit bases
+included."""
 
 from __future__ import annotations
 
@@ -15,7 +16,8 @@ SHAPES = {
     "one row": (1, 9, 7, 1),
     "no row": (0, 8, 8, 2),
 }
-"""tokens, inputs, outputs, rank: both passes augment the weight for "wide", only backward does for "tall", none for few rows."""
+"""tokens, inputs, outputs, rank: both passes augment the weight for "wide", only backward does for "tall",
+none for few rows."""
 
 
 def problem(shape, *, bias=True, dtype=torch.float32):
@@ -156,8 +158,8 @@ def test_opcheck():
     for shape in (SHAPES["wide"], SHAPES["tall"], SHAPES["few rows"]):
         (x, a, b, bias), weight = problem(shape)
         x, a, b, bias = (t.requires_grad_() for t in (x, a, b, bias))
-        torch.library.opcheck(lora._forward, (x, None, weight, a, b, bias, None, None, 0, 0.7))
-        torch.library.opcheck(lora._forward, (x, x.detach() * 2, weight, a, b, None, None, None, 0, 0.7))
+        torch.library.opcheck(lora._operator, (x, None, weight, a, b, bias, None, None, 0, 0.7))
+        torch.library.opcheck(lora._operator, (x, x.detach() * 2, weight, a, b, None, None, None, 0, 0.7))
 
 
 def test_whole_graph_compiles():

@@ -161,7 +161,7 @@ def test_opcheck(centered, adds):
         centered,
         torch.float32,
     )
-    torch.library.opcheck(norms._forward, arguments)
+    torch.library.opcheck(norms._operator, arguments)
 
 
 def test_whole_graph_compiles():

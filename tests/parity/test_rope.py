@@ -102,7 +102,7 @@ def test_opcheck(norm):
     leaves, cos, sin = problem((1, 5, 3, 1, 8, 8), norm=norm)
     leaves = [leaf.requires_grad_() for leaf in leaves]
     q, k = (leaf.transpose(1, 2) for leaf in leaves[:2])
-    torch.library.opcheck(rope._forward, (q, k, cos[0], sin[0], None, *(leaves[2:] or (None, None)), 1e-6))
+    torch.library.opcheck(rope._operator, (q, k, cos[0], sin[0], None, *(leaves[2:] or (None, None)), 1e-6))
 
 
 def test_whole_graph_compiles():
