@@ -68,9 +68,9 @@ def ece(confidences: Sequence[float], correct: Sequence[bool]) -> float:
 
 def _ece_table(confidences: Sequence[float], correct: Sequence[bool]) -> ScoreTable:
     confidence = np.asarray(confidences, dtype=np.float64)
+    gap = confidence - np.asarray(correct, dtype=np.float64)
     hot = np.zeros((len(confidence), NUM_ECE_BINS))
     hot[np.arange(len(confidence)), bin_index(confidence)] = 1.0
-    gap = confidence - np.asarray(correct, dtype=np.float64)
     return ScoreTable(np.concatenate([hot * gap[:, None], np.ones((len(gap), 1))], axis=1), _finish_ece)
 
 
@@ -84,7 +84,7 @@ def bin_index(confidence: np.ndarray, num_bins: int = NUM_ECE_BINS) -> np.ndarra
 
 
 def brier(probabilities: Sequence[dict[str, float]], references: Sequence[str]) -> float:
-    """Mean over items of the summed squared error of all labels' probabilities; 0 best, 2 worst (Brier 1950)."""
+    """Mean over items of the summed squared error of all labels' probabilities (Brier 1950); 2 is worst."""
     return _brier_table(probabilities, references).value
 
 
@@ -134,7 +134,8 @@ def _rouge_l_table(predictions: Sequence[str], references: Sequence[str]) -> Sco
 
 
 def _rouge_l_item(prediction: str, reference: str) -> float:
-    predicted, actual = (_ROUGE_SPLIT.sub(" ", text.lower()).split() for text in (prediction, reference))
+    predicted = _ROUGE_SPLIT.sub(" ", prediction.lower()).split()
+    actual = _ROUGE_SPLIT.sub(" ", reference.lower()).split()
     common = _longest_common_subsequence(actual, predicted)
     return 2 * common / (len(predicted) + len(actual)) if common else 0.0
 
@@ -178,10 +179,10 @@ def retrieval(
         rankings: documents of each query, best first.
         judged: `{"document", "grade"}` of each query's judged documents; grades above 0 are relevant.
     """
-    pairs = zip(rankings, judged, strict=True)
-    rows = [
-        retrieval_row("", ranking, {row["document"]: row["grade"] for row in of}) for ranking, of in pairs
-    ]
+    rows = []
+    for ranking, documents in zip(rankings, judged, strict=True):
+        grades = {document["document"]: document["grade"] for document in documents}
+        rows.append(retrieval_row("", ranking, grades))
     return score_table(metric, rows).value
 
 
@@ -195,9 +196,9 @@ def _column(rows: Sequence[dict[str, Any]], name: str) -> list[Any]:
 
 def confidence_and_hit(rows: Sequence[dict[str, Any]]) -> tuple[list[float], list[bool]]:
     """Probability of the predicted label, and whether it was right, per classification row."""
-    return [row["probabilities"][row["prediction"]] for row in rows], [
-        row["prediction"] == row["label"] for row in rows
-    ]
+    confidences = [row["probabilities"][row["prediction"]] for row in rows]
+    hits = [row["prediction"] == row["label"] for row in rows]
+    return confidences, hits
 
 
 def _by_columns(
