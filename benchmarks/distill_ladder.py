@@ -28,6 +28,7 @@ from typing import Any
 import numpy as np
 
 from adaptkit.data.readers import DataConfig
+from adaptkit.data.score_table import ScoreTable
 from adaptkit.distill.config import DistillConfig
 from adaptkit.distill.recipe import distill
 from adaptkit.environment import environment
@@ -36,7 +37,7 @@ from adaptkit.finetune.recipe import finetune
 from adaptkit.pretrain.config import PretrainConfig
 from adaptkit.pretrain.recipe import pretrain
 from adaptkit.run import Run, read_json, read_jsonl, write_json, write_jsonl
-from adaptkit.study.scores import ScoreTable, score_table
+from adaptkit.study.scores import score_table
 from adaptkit.study.statistics import resample
 
 SEEDS = (0, 1, 2)

@@ -3,7 +3,7 @@
     metric = evaluate.load("adaptkit/study/metrics.py", "macro_f1", keep_in_memory=True)
     metric.compute(predictions=["a", "b"], references=["a", "c"])
 
-Needs the extra `metrics`. All else in adaptkit computes with `scores.py`, which this module calls too.
+Needs the extra `metrics`. All else in adaptkit computes with the same functions.
 What a metric reads:
 
     accuracy, macro_f1, exact_match, rouge_l: texts or labels.
