@@ -12,6 +12,8 @@ from pathlib import Path
 
 import pytest
 import torch
+from adaptkit.export.parity.heldout import find_heldout
+from adaptkit.export.parity.unmerged import adapted_model
 from tiny_exports import CANARY, finetuned, pretrained, study_of, write_models
 
 from adaptkit import models
@@ -20,8 +22,6 @@ from adaptkit.export import driver
 from adaptkit.export.driver import Options, export
 from adaptkit.export.hardware import Hardware
 from adaptkit.export.papers import lineage
-from adaptkit.export.parity.heldout import find_heldout
-from adaptkit.export.parity.unmerged import adapted_model
 from adaptkit.export.source import resolve
 from adaptkit.run import Run, read_json, write_json
 from adaptkit.serve import preflight

@@ -87,7 +87,7 @@ def export(
     stated.
     """
     from adaptkit.export import driver
-    from adaptkit.export.source import resolve
+    from adaptkit.export.resolve import resolve
     from adaptkit.serve.status import Teller
 
     if list_:
@@ -366,7 +366,7 @@ def _shown(folder: Path, prices: Path | None) -> Any:
 def _card(folder: Path) -> str:
     """The card of the model that the folder stands for, if it was exported; else one sentence on which model
     that is."""
-    from adaptkit.export.source import resolve
+    from adaptkit.export.resolve import resolve
 
     try:
         source = resolve(folder)

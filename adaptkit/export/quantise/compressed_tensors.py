@@ -1,5 +1,4 @@
-"""Quantised folders in the compressed-tensors format, which vLLM and transformers read: which layers, what is
-stored, the way back.
+"""Write quantised folders in the compressed-tensors format, which vLLM and transformers read, and read them back.
 
 What is rounded are the linear layers of the repeated stack (`model.layers`, `encoder.layer`, ...).
 Embeddings, norms, poolers and every head stay as they are and are named in `ignore`: they are a small part,

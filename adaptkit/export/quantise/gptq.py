@@ -1,7 +1,6 @@
-"""GPTQ (Frantar et al. 2023, arXiv 2210.17323): round one input at a time and let the others make up for the
-error.
+"""Round layers by GPTQ: one input at a time, while the inputs not yet rounded make up for the error.
 
-A layer's output error is (W - Q) X for the inputs X that it sees; with H = X X^T the update of the inputs not
+Frantar et al. 2023, arXiv 2210.17323. A layer's output error is (W - Q) X for the inputs X that it sees; with H = X X^T the update of the inputs not
 yet rounded that minimises it is known in closed form. Layers are done in order on what the already rounded
 ones put out.
 
@@ -64,7 +63,7 @@ def gptq_layers(
 
 @torch.no_grad()
 def gptq(weight_OI: Tensor, hessian_II: Tensor, grid: Grid, group_size: int | None) -> Rounded:
-    """One matrix.
+    """Round one matrix.
 
     Args:
         hessian_II: sum over tokens of x x^T of the layer's inputs, float32.
@@ -113,16 +112,15 @@ Call = tuple[Tensor | None, tuple[Any, ...], dict[str, Any]]
 
 @torch.no_grad()
 def _record_calls(model: nn.Module, stack: str, batches: Sequence[Batch]) -> list[list[Call]]:
-    """[layer][batch]: what each layer of the stack is called with (its hidden states only for the first
-    layer)."""
+    """What each layer of the stack is called with, by layer and batch; hidden states only of the first layer."""
     layers = list(model.get_submodule(stack))
     calls: list[list[Call]] = [[] for _ in layers]
 
     def recorder(depth: int) -> Any:
         def hook(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
             hidden = args[0] if args else kwargs["hidden_states"]
-            kept = {name: value for name, value in kwargs.items() if name != "hidden_states"}
-            calls[depth].append((hidden if depth == 0 else None, args[1:], kept))
+            others = {name: value for name, value in kwargs.items() if name != "hidden_states"}
+            calls[depth].append((hidden if depth == 0 else None, args[1:], others))
 
         return hook
 
@@ -141,8 +139,8 @@ def _record_calls(model: nn.Module, stack: str, batches: Sequence[Batch]) -> lis
 
 @torch.no_grad()
 def _run_layer(layer: nn.Module, hidden: Sequence[Tensor], calls: Sequence[Call]) -> list[Tensor]:
-    found = []
+    outputs = []
     for states, (_, args, kwargs) in zip(hidden, calls, strict=True):
         output = layer(states, *args, **kwargs)
-        found.append(output[0] if isinstance(output, tuple) else output)
-    return found
+        outputs.append(output[0] if isinstance(output, tuple) else output)
+    return outputs
