@@ -19,7 +19,7 @@ from adaptkit.embed.layout import read_layout, write_layout
 from adaptkit.errors import ModelError
 from adaptkit.export.record import ServedKind
 from adaptkit.export.source import Source, find_base
-from adaptkit.models.sentence import copy_sentence_files
+from adaptkit.models.folder import copy_sentence_files
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase

@@ -108,7 +108,7 @@ def _write_results(config: PretrainConfig, run: Run, start: Any, text: Any, resu
     from adaptkit import models
     from adaptkit.adapters import merge
     from adaptkit.data.tokenizers import tokenizer_digest
-    from adaptkit.models.sentence import copy_sentence_files
+    from adaptkit.models.folder import copy_sentence_files
     from adaptkit.pretrain.language_scores import language_rows, language_scores
 
     model = (start.model if config.adapter.kind == "none" else merge(start.model)).eval()
