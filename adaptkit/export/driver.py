@@ -1,8 +1,8 @@
-"""Export a model: write a folder that transformers, sentence-transformers and vLLM load, and measure what it lost.
+"""Export a model: write a folder that transformers and vLLM load, and measure what it lost.
 
     exported = export(resolve("runs/study-1a2b3c4d"), "int8")
-    exported.folder     # runs/<winner>/export/int8: weights, tokenizer, README.md, manifest.json, parity.json,
-                        # reference.json, sbom.cdx.json
+    exported.folder     # runs/<winner>/export/int8: weights, tokenizer, README.md, manifest.json,
+                        # parity.json, reference.json, sbom.cdx.json
 
 The folder is written under another name, read back, compared with its source and renamed: it is there whole
 and within the allowed loss, or not at all.
@@ -199,7 +199,7 @@ def _write_and_read(
 
 
 def _keep_figures(source: Source, folder: Path, parity: ParityReport) -> Path:
-    """Write the figures where they outlive a refused export: in the run's parity.json, or beside the folder."""
+    """Write the figures where they outlive a refused export: into the run, or beside the folder."""
     if source.run is not None and folder == Run(source.run).export(parity.format):
         path = Run(source.run).parity_path
         of_other_formats = read_json(path) if path.is_file() else {}
@@ -264,7 +264,7 @@ def _serving_dtype(source: Source, format: Format) -> dict[str, str]:
 
 
 def _publish(temporary: Path, folder: Path) -> None:
-    """Bring the files onto the disk, then to their place in one step; an older export goes only after that."""
+    """Flush the files to the disk and rename the folder in one step; an older export goes only then."""
     for path in [*temporary.rglob("*"), temporary]:
         # safetensors writes files that only their owner can read
         path.chmod(0o755 if path.is_dir() else 0o644)

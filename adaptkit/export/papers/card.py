@@ -1,4 +1,4 @@
-"""Write the model card, README.md of an exported folder, from its run and study; what is unknown is said in words.
+"""Write the model card, README.md of an exported folder, from its run and study; it says what is unknown.
 
 It holds counts, digests, scores and limits, and never a line of anybody's text.
 """
@@ -116,8 +116,8 @@ def limits(provenance: Provenance, model_type: str) -> list[str]:
     ]
     if export.kind == "generate":
         sentences.append(
-            "It writes plausible text that can be wrong, and it can repeat parts of its training text word for "
-            "word."
+            "It writes plausible text that can be wrong, and it can repeat parts of its training text "
+            "word for word."
         )
     if export.kind == "classify":
         classes = ", ".join(export.labels) or "in config.json"
@@ -135,7 +135,8 @@ def limits(provenance: Provenance, model_type: str) -> list[str]:
         sentences.append("Its weights are rounded; what that cost is in the table of the parity gate.")
     if export.seed is not None:
         sentences.append(
-            "The scores above are means over the study's seeds; this folder holds one of the models behind them."
+            "The scores above are means over the study's seeds; this folder holds one of the models behind "
+            "them."
         )
     if not any(training.splits for training in provenance.lineage.trainings):
         sentences.append(

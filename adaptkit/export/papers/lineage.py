@@ -1,4 +1,4 @@
-"""Trace where a model comes from: all trainings back to the first, the foreign models they began with, the licence.
+"""Trace where a model comes from: its trainings, the foreign models they began with, and the licence.
 
 Nothing that is written out holds an absolute path, a host or user name or a line of anybody's text.
 """

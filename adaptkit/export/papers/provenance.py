@@ -1,4 +1,4 @@
-"""Write and check the manifest of an exported folder: what it holds, what it was made from, and its files' digests.
+"""Write and check an export's manifest: what it holds, what it was made from, and digests of its files.
 
 Nothing here holds an absolute path, a host or user name, a line of anybody's text or the time of the export:
 two exports of one run are the same bytes.

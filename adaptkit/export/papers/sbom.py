@@ -1,4 +1,4 @@
-"""Write the bill of materials of an exported model, as CycloneDX 1.6 JSON: what it was made from and what reads it.
+"""Write an export's bill of materials, as CycloneDX 1.6 JSON: what it was made from and what reads it.
 
 The model, the data it learnt from (by digest, never its content), the model it began with, and each Python
 package that the export needed, with version and licence. Without a timestamp: two exports of one run are the

@@ -1,7 +1,7 @@
-"""Collect the text that an export is measured on and, for GPTQ, calibrated on: what the run kept, or given files.
+"""Collect the text that an export is measured and calibrated on: what the run kept, or given files.
 
-A model without such a run is measured on a few built-in sentences, so that no export is unmeasured; the report
-says in words where its text came from.
+A model without such a run is measured on a few built-in sentences, so that no export is unmeasured; the
+report says in words where its text came from.
 """
 
 from __future__ import annotations
