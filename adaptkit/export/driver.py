@@ -40,7 +40,7 @@ from adaptkit.export.weights import load_trained, write_model
 from adaptkit.run import Run, read_json, write_json
 
 if TYPE_CHECKING:
-    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+    from transformers import PreTrainedModel, PreTrainedTokenizerFast
 
 PARITY_FILE = "parity.json"
 
@@ -185,7 +185,7 @@ def _write_and_read(
     source: Source,
     format: Format,
     model: PreTrainedModel,
-    tokenizer: PreTrainedTokenizerBase,
+    tokenizer: PreTrainedTokenizerFast,
     quantised: Quantised | None,
     folder: Path,
 ) -> PreTrainedModel:

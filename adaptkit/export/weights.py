@@ -22,7 +22,7 @@ from adaptkit.export.source import Source, find_base
 from adaptkit.models.folder import copy_sentence_files
 
 if TYPE_CHECKING:
-    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+    from transformers import PreTrainedModel, PreTrainedTokenizerFast
 
 MODEL_KINDS: dict[ServedKind, models.Kind] = {
     "generate": "causal",
@@ -68,9 +68,9 @@ def load_unmerged(source: Source, vocab_size: int) -> PreTrainedModel | str:
 
 
 def write_model(
-    source: Source, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, folder: Path
+    source: Source, model: PreTrainedModel, tokenizer: PreTrainedTokenizerFast, folder: Path
 ) -> None:
-    """Write config.json, weights, tokenizer, chat template and generation config; for embeddings the pooling too.
+    """Write config.json, weights, tokenizer and generation config; for embeddings the pooling too.
 
     Raises: ModelError for a model that no folder can hold; DiskFullError.
     """

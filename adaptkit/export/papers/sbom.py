@@ -139,7 +139,8 @@ def _package(name: str) -> Component:
     from packageurl import PackageURL
 
     metadata = importlib.metadata.metadata(name)
-    version, licence = metadata["Version"], metadata.get("License-Expression")
+    version = metadata["Version"]
+    licence = metadata["License-Expression"] if "License-Expression" in metadata else None
     return Component(
         name=name,
         type=ComponentType.LIBRARY,

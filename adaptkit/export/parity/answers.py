@@ -25,7 +25,7 @@ from adaptkit.models.bits_per_byte import bits_per_byte, score_documents
 from adaptkit.run_record import RecipeKind
 
 if TYPE_CHECKING:
-    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+    from transformers import PreTrainedModel, PreTrainedTokenizerFast
 
 NUM_PROMPTS, PROMPT_TOKENS, NEW_TOKENS = 8, 16, 24
 NUM_SCORED, SCORED_TOKENS = 8, 128
@@ -54,7 +54,7 @@ class Answers:
 
 
 def ask(
-    source: Source, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, data: EvaluationData
+    source: Source, model: PreTrainedModel, tokenizer: PreTrainedTokenizerFast, data: EvaluationData
 ) -> Answers:
     """Everything that is compared about one model; `source` says of which kind it is and how it pools."""
     model.eval()
@@ -87,7 +87,7 @@ def ask(
 @torch.no_grad()
 def embed(
     model: PreTrainedModel,
-    tokenizer: PreTrainedTokenizerBase,
+    tokenizer: PreTrainedTokenizerFast,
     texts: Sequence[str],
     layout: Layout,
     dense: nn.Module | None = None,
@@ -122,7 +122,7 @@ def logprobs(model: PreTrainedModel, rows: Sequence[list[int]]) -> Tensor:
 
 @torch.no_grad()
 def pair_logits(
-    model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, pairs: Sequence[tuple[str, str]], seq_len: int
+    model: PreTrainedModel, tokenizer: PreTrainedTokenizerFast, pairs: Sequence[tuple[str, str]], seq_len: int
 ) -> Tensor:
     """A reranker's logits for (query, document) pairs, float64 [N, 1].
 
@@ -142,7 +142,7 @@ def pair_logits(
 
 @torch.no_grad()
 def logits(
-    model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, texts: Sequence[str], seq_len: int
+    model: PreTrainedModel, tokenizer: PreTrainedTokenizerFast, texts: Sequence[str], seq_len: int
 ) -> Tensor:
     """A classifier's logits, float64 [N, L], longest texts first: the same order for every model."""
     max_length = min(seq_len, context_length(model))
@@ -155,7 +155,7 @@ def logits(
 
 
 def _task_scores(
-    source: Source, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, data: EvaluationData
+    source: Source, model: PreTrainedModel, tokenizer: PreTrainedTokenizerFast, data: EvaluationData
 ) -> dict[str, float]:
     """The task's own metrics on the held-out items; empty without a task."""
     if data.items is None or source.record is None:

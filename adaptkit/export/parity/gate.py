@@ -20,7 +20,7 @@ from adaptkit.export.formats import Format
 from adaptkit.export.parity.answers import Answers
 
 if TYPE_CHECKING:
-    from transformers import PreTrainedTokenizerBase
+    from transformers import PreTrainedTokenizerFast
 
 EXACT = 1e-5
 """Float32 against float32, relative to the largest logit."""
@@ -195,7 +195,7 @@ def merge_checks(trained: Answers, merged: Answers) -> list[Check]:
 
 
 def token_checks(
-    before: PreTrainedTokenizerBase, after: PreTrainedTokenizerBase, texts: list[str]
+    before: PreTrainedTokenizerFast, after: PreTrainedTokenizerFast, texts: list[str]
 ) -> list[Check]:
     """Training's token ids against the exported tokenizer's: the same, at most one BOS, the same chat prompt.
 

@@ -1,4 +1,4 @@
-"""Hold a server's answers against those that were written beside the exported model, before it is called ready.
+"""Compare a server's answers with those that were written beside the exported model, before it is ready.
 
 The export is measured in our own process; a server reads the same files with kernels of its own, at a
 precision of its own. A folder that loads and answers nonsense, or something else than was measured, is
@@ -86,13 +86,9 @@ def _generated(client: Client, name: str, reference: Reference) -> float:
         answer = client.complete(name, prompt, **options)
         if len(answer.logprobs) != len(tokens) or len(answer.token_ids) != len(tokens):
             return math.nan
-        exported, served = (
-            zip(tokens, logprobs, strict=True),
-            zip(answer.token_ids, answer.logprobs, strict=True),
-        )
-        for ours, theirs in zip(exported, served, strict=True):
-            changes.append(abs(ours[1] - theirs[1]))
-            if ours[0] != theirs[0]:
+        for place, token in enumerate(tokens):
+            changes.append(abs(logprobs[place] - answer.logprobs[place]))
+            if token != answer.token_ids[place]:
                 break
     return _largest(changes)
 

@@ -14,7 +14,7 @@ from adaptkit.export.source import Source
 from adaptkit.export.weights import load_unmerged
 
 if TYPE_CHECKING:
-    from transformers import PreTrainedTokenizerBase
+    from transformers import PreTrainedTokenizerFast
 
 Tell = Callable[[str], None]
 """Called with a sentence whenever something that takes time begins."""
@@ -56,7 +56,7 @@ class ParityReport:
 
 
 def compare_merge(
-    source: Source, tokenizer: PreTrainedTokenizerBase, data: EvaluationData, merged: Answers, tell: Tell
+    source: Source, tokenizer: PreTrainedTokenizerFast, data: EvaluationData, merged: Answers, tell: Tell
 ) -> tuple[str, list[Check]]:
     """The merged model against base and adapter as trained: what was compared, in words, and the checks."""
     if source.adapter is None:

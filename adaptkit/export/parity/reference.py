@@ -1,4 +1,4 @@
-"""Write down what an exported model answers to fixed sentences, for a server's answers to be compared with."""
+"""Ask an exported model about fixed sentences: the answers that a server's are compared with."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from adaptkit.finetune.template import context_length, opening
 from adaptkit.models.bits_per_byte import bits_per_byte, first_token, score_documents
 
 if TYPE_CHECKING:
-    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+    from transformers import PreTrainedModel, PreTrainedTokenizerFast
 
 TEXTS = (
     "The first result of the trial is that",
@@ -28,9 +28,9 @@ NEW_TOKENS, WINDOW = 8, 64
 
 
 def make_reference(
-    source: Source, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase
+    source: Source, model: PreTrainedModel, tokenizer: PreTrainedTokenizerFast
 ) -> dict[str, Any]:
-    """Content of reference.json: the answers of `model`, as it was exported, to sentences of adaptkit's own."""
+    """Content of reference.json: what `model`, as it was exported, answers to sentences of adaptkit's own."""
     texts = list(TEXTS)
     if source.kind == "embed":
         layout = read_layout(source.folder, model.config, tokenizer)
@@ -50,7 +50,7 @@ def make_reference(
     return {"kind": source.kind, **_continuations(model, tokenizer), "language": _language(model, tokenizer)}
 
 
-def _continuations(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> dict[str, Any]:
+def _continuations(model: PreTrainedModel, tokenizer: PreTrainedTokenizerFast) -> dict[str, Any]:
     """Greedy tokens after TEXTS, and their log-probabilities."""
     start = opening(tokenizer)
     prompts = [[*start, *ids] for ids in tokenizer(list(TEXTS), add_special_tokens=False)["input_ids"]]
@@ -62,7 +62,7 @@ def _continuations(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -
     return {"prompts": prompts, "tokens": tokens, "logprobs": [_rounded(row) for row in logprobs]}
 
 
-def _language(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> dict[str, Any]:
+def _language(model: PreTrainedModel, tokenizer: PreTrainedTokenizerFast) -> dict[str, Any]:
     """Bits per byte of the built-in sentences, by the trainer's own code, and how they were read."""
     seq_len = min(WINDOW, context_length(model) - 2)
     scores = score_documents(model, tokenizer, [("", text) for text in BUILT_IN], seq_len=seq_len)

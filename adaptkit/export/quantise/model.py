@@ -19,7 +19,7 @@ from adaptkit.export.record import CalibrationRecord, Method
 from adaptkit.finetune.template import context_length, opening
 
 if TYPE_CHECKING:
-    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+    from transformers import PreTrainedModel, PreTrainedTokenizerFast
 
 
 @dataclass(frozen=True)
@@ -33,7 +33,7 @@ class Quantised:
 
 def quantise(
     model: PreTrainedModel,
-    tokenizer: PreTrainedTokenizerBase,
+    tokenizer: PreTrainedTokenizerFast,
     format: Format,
     method: Method,
     data: EvaluationData,
@@ -65,7 +65,7 @@ def quantise(
 
 
 def _calibration(
-    tokenizer: PreTrainedTokenizerBase, data: EvaluationData, length: int, where: str
+    tokenizer: PreTrainedTokenizerFast, data: EvaluationData, length: int, where: str
 ) -> tuple[list[Batch], CalibrationRecord]:
     """Rows of training text as a model's inputs [1, length], and what the manifest says of them."""
     if data.calibration is None:
