@@ -191,9 +191,9 @@ def _write_and_read(
 ) -> PreTrainedModel:
     """Write the model's files, and give back the model that a server reads from them."""
     if quantised is None:
-        write_model(source, model.to(getattr(torch, format.dtype)), tokenizer, folder)
+        write_model(source, model.to(dtype=getattr(torch, format.dtype)), tokenizer, folder)
         return load_trained(source, folder)
-    write_model(source, model.to(torch.bfloat16), tokenizer, folder)
+    write_model(source, model.to(dtype=torch.bfloat16), tokenizer, folder)
     compress(folder, quantised.scheme, quantised.layers)
     return restore(model, folder, quantised.scheme)
 

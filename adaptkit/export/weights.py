@@ -7,11 +7,12 @@ write_model(source, model, tokenizer, folder)
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 from peft import set_peft_model_state_dict
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
+from torch import nn
 
 from adaptkit import models
 from adaptkit.adapters import AdapterConfig, attach
@@ -59,12 +60,12 @@ def load_unmerged(source: Source, vocab_size: int) -> PreTrainedModel | str:
     if kind == "classifier":
         padding = models.load_tokenizer(source.folder).pad_token_id
         model.config.get_text_config().pad_token_id = model.config.pad_token_id = padding
-    base_size = model.get_input_embeddings().num_embeddings
+    base_size = len(cast(nn.Embedding, model.get_input_embeddings()).weight)
     if vocab_size > base_size:
         model.resize_token_embeddings(vocab_size)
-    model = attach(model, settings, seed=0, new_tokens=list(range(base_size, vocab_size)))
-    set_peft_model_state_dict(model, load_file(source.adapter / "adapter_model.safetensors"))
-    return model.eval()
+    adapted = attach(model, settings, seed=0, new_tokens=list(range(base_size, vocab_size)))
+    set_peft_model_state_dict(adapted, load_file(source.adapter / "adapter_model.safetensors"))
+    return cast("PreTrainedModel", adapted.eval())  # peft's wrapper answers as the model does
 
 
 def write_model(

@@ -89,7 +89,8 @@ class Lineage:
         return next((model for model in self.foreign if model.role == "base"), None)
 
     def as_json(self) -> list[dict[str, Any]]:
-        return [ancestor.as_json() for ancestor in (*self.trainings, *self.foreign)]
+        trainings = [training.as_json() for training in self.trainings]
+        return [*trainings, *(model.as_json() for model in self.foreign)]
 
     def licence(self) -> tuple[str, str]:
         """(tag for the card's header, the same in words): the base's licence, else a teacher's."""

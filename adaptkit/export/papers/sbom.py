@@ -138,9 +138,8 @@ def _package(name: str) -> Component:
     from cyclonedx.model.license import LicenseExpression
     from packageurl import PackageURL
 
-    metadata = importlib.metadata.metadata(name)
-    version = metadata["Version"]
-    licence = metadata["License-Expression"] if "License-Expression" in metadata else None
+    metadata = importlib.metadata.metadata(name).json
+    version, licence = str(metadata["version"]), metadata.get("license_expression")
     return Component(
         name=name,
         type=ComponentType.LIBRARY,

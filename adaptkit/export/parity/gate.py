@@ -212,7 +212,9 @@ def token_checks(
     if before.chat_template:
         talk = [{"role": "user", "content": texts[0]}, {"role": "assistant", "content": texts[-1]}]
         words = [t.apply_chat_template(talk, tokenize=False) for t in (before, after)]
-        rows = [t.apply_chat_template(talk, tokenize=True, return_dict=False) for t in (before, after)]
+        rows: list[Any] = [
+            t.apply_chat_template(talk, tokenize=True, return_dict=False) for t in (before, after)
+        ]
         wrong = words[0] != words[1] or rows[0] != rows[1] or _begins_with_two(rows[1], bos)
         checks.append(Check("chat prompt: text, token ids, or a second BOS", None, None, int(wrong), 0))
     return checks

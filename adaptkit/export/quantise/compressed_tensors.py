@@ -97,8 +97,8 @@ def plan_scheme(model: nn.Module, format: Format, where: str) -> Scheme:
     model_type = getattr(getattr(model, "config", None), "model_type", None)
     if format.name == "int4" and model_type in UNREADABLE_INT4:
         what = (
-            f"transformers 5.19 cannot load a 4-bit {model_type}: its initialisation reaches for the `weight` "
-            "of every block's layers, and packed ones hold `weight_packed` in its place"
+            f"transformers 5.19 cannot load a 4-bit {model_type}: its initialisation reaches for the "
+            "`weight` of every block's layers, and packed ones hold `weight_packed` in its place"
         )
         raise ModelError(what, where=where, fix="export it as int8")
     for name, parameter in model.named_parameters():
