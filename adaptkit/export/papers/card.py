@@ -77,7 +77,7 @@ def write_card(folder: Path, source: Source, provenance: Provenance, parity: Par
         "data": [row for training in lineage.trainings for row in _data_rows(training)],
         "budget": _budget(source),
         "scores": scores(source),
-        "verdict": _verdict(source),
+        "verdict": verdict_sentence(source),
         "parity": parity,
         "limits": limits(provenance, config["model_type"]),
         "reproduce": _reproduce(source, provenance),
@@ -159,7 +159,7 @@ def _study_row(row: ArmScoreRecord, confidence: float) -> ScoreRow:
     return ScoreRow(row.task, row.metric, "test", row.mean, interval, row.num_items)
 
 
-def _verdict(source: Source) -> str | None:
+def verdict_sentence(source: Source) -> str | None:
     """The study's answer on this model's task, one sentence; None outside a study."""
     if source.study is None or source.task is None:
         return None
