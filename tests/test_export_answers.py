@@ -23,7 +23,9 @@ def test_bits_per_byte_of_the_gate_is_the_trainers_own_figure(notes: Run) -> Non
     assert data.seq_len == 64
     model, tokenizer = models.load(source.folder, "causal"), models.load_tokenizer(source.folder)
     answers = ask(source, model, tokenizer, data)
-    assert answers.bits_per_byte == bits_per_byte(score_documents(model, tokenizer, data.passages, seq_len=64))
+    assert answers.bits_per_byte == bits_per_byte(
+        score_documents(model, tokenizer, data.passages, seq_len=64)
+    )
     assert answers.bits_per_byte == pytest.approx(
         read_json(notes.scores("language"))["metrics"]["bits_per_byte"], abs=1e-5
     )

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -51,3 +53,11 @@ def test_a_run_of_the_first_release_is_refused(mood: Run, tmp_path: Path) -> Non
         with pytest.raises(DataError, match="was made by an older release of adaptkit") as refused:
             resolve(folder)
         assert refused.value.fix == "run the same command again with another --root: it makes a new run"
+
+
+def test_a_server_finds_and_checks_models_without_torch() -> None:
+    modules = "resolve", "papers.provenance", "papers.signature", "parity.http_check", "hardware", "formats"
+    names = ", ".join(f"adaptkit.export.{name}" for name in modules)
+    code = f"import sys, {names}; print('torch' in sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "False"

@@ -16,8 +16,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import torch
-
 from adaptkit import models
 from adaptkit.errors import ConfigError, ModelError
 from adaptkit.export.formats import Format, find_format
@@ -191,9 +189,10 @@ def _write_and_read(
 ) -> PreTrainedModel:
     """Write the model's files, and give back the model that a server reads from them."""
     if quantised is None:
-        write_model(source, model.to(dtype=getattr(torch, format.dtype)), tokenizer, folder)
+        stored = model.float() if format.dtype == "float32" else model.bfloat16()
+        write_model(source, stored, tokenizer, folder)
         return load_trained(source, folder)
-    write_model(source, model.to(dtype=torch.bfloat16), tokenizer, folder)
+    write_model(source, model.bfloat16(), tokenizer, folder)
     compress(folder, quantised.scheme, quantised.layers)
     return restore(model, folder, quantised.scheme)
 

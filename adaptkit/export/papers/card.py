@@ -11,6 +11,8 @@ from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from jinja2 import Environment, FileSystemLoader, StrictUndefined, Template
+
 from adaptkit.export.formats import GROUP_SIZES
 from adaptkit.export.papers.lineage import Training
 from adaptkit.export.papers.provenance import Provenance, code
@@ -22,8 +24,6 @@ from adaptkit.study.record import read_study
 from adaptkit.study.verdict_record import ArmScoreRecord, read_verdict
 
 if TYPE_CHECKING:
-    from jinja2 import Template
-
     from adaptkit.export.parity.measure import ParityReport
 
 TEMPLATES = Path(__file__).parent / "templates"
@@ -244,8 +244,6 @@ def _load_lines(kind: ServedKind) -> list[str]:
 
 @cache
 def _template() -> Template:
-    from jinja2 import Environment, FileSystemLoader, StrictUndefined
-
     environment = Environment(
         loader=FileSystemLoader(TEMPLATES),
         undefined=StrictUndefined,
