@@ -13,8 +13,9 @@ from adaptkit import data, models
 from adaptkit.client.openai import Completion
 from adaptkit.errors import ServerError
 from adaptkit.export.hardware import Hardware
-from adaptkit.export.parity.http_check import HTTP_FILE, REFERENCE_FILE, check_server
+from adaptkit.export.parity.http_check import check_server
 from adaptkit.export.parity.reference import make_reference
+from adaptkit.export.record import HTTP_FILE, REFERENCE_FILE
 from adaptkit.export.resolve import resolve
 from adaptkit.run import read_json, write_json
 from adaptkit.serve.engine.command import Launch

@@ -23,10 +23,10 @@ from cyclonedx.schema import OutputFormat, SchemaVersion
 from packageurl import PackageURL
 from packaging.requirements import Requirement
 
-import adaptkit
 from adaptkit.export.papers.lineage import Foreign, Training
 from adaptkit.export.papers.provenance import Provenance, file_digests
 from adaptkit.run import PACKAGES, digest, write_json
+from adaptkit.version import __version__
 
 BILL = "sbom.cdx.json"
 _NAMESPACE = uuid.uuid5(uuid.NAMESPACE_DNS, "cyclonedx.org")
@@ -142,5 +142,5 @@ def _package(name: str) -> Component:
 def _tool() -> Component:
 
     return Component(
-        name="adaptkit", type=ComponentType.APPLICATION, version=adaptkit.__version__, bom_ref="tool:adaptkit"
+        name="adaptkit", type=ComponentType.APPLICATION, version=__version__, bom_ref="tool:adaptkit"
     )

@@ -9,7 +9,7 @@ from pathlib import Path
 from tiny_exports import CANARY, bytes_of, edit_verdict, study_of
 
 from adaptkit.export.driver import Options, export
-from adaptkit.export.papers.card import ONE_RUN, scores, verdict_sentence
+from adaptkit.export.papers.model_card import ONE_RUN, scores, verdict_sentence
 from adaptkit.export.resolve import resolve
 from adaptkit.run import Run
 from adaptkit.run_record import read_record
