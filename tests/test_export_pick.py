@@ -12,6 +12,7 @@ from adaptkit.errors import DataError, ModelError
 from adaptkit.export.resolve import resolve
 from adaptkit.export.source import ModelRole
 from adaptkit.run import Run, read_json, write_json
+from adaptkit.run_record import read_record
 
 
 def test_a_study_stands_for_its_winner_with_the_best_seed(model_study: Path) -> None:
@@ -30,6 +31,30 @@ def test_task_arm_and_seed_can_be_chosen(model_study: Path) -> None:
     assert source.name == "clinical-trials-generic-lora-mood" and source.suite == "mood"
     assert source.why == "generic+lora, asked for by name; seed 0"
     assert source.role is ModelRole.FINETUNED and source.run.name == "mood-generic+lora-0"
+
+
+def test_only_the_largest_share_of_the_text_counts(model_study: Path, tmp_path: Path) -> None:
+    moved = shutil.copytree(model_study.parent, tmp_path / "runs") / model_study.name
+    study = read_json(moved / "study.json")
+    for score in study["scores"]:
+        if (score["arm"], score["seed"]) == ("scratch+full", 1):
+            score["share"] = 0.5
+    write_json(moved / "study.json", study)
+    source = resolve(moved)
+    assert source.seed == 0 and source.why == "scratch+full, the winner on bits per byte; seed 0"
+    with pytest.raises(ModelError, match="has no seed 1"):
+        resolve(moved, seed=1)
+
+
+def test_a_run_without_a_dev_score_is_the_last_choice(model_study: Path, tmp_path: Path) -> None:
+    moved = shutil.copytree(model_study.parent, tmp_path / "runs") / model_study.name
+    run = Run(moved.parent / "mood-scratch+full-1")
+    record = read_record(run)
+    unscored = record.suites["mood"].model_copy(update={"dev": {}})
+    run.update_manifest(
+        record=record.model_copy(update={"suites": {"mood": unscored}}).model_dump(mode="json")
+    )
+    assert resolve(moved, task="mood", arm="scratch+full").seed == 0
 
 
 def test_the_untouched_base_answers_for_a_prompt(model_study: Path) -> None:

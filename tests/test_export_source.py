@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from adaptkit.adapters import AdapterConfig
 from adaptkit.errors import ModelError
 from adaptkit.export.driver import Options, export
 from adaptkit.export.source import (
@@ -21,7 +22,7 @@ from adaptkit.export.source import (
     served_name,
 )
 from adaptkit.run import Run
-from adaptkit.run_record import read_record
+from adaptkit.run_record import RunRecord, read_record
 
 
 def test_a_runs_fields_come_from_its_record(notes: Run, mood: Run) -> None:
@@ -52,6 +53,40 @@ def test_origin_and_adaptation_follow_the_trainings(
         "its fine-tuning": ("scratch", "lora", ModelRole.PRETRAINED),
         "folder": ("generic", None, ModelRole.GENERIC),
     }
+
+
+RECORDS = {
+    "from random weights": (RunRecord(recipe="pretrain"), "scratch", None),
+    "more pretraining": (RunRecord(recipe="pretrain", base="owner/name"), "continued", None),
+    "all weights": (RunRecord(recipe="finetune", task="mood", base="owner/name"), "generic", "full"),
+    "4-bit base": (
+        RunRecord(recipe="finetune", base="owner/name", adapter=AdapterConfig(kind="qlora")),
+        "generic",
+        "qlora",
+    ),
+    "another low-rank update": (
+        RunRecord(recipe="embed", base="owner/name", adapter=AdapterConfig(kind="dora")),
+        "generic",
+        "lora",
+    ),
+    "no adapter": (
+        RunRecord(recipe="embed", base="owner/name", adapter=AdapterConfig(kind="none")),
+        "generic",
+        "full",
+    ),
+    "taught": (RunRecord(recipe="distill", base="owner/name", teacher="owner/name"), "distilled", "full"),
+}
+
+
+@pytest.mark.parametrize("name", RECORDS)
+def test_origin_and_adaptation_are_those_of_the_record(mood: Run, tmp_path: Path, name: str) -> None:
+    record, origin, adaptation = RECORDS[name]
+    run = Run(tmp_path / "run")
+    shutil.copytree(mood.model, run.model)
+    run.config_path.write_text("name: made by hand\n")
+    run.update_manifest(name="run", status="finished", record=record.model_dump(mode="json"))
+    source = of_run(run.path)
+    assert (source.origin, source.adaptation, source.suite) == (origin, adaptation, None)
 
 
 @pytest.mark.parametrize(
