@@ -403,7 +403,7 @@ def test_a_folder_with_one_model_gets_a_page_without_a_verdict(server: Server, t
 
 
 def test_the_card_is_the_exports_without_its_front_matter(study: Path, tmp_path: Path) -> None:
-    from adaptkit.cli.serve import _card
+    from adaptkit.cli.demo import _card
 
     assert _card(study).startswith("There is no card: ")
     model = tmp_path / "tiny"

@@ -12,10 +12,11 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+from adaptkit.environment import environment
 from adaptkit.errors import ModelError
 from adaptkit.export.papers.lineage import Lineage
 from adaptkit.export.record import HTTP_FILE, KEY, MANIFEST_FILE, ExportRecord
-from adaptkit.run import digest, environment, file_digest, read_json, write_json
+from adaptkit.run import digest, file_digest, read_json, write_json
 from adaptkit.version import __version__
 
 SIGNATURE = "model.sig"

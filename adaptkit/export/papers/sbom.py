@@ -23,9 +23,10 @@ from cyclonedx.schema import OutputFormat, SchemaVersion
 from packageurl import PackageURL
 from packaging.requirements import Requirement
 
+from adaptkit.environment import PACKAGES
 from adaptkit.export.papers.lineage import Foreign, Training
 from adaptkit.export.papers.provenance import Provenance, file_digests
-from adaptkit.run import PACKAGES, digest, write_json
+from adaptkit.run import digest, write_json
 from adaptkit.version import __version__
 
 BILL = "sbom.cdx.json"

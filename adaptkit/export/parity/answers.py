@@ -18,8 +18,8 @@ from adaptkit.embed.pooling import pool
 from adaptkit.export.parity.evaluation_data import EvaluationData
 from adaptkit.export.source import Source
 from adaptkit.finetune.generate import generate
+from adaptkit.finetune.prompt_template import context_length, opening
 from adaptkit.finetune.tasks import Classify, Task, task_of
-from adaptkit.finetune.template import context_length, opening
 from adaptkit.models.batching import batches_by_length, pad_right
 from adaptkit.models.bits_per_byte import bits_per_byte, score_documents
 from adaptkit.run_record import RecipeKind

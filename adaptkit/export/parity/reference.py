@@ -13,7 +13,7 @@ from adaptkit.export.parity import answers
 from adaptkit.export.parity.evaluation_data import BUILT_IN
 from adaptkit.export.source import Source
 from adaptkit.finetune.generate import generate
-from adaptkit.finetune.template import context_length, opening
+from adaptkit.finetune.prompt_template import context_length, opening
 from adaptkit.models.bits_per_byte import bits_per_byte, first_token, score_documents
 
 if TYPE_CHECKING:

