@@ -93,7 +93,7 @@ def _study_view(folder: Path, prices: Path | None) -> Study:
 
 def _card(folder: Path) -> str:
     """The card of the model that the folder stands for, if it was exported; else a sentence that names it."""
-    from adaptkit.export.source import resolve
+    from adaptkit.export.resolve import resolve
 
     try:
         source = resolve(folder)

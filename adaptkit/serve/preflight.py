@@ -22,9 +22,9 @@ from adaptkit.doctor import packages
 from adaptkit.errors import ConfigError, MissingDependency, ModelError, ServerError
 from adaptkit.export.formats import FORMATS, runs_here
 from adaptkit.export.hardware import Hardware
-from adaptkit.export.papers import lineage
+from adaptkit.export.papers.provenance import verify
 from adaptkit.export.papers.signature import verify_signature
-from adaptkit.export.source import EXPORTED, Source
+from adaptkit.export.source import Source
 from adaptkit.serve.engine.command import OURS, Launch, cache_bytes, unsafe_settings
 
 CODE = (".py", ".pyc", ".so", ".sh")
@@ -57,7 +57,7 @@ def check(
         check_format(launch.source, hardware)
         check_heads(launch.source, hardware)
         if launch.source.exported:
-            lineage.verify(launch.source.folder)
+            verify(launch.source.folder)
         for adapter in launch.adapters:
             check_contents(adapter.folder)
         if signed_by is not None:
@@ -231,7 +231,7 @@ def check_format(source: Source, hardware: Hardware) -> None:
 
     Raises: ModelError.
     """
-    exported = source.manifest.get(EXPORTED, {}).get("format")
+    exported = source.export.format if source.export is not None else None
     if exported in FORMATS:
         runs, why = runs_here(FORMATS[exported].needs, hardware)
         if not runs:

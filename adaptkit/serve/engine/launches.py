@@ -11,7 +11,8 @@ from pathlib import Path
 from adaptkit.errors import ConfigError, ModelError
 from adaptkit.export.formats import find_format
 from adaptkit.export.hardware import Hardware
-from adaptkit.export.source import Source, resolve
+from adaptkit.export.resolve import resolve
+from adaptkit.export.source import Source
 from adaptkit.run import Run
 from adaptkit.serve.engine import lora
 from adaptkit.serve.engine.command import Adapter, Launch

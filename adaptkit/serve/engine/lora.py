@@ -17,8 +17,9 @@ from pathlib import Path
 from typing import Any
 
 from adaptkit.errors import ModelError
-from adaptkit.export.source import Source, of_model, run_config
-from adaptkit.run import file_digest, read_json
+from adaptkit.export.source import Source, of_model
+from adaptkit.run import Run, file_digest, read_json
+from adaptkit.run_record import read_record
 from adaptkit.serve.engine.command import RANKS, Adapter
 
 SETTINGS = "adapter_config.json"
@@ -51,7 +52,9 @@ def cannot_be_served(folder: Path) -> str | None:
         return "vLLM does not serve token rows trained beside the adapter"
     if rank > RANKS[-1]:
         return f"its rank {rank} is over vLLM's limit {RANKS[-1]}"
-    if (run_config(folder.parent).get("adapter") or {}).get("kind") == "qlora":
+    run = Run(folder.parent)
+    trained = read_record(run).adapter if run.config_path.is_file() else None
+    if trained is not None and trained.kind == "qlora":
         return "it belongs to the 4-bit values of its base (QLoRA)"
     return None
 

@@ -24,7 +24,7 @@ import httpx
 
 from adaptkit.client.openai import Client
 from adaptkit.errors import AdaptkitError, ServerError
-from adaptkit.export.parity import reference
+from adaptkit.export.parity.http_check import check_server
 from adaptkit.export.source import Source
 from adaptkit.serve import api_keys
 from adaptkit.serve.engine import failures, readiness, tensor_check
@@ -227,7 +227,7 @@ class Engine:
                     room = (
                         (self.max_len or 0) if len(self.launch.names) == 1 else 0
                     )  # see front.PROMPT_LOGPROBS
-                    reference.check(client, self.launch.source, self.name, exact=self.launch.exact, room=room)
+                    check_server(client, self.launch.source, self.name, exact=self.launch.exact, room=room)
 
         asked = asyncio.create_task(asyncio.to_thread(ask))
         assert self._process is not None
