@@ -80,6 +80,10 @@ class Run:
         return run
 
     @property
+    def config_path(self) -> Path:
+        return self.path / "config.yaml"
+
+    @property
     def manifest_path(self) -> Path:
         return self.path / "manifest.json"
 

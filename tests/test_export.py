@@ -16,8 +16,8 @@ from tiny_exports import CANARY, finetuned, pretrained, study_of, write_models
 
 from adaptkit import models
 from adaptkit.errors import ConfigError, DataError, ModelError
-from adaptkit.export import export as exporting
-from adaptkit.export.export import Options, export
+from adaptkit.export import driver
+from adaptkit.export.driver import Options, export
 from adaptkit.export.hardware import Hardware
 from adaptkit.export.papers import lineage
 from adaptkit.export.parity.heldout import find_heldout
@@ -261,7 +261,7 @@ def test_a_failure_while_writing_leaves_nothing(
     def fail(*_: object) -> None:
         raise OSError("no")
 
-    monkeypatch.setattr(exporting, "_publish", fail)
+    monkeypatch.setattr(driver, "_publish", fail)
     with pytest.raises(OSError):
         export(resolve(notes.path), "bf16", Options(out=tmp_path / "out"))
     assert list(tmp_path.iterdir()) == []

@@ -14,7 +14,7 @@ from adaptkit import models
 from adaptkit.embed.layout import read_layout
 from adaptkit.errors import ModelError
 from adaptkit.export import model_folder
-from adaptkit.export.export import Options, export
+from adaptkit.export.driver import Options, export
 from adaptkit.export.formats import FORMATS
 from adaptkit.export.parity.answers import Answers, ask, embed
 from adaptkit.export.parity.gate import Limits, compare, merge_checks, passed, refuse, token_checks

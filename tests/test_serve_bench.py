@@ -11,7 +11,7 @@ import torch
 from adaptkit.cli import console
 from adaptkit.cli.app import app
 from adaptkit.errors import ConfigError, ServerError
-from adaptkit.export.export import export
+from adaptkit.export.driver import export
 from adaptkit.export.hardware import Hardware, look
 from adaptkit.export.parity.reference import BITS, EXACT, HTTP_FILE
 from adaptkit.export.source import resolve

@@ -86,7 +86,7 @@ def export(
     Merged weights, tokenizer, card, digests and bill of materials; refused where it answers worse than
     stated.
     """
-    from adaptkit.export import export as exporting
+    from adaptkit.export import driver
     from adaptkit.export.source import resolve
     from adaptkit.serve.status import Teller
 
@@ -101,11 +101,11 @@ def export(
             where="command line",
             fix="give a study's, run's or model's folder, or --list",
         )
-    options = exporting.Options(out, method, evaluation, calibration, max_loss_bpb, max_loss_score, sign_key)
+    options = driver.Options(out, method, evaluation, calibration, max_loss_bpb, max_loss_score, sign_key)
     source = resolve(model, arm=arm, task=task, seed=seed)
     teller = Teller()
     try:
-        done = exporting.export(source, format, options, lambda text: teller.phase(source.name, text))
+        done = driver.export(source, format, options, lambda text: teller.phase(source.name, text))
     finally:
         teller.quiet()
     return Outcome(done.summary(), done.as_json())
