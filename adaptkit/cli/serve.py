@@ -20,7 +20,7 @@ from adaptkit.errors import AdaptkitError, ConfigError
 if TYPE_CHECKING:
     from adaptkit.serve.api_keys import Keys
     from adaptkit.serve.engine.command import Launch
-    from adaptkit.serve.gateway.request_body import Limits
+    from adaptkit.serve.limits import Limits
 
 app = typer.Typer()
 
@@ -87,8 +87,8 @@ def export(
     stated.
     """
     from adaptkit.export import driver
-    from adaptkit.export.source import resolve
-    from adaptkit.serve.status import Teller
+    from adaptkit.export.resolve import resolve
+    from adaptkit.serve.status import StatusLine
 
     if list_:
         from adaptkit.export import formats, hardware
@@ -103,11 +103,11 @@ def export(
         )
     options = driver.Options(out, method, evaluation, calibration, max_loss_bpb, max_loss_score, sign_key)
     source = resolve(model, arm=arm, task=task, seed=seed)
-    teller = Teller()
+    status = StatusLine()
     try:
-        done = driver.export(source, format, options, lambda text: teller.phase(source.name, text))
+        done = driver.export(source, format, options, lambda text: status.phase(source.name, text))
     finally:
-        teller.quiet()
+        status.quiet()
     return Outcome(done.summary(), done.as_json())
 
 
@@ -163,12 +163,12 @@ def serve(
     from adaptkit.export import hardware
     from adaptkit.serve import api_keys, preflight
     from adaptkit.serve.engine import launches
-    from adaptkit.serve.gateway.request_body import Limits
+    from adaptkit.serve.limits import Limits
 
-    wishes, extra = launches.divide(models)
+    words, extra = launches.split_words(models)
     limits = Limits(body_bytes=max_body, max_tokens=max_tokens, requests_per_minute=rate)
-    options = {"extra": extra, "format": format, "arms": arm or [], "task": task, "seed": seed}
-    planned, notes = launches.make_launches(wishes, hardware.look(), **options)
+    choice = launches.Choice(format, tuple(arm or ()), task, seed)
+    planned, notes = launches.make_launches(words, hardware.look(), choice, extra)
     keys = api_keys.load(key_file)
     preflight.check(planned, signed_by=signed_by)
     if print_:
@@ -177,52 +177,50 @@ def serve(
 
 
 def _commands(
-    launches: list[Launch], notes: list[str], port: int, host: str, api_keys: Keys, limits: Limits
+    launches: list[Launch], notes: list[str], port: int, host: str, keys: Keys, limits: Limits
 ) -> Outcome:
-    from adaptkit.serve.status import Teller
+    from adaptkit.serve.status import StatusLine
 
     for note in notes:  # beside the commands: standard output is for the shell
-        Teller().note("serving", note)
-    lines = [
-        launch.printed(port + place, host, api_keys.origin, limits) for place, launch in enumerate(launches)
-    ]
-    return Outcome("\n".join(lines), {"commands": lines, "notes": notes, "key": api_keys.origin})
+        StatusLine().note("serving", note)
+    lines = [launch.printed(port + place, host, keys.origin, limits) for place, launch in enumerate(launches)]
+    return Outcome("\n".join(lines), {"commands": lines, "notes": notes, "key": keys.origin})
 
 
 def _run(
-    launches: list[Launch], notes: list[str], port: int, host: str, api_keys: Keys, limits: Limits
+    launches: list[Launch], notes: list[str], port: int, host: str, keys: Keys, limits: Limits
 ) -> Outcome:
     import logging
 
-    from adaptkit.serve import api_keys, preflight
+    from adaptkit.serve import api_keys
+    from adaptkit.serve.address import http_url, is_loopback, listen
     from adaptkit.serve.engine.supervisor import Engine
     from adaptkit.serve.server import Server
-    from adaptkit.serve.status import Teller
+    from adaptkit.serve.status import StatusLine
 
-    teller = Teller()
-    listening = preflight.listen(host, port)
+    status = StatusLine()
+    listening = listen(host, port)
     logging.basicConfig(level=logging.WARNING, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
     logs = api_keys.state_folder() / "logs"
     logs.mkdir(exist_ok=True, mode=0o700)
     for note in notes:
-        teller.note("serving", note)
-    if not preflight.is_loopback(host):
-        teller.note("serving", f"listens on {host} without encryption: put a TLS proxy in front of it")
-    engines = [Engine(launch, logs / f"{port}-{launch.name}.log", teller) for launch in launches]
-    url = f"http://{f'[{host}]' if ':' in host else host}:{port}"
-    found = {
+        status.note("serving", note)
+    if not is_loopback(host):
+        status.note("serving", f"listens on {host} without encryption: put a TLS proxy in front of it")
+    engines = [Engine(launch, logs / f"{port}-{launch.name}.log", status) for launch in launches]
+    url = http_url(host, port)
+    served = {
         "url": f"{url}/v1",
         "models": [name for launch in launches for name in launch.names],
-        "key": api_keys.origin,
+        "key": keys.origin,
     }
 
     def ready() -> None:
-        teller.note(
-            "serving", f"ready: {found['url']} serves {', '.join(found['models'])}; key: {api_keys.origin}"
-        )
+        models = ", ".join(name for launch in launches for name in launch.names)
+        status.note("serving", f"ready: {url}/v1 serves {models}; key: {keys.origin}")
 
-    Server(engines, listening, api_keys, limits, on_ready=ready).run()
-    return Outcome(f"stopped {url}", {**found, "restarts": sum(engine.restarts for engine in engines)})
+    Server(engines, listening, keys, limits, on_ready=ready).run()
+    return Outcome(f"stopped {url}", {**served, "restarts": sum(engine.restarts for engine in engines)})
 
 
 @command(
@@ -268,10 +266,11 @@ def bench(
     """
     from adaptkit.cli import render
     from adaptkit.export import hardware
-    from adaptkit.serve import bench as benching
+    from adaptkit.serve import bench as benchmark
     from adaptkit.serve import preflight
-    from adaptkit.serve.engine.launches import divide
-    from adaptkit.serve.status import Teller
+    from adaptkit.serve.bench_results import Price, table
+    from adaptkit.serve.engine import launches
+    from adaptkit.serve.status import StatusLine
 
     price = None
     if usd_per_hour is not None:
@@ -281,21 +280,20 @@ def bench(
                 where="command line",
                 fix="add --price-source and --price-date",
             )
-        price = benching.Price(usd_per_hour, price_source, price_date)
-    wishes, extra = divide(models)
-    launches = benching.plan_launches(
-        wishes, hardware.look(), format or [], extra=extra, arms=arm or [], task=task
-    )
-    preflight.check(launches)
-    load = benching.Load(input_tokens, output_tokens, tuple(concurrency or (1, 8, 32)), prompts, rounds)
-    teller = Teller()
+        price = Price(usd_per_hour, price_source, price_date)
+    words, extra = launches.split_words(models)
+    choice = launches.Choice(arms=tuple(arm or ()), task=task)
+    planned = benchmark.plan_launches(words, hardware.look(), choice, format or [], extra)
+    preflight.check(planned)
+    load = benchmark.Load(input_tokens, output_tokens, tuple(concurrency or (1, 8, 32)), prompts, rounds)
+    status = StatusLine()
     try:
-        found = benching.measure(launches, load, price, teller)
+        result = benchmark.measure(planned, load, price, status)
     finally:
-        teller.quiet()
-    path = benching.save(found, launches[0].source, out)
+        status.quiet()
+    path = benchmark.save(result, planned[0].source, out)
     written = f"written: {path}" if path else "written nowhere: give --out, or measure a study or a run"
-    return Outcome((render.table(benching.table(found)), written), found)
+    return Outcome((render.table(table(result.models)), written), result.as_json())
 
 
 @command(
@@ -344,12 +342,12 @@ def demo(
     from adaptkit.demo.search_index import from_file
 
     launch.check_installed()
-    door = launch.door(host, port, password_file, share_publicly)
+    address = launch.listen_address(host, port, password_file, share_publicly)
     shown = _shown(study, prices)
     passages = from_file(corpus) if corpus else []
-    page = launch.page(launch.server(server, key_file), shown, passages, door, _card(study))
-    launch.run(page, door)
-    return Outcome(f"stopped {door.url}", {"url": door.url, "server": server})
+    page = launch.make_page(launch.find_server(server, key_file), shown, passages, address, _card(study))
+    launch.run(page, address)
+    return Outcome(f"stopped {address.url}", {"url": address.url, "server": server})
 
 
 def _shown(folder: Path, prices: Path | None) -> Any:
@@ -366,7 +364,7 @@ def _shown(folder: Path, prices: Path | None) -> Any:
 def _card(folder: Path) -> str:
     """The card of the model that the folder stands for, if it was exported; else one sentence on which model
     that is."""
-    from adaptkit.export.source import resolve
+    from adaptkit.export.resolve import resolve
 
     try:
         source = resolve(folder)
