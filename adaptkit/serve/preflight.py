@@ -134,9 +134,9 @@ def _missing_kernel(quantization: Mapping[str, object], hardware: Hardware) -> s
 def _weights_of(quantization: Mapping[str, object]) -> Mapping[str, object]:
     """How the first group of layers stores its weights; empty where there are no groups."""
     groups = quantization.get("config_groups")
-    for group in groups.values() if isinstance(groups, dict) else ():
-        return group.get("weights") or {}
-    return {}
+    if not isinstance(groups, dict) or not groups:
+        return {}
+    return next(iter(groups.values())).get("weights") or {}
 
 
 def check_heads(source: Source, hardware: Hardware) -> None:
