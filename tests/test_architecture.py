@@ -42,6 +42,7 @@ LEVELS = {
     "ops": 1,
     "run": 1,
     "config": 1,
+    "yaml_text": 1,
     "errors": 1,
     "__init__": 0,
     "adaptkit_kernels": 0,

@@ -1,46 +1,48 @@
-"""Export: a model folder that transformers, peft, sentence-transformers and vLLM load, measured before it
-appears.
+"""Export a model: write a folder that transformers and vLLM load, and measure what it lost.
 
     exported = export(resolve("runs/study-1a2b3c4d"), "int8")
-    exported.folder            # runs/<winner>/export/int8: weights, tokenizer, README.md, manifest.json,
-    parity.json, sbom.cdx.json
+    exported.folder     # runs/<winner>/export/int8: weights, tokenizer, README.md, manifest.json,
+                        # parity.json, reference.json, sbom.cdx.json
 
 The folder is written under another name, read back, compared with its source and renamed: it is there whole
-    and within
-the stated loss, or not at all.
+and within the allowed loss, or not at all.
 """
 
 from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import torch
+
+from adaptkit import models
 from adaptkit.errors import ConfigError, ModelError
 from adaptkit.export.formats import Format, find_format
-from adaptkit.export.papers import lineage
-from adaptkit.export.parity.gate import Limits, compare, merge_checks, passed, refuse, token_checks
-from adaptkit.export.parity.heldout import HeldOut, find_heldout
-from adaptkit.export.source import EXPORTED, Source
+from adaptkit.export.papers.card import write_card
+from adaptkit.export.papers.lineage import trace, weights_digests
+from adaptkit.export.papers.provenance import Provenance, write_manifest
+from adaptkit.export.papers.sbom import write_bill
+from adaptkit.export.papers.signature import sign
+from adaptkit.export.parity.answers import ask
+from adaptkit.export.parity.evaluation_data import find_evaluation_data
+from adaptkit.export.parity.gate import Limits, compare, refuse, token_checks
+from adaptkit.export.parity.http_check import REFERENCE_FILE
+from adaptkit.export.parity.measure import ParityReport, Tell, compare_merge
+from adaptkit.export.parity.reference import make_reference
+from adaptkit.export.quantise.compressed_tensors import compress, restore
+from adaptkit.export.quantise.model import Quantised, quantise
+from adaptkit.export.record import MANIFEST, ExportRecord, Method
+from adaptkit.export.source import Source
+from adaptkit.export.weights import load_trained, write_model
 from adaptkit.run import Run, read_json, write_json
 
 if TYPE_CHECKING:
-    from torch import nn
+    from transformers import PreTrainedModel, PreTrainedTokenizerFast
 
-    from adaptkit.export.parity.answers import Answers
-    from adaptkit.export.quantise.model import Method
-    from adaptkit.models import Kind
-
-MODEL_KINDS: dict[str, Kind] = {
-    "generate": "causal",
-    "classify": "classifier",
-    "rerank": "classifier",
-    "embed": "encoder",
-}
-Tell = Callable[[str], None]
+PARITY_FILE = "parity.json"
 
 
 @dataclass(frozen=True)
@@ -66,31 +68,23 @@ class Options:
 
 @dataclass(frozen=True)
 class Exported:
-    """A finished export."""
+    """A finished export; `num_bytes` is the size of its files."""
 
     folder: Path
-    format: str
     source: Source
-    manifest: dict[str, Any]
-    parity: dict[str, Any]
-
-    @property
-    def num_bytes(self) -> int:
-        return sum(file["num_bytes"] for file in self.manifest["files"].values())
+    record: ExportRecord
+    parity: ParityReport
+    num_bytes: int
 
     def summary(self) -> str:
         """For people: what was exported, where to, how large, and each figure of the parity gate."""
         lines = [
             f"{self.source.name}: {self.source.why}",
-            f"{self.folder}  {self.format}, {self.num_bytes / 1e6:.1f} MB",
+            f"{self.folder}  {self.record.format}, {self.num_bytes / 1e6:.1f} MB",
             "",
+            f"parity, on {self.parity.data.origin}:",
         ]
-        lines.append(f"parity, on {self.parity['text']['origin']}:")
-        for check in self.parity["checks"]:
-            values = "" if check["before"] is None else f"{check['before']:.4f} -> {check['after']:.4f}, "
-            allowed = "" if check["limit"] is None else f" of {check['limit']:.2g} allowed"
-            lines.append(f"  {check['name']}: {values}loss {check['loss']:.2g}{allowed}")
-        return "\n".join(lines)
+        return "\n".join([*lines, *(f"  {check}" for check in self.parity.checks)])
 
     def as_json(self) -> dict[str, Any]:
         return {
@@ -98,10 +92,10 @@ class Exported:
             "name": self.source.name,
             "kind": self.source.kind,
             "why": self.source.why,
-            "format": self.format,
+            "format": self.record.format,
             "num_bytes": self.num_bytes,
-            "manifest": self.manifest[EXPORTED],
-            "parity": self.parity,
+            "manifest": self.record.model_dump(mode="json"),
+            "parity": self.parity.as_json(),
         }
 
 
@@ -112,7 +106,7 @@ def export(
 
     Args:
         tell: called with a sentence whenever something that takes time begins.
-    Raises: ConfigError or ModelError for what cannot be exported, or is further from its source than stated;
+    Raises: ConfigError or ModelError for what cannot be exported, or is further from its source than allowed;
         then nothing is left behind but the figures, in the run's parity.json or beside the folder.
     """
     options, chosen = options or Options(), find_format(format)
@@ -122,28 +116,29 @@ def export(
     temporary = folder.with_name(f".{folder.name}.{os.getpid()}.tmp")
     shutil.rmtree(temporary, ignore_errors=True)
     try:
-        parity, described = _write(source, chosen, options, temporary, tell)
-        refuse(parity, str(folder), str(_keep_report(source, chosen, folder, parity)))
-        manifest = _describe(source, chosen, temporary, parity, described, options)
+        parity, quantised = _write_weights(source, chosen, options, temporary, tell)
+        figures = _keep_figures(source, folder, parity)
+        refuse(parity.checks, chosen.name, str(folder), str(figures))
+        write_json(temporary / PARITY_FILE, parity.as_json())
+        record, num_bytes = _write_papers(source, chosen, temporary, parity, quantised)
+        if options.sign_key is not None:
+            sign(temporary, options.sign_key)
         _publish(temporary, folder)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
-    return Exported(folder, chosen.name, source, manifest, parity)
+    return Exported(folder, source, record, parity, num_bytes)
 
 
 def _destination(source: Source, format: Format, options: Options) -> Path:
     if options.out is not None:
         folder = options.out.expanduser()
-        if folder.exists() and not (folder / "manifest.json").is_file() and any(folder.iterdir()):
-            raise ConfigError(
-                "is a folder with something else in it", where=str(folder), fix="give --out a new folder"
-            )
+        if folder.exists() and not (folder / MANIFEST).is_file() and any(folder.iterdir()):
+            what = "is a folder with something else in it"
+            raise ConfigError(what, where=str(folder), fix="give --out a new folder")
         return folder
     if source.run is None:
-        fix = f"add --out {source.name}-{format.name}"
-        raise ConfigError(
-            "a model folder has no run directory to write into", where=str(source.folder), fix=fix
-        )
+        what = "a model folder has no run directory to write into"
+        raise ConfigError(what, where=str(source.folder), fix=f"add --out {source.name}-{format.name}")
     return Run(source.run).export(format.name)
 
 
@@ -152,161 +147,115 @@ def _check_request(source: Source, format: Format, options: Options) -> None:
         what = "is quantised already; rounding it again would only lose more"
         raise ModelError(what, where=str(source.folder), fix="export the run or model that it was made from")
     if options.method == "gptq" and format.grid is None:
-        raise ConfigError(
-            f"gptq rounds weights, and {format.name} keeps them", where="--method", fix="use int4 or int8"
-        )
-    if format.name == "fp8" and options.method == "gptq":
+        what = f"gptq rounds weights, and {format.name} keeps them"
+        raise ConfigError(what, where="--method", fix="use int4 or int8")
+    if options.method == "gptq" and format.grid == "fp8":
         raise ConfigError("gptq is for int4 and int8", where="--method", fix="leave --method out for fp8")
 
 
-def _write(
+def _write_weights(
     source: Source, format: Format, options: Options, folder: Path, tell: Tell
-) -> tuple[dict[str, Any], dict[str, Any]]:
-    """The model's files in `folder`; what parity.json and the manifest say of them."""
-    import torch
-
-    from adaptkit import models
-    from adaptkit.export import model_folder
-    from adaptkit.export.parity import reference
-    from adaptkit.export.parity.answers import ask
-    from adaptkit.export.quantise.compressed_tensors import compress, restore
-    from adaptkit.export.quantise.model import quantise
-
+) -> tuple[ParityReport, Quantised | None]:
+    """Write the model's files and reference.json, read them back and compare them with the source."""
     tokenizer = models.load_tokenizer(source.folder)
-    heldout = find_heldout(source, evaluation=options.evaluation, calibration=options.calibration)
-    tell(f"asking the trained model, on {heldout.origin}")
-    model = _load(source)
-    before = ask(source, model, tokenizer, heldout)
-    if format.grid is None:
-        described = {"method": None, "group_size": None, "calibration": None}
-        model_folder.write(source, model.to(getattr(torch, format.dtype)), tokenizer, folder)
-        written = _load(source, folder)
-    else:
-        done = quantise(model, tokenizer, format, options.method, heldout, str(source.folder), tell)
-        described = done.described
-        model_folder.write(source, model.to(torch.bfloat16), tokenizer, folder)
-        compress(folder, done.scheme, done.layers)
-        written = restore(model, folder, done.scheme)
+    data = find_evaluation_data(source, evaluation=options.evaluation, calibration=options.calibration)
+    tell(f"asking the trained model, on {data.origin}")
+    trained = load_trained(source)
+    before = ask(source, trained, tokenizer, data)
+    quantised = None
+    if format.grid is not None:
+        quantised = quantise(trained, tokenizer, format, options.method, data, str(source.folder), tell)
+    written = _write_and_read(source, format, trained, tokenizer, quantised, folder)
     tell("asking the exported model")
-    after = ask(source, written, models.load_tokenizer(folder), heldout)
-    write_json(folder / reference.FILE, reference.make(source, written, models.load_tokenizer(folder)))
-    num_items = len(heldout.items.rows) if heldout.items is not None else 0
+    written_tokenizer = models.load_tokenizer(folder)
+    after = ask(source, written, written_tokenizer, data)
+    write_json(folder / REFERENCE_FILE, make_reference(source, written, written_tokenizer))
     limits = Limits.of(format, options.max_loss_bpb, options.max_loss_score)
-    checks = compare(before, after, format, limits, num_items)
-    checks += token_checks(tokenizer, models.load_tokenizer(folder), [text for _, text in heldout.texts])
-    merge = _merge_report(source, tokenizer, heldout, before, tell)
-    parity = {
-        "format": format.name,
-        "method": described["method"],
-        "passed": passed([*checks, *merge["checks"]]),
-        "text": {
-            "origin": heldout.origin,
-            "texts": len(heldout.texts),
-            "digest": heldout.digest or None,
-            "tokens_per_window": heldout.seq_len,
-        },
-        "items": {
-            "origin": heldout.items_origin or "no task: only the text was compared",
-            "items": num_items,
-        },
-        "merge": merge["told"],
-        "checks": [*checks, *merge["checks"]],
-    }
-    return parity, described
+    merge, merge_checks = compare_merge(source, tokenizer, data, before, tell)
+    checks = (
+        *compare(before, after, limits, data.num_items),
+        *token_checks(tokenizer, written_tokenizer, data.texts),
+        *merge_checks,
+    )
+    method = options.method if quantised is not None else None
+    return ParityReport(format.name, method, data, merge, checks), quantised
 
 
-def _load(source: Source, folder: Path | None = None) -> nn.Module:
-    from adaptkit import models
-
-    return models.load(folder or source.folder, MODEL_KINDS[source.kind]).eval()
-
-
-def _merge_report(
-    source: Source, tokenizer: Any, heldout: HeldOut, merged: Answers, tell: Tell
-) -> dict[str, Any]:
-    """The merged model against base and adapter as trained, or why that could not be done again."""
-    from adaptkit.export.parity.answers import ask
-    from adaptkit.export.parity.unmerged import adapted_model
-
-    if source.adapter is None:
-        return {"told": "no adapter: the exported weights are the trained ones", "checks": []}
-    model = adapted_model(source, len(tokenizer))
-    if isinstance(model, str):
-        return {"told": model, "checks": []}
-    tell("asking base and adapter as trained")
-    return {
-        "told": "base and adapter as trained against the merged model",
-        "checks": merge_checks(ask(source, model, tokenizer, heldout), merged),
-    }
+def _write_and_read(
+    source: Source,
+    format: Format,
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerFast,
+    quantised: Quantised | None,
+    folder: Path,
+) -> PreTrainedModel:
+    """Write the model's files, and give back the model that a server reads from them."""
+    if quantised is None:
+        write_model(source, model.to(dtype=getattr(torch, format.dtype)), tokenizer, folder)
+        return load_trained(source, folder)
+    write_model(source, model.to(dtype=torch.bfloat16), tokenizer, folder)
+    compress(folder, quantised.scheme, quantised.layers)
+    return restore(model, folder, quantised.scheme)
 
 
-def _keep_report(source: Source, format: Format, folder: Path, parity: dict[str, Any]) -> Path:
-    """The figures outlive a refused export: in the run's parity.json by format, or beside the folder; where
-    they are."""
-    if source.run is not None and folder == Run(source.run).export(format.name):
+def _keep_figures(source: Source, folder: Path, parity: ParityReport) -> Path:
+    """Write the figures where they outlive a refused export: into the run, or beside the folder."""
+    if source.run is not None and folder == Run(source.run).export(parity.format):
         path = Run(source.run).parity_path
-        write_json(path, {**(read_json(path) if path.is_file() else {}), format.name: parity})
+        of_other_formats = read_json(path) if path.is_file() else {}
+        write_json(path, {**of_other_formats, parity.format: parity.as_json()})
         return path
-    path = folder.with_name(f"{folder.name}.parity.json")
-    if not parity["passed"]:
-        write_json(path, parity)
+    path = _figures_beside(folder)
+    if not parity.passed:
+        write_json(path, parity.as_json())
     return path
 
 
-def _describe(
-    source: Source,
-    format: Format,
-    folder: Path,
-    parity: dict[str, Any],
-    described: dict[str, Any],
-    options: Options,
-) -> dict[str, Any]:
-    """parity.json, card, bill of materials, licence texts, and last the manifest over all of them (and its
-    signature)."""
-    from adaptkit.export.papers.card import write_card
-    from adaptkit.export.papers.sbom import write_bill
+def _figures_beside(folder: Path) -> Path:
+    return folder.with_name(f"{folder.name}.{PARITY_FILE}")
 
-    write_json(folder / "parity.json", parity)
-    ancestors = lineage.lineage(source)
-    for path in lineage.licence_files(ancestors):
+
+def _write_papers(
+    source: Source, format: Format, folder: Path, parity: ParityReport, quantised: Quantised | None
+) -> tuple[ExportRecord, int]:
+    """Write card, bill of materials and licence texts, and last the manifest; the size of all files."""
+    lineage = trace(source)
+    for path in lineage.licence_files():
         shutil.copyfile(path, folder / path.name)
-    licence, licence_words = lineage.licence_of(ancestors)
-    told = {
-        "name": source.name,
-        "kind": source.kind,
-        "format": format.name,
-        "stores": format.describe,
-        "needs": format.needs,
-        "serving_dtype": _serving_dtype(source, format),
-        **described,
-        "study": source.study.resolve().name if source.study else None,
-        "arm": source.arm,
-        "task": source.task,
-        "seed": source.seed,
-        "base": next((ancestor.name for ancestor in ancestors if "base" in ancestor.facts), None),
-        "licence": licence_words,
-        "labels": list(source.labels),
-    }
-    record = {
-        EXPORTED: told,
-        "source": lineage.weights_digests(source.folder),
-        "lineage": [ancestor.facts for ancestor in ancestors],
-        "code": lineage.code(),
-    }
-    write_bill(folder, record, licence)
-    write_card(folder, source, record, parity, licence, licence_words)
-    manifest = {**record, "files": lineage.file_digests(folder)}
-    write_json(folder / lineage.MANIFEST, manifest)
-    if options.sign_key is not None:
-        from adaptkit.export.papers.signature import sign
-
-        sign(folder, options.sign_key)
-    return manifest
+    licence, licence_in_words = lineage.licence()
+    record = ExportRecord(
+        name=source.name,
+        kind=source.kind,
+        format=format.name,
+        stores=format.describe,
+        needs=format.needs,
+        serving_dtype=_serving_dtype(source, format),
+        method=parity.method,
+        group_size=quantised.scheme.group_size if quantised is not None else None,
+        calibration=quantised.calibration if quantised is not None else None,
+        study=source.study.resolve().name if source.study is not None else None,
+        study_name=source.study_name,
+        arm=source.arm,
+        origin=source.origin,
+        adaptation=source.adaptation,
+        task=source.task,
+        seed=source.seed,
+        base=lineage.base.name if lineage.base is not None else None,
+        licence=licence_in_words,
+        labels=source.labels,
+    )
+    provenance = Provenance(record, weights_digests(source.folder), lineage, licence)
+    write_bill(folder, provenance)
+    write_card(folder, source, provenance, parity)
+    files = write_manifest(folder, provenance)
+    return record, sum(file["num_bytes"] for file in files.values())
 
 
 def _serving_dtype(source: Source, format: Format) -> dict[str, str]:
-    """What a server should compute in: CPUs without bf16 units are fastest in float32, vLLM's int4 kernel
-    knows bfloat16 only."""
+    """The precision that a server should compute in, by machine.
+
+    CPUs without bf16 units are fastest in float32; vLLM's int4 kernel knows bfloat16 only.
+    """
     if format.grid == "int4":
         return {"gpu": "bfloat16", "cpu": "bfloat16"}
     if source.kind != "generate" or format.dtype == "float32":
@@ -315,11 +264,10 @@ def _serving_dtype(source: Source, format: Format) -> dict[str, str]:
 
 
 def _publish(temporary: Path, folder: Path) -> None:
-    """Onto the disk, then to its place in one step; an older export goes only when the new one is there."""
+    """Flush the files to the disk and rename the folder in one step; an older export goes only then."""
     for path in [*temporary.rglob("*"), temporary]:
-        path.chmod(
-            0o755 if path.is_dir() else 0o644
-        )  # safetensors writes files that only their owner can read
+        # safetensors writes files that only their owner can read
+        path.chmod(0o755 if path.is_dir() else 0o644)
         handle = os.open(path, os.O_RDONLY)
         os.fsync(handle)
         os.close(handle)
@@ -330,4 +278,4 @@ def _publish(temporary: Path, folder: Path) -> None:
         shutil.rmtree(old)
     else:
         os.rename(temporary, folder)
-    folder.with_name(f"{folder.name}.parity.json").unlink(missing_ok=True)
+    _figures_beside(folder).unlink(missing_ok=True)

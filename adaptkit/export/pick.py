@@ -13,7 +13,6 @@ from pathlib import Path
 
 from adaptkit.errors import ModelError, nearest
 from adaptkit.export.source import Source, of_model, of_run, served_name
-from adaptkit.models.folder import find
 from adaptkit.run import Run
 from adaptkit.run_record import read_record
 from adaptkit.study.record import ArmRecord, ScoreRecord, StudyRecord, TaskRecord, read_study
@@ -67,6 +66,8 @@ class _Study:
         made_by = score.model_run or base.run
         if made_by is not None:
             return of_run(self.run(made_by).path)
+        from adaptkit.models import find  # loads torch, which a server's own process does without
+
         return dataclasses.replace(of_model(find(base.model)), base=base.model)
 
 

@@ -55,7 +55,7 @@ class Source:
         adapter: the peft folder beside the merged weights, if it was trained with one.
         base: what its weights were at first (folder or hub id); empty for random weights or an unknown base.
         labels: the classes of a classifier, in the order of its outputs.
-        scored_run: the run whose record holds its scores: a study scores language models in runs of their own.
+        scored_run: the run whose record holds its scores; a study scores language models in runs apart.
         suite: the name of those scores; None where nothing was scored.
         export: what `adaptkit export` recorded in its manifest.json; None for a folder that it did not write.
     """
@@ -175,7 +175,8 @@ def _origin(run: Run, record: RunRecord) -> str:
         return "distilled"
     if record.recipe is RecipeKind.PRETRAIN:
         return "continued" if record.base else "scratch"
-    base = run_of_base(run.path, record.base)
+    folder = local_base(run.path, record.base)
+    base = run_of(folder) if folder is not None else None
     return _origin(base, read_record(base)) if base is not None else "generic"
 
 
@@ -194,19 +195,31 @@ def run_of(folder: Path) -> Run | None:
     return run if folder.name == run.model.name and run.config_path.is_file() else None
 
 
-def run_of_base(run: Path, base: str) -> Run | None:
-    """The run that made a base, where the base is the model of one."""
-    folder = moved_folder(run, base)
-    return run_of(folder) if folder is not None else None
-
-
-def moved_folder(run: Path, base: str) -> Path | None:
-    """The folder of a base as the run named it, or under the run's root if all runs have moved together."""
+def local_base(run: Path, base: str) -> Path | None:
+    """The folder of a run's base: as named, or under the run's root if all runs have moved together."""
     if not base:
         return None
     named = Path(base).expanduser()
     moved = run.parent / named.parent.name / named.name
     return next((folder for folder in (named, moved) if folder.is_dir()), None)
+
+
+def find_base(run: Path, base: str) -> Path | None:
+    """The folder of a run's base, here or in the hub's cache; None where it cannot be had."""
+    folder = local_base(run, base)
+    if folder is not None or not is_hub_id(base):
+        return folder
+    from adaptkit.models import find  # loads torch, which a server's own process does without
+
+    try:
+        return find(base)
+    except ModelError:
+        return None
+
+
+def is_hub_id(model: str) -> bool:
+    """Whether a model's name can be one on the hub: owner/name."""
+    return re.fullmatch(r"[\w.-]+/[\w.-]+", model) is not None
 
 
 def served_name(name: str) -> str:

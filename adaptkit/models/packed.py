@@ -13,6 +13,7 @@ Shape letters: B rows, T tokens of a row, N = B * T, H heads, K head size, P doc
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -101,9 +102,9 @@ def attention(
     if cu_seq_lens_q is None:
         from transformers.integrations.sdpa_attention import sdpa_attention_forward
 
-        settings = {"dropout": dropout, "scaling": scaling, "is_causal": is_causal, **others}
+        settings: dict[str, Any] = {"dropout": dropout, "scaling": scaling, "is_causal": is_causal, **others}
         return sdpa_attention_forward(module, query_BHTK, key_BHTK, value_BHTK, attention_mask, **settings)
-    bounds, causal = cu_seq_lens_q, module.is_causal if is_causal is None else is_causal
+    bounds, causal = cu_seq_lens_q, bool(module.is_causal if is_causal is None else is_causal)
     rows, _, length, _ = query_BHTK.shape
     on_gpu = query_BHTK.is_cuda
     if on_gpu and query_BHTK.dtype in (torch.float16, torch.bfloat16) and not dropout:
@@ -113,8 +114,10 @@ def attention(
         return _by_document(query_BHTK, key_BHTK, value_BHTK, bounds.tolist(), dropout, scaling, causal), None
     if attention_mask is None or attention_mask.shape[-1] == 1 or not whole:
         attention_mask = block_mask(bounds, rows, length, causal=causal, window=None if whole else sliding_window)
-    settings = {"attn_mask": attention_mask, "dropout_p": dropout, "scale": scaling}
-    out_BHTK = F.scaled_dot_product_attention(query_BHTK, *_for_each_head(query_BHTK, key_BHTK, value_BHTK), **settings)
+    keys_BHTK, values_BHTK = _for_each_head(query_BHTK, key_BHTK, value_BHTK)
+    out_BHTK = F.scaled_dot_product_attention(
+        query_BHTK, keys_BHTK, values_BHTK, attn_mask=attention_mask, dropout_p=dropout, scale=scaling
+    )
     return out_BHTK.transpose(1, 2).contiguous(), None
 
 

@@ -14,7 +14,7 @@ from adaptkit.doctor import packages
 from adaptkit.errors import ConfigError, MissingDependency, ModelError, ServerError
 from adaptkit.export.formats import FORMATS, runs_here
 from adaptkit.export.hardware import Hardware
-from adaptkit.export.papers import lineage
+from adaptkit.export.papers import provenance
 from adaptkit.export.papers.signature import verify_signature
 from adaptkit.export.source import Source
 from adaptkit.serve.engine.command import OURS, Launch, cache_bytes, unsafe_settings
@@ -44,7 +44,7 @@ def check(
         check_format(launch.source, hardware)
         check_heads(launch.source, hardware)
         if launch.source.exported:
-            lineage.verify(launch.source.folder)
+            provenance.verify(launch.source.folder)
         for adapter in launch.adapters:
             check_contents(adapter.folder)
         if signed_by is not None:

@@ -1,5 +1,4 @@
-"""The model card: README.md of an exported folder, filled from the run and the study; what is unknown is said
-in words.
+"""Write the model card, README.md of an exported folder, from its run and study; it says what is unknown.
 
 It holds counts, digests, scores and limits, and never a line of anybody's text.
 """
@@ -7,249 +6,239 @@ It holds counts, digests, scores and limits, and never a line of anybody's text.
 from __future__ import annotations
 
 import shlex
+from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from adaptkit.export.formats import GROUP_SIZES
-from adaptkit.export.source import EXPORTED, Source, run_config
+from adaptkit.export.papers.lineage import Training
+from adaptkit.export.papers.provenance import Provenance, code
+from adaptkit.export.record import ExportRecord, ServedKind
+from adaptkit.export.source import Source
 from adaptkit.run import Run, read_json, write_text
+from adaptkit.run_record import RecipeKind, SplitRecord, read_record
+from adaptkit.study.record import read_study
+from adaptkit.study.verdict_record import ArmScoreRecord, read_verdict
 
 if TYPE_CHECKING:
     from jinja2 import Template
 
+    from adaptkit.export.parity.measure import ParityReport
+
 TEMPLATES = Path(__file__).parent / "templates"
-USES = {
+USES: dict[ServedKind, tuple[str, str]] = {
     "generate": ("text-generation", "continues text"),
     "classify": ("text-classification", "gives each class a probability"),
     "rerank": ("text-ranking", "scores how well a text answers a query"),
     "embed": ("sentence-similarity", "turns text into vectors that are close for related texts"),
 }
-UNSERVED = ("distilbert",)  # by vLLM 0.32: its layers do not go through transformers' attention interface
-TRAINED_BY = {
-    "teacher": "distill",
-    "objective": "pretrain",
-    "loss": "embed train",
-}  # field of a run's config -> command
+UNSERVED = ("distilbert",)
+"""By vLLM 0.32: its layers do not go through transformers' attention interface."""
+COMMANDS = {
+    RecipeKind.PRETRAIN: "pretrain",
+    RecipeKind.FINETUNE: "finetune",
+    RecipeKind.EMBED: "embed train",
+    RecipeKind.DISTILL: "distill",
+}
+NEEDS = {"any": "every CPU and GPU", "gpu or avx512": "a GPU, or a CPU with AVX512", "gpu": "a GPU"}
 ONE_RUN = "one training: no interval over seeds (a study trains several)"
+SAME_FOLDER = "# the same config on the same data finds the same folder"
 
 
-def write_card(
-    folder: Path,
-    source: Source,
-    record: dict[str, Any],
-    parity: dict[str, Any],
-    licence: str,
-    licence_words: str,
-) -> None:
-    """Write README.md from the manifest's record and the parity report."""
-    told = record[EXPORTED]
-    runs = [facts for facts in record["lineage"] if "run" in facts]
-    base = next((facts for facts in record["lineage"] if "base" in facts), None)
+@dataclass(frozen=True)
+class ScoreRow:
+    """A line of the card's table of scores."""
+
+    task: str
+    metric: str
+    split: str
+    value: float
+    interval: str
+    items: int | str
+
+
+def write_card(folder: Path, source: Source, provenance: Provenance, parity: ParityReport) -> None:
+    """Write README.md."""
     config = read_json(folder / "config.json")
     tag, use = USES[source.kind]
+    lineage, export = provenance.lineage, provenance.export
     context = {
-        "told": told,
+        "export": export,
         "tag": tag,
         "use": use,
-        "rounding": _rounding(told),
-        "licence": licence,
-        "licence_words": licence_words,
+        "rounding": _rounding(export),
+        "licence": provenance.licence,
         "architecture": (config.get("architectures") or ["not stated"])[0],
-        "base": base,
-        "trainings": ", then ".join(facts["run"] for facts in reversed(runs)) or "none known",
-        "teachers": ", ".join(facts["teacher"] for facts in runs if facts["teacher"]),
-        "data": [
-            _data_row(facts["run"], name, part) for facts in runs for name, part in facts["data"].items()
-        ],
+        "base": lineage.base,
+        "trainings": ", then ".join(training.run for training in reversed(lineage.trainings)) or "none known",
+        "teachers": ", ".join(training.teacher for training in lineage.trainings if training.teacher),
+        "runs_on": NEEDS[export.needs],
+        "data": [row for training in lineage.trainings for row in _data_rows(training)],
         "budget": _budget(source),
         "scores": scores(source),
         "verdict": _verdict(source),
         "parity": parity,
-        "limits": limits(source, record, config["model_type"]),
-        "reproduce": _reproduce(source, told, runs),
-        "load": _load_lines(source),
-        "code": record["code"],
+        "limits": limits(provenance, config["model_type"]),
+        "reproduce": _reproduce(source, provenance),
+        "load": _load_lines(source.kind),
+        "code": code(),
     }
     write_text(folder / "README.md", _template().render(context))
 
 
-def scores(source: Source) -> list[dict[str, Any]]:
-    """The scores of this model: task, metric, value, interval in words, items.
+def scores(source: Source) -> list[ScoreRow]:
+    """The scores of this model.
 
     With a study, the arm's mean over seeds and its interval; without, what the run's held-out items gave.
     """
     if source.study is not None:
-        answer = read_json(Run(source.study).report / "verdict.json")
-        mine = [
-            row for row in answer.get("scores", []) if (row["arm"], row["task"]) == (source.arm, source.task)
-        ]
-        if mine:
-            return [_study_row(row, answer["confidence"]) for row in mine]
-    if source.scores is None or source.suite is None:
+        verdict = read_verdict(source.study)
+        of_arm = [row for row in verdict.scores if (row.arm, row.task) == (source.arm, source.task)]
+        if of_arm:
+            return [_study_row(row, verdict.confidence) for row in of_arm]
+    if source.scored_run is None or source.suite is None:
         return []
-    found = read_json(Run(source.scores).scores(source.suite))
-    tested = found.get("metrics") or {}
-    kept, where = (
-        (tested, "test") if tested and found.get("num_items") else (found.get("dev") or {}, "development")
-    )
-    if source.suite == "language" and source.scores == source.run:
-        where = "development"  # a pretraining's own suite is its dev set
-    items = found.get("num_items") if kept is tested else None
-    return [
-        {
-            "task": source.suite,
-            "metric": name,
-            "value": value,
-            "interval": ONE_RUN,
-            "items": items or "not recorded",
-            "split": where,
-        }
-        for name, value in kept.items()
-    ]
+    suite = read_record(Run(source.scored_run)).suites[source.suite]
+    metrics, split, items = suite.dev, "development", "not recorded"
+    if suite.metrics and suite.num_items:
+        metrics, items = suite.metrics, str(suite.num_items)
+        split = {"test": "test", "dev": "development"}[suite.judged_on]
+    return [ScoreRow(source.suite, name, split, value, ONE_RUN, items) for name, value in metrics.items()]
 
 
-def limits(source: Source, record: dict[str, Any], model_type: str) -> list[str]:
+def limits(provenance: Provenance, model_type: str) -> list[str]:
     """What a user must know before relying on the model."""
-    told = record[EXPORTED]
-    found = [
-        "It was measured on the held-out data named above and on nothing else: other text may go worse, and was not tried."
+    export = provenance.export
+    sentences = [
+        "It was measured on the held-out data named above and on nothing else: other text may go worse, and "
+        "was not tried."
     ]
-    if source.kind == "generate":
-        found.append(
-            "It writes plausible text that can be wrong, and it can repeat parts of its training text word for word."
+    if export.kind == "generate":
+        sentences.append(
+            "It writes plausible text that can be wrong, and it can repeat parts of its training text "
+            "word for word."
         )
-    if source.kind == "classify":
-        found.append(
-            f"It knows the classes {', '.join(source.labels) or 'in config.json'} and must choose one of them."
-        )
-    if told["needs"] != "any":
-        found.append(
-            f"This format needs a {told['needs'].replace('gpu', 'GPU').replace('avx512', 'CPU with AVX512')}."
-        )
-    if told["group_size"] not in (None, GROUP_SIZES[0]):
-        found.append(
-            f"Its groups are of {told['group_size']} inputs: {GROUP_SIZES[0]} do not divide its widths."
+    if export.kind == "classify":
+        classes = ", ".join(export.labels) or "in config.json"
+        sentences.append(f"It knows the classes {classes} and must choose one of them.")
+    if export.needs != "any":
+        needs = export.needs.replace("gpu", "GPU").replace("avx512", "CPU with AVX512")
+        sentences.append(f"This format needs a {needs}.")
+    if export.group_size not in (None, GROUP_SIZES[0]):
+        sentences.append(
+            f"Its groups are of {export.group_size} inputs: {GROUP_SIZES[0]} do not divide its widths."
         )
     if model_type in UNSERVED:
-        found.append(f"vLLM does not serve {model_type} models; transformers does.")
-    if told["method"]:
-        found.append("Its weights are rounded; what that cost is in the table of the parity gate.")
-    if source.seed is not None:
-        found.append(
-            "The scores above are means over the study's seeds; this folder holds one of the models behind them."
+        sentences.append(f"vLLM does not serve {model_type} models; transformers does.")
+    if export.method:
+        sentences.append("Its weights are rounded; what that cost is in the table of the parity gate.")
+    if export.seed is not None:
+        sentences.append(
+            "The scores above are means over the study's seeds; this folder holds one of the models behind "
+            "them."
         )
-    if not any(facts.get("data") for facts in record["lineage"]):
-        found.append(
-            "What it was trained on is not known to the tool that exported it: look at the model it was made from."
+    if not any(training.splits for training in provenance.lineage.trainings):
+        sentences.append(
+            "What it was trained on is not known to the tool that exported it: look at the model it was made "
+            "from."
         )
-    found.append("Bias, toxicity and memorised personal data were not audited for this export.")
-    return found
+    sentences.append("Bias, toxicity and memorised personal data were not audited for this export.")
+    return sentences
 
 
-def _rounding(told: dict[str, Any]) -> str:
-    if told["method"] == "gptq":
-        return f"; rounded by GPTQ on {told['calibration']['origin']}"
-    return "; each rounded to the nearest" if told["method"] else ""
+def _rounding(export: ExportRecord) -> str:
+    if export.calibration is not None:
+        return f"; rounded by GPTQ on {export.calibration.origin}"
+    return "; each rounded to the nearest" if export.method else ""
 
 
-def _study_row(row: dict[str, Any], confidence: float) -> dict[str, Any]:
-    seeds = f"{row['num_seeds']} seed{'s' if row['num_seeds'] > 1 else ''}"
-    interval = f"[{row['low']:.4f}, {row['high']:.4f}] at {confidence:.0%}, {seeds}"
-    return {key: row[key] for key in ("task", "metric")} | {
-        "value": row["mean"],
-        "interval": interval,
-        "items": row["num_items"],
-        "split": "test",
-    }
+def _study_row(row: ArmScoreRecord, confidence: float) -> ScoreRow:
+    seeds = f"{row.num_seeds} seed{'s' if row.num_seeds > 1 else ''}"
+    interval = f"[{row.low:.4f}, {row.high:.4f}] at {confidence:.0%}, {seeds}"
+    return ScoreRow(row.task, row.metric, "test", row.mean, interval, row.num_items)
 
 
 def _verdict(source: Source) -> str | None:
-    if source.study is None:
+    """The study's answer on this model's task, one sentence; None outside a study."""
+    if source.study is None or source.task is None:
         return None
-    answer = read_json(Run(source.study).report / "verdict.json")
-    if source.task == answer["primary"]:
-        return answer["line"]
-    found = next(task for task in answer["tasks"] if task["task"] == source.task)
-    pair = found["versus_generic"]
-    if pair is None:
-        return f"{found['title']}: {found['reason']}"
-    ended = {
-        "pretrained": f"{found['candidate']} wins",
-        "generic": f"{found['generic']} wins",
-        "tie": "a tie",
-    }[found["outcome"]]
-    interval = f"{pair['difference']:+.3f} [{pair['low']:+.3f}, {pair['high']:+.3f}]"
-    return f"{found['title']}: {ended}; {found['candidate']} minus {found['generic']} {interval}"
+    verdict = read_verdict(source.study)
+    if source.task == verdict.primary:
+        return verdict.line
+    answer = verdict.of(source.task)
+    if answer.versus_generic is None:
+        return f"{answer.title}: {answer.reason}"
+    ending = f"{answer.winner} wins" if answer.winner else "a tie"
+    pair = answer.versus_generic
+    interval = f"{pair.difference:+.3f} [{pair.low:+.3f}, {pair.high:+.3f}]"
+    return f"{answer.title}: {ending}; {answer.candidate} minus {answer.generic} {interval}"
 
 
-def _data_row(run: str, name: str, part: dict[str, Any]) -> dict[str, Any]:
-    licences = ", ".join(
-        f"{licence} ({count:,} rows)" for licence, count in (part.get("licences") or {}).items()
-    )
-    return {**part, "run": run, "part": name, "licences": licences or "not stated"}
+def _data_rows(training: Training) -> list[dict[str, Any]]:
+    return [_data_row(training.run, part, split) for part, split in training.splits.items()]
+
+
+def _data_row(run: str, part: str, split: SplitRecord) -> dict[str, Any]:
+    licences = ", ".join(f"{licence} ({count:,} rows)" for licence, count in split.licences.items())
+    return {"run": run, "part": part, "split": split, "licences": licences or "not stated"}
 
 
 def _budget(source: Source) -> list[tuple[str, str]]:
     """What the training took, and what the study allowed."""
     rows = []
     if source.study is not None:
-        budget = read_json(source.study / "study.json")["budget"]
-        rows.append(
-            (
-                "allowed by the study, per arm and seed",
-                f"{budget['flops_per_seed']:.3g} FLOPs, {budget['trials']} tuning trials included",
-            )
-        )
+        budget = read_study(source.study).budget
+        allowed = f"{budget.flops_per_seed:.3g} FLOPs, {budget.trials} tuning trials included"
+        rows.append(("allowed by the study, per arm and seed", allowed))
     if source.run is None or not Run(source.run).cost_path.is_file():
         return [*rows, ("the training", "not recorded in this folder")]
     cost = read_json(Run(source.run).cost_path)
-    told = [
+    figures = [
         ("training FLOPs", "flops", "{:.3g}"),
         ("training tokens", "tokens", "{:,}"),
         ("seconds", "seconds", "{:.1f}"),
     ]
-    rows += [(title, form.format(cost[key])) for title, key, form in told if cost.get(key) is not None]
+    rows += [(title, form.format(cost[key])) for title, key, form in figures if cost.get(key) is not None]
     return [*rows, ("device", str(cost.get("device") or "not recorded"))]
 
 
-def _reproduce(source: Source, told: dict[str, Any], runs: list[dict[str, Any]]) -> list[str]:
+def _reproduce(source: Source, provenance: Provenance) -> list[str]:
     """Commands, in order; the configs are those whose digests stand in manifest.json."""
-    method = ["--method", told["method"]] if told["method"] == "gptq" else []
-    if told["calibration"] and told["calibration"]["origin"].startswith("the file "):
-        method += ["--calibration", told["calibration"]["origin"].removeprefix("the file ")]
+    export = provenance.export
+    options = ["--format", export.format]
+    if export.method == "gptq":
+        options += ["--method", "gptq"]
+    if export.calibration is not None and export.calibration.file is not None:
+        options += ["--calibration", export.calibration.file]
     if source.study is not None:
-        choice = ["--arm", str(source.arm), "--task", str(source.task), "--seed", str(source.seed)]
         study = source.study.resolve().name
+        choice = ["--arm", str(source.arm), "--task", str(source.task), "--seed", str(source.seed)]
         return [
-            f"adaptkit compare runs/{study}/config.yaml   # the same config on the same data finds the same folder",
-            shlex.join(["adaptkit", "export", f"runs/{study}", "--format", told["format"], *method, *choice]),
+            f"adaptkit compare runs/{study}/config.yaml   {SAME_FOLDER}",
+            shlex.join(["adaptkit", "export", f"runs/{study}", *options, *choice]),
         ]
-    if not runs:
-        return [
-            shlex.join(
-                ["adaptkit", "export", "FOLDER", "--format", told["format"], *method, "--out", "NEW-FOLDER"]
-            )
-        ]
-    run, config = runs[0]["run"], run_config(source.run) if source.run is not None else {}
-    command = next((words for field, words in TRAINED_BY.items() if field in config), "finetune")
+    if source.record is None:
+        return [shlex.join(["adaptkit", "export", "FOLDER", *options, "--out", "NEW-FOLDER"])]
+    run = provenance.lineage.trainings[0].run
     return [
-        f"adaptkit {command} runs/{run}/config.yaml   # the same config on the same data finds the same folder",
-        shlex.join(["adaptkit", "export", f"runs/{run}", "--format", told["format"], *method]),
+        f"adaptkit {COMMANDS[source.record.recipe]} runs/{run}/config.yaml   {SAME_FOLDER}",
+        shlex.join(["adaptkit", "export", f"runs/{run}", *options]),
     ]
 
 
-def _load_lines(source: Source) -> list[str]:
+def _load_lines(kind: ServedKind) -> list[str]:
     """Python that loads the folder."""
-    if source.kind == "embed":
+    if kind == "embed":
         return [
             "from sentence_transformers import SentenceTransformer",
             'model = SentenceTransformer("this folder")',
         ]
-    auto = {"generate": "AutoModelForCausalLM"}.get(source.kind, "AutoModelForSequenceClassification")
+    auto = "AutoModelForCausalLM" if kind == "generate" else "AutoModelForSequenceClassification"
     return [
         f"from transformers import {auto}, AutoTokenizer",
-        f'model, tokenizer = {auto}.from_pretrained("this folder"), AutoTokenizer.from_pretrained("this folder")',
+        f'model, tokenizer = {auto}.from_pretrained("this folder"), '
+        'AutoTokenizer.from_pretrained("this folder")',
     ]
 
 
@@ -257,11 +246,11 @@ def _load_lines(source: Source) -> list[str]:
 def _template() -> Template:
     from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
-    loader = FileSystemLoader(TEMPLATES)
-    return Environment(
-        loader=loader,
+    environment = Environment(
+        loader=FileSystemLoader(TEMPLATES),
         undefined=StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
         keep_trailing_newline=True,
-    ).get_template("card.md.j2")
+    )
+    return environment.get_template("card.md.j2")

@@ -18,7 +18,7 @@ import httpx
 
 from adaptkit.client.openai import Client
 from adaptkit.errors import AdaptkitError, ServerError
-from adaptkit.export.parity import reference
+from adaptkit.export.parity.http_check import check_server
 from adaptkit.export.source import Source
 from adaptkit.serve import api_keys
 from adaptkit.serve.address import free_port
@@ -220,7 +220,7 @@ class Engine:
             if source.exported:
                 alone = len(self.launch.names) == 1  # see router.PROMPT_LOGPROBS
                 room = (self.max_len or 0) if alone else 0
-                reference.check(client, source, self.name, exact=self.launch.exact, room=room)
+                check_server(client, source, self.name, exact=self.launch.exact, room=room)
 
     async def _check_answers(self, child: Child, timeout_s: float) -> None:
         """Raises: ServerError if the child gives no real answer in time."""
