@@ -123,7 +123,7 @@ async def _measure_all(
                 await _ready(engine, running[-1])
                 _check_length(engine, load)
             clients = [
-                _Client(engine, name, load, price, Path(folder), status)
+                BenchClient(engine, name, load, price, Path(folder), status)
                 for engine in engines
                 for name in engine.launch.names
             ]
@@ -138,7 +138,7 @@ async def _measure_all(
             await asyncio.gather(*running, return_exceptions=True)  # a failed start was reported above
 
 
-async def _measure_level(clients: Sequence[_Client], concurrency: int, load: Load) -> list[Measurement]:
+async def _measure_level(clients: Sequence[BenchClient], concurrency: int, load: Load) -> list[Measurement]:
     """The median of each model's rounds; in a round the models take turns."""
     rounds = [[await client.measure(concurrency) for client in clients] for _ in range(load.rounds)]
     return [median(of_model) for of_model in zip(*rounds, strict=True)]
@@ -153,7 +153,7 @@ async def _ready(engine: Engine, running: asyncio.Task[None]) -> None:
 
 
 @dataclass(frozen=True)
-class _Client:
+class BenchClient:
     """vLLM's benchmark against one served name."""
 
     engine: Engine
