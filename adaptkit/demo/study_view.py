@@ -1,4 +1,4 @@
-"""What the page needs of a study, as protocols: `report.demo_view.StudyView` fulfils them, the page knows no study."""
+"""What the page needs of a study, as protocols; `report.demo_view.StudyView` fulfils them."""
 
 from __future__ import annotations
 
