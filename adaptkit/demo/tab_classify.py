@@ -102,10 +102,10 @@ class Classify:
 
     def _task(self, model: str, count: int) -> str:
         """The task that the server says the model answers, else the only one with as many classes."""
-        told = self.models[model].task
-        if told in self.study.tasks:
-            return told
-        fitting = [task for task in self.study.tasks if len(self.study.labels(task)) == count]
+        task = self.models[model].task
+        if task in self.study.tasks:
+            return task
+        fitting = [name for name in self.study.tasks if len(self.study.labels(name)) == count]
         return fitting[0] if len(fitting) == 1 else ""
 
     def _calibration(self, client: Client, model: str, count: int) -> Calibration | None:

@@ -1,7 +1,7 @@
 """The demo in a real browser: one session, one page, clicked through tab by tab against a fake server.
 
 Nothing is asked of the network beyond the page's own address, nothing is an error in the console. Skipped
-without Chromium. With ADAPTKIT_SCREENSHOTS=FOLDER the pictures are kept: desk and phone width, light and dark.
+without Chromium. With ADAPTKIT_SCREENSHOTS=FOLDER the pictures are kept, in two widths, light and dark.
 """
 
 from __future__ import annotations
