@@ -83,7 +83,7 @@ SAID = {
     ): "whole number",
     "RuntimeError: operator torchvision::nms does not exist": "built for another torch",
 }
-NOISE = """(APIServer pid=1) WARNING 11-21 [utils.py:255] ulimit: like `OSError: [Errno 24] Too many open files`
+NOISE = """(APIServer pid=1) WARNING 11-21 [utils.py:255] ulimit: like `OSError: [Errno 24] Too many files`
 {line}
 (APIServer pid=1) RuntimeError: Engine core initialization failed. See root cause above.
 """
