@@ -16,33 +16,28 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import torch
-
 from adaptkit import models
 from adaptkit.errors import ConfigError, ModelError
 from adaptkit.export.formats import Format, find_format
-from adaptkit.export.papers.card import write_card
 from adaptkit.export.papers.lineage import trace, weights_digests
+from adaptkit.export.papers.model_card import write_card
 from adaptkit.export.papers.provenance import Provenance, write_manifest
 from adaptkit.export.papers.sbom import write_bill
 from adaptkit.export.papers.signature import sign
 from adaptkit.export.parity.answers import ask
 from adaptkit.export.parity.evaluation_data import find_evaluation_data
 from adaptkit.export.parity.gate import Limits, compare, refuse, token_checks
-from adaptkit.export.parity.http_check import REFERENCE_FILE
 from adaptkit.export.parity.measure import ParityReport, Tell, compare_merge
 from adaptkit.export.parity.reference import make_reference
 from adaptkit.export.quantise.compressed_tensors import compress, restore
 from adaptkit.export.quantise.model import Quantised, quantise
-from adaptkit.export.record import MANIFEST, ExportRecord, Method
+from adaptkit.export.record import MANIFEST_FILE, PARITY_FILE, REFERENCE_FILE, ExportRecord, Method
 from adaptkit.export.source import Source
 from adaptkit.export.weights import load_trained, write_model
 from adaptkit.run import Run, read_json, write_json
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerFast
-
-PARITY_FILE = "parity.json"
 
 
 @dataclass(frozen=True)
@@ -132,7 +127,7 @@ def export(
 def _destination(source: Source, format: Format, options: Options) -> Path:
     if options.out is not None:
         folder = options.out.expanduser()
-        if folder.exists() and not (folder / MANIFEST).is_file() and any(folder.iterdir()):
+        if folder.exists() and not (folder / MANIFEST_FILE).is_file() and any(folder.iterdir()):
             what = "is a folder with something else in it"
             raise ConfigError(what, where=str(folder), fix="give --out a new folder")
         return folder
@@ -191,9 +186,10 @@ def _write_and_read(
 ) -> PreTrainedModel:
     """Write the model's files, and give back the model that a server reads from them."""
     if quantised is None:
-        write_model(source, model.to(dtype=getattr(torch, format.dtype)), tokenizer, folder)
+        stored = model.float() if format.dtype == "float32" else model.bfloat16()
+        write_model(source, stored, tokenizer, folder)
         return load_trained(source, folder)
-    write_model(source, model.to(dtype=torch.bfloat16), tokenizer, folder)
+    write_model(source, model.bfloat16(), tokenizer, folder)
     compress(folder, quantised.scheme, quantised.layers)
     return restore(model, folder, quantised.scheme)
 

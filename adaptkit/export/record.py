@@ -1,4 +1,4 @@
-"""What an exported model is, as one frozen record under "export" in its folder's manifest.json.
+"""What an exported model is, as one frozen record in its manifest.json, and the names of its files.
 
 record = read_export(folder)        # None for a folder that no export wrote
 record.format, record.needs, record.arm, record.task
@@ -20,9 +20,16 @@ ServedKind = Literal["generate", "classify", "embed", "rerank"]
 """What a served model answers with; decides the server's routes."""
 Method = Literal["rtn", "gptq"]
 """How weights are rounded: each to the nearest, or calibrated on text."""
-EXPORT = "export"
-"""Key of the record in manifest.json; no run's manifest has it."""
-MANIFEST = "manifest.json"
+MANIFEST_FILE = "manifest.json"
+"""Of an exported folder: what it holds, what it was made from, digests of its files."""
+PARITY_FILE = "parity.json"
+"""How its answers differ from those of the trained model."""
+REFERENCE_FILE = "reference.json"
+"""What it answers to fixed sentences."""
+HTTP_FILE = "parity.http.json"
+"""How a server's answers differ from those; written when it is served."""
+KEY = "export"
+"""Of the record in manifest.json; no run's manifest has it."""
 
 
 class CalibrationRecord(Record):
@@ -82,12 +89,12 @@ def read_export(folder: Path) -> ExportRecord | None:
 
     Raises: ModelError for a record that does not fit.
     """
-    path = folder / MANIFEST
+    path = folder / MANIFEST_FILE
     manifest = read_json(path) if path.is_file() else {}
-    if EXPORT not in manifest:
+    if KEY not in manifest:
         return None
     try:
-        return ExportRecord.model_validate(manifest[EXPORT])
+        return ExportRecord.model_validate(manifest[KEY])
     except pydantic.ValidationError as error:
         first = error.errors()[0]
         what = f"the export's record does not fit at '{'.'.join(map(str, first['loc']))}': {first['msg']}"

@@ -12,12 +12,11 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-import adaptkit
 from adaptkit.errors import ModelError
 from adaptkit.export.papers.lineage import Lineage
-from adaptkit.export.parity.http_check import HTTP_FILE
-from adaptkit.export.record import EXPORT, MANIFEST, ExportRecord
+from adaptkit.export.record import HTTP_FILE, KEY, MANIFEST_FILE, ExportRecord
 from adaptkit.run import digest, environment, file_digest, read_json, write_json
+from adaptkit.version import __version__
 
 SIGNATURE = "model.sig"
 LATER = (SIGNATURE, HTTP_FILE)
@@ -40,7 +39,7 @@ class Provenance:
 
     def as_json(self) -> dict[str, Any]:
         return {
-            EXPORT: self.export.model_dump(mode="json"),
+            KEY: self.export.model_dump(mode="json"),
             "source": self.weights,
             "lineage": self.lineage.as_json(),
             "code": code(),
@@ -50,18 +49,18 @@ class Provenance:
 def write_manifest(folder: Path, provenance: Provenance) -> dict[str, dict[str, Any]]:
     """Write manifest.json over all files that the folder holds by now; returns its list of files."""
     files = file_digests(folder)
-    write_json(folder / MANIFEST, {**provenance.as_json(), "files": files})
+    write_json(folder / MANIFEST_FILE, {**provenance.as_json(), "files": files})
     return files
 
 
 @cache
 def code() -> dict[str, Any]:
     """The code that writes exports, as a process first reads it: version, commit, sha256 over its modules."""
-    root = Path(adaptkit.__file__).parent
+    root = Path(__file__).parents[2]
     modules = {str(path.relative_to(root)): file_digest(path) for path in sorted(root.rglob("*.py"))}
     machine = environment()
     return {
-        "adaptkit": adaptkit.__version__,
+        "adaptkit": __version__,
         "sha256": digest(modules),
         "commit": machine["code"] or None,
         "versions": machine["versions"],
@@ -73,7 +72,7 @@ def file_digests(folder: Path) -> dict[str, dict[str, Any]]:
     return {
         name: {"sha256": file_digest(path), "num_bytes": path.stat().st_size}
         for name, path in _files(folder)
-        if name not in (MANIFEST, *LATER)
+        if name not in (MANIFEST_FILE, *LATER)
     }
 
 
@@ -83,7 +82,7 @@ def verify(folder: Path) -> None:
     Raises: ModelError naming the first file that is missing, changed or not listed.
     """
     where = str(folder)
-    listed = read_json(folder / MANIFEST).get("files") or {}
+    listed = read_json(folder / MANIFEST_FILE).get("files") or {}
     held = dict(_files(folder))
     fix = "export it again, or copy it again from where it was exported"
     for name, expected in listed.items():
@@ -92,7 +91,7 @@ def verify(folder: Path) -> None:
         same_size = held[name].stat().st_size == expected["num_bytes"]
         if not same_size or file_digest(held[name]) != expected["sha256"]:
             raise ModelError(f"{name} is not the file that was exported", where=where, fix=fix)
-    extra = sorted(set(held) - set(listed) - {MANIFEST, *LATER})
+    extra = sorted(set(held) - set(listed) - {MANIFEST_FILE, *LATER})
     if extra:
         what = f"{extra[0]} is not in the manifest"
         raise ModelError(what, where=where, fix="take it out of the folder: only exported files are served")

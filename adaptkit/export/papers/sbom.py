@@ -12,17 +12,21 @@ import json
 import uuid
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
 
+from cyclonedx.model import HashAlgorithm, HashType, Property
+from cyclonedx.model.bom import Bom, BomMetaData
+from cyclonedx.model.component import Component, ComponentType
+from cyclonedx.model.license import DisjunctiveLicense, LicenseExpression
+from cyclonedx.model.tool import ToolRepository
+from cyclonedx.output import make_outputter
+from cyclonedx.schema import OutputFormat, SchemaVersion
+from packageurl import PackageURL
 from packaging.requirements import Requirement
 
-import adaptkit
 from adaptkit.export.papers.lineage import Foreign, Training
 from adaptkit.export.papers.provenance import Provenance, file_digests
 from adaptkit.run import PACKAGES, digest, write_json
-
-if TYPE_CHECKING:
-    from cyclonedx.model.component import Component
+from adaptkit.version import __version__
 
 BILL = "sbom.cdx.json"
 _NAMESPACE = uuid.uuid5(uuid.NAMESPACE_DNS, "cyclonedx.org")
@@ -30,11 +34,6 @@ _NAMESPACE = uuid.uuid5(uuid.NAMESPACE_DNS, "cyclonedx.org")
 
 def write_bill(folder: Path, provenance: Provenance) -> None:
     """Write sbom.cdx.json."""
-    from cyclonedx.model.bom import Bom, BomMetaData
-    from cyclonedx.model.tool import ToolRepository
-    from cyclonedx.output import make_outputter
-    from cyclonedx.schema import OutputFormat, SchemaVersion
-
     model = _model(folder, provenance)
     materials = [*_data(provenance.lineage.trainings), *_foreign_models(provenance.lineage.foreign)]
     packages = [_package(name) for name in sorted(required_packages())]
@@ -81,9 +80,6 @@ def _installed(package: str) -> bool:
 
 
 def _model(folder: Path, provenance: Provenance) -> Component:
-    from cyclonedx.model import Property
-    from cyclonedx.model.component import Component, ComponentType
-    from cyclonedx.model.license import DisjunctiveLicense
 
     export = provenance.export
     files = file_digests(folder).items()
@@ -106,9 +102,6 @@ def _model(folder: Path, provenance: Provenance) -> Component:
 
 def _data(trainings: Sequence[Training]) -> Iterator[Component]:
     """One component for each data set of every training, held-out sets too."""
-    from cyclonedx.model import HashAlgorithm, HashType
-    from cyclonedx.model.component import Component, ComponentType
-
     for training in trainings:
         for part, split in training.splits.items():
             yield Component(
@@ -122,7 +115,6 @@ def _data(trainings: Sequence[Training]) -> Iterator[Component]:
 
 
 def _foreign_models(models: Sequence[Foreign]) -> Iterator[Component]:
-    from cyclonedx.model.component import Component, ComponentType
 
     for model in models:
         yield Component(
@@ -134,9 +126,6 @@ def _foreign_models(models: Sequence[Foreign]) -> Iterator[Component]:
 
 
 def _package(name: str) -> Component:
-    from cyclonedx.model.component import Component, ComponentType
-    from cyclonedx.model.license import LicenseExpression
-    from packageurl import PackageURL
 
     metadata = importlib.metadata.metadata(name).json
     version, licence = str(metadata["version"]), metadata.get("license_expression")
@@ -146,13 +135,12 @@ def _package(name: str) -> Component:
         version=version,
         bom_ref=f"pypi:{name}",
         purl=PackageURL("pypi", name=name, version=version.partition("+")[0]),
-        licenses=[LicenseExpression(licence)] if licence else [],
+        licenses=[LicenseExpression(str(licence))] if licence else [],
     )
 
 
 def _tool() -> Component:
-    from cyclonedx.model.component import Component, ComponentType
 
     return Component(
-        name="adaptkit", type=ComponentType.APPLICATION, version=adaptkit.__version__, bom_ref="tool:adaptkit"
+        name="adaptkit", type=ComponentType.APPLICATION, version=__version__, bom_ref="tool:adaptkit"
     )

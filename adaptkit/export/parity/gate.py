@@ -1,4 +1,4 @@
-"""The parity gate: an export must answer as the model that was trained does, or lose no more than is allowed.
+"""Compare an export's answers with the trained model's, and refuse it where it loses more than is allowed.
 
 Compared are the model as trained (base and adapter, where both are still there), the merged model, and the
 folder that was written, read back from disk. `parity.json` holds every figure, its limit and whether it held;

@@ -14,10 +14,10 @@ from typing import Any
 from adaptkit.client.likelihood import http_bits_per_byte
 from adaptkit.client.openai import Client
 from adaptkit.errors import ServerError
+from adaptkit.export.record import HTTP_FILE, REFERENCE_FILE
 from adaptkit.export.source import Source
 from adaptkit.run import read_json, write_json
 
-REFERENCE_FILE, HTTP_FILE = "reference.json", "parity.http.json"
 EXACT, ROUNDED = 1e-3, 0.1
 """Largest change of a log-probability in nats, of a class's probability, of a reranker's logit relative to
 its size, or of 1 - cosine: where server and export compute in float32, and where either rounds (0.02 was the

@@ -11,6 +11,8 @@ from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from jinja2 import Environment, FileSystemLoader, StrictUndefined, Template
+
 from adaptkit.export.formats import GROUP_SIZES
 from adaptkit.export.papers.lineage import Training
 from adaptkit.export.papers.provenance import Provenance, code
@@ -22,8 +24,6 @@ from adaptkit.study.record import read_study
 from adaptkit.study.verdict_record import ArmScoreRecord, read_verdict
 
 if TYPE_CHECKING:
-    from jinja2 import Template
-
     from adaptkit.export.parity.measure import ParityReport
 
 TEMPLATES = Path(__file__).parent / "templates"
@@ -77,7 +77,7 @@ def write_card(folder: Path, source: Source, provenance: Provenance, parity: Par
         "data": [row for training in lineage.trainings for row in _data_rows(training)],
         "budget": _budget(source),
         "scores": scores(source),
-        "verdict": _verdict(source),
+        "verdict": verdict_sentence(source),
         "parity": parity,
         "limits": limits(provenance, config["model_type"]),
         "reproduce": _reproduce(source, provenance),
@@ -159,7 +159,7 @@ def _study_row(row: ArmScoreRecord, confidence: float) -> ScoreRow:
     return ScoreRow(row.task, row.metric, "test", row.mean, interval, row.num_items)
 
 
-def _verdict(source: Source) -> str | None:
+def verdict_sentence(source: Source) -> str | None:
     """The study's answer on this model's task, one sentence; None outside a study."""
     if source.study is None or source.task is None:
         return None
@@ -244,8 +244,6 @@ def _load_lines(kind: ServedKind) -> list[str]:
 
 @cache
 def _template() -> Template:
-    from jinja2 import Environment, FileSystemLoader, StrictUndefined
-
     environment = Environment(
         loader=FileSystemLoader(TEMPLATES),
         undefined=StrictUndefined,

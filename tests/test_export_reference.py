@@ -13,8 +13,10 @@ from adaptkit import data, models
 from adaptkit.client.openai import Completion
 from adaptkit.errors import ServerError
 from adaptkit.export.hardware import Hardware
-from adaptkit.export.parity import reference
-from adaptkit.export.source import resolve
+from adaptkit.export.parity.http_check import check_server
+from adaptkit.export.parity.reference import make_reference
+from adaptkit.export.record import HTTP_FILE, REFERENCE_FILE
+from adaptkit.export.resolve import resolve
 from adaptkit.run import read_json, write_json
 from adaptkit.serve.engine.command import Launch
 
@@ -95,18 +97,18 @@ def folders(tmp_path_factory, tiny_text) -> dict[str, Path]:
         models.save(model, tokenizer, root / kind)
         source = resolve(root / kind)
         assert source.kind == kind
-        write_json(root / kind / reference.FILE, reference.make(source, model.eval(), tokenizer))
+        write_json(root / kind / REFERENCE_FILE, make_reference(source, model.eval(), tokenizer))
     return {kind: root / kind for kind in made}
 
 
 @pytest.mark.parametrize("kind", ["generate", "embed", "classify", "rerank"])
 def test_equal_answers_are_kept_and_others_are_refused(folders, kind):
     folder = folders[kind]
-    source, told = resolve(folder), read_json(folder / reference.FILE)
-    reference.check(Server(told), source, "m", exact=True)
-    assert read_json(folder / reference.HTTP_FILE)["ok"] is True
+    source, told = resolve(folder), read_json(folder / REFERENCE_FILE)
+    check_server(Server(told), source, "m", exact=True)
+    assert read_json(folder / HTTP_FILE)["ok"] is True
     rounding = 0.004 if kind == "embed" else 0.02
-    reference.check(Server(told, rounding), source, "m", exact=False)
+    check_server(Server(told, rounding), source, "m", exact=False)
     for off, exact in (
         (0.5, False),
         (0.5, True),
@@ -114,12 +116,12 @@ def test_equal_answers_are_kept_and_others_are_refused(folders, kind):
         *(() if kind == "embed" else ((rounding, True),)),
     ):
         with pytest.raises(ServerError, match="not those that were exported"):
-            reference.check(Server(told, off), source, "m", exact=exact)
-    assert read_json(folder / reference.HTTP_FILE)["ok"] is False
+            check_server(Server(told, off), source, "m", exact=exact)
+    assert read_json(folder / HTTP_FILE)["ok"] is False
 
 
 def test_the_reference_is_what_the_model_says(folders):
-    told = read_json(folders["generate"] / reference.FILE)
+    told = read_json(folders["generate"] / REFERENCE_FILE)
     model = models.load(folders["generate"], "causal").eval()
     ids = torch.tensor([[*told["prompts"][1], *told["tokens"][1]]])
     with torch.no_grad():
@@ -130,7 +132,7 @@ def test_the_reference_is_what_the_model_says(folders):
 
 
 def test_a_reranker_is_asked_about_pairs(folders):
-    told = read_json(folders["rerank"] / reference.FILE)
+    told = read_json(folders["rerank"] / REFERENCE_FILE)
     model, tokenizer = (
         models.load(folders["rerank"], "classifier").eval(),
         models.load_tokenizer(folders["rerank"]),
@@ -143,35 +145,33 @@ def test_a_reranker_is_asked_about_pairs(folders):
 
 def test_bits_per_byte_over_http_are_part_of_the_gate(folders):
     folder = folders["generate"]
-    told, tokenizer = read_json(folder / reference.FILE), models.load_tokenizer(folder)
+    told, tokenizer = read_json(folder / REFERENCE_FILE), models.load_tokenizer(folder)
     source, room = resolve(folder), told["language"]["seq_len"] + 2
-    reference.check(Server(told, tokenizer=tokenizer), source, "m", exact=True, room=room)
-    held = read_json(folder / reference.HTTP_FILE)["bits per byte"]
+    check_server(Server(told, tokenizer=tokenizer), source, "m", exact=True, room=room)
+    held = read_json(folder / HTTP_FILE)["bits per byte"]
     assert (
         held["ok"] and held["limit"] == 1e-3 and held["served"] == pytest.approx(held["exported"], abs=1e-6)
     )
     for exact in (True, False):
         with pytest.raises(ServerError, match="bits per byte are not those that were exported: off by 0.002"):
-            reference.check(
-                Server(told, tokenizer=tokenizer, bits=0.002), source, "m", exact=exact, room=room
-            )
-    assert not read_json(folder / reference.HTTP_FILE)["ok"]
-    reference.check(Server(told, bits=9.0), source, "m", exact=True, room=room - 1)
-    assert "bits per byte" not in read_json(folder / reference.HTTP_FILE)
+            check_server(Server(told, tokenizer=tokenizer, bits=0.002), source, "m", exact=exact, room=room)
+    assert not read_json(folder / HTTP_FILE)["ok"]
+    check_server(Server(told, bits=9.0), source, "m", exact=True, room=room - 1)
+    assert "bits per byte" not in read_json(folder / HTTP_FILE)
 
 
 def test_after_a_near_tie_the_texts_may_part(folders):
     folder = folders["generate"]
-    told = read_json(folder / reference.FILE)
-    reference.check(Server(told, flip=2), resolve(folder), "m", exact=True)
+    told = read_json(folder / REFERENCE_FILE)
+    check_server(Server(told, flip=2), resolve(folder), "m", exact=True)
     with pytest.raises(ServerError):
-        reference.check(Server(told, off=0.2, flip=2), resolve(folder), "m", exact=False)
+        check_server(Server(told, off=0.2, flip=2), resolve(folder), "m", exact=False)
 
 
 def test_a_folder_without_reference_is_not_held_to_one(folders, tmp_path):
     plain = dataclasses.replace(resolve(folders["embed"]), folder=tmp_path)
-    reference.check(Server({}), plain, "m", exact=True)
-    assert not (tmp_path / reference.HTTP_FILE).exists()
+    check_server(Server({}), plain, "m", exact=True)
+    assert not (tmp_path / HTTP_FILE).exists()
 
 
 def test_exact_means_float32_throughout(folders):
