@@ -18,8 +18,8 @@ from adaptkit.distill.config import DistillConfig
 from adaptkit.distill.estimate import plan
 from adaptkit.distill.recipe import DistillResult, distill
 from adaptkit.errors import AdaptkitError, ConfigError, ModelError
-from adaptkit.export.weights import load_unmerged
 from adaptkit.export.source import of_run
+from adaptkit.export.weights import load_unmerged
 from adaptkit.run import Run, read_json, read_jsonl
 
 

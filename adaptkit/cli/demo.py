@@ -75,12 +75,12 @@ def demo(
     from adaptkit.demo.search_index import from_file
 
     launch.check_installed()
-    door = launch.door(host, port, password_file, share_publicly)
+    address = launch.listen_address(host, port, password_file, share_publicly)
     shown = _study_view(study, prices)
     passages = from_file(corpus) if corpus else []
-    page = launch.page(launch.server(server, key_file), shown, passages, door, _card(study))
-    launch.run(page, door)
-    return Outcome(f"stopped {door.url}", {"url": door.url, "server": server})
+    page = launch.make_page(launch.find_server(server, key_file), shown, passages, address, _card(study))
+    launch.run(page, address)
+    return Outcome(f"stopped {address.url}", {"url": address.url, "server": server})
 
 
 def _study_view(folder: Path, prices: Path | None) -> Study:

@@ -71,10 +71,9 @@ def export(
     Merged weights, tokenizer, card, digests and bill of materials; refused where it answers worse than
     stated.
     """
-    from adaptkit.export import driver
-    from adaptkit.export import formats, hardware
+    from adaptkit.export import driver, formats, hardware
     from adaptkit.export.resolve import resolve
-    from adaptkit.serve.status import Teller
+    from adaptkit.serve.status import StatusLine
 
     if list_:
         rows = formats.listing(hardware.look())
@@ -84,9 +83,9 @@ def export(
         raise ConfigError("no model was given", where="command line", fix=fix)
     options = driver.Options(out, method, evaluation, calibration, max_loss_bpb, max_loss_score, sign_key)
     source = resolve(model, arm=arm, task=task, seed=seed)
-    teller = Teller()
+    status = StatusLine()
     try:
-        done = driver.export(source, format, options, lambda text: teller.phase(source.name, text))
+        done = driver.export(source, format, options, lambda text: status.phase(source.name, text))
     finally:
-        teller.quiet()
+        status.quiet()
     return Outcome(done.summary(), done.as_json())

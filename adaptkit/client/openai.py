@@ -18,6 +18,7 @@ from typing import Any
 
 import httpx
 
+from adaptkit.client.identity import ModelIdentity
 from adaptkit.errors import ServerError
 
 Messages = Sequence[dict[str, str]]
@@ -35,6 +36,7 @@ class Model:
     name: str
     kind: str = ""
     max_len: int | None = None
+    identity: ModelIdentity | None = None
 
 
 @dataclass(frozen=True)
@@ -114,7 +116,10 @@ class Client:
 
     def models(self) -> list[Model]:
         rows = self.call("GET", "/v1/models")["data"]
-        return [Model(row["id"], row.get("kind", ""), row.get("max_model_len")) for row in rows]
+        return [
+            Model(row["id"], row.get("kind", ""), row.get("max_model_len"), ModelIdentity.from_row(row))
+            for row in rows
+        ]
 
     def complete(
         self, model: str, prompt: str | Sequence[int], *, max_tokens: int = 64, **options: Any

@@ -3,6 +3,8 @@ right."""
 
 from __future__ import annotations
 
+import hmac
+import os
 import stat
 from pathlib import Path
 
@@ -66,21 +68,71 @@ def test_files_that_hold_no_good_key_are_refused_without_showing_it(home: Path, 
     assert text.strip() == "" or text.strip() not in str(refused.value)
 
 
-def test_missing_and_writable_files_are_refused(home: Path) -> None:
+def test_a_missing_file_is_refused(home: Path) -> None:
     with pytest.raises(ConfigError, match="no key can be read"):
         api_keys.load(home / "absent")
+
+
+@pytest.mark.parametrize("mode", [0o620, 0o602, 0o622, 0o777])
+def test_a_file_that_others_may_write_to_is_refused(home: Path, mode: int) -> None:
     path = home / "key"
     path.write_text(GOOD)
-    path.chmod(0o622)
+    path.chmod(mode)
     with pytest.raises(ConfigError, match="chmod 600"):
         api_keys.load(path)
+    for fine in (0o600, 0o400, 0o644):
+        path.chmod(fine)
+        assert api_keys.load(path).values == (GOOD,)
+
+
+def test_a_secret_is_its_owners_from_the_first_byte(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    modes = []
+    opened = os.open
+
+    def open_and_note(path: Path, flags: int, mode: int) -> int:
+        modes.append(mode)
+        return opened(path, flags, mode)
+
+    monkeypatch.setattr(api_keys.os, "open", open_and_note)
+    api_keys.write_secret(home / "secret", "s")
+    assert modes == [0o600] and (home / "secret").read_text() == "s\n"
+    with pytest.raises(FileExistsError):
+        api_keys.write_secret(home / "secret", "other")
+
+
+@pytest.mark.parametrize("length", [15, 16])
+def test_a_key_has_at_least_16_characters(home: Path, length: int) -> None:
+    path = home / "key"
+    path.write_text("k" * length)
+    if length < 16:
+        with pytest.raises(ConfigError, match="at least 16 visible ASCII"):
+            api_keys.load(path)
+    else:
+        assert api_keys.load(path).values == ("k" * 16,)
+
+
+def test_a_key_is_compared_in_constant_time_with_every_key(monkeypatch: pytest.MonkeyPatch) -> None:
+    compared = []
+    real = hmac.compare_digest
+
+    def compare(a: bytes, b: bytes) -> bool:
+        compared.append((a, b))
+        return real(a, b)
+
+    monkeypatch.setattr(api_keys.hmac, "compare_digest", compare)
+    keys = api_keys.Keys((GOOD, GOOD + "-second", GOOD + "-third"), "test")
+    for header in (f"Bearer {GOOD}", f"Bearer {GOOD}-third", "Bearer x", "", "Basic x"):
+        compared.clear()
+        keys.match(header.encode())
+        assert len(compared) == 3, "the first key that fits does not end the search"
+        assert {len(side) for pair in compared for side in pair} == {32}, "digests, all of one length"
 
 
 def test_a_key_is_shown_by_its_fingerprint_only() -> None:
     held = api_keys.Keys((GOOD,), "test")
     assert GOOD not in repr(held) and GOOD not in str(held)
     assert api_keys.fingerprint(GOOD) == held.match(f"Bearer {GOOD}".encode())
-    assert len({api_keys.fresh() for _ in range(100)}) == 100
+    assert len({api_keys.make_key() for _ in range(100)}) == 100
 
 
 STRANGERS = [

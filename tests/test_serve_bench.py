@@ -1,93 +1,37 @@
-"""`adaptkit bench`: figures, ratios and prices from what vLLM's benchmark writes, and one real measurement."""
+"""`adaptkit bench`: what is measured, under which name, failures, and one measurement of a real server."""
 
 from __future__ import annotations
 
+import asyncio
 import importlib.metadata
 import json
+from pathlib import Path
 
 import pytest
 import torch
+from tiny_served import write_run
 
 from adaptkit.cli import console
 from adaptkit.cli.app import app
 from adaptkit.errors import ConfigError, ServerError
 from adaptkit.export.driver import export
 from adaptkit.export.hardware import Hardware, look
-from adaptkit.export.parity.reference import BITS, EXACT, HTTP_FILE
-from adaptkit.export.source import resolve
+from adaptkit.export.parity.http_check import BITS, EXACT, HTTP_FILE
+from adaptkit.export.resolve import resolve
 from adaptkit.run import Run, read_json
 from adaptkit.serve import bench
 from adaptkit.serve.engine.command import Adapter, Launch
-from adaptkit.serve.engine.launches import Wish
-from adaptkit.serve.status import Teller
-
-FOUND = {
-    "completed": 16,
-    "failed": 0,
-    "request_throughput": 4.0,
-    "output_throughput": 128.0,
-    "p50_ttft_ms": 30.0,
-    "p99_ttft_ms": 90.0,
-    "p50_tpot_ms": 5.0,
-    "p99_tpot_ms": 9.0,
-    "p50_e2el_ms": 200.0,
-    "p99_e2el_ms": 400.0,
-}
-
-
-def level(requests_per_s: float, concurrency: int = 1) -> dict:
-    return bench._figures(
-        {**FOUND, "request_throughput": requests_per_s}, concurrency, bench.Price(3.6, "a list", "2026-11-21")
-    )
-
-
-def test_a_thousand_requests_cost_the_time_they_take():
-    assert level(4.0)["usd_per_1k_requests"] == pytest.approx(1000 / 4.0 / 3600 * 3.6)
-    assert level(4.0)["ttft_ms"] == {"p50": 30.0, "p99": 90.0}
-    pooled = bench._figures(
-        {"completed": 3, "request_throughput": 2.0, "p50_e2el_ms": 1.0, "p99_e2el_ms": 2.0}, 8, None
-    )
-    assert (
-        pooled["tpot_ms"] is None
-        and pooled["usd_per_1k_requests"] is None
-        and pooled["latency_ms"]["p99"] == 2.0
-    )
-
-
-def test_each_model_is_divided_by_the_first():
-    first = {
-        "name": "a",
-        "weights_bytes": 100,
-        "memory_bytes": 10,
-        "load_s": 2.0,
-        "levels": [level(4.0), level(8.0, 8)],
-    }
-    other = {
-        "name": "b",
-        "weights_bytes": 25,
-        "memory_bytes": 5,
-        "load_s": 1.0,
-        "levels": [level(6.0), level(8.0, 8)],
-    }
-    assert bench._ratios(other, first) == {
-        "weights_bytes": 0.25,
-        "memory_bytes": 0.5,
-        "load_s": 0.5,
-        "requests_per_s": [1.5, 1.0],
-    }
-    rows = bench.table({"models": [{**m, "ratios": bench._ratios(m, first)} for m in (first, other)]})
-    assert [row[-1] for row in rows] == ["to first", "1.00x", "1.00x", "1.50x", "1.00x"]
-
-
-def test_of_several_rounds_the_one_in_the_middle_counts():
-    found = bench._median([level(5.0), level(1.0), level(4.0)])
-    assert found["requests_per_s"] == 4.0 and found["rounds"] == [5.0, 1.0, 4.0]
-    assert found["usd_per_1k_requests"] == level(4.0)["usd_per_1k_requests"]
+from adaptkit.serve.engine.launches import Choice, ModelWord
+from adaptkit.serve.status import StatusLine
 
 
 def test_a_price_needs_its_source_and_its_date(tmp_path, capsys):
     assert console.run(app, ["bench", str(tmp_path), "--usd-per-hour", "1"]) == 2
     assert "--price-source and --price-date" in capsys.readouterr().err
+
+
+def client(engine: object, name: str, folder: Path) -> bench.BenchClient:
+    return bench.BenchClient(engine, name, bench.Load(), None, folder, StatusLine())
 
 
 @pytest.fixture(scope="module")
@@ -97,14 +41,12 @@ def run(tmp_path_factory, tiny_text) -> Run:
 
     from adaptkit import data, models
 
-    run = Run(tmp_path_factory.mktemp("bench") / "small-00000000")
+    run = Run(tmp_path_factory.mktemp("bench") / "small")
     tokenizer = data.train_tokenizer(tiny_text, "bpe", 384)
     shape = {"hidden_size": 64, "intermediate_size": 128, "num_hidden_layers": 2, "num_attention_heads": 2}
     config = LlamaConfig(vocab_size=len(tokenizer), max_position_embeddings=256, **shape)
     models.save(models.build(config, "causal", seed=0), tokenizer, run.model)
-    run.update_manifest(name="small", status="finished")
-    (run.path / "config.yaml").write_text("name: small\n")
-    return run
+    return write_run(run.path, recipe="pretrain")
 
 
 def test_requests_must_fit_into_the_model(run):
@@ -124,14 +66,14 @@ def test_an_adapter_is_measured_under_its_own_name_and_needs_its_base(run, tmp_p
         launch = Launch(resolve(run.path), Hardware(), (Adapter("tuned", tmp_path / "tuned", 4),))
 
     monkeypatch.setattr(bench, "_memory", lambda _: 7)
-    base, tuned = (bench._row(Engine(), name) for name in Engine.launch.names)
-    assert (base["name"], tuned["name"]) == ("small", "tuned")
-    assert tuned["weights_bytes"] == base["weights_bytes"] + 100 and tuned["memory_bytes"] == 7
+    base, tuned = (client(Engine(), name, tmp_path).figures() for name in Engine.launch.names)
+    assert (base.name, tuned.name) == ("small", "tuned")
+    assert tuned.weights_bytes == base.weights_bytes + 100 and tuned.memory_bytes == 7
 
 
 def test_a_format_that_was_not_exported_is_named(run):
     with pytest.raises(Exception, match="there is no int8 export"):
-        bench.plan_launches([Wish(None, run.path)], Hardware(), ["int8"])
+        bench.plan_launches([ModelWord(None, run.path)], Hardware(), Choice(), ["int8"])
 
 
 @pytest.mark.skipif(
@@ -140,10 +82,11 @@ def test_a_format_that_was_not_exported_is_named(run):
 )
 def test_a_real_server_is_measured_and_answers_as_its_export_did(run):
     export(resolve(run.path), "fp32")
-    launches = bench.plan_launches([Wish(None, run.path)], look(), [], format="fp32")
+    launches = bench.plan_launches([ModelWord(None, run.path)], look(), Choice(format="fp32"))
     load = bench.Load(input_tokens=16, output_tokens=4, concurrency=(2,), prompts=6, rounds=1)
-    found = bench.measure(launches, load, None, Teller())
-    path = bench.save(found, launches[0].source, None)
+    result = bench.measure(launches, load, None, StatusLine())
+    path = bench.save(result, launches[0].source, None)
+    found = result.as_json()
     held = read_json(run.export("fp32") / HTTP_FILE)
     assert held["ok"] and held["answers"]["change"] <= held["answers"]["limit"] == EXACT
     assert held["bits per byte"]["change"] <= held["bits per byte"]["limit"] == BITS == 1e-3
@@ -162,9 +105,9 @@ def test_failed_requests_are_an_error(run, tmp_path, monkeypatch):
     class Engine:
         name, url, key, launch = "small", "http://127.0.0.1:9", "k", Launch(resolve(run.path), Hardware())
 
-    async def client(*command, **settings):
+    async def benchmark(*command, **settings):
         place = command[command.index("--result-dir") + 1]
-        (tmp_path / place / "small-at-2.json").write_text(json.dumps({**FOUND, "failed": 3}))
+        (tmp_path / place / "small-at-2.json").write_text(json.dumps({"completed": 16, "failed": 3}))
 
         class Done:
             async def wait(self):
@@ -172,6 +115,6 @@ def test_failed_requests_are_an_error(run, tmp_path, monkeypatch):
 
         return Done()
 
-    monkeypatch.setattr(bench.asyncio, "create_subprocess_exec", client)
+    monkeypatch.setattr(bench.asyncio, "create_subprocess_exec", benchmark)
     with pytest.raises(ServerError, match="3 of 16 requests failed at 2 at once"):
-        bench.asyncio.run(bench._level(Engine(), "small", bench.Load(), 2, None, tmp_path, Teller()))
+        asyncio.run(client(Engine(), "small", tmp_path).measure(2))
