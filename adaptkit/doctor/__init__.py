@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from adaptkit.doctor.finding import Finding
+from adaptkit.doctor.findings import Finding
 
 _MARK = {"ok": "ok     ", "warn": "warn   ", "problem": "PROBLEM"}
 
@@ -24,7 +24,7 @@ def diagnose(folder: Path | None = None, *, deep: bool = False, network: bool = 
         deep: also import torch and transformers, in another process.
         network: also ask the model hub for an answer.
     """
-    from adaptkit.doctor import machine, packages, traps, trials
+    from adaptkit.doctor import live_checks, machine, packages, traps
 
     installed = packages.installed()
     gpus = machine.gpus()
@@ -32,8 +32,8 @@ def diagnose(folder: Path | None = None, *, deep: bool = False, network: bool = 
     findings += machine.check(folder or Path.cwd(), gpus, installed.get("torch", ""))
     findings += traps.check(installed, folder or Path.cwd())
     findings += packages.serving(installed, has_gpu=bool(gpus.names))
-    findings += trials.hub(network)
-    return findings + (trials.imports() if deep else [])
+    findings += live_checks.hub(network)
+    return findings + (live_checks.imports() if deep else [])
 
 
 def render(findings: list[Finding]) -> str:

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import psutil
 
-from adaptkit.doctor.finding import Finding
+from adaptkit.doctor.findings import Finding
 from adaptkit.doctor.packages import pip
 
 GIB = 2**30

@@ -11,7 +11,7 @@ import sys
 import tomllib
 from pathlib import Path
 
-from adaptkit.doctor.finding import Finding
+from adaptkit.doctor.findings import Finding
 
 # First versions without the code execution, file access or denial-of-service holes published for the package.
 FLOORS_READ = "2026-11-21"

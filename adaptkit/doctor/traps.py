@@ -9,7 +9,7 @@ import shlex
 import sys
 from pathlib import Path
 
-from adaptkit.doctor.finding import Finding
+from adaptkit.doctor.findings import Finding
 from adaptkit.doctor.packages import pip
 
 MEDIA = ("torchvision", "torchaudio", "torchcodec")

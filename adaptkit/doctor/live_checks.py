@@ -10,7 +10,7 @@ import sys
 import urllib.error
 import urllib.request
 
-from adaptkit.doctor.finding import Finding
+from adaptkit.doctor.findings import Finding
 from adaptkit.doctor.packages import pip
 
 IMPORT_TIMEOUT_S, HUB_TIMEOUT_S = 180, 5
