@@ -11,8 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from adaptkit.doctor import diagnose, live_checks, machine, packages, render, standins, traps
-from adaptkit.doctor.findings import Finding
+from adaptkit.doctor import diagnose, live_checks, machine, packages, traps
+from adaptkit.doctor.findings import Finding, render
 
 ROOT = Path(__file__).resolve().parents[1]
 CPU = {"torch": "2.13.0+cpu"}
@@ -320,21 +320,21 @@ def test_text_names_every_fix() -> None:
 
 
 def test_stand_ins_are_wheels_that_hold_nothing(tmp_path: Path) -> None:
-    written = standins.write(tmp_path / "standins")
-    again = standins.write(tmp_path / "again")
+    written = packages.write_standins(tmp_path / "standins")
+    again = packages.write_standins(tmp_path / "again")
     assert [path.read_bytes() for path in written] == [path.read_bytes() for path in again]
     for wheel in written[:-1]:
         with zipfile.ZipFile(wheel) as archive:
             assert all(".dist-info/" in name for name in archive.namelist())
     assert written[-1].read_text().splitlines() == [
-        f"{name}=={version}" for name, version in standins.VERSIONS.items()
+        f"{name}=={version}" for name, version in packages.STANDINS.items()
     ]
 
 
 def test_pip_installs_the_stand_ins_and_is_content(tmp_path: Path) -> None:
     pytest.importorskip("pip")
     folder = tmp_path / "standins"
-    standins.write(folder)
+    packages.write_standins(folder)
     pip = [
         sys.executable,
         "-m",

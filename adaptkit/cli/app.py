@@ -274,10 +274,11 @@ def doctor(
     """
     import dataclasses
 
-    from adaptkit.doctor import diagnose, render, standins
+    from adaptkit.doctor import diagnose, packages
+    from adaptkit.doctor.findings import render
 
     if stubs is not None:
-        written = [str(path) for path in standins.write(stubs)]
+        written = [str(path) for path in packages.write_standins(stubs)]
         return Outcome("\n".join(written), {"written": written})
     findings = diagnose(root, deep=deep, network=network)
     problems = sum(finding.status == "problem" for finding in findings)
