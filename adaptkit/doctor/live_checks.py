@@ -1,5 +1,4 @@
-"""What only trying tells: whether torch and transformers import, whether bf16 is faster, whether the hub
-answers."""
+"""Check by trying: do torch and transformers import, is bf16 faster than fp32, does the model hub answer?"""
 
 from __future__ import annotations
 
@@ -9,22 +8,22 @@ import subprocess
 import sys
 import urllib.error
 import urllib.request
+from typing import Any
 
-from adaptkit.doctor.finding import Finding
+from adaptkit.doctor.findings import Finding
 from adaptkit.doctor.packages import pip
 
 IMPORT_TIMEOUT_S, HUB_TIMEOUT_S = 180, 5
 _PROGRAM = """
 import importlib, json, time
-found = {"failed": {}}
+result = {"failed": {}}
 for name in ("torch", "transformers.models.llama.modeling_llama", "peft", "bitsandbytes"):
     try:
         importlib.import_module(name)
     except BaseException as error:
-        found["failed"][name] = f"{type(error).__name__}: {error}".splitlines()[0]
-if "torch" not in found["failed"]:
+        result["failed"][name] = f"{type(error).__name__}: {error}".splitlines()[0]
+if "torch" not in result["failed"]:
     import torch
-    found["cuda"] = torch.cuda.is_available()
     def seconds(dtype):
         a = torch.randn(512, 512).to(dtype)
         a @ a
@@ -32,8 +31,8 @@ if "torch" not in found["failed"]:
         for _ in range(10):
             a @ a
         return time.perf_counter() - begun
-    found["bf16_speedup"] = seconds(torch.float32) / seconds(torch.bfloat16)
-print(json.dumps(found))
+    result["bf16_speedup"] = seconds(torch.float32) / seconds(torch.bfloat16)
+print(json.dumps(result))
 """
 
 
@@ -48,38 +47,30 @@ def imports() -> list[Finding]:
         return [Finding("imports", "problem", detail, "adaptkit doctor --deep  (again, on a quiet machine)")]
     lines = answer.stdout.strip().splitlines()
     if answer.returncode or not lines:
-        detail = f"importing torch and transformers ended with exit code {answer.returncode}: {answer.stderr.strip()[-200:]}"
-        return [
-            Finding("imports", "problem", detail, f"{pip()} install --force-reinstall torch transformers")
-        ]
+        what = f"importing torch and transformers ended with exit code {answer.returncode}"
+        fix = f"{pip()} install --force-reinstall torch transformers"
+        return [Finding("imports", "problem", f"{what}: {answer.stderr.strip()[-200:]}", fix)]
     return _read(json.loads(lines[-1]))
 
 
-def _read(found: dict) -> list[Finding]:
+def _read(result: dict[str, Any]) -> list[Finding]:
+    fix = f"{pip()} check  (names what does not fit)"
     findings = [
-        Finding(
-            f"import {name.partition('.')[0]}", "problem", reason, f"{pip()} check  (names what does not fit)"
-        )
-        for name, reason in found["failed"].items()
+        Finding(f"import {name.partition('.')[0]}", "problem", reason, fix)
+        for name, reason in result["failed"].items()
     ]
     if not findings:
         findings = [Finding("imports", "ok", "torch, transformers, peft and bitsandbytes import")]
-    if "bf16_speedup" in found:
-        speedup = found["bf16_speedup"]
+    if "bf16_speedup" in result:
+        speedup = result["bf16_speedup"]
         verdict = "pays" if speedup > 1.1 else "does not pay"
-        findings.append(
-            Finding(
-                "bf16 timed",
-                "ok",
-                f"{verdict}: matrix products at {speedup:.2g} x the speed of fp32 on this CPU",
-            )
-        )
+        detail = f"{verdict}: matrix products at {speedup:.2g} x the speed of fp32 on this CPU"
+        findings.append(Finding("bf16 timed", "ok", detail))
     return findings
 
 
 def hub(network: bool) -> list[Finding]:
-    """Whether models can be fetched by name: what the environment says, and with `network` what the hub
-    answers."""
+    """Whether models can be fetched by name: by the environment, and with `network` by asking the hub."""
     if os.environ.get("HF_HUB_OFFLINE", "").upper() in ("1", "ON", "YES", "TRUE"):
         return [Finding("model hub", "ok", "HF_HUB_OFFLINE is set: give models as local folders")]
     endpoint = os.environ.get("HF_ENDPOINT", "")
@@ -89,12 +80,12 @@ def hub(network: bool) -> list[Finding]:
     from huggingface_hub.constants import ENDPOINT
 
     try:
-        with urllib.request.urlopen(
-            urllib.request.Request(endpoint or ENDPOINT, method="HEAD"), timeout=HUB_TIMEOUT_S
-        ):
+        request = urllib.request.Request(endpoint or ENDPOINT, method="HEAD")
+        with urllib.request.urlopen(request, timeout=HUB_TIMEOUT_S):
             return [Finding("model hub", "ok", "answers")]
     except urllib.error.HTTPError as error:
         return [Finding("model hub", "ok", f"answers (HTTP {error.code})")]
     except (OSError, ValueError) as error:
-        fix = "fetch the model elsewhere with `hf download NAME --local-dir FOLDER` and give FOLDER, or set HF_ENDPOINT to a mirror"
+        fetch = "fetch the model elsewhere with `hf download NAME --local-dir FOLDER` and give FOLDER"
+        fix = f"{fetch}, or set HF_ENDPOINT to a mirror"
         return [Finding("model hub", "warn", f"does not answer: {error}", fix)]
