@@ -18,7 +18,7 @@ LINT := $(VENV)/.lint-$(HASH)
 DOCS := $(VENV)/.docs-$(HASH)
 HOUSE_TESTS := tests/test_architecture.py tests/test_source_style.py tests/test_config_keys.py tests/test_gates.py
 
-.PHONY: help quickstart test lint docs serve-cpu clean
+.PHONY: help quickstart test lint docs gpu serve-cpu clean
 .DEFAULT_GOAL := help
 
 help:  ## show this
@@ -45,6 +45,10 @@ lint: $(LINT)  ## check style, format, types, and the rules of the architecture
 docs: $(DOCS)  ## build the documentation into site/; a broken link is an error
 	NO_MKDOCS_2_WARNING=1 $(VENV)/bin/python -m mkdocs build --strict --quiet
 	@echo "documentation: site/index.html"
+
+gpu: $(TEST)  ## measure this machine's GPU: tests marked gpu, training against its peer, operators (9 minutes)
+	@$(PIP) install liger-kernel
+	$(VENV)/bin/python benchmarks/gpu.py --out $(RUNS)/gpu $(ARGS)
 
 serve-cpu: $(CORE)  ## install vLLM for machines without a GPU
 	$(VENV)/bin/adaptkit doctor --stubs $(VENV)/standins

@@ -1,13 +1,15 @@
 """The one door to the operators of `adaptkit_kernels`.
 
-The implementation is chosen by name, resolved once at the start of a run, printed and written to the run's manifest:
+The implementation is chosen by name, resolved once at the start of a run, printed and written to the run's
+manifest:
 a silent fallback would make two runs of one config different things.
 
     reference  the definition, in a few lines of torch; stores whole matrices of logits
     chunked    plain torch, a chunk of rows at a time; the default on a CPU
     fused      the same loop around Triton kernels; the default on a GPU with Triton
 
-Shape suffixes: T = tokens, R = rows that count, D = hidden size, V = rows of the head's weight, B = queries, C = candidates.
+Shape suffixes: T = tokens, R = rows that count, D = hidden size, V = rows of the head's weight, B = queries,
+    C = candidates.
 """
 
 from __future__ import annotations
@@ -22,16 +24,27 @@ from torch import Tensor, nn
 from adaptkit.errors import ConfigError, nearest
 
 __all__ = [
-    "IGNORE_INDEX", "DenseTeacher", "Fused", "HiddenTeacher", "Teacher", "TopKTeacher",
-    "fuse", "info_nce", "linear_cross_entropy", "linear_distillation", "resolve", "token_nll",
-]  # fmt: skip
+    "IGNORE_INDEX",
+    "DenseTeacher",
+    "Fused",
+    "HiddenTeacher",
+    "Teacher",
+    "TopKTeacher",
+    "fuse",
+    "info_nce",
+    "linear_cross_entropy",
+    "linear_distillation",
+    "resolve",
+    "token_nll",
+]
 
 IGNORE_INDEX = reference.IGNORE_INDEX
 _IMPLEMENTATIONS = {"reference": reference, "chunked": chunked, "fused": fused}
 
 
 def resolve(implementation: str, device: torch.device | str) -> str:
-    """The name of the implementation that `implementation` means on `device`; "auto" is the fastest proven there.
+    """The name of the implementation that `implementation` means on `device`; "auto" is the fastest proven
+    there.
 
     Raises: ConfigError for a name that does not exist, and for "fused" where its kernels cannot run.
     """
@@ -43,7 +56,11 @@ def resolve(implementation: str, device: torch.device | str) -> str:
         what = f"no implementation '{implementation}' on {kind}{nearest(implementation, known)}"
         raise ConfigError(what, fix=f"choose one of {', '.join(known)}")
     if implementation == "fused" and not launch.fused_available(device):
-        why = "Triton is not installed" if not launch.triton_importable() else f"its Triton kernels do not run on a {kind} device"
+        why = (
+            "Triton is not installed"
+            if not launch.triton_importable()
+            else f"its Triton kernels do not run on a {kind} device"
+        )
         fix = "choose auto; for tests on a CPU set TRITON_INTERPRET=1" if kind == "cpu" else "choose auto"
         raise ConfigError(f"no implementation 'fused' on {kind}: {why}", fix=fix)
     return implementation
@@ -61,21 +78,21 @@ def linear_cross_entropy(
 ) -> Tensor:
     """Cross-entropy of `hidden @ weight.T + bias` against labels, summed, in nats, float32 scalar.
 
-    Without options it equals `F.cross_entropy(F.linear(hidden_TD, weight_VD, bias_V).float(), labels_T, reduction="sum")`;
-    what each option adds stands in `reference.linear_cross_entropy`. Only "reference" stores [T, V]. Rows labelled
-    IGNORE_INDEX count nothing and cost nothing.
+    Without options it equals `F.cross_entropy(F.linear(hidden_TD, weight_VD, bias_V).float(), labels_T,
+    reduction="sum")`; what each option adds stands in `reference.linear_cross_entropy`. Only "reference"
+    stores [T, V]. Rows labelled IGNORE_INDEX count nothing and cost nothing.
 
     Args:
         hidden_TD: last hidden states, float [num_tokens, hidden_size].
         weight_VD: output embedding, float [num_rows, hidden_size].
         labels_T: token ids, int64 [num_tokens].
-        rows_R: indices of the rows that count, int64, distinct, when the caller knows them: a GPU need not wait for them.
+        rows_R: indices of the rows that count, int64, distinct, when the caller knows them: a GPU need not
+            wait for them.
         vocab_size: number of real tokens, where `weight` ends with rows of padding.
     """
     return _IMPLEMENTATIONS[resolve(implementation, hidden_TD.device)].linear_cross_entropy(
-        hidden_TD, weight_VD, labels_T, bias_V, rows_R=rows_R,
-        vocab_size=vocab_size,
-    )  # fmt: skip
+        hidden_TD, weight_VD, labels_T, bias_V, rows_R=rows_R, vocab_size=vocab_size
+    )
 
 
 def token_nll(
@@ -87,7 +104,8 @@ def token_nll(
     vocab_size: int | None = None,
     implementation: str = "auto",
 ) -> Tensor:
-    """Negative log-likelihood of each label in nats, float32 [num_tokens], zero for IGNORE_INDEX; for scoring, no gradient."""
+    """Negative log-likelihood of each label in nats, float32 [num_tokens], zero for IGNORE_INDEX; for
+    scoring, no gradient."""
     score = _IMPLEMENTATIONS[resolve(implementation, hidden_TD.device)].token_nll
     with torch.no_grad():
         return score(hidden_TD, weight_VD, labels_T, bias_V, vocab_size=vocab_size)
@@ -109,22 +127,34 @@ def linear_distillation(
     vocab_size: int | None = None,
     implementation: str = "auto",
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """(`ce_weight * CE + kd_weight * temperature**2 * KD`, CE, KD), summed over labelled rows, in nats, float32 scalars.
+    """(`ce_weight * CE + kd_weight * temperature**2 * KD`, CE, KD), summed over labelled rows, in nats,
+    float32 scalars.
 
-    `kind` is "forward_kl", "reverse_kl" or "jsd" (with `beta`); `reference.linear_distillation` defines them. Logits are
-    float32, and neither the student's nor an online teacher's ever exist as [T, V] outside "reference". Only the first
-    value carries a gradient, to the student.
+    `kind` is "forward_kl", "reverse_kl" or "jsd" (with `beta`); `reference.linear_distillation` defines them.
+    Logits are float32, and neither the student's nor an online teacher's ever exist as [T, V] outside
+    "reference". Only the first value carries a gradient, to the student.
 
     Args:
-        teacher: HiddenTeacher (runs beside the student), DenseTeacher, or TopKTeacher (log-probabilities of its k most
-            likely tokens at this temperature; all other tokens are one event with the mass that is left).
+        teacher: HiddenTeacher (runs beside the student), DenseTeacher, or TopKTeacher (log-probabilities of
+            its k most likely tokens at this temperature; all other tokens are one event with the mass that is
+            left).
         labels_T: token ids, int64 [num_tokens]; rows labelled IGNORE_INDEX count nothing, here too.
         rows_R, vocab_size: as in linear_cross_entropy.
     """
     return _IMPLEMENTATIONS[resolve(implementation, student_TD.device)].linear_distillation(
-        student_TD, student_weight_VD, teacher, labels_T, student_bias_V, kind=kind, beta=beta, temperature=temperature,
-        ce_weight=ce_weight, kd_weight=kd_weight, rows_R=rows_R, vocab_size=vocab_size,
-    )  # fmt: skip
+        student_TD,
+        student_weight_VD,
+        teacher,
+        labels_T,
+        student_bias_V,
+        kind=kind,
+        beta=beta,
+        temperature=temperature,
+        ce_weight=ce_weight,
+        kd_weight=kd_weight,
+        rows_R=rows_R,
+        vocab_size=vocab_size,
+    )
 
 
 def info_nce(
@@ -138,23 +168,30 @@ def info_nce(
     margin: float = 0.0,
     implementation: str = "auto",
 ) -> Tensor:
-    """Summed cross-entropy of `queries @ candidates.T / temperature` against each query's candidate, in nats, float32.
+    """Summed cross-entropy of `queries @ candidates.T / temperature` against each query's candidate, in nats,
+    float32.
 
-    Memory is O(B D): outside "reference" the scores [B, C] never exist. `symmetric` averages it with the loss of finding
-    the query from its candidate. `labels_B` None: candidate i belongs to query i, further candidates are negatives.
-    Not taken as negatives: candidates of the same `groups_C` as a query's own, and, if `margin` is not 0, candidates that
+    Memory is O(B D): outside "reference" the scores [B, C] never exist. `symmetric` averages it with the loss
+    of finding the query from its candidate. `labels_B` None: candidate i belongs to query i, further
+    candidates are negatives.
+    Not taken as negatives: candidates of the same `groups_C` as a query's own, and, if `margin` is not 0,
+        candidates that
     score higher than a query's own by more than it.
     """
     score = _IMPLEMENTATIONS[resolve(implementation, queries_BD.device)].info_nce
     left_out = {"groups_C": groups_C, "margin": margin}
-    return score(queries_BD, candidates_CD, labels_B, temperature=temperature, symmetric=symmetric, **left_out)
+    return score(
+        queries_BD, candidates_CD, labels_B, temperature=temperature, symmetric=symmetric, **left_out
+    )
 
 
 def fuse(model: nn.Module, implementation: str = "auto") -> Fused:
-    """Give the layers of one model fused forwards: norms, residual sums, gated units and LoRA layers, where that is proven equal.
+    """Give the layers of one model fused forwards: norms, residual sums, gated units and LoRA layers, where
+    that is proven equal.
 
-    "fused" replaces all of them, "chunked" only LoRA layers, which need no kernel, "reference" none. The handle says what
-    was replaced and what was not (`record()`, for the manifest) and takes it back (`undo()`, before merging adapters).
+    "fused" replaces all of them, "chunked" only LoRA layers, which need no kernel, "reference" none. The
+    handle says what was replaced and what was not (`record()`, for the manifest) and takes it back (`undo()`,
+    before merging adapters).
 
     Raises: ConfigError as `resolve` does, for the device that the model is on.
     """

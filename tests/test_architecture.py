@@ -43,12 +43,14 @@ LEVELS = {
     "data": 3,
     "client": 3,
     "doctor": 2,
-    "run_record": 2,
+    "run_record": 1,
     "architecture": 1,
     "models": 1,
     "adapters": 1,
     "ops": 1,
     "run": 1,
+    "disk": 1,
+    "environment": 1,
     "config": 1,
     "yaml_text": 1,
     "errors": 1,
@@ -171,9 +173,16 @@ def test_the_kernels_have_one_door_and_know_only_torch() -> None:
 
 
 RUN_FILES = {
-    "manifest.json", "metrics.jsonl", "config.yaml", "cost.json", "crash.json", "parity.json", "bench.json",
-    "heldout.jsonl", "calibration.jsonl",
-}  # fmt: skip
+    "manifest.json",
+    "metrics.jsonl",
+    "config.yaml",
+    "cost.json",
+    "crash.json",
+    "parity.json",
+    "bench.json",
+    "heldout.jsonl",
+    "calibration.jsonl",
+}
 RUN_FOLDERS = {"checkpoints", "model", "adapter", "base", "eval", "export", "report", "shards"}
 OWNERS = {
     "adaptkit/run.py": RUN_FILES | RUN_FOLDERS,

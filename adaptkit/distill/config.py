@@ -104,7 +104,7 @@ class DistillConfig(Config):
         ]
         if looks and self.signal not in ("online", "int8", "nf4"):
             raise ValueError(f"{looks[0]} looks into the teacher, so signal must be online, int8 or nf4")
-        if self.trainer.compile and looks:
+        if self.trainer.compile is True and looks:
             raise ValueError(
                 f"{looks[0]} looks into blocks as they run, not into compiled ones: set trainer.compile=false"
             )

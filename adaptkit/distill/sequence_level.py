@@ -18,6 +18,7 @@ import torch
 from torch import nn
 
 from adaptkit.data.readers import Dataset, Row, content_id
+from adaptkit.ops import IGNORE_INDEX
 from adaptkit.run import read_jsonl
 from adaptkit.trainer.sampling import PROMPT_SHARE, continued
 from adaptkit.trainer.source import mix
@@ -80,7 +81,7 @@ def local_writer(teacher: nn.Module, tokenizer: PreTrainedTokenizerFast, seq_len
         rows = [tokenizer(text)["input_ids"][:seq_len] for text in texts]
         ids = torch.tensor([[*row, *[tokenizer.pad_token_id] * (seq_len - len(row))] for row in rows])
         prompts = [max(1, min(len(row), seq_len // PROMPT_SHARE)) for row in rows]
-        labels = ids.where(torch.arange(seq_len)[None] >= torch.tensor(prompts)[:, None], -100)
+        labels = ids.where(torch.arange(seq_len)[None] >= torch.tensor(prompts)[:, None], IGNORE_INDEX)
         device = next(teacher.parameters()).device
         with torch.random.fork_rng():
             torch.manual_seed(seed)

@@ -9,9 +9,18 @@ from pydantic import Field, model_validator
 from adaptkit.config import Config, Count, Magnitude, Share, Steps, in_unit
 
 COST_ONLY = {
-    "microbatch_size", "compile", "gradient_checkpointing", "checkpoint_every", "keep_checkpoints", "log_every", "implementation",
-    "parallel", "threads", "report_to",
-}  # fmt: skip
+    "microbatch_size",
+    "compile",
+    "cuda_graph",
+    "gradient_checkpointing",
+    "checkpoint_every",
+    "keep_checkpoints",
+    "log_every",
+    "implementation",
+    "parallel",
+    "threads",
+    "report_to",
+}
 """Settings that may change when a run resumes: they change its cost and rounding, not what it computes."""
 
 
@@ -23,7 +32,8 @@ class TrainerConfig(Config):
     global_batch_size: Annotated[Count, in_unit("examples")] = Field(32, gt=0)
     """Examples per optimizer step, over all microbatches and ranks."""
     microbatch_size: Annotated[Count, in_unit("examples")] = Field(0, ge=0)
-    """Examples per forward pass on one rank; 0 = all of the rank's share at once. Changes memory, not results."""
+    """Examples per forward pass on one rank; 0 = all of the rank's share at once. Changes memory, not
+    results."""
     learning_rate: Annotated[Magnitude, in_unit("none")] = Field(3e-4, gt=0)
     """Peak learning rate."""
     schedule: Literal["cosine", "wsd", "linear", "constant"] = "cosine"
@@ -43,9 +53,15 @@ class TrainerConfig(Config):
     ema_decay: Share = Field(0.0, ge=0, lt=1)
     """Decay rate of an exponential average of the weights, which is then evaluated and kept; 0 = none."""
     precision: Literal["auto", "fp32", "bf16"] = "auto"
-    """Arithmetic of the forward pass; auto is bf16 on GPUs that have it and fp32 elsewhere. Weights stay as loaded."""
-    compile: bool = False
-    """Compile each repeated block; pays on GPUs and on long CPU runs (minutes to compile)."""
+    """Arithmetic of the forward pass; auto is bf16 on GPUs that have it and fp32 elsewhere. Weights stay as
+    loaded."""
+    compile: bool | Literal["auto"] = "auto"
+    """Compile each repeated block (a minute or more); auto does it on a GPU, for causal and masked language
+    models whose run takes long enough to earn that back."""
+    cuda_graph: Literal["auto", "off"] = "auto"
+    """Record a step of fixed shapes once and replay it, so that the host launches one thing and not a
+    thousand; auto does it for causal and masked language models on one GPU. Takes a step's memory for
+    itself."""
     gradient_checkpointing: bool = False
     """Recompute activations in the backward pass: less memory, about a third more time."""
     eval_every: Steps = Field(0, ge=0)

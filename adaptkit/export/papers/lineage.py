@@ -16,10 +16,11 @@ from typing import Any
 
 import yaml
 
+from adaptkit.environment import environment
 from adaptkit.errors import ModelError
 from adaptkit.export.parity.reference import HTTP_FILE
 from adaptkit.export.source import Source, run_config
-from adaptkit.run import Run, digest, environment, file_digest, read_json
+from adaptkit.run import Run, digest, file_digest, read_json
 from adaptkit.version import __version__
 
 MANIFEST, SIGNATURE = "manifest.json", "model.sig"

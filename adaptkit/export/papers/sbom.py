@@ -16,9 +16,10 @@ from typing import TYPE_CHECKING, Any
 
 from packaging.requirements import Requirement
 
+from adaptkit.environment import PACKAGES
 from adaptkit.export.papers.lineage import file_digests
 from adaptkit.export.source import EXPORTED
-from adaptkit.run import PACKAGES, digest, write_json
+from adaptkit.run import digest, write_json
 from adaptkit.version import __version__
 
 if TYPE_CHECKING:

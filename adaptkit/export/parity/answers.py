@@ -18,7 +18,7 @@ from adaptkit.embed.pooling import pool
 from adaptkit.export.parity.heldout import HeldOut
 from adaptkit.export.source import Source
 from adaptkit.finetune.generate import generate
-from adaptkit.finetune.template import context_length, opening
+from adaptkit.finetune.prompt_template import context_length, opening
 from adaptkit.models.batching import batches_by_length, pad_right
 from adaptkit.models.bits_per_byte import bits_per_byte, score_documents
 

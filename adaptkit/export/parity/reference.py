@@ -73,7 +73,7 @@ def _continuations(model: nn.Module, tokenizer: Any) -> dict[str, Any]:
     """Greedy tokens after TEXTS, and their log-probabilities."""
     from adaptkit.export.parity import answers
     from adaptkit.finetune.generate import generate
-    from adaptkit.finetune.template import opening
+    from adaptkit.finetune.prompt_template import opening
 
     start = opening(tokenizer)
     prompts = [[*start, *ids] for ids in tokenizer(list(TEXTS), add_special_tokens=False)["input_ids"]]
@@ -88,7 +88,7 @@ def _continuations(model: nn.Module, tokenizer: Any) -> dict[str, Any]:
 def _language(model: nn.Module, tokenizer: Any) -> dict[str, Any]:
     """Bits per byte of the built-in sentences, by the trainer's own code, and how they were read."""
     from adaptkit.export.parity.heldout import BUILT_IN
-    from adaptkit.finetune.template import context_length
+    from adaptkit.finetune.prompt_template import context_length
     from adaptkit.models.bits_per_byte import bits_per_byte, first_token, score_documents
 
     seq_len = min(WINDOW, context_length(model) - 2)

@@ -13,7 +13,7 @@ from adaptkit.export.formats import Format
 from adaptkit.export.quantise.compressed_tensors import Scheme, plan_scheme
 from adaptkit.export.quantise.gptq import gptq_layers
 from adaptkit.export.quantise.rounding import Rounded, round_to_nearest
-from adaptkit.finetune.template import context_length, opening
+from adaptkit.finetune.prompt_template import context_length, opening
 
 if TYPE_CHECKING:
     from torch import nn

@@ -1,12 +1,11 @@
 """How likely a language model finds each of a few short continuations of many texts.
 
 All choices of an item are read in one pass: after the query stand the choices' tokens side by side, and a
-    mask lets
-each choice see the shared prefix, its query and itself only. The prefix (the shots) is computed once for all
-items.
+mask lets each choice see the shared prefix, its query and itself only. The prefix (the shots) is computed
+once for all items.
 
 Shape letters: N items, B items of a batch, C choices, P prefix tokens, T query and choice tokens, S choice
-    tokens read.
+tokens read.
 """
 
 from __future__ import annotations
@@ -19,6 +18,7 @@ import numpy as np
 import torch
 from torch import Tensor
 from torch.nn import functional
+from transformers import DynamicCache
 
 from adaptkit import models
 from adaptkit.errors import ModelError
@@ -81,10 +81,18 @@ def score_choices(
 
 
 Part = tuple[list[int], list[int], Tensor, int]
+"""Items, choices, nats [B, C] of these, and tokens read."""
+TokenRows = Sequence[Sequence[int]]
+
+
+def softmax(scores: np.ndarray) -> np.ndarray:
+    """Probabilities over the last axis."""
+    weights = np.exp(scores - scores.max(axis=-1, keepdims=True))
+    return weights / weights.sum(axis=-1, keepdims=True)
 
 
 def _causal(
-    model: PreTrainedModel, prefix: list[int], queries: Sequence, choices: Sequence
+    model: PreTrainedModel, prefix: list[int], queries: TokenRows, choices: TokenRows
 ) -> Iterator[Part]:
     """Yields (items, choices, nats [B, C], tokens read)."""
     backbone, weight_VD, bias_V = models.split(model)
@@ -92,15 +100,17 @@ def _causal(
     layout = _Layout(choices, weight_VD.device)
     columns = list(range(len(choices)))
     read = len(prefix)
-    for items in _batches([len(query) + layout.num_read for query in queries]):
+    for items in batches_by_length([len(query) + layout.num_read for query in queries], BATCH_TOKENS):
         inputs = layout.inputs([queries[i] for i in items], len(prefix))
         if prefix:
             inputs["past_key_values"] = _expanded(shared, len(items))
         hidden_BTD = backbone(**inputs)[:, -layout.num_read - 1 :]
-        logits = functional.linear(
-            hidden_BTD.float(), weight_VD.float(), None if bias_V is None else bias_V.float()
+        yield (
+            items,
+            columns,
+            layout.nats(_logits(hidden_BTD, weight_VD, bias_V)),
+            read + inputs["input_ids"].numel(),
         )
-        yield items, columns, layout.nats(logits), read + inputs["input_ids"].numel()
         read = 0
 
 
@@ -109,9 +119,8 @@ class _Layout:
 
     def __init__(self, choices: Sequence[Sequence[int]], device: torch.device):
         self.device = device
-        self.read = [
-            token for choice in choices for token in choice[:-1]
-        ]  # the last token of a choice is only predicted
+        # the last token of a choice is only predicted
+        self.read = [token for choice in choices for token in choice[:-1]]
         self.num_read = len(self.read)
         owner = [c for c, choice in enumerate(choices) for _ in choice[:-1]]
         depth = [j for choice in choices for j in range(len(choice) - 1)]
@@ -120,7 +129,10 @@ class _Layout:
         same_SS = owner_S[:, None] == owner_S[None, :]
         self.mask_SS = same_SS & (self.depth_S[:, None] >= self.depth_S[None, :])
         # logits row 0 belongs to the query's last token, row 1 + s to choice token s
-        rows, targets, owners, first = [], [], [], 1
+        rows: list[int] = []
+        targets: list[int] = []
+        owners: list[int] = []
+        first = 1
         for c, choice in enumerate(choices):
             rows += [0, *range(first, first + len(choice) - 1)]
             targets += choice
@@ -167,10 +179,14 @@ class _Layout:
         )
 
 
+def _logits(hidden: Tensor, weight_VD: Tensor, bias_V: Tensor | None) -> Tensor:
+    """The output projection in float32."""
+    bias_V = None if bias_V is None else bias_V.float()
+    return functional.linear(hidden.float(), weight_VD.float(), bias_V)
+
+
 def _prefix_states(model: PreTrainedModel, prefix: list[int]) -> list[tuple[Tensor, Tensor]]:
     """Keys and values [1, heads, P, width] of each layer after reading the prefix."""
-    from transformers import DynamicCache
-
     if not prefix:
         return []
     cache = DynamicCache()
@@ -180,17 +196,16 @@ def _prefix_states(model: PreTrainedModel, prefix: list[int]) -> list[tuple[Tens
         use_cache=True,
         logits_to_keep=1,
     )
-    return [(layer.keys, layer.values) for layer in cache.layers]
+    layers: Any = cache.layers  # plain attention layers: these have keys and values
+    return [(layer.keys, layer.values) for layer in layers]
 
 
 def _expanded(states: list[tuple[Tensor, Tensor]], num_items: int) -> Any:
-    from transformers import DynamicCache
-
     return DynamicCache([tuple(x.expand(num_items, -1, -1, -1) for x in pair) for pair in states])
 
 
 def _masked(
-    model: PreTrainedModel, tokenizer: Any, prefix: list[int], queries: Sequence, choices: Sequence
+    model: PreTrainedModel, tokenizer: Any, prefix: list[int], queries: TokenRows, choices: TokenRows
 ) -> Iterator[Part]:
     """As `_causal`: choices of equal length share one pass with that many mask tokens."""
     if tokenizer.mask_token_id is None:
@@ -204,19 +219,12 @@ def _masked(
         columns = [c for c, choice in enumerate(choices) if len(choice) == length]
         wanted = torch.tensor([choices[c] for c in columns], device=weight_VD.device)
         rows = [[*prefix, *query, *[tokenizer.mask_token_id] * length, *end] for query in queries]
-        for items in _batches([len(row) for row in rows]):
+        for items in batches_by_length([len(row) for row in rows], BATCH_TOKENS):
             batch = pad_right([rows[i] for i in items], tokenizer.pad_token_id or 0, weight_VD.device)
             hidden_BTD = backbone(**batch)
             last_B = batch["attention_mask"].sum(1) - len(end) - length
             place = last_B[:, None] + torch.arange(length, device=last_B.device)
             hidden_BSD = hidden_BTD.gather(1, place[..., None].expand(-1, -1, hidden_BTD.shape[-1]))
-            logits = functional.linear(
-                hidden_BSD.float(), weight_VD.float(), None if bias_V is None else bias_V.float()
-            )
-            chances = logits.log_softmax(-1)
+            chances = _logits(hidden_BSD, weight_VD, bias_V).log_softmax(-1)
             nats = chances[:, torch.arange(length)[None], wanted].sum(-1)
             yield items, columns, nats, batch["input_ids"].numel()
-
-
-def _batches(lengths: Sequence[int]) -> Iterator[list[int]]:
-    yield from batches_by_length(lengths, BATCH_TOKENS)

@@ -1,5 +1,4 @@
-"""The `prompt` arm: labels scored by the language model itself, from a few examples in the prompt, nothing
-trained.
+"""Label texts by prompts: the language model itself scores the labels after a few examples, nothing trained.
 
 Label log-likelihoods are calibrated with content-free inputs (Zhao et al. 2021, arXiv 2102.09690): a model
 that would say "positive" after an empty text is not believed that much when it says so after a real one.
@@ -12,32 +11,38 @@ from __future__ import annotations
 import random
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from adaptkit import models
 from adaptkit.data.labels import check_labels, label_rows, label_scores
+from adaptkit.data.readers import Dataset, Row
 from adaptkit.errors import DataError
-from adaptkit.finetune.likelihood import score_choices
-from adaptkit.finetune.outcome import Meter, Outcome
-from adaptkit.finetune.template import SHORTEST_TEXT, Template, context_length, opening
+from adaptkit.finetune.choice_likelihood import score_choices, softmax
+from adaptkit.finetune.frozen_answers import ForwardMeter, FrozenAnswers
+from adaptkit.finetune.prompt_template import SHORTEST_TEXT, Template, context_length, opening
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-    from adaptkit.data import Dataset
-
 TEMPLATES = ("{text}\nLabel:", "Text: {text}\nThis is", "Q: {text}\nA:")
 SHOTS = (4, 0, 8, 2, 16)
-SHOTS_MASKED = (0, 2, 1, 4, 3)  # a masked LM reads the examples anew for every item, so they are few
+SHOTS_MASKED = (0, 2, 1, 4, 3)
+"""A masked LM reads the examples anew for every item, so they are few."""
 CONTENT_FREE = ("N/A", "", "[MASK]")
 
 
 @dataclass(frozen=True)
 class Format:
-    """One way to prompt: the text with its label's place at the end, the examples before it, how labels are
-    compared."""
+    """One way to prompt.
+
+    Attributes:
+        template: the text with its label's place at the end.
+        shots: number of examples before it.
+        normalised: compare labels by nats per token.
+        lower: write labels in lower case.
+    """
 
     template: str
     shots: int
@@ -46,7 +51,7 @@ class Format:
 
 
 def formats(trials: int, shots: Sequence[int] = SHOTS) -> list[Format]:
-    """The first `trials` settings of one fixed list; the four dials turn at different speeds, so all
+    """The first `trials` settings of one fixed list; its four parts change at different speeds, so that all
     combinations come."""
     return [
         Format(TEMPLATES[i % 3], shots[i % 5], normalised=bool(i % 2), lower=bool(i // 2 % 2))
@@ -65,7 +70,7 @@ def prompt_rows(
     trials: int = 3,
     seed: int = 0,
     metric: str = "accuracy",
-) -> Outcome:
+) -> FrozenAnswers:
     """Choose a prompt format on dev, label the test split with it.
 
     Args:
@@ -77,7 +82,7 @@ def prompt_rows(
     """
     for split in (dev, test):
         check_labels(split, label_names)
-    meter = Meter()
+    meter = ForwardMeter()
     with meter.running():
         prompter = _Prompter(model, tokenizer, train, label_names, seed, meter)
         settings = formats(trials, SHOTS if models.unwrap(model).can_generate() else SHOTS_MASKED)
@@ -87,15 +92,21 @@ def prompt_rows(
         ]
         best, scores = max(tried, key=lambda pair: pair[1][metric])
         rows = label_rows(test, label_names, prompter.probabilities(test, best))
-    notes = [{**asdict(fmt), **result} for fmt, result in tried]
-    return Outcome(rows, scores, asdict(best), notes, meter.cost(model))
+    trial_rows = [{**asdict(fmt), **result} for fmt, result in tried]
+    return FrozenAnswers(rows, scores, asdict(best), trial_rows, meter.cost(model))
 
 
 class _Prompter:
-    """Scores texts under a format with shots drawn once per number of shots."""
+    """Scores the labels of texts under a format; shots are drawn once, and each format takes the first."""
 
     def __init__(
-        self, model: Any, tokenizer: Any, train: Dataset, label_names: Sequence[str], seed: int, meter: Meter
+        self,
+        model: PreTrainedModel,
+        tokenizer: PreTrainedTokenizerBase,
+        train: Dataset,
+        label_names: Sequence[str],
+        seed: int,
+        meter: ForwardMeter,
     ):
         if not train.rows:
             raise DataError("no rows to draw examples from", fix="give a training split")
@@ -104,58 +115,54 @@ class _Prompter:
 
     def probabilities(self, dataset: Dataset, fmt: Format) -> np.ndarray:
         """Calibrated probabilities [num_rows, num_labels]."""
-        builder = Template(self.tokenizer, fmt.template, context_length(self.model))
-        choices = [builder.answer(_spoken(name, fmt.lower)) for name in self.label_names]
+        template = Template(self.tokenizer, fmt.template, context_length(self.model))
+        choices = [template.answer(_label_words(name, fmt.lower)) for name in self.label_names]
+        longest = max(map(len, choices))
+        prefix = self._prefix(template, fmt.shots, choices)
+        room = template.room(prefix, 0, longest)
+        texts = [*CONTENT_FREE, *(row.values["text"] for row in dataset.rows)]
+        queries = [template.query(ids, room) for ids in template.encode(texts)]
+        likelihoods = score_choices(self.model, self.tokenizer, prefix, queries, choices)
+        mean_length = len(prefix) + float(np.mean([len(query) for query in queries]))
+        self.meter.forward(self.model, likelihoods.tokens_read, mean_length)
+        return calibrate(likelihoods.scores(fmt.normalised), len(CONTENT_FREE))
+
+    def _prefix(self, template: Template, num_shots: int, choices: list[list[int]]) -> list[int]:
+        """The labelled examples that fit, as token ids."""
         longest = max(map(len, choices))
         start = opening(self.tokenizer)
-        shots = self.order[: fmt.shots]
-        while shots and builder.room(start, len(shots), longest) < SHORTEST_TEXT:
+        shots = self.order[:num_shots]
+        while shots and template.room(start, len(shots), longest) < SHORTEST_TEXT:
             shots = shots[:-1]
-        room = builder.room(start, len(shots), longest)
-        texts = builder.encode([row.values["text"] for row in shots])
+        room = template.room(start, len(shots), longest)
         prefix = list(start)
+        texts = template.encode([row.values["text"] for row in shots])
         for row, text in zip(shots, texts, strict=True):
-            prefix += (
-                builder.query(text, room)
-                + choices[self.label_names.index(row.values["label"])]
-                + builder.separator
-            )
-        room = builder.room(prefix, 0, longest)
-        queries = [
-            builder.query(t, room)
-            for t in builder.encode([*CONTENT_FREE, *(row.values["text"] for row in dataset.rows)])
-        ]
-        found = score_choices(self.model, self.tokenizer, prefix, queries, choices)
-        self.meter.forward(self.model, found.tokens_read, len(prefix) + np.mean([len(q) for q in queries]))
-        return calibrate(found.scores(fmt.normalised), len(CONTENT_FREE))
+            label = choices[self.label_names.index(row.values["label"])]
+            prefix += template.query(text, room) + label + template.separator
+        return prefix
 
 
 def calibrate(scores: np.ndarray, num_content_free: int) -> np.ndarray:
     """Probabilities of the later rows, divided by the mean probabilities of the first `num_content_free` and
     renormalised."""
     chances = softmax(scores)
-    return softmax(
-        np.log(chances[num_content_free:] + 1e-30) - np.log(chances[:num_content_free].mean(axis=0) + 1e-30)
-    )
+    empty_text = chances[:num_content_free].mean(axis=0)
+    return softmax(np.log(chances[num_content_free:] + 1e-30) - np.log(empty_text + 1e-30))
 
 
-def softmax(scores: np.ndarray) -> np.ndarray:
-    """Over the last axis."""
-    weights = np.exp(scores - scores.max(axis=-1, keepdims=True))
-    return weights / weights.sum(axis=-1, keepdims=True)
-
-
-def _spoken(label: str, lower: bool) -> str:
+def _label_words(label: str, lower: bool) -> str:
+    """A label as it is written in a prompt."""
     return (label.lower() if lower else label).replace("_", " ")
 
 
-def _balanced_order(train: Dataset, seed: int) -> list[Any]:
+def _balanced_order(train: Dataset, seed: int) -> list[Row]:
     """Up to `max(SHOTS)` rows drawn by seed, the labels taking turns in an order that changes each round."""
     rng = random.Random(seed)
-    by_label: dict[str, list[Any]] = {}
+    by_label: dict[str, list[Row]] = {}
     for row in rng.sample(train.rows, len(train.rows)):
         by_label.setdefault(row.values["label"], []).append(row)
-    order: list[Any] = []
+    order: list[Row] = []
     while len(order) < max(SHOTS) and any(by_label.values()):
         order += [
             by_label[label].pop() for label in rng.sample(sorted(by_label), len(by_label)) if by_label[label]
