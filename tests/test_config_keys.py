@@ -1,55 +1,72 @@
-"""Every key of every command's config: described, with its unit and default in `adaptkit schema`, and read."""
+"""Every key that a user can set: described, with unit and default in `adaptkit schema`, and read by code."""
 
 from __future__ import annotations
 
 import ast
+from collections.abc import Iterator
+from typing import Any
 
+import pytest
 from source_tree import TREES
 
+from adaptkit.cli.arguments import CONFIGS
 
-def config_classes() -> dict[type, None]:
-    """Every config class that a recipe reaches."""
-    from adaptkit.cli.arguments import CONFIGS
-    from adaptkit.config import Config
-
-    found: dict[type, None] = {}
-
-    def visit(annotation: object) -> None:
-        if isinstance(annotation, type) and issubclass(annotation, Config) and annotation not in found:
-            found[annotation] = None
-            for field in annotation.model_fields.values():
-                visit(field.annotation)
-        for inner in getattr(annotation, "__args__", ()):
-            visit(inner)
-
-    for kind in ("compare", "pretrain", "finetune", "embed", "distill"):
-        visit(CONFIGS[kind])
-    return found
+Schema = dict[str, Any]
 
 
-def leaf_fields() -> list[tuple[str, str, str | None]]:
-    """(class, field, its line of text) for each field that holds a value and no config; it counts where it is
-    declared."""
-    classes = config_classes()
-    leaves = {}
-    for kind in classes:
-        for name, field in kind.model_fields.items():
-            owner = next(
-                base for base in reversed(kind.__mro__) if name in getattr(base, "__annotations__", {})
-            )
-            if not any(c.__name__ in str(field.annotation) for c in classes):
-                leaves[owner.__name__, name] = field.description
-    return [(owner, name, text) for (owner, name), text in leaves.items()]
+def keys(kind: str) -> dict[str, tuple[Schema, bool]]:
+    """Dotted key -> its schema and whether it must be given, for each key of a command's config."""
+    whole = CONFIGS[kind].model_json_schema()
+
+    def walk(schema: Schema, prefix: str) -> Iterator[tuple[str, tuple[Schema, bool]]]:
+        for name, field in schema.get("properties", {}).items():
+            inner = [whole["$defs"][reference] for reference in references(field)]
+            if not inner:
+                yield f"{prefix}{name}", (field, name in schema.get("required", ()))
+            for part in inner:
+                yield from walk(part, f"{prefix}{name}.")
+
+    return dict(walk(whole, ""))
 
 
-def test_every_key_is_described() -> None:
-    fields = leaf_fields()
-    assert len(fields) > 40, "the search for fields is broken"
-    assert not [f"{owner}.{name}" for owner, name, text in fields if not text]
+def references(schema: Schema) -> list[str]:
+    """Names of the configs that a field holds."""
+    if "$ref" in schema:
+        return [schema["$ref"].rpartition("/")[2]]
+    parts = [*schema.get("anyOf", ()), *schema.get("allOf", ()), schema.get("items")]
+    return [name for part in parts if part for name in references(part)]
 
 
-def test_every_config_field_is_read() -> None:
-    read: set[str] = set()
+def numbers(schema: Schema) -> Iterator[Schema]:
+    """The parts of a field's schema that take a number."""
+    if schema.get("type") in ("integer", "number"):
+        yield schema
+    for part in [*schema.get("anyOf", ()), schema.get("items"), schema.get("additionalProperties")]:
+        if isinstance(part, dict):
+            yield from numbers(part)
+
+
+@pytest.mark.parametrize("kind", CONFIGS)
+def test_a_key_says_what_it_means_and_its_default(kind: str) -> None:
+    found = keys(kind)
+    assert len(found) > 30, "the search for keys is broken"
+    assert not [key for key, (schema, _) in found.items() if not schema.get("description")]
+    assert not [key for key, (schema, required) in found.items() if not required and "default" not in schema]
+
+
+@pytest.mark.parametrize("kind", CONFIGS)
+def test_a_number_has_a_unit(kind: str) -> None:
+    without = [
+        key
+        for key, (schema, _) in keys(kind).items()
+        if "unit" not in schema and any("unit" not in number for number in numbers(schema))
+    ]
+    assert not without
+
+
+def read_names() -> set[str]:
+    """Attributes and string keys that some code reads, validators left out: they only check."""
+    found: set[str] = set()
 
     class Reads(ast.NodeVisitor):
         def visit_FunctionDef(self, node: ast.FunctionDef) -> None:
@@ -58,16 +75,19 @@ def test_every_config_field_is_read() -> None:
 
         def visit_Attribute(self, node: ast.Attribute) -> None:
             if isinstance(node.ctx, ast.Load):
-                read.add(node.attr)
+                found.add(node.attr)
             self.generic_visit(node)
 
-        def visit_Subscript(
-            self, node: ast.Subscript
-        ) -> None:  # a part that is dumped whole and read from JSON
+        def visit_Subscript(self, node: ast.Subscript) -> None:  # a part that is dumped whole
             if isinstance(node.slice, ast.Constant):
-                read.add(str(node.slice.value))
+                found.add(str(node.slice.value))
             self.generic_visit(node)
 
     for tree in TREES.values():
         Reads().visit(tree)
-    assert not [f"{owner}.{name}" for owner, name, _ in leaf_fields() if name not in read]
+    return found
+
+
+def test_every_key_is_read() -> None:
+    names = {key.rpartition(".")[2] for kind in CONFIGS for key in keys(kind)}
+    assert not sorted(names - read_names())
