@@ -12,6 +12,7 @@ import typer
 
 from adaptkit.cli.console import Outcome, command
 from adaptkit.errors import AdaptkitError
+from adaptkit.run import Run
 from adaptkit.study.record import is_study
 
 if TYPE_CHECKING:
@@ -93,6 +94,7 @@ def _study_view(folder: Path, prices: Path | None) -> Study:
 
 def _card(folder: Path) -> str:
     """The card of the model that the folder stands for, if it was exported; else a sentence that names it."""
+    from adaptkit.export.formats import FORMATS
     from adaptkit.export.resolve import resolve
 
     try:
@@ -101,8 +103,10 @@ def _card(folder: Path) -> str:
         if is_study(folder):  # it has findings to show, and perhaps no model or no report
             return f"There is no card: {error.what}."
         raise
-    exports = sorted((source.run / "export").glob("*/README.md")) if source.run else []
-    for card in (source.folder / "README.md", *exports):
+    folders = [source.folder]
+    if source.run is not None:
+        folders += [Run(source.run).export(format) for format in sorted(FORMATS)]
+    for card in (folder / "README.md" for folder in folders):
         if card.is_file():
             return card.read_text(encoding="utf-8").split("\n---\n", 1)[-1]
     return f"{source.name}: {source.why}."
