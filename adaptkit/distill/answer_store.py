@@ -33,7 +33,7 @@ from adaptkit.trainer.distillation import STORED
 from adaptkit.trainer.parallel import Ranks
 
 if TYPE_CHECKING:
-    from adaptkit.trainer.source import Source
+    from adaptkit.trainer.row_source import Source
 
 TOP_K = 64
 ROWS_PER_PART = 256

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerFast
 
     from adaptkit.data.readers import Dataset
-    from adaptkit.trainer.source import Source
+    from adaptkit.trainer.row_source import Source
 
 PROBE_ROWS = 16
 """Rows that blocks are searched by and units are chosen by."""

@@ -42,7 +42,7 @@ if TYPE_CHECKING:
 
     from adaptkit.data.readers import Dataset
     from adaptkit.trainer.objective import Objective
-    from adaptkit.trainer.source import Source
+    from adaptkit.trainer.row_source import Source
 
 DEV_SHARE = 0.1
 

@@ -30,7 +30,7 @@ from adaptkit import models, ops
 from adaptkit.embed.encoder import CPU_TOKENS, GPU_TOKENS, Encoder, batches_by_length, pad
 from adaptkit.embed.pooling import Pooling, pool
 from adaptkit.trainer.objective import Batch, LossOutput, label_rows, shifted
-from adaptkit.trainer.source import mix
+from adaptkit.trainer.row_source import mix
 
 if TYPE_CHECKING:
     from adaptkit.embed.pooled_model import Tower

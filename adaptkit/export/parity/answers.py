@@ -17,7 +17,7 @@ from adaptkit.embed.layout import Layout, read_layout
 from adaptkit.embed.pooling import pool
 from adaptkit.export.parity.evaluation_data import EvaluationData
 from adaptkit.export.source import Source
-from adaptkit.finetune.generate import generate
+from adaptkit.finetune.generation import generate
 from adaptkit.finetune.prompt_template import context_length, opening
 from adaptkit.finetune.tasks import Classify, Task, task_of
 from adaptkit.models.batching import batches_by_length, pad_right
