@@ -19,7 +19,7 @@ import pytest
 from fake_openai import KEY, FakeServer
 from fake_study import LABELS, write_study
 
-from adaptkit.client.openai import Refusal
+from adaptkit.client.openai import BadAnswer, Refusal
 from adaptkit.demo import launch, roles, search_index
 from adaptkit.demo.html import render, style
 from adaptkit.demo.served_models import Look, Server, explain
@@ -171,8 +171,9 @@ def test_a_model_that_vanished_a_wrong_key_and_a_server_that_is_away(
     fake.loading = True
     loading = server.look().failure
     assert loading is not None and loading.kind == "busy" and "Try again in 7 s" in loading.do
-    odd = explain(json.JSONDecodeError("x", "y", 0), "http://h:1")
-    assert odd.kind == "refused" and "does not answer like" in odd.what
+    for error in (json.JSONDecodeError("x", "y", 0), BadAnswer("no models in it")):
+        odd = explain(error, "http://h:1")
+        assert odd.kind == "refused" and "does not answer like" in odd.what
     assert "too many" in explain(Refusal("429: slow down", status=429, retry_after_s=3), "u").what
 
 

@@ -23,7 +23,6 @@ from adaptkit.cli.console import Outcome, command
 
 if TYPE_CHECKING:
     from adaptkit.client.openai import Client
-    from adaptkit.embed.questions import Ask
 
 app = typer.Typer(help="Train, use and judge embeddings.", no_args_is_help=True, rich_markup_mode=None)
 
@@ -107,16 +106,17 @@ def questions(
     from adaptkit.embed.questions import PROMPT, write_questions
     from adaptkit.serve import api_keys
 
-    address = server.rstrip("/").removesuffix("/v1")
     environment = os.environ.get("OPENAI_API_KEY") or os.environ.get(api_keys.KEY_VARIABLE) or ""
     key = api_keys.load(key_file).values[0] if key_file is not None else environment
     prompt = prompt_file.read_text(encoding="utf-8") if prompt_file is not None else PROMPT
-    with Client(address, key, patience_s=PATIENCE_S) as client:
-        name = model or _generator(client)
-        told = {"model": name, "server": urlsplit(address).netloc.rpartition("@")[2]}
-        found = write_questions(
-            files, out, _asker(client, name, count), told, count=count, prompt=prompt, jobs=jobs
-        )
+    with Client(server, key, patience_s=PATIENCE_S) as client:
+        name = model or _first_generator(client)
+        generator = {"model": name, "server": urlsplit(client.base_url).netloc.rpartition("@")[2]}
+
+        def ask(request: str) -> str:
+            return client.answer(name, request, max_tokens=TOKENS_PER_QUESTION * count, temperature=0.7)
+
+        found = write_questions(files, out, ask, generator, count=count, prompt=prompt, jobs=jobs)
     counts = found["counts"]
     left_out = ", ".join(
         f"{number:,} {what}"
@@ -129,32 +129,15 @@ def questions(
     return Outcome(line, {"folder": str(out), **found})
 
 
-def _generator(client: Client) -> str:
+def _first_generator(client: Client) -> str:
     from adaptkit.errors import ServerError
 
-    found = client.models()
-    name = next((served.name for served in found if served.kind in ("", "generate")), None)
+    served = client.models()
+    name = next((model.name for model in served if model.writes), None)
     if name is None:
-        what = f"serves no generator ({', '.join(served.name for served in found) or 'nothing'})"
+        what = f"serves no generator ({', '.join(model.name for model in served) or 'nothing'})"
         raise ServerError(what, where=client.base_url, fix="name one by --model, or serve one")
     return name
-
-
-def _asker(client: Client, model: str, count: int) -> Ask:
-    """Chat where the generator has a template, a plain continuation where it has none."""
-    from adaptkit.client.openai import Refusal
-
-    options = {"max_tokens": TOKENS_PER_QUESTION * count, "temperature": 0.7}
-
-    def ask(words: str) -> str:
-        try:
-            return client.chat(model, [{"role": "user", "content": words}], **options).text
-        except Refusal as refused:
-            if "chat template" not in str(refused):
-                raise
-            return client.complete(model, words, **options).text
-
-    return ask
 
 
 @command(

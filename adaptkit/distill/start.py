@@ -154,7 +154,14 @@ def prepare(config: DistillConfig, run: Run, text: dict[str, Dataset], kind: Kin
 
 def _served(config: DistillConfig, run: Run, text: dict[str, Dataset], ranks: Ranks) -> Start:
     """A student that starts from a folder, and a teacher behind an address."""
-    server, start = ServedTeacher(config.teacher), config.student.start
+    with ServedTeacher(config.teacher) as teacher:
+        return _taught_by_server(config, run, text, ranks, teacher)
+
+
+def _taught_by_server(
+    config: DistillConfig, run: Run, text: dict[str, Dataset], ranks: Ranks, server: ServedTeacher
+) -> Start:
+    start = config.student.start
     made = Made(
         models.load(start, "causal"),
         models.load_tokenizer(start),
