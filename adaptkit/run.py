@@ -3,13 +3,15 @@
     runs/<name>-<hash8>/
         config.yaml      the resolved config          manifest.json    what made this run: versions, data,
         device, status metrics.jsonl    one row per logged step      checkpoints/     step-000500/ (resumable)
-        model/           the trained HF folder        adapter/         its peft adapter, if it was trained
-        with one base/            what the adapter stands on, where the run made it export/<format>/ servable
+        model/           the trained HF folder        tokenizer/       one that the run trained
+        adapter/         its peft adapter, if any     base/            what it stands on, if the run made that
         eval/<suite>.jsonl  one row per item          eval/<suite>.json   the scores computed from those rows
-        cost.json  parity.json  bench.json            report/{report.html,report.md,verdict.json}
+        heldout.jsonl    what an export is tested on  calibration.jsonl   what GPTQ calibrates on
+        export/<format>/ servable folders             report/{report.html,report.md,verdict.json}
+        cost.json  parity.json  bench.json            crash.json  after a step that was not finite
 
-The hash is of the resolved config and the digests of the data, so the same question finds the same folder: a
-finished run is skipped and a killed one resumes.
+The hash is of the resolved config, the digests of the data and the format of the records, so the same
+question finds the same folder: a finished run is skipped and a killed one resumes.
 """
 
 from __future__ import annotations
@@ -34,6 +36,8 @@ from typing import Any
 from adaptkit.config import dump
 from adaptkit.errors import AdaptkitError, ConfigError, DataError, DiskFullError
 
+FORMAT = 2
+"""Of a run's records, and part of its identity. The first release wrote no records, which counts as 1."""
 PACKAGES = ("adaptkit", "torch", "transformers", "peft", "bitsandbytes", "tokenizers", "numpy", "safetensors")
 
 
@@ -61,10 +65,10 @@ class Run:
                 where="name",
                 fix="use at most 120 letters, digits . _ - +",
             )
-        identity = digest({"config": config, "inputs": inputs or {}})
+        identity = digest({"format": FORMAT, "config": config, "inputs": inputs or {}})
         run = cls(Path(root) / f"{name}-{identity[:8]}")
         if not run.manifest_path.exists():
-            write_text(run.path / "config.yaml", dump(config))
+            write_text(run.config_path, dump(config))
             run.update_manifest(
                 name=name,
                 identity=identity,
@@ -78,6 +82,10 @@ class Run:
                 "holds another run", where=str(run.path), fix="delete it or choose another --root"
             )
         return run
+
+    @property
+    def config_path(self) -> Path:
+        return self.path / "config.yaml"
 
     @property
     def manifest_path(self) -> Path:
@@ -105,11 +113,37 @@ class Run:
         return self.path / "base"
 
     @property
+    def tokenizer(self) -> Path:
+        """The tokenizer that the run trained for itself."""
+        return self.path / "tokenizer"
+
+    @property
+    def heldout_path(self) -> Path:
+        return self.path / "heldout.jsonl"
+
+    @property
+    def calibration_path(self) -> Path:
+        return self.path / "calibration.jsonl"
+
+    @property
+    def teacher_texts(self) -> Path:
+        """The training text as a distillation's teacher wrote it."""
+        return self.path / "teacher.jsonl"
+
+    def negatives(self, split: str) -> Path:
+        """The hard negatives that were mined for a split."""
+        return self.path / f"negatives.{split}.jsonl"
+
+    @property
+    def tensorboard(self) -> Path:
+        return self.path / "tensorboard"
+
+    @property
     def report(self) -> Path:
         return self.path / "report"
 
     def shards(self, key: str) -> Path:
-        """Token shards lie beside the runs, named by what they were made from: all runs of a root share them."""
+        """Token shards lie beside the runs, named by what they were made from: runs of a root share them."""
         return self.path.parent / "shards" / key[:16]
 
     def export(self, format: str) -> Path:

@@ -24,6 +24,7 @@ from adaptkit.export.parity.heldout import find_heldout
 from adaptkit.export.parity.unmerged import adapted_model
 from adaptkit.export.source import resolve
 from adaptkit.run import Run, read_json, write_json
+from adaptkit.run_record import read_record
 from adaptkit.serve import preflight
 from adaptkit.serve.engine.command import Launch
 
@@ -105,11 +106,11 @@ def test_held_out_text_is_the_runs_own_and_checked_by_its_digest(notes: Run, tmp
     found = find_heldout(resolve(notes.path))
     assert (
         found.origin.startswith("held-out rows of the run")
-        and found.digest == notes.manifest()["data"]["dev"]["digest"]
+        and found.digest == read_record(notes).splits["dev"].digest
     )
-    assert found.training.digest == notes.manifest()["data"]["train"]["digest"]
+    assert found.training.digest == read_record(notes).splits["train"].digest
     moved = shutil.copytree(notes.path, tmp_path / "runs" / notes.path.name)
-    corpus = Path(read_json(notes.manifest_path)["data"]["train"]["files"][0]["name"])
+    corpus = Path(read_record(notes).splits["train"].files[0]["name"])
     changed = tmp_path / "corpus.jsonl"
     changed.write_text(corpus.read_text().replace("reads", "writes"))
     (moved / "config.yaml").write_text((moved / "config.yaml").read_text().replace(str(corpus), str(changed)))
@@ -154,7 +155,7 @@ def test_the_manifest_has_digests_of_data_config_code_and_every_file(
     assert manifest["files"].keys() == bytes_of(folder).keys() - {"manifest.json"}
     trainings = [facts["run"] for facts in manifest["lineage"]]
     assert trainings == [mood.path.name, notes.path.name]
-    assert manifest["lineage"][1]["data"]["train"]["digest"] == notes.manifest()["data"]["train"]["digest"]
+    assert manifest["lineage"][1]["data"]["train"]["digest"] == read_record(notes).splits["train"].digest
     assert (
         all(len(facts["config_sha256"]) == 64 for facts in manifest["lineage"])
         and len(manifest["code"]["sha256"]) == 64

@@ -27,6 +27,7 @@ from adaptkit.finetune.config import FinetuneConfig
 from adaptkit.finetune.generate import generate
 from adaptkit.finetune.recipe import finetune
 from adaptkit.run import Run, read_json, read_jsonl
+from adaptkit.run_record import read_record
 from adaptkit.trainer.config import TrainerConfig
 
 CUES = {"fruit": ["apple", "pear", "plum"], "metal": ["iron", "zinc", "tin"], "animal": ["cat", "dog", "cow"]}
@@ -118,8 +119,8 @@ def test_each_adaptation_learns_and_delivers_a_servable_classifier(world, tmp_pa
     assert logged[-1] < 0.7 * logged[0]
     assert result.dev["accuracy"] > 0.8 and result.cost["flops"] > 0 and run.finished
     assert (
-        run.manifest()["labels"] == ["animal", "fruit", "metal"]
-        and run.manifest()["merge_difference"] <= 1e-5
+        read_record(run).facts["labels"] == ["animal", "fruit", "metal"]
+        and read_record(run).facts["merge_difference"] <= 1e-5
     )
     assert (result.adapter_folder is not None) == (adapter != "none")
 
@@ -154,7 +155,7 @@ def test_qlora_on_an_encoder_trains_the_head_that_its_checkpoint_lacks(world, tm
     config = _config(world, "classify", "qlora", "masked", num_steps=4)
     run = _run(tmp_path, config)
     finetune(config, run)
-    assert run.manifest()["merge_difference"] <= 1e-5
+    assert read_record(run).facts["merge_difference"] <= 1e-5
     assert any(
         "pooler" in name and "modules_to_save" not in name
         for name in _names(run.adapter / "adapter_model.safetensors")
@@ -184,7 +185,7 @@ def test_sft_answers_as_taught_and_serves_the_ids_it_was_trained_on(world, tmp_p
             row.values["messages"][:-1], add_generation_prompt=True, tokenize=False
         )
         asked = tokenizer(served, add_special_tokens=False)["input_ids"]
-        assert tokenizer.chat_template and run.manifest()["new_tokens"] == 3
+        assert tokenizer.chat_template and read_record(run).facts["new_tokens"] == 3
     else:
         asked = tokenizer(row.values["prompt"] + "\n")["input_ids"]
     assert ids[:first] == asked == prompt_ids(row, tokenizer)
@@ -282,9 +283,9 @@ def test_dev_rows_are_held_out_when_not_named_and_epochs_count_steps(world, tmp_
     config = _config(world, "classify").model_copy(update={"dev": None, "test": None, "epochs": 1.0})
     run = _run(tmp_path, config)
     result = finetune(config, run)
-    data = run.manifest()["data"]
-    held = data["dev"]["documents"]
-    assert 0 < held < 60 and data["train"]["documents"] == 240 - held
+    splits = read_record(run).splits
+    held = splits["dev"].documents
+    assert 0 < held < 60 and splits["train"].documents == 240 - held
     assert max(row["step"] for row in run.metrics()) == round((240 - held) / 16)
     assert result.metrics == {} and "accuracy" in result.dev
 

@@ -133,7 +133,7 @@ def study_of(root: Path, notes: Run, mood: Run, **truth: Any) -> Path:
     for name, made in trained.items():
         shutil.copytree(made.model, root / name / "model")
         shutil.copyfile(made.path / "config.yaml", root / name / "config.yaml")
-        Run(root / name).update_manifest(data=made.manifest()["data"])
+        Run(root / name).update_manifest(record=made.manifest()["record"])
     return study
 
 

@@ -127,7 +127,9 @@ def _text_bytes(config: StudyConfig, study: Path, arm: Arm, run: str | None, fra
     if arm.language_job is None or arm.origin == "placebo":
         return 0.0
     made = Run(study.parent / run)
-    tokens, held = read_json(made.cost_path)["tokens"], made.manifest()["tokenizer"]["bytes_per_token"]
+    manifest = made.manifest()
+    facts = manifest["record"]["facts"] if "record" in manifest else manifest
+    tokens, held = read_json(made.cost_path)["tokens"], facts["tokenizer"]["bytes_per_token"]
     replayed = config.replay_share if arm.origin == "continued" else 0.0
     there = fraction * result(study, "prepare")["facts"]["domain"]["train"]["num_bytes"]
     return min(there, tokens * (1 - replayed) * held)

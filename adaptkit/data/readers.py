@@ -70,7 +70,7 @@ class Dataset:
         files: name, num_bytes and sha256 of each file read.
         licences: licence -> rows that state it ("not stated" for the others).
         ignored: files of named folders that have no readable format.
-        num_sampled_from: rows before `max_bytes` cut the set.
+        num_sampled_from: rows before `max_bytes` cut the set; 0 where it did not.
     """
 
     rows: list[Row]
@@ -158,7 +158,7 @@ def read(config: DataConfig, want: Want | None = None) -> Dataset:
         faults.found,
         dict(licences),
         [str(p) for p in ignored],
-        kept.num_seen,
+        kept.num_seen if kept.num_seen > len(rows) else 0,
     )
 
 

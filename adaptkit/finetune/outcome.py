@@ -1,4 +1,4 @@
-"""What every way of learning a task returns: item rows, the dev scores a study chooses by, and what it cost."""
+"""What every way of learning a task returns: item rows, dev scores to choose by, and its cost."""
 
 from __future__ import annotations
 

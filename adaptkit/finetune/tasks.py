@@ -8,6 +8,7 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 from adaptkit import models
+from adaptkit.data import Row
 from adaptkit.data.labels import check_labels, classify_rows, label_rows, label_scores
 from adaptkit.errors import DataError
 from adaptkit.finetune.answering import question_and_answer
@@ -19,7 +20,8 @@ from adaptkit.finetune.template import context_length
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerFast
 
-    from adaptkit.data import Dataset, Row
+    from adaptkit.data import Dataset
+    from adaptkit.run_record import RunRecord
     from adaptkit.trainer.objective import Objective
     from adaptkit.trainer.source import Source
 
@@ -54,9 +56,9 @@ class Classify:
     score = staticmethod(label_scores)
 
     def __init__(
-        self, tokenizer: PreTrainedTokenizerFast, train: Dataset, max_length: int, max_new_tokens: int
+        self, tokenizer: PreTrainedTokenizerFast, labels: Sequence[str], max_length: int, max_new_tokens: int
     ):
-        self.tokenizer, self.label_names, self.max_length = tokenizer, train.labels, max_length
+        self.tokenizer, self.label_names, self.max_length = tokenizer, list(labels), max_length
 
     def objective(self) -> Objective:
         from adaptkit.trainer.objective import Classification
@@ -80,11 +82,11 @@ class LabelWords:
     score = staticmethod(label_scores)
 
     def __init__(
-        self, tokenizer: PreTrainedTokenizerFast, train: Dataset, max_length: int, max_new_tokens: int
+        self, tokenizer: PreTrainedTokenizerFast, labels: Sequence[str], max_length: int, max_new_tokens: int
     ):
-        self.tokenizer, self.label_names, self.max_length = tokenizer, train.labels, max_length
-        self.choices = [self._answer(train.rows[0], name) for name in self.label_names]
-        frame = len(self._example(train.rows[0], "", self.label_names[0]).ids)
+        self.tokenizer, self.label_names, self.max_length = tokenizer, list(labels), max_length
+        self.choices = [self._answer(name) for name in self.label_names]
+        frame = len(self._example("", self.label_names[0]).ids)
         self.room = max_length - frame - max(map(len, self.choices))
         if self.room < 1:
             what = f"max_length {max_length} leaves no room for text beside the labels"
@@ -116,14 +118,14 @@ class LabelWords:
         found = score_choices(model, self.tokenizer, [], queries, self.choices)
         return label_rows(dataset, self.label_names, softmax(found.nats))
 
-    def _example(self, row: Row, text: str, label: str) -> Any:
+    def _example(self, text: str, label: str) -> Any:
         from adaptkit.data.supervised import build_examples
 
-        return build_examples(_asked(row, text, label), self.tokenizer)[0]
+        return build_examples(_asked(Row({}, "", ""), text, label), self.tokenizer)[0]
 
-    def _answer(self, row: Row, label: str) -> list[int]:
+    def _answer(self, label: str) -> list[int]:
         """The tokens taught for a label, the closing one included."""
-        example = self._example(row, "a", label)
+        example = self._example("a", label)
         return [token for token, taught in zip(example.ids, example.taught, strict=True) if taught]
 
     def _cut(self, texts: list[str]) -> list[str]:
@@ -141,7 +143,7 @@ class Instruct:
     want, model_kind = "sft", "causal"
 
     def __init__(
-        self, tokenizer: PreTrainedTokenizerFast, train: Dataset, max_length: int, max_new_tokens: int
+        self, tokenizer: PreTrainedTokenizerFast, labels: Sequence[str], max_length: int, max_new_tokens: int
     ):
         self.tokenizer, self.max_length, self.max_new_tokens = tokenizer, max_length, max_new_tokens
         self.label_names: list[str] = []
@@ -179,6 +181,12 @@ class Instruct:
 
 
 TASKS: dict[str, type[Task]] = {"sft": Instruct, "classify": Classify, "label_words": LabelWords}
+
+
+def task_of(record: RunRecord, tokenizer: PreTrainedTokenizerFast) -> Task:
+    """The task that a finished fine-tuning was trained for, to answer items with its model again."""
+    facts = record.facts
+    return TASKS[facts["kind"]](tokenizer, facts["labels"], record.seq_len, facts["max_new_tokens"])
 
 
 def load_model(

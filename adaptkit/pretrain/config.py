@@ -83,14 +83,12 @@ class PretrainConfig(Config):
         if scratch and self.adapter.kind != "none":
             raise ValueError("adapter needs a base; a model from scratch trains all of its weights")
         if scratch and self.tokenizer.new_tokens:
-            raise ValueError(
-                "tokenizer.new_tokens extends the vocabulary of a base; from scratch, set tokenizer.vocab_size"
-            )
+            raise ValueError("tokenizer.new_tokens is for a base; from scratch, set tokenizer.vocab_size")
         if not scratch and self.tokenizer.path:
             raise ValueError("tokenizer.path is for models from scratch; a base keeps its own tokenizer")
         if scratch and self.objective == "causal" and self.tokenizer.kind == "wordpiece":
             raise ValueError(
-                "wordpiece forgets blanks, so a causal model on it cannot be scored per byte; use bpe or unigram"
+                "wordpiece forgets blanks: a causal model on it cannot be scored per byte; use bpe or unigram"
             )
         if self.replay is not None and not self.replay_share:
             raise ValueError("replay is given but replay_share is 0; set a share, or leave replay out")

@@ -51,7 +51,7 @@ def language_scores(rows: list[dict[str, Any]], objective: str) -> dict[str, flo
 
 @torch.no_grad()
 def _masked_rows(model: nn.Module, source: Source) -> list[dict[str, Any]]:
-    """Loss on the source's own noise at epoch 0, seed 0: the same tokens are masked whenever this is asked."""
+    """Loss on the source's own noise at epoch 0, seed 0: every call masks the same tokens."""
     device = next(model.parameters()).device
     backbone, weight_VD, bias_V = models.split(model.eval())
     scored = []

@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import Any, Literal
 
 from adaptkit.errors import DataError
-from adaptkit.run import read_json, write_json
-from adaptkit.run_record import FORMAT, Record, SplitRecord, validated
+from adaptkit.run import FORMAT, read_json, write_json
+from adaptkit.run_record import Record, SplitRecord, validated
 
 STUDY_FILE = "study.json"
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from adaptkit.run import Run
 
 if TYPE_CHECKING:
-    from adaptkit.trainer.trainer import TrainResult
+    from adaptkit.trainer.result import TrainResult
 
 
 class Hooks:

@@ -12,7 +12,7 @@ from adaptkit.run import Run
 from adaptkit.trainer.progress import Hooks
 
 if TYPE_CHECKING:
-    from adaptkit.trainer.trainer import TrainResult
+    from adaptkit.trainer.result import TrainResult
 
 
 class Tracker(Hooks, ABC):

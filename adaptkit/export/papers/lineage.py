@@ -202,12 +202,13 @@ def _files(folder: Path) -> Iterator[tuple[str, Path]]:
 def _run_facts(run: Path) -> dict[str, Any]:
     manifest = Run(run).manifest()
     config = run / "config.yaml"
+    splits = manifest.get("record", {}).get("splits") or manifest.get("data") or {}
     return {
         "run": run.resolve().name,
         "teacher": _teacher_name(run),
         "identity": manifest.get("identity"),
         "config_sha256": file_digest(config) if config.is_file() else None,
-        "data": {name: _data_facts(part) for name, part in (manifest.get("data") or {}).items()},
+        "data": {name: _data_facts(part) for name, part in splits.items()},
         "code": manifest.get("code") or None,
         "versions": manifest.get("versions"),
     }

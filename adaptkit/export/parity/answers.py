@@ -156,6 +156,7 @@ def _task_scores(source: Source, model: nn.Module, tokenizer: Any, heldout: Held
     config, items = heldout.config or {}, heldout.items
     if items is None or heldout.training is None:
         return {}
-    task = TASKS[config["kind"]](tokenizer, heldout.training, config["max_length"], config["max_new_tokens"])
+    labels = heldout.training.labels
+    task = TASKS[config["kind"]](tokenizer, labels, config["max_length"], config["max_new_tokens"])
     rows = task.rows(model, items)
     return {name: float(value) for name, value in task.score(rows).items()} if rows else {}

@@ -103,7 +103,9 @@ def find_heldout(
 
 def _of_run(source: Source) -> HeldOut:
     assert source.run is not None
-    config, recorded = run_config(source.run), Run(source.run).manifest().get("data") or {}
+    manifest = Run(source.run).manifest()
+    config = run_config(source.run)
+    recorded = manifest.get("record", {}).get("splits") or manifest.get("data") or {}
     if "loss" in config:
         return _of_embedding(source.run, config, recorded)
     want = _wanted(config, recorded)
