@@ -6,26 +6,31 @@ Shape letters: B rows, T tokens, D hidden size, V vocabulary.
 from __future__ import annotations
 
 import weakref
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
 
 from adaptkit.errors import ModelError
 
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+
 _plain_logits: weakref.WeakSet[nn.Module] = weakref.WeakSet()
 
 
-def unwrap(model: nn.Module, *, keep_peft: bool = False) -> nn.Module:
+def unwrap(model: nn.Module, *, keep_peft: bool = False) -> PreTrainedModel:
     """The transformers model inside DDP, torch.compile and (unless `keep_peft`) peft wrappers."""
+    inner: Any = model
     while True:
-        if hasattr(model, "_orig_mod"):
-            model = model._orig_mod
-        elif isinstance(model, nn.parallel.DistributedDataParallel):
-            model = model.module
-        elif not keep_peft and hasattr(model, "get_base_model") and hasattr(model, "base_model"):
-            model = model.get_base_model()
+        if hasattr(inner, "_orig_mod"):
+            inner = inner._orig_mod
+        elif isinstance(inner, nn.parallel.DistributedDataParallel):
+            inner = inner.module
+        elif not keep_peft and hasattr(inner, "get_base_model") and hasattr(inner, "base_model"):
+            inner = inner.get_base_model()
         else:
-            return model
+            return inner
 
 
 class Backbone:

@@ -33,7 +33,10 @@ def use(model: nn.Module) -> bool:
     from transformers.masking_utils import sdpa_mask
 
     inner = unwrap(model)
-    if getattr(inner.config, "_attn_implementation", None) != "sdpa" or not inner._can_set_attn_implementation():
+    if (
+        getattr(inner.config, "_attn_implementation", None) != "sdpa"
+        or not inner._can_set_attn_implementation()
+    ):
         return in_use(model)
     AttentionInterface.register(NAME, attention)
     AttentionMaskInterface.register(NAME, sdpa_mask)
@@ -61,14 +64,18 @@ def document_bounds(position_ids_BT: Tensor) -> Tensor:
     return F.pad(starts, (0, 1), value=position_ids_BT.numel()).to(torch.int32)
 
 
-def inputs(model: nn.Module, batch: Mapping[str, Tensor], bounds: Tensor, *, causal: bool) -> dict[str, Tensor]:
+def inputs(
+    model: nn.Module, batch: Mapping[str, Tensor], bounds: Tensor, *, causal: bool
+) -> dict[str, Tensor]:
     """`batch` as `model` takes it, given this attention and the bounds of the documents.
 
     transformers hands a mask of four dimensions to the attention as it is. So a block mask goes in where one is needed,
     and a single True where none is: without it a mask would be made from the position ids.
     """
     shape = batch["input_ids"].shape
-    if batch["input_ids"].device.type == "cuda":  # empty documents at the end: few different shapes for compiled blocks
+    if (
+        batch["input_ids"].device.type == "cuda"
+    ):  # empty documents at the end: few different shapes for compiled blocks
         bounds = F.pad(bounds, (0, -len(bounds) % BOUNDS_MULTIPLE), value=shape.numel())
     if batch["input_ids"].device.type == "cuda" or _calls_pay(bounds, *shape):
         mask = torch.ones(1, 1, 1, 1, dtype=torch.bool, device=bounds.device)
@@ -112,9 +119,13 @@ def attention(
     if not on_gpu and whole and attention_mask is not None and attention_mask.shape[-1] == 1:
         return _by_document(query_BHTK, key_BHTK, value_BHTK, bounds.tolist(), dropout, scaling, causal), None
     if attention_mask is None or attention_mask.shape[-1] == 1 or not whole:
-        attention_mask = block_mask(bounds, rows, length, causal=causal, window=None if whole else sliding_window)
+        attention_mask = block_mask(
+            bounds, rows, length, causal=causal, window=None if whole else sliding_window
+        )
     settings = {"attn_mask": attention_mask, "dropout_p": dropout, "scale": scaling}
-    out_BHTK = F.scaled_dot_product_attention(query_BHTK, *_for_each_head(query_BHTK, key_BHTK, value_BHTK), **settings)
+    out_BHTK = F.scaled_dot_product_attention(
+        query_BHTK, *_for_each_head(query_BHTK, key_BHTK, value_BHTK), **settings
+    )
     return out_BHTK.transpose(1, 2).contiguous(), None
 
 
@@ -125,7 +136,9 @@ def _flash(
     from torch.nn.attention.varlen import varlen_attn
 
     rows, heads, length, size = query_BHTK.shape
-    query_NHK, key_NHK, value_NHK = (x.transpose(1, 2).flatten(0, 1) for x in (query_BHTK, key_BHTK, value_BHTK))
+    query_NHK, key_NHK, value_NHK = (
+        x.transpose(1, 2).flatten(0, 1) for x in (query_BHTK, key_BHTK, value_BHTK)
+    )
     back = -1 if window is None else window - 1
     out_NHK = varlen_attn(
         query_NHK, key_NHK, value_NHK, bounds, bounds, length, length,
@@ -135,16 +148,26 @@ def _flash(
 
 
 def _by_document(
-    query_BHTK: Tensor, key_BHTK: Tensor, value_BHTK: Tensor, bounds: list[int], dropout: float, scaling: float | None, causal: bool
+    query_BHTK: Tensor,
+    key_BHTK: Tensor,
+    value_BHTK: Tensor,
+    bounds: list[int],
+    dropout: float,
+    scaling: float | None,
+    causal: bool,
 ) -> Tensor:
     rows, heads, length, size = query_BHTK.shape
-    query_HNK, key_HNK, value_HNK = (x.transpose(0, 1).flatten(1, 2) for x in (query_BHTK, key_BHTK, value_BHTK))
+    query_HNK, key_HNK, value_HNK = (
+        x.transpose(0, 1).flatten(1, 2) for x in (query_BHTK, key_BHTK, value_BHTK)
+    )
     grouped = key_BHTK.shape[1] != heads
     sizes = [stop - start for start, stop in zip(bounds, bounds[1:], strict=False)]
     parts = zip(*(x.split(sizes, dim=1) for x in (query_HNK, key_HNK, value_HNK)), strict=True)
     out_HNK = torch.cat(
         [
-            F.scaled_dot_product_attention(q[None], k[None], v[None], None, dropout, causal, scale=scaling, enable_gqa=grouped)[0]
+            F.scaled_dot_product_attention(
+                q[None], k[None], v[None], None, dropout, causal, scale=scaling, enable_gqa=grouped
+            )[0]
             for q, k, v in parts
         ],
         dim=1,

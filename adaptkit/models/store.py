@@ -9,7 +9,7 @@ import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import torch
 from safetensors import SafetensorError
@@ -19,6 +19,9 @@ from adaptkit.adapters import keep_nf4_exact
 from adaptkit.errors import DiskFullError, ModelError
 from adaptkit.models.folder import Kind, check_weights, find, first_line, model_kind, read_json
 from adaptkit.models.head import unwrap
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
 
 # Imported by peft, it warns of an optional kernel that would have to come from the hub.
 logging.getLogger("bitsandbytes.backends.cpu.ops").setLevel(logging.ERROR)
@@ -43,7 +46,7 @@ def load(
     quantization: Quantization | None = None,
     new_head: bool = False,
     seed: int = 0,
-) -> nn.Module:
+) -> PreTrainedModel:
     """The model of a folder or hub id, ready to train: SDPA attention, no key/value cache, no code from the
     folder.
 
@@ -107,7 +110,7 @@ def _lacks_head(folder: Path, kind: Kind) -> bool:
     return (kind, found) == ("masked", "encoder")
 
 
-def build(config: Any, kind: Kind, seed: int, num_labels: int | None = None) -> nn.Module:
+def build(config: Any, kind: Kind, seed: int, num_labels: int | None = None) -> PreTrainedModel:
     """A model of this transformers config with random float32 weights drawn from `seed`; global RNG
     untouched."""
     if num_labels is not None:
