@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Any, Literal, TypeVar
 
 from pydantic import Field, model_validator
 
@@ -74,3 +74,12 @@ class TrainerConfig(Config):
         if self.microbatch_size > self.global_batch_size:
             raise ValueError(f"microbatch_size {self.microbatch_size} is larger than global_batch_size {self.global_batch_size}")
         return self
+
+
+C = TypeVar("C", bound=Config)
+
+
+def with_trainer(config: C, **changed: Any) -> C:
+    """A recipe's config with other settings of its `trainer`."""
+    trainer = config.trainer.model_copy(update=changed)  # type: ignore[attr-defined]
+    return config.model_copy(update={"trainer": trainer})
