@@ -100,7 +100,11 @@ def train_ours(model: str, pairs: list[tuple[str, str]], batch: int, microbatch:
 
 def train_theirs(model: str, pairs: list[tuple[str, str]], batch: int, steps: int) -> None:
     from datasets import Dataset
-    from sentence_transformers import SentenceTransformer, SentenceTransformerTrainer, SentenceTransformerTrainingArguments
+    from sentence_transformers import (
+        SentenceTransformer,
+        SentenceTransformerTrainer,
+        SentenceTransformerTrainingArguments,
+    )
     from sentence_transformers.losses import MultipleNegativesRankingLoss
 
     encoder = SentenceTransformer(model, device="cpu")

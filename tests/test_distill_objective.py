@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from tiny_training import VOCAB, Rows, bert, settings
 from torch import nn
 
-from adaptkit.distill.student import add_projections, with_blocks
+from adaptkit.distill.depth import add_projections, with_blocks
 from adaptkit.distill.teacher import OnlineTeacher
 from adaptkit.run import Run
 from adaptkit.trainer.blocks import recording, replaced

@@ -19,12 +19,12 @@ from adaptkit.embed.config import EmbedConfig
 from adaptkit.embed.encoder import Encoder
 from adaptkit.embed.examples import Examples, in_pieces, pieces
 from adaptkit.embed.pooled_model import Tower
-from adaptkit.embed.pooling import pool
 from adaptkit.embed.recipe import embed
 from adaptkit.embed.rows import Example
-from adaptkit.embed.training import _attached
+from adaptkit.embed.start import _attached
 from adaptkit.embed.tsdae import Denoising, NoisyTexts, decoder_of
 from adaptkit.errors import ConfigError
+from adaptkit.models.sentence.pooling import pool
 from adaptkit.run import Run, read_jsonl
 
 BASES = ("bert", "modernbert", "qwen")

@@ -14,9 +14,9 @@ import torch
 
 from adaptkit import models
 from adaptkit.embed.encoder import Encoder, batches_by_length, closed_by_eos
-from adaptkit.embed.layout import changed
-from adaptkit.embed.pooling import cut, pool
 from adaptkit.errors import ModelError
+from adaptkit.models.sentence.layout import changed
+from adaptkit.models.sentence.pooling import cut, pool
 
 TEXTS = [*tiny_embed.texts(20), "one", " ".join(tiny_embed.texts(30)), "", "what of cheese 10"]
 

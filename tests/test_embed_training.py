@@ -20,8 +20,8 @@ from adaptkit.embed.examples import hold_out
 from adaptkit.embed.objective import Contrastive, Scored, vectors
 from adaptkit.embed.recipe import embed
 from adaptkit.embed.rows import Example, TextRows, groups_of
-from adaptkit.embed.training import base_encoder
-from adaptkit.embed.training import objective as objective_of
+from adaptkit.embed.start import base_encoder
+from adaptkit.embed.start import objective as objective_of
 from adaptkit.errors import DataError, ModelError
 from adaptkit.run import Run, read_json, read_jsonl
 from adaptkit.trainer import grad_cache

@@ -348,8 +348,8 @@ def test_a_reranker_is_measured_on_pairs(folders, tmp_path: Path, format: str) -
 
 def test_sentence_transformers_embeds_as_the_gate_does(folders, tmp_path: Path) -> None:
     sentence_transformers = pytest.importorskip("sentence_transformers")
-    from adaptkit.embed.layout import read_layout
     from adaptkit.export.parity.answers import embed
+    from adaptkit.models.sentence.layout import read_layout
 
     folder = export(resolve(folders["bert"]), "fp32", Options(out=tmp_path / "out")).folder
     texts = ["the nurse reads", "every old library forgets the missing page in room 12"]

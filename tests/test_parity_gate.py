@@ -11,7 +11,6 @@ from safetensors.torch import load_file, save_file
 from tiny_exports import finetuned, pretrained, write_models
 
 from adaptkit import models
-from adaptkit.embed.layout import read_layout
 from adaptkit.errors import ModelError
 from adaptkit.export import model_folder
 from adaptkit.export.export import Options, export
@@ -21,6 +20,7 @@ from adaptkit.export.parity.gate import Limits, compare, merge_checks, passed, r
 from adaptkit.export.parity.heldout import find_heldout
 from adaptkit.export.source import resolve
 from adaptkit.models.bits_per_byte import bits_per_byte, score_documents
+from adaptkit.models.sentence.layout import read_layout
 from adaptkit.run import Run, read_json, write_json
 
 BF16, FP32, INT8 = FORMATS["bf16"], FORMATS["fp32"], FORMATS["int8"]

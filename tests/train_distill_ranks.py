@@ -14,8 +14,8 @@ from test_distill_objective import encoder, llama, objective
 from tiny_training import Rows, settings
 
 from adaptkit.distill import answer_store
+from adaptkit.distill.depth import with_blocks
 from adaptkit.distill.recipe import distill
-from adaptkit.distill.student import with_blocks
 from adaptkit.run import Run
 from adaptkit.trainer.trainer import Trainer
 

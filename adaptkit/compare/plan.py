@@ -119,8 +119,8 @@ def check_distillable(config: StudyConfig) -> None:
     """
     from transformers import AutoConfig
 
+    from adaptkit.distill.depth import check_shape
     from adaptkit.distill.pooling_files import check_pooling
-    from adaptkit.distill.student import check_shape
 
     folder = models.find(config.base)
     check_shape(AutoConfig.from_pretrained(folder, local_files_only=True).model_type)

@@ -12,9 +12,9 @@ from adaptkit.adapters import AdapterConfig, attach
 from adaptkit.distill import http_teacher
 from adaptkit.distill.answer_store import TOP_K, StoreLayout
 from adaptkit.distill.config import DistillConfig
+from adaptkit.distill.depth import check_shape
 from adaptkit.distill.shape import check_pair, student_shape
 from adaptkit.distill.start import check_losses, teacher_kind
-from adaptkit.distill.student import check_shape
 from adaptkit.distill.teacher import StoredTeacher
 from adaptkit.trainer.distillation import Distillation, Kind
 

@@ -6,7 +6,7 @@ from typing import Any
 
 from adaptkit.architecture import architecture
 from adaptkit.distill.config import FROM_TEACHER, DistillConfig
-from adaptkit.distill.student import check_shape, check_width, copied
+from adaptkit.distill.depth import check_shape, check_width, copied
 from adaptkit.errors import ConfigError, ModelError
 from adaptkit.trainer.distillation import REPLACING, Kind
 

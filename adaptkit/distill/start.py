@@ -11,8 +11,7 @@ import torch
 from torch import nn
 
 from adaptkit import data, models
-from adaptkit.distill import http_teacher
-from adaptkit.distill import student as students
+from adaptkit.distill import depth, http_teacher
 from adaptkit.distill.answer_store import TOP_K
 from adaptkit.distill.config import DistillConfig
 from adaptkit.distill.http_teacher import ServedTeacher
@@ -20,7 +19,7 @@ from adaptkit.distill.pooling_files import check_pooling
 from adaptkit.distill.rows import Rows
 from adaptkit.distill.sequence_level import Writer, local_writer, served_writer, teacher_texts
 from adaptkit.distill.shape import check_pair
-from adaptkit.distill.student_start import Made, ground, make_student, trainable
+from adaptkit.distill.student import Made, ground, make_student, trainable
 from adaptkit.distill.teacher import OnlineTeacher, StoredTeacher, local_scorer
 from adaptkit.errors import ConfigError
 from adaptkit.run import Run, digest, file_digest
@@ -130,7 +129,7 @@ def prepare(config: DistillConfig, run: Run, text: dict[str, Dataset], kind: Kin
         plain.to(home)  # it has said all that it has to say
     student = trainable(config, student)
     if "hidden" in config.losses:
-        students.add_projections(
+        depth.add_projections(
             models.unwrap(student), plain.config.hidden_size, len(repeated_blocks(student)), made.channels
         )
     judged = kind in (
@@ -167,7 +166,7 @@ def _taught_by_server(
         models.load_tokenizer(start),
         {"start": "folder", "teacher": server.name},
     )
-    students.check_shape(made.model.config.model_type)
+    depth.check_shape(made.model.config.model_type)
     student, base = ground(config, run, made, "causal", ranks)
     rows, objective = (
         Rows(config, run, "causal", made.tokenizer, None, ranks),

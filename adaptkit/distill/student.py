@@ -1,163 +1,163 @@
-"""A student made from its teacher's weights: some of its blocks, narrower ones, fewer tokens.
-
-Which blocks: evenly spaced with the first and the last (DistilBERT, arXiv 1910.01108, takes every other one),
-    the last
-ones, or a search that takes out one block after another, each time the one whose absence costs least (as in
-ShortGPT, arXiv 2403.03853, with the loss itself in place of its estimate). Only shapes that vLLM serves are
-made.
-"""
+"""The student before its first step: of the teacher's blocks, fresh, or from a folder; whole or under an
+adapter."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from typing import Any
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from adaptkit import models
-from adaptkit.errors import ConfigError, ModelError
-from adaptkit.trainer.blocks import replaced
-from adaptkit.trainer.distillation import PROJECTIONS, Kind
-from adaptkit.trainer.parallel import repeated_blocks
+from adaptkit.adapters import attach
+from adaptkit.distill import depth, width
+from adaptkit.distill.config import FROM_TEACHER, DistillConfig
+from adaptkit.distill.shape import student_shape
+from adaptkit.distill.teacher import StoredTeacher, check_same_tokens
+from adaptkit.distill.vocabulary import prune_tokenizer
+from adaptkit.errors import ModelError
+from adaptkit.run import Run
+from adaptkit.trainer.device import default_device, send
+from adaptkit.trainer.distillation import Distillation, Kind, embedding
 
-Cut = Callable[[str, int | None, Tensor], Tensor]
-SERVED = ("bert", "modernbert", "llama", "qwen3")
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerFast
+
+    from adaptkit.data.readers import Dataset
+    from adaptkit.distill.rows import Rows
+    from adaptkit.trainer.objective import Batch
+    from adaptkit.trainer.parallel import Ranks
+
+Reading = Callable[[nn.Module, "Batch"], float]
+"""How badly a model does on a batch."""
 
 
-def evenly(num_kept: int, num_blocks: int) -> list[int]:
-    """Blocks at even distances, the first and the last among them."""
-    if num_kept == 1:
-        return [num_blocks - 1]
-    return [round(i * (num_blocks - 1) / (num_kept - 1)) for i in range(num_kept)]
+@dataclass(frozen=True)
+class Made:
+    """A student before training, float32, its tokenizer, and how it came about.
+
+    `ids`: the teacher's id of each of its tokens, and `channels` the teacher's place of each of its hidden
+    units, where it was pruned to fewer.
+    """
+
+    model: nn.Module
+    tokenizer: PreTrainedTokenizerFast
+    facts: dict[str, Any]
+    ids: list[int] | None = None
+    channels: Tensor | None = None
 
 
-def last(num_kept: int, num_blocks: int) -> list[int]:
-    return list(range(num_blocks - num_kept, num_blocks))
+def make_student(config: DistillConfig, teacher: nn.Module, rows: Rows, train: Dataset) -> Made:
+    """The student as `config.student` asks for it.
+
+    Raises: ModelError if it starts from a folder whose tokenizer is another than the teacher's.
+    """
+    start, kind, tokenizer = config.student.start, rows.kind, rows.tokenizer
+    if start == "fresh":
+        shape = student_shape(config, teacher.config, kind)
+        return Made(models.build(shape, kind, config.trainer.seed), tokenizer, {"start": start})
+    if start not in FROM_TEACHER:
+        own = models.load_tokenizer(start)
+        if config.signal != "text":
+            check_same_tokens(own, tokenizer, [row.text for row in train.rows])
+        return Made(_of_folder(start, kind, rows.labels), own, {"start": "folder"})
+    return _of_teacher(config, teacher, rows, train)
+
+
+def _of_folder(folder: str, kind: Kind, labels: list[str] | None) -> nn.Module:
+    """A model as it is; one without a classifier's head gets a new one for the teacher's labels.
+
+    Raises: ModelError if it has a head for other labels, or for these in another order.
+    """
+    if labels is None or models.model_kind(folder) != kind:
+        return models.load(folder, kind, label_names=labels)
+    model = models.load(folder, kind)
+    if (own := [model.config.id2label[i] for i in range(model.config.num_labels)]) != labels:
+        what = f"the student's labels are {', '.join(own[:8])}, the teacher's {', '.join(labels[:8])}"
+        raise ModelError(
+            what, where="student.start", fix="start from a model without a head, or from the teacher's blocks"
+        )
+    return model
+
+
+def _of_teacher(config: DistillConfig, teacher: nn.Module, rows: Rows, train: Dataset) -> Made:
+    """Some of the teacher's blocks, narrower or with fewer tokens where `config.student` asks for it."""
+    asked, kind, seed, smaller, ids = config.student, rows.kind, config.trainer.seed, rows.tokenizer, None
+    shape = student_shape(config, teacher.config, kind)
+    narrower, home = bool(asked.width or asked.vocab_size), next(teacher.parameters()).device
+    probe: Batch = {}
+    if narrower or asked.start == "search":
+        teacher.eval().to(default_device())
+        probe = send(rows.probe(train, [teacher]), default_device())
+    if asked.start == "search":
+        reading = absence(teacher, kind, len(smaller), probe)
+        picks = depth.searched(shape.num_hidden_layers, teacher, lambda model: reading(model, probe))
+    else:
+        choose = depth.evenly if asked.start == "every" else depth.last
+        picks = choose(shape.num_hidden_layers, teacher.config.num_hidden_layers)
+    picks = depth.like_the_pattern(teacher.config, picks)
+    facts: dict[str, Any] = {"start": asked.start, "blocks": picks}
+    if not narrower:
+        return Made(depth.with_blocks(teacher.to(home), kind, picks, seed), smaller, facts)
+    if asked.vocab_size:
+        smaller, ids = prune_tokenizer(smaller, [row.text for row in train.rows], asked.vocab_size)
+        renumber(shape, ids)
+    found = width.importance(teacher, [probe], absence(teacher, kind, len(rows.tokenizer), probe))
+    kept = width.choose(
+        found, shape, picks, torch.tensor(ids if ids is not None else range(teacher.config.vocab_size))
+    )
+    model = depth.with_blocks(
+        teacher.to(home), kind, picks, seed, shape, width.cut(kept, width.key_heads(teacher.config))
+    )
+    sizes = {"width": shape.hidden_size, "vocab_size": shape.vocab_size}
+    return Made(model, smaller, {**facts, **sizes}, ids, kept.hidden)
 
 
 @torch.no_grad()
-def searched(num_kept: int, teacher: nn.Module, loss: Callable[[nn.Module], float]) -> list[int]:
-    """Blocks that are left when those whose absence raises the loss least are taken out one by one.
-
-    Args:
-        loss: of the teacher on a few rows, called about blocks * (blocks - num_kept) times.
-    """
-    kept = list(range(len(repeated_blocks(teacher))))
-    out: dict[int, Sequence[nn.Module]] = {}
-
-    def without(block: int) -> float:
-        with replaced(teacher, {**out, block: []}):
-            return loss(teacher)
-
-    while len(kept) > num_kept:
-        # The first block of a ModernBERT has no norm of its own, so it stays where it is.
-        least = min(kept[1:], key=without)
-        out[least] = []
-        kept.remove(least)
-    return kept
-
-
-def like_the_pattern(config: Any, picks: Sequence[int]) -> list[int]:
-    """`picks` moved to the nearest blocks whose attention is what the same place has in the teacher's
-    pattern.
-
-    A ModernBERT's blocks see everything or a window, in turns that a server works out from the block's
-    number; and its first block alone has no norm before attention.
-    """
-    if config.model_type != "modernbert":
-        return list(picks)
-    types, free, moved = config.layer_types, set(range(1, config.num_hidden_layers)), [0]
-    for place, pick in list(enumerate(picks))[1:]:
-        fitting = [block for block in free if block > moved[-1] and types[block] == types[place]]
-        if not fitting:
-            what = f"no {len(picks)} of the teacher's blocks follow its pattern of global and local attention"
-            raise ModelError(what, where="student.layers", fix="keep more blocks, or use student.start=fresh")
-        moved.append(min(fitting, key=lambda block: abs(block - pick)))
-    return moved
-
-
-def with_blocks(
-    teacher: nn.Module, kind: Kind, picks: Sequence[int], seed: int, shape: Any = None, cut: Cut | None = None
-) -> nn.Module:
-    """A new model with copies of these blocks of `teacher` and of all around them.
-
-    Args:
-        shape: the student's config; the teacher's with fewer blocks if not given.
-        cut: makes the student's weight from (its name, the number of its block, the teacher's weight); else a
-            copy.
-    """
-    stack = block_prefix(teacher)
-    config = copied(shape or teacher.config)
-    config.num_hidden_layers = len(picks)
-    if getattr(config, "layer_types", None):
-        config.layer_types = [teacher.config.layer_types[pick] for pick in picks]
-    student = models.build(config, kind, seed)
-    # Blocks of the two may stand in one stack, so they must understand the same masks.
-    student.set_attn_implementation(teacher.config._attn_implementation)
-    source, state = teacher.state_dict(), {}
-    for name in student.state_dict():
-        block, origin = None, name
-        if name.startswith(stack):
-            number, inside = name.removeprefix(stack).split(".", 1)
-            block, origin = int(number), f"{stack}{picks[int(number)]}.{inside}"
-        weight = source[origin].float()
-        state[name] = weight if cut is None else cut(name, block, weight)
-    student.load_state_dict(state)
-    return student
-
-
-def block_prefix(model: nn.Module) -> str:
-    """`model.layers.` or the like: what the names of the blocks' weights begin with."""
-    blocks = repeated_blocks(model)
-    return next(name for name, part in model.named_modules() if part is blocks[0]).removesuffix("0")
-
-
-def copied(config: Any) -> Any:
-    return type(config).from_dict(config.to_dict())
-
-
-def check_shape(shape: str) -> None:
-    """Raises: ModelError for a transformers `model_type` that no vLLM server runs."""
-    if shape not in SERVED:
-        fix = "use student.start=fresh, which makes a Llama or a ModernBERT"
-        raise ModelError(
-            f"a student of the shape '{shape}' is not served: only {', '.join(SERVED)} are",
-            where="student",
-            fix=fix,
+def absence(teacher: nn.Module, kind: Kind, vocab_size: int, probe: Batch) -> Reading:
+    """What blocks are missed by: the loss on the labels, or for an encoder how far its vectors turn from the
+    whole teacher's."""
+    if kind == "encoder":
+        whole_BE = embedding(teacher, probe)
+        return lambda model, batch: float(
+            (1 - F.cosine_similarity(embedding(model, batch), whole_BE, dim=-1)).sum().detach()
         )
+    size = vocab_size if kind in ("causal", "masked") else None
+    judge = Distillation(StoredTeacher(), {"cross_entropy": 1.0}, kind, vocab_size=size)
+    return lambda model, batch: float(judge.loss(model, batch).total.detach())
 
 
-def check_width(width: int) -> None:
-    """Raises: ConfigError unless the width suits tensor cores and groups of int4 weights."""
-    step = 32 if width < 256 else 128
-    if width % step:
-        fix = f"choose {max(step, round(width / step) * step)}"
-        raise ConfigError(f"a width of {width} is no multiple of {step}", where="student.width", fix=fix)
+def renumber(shape: Any, ids: list[int]) -> None:
+    """Tell a config the size of its pruned vocabulary, and the new ids of its special tokens."""
+    shape.vocab_size = len(ids)
+    for name, old in shape.to_dict().items():
+        if name.endswith("_token_id") and isinstance(old, int):
+            setattr(shape, name, ids.index(old) if old in ids else None)
 
 
-def add_projections(
-    student: nn.Module, teacher_width: int, count: int, channels: Tensor | None = None
-) -> None:
-    """One linear map per block from the student's width to the teacher's, trained with it and thrown away at
-    the end.
+def ground(config: DistillConfig, run: Run, made: Made, kind: Kind, ranks: Ranks) -> tuple[nn.Module, str]:
+    """What an adapter will stand on, and the folder it lies in: the one that the student starts from, or a
+    new one.
 
-    None where the widths are equal. They start by putting each hidden unit where the teacher has it
-    (`channels`), or where that means nothing, at its own number.
+    A student of the teacher's blocks is written to the run's `base/` before it learns, or its adapter would
+    fit nothing.
     """
-    width = student.config.hidden_size
-    if width == teacher_width:
-        return
-    common = min(width, teacher_width)
-    start_ED = torch.zeros(teacher_width, width)
-    start_ED[torch.arange(common) if channels is None else channels, torch.arange(common)] = 1.0
-    maps = nn.ModuleList([nn.Linear(width, teacher_width, bias=False) for _ in range(count)])
-    for each in maps:
-        each.weight = nn.Parameter(start_ED.clone())
-    setattr(student, PROJECTIONS, maps)
+    if config.adapter.kind == "none":
+        return made.model, ""
+    folder = config.student.start
+    if folder in FROM_TEACHER:
+        folder = str(run.base)
+        if ranks.rank == 0:
+            models.save(made.model, made.tokenizer, folder)
+        ranks.share(None)
+    if config.adapter.quantization is None:
+        return made.model, folder
+    return models.load(folder, kind, quantization=config.adapter.quantization), folder
 
 
-def without_projections(student: nn.Module) -> nn.Module:
-    if hasattr(student, PROJECTIONS):
-        delattr(student, PROJECTIONS)
-    return student
+def trainable(config: DistillConfig, model: nn.Module) -> nn.Module:
+    """The student as it will learn: all of its weights, or an adapter on frozen ones."""
+    return attach(model, config.adapter, config.trainer.seed)

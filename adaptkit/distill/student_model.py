@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from adaptkit import models
 from adaptkit.adapters import merge, save_adapter
-from adaptkit.distill.student import without_projections
+from adaptkit.distill.depth import without_projections
 from adaptkit.errors import ModelError
 from adaptkit.trainer.device import send
 from adaptkit.trainer.objective import model_inputs

@@ -19,10 +19,10 @@ import torch
 from torch import Tensor, nn
 
 from adaptkit import models
-from adaptkit.embed.dense import read_dense, width_of, write_dense
-from adaptkit.embed.layout import Layout, changed, dense_names, read_layout, write_layout
-from adaptkit.embed.pooling import cut, pool
 from adaptkit.errors import ModelError
+from adaptkit.models.sentence.dense import read_dense, width_of, write_dense
+from adaptkit.models.sentence.layout import Layout, changed, dense_names, read_layout, write_layout
+from adaptkit.models.sentence.pooling import cut, pool
 from adaptkit.run import digest, file_digest
 from adaptkit.trainer.device import default_device
 

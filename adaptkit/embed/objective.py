@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from adaptkit import ops
 from adaptkit.embed.pooled_model import Tower
-from adaptkit.embed.pooling import Pooling, cut, pool
+from adaptkit.models.sentence.pooling import Pooling, cut, pool
 from adaptkit.trainer.objective import Batch, LossOutput
 
 MARGIN = 0.3

@@ -42,7 +42,7 @@ def embed(config: EmbedConfig, run: Run, *, suite: str = SUITE) -> EmbedResult:
     Raises: DataError, ModelError, NonFiniteError, DiskFullError; the run is marked failed.
     """
     if not run.finished:
-        from adaptkit.embed.training import train
+        from adaptkit.embed.start import train
         from adaptkit.trainer.parallel import join
 
         first = join(config.trainer.parallel).rank == 0

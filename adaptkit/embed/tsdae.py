@@ -28,7 +28,7 @@ from torch import Tensor, nn
 
 from adaptkit import models, ops
 from adaptkit.embed.encoder import CPU_TOKENS, GPU_TOKENS, Encoder, batches_by_length, pad
-from adaptkit.embed.pooling import Pooling, pool
+from adaptkit.models.sentence.pooling import Pooling, pool
 from adaptkit.trainer.objective import Batch, LossOutput, label_rows, shifted
 from adaptkit.trainer.source import mix
 

@@ -10,7 +10,7 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 
 from adaptkit.export.source import Source
-from adaptkit.models.sentence import copy_sentence_files
+from adaptkit.models.sentence.files import copy_sentence_files
 
 if TYPE_CHECKING:
     from torch import nn
@@ -22,7 +22,7 @@ def write(source: Source, model: nn.Module, tokenizer: Any, folder: Path) -> Non
     Raises: ModelError for a model that no folder can hold; DiskFullError.
     """
     from adaptkit import models
-    from adaptkit.embed.layout import read_layout, write_layout
+    from adaptkit.models.sentence.layout import read_layout, write_layout
 
     models.save(model, tokenizer, folder)
     if source.kind == "embed":

@@ -18,7 +18,7 @@ from test_kill import counted_saves, in_fork, kill_from_outside, kill_inside_sav
 from tiny_training import Rows, settings
 from torch import nn
 
-from adaptkit.distill.student import add_projections, with_blocks
+from adaptkit.distill.depth import add_projections, with_blocks
 from adaptkit.distill.teacher import OnlineTeacher
 from adaptkit.run import Run
 from adaptkit.trainer.distillation import Distillation, Layout

@@ -12,15 +12,15 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from adaptkit.embed.dense import read_dense
-from adaptkit.embed.layout import Layout, read_layout
-from adaptkit.embed.pooling import pool
 from adaptkit.export.parity.heldout import HeldOut
 from adaptkit.export.source import Source
 from adaptkit.finetune.generate import generate
 from adaptkit.finetune.template import context_length, opening
 from adaptkit.models.batching import batches_by_length, pad_right
 from adaptkit.models.bits_per_byte import bits_per_byte, score_documents
+from adaptkit.models.sentence.dense import read_dense
+from adaptkit.models.sentence.layout import Layout, read_layout
+from adaptkit.models.sentence.pooling import pool
 
 NUM_PROMPTS, PROMPT_TOKENS, NEW_TOKENS = 8, 16, 24
 NUM_SCORED, SCORED_TOKENS = 8, 128
@@ -88,7 +88,7 @@ def embed(
     """Unit vectors in the order of `texts`, float64 [N, D], pooled and cut as the folder's
     sentence-transformers files say.
 
-    `dense` is what the pooled vectors go through: `embed.dense.read_dense`.
+    `dense` is what the pooled vectors go through: `models.sentence.dense.read_dense`.
     """
     dense = (dense or nn.Identity()).to(model.device).double()
     asked = [layout.prompt(None) + text for text in texts]

@@ -41,9 +41,9 @@ def make(source: Source, model: nn.Module, tokenizer: Any) -> dict[str, Any]:
     """The answers of `model`, as it was exported, to fixed sentences that are part of adaptkit."""
     import torch
 
-    from adaptkit.embed.dense import read_dense
-    from adaptkit.embed.layout import read_layout
     from adaptkit.export.parity import answers
+    from adaptkit.models.sentence.dense import read_dense
+    from adaptkit.models.sentence.layout import read_layout
 
     if source.kind == "embed":
         layout = read_layout(source.folder, model.config, tokenizer)

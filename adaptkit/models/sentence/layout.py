@@ -3,7 +3,7 @@
     modules.json                       Transformer, Pooling, Dense (if any), Normalize
     1_Pooling/config.json              which pooling; without these two, servers silently take the first
     token's state 2_Dense/ ...                       a matrix and an activation over whole vectors:
-    `embed.dense` 2_Normalize/ sentence_bert_config.json          tokens after which a text is cut
+    `models.sentence.dense` 2_Normalize/ sentence_bert_config.json          tokens after which a text is cut
     config_sentence_transformers.json  prompts by name, the default one config.json
     matryoshka_dimensions, which vLLM asks for before it cuts vectors
 
@@ -18,8 +18,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from adaptkit.embed.pooling import Pooling, by_structure
 from adaptkit.errors import ModelError
+from adaptkit.models.sentence.pooling import Pooling, by_structure
 from adaptkit.run import read_json, write_json
 
 MAX_LENGTH = 512

@@ -21,7 +21,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from adaptkit.distill.student import Cut
+from adaptkit.distill.depth import Cut
 from adaptkit.trainer.parallel import repeated_blocks
 
 Axes = tuple[str | None, ...]

@@ -22,16 +22,16 @@ from adaptkit.embed.examples import (
     set_of,
     train_and_dev,
 )
-from adaptkit.embed.layout import changed
 from adaptkit.embed.metrics import retrieval_scores
 from adaptkit.embed.mining import mine
 from adaptkit.embed.objective import MARGIN, Contrastive, Scored
 from adaptkit.embed.pooled_model import Tower
-from adaptkit.embed.pooling import by_structure
 from adaptkit.embed.retrieval import read_set, retrieval_rows, scored_split
 from adaptkit.embed.rows import Example, TextRows, groups_of
 from adaptkit.embed.tsdae import Denoising, NoisyTexts, decoder_of
 from adaptkit.errors import ConfigError, ModelError
+from adaptkit.models.sentence.layout import changed
+from adaptkit.models.sentence.pooling import by_structure
 from adaptkit.run import read_jsonl, write_json, write_jsonl
 from adaptkit.trainer.cost import affordable_steps
 from adaptkit.trainer.trainer import Trainer
