@@ -20,7 +20,7 @@ from torch import nn
 from adaptkit import models
 from adaptkit.data.heldout import calibration_rows, held_out, split_record
 from adaptkit.data.tokenizers import tokenizer_digest
-from adaptkit.models.sentence.files import copy_sentence_files
+from adaptkit.models.sentence.files import copy_pooling_files
 from adaptkit.pretrain.config import PretrainConfig
 from adaptkit.pretrain.language_scores import language_rows, language_scores
 from adaptkit.pretrain.start import Start, Text, prepare, read_text
@@ -105,7 +105,7 @@ def _deliver(config: PretrainConfig, run: Run, trained: _Trained) -> tuple[nn.Mo
     model, difference = merge_checked(start.model, run, partial(first_outputs, source=start.dev))
     models.save(model, start.tokenizer, run.model)
     if config.base:
-        copy_sentence_files(models.find(config.base), run.model)  # an embedding model still pools as it did
+        copy_pooling_files(models.find(config.base), run.model)  # an embedding model still pools as it did
     return model, difference
 
 

@@ -1,1 +1,4 @@
-"""Sentence-transformers folders: the files by which a model says how it turns text into a vector."""
+"""Sentence-transformers folders: how a model says which way it turns a text into a vector.
+
+`layout` reads and writes what is said, `pooling` and `dense` compute it, `files` copies it to another folder.
+"""
