@@ -10,7 +10,7 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 
 from adaptkit.export.source import Source
-from adaptkit.models.sentence.files import copy_sentence_files
+from adaptkit.models.sentence.files import copy_pooling_files
 
 if TYPE_CHECKING:
     from torch import nn
@@ -28,7 +28,7 @@ def write(source: Source, model: nn.Module, tokenizer: Any, folder: Path) -> Non
     if source.kind == "embed":
         _drop_poolers(source.folder, folder)
         if (source.folder / "modules.json").is_file():
-            copy_sentence_files(source.folder, folder)
+            copy_pooling_files(source.folder, folder)
         else:
             # without these files vLLM would silently take the first token's state
             write_layout(
