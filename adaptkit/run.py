@@ -31,12 +31,12 @@ import time
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from adaptkit.config import dump
 from adaptkit.errors import AdaptkitError, ConfigError, DataError, DiskFullError
 
-FORMAT = 2
+FORMAT: Literal[2] = 2
 """Of a run's records, and part of its identity. The first release wrote no records, which counts as 1."""
 PACKAGES = ("adaptkit", "torch", "transformers", "peft", "bitsandbytes", "tokenizers", "numpy", "safetensors")
 

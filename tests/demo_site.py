@@ -16,7 +16,7 @@ from fake_study import LABELS, write_study
 from adaptkit.config import dump
 from adaptkit.demo import launch
 from adaptkit.demo.served_models import Server
-from adaptkit.run import write_json, write_jsonl
+from adaptkit.run import write_jsonl
 
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 FLAGS = ["--no-sandbox", "--disable-gpu", "--disable-background-networking", "--disable-component-update"]
@@ -52,7 +52,6 @@ class Site:
 
 def write_texts(study: Path) -> None:
     """What a study's first stage leaves for the page: labelled rows and held-out passages."""
-    write_json(study / "stages" / "prepare.json", {"run": "prepared"})
     for part in ("dev", "test"):
         rows = [
             {"text": f"class{i % 5} patients, group {i}, {part}", "label": LABELS[i % 5], "from": f"r:{i}"}
@@ -74,7 +73,7 @@ def page_of(server: Server, root: Path) -> Iterator[str]:
     """The real application behind its login, on a free port, in a thread; its address."""
     import uvicorn
 
-    from adaptkit.report.demo_view import Showcase
+    from adaptkit.report.demo_view import StudyView
 
     os.environ["XDG_STATE_HOME"] = str(root / "state")
     study, prices = write_study(root, num_rows=60), root / "prices.yaml"
@@ -92,7 +91,7 @@ def page_of(server: Server, root: Path) -> Iterator[str]:
     with socket.socket() as listening:
         listening.bind(("127.0.0.1", 0))
         door = launch.Door("127.0.0.1", listening.getsockname()[1], PASSWORD)
-        page = launch.page(server, Showcase(study, prices), [], door, CARD)
+        page = launch.page(server, StudyView(study, prices), [], door, CARD)
         config = uvicorn.Config(
             launch.application(page, door), log_level="warning", ws="none", timeout_graceful_shutdown=1
         )

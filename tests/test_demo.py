@@ -25,7 +25,7 @@ from adaptkit.demo.html import render, style
 from adaptkit.demo.served_models import Look, Server, explain
 from adaptkit.demo.streaming import Answer, Asking, Prompt
 from adaptkit.errors import ConfigError, DataError, ModelError
-from adaptkit.run import read_json, write_json, write_jsonl
+from adaptkit.run import write_json, write_jsonl
 
 ROOT = Path(__file__).resolve().parents[1]
 NAMES = ("generic+prompt", "generic+lora", "continued+full", "scratch+full", "distilled+full", "placebo+full")
@@ -306,11 +306,6 @@ def study(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def with_texts(study: Path) -> Path:
     """Add what a study keeps of its texts."""
     root = study.parent
-    write_json(
-        study / "study.json",
-        {**read_json(study / "study.json"), "base": {"model": "made on the spot", "run": "base"}},
-    )
-    write_json(study / "stages" / "prepare.json", {"run": "prepared"})
     for part in ("dev", "test"):
         rows = [
             {"text": f"class{i % 5} item {i} of {part}", "label": LABELS[i % 5], "from": f"r:{i}"}
@@ -328,9 +323,9 @@ def with_texts(study: Path) -> Path:
 @pytest.fixture
 def page(study: Path, server: Server, state: Path) -> object:
     pytest.importorskip("gradio", reason="the demo extra is not installed")
-    from adaptkit.report.demo_view import Showcase
+    from adaptkit.report.demo_view import StudyView
 
-    page = launch.page(server, Showcase(study), [], launch.Door("127.0.0.1", 7860, None))
+    page = launch.page(server, StudyView(study), [], launch.Door("127.0.0.1", 7860, None))
     page.look(Look())
     return page
 

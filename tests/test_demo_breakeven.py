@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from adaptkit.demo.tab_decide import STEPS, position, value_at
 from adaptkit.errors import ConfigError
 from adaptkit.report import charts_money
-from adaptkit.report.demo_view import Showcase, break_even_words
+from adaptkit.report.demo_view import StudyView, break_even_words
 from adaptkit.run import write_json
 from adaptkit.study.breakeven import (
     SECONDS_PER_MONTH,
@@ -145,11 +145,11 @@ def test_dollars_are_short(value: float, text: str) -> None:
 
 
 @pytest.fixture(scope="module")
-def shown(tmp_path_factory: pytest.TempPathFactory) -> Showcase:
-    return Showcase(write_study(tmp_path_factory.mktemp("study"), num_rows=200))
+def shown(tmp_path_factory: pytest.TempPathFactory) -> StudyView:
+    return StudyView(write_study(tmp_path_factory.mktemp("study"), num_rows=200))
 
 
-def test_every_dial_starts_inside_its_range_at_its_exact_value(shown: Showcase) -> None:
+def test_every_dial_starts_inside_its_range_at_its_exact_value(shown: StudyView) -> None:
     dials = shown.dials()
     assert {dial.name for dial in dials if dial.main} >= {
         "requests_per_month",
@@ -166,7 +166,7 @@ def test_every_dial_starts_inside_its_range_at_its_exact_value(shown: Showcase) 
         assert dial.origin and dial.show(dial.value)
 
 
-def test_moving_the_dials_moves_the_answer(shown: Showcase) -> None:
+def test_moving_the_dials_moves_the_answer(shown: StudyView) -> None:
     values = {dial.name: dial.value for dial in shown.dials()} | {"usd_per_hour": 0.1}
     first = shown.weigh(**values)
     for name in (
@@ -182,7 +182,7 @@ def test_moving_the_dials_moves_the_answer(shown: Showcase) -> None:
     assert 'data-break-even="' in first
 
 
-def test_more_text_costs_more_training_and_is_called_an_extrapolation(shown: Showcase) -> None:
+def test_more_text_costs_more_training_and_is_called_an_extrapolation(shown: StudyView) -> None:
     now, later = shown.forecast(shown.data_bytes), shown.forecast(10 * shown.data_bytes)
     assert "extrapolation" in later.sentence and "extrapolation" not in now.sentence
     assert now.arm == "scratch+full" and f"predicted ahead of {shown.answer.main.generic}" in now.sentence
@@ -202,18 +202,18 @@ def _choice(values: dict[str, float]) -> object:
 
 def test_less_text_turns_the_forecast_back_to_the_generic_model(tmp_path: Path) -> None:
     levels, exponents = {"scratch": 1.75, "continued": 1.9}, {"scratch": 0.3}
-    shown = Showcase(write_study(tmp_path, num_rows=40, tasks=("language",), bpb=levels, exponents=exponents))
+    shown = StudyView(write_study(tmp_path, num_rows=40, tasks=("language",), bpb=levels, exponents=exponents))
     little = shown.forecast(shown.data_bytes / 4)
     assert little.arm == shown.answer.main.generic and "ahead" not in little.sentence
 
 
 def test_a_study_of_one_amount_says_that_it_cannot_tell(tmp_path: Path) -> None:
-    shown = Showcase(write_study(tmp_path, num_rows=40, tasks=("language",), fractions=(1.0,)))
+    shown = StudyView(write_study(tmp_path, num_rows=40, tasks=("language",), fractions=(1.0,)))
     forecast = shown.forecast(1e9)
     assert forecast.figure is None and "cannot say what more text would do" in forecast.sentence
 
 
-def test_prices_come_from_the_file_the_study_or_are_called_examples(tmp_path: Path, shown: Showcase) -> None:
+def test_prices_come_from_the_file_the_study_or_are_called_examples(tmp_path: Path, shown: StudyView) -> None:
     assert assume(shown.path).usd_per_hour.origin == EXAMPLE == assume(shown.path).usd_in.origin
     listed = tmp_path / "prices.yaml"
     listed.write_text(
@@ -246,13 +246,13 @@ def test_speed_is_the_measured_one_where_the_study_was_benchmarked(tmp_path: Pat
 
 
 def test_a_tie_is_told_as_one(tmp_path: Path) -> None:
-    shown = Showcase(
+    shown = StudyView(
         write_study(tmp_path, num_rows=40, tasks=("language",), bpb={"scratch": 1.93, "continued": 1.93})
     )
     assert "do not pretrain" in shown.verdict().lower() and "VERDICT: TIE" in shown.verdict()
 
 
-def test_every_piece_of_the_page_is_there_and_asks_nothing_of_the_network(shown: Showcase) -> None:
+def test_every_piece_of_the_page_is_there_and_asks_nothing_of_the_network(shown: StudyView) -> None:
     page = shown.verdict() + shown.evidence() + shown.about()
     for text in (
         "Pretrain a small model",

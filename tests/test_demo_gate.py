@@ -20,7 +20,7 @@ from starlette.websockets import WebSocketDisconnect  # noqa: E402
 from adaptkit.demo import launch  # noqa: E402
 from adaptkit.demo.login import LOOPBACK_NAMES, MAX_BODY_BYTES, SESSION_S, Gate, Tries  # noqa: E402
 from adaptkit.demo.served_models import Server  # noqa: E402
-from adaptkit.report.demo_view import Showcase  # noqa: E402
+from adaptkit.report.demo_view import StudyView  # noqa: E402
 
 PASSWORD = "correct horse battery"
 STUDY_WORDS = ("clinical-trials", "scratch+full", "Compare", "bits per byte", "gradio", KEY)
@@ -64,7 +64,7 @@ class Clock:
 @pytest.fixture(scope="module")
 def gate(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Gate]:
     """The real page behind a login."""
-    study = Showcase(write_study(tmp_path_factory.mktemp("study"), num_rows=60))
+    study = StudyView(write_study(tmp_path_factory.mktemp("study"), num_rows=60))
     with FakeServer([("clinical-trials-generic-lora", "generate")]) as fake:
         door = launch.Door("0.0.0.0", 7860, PASSWORD)
         yield launch.application(launch.page(Server(fake.url, KEY), study, [], door), door)

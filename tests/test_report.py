@@ -11,12 +11,13 @@ import xml.etree.ElementTree as ET
 from html.parser import HTMLParser
 
 import pytest
-from fake_study import FULL, write_study
+from fake_study import FULL, edit_study, write_study
 
 from adaptkit.errors import DataError
-from adaptkit.report.prose import at_the_edge
 from adaptkit.report.svg import Scale, padded, robust_range, spread
-from adaptkit.report.write import table, write_report
+from adaptkit.report.tables import terminal_table
+from adaptkit.report.write import write_report
+from adaptkit.run import read_json, write_json
 from adaptkit.study.results import collect
 
 ORIGINS = ("generic", "continued", "scratch")
@@ -131,32 +132,6 @@ def test_sections_come_and_go_with_the_data(tmp_path):
     assert "adaptkit compare study.yaml budget.flops=3.1e14" in full and "d22fab8ed0c1" in full
 
 
-@pytest.mark.parametrize(
-    ("truth", "headline"),
-    [
-        ({}, "Pretrain a small model of your own."),
-        ({"bpb": {"continued": 1.6}}, "Keep pretraining the generic model on your text."),
-        (
-            {"bpb": {"continued": 2.2, "scratch": 2.3}},
-            "Do not pretrain. Fine-tune the generic model with adapters.",
-        ),
-        ({"seeds": 1}, "No verdict yet: one seed is not evidence."),
-        ({"bpb": {"placebo": 1.70}}, "Do not pretrain. Your text is not what helped."),
-    ],
-)
-def test_headline_says_what_to_do(tmp_path, truth, headline):
-    study = write_study(tmp_path, tasks=("language",), fractions=(1.0,), **SMALL, **truth)
-    assert f"<h1>{headline}</h1>" in write_report(study).html.read_text()
-
-
-def test_price_is_told_with_source_and_date(tmp_path):
-    study = write_study(tmp_path, tasks=("language",), fractions=(1.0,), **SMALL)
-    record = json.loads((study / "study.json").read_text())
-    record["price"] = {"usd_per_hour": 3.0, "source": "price list", "date": "2026-11-01"}
-    (study / "study.json").write_text(json.dumps(record))
-    assert "At 3 USD an hour (price list, 2026-11-01)" in write_report(study).html.read_text()
-
-
 def test_scores_come_from_the_rows_not_from_stored_means(tmp_path):
     study = write_study(
         tmp_path, tasks=("language",), fractions=(1.0,), arms=("generic+lora", "scratch+full"), **SMALL
@@ -189,6 +164,27 @@ def test_missing_items_cost_and_study_are_named(tmp_path):
         collect(tmp_path)
 
 
+def test_a_study_of_the_first_release_is_refused_with_what_to_do(tmp_path):
+    study = write_study(tmp_path, tasks=("language",), fractions=(1.0,), **SMALL)
+    first = read_json(study / "study.json")
+    del first["format"]
+    write_json(study / "study.json", {**first, "results": first.pop("scores"), "fractions": [1.0]})
+    with pytest.raises(DataError, match="was made by an older release of adaptkit") as caught:
+        write_report(study)
+    assert caught.value.fix == "run the same command again with another --root: it makes a new run"
+
+
+def test_a_score_of_an_arm_or_task_that_is_not_listed_is_refused(tmp_path):
+    study = write_study(tmp_path, tasks=("language",), fractions=(1.0,), **SMALL)
+    record = collect(study).record
+    edit_study(study, arms=record.arms[:-1])
+    with pytest.raises(DataError, match=r"'placebo\+full' on 'language' names an arm or a task that is not"):
+        collect(study)
+    edit_study(study, arms=record.arms, primary="ticket")
+    with pytest.raises(DataError, match="the task that decides, 'ticket', is not listed"):
+        collect(study)
+
+
 def test_arms_scored_on_other_items_are_refused(tmp_path):
     study = write_study(tmp_path, tasks=("language",), fractions=(1.0,), **SMALL)
     path = tmp_path / "scratch-s2-f1" / "eval" / "language.jsonl"
@@ -212,9 +208,11 @@ def test_terminal_table_names_every_arm(tmp_path):
     from rich.console import Console
 
     console = Console(width=100, record=True, file=open("/dev/null", "w"))  # noqa: SIM115
-    console.print(table(collect(write_study(tmp_path, **SMALL))))
-    text = console.export_text()
+    console.print(terminal_table(collect(write_study(tmp_path, **SMALL)), "scratch+full"))
+    text = console.export_text(styles=True)
     assert all(arm in text for arm in FULL) and "TF-IDF" in text and " to " in text
+    assert "95% intervals over seeds and items" in text
+    assert "\x1b[1;32mscratch+full" in text and "\x1b[1;32mcontinued+full" not in text
 
 
 def test_report_needs_no_torch(tmp_path):
@@ -233,16 +231,3 @@ def test_axis_helpers():
     assert high < 2 < 9 and low < 1.0
     placed = spread([50, 51, 52, 90], 16, 0, 200)
     assert all(b - a >= 15.9 for a, b in zip(placed, placed[1:], strict=False))
-
-
-def test_a_best_learning_rate_at_the_edge_of_those_tried_is_told(tmp_path):
-    study = write_study(tmp_path, **SMALL)
-    (told,) = at_the_edge(collect(study))
-    assert told.startswith("Of the learning rates tried, the lowest was best for generic+lora")
-    assert told in write_report(study).html.read_text()
-    path = study / "study.json"
-    found = json.loads(path.read_text())
-    for trials in found["tuning"].values():
-        trials[1]["dev"] = 0.5
-    path.write_text(json.dumps(found))
-    assert at_the_edge(collect(study)) == []

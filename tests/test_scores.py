@@ -16,7 +16,7 @@ from sklearn.metrics import accuracy_score, f1_score
 from adaptkit.errors import DataError
 from adaptkit.study import scores
 
-METRICS = Path(scores.__file__).parent / "metrics"
+METRICS = Path(scores.__file__).parent / "metrics.py"
 labels = st.sampled_from(["a", "b", "c", "d"])
 pairs = st.lists(st.tuples(labels, labels), min_size=1, max_size=60)
 
@@ -123,12 +123,35 @@ def test_unknown_metric_and_missing_column_are_said():
         ("rouge_l", ["x y z"], ["x z"], 0.8),
         ("ece", [0.9, 0.6], [1, 0], 0.35),
         ("bits_per_byte", [100 * math.log(2)], [200], 0.5),
+        ("ndcg_at_10", [["a", "b"]], [[{"document": "b", "grade": 1}]], 0.6309297535714575),
+        ("mrr_at_10", [["a", "b"]], [[{"document": "b", "grade": 1}]], 0.5),
+        ("map", [["a", "b"]], [[{"document": "b", "grade": 1}]], 0.5),
+        ("recall_at_10", [["a", "b"]], [[{"document": "b", "grade": 1}]], 1.0),
+        (
+            "recall_at_100",
+            [["a", "b"]],
+            [[{"document": "b", "grade": 1}, {"document": "c", "grade": 2}]],
+            0.5,
+        ),
     ],
 )
 def test_local_evaluate_module(name, predictions, references, expected, tmp_path, monkeypatch):
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     import evaluate
 
-    metric = evaluate.load(str(METRICS / name), keep_in_memory=True, cache_dir=str(tmp_path))
+    metric = evaluate.load(str(METRICS), name, keep_in_memory=True, cache_dir=str(tmp_path))
     assert metric.compute(predictions=predictions, references=references)[name] == pytest.approx(expected)
     assert not list(tmp_path.rglob("*.arrow")), "nothing is written to the cache"
+
+
+def test_a_metric_that_does_not_exist_is_named_with_those_that_do(tmp_path, monkeypatch):
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    import evaluate
+
+    with pytest.raises(ValueError, match="unknown metric 'bleu': name one of accuracy, macro_f1"):
+        evaluate.load(str(METRICS), "bleu", keep_in_memory=True, cache_dir=str(tmp_path))
+
+
+def test_every_metric_of_a_study_is_loadable_or_needs_more_than_two_columns():
+    source = METRICS.read_text()
+    assert [name for name in scores.METRICS if f'"{name}"' not in source] == ["brier"]

@@ -19,7 +19,8 @@ from adaptkit.finetune.recipe import finetune
 from adaptkit.pretrain.config import PretrainConfig, TokenizerConfig
 from adaptkit.pretrain.recipe import pretrain
 from adaptkit.report.write import write_report
-from adaptkit.run import Run, read_json, write_json
+from adaptkit.run import Run
+from adaptkit.study.record import read_study
 from adaptkit.trainer.config import TrainerConfig
 
 CANARY = "the vault code is 7319-QX"
@@ -116,19 +117,13 @@ def study_of(root: Path, notes: Run, mood: Run, **truth: Any) -> Path:
         num_rows=60,
         **truth,
     )
-    told = read_json(study / "study.json") | {"base": {"model": "made on the spot", "run": "base"}}
-    write_json(study / "study.json", told)
     write_report(study)
+    scores = read_study(study).scores
     trained = {
-        name: notes
-        for row in told["results"]
-        if row["task"] == "language"
-        for name in [*row["paid_by"], "base"]
+        name: notes for score in scores if score.task == "language" for name in [*score.paid_by, "base"]
     }
     trained |= {
-        row["run"]: mood
-        for row in told["results"]
-        if row["arm"].endswith(("lora", "full")) and row["task"] == "mood"
+        score.run: mood for score in scores if score.arm.endswith(("lora", "full")) and score.task == "mood"
     }
     for name, made in trained.items():
         shutil.copytree(made.model, root / name / "model")

@@ -55,10 +55,13 @@ def plan(found: dict[str, Any]) -> str:
 
 def verdict(outcome: StudyOutcome) -> tuple[Any, ...]:
     """Every arm on every task with intervals, where the report lies, and the verdict in one line."""
-    from adaptkit.report import write
+    from adaptkit.report.tables import terminal_table
     from adaptkit.study.results import collect
+    from adaptkit.study.verdict import judge
 
-    return write.table(collect(outcome.study_path)), f"report: {outcome.report_path}", outcome.verdict_line
+    results = collect(outcome.study_path)
+    table = terminal_table(results, judge(results).winner)
+    return table, f"report: {outcome.report_path}", outcome.verdict_line
 
 
 def origins(found: dict[str, dict[str, Any]]) -> str:

@@ -357,9 +357,9 @@ def _shown(folder: Path, prices: Path | None) -> Any:
     from adaptkit.demo.study_view import NoStudy
 
     if (folder / "study.json").is_file():
-        from adaptkit.report.demo_view import Showcase
+        from adaptkit.report.demo_view import StudyView
 
-        return Showcase(folder, prices)
+        return StudyView(folder, prices)
     return NoStudy(folder)
 
 

@@ -29,8 +29,6 @@ class Progress:
                 TextColumn("[bold]{task.fields[count]}"),
                 BarColumn(),
                 TextColumn("{task.percentage:>3.0f}%"),
-            )
-            columns += (
                 TimeElapsedColumn(),
                 TextColumn("left"),
                 TimeRemainingColumn(),

@@ -1,4 +1,4 @@
-"""What the page needs of a study. `adaptkit.report.demo_view.Showcase` gives it; the page itself knows no
+"""What the page needs of a study. `adaptkit.report.demo_view.StudyView` gives it; the page itself knows no
 study."""
 
 from __future__ import annotations

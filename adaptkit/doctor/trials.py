@@ -17,7 +17,7 @@ IMPORT_TIMEOUT_S, HUB_TIMEOUT_S = 180, 5
 _PROGRAM = """
 import importlib, json, time
 found = {"failed": {}}
-for name in ("torch", "transformers.models.llama.modeling_llama", "peft", "bitsandbytes", "evaluate"):
+for name in ("torch", "transformers.models.llama.modeling_llama", "peft", "bitsandbytes"):
     try:
         importlib.import_module(name)
     except BaseException as error:
@@ -63,7 +63,7 @@ def _read(found: dict) -> list[Finding]:
         for name, reason in found["failed"].items()
     ]
     if not findings:
-        findings = [Finding("imports", "ok", "torch, transformers, peft, bitsandbytes and evaluate import")]
+        findings = [Finding("imports", "ok", "torch, transformers, peft and bitsandbytes import")]
     if "bf16_speedup" in found:
         speedup = found["bf16_speedup"]
         verdict = "pays" if speedup > 1.1 else "does not pay"

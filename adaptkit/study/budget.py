@@ -133,8 +133,10 @@ def to_flops(amount: float, config: BudgetConfig, flops_per_token: float, flops_
         return amount
     if config.unit == "tokens":
         return amount * flops_per_token
-    seconds = amount if config.unit == "seconds" else amount / config.price.usd_per_hour * 3600
-    return seconds * flops_per_second
+    if config.unit == "seconds":
+        return amount * flops_per_second
+    assert config.price is not None  # the config's own validation asks for it
+    return amount / config.price.usd_per_hour * 3600 * flops_per_second
 
 
 def check_total(

@@ -1,9 +1,8 @@
-"""Metrics as pure numpy: every metric is a table of per-item sums and a function of their total.
+"""Compute metrics in numpy, each as a table of per-item sums and a function of their total.
 
 A metric that is no mean of per-item scores (macro-F1, bits per byte, ECE) still is a function of sums over
-items:
-`value = finish(sums.sum(axis=0))`. A bootstrap that weights the items therefore recomputes the metric itself,
-`finish(weights @ sums)`, instead of averaging per-item values that do not exist.
+items: `value = finish(sums.sum(axis=0))`. A bootstrap that weights the items therefore computes the metric
+itself, `finish(weights @ sums)`, instead of averaging per-item values that do not exist.
 
     table = score_table("macro_f1", rows)     # rows of eval/<suite>.jsonl
     table.value, len(table)
@@ -115,22 +114,23 @@ def class_names(predictions: Sequence[str], references: Sequence[str]) -> list[s
 
 
 def _one_hot(values: Sequence[str], names: Sequence[str]) -> np.ndarray:
-    place = {name: i for i, name in enumerate(names)}
+    column = {name: i for i, name in enumerate(names)}
     hot = np.zeros((len(values), len(names)))
-    hot[np.arange(len(values)), [place[v] for v in values]] = 1.0
+    hot[np.arange(len(values)), [column[value] for value in values]] = 1.0
     return hot
 
 
 def _class_f1(totals: np.ndarray) -> np.ndarray:
-    """Totals [..., 2 * num_classes] (true positives, predicted + actual) -> F1 [..., num_classes], nan where
-    unseen."""
+    """Totals [..., 2 * num_classes] (true positives, predicted + actual) -> F1 [..., num_classes].
+
+    F1 is nan for a class that does not occur.
+    """
     hits, seen = np.split(totals, 2, axis=-1)
     return np.where(seen > 0, 2 * hits / np.where(seen > 0, seen, 1.0), np.nan)
 
 
 def _finish_macro_f1(totals: np.ndarray) -> np.ndarray:
-    # A resample can lose a rare class altogether; like scikit-learn on that resample, the mean is over
-    # classes seen.
+    # A resample can lose a rare class altogether: the mean is over the classes seen, as scikit-learn's is.
     return np.nanmean(_class_f1(totals), axis=-1)
 
 
@@ -157,9 +157,9 @@ def ece(confidences: Sequence[float], correct: Sequence[bool]) -> float:
 
 def _ece_table(confidences: Sequence[float], correct: Sequence[bool]) -> ScoreTable:
     confidence = np.asarray(confidences, dtype=np.float64)
+    gap = confidence - np.asarray(correct, dtype=np.float64)
     hot = np.zeros((len(confidence), NUM_ECE_BINS))
     hot[np.arange(len(confidence)), bin_index(confidence)] = 1.0
-    gap = confidence - np.asarray(correct, dtype=np.float64)
     return ScoreTable(np.concatenate([hot * gap[:, None], np.ones((len(gap), 1))], axis=1), _finish_ece)
 
 
@@ -173,7 +173,7 @@ def bin_index(confidence: np.ndarray, num_bins: int = NUM_ECE_BINS) -> np.ndarra
 
 
 def brier(probabilities: Sequence[dict[str, float]], references: Sequence[str]) -> float:
-    """Mean over items of the summed squared error of all labels' probabilities; 0 best, 2 worst (Brier 1950)."""
+    """Mean over items of the summed squared error of all labels' probabilities (Brier 1950); 2 is worst."""
     return _brier_table(probabilities, references).value
 
 
@@ -223,7 +223,8 @@ def _rouge_l_table(predictions: Sequence[str], references: Sequence[str]) -> Sco
 
 
 def _rouge_l_item(prediction: str, reference: str) -> float:
-    predicted, actual = (_ROUGE_SPLIT.sub(" ", text.lower()).split() for text in (prediction, reference))
+    predicted = _ROUGE_SPLIT.sub(" ", prediction.lower()).split()
+    actual = _ROUGE_SPLIT.sub(" ", reference.lower()).split()
     common = _longest_common_subsequence(actual, predicted)
     return 2 * common / (len(predicted) + len(actual)) if common else 0.0
 
@@ -267,10 +268,10 @@ def retrieval(
         rankings: documents of each query, best first.
         judged: `{"document", "grade"}` of each query's judged documents; grades above 0 are relevant.
     """
-    pairs = zip(rankings, judged, strict=True)
-    rows = [
-        retrieval_row("", ranking, {row["document"]: row["grade"] for row in of}) for ranking, of in pairs
-    ]
+    rows = []
+    for ranking, documents in zip(rankings, judged, strict=True):
+        grades = {document["document"]: document["grade"] for document in documents}
+        rows.append(retrieval_row("", ranking, grades))
     return score_table(metric, rows).value
 
 
@@ -284,9 +285,9 @@ def _column(rows: Sequence[dict[str, Any]], name: str) -> list[Any]:
 
 def confidence_and_hit(rows: Sequence[dict[str, Any]]) -> tuple[list[float], list[bool]]:
     """Probability of the predicted label, and whether it was right, per classification row."""
-    return [row["probabilities"][row["prediction"]] for row in rows], [
-        row["prediction"] == row["label"] for row in rows
-    ]
+    confidences = [row["probabilities"][row["prediction"]] for row in rows]
+    hits = [row["prediction"] == row["label"] for row in rows]
+    return confidences, hits
 
 
 def _by_columns(

@@ -13,7 +13,7 @@ costs, how a frozen or a trained model answers, what answers without a language 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar
@@ -221,7 +221,7 @@ class TaskKind(ABC):
     def learns_by(self, adaptation: Adaptation) -> bool:
         return adaptation not in self.cannot
 
-    def scores(self, rows: Rows) -> dict[str, float]:
+    def scores(self, rows: Sequence[dict[str, Any]]) -> dict[str, float]:
         """The task's metrics of item rows; empty without rows."""
         from adaptkit.study.scores import score_table
 

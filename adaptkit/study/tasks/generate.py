@@ -2,16 +2,23 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING, cast
+
 from adaptkit.study.arms import Adaptation
 from adaptkit.study.task import Answers, Assignment, TaskConfig, TaskFiles
 from adaptkit.study.tasks.rows import RowKind
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
 
 
 class Generate(RowKind):
     """Answers in free text, compared with a reference."""
 
-    name, family = "generate", "generate"
-    want, finetune_kind = "sft", "sft"
+    name = "generate"
+    family = "generate"
+    want = "sft"
+    finetune_kind = "sft"
     metrics = ("rouge_l", "exact_match")
     cannot = frozenset({Adaptation.PROBE})  # a probe gives labels or vectors, not text
 
@@ -21,7 +28,7 @@ class Generate(RowKind):
 
         parts = self.parts(work.files)
         outcome = answer_rows(
-            models.load(work.origin, models.model_kind(work.origin)),
+            cast("PreTrainedModel", models.load(work.origin, models.model_kind(work.origin))),
             models.load_tokenizer(work.origin),
             parts["train"],
             parts["dev"],
