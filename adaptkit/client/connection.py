@@ -85,7 +85,7 @@ class Connection:
             )
         except (httpx.InvalidURL, UnicodeEncodeError) as error:
             fix = "write the address as http://host:port, and a key in plain letters"
-            raise ServerError(f"is no address: {error}", where=_without_login(base_url), fix=fix) from None
+            raise ServerError(f"is no address: {error}", where=without_login(base_url), fix=fix) from None
 
     def __enter__(self) -> Self:
         return self
@@ -206,7 +206,7 @@ class Connection:
         return (text.replace(self._key, "<key>") if self._key else text)[:most]
 
     def _where(self, path: str) -> str:
-        return f"{_without_login(self.base_url)}{path}"
+        return f"{without_login(self.base_url)}{path}"
 
 
 def _fix(status: int) -> str:
@@ -225,7 +225,7 @@ def _retry_after_s(answer: httpx.Response) -> float:
     return float(text) if text.isdecimal() else 0.0
 
 
-def _without_login(url: str) -> str:
+def without_login(url: str) -> str:
     """An address without the user and password that it may hold."""
     scheme, mark, rest = url.rpartition("://")
     host, slash, path = rest.partition("/")

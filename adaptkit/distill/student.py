@@ -1,4 +1,4 @@
-"""The student before its first step: of the teacher's blocks, fresh, or from a folder; whole or under an
+"""The student before it learns: of the teacher's blocks, fresh, or from a folder; whole or under an
 adapter."""
 
 from __future__ import annotations
@@ -12,62 +12,67 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from adaptkit import models
-from adaptkit.adapters import attach
+from adaptkit.data.readers import Dataset
 from adaptkit.distill import depth, width
 from adaptkit.distill.config import FROM_TEACHER, DistillConfig
+from adaptkit.distill.rows import Rows
 from adaptkit.distill.shape import student_shape
 from adaptkit.distill.teacher import StoredTeacher, check_same_tokens
 from adaptkit.distill.vocabulary import prune_tokenizer
 from adaptkit.errors import ModelError
 from adaptkit.run import Run
 from adaptkit.trainer.device import default_device, send
-from adaptkit.trainer.distillation import Distillation, Kind, embedding
+from adaptkit.trainer.distillation import PROJECTIONS, Distillation, Kind, embedding
+from adaptkit.trainer.parallel import Ranks
 
 if TYPE_CHECKING:
-    from transformers import PreTrainedTokenizerFast
+    from transformers import PreTrainedModel, PreTrainedTokenizerFast
 
-    from adaptkit.data.readers import Dataset
-    from adaptkit.distill.rows import Rows
-    from adaptkit.trainer.objective import Batch
-    from adaptkit.trainer.parallel import Ranks
-
-Reading = Callable[[nn.Module, "Batch"], float]
+Batch = dict[str, Tensor]
+Loss = Callable[[nn.Module, Batch], float]
 """How badly a model does on a batch."""
 
 
 @dataclass(frozen=True)
-class Made:
+class NewStudent:
     """A student before training, float32, its tokenizer, and how it came about.
 
-    `ids`: the teacher's id of each of its tokens, and `channels` the teacher's place of each of its hidden
-    units, where it was pruned to fewer.
+    Attributes:
+        ids: the teacher's id of each of its tokens, where its vocabulary was pruned.
+        channels: the teacher's place of each of its hidden units, where it was pruned.
     """
 
-    model: nn.Module
+    model: PreTrainedModel
     tokenizer: PreTrainedTokenizerFast
     facts: dict[str, Any]
     ids: list[int] | None = None
     channels: Tensor | None = None
 
 
-def make_student(config: DistillConfig, teacher: nn.Module, rows: Rows, train: Dataset) -> Made:
+def make_student(config: DistillConfig, teacher: PreTrainedModel, rows: Rows, train: Dataset) -> NewStudent:
     """The student as `config.student` asks for it.
 
     Raises: ModelError if it starts from a folder whose tokenizer is another than the teacher's.
     """
-    start, kind, tokenizer = config.student.start, rows.kind, rows.tokenizer
+    start, kind = config.student.start, rows.kind
     if start == "fresh":
         shape = student_shape(config, teacher.config, kind)
-        return Made(models.build(shape, kind, config.trainer.seed), tokenizer, {"start": start})
-    if start not in FROM_TEACHER:
-        own = models.load_tokenizer(start)
-        if config.signal != "text":
-            check_same_tokens(own, tokenizer, [row.text for row in train.rows])
-        return Made(_of_folder(start, kind, rows.labels), own, {"start": "folder"})
-    return _of_teacher(config, teacher, rows, train)
+        return NewStudent(models.build(shape, kind, config.trainer.seed), rows.tokenizer, {"start": start})
+    if start in FROM_TEACHER:
+        return _of_teacher(config, teacher, rows, train)
+    tokenizer = models.load_tokenizer(start)
+    if config.signal != "text":
+        check_same_tokens(tokenizer, rows.tokenizer, [row.text for row in train.rows])
+    return NewStudent(_of_folder(start, kind, rows.labels), tokenizer, {"start": "folder"})
 
 
-def _of_folder(folder: str, kind: Kind, labels: list[str] | None) -> nn.Module:
+def label_names(model: PreTrainedModel) -> list[str]:
+    """A classifier's labels, in the order of its outputs."""
+    id2label: Any = model.config.id2label
+    return [id2label[i] for i in range(len(id2label))]
+
+
+def _of_folder(folder: str, kind: Kind, labels: list[str] | None) -> PreTrainedModel:
     """A model as it is; one without a classifier's head gets a new one for the teacher's labels.
 
     Raises: ModelError if it has a head for other labels, or for these in another order.
@@ -75,56 +80,76 @@ def _of_folder(folder: str, kind: Kind, labels: list[str] | None) -> nn.Module:
     if labels is None or models.model_kind(folder) != kind:
         return models.load(folder, kind, label_names=labels)
     model = models.load(folder, kind)
-    if (own := [model.config.id2label[i] for i in range(model.config.num_labels)]) != labels:
+    own = label_names(model)
+    if own != labels:
         what = f"the student's labels are {', '.join(own[:8])}, the teacher's {', '.join(labels[:8])}"
-        raise ModelError(
-            what, where="student.start", fix="start from a model without a head, or from the teacher's blocks"
-        )
+        fix = "start from a model without a head, or from the teacher's blocks"
+        raise ModelError(what, where="student.start", fix=fix)
     return model
 
 
-def _of_teacher(config: DistillConfig, teacher: nn.Module, rows: Rows, train: Dataset) -> Made:
+def _of_teacher(config: DistillConfig, teacher: PreTrainedModel, rows: Rows, train: Dataset) -> NewStudent:
     """Some of the teacher's blocks, narrower or with fewer tokens where `config.student` asks for it."""
-    asked, kind, seed, smaller, ids = config.student, rows.kind, config.trainer.seed, rows.tokenizer, None
+    settings, kind, seed = config.student, rows.kind, config.trainer.seed
     shape = student_shape(config, teacher.config, kind)
-    narrower, home = bool(asked.width or asked.vocab_size), next(teacher.parameters()).device
+    pruned = bool(settings.width or settings.vocab_size)
+    home = teacher.device
     probe: Batch = {}
-    if narrower or asked.start == "search":
-        teacher.eval().to(default_device())
+    if pruned or settings.start == "search":
+        teacher.eval()
+        _move(teacher, default_device())
         probe = send(rows.probe(train, [teacher]), default_device())
-    if asked.start == "search":
-        reading = absence(teacher, kind, len(smaller), probe)
-        picks = depth.searched(shape.num_hidden_layers, teacher, lambda model: reading(model, probe))
-    else:
-        choose = depth.evenly if asked.start == "every" else depth.last
-        picks = choose(shape.num_hidden_layers, teacher.config.num_hidden_layers)
-    picks = depth.like_the_pattern(teacher.config, picks)
-    facts: dict[str, Any] = {"start": asked.start, "blocks": picks}
-    if not narrower:
-        return Made(depth.with_blocks(teacher.to(home), kind, picks, seed), smaller, facts)
-    if asked.vocab_size:
-        smaller, ids = prune_tokenizer(smaller, [row.text for row in train.rows], asked.vocab_size)
+    blocks = _chosen_blocks(config, teacher, rows, probe, shape.num_hidden_layers)
+    facts: dict[str, Any] = {"start": settings.start, "blocks": blocks}
+    if not pruned:
+        _move(teacher, home)
+        return NewStudent(depth.copy_blocks(teacher, kind, blocks, seed), rows.tokenizer, facts)
+    tokenizer, ids = rows.tokenizer, None
+    if settings.vocab_size:
+        texts = [row.text for row in train.rows]
+        tokenizer, ids = prune_tokenizer(tokenizer, texts, settings.vocab_size)
         renumber(shape, ids)
-    found = width.importance(teacher, [probe], absence(teacher, kind, len(rows.tokenizer), probe))
-    kept = width.choose(
-        found, shape, picks, torch.tensor(ids if ids is not None else range(teacher.config.vocab_size))
-    )
-    model = depth.with_blocks(
-        teacher.to(home), kind, picks, seed, shape, width.cut(kept, width.key_heads(teacher.config))
-    )
-    sizes = {"width": shape.hidden_size, "vocab_size": shape.vocab_size}
-    return Made(model, smaller, {**facts, **sizes}, ids, kept.hidden)
+    importance = width.importance(teacher, [probe], ablation_loss(teacher, kind, len(rows.tokenizer), probe))
+    vocab = torch.tensor(ids if ids is not None else range(teacher.config.vocab_size))
+    units = width.most_important(importance, shape, blocks, vocab)
+    narrow = width.weight_cutter(units, width.key_heads(teacher.config))
+    _move(teacher, home)
+    model = depth.copy_blocks(teacher, kind, blocks, seed, shape, narrow)
+    facts |= {"width": shape.hidden_size, "vocab_size": shape.vocab_size}
+    return NewStudent(model, tokenizer, facts, ids, units.hidden)
+
+
+def _move(model: nn.Module, device: torch.device) -> None:
+    model.to(device)
+
+
+def _chosen_blocks(
+    config: DistillConfig, teacher: PreTrainedModel, rows: Rows, probe: Batch, num_blocks: int
+) -> list[int]:
+    """Numbers of the teacher's blocks that the student is made of."""
+    start, num_of_teacher = config.student.start, teacher.config.num_hidden_layers
+    if start == "search":
+        loss = ablation_loss(teacher, rows.kind, len(rows.tokenizer), probe)
+        blocks = depth.search_blocks(num_blocks, teacher, lambda model: loss(model, probe))
+    elif start == "every":
+        blocks = depth.evenly_spaced(num_blocks, num_of_teacher)
+    else:
+        blocks = depth.last_blocks(num_blocks, num_of_teacher)
+    return depth.follow_pattern(teacher.config, blocks)
 
 
 @torch.no_grad()
-def absence(teacher: nn.Module, kind: Kind, vocab_size: int, probe: Batch) -> Reading:
-    """What blocks are missed by: the loss on the labels, or for an encoder how far its vectors turn from the
-    whole teacher's."""
+def ablation_loss(teacher: nn.Module, kind: Kind, vocab_size: int, probe: Batch) -> Loss:
+    """What a model is judged by when blocks are taken out of it: the loss on the labels, or for an encoder
+    how far its vectors turn from the whole teacher's."""
     if kind == "encoder":
         whole_BE = embedding(teacher, probe)
-        return lambda model, batch: float(
-            (1 - F.cosine_similarity(embedding(model, batch), whole_BE, dim=-1)).sum().detach()
-        )
+
+        def turned(model: nn.Module, batch: Batch) -> float:
+            cosines_B = F.cosine_similarity(embedding(model, batch), whole_BE, dim=-1)
+            return float((1 - cosines_B).sum().detach())
+
+        return turned
     size = vocab_size if kind in ("causal", "masked") else None
     judge = Distillation(StoredTeacher(), {"cross_entropy": 1.0}, kind, vocab_size=size)
     return lambda model, batch: float(judge.loss(model, batch).total.detach())
@@ -138,26 +163,49 @@ def renumber(shape: Any, ids: list[int]) -> None:
             setattr(shape, name, ids.index(old) if old in ids else None)
 
 
-def ground(config: DistillConfig, run: Run, made: Made, kind: Kind, ranks: Ranks) -> tuple[nn.Module, str]:
-    """What an adapter will stand on, and the folder it lies in: the one that the student starts from, or a
-    new one.
+def save_adapter_base(
+    config: DistillConfig, run: Run, student: NewStudent, kind: Kind, ranks: Ranks
+) -> tuple[PreTrainedModel, str]:
+    """What an adapter will stand on, and its folder: the one that the student starts from, or a new one.
 
     A student of the teacher's blocks is written to the run's `base/` before it learns, or its adapter would
-    fit nothing.
+    fit nothing. Without an adapter: the student and no folder.
     """
     if config.adapter.kind == "none":
-        return made.model, ""
+        return student.model, ""
     folder = config.student.start
     if folder in FROM_TEACHER:
         folder = str(run.base)
         if ranks.rank == 0:
-            models.save(made.model, made.tokenizer, folder)
+            models.save(student.model, student.tokenizer, folder)
         ranks.share(None)
     if config.adapter.quantization is None:
-        return made.model, folder
+        return student.model, folder
     return models.load(folder, kind, quantization=config.adapter.quantization), folder
 
 
-def trainable(config: DistillConfig, model: nn.Module) -> nn.Module:
-    """The student as it will learn: all of its weights, or an adapter on frozen ones."""
-    return attach(model, config.adapter, config.trainer.seed)
+def add_projections(
+    student: PreTrainedModel, teacher_width: int, count: int, channels: Tensor | None = None
+) -> None:
+    """Add one linear map per block from the student's width to the teacher's, trained with it and thrown away
+    at the end.
+
+    None where the widths are equal. They start by putting each hidden unit where the teacher has it
+    (`channels`), or where that means nothing, at its own number.
+    """
+    own_width: int = student.config.hidden_size
+    if own_width == teacher_width:
+        return
+    common = min(own_width, teacher_width)
+    start_ED = torch.zeros(teacher_width, own_width)
+    start_ED[torch.arange(common) if channels is None else channels, torch.arange(common)] = 1.0
+    maps = nn.ModuleList([nn.Linear(own_width, teacher_width, bias=False) for _ in range(count)])
+    for each in maps:
+        each.weight = nn.Parameter(start_ED.clone())
+    setattr(student, PROJECTIONS, maps)
+
+
+def remove_projections(student: nn.Module) -> None:
+    """Take off what `add_projections` added."""
+    if hasattr(student, PROJECTIONS):
+        delattr(student, PROJECTIONS)

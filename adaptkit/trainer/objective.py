@@ -47,7 +47,8 @@ class Objective(Protocol):
     before it. One that computes more than the model's own step brings `extra_flops_per_token(model, seq_len) -> float`.
     """
 
-    separable: bool
+    @property
+    def separable(self) -> bool: ...
 
     def prepare(self, batch: Batch) -> Batch:
         """What is best known on the host, added before the batch goes to a device: nothing on the device then waits for it."""
