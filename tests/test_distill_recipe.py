@@ -18,8 +18,8 @@ from adaptkit.distill.config import DistillConfig
 from adaptkit.distill.estimate import plan
 from adaptkit.distill.recipe import DistillResult, distill
 from adaptkit.errors import AdaptkitError, ConfigError, ModelError
-from adaptkit.export.parity.unmerged import adapted_model
 from adaptkit.export.source import of_run
+from adaptkit.export.weights import load_unmerged
 from adaptkit.run import Run, read_json, read_jsonl
 from adaptkit.run_record import read_record as record_of
 
@@ -137,7 +137,7 @@ def test_an_adapter_learns_on_a_frozen_student_and_is_saved_and_merged(world, be
     tuned = PeftModel.from_pretrained(models.load(base, "classifier"), str(run.adapter))
     torch.testing.assert_close(outputs(tuned), outputs(merged), rtol=1e-4, atol=1e-4)
     assert not torch.allclose(outputs(frozen), outputs(merged), atol=1e-2)
-    again = adapted_model(of_run(run.path), len(models.load_tokenizer(run.model)))
+    again = load_unmerged(of_run(run.path), len(models.load_tokenizer(run.model)))
     torch.testing.assert_close(outputs(again), outputs(merged), rtol=1e-4, atol=1e-4)
     assert (
         record_of(run).facts["merge_difference"] < 1e-4

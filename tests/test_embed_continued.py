@@ -12,8 +12,8 @@ import torch
 from adaptkit import models
 from adaptkit.embed.encoder import Encoder
 from adaptkit.errors import ModelError
-from adaptkit.export.export import Options, export
-from adaptkit.export.source import resolve
+from adaptkit.export.driver import Options, export
+from adaptkit.export.resolve import resolve
 from adaptkit.pretrain.config import PretrainConfig
 from adaptkit.pretrain.recipe import pretrain
 from adaptkit.run import Run, read_json

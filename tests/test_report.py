@@ -129,7 +129,7 @@ def test_sections_come_and_go_with_the_data(tmp_path):
         and "Calibration: rct_role" in full
         and "Per class: rct_role" in full
     )
-    assert "adaptkit compare study.yaml budget.flops=3.1e14" in full and "d22fab8ed0c1" in full
+    assert "adaptkit compare study.yaml budget.amount=3.1e14" in full and "d22fab8ed0c1" in full
 
 
 def test_scores_come_from_the_rows_not_from_stored_means(tmp_path):
@@ -231,3 +231,34 @@ def test_axis_helpers():
     assert high < 2 < 9 and low < 1.0
     placed = spread([50, 51, 52, 90], 16, 0, 200)
     assert all(b - a >= 15.9 for a, b in zip(placed, placed[1:], strict=False))
+
+
+def test_the_domain_tokenizer_s_saving_is_told_as_fewer_or_more(tmp_path):
+    study = write_study(tmp_path, tasks=("language",), fractions=(1.0,), **SMALL)
+    data = collect(study).record.data
+    assert "<b>17 % fewer</b> tokens" in write_report(study).html.read_text()
+    turned = {"generic": data.tokenizers["domain"], "domain": data.tokenizers["generic"]}
+    edit_study(study, data=data.model_copy(update={"tokenizers": turned}))
+    assert "<b>21 % more</b> tokens" in write_report(study).html.read_text()
+    edit_study(study, data=data.model_copy(update={"tokenizers": {}}))
+    assert "domain tokenizer needs" not in write_report(study).html.read_text()
+
+
+def test_what_was_held_equal_found_and_tried_is_told_as_recorded(tmp_path):
+    study = write_study(tmp_path, tasks=("language", "rct_role"), **SMALL)
+    text = write_report(study).html.read_text()
+    assert "Every arm could spend 3.1e14 FLOPs per seed, 3 tuning trials included." in text
+    assert "<li>Every arm gets the same number of trials.</li>" in text
+    assert '<th scope="row">domain text against domain</th><td class="n">150</td><td class="n">2</td>' in text
+    assert "<li>domain: 14 exact, 31 near</li>" in text
+    assert "0.0003: 1.900 &middot; 0.001: 1.910 &middot; 0.003: 1.920" in text
+    assert re.search(
+        r"<td>train</td><td class=\"n\">1,816</td><td class=\"n\">8.2 MB</td><td>CC BY 4.0</td>", text
+    )
+
+
+def test_a_paragraph_on_verdicts_says_which_task_decides(tmp_path):
+    study = write_study(tmp_path, tasks=("language", "rct_role"), primary="rct_role", **SMALL)
+    text = write_report(study).html.read_text()
+    assert "accuracy on rct_role (decides)</th>" in text and "bits per byte</th>" in text
+    assert "bits per byte (decides)" not in text

@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from adaptkit.client.connection import OVERLOADED, BadAnswer, Connection, Refusal
+from adaptkit.client.identity import ModelIdentity
 
 __all__ = ["CUT", "OVERLOADED", "BadAnswer", "Client", "Completion", "Messages", "Model", "Refusal"]
 
@@ -32,6 +33,7 @@ class Model:
     name: str
     kind: str = ""
     max_len: int | None = None
+    identity: ModelIdentity | None = None
 
     @property
     def writes(self) -> bool:
@@ -65,8 +67,10 @@ class Client(Connection):
         """What the server offers."""
 
         def read(answer: Any) -> list[Model]:
-            rows = answer["data"]
-            return [Model(row["id"], row.get("kind", ""), row.get("max_model_len")) for row in rows]
+            return [
+                Model(row["id"], row.get("kind", ""), row.get("max_model_len"), ModelIdentity.from_row(row))
+                for row in answer["data"]
+            ]
 
         return self.get("/v1/models", read)
 

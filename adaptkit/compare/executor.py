@@ -33,7 +33,7 @@ PRELOAD = [
     "sklearn.linear_model",
     "adaptkit.models.store",
     "adaptkit.trainer.trainer",
-    "adaptkit.pretrain.start",
+    "adaptkit.pretrain.starting_point",
     "adaptkit.finetune.tasks",
 ]
 """What the server imports once for all stages."""

@@ -1,11 +1,12 @@
-"""Column roles: what the columns of a record mean, found by their names or set by the user, and checked row
-by row.
+"""Decide what the columns of a record mean (their roles), by name or as the user says, and check each row.
 
-text                     running text                   anchor + positive (+ negative...)   pairs, triplets
-text + label             classification                 text1 + text2 + score or label      scored pairs
-prompt + completion      SFT (instruction, input,       messages                            conversations
-                         output are read as these)      prompt                              prompts to be
-                         answered
+text                               running text
+text + label                       classification
+prompt + completion                question and answer (instruction, input, output are read as these)
+messages                           conversations
+prompt                             prompts to be answered
+anchor + positive (+ negative...)  pairs, triplets
+text1 + text2 + score or label     scored pairs
 """
 
 from __future__ import annotations
@@ -26,8 +27,7 @@ NEGATIVE = re.compile(r"negative(_\d+)?")
 
 @dataclass(frozen=True)
 class Shape:
-    """A kind of data: for each required role the column names it goes by, and roles that may stand beside
-    them."""
+    """A kind of data: the required roles with the column names they go by, and optional roles."""
 
     kind: str
     required: dict[str, tuple[str, ...]]
@@ -51,9 +51,9 @@ class Shape:
         return roles if all(_columns(column, names) for column in roles.values()) else None
 
     def _takes(self, role: str) -> bool:
-        return role in (*self.required, *self.optional, "group") or (
-            "anchor" in self.required and NEGATIVE.fullmatch(role) is not None
-        )
+        if "anchor" in self.required and NEGATIVE.fullmatch(role):
+            return True
+        return role in (*self.required, *self.optional, "group")
 
 
 SHAPES = (
@@ -87,7 +87,7 @@ def detect(
     """(kind, role -> column) that fits most of the first records, or None. Earlier shapes win.
 
     A vote, not the first record: a first row that lacks its label must not turn a labelled file into plain
-        text.
+    text.
     """
     kinds = KINDS_FOR[want]
     for shape in SHAPES:
@@ -100,6 +100,7 @@ def detect(
 
 
 def describe_columns(samples: list[Record]) -> str:
+    """The first column names of some records, for an error message."""
     return ", ".join(list(dict.fromkeys(str(name) for sample in samples for name in sample))[:12]) or "none"
 
 
@@ -134,15 +135,15 @@ class RowReader:
 
     def values(self, record: Record, typed: bool) -> dict[str, Any] | Fault:
         """Values by role. `typed` is false for csv, where every cell is text."""
-        found: dict[str, Any] = {}
+        by_role: dict[str, Any] = {}
         for role, column in self.roles.items():
             value = self._value(role, column, record, typed)
             if isinstance(value, Fault):
                 return value
-            found[role] = value
-        if extra := found.pop("input", ""):
-            found["prompt"] = f"{found['prompt']}\n\n{extra}"
-        return found
+            by_role[role] = value
+        if extra := by_role.pop("input", ""):
+            by_role["prompt"] = f"{by_role['prompt']}\n\n{extra}"
+        return by_role
 
     def _value(self, role: str, column: str, record: Record, typed: bool) -> Any:
         if role == "input":
@@ -159,22 +160,23 @@ class RowReader:
             return _score(record[columns[0]], column, typed)
         if role == "group":
             return str(record[columns[0]])
-        texts = [_text(record[name], name, lists=role in self.chosen) for name in columns]
-        return next((text for text in texts if isinstance(text, Fault)), None) or "\n".join(texts)
+        texts: list[str] = []
+        for name in columns:
+            text = _text(record[name], name, lists=role in self.chosen)
+            if isinstance(text, Fault):
+                return text
+            texts.append(text)
+        return "\n".join(texts)
 
     def _label(self, value: Any, column: str) -> str | Fault:
         kind = type(value)
         if kind not in (str, int, bool) or value == "":
-            return Fault(
-                f"'{column}' is {_name(value)}, a label is text or a whole number",
-                f"give every row a '{column}'",
-            )
+            what = f"'{column}' is {_name(value)}, a label is text or a whole number"
+            return Fault(what, f"give every row a '{column}'")
         self._label_type = self._label_type or kind
         if kind is not self._label_type:
-            return Fault(
-                f"'{column}' is {_name(value)} here and {self._label_type.__name__} above",
-                "write all labels in one type",
-            )
+            what = f"'{column}' is {_name(value)} here and {self._label_type.__name__} above"
+            return Fault(what, "write all labels in one type")
         return _text(value, column) if kind is str else str(value).lower()
 
 
@@ -190,14 +192,14 @@ def _text(value: Any, column: str, lists: bool = False) -> str | Fault:
     try:
         value.encode("utf-8")
     except UnicodeEncodeError:
-        return Fault(
-            f"'{column}' is not valid Unicode (UTF-8)", "save the file as UTF-8 without lone surrogates"
-        )
+        fix = "save the file as UTF-8 without lone surrogates"
+        return Fault(f"'{column}' is not valid Unicode (UTF-8)", fix)
     return value
 
 
 def _optional_text(value: Any, column: str) -> str | Fault:
-    return "" if value is None or (isinstance(value, str) and not value.strip()) else _text(value, column)
+    empty = value is None or (isinstance(value, str) and not value.strip())
+    return "" if empty else _text(value, column)
 
 
 def _score(value: Any, column: str, typed: bool) -> float | Fault:

@@ -1,104 +1,93 @@
-"""Which part of the story a served model plays: generic, fine-tuned, domain-pretrained, distilled.
+"""How a served model is shown: its title, colour and place follow from the fields that its server tells.
 
-`adaptkit serve` names a study's models after study, arm and task; a name given by hand is read for telling
-words.
+Names are never taken apart: a model of a server that tells no such fields is shown by its plain name.
 """
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import Protocol
 
-from adaptkit.export.source import served_name
+from adaptkit.client.identity import ModelIdentity
+from adaptkit.client.openai import Model
+from adaptkit.export.source import ModelRole
+
+TITLES = {
+    ModelRole.GENERIC.value: "Generic",
+    ModelRole.FINETUNED.value: "Fine-tuned",
+    ModelRole.PRETRAINED.value: "Domain-pretrained",
+    ModelRole.DISTILLED.value: "Distilled",
+}
+"""Role -> what the page calls it, in the order of the page."""
+DOMAIN_ROLES = (ModelRole.PRETRAINED.value, ModelRole.FINETUNED.value)
+"""Roles of models that were trained on the domain."""
+NO_ORIGIN = "ink"
+"""Colour of a model whose origin is not told."""
 
 
-class Arm(Protocol):
-    """A strategy of the study; what `compare` calls ArmInfo."""
+@dataclass(frozen=True)
+class ShownModel:
+    """A served model as the page shows it.
+
+    Attributes:
+        name: what the server calls it.
+        title: its role, else its arm, else its name.
+        origin: decides the colour.
+        role: empty where the server tells none.
+        arm, task: of the study; empty outside one.
+    """
 
     name: str
-    origin: str
-    adaptation: str
-    describe: str
-
-
-@dataclass(frozen=True)
-class Role:
-    """One column of the comparison."""
-
     title: str
-    origin: str
-    """Decides the colour."""
-    adaptation: str
-    """Decides the marker's shape."""
-    place: int
-    told: str = ""
-
-
-GENERIC = Role("Generic", "generic", "prompt", 0, "as it came")
-TUNED = Role("Fine-tuned", "generic", "lora", 1, "the generic model, taught the task")
-DOMAIN = Role("Domain-pretrained", "continued", "full", 2, "has read your text")
-DISTILLED = Role("Distilled", "distilled", "full", 3, "small, taught by a larger one")
-OTHER = Role("", "ink", "", 4)
-_WORDS = (
-    (DISTILLED, {"distilled", "distil", "student"}),
-    (DOMAIN, {"domain", "continued", "scratch", "pretrained", "pretrain"}),
-    (TUNED, {"tuned", "finetuned", "finetune", "lora", "qlora", "sft", "instruct"}),
-    (GENERIC, {"generic", "base", "original"}),
-)
-
-
-@dataclass(frozen=True)
-class Part:
-    """A served model and its role; `arm` and `task` are empty where the name fits nothing of the study."""
-
-    model: str
-    role: Role
+    origin: str = NO_ORIGIN
+    role: str = ""
     arm: str = ""
     task: str = ""
-    told: str = ""
 
     @property
-    def title(self) -> str:
-        return self.role.title or self.model
+    def place(self) -> int:
+        """Where it stands on the page: by role, models without a known one last."""
+        return list(TITLES).index(self.role) if self.role in TITLES else len(TITLES)
+
+    @property
+    def subtitle(self) -> str:
+        """Which model it is, beside the title; empty where the title says it."""
+        detail = self.arm or self.name
+        return detail if detail != self.title else ""
 
 
-def cast(models: Iterable[str], study: str, arms: Sequence[Arm], tasks: Sequence[str]) -> list[Part]:
-    """Each model's part, generic ones first."""
-    parts = [_part(model, study, arms, tasks) for model in models]
-    return sorted(parts, key=lambda part: (part.role.place, part.model))
+def show_models(models: Iterable[Model]) -> list[ShownModel]:
+    """Each model as it is shown, generic ones first."""
+    shown = [_shown(model) for model in models]
+    return sorted(shown, key=lambda model: (model.place, model.name))
 
 
-def _part(model: str, study: str, arms: Sequence[Arm], tasks: Sequence[str]) -> Part:
-    prefixes = {served_name(f"{study}-{arm.name}"): arm for arm in arms} | {
-        served_name(arm.name): arm for arm in arms
-    }
-    fitting = [prefix for prefix in prefixes if model == prefix or model.startswith(f"{prefix}-")]
-    task = next(
-        (name for name in sorted(tasks, key=len, reverse=True) if f"-{name}" in model or model == name), ""
+def _shown(model: Model) -> ShownModel:
+    identity = model.identity or ModelIdentity()
+    role, arm = identity.role or "", identity.arm or ""
+    return ShownModel(
+        name=model.name,
+        title=TITLES.get(role) or arm or model.name,
+        origin=identity.origin or NO_ORIGIN,
+        role=role,
+        arm=arm,
+        task=identity.task or "",
     )
-    if fitting:
-        arm = prefixes[max(fitting, key=len)]
-        return Part(model, _role(arm), arm.name, task, arm.describe)
-    words = set(re.split(r"[^a-z]+", model.lower()))
-    role = next((role for role, telling in _WORDS if words & telling), OTHER)
-    return Part(model, role, task=task, told=role.told)
 
 
-def _role(arm: Arm) -> Role:
-    if arm.origin == "distilled":
-        return DISTILLED
-    if arm.origin in ("continued", "scratch"):
-        return Role(DOMAIN.title, arm.origin, arm.adaptation, DOMAIN.place)
-    if arm.origin == "generic":
-        known = GENERIC if arm.adaptation in ("prompt", "probe") else TUNED
-        return Role(known.title, "generic", arm.adaptation, known.place)
-    return Role(arm.name, arm.origin, arm.adaptation, OTHER.place)
+def first_of_each_role(models: Sequence[ShownModel], most: int = 4) -> list[str]:
+    """Names of the models to show at first: one of each role, then others, at most `most`."""
+    by_place = sorted(models, key=lambda model: model.place)
+    firsts = {model.role: model.name for model in reversed(by_place) if model.role in TITLES}
+    chosen = [firsts[role] for role in TITLES if role in firsts]
+    others = [model.name for model in models if model.name not in chosen]
+    return (chosen + others)[:most]
 
 
-def first_of_each(parts: Sequence[Part], most: int = 4) -> list[str]:
-    """Models to show at first: one of each role, then others, at most `most`."""
-    firsts = {part.role.place: part.model for part in reversed(parts) if part.role.place < OTHER.place}
-    chosen = [firsts[place] for place in sorted(firsts)]
-    return (chosen + [part.model for part in parts if part.model not in chosen])[:most]
+def generic_and_domain(models: Sequence[ShownModel]) -> tuple[str | None, str | None]:
+    """Names of the generic and the domain model of a pair; a single model stands first, whatever it is."""
+    if len(models) == 1:
+        return models[0].name, None
+    domain = next((model.name for model in models if model.role in DOMAIN_ROLES), None)
+    generic = next((model.name for model in models if model.name != domain), None)
+    return generic, domain

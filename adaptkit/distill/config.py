@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import Field, model_validator
 
 from adaptkit.adapters import AdapterConfig
 from adaptkit.architecture import SizeConfig
-from adaptkit.config import Config, Count, Magnitude
+from adaptkit.config import Config, Count, Magnitude, Share, in_unit
 from adaptkit.data.readers import DataConfig
 from adaptkit.trainer.config import TrainerConfig
 
@@ -41,12 +41,12 @@ class StudentConfig(Config):
     """The teacher's blocks evenly spaced (`every`), its `last` ones, or those that matter most to the loss
     (`search`); `fresh` for random weights of the shape that `size` gives; or the folder of a model to start
     from as it is."""
-    layers: Count = Field(0, ge=0)
+    layers: Annotated[Count, in_unit("blocks")] = Field(0, ge=0)
     """Blocks to keep; 0 = half of the teacher's."""
-    width: Count = Field(0, ge=0)
+    width: Annotated[Count, in_unit("hidden units")] = Field(0, ge=0)
     """Hidden size to prune to, by activations on `data`; a multiple of 128 (of 32 below 256); 0 = the
     teacher's."""
-    vocab_size: Count = Field(0, ge=0)
+    vocab_size: Annotated[Count, in_unit("vocabulary entries")] = Field(0, ge=0)
     """Tokens to prune the vocabulary to, the most frequent in `data`; 0 = all of the teacher's."""
 
 
@@ -63,12 +63,15 @@ class DistillConfig(Config):
     """How the teacher speaks: beside the student (in 8 or 4 bits with int8, nf4), `offline` through its 64
     largest log-probabilities per token written once, or by the `text` it writes, which asks for no common
     tokenizer."""
-    losses: dict[Loss, Magnitude] = {"forward_kl": 0.9, "cross_entropy": 0.1}
+    losses: Annotated[dict[Loss, Magnitude], in_unit("weight of each loss")] = {
+        "forward_kl": 0.9,
+        "cross_entropy": 0.1,
+    }
     """Losses and their weights. reverse_kl and on_policy together are GKD's mixture of the data and the
     student's own text."""
-    temperature: Magnitude = Field(1.0, gt=0)
+    temperature: Annotated[Magnitude, in_unit("none")] = Field(1.0, gt=0)
     """Softens both distributions of forward_kl, reverse_kl and jsd."""
-    beta: Magnitude = Field(0.5, gt=0, lt=1)
+    beta: Share = Field(0.5, gt=0, lt=1)
     """The teacher's share of the mixture in jsd."""
     student: StudentConfig = StudentConfig()
     """Where the student starts."""
@@ -107,7 +110,7 @@ class DistillConfig(Config):
             name = inside[0]
             if self.signal not in ("online", "int8", "nf4"):
                 raise ValueError(f"{name} looks into the teacher, so signal must be online, int8 or nf4")
-            if self.trainer.compile:
+            if self.trainer.compile is True:
                 what = f"{name} looks into blocks as they run, not into compiled ones"
                 raise ValueError(f"{what}: set trainer.compile=false")
             if self.trainer.gradient_checkpointing:

@@ -75,7 +75,7 @@ class Start:
         adapter_base: the folder that the student's adapter stands on, if it has one.
     """
 
-    model: nn.Module
+    model: PreTrainedModel
     tokenizer: PreTrainedTokenizerFast
     kind: Kind
     lesson: Lesson

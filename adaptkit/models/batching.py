@@ -1,11 +1,14 @@
-"""Batches of texts of like lengths, with next to no padding.
+"""Cut many texts into batches of similar length, and pad each batch.
+
+    for items in batches_by_length([len(ids) for ids in encoded], BATCH_TOKENS):
+        batch = pad_right([encoded[i] for i in items], pad_id, model.device)
 
 Shape letters: B rows, T tokens.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -26,47 +29,50 @@ def fast_batch_tokens(device_type: str) -> int:
     return CPU_TOKENS * torch.get_num_threads() if device_type == "cpu" else GPU_TOKENS
 
 
+def batches_by_length(
+    lengths: Sequence[int], batch_tokens: int, batch_rows: int | None = None
+) -> list[list[int]]:
+    """Indices of items of similar length, the longest first: what does not fit into memory fails at once.
+
+    Args:
+        batch_tokens: most tokens of a batch, padding included; a longer item has a batch of its own.
+        batch_rows: most items of a batch; None sets no limit.
+    """
+    batches: list[list[int]] = []
+    for index in sorted(range(len(lengths)), key=lambda i: -lengths[i]):
+        full = not batches or len(batches[-1]) == batch_rows
+        if full or (len(batches[-1]) + 1) * lengths[batches[-1][0]] > batch_tokens:
+            batches.append([])
+        batches[-1].append(index)
+    return batches
+
+
+def pad_right(
+    rows: Sequence[Sequence[int]], padding: int, device: torch.device | str | None = None
+) -> dict[str, Tensor]:
+    """`input_ids` and `attention_mask`, int64 [B, T], of rows of token ids, padded to the longest."""
+    longest = max(map(len, rows))
+    ids, mask = np.full((len(rows), longest), padding, np.int64), np.zeros((len(rows), longest), np.int64)
+    for number, row in enumerate(rows):
+        ids[number, : len(row)] = row
+        mask[number, : len(row)] = 1
+    return {
+        "input_ids": torch.from_numpy(ids).to(device),
+        "attention_mask": torch.from_numpy(mask).to(device),
+    }
+
+
 def class_probabilities(
     model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, texts: Sequence[str], max_length: int
 ) -> np.ndarray:
-    """float64 [num_texts, num_labels]."""
+    """A classifier's softmax probabilities of each text, float64 [num_texts, num_labels]."""
     encoded = tokenizer(list(texts), truncation=True, max_length=max_length)["input_ids"]
-    num_labels: int = model.config.num_labels or 0
-    probabilities = np.empty((len(encoded), num_labels))
+    probabilities = np.empty((len(encoded), int(model.config.num_labels or 0)))
     was_training = model.training
     model.eval()
     with torch.inference_mode():
         for items in batches_by_length([len(ids) for ids in encoded], BATCH_TOKENS):
-            batch = pad_right([encoded[i] for i in items], tokenizer.pad_token_id, model.device)
+            batch = pad_right([encoded[i] for i in items], tokenizer.pad_token_id or 0, model.device)
             probabilities[items] = model(**batch).logits.double().softmax(-1).cpu().numpy()
     model.train(was_training)
     return probabilities
-
-
-def pad_right(
-    rows: Sequence[Sequence[int]], pad: int, device: torch.device | None = None
-) -> dict[str, Tensor]:
-    """input_ids and attention_mask, int64 [B, T], of rows of token ids; on the CPU unless told otherwise."""
-    longest = max(map(len, rows))
-    ids = np.full((len(rows), longest), pad, np.int64)
-    mask = np.zeros((len(rows), longest), np.int64)
-    for place, row in enumerate(rows):
-        ids[place, : len(row)] = row
-        mask[place, : len(row)] = 1
-    batch = {"input_ids": torch.from_numpy(ids), "attention_mask": torch.from_numpy(mask)}
-    return {name: value.to(device or "cpu") for name, value in batch.items()}
-
-
-def batches_by_length(lengths: Sequence[int], batch_tokens: int) -> Iterator[list[int]]:
-    """Indices of items of similar length, at most `batch_tokens` padded tokens a batch, at least one item.
-
-    The longest come first: what does not fit into memory fails at once.
-    """
-    batch: list[int] = []
-    for index in sorted(range(len(lengths)), key=lambda i: -lengths[i]):
-        if batch and lengths[batch[0]] * (len(batch) + 1) > batch_tokens:
-            yield batch
-            batch = []
-        batch.append(index)
-    if batch:
-        yield batch

@@ -13,7 +13,7 @@ from adaptkit.report.tables import ORIGIN_ORDER, has_columns, ordered_arms
 from adaptkit.run import Run
 from adaptkit.study.forecast import Scaling
 from adaptkit.study.record import ArmRecord, TaskRecord
-from adaptkit.study.results import Cost, ItemRow, Results, task_title
+from adaptkit.study.results import Cost, ItemRow, Results, is_language, task_title
 from adaptkit.study.scores import METRICS, score_table
 from adaptkit.study.statistics import Comparison, Interval, resample
 from adaptkit.study.verdict import TaskVerdict, Verdict, absolute_margin, flops_text, interval_text
@@ -122,7 +122,7 @@ def _quality_figure(
 ) -> Figure:
     metric = METRICS[task.metric].title
     title = f"{metric[0].upper()}{metric[1:]} against {against}"
-    if task.kind != "language":
+    if not is_language(task):
         title += f": {task.name}"
     note = f"{'Higher' if task.higher_is_better else 'Lower'} is better."
     if any(len(track.points) > 1 for track in tracks):
@@ -193,7 +193,7 @@ def class_figures(results: Results) -> list[Figure]:
     """Per-class scores and reliability of each classification task."""
     figures = []
     for task in results.tasks:
-        if task.kind != "classify" or not results.scored_arms(task.name):
+        if not results.scored_arms(task.name) or not has_columns(results, task, "macro_f1"):
             continue
         picks = best_of_each_origin(results, task.name)
         figures.append(charts_detail.per_class(task.name, picks))
@@ -261,7 +261,7 @@ def _is_untouched(arm: ArmRecord) -> bool:
 def _forgetting_label(results: Results, arm: str) -> str:
     """Adaptations of one origin share the language model, here as on the language task."""
     for task in results.tasks:
-        if task.kind == "language" and results.of(task.name, arm):
+        if is_language(task) and results.of(task.name, arm):
             return results.label(task.name, results.same_as(task.name, arm))
     return arm
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from adaptkit.report.prose import duration, memory_text
 from adaptkit.report.svg import chip
 from adaptkit.study.record import ArmRecord, TaskRecord
-from adaptkit.study.results import Results, task_title
+from adaptkit.study.results import Results, is_language, task_title
 from adaptkit.study.scores import METRICS
 from adaptkit.study.statistics import Interval
 from adaptkit.study.verdict import flops_text
@@ -18,12 +18,6 @@ if TYPE_CHECKING:
 
 ORIGIN_ORDER = ("generic", "continued", "scratch", "distilled", "placebo")
 COST_COLUMNS = ("FLOPs", "time", "peak memory", "tokens/s")
-DETAIL_METRICS = {
-    "classify": ("accuracy", "macro_f1", "ece", "brier"),
-    "generate": ("rouge_l", "exact_match"),
-    "retrieve": ("ndcg_at_10", "mrr_at_10", "map", "recall_at_10", "recall_at_100"),
-}
-_READS_PROBABILITIES = ("ece", "brier")
 
 
 @dataclass(frozen=True)
@@ -119,12 +113,12 @@ def _costs(results: Results, arm: str) -> tuple[str, ...]:
 
 
 def detail_tables(results: Results) -> list[Table]:
-    """Per labelled task: every metric of its kind, with calibration."""
+    """Per labelled task: every metric that its item rows hold the columns of."""
     tables = []
     for task in results.tasks:
-        metrics = [m for m in DETAIL_METRICS.get(task.kind, ()) if has_columns(results, task, m)]
-        if not metrics or not results.scored_arms(task.name):
+        if is_language(task) or not results.scored_arms(task.name):
             continue
+        metrics = [name for name in METRICS if has_columns(results, task, name)]
         rows = []
         for arm in (arm for arm in ordered_arms(results) if results.of(task.name, arm.name)):
             name = results.same_as(task.name, arm.name)
@@ -137,11 +131,9 @@ def detail_tables(results: Results) -> list[Table]:
 
 
 def has_columns(results: Results, task: TaskRecord, metric: str) -> bool:
-    """Whether the task's item rows hold what a metric reads."""
-    if metric not in _READS_PROBABILITIES:
-        return True
+    """Whether a task's item rows hold what a metric reads."""
     cells = [cell for cell in [*results.cells, *results.baselines] if cell.task == task.name]
-    return all("probabilities" in cell.rows[0] for cell in cells)
+    return all(column in cell.rows[0] for cell in cells for column in METRICS[metric].columns)
 
 
 def terminal_table(results: Results, winner: str | None) -> rich.table.Table:

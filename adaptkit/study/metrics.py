@@ -3,7 +3,7 @@
     metric = evaluate.load("adaptkit/study/metrics.py", "macro_f1", keep_in_memory=True)
     metric.compute(predictions=["a", "b"], references=["a", "c"])
 
-Needs the extra `metrics`. All else in adaptkit computes with `scores.py`, which this module calls too.
+Needs the extra `metrics`. All else in adaptkit computes with the same functions.
 What a metric reads:
 
     accuracy, macro_f1, exact_match, rouge_l: texts or labels.
@@ -21,6 +21,7 @@ from typing import Any
 import datasets
 import evaluate
 
+from adaptkit.data import score_table
 from adaptkit.study import scores
 
 _DOCUMENTS = datasets.Sequence(datasets.Value("string"))
@@ -30,8 +31,8 @@ _INPUTS = {
     "bits_per_byte": (datasets.Value("float64"), datasets.Value("int64")),
 }
 _FUNCTIONS: dict[str, Callable[..., float]] = {
-    "accuracy": scores.accuracy,
-    "macro_f1": scores.macro_f1,
+    "accuracy": score_table.accuracy,
+    "macro_f1": score_table.macro_f1,
     "exact_match": scores.exact_match,
     "rouge_l": scores.rouge_l,
     "ece": scores.ece,

@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from adaptkit.data.score_table import ScoreTable
 from adaptkit.errors import DataError
 from adaptkit.run import Run, read_json, read_jsonl
 from adaptkit.study.record import (
@@ -24,11 +25,12 @@ from adaptkit.study.record import (
     TaskRecord,
     read_study,
 )
-from adaptkit.study.scores import METRICS, ScoreTable, score_table
+from adaptkit.study.scores import METRICS, score_table
 from adaptkit.study.statistics import Replicates, resample
 
 AGAIN = "run the same `adaptkit compare` again: finished stages are skipped"
-_STANDS_FOR_OTHERS = ("full", "lora", "qlora", "prompt", "probe")
+_STANDS_FOR_OTHERS = {"full": 0, "lora": 1, "qlora": 2, "prompt": 3, "probe": 4}
+"""Among arms that share one model, the lowest names it."""
 
 ItemRow = dict[str, Any]
 """One line of eval/<suite>.jsonl."""
@@ -108,8 +110,8 @@ class Results:
 
     @property
     def language(self) -> TaskRecord | None:
-        """The task that is scored in bits per byte; None where no model gave any."""
-        return next((task for task in self.tasks if task.metric == "bits_per_byte"), None)
+        """The task that is scored in bits per byte; None where no model gives any."""
+        return next((task for task in self.tasks if is_language(task)), None)
 
     @property
     def domain_bytes(self) -> int:
@@ -149,7 +151,7 @@ class Results:
         for arm in self.scored_arms(task):
             runs = tuple((str(cell.run), cell.suite) for cell in self.of(task, arm.name))
             groups.setdefault(runs, []).append(arm)
-        ordered = (sorted(group, key=lambda arm: _rank(arm.adaptation)) for group in groups.values())
+        ordered = (sorted(group, key=_rank) for group in groups.values())
         return {group[0].name: group for group in ordered}
 
     def replicates(self, task: str, metric: str | None = None) -> Replicates:
@@ -194,16 +196,19 @@ class Results:
         return sum(values) / len(values) if cells and len(values) == len(cells) else None
 
 
+def is_language(task: TaskRecord) -> bool:
+    """Whether a task is to predict the domain text itself."""
+    return task.kind == "language"
+
+
 def task_title(task: TaskRecord) -> str:
     """`bits per byte`, or `accuracy on rct_role`."""
     metric = METRICS[task.metric].title if task.metric in METRICS else task.metric
-    return metric if task.kind == "language" else f"{metric} on {task.name}"
+    return metric if is_language(task) else f"{metric} on {task.name}"
 
 
-def _rank(adaptation: str) -> int:
-    if adaptation in _STANDS_FOR_OTHERS:
-        return _STANDS_FOR_OTHERS.index(adaptation)
-    return len(_STANDS_FOR_OTHERS)
+def _rank(arm: ArmRecord) -> int:
+    return _STANDS_FOR_OTHERS.get(arm.adaptation, len(_STANDS_FOR_OTHERS))
 
 
 def tables_of(cells: Sequence[Cell], metric: str) -> list[ScoreTable]:

@@ -20,7 +20,7 @@ from typing import Any, Literal
 
 from adaptkit.errors import EXIT_TIE, EXIT_WINNER
 from adaptkit.study.record import TaskRecord
-from adaptkit.study.results import Results, task_title
+from adaptkit.study.results import Results, is_language, task_title
 from adaptkit.study.statistics import Comparison, Outcome, distance_to_margin, items_too_few, seeds_to_settle
 
 PRETRAINED = ("continued", "scratch", "distilled")
@@ -186,7 +186,7 @@ def _duel(results: Results, task: TaskRecord, sides: _Sides, placebo: str | None
 
 def absolute_margin(results: Results, task: TaskRecord, generic: str | None) -> float:
     """The margin in the metric's units: on language it is a share of the generic arm's score."""
-    if task.kind != "language" or generic is None:
+    if not is_language(task) or generic is None:
         return task.margin
     return task.margin * abs(results.replicates(task.name).mean(generic))
 

@@ -1,9 +1,9 @@
 """Steps whose loss the host has not seen yet.
 
-Asking a GPU for a loss makes the host wait until the step is done, and a small model's step is over before the host has
-prepared the next one. So on a GPU the numbers of several steps are fetched at once, when a row is logged, an evaluation
-or a checkpoint is due. Until then the device itself refuses updates: from the first loss or gradient norm that is not
-finite on, the optimizer leaves the weights as they are.
+Asking a GPU for a loss makes the host wait until the step is done, and a small model's step is over before
+the host has prepared the next one. So on a GPU the numbers of several steps are fetched at once, when a row
+is logged, an evaluation or a checkpoint is due. Until then the device itself refuses updates: from the first
+loss or gradient norm that is not finite on, the optimizer leaves the weights as they are.
 """
 
 from __future__ import annotations
@@ -50,7 +50,8 @@ class Pending:
     """The steps since the host last looked.
 
     Args:
-        optimizer: where `deferred`, one that skips its update while its `found_inf` is not zero (torch's fused AdamW).
+        optimizer: where `deferred`, one that skips its update while its `found_inf` is not zero (torch's
+            fused AdamW).
         deferred: False fetches each step's numbers before its update.
     """
 
@@ -80,7 +81,9 @@ class Pending:
         new, started = self.steps[self._fetched :], time.perf_counter()
         if not new:
             return
-        for taken, (loss, grad_norm) in zip(new, torch.stack([taken.outcome for taken in new]).tolist(), strict=True):
+        for taken, (loss, grad_norm) in zip(
+            new, torch.stack([taken.outcome for taken in new]).tolist(), strict=True
+        ):
             taken.loss, taken.grad_norm = loss, grad_norm
         self._fetched = len(self.steps)
         new[-1].seconds += time.perf_counter() - started

@@ -8,7 +8,8 @@ from typing import Any
 
 @dataclass
 class Progress:
-    """All counters of a run; saved in every checkpoint. Seconds are of training steps, over all resumed parts."""
+    """All counters of a run; saved in every checkpoint. Seconds are of training steps, over all resumed
+    parts."""
 
     step: int = 0
     tokens_seen: int = 0
@@ -53,7 +54,13 @@ class Progress:
             "tokens_per_s": self.window_tokens / self.window_seconds,
             "mfu": rate / peak_flops if peak_flops else None,
         }
-        self.window_loss, self.window_items, self.window_tokens, self.window_flops, self.window_seconds = 0.0, 0, 0, 0.0, 0.0
+        self.window_loss, self.window_items, self.window_tokens, self.window_flops, self.window_seconds = (
+            0.0,
+            0,
+            0,
+            0.0,
+            0.0,
+        )
         return row
 
 

@@ -1,4 +1,5 @@
-"""What the trainer eats, and in which order: pure functions, so nothing to save and the same on any number of ranks."""
+"""What the trainer eats, and in which order: pure functions, so nothing to save and the same on any number of
+ranks."""
 
 from __future__ import annotations
 
@@ -13,7 +14,8 @@ from torch import Tensor
 class Source(Protocol):
     """A fixed number of examples, made into batches by index.
 
-    A source of ragged examples may also have `length(index) -> int`, in tokens: then microbatches hold like lengths.
+    A source of ragged examples may also have `length(index) -> int`, in tokens: then microbatches hold like
+    lengths.
     """
 
     def __len__(self) -> int: ...
@@ -33,7 +35,8 @@ def mix(*numbers: int) -> int:
 
 @dataclass
 class Order:
-    """Which examples each step sees: a new permutation of all examples per epoch, laid end to end and cut into steps."""
+    """Which examples each step sees: a new permutation of all examples per epoch, laid end to end and cut
+    into steps."""
 
     num_examples: int
     global_batch_size: int
@@ -62,8 +65,11 @@ def cut(indices: list[int], size: int) -> list[list[int]]:
     return [indices[start : start + size] for start in range(0, len(indices), size)]
 
 
-def microbatches(source: Source, order: Order, step: int, size: int, rank: int, world_size: int) -> tuple[list[list[int]], int]:
-    """A rank's microbatches of a step, of `size` examples (0: all at once), and the epoch; those of like lengths together."""
+def microbatches(
+    source: Source, order: Order, step: int, size: int, rank: int, world_size: int
+) -> tuple[list[list[int]], int]:
+    """A rank's microbatches of a step, of `size` examples (0: all at once), and the epoch; those of like
+    lengths together."""
     indices, epoch = order.step(step)
     if length := getattr(source, "length", None):
         indices.sort(key=length)  # they pad less, and their sum is the same
@@ -71,7 +77,8 @@ def microbatches(source: Source, order: Order, step: int, size: int, rank: int, 
 
 
 def deal(indices: list[int], size: int, rank: int, world_size: int) -> list[list[int]]:
-    """A rank's microbatches of a step: in each round every rank takes `size` neighbours, so ranks do like work."""
+    """A rank's microbatches of a step: in each round every rank takes `size` neighbours, so ranks do like
+    work."""
     share = len(indices) // world_size
     sizes = [len(group) for group in cut(list(range(share)), size)]
     starts = [world_size * size * number + rank * taken for number, taken in enumerate(sizes)]

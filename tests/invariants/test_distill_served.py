@@ -28,7 +28,7 @@ from adaptkit.distill.teacher import OnlineTeacher, local_scorer
 from adaptkit.errors import ServerError
 from adaptkit.run import Run, read_jsonl
 from adaptkit.run_record import read_record as record_of
-from adaptkit.serve.engine.supervisor import free_port
+from adaptkit.serve.address import free_port
 
 SEQ_LEN = 48
 

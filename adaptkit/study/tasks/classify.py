@@ -11,7 +11,7 @@ from adaptkit.study.task import Answers, Assignment, Rows, TaskConfig, TaskFiles
 from adaptkit.study.tasks.rows import RowKind
 
 if TYPE_CHECKING:
-    from adaptkit.finetune.outcome import Outcome
+    from adaptkit.finetune.frozen_answers import FrozenAnswers
 
 TFIDF = "TF-IDF + logistic regression"
 
@@ -42,8 +42,8 @@ class Classify(RowKind):
         return TFIDF, Answers(tfidf_rows(train, test))
 
 
-def _prompted(work: Assignment, model: Any, tokenizer: Any, parts: dict[str, Dataset]) -> Outcome:
-    from adaptkit.finetune.prompting import prompt_rows
+def _prompted(work: Assignment, model: Any, tokenizer: Any, parts: dict[str, Dataset]) -> FrozenAnswers:
+    from adaptkit.finetune.prompted_labels import prompt_rows
 
     return prompt_rows(
         model,
@@ -58,7 +58,7 @@ def _prompted(work: Assignment, model: Any, tokenizer: Any, parts: dict[str, Dat
     )
 
 
-def _probed(work: Assignment, model: Any, tokenizer: Any, parts: dict[str, Dataset]) -> Outcome:
+def _probed(work: Assignment, model: Any, tokenizer: Any, parts: dict[str, Dataset]) -> FrozenAnswers:
     from adaptkit.finetune.probe import probe_rows
 
     return probe_rows(

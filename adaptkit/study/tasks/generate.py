@@ -24,7 +24,7 @@ class Generate(RowKind):
 
     def frozen(self, work: Assignment) -> Answers:
         from adaptkit import models
-        from adaptkit.finetune.answering import answer_rows
+        from adaptkit.finetune.prompted_answers import answer_rows
 
         parts = self.parts(work.files)
         outcome = answer_rows(
