@@ -383,7 +383,7 @@ def language(options: argparse.Namespace) -> dict[str, Any]:
         by_rung = {rung: [ratio_table(rows, *columns) for rows in seeds] for rung, seeds in wrote.items()}
         generation[metric] = told(metric, by_rung, compared, higher)
     costs = {rung: read_json(made[0].cost_path) for rung, made in runs.items()}
-    params = {rung: made[0].manifest()["model"]["params"] for rung, made in runs.items()}
+    params = {rung: read_record(made[0]).params for rung, made in runs.items()}
     kept = {
         rung: float(tables["teacher"][0].value / np.mean([t.value for t in tables[rung]]))
         for rung in LANGUAGE

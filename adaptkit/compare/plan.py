@@ -119,13 +119,13 @@ def check_distillable(config: StudyConfig) -> None:
     """
     from transformers import AutoConfig
 
-    from adaptkit.distill.pooling_files import check_pooling
-    from adaptkit.distill.student import check_shape
+    from adaptkit.distill.shape import check_shape
+    from adaptkit.models.sentence.files import check_mean_pooling
 
     folder = models.find(config.base)
     check_shape(AutoConfig.from_pretrained(folder, local_files_only=True).model_type)
     if models.model_kind(folder) == "encoder" and not teaching_jobs(config):
-        check_pooling(folder)
+        check_mean_pooling(folder)
 
 
 def build_stages(config: StudyConfig, budget: Budget) -> list[Stage]:
