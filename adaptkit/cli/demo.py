@@ -94,7 +94,6 @@ def _study_view(folder: Path, prices: Path | None) -> Study:
 
 def _card(folder: Path) -> str:
     """The card of the model that the folder stands for, if it was exported; else a sentence that names it."""
-    from adaptkit.export.formats import FORMATS
     from adaptkit.export.resolve import resolve
 
     try:
@@ -103,10 +102,8 @@ def _card(folder: Path) -> str:
         if is_study(folder):  # it has findings to show, and perhaps no model or no report
             return f"There is no card: {error.what}."
         raise
-    folders = [source.folder]
-    if source.run is not None:
-        folders += [Run(source.run).export(format) for format in sorted(FORMATS)]
-    for card in (folder / "README.md" for folder in folders):
+    exports = sorted(Run(source.run).exports.glob("*/README.md")) if source.run else []
+    for card in (source.folder / "README.md", *exports):
         if card.is_file():
             return card.read_text(encoding="utf-8").split("\n---\n", 1)[-1]
     return f"{source.name}: {source.why}."
