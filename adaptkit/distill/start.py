@@ -40,6 +40,7 @@ from adaptkit.trainer.parallel import Ranks, repeated_blocks
 from adaptkit.trainer.source import Source
 
 if TYPE_CHECKING:
+    from peft import PeftModel
     from transformers import PreTrainedModel, PreTrainedTokenizerFast
 
 DEV_SHARE = 0.1
@@ -75,7 +76,7 @@ class Start:
         adapter_base: the folder that the student's adapter stands on, if it has one.
     """
 
-    model: PreTrainedModel
+    model: PreTrainedModel | PeftModel
     tokenizer: PreTrainedTokenizerFast
     kind: Kind
     lesson: Lesson
