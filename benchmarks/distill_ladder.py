@@ -37,6 +37,7 @@ from adaptkit.finetune.recipe import finetune
 from adaptkit.pretrain.config import PretrainConfig
 from adaptkit.pretrain.recipe import pretrain
 from adaptkit.run import Run, read_json, read_jsonl, write_json, write_jsonl
+from adaptkit.run_record import read_record
 from adaptkit.study.scores import score_table
 from adaptkit.study.statistics import resample
 
@@ -383,7 +384,7 @@ def language(options: argparse.Namespace) -> dict[str, Any]:
         by_rung = {rung: [ratio_table(rows, *columns) for rows in seeds] for rung, seeds in wrote.items()}
         generation[metric] = told(metric, by_rung, compared, higher)
     costs = {rung: read_json(made[0].cost_path) for rung, made in runs.items()}
-    params = {rung: made[0].manifest()["model"]["params"] for rung, made in runs.items()}
+    params = {rung: read_record(made[0]).params for rung, made in runs.items()}
     kept = {
         rung: float(tables["teacher"][0].value / np.mean([t.value for t in tables[rung]]))
         for rung in LANGUAGE

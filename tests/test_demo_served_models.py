@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator
 
 import pytest
 from demo_study import IDENTITIES, MODELS
 from fake_openai import KEY, FakeServer
 
-from adaptkit.client.openai import Model, Refusal
+from adaptkit.client.openai import BadAnswer, Model, Refusal
 from adaptkit.demo.served_models import Look, Server, explain
 from adaptkit.errors import ServerError
 
@@ -37,7 +36,7 @@ def test_a_model_that_vanished_a_wrong_key_and_a_server_that_is_away(
     fake.loading = True
     loading = server.look().failure
     assert loading is not None and loading.kind == "busy" and "Try again in 7 s" in loading.do
-    odd = explain(json.JSONDecodeError("x", "y", 0), "http://h:1")
+    odd = explain(BadAnswer("no models in it"), "http://h:1")
     assert odd.kind == "refused" and "does not answer like" in odd.what
     assert "too many" in explain(Refusal("429: slow down", status=429, retry_after_s=3), "u").what
 

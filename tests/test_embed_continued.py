@@ -46,7 +46,7 @@ def continued(root: Path, base: Path, **trainer) -> Run:
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory) -> Path:
     """A BERT that pools by its first token, saved as sentence-transformers are: without a head."""
-    from adaptkit.embed.layout import changed
+    from adaptkit.models.sentence.layout import changed
 
     root = tmp_path_factory.mktemp("continued")
     encoder = Encoder.load(tiny_embed.bert(root / "plain"))

@@ -9,12 +9,12 @@ import torch
 from tiny_exports import write_models
 
 from adaptkit import models
-from adaptkit.embed.layout import read_layout
 from adaptkit.export.driver import Options, export
 from adaptkit.export.parity.answers import ask, embed
 from adaptkit.export.parity.evaluation_data import find_evaluation_data
 from adaptkit.export.resolve import resolve
 from adaptkit.models.bits_per_byte import bits_per_byte, score_documents
+from adaptkit.models.sentence.layout import read_layout
 from adaptkit.run import Run, read_json, write_json
 
 
@@ -59,8 +59,8 @@ def test_embeddings_are_pooled_as_the_folder_says(tmp_path: Path, tiny_text: lis
 
 def test_sentence_transformers_embeds_as_the_gate_does(model_folders, tmp_path: Path) -> None:
     sentence_transformers = pytest.importorskip("sentence_transformers")
-    from adaptkit.embed.layout import read_layout
     from adaptkit.export.parity.answers import embed
+    from adaptkit.models.sentence.layout import read_layout
 
     folder = export(resolve(model_folders["bert"]), "fp32", Options(out=tmp_path / "out")).folder
     texts = ["the nurse reads", "every old library forgets the missing page in room 12"]

@@ -58,19 +58,16 @@ class Server:
     def tokenize(self, name, text):
         return self.tokenizer(text, add_special_tokens=False)["input_ids"]
 
-    def call(self, method, path, asked):
+    def complete_each(self, name, prompts, *, max_tokens, prompt_logprobs):
         """Every token of a prompt is as likely as makes the texts' bits per byte those of the export, and
         `bits` more."""
-        assert (
-            asked["prompt_logprobs"] == 0
-            and max(map(len, asked["prompt"])) <= self.told["language"]["seq_len"] + 1
-        )
         language = self.told["language"]
+        assert prompt_logprobs == 0 and max(map(len, prompts)) <= language["seq_len"] + 1
         tokens = sum(len(self.tokenize("m", text)) for text in language["texts"])
         size = sum(len(text.encode()) for text in language["texts"])
         nats = (language["bits_per_byte"] + self.bits) * size * math.log(2) / tokens
-        told = [[None, *({str(token): {"logprob": -nats}} for token in ids[1:])] for ids in asked["prompt"]]
-        return {"choices": [{"index": place, "prompt_logprobs": row} for place, row in enumerate(told)]}
+        logprobs = [({}, *({token: -nats} for token in ids[1:])) for ids in prompts]
+        return [Completion("", "length", 0, 1, prompt_logprobs=each) for each in logprobs]
 
 
 @pytest.fixture(scope="module")

@@ -44,16 +44,16 @@ def post(client: Client, path: str, body: dict) -> httpx.Response:
 
 
 def test_models_are_listed_and_found_without_showing_a_path(many: Client) -> None:
-    found = many.call("GET", "/v1/models")
+    found = many.get("/v1/models", dict)
     assert [row["id"] for row in found["data"]] == ["writer", "tuned", "plain", "classes"]
     assert [row["parent"] for row in found["data"]] == [None, "writer", None, None]
     assert all(row["ready"] and row["max_model_len"] == 64 for row in found["data"])
     assert "/" not in json.dumps([row["id"] for row in found["data"]]) and os.sep + "tmp" not in json.dumps(
         found
     )
-    assert many.call("GET", "/v1/models/tuned")["id"] == "tuned"
+    assert many.get("/v1/models/tuned", dict)["id"] == "tuned"
     with pytest.raises(ServerError, match="404.*did you mean 'tuned'"):
-        many.call("GET", "/v1/models/tune")
+        many.get("/v1/models/tune", dict)
 
 
 def test_a_request_goes_to_the_child_that_serves_its_model(many: Client) -> None:
@@ -70,7 +70,7 @@ def test_a_request_goes_to_the_child_that_serves_its_model(many: Client) -> None
 
 
 def test_what_a_model_is_travels_as_fields_beside_openais(many: Client) -> None:
-    rows = {row["id"]: row for row in many.call("GET", "/v1/models")["data"]}
+    rows = {row["id"]: row for row in many.get("/v1/models", dict)["data"]}
     assert all({"id", "object", "created", "owned_by"} <= row.keys() for row in rows.values())
     assert rows["writer"]["adaptkit"] == {
         "study": "tickets",
@@ -81,7 +81,7 @@ def test_what_a_model_is_travels_as_fields_beside_openais(many: Client) -> None:
         "role": "pretrained",
         "kind": "generate",
     }
-    assert many.call("GET", "/v1/models/writer")["adaptkit"] == rows["writer"]["adaptkit"]
+    assert many.get("/v1/models/writer", dict)["adaptkit"] == rows["writer"]["adaptkit"]
     assert rows["tuned"]["adaptkit"]["role"] == "finetuned" and rows["tuned"]["adaptkit"]["arm"] is None
     assert {model.name: model.identity.role for model in many.models() if model.identity} == {
         "writer": "pretrained",

@@ -9,7 +9,7 @@ import math
 from dataclasses import dataclass, field
 from typing import Literal
 
-from adaptkit.client.openai import OVERLOADED, Client, Model, Refusal
+from adaptkit.client.openai import OVERLOADED, BadAnswer, Client, Model, Refusal
 from adaptkit.errors import ServerError
 
 GENERATE, CLASSIFY, EMBED, RERANK = "generate", "classify", "embed", "rerank"
@@ -83,7 +83,7 @@ def explain(error: Exception, url: str, model: str = "", started: bool = False) 
         return Failure("cut", "The answer broke off: the connection to the server was lost.", "Ask again.")
     if isinstance(error, Refusal):
         return Failure("refused", _reason(error.what), "Change the text or the settings and ask again.")
-    if isinstance(error, ServerError):
+    if isinstance(error, ServerError) and not isinstance(error, BadAnswer):
         do = "Start it with \u201cadaptkit serve\u201d: this page finds it by itself."
         return Failure("away", f"No server answers at {url}.", do)
     what = f"{url} does not answer like an OpenAI-compatible server."

@@ -16,11 +16,11 @@ from torch import nn
 
 from adaptkit import models
 from adaptkit.adapters import AdapterConfig, attach
-from adaptkit.embed.layout import read_layout, write_layout
 from adaptkit.errors import ModelError
 from adaptkit.export.record import ServedKind
 from adaptkit.export.source import Source, find_base
-from adaptkit.models.folder import copy_sentence_files
+from adaptkit.models.sentence.files import copy_pooling_files
+from adaptkit.models.sentence.layout import read_layout, write_layout
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerFast
@@ -80,7 +80,7 @@ def write_model(
         return
     _drop_poolers(source.folder, folder)
     if (source.folder / "modules.json").is_file():
-        copy_sentence_files(source.folder, folder)
+        copy_pooling_files(source.folder, folder)
     else:  # without these files vLLM would silently take the first token's state
         layout = read_layout(source.folder, model.config, tokenizer)
         write_layout(folder, layout, model.config.get_text_config().hidden_size)

@@ -12,16 +12,16 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
-from adaptkit.embed.dense import read_dense
-from adaptkit.embed.layout import Layout, read_layout
-from adaptkit.embed.pooling import pool
 from adaptkit.export.parity.evaluation_data import EvaluationData
 from adaptkit.export.source import Source
-from adaptkit.finetune.generate import generate
+from adaptkit.finetune.generation import generate
 from adaptkit.finetune.prompt_template import context_length, opening
 from adaptkit.finetune.tasks import Classify, Task, task_of
 from adaptkit.models.batching import batches_by_length, pad_right
 from adaptkit.models.bits_per_byte import bits_per_byte, score_documents
+from adaptkit.models.sentence.dense import read_dense
+from adaptkit.models.sentence.layout import Layout, read_layout
+from adaptkit.models.sentence.pooling import pool
 from adaptkit.run_record import RecipeKind
 
 if TYPE_CHECKING:

@@ -1,11 +1,12 @@
 """How a folder turns text into vectors: read from and written as the files of sentence-transformers.
 
-    modules.json                       Transformer, Pooling, Dense (if any), Normalize
-    1_Pooling/config.json              which pooling; without these two, servers silently take the first
-    token's state 2_Dense/ ...                       a matrix and an activation over whole vectors:
-    `embed.dense` 2_Normalize/ sentence_bert_config.json          tokens after which a text is cut
-    config_sentence_transformers.json  prompts by name, the default one config.json
-    matryoshka_dimensions, which vLLM asks for before it cuts vectors
+    modules.json                        Transformer, Pooling, Dense (if any), Normalize
+    1_Pooling/config.json               which pooling
+    2_Dense/ ...                        a matrix and an activation over whole vectors: `models.sentence.dense`
+    2_Normalize/
+    sentence_bert_config.json           tokens after which a text is cut
+    config_sentence_transformers.json   prompts by name, the default one
+    config.json                         matryoshka_dimensions, which vLLM asks for before it cuts vectors
 
 Written with the keys that every release of sentence-transformers since 2.0 and vLLM understand; the newer
 ones of release 6 are read too.
@@ -18,8 +19,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from adaptkit.embed.pooling import Pooling, by_structure
 from adaptkit.errors import ModelError
+from adaptkit.models.sentence.pooling import Pooling, by_structure
 from adaptkit.run import read_json, write_json
 
 MAX_LENGTH = 512
@@ -90,15 +91,15 @@ def read_layout(folder: Path, config: Any, tokenizer: Any) -> Layout:
     kinds, dense = _read_modules(folder)
     inner = kinds["Transformer"] / "sentence_bert_config.json"
     settings = read_json(inner) if inner.exists() else {}
-    told = folder / "config_sentence_transformers.json"
-    words = read_json(told) if told.exists() else {}
+    prompts_path = folder / "config_sentence_transformers.json"
+    prompts = read_json(prompts_path) if prompts_path.exists() else {}
     return Layout(
         pooling=_read_pooling(kinds["Pooling"] / "config.json"),
         max_length=min(settings.get("max_seq_length") or longest, longest),
         longest=longest,
         normalised="Normalize" in kinds,
-        prompts={name: prompt for name, prompt in (words.get("prompts") or {}).items() if prompt},
-        default_prompt=words.get("default_prompt_name") or "",
+        prompts={name: prompt for name, prompt in (prompts.get("prompts") or {}).items() if prompt},
+        default_prompt=prompts.get("default_prompt_name") or "",
         dimensions=dimensions,
         lower_case=bool(settings.get("do_lower_case")),
         dense=dense,
@@ -118,31 +119,28 @@ def write_layout(folder: Path, layout: Layout, width: int) -> None:
     The folders of Dense modules are named in modules.json; `write_dense` fills them.
     """
     parts = [("", "Transformer"), ("1_Pooling", "Pooling"), *((name, "Dense") for name in layout.dense)]
-    normal = f"{len(parts)}_Normalize"
-    parts += [(normal, "Normalize")] if layout.normalised else []
+    normalize = f"{len(parts)}_Normalize"
+    if layout.normalised:
+        parts.append((normalize, "Normalize"))
     modules = [
         {"idx": i, "name": str(i), "path": path, "type": _MODULE + kind}
         for i, (path, kind) in enumerate(parts)
     ]
     write_json(folder / "modules.json", modules)
-    asked = next(name for name, pooling in _NAMES.items() if pooling == layout.pooling)
-    flags = {flag: name == asked for flag, name in _FLAGS.items()}
-    write_json(
-        folder / "1_Pooling" / "config.json",
-        {"word_embedding_dimension": width, **flags, "include_prompt": True},
-    )
+    name_of_pooling = next(name for name, pooling in _NAMES.items() if pooling == layout.pooling)
+    flags = {flag: name == name_of_pooling for flag, name in _FLAGS.items()}
+    pooling = {"word_embedding_dimension": width, **flags, "include_prompt": True}
+    write_json(folder / "1_Pooling" / "config.json", pooling)
     if layout.normalised:
-        write_json(folder / normal / "config.json", {})
-    write_json(
-        folder / "sentence_bert_config.json",
-        {"max_seq_length": layout.max_length, "do_lower_case": layout.lower_case},
-    )
-    words = {
+        write_json(folder / normalize / "config.json", {})
+    limits = {"max_seq_length": layout.max_length, "do_lower_case": layout.lower_case}
+    write_json(folder / "sentence_bert_config.json", limits)
+    prompts = {
         "prompts": layout.prompts,
         "default_prompt_name": layout.default_prompt or None,
         "similarity_fn_name": "cosine",
     }
-    write_json(folder / "config_sentence_transformers.json", words)
+    write_json(folder / "config_sentence_transformers.json", prompts)
 
 
 def changed(layout: Layout, width: int, **changes: Any) -> Layout:
@@ -150,12 +148,12 @@ def changed(layout: Layout, width: int, **changes: Any) -> Layout:
 
     Raises: ModelError for dimensions that the hidden size `width` does not have.
     """
-    made = dataclasses.replace(layout, **changes)
-    if made.dimensions and not 0 < made.dimensions[-1] <= made.dimensions[0] <= width:
-        raise ModelError(
-            f"vectors have {width} dimensions", where="dimensions", fix=f"choose sizes from 1 to {width}"
-        )
-    return made
+    layout = dataclasses.replace(layout, **changes)
+    sizes = layout.dimensions
+    if sizes and not 0 < sizes[-1] <= sizes[0] <= width:
+        fix = f"choose sizes from 1 to {width}"
+        raise ModelError(f"vectors have {width} dimensions", where="dimensions", fix=fix)
+    return layout
 
 
 def _read_modules(folder: Path) -> tuple[dict[str, Path], tuple[str, ...]]:
@@ -163,38 +161,31 @@ def _read_modules(folder: Path) -> tuple[dict[str, Path], tuple[str, ...]]:
 
     Raises: ModelError for a module that is not supported, or an order of them that is not.
     """
-    where, found = str(folder / "modules.json"), read_json(folder / "modules.json")
-    kinds = [module["type"].rpartition(".")[2] for module in found]
+    where, modules = str(folder / "modules.json"), read_json(folder / "modules.json")
+    kinds = [module["type"].rpartition(".")[2] for module in modules]
     if odd := [kind for kind in kinds if kind not in _ORDER]:
         fix = f"choose a model of {', '.join(_ORDER)} modules alone"
         raise ModelError(f"has a {odd[0]} module", where=where, fix=fix)
     single = [kind for kind in kinds if kind != "Dense"]
-    if (
-        kinds != sorted(kinds, key=_ORDER.index)
-        or single[:2] != ["Transformer", "Pooling"]
-        or len(set(single)) < len(single)
-    ):
+    in_order = kinds == sorted(kinds, key=_ORDER.index) and single[:2] == ["Transformer", "Pooling"]
+    if not in_order or len(set(single)) < len(single):
         what = f"has its modules in the order {', '.join(kinds)}"
         raise ModelError(what, where=where, fix=f"choose a model with the order {', '.join(_ORDER)}")
-    dense = tuple(module["path"] for module, kind in zip(found, kinds, strict=True) if kind == "Dense")
-    return {
-        kind: folder / module["path"] for module, kind in zip(found, kinds, strict=True) if kind != "Dense"
-    }, dense
+    folders = list(zip(kinds, (module["path"] for module in modules), strict=True))
+    dense = tuple(path for kind, path in folders if kind == "Dense")
+    return {kind: folder / path for kind, path in folders if kind != "Dense"}, dense
 
 
 def _read_pooling(path: Path) -> Pooling:
     config = read_json(path)
-    found = config.get("pooling_mode") or [name for flag, name in _FLAGS.items() if config.get(flag)]
-    names = [found] if isinstance(found, str) else list(found)
+    modes = config.get("pooling_mode") or [name for flag, name in _FLAGS.items() if config.get(flag)]
+    names = [modes] if isinstance(modes, str) else list(modes)
     if len(names) != 1 or names[0] not in _NAMES:
         fix = f"choose a model with one of {', '.join(_NAMES)}"
         raise ModelError(f"pooling '{'+'.join(names)}' is not supported", where=str(path), fix=fix)
     if config.get("include_prompt") is False:
-        raise ModelError(
-            "leaves the prompt out of the pooling",
-            where=str(path),
-            fix="choose a model that pools all tokens",
-        )
+        fix = "choose a model that pools all tokens"
+        raise ModelError("leaves the prompt out of the pooling", where=str(path), fix=fix)
     return _NAMES[names[0]]
 
 

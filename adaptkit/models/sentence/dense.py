@@ -1,5 +1,5 @@
-"""What stands between pooling and normalisation: the Dense modules of a sentence-transformers folder, and
-their files.
+"""Dense modules of a sentence-transformers folder, which stand between pooling and normalisation, and their
+files.
 
 Shape suffixes: B = texts, D = size of a vector.
 """
@@ -46,7 +46,7 @@ def read_dense(folder: Path, names: Sequence[str]) -> nn.Sequential:
 
 def write_dense(folder: Path, names: Sequence[str], modules: nn.Sequential) -> None:
     """The inverse of `read_dense`, as sentence-transformers and vLLM read it."""
-    for name, module in zip(names, modules, strict=True):
+    for name, module in zip(names, _dense_modules(modules), strict=True):
         linear = module.linear
         config = {
             "in_features": linear.in_features,
@@ -55,46 +55,43 @@ def write_dense(folder: Path, names: Sequence[str], modules: nn.Sequential) -> N
             "activation_function": module.activation,
         }
         write_json(folder / name / "config.json", config)
-        weights = {
-            key: value.detach().float().cpu().contiguous() for key, value in module.state_dict().items()
-        }
+        state = module.state_dict()
+        weights = {key: value.detach().float().cpu().contiguous() for key, value in state.items()}
         save_file(weights, folder / name / _WEIGHTS, metadata={"format": "pt"})
 
 
 def width_of(modules: nn.Sequential, hidden: int) -> int:
     """The size of a vector that `hidden` numbers become."""
-    return modules[-1].linear.out_features if len(modules) else hidden
+    dense = _dense_modules(modules)
+    return dense[-1].linear.out_features if dense else hidden
+
+
+def _dense_modules(modules: nn.Sequential) -> list[Dense]:
+    return [module for module in modules if isinstance(module, Dense)]
 
 
 def _read(folder: Path) -> Dense:
     where, config = str(folder / "config.json"), read_json(folder / "config.json")
     activation = config.get("activation_function", "torch.nn.modules.activation.Tanh")
     _check(config, activation, where)
-    made = Dense(
-        int(config["in_features"]), int(config["out_features"]), bool(config.get("bias", True)), activation
-    )
+    sizes = int(config["in_features"]), int(config["out_features"])
+    dense = Dense(*sizes, bool(config.get("bias", True)), activation)
     try:
-        made.load_state_dict(load_file(folder / _WEIGHTS))
+        dense.load_state_dict(load_file(folder / _WEIGHTS))
     except (OSError, SafetensorError, RuntimeError) as error:
-        what = f"the Dense module's weights cannot be read: {next(iter(str(error).splitlines()), 'damaged')}"
-        fix = f"it needs {_WEIGHTS} with linear.weight and linear.bias, as its config.json says; no pickles are read"
+        reason = next(iter(str(error).splitlines()), "damaged")
+        fix = f"give {_WEIGHTS} with linear.weight and linear.bias as config.json says; no pickles are read"
+        what = f"the Dense module's weights cannot be read: {reason}"
         raise ModelError(what, where=str(folder), fix=fix) from None
-    return made
+    return dense
 
 
 def _check(config: dict[str, Any], activation: str, where: str) -> None:
     if activation not in ACTIVATIONS:
-        known = ", ".join(kind.__name__ for kind in _KINDS)
-        raise ModelError(
-            f"has a Dense module with the activation {activation}",
-            where=where,
-            fix=f"known are {known} of torch.nn",
-        )
+        fix = f"known are {', '.join(kind.__name__ for kind in _KINDS)} of torch.nn"
+        raise ModelError(f"has a Dense module with the activation {activation}", where=where, fix=fix)
     if config.get("use_residual"):
         raise ModelError("has a Dense module with a residual", where=where, fix="choose a model without one")
     if any(config.get(key) not in (None, _INPUT) for key in ("module_input_name", "module_output_name")):
-        raise ModelError(
-            "has a Dense module over single tokens",
-            where=where,
-            fix="choose a model with one vector per text",
-        )
+        fix = "choose a model with one vector per text"
+        raise ModelError("has a Dense module over single tokens", where=where, fix=fix)

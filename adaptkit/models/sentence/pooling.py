@@ -1,4 +1,4 @@
-"""From hidden states to one vector per text, and which way of it a model's structure asks for.
+"""Turn hidden states into one vector per text, in the way that a model's structure asks for.
 
 Shape suffixes: B = texts, T = tokens, D = hidden size.
 """
@@ -49,5 +49,6 @@ def pool(hidden_BTD: Tensor, mask_BT: Tensor, how: Pooling) -> Tensor:
 def cut(vectors: Tensor, dimensions: int, *, normalised: bool = True) -> Tensor:
     """The first `dimensions` of the last axis (0: all), brought back to unit length (Matryoshka, arXiv
     2205.13147)."""
-    kept = vectors[..., :dimensions] if dimensions else vectors
-    return F.normalize(kept, dim=-1) if normalised else kept
+    if dimensions:
+        vectors = vectors[..., :dimensions]
+    return F.normalize(vectors, dim=-1) if normalised else vectors

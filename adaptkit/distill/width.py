@@ -1,5 +1,4 @@
-"""A narrower student: the hidden units, heads and feed-forward units that the teacher's activations say
-matter.
+"""Choose and copy hidden units, heads and feed-forward units of a teacher: the student's width.
 
 Importance is the mean size of an activation on a few batches of the domain's text: of a hidden unit at the
 output of all norms, of a head at its output, of a feed-forward unit behind its nonlinearity (Minitron, arXiv
@@ -7,7 +6,7 @@ output of all norms, of a head at its output, of a feed-forward unit behind its 
 each block.
 
 Axis names: hidden, heads (queries), keys (key and value heads), qkv (all three in one matrix), ffn, gated
-    (twice ffn), vocab.
+(twice ffn), vocab.
 """
 
 from __future__ import annotations
@@ -16,13 +15,16 @@ import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
 
-from adaptkit.distill.student import Cut
+from adaptkit.distill.depth import WeightCutter
 from adaptkit.trainer.parallel import repeated_blocks
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
 
 Axes = tuple[str | None, ...]
 # The first pattern found in a weight's name tells its axes; biases have the first of them.
@@ -57,7 +59,7 @@ class Importance:
 
 
 @dataclass(frozen=True)
-class Kept:
+class KeptUnits:
     """Indices of what stays, ascending; by block for heads (key heads, with their queries) and feed-forward
     units."""
 
@@ -69,7 +71,7 @@ class Kept:
 
 @torch.no_grad()
 def importance(
-    model: nn.Module, batches: Iterable[dict[str, Tensor]], run: Callable[[nn.Module, Any], object]
+    model: PreTrainedModel, batches: Iterable[dict[str, Tensor]], run: Callable[[nn.Module, Any], object]
 ) -> Importance:
     """Activation sizes of `model` while `run(model, batch)` reads each batch."""
     config, blocks = model.config, repeated_blocks(model)
@@ -110,12 +112,12 @@ def _hooks(
             hook.remove()
 
 
-def choose(found: Importance, shape: Any, picks: Sequence[int], vocab: Tensor) -> Kept:
-    """The most important units, as many as `shape` has, for each of the teacher's blocks in `picks`."""
-    return Kept(
-        hidden=_top(found.hidden, shape.hidden_size),
-        heads=[_top(found.heads[pick], key_heads(shape)) for pick in picks],
-        ffn=[_top(found.ffn[pick], shape.intermediate_size) for pick in picks],
+def most_important(importance: Importance, shape: Any, blocks: Sequence[int], vocab: Tensor) -> KeptUnits:
+    """The most important units, as many as `shape` has, for each of the teacher's `blocks`."""
+    return KeptUnits(
+        hidden=_top(importance.hidden, shape.hidden_size),
+        heads=[_top(importance.heads[block], key_heads(shape)) for block in blocks],
+        ffn=[_top(importance.ffn[block], shape.intermediate_size) for block in blocks],
         vocab=vocab,
     )
 
@@ -124,27 +126,26 @@ def _top(scores: Tensor, count: int) -> Tensor:
     return scores.topk(min(count, len(scores))).indices.sort().values.cpu()
 
 
-def cut(kept: Kept, groups: int) -> Cut:
+def weight_cutter(kept: KeptUnits, groups: int) -> WeightCutter:
     """Makes a student's weight from its teacher's: the kept part along each axis. `groups`: the teacher's key
     heads."""
 
-    def keep(name: str, block: int | None, weight: Tensor) -> Tensor:
+    def cut(name: str, block: int | None, weight: Tensor) -> Tensor:
         axes = next(axes for pattern, axes in _AXES if re.search(pattern, name))
         for dim, axis in list(enumerate(axes))[: weight.ndim]:
             if axis is not None:
-                weight = weight.index_select(
-                    dim, _rows(axis, kept, block, weight.shape[dim], groups).to(weight.device)
-                )
+                units = _units(axis, kept, block, weight.shape[dim], groups)
+                weight = weight.index_select(dim, units.to(weight.device))
         return weight
 
-    return keep
+    return cut
 
 
 def key_heads(config: Any) -> int:
     return getattr(config, "num_key_value_heads", None) or config.num_attention_heads
 
 
-def _rows(axis: str, kept: Kept, block: int | None, size: int, groups: int) -> Tensor:
+def _units(axis: str, kept: KeptUnits, block: int | None, size: int, groups: int) -> Tensor:
     """Kept indices along an axis of `size` in the teacher."""
     if axis == "vocab":
         return kept.vocab
