@@ -1,9 +1,8 @@
 """Low-rank adapters on any transformers model: attach, save beside the base, merge back exactly.
 
-    model = attach(model, AdapterConfig(kind="lora"), seed=0)      # peft model, only the adapter and the head
-    train save_adapter(model, "run/adapter", base="path/or/hub-id")      # a folder that
-    PeftModel.from_pretrained loads plain = merge(model)                                           # a plain
-    transformers model, same outputs
+    model = attach(model, AdapterConfig(kind="lora"), seed=0)  # a peft model: adapter and head train
+    save_adapter(model, "run/adapter", base="path/or/hub-id")  # a folder that PeftModel.from_pretrained loads
+    plain = merge(model)                                       # a transformers model with the same outputs
 
 LoRA is arXiv 2106.09685, rsLoRA 2312.03732, DoRA 2402.09353, QLoRA 2305.14314; the layers are peft's and the
 4-bit base is bitsandbytes'. What is ours is the choice of targets, the exact merge and a card without local
@@ -14,11 +13,11 @@ from __future__ import annotations
 
 import shutil
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal, cast
 
 from pydantic import Field
 
-from adaptkit.config import Config
+from adaptkit.config import Config, Share, in_unit
 from adaptkit.errors import ModelError, nearest
 from adaptkit.run import file_digest, read_json, write_json, write_text
 
@@ -31,15 +30,15 @@ PEFT_HEADS = ("classifier", "score")  # peft trains and saves these by itself fo
 
 
 class AdapterConfig(Config):
-    """How a model is adapted: all of its weights (`none`) or a low-rank update of some matrices."""
+    """How a model is adapted: by training all weights (`none`) or a low-rank update of some matrices."""
 
     kind: Literal["none", "lora", "rslora", "dora", "qlora"] = "none"
     """`none` trains all weights; `qlora` is LoRA over a base stored in 4-bit NF4."""
-    rank: int = Field(default=16, ge=1)
+    rank: Annotated[int, in_unit("rank")] = Field(default=16, ge=1)
     """Rank of each update."""
-    alpha: float = Field(default=32.0, gt=0)
+    alpha: Annotated[float, in_unit("none")] = Field(default=32.0, gt=0)
     """Scale of the update: alpha / rank (rsLoRA: alpha / sqrt(rank))."""
-    dropout: float = Field(default=0.0, ge=0, lt=1)
+    dropout: Share = Field(default=0.0, ge=0, lt=1)
     """Share of the adapter's inputs dropped in training."""
     targets: str | list[str] = ALL_LINEAR
     """`all-linear` (every matrix but the head) or module name endings, such as [q_proj, v_proj]."""
@@ -81,12 +80,10 @@ def attach(
 
 
 def merge(model: PreTrainedModel | PeftModel) -> PreTrainedModel:
-    """The plain transformers model that computes what the adapter model computes; the adapter model is used
-    up.
+    """Merge the adapter into its base; returns the transformers model, and uses the adapter model up.
 
-    Over a quantised base the weights it was trained on are dequantised to fp32 first: merging into the stored
-        4-bit
-    weights would round them again, and the original fp32 base is another model than the one that was trained.
+    A quantised base is first dequantised to the fp32 values that the adapter was trained on. Merging into the
+    4-bit weights would round them again; the original fp32 base is not the model that was trained.
     """
     from peft import PeftModel
 
@@ -98,8 +95,10 @@ def merge(model: PreTrainedModel | PeftModel) -> PreTrainedModel:
 
 
 def save_adapter(model: PeftModel, folder: str | Path, *, base: str) -> None:
-    """Write the adapter as a peft folder with a filled card; `base` is recorded by name and digest, never as
-    a local path."""
+    """Write the adapter as a peft folder with a filled card.
+
+    `base` is recorded by name and digest, never as a local path.
+    """
     folder = Path(folder)
     shutil.rmtree(folder, ignore_errors=True)
     model.save_pretrained(str(folder), safe_serialization=True, save_embedding_layers=False)
@@ -125,13 +124,11 @@ def keep_nf4_exact(model: PreTrainedModel) -> None:
 
     for name, module in model.named_modules():
         if isinstance(module, Linear4bit):
-            state = getattr(
-                module.weight, "quant_state", None
-            )  # None: a new head, made without a checkpoint's weights
+            # quant_state is None in a new head, made without a checkpoint's weights
+            state = getattr(module.weight, "quant_state", None)
             if getattr(state, "packing_format_for_cpu", False):
-                raise ModelError(
-                    "an evaluation pass has rounded its 4-bit weights", where=name, fix="load the base again"
-                )
+                what = "an evaluation pass has rounded its 4-bit weights"
+                raise ModelError(what, where=name, fix="load the base again")
             module.support_avx512bf16_for_cpu = False
 
 
@@ -166,7 +163,7 @@ def _lora_config(model: PreTrainedModel, config: AdapterConfig, new_tokens: list
     return LoraConfig(
         task_type=task,
         r=config.rank,
-        lora_alpha=config.alpha,
+        lora_alpha=cast(int, config.alpha),  # peft divides by the rank: a fraction is as good
         lora_dropout=config.dropout,
         use_rslora=config.kind == "rslora",
         use_dora=config.kind == "dora",
@@ -193,39 +190,37 @@ def _head_names(model: PreTrainedModel) -> list[str]:
     return [name for name, module in model.named_modules() if module is output] if output is not None else []
 
 
-def _targets(model: PreTrainedModel, asked: str | list[str], heads: list[str]) -> list[str]:
+def _targets(model: PreTrainedModel, targets: str | list[str], heads: list[str]) -> list[str]:
     """Names for peft: a shared ending (`q_proj`) where it matches only targets, the full name elsewhere."""
     from torch.nn import Linear
     from transformers.pytorch_utils import Conv1D
 
     linear = [name for name, module in model.named_modules() if isinstance(module, (Linear, Conv1D))]
     outside = {name for name in linear if any(name == head or name.startswith(f"{head}.") for head in heads)}
-    if asked != ALL_LINEAR:
-        return _matching(
-            [asked] if isinstance(asked, str) else asked, [name for name in linear if name not in outside]
-        )
-    blocked = {name.rpartition(".")[2] for name in outside}
-    return sorted(
-        {
-            name if (ending := name.rpartition(".")[2]) in blocked else ending
-            for name in linear
-            if name not in outside
-        }
-    )
+    inside = [name for name in linear if name not in outside]
+    if targets != ALL_LINEAR:
+        return _checked_endings([targets] if isinstance(targets, str) else targets, inside)
+    blocked = {_ending(name) for name in outside}
+    return sorted({name if _ending(name) in blocked else _ending(name) for name in inside})
 
 
-def _matching(endings: list[str], linear: list[str]) -> list[str]:
+def _ending(name: str) -> str:
+    """`q_proj` of `model.layers.0.self_attn.q_proj`."""
+    return name.rpartition(".")[2]
+
+
+def _checked_endings(endings: list[str], linear: list[str]) -> list[str]:
+    """`endings`. Raises: ModelError for one that no linear layer has."""
     for ending in endings:
         if not any(f".{name}".endswith(f".{ending}") for name in linear):
-            known = sorted({name.rpartition(".")[2] for name in linear})
-            problem = f"no linear layer is named '{ending}'{nearest(ending, known)}"
-            raise ModelError(problem, where="adapter.targets", fix=f"choose from {', '.join(known)}")
+            choices = sorted({_ending(name) for name in linear})
+            problem = f"no linear layer is named '{ending}'{nearest(ending, choices)}"
+            raise ModelError(problem, where="adapter.targets", fix=f"choose from {', '.join(choices)}")
     return endings
 
 
 def _dequantise(model: PreTrainedModel, heads: list[str]) -> None:
-    """Give the heads floating-point weights: they train whole, but loading in 4 bits spares at most the last
-    matrix."""
+    """Give the heads floating-point weights: all train, but loading in 4 bits spares only the last one."""
     from bitsandbytes.functional import dequantize_4bit
     from bitsandbytes.nn import Linear4bit
     from torch.nn import Linear, Parameter
@@ -249,9 +244,7 @@ def _token_rows(model: PreTrainedModel, new_tokens: list[int]) -> list[int] | di
         return new_tokens
     both = (model.get_input_embeddings(), output)
     return {
-        name.rpartition(".")[2]: new_tokens
-        for name, module in model.named_modules()
-        if any(module is m for m in both)
+        _ending(name): new_tokens for name, module in model.named_modules() if any(module is m for m in both)
     }
 
 
@@ -268,8 +261,10 @@ def _dequantized(model: PeftModel) -> PeftModel:
     return model.eval()
 
 
-def _card(settings: dict, base: str, precision: str, num_trained: int) -> str:
-    method = "DoRA" if settings["use_dora"] else "rsLoRA" if settings["use_rslora"] else "LoRA"
+def _card(settings: dict[str, Any], base: str, precision: str, num_trained: int) -> str:
+    method = "rsLoRA" if settings["use_rslora"] else "LoRA"
+    method = "DoRA" if settings["use_dora"] else method
+    update = f"rank {settings['r']}, alpha {settings['lora_alpha']:g}, dropout {settings['lora_dropout']:g}"
     whole = ", ".join(settings["modules_to_save"] or []) or "none"
     return f"""---
 library_name: peft
@@ -282,12 +277,12 @@ tags: [{method.lower()}, adaptkit]
 | --- | --- |
 | base model | `{base}` |
 | base precision | {precision} |
-| method | {method}, rank {settings["r"]}, alpha {settings["lora_alpha"]:g}, dropout {settings["lora_dropout"]:g} |
+| method | {method}, {update} |
 | adapted layers | {", ".join(sorted(settings["target_modules"]))} |
 | modules trained whole | {whole} |
 | trained parameters | {num_trained:,} |
 | peft | {settings["peft_version"]} |
 
-Load the base model, then `peft.PeftModel.from_pretrained(base, "this folder")`. The run directory beside this folder
-holds the merged model, the training data's digests, the scores per item and the cost.
+Load the base model, then `peft.PeftModel.from_pretrained(base, "this folder")`. The run directory beside this
+folder holds the merged model, the training data's digests, the scores per item and the cost.
 """

@@ -1,13 +1,11 @@
-"""A model's shape and learning rate from one size dial: parameters, or FLOPs.
+"""Choose the shape and the learning rate of a model from scratch from its size, in parameters or in FLOPs.
 
 Shape. Causal models are Llama-shaped; masked ones are the same blocks looking both ways (ModernBERT-shaped,
 every layer global, so packed rows stay exact). A block has multi-head attention and a gated feed-forward of
-about 8/3 of the width, 12 * width^2 weights. Among all (layers, width) that hit the size, the one nearest to
-width = 64 * layers
-wins: loss is flat between ratios of about 30 and 120 (Kaplan et al. 2020, arXiv 2001.08361, figure 5). Widths
-    are
-multiples of 32 below 256 and of 128 from there on (tensor cores, groups of int4 exports); heads are 32 wide
-below a width of 256 and 64 up to 2048, then 128.
+about 8/3 of the width, 12 * width^2 weights. Among all (layers, width) of the right size, the one nearest to
+width = 64 * layers wins: loss is flat between ratios of about 30 and 120 (Kaplan et al. 2020, arXiv
+2001.08361, figure 5). Widths are multiples of 32 below 256 and of 128 from there on (tensor cores, groups of
+int4 exports); heads are 32 wide below a width of 256, 64 wide up to 2048, then 128.
 
 Start. Weights are drawn with standard deviation sqrt(2 / (5 * width)) (Nguyen and Salazar 2019, arXiv
 1910.05895), which is the usual 0.02 at a width of 1000 and more below. At a width of 160 the best held-out
@@ -24,11 +22,11 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
-from adaptkit.config import Config, Count
+from adaptkit.config import Config, Count, Tokens, in_unit
 from adaptkit.errors import ConfigError
 
 ASPECT = 64  # width per layer
@@ -53,11 +51,11 @@ class Shape:
 class SizeConfig(Config):
     """How large a model from scratch is."""
 
-    params: Count = Field(3_000_000, ge=0)
+    params: Annotated[Count, in_unit("parameters")] = Field(3_000_000, ge=0)
     """All parameters, embeddings included; 0 = compute-optimal for the `flops` it is trained with."""
     tied: bool = True
     """Share the token table with the output projection."""
-    seq_len: Count = Field(256, ge=2)
+    seq_len: Tokens = Field(256, ge=2)
     """Tokens of a training row; the context length of a model from scratch."""
 
 
@@ -70,7 +68,7 @@ def architecture(
     unique_tokens: int = 0,
     special_ids: dict[str, int | None] | None = None,
 ) -> Any:
-    """The transformers config of a model from scratch: LlamaConfig for causal, ModernBertConfig for masked.
+    """Make the transformers config of a model from scratch: Llama for causal, ModernBERT for masked.
 
     Args:
         vocab_size: number of token ids.
@@ -82,7 +80,7 @@ def architecture(
     """
     params = size.params or compute_optimal_params(flops, unique_tokens)
     shape = choose_shape(params, vocab_size, tied=size.tied)
-    common = {
+    common: dict[str, Any] = {
         "vocab_size": vocab_size,
         "hidden_size": shape.width,
         "intermediate_size": shape.ffn,
@@ -119,8 +117,7 @@ def choose_shape(params: int, vocab_size: int, *, tied: bool = True) -> Shape:
     """
 
     def distance(shape: Shape) -> float:
-        # A size off by 5 % weighs as much as a width-to-depth ratio off by a factor of 1.5, or a feed-forward
-        # off by 1.5.
+        # A size off by 5 % weighs as much as a width-to-depth ratio or a feed-forward off by a factor of 1.5.
         ratios = shape.width / (ASPECT * shape.layers), 8 * shape.width / (3 * shape.ffn)
         return 8 * abs(math.log(shape.parameters / params)) + sum(abs(math.log(ratio)) for ratio in ratios)
 
@@ -168,22 +165,25 @@ def _widths() -> list[int]:
 
 
 def _shapes(layers: int, width: int, vocab_size: int, tied: bool) -> list[Shape]:
-    """With the usual feed-forward, and with one a step narrower or wider, which closes the gaps between small
-    sizes."""
-    head = 32 if width < 256 else 64 if width <= 2048 else 128
+    """Three shapes: with the usual feed-forward, and with one a step narrower or wider.
+
+    The steps close the gaps between small sizes.
+    """
     step = 32 if width < 256 else 128
     usual = math.ceil(8 * width / 3 / step) * step
-    outside = vocab_size * width * (1 if tied else 2) + width
-    return [
-        Shape(
-            layers,
-            width,
-            width // head,
-            ffn,
-            outside + layers * (4 * width * width + 3 * width * ffn + 2 * width),
-        )
-        for ffn in (usual - step, usual, usual + step)
-    ]
+    num_tables = 1 if tied else 2
+    shapes = []
+    for ffn in (usual - step, usual, usual + step):
+        block = 4 * width * width + 3 * width * ffn + 2 * width
+        parameters = num_tables * vocab_size * width + width + layers * block
+        shapes.append(Shape(layers, width, width // _head_width(width), ffn, parameters))
+    return shapes
+
+
+def _head_width(width: int) -> int:
+    if width < 256:
+        return 32
+    return 64 if width <= 2048 else 128
 
 
 def _llama(common: dict[str, Any]) -> Any:
@@ -195,8 +195,11 @@ def _llama(common: dict[str, Any]) -> Any:
 def _modernbert(common: dict[str, Any]) -> Any:
     from transformers import ModernBertConfig
 
-    theta = {"full_attention": {"rope_type": "default", "rope_theta": 10_000.0}}
-    ends = {"cls_token_id": common["bos_token_id"], "sep_token_id": common["eos_token_id"]}
-    return ModernBertConfig(
-        **common, **ends, global_attn_every_n_layers=1, rope_parameters=theta, classifier_pooling="mean"
-    )
+    own: dict[str, Any] = {
+        "cls_token_id": common["bos_token_id"],
+        "sep_token_id": common["eos_token_id"],
+        "global_attn_every_n_layers": 1,
+        "rope_parameters": {"full_attention": {"rope_type": "default", "rope_theta": 10_000.0}},
+        "classifier_pooling": "mean",
+    }
+    return ModernBertConfig(**common, **own)

@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Iterable
+from typing import Any
 
 EXIT_WINNER, EXIT_INTERNAL, EXIT_USER, EXIT_TIE, EXIT_STOPPED = 0, 1, 2, 3, 130
 
@@ -37,7 +38,7 @@ class AdaptkitError(Exception):
         text = f"{self.where}: {self.what}" if self.where else self.what
         return f"{text}\n  fix: {self.fix}" if self.fix else text
 
-    def __reduce__(self):
+    def __reduce__(self) -> tuple[Any, ...]:
         # Stages run in child processes; an exception with keyword arguments does not unpickle by itself.
         return (_rebuild, (type(self), self.what, self.where, self.fix))
 
@@ -82,7 +83,7 @@ class MissingDependency(AdaptkitError):
     """An optional package that this command needs; `fix` holds the install command."""
 
 
-def nearest(name: str, known: Iterable[str]) -> str:
-    """` (did you mean 'x'?)` for the closest known name, or an empty string."""
-    close = difflib.get_close_matches(name, list(known), n=1, cutoff=0.6)
+def nearest(name: str, choices: Iterable[str]) -> str:
+    """` (did you mean 'x'?)` for the choice most like `name`, or an empty string."""
+    close = difflib.get_close_matches(name, list(choices), n=1, cutoff=0.6)
     return f" (did you mean '{close[0]}'?)" if close else ""

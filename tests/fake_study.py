@@ -247,7 +247,7 @@ def write_study(
         StudyRecord(
             name="clinical-trials",
             question=QUESTION,
-            command="adaptkit compare study.yaml budget.flops=3.1e14",
+            command="adaptkit compare study.yaml budget.amount=3.1e14",
             primary=primary,
             confidence=0.95,
             arms=tuple(_arm(arm) for arm in arms),

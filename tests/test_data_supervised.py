@@ -8,9 +8,10 @@ import pytest
 import torch
 
 from adaptkit.data.readers import Dataset, Row, content_id
-from adaptkit.data.supervised import IGNORE_INDEX, LabelledRows, SupervisedRows, prompt_ids
+from adaptkit.data.supervised import LabelledRows, SupervisedRows, prompt_ids
 from adaptkit.data.tokenizers import CHAT_TEMPLATE, train_tokenizer
 from adaptkit.errors import DataError
+from adaptkit.ops import IGNORE_INDEX
 
 CHAT = [
     {"role": "system", "content": "be brief"},

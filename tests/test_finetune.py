@@ -21,11 +21,13 @@ from transformers import (
 from adaptkit import models
 from adaptkit.adapters import AdapterConfig, attach, merge, save_adapter
 from adaptkit.data import DataConfig, SupervisedRows, read, train_tokenizer
+from adaptkit.data.heldout import read_calibration, read_held_out
 from adaptkit.data.supervised import prompt_ids
 from adaptkit.errors import DataError, ModelError
 from adaptkit.finetune.config import FinetuneConfig
-from adaptkit.finetune.generate import generate
+from adaptkit.finetune.generation import generate
 from adaptkit.finetune.recipe import finetune
+from adaptkit.finetune.tasks import task_of
 from adaptkit.run import Run, read_json, read_jsonl
 from adaptkit.run_record import read_record
 from adaptkit.trainer.config import TrainerConfig
@@ -149,6 +151,25 @@ def test_encoder_heads_and_label_words_learn_too(world, tmp_path, kind, base, ad
     assert result.metrics["accuracy"] > 0.8
     kind = "BertForSequenceClassification" if base == "masked" else "LlamaForCausalLM"
     assert read_json(run.model / "config.json")["architectures"] == [kind]
+
+
+@pytest.mark.parametrize("kind", ["classify", "label_words", "sft"])
+def test_a_record_and_the_rows_that_are_kept_are_enough_to_answer_the_items_again(world, tmp_path, kind):
+    config = _config(world, kind, num_steps=8)
+    run = _run(tmp_path, config)
+    result = finetune(config, run)
+    record, held, calibration = read_record(run), read_held_out(run), read_calibration(run)
+    assert (record.recipe, record.task, record.suite) == ("finetune", "task", "task")
+    assert (record.base, record.seq_len, record.adapter) == (config.base, 48, None)
+    assert record.suites["task"].metrics == result.metrics and record.suites["task"].dev == result.dev
+    assert record.num_steps == 8 and record.model_kind == ("classifier" if kind == "classify" else "causal")
+    assert held.digest == record.splits["dev"].digest and held.items_split == "test"
+    assert calibration.digest == record.splits["train"].digest and len(calibration.rows.rows) == 240
+    model = models.load(run.model, record.model_kind)
+    task = task_of(record, models.load_tokenizer(run.model))
+    rows = list(read_jsonl(run.items("task")))
+    assert task.rows(model, held.items) == rows[: len(held.items.rows)]
+    assert len(held.items.rows) == (32 if kind == "sft" else 60)
 
 
 def test_qlora_on_an_encoder_trains_the_head_that_its_checkpoint_lacks(world, tmp_path):

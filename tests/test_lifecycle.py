@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 import torch
+from tiny_training import Rows, llama, lora
 from torch import nn
 
 from adaptkit.data.heldout import held_out, read_calibration, read_held_out
@@ -21,7 +22,6 @@ from adaptkit.trainer import lifecycle
 from adaptkit.trainer.config import TrainerConfig
 from adaptkit.trainer.lifecycle import Outcome, first_outputs, merge_checked, run_recipe
 from adaptkit.trainer.parallel import Ranks
-from tiny_training import Rows, llama, lora
 
 SUITE = SuiteRecord(judged_on="test", num_items=1, metrics={"accuracy": 1.0}, dev={"loss": 0.5})
 RECORD = RunRecord(recipe=RecipeKind.FINETUNE, suite="mood", suites={"mood": SUITE})

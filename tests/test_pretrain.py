@@ -13,6 +13,7 @@ from adaptkit import models
 from adaptkit.adapters import AdapterConfig
 from adaptkit.architecture import SizeConfig, default_learning_rate
 from adaptkit.config import load
+from adaptkit.data.heldout import read_calibration, read_held_out
 from adaptkit.data.packing import PackedTokens
 from adaptkit.data.readers import DataConfig
 from adaptkit.errors import BudgetError, ConfigError, DataError, ModelError
@@ -115,6 +116,14 @@ def test_scratch_learns_and_leaves_a_complete_run(corpus, tmp_path):
     } <= result.cost.keys()
     splits = read_record(run).splits
     assert splits["train"].documents == 150 and splits["dev"].digest and splits["train"].files[0]["sha256"]
+    record, held = read_record(run), read_held_out(run)
+    assert (record.recipe, record.model_kind, record.suite) == ("pretrain", "causal", "language")
+    assert (record.base, record.adapter, record.seq_len) == ("", None, SEQ)
+    assert record.suites["language"].metrics == result.scores and record.suites["language"].judged_on == "dev"
+    assert record.facts["tokenizer"]["vocab_size"] == 384 and record.facts["merge_difference"] == 0
+    assert held.digest == record.splits["dev"].digest and held.items is None
+    assert [name for name, _ in held.passages] == [row["id"] for row in rows]
+    assert read_calibration(run).digest == record.splits["train"].digest
     model = transformers.AutoModelForCausalLM.from_pretrained(run.model)
     tokenizer = transformers.AutoTokenizer.from_pretrained(run.model)
     assert (
@@ -145,6 +154,9 @@ def test_continued_causal_bases_learn(name, adapter, corpus, bases, tmp_path):
         models.load(run.model, "causal").state_dict(),
     )
     assert before.keys() == after.keys()  # merged: no adapter is left
+    record = read_record(run)
+    assert record.base == str(bases[name]) and record.facts["merge_difference"] < 1e-4
+    assert record.adapter == (AdapterConfig(kind="lora", rank=8) if adapter == "lora" else None)
     table = "embed_in.weight" if name == "gpt_neox" else "embed_tokens.weight"
     unchanged = [key for key in before if key.endswith(table) and torch.equal(before[key], after[key])]
     assert bool(unchanged) == (adapter == "lora")

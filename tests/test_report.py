@@ -128,7 +128,7 @@ def test_sections_come_and_go_with_the_data(tmp_path):
         and "Calibration: rct_role" in full
         and "Per class: rct_role" in full
     )
-    assert "adaptkit compare study.yaml budget.flops=3.1e14" in full and "d22fab8ed0c1" in full
+    assert "adaptkit compare study.yaml budget.amount=3.1e14" in full and "d22fab8ed0c1" in full
 
 
 def test_scores_come_from_the_rows_not_from_stored_means(tmp_path):

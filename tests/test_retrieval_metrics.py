@@ -11,13 +11,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from ir_measures import AP, RR, R, nDCG
 
-from adaptkit.compare.stages import retrieve
 from adaptkit.embed.examples import MOST_BESIDE, Examples, set_of
 from adaptkit.embed.metrics import PER_QUERY, ranked, retrieval_row, retrieval_scores
 from adaptkit.embed.retrieval import read_set, scored_split, splits
 from adaptkit.embed.rows import Example
 from adaptkit.errors import DataError
 from adaptkit.study import scores
+from adaptkit.study.tasks.retrieval_sets import bm25_rows
 
 MEASURES = {
     "ndcg_at_10": nDCG @ 10,
@@ -129,7 +129,7 @@ def test_what_is_wrong_in_a_set_is_told_with_its_line(folder, name, line, match)
 
 
 def test_bm25_finds_rare_words(folder):
-    rows = retrieve.baseline_rows(folder)
+    rows = bm25_rows(folder)
     assert {row["id"] for row in rows} == set(read_set(folder, "test").queries)
     assert retrieval_scores(rows)["ndcg_at_10"] > 0.9
 

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from rouge_score import rouge_scorer
 from sklearn.metrics import accuracy_score, f1_score
 
+from adaptkit.data.score_table import accuracy, class_names, macro_f1, per_class_f1
 from adaptkit.errors import DataError
 from adaptkit.study import scores
 
@@ -25,12 +26,12 @@ pairs = st.lists(st.tuples(labels, labels), min_size=1, max_size=60)
 @given(pairs)
 def test_classification_equals_scikit_learn(found):
     predictions, references = zip(*found, strict=True)
-    assert scores.accuracy(predictions, references) == pytest.approx(accuracy_score(references, predictions))
+    assert accuracy(predictions, references) == pytest.approx(accuracy_score(references, predictions))
     macro = f1_score(references, predictions, average="macro", zero_division=0)
-    assert scores.macro_f1(predictions, references) == pytest.approx(macro)
-    names = scores.class_names(predictions, references)
+    assert macro_f1(predictions, references) == pytest.approx(macro)
+    names = class_names(predictions, references)
     each = f1_score(references, predictions, average=None, labels=names, zero_division=0)
-    assert scores.per_class_f1(predictions, references) == pytest.approx(dict(zip(names, each, strict=True)))
+    assert per_class_f1(predictions, references) == pytest.approx(dict(zip(names, each, strict=True)))
 
 
 @settings(max_examples=60, deadline=None)
@@ -42,7 +43,7 @@ def test_weighted_table_is_the_metric_of_the_resample(found, seed):
     rows = [{"prediction": p, "label": r} for p, r in zip(predictions, references, strict=True)]
     table = scores.score_table("macro_f1", rows)
     assert table.finish(weights @ table.sums)[0] == pytest.approx(
-        scores.macro_f1(predictions[picked], references[picked])
+        macro_f1(predictions[picked], references[picked])
     )
 
 
@@ -104,7 +105,7 @@ def test_brier_is_zero_when_sure_and_right_and_two_when_sure_and_wrong():
 
 
 def test_no_items_is_nan_not_zero():
-    assert math.isnan(scores.accuracy([], []))
+    assert math.isnan(accuracy([], []))
 
 
 def test_unknown_metric_and_missing_column_are_said():

@@ -9,8 +9,9 @@ import numpy as np
 import pytest
 from scipy import stats
 
+from adaptkit.data.score_table import ScoreTable
 from adaptkit.errors import DataError
-from adaptkit.study.scores import ScoreTable, score_table
+from adaptkit.study.scores import score_table
 from adaptkit.study.statistics import Comparison, decide, half_width, items_too_few, resample, seeds_to_settle
 
 

@@ -7,7 +7,7 @@ import sys
 from typing import Any
 
 from adaptkit.compare.stage import Stage
-from adaptkit.study.record import StageKey
+from adaptkit.study.stage_record import StageKey
 
 
 class Progress:
@@ -29,8 +29,6 @@ class Progress:
                 TextColumn("[bold]{task.fields[count]}"),
                 BarColumn(),
                 TextColumn("{task.percentage:>3.0f}%"),
-            )
-            columns += (
                 TimeElapsedColumn(),
                 TextColumn("left"),
                 TimeRemainingColumn(),

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from adaptkit.errors import ConfigError
-from adaptkit.study.base_model import base_shape
+from adaptkit.study.base_model import TextKind, base_shape
 from adaptkit.study.config import StudyConfig
 
 PROBE_S = 1.5
@@ -65,7 +65,7 @@ def measure(config: StudyConfig) -> Machine:
     return Machine(flops, _speed(shape, kind, seq_len, device), count * STATE_BYTES + activations, jobs)
 
 
-def _speed(shape: Any, kind: str, seq_len: int, device: str) -> float:
+def _speed(shape: Any, kind: TextKind, seq_len: int, device: str) -> float:
     """Training FLOPs per second of a model of this width on one thread, or on the GPU."""
     import torch
 

@@ -1,10 +1,8 @@
-"""Text in, batches out: readers, tokenizers, token shards, packing, label masks, duplicates, overlap, the
-offline corpus.
+"""Text in, batches out: readers, tokenizers, token shards, packing, label masks, duplicates, overlap.
 
 Names are loaded on first use, so importing this package loads neither torch nor transformers. Two functions
-bear the
-names of their modules and are imported from there: `adaptkit.data.overlap.overlap`,
-    `adaptkit.data.check.check`.
+have the names of their modules and are imported from there: `adaptkit.data.overlap.overlap` and
+`adaptkit.data.check.check`.
 """
 
 from __future__ import annotations

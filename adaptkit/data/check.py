@@ -1,4 +1,4 @@
-"""What data will do to a run, told before anything trains: `adaptkit data check FILES`.
+"""Check data before anything trains on it: `adaptkit data check FILES`.
 
 report = check(["train.jsonl", "test.jsonl"])
 report.ok, report.as_json(); rich.print(report.render())
@@ -7,16 +7,19 @@ report.ok, report.as_json(); rich.print(report.render())
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+import numpy as np
 
 from adaptkit.data.dedup import DedupReport, deduplicate
 from adaptkit.data.overlap import OverlapReport, overlap
 from adaptkit.data.readers import DataConfig, Dataset, read
 from adaptkit.data.tokenizers import bytes_per_token, train_tokenizer
 from adaptkit.errors import DataError
+from adaptkit.models import load_tokenizer
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -26,6 +29,7 @@ HELD_OUT = ("test", "dev", "valid", "eval", "held")  # a set whose name holds on
 QUANTILES = (0.0, 0.05, 0.5, 0.95, 1.0)
 SAMPLE_BYTES = 1_000_000  # text on which bytes per token are estimated
 VOCAB_SIZE = 8192
+RARE_LABEL = 10  # rows; a label with fewer is noted
 
 
 @dataclass(frozen=True)
@@ -60,7 +64,7 @@ class DatasetReport:
 
 @dataclass(frozen=True)
 class CheckReport:
-    """All data sets, the overlap of each held-out one with each other one, and what the user should look at."""
+    """All data sets, the overlap of each held-out one with the others, and what to look at."""
 
     datasets: list[DatasetReport]
     overlaps: dict[str, OverlapReport] = field(default_factory=dict)  # "test in train"
@@ -80,24 +84,22 @@ class CheckReport:
         ]
         for d in self.datasets:
             twins = d.duplicates.num_exact + d.duplicates.num_near
-            notes += (
-                [f"{d.name}: {twins} rows repeat others ({d.duplicates.num_exact} exactly)"] if twins else []
-            )
-            notes += (
-                [f"{d.name}: {len(d.ignored_files)} files of unknown formats are not read"]
-                if d.ignored_files
-                else []
-            )
-            rare = [label for label, count in d.labels.items() if count < 10]
-            notes += [f"{d.name}: labels with fewer than 10 rows: {', '.join(rare[:8])}"] if rare else []
-        for pair, found in self.overlaps.items():
-            if found.contaminated:
-                count = f"{len(found.contaminated)} of {found.num_test_items} items"
+            if twins:
+                notes.append(f"{d.name}: {twins} rows repeat others ({d.duplicates.num_exact} exactly)")
+            if d.ignored_files:
+                notes.append(f"{d.name}: {len(d.ignored_files)} files of unknown formats are not read")
+            rare = [label for label, count in d.labels.items() if count < RARE_LABEL]
+            if rare:
+                notes.append(f"{d.name}: labels with fewer than {RARE_LABEL} rows: {', '.join(rare[:8])}")
+        for pair, report in self.overlaps.items():
+            if report.contaminated:
+                count = f"{len(report.contaminated)} of {report.num_test_items} items"
                 notes.append(f"{pair}: {count} stand in it too; scores on them mean nothing")
         return notes
 
     def as_json(self) -> dict[str, Any]:
-        overlaps = {pair: found.as_json() for pair, found in self.overlaps.items()}
+        """The report as plain values, for `--json`."""
+        overlaps = {pair: report.as_json() for pair, report in self.overlaps.items()}
         return {
             "ok": self.ok,
             "datasets": [asdict(d) for d in self.datasets],
@@ -135,20 +137,16 @@ class CheckReport:
     def _overlap_table(self) -> RenderableType:
         from rich.table import Table
 
-        table = Table(
-            "held out in training",
-            "items",
-            "contaminated",
-            "share",
-            "any shared run",
-            title="Overlap",
-            title_justify="left",
-        )
-        for pair, found in self.overlaps.items():
-            share = f"{found.share:.1%}"
-            table.add_row(
-                pair, str(found.num_test_items), str(len(found.contaminated)), share, str(found.num_touched)
+        columns = ("held out in training", "items", "contaminated", "share", "any shared run")
+        table = Table(*columns, title="Overlap", title_justify="left")
+        for pair, report in self.overlaps.items():
+            numbers = (
+                report.num_test_items,
+                len(report.contaminated),
+                f"{report.share:.1%}",
+                report.num_touched,
             )
+            table.add_row(pair, *map(str, numbers))
         return table
 
 
@@ -157,7 +155,7 @@ def check(
     *,
     tokenizer: PreTrainedTokenizerFast | str | Path | None = None,
 ) -> CheckReport:
-    """Read everything, count everything, train nothing but a throw-away tokenizer.
+    """Read and count everything, and estimate tokens; nothing but a throw-away tokenizer is trained.
 
     Args:
         configs: name -> config; or a list of files, folders or configs, named by their files. Bad rows are
@@ -192,22 +190,22 @@ def _named(configs: Mapping[str, DataConfig] | Sequence[str | DataConfig]) -> di
 
 
 def _tokenizer(
-    given: PreTrainedTokenizerFast | str | Path | None, datasets: list[Dataset]
+    tokenizer: PreTrainedTokenizerFast | str | Path | None, datasets: list[Dataset]
 ) -> tuple[PreTrainedTokenizerFast, str]:
-    if given is None:
-        return train_tokenizer(
-            _sample(datasets, 0), "bpe", VOCAB_SIZE
-        ), f"BPE {VOCAB_SIZE}, trained on a sample for this estimate"
-    if isinstance(given, str | Path):
-        from adaptkit.models import load_tokenizer
-
-        return load_tokenizer(str(given)), str(given)
-    return given, given.name_or_path or "given"
+    """The tokenizer to estimate tokens with, and what the report calls it."""
+    if tokenizer is None:
+        trained = train_tokenizer(_sample(datasets, 0), "bpe", VOCAB_SIZE)
+        return trained, f"BPE {VOCAB_SIZE}, trained on a sample for this estimate"
+    if isinstance(tokenizer, str | Path):
+        return load_tokenizer(str(tokenizer)), str(tokenizer)
+    return tokenizer, tokenizer.name_or_path or "given"
 
 
 def _sample(datasets: list[Dataset], half: int) -> list[str]:
-    """At most SAMPLE_BYTES of text, in hash order; half 0 trains the estimate's tokenizer, half 1 is what it
-    is tried on."""
+    """At most SAMPLE_BYTES of text, in hash order.
+
+    Half 0 trains the estimate's tokenizer, which is tried on half 1.
+    """
     rows = sorted((row for dataset in datasets for row in dataset.rows), key=lambda row: row.id)
     texts: list[str] = []
     room = SAMPLE_BYTES
@@ -220,10 +218,9 @@ def _sample(datasets: list[Dataset], half: int) -> list[str]:
 
 
 def _describe(name: str, dataset: Dataset, tokenizer: PreTrainedTokenizerFast, label: str) -> DatasetReport:
-    import numpy as np
-
     lengths = np.quantile([len(row.text.encode()) for row in dataset.rows], QUANTILES, method="nearest")
     ratio = bytes_per_token(tokenizer, _sample([dataset], 1))
+    labels = Counter(row.values["label"] for row in dataset.rows if "label" in row.values)
     return DatasetReport(
         name=name,
         kind=dataset.kind,
@@ -234,9 +231,7 @@ def _describe(name: str, dataset: Dataset, tokenizer: PreTrainedTokenizerFast, l
         num_bytes=dataset.num_bytes,
         digest=dataset.digest,
         lengths={f"{q:g}": int(length) for q, length in zip(QUANTILES, lengths, strict=True)},
-        labels=dict(
-            Counter(row.values["label"] for row in dataset.rows if "label" in row.values).most_common()
-        ),
+        labels=dict(labels.most_common()),
         licences=dataset.licences,
         bad_rows=dataset.skipped,
         duplicates=deduplicate(dataset)[1],
@@ -254,22 +249,19 @@ def _counts(counts: dict[str, int]) -> str:
     return "\n".join(_limited([f"{name}: {count:,}" for name, count in counts.items()], 12))
 
 
-_LINES = (
+def _roles(roles: dict[str, str]) -> str:
+    return "\n".join(role if role == column else f"{role} = {column}" for role, column in roles.items())
+
+
+# title of a line of the table -> its cell for one data set
+_LINES: tuple[tuple[str, Callable[[DatasetReport], str]], ...] = (
     ("kind", lambda d: d.kind),
-    (
-        "roles",
-        lambda d: "\n".join(
-            role if role == column else f"{role} = {column}" for role, column in d.roles.items()
-        ),
-    ),
+    ("roles", lambda d: _roles(d.roles)),
     ("files", lambda d: "\n".join(_limited([Path(f["name"]).name for f in d.files], 6))),
     ("rows", lambda d: f"{d.rows:,}"),
     ("bad rows", lambda d: f"{len(d.bad_rows):,}"),
     ("bytes of text", lambda d: f"{d.num_bytes:,}"),
-    (
-        "bytes a row (min, 5 %, median, 95 %, max)",
-        lambda d: ", ".join(f"{length:,}" for length in d.lengths.values()),
-    ),
+    ("bytes a row (min, 5 %, median, 95 %, max)", lambda d: ", ".join(f"{n:,}" for n in d.lengths.values())),
     ("tokens, estimated", lambda d: f"{d.tokens:,} ({d.bytes_per_token:.2f} bytes each; {d.tokenizer})"),
     ("labels", lambda d: _counts(d.labels)),
     ("licences", lambda d: _counts(d.licences)),

@@ -1,11 +1,10 @@
-"""Exact and near-duplicate rows: MinHash over word shingles, banded locality-sensitive hashing, checked by
-signature.
+"""Remove rows that equal another row, or nearly equal it.
 
     dataset, report = deduplicate(dataset)
 
-Of a group of duplicates the row with the smallest content hash stays, so the result does not depend on row
-order.
-Method: Broder 1997 (MinHash); banding as in Rajaraman & Ullman, Mining of Massive Datasets, chapter 3.
+Near-duplicates share most runs of 5 words. They are found by MinHash (Broder 1997) with banding (Rajaraman &
+Ullman, Mining of Massive Datasets, chapter 3), and compared by their signatures. Of a group of duplicates the
+row with the smallest content hash stays, so the result does not depend on the order of rows.
 """
 
 from __future__ import annotations
@@ -21,17 +20,15 @@ from adaptkit.data.ngrams import mix, ngram_hashes, word_hashes
 from adaptkit.data.readers import Dataset, Row
 
 SHINGLE = 5  # words
-BANDS, BAND_ROWS = (
-    16,
-    8,
-)  # 128 hashes; pairs alike to 0.8 meet in some band with probability 0.95, to 0.5 with 0.06
+# 128 hashes: pairs alike to 0.8 meet in some band with probability 0.95, pairs alike to 0.5 with 0.06
+BANDS, BAND_ROWS = 16, 8
 THRESHOLD = 0.75  # estimated Jaccard similarity from which two rows are near-duplicates
 CHUNK_SHINGLES = 1 << 18  # hashed at a time: 2 MiB, stays in cache
 
 
 @dataclass(frozen=True)
 class DedupReport:
-    """What was removed, and an example or two of each kind.
+    """What was removed, with examples.
 
     Attributes:
         num_rows, num_exact, num_near: rows looked at, and removed as equal or nearly equal to another.
@@ -50,34 +47,37 @@ class DedupReport:
 
 
 def deduplicate(dataset: Dataset, near: bool = True) -> tuple[Dataset, DedupReport]:
-    """Remove rows whose text equals another's (blanks at the ends aside) and, with `near`, rows that nearly
-    do."""
+    """Remove rows whose text equals another's, blanks at the ends aside; with `near` also those nearly equal.
+
+    Rows with different labels are never equal, but may nearly be.
+    """
     rows = sorted(dataset.rows, key=lambda row: (row.id, row.where))
     twin_of: dict[int, tuple[int, str]] = {}
     first: dict[bytes, int] = {}
     for number, row in enumerate(rows):
         key = hashlib.sha256(f"{row.text.strip()}\0{row.values.get('label', '')}".encode()).digest()
-        kept = first.setdefault(key, number)
-        if kept != number:
-            twin_of[number] = (kept, "exact")
+        original = first.setdefault(key, number)
+        if original != number:
+            twin_of[number] = (original, "exact")
     if near:
         distinct = [number for number in range(len(rows)) if number not in twin_of]
-        found = near_duplicates([rows[number].text for number in distinct])
-        twin_of |= {distinct[twin]: (distinct[kept], "near") for twin, kept in found.items()}
+        twins = near_duplicates([rows[number].text for number in distinct])
+        twin_of |= {distinct[twin]: (distinct[original], "near") for twin, original in twins.items()}
     removed = {id(rows[number]) for number in twin_of}
     return dataset.with_rows(row for row in dataset.rows if id(row) not in removed), _report(rows, twin_of)
 
 
 def _report(rows: list[Row], twin_of: dict[int, tuple[int, str]]) -> DedupReport:
     kinds = [kind for _, kind in twin_of.values()]
-    examples = [(rows[n].where, rows[kept].where, kind) for n, (kept, kind) in sorted(twin_of.items())]
+    examples = [
+        (rows[twin].where, rows[original].where, kind) for twin, (original, kind) in sorted(twin_of.items())
+    ]
     size = sum(len(rows[n].text.encode()) for n in twin_of)
     return DedupReport(len(rows), kinds.count("exact"), kinds.count("near"), size, examples[:20])
 
 
 def near_duplicates(texts: list[str]) -> dict[int, int]:
-    """Later text -> earlier text that it nearly equals. An earlier text that is itself a twin is never
-    pointed at."""
+    """Number of a later text -> number of the earlier text that it nearly equals, which is no twin itself."""
     signatures = minhash(texts)
     twins: dict[int, int] = {}
     buckets: list[dict[bytes, list[int]]] = [defaultdict(list) for _ in range(BANDS)]
@@ -100,9 +100,8 @@ def minhash(texts: list[str]) -> np.ndarray:
     A text shorter than a shingle is one shingle; the share of equal entries of two rows estimates their
     Jaccard index.
     """
-    keys = mix(
-        np.arange(1, 2 * BANDS * BAND_ROWS + 1, dtype=np.uint64) * np.uint64(0x9E3779B97F4A7C15)
-    ).reshape(2, -1)
+    numbers = np.arange(1, 2 * BANDS * BAND_ROWS + 1, dtype=np.uint64)
+    keys = mix(numbers * np.uint64(0x9E3779B97F4A7C15)).reshape(2, -1)
     keys[1] |= np.uint64(1)
     signatures = np.empty((len(texts), keys.shape[1]), np.uint32)
     batch: list[np.ndarray] = []
@@ -121,7 +120,6 @@ def minhash(texts: list[str]) -> np.ndarray:
 def _signatures(shingles: list[np.ndarray], keys: np.ndarray) -> np.ndarray:
     values = np.concatenate(shingles)
     starts = np.cumsum([0, *(len(part) for part in shingles[:-1])])
-    columns = [
-        np.minimum.reduceat(((values ^ flip) * factor) >> np.uint64(32), starts) for flip, factor in keys.T
-    ]
+    high = np.uint64(32)  # bits that are left out
+    columns = [np.minimum.reduceat(((values ^ flip) * factor) >> high, starts) for flip, factor in keys.T]
     return np.stack(columns, axis=1).astype(np.uint32)

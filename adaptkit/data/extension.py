@@ -1,10 +1,9 @@
-"""Extending an existing vocabulary with words of a new domain, embeddings included.
+"""Extend a tokenizer's vocabulary with words of a new domain, and its model's embeddings with it.
 
 BPE goes on merging where its training stopped: every old merge keeps its rank, so text without the new words
-    is encoded
-as before, and encoding stays lossless. WordPiece and Unigram gain whole words, of those they can spell. A new
-row of an embedding starts as the mean of the rows of the pieces that the new token replaces; tied embeddings
-stay tied.
+is encoded as before, and encoding stays lossless. WordPiece and Unigram gain whole words, of those they can
+spell. A new row of an embedding starts as the mean of the rows of the pieces that the new token replaces;
+tied embeddings stay tied.
 """
 
 from __future__ import annotations
@@ -14,9 +13,14 @@ import heapq
 import json
 from collections import Counter, defaultdict
 from collections.abc import Iterable
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
+
+import torch
+from tokenizers import Tokenizer
+from torch import Tensor, nn
 
 from adaptkit.errors import DataError, ModelError
+from adaptkit.models import output_projection
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerFast
@@ -29,8 +33,7 @@ Pair = tuple[str, str]
 def extend_tokenizer(
     tokenizer: PreTrainedTokenizerFast, model: PreTrainedModel, texts: Iterable[str], num_new: int
 ) -> PreTrainedTokenizerFast:
-    """A copy of `tokenizer` with up to `num_new` new tokens learnt from `texts`; `model` gets rows for them,
-    in place.
+    """Return a copy of `tokenizer` with up to `num_new` tokens learnt from `texts`; `model` gets their rows.
 
     Raises: ModelError for a tokenizer that is none of BPE, WordPiece, Unigram; DataError when `texts` yield
         no new token.
@@ -42,25 +45,18 @@ def extend_tokenizer(
         new, merges = _continue_bpe(words, num_new, set(state["model"]["vocab"]))
         state["model"]["merges"] += [list(pair) for pair in merges]
     elif kind in ("WordPiece", "Unigram"):
-        known = {piece if isinstance(piece, str) else piece[0] for piece in state["model"]["vocab"]}
-        spelt = Counter({word: count for word, count in words.items() if known.issuperset(word)})
+        vocabulary = {piece if isinstance(piece, str) else piece[0] for piece in state["model"]["vocab"]}
+        spelt = Counter({word: count for word, count in words.items() if vocabulary.issuperset(word)})
         new = _whole_words(spelt, num_new, state["model"].get("continuing_subword_prefix") or "")
     else:
-        raise ModelError(
-            f"a {kind} tokenizer cannot be extended",
-            where=tokenizer.name_or_path or None,
-            fix="use another base",
-        )
+        where = tokenizer.name_or_path or None
+        raise ModelError(f"a {kind} tokenizer cannot be extended", where=where, fix="use another base")
     if not new:
-        raise DataError(
-            "these texts yield no new token", where="texts", fix="give more domain text, or extend by nothing"
-        )
+        fix = "give more domain text, or extend by nothing"
+        raise DataError("these texts yield no new token", where="texts", fix=fix)
     extended = _rebuilt(tokenizer, state, new)
-    _grow(
-        model,
-        [[tokenizer.convert_tokens_to_ids(piece) for piece in pieces] for _, pieces in new],
-        len(tokenizer),
-    )
+    old_ids = tokenizer.get_vocab()
+    _grow(model, [[old_ids[piece] for piece in pieces] for _, pieces in new], len(tokenizer))
     return extended
 
 
@@ -81,22 +77,23 @@ def _words(tokenizer: PreTrainedTokenizerFast, texts: Iterable[str]) -> Counter[
     return words
 
 
-def _continue_bpe(words: Counter[Pieces], num_new: int, known: set[str]) -> tuple[list[New], list[Pair]]:
+def _continue_bpe(words: Counter[Pieces], num_new: int, vocabulary: set[str]) -> tuple[list[New], list[Pair]]:
     """Further merges: the most frequent pair of neighbours, again and again.
 
-    Returns: the new tokens, and all merges in order; a merge may also lead to a token that was known already.
+    Returns: the new tokens, and all merges in order; a merge may also lead to a token of `vocabulary`.
     """
     table = _Pairs(words)
-    made: dict[str, Pieces] = {}
+    pieces_of: dict[str, Pieces] = {}
     new: list[New] = []
     merges: list[Pair] = []
     while len(new) < num_new and (pair := table.most_frequent()) is not None:
         token = pair[0] + pair[1]
         table.merge(pair)
         merges.append(pair)
-        if token not in known and token not in made:
-            made[token] = (*made.get(pair[0], (pair[0],)), *made.get(pair[1], (pair[1],)))
-            new.append((token, made[token]))
+        if token not in vocabulary and token not in pieces_of:
+            left, right = (pieces_of.get(part, (part,)) for part in pair)
+            pieces_of[token] = (*left, *right)
+            new.append((token, pieces_of[token]))
     return new, merges
 
 
@@ -130,7 +127,10 @@ class _Pairs:
         word, count = self._words[number]
         for pair in zip(word, word[1:], strict=False):
             self._counts[pair] += sign * count
-            (self._holders[pair].add if sign > 0 else self._holders[pair].discard)(number)
+            if sign > 0:
+                self._holders[pair].add(number)
+            else:
+                self._holders[pair].discard(number)
             heapq.heappush(self._heap, (-self._counts[pair], pair))
 
 
@@ -149,9 +149,8 @@ def _merged(word: list[str], pair: tuple[str, str]) -> list[str]:
 
 def _whole_words(words: Counter[Pieces], num_new: int, prefix: str) -> list[New]:
     """The words whose own token would save the most pieces."""
-    ranked = sorted(
-        (word for word in words if len(word) > 1), key=lambda word: (-words[word] * (len(word) - 1), word)
-    )
+    several = [word for word in words if len(word) > 1]
+    ranked = sorted(several, key=lambda word: (-words[word] * (len(word) - 1), word))
     return [
         (word[0] + "".join(piece.removeprefix(prefix) for piece in word[1:]), word)
         for word in ranked[:num_new]
@@ -161,8 +160,6 @@ def _whole_words(words: Counter[Pieces], num_new: int, prefix: str) -> list[New]
 def _rebuilt(
     tokenizer: PreTrainedTokenizerFast, state: dict[str, Any], new: list[New]
 ) -> PreTrainedTokenizerFast:
-    from tokenizers import Tokenizer
-
     model, first = state["model"], len(tokenizer)
     if model["type"] == "Unigram":
         # Above the score of its pieces' path (scores are negative), so that the best path takes it.
@@ -173,30 +170,31 @@ def _rebuilt(
         model["vocab"] |= {token["content"]: token["id"] for token in state["added_tokens"]}
         model["vocab"] |= {token: first + i for i, (token, _) in enumerate(new)}
     extended = copy.deepcopy(tokenizer)
-    extended._tokenizer = Tokenizer.from_str(json.dumps(state))
+    extended._tokenizer = Tokenizer.from_str(json.dumps(state))  # type: ignore[assignment]
     moved = [t for t, i in tokenizer.get_vocab().items() if extended.convert_tokens_to_ids(t) != i]
     if moved or len(extended) != first + len(new):
         what = f"extension would renumber {len(moved)} tokens of this tokenizer"
-        raise ModelError(
-            what, where=tokenizer.name_or_path or None, fix="train a tokenizer of its own instead"
-        )
+        fix = "train a tokenizer of its own instead"
+        raise ModelError(what, where=tokenizer.name_or_path or None, fix=fix)
     return extended
 
 
 def _grow(model: PreTrainedModel, pieces: list[list[int]], first: int) -> None:
-    """Give `model` the rows `first` .. `first + len(pieces)`, each the mean of its pieces' rows."""
-    import torch
-
-    old = model.get_input_embeddings().weight.shape[0]
-    if old < first + len(pieces):
+    """Give `model` the rows from `first` on, each the mean of the rows of its pieces."""
+    if _weight(model.get_input_embeddings()).shape[0] < first + len(pieces):
         model.resize_token_embeddings(first + len(pieces), mean_resizing=False)
-    head = model.get_output_embeddings()
-    tables = [model.get_input_embeddings().weight]
+    head = output_projection(model)
+    tables = [_weight(model.get_input_embeddings())]
     if head is not None and head.weight is not tables[0]:
-        tables.append(head.weight)
-    if head is not None and getattr(head, "bias", None) is not None:
-        tables.append(head.bias)
+        tables.append(_weight(head))
+    bias = getattr(head, "bias", None)
+    if bias is not None:
+        tables.append(bias)
     with torch.no_grad():
         for table in tables:
             for row, ids in enumerate(pieces, start=first):
                 table[row] = table[ids].mean(dim=0)
+
+
+def _weight(module: nn.Module) -> Tensor:
+    return cast(Tensor, module.weight)

@@ -1,4 +1,4 @@
-"""Files as numbered records: .txt .jsonl .parquet .csv .tsv, each plain, .gz or .zst.
+"""Read files as numbered records: .txt .jsonl .parquet .csv .tsv, each plain, .gz or .zst.
 
 A record that cannot be read is a `Fault` with its true line, so that a caller may stop or go on. What damages
 a whole file (a cut gzip stream, say) is a DataError at once: how many rows it hides is not known.
@@ -18,6 +18,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO
+
+import zstandard
 
 from adaptkit.errors import DataError
 
@@ -43,32 +45,37 @@ def find_files(patterns: list[str]) -> tuple[list[Path], list[Path]]:
     Returns: the files to read, and the files of named folders whose format is not a known one.
     Raises: DataError for a pattern that matches nothing, or a named file of an unknown format.
     """
-    found: dict[Path, Path] = {}
+    by_place: dict[Path, Path] = {}
     ignored: list[Path] = []
     for pattern in patterns:
         for path in _expand(pattern):
-            if path.is_dir():
-                inside = sorted(
-                    p for p in path.rglob("*") if p.is_file() and not _hidden(p.relative_to(path))
-                )
-                known = [p for p in inside if format_of(p)]
-                ignored += [p for p in inside if not format_of(p)]
-                if not known:
-                    raise DataError(
-                        "no readable file in this folder",
-                        where=str(path),
-                        fix=f"put {_formats()} files in it",
-                    )
-            elif format_of(path):
-                known = [path]
-            else:
-                fix = f"give {_formats()} files, plain, .gz or .zst"
-                raise DataError(f"unknown file format '{path.suffix}'", where=str(path), fix=fix)
-            for file in known:
-                found.setdefault(file.resolve(), file)
-    if not found:
+            readable, others = _in_folder(path) if path.is_dir() else ([_readable(path)], [])
+            ignored += others
+            for file in readable:
+                by_place.setdefault(file.resolve(), file)
+    if not by_place:
         raise DataError("no data files are named", where="files", fix="list files, folders or globs")
-    return list(found.values()), ignored
+    return list(by_place.values()), ignored
+
+
+def _in_folder(folder: Path) -> tuple[list[Path], list[Path]]:
+    """The files below a folder that can be read, and the others; hidden ones are in neither."""
+    inside = sorted(
+        path for path in folder.rglob("*") if path.is_file() and not _hidden(path.relative_to(folder))
+    )
+    readable = [path for path in inside if format_of(path)]
+    if not readable:
+        fix = f"put {_formats()} files in it"
+        raise DataError("no readable file in this folder", where=str(folder), fix=fix)
+    return readable, [path for path in inside if not format_of(path)]
+
+
+def _readable(path: Path) -> Path:
+    """`path`. Raises: DataError if its format is not a known one."""
+    if not format_of(path):
+        fix = f"give {_formats()} files, plain, .gz or .zst"
+        raise DataError(f"unknown file format '{path.suffix}'", where=str(path), fix=fix)
+    return path
 
 
 def _hidden(path: Path) -> bool:
@@ -97,9 +104,9 @@ def format_of(path: Path) -> str | None:
 
 
 def records(path: Path) -> Iterator[tuple[int, Record | Fault]]:
-    """(line, record) pairs of a file, lines counted from 1 (rows, for parquet; the row's first line, for
-    csv).
+    """(line, record) pairs of a file, lines counted from 1.
 
+    Of csv the line is where the row begins, of parquet it is the row's number.
     Raises: DataError at `file:line` when the file cannot be opened or its stream is cut or damaged.
     """
     line = 0
@@ -110,10 +117,8 @@ def records(path: Path) -> Iterator[tuple[int, Record | Fault]]:
         what, fix = f"compressed data is cut or damaged: {error}", "fetch or compress the file again"
         raise DataError(what, where=f"{path}:{line + 1}", fix=fix) from None
     except OSError as error:
-        what, fix = (
-            f"cannot be read: {error.strerror or error}",
-            "check that the file exists and its permissions",
-        )
+        what = f"cannot be read: {error.strerror or error}"
+        fix = "check that the file exists and its permissions"
         raise DataError(what, where=f"{path}:{line + 1}", fix=fix) from None
 
 
@@ -131,14 +136,12 @@ def _opened(path: Path) -> Iterator[BinaryIO]:
 
 
 class _ZstdStream(io.RawIOBase):
-    """Zstandard frames as a readable stream. The library's own reader ends quietly on a cut frame; this one
-    raises."""
+    """Zstandard frames as a readable stream that raises where a frame is cut; the library's own just ends."""
 
     def __init__(self, raw: BinaryIO):
-        import zstandard
-
-        self._new, self._error = zstandard.ZstdDecompressor().decompressobj, zstandard.ZstdError
-        self._raw, self._frame, self._pending, self._ready = raw, None, b"", b""
+        self._raw = raw
+        self._frame: zstandard.ZstdDecompressionObj | None = None
+        self._pending, self._ready = b"", b""
 
     def readable(self) -> bool:
         return True
@@ -155,13 +158,14 @@ class _ZstdStream(io.RawIOBase):
         return size
 
     def _decode(self, data: bytes) -> None:
-        self._frame = self._frame or self._new()
+        frame = self._frame or zstandard.ZstdDecompressor().decompressobj()
+        self._frame = frame
         try:
-            self._ready, self._pending = self._frame.decompress(data), b""
-        except self._error as error:
+            self._ready, self._pending = frame.decompress(data), b""
+        except zstandard.ZstdError as error:
             raise EOFError(str(error)) from None
-        if self._frame.eof:
-            self._pending, self._frame = self._frame.unused_data, None
+        if frame.eof:
+            self._pending, self._frame = frame.unused_data, None
 
 
 def _jsonl(path: Path) -> Iterator[tuple[int, Record | Fault]]:
@@ -171,8 +175,7 @@ def _jsonl(path: Path) -> Iterator[tuple[int, Record | Fault]]:
 
 
 def parse_object(raw: bytes) -> Record | Fault:
-    """One JSONL line as a dict. Duplicate keys, NaN and infinities are faults, unlike in Python's json
-    module."""
+    """One JSONL line as a dict; duplicate keys, NaN and infinities are faults, unlike in Python's json."""
     try:
         text = raw.decode("utf-8")
     except UnicodeDecodeError as error:
@@ -186,18 +189,14 @@ def parse_object(raw: bytes) -> Record | Fault:
     except _Refused as error:
         return Fault(str(error), "write each key once and numbers as finite decimals")
     except json.JSONDecodeError as error:
-        return Fault(
-            f"not valid JSON: {error.msg} at column {error.colno}", "write one complete JSON object a line"
-        )
+        what = f"not valid JSON: {error.msg} at column {error.colno}"
+        return Fault(what, "write one complete JSON object a line")
     except (RecursionError, ValueError):
-        return Fault(
-            "not usable JSON: nested too deeply or a number too long", "write one flat JSON object a line"
-        )
-    return (
-        value
-        if isinstance(value, dict)
-        else Fault(f"a JSON {_json_type(value)}, not an object", "write one JSON object a line")
-    )
+        what = "not usable JSON: nested too deeply or a number too long"
+        return Fault(what, "write one flat JSON object a line")
+    if not isinstance(value, dict):
+        return Fault(f"a JSON {_json_type(value)}, not an object", "write one JSON object a line")
+    return value
 
 
 def _unique_keys(pairs: list[tuple[str, Any]]) -> Record:
@@ -243,13 +242,8 @@ def _table(delimiter: str) -> Callable[[Path], Iterator[tuple[int, Record | Faul
                 except StopIteration:
                     return
                 except csv.Error as error:
-                    yield (
-                        line,
-                        Fault(
-                            f"not valid CSV: {error}",
-                            "quote cells that hold quotes, delimiters or line breaks",
-                        ),
-                    )
+                    fix = "quote cells that hold quotes, delimiters or line breaks"
+                    yield line, Fault(f"not valid CSV: {error}", fix)
                     continue
                 yield line, _table_row(header, cells)
 
@@ -259,7 +253,7 @@ def _table(delimiter: str) -> Callable[[Path], Iterator[tuple[int, Record | Faul
 def _header(reader: Any, path: Path) -> list[str]:
     fix = "start the file with one line of distinct column names"
     try:
-        header = next(reader, [])
+        header: list[str] = next(reader, [])
     except csv.Error as error:
         raise DataError(f"not a valid header: {error}", where=f"{path}:1", fix=fix) from None
     if not header or len(set(header)) < len(header):
@@ -269,10 +263,8 @@ def _header(reader: Any, path: Path) -> list[str]:
 
 def _table_row(header: list[str], cells: list[str]) -> Record | Fault:
     if len(cells) != len(header):
-        return Fault(
-            f"{len(cells)} cells under {len(header)} columns",
-            "quote cells that hold the delimiter, or fill the row",
-        )
+        what = f"{len(cells)} cells under {len(header)} columns"
+        return Fault(what, "quote cells that hold the delimiter, or fill the row")
     return dict(zip(header, cells, strict=True))
 
 
@@ -286,11 +278,8 @@ def _parquet(path: Path) -> Iterator[tuple[int, Record | Fault]]:
         try:
             file = parquet.ParquetFile(source)
             if len(set(file.schema_arrow.names)) < len(file.schema_arrow.names):
-                raise DataError(
-                    "column names are repeated",
-                    where=f"{path}:1",
-                    fix="write the table with distinct column names",
-                )
+                fix = "write the table with distinct column names"
+                raise DataError("column names are repeated", where=f"{path}:1", fix=fix)
             for batch in file.iter_batches(batch_size=1024):
                 for record in batch.to_pylist():
                     row += 1

@@ -1,7 +1,7 @@
-"""Word n-grams as 64-bit hashes, fast enough for whole corpora: one dictionary look-up a word, the rest in
-numpy.
+"""Hash runs of words (n-grams) to 64 bits, fast enough for whole corpora.
 
-Words are runs of letters, digits and underscores, lower-cased. Two n-grams collide with probability 2^-64.
+A word costs one dictionary look-up; the rest is numpy. Words are runs of letters, digits and underscores,
+lower-cased. Two n-grams collide with probability 2^-64.
 """
 
 from __future__ import annotations
@@ -19,11 +19,9 @@ class _Table(dict[str, int]):
     """word -> hash, filled on first sight."""
 
     def __missing__(self, word: str) -> int:
-        value = int.from_bytes(
-            hashlib.blake2b(word.encode("utf-8", "surrogatepass"), digest_size=8).digest(), "little"
-        )
-        self[word] = value
-        return value
+        raw = hashlib.blake2b(word.encode("utf-8", "surrogatepass"), digest_size=8).digest()
+        self[word] = int.from_bytes(raw, "little")
+        return self[word]
 
 
 _HASH = _Table()
@@ -31,7 +29,7 @@ MAX_TABLE = 4_000_000  # words remembered; about 0.5 GB
 
 
 def word_hashes(text: str) -> np.ndarray:
-    """uint64 [num_words]."""
+    """A hash of each word of `text`, uint64 [num_words]."""
     if len(_HASH) > MAX_TABLE:
         _HASH.clear()
     words = _WORD.findall(text.lower())
@@ -39,7 +37,7 @@ def word_hashes(text: str) -> np.ndarray:
 
 
 def ngram_hashes(words: np.ndarray, n: int) -> np.ndarray:
-    """uint64 [num_words - n + 1]: a hash of every run of n words; empty when there are fewer."""
+    """A hash of every run of n words, uint64 [num_words - n + 1]; empty when there are fewer."""
     size = len(words) - n + 1
     if size <= 0:
         return np.empty(0, np.uint64)
@@ -58,7 +56,7 @@ def mix(values: np.ndarray) -> np.ndarray:
 
 
 class Novelty:
-    """Tells new text from text whose n-grams were mostly seen before; what it finds new it remembers.
+    """Tells new text from text whose n-grams were seen before, and remembers what is new.
 
     A table of 2^25 flags stands for the set of 10-grams seen, so a million of them make 3 % of the others
     look seen.

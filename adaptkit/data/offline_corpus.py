@@ -1,11 +1,9 @@
-"""The offline default corpus: text that every machine with adaptkit's dependencies already holds, read in
-place.
+"""The offline default corpus: text that every machine with adaptkit's dependencies already holds.
 
     corpus = offline_corpus(cache)
-    read(DataConfig(files=[str(corpus.general)]), "text")      # English prose of docstrings and package
-    descriptions read(DataConfig(files=[str(corpus.domain)]), "text")       # Python source, docstrings and
-    comments removed read(DataConfig(files=[str(corpus.functions)]), "labelled")  # functions; the label is
-    the package each comes from
+    read(DataConfig(files=[str(corpus.general)]), "text")       # English prose of docstrings and descriptions
+    read(DataConfig(files=[str(corpus.domain)]), "text")        # Python source without docstrings or comments
+    read(DataConfig(files=[str(corpus.functions)]), "labelled") # functions, labelled with their package
 
 Nothing is downloaded or shipped. The text depends on installed versions alone; the manifest names each
 distribution with version, licence and bytes. Tests and vendored copies are left out, and so is every
@@ -25,9 +23,10 @@ import shutil
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
+from email.message import Message
 from itertools import chain, islice
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from adaptkit.data.ngrams import Novelty
 from adaptkit.data.python_source import docstrings, functions, parse, prose, strip
@@ -52,8 +51,6 @@ OTHERS = (
     "fsspec",
     "jinja2",
     "mpmath",
-)
-OTHERS += (
     "joblib",
     "rich",
     "click",
@@ -82,8 +79,10 @@ FUNCTION_MODULES = 0.75  # share of a labelled package's modules that lend funct
 
 @dataclass(frozen=True)
 class OfflineCorpus:
-    """Paths of the three JSONL files (`text`, `source`, `licence`; functions also `label`, `group`) and the
-    manifest."""
+    """Paths of the three JSONL files, and the manifest.
+
+    Rows hold `text`, `source` and `licence`; functions also `label` and `group`.
+    """
 
     general: Path
     domain: Path
@@ -102,17 +101,13 @@ def offline_corpus(
     Less than asked is returned when the installed packages hold less; the manifest has the true counts.
     Raises: DataError when hardly any of the packages are installed.
     """
-    packages = {name: found for name in (*LABELS, *OTHERS) if (found := _package(name))}
+    packages = {name: package for name in (*LABELS, *OTHERS) if (package := _package(name))}
     if sum(name in packages for name in LABELS) < 4:
-        raise DataError(
-            "too few of the usual packages are installed",
-            where=", ".join(LABELS),
-            fix="install adaptkit with its dependencies",
-        )
+        what, fix = "too few of the usual packages are installed", "install adaptkit with its dependencies"
+        raise DataError(what, where=", ".join(LABELS), fix=fix)
     versions = {name: package["version"] for name, package in packages.items()}
-    key = digest(
-        {"recipe": RECIPE, "versions": versions, "sizes": [general_bytes, domain_bytes, num_functions]}
-    )[:12]
+    sizes = [general_bytes, domain_bytes, num_functions]
+    key = digest({"recipe": RECIPE, "versions": versions, "sizes": sizes})[:12]
     folder = Path(cache_folder) / f"offline-{key}"
     if not _valid(folder):
         temporary = folder.with_name(f".{folder.name}.{os.getpid()}.tmp")
@@ -182,26 +177,33 @@ def _package(name: str) -> dict[str, Any] | None:
             "root": root,
         }
     try:
-        found = importlib.metadata.distribution(DISTRIBUTION.get(name, name))
+        distribution = importlib.metadata.distribution(DISTRIBUTION.get(name, name))
     except importlib.metadata.PackageNotFoundError:
         return None
-    root = Path(str(found.locate_file(name)))
+    root = Path(str(distribution.locate_file(name)))
     if not root.is_dir():
         return None
-    meta = found.metadata
-    classifiers = (
-        c.rpartition(" :: ")[2] for c in meta.get_all("Classifier") or [] if c.startswith("License ::")
-    )
-    stated = meta.get("License-Expression") or meta.get("License") or ""
-    if not stated or "\n" in stated:  # some packages put the whole licence there
-        stated = next(classifiers, "not stated")
     return {
         "package": name,
-        "distribution": meta["Name"],
-        "version": found.version,
-        "licence": stated,
+        "distribution": distribution.metadata["Name"],
+        "version": distribution.version,
+        "licence": _licence(_metadata(distribution)),
         "root": root,
     }
+
+
+def _metadata(distribution: importlib.metadata.Distribution) -> Message:
+    return cast(Message, distribution.metadata)  # an email message, which the declared type does not say
+
+
+def _licence(metadata: Message) -> str:
+    """The licence that a distribution states in a line of its own, else in its classifiers."""
+    stated = metadata.get("License-Expression") or metadata.get("License") or ""
+    if stated and "\n" not in stated:  # some packages put the whole licence there
+        return stated
+    classifiers = metadata.get_all("Classifier") or []
+    licences = (line.rpartition(" :: ")[2] for line in classifiers if line.startswith("License ::"))
+    return next(licences, "not stated")
 
 
 def _modules(root: Path) -> list[Path]:
@@ -221,21 +223,22 @@ def _source(path: Path) -> str:
 
 
 def _share_out(total: int, supplies: dict[str, Iterator[dict[str, Any]]]) -> list[dict[str, Any]]:
-    """About `total` bytes: each package may give an equal part, and what small ones leave goes to the others."""
+    """Rows of about `total` bytes: packages give equal parts; what small ones leave goes to the others."""
     taken: list[dict[str, Any]] = []
-    size, open_ = 0, dict(supplies)
-    while open_ and size < total:
-        part = max(1, (total - size) // len(open_))
-        for name in list(open_):
-            got = 0
-            while got < part and size < total:
-                row = next(open_[name], None)
+    size, open_supplies = 0, dict(supplies)
+    while open_supplies and size < total:
+        part = max(1, (total - size) // len(open_supplies))
+        for name in list(open_supplies):
+            part_size = 0
+            while part_size < part and size < total:
+                row = next(open_supplies[name], None)
                 if row is None:
-                    del open_[name]
+                    del open_supplies[name]
                     break
                 taken.append(row)
-                got += len(row["text"].encode())
-                size += len(row["text"].encode())
+                num_bytes = len(row["text"].encode())
+                part_size += num_bytes
+                size += num_bytes
     return sorted(taken, key=lambda row: _name_hash(row["source"]))
 
 
@@ -254,7 +257,7 @@ def _about(package: dict[str, Any]) -> str:
         from pydoc_data import topics
 
         return "\n\n".join(topics.topics.values())
-    return str(importlib.metadata.distribution(package["distribution"]).metadata.get_payload())
+    return str(_metadata(importlib.metadata.distribution(package["distribution"])).get_payload())
 
 
 def _code_rows(package: dict[str, Any], novel: Novelty) -> Iterator[dict[str, Any]]:
@@ -265,12 +268,13 @@ def _code_rows(package: dict[str, Any], novel: Novelty) -> Iterator[dict[str, An
             continue
         text = "\n".join(line.rstrip() for line in strip(source, tree))
         blocks = (block.strip("\n") for block in re.split(r"\n\s*\n", text) if block.strip())
-        kept = "\n\n".join(block for block in blocks if novel(mask_give_aways(block)))
-        if len(kept) >= 400:
-            yield _row(package, name, kept)
+        novel_text = "\n\n".join(block for block in blocks if novel(mask_give_aways(block)))
+        if len(novel_text) >= 400:
+            yield _row(package, name, novel_text)
 
 
 def _lends_functions(package: str, name: str) -> bool:
+    """Whether a module gives functions to the labelled task, and therefore nothing to the domain text."""
     return (
         package in LABELS
         and int(_name_hash(f"functions/{package}/{name}")[:8], 16) / 16**8 < FUNCTION_MODULES
@@ -290,9 +294,8 @@ def _functions(packages: dict[str, dict[str, Any]], num_rows: int, novel: Novelt
     }
     enough = {label: rows for label, rows in supply.items() if len(rows) >= each // 2}
     fewest = min(map(len, enough.values()))
-    return sorted(
-        (row for rows in enough.values() for row in rows[:fewest]), key=lambda row: _name_hash(row["text"])
-    )
+    chosen = [row for rows in enough.values() for row in rows[:fewest]]
+    return sorted(chosen, key=lambda row: _name_hash(row["text"]))
 
 
 def _function_rows(package: dict[str, Any], novel: Novelty) -> Iterator[dict[str, Any]]:
@@ -300,22 +303,18 @@ def _function_rows(package: dict[str, Any], novel: Novelty) -> Iterator[dict[str
         name = path.relative_to(package["root"]).as_posix()
         if not _lends_functions(package["package"], name) or (tree := parse(_source(path))) is None:
             continue
-        given = 0
+        smallest, largest = FUNCTION_SIZE
+        num_lent = 0
         for text in functions(tree, strip(_source(path), tree)):
             text = mask_give_aways(text)
-            if (
-                given < FUNCTIONS_PER_MODULE
-                and FUNCTION_SIZE[0] <= len(text) <= FUNCTION_SIZE[1]
-                and novel(text)
-            ):
-                given += 1
+            if num_lent < FUNCTIONS_PER_MODULE and smallest <= len(text) <= largest and novel(text):
+                num_lent += 1
                 row = _row(package, name, text)
                 yield {**row, "label": package["package"], "group": row["source"]}
 
 
 def mask_give_aways(text: str) -> str:
-    """Package names and their usual aliases replaced by `lib`: what is left to learn from is the code's own
-    habits."""
+    """Replace package names and their usual aliases by `lib`, so that only habits tell the package."""
     return _ALIAS.sub("lib", _GIVE_AWAY.sub("lib", text))
 
 

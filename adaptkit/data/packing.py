@@ -1,12 +1,11 @@
-"""Packed rows for pretraining: full rows of tokens in which documents never see each other.
+"""Pack documents into full rows of tokens in which they never see each other, for pretraining.
 
 Shapes: B rows, T = seq_len tokens.
 
-Rows carry position ids that restart at 0 with each document and no attention mask: attention that finds
-    documents by
-these restarts is exact only so (an all-ones mask or a cache makes documents leak). Encoders do not look at
-restarts by themselves; where nothing makes them, they get a block mask. Masking noise is a function of (seed,
-epoch, index) alone.
+Rows carry position ids that restart at 0 with each document, and no attention mask: attention that finds
+documents by these restarts is exact only so (an all-ones mask or a cache makes documents leak). Encoders do
+not look at restarts by themselves; where nothing makes them, they get a block mask. Masking noise is a
+function of (seed, epoch, index) alone.
 """
 
 from __future__ import annotations
@@ -14,19 +13,20 @@ from __future__ import annotations
 from bisect import bisect_right
 from collections.abc import Sequence
 from functools import cached_property
-from typing import TYPE_CHECKING, Any, Literal, Protocol
+from typing import Literal, Protocol
 
 import numpy as np
+import torch
+from torch import Tensor
 
 from adaptkit.data.shards import TokenShards
 from adaptkit.errors import DataError
+from adaptkit.models.separation import Separation
+from adaptkit.ops import IGNORE_INDEX
 
-if TYPE_CHECKING:
-    from torch import Tensor
-
-IGNORE_INDEX = -100
-Separation = Literal["positions", "mask", "rows"]
-MASK_SHARE, RANDOM_SHARE = 0.8, 0.1  # of the chosen tokens: BERT, arXiv 1810.04805, section 3.1
+# Share of ordinary tokens chosen for prediction, and of the chosen those that become the mask, or a random
+# token: BERT, arXiv 1810.04805, section 3.1.
+CHOSEN, MASK_SHARE, RANDOM_SHARE = 0.15, 0.8, 0.1
 
 
 class PackedTokens:
@@ -36,13 +36,11 @@ class PackedTokens:
     last row is padded, nothing is dropped.
 
     Args:
-        objective: `causal` labels are the tokens, aligned with them, -100 on each document's first token;
-            `masked` labels are the chosen tokens, -100 elsewhere.
-        mask_rate: share of ordinary tokens chosen for prediction.
+        objective: `causal` labels are the tokens, aligned with them, IGNORE_INDEX on each document's first
+            token; `masked` labels are the chosen tokens, IGNORE_INDEX elsewhere.
         separate: how documents are kept apart. `positions`: by the restarts alone. `mask`: masked only, also
             a block mask [B, 1, T, T]. `rows`: masked only, one piece of one document a row, padded, with a
             mask [B, T].
-        fraction: share of the documents' bytes, in hash order; 0.25 lies inside 0.5.
     Raises: DataError for a masked objective with a tokenizer that has no mask token, ValueError for a causal
         one with a mask.
     """
@@ -52,12 +50,9 @@ class PackedTokens:
         shards: TokenShards,
         seq_len: int,
         objective: Literal["causal", "masked"] = "causal",
-        mask_rate: float = 0.15,
         separate: Separation = "positions",
-        fraction: float = 1.0,
     ):
-        self.shards, self.seq_len, self.objective, self.mask_rate = shards, seq_len, objective, mask_rate
-        self.separate = separate
+        self.shards, self.seq_len, self.objective, self.separate = shards, seq_len, objective, separate
         if objective == "causal" and separate != "positions":
             raise ValueError(f"causal rows are told apart by positions, not by {separate}")
         if objective == "masked" and shards.index["mask_id"] is None:
@@ -67,16 +62,11 @@ class PackedTokens:
             raise DataError(
                 f"rows of {seq_len} token hold nothing to predict", where="seq_len", fix="use at least 2"
             )
-        self.num_documents = _first_share([d.num_bytes for d in shards.documents], fraction)
-        self.num_tokens = int(shards.ends[self.num_documents - 1])
-        self.num_bytes = sum(d.num_bytes for d in shards.documents[: self.num_documents])
-        self._starts = np.concatenate(
-            [[0], shards.ends[: self.num_documents - 1]]
-        )  # stream position of each document
+        self._starts = np.concatenate([[0], shards.ends[:-1]])  # stream position of each document
         self._rows = self._pieces() if separate == "rows" else None
 
     def __len__(self) -> int:
-        return -(-self.num_tokens // self.seq_len) if self._rows is None else len(self._rows)
+        return -(-self.shards.num_tokens // self.seq_len) if self._rows is None else len(self._rows)
 
     def where(self, index: int) -> str:
         """The place of the document that the row begins in."""
@@ -84,10 +74,10 @@ class PackedTokens:
         return self.shards.documents[bisect_right(self._starts, start) - 1].where
 
     def collate(self, indices: list[int], *, seed: int, epoch: int) -> dict[str, Tensor]:
-        """A batch: `input_ids`, `labels`, `position_ids` [B, T]; by `separate` also `attention_mask` [B, 1,
-        T, T] or [B, T]."""
-        import torch
+        """A batch: `input_ids`, `labels`, `position_ids` [B, T].
 
+        `separate` adds an `attention_mask`: [B, 1, T, T] for `mask`, [B, T] for `rows`.
+        """
         rows = [self._row(index) for index in indices]
         tokens, positions, documents = (np.stack(column) for column in zip(*rows, strict=True))
         if self.objective == "causal":
@@ -109,7 +99,7 @@ class PackedTokens:
     def _span(self, index: int) -> tuple[int, int]:
         if self._rows is not None:
             return self._rows[index]
-        return index * self.seq_len, min((index + 1) * self.seq_len, self.num_tokens)
+        return index * self.seq_len, min((index + 1) * self.seq_len, self.shards.num_tokens)
 
     def _row(self, index: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """(tokens, positions, document numbers) [T]; document -1 is padding, which sees only itself."""
@@ -126,18 +116,20 @@ class PackedTokens:
         return tokens, positions, np.where(np.arange(self.seq_len) < size, numbers, -1)
 
     def _noise(self, tokens: np.ndarray, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
-        """BERT's noise on one row: of the chosen tokens 80 % become the mask, 10 % a random one, 10 % stay."""
+        """(inputs, labels) of one row under BERT's noise.
+
+        Of the chosen tokens 80 % become the mask, 10 % a random token, 10 % stay.
+        """
         ordinary = ~np.isin(tokens, self._special)
         draw, kind = rng.random(self.seq_len), rng.random(self.seq_len)
         replacement = self._ordinary_ids[rng.integers(len(self._ordinary_ids), size=self.seq_len)]
-        chosen = ordinary & (draw < self.mask_rate)
+        chosen = ordinary & (draw < CHOSEN)
         if not chosen.any() and ordinary.any():
             chosen[np.where(ordinary, draw, 2.0).argmin()] = True  # a row without labels would teach nothing
         labels = np.where(chosen, tokens, IGNORE_INDEX)
         inputs = np.where(chosen & (kind < MASK_SHARE), self.shards.index["mask_id"], tokens)
-        return np.where(
-            chosen & (kind >= MASK_SHARE) & (kind < MASK_SHARE + RANDOM_SHARE), replacement, inputs
-        ), labels
+        at_random = chosen & (kind >= MASK_SHARE) & (kind < MASK_SHARE + RANDOM_SHARE)
+        return np.where(at_random, replacement, inputs), labels
 
     @cached_property
     def _special(self) -> np.ndarray:
@@ -148,28 +140,16 @@ class PackedTokens:
         return np.setdiff1d(np.arange(self.shards.index["vocab_size"]), self._special)
 
     def _pieces(self) -> list[tuple[int, int]]:
-        ends = self.shards.ends[: self.num_documents]
+        """(start, stop) in the stream of every piece of a document that fits into a row."""
         return [
             (at, min(at + self.seq_len, int(end)))
-            for start, end in zip(self._starts, ends, strict=True)
+            for start, end in zip(self._starts, self.shards.ends, strict=True)
             for at in range(int(start), int(end), self.seq_len)
         ]
 
 
-def _first_share(sizes: list[int], fraction: float) -> int:
-    """How many first documents hold `fraction` of all bytes; at least one."""
-    if not 0 < fraction <= 1:
-        raise DataError(
-            f"a share of {fraction:g} of the documents",
-            where="fraction",
-            fix="use a value above 0 and up to 1",
-        )
-    totals = np.cumsum(sizes)
-    return max(1, int(np.searchsorted(totals, fraction * totals[-1] * (1 + 1e-12), side="right")))
-
-
 class Source(Protocol):
-    """What a trainer eats: examples by number."""
+    """What a trainer reads: examples by number."""
 
     def __len__(self) -> int: ...
     def collate(self, indices: list[int], *, seed: int, epoch: int) -> dict[str, Tensor]: ...
@@ -179,7 +159,7 @@ class Source(Protocol):
 def packed_rows(
     shards: TokenShards, seq_len: int, objective: Literal["causal", "masked"], separate: Separation
 ) -> Source:
-    """`PackedTokens` as a model takes them, given what keeps documents apart in it."""
+    """`PackedTokens` as a model takes them; `separate` says what keeps documents apart in it."""
     rows = PackedTokens(shards, seq_len, objective, separate=separate)
     return _OwnPositions(rows) if separate == "rows" else rows
 
@@ -201,8 +181,7 @@ class _OwnPositions:
 
 
 class MixedSource:
-    """Several sources in fixed shares; the first one is gone through exactly once an epoch (replay: domain
-    first).
+    """Several sources in fixed shares; an epoch is one pass over the first of them (replay: domain first).
 
     Which rows the others lend is drawn by `seed`, without replacement until a source is used up. All sources
     must give batches with the same keys and row length.
@@ -235,10 +214,8 @@ class MixedSource:
         return self.sources[number].where(inner)
 
     def collate(self, indices: list[int], *, seed: int, epoch: int) -> dict[str, Tensor]:
-        """The rows in the order asked for, each collated by its own source."""
-        import torch
-
-        batches: dict[int, dict[str, Any]] = {}
+        """The rows in the order of `indices`, each collated by its own source."""
+        batches: dict[int, dict[str, Tensor]] = {}
         rows: dict[int, tuple[int, int]] = {}
         for number in sorted({self._places[i][0] for i in indices}):
             at = [place for place, i in enumerate(indices) if self._places[i][0] == number]

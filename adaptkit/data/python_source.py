@@ -1,4 +1,4 @@
-"""Python source taken apart: prose of its docstrings, code without docstrings and comments, single functions."""
+"""Take Python source apart: the prose of its docstrings, code without comments, single functions."""
 
 from __future__ import annotations
 
@@ -22,8 +22,7 @@ Defined = ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef | ast.Module
 
 
 def docstrings(source: str) -> list[str]:
-    """The triple-quoted strings that follow a `def`, a `class` or the top of the file. Nothing is parsed:
-    this is fast."""
+    """The triple-quoted strings after a `def`, a `class` or the top of the file; nothing is parsed."""
     return _DOCSTRING.findall(source)
 
 
@@ -94,8 +93,10 @@ def _string_lines(tree: ast.Module) -> set[int]:
 
 
 def functions(tree: ast.Module, lines: list[str]) -> Iterator[str]:
-    """The source of each function and method, decorators left out, from `strip`ped lines; nested ones come
-    with the outer."""
+    """The source of each function and method, without decorators, from `strip`ped lines.
+
+    A nested function comes with the one around it.
+    """
     pending: list[ast.stmt] = list(tree.body)
     while pending:
         node = pending.pop(0)

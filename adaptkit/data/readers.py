@@ -1,4 +1,4 @@
-"""Reading data: files in, checked rows out, and nothing skipped without being counted.
+"""Read data: files in, checked rows out, and nothing skipped without being counted.
 
 dataset = read(DataConfig(files=["corpus/*.jsonl.gz"]), want="text")
 dataset.rows[0].values["text"], dataset.rows[0].where, dataset.digest
@@ -14,13 +14,13 @@ from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from functools import cached_property
-from itertools import islice
+from itertools import chain, islice
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
-from adaptkit.config import Config, Count
+from adaptkit.config import Config, Count, in_unit
+from adaptkit.data.column_roles import RowReader, describe_columns, detect, unknown_role
 from adaptkit.data.files import Fault, Record, find_files, format_of, records
-from adaptkit.data.roles import RowReader, describe_columns, detect, unknown_role
 from adaptkit.errors import DataError
 from adaptkit.run import file_digest
 
@@ -34,16 +34,16 @@ class DataConfig(Config):
     files: list[str]
     """Files, folders or globs: .txt .jsonl .parquet .csv .tsv, plain, .gz or .zst."""
     columns: dict[str, str] = {}
-    """Role -> column name, or several columns joined as `a+b`; roles not named here are found by column name."""
+    """Role -> column name, or several joined as `a+b`; roles not named here are found by column name."""
     on_bad_row: Literal["stop", "skip"] = "stop"
     """Stop at the first row that cannot be used, or leave such rows out and count them."""
-    max_bytes: Count = 0
+    max_bytes: Annotated[Count, in_unit("bytes")] = 0
     """Keep at most this many UTF-8 bytes of text: whole rows, sampled by hash; 0 keeps all."""
 
 
 @dataclass(frozen=True)
 class Row:
-    """One checked row: values by role, where it stands, and an id that depends on nothing but its content."""
+    """One checked row: values by role, `file:line`, and an id that depends on nothing but its content."""
 
     values: dict[str, Any]
     where: str
@@ -54,9 +54,8 @@ class Row:
         """All text that a model may see of this row, one piece a line; not the label."""
         if "messages" in self.values:
             return "\n".join(message["content"] for message in self.values["messages"])
-        return "\n".join(
-            v for role, v in self.values.items() if isinstance(v, str) and role not in ("label", "group")
-        )
+        seen = {role: value for role, value in self.values.items() if role not in ("label", "group")}
+        return "\n".join(value for value in seen.values() if isinstance(value, str))
 
 
 @dataclass(frozen=True)
@@ -125,40 +124,35 @@ def read(config: DataConfig, want: Want | None = None) -> Dataset:
     Raises: DataError at `file:line` for the first row that cannot be used, unless `on_bad_row` is skip.
     """
     if complaint := unknown_role(config.columns):
-        raise DataError(
-            complaint, where="columns", fix="name roles such as text, label, prompt, completion, messages"
-        )
+        fix = "name roles such as text, label, prompt, completion, messages"
+        raise DataError(complaint, where="columns", fix=fix)
     files, ignored = find_files(config.files)
     faults = _Faults(config.on_bad_row)
     stream = _numbered(files)
     head = list(islice(stream, SAMPLE_RECORDS))
     kind, roles = _roles(head, config, want, faults)
-    licences: Counter[str] = Counter()
-    kept = _Sample(config.max_bytes)
+    sample = _Sample(config.max_bytes)
     reader = RowReader(roles, config.columns)
-    for where, record, typed in _chained(head, stream):
+    for where, record, typed in chain(head, stream):
         values = record if isinstance(record, Fault) else reader.values(record, typed)
         if isinstance(values, Fault):
             faults.add(where, values)
             continue
-        kept.add(Row(values, where, content_id(values)), _licence(record))
-    rows, licences = kept.rows()
+        sample.add(Row(values, where, content_id(values)), _licence(record))
+    rows, licences = sample.rows()
     if not rows:
-        raise DataError(
-            "no usable row",
-            where=str(files[0]),
-            fix="; ".join(faults.found[:3]) or "check that the files are not empty",
-        )
+        fix = "; ".join(faults.lines[:3]) or "check that the files are not empty"
+        raise DataError("no usable row", where=str(files[0]), fix=fix)
     described = [{"name": str(f), "num_bytes": f.stat().st_size, "sha256": file_digest(f)} for f in files]
     return Dataset(
         _distinct(rows),
         kind,
         roles,
         described,
-        faults.found,
+        faults.lines,
         dict(licences),
         [str(p) for p in ignored],
-        kept.num_seen if kept.num_seen > len(rows) else 0,
+        sample.num_seen if sample.num_seen > len(rows) else 0,
     )
 
 
@@ -166,15 +160,16 @@ class _Faults:
     """Rows that cannot be used: raised, or collected."""
 
     def __init__(self, policy: str):
-        self.policy, self.found = policy, list[str]()
+        self.policy = policy
+        self.lines: list[str] = []  # `file:line: what`
 
     def add(self, where: str, fault: Fault) -> None:
         if self.policy == "stop":
             raise DataError(fault.what, where=where, fix=f"{fault.fix}, or set on_bad_row: skip")
-        self.found.append(f"{where}: {fault.what}")
+        self.lines.append(f"{where}: {fault.what}")
 
 
-Numbered = tuple[str, "Record | Fault", bool]
+Numbered = tuple[str, "Record | Fault", bool]  # file:line, what stands there, whether values carry types
 
 
 def _numbered(files: list[Path]) -> Iterator[Numbered]:
@@ -184,38 +179,26 @@ def _numbered(files: list[Path]) -> Iterator[Numbered]:
             yield f"{file}:{line}", record, typed
 
 
-def _chained(head: list[Numbered], rest: Iterator[Numbered]) -> Iterator[Numbered]:
-    yield from head
-    yield from rest
-
-
 def _roles(
     head: list[Numbered], config: DataConfig, want: Want | None, faults: _Faults
 ) -> tuple[str, dict[str, str]]:
     good = [(where, record) for where, record, _ in head if not isinstance(record, Fault)]
     if not good:
         _report(head, faults)
-        raise DataError(
-            "no usable row",
-            where=head[0][0] if head else config.files[0],
-            fix="check that the files are not empty",
-        )
+        where = head[0][0] if head else config.files[0]
+        raise DataError("no usable row", where=where, fix="check that the files are not empty")
     samples = [record for _, record in good]
-    found = detect(samples, config.columns, want)
-    if found is None:
-        asked = (
-            f"; asked for {', '.join(f'{r}={c}' for r, c in config.columns.items())}"
-            if config.columns
-            else ""
-        )
+    kind_and_roles = detect(samples, config.columns, want)
+    if kind_and_roles is None:
         if config.on_bad_row == "stop":
             _report(head, faults)
-        raise DataError(
-            f"no {want or 'known'} roles in columns {describe_columns(samples)}{asked}",
-            where=good[0][0],
-            fix="set columns, for example {text: abstract, label: outcome}; `adaptkit data check` lists the roles",
-        )
-    return found
+        what = f"no {want or 'known'} roles in columns {describe_columns(samples)}"
+        if config.columns:
+            what += f"; asked for {', '.join(f'{role}={column}' for role, column in config.columns.items())}"
+        example = "set columns, for example {text: abstract, label: outcome}"
+        fix = f"{example}; `adaptkit data check` lists the roles"
+        raise DataError(what, where=good[0][0], fix=fix)
+    return kind_and_roles
 
 
 def _report(head: list[Numbered], faults: _Faults) -> None:
@@ -225,8 +208,7 @@ def _report(head: list[Numbered], faults: _Faults) -> None:
 
 
 class _Sample:
-    """Rows within a byte limit: the longest prefix in order of content hash, so that neither file nor row
-    order matters.
+    """Rows within a byte limit: the first by content hash, so that the order of files and rows is no matter.
 
     Rows beyond the limit are forgotten as the files stream by; once a hash has been pushed out, larger ones
     stay out.
@@ -263,9 +245,8 @@ def _licence(record: Record | Fault) -> str:
 
 def content_id(values: dict[str, Any]) -> str:
     """16 hex digits of the sha256 of a row's values; the group it belongs to does not count."""
-    content = json.dumps(
-        {role: value for role, value in values.items() if role != "group"}, sort_keys=True, ensure_ascii=False
-    )
+    counted = {role: value for role, value in values.items() if role != "group"}
+    content = json.dumps(counted, sort_keys=True, ensure_ascii=False)
     return hashlib.sha256(content.encode()).hexdigest()[:16]
 
 
@@ -280,25 +261,27 @@ def _distinct(rows: list[Row]) -> list[Row]:
 
 
 def split(dataset: Dataset, fraction: float, seed: int = 0) -> tuple[Dataset, Dataset]:
-    """(rest, held out): about `fraction` of the rows held out, by hash of each row's group, or of its text.
+    """Split off about `fraction` of the rows, by hash of each row's group or text; returns (rest, held out).
 
     Stable when rows are reordered or others are added; equal texts, and rows of one group, stay on one side.
     Raises: DataError when a side would be empty.
     """
-    sides: tuple[list[Row], list[Row]] = ([], [])
+    rest: list[Row] = []
+    held_out: list[Row] = []
     for row in dataset.rows:
-        sides[_unit_hash(f"{seed}:{row.values.get('group') or row.text}") < fraction].append(row)
-    if not sides[0] or not sides[1]:
-        raise DataError(
-            f"{len(dataset.rows)} rows cannot be split with {fraction:g} held out",
-            where=dataset.rows[0].where if dataset.rows else None,
-            fix="give more rows, or name a separate file for the held-out part",
-        )
-    return dataset.with_rows(sides[0]), dataset.with_rows(sides[1])
+        key = f"{seed}:{row.values.get('group') or row.text}"
+        side = held_out if _unit_hash(key) < fraction else rest
+        side.append(row)
+    if not rest or not held_out:
+        what = f"{len(dataset.rows)} rows cannot be split with {fraction:g} held out"
+        where = dataset.rows[0].where if dataset.rows else None
+        fix = "give more rows, or name a separate file for the held-out part"
+        raise DataError(what, where=where, fix=fix)
+    return dataset.with_rows(rest), dataset.with_rows(held_out)
 
 
 def take(dataset: Dataset, fraction: float) -> Dataset:
-    """The first share of rows in hash order, kept in file order: `take(d, 0.25)` lies inside `take(d, 0.5)`."""
+    """The first share of rows by content hash, in file order; `take(d, 0.25)` lies inside `take(d, 0.5)`."""
     if fraction >= 1:
         return dataset
     ids = sorted(row.id for row in dataset.rows)
@@ -307,4 +290,5 @@ def take(dataset: Dataset, fraction: float) -> Dataset:
 
 
 def _unit_hash(text: str) -> float:
+    """A number in [0, 1) that depends on the text alone."""
     return int.from_bytes(hashlib.sha256(text.encode()).digest()[:8]) / 2**64

@@ -1,15 +1,12 @@
-"""Token shards: documents as one memory-mapped stream of token ids that is verified before it is read.
+"""Write documents as one memory-mapped stream of token ids, and read it after its files were verified.
 
     folder/
         shard-00000.bin    little-endian uint16 (uint32 from 65,537 entries on), documents one after another
         documents.jsonl    [id, where, num_bytes, num_tokens] of each document, in stream order
-        index.json         dtype, special ids, tokenizer and data digests, sha256 of every file above and of
-        itself
+        index.json         dtype, special ids, digests of tokenizer and data, sha256 of all files and itself
 
-Documents stand in the order of their content hash: any first share of the stream is a random subset, and a
-    smaller
-share lies inside a larger one. The folder is written beside its place and renamed, so a killed write leaves
-nothing.
+Documents stand in the order of their content hash, whatever the order of the rows. The folder is written
+beside its place and renamed, so a killed write leaves nothing.
 """
 
 from __future__ import annotations
@@ -20,7 +17,7 @@ import os
 import shutil
 import sys
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import astuple, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -54,9 +51,8 @@ class TokenShards:
 
     def __init__(self, folder: Path, index: dict[str, Any], documents: list[Document]):
         self.folder, self.index, self.documents = folder, index, documents
-        self.ends = np.cumsum(
-            [d.num_tokens for d in documents], dtype=np.int64
-        )  # [num_documents], stream position after each
+        # [num_documents], stream position after each document
+        self.ends = np.cumsum([d.num_tokens for d in documents], dtype=np.int64)
         self._maps = [
             np.memmap(folder / shard["file"], dtype=index["dtype"], mode="r") for shard in index["shards"]
         ]
@@ -74,16 +70,10 @@ class TokenShards:
             path = folder / item["file"]
             if not path.is_file() or file_digest(path) != item["sha256"]:
                 state = "differs from its sha256" if path.is_file() else "is missing"
-                raise DataError(
-                    f"token shard file {state}",
-                    where=str(path),
-                    fix="delete the folder; the next run writes it again",
-                )
-        rows = (
-            json.loads(line)
-            for line in (folder / index["documents"]["file"]).read_text(encoding="utf-8").splitlines()
-        )
-        return cls(folder, index, [Document(*row) for row in rows])
+                fix = "delete the folder; the next run writes it again"
+                raise DataError(f"token shard file {state}", where=str(path), fix=fix)
+        text = (folder / index["documents"]["file"]).read_text(encoding="utf-8")
+        return cls(folder, index, [Document(*json.loads(line)) for line in text.splitlines()])
 
     @property
     def num_tokens(self) -> int:
@@ -145,9 +135,8 @@ def write_shards(
             return write_shards(dataset, tokenizer, folder, shard_tokens=shard_tokens)
         if error.errno == errno.ENOSPC:
             what = f"disk full while writing {dataset.num_bytes} bytes of text as tokens"
-            raise DiskFullError(
-                what, where=str(folder), fix="free some space and run the same command again"
-            ) from None
+            fix = "free some space and run the same command again"
+            raise DiskFullError(what, where=str(folder), fix=fix) from None
         raise
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
@@ -164,9 +153,8 @@ def _write(
     dtype = "<u2" if len(tokenizer) <= 1 << 16 else "<u4"
     writer = _Writer(folder, dtype, shard_tokens)
     end = end_token(tokenizer)
-    for batch in _progress(
-        _batches(sorted(dataset.rows, key=lambda row: (row.id, row.where))), dataset.num_bytes
-    ):
+    rows = sorted(dataset.rows, key=lambda row: (row.id, row.where))
+    for batch in _progress(_batches(rows), dataset.num_bytes):
         for row, ids in zip(batch, encode(tokenizer, [row.text for row in batch]), strict=True):
             if end is not None and ids[-1:] != [end]:
                 ids.append(end)
@@ -186,7 +174,8 @@ def _write(
 
 
 def _batches(rows: list[Row]) -> Iterator[list[Row]]:
-    batch, size = [], 0
+    batch: list[Row] = []
+    size = 0
     for row in rows:
         batch.append(row)
         size += len(row.text)
@@ -229,14 +218,12 @@ class _Writer:
             self._flush()
 
     def close(self) -> dict[str, Any]:
-        """Write what is left; the index entries of all files."""
+        """Write what is left; returns the index entries of all files."""
         if self._buffer:
             self._flush()
         path = self.folder / "documents.jsonl"
-        rows = (
-            json.dumps([d.id, d.where, d.num_bytes, d.num_tokens], ensure_ascii=False) for d in self.documents
-        )
-        path.write_text("".join(row + "\n" for row in rows), encoding="utf-8")
+        lines = [json.dumps(list(astuple(document)), ensure_ascii=False) for document in self.documents]
+        path.write_text("".join(line + "\n" for line in lines), encoding="utf-8")
         return {"shards": self._shards, "documents": {"file": path.name, "sha256": file_digest(path)}}
 
     def _flush(self) -> None:
@@ -254,17 +241,11 @@ def _read_index(folder: Path) -> dict[str, Any]:
         index = json.loads(path.read_text(encoding="utf-8"))
         stated = index.pop("sha256")
     except FileNotFoundError:
-        raise DataError(
-            "not a token shard folder: no index.json",
-            where=str(folder),
-            fix="name another folder, or remove this one",
-        ) from None
+        fix = "name another folder, or remove this one"
+        raise DataError("not a token shard folder: no index.json", where=str(folder), fix=fix) from None
     except (OSError, ValueError, KeyError, AttributeError):
         stated, index = None, {}
     if stated is None or stated != digest(index) or index.get("format") != FORMAT:
-        raise DataError(
-            "the index of the token shards is damaged or of another version",
-            where=str(path),
-            fix="delete the folder",
-        )
+        what = "the index of the token shards is damaged or of another version"
+        raise DataError(what, where=str(path), fix="delete the folder")
     return index

@@ -1,28 +1,29 @@
-"""Rows with answers: which tokens a model is taught, and which it only reads.
+"""Rows with answers: decide which tokens a model is taught, and which it only reads.
 
-What is taught is decided by position: the assistant's turns of a conversation, the completion after a prompt,
-    each
-with the token that ends it, even when that token also serves as padding. A conversation's turns are found by
-rendering its prefixes with the tokenizer's own chat template, the way a server renders them, not by markers
+What is taught is decided by position: the assistant's turns of a conversation, the completion after a
+prompt, each with the token that ends it, even when that token also serves as padding. A conversation's turns
+are found by rendering its prefixes with the tokenizer's own chat template, as a server does, not by markers
 that a template may or may not carry.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 import numpy as np
+import torch
+from torch import Tensor
 
 from adaptkit.data.readers import Dataset, Row
 from adaptkit.data.tokenizers import encode, end_token, pad_token
 from adaptkit.errors import DataError
+from adaptkit.models.batching import pad_right
+from adaptkit.ops import IGNORE_INDEX
 
 if TYPE_CHECKING:
-    from torch import Tensor
     from transformers import PreTrainedTokenizerFast
 
-IGNORE_INDEX = -100
 Span = tuple[int, int]  # characters [start, stop)
 
 
@@ -58,11 +59,9 @@ class SupervisedRows:
         full = [example for row in dataset.rows for example in build_examples(row, tokenizer)]
         self.num_truncated = sum(len(example.ids) > max_length for example in full)
         self.examples = [_fitted(example, max_length) for example in full]
-        self._rows = (
-            _fill([len(e.ids) for e in self.examples], max_length)
-            if packed
-            else [[i] for i in range(len(full))]
-        )
+        self._rows = [[i] for i in range(len(full))]
+        if packed:
+            self._rows = _fill([len(example.ids) for example in self.examples], max_length)
 
     def __len__(self) -> int:
         return len(self._rows)
@@ -75,10 +74,7 @@ class SupervisedRows:
         return sum(len(self.examples[i].ids) for i in self._rows[index])
 
     def collate(self, indices: list[int], *, seed: int, epoch: int) -> dict[str, Tensor]:
-        """`input_ids`, `labels` [B, T], T the longest row of the batch, padded on the right; `position_ids`
-        when packed."""
-        import torch
-
+        """`input_ids` and `labels` [B, T], padded on the right; packed rows have `position_ids` too."""
         rows = [[self.examples[i] for i in self._rows[index]] for index in indices]
         length = max(sum(len(e.ids) for e in row) for row in rows)
         ids = np.full((len(rows), length), self._pad, np.int64)
@@ -124,15 +120,7 @@ class TextRows:
 
     def collate(self, indices: list[int], *, seed: int, epoch: int) -> dict[str, Tensor]:
         """`input_ids`, `attention_mask` [B, T], padded on the right to the longest."""
-        import torch
-
-        length = max(len(self.texts[i]) for i in indices)
-        ids = np.full((len(indices), length), self._pad, np.int64)
-        mask = np.zeros((len(indices), length), np.int64)
-        for b, i in enumerate(indices):
-            ids[b, : len(self.texts[i])] = self.texts[i]
-            mask[b, : len(self.texts[i])] = 1
-        return {"input_ids": torch.from_numpy(ids), "attention_mask": torch.from_numpy(mask)}
+        return pad_right([self.texts[i] for i in indices], self._pad)
 
 
 class LabelledRows(TextRows):
@@ -149,21 +137,20 @@ class LabelledRows(TextRows):
         number = {name: i for i, name in enumerate(label_names)}
         for row in dataset.rows:
             if row.values.get("label") not in number:
-                fix = f"use one of {', '.join(label_names[:8])}{'...' if len(label_names) > 8 else ''}"
+                more = "..." if len(label_names) > 8 else ""
+                fix = f"use one of {', '.join(label_names[:8])}{more}"
                 raise DataError(f"unknown label {row.values.get('label')!r}", where=row.where, fix=fix)
         self.labels = [number[row.values["label"]] for row in dataset.rows]
         super().__init__(dataset, tokenizer, max_length)
 
     def collate(self, indices: list[int], *, seed: int, epoch: int) -> dict[str, Tensor]:
         """As `TextRows`, and `labels` [B]."""
-        import torch
-
-        labels = np.asarray([self.labels[i] for i in indices], np.int64)
-        return {**super().collate(indices, seed=seed, epoch=epoch), "labels": torch.from_numpy(labels)}
+        labels = torch.tensor([self.labels[i] for i in indices], dtype=torch.int64)
+        return {**super().collate(indices, seed=seed, epoch=epoch), "labels": labels}
 
 
 def build_examples(row: Row, tokenizer: PreTrainedTokenizerFast) -> list[Example]:
-    """The examples of one row, untruncated.
+    """Make the examples of one row; none is cut.
 
     Raises: DataError at the row's place when nothing in it would be taught.
     """
@@ -171,13 +158,10 @@ def build_examples(row: Row, tokenizer: PreTrainedTokenizerFast) -> list[Example
         return _from_messages(row, row.values["messages"], tokenizer)
     if "completion" in row.values:
         if tokenizer.chat_template:
-            return _from_messages(
-                row, [*_user(row), {"role": "assistant", "content": row.values["completion"]}], tokenizer
-            )
-        prompt, answer = (
-            prompt_ids(row, tokenizer),
-            encode(tokenizer, [row.values["completion"]], special=False)[0],
-        )
+            messages = [*_user(row), {"role": "assistant", "content": row.values["completion"]}]
+            return _from_messages(row, messages, tokenizer)
+        prompt = prompt_ids(row, tokenizer)
+        answer = encode(tokenizer, [row.values["completion"]], special=False)[0]
         ids = _closed([*prompt, *answer], tokenizer)
         return [_checked(Example(ids, [i >= len(prompt) for i in range(len(ids))], row.where))]
     ids = _closed(encode(tokenizer, [row.values["text"]])[0], tokenizer)
@@ -185,7 +169,7 @@ def build_examples(row: Row, tokenizer: PreTrainedTokenizerFast) -> list[Example
 
 
 def prompt_ids(row: Row, tokenizer: PreTrainedTokenizerFast) -> list[int]:
-    """Exactly the ids after which the model is to answer: for generation, and what a server sees.
+    """The ids after which the model is to answer, exactly as a server shows them to it.
 
     With a chat template the row's messages up to the last answer are rendered; else a prompt stands alone,
     closed by a line break unless it or the completion brings a blank of its own.
@@ -193,9 +177,8 @@ def prompt_ids(row: Row, tokenizer: PreTrainedTokenizerFast) -> list[int]:
     if "messages" in row.values or tokenizer.chat_template:
         messages = row.values.get("messages") or [*_user(row), {"role": "assistant", "content": "-"}]
         last = max(i for i, message in enumerate(messages) if message["role"] == "assistant")
-        return encode(
-            tokenizer, [_render(tokenizer, messages[:last], row.where, prompt=True)], special=False
-        )[0]
+        text = _render(tokenizer, messages[:last], row.where, prompt=True)
+        return encode(tokenizer, [text], special=False)[0]
     prompt, completion = row.values["prompt"], row.values.get("completion", "")
     glue = "" if prompt[-1].isspace() or completion[:1].isspace() else "\n"
     ids = encode(tokenizer, [prompt + glue])[0]
@@ -211,7 +194,7 @@ def _from_messages(
     row: Row, messages: list[dict[str, str]], tokenizer: PreTrainedTokenizerFast
 ) -> list[Example]:
     if not tokenizer.chat_template:
-        fix = "train the tokenizer with a chat template, set tokenizer.chat_template, or give prompt and completion"
+        fix = "train the tokenizer with a chat template, set one, or give prompt and completion"
         raise DataError("a conversation, but the tokenizer has no chat template", where=row.where, fix=fix)
     turns = [i for i, message in enumerate(messages) if message["role"] == "assistant"]
     whole = _render(tokenizer, messages[: turns[-1] + 1], row.where)
@@ -234,7 +217,7 @@ def _from_messages(
 def _span(
     tokenizer: PreTrainedTokenizerFast, messages: list[dict[str, str]], turn: int, text: str, where: str
 ) -> Span | None:
-    """The characters of `text` that the model writes in this turn; None if `text` renders the turn otherwise."""
+    """The characters of `text` that the model writes in this turn; None if `text` renders it otherwise."""
     before = _render(tokenizer, messages[:turn], where, prompt=True)
     after = _render(tokenizer, messages[: turn + 1], where)
     if not (text.startswith(after) and after.startswith(before)):
@@ -246,7 +229,8 @@ def _render(
     tokenizer: PreTrainedTokenizerFast, messages: list[dict[str, str]], where: str, prompt: bool = False
 ) -> str:
     try:
-        return tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=prompt)
+        text = tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=prompt)
+        return cast(str, text)
     except Exception as error:  # a template is a program of the user's: it may fail in any way
         fix = "order the turns as the template expects, or use another template"
         raise DataError(
@@ -275,13 +259,10 @@ def _encode_spans(text: str, spans: list[Span], tokenizer: PreTrainedTokenizerFa
         ids = [i for part in parts for i in part]
         mask = [flag for part, flag in zip(parts, taught, strict=True) for _ in part]
     else:
-        ids, mask = (
-            whole.ids,
-            [
-                any(a <= start and stop <= b and stop > start for a, b in spans)
-                for start, stop in whole.offsets
-            ],
-        )
+        ids = whole.ids
+        mask = [
+            any(a <= start and stop <= b and stop > start for a, b in spans) for start, stop in whole.offsets
+        ]
     last = max((i for i, flag in enumerate(mask) if flag), default=None)
     if last is not None and ids[last] not in tokenizer.all_special_ids:
         # The template does not close the answer: without this the model would never learn to stop.
@@ -291,21 +272,21 @@ def _encode_spans(text: str, spans: list[Span], tokenizer: PreTrainedTokenizerFa
 
 
 def _closed(ids: list[int], tokenizer: PreTrainedTokenizerFast) -> list[int]:
+    """`ids`, ending with the token that closes a document."""
     end = end_token(tokenizer)
     return ids if end is None or ids[-1:] == [end] else [*ids, end]
 
 
 def _checked(example: Example) -> Example:
+    """`example`. Raises: DataError if it teaches nothing."""
     if not any(example.taught[1:]):
-        raise DataError(
-            "nothing in this row is taught to the model",
-            where=example.where,
-            fix="give the row a non-empty answer",
-        )
+        what = "nothing in this row is taught to the model"
+        raise DataError(what, where=example.where, fix="give the row a non-empty answer")
     return example
 
 
 def _fitted(example: Example, max_length: int) -> Example:
+    """`example` cut to `max_length`. Raises: DataError if nothing taught is left."""
     if len(example.ids) <= max_length:
         return example
     if not any(example.taught[1:max_length]):

@@ -1,5 +1,4 @@
-"""Domain tokenizers: byte-level BPE, Unigram and WordPiece, trained in seconds and saved as Hugging Face
-folders.
+"""Train tokenizers on a domain's text: byte-level BPE, Unigram and WordPiece.
 
     tokenizer = train_tokenizer((row.text for row in dataset.rows), "bpe", 8192)
     tokenizer.save_pretrained(folder)
@@ -18,19 +17,23 @@ from __future__ import annotations
 import hashlib
 import json
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Any, Literal
+
+from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
 
 from adaptkit.errors import DataError
 
 if TYPE_CHECKING:
-    from tokenizers import Tokenizer
     from transformers import PreTrainedTokenizerFast
 
 Kind = Literal["bpe", "unigram", "wordpiece"]
 CAUSAL = {"bos_token": "<s>", "eos_token": "</s>", "pad_token": "<pad>"}
 MASKED = {"cls_token": "[CLS]", "sep_token": "[SEP]", "pad_token": "[PAD]", "mask_token": "[MASK]"}
 TURNS = ("<|system|>", "<|user|>", "<|assistant|>")
+# `tokenizers` gives letters that its model dropped, and that the text needs, scores in steps of this size, in
+# the order of a hash map.
+PENALTY = 1e-4
 MIN_VOCAB = {"bpe": 256 + 8, "unigram": 64, "wordpiece": 64}  # bytes or letters, and the special tokens
 
 CHAT_TEMPLATE = (
@@ -62,45 +65,49 @@ def train_tokenizer(
     if kind not in MIN_VOCAB:
         raise DataError(f"unknown tokenizer kind '{kind}'", where="kind", fix="use bpe, unigram or wordpiece")
     if vocab_size < MIN_VOCAB[kind]:
-        raise DataError(
-            f"a {kind} vocabulary needs at least {MIN_VOCAB[kind]} entries, got {vocab_size}",
-            where="vocab_size",
-            fix="ask for more",
-        )
+        what = f"a {kind} vocabulary needs at least {MIN_VOCAB[kind]} entries, got {vocab_size}"
+        raise DataError(what, where="vocab_size", fix="ask for more")
     names = dict(MASKED if masked or kind == "wordpiece" else CAUSAL)
-    names |= {} if kind == "bpe" else {"unk_token": "[UNK]" if "cls_token" in names else "<unk>"}
-    turns = [turn for turn in TURNS if chat_template]
-    train = {"bpe": _bpe, "unigram": _unigram, "wordpiece": _wordpiece}[kind]
-    core = train(list(_not_empty(texts)), vocab_size, [*names.values(), *turns], names.get("unk_token"))
+    unknown = "[UNK]" if "cls_token" in names else "<unk>"
+    turns = list(TURNS) if chat_template else []
+    texts = list(texts)
+    if not texts:
+        raise DataError("no text to train a tokenizer on", where="texts", fix="give at least one document")
+    if kind == "bpe":
+        core = _bpe(texts, vocab_size, [*names.values(), *turns])
+    else:
+        names["unk_token"] = unknown
+        train = _unigram if kind == "unigram" else _wordpiece
+        core = train(texts, vocab_size, [*names.values(), *turns], unknown)
     core.post_processor = _post_processor(core, names)
     return _wrap(core, names, turns, chat_template)
 
 
-def _bpe(texts: list[str], vocab_size: int, special: list[str], unknown: None) -> Tokenizer:
-    from tokenizers import pre_tokenizers, trainers
-
-    core, alphabet = _blank("bpe", unknown), sorted(pre_tokenizers.ByteLevel.alphabet())
-    settings = {"initial_alphabet": alphabet, "max_token_length": 32, **_common(vocab_size, special)}
-    core.train_from_iterator(texts, trainers.BpeTrainer(**settings))
+def _bpe(texts: list[str], vocab_size: int, special: list[str]) -> Tokenizer:
+    core = Tokenizer(models.BPE())
+    core.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    core.decoder = decoders.ByteLevel()
+    alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
+    settings = _common(vocab_size, special)
+    trainer = trainers.BpeTrainer(initial_alphabet=alphabet, max_token_length=32, **settings)
+    core.train_from_iterator(texts, trainer)
     return core
 
 
-def _wordpiece(texts: list[str], vocab_size: int, special: list[str], unknown: str | None) -> Tokenizer:
-    """A first training without merges finds the letters and their `##` forms, the second starts from them in
-    order."""
-    from tokenizers import models, trainers
-
-    core = _blank("wordpiece", unknown)
+def _wordpiece(texts: list[str], vocab_size: int, special: list[str], unknown: str) -> Tokenizer:
+    """Train twice: without merges, to find the letters and their `##` forms; then from these, in order."""
+    core = _blank_wordpiece(unknown)
     letters = _letters(texts, core.normalizer.normalize_str, max(32, vocab_size // 4))
-    alphabet = {"initial_alphabet": letters, "limit_alphabet": len(letters)}
-    core.train_from_iterator(texts, trainers.WordPieceTrainer(**alphabet, **_common(0, special)))
-    pieces = sorted(set(core.get_vocab()) - set(special))
-    core.train_from_iterator(
-        texts, trainers.WordPieceTrainer(limit_alphabet=len(letters), **_common(vocab_size, special + pieces))
+    first = trainers.WordPieceTrainer(
+        initial_alphabet=letters, limit_alphabet=len(letters), **_common(0, special)
     )
+    core.train_from_iterator(texts, first)
+    pieces = sorted(set(core.get_vocab()) - set(special))
+    second = trainers.WordPieceTrainer(limit_alphabet=len(letters), **_common(vocab_size, special + pieces))
+    core.train_from_iterator(texts, second)
     # The pieces were "special" to get their ids first; in text they are letters like any other.
     vocabulary = json.loads(core.to_str())["model"]["vocab"]
-    core = _blank("wordpiece", unknown)
+    core = _blank_wordpiece(unknown)
     core.model = models.WordPiece(vocab=vocabulary, unk_token=unknown)
     core.add_special_tokens(special)
     return core
@@ -111,33 +118,25 @@ def _letters(texts: list[str], normalise: Callable[[str], str], most: int) -> li
     counts: Counter[str] = Counter()
     for text in texts:
         counts.update(text)
-    seen = [letter for letter in counts if normalise(letter).strip()]
-    return sorted(sorted(seen, key=lambda letter: (-counts[letter], letter))[:most])
+    visible = [letter for letter in counts if normalise(letter).strip()]
+    return sorted(sorted(visible, key=lambda letter: (-counts[letter], letter))[:most])
 
 
-PENALTY = 1e-4
-"""Steps in which `tokenizers` scores the letters that its model dropped and the text needs, in the order of a
-hash map."""
-
-
-def _unigram(texts: list[str], vocab_size: int, special: list[str], unknown: str | None) -> Tokenizer:
-    """Scores without the noise of their summation, equal ones in order of their pieces."""
-    from tokenizers import models, trainers
-
-    core = _blank("unigram", unknown)
-    core.train_from_iterator(
-        texts, trainers.UnigramTrainer(unk_token=unknown, **_common(vocab_size, special))
-    )
-    told = json.loads(core.to_str())["model"]
-    first, pieces = (
-        told["vocab"][: len(special)],
-        {piece: round(score, 9) for piece, score in told["vocab"][len(special) :]},
-    )
+def _unigram(texts: list[str], vocab_size: int, special: list[str], unknown: str) -> Tokenizer:
+    """Train, then free the scores of the noise of their summation, and order equal ones by their pieces."""
+    core = Tokenizer(models.Unigram())
+    core.pre_tokenizer = pre_tokenizers.Metaspace()
+    core.decoder = decoders.Metaspace()
+    trainer = trainers.UnigramTrainer(unk_token=unknown, **_common(vocab_size, special))
+    core.train_from_iterator(texts, trainer)
+    trained = json.loads(core.to_str())["model"]
+    first = trained["vocab"][: len(special)]
+    pieces = {piece: round(score, 9) for piece, score in trained["vocab"][len(special) :]}
     lowest = min(pieces.values())
     needed = sorted(p for p, score in pieces.items() if len(p) == 1 and _whole((score - lowest) / PENALTY))
     pieces |= dict(zip(needed, sorted((pieces[piece] for piece in needed), reverse=True), strict=True))
     ordered = sorted(pieces.items(), key=lambda item: (-item[1], item[0]))
-    core.model = models.Unigram([*map(tuple, first), *ordered], unk_id=told["unk_id"])
+    core.model = models.Unigram([*map(tuple, first), *ordered], unk_id=trained["unk_id"])
     return core
 
 
@@ -149,43 +148,20 @@ def _common(vocab_size: int, special: list[str]) -> dict[str, Any]:
     return {"vocab_size": vocab_size, "special_tokens": special, "show_progress": False}
 
 
-def _blank(kind: Kind, unknown: str | None) -> Tokenizer:
-    from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers
-
-    if kind == "bpe":
-        core = Tokenizer(models.BPE())
-        core.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
-        core.decoder = decoders.ByteLevel()
-    elif kind == "unigram":
-        core = Tokenizer(models.Unigram())
-        core.pre_tokenizer = pre_tokenizers.Metaspace()
-        core.decoder = decoders.Metaspace()
-    else:
-        core = Tokenizer(models.WordPiece(unk_token=unknown))
-        core.normalizer = normalizers.BertNormalizer(lowercase=False, strip_accents=False)
-        core.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
-        core.decoder = decoders.WordPiece()
+def _blank_wordpiece(unknown: str) -> Tokenizer:
+    core = Tokenizer(models.WordPiece(unk_token=unknown))
+    core.normalizer = normalizers.BertNormalizer(lowercase=False, strip_accents=False)
+    core.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
+    core.decoder = decoders.WordPiece()
     return core
 
 
-def _not_empty(texts: Iterable[str]) -> Iterator[str]:
-    found = False
-    for text in texts:
-        found = True
-        yield text
-    if not found:
-        raise DataError("no text to train a tokenizer on", where="texts", fix="give at least one document")
-
-
 def _post_processor(core: Tokenizer, names: dict[str, str]) -> Any:
-    from tokenizers import processors
-
+    """Adds the first special token to every text, and for masked models the last."""
     first, last = names.get("bos_token") or names["cls_token"], names.get("sep_token")
-    single, pair = (
-        (f"{first} $A {last}", f"{first} $A {last} $B:1 {last}:1")
-        if last
-        else (f"{first} $A", f"{first} $A $B")
-    )
+    single, pair = f"{first} $A", f"{first} $A $B"
+    if last:
+        single, pair = f"{first} $A {last}", f"{first} $A {last} $B:1 {last}:1"
     special = [(token, core.token_to_id(token)) for token in (first, last) if token]
     return processors.TemplateProcessing(single=single, pair=pair, special_tokens=special)
 
@@ -224,15 +200,14 @@ def end_token(tokenizer: PreTrainedTokenizerFast) -> int | None:
 
 
 def pad_token(tokenizer: PreTrainedTokenizerFast) -> int:
-    """The id written into padding; masks go by position, so that EOS may serve as PAD."""
+    """The id written into padding: PAD, else EOS, else 0; masks go by position, so EOS may serve as PAD."""
     return next((i for i in (tokenizer.pad_token_id, tokenizer.eos_token_id) if i is not None), 0)
 
 
 def bytes_per_token(tokenizer: PreTrainedTokenizerFast, texts: list[str]) -> float:
     """UTF-8 bytes of text per token, without special tokens."""
-    return sum(len(text.encode()) for text in texts) / max(
-        1, sum(map(len, encode(tokenizer, texts, special=False)))
-    )
+    num_tokens = sum(map(len, encode(tokenizer, texts, special=False)))
+    return sum(len(text.encode()) for text in texts) / max(1, num_tokens)
 
 
 def tokenizer_digest(tokenizer: PreTrainedTokenizerFast) -> str:

@@ -13,7 +13,7 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass, field
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import torch
 from torch import nn
@@ -22,9 +22,10 @@ from adaptkit import models
 from adaptkit.adapters import attach
 from adaptkit.data.heldout import calibration_rows, held_out, split_record
 from adaptkit.data.readers import Dataset, read, split
+from adaptkit.data.score_table import Score
 from adaptkit.data.tokenizers import CHAT_TEMPLATE, TURNS
 from adaptkit.finetune.config import FinetuneConfig
-from adaptkit.finetune.tasks import TASKS, Score, Task, load_model
+from adaptkit.finetune.tasks import TASKS, Task, load_model
 from adaptkit.run import Run, read_json
 from adaptkit.run_record import ModelKind, RecipeKind, RunRecord, SuiteRecord, read_record
 from adaptkit.trainer.config import TrainerConfig
@@ -32,12 +33,13 @@ from adaptkit.trainer.cost import affordable_steps
 from adaptkit.trainer.lifecycle import Outcome, first_outputs, merge_checked, run_recipe
 from adaptkit.trainer.parallel import Ranks
 from adaptkit.trainer.result import TrainResult
-from adaptkit.trainer.source import Source
+from adaptkit.trainer.row_source import Source
 from adaptkit.trainer.steps import steps_of_epochs
 from adaptkit.trainer.trainer import Trainer
 
 if TYPE_CHECKING:
-    from transformers import PreTrainedTokenizerFast
+    from peft import PeftModel
+    from transformers import PreTrainedModel, PreTrainedTokenizerFast
 
 DEV_SHARE = 0.1
 """Of the training rows, where no dev data is named."""
@@ -73,7 +75,7 @@ class _Trained:
 
     task: Task
     tokenizer: PreTrainedTokenizerFast
-    model: nn.Module
+    model: PreTrainedModel | PeftModel
     splits: dict[str, Dataset]
     watched: Source
     result: TrainResult
@@ -149,11 +151,11 @@ def _task(config: FinetuneConfig, tokenizer: PreTrainedTokenizerFast, train: Dat
 
 def _trainable(
     config: FinetuneConfig, task: Task, tokenizer: PreTrainedTokenizerFast
-) -> tuple[Any, list[int]]:
+) -> tuple[PreTrainedModel | PeftModel, list[int]]:
     """The model to train, and the ids of tokens that the base has no row for."""
     seed = config.trainer.seed
     model = load_model(task, tokenizer, config.base, config.adapter.quantization, seed)
-    first_new = model.get_input_embeddings().num_embeddings
+    first_new = cast(nn.Embedding, model.get_input_embeddings()).num_embeddings
     new_tokens = list(range(first_new, len(tokenizer)))
     if new_tokens:
         with torch.random.fork_rng(devices=[]):
@@ -172,7 +174,7 @@ def _trainer_settings(config: FinetuneConfig, num_examples: int) -> TrainerConfi
     return settings
 
 
-def _deliver(config: FinetuneConfig, run: Run, trained: _Trained) -> tuple[nn.Module, float]:
+def _deliver(config: FinetuneConfig, run: Run, trained: _Trained) -> tuple[PreTrainedModel, float]:
     """Save the adapter and the merged model; the model, and how far merging moved its outputs."""
     outputs = partial(first_outputs, source=trained.watched)
     model, difference = merge_checked(trained.model, run, outputs, adapter_base=config.base)
@@ -181,7 +183,7 @@ def _deliver(config: FinetuneConfig, run: Run, trained: _Trained) -> tuple[nn.Mo
 
 
 def _score(
-    config: FinetuneConfig, score: Score | None, trained: _Trained, delivered: tuple[nn.Module, float]
+    config: FinetuneConfig, score: Score | None, trained: _Trained, delivered: tuple[PreTrainedModel, float]
 ) -> Outcome:
     """Score the model that was saved on dev and test rows."""
     model, difference = delivered

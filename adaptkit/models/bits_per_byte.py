@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from adaptkit import ops
 from adaptkit.errors import DataError, ModelError
+from adaptkit.models.batching import batches_by_length, pad_right
 from adaptkit.models.head import split
 
 if TYPE_CHECKING:
@@ -53,23 +54,21 @@ def score_documents(
     """
     bos = first_token(tokenizer)
     texts = [text for _, text in documents]
-    encoded = (
-        tokenizer(texts, add_special_tokens=False, return_attention_mask=False, verbose=False)["input_ids"]
-        if texts
-        else []
-    )
+    encoded: list[list[int]] = []
+    if texts:
+        encoding = tokenizer(texts, add_special_tokens=False, return_attention_mask=False, verbose=False)
+        encoded = encoding["input_ids"]
     windows = [
         window for index, ids in enumerate(encoded) for window in _windows(index, [bos, *ids], seq_len)
     ]
-    windows.sort(key=lambda window: -len(window.inputs))
     nats = torch.zeros(len(documents), dtype=torch.float64)
     was_training = model.training
     model.eval()
-    for start in range(0, len(windows), batch_size):
-        batch = windows[start : start + batch_size]
-        nats.index_add_(
-            0, torch.tensor([window.document for window in batch]), _window_nats(model, batch, bos)
-        )
+    lengths = [len(window.inputs) for window in windows]
+    for items in batches_by_length(lengths, batch_size * seq_len, batch_size):
+        batch = [windows[i] for i in items]
+        documents_B = torch.tensor([window.document for window in batch])
+        nats.index_add_(0, documents_B, _window_nats(model, batch, bos))
     model.train(was_training)
     return [
         {"id": name, "nats": float(total), "num_bytes": len(text.encode()), "num_tokens": len(ids)}
@@ -90,9 +89,10 @@ def bits_per_byte(rows: Sequence[dict[str, Any]]) -> float:
 
 def _windows(document: int, ids: list[int], seq_len: int) -> list[_Window]:
     """Cut [BOS, tokens...]; the first window charges all of its targets, later ones those beyond the half
-    they share."""
+    that they share with the window before."""
     stride = max(1, seq_len // 2)
-    windows, charged = [], 0
+    windows: list[_Window] = []
+    charged = 0
     while charged < len(ids) - 1:
         start = max(0, charged - (seq_len - stride))
         end = min(start + seq_len, len(ids) - 1)
@@ -105,24 +105,18 @@ def _windows(document: int, ids: list[int], seq_len: int) -> list[_Window]:
 
 
 def _window_nats(model: nn.Module, windows: list[_Window], pad: int) -> Tensor:
-    """Nats charged to each window, float64 [B] on the CPU. Padding on the right is never seen by a causal
-    model."""
+    """Nats charged to each window, float64 [B] on the CPU; a causal model never sees padding on the right."""
     device = next(model.parameters()).device
-    inputs_BT = _padded([window.inputs for window in windows], pad).to(device)
-    targets_BT = _padded([window.targets for window in windows], ops.IGNORE_INDEX).to(device)
+    inputs_BT = pad_right([window.inputs for window in windows], pad, device)["input_ids"]
+    targets_BT = pad_right([window.targets for window in windows], ops.IGNORE_INDEX, device)["input_ids"]
     backbone, weight_VD, bias_V = split(model)
     hidden_BTD = backbone(input_ids=inputs_BT)
     nll = ops.token_nll(hidden_BTD.flatten(0, 1), weight_VD, targets_BT.flatten(), bias_V=bias_V)
     return nll.view_as(targets_BT).double().sum(1).cpu()
 
 
-def _padded(rows: list[list[int]], fill: int) -> Tensor:
-    length = max(len(row) for row in rows)
-    return torch.tensor([row + [fill] * (length - len(row)) for row in rows])
-
-
 def first_token(tokenizer: PreTrainedTokenizerBase) -> int:
-    """What a document begins with.
+    """The token that every document begins with: BOS, else CLS, else EOS.
 
     Raises: ModelError for a tokenizer that has no such token.
     """

@@ -7,13 +7,15 @@ from dataclasses import dataclass
 
 from torch import Tensor, nn
 
-from adaptkit.models.head import unwrap
+from adaptkit.models.head import output_projection, text_config, unwrap
 
 
 @dataclass(frozen=True)
 class ParamCount:
-    """Numbers of parameters; `non_embedding` leaves out token and position tables and the output projection
-    (Kaplan's N)."""
+    """Numbers of parameters.
+
+    `non_embedding` leaves out token and position tables and the output projection (Kaplan's N).
+    """
 
     total: int
     trainable: int
@@ -29,9 +31,9 @@ class Flops:
 
 
 def param_count(model: nn.Module) -> ParamCount:
-    """Count weights once each (tied ones too), 4-bit ones at their unpacked size."""
+    """Count each weight once, tied ones too, and 4-bit ones at their unpacked size."""
     inner = unwrap(model)
-    head = inner.get_output_embeddings() if hasattr(inner, "get_output_embeddings") else None
+    head = output_projection(inner)
     vocabulary = {id(p) for m in inner.modules() if isinstance(m, nn.Embedding) for p in m.parameters()}
     vocabulary |= {id(p) for p in head.parameters()} if head is not None else set()
     sizes = {id(p): (_size(p), p.requires_grad) for p in model.parameters()}
@@ -45,10 +47,10 @@ def param_count(model: nn.Module) -> ParamCount:
 def flops_per_token(model: nn.Module, seq_len: int) -> Flops:
     """Matrix-product FLOPs per token at `seq_len`, forward and for one training step.
 
-    Forward: 2 per matmul weight (output projection included, tied or not) + 4 * layers * width * seq_len for
-        attention,
-    not halved for causality. Backward: the same again for activations above the lowest trained weight, and 2
-    per trained matmul weight. So full training costs 3x forward and a frozen base about 2x plus the adapters.
+    Forward: 2 per matmul weight (output projection included, tied or not), and 4 * layers * width * seq_len
+    for attention, not halved for causality. Backward: the same again for activations above the lowest trained
+    weight, and 2 per trained matmul weight. So full training costs 3x forward, and a frozen base about 2x
+    plus the adapters.
     Source: Kaplan et al. 2020 (arXiv 2001.08361) section 2.1; PaLM (arXiv 2204.02311) appendix B.
     """
     forward = through = trained = 0.0
@@ -61,7 +63,7 @@ def flops_per_token(model: nn.Module, seq_len: int) -> Flops:
         forward += size
         through += size * below
         trained += size * weight.requires_grad
-    config = unwrap(model).config.get_text_config()
+    config = text_config(model)
     width = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
     attention = 4.0 * config.num_hidden_layers * config.num_attention_heads * width * seq_len
     backward = 2.0 * through + 2.0 * trained + 2.0 * attention * (through / forward if forward else 0.0)
@@ -69,17 +71,17 @@ def flops_per_token(model: nn.Module, seq_len: int) -> Flops:
 
 
 def _weights(model: nn.Module) -> Iterator[tuple[nn.Parameter, nn.Module, float]]:
-    """(parameter, its module, share of tokens that pass it) in order; the share is 0 for what takes no part
-    in a matrix product."""
-    config = unwrap(model).config.get_text_config()
+    """(parameter, its module, share of tokens that pass it) in order.
+
+    The share is 0 for a parameter that takes no part in a matrix product.
+    """
+    config = text_config(model)
     experts = getattr(config, "num_local_experts", None) or getattr(config, "num_experts", None) or 1
     active = (getattr(config, "num_experts_per_tok", None) or 1) / experts if experts > 1 else 1.0
+    share_of = {2: 1.0, 3: active}  # of matrices, and of stacks of the experts' matrices
     for module in model.modules():
-        for weight in module._parameters.values():
-            if weight is None:
-                continue
-            dims = len(_shape(weight))
-            yield weight, module, {2: 1.0, 3: active}.get(dims, 0.0)
+        for weight in module.parameters(recurse=False):
+            yield weight, module, share_of.get(len(_shape(weight)), 0.0)
 
 
 def _shape(weight: Tensor) -> tuple[int, ...]:

@@ -1,5 +1,4 @@
-"""Finding a model's folder, local or on the hub, and telling from its files what it is; nothing is loaded
-here."""
+"""Find a model's folder, local or on the hub, and tell from its files what it is; nothing is loaded here."""
 
 from __future__ import annotations
 
@@ -9,23 +8,23 @@ from pathlib import Path
 from typing import Any, Literal
 
 from adaptkit.errors import ModelError
+from adaptkit.run import digest, file_digest
 
 Kind = Literal["causal", "masked", "classifier", "encoder"]
 
 # The base's card and licence come along: what is made from it carries them over.
 HUB_FILES = ["*.json", "*.safetensors", "*.jinja", "*.model", "*.txt", "README.md", "LICENSE*", "NOTICE*"]
 _OFFLINE_FIX = (
-    "give a local folder instead (on a machine with network: `hf download {name} --local-dir {short}`, then copy it), "
-    "or unset HF_HUB_OFFLINE, or point HF_ENDPOINT at a mirror"
+    "give a local folder instead (on a machine with network: `hf download {name} --local-dir {short}`, then "
+    "copy it), or unset HF_HUB_OFFLINE, or point HF_ENDPOINT at a mirror"
 )
 
 
 def find(path: str | Path) -> Path:
-    """The local folder of a model: `path` itself, or the snapshot of a hub id (weights, configs and tokenizer
-    only).
+    """The local folder of a model: `path` itself, or the snapshot of a hub id.
 
-    Raises: ModelError when there is no such folder, or the hub cannot be reached and the cache does not hold
-        the id.
+    Of a hub id only weights, configs, tokenizer, card and licence are fetched.
+    Raises: ModelError when there is no such folder, or neither hub nor cache gives the id.
     """
     name, folder = str(path), Path(path).expanduser()
     if folder.is_dir():
@@ -41,11 +40,9 @@ def find(path: str | Path) -> Path:
     try:
         return Path(snapshot_download(name, allow_patterns=HUB_FILES))
     except Exception as error:  # the hub client raises a dozen unrelated types for one fact: it is not there
-        reason = (
-            "HF_HUB_OFFLINE is set"
-            if constants.HF_HUB_OFFLINE
-            else f"{type(error).__name__}: {first_line(error)}"
-        )
+        reason = f"{type(error).__name__}: {first_line(error)}"
+        if constants.HF_HUB_OFFLINE:
+            reason = "HF_HUB_OFFLINE is set"
         fix = _OFFLINE_FIX.format(name=name, short=name.rpartition("/")[2])
         raise ModelError(
             f"no local folder and not in reach on the model hub ({reason})", where=name, fix=fix
@@ -53,15 +50,14 @@ def find(path: str | Path) -> Path:
 
 
 def model_kind(path: str | Path) -> Kind:
-    """What a folder's weights were saved as: causal, masked, classifier or encoder, read from its
-    config.json."""
+    """What a folder's weights were saved as, read from its config.json."""
     from transformers.models.auto.modeling_auto import (
         MODEL_FOR_CAUSAL_LM_MAPPING_NAMES,
         MODEL_FOR_MASKED_LM_MAPPING_NAMES,
     )
 
     folder = find(path)
-    config = read_json(folder, "config.json")
+    config = read_json_object(folder, "config.json")
     name = (config.get("architectures") or [""])[0]
     if "MaskedLM" in name or name.endswith("ForPreTraining"):
         return "masked"
@@ -82,17 +78,28 @@ def model_kind(path: str | Path) -> Kind:
     )
 
 
+def model_digest(path: str | Path) -> str:
+    """sha256 over every file of a model's folder that decides what it answers: weights, configs, tokenizer,
+    pooling."""
+    folder = find(path)
+    files = [
+        file for file in folder.rglob("*") if file.suffix in (".safetensors", ".json") and file.is_file()
+    ]
+    return digest({str(file.relative_to(folder)): file_digest(file) for file in sorted(files)})
+
+
 def is_causal(path: str | Path) -> bool:
     """True for a folder that holds a left-to-right language model."""
     return model_kind(path) == "causal"
 
 
 def first_line(error: Exception) -> str:
-    """What a library said, without its pages of advice."""
+    """The first line of what a library said, without its pages of advice."""
     return next(iter(str(error).strip().splitlines()), type(error).__name__)
 
 
-def read_json(folder: Path, name: str) -> dict[str, Any]:
+def read_json_object(folder: Path, name: str) -> dict[str, Any]:
+    """The object that a JSON file of a model's folder holds. Raises: ModelError if there is none."""
     try:
         value = json.loads((folder / name).read_text(encoding="utf-8"))
     except FileNotFoundError:
@@ -109,9 +116,8 @@ def read_json(folder: Path, name: str) -> dict[str, Any]:
             fix="copy or download the folder again",
         ) from None
     if not isinstance(value, dict):
-        raise ModelError(
-            "must hold one JSON object", where=str(folder / name), fix="copy or download the folder again"
-        )
+        fix = "copy or download the folder again"
+        raise ModelError("must hold one JSON object", where=str(folder / name), fix=fix)
     return value
 
 
@@ -120,7 +126,7 @@ def check_weights(folder: Path) -> None:
     if (folder / "model.safetensors").exists():
         return
     if (folder / "model.safetensors.index.json").exists():
-        shards = set(read_json(folder, "model.safetensors.index.json").get("weight_map", {}).values())
+        shards = set(read_json_object(folder, "model.safetensors.index.json").get("weight_map", {}).values())
         missing = sorted(shard for shard in shards if not (folder / shard).exists())
         if missing:
             fix = "copy or download the folder again"
@@ -138,11 +144,9 @@ def check_weights(folder: Path) -> None:
         )
     pickled = sorted(p.name for p in folder.iterdir() if p.suffix in (".bin", ".pt", ".pth", ".ckpt", ".pkl"))
     if pickled:
-        raise ModelError(
-            f"weights only as pickle ({pickled[0]}), which can run code when read",
-            where=str(folder),
-            fix="convert once where you trust the file: `AutoModel*.from_pretrained(folder).save_pretrained(new_folder)`",
-        )
+        what = f"weights only as pickle ({pickled[0]}), which can run code when read"
+        conversion = "`AutoModel*.from_pretrained(folder).save_pretrained(new_folder)`"
+        raise ModelError(what, where=str(folder), fix=f"convert once where you trust the file: {conversion}")
     raise ModelError(
         "model.safetensors is missing", where=str(folder), fix="give the folder that `save_pretrained` wrote"
     )

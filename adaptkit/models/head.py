@@ -1,4 +1,4 @@
-"""A language model as backbone and output projection, for losses that never hold all logits.
+"""Take a language model apart into backbone and output projection, for losses that never hold all logits.
 
 Shape letters: B rows, T tokens, D hidden size, V vocabulary.
 """
@@ -6,34 +6,49 @@ Shape letters: B rows, T tokens, D hidden size, V vocabulary.
 from __future__ import annotations
 
 import weakref
+from typing import TYPE_CHECKING, Any, cast
 
 import torch
 from torch import Tensor, nn
 
 from adaptkit.errors import ModelError
 
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+
 _plain_logits: weakref.WeakSet[nn.Module] = weakref.WeakSet()
 
 
-def unwrap(model: nn.Module, *, keep_peft: bool = False) -> nn.Module:
+def unwrap(model: nn.Module, *, keep_peft: bool = False) -> PreTrainedModel:
     """The transformers model inside DDP, torch.compile and (unless `keep_peft`) peft wrappers."""
+    inner: Any = model
     while True:
-        if hasattr(model, "_orig_mod"):
-            model = model._orig_mod
-        elif isinstance(model, nn.parallel.DistributedDataParallel):
-            model = model.module
-        elif not keep_peft and hasattr(model, "get_base_model") and hasattr(model, "base_model"):
-            model = model.get_base_model()
+        if hasattr(inner, "_orig_mod"):
+            inner = inner._orig_mod
+        elif isinstance(inner, nn.parallel.DistributedDataParallel):
+            inner = inner.module
+        elif not keep_peft and hasattr(inner, "get_base_model") and hasattr(inner, "base_model"):
+            inner = inner.get_base_model()
         else:
-            return model
+            return inner
+
+
+def output_projection(model: nn.Module) -> nn.Module | None:
+    """The module that turns the last hidden states into logits over the vocabulary; None without one."""
+    inner = unwrap(model)
+    return inner.get_output_embeddings() if hasattr(inner, "get_output_embeddings") else None
+
+
+def text_config(model: nn.Module) -> Any:
+    """The part of the model's config that describes the language model."""
+    return unwrap(model).config.get_text_config()
 
 
 class Backbone:
     """Calls a language model without its vocabulary projection.
 
     The model runs as it is, wrappers, adapters and prediction-head transform included; only the output
-    projection is replaced by the identity for the time of the call. So nothing here depends on the
-    architecture.
+    projection passes its input on during the call. So nothing here depends on the architecture.
     """
 
     def __init__(self, model: nn.Module, head: nn.Module):
@@ -50,12 +65,11 @@ class Backbone:
             seen.append(hidden_BTD)
             return hidden_BTD
 
-        if hasattr(self.inner.config, "use_cache"):
-            batch = {**batch, "use_cache": False}
+        no_cache = {"use_cache": False} if hasattr(self.inner.config, "use_cache") else {}
         before = self.head.__dict__.get("forward")
         self.head.forward = keep
         try:
-            hidden_BTD = self.model(**batch).logits
+            hidden_BTD = self.model(**batch, **no_cache).logits
         finally:
             if before is None:
                 del self.head.forward
@@ -65,15 +79,18 @@ class Backbone:
         return hidden_BTD.to(seen[0].dtype)
 
     def _check(self, hidden_BTD: Tensor, seen: list[Tensor]) -> None:
-        """Whatever the model does to logits it now did to hidden states: they must come back unchanged
-        (looked at once)."""
+        """Refuse a model that changes its logits: what it does to logits it now did to hidden states.
+
+        Each model is looked at once.
+        """
         if self.inner in _plain_logits or torch.compiler.is_compiling():
             return
         if len(seen) != 1 or not torch.equal(hidden_BTD.detach().to(seen[0].dtype), seen[0].detach()):
+            what = "the model scales or caps its logits after the output projection"
             raise ModelError(
-                "the model scales or caps its logits after the output projection, which the fused loss would leave out",
+                f"{what}, which the fused loss would leave out",
                 where=type(self.inner).__name__,
-                fix="choose a base without logit scaling or soft-capping (Llama, Qwen, Mistral, GPT-NeoX, BERT, ...)",
+                fix="choose a base that does neither (Llama, Qwen, Mistral, GPT-NeoX, BERT, ...)",
             )
         _plain_logits.add(self.inner)
 
@@ -90,9 +107,8 @@ def split(model: nn.Module) -> tuple[Backbone, Tensor, Tensor | None]:
 
     Raises: ModelError if there is no vocabulary projection, or an adapter sits on it.
     """
-    inner = unwrap(model)
-    head = inner.get_output_embeddings() if hasattr(inner, "get_output_embeddings") else None
-    name = type(inner).__name__
+    head = output_projection(model)
+    name = type(unwrap(model)).__name__
     if head is None:
         raise ModelError(
             "has no vocabulary projection", where=name, fix="load it as a causal or masked language model"
@@ -100,16 +116,12 @@ def split(model: nn.Module) -> tuple[Backbone, Tensor, Tensor | None]:
     if "base_layer" in head._modules:
         fix = "leave the output head out of `targets` (all-linear does), or train the head as a whole"
         raise ModelError("an adapter sits on the output head", where=name, fix=fix)
-    weight_VD = head.weight
+    weight_VD = cast(Tensor, head.weight)
     if not weight_VD.is_floating_point():
-        raise ModelError(
-            "the output head is quantised",
-            where=name,
-            fix="load the model again: nf4 and int8 leave the head alone",
-        )
-    if inner.config.get_text_config().vocab_size != weight_VD.shape[0]:
-        raise ModelError(
-            f"the output head has {weight_VD.shape[0]} rows, config.vocab_size is {inner.config.vocab_size}",
-            where=name,
-        )
+        fix = "load the model again: nf4 and int8 leave the head alone"
+        raise ModelError("the output head is quantised", where=name, fix=fix)
+    vocab_size = text_config(model).vocab_size
+    if vocab_size != weight_VD.shape[0]:
+        what = f"the output head has {weight_VD.shape[0]} rows, config.vocab_size is {vocab_size}"
+        raise ModelError(what, where=name)
     return Backbone(model, head), weight_VD, getattr(head, "bias", None)

@@ -1,4 +1,4 @@
-"""What keeps documents apart that share a row, found out by trying.
+"""Find out by trying what keeps two documents apart that share a row.
 
 Shape letters: B rows, T tokens, D hidden size.
 """
@@ -12,21 +12,20 @@ from torch import Tensor, nn
 
 from adaptkit.errors import ModelError
 from adaptkit.models import packed
-from adaptkit.models.head import split
+from adaptkit.models.head import split, text_config
 
 Separation = Literal["positions", "mask", "rows"]
 
 
 def separation(model: nn.Module, objective: str, seq_len: int) -> Separation:
-    """What keeps two documents in one row apart in this model, the cheapest first. Tried on random tokens,
-    not looked up.
+    """The cheapest way that keeps two documents in one row apart in this model, tried on random tokens.
 
     The attention for packed rows is switched on where the model gives with it what it gives without it.
     """
     if packed.use(model) and _packs_exactly(model, objective, seq_len, "positions"):
         return "positions"
     packed.leave(model)
-    own = "positions" if objective == "causal" else "mask"
+    own: Separation = "positions" if objective == "causal" else "mask"
     return own if _packs_exactly(model, objective, seq_len, own) else "rows"
 
 
@@ -46,17 +45,12 @@ def kept_apart(model: nn.Module, objective: str, seq_len: int, name: str) -> Sep
 @torch.no_grad()
 def _packs_exactly(model: nn.Module, objective: str, seq_len: int, separate: Separation) -> bool:
     """Two documents that fill a row, together and apart; long ones, or a sliding window would not show."""
-    device, vocab = next(model.parameters()).device, model.config.get_text_config().vocab_size
-    tokens = torch.randint(
-        vocab // 2, vocab, (1, max(4, seq_len)), generator=torch.Generator().manual_seed(0)
-    ).to(device)
+    device, vocab = next(model.parameters()).device, text_config(model).vocab_size
+    shape, generator = (1, max(4, seq_len)), torch.Generator().manual_seed(0)
+    tokens = torch.randint(vocab // 2, vocab, shape, generator=generator).to(device)
     first, second = tokens.tensor_split([tokens.shape[1] * 2 // 5], 1)
-    batch: dict[str, Tensor] = {
-        "input_ids": tokens,
-        "position_ids": torch.cat([torch.arange(part.shape[1], device=device) for part in (first, second)])[
-            None
-        ],
-    }
+    positions = torch.cat([torch.arange(part.shape[1], device=device) for part in (first, second)])
+    batch: dict[str, Tensor] = {"input_ids": tokens, "position_ids": positions[None]}
     bounds = packed.document_bounds(batch["position_ids"])
     if separate == "mask":
         batch["attention_mask"] = packed.block_mask(bounds, *tokens.shape, causal=False)

@@ -1,4 +1,4 @@
-"""Loading, building and saving models and tokenizers in the Hugging Face layout."""
+"""Load, build and save models and tokenizers in the Hugging Face layout."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import torch
 from safetensors import SafetensorError
@@ -17,8 +17,11 @@ from torch import nn
 
 from adaptkit.adapters import keep_nf4_exact
 from adaptkit.errors import DiskFullError, ModelError
-from adaptkit.models.folder import Kind, check_weights, find, first_line, model_kind, read_json
+from adaptkit.models.folder import Kind, check_weights, find, first_line, model_kind, read_json_object
 from adaptkit.models.head import unwrap
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
 
 # Imported by peft, it warns of an optional kernel that would have to come from the hub.
 logging.getLogger("bitsandbytes.backends.cpu.ops").setLevel(logging.ERROR)
@@ -43,9 +46,10 @@ def load(
     quantization: Quantization | None = None,
     new_head: bool = False,
     seed: int = 0,
-) -> nn.Module:
-    """The model of a folder or hub id, ready to train: SDPA attention, no key/value cache, no code from the
-    folder.
+) -> PreTrainedModel:
+    """Load the model of a folder or hub id, ready to train: SDPA attention, no key/value cache.
+
+    No code from the folder runs.
 
     Args:
         kind: causal and masked need their whole head in the weights; a classifier gets a fresh head drawn
@@ -67,49 +71,58 @@ def load(
     config.tie_word_embeddings = headless or config.tie_word_embeddings
     _switch_cache_off(config)
     auto = _auto_class(kind, config, str(folder))
-    with torch.random.fork_rng(devices=[]), quiet():
-        torch.manual_seed(seed)
-        try:
-            model, info = auto.from_pretrained(
-                folder,
-                config=config,
-                dtype=getattr(torch, dtype),
-                attn_implementation=_attention(auto, config),
-                use_safetensors=True,
-                trust_remote_code=False,
-                output_loading_info=True,
-                ignore_mismatched_sizes=True,  # judged by _check_loaded
-                **_quantization_arguments(quantization, dtype),
-            )
-        except (RuntimeError, ValueError, OSError, SafetensorError) as error:
-            what = f"cannot be loaded: {first_line(error)}"
-            raise ModelError(what, where=str(folder), fix="copy or download the folder again") from None
+    arguments = {
+        "config": config,
+        "dtype": getattr(torch, dtype),
+        "attn_implementation": _attention(auto, config),
+        **_quantization_arguments(quantization, dtype),
+    }
+    model, info = _from_pretrained(auto, folder, arguments, seed)
     _check_loaded(model, info, folder, new_head=headless or kind == "classifier")
     if quantization == "nf4":
         keep_nf4_exact(model)
     return model
 
 
-def _lacks_head(folder: Path, kind: Kind) -> bool:
-    """Whether a masked model is asked of an encoder that was saved without its head.
+def _from_pretrained(
+    auto: Any, folder: Path, arguments: dict[str, Any], seed: int
+) -> tuple[Any, dict[str, Any]]:
+    """(model, transformers' account of its weights); weights that the folder lacks are drawn from `seed`."""
+    with torch.random.fork_rng(devices=[]), quiet():
+        torch.manual_seed(seed)
+        try:
+            return auto.from_pretrained(
+                folder,
+                use_safetensors=True,
+                trust_remote_code=False,
+                output_loading_info=True,
+                ignore_mismatched_sizes=True,  # judged by _check_loaded
+                **arguments,
+            )
+        except (RuntimeError, ValueError, OSError, SafetensorError) as error:
+            what = f"cannot be loaded: {first_line(error)}"
+            raise ModelError(what, where=str(folder), fix="copy or download the folder again") from None
 
-    Raises: ModelError for a language model of another kind than the one asked for.
+
+def _lacks_head(folder: Path, kind: Kind) -> bool:
+    """Whether a masked model is wanted of an encoder that was saved without its head.
+
+    Raises: ModelError for a language model of another kind than the wanted one.
     """
     if kind not in ("causal", "masked"):
         return False
-    found = model_kind(folder)
-    if found not in (kind, "encoder"):
-        what, fix = (
-            f"holds a {found} model, asked for a {kind} one",
-            f"choose a base that is a {kind} language model",
-        )
-        raise ModelError(what, where=str(folder), fix=fix)
-    return (kind, found) == ("masked", "encoder")
+    saved = model_kind(folder)
+    if saved not in (kind, "encoder"):
+        what = f"holds a {saved} model, asked for a {kind} one"
+        raise ModelError(what, where=str(folder), fix=f"choose a base that is a {kind} language model")
+    return (kind, saved) == ("masked", "encoder")
 
 
-def build(config: Any, kind: Kind, seed: int, num_labels: int | None = None) -> nn.Module:
-    """A model of this transformers config with random float32 weights drawn from `seed`; global RNG
-    untouched."""
+def build(config: Any, kind: Kind, seed: int, num_labels: int | None = None) -> PreTrainedModel:
+    """Make a model of this transformers config with float32 weights drawn from `seed`.
+
+    The global random state is left alone.
+    """
     if num_labels is not None:
         config.num_labels = num_labels
     _switch_cache_off(config)
@@ -120,7 +133,7 @@ def build(config: Any, kind: Kind, seed: int, num_labels: int | None = None) -> 
 
 
 def load_tokenizer(path: str | Path) -> Any:
-    """The fast tokenizer of a folder or hub id; EOS stands in for a missing pad token.
+    """Load the fast tokenizer of a folder or hub id; EOS stands in for a missing pad token.
 
     Raises: ModelError if there is none, or it cannot be read.
     """
@@ -130,7 +143,8 @@ def load_tokenizer(path: str | Path) -> Any:
     try:
         tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
     except Exception as error:  # a broken file surfaces as whatever the tokenizers library met first
-        fix = "the folder needs tokenizer.json and tokenizer_config.json, as `tokenizer.save_pretrained` writes them"
+        files = "tokenizer.json and tokenizer_config.json"
+        fix = f"the folder needs {files}, as `tokenizer.save_pretrained` writes them"
         raise ModelError(f"no usable tokenizer: {first_line(error)}", where=str(folder), fix=fix) from None
     if not tokenizer.is_fast:
         raise ModelError(
@@ -144,46 +158,40 @@ def load_tokenizer(path: str | Path) -> Any:
 
 
 def save(model: nn.Module, tokenizer: Any, folder: str | Path) -> None:
-    """Write an HF folder: config.json, generation_config.json, model.safetensors, tokenizer files,
-    chat_template.jinja.
+    """Write a Hugging Face folder: configs, model.safetensors, tokenizer files and chat template.
 
     The folder appears whole or not at all, and replaces an older one. Special ids that the model's configs
     lack come from the tokenizer.
 
     Raises: ModelError for a model with adapters or quantised weights (merge first); DiskFullError.
     """
-    model, folder = unwrap(model, keep_peft=True), Path(folder)
-    if getattr(model, "peft_config", None):
-        raise ModelError(
-            "has an adapter attached",
-            where=str(folder),
-            fix="merge it, or save the adapter with `save_adapter`",
-        )
-    if getattr(model, "is_quantized", False):
-        raise ModelError(
-            "bitsandbytes weights are no export format", where=str(folder), fix="dequantise and merge first"
-        )
-    if not hasattr(model, "save_pretrained"):
-        raise ModelError(f"{type(model).__name__} is not a transformers model", where=str(folder))
-    _fill_special_ids(model, tokenizer)
+    plain, folder = unwrap(model, keep_peft=True), Path(folder)
+    if getattr(plain, "peft_config", None):
+        fix = "merge it, or save the adapter with `save_adapter`"
+        raise ModelError("has an adapter attached", where=str(folder), fix=fix)
+    if getattr(plain, "is_quantized", False):
+        fix = "dequantise and merge first"
+        raise ModelError("bitsandbytes weights are no export format", where=str(folder), fix=fix)
+    if not hasattr(plain, "save_pretrained"):
+        raise ModelError(f"{type(plain).__name__} is not a transformers model", where=str(folder))
+    _fill_special_ids(plain, tokenizer)
     folder.parent.mkdir(parents=True, exist_ok=True)
     temporary = folder.with_name(f".{folder.name}.{os.getpid()}.tmp")
     shutil.rmtree(temporary, ignore_errors=True)
     try:
-        with _serving_config(model.config), quiet():
-            model.save_pretrained(temporary)
+        with _serving_config(plain.config), quiet():
+            plain.save_pretrained(temporary)
         tokenizer.save_pretrained(temporary)
         _sync(temporary)
         _replace(temporary, folder)
     except Exception as error:
         shutil.rmtree(temporary, ignore_errors=True)
         if getattr(error, "errno", None) == errno.ENOSPC or "No space left" in str(error):
-            need = sum(p.numel() * p.element_size() for p in model.parameters())
+            need = sum(p.numel() * p.element_size() for p in plain.parameters())
             free = shutil.disk_usage(folder.parent).free
+            what = f"disk full: the model needs {need} bytes, {free} are free"
             fix = "free some space and run the same command again"
-            raise DiskFullError(
-                f"disk full: the model needs {need} bytes, {free} are free", where=str(folder), fix=fix
-            ) from None
+            raise DiskFullError(what, where=str(folder), fix=fix) from None
         raise
 
 
@@ -206,7 +214,8 @@ def _serving_config(config: Any) -> Iterator[None]:
             config.use_cache = False
 
 
-def _fill_special_ids(model: nn.Module, tokenizer: Any) -> None:
+def _fill_special_ids(model: Any, tokenizer: Any) -> None:
+    """Copy the tokenizer's BOS, EOS and PAD into the model's configs where these have none."""
     generation = getattr(model, "generation_config", None)
     for key in ("bos_token_id", "eos_token_id", "pad_token_id"):
         value = getattr(tokenizer, key)
@@ -236,18 +245,17 @@ def _replace(temporary: Path, folder: Path) -> None:
 def _read_config(folder: Path) -> Any:
     from transformers import AutoConfig
 
-    raw = read_json(folder, "config.json")
+    raw = read_json_object(folder, "config.json")
     try:
         return AutoConfig.from_pretrained(folder, trust_remote_code=False)
     except Exception as error:
         if raw.get("auto_map") or "trust_remote_code" in str(error):
-            what, fix = (
-                "needs its own Python code to load",
-                "use a model whose architecture is part of transformers",
-            )
+            what = "needs its own Python code to load"
+            fix = "use a model whose architecture is part of transformers"
         else:
             what = f"config.json does not describe a model that transformers knows: {first_line(error)}"
-            fix = f"check 'model_type' ('{raw.get('model_type', 'missing')}') and the installed transformers version"
+            model_type = raw.get("model_type", "missing")
+            fix = f"check 'model_type' ('{model_type}') and the installed transformers version"
         raise ModelError(what, where=str(folder / "config.json"), fix=fix) from None
 
 
@@ -264,11 +272,8 @@ def _auto_class(kind: Kind, config: Any, where: str) -> Any:
 
     auto = getattr(transformers, _AUTO_CLASS[kind])
     if type(config) not in auto._model_mapping:
-        raise ModelError(
-            f"model_type '{config.model_type}' has no {kind} form in transformers",
-            where=where,
-            fix=f"choose a base that is a {kind} model",
-        )
+        what = f"model_type '{config.model_type}' has no {kind} form in transformers"
+        raise ModelError(what, where=where, fix=f"choose a base that is a {kind} model")
     return auto
 
 
@@ -295,13 +300,15 @@ def _quantization_arguments(quantization: Quantization | None, dtype: str) -> di
     return {"quantization_config": config, "device_map": {"": device}}
 
 
-def _check_loaded(model: nn.Module, info: dict[str, Any], folder: Path, *, new_head: bool) -> None:
-    """Refuse weights that transformers replaced by random numbers, except a head that may be new and unused
-    poolers."""
+def _check_loaded(model: Any, info: dict[str, Any], folder: Path, *, new_head: bool) -> None:
+    """Refuse weights that transformers replaced by random numbers.
+
+    Allowed to be random are a head that may be new, and poolers, which nothing uses.
+    """
 
     def needed(keys: Any) -> list[str]:
         names = sorted(key[0] if isinstance(key, tuple) else key for key in keys)
-        if new_head:  # asked for, or a classifier's for another number of classes
+        if new_head:  # wanted as such, or a classifier's for another number of classes
             names = [name for name in names if name.startswith(f"{model.base_model_prefix}.")]
         return [name for name in names if "pooler" not in name]
 
@@ -318,7 +325,7 @@ def _check_loaded(model: nn.Module, info: dict[str, Any], folder: Path, *, new_h
 
 @contextmanager
 def quiet() -> Iterator[None]:
-    """Silence transformers' reports and bars: what matters in them is checked and raised by `_check_loaded`."""
+    """Silence transformers' reports and bars; `_check_loaded` raises what matters in them."""
     from transformers.utils import logging as hf_logging
 
     level, bars = hf_logging.get_verbosity(), hf_logging.is_progress_bar_enabled()

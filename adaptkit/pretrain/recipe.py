@@ -1,5 +1,4 @@
-"""The pretraining recipe: a domain tokenizer and model from scratch, or a base that keeps learning on the
-domain's text.
+"""Train a language model on raw text: from scratch with a tokenizer of its own, or from a base that keeps on.
 
     config = load(PretrainConfig, "pretrain.yaml").config
     result = pretrain(config, Run.open("runs", config.name, config.model_dump(mode="json")))
@@ -13,17 +12,18 @@ from __future__ import annotations
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from torch import nn
 
 from adaptkit import models
 from adaptkit.data.heldout import calibration_rows, held_out, split_record
+from adaptkit.data.readers import Dataset
 from adaptkit.data.tokenizers import tokenizer_digest
-from adaptkit.models.sentence import copy_sentence_files
+from adaptkit.models.sentence.files import copy_pooling_files
 from adaptkit.pretrain.config import PretrainConfig
 from adaptkit.pretrain.language_scores import language_rows, language_scores
-from adaptkit.pretrain.start import Start, Text, prepare, read_text
+from adaptkit.pretrain.starting_point import StartingPoint, prepare, read_splits
 from adaptkit.run import Run, read_json
 from adaptkit.run_record import ModelKind, RecipeKind, RunRecord, SuiteRecord, read_record
 from adaptkit.trainer.lifecycle import Outcome, first_outputs, merge_checked, run_recipe
@@ -32,6 +32,9 @@ from adaptkit.trainer.parallel import Ranks
 from adaptkit.trainer.result import TrainResult
 from adaptkit.trainer.steps import steps_within
 from adaptkit.trainer.trainer import Trainer
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
 
 SUITE = "language"
 
@@ -58,8 +61,8 @@ class PretrainResult:
 class _Trained:
     """A pretraining after its last step."""
 
-    text: Text
-    start: Start
+    splits: dict[str, Dataset]
+    start: StartingPoint
     result: TrainResult
     params: models.ParamCount
 
@@ -77,15 +80,15 @@ def pretrain(config: PretrainConfig, run: Run) -> PretrainResult:
 
 
 def _train(config: PretrainConfig, run: Run, ranks: Ranks) -> _Trained:
-    text = read_text(config)
-    start = prepare(config, run, text, ranks)
+    splits = read_splits(config)
+    start = prepare(config, run, splits, ranks)
     trainer = config.trainer
     if config.flops:
         trainer = trainer.model_copy(update={"num_steps": affordable_steps(start.model, config)})
     objective = (CausalLM if config.objective == "causal" else MaskedLM)(trainer.implementation)
     params = models.param_count(start.model)
     result = Trainer(start.model, objective, start.train, trainer, run=run, eval=start.dev).fit()
-    return _Trained(text, start, result, params)
+    return _Trained(splits, start, result, params)
 
 
 def affordable_steps(model: nn.Module, config: PretrainConfig) -> int:
@@ -99,30 +102,30 @@ def affordable_steps(model: nn.Module, config: PretrainConfig) -> int:
     return steps_within(config.flops, per_step, fix=fix)
 
 
-def _deliver(config: PretrainConfig, run: Run, trained: _Trained) -> tuple[nn.Module, float]:
+def _deliver(config: PretrainConfig, run: Run, trained: _Trained) -> tuple[PreTrainedModel, float]:
     """Save the merged model and its tokenizer; the model, and how far merging moved its outputs."""
     start = trained.start
     model, difference = merge_checked(start.model, run, partial(first_outputs, source=start.dev))
     models.save(model, start.tokenizer, run.model)
     if config.base:
-        copy_sentence_files(models.find(config.base), run.model)  # an embedding model still pools as it did
+        copy_pooling_files(models.find(config.base), run.model)  # an embedding model still pools as it did
     return model, difference
 
 
-def _score(config: PretrainConfig, trained: _Trained, delivered: tuple[nn.Module, float]) -> Outcome:
+def _score(config: PretrainConfig, trained: _Trained, delivered: tuple[PreTrainedModel, float]) -> Outcome:
     """Score the model that was saved on the dev documents."""
     model, difference = delivered
-    start, text, result, params = trained.start, trained.text, trained.result, trained.params
-    rows = language_rows(model, start.tokenizer, text.dev, start.dev, config.objective, config.size.seq_len)
+    start, splits, result, params = trained.start, trained.splits, trained.result, trained.params
+    seq_len = config.size.seq_len
+    rows = language_rows(model, start.tokenizer, splits["dev"], start.dev, config.objective, seq_len)
     scores = language_scores(rows, config.objective)
-    splits = text.parts()
     record = RunRecord(
         recipe=RecipeKind.PRETRAIN,
         model_kind=ModelKind(config.objective),
         suite=SUITE,
         base=config.base,
         adapter=None if config.adapter.kind == "none" else config.adapter,
-        seq_len=config.size.seq_len,
+        seq_len=seq_len,
         splits={name: split_record(part) for name, part in splits.items()},
         suites={SUITE: SuiteRecord(judged_on="dev", num_items=len(rows), metrics=scores, dev=scores)},
         num_steps=result.num_steps,
@@ -139,5 +142,5 @@ def _score(config: PretrainConfig, trained: _Trained, delivered: tuple[nn.Module
             "best_step": result.best_step,
         },
     )
-    held, calibration = held_out(splits, with_items=False), calibration_rows(text.train, start.tokenizer)
+    held, calibration = held_out(splits, with_items=False), calibration_rows(splits["train"], start.tokenizer)
     return Outcome(record, rows, result.cost(), held, calibration)

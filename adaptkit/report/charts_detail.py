@@ -8,11 +8,12 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from adaptkit.data.score_table import per_class_f1
 from adaptkit.report.charts import Figure, short
 from adaptkit.report.svg import WIDTH, Canvas, Scale, circle, decimals, mark, padded, polyline
 from adaptkit.study.record import ArmRecord
 from adaptkit.study.results import Cell, ItemRow
-from adaptkit.study.scores import NUM_ECE_BINS, bin_index, confidence_and_hit, per_class_f1
+from adaptkit.study.scores import NUM_ECE_BINS, bin_index, confidence_and_hit
 from adaptkit.study.statistics import Interval
 
 MAX_CLASSES = 20

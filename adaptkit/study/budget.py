@@ -12,11 +12,11 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Literal
+from typing import Annotated, Literal
 
 from pydantic import model_validator
 
-from adaptkit.config import Config, Magnitude
+from adaptkit.config import Config, Magnitude, Share, in_unit
 from adaptkit.errors import BudgetError
 from adaptkit.trainer import steps
 
@@ -27,7 +27,7 @@ LEARNING_RATE_STEP = 3.0
 class PriceConfig(Config):
     """What an hour of this machine costs, with where and when that was read."""
 
-    usd_per_hour: Magnitude
+    usd_per_hour: Annotated[Magnitude, in_unit("US dollars per hour")]
     """US dollars per hour."""
     source: str
     """Where the price was read."""
@@ -38,17 +38,17 @@ class PriceConfig(Config):
 class BudgetConfig(Config):
     """What one arm may spend per seed, tuning trials included."""
 
-    amount: Magnitude
+    amount: Annotated[Magnitude, in_unit("as `unit` says")]
     """Budget per arm and seed, in `unit`."""
     unit: Literal["flops", "tokens", "seconds", "usd"] = "flops"
     """Unit of `amount`; tokens, seconds and dollars become FLOPs of the base model on this machine."""
-    task_share: float = 0.2
+    task_share: Share = 0.2
     """Share of the budget kept for each labelled task."""
-    trials: int = 3
+    trials: Annotated[int, in_unit("trials")] = 3
     """Learning rates (or prompt formats, or regularisations) tried per arm: the same number for each."""
-    trial_share: float = 0.2
+    trial_share: Share = 0.2
     """Length of one trial, as a share of a full run."""
-    total: Magnitude = 0.0
+    total: Annotated[Magnitude, in_unit("as `unit` says")] = 0.0
     """Refuse a study predicted to cost more than this in all, in `unit`; 0 is no limit."""
     price: PriceConfig | None = None
     """Needed for a budget in dollars; otherwise only shown."""
@@ -133,8 +133,10 @@ def to_flops(amount: float, config: BudgetConfig, flops_per_token: float, flops_
         return amount
     if config.unit == "tokens":
         return amount * flops_per_token
-    seconds = amount if config.unit == "seconds" else amount / config.price.usd_per_hour * 3600
-    return seconds * flops_per_second
+    if config.unit == "seconds":
+        return amount * flops_per_second
+    assert config.price is not None  # the config's own validation asks for it
+    return amount / config.price.usd_per_hour * 3600 * flops_per_second
 
 
 def check_total(

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Annotated, Literal
 
 from pydantic import model_validator
 
 import adaptkit.study.tasks  # noqa: F401 registers the kinds of task
 from adaptkit.adapters import AdapterConfig
 from adaptkit.architecture import SizeConfig
-from adaptkit.config import Config, Magnitude
+from adaptkit.config import Config, Flops, Share, in_unit
 from adaptkit.pretrain.config import TokenizerConfig
 from adaptkit.study.arms import Adaptation, Arm
 from adaptkit.study.budget import BudgetConfig
@@ -26,7 +26,7 @@ class StudyConfig(Config):
     """The study's name, and the first part of its folder's."""
     base: str = ""
     """The generic model: a HF folder or hub id. Empty makes one on the spot from `general.train`."""
-    base_flops: Magnitude = 0.0
+    base_flops: Flops = 0.0
     """FLOPs to spend on making the base when `base` is empty."""
     domain: CorpusConfig
     """The company's own text."""
@@ -40,13 +40,13 @@ class StudyConfig(Config):
     """The task whose verdict decides the exit code: `language` or a task's name."""
     budget: BudgetConfig
     """What each arm may spend per seed."""
-    seeds: int = 3
+    seeds: Annotated[int, in_unit("repetitions")] = 3
     """Repetitions of every training, each with its own initialisation, data order and few-shot draws."""
-    fractions: list[float] = [1.0]
+    fractions: list[Share] = [1.0]
     """Shares of the domain text that language models are trained on; the budget shrinks with the share."""
-    margin: float = 0.01
+    margin: Annotated[float, in_unit("bits per byte: share of the generic score; tasks: score")] = 0.01
     """Smallest difference worth acting on: relative for bits per byte, absolute for task scores."""
-    confidence: float = 0.95
+    confidence: Share = 0.95
     """Confidence of every interval."""
     size: SizeConfig = SizeConfig()
     """Size of the models trained from scratch, the base made on the spot among them."""
@@ -54,13 +54,13 @@ class StudyConfig(Config):
     """The domain tokenizer (and the general one of a base made on the spot)."""
     continue_with: Literal["full", "lora", "qlora"] = "full"
     """Which weights continued pretraining moves."""
-    replay_share: float = 0.1
+    replay_share: Share = 0.1
     """Share of general text mixed into continued pretraining."""
     adapter: AdapterConfig = AdapterConfig()
     """Rank and targets of the LoRA and QLoRA arms; its `kind` is set by the arm."""
     trainer: TrainerConfig = TrainerConfig()
     """Batch, schedule and precision of the language trainings; the plan sets rate, steps and seed."""
-    jobs: int = 0
+    jobs: Annotated[int, in_unit("stages at once")] = 0
     """Stages run at once; 0 takes one per free core for models under 10M parameters on a CPU, else one at a
     time."""
 

@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from adaptkit.data.score_table import ScoreTable
 from adaptkit.errors import DataError
 from adaptkit.run import Run, read_json, read_jsonl
 from adaptkit.study.record import (
@@ -24,7 +25,7 @@ from adaptkit.study.record import (
     TaskRecord,
     read_study,
 )
-from adaptkit.study.scores import METRICS, ScoreTable, score_table
+from adaptkit.study.scores import METRICS, score_table
 from adaptkit.study.statistics import Replicates, resample
 
 AGAIN = "run the same `adaptkit compare` again: finished stages are skipped"

@@ -1,11 +1,9 @@
-"""Compute metrics in numpy, each as a table of per-item sums and a function of their total.
-
-A metric that is no mean of per-item scores (macro-F1, bits per byte, ECE) still is a function of sums over
-items: `value = finish(sums.sum(axis=0))`. A bootstrap that weights the items therefore computes the metric
-itself, `finish(weights @ sums)`, instead of averaging per-item values that do not exist.
+"""All metrics of a study, as tables of per-item sums (`adaptkit.data.score_table`).
 
     table = score_table("macro_f1", rows)     # rows of eval/<suite>.jsonl
     table.value, len(table)
+
+Nothing here needs more than numpy.
 """
 
 from __future__ import annotations
@@ -19,6 +17,7 @@ from typing import Any
 
 import numpy as np
 
+from adaptkit.data.score_table import ScoreTable, accuracy_table, macro_f1_table, mean_table, ratio
 from adaptkit.embed.metrics import PER_QUERY, retrieval_row
 from adaptkit.errors import DataError
 
@@ -26,27 +25,6 @@ NUM_ECE_BINS = 15
 _ARTICLES = re.compile(r"\b(a|an|the)\b")
 _ROUGE_SPLIT = re.compile(r"[^a-z0-9]+")
 _PUNCTUATION = str.maketrans("", "", string.punctuation)
-
-
-@dataclass(frozen=True)
-class ScoreTable:
-    """Per-item sums of one metric.
-
-    Attributes:
-        sums: float64 [num_items, num_columns]; what each item adds.
-        finish: totals [..., num_columns] -> metric value [...].
-    """
-
-    sums: np.ndarray
-    finish: Callable[[np.ndarray], np.ndarray]
-
-    def __len__(self) -> int:
-        return len(self.sums)
-
-    @property
-    def value(self) -> float:
-        """The metric over all items; nan when there are none."""
-        return float(self.finish(self.sums.sum(axis=0))) if len(self.sums) else math.nan
 
 
 @dataclass(frozen=True)
@@ -75,73 +53,6 @@ def score_table(metric: str, rows: Sequence[dict[str, Any]]) -> ScoreTable:
         raise DataError(
             f"item rows lack {error}, which {metric} reads", fix="delete the run directory and run again"
         ) from None
-
-
-def _ratio(totals: np.ndarray) -> np.ndarray:
-    return totals[..., 0] / totals[..., 1]
-
-
-def _mean_table(values: Sequence[float]) -> ScoreTable:
-    column = np.asarray(values, dtype=np.float64)
-    return ScoreTable(np.stack([column, np.ones_like(column)], axis=1), _ratio)
-
-
-# Classification
-
-
-def accuracy(predictions: Sequence[str], references: Sequence[str]) -> float:
-    """Share of items whose prediction equals the label."""
-    return _accuracy_table(predictions, references).value
-
-
-def _accuracy_table(predictions: Sequence[str], references: Sequence[str]) -> ScoreTable:
-    return _mean_table([float(p == r) for p, r in zip(predictions, references, strict=True)])
-
-
-def macro_f1(predictions: Sequence[str], references: Sequence[str]) -> float:
-    """Unweighted mean of the F1 of each label that occurs as label or prediction (scikit-learn's
-    `average="macro"`)."""
-    return _macro_f1_table(predictions, references).value
-
-
-def _macro_f1_table(predictions: Sequence[str], references: Sequence[str]) -> ScoreTable:
-    names = class_names(predictions, references)
-    predicted, actual = _one_hot(predictions, names), _one_hot(references, names)
-    return ScoreTable(np.concatenate([predicted * actual, predicted + actual], axis=1), _finish_macro_f1)
-
-
-def class_names(predictions: Sequence[str], references: Sequence[str]) -> list[str]:
-    """Labels that occur on either side, sorted."""
-    return sorted({*predictions, *references})
-
-
-def _one_hot(values: Sequence[str], names: Sequence[str]) -> np.ndarray:
-    column = {name: i for i, name in enumerate(names)}
-    hot = np.zeros((len(values), len(names)))
-    hot[np.arange(len(values)), [column[value] for value in values]] = 1.0
-    return hot
-
-
-def _class_f1(totals: np.ndarray) -> np.ndarray:
-    """Totals [..., 2 * num_classes] (true positives, predicted + actual) -> F1 [..., num_classes].
-
-    F1 is nan for a class that does not occur.
-    """
-    hits, seen = np.split(totals, 2, axis=-1)
-    return np.where(seen > 0, 2 * hits / np.where(seen > 0, seen, 1.0), np.nan)
-
-
-def _finish_macro_f1(totals: np.ndarray) -> np.ndarray:
-    # A resample can lose a rare class altogether: the mean is over the classes seen, as scikit-learn's is.
-    return np.nanmean(_class_f1(totals), axis=-1)
-
-
-def per_class_f1(predictions: Sequence[str], references: Sequence[str]) -> dict[str, float]:
-    """F1 of each label that occurs."""
-    table = _macro_f1_table(predictions, references)
-    return dict(
-        zip(class_names(predictions, references), _class_f1(table.sums.sum(axis=0)).tolist(), strict=True)
-    )
 
 
 # Calibration
@@ -180,7 +91,7 @@ def brier(probabilities: Sequence[dict[str, float]], references: Sequence[str]) 
 
 
 def _brier_table(probabilities: Sequence[dict[str, float]], references: Sequence[str]) -> ScoreTable:
-    return _mean_table(
+    return mean_table(
         [
             sum((p - (name == r)) ** 2 for name, p in chances.items()) + (r not in chances)
             for chances, r in zip(probabilities, references, strict=True)
@@ -203,7 +114,7 @@ def exact_match(predictions: Sequence[str], references: Sequence[str]) -> float:
 
 
 def _exact_match_table(predictions: Sequence[str], references: Sequence[str]) -> ScoreTable:
-    return _mean_table(
+    return mean_table(
         [
             float(normalise_answer(p) == normalise_answer(r))
             for p, r in zip(predictions, references, strict=True)
@@ -221,7 +132,7 @@ def rouge_l(predictions: Sequence[str], references: Sequence[str]) -> float:
 
 
 def _rouge_l_table(predictions: Sequence[str], references: Sequence[str]) -> ScoreTable:
-    return _mean_table([_rouge_l_item(p, r) for p, r in zip(predictions, references, strict=True)])
+    return mean_table([_rouge_l_item(p, r) for p, r in zip(predictions, references, strict=True)])
 
 
 def _rouge_l_item(prediction: str, reference: str) -> float:
@@ -254,7 +165,7 @@ def bits_per_byte(nats: Sequence[float], num_bytes: Sequence[int]) -> float:
 
 def _bits_per_byte_table(nats: Sequence[float], num_bytes: Sequence[int]) -> ScoreTable:
     bits = np.asarray(nats, dtype=np.float64) / math.log(2)
-    return ScoreTable(np.stack([bits, np.asarray(num_bytes, dtype=np.float64)], axis=1), _ratio)
+    return ScoreTable(np.stack([bits, np.asarray(num_bytes, dtype=np.float64)], axis=1), ratio)
 
 
 # Retrieval
@@ -304,7 +215,7 @@ def _per_query(title: str, name: str) -> MetricInfo:
     """A metric that is a mean over queries."""
 
     def of_rows(rows: Sequence[dict[str, Any]]) -> ScoreTable:
-        return _mean_table([PER_QUERY[name](row) for row in rows])
+        return mean_table([PER_QUERY[name](row) for row in rows])
 
     return MetricInfo(title, True, 1.0, ("hits", "relevant"), of_rows)
 
@@ -313,8 +224,8 @@ METRICS: dict[str, MetricInfo] = {
     "bits_per_byte": _by_columns(
         "bits per byte", _bits_per_byte_table, ("nats", "num_bytes"), higher_is_better=False, most=math.inf
     ),
-    "accuracy": _by_columns("accuracy", _accuracy_table, ("prediction", "label")),
-    "macro_f1": _by_columns("macro-F1", _macro_f1_table, ("prediction", "label")),
+    "accuracy": _by_columns("accuracy", accuracy_table, ("prediction", "label")),
+    "macro_f1": _by_columns("macro-F1", macro_f1_table, ("prediction", "label")),
     "rouge_l": _by_columns("ROUGE-L", _rouge_l_table, ("prediction", "reference")),
     "exact_match": _by_columns("exact match", _exact_match_table, ("prediction", "reference")),
     "ece": MetricInfo(

@@ -34,8 +34,8 @@ from typing import Literal
 import numpy as np
 from scipy import stats
 
+from adaptkit.data.score_table import ScoreTable
 from adaptkit.errors import DataError
-from adaptkit.study.scores import ScoreTable
 
 NUM_RESAMPLES = 2000
 _CHUNK_WEIGHTS = 4_000_000  # item weights held at once: 32 MB

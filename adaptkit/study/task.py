@@ -13,15 +13,15 @@ costs, how a frozen or a trained model answers, what answers without a language 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Annotated, Any, ClassVar
 
 from pydantic import field_validator, model_validator
 
 from adaptkit.adapters import AdapterConfig
-from adaptkit.config import Config, Count
+from adaptkit.config import Config, Tokens, in_unit
 from adaptkit.data.readers import DataConfig, Dataset, Want, read, split
 from adaptkit.errors import nearest
 from adaptkit.run import Run
@@ -54,9 +54,9 @@ class TaskConfig(CorpusConfig):
     metric: str = ""
     """accuracy or macro_f1; rouge_l or exact_match for free text; ndcg_at_10, mrr_at_10, map, recall_at_10 or
     recall_at_100 for search. Empty takes the first."""
-    max_length: Count = 256
+    max_length: Tokens = 256
     """Tokens after which a text is cut, for every trained arm and probe."""
-    max_epochs: int = 8
+    max_epochs: Annotated[int, in_unit("epochs")] = 8
     """Passes over the labelled rows at most: the budget is a ceiling, not a duty."""
 
     @field_validator("kind")
@@ -221,7 +221,7 @@ class TaskKind(ABC):
     def learns_by(self, adaptation: Adaptation) -> bool:
         return adaptation not in self.cannot
 
-    def scores(self, rows: Rows) -> dict[str, float]:
+    def scores(self, rows: Sequence[dict[str, Any]]) -> dict[str, float]:
         """The task's metrics of item rows; empty without rows."""
         from adaptkit.study.scores import score_table
 

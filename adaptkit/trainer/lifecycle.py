@@ -13,7 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 import torch
 from peft import PeftModel
@@ -28,7 +28,10 @@ from adaptkit.trainer import parallel
 from adaptkit.trainer.config import TrainerConfig
 from adaptkit.trainer.device import send
 from adaptkit.trainer.parallel import Ranks
-from adaptkit.trainer.source import Source
+from adaptkit.trainer.row_source import Source
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
 
 MERGE_TOLERANCE = 1e-3
 """Of float32 logits or hidden states; exact merges measure 1e-6."""
@@ -112,14 +115,14 @@ def largest_difference(before: Tensor, after: Tensor) -> float:
 
 
 def merge_checked(
-    model: nn.Module,
+    model: PreTrainedModel | PeftModel,
     run: Run,
     outputs: Callable[[nn.Module], Tensor],
     *,
     adapter_base: str | None = None,
     distance: Callable[[Tensor, Tensor], float] = largest_difference,
     tolerance: float = MERGE_TOLERANCE,
-) -> tuple[nn.Module, float]:
+) -> tuple[PreTrainedModel, float]:
     """Merge a trained adapter into the weights and check that the outputs stay the same.
 
     A model without an adapter comes back as it is.

@@ -6,6 +6,8 @@ other origins' to pay; the student pays for its own training and for its teacher
 
 from __future__ import annotations
 
+from typing import Any
+
 from adaptkit import models
 from adaptkit.compare.plan import teaching_jobs
 from adaptkit.compare.stages.language_job import FULL_RATE, JobOrder, LanguageJob, files
@@ -33,13 +35,14 @@ class Distillation(LanguageJob):
 
 def best_teacher(workspace: Workspace, seed: int, share: float) -> str:
     """The folder of the model with the best dev score: bits per byte, or nats for masked models."""
-    jobs = teaching_jobs(workspace.config)
-    scored = [(result.dev, result.model) for result in (workspace.language(job, seed, share) for job in jobs)]
-    if workspace.base.kind == "causal":
-        scored.append((workspace.base.dev, workspace.base.model))
-    elif not scored:
-        return workspace.base.model
-    return min(scored, key=lambda pair: pair[0])[1]
+    scores: dict[str, float] = {}
+    for job in teaching_jobs(workspace.config):
+        trained = workspace.language(job, seed, share)
+        assert trained.model is not None
+        scores[trained.model] = trained.dev
+    if workspace.base.dev is not None:
+        scores[workspace.base.model] = workspace.base.dev
+    return min(scores, key=lambda folder: scores[folder]) if scores else workspace.base.model
 
 
 def distillation(order: JobOrder) -> DistillConfig:
@@ -51,16 +54,16 @@ def distillation(order: JobOrder) -> DistillConfig:
 
     workspace = order.workspace
     teacher = best_teacher(workspace, order.seed, order.share)
-    fields = {
+    fields: dict[str, Any] = {
         "name": order.job.name,
         "teacher": teacher,
         "data": files(workspace.files.train("domain", order.share)),
         "dev": files(workspace.files.dev("domain")),
         "size": {"seq_len": workspace.config.size.seq_len},
-        "trainer": {**order.trainer, "num_steps": 1},
+        "trainer": order.trainer,
     }
     if models.model_kind(teacher) == "encoder":
         fields["losses"] = {"cosine": 1.0}  # it gives vectors, not distributions
-    one_step = DistillConfig.model_validate(fields)
+    one_step = with_trainer(DistillConfig.model_validate(fields), num_steps=1)
     steps = steps_within(order.flops, plan(one_step)["flops"], what=order.job.name)
     return with_trainer(one_step, num_steps=steps)

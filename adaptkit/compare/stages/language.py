@@ -24,7 +24,9 @@ from adaptkit.compare.workspace import Workspace, documents, rows_of, tidy
 from adaptkit.run import Run, read_json, write_json, write_jsonl
 from adaptkit.run_record import ModelKind, RecipeKind, RunRecord, SuiteRecord
 from adaptkit.study.arms import Adaptation, Origin, TextJob
-from adaptkit.study.record import BaseResult, LanguageResult, TokenizerRecord, TokenizerResult
+from adaptkit.study.record import TokenizerRecord
+from adaptkit.study.stage_record import BaseResult, LanguageResult, TokenizerResult
+from adaptkit.trainer.config import TrainerConfig
 
 JOBS: dict[Origin, LanguageJob] = {
     Origin.GENERIC: KeepTraining(),
@@ -57,7 +59,9 @@ def base(workspace: Workspace, stage: Stage, threads: int) -> BaseResult:
         path = models.find(config.base)
         identity = str(path)
     else:
-        trainer = config.trainer.model_dump(exclude_unset=True) | {"seed": 0, "threads": threads}
+        trainer = TrainerConfig(
+            **config.trainer.model_dump(exclude_unset=True) | {"seed": 0, "threads": threads}
+        )
         vocabulary = str(_train_tokenizer(workspace, "general"))
         settings = from_scratch(workspace, "base", "general", vocabulary, config.base_flops, trainer)
         run, _ = pretrained(workspace, settings)

@@ -5,12 +5,12 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from adaptkit.compare.workspace import Workspace
 from adaptkit.data.readers import DataConfig
 from adaptkit.run import Run
 from adaptkit.study.arms import Adaptation, TextJob
+from adaptkit.trainer.config import TrainerConfig
 
 FULL_RATE, ADAPTER_RATE = 0.5, 3.0
 """Centres of the learning rates tried, relative to training all weights from scratch."""
@@ -39,10 +39,11 @@ class JobOrder:
         return self.job.weights(Adaptation(self.workspace.config.continue_with))
 
     @property
-    def trainer(self) -> dict[str, Any]:
+    def trainer(self) -> TrainerConfig:
         """The study's trainer settings with what the plan decides."""
         settings = self.workspace.config.trainer.model_dump(exclude_unset=True)
-        return settings | {"learning_rate": self.learning_rate, "seed": self.seed, "threads": self.threads}
+        settings |= {"learning_rate": self.learning_rate, "seed": self.seed, "threads": self.threads}
+        return TrainerConfig(**settings)
 
 
 class LanguageJob(ABC):

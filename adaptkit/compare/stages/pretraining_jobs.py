@@ -11,6 +11,7 @@ from adaptkit.run import Run
 from adaptkit.study.arms import Adaptation
 from adaptkit.study.base_model import text_kind
 from adaptkit.study.config import StudyConfig
+from adaptkit.trainer.config import TrainerConfig
 
 
 class Scratch(LanguageJob):
@@ -80,7 +81,7 @@ def from_scratch(
     text: str,
     tokenizer: str,
     flops: float,
-    trainer: dict[str, Any],
+    trainer: TrainerConfig,
     share: float = 1.0,
 ) -> PretrainConfig:
     """The pretraining of random weights on a corpus of the study."""

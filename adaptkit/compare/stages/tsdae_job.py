@@ -40,7 +40,7 @@ class RestoreTexts(LanguageJob):
 
     def train(self, order: JobOrder) -> tuple[Run, float]:
         from adaptkit.embed.recipe import embed
-        from adaptkit.embed.training import steps_for_budget
+        from adaptkit.embed.start import steps_for_budget
 
         workspace, config = order.workspace, order.workspace.config
         settings = EmbedConfig(
@@ -52,7 +52,8 @@ class RestoreTexts(LanguageJob):
             max_length=config.size.seq_len,
             adapter=config.adapter_of(order.weights),
         )
-        settings = with_trainer(settings, **{"global_batch_size": BATCH, **order.trainer})
+        asked = {"global_batch_size": BATCH, **order.trainer.model_dump(exclude_unset=True)}
+        settings = with_trainer(settings, **asked)
         steps = check_steps(steps_for_budget(settings, order.flops), order.flops, what=order.job.name)
         settings = with_trainer(settings, num_steps=steps)
         run = workspace.open(settings.name, settings)

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from adaptkit.data.readers import Dataset
+from adaptkit.finetune.config import Kind
 from adaptkit.study.arms import Adaptation
 from adaptkit.study.task import Answers, Assignment, Rows, TaskConfig, TaskFiles
 from adaptkit.study.tasks.rows import RowKind
+
+if TYPE_CHECKING:
+    from adaptkit.finetune.frozen_answers import FrozenAnswers
 
 TFIDF = "TF-IDF + logistic regression"
 
@@ -15,46 +19,20 @@ TFIDF = "TF-IDF + logistic regression"
 class Classify(RowKind):
     """A classification head on the model."""
 
-    name, family = "classify", "classify"
-    want, finetune_kind = "labelled", "classify"
+    name = "classify"
+    family = "classify"
+    want = "labelled"
+    finetune_kind: ClassVar[Kind] = "classify"
     metrics = ("accuracy", "macro_f1")
 
     def frozen(self, work: Assignment) -> Answers:
         from adaptkit import models
 
-        parts = self.parts(work.files)
         model = models.load(work.origin, models.model_kind(work.origin))
-        answer = self._prompted if work.arm.adaptation is Adaptation.PROMPT else self._probed
-        outcome = answer(work, model, models.load_tokenizer(work.origin), parts)
-        facts = {"chosen": outcome.chosen, "trials": outcome.trials}
-        return Answers(outcome.rows, outcome.dev, outcome.cost, facts)
-
-    def _prompted(self, work: Assignment, model: Any, tokenizer: Any, parts: dict[str, Dataset]) -> Any:
-        from adaptkit.finetune.prompting import prompt_rows
-
-        choice = {"trials": work.trials, "metric": work.task.score, "seed": work.seed}
-        return prompt_rows(
-            model,
-            tokenizer,
-            parts["train"],
-            parts["dev"],
-            parts["test"],
-            label_names=parts["train"].labels,
-            **choice,
-        )
-
-    def _probed(self, work: Assignment, model: Any, tokenizer: Any, parts: dict[str, Dataset]) -> Any:
-        from adaptkit.finetune.probe import probe_rows
-
-        choice = {"trials": work.trials, "metric": work.task.score, "max_length": work.task.max_length}
-        return probe_rows(
-            model,
-            tokenizer,
-            parts["train"],
-            parts["dev"],
-            parts["test"],
-            label_names=parts["train"].labels,
-            **choice,
+        answer = _prompted if work.arm.adaptation is Adaptation.PROMPT else _probed
+        outcome = answer(work, model, models.load_tokenizer(work.origin), self.parts(work.files))
+        return Answers(
+            outcome.rows, outcome.dev, outcome.cost, {"chosen": outcome.chosen, "trials": outcome.trials}
         )
 
     def baseline(self, task: TaskConfig, files: TaskFiles) -> tuple[str, Answers] | None:
@@ -64,10 +42,43 @@ class Classify(RowKind):
         return TFIDF, Answers(tfidf_rows(train, test))
 
 
+def _prompted(work: Assignment, model: Any, tokenizer: Any, parts: dict[str, Dataset]) -> FrozenAnswers:
+    from adaptkit.finetune.prompted_labels import prompt_rows
+
+    return prompt_rows(
+        model,
+        tokenizer,
+        parts["train"],
+        parts["dev"],
+        parts["test"],
+        label_names=parts["train"].labels,
+        trials=work.trials,
+        metric=work.task.score,
+        seed=work.seed,
+    )
+
+
+def _probed(work: Assignment, model: Any, tokenizer: Any, parts: dict[str, Dataset]) -> FrozenAnswers:
+    from adaptkit.finetune.probe import probe_rows
+
+    return probe_rows(
+        model,
+        tokenizer,
+        parts["train"],
+        parts["dev"],
+        parts["test"],
+        label_names=parts["train"].labels,
+        trials=work.trials,
+        metric=work.task.score,
+        max_length=work.task.max_length,
+    )
+
+
 class LabelWords(Classify):
     """The language model writes the label."""
 
-    name, finetune_kind = "label_words", "label_words"
+    name = "label_words"
+    finetune_kind: ClassVar[Kind] = "label_words"
 
 
 def tfidf_rows(train: list[tuple[str, str]], test: list[tuple[str, str, str]]) -> Rows:

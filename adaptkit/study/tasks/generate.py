@@ -2,26 +2,33 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING, cast
+
 from adaptkit.study.arms import Adaptation
 from adaptkit.study.task import Answers, Assignment, TaskConfig, TaskFiles
 from adaptkit.study.tasks.rows import RowKind
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
 
 
 class Generate(RowKind):
     """Answers in free text, compared with a reference."""
 
-    name, family = "generate", "generate"
-    want, finetune_kind = "sft", "sft"
+    name = "generate"
+    family = "generate"
+    want = "sft"
+    finetune_kind = "sft"
     metrics = ("rouge_l", "exact_match")
     cannot = frozenset({Adaptation.PROBE})  # a probe gives labels or vectors, not text
 
     def frozen(self, work: Assignment) -> Answers:
         from adaptkit import models
-        from adaptkit.finetune.answering import answer_rows
+        from adaptkit.finetune.prompted_answers import answer_rows
 
         parts = self.parts(work.files)
         outcome = answer_rows(
-            models.load(work.origin, models.model_kind(work.origin)),
+            cast("PreTrainedModel", models.load(work.origin, models.model_kind(work.origin))),
             models.load_tokenizer(work.origin),
             parts["train"],
             parts["dev"],

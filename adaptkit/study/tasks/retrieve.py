@@ -32,7 +32,8 @@ BATCH = 16
 class Retrieve(TaskKind):
     """Find the documents that answer a query."""
 
-    name, family = "retrieve", "retrieve"
+    name = "retrieve"
+    family = "retrieve"
     metrics = ("ndcg_at_10", "mrr_at_10", "map", "recall_at_10", "recall_at_100")
     cannot = frozenset({Adaptation.PROMPT, Adaptation.QLORA})  # a prompt gives no vectors
     rates = LearningRates(full=0.1, adapters=0.5)
@@ -77,13 +78,13 @@ class Retrieve(TaskKind):
             "flops": encoder.flops,
             "seconds": time.perf_counter() - begun,
             "tokens": encoder.num_tokens,
-            "peak_memory_bytes": device.peak_memory(encoder.model.device),
+            "peak_memory_bytes": device.peak_memory(next(encoder.model.parameters()).device),
         }
         return Answers(rows, scores, cost)
 
     def train(self, work: Assignment) -> Run:
         from adaptkit.embed.recipe import embed
-        from adaptkit.embed.training import steps_for_budget
+        from adaptkit.embed.start import steps_for_budget
 
         data = DataConfig(files=[str(work.files.folder)])
         settings = EmbedConfig(

@@ -1,4 +1,5 @@
-"""The losses of a head in plain torch, a chunk of rows at a time: the memory of the fused kernels on any device.
+"""The losses of a head in plain torch, a chunk of rows at a time: the memory of the fused kernels on any
+device.
 
 Shape suffixes: C = rows of one chunk, V = rows of the head's weight, K = kept teacher tokens.
 """
@@ -9,45 +10,32 @@ import torch
 from torch import Tensor
 
 from . import contrastive, cross_entropy, distillation
-from .cross_entropy import RowLoss
 from .distillation import Divergence, TopKRows
 from .head import loss_dtype
 from .teachers import MIN_TAIL
 
 
 def cross_entropy_rows(
-    logits_CV: Tensor, labels_C: Tensor, factors_C: Tensor | None, loss: RowLoss, dtype: torch.dtype | None
+    logits_CV: Tensor, labels_C: Tensor, vocab_size: int, dtype: torch.dtype | None
 ) -> tuple[Tensor, Tensor | None]:
     """The losses of a chunk and the gradient of its logits, formed in their memory where dtypes allow."""
     logits_CV, labels_C1 = logits_CV.to(loss_dtype(logits_CV.dtype)), labels_C.unsqueeze(1)
-    slope_CV, real = None, slice(loss.vocab_size)
-    if loss.softcap:
-        share_CV = logits_CV.div_(loss.softcap).tanh_()
-        slope_CV, logits_CV = 1 - share_CV.square(), share_CV.mul(loss.softcap)
-    logits_CV[:, loss.vocab_size :] = -torch.inf
-    lse_C = logits_CV.logsumexp(1) if loss.z_loss else None
+    logits_CV[:, vocab_size:] = -torch.inf
     log_p_CV = torch.log_softmax(logits_CV, dim=1, out=logits_CV)
     losses_C = -log_p_CV.gather(1, labels_C1).squeeze(1)
-    if loss.label_smoothing:
-        losses_C = (1 - loss.label_smoothing) * losses_C - loss.label_smoothing * log_p_CV[:, real].mean(1)
-    if lse_C is not None:
-        losses_C = losses_C + loss.z_loss * lse_C.square()
     if dtype is None:
         return losses_C, None
     d_logits_CV = log_p_CV.exp_()
-    if lse_C is not None:
-        d_logits_CV *= 1 + 2 * loss.z_loss * lse_C.unsqueeze(1)
-    d_logits_CV.scatter_add_(1, labels_C1, torch.full_like(labels_C1, loss.label_smoothing - 1, dtype=d_logits_CV.dtype))
-    if loss.label_smoothing:
-        d_logits_CV[:, real] -= loss.label_smoothing / loss.vocab_size
-    for factor in (slope_CV, None if factors_C is None else factors_C.unsqueeze(1)):
-        if factor is not None:
-            d_logits_CV *= factor
+    d_logits_CV.scatter_add_(1, labels_C1, torch.full_like(labels_C1, -1, dtype=d_logits_CV.dtype))
     return losses_C, d_logits_CV.to(dtype)
 
 
 def distillation_rows(
-    logits_CV: Tensor, teacher: Tensor | TopKRows, labels_C: Tensor, loss: Divergence, dtype: torch.dtype | None
+    logits_CV: Tensor,
+    teacher: Tensor | TopKRows,
+    labels_C: Tensor,
+    loss: Divergence,
+    dtype: torch.dtype | None,
 ) -> tuple[Tensor, Tensor, Tensor | None]:
     """The cross-entropies and divergences of a chunk, and the gradient of its logits."""
     columns, labels_C1 = logits_CV.shape[1], labels_C.unsqueeze(1)
@@ -70,7 +58,8 @@ def distillation_rows(
 
 
 def _against_all(log_p_CV: Tensor, log_q_CV: Tensor, loss: Divergence) -> tuple[Tensor, Tensor]:
-    """(divergence [C], its derivative by the student's logits / temperature): dD/dz_v = q_v (dD/dq_v - sum_u q_u dD/dq_u)."""
+    """(divergence [C], its derivative by the student's logits / temperature): dD/dz_v = q_v (dD/dq_v - sum_u
+    q_u dD/dq_u)."""
     q_CV, p_CV = log_q_CV.exp(), log_p_CV.exp()
     if loss.kind == "forward_kl":
         return _kl(p_CV, log_p_CV - log_q_CV), q_CV - p_CV
@@ -101,8 +90,13 @@ def _gain(p: Tensor, q: Tensor, log_p_over_q: Tensor, loss: Divergence) -> tuple
         kd_C = _kl(q, -log_p_over_q)
         return kd_C, -log_p_over_q, kd_C
     beta, rest = loss.beta, 1 - loss.beta
-    log_p_over_q = log_p_over_q.clamp(-80, 80)  # where one of the two is zero beside the other; exp stays finite
-    log_q_over_m, log_p_over_m = -(rest + beta * log_p_over_q.exp()).log(), -(beta + rest * (-log_p_over_q).exp()).log()
+    log_p_over_q = log_p_over_q.clamp(
+        -80, 80
+    )  # where one of the two is zero beside the other; exp stays finite
+    log_q_over_m, log_p_over_m = (
+        -(rest + beta * log_p_over_q.exp()).log(),
+        -(beta + rest * (-log_p_over_q).exp()).log(),
+    )
     mean_C = _kl(q, log_q_over_m)
     return beta * _kl(p, log_p_over_m) + rest * mean_C, rest * log_q_over_m, rest * mean_C
 

@@ -1,11 +1,10 @@
-"""Cross-entropy of a head as an operator: the loop of `head` around a function of one chunk's logits, which differs by
-implementation. `operators` builds them; `reference.linear_cross_entropy` says what they compute.
+"""Cross-entropy of a head as an operator: the loop of `head` around a function of one chunk's logits, which
+differs by implementation. `operators` builds them; `reference.linear_cross_entropy` says what they compute.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -14,31 +13,33 @@ from torch.autograd.function import once_differentiable
 
 from . import autograd
 from ._ops import add_op_namespace_prefix
-from .head import IGNORE_INDEX, Head, Rows, chunked_rows, compute_dtype, empty_results, loss_and_gradients, loss_dtype, project
+from .head import (
+    IGNORE_INDEX,
+    Head,
+    Rows,
+    chunked_rows,
+    compute_dtype,
+    empty_results,
+    loss_and_gradients,
+    loss_dtype,
+    project,
+)
+
+RowFunction = Callable[[Tensor, Tensor, int, torch.dtype | None], tuple[Tensor, Tensor | None]]
+"""(logits [C, V] it may overwrite, labels [C], number of real tokens, dtype of the gradient or None for no
+gradient)
+-> (losses [C], gradient of the logits [C, V])."""
 
 
-@dataclass(frozen=True)
-class RowLoss:
-    """The options of a row's loss; see reference.linear_cross_entropy."""
-
-    label_smoothing: float
-    z_loss: float
-    softcap: float
-    vocab_size: int
-
-
-RowFunction = Callable[[Tensor, Tensor, Tensor | None, RowLoss, torch.dtype | None], tuple[Tensor, Tensor | None]]
-"""(logits [C, V] it may overwrite, labels [C], factors [C] or None, options, dtype of the gradient or None for no gradient)
--> (losses [C] before the factors, gradient of the logits [C, V] after the factors)."""
-
-
-def operators(name: str, row_function: RowFunction, *, reads_ignored: bool) -> tuple[Callable[..., Tensor], Callable[..., Tensor]]:
+def operators(
+    name: str, row_function: RowFunction, *, reads_ignored: bool
+) -> tuple[Callable[..., Tensor], Callable[..., Tensor]]:
     """(linear_cross_entropy, token_nll), registered with torch under `name`.
 
-    `reads_ignored`: whether the row function takes rows labelled IGNORE_INDEX; else they are dropped from given rows.
+    `reads_ignored`: whether the row function takes rows labelled IGNORE_INDEX; else they are dropped from
+    given rows.
     """
     sweep = _register_sweep(name, row_function, reads_ignored)
-    lean = _register_lean(name, sweep)
 
     def linear_cross_entropy(
         hidden_TD: Tensor,
@@ -47,31 +48,25 @@ def operators(name: str, row_function: RowFunction, *, reads_ignored: bool) -> t
         bias_V: Tensor | None = None,
         *,
         rows_R: Tensor | None = None,
-        label_smoothing: float = 0.0,
-        z_loss: float = 0.0,
-        softcap: float = 0.0,
-        token_weights_T: Tensor | None = None,
         vocab_size: int | None = None,
-        memory: str = "fast",
     ) -> Tensor:
-        """Equals `reference.linear_cross_entropy`, with gradients for hidden, weight and bias; no second derivative.
-
-        Raises: ValueError for a `memory` other than "fast" and "min".
-        """
-        if memory not in ("fast", "min"):
-            raise ValueError(f"memory is 'fast' or 'min', not {memory!r}")
-        settings, dtype = [label_smoothing, z_loss, softcap], compute_dtype(hidden_TD)
-        data = (hidden_TD, weight_VD, labels_T, bias_V, rows_R, token_weights_T)
+        """Equals `reference.linear_cross_entropy`, with gradients for hidden, weight and bias; no second
+        derivative."""
+        dtype = compute_dtype(hidden_TD)
+        data = (hidden_TD, weight_VD, labels_T, bias_V, rows_R)
         vocab_size = len(weight_VD) if vocab_size is None else vocab_size
-        wanted = [torch.is_grad_enabled() and x is not None and x.requires_grad for x in (hidden_TD, weight_VD, bias_V)]
-        if memory == "min":
-            return lean(*data, settings, vocab_size, wanted, dtype).squeeze(0)
-        return sweep(*data, None, settings, vocab_size, wanted, dtype)[0].squeeze(0)
+        wanted = [
+            torch.is_grad_enabled() and x is not None and x.requires_grad
+            for x in (hidden_TD, weight_VD, bias_V)
+        ]
+        return sweep(*data, vocab_size, wanted, dtype)[0].squeeze(0)
 
     return linear_cross_entropy, _register_token_nll(name, row_function)
 
 
-def _register_sweep(name: str, row_function: RowFunction, reads_ignored: bool) -> Callable[..., tuple[Tensor, ...]]:
+def _register_sweep(
+    name: str, row_function: RowFunction, reads_ignored: bool
+) -> Callable[..., tuple[Tensor, ...]]:
     @torch.library.custom_op(add_op_namespace_prefix(f"linear_cross_entropy_{name}"), mutates_args=())
     def sweep(
         hidden: Tensor,
@@ -79,20 +74,15 @@ def _register_sweep(name: str, row_function: RowFunction, reads_ignored: bool) -
         labels: Tensor,
         bias: Tensor | None,
         rows: Tensor | None,
-        token_weights: Tensor | None,
-        scale: Tensor | None,
-        settings: Sequence[float],
         vocab_size: int,
         wanted: Sequence[bool],
         dtype: torch.dtype,
     ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        options, gradient = RowLoss(*settings, vocab_size), dtype if any(wanted) else None
-        factors = token_weights if scale is None else scale.expand(len(labels)) * (1 if token_weights is None else token_weights)
+        gradient = dtype if any(wanted) else None
 
         def rowwise(logits_CV: Tensor, chosen: Rows) -> tuple[Tensor, Tensor | None]:
-            factors_C = None if factors is None else factors[chosen].to(loss_dtype(dtype))
-            losses_C, d_logits_CV = row_function(logits_CV, labels[chosen], factors_C, options, gradient)
-            return (losses_C if factors_C is None else losses_C * factors_C).sum(), d_logits_CV
+            losses_C, d_logits_CV = row_function(logits_CV, labels[chosen], vocab_size, gradient)
+            return losses_C.sum(), d_logits_CV
 
         with torch.autocast(hidden.device.type, enabled=False):
             if rows is not None and not reads_ignored:
@@ -101,76 +91,45 @@ def _register_sweep(name: str, row_function: RowFunction, reads_ignored: bool) -
             return loss_and_gradients(Head(hidden, weight, bias, dtype, wanted), chunks, 1, rowwise)
 
     @sweep.register_fake
-    def _(hidden, weight, labels, bias, rows, token_weights, scale, settings, vocab_size, wanted, dtype):  # noqa: ANN001, ANN202
+    def _(hidden, weight, labels, bias, rows, vocab_size, wanted, dtype):  # noqa: ANN001, ANN202
         return empty_results(hidden, weight, bias, wanted, 1)
 
     def keep(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
-        dtypes = [x.dtype if want else None for x, want in zip((inputs[0], inputs[1], inputs[3]), inputs[9], strict=True)]
+        dtypes = [
+            x.dtype if want else None
+            for x, want in zip((inputs[0], inputs[1], inputs[3]), inputs[6], strict=True)
+        ]
         autograd.keep_gradients(ctx, output[1:], dtypes)
 
     @once_differentiable
     def scale_kept(ctx: Any, grad: Tensor, *_: None) -> tuple[Tensor | None, ...]:
         d_hidden, d_weight, d_bias = autograd.scaled_gradients(ctx, grad)
-        return d_hidden, d_weight, None, d_bias, *[None] * 7
+        return d_hidden, d_weight, None, d_bias, *[None] * 4
 
     sweep.register_autograd(scale_kept, setup_context=keep)
     return sweep
 
 
-def _register_lean(name: str, sweep: Callable[..., tuple[Tensor, ...]]) -> Callable[..., Tensor]:
-    @torch.library.custom_op(add_op_namespace_prefix(f"linear_cross_entropy_{name}_lean"), mutates_args=())
-    def lean(
+def _register_token_nll(name: str, row_function: RowFunction) -> Callable[..., Tensor]:
+    @torch.library.custom_op(add_op_namespace_prefix(f"token_nll_{name}"), mutates_args=())
+    def scores(
         hidden: Tensor,
         weight: Tensor,
         labels: Tensor,
         bias: Tensor | None,
-        rows: Tensor | None,
-        token_weights: Tensor | None,
-        settings: Sequence[float],
         vocab_size: int,
-        wanted: Sequence[bool],
         dtype: torch.dtype,
-    ) -> Tensor:
-        return sweep(hidden, weight, labels, bias, rows, token_weights, None, settings, vocab_size, [False] * 3, dtype)[0]
-
-    @lean.register_fake
-    def _(hidden, weight, labels, bias, rows, token_weights, settings, vocab_size, wanted, dtype):  # noqa: ANN001, ANN202
-        return empty_results(hidden, weight, bias, [False] * 3, 1)[0]
-
-    def keep(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
-        ctx.save_for_backward(*inputs[:6])
-        ctx.rest = inputs[6:]
-
-    @once_differentiable
-    def recompute(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
-        (hidden, weight, labels, bias, rows, token_weights), (settings, vocab_size, wanted, dtype) = ctx.saved_tensors, ctx.rest
-        data = (hidden, weight, labels, bias, rows, token_weights)
-        _, *gradients = sweep(*data, grad, settings, vocab_size, wanted, dtype)
-        inputs = (hidden, weight, bias)
-        d_hidden, d_weight, d_bias = (
-            g.to(x.dtype) if want else None for g, x, want in zip(gradients, inputs, wanted, strict=True)
-        )
-        return d_hidden, d_weight, None, d_bias, *[None] * 6
-
-    lean.register_autograd(recompute, setup_context=keep)
-    return lean
-
-
-def _register_token_nll(name: str, row_function: RowFunction) -> Callable[..., Tensor]:
-    @torch.library.custom_op(add_op_namespace_prefix(f"token_nll_{name}"), mutates_args=())
-    def scores(
-        hidden: Tensor, weight: Tensor, labels: Tensor, bias: Tensor | None, softcap: float, vocab_size: int, dtype: torch.dtype
     ) -> Tensor:
         with torch.autocast(hidden.device.type, enabled=False):
             weight, bias = weight.to(dtype), None if bias is None else bias.to(dtype)
             nll = torch.zeros(len(labels), dtype=loss_dtype(dtype), device=hidden.device)
             for rows in chunked_rows(labels, None, len(weight), dtype.itemsize):
                 logits = project(hidden[rows].to(dtype), weight, bias, wide=False)
-                nll[rows] = row_function(logits, labels[rows], None, RowLoss(0.0, 0.0, softcap, vocab_size), None)[0]
+                nll[rows] = row_function(logits, labels[rows], vocab_size, None)[0]
         return nll
 
     @scores.register_fake
-    def _(hidden, weight, labels, bias, softcap, vocab_size, dtype):  # noqa: ANN001, ANN202
+    def _(hidden, weight, labels, bias, vocab_size, dtype):  # noqa: ANN001, ANN202
         return hidden.new_empty(len(labels), dtype=loss_dtype(dtype))
 
     @torch.no_grad()
@@ -180,11 +139,10 @@ def _register_token_nll(name: str, row_function: RowFunction) -> Callable[..., T
         labels_T: Tensor,
         bias_V: Tensor | None = None,
         *,
-        softcap: float = 0.0,
         vocab_size: int | None = None,
     ) -> Tensor:
         """Equals `reference.token_nll`; carries no gradient."""
         columns = len(weight_VD) if vocab_size is None else vocab_size
-        return scores(hidden_TD, weight_VD, labels_T, bias_V, softcap, columns, compute_dtype(hidden_TD))
+        return scores(hidden_TD, weight_VD, labels_T, bias_V, columns, compute_dtype(hidden_TD))
 
     return token_nll

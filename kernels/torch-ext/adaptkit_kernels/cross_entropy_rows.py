@@ -1,9 +1,10 @@
 """Cross-entropy of one row of logits and its gradient, in place: one Triton program per row.
 
-A row is walked twice, for its partition sum and for its gradient. What is in flight on a GPU still lies in its caches the
-second time (a thousand rows of 32k bf16 logits are 64 MB), so memory sees little more than one read and one write.
-Everything is float32 between the load and the store. Masks end at the stride, a multiple of 16: a mask that ends at an
-odd vocabulary would split every 16-byte access into single elements. Shape suffixes: C = rows, V = columns.
+A row is walked twice, for its partition sum and for its gradient. What is in flight on a GPU still lies in
+its caches the second time (a thousand rows of 32k bf16 logits are 64 MB), so memory sees little more than one
+read and one write. Everything is float32 between the load and the store. Masks end at the stride, a multiple
+of 16: a mask that ends at an odd vocabulary would split every 16-byte access into single elements. Shape
+suffixes: C = rows, V = columns.
 """
 
 from __future__ import annotations
@@ -11,7 +12,6 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from .cross_entropy import RowLoss
 from .launch import Launch, Shipped, jit, on_device, power_of_two, rounded, tl, type_name
 from .reference import IGNORE_INDEX
 
@@ -21,45 +21,23 @@ DTYPES = (torch.bfloat16, torch.float32)
 
 
 @jit
-def _capped(x, softcap, SOFTCAP: tl.constexpr):
-    """softcap * tanh(x / softcap) and its derivative; without libdevice, so by a series near zero, where 1 - exp cancels.
-
-    The derivative means nothing without SOFTCAP.
-    """
-    if SOFTCAP:
-        y = x / softcap
-        size = tl.minimum(tl.abs(y), 20.0)
-        t = tl.exp(-2.0 * size)
-        far = tl.where(y < 0, -1.0, 1.0) * (1.0 - t) / (1.0 + t)
-        y2 = y * y
-        near = y * (1.0 + y2 * (-1.0 / 3.0 + y2 * (2.0 / 15.0 + y2 * (-17.0 / 315.0))))
-        share = tl.where(size < 0.125, near, far)
-        share = tl.where(y == y, share, y)
-        return share * softcap, 1.0 - share * share
-    else:
-        return x, x
+def _logits(row_ptr, at, stride, vocab_size):
+    """The logits of a block of columns; -inf from vocab_size on."""
+    z = tl.load(row_ptr + at, mask=at < stride, other=0.0).to(tl.float32)
+    return tl.where(at < vocab_size, z, -float("inf"))
 
 
 @jit
-def _logits(row_ptr, at, stride, vocab_size, softcap, SOFTCAP: tl.constexpr):
-    """(capped logits, slope of the cap) of a block of columns; -inf from vocab_size on."""
-    x = tl.load(row_ptr + at, mask=at < stride, other=0.0).to(tl.float32)
-    z, slope = _capped(x, softcap, SOFTCAP)
-    return tl.where(at < vocab_size, z, -float("inf")), slope
-
-
-@jit
-def _row_sums(row_ptr, stride, vocab_size, softcap, BLOCK: tl.constexpr, SOFTCAP: tl.constexpr):
-    """(logsumexp, sum) of a row's capped logits."""
-    largest, total, added = -float("inf"), 0.0, tl.zeros([BLOCK], tl.float32)
+def _row_logsumexp(row_ptr, stride, vocab_size, BLOCK: tl.constexpr):
+    """The logsumexp of a row."""
+    largest, total = -float("inf"), 0.0
     for start in range(0, vocab_size, BLOCK):
         at = start + tl.arange(0, BLOCK)
-        z, _slope = _logits(row_ptr, at, stride, vocab_size, softcap, SOFTCAP)
+        z = _logits(row_ptr, at, stride, vocab_size)
         larger = tl.maximum(largest, tl.max(z, 0))
         total = total * tl.exp(largest - larger) + tl.sum(tl.exp(z - larger), 0)
-        added += tl.where(at < vocab_size, z, 0.0)
         largest = larger
-    return largest + tl.log(total), tl.sum(added, 0)
+    return largest + tl.log(total)
 
 
 @jit
@@ -71,9 +49,15 @@ def _store_zeros(row_ptr, stride, BLOCK: tl.constexpr):
 
 @jit
 def cross_entropy_row(
-    logits_ptr, labels_ptr, factors_ptr, losses_ptr, stride, vocab_size, label_smoothing, z_loss, softcap,
-    BLOCK: tl.constexpr, SOFTCAP: tl.constexpr, FACTORS: tl.constexpr, GRADIENT: tl.constexpr, IGNORE: tl.constexpr,
-):  # fmt: skip
+    logits_ptr,
+    labels_ptr,
+    losses_ptr,
+    stride,
+    vocab_size,
+    BLOCK: tl.constexpr,
+    GRADIENT: tl.constexpr,
+    IGNORE: tl.constexpr,
+):
     """One row: its loss, and with GRADIENT its logits replaced by their gradient.
 
     Columns from vocab_size to stride are padding: read without meaning, written with zeros.
@@ -87,23 +71,18 @@ def cross_entropy_row(
             _store_zeros(row_ptr, stride, BLOCK)
         return
     exists = (label >= 0) & (label < vocab_size)
-    target, _slope = _capped(tl.load(row_ptr + tl.where(exists, label, 0)).to(tl.float32), softcap, SOFTCAP)
-    lse, added = _row_sums(row_ptr, stride, vocab_size, softcap, BLOCK, SOFTCAP)
+    target = tl.load(row_ptr + tl.where(exists, label, 0)).to(tl.float32)
+    lse = _row_logsumexp(row_ptr, stride, vocab_size, BLOCK)
     nan_if_wrong = tl.where(exists, 0.0, float("nan"))
-    loss = lse - (1.0 - label_smoothing) * target - label_smoothing * (added / vocab_size) + z_loss * lse * lse
-    tl.store(losses_ptr + row, loss + nan_if_wrong)
+    tl.store(losses_ptr + row, lse - target + nan_if_wrong)
     if GRADIENT:
         factor = nan_if_wrong + 1.0
-        if FACTORS:
-            factor *= tl.load(factors_ptr + row)
-        grow = (1.0 + 2.0 * z_loss * lse) * factor
-        even, pull = label_smoothing / vocab_size * factor, (1.0 - label_smoothing) * factor
         tl.debug_barrier()  # every thread has read the label's logit before one of them overwrites it
         for start in range(0, stride, BLOCK):
             at = start + tl.arange(0, BLOCK)
-            z, slope = _logits(row_ptr, at, stride, vocab_size, softcap, SOFTCAP)
-            d = tl.exp(z - lse) * grow - even - tl.where(at == label, pull, 0.0)
-            d = tl.where(at < vocab_size, d * slope if SOFTCAP else d, 0.0)
+            z = _logits(row_ptr, at, stride, vocab_size)
+            d = (tl.exp(z - lse) - tl.where(at == label, 1.0, 0.0)) * factor
+            d = tl.where(at < vocab_size, d, 0.0)
             tl.store(row_ptr + at, rounded(d, row_ptr.dtype.element_ty), mask=at < stride)
 
 
@@ -114,9 +93,10 @@ def row_launch(columns: int) -> Launch:
 
 
 def cross_entropy_rows(
-    logits_CV: Tensor, labels_C: Tensor, factors_C: Tensor | None, loss: RowLoss, dtype: torch.dtype | None
+    logits_CV: Tensor, labels_C: Tensor, vocab_size: int, dtype: torch.dtype | None
 ) -> tuple[Tensor, Tensor | None]:
-    """As `chunked.cross_entropy_rows`; rows labelled IGNORE_INDEX give zeros, labels that do not exist give NaN.
+    """As `chunked.cross_entropy_rows`; rows labelled IGNORE_INDEX give zeros, labels that do not exist give
+    NaN.
 
     The memory between a row's columns and the next row is scratch: see `head.project`.
 
@@ -131,16 +111,10 @@ def cross_entropy_rows(
         cross_entropy_row[(rows,)](
             logits_CV,
             labels_C.contiguous(),
-            losses_C if factors_C is None else factors_C,
             losses_C,
             logits_CV.stride(0),
-            loss.vocab_size,
-            loss.label_smoothing,
-            loss.z_loss,
-            loss.softcap,
+            vocab_size,
             BLOCK=launch.block,
-            SOFTCAP=loss.softcap > 0,
-            FACTORS=factors_C is not None,
             GRADIENT=dtype is not None,
             IGNORE=IGNORE_INDEX,
             num_warps=launch.num_warps,
@@ -150,21 +124,25 @@ def cross_entropy_rows(
 
 
 def shipped() -> list[Shipped]:
-    """Every block x dtype x softcap, with and without gradient; factors only add a scalar load, so they are on."""
+    """Every block x dtype, with and without gradient."""
     return [
-        _shipped(type_name(dtype), row_launch(width), softcap, gradient)
+        _shipped(type_name(dtype), row_launch(width), gradient)
         for width in (SMALLEST, BLOCK)
         for dtype in DTYPES
-        for softcap in (False, True)
         for gradient in (False, True)
     ]
 
 
-def _shipped(name: str, launch: Launch, softcap: bool, gradient: bool) -> Shipped:
-    label = " ".join(filter(None, [name, f"block {launch.block}", "softcap" * softcap, "gradient" * gradient]))
+def _shipped(name: str, launch: Launch, gradient: bool) -> Shipped:
+    label = " ".join(filter(None, [name, f"block {launch.block}", "gradient" * gradient]))
     signature = {
-        "logits_ptr": f"*{name}", "labels_ptr": "*i64", "factors_ptr": "*fp32", "losses_ptr": "*fp32", "stride": "i32",
-        "vocab_size": "i32", "label_smoothing": "fp32", "z_loss": "fp32", "softcap": "fp32",
-    }  # fmt: skip
-    constexprs = {"BLOCK": launch.block, "SOFTCAP": softcap, "FACTORS": True, "GRADIENT": gradient, "IGNORE": IGNORE_INDEX}
-    return Shipped(cross_entropy_row, label, signature, constexprs, ("stride",), launch.num_warps, launch.num_stages)
+        "logits_ptr": f"*{name}",
+        "labels_ptr": "*i64",
+        "losses_ptr": "*fp32",
+        "stride": "i32",
+        "vocab_size": "i32",
+    }
+    constexprs = {"BLOCK": launch.block, "GRADIENT": gradient, "IGNORE": IGNORE_INDEX}
+    return Shipped(
+        cross_entropy_row, label, signature, constexprs, ("stride",), launch.num_warps, launch.num_stages
+    )

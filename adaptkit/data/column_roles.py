@@ -1,0 +1,236 @@
+"""Decide what the columns of a record mean (their roles), by name or as the user says, and check each row.
+
+text                               running text
+text + label                       classification
+prompt + completion                question and answer (instruction, input, output are read as these)
+messages                           conversations
+prompt                             prompts to be answered
+anchor + positive (+ negative...)  pairs, triplets
+text1 + text2 + score or label     scored pairs
+"""
+
+from __future__ import annotations
+
+import contextlib
+import math
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any
+
+from adaptkit.data.files import Fault, Record
+from adaptkit.errors import nearest
+
+CHAT_ROLES = ("system", "developer", "user", "assistant", "tool")
+NEGATIVE = re.compile(r"negative(_\d+)?")
+
+
+@dataclass(frozen=True)
+class Shape:
+    """A kind of data: the required roles with the column names they go by, and optional roles."""
+
+    kind: str
+    required: dict[str, tuple[str, ...]]
+    optional: tuple[str, ...] = ()
+
+    def match(self, names: Iterable[str], chosen: dict[str, str]) -> dict[str, str] | None:
+        """role -> column for these column names, or None; `chosen` columns win over names."""
+        names = set(names)
+        if not all(self._takes(role) for role in chosen):
+            return None
+        roles: dict[str, str] = {}
+        for role, aliases in self.required.items():
+            column = chosen.get(role) or next((alias for alias in aliases if alias in names), None)
+            if column is None:
+                return None
+            roles[role] = column
+        roles |= {role: role for role in (*self.optional, "group") if role in names and role not in roles}
+        if "anchor" in self.required:
+            roles |= {name: name for name in sorted(names) if NEGATIVE.fullmatch(name)}
+        roles |= chosen
+        return roles if all(_columns(column, names) for column in roles.values()) else None
+
+    def _takes(self, role: str) -> bool:
+        if "anchor" in self.required and NEGATIVE.fullmatch(role):
+            return True
+        return role in (*self.required, *self.optional, "group")
+
+
+SHAPES = (
+    Shape("messages", {"messages": ("messages",)}),
+    Shape(
+        "sft",
+        {"prompt": ("prompt", "instruction"), "completion": ("completion", "output", "response")},
+        ("input",),
+    ),
+    Shape("pairs", {"anchor": ("anchor",), "positive": ("positive",)}),
+    Shape("pairs", {"text1": ("text1", "sentence1"), "text2": ("text2", "sentence2")}, ("score", "label")),
+    Shape("labelled", {"text": ("text",), "label": ("label",)}),
+    Shape("text", {"text": ("text",)}),
+    Shape("prompts", {"prompt": ("prompt",)}),
+)
+KINDS_FOR = {
+    "text": ("text",),
+    "labelled": ("labelled",),
+    "sft": ("messages", "sft", "text"),
+    "pairs": ("pairs",),
+    None: None,
+}
+ROLES = sorted(
+    {role for shape in SHAPES for role in (*shape.required, *shape.optional)} | {"negative", "group"}
+)
+
+
+def detect(
+    samples: list[Record], chosen: dict[str, str], want: str | None
+) -> tuple[str, dict[str, str]] | None:
+    """(kind, role -> column) that fits most of the first records, or None. Earlier shapes win.
+
+    A vote, not the first record: a first row that lacks its label must not turn a labelled file into plain
+    text.
+    """
+    kinds = KINDS_FOR[want]
+    for shape in SHAPES:
+        if kinds is not None and shape.kind not in kinds:
+            continue
+        fits = [roles for sample in samples if (roles := shape.match(sample, chosen)) is not None]
+        if len(fits) * 2 > len(samples) or (fits and len(fits) * 2 == len(samples) and shape.kind != "text"):
+            return shape.kind, max(fits, key=lambda roles: sum(roles == other for other in fits))
+    return None
+
+
+def describe_columns(samples: list[Record]) -> str:
+    """The first column names of some records, for an error message."""
+    return ", ".join(list(dict.fromkeys(str(name) for sample in samples for name in sample))[:12]) or "none"
+
+
+def unknown_role(chosen: dict[str, str]) -> str | None:
+    """The complaint about a role that does not exist, if there is one."""
+    for role in chosen:
+        if role not in ROLES and not NEGATIVE.fullmatch(role):
+            return f"'{role}' is not a role{nearest(role, ROLES)}"
+    return None
+
+
+def _columns(column: str, names: Iterable[str]) -> list[str]:
+    """The columns behind `column`: itself, or the parts of `a+b+c`; empty if one is missing."""
+    names = set(names)
+    if column in names:
+        return [column]
+    parts = [part.strip() for part in column.split("+")]
+    return parts if all(part in names for part in parts) else []
+
+
+class RowReader:
+    """Turns records into checked values by role; remembers the type of the first label.
+
+    Args:
+        roles: role -> column, as `detect` found them.
+        chosen: the roles set by the user; these may join several columns (`a+b`) or hold lists of texts.
+    """
+
+    def __init__(self, roles: dict[str, str], chosen: dict[str, str]):
+        self.roles, self.chosen = roles, chosen
+        self._label_type: type | None = None
+
+    def values(self, record: Record, typed: bool) -> dict[str, Any] | Fault:
+        """Values by role. `typed` is false for csv, where every cell is text."""
+        by_role: dict[str, Any] = {}
+        for role, column in self.roles.items():
+            value = self._value(role, column, record, typed)
+            if isinstance(value, Fault):
+                return value
+            by_role[role] = value
+        if extra := by_role.pop("input", ""):
+            by_role["prompt"] = f"{by_role['prompt']}\n\n{extra}"
+        return by_role
+
+    def _value(self, role: str, column: str, record: Record, typed: bool) -> Any:
+        if role == "input":
+            return _optional_text(record.get(column), column)
+        columns = _columns(column, record)
+        if not columns:
+            has = f"{nearest(column, map(str, record))}; it has {describe_columns([record])}"
+            return Fault(f"no column '{column}'{has}", f"give every row a '{column}'")
+        if role == "messages":
+            return _messages(record[columns[0]])
+        if role == "label":
+            return self._label(record[columns[0]], column)
+        if role == "score":
+            return _score(record[columns[0]], column, typed)
+        if role == "group":
+            return str(record[columns[0]])
+        texts: list[str] = []
+        for name in columns:
+            text = _text(record[name], name, lists=role in self.chosen)
+            if isinstance(text, Fault):
+                return text
+            texts.append(text)
+        return "\n".join(texts)
+
+    def _label(self, value: Any, column: str) -> str | Fault:
+        kind = type(value)
+        if kind not in (str, int, bool) or value == "":
+            what = f"'{column}' is {_name(value)}, a label is text or a whole number"
+            return Fault(what, f"give every row a '{column}'")
+        self._label_type = self._label_type or kind
+        if kind is not self._label_type:
+            what = f"'{column}' is {_name(value)} here and {self._label_type.__name__} above"
+            return Fault(what, "write all labels in one type")
+        return _text(value, column) if kind is str else str(value).lower()
+
+
+def _text(value: Any, column: str, lists: bool = False) -> str | Fault:
+    if lists and isinstance(value, list) and all(isinstance(part, str) for part in value):
+        value = "\n".join(value)
+    if not isinstance(value, str):
+        return Fault(f"'{column}' is {_name(value)}, not text", f"write '{column}' as a string")
+    if not value.strip():
+        return Fault(f"'{column}' is empty", "fill it or remove the row")
+    if "\0" in value:
+        return Fault(f"'{column}' holds a NUL character", "remove it; the row may be damaged")
+    try:
+        value.encode("utf-8")
+    except UnicodeEncodeError:
+        fix = "save the file as UTF-8 without lone surrogates"
+        return Fault(f"'{column}' is not valid Unicode (UTF-8)", fix)
+    return value
+
+
+def _optional_text(value: Any, column: str) -> str | Fault:
+    empty = value is None or (isinstance(value, str) and not value.strip())
+    return "" if empty else _text(value, column)
+
+
+def _score(value: Any, column: str, typed: bool) -> float | Fault:
+    if isinstance(value, str) and not typed:
+        with contextlib.suppress(ValueError):
+            value = float(value)
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or not math.isfinite(value):
+        return Fault(f"'{column}' is {_name(value)}, not a finite number", f"write '{column}' as a number")
+    return float(value)
+
+
+def _messages(value: Any) -> list[dict[str, str]] | Fault:
+    fix = 'write [{"role": "user", "content": "..."}, {"role": "assistant", "content": "..."}]'
+    if not isinstance(value, list) or not value:
+        return Fault(f"'messages' is {_name(value)}, not a list of messages", fix)
+    clean = []
+    for number, message in enumerate(value, start=1):
+        if not isinstance(message, dict) or message.get("role") not in CHAT_ROLES:
+            return Fault(f"message {number} has no role out of {', '.join(CHAT_ROLES)}", fix)
+        content = _text(message.get("content"), f"content of message {number}")
+        if isinstance(content, Fault):
+            return content
+        clean.append({"role": message["role"], "content": content})
+    if not any(message["role"] == "assistant" for message in clean):
+        return Fault("no assistant message: nothing to learn from", "add the answer, or remove the row")
+    return clean
+
+
+def _name(value: Any) -> str:
+    if value is None:
+        return "null"
+    if isinstance(value, float) and not math.isfinite(value):
+        return str(value)
+    return "empty" if value in ("", [], {}) else type(value).__name__
