@@ -104,7 +104,7 @@ MUTANTS = [
     Mutant("adaptkit/study/statistics.py", "scores.var(ddof=1)", "scores.var(ddof=0)", STATISTICS),
     # Metrics
     Mutant(
-        "adaptkit/study/scores.py",
+        "adaptkit/data/score_table.py",
         "    return np.nanmean(_class_f1(totals), axis=-1)",
         "    return np.nan_to_num(_class_f1(totals)).mean(axis=-1)",
         SCORES,
