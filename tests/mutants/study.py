@@ -13,7 +13,15 @@ STATISTICS = tuple(
     )
 )
 SCALING = ("tests/test_scaling.py",)
-SCORES = ("tests/test_scores.py",)
+SCORES = tuple(
+    f"tests/test_scores.py::{name}"
+    for name in (
+        "test_weighted_table_is_the_metric_of_the_resample",
+        "test_rouge_l_on_repeated_words_and_long_texts",
+        "test_ece_by_hand_and_at_the_bin_edges",
+        "test_ece_equals_a_loop_over_bins",
+    )
+)
 BILLS = ("tests/test_demo_breakeven.py::test_the_arithmetic_of_one_server_by_hand",)
 PRICES = (
     "tests/test_demo_breakeven.py::test_speed_is_the_measured_one_where_the_study_was_benchmarked",
