@@ -1,15 +1,14 @@
-"""The one door to the operators of `adaptkit_kernels`.
+"""The one way from the product to the operators of `adaptkit_kernels`.
 
 The implementation is chosen by name, resolved once at the start of a run, printed and written to the run's
-manifest:
-a silent fallback would make two runs of one config different things.
+manifest: a silent fallback would make two runs of one config different things.
 
     reference  the definition, in a few lines of torch; stores whole matrices of logits
     chunked    plain torch, a chunk of rows at a time; the default on a CPU
     fused      the same loop around Triton kernels; the default on a GPU with Triton
 
 Shape suffixes: T = tokens, R = rows that count, D = hidden size, V = rows of the head's weight, B = queries,
-    C = candidates.
+C = candidates.
 """
 
 from __future__ import annotations
@@ -43,8 +42,7 @@ _IMPLEMENTATIONS = {"reference": reference, "chunked": chunked, "fused": fused}
 
 
 def resolve(implementation: str, device: torch.device | str) -> str:
-    """The name of the implementation that `implementation` means on `device`; "auto" is the fastest proven
-    there.
+    """The name of the implementation to use on `device`; "auto" stands for the fastest proven there.
 
     Raises: ConfigError for a name that does not exist, and for "fused" where its kernels cannot run.
     """
@@ -52,16 +50,15 @@ def resolve(implementation: str, device: torch.device | str) -> str:
     if implementation == "auto":
         return "fused" if kind == "cuda" and launch.fused_available(device) else "chunked"
     if implementation not in _IMPLEMENTATIONS:
-        known = [*_IMPLEMENTATIONS, "auto"]
-        what = f"no implementation '{implementation}' on {kind}{nearest(implementation, known)}"
-        raise ConfigError(what, fix=f"choose one of {', '.join(known)}")
+        names = [*_IMPLEMENTATIONS, "auto"]
+        what = f"no implementation '{implementation}' on {kind}{nearest(implementation, names)}"
+        raise ConfigError(what, fix=f"choose one of {', '.join(names)}")
     if implementation == "fused" and not launch.fused_available(device):
-        why = (
-            "Triton is not installed"
-            if not launch.triton_importable()
-            else f"its Triton kernels do not run on a {kind} device"
-        )
-        fix = "choose auto; for tests on a CPU set TRITON_INTERPRET=1" if kind == "cpu" else "choose auto"
+        why, fix = "Triton is not installed", "choose auto"
+        if launch.triton_importable():
+            why = f"its Triton kernels do not run on a {kind} device"
+        if kind == "cpu":
+            fix += "; for tests on a CPU set TRITON_INTERPRET=1"
         raise ConfigError(f"no implementation 'fused' on {kind}: {why}", fix=fix)
     return implementation
 
@@ -78,9 +75,8 @@ def linear_cross_entropy(
 ) -> Tensor:
     """Cross-entropy of `hidden @ weight.T + bias` against labels, summed, in nats, float32 scalar.
 
-    Without options it equals `F.cross_entropy(F.linear(hidden_TD, weight_VD, bias_V).float(), labels_T,
-    reduction="sum")`; what each option adds stands in `reference.linear_cross_entropy`. Only "reference"
-    stores [T, V]. Rows labelled IGNORE_INDEX count nothing and cost nothing.
+    It equals `F.cross_entropy(F.linear(hidden_TD, weight_VD, bias_V).float(), labels_T, reduction="sum")`.
+    Only "reference" stores [T, V]. Rows labelled IGNORE_INDEX count nothing and cost nothing.
 
     Args:
         hidden_TD: last hidden states, float [num_tokens, hidden_size].
@@ -90,9 +86,8 @@ def linear_cross_entropy(
             wait for them.
         vocab_size: number of real tokens, where `weight` ends with rows of padding.
     """
-    return _IMPLEMENTATIONS[resolve(implementation, hidden_TD.device)].linear_cross_entropy(
-        hidden_TD, weight_VD, labels_T, bias_V, rows_R=rows_R, vocab_size=vocab_size
-    )
+    loss = _IMPLEMENTATIONS[resolve(implementation, hidden_TD.device)].linear_cross_entropy
+    return loss(hidden_TD, weight_VD, labels_T, bias_V, rows_R=rows_R, vocab_size=vocab_size)
 
 
 def token_nll(
@@ -104,8 +99,10 @@ def token_nll(
     vocab_size: int | None = None,
     implementation: str = "auto",
 ) -> Tensor:
-    """Negative log-likelihood of each label in nats, float32 [num_tokens], zero for IGNORE_INDEX; for
-    scoring, no gradient."""
+    """Negative log-likelihood of each label in nats, float32 [num_tokens], zero for IGNORE_INDEX.
+
+    For scoring: there is no gradient.
+    """
     score = _IMPLEMENTATIONS[resolve(implementation, hidden_TD.device)].token_nll
     with torch.no_grad():
         return score(hidden_TD, weight_VD, labels_T, bias_V, vocab_size=vocab_size)
@@ -127,21 +124,20 @@ def linear_distillation(
     vocab_size: int | None = None,
     implementation: str = "auto",
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """(`ce_weight * CE + kd_weight * temperature**2 * KD`, CE, KD), summed over labelled rows, in nats,
-    float32 scalars.
+    """(`ce_weight * CE + kd_weight * temperature**2 * KD`, CE, KD), in nats, float32 scalars.
 
-    `kind` is "forward_kl", "reverse_kl" or "jsd" (with `beta`); `reference.linear_distillation` defines them.
-    Logits are float32, and neither the student's nor an online teacher's ever exist as [T, V] outside
-    "reference". Only the first value carries a gradient, to the student.
+    All are summed over labelled rows; only the first value carries a gradient, to the student. `kind` is
+    "forward_kl", "reverse_kl" or "jsd" (with `beta`); `reference.linear_distillation` defines them. Logits
+    are float32, and neither the student's nor an online teacher's exist as [T, V] outside "reference".
 
     Args:
         teacher: HiddenTeacher (runs beside the student), DenseTeacher, or TopKTeacher (log-probabilities of
-            its k most likely tokens at this temperature; all other tokens are one event with the mass that is
-            left).
+            its k most likely tokens at this temperature; the others are one event with the mass left).
         labels_T: token ids, int64 [num_tokens]; rows labelled IGNORE_INDEX count nothing, here too.
         rows_R, vocab_size: as in linear_cross_entropy.
     """
-    return _IMPLEMENTATIONS[resolve(implementation, student_TD.device)].linear_distillation(
+    loss = _IMPLEMENTATIONS[resolve(implementation, student_TD.device)].linear_distillation
+    return loss(
         student_TD,
         student_weight_VD,
         teacher,
@@ -168,30 +164,34 @@ def info_nce(
     margin: float = 0.0,
     implementation: str = "auto",
 ) -> Tensor:
-    """Summed cross-entropy of `queries @ candidates.T / temperature` against each query's candidate, in nats,
-    float32.
+    """Summed cross-entropy of `queries @ candidates.T / temperature` against each query's candidate.
 
-    Memory is O(B D): outside "reference" the scores [B, C] never exist. `symmetric` averages it with the loss
-    of finding the query from its candidate. `labels_B` None: candidate i belongs to query i, further
-    candidates are negatives.
-    Not taken as negatives: candidates of the same `groups_C` as a query's own, and, if `margin` is not 0,
-        candidates that
-    score higher than a query's own by more than it.
+    In nats, float32; memory is O(B D): outside "reference" the scores [B, C] never exist.
+
+    Args:
+        labels_B: each query's candidate; None: candidate i belongs to query i, further ones are negatives.
+        symmetric: average it with the loss of finding the query from its candidate.
+        groups_C: candidates of the same group as a query's own are not taken as its negatives.
+        margin: if not 0, candidates that score higher than a query's own by more than it are not either.
     """
-    score = _IMPLEMENTATIONS[resolve(implementation, queries_BD.device)].info_nce
-    left_out = {"groups_C": groups_C, "margin": margin}
-    return score(
-        queries_BD, candidates_CD, labels_B, temperature=temperature, symmetric=symmetric, **left_out
+    loss = _IMPLEMENTATIONS[resolve(implementation, queries_BD.device)].info_nce
+    return loss(
+        queries_BD,
+        candidates_CD,
+        labels_B,
+        temperature=temperature,
+        symmetric=symmetric,
+        groups_C=groups_C,
+        margin=margin,
     )
 
 
 def fuse(model: nn.Module, implementation: str = "auto") -> Fused:
-    """Give the layers of one model fused forwards: norms, residual sums, gated units and LoRA layers, where
-    that is proven equal.
+    """Give the layers of one model fused forwards where these are proven equal.
 
-    "fused" replaces all of them, "chunked" only LoRA layers, which need no kernel, "reference" none. The
-    handle says what was replaced and what was not (`record()`, for the manifest) and takes it back (`undo()`,
-    before merging adapters).
+    "fused" replaces norms, residual sums, gated units and LoRA layers, "chunked" only LoRA layers, which need
+    no kernel, "reference" none. The handle says what was replaced and what was not (`record()`, for the
+    manifest) and takes it back (`undo()`, before merging adapters).
 
     Raises: ConfigError as `resolve` does, for the device that the model is on.
     """

@@ -23,7 +23,7 @@ import sys
 import time
 from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Literal
 
 from adaptkit.config import dump
 from adaptkit.disk import whole_file, writing
@@ -31,7 +31,7 @@ from adaptkit.environment import environment
 from adaptkit.errors import ConfigError, DataError
 
 MODEL_FILES = (".safetensors", ".json")
-FORMAT: Final = 2
+FORMAT: Literal[2] = 2
 """Of a run's records, and part of its identity. The first release wrote no records, which counts as 1."""
 
 
@@ -140,8 +140,13 @@ class Run:
         """Token shards lie beside the runs, named by what they were made from: runs of a root share them."""
         return self.path.parent / "shards" / key[:16]
 
+    @property
+    def exports(self) -> Path:
+        """Holds one folder per format."""
+        return self.path / "export"
+
     def export(self, format: str) -> Path:
-        return self.path / "export" / format
+        return self.exports / format
 
     def items(self, suite: str) -> Path:
         return self.path / "eval" / f"{suite}.jsonl"

@@ -28,6 +28,7 @@ from typing import Any
 import numpy as np
 
 from adaptkit.data.readers import DataConfig
+from adaptkit.data.score_table import ScoreTable
 from adaptkit.distill.config import DistillConfig
 from adaptkit.distill.recipe import distill
 from adaptkit.environment import environment
@@ -36,7 +37,8 @@ from adaptkit.finetune.recipe import finetune
 from adaptkit.pretrain.config import PretrainConfig
 from adaptkit.pretrain.recipe import pretrain
 from adaptkit.run import Run, read_json, read_jsonl, write_json, write_jsonl
-from adaptkit.study.scores import ScoreTable, score_table
+from adaptkit.run_record import read_record
+from adaptkit.study.scores import score_table
 from adaptkit.study.statistics import resample
 
 SEEDS = (0, 1, 2)
@@ -382,7 +384,7 @@ def language(options: argparse.Namespace) -> dict[str, Any]:
         by_rung = {rung: [ratio_table(rows, *columns) for rows in seeds] for rung, seeds in wrote.items()}
         generation[metric] = told(metric, by_rung, compared, higher)
     costs = {rung: read_json(made[0].cost_path) for rung, made in runs.items()}
-    params = {rung: made[0].manifest()["model"]["params"] for rung, made in runs.items()}
+    params = {rung: read_record(made[0]).params for rung, made in runs.items()}
     kept = {
         rung: float(tables["teacher"][0].value / np.mean([t.value for t in tables[rung]]))
         for rung in LANGUAGE

@@ -93,7 +93,7 @@ def write_schema(path: Path, client: Client) -> None:
     """One OpenAPI document of every route; `model` is drawn from the names that the server says answer it."""
     parts: dict[str, Any] = {}
     paths: dict[str, Any] = {}
-    served = client.call("GET", "/v1/models")["data"]
+    served = client.get("/v1/models", dict)["data"]
     for route, kinds in request_models().items():
         names = [row["id"] for row in served if route in row["routes"]]
         body = {"anyOf": [_body(kind, names, parts) for kind in kinds]}

@@ -16,7 +16,7 @@ from pathlib import Path
 
 import numpy as np
 
-from adaptkit.study.scores import ScoreTable
+from adaptkit.data.score_table import ScoreTable
 from adaptkit.study.statistics import resample
 
 SETTINGS = {

@@ -22,7 +22,16 @@ CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", 
 FLAGS = ["--no-sandbox", "--disable-gpu", "--disable-background-networking", "--disable-component-update"]
 PASSWORD = "open for the browser"
 WAIT_MS = 60_000
-CARD = "# The winner\n\n| set | documents |\n|---|---|\n| train | 1,816 |\n\nMade with `adaptkit`.\n\n- for trials only\n"
+CARD = """# The winner
+
+| set | documents |
+|---|---|
+| train | 1,816 |
+
+Made with `adaptkit`.
+
+- for trials only
+"""
 
 
 class Site:
@@ -90,16 +99,16 @@ def page_of(server: Server, root: Path) -> Iterator[str]:
     )
     with socket.socket() as listening:
         listening.bind(("127.0.0.1", 0))
-        door = launch.Door("127.0.0.1", listening.getsockname()[1], PASSWORD)
-        page = launch.page(server, StudyView(study, prices), [], door, CARD)
+        address = launch.ListenAddress("127.0.0.1", listening.getsockname()[1], PASSWORD)
+        page = launch.make_page(server, StudyView(study, prices), [], address, CARD)
         config = uvicorn.Config(
-            launch.application(page, door), log_level="warning", ws="none", timeout_graceful_shutdown=1
+            launch.application(page, address), log_level="warning", ws="none", timeout_graceful_shutdown=1
         )
         running = uvicorn.Server(config)
         thread = threading.Thread(target=running.run, args=([listening],), daemon=True)
         thread.start()
         try:
-            yield door.url
+            yield address.url
         finally:
             running.should_exit = True
             thread.join(20)

@@ -11,8 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from adaptkit.doctor import diagnose, machine, packages, render, standins, traps, trials
-from adaptkit.doctor.finding import Finding
+from adaptkit.doctor import diagnose, live_checks, machine, packages, traps
+from adaptkit.doctor.findings import Finding, render
 
 ROOT = Path(__file__).resolve().parents[1]
 CPU = {"torch": "2.13.0+cpu"}
@@ -272,11 +272,11 @@ def test_gpus_as_the_driver_tells_them(tmp_path: Path, monkeypatch: pytest.Monke
 
 def test_what_the_environment_says_about_the_hub(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
-    assert "local folders" in trials.hub(network=True)[0].detail
+    assert "local folders" in live_checks.hub(network=True)[0].detail
     monkeypatch.setenv("HF_HUB_OFFLINE", "0")
     monkeypatch.setenv("HF_ENDPOINT", "http://127.0.0.1:9")
-    assert "HF_ENDPOINT=http://127.0.0.1:9" in trials.hub(network=False)[0].detail
-    refused = trials.hub(network=True)[0]
+    assert "HF_ENDPOINT=http://127.0.0.1:9" in live_checks.hub(network=False)[0].detail
+    refused = live_checks.hub(network=True)[0]
     assert (refused.status, "does not answer" in refused.detail) == ("warn", True)
 
 
@@ -290,21 +290,21 @@ def test_without_being_asked_nothing_is_sent(monkeypatch: pytest.MonkeyPatch) ->
 
 
 def test_deep_imports_in_another_process() -> None:
-    findings = trials.imports()
+    findings = live_checks.imports()
     assert the(findings, "imports").status == "ok"
     assert "x the speed of fp32" in the(findings, "bf16 timed").detail
 
 
 def test_a_library_that_does_not_import_is_a_problem() -> None:
-    found = trials._read(
+    found = live_checks._read(
         {"failed": {"transformers.models.llama": "RuntimeError: operator torchvision::nms does not exist"}}
     )
     assert the(found, "import transformers").status == "problem"
 
 
 def test_a_crash_while_importing_is_a_problem(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(trials, "_PROGRAM", "import os; os.abort()")
-    assert "exit code -6" in the(trials.imports(), "imports").detail
+    monkeypatch.setattr(live_checks, "_PROGRAM", "import os; os.abort()")
+    assert "exit code -6" in the(live_checks.imports(), "imports").detail
 
 
 def test_text_names_every_fix() -> None:
@@ -320,21 +320,21 @@ def test_text_names_every_fix() -> None:
 
 
 def test_stand_ins_are_wheels_that_hold_nothing(tmp_path: Path) -> None:
-    written = standins.write(tmp_path / "standins")
-    again = standins.write(tmp_path / "again")
+    written = packages.write_standins(tmp_path / "standins")
+    again = packages.write_standins(tmp_path / "again")
     assert [path.read_bytes() for path in written] == [path.read_bytes() for path in again]
     for wheel in written[:-1]:
         with zipfile.ZipFile(wheel) as archive:
             assert all(".dist-info/" in name for name in archive.namelist())
     assert written[-1].read_text().splitlines() == [
-        f"{name}=={version}" for name, version in standins.VERSIONS.items()
+        f"{name}=={version}" for name, version in packages.STANDINS.items()
     ]
 
 
 def test_pip_installs_the_stand_ins_and_is_content(tmp_path: Path) -> None:
     pytest.importorskip("pip")
     folder = tmp_path / "standins"
-    standins.write(folder)
+    packages.write_standins(folder)
     pip = [
         sys.executable,
         "-m",

@@ -104,11 +104,11 @@ def doctor(
 
     Versions, devices, memory, disk and threads, and each known trap with the command that mends it.
     """
-    from adaptkit.doctor import diagnose, standins
-    from adaptkit.doctor import render as render_findings
+    from adaptkit.doctor import diagnose, packages
+    from adaptkit.doctor.findings import render as render_findings
 
     if stubs is not None:
-        written = [str(path) for path in standins.write(stubs)]
+        written = [str(path) for path in packages.write_standins(stubs)]
         return Outcome("\n".join(written), {"written": written})
     findings = diagnose(root, deep=deep, network=network)
     problems = sum(finding.status == "problem" for finding in findings)

@@ -12,6 +12,7 @@ import typer
 
 from adaptkit.cli.console import Outcome, command
 from adaptkit.errors import AdaptkitError
+from adaptkit.run import Run
 from adaptkit.study.record import is_study
 
 if TYPE_CHECKING:
@@ -75,12 +76,12 @@ def demo(
     from adaptkit.demo.search_index import from_file
 
     launch.check_installed()
-    door = launch.door(host, port, password_file, share_publicly)
+    address = launch.listen_address(host, port, password_file, share_publicly)
     shown = _study_view(study, prices)
     passages = from_file(corpus) if corpus else []
-    page = launch.page(launch.server(server, key_file), shown, passages, door, _card(study))
-    launch.run(page, door)
-    return Outcome(f"stopped {door.url}", {"url": door.url, "server": server})
+    page = launch.make_page(launch.find_server(server, key_file), shown, passages, address, _card(study))
+    launch.run(page, address)
+    return Outcome(f"stopped {address.url}", {"url": address.url, "server": server})
 
 
 def _study_view(folder: Path, prices: Path | None) -> Study:
@@ -93,7 +94,7 @@ def _study_view(folder: Path, prices: Path | None) -> Study:
 
 def _card(folder: Path) -> str:
     """The card of the model that the folder stands for, if it was exported; else a sentence that names it."""
-    from adaptkit.export.source import resolve
+    from adaptkit.export.resolve import resolve
 
     try:
         source = resolve(folder)
@@ -101,7 +102,7 @@ def _card(folder: Path) -> str:
         if is_study(folder):  # it has findings to show, and perhaps no model or no report
             return f"There is no card: {error.what}."
         raise
-    exports = sorted((source.run / "export").glob("*/README.md")) if source.run else []
+    exports = sorted(Run(source.run).exports.glob("*/README.md")) if source.run else []
     for card in (source.folder / "README.md", *exports):
         if card.is_file():
             return card.read_text(encoding="utf-8").split("\n---\n", 1)[-1]

@@ -26,7 +26,6 @@ from adaptkit.run import write_jsonl
 
 if TYPE_CHECKING:
     from adaptkit.client.openai import Client
-    from adaptkit.embed.questions import Ask
 
 app = typer.Typer(help="Train, use and judge embeddings.", no_args_is_help=True, rich_markup_mode=None)
 
@@ -87,12 +86,14 @@ def questions(
     from adaptkit.client.openai import Client
     from adaptkit.embed.questions import PROMPT, write_questions
 
-    address = server.rstrip("/").removesuffix("/v1")
     prompt = prompt_file.read_text(encoding="utf-8") if prompt_file is not None else PROMPT
-    with Client(address, _generator_key(key_file), patience_s=PATIENCE_S) as client:
+    with Client(server, _generator_key(key_file), patience_s=PATIENCE_S) as client:
         name = model or _first_generator(client)
-        source = {"model": name, "server": urlsplit(address).netloc.rpartition("@")[2]}
-        ask = _asker(client, name, count)
+        source = {"model": name, "server": urlsplit(client.base_url).netloc.rpartition("@")[2]}
+
+        def ask(request: str) -> str:
+            return client.answer(name, request, max_tokens=TOKENS_PER_QUESTION * count, temperature=0.7)
+
         written = write_questions(files, out, ask, source, count=count, prompt=prompt, jobs=jobs)
     return Outcome(_count_line(written["counts"], out), {"folder": str(out), **written})
 
@@ -109,29 +110,11 @@ def _first_generator(client: Client) -> str:
     """The first model of a server that writes text."""
     served = client.models()
     for model in served:
-        if model.kind in ("", "generate"):
+        if model.writes:
             return model.name
     names = ", ".join(model.name for model in served) or "nothing"
     what = f"serves no generator ({names})"
     raise ServerError(what, where=client.base_url, fix="name one by --model, or serve one")
-
-
-def _asker(client: Client, model: str, count: int) -> Ask:
-    """A function that asks the generator: by chat where it has a template, else by plain continuation."""
-    from adaptkit.client.openai import Refusal
-
-    max_tokens = TOKENS_PER_QUESTION * count
-
-    def ask(words: str) -> str:
-        messages = [{"role": "user", "content": words}]
-        try:
-            return client.chat(model, messages, max_tokens=max_tokens, temperature=0.7).text
-        except Refusal as refused:
-            if "chat template" not in str(refused):
-                raise
-            return client.complete(model, words, max_tokens=max_tokens, temperature=0.7).text
-
-    return ask
 
 
 def _count_line(counts: dict[str, int], out: Path) -> str:

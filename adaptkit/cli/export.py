@@ -71,10 +71,9 @@ def export(
     Merged weights, tokenizer, card, digests and bill of materials; refused where it answers worse than
     stated.
     """
-    from adaptkit.export import export as exporting
-    from adaptkit.export import formats, hardware
-    from adaptkit.export.source import resolve
-    from adaptkit.serve.status import Teller
+    from adaptkit.export import driver, formats, hardware
+    from adaptkit.export.resolve import resolve
+    from adaptkit.serve.status import StatusLine
 
     if list_:
         rows = formats.listing(hardware.look())
@@ -82,11 +81,11 @@ def export(
     if model is None:
         fix = "give a study's, run's or model's folder, or --list"
         raise ConfigError("no model was given", where="command line", fix=fix)
-    options = exporting.Options(out, method, evaluation, calibration, max_loss_bpb, max_loss_score, sign_key)
+    options = driver.Options(out, method, evaluation, calibration, max_loss_bpb, max_loss_score, sign_key)
     source = resolve(model, arm=arm, task=task, seed=seed)
-    teller = Teller()
+    status = StatusLine()
     try:
-        done = exporting.export(source, format, options, lambda text: teller.phase(source.name, text))
+        done = driver.export(source, format, options, lambda text: status.phase(source.name, text))
     finally:
-        teller.quiet()
+        status.quiet()
     return Outcome(done.summary(), done.as_json())

@@ -19,9 +19,9 @@ from adaptkit.errors import ConfigError
 
 if TYPE_CHECKING:
     from adaptkit.serve.api_keys import Keys
-    from adaptkit.serve.bench import Price
+    from adaptkit.serve.bench_results import Price
     from adaptkit.serve.engine.command import Launch
-    from adaptkit.serve.gateway.request_body import Limits
+    from adaptkit.serve.limits import Limits
 
 app = typer.Typer()
 
@@ -98,13 +98,12 @@ def serve(
     from adaptkit.export import hardware
     from adaptkit.serve import api_keys, preflight
     from adaptkit.serve.engine import launches
-    from adaptkit.serve.gateway.request_body import Limits
+    from adaptkit.serve.limits import Limits
 
-    wishes, extra = launches.divide(models)
+    words, extra = launches.split_words(models)
     limits = Limits(body_bytes=max_body, max_tokens=max_tokens, requests_per_minute=rate)
-    planned, notes = launches.make_launches(
-        wishes, hardware.look(), extra=extra, format=format, arms=arm or [], task=task, seed=seed
-    )
+    choice = launches.Choice(format, tuple(arm or ()), task, seed)
+    planned, notes = launches.make_launches(words, hardware.look(), choice, extra)
     keys = api_keys.load(key_file)
     preflight.check(planned, signed_by=signed_by)
     if print_:
@@ -115,10 +114,10 @@ def serve(
 def _print_commands(
     launches: list[Launch], notes: list[str], port: int, host: str, keys: Keys, limits: Limits
 ) -> Outcome:
-    from adaptkit.serve.status import Teller
+    from adaptkit.serve.status import StatusLine
 
     for note in notes:  # beside the commands: standard output is for the shell
-        Teller().note("serving", note)
+        StatusLine().note("serving", note)
     lines = [launch.printed(port + place, host, keys.origin, limits) for place, launch in enumerate(launches)]
     return Outcome("\n".join(lines), {"commands": lines, "notes": notes, "key": keys.origin})
 
@@ -127,26 +126,27 @@ def _run_server(
     launches: list[Launch], notes: list[str], port: int, host: str, keys: Keys, limits: Limits
 ) -> Outcome:
     """Start every engine and answer requests until a signal stops this process."""
-    from adaptkit.serve import api_keys, preflight
+    from adaptkit.serve import api_keys
+    from adaptkit.serve.address import http_url, is_loopback, listen
     from adaptkit.serve.engine.supervisor import Engine
     from adaptkit.serve.server import Server
-    from adaptkit.serve.status import Teller
+    from adaptkit.serve.status import StatusLine
 
-    teller = Teller()
-    listening = preflight.listen(host, port)
+    status = StatusLine()
+    listening = listen(host, port)
     logging.basicConfig(level=logging.WARNING, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
     logs = api_keys.state_folder() / "logs"
     logs.mkdir(exist_ok=True, mode=0o700)
     for note in notes:
-        teller.note("serving", note)
-    if not preflight.is_loopback(host):
-        teller.note("serving", f"listens on {host} without encryption: put a TLS proxy in front of it")
-    engines = [Engine(launch, logs / f"{port}-{launch.name}.log", teller) for launch in launches]
-    address = f"http://{f'[{host}]' if ':' in host else host}:{port}"
+        status.note("serving", note)
+    if not is_loopback(host):
+        status.note("serving", f"listens on {host} without encryption: put a TLS proxy in front of it")
+    engines = [Engine(launch, logs / f"{port}-{launch.name}.log", status) for launch in launches]
+    address = http_url(host, port)
     models = [name for launch in launches for name in launch.names]
 
     def say_ready() -> None:
-        teller.note("serving", f"ready: {address}/v1 serves {', '.join(models)}; key: {keys.origin}")
+        status.note("serving", f"ready: {address}/v1 serves {', '.join(models)}; key: {keys.origin}")
 
     Server(engines, listening, keys, limits, on_ready=say_ready).run()
     served = {"url": f"{address}/v1", "models": models, "key": keys.origin}
@@ -185,30 +185,30 @@ def bench(
     vLLM's own benchmark; all models are up, measured in turns, and divided by the first.
     """
     from adaptkit.export import hardware
-    from adaptkit.serve import bench as benching
+    from adaptkit.serve import bench as benchmark
     from adaptkit.serve import preflight
+    from adaptkit.serve.bench_results import table
     from adaptkit.serve.engine import launches
-    from adaptkit.serve.status import Teller
+    from adaptkit.serve.status import StatusLine
 
     price = _price(usd_per_hour, price_source, price_date)
-    wishes, extra = launches.divide(models)
-    planned = benching.plan_launches(
-        wishes, hardware.look(), format or [], extra=extra, arms=arm or [], task=task
-    )
+    words, extra = launches.split_words(models)
+    choice = launches.Choice(arms=tuple(arm or ()), task=task)
+    planned = benchmark.plan_launches(words, hardware.look(), choice, format or [], extra)
     preflight.check(planned)
-    load = benching.Load(input_tokens, output_tokens, tuple(concurrency or (1, 8, 32)), prompts, rounds)
-    teller = Teller()
+    load = benchmark.Load(input_tokens, output_tokens, tuple(concurrency or (1, 8, 32)), prompts, rounds)
+    status = StatusLine()
     try:
-        measured = benching.measure(planned, load, price, teller)
+        measured = benchmark.measure(planned, load, price, status)
     finally:
-        teller.quiet()
-    path = benching.save(measured, planned[0].source, out)
+        status.quiet()
+    path = benchmark.save(measured, planned[0].source, out)
     where = f"written: {path}" if path else "written nowhere: give --out, or measure a study or a run"
-    return Outcome((render.table(benching.table(measured)), where), measured)
+    return Outcome((render.table(table(measured.models)), where), measured.as_json())
 
 
 def _price(usd_per_hour: float | None, source: str, date: str) -> Price | None:
-    from adaptkit.serve.bench import Price
+    from adaptkit.serve.bench_results import Price
 
     if usd_per_hour is None:
         return None

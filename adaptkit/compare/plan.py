@@ -21,7 +21,7 @@ from adaptkit.study.arms import Adaptation, Arm, Origin, TextJob, language_jobs
 from adaptkit.study.base_model import base_shape
 from adaptkit.study.budget import Budget, check_total, grant, steps_within
 from adaptkit.study.config import StudyConfig
-from adaptkit.study.record import BASE, PREPARE, TOKENIZER, StageKey
+from adaptkit.study.stage_record import BASE, PREPARE, TOKENIZER, StageKey
 
 OVERHEAD_S = 8.0  # start, tokenising and scoring of a stage, beside its FLOPs
 
@@ -119,13 +119,13 @@ def check_distillable(config: StudyConfig) -> None:
     """
     from transformers import AutoConfig
 
-    from adaptkit.distill.pooling_files import check_pooling
-    from adaptkit.distill.student import check_shape
+    from adaptkit.distill.shape import check_shape
+    from adaptkit.models.sentence.files import check_mean_pooling
 
     folder = models.find(config.base)
     check_shape(AutoConfig.from_pretrained(folder, local_files_only=True).model_type)
     if models.model_kind(folder) == "encoder" and not teaching_jobs(config):
-        check_pooling(folder)
+        check_mean_pooling(folder)
 
 
 def build_stages(config: StudyConfig, budget: Budget) -> list[Stage]:

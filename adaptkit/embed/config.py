@@ -12,10 +12,14 @@ from adaptkit.data.readers import DataConfig
 from adaptkit.trainer.config import TrainerConfig
 
 Loss = Literal["infonce", "symmetric", "triplet", "cosine", "margin", "simcse", "tsdae"]
-Size = Annotated[
-    int, BeforeValidator(lambda value: int(value) if isinstance(value, str) and value.isdecimal() else value)
-]
-"""A key that JSON can only write as a string."""
+
+
+def _whole_number(value: object) -> object:
+    """A key that JSON can only write as a string."""
+    return int(value) if isinstance(value, str) and value.isdecimal() else value
+
+
+Size = Annotated[int, BeforeValidator(_whole_number)]
 
 
 class EmbedConfig(Config):
@@ -34,10 +38,9 @@ class EmbedConfig(Config):
     """The same, only scored at the end."""
     loss: Loss = "infonce"
     """infonce and symmetric: pairs, or pairs made from the structure of plain text; triplet: pairs with
-    negatives; cosine and
-    margin: pairs with scores or labels; simcse: plain text against itself under dropout; tsdae: plain text
-        restored from the
-    vector of its remains after most of its tokens were deleted."""
+    negatives; cosine and margin: pairs with scores or labels; simcse: plain text against itself under
+    dropout; tsdae: plain text restored from the vector of its remains after most of its tokens were
+    deleted."""
     temperature: Annotated[Magnitude, in_unit("none")] = Field(0.05, gt=0)
     """What infonce, symmetric and simcse divide cosines by."""
     margin: Annotated[Magnitude, in_unit("cosine distance")] = Field(0.0, ge=0, le=2)
@@ -77,9 +80,8 @@ class EmbedConfig(Config):
         if isinstance(self.dimensions, dict) and not all(weight > 0 for weight in self.dimensions.values()):
             raise ValueError("what a size counts must be above 0: leave the size out instead")
         if self.dimensions and self.loss == "tsdae":
-            raise ValueError(
-                "loss 'tsdae' trains whole vectors: leave dimensions out, and set them where pairs are learnt"
-            )
+            what = "loss 'tsdae' trains whole vectors"
+            raise ValueError(f"{what}: leave dimensions out, and set them where pairs are learnt")
         if self.adapter.kind == "qlora":
             raise ValueError("encoders are trained by lora, rslora, dora or in full")
         return self

@@ -20,7 +20,7 @@ from adaptkit import models
 from adaptkit.data.heldout import calibration_rows, held_out, split_record
 from adaptkit.data.readers import Dataset
 from adaptkit.data.tokenizers import tokenizer_digest
-from adaptkit.models.folder import copy_sentence_files
+from adaptkit.models.sentence.files import copy_pooling_files
 from adaptkit.pretrain.config import PretrainConfig
 from adaptkit.pretrain.language_scores import language_rows, language_scores
 from adaptkit.pretrain.starting_point import StartingPoint, prepare, read_splits
@@ -108,7 +108,7 @@ def _deliver(config: PretrainConfig, run: Run, trained: _Trained) -> tuple[PreTr
     model, difference = merge_checked(start.model, run, partial(first_outputs, source=start.dev))
     models.save(model, start.tokenizer, run.model)
     if config.base:
-        copy_sentence_files(models.find(config.base), run.model)  # an embedding model still pools as it did
+        copy_pooling_files(models.find(config.base), run.model)  # an embedding model still pools as it did
     return model, difference
 
 

@@ -28,7 +28,7 @@ def text_kind(path: str | Path) -> TextKind:
     from transformers import AutoConfig
 
     from adaptkit import models
-    from adaptkit.embed.pooling import is_decoder
+    from adaptkit.models.sentence.pooling import is_decoder
 
     kind = models.model_kind(path)
     if kind in ("causal", "masked"):

@@ -57,7 +57,8 @@ class Objective(Protocol):
     `extra_flops_per_token(model, seq_len) -> float`.
     """
 
-    separable: bool
+    @property
+    def separable(self) -> bool: ...
 
     def prepare(self, batch: Batch) -> Batch:
         """What is best known on the host, added before the batch goes to a device: nothing on the device then

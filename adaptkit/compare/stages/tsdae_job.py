@@ -40,7 +40,7 @@ class RestoreTexts(LanguageJob):
 
     def train(self, order: JobOrder) -> tuple[Run, float]:
         from adaptkit.embed.recipe import embed
-        from adaptkit.embed.training import steps_for_budget
+        from adaptkit.embed.start import steps_for_budget
 
         workspace, config = order.workspace, order.workspace.config
         settings = EmbedConfig(

@@ -84,7 +84,7 @@ class Retrieve(TaskKind):
 
     def train(self, work: Assignment) -> Run:
         from adaptkit.embed.recipe import embed
-        from adaptkit.embed.training import steps_for_budget
+        from adaptkit.embed.start import steps_for_budget
 
         data = DataConfig(files=[str(work.files.folder)])
         settings = EmbedConfig(
