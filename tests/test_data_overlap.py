@@ -48,6 +48,25 @@ def test_exact_and_near_duplicates_go_whatever_the_order() -> None:
     assert report.examples[0][2] in ("exact", "near") and report.as_json()["num_near"] == 1
 
 
+def test_the_row_with_the_smallest_hash_stays_and_removed_bytes_are_counted() -> None:
+    texts = [f"the same words{' ' * blanks}" for blanks in range(6)]
+    ids = sorted(content_id({"text": text}) for text in texts)
+    for order in (texts, texts[::-1], texts[3:] + texts[:3]):
+        unique, report = deduplicate(dataset(order))
+        assert [row.id for row in unique.rows] == ids[:1]
+        assert report.removed_bytes == sum(map(len, texts)) - len(unique.rows[0].text)
+
+
+def test_texts_that_share_half_of_their_runs_both_stay() -> None:
+    """About 0.6 of the runs of 5 words: alike enough to be compared, not enough to be removed."""
+    base = [prose(i, 300) for i in range(40)]
+    texts = [" ".join(words) for words in base] + [changed(words, 0.05, 9) for words in base]
+    signatures = minhash(texts)
+    shares = [(signatures[i] == signatures[i + 40]).mean() for i in range(40)]
+    assert max(shares) < 0.75 and np.mean(shares) > 0.5
+    assert near_duplicates(texts) == {}
+
+
 def test_equal_texts_with_different_labels_both_stay() -> None:
     rows = [Row({"text": "same words", "label": label}, f"x:{label}", f"{label:0>16}") for label in "ab"]
     assert deduplicate(Dataset(rows, "labelled", {}), near=False)[1].num_exact == 0
@@ -94,6 +113,38 @@ def test_overlap_finds_what_was_planted_and_nothing_else() -> None:
     cleaned = remove_overlap(data, report, side="train")
     assert len(cleaned.rows) == 47 and not overlap(cleaned, test).contaminated
     assert overlap(data, test, n=12).contaminated == [test.rows[i].id for i in (3, 5, 6, 8, 10)]
+
+
+@pytest.mark.parametrize(("size", "contaminated"), [(129, True), (130, True), (131, False)])
+def test_an_item_is_contaminated_from_a_tenth_of_its_words_on(size: int, contaminated: bool) -> None:
+    run = prose(1, 13)
+    item = dataset([" ".join([*prose(2, 50), *run, *prose(3, size - 63)])])
+    report = overlap(dataset([" ".join([*prose(4, 40), *run, *prose(5, 40)])]), item)
+    assert (len(report.contaminated), report.num_touched) == (int(contaminated), 1)
+    assert len(report.train_ids) == int(contaminated)
+
+
+def test_only_training_rows_that_alone_cover_a_tenth_are_named() -> None:
+    item = prose(1, 200)
+    train = dataset(
+        [" ".join(item[:60] + prose(2, 30)), " ".join(item[100:113] + prose(3, 30)), " ".join(prose(4, 90))]
+    )
+    report = overlap(train, dataset([" ".join(item)]))
+    assert report.train_ids == [train.rows[0].id] and report.num_touched == 1
+
+
+@pytest.mark.parametrize(("size", "contaminated"), [(7, 0), (8, 1), (12, 1)])
+def test_an_item_of_eight_words_is_looked_for_inside_longer_rows(size: int, contaminated: int) -> None:
+    words = prose(1, 40)
+    report = overlap(dataset([" ".join(words)]), dataset([" ".join(words[10 : 10 + size])]))
+    assert len(report.contaminated) == contaminated
+
+
+def test_at_most_twenty_examples_are_listed() -> None:
+    items = dataset([" ".join(prose(i, 20)) for i in range(25)])
+    report = overlap(items, items)
+    assert len(report.contaminated) == 25
+    assert [where for where, _ in report.examples] == [row.where for row in items.rows[:20]]
 
 
 def test_runs_do_not_reach_across_training_rows() -> None:
