@@ -14,8 +14,11 @@ FOR_CPU = --find-links $(VENV)/standins -c $(VENV)/standins/constraints.txt $(if
 HASH := $(shell sha256sum pyproject.toml | cut -c1-12)
 CORE := $(VENV)/.core-$(HASH)
 TEST := $(VENV)/.test-$(HASH)
+LINT := $(VENV)/.lint-$(HASH)
+DOCS := $(VENV)/.docs-$(HASH)
+HOUSE_TESTS := tests/test_architecture.py tests/test_source_style.py tests/test_config_keys.py tests/test_gates.py
 
-.PHONY: help quickstart test lint serve-cpu clean
+.PHONY: help quickstart test lint docs gpu serve-cpu clean
 .DEFAULT_GOAL := help
 
 help:  ## show this
@@ -33,9 +36,19 @@ quickstart: $(CORE)  ## install, then run the built-in study; a second run finds
 test: $(TEST)  ## install with the test tools, then run all tests
 	$(VENV)/bin/python -m pytest $(ARGS)
 
-lint: $(TEST)  ## check style
-	@$(PIP) install ruff
+lint: $(LINT)  ## check style, format, types, and the rules of the architecture
 	$(VENV)/bin/ruff check .
+	$(VENV)/bin/ruff format --check .
+	$(VENV)/bin/mypy
+	$(VENV)/bin/python -m pytest -p no:cacheprovider $(HOUSE_TESTS)
+
+docs: $(DOCS)  ## build the documentation into site/; a broken link is an error
+	NO_MKDOCS_2_WARNING=1 $(VENV)/bin/python -m mkdocs build --strict --quiet
+	@echo "documentation: site/index.html"
+
+gpu: $(TEST)  ## measure this machine's GPU: tests marked gpu, training against its peer, operators (9 minutes)
+	@$(PIP) install liger-kernel
+	$(VENV)/bin/python benchmarks/gpu.py --out $(RUNS)/gpu $(ARGS)
 
 serve-cpu: $(CORE)  ## install vLLM for machines without a GPU
 	$(VENV)/bin/adaptkit doctor --stubs $(VENV)/standins
@@ -43,7 +56,7 @@ serve-cpu: $(CORE)  ## install vLLM for machines without a GPU
 	$(VENV)/bin/adaptkit doctor
 
 clean:  ## remove the environment and caches; runs stay
-	rm -rf $(VENV) build dist *.egg-info .pytest_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) build dist site *.egg-info .pytest_cache .ruff_cache .mypy_cache .hypothesis
 	find adaptkit kernels tests -name __pycache__ -type d -prune -exec rm -rf {} +
 
 $(VENV)/bin/python:
@@ -70,3 +83,11 @@ $(TEST): $(CORE)
 	  { echo "vLLM cannot be installed here (make help: TORCH_INDEX): tests of a real server are skipped"; \
 	    $(PIP) install -e '.[test]'; }
 	@rm -f $(VENV)/.test-* && touch $@
+
+$(LINT): $(CORE)
+	@$(PIP) install -e '.[lint]'
+	@rm -f $(VENV)/.lint-* && touch $@
+
+$(DOCS): $(CORE)
+	@$(PIP) install -e '.[docs]'
+	@rm -f $(VENV)/.docs-* && touch $@

@@ -13,11 +13,11 @@ from __future__ import annotations
 
 import shutil
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, cast
+from typing import TYPE_CHECKING, Annotated, Any, Literal, cast
 
 from pydantic import Field
 
-from adaptkit.config import Config
+from adaptkit.config import Config, Share, in_unit
 from adaptkit.errors import ModelError, nearest
 from adaptkit.run import file_digest, read_json, write_json, write_text
 
@@ -34,11 +34,11 @@ class AdapterConfig(Config):
 
     kind: Literal["none", "lora", "rslora", "dora", "qlora"] = "none"
     """`none` trains all weights; `qlora` is LoRA over a base stored in 4-bit NF4."""
-    rank: int = Field(default=16, ge=1)
+    rank: Annotated[int, in_unit("rank")] = Field(default=16, ge=1)
     """Rank of each update."""
-    alpha: float = Field(default=32.0, gt=0)
+    alpha: Annotated[float, in_unit("none")] = Field(default=32.0, gt=0)
     """Scale of the update: alpha / rank (rsLoRA: alpha / sqrt(rank))."""
-    dropout: float = Field(default=0.0, ge=0, lt=1)
+    dropout: Share = Field(default=0.0, ge=0, lt=1)
     """Share of the adapter's inputs dropped in training."""
     targets: str | list[str] = ALL_LINEAR
     """`all-linear` (every matrix but the head) or module name endings, such as [q_proj, v_proj]."""

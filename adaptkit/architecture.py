@@ -22,11 +22,11 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
-from adaptkit.config import Config, Count
+from adaptkit.config import Config, Count, Tokens, in_unit
 from adaptkit.errors import ConfigError
 
 ASPECT = 64  # width per layer
@@ -51,11 +51,11 @@ class Shape:
 class SizeConfig(Config):
     """How large a model from scratch is."""
 
-    params: Count = Field(3_000_000, ge=0)
+    params: Annotated[Count, in_unit("parameters")] = Field(3_000_000, ge=0)
     """All parameters, embeddings included; 0 = compute-optimal for the `flops` it is trained with."""
     tied: bool = True
     """Share the token table with the output projection."""
-    seq_len: Count = Field(256, ge=2)
+    seq_len: Tokens = Field(256, ge=2)
     """Tokens of a training row; the context length of a model from scratch."""
 
 

@@ -2,8 +2,8 @@
 
 A component declares its fields beside itself as a subclass of `Config`; a recipe's root composes them.
 
-    loaded = load(StudyConfig, "study.yaml", ["budget.flops=3e14"])
-    loaded.config, loaded.origins["budget.flops"]      # ..., "override"
+    loaded = load(StudyConfig, "study.yaml", ["budget.amount=3e14"])
+    loaded.config, loaded.origins["budget.amount"]      # ..., "override"
 
 `yaml_text` reads the file; here values are checked, and errors say at which line and column.
 """
@@ -17,7 +17,7 @@ from typing import Annotated, Any, Generic, TypeVar
 
 import pydantic
 import yaml
-from pydantic import BaseModel, BeforeValidator, ConfigDict
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 from pydantic_core import ErrorDetails
 
 from adaptkit.errors import ConfigError, nearest
@@ -51,8 +51,17 @@ def _magnitude(value: Any) -> Any:
     return value
 
 
+def in_unit(unit: str) -> Any:
+    """Say in the schema what a number counts, as in `Annotated[Count, in_unit("examples")]`."""
+    return Field(json_schema_extra={"unit": unit})
+
+
 Count = Annotated[int, BeforeValidator(_whole_number)]
 Magnitude = Annotated[float, BeforeValidator(_magnitude)]
+Tokens = Annotated[Count, in_unit("tokens")]
+Steps = Annotated[Count, in_unit("optimizer steps")]
+Flops = Annotated[Magnitude, in_unit("FLOPs")]
+Share = Annotated[Magnitude, in_unit("share of 1")]
 C = TypeVar("C", bound=Config)
 
 

@@ -3,38 +3,36 @@
     runs/<name>-<hash8>/
         config.yaml      the resolved config          manifest.json    what made this run: versions, data,
         device, status metrics.jsonl    one row per logged step      checkpoints/     step-000500/ (resumable)
-        model/           the trained HF folder        adapter/         its peft adapter, if it was trained
-        with one base/            what the adapter stands on, where the run made it export/<format>/ servable
+        model/           the trained HF folder        tokenizer/       one that the run trained
+        adapter/         its peft adapter, if any     base/            what it stands on, if the run made that
         eval/<suite>.jsonl  one row per item          eval/<suite>.json   the scores computed from those rows
-        cost.json  parity.json  bench.json            report/{report.html,report.md,verdict.json}
+        heldout.jsonl    what an export is tested on  calibration.jsonl   what GPTQ calibrates on
+        export/<format>/ servable folders             report/{report.html,report.md,verdict.json}
+        cost.json  parity.json  bench.json            crash.json  after a step that was not finite
 
-The hash is of the resolved config and the digests of the data, so the same question finds the same folder: a
-finished run is skipped and a killed one resumes.
+The hash is of the resolved config, the digests of the data and the format of the records, so the same
+question finds the same folder: a finished run is skipped and a killed one resumes.
 """
 
 from __future__ import annotations
 
-import errno
-import functools
 import hashlib
-import importlib.metadata
 import json
-import os
-import platform
 import re
-import shutil
-import subprocess
 import sys
 import time
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from adaptkit.config import dump
-from adaptkit.errors import AdaptkitError, ConfigError, DataError, DiskFullError
+from adaptkit.disk import whole_file, writing
+from adaptkit.environment import environment
+from adaptkit.errors import ConfigError, DataError
 
-PACKAGES = ("adaptkit", "torch", "transformers", "peft", "bitsandbytes", "tokenizers", "numpy", "safetensors")
+MODEL_FILES = (".safetensors", ".json")
+FORMAT: Literal[2] = 2
+"""Of a run's records, and part of its identity. The first release wrote no records, which counts as 1."""
 
 
 class Run:
@@ -61,10 +59,10 @@ class Run:
                 where="name",
                 fix="use at most 120 letters, digits . _ - +",
             )
-        identity = digest({"config": config, "inputs": inputs or {}})
+        identity = digest({"format": FORMAT, "config": config, "inputs": inputs or {}})
         run = cls(Path(root) / f"{name}-{identity[:8]}")
         if not run.manifest_path.exists():
-            write_text(run.path / "config.yaml", dump(config))
+            write_text(run.config_path, dump(config))
             run.update_manifest(
                 name=name,
                 identity=identity,
@@ -78,6 +76,10 @@ class Run:
                 "holds another run", where=str(run.path), fix="delete it or choose another --root"
             )
         return run
+
+    @property
+    def config_path(self) -> Path:
+        return self.path / "config.yaml"
 
     @property
     def manifest_path(self) -> Path:
@@ -105,15 +107,46 @@ class Run:
         return self.path / "base"
 
     @property
+    def tokenizer(self) -> Path:
+        """The tokenizer that the run trained for itself."""
+        return self.path / "tokenizer"
+
+    @property
+    def heldout_path(self) -> Path:
+        return self.path / "heldout.jsonl"
+
+    @property
+    def calibration_path(self) -> Path:
+        return self.path / "calibration.jsonl"
+
+    @property
+    def teacher_texts(self) -> Path:
+        """The training text as a distillation's teacher wrote it."""
+        return self.path / "teacher.jsonl"
+
+    def negatives(self, split: str) -> Path:
+        """The hard negatives that were mined for a split."""
+        return self.path / f"negatives.{split}.jsonl"
+
+    @property
+    def tensorboard(self) -> Path:
+        return self.path / "tensorboard"
+
+    @property
     def report(self) -> Path:
         return self.path / "report"
 
     def shards(self, key: str) -> Path:
-        """Token shards lie beside the runs, named by what they were made from: all runs of a root share them."""
+        """Token shards lie beside the runs, named by what they were made from: runs of a root share them."""
         return self.path.parent / "shards" / key[:16]
 
+    @property
+    def exports(self) -> Path:
+        """Holds one folder per format."""
+        return self.path / "export"
+
     def export(self, format: str) -> Path:
-        return self.path / "export" / format
+        return self.exports / format
 
     def items(self, suite: str) -> Path:
         return self.path / "eval" / f"{suite}.jsonl"
@@ -170,43 +203,6 @@ class Run:
         write_text(self.metrics_path, "".join(json.dumps(row) + "\n" for row in rows))
 
 
-def environment() -> dict[str, Any]:
-    """Versions and machine, as manifests record them: no user name, host name or path."""
-    versions = {}
-    for package in PACKAGES:
-        try:
-            versions[package] = importlib.metadata.version(package)
-        except importlib.metadata.PackageNotFoundError:
-            continue
-    return {
-        "versions": versions,
-        "python": platform.python_version(),
-        "platform": f"{platform.system()} {platform.machine()}",
-        "cores": os.cpu_count(),
-        "code": _code_version(),
-    }
-
-
-@functools.cache
-def _code_version() -> dict[str, Any]:
-    """Git commit of a source checkout and whether it was modified; empty for an installed package."""
-    root = Path(__file__).resolve().parent.parent
-    if not (root / ".git").exists():
-        return {}
-
-    def git(*args: str) -> str:
-        command = ["git", "-C", str(root), *args]
-        return subprocess.run(command, capture_output=True, text=True, timeout=10, check=True).stdout.strip()
-
-    try:
-        return {
-            "commit": git("rev-parse", "HEAD"),
-            "modified": bool(git("status", "--porcelain", "--", "adaptkit", "kernels")),
-        }
-    except (OSError, subprocess.SubprocessError):
-        return {}
-
-
 def digest(value: Any) -> str:
     """sha256 of a JSON-able value in canonical form."""
     return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()
@@ -218,25 +214,10 @@ def file_digest(path: str | Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-@contextmanager
-def _writing(path: Path, num_bytes: int) -> Iterator[None]:
-    """Make the folder of `path`; name what a failed write needs and what there is."""
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        yield
-    except OSError as error:
-        if error.errno in (errno.ENOSPC, errno.EDQUOT):
-            what = f"disk full: need {num_bytes} bytes, have {_free_bytes(path)}"
-            raise DiskFullError(
-                what, where=str(path), fix="free some space and run the same command again"
-            ) from None
-        what = f"cannot be written: {error.strerror}"
-        raise AdaptkitError(what, where=str(path), fix="choose a --root that you may write to") from None
-
-
-def _free_bytes(path: Path) -> int:
-    folder = next(folder for folder in path.resolve().parents if folder.exists())
-    return shutil.disk_usage(folder).free
+def model_digest(folder: Path) -> str:
+    """sha256 over the names and bytes of the files that decide what a model computes: weights and configs."""
+    files = [path for path in folder.rglob("*") if path.suffix in MODEL_FILES and path.is_file()]
+    return digest({path.relative_to(folder).as_posix(): file_digest(path) for path in sorted(files)})
 
 
 def write_text(path: str | Path, text: str) -> None:
@@ -244,19 +225,9 @@ def write_text(path: str | Path, text: str) -> None:
 
     Raises: DiskFullError or AdaptkitError, with the old file untouched.
     """
-    path = Path(path)
     data = text.encode("utf-8", "backslashreplace")  # half a surrogate pair becomes its JSON escape
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    with _writing(path, len(data)):
-        try:
-            with temporary.open("wb") as file:
-                file.write(data)
-                file.flush()
-                os.fsync(file.fileno())
-            os.replace(temporary, path)
-        except BaseException:
-            temporary.unlink(missing_ok=True)
-            raise
+    with whole_file(Path(path), len(data)) as temporary, temporary.open("wb") as file:
+        file.write(data)
 
 
 def write_json(path: str | Path, value: Any) -> None:
@@ -283,7 +254,7 @@ def append_jsonl(path: str | Path, row: dict[str, Any]) -> None:
     Raises: DiskFullError or AdaptkitError.
     """
     path, line = Path(path), json.dumps(row) + "\n"
-    with _writing(path, len(line)), path.open("a", encoding="utf-8") as file:
+    with writing(path, len(line)), path.open("a", encoding="utf-8") as file:
         file.write(line)
 
 

@@ -16,10 +16,8 @@ from pydantic import BaseModel, ConfigDict
 
 from adaptkit.adapters import AdapterConfig
 from adaptkit.errors import DataError
-from adaptkit.run import Run
+from adaptkit.run import FORMAT, Run
 
-FORMAT = 2
-"""Of all records. The first release wrote none, which counts as 1."""
 OLDER = "was made by an older release of adaptkit, whose records this one does not read"
 AGAIN = "run the same command again with another --root: it makes a new run"
 

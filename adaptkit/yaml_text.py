@@ -1,6 +1,6 @@
 """A YAML text as plain values, each with the line and column where it stands.
 
-    tree, places = read_file(Path("study.yaml"))        # places["budget.flops"] == "study.yaml:3:10"
+    tree, places = read_file(Path("study.yaml"))        # places["budget.amount"] == "study.yaml:3:10"
 
 The text is read node by node and never constructed: no tag can make an object.
 """

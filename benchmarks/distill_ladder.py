@@ -3,15 +3,15 @@
     python benchmarks/distill_ladder.py classify --data DATA --encoder MODEL --out benchmarks/results/distill_classify.json
     python benchmarks/distill_ladder.py language --data DATA --out benchmarks/results/distill_language.json
 
-`classify`: a half-depth student of a classifier on sentence roles of trial reports, from truncation to module replacing.
-`language`: a half-depth student of a small language model on trial reports; the student's own text (on-policy reverse KL)
-against the data's (forward KL) by what it then writes; and a pruned student against one from scratch with three times
-the tokens.
+`classify`: a half-depth student of a classifier on sentence roles of trial reports, from truncation to module
+replacing. `language`: a half-depth student of a small language model on trial reports; the student's own text
+(on-policy reverse KL) against the data's (forward KL) by what it then writes; and a pruned student against
+one from scratch with three times the tokens.
 
 `tune`: what was tried for `classify`, on other rows and another seed.
 
-All rungs of a task share the start, the rows in their order and the number of steps; only the losses differ, and where it
-is said the learning rate. Runs are resumable: give the same --root again.
+All rungs of a task share the start, the rows in their order and the number of steps; only the losses differ,
+and where it is said the learning rate. Runs are resumable: give the same --root again.
 """
 
 from __future__ import annotations
@@ -28,14 +28,17 @@ from typing import Any
 import numpy as np
 
 from adaptkit.data.readers import DataConfig
+from adaptkit.data.score_table import ScoreTable
 from adaptkit.distill.config import DistillConfig
 from adaptkit.distill.recipe import distill
+from adaptkit.environment import environment
 from adaptkit.finetune.config import FinetuneConfig
 from adaptkit.finetune.recipe import finetune
 from adaptkit.pretrain.config import PretrainConfig
 from adaptkit.pretrain.recipe import pretrain
-from adaptkit.run import Run, environment, read_json, read_jsonl, write_json, write_jsonl
-from adaptkit.study.scores import ScoreTable, score_table
+from adaptkit.run import Run, read_json, read_jsonl, write_json, write_jsonl
+from adaptkit.run_record import read_record
+from adaptkit.study.scores import score_table
 from adaptkit.study.statistics import resample
 
 SEEDS = (0, 1, 2)
@@ -65,9 +68,13 @@ TRIED = {
     "replacing, curriculum": Rung({"replacing": 1.0}),
 }
 AGAINST = [
-    ("replacing, curriculum", "truncated + fine-tuned"), ("replacing, curriculum", "logits"), ("logits + replacing", "logits"),
-    ("logits + hidden states", "truncated + fine-tuned"), ("logits", "teacher"), ("logits + hidden states", "teacher"),
-]  # fmt: skip
+    ("replacing, curriculum", "truncated + fine-tuned"),
+    ("replacing, curriculum", "logits"),
+    ("logits + replacing", "logits"),
+    ("logits + hidden states", "truncated + fine-tuned"),
+    ("logits", "teacher"),
+    ("logits + hidden states", "teacher"),
+]
 LANGUAGE = {
     "truncated + trained on": {"cross_entropy": 1.0},
     "logits": KD,
@@ -98,7 +105,9 @@ class Ladder:
             path.parent.mkdir(parents=True, exist_ok=True)
             with gzip.open(self.data / source, "rt", encoding="utf-8") as file:
                 lines = file.readlines()
-            path.write_text("".join(lines[i] for i in np.linspace(0, len(lines) - 1, min(keep, len(lines))).astype(int)))
+            path.write_text(
+                "".join(lines[i] for i in np.linspace(0, len(lines) - 1, min(keep, len(lines))).astype(int))
+            )
         return {"files": [str(path)]}
 
     def trainer(self, **fields: Any) -> dict[str, Any]:
@@ -106,43 +115,80 @@ class Ladder:
 
 
 def told(
-    name: str, tables: dict[str, list[ScoreTable]], pairs: Sequence[tuple[str, str]], higher: bool, **more: Any
+    name: str,
+    tables: dict[str, list[ScoreTable]],
+    pairs: Sequence[tuple[str, str]],
+    higher: bool,
+    **more: Any,
 ) -> dict[str, Any]:
     """Intervals of each rung and of differences between rungs on the same items."""
     replicates = resample(tables, seed=0)
-    scores = {arm: {**asdict(replicates.interval(arm)), "seeds": replicates.scores[arm].tolist()} for arm in tables}
+    scores = {
+        arm: {**asdict(replicates.interval(arm)), "seeds": replicates.scores[arm].tolist()} for arm in tables
+    }
     margin = {"margin": 0.0, "higher_is_better": higher}
     differences = [{"of": a, "minus": b, **asdict(replicates.compare(a, b, **margin))} for a, b in pairs]
     head = {"metric": name, "higher_is_better": higher, "num_items": replicates.num_items}
     return {**head, "scores": scores, "differences": differences, **more}
 
 
-RATE = {"learning_rate": 1e-4, "schedule": "linear", "weight_decay": 0.01, "beta2": 0.99, "global_batch_size": 16}
+RATE = {
+    "learning_rate": 1e-4,
+    "schedule": "linear",
+    "weight_decay": 0.01,
+    "beta2": 0.99,
+    "global_batch_size": 16,
+}
 ROLES = "biomed/tasks/rct_role"
 
 
 def roles(ladder: Ladder, options: argparse.Namespace) -> tuple[Run, dict[str, Any]]:
     """The classifier that teaches, and what all its students share."""
     train = ladder.rows("train", f"{ROLES}/train.jsonl.gz", 6000)
-    dev, test = ladder.rows("dev", f"{ROLES}/train.jsonl.gz", 97), ladder.rows("test", f"{ROLES}/dev.jsonl.gz", TESTED)
-    fields = {"base": str(options.encoder), "task": "roles", "train": train, "dev": dev, "test": test, "max_length": 64}
-    teacher = ladder.run(finetune, FinetuneConfig, "teacher", {**fields, "trainer": ladder.trainer(num_steps=120, **RATE)})
-    return teacher, {"teacher": str(teacher.model), "data": train, "dev": dev, "test": test, "size": {"seq_len": 64}}
+    dev, test = (
+        ladder.rows("dev", f"{ROLES}/train.jsonl.gz", 97),
+        ladder.rows("test", f"{ROLES}/dev.jsonl.gz", TESTED),
+    )
+    fields = {
+        "base": str(options.encoder),
+        "task": "roles",
+        "train": train,
+        "dev": dev,
+        "test": test,
+        "max_length": 64,
+    }
+    teacher = ladder.run(
+        finetune, FinetuneConfig, "teacher", {**fields, "trainer": ladder.trainer(num_steps=120, **RATE)}
+    )
+    return teacher, {
+        "teacher": str(teacher.model),
+        "data": train,
+        "dev": dev,
+        "test": test,
+        "size": {"seq_len": 64},
+    }
 
 
 def student_of(ladder: Ladder, shared: dict[str, Any], rung: Rung, steps: int, seed: int) -> Run:
-    """A student, its answers to the test rows beside it: the recipe would ask the teacher about them again each time."""
+    """A student, its answers to the test rows beside it: the recipe would ask the teacher about them again
+    each time."""
     from adaptkit import data, models
     from adaptkit.data.labels import classify_rows
 
     test, fields = shared["test"], {**shared, "test": None}
-    trainer = ladder.trainer(num_steps=steps, seed=seed, microbatch_size=8, **{**RATE, "learning_rate": rung.rate})
-    made = ladder.run(distill, DistillConfig, "student", {**fields, "losses": rung.losses, "trainer": trainer})
+    trainer = ladder.trainer(
+        num_steps=steps, seed=seed, microbatch_size=8, **{**RATE, "learning_rate": rung.rate}
+    )
+    made = ladder.run(
+        distill, DistillConfig, "student", {**fields, "losses": rung.losses, "trainer": trainer}
+    )
     if not made.items("test").exists():
         model = models.load(made.model, "classifier").eval()
         names = [model.config.id2label[i] for i in range(model.config.num_labels)]
         rows = data.read(DataConfig.model_validate(test), "labelled")
-        write_jsonl(made.items("test"), classify_rows(model, models.load_tokenizer(made.model), rows, names, 64))
+        write_jsonl(
+            made.items("test"), classify_rows(model, models.load_tokenizer(made.model), rows, names, 64)
+        )
     return made
 
 
@@ -158,8 +204,13 @@ def classify(options: argparse.Namespace) -> dict[str, Any]:
             costs[name] = read_json(made.cost_path)
     rungs = [*CLASSIFY, "teacher"]
     pairs = [*zip(rungs[1:], rungs, strict=False), *(pair for pair in AGAINST if set(pair) <= set(rungs))]
-    kept = {rung: float(np.mean([t.value for t in tables[rung]]) / tables["teacher"][0].value) for rung in CLASSIFY}
-    return told("accuracy", tables, pairs, True, share_kept=kept, costs=costs, rows=6000, rungs=asdicts(CLASSIFY))
+    kept = {
+        rung: float(np.mean([t.value for t in tables[rung]]) / tables["teacher"][0].value)
+        for rung in CLASSIFY
+    }
+    return told(
+        "accuracy", tables, pairs, True, share_kept=kept, costs=costs, rows=6000, rungs=asdicts(CLASSIFY)
+    )
 
 
 def tune(options: argparse.Namespace) -> dict[str, Any]:
@@ -175,17 +226,31 @@ def tune(options: argparse.Namespace) -> dict[str, Any]:
         path.write_text("".join(others[i] for i in np.linspace(0, len(others) - 1, TUNED).astype(int)))
     found = {}
     for name, rung in TRIED.items():
-        made = student_of(ladder, {**shared, "test": {"files": [str(path)]}}, rung, options.steps or 60, TUNE_SEED)
-        found[name] = {**asdict(rung), "accuracy": score_table("accuracy", list(read_jsonl(made.items("test")))).value}
+        made = student_of(
+            ladder, {**shared, "test": {"files": [str(path)]}}, rung, options.steps or 60, TUNE_SEED
+        )
+        found[name] = {
+            **asdict(rung),
+            "accuracy": score_table("accuracy", list(read_jsonl(made.items("test")))).value,
+        }
         print(name, json.dumps(found[name]), flush=True)
-    return {"scores": {name: {"mean": row["accuracy"], "low": 0.0, "high": 0.0} for name, row in found.items()}, "tried": found}
+    return {
+        "scores": {name: {"mean": row["accuracy"], "low": 0.0, "high": 0.0} for name, row in found.items()},
+        "tried": found,
+    }
 
 
 def asdicts(rungs: dict[str, Rung]) -> dict[str, Any]:
     return {name: asdict(rung) for name, rung in rungs.items()}
 
 
-TINY = {"vocab_size": 1024, "hidden_size": 128, "intermediate_size": 384, "num_hidden_layers": 4, "num_attention_heads": 4}
+TINY = {
+    "vocab_size": 1024,
+    "hidden_size": 128,
+    "intermediate_size": 384,
+    "num_hidden_layers": 4,
+    "num_attention_heads": 4,
+}
 ROW, BATCH, WRITTEN = 96, 8, 48
 SHORT = {"student": {"layers": 2}}
 PRUNED = {"student": {"layers": 2, "width": 96}}
@@ -223,7 +288,8 @@ def start_model(ladder: Ladder, name: str, train: dict[str, Any], **shape: int) 
 
 
 def written(folder: Path, teacher: Path, dev: dict[str, Any], seed: int) -> list[dict[str, float]]:
-    """What a model writes after the first quarter of held-out passages: the teacher's nats on it, and its ROUGE-L."""
+    """What a model writes after the first quarter of held-out passages: the teacher's nats on it, and its
+    ROUGE-L."""
     import torch
 
     from adaptkit import models, ops
@@ -239,12 +305,17 @@ def written(folder: Path, teacher: Path, dev: dict[str, Any], seed: int) -> list
         torch.manual_seed(seed)
         own = continued(model, {"input_ids": ids, "labels": ids})
         backbone, weight, bias = models.split(judge)
-        hidden = backbone(input_ids=own["input_ids"], attention_mask=own["attention_mask"], position_ids=own["position_ids"])
+        hidden = backbone(
+            input_ids=own["input_ids"], attention_mask=own["attention_mask"], position_ids=own["position_ids"]
+        )
         labels = targets(own, "causal")
         nats = ops.token_nll(hidden.flatten(0, 1), weight, labels.flatten(), bias_V=bias).view_as(labels)
     kept = own["labels"] != ops.IGNORE_INDEX
     prompt = ROW // 4
-    said = [tokenizer.decode(row[mask], skip_special_tokens=True) for row, mask in zip(own["input_ids"], kept, strict=True)]
+    said = [
+        tokenizer.decode(row[mask], skip_special_tokens=True)
+        for row, mask in zip(own["input_ids"], kept, strict=True)
+    ]
     truth = [tokenizer.decode(row[prompt:], skip_special_tokens=True) for row in ids]
     return [
         {"nats": float(n), "tokens": int(k), "rouge_l": rouge_l([a], [b])}
@@ -282,10 +353,13 @@ def language(options: argparse.Namespace) -> dict[str, Any]:
         taught(rung, losses, SHORT, 1e-3)
     taught("pruned in depth and width, logits", {"forward_kl": 0.9, "cross_entropy": 0.1}, PRUNED, 3e-3)
     small = {"num_hidden_layers": 2, "hidden_size": 96, "intermediate_size": 256, "num_attention_heads": 3}
-    runs["the same shape from scratch, 3 x the tokens"] = [scratch("small", seed, 3 * steps, **small) for seed in SEEDS]
+    runs["the same shape from scratch, 3 x the tokens"] = [
+        scratch("small", seed, 3 * steps, **small) for seed in SEEDS
+    ]
     taught("on-policy reverse KL", {"on_policy": 1.0}, SHORT, 1e-3)
     tables = {
-        rung: [score_table("bits_per_byte", list(read_jsonl(run.items("language")))) for run in made] for rung, made in runs.items()
+        rung: [score_table("bits_per_byte", list(read_jsonl(run.items("language")))) for run in made]
+        for rung, made in runs.items()
     }
     rungs = [*LANGUAGE, "teacher"]
     pairs = [*zip(rungs[1:], rungs, strict=False), ("replacing, curriculum", "truncated + trained on")]
@@ -293,25 +367,41 @@ def language(options: argparse.Namespace) -> dict[str, Any]:
     pairs.append(("replacing, curriculum", "logits"))
     generation = {}
     wrote = {
-        rung: [written(run.model, teacher.model, dev, seed) for seed, run in zip(SEEDS, runs[rung], strict=True)]
+        rung: [
+            written(run.model, teacher.model, dev, seed) for seed, run in zip(SEEDS, runs[rung], strict=True)
+        ]
         for rung in ("truncated + trained on", "logits", "on-policy reverse KL", "teacher")
     }
-    compared = [("on-policy reverse KL", "logits"), ("logits", "truncated + trained on"), ("on-policy reverse KL", "teacher")]
-    for metric, columns, higher in (("teacher's nats per token", ("nats", "tokens"), False), ("rouge_l", ("rouge_l", None), True)):
+    compared = [
+        ("on-policy reverse KL", "logits"),
+        ("logits", "truncated + trained on"),
+        ("on-policy reverse KL", "teacher"),
+    ]
+    for metric, columns, higher in (
+        ("teacher's nats per token", ("nats", "tokens"), False),
+        ("rouge_l", ("rouge_l", None), True),
+    ):
         by_rung = {rung: [ratio_table(rows, *columns) for rows in seeds] for rung, seeds in wrote.items()}
         generation[metric] = told(metric, by_rung, compared, higher)
     costs = {rung: read_json(made[0].cost_path) for rung, made in runs.items()}
-    params = {rung: made[0].manifest()["model"]["params"] for rung, made in runs.items()}
-    kept = {rung: float(tables["teacher"][0].value / np.mean([t.value for t in tables[rung]])) for rung in LANGUAGE}
+    params = {rung: read_record(made[0]).params for rung, made in runs.items()}
+    kept = {
+        rung: float(tables["teacher"][0].value / np.mean([t.value for t in tables[rung]]))
+        for rung in LANGUAGE
+    }
     found = told("bits_per_byte", tables, pairs, False, share_kept=kept, costs=costs, params=params)
     return {**found, "generation": generation}
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("task", choices=TASKS)
     parser.add_argument("--data", type=Path, required=True, help="the folder that holds biomed/")
-    parser.add_argument("--encoder", type=Path, help="classify: the pretrained encoder that the teacher is tuned from")
+    parser.add_argument(
+        "--encoder", type=Path, help="classify: the pretrained encoder that the teacher is tuned from"
+    )
     parser.add_argument("--root", type=Path, default=Path("runs/distill-ladder"))
     parser.add_argument("--steps", type=int, default=0, help="steps of each student; 0 takes the task's own")
     parser.add_argument("--threads", type=int, default=1)
@@ -322,7 +412,16 @@ def main() -> None:
     spent = {"wall_s": round(time.time() - began), "cpu_s": round(time.process_time() - cpu)}
     encoder = " --encoder MODEL" if options.encoder else ""
     command = f"python benchmarks/distill_ladder.py {options.task} --data DATA{encoder} --out benchmarks/results/{options.out.name}"
-    write_json(options.out, {"command": command, "date": time.strftime("%Y-%m-%d"), **spent, "environment": environment(), **found})
+    write_json(
+        options.out,
+        {
+            "command": command,
+            "date": time.strftime("%Y-%m-%d"),
+            **spent,
+            "environment": environment(),
+            **found,
+        },
+    )
     for arm, score in found["scores"].items():
         print(f"{arm}: {score['mean']:.4f} [{score['low']:.4f}, {score['high']:.4f}]")
 

@@ -2,11 +2,12 @@
 
     python benchmarks/embed_speed.py MODEL TEXTS.jsonl --out result.json        # one thread, CPU seconds
 
-Three ratios from one run. Both sides take turns and the fastest repetition counts; CPU seconds, since a busy machine does
-not distort them. Encoding: the same texts of mixed lengths (log-normal, median 33 words), vectors compared. Training: the
-same pairs, in-batch negatives, batch and steps; examples per CPU second. Memory: the peak of a whole training step at
-batch 64 and at batch 4096 with the same microbatch, each in a process of its own. Exit code 1 below the goals: 1.5 times
-the encoding throughput, 1.0 times the training's, 1.4 times the memory.
+Three ratios from one run. Both sides take turns and the fastest repetition counts; CPU seconds, since a busy
+machine does not distort them. Encoding: the same texts of mixed lengths (log-normal, median 33 words),
+vectors compared. Training: the same pairs, in-batch negatives, batch and steps; examples per CPU second.
+Memory: the peak of a whole training step at batch 64 and at batch 4096 with the same microbatch, each in a
+process of its own. Exit code 1 below the goals: 1.5 times the encoding throughput, 1.0 times the training's,
+1.4 times the memory.
 """
 
 from __future__ import annotations
@@ -62,15 +63,20 @@ def measure_encoding(model: str, texts: list[str], repeats: int) -> dict[str, An
     from adaptkit.embed.encoder import Encoder
 
     ours, theirs = Encoder.load(model), SentenceTransformer(model, device="cpu")
-    sides = {"adaptkit": lambda: ours.encode(texts), "sentence-transformers": lambda: theirs.encode(texts, show_progress_bar=False)}
+    sides = {
+        "adaptkit": lambda: ours.encode(texts),
+        "sentence-transformers": lambda: theirs.encode(texts, show_progress_bar=False),
+    }
     for run in sides.values():
         run()
     seconds, found = fastest(sides, repeats)
     cosine = (found["adaptkit"] * found["sentence-transformers"]).sum(1).min()
     return {
-        "texts": len(texts), "cpu_seconds": seconds, "min_cosine": float(cosine),
+        "texts": len(texts),
+        "cpu_seconds": seconds,
+        "min_cosine": float(cosine),
         "ratio": seconds["sentence-transformers"] / seconds["adaptkit"],
-    }  # fmt: skip
+    }
 
 
 def pairs_of(texts: list[str]) -> list[tuple[str, str]]:
@@ -91,25 +97,46 @@ def train_ours(model: str, pairs: list[tuple[str, str]], batch: int, microbatch:
     examples = [Example(pair, f"pairs:{i}") for i, pair in enumerate(pairs)]
     rows = TextRows(examples, encoder, ("", ""), groups_of(examples))
     config = TrainerConfig(
-        num_steps=steps, global_batch_size=batch, microbatch_size=microbatch, learning_rate=RATE, schedule="constant",
-        warmup_fraction=0.0, threads=1, checkpoint_every=0, log_every=steps,
-    )  # fmt: skip
+        num_steps=steps,
+        global_batch_size=batch,
+        microbatch_size=microbatch,
+        learning_rate=RATE,
+        schedule="constant",
+        warmup_fraction=0.0,
+        threads=1,
+        checkpoint_every=0,
+        log_every=steps,
+    )
     with tempfile.TemporaryDirectory() as folder:
-        return Trainer(encoder.model, Contrastive(temperature=TEMPERATURE), rows, config, run=Run(folder)).fit()
+        return Trainer(
+            encoder.model, Contrastive(temperature=TEMPERATURE), rows, config, run=Run(folder)
+        ).fit()
 
 
 def train_theirs(model: str, pairs: list[tuple[str, str]], batch: int, steps: int) -> None:
     from datasets import Dataset
-    from sentence_transformers import SentenceTransformer, SentenceTransformerTrainer, SentenceTransformerTrainingArguments
+    from sentence_transformers import (
+        SentenceTransformer,
+        SentenceTransformerTrainer,
+        SentenceTransformerTrainingArguments,
+    )
     from sentence_transformers.losses import MultipleNegativesRankingLoss
 
     encoder = SentenceTransformer(model, device="cpu")
     encoder.max_seq_length = MAX_LENGTH
     with tempfile.TemporaryDirectory() as folder:
         arguments = SentenceTransformerTrainingArguments(
-            folder, max_steps=steps, per_device_train_batch_size=batch, learning_rate=RATE, lr_scheduler_type="constant",
-            use_cpu=True, report_to=[], save_strategy="no", logging_strategy="no", disable_tqdm=True,
-        )  # fmt: skip
+            folder,
+            max_steps=steps,
+            per_device_train_batch_size=batch,
+            learning_rate=RATE,
+            lr_scheduler_type="constant",
+            use_cpu=True,
+            report_to=[],
+            save_strategy="no",
+            logging_strategy="no",
+            disable_tqdm=True,
+        )
         data = Dataset.from_dict({"anchor": [a for a, _ in pairs], "positive": [p for _, p in pairs]})
         loss = MultipleNegativesRankingLoss(encoder, scale=1 / TEMPERATURE)
         SentenceTransformerTrainer(encoder, arguments, train_dataset=data, loss=loss).train()
@@ -144,7 +171,12 @@ def measure_memory(words: list[str]) -> dict[str, Any]:
     """Peak of one training step at two batch sizes, in a child each."""
     peaks = {}
     for batch in (64, 4096):
-        done = subprocess.run([sys.executable, __file__, *words, "--child", str(batch)], capture_output=True, text=True, check=True)
+        done = subprocess.run(
+            [sys.executable, __file__, *words, "--child", str(batch)],
+            capture_output=True,
+            text=True,
+            check=True,
+        )
         peaks[batch] = json.loads(done.stdout.splitlines()[-1])["peak_memory_bytes"]
     return {"peak_memory_bytes": peaks, "microbatch": 16, "ratio": peaks[4096] / peaks[64]}
 
@@ -167,7 +199,9 @@ def _peak_resident() -> int:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("model")
     parser.add_argument("texts")
     parser.add_argument("--num", type=int, default=200)
@@ -189,7 +223,10 @@ def main() -> None:
     found["train"] = measure_training(options.model, texts, options.batch, options.steps)
     print(json.dumps(found), flush=True)
     found["memory"] = measure_memory([options.model, options.texts, "--num", str(options.num)])
-    met = {"encode": found["encode"]["ratio"] >= GOALS["encode"], "train": found["train"]["ratio"] >= GOALS["train"]}
+    met = {
+        "encode": found["encode"]["ratio"] >= GOALS["encode"],
+        "train": found["train"]["ratio"] >= GOALS["train"],
+    }
     met["memory"] = found["memory"]["ratio"] <= GOALS["memory"]
     found |= {"goals": GOALS, "met": met}
     print(json.dumps(found, indent=1))

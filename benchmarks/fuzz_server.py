@@ -1,4 +1,5 @@
-"""Fuzz a running `adaptkit serve` with requests that schemathesis draws from vLLM's own schemas: no answer may be a 5xx.
+"""Fuzz a running `adaptkit serve` with requests that schemathesis draws from vLLM's own schemas: no answer
+may be a 5xx.
 
     adaptkit serve writer=FOLDER vectors=FOLDER classes=FOLDER pairs=FOLDER --key-file key      # in one shell
     python benchmarks/fuzz_server.py schema http://127.0.0.1:8000 key openapi.json
@@ -27,30 +28,54 @@ from adaptkit.serve.gateway import request_body, routes
 CLIENTS, SECONDS = 16, 180
 TEXT: dict[str, Any] = {"type": "string", "minLength": 1, "maxLength": 200}
 TEXTS = {"anyOf": [TEXT, {"type": "array", "items": TEXT, "maxItems": 4}]}
-IDS = {"type": "array", "items": {"type": "integer", "minimum": 0, "maximum": 300}, "minItems": 1, "maxItems": 16}
+IDS = {
+    "type": "array",
+    "items": {"type": "integer", "minimum": 0, "maximum": 300},
+    "minItems": 1,
+    "maxItems": 16,
+}
 FEW = {"type": "integer", "minimum": 0, "maximum": 8}
-TURN = {"type": "object", "required": ["role", "content"],
-        "properties": {"role": {"enum": ["system", "user", "assistant"]}, "content": TEXT}}  # fmt: skip
+TURN = {
+    "type": "object",
+    "required": ["role", "content"],
+    "properties": {"role": {"enum": ["system", "user", "assistant"]}, "content": TEXT},
+}
 ANY = {"default": {"description": "any"}}
 DRAWN: dict[str, Any] = {
-    "messages": {"type": "array", "items": TURN, "minItems": 1, "maxItems": 4}, "prompt": {"anyOf": [TEXT, IDS]}, "query": TEXT,
-    **dict.fromkeys(("input", "documents", "queries", "items", "text_1", "text_2", "data_1", "data_2"), TEXTS),
+    "messages": {"type": "array", "items": TURN, "minItems": 1, "maxItems": 4},
+    "prompt": {"anyOf": [TEXT, IDS]},
+    "query": TEXT,
+    **dict.fromkeys(
+        ("input", "documents", "queries", "items", "text_1", "text_2", "data_1", "data_2"), TEXTS
+    ),
     **dict.fromkeys(("max_tokens", "max_completion_tokens", "min_tokens", "n"), FEW),
-}  # fmt: skip
-"""In place of vLLM's own schemas of these fields: small, and of what is served, so that many requests reach the engine."""
+}
+"""In place of vLLM's own schemas of these fields: small, and of what is served, so that many requests reach
+the engine."""
 
 
 def request_models() -> dict[str, list[Any]]:
     """The request models of the installed vLLM by route."""
     from vllm.entrypoints.openai.chat_completion.protocol import ChatCompletionRequest
     from vllm.entrypoints.openai.completion.protocol import CompletionRequest
-    from vllm.entrypoints.pooling.classify.protocol import ClassificationChatRequest, ClassificationCompletionRequest
+    from vllm.entrypoints.pooling.classify.protocol import (
+        ClassificationChatRequest,
+        ClassificationCompletionRequest,
+    )
     from vllm.entrypoints.pooling.embed.protocol import EmbeddingChatRequest, EmbeddingCompletionRequest
     from vllm.entrypoints.pooling.pooling.protocol import PoolingChatRequest, PoolingCompletionRequest
     from vllm.entrypoints.pooling.scoring import protocol as scoring
-    from vllm.entrypoints.serve.tokenize.protocol import DetokenizeRequest, TokenizeChatRequest, TokenizeCompletionRequest
+    from vllm.entrypoints.serve.tokenize.protocol import (
+        DetokenizeRequest,
+        TokenizeChatRequest,
+        TokenizeCompletionRequest,
+    )
 
-    scores = [scoring.ScoreTextRequest, scoring.ScoreQueriesItemsRequest, scoring.ScoreQueriesDocumentsRequest]
+    scores = [
+        scoring.ScoreTextRequest,
+        scoring.ScoreQueriesItemsRequest,
+        scoring.ScoreQueriesDocumentsRequest,
+    ]
     return {
         "/v1/completions": [CompletionRequest],
         "/v1/chat/completions": [ChatCompletionRequest],
@@ -68,7 +93,7 @@ def write_schema(path: Path, client: Client) -> None:
     """One OpenAPI document of every route; `model` is drawn from the names that the server says answer it."""
     parts: dict[str, Any] = {}
     paths: dict[str, Any] = {}
-    served = client.call("GET", "/v1/models")["data"]
+    served = client.get("/v1/models", dict)["data"]
     for route, kinds in request_models().items():
         names = [row["id"] for row in served if route in row["routes"]]
         body = {"anyOf": [_body(kind, names, parts) for kind in kinds]}
@@ -80,16 +105,24 @@ def write_schema(path: Path, client: Client) -> None:
     name = {"name": "name", "in": "path", "required": True, "schema": TEXT}
     paths[f"{routes.MODELS}/{{name}}"] = {"get": {"parameters": [name], "responses": ANY}}
     info = {"title": "adaptkit serve", "version": "1"}
-    path.write_text(json.dumps({"openapi": "3.1.0", "info": info, "paths": paths, "components": {"schemas": parts}}))
+    path.write_text(
+        json.dumps({"openapi": "3.1.0", "info": info, "paths": paths, "components": {"schemas": parts}})
+    )
 
 
 def _body(kind: Any, names: list[str], parts: dict[str, Any]) -> dict[str, Any]:
     """The schema of a request that names one of `names`; what it refers to goes into `parts`."""
     schema = kind.model_json_schema(ref_template="#/components/schemas/{model}")
     parts |= schema.pop("$defs", {})
-    fields = {field: DRAWN.get(field, told) for field, told in schema["properties"].items() if field not in request_body.UNSUPPORTED}
+    fields = {
+        field: DRAWN.get(field, told)
+        for field, told in schema["properties"].items()
+        if field not in request_body.UNSUPPORTED
+    }
     schema["properties"] = {**fields, "model": {"enum": names}}
-    schema["required"] = sorted({*schema.get("required", []), "model", *({"prompt"} & fields.keys())})  # vLLM needs a prompt
+    schema["required"] = sorted(
+        {*schema.get("required", []), "model", *({"prompt"} & fields.keys())}
+    )  # vLLM needs a prompt
     return schema
 
 
@@ -102,12 +135,16 @@ def counts(client: Client) -> int:
     for family in text_string_to_metric_families(text):
         for sample in family.samples:
             if sample.name == "adaptkit_requests_total":
-                found.setdefault(sample.labels["route"], Counter())[sample.labels["status"]] += int(sample.value)
+                found.setdefault(sample.labels["route"], Counter())[sample.labels["status"]] += int(
+                    sample.value
+                )
     for route, by_status in sorted(found.items()):
         told = ", ".join(f"{status}: {count}" for status, count in sorted(by_status.items()))
         print(f"{route:22s} {by_status.total():6d}   {told}")
     print(f"{'in all':22s} {sum(by_status.total() for by_status in found.values()):6d}")
-    return sum(count for by_status in found.values() for status, count in by_status.items() if status >= "500")
+    return sum(
+        count for by_status in found.values() for status, count in by_status.items() if status >= "500"
+    )
 
 
 def load(url: str, key: str, model: str) -> int:
@@ -119,7 +156,10 @@ def load(url: str, key: str, model: str) -> int:
             while time.monotonic() < until:
                 began = time.monotonic()
                 try:
-                    assert client.complete(model, "the engine", max_tokens=16, ignore_eos=True).output_tokens == 16
+                    assert (
+                        client.complete(model, "the engine", max_tokens=16, ignore_eos=True).output_tokens
+                        == 16
+                    )
                 except (ServerError, AssertionError) as error:
                     lost[str(error)] += 1
                 seconds.append(time.monotonic() - began)
@@ -130,8 +170,14 @@ def load(url: str, key: str, model: str) -> int:
     for client in clients:
         client.join()
     seconds.sort()
-    found = {"requests": len(seconds), "lost": sum(lost.values()), "errors": dict(lost), "p50_s": seconds[len(seconds) // 2],
-             "p99_s": seconds[int(0.99 * len(seconds))], "max_s": seconds[-1]}  # fmt: skip
+    found = {
+        "requests": len(seconds),
+        "lost": sum(lost.values()),
+        "errors": dict(lost),
+        "p50_s": seconds[len(seconds) // 2],
+        "p99_s": seconds[int(0.99 * len(seconds))],
+        "max_s": seconds[-1],
+    }
     print(json.dumps(found, indent=1))
     return sum(lost.values())
 

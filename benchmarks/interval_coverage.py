@@ -1,9 +1,11 @@
-"""How often a study's 95 % interval holds the truth, by simulation: ours beside the plain percentile bootstrap.
+"""How often a study's 95 % interval holds the truth, by simulation: ours beside the plain percentile
+bootstrap.
 
     python benchmarks/interval_coverage.py --studies 1200 --out benchmarks/results/interval_coverage.json
 
-Two arms without a true difference. A score is a mean over items; it varies with the items (shared by both arms, plus
-what one arm alone finds hard), with the seed, and with seed and item together. Standard deviations are per item.
+Two arms without a true difference. A score is a mean over items; it varies with the items (shared by both
+arms, plus what one arm alone finds hard), with the seed, and with seed and item together. Standard deviations
+are per item.
 """
 
 from __future__ import annotations
@@ -14,7 +16,7 @@ from pathlib import Path
 
 import numpy as np
 
-from adaptkit.study.scores import ScoreTable
+from adaptkit.data.score_table import ScoreTable
 from adaptkit.study.statistics import resample
 
 SETTINGS = {
@@ -27,7 +29,9 @@ SETTINGS = {
 }
 
 
-def draw_study(rng: np.random.Generator, num_seeds: int, num_items: int, setting: dict) -> dict[str, list[ScoreTable]]:
+def draw_study(
+    rng: np.random.Generator, num_seeds: int, num_items: int, setting: dict
+) -> dict[str, list[ScoreTable]]:
     """Scores of two arms on the same items, `num_seeds` each."""
     shared, own = rng.normal(0, 1.0, num_items), rng.normal(0, setting["item"], num_items)
     arms = {}
@@ -50,11 +54,15 @@ def coverage(setting: dict, num_seeds: int, num_items: int, studies: int) -> dic
 
 
 def _mean_table(values: np.ndarray) -> ScoreTable:
-    return ScoreTable(np.stack([values, np.ones_like(values)], axis=1), lambda totals: totals[..., 0] / totals[..., 1])
+    return ScoreTable(
+        np.stack([values, np.ones_like(values)], axis=1), lambda totals: totals[..., 0] / totals[..., 1]
+    )
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--studies", type=int, default=1200, help="simulated studies a row")
     parser.add_argument("--items", type=int, default=100, help="test items of a study")
     parser.add_argument("--out", type=Path, help="write the rows as JSON")
@@ -62,11 +70,20 @@ def main() -> None:
     rows = []
     for num_seeds in (2, 3, 5):
         for name, setting in SETTINGS.items():
-            row = {"seeds": num_seeds, "setting": name, **coverage(setting, num_seeds, settings.items, settings.studies)}
+            row = {
+                "seeds": num_seeds,
+                "setting": name,
+                **coverage(setting, num_seeds, settings.items, settings.studies),
+            }
             rows.append(row)
-            print(f"{num_seeds} seeds  {name:42} ours {row['ours']:.3f}  plain bootstrap {row['plain']:.3f}", flush=True)
+            print(
+                f"{num_seeds} seeds  {name:42} ours {row['ours']:.3f}  plain bootstrap {row['plain']:.3f}",
+                flush=True,
+            )
     if settings.out:
-        settings.out.write_text(json.dumps({"studies": settings.studies, "items": settings.items, "rows": rows}, indent=1) + "\n")
+        settings.out.write_text(
+            json.dumps({"studies": settings.studies, "items": settings.items, "rows": rows}, indent=1) + "\n"
+        )
 
 
 if __name__ == "__main__":

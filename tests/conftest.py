@@ -9,8 +9,12 @@ import random
 import shutil
 import tempfile
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
+
+if TYPE_CHECKING:
+    from adaptkit.run import Run
 
 _HF_HOME = tempfile.mkdtemp(prefix="adaptkit-tests-")
 atexit.register(shutil.rmtree, _HF_HOME, ignore_errors=True)
@@ -54,6 +58,44 @@ def tiny_text() -> list[str]:
         return f"{rng.choice(_SUBJECTS)} {rng.choice(_VERBS)} {rng.choice(_OBJECTS)} in room {rng.randrange(1000)}."
 
     return [" ".join(sentence() for _ in range(rng.randint(2, 6))) for _ in range(200)]
+
+
+@pytest.fixture(scope="session")
+def runs_root(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of the runs below; more may be made in it."""
+    return tmp_path_factory.mktemp("runs")
+
+
+@pytest.fixture(scope="session")
+def notes(runs_root: Path, tiny_text: list[str]) -> Run:
+    """A finished pretraining on `tiny_text`."""
+    import tiny_exports
+
+    return tiny_exports.pretrained(runs_root, tiny_text)
+
+
+@pytest.fixture(scope="session")
+def mood(runs_root: Path, notes: Run) -> Run:
+    """A finished fine-tuning of `notes`, with an adapter."""
+    import tiny_exports
+
+    return tiny_exports.finetuned(runs_root, notes.model)
+
+
+@pytest.fixture(scope="session")
+def model_folders(tmp_path_factory: pytest.TempPathFactory, tiny_text: list[str]) -> dict[str, Path]:
+    """Folders with random weights, one of each architecture that exports are tested with."""
+    import tiny_exports
+
+    return tiny_exports.write_models(tmp_path_factory.mktemp("models"), tiny_text)
+
+
+@pytest.fixture(scope="session")
+def model_study(tmp_path_factory: pytest.TempPathFactory, notes: Run, mood: Run) -> Path:
+    """A study behind whose arms stand real models."""
+    import tiny_exports
+
+    return tiny_exports.study_of(tmp_path_factory.mktemp("study"), notes, mood)
 
 
 @pytest.fixture(scope="session")

@@ -16,13 +16,22 @@ from fake_study import LABELS, write_study
 from adaptkit.config import dump
 from adaptkit.demo import launch
 from adaptkit.demo.served_models import Server
-from adaptkit.run import write_json, write_jsonl
+from adaptkit.run import write_jsonl
 
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 FLAGS = ["--no-sandbox", "--disable-gpu", "--disable-background-networking", "--disable-component-update"]
 PASSWORD = "open for the browser"
 WAIT_MS = 60_000
-CARD = "# The winner\n\n| set | documents |\n|---|---|\n| train | 1,816 |\n\nMade with `adaptkit`.\n\n- for trials only\n"
+CARD = """# The winner
+
+| set | documents |
+|---|---|
+| train | 1,816 |
+
+Made with `adaptkit`.
+
+- for trials only
+"""
 
 
 class Site:
@@ -52,7 +61,6 @@ class Site:
 
 def write_texts(study: Path) -> None:
     """What a study's first stage leaves for the page: labelled rows and held-out passages."""
-    write_json(study / "stages" / "prepare.json", {"run": "prepared"})
     for part in ("dev", "test"):
         rows = [
             {"text": f"class{i % 5} patients, group {i}, {part}", "label": LABELS[i % 5], "from": f"r:{i}"}
@@ -74,7 +82,7 @@ def page_of(server: Server, root: Path) -> Iterator[str]:
     """The real application behind its login, on a free port, in a thread; its address."""
     import uvicorn
 
-    from adaptkit.report.demo_view import Showcase
+    from adaptkit.report.demo_view import StudyView
 
     os.environ["XDG_STATE_HOME"] = str(root / "state")
     study, prices = write_study(root, num_rows=60), root / "prices.yaml"
@@ -91,16 +99,16 @@ def page_of(server: Server, root: Path) -> Iterator[str]:
     )
     with socket.socket() as listening:
         listening.bind(("127.0.0.1", 0))
-        door = launch.Door("127.0.0.1", listening.getsockname()[1], PASSWORD)
-        page = launch.page(server, Showcase(study, prices), [], door, CARD)
+        address = launch.ListenAddress("127.0.0.1", listening.getsockname()[1], PASSWORD)
+        page = launch.make_page(server, StudyView(study, prices), [], address, CARD)
         config = uvicorn.Config(
-            launch.application(page, door), log_level="warning", ws="none", timeout_graceful_shutdown=1
+            launch.application(page, address), log_level="warning", ws="none", timeout_graceful_shutdown=1
         )
         running = uvicorn.Server(config)
         thread = threading.Thread(target=running.run, args=([listening],), daemon=True)
         thread.start()
         try:
-            yield door.url
+            yield address.url
         finally:
             running.should_exit = True
             thread.join(20)

@@ -1,8 +1,6 @@
-"""A stand-in for vLLM: answers like it, and dies, hangs or stumbles when the prompt says so. Starts in a
-tenth of a second.
+"""A stand-in for vLLM: answers like it, and dies, hangs or stumbles when the prompt says so.
 
-python fake_engine.py PORT NAME MODE      # MODE: good, or how its start fails
-python -m fake_engine serve PORT          # a whole adaptkit server over it, for signals and kills
+python fake_engine.py PORT NAME MODE      # MODE: good, or how its start fails; starts in a tenth of a second
 """
 
 from __future__ import annotations
@@ -12,11 +10,9 @@ import os
 import sys
 import threading
 import time
-from dataclasses import dataclass
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from pathlib import Path
 
-KEY = "k" * 20
+from adaptkit.serve.engine.entrypoint import end_with_parent
 
 
 class Answers(BaseHTTPRequestHandler):
@@ -29,8 +25,8 @@ class Answers(BaseHTTPRequestHandler):
         if self.path == "/health":
             self.reply(503 if self.dead else 200, {})
         elif self.path == "/metrics":
-            text = "# HELP vllm:num_requests_running R\n# TYPE vllm:num_requests_running gauge\nvllm:num_requests_running 2.0\n"
-            self.reply(200, text, "text/plain")
+            name = "vllm:num_requests_running"
+            self.reply(200, f"# HELP {name} R\n# TYPE {name} gauge\n{name} 2.0\n", "text/plain")
         else:
             self.reply(200, {"data": [{"id": NAME, "max_model_len": 64}]})
 
@@ -80,79 +76,26 @@ class Answers(BaseHTTPRequestHandler):
     def log_message(self, *_: object) -> None: ...
 
 
-@dataclass
-class FakeLaunch:
-    """What `launch.Launch` is to vLLM."""
-
-    folder: Path
-    mode: str = "good"
-    name: str = "fake"
-    kind: str = "generate"
-    adapters: tuple[str, ...] = ()
-
-    @property
-    def source(self):
-        from adaptkit.export.source import Source
-
-        return Source(self.folder, self.kind, self.name, "")
-
-    @property
-    def names(self) -> tuple[str, ...]:
-        return (self.name, *self.adapters)
-
-    def command(self, port: int) -> list[str]:
-        return [sys.executable, __file__, str(port), self.name, self.mode]
-
-    def child_environment(self, key: str) -> dict[str, str]:
-        return {**os.environ, "ADAPTKIT_API_KEY": key}
-
-
-async def no_inspection(source: object) -> None: ...
-
-
-def server(launches: list[FakeLaunch], folder: Path, **limits: int):
-    """A whole server over fakes on a free port, not running yet."""
-    from adaptkit.serve import preflight
-    from adaptkit.serve.api_keys import Keys
-    from adaptkit.serve.engine.supervisor import Engine
-    from adaptkit.serve.gateway.request_body import Limits
-    from adaptkit.serve.server import Server
-    from adaptkit.serve.status import Teller
-
-    engines = [
-        Engine(launch, folder / f"{launch.name}.log", Teller(), inspect=no_inspection) for launch in launches
-    ]
-    listening = preflight.listen("127.0.0.1", 0)
-    return Server(engines, listening, Keys((KEY,), "test"), Limits(**limits))
-
-
-class Engine(ThreadingHTTPServer):
+class FakeVllm(ThreadingHTTPServer):
     request_queue_size = 128
     daemon_threads = True
 
 
 def main() -> None:
-    """Run as the child, or as a server over one child."""
+    """Run as the child."""
     global NAME
-    if sys.argv[1] == "serve":
-        made = server([FakeLaunch(Path(sys.argv[2]))], Path(sys.argv[2]))
-        print(made.listening.getsockname()[1], flush=True)
-        return made.run()
     port, NAME, mode = int(sys.argv[1]), sys.argv[2], sys.argv[3]
     if mode == "grandchild" and os.fork() == 0:
         time.sleep(600)
     if lifeline := os.environ.get("ADAPTKIT_LIFELINE"):
-        from adaptkit.serve.engine.entrypoint import _end_with_parent
-
-        threading.Thread(target=_end_with_parent, args=(int(lifeline),), daemon=True).start()
+        threading.Thread(target=end_with_parent, args=(int(lifeline),), daemon=True).start()
     if mode == "exit 0":
         return None
     if mode == "exit 1":
-        print(
-            "(EngineCore pid=1) ERROR 11-21 11:33:01 [core.py:1] RuntimeError: Cannot find any model weights with `x`"
-        )
+        cause = "RuntimeError: Cannot find any model weights with `x`"
+        print(f"(EngineCore pid=1) ERROR 11-21 11:33:01 [core.py:1] {cause}")
         sys.exit(1)
-    Engine(("127.0.0.1", port), Answers).serve_forever()
+    FakeVllm(("127.0.0.1", port), Answers).serve_forever()
 
 
 if __name__ == "__main__":

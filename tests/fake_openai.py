@@ -36,12 +36,19 @@ WORDS = [
 
 
 class FakeServer:
-    """Models are names, or (name, kind)."""
+    """Models are (name, kind); `identities` is what an adaptkit server tells of some, by name."""
 
     def __init__(
-        self, models: list[tuple[str, str]], *, num_classes: int = 5, delay_s: float = 0.01, port: int = 0
+        self,
+        models: list[tuple[str, str]],
+        *,
+        identities: dict[str, dict[str, str]] | None = None,
+        num_classes: int = 5,
+        delay_s: float = 0.01,
+        port: int = 0,
     ):
         self.models, self.num_classes, self.delay_s = models, num_classes, delay_s
+        self.identities = dict(identities or {})
         self.behave: dict[str, str] = {}
         self.requests: list[tuple[str, dict[str, Any]]] = []
         self.loading = False
@@ -83,9 +90,9 @@ class _Handler(BaseHTTPRequestHandler):
         if fake.loading:
             self._json({"error": {"message": "loading"}}, 503, {"retry-after": "7"})
         elif self.path == "/v1/models":
-            self._json(
-                {"data": [{"id": name, "kind": kind, "max_model_len": 512} for name, kind in fake.models]}
-            )
+            rows = [{"id": name, "kind": kind, "max_model_len": 512} for name, kind in fake.models]
+            told = {name: {"adaptkit": identity} for name, identity in fake.identities.items()}
+            self._json({"data": [{**row, **told.get(row["id"], {})} for row in rows]})
         else:
             self._json({"error": {"message": "not found"}}, 404)
 

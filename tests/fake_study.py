@@ -1,7 +1,7 @@
 """Finished studies that never ran: run directories with the files `compare` leaves, drawn from a known truth.
 
-    study = write_study(tmp_path, arms=["generic+lora", "scratch+full"], bpb={"generic": 1.80, "scratch":
-    1.72})
+    arms = ["generic+lora", "scratch+full"]
+    study = write_study(tmp_path, arms=arms, bpb={"generic": 1.80, "scratch": 1.72})
 
 The report and the verdict are pure functions of these files, so tests can set the truth and look at what is
 said.
@@ -10,6 +10,7 @@ said.
 from __future__ import annotations
 
 import math
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,25 @@ from typing import Any
 import numpy as np
 
 from adaptkit.run import Run, write_json, write_jsonl
+from adaptkit.run_record import SplitRecord
+from adaptkit.study import record
+from adaptkit.study.record import (
+    ArmRecord,
+    BaselineRecord,
+    BaseRecord,
+    BudgetRecord,
+    CorpusRecord,
+    DataRecord,
+    ForgettingRecord,
+    OverlapRecord,
+    ScoreRecord,
+    StudyRecord,
+    TaskRecord,
+    TokenizerRecord,
+    TrialRecord,
+    TuningRecord,
+    read_study,
+)
 
 LABELS = ("background", "objective", "methods", "results", "conclusions")
 FULL = (
@@ -208,51 +228,52 @@ def write_study(
     """
     writer = Writer(root, np.random.default_rng(rng_seed), num_documents, num_rows)
     table = {**BPB, **(bpb or {})}
-    results: list[dict[str, Any]] = []
-    forgetting: list[dict[str, Any]] = []
+    scores: list[ScoreRecord] = []
+    forgetting: list[ForgettingRecord] = []
     for arm in arms:
         origin, _, adaptation = arm.partition("+")
         for seed in range(seeds):
             language = _language(
                 writer, arm, origin, seed, fractions, table, seed_noise, dev, exponents or {}
             )
-            results += language["results"]
-            forgetting.append({"arm": arm, "seed": seed, "run": language["last"], "suite": "general"})
+            scores += language
+            last = language[-1].run
+            forgetting.append(ForgettingRecord(arm=arm, seed=seed, run=last, suite="general"))
             for task in tasks[1:]:
-                results.append(_task(writer, task, arm, seed, language["last"], skill or {}, seed_noise, dev))
+                scores.append(_task(writer, task, arm, seed, last, skill or {}, seed_noise, dev))
     study = writer.run("study-fake0001")
-    write_json(
-        study.path / "study.json",
-        {
-            "name": "clinical-trials",
-            "question": QUESTION,
-            "command": "adaptkit compare study.yaml budget.flops=3.1e14",
-            "primary": primary,
-            "margin": {"language": 0.01, **{task: 0.01 for task in tasks[1:]}},
-            "confidence": 0.95,
-            "arms": [_arm_info(arm) for arm in arms],
-            "seeds": list(range(seeds)),
-            "fractions": list(fractions),
-            "tasks": [_task_info(task) for task in tasks],
-            "data": _facts(tasks),
-            "budget": _budget(),
-            "results": results,
-            "forgetting": forgetting,
-            "tuning": {
-                arm: [
-                    {"run": "t", "learning_rate": lr, "dev": 1.9 + 0.01 * i}
-                    for i, lr in enumerate((3e-4, 1e-3, 3e-3))
-                ]
-                for arm in arms
-                if arm.split("+")[1] in ("lora", "full")
-            },
-            "baselines": [_baseline(writer, task) for task in tasks[1:] if not task.startswith("title")]
-            if baselines
-            else [],
-            "price": None,
-        },
+    record.write_study(
+        study.path,
+        StudyRecord(
+            name="clinical-trials",
+            question=QUESTION,
+            command="adaptkit compare study.yaml budget.amount=3.1e14",
+            primary=primary,
+            confidence=0.95,
+            arms=tuple(_arm(arm) for arm in arms),
+            seeds=tuple(range(seeds)),
+            shares=tuple(fractions),
+            tasks=tuple(_task_record(task) for task in tasks),
+            data=_data(tasks),
+            budget=_budget(),
+            scores=tuple(scores),
+            tuning=tuple(_tuning(arm) for arm in arms if arm.split("+")[1] in ("lora", "full")),
+            forgetting=tuple(forgetting),
+            baselines=tuple(
+                _baseline(writer, task) for task in tasks[1:] if baselines and not task.startswith("title")
+            ),
+            base=BaseRecord(model="made on the spot", run="base"),
+            prepared_run="prepared",
+        ),
     )
     return study.path
+
+
+def edit_study(study: Path, **fields: Any) -> StudyRecord:
+    """Replace fields of a written study."""
+    edited = read_study(study).model_copy(update=fields)
+    record.write_study(study, edited)
+    return edited
 
 
 def _level(table: dict[str, float], arm: str, origin: str) -> float:
@@ -269,19 +290,16 @@ def _language(
     noise: float,
     dev: bool,
     exponents: dict[str, float],
-) -> dict[str, Any]:
-    """All shares of one arm and seed. Adaptations of a pretrained origin share its run, like in a real study."""
+) -> list[ScoreRecord]:
+    """All shares of one arm and seed; adaptations of a pretrained origin share its run, as in a real study."""
     untouched = arm in ("generic+prompt", "generic+probe")
     level = table["generic+prompt"] if untouched else _level(table, arm, origin)
     shares = [1.0] if untouched or origin == "placebo" else list(fractions)
     exponent = exponents.get(origin, {"generic": 0.03, "continued": 0.045, "scratch": 0.16}.get(origin, 0.0))
-    rows, last = [], ""
+    scores = []
     for share in shares:
-        last = (
-            "base"
-            if untouched
-            else f"{arm if origin == 'generic' else origin}-s{seed}-f{share:g}".replace("+", "-")
-        )
+        job = arm if origin == "generic" else origin
+        last = "base" if untouched else f"{job}-s{seed}-f{share:g}".replace("+", "-")
         if not (writer.root / last).exists():
             size = {"scratch": 0.9e9, "generic": 1.4e9}.get(origin, 1.8e9)
             seconds = (0 if untouched else 400 * share) * float(writer.rng.uniform(0.9, 1.3))
@@ -298,17 +316,10 @@ def _language(
             )
             if not untouched:
                 writer.curves(run, level * 1.9)
-        paid = [] if untouched else [last]
-        cell = {
-            "arm": arm,
-            "seed": seed,
-            "fraction": share,
-            "task": "language",
-            "run": last,
-            "suite": "language",
-        }
-        rows.append({**cell, "paid_by": paid})
-    return {"results": rows, "last": last}
+        paid_by = () if untouched else (last,)
+        where = {"arm": arm, "seed": seed, "share": share, "task": "language", "run": last}
+        scores.append(ScoreRecord(**where, suite="language", paid_by=paid_by))
+    return scores
 
 
 def _task(
@@ -320,7 +331,7 @@ def _task(
     skill: dict[str, float],
     noise: float,
     dev: bool,
-) -> dict[str, Any]:
+) -> ScoreRecord:
     origin, _, adaptation = arm.partition("+")
     name = f"{task}-{arm}-s{seed}".replace("+", "-")
     seconds = 0.0 if adaptation == "prompt" else float(writer.rng.uniform(40, 70))
@@ -330,105 +341,100 @@ def _task(
         writer.generate(run, task, level)
     else:
         writer.classify(run, task, level, noise, {"prompt": 1.8, "lora": 1.3}.get(adaptation, 1.0), dev)
-    paid = [name] if origin == "generic" else [origin_run, name]
-    return {
-        "arm": arm,
-        "seed": seed,
-        "fraction": 1.0,
-        "task": task,
-        "run": name,
-        "suite": task,
-        "paid_by": paid,
-    }
+    paid_by = (name,) if origin == "generic" else (origin_run, name)
+    return ScoreRecord(arm=arm, seed=seed, share=1.0, task=task, run=name, suite=task, paid_by=paid_by)
 
 
-def _baseline(writer: Writer, task: str) -> dict[str, Any]:
+def _baseline(writer: Writer, task: str) -> BaselineRecord:
     run = writer.run(f"baseline-{task}")
     writer.classify(run, task, 0.82, 0.0, 1.0)
-    return {"task": task, "name": "TF-IDF + logistic regression", "run": f"baseline-{task}", "suite": task}
+    return BaselineRecord(name="TF-IDF + logistic regression", task=task, run=f"baseline-{task}", suite=task)
 
 
-def _arm_info(arm: str) -> dict[str, str]:
+def _tuning(arm: str) -> TuningRecord:
+    trials = tuple(
+        TrialRecord(run="t", learning_rate=rate, dev=1.9 + 0.01 * i)
+        for i, rate in enumerate((3e-4, 1e-3, 3e-3))
+    )
+    return TuningRecord(title=arm, job=arm, trials=trials)
+
+
+def _arm(arm: str) -> ArmRecord:
     origin, _, adaptation = arm.partition("+")
-    return {
-        "name": arm,
-        "origin": origin,
-        "adaptation": adaptation,
-        "describe": f"{origin} weights; {adaptation}",
-    }
+    return ArmRecord(
+        name=arm, origin=origin, adaptation=adaptation, describe=f"{origin} weights; {adaptation}"
+    )
 
 
-def _task_info(task: str) -> dict[str, Any]:
+def _task_record(task: str) -> TaskRecord:
     if task == "language":
-        return {"name": task, "kind": "language", "metric": "bits_per_byte", "higher_is_better": False}
-    if task.startswith("title"):
-        return {"name": task, "kind": "generate", "metric": "rouge_l", "higher_is_better": True}
-    return {
-        "name": task,
-        "kind": "classify",
-        "metric": "accuracy",
-        "higher_is_better": True,
-        "labels": list(LABELS),
+        kind, metric, labels = "language", "bits_per_byte", ()
+    elif task.startswith("title"):
+        kind, metric, labels = "generate", "rouge_l", ()
+    else:
+        kind, metric, labels = "classify", "accuracy", LABELS
+    higher = metric != "bits_per_byte"
+    return TaskRecord(
+        name=task, kind=kind, metric=metric, higher_is_better=higher, margin=0.01, labels=labels
+    )
+
+
+def _split(name: str, documents: int, num_bytes: int) -> SplitRecord:
+    file = {"name": f"{name}.jsonl.gz", "bytes": num_bytes // 3, "sha256": "9f2c" * 16}
+    return SplitRecord(
+        kind="text",
+        documents=documents,
+        num_bytes=num_bytes,
+        digest="0d5e" * 16,
+        files=[file],
+        licences={"CC BY 4.0": documents},
+    )
+
+
+def _corpus(name: str, train: tuple[int, int], test: tuple[int, int]) -> CorpusRecord:
+    return CorpusRecord(train=_split(f"{name}.train", *train), test=_split(f"{name}.test", *test))
+
+
+def _data(tasks: Sequence[str]) -> DataRecord:
+    corpora = {
+        "domain": _corpus("biomed", (1816, 8_200_000), (150, 330_000)),
+        "general": _corpus("generic", (2210, 8_000_000), (150, 330_000)),
     }
-
-
-def _corpus(name: str, documents: int, num_bytes: int) -> dict[str, Any]:
-    files = [
-        {"name": f"{name}.jsonl.gz", "bytes": num_bytes // 3, "sha256": "9f2c" * 16, "licence": "CC BY 4.0"}
-    ]
-    facts = {"documents": documents, "num_bytes": num_bytes, "digest": "0d5e" * 16, "files": files}
-    return {**facts, "licences": {"CC BY 4.0": documents}}
-
-
-def _facts(tasks: Sequence[str]) -> dict[str, Any]:
-    return {
-        "domain": {
-            "train": _corpus("biomed.train", 1816, 8_200_000),
-            "test": _corpus("biomed.dev", 150, 330_000),
+    corpora |= {task: _corpus(task, (6000, 1_100_000), (600, 112_000)) for task in tasks[1:]}
+    overlap = OverlapRecord(
+        train="domain text",
+        test="domain",
+        num_test_items=150,
+        num_contaminated=2,
+        num_touched=9,
+        num_train_rows=3,
+        share=2 / 150,
+        action="removed from training",
+    )
+    return DataRecord(
+        corpora=corpora,
+        overlap=(overlap,),
+        duplicates={"domain": {"exact": 14, "near": 31}, "general": {"exact": 0, "near": 5}},
+        tokenizers={
+            "generic": TokenizerRecord(bytes_per_token=3.41, vocab_size=8192),
+            "domain": TokenizerRecord(bytes_per_token=4.12, vocab_size=8192),
         },
-        "general": {
-            "train": _corpus("generic.train", 2210, 8_000_000),
-            "test": _corpus("generic.dev", 150, 330_000),
-        },
-        **{
-            task: {"train": _corpus(task, 6000, 1_100_000), "test": _corpus(task, 600, 112_000)}
-            for task in tasks[1:]
-        },
-        "tokenizers": {
-            "generic": {"bytes_per_token": 3.41, "vocab_size": 8192},
-            "domain": {"bytes_per_token": 4.12, "vocab_size": 8192},
-        },
-        "overlap": {
-            "domain text against domain": {
-                "num_test_items": 150,
-                "contaminated": 2,
-                "action": "removed from training",
-            }
-        },
-        "duplicates": {"domain": {"exact": 14, "near": 31}, "general": {"exact": 0, "near": 5}},
-    }
+    )
 
 
-def _budget() -> dict[str, Any]:
-    held = [
+def _budget() -> BudgetRecord:
+    held_equal = (
         "every arm may spend the same FLOPs per seed, its tuning trials included",
         "every arm gets the same number of trials",
         "all arms see the same held-out documents and rows; intervals are paired on them",
-    ]
-    return {
-        "flops_per_seed": 3.1e14,
-        "unit": "flops",
-        "asked": "3.1e14",
-        "task_share": 0.2,
-        "trials": 3,
-        "held_equal": held,
-    }
+    )
+    return BudgetRecord(
+        flops_per_seed=3.1e14, unit="flops", asked="3.1e14", task_share=0.2, trials=3, held_equal=held_equal
+    )
 
 
 def main() -> None:
-    """Write the showcase study into the folder named on the command line."""
-    import sys
-
+    """Write a large study into the folder named on the command line."""
     print(write_study(Path(sys.argv[1]), tasks=("language", "rct_role", "title_gen"), num_rows=1500))
 
 

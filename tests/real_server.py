@@ -1,4 +1,4 @@
-"""A real `adaptkit serve` over vLLM for many tests: tiny models with random weights, and the running server."""
+"""A real `adaptkit serve` over vLLM for many tests: tiny random models, and the running server."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from fake_study import LABELS
 from adaptkit import adapters, models
 from adaptkit.adapters import AdapterConfig
 from adaptkit.client.openai import Client
-from adaptkit.serve.engine.supervisor import free_port
+from adaptkit.serve.address import free_port
 
 KEY = "a-key-of-the-tests-0123456789"
 LENGTH = 128

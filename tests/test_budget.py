@@ -74,5 +74,5 @@ def test_too_few_steps_are_refused_with_the_factor_that_would_do():
 
 def test_too_few_counted_steps_are_refused():
     assert check_steps(8, 1e9, what="continued") == 8
-    with pytest.raises(BudgetError, match=r"continued: 1.00e\+09 FLOPs buy 7 steps; at least 8 are needed"):
+    with pytest.raises(BudgetError, match=r"continued: 1.00e\+09 FLOPs buy 7 steps; at least 8 needed"):
         check_steps(7, 1e9, what="continued")

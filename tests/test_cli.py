@@ -154,6 +154,14 @@ def test_a_reader_that_goes_away_is_no_defect() -> None:
     assert answer.stderr == ""
 
 
+@pytest.mark.parametrize("module", ["adaptkit", "adaptkit.cli"])
+def test_every_way_to_start_it_runs_the_command(module: str) -> None:
+    environment = {**os.environ, "PYTHONPATH": str(Path(app.__file__).parents[2])}
+    command = [sys.executable, "-m", module, "--version"]
+    answer = subprocess.run(command, capture_output=True, text=True, env=environment)
+    assert (answer.returncode, answer.stdout) == (0, "adaptkit 0.1.0\n")
+
+
 def test_with_json_standard_output_holds_one_object(here: Path, run, monkeypatch: pytest.MonkeyPatch) -> None:
     def noisy(config: object, run: object) -> object:
         print("a library that talks")

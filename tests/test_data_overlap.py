@@ -57,14 +57,10 @@ def test_the_row_with_the_smallest_hash_stays_and_removed_bytes_are_counted() ->
         assert report.removed_bytes == sum(map(len, texts)) - len(unique.rows[0].text)
 
 
-def test_texts_that_share_half_of_their_runs_both_stay() -> None:
-    """About 0.6 of the runs of 5 words: alike enough to be compared, not enough to be removed."""
-    base = [prose(i, 300) for i in range(40)]
-    texts = [" ".join(words) for words in base] + [changed(words, 0.05, 9) for words in base]
-    signatures = minhash(texts)
-    shares = [(signatures[i] == signatures[i + 40]).mean() for i in range(40)]
-    assert max(shares) < 0.75 and np.mean(shares) > 0.5
-    assert near_duplicates(texts) == {}
+def test_blanks_at_the_ends_make_no_text_another() -> None:
+    texts = ["one text of some words", "  one text of some words \n", "another text"]
+    kept, report = deduplicate(dataset(texts), near=False)
+    assert report.num_exact == 1 and report.removed_bytes > 0 and len(kept.rows) == 2
 
 
 def test_equal_texts_with_different_labels_both_stay() -> None:
@@ -115,24 +111,6 @@ def test_overlap_finds_what_was_planted_and_nothing_else() -> None:
     assert overlap(data, test, n=12).contaminated == [test.rows[i].id for i in (3, 5, 6, 8, 10)]
 
 
-@pytest.mark.parametrize(("size", "contaminated"), [(129, True), (130, True), (131, False)])
-def test_an_item_is_contaminated_from_a_tenth_of_its_words_on(size: int, contaminated: bool) -> None:
-    run = prose(1, 13)
-    item = dataset([" ".join([*prose(2, 50), *run, *prose(3, size - 63)])])
-    report = overlap(dataset([" ".join([*prose(4, 40), *run, *prose(5, 40)])]), item)
-    assert (len(report.contaminated), report.num_touched) == (int(contaminated), 1)
-    assert len(report.train_ids) == int(contaminated)
-
-
-def test_only_training_rows_that_alone_cover_a_tenth_are_named() -> None:
-    item = prose(1, 200)
-    train = dataset(
-        [" ".join(item[:60] + prose(2, 30)), " ".join(item[100:113] + prose(3, 30)), " ".join(prose(4, 90))]
-    )
-    report = overlap(train, dataset([" ".join(item)]))
-    assert report.train_ids == [train.rows[0].id] and report.num_touched == 1
-
-
 @pytest.mark.parametrize(("size", "contaminated"), [(7, 0), (8, 1), (12, 1)])
 def test_an_item_of_eight_words_is_looked_for_inside_longer_rows(size: int, contaminated: int) -> None:
     words = prose(1, 40)
@@ -158,6 +136,37 @@ def test_a_stock_phrase_touches_a_long_document_but_does_not_condemn_it() -> Non
     phrase = prose(1, 14)
     report = overlap(dataset([" ".join(prose(2, 50) + phrase)]), dataset([" ".join(prose(3, 2000) + phrase)]))
     assert report.num_touched == 1 and report.contaminated == []
+
+
+@pytest.mark.parametrize(("num_words", "contaminated"), [(129, 1), (130, 1), (131, 0), (150, 0)])
+def test_an_item_is_contaminated_from_a_tenth_of_its_words_on(num_words: int, contaminated: int) -> None:
+    run = prose(1, 13)
+    item = " ".join(prose(2, num_words - 13) + run)
+    report = overlap(dataset([" ".join(prose(3, 80) + run)], "train"), dataset([item]))
+    assert (len(report.contaminated), report.num_touched) == (contaminated, 1)
+    assert len(report.train_ids) == contaminated
+
+
+def test_only_training_rows_that_cover_a_tenth_by_themselves_go() -> None:
+    runs = [prose(seed, 13) for seed in (1, 2, 3)]
+    item = " ".join(word for run in runs for word in run + prose(9, 87))  # 3 runs of 13 in 300 words
+    whole = dataset([" ".join(run) for run in runs] + [item], "train")
+    report = overlap(whole, dataset([item]))
+    assert len(report.contaminated) == 1 and report.train_ids == [whole.rows[3].id]
+    apart = overlap(dataset([" ".join(run) for run in runs]), dataset([item]))
+    assert len(apart.contaminated) == 1 and apart.train_ids == [], "each holds 4 % of the item"
+
+
+def test_two_texts_are_near_duplicates_from_three_quarters_of_equal_shingles_on() -> None:
+    base = prose(1, 400)
+    found = {}
+    for num_changed in range(20, 100, 4):
+        other = base[:-num_changed] + prose(2, num_changed)
+        first, second = minhash([" ".join(base), " ".join(other)])
+        alike = float((first == second).mean())
+        found[alike] = bool(near_duplicates([" ".join(base), " ".join(other)]))
+    assert all(twins == (alike >= 0.75) for alike, twins in found.items())
+    assert any(0.75 <= alike < 0.8 for alike in found) and any(0.7 < alike < 0.75 for alike in found)
 
 
 def test_many_small_rows_give_the_same_answer_as_one_chunk(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from pathlib import Path
 
 import numpy as np
@@ -11,13 +12,13 @@ from fake_study import write_study
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from adaptkit.demo.tab_decide import STEPS, position, value_at
 from adaptkit.errors import ConfigError
 from adaptkit.report import charts_money
-from adaptkit.report.demo_view import Showcase, break_even_words
+from adaptkit.report.demo_view import Choice, StudyView, break_even_words
 from adaptkit.run import write_json
 from adaptkit.study.breakeven import (
     SECONDS_PER_MONTH,
+    BreakEven,
     Prices,
     Training,
     Workload,
@@ -27,6 +28,7 @@ from adaptkit.study.breakeven import (
     weigh,
 )
 from adaptkit.study.calibration import calibrate, fit_temperature, soften
+from adaptkit.study.forecast import size_text
 from adaptkit.study.prices import EXAMPLE, assume
 
 CHEAP_API = Prices(usd_per_hour=5.0, usd_in=0.01, usd_out=0.01)
@@ -112,6 +114,47 @@ def test_words_say_which_bill_is_smaller_and_where_that_turns() -> None:
     assert "with gaps where one more server" in stairs and "at every volume above" in stairs
 
 
+def bills(own: float, api: float, first: float, always: float) -> BreakEven:
+    return BreakEven(own, api, 1, 0.0, 0.0, 0.0, first, always)
+
+
+@pytest.mark.parametrize(
+    ("answer", "sentence"),
+    [
+        (
+            bills(100, 200, 1e5, 1e5),
+            "At this volume your own server costs $100 a month, the API $200. "
+            "An own server pays from 100 k requests a month on.",
+        ),
+        (
+            bills(200, 100, 1e6, 1e6),
+            "At this volume the API costs $100 a month, your own server $200. "
+            "An own server pays from 1 M requests a month on.",
+        ),
+        (
+            bills(100, 100, 1e6, 3e6),
+            "At this volume your own server costs $100 a month, the API $100. "
+            "An own server pays from 1 M requests a month on (with gaps where one more server has just been "
+            "rented), and at every volume above 3 M.",
+        ),
+        (
+            bills(100, 200, 1e6, math.inf),
+            "At this volume your own server costs $100 a month, the API $200. "
+            "An own server pays from 1 M requests a month on (with gaps where one more server has just been "
+            "rented).",
+        ),
+        (
+            bills(200, 100, math.inf, math.inf),
+            "At this volume the API costs $100 a month, your own server $200. "
+            "At these prices an own server never pays: a full one costs more than the same requests at the "
+            "API.",
+        ),
+    ],
+)
+def test_every_sentence_on_break_even(answer: BreakEven, sentence: str) -> None:
+    assert break_even_words(answer) == sentence
+
+
 def test_the_figure_starts_at_zero_and_marks_the_break_even() -> None:
     work, prices, training = Workload(1e6, 5.0), Prices(0.4, 0.15, 0.6), Training(1)
     figure = charts_money.bills(work, prices, training, weigh(work, prices, training))
@@ -145,28 +188,11 @@ def test_dollars_are_short(value: float, text: str) -> None:
 
 
 @pytest.fixture(scope="module")
-def shown(tmp_path_factory: pytest.TempPathFactory) -> Showcase:
-    return Showcase(write_study(tmp_path_factory.mktemp("study"), num_rows=200))
+def shown(tmp_path_factory: pytest.TempPathFactory) -> StudyView:
+    return StudyView(write_study(tmp_path_factory.mktemp("study"), num_rows=200))
 
 
-def test_every_dial_starts_inside_its_range_at_its_exact_value(shown: Showcase) -> None:
-    dials = shown.dials()
-    assert {dial.name for dial in dials if dial.main} >= {
-        "requests_per_month",
-        "usd_per_hour",
-        "data_bytes",
-        "usd_in",
-    }
-    for dial in dials:
-        low, at, high = (position(dial, value) for value in (dial.low, dial.value, dial.high))
-        assert low <= at <= high
-        on_a_step = low + round((at - low) / (high - low) * STEPS) * (high - low) / STEPS
-        assert value_at(dial, on_a_step) == dial.value
-        assert value_at(dial, high) == pytest.approx(dial.high, rel=5e-3)
-        assert dial.origin and dial.show(dial.value)
-
-
-def test_moving_the_dials_moves_the_answer(shown: Showcase) -> None:
+def test_moving_the_dials_moves_the_answer(shown: StudyView) -> None:
     values = {dial.name: dial.value for dial in shown.dials()} | {"usd_per_hour": 0.1}
     first = shown.weigh(**values)
     for name in (
@@ -182,43 +208,99 @@ def test_moving_the_dials_moves_the_answer(shown: Showcase) -> None:
     assert 'data-break-even="' in first
 
 
-def test_more_text_costs_more_training_and_is_called_an_extrapolation(shown: Showcase) -> None:
+def test_more_text_costs_more_training_and_is_called_an_extrapolation(shown: StudyView) -> None:
     now, later = shown.forecast(shown.data_bytes), shown.forecast(10 * shown.data_bytes)
     assert "extrapolation" in later.sentence and "extrapolation" not in now.sentence
     assert now.arm == "scratch+full" and f"predicted ahead of {shown.answer.main.generic}" in now.sentence
     values = {dial.name: dial.value for dial in shown.dials()}
     hours = [
-        shown.bill(_choice(values | {"data_bytes": f * shown.data_bytes}), "scratch+full")[1].hours
+        shown.bill(Choice(**values | {"data_bytes": f * shown.data_bytes}), "scratch+full")[1].hours
         for f in (1, 10)
     ]
     assert hours[1] == pytest.approx(10 * hours[0]) and hours[0] > 0
 
 
-def _choice(values: dict[str, float]) -> object:
-    from adaptkit.report.demo_view import Choice
-
-    return Choice(**values)
-
-
 def test_less_text_turns_the_forecast_back_to_the_generic_model(tmp_path: Path) -> None:
     levels, exponents = {"scratch": 1.75, "continued": 1.9}, {"scratch": 0.3}
-    shown = Showcase(write_study(tmp_path, num_rows=40, tasks=("language",), bpb=levels, exponents=exponents))
+    shown = StudyView(
+        write_study(tmp_path, num_rows=40, tasks=("language",), bpb=levels, exponents=exponents)
+    )
     little = shown.forecast(shown.data_bytes / 4)
     assert little.arm == shown.answer.main.generic and "ahead" not in little.sentence
 
 
 def test_a_study_of_one_amount_says_that_it_cannot_tell(tmp_path: Path) -> None:
-    shown = Showcase(write_study(tmp_path, num_rows=40, tasks=("language",), fractions=(1.0,)))
+    shown = StudyView(write_study(tmp_path, num_rows=40, tasks=("language",), fractions=(1.0,)))
     forecast = shown.forecast(1e9)
-    assert forecast.figure is None and "cannot say what more text would do" in forecast.sentence
+    assert forecast.figure is None and forecast.arm == shown.answer.main.winner
+    assert forecast.sentence == (
+        "The study trained on fewer than three amounts of text, so it cannot say what more text would do. "
+        "The slider moves the cost of training only."
+    )
 
 
-def test_prices_come_from_the_file_the_study_or_are_called_examples(tmp_path: Path, shown: Showcase) -> None:
+def test_a_study_of_one_side_has_nothing_to_compare_at_other_amounts(tmp_path: Path) -> None:
+    shown = StudyView(write_study(tmp_path, num_rows=40, tasks=("language",), arms=("scratch+full",)))
+    forecast = shown.forecast(1e9)
+    assert forecast.figure is None
+    assert forecast.sentence == "The study has no pair of arms to compare at other amounts of text."
+
+
+FORECAST = re.compile(
+    r"With (?P<size>[\d.]+ \w+) of text"
+    r"(, (?P<factor>[\d.]+) times what was read: an extrapolation)?: "
+    r"scratch\+full is predicted (?P<relation>.+) generic\+lora \((?P<mean>.\d\.\d+) bits per byte, "
+    r"95% interval (?P<low>.\d\.\d+) to (?P<high>.\d\.\d+)\)\."
+)
+
+
+@pytest.mark.parametrize(
+    ("bpb", "relation"),
+    [(1.70, "ahead of"), (1.93, "within the margin of, or too uncertain against,"), (2.20, "behind")],
+)
+def test_the_forecast_says_what_its_interval_does(tmp_path: Path, bpb: float, relation: str) -> None:
+    arms = ("generic+lora", "scratch+full")
+    levels = {"generic": 1.93, "scratch": bpb}
+    exponents = {"generic": 0.03, "scratch": 0.03}
+    options = {"arms": arms, "bpb": levels, "exponents": exponents, "num_documents": 60}
+    shown = StudyView(write_study(tmp_path, tasks=("language",), **options))
+    for factor in (1, 3):
+        forecast = shown.forecast(factor * shown.data_bytes)
+        said = FORECAST.fullmatch(forecast.sentence)
+        assert said and said["relation"] == relation
+        mean, low, high = (float(said[key].replace("\u2212", "-")) for key in ("mean", "low", "high"))
+        margin = 0.01 * 1.93 * factor**-0.03
+        assert low <= mean <= high
+        assert (high < -margin, low > margin) == (relation == "ahead of", relation == "behind")
+        assert said["factor"] == (None if factor == 1 else "3")
+        assert said["size"] == size_text(factor * 8.2e6)
+        assert forecast.arm == ("scratch+full" if relation == "ahead of" else "generic+lora")
+        assert forecast.figure is not None
+        assert forecast.figure.title == "Predicted difference to generic+lora"
+        assert forecast.figure.note == (
+            "From the power laws fitted to the study's amounts of text. Shaded: too small to matter."
+        )
+
+
+def test_the_answer_of_the_sliders_counts_servers_training_and_never(shown: StudyView) -> None:
+    values = {dial.name: dial.value for dial in shown.dials()}
+    text = shown.weigh(**values | {"requests_per_month": 1e3})
+    assert "a month, 1 server<" in text and "written off over 12 months" in text
+    assert "and 50 % of their measured speed is used" in text and "Training counted: scratch+full" in text
+    many = shown.weigh(**values | {"requests_per_month": 1e9})
+    assert re.search(r"a month, \d+ servers<", many)
+    never = shown.weigh(**values | {"usd_in": 1e-6, "usd_out": 1e-6})
+    assert '<dd data-break-even="inf">never<small>at these prices</small>' in never
+    assert "never<small>" not in text
+
+
+def test_prices_come_from_the_file_the_study_or_are_called_examples(tmp_path: Path, shown: StudyView) -> None:
     assert assume(shown.path).usd_per_hour.origin == EXAMPLE == assume(shown.path).usd_in.origin
     listed = tmp_path / "prices.yaml"
     listed.write_text(
         'server: {usd_per_hour: 0.4, source: "a.example", date: "2026-11-01"}\n'
-        'api: {name: An API, usd_per_million_in: 0.15, usd_per_million_out: 0.6, source: "b.example", date: "2026-11-02"}\n'
+        "api: {name: An API, usd_per_million_in: 0.15, usd_per_million_out: 0.6, "
+        'source: "b.example", date: "2026-11-02"}\n'
     )
     found = assume(shown.path, listed)
     assert (found.usd_per_hour.value, found.usd_per_hour.origin) == (0.4, "a.example, 2026-11-01")
@@ -246,13 +328,13 @@ def test_speed_is_the_measured_one_where_the_study_was_benchmarked(tmp_path: Pat
 
 
 def test_a_tie_is_told_as_one(tmp_path: Path) -> None:
-    shown = Showcase(
+    shown = StudyView(
         write_study(tmp_path, num_rows=40, tasks=("language",), bpb={"scratch": 1.93, "continued": 1.93})
     )
     assert "do not pretrain" in shown.verdict().lower() and "VERDICT: TIE" in shown.verdict()
 
 
-def test_every_piece_of_the_page_is_there_and_asks_nothing_of_the_network(shown: Showcase) -> None:
+def test_every_piece_of_the_page_is_there_and_asks_nothing_of_the_network(shown: StudyView) -> None:
     page = shown.verdict() + shown.evidence() + shown.about()
     for text in (
         "Pretrain a small model",

@@ -8,14 +8,15 @@ from test_plan import stages_of
 from tiny_study import study_config, write_texts
 
 from adaptkit import models
-from adaptkit.compare.assemble import write_study
+from adaptkit.compare.assemble import study_record
 from adaptkit.compare.driver import open_study
-from adaptkit.compare.executor import result, run_stage
-from adaptkit.compare.plan import make_plan
-from adaptkit.compare.stages.student import check_base
+from adaptkit.compare.plan import check_distillable, make_plan
+from adaptkit.compare.stages.run import run_stage
+from adaptkit.compare.workspace import Workspace
 from adaptkit.errors import ModelError
 from adaptkit.run import Run, read_json
-from adaptkit.study.arms import AVAILABLE, Arm, language_jobs
+from adaptkit.study.arms import Adaptation, Arm, Origin, TextJob, language_jobs
+from adaptkit.study.stage_record import BASE, StageKey
 
 ARMS = "arms=[distilled+full, generic+lora, scratch+full, placebo+full]"
 
@@ -28,17 +29,23 @@ def texts(tmp_path_factory):
 
 
 def test_students_are_trained_after_all_that_may_teach_them(texts):
-    assert "distilled+full" in AVAILABLE
+    distilled, scratch = TextJob(Origin.DISTILLED), TextJob(Origin.SCRATCH)
+    adapted = TextJob(Origin.GENERIC, Adaptation.LORA)
     assert language_jobs([Arm.parse(name) for name in ("distilled+full", "scratch+full")]) == [
-        "scratch",
-        "distilled",
+        scratch,
+        distilled,
     ]
-    stages = {stage.id: stage for stage in stages_of(study_config(texts, ARMS, "fractions=[0.5, 1.0]"))}
-    needs = set(stages["language.distilled.s1.f0.5"].needs)
-    assert {"base", "language.generic+lora.s1.f0.5", "language.scratch.s1.f0.5", "tune.distilled.0"} <= needs
-    assert not [need for need in needs if "placebo" in need]
-    assert "language.scratch.s0.f1" in stages["tune.distilled.0"].needs
-    assert list(stages).index("language.distilled.s1.f0.5") > list(stages).index("language.scratch.s1.f0.5")
+    stages = {stage.key: stage for stage in stages_of(study_config(texts, ARMS, "fractions=[0.5, 1.0]"))}
+
+    def half(job):
+        return StageKey.for_language(job, seed=1, share=0.5)
+
+    trial = StageKey.for_language(distilled, trial=0)
+    needs = set(stages[half(distilled)].needs)
+    assert {BASE, half(adapted), half(scratch), trial} <= needs
+    assert not [need for need in needs if need.job == TextJob(Origin.PLACEBO)]
+    assert StageKey.for_language(scratch) in stages[trial].needs
+    assert list(stages).index(half(distilled)) > list(stages).index(half(scratch))
 
 
 def test_a_study_distils_its_best_model_within_the_budget(texts, tmp_path):
@@ -55,20 +62,19 @@ def test_a_study_distils_its_best_model_within_the_budget(texts, tmp_path):
     plan = make_plan(config, run)
     for stage in plan.stages:
         run_stage(run.path, stage, 1)
-    outcomes = {stage.id: result(run.path, stage.id) for stage in plan.stages}
-    found = outcomes["language.distilled.s0.f1"]
-    student = Run(tmp_path / found["run"])
-    best = min(
-        (outcomes[name] for name in ("base", "language.scratch.s0.f1")), key=lambda outcome: outcome["dev"]
-    )["model"]
+    workspace = Workspace(run.path)
+    found = workspace.language(TextJob(Origin.DISTILLED), 0, 1.0)
+    student = Run(tmp_path / found.run)
+    teachers = (workspace.base, workspace.language(TextJob(Origin.SCRATCH), 0, 1.0))
+    best = min(teachers, key=lambda teacher: teacher.dev).model
     assert f"teacher: {best}" in (student.path / "config.yaml").read_text()
-    shape = models.load(found["model"], "causal").config
+    shape = models.load(found.model, "causal").config
     assert shape.num_hidden_layers == max(1, models.load(best, "causal").config.num_hidden_layers // 2)
     cost = read_json(student.cost_path)
     assert 0 < cost["teacher_flops"] < cost["flops"] <= plan.budget.language_main
-    write_study(config, plan, run)
-    rows = [row for row in read_json(run.path / "study.json")["results"] if row["arm"] == "distilled+full"]
-    assert rows[0]["paid_by"] == [student.path.name] and rows[0]["text_bytes"] > 0
+    record = study_record(config, plan, run)
+    scores = [score for score in record.scores if score.arm == "distilled+full"]
+    assert scores[0].paid_by == (student.path.name,) and scores[0].text_bytes > 0
 
 
 def test_a_base_without_servable_students_is_refused_before_anything_runs(texts, tmp_path):
@@ -76,12 +82,12 @@ def test_a_base_without_servable_students_is_refused_before_anything_runs(texts,
 
     GPT2Config(n_layer=1, n_embd=8, n_head=1, vocab_size=16).save_pretrained(tmp_path)
     with pytest.raises(ModelError, match="shape 'gpt2' is not served"):
-        check_base(study_config(texts, "arms=[distilled+full]", f"base={tmp_path}"))
+        check_distillable(study_config(texts, "arms=[distilled+full]", f"base={tmp_path}"))
 
 
 def test_an_encoder_that_does_not_say_how_it_pools_is_refused_where_only_it_could_teach(texts, tmp_path):
     tiny_embed.bert(tmp_path)
     arms, based = "arms=[distilled+full, generic+full{}]", f"base={tmp_path}"
-    check_base(study_config(texts, arms.format(", continued+full"), based))
+    check_distillable(study_config(texts, arms.format(", continued+full"), based))
     with pytest.raises(ModelError, match=r"no modules\.json"):
-        check_base(study_config(texts, arms.format(""), based))
+        check_distillable(study_config(texts, arms.format(""), based))

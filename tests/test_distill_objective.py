@@ -12,7 +12,8 @@ import torch.nn.functional as F
 from tiny_training import VOCAB, Rows, bert, settings
 from torch import nn
 
-from adaptkit.distill.student import add_projections, with_blocks
+from adaptkit.distill.depth import copy_blocks
+from adaptkit.distill.student import add_projections
 from adaptkit.distill.teacher import OnlineTeacher
 from adaptkit.run import Run
 from adaptkit.trainer.blocks import recording, replaced
@@ -194,7 +195,7 @@ def test_layers_are_grouped_evenly_and_in_order():
 
 def test_a_student_without_any_block_of_its_own_is_its_teacher():
     teacher, batch = llama(4), batch_of()
-    student = with_blocks(teacher, "causal", [0, 3], seed=0)
+    student = copy_blocks(teacher, "causal", [0, 3], seed=0)
     with replaced(student, {0: list(teacher.model.layers[:2]), 1: list(teacher.model.layers[2:])}):
         torch.testing.assert_close(student(batch["input_ids"]).logits, teacher(batch["input_ids"]).logits)
     assert not torch.allclose(student(batch["input_ids"]).logits, teacher(batch["input_ids"]).logits)
@@ -205,7 +206,7 @@ def test_a_student_without_any_block_of_its_own_is_its_teacher():
 )
 def test_blocks_are_replaced_for_half_of_the_run_and_then_the_student_learns_alone(name, first, later):
     teacher, batch = llama(4), batch_of()
-    student = with_blocks(teacher, "causal", [0, 3], seed=0)
+    student = copy_blocks(teacher, "causal", [0, 3], seed=0)
     task = objective({name: 1.0}, teacher)
     plain = objective({"cross_entropy": 1.0}, teacher).loss(student, batch).total.item()
 
@@ -230,7 +231,7 @@ def test_blocks_are_replaced_for_half_of_the_run_and_then_the_student_learns_alo
 
 def test_a_step_replaces_the_same_blocks_in_each_of_its_microbatches_and_others_than_the_next_step():
     teacher, batch = llama(4), batch_of()
-    student = with_blocks(teacher, "causal", [0, 3], seed=0).train()
+    student = copy_blocks(teacher, "causal", [0, 3], seed=0).train()
     task = objective({"replacing": 1.0}, teacher)
 
     def losses(progress: float) -> set[float]:
@@ -243,7 +244,7 @@ def test_a_step_replaces_the_same_blocks_in_each_of_its_microbatches_and_others_
 def test_replacing_teaches_blocks_that_the_teachers_own_blocks_lie_above():
     """The gradient passes through the frozen blocks."""
     teacher, batch = llama(4), batch_of()
-    student = with_blocks(teacher, "causal", [0, 3], seed=0)
+    student = copy_blocks(teacher, "causal", [0, 3], seed=0)
     teacher.requires_grad_(False)
     with replaced(student, {1: list(teacher.model.layers[2:])}):
         student(batch["input_ids"]).logits.square().sum().backward()
@@ -266,7 +267,7 @@ def test_on_policy_beside_reverse_kl_is_the_mixture_of_gkd():
 
 def test_the_teacher_is_no_parameter_of_what_trains_nor_in_any_checkpoint(tmp_path):
     teacher = llama(4)
-    student = with_blocks(teacher, "causal", [0, 3], seed=0)
+    student = copy_blocks(teacher, "causal", [0, 3], seed=0)
     before = {name: weight.clone() for name, weight in teacher.state_dict().items()}
     trainer = Trainer(
         student, objective({"forward_kl": 1.0}, teacher), Rows("causal"), settings(), run=Run(tmp_path)
@@ -285,7 +286,7 @@ def test_the_teacher_is_no_parameter_of_what_trains_nor_in_any_checkpoint(tmp_pa
 def test_the_teachers_passes_are_paid_for(tmp_path):
     def flops(losses: dict[str, float]) -> float:
         teacher = llama(4)
-        student, folder = with_blocks(teacher, "causal", [0, 3], seed=0), tmp_path / next(iter(losses))
+        student, folder = copy_blocks(teacher, "causal", [0, 3], seed=0), tmp_path / next(iter(losses))
         task = objective(losses, teacher)
         return Trainer(student, task, Rows("causal"), settings(num_steps=2), run=Run(folder)).fit().flops
 

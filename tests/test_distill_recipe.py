@@ -18,9 +18,10 @@ from adaptkit.distill.config import DistillConfig
 from adaptkit.distill.estimate import plan
 from adaptkit.distill.recipe import DistillResult, distill
 from adaptkit.errors import AdaptkitError, ConfigError, ModelError
-from adaptkit.export.parity.unmerged import adapted_model
 from adaptkit.export.source import of_run
+from adaptkit.export.weights import load_unmerged
 from adaptkit.run import Run, read_json, read_jsonl
+from adaptkit.run_record import read_record as record_of
 
 
 @pytest.fixture(scope="module")
@@ -57,7 +58,7 @@ def test_a_half_depth_student_comes_close_to_its_causal_teacher(world, llama, tm
     student = models.load(result.model_folder, "causal")
     assert student.config.num_hidden_layers == 2 and result.params == models.param_count(student).total
     assert models.load_tokenizer(result.model_folder).get_vocab() == models.load_tokenizer(llama).get_vocab()
-    assert run.manifest()["student"] == {"start": "every", "blocks": [0, 3]} and run.finished
+    assert record_of(run).facts["student"] == {"start": "every", "blocks": [0, 3]} and run.finished
     cost = read_json(run.cost_path)
     assert 0.2 * cost["flops"] < cost["teacher_flops"] < 0.6 * cost["flops"]
     again = distill(config, run)
@@ -136,10 +137,11 @@ def test_an_adapter_learns_on_a_frozen_student_and_is_saved_and_merged(world, be
     tuned = PeftModel.from_pretrained(models.load(base, "classifier"), str(run.adapter))
     torch.testing.assert_close(outputs(tuned), outputs(merged), rtol=1e-4, atol=1e-4)
     assert not torch.allclose(outputs(frozen), outputs(merged), atol=1e-2)
-    again = adapted_model(of_run(run.path), len(models.load_tokenizer(run.model)))
+    again = load_unmerged(of_run(run.path), len(models.load_tokenizer(run.model)))
     torch.testing.assert_close(outputs(again), outputs(merged), rtol=1e-4, atol=1e-4)
     assert (
-        run.manifest()["merge_difference"] < 1e-4 and run.manifest()["model"]["trained"] < 0.5 * result.params
+        record_of(run).facts["merge_difference"] < 1e-4
+        and record_of(run).facts["trained"] < 0.5 * result.params
     )
 
 
@@ -151,7 +153,7 @@ def test_an_adapter_on_four_bits_is_merged_into_the_weights_that_it_was_trained_
     }
     result, run = done(tiny_teachers.config(world, llama, **fields), tmp_path)
     assert (
-        run.manifest()["merge_difference"] < 1e-3
+        record_of(run).facts["merge_difference"] < 1e-3
         and result.scores["bits_per_byte"] < 1.3 * result.teacher["bits_per_byte"]
     )
     stood_on, merged = (
@@ -179,7 +181,7 @@ def test_the_search_keeps_the_blocks_that_matter(world, llama, tmp_path):
         world, tmp_path / "idle", {"num_steps": 1, "learning_rate": 1e-6}, student={"start": "search"}
     )
     result, run = done(config, tmp_path)
-    assert run.manifest()["student"]["blocks"] == [0, 3]
+    assert record_of(run).facts["student"]["blocks"] == [0, 3]
     assert result.scores["bits_per_byte"] == pytest.approx(result.teacher["bits_per_byte"], rel=0.02)
 
 
@@ -286,9 +288,7 @@ def test_a_plan_says_what_the_student_will_be(world, llama, tmp_path):
 def test_a_plan_counts_what_the_losses_ask_for_and_what_an_adapter_leaves_alone(world, llama, tmp_path):
     config = tiny_teachers.config(world, llama, losses={"on_policy": 1.0}, adapter={**LORA, "kind": "qlora"})
     found, (result, run) = plan(config), done(config, tmp_path)
-    assert (
-        found["student"]["params"] == result.params and found["trained"] == run.manifest()["model"]["trained"]
-    )
+    assert found["student"]["params"] == result.params and found["trained"] == record_of(run).facts["trained"]
     assert found["flops"] == pytest.approx(result.cost["flops"], rel=0.02)
     memory = found["training_bytes"]["student"]
     assert (

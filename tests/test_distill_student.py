@@ -12,7 +12,7 @@ from torch import nn
 
 from adaptkit import models
 from adaptkit.data.tokenizers import train_tokenizer
-from adaptkit.distill import prune, student
+from adaptkit.distill import depth, student, width
 from adaptkit.distill.config import DistillConfig
 from adaptkit.distill.shape import student_shape
 from adaptkit.distill.vocabulary import prune_tokenizer
@@ -63,43 +63,43 @@ def asked(**fields: Any) -> DistillConfig:
 @pytest.mark.parametrize("name", SHAPES)
 def test_all_blocks_of_a_teacher_are_the_teacher(name):
     teacher, kind = built(name)
-    whole = student.with_blocks(teacher, kind, [0, 1, 2, 3], seed=5).eval()
+    whole = depth.copy_blocks(teacher, kind, [0, 1, 2, 3], seed=5).eval()
     torch.testing.assert_close(whole(tokens()).logits, teacher(tokens()).logits)
 
 
 @pytest.mark.parametrize("name", SHAPES)
 def test_a_student_of_fewer_blocks_is_the_teacher_without_the_others(name):
     teacher, kind = built(name)
-    picks = student.like_the_pattern(teacher.config, [0, 3])
-    half = student.with_blocks(teacher, kind, picks, seed=5).eval()
+    picks = depth.follow_pattern(teacher.config, [0, 3])
+    half = depth.copy_blocks(teacher, kind, picks, seed=5).eval()
     out = [i for i in range(4) if i not in picks]
-    with student.replaced(teacher, {i: [] for i in out}):
+    with depth.replaced(teacher, {i: [] for i in out}):
         torch.testing.assert_close(half(tokens()).logits, teacher(tokens()).logits)
     assert half.config.num_hidden_layers == 2
 
 
 def test_picks_follow_the_pattern_of_global_and_local_blocks():
     config = transformers.ModernBertConfig(**{**SIZES, "num_hidden_layers": 9}, global_attn_every_n_layers=3)
-    picks = student.like_the_pattern(config, [0, 3, 6, 8])
+    picks = depth.follow_pattern(config, [0, 3, 6, 8])
     assert picks == [0, 2, 5, 6] and [config.layer_types[i] for i in picks] == config.layer_types[:4]
     with pytest.raises(ModelError, match="pattern of global and local"):
-        student.like_the_pattern(config, [0, 1, 2, 3, 4, 5, 6, 7, 8, 8])
+        depth.follow_pattern(config, [0, 1, 2, 3, 4, 5, 6, 7, 8, 8])
 
 
 def test_even_and_last_blocks():
     assert (
-        student.evenly(3, 6) == [0, 2, 5]
-        and student.evenly(6, 12) == [0, 2, 4, 7, 9, 11]
-        and student.evenly(1, 4) == [3]
+        depth.evenly_spaced(3, 6) == [0, 2, 5]
+        and depth.evenly_spaced(6, 12) == [0, 2, 4, 7, 9, 11]
+        and depth.evenly_spaced(1, 4) == [3]
     )
-    assert student.last(3, 6) == [3, 4, 5]
+    assert depth.last_blocks(3, 6) == [3, 4, 5]
 
 
 def narrow(teacher: nn.Module, kind: str, shape: Any) -> nn.Module:
-    found = prune.importance(teacher, [tokens()], lambda model, batch: model(batch))
-    kept = prune.choose(found, shape, [0, 1, 2, 3], torch.arange(VOCAB))
-    return student.with_blocks(
-        teacher, kind, [0, 1, 2, 3], 5, shape, prune.cut(kept, prune.key_heads(teacher.config))
+    found = width.importance(teacher, [tokens()], lambda model, batch: model(batch))
+    kept = width.most_important(found, shape, [0, 1, 2, 3], torch.arange(VOCAB))
+    return depth.copy_blocks(
+        teacher, kind, [0, 1, 2, 3], 5, shape, width.weight_cutter(kept, width.key_heads(teacher.config))
     ).eval()
 
 
@@ -107,7 +107,7 @@ def narrow(teacher: nn.Module, kind: str, shape: Any) -> nn.Module:
 def test_units_that_do_nothing_can_be_cut_without_a_trace(name):
     """Half of the feed-forward units, and where heads may be fewer than the width holds, half of the heads."""
     teacher, kind = built(name)
-    shape = student.copied(teacher.config)
+    shape = depth.copy_config(teacher.config)
     shape.intermediate_size = 48
     ffn, heads = [], []
     for part, module in teacher.named_modules():
@@ -141,8 +141,8 @@ def test_a_narrower_student_keeps_the_widest_channels(name):
     assert (shape.hidden_size, shape.intermediate_size, shape.num_attention_heads) == (32, 64, 2)
     smaller = narrow(teacher, kind, shape)
     assert smaller(tokens()).logits.isfinite().all() and smaller.config.hidden_size == 32
-    channels = prune.importance(teacher, [tokens()], lambda model, batch: model(batch)).hidden
-    kept = prune.choose(
+    channels = width.importance(teacher, [tokens()], lambda model, batch: model(batch)).hidden
+    kept = width.most_important(
         SimpleNamespace(hidden=channels, heads=[], ffn=[]), shape, [], torch.arange(VOCAB)
     ).hidden
     dropped = torch.tensor([i for i in range(64) if i not in kept.tolist()])
@@ -205,12 +205,11 @@ def test_projections_put_each_channel_where_the_teacher_has_it():
     assert all(weight.requires_grad for weight in smaller.distillation_projections.parameters())
     student.add_projections(smaller, 16, 4)
     assert torch.equal(smaller.distillation_projections[0](hidden), hidden[:, :16])
-    assert not hasattr(student.without_projections(smaller), "distillation_projections")
+    student.remove_projections(smaller)
+    assert not hasattr(smaller, "distillation_projections")
 
 
 def test_an_encoders_blocks_are_searched_by_how_far_its_vectors_turn():
-    from adaptkit.distill.student_start import absence
-
     torch.manual_seed(0)
     teacher = transformers.BertModel(
         transformers.BertConfig(**SIZES, pad_token_id=2, initializer_range=0.2)
@@ -220,6 +219,6 @@ def test_an_encoders_blocks_are_searched_by_how_far_its_vectors_turn():
             for part in (block.attention.output.dense, block.output.dense):
                 part.weight.zero_()
     batch = {"input_ids": tokens(), "attention_mask": torch.ones(2, 12, dtype=torch.int64)}
-    reading = absence(teacher, "encoder", VOCAB, batch)
+    reading = student.ablation_loss(teacher, "encoder", VOCAB, batch)
     assert reading(teacher, batch) == pytest.approx(0, abs=1e-5)
-    assert student.searched(2, teacher, lambda model: reading(model, batch)) == [0, 2]
+    assert depth.search_blocks(2, teacher, lambda model: reading(model, batch)) == [0, 2]

@@ -12,8 +12,8 @@ import torch
 from adaptkit import models
 from adaptkit.embed.encoder import Encoder
 from adaptkit.errors import ModelError
-from adaptkit.export.export import Options, export
-from adaptkit.export.source import resolve
+from adaptkit.export.driver import Options, export
+from adaptkit.export.resolve import resolve
 from adaptkit.pretrain.config import PretrainConfig
 from adaptkit.pretrain.recipe import pretrain
 from adaptkit.run import Run, read_json
@@ -46,7 +46,7 @@ def continued(root: Path, base: Path, **trainer) -> Run:
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory) -> Path:
     """A BERT that pools by its first token, saved as sentence-transformers are: without a head."""
-    from adaptkit.embed.layout import changed
+    from adaptkit.models.sentence.layout import changed
 
     root = tmp_path_factory.mktemp("continued")
     encoder = Encoder.load(tiny_embed.bert(root / "plain"))

@@ -18,13 +18,13 @@ from adaptkit.embed import tsdae
 from adaptkit.embed.config import EmbedConfig
 from adaptkit.embed.encoder import Encoder
 from adaptkit.embed.examples import Examples, in_pieces, pieces
-from adaptkit.embed.pooled_model import Tower
-from adaptkit.embed.pooling import pool
+from adaptkit.embed.objective import PooledModel
 from adaptkit.embed.recipe import embed
 from adaptkit.embed.rows import Example
-from adaptkit.embed.training import _attached
+from adaptkit.embed.start import _attached
 from adaptkit.embed.tsdae import Denoising, NoisyTexts, decoder_of
 from adaptkit.errors import ConfigError
+from adaptkit.models.sentence.pooling import pool
 from adaptkit.run import Run, read_jsonl
 
 BASES = ("bert", "modernbert", "qwen")
@@ -94,7 +94,7 @@ def test_the_decoder_learns_of_a_text_through_its_vector_alone(folders, base, po
         states["all"].retain_grad()
 
     encoder.model.register_forward_hook(keep)
-    objective.loss(Tower(encoder.model, decoder), batch).total.backward()
+    objective.loss(PooledModel(encoder.model, decoder), batch).total.backward()
     mask_BT = batch["00.attention_mask"]
     vectors_BD = pool(states["all"].detach(), mask_BT, pooling).requires_grad_()
     objective.restore(decoder, vectors_BD, batch["00.labels"]).backward()
@@ -132,8 +132,8 @@ def test_weights_are_shared_as_far_as_the_architecture_goes(folders):
 def test_an_adapter_freezes_the_shared_weights_in_both(folders):
     encoder = Encoder.load(folders["bert"])
     config = EmbedConfig(base="", train={"files": []}, loss="tsdae", adapter=AdapterConfig(kind="lora"))
-    tower = _attached(config, encoder)
-    trained = {name for name, weight in tower.named_parameters() if weight.requires_grad}
+    pooled_model = _attached(config, encoder)
+    trained = {name for name, weight in pooled_model.named_parameters() if weight.requires_grad}
     assert trained and all(
         "lora_" in name or "crossattention" in name or "cls.predictions" in name for name in trained
     )
@@ -144,17 +144,17 @@ def test_any_microbatch_gives_the_gradient_of_the_whole_batch(folders, base):
     encoder = Encoder.load(folders[base])
     encoder.model.double().eval()
     noisy, objective = source(encoder, tiny_embed.texts(8) + ["one"]), Denoising(encoder.layout.pooling)
-    tower = Tower(encoder.model, decoder_of(encoder, seed=0).eval())
+    pooled_model = PooledModel(encoder.model, decoder_of(encoder, seed=0).eval())
 
     def found(size: int) -> dict:
-        tower.zero_grad(set_to_none=True)
+        pooled_model.zero_grad(set_to_none=True)
         batches = [
             noisy.collate(list(range(i, min(i + size, 9))), seed=0, epoch=0) for i in range(0, 9, size)
         ]
         items = sum(int(objective.items(batch)) for batch in batches)
         for batch in batches:
-            (objective.loss(tower, objective.prepare(batch)).total / items).backward()
-        return gradients(tower)
+            (objective.loss(pooled_model, objective.prepare(batch)).total / items).backward()
+        return gradients(pooled_model)
 
     whole = found(9)
     assert all(relative_error(found(size), whole) < 1e-9 for size in (1, 4))
@@ -271,6 +271,7 @@ def test_long_texts_are_learnt_from_whole():
         "End.",
     ]
     assert pieces("no stop at all", 2) == ["no stop at all"] and pieces(" \n ", 4) == []
-    found = in_pieces(Examples([Example((text, text), "a.jsonl:7")], facts={"rows": 1}), 5)
-    assert [row.where for row in found.rows] == ["a.jsonl:7"] * 3 and found.facts == {"rows": 1}
+    found = in_pieces(Examples([Example((text, text), "a.jsonl:7")]), 5)
+    assert [row.where for row in found.rows] == ["a.jsonl:7"] * 3
+    assert found.record().facts == {"examples": 3}
     assert found.rows[1].texts == ("Six seven eight nine ten eleven twelve thirteen?",) * 2

@@ -106,12 +106,12 @@ def test_they_train_with_all_weights_and_stay_under_an_adapter(folder, tmp_path,
 
 
 def test_an_export_carries_them_and_is_measured_through_them(folder, tmp_path):
-    from adaptkit.export.export import Options, export
-    from adaptkit.export.source import resolve
+    from adaptkit.export.driver import Options, export
+    from adaptkit.export.resolve import resolve
 
     done, texts = export(resolve(folder), "fp32", Options(out=tmp_path / "out")), tiny_embed.texts(6)
     assert np.allclose(Encoder.load(done.folder).encode(texts), Encoder.load(folder).encode(texts), atol=1e-6)
-    assert done.parity["passed"] and len(read_json(done.folder / "reference.json")["vectors"][0]) == WIDTH
+    assert done.parity.passed and len(read_json(done.folder / "reference.json")["vectors"][0]) == WIDTH
 
 
 @pytest.mark.parametrize(

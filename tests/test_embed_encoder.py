@@ -13,10 +13,11 @@ import tiny_embed
 import torch
 
 from adaptkit import models
-from adaptkit.embed.encoder import Encoder, batches_by_length, closed_by_eos
-from adaptkit.embed.layout import changed
-from adaptkit.embed.pooling import cut, pool
+from adaptkit.embed.encoder import Encoder, closed_by_eos
 from adaptkit.errors import ModelError
+from adaptkit.models.batching import batches_by_length
+from adaptkit.models.sentence.layout import changed
+from adaptkit.models.sentence.pooling import cut, pool
 
 TEXTS = [*tiny_embed.texts(20), "one", " ".join(tiny_embed.texts(30)), "", "what of cheese 10"]
 
@@ -60,11 +61,11 @@ def test_a_vector_does_not_depend_on_its_batch(folders, name):
 
 def test_batches_hold_like_lengths_and_waste_nothing():
     lengths = np.random.default_rng(0).integers(3, 200, 300).tolist()
-    batches = batches_by_length(lengths, 512)
+    batches = list(batches_by_length(lengths, 512))
     assert sorted(i for batch in batches for i in batch) == list(range(300))
     padded = [len(batch) * max(lengths[i] for i in batch) for batch in batches]
     assert max(padded) <= 512 and sum(lengths) / sum(padded) > 0.97
-    assert batches_by_length([900], 512) == [[0]]
+    assert list(batches_by_length([900], 512)) == [[0]]
 
 
 @pytest.mark.parametrize("pooling", ["mean", "cls", "last"])
@@ -180,6 +181,6 @@ def test_the_digest_is_of_everything_that_decides_a_vector(folders, tmp_path):
     pooling.write_text(
         pooling.read_text().replace("true", "TRUE").replace("false", "true").replace("TRUE", "true")
     )
-    from adaptkit.embed.encoder import folder_digest
+    from adaptkit.models import model_digest
 
-    assert folder_digest(tmp_path / "two") != first
+    assert model_digest(tmp_path / "two") != first

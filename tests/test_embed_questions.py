@@ -21,7 +21,7 @@ from adaptkit.errors import ConfigError, DataError, ServerError
 from adaptkit.run import read_json, read_jsonl
 
 NUM = 20
-TOLD = {"model": "writer", "server": "127.0.0.1:1"}
+GENERATOR = {"model": "writer", "server": "127.0.0.1:1"}
 
 
 def document(number: int) -> str:
@@ -47,7 +47,7 @@ def test_answers_become_questions():
 
 
 def test_pairs_are_what_training_reads(files, tmp_path):
-    found = write_questions(files, tmp_path / "out", answering, TOLD, count=2)
+    found = write_questions(files, tmp_path / "out", answering, GENERATOR, count=2)
     rows = list(read_jsonl(tmp_path / "out/pairs.jsonl"))
     assert [row["from"] for row in rows] == [f"d{i}" for i in range(NUM) for _ in range(2)]
     assert rows[3] == {"anchor": "Which pill did case 1 get?", "positive": document(1), "from": "d1"}
@@ -77,7 +77,7 @@ def test_every_question_that_is_left_out_is_counted(tmp_path):
         requests.append(request)
         return next(answer for start, answer in answers.items() if start in request)
 
-    found = write_questions([str(path)], tmp_path / "out", ask, TOLD, count=2, jobs=1)
+    found = write_questions([str(path)], tmp_path / "out", ask, GENERATOR, count=2, jobs=1)
     assert found["counts"] == {
         "documents": 5,
         "documents too short": 1,
@@ -94,7 +94,7 @@ def test_every_question_that_is_left_out_is_counted(tmp_path):
 
 @pytest.mark.parametrize("torn", [False, True], ids=["clean", "torn line"])
 def test_a_killed_run_asks_only_for_what_is_missing(files, tmp_path, torn):
-    whole = write_questions(files, tmp_path / "whole", answering, TOLD, jobs=1)
+    whole = write_questions(files, tmp_path / "whole", answering, GENERATOR, jobs=1)
     asked, count = [], itertools.count()
 
     def dying(request: str) -> str:
@@ -103,7 +103,7 @@ def test_a_killed_run_asks_only_for_what_is_missing(files, tmp_path, torn):
         return answering(request)
 
     with pytest.raises(KeyboardInterrupt):
-        write_questions(files, tmp_path / "cut", dying, TOLD, jobs=1)
+        write_questions(files, tmp_path / "cut", dying, GENERATOR, jobs=1)
     kept = tmp_path / "cut/answers.jsonl"
     done = len(list(read_jsonl(kept)))
     assert (
@@ -118,10 +118,10 @@ def test_a_killed_run_asks_only_for_what_is_missing(files, tmp_path, torn):
         asked.append(request)
         return answering(request)
 
-    again = write_questions(files, tmp_path / "cut", asking, TOLD, jobs=3)
+    again = write_questions(files, tmp_path / "cut", asking, GENERATOR, jobs=3)
     assert len(asked) == NUM - done and again["counts"] == whole["counts"]
     assert (tmp_path / "cut/pairs.jsonl").read_bytes() == (tmp_path / "whole/pairs.jsonl").read_bytes()
-    assert write_questions(files, tmp_path / "cut", dying, TOLD) == again, (
+    assert write_questions(files, tmp_path / "cut", dying, GENERATOR) == again, (
         "what is finished is not asked again"
     )
 
@@ -138,7 +138,7 @@ def test_a_failure_loses_no_answer_that_was_under_way(files, tmp_path):
         return answering(request)
 
     with pytest.raises(ServerError, match="gone"):
-        write_questions(files, tmp_path / "out", ask, TOLD, jobs=4)
+        write_questions(files, tmp_path / "out", ask, GENERATOR, jobs=4)
     kept = " ".join(row["answer"] for row in read_jsonl(tmp_path / "out/answers.jsonl"))
     assert all(f"case {number} " in kept for number in (1, 2, 3)) and "case 0 " not in kept
 
@@ -150,19 +150,19 @@ def test_requests_go_out_together(files, tmp_path):
         gate.wait()
         return answering(request)
 
-    assert write_questions(files, tmp_path / "out", ask, TOLD, jobs=4)["counts"]["pairs"] == 2 * NUM
+    assert write_questions(files, tmp_path / "out", ask, GENERATOR, jobs=4)["counts"]["pairs"] == 2 * NUM
 
 
 def test_what_cannot_go_on_is_told(files, tmp_path):
-    write_questions(files, tmp_path / "out", answering, TOLD)
+    write_questions(files, tmp_path / "out", answering, GENERATOR)
     with pytest.raises(DataError, match="another model"):
-        write_questions(files, tmp_path / "out", answering, {**TOLD, "model": "other"})
+        write_questions(files, tmp_path / "out", answering, {**GENERATOR, "model": "other"})
     with pytest.raises(DataError, match="another prompt"):
-        write_questions(files, tmp_path / "out", answering, TOLD, prompt="Ask: {text}")
+        write_questions(files, tmp_path / "out", answering, GENERATOR, prompt="Ask: {text}")
     with pytest.raises(ConfigError, match="where the text goes"):
-        write_questions(files, tmp_path / "new", answering, TOLD, prompt="Ask something")
+        write_questions(files, tmp_path / "new", answering, GENERATOR, prompt="Ask something")
     with pytest.raises(DataError, match="no answer holds a question"):
-        write_questions(files, tmp_path / "none", lambda request: "", TOLD)
+        write_questions(files, tmp_path / "none", lambda request: "", GENERATOR)
 
 
 @pytest.mark.parametrize("mode", ["", "no-template"])

@@ -20,10 +20,11 @@ from adaptkit.embed.examples import hold_out
 from adaptkit.embed.objective import Contrastive, Scored, vectors
 from adaptkit.embed.recipe import embed
 from adaptkit.embed.rows import Example, TextRows, groups_of
-from adaptkit.embed.training import base_encoder
-from adaptkit.embed.training import objective as objective_of
+from adaptkit.embed.start import base_encoder
+from adaptkit.embed.start import objective as objective_of
 from adaptkit.errors import DataError, ModelError
 from adaptkit.run import Run, read_json, read_jsonl
+from adaptkit.run_record import read_record
 from adaptkit.trainer import grad_cache
 from adaptkit.trainer.parallel import Ranks
 
@@ -332,8 +333,12 @@ def test_pairs_come_from_the_structure_of_text(folders, tmp_path):
     path = tiny_embed.write(tmp_path / "text.jsonl", documents)
     config, run = train(tmp_path, folders, train={"files": [str(path)]}, trainer={"num_steps": 2})
     embed(config, run)
+    splits = read_record(run).splits
     counts = {"title to body": 12, "heading to paragraph": 12, "docstring to code": 6}
-    assert run.manifest()["data"]["train"]["pairs_from_structure"] == counts
+    assert {kind: splits["train"].facts[kind] for kind in counts} == counts
+    assert splits["train"].documents == 18 and splits["train"].files[0]["name"] == str(path)
+    assert splits["train"].facts["examples"] + splits["dev"].facts["examples"] == 30
+    assert splits["dev"].kind == "held out of train"
 
 
 def test_a_killed_training_goes_on_where_it_was(folders, tmp_path):

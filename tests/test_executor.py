@@ -8,38 +8,42 @@ import time
 import psutil
 import pytest
 
-from adaptkit.compare.executor import Stage, StageFailed, _raise_failure, _ready, result_path, run_stage
+from adaptkit.compare.executor import StageFailed, raise_failure, ready
+from adaptkit.compare.stage import Stage
+from adaptkit.compare.stages.run import run_stage
+from adaptkit.compare.workspace import error_path, result_path
 from adaptkit.errors import DataError
+from adaptkit.study.stage_record import BASE, PREPARE, TOKENIZER
 
-STAGE = Stage("tokenizer", "tokenizer", "train the domain tokenizer", needs=("prepare",))
+STAGE = Stage(TOKENIZER, "train the domain tokenizer", needs=(PREPARE,))
 
 
 def test_a_stage_waits_for_what_it_needs():
-    first = Stage("prepare", "prepare", "")
-    assert _ready({"prepare": first, "tokenizer": STAGE}, {}) == [first]
-    assert _ready({"prepare": first, "tokenizer": STAGE}, {"prepare": 0.0}) == []
-    assert _ready({"tokenizer": STAGE}, {}) == [STAGE]
+    first = Stage(PREPARE, "")
+    assert ready({PREPARE: first, TOKENIZER: STAGE}, {}) == [first]
+    assert ready({PREPARE: first, TOKENIZER: STAGE}, {PREPARE: 0.0}) == []
+    assert ready({TOKENIZER: STAGE}, {}) == [STAGE]
 
 
 def test_a_circle_is_an_error_and_no_endless_wait():
-    circle = {"a": Stage("a", "x", "", needs=("b",)), "b": Stage("b", "x", "", needs=("a",))}
-    with pytest.raises(StageFailed, match="wait for each other: a, b"):
-        _ready(circle, {})
+    circle = {BASE: Stage(BASE, "", (TOKENIZER,)), TOKENIZER: Stage(TOKENIZER, "", (BASE,))}
+    with pytest.raises(StageFailed, match="wait for each other: base, tokenizer"):
+        ready(circle, {})
 
 
 def test_a_stage_killed_without_a_word_is_named_with_its_log(tmp_path):
     with pytest.raises(StageFailed, match="'tokenizer' was killed: out of memory") as failure:
-        _raise_failure(tmp_path, STAGE)
+        raise_failure(tmp_path, STAGE)
     assert failure.value.where.endswith("tokenizer.log") and "resumes" in failure.value.fix
 
 
 def test_an_error_of_the_users_keeps_its_kind_place_and_fix(tmp_path):
     told = {"kind": "DataError", "what": "empty text", "where": "a.jsonl:3", "fix": "fill it"}
-    path = tmp_path / "stages" / "tokenizer.error"
+    path = error_path(tmp_path, TOKENIZER)
     path.parent.mkdir()
     path.write_text(json.dumps(told))
     with pytest.raises(DataError, match="a.jsonl:3: stage 'tokenizer': empty text") as failure:
-        _raise_failure(tmp_path, STAGE)
+        raise_failure(tmp_path, STAGE)
     assert failure.value.fix == "fill it"
     assert not path.exists(), "the next try must not meet the old error"
 
@@ -48,8 +52,8 @@ def test_an_unexpected_error_leaves_its_name_and_no_result(tmp_path):
     (tmp_path / "config.yaml").write_text("name: 3\n")
     with pytest.raises(SystemExit):
         run_stage(tmp_path, STAGE, threads=1)
-    assert not result_path(tmp_path, "tokenizer").exists()
-    assert json.loads((tmp_path / "stages" / "tokenizer.error").read_text())["what"]
+    assert not result_path(tmp_path, TOKENIZER).exists()
+    assert json.loads(error_path(tmp_path, TOKENIZER).read_text())["what"]
 
 
 def test_files_in_the_working_folder_are_not_imported(tmp_path):
@@ -61,7 +65,8 @@ def test_files_in_the_working_folder_are_not_imported(tmp_path):
         "from adaptkit.compare import executor\n"
         "if __name__ == '__main__':\n"
         "    executor.PRELOAD[:] = ['sklearn']\n"
-        "    process = executor._LocalPool(Path('study'), 1).context.Process(target=print, args=('ran',))\n"
+        "    pool = executor.LocalPool(Path('study'), executor.execute, 1)\n"
+        "    process = pool.context.Process(target=print, args=('ran',))\n"
         "    process.start()\n"
         "    process.join()\n"
     )
@@ -75,15 +80,16 @@ LONG_STAGE = """
 import sys, time
 from pathlib import Path
 from adaptkit.compare import executor
+from adaptkit.compare.stage import Stage
+from adaptkit.study.record import TOKENIZER
 
-def run_stage(study, stage, threads):
+def sleep(study, stage, threads):
     (study / "begun").touch()
     time.sleep(600)
 
-executor.run_stage = run_stage
 if __name__ == "__main__":
-    pool = executor._LocalPool(Path(sys.argv[1]), 1)
-    pool.start(executor.Stage("long", "long", "sleeps"))
+    pool = executor.LocalPool(Path(sys.argv[1]), sleep, 1)
+    pool.start(Stage(TOKENIZER, "sleeps"))
     pool.wait()
 """
 

@@ -21,12 +21,15 @@ from transformers import (
 from adaptkit import models
 from adaptkit.adapters import AdapterConfig, attach, merge, save_adapter
 from adaptkit.data import DataConfig, SupervisedRows, read, train_tokenizer
+from adaptkit.data.heldout import read_calibration, read_held_out
 from adaptkit.data.supervised import prompt_ids
 from adaptkit.errors import DataError, ModelError
 from adaptkit.finetune.config import FinetuneConfig
-from adaptkit.finetune.generate import generate
+from adaptkit.finetune.generation import generate
 from adaptkit.finetune.recipe import finetune
+from adaptkit.finetune.tasks import task_of
 from adaptkit.run import Run, read_json, read_jsonl
+from adaptkit.run_record import read_record
 from adaptkit.trainer.config import TrainerConfig
 
 CUES = {"fruit": ["apple", "pear", "plum"], "metal": ["iron", "zinc", "tin"], "animal": ["cat", "dog", "cow"]}
@@ -118,8 +121,8 @@ def test_each_adaptation_learns_and_delivers_a_servable_classifier(world, tmp_pa
     assert logged[-1] < 0.7 * logged[0]
     assert result.dev["accuracy"] > 0.8 and result.cost["flops"] > 0 and run.finished
     assert (
-        run.manifest()["labels"] == ["animal", "fruit", "metal"]
-        and run.manifest()["merge_difference"] <= 1e-5
+        read_record(run).facts["labels"] == ["animal", "fruit", "metal"]
+        and read_record(run).facts["merge_difference"] <= 1e-5
     )
     assert (result.adapter_folder is not None) == (adapter != "none")
 
@@ -150,11 +153,30 @@ def test_encoder_heads_and_label_words_learn_too(world, tmp_path, kind, base, ad
     assert read_json(run.model / "config.json")["architectures"] == [kind]
 
 
+@pytest.mark.parametrize("kind", ["classify", "label_words", "sft"])
+def test_a_record_and_the_rows_that_are_kept_are_enough_to_answer_the_items_again(world, tmp_path, kind):
+    config = _config(world, kind, num_steps=8)
+    run = _run(tmp_path, config)
+    result = finetune(config, run)
+    record, held, calibration = read_record(run), read_held_out(run), read_calibration(run)
+    assert (record.recipe, record.task, record.suite) == ("finetune", "task", "task")
+    assert (record.base, record.seq_len, record.adapter) == (config.base, 48, None)
+    assert record.suites["task"].metrics == result.metrics and record.suites["task"].dev == result.dev
+    assert record.num_steps == 8 and record.model_kind == ("classifier" if kind == "classify" else "causal")
+    assert held.digest == record.splits["dev"].digest and held.items_split == "test"
+    assert calibration.digest == record.splits["train"].digest and len(calibration.rows.rows) == 240
+    model = models.load(run.model, record.model_kind)
+    task = task_of(record, models.load_tokenizer(run.model))
+    rows = list(read_jsonl(run.items("task")))
+    assert task.rows(model, held.items) == rows[: len(held.items.rows)]
+    assert len(held.items.rows) == (32 if kind == "sft" else 60)
+
+
 def test_qlora_on_an_encoder_trains_the_head_that_its_checkpoint_lacks(world, tmp_path):
     config = _config(world, "classify", "qlora", "masked", num_steps=4)
     run = _run(tmp_path, config)
     finetune(config, run)
-    assert run.manifest()["merge_difference"] <= 1e-5
+    assert read_record(run).facts["merge_difference"] <= 1e-5
     assert any(
         "pooler" in name and "modules_to_save" not in name
         for name in _names(run.adapter / "adapter_model.safetensors")
@@ -184,7 +206,7 @@ def test_sft_answers_as_taught_and_serves_the_ids_it_was_trained_on(world, tmp_p
             row.values["messages"][:-1], add_generation_prompt=True, tokenize=False
         )
         asked = tokenizer(served, add_special_tokens=False)["input_ids"]
-        assert tokenizer.chat_template and run.manifest()["new_tokens"] == 3
+        assert tokenizer.chat_template and read_record(run).facts["new_tokens"] == 3
     else:
         asked = tokenizer(row.values["prompt"] + "\n")["input_ids"]
     assert ids[:first] == asked == prompt_ids(row, tokenizer)
@@ -282,9 +304,9 @@ def test_dev_rows_are_held_out_when_not_named_and_epochs_count_steps(world, tmp_
     config = _config(world, "classify").model_copy(update={"dev": None, "test": None, "epochs": 1.0})
     run = _run(tmp_path, config)
     result = finetune(config, run)
-    data = run.manifest()["data"]
-    held = data["dev"]["documents"]
-    assert 0 < held < 60 and data["train"]["documents"] == 240 - held
+    splits = read_record(run).splits
+    held = splits["dev"].documents
+    assert 0 < held < 60 and splits["train"].documents == 240 - held
     assert max(row["step"] for row in run.metrics()) == round((240 - held) / 16)
     assert result.metrics == {} and "accuracy" in result.dev
 

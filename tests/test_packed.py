@@ -11,7 +11,13 @@ from adaptkit.models import packed
 from adaptkit.models.separation import separation
 from adaptkit.trainer.objective import CausalLM, MaskedLM
 
-SHAPE = {"vocab_size": 96, "hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4, "intermediate_size": 64}
+SHAPE = {
+    "vocab_size": 96,
+    "hidden_size": 32,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 4,
+    "intermediate_size": 64,
+}
 LONG, SHORT = [0, 150, 400, 512, 600, 1024], [0, 3, 4, 9, 14, 16, 20, 32]
 
 
@@ -23,8 +29,16 @@ def model_of(kind: str) -> torch.nn.Module:
     elif kind == "bert":
         config = transformers.BertConfig(**SHAPE, attention_probs_dropout_prob=0.0, hidden_dropout_prob=0.0)
     else:  # every second layer sees 4 tokens to each side
-        special = {"pad_token_id": 0, "cls_token_id": 1, "sep_token_id": 2, "bos_token_id": 1, "eos_token_id": 2}
-        config = transformers.ModernBertConfig(**SHAPE, **special, local_attention=8, global_attn_every_n_layers=2)
+        special = {
+            "pad_token_id": 0,
+            "cls_token_id": 1,
+            "sep_token_id": 2,
+            "bos_token_id": 1,
+            "eos_token_id": 2,
+        }
+        config = transformers.ModernBertConfig(
+            **SHAPE, **special, local_attention=8, global_attn_every_n_layers=2
+        )
     model = models.build(config, "masked" if "bert" in kind else "causal", seed=0)
     for weight in model.parameters():
         weight.data.mul_(3.0)  # random models hardly attend: make leaks visible
@@ -36,7 +50,10 @@ def batch_of(bounds: list[int], rows: int) -> dict[str, torch.Tensor]:
     ids = torch.randint(3, 96, (total,), generator=torch.Generator().manual_seed(1))
     positions = torch.cat([torch.arange(b - a) for a, b in zip(bounds, bounds[1:], strict=False)])
     labels = ids.masked_fill(positions == 0, -100)
-    return {name: x.view(rows, -1) for name, x in (("input_ids", ids), ("position_ids", positions), ("labels", labels))}
+    return {
+        name: x.view(rows, -1)
+        for name, x in (("input_ids", ids), ("position_ids", positions), ("labels", labels))
+    }
 
 
 @pytest.mark.parametrize("bounds", [LONG, SHORT], ids=["by document", "under a mask"])
@@ -48,12 +65,16 @@ def test_loss_and_gradients_equal_those_of_documents_alone(kind, bounds):
     alone = torch.zeros(())
     for a, b in zip(bounds, bounds[1:], strict=False):
         document = {name: x.flatten()[None, a:b] for name, x in batch.items()}
-        alone = alone + objective.loss(model, {k: v for k, v in document.items() if k != "position_ids"}).total
+        alone = (
+            alone + objective.loss(model, {k: v for k, v in document.items() if k != "position_ids"}).total
+        )
     expected = torch.autograd.grad(alone, list(model.parameters()), allow_unused=True)
     assert packed.use(model)
     together = objective.loss(model, objective.prepare(batch)).total
     assert together.item() == pytest.approx(alone.item(), rel=1e-5)
-    for ours, theirs in zip(torch.autograd.grad(together, list(model.parameters()), allow_unused=True), expected, strict=True):
+    for ours, theirs in zip(
+        torch.autograd.grad(together, list(model.parameters()), allow_unused=True), expected, strict=True
+    ):
         if theirs is not None:
             assert (ours - theirs).norm() <= 1e-4 * theirs.norm() + 1e-4
 
@@ -61,7 +82,9 @@ def test_loss_and_gradients_equal_those_of_documents_alone(kind, bounds):
 def test_a_short_window_is_kept_and_without_our_attention_gives_rows_of_one_document(monkeypatch):
     assert separation(model_of("modernbert"), "masked", 32) == "positions"
     monkeypatch.setattr(packed, "use", lambda model: False)
-    assert separation(model_of("modernbert"), "masked", 32) == "rows"  # transformers' 4-D mask switches the window off
+    assert (
+        separation(model_of("modernbert"), "masked", 32) == "rows"
+    )  # transformers' 4-D mask switches the window off
     assert separation(model_of("bert"), "masked", 32) == "mask"
 
 

@@ -6,7 +6,9 @@ from tiny_study import study_config, write_texts
 from adaptkit.compare.driver import open_study
 from adaptkit.compare.plan import build_stages, make_plan
 from adaptkit.errors import BudgetError, ConfigError
+from adaptkit.study.arms import Origin, TextJob
 from adaptkit.study.budget import BudgetConfig, grant
+from adaptkit.study.stage_record import StageKey
 
 ARMS = "arms=[generic+prompt, generic+lora, continued+full, continued+probe, scratch+full, placebo+full]"
 
@@ -30,43 +32,46 @@ def stages_of(config):
 
 
 def test_every_need_is_an_earlier_stage(texts):
-    seen: set[str] = set()
+    seen: set[StageKey] = set()
     for stage in stages_of(study_config(texts, ARMS, "fractions=[0.25, 1.0]", "budget.trials=2")):
-        assert set(stage.needs) <= seen, stage.id
-        seen.add(stage.id)
+        assert set(stage.needs) <= seen, stage.name
+        seen.add(stage.key)
 
 
 def test_an_origin_is_trained_once_per_seed_whatever_uses_it(texts):
-    ids = [stage.id for stage in stages_of(study_config(texts, ARMS))]
-    assert len(ids) == len(set(ids))
-    assert [i for i in ids if i.startswith("language.continued")] == [
-        "language.continued.s0.f1",
-        "language.continued.s1.f1",
-    ]
+    keys = [stage.key for stage in stages_of(study_config(texts, ARMS))]
+    assert len(keys) == len(set(keys)) == len({key.name for key in keys})
+    runs = [key for key in keys if key.job == TextJob(Origin.CONTINUED) and key.trial is None]
+    assert [(key.seed, key.share) for key in runs] == [(0, 1.0), (1, 1.0)]
 
 
 def test_every_trained_arm_gets_the_same_trials_and_flops(texts):
     config = study_config(texts, ARMS, "budget.trials=3", "seeds=3")
     stages = stages_of(config)
-    for job in ("generic+lora", "continued", "scratch", "placebo"):
-        mine = [s for s in stages if s.params.get("job") == job]
-        assert sum(s.params["trial"] is not None for s in mine) == 3
+    jobs = {stage.key.job for stage in stages} - {None}
+    assert {job.name for job in jobs} == {"generic+lora", "continued", "scratch", "placebo"}
+    for job in jobs:
+        mine = [s for s in stages if s.key.job == job]
+        assert sum(s.key.trial is not None for s in mine) == 3
         assert sum(s.flops for s in mine) == pytest.approx(
             3 * config.budget.amount * (1 - config.budget.task_share)
         )
 
 
 def test_smaller_shares_of_text_get_smaller_budgets_and_the_placebo_none(texts):
-    stages = {s.id: s for s in stages_of(study_config(texts, ARMS, "fractions=[0.25, 1.0]"))}
-    assert stages["language.scratch.s0.f0.25"].flops == pytest.approx(
-        stages["language.scratch.s0.f1"].flops / 4
-    )
-    assert "language.placebo.s0.f0.25" not in stages
+    stages = {s.key: s for s in stages_of(study_config(texts, ARMS, "fractions=[0.25, 1.0]"))}
+
+    def run(origin, share):
+        return StageKey.for_language(TextJob(origin), share=share)
+
+    quarter, whole = (stages[run(Origin.SCRATCH, share)].flops for share in (0.25, 1.0))
+    assert quarter == pytest.approx(whole / 4)
+    assert run(Origin.PLACEBO, 1.0) in stages and run(Origin.PLACEBO, 0.25) not in stages
 
 
 def test_a_budget_too_small_for_a_schedule_is_refused_before_anything_runs(texts, tmp_path):
     config = study_config(texts, "budget.amount=1e8")
-    with pytest.raises(BudgetError, match="at least 8 are needed"):
+    with pytest.raises(BudgetError, match="at least 8 needed"):
         make_plan(config, open_study(config, tmp_path))
 
 
@@ -103,6 +108,7 @@ def test_the_study_folder_follows_config_and_data(texts, tmp_path):
         ("trainer.learning_rate=1e-3", "decided by the plan"),
         ("base_flops=0", "give `base`"),
         ("tasks.0.metric=rouge_l", "metric must be one of accuracy, macro_f1"),
+        ("tasks.0.kind=clasify", "kind must be one of .*did you mean 'classify'"),
     ],
 )
 def test_contradictions_are_refused_with_the_reason(texts, override, what):

@@ -1,4 +1,4 @@
-"""The pretraining recipe on small folders: from scratch, continued, with adapters, masked, resumed, refused."""
+"""The pretraining recipe on small folders: from scratch, continued, with adapters, masked, resumed."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from adaptkit import models
 from adaptkit.adapters import AdapterConfig
 from adaptkit.architecture import SizeConfig, default_learning_rate
 from adaptkit.config import load
+from adaptkit.data.heldout import read_calibration, read_held_out
 from adaptkit.data.packing import PackedTokens
 from adaptkit.data.readers import DataConfig
 from adaptkit.errors import BudgetError, ConfigError, DataError, ModelError
@@ -20,6 +21,7 @@ from adaptkit.models.separation import separation
 from adaptkit.pretrain.config import PretrainConfig, TokenizerConfig
 from adaptkit.pretrain.recipe import pretrain
 from adaptkit.run import Run
+from adaptkit.run_record import read_record
 from adaptkit.trainer.config import TrainerConfig
 
 SEQ = 32
@@ -112,12 +114,16 @@ def test_scratch_learns_and_leaves_a_complete_run(corpus, tmp_path):
         "device",
         "threads",
     } <= result.cost.keys()
-    recorded = run.manifest()["data"]
-    assert (
-        recorded["train"]["documents"] == 150
-        and recorded["dev"]["digest"]
-        and recorded["train"]["files"][0]["sha256"]
-    )
+    splits = read_record(run).splits
+    assert splits["train"].documents == 150 and splits["dev"].digest and splits["train"].files[0]["sha256"]
+    record, held = read_record(run), read_held_out(run)
+    assert (record.recipe, record.model_kind, record.suite) == ("pretrain", "causal", "language")
+    assert (record.base, record.adapter, record.seq_len) == ("", None, SEQ)
+    assert record.suites["language"].metrics == result.scores and record.suites["language"].judged_on == "dev"
+    assert record.facts["tokenizer"]["vocab_size"] == 384 and record.facts["merge_difference"] == 0
+    assert held.digest == record.splits["dev"].digest and held.items is None
+    assert [name for name, _ in held.passages] == [row["id"] for row in rows]
+    assert read_calibration(run).digest == record.splits["train"].digest
     model = transformers.AutoModelForCausalLM.from_pretrained(run.model)
     tokenizer = transformers.AutoTokenizer.from_pretrained(run.model)
     assert (
@@ -148,6 +154,9 @@ def test_continued_causal_bases_learn(name, adapter, corpus, bases, tmp_path):
         models.load(run.model, "causal").state_dict(),
     )
     assert before.keys() == after.keys()  # merged: no adapter is left
+    record = read_record(run)
+    assert record.base == str(bases[name]) and record.facts["merge_difference"] < 1e-4
+    assert record.adapter == (AdapterConfig(kind="lora", rank=8) if adapter == "lora" else None)
     table = "embed_in.weight" if name == "gpt_neox" else "embed_tokens.weight"
     unchanged = [key for key in before if key.endswith(table) and torch.equal(before[key], after[key])]
     assert bool(unchanged) == (adapter == "lora")
@@ -244,9 +253,9 @@ def test_flops_set_the_steps_and_are_not_exceeded(corpus, tmp_path):
 def test_a_budget_below_one_step_is_refused_and_said_in_the_manifest(corpus, tmp_path):
     config = small(corpus, flops=1e6)
     run = run_of(config, tmp_path)
-    with pytest.raises(BudgetError, match="one step costs"):
+    with pytest.raises(BudgetError, match="buy 0 steps"):
         pretrain(config, run)
-    assert run.manifest()["status"] == "failed" and "one step costs" in run.manifest()["error"]
+    assert run.manifest()["status"] == "failed" and "buy 0 steps" in run.manifest()["error"]
 
 
 def test_learning_rate_follows_the_rule_only_from_scratch_and_only_if_unset(tmp_path):

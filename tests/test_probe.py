@@ -12,7 +12,7 @@ from transformers import AutoModel, AutoModelForCausalLM, BertConfig, LlamaConfi
 
 from adaptkit.data import Dataset, Row
 from adaptkit.errors import DataError
-from adaptkit.finetune.outcome import Meter
+from adaptkit.finetune.frozen_answers import ForwardMeter
 from adaptkit.finetune.probe import features, probe_rows, strengths
 
 WORDS = ["the", "some", "old", "apple", "pear", "iron", "zinc"]
@@ -53,14 +53,14 @@ def _dataset(count: int, seed: int) -> Dataset:
 
 def test_features_are_means_of_last_hidden_states_whatever_the_batch(model, tokenizer):
     texts = [row.values["text"] for row in _dataset(20, 0).rows]
-    together = features(model, tokenizer, texts, 16, Meter())
+    together = features(model, tokenizer, texts, 16, ForwardMeter())
     model.eval()
     for text, found in zip(texts, together, strict=True):
         with torch.no_grad():
             alone = model.base_model(**tokenizer(text, return_tensors="pt")).last_hidden_state[0].mean(0)
         assert np.abs(found - alone.numpy()).max() < 1e-5
-    cut = features(model, tokenizer, [texts[0] + " old" * 50], 16, Meter())
-    assert np.array_equal(cut, features(model, tokenizer, [texts[0] + " old" * 90], 16, Meter()))
+    cut = features(model, tokenizer, [texts[0] + " old" * 50], 16, ForwardMeter())
+    assert np.array_equal(cut, features(model, tokenizer, [texts[0] + " old" * 90], 16, ForwardMeter()))
 
 
 def test_probe_learns_chooses_on_dev_and_counts_its_cost(model, tokenizer):

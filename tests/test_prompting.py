@@ -20,10 +20,10 @@ from transformers import (
 
 from adaptkit.data import Dataset, Row
 from adaptkit.errors import DataError
-from adaptkit.finetune.answering import answer_rows, question_and_answer
-from adaptkit.finetune.likelihood import score_choices
-from adaptkit.finetune.prompting import calibrate, formats, prompt_rows
-from adaptkit.finetune.template import opening
+from adaptkit.finetune.choice_likelihood import score_choices
+from adaptkit.finetune.prompt_template import opening, question_and_answer
+from adaptkit.finetune.prompted_answers import answer_rows
+from adaptkit.finetune.prompted_labels import calibrate, formats, prompt_rows
 
 SIZES = {
     "vocab_size": 97,

@@ -11,13 +11,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from ir_measures import AP, RR, R, nDCG
 
-from adaptkit.compare.stages import retrieve
 from adaptkit.embed.examples import MOST_BESIDE, Examples, set_of
 from adaptkit.embed.metrics import PER_QUERY, ranked, retrieval_row, retrieval_scores
 from adaptkit.embed.retrieval import read_set, scored_split, splits
 from adaptkit.embed.rows import Example
 from adaptkit.errors import DataError
 from adaptkit.study import scores
+from adaptkit.study.tasks.retrieval_sets import bm25_rows
 
 MEASURES = {
     "ndcg_at_10": nDCG @ 10,
@@ -27,7 +27,6 @@ MEASURES = {
     "recall_at_100": R @ 100,
 }
 CUT = {"mrr_at_10": 0.1}  # trec_eval knows no cut reciprocal rank: below a tenth it comes after rank 10
-METRICS = Path(scores.__file__).parent / "metrics"
 
 
 @settings(max_examples=60, deadline=None)
@@ -89,24 +88,6 @@ def test_a_study_reads_them_as_tables(name):
     assert table.finish(np.array([2.0, 0.0]) @ table.sums) == pytest.approx(PER_QUERY[name](rows[0]))
 
 
-@pytest.mark.parametrize(
-    ("name", "more", "expected"),
-    [
-        ("ndcg_at_10", {}, 0.6309297535714575),
-        ("mrr_at_10", {}, 0.5),
-        ("map", {}, 0.5),
-        ("recall_at_k", {"k": 100}, 1.0),
-    ],
-)
-def test_local_evaluate_module(name, more, expected, tmp_path, monkeypatch):
-    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
-    import evaluate
-
-    metric = evaluate.load(str(METRICS / name), keep_in_memory=True, cache_dir=str(tmp_path))
-    told = {"predictions": [["a", "b"]], "references": [[{"document": "b", "grade": 1}]]}
-    assert metric.compute(**told, **more)[name] == pytest.approx(expected)
-
-
 @pytest.fixture
 def folder(tmp_path) -> Path:
     import tiny_embed
@@ -148,7 +129,7 @@ def test_what_is_wrong_in_a_set_is_told_with_its_line(folder, name, line, match)
 
 
 def test_bm25_finds_rare_words(folder):
-    rows = retrieve.baseline_rows(folder)
+    rows = bm25_rows(folder)
     assert {row["id"] for row in rows} == set(read_set(folder, "test").queries)
     assert retrieval_scores(rows)["ndcg_at_10"] > 0.9
 

@@ -11,13 +11,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from adaptkit import disk
 from adaptkit import run as run_module
+from adaptkit.environment import environment
 from adaptkit.errors import AdaptkitError, ConfigError, DataError, DiskFullError
 from adaptkit.run import (
     Run,
     digest,
-    environment,
     file_digest,
+    model_digest,
     read_json,
     read_jsonl,
     write_json,
@@ -155,7 +157,7 @@ def test_a_full_disk_leaves_the_old_file_and_says_need_and_have(
     def full(*args: object, **kwargs: object) -> None:
         raise OSError(code, os.strerror(code))
 
-    monkeypatch.setattr(Path if stage == "open" else run_module.os, stage, full)
+    monkeypatch.setattr(Path if stage == "open" else disk.os, stage, full)
     with pytest.raises(DiskFullError, match=r"need 9 bytes, have \d+"):
         write_text(path, "new words")
     monkeypatch.undo()
@@ -167,7 +169,7 @@ def test_an_interrupted_write_leaves_no_rubbish(tmp_path: Path, monkeypatch: pyt
     def stop(fileno: int) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(run_module.os, "fsync", stop)
+    monkeypatch.setattr(disk.os, "fsync", stop)
     with pytest.raises(KeyboardInterrupt):
         write_text(tmp_path / "a.txt", "text")
     assert list(tmp_path.iterdir()) == []
@@ -178,7 +180,7 @@ def test_the_file_is_synced_before_it_takes_the_name(tmp_path: Path, monkeypatch
     for name in ("fsync", "replace"):
         real = getattr(os, name)
         monkeypatch.setattr(
-            run_module.os, name, lambda *args, name=name, real=real: (calls.append(name), real(*args))
+            disk.os, name, lambda *args, name=name, real=real: (calls.append(name), real(*args))
         )
     write_text(tmp_path / "a.txt", "text")
     assert calls == ["fsync", "replace"]
@@ -199,3 +201,25 @@ def test_metrics_on_a_full_disk_say_so(tmp_path: Path, monkeypatch: pytest.Monke
     monkeypatch.setattr(Path, "open", full)
     with pytest.raises(DiskFullError):
         Run(tmp_path / "r").log_metrics({"step": 1})
+
+
+def test_a_models_digest_knows_its_weights_and_configs_wherever_they_lie(tmp_path: Path) -> None:
+    (tmp_path / "a" / "1_Pooling").mkdir(parents=True)
+    for name in ("model.safetensors", "config.json", "1_Pooling/config.json", "README.md"):
+        (tmp_path / "a" / name).write_text(name)
+    first = model_digest(tmp_path / "a")
+    assert model_digest((tmp_path / "a").rename(tmp_path / "b")) == first
+    (tmp_path / "b" / "README.md").write_text("other words")
+    assert model_digest(tmp_path / "b") == first
+    for name in ("model.safetensors", "config.json", "1_Pooling/config.json"):
+        before = model_digest(tmp_path / "b")
+        (tmp_path / "b" / name).write_text(f"another {name}")
+        assert model_digest(tmp_path / "b") != before
+
+
+def test_the_format_of_records_is_part_of_a_runs_identity(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now = Run.open(tmp_path, "study", CONFIG)
+    monkeypatch.setattr(run_module, "FORMAT", 1)
+    assert Run.open(tmp_path, "study", CONFIG).path != now.path

@@ -81,6 +81,45 @@ def test_ahead_everywhere_is_said_so():
     assert found.status == "already" and "at every amount tested" in found.sentence
 
 
+def test_every_sentence_of_a_crossing_word_for_word():
+    at = cross(curve("scratch", 20, 0.16, 0.002), curve("continued", 3.6, 0.045, 0.002))
+    interval = f"95% interval: {size_text(at.low)} to {size_text(at.high)}"
+    assert at.low < SIZES[-1] and at.num_bytes < SIZES[-1]
+    assert at.sentence == (
+        f"scratch catches continued+full from {size_text(at.num_bytes)} of text on ({interval})"
+    )
+    later = cross(curve("scratch", 20, 0.12), curve("continued", 7.0, 0.06))
+    far = f"{later.num_bytes / SIZES[-1]:.1f}x the text read: an extrapolation"
+    assert later.sentence == (
+        f"scratch catches continued+full from {size_text(later.num_bytes)} of text on "
+        f"(95% interval: {size_text(later.low)}), {far}"
+    )
+    never = cross(curve("scratch", 5.0, 0.05), curve("continued", 3.0, 0.05))
+    assert never.sentence == (
+        "scratch does not catch continued+full within 100x of the text read (95% interval: beyond 100x)"
+    )
+    ahead = cross(curve("scratch", 3.0, 0.06), curve("continued", 5.0, 0.05), confidence=0.9)
+    assert ahead.sentence == (
+        "scratch is level with or ahead of continued+full at every amount tested "
+        "(90% interval: below the smallest amount tested)"
+    )
+    unsure = cross(curve("scratch", 2.05, 0.02, 0.05), curve("continued", 2.0, 0.02, 0.05))
+    assert "below the smallest amount tested to beyond 100x" in unsure.sentence
+
+
+def test_a_crossing_behind_the_data_is_no_extrapolation():
+    inside = cross(curve("scratch", 20, 0.16), curve("continued", 3.6, 0.045))
+    assert inside.num_bytes < SIZES[-1] and "extrapolation" not in inside.sentence
+
+
+@pytest.mark.parametrize(
+    ("num_bytes", "text"),
+    [(999, "999 B"), (1000, "1 kB"), (8.2e6, "8.2 MB"), (1.25e9, "1.25 GB"), (3e12, "3 TB")],
+)
+def test_sizes_are_short(num_bytes, text):
+    assert size_text(num_bytes) == text
+
+
 def test_study_with_four_amounts_gives_d_star(tmp_path):
     scaling = measure(
         collect(write_study(tmp_path, num_rows=50, arms=["generic+lora", "continued+full", "scratch+full"]))

@@ -13,10 +13,11 @@ from hypothesis import strategies as st
 from rouge_score import rouge_scorer
 from sklearn.metrics import accuracy_score, f1_score
 
+from adaptkit.data.score_table import accuracy, class_names, macro_f1, per_class_f1
 from adaptkit.errors import DataError
 from adaptkit.study import scores
 
-METRICS = Path(scores.__file__).parent / "metrics"
+METRICS = Path(scores.__file__).parent / "metrics.py"
 labels = st.sampled_from(["a", "b", "c", "d"])
 pairs = st.lists(st.tuples(labels, labels), min_size=1, max_size=60)
 
@@ -25,12 +26,12 @@ pairs = st.lists(st.tuples(labels, labels), min_size=1, max_size=60)
 @given(pairs)
 def test_classification_equals_scikit_learn(found):
     predictions, references = zip(*found, strict=True)
-    assert scores.accuracy(predictions, references) == pytest.approx(accuracy_score(references, predictions))
+    assert accuracy(predictions, references) == pytest.approx(accuracy_score(references, predictions))
     macro = f1_score(references, predictions, average="macro", zero_division=0)
-    assert scores.macro_f1(predictions, references) == pytest.approx(macro)
-    names = scores.class_names(predictions, references)
+    assert macro_f1(predictions, references) == pytest.approx(macro)
+    names = class_names(predictions, references)
     each = f1_score(references, predictions, average=None, labels=names, zero_division=0)
-    assert scores.per_class_f1(predictions, references) == pytest.approx(dict(zip(names, each, strict=True)))
+    assert per_class_f1(predictions, references) == pytest.approx(dict(zip(names, each, strict=True)))
 
 
 @settings(max_examples=60, deadline=None)
@@ -42,7 +43,7 @@ def test_weighted_table_is_the_metric_of_the_resample(found, seed):
     rows = [{"prediction": p, "label": r} for p, r in zip(predictions, references, strict=True)]
     table = scores.score_table("macro_f1", rows)
     assert table.finish(weights @ table.sums)[0] == pytest.approx(
-        scores.macro_f1(predictions[picked], references[picked])
+        macro_f1(predictions[picked], references[picked])
     )
 
 
@@ -104,7 +105,7 @@ def test_brier_is_zero_when_sure_and_right_and_two_when_sure_and_wrong():
 
 
 def test_no_items_is_nan_not_zero():
-    assert math.isnan(scores.accuracy([], []))
+    assert math.isnan(accuracy([], []))
 
 
 def test_unknown_metric_and_missing_column_are_said():
@@ -123,12 +124,35 @@ def test_unknown_metric_and_missing_column_are_said():
         ("rouge_l", ["x y z"], ["x z"], 0.8),
         ("ece", [0.9, 0.6], [1, 0], 0.35),
         ("bits_per_byte", [100 * math.log(2)], [200], 0.5),
+        ("ndcg_at_10", [["a", "b"]], [[{"document": "b", "grade": 1}]], 0.6309297535714575),
+        ("mrr_at_10", [["a", "b"]], [[{"document": "b", "grade": 1}]], 0.5),
+        ("map", [["a", "b"]], [[{"document": "b", "grade": 1}]], 0.5),
+        ("recall_at_10", [["a", "b"]], [[{"document": "b", "grade": 1}]], 1.0),
+        (
+            "recall_at_100",
+            [["a", "b"]],
+            [[{"document": "b", "grade": 1}, {"document": "c", "grade": 2}]],
+            0.5,
+        ),
     ],
 )
 def test_local_evaluate_module(name, predictions, references, expected, tmp_path, monkeypatch):
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     import evaluate
 
-    metric = evaluate.load(str(METRICS / name), keep_in_memory=True, cache_dir=str(tmp_path))
+    metric = evaluate.load(str(METRICS), name, keep_in_memory=True, cache_dir=str(tmp_path))
     assert metric.compute(predictions=predictions, references=references)[name] == pytest.approx(expected)
     assert not list(tmp_path.rglob("*.arrow")), "nothing is written to the cache"
+
+
+def test_a_metric_that_does_not_exist_is_named_with_those_that_do(tmp_path, monkeypatch):
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    import evaluate
+
+    with pytest.raises(ValueError, match="unknown metric 'bleu': name one of accuracy, macro_f1"):
+        evaluate.load(str(METRICS), "bleu", keep_in_memory=True, cache_dir=str(tmp_path))
+
+
+def test_every_metric_of_a_study_is_loadable_or_needs_more_than_two_columns():
+    source = METRICS.read_text()
+    assert [name for name in scores.METRICS if f'"{name}"' not in source] == ["brier"]

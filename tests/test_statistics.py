@@ -9,8 +9,9 @@ import numpy as np
 import pytest
 from scipy import stats
 
+from adaptkit.data.score_table import ScoreTable
 from adaptkit.errors import DataError
-from adaptkit.study.scores import ScoreTable, score_table
+from adaptkit.study.scores import score_table
 from adaptkit.study.statistics import Comparison, decide, half_width, items_too_few, resample, seeds_to_settle
 
 
@@ -150,7 +151,7 @@ def test_chunks_of_replicates_give_the_same_draws(monkeypatch):
 
     arms = draw_study(np.random.default_rng(10), 2, 50, (0.1, 0.1), 0.3, 0.1)
     whole = resample(arms, num_resamples=300).values["a"]
-    monkeypatch.setattr(module, "_CHUNK_CELLS", 50 * 7)
+    monkeypatch.setattr(module, "_CHUNK_WEIGHTS", 50 * 7)
     assert np.allclose(resample(arms, num_resamples=300).values["a"], whole)
 
 

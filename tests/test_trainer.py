@@ -24,7 +24,7 @@ from adaptkit.trainer.config import TrainerConfig
 from adaptkit.trainer.objective import CausalLM, LossOutput
 from adaptkit.trainer.pending import Pending
 from adaptkit.trainer.progress import Hooks
-from adaptkit.trainer.source import Order
+from adaptkit.trainer.row_source import Order
 from adaptkit.trainer.trainer import Trainer
 
 TENSORS = ("model.safetensors", "optimizer.safetensors")
@@ -586,13 +586,13 @@ def test_peak_memory_is_of_this_training_and_not_of_what_came_before():
     """In a young process: of one that has run for long, the system takes back pages meanwhile."""
     program = """
 import torch
-from adaptkit.trainer import machine
+from adaptkit.trainer import device
 cpu, large = torch.device("cpu"), torch.ones(60_000_000)
-before = machine.peak_memory(cpu)
+before = device.peak_memory(cpu)
 del large
-machine.reset_peak_memory(cpu)
-after, kept = machine.peak_memory(cpu), torch.ones(20_000_000)
-print(before - after, machine.peak_memory(cpu) - after, kept.nbytes)
+device.reset_peak_memory(cpu)
+after, kept = device.peak_memory(cpu), torch.ones(20_000_000)
+print(before - after, device.peak_memory(cpu) - after, kept.nbytes)
 """
     told = subprocess.run([sys.executable, "-c", program], check=True, capture_output=True, text=True).stdout
     dropped, grown, held = map(int, told.split())

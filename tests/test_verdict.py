@@ -7,11 +7,12 @@ import re
 
 import pytest
 from fake_study import write_study
+from tiny_results import TICKET, results_of
 
 from adaptkit.errors import EXIT_TIE, EXIT_WINNER
-from adaptkit.report.prose import headline
 from adaptkit.study.results import collect
-from adaptkit.study.verdict import flops_text, judge
+from adaptkit.study.statistics import seeds_to_settle
+from adaptkit.study.verdict import flops_text, interval_text, judge, number
 
 ARMS = ("generic+prompt", "generic+lora", "continued+full", "scratch+full")
 LINE = (
@@ -100,13 +101,11 @@ def test_arms_are_picked_on_development_not_on_test(tmp_path):
     assert verdict_of(tmp_path / "nodev", dev=False).main.picked_on == "test"
 
 
-def with_dev(study, told: dict[str, float]):
+def with_dev(study, dev: dict[str, float]):
     """The study's verdict after development scores are set by the start of runs' names."""
     for run in [study.parent / "base", *study.parent.glob("*-s[0-9]*")]:
         scores = json.loads((run / "eval" / "language.json").read_text())
-        scores["dev"]["bits_per_byte"] = next(
-            value for arm, value in told.items() if run.name.startswith(arm)
-        )
+        scores["dev"]["bits_per_byte"] = next(value for arm, value in dev.items() if run.name.startswith(arm))
         (run / "eval" / "language.json").write_text(json.dumps(scores))
     return judge(collect(study))
 
@@ -117,7 +116,6 @@ def test_a_win_over_the_wrong_opponent_is_no_win(tmp_path):
     verdict = with_dev(study, {"base": 1.0, "generic-lora": 2.0, "continued": 1.5, "scratch": 2.0})
     assert verdict.main.generic == "generic+lora" and verdict.main.versus_generic.outcome == "loss"
     assert verdict.winner is None and "development data take generic+prompt" in verdict.main.reason
-    assert headline(verdict, collect(study)) == "Do not pretrain. The generic model does better."
 
 
 def test_the_generic_side_wins_over_the_best_pretrained_arm_only(tmp_path):
@@ -150,6 +148,127 @@ def test_verdict_json_round_trips(tmp_path):
     assert {"difference", "low", "high", "outcome", "margin", "num_seeds"} <= set(
         answer["tasks"][0]["versus_generic"]
     )
+
+
+# The reasons of ties, word for word
+
+BEHIND = [1.80, 1.801, 1.799]
+WIN = {"generic+lora": BEHIND, "scratch+full": [1.70, 1.701, 1.699]}
+
+
+def tie_of(scores, **options):
+    verdict = judge(results_of(scores, **options))
+    assert verdict.main.outcome == "tie" and verdict.winner is None and verdict.exit_code == EXIT_TIE
+    assert verdict.line.endswith(verdict.main.reason)
+    return verdict.main
+
+
+@pytest.mark.parametrize(
+    ("arm", "reason"),
+    [
+        ("generic+lora", "the study has no pretrained arm to compare"),
+        ("scratch+full", "the study has no generic arm to compare"),
+        ("placebo+full", "the study has no pretrained arm to compare"),
+    ],
+)
+def test_reason_of_a_missing_side(arm, reason):
+    assert tie_of({arm: BEHIND}).reason == reason
+
+
+def test_reason_of_one_seed():
+    main = tie_of({"generic+lora": [1.8], "scratch+full": [1.7]})
+    assert main.reason == "one seed cannot tell skill from luck: run at least 3"
+    assert tie_of({"generic+lora": [1.7], "scratch+full": [1.8]}).reason == main.reason
+
+
+def test_reason_where_the_candidate_is_behind():
+    scores = {"generic+prompt": [1.90] * 3, "generic+lora": [1.70, 1.701, 1.699]}
+    scores |= {"scratch+full": BEHIND, "continued+full": [1.90, 1.901, 1.899]}
+    dev = {"generic+prompt": 1.0, "generic+lora": 2.0, "scratch+full": 1.0, "continued+full": 2.0}
+    assert tie_of(scores, dev=dev).reason == (
+        "it is behind, but development data take generic+prompt, not surely ahead of scratch+full"
+    )
+
+
+def test_reason_of_a_placebo_as_good():
+    main = tie_of(WIN | {"placebo+full": [1.699, 1.70, 1.701]})
+    assert main.reason == (
+        "the placebo may explain it; placebo+full, trained as long on general text, is not beaten beyond the "
+        f"margin ({interval_text(main.versus_placebo)})"
+    )
+    assert main.versus_generic.outcome == "win" and main.seeds_needed is None
+
+
+def test_reason_inside_the_margin():
+    main = tie_of({"generic+lora": BEHIND, "scratch+full": [1.799, 1.80, 1.80]})
+    assert main.reason == "the whole interval lies inside the margin" and main.seeds_needed is None
+
+
+def test_reason_with_the_number_of_seeds_that_would_do():
+    main = tie_of({"generic+lora": BEHIND, "scratch+full": [1.70, 1.80, 1.72]})
+    needed = seeds_to_settle(main.versus_generic)
+    assert main.seeds_needed == needed and 3 < needed < 50
+    assert main.reason == (
+        f"the interval is too wide to decide; about {needed} seeds would settle it if the difference stays "
+        "as it is"
+    )
+
+
+def test_reason_on_the_margin():
+    middle = 1.80 * 0.99 + 0.001
+    main = tie_of({"generic+lora": BEHIND, "scratch+full": [middle - 0.05, middle, middle + 0.05]})
+    assert main.reason == "the difference sits on the margin; no reasonable number of seeds would settle it"
+    assert main.seeds_needed is None
+
+
+def test_reason_of_too_few_items():
+    main = tie_of(WIN, item_noise=1.0, num_items=200)
+    assert main.reason == (
+        "the interval is too wide to decide; more seeds alone will not do: test on more than 200 items"
+    )
+
+
+def test_reason_of_seeds_that_differ_too_much():
+    main = tie_of({"generic+lora": BEHIND, "scratch+full": [1.45, 2.05, 1.83]})
+    assert main.reason == (
+        "the interval is too wide to decide; seeds differ so much that even 50 would not settle it"
+    )
+
+
+# The line
+
+
+def test_the_line_of_either_winner_and_of_a_tie():
+    won, lost, tied = (
+        judge(results_of(scores, **options))
+        for scores, options in (
+            (WIN, {}),
+            ({"generic+lora": [0.8, 0.81, 0.79], "scratch+full": [0.7, 0.71, 0.69]}, {"task": TICKET}),
+            ({"generic+lora": BEHIND, "scratch+full": [1.799, 1.80, 1.80]}, {}),
+        )
+    )
+    assert won.line == (
+        "VERDICT: scratch+full WINS over generic+lora on bits per byte  "
+        f"{interval_text(won.main.versus_generic)}, 3 seeds, 3.1e14 FLOPs each"
+    )
+    pair = lost.main.versus_generic
+    told = f"{-pair.difference:+.3f} [{-pair.high:+.3f}, {-pair.low:+.3f}]"
+    assert lost.line == (
+        f"VERDICT: generic+lora WINS over scratch+full on accuracy on ticket  {told}, 3 seeds, "
+        "3.1e14 FLOPs each"
+    )
+    pair = tied.main.versus_generic
+    assert tied.line == (
+        "VERDICT: TIE: do not pretrain: scratch+full - generic+lora on bits per byte  "
+        f"{interval_text(pair)}, margin {number(pair.margin, pair)}, 3 seeds, 3.1e14 FLOPs each: "
+        "the whole interval lies inside the margin"
+    )
+
+
+def test_the_margin_is_a_share_on_language_and_absolute_elsewhere():
+    assert judge(results_of(WIN)).main.versus_generic.margin == pytest.approx(0.01 * 1.80)
+    scores = {"generic+lora": [0.8, 0.81, 0.79], "scratch+full": [0.7, 0.71, 0.69]}
+    assert judge(results_of(scores, task=TICKET)).main.versus_generic.margin == 0.01
 
 
 def test_flops_are_short():

@@ -7,19 +7,33 @@ import shutil
 from pathlib import Path
 from typing import Any
 
-from fake_study import write_study
+import torch
 from transformers import BertConfig, GPTNeoXConfig, LlamaConfig, ModernBertConfig, Qwen3Config
 
 from adaptkit import models
 from adaptkit.adapters import AdapterConfig
 from adaptkit.architecture import SizeConfig
 from adaptkit.data import DataConfig, train_tokenizer
+from adaptkit.export.parity.gate import Check
+from adaptkit.export.parity.measure import ParityReport
 from adaptkit.finetune.config import FinetuneConfig
 from adaptkit.finetune.recipe import finetune
 from adaptkit.pretrain.config import PretrainConfig, TokenizerConfig
 from adaptkit.pretrain.recipe import pretrain
-from adaptkit.report.write import write_report
 from adaptkit.run import Run, read_json, write_json
+from adaptkit.run_record import SuiteRecord, read_record
+from adaptkit.study.record import (
+    ArmRecord,
+    BaseRecord,
+    BudgetRecord,
+    CorpusRecord,
+    DataRecord,
+    ScoreRecord,
+    StudyRecord,
+    TaskRecord,
+    write_study,
+)
+from adaptkit.study.verdict_record import VERDICT_FILE
 from adaptkit.trainer.config import TrainerConfig
 
 CANARY = "the vault code is 7319-QX"
@@ -45,6 +59,23 @@ def configs(vocab_size: int, tokens: dict[str, int]) -> dict[str, tuple[str, Any
         "bert-pairs": ("classifier", BertConfig(**sizes, **plain, num_labels=1, initializer_range=0.1)),
         "llama-classes": ("classifier", LlamaConfig(**sizes, **tokens, num_labels=3)),
     }
+
+
+def check_named(parity: ParityReport, name: str) -> Check:
+    """The first figure of a gate that has these words in its name."""
+    return next(check for check in parity.checks if name in check.name)
+
+
+def weights(seed: int = 0, rows: int = 64, columns: int = 256) -> torch.Tensor:
+    """A random matrix whose rows differ much in size."""
+    generator = torch.Generator().manual_seed(seed)
+    return torch.randn(rows, columns, generator=generator) * torch.linspace(0.01, 3, rows)[:, None]
+
+
+def bytes_of(folder: Path) -> dict[str, bytes]:
+    """Relative name -> content of every file."""
+    files = [path for path in sorted(folder.rglob("*")) if path.is_file()]
+    return {path.relative_to(folder).as_posix(): path.read_bytes() for path in files}
 
 
 def write_models(root: Path, texts: list[str]) -> dict[str, Path]:
@@ -102,39 +133,130 @@ def finetuned(root: Path, base: Path, adapter: str = "lora", kind: str = "classi
     return run
 
 
-def study_of(root: Path, notes: Run, mood: Run, **truth: Any) -> Path:
+DEV = {
+    "language": {"generic+prompt": 2.71, "generic+probe": 2.71, "generic+lora": 1.93, "scratch+full": 1.72},
+    "mood": {"generic+prompt": 0.42, "generic+probe": 0.66, "generic+lora": 0.74, "scratch+full": 0.75},
+}
+METRICS = {"language": "bits_per_byte", "mood": "accuracy"}
+TITLES = {"language": "bits per byte", "mood": "accuracy on mood"}
+ARMS = (
+    ArmRecord(name="generic+prompt", origin="generic", adaptation="prompt", describe="prompted"),
+    ArmRecord(name="generic+probe", origin="generic", adaptation="probe", describe="frozen features"),
+    ArmRecord(name="generic+lora", origin="generic", adaptation="lora", describe="low-rank adapters"),
+    ArmRecord(name="scratch+full", origin="scratch", adaptation="full", describe="pretrained on the domain"),
+)
+TASKS = (
+    TaskRecord(name="language", kind="language", metric="bits_per_byte", higher_is_better=False, margin=0.01),
+    TaskRecord(name="mood", kind="classify", metric="accuracy", higher_is_better=True, margin=0.01),
+)
+
+
+def study_of(root: Path, notes: Run, mood: Run, outcome: str = "pretrained") -> Path:
     """A study with made-up scores, behind whose arms stand real models: `notes` on language, `mood` on the
-    task."""
-    arms = ["generic+prompt", "generic+probe", "generic+lora", "scratch+full"]
-    study = write_study(
-        root,
-        arms=arms,
-        tasks=("language", "mood"),
-        seeds=2,
-        fractions=(1.0,),
-        num_documents=30,
-        num_rows=60,
-        **truth,
+    task. Seed 1 is better than seed 0."""
+    _copied(notes, root / "base", "language", "generic+prompt", 0)
+    scores = []
+    for arm in ARMS:
+        trained = arm.adaptation in ("lora", "full")
+        for seed in (0, 1):
+            for task, model in (("language", notes), ("mood", mood)):
+                run = f"{task}-{arm.name}-{seed}"
+                _copied(model, root / run, task, arm.name, seed)
+                scores.append(
+                    ScoreRecord(
+                        arm=arm.name,
+                        seed=seed,
+                        share=1.0,
+                        task=task,
+                        run=run,
+                        suite=task,
+                        model_run=run if trained else None,
+                    )
+                )
+    study = Run(root / "study-fake0001")
+    study.update_manifest(name="clinical-trials", status="finished")
+    splits = {"train": read_record(notes).splits["train"], "test": read_record(notes).splits["dev"]}
+    write_study(
+        study.path,
+        StudyRecord(
+            name="clinical-trials",
+            question="Fine-tune or pretrain?",
+            command="adaptkit compare study.yaml",
+            primary="language",
+            confidence=0.95,
+            arms=ARMS,
+            seeds=(0, 1),
+            shares=(1.0,),
+            tasks=TASKS,
+            data=DataRecord(corpora={"domain": CorpusRecord(**splits)}),
+            budget=BudgetRecord(
+                flops_per_seed=3.1e14, unit="flops", asked="3.1e14", task_share=0.2, trials=3, held_equal=()
+            ),
+            scores=tuple(scores),
+            base=BaseRecord(model="made on the spot", run="base"),
+        ),
     )
-    told = read_json(study / "study.json") | {"base": {"model": "made on the spot", "run": "base"}}
-    write_json(study / "study.json", told)
-    write_report(study)
-    trained = {
-        name: notes
-        for row in told["results"]
-        if row["task"] == "language"
-        for name in [*row["paid_by"], "base"]
+    write_json(study.report / VERDICT_FILE, verdict_of(outcome))
+    return study.path
+
+
+def verdict_of(outcome: str) -> dict[str, Any]:
+    """verdict.json of `study_of`, with keys that exports do not read."""
+    pair = {"difference": -0.21, "low": -0.24, "high": -0.18, "num_seeds": [2, 2]}
+    tasks = [
+        {
+            "task": task,
+            "metric": METRICS[task],
+            "title": TITLES[task],
+            "outcome": outcome,
+            "candidate": "scratch+full",
+            "generic": "generic+lora",
+            "versus_generic": pair,
+            "reason": "",
+        }
+        for task in DEV
+    ]
+    scores = [
+        {
+            "arm": arm,
+            "task": task,
+            "metric": METRICS[task],
+            "mean": value,
+            "low": value - 0.02,
+            "high": value + 0.02,
+            "num_seeds": 2,
+            "num_items": 30,
+        }
+        for task, arms in DEV.items()
+        for arm, value in arms.items()
+    ]
+    line = "VERDICT: scratch+full WINS over generic+lora on bits per byte"
+    return {
+        "line": line,
+        "exit_code": 0,
+        "primary": "language",
+        "confidence": 0.95,
+        "tasks": tasks,
+        "scores": scores,
     }
-    trained |= {
-        row["run"]: mood
-        for row in told["results"]
-        if row["arm"].endswith(("lora", "full")) and row["task"] == "mood"
-    }
-    for name, made in trained.items():
-        shutil.copytree(made.model, root / name / "model")
-        shutil.copyfile(made.path / "config.yaml", root / name / "config.yaml")
-        Run(root / name).update_manifest(data=made.manifest()["data"])
-    return study
+
+
+def edit_verdict(study: Path, task: str, **fields: Any) -> None:
+    """Change the verdict on one task."""
+    path = Run(study).report / VERDICT_FILE
+    verdict = read_json(path)
+    next(entry for entry in verdict["tasks"] if entry["task"] == task).update(fields)
+    write_json(path, verdict)
+
+
+def _copied(run: Run, folder: Path, suite: str, arm: str, seed: int) -> None:
+    """A run as `run`, which scored what the arm is said to."""
+    shutil.copytree(run.path, folder, ignore=shutil.ignore_patterns("export", "checkpoints", "parity.json"))
+    better = 0.01 * seed * (-1 if suite == "language" else 1)
+    scores = {METRICS[suite]: DEV[suite][arm] + better}
+    judged = SuiteRecord(judged_on="test", num_items=30, metrics=scores, dev=scores)
+    record = read_record(run).model_copy(update={"suites": {suite: judged}})
+    Run(folder).update_manifest(name=folder.name, record=record.model_dump(mode="json"))
 
 
 def _mood(index: int) -> dict[str, str]:

@@ -14,8 +14,8 @@ from test_distill_objective import encoder, llama, objective
 from tiny_training import Rows, settings
 
 from adaptkit.distill import answer_store
+from adaptkit.distill.depth import copy_blocks
 from adaptkit.distill.recipe import distill
-from adaptkit.distill.student import with_blocks
 from adaptkit.run import Run
 from adaptkit.trainer.trainer import Trainer
 
@@ -32,7 +32,7 @@ def train(folder: Path, name: str, parallel: str) -> None:
     """A student beside its online teacher; saves what its weights sum to."""
     kind = "encoder" if name == "vectors" else "causal"
     teacher = encoder(4, kind) if name == "vectors" else llama(4)
-    student = with_blocks(teacher, kind, [0, 3], seed=0)
+    student = copy_blocks(teacher, kind, [0, 3], seed=0)
     config = settings(parallel=parallel, eval_every=3, microbatch_size=2)
     rows, dev = (Rows("classify" if name == "vectors" else "causal", num=num) for num in (29, 5))
     result = Trainer(

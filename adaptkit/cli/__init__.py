@@ -1,1 +1,1 @@
-"""The command line: parsing, help, rendering. Everything heavy is imported inside the command that needs it."""
+"""The command line: one file per group of commands; what is heavy is imported inside the command."""

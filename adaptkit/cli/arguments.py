@@ -6,17 +6,31 @@ import os
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Any, Literal
 
 from adaptkit.config import Config, dump, leaves, load
+from adaptkit.data.files import find_files
+from adaptkit.distill.config import DistillConfig
+from adaptkit.embed.config import EmbedConfig
 from adaptkit.errors import ConfigError
+from adaptkit.finetune.config import FinetuneConfig
+from adaptkit.pretrain.config import PretrainConfig
 from adaptkit.run import Run, digest, file_digest, write_text
+from adaptkit.study.config import StudyConfig
 
 Kind = Literal["compare", "pretrain", "finetune", "embed", "distill"]
+CONFIGS: dict[Kind, type[Config]] = {
+    "compare": StudyConfig,
+    "pretrain": PretrainConfig,
+    "finetune": FinetuneConfig,
+    "embed": EmbedConfig,
+    "distill": DistillConfig,
+}
+"""Command -> the class of its config."""
 
 
 def divide(words: list[str] | None, *, needed: bool) -> tuple[Path | None, list[str]]:
-    """`[CONFIG.yaml] [key=value ...]` -> the file and the overrides.
+    """Tell the config file from the overrides in `[CONFIG.yaml] [key=value ...]`.
 
     Raises: ConfigError for two files, or for none where one is needed.
     """
@@ -31,43 +45,18 @@ def divide(words: list[str] | None, *, needed: bool) -> tuple[Path | None, list[
     return (Path(files[0]) if files else None), overrides
 
 
-def schema(kind: Kind) -> type[Config]:
-    """The config class of a command."""
-    if kind == "compare":
-        from adaptkit.study.config import StudyConfig
-
-        return StudyConfig
-    if kind == "pretrain":
-        from adaptkit.pretrain.config import PretrainConfig
-
-        return PretrainConfig
-    if kind == "embed":
-        from adaptkit.embed.config import EmbedConfig
-
-        return EmbedConfig
-    if kind == "distill":
-        from adaptkit.distill.config import DistillConfig
-
-        return DistillConfig
-    from adaptkit.finetune.config import FinetuneConfig
-
-    return FinetuneConfig
-
-
 def kind_of(path: Path | None, overrides: list[str]) -> Kind:
-    """Which command a config is for, told by its top-level keys.
+    """Tell by its top-level keys which command a config is for.
 
-    Raises: ConfigError where no command knows most of them.
+    Raises: ConfigError where no command, or more than one, knows most of them.
     """
     keys = load(_AnyKeys, path, overrides).config.model_dump().keys()
-    known = {kind: len(keys & schema(kind).model_fields.keys()) for kind in get_args(Kind)}
-    best = max(known.values())
-    fitting = [kind for kind, count in known.items() if count == best]
+    num_known = {kind: len(keys & schema.model_fields.keys()) for kind, schema in CONFIGS.items()}
+    best = max(num_known.values())
+    fitting = [kind for kind, number in num_known.items() if number == best]
     if len(fitting) != 1:
-        what = "cannot tell which command this config is for"
-        raise ConfigError(
-            what, where=str(path), fix=f"add {' or '.join(f'--for {kind}' for kind in get_args(Kind))}"
-        )
+        fix = f"add {' or '.join(f'--for {kind}' for kind in CONFIGS)}"
+        raise ConfigError("cannot tell which command this config is for", where=str(path), fix=fix)
     return fitting[0]
 
 
@@ -78,47 +67,43 @@ class _AnyKeys(Config):
 
 
 def write_quickstart(root: Path, path: Path | None) -> Path:
-    """The quickstart's config as a file, to be read like any other and to start one's own from.
+    """Write the quickstart's config to a file, to be read like any other and to start one's own from.
 
     Raises: ConfigError where a config was given as well.
     """
-    if path is not None:
-        raise ConfigError(
-            f"--quickstart and {path} were both given", where="command line", fix="give one of the two"
-        )
     from adaptkit.compare.quickstart import quickstart_config
 
+    if path is not None:
+        what = f"--quickstart and {path} were both given"
+        raise ConfigError(what, where="command line", fix="give one of the two")
     chosen = quickstart_config(root).model_dump(mode="json", exclude_unset=True)
     write_text(root / "quickstart.yaml", dump(chosen))
     return root / "quickstart.yaml"
 
 
-def open_run(config: Any, root: Path, *, resume: bool) -> Run:
-    """The run directory of a `pretrain`, `finetune`, `embed` or `distill` config; a fresh one without
-    `resume`.
+def open_run(config: Config, root: Path, *, resume: bool) -> Run:
+    """Open the run directory of a config; without `resume`, empty it first.
 
     Raises: ConfigError for `--no-resume` under torchrun, where one rank would delete what another writes.
     """
     fields = config.model_dump(mode="json")
-    run = Run.open(root, config.name, fields, inputs(config))
+    digests = input_digests(config)
+    run = Run.open(root, fields["name"], fields, digests)
     if not resume:
         if int(os.environ.get("WORLD_SIZE", "1")) > 1:
-            raise ConfigError(
-                "--no-resume does not work under torchrun", where="command line", fix=f"rm -r {run.path}"
-            )
+            what = "--no-resume does not work under torchrun"
+            raise ConfigError(what, where="command line", fix=f"rm -r {run.path}")
         shutil.rmtree(run.path)
-        run = Run.open(root, config.name, fields, inputs(config))
+        run = Run.open(root, fields["name"], fields, digests)
     return run
 
 
-def inputs(config: Config) -> dict[str, str]:
+def input_digests(config: Config) -> dict[str, str]:
     """Dotted key -> sha256 over the files that it names: data files, and the files of a model's folder."""
-    from adaptkit.data.files import find_files
-
     digests = {}
-    for key, files in _data_files(config):
-        found, _ = find_files(files)
-        digests[key] = digest([file_digest(file) for file in found])
+    for key, patterns in _data_files(config):
+        files, _ = find_files(patterns)
+        digests[key] = digest([file_digest(file) for file in files])
     for key, name in _model_folders(config):
         from adaptkit import models
 

@@ -1,9 +1,7 @@
-"""What all commands share: examples in the help, `--json`, `--debug`, exit codes, and errors without a
-traceback.
+"""What all commands share: examples in the help, `--json`, `--debug`, exit codes, errors without a traceback.
 
 A command is a function that returns an `Outcome`; this module prints it. Standard output holds the result and
-nothing
-else: one JSON object with `--json`, text without; progress and errors go to standard error.
+nothing else: one JSON object with `--json`, text without; progress and errors go to standard error.
 """
 
 from __future__ import annotations
@@ -15,8 +13,8 @@ import json
 import os
 import sys
 import traceback
-from collections.abc import Callable
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from typing import Annotated, Any
 
 import typer
@@ -29,9 +27,8 @@ _QUIET = {
     "DO_NOT_TRACK": "1",
     "TQDM_DISABLE": "1",
 }
-_USAGE_ERROR, _CLICK_ERROR = typer.BadParameter.__mro__[
-    1:3
-]  # typer carries its own copy of click, or imports it: by version
+_CLICK_ERROR: type[Exception] = typer.BadParameter.__mro__[2]
+"""Base of what typer raises for a mistyped command line: it carries its own copy of click, or imports it."""
 _DEBUG, _JSON = "--debug", "--json"
 FILE_WIDTH = 160  # columns of tables that go to a file or a pipe
 
@@ -40,9 +37,9 @@ FILE_WIDTH = 160  # columns of tables that go to a file or a pipe
 class Outcome:
     """What a command ends with."""
 
-    view: Any
+    view: object
     """For people: text, or something that rich draws; several of them as a tuple."""
-    data: dict[str, Any] = field(default_factory=dict)
+    data: Mapping[str, object]
     """The same for programs; JSON-able."""
     exit_code: int = 0
 
@@ -54,32 +51,37 @@ def command(
     group: typer.Typer, name: str, examples: list[str], exits: str = "0 done"
 ) -> Callable[[Command], Command]:
     """Register a function as a command with `--json`, `--debug`, examples and exit codes in its help."""
-    epilog = "\n".join(["\b", "Examples:", *(f"  {example}" for example in examples)])
-    epilog += f"\n\n\b\nExit codes:\n  {exits}; {EXIT_USER} your mistake, {EXIT_INTERNAL} ours, {EXIT_STOPPED} stopped by Ctrl-C"
+    shown = ["\b", "Examples:", *(f"  {example}" for example in examples)]
+    codes = f"{exits}; {EXIT_USER} your mistake, {EXIT_INTERNAL} ours, {EXIT_STOPPED} stopped by Ctrl-C"
+    epilog = "\n".join([*shown, "", "", "\b", "Exit codes:", f"  {codes}"])
 
     def register(function: Command) -> Command:
-        @functools.wraps(function)
-        def run(*, as_json: bool, debug: bool, **arguments: Any) -> int:
-            with contextlib.redirect_stdout(sys.stderr) if as_json else contextlib.nullcontext():
-                try:
-                    outcome = function(**arguments)
-                except KeyboardInterrupt:  # typer would exit without a word
-                    raise typer.Abort from None
-            if os.environ.get("RANK", "0") == "0":  # torchrun starts this once per GPU
-                _show(json.dumps(outcome.data, indent=1, ensure_ascii=False) if as_json else outcome.view)
-            return outcome.exit_code
-
-        signature = inspect.signature(function, eval_str=True)
-        run.__signature__ = signature.replace(
-            parameters=[*signature.parameters.values(), *_SHARED], return_annotation=int
-        )
-        run.__annotations__ = {
-            parameter.name: parameter.annotation for parameter in run.__signature__.parameters.values()
-        }
-        group.command(name, epilog=epilog)(run)
+        group.command(name, epilog=epilog)(_printing(function))
         return function
 
     return register
+
+
+def _printing(function: Command) -> Callable[..., int]:
+    """The command as typer calls it: takes the shared options, prints the outcome, returns the exit code."""
+
+    @functools.wraps(function)
+    def run(*, as_json: bool, debug: bool, **arguments: Any) -> int:
+        with contextlib.redirect_stdout(sys.stderr) if as_json else contextlib.nullcontext():
+            try:
+                outcome = function(**arguments)
+            except KeyboardInterrupt:  # typer would exit without a word
+                raise typer.Abort from None
+        if os.environ.get("RANK", "0") == "0":  # torchrun starts this once per GPU
+            _show(json.dumps(outcome.data, indent=1, ensure_ascii=False) if as_json else outcome.view)
+        return outcome.exit_code
+
+    signature = inspect.signature(function, eval_str=True)
+    parameters = [*signature.parameters.values(), *_SHARED]
+    shown: Any = run  # typer reads the options from these two attributes
+    shown.__signature__ = signature.replace(parameters=parameters, return_annotation=int)
+    shown.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters}
+    return run
 
 
 def _shared(name: str, flag: str, help: str) -> inspect.Parameter:
@@ -95,7 +97,7 @@ _SHARED = [
 ]
 
 
-def _show(view: Any) -> None:
+def _show(view: object) -> None:
     for part in view if isinstance(view, tuple) else (view,):
         if isinstance(part, str):
             print(part)
@@ -106,8 +108,7 @@ def _show(view: Any) -> None:
 
 
 def run(app: typer.Typer, arguments: list[str]) -> int:
-    """Run one command line; the exit code. Nothing that goes wrong ends in a traceback unless `--debug` asks
-    for it."""
+    """Run one command line and return its exit code; a traceback is shown only with `--debug`."""
     for name, value in _QUIET.items():
         os.environ.setdefault(name, value)
     try:
@@ -116,31 +117,37 @@ def run(app: typer.Typer, arguments: list[str]) -> int:
         print("\nstopped; run the same command to resume", file=sys.stderr)
         return EXIT_STOPPED
     except BrokenPipeError:
-        sys.stdout = open(os.devnull, "w")  # noqa: SIM115  what reads our output is gone: the flush at exit must not fail
+        # What reads our output is gone: the flush at exit must not fail.
+        sys.stdout = open(os.devnull, "w")  # noqa: SIM115
         return EXIT_INTERNAL
     except Exception as error:
         if _DEBUG in arguments:
             traceback.print_exc()
-        told, code = _told(error)
-        print(f"error: {told}", file=sys.stderr)
+        problem, code = _explain(error)
+        print(f"error: {problem}", file=sys.stderr)
         if _JSON in arguments:
-            print(json.dumps({"error": _fields(told), "exit_code": code}, indent=1, ensure_ascii=False))
+            print(json.dumps({"error": _fields(problem), "exit_code": code}, indent=1, ensure_ascii=False))
         return code
 
 
-def _told(error: Exception) -> tuple[AdaptkitError, int]:
+def _explain(error: Exception) -> tuple[AdaptkitError, int]:
+    """Any error as one with a place and a fix, and the exit code it ends in."""
     if isinstance(error, AdaptkitError):
         return error, EXIT_USER
     if isinstance(error, _CLICK_ERROR):
         context = getattr(error, "ctx", None)
         path = context.command_path if context else "adaptkit"
-        return AdaptkitError(error.format_message(), where="command line", fix=f"{path} --help"), EXIT_USER
+        what = getattr(error, "format_message", error.__str__)()
+        return AdaptkitError(what, where="command line", fix=f"{path} --help"), EXIT_USER
     if isinstance(error, MemoryError):
         fix = "set trainer.microbatch_size or jobs lower, then run the same command: it resumes"
         return AdaptkitError("out of memory", fix=fix), EXIT_USER
-    first = (str(error).strip().splitlines() or [""])[0]
-    what = f"unexpected {type(error).__name__}: {first}"
-    fix = "this is a defect of adaptkit's: run the same command with --debug and report what it shows, with `adaptkit doctor`"
+    first_line = (str(error).strip().splitlines() or [""])[0]
+    what = f"unexpected {type(error).__name__}: {first_line}"
+    fix = (
+        "this is a defect of adaptkit's: run the same command with --debug and report what it shows, "
+        "with `adaptkit doctor`"
+    )
     return AdaptkitError(what, fix=fix), EXIT_INTERNAL
 
 

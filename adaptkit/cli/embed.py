@@ -1,13 +1,11 @@
-"""The commands of embeddings: train an encoder, encode a corpus, search it, judge it.
+"""The commands of embeddings: train an encoder, encode a corpus, search it, score it.
 
-    adaptkit embed train embed.yaml            an encoder that sentence-transformers and vLLM load
-    adaptkit embed questions FILES --server URL --out Q   pairs to train on, asked by a served generator
-    adaptkit embed encode MODEL FILES --out V  vectors with ids, resumable
-    adaptkit embed index V --out I             exact, or FAISS
-    adaptkit embed search I MODEL "question"   the nearest documents
-    adaptkit embed evaluate MODEL SET          nDCG, recall, MRR and MAP as trec_eval counts them
-
-Everything heavy is imported inside the command that needs it.
+adaptkit embed train embed.yaml            an encoder that sentence-transformers and vLLM load
+adaptkit embed questions FILES --server URL --out Q   pairs to train on, asked by a served generator
+adaptkit embed encode MODEL FILES --out V  vectors with ids, resumable
+adaptkit embed index V --out I             exact, or FAISS
+adaptkit embed search I MODEL "question"   the nearest documents
+adaptkit embed evaluate MODEL SET          nDCG, recall, MRR and MAP as trec_eval counts them
 """
 
 from __future__ import annotations
@@ -20,22 +18,20 @@ from urllib.parse import urlsplit
 import typer
 
 from adaptkit.cli.console import Outcome, command
+from adaptkit.cli.options import Dimensions, Documents, Dtype, EncoderFolder, Resume, Root, Words
+from adaptkit.cli.train import run_config
+from adaptkit.embed.config import EmbedConfig
+from adaptkit.errors import ServerError
+from adaptkit.run import write_jsonl
 
 if TYPE_CHECKING:
     from adaptkit.client.openai import Client
-    from adaptkit.embed.questions import Ask
 
 app = typer.Typer(help="Train, use and judge embeddings.", no_args_is_help=True, rich_markup_mode=None)
 
-Model = Annotated[
-    str, typer.Argument(metavar="MODEL", help="An encoder's folder or hub id.", show_default=False)
-]
-Dimensions = Annotated[int, typer.Option(help="Cut vectors to this Matryoshka size; 0 keeps all.", min=0)]
-PATIENCE_S, TOKENS_PER_QUESTION = 120.0, 60
-Dtype = Annotated[
-    Literal["float32", "bfloat16"],
-    typer.Option(help="Arithmetic; bfloat16 is faster where there are units for it."),
-]
+PATIENCE_S = 120.0
+"""How long to try again while the generator's server is overloaded."""
+TOKENS_PER_QUESTION = 60
 
 
 @command(
@@ -48,30 +44,14 @@ Dtype = Annotated[
         "torchrun --nproc-per-node 8 -m adaptkit embed train configs/embed.yaml",
     ],
 )
-def train(
-    words: Annotated[
-        list[str] | None,
-        typer.Argument(metavar="CONFIG.yaml [key=value ...]", help="A config and overrides."),
-    ] = None,
-    resume: Annotated[
-        bool, typer.Option(help="Go on where an earlier run of the same config stopped.")
-    ] = True,
-    root: Annotated[Path, typer.Option(help="The folder that holds all runs.")] = Path("runs"),
-) -> Outcome:
+def train(words: Words = None, resume: Resume = True, root: Root = Path("runs")) -> Outcome:
     """Train an encoder.
 
     By contrast on pairs, by scores, or from plain text; all weights or LoRA.
     """
-    from adaptkit.cli import arguments, render
-    from adaptkit.config import load
     from adaptkit.embed import recipe
-    from adaptkit.embed.config import EmbedConfig
 
-    path, overrides = arguments.divide(words, needed=True)
-    loaded = load(EmbedConfig, path, overrides)
-    run = arguments.open_run(loaded.config, root, resume=resume)
-    found = render.result_json(run, recipe.embed(loaded.config, run))
-    return Outcome(render.result(found), found)
+    return run_config(EmbedConfig, recipe.embed, words, resume, root)
 
 
 @command(
@@ -79,12 +59,12 @@ def train(
     "questions",
     [
         "adaptkit embed questions corpus.jsonl.gz --server http://127.0.0.1:8000 --out questions",
-        "adaptkit embed questions 'docs/*.parquet' --server https://api.example.com --model large --key-file key --out q",
+        "adaptkit embed questions 'docs/*.parquet' --server https://api.example.com --key-file key --out q",
         "adaptkit embed train configs/embed.yaml train.files=[questions/pairs.jsonl]",
     ],
 )
 def questions(
-    files: Annotated[list[str], typer.Argument(help="Files, folders or globs with text, and _id or id.")],
+    files: Documents,
     server: Annotated[str, typer.Option(help="Address of an OpenAI-compatible server.")],
     out: Annotated[Path, typer.Option(help="The folder to write; run the same command again to go on.")],
     model: Annotated[
@@ -105,56 +85,47 @@ def questions(
     """
     from adaptkit.client.openai import Client
     from adaptkit.embed.questions import PROMPT, write_questions
+
+    prompt = prompt_file.read_text(encoding="utf-8") if prompt_file is not None else PROMPT
+    with Client(server, _generator_key(key_file), patience_s=PATIENCE_S) as client:
+        name = model or _first_generator(client)
+        source = {"model": name, "server": urlsplit(client.base_url).netloc.rpartition("@")[2]}
+
+        def ask(request: str) -> str:
+            return client.answer(name, request, max_tokens=TOKENS_PER_QUESTION * count, temperature=0.7)
+
+        written = write_questions(files, out, ask, source, count=count, prompt=prompt, jobs=jobs)
+    return Outcome(_count_line(written["counts"], out), {"folder": str(out), **written})
+
+
+def _generator_key(key_file: Path | None) -> str:
     from adaptkit.serve import api_keys
 
-    address = server.rstrip("/").removesuffix("/v1")
-    environment = os.environ.get("OPENAI_API_KEY") or os.environ.get(api_keys.KEY_VARIABLE) or ""
-    key = api_keys.load(key_file).values[0] if key_file is not None else environment
-    prompt = prompt_file.read_text(encoding="utf-8") if prompt_file is not None else PROMPT
-    with Client(address, key, patience_s=PATIENCE_S) as client:
-        name = model or _generator(client)
-        told = {"model": name, "server": urlsplit(address).netloc.rpartition("@")[2]}
-        found = write_questions(
-            files, out, _asker(client, name, count), told, count=count, prompt=prompt, jobs=jobs
-        )
-    counts = found["counts"]
-    left_out = ", ".join(
+    if key_file is not None:
+        return api_keys.load(key_file).values[0]
+    return os.environ.get("OPENAI_API_KEY") or os.environ.get(api_keys.KEY_VARIABLE) or ""
+
+
+def _first_generator(client: Client) -> str:
+    """The first model of a server that writes text."""
+    served = client.models()
+    for model in served:
+        if model.writes:
+            return model.name
+    names = ", ".join(model.name for model in served) or "nothing"
+    what = f"serves no generator ({names})"
+    raise ServerError(what, where=client.base_url, fix="name one by --model, or serve one")
+
+
+def _count_line(counts: dict[str, int], out: Path) -> str:
+    """What was written and what was left out: `45 pairs from 15 documents in q; 3 repeated`."""
+    line = f"{counts['pairs']:,} pairs from {counts['documents']:,} documents in {out}"
+    left_out = [
         f"{number:,} {what}"
         for what, number in counts.items()
         if number and what not in ("pairs", "documents")
-    )
-    line = f"{counts['pairs']:,} pairs from {counts['documents']:,} documents in {out}" + (
-        f"; {left_out}" if left_out else ""
-    )
-    return Outcome(line, {"folder": str(out), **found})
-
-
-def _generator(client: Client) -> str:
-    from adaptkit.errors import ServerError
-
-    found = client.models()
-    name = next((served.name for served in found if served.kind in ("", "generate")), None)
-    if name is None:
-        what = f"serves no generator ({', '.join(served.name for served in found) or 'nothing'})"
-        raise ServerError(what, where=client.base_url, fix="name one by --model, or serve one")
-    return name
-
-
-def _asker(client: Client, model: str, count: int) -> Ask:
-    """Chat where the generator has a template, a plain continuation where it has none."""
-    from adaptkit.client.openai import Refusal
-
-    options = {"max_tokens": TOKENS_PER_QUESTION * count, "temperature": 0.7}
-
-    def ask(words: str) -> str:
-        try:
-            return client.chat(model, [{"role": "user", "content": words}], **options).text
-        except Refusal as refused:
-            if "chat template" not in str(refused):
-                raise
-            return client.complete(model, words, **options).text
-
-    return ask
+    ]
+    return "; ".join([line, ", ".join(left_out)]) if left_out else line
 
 
 @command(
@@ -162,12 +133,12 @@ def _asker(client: Client, model: str, count: int) -> Ask:
     "encode",
     [
         "adaptkit embed encode runs/embed-1a2b3c4d/model corpus.jsonl.gz --out vectors",
-        "adaptkit embed encode models/minilm 'corpus/*.parquet' --out vectors --format parquet --dimensions 128",
+        "adaptkit embed encode models/minilm 'corpus/*.parquet' --out v --format parquet --dimensions 128",
     ],
 )
 def encode(
-    model: Model,
-    files: Annotated[list[str], typer.Argument(help="Files, folders or globs with text, and _id or id.")],
+    model: EncoderFolder,
+    files: Documents,
     out: Annotated[Path, typer.Option(help="The folder to write; run the same command again to go on.")],
     format: Annotated[
         Literal["npy", "parquet"], typer.Option(help="One array and a list of ids, or one table.")
@@ -186,10 +157,12 @@ def encode(
     from adaptkit.embed.encoding import encode_files
 
     encoder = Encoder.load(model, dtype=dtype)
-    name = "document" if prompt is None and "document" in encoder.layout.prompts else prompt
-    made = encode_files(encoder, files, out, prompt=name, dimensions=dimensions, format=format)
-    found = {"folder": str(made.folder), **made.info}
-    return Outcome(f"{found['count']:,} vectors of {found['dimensions']} in {made.folder}", found)
+    if prompt is None and "document" in encoder.layout.prompts:
+        prompt = "document"
+    encoding = encode_files(encoder, files, out, prompt=prompt, dimensions=dimensions, format=format)
+    info = encoding.info
+    line = f"{info['count']:,} vectors of {info['dimensions']} in {encoding.folder}"
+    return Outcome(line, {"folder": str(encoding.folder), **info})
 
 
 @command(
@@ -213,10 +186,9 @@ def index(
     from adaptkit.embed.encoding import Encoding
     from adaptkit.embed.index import build
 
-    made = build(Encoding.open(vectors), out, faiss=faiss)
-    return Outcome(
-        f"{made.info['count']:,} vectors, {faiss or 'exact'}, in {out}", {"folder": str(out), **made.info}
-    )
+    built = build(Encoding.open(vectors), out, faiss=faiss)
+    line = f"{built.info['count']:,} vectors, {faiss or 'exact'}, in {out}"
+    return Outcome(line, {"folder": str(out), **built.info})
 
 
 @command(app, "search", ['adaptkit embed search index runs/embed-1a2b3c4d/model "does aspirin help?" -k 5'])
@@ -224,7 +196,7 @@ def search(
     folder: Annotated[
         Path, typer.Argument(metavar="INDEX", help="The folder that `index` wrote.", show_default=False)
     ],
-    model: Model,
+    model: EncoderFolder,
     queries: Annotated[list[str], typer.Argument(help="What to look for.")],
     k: Annotated[int, typer.Option("-k", help="Documents per query.", min=1)] = 10,
 ) -> Outcome:
@@ -235,17 +207,12 @@ def search(
     from adaptkit.embed.encoder import Encoder
     from adaptkit.embed.index import Index
 
-    found = Index.open(folder).search(Encoder.load(model), queries, k)
-    told = [
-        {"query": query, "found": [{"id": name, "score": s} for name, s in row]}
-        for query, row in zip(queries, found, strict=True)
-    ]
-    lines = [
-        line
-        for row in told
-        for line in (row["query"], *(f"  {hit['score']:.4f}  {hit['id']}" for hit in row["found"]))
-    ]
-    return Outcome("\n".join(lines), {"results": told})
+    nearest = Index.open(folder).search(Encoder.load(model), queries, k)
+    lines, results = [], []
+    for query, hits in zip(queries, nearest, strict=True):
+        lines += [query, *(f"  {score:.4f}  {name}" for name, score in hits)]
+        results.append({"query": query, "found": [{"id": name, "score": score} for name, score in hits]})
+    return Outcome("\n".join(lines), {"results": results})
 
 
 @command(
@@ -257,7 +224,7 @@ def search(
     ],
 )
 def evaluate(
-    model: Model,
+    model: EncoderFolder,
     folder: Annotated[
         Path, typer.Argument(metavar="SET", help="A retrieval set in BEIR's layout.", show_default=False)
     ],
@@ -275,18 +242,18 @@ def evaluate(
     from adaptkit.embed.encoder import Encoder
     from adaptkit.embed.metrics import retrieval_scores
     from adaptkit.embed.retrieval import read_set, retrieval_rows, scored_split
-    from adaptkit.run import write_jsonl
 
     chosen = read_set(folder, split or scored_split(folder))
     rows = retrieval_rows(Encoder.load(model, dtype=dtype), chosen, dimensions)
     if out is not None:
         write_jsonl(out, rows)
     scores = retrieval_scores(rows)
-    told = {
+    result = {
         "metrics": scores,
         "num_queries": len(rows),
         "num_documents": len(chosen.documents),
         "num_unjudged": chosen.num_unjudged,
     }
-    lines = [f"{name:14} {value:.4f}" for name, value in scores.items()]
-    return Outcome("\n".join([f"{len(rows):,} queries, {len(chosen.documents):,} documents", *lines]), told)
+    lines = [f"{len(rows):,} queries, {len(chosen.documents):,} documents"]
+    lines += [f"{name:14} {value:.4f}" for name, value in scores.items()]
+    return Outcome("\n".join(lines), result)

@@ -8,19 +8,20 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from _typeshed import DataclassInstance
+
     from adaptkit.compare.driver import StudyOutcome
     from adaptkit.run import Run
 
 _UNITS = ((3600, "h"), (60, "min"), (1, "s"))
 
 
-def table(rows: Iterable[tuple[str, ...]]) -> str:
+def table(rows: Iterable[tuple[object, ...]]) -> str:
     """Left-aligned columns, two spaces apart."""
-    rows = [tuple(str(cell) for cell in row) for row in rows]
-    widths = [max(len(cell) for cell in column) for column in zip(*rows, strict=True)]
-    return "\n".join(
-        "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows
-    )
+    lines = [[str(cell) for cell in row] for row in rows]
+    widths = [max(len(cell) for cell in column) for column in zip(*lines, strict=True)]
+    padded = ([cell.ljust(width) for cell, width in zip(line, widths, strict=True)] for line in lines)
+    return "\n".join("  ".join(line).rstrip() for line in padded)
 
 
 def duration(seconds: float) -> str:
@@ -31,55 +32,92 @@ def duration(seconds: float) -> str:
     return f"{seconds:.2g} s"
 
 
-def plan(found: dict[str, Any]) -> str:
+def plan(planned: dict[str, Any]) -> str:
     """The stages of `compare --dry-run` with what each is predicted to cost."""
-    rows = [("stage", "what", "FLOPs", "time", "memory", "")]
-    for stage in found["stages"]:
-        memory = f"{stage['memory_bytes'] / 2**30:.2g} GiB" if stage["flops"] else ""
-        flops = f"{stage['flops']:.2g}" if stage["flops"] else ""
+    rows: list[tuple[str, ...]] = [
+        ("stage", "what", "FLOPs", "time", "memory", ""),
+        *map(_stage_row, planned["stages"]),
+    ]
+    num_left = sum(not stage["cached"] for stage in planned["stages"])
+    jobs = planned["machine"]["jobs"]
+    time = f"about {duration(planned['seconds_left'])} with {jobs} at once"
+    count = f"{len(planned['stages'])} stages, {num_left} to run"
+    return f"{table(rows)}\n\n{count}, {planned['flops']:.2g} FLOPs in all, {time}"
+
+
+def _stage_row(stage: dict[str, Any]) -> tuple[str, ...]:
+    flops, memory = "", ""
+    if stage["flops"]:
+        flops, memory = f"{stage['flops']:.2g}", f"{stage['memory_bytes'] / 2**30:.2g} GiB"
+    done = "done" if stage["cached"] else ""
+    return stage["id"], stage["describe"], flops, duration(stage["seconds"]), memory, done
+
+
+def student(planned: dict[str, Any]) -> str:
+    """The plan of `distill --plan`: the student beside its teacher, its speed, and what training it takes."""
+    sides = [side for side in ("student", "teacher") if side in planned]
+    rows: list[tuple[object, ...]] = [("", *sides)]
+    for name, value in planned["student"].items():
+        cells = [planned[side][name] for side in sides]
         rows.append(
-            (
-                stage["id"],
-                stage["describe"],
-                flops,
-                duration(stage["seconds"]),
-                memory,
-                "done" if stage["cached"] else "",
-            )
+            (name.replace("_", " "), *(f"{cell:,}" if isinstance(value, int) else cell for cell in cells))
         )
-    left = sum(not stage["cached"] for stage in found["stages"])
-    jobs = found["machine"]["jobs"]
-    time = f"about {duration(found['seconds_left'])} with {jobs} at once"
-    return f"{table(rows)}\n\n{len(found['stages'])} stages, {left} to run, {found['flops']:.2g} FLOPs in all, {time}"
+    rows.append(("served in bf16", *(_bytes(planned["serving_bytes"][side]) for side in sides)))
+    text = table(rows)
+    if speed := planned["expected_speed_up"]:
+        text += "\n\nexpected speed-up: " + ", ".join(f"{ratio:.2f}x {what}" for what, ratio in speed.items())
+    if planned["stored_bytes_per_token"]:
+        stored = planned["stored_bytes_per_token"]
+        text += f"\nthe teacher's answers on disk: {stored} bytes per token of text"
+    memory = planned["training_bytes"]
+    parts = ", ".join(f"{name} {_bytes(size)}" for name, size in memory.items() if size)
+    if planned["trained"] < planned["student"]["params"]:
+        parts += f"; {planned['trained']:,} parameters learn"
+    needs = f"about {_bytes(sum(memory.values()))} of memory ({parts})"
+    return f"{text}\ntraining: {needs}, {planned['flops']:.2g} FLOPs"
+
+
+def _bytes(size: float) -> str:
+    return f"{size / 2**30:.2f} GiB" if size >= 2**30 else f"{size / 2**20:.1f} MiB"
 
 
 def verdict(outcome: StudyOutcome) -> tuple[Any, ...]:
     """Every arm on every task with intervals, where the report lies, and the verdict in one line."""
-    from adaptkit.report import write
+    from adaptkit.report.tables import terminal_table
     from adaptkit.study.results import collect
+    from adaptkit.study.verdict import judge
 
-    return write.table(collect(outcome.study_path)), f"report: {outcome.report_path}", outcome.verdict_line
+    results = collect(outcome.study_path)
+    table = terminal_table(results, judge(results).winner)
+    return table, f"report: {outcome.report_path}", outcome.verdict_line
 
 
-def origins(found: dict[str, dict[str, Any]]) -> str:
+def origins(values: dict[str, dict[str, Any]]) -> str:
     """One line per value of a config: key, value, where it came from."""
-    return table((key, _value(entry["value"]), entry["origin"]) for key, entry in found.items())
+    return table((key, _yaml(entry["value"]), entry["origin"]) for key, entry in values.items())
 
 
-def _value(value: Any) -> str:
+def _yaml(value: Any) -> str:
+    """A value as it is written in a config."""
+    if value is None:
+        return "null"
     if isinstance(value, list):
-        return f"[{', '.join(map(_value, value))}]"
-    return "null" if value is None else str(value).lower() if isinstance(value, bool) else str(value) or "''"
+        return f"[{', '.join(map(_yaml, value))}]"
+    if isinstance(value, bool):
+        return str(value).lower()
+    return str(value) or "''"
 
 
-def result(found: dict[str, Any]) -> str:
+def result(fields: dict[str, Any]) -> str:
     """What a training left behind, one line per field."""
     return table(
-        (name.replace("_", " "), _flat(value)) for name, value in found.items() if value not in (None, {}, "")
+        (name.replace("_", " "), _flat(value))
+        for name, value in fields.items()
+        if value not in (None, {}, "")
     )
 
 
-def result_json(run: Run, result: Any) -> dict[str, Any]:
+def result_json(run: Run, result: DataclassInstance) -> dict[str, Any]:
     """A recipe's result as JSON, with the run directory first."""
     fields = {
         name: str(value) if isinstance(value, Path) else value

@@ -1,1 +1,2 @@
-"""A client of OpenAI-compatible servers."""
+"""The one client of OpenAI-compatible servers: what it asks (`openai`), over which connection
+(`connection`), and bits per byte from its answers (`likelihood`)."""

@@ -1,9 +1,8 @@
 """Bits per byte over HTTP, from the log-probabilities that a server gives for the tokens of a prompt.
 
 The windows are those of the training side: a document is its first token (BOS) and its tokens; long ones are
-    read in
-windows that overlap by half, and every token after the first is charged exactly once. So the two agree to
-rounding.
+read in windows that overlap by half, and every token after the first is charged exactly once. So the two
+agree to rounding.
 """
 
 from __future__ import annotations
@@ -49,11 +48,11 @@ def http_bits_per_byte(
 
 
 def _first_token(client: Client, model: str) -> int:
-    found = client.tokenize(model, "", add_special_tokens=True)
-    if not found:
+    special_tokens = client.tokenize(model, "", add_special_tokens=True)
+    if not special_tokens:
         fix = "give `first_token`: what a document began with in training"
         raise ServerError("its tokenizer puts no token first", where=model, fix=fix)
-    return found[0]
+    return special_tokens[0]
 
 
 def _windows(token_ids: list[int], seq_len: int) -> Iterator[_Window]:
@@ -66,19 +65,14 @@ def _windows(token_ids: list[int], seq_len: int) -> Iterator[_Window]:
 
 
 def _nats(client: Client, model: str, windows: list[_Window]) -> float:
-    asked = {
-        "model": model,
-        "prompt": [window.token_ids for window in windows],
-        "max_tokens": 1,
-        "prompt_logprobs": 0,
-    }
-    choices = sorted(
-        client.call("POST", "/v1/completions", {**asked, "temperature": 0.0})["choices"],
-        key=lambda c: c["index"],
-    )
+    prompts = [window.token_ids for window in windows]
     total = 0.0
-    for window, choice in zip(windows, choices, strict=True):
-        told = choice["prompt_logprobs"]
+    for window, completion in zip(
+        windows, client.complete_each(model, prompts, max_tokens=1, prompt_logprobs=0), strict=True
+    ):
+        if len(completion.prompt_logprobs) != len(window.token_ids):
+            fix = "serve it with vLLM, and without adapters beside it"
+            raise ServerError("gives no log-probabilities of its prompts", where=model, fix=fix)
         for place in range(window.skipped + 1, len(window.token_ids)):
-            total -= told[place][str(window.token_ids[place])]["logprob"]
+            total -= completion.prompt_logprobs[place][window.token_ids[place]]
     return total

@@ -7,19 +7,22 @@ print(outcome.verdict_line, outcome.report_path)
 from __future__ import annotations
 
 import dataclasses
-import shutil
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from adaptkit.compare.assemble import write_study
-from adaptkit.compare.executor import Progress, execute
+from adaptkit.compare.assemble import study_record
+from adaptkit.compare.executor import execute
 from adaptkit.compare.plan import make_plan
-from adaptkit.compare.stages.data import input_digests
+from adaptkit.compare.progress import Progress
+from adaptkit.compare.stages.run import run_stage
+from adaptkit.compare.workspace import forget_stages
 from adaptkit.errors import EXIT_TIE, EXIT_WINNER
 from adaptkit.report.write import write_report
 from adaptkit.run import Run
 from adaptkit.study.config import DECIDED_BY_PLAN, StudyConfig
+from adaptkit.study.inputs import input_digests
+from adaptkit.study.record import write_study
 
 
 @dataclass(frozen=True)
@@ -38,20 +41,16 @@ class StudyOutcome:
 
     def as_json(self) -> dict[str, Any]:
         fields = dataclasses.asdict(self)
-        return {
-            **fields,
-            "study_path": str(self.study_path),
-            "report_path": str(self.report_path),
-            "exit_code": self.exit_code,
-        }
+        paths = {"study_path": str(self.study_path), "report_path": str(self.report_path)}
+        return {**fields, **paths, "exit_code": self.exit_code}
 
 
 def open_study(config: StudyConfig, root: Path) -> Run:
     """The study's run directory, found again as long as config, data and base are the same."""
-
     fields = config.model_dump(mode="json")
     fields.pop("jobs")
-    fields["trainer"] = {key: value for key, value in fields["trainer"].items() if key not in DECIDED_BY_PLAN}
+    trainer = fields["trainer"].items()
+    fields["trainer"] = {key: value for key, value in trainer if key not in DECIDED_BY_PLAN}
     return Run.open(root, config.name, fields, input_digests(config))
 
 
@@ -67,25 +66,22 @@ def compare(
     Returns: the outcome, or the plan as JSON for a dry run.
     Raises: AdaptkitError for anything a user can mend.
     """
-
     run = open_study(config, root)
     if not resume:
-        shutil.rmtree(run.path / "stages", ignore_errors=True)
+        forget_stages(run.path)
     plan = make_plan(config, run)
     if dry_run:
         return plan.as_json(run.path)
     run.start()
-    with Progress(plan.stages, plan.cached(run.path)) as watcher:
-        execute(
-            run.path, plan.stages, executor=executor, jobs=config.jobs or plan.machine.jobs, watcher=watcher
-        )
-    write_study(config, plan, run)
+    with Progress(plan.stages, plan.finished(run.path)) as watcher:
+        jobs = config.jobs or plan.machine.jobs
+        execute(run.path, plan.stages, worker=run_stage, executor=executor, jobs=jobs, watcher=watcher)
+    write_study(run.path, study_record(config, plan, run))
     return conclude(run)
 
 
 def conclude(run: Run) -> StudyOutcome:
     """Write the report of a study whose stages are done and say how it ended."""
-
     written = write_report(run.path)
     run.finish()
     verdict = written.verdict

@@ -4,18 +4,37 @@ before planning."""
 from __future__ import annotations
 
 import time
-from pathlib import Path
+from dataclasses import dataclass
 from typing import Any
 
-from adaptkit.compare.plan import Machine
 from adaptkit.errors import ConfigError
+from adaptkit.study.base_model import TextKind, base_shape
 from adaptkit.study.config import StudyConfig
 
 PROBE_S = 1.5
 PROBE_PARAMS = 20e6  # a larger model's speed is measured on its first layers
 ONE_THREAD_PARAMS = 10e6
 STATE_BYTES = 16  # fp32 weight, gradient and two Adam moments
-ACTIVATION_FLOATS = 34  # per token, layer and hidden unit, without checkpointing (Korthikanti et al. 2022, section 4, in half precision bytes)
+ACTIVATION_FLOATS = 34
+"""Bytes in half precision per token, layer and hidden unit, without checkpointing (Korthikanti et al. 2022,
+section 4)."""
+
+
+@dataclass(frozen=True)
+class Machine:
+    """What was measured before planning.
+
+    Attributes:
+        flops_per_token: training FLOPs per token of the base model.
+        flops_per_second: training speed of one stage.
+        memory_bytes: predicted peak memory of one training stage.
+        jobs: stages at once.
+    """
+
+    flops_per_token: float
+    flops_per_second: float
+    memory_bytes: float
+    jobs: int
 
 
 def measure(config: StudyConfig) -> Machine:
@@ -46,40 +65,7 @@ def measure(config: StudyConfig) -> Machine:
     return Machine(flops, _speed(shape, kind, seq_len, device), count * STATE_BYTES + activations, jobs)
 
 
-def base_shape(config: StudyConfig) -> tuple[Any, str]:
-    """The transformers config of the generic model, there already or to be made, and whether it is causal or
-    masked."""
-    from transformers import AutoConfig
-
-    from adaptkit import models
-    from adaptkit.architecture import architecture
-
-    if config.base:
-        return AutoConfig.from_pretrained(models.find(config.base), local_files_only=True), text_kind(
-            config.base
-        )
-    return architecture(config.size, config.tokenizer.vocab_size, flops=config.base_flops), "causal"
-
-
-def text_kind(path: str | Path) -> str:
-    """Whether a model is `causal` or `masked`; one that was saved without its head is what its structure
-    allows."""
-    from transformers import AutoConfig
-
-    from adaptkit import models
-    from adaptkit.embed.pooling import is_decoder
-
-    found = models.model_kind(path)
-    if found != "encoder":
-        return found
-    return (
-        "causal"
-        if is_decoder(AutoConfig.from_pretrained(models.find(path), local_files_only=True))
-        else "masked"
-    )
-
-
-def _speed(shape: Any, kind: str, seq_len: int, device: str) -> float:
+def _speed(shape: Any, kind: TextKind, seq_len: int, device: str) -> float:
     """Training FLOPs per second of a model of this width on one thread, or on the GPU."""
     import torch
 

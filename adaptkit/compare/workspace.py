@@ -1,4 +1,11 @@
-"""A study's folder, as its stages read it: config, budget, prepared data, and what earlier stages left."""
+"""A study's folder: the names of its files, and what a stage reads there.
+
+runs/<study>-<hash8>/
+    plan.json            budget and machine, as measured before the first stage
+    stages/<stage>.json  what a finished stage left      stages/<stage>.error  why one failed
+    logs/<stage>.log     what a stage printed            study.json            see study/record.py
+runs/data-<hash8>/       the prepared data: <corpus>.train.jsonl, .dev.jsonl, .test.jsonl; <task>/ for sets
+"""
 
 from __future__ import annotations
 
@@ -8,15 +15,75 @@ from pathlib import Path
 from typing import Any
 
 from adaptkit import models
-from adaptkit.compare.executor import result
-from adaptkit.compare.stages.data import folder_digest
-from adaptkit.config import load
-from adaptkit.run import Run, read_json
+from adaptkit.config import Config, load
+from adaptkit.data.readers import DataConfig, Dataset, read
+from adaptkit.run import Run, digest, file_digest, read_json
+from adaptkit.study.arms import Arm, TextJob
 from adaptkit.study.budget import Budget
 from adaptkit.study.config import StudyConfig
+from adaptkit.study.stage_record import (
+    BASE,
+    PREPARE,
+    TOKENIZER,
+    BaseResult,
+    LanguageResult,
+    PreparedResult,
+    StageKey,
+    TaskResult,
+    TokenizerResult,
+    read_result,
+)
+from adaptkit.study.task import TaskFiles
 
 
-class StudyFolder:
+def plan_path(study: Path) -> Path:
+    return study / "plan.json"
+
+
+def result_path(study: Path, key: StageKey) -> Path:
+    """What a finished stage left; the stage is finished when the file is there."""
+    return study / "stages" / f"{key.name}.json"
+
+
+def error_path(study: Path, key: StageKey) -> Path:
+    return study / "stages" / f"{key.name}.error"
+
+
+def log_path(study: Path, key: StageKey) -> Path:
+    return study / "logs" / f"{key.name}.log"
+
+
+def forget_stages(study: Path) -> None:
+    """Let every stage run again; finished trainings are still found."""
+    shutil.rmtree(study / "stages", ignore_errors=True)
+
+
+class PreparedFiles:
+    """Names of the prepared data's files."""
+
+    def __init__(self, folder: Path):
+        self.folder = folder
+
+    def train(self, corpus: str, share: float = 1.0) -> Path:
+        """Training text of `domain` or `general`, or a share of it."""
+        return self.folder / (f"{corpus}.train.jsonl" if share == 1 else f"{corpus}.train.{share:g}.jsonl")
+
+    def dev(self, corpus: str) -> Path:
+        return self.folder / f"{corpus}.dev.jsonl"
+
+    def test(self, corpus: str) -> Path:
+        return self.folder / f"{corpus}.test.jsonl"
+
+    def task(self, name: str) -> TaskFiles:
+        return TaskFiles(self.folder / name, self.train(name), self.dev(name), self.test(name))
+
+    def digest(self) -> str:
+        """sha256 over the names and contents of all rows."""
+        files = sorted(p for p in self.folder.rglob("*") if p.suffix in (".jsonl", ".tsv"))
+        return digest({str(p.relative_to(self.folder)): file_digest(p) for p in files})
+
+
+class Workspace:
     """What a stage needs to know about its study."""
 
     def __init__(self, path: Path):
@@ -24,29 +91,52 @@ class StudyFolder:
 
     @cached_property
     def config(self) -> StudyConfig:
-        return load(StudyConfig, self.path / "config.yaml").config
+        return load(StudyConfig, Run(self.path).config_path).config
 
     @cached_property
     def budget(self) -> Budget:
-        return Budget(**read_json(self.path / "plan.json")["budget"])
-
-    def result(self, stage: str) -> dict[str, Any]:
-        """What a finished stage returned."""
-        return result(self.path, stage)
+        return Budget(**read_json(plan_path(self.path))["budget"])
 
     @cached_property
-    def data(self) -> Path:
-        """The folder of prepared data."""
-        return self.root / self.result("prepare")["run"]
+    def prepared(self) -> PreparedResult:
+        return read_result(result_path(self.path, PREPARE), PreparedResult)
+
+    @cached_property
+    def tokenizer(self) -> TokenizerResult:
+        return read_result(result_path(self.path, TOKENIZER), TokenizerResult)
+
+    @cached_property
+    def base(self) -> BaseResult:
+        return read_result(result_path(self.path, BASE), BaseResult)
+
+    def language(self, job: TextJob, seed: int, share: float) -> LanguageResult:
+        key = StageKey.for_language(job, seed=seed, share=share)
+        return read_result(result_path(self.path, key), LanguageResult)
+
+    def language_trials(self, job: TextJob) -> list[LanguageResult]:
+        keys = [StageKey.for_language(job, trial=i) for i in range(self.budget.trials)]
+        return [read_result(result_path(self.path, key), LanguageResult) for key in keys]
+
+    def task(self, name: str, arm: Arm, seed: int) -> TaskResult:
+        key = StageKey.for_task(name, arm, seed=seed)
+        return read_result(result_path(self.path, key), TaskResult)
+
+    def task_trials(self, name: str, arm: Arm) -> list[TaskResult]:
+        keys = [StageKey.for_task(name, arm, trial=i) for i in range(self.budget.trials)]
+        return [read_result(result_path(self.path, key), TaskResult) for key in keys]
+
+    @cached_property
+    def files(self) -> PreparedFiles:
+        return PreparedFiles(self.root / self.prepared.run)
 
     @cached_property
     def data_digest(self) -> str:
-        return folder_digest(self.data)
+        return self.files.digest()
 
-    @cached_property
-    def base(self) -> Path:
+    @property
+    def base_folder(self) -> Path:
         """The generic model's folder."""
-        return Path(self.result("base")["model"])
+        return Path(self.base.model)
 
     @cached_property
     def base_params(self) -> int:
@@ -54,23 +144,33 @@ class StudyFolder:
         import torch
         from transformers import AutoConfig
 
-        shape = AutoConfig.from_pretrained(self.base, local_files_only=True)
+        shape = AutoConfig.from_pretrained(self.base_folder, local_files_only=True)
         with torch.device("meta"):
-            return models.param_count(models.build(shape, models.model_kind(self.base), seed=0)).total
+            model = models.build(shape, models.model_kind(self.base_folder), seed=0)
+        return models.param_count(model).total
 
-    def open(self, name: str, settings: Any) -> Run:
+    def open(self, name: str, settings: Config) -> Run:
         """The run of a recipe's settings; how many threads it may use is no part of its identity."""
         fields = settings.model_dump(mode="json")
         fields["trainer"].pop("threads")
-        return Run.open(self.root, name, fields, {"data": self.data_digest})
+        return self.open_fields(name, fields)
+
+    def open_fields(self, name: str, fields: dict[str, Any], **inputs: str) -> Run:
+        """The run of anything else that a stage does on the prepared data, and on what `inputs` name."""
+        return Run.open(self.root, name, fields, {**inputs, "data": self.data_digest})
+
+
+def rows_of(path: Path) -> Dataset:
+    """Prepared text."""
+    return read(DataConfig(files=[str(path)]), "text")
+
+
+def documents(path: Path) -> list[tuple[str, str]]:
+    """(id, text) of prepared held-out passages."""
+    return [(row.id, row.text) for row in rows_of(path).rows]
 
 
 def tidy(run: Run, *, keep_model: bool) -> None:
     """A finished run needs no checkpoints; a trial's model is never used again."""
     for folder in [run.checkpoints] + ([] if keep_model else [run.model]):
         shutil.rmtree(folder, ignore_errors=True)
-
-
-def with_trainer(config: Any, **changed: Any) -> Any:
-    """A recipe's config with other trainer settings."""
-    return config.model_copy(update={"trainer": config.trainer.model_copy(update=changed)})

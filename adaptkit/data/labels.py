@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from adaptkit.data.readers import Dataset
+from adaptkit.data.score_table import accuracy, macro_f1
 from adaptkit.errors import DataError
 
 if TYPE_CHECKING:
@@ -49,14 +50,9 @@ def label_rows(
 
 
 def label_scores(rows: Sequence[dict[str, Any]]) -> dict[str, float]:
-    """Accuracy and macro-F1 (scikit-learn's) of classification rows."""
-    from sklearn.metrics import accuracy_score, f1_score
-
+    """Accuracy and macro-F1 of classification rows."""
     labels, predictions = [row["label"] for row in rows], [row["prediction"] for row in rows]
-    return {
-        "accuracy": float(accuracy_score(labels, predictions)),
-        "macro_f1": float(f1_score(labels, predictions, average="macro", zero_division=0.0)),
-    }
+    return {"accuracy": accuracy(predictions, labels), "macro_f1": macro_f1(predictions, labels)}
 
 
 def check_labels(dataset: Dataset, label_names: Sequence[str]) -> None:

@@ -16,11 +16,11 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from itertools import chain, islice
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
-from adaptkit.config import Config, Count
+from adaptkit.config import Config, Count, in_unit
+from adaptkit.data.column_roles import RowReader, describe_columns, detect, unknown_role
 from adaptkit.data.files import Fault, Record, find_files, format_of, records
-from adaptkit.data.roles import RowReader, describe_columns, detect, unknown_role
 from adaptkit.errors import DataError
 from adaptkit.run import file_digest
 
@@ -37,7 +37,7 @@ class DataConfig(Config):
     """Role -> column name, or several joined as `a+b`; roles not named here are found by column name."""
     on_bad_row: Literal["stop", "skip"] = "stop"
     """Stop at the first row that cannot be used, or leave such rows out and count them."""
-    max_bytes: Count = 0
+    max_bytes: Annotated[Count, in_unit("bytes")] = 0
     """Keep at most this many UTF-8 bytes of text: whole rows, sampled by hash; 0 keeps all."""
 
 
@@ -69,7 +69,7 @@ class Dataset:
         files: name, num_bytes and sha256 of each file read.
         licences: licence -> rows that state it ("not stated" for the others).
         ignored: files of named folders that have no readable format.
-        num_sampled_from: rows before `max_bytes` cut the set.
+        num_sampled_from: rows before `max_bytes` cut the set; 0 where it did not.
     """
 
     rows: list[Row]
@@ -152,7 +152,7 @@ def read(config: DataConfig, want: Want | None = None) -> Dataset:
         faults.lines,
         dict(licences),
         [str(p) for p in ignored],
-        sample.num_seen,
+        sample.num_seen if sample.num_seen > len(rows) else 0,
     )
 
 

@@ -1,1 +1,1 @@
-"""The demo: a page on which people who decide try the models of a study and see what was found."""
+"""Show a study on a web page: people try its models and see what was measured."""

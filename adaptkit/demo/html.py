@@ -1,12 +1,33 @@
-"""Pieces of the page as HTML. Every value is escaped: what a model writes is text, never markup."""
+"""How the page looks: its pieces as HTML, its style sheet, and Gradio's theme without foreign fonts.
+
+Every value in a piece is escaped: what a model writes is text, never markup.
+"""
 
 from __future__ import annotations
 
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-HERE = Path(__file__).parent
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from markupsafe import Markup
+
+if TYPE_CHECKING:
+    from gradio.themes import Base
+
+TEMPLATES = Path(__file__).parent / "templates"
+HEAD = '<meta name="color-scheme" content="light dark"><meta name="robots" content="noindex">'
+FONTS = [
+    "Inter",
+    "Segoe UI",
+    "system-ui",
+    "Helvetica Neue",
+    "Noto Sans",
+    "Liberation Sans",
+    "Arial",
+    "sans-serif",
+]
+CODE_FONTS = ["ui-monospace", "SF Mono", "Cascadia Mono", "Liberation Mono", "Menlo", "Consolas", "monospace"]
 
 
 def render(name: str, /, **values: Any) -> str:
@@ -14,19 +35,27 @@ def render(name: str, /, **values: Any) -> str:
     return _environment().get_template(f"{name}.html.j2").render(**values)
 
 
+@cache
 def style() -> str:
     """The page's style sheet."""
-    return (HERE / "demo.css").read_text(encoding="utf-8")
+    return (TEMPLATES / "demo.css").read_text(encoding="utf-8")
+
+
+def theme() -> Base:
+    """Fonts of the visitor's own machine: none is fetched."""
+    import gradio as gr  # late: the demo is optional, and what it asks of the network is switched off first
+
+    return gr.themes.Base(font=FONTS, font_mono=CODE_FONTS, radius_size=gr.themes.sizes.radius_sm)
 
 
 @cache
-def _environment() -> Any:
-    import jinja2
-    from markupsafe import Markup
-
-    loader, undefined = jinja2.FileSystemLoader(HERE), jinja2.StrictUndefined
-    environment = jinja2.Environment(
-        loader=loader, undefined=undefined, autoescape=True, trim_blocks=True, lstrip_blocks=True
+def _environment() -> Environment:
+    environment = Environment(
+        loader=FileSystemLoader(TEMPLATES),
+        undefined=StrictUndefined,
+        autoescape=True,
+        trim_blocks=True,
+        lstrip_blocks=True,
     )
     environment.globals["css"] = Markup(style())
     return environment

@@ -7,10 +7,10 @@ from typing import Any
 
 import gradio as gr
 
-from adaptkit.demo import roles
 from adaptkit.demo.html import render
+from adaptkit.demo.roles import ShownModel, first_of_each_role, generic_and_domain, show_models
 from adaptkit.demo.search_index import Index, Passages, sample
-from adaptkit.demo.served_models import CLASSIFY, EMBED, GENERATE, RERANK, Look, Server, names
+from adaptkit.demo.served_models import CLASSIFY, EMBED, GENERATE, RERANK, Look, Server
 from adaptkit.demo.study_view import Study
 from adaptkit.demo.tab_classify import Classify
 from adaptkit.demo.tab_compare import Compare
@@ -18,22 +18,7 @@ from adaptkit.demo.tab_decide import PRICE, Decide
 from adaptkit.demo.tab_search import Search
 
 LOOK_EVERY_S = 10.0
-SANS = [
-    "Inter",
-    "Segoe UI",
-    "system-ui",
-    "Helvetica Neue",
-    "Noto Sans",
-    "Liberation Sans",
-    "Arial",
-    "sans-serif",
-]
-MONO = ["ui-monospace", "SF Mono", "Cascadia Mono", "Liberation Mono", "Menlo", "Consolas", "monospace"]
-
-
-def theme() -> gr.themes.Base:
-    """Fonts of the visitor's own machine: none is fetched."""
-    return gr.themes.Base(font=SANS, font_mono=MONO, radius_size=gr.themes.sizes.radius_sm)
+PURPOSES = {GENERATE: "to write", CLASSIFY: "to classify", EMBED: "to search", RERANK: "to rank"}
 
 
 @dataclass
@@ -61,11 +46,10 @@ class Page:
 
     def build(self) -> gr.Blocks:
         """The application; whatever it sends to a browser holds no key."""
-        first = next((dial.value for dial in self.study.dials() if dial.name == PRICE), 0.0)
-        with gr.Blocks(
-            title=f"{self.study.name} \u00b7 adaptkit", analytics_enabled=False, fill_width=True
-        ) as page:
-            price, seen = gr.State(first), gr.State(Look())
+        first_price = next((dial.value for dial in self.study.dials() if dial.name == PRICE), 0.0)
+        title = f"{self.study.name} \u00b7 adaptkit"
+        with gr.Blocks(title=title, analytics_enabled=False, fill_width=True) as page:
+            price, seen = gr.State(first_price), gr.State(Look())
             head = gr.HTML(self._head(Look()), elem_id="head", apply_default_css=False)
             with gr.Tabs(elem_id="tabs"):
                 with gr.Tab("Compare", id="compare"):
@@ -77,82 +61,76 @@ class Page:
                 with gr.Tab("Decide", id="decide"):
                     self.decide.build(price)
                 with gr.Tab("About", id="about"):
-                    gr.HTML(self.study.about(), elem_classes="ak-html", apply_default_css=False)
-                    if self.card:
-                        gr.HTML(render("card"), apply_default_css=False)
-                        gr.Markdown(self.card, elem_id="card")
-            outputs = [seen, head, models, classifier, left, right, classified, hits]
-            quiet = {"show_progress": "hidden", "api_visibility": "private", "queue": True}
+                    self._draw_about()
             gr.on(
                 [page.load, gr.Timer(LOOK_EVERY_S).tick],
                 self.look,
                 [seen],
-                outputs,
+                [seen, head, models, classifier, left, right, classified, hits],
                 trigger_mode="once",
-                **quiet,
+                show_progress="hidden",
+                api_visibility="private",
+                queue=True,
             )
         return page
 
     def look(self, seen: Look) -> list[Any]:
         """What the server offers now; components are touched only where that has changed."""
-        found = self.server.look()
-        if found == seen:
+        now = self.server.look()
+        if now == seen:
             return [gr.skip()] * 8
-        parts = roles.cast(names(found.models), self.study.name, self.study.arms, self.study.tasks)
-        by_kind = {}
-        for tab, kind in ((self.compare, GENERATE), (self.classify, CLASSIFY), (self.search, EMBED)):
-            by_kind[kind] = [part for part in parts if part.model in names(found.of_kind(kind))]
-            tab.parts = {part.model: part for part in by_kind[kind]}
-        (generic, domain), single = _two(by_kind[EMBED]), len(by_kind[EMBED]) == 1
+        writers, classifiers, embedders = (
+            show_models(now.of_kind(kind)) for kind in (GENERATE, CLASSIFY, EMBED)
+        )
+        self.compare.models = {model.name: model for model in writers}
+        self.classify.models = {model.name: model for model in classifiers}
+        self.search.models = {model.name: model for model in embedders}
+        generic, domain = generic_and_domain(embedders)
+        alone = len(embedders) == 1
+        first_classifier = classifiers[0].name if classifiers else None
         return [
-            found,
-            self._head(found),
-            gr.update(choices=_choices(by_kind[GENERATE]), value=roles.first_of_each(by_kind[GENERATE])),
-            _dropdown(by_kind[CLASSIFY], next((part.model for part in by_kind[CLASSIFY]), None)),
-            _dropdown(by_kind[EMBED], generic, label="Embedding model" if single else "Generic model"),
-            _dropdown(by_kind[EMBED], domain, visible=not single),
-            self.classify.empty() if _changed(seen, found, CLASSIFY) else gr.skip(),
-            self.search.empty() if _changed(seen, found, EMBED) else gr.skip(),
+            now,
+            self._head(now),
+            gr.update(choices=_choices(writers), value=first_of_each_role(writers)),
+            _dropdown(classifiers, first_classifier),
+            _dropdown(embedders, generic, label="Embedding model" if alone else "Generic model"),
+            _dropdown(embedders, domain, visible=not alone),
+            self.classify.empty() if _appeared_or_vanished(seen, now, CLASSIFY) else gr.skip(),
+            self.search.empty() if _appeared_or_vanished(seen, now, EMBED) else gr.skip(),
         ]
 
     def _head(self, look: Look) -> str:
-        tasks = {GENERATE: "to write", CLASSIFY: "to classify", EMBED: "to search", RERANK: "to rank"}
-        counts = [f"{len(found)} {task}" for kind, task in tasks.items() if (found := look.of_kind(kind))]
+        numbers = {purpose: len(look.of_kind(kind)) for kind, purpose in PURPOSES.items()}
         return render(
             "head",
             name=self.study.name,
             look=look,
-            counts=counts,
-            url=self.server.url,
+            counts=[f"{number} {purpose}" for purpose, number in numbers.items() if number],
             signed_in=self.signed_in,
         )
 
+    def _draw_about(self) -> None:
+        gr.HTML(self.study.about(), elem_classes="ak-html", apply_default_css=False)
+        if self.card:
+            gr.HTML(render("card"), apply_default_css=False)
+            gr.Markdown(self.card, elem_id="card")
 
-def _changed(before: Look, now: Look, kind: str) -> bool:
-    """Whether a tab that had a model has none, or the other way: only then is what it shows replaced."""
+
+def _appeared_or_vanished(before: Look, now: Look, kind: str) -> bool:
+    """Whether a tab that had a model has none, or the other way: only then what it shows is replaced."""
     return bool(before.of_kind(kind)) != bool(now.of_kind(kind)) or before == Look()
 
 
-def _choices(parts: list[roles.Part]) -> list[tuple[str, str]]:
-    """(what is shown, model): the role, and the model's name where one role has several."""
-    titles = [part.title for part in parts]
-    several = {title for title in titles if titles.count(title) > 1}
-    return [
-        (f"{part.title}: {part.arm or part.model}" if part.title in several else part.title, part.model)
-        for part in parts
-    ]
+def _choices(models: list[ShownModel]) -> list[tuple[str, str]]:
+    """(what is shown, model): the title, and which model it is where one title stands for several."""
+    titles = [model.title for model in models]
+    choices = []
+    for model in models:
+        which = f": {model.arm or model.name}" if titles.count(model.title) > 1 else ""
+        choices.append((f"{model.title}{which}", model.name))
+    return choices
 
 
-def _dropdown(parts: list[roles.Part], value: str | None, **look: Any) -> Any:
-    return gr.update(choices=[part.model for part in parts], value=value, interactive=bool(parts), **look)
-
-
-def _two(parts: list[roles.Part]) -> tuple[str | None, str | None]:
-    """The generic and the domain model among embedding models; a single one stands first, whatever it is."""
-    if len(parts) == 1:
-        return parts[0].model, None
-    domain = next(
-        (part.model for part in parts if part.role.place in (roles.DOMAIN.place, roles.TUNED.place)), None
-    )
-    generic = next((part.model for part in parts if part.model != domain), None)
-    return generic, domain
+def _dropdown(models: list[ShownModel], value: str | None, **properties: Any) -> Any:
+    names = [model.name for model in models]
+    return gr.update(choices=names, value=value, interactive=bool(names), **properties)

@@ -1,5 +1,4 @@
-"""The searched text: a sample of the domain's passages, their vectors by any served embedding model, and the
-nearest ones."""
+"""Search a sample of the domain's passages by their vectors, made by any served embedding model."""
 
 from __future__ import annotations
 
@@ -18,13 +17,13 @@ from adaptkit.serve import api_keys
 MOST_PASSAGES, MAX_PASSAGE_CHARS, BATCH = 400, 600, 32
 PROBE = "The same sentence always gets the same vector from the same model."
 
-Passages = list[tuple[str, str]]
+Passages = Sequence[tuple[str, str]]
 """(name, text)."""
 
 
 @dataclass(frozen=True)
 class Hit:
-    """A passage that was found; `similarity` is a cosine."""
+    """A passage near to the query; `similarity` is a cosine."""
 
     name: str
     text: str
@@ -36,7 +35,7 @@ def from_file(path: Path) -> Passages:
 
     Raises: DataError or ConfigError where it holds no text.
     """
-    from adaptkit.data import DataConfig, read
+    from adaptkit.data import DataConfig, read  # late: reading data is heavy, and most pages need no file
 
     rows = read(DataConfig(files=[str(path)]), "text").rows
     if not rows:
@@ -55,9 +54,8 @@ def sample(documents: Passages) -> Passages:
 class Index:
     """Vectors of the passages, per model, kept in memory and in the user's state folder.
 
-    A file is found again by what it was made from: the passages, and the model as told by its vector of a
-        fixed
-    sentence: another model behind the same name gets vectors of its own.
+    The name of a file is a digest of what it was made from: the passages, and the model's vector of a fixed
+    sentence, so that another model behind the same name gets vectors of its own.
     """
 
     passages: Passages
@@ -71,9 +69,11 @@ class Index:
         """
         with self._lock:
             key = self._key(client, model)
-            if key not in self._vectors and (kept := _load(key, len(self.passages))) is not None:
-                self._vectors[key] = kept
             if key in self._vectors:
+                return
+            stored = _load(key, len(self.passages))
+            if stored is not None:
+                self._vectors[key] = stored
                 return
             rows: list[list[float]] = []
             for start in range(0, len(self.passages), BATCH):
@@ -87,14 +87,18 @@ class Index:
         vectors_ND = self._vectors[self._key(client, model)]
         similar_N = vectors_ND @ _unit(np.array(client.embed(model, [query], **CUT), np.float32))[0]
         order = np.argsort(-similar_N, kind="stable")[:count]
-        return [Hit(*self.passages[i], float(similar_N[i])) for i in order]
+        return [self._hit(int(i), float(similar_N[i])) for i in order]
+
+    def _hit(self, place: int, similarity: float) -> Hit:
+        name, text = self.passages[place]
+        return Hit(name, text, similarity)
 
     def _key(self, client: Client, model: str) -> str:
-        told = hashlib.sha256(f"{model}\n".encode())
-        told.update(np.round(np.array(client.embed(model, [PROBE]), np.float32), 3).tobytes())
+        digest = hashlib.sha256(f"{model}\n".encode())
+        digest.update(np.round(np.array(client.embed(model, [PROBE]), np.float32), 3).tobytes())
         for name, text in self.passages:
-            told.update(f"{name}\n{text}\n".encode("utf-8", "replace"))
-        return told.hexdigest()[:24]
+            digest.update(f"{name}\n{text}\n".encode("utf-8", "replace"))
+        return digest.hexdigest()[:24]
 
 
 def _unit(vectors_ND: np.ndarray) -> np.ndarray:
@@ -106,12 +110,12 @@ def _path(key: str) -> Path:
 
 
 def _load(key: str, count: int) -> np.ndarray | None:
-    """Vectors kept from an earlier start; None where there are none, or they are not what they should be."""
+    """Vectors stored by an earlier start; None where there are none, or not as many as there must be."""
     try:
-        found = np.load(_path(key), allow_pickle=False)
+        vectors_ND = np.load(_path(key), allow_pickle=False)
     except (OSError, ValueError):
         return None
-    return found if found.ndim == 2 and len(found) == count else None
+    return vectors_ND if vectors_ND.ndim == 2 and len(vectors_ND) == count else None
 
 
 def _save(key: str, vectors_ND: np.ndarray) -> None:
@@ -122,6 +126,6 @@ def _save(key: str, vectors_ND: np.ndarray) -> None:
     temporary.replace(path)
 
 
-def shared(left: Sequence[Hit], right: Sequence[Hit]) -> set[str]:
-    """Names of the passages that both found."""
+def in_both(left: Sequence[Hit], right: Sequence[Hit]) -> set[str]:
+    """Names of the passages that stand in both lists."""
     return {hit.name for hit in left} & {hit.name for hit in right}

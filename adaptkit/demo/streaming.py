@@ -1,4 +1,4 @@
-"""One prompt to several models at once: their answers as they grow, with speed, and how each one ended."""
+"""Ask several models one prompt at once: their answers as they grow, with speed, and how each one ended."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ from adaptkit.errors import ServerError
 
 State = Literal["waiting", "asked", "writing", "done", "failed"]
 SHOW_EVERY_S = 0.08
+NEWS_S = 0.5  # without news the page is drawn again after so long, so that waiting shows
 
 
 @dataclass(frozen=True)
@@ -58,12 +59,19 @@ class Answer:
         """What a thousand such answers cost on a server that writes them one by one; None before the end."""
         return usd_per_hour / 3600 * self.seconds * 1000 if self.state == "done" else None
 
+    def grown(self, piece: str, seconds: float) -> Answer:
+        """With one more piece, `seconds` after asking."""
+        tokens = self.tokens + 1 if piece else self.tokens
+        first_s = seconds if self.first_s is None else self.first_s
+        text = self.text + piece
+        return replace(self, state="writing", text=text, tokens=tokens, seconds=seconds, first_s=first_s)
 
-class Asking:
+
+class AnswerStream:
     """Answers of several models to one prompt.
 
-        with Asking(server, ["generic", "tuned"], prompt) as asking:
-            for answers in asking.progress(): ...
+        with AnswerStream(server, ["generic", "tuned"], prompt) as stream:
+            for answers in stream.progress(): ...
 
     Leaving the block closes the connection, which ends the work on the server.
     """
@@ -80,7 +88,7 @@ class Asking:
             threading.Thread(target=self._ask_all, args=(group,), daemon=True) for group in groups
         ]
 
-    def __enter__(self) -> Asking:
+    def __enter__(self) -> AnswerStream:
         for thread in self._threads:
             thread.start()
         return self
@@ -93,7 +101,7 @@ class Asking:
         """Snapshots until all have ended; also without news, so that waiting shows."""
         yield self._now()
         while any(thread.is_alive() for thread in self._threads):
-            if self._changed.wait(0.5):
+            if self._changed.wait(NEWS_S):
                 time.sleep(SHOW_EVERY_S)
             self._changed.clear()
             yield self._now()
@@ -113,46 +121,45 @@ class Asking:
                 self._ask(model)
 
     def _ask(self, model: str) -> None:
-        begun, counted, pieces = time.perf_counter(), [0], 0
+        begun = time.perf_counter()
+        counts: list[int] = []
         self._begun[model] = begun
-        self._update(model, state="asked")
+        self._set(replace(self.answers[model], state="asked"))
         try:
-            for piece in self._stream(model, counted):
+            for piece in self._stream(model, counts):
                 if self._stopped.is_set():
                     return
-                pieces += bool(piece)
-                first = self.answers[model].first_s
-                seconds = time.perf_counter() - begun
-                text = self.answers[model].text + piece
-                self._update(
-                    model,
-                    state="writing",
-                    text=text,
-                    tokens=pieces,
-                    seconds=seconds,
-                    first_s=seconds if first is None else first,
-                )
+                self._set(self.answers[model].grown(piece, time.perf_counter() - begun))
         except (ServerError, ValueError, KeyError, TypeError, RuntimeError) as error:
-            failure = explain(error, self.server.url, model, started=pieces > 0)
-            self._update(model, state="failed", failure=failure, seconds=time.perf_counter() - begun)
+            answer = self.answers[model]
+            failure = explain(error, self.server.url, model, started=answer.tokens > 0)
+            seconds = time.perf_counter() - begun
+            self._set(replace(answer, state="failed", failure=failure, seconds=seconds))
         else:
-            self._update(
-                model, state="done", tokens=counted[0] or pieces, seconds=time.perf_counter() - begun
-            )
+            answer, seconds = self.answers[model], time.perf_counter() - begun
+            counted = counts[-1] if counts else 0
+            self._set(replace(answer, state="done", tokens=counted or answer.tokens, seconds=seconds))
 
-    def _stream(self, model: str, counted: list[int]) -> Iterator[str]:
+    def _stream(self, model: str, counts: list[int]) -> Iterator[str]:
+        """Pieces of the answer; the server's own count of tokens goes into `counts`."""
         prompt = self.prompt
-        options = {"max_tokens": prompt.max_tokens, "temperature": prompt.temperature}
-
-        def on_tokens(count: int) -> None:
-            counted[0] = count
-
         if prompt.chat:
+            messages = [{"role": "user", "content": prompt.text}]
             return self._client.stream_chat(
-                model, [{"role": "user", "content": prompt.text}], on_tokens=on_tokens, **options
+                model,
+                messages,
+                max_tokens=prompt.max_tokens,
+                temperature=prompt.temperature,
+                on_tokens=counts.append,
             )
-        return self._client.stream(model, prompt.text, on_tokens=on_tokens, **options)
+        return self._client.stream(
+            model,
+            prompt.text,
+            max_tokens=prompt.max_tokens,
+            temperature=prompt.temperature,
+            on_tokens=counts.append,
+        )
 
-    def _update(self, model: str, **fields: object) -> None:
-        self.answers[model] = replace(self.answers[model], **fields)
+    def _set(self, answer: Answer) -> None:
+        self.answers[answer.model] = answer
         self._changed.set()

@@ -1,4 +1,4 @@
-"""Tab 2: a text's class with probabilities that were calibrated on the study's development items."""
+"""Tab "Classify": a text's class, with probabilities calibrated on the study's development items."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import gradio as gr
 
 from adaptkit.client.openai import CUT, Client
 from adaptkit.demo.html import render
-from adaptkit.demo.roles import Part
+from adaptkit.demo.roles import ShownModel
 from adaptkit.demo.served_models import Server, explain
 from adaptkit.demo.study_view import Calibration, Judged, Study
 from adaptkit.errors import ServerError
@@ -18,13 +18,26 @@ from adaptkit.errors import ServerError
 MAX_TEXT_CHARS, MAX_ITEMS, BATCH = 8000, 400, 32
 
 
+@dataclass(frozen=True)
+class Bar:
+    """One class: its probability as the server gave it, and calibrated."""
+
+    label: str
+    raw: float
+    after: float
+
+
 @dataclass
 class Classify:
-    """The tab's components, and what they do."""
+    """The tab's components, and what they do.
+
+    Attributes:
+        models: by name; filled whenever the server is looked at.
+    """
 
     server: Server
     study: Study
-    parts: dict[str, Part] = field(default_factory=dict)
+    models: dict[str, ShownModel] = field(default_factory=dict)
     _calibrated: dict[str, Calibration | None] = field(default_factory=dict)
     _lock: threading.Lock = field(default_factory=threading.Lock)
 
@@ -43,58 +56,56 @@ class Classify:
             model = gr.Dropdown([], label="Classifier", elem_id="classifier", filterable=False)
             go = gr.Button("Classify", variant="primary", elem_id="classify")
         answer = gr.HTML(self.empty(), elem_id="classified", apply_default_css=False)
-        quiet = {"show_progress": "hidden", "api_visibility": "private"}
-        gr.on([go.click, text.submit], self.classify, [text, model], answer, concurrency_limit=8, **quiet)
+        gr.on(
+            [go.click, text.submit],
+            self.classify,
+            [text, model],
+            answer,
+            concurrency_limit=8,
+            show_progress="hidden",
+            api_visibility="private",
+        )
         return model, answer
 
     def empty(self) -> str:
         """HTML before anything was asked."""
-        return render("classified", state="empty" if self.parts else "none")
+        return render("classified", state="empty" if self.models else "none")
 
     def classify(self, text: str, model: str | None) -> Iterator[str]:
         """HTML: the server's probabilities at once, the calibrated ones when they are there."""
-        if not model or model not in self.parts or not text.strip():
+        if not model or model not in self.models or not text.strip():
             yield self.empty()
             return
         yield render("classified", state="asking")
         try:
             with self.server.client() as client:
                 _, raw = client.classify(model, [text[:MAX_TEXT_CHARS]], **CUT)[0]
-                labels = self._labels(model, len(raw))
                 if model not in self._calibrated:
-                    yield self._draw(model, raw, raw, labels, None, "calibrating")
+                    yield self._draw(model, raw, None, "calibrating")
                 calibration = self._calibration(client, model, len(raw))
         except (ServerError, ValueError, KeyError, TypeError) as error:
             yield render("classified", state="failed", failure=explain(error, self.server.url, model))
             return
-        after = calibration.apply(raw) if calibration else raw
-        yield self._draw(model, raw, after, labels, calibration, "calibrated" if calibration else "raw")
+        yield self._draw(model, raw, calibration, "calibrated" if calibration else "raw")
 
-    def _draw(
-        self,
-        model: str,
-        raw: Sequence[float],
-        after: Sequence[float],
-        labels: Sequence[str],
-        calibration: Calibration | None,
-        state: str,
-    ) -> str:
-        bars = [
-            {"label": label, "raw": r, "after": a} for label, r, a in zip(labels, raw, after, strict=True)
-        ]
-        bars.sort(key=lambda bar: -bar["after"])
-        return render("classified", state=state, bars=bars, calibration=calibration, part=self.parts[model])
+    def _draw(self, model: str, raw: Sequence[float], calibration: Calibration | None, state: str) -> str:
+        after = calibration.apply(raw) if calibration else raw
+        rows = zip(self._labels(model, len(raw)), raw, after, strict=True)
+        bars = sorted((Bar(*row) for row in rows), key=lambda bar: -bar.after)
+        shown = self.models[model]
+        return render("classified", state=state, bars=bars, calibration=calibration, model=shown)
 
     def _labels(self, model: str, count: int) -> Sequence[str]:
         """The task's classes, in the order of the model's outputs; numbers where they are unknown."""
-        known = self.study.labels(self._task(model, count))
-        return known if len(known) == count else [f"class {i}" for i in range(count)]
+        labels = self.study.labels(self._task(model, count))
+        return labels if len(labels) == count else [f"class {i}" for i in range(count)]
 
     def _task(self, model: str, count: int) -> str:
-        """The labelled task that the model's name tells, else the only one with as many classes."""
-        if self.parts[model].task:
-            return self.parts[model].task
-        fitting = [task for task in self.study.tasks if len(self.study.labels(task)) == count]
+        """The task that the server says the model answers, else the only one with as many classes."""
+        task = self.models[model].task
+        if task in self.study.tasks:
+            return task
+        fitting = [name for name in self.study.tasks if len(self.study.labels(name)) == count]
         return fitting[0] if len(fitting) == 1 else ""
 
     def _calibration(self, client: Client, model: str, count: int) -> Calibration | None:
@@ -102,23 +113,26 @@ class Classify:
         task = self._task(model, count)
         with self._lock:
             if model not in self._calibrated:
-                parts = ("dev", "test") if len(self.study.labels(task)) == count else ()
-                dev, test = [self._judged(client, model, task, part) for part in parts] or ([], [])
+                dev: Judged = ()
+                test: Judged = ()
+                if len(self.study.labels(task)) == count:
+                    dev = self._judged(client, model, task, "dev")
+                    test = self._judged(client, model, task, "test")
                 self._calibrated[model] = self.study.calibrate(dev, test)
             return self._calibrated[model]
 
     def _judged(self, client: Client, model: str, task: str, part: str) -> Judged:
+        """The server's probabilities for a part's items, beside the true class."""
         labels = list(self.study.labels(task))
-        found: list[tuple[Sequence[float], int]] = []
+        judged: list[tuple[Sequence[float], int]] = []
         items = [(text, label) for text, label in self.study.items(part, task) if label in labels][:MAX_ITEMS]
         for start in range(0, len(items), BATCH):
             batch = items[start : start + BATCH]
             answers = client.classify(model, [text[:MAX_TEXT_CHARS] for text, _ in batch], **CUT)
-            found += [
-                (probabilities, labels.index(label))
-                for (_, probabilities), (_, label) in zip(answers, batch, strict=True)
-            ]
-        return found
+            for (_, probabilities), (_, label) in zip(answers, batch, strict=True):
+                judged.append((probabilities, labels.index(label)))
+        return judged
 
     def _example(self) -> str:
-        return next((text for task in self.study.tasks for text, _ in self.study.items("test", task)[:1]), "")
+        texts = (text for task in self.study.tasks for text, _ in self.study.items("test", task)[:1])
+        return next(texts, "")

@@ -1,18 +1,17 @@
-"""Tab 1: one prompt to several models side by side, streaming, with speed and cost beside each answer."""
+"""Tab "Compare": one prompt to several models side by side, streaming, with speed and cost of each answer."""
 
 from __future__ import annotations
 
 import itertools
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import Any
 
 import gradio as gr
 
 from adaptkit.demo.html import render
-from adaptkit.demo.roles import Part
+from adaptkit.demo.roles import ShownModel
 from adaptkit.demo.served_models import Server
-from adaptkit.demo.streaming import Answer, Asking, Prompt
+from adaptkit.demo.streaming import Answer, AnswerStream, Prompt
 
 CONTINUE, CHAT = "Continue the text", "Answer as chat"
 TOGETHER, IN_TURN = "All at once", "One after another"
@@ -22,17 +21,21 @@ AT_ONCE = 16  # visitors that may be answered at the same time
 
 @dataclass
 class Compare:
-    """The tab's components, and what they do."""
+    """The tab's components, and what they do.
+
+    Attributes:
+        documents: (name, text) of held-out passages, whose beginnings serve as prompts.
+        models: by name; filled whenever the server is looked at.
+    """
 
     server: Server
     documents: Sequence[tuple[str, str]]
-    parts: dict[str, Part] = field(default_factory=dict)
-    """By model; filled whenever the server is looked at."""
+    models: dict[str, ShownModel] = field(default_factory=dict)
 
-    def build(self, usd_per_hour: Any) -> gr.CheckboxGroup:
-        """Draw the tab; `usd_per_hour` is the component that holds the server's price. Returns the choice of
-        models."""
-        starts = itertools.cycle(_beginnings(self.documents) or [""])
+    def build(self, usd_per_hour: gr.State) -> gr.CheckboxGroup:
+        """Draw the tab; `usd_per_hour` holds the server's price. Returns the choice of models."""
+        beginnings = _beginnings(self.documents)
+        starts = itertools.cycle(beginnings or [""])
         text = gr.Textbox(
             label="Prompt",
             value=next(starts),
@@ -43,54 +46,55 @@ class Compare:
             elem_id="prompt",
         )
         models = gr.CheckboxGroup([], label="Models", elem_id="models", elem_classes="chips")
-        with gr.Row(elem_classes="controls"):
-            how = gr.Radio([CONTINUE, CHAT], value=CONTINUE, label="How", elem_classes="segmented")
-            pace = gr.Radio([TOGETHER, IN_TURN], value=TOGETHER, label="Pace", elem_classes="segmented")
-            longest = {"label": "Longest answer, in tokens", "buttons": [], "elem_classes": "plain-slider"}
-            length = gr.Slider(16, 512, value=128, step=16, **longest)
+        settings = _draw_settings()
         with gr.Row(elem_classes="actions"):
             ask = gr.Button("Ask the models", variant="primary", elem_id="ask")
             stop = gr.Button("Stop", elem_id="stop")
-            another = gr.Button(
-                "Another beginning", elem_id="another", visible=bool(_beginnings(self.documents))
-            )
+            another = gr.Button("Another beginning", elem_id="another", visible=bool(beginnings))
         cards = gr.HTML(render("cards", cards=[], note=""), elem_id="cards", apply_default_css=False)
-        inputs = [text, models, how, pace, length, usd_per_hour]
-        quiet = {"show_progress": "hidden", "api_visibility": "private"}
-        asking = gr.on([ask.click, text.submit], self.ask, inputs, cards, concurrency_limit=AT_ONCE, **quiet)
-        stop.click(None, cancels=[asking], **quiet)
-        another.click(lambda: next(starts), None, text, **quiet)
+        answering = gr.on(
+            [ask.click, text.submit],
+            self.ask,
+            [text, models, *settings, usd_per_hour],
+            cards,
+            concurrency_limit=AT_ONCE,
+            show_progress="hidden",
+            api_visibility="private",
+        )
+        stop.click(None, cancels=[answering], show_progress="hidden", api_visibility="private")
+        another.click(lambda: next(starts), None, text, show_progress="hidden", api_visibility="private")
         return models
 
     def ask(
         self, text: str, models: list[str], how: str, pace: str, length: float, usd_per_hour: float
     ) -> Iterator[str]:
         """HTML of the answers as they grow."""
-        chosen = [model for model in models if model in self.parts][:MOST_MODELS]
-        if not text.strip() or not chosen:
-            what = (
-                "Write a prompt first."
-                if chosen
-                else "Choose at least one model."
-                if self.parts
-                else "No model is served yet."
-            )
-            yield render("cards", cards=[], note=what)
+        chosen = [model for model in models if model in self.models][:MOST_MODELS]
+        if problem := self._problem(text, chosen):
+            yield render("cards", cards=[], note=problem)
             return
         prompt = Prompt(text[:MAX_PROMPT_CHARS], int(length), chat=how == CHAT, together=pace == TOGETHER)
-        shown = ""
-        with Asking(self.server, chosen, prompt) as asking:
-            for answers in asking.progress():
+        last = ""
+        with AnswerStream(self.server, chosen, prompt) as stream:
+            for answers in stream.progress():
                 drawn = self._draw(answers, prompt, usd_per_hour)
-                if drawn != shown:
+                if drawn != last:
                     yield drawn
-                shown = drawn
+                last = drawn
+
+    def _problem(self, text: str, chosen: Sequence[str]) -> str:
+        """What must be done before the models can be asked; empty if nothing."""
+        if not self.models:
+            return "No model is served yet."
+        if not chosen:
+            return "Choose at least one model."
+        return "" if text.strip() else "Write a prompt first."
 
     def _draw(self, answers: Sequence[Answer], prompt: Prompt, usd_per_hour: float) -> str:
         fastest = max((answer.tokens_per_s or 0.0 for answer in answers), default=0.0)
         cards = [
             {
-                "part": self.parts[answer.model],
+                "model": self.models[answer.model],
                 "answer": answer,
                 "share": (answer.tokens_per_s or 0.0) / fastest if fastest else 0.0,
                 "usd": answer.usd(usd_per_hour) if usd_per_hour else None,
@@ -98,17 +102,35 @@ class Compare:
             for answer in answers
         ]
         together = prompt.together and len(answers) > 1
-        note = "The models share the server: their speeds are lower than alone." if together else ""
         beginning = "" if prompt.chat else prompt.text
-        told = {
-            "beginning": beginning[-SHOWN_CHARS:],
-            "cut": len(beginning) > SHOWN_CHARS,
-            "usd_per_hour": usd_per_hour,
-        }
-        return render("cards", cards=cards, note=note, **told)
+        return render(
+            "cards",
+            cards=cards,
+            note="The models share the server: their speeds are lower than alone." if together else "",
+            beginning=beginning[-SHOWN_CHARS:],
+            cut=len(beginning) > SHOWN_CHARS,
+            usd_per_hour=usd_per_hour,
+        )
+
+
+def _draw_settings() -> tuple[gr.Radio, gr.Radio, gr.Slider]:
+    """How to ask, in which pace, and how many tokens."""
+    with gr.Row(elem_classes="controls"):
+        how = gr.Radio([CONTINUE, CHAT], value=CONTINUE, label="How", elem_classes="segmented")
+        pace = gr.Radio([TOGETHER, IN_TURN], value=TOGETHER, label="Pace", elem_classes="segmented")
+        length = gr.Slider(
+            16,
+            512,
+            value=128,
+            step=16,
+            label="Longest answer, in tokens",
+            buttons=[],
+            elem_classes="plain-slider",
+        )
+    return how, pace, length
 
 
 def _beginnings(documents: Sequence[tuple[str, str]]) -> list[str]:
     """First words of held-out passages: fair prompts, since no model was trained on them."""
-    found = (" ".join(text.split()[:PROMPT_WORDS]) for _, text in documents[:12])
-    return [start for start in found if len(start) > 20]
+    starts = (" ".join(text.split()[:PROMPT_WORDS]) for _, text in documents[:12])
+    return [start for start in starts if len(start) > 20]

@@ -1,4 +1,4 @@
-"""Tab 4: the study's answer, the sliders that move the break-even, and the evidence."""
+"""Tab "Decide": the study's answer, the sliders that move the break-even, and the evidence."""
 
 from __future__ import annotations
 
@@ -27,37 +27,17 @@ class Decide:
         dials = self.study.dials()
         if not dials:
             return
+        main, more = [dial for dial in dials if dial.main], [dial for dial in dials if not dial.main]
         gr.HTML(render("weigh_head"), apply_default_css=False)
         with gr.Group(elem_classes="dials"):
-            drawn = [self._dial(dial) for dial in dials if dial.main]
+            drawn = [_draw_dial(dial) for dial in main]
         with gr.Accordion("More assumptions", open=False, elem_id="more"), gr.Group(elem_classes="dials"):
-            drawn += [self._dial(dial) for dial in dials if not dial.main]
+            drawn += [_draw_dial(dial) for dial in more]
         back = gr.Button("Back to the first values", size="sm", elem_id="back")
-        weighed = gr.HTML(
-            self._weigh(dials, [dial.value for dial in dials]), elem_id="weighed", apply_default_css=False
-        )
+        first = self._weigh(dials, [dial.value for dial in dials])
+        weighed = gr.HTML(first, elem_id="weighed", apply_default_css=False)
         gr.HTML(self.study.evidence(), elem_classes="ak-html", apply_default_css=False)
-        self._connect(
-            [*(d for d in dials if d.main), *(d for d in dials if not d.main)], drawn, weighed, back, price
-        )
-
-    def _dial(self, dial: Dial) -> tuple[gr.HTML, gr.Slider]:
-        with gr.Column(elem_classes="dial", min_width=240):
-            said = gr.HTML(_said(dial, dial.value), elem_id=f"said-{dial.name}", apply_default_css=False)
-            low, high = position(dial, dial.low), position(dial, dial.high)
-            slider = gr.Slider(
-                low,
-                high,
-                value=position(dial, dial.value),
-                step=(high - low) / STEPS,
-                label=dial.label,
-                show_label=False,
-                container=False,
-                elem_id=f"dial-{dial.name}",
-                elem_classes="bare-slider",
-                buttons=[],
-            )
-        return said, slider
+        self._connect([*main, *more], drawn, weighed, back, price)
 
     def _connect(
         self,
@@ -67,32 +47,33 @@ class Decide:
         back: gr.Button,
         price: gr.State,
     ) -> None:
-        said, sliders = [pair[0] for pair in drawn], [pair[1] for pair in drawn]
-        quiet = {"show_progress": "hidden", "api_visibility": "private"}
+        captions, sliders = [caption for caption, _ in drawn], [slider for _, slider in drawn]
 
         def moved(*positions: float) -> list[object]:
             values = [value_at(dial, at) for dial, at in zip(dials, positions, strict=True)]
-            hour = next(value for dial, value in zip(dials, values, strict=True) if dial.name == PRICE)
-            return [
-                self._weigh(dials, values),
-                hour,
-                *(_said(dial, value) for dial, value in zip(dials, values, strict=True)),
-            ]
+            usd_per_hour = next(v for dial, v in zip(dials, values, strict=True) if dial.name == PRICE)
+            texts = [_caption(dial, value) for dial, value in zip(dials, values, strict=True)]
+            return [self._weigh(dials, values), usd_per_hour, *texts]
 
-        outputs = [weighed, price, *said]
         gr.on(
             [slider.change for slider in sliders],
             moved,
             sliders,
-            outputs,
+            [weighed, price, *captions],
             trigger_mode="always_last",
-            **quiet,
+            show_progress="hidden",
+            api_visibility="private",
         )
-        back.click(lambda: [position(dial, dial.value) for dial in dials], None, sliders, **quiet)
+        back.click(
+            lambda: [position(dial, dial.value) for dial in dials],
+            None,
+            sliders,
+            show_progress="hidden",
+            api_visibility="private",
+        )
 
     def _weigh(self, dials: Sequence[Dial], values: Sequence[float]) -> str:
-        told = self.study.weigh(**{dial.name: value for dial, value in zip(dials, values, strict=True)})
-        return told
+        return self.study.weigh(**{dial.name: value for dial, value in zip(dials, values, strict=True)})
 
 
 def position(dial: Dial, value: float) -> float:
@@ -101,13 +82,33 @@ def position(dial: Dial, value: float) -> float:
 
 
 def value_at(dial: Dial, at: float) -> float:
-    """The value of a position: three digits of it, and exactly the first value where the slider stands there."""
+    """The value at a position, to three digits; the first value exactly where the slider stands on it."""
     step = (position(dial, dial.high) - position(dial, dial.low)) / STEPS
     if abs(at - position(dial, dial.value)) <= step / 2:
         return dial.value
     return float(f"{10**at if dial.log else at:.3g}")
 
 
-def _said(dial: Dial, value: float) -> str:
+def _draw_dial(dial: Dial) -> tuple[gr.HTML, gr.Slider]:
+    """The caption that says the value, and the slider that moves it."""
+    low, high = position(dial, dial.low), position(dial, dial.high)
+    with gr.Column(elem_classes="dial", min_width=240):
+        caption = gr.HTML(_caption(dial, dial.value), elem_id=f"said-{dial.name}", apply_default_css=False)
+        slider = gr.Slider(
+            low,
+            high,
+            value=position(dial, dial.value),
+            step=(high - low) / STEPS,
+            label=dial.label,
+            show_label=False,
+            container=False,
+            elem_id=f"dial-{dial.name}",
+            elem_classes="bare-slider",
+            buttons=[],
+        )
+    return caption, slider
+
+
+def _caption(dial: Dial, value: float) -> str:
     origin = dial.origin if value == dial.value else "set on this page"
     return render("dial", label=dial.label, value=dial.show(value), origin=origin)

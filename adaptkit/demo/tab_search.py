@@ -1,28 +1,41 @@
-"""Tab 3: search in the domain's text with a generic and a domain embedding model, side by side."""
+"""Tab "Search": the domain's text searched with a generic and a domain embedding model, side by side."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 
 import gradio as gr
 
 from adaptkit.demo.html import render
-from adaptkit.demo.roles import Part
-from adaptkit.demo.search_index import Hit, Index, shared
-from adaptkit.demo.served_models import Server, explain
+from adaptkit.demo.roles import ShownModel
+from adaptkit.demo.search_index import Hit, Index, in_both
+from adaptkit.demo.served_models import Failure, Server, explain
 from adaptkit.errors import ServerError
 
 MAX_QUERY_CHARS = 1000
 
 
 @dataclass
+class Column:
+    """One model's list of passages, or why there is none."""
+
+    model: ShownModel
+    hits: list[Hit] | None = None
+    failure: Failure | None = None
+
+
+@dataclass
 class Search:
-    """The tab's components, and what they do."""
+    """The tab's components, and what they do.
+
+    Attributes:
+        models: by name; filled whenever the server is looked at.
+    """
 
     server: Server
     index: Index
-    parts: dict[str, Part] = field(default_factory=dict)
+    models: dict[str, ShownModel] = field(default_factory=dict)
 
     def build(self) -> tuple[gr.Dropdown, gr.Dropdown, gr.HTML]:
         """Draw the tab. Returns the choices of both models, and where the lists stand."""
@@ -37,40 +50,46 @@ class Search:
             left = gr.Dropdown([], label="Generic model", elem_id="search-left", filterable=False)
             right = gr.Dropdown([], label="Domain model", elem_id="search-right", filterable=False)
             go = gr.Button("Search", variant="primary", elem_id="search")
-        found = gr.HTML(self.empty(), elem_id="found", apply_default_css=False)
-        quiet = {"show_progress": "hidden", "api_visibility": "private"}
-        gr.on([go.click, text.submit], self.search, [text, left, right], found, concurrency_limit=8, **quiet)
-        return left, right, found
+        lists = gr.HTML(self.empty(), elem_id="found", apply_default_css=False)
+        gr.on(
+            [go.click, text.submit],
+            self.search,
+            [text, left, right],
+            lists,
+            concurrency_limit=8,
+            show_progress="hidden",
+            api_visibility="private",
+        )
+        return left, right, lists
 
     def search(self, query: str, left: str | None, right: str | None) -> Iterator[str]:
         """HTML: progress while passages get their vectors, then both lists."""
-        models = list(dict.fromkeys(model for model in (left, right) if model in self.parts))
-        if not models or not self.index.passages or not query.strip():
+        names = dict.fromkeys(name for name in (left, right) if name in self.models)
+        columns = [Column(self.models[name]) for name in names if name is not None]
+        if not columns or not self.index.passages or not query.strip():
             yield self.empty()
             return
-        columns: list[dict[str, object]] = [
-            {"part": self.parts[model], "hits": None, "failure": None} for model in models
-        ]
         with self.server.client() as client:
-            for column, model in zip(columns, models, strict=True):
+            for column in columns:
+                name = column.model.name
                 try:
-                    yield self._draw(columns, model, 0)
-                    for done in self.index.fill(client, model):
-                        yield self._draw(columns, model, done)
-                    column["hits"] = self.index.nearest(client, model, query[:MAX_QUERY_CHARS])
+                    yield self._draw(columns, name)
+                    for done in self.index.fill(client, name):
+                        yield self._draw(columns, name, done)
+                    column.hits = self.index.nearest(client, name, query[:MAX_QUERY_CHARS])
                 except (ServerError, ValueError, KeyError, TypeError) as error:
-                    column["failure"] = explain(error, self.server.url, model)
+                    column.failure = explain(error, self.server.url, name)
         yield self._draw(columns)
 
-    def _draw(self, columns: list[dict[str, object]], filling: str = "", done: int = 0) -> str:
-        lists: list[list[Hit]] = [column["hits"] for column in columns if column["hits"]]  # type: ignore[misc]
-        both = shared(*lists) if len(lists) == 2 else set()
+    def _draw(self, columns: Sequence[Column], filling: str = "", done: int = 0) -> str:
+        lists = [column.hits for column in columns if column.hits]
+        both = in_both(*lists) if len(lists) == 2 else set()
         values = {"filling": filling, "done": done, "total": len(self.index.passages), "both": both}
         return render("found", state="found", columns=columns, **values)
 
     def empty(self) -> str:
         """HTML before anything was asked."""
-        state = "ask" if self.parts else "none"
-        return render(
-            "found", state=state if self.index.passages else "no-text", total=len(self.index.passages)
-        )
+        state = "ask" if self.models else "none"
+        if not self.index.passages:
+            state = "no-text"
+        return render("found", state=state, total=len(self.index.passages))

@@ -1,12 +1,13 @@
 """A teacher's answers written once: the k largest log-probabilities of each token of each packed row.
 
     folder/
-        part-00000.bin     ids, then log-probabilities, of up to ROWS_PER_PART rows: little-endian uint16
-        (uint32 from 65,537
-                           tokens on) [rows, T, K], float16 [rows, T, K]
-        part-00000.json    its number of rows and sha256, written after it: a killed writing goes on behind
-        the last one index.json         what it was made from (teacher, text, row length, temperature), bytes
-        per token, sha256 of itself
+        part-00000.bin    ids, then log-probabilities, of up to ROWS_PER_PART rows: little-endian uint16
+        (uint32
+                          from 65,537 tokens on) [rows, T, K], float16 [rows, T, K]
+        part-00000.json   its number of rows and sha256, written after it: a killed writing goes on behind the
+                          last one
+        index.json        what it was made from (teacher, text, row length, temperature), bytes per token,
+                          sha256 of itself
 
 The mass of all tokens that are not among the k is what the k leave over, so it needs no place of its own.
 Shape suffixes: B = rows of a batch, T = tokens of a row, K = kept tokens, V = vocabulary.
@@ -21,7 +22,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import torch
@@ -31,9 +32,7 @@ from adaptkit.errors import DataError
 from adaptkit.run import digest, file_digest, read_json, write_json
 from adaptkit.trainer.distillation import STORED
 from adaptkit.trainer.parallel import Ranks
-
-if TYPE_CHECKING:
-    from adaptkit.trainer.source import Source
+from adaptkit.trainer.row_source import Source
 
 TOP_K = 64
 ROWS_PER_PART = 256
@@ -78,22 +77,20 @@ class SignalStore:
             what = "the index of the teacher's answers is damaged"
             raise DataError(what, where=str(folder / "index.json"), fix="delete the folder")
         for name, sha256 in index["parts"].items():
-            if not (folder / name).is_file() or file_digest(folder / name) != sha256:
-                state = "differs from its sha256" if (folder / name).is_file() else "is missing"
-                raise DataError(
-                    f"a part of the teacher's answers {state}",
-                    where=str(folder / name),
-                    fix="delete the folder",
-                )
+            path, state = folder / name, "differs from its sha256"
+            if not path.is_file():
+                state = "is missing"
+            elif file_digest(path) == sha256:
+                continue
+            what = f"a part of the teacher's answers {state}"
+            raise DataError(what, where=str(path), fix="delete the folder")
         return cls(folder, StoreLayout(**index["layout"]))
 
     def read(self, rows: list[int]) -> tuple[Tensor, Tensor]:
         """ids int64 and log-probabilities float32 [B, T, K]."""
-        pairs = [self._part(row // ROWS_PER_PART) for row in rows]
-        places = [row % ROWS_PER_PART for row in rows]
-        ids, logprobs = (
-            np.stack([pair[side][at] for pair, at in zip(pairs, places, strict=True)]) for side in (0, 1)
-        )
+        places = [(self._part(row // ROWS_PER_PART), row % ROWS_PER_PART) for row in rows]
+        ids = np.stack([part_ids[place] for (part_ids, _), place in places])
+        logprobs = np.stack([part_logprobs[place] for (_, part_logprobs), place in places])
         return torch.from_numpy(ids.astype(np.int64)), torch.from_numpy(logprobs.astype(np.float32))
 
     def _mapped(self, part: int) -> tuple[np.ndarray, np.ndarray]:
@@ -115,10 +112,8 @@ class WithTeacher:
         return len(self.source)
 
     def collate(self, indices: list[int], *, seed: int, epoch: int) -> dict[str, Tensor]:
-        return {
-            **self.source.collate(indices, seed=seed, epoch=epoch),
-            **dict(zip(STORED, self.store.read(indices), strict=True)),
-        }
+        answers = dict(zip(STORED, self.store.read(indices), strict=True))
+        return {**self.source.collate(indices, seed=seed, epoch=epoch), **answers}
 
 
 def write_store(
@@ -137,19 +132,19 @@ def write_store(
     """
     if (folder / "index.json").exists():
         if read_json(folder / "index.json").get("made_from") != made_from:
-            raise DataError(
-                "holds the answers of another teacher or text", where=str(folder), fix="delete the folder"
-            )
+            what = "holds the answers of another teacher or text"
+            raise DataError(what, where=str(folder), fix="delete the folder")
         return SignalStore.open(folder)
     ranks = ranks or Ranks()
     folder.mkdir(parents=True, exist_ok=True)
     paths = [_part_path(folder, part) for part in range(-(-layout.num_rows // ROWS_PER_PART))]
     for part in range(ranks.rank, len(paths), ranks.world_size):
-        told = paths[part].with_suffix(".json")
-        if not told.exists():
-            rows = list(range(part * ROWS_PER_PART, min((part + 1) * ROWS_PER_PART, layout.num_rows)))
+        info = paths[part].with_suffix(".json")
+        if not info.exists():
+            end = min((part + 1) * ROWS_PER_PART, layout.num_rows)
+            rows = list(range(part * ROWS_PER_PART, end))
             _write_part(paths[part], source, score, rows, layout)
-            write_json(told, {"rows": len(rows), "sha256": file_digest(paths[part])})
+            write_json(info, {"rows": len(rows), "sha256": file_digest(paths[part])})
     ranks.sum(torch.zeros(()))  # which waits for all of them
     if ranks.rank == 0:
         parts = {path.name: read_json(path.with_suffix(".json"))["sha256"] for path in paths}
@@ -174,9 +169,13 @@ def _write_part(path: Path, source: Source, score: Scorer, rows: list[int], layo
         logprobs.clip(LEAST_LOGPROB, 0).astype("<f2").tofile(file)
         os.fsync(file.fileno())
     os.replace(temporary, path)
-    sizes = {"of": layout.num_rows, "bytes_per_token": layout.bytes_per_token}
-    told = {"event": "the teacher was asked", "rows": rows[-1] + 1, **sizes}
-    print(json.dumps(told), file=sys.stderr, flush=True)
+    event = {
+        "event": "the teacher was asked",
+        "rows": rows[-1] + 1,
+        "of": layout.num_rows,
+        "bytes_per_token": layout.bytes_per_token,
+    }
+    print(json.dumps(event), file=sys.stderr, flush=True)
 
 
 def _part_path(folder: Path, part: int) -> Path:

@@ -1,15 +1,15 @@
-"""What a distillation is told. Imports no torch: the command line reads the schema from here."""
+"""The settings of a distillation. Imports no torch: the command line reads the schema from here."""
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import Field, model_validator
 
 from adaptkit.adapters import AdapterConfig
 from adaptkit.architecture import SizeConfig
-from adaptkit.config import Config, Count, Magnitude
+from adaptkit.config import Config, Count, Magnitude, Share, in_unit
 from adaptkit.data.readers import DataConfig
 from adaptkit.trainer.config import TrainerConfig
 
@@ -28,7 +28,10 @@ Loss = Literal[
     "margin",
 ]
 OFFLINE = ("cross_entropy", "forward_kl", "reverse_kl", "jsd")
+LOOK_INSIDE: tuple[Loss, ...] = ("hidden", "attention", "replacing", "replacing_constant")
+"""Losses that look at the blocks of teacher and student."""
 FROM_TEACHER = ("every", "last", "search")
+"""Starts of a student that are blocks of its teacher."""
 
 
 class StudentConfig(Config):
@@ -38,12 +41,12 @@ class StudentConfig(Config):
     """The teacher's blocks evenly spaced (`every`), its `last` ones, or those that matter most to the loss
     (`search`); `fresh` for random weights of the shape that `size` gives; or the folder of a model to start
     from as it is."""
-    layers: Count = Field(0, ge=0)
+    layers: Annotated[Count, in_unit("blocks")] = Field(0, ge=0)
     """Blocks to keep; 0 = half of the teacher's."""
-    width: Count = Field(0, ge=0)
+    width: Annotated[Count, in_unit("hidden units")] = Field(0, ge=0)
     """Hidden size to prune to, by activations on `data`; a multiple of 128 (of 32 below 256); 0 = the
     teacher's."""
-    vocab_size: Count = Field(0, ge=0)
+    vocab_size: Annotated[Count, in_unit("vocabulary entries")] = Field(0, ge=0)
     """Tokens to prune the vocabulary to, the most frequent in `data`; 0 = all of the teacher's."""
 
 
@@ -60,12 +63,15 @@ class DistillConfig(Config):
     """How the teacher speaks: beside the student (in 8 or 4 bits with int8, nf4), `offline` through its 64
     largest log-probabilities per token written once, or by the `text` it writes, which asks for no common
     tokenizer."""
-    losses: dict[Loss, Magnitude] = {"forward_kl": 0.9, "cross_entropy": 0.1}
+    losses: Annotated[dict[Loss, Magnitude], in_unit("weight of each loss")] = {
+        "forward_kl": 0.9,
+        "cross_entropy": 0.1,
+    }
     """Losses and their weights. reverse_kl and on_policy together are GKD's mixture of the data and the
     student's own text."""
-    temperature: Magnitude = Field(1.0, gt=0)
+    temperature: Annotated[Magnitude, in_unit("none")] = Field(1.0, gt=0)
     """Softens both distributions of forward_kl, reverse_kl and jsd."""
-    beta: Magnitude = Field(0.5, gt=0, lt=1)
+    beta: Share = Field(0.5, gt=0, lt=1)
     """The teacher's share of the mixture in jsd."""
     student: StudentConfig = StudentConfig()
     """Where the student starts."""
@@ -91,51 +97,56 @@ class DistillConfig(Config):
         return values
 
     @model_validator(mode="after")
-    def _consistent(self) -> DistillConfig:
+    def _losses_go_together(self) -> DistillConfig:
         if not self.losses or not all(weight > 0 for weight in self.losses.values()):
             raise ValueError("losses needs at least one loss, and weights above 0")
         if {"replacing", "replacing_constant"} <= self.losses.keys():
             raise ValueError("replacing and replacing_constant exclude each other")
-        looks = [
-            name for name in ("hidden", "attention", "replacing", "replacing_constant") if name in self.losses
-        ]
-        if looks and self.signal not in ("online", "int8", "nf4"):
-            raise ValueError(f"{looks[0]} looks into the teacher, so signal must be online, int8 or nf4")
-        if self.trainer.compile and looks:
-            raise ValueError(
-                f"{looks[0]} looks into blocks as they run, not into compiled ones: set trainer.compile=false"
-            )
-        if self.trainer.gradient_checkpointing and looks:
-            raise ValueError(f"{looks[0]} cannot be recomputed: set trainer.gradient_checkpointing=false")
-        if self.served and (
-            self.student.start in (*FROM_TEACHER, "fresh") or self.signal not in ("offline", "text")
-        ):
-            raise ValueError(
-                "a served teacher has no weights here: name a folder as student.start, and signal offline or text"
-            )
-        if self.adapter.kind != "none" and self.student.start == "fresh":
-            raise ValueError(
-                "an adapter turns what a model knows, and fresh weights know nothing: set adapter.kind=none"
-            )
+        return self
+
+    @model_validator(mode="after")
+    def _losses_fit_the_training(self) -> DistillConfig:
+        if inside := [name for name in LOOK_INSIDE if name in self.losses]:
+            name = inside[0]
+            if self.signal not in ("online", "int8", "nf4"):
+                raise ValueError(f"{name} looks into the teacher, so signal must be online, int8 or nf4")
+            if self.trainer.compile is True:
+                what = f"{name} looks into blocks as they run, not into compiled ones"
+                raise ValueError(f"{what}: set trainer.compile=false")
+            if self.trainer.gradient_checkpointing:
+                raise ValueError(f"{name} cannot be recomputed: set trainer.gradient_checkpointing=false")
         if "on_policy" in self.losses and self.trainer.parallel == "fsdp":
-            what = "on_policy writes as long as each rank likes, and sharded weights need all ranks at every token"
+            what = "on_policy writes as long as each rank likes, and sharded weights need all ranks each time"
             raise ValueError(f"{what}: set trainer.parallel=ddp")
-        if self.student.start not in FROM_TEACHER and (
-            self.student.layers or self.student.width or self.student.vocab_size
+        return self
+
+    @model_validator(mode="after")
+    def _student_fits_the_teacher(self) -> DistillConfig:
+        start = self.student.start
+        if self.served and (start in (*FROM_TEACHER, "fresh") or self.signal not in ("offline", "text")):
+            fix = "name a folder as student.start, and signal offline or text"
+            raise ValueError(f"a served teacher has no weights here: {fix}")
+        if self.adapter.kind != "none" and start == "fresh":
+            what = "an adapter turns what a model knows, and fresh weights know nothing"
+            raise ValueError(f"{what}: set adapter.kind=none")
+        if start not in FROM_TEACHER and any(
+            (self.student.layers, self.student.width, self.student.vocab_size)
         ):
-            raise ValueError(
-                "student.layers, width and vocab_size prune the teacher: set student.start to every, last or search"
-            )
+            what = "student.layers, width and vocab_size prune the teacher"
+            raise ValueError(f"{what}: set student.start to every, last or search")
+        return self
+
+    @model_validator(mode="after")
+    def _losses_fit_the_signal(self) -> DistillConfig:
         if self.signal == "text" and self.losses.keys() != {"cross_entropy"}:
-            raise ValueError(
-                "the teacher's text has no distribution beside it: with signal=text, losses is cross_entropy alone"
-            )
-        if self.served and self.signal == "offline" and self.temperature != 1:
-            raise ValueError("a server gives log-probabilities at temperature 1 only: set temperature=1")
-        if self.signal == "offline" and (unfit := [name for name in self.losses if name not in OFFLINE]):
-            raise ValueError(
-                f"{unfit[0]} needs the teacher itself: with signal=offline choose from {', '.join(OFFLINE)}"
-            )
+            what = "the teacher's text has no distribution beside it"
+            raise ValueError(f"{what}: with signal=text, losses is cross_entropy alone")
+        if self.signal == "offline":
+            if self.served and self.temperature != 1:
+                raise ValueError("a server gives log-probabilities at temperature 1 only: set temperature=1")
+            if unfit := [name for name in self.losses if name not in OFFLINE]:
+                fix = f"with signal=offline choose from {', '.join(OFFLINE)}"
+                raise ValueError(f"{unfit[0]} needs the teacher itself: {fix}")
         return self
 
     @property
@@ -148,11 +159,20 @@ class DistillConfig(Config):
         """Whether the teacher is an address."""
         return self.teacher.startswith(("http://", "https://"))
 
+    @property
+    def student_base(self) -> str:
+        """What the student's weights are at first: the teacher's, those of a folder, or random (empty)."""
+        start = self.student.start
+        if start in FROM_TEACHER:
+            return self.teacher
+        return "" if start == "fresh" else start
+
     def folders(self) -> dict[str, str]:
         """Models that the run depends on: dotted key -> folder or hub id."""
-        start = self.student.start
-        named = {} if self.served else {"teacher": self.teacher}
-        return named if start in (*FROM_TEACHER, "fresh") else {**named, "student.start": start}
+        folders = {} if self.served else {"teacher": self.teacher}
+        if self.student.start not in (*FROM_TEACHER, "fresh"):
+            folders["student.start"] = self.student.start
+        return folders
 
     @property
     def model_name(self) -> str:

@@ -1,20 +1,20 @@
-"""What a distillation will make, before anything trains: the student's size, its expected speed and memory,
-and the cost."""
+"""Estimate what a distillation will make, before anything trains: size, speed, memory and cost of the
+student."""
 
 from __future__ import annotations
 
 from typing import Any
 
 import torch
+from transformers import AutoConfig
 
 from adaptkit import models
 from adaptkit.adapters import AdapterConfig, attach
 from adaptkit.distill import http_teacher
 from adaptkit.distill.answer_store import TOP_K, StoreLayout
 from adaptkit.distill.config import DistillConfig
-from adaptkit.distill.shape import check_pair, student_shape
-from adaptkit.distill.start import check_losses, teacher_kind
-from adaptkit.distill.student import check_shape
+from adaptkit.distill.shape import check_pair, check_shape, student_shape
+from adaptkit.distill.start import check_losses, loss_weights, teacher_kind
 from adaptkit.distill.teacher import StoredTeacher
 from adaptkit.trainer.distillation import Distillation, Kind
 
@@ -31,14 +31,10 @@ def plan(config: DistillConfig) -> dict[str, Any]:
     """Sizes, expected speed-ups and memory of student and teacher; nothing is read but configs.
 
     `reading` (prompts, texts to classify) is bound by arithmetic: the ratio of FLOPs per token. `writing`,
-    one token at a
-    time, is bound by fetching the weights: the ratio of their bytes. The FLOPs are those of the training, and
-        of as many
-    tokens where the teacher answers before it.
+    one token at a time, is bound by fetching the weights: the ratio of their bytes. The FLOPs are those of
+    the training, and of as many tokens where the teacher answers before it.
     Raises: ConfigError or ModelError for a student that cannot be made.
     """
-    from transformers import AutoConfig
-
     kind, seq_len = teacher_kind(config), config.size.seq_len
     check_losses(config, kind)
     teacher = None
@@ -104,7 +100,7 @@ def _asked(
         return 0.0
     if config.signal in ("offline", "text"):
         return theirs["forward"]
-    return Distillation(StoredTeacher(), dict(config.losses), kind).extra_flops(
+    return Distillation(StoredTeacher(), loss_weights(config), kind).extra_flops(
         theirs["forward"], own["forward"], own["train"]
     )
 

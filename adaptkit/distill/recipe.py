@@ -3,8 +3,9 @@
     config = load(DistillConfig, "distill.yaml").config
     result = distill(config, Run.open("runs", config.name, config.model_dump(mode="json")))
 
-    model/  the student, merged and servable      eval/<suite>.jsonl, .json  its scores, the teacher's beside
-    them adapter/  base/  the student's adapter, if it has one, and what it stands on      cost.json
+    model/           the student, merged and servable
+    adapter/, base/  the student's adapter, if it has one, and what it stands on
+    eval/<suite>.jsonl, .json   its items and scores, the teacher's scores beside them
 
 A finished run is returned as it is; a killed one goes on from its newest checkpoint.
 """
@@ -12,19 +13,33 @@ A finished run is returned as it is; a killed one goes on from its newest checkp
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from torch import nn
+
+from adaptkit import models
+from adaptkit.client.connection import without_login
+from adaptkit.data.heldout import calibration_rows, held_out, split_record
+from adaptkit.data.tokenizers import bytes_per_token, tokenizer_digest
 from adaptkit.distill.config import DistillConfig
-from adaptkit.errors import AdaptkitError
-from adaptkit.run import Run, read_json, write_json, write_jsonl
+from adaptkit.distill.scores import ItemRow, suite_of
+from adaptkit.distill.start import Splits, Start, prepare, read_data, teacher_kind
+from adaptkit.distill.student import remove_projections
+from adaptkit.models.sentence.files import copy_pooling_files
+from adaptkit.run import Run, read_json
+from adaptkit.run_record import ModelKind, RecipeKind, RunRecord, SuiteRecord, read_record
+from adaptkit.trainer.lifecycle import Outcome, first_outputs, merge_checked, run_recipe
+from adaptkit.trainer.parallel import Ranks
+from adaptkit.trainer.result import TrainResult
+from adaptkit.trainer.trainer import Trainer
 
 if TYPE_CHECKING:
-    from torch import nn
+    from transformers import PreTrainedModel
 
-    from adaptkit.data.readers import Dataset
-    from adaptkit.distill.start import Start
-    from adaptkit.trainer.result import TrainResult
+SAMPLED_ROWS = 200
+"""Rows whose mean length stands for all."""
 
 
 @dataclass(frozen=True)
@@ -42,134 +57,152 @@ class DistillResult:
     @classmethod
     def of(cls, run: Run) -> DistillResult:
         """Read from a finished run."""
-        manifest = run.manifest()
-        suite = manifest["suite"]
-        told = read_json(run.scores(suite))
-        scores = told["metrics"] or told["dev"]
-        return cls(
-            run.model, suite, scores, told["teacher"], read_json(run.cost_path), manifest["model"]["params"]
-        )
+        record = read_record(run)
+        suite = record.suites[record.suite]
+        cost = read_json(run.cost_path)
+        return cls(run.model, record.suite, suite.metrics, suite.teacher, cost, record.params)
+
+
+@dataclass(frozen=True)
+class _Trained:
+    """A student after its last step.
+
+    Attributes:
+        num_trained: parameters that learnt.
+        cost: cost.json.
+    """
+
+    text: Splits
+    start: Start
+    result: TrainResult
+    num_trained: int
+    cost: dict[str, Any]
 
 
 def distill(config: DistillConfig, run: Run) -> DistillResult:
-    """Run a distillation to its end in `run`: model folder, scores, cost.
+    """Teach a student, merge, save and score it; a finished run is returned as it is.
 
     Under torchrun every rank calls this; rank 0 writes.
     Raises: AdaptkitError for anything the user can mend; the run's manifest then says `failed` and why.
     """
-    if run.finished:
-        return DistillResult.of(run)
-    from adaptkit.trainer.parallel import join
-
-    ranks = join(config.trainer.parallel)
-    if ranks.rank == 0:
-        run.start()
-    try:
-        _distill(config, run, ranks)
-    except AdaptkitError as error:
-        if ranks.rank == 0:
-            run.fail(str(error))
-        raise
-    ranks.share(None)
+    run_recipe(
+        config, run, partial(_train, config, run), partial(_deliver, config, run), partial(_score, config)
+    )
     return DistillResult.of(run)
 
 
-def _distill(config: DistillConfig, run: Run, ranks: Any) -> None:
-    from adaptkit.distill.start import prepare, read_data, teacher_kind
-    from adaptkit.trainer.trainer import Trainer
-
+def _train(config: DistillConfig, run: Run, ranks: Ranks) -> _Trained:
     kind = teacher_kind(config)
     text = read_data(config, kind)
     start = prepare(config, run, text, kind, ranks)
-    result = Trainer(start.model, start.objective, start.train, config.trainer, run=run, eval=start.dev).fit()
-    if ranks.rank == 0:
-        _write_results(config, run, start, text, result)
+    lesson = start.lesson
+    trainer = Trainer(start.model, lesson.objective, lesson.train, config.trainer, run=run, eval=lesson.dev)
+    result = trainer.fit()
+    num_trained = models.param_count(start.model).trainable
+    return _Trained(text, start, result, num_trained, _cost(config, start, result))
+
+
+def _cost(config: DistillConfig, start: Start, result: TrainResult) -> dict[str, Any]:
+    """What the training took, the teacher's answers before and during it included."""
+    cost, asked_before = result.cost(), start.lesson.spent_flops
+    per_token, extra = step_flops(config, start)
+    flops = {
+        "flops": cost["flops"] + asked_before,
+        "teacher_flops": asked_before + result.flops * extra / per_token,
+    }
+    return {**cost, **flops}
 
 
 def step_flops(config: DistillConfig, start: Start) -> tuple[float, float]:
     """FLOPs per token of a training step, and how much of them the student's own pass does not need."""
-    from adaptkit import models
-
     length = _row_length(config, start)
-    extra = getattr(start.objective, "extra_flops_per_token", lambda model, seq_len: 0.0)(start.model, length)
+    count_extra = getattr(start.lesson.objective, "extra_flops_per_token", None)
+    extra = count_extra(start.model, length) if count_extra else 0.0
     return models.flops_per_token(start.model, length).train + extra, extra
 
 
 def _row_length(config: DistillConfig, start: Start) -> int:
     """Tokens of a typical row."""
-    length = getattr(start.train, "length", None)
+    rows = start.lesson.train
+    length = getattr(rows, "length", None)
     if length is None:
         return config.size.seq_len
-    sample = range(min(200, len(start.train)))
+    sample = range(min(SAMPLED_ROWS, len(rows)))
     return max(1, round(sum(map(length, sample)) / len(sample)))
 
 
-def _write_results(
-    config: DistillConfig, run: Run, start: Start, text: dict[str, Dataset], result: TrainResult
-) -> None:
-    from adaptkit import models
-    from adaptkit.data.tokenizers import bytes_per_token, tokenizer_digest
-    from adaptkit.distill.pooling_files import carry
-    from adaptkit.distill.student_model import delivered
-
-    per_token, extra = step_flops(config, start)
-    trained = models.param_count(start.model).trainable
-    model, difference = delivered(start, run)
+def _deliver(config: DistillConfig, run: Run, trained: _Trained) -> tuple[PreTrainedModel, float]:
+    """Save the adapter and the merged student; the student, and how far merging moved its outputs."""
+    start = trained.start
+    outputs = partial(first_outputs, source=start.lesson.dev)
+    merged, difference = merge_checked(start.model, run, outputs, adapter_base=start.adapter_base)
+    student = models.unwrap(merged)
+    remove_projections(student)
+    models.save(student, start.tokenizer, run.model)
     if start.kind == "encoder":
-        carry(models.find(config.teacher), run.model, model.config.hidden_size)
-    params = models.param_count(model)
-    cost, before = result.cost(), start.spent_flops
-    asked = {"flops": cost["flops"] + before, "teacher_flops": before + result.flops * extra / per_token}
-    write_json(run.cost_path, {**cost, **asked})
-    suite = write_scores(config, run, start, model, text, result)
-    run.finish(
-        suite=suite,
-        num_steps=result.num_steps,
-        data={name: part.manifest() for name, part in text.items()},
-        student=start.facts,
-        teacher={
-            "name": config.model_name,
-            **({"params": models.param_count(start.reference).total} if start.reference else {}),
+        copy_pooling_files(models.find(config.teacher), run.model, student.config.hidden_size)
+    return student, difference
+
+
+def _score(config: DistillConfig, trained: _Trained, delivered: tuple[PreTrainedModel, float]) -> Outcome:
+    """Score the student that was saved, and its teacher on the same rows."""
+    student, difference = delivered
+    start, text, params = trained.start, trained.text, models.param_count(student)
+    name, rows, scores = _scores(config, trained, student)
+    record = RunRecord(
+        recipe=RecipeKind.DISTILL,
+        model_kind=ModelKind(start.kind),
+        suite=name,
+        base=config.student_base,
+        teacher=without_login(config.teacher) if config.served else config.teacher,
+        adapter=None if config.adapter.kind == "none" else config.adapter,
+        adapter_base="" if start.adapter_base == config.student_base else start.adapter_base,
+        seq_len=config.size.seq_len,
+        splits={split: split_record(dataset) for split, dataset in text.items()},
+        suites={name: scores},
+        num_steps=trained.result.num_steps,
+        params=params.total,
+        facts={
+            "student": start.facts,
+            "teacher": _teacher_facts(config, start),
+            "signal": config.signal,
+            "tokenizer": {
+                "vocab_size": len(start.tokenizer),
+                "bytes_per_token": bytes_per_token(start.tokenizer, [row.text for row in text["dev"].rows]),
+                "digest": tokenizer_digest(start.tokenizer),
+            },
+            "trained": trained.num_trained,
+            "non_embedding": params.non_embedding,
+            "merge_difference": difference,
+            "best_step": trained.result.best_step,
         },
-        tokenizer={
-            "vocab_size": len(start.tokenizer),
-            "bytes_per_token": bytes_per_token(start.tokenizer, [row.text for row in text["dev"].rows]),
-            "digest": tokenizer_digest(start.tokenizer),
-        },
-        model={"params": params.total, "trained": trained, "non_embedding": params.non_embedding},
-        merge_difference=difference,
     )
+    held = held_out(text, with_items=start.kind == "classifier")
+    return Outcome(record, rows, trained.cost, held, calibration_rows(text["train"], start.tokenizer))
 
 
-def write_scores(
-    config: DistillConfig,
-    run: Run,
-    start: Start,
-    model: nn.Module,
-    text: dict[str, Dataset],
-    result: TrainResult,
-) -> str:
-    """Score student and teacher on the same rows; the suite's name."""
-    from adaptkit.distill.scores import suite_of
-
-    suite = suite_of(start, model)
-    judged = "test" if "test" in text else "dev"
-    rows = {part: suite.rows(model, start, text[part], config.size.seq_len) for part in {"dev", judged}}
-    dev = {**suite.score(rows["dev"]), "loss": result.eval_loss}
+def _scores(
+    config: DistillConfig, trained: _Trained, student: nn.Module
+) -> tuple[str, list[ItemRow], SuiteRecord]:
+    """The suite's name, the student's item rows, and the scores of student and teacher."""
+    start, text, seq_len = trained.start, trained.text, config.size.seq_len
+    suite = suite_of(start, models.unwrap(student).config.hidden_size)
+    judged_on = "test" if "test" in text else "dev"
+    rows = suite.rows(student, start, text[judged_on], seq_len)
+    dev_rows = rows if judged_on == "dev" else suite.rows(student, start, text["dev"], seq_len)
+    dev = {**suite.score(dev_rows), "loss": trained.result.eval_loss}
     teacher: dict[str, float] = {}
-    if start.reference:
-        reference = start.reference.to(next(model.parameters()).device)
-        teacher = suite.score(suite.rows(reference, start, text[judged], config.size.seq_len))
-    write_jsonl(run.items(suite.name), rows[judged])
-    metrics = suite.score(rows[judged])
-    write_json(
-        run.scores(suite.name),
-        {
-            "suite": suite.name,
-            "metrics": metrics,
-            "num_items": len(rows[judged]),
-            "dev": dev,
-            "teacher": teacher,
-        },
-    )
-    return suite.name
+    if start.reference is not None:
+        reference: nn.Module = start.reference.model
+        reference.to(next(student.parameters()).device)
+        teacher = suite.score(suite.rows(reference, start, text[judged_on], seq_len))
+    metrics = suite.score(rows)
+    record = SuiteRecord(judged_on=judged_on, num_items=len(rows), metrics=metrics, dev=dev, teacher=teacher)
+    return suite.name, rows, record
+
+
+def _teacher_facts(config: DistillConfig, start: Start) -> dict[str, Any]:
+    facts: dict[str, Any] = {"name": without_login(config.model_name)}
+    if start.reference is not None:
+        facts["params"] = models.param_count(start.reference.model).total
+    return facts

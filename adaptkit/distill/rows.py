@@ -5,7 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from adaptkit import data
+import torch
+from torch import nn
+
+from adaptkit import data, models
+from adaptkit.data.readers import Dataset
 from adaptkit.data.tokenizers import tokenizer_digest
 from adaptkit.distill.answer_store import Scorer, StoreLayout, WithTeacher, write_store
 from adaptkit.distill.config import DistillConfig
@@ -14,15 +18,13 @@ from adaptkit.models.separation import Separation, kept_apart
 from adaptkit.run import Run, digest
 from adaptkit.trainer.distillation import Kind
 from adaptkit.trainer.parallel import Ranks
+from adaptkit.trainer.row_source import Source
 
 if TYPE_CHECKING:
-    import torch
-    from torch import nn
     from transformers import PreTrainedTokenizerFast
 
-    from adaptkit.data.readers import Dataset
-    from adaptkit.trainer.source import Source
-
+STRICTNESS: tuple[Separation, ...] = ("positions", "mask", "rows")
+"""Ways to keep packed documents apart, the one that most models understand last."""
 PROBE_ROWS = 16
 """Rows that blocks are searched by and units are chosen by."""
 
@@ -43,9 +45,9 @@ class Rows:
         """A source per data set, in rows that every model in `read_by` reads exactly."""
         seq_len = self.config.size.seq_len
         if self.kind == "classifier":
+            labels = self.labels
             return {
-                name: data.LabelledRows(part, self.tokenizer, seq_len, self.labels)
-                for name, part in text.items()
+                name: data.LabelledRows(part, self.tokenizer, seq_len, labels) for name, part in text.items()
             }
         if self.kind == "encoder":
             return {name: data.TextRows(part, self.tokenizer, seq_len) for name, part in text.items()}
@@ -64,14 +66,10 @@ class Rows:
         self, sources: dict[str, Source], text: dict[str, Dataset], score: Scorer, teacher: str, top_k: int
     ) -> dict[str, Source]:
         """The same rows with the teacher's answers, which are asked for once."""
-        found: dict[str, Source] = {}
+        vocab_size, seq_len = len(self.tokenizer), self.config.size.seq_len
+        with_answers: dict[str, Source] = {}
         for name, source in sources.items():
-            layout = StoreLayout(
-                len(source),
-                self.config.size.seq_len,
-                min(top_k, len(self.tokenizer) - 1),
-                len(self.tokenizer),
-            )
+            layout = StoreLayout(len(source), seq_len, min(top_k, vocab_size - 1), vocab_size)
             made_from = {
                 "teacher": teacher,
                 "text": text[name].digest,
@@ -80,22 +78,21 @@ class Rows:
                 **vars(layout),
             }
             folder = self.run.shards(digest(made_from))
-            found[name] = WithTeacher(
-                source, write_store(source, score, folder, layout, made_from, self.ranks)
-            )
-        return found
+            store = write_store(source, score, folder, layout, made_from, self.ranks)
+            with_answers[name] = WithTeacher(source, store)
+        return with_answers
 
     def _separation(self, read_by: list[nn.Module]) -> Separation:
         """What keeps documents apart in all of these models."""
-        strictness: tuple[Separation, ...] = ("positions", "mask", "rows")
         seq_len = self.config.size.seq_len
         for model in read_by:
-            longest = getattr(model.config.get_text_config(), "max_position_embeddings", None)
+            shape = models.unwrap(model).config.get_text_config()
+            longest = getattr(shape, "max_position_embeddings", None)
             if longest and seq_len > longest:
                 what = f"rows of {seq_len} tokens, but a model reads at most {longest}"
                 raise ConfigError(what, where="size.seq_len", fix=f"set size.seq_len={longest} or less")
-        found = [kept_apart(model, self.kind, seq_len, self.config.model_name) for model in read_by]
-        return max(found, key=strictness.index)
+        ways = [kept_apart(model, self.kind, seq_len, self.config.model_name) for model in read_by]
+        return max(ways, key=STRICTNESS.index)
 
     def _shards(self, part: Dataset) -> Any:
         folder = self.run.shards(digest([part.digest, tokenizer_digest(self.tokenizer)]))

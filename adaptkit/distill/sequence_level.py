@@ -1,5 +1,4 @@
-"""Sequence-level distillation (Kim and Rush 2016, arXiv 1606.07947): the student learns the text that its
-teacher writes.
+"""Let the teacher write the student's training text: sequence-level distillation (arXiv 1606.07947).
 
 Each document's beginning is continued by the teacher. The two need no tokenizer in common: what passes
 between them is text.
@@ -18,18 +17,20 @@ import torch
 from torch import nn
 
 from adaptkit.data.readers import Dataset, Row, content_id
+from adaptkit.distill.http_teacher import ServedTeacher
 from adaptkit.ops import IGNORE_INDEX
 from adaptkit.run import read_jsonl
+from adaptkit.trainer.row_source import mix
 from adaptkit.trainer.sampling import PROMPT_SHARE, continued
-from adaptkit.trainer.source import mix
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerFast
 
-    from adaptkit.distill.http_teacher import ServedTeacher
-
 TEXTS_AT_ONCE = 16
-CHARACTERS_PER_TOKEN = 4  # of the beginnings sent to a server, whose tokens are not known here
+CHARACTERS_PER_TOKEN = 4
+"""Of the beginnings sent to a server, whose tokens are not known here."""
+WAIT_S = 1.0
+"""Between two looks of a rank that waits for the first to write."""
 Writer = Callable[[list[str], int], list[str]]
 """(the texts of some documents, a seed) -> what the teacher makes of them, beginning and continuation."""
 
@@ -40,7 +41,7 @@ def teacher_texts(dataset: Dataset, write: Writer, path: Path, first: bool = Tru
     Of several ranks the first writes, and the others wait: for longer than a collective would let them.
     """
     while not first and _num_lines(path) < len(dataset.rows):
-        time.sleep(1)
+        time.sleep(WAIT_S)
     done = list(read_jsonl(path)) if path.exists() else []
     if len(done) < len(dataset.rows):
         _write_rest(dataset, write, path, done)
@@ -59,8 +60,8 @@ def _write_rest(dataset: Dataset, write: Writer, path: Path, done: list[dict[str
             done += [{"text": text, "where": row.where} for text, row in zip(texts, rows, strict=True)]
             file.write("".join(json.dumps(entry) + "\n" for entry in done[start:]))
             file.flush()
-            told = {"event": "the teacher wrote", "texts": len(done), "of": len(dataset.rows)}
-            print(json.dumps(told), file=sys.stderr, flush=True)
+            event = {"event": "the teacher wrote", "texts": len(done), "of": len(dataset.rows)}
+            print(json.dumps(event), file=sys.stderr, flush=True)
 
 
 def _num_lines(path: Path) -> int:
@@ -86,10 +87,10 @@ def local_writer(teacher: nn.Module, tokenizer: PreTrainedTokenizerFast, seq_len
         with torch.random.fork_rng():
             torch.manual_seed(seed)
             own = continued(teacher, {"input_ids": ids.to(device), "labels": labels.to(device)})
-        kept = own["attention_mask"].bool()
+        masks = own["attention_mask"].bool()
         return [
-            tokenizer.decode(row[mask], skip_special_tokens=True)
-            for row, mask in zip(own["input_ids"], kept, strict=True)
+            str(tokenizer.decode(row[mask], skip_special_tokens=True))
+            for row, mask in zip(own["input_ids"], masks, strict=True)
         ]
 
     return write

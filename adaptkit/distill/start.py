@@ -1,5 +1,5 @@
 """Everything a distillation needs before its first step: data, tokenizer, student, teacher, objective,
-sources of rows."""
+rows."""
 
 from __future__ import annotations
 
@@ -11,19 +11,20 @@ import torch
 from torch import nn
 
 from adaptkit import data, models
+from adaptkit.adapters import attach
+from adaptkit.data.readers import Dataset
 from adaptkit.distill import http_teacher
-from adaptkit.distill import student as students
 from adaptkit.distill.answer_store import TOP_K
 from adaptkit.distill.config import DistillConfig
 from adaptkit.distill.http_teacher import ServedTeacher
-from adaptkit.distill.pooling_files import check_pooling
 from adaptkit.distill.rows import Rows
 from adaptkit.distill.sequence_level import Writer, local_writer, served_writer, teacher_texts
-from adaptkit.distill.shape import check_pair
-from adaptkit.distill.student_start import Made, ground, make_student, trainable
+from adaptkit.distill.shape import check_pair, check_shape
+from adaptkit.distill.student import NewStudent, add_projections, label_names, make_student, save_adapter_base
 from adaptkit.distill.teacher import OnlineTeacher, StoredTeacher, local_scorer
 from adaptkit.errors import ConfigError
-from adaptkit.run import Run, digest, file_digest
+from adaptkit.models.sentence.files import check_mean_pooling
+from adaptkit.run import Run
 from adaptkit.trainer.device import default_device
 from adaptkit.trainer.distillation import (
     DIVERGENCES,
@@ -36,39 +37,60 @@ from adaptkit.trainer.distillation import (
 )
 from adaptkit.trainer.objective import CausalLM
 from adaptkit.trainer.parallel import Ranks, repeated_blocks
+from adaptkit.trainer.row_source import Source
 
 if TYPE_CHECKING:
-    from transformers import PreTrainedTokenizerFast
-
-    from adaptkit.data.readers import Dataset
-    from adaptkit.trainer.objective import Objective
-    from adaptkit.trainer.source import Source
+    from transformers import PreTrainedModel, PreTrainedTokenizerFast
 
 DEV_SHARE = 0.1
+Splits = dict[str, Dataset]
+
+
+@dataclass(frozen=True)
+class Lesson:
+    """What a student is taught by: the objective, the rows to learn and to measure on, and what the teacher's
+    answers cost that were written before the training."""
+
+    objective: Distillation | CausalLM
+    train: Source
+    dev: Source
+    spent_flops: float = 0.0
+
+
+@dataclass(frozen=True)
+class Reference:
+    """The teacher, where it can be scored on the same rows as its student."""
+
+    model: PreTrainedModel
+    tokenizer: PreTrainedTokenizerFast
 
 
 @dataclass(frozen=True)
 class Start:
-    """A student that requires the right gradients, what it is taught by, and rows to learn and to measure on."""
+    """A student that requires the right gradients, and what it is taught by.
 
-    model: nn.Module
+    Attributes:
+        facts: for the record: how the student came about.
+        teacher_width: numbers of the teacher's hidden states; 0 for a served one.
+        adapter_base: the folder that the student's adapter stands on, if it has one.
+    """
+
+    model: PreTrainedModel
     tokenizer: PreTrainedTokenizerFast
     kind: Kind
-    objective: Objective
-    train: Source
-    dev: Source
+    lesson: Lesson
     facts: dict[str, Any]
-    """For the manifest: how the student came about."""
-    reference: nn.Module | None = None
-    """The teacher, where it can be scored on the same rows."""
-    reference_tokenizer: PreTrainedTokenizerFast | None = None
-    spent_flops: float = 0.0
-    """What the teacher's answers cost that were written before the training."""
-    base: str = ""
-    """The folder that the student's adapter stands on, if it has one."""
+    teacher_width: int = 0
+    reference: Reference | None = None
+    adapter_base: str = ""
 
 
-def read_data(config: DistillConfig, kind: Kind) -> dict[str, Dataset]:
+def teacher_kind(config: DistillConfig) -> Kind:
+    """What the teacher's head gives; a served one is a causal language model."""
+    return "causal" if config.served else models.model_kind(config.teacher)
+
+
+def read_data(config: DistillConfig, kind: Kind) -> Splits:
     """The splits train, dev and (labelled only) test.
 
     Raises: ConfigError where a test split is named that nothing is scored on.
@@ -82,162 +104,161 @@ def read_data(config: DistillConfig, kind: Kind) -> dict[str, Dataset]:
         train, dev = data.split(train, DEV_SHARE, seed=0)
     else:
         dev = data.read(config.dev, want)
-    return {"train": train, "dev": dev} | ({"test": data.read(config.test, want)} if config.test else {})
-
-
-def teacher_kind(config: DistillConfig) -> Kind:
-    """What the teacher's head gives; a served one is a causal language model."""
-    return "causal" if config.served else models.model_kind(config.teacher)
-
-
-def prepare(config: DistillConfig, run: Run, text: dict[str, Dataset], kind: Kind, ranks: Ranks) -> Start:
-    """Teacher, student and rows of a distillation, and what the teacher has to say before it begins."""
-    check_losses(config, kind)
-    if config.served:
-        return _served(config, run, text, ranks)
-    if kind == "encoder":
-        check_pooling(models.find(config.teacher))
-    plain, tokenizer = models.load(config.teacher, kind), models.load_tokenizer(config.teacher)
-    rows = Rows(config, run, kind, tokenizer, labels_of(plain) if kind == "classifier" else None, ranks)
-    made = make_student(config, plain, rows, text["train"])
-    student, base = ground(config, run, made, kind, ranks)
-    teacher = (
-        models.load(config.teacher, kind, quantization=config.quantization) if config.quantization else plain
-    )
-    check_pair(config, kind, student.config, teacher.config)
-    if "attention" in config.losses:
-        for model in (teacher, student):
-            model.set_attn_implementation("eager")  # the only one that gives its weights
-    rows, spent = dataclasses.replace(rows, tokenizer=made.tokenizer), 0.0
-    objective: Objective = objective_of(config, kind, teacher, student, made.tokenizer, made.ids)
-    home, row_flops = (
-        torch.device("cpu"),
-        models.flops_per_token(plain, config.size.seq_len).forward * config.size.seq_len,
-    )
-    if config.signal == "text":
-        write = local_writer(plain.to(default_device()), tokenizer, config.size.seq_len)
-        text, spent = _written(config, run, text, write, ranks), row_flops * len(text["train"].rows)
-        objective = CausalLM(config.trainer.implementation)
-    sources = rows.of({name: text[name] for name in ("train", "dev")}, [student, teacher])
-    if config.signal == "offline":
-        score = local_scorer(objective.teacher, len(made.tokenizer), config.temperature, TOP_K)
-        sources = rows.stored(sources, text, score, models_digest(config.teacher), TOP_K)
-        objective, spent = (
-            dataclasses.replace(objective, teacher=StoredTeacher()),
-            row_flops * sum(map(len, sources.values())),
-        )
-    if config.signal in ("offline", "text"):
-        plain.to(home)  # it has said all that it has to say
-    student = trainable(config, student)
-    if "hidden" in config.losses:
-        students.add_projections(
-            models.unwrap(student), plain.config.hidden_size, len(repeated_blocks(student)), made.channels
-        )
-    judged = kind in (
-        "causal",
-        "classifier",
-    )  # the others are scored by losses against this very teacher, or on its tokens
-    return Start(
-        student,
-        made.tokenizer,
-        kind,
-        objective,
-        sources["train"],
-        sources["dev"],
-        made.facts,
-        plain if judged else None,
-        tokenizer,
-        spent,
-        base,
-    )
-
-
-def _served(config: DistillConfig, run: Run, text: dict[str, Dataset], ranks: Ranks) -> Start:
-    """A student that starts from a folder, and a teacher behind an address."""
-    server, start = ServedTeacher(config.teacher), config.student.start
-    made = Made(
-        models.load(start, "causal"),
-        models.load_tokenizer(start),
-        {"start": "folder", "teacher": server.name},
-    )
-    students.check_shape(made.model.config.model_type)
-    student, base = ground(config, run, made, "causal", ranks)
-    rows, objective = (
-        Rows(config, run, "causal", made.tokenizer, None, ranks),
-        CausalLM(config.trainer.implementation),
-    )
-    if config.signal == "text":
-        text = _written(config, run, text, served_writer(server, config.size.seq_len), ranks)
-    sources = rows.of({name: text[name] for name in ("train", "dev")}, [student])
-    if config.signal == "offline":
-        server.check_window(config.size.seq_len)
-        server.check_tokens(made.tokenizer, [row.text for row in text["train"].rows])
-        sources = rows.stored(
-            sources, text, server.score, f"{config.teacher} {server.name}", http_teacher.TOP_K
-        )
-        objective = Distillation(
-            StoredTeacher(),
-            dict(config.losses),
-            "causal",
-            temperature=config.temperature,
-            beta=config.beta,
-            vocab_size=len(made.tokenizer),
-            implementation=config.trainer.implementation,
-        )
-    student = trainable(config, student)
-    return Start(
-        student, made.tokenizer, "causal", objective, sources["train"], sources["dev"], made.facts, base=base
-    )
-
-
-def _written(
-    config: DistillConfig, run: Run, text: dict[str, Dataset], write: Writer, ranks: Ranks
-) -> dict[str, Dataset]:
-    """The training text as the teacher writes it; what is measured on stays as it is."""
-    return {
-        **text,
-        "train": teacher_texts(text["train"], write, run.path / "teacher.jsonl", first=ranks.rank == 0),
-    }
-
-
-def models_digest(name: str) -> str:
-    """sha256 over a model folder's weights."""
-    return digest([file_digest(path) for path in sorted(models.find(name).glob("*.safetensors"))])
-
-
-def labels_of(model: nn.Module) -> list[str]:
-    return [model.config.id2label[i] for i in range(model.config.num_labels)]
+    splits = {"train": train, "dev": dev}
+    if config.test is not None:
+        splits["test"] = data.read(config.test, want)
+    return splits
 
 
 def check_losses(config: DistillConfig, kind: Kind) -> None:
-    """Raises: ConfigError for losses that this kind of model has no use for."""
-    head = ("cross_entropy", *DIVERGENCES, *REPLACING, *(("on_policy",) if kind == "causal" else ()))
-    known = (*LAYERWISE, *(EMBEDDING if kind == "encoder" else head))
-    if unfit := [name for name in config.losses if name not in known]:
-        what = f"{unfit[0]} means nothing to {'an encoder' if kind == 'encoder' else f'a {kind} model'}"
-        raise ConfigError(what, where=f"losses.{unfit[0]}", fix=f"choose from {', '.join(known)}")
+    """Raises: ConfigError for losses or a signal that this kind of model has no use for."""
+    of_head = ["cross_entropy", *DIVERGENCES, *REPLACING]
+    if kind == "causal":
+        of_head.append("on_policy")
+    known = (*LAYERWISE, *(EMBEDDING if kind == "encoder" else of_head))
+    article = "an" if kind == "encoder" else "a"
+    for name in config.losses:
+        if name not in known:
+            model = "an encoder" if kind == "encoder" else f"{article} {kind} model"
+            fix = f"choose from {', '.join(known)}"
+            raise ConfigError(f"{name} means nothing to {model}", where=f"losses.{name}", fix=fix)
     if config.signal in ("offline", "text") and kind != "causal":
-        what = f"{config.signal} speaks for causal teachers, and this one is a {kind} model"
+        what = f"{config.signal} speaks for causal teachers, and this one is {article} {kind} model"
         raise ConfigError(what, where="signal", fix="set signal=online")
 
 
-def objective_of(
+def prepare(config: DistillConfig, run: Run, text: Splits, kind: Kind, ranks: Ranks) -> Start:
+    """Load or ask the teacher, make the student and the rows.
+
+    Raises: ConfigError, ModelError, ServerError for teachers and students that do not go together.
+    """
+    check_losses(config, kind)
+    if config.served:
+        with ServedTeacher(config.teacher) as server:
+            return _taught_by_server(config, run, text, ranks, server)
+    return _taught_here(config, run, text, kind, ranks)
+
+
+def _taught_here(config: DistillConfig, run: Run, text: Splits, kind: Kind, ranks: Ranks) -> Start:
+    """A student beside a teacher that is loaded into this process."""
+    if kind == "encoder":
+        check_mean_pooling(models.find(config.teacher))
+    reference = Reference(models.load(config.teacher, kind), models.load_tokenizer(config.teacher))
+    labels = label_names(reference.model) if kind == "classifier" else None
+    rows = Rows(config, run, kind, reference.tokenizer, labels, ranks)
+    student = make_student(config, reference.model, rows, text["train"])
+    model, adapter_base = save_adapter_base(config, run, student, kind, ranks)
+    teacher = reference.model
+    if config.quantization:
+        teacher = models.load(config.teacher, kind, quantization=config.quantization)
+    check_pair(config, kind, model.config, teacher.config)
+    if "attention" in config.losses:
+        for each in (teacher, model):
+            each.set_attn_implementation("eager")  # the only one that gives its weights
+    rows = dataclasses.replace(rows, tokenizer=student.tokenizer)
+    objective = objective_of(config, kind, teacher, model, student)
+    lesson = _lesson(config, rows, text, reference, objective, [model, teacher])
+    if config.signal in ("offline", "text"):
+        reference.model.cpu()  # it has said all that it has to say
+    trained = attach(model, config.adapter, config.trainer.seed)
+    width = reference.model.config.hidden_size
+    if "hidden" in config.losses:
+        add_projections(models.unwrap(trained), width, len(repeated_blocks(trained)), student.channels)
+    # Students of the other kinds are scored by losses against this very teacher, or on its tokens.
+    judged = reference if kind in ("causal", "classifier") else None
+    return Start(trained, student.tokenizer, kind, lesson, student.facts, width, judged, adapter_base)
+
+
+def _lesson(
     config: DistillConfig,
-    kind: Kind,
-    teacher: nn.Module,
-    student: nn.Module,
-    tokenizer: PreTrainedTokenizerFast,
-    ids: list[int] | None,
+    rows: Rows,
+    text: Splits,
+    reference: Reference,
+    objective: Distillation,
+    read_by: list[nn.Module],
+) -> Lesson:
+    """The objective and its rows; a teacher that speaks by its text or from disk is asked here."""
+    seq_len = config.size.seq_len
+    row_flops = models.flops_per_token(reference.model, seq_len).forward * seq_len
+    if config.signal == "text":
+        teacher: nn.Module = reference.model
+        write = local_writer(teacher.to(default_device()), reference.tokenizer, seq_len)
+        written = _written(rows, text, write)
+        sources = rows.of(written, read_by)
+        spent = row_flops * len(text["train"].rows)
+        return Lesson(CausalLM(config.trainer.implementation), sources["train"], sources["dev"], spent)
+    sources = rows.of({name: text[name] for name in ("train", "dev")}, read_by)
+    if config.signal != "offline":
+        return Lesson(objective, sources["train"], sources["dev"])
+    score = local_scorer(objective.teacher, len(rows.tokenizer), config.temperature, TOP_K)
+    sources = rows.stored(sources, text, score, models.model_digest(config.teacher), TOP_K)
+    spent = row_flops * sum(map(len, sources.values()))
+    stored = dataclasses.replace(objective, teacher=StoredTeacher())
+    return Lesson(stored, sources["train"], sources["dev"], spent)
+
+
+def _taught_by_server(
+    config: DistillConfig, run: Run, text: Splits, ranks: Ranks, server: ServedTeacher
+) -> Start:
+    """A student that starts from a folder, and a teacher behind an address."""
+    start, tokenizer = config.student.start, models.load_tokenizer(config.student.start)
+    student = NewStudent(models.load(start, "causal"), tokenizer, {"start": "folder", "teacher": server.name})
+    check_shape(student.model.config.model_type)
+    model, adapter_base = save_adapter_base(config, run, student, "causal", ranks)
+    rows = Rows(config, run, "causal", tokenizer, None, ranks)
+    lesson = _served_lesson(config, rows, text, server, model)
+    trained = attach(model, config.adapter, config.trainer.seed)
+    return Start(trained, tokenizer, "causal", lesson, student.facts, adapter_base=adapter_base)
+
+
+def _served_lesson(
+    config: DistillConfig, rows: Rows, text: Splits, server: ServedTeacher, student: nn.Module
+) -> Lesson:
+    """What a server teaches: the text that it writes, or its log-probabilities of the given text."""
+    seq_len, implementation = config.size.seq_len, config.trainer.implementation
+    if config.signal == "text":
+        sources = rows.of(_written(rows, text, served_writer(server, seq_len)), [student])
+        return Lesson(CausalLM(implementation), sources["train"], sources["dev"])
+    sources = rows.of({name: text[name] for name in ("train", "dev")}, [student])
+    server.check_window(seq_len)
+    server.check_tokens(rows.tokenizer, [row.text for row in text["train"].rows])
+    identity = f"{config.teacher} {server.name}"
+    sources = rows.stored(sources, text, server.score, identity, http_teacher.TOP_K)
+    objective = Distillation(
+        StoredTeacher(),
+        loss_weights(config),
+        "causal",
+        temperature=config.temperature,
+        beta=config.beta,
+        vocab_size=len(rows.tokenizer),
+        implementation=implementation,
+    )
+    return Lesson(objective, sources["train"], sources["dev"])
+
+
+def _written(rows: Rows, text: Splits, write: Writer) -> Splits:
+    """The training text as the teacher writes it; what is measured on stays as it is."""
+    path, first = rows.run.teacher_texts, rows.ranks.rank == 0
+    return {"train": teacher_texts(text["train"], write, path, first=first), "dev": text["dev"]}
+
+
+def objective_of(
+    config: DistillConfig, kind: Kind, teacher: nn.Module, student: nn.Module, made: NewStudent
 ) -> Distillation:
-    """The objective of `config`."""
+    """The objective of `config` against a teacher that is here."""
     return Distillation(
-        OnlineTeacher(teacher, kind, None if ids is None else torch.tensor(ids)),
-        dict(config.losses),
+        OnlineTeacher(teacher, kind, None if made.ids is None else torch.tensor(made.ids)),
+        loss_weights(config),
         kind,
         Layout.even(len(repeated_blocks(student)), len(repeated_blocks(teacher))),
         config.temperature,
         config.beta,
-        len(tokenizer) if kind in ("causal", "masked") else None,
+        len(made.tokenizer) if kind in ("causal", "masked") else None,
         implementation=config.trainer.implementation,
         seed=config.trainer.seed,
     )
+
+
+def loss_weights(config: DistillConfig) -> dict[str, float]:
+    """The losses by name, of any name."""
+    return {str(name): weight for name, weight in config.losses.items()}

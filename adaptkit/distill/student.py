@@ -1,163 +1,211 @@
-"""A student made from its teacher's weights: some of its blocks, narrower ones, fewer tokens.
-
-Which blocks: evenly spaced with the first and the last (DistilBERT, arXiv 1910.01108, takes every other one),
-    the last
-ones, or a search that takes out one block after another, each time the one whose absence costs least (as in
-ShortGPT, arXiv 2403.03853, with the loss itself in place of its estimate). Only shapes that vLLM serves are
-made.
-"""
+"""The student before it learns: of the teacher's blocks, fresh, or from a folder; whole or under an
+adapter."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from typing import Any
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from adaptkit import models
-from adaptkit.errors import ConfigError, ModelError
-from adaptkit.trainer.blocks import replaced
-from adaptkit.trainer.distillation import PROJECTIONS, Kind
-from adaptkit.trainer.parallel import repeated_blocks
+from adaptkit.data.readers import Dataset
+from adaptkit.distill import depth, width
+from adaptkit.distill.config import FROM_TEACHER, DistillConfig
+from adaptkit.distill.rows import Rows
+from adaptkit.distill.shape import student_shape
+from adaptkit.distill.teacher import StoredTeacher, check_same_tokens
+from adaptkit.distill.vocabulary import prune_tokenizer
+from adaptkit.errors import ModelError
+from adaptkit.run import Run
+from adaptkit.trainer.device import default_device, send
+from adaptkit.trainer.distillation import PROJECTIONS, Distillation, Kind, embedding
+from adaptkit.trainer.parallel import Ranks
 
-Cut = Callable[[str, int | None, Tensor], Tensor]
-SERVED = ("bert", "modernbert", "llama", "qwen3")
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel, PreTrainedTokenizerFast
+
+Batch = dict[str, Tensor]
+Loss = Callable[[nn.Module, Batch], float]
+"""How badly a model does on a batch."""
 
 
-def evenly(num_kept: int, num_blocks: int) -> list[int]:
-    """Blocks at even distances, the first and the last among them."""
-    if num_kept == 1:
-        return [num_blocks - 1]
-    return [round(i * (num_blocks - 1) / (num_kept - 1)) for i in range(num_kept)]
+@dataclass(frozen=True)
+class NewStudent:
+    """A student before training, float32, its tokenizer, and how it came about.
+
+    Attributes:
+        ids: the teacher's id of each of its tokens, where its vocabulary was pruned.
+        channels: the teacher's place of each of its hidden units, where it was pruned.
+    """
+
+    model: PreTrainedModel
+    tokenizer: PreTrainedTokenizerFast
+    facts: dict[str, Any]
+    ids: list[int] | None = None
+    channels: Tensor | None = None
 
 
-def last(num_kept: int, num_blocks: int) -> list[int]:
-    return list(range(num_blocks - num_kept, num_blocks))
+def make_student(config: DistillConfig, teacher: PreTrainedModel, rows: Rows, train: Dataset) -> NewStudent:
+    """The student as `config.student` asks for it.
+
+    Raises: ModelError if it starts from a folder whose tokenizer is another than the teacher's.
+    """
+    start, kind = config.student.start, rows.kind
+    if start == "fresh":
+        shape = student_shape(config, teacher.config, kind)
+        return NewStudent(models.build(shape, kind, config.trainer.seed), rows.tokenizer, {"start": start})
+    if start in FROM_TEACHER:
+        return _of_teacher(config, teacher, rows, train)
+    tokenizer = models.load_tokenizer(start)
+    if config.signal != "text":
+        check_same_tokens(tokenizer, rows.tokenizer, [row.text for row in train.rows])
+    return NewStudent(_of_folder(start, kind, rows.labels), tokenizer, {"start": "folder"})
+
+
+def label_names(model: PreTrainedModel) -> list[str]:
+    """A classifier's labels, in the order of its outputs."""
+    id2label: Any = model.config.id2label
+    return [id2label[i] for i in range(len(id2label))]
+
+
+def _of_folder(folder: str, kind: Kind, labels: list[str] | None) -> PreTrainedModel:
+    """A model as it is; one without a classifier's head gets a new one for the teacher's labels.
+
+    Raises: ModelError if it has a head for other labels, or for these in another order.
+    """
+    if labels is None or models.model_kind(folder) != kind:
+        return models.load(folder, kind, label_names=labels)
+    model = models.load(folder, kind)
+    own = label_names(model)
+    if own != labels:
+        what = f"the student's labels are {', '.join(own[:8])}, the teacher's {', '.join(labels[:8])}"
+        fix = "start from a model without a head, or from the teacher's blocks"
+        raise ModelError(what, where="student.start", fix=fix)
+    return model
+
+
+def _of_teacher(config: DistillConfig, teacher: PreTrainedModel, rows: Rows, train: Dataset) -> NewStudent:
+    """Some of the teacher's blocks, narrower or with fewer tokens where `config.student` asks for it."""
+    settings, kind, seed = config.student, rows.kind, config.trainer.seed
+    shape = student_shape(config, teacher.config, kind)
+    pruned = bool(settings.width or settings.vocab_size)
+    home = teacher.device
+    probe: Batch = {}
+    if pruned or settings.start == "search":
+        teacher.eval()
+        _move(teacher, default_device())
+        probe = send(rows.probe(train, [teacher]), default_device())
+    blocks = _chosen_blocks(config, teacher, rows, probe, shape.num_hidden_layers)
+    facts: dict[str, Any] = {"start": settings.start, "blocks": blocks}
+    if not pruned:
+        _move(teacher, home)
+        return NewStudent(depth.copy_blocks(teacher, kind, blocks, seed), rows.tokenizer, facts)
+    tokenizer, ids = rows.tokenizer, None
+    if settings.vocab_size:
+        texts = [row.text for row in train.rows]
+        tokenizer, ids = prune_tokenizer(tokenizer, texts, settings.vocab_size)
+        renumber(shape, ids)
+    importance = width.importance(teacher, [probe], ablation_loss(teacher, kind, len(rows.tokenizer), probe))
+    vocab = torch.tensor(ids if ids is not None else range(teacher.config.vocab_size))
+    units = width.most_important(importance, shape, blocks, vocab)
+    narrow = width.weight_cutter(units, width.key_heads(teacher.config))
+    _move(teacher, home)
+    model = depth.copy_blocks(teacher, kind, blocks, seed, shape, narrow)
+    facts |= {"width": shape.hidden_size, "vocab_size": shape.vocab_size}
+    return NewStudent(model, tokenizer, facts, ids, units.hidden)
+
+
+def _move(model: nn.Module, device: torch.device) -> None:
+    model.to(device)
+
+
+def _chosen_blocks(
+    config: DistillConfig, teacher: PreTrainedModel, rows: Rows, probe: Batch, num_blocks: int
+) -> list[int]:
+    """Numbers of the teacher's blocks that the student is made of."""
+    start, num_of_teacher = config.student.start, teacher.config.num_hidden_layers
+    if start == "search":
+        loss = ablation_loss(teacher, rows.kind, len(rows.tokenizer), probe)
+        blocks = depth.search_blocks(num_blocks, teacher, lambda model: loss(model, probe))
+    elif start == "every":
+        blocks = depth.evenly_spaced(num_blocks, num_of_teacher)
+    else:
+        blocks = depth.last_blocks(num_blocks, num_of_teacher)
+    return depth.follow_pattern(teacher.config, blocks)
 
 
 @torch.no_grad()
-def searched(num_kept: int, teacher: nn.Module, loss: Callable[[nn.Module], float]) -> list[int]:
-    """Blocks that are left when those whose absence raises the loss least are taken out one by one.
+def ablation_loss(teacher: nn.Module, kind: Kind, vocab_size: int, probe: Batch) -> Loss:
+    """What a model is judged by when blocks are taken out of it: the loss on the labels, or for an encoder
+    how far its vectors turn from the whole teacher's."""
+    if kind == "encoder":
+        whole_BE = embedding(teacher, probe)
 
-    Args:
-        loss: of the teacher on a few rows, called about blocks * (blocks - num_kept) times.
+        def turned(model: nn.Module, batch: Batch) -> float:
+            cosines_B = F.cosine_similarity(embedding(model, batch), whole_BE, dim=-1)
+            return float((1 - cosines_B).sum().detach())
+
+        return turned
+    size = vocab_size if kind in ("causal", "masked") else None
+    judge = Distillation(StoredTeacher(), {"cross_entropy": 1.0}, kind, vocab_size=size)
+    return lambda model, batch: float(judge.loss(model, batch).total.detach())
+
+
+def renumber(shape: Any, ids: list[int]) -> None:
+    """Tell a config the size of its pruned vocabulary, and the new ids of its special tokens."""
+    shape.vocab_size = len(ids)
+    for name, old in shape.to_dict().items():
+        if name.endswith("_token_id") and isinstance(old, int):
+            setattr(shape, name, ids.index(old) if old in ids else None)
+
+
+def save_adapter_base(
+    config: DistillConfig, run: Run, student: NewStudent, kind: Kind, ranks: Ranks
+) -> tuple[PreTrainedModel, str]:
+    """What an adapter will stand on, and its folder: the one that the student starts from, or a new one.
+
+    A student of the teacher's blocks is written to the run's `base/` before it learns, or its adapter would
+    fit nothing. Without an adapter: the student and no folder.
     """
-    kept = list(range(len(repeated_blocks(teacher))))
-    out: dict[int, Sequence[nn.Module]] = {}
-
-    def without(block: int) -> float:
-        with replaced(teacher, {**out, block: []}):
-            return loss(teacher)
-
-    while len(kept) > num_kept:
-        # The first block of a ModernBERT has no norm of its own, so it stays where it is.
-        least = min(kept[1:], key=without)
-        out[least] = []
-        kept.remove(least)
-    return kept
-
-
-def like_the_pattern(config: Any, picks: Sequence[int]) -> list[int]:
-    """`picks` moved to the nearest blocks whose attention is what the same place has in the teacher's
-    pattern.
-
-    A ModernBERT's blocks see everything or a window, in turns that a server works out from the block's
-    number; and its first block alone has no norm before attention.
-    """
-    if config.model_type != "modernbert":
-        return list(picks)
-    types, free, moved = config.layer_types, set(range(1, config.num_hidden_layers)), [0]
-    for place, pick in list(enumerate(picks))[1:]:
-        fitting = [block for block in free if block > moved[-1] and types[block] == types[place]]
-        if not fitting:
-            what = f"no {len(picks)} of the teacher's blocks follow its pattern of global and local attention"
-            raise ModelError(what, where="student.layers", fix="keep more blocks, or use student.start=fresh")
-        moved.append(min(fitting, key=lambda block: abs(block - pick)))
-    return moved
-
-
-def with_blocks(
-    teacher: nn.Module, kind: Kind, picks: Sequence[int], seed: int, shape: Any = None, cut: Cut | None = None
-) -> nn.Module:
-    """A new model with copies of these blocks of `teacher` and of all around them.
-
-    Args:
-        shape: the student's config; the teacher's with fewer blocks if not given.
-        cut: makes the student's weight from (its name, the number of its block, the teacher's weight); else a
-            copy.
-    """
-    stack = block_prefix(teacher)
-    config = copied(shape or teacher.config)
-    config.num_hidden_layers = len(picks)
-    if getattr(config, "layer_types", None):
-        config.layer_types = [teacher.config.layer_types[pick] for pick in picks]
-    student = models.build(config, kind, seed)
-    # Blocks of the two may stand in one stack, so they must understand the same masks.
-    student.set_attn_implementation(teacher.config._attn_implementation)
-    source, state = teacher.state_dict(), {}
-    for name in student.state_dict():
-        block, origin = None, name
-        if name.startswith(stack):
-            number, inside = name.removeprefix(stack).split(".", 1)
-            block, origin = int(number), f"{stack}{picks[int(number)]}.{inside}"
-        weight = source[origin].float()
-        state[name] = weight if cut is None else cut(name, block, weight)
-    student.load_state_dict(state)
-    return student
-
-
-def block_prefix(model: nn.Module) -> str:
-    """`model.layers.` or the like: what the names of the blocks' weights begin with."""
-    blocks = repeated_blocks(model)
-    return next(name for name, part in model.named_modules() if part is blocks[0]).removesuffix("0")
-
-
-def copied(config: Any) -> Any:
-    return type(config).from_dict(config.to_dict())
-
-
-def check_shape(shape: str) -> None:
-    """Raises: ModelError for a transformers `model_type` that no vLLM server runs."""
-    if shape not in SERVED:
-        fix = "use student.start=fresh, which makes a Llama or a ModernBERT"
-        raise ModelError(
-            f"a student of the shape '{shape}' is not served: only {', '.join(SERVED)} are",
-            where="student",
-            fix=fix,
-        )
-
-
-def check_width(width: int) -> None:
-    """Raises: ConfigError unless the width suits tensor cores and groups of int4 weights."""
-    step = 32 if width < 256 else 128
-    if width % step:
-        fix = f"choose {max(step, round(width / step) * step)}"
-        raise ConfigError(f"a width of {width} is no multiple of {step}", where="student.width", fix=fix)
+    if config.adapter.kind == "none":
+        return student.model, ""
+    folder = config.student.start
+    if folder in FROM_TEACHER:
+        folder = str(run.base)
+        if ranks.rank == 0:
+            models.save(student.model, student.tokenizer, folder)
+        ranks.share(None)
+    if config.adapter.quantization is None:
+        return student.model, folder
+    return models.load(folder, kind, quantization=config.adapter.quantization), folder
 
 
 def add_projections(
-    student: nn.Module, teacher_width: int, count: int, channels: Tensor | None = None
+    student: PreTrainedModel, teacher_width: int, count: int, channels: Tensor | None = None
 ) -> None:
-    """One linear map per block from the student's width to the teacher's, trained with it and thrown away at
-    the end.
+    """Add one linear map per block from the student's width to the teacher's, trained with it and thrown away
+    at the end.
 
     None where the widths are equal. They start by putting each hidden unit where the teacher has it
     (`channels`), or where that means nothing, at its own number.
     """
-    width = student.config.hidden_size
-    if width == teacher_width:
+    own_width: int = student.config.hidden_size
+    if own_width == teacher_width:
         return
-    common = min(width, teacher_width)
-    start_ED = torch.zeros(teacher_width, width)
+    common = min(own_width, teacher_width)
+    start_ED = torch.zeros(teacher_width, own_width)
     start_ED[torch.arange(common) if channels is None else channels, torch.arange(common)] = 1.0
-    maps = nn.ModuleList([nn.Linear(width, teacher_width, bias=False) for _ in range(count)])
+    maps = nn.ModuleList([nn.Linear(own_width, teacher_width, bias=False) for _ in range(count)])
     for each in maps:
         each.weight = nn.Parameter(start_ED.clone())
     setattr(student, PROJECTIONS, maps)
 
 
-def without_projections(student: nn.Module) -> nn.Module:
+def remove_projections(student: nn.Module) -> None:
+    """Take off what `add_projections` added."""
     if hasattr(student, PROJECTIONS):
         delattr(student, PROJECTIONS)
-    return student

@@ -17,9 +17,10 @@ from adaptkit.distill.answer_store import Scorer
 from adaptkit.errors import ModelError
 from adaptkit.trainer.blocks import recording
 from adaptkit.trainer.device import default_device, send
-from adaptkit.trainer.distillation import STORED, Kind, Signal, embedding, head_inputs
+from adaptkit.trainer.distillation import STORED, Kind, embedding, head_inputs
 from adaptkit.trainer.objective import Batch
 from adaptkit.trainer.parallel import repeated_blocks
+from adaptkit.trainer.teacher_signal import Signal, Teacher
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerFast
@@ -72,8 +73,8 @@ class OnlineTeacher:
 
 
 class StoredTeacher:
-    """Reads the k largest log-probabilities that a batch carries (`store.WithTeacher`); nothing is computed
-    here."""
+    """Reads the k largest log-probabilities that a batch carries (`answer_store.WithTeacher`); nothing is
+    computed here."""
 
     blocks: Sequence[nn.Module] = ()
 
@@ -85,23 +86,21 @@ class StoredTeacher:
         return 0.0
 
 
-def local_scorer(teacher: OnlineTeacher, vocab_size: int, temperature: float, top_k: int) -> Scorer:
-    """Asks a causal model that is here; its logits exist for a few tokens at a time."""
+def local_scorer(teacher: Teacher, vocab_size: int, temperature: float, top_k: int) -> Scorer:
+    """Asks a causal model in this process; its logits exist for a few tokens at a time."""
 
     @torch.no_grad()
     def score(batch: dict[str, Tensor]) -> tuple[Tensor, Tensor]:
         batch = send(batch, default_device())
-        head, rows = teacher(batch, (), False).head, batch["input_ids"].shape
+        head, shape = teacher(batch, (), False).head, batch["input_ids"].shape
         assert isinstance(head, ops.HiddenTeacher)
-        kept = []
+        best = []
         for hidden_CE in head.hidden_TE.float().split(TOKENS_AT_ONCE):
             logits_CV = F.linear(hidden_CE, head.weight_VE.float(), head.bias_V)[:, :vocab_size]
-            kept.append((logits_CV / temperature).log_softmax(-1).topk(min(top_k, vocab_size - 1)))
-        ids_NK, logprobs_NK = (
-            torch.cat([part.indices for part in kept]),
-            torch.cat([part.values for part in kept]),
-        )
-        return ids_NK.unflatten(0, rows), logprobs_NK.unflatten(0, rows)
+            best.append((logits_CV / temperature).log_softmax(-1).topk(min(top_k, vocab_size - 1)))
+        ids_NK = torch.cat([part.indices for part in best])
+        logprobs_NK = torch.cat([part.values for part in best])
+        return ids_NK.unflatten(0, shape), logprobs_NK.unflatten(0, shape)
 
     return score
 
@@ -109,12 +108,13 @@ def local_scorer(teacher: OnlineTeacher, vocab_size: int, temperature: float, to
 def check_same_tokens(
     student: PreTrainedTokenizerFast, teacher: PreTrainedTokenizerFast, texts: Sequence[str]
 ) -> None:
-    """Raises: ModelError if the two vocabularies differ, or split one of the first texts into other tokens."""
-    fix = "start the student from the teacher (student.start=every), or set signal=text, which asks for no common tokenizer"
+    """Raises: ModelError if the two vocabularies differ, or split one of the first texts into other
+    tokens."""
+    fix = "start the student from the teacher (student.start=every), or set signal=text"
     own, theirs = student.get_vocab(), teacher.get_vocab()
     if own != theirs:
-        differ = len(own.items() ^ theirs.items())
-        what = f"the student's tokenizer has {len(own):,} tokens, the teacher's {len(theirs):,}, and {differ:,} entries differ"
+        sizes = f"the student's tokenizer has {len(own):,} tokens, the teacher's {len(theirs):,}"
+        what = f"{sizes}, and {len(own.items() ^ theirs.items()):,} entries differ"
         raise ModelError(f"{what}: their distributions cannot be compared", where="teacher", fix=fix)
     for text in texts[:PROBES]:
         if student.encode(text) != teacher.encode(text):

@@ -1,10 +1,9 @@
-"""A smaller vocabulary: the tokens that the domain's text uses most, and what they are built from.
+"""Make a smaller vocabulary: the tokens that the domain's text uses most, and what they are built from.
 
 Every text stays encodable. Byte-level BPE keeps its bytes and, for each token kept, the tokens that are
 merged into it; WordPiece and Unigram keep their single characters. A token that goes is written by smaller
-ones, which the teacher knows
-too: it reads the student's tokens by their old ids, and its distribution is taken over the tokens that are
-    left.
+ones, which the teacher knows too: it reads the student's tokens by their old ids, and its distribution is
+taken over the tokens that are left.
 """
 
 from __future__ import annotations
@@ -34,18 +33,14 @@ def prune_tokenizer(
     model = core["model"]
     vocab: dict[str, int] = tokenizer.get_vocab()
     if model["type"] not in ("BPE", "WordPiece", "Unigram"):
-        raise ModelError(
-            f"a {model['type']} vocabulary cannot be pruned", where="student.vocab_size", fix="set it to 0"
-        )
+        what = f"a {model['type']} vocabulary cannot be pruned"
+        raise ModelError(what, where="student.vocab_size", fix="set it to 0")
     needs = _merged_from(model) if model["type"] == "BPE" else lambda token: ()
     kept = set(_indispensable(core, vocab))
     if len(kept) > size:
-        what = (
-            f"{len(kept):,} of the {len(vocab):,} tokens are special or single characters, more than {size:,}"
-        )
-        raise ModelError(
-            what, where="student.vocab_size", fix=f"ask for at least {len(kept):,}, better twice as many"
-        )
+        what = f"{len(kept):,} of the {len(vocab):,} tokens are special or single characters"
+        fix = f"ask for at least {len(kept):,}, better twice as many"
+        raise ModelError(f"{what}, more than {size:,}", where="student.vocab_size", fix=fix)
     counts = Counter(token_id for ids in encode(tokenizer, texts) for token_id in ids)
     by_id = {token_id: token for token, token_id in vocab.items()}
     for token_id, _ in sorted(counts.items(), key=lambda pair: (-pair[1], pair[0])):
@@ -79,13 +74,13 @@ def _merged_from(model: dict[str, Any]) -> Callable[[str], Iterable[str]]:
 
 def _with_needs(token: str, needs: Callable[[str], Iterable[str]], kept: set[str]) -> set[str]:
     """`token` and what it is built from, as far as not kept yet."""
-    found, waiting = set(), [token]
+    wanted, waiting = set(), [token]
     while waiting:
         current = waiting.pop()
-        if current not in kept and current not in found:
-            found.add(current)
+        if current not in kept and current not in wanted:
+            wanted.add(current)
             waiting += needs(current)
-    return found
+    return wanted
 
 
 def _rebuilt(
@@ -98,9 +93,8 @@ def _rebuilt(
     model = core["model"]
     if model["type"] == "Unigram":
         unknown = model["vocab"][model["unk_id"] or 0][0]
-        model["vocab"] = sorted(
-            (pair for pair in model["vocab"] if pair[0] in new), key=lambda pair: new[pair[0]]
-        )
+        pairs = [pair for pair in model["vocab"] if pair[0] in new]
+        model["vocab"] = sorted(pairs, key=lambda pair: new[pair[0]])
         model["unk_id"] = next(number for number, pair in enumerate(model["vocab"]) if pair[0] == unknown)
     else:
         model["vocab"] = {token: number for token, number in new.items() if token in model["vocab"]}
@@ -109,7 +103,7 @@ def _rebuilt(
         model["merges"] = [pair for pair in split if {*pair, "".join(pair)} <= new.keys()]
     core["added_tokens"] = [{**token, "id": new[token["content"]]} for token in core["added_tokens"]]
     _renumber(core.get("post_processor"), new)
-    pruned = copy.deepcopy(tokenizer)
+    pruned: Any = copy.deepcopy(tokenizer)
     pruned._tokenizer = Tokenizer.from_str(json.dumps(core))
     return pruned
 

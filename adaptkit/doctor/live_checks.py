@@ -17,7 +17,7 @@ IMPORT_TIMEOUT_S, HUB_TIMEOUT_S = 180, 5
 _PROGRAM = """
 import importlib, json, time
 result = {"failed": {}}
-for name in ("torch", "transformers.models.llama.modeling_llama", "peft", "bitsandbytes", "evaluate"):
+for name in ("torch", "transformers.models.llama.modeling_llama", "peft", "bitsandbytes"):
     try:
         importlib.import_module(name)
     except BaseException as error:
@@ -60,7 +60,7 @@ def _read(result: dict[str, Any]) -> list[Finding]:
         for name, reason in result["failed"].items()
     ]
     if not findings:
-        findings = [Finding("imports", "ok", "torch, transformers, peft, bitsandbytes and evaluate import")]
+        findings = [Finding("imports", "ok", "torch, transformers, peft and bitsandbytes import")]
     if "bf16_speedup" in result:
         speedup = result["bf16_speedup"]
         verdict = "pays" if speedup > 1.1 else "does not pay"

@@ -1,48 +1,34 @@
-"""The card of a trained encoder: what it is, how to use it, what it learnt from, how it does."""
+"""Write the card of a trained encoder: what it is, how to use it, what it learnt from, how well it does."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 from adaptkit.adapters import base_name
-from adaptkit.run import read_json, write_text
+from adaptkit.embed.config import EmbedConfig
+from adaptkit.embed.encoder import Encoder
+from adaptkit.run import Run, write_text
+from adaptkit.run_record import RunRecord
 
-if TYPE_CHECKING:
-    from adaptkit.embed.config import EmbedConfig
-    from adaptkit.embed.encoder import Encoder
-    from adaptkit.run import Run
-
-
-def write_card(run: Run, config: EmbedConfig, encoder: Encoder, suite: str) -> None:
-    """README.md in the model's folder; no local path and no row of the data is in it."""
-    layout, scores, data = encoder.layout, read_json(run.scores(suite)), run.manifest()["data"]
-    shown = scores["metrics"] or scores["dev"]
-    sizes = ", ".join(map(str, layout.dimensions)) or str(encoder.width)
-    prompts = "; ".join(f"{name}: `{words}`" for name, words in layout.prompts.items()) or "none"
-    metrics = "\n".join(f"| {name} | {value:.4f} |" for name, value in shown.items())
-    write_text(
-        run.model / "README.md",
-        f"""---
+CARD = """---
 library_name: sentence-transformers
 pipeline_tag: sentence-similarity
-base_model: {base_name(config.base)}
+base_model: {base}
 tags: [sentence-transformers, feature-extraction, adaptkit]
 ---
-# {config.name}
+# {name}
 
-Turns text into vectors of {encoder.width} numbers whose product is high for texts that belong together.
+Turns text into vectors of {width} numbers whose product is high for texts that belong together.
 
 | | |
 | --- | --- |
-| base model | `{base_name(config.base)}` |
-| trained | {"all weights" if config.adapter.kind == "none" else config.adapter.kind}, loss {config.loss} |
-| examples | {data["train"]["examples"]:,} |
-| pooling | {layout.pooling} of the token states, unit length |
+| base model | `{base}` |
+| trained | {trained}, loss {loss} |
+| examples | {num_examples:,} |
+| pooling | {pooling} of the token states, unit length |
 | sizes | {sizes} |
 | prompts | {prompts} |
-| longest text | {layout.max_length} tokens |
+| longest text | {max_length} tokens |
 
-Scores on {"test" if scores["metrics"] else "development"} data:
+Scores on {split} data:
 
 | metric | value |
 | --- | --- |
@@ -50,5 +36,26 @@ Scores on {"test" if scores["metrics"] else "development"} data:
 
     SentenceTransformer(folder).encode(texts)                     # sentence-transformers
     vllm serve folder --runner pooling --dtype float32            # an OpenAI-compatible /v1/embeddings
-""",
+"""
+
+
+def write_card(run: Run, config: EmbedConfig, encoder: Encoder, record: RunRecord) -> None:
+    """Write README.md into the model's folder; no local path and no row of the data is in it."""
+    layout, suite = encoder.layout, record.suites[record.suite]
+    card = CARD.format(
+        base=base_name(config.base),
+        name=config.name,
+        width=encoder.width,
+        trained="all weights" if config.adapter.kind == "none" else config.adapter.kind,
+        loss=config.loss,
+        num_examples=record.splits["train"].facts["examples"],
+        pooling=layout.pooling,
+        sizes=", ".join(map(str, layout.dimensions)) or str(encoder.width),
+        prompts="; ".join(f"{name}: `{words}`" for name, words in layout.prompts.items()) or "none",
+        max_length=layout.max_length,
+        split="test" if suite.metrics else "development",
+        metrics="\n".join(
+            f"| {name} | {value:.4f} |" for name, value in (suite.metrics or suite.dev).items()
+        ),
     )
+    write_text(run.model / "README.md", card)

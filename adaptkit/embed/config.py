@@ -7,15 +7,19 @@ from typing import Annotated, Literal
 from pydantic import BeforeValidator, Field, model_validator
 
 from adaptkit.adapters import AdapterConfig
-from adaptkit.config import Config, Count, Magnitude
+from adaptkit.config import Config, Count, Magnitude, Tokens, in_unit
 from adaptkit.data.readers import DataConfig
 from adaptkit.trainer.config import TrainerConfig
 
 Loss = Literal["infonce", "symmetric", "triplet", "cosine", "margin", "simcse", "tsdae"]
-Size = Annotated[
-    int, BeforeValidator(lambda value: int(value) if isinstance(value, str) and value.isdecimal() else value)
-]
-"""A key that JSON can only write as a string."""
+
+
+def _whole_number(value: object) -> object:
+    """A key that JSON can only write as a string."""
+    return int(value) if isinstance(value, str) and value.isdecimal() else value
+
+
+Size = Annotated[int, BeforeValidator(_whole_number)]
 
 
 class EmbedConfig(Config):
@@ -34,18 +38,17 @@ class EmbedConfig(Config):
     """The same, only scored at the end."""
     loss: Loss = "infonce"
     """infonce and symmetric: pairs, or pairs made from the structure of plain text; triplet: pairs with
-    negatives; cosine and
-    margin: pairs with scores or labels; simcse: plain text against itself under dropout; tsdae: plain text
-        restored from the
-    vector of its remains after most of its tokens were deleted."""
-    temperature: Magnitude = Field(0.05, gt=0)
+    negatives; cosine and margin: pairs with scores or labels; simcse: plain text against itself under
+    dropout; tsdae: plain text restored from the vector of its remains after most of its tokens were
+    deleted."""
+    temperature: Annotated[Magnitude, in_unit("none")] = Field(0.05, gt=0)
     """What infonce, symmetric and simcse divide cosines by."""
-    margin: Magnitude = Field(0.0, ge=0, le=2)
+    margin: Annotated[Magnitude, in_unit("cosine distance")] = Field(0.0, ge=0, le=2)
     """Distance that triplet and margin ask for (0: 0.3). infonce: negatives nearer than the positive by more
     than this are taken for unknown positives and left out (0: none are)."""
-    hard_negatives: Count = Field(0, ge=0)
+    hard_negatives: Annotated[Count, in_unit("negatives per anchor")] = Field(0, ge=0)
     """Negatives per anchor that the base itself confuses with the positive, mined before training."""
-    dimensions: list[Count] | dict[Size, Magnitude] = []
+    dimensions: Annotated[list[Count] | dict[Size, Magnitude], in_unit("vector dimensions")] = []
     """Matryoshka sizes that vectors may be cut to, besides the whole one, which always trains; or sizes with
     what the loss at each counts, as {384: 1, 64: 0.5} (1 where not named)."""
     pooling: Literal["auto", "mean", "cls", "last"] = "auto"
@@ -53,7 +56,7 @@ class EmbedConfig(Config):
     decoders."""
     prompts: dict[str, str] = {}
     """Words put before a text: `query` for anchors, `document` for all others."""
-    max_length: Count = Field(256, ge=8)
+    max_length: Tokens = Field(256, ge=8)
     """Tokens after which a text is cut, in training and in use."""
     adapter: AdapterConfig = AdapterConfig()
     """All weights, or a low-rank update."""
@@ -77,9 +80,8 @@ class EmbedConfig(Config):
         if isinstance(self.dimensions, dict) and not all(weight > 0 for weight in self.dimensions.values()):
             raise ValueError("what a size counts must be above 0: leave the size out instead")
         if self.dimensions and self.loss == "tsdae":
-            raise ValueError(
-                "loss 'tsdae' trains whole vectors: leave dimensions out, and set them where pairs are learnt"
-            )
+            what = "loss 'tsdae' trains whole vectors"
+            raise ValueError(f"{what}: leave dimensions out, and set them where pairs are learnt")
         if self.adapter.kind == "qlora":
             raise ValueError("encoders are trained by lora, rslora, dora or in full")
         return self

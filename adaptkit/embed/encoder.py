@@ -12,40 +12,36 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
 from adaptkit import models
-from adaptkit.embed.dense import read_dense, width_of, write_dense
-from adaptkit.embed.layout import Layout, changed, dense_names, read_layout, write_layout
-from adaptkit.embed.pooling import cut, pool
 from adaptkit.errors import ModelError
-from adaptkit.run import digest, file_digest
+from adaptkit.models.batching import batches_by_length, fast_batch_tokens, pad_right
+from adaptkit.models.sentence.dense import read_dense, width_of, write_dense
+from adaptkit.models.sentence.layout import Layout, changed, dense_names, read_layout, write_layout
+from adaptkit.models.sentence.pooling import cut, pool
 from adaptkit.trainer.device import default_device
 
-CPU_TOKENS, GPU_TOKENS = 512, 32768
-"""Tokens of a batch: per CPU thread, what a core's cache holds; or what fills a GPU."""
+if TYPE_CHECKING:
+    pass
 
 
 class Encoder:
     """A model with its tokenizer and layout, ready to encode; counts the tokens and FLOPs it has spent.
 
     Attributes:
+        model: the transformers model, inside an adapter while one is trained.
         digest: sha256 over the folder that it was loaded from, or "" for a model in training.
         dense: what pooled vectors go through; nothing for most models.
         width: numbers of a vector.
     """
 
     def __init__(
-        self,
-        model: nn.Module,
-        tokenizer: Any,
-        layout: Layout,
-        digest: str = "",
-        dense: nn.Sequential | None = None,
+        self, model: Any, tokenizer: Any, layout: Layout, digest: str = "", dense: nn.Sequential | None = None
     ):
         self.model, self.tokenizer, self.layout, self.digest = model, tokenizer, layout, digest
         self.dense = dense or nn.Sequential()
@@ -64,10 +60,12 @@ class Encoder:
         model, tokenizer = models.load(folder, "encoder", dtype=dtype), models.load_tokenizer(folder)
         layout = read_layout(folder, model.config, tokenizer)
         dense = read_dense(folder, layout.dense)
-        for part in (model, dense):
+        parts: list[nn.Module] = [model, dense]
+        for part in parts:
             part.to(device or default_device()).eval()
-        tokenizer = closed_by_eos(tokenizer) if layout.pooling == "last" else tokenizer
-        return cls(model, tokenizer, layout, folder_digest(folder), dense)
+        if layout.pooling == "last":
+            tokenizer = closed_by_eos(tokenizer)
+        return cls(model, tokenizer, layout, models.model_digest(folder), dense)
 
     def limit(self, max_length: int) -> None:
         """Cut texts after `max_length` tokens, or where the model's positions end."""
@@ -78,9 +76,9 @@ class Encoder:
 
         Raises: ModelError if the tokenizer that is read back would encode otherwise; DiskFullError.
         """
-        folder, inner = Path(folder), models.unwrap(self.model)
+        folder = Path(folder)
         if self.layout.dimensions:
-            inner.config.matryoshka_dimensions = list(self.layout.dimensions)
+            models.unwrap(self.model).config.matryoshka_dimensions = list(self.layout.dimensions)
         self.tokenizer.model_max_length = self.layout.max_length
         models.save(self.model, self.tokenizer, folder)
         layout = changed(self.layout, self.width, dense=dense_names(len(self.dense)))
@@ -88,20 +86,20 @@ class Encoder:
         write_dense(folder, layout.dense, self.dense)
         probe = "A text, read back."
         if models.load_tokenizer(folder)(probe)["input_ids"] != self.tokenizer(probe)["input_ids"]:
-            fix = "use a base whose tokenizer is a plain tokenizer.json"
+            what = "the saved tokenizer encodes otherwise than the trained one"
             raise ModelError(
-                "the saved tokenizer encodes otherwise than the trained one", where=str(folder), fix=fix
+                what, where=str(folder), fix="use a base whose tokenizer is a plain tokenizer.json"
             )
 
     def tokens(self, texts: Sequence[str], prompt: str = "") -> list[list[int]]:
-        """Token ids of each text behind the words of `prompt`, special tokens included, cut to
+        """Token ids of each text with `prompt` before it, special tokens included, cut to
         `layout.max_length`."""
         whole = [prompt + text for text in texts]
         if self.layout.lower_case:
             whole = [text.lower() for text in whole]
         if not whole:
             return []
-        found = self.tokenizer(
+        encoded = self.tokenizer(
             whole,
             truncation=True,
             max_length=self.layout.max_length,
@@ -109,10 +107,9 @@ class Encoder:
             return_attention_mask=False,
             return_token_type_ids=False,
         )
-        nothing = [
-            next(i for i in (self.tokenizer.eos_token_id, self.tokenizer.pad_token_id, 0) if i is not None)
-        ]
-        return [ids or nothing for ids in found["input_ids"]]
+        substitutes = (self.tokenizer.eos_token_id, self.tokenizer.pad_token_id, 0)
+        for_empty = [next(token for token in substitutes if token is not None)]
+        return [ids or for_empty for ids in encoded["input_ids"]]
 
     def encode(self, texts: Sequence[str], *, prompt: str | None = None, dimensions: int = 0) -> np.ndarray:
         """Vectors of `texts`, float32 [N, D], in their order.
@@ -126,24 +123,22 @@ class Encoder:
         encoded = self.tokens(texts, self.layout.prompt(prompt))
         vectors_ND = np.empty((len(encoded), dimensions or self.width), np.float32)
         device = next(self.model.parameters()).device
-        most = CPU_TOKENS * torch.get_num_threads() if device.type == "cpu" else GPU_TOKENS
+        padding = models.unwrap(self.model).config.pad_token_id or 0
         training = self.model.training
         self.model.eval()
         with torch.inference_mode():
-            for items in batches_by_length([len(ids) for ids in encoded], most):
-                batch = pad([encoded[i] for i in items], models.unwrap(self.model).config.pad_token_id or 0)
-                pooled_BD = self._pooled({name: value.to(device) for name, value in batch.items()})
-                vectors_ND[items] = (
-                    cut(pooled_BD, dimensions, normalised=self.layout.normalised).cpu().numpy()
-                )
+            for items in batches_by_length([len(ids) for ids in encoded], fast_batch_tokens(device.type)):
+                batch = pad_right([encoded[i] for i in items], padding)
                 self._count(batch["attention_mask"])
+                pooled_BD = self._pooled({name: value.to(device) for name, value in batch.items()})
+                normalised = self.layout.normalised
+                vectors_ND[items] = cut(pooled_BD, dimensions, normalised=normalised).cpu().numpy()
         self.model.train(training)
         return vectors_ND
 
     def _pooled(self, batch: dict[str, Tensor]) -> Tensor:
-        return self.dense(
-            pool(self.model(**batch).last_hidden_state, batch["attention_mask"], self.layout.pooling)
-        )
+        states_BTD = self.model(**batch).last_hidden_state
+        return self.dense(pool(states_BTD, batch["attention_mask"], self.layout.pooling))
 
     def _count(self, mask_BT: Tensor) -> None:
         length = mask_BT.shape[1]
@@ -151,26 +146,6 @@ class Encoder:
             self._flops_at[length] = models.flops_per_token(self.model, length).forward
         self.num_tokens += int(mask_BT.sum())
         self.flops += mask_BT.numel() * self._flops_at[length]
-
-
-def batches_by_length(lengths: Sequence[int], most: int) -> list[list[int]]:
-    """Indices in order of length, the longest first (what does not fit into memory fails at once), cut so
-    that a batch holds at most `most` tokens, padding included, and at least one text."""
-    batches: list[list[int]] = []
-    for index in sorted(range(len(lengths)), key=lambda i: (-lengths[i], i)):
-        if not batches or (len(batches[-1]) + 1) * lengths[batches[-1][0]] > most:
-            batches.append([])
-        batches[-1].append(index)
-    return batches
-
-
-def pad(rows: Sequence[Sequence[int]], padding: int) -> dict[str, Tensor]:
-    """`input_ids` and `attention_mask`, int64 [B, T], padded on the right to the longest row."""
-    length = max(map(len, rows))
-    ids, mask = np.full((len(rows), length), padding, np.int64), np.zeros((len(rows), length), np.int64)
-    for place, row in enumerate(rows):
-        ids[place, : len(row)], mask[place, : len(row)] = row, 1
-    return {"input_ids": torch.from_numpy(ids), "attention_mask": torch.from_numpy(mask)}
 
 
 def closed_by_eos(tokenizer: Any) -> Any:
@@ -198,11 +173,3 @@ def closed_by_eos(tokenizer: Any) -> Any:
         special_tokens=[*zip(before, whole[:start], strict=True), (end, tokenizer.eos_token_id)],
     )
     return tokenizer
-
-
-def folder_digest(folder: Path) -> str:
-    """sha256 over every file that decides a vector: weights, configs, tokenizer, pooling."""
-    files = sorted(
-        path for path in folder.rglob("*") if path.suffix in (".safetensors", ".json") and path.is_file()
-    )
-    return digest({str(path.relative_to(folder)): file_digest(path) for path in files})

@@ -1,6 +1,7 @@
-"""Encoding a corpus: streamed, resumable, the same vectors whether it was interrupted or not.
+"""Encode a corpus: streamed, resumable, the same vectors whether it was interrupted or not.
 
-    vectors/  vectors.npy + ids.jsonl, or vectors.parquet      encoding.json  what made them
+    vectors/  vectors.npy + ids.jsonl, or vectors.parquet
+              encoding.json   what made them
 
 Documents are read and encoded a window at a time; each window is a part that appears whole or not at all. A
 killed run goes on after the last part. At the end the parts become one file.
@@ -18,21 +19,19 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
 import numpy as np
 
 from adaptkit.data.files import Fault, find_files, records
+from adaptkit.embed.encoder import Encoder
 from adaptkit.errors import DataError
 from adaptkit.run import digest, file_digest, read_json, read_jsonl, write_json, write_jsonl
-
-if TYPE_CHECKING:
-    from adaptkit.embed.encoder import Encoder
 
 Format = Literal["npy", "parquet"]
 WINDOW = 4096
 """Documents sorted by length together, and lost at most by a kill."""
-TELL_S = 5.0
+SHOW_EVERY_S = 5.0
 INFO = "encoding.json"
 _ID_NAMES = ("_id", "id")
 
@@ -50,11 +49,9 @@ class Encoding:
         folder = Path(folder)
         info = read_json(folder / INFO) if (folder / INFO).exists() else {}
         if not info.get("finished"):
-            fix = (
-                "run `adaptkit embed encode` with this --out: it goes on where it stopped"
-                if info
-                else "give the folder that encode wrote"
-            )
+            fix = "give the folder that encode wrote"
+            if info:
+                fix = "run `adaptkit embed encode` with this --out: it goes on where it stopped"
             raise DataError("holds no finished encoding", where=str(folder), fix=fix)
         return cls(folder, info)
 
@@ -89,9 +86,8 @@ def documents(files: Sequence[Path]) -> Iterator[tuple[str, str]]:
                 raise DataError(record.what, where=where, fix=record.fix)
             text = record.get("text")
             if not isinstance(text, str):
-                raise DataError(
-                    "no column 'text'", where=where, fix="give rows with `text`, and `_id` or `id`"
-                )
+                fix = "give rows with `text`, and `_id` or `id`"
+                raise DataError("no column 'text'", where=where, fix=fix)
             name = next((str(record[key]) for key in _ID_NAMES if key in record), f"{file.name}:{line}")
             title = record.get("title")
             yield name, f"{title}\n{text}" if title else text
@@ -113,57 +109,59 @@ def encode_files(
     """
     out = Path(out)
     files, _ = find_files(patterns)
-    asked = {
+    size = dimensions or encoder.width
+    settings = {
         "model": encoder.digest,
         "files": digest([file_digest(file) for file in files]),
         "prompt": encoder.layout.prompt(prompt),
-        "dimensions": dimensions or encoder.width,
+        "dimensions": size,
         "normalised": encoder.layout.normalised,
         "format": format,
     }
-    begun = read_json(out / INFO) if (out / INFO).exists() else None
-    if begun is not None and any(begun.get(key) != value for key, value in asked.items()):
-        differing = next(key for key, value in asked.items() if begun.get(key) != value)
-        raise DataError(
-            f"holds an encoding with another {differing}",
-            where=str(out),
-            fix="choose another --out, or delete it",
-        )
-    if begun is None or not begun.get("finished"):
-        write_json(out / INFO, {**asked, "finished": False})
-        names = _encode(encoder, files, out, prompt, dimensions)
-        count = _join(out, names, format, asked["dimensions"])
-        write_json(out / INFO, {**asked, "count": count, "finished": True})
+    if not _is_finished(out, settings):
+        write_json(out / INFO, {**settings, "finished": False})
+        parts = _encode(encoder, files, out, prompt, dimensions)
+        count = _join(out, parts, format, size)
+        write_json(out / INFO, {**settings, "count": count, "finished": True})
         shutil.rmtree(out / "parts")
     return Encoding.open(out)
+
+
+def _is_finished(out: Path, settings: dict[str, Any]) -> bool:
+    """Whether a folder holds all vectors of an encoding with these settings.
+
+    Raises: DataError if it holds an encoding with others.
+    """
+    if not (out / INFO).exists():
+        return False
+    begun = read_json(out / INFO)
+    for key, value in settings.items():
+        if begun.get(key) != value:
+            fix = "choose another --out, or delete it"
+            raise DataError(f"holds an encoding with another {key}", where=str(out), fix=fix)
+    return bool(begun.get("finished"))
 
 
 def _encode(
     encoder: Encoder, files: list[Path], out: Path, prompt: str | None, dimensions: int
 ) -> list[Path]:
     """Write the parts that are missing; returns all of them in order."""
-    stream, parts, seen = documents(files), [], set[str]()
+    stream, parts, seen = documents(files), list[Path](), set[str]()
     (out / "parts").mkdir(parents=True, exist_ok=True)
-    with progress("encoded") as tell:
+    with progress("encoded") as show:
         while window := list(islice(stream, WINDOW)):
             ids = [name for name, _ in window]
-            if len(seen | set(ids)) < len(seen) + len(ids):
-                twice = next(name for i, name in enumerate(ids) if name in seen or name in ids[:i])
-                raise DataError(
-                    f"the id '{twice}' occurs twice",
-                    where=str(out),
-                    fix="give every document an id of its own",
-                )
-            seen.update(ids)
+            for name in ids:
+                if name in seen:
+                    fix = "give every document an id of its own"
+                    raise DataError(f"the id '{name}' occurs twice", where=str(out), fix=fix)
+                seen.add(name)
             part = out / "parts" / f"{len(parts):06d}.npy"
             if not part.exists():
-                _write_part(
-                    part,
-                    ids,
-                    encoder.encode([text for _, text in window], prompt=prompt, dimensions=dimensions),
-                )
+                texts = [text for _, text in window]
+                _write_part(part, ids, encoder.encode(texts, prompt=prompt, dimensions=dimensions))
             parts.append(part)
-            tell(len(seen))
+            show(len(seen))
     return parts
 
 
@@ -179,47 +177,55 @@ def _write_part(part: Path, ids: list[str], vectors_ND: np.ndarray) -> None:
 
 
 def _join(out: Path, parts: list[Path], format: Format, dimensions: int) -> int:
-    """One file of vectors with their ids, a part at a time in memory; the number of vectors."""
+    """Make one file of vectors with their ids, a part at a time in memory; returns the number of vectors."""
     ids = [[row["id"] for row in read_jsonl(part.with_suffix(".jsonl"))] for part in parts]
-    count = sum(map(len, ids))
     if format == "npy":
-        whole = np.lib.format.open_memmap(
-            out / ".vectors.tmp", mode="w+", dtype=np.float32, shape=(count, dimensions)
-        )
-        start = 0
-        for part in parts:
-            vectors_ND = np.load(part)
-            whole[start : start + len(vectors_ND)] = vectors_ND
-            start += len(vectors_ND)
-        whole.flush()
-        os.replace(out / ".vectors.tmp", out / "vectors.npy")
-        write_jsonl(out / "ids.jsonl", ({"id": name} for names in ids for name in names))
-        return count
+        _join_npy(out, parts, ids, dimensions)
+    else:
+        _join_parquet(out, parts, ids, dimensions)
+    return sum(map(len, ids))
+
+
+def _join_npy(out: Path, parts: list[Path], ids: list[list[str]], dimensions: int) -> None:
+    temporary, shape = out / ".vectors.tmp", (sum(map(len, ids)), dimensions)
+    whole_ND = np.lib.format.open_memmap(temporary, mode="w+", dtype=np.float32, shape=shape)
+    start = 0
+    for part in parts:
+        vectors_ND = np.load(part)
+        whole_ND[start : start + len(vectors_ND)] = vectors_ND
+        start += len(vectors_ND)
+    whole_ND.flush()
+    os.replace(temporary, out / "vectors.npy")
+    write_jsonl(out / "ids.jsonl", ({"id": name} for names in ids for name in names))
+
+
+def _join_parquet(out: Path, parts: list[Path], ids: list[list[str]], dimensions: int) -> None:
     import pyarrow as pa
     import pyarrow.parquet as parquet
 
+    temporary = out / ".vectors.tmp"
     schema = pa.schema([("id", pa.string()), ("vector", pa.list_(pa.float32(), dimensions))])
-    with parquet.ParquetWriter(out / ".vectors.tmp", schema) as writer:
+    with parquet.ParquetWriter(temporary, schema) as writer:
         for part, names in zip(parts, ids, strict=True):
             flat = pa.array(np.load(part).reshape(-1), pa.float32())
             columns = [pa.array(names, pa.string()), pa.FixedSizeListArray.from_arrays(flat, dimensions)]
             writer.write_table(pa.Table.from_arrays(columns, schema=schema))
-    os.replace(out / ".vectors.tmp", out / "vectors.parquet")
-    return count
+    os.replace(temporary, out / "vectors.parquet")
 
 
 @contextmanager
 def progress(what: str) -> Iterator[Callable[[int], None]]:
     """A counter on a terminal, JSON lines every few seconds elsewhere; both on stderr."""
     if not sys.stderr.isatty():
-        last = [-TELL_S]
+        shown_at = -SHOW_EVERY_S
 
-        def tell(done: int) -> None:
-            if time.monotonic() - last[0] >= TELL_S:
+        def show(done: int) -> None:
+            nonlocal shown_at
+            if time.monotonic() - shown_at >= SHOW_EVERY_S:
                 print(json.dumps({what: done}), file=sys.stderr, flush=True)
-                last[0] = time.monotonic()
+                shown_at = time.monotonic()
 
-        yield tell
+        yield show
         return
     from rich.console import Console
     from rich.progress import MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn

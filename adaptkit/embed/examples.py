@@ -5,18 +5,20 @@ from __future__ import annotations
 import hashlib
 import re
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+from adaptkit.data.heldout import split_record
 from adaptkit.data.readers import DataConfig, Dataset, read
+from adaptkit.embed.config import Loss
 from adaptkit.embed.retrieval import RetrievalSet, is_set, read_set, splits
 from adaptkit.embed.rows import Example, groups_of
+from adaptkit.embed.structure import pairs_from_text
 from adaptkit.errors import DataError
-
-if TYPE_CHECKING:
-    from adaptkit.embed.config import Loss
+from adaptkit.run import digest
+from adaptkit.run_record import SplitRecord
 
 DEV_SHARE = 0.1
 MOST_BESIDE = 1000
@@ -24,7 +26,10 @@ MOST_BESIDE = 1000
 finds them."""
 SCORED: tuple[str, ...] = ("cosine", "margin")
 FROM_TEXT: tuple[str, ...] = ("simcse", "tsdae")
+RETRIEVAL, HELD_OUT = "retrieval", "held out of train"
+"""Kinds of a split that is no data set of its own."""
 _SENTENCES = re.compile(r"\n+|(?<=[.!?])\s+")
+_LABELS = {"true": 1.0, "false": 0.0, "yes": 1.0, "no": 0.0}
 
 
 @dataclass(frozen=True)
@@ -33,12 +38,17 @@ class Examples:
 
     Attributes:
         corpus: texts beside the examples' own that negatives may be mined from.
-        facts: what a run records about them.
+        data: what was read to make them; None for examples that came from nowhere else.
     """
 
     rows: list[Example]
     corpus: list[str] = field(default_factory=list)
-    facts: dict[str, Any] = field(default_factory=dict)
+    data: SplitRecord | None = None
+
+    def record(self) -> SplitRecord:
+        """What a run's record says of them: the data that was read, and how many examples it gave."""
+        data = self.data or _record_of_texts(HELD_OUT, self.rows)
+        return data.model_copy(update={"facts": {**data.facts, "examples": len(self.rows)}})
 
 
 def read_examples(config: DataConfig, loss: Loss, split: str = "train") -> Examples:
@@ -50,25 +60,38 @@ def read_examples(config: DataConfig, loss: Loss, split: str = "train") -> Examp
         if loss not in ("infonce", "symmetric"):
             fix = "set loss: infonce or symmetric, or give files"
             raise DataError(f"loss '{loss}' does not learn from a retrieval set", where=str(folder), fix=fix)
-        found = read_set(folder, split, config.max_bytes)
-        facts = {
-            "documents": len(found.documents),
-            "queries": len(found.queries),
-            "unjudged": found.num_unjudged,
-            "split": split,
-        }
-        return Examples(examples_of_set(found), list(found.documents.values()), facts)
+        return _of_set(read_set(folder, split, config.max_bytes))
     dataset = read(config, "text" if loss in FROM_TEXT else None)
+    data = split_record(dataset)
     if loss in FROM_TEXT:
-        return Examples(
-            [Example((row.text, row.text), row.where) for row in dataset.rows], facts=dataset.manifest()
-        )
+        return Examples([Example((row.text, row.text), row.where) for row in dataset.rows], data=data)
     if dataset.kind == "text" and loss in ("infonce", "symmetric"):
-        from adaptkit.embed.structure import pairs_from_text
-
         rows, counts = pairs_from_text(dataset)
-        return Examples(rows, facts={**dataset.manifest(), "pairs_from_structure": counts})
-    return Examples(_rows(dataset, loss), facts=dataset.manifest())
+        return Examples(rows, data=data.model_copy(update={"facts": counts}))
+    return Examples(_rows(dataset, loss), data=data)
+
+
+def _of_set(retrieval_set: RetrievalSet) -> Examples:
+    rows = examples_of_set(retrieval_set)
+    documents = list(retrieval_set.documents.values())
+    data = _record_of_texts(RETRIEVAL, rows)
+    counts = {"queries": len(retrieval_set.queries), "unjudged": retrieval_set.num_unjudged}
+    num_bytes = _num_bytes([*documents, *retrieval_set.queries.values()])
+    update = {"documents": len(documents), "num_bytes": num_bytes, "facts": counts}
+    return Examples(rows, documents, data.model_copy(update=update))
+
+
+def _record_of_texts(kind: str, rows: Sequence[Example]) -> SplitRecord:
+    return SplitRecord(
+        kind=kind,
+        documents=len(rows),
+        num_bytes=_num_bytes(text for row in rows for text in row.texts),
+        digest=digest([[*row.texts, row.target] for row in rows]),
+    )
+
+
+def _num_bytes(texts: Iterable[str]) -> int:
+    return sum(len(text.encode("utf-8", "replace")) for text in texts)
 
 
 def in_pieces(examples: Examples, most_words: int) -> Examples:
@@ -84,16 +107,17 @@ def in_pieces(examples: Examples, most_words: int) -> Examples:
 
 def pieces(text: str, most_words: int) -> list[str]:
     """A text in pieces of at most `most_words` words, or of one sentence where that has more."""
-    found: list[str] = []
-    words = 0
+    parts: list[str] = []
+    num_words = 0
     for sentence in filter(str.strip, _SENTENCES.split(text)):
         count = len(sentence.split())
-        if found and words + count <= most_words:
-            found[-1], words = f"{found[-1]} {sentence.strip()}", words + count
+        if parts and num_words + count <= most_words:
+            parts[-1] = f"{parts[-1]} {sentence.strip()}"
+            num_words += count
         else:
-            found.append(sentence.strip())
-            words = count
-    return found
+            parts.append(sentence.strip())
+            num_words = count
+    return parts
 
 
 def retrieval_folder(config: DataConfig) -> Path | None:
@@ -102,12 +126,12 @@ def retrieval_folder(config: DataConfig) -> Path | None:
     return folder if folder is not None and is_set(folder) else None
 
 
-def examples_of_set(found: RetrievalSet) -> list[Example]:
+def examples_of_set(retrieval_set: RetrievalSet) -> list[Example]:
     """A pair for every query and relevant document."""
     return [
-        Example((text, found.documents[document]), found.where[query])
-        for query, text in found.queries.items()
-        for document, grade in found.grades[query].items()
+        Example((text, retrieval_set.documents[document]), retrieval_set.where[query])
+        for query, text in retrieval_set.queries.items()
+        for document, grade in retrieval_set.grades[query].items()
         if grade > 0
     ]
 
@@ -117,15 +141,12 @@ def train_and_dev(train: DataConfig, dev: DataConfig | None, loss: Loss) -> tupl
     folder, learnt = retrieval_folder(train), read_examples(train, loss)
     if dev is not None:
         other = retrieval_folder(dev)
-        return learnt, read_examples(
-            dev, loss, "dev" if other is not None and "dev" in splits(other) else "test"
-        )
+        split = "dev" if other is not None and "dev" in splits(other) else "test"
+        return learnt, read_examples(dev, loss, split)
     if folder is not None and "dev" in splits(folder):
         return learnt, read_examples(train, loss, "dev")
     rest, held = hold_out(learnt.rows, DEV_SHARE)
-    return Examples(rest, learnt.corpus, learnt.facts), Examples(
-        held, learnt.corpus, {"held_out_of_train": len(held)}
-    )
+    return replace(learnt, rows=rest), Examples(held, learnt.corpus)
 
 
 def hold_out(rows: Sequence[Example], share: float) -> tuple[list[Example], list[Example]]:
@@ -136,21 +157,22 @@ def hold_out(rows: Sequence[Example], share: float) -> tuple[list[Example], list
     Raises: DataError when a side would be empty.
     """
     groups = groups_of(rows)
-    first: dict[int, str] = {}
+    first_text: dict[int, str] = {}
     for text in sorted(groups):
-        first.setdefault(groups[text], text)
+        first_text.setdefault(groups[text], text)
     sizes = Counter(groups[row.texts[0]] for row in rows)
-    sides: tuple[list[Example], list[Example]] = ([], [])
+    largest = max(1, 2 * share * len(rows))
+    rest: list[Example] = []
+    held: list[Example] = []
     for row in rows:
         group = groups[row.texts[0]]
-        hashed = hashlib.sha256(first[group].encode()).digest()
-        small = sizes[group] <= max(1, 2 * share * len(rows))
-        sides[small and int.from_bytes(hashed[:8]) / 2**64 < share].append(row)
-    if not sides[0] or not sides[1]:
-        raise DataError(
-            f"{len(rows)} examples cannot be split", where=rows[0].where, fix="give more rows, or name `dev`"
-        )
-    return sides
+        hashed = hashlib.sha256(first_text[group].encode()).digest()
+        drawn = int.from_bytes(hashed[:8]) / 2**64 < share
+        (held if drawn and sizes[group] <= largest else rest).append(row)
+    if not rest or not held:
+        fix = "give more rows, or name `dev`"
+        raise DataError(f"{len(rows)} examples cannot be split", where=rows[0].where, fix=fix)
+    return rest, held
 
 
 def set_of(examples: Examples) -> RetrievalSet:
@@ -173,34 +195,34 @@ def _id(text: str) -> str:
 
 
 def _rows(dataset: Dataset, loss: Loss) -> list[Example]:
-    roles = dataset.roles
-    negatives = sorted(role for role in roles if role.startswith("negative"))
     if loss in SCORED:
-        value = "score" if loss == "cosine" and "score" in roles else "label"
-        if "text1" not in roles or value not in roles:
-            fix = f"give text1, text2 and {'score' if loss == 'cosine' else 'label (0 or 1)'}, or set loss: infonce"
-            raise DataError(f"loss '{loss}' needs scored pairs", where=dataset.rows[0].where, fix=fix)
-        targets = [_number(row.values[value], row.where) for row in dataset.rows]
-        low, high = min(targets), max(targets)
-        scaled = [(target - low) / (high - low) if high > low else 1.0 for target in targets]
-        pairs = zip(dataset.rows, scaled, strict=True)
-        return [
-            Example((row.values["text1"], row.values["text2"]), row.where, target) for row, target in pairs
-        ]
-    if "anchor" not in roles or (loss == "triplet" and not negatives):
+        return _scored_rows(dataset, loss)
+    negatives = sorted(role for role in dataset.roles if role.startswith("negative"))
+    if "anchor" not in dataset.roles or (loss == "triplet" and not negatives):
         wanted = "anchor, positive and negative" if loss == "triplet" else "anchor and positive"
-        raise DataError(
-            f"loss '{loss}' needs {wanted}", where=dataset.rows[0].where, fix="set train.columns to name them"
-        )
+        fix = "set train.columns to name them"
+        raise DataError(f"loss '{loss}' needs {wanted}", where=dataset.rows[0].where, fix=fix)
     names = ("anchor", "positive", *negatives)
     return [Example(tuple(row.values[name] for name in names), row.where) for row in dataset.rows]
 
 
+def _scored_rows(dataset: Dataset, loss: Loss) -> list[Example]:
+    """Pairs with their scores, brought to 0..1."""
+    value = "score" if loss == "cosine" and "score" in dataset.roles else "label"
+    if "text1" not in dataset.roles or value not in dataset.roles:
+        wanted = "score" if loss == "cosine" else "label (0 or 1)"
+        fix = f"give text1, text2 and {wanted}, or set loss: infonce"
+        raise DataError(f"loss '{loss}' needs scored pairs", where=dataset.rows[0].where, fix=fix)
+    targets = [_number(row.values[value], row.where) for row in dataset.rows]
+    low, high = min(targets), max(targets)
+    scaled = [(target - low) / (high - low) if high > low else 1.0 for target in targets]
+    pairs = zip(dataset.rows, scaled, strict=True)
+    return [Example((row.values["text1"], row.values["text2"]), row.where, target) for row, target in pairs]
+
+
 def _number(value: Any, where: str) -> float:
-    words = {"true": 1.0, "false": 0.0, "yes": 1.0, "no": 0.0}
     try:
-        return words[value] if value in words else float(value)
+        return _LABELS[value] if value in _LABELS else float(value)
     except ValueError:
-        raise DataError(
-            f"'{value}' is no number", where=where, fix="write scores as numbers, labels as 0 or 1"
-        ) from None
+        fix = "write scores as numbers, labels as 0 or 1"
+        raise DataError(f"'{value}' is no number", where=where, fix=fix) from None

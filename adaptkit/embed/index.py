@@ -1,32 +1,29 @@
-"""Search: exact by default, approximate by FAISS; an index answers only the model that made it.
+"""Search vectors: exactly by default, approximately by FAISS; an index answers only the model that made it.
 
     index = build(Encoding.open("vectors"), "index")          # or build(..., faiss="HNSW32")
     index.search(encoder, ["a question"], 10)                 # [[(id, score), ...]]
 
 Vectors of two models live in unrelated spaces: their products are numbers that look like scores and mean
-    nothing. So the
-model's digest is kept with the index and compared before anything is searched.
+nothing. So the model's digest is kept with the index and compared before anything is searched.
 
 Shape suffixes: Q = queries, N = vectors, D = size of a vector.
 """
 
 from __future__ import annotations
 
-import shutil
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
+from adaptkit.embed.encoder import Encoder
+from adaptkit.embed.encoding import Encoding
 from adaptkit.embed.metrics import ranked
 from adaptkit.errors import DataError, MissingDependency, ModelError
 from adaptkit.run import read_json, read_jsonl, write_json, write_jsonl
-
-if TYPE_CHECKING:
-    from adaptkit.embed.encoder import Encoder
-    from adaptkit.embed.encoding import Encoding
 
 INFO = "index.json"
 BLOCK_SCORES = 1 << 24
@@ -50,9 +47,8 @@ class Index:
         """Raises: DataError for a folder that holds no index."""
         folder = Path(folder)
         if not (folder / INFO).exists():
-            raise DataError(
-                "holds no index", where=str(folder), fix="give the folder that `adaptkit embed index` wrote"
-            )
+            fix = "give the folder that `adaptkit embed index` wrote"
+            raise DataError("holds no index", where=str(folder), fix=fix)
         return cls(folder, read_json(folder / INFO), [row["id"] for row in read_jsonl(folder / "ids.jsonl")])
 
     def search(self, encoder: Encoder, queries: Sequence[str], k: int = 10) -> list[list[tuple[str, float]]]:
@@ -61,30 +57,30 @@ class Index:
         Raises: ModelError for another model than the one that made the vectors.
         """
         if encoder.digest != self.info["model"]:
-            what = f"these vectors are of model {self.info['model'][:12]}, the queries' model is {encoder.digest[:12]}"
-            raise ModelError(
-                what,
-                where=str(self.folder),
-                fix="search with the model that made the index, or index again with this one",
-            )
+            ours, theirs = self.info["model"][:12], encoder.digest[:12]
+            what = f"these vectors are of model {ours}, the queries' model is {theirs}"
+            fix = "search with the model that made the index, or index again with this one"
+            raise ModelError(what, where=str(self.folder), fix=fix)
         prompt = "query" if "query" in encoder.layout.prompts else None
-        full = self.info["dimensions"] == encoder.width
-        queries_QD = encoder.encode(queries, prompt=prompt, dimensions=0 if full else self.info["dimensions"])
-        return self.nearest(queries_QD, k)
+        size = self.info["dimensions"]
+        dimensions = 0 if size == encoder.width else size
+        return self.nearest(encoder.encode(queries, prompt=prompt, dimensions=dimensions), k)
 
     def nearest(self, queries_QD: np.ndarray, k: int) -> list[list[tuple[str, float]]]:
         """The k best (id, score) of each query vector."""
         if self.info["faiss"]:
-            scores_QK, places_QK = _faiss().read_index(str(self.folder / "index.faiss")).search(queries_QD, k)
+            index = _faiss().read_index(str(self.folder / "index.faiss"))
+            scores_QK, places_QK = index.search(queries_QD, k)
             rows = zip(places_QK, scores_QK, strict=True)
             return [[(self.ids[i], float(s)) for i, s in zip(*row, strict=True) if i >= 0] for row in rows]
         vectors_ND = np.load(self.folder / "vectors.npy", mmap_mode="r")
         place = {name: i for i, name in enumerate(self.ids)}
-        size, found = max(1, BLOCK_SCORES // max(1, len(vectors_ND))), []
-        for start in range(0, len(queries_QD), size):
-            for scores_N in queries_QD[start : start + size] @ vectors_ND.T:
-                found.append([(name, float(scores_N[place[name]])) for name in ranked(scores_N, self.ids, k)])
-        return found
+        block, hits = max(1, BLOCK_SCORES // max(1, len(vectors_ND))), []
+        for start in range(0, len(queries_QD), block):
+            for scores_N in queries_QD[start : start + block] @ vectors_ND.T:
+                ranking = ranked(scores_N, self.ids, k)
+                hits.append([(name, float(scores_N[place[name]])) for name in ranking])
+        return hits
 
 
 def build(encoding: Encoding, folder: str | Path, *, faiss: str = "") -> Index:
@@ -96,27 +92,30 @@ def build(encoding: Encoding, folder: str | Path, *, faiss: str = "") -> Index:
     Raises: MissingDependency without FAISS, DataError for a string it does not know.
     """
     folder = Path(folder)
-    library = _faiss() if faiss else None
     folder.mkdir(parents=True, exist_ok=True)
     vectors_ND = np.ascontiguousarray(encoding.vectors(), np.float32)
-    if library is None:
-        np.save(folder / ".vectors.tmp.npy", vectors_ND)
-        shutil.move(folder / ".vectors.tmp.npy", folder / "vectors.npy")
+    if faiss:
+        _write_faiss(folder / "index.faiss", vectors_ND, faiss)
     else:
-        try:
-            made = library.index_factory(vectors_ND.shape[1], faiss, library.METRIC_INNER_PRODUCT)
-            made.train(vectors_ND)
-        except RuntimeError as error:
-            first = next(iter(str(error).splitlines()), "refused")
-            raise DataError(
-                f"FAISS cannot build '{faiss}': {first}", where="--faiss", fix="try HNSW32, or leave it out"
-            ) from None
-        made.add(vectors_ND)
-        library.write_index(made, str(folder / "index.faiss"))
+        np.save(folder / ".vectors.tmp.npy", vectors_ND)
+        os.replace(folder / ".vectors.tmp.npy", folder / "vectors.npy")
     write_jsonl(folder / "ids.jsonl", ({"id": name} for name in encoding.ids()))
-    kept = {key: encoding.info[key] for key in ("model", "dimensions", "normalised", "count")}
-    write_json(folder / INFO, {**kept, "faiss": faiss})
+    info = {key: encoding.info[key] for key in ("model", "dimensions", "normalised", "count")}
+    write_json(folder / INFO, {**info, "faiss": faiss})
     return Index.open(folder)
+
+
+def _write_faiss(path: Path, vectors_ND: np.ndarray, factory: str) -> None:
+    library = _faiss()
+    try:
+        index = library.index_factory(vectors_ND.shape[1], factory, library.METRIC_INNER_PRODUCT)
+        index.train(vectors_ND)
+    except RuntimeError as error:
+        first = next(iter(str(error).splitlines()), "refused")
+        what = f"FAISS cannot build '{factory}': {first}"
+        raise DataError(what, where="--faiss", fix="try HNSW32, or leave it out") from None
+    index.add(vectors_ND)
+    library.write_index(index, str(path))
 
 
 def _faiss() -> Any:

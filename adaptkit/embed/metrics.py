@@ -1,8 +1,7 @@
 """Retrieval metrics per query, with trec_eval's definitions and its order of equal scores. Imports no torch.
 
 An item row holds what they are computed from: the ranks (from 1) at which relevant documents came, their
-    grades, and the
-grades of all relevant documents of the query.
+grades, and the grades of all relevant documents of the query.
 
     {"id": "q1", "hits": [1, 7], "grades": [1, 1], "relevant": [2, 1, 1], "ranking": ["d3", "d9", ...]}
 """
@@ -41,12 +40,11 @@ def ranked(scores: np.ndarray, names: Sequence[str], depth: int = DEPTH) -> list
     Args:
         scores: float [num_names].
     """
+    candidates = np.arange(len(scores))
     if len(scores) > depth:
         least = np.partition(scores, len(scores) - depth)[len(scores) - depth]
-        kept = np.flatnonzero(scores >= least)
-    else:
-        kept = np.arange(len(scores))
-    by_name = sorted(kept.tolist(), key=lambda i: names[i], reverse=True)
+        candidates = np.flatnonzero(scores >= least)
+    by_name = sorted(candidates.tolist(), key=lambda i: names[i], reverse=True)
     order = np.argsort(-scores[by_name], kind="stable")
     return [names[by_name[i]] for i in order[:depth]]
 
@@ -54,11 +52,10 @@ def ranked(scores: np.ndarray, names: Sequence[str], depth: int = DEPTH) -> list
 def ndcg(row: Row, k: int = 10) -> float:
     """Discounted gain of the first k ranks over the best possible one (Jarvelin and Kekalainen 2002); gains
     are grades."""
-    found = sum(
-        grade / np.log2(rank + 1) for rank, grade in zip(row["hits"], row["grades"], strict=True) if rank <= k
-    )
+    hits = zip(row["hits"], row["grades"], strict=True)
+    gain = sum(grade / np.log2(rank + 1) for rank, grade in hits if rank <= k)
     best = sum(grade / np.log2(rank + 1) for rank, grade in enumerate(row["relevant"][:k], 1))
-    return float(found / best) if best else 0.0
+    return float(gain / best) if best else 0.0
 
 
 def recall(row: Row, k: int) -> float:
@@ -75,7 +72,8 @@ def average_precision(row: Row) -> float:
     """Mean over the relevant documents of the precision at their ranks, 0 for those beyond `DEPTH`."""
     if not row["relevant"]:
         return 0.0
-    return sum(found / rank for found, rank in enumerate(row["hits"], 1)) / len(row["relevant"])
+    precisions = (count / rank for count, rank in enumerate(row["hits"], 1))
+    return sum(precisions) / len(row["relevant"])
 
 
 PER_QUERY: dict[str, Callable[[Row], float]] = {
@@ -89,8 +87,6 @@ PER_QUERY: dict[str, Callable[[Row], float]] = {
 
 def retrieval_scores(rows: Sequence[Row]) -> dict[str, float]:
     """Means over queries."""
-    return (
-        {name: float(np.mean([score(row) for row in rows])) for name, score in PER_QUERY.items()}
-        if rows
-        else {}
-    )
+    if not rows:
+        return {}
+    return {name: float(np.mean([score(row) for row in rows])) for name, score in PER_QUERY.items()}

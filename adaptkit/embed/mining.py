@@ -1,4 +1,4 @@
-"""Hard negatives from the model itself: texts that it takes for the answer and that are not.
+"""Find hard negatives with the model itself: texts that it takes for the answer and that are not.
 
 Shape suffixes: A = anchors, N = documents, D = size of a vector.
 """
@@ -45,7 +45,7 @@ def mine(
     anchors = sorted({example.texts[0] for example in examples})
     anchors_AD = encoder.encode(anchors, prompt=prompts[0])
     row_of = {text: i for i, text in enumerate(anchors)}
-    made = []
+    with_negatives = []
     for start in range(0, len(examples), BLOCK):
         block = examples[start : start + BLOCK]
         scores = anchors_AD[[row_of[example.texts[0]] for example in block]] @ documents_ND.T
@@ -54,14 +54,19 @@ def mine(
             if len(chosen) < count:
                 what = f"only {len(chosen)} texts can be negatives of this row, {count} were asked for"
                 raise DataError(what, where=example.where, fix="lower hard_negatives, or give more rows")
-            made.append(dataclasses.replace(example, texts=(*example.texts, *(documents[i] for i in chosen))))
-    return made
+            negatives = (documents[i] for i in chosen)
+            with_negatives.append(dataclasses.replace(example, texts=(*example.texts, *negatives)))
+    return with_negatives
 
 
 def _hardest(scores_N: np.ndarray, positive: int, groups_N: np.ndarray, count: int) -> list[int]:
     """The highest scores below the ceiling; where those are too few, the lowest above it."""
     allowed = groups_N != groups_N[positive]
     below = allowed & (scores_N <= CEILING * scores_N[positive])
-    candidates = np.flatnonzero(below if below.sum() >= count else allowed)
-    order = np.argsort(-scores_N[candidates] if below.sum() >= count else scores_N[candidates], kind="stable")
+    if below.sum() >= count:
+        candidates = np.flatnonzero(below)
+        order = np.argsort(-scores_N[candidates], kind="stable")
+    else:
+        candidates = np.flatnonzero(allowed)
+        order = np.argsort(scores_N[candidates], kind="stable")
     return candidates[order[:count]].tolist()

@@ -1,26 +1,50 @@
-"""What an encoder is taught: to find each text's partner among all texts of the batch, or to agree with given
+"""The losses of an encoder: find each text's partner among all texts of the batch, or agree with given
 scores.
 
 Shape suffixes: B = examples, K = texts of an example (anchor, positive, negatives), N = B * K, T = tokens, D
-    = vector size.
+= vector size.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from adaptkit import ops
-from adaptkit.embed.pooled_model import Tower
-from adaptkit.embed.pooling import Pooling, cut, pool
+from adaptkit import models, ops
+from adaptkit.models.sentence.pooling import Pooling, cut, pool
 from adaptkit.trainer.objective import Batch, LossOutput
 
 MARGIN = 0.3
-"""Distance that `margin` and `triplet` ask for between texts that do not belong together, unless told."""
+"""Distance that `margin` and `triplet` ask for between texts that do not belong together, by default."""
+PairKind = Literal["cosine", "margin", "triplet"]
+
+
+class PooledModel(nn.Module):
+    """A transformer and what its pooled vectors go through: Dense modules, which stay, or a decoder, which is
+    thrown away.
+
+    Called as the transformer is; `after_pooling` is for the objective to call.
+    """
+
+    def __init__(self, transformer: nn.Module, after_pooling: nn.Module):
+        super().__init__()
+        self.transformer, self.after_pooling = transformer, after_pooling
+
+    @property
+    def config(self) -> Any:
+        """The transformer's."""
+        return models.unwrap(self.transformer).config
+
+    def forward(self, **batch: Any) -> Any:
+        return self.transformer(**batch)
+
+    def gradient_checkpointing_enable(self, **options: Any) -> None:
+        """Of the transformer; what stands behind it is small, or shares its weights."""
+        models.unwrap(self.transformer).gradient_checkpointing_enable(**options)
 
 
 @dataclass(frozen=True)
@@ -30,7 +54,7 @@ class Contrastive:
 
     Every other example's texts are negatives, hard ones included, unless they are known to answer the anchor
     as well. Its loss is a function of the vectors, so batches of any size train exactly through
-    `trainer.cached`.
+    `trainer.grad_cache`.
 
     Attributes:
         temperature: divides the cosines.
@@ -74,21 +98,25 @@ class Contrastive:
     def _at_size(self, vectors_BKD: Tensor, groups_BK: Tensor, own: slice) -> Tensor:
         anchors_BD, others = vectors_BKD[:, 0], vectors_BKD[:, 1:]
         at_B = torch.arange(len(anchors_BD), device=anchors_BD.device)[own]
-        groups_C = groups_BK[:, 1:].flatten()
-        settings = {
-            "temperature": self.temperature,
-            "margin": self.margin,
-            "implementation": self.implementation,
-        }
-        found = ops.info_nce(
-            anchors_BD[own], others.flatten(0, 1), at_B * others.shape[1], groups_C=groups_C, **settings
+        to_others = self._info_nce(
+            anchors_BD[own], others.flatten(0, 1), at_B * others.shape[1], groups_BK[:, 1:].flatten()
         )
         if not self.symmetric:
-            return found
+            return to_others
         # the op's own symmetric form would look for the anchor among this rank's alone
-        return (
-            found + ops.info_nce(vectors_BKD[own, 1], anchors_BD, at_B, groups_C=groups_BK[:, 0], **settings)
-        ) / 2
+        to_anchors = self._info_nce(vectors_BKD[own, 1], anchors_BD, at_B, groups_BK[:, 0])
+        return (to_others + to_anchors) / 2
+
+    def _info_nce(self, queries: Tensor, candidates: Tensor, labels: Tensor, groups_C: Tensor) -> Tensor:
+        return ops.info_nce(
+            queries,
+            candidates,
+            labels,
+            groups_C=groups_C,
+            temperature=self.temperature,
+            margin=self.margin,
+            implementation=self.implementation,
+        )
 
 
 @dataclass(frozen=True)
@@ -100,7 +128,7 @@ class Scored:
     triplet: the positive is nearer than each negative by `margin` (arXiv 1503.03832).
     """
 
-    kind: Literal["cosine", "margin", "triplet"]
+    kind: PairKind
     pooling: Pooling = "mean"
     dimensions: tuple[int, ...] = ()
     weights: tuple[float, ...] = ()
@@ -146,8 +174,9 @@ def vectors(model: nn.Module, batch: Batch, pooling: Pooling) -> Tensor:
     pooled = []
     for name in (name for name in batch if name.endswith("input_ids")):
         mask_NT = batch[name.replace("input_ids", "attention_mask")]
-        pooled.append(
-            pool(model(input_ids=batch[name], attention_mask=mask_NT).last_hidden_state, mask_NT, pooling)
-        )
-    found = torch.cat(pooled)
-    return (model.after(found) if isinstance(model, Tower) else found)[batch["order"]]
+        states_NTD = model(input_ids=batch[name], attention_mask=mask_NT).last_hidden_state
+        pooled.append(pool(states_NTD, mask_NT, pooling))
+    vectors_ND = torch.cat(pooled)
+    if isinstance(model, PooledModel):
+        vectors_ND = model.after_pooling(vectors_ND)
+    return vectors_ND[batch["order"]]

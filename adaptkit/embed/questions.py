@@ -1,9 +1,9 @@
-"""Questions that a served generator writes to documents: pairs to learn retrieval from where nobody has asked
-yet.
+"""Write questions to documents with a served generator: pairs to learn retrieval from where nobody has
+asked yet.
 
-    out/  pairs.jsonl  anchor, positive, from     `embed train` learns from it as it is
-          answers.jsonl  what the generator wrote, word for word      questions.json  model, prompt, dates,
-          counts
+    out/  pairs.jsonl      anchor, positive, from: `embed train` learns from it as it is
+          answers.jsonl    what the generator wrote, word for word
+          questions.json   model, prompt, dates, counts
 
 Documents stream by; each answer is on disk before it is counted, so that a killed run asks only for what is
 missing. pairs.jsonl is made from the answers at the end, by rules alone. How to reach the generator is the
@@ -26,8 +26,9 @@ from adaptkit.embed.encoding import documents, progress
 from adaptkit.errors import ConfigError, DataError
 from adaptkit.run import append_jsonl, digest, file_digest, read_json, read_jsonl, write_json, write_jsonl
 
-PROMPT = """Write {count} different questions that a person might type into a search engine and that the text below answers.
-Use other words than the text where you can. One question per line, nothing else.
+PROMPT = """\
+Write {count} different questions that a person might type into a search engine and that the text below
+answers. Use other words than the text where you can. One question per line, nothing else.
 
 Text:
 {text}
@@ -51,7 +52,7 @@ def write_questions(
     patterns: list[str],
     out: str | Path,
     ask: Ask,
-    told: dict[str, str],
+    generator: dict[str, str],
     *,
     count: int = 3,
     prompt: str = PROMPT,
@@ -62,42 +63,54 @@ def write_questions(
 
     Args:
         ask: called from `jobs` threads at once.
-        told: what is recorded of the generator: its model, its server.
+        generator: what is recorded of it: its model, its server.
         prompt: the request, with {count} and {text} in it.
     Returns: what questions.json holds, counts included.
     Raises: DataError for unreadable rows or a folder of other questions; whatever `ask` raises, with all
         answers kept.
     """
-    out, (files, _) = Path(out), find_files(patterns)
     if "{text}" not in prompt:
-        raise ConfigError(
-            "the prompt does not say where the text goes", where="prompt", fix="write {text} into it"
-        )
-    asked = {**told, "prompt": prompt, "count": count, "files": digest([file_digest(file) for file in files])}
-    begun = (
-        read_json(out / INFO)
-        if (out / INFO).exists()
-        else {"started": date.today().isoformat(), "finished": ""}
-    )
-    differing = [key for key in asked if (out / INFO).exists() and begun.get(key) != asked[key]]
-    if differing:
-        raise DataError(
-            f"holds questions with another {differing[0]}",
-            where=str(out),
-            fix="choose another --out, or delete it",
-        )
-    if begun["finished"]:
-        return begun
-    write_json(out / INFO, {**asked, **begun})
-    answers = _ask_all(files, out / ANSWERS, ask, count, prompt, jobs)
+        fix = "write {text} into it"
+        raise ConfigError("the prompt does not say where the text goes", where="prompt", fix=fix)
+    out, (files, _) = Path(out), find_files(patterns)
+    settings = {**generator, "prompt": prompt, "count": count}
+    settings["files"] = digest([file_digest(file) for file in files])
+    info = _begun(out, settings)
+    if info["finished"]:
+        return info
+    write_json(out / INFO, info)
+    answers = _ask_all(files, out / ANSWERS, ask, _request(prompt, count), jobs)
     counts: Counter[str] = Counter()
     write_jsonl(out / PAIRS, _pairs(files, answers, count, counts))
     if not counts["pairs"]:
-        fix = "look at answers.jsonl; a larger model or another prompt may be needed; delete the folder and ask again"
-        raise DataError("no answer holds a question that can be used", where=str(out), fix=fix)
-    found = {**asked, **begun, "finished": date.today().isoformat(), "counts": dict(sorted(counts.items()))}
-    write_json(out / INFO, found)
-    return found
+        what = "no answer holds a question that can be used"
+        fix = (
+            "read answers.jsonl; try a larger model or another prompt; delete the folder before you ask again"
+        )
+        raise DataError(what, where=str(out), fix=fix)
+    info |= {"finished": date.today().isoformat(), "counts": dict(sorted(counts.items()))}
+    write_json(out / INFO, info)
+    return info
+
+
+def _begun(out: Path, settings: dict[str, Any]) -> dict[str, Any]:
+    """What questions.json holds, or will hold at first.
+
+    Raises: DataError if the folder was begun with other settings.
+    """
+    if not (out / INFO).exists():
+        return {**settings, "started": date.today().isoformat(), "finished": ""}
+    info = read_json(out / INFO)
+    for key, value in settings.items():
+        if info.get(key) != value:
+            fix = "choose another --out, or delete it"
+            raise DataError(f"holds questions with another {key}", where=str(out), fix=fix)
+    return info
+
+
+def _request(prompt: str, count: int) -> Callable[[str], str]:
+    """From a passage to the words of a request."""
+    return lambda text: prompt.replace("{count}", str(count)).replace("{text}", text)
 
 
 def questions_of(answer: str) -> list[str]:
@@ -115,45 +128,43 @@ def passage(text: str) -> str:
 
 
 def _ask_all(
-    files: Sequence[Path], path: Path, ask: Ask, count: int, prompt: str, jobs: int
+    files: Sequence[Path], path: Path, ask: Ask, request: Callable[[str], str], jobs: int
 ) -> dict[str, str]:
-    """Answers by passage, old and new; every new one is appended to `path` first."""
+    """Answers by passage, old and new; every new one is appended to `path` before it counts."""
     answers = {row["passage"]: row["answer"] for row in read_jsonl(path)} if path.exists() else {}
-    write_jsonl(
-        path, ({"passage": name, "answer": answer} for name, answer in answers.items())
-    )  # without a line cut by a kill
+    rows = ({"passage": name, "answer": answer} for name, answer in answers.items())
+    write_jsonl(path, rows)  # without a line that a kill cut
     running: dict[Future[str], str] = {}
+    with progress("answered") as show, ThreadPoolExecutor(jobs) as pool:
 
-    def keep(done: Iterable[Future[str]]) -> BaseException | None:
-        """Write down what was answered; the first failure among the rest."""
-        failed = None
-        for future in done:
-            name = running.pop(future)
-            if future.cancelled():
-                continue
-            if error := future.exception():
-                failed = failed or error
-                continue
-            answers[name] = future.result()
-            append_jsonl(path, {"passage": name, "answer": answers[name]})
-        tell(len(answers))
-        return failed
+        def keep(done: Iterable[Future[str]]) -> BaseException | None:
+            """Write the answers down; the first failure among them."""
+            failures = []
+            for future in done:
+                name = running.pop(future)
+                if future.cancelled():
+                    continue
+                if error := future.exception():
+                    failures.append(error)
+                    continue
+                answers[name] = future.result()
+                append_jsonl(path, {"passage": name, "answer": answers[name]})
+            show(len(answers))
+            return failures[0] if failures else None
 
-    def take() -> None:
-        if failed := keep(wait(running, return_when=FIRST_COMPLETED).done):
-            raise failed
+        def wait_for_one() -> None:
+            if failure := keep(wait(running, return_when=FIRST_COMPLETED).done):
+                raise failure
 
-    with progress("answered") as tell, ThreadPoolExecutor(jobs) as pool:
         try:
             for _, text in _passages(files):
                 name = _name(text)
                 if name not in answers and name not in running.values():
-                    request = prompt.replace("{count}", str(count)).replace("{text}", text)
-                    running[pool.submit(ask, request)] = name
+                    running[pool.submit(ask, request(text))] = name
                 if len(running) >= 2 * jobs:
-                    take()
+                    wait_for_one()
             while running:
-                take()
+                wait_for_one()
         except BaseException:
             pool.shutdown(wait=True, cancel_futures=True)
             keep(list(running))
@@ -171,9 +182,9 @@ def _passages(files: Sequence[Path]) -> Iterator[tuple[str, str]]:
 def _pairs(
     files: Sequence[Path], answers: dict[str, str], count: int, counts: Counter[str]
 ) -> Iterator[dict[str, str]]:
-    """The rows of pairs.jsonl; `counts` tells what became of every document and question."""
-    asked_before: set[str] = set()
-    seen: set[str] = set()
+    """The rows of pairs.jsonl; `counts` says what became of every document and question."""
+    earlier_questions: set[str] = set()
+    earlier_passages: set[str] = set()
     for name, text in documents(files):
         counts["documents"] += 1
         if len(text.split()) < MIN_WORDS:
@@ -181,30 +192,32 @@ def _pairs(
             continue
         text = passage(text)
         key = _name(text)
-        if key in seen:
+        if key in earlier_passages:
             counts["documents seen before"] += 1
             continue
-        seen.add(key)
-        found = questions_of(answers[key])
-        counts["answers without a question"] += not found
-        kept = 0
-        for question in found:
-            reason = _fault(question, text, asked_before) if kept < count else "questions beyond the count"
+        earlier_passages.add(key)
+        questions = questions_of(answers[key])
+        counts["answers without a question"] += not questions
+        num_pairs = 0
+        for question in questions:
+            reason = "questions beyond the count"
+            if num_pairs < count:
+                reason = _fault(question, text, earlier_questions)
             counts[reason or "pairs"] += 1
             if not reason:
-                kept += 1
-                asked_before.add(_plain(question))
+                num_pairs += 1
+                earlier_questions.add(_plain(question))
                 yield {"anchor": question, "positive": text, "from": name}
 
 
-def _fault(question: str, text: str, asked_before: set[str]) -> str:
+def _fault(question: str, text: str, earlier_questions: set[str]) -> str:
     """Why a question is left out; empty if it is not."""
     plain = _plain(question)
     if len(plain.split()) > LONGEST:
         return "questions too long"
     if f" {plain} " in f" {_plain(text)} ":
         return "questions copied from the text"
-    return "questions asked before" if plain in asked_before else ""
+    return "questions asked before" if plain in earlier_questions else ""
 
 
 def _plain(text: str) -> str:

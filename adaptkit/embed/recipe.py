@@ -1,25 +1,43 @@
-"""Train an encoder: contrast, scores, or plain text in; a folder that sentence-transformers and vLLM serve
-out.
+"""The recipe of encoders: from pairs, scores or plain text to a folder that sentence-transformers and vLLM
+serve.
 
     result = embed(config, Run.open("runs", config.name, config.model_dump(mode="json")))
 
-    model/  sentence-transformers and transformers folder, merged      eval/<suite>.jsonl, .json  items and
-    scores adapter/  the peft adapter, if any      cost.json  manifest.json  metrics.jsonl  checkpoints/
+    model/    sentence-transformers and transformers folder, merged
+    adapter/  the peft adapter, if any
+    eval/<suite>.jsonl, .json   items and scores
 
-Nothing heavy is imported until `embed` is called: the command line reads schemas from here.
+A finished run is returned as it is; a killed one goes on from its newest checkpoint.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
+import torch
+from torch import Tensor, nn
+
+from adaptkit import models
+from adaptkit.embed.card import write_card
 from adaptkit.embed.config import EmbedConfig
-from adaptkit.errors import AdaptkitError
+from adaptkit.embed.examples import FROM_TEXT
+from adaptkit.embed.scores import rows_of_data, rows_of_examples, scores_of
+from adaptkit.embed.start import Start, prepare
 from adaptkit.run import Run, read_json
+from adaptkit.run_record import ModelKind, RecipeKind, RunRecord, SuiteRecord, read_record
+from adaptkit.trainer.lifecycle import Outcome, merge_checked, run_recipe
+from adaptkit.trainer.parallel import Ranks
+from adaptkit.trainer.result import TrainResult
+from adaptkit.trainer.trainer import Trainer
 
 SUITE = "retrieval"
+MERGE_TOLERANCE = 1e-4
+"""Cosine distance between vectors before and after merging an adapter; exact merges measure 1e-7."""
+PROBES = 8
+"""Dev examples whose vectors are compared before and after the merge."""
 
 
 @dataclass(frozen=True)
@@ -33,27 +51,101 @@ class EmbedResult:
     dev: dict[str, float]
     cost: dict[str, Any] = field(default_factory=dict)
 
+    @classmethod
+    def of(cls, run: Run) -> EmbedResult:
+        """Read from a finished run."""
+        record = read_record(run)
+        suite = record.suites[record.suite]
+        adapter = None if record.adapter is None else run.adapter
+        return cls(run.model, adapter, record.suite, suite.metrics, suite.dev, read_json(run.cost_path))
+
+
+@dataclass(frozen=True)
+class _Trained:
+    """An encoder after its last step."""
+
+    start: Start
+    result: TrainResult
+    params: models.ParamCount
+
 
 def embed(config: EmbedConfig, run: Run, *, suite: str = SUITE) -> EmbedResult:
-    """Train, merge, save and score; a finished run is returned as it is and a killed one goes on.
+    """Train an encoder, merge, save and score it; a finished run is returned as it is.
+
+    Under torchrun every rank calls this; rank 0 writes.
 
     Args:
         suite: name of the scores under eval/.
-    Raises: DataError, ModelError, NonFiniteError, DiskFullError; the run is marked failed.
+    Raises: AdaptkitError for anything the user can mend; the run's manifest then says `failed` and why.
     """
-    if not run.finished:
-        from adaptkit.embed.training import train
-        from adaptkit.trainer.parallel import join
+    run_recipe(
+        config,
+        run,
+        partial(_train, config, run),
+        partial(_deliver, config, run),
+        partial(_score, config, run, suite),
+    )
+    return EmbedResult.of(run)
 
-        first = join(config.trainer.parallel).rank == 0
-        if first:
-            run.start()
-        try:
-            train(config, run, suite)
-        except AdaptkitError as error:
-            if first:
-                run.fail(str(error))
-            raise
-    scores = read_json(run.scores(suite))
-    adapter = run.adapter if config.adapter.kind != "none" else None
-    return EmbedResult(run.model, adapter, suite, scores["metrics"], scores["dev"], read_json(run.cost_path))
+
+def _train(config: EmbedConfig, run: Run, ranks: Ranks) -> _Trained:
+    start = prepare(config, run, ranks)
+    params = models.param_count(start.encoder.model)
+    trainer = Trainer(start.model, start.objective, start.train, config.trainer, run=run, eval=start.dev)
+    return _Trained(start, trainer.fit(), params)
+
+
+def _deliver(config: EmbedConfig, run: Run, trained: _Trained) -> float:
+    """Save the adapter and the merged encoder; how far merging moved its vectors."""
+    encoder = trained.start.encoder
+    probe = [text for row in trained.start.watched.rows[:PROBES] for text in row.texts]
+
+    def vectors(model: nn.Module) -> Tensor:
+        encoder.model = model
+        return torch.from_numpy(encoder.encode(probe))
+
+    merged, difference = merge_checked(
+        encoder.model,
+        run,
+        vectors,
+        adapter_base=config.base,
+        distance=_largest_cosine_distance,
+        tolerance=MERGE_TOLERANCE,
+    )
+    encoder.model = merged
+    encoder.save(run.model)
+    return difference
+
+
+def _largest_cosine_distance(before_ND: Tensor, after_ND: Tensor) -> float:
+    return float(1 - (before_ND * after_ND).sum(1).min())
+
+
+def _score(config: EmbedConfig, run: Run, suite: str, trained: _Trained, difference: float) -> Outcome:
+    """Score the encoder that was saved on test data, where it is named, and on dev data; write its card."""
+    start, result, encoder = trained.start, trained.result, trained.start.encoder
+    test = [] if config.test is None else rows_of_data(encoder, config.test, config.loss)
+    dev = scores_of(rows_of_examples(encoder, start.watched, config.loss))
+    if result.eval_loss is not None:
+        dev = {"loss": result.eval_loss, **dev}
+    record = RunRecord(
+        recipe=RecipeKind.EMBED,
+        model_kind=ModelKind.ENCODER,
+        task="" if config.loss in FROM_TEXT else suite,
+        suite=suite,
+        base=config.base,
+        adapter=None if config.adapter.kind == "none" else config.adapter,
+        seq_len=encoder.layout.max_length,
+        splits={"train": start.learnt.record(), "dev": start.watched.record()},
+        suites={suite: SuiteRecord(judged_on="test", num_items=len(test), metrics=scores_of(test), dev=dev)},
+        num_steps=result.num_steps,
+        params=models.param_count(encoder.model).total,
+        facts={
+            "loss": config.loss,
+            "trained": trained.params.trainable,
+            "merge_difference": difference,
+            "best_step": result.best_step,
+        },
+    )
+    write_card(run, config, encoder, record)
+    return Outcome(record, test, result.cost(), start.held_out)

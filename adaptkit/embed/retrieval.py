@@ -9,14 +9,12 @@ import dataclasses
 import hashlib
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from adaptkit.data.files import Fault, format_of, records
+from adaptkit.embed.encoder import Encoder
 from adaptkit.embed.metrics import DEPTH, ranked, retrieval_row
 from adaptkit.errors import DataError
-
-if TYPE_CHECKING:
-    from adaptkit.embed.encoder import Encoder
 
 QUERY_BLOCK = 256
 TEST_SPLITS = ("test", "dev")
@@ -41,8 +39,9 @@ class RetrievalSet:
 
     def with_queries(self, ids: set[str]) -> RetrievalSet:
         """The same documents with fewer queries."""
-        kept = {query: text for query, text in self.queries.items() if query in ids}
-        return dataclasses.replace(self, queries=kept, grades={query: self.grades[query] for query in kept})
+        queries = {query: text for query, text in self.queries.items() if query in ids}
+        grades = {query: self.grades[query] for query in queries}
+        return dataclasses.replace(self, queries=queries, grades=grades)
 
 
 def is_set(folder: str | Path) -> bool:
@@ -72,15 +71,17 @@ def read_set(folder: str | Path, split: str, max_bytes: int = 0) -> RetrievalSet
     queries = _texts(_files(folder, "queries"), where)
     grades = _grades(folder / "qrels" / f"{split}.tsv", documents, queries)
     if max_bytes:
-        answers = {name for of in grades.values() for name, grade in of.items() if grade > 0}
+        answers = {name for graded in grades.values() for name, grade in graded.items() if grade > 0}
         documents = _sample(documents, answers, max_bytes)
         grades = {
-            query: {name: grade for name, grade in of.items() if name in documents}
-            for query, of in grades.items()
+            query: {name: grade for name, grade in graded.items() if name in documents}
+            for query, graded in grades.items()
         }
-    judged = {query: found for query, found in grades.items() if any(grade > 0 for grade in found.values())}
-    chosen = {query: queries[query] for query in judged}
-    return RetrievalSet(documents, chosen, judged, where, len(grades) - len(judged))
+    judged = {
+        query: graded for query, graded in grades.items() if any(grade > 0 for grade in graded.values())
+    }
+    judged_queries = {query: queries[query] for query in judged}
+    return RetrievalSet(documents, judged_queries, judged, where, len(grades) - len(judged))
 
 
 def scored_split(folder: str | Path) -> str:
@@ -89,41 +90,45 @@ def scored_split(folder: str | Path) -> str:
     Raises: DataError where there is neither.
     """
     known = splits(folder)
-    found = next((name for name in TEST_SPLITS if name in known), None)
-    if found is None:
-        raise DataError(
-            f"has none of the splits {', '.join(TEST_SPLITS)}", where=f"{folder}/qrels", fix="name a split"
-        )
-    return found
+    for name in TEST_SPLITS:
+        if name in known:
+            return name
+    what = f"has none of the splits {', '.join(TEST_SPLITS)}"
+    raise DataError(what, where=f"{folder}/qrels", fix="name a split")
 
 
-def retrieval_rows(encoder: Encoder, found: RetrievalSet, dimensions: int = 0) -> list[dict[str, Any]]:
+def retrieval_rows(
+    encoder: Encoder, retrieval_set: RetrievalSet, dimensions: int = 0
+) -> list[dict[str, Any]]:
     """Item rows of every query, ranked by the exact product of vectors; prompts `query` and `document` where
     there are any."""
     prompts = {name: name if name in encoder.layout.prompts else None for name in ("query", "document")}
-    names = list(found.documents)
-    documents_ND = encoder.encode(
-        list(found.documents.values()), prompt=prompts["document"], dimensions=dimensions
-    )
-    queries_QD = encoder.encode(list(found.queries.values()), prompt=prompts["query"], dimensions=dimensions)
-    ids, rows = list(found.queries), []
-    for start in range(0, len(ids), QUERY_BLOCK):
+    names, texts = list(retrieval_set.documents), list(retrieval_set.documents.values())
+    documents_ND = encoder.encode(texts, prompt=prompts["document"], dimensions=dimensions)
+    queries, questions = list(retrieval_set.queries), list(retrieval_set.queries.values())
+    queries_QD = encoder.encode(questions, prompt=prompts["query"], dimensions=dimensions)
+    rows = []
+    for start in range(0, len(queries), QUERY_BLOCK):
         scores_QN = queries_QD[start : start + QUERY_BLOCK] @ documents_ND.T
-        for query, scores_N in zip(ids[start:], scores_QN, strict=False):
-            rows.append(retrieval_row(query, ranked(scores_N, names, DEPTH), found.grades[query]))
+        for query, scores_N in zip(queries[start:], scores_QN, strict=False):
+            ranking = ranked(scores_N, names, DEPTH)
+            rows.append(retrieval_row(query, ranking, retrieval_set.grades[query]))
     return rows
 
 
 def _sample(documents: dict[str, str], answers: set[str], max_bytes: int) -> dict[str, str]:
-    kept, left = set[str](), max_bytes
-    for name in sorted(
-        documents, key=lambda name: (name not in answers, hashlib.sha256(name.encode()).digest())
-    ):
+    """As many documents as fit into `max_bytes`: answers first, each by hash of their names."""
+
+    def order(name: str) -> tuple[bool, bytes]:
+        return name not in answers, hashlib.sha256(name.encode()).digest()
+
+    sampled, left = set[str](), max_bytes
+    for name in sorted(documents, key=order):
         left -= len(documents[name].encode())
         if left < 0:
             break
-        kept.add(name)
-    return {name: text for name, text in documents.items() if name in kept}
+        sampled.add(name)
+    return {name: text for name, text in documents.items() if name in sampled}
 
 
 def _files(folder: Path, kind: str) -> list[Path]:
@@ -134,7 +139,8 @@ def _files(folder: Path, kind: str) -> list[Path]:
 
 
 def _texts(files: list[Path], where: dict[str, str]) -> dict[str, str]:
-    found: dict[str, str] = {}
+    """id -> text of all records; their places go into `where`."""
+    texts: dict[str, str] = {}
     for file in files:
         for line, record in records(file):
             place = f"{file}:{line}"
@@ -143,13 +149,15 @@ def _texts(files: list[Path], where: dict[str, str]) -> dict[str, str]:
             name, text = record.get("_id"), record.get("text")
             if not isinstance(name, str) or not isinstance(text, str):
                 raise DataError("a row needs _id and text", where=place, fix="write both as strings")
-            title = record.get("title") or ""
-            found[name], where[name] = f"{title}\n{text}" if title else text, place
-    return found
+            title = record.get("title")
+            texts[name] = f"{title}\n{text}" if title else text
+            where[name] = place
+    return texts
 
 
 def _grades(file: Path, documents: dict[str, str], queries: dict[str, str]) -> dict[str, dict[str, int]]:
-    found: dict[str, dict[str, int]] = {}
+    """Query id -> document id -> grade."""
+    grades: dict[str, dict[str, int]] = {}
     for line, record in records(file):
         place = f"{file}:{line}"
         if isinstance(record, Fault):
@@ -159,9 +167,8 @@ def _grades(file: Path, documents: dict[str, str], queries: dict[str, str]) -> d
             missing = query if query not in queries else document
             raise DataError(f"'{missing}' is not in the set", where=place, fix="add it, or remove this line")
         try:
-            found.setdefault(query, {})[document] = int(grade)
-        except (TypeError, ValueError):
-            raise DataError(
-                f"grade '{grade}' is no whole number", where=place, fix="write a number"
-            ) from None
-    return found
+            grades.setdefault(str(query), {})[str(document)] = int(str(grade))
+        except ValueError:
+            what = f"grade '{grade}' is no whole number"
+            raise DataError(what, where=place, fix="write a number") from None
+    return grades

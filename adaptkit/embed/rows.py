@@ -1,4 +1,4 @@
-"""Examples of texts that belong together, as batches without padding worth mentioning.
+"""Batches of texts that belong together, with next to no padding.
 
 A batch's texts, anchors and the others alike, are sorted by length and cut into a few tensors,
 `00.input_ids`, `01.input_ids`, ...; `order` [B, K] says where each example's texts are among them.
@@ -10,14 +10,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 import torch
+from torch import Tensor
 
-from adaptkit.embed.encoder import CPU_TOKENS, GPU_TOKENS, Encoder, batches_by_length, pad
-
-if TYPE_CHECKING:
-    from torch import Tensor
+from adaptkit.embed.encoder import Encoder
+from adaptkit.models.batching import batches_by_length, fast_batch_tokens, pad_right
 
 
 @dataclass(frozen=True)
@@ -50,10 +48,10 @@ class TextRows:
         self.examples = examples
         self._padding = encoder.tokenizer.pad_token_id or 0
         first, others = prompts
-        self._queries = _tokens(encoder, {example.texts[0] for example in examples}, first)
-        self._documents = _tokens(
-            encoder, {text for example in examples for text in example.texts[1:]}, others
-        )
+        anchors = {example.texts[0] for example in examples}
+        documents = {text for example in examples for text in example.texts[1:]}
+        self._queries = _tokens(encoder, anchors, first)
+        self._documents = _tokens(encoder, documents, others)
         self._groups = groups
 
     def __len__(self) -> int:
@@ -69,14 +67,11 @@ class TextRows:
     def collate(self, indices: list[int], *, seed: int, epoch: int) -> dict[str, Tensor]:
         """The texts' tensors, `order` and `groups` int64 [B, K], `targets` float32 [B]."""
         rows = [ids for index in indices for ids in self._ids(index)]
-        most = GPU_TOKENS if torch.cuda.is_available() else CPU_TOKENS * torch.get_num_threads()
-        parts = batches_by_length([len(ids) for ids in rows], most)
+        parts = like_lengths([len(ids) for ids in rows])
         batch: dict[str, Tensor] = {}
         for number, part in enumerate(parts):
-            batch |= {
-                f"{number:02d}.{name}": value
-                for name, value in pad([rows[i] for i in part], self._padding).items()
-            }
+            padded = pad_right([rows[i] for i in part], self._padding)
+            batch |= {f"{number:02d}.{name}": value for name, value in padded.items()}
         order = torch.empty(len(rows), dtype=torch.int64)
         order[torch.tensor([i for part in parts for i in part])] = torch.arange(len(rows))
         chosen = [self.examples[index] for index in indices]
@@ -88,6 +83,12 @@ class TextRows:
     def _ids(self, index: int) -> list[list[int]]:
         first, *others = self.examples[index].texts
         return [self._queries[first], *(self._documents[text] for text in others)]
+
+
+def like_lengths(lengths: Sequence[int]) -> list[list[int]]:
+    """Places of texts of like lengths, in parts that this machine's encoder reads fast."""
+    device_type = "cuda" if torch.cuda.is_available() else "cpu"
+    return list(batches_by_length(lengths, fast_batch_tokens(device_type)))
 
 
 def groups_of(examples: Sequence[Example]) -> dict[str, int]:

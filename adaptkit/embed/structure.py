@@ -1,4 +1,4 @@
-"""Questions that nobody asked: pairs from the structure that text already has.
+"""Pairs to learn retrieval from, made of the structure that text already has.
 
 A title and the text below it, a heading and its first paragraph, a docstring and the code it describes are
 pairs of a short and a long text about the same thing, which is what retrieval is.
@@ -10,6 +10,7 @@ import ast
 import re
 from collections import Counter
 from collections.abc import Iterator
+from typing import Any
 
 from adaptkit.data.readers import Dataset
 from adaptkit.embed.rows import Example
@@ -34,25 +35,23 @@ def pairs_from_text(dataset: Dataset) -> tuple[list[Example], dict[str, int]]:
             counts[kind] += 1
     if not examples:
         what = "no document has a title, headings or docstrings to learn from"
-        raise DataError(
-            what,
-            where=dataset.rows[0].where,
-            fix="give pairs with anchor and positive, or set loss: tsdae or simcse",
-        )
+        fix = "give pairs with anchor and positive, or set loss: tsdae or simcse"
+        raise DataError(what, where=dataset.rows[0].where, fix=fix)
     return examples, dict(counts)
 
 
 def _pairs(text: str) -> Iterator[tuple[str, str, str]]:
-    found = list(_HEADING.finditer(text))
     if "def " in text and (code := list(_docstrings(text))):
         yield from code
         return
-    opening = text[: found[0].start()] if found else text
+    headings = list(_HEADING.finditer(text))
+    opening = text[: headings[0].start()] if headings else text
     first, _, rest = opening.partition("\n")
     if MIN_WORDS <= len(first.split()) <= MAX_WORDS and len(rest.split()) > len(first.split()):
         yield "title to body", first.strip(), rest.strip()
-    for heading, following in zip(found, [*found[1:], None], strict=False):
-        paragraph = _first_paragraph(text[heading.end() : following.start() if following else len(text)])
+    ends = [*(heading.start() for heading in headings[1:]), len(text)]
+    for heading, end in zip(headings, ends, strict=False):
+        paragraph = _first_paragraph(text[heading.end() : end])
         title = heading.group(1).strip()
         if len(title.split()) >= MIN_WORDS and len(paragraph.split()) > len(title.split()):
             yield "heading to paragraph", title, paragraph
@@ -68,12 +67,13 @@ def _docstrings(source: str) -> Iterator[tuple[str, str, str]]:
     except (SyntaxError, ValueError):
         return
     for node in ast.walk(tree):
-        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef) and (words := ast.get_docstring(node)):
-            body = node.body[1:]
-            if body and len(words.split()) >= MIN_WORDS:
-                bare = ast.unparse(ast.FunctionDef(**{**_fields(node), "body": body}))
-                yield "docstring to code", words.strip(), bare
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+            words = ast.get_docstring(node) or ""
+            if len(node.body) > 1 and len(words.split()) >= MIN_WORDS:
+                yield "docstring to code", words.strip(), _without_docstring(node)
 
 
-def _fields(node: ast.FunctionDef | ast.AsyncFunctionDef) -> dict[str, object]:
-    return {**dict(ast.iter_fields(node)), "lineno": node.lineno, "col_offset": node.col_offset}
+def _without_docstring(node: ast.FunctionDef | ast.AsyncFunctionDef) -> str:
+    plain: Any = ast.FunctionDef
+    fields = {**dict(ast.iter_fields(node)), "body": node.body[1:]}
+    return ast.unparse(ast.copy_location(plain(**fields), node))

@@ -6,10 +6,8 @@ the end.
 
 The decoder is the encoder's own class with cross-attention to that one vector, sharing every weight that both
 have, as in the paper. Architectures that have no such form (ModernBERT, Llama, Qwen3) get a small BERT
-decoder of their width that
-shares the token embeddings alone: the gradient that matters comes through the vector, and another code path
-    for each
-architecture would buy nothing.
+decoder of their width that shares the token embeddings alone: the gradient that matters comes through the
+vector, and another code path for each architecture would buy nothing.
 
 Shape suffixes: B = texts, T = tokens, D = hidden size, V = vocabulary.
 """
@@ -21,20 +19,22 @@ import math
 import random
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import torch
 from torch import Tensor, nn
 
 from adaptkit import models, ops
-from adaptkit.embed.encoder import CPU_TOKENS, GPU_TOKENS, Encoder, batches_by_length, pad
-from adaptkit.embed.pooling import Pooling, pool
+from adaptkit.embed.encoder import Encoder
+from adaptkit.embed.objective import PooledModel
+from adaptkit.embed.rows import Example, like_lengths
+from adaptkit.models.batching import pad_right
+from adaptkit.models.sentence.pooling import Pooling, pool
 from adaptkit.trainer.objective import Batch, LossOutput, label_rows, shifted
-from adaptkit.trainer.source import mix
+from adaptkit.trainer.row_source import mix
 
 if TYPE_CHECKING:
-    from adaptkit.embed.pooled_model import Tower
-    from adaptkit.embed.rows import Example
+    from transformers import PreTrainedModel
 
 DELETED = 0.6
 """Share of the tokens that the encoder does not see: the paper's best."""
@@ -47,8 +47,8 @@ class Denoising:
     """Cross-entropy of every token of a text, given those before it and the vector of what was left of the
     text.
 
-    `model` is a Tower whose `after` is the decoder. A batch holds `NN.input_ids` and `NN.attention_mask`,
-    what is left, and `NN.labels`, the whole texts.
+    `model` is a PooledModel whose `after_pooling` is the decoder. A batch holds `NN.input_ids` and
+    `NN.attention_mask`, what is left, and `NN.labels`, the whole texts.
     """
 
     pooling: Pooling = "mean"
@@ -60,19 +60,21 @@ class Denoising:
         return {**batch, **rows}
 
     def items(self, batch: Batch) -> Tensor:
-        return sum(
-            ((batch[name][:, 1:] != ops.IGNORE_INDEX).sum() for name in _labels(batch)), torch.tensor(0)
+        labels = [batch[name][:, 1:] != ops.IGNORE_INDEX for name in _labels(batch)]
+        return torch.stack([labelled.sum() for labelled in labels]).sum()
+
+    def loss(self, model: nn.Module, batch: Batch) -> LossOutput:
+        pooled_model = cast(PooledModel, model)
+        return LossOutput(
+            torch.stack([self._part(pooled_model, batch, name) for name in _labels(batch)]).sum()
         )
 
-    def loss(self, model: Tower, batch: Batch) -> LossOutput:
-        return LossOutput(sum(self._part(model, batch, name) for name in _labels(batch)))
-
-    def _part(self, model: Tower, batch: Batch, name: str) -> Tensor:
+    def _part(self, model: PooledModel, batch: Batch, name: str) -> Tensor:
         ids_BT, mask_BT = (batch[name.replace("labels", part)] for part in ("input_ids", "attention_mask"))
-        vectors_BD = pool(
-            model(input_ids=ids_BT, attention_mask=mask_BT).last_hidden_state, mask_BT, self.pooling
-        )
-        return self.restore(model.after, vectors_BD, batch[name], batch.get(name.replace("labels", "rows")))
+        states_BTD = model(input_ids=ids_BT, attention_mask=mask_BT).last_hidden_state
+        rows_R = batch.get(name.replace("labels", "rows"))
+        vectors_BD = pool(states_BTD, mask_BT, self.pooling)
+        return self.restore(model.after_pooling, vectors_BD, batch[name], rows_R)
 
     def restore(
         self, decoder: nn.Module, vectors_BD: Tensor, labels_BT: Tensor, rows_R: Tensor | None = None
@@ -89,9 +91,9 @@ class Denoising:
             implementation=self.implementation,
         )
 
-    def extra_flops_per_token(self, model: Tower, seq_len: int) -> float:
+    def extra_flops_per_token(self, model: PooledModel, seq_len: int) -> float:
         """The trainer counts tokens that the encoder reads; the decoder reads the deleted ones too."""
-        return (1 / (1 - DELETED) - 1) * models.flops_per_token(model.after, seq_len).train
+        return (1 / (1 - DELETED) - 1) * models.flops_per_token(model.after_pooling, seq_len).train
 
 
 class NoisyTexts:
@@ -122,48 +124,50 @@ class NoisyTexts:
     def collate(self, indices: list[int], *, seed: int, epoch: int) -> dict[str, Tensor]:
         """Texts of like lengths in tensors of their own: what is left, its mask, and the whole texts, int64
         [B, T]."""
-        most = GPU_TOKENS if torch.cuda.is_available() else CPU_TOKENS * torch.get_num_threads()
         batch: dict[str, Tensor] = {}
-        for number, part in enumerate(batches_by_length([self.length(i) for i in indices], most)):
+        for number, part in enumerate(like_lengths([self.length(i) for i in indices])):
             chosen = [indices[place] for place in part]
-            left = pad([self.left_of(i, seed, epoch) for i in chosen], self._padding)
+            left = pad_right([self.left_of(i, seed, epoch) for i in chosen], self._padding)
+            whole = pad_right([self._ids[i] for i in chosen], ops.IGNORE_INDEX)
             batch |= {f"{number:02d}.{name}": value for name, value in left.items()}
-            batch[f"{number:02d}.labels"] = pad([self._ids[i] for i in chosen], ops.IGNORE_INDEX)["input_ids"]
+            batch[f"{number:02d}.labels"] = whole["input_ids"]
         return batch
 
     def left_of(self, index: int, seed: int, epoch: int) -> list[int]:
-        """A text's tokens without the deleted ones; the frame around it stays, and at least one token in it."""
+        """A text's tokens without the deleted ones; the frame around it stays, and at least one token in
+        it."""
         rng, ids = random.Random(mix(seed, epoch, index)), self._ids[index]
         inside = [place for place, token in enumerate(ids) if token not in self._frame]
-        kept = {place for place in inside if rng.random() >= DELETED}
-        if inside and not kept:
-            kept = {rng.choice(inside)}
-        return [token for place, token in enumerate(ids) if place in kept or token in self._frame]
+        left = {place for place in inside if rng.random() >= DELETED}
+        if inside and not left:
+            left = {rng.choice(inside)}
+        return [token for place, token in enumerate(ids) if place in left or token in self._frame]
 
 
-def decoder_of(encoder: Encoder, seed: int) -> nn.Module:
+def decoder_of(encoder: Encoder, seed: int) -> PreTrainedModel:
     """A causal language model with cross-attention, new where it does not share weights with the encoder.
 
     Call it before adapters are attached: what they freeze is then frozen in both.
     """
-    inner = models.unwrap(encoder.model)
-    config = _decoder_config(inner.config)
-    own = config is not None
-    decoder = models.build(config if own else _small_config(encoder), "causal", seed)
-    device = next(inner.parameters()).device
-    decoder.to(device, next(inner.parameters()).dtype)
-    mine, theirs = dict(decoder.base_model.named_parameters()), dict(inner.named_parameters())
-    if own:
-        for name in mine.keys() & theirs.keys():
-            _share(decoder.base_model, name, theirs[name])
-    elif inner.get_input_embeddings().weight.shape[1] == decoder.config.hidden_size:
-        decoder.get_input_embeddings().weight = inner.get_input_embeddings().weight
+    inner: Any = models.unwrap(encoder.model)
+    same_class = _decoder_config(inner.config)
+    decoder: Any = models.build(same_class or _small_config(encoder), "causal", seed)
+    weight = next(inner.parameters())
+    decoder.to(weight.device, weight.dtype)
+    backbone, embeddings = decoder.base_model, inner.get_input_embeddings()
+    if same_class is not None:
+        of_encoder, of_decoder = dict(inner.named_parameters()), dict(backbone.named_parameters())
+        for name in of_decoder.keys() & of_encoder.keys():
+            _share(backbone, name, of_encoder[name])
+    elif embeddings.weight.shape[1] == decoder.config.hidden_size:
+        decoder.get_input_embeddings().weight = embeddings.weight
     decoder.tie_weights()
     return decoder
 
 
 def _decoder_config(config: Any) -> Any | None:
-    """The encoder's config as that of a decoder with cross-attention; None where its class has no such form."""
+    """The encoder's config as that of a decoder with cross-attention; None where its class has no such
+    form."""
     from transformers import AutoModelForCausalLM
 
     if not hasattr(config, "add_cross_attention") or type(config) not in AutoModelForCausalLM._model_mapping:
@@ -176,7 +180,7 @@ def _decoder_config(config: Any) -> Any | None:
 def _small_config(encoder: Encoder) -> Any:
     from transformers import BertConfig
 
-    inner = models.unwrap(encoder.model)
+    inner: Any = models.unwrap(encoder.model)
     width = inner.config.get_text_config().hidden_size
     return BertConfig(
         vocab_size=len(inner.get_input_embeddings().weight),

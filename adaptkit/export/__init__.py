@@ -1,1 +1,1 @@
-"""From a trained model to a folder that can be served: formats, quantisation, parity with the source, papers."""
+"""Exports: trained models as folders that others load and serve, measured against what was trained."""

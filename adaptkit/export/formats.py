@@ -1,5 +1,4 @@
-"""The formats a model is exported in: what each stores, what it needs to run, and whether this machine has
-that.
+"""The formats that models are exported in: what each stores, what it needs, and whether a machine has that.
 
     adaptkit export --list
 
@@ -58,37 +57,55 @@ class Format:
 
 
 _ALL = (
-    Format("fp32", None, "float32", False, "any", "float32 weights, as trained", 1e-5, 0.0),
-    Format("bf16", None, "bfloat16", False, "any", "bfloat16 weights, half the size", 0.005, 0.01),
     Format(
-        "int8",
-        "int8",
-        "bfloat16",
-        True,
-        "any",
-        "W8A8: int8 weights per output, activations per token",
-        0.02,
-        0.01,
+        name="fp32",
+        grid=None,
+        dtype="float32",
+        activations=False,
+        needs="any",
+        describe="float32 weights, as trained",
+        max_loss_bpb=1e-5,
+        max_loss_score=0.0,
     ),
     Format(
-        "int4",
-        "int4",
-        "bfloat16",
-        False,
-        "gpu or avx512",
-        "W4A16: int4 weights in groups of inputs, 128 where they divide",
-        0.02,
-        0.01,
+        name="bf16",
+        grid=None,
+        dtype="bfloat16",
+        activations=False,
+        needs="any",
+        describe="bfloat16 weights, half the size",
+        max_loss_bpb=0.005,
+        max_loss_score=0.01,
     ),
     Format(
-        "fp8",
-        "fp8",
-        "bfloat16",
-        True,
-        "gpu",
-        "W8A8: float8_e4m3 weights per output, activations per token",
-        0.02,
-        0.01,
+        name="int8",
+        grid="int8",
+        dtype="bfloat16",
+        activations=True,
+        needs="any",
+        describe="W8A8: int8 weights per output, activations per token",
+        max_loss_bpb=0.02,
+        max_loss_score=0.01,
+    ),
+    Format(
+        name="int4",
+        grid="int4",
+        dtype="bfloat16",
+        activations=False,
+        needs="gpu or avx512",
+        describe="W4A16: int4 weights in groups of inputs, 128 where they divide",
+        max_loss_bpb=0.02,
+        max_loss_score=0.01,
+    ),
+    Format(
+        name="fp8",
+        grid="fp8",
+        dtype="bfloat16",
+        activations=True,
+        needs="gpu",
+        describe="W8A8: float8_e4m3 weights per output, activations per token",
+        max_loss_bpb=0.02,
+        max_loss_score=0.01,
     ),
 )
 FORMATS = {format.name: format for format in _ALL}
@@ -112,10 +129,8 @@ def runs_here(needs: Need, hardware: Hardware) -> tuple[bool, str]:
         return False, "made for GPUs, and there is none here; CPUs run it slowly if at all: use int8"
     if hardware.int4:
         return True, "the CPU has AVX512"
-    return (
-        False,
-        "needs a GPU or a CPU with AVX512: without, vLLM starts and dies at the first request; use int8",
-    )
+    what = "needs a GPU or a CPU with AVX512: without, vLLM starts and dies at the first request"
+    return False, f"{what}; use int8"
 
 
 def listing(hardware: Hardware) -> list[dict[str, Any]]:

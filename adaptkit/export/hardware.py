@@ -1,4 +1,4 @@
-"""What serving asks of the machine: GPUs, CPU units, cores, memory. Loads no torch."""
+"""Describe the machine as serving sees it: GPUs, CPU units, cores, memory. Loads no torch."""
 
 from __future__ import annotations
 
@@ -46,6 +46,10 @@ class Hardware:
 
 def look() -> Hardware:
     """This machine, now."""
-    found = machine.gpus()
-    free = min(psutil.virtual_memory().available, machine.container_memory() or 2**63)
-    return Hardware(tuple(found.names), frozenset(machine.cpu_flags()), machine.usable_cores(), free)
+    free_bytes = min(psutil.virtual_memory().available, machine.container_memory() or 2**63)
+    return Hardware(
+        gpus=tuple(machine.gpus().names),
+        flags=frozenset(machine.cpu_flags()),
+        cores=machine.usable_cores(),
+        free_bytes=free_bytes,
+    )

@@ -1,87 +1,74 @@
-"""Which model of a finished study to export or serve: the verdict's winner, and in a tie the best generic
-arm.
+"""Choose which model of a finished study to serve: the verdict's winner, or in a tie the best generic arm.
 
-A study's arms are not all models: a probe is a regression on another model's features, and a prompted arm is
-its origin's language model with a prompt around it. What cannot be served gives way to the next best, and
+Not every arm of a study is a model: a probe is a regression on another model's features, and a prompted arm
+is its origin's language model with a prompt around it. What cannot be served gives way to the next best, and
 that is said.
 """
 
 from __future__ import annotations
 
+import dataclasses
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
-from adaptkit.errors import DataError, ModelError, nearest
+from adaptkit.errors import ModelError, nearest
 from adaptkit.export.source import Source, of_model, of_run, served_name
-from adaptkit.run import Run, read_json
+from adaptkit.run import Run
+from adaptkit.run_record import read_record
+from adaptkit.study.record import ArmRecord, ScoreRecord, StudyRecord, TaskRecord, read_study
+from adaptkit.study.verdict_record import VerdictRecord, read_verdict
 
 LANGUAGE = "language"
-Result = dict[str, Any]
+"""Kind of the task that language models are scored on."""
 
 
 @dataclass(frozen=True)
 class _Study:
     path: Path
-    study: dict[str, Any]
-    verdict: dict[str, Any]
+    record: StudyRecord
+    verdict: VerdictRecord
 
-    @classmethod
-    def read(cls, path: Path) -> _Study:
-        """Raises: DataError for a study that has not ended."""
-        if not (path / "study.json").is_file():
-            what = "this study has not ended: it has no verdict yet"
-            raise DataError(
-                what,
-                where=str(path),
-                fix="run the same `adaptkit compare` again: finished stages are skipped",
-            )
-        answer = Run(path).report / "verdict.json"
-        if not answer.is_file():
-            raise DataError("this study has no report yet", where=str(path), fix=f"adaptkit report {path}")
-        return cls(path, read_json(path / "study.json"), read_json(answer))
+    def run(self, name: str) -> Run:
+        return Run(self.path.parent / name)
 
-    def results(self, task: str, arm: str | None = None) -> list[Result]:
-        """Rows of an arm on a task at its largest share of the text."""
-        rows = [row for row in self.study["results"] if row["task"] == task and arm in (None, row["arm"])]
-        return [
-            row
-            for row in rows
-            if row["fraction"] == max(r["fraction"] for r in rows if r["arm"] == row["arm"])
-        ]
+    def task(self, name: str) -> TaskRecord:
+        return next(task for task in self.record.tasks if task.name == name)
 
-    def dev(self, row: Result) -> float:
-        """The development score of a row's run, larger is better; minus infinity where none was recorded."""
-        task = next(task for task in self.study["tasks"] if task["name"] == row["task"])
-        path = Run(self.path.parent / row["run"]).scores(row["suite"])
-        value = read_json(path).get("dev", {}).get(task["metric"]) if path.is_file() else None
-        return float("-inf") if value is None else (value if task["higher_is_better"] else -value)
+    def arm(self, name: str) -> ArmRecord:
+        return next(arm for arm in self.record.arms if arm.name == name)
 
-    def origin(self, arm: str) -> str:
-        return next(a["origin"] for a in self.study["arms"] if a["name"] == arm)
+    def arms_on(self, task: str) -> list[str]:
+        """Names of the arms that were scored on a task."""
+        return list(dict.fromkeys(score.arm for score in self.record.scores if score.task == task))
 
-    def model(self, row: Result) -> Path | None:
-        """The folder of the model behind a result; None for a probe."""
-        root = self.path.parent
-        trained = [root / name / "model" for name in row["paid_by"]]
-        adaptation = row["arm"].partition("+")[2]
-        if row["task"] != LANGUAGE and adaptation == "probe":
-            return None
-        if trained and (trained[-1] / "config.json").is_file():
-            return trained[-1]
-        if row["task"] != LANGUAGE and len(trained) > 1:  # prompted: its origin's language model
-            return trained[0]
-        return self.base
+    def scores(self, task: str, arm: str) -> list[ScoreRecord]:
+        """Scores of an arm on a task, of each seed, at its largest share of the text."""
+        scores = [score for score in self.record.scores if (score.task, score.arm) == (task, arm)]
+        largest = max(score.share for score in scores)
+        return [score for score in scores if score.share == largest]
 
-    @property
-    def base(self) -> Path:
-        """The generic model: made by a run of the study, or named by its config."""
-        base = self.study["base"]
-        if base.get("run"):
-            return self.path.parent / base["run"] / "model"
-        from adaptkit import models
+    def dev(self, score: ScoreRecord) -> float:
+        """The score on development data, larger is better; minus infinity where none was recorded."""
+        task = self.task(score.task)
+        suite = read_record(self.run(score.run)).suites.get(score.suite)
+        value = suite.dev.get(task.metric) if suite is not None else None
+        if value is None:
+            return float("-inf")
+        return value if task.higher_is_better else -value
 
-        return models.find(base["model"])
+    def is_model(self, score: ScoreRecord) -> bool:
+        """Whether a model answered, and not a regression on its features."""
+        return self.task(score.task).kind == LANGUAGE or self.arm(score.arm).adaptation != "probe"
+
+    def model(self, score: ScoreRecord) -> Source:
+        """The model behind a score: that of a run of the study, or the generic model."""
+        base = self.record.base
+        made_by = score.model_run or base.run
+        if made_by is not None:
+            return of_run(self.run(made_by).path)
+        from adaptkit.models import find  # loads torch, which a server's own process does without
+
+        return dataclasses.replace(of_model(find(base.model)), base=base.model)
 
 
 def choose(path: Path, *, arm: str | None, task: str | None, seed: int | None) -> Source:
@@ -90,57 +77,60 @@ def choose(path: Path, *, arm: str | None, task: str | None, seed: int | None) -
     Raises: DataError for an unfinished study, ModelError where the arm, task or seed is unknown or has no
         model.
     """
-    study = _Study.read(path)
+    study = _Study(path, read_study(path), read_verdict(path))
     task = _known_task(study, task)
     if arm is None:
         arm, reason = _winner(study, task)
     else:
         arm, reason = _known_arm(study, task, arm), "asked for by name"
-    rows = study.results(task, arm)
-    seeds = sorted(row["seed"] for row in rows)
-    if seed is not None and seed not in seeds:
-        raise ModelError(
-            f"{arm} has no seed {seed}", where=str(path), fix=f"choose from {', '.join(map(str, seeds))}"
-        )
-    row = max(
-        (row for row in rows if seed in (None, row["seed"])), key=lambda row: (study.dev(row), -row["seed"])
-    )
-    folder = study.model(row)
-    if folder is None:
+    scores = study.scores(task, arm)
+    score = _best_seed(study, scores, seed)
+    if not study.is_model(score):
         servable = ", ".join(_servable(study, task)) or "none on this task"
         what = f"{arm} is a regression on frozen features: its scores were kept, no model was made"
         raise ModelError(what, where=str(path), fix=f"choose an arm that is a model: {servable}")
-    why = f"{arm}, {reason}; seed {row['seed']}" + (
-        " has the best dev score" if seed is None and len(seeds) > 1 else ""
+    why = f"{arm}, {reason}; seed {score.seed}"
+    if seed is None and len(scores) > 1:
+        why += " has the best dev score"
+    suffix = "" if study.task(task).kind == LANGUAGE else f"-{task}"
+    return dataclasses.replace(
+        study.model(score),
+        name=served_name(f"{study.record.name}-{arm}{suffix}"),
+        why=why,
+        study=path,
+        study_name=study.record.name,
+        arm=arm,
+        origin=study.arm(arm).origin,
+        adaptation=study.arm(arm).adaptation,
+        task=task,
+        seed=score.seed,
+        scored_run=study.run(score.run).path,
+        suite=score.suite,
     )
-    known = {
-        "name": served_name(f"{study.study['name']}-{arm}" + ("" if task == LANGUAGE else f"-{task}")),
-        "why": why,
-        "study": path,
-        "arm": arm,
-        "task": task,
-        "seed": row["seed"],
-        "scores": path.parent / row["run"],
-        "suite": row["suite"],
-    }
-    in_run = folder.name == "model" and (folder.parent / "config.yaml").is_file()
-    return (
-        of_run(folder.parent, **known)
-        if in_run
-        else of_model(folder, **known, base=study.study["base"]["model"])
-    )
+
+
+def _best_seed(study: _Study, scores: list[ScoreRecord], seed: int | None) -> ScoreRecord:
+    """The score of this seed, or of the seed with the best development score."""
+    if seed is None:
+        return max(scores, key=lambda score: (study.dev(score), -score.seed))
+    chosen = [score for score in scores if score.seed == seed]
+    if not chosen:
+        seeds = ", ".join(str(number) for number in sorted(score.seed for score in scores))
+        what = f"{scores[0].arm} has no seed {seed}"
+        raise ModelError(what, where=str(study.path), fix=f"choose from {seeds}")
+    return chosen[0]
 
 
 def _known_task(study: _Study, task: str | None) -> str:
-    names = [entry["name"] for entry in study.study["tasks"]]
+    names = [entry.name for entry in study.record.tasks]
     if task is not None and task not in names:
         what = f"the study has no task '{task}'{nearest(task, names)}"
         raise ModelError(what, where=str(study.path), fix=f"choose from {', '.join(names)}")
-    return task or study.study["primary"]
+    return task or study.record.primary
 
 
 def _known_arm(study: _Study, task: str, arm: str) -> str:
-    names = list(dict.fromkeys(row["arm"] for row in study.results(task)))
+    names = study.arms_on(task)
     if arm not in names:
         what = f"the study has no arm '{arm}' on {task}{nearest(arm, names)}"
         raise ModelError(what, where=str(study.path), fix=f"choose from {', '.join(names)}")
@@ -149,31 +139,28 @@ def _known_arm(study: _Study, task: str, arm: str) -> str:
 
 def _servable(study: _Study, task: str) -> list[str]:
     """Arms that are models, the best dev score (mean over seeds) first."""
-    scores: dict[str, list[float]] = {}
-    for row in study.results(task):
-        if study.model(row) is not None:
-            scores.setdefault(row["arm"], []).append(study.dev(row))
-    return sorted(scores, key=lambda arm: -sum(scores[arm]) / len(scores[arm]))
+    means = {}
+    for arm in study.arms_on(task):
+        scores = study.scores(task, arm)
+        if study.is_model(scores[0]):
+            means[arm] = sum(study.dev(score) for score in scores) / len(scores)
+    return sorted(means, key=lambda arm: -means[arm])
 
 
 def _winner(study: _Study, task: str) -> tuple[str, str]:
     """The arm to serve and the reason, a clause."""
-    verdict = next(entry for entry in study.verdict["tasks"] if entry["task"] == task)
-    won = {"pretrained": verdict["candidate"], "generic": verdict["generic"], "tie": None}[verdict["outcome"]]
-    servable = _servable(study, task)
-    if won in servable:
-        return won, f"the winner on {verdict['title']}"
-    origin = study.origin(won) if won else "generic"
-    best = next((arm for arm in servable if study.origin(arm) == origin), None)
-    if best is None:
+    verdict = study.verdict.of(task)
+    winner, servable = verdict.winner, _servable(study, task)
+    if winner in servable:
+        return winner, f"the winner on {verdict.title}"
+    origin = study.arm(winner).origin if winner else "generic"
+    of_origin = [arm for arm in servable if study.arm(arm).origin == origin]
+    if not of_origin:
         what = f"no {origin} arm of this study is a model that can be served on {task}"
-        raise ModelError(
-            what, where=str(study.path), fix=f"name one with --arm: {', '.join(servable) or 'there is none'}"
-        )
-    if won:
-        return (
-            best,
-            f"the best {origin} model on {verdict['title']} (the winner {won} is a regression on features, not a model)",
-        )
-    best = verdict["generic"] if verdict["generic"] in servable else best
-    return best, f"the best generic model on {verdict['title']}: the verdict is a tie, so do not pretrain"
+        fix = f"name one with --arm: {', '.join(servable) or 'there is none'}"
+        raise ModelError(what, where=str(study.path), fix=fix)
+    if winner:
+        beside = f"the winner {winner} is a regression on features, not a model"
+        return of_origin[0], f"the best {origin} model on {verdict.title} ({beside})"
+    best = verdict.generic if verdict.generic in of_origin else of_origin[0]
+    return best, f"the best generic model on {verdict.title}: the verdict is a tie, so do not pretrain"

@@ -1,27 +1,37 @@
-"""What is to be exported or served: a study's winner, a run, an exported folder or any model folder, as one
-`Source`.
+"""A model to export or serve, and where it comes from, as one `Source`: of a run, or of any model folder.
 
-    source = resolve("runs/study-1a2b3c4d")            # the winner; in a tie the best generic arm that can be
-    served source.folder, source.kind, source.name, source.why
+    source = of_run(Path("runs/finetune-1a2b3c4d"))
+    source.folder, source.kind, source.name, source.record
 
-Nothing heavy is imported and no weights are read: folders are told apart by the files they hold.
+Nothing heavy is imported and no weights are read: a model folder's kind follows from the files that it holds.
 """
 
 from __future__ import annotations
 
-import dataclasses
 import re
 from dataclasses import dataclass
+from enum import StrEnum
 from pathlib import Path
-from typing import Any, Literal
-
-import yaml
 
 from adaptkit.errors import ModelError
+from adaptkit.export.record import ExportRecord, ServedKind, read_export
 from adaptkit.run import Run, read_json
+from adaptkit.run_record import RecipeKind, RunRecord, read_record
 
-ServedKind = Literal["generate", "classify", "embed", "rerank"]
-EXPORTED = "export"  # the key of an exported folder's manifest.json that no run's manifest has
+
+class ModelRole(StrEnum):
+    """The part that a model plays in the comparison."""
+
+    GENERIC = "generic"
+    """As it came: nothing of it was trained here."""
+    FINETUNED = "finetuned"
+    """The generic model after training on a task, or on the domain's text through the same adapter."""
+    PRETRAINED = "pretrained"
+    """It has read the domain's text: more pretraining, or pretraining from random weights."""
+    DISTILLED = "distilled"
+    """Small, taught by a larger one."""
+    OTHER = "other"
+    """A control, such as as much more pretraining on general text."""
 
 
 @dataclass(frozen=True)
@@ -34,15 +44,20 @@ class Source:
         name: what clients call it by; letters, digits, `.`, `_` and `-`.
         why: one sentence for people: what was picked and for which reason.
         run: the run directory that trained it; None for a plain folder.
-        study, arm, task, seed: the study it stands for; None outside a study.
+        record: what that run is; None for a plain folder.
+        study: the directory of the study it stands for; None outside a study.
+        study_name: what the study's config calls it; None outside a study.
+        arm: name of the study's arm, for people, never taken apart; None outside a study.
+        origin: what its weights started from: generic, continued, scratch, placebo or distilled.
+        adaptation: how it learnt its task: prompt, probe, lora, qlora or full; None where it learnt none.
+        task: name of the task it answers; in a study also `language`; None for a language model outside one.
+        seed: of the study's seeds, the one behind this model; None outside a study.
         adapter: the peft folder beside the merged weights, if it was trained with one.
-        base: what its training started from (folder or hub id); empty for a model from scratch or an unknown
-            one.
+        base: what its weights were at first (folder or hub id); empty for random weights or an unknown base.
         labels: the classes of a classifier, in the order of its outputs.
-        scores: the run that holds `eval/<suite>.json` for it (a study scores language models in runs of their
-            own).
-        suite: the name of that suite; None where nothing was scored.
-        manifest: manifest.json of an exported folder; empty otherwise.
+        scored_run: the run whose record holds its scores; a study scores language models in runs apart.
+        suite: the name of those scores; None where nothing was scored.
+        export: what `adaptkit export` recorded in its manifest.json; None for a folder that it did not write.
     """
 
     folder: Path
@@ -50,108 +65,161 @@ class Source:
     name: str
     why: str
     run: Path | None = None
+    record: RunRecord | None = None
     study: Path | None = None
+    study_name: str | None = None
     arm: str | None = None
+    origin: str | None = None
+    adaptation: str | None = None
     task: str | None = None
     seed: int | None = None
     adapter: Path | None = None
     base: str = ""
     labels: tuple[str, ...] = ()
-    scores: Path | None = None
+    scored_run: Path | None = None
     suite: str | None = None
-    manifest: dict[str, Any] = dataclasses.field(default_factory=dict)
+    export: ExportRecord | None = None
 
     @property
     def exported(self) -> bool:
         """True for a folder that `adaptkit export` wrote."""
-        return EXPORTED in self.manifest
+        return self.export is not None
+
+    @property
+    def role(self) -> ModelRole:
+        """The part that the model plays in the comparison: follows from origin and adaptation."""
+        return role_of(self.origin, self.adaptation)
 
 
-def resolve(
-    path: str | Path, *, arm: str | None = None, task: str | None = None, seed: int | None = None
-) -> Source:
-    """The model that `path` stands for.
-
-    Args:
-        path: a study's or a training's run directory, an exported folder, or a HF model folder.
-        arm, task, seed: for a study, instead of its winner on its primary task and of the seed with the best
-            dev score.
-    Raises: ModelError or DataError where there is nothing to serve, saying what the folder holds and what to
-        give.
-    """
-    folder = Path(path).expanduser()
-    if not folder.is_dir():
-        fix = (
-            "give a study's or run's directory (runs/NAME-1a2b3c4d), an exported folder or a HF model folder"
-        )
-        raise ModelError("no such folder", where=str(path), fix=fix)
-    if _is_study(folder):
-        from adaptkit.export.pick import choose
-
-        return choose(folder, arm=arm, task=task, seed=seed)
-    if given := [
-        f"--{name}" for name, value in {"arm": arm, "task": task, "seed": seed}.items() if value is not None
-    ]:
-        raise ModelError(
-            f"{given[0]} picks from a study, and this is none", where=str(folder), fix=f"leave {given[0]} out"
-        )
-    if (folder / "config.json").is_file() and not (folder / "adapter_config.json").is_file():
-        return _model_folder(folder)
-    if (folder / "config.yaml").is_file():
-        return of_run(folder)
-    if (folder / "adapter_config.json").is_file():
-        fix = "give the run directory that it lies in, which holds the merged model, or merge it into its base first"
-        raise ModelError("this is an adapter, not a whole model", where=str(folder), fix=fix)
-    held = ", ".join(sorted(entry.name for entry in folder.iterdir())[:8]) or "nothing"
-    fix = "give a study's or run's directory, an exported folder or a HF model folder"
-    raise ModelError(f"neither a run nor a model (the folder holds: {held})", where=str(folder), fix=fix)
+def role_of(origin: str | None, adaptation: str | None) -> ModelRole:
+    """The part of a model of this origin and adaptation."""
+    if origin == "generic":
+        untrained = adaptation in (None, "prompt", "probe")
+        return ModelRole.GENERIC if untrained else ModelRole.FINETUNED
+    if origin in ("continued", "scratch"):
+        return ModelRole.PRETRAINED
+    return ModelRole.DISTILLED if origin == "distilled" else ModelRole.OTHER
 
 
-def of_run(folder: Path, **known: Any) -> Source:
-    """The model that one training left in its run directory; `known` says what the caller knows better.
+def of_run(folder: Path) -> Source:
+    """The model that one training left in its run directory.
 
-    Raises: ModelError for a run that has not ended or kept no model.
+    Raises: DataError for a run that has not ended or is of an older release; ModelError if it kept no model.
     """
     run = Run(folder)
-    manifest = run.manifest()
+    record = read_record(run)
     if not (run.model / "config.json").is_file():
-        state = manifest.get("status", "unknown")
-        if state != "finished":
-            what, fix = f"this run has not ended (status: {state})", "run the same command again: it resumes"
-        else:
-            what, fix = (
-                "this run kept no model",
-                "give a run of `adaptkit pretrain` or `adaptkit finetune`, or the study",
-            )
-        raise ModelError(what, where=str(folder), fix=fix)
-    config = run_config(folder)
-    suite = config.get("task") if "task" in config else "language"
-    scored = run.scores(str(suite)).is_file()
-    found = {
-        "why": f"the model that run {folder.resolve().name} trained",
-        "name": served_name(manifest.get("name") or folder.resolve().name),
-        "run": folder,
-        "adapter": run.adapter if (run.adapter / "adapter_config.json").is_file() else None,
-        "base": str(config.get("base") or ""),
-        "scores": folder if scored else None,
-        "suite": suite if scored else None,
-        "task": config.get("task"),
-    }
-    return _described(run.model, **{**found, **known})
+        fix = "give a run of `adaptkit pretrain` or `adaptkit finetune`, or the study"
+        raise ModelError("this run kept no model", where=str(folder), fix=fix)
+    has_adapter = (run.adapter / "adapter_config.json").is_file()
+    scored = record.suite in record.suites
+    return Source(
+        folder=run.model,
+        kind=kind_of(run.model),
+        name=served_name(run.manifest()["name"]),
+        why=f"the model that run {folder.resolve().name} trained",
+        run=folder,
+        record=record,
+        origin=_origin(run, record),
+        adaptation=_adaptation(record),
+        task=record.task or None,
+        adapter=run.adapter if has_adapter else None,
+        base=record.base,
+        scored_run=folder if scored else None,
+        suite=record.suite if scored else None,
+        labels=_labels(run.model),
+    )
 
 
-def of_model(folder: Path, **known: Any) -> Source:
-    """A model folder as it is; the run that it lies in, if it is a run's `model/`, is found."""
-    if folder.name == "model" and (folder.parent / "config.yaml").is_file():
-        return of_run(folder.parent, **known)
+def of_model(folder: Path) -> Source:
+    """A model folder: an export, the model of the run that it lies in, or any other as it is."""
+    run = run_of(folder)
+    if run is not None:
+        return of_run(run.path)
+    exported = read_export(folder)
+    if exported is not None:
+        return _of_export(folder, exported)
     name = folder.resolve().name
-    return _described(folder, **{"why": f"the model folder {name}", "name": served_name(name), **known})
+    why = f"the model folder {name}"
+    return Source(
+        folder=folder,
+        kind=kind_of(folder),
+        name=served_name(name),
+        why=why,
+        origin="generic",
+        labels=_labels(folder),
+    )
 
 
-def run_config(run: Path) -> dict[str, Any]:
-    """config.yaml of a run as plain values; empty where there is none."""
-    path = run / "config.yaml"
-    return yaml.safe_load(path.read_text(encoding="utf-8")) or {} if path.is_file() else {}
+def _of_export(folder: Path, exported: ExportRecord) -> Source:
+    return Source(
+        folder=folder,
+        kind=kind_of(folder),
+        name=exported.name,
+        why=f"the {exported.format} export of {exported.name}",
+        study_name=exported.study_name,
+        arm=exported.arm,
+        origin=exported.origin,
+        adaptation=exported.adaptation,
+        task=exported.task,
+        seed=exported.seed,
+        base=exported.base or "",
+        labels=_labels(folder),
+        export=exported,
+    )
+
+
+def _origin(run: Run, record: RunRecord) -> str:
+    """What the weights started from, in the words of a study: that of the base where it was trained here."""
+    if record.recipe is RecipeKind.DISTILL:
+        return "distilled"
+    if record.recipe is RecipeKind.PRETRAIN:
+        return "continued" if record.base else "scratch"
+    folder = local_base(run.path, record.base)
+    base = run_of(folder) if folder is not None else None
+    return _origin(base, read_record(base)) if base is not None else "generic"
+
+
+def _adaptation(record: RunRecord) -> str | None:
+    """How the task was learnt, in the words of a study; None for a language model."""
+    if record.recipe is RecipeKind.PRETRAIN:
+        return None
+    if record.adapter is None or record.adapter.kind == "none":
+        return "full"
+    return "qlora" if record.adapter.kind == "qlora" else "lora"
+
+
+def run_of(folder: Path) -> Run | None:
+    """The run whose trained model this folder is; None for any other folder."""
+    run = Run(folder.parent)
+    return run if folder.name == run.model.name and run.config_path.is_file() else None
+
+
+def local_base(run: Path, base: str) -> Path | None:
+    """The folder of a run's base: as named, or under the run's root if all runs have moved together."""
+    if not base:
+        return None
+    named = Path(base).expanduser()
+    moved = run.parent / named.parent.name / named.name
+    return next((folder for folder in (named, moved) if folder.is_dir()), None)
+
+
+def find_base(run: Path, base: str) -> Path | None:
+    """The folder of a run's base, here or in the hub's cache; None where it cannot be had."""
+    folder = local_base(run, base)
+    if folder is not None or not is_hub_id(base):
+        return folder
+    from adaptkit.models import find  # loads torch, which a server's own process does without
+
+    try:
+        return find(base)
+    except ModelError:
+        return None
+
+
+def is_hub_id(model: str) -> bool:
+    """Whether a model's name can be one on the hub: owner/name."""
+    return re.fullmatch(r"[\w.-]+/[\w.-]+", model) is not None
 
 
 def served_name(name: str) -> str:
@@ -159,41 +227,22 @@ def served_name(name: str) -> str:
     return re.sub(r"[^\w.-]+", "-", name, flags=re.ASCII).strip("-.") or "model"
 
 
-def _is_study(folder: Path) -> bool:
-    return (folder / "study.json").is_file() or "arms" in run_config(folder)
-
-
-def _model_folder(folder: Path) -> Source:
-    manifest = read_json(folder / "manifest.json") if (folder / "manifest.json").is_file() else {}
-    if EXPORTED not in manifest:
-        return of_model(folder)
-    told = manifest[EXPORTED]
-    return _described(
-        folder,
-        name=told["name"],
-        why=f"the {told['format']} export of {told['name']}",
-        arm=told.get("arm"),
-        task=told.get("task"),
-        base=told.get("base", ""),
-        manifest=manifest,
-    )
-
-
-def _described(folder: Path, **fields: Any) -> Source:
+def kind_of(folder: Path) -> ServedKind:
+    """What a model folder answers with; a folder with pooling, or a bare encoder, gives vectors."""
     config = read_json(folder / "config.json")
-    labels = config.get("id2label") or {}
-    kind = _served_kind(folder, config)
-    names = tuple(str(labels[key]) for key in sorted(labels, key=int)) if kind == "classify" else ()
-    return Source(folder=folder, kind=kind, labels=names, **fields)
-
-
-def _served_kind(folder: Path, config: dict[str, Any]) -> ServedKind:
-    """A sequence classifier with one output scores pairs; an encoder, or a folder with pooling, embeds."""
     architecture = (config.get("architectures") or [""])[0]
     if (folder / "modules.json").is_file():
         return "embed"
-    if "SequenceClassification" in architecture:
+    if "SequenceClassification" in architecture:  # with one output it scores pairs
         return "rerank" if len(config.get("id2label") or {0: "", 1: ""}) == 1 else "classify"
     if architecture.endswith(("CausalLM", "LMHeadModel", "ForConditionalGeneration")):
         return "generate"
     return "embed"
+
+
+def _labels(folder: Path) -> tuple[str, ...]:
+    """The classes of a classifier in the order of its outputs; none for other models."""
+    if kind_of(folder) != "classify":
+        return ()
+    names = read_json(folder / "config.json").get("id2label") or {}
+    return tuple(str(names[key]) for key in sorted(names, key=int))

@@ -1,1 +1,1 @@
-"""Learning a task: fine-tuning (`recipe`), few-shot prompting (`prompting`), frozen-feature probes (`probe`)."""
+"""Learning a task: fine-tuning (`recipe`), or prompts and probes of a model that is not trained."""

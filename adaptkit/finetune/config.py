@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Annotated, Literal
 
 from pydantic import Field
 
 from adaptkit.adapters import AdapterConfig
-from adaptkit.config import Config, Count, Magnitude
+from adaptkit.config import Config, Magnitude, Tokens, in_unit
 from adaptkit.data.readers import DataConfig
 from adaptkit.trainer.config import TrainerConfig
 
@@ -34,11 +34,11 @@ class FinetuneConfig(Config):
     """Rows that are only scored."""
     adapter: AdapterConfig = AdapterConfig()
     """All weights, or a low-rank update."""
-    max_length: Count = Field(256, ge=8)
+    max_length: Tokens = Field(256, ge=8)
     """Tokens after which an example is cut."""
-    max_new_tokens: Count = Field(64, ge=1)
+    max_new_tokens: Tokens = Field(64, ge=1)
     """Tokens an answer may have when sft is scored."""
-    epochs: Magnitude = Field(0.0, ge=0)
+    epochs: Annotated[Magnitude, in_unit("epochs")] = Field(0.0, ge=0)
     """Passes over the training rows; 0 = trainer.num_steps decides."""
     trainer: TrainerConfig = TrainerConfig(
         num_steps=500,

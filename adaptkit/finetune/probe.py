@@ -1,5 +1,4 @@
-"""The `probe` arm: logistic regression on frozen features, the cheapest way to use a model for a labelled
-task."""
+"""Label texts by a probe: logistic regression on the features of a model that is not trained."""
 
 from __future__ import annotations
 
@@ -8,10 +7,12 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
+from sklearn.linear_model import LogisticRegression
+from sklearn.preprocessing import StandardScaler
 
 from adaptkit import models
 from adaptkit.data.labels import check_labels, label_rows, label_scores
-from adaptkit.finetune.outcome import Meter, Outcome
+from adaptkit.finetune.frozen_answers import ForwardMeter, FrozenAnswers
 from adaptkit.models.batching import batches_by_length, pad_right
 
 if TYPE_CHECKING:
@@ -20,8 +21,10 @@ if TYPE_CHECKING:
     from adaptkit.data import Dataset
 
 BATCH_TOKENS = 8192
-SMALLEST_C, LARGEST_C = -2.0, 2.0  # log10 of the inverse regularisation
-NEWTON_WEIGHTS = 4096  # weights up to which Newton steps, exact after five to ten, beat 500 of L-BFGS
+SMALLEST_C, LARGEST_C = -2.0, 2.0
+"""log10 of the inverse regularisation."""
+NEWTON_WEIGHTS = 4096
+"""Weights up to which Newton steps, exact after five to ten, beat 500 of L-BFGS."""
 
 
 def probe_rows(
@@ -35,7 +38,7 @@ def probe_rows(
     trials: int = 3,
     max_length: int = 256,
     metric: str = "accuracy",
-) -> Outcome:
+) -> FrozenAnswers:
     """Fit on train, choose C on dev among `trials` values, label the test split.
 
     Args:
@@ -44,12 +47,9 @@ def probe_rows(
         metric: accuracy or macro_f1, what C is chosen by.
     Raises: DataError for a dev or test label that the training rows lack.
     """
-    from sklearn.linear_model import LogisticRegression
-    from sklearn.preprocessing import StandardScaler
-
     for split in (dev, test):
         check_labels(split, label_names)
-    meter = Meter()
+    meter = ForwardMeter()
     with meter.running():
         on_train, on_dev, on_test = (
             features(model, tokenizer, _texts(d), max_length, meter) for d in (train, dev, test)
@@ -59,25 +59,24 @@ def probe_rows(
         solver = "newton-cholesky" if on_train.shape[1] * len(label_names) <= NEWTON_WEIGHTS else "lbfgs"
         fitted = []
         for strength in strengths(trials):
-            head = LogisticRegression(C=strength, solver=solver, max_iter=500).fit(
-                scaler.transform(on_train), labels
-            )
+            head = LogisticRegression(C=strength, solver=solver, max_iter=500)
+            head.fit(scaler.transform(on_train), labels)
             # each pass over the data costs a product with the weights and one for their gradient
             meter.flops += 4.0 * on_train.size * len(label_names) * float(np.max(head.n_iter_))
             rows = label_rows(dev, label_names, _spread(head, scaler.transform(on_dev), len(label_names)))
             fitted.append((head, {"C": strength, **label_scores(rows)}))
-        best, note = max(fitted, key=lambda pair: pair[1][metric])
+        best, trial = max(fitted, key=lambda pair: pair[1][metric])
         rows = label_rows(test, label_names, _spread(best, scaler.transform(on_test), len(label_names)))
-    dev_scores = {name: value for name, value in note.items() if name != "C"}
-    return Outcome(rows, dev_scores, {"C": note["C"]}, [n for _, n in fitted], meter.cost(model))
+    dev_scores = {name: value for name, value in trial.items() if name != "C"}
+    trials_tried = [row for _, row in fitted]
+    return FrozenAnswers(rows, dev_scores, {"C": trial["C"]}, trials_tried, meter.cost(model))
 
 
 def strengths(trials: int) -> list[float]:
     """`trials` values of C, evenly spaced in the logarithm; a single one is the middle."""
-    exponents = (
-        [(SMALLEST_C + LARGEST_C) / 2] if trials == 1 else np.linspace(SMALLEST_C, LARGEST_C, trials).tolist()
-    )
-    return [10.0**exponent for exponent in exponents]
+    if trials == 1:
+        return [10.0 ** ((SMALLEST_C + LARGEST_C) / 2)]
+    return [10.0**exponent for exponent in np.linspace(SMALLEST_C, LARGEST_C, trials).tolist()]
 
 
 def features(
@@ -85,30 +84,30 @@ def features(
     tokenizer: PreTrainedTokenizerBase,
     texts: Sequence[str],
     max_length: int,
-    meter: Meter,
+    meter: ForwardMeter,
 ) -> np.ndarray:
     """Last hidden states averaged over each text's tokens, float32 [num_texts, hidden_size]; no gradient."""
     encoded = tokenizer(list(texts), truncation=True, max_length=max_length)["input_ids"]
     backbone = models.unwrap(model).base_model
-    found: np.ndarray | None = None
+    order: list[int] = []
+    batches: list[np.ndarray] = []
     was_training = model.training
     model.eval()
     with torch.inference_mode():
         for items in batches_by_length([len(ids) for ids in encoded], BATCH_TOKENS):
             batch = pad_right([encoded[i] for i in items], tokenizer.pad_token_id, model.device)
             hidden_BTD = backbone(**batch).last_hidden_state.float()
-            kept_BT1 = batch["attention_mask"][..., None]
-            mean_BD = (hidden_BTD * kept_BT1).sum(1) / kept_BT1.sum(1)
-            found = np.empty((len(encoded), mean_BD.shape[-1]), dtype=np.float32) if found is None else found
-            found[items] = mean_BD.cpu().numpy()
+            text_BT1 = batch["attention_mask"][..., None]
+            mean_BD = (hidden_BTD * text_BT1).sum(1) / text_BT1.sum(1)
+            order += items
+            batches.append(mean_BD.cpu().numpy())
             meter.forward(backbone, batch["input_ids"].numel(), batch["input_ids"].shape[1])
     model.train(was_training)
-    assert found is not None  # a data set has at least one row
-    return found
+    return np.concatenate(batches)[np.argsort(order)]
 
 
-def _spread(head: object, inputs: np.ndarray, num_labels: int) -> np.ndarray:
-    """Probabilities [num_rows, num_labels], 0 for a label that no training row has."""
+def _spread(head: LogisticRegression, inputs: np.ndarray, num_labels: int) -> np.ndarray:
+    """Probabilities [num_rows, num_labels]; 0 for a label that no training row has."""
     chances = np.zeros((len(inputs), num_labels))
     chances[:, head.classes_] = head.predict_proba(inputs)
     return chances

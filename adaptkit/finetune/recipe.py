@@ -1,34 +1,51 @@
-"""Fine-tune a base on a task: full or with adapters, into one run directory.
+"""Fine-tune a base on a task, whole or with adapters, into one run directory.
 
-result = finetune(config, Run.open("runs", config.name, config.model_dump(mode="json")))
+    result = finetune(config, Run.open("runs", config.name, config.model_dump(mode="json")))
 
-model/  the merged model, servable      eval/<task>.jsonl, .json  test items and scores, dev scores beside
-them adapter/  the peft adapter, if any      cost.json  manifest.json  metrics.jsonl  checkpoints/
+    model/    the merged model, servable    eval/<task>.jsonl, .json  test items and scores, and dev scores
+    adapter/  the peft adapter, if any      cost.json  manifest.json  metrics.jsonl  checkpoints/
+
+A finished run is returned as it is; a killed one goes on from its newest checkpoint.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
-from adaptkit.adapters import attach, merge, save_adapter
-from adaptkit.errors import AdaptkitError, ModelError
+import torch
+from torch import nn
+
+from adaptkit import models
+from adaptkit.adapters import attach
+from adaptkit.data.heldout import calibration_rows, held_out, split_record
+from adaptkit.data.readers import Dataset, read, split
+from adaptkit.data.score_table import Score
+from adaptkit.data.tokenizers import CHAT_TEMPLATE, TURNS
 from adaptkit.finetune.config import FinetuneConfig
-from adaptkit.run import Run, read_json, write_json, write_jsonl
+from adaptkit.finetune.tasks import TASKS, Task, load_model
+from adaptkit.run import Run, read_json
+from adaptkit.run_record import ModelKind, RecipeKind, RunRecord, SuiteRecord, read_record
 from adaptkit.trainer.config import TrainerConfig
+from adaptkit.trainer.cost import affordable_steps
+from adaptkit.trainer.lifecycle import Outcome, first_outputs, merge_checked, run_recipe
+from adaptkit.trainer.parallel import Ranks
+from adaptkit.trainer.result import TrainResult
+from adaptkit.trainer.row_source import Source
+from adaptkit.trainer.steps import steps_of_epochs
+from adaptkit.trainer.trainer import Trainer
 
 if TYPE_CHECKING:
+    from peft import PeftModel
     from transformers import PreTrainedModel, PreTrainedTokenizerFast
 
-    from adaptkit.data import Dataset
-    from adaptkit.finetune.tasks import Score, Task
-    from adaptkit.trainer.result import TrainResult
-
-DEV_SHARE = 0.1  # of the training rows, where no dev data is named
+DEV_SHARE = 0.1
+"""Of the training rows, where no dev data is named."""
 NUM_EVALUATIONS = 8
-MAX_EVAL_ROWS = 512  # dev rows looked at during training; the dev scores use all of them
-MERGE_TOLERANCE = 1e-3  # of float32 logits; exact merges measure 1e-6
+MAX_EVAL_ROWS = 512
+"""Dev rows looked at during training; the dev scores use all of them."""
 
 
 @dataclass(frozen=True)
@@ -42,26 +59,42 @@ class FinetuneResult:
     dev: dict[str, float]
     cost: dict[str, Any] = field(default_factory=dict)
 
+    @classmethod
+    def of(cls, run: Run) -> FinetuneResult:
+        """Read from a finished run."""
+        record = read_record(run)
+        suite = record.suites[record.suite]
+        adapter = None if record.adapter is None else run.adapter
+        cost = read_json(run.cost_path)
+        return cls(run.model, adapter, record.suite, suite.metrics, suite.dev, cost)
+
+
+@dataclass(frozen=True)
+class _Trained:
+    """A fine-tuning after its last step."""
+
+    task: Task
+    tokenizer: PreTrainedTokenizerFast
+    model: PreTrainedModel | PeftModel
+    splits: dict[str, Dataset]
+    watched: Source
+    result: TrainResult
+    facts: dict[str, Any]
+    """For the run's record."""
+
 
 def finetune(config: FinetuneConfig, run: Run, *, score: Score | None = None) -> FinetuneResult:
-    """Train, merge, save and score; a finished run is returned as it is and a killed one goes on.
+    """Train, merge, save and score one fine-tuning.
+
+    Under torchrun every rank calls this; rank 0 writes.
 
     Args:
         score: item rows -> metrics, in place of the task's own (accuracy and macro-F1; exact match for sft).
     Raises: DataError, ModelError, NonFiniteError, DiskFullError; the run is marked failed.
     """
-    if not run.finished:
-        run.start()
-        try:
-            _finetune(config, run, score)
-        except AdaptkitError as error:
-            run.fail(str(error))
-            raise
-    suite = read_json(run.scores(config.task))
-    adapter = run.adapter if config.adapter.kind != "none" else None
-    return FinetuneResult(
-        run.model, adapter, config.task, suite["metrics"], suite["dev"], read_json(run.cost_path)
-    )
+    deliver, judge = partial(_deliver, config, run), partial(_score, config, score)
+    run_recipe(config, run, partial(_train, config, run), deliver, judge)
+    return FinetuneResult.of(run)
 
 
 def steps_for_budget(config: FinetuneConfig, flops: float, epochs: float) -> int:
@@ -69,81 +102,61 @@ def steps_for_budget(config: FinetuneConfig, flops: float, epochs: float) -> int
 
     Raises: BudgetError if it does not pay for one; DataError, ModelError.
     """
-    from adaptkit import models
-    from adaptkit.trainer.cost import affordable_steps
-
     tokenizer, train = models.load_tokenizer(config.base), _read(config)["train"]
     task = _task(config, tokenizer, train)
     model, _ = _trainable(config, task, tokenizer)
     return affordable_steps(model, task.objective(), task.source(train), config.trainer, flops, epochs=epochs)
 
 
-def _finetune(config: FinetuneConfig, run: Run, score: Score | None) -> None:
-    from adaptkit import models
-    from adaptkit.trainer.trainer import Trainer
-
+def _train(config: FinetuneConfig, run: Run, ranks: Ranks) -> _Trained:
     tokenizer = models.load_tokenizer(config.base)
-    data = _read(config)
-    task = _task(config, tokenizer, data["train"])
+    splits = _read(config)
+    task = _task(config, tokenizer, splits["train"])
     model, new_tokens = _trainable(config, task, tokenizer)
-    sources = {name: task.source(dataset) for name, dataset in data.items()}
-    watched = task.source(data["dev"].with_rows(data["dev"].rows[:MAX_EVAL_ROWS]))
+    sources = {name: task.source(dataset) for name, dataset in splits.items()}
+    watched = task.source(splits["dev"].with_rows(splits["dev"].rows[:MAX_EVAL_ROWS]))
     settings = _trainer_settings(config, len(sources["train"]))
-    run.update_manifest(
-        data={name: dataset.manifest() for name, dataset in data.items()},
-        num_truncated={name: source.num_truncated for name, source in sources.items()},
-        labels=task.label_names,
-        parameters=vars(models.param_count(model)),
-        new_tokens=len(new_tokens),
-    )
-    trainer = Trainer(model, task.objective(), sources["train"], settings, run=run, eval=watched)
-    result = trainer.fit()
-    if trainer.ranks.rank == 0:
-        write_json(run.cost_path, result.cost())
-        merged, difference = _delivered(config, run, model, tokenizer, watched.collate([0], seed=0, epoch=0))
-        _score(config, run, task, merged, data, score or task.score, _dev_loss(config, result))
-        run.finish(merge_difference=difference, best_step=result.best_step)
-    trainer.ranks.share(None)  # the other ranks return when the files are there
+    facts = {
+        "labels": task.label_names,
+        "num_truncated": {name: source.num_truncated for name, source in sources.items()},
+        "new_tokens": len(new_tokens),
+        "parameters": asdict(models.param_count(model)),
+    }
+    result = Trainer(model, task.objective(), sources["train"], settings, run=run, eval=watched).fit()
+    return _Trained(task, tokenizer, model, splits, watched, result, facts)
 
 
 def _read(config: FinetuneConfig) -> dict[str, Dataset]:
     """The splits train, dev and (if named) test."""
-    from adaptkit.data import read, split
-    from adaptkit.finetune.tasks import TASKS
-
     want = TASKS[config.kind].want
     train = read(config.train, want)
     if config.dev is None:
         train, dev = split(train, DEV_SHARE, config.trainer.seed)
     else:
         dev = read(config.dev, want)
-    return {"train": train, "dev": dev} | ({"test": read(config.test, want)} if config.test else {})
+    splits = {"train": train, "dev": dev}
+    if config.test is not None:
+        splits["test"] = read(config.test, want)
+    return splits
 
 
 def _task(config: FinetuneConfig, tokenizer: PreTrainedTokenizerFast, train: Dataset) -> Task:
     """The task; a base without a chat template gets the kit's own for conversations, its markers as new
     tokens."""
-    from adaptkit.data.tokenizers import CHAT_TEMPLATE, TURNS
-    from adaptkit.finetune.tasks import TASKS
-
     if train.kind == "messages" and not tokenizer.chat_template:
         tokenizer.chat_template = CHAT_TEMPLATE
         tokenizer.add_special_tokens({"additional_special_tokens": list(TURNS)})
-    return TASKS[config.kind](tokenizer, train, config.max_length, config.max_new_tokens)
+    return TASKS[config.kind](tokenizer, train.labels, config.max_length, config.max_new_tokens)
 
 
 def _trainable(
     config: FinetuneConfig, task: Task, tokenizer: PreTrainedTokenizerFast
-) -> tuple[Any, list[int]]:
+) -> tuple[PreTrainedModel | PeftModel, list[int]]:
     """The model to train, and the ids of tokens that the base has no row for."""
-    import torch
-
-    from adaptkit.finetune.tasks import load_model
-
     seed = config.trainer.seed
     model = load_model(task, tokenizer, config.base, config.adapter.quantization, seed)
-    known = model.get_input_embeddings().num_embeddings
-    new_tokens = list(range(known, len(tokenizer)))
+    first_new = cast(nn.Embedding, model.get_input_embeddings()).num_embeddings
+    new_tokens = list(range(first_new, len(tokenizer)))
     if new_tokens:
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
@@ -154,57 +167,53 @@ def _trainable(
 def _trainer_settings(config: FinetuneConfig, num_examples: int) -> TrainerConfig:
     settings = config.trainer
     if config.epochs:
-        steps = max(1, round(config.epochs * num_examples / settings.global_batch_size))
+        steps = steps_of_epochs(config.epochs, num_examples, settings.global_batch_size)
         settings = settings.model_copy(update={"num_steps": steps})
     if settings.select == "best" and not settings.eval_every:
         settings = settings.model_copy(update={"eval_every": max(1, settings.num_steps // NUM_EVALUATIONS)})
     return settings
 
 
-def _delivered(
-    config: FinetuneConfig, run: Run, model: Any, tokenizer: PreTrainedTokenizerFast, probe: dict[str, Any]
-) -> tuple[PreTrainedModel, float]:
-    """Save the adapter, merge it, save the merged model; returns it and how far its outputs are from the
-    trained model's.
-
-    Raises: ModelError if they are further apart than rounding explains.
-    """
-    import torch
-
-    from adaptkit import models
-
-    inputs = {name: value.to(model.device) for name, value in probe.items() if name != "labels"}
-    with torch.no_grad():
-        before = model.eval()(**inputs).logits.float()
-        if config.adapter.kind != "none":
-            save_adapter(model, run.adapter, base=config.base)
-        merged = merge(model).eval()
-        difference = float((merged(**inputs).logits.float() - before).abs().max())
-    if not difference <= MERGE_TOLERANCE:
-        what = f"the merged model is {difference:.2g} away from the trained one"
-        raise ModelError(what, where=str(run.path), fix="use kind: lora, and please report this")
-    models.save(merged, tokenizer, run.model)
-    return merged, difference
+def _deliver(config: FinetuneConfig, run: Run, trained: _Trained) -> tuple[PreTrainedModel, float]:
+    """Save the adapter and the merged model; the model, and how far merging moved its outputs."""
+    outputs = partial(first_outputs, source=trained.watched)
+    model, difference = merge_checked(trained.model, run, outputs, adapter_base=config.base)
+    models.save(model, trained.tokenizer, run.model)
+    return model, difference
 
 
 def _score(
-    config: FinetuneConfig,
-    run: Run,
-    task: Task,
-    model: PreTrainedModel,
-    data: dict[str, Dataset],
-    score: Score,
-    dev_loss: float,
-) -> None:
-    """Score what is served: the merged model."""
-    dev = {**score(task.rows(model, data["dev"])), "loss": dev_loss}
-    rows = task.rows(model, data["test"]) if "test" in data else []
-    write_jsonl(run.items(config.task), rows)
+    config: FinetuneConfig, score: Score | None, trained: _Trained, delivered: tuple[PreTrainedModel, float]
+) -> Outcome:
+    """Score the model that was saved on dev and test rows."""
+    model, difference = delivered
+    task, splits, result = trained.task, trained.splits, trained.result
+    score = score or task.score
+    dev = {**score(task.rows(model, splits["dev"])), "loss": _dev_loss(config, result)}
+    rows = task.rows(model, splits["test"]) if "test" in splits else []
     metrics = score(rows) if rows else {}
-    write_json(
-        run.scores(config.task),
-        {"suite": config.task, "metrics": metrics, "num_items": len(rows), "dev": dev},
+    record = RunRecord(
+        recipe=RecipeKind.FINETUNE,
+        model_kind=ModelKind(task.model_kind),
+        task=config.task,
+        suite=config.task,
+        base=config.base,
+        adapter=None if config.adapter.kind == "none" else config.adapter,
+        seq_len=config.max_length,
+        splits={name: split_record(dataset) for name, dataset in splits.items()},
+        suites={config.task: SuiteRecord(judged_on="test", num_items=len(rows), metrics=metrics, dev=dev)},
+        num_steps=result.num_steps,
+        params=models.param_count(model).total,
+        facts={
+            **trained.facts,
+            "kind": config.kind,
+            "max_new_tokens": config.max_new_tokens,
+            "merge_difference": difference,
+            "best_step": result.best_step,
+        },
     )
+    calibration = calibration_rows(splits["train"], trained.tokenizer)
+    return Outcome(record, rows, result.cost(), held_out(splits, with_items=True), calibration)
 
 
 def _dev_loss(config: FinetuneConfig, result: TrainResult) -> float:

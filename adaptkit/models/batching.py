@@ -19,6 +19,14 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 BATCH_TOKENS = 8192
+CPU_TOKENS, GPU_TOKENS = 512, 32768
+"""Tokens of a batch that encoders read fastest: per CPU thread, what a core's cache holds; or what fills a
+GPU."""
+
+
+def fast_batch_tokens(device_type: str) -> int:
+    """Tokens of a batch, padding included, that an encoder reads fastest on this machine."""
+    return CPU_TOKENS * torch.get_num_threads() if device_type == "cpu" else GPU_TOKENS
 
 
 def batches_by_length(

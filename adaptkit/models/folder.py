@@ -4,19 +4,16 @@ from __future__ import annotations
 
 import json
 import re
-import shutil
 from pathlib import Path
 from typing import Any, Literal
 
 from adaptkit.errors import ModelError
-from adaptkit.run import read_json
+from adaptkit.run import digest, file_digest
 
 Kind = Literal["causal", "masked", "classifier", "encoder"]
 
 # The base's card and licence come along: what is made from it carries them over.
 HUB_FILES = ["*.json", "*.safetensors", "*.jinja", "*.model", "*.txt", "README.md", "LICENSE*", "NOTICE*"]
-SENTENCE_FILES = ("modules.json", "config_sentence_transformers.json", "sentence_bert_config.json")
-MODULE_FILES = (".json", ".safetensors", ".txt")  # of a sentence-transformers module: data, no code
 _OFFLINE_FIX = (
     "give a local folder instead (on a machine with network: `hf download {name} --local-dir {short}`, then "
     "copy it), or unset HF_HUB_OFFLINE, or point HF_ENDPOINT at a mirror"
@@ -81,6 +78,16 @@ def model_kind(path: str | Path) -> Kind:
     )
 
 
+def model_digest(path: str | Path) -> str:
+    """sha256 over every file of a model's folder that decides what it answers: weights, configs, tokenizer,
+    pooling."""
+    folder = find(path)
+    files = [
+        file for file in folder.rglob("*") if file.suffix in (".safetensors", ".json") and file.is_file()
+    ]
+    return digest({str(file.relative_to(folder)): file_digest(file) for file in sorted(files)})
+
+
 def is_causal(path: str | Path) -> bool:
     """True for a folder that holds a left-to-right language model."""
     return model_kind(path) == "causal"
@@ -143,23 +150,3 @@ def check_weights(folder: Path) -> None:
     raise ModelError(
         "model.safetensors is missing", where=str(folder), fix="give the folder that `save_pretrained` wrote"
     )
-
-
-def copy_sentence_files(source: Path, folder: Path) -> None:
-    """Copy the files by which a folder says how it turns text into vectors, where `source` has them.
-
-    These are sentence-transformers' own files and the folders of its modules (`1_Pooling`, ...). Data only:
-    no code, no pickles, no links.
-    """
-    if not (source / "modules.json").is_file():
-        return
-    for name in SENTENCE_FILES:
-        if (source / name).is_file():
-            shutil.copyfile(source / name, folder / name)
-    for module in read_json(source / "modules.json"):
-        part = source / module["path"]
-        if module["path"] and part.is_dir() and part.resolve().is_relative_to(source.resolve()):
-            for path in sorted(part.iterdir()):
-                if path.is_file() and not path.is_symlink() and path.suffix in MODULE_FILES:
-                    (folder / module["path"]).mkdir(parents=True, exist_ok=True)
-                    shutil.copyfile(path, folder / module["path"] / path.name)

@@ -1,7 +1,8 @@
-"""Attention for packed rows: each document is computed as if it were alone, without a [T, T] mask where that pays.
+"""Attention for packed rows: each document is computed as if it were alone, without a [T, T] mask where that
+pays.
 
-Registered with transformers as an attention implementation, so any model that dispatches through its registry can use
-it; which route is taken depends on the machine, what is computed does not:
+Registered with transformers as an attention implementation, so any model that dispatches through its registry
+can use it; which route is taken depends on the machine, what is computed does not:
 
 - CUDA, half precision, no dropout: torch's variable-length flash attention over document bounds;
 - CPU, long documents: one SDPA call per document;
@@ -12,6 +13,7 @@ Shape letters: B rows, T tokens of a row, N = B * T, H heads, K head size, P doc
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Mapping
 from typing import Any
 
@@ -21,20 +23,35 @@ from torch import Tensor, nn
 
 from adaptkit.models.head import unwrap
 
+try:
+    from torch.nn.attention.varlen import varlen_attn
+except ImportError:  # torch before 2.10: no GPU route without a mask
+    varlen_attn = None
+
 NAME = "adaptkit_packed"
-BOUNDS_MULTIPLE = 64
+FEWEST_BOUNDS, SHORTEST_LONGEST = 64, 128
+"""On a GPU the number of bounds and the length of the longest document are rounded up to powers of two, at
+least these:
+few different shapes for compiled blocks and recorded steps. Documents past the end are empty and cost nearly
+nothing."""
+_ASKS_FOR_GROUPS = varlen_attn is not None and "enable_gqa" in inspect.signature(varlen_attn).parameters
+"""Whether `varlen_attn` wants to be told of fewer key heads; torch 2.11's takes them as they are."""
 CALL_COST = 160**2
-"""What one more SDPA call costs on a CPU, in attention scores computed under a mask: measured with 4 heads of 64 at
-rows of 128, 512 and 1024 tokens, forward and backward."""
+"""What one more SDPA call costs on a CPU, in attention scores computed under a mask: measured with 4 heads of
+64 at rows of 128, 512 and 1024 tokens, forward and backward."""
 
 
 def use(model: nn.Module) -> bool:
-    """Switch `model` to this attention; False, and nothing changed, if it does not dispatch through transformers' registry."""
+    """Switch `model` to this attention; False, and nothing changed, if it does not dispatch through
+    transformers' registry."""
     from transformers import AttentionInterface, AttentionMaskInterface
     from transformers.masking_utils import sdpa_mask
 
     inner = unwrap(model)
-    if getattr(inner.config, "_attn_implementation", None) != "sdpa" or not inner._can_set_attn_implementation():
+    if (
+        getattr(inner.config, "_attn_implementation", None) != "sdpa"
+        or not inner._can_set_attn_implementation()
+    ):
         return in_use(model)
     AttentionInterface.register(NAME, attention)
     AttentionMaskInterface.register(NAME, sdpa_mask)
@@ -54,7 +71,8 @@ def in_use(model: nn.Module) -> bool:
 
 
 def document_bounds(position_ids_BT: Tensor) -> Tensor:
-    """Where documents begin in the flattened rows, and the end: int32 [P + 1]. Positions restart at 0 with each document.
+    """Where documents begin in the flattened rows, and the end: int32 [P + 1]. Positions restart at 0 with
+    each document.
 
     Made on the host, before the batch goes to a device: finding them there would make the host wait.
     """
@@ -62,16 +80,32 @@ def document_bounds(position_ids_BT: Tensor) -> Tensor:
     return F.pad(starts, (0, 1), value=position_ids_BT.numel()).to(torch.int32)
 
 
-def inputs(model: nn.Module, batch: Mapping[str, Tensor], bounds: Tensor, *, causal: bool) -> dict[str, Tensor]:
-    """`batch` as `model` takes it, given this attention and the bounds of the documents.
+def longest_document(bounds: Tensor, length: int) -> int:
+    """Tokens of the longest document in rows of `length`, rounded up; for bounds on the host."""
+    return min(length, max(SHORTEST_LONGEST, _power_of_two(int(bounds.diff().max()))))
 
-    transformers hands a mask of four dimensions to the attention as it is. So a block mask goes in where one is needed,
+
+def padded_bounds(bounds: Tensor, num_tokens: int) -> Tensor:
+    """The bounds with empty documents at the end, so that few different numbers of them occur."""
+    return F.pad(bounds, (0, max(FEWEST_BOUNDS, _power_of_two(len(bounds))) - len(bounds)), value=num_tokens)
+
+
+def inputs(
+    model: nn.Module, batch: Mapping[str, Tensor], bounds: Tensor, *, causal: bool, longest: int | None = None
+) -> dict[str, Tensor | int]:
+    """`batch` as `model` takes it, given this attention, the bounds of the documents and the length of the
+    longest.
+
+    transformers hands a mask of four dimensions to the attention as it is. So a block mask goes in where one
+    is needed,
     and a single True where none is: without it a mask would be made from the position ids.
     """
     shape = batch["input_ids"].shape
-    if batch["input_ids"].device.type == "cuda":  # empty documents at the end: few different shapes for compiled blocks
-        bounds = F.pad(bounds, (0, -len(bounds) % BOUNDS_MULTIPLE), value=shape.numel())
-    if batch["input_ids"].device.type == "cuda" or _calls_pay(bounds, *shape):
+    if batch["input_ids"].device.type == "cuda":
+        mask = torch.ones(1, 1, 1, 1, dtype=torch.bool, device=bounds.device)
+        bounds = padded_bounds(bounds, shape.numel())
+        return {**batch, "attention_mask": mask, "cu_seq_lens_q": bounds, "max_length_q": longest or shape[1]}
+    if _calls_pay(bounds, *shape):
         mask = torch.ones(1, 1, 1, 1, dtype=torch.bool, device=bounds.device)
     else:
         mask = block_mask(bounds, *shape, causal=causal)
@@ -79,7 +113,8 @@ def inputs(model: nn.Module, batch: Mapping[str, Tensor], bounds: Tensor, *, cau
 
 
 def block_mask(bounds: Tensor, rows: int, length: int, *, causal: bool, window: int | None = None) -> Tensor:
-    """Who sees whom, bool [B, 1, T, T]; `window` counts the token itself and those before (and, not causal, after)."""
+    """Who sees whom, bool [B, 1, T, T]; `window` counts the token itself and those before (and, not causal,
+    after)."""
     at_N = torch.arange(rows * length, device=bounds.device, dtype=bounds.dtype)
     document_BT = torch.bucketize(at_N, bounds, right=True).view(rows, length)
     mask_BTT = document_BT[:, :, None] == document_BT[:, None, :]
@@ -91,13 +126,26 @@ def block_mask(bounds: Tensor, rows: int, length: int, *, causal: bool, window: 
 
 
 def attention(
-    module: nn.Module, query_BHTK: Tensor, key_BHTK: Tensor, value_BHTK: Tensor, attention_mask: Tensor | None, *,
-    cu_seq_lens_q: Tensor | None = None, dropout: float = 0.0, scaling: float | None = None,
-    sliding_window: int | None = None, is_causal: bool | None = None, **others: object,
-) -> tuple[Tensor, None]:  # fmt: skip
-    """transformers' attention interface: [B, T, H, K] and no weights. Without bounds it is transformers' own SDPA.
+    module: nn.Module,
+    query_BHTK: Tensor,
+    key_BHTK: Tensor,
+    value_BHTK: Tensor,
+    attention_mask: Tensor | None,
+    *,
+    cu_seq_lens_q: Tensor | None = None,
+    max_length_q: int | None = None,
+    dropout: float = 0.0,
+    scaling: float | None = None,
+    sliding_window: int | None = None,
+    is_causal: bool | None = None,
+    **others: object,
+) -> tuple[Tensor, None]:
+    """transformers' attention interface: [B, T, H, K] and no weights. Without bounds it is transformers' own
+    SDPA.
 
-    Keys and values may have fewer heads than queries (a divisor of their number).
+    Keys and values may have fewer heads than queries (a divisor of their number). Under autocast all three
+    are taken in
+    its dtype: a rotation may have made queries and keys float32, and flash attention takes no such thing.
     """
     if cu_seq_lens_q is None:
         from transformers.integrations.sdpa_attention import sdpa_attention_forward
@@ -107,13 +155,26 @@ def attention(
     bounds, causal = cu_seq_lens_q, bool(module.is_causal if is_causal is None else is_causal)
     rows, _, length, _ = query_BHTK.shape
     on_gpu = query_BHTK.is_cuda
-    if on_gpu and query_BHTK.dtype in (torch.float16, torch.bfloat16) and not dropout:
-        return _flash(query_BHTK, key_BHTK, value_BHTK, bounds, scaling, causal, sliding_window), None
+    if on_gpu and torch.is_autocast_enabled("cuda"):
+        half = torch.get_autocast_dtype("cuda")
+        query_BHTK, key_BHTK, value_BHTK = query_BHTK.to(half), key_BHTK.to(half), value_BHTK.to(half)
+    if (
+        on_gpu
+        and query_BHTK.dtype in (torch.float16, torch.bfloat16)
+        and not dropout
+        and varlen_attn is not None
+    ):
+        longest = max_length_q or length
+        return _flash(
+            query_BHTK, key_BHTK, value_BHTK, bounds, longest, scaling, causal, sliding_window
+        ), None
     whole = sliding_window is None or sliding_window > length
     if not on_gpu and whole and attention_mask is not None and attention_mask.shape[-1] == 1:
         return _by_document(query_BHTK, key_BHTK, value_BHTK, bounds.tolist(), dropout, scaling, causal), None
     if attention_mask is None or attention_mask.shape[-1] == 1 or not whole:
-        attention_mask = block_mask(bounds, rows, length, causal=causal, window=None if whole else sliding_window)
+        attention_mask = block_mask(
+            bounds, rows, length, causal=causal, window=None if whole else sliding_window
+        )
     keys_BHTK, values_BHTK = _for_each_head(query_BHTK, key_BHTK, value_BHTK)
     out_BHTK = F.scaled_dot_product_attention(
         query_BHTK, keys_BHTK, values_BHTK, attn_mask=attention_mask, dropout_p=dropout, scale=scaling
@@ -122,32 +183,57 @@ def attention(
 
 
 def _flash(
-    query_BHTK: Tensor, key_BHTK: Tensor, value_BHTK: Tensor, bounds: Tensor,
-    scaling: float | None, causal: bool, window: int | None,
-) -> Tensor:  # fmt: skip
-    from torch.nn.attention.varlen import varlen_attn
-
+    query_BHTK: Tensor,
+    key_BHTK: Tensor,
+    value_BHTK: Tensor,
+    bounds: Tensor,
+    longest: int,
+    scaling: float | None,
+    causal: bool,
+    window: int | None,
+) -> Tensor:
     rows, heads, length, size = query_BHTK.shape
-    query_NHK, key_NHK, value_NHK = (x.transpose(1, 2).flatten(0, 1) for x in (query_BHTK, key_BHTK, value_BHTK))
+    query_NHK, key_NHK, value_NHK = (
+        x.transpose(1, 2).flatten(0, 1) for x in (query_BHTK, key_BHTK, value_BHTK)
+    )
     back = -1 if window is None else window - 1
+    grouped = {"enable_gqa": True} if _ASKS_FOR_GROUPS and key_BHTK.shape[1] != heads else {}
     out_NHK = varlen_attn(
-        query_NHK, key_NHK, value_NHK, bounds, bounds, length, length,
-        scale=scaling, window_size=(back, 0 if causal else back), enable_gqa=key_BHTK.shape[1] != heads,
-    )  # fmt: skip
+        query_NHK,
+        key_NHK,
+        value_NHK,
+        bounds,
+        bounds,
+        longest,
+        longest,
+        scale=scaling,
+        window_size=(back, 0 if causal else back),
+        **grouped,
+    )
     return out_NHK.view(rows, length, heads, size)
 
 
 def _by_document(
-    query_BHTK: Tensor, key_BHTK: Tensor, value_BHTK: Tensor, bounds: list[int], dropout: float, scaling: float | None, causal: bool
+    query_BHTK: Tensor,
+    key_BHTK: Tensor,
+    value_BHTK: Tensor,
+    bounds: list[int],
+    dropout: float,
+    scaling: float | None,
+    causal: bool,
 ) -> Tensor:
     rows, heads, length, size = query_BHTK.shape
-    query_HNK, key_HNK, value_HNK = (x.transpose(0, 1).flatten(1, 2) for x in (query_BHTK, key_BHTK, value_BHTK))
+    query_HNK, key_HNK, value_HNK = (
+        x.transpose(0, 1).flatten(1, 2) for x in (query_BHTK, key_BHTK, value_BHTK)
+    )
     grouped = key_BHTK.shape[1] != heads
     sizes = [stop - start for start, stop in zip(bounds, bounds[1:], strict=False)]
     parts = zip(*(x.split(sizes, dim=1) for x in (query_HNK, key_HNK, value_HNK)), strict=True)
     out_HNK = torch.cat(
         [
-            F.scaled_dot_product_attention(q[None], k[None], v[None], None, dropout, causal, scale=scaling, enable_gqa=grouped)[0]
+            F.scaled_dot_product_attention(
+                q[None], k[None], v[None], None, dropout, causal, scale=scaling, enable_gqa=grouped
+            )[0]
             for q, k, v in parts
         ],
         dim=1,
@@ -164,3 +250,7 @@ def _calls_pay(bounds: Tensor, rows: int, length: int) -> bool:
     """One call per document, against all pairs of tokens under a mask."""
     sizes = bounds.diff().double()
     return float((sizes.square() + CALL_COST).sum()) < rows * length**2
+
+
+def _power_of_two(number: int) -> int:
+    return 1 << max(0, number - 1).bit_length()

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import Field, model_validator
 
 from adaptkit.adapters import AdapterConfig
 from adaptkit.architecture import SizeConfig, compute_optimal_params, default_learning_rate
-from adaptkit.config import Config, Count, Magnitude
+from adaptkit.config import Config, Count, Flops, Share, in_unit
 from adaptkit.data.readers import DataConfig
 from adaptkit.errors import AdaptkitError
 from adaptkit.trainer.config import TrainerConfig
@@ -19,11 +19,11 @@ class TokenizerConfig(Config):
 
     kind: Literal["bpe", "unigram", "wordpiece"] = "bpe"
     """Algorithm of a tokenizer trained on `data`; bpe is byte-level and lossless."""
-    vocab_size: Count = Field(8192, gt=0)
+    vocab_size: Annotated[Count, in_unit("vocabulary entries")] = Field(8192, gt=0)
     """Entries of a tokenizer trained on `data`; a multiple of 128 suits the hardware."""
     path: str = ""
     """From scratch only: a tokenizer folder to use instead of training one."""
-    new_tokens: Count = Field(0, ge=0)
+    new_tokens: Annotated[Count, in_unit("vocabulary entries")] = Field(0, ge=0)
     """Continued only: entries learnt from `data` and added to the base's vocabulary, rows started at mean
     values."""
 
@@ -37,7 +37,7 @@ class PretrainConfig(Config):
     """Text to learn."""
     dev: DataConfig | None = None
     """Text to measure on; without it, `dev_fraction` of `data` is held out."""
-    dev_fraction: Magnitude = Field(0.02, gt=0, lt=1)
+    dev_fraction: Share = Field(0.02, gt=0, lt=1)
     """Share of the documents of `data` held out when there is no `dev`."""
     objective: Literal["causal", "masked"] = "causal"
     """Predict the next token, or masked ones (encoders)."""
@@ -51,9 +51,9 @@ class PretrainConfig(Config):
     """Continued only: train these adapters instead of all weights; merged at the end."""
     replay: DataConfig | None = None
     """General text mixed in, against forgetting."""
-    replay_share: Magnitude = Field(0.1, ge=0, lt=1)
+    replay_share: Share = Field(0.1, ge=0, lt=1)
     """Share of the rows that come from `replay`; not read without it."""
-    flops: Magnitude = Field(0.0, ge=0)
+    flops: Flops = Field(0.0, ge=0)
     """Training FLOPs to spend, which sets the number of steps; 0 = `trainer.num_steps` says."""
     trainer: TrainerConfig = TrainerConfig()
     """The training loop; from scratch, `learning_rate` defaults to the rule of `default_learning_rate`."""
@@ -83,14 +83,12 @@ class PretrainConfig(Config):
         if scratch and self.adapter.kind != "none":
             raise ValueError("adapter needs a base; a model from scratch trains all of its weights")
         if scratch and self.tokenizer.new_tokens:
-            raise ValueError(
-                "tokenizer.new_tokens extends the vocabulary of a base; from scratch, set tokenizer.vocab_size"
-            )
+            raise ValueError("tokenizer.new_tokens is for a base; from scratch, set tokenizer.vocab_size")
         if not scratch and self.tokenizer.path:
             raise ValueError("tokenizer.path is for models from scratch; a base keeps its own tokenizer")
         if scratch and self.objective == "causal" and self.tokenizer.kind == "wordpiece":
             raise ValueError(
-                "wordpiece forgets blanks, so a causal model on it cannot be scored per byte; use bpe or unigram"
+                "wordpiece forgets blanks: a causal model on it cannot be scored per byte; use bpe or unigram"
             )
         if self.replay is not None and not self.replay_share:
             raise ValueError("replay is given but replay_share is 0; set a share, or leave replay out")

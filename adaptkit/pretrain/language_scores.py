@@ -1,23 +1,23 @@
-"""Dev scores of a pretrained model: bits per byte of raw text for causal models, nats per masked token for
-encoders."""
+"""Score a pretrained model on dev text: bits per byte, or nats per masked token of a masked model."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import torch
 import torch.nn.functional as F
 from torch import nn
 
 from adaptkit import models
+from adaptkit.data.packing import Source
+from adaptkit.data.readers import Dataset
+from adaptkit.data.score_table import ItemRow
+from adaptkit.models.bits_per_byte import bits_per_byte, score_documents
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerFast
 
-    from adaptkit.data.packing import Source
-    from adaptkit.data.readers import Dataset
-
-ROWS_AT_ONCE = 8
+BATCH_ROWS = 8
 
 
 def language_rows(
@@ -27,42 +27,40 @@ def language_rows(
     source: Source,
     objective: str,
     seq_len: int,
-) -> list[dict[str, Any]]:
+) -> list[ItemRow]:
     """One row per dev document (causal: id, nats, num_bytes, num_tokens) or per packed row (masked: id, nats,
     num_tokens)."""
     if objective == "causal":
-        from adaptkit.trainer.metrics import score_documents
-
-        return score_documents(model, tokenizer, [(row.id, row.text) for row in dev.rows], seq_len=seq_len)
+        documents = [(row.id, row.text) for row in dev.rows]
+        return score_documents(model, tokenizer, documents, seq_len=seq_len)
     return _masked_rows(model, source)
 
 
-def language_scores(rows: list[dict[str, Any]], objective: str) -> dict[str, float]:
-    """`bits_per_byte` of causal models; `nats_per_masked_token` of encoders, comparable within one tokenizer
-    only."""
-    if objective == "causal":
-        from adaptkit.trainer.metrics import bits_per_byte
+def language_scores(rows: list[ItemRow], objective: str) -> dict[str, float]:
+    """`bits_per_byte` of causal models; `nats_per_masked_token` of masked ones.
 
+    The latter is comparable within one tokenizer only.
+    """
+    if objective == "causal":
         return {"bits_per_byte": bits_per_byte(rows)}
-    return {
-        "nats_per_masked_token": sum(row["nats"] for row in rows) / sum(row["num_tokens"] for row in rows)
-    }
+    nats, num_tokens = (sum(row[name] for row in rows) for name in ("nats", "num_tokens"))
+    return {"nats_per_masked_token": nats / num_tokens}
 
 
 @torch.no_grad()
-def _masked_rows(model: nn.Module, source: Source) -> list[dict[str, Any]]:
-    """Loss on the source's own noise at epoch 0, seed 0: the same tokens are masked whenever this is asked."""
+def _masked_rows(model: nn.Module, source: Source) -> list[ItemRow]:
+    """Loss on the source's own noise at epoch 0, seed 0: every call masks the same tokens."""
     device = next(model.parameters()).device
     backbone, weight_VD, bias_V = models.split(model.eval())
-    scored = []
-    for first in range(0, len(source), ROWS_AT_ONCE):
-        indices = list(range(first, min(first + ROWS_AT_ONCE, len(source))))
+    rows: list[ItemRow] = []
+    for first in range(0, len(source), BATCH_ROWS):
+        indices = list(range(first, min(first + BATCH_ROWS, len(source))))
         batch = {name: value.to(device) for name, value in source.collate(indices, seed=0, epoch=0).items()}
         labels_BT = batch.pop("labels")
         hidden_BTD = backbone(**batch)
         for index, labels_T, hidden_TD in zip(indices, labels_BT, hidden_BTD, strict=True):
-            kept = labels_T >= 0
-            logits_NV = F.linear(hidden_TD[kept], weight_VD, bias_V).float()
-            nats = F.cross_entropy(logits_NV, labels_T[kept], reduction="sum").item()
-            scored.append({"id": f"row-{index}", "nats": nats, "num_tokens": int(kept.sum())})
-    return scored
+            masked_T = labels_T >= 0
+            logits_NV = F.linear(hidden_TD[masked_T], weight_VD, bias_V).float()
+            nats = F.cross_entropy(logits_NV, labels_T[masked_T], reduction="sum").item()
+            rows.append({"id": f"row-{index}", "nats": nats, "num_tokens": int(masked_T.sum())})
+    return rows

@@ -1,26 +1,40 @@
-"""The pretraining recipe: a domain tokenizer and model from scratch, or a base that keeps learning on the
-domain's text.
+"""Train a language model on raw text: from scratch with a tokenizer of its own, or from a base that keeps on.
 
     config = load(PretrainConfig, "pretrain.yaml").config
     result = pretrain(config, Run.open("runs", config.name, config.model_dump(mode="json")))
     result.scores["bits_per_byte"], result.model_folder
 
-A finished run is returned as it is; a killed one goes on from its newest checkpoint. Nothing heavy is
-imported until `pretrain` is called: the command line reads schemas from here.
+A finished run is returned as it is; a killed one goes on from its newest checkpoint.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from adaptkit.errors import AdaptkitError, BudgetError
+from torch import nn
+
+from adaptkit import models
+from adaptkit.data.heldout import calibration_rows, held_out, split_record
+from adaptkit.data.readers import Dataset
+from adaptkit.data.tokenizers import tokenizer_digest
+from adaptkit.models.sentence.files import copy_pooling_files
 from adaptkit.pretrain.config import PretrainConfig
-from adaptkit.run import Run, read_json, write_json, write_jsonl
+from adaptkit.pretrain.language_scores import language_rows, language_scores
+from adaptkit.pretrain.starting_point import StartingPoint, prepare, read_splits
+from adaptkit.run import Run, read_json
+from adaptkit.run_record import ModelKind, RecipeKind, RunRecord, SuiteRecord, read_record
+from adaptkit.trainer.lifecycle import Outcome, first_outputs, merge_checked, run_recipe
+from adaptkit.trainer.objective import CausalLM, MaskedLM
+from adaptkit.trainer.parallel import Ranks
+from adaptkit.trainer.result import TrainResult
+from adaptkit.trainer.steps import steps_within
+from adaptkit.trainer.trainer import Trainer
 
 if TYPE_CHECKING:
-    from torch import nn
+    from transformers import PreTrainedModel
 
 SUITE = "language"
 
@@ -38,53 +52,43 @@ class PretrainResult:
     @classmethod
     def of(cls, run: Run) -> PretrainResult:
         """Read from a finished run."""
-        manifest = run.manifest()
-        scores = read_json(run.scores(SUITE))["metrics"]
-        return cls(
-            run.model, read_json(run.cost_path), scores, manifest["num_steps"], manifest["model"]["params"]
-        )
+        record = read_record(run)
+        scores = record.suites[SUITE].metrics
+        return cls(run.model, read_json(run.cost_path), scores, record.num_steps, record.params)
+
+
+@dataclass(frozen=True)
+class _Trained:
+    """A pretraining after its last step."""
+
+    splits: dict[str, Dataset]
+    start: StartingPoint
+    result: TrainResult
+    params: models.ParamCount
 
 
 def pretrain(config: PretrainConfig, run: Run) -> PretrainResult:
-    """Run a pretraining to its end in `run`: model folder, dev scores, cost.
+    """Train a language model, merge, save and score it; a finished run is returned as it is.
 
     Under torchrun every rank calls this; rank 0 writes.
     Raises: AdaptkitError for anything the user can mend; the run's manifest then says `failed` and why.
     """
-    if run.finished:
-        return PretrainResult.of(run)
-    from adaptkit.trainer.parallel import join
-
-    ranks = join(config.trainer.parallel)
-    first = ranks.rank == 0
-    if first:
-        run.start()
-    try:
-        _train(config, run, ranks)
-    except AdaptkitError as error:
-        if first:
-            run.fail(str(error))
-        raise
-    ranks.share(None)
+    run_recipe(
+        config, run, partial(_train, config, run), partial(_deliver, config, run), partial(_score, config)
+    )
     return PretrainResult.of(run)
 
 
-def _train(config: PretrainConfig, run: Run, ranks: Any) -> None:
-    from adaptkit import models
-    from adaptkit.pretrain.start import prepare, read_text
-    from adaptkit.trainer.objective import CausalLM, MaskedLM
-    from adaptkit.trainer.trainer import Trainer
-
-    text = read_text(config)
-    start = prepare(config, run, text, ranks)
+def _train(config: PretrainConfig, run: Run, ranks: Ranks) -> _Trained:
+    splits = read_splits(config)
+    start = prepare(config, run, splits, ranks)
     trainer = config.trainer
     if config.flops:
         trainer = trainer.model_copy(update={"num_steps": affordable_steps(start.model, config)})
     objective = (CausalLM if config.objective == "causal" else MaskedLM)(trainer.implementation)
     params = models.param_count(start.model)
     result = Trainer(start.model, objective, start.train, trainer, run=run, eval=start.dev).fit()
-    if ranks.rank == 0:
-        _write_results(config, run, start, text, result, params)
+    return _Trained(splits, start, result, params)
 
 
 def affordable_steps(model: nn.Module, config: PretrainConfig) -> int:
@@ -92,41 +96,51 @@ def affordable_steps(model: nn.Module, config: PretrainConfig) -> int:
 
     Raises: BudgetError if not even one.
     """
-    from adaptkit import models
-
-    rows = config.trainer.global_batch_size
-    step = models.flops_per_token(model, config.size.seq_len).train * config.size.seq_len * rows
-    if step > config.flops:
-        what = f"one step costs {step:.2g} FLOPs, the budget is {config.flops:.2g}"
-        raise BudgetError(
-            what, where="flops", fix="raise flops, or lower size.params or trainer.global_batch_size"
-        )
-    return int(config.flops // step)
+    rows, length = config.trainer.global_batch_size, config.size.seq_len
+    per_step = models.flops_per_token(model, length).train * length * rows
+    fix = "raise flops, or lower size.params or trainer.global_batch_size"
+    return steps_within(config.flops, per_step, fix=fix)
 
 
-def _write_results(config: PretrainConfig, run: Run, start: Any, text: Any, result: Any, params: Any) -> None:
-    from adaptkit import models
-    from adaptkit.adapters import merge
-    from adaptkit.data.tokenizers import tokenizer_digest
-    from adaptkit.models.folder import copy_sentence_files
-    from adaptkit.pretrain.language_scores import language_rows, language_scores
-
-    model = (start.model if config.adapter.kind == "none" else merge(start.model)).eval()
+def _deliver(config: PretrainConfig, run: Run, trained: _Trained) -> tuple[PreTrainedModel, float]:
+    """Save the merged model and its tokenizer; the model, and how far merging moved its outputs."""
+    start = trained.start
+    model, difference = merge_checked(start.model, run, partial(first_outputs, source=start.dev))
     models.save(model, start.tokenizer, run.model)
     if config.base:
-        copy_sentence_files(models.find(config.base), run.model)  # an embedding model still pools as it did
-    rows = language_rows(model, start.tokenizer, text.dev, start.dev, config.objective, config.size.seq_len)
+        copy_pooling_files(models.find(config.base), run.model)  # an embedding model still pools as it did
+    return model, difference
+
+
+def _score(config: PretrainConfig, trained: _Trained, delivered: tuple[PreTrainedModel, float]) -> Outcome:
+    """Score the model that was saved on the dev documents."""
+    model, difference = delivered
+    start, splits, result, params = trained.start, trained.splits, trained.result, trained.params
+    seq_len = config.size.seq_len
+    rows = language_rows(model, start.tokenizer, splits["dev"], start.dev, config.objective, seq_len)
     scores = language_scores(rows, config.objective)
-    write_jsonl(run.items(SUITE), rows)
-    write_json(run.scores(SUITE), {"suite": SUITE, "metrics": scores, "num_items": len(rows), "dev": scores})
-    write_json(run.cost_path, result.cost())
-    run.finish(
+    record = RunRecord(
+        recipe=RecipeKind.PRETRAIN,
+        model_kind=ModelKind(config.objective),
+        suite=SUITE,
+        base=config.base,
+        adapter=None if config.adapter.kind == "none" else config.adapter,
+        seq_len=seq_len,
+        splits={name: split_record(part) for name, part in splits.items()},
+        suites={SUITE: SuiteRecord(judged_on="dev", num_items=len(rows), metrics=scores, dev=scores)},
         num_steps=result.num_steps,
-        data={name: part.manifest() for name, part in text.parts().items()},
-        tokenizer={
-            "vocab_size": len(start.tokenizer),
-            "bytes_per_token": start.bytes_per_token,
-            "digest": tokenizer_digest(start.tokenizer),
+        params=params.total,
+        facts={
+            "tokenizer": {
+                "vocab_size": len(start.tokenizer),
+                "bytes_per_token": start.bytes_per_token,
+                "digest": tokenizer_digest(start.tokenizer),
+            },
+            "trained": params.trainable,
+            "non_embedding": params.non_embedding,
+            "merge_difference": difference,
+            "best_step": result.best_step,
         },
-        model={"params": params.total, "trained": params.trainable, "non_embedding": params.non_embedding},
     )
+    held, calibration = held_out(splits, with_items=False), calibration_rows(splits["train"], start.tokenizer)
+    return Outcome(record, rows, result.cost(), held, calibration)

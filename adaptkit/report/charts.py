@@ -1,4 +1,4 @@
-"""Figures of the study as a whole: differences with intervals, quality against cost, scaling curves.
+"""Draw the figures of a study as a whole: differences with intervals, quality against cost, scaling curves.
 
 Each function returns a `Figure`: inline SVG, with a note that says how to read it and what was left outside.
 """
@@ -24,7 +24,7 @@ from adaptkit.report.svg import (
     spread,
 )
 from adaptkit.study.forecast import Crossing, Curve, Scaling, size_text
-from adaptkit.study.results import ArmInfo
+from adaptkit.study.record import ArmRecord
 from adaptkit.study.statistics import Interval
 
 _LABELS = 148.0  # room for arm names at the right of a plot
@@ -46,7 +46,7 @@ class Figure:
 class RowMark:
     """One row of a dot-and-whisker figure."""
 
-    arm: ArmInfo
+    arm: ArmRecord
     label: str
     value: Interval
     text: str
@@ -56,7 +56,7 @@ class RowMark:
 class Track:
     """One arm's points in a quality-against-x figure, ascending in x."""
 
-    arm: ArmInfo
+    arm: ArmRecord
     label: str
     points: tuple[tuple[float, Interval], ...]
 
@@ -87,10 +87,10 @@ def whiskers(
     Args:
         hints: words at the left and right end, above the rows.
     """
-    bounds = [(min(r.value.low, reference - margin), max(r.value.high, reference + margin)) for r in rows]
-    low, high = robust_range([*bounds, (reference - margin, reference + margin)])
-    low, high = min(low, reference - 1.2 * margin), max(high, reference + 1.2 * margin)
-    x = Scale(low, high, 8, WIDTH - 8)
+    band_low, band_high = reference - margin, reference + margin
+    bounds = [(min(row.value.low, band_low), max(row.value.high, band_high)) for row in rows]
+    low, high = robust_range([*bounds, (band_low, band_high)])
+    x = Scale(min(low, reference - 1.2 * margin), max(high, reference + 1.2 * margin), 8, WIDTH - 8)
     top, bottom = 30.0, 34.0 + _ROW * len(rows)
     canvas = Canvas(WIDTH, bottom + 48, title, description)
     fmt = decimals(x)
@@ -102,9 +102,7 @@ def whiskers(
         canvas.text(8, y + 16, short(row.label), "name")
         canvas.text(WIDTH - 8, y + 16, row.text, "value", "end")
         canvas.line(x.start, y + 31, x.end, y + 31, "grid")
-        canvas.rect(
-            x(reference - margin), y + 22, x(reference + margin) - x(reference - margin), 18, "margin"
-        )
+        canvas.rect(x(band_low), y + 22, x(band_high) - x(band_low), 18, "margin")
         canvas.line(x(reference), y + 22, x(reference), y + 40, "zero")
         _whisker(canvas, x, y + 31, row)
     return Figure(title, canvas.render(), note)
@@ -119,7 +117,8 @@ def _whisker(canvas: Canvas, x: Scale, y: float, row: RowMark) -> None:
     if x.inside(row.value.mean):
         parts.append(mark(row.arm.adaptation, x(row.value.mean), y))
     else:
-        parts.append(_arrow(x(x.clip(row.value.mean)), y, 1 if row.value.mean > x.high else -1, across=True))
+        direction = 1 if row.value.mean > x.high else -1
+        parts.append(_arrow(x(x.clip(row.value.mean)), y, direction, across=True))
     canvas.group(f"o-{row.arm.origin}", *parts)
 
 
@@ -151,10 +150,10 @@ def quality_against(
     canvas.y_axis(y, x.start, x.end, decimals(y), short(quality, 60))
     for track in tracks:
         _track(canvas, x, y, track)
-    ends = [(t.arm.origin, t.label, x(t.points[-1][0]), t.points[-1][1].mean) for t in tracks]
+    ends = [_End(t.arm.origin, t.label, x(t.points[-1][0]), t.points[-1][1].mean) for t in tracks]
     near_right = x.start + 0.62 * (x.end - x.start)
-    _end_labels(canvas, x.end, y, [end for end in ends if end[2] >= near_right])
-    _inner_labels(canvas, y, [end for end in ends if end[2] < near_right])
+    _end_labels(canvas, x.end, y, [end for end in ends if end.x >= near_right])
+    _inner_labels(canvas, y, [end for end in ends if end.x < near_right])
     return Figure(title, canvas.render(), note + _outside(tracks, y))
 
 
@@ -181,31 +180,35 @@ def _outside(tracks: Sequence[Track], y: Scale) -> str:
     return f" Off the scale (arrow): {', '.join(outside)}." if outside else ""
 
 
-def _end_labels(
-    canvas: Canvas, right: float, y: Scale, ends: Sequence[tuple[str, str, float, float]]
-) -> None:
+@dataclass(frozen=True)
+class _End:
+    """The last point of a line: its arm's origin and label, its place in pixels, its value."""
+
+    origin: str
+    label: str
+    x: float
+    value: float
+
+
+def _end_labels(canvas: Canvas, right: float, y: Scale, ends: Sequence[_End]) -> None:
     """Names beside the last points, moved apart, each tied to its point by a thin line."""
-    targets = [y(y.clip(value)) for _, _, _, value in ends]
+    targets = [y(y.clip(end.value)) for end in ends]
     places = spread(targets, 16.5, y.end + 2, y.start - 2)
-    for (origin, label, x_point, _), target, place in zip(ends, targets, places, strict=True):
-        canvas.group(
-            f"o-{origin}",
-            polyline([(x_point + 7, target), (right + 4, target), (right + 14, place)], "leader"),
-        )
-        canvas.text(right + 18, place + 4.5, short(label, 18), "end")
+    for end, target, place in zip(ends, targets, places, strict=True):
+        leader = [(end.x + 7, target), (right + 4, target), (right + 14, place)]
+        canvas.group(f"o-{end.origin}", polyline(leader, "leader"))
+        canvas.text(right + 18, place + 4.5, short(end.label, 18), "end")
 
 
-def _inner_labels(canvas: Canvas, y: Scale, ends: Sequence[tuple[str, str, float, float]]) -> None:
+def _inner_labels(canvas: Canvas, y: Scale, ends: Sequence[_End]) -> None:
     """Names right beside points that lie far from the right border."""
-    targets = [y(y.clip(value)) for _, _, _, value in ends]
-    for (_, label, x_point, _), place in zip(
-        ends, spread(targets, 16.5, y.end + 8, y.start - 8), strict=True
-    ):
-        canvas.text(x_point + 11, place + 4.5, short(label, 18), "end halo")
+    places = spread([y(y.clip(end.value)) for end in ends], 16.5, y.end + 8, y.start - 8)
+    for end, place in zip(ends, places, strict=True):
+        canvas.text(end.x + 11, place + 4.5, short(end.label, 18), "end halo")
 
 
 def scaling_figure(
-    scaling: Scaling, arms: dict[str, ArmInfo], labels: dict[str, str], quality: str
+    scaling: Scaling, arms: dict[str, ArmRecord], labels: dict[str, str], quality: str
 ) -> Figure:
     """Bits per byte over the amount of domain text, the fitted laws with their bands, and D* on the axis."""
     sizes = [size for curve in scaling.curves for size in curve.num_bytes]
@@ -223,13 +226,17 @@ def scaling_figure(
         _law(canvas, x, y, curve, arms[curve.arm], max(sizes))
     for crossing in shown[:1]:
         _crossing(canvas, x, y, crossing)
-    ends = [(c.origin, labels[c.arm], x.end - 4, float(c.law(np.array([x_high]))[0])) for c in scaling.curves]
+    ends = []
+    for curve in scaling.curves:
+        value = float(curve.law(np.array([x_high]))[0])
+        ends.append(_End(curve.origin, labels[curve.arm], x.end - 4, value))
     _end_labels(canvas, x.end, y, ends)
-    note = "Points: measured, with intervals. Lines: fitted power laws with bands, dashed where nothing was measured."
+    lines = "Lines: fitted power laws with bands, dashed where nothing was measured."
+    note = f"Points: measured, with intervals. {lines}"
     return Figure(title, canvas.render(), note)
 
 
-def _law(canvas: Canvas, x: Scale, y: Scale, curve: Curve, arm: ArmInfo, largest: float) -> None:
+def _law(canvas: Canvas, x: Scale, y: Scale, curve: Curve, arm: ArmRecord, largest: float) -> None:
     grid = np.geomspace(x.low, x.high, 60)
     low, high = np.quantile(curve.laws(grid), [0.025, 0.975], axis=0)
     around = [*zip(grid, low, strict=True), *zip(grid[::-1], high[::-1], strict=True)]
@@ -245,9 +252,8 @@ def _law(canvas: Canvas, x: Scale, y: Scale, curve: Curve, arm: ArmInfo, largest
 
 
 def _crossing(canvas: Canvas, x: Scale, y: Scale, crossing: Crossing) -> None:
-    low, high = (x(x.clip(value)) for value in (max(crossing.low, x.low), min(crossing.high, x.high)))
+    low, high = x(x.clip(crossing.low)), x(x.clip(crossing.high))
     canvas.rect(low, y.end, high - low, y.start - y.end, "margin")
-    canvas.line(x(crossing.num_bytes), y.end, x(crossing.num_bytes), y.start, "zero")
-    canvas.text(
-        x(crossing.num_bytes), y.end - 4, f"D* {size_text(crossing.num_bytes)}", "name halo", "middle"
-    )
+    at = x(crossing.num_bytes)
+    canvas.line(at, y.end, at, y.start, "zero")
+    canvas.text(at, y.end - 4, f"D* {size_text(crossing.num_bytes)}", "name halo", "middle")

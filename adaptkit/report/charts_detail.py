@@ -1,25 +1,27 @@
-"""Figures of single tasks and runs: per-class scores, reliability diagrams, learning curves."""
+"""Draw the figures of single tasks and runs: per-class scores, reliability diagrams, learning curves."""
 
 from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 
+from adaptkit.data.score_table import per_class_f1
 from adaptkit.report.charts import Figure, short
 from adaptkit.report.svg import WIDTH, Canvas, Scale, circle, decimals, mark, padded, polyline
-from adaptkit.study.results import ArmInfo, Cell
-from adaptkit.study.scores import NUM_ECE_BINS, bin_index, confidence_and_hit, per_class_f1
+from adaptkit.study.record import ArmRecord
+from adaptkit.study.results import Cell, ItemRow
+from adaptkit.study.scores import NUM_ECE_BINS, bin_index, confidence_and_hit
 from adaptkit.study.statistics import Interval
 
 MAX_CLASSES = 20
 _NAMES = 170.0
 _CLASS_ROW = 46.0
 _LANE = 8.5  # between the arms of one class
-_PANEL = 252.0
+_PANEL = 252.0  # width and height of a reliability diagram, width of a panel of curves
+_CURVES = 176.0  # height of a panel of curves
 _MIN_BIN_SHARE = 0.005
 
 
@@ -27,7 +29,7 @@ _MIN_BIN_SHARE = 0.005
 class Pick:
     """An arm shown in a detail figure, with its cells of one task."""
 
-    arm: ArmInfo
+    arm: ArmRecord
     cells: tuple[Cell, ...]
 
 
@@ -41,39 +43,31 @@ def per_class(task: str, picks: Sequence[Pick]) -> Figure:
     x = Scale(max(0.0, low), min(1.0, high), _NAMES, WIDTH - 10)
     bottom = 14 + _CLASS_ROW * len(labels)
     title = f"Per class: {task}"
-    canvas = Canvas(
-        WIDTH, bottom + 48, title, f"F1 of {len(labels)} labels for {', '.join(p.arm.name for p in picks)}"
-    )
+    names = ", ".join(pick.arm.name for pick in picks)
+    canvas = Canvas(WIDTH, bottom + 48, title, f"F1 of {len(labels)} labels for {names}")
     canvas.x_axis(x, bottom, 8, decimals(x), "F1 (mean over seeds)")
     for i, label in enumerate(labels):
         y = 14 + _CLASS_ROW * (i + 0.5)
         canvas.text(0, y - 1, short(label, 21), "name")
         canvas.text(0, y + 13, f"{counts[label]:,} items", "tick")
-        found = [(pick.arm, scores[pick.arm.name].get(label, 0.0)) for pick in picks]
         canvas.line(0, y + _CLASS_ROW / 2, WIDTH - 10, y + _CLASS_ROW / 2, "grid")
-        for j, (arm, value) in enumerate(found):
-            canvas.group(
-                f"o-{arm.origin}",
-                mark(arm.adaptation, x(x.clip(value)), y + _LANE * (j - (len(found) - 1) / 2), 4.2),
-            )
-    more = (
-        f" The {len(counts) - len(labels)} rarest labels are left out." if len(counts) > len(labels) else ""
-    )
-    return Figure(
-        title,
-        canvas.render(),
-        "One arm per origin, picked on development data. The axis does not start at zero." + more,
-    )
+        for j, pick in enumerate(picks):
+            value = scores[pick.arm.name].get(label, 0.0)
+            lane = y + _LANE * (j - (len(picks) - 1) / 2)
+            canvas.group(f"o-{pick.arm.origin}", mark(pick.arm.adaptation, x(x.clip(value)), lane, 4.2))
+    note = "One arm per origin, picked on development data. The axis does not start at zero."
+    if len(counts) > len(labels):
+        note += f" The {len(counts) - len(labels)} rarest labels are left out."
+    return Figure(title, canvas.render(), note)
 
 
 def _mean_f1(cells: Sequence[Cell]) -> dict[str, float]:
-    seeds = [
-        per_class_f1([r["prediction"] for r in cell.rows], [r["label"] for r in cell.rows]) for cell in cells
-    ]
-    return {
-        label: float(np.mean([seed.get(label, 0.0) for seed in seeds]))
-        for label in {name for seed in seeds for name in seed}
-    }
+    seeds = []
+    for cell in cells:
+        predictions, labels = [row["prediction"] for row in cell.rows], [row["label"] for row in cell.rows]
+        seeds.append(per_class_f1(predictions, labels))
+    names = {name for seed in seeds for name in seed}
+    return {name: float(np.mean([seed.get(name, 0.0) for seed in seeds])) for name in names}
 
 
 def reliability(task: str, picks: Sequence[Pick], errors: dict[str, Interval]) -> Figure:
@@ -85,7 +79,8 @@ def reliability(task: str, picks: Sequence[Pick], errors: dict[str, Interval]) -
     for i, pick in enumerate(picks):
         left, top = (i % 2) * (_PANEL + 16), (i // 2) * (_PANEL + 24)
         _reliability_panel(canvas, left, top, pick, errors[pick.arm.name])
-    note = f"On the diagonal, confidence is honest; below it, too high. {NUM_ECE_BINS} bins; larger dots hold more items."
+    diagonal = "On the diagonal, confidence is honest; below it, too high."
+    note = f"{diagonal} {NUM_ECE_BINS} bins; larger dots hold more items."
     return Figure(title, canvas.render(), note)
 
 
@@ -114,70 +109,54 @@ def _bins(cells: Sequence[Cell]) -> list[tuple[float, float, float]]:
     confidence = np.concatenate([np.asarray(c, dtype=float) for c, _ in pairs])
     right = np.concatenate([np.asarray(h, dtype=float) for _, h in pairs])
     index = bin_index(confidence)
-    found = []
+    bins = []
     for i in range(NUM_ECE_BINS):
-        chosen = index == i
-        if chosen.mean() >= _MIN_BIN_SHARE:
-            found.append(
-                (float(confidence[chosen].mean()), float(right[chosen].mean()), float(chosen.mean()))
-            )
-    return found
+        inside = index == i
+        if inside.mean() >= _MIN_BIN_SHARE:
+            bins.append((float(confidence[inside].mean()), float(right[inside].mean()), float(inside.mean())))
+    return bins
 
 
-def learning_curves(panels: Sequence[tuple[ArmInfo, str, list[list[dict[str, Any]]]]]) -> Figure | None:
-    """Loss over tokens, a panel per arm with its own axis: tokens of different tokenizers do not compare in
-    height.
+@dataclass(frozen=True)
+class CurvePanel:
+    """One arm's learning curves: the rows of metrics.jsonl of each seed's run."""
 
-    Args:
-        panels: (arm, label, metrics rows of each seed's run).
-    """
-    drawn = [
-        (arm, label, seeds)
-        for arm, label, seeds in panels
-        if any(len(curve(rows, "loss")) > 1 for rows in seeds)
-    ]
+    arm: ArmRecord
+    label: str
+    seeds: list[list[ItemRow]]
+
+
+def learning_curves(panels: Sequence[CurvePanel]) -> Figure | None:
+    """Loss over tokens, a panel per arm with its own axis: losses per token of different tokenizers do not
+    compare in height."""
+    drawn = [panel for panel in panels if any(len(curve(rows, "loss")) > 1 for rows in panel.seeds)]
     if not drawn:
         return None
-    height = 176.0
     title = "Learning curves"
-    canvas = Canvas(
-        WIDTH,
-        ((len(drawn) + 1) // 2) * (height + 20),
-        title,
-        f"training and development loss of {len(drawn)} arms",
-    )
-    for i, (arm, label, seeds) in enumerate(drawn):
-        _curve_panel(canvas, (i % 2) * (_PANEL + 16), (i // 2) * (height + 20), height, arm, label, seeds)
-    note = "Nats per token. Lines: training, one per seed; dots: development. Compare shapes, not heights: tokenizers differ."
-    return Figure(title, canvas.render(), note)
+    height = ((len(drawn) + 1) // 2) * (_CURVES + 20)
+    canvas = Canvas(WIDTH, height, title, f"training and development loss of {len(drawn)} arms")
+    for i, panel in enumerate(drawn):
+        _curve_panel(canvas, (i % 2) * (_PANEL + 16), (i // 2) * (_CURVES + 20), panel)
+    lines = "Nats per token. Lines: training, one per seed; dots: development."
+    return Figure(title, canvas.render(), f"{lines} Compare shapes, not heights: tokenizers differ.")
 
 
-def curve(rows: Sequence[dict[str, Any]], key: str) -> list[tuple[float, float]]:
+def curve(rows: Sequence[ItemRow], key: str) -> list[tuple[float, float]]:
     """(tokens, or steps where no tokens were counted; value) of the metrics rows that have `key`."""
-    return [
-        (float(row.get("tokens_seen", row.get("step", 0))), float(row[key]))
-        for row in rows
-        if row.get(key) is not None
-    ]
+    recorded = [row for row in rows if row.get(key) is not None]
+    return [(float(row.get("tokens_seen", row.get("step", 0))), float(row[key])) for row in recorded]
 
 
-def _curve_panel(
-    canvas: Canvas,
-    left: float,
-    top: float,
-    height: float,
-    arm: ArmInfo,
-    label: str,
-    seeds: Sequence[list[dict[str, Any]]],
-) -> None:
-    train, dev = [curve(rows, "loss") for rows in seeds], [curve(rows, "eval_loss") for rows in seeds]
+def _curve_panel(canvas: Canvas, left: float, top: float, panel: CurvePanel) -> None:
+    train = [curve(rows, "loss") for rows in panel.seeds]
+    dev = [curve(rows, "eval_loss") for rows in panel.seeds]
     points = [point for losses in [*train, *dev] for point in losses]
     # The first steps start high and would flatten the rest: the axis holds all but the top 2 %.
     ceiling = float(np.quantile([v for _, v in points], 0.98))
     low, high = padded([min(v for _, v in points), ceiling])
     x = Scale(0, max(t for t, _ in points) or 1.0, left + 34, left + _PANEL - 8)
-    y = Scale(low, high, top + height - 26, top + 28)
-    canvas.text(left, top + 14, short(label, 28), "name")
+    y = Scale(low, high, top + _CURVES - 26, top + 28)
+    canvas.text(left, top + 14, short(panel.label, 28), "name")
     for tick in y.ticks(3):
         canvas.line(x.start, y(tick), x.end, y(tick), "grid")
         canvas.text(x.start - 6, y(tick) + 4.5, decimals(y, 3)(tick), "tick", "end")
@@ -186,7 +165,7 @@ def _curve_panel(
     canvas.text(x.end, y.start + 17, f"{_count(x.high)} tokens", "tick", "end")
     parts = [polyline([(x(t), y(y.clip(v))) for t, v in losses], "seed") for losses in train]
     parts += [circle(x(t), y(y.clip(v)), 2.6, "mark") for losses in dev for t, v in losses]
-    canvas.group(f"o-{arm.origin}", *parts)
+    canvas.group(f"o-{panel.arm.origin}", *parts)
 
 
 def _count(value: float) -> str:

@@ -1,4 +1,4 @@
-"""The figure behind a break-even: both bills over the number of requests a month."""
+"""Draw the figure behind a break-even: both bills over the number of requests a month."""
 
 from __future__ import annotations
 
@@ -20,25 +20,27 @@ _HEIGHT, _LEFT, _RIGHT = 262.0, 66.0, 92.0
 TITLE = "What a month costs"
 
 
-def bills(work: Workload, prices: Prices, training: Training, found: BreakEven) -> Figure:
+def bills(work: Workload, prices: Prices, training: Training, answer: BreakEven) -> Figure:
     """Own servers against an API in USD a month, from zero; the volume asked for and the break-even are
     marked."""
-    right = 1.3 * max(work.requests_per_month, found.first if math.isfinite(found.first) else 0.0)
+    right = 1.3 * max(work.requests_per_month, answer.first if math.isfinite(answer.first) else 0.0)
     each = api_usd_per_request(work, prices)
     top = max(right * each, own_usd_per_month(right, work, prices, training)) * 1.06
     x, y = Scale(0.0, right, _LEFT, WIDTH - _RIGHT), Scale(0.0, top, _HEIGHT + 34, 34)
-    canvas = Canvas(WIDTH, _HEIGHT + 84, TITLE, f"own servers {usd(found.own)}, API {usd(found.api)} a month")
-    if found.first < right:
-        canvas.rect(x(found.first), y.end, x.end - x(found.first), y.start - y.end, "margin")
+    canvas = Canvas(
+        WIDTH, _HEIGHT + 84, TITLE, f"own servers {usd(answer.own)}, API {usd(answer.api)} a month"
+    )
+    if answer.first < right:
+        canvas.rect(x(answer.first), y.end, x.end - x(answer.first), y.start - y.end, "margin")
     canvas.x_axis(x, y.start, y.end, count_text, "requests a month", count=4)
     canvas.y_axis(y, x.start, x.end, usd, "US dollars a month", count=4)
     own = _own_line(right, work, prices, training)
     canvas.group("o-ink", polyline([(x(volume), y(bill)) for volume, bill in own], "track"))
     canvas.group("o-placebo", polyline([(x(0), y(0)), (x(right), y(right * each))], "track ahead"))
     _names(canvas, x, y, own[-1][1], right * each)
-    if math.isfinite(found.first):
-        _break_even(canvas, x, y, found.first, found.first * each)
-    _asked(canvas, x, y, work.requests_per_month, (found.own, found.api))
+    if math.isfinite(answer.first):
+        _break_even(canvas, x, y, answer.first, answer.first * each)
+    _asked(canvas, x, y, work.requests_per_month, (answer.own, answer.api))
     note = "Shaded: volumes from which an own server is the cheaper one. Dots: the volume set above."
     return Figure(TITLE, canvas.render(), note)
 

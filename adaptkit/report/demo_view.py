@@ -1,14 +1,15 @@
-"""A finished study as the demo page shows it: pieces of HTML, and the two questions that its sliders ask.
+"""Show a finished study on the demo page: pieces of HTML, and answers to the two questions of its sliders.
 
-    shown = Showcase("runs/study-1a2b3c4d")
-    shown.verdict(), shown.evidence(), shown.about()
-    shown.weigh(requests_per_month=2e5, ...)         # when an own server pays, and what more text would do
+    view = StudyView("runs/study-1a2b3c4d")
+    view.verdict(), view.evidence(), view.about()
+    view.weigh(requests_per_month=2e5, ...)         # when an own server pays, and what more text would do
 
-The page itself lies in serve, which knows no study: it gets an object of this class and calls it.
+The page itself lies in `adaptkit.demo`, which knows no study: it gets an object of this class and calls it.
 """
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -18,15 +19,17 @@ import numpy as np
 
 from adaptkit.report import charts, charts_money, prose
 from adaptkit.report.charts import Figure, RowMark, typeset
+from adaptkit.report.figures import BETTER_LEFT
 from adaptkit.report.sliders import Dial, dials
 from adaptkit.report.write import environment, report_context
-from adaptkit.run import read_json, read_jsonl
-from adaptkit.study import breakeven, forecast
+from adaptkit.run import read_jsonl
+from adaptkit.study import breakeven
 from adaptkit.study.breakeven import BreakEven, Prices, Training, Workload
 from adaptkit.study.calibration import Calibration, Judged, calibrate
-from adaptkit.study.forecast import REACH, Curve, size_text
+from adaptkit.study.forecast import REACH, Curve, Scaling, size_text
 from adaptkit.study.prices import Assumptions, assume
-from adaptkit.study.results import ArmInfo, collect
+from adaptkit.study.record import ArmRecord, TaskRecord
+from adaptkit.study.results import collect
 from adaptkit.study.statistics import Interval
 from adaptkit.study.verdict import judge
 
@@ -69,7 +72,7 @@ class Forecast:
     arm: str | None
 
 
-class Showcase:
+class StudyView:
     """Everything the page shows of one study.
 
     Args:
@@ -87,10 +90,10 @@ class Showcase:
 
     @property
     def name(self) -> str:
-        return self.results.study["name"]
+        return self.results.record.name
 
     @property
-    def arms(self) -> list[ArmInfo]:
+    def arms(self) -> tuple[ArmRecord, ...]:
         return self.results.arms
 
     def verdict(self) -> str:
@@ -122,35 +125,33 @@ class Showcase:
         return next((t.labels for t in self.results.tasks if t.name == task), ())
 
     def items(self, part: str, task: str) -> list[tuple[str, str]]:
-        """(text, label) rows of a task's `dev` or `test` part, as the study prepared them; empty where it
-        kept none."""
-        rows = self._prepared(f"{task}.{part}.jsonl")
-        return [
-            (row["text"], str(row["label"]))
-            for row in rows
-            if isinstance(row.get("text"), str) and "label" in row
-        ]
+        """(text, label) rows of a task's `dev` or `test` part, as the study prepared them.
+
+        Empty where it kept none.
+        """
+        rows = self._prepared_rows(f"{task}.{part}.jsonl")
+        labelled = [row for row in rows if isinstance(row.get("text"), str) and "label" in row]
+        return [(row["text"], str(row["label"])) for row in labelled]
 
     def documents(self) -> list[tuple[str, str]]:
         """(name, text) of held-out domain passages."""
-        return [
-            (str(row.get("from", f"passage {i}")), row["text"])
-            for i, row in enumerate(self._prepared("domain.test.jsonl"), 1)
-        ]
+        rows = self._prepared_rows("domain.test.jsonl")
+        return [(str(row.get("from", f"passage {i}")), row["text"]) for i, row in enumerate(rows, 1)]
 
-    def _prepared(self, name: str) -> list[dict[str, Any]]:
-        stage = self.path / "stages" / "prepare.json"
-        file = self.path.parent / read_json(stage)["run"] / name if stage.is_file() else None
-        return list(read_jsonl(file)) if file and file.is_file() else []
+    def _prepared_rows(self, name: str) -> list[dict[str, Any]]:
+        """Rows of a file of the study's prepared data; none where the study or the file is not there."""
+        prepared = self.results.record.prepared_run
+        if prepared is None:
+            return []
+        file = self.path.parent / prepared / name
+        return list(read_jsonl(file)) if file.is_file() else []
 
     @cached_property
     def data_bytes(self) -> float:
         """Domain text that the arms read at most, or that there is."""
         if self._scaling:
             return max(size for curve in self._scaling.curves for size in curve.num_bytes)
-        return float(
-            self.results.study.get("data", {}).get("domain", {}).get("train", {}).get("num_bytes") or 1e6
-        )
+        return float(self.results.domain_bytes or 1e6)
 
     @property
     def data_range(self) -> tuple[float, float]:
@@ -158,26 +159,27 @@ class Showcase:
         return self.data_bytes / 8, self.data_bytes * REACH
 
     def weigh(self, **values: float) -> str:
-        """The sliders' answer as HTML, by the names of `Choice`: bills, break-even, and what that much text
-        would do."""
+        """Answer the sliders as HTML: bills, break-even, and what that much text would do.
+
+        Args:
+            values: the fields of `Choice`.
+        """
         choice = Choice(**values)
         forecast = self.forecast(choice.data_bytes)
-        found, training, figure = self.bill(choice, forecast.arm)
-        context = {
-            "choice": choice,
-            "found": found,
-            "training": training,
-            "figure_bills": figure,
-            "forecast": forecast,
-        }
+        answer, training, figure = self.bill(choice, forecast.arm)
         return self._render(
             "demo_weighed",
-            verdict_words=break_even_words(found),
+            choice=choice,
+            answer=answer,
+            training=training,
+            figure_bills=figure,
+            forecast=forecast,
+            break_even_words=break_even_words(answer),
+            never=math.isinf(answer.first),
             size_text=size_text,
             usd=charts_money.usd,
             count=charts_money.count_text,
             duration=prose.duration,
-            **context,
         )
 
     def bill(self, choice: Choice, arm: str | None) -> tuple[BreakEven, Training, Figure]:
@@ -192,74 +194,78 @@ class Showcase:
         prices = Prices(choice.usd_per_hour, choice.usd_in, choice.usd_out)
         seconds = self.results.cost(self.answer.primary, arm).seconds if arm else 0.0
         training = Training(seconds / 3600, choice.months).scaled(choice.data_bytes / self.data_bytes)
-        found = breakeven.weigh(work, prices, training)
-        return found, training, charts_money.bills(work, prices, training, found)
+        answer = breakeven.weigh(work, prices, training)
+        return answer, training, charts_money.bills(work, prices, training, answer)
 
     def forecast(self, data_bytes: float) -> Forecast:
         """What the scaling laws of the study say about this much text."""
         main = self.answer.main
         chosen = main.winner or main.generic
         if self._scaling is None:
-            told = "The study trained on fewer than three amounts of text, so it cannot say what more text would do."
-            return Forecast(told + " The slider moves the cost of training only.", None, chosen)
+            sentence = (
+                "The study trained on fewer than three amounts of text, so it cannot say what more text "
+                "would do. The slider moves the cost of training only."
+            )
+            return Forecast(sentence, None, chosen)
         generic = self._generic(data_bytes)
         others = [curve for curve in self._scaling.curves if curve.origin not in ("generic", "placebo")]
         if generic is None or not others:
-            return Forecast(
-                "The study has no pair of arms to compare at other amounts of text.", None, chosen
-            )
+            sentence = "The study has no pair of arms to compare at other amounts of text."
+            return Forecast(sentence, None, chosen)
         rows = [(curve, self._difference(curve, generic, data_bytes)) for curve in others]
-        margin = self.results.task(self._language).margin * float(generic.law(np.array([data_bytes]))[0])
+        margin = self._language.margin * float(generic.law(np.array([data_bytes]))[0])
         best, gap = min(rows, key=lambda row: row[1].mean)
-        ahead, behind = gap.high < -margin, gap.low > margin
-        if main.task == self._language:
+        ahead = gap.high < -margin
+        if main.task == self._language.name:
             chosen = best.arm if ahead else generic.arm
-        sentence = self._sentence(data_bytes, best, generic, gap, (ahead, behind))
-        return Forecast(sentence, self._figure(rows, generic, margin), chosen)
+        relation = "within the margin of, or too uncertain against,"
+        if ahead:
+            relation = "ahead of"
+        elif gap.low > margin:
+            relation = "behind"
+        sentence = self._forecast_sentence(
+            data_bytes, f"{best.arm} is predicted {relation} {generic.arm}", gap
+        )
+        return Forecast(sentence, self._forecast_figure(rows, generic, margin), chosen)
 
-    @cached_property
-    def _scaling(self) -> forecast.Scaling | None:
+    @property
+    def _scaling(self) -> Scaling | None:
         return self.context["scaling"]
 
     @property
-    def _language(self) -> str:
-        return next(task.name for task in self.results.tasks if task.metric == "bits_per_byte")
+    def _language(self) -> TaskRecord:
+        """The task scored in bits per byte; there is one where there are scaling laws."""
+        assert self.results.language is not None
+        return self.results.language
 
     def _generic(self, data_bytes: float) -> Curve | None:
         """The generic arm that the verdict compares with, else the one predicted best."""
-        picked = next(verdict.generic for verdict in self.answer.tasks if verdict.task == self._language)
+        compared = next(task.generic for task in self.answer.tasks if task.task == self._language.name)
         curves = [curve for curve in self.context["scaling"].curves if curve.origin == "generic"]
         at = np.array([data_bytes])
-        return min(curves, key=lambda curve: (curve.arm != picked, float(curve.law(at)[0])), default=None)
+        for curve in curves:
+            if curve.arm == compared:
+                return curve
+        return min(curves, key=lambda curve: float(curve.law(at)[0]), default=None)
 
     def _difference(self, curve: Curve, generic: Curve, data_bytes: float) -> Interval:
-        """Predicted score minus the generic one's, with the interval of both laws over the same replicates."""
+        """Predicted score minus the generic one's, with the interval of both laws over the same resamples."""
         at, tail = np.array([data_bytes]), 0.5 - self.results.confidence / 2
         low, high = np.quantile((curve.laws(at) - generic.laws(at))[..., 0], [tail, 1 - tail])
         return Interval(float((curve.law(at) - generic.law(at))[0]), float(low), float(high))
 
-    def _sentence(
-        self, data_bytes: float, best: Curve, generic: Curve, gap: Interval, sides: tuple[bool, bool]
-    ) -> str:
+    def _forecast_sentence(self, data_bytes: float, prediction: str, gap: Interval) -> str:
         factor = data_bytes / self.data_bytes
         reach = f", {factor:.3g} times what was read: an extrapolation" if factor > 1.01 else ""
-        ahead, behind = sides
-        told = (
-            "ahead of" if ahead else "behind" if behind else "within the margin of, or too uncertain against,"
-        )
-        numbers = f"{gap.mean:+.3f} bits per byte, {self.results.confidence:.0%} interval {gap.low:+.3f} to {gap.high:+.3f}"
-        return f"With {size_text(data_bytes)} of text{reach}: {best.arm} is predicted {told} {generic.arm} ({typeset(numbers)})."
+        interval = f"{self.results.confidence:.0%} interval {gap.low:+.3f} to {gap.high:+.3f}"
+        numbers = typeset(f"{gap.mean:+.3f} bits per byte, {interval}")
+        return f"With {size_text(data_bytes)} of text{reach}: {prediction} ({numbers})."
 
-    def _figure(self, rows: list[tuple[Curve, Interval]], generic: Curve, margin: float) -> Figure:
-        marks = [
-            RowMark(
-                self.results.arm(curve.arm),
-                self.results.label(self._language, curve.arm),
-                gap,
-                typeset(f"{gap.mean:+.3f}"),
-            )
-            for curve, gap in sorted(rows, key=lambda row: row[1].mean)
-        ]
+    def _forecast_figure(self, rows: list[tuple[Curve, Interval]], generic: Curve, margin: float) -> Figure:
+        marks = []
+        for curve, gap in sorted(rows, key=lambda row: row[1].mean):
+            label = self.results.label(self._language.name, curve.arm)
+            marks.append(RowMark(self.results.arm(curve.arm), label, gap, typeset(f"{gap.mean:+.3f}")))
         return charts.whiskers(
             f"Predicted difference to {generic.arm}",
             "; ".join(f"{mark.label}: {mark.text}" for mark in marks),
@@ -267,7 +273,7 @@ class Showcase:
             axis="difference in bits per byte",
             reference=0.0,
             margin=margin,
-            hints=("\u2190 better", "worse \u2192"),
+            hints=BETTER_LEFT,
             note="From the power laws fitted to the study's amounts of text. Shaded: too small to matter.",
         )
 
@@ -275,23 +281,21 @@ class Showcase:
         return environment().get_template(f"{template}.html.j2").render({**self.context, **more})
 
 
-def break_even_words(found: BreakEven) -> str:
-    """One sentence on which bill is smaller and where that turns."""
-    cheaper, dearer = (
-        ("your own server", "the API") if found.own_is_cheaper else ("the API", "your own server")
-    )
-    low, high = sorted([found.own, found.api])
+def break_even_words(answer: BreakEven) -> str:
+    """Say which bill is smaller and where that turns."""
+    cheaper, dearer = "your own server", "the API"
+    if not answer.own_is_cheaper:
+        cheaper, dearer = dearer, cheaper
+    low, high = sorted([answer.own, answer.api])
     now = (
         f"At this volume {cheaper} costs {charts_money.usd(low)} a month, {dearer} {charts_money.usd(high)}."
     )
-    if found.first == float("inf"):
-        return f"{now} At these prices an own server never pays: a full one costs more than the same requests at the API."
-    turn = f"An own server pays from {charts_money.count_text(found.first)} requests a month on"
-    if found.always > found.first * 1.001:
-        settled = (
-            ""
-            if found.always == float("inf")
-            else f", and at every volume above {charts_money.count_text(found.always)}"
-        )
-        turn += f" (with gaps where one more server has just been rented){settled}"
+    if math.isinf(answer.first):
+        never = "At these prices an own server never pays"
+        return f"{now} {never}: a full one costs more than the same requests at the API."
+    turn = f"An own server pays from {charts_money.count_text(answer.first)} requests a month on"
+    if answer.always > answer.first * 1.001:
+        turn += " (with gaps where one more server has just been rented)"
+        if math.isfinite(answer.always):
+            turn += f", and at every volume above {charts_money.count_text(answer.always)}"
     return f"{now} {turn}."

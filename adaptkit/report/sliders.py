@@ -1,15 +1,16 @@
-"""The sliders of the demo page: what can be moved, how far, where each stands at first and why."""
+"""List the sliders of the demo page: what can be moved, how far, where each stands at first and why."""
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable
 from dataclasses import dataclass
 
 from adaptkit.report.charts_money import count_text, usd
 from adaptkit.study.forecast import size_text
-from adaptkit.study.prices import Assumptions
+from adaptkit.study.prices import Assumptions, Sourced
 
-REQUESTS_PER_MONTH, USED_SHARE, MONTHS = 1_000_000.0, 0.5, 12.0
+REQUESTS_PER_MONTH = 1_000_000.0
 
 
 @dataclass(frozen=True)
@@ -35,82 +36,58 @@ class Dial:
     main: bool = True
 
 
-def dials(known: Assumptions, data_bytes: float, data_range: tuple[float, float]) -> list[Dial]:
+def dials(assumptions: Assumptions, data_bytes: float, data_range: tuple[float, float]) -> list[Dial]:
     """All sliders; a range always holds its first value."""
-    hour, speed, rate_in, rate_out = known.usd_per_hour, known.requests_per_s, known.usd_in, known.usd_out
-    made = [
-        Dial(
-            "requests_per_month",
-            "Requests per month",
-            1e3,
-            1e9,
-            REQUESTS_PER_MONTH,
-            "your volume",
-            count_text,
-        ),
-        Dial("usd_per_hour", "Server, per hour", 0.02, 50.0, hour.value, hour.origin, usd),
-        Dial("data_bytes", "Domain text to train on", *data_range, data_bytes, "as in the study", size_text),
-        Dial("usd_in", "API, per million tokens read", 0.01, 50.0, rate_in.value, rate_in.origin, usd),
-        Dial("usd_out", "API, per million tokens written", 0.01, 200.0, rate_out.value, rate_out.origin, usd),
-        Dial(
-            "requests_per_s",
-            "Requests a second, one server",
-            0.01,
-            1e3,
-            speed.value,
-            speed.origin,
-            count_text,
-        ),
-        Dial(
-            "tokens_in",
-            "Tokens read per request",
-            1,
-            1e5,
-            known.tokens_in.value,
-            known.tokens_in.origin,
-            count_text,
-            main=False,
-        ),
-        Dial(
-            "tokens_out",
-            "Tokens written per request",
-            1,
-            1e4,
-            known.tokens_out.value,
-            known.tokens_out.origin,
-            count_text,
-            main=False,
-        ),
-        Dial(
-            "used_share",
-            "Share of its speed used",
-            0.05,
-            1.0,
-            USED_SHARE,
-            "room for peaks",
-            _percent,
-            log=False,
-            main=False,
-        ),
-        Dial(
-            "months",
-            "Months to write training off",
-            1,
-            60,
-            MONTHS,
-            "an assumption",
-            "{:.0f}".format,
-            log=False,
-            main=False,
-        ),
+
+    def priced(name: str, label: str, low: float, high: float, start: Sourced) -> Dial:
+        return Dial(name, label, low, high, start.value, start.origin, usd)
+
+    def counted(name: str, label: str, low: float, high: float, start: Sourced, main: bool = True) -> Dial:
+        return Dial(name, label, low, high, start.value, start.origin, count_text, main=main)
+
+    volume, amount = Sourced(REQUESTS_PER_MONTH, "your volume"), "Domain text to train on"
+    dials = [
+        counted("requests_per_month", "Requests per month", 1e3, 1e9, volume),
+        priced("usd_per_hour", "Server, per hour", 0.02, 50.0, assumptions.usd_per_hour),
+        Dial("data_bytes", amount, *data_range, data_bytes, "as in the study", size_text),
+        priced("usd_in", "API, per million tokens read", 0.01, 50.0, assumptions.usd_in),
+        priced("usd_out", "API, per million tokens written", 0.01, 200.0, assumptions.usd_out),
+        counted("requests_per_s", "Requests a second, one server", 0.01, 1e3, assumptions.requests_per_s),
+        counted("tokens_in", "Tokens read per request", 1, 1e5, assumptions.tokens_in, main=False),
+        counted("tokens_out", "Tokens written per request", 1, 1e4, assumptions.tokens_out, main=False),
+        USED_SHARE,
+        MONTHS,
     ]
-    return [_holding(dial) for dial in made]
+    return [_widened(dial) for dial in dials]
 
 
-def _holding(dial: Dial) -> Dial:
-    low, high = min(dial.low, dial.value), max(dial.high, dial.value)
-    return dial if (low, high) == (dial.low, dial.high) else Dial(**{**vars(dial), "low": low, "high": high})
+def _widened(dial: Dial) -> Dial:
+    return dataclasses.replace(dial, low=min(dial.low, dial.value), high=max(dial.high, dial.value))
 
 
 def _percent(share: float) -> str:
     return f"{share:.0%}"
+
+
+USED_SHARE = Dial(
+    name="used_share",
+    label="Share of its speed used",
+    low=0.05,
+    high=1.0,
+    value=0.5,
+    origin="room for peaks",
+    show=_percent,
+    log=False,
+    main=False,
+)
+MONTHS = Dial(
+    name="months",
+    label="Months to write training off",
+    low=1,
+    high=60,
+    value=12.0,
+    origin="an assumption",
+    show="{:.0f}".format,
+    log=False,
+    main=False,
+)

@@ -1,4 +1,4 @@
-"""Inline SVG by hand: a canvas, axes with round ticks, and a marker per adaptation in a colour per origin.
+"""Write inline SVG by hand: a canvas, axes with round ticks, a marker per adaptation, a colour per origin.
 
 Colours are CSS classes (`o-scratch` sets `color`, shapes draw in `currentColor`), so one drawing serves
 light, dark and print. Sizes are for a width of 520 at 14 px text: two figures side by side on a desk, one at
@@ -60,7 +60,8 @@ def mark(adaptation: str, x: float, y: float, radius: float = 4.6) -> str:
 def chip(origin: str, adaptation: str) -> str:
     """A marker alone, for tables and legends; hidden from readers, the arm's name stands beside it."""
     shape = mark(adaptation, 7, 7, 5.0)
-    return f'<svg class="chip o-{escape(origin)}" viewBox="0 0 14 14" width="14" height="14" aria-hidden="true">{shape}</svg>'
+    size = 'viewBox="0 0 14 14" width="14" height="14"'
+    return f'<svg class="chip o-{escape(origin)}" {size} aria-hidden="true">{shape}</svg>'
 
 
 @dataclass(frozen=True)
@@ -74,9 +75,9 @@ class Scale:
     log: bool = False
 
     def __call__(self, value: float) -> float:
-        low, high, value = (
-            (math.log(v) for v in (self.low, self.high, value)) if self.log else (self.low, self.high, value)
-        )
+        low, high = self.low, self.high
+        if self.log:
+            low, high, value = math.log(low), math.log(high), math.log(value)
         return self.start + (value - low) / (high - low) * (self.end - self.start)
 
     def inside(self, value: float) -> bool:
@@ -101,10 +102,10 @@ def _ticks(low: float, high: float, count: int) -> list[float]:
 def _log_ticks(low: float, high: float) -> list[float]:
     powers = range(math.floor(math.log10(low)), math.ceil(math.log10(high)) + 1)
     for steps in ((1,), (1, 3), (1, 2, 5), (1, 1.5, 2, 3, 4, 5, 6, 8)):
-        found = [s * 10.0**p for p in powers for s in steps if low <= s * 10.0**p <= high * 1.000001]
-        if len(found) >= 3:
-            return found[:: math.ceil(len(found) / 6)]
-    return found
+        ticks = [s * 10.0**p for p in powers for s in steps if low <= s * 10.0**p <= high * 1.000001]
+        if len(ticks) >= 3:
+            return ticks[:: math.ceil(len(ticks) / 6)]
+    return ticks
 
 
 def padded(values: Sequence[float], share: float = 0.08) -> tuple[float, float]:
@@ -120,15 +121,13 @@ def robust_range(intervals: Sequence[tuple[float, float]], ratio: float = 2.0) -
 
     The drawing shows what is outside as an arrow with its value at the border.
     """
-    kept = sorted(intervals, key=lambda i: (i[0] + i[1]) / 2)
-    while len(kept) > 3:
-        span = _span(kept)
-        without_low, without_high = _span(kept[1:]), _span(kept[:-1])
-        smaller = min(without_low, without_high)
-        if span <= ratio * smaller:
+    shown = sorted(intervals, key=lambda interval: (interval[0] + interval[1]) / 2)
+    while len(shown) > 3:
+        without_lowest, without_highest = _span(shown[1:]), _span(shown[:-1])
+        if _span(shown) <= ratio * min(without_lowest, without_highest):
             break
-        kept = kept[1:] if without_low < without_high else kept[:-1]
-    return padded([v for interval in kept for v in interval])
+        shown = shown[1:] if without_lowest < without_highest else shown[:-1]
+    return padded([value for interval in shown for value in interval])
 
 
 def _span(intervals: Sequence[tuple[float, float]]) -> float:
@@ -136,7 +135,7 @@ def _span(intervals: Sequence[tuple[float, float]]) -> float:
 
 
 class Canvas:
-    """Collects SVG elements; `render` returns the figure with its title and description for screen readers."""
+    """Collects SVG elements; `render` returns the figure, with title and description for screen readers."""
 
     def __init__(self, width: float, height: float, title: str, description: str):
         self.width, self.height, self.title, self.description = width, height, title, description
@@ -149,9 +148,8 @@ class Canvas:
         self.add(line(x1, y1, x2, y2, css))
 
     def rect(self, x: float, y: float, width: float, height: float, css: str) -> None:
-        self.add(
-            f'<rect x="{x:.1f}" y="{y:.1f}" width="{max(width, 0):.1f}" height="{max(height, 0):.1f}" class="{css}"/>'
-        )
+        size = f'width="{max(width, 0):.1f}" height="{max(height, 0):.1f}"'
+        self.add(f'<rect x="{x:.1f}" y="{y:.1f}" {size} class="{css}"/>')
 
     def text(self, x: float, y: float, text: str, css: str = "", anchor: str = "start") -> None:
         self.add(f'<text x="{x:.1f}" y="{y:.1f}" class="{css}" text-anchor="{anchor}">{escape(text)}</text>')
@@ -180,9 +178,11 @@ class Canvas:
 
     def render(self) -> str:
         ident = f"t{zlib.crc32((self.title + self.description).encode()):x}"
+        box = f'viewBox="0 0 {self.width:g} {self.height:g}"'
         return (
-            f'<svg class="plot" viewBox="0 0 {self.width:g} {self.height:g}" role="img" aria-labelledby="{ident} {ident}d">'
-            f'<title id="{ident}">{escape(self.title)}</title><desc id="{ident}d">{escape(self.description)}</desc>'
+            f'<svg class="plot" {box} role="img" aria-labelledby="{ident} {ident}d">'
+            f'<title id="{ident}">{escape(self.title)}</title>'
+            f'<desc id="{ident}d">{escape(self.description)}</desc>'
             f"{''.join(self.parts)}</svg>"
         )
 
@@ -199,8 +199,8 @@ def decimals(scale: Scale, count: int = 5) -> Callable[[float], str]:
 def spread(positions: Sequence[float], gap: float, low: float, high: float) -> list[float]:
     """Label positions moved apart until neighbours are `gap` away, in the order given, within low..high where
     they fit."""
-    order = sorted(range(len(positions)), key=lambda i: positions[i])
-    placed = [positions[i] for i in order]
+    order = sorted(range(len(positions)), key=lambda index: positions[index])
+    placed = [positions[index] for index in order]
     for _ in range(60):
         for i in range(1, len(placed)):
             overlap = gap - (placed[i] - placed[i - 1])

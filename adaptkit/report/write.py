@@ -1,8 +1,6 @@
-"""The report: report.html (one file, opens offline), report.md and verdict.json, from a study's run
-directory.
+"""Write a study's report: report.html (one file, opens offline), report.md and verdict.json.
 
 paths = write_report("runs/study-1a2b3c4d")        # needs no torch, reads JSON only
-rich.print(table(collect("runs/study-1a2b3c4d")))
 """
 
 from __future__ import annotations
@@ -10,17 +8,18 @@ from __future__ import annotations
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from adaptkit.report import figures, prose
+import jinja2
+from markupsafe import Markup
+
+from adaptkit.report import figures, prose, tables
 from adaptkit.run import Run, write_json, write_text
 from adaptkit.study import forecast
 from adaptkit.study.forecast import size_text
-from adaptkit.study.results import Results, collect
+from adaptkit.study.record import StudyRecord, TrialRecord
+from adaptkit.study.results import Results, collect, task_title
 from adaptkit.study.verdict import Verdict, flops_text, interval_text, judge
-
-if TYPE_CHECKING:
-    import rich.table
 
 TEMPLATES = Path(__file__).parent / "templates"
 
@@ -45,11 +44,11 @@ def write_report(study_path: str | Path) -> ReportPaths:
     verdict = judge(results)
     context = report_context(results, verdict)
     html, markdown, answer = (run.report / name for name in ("report.html", "report.md", "verdict.json"))
-    told = {**verdict.as_json(), "scores": arm_scores(results)}
-    write_json(answer, told)
+    content = {**verdict.as_json(), "scores": arm_scores(results)}
+    write_json(answer, content)
     write_text(markdown, environment().get_template("report.md.j2").render(context))
     write_text(html, environment().get_template("report.html.j2").render(context))
-    return ReportPaths(html, markdown, answer, told)
+    return ReportPaths(html, markdown, answer, content)
 
 
 def arm_scores(results: Results) -> list[dict[str, Any]]:
@@ -58,19 +57,28 @@ def arm_scores(results: Results) -> list[dict[str, Any]]:
     for task in results.tasks:
         replicates = results.replicates(task.name)
         for arm in results.scored_arms(task.name):
-            found = replicates.interval(results.same_as(task.name, arm.name), results.confidence)
-            counts = {"num_seeds": len(results.of(task.name, arm.name)), "num_items": replicates.num_items}
-            score = {"mean": found.mean, "low": found.low, "high": found.high, **counts}
-            rows.append({"arm": arm.name, "task": task.name, "metric": task.metric, **score})
+            interval = replicates.interval(results.same_as(task.name, arm.name), results.confidence)
+            rows.append(
+                {
+                    "arm": arm.name,
+                    "task": task.name,
+                    "metric": task.metric,
+                    "mean": interval.mean,
+                    "low": interval.low,
+                    "high": interval.high,
+                    "num_seeds": len(results.of(task.name, arm.name)),
+                    "num_items": replicates.num_items,
+                }
+            )
     return rows
 
 
 def report_context(results: Results, verdict: Verdict) -> dict[str, Any]:
     """Everything the templates read."""
-    scale = forecast.measure(results)
+    scaling, record = forecast.measure(results), results.record
     manifest = Run(results.path).manifest()
     return {
-        "study": results.study,
+        "study": record,
         "verdict": verdict,
         "results": results,
         "headline": prose.headline(verdict, results),
@@ -79,21 +87,24 @@ def report_context(results: Results, verdict: Verdict) -> dict[str, Any]:
         "price_tag": prose.price_tag(verdict, results),
         "limits": prose.limits(verdict, results),
         "accent": results.arm(verdict.winner).origin if verdict.winner else "ink",
-        "main_table": figures.main_table(results),
-        "detail_tables": figures.detail_tables(results),
-        "hero": figures.hero(verdict, results),
-        "forests": [figure for task in verdict.tasks if (figure := figures.forest(task, results))],
-        "budget_figures": figures.budget_figures(results, scale),
-        "scaling": scale,
-        "scaling_figure": figures.scaling_figure(results, scale),
+        "primary_title": task_title(results.primary),
+        "main_table": tables.main_table(results),
+        "detail_tables": tables.detail_tables(results),
+        "main_difference": figures.main_difference(verdict, results),
+        "differences": [
+            figure for task in verdict.tasks if (figure := figures.all_differences(task, results))
+        ],
+        "cost_figures": figures.cost_figures(results, scaling),
+        "scaling": scaling,
+        "scaling_figure": figures.scaling_figure(results, scaling),
         "class_figures": figures.class_figures(results),
         "curves": figures.curves_figure(results),
         "forgetting": figures.forgetting_figure(results),
         "origins": figures.origins(results),
         "adaptations": figures.adaptations(results),
-        "corpora": _corpora(results.study),
-        "vocabulary_saving": _vocabulary_saving(results.study),
-        "tuning": _tuning(results.study),
+        "corpora": _corpora(record),
+        "vocabulary_saving": _vocabulary_saving(record),
+        "tuning": _trials(record),
         "manifest": manifest,
         "date": (manifest.get("finished") or manifest.get("created") or "")[:10],
         "dash": "\u2013",
@@ -101,53 +112,50 @@ def report_context(results: Results, verdict: Verdict) -> dict[str, Any]:
     }
 
 
-def _corpora(study: dict[str, Any]) -> list[dict[str, Any]]:
-    """One row per corpus or task and split, with what is known of it."""
+@dataclass(frozen=True)
+class CorpusRow:
+    """A line of the data table: one part of one data set."""
+
+    name: str
+    part: str
+    documents: int
+    num_bytes: int
+    licences: str
+    digest: str
+
+
+def _corpora(record: StudyRecord) -> list[CorpusRow]:
     rows = []
-    for name, splits in study.get("data", {}).items():
-        if name in ("tokenizers", "overlap", "duplicates", "labels") or not isinstance(splits, dict):
-            continue
-        for split, facts in splits.items():
-            if isinstance(facts, dict) and "num_bytes" in facts:
-                files = [file for file in facts.get("files", []) if isinstance(file, dict)]
-                licences = facts.get("licences") or [file["licence"] for file in files if file.get("licence")]
-                rows.append(
-                    {"name": name, "split": split, **facts, "licences": ", ".join(sorted(set(licences)))}
-                )
+    for name, corpus in record.data.corpora.items():
+        for part, split in (("train", corpus.train), ("test", corpus.test)):
+            licences = ", ".join(sorted(split.licences))
+            rows.append(CorpusRow(name, part, split.documents, split.num_bytes, licences, split.digest))
     return rows
 
 
-def _num_contaminated(facts: dict[str, Any]) -> int:
-    """Test items found in training text, recorded as a number or as their ids."""
-    found = facts.get("contaminated", 0)
-    return found if isinstance(found, int) else len(found)
-
-
-def _vocabulary_saving(study: dict[str, Any]) -> float | None:
+def _vocabulary_saving(record: StudyRecord) -> float | None:
     """Share of tokens that the domain tokenizer saves on domain text; None without both tokenizers."""
-    tokenizers = study.get("data", {}).get("tokenizers", {})
-    sizes = [tokenizers.get(name, {}).get("bytes_per_token") for name in ("generic", "domain")]
-    return 1 - sizes[0] / sizes[1] if all(sizes) else None
+    generic, domain = (record.data.tokenizers.get(name) for name in ("generic", "domain"))
+    if generic is None or domain is None:
+        return None
+    return 1 - generic.bytes_per_token / domain.bytes_per_token
 
 
-def _tuning(study: dict[str, Any]) -> list[tuple[str, list[dict[str, Any]]]]:
-    """Trials by arm or job, ascending in learning rate."""
+def _trials(record: StudyRecord) -> list[tuple[str, list[TrialRecord]]]:
+    """Trials by what was trained, ascending in learning rate."""
     return [
-        (name, sorted(trials, key=lambda t: t["learning_rate"]))
-        for name, trials in study.get("tuning", {}).items()
-        if trials
+        (tuning.title, sorted(tuning.trials, key=lambda trial: trial.learning_rate))
+        for tuning in record.tuning
+        if tuning.trials
     ]
 
 
 @cache
-def environment() -> Any:
+def environment() -> jinja2.Environment:
     """Jinja with the report's filters; what goes into HTML is escaped."""
-    import jinja2
-    from markupsafe import Markup
-
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(TEMPLATES),
-        autoescape=lambda name: bool(name) and name.endswith(".html.j2"),
+        autoescape=lambda name: name is not None and name.endswith(".html.j2"),
         undefined=jinja2.StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
@@ -160,34 +168,7 @@ def environment() -> Any:
         "interval": interval_text,
         "outcome": prose.outcome_text,
         "margin": prose.margin_text,
-        "contaminated": _num_contaminated,
         "minus": lambda text: str(text).replace("-", "\u2212"),
         "cell": lambda text: str(text).replace("|", "\\|"),
     }
     return environment
-
-
-def table(results: Results, verdict: Verdict | None = None) -> rich.table.Table:
-    """The terminal's table: every arm on every task with its interval, and what the primary score cost."""
-    from rich.table import Table
-    from rich.text import Text
-
-    verdict = verdict or judge(results)
-    main = figures.main_table(results)
-    drawn = Table(
-        title=f"{results.study['name']}: {results.confidence:.0%} intervals over seeds and items",
-        title_justify="left",
-    )
-    drawn.add_column("arm", no_wrap=True)
-    for column in main.columns:
-        drawn.add_column(column, justify="right")
-    for column in main.cost_columns[:2]:
-        drawn.add_column(column, justify="right", style="dim")
-    for row in main.rows:
-        name = Text(row.name, style="bold green" if row.name == verdict.winner else "")
-        cells = [
-            Text.assemble((c.value, "bold" if c.best else ""), (f"\n{c.interval}", "dim")) if c else "-"
-            for c in row.cells
-        ]
-        drawn.add_row(name, *cells, *row.costs[:2])
-    return drawn

@@ -1,1 +1,1 @@
-"""From a finished study to something that answers: export a model, serve it with vLLM, measure it, show it."""
+"""Serve models with vLLM behind a guard, restart what dies, and measure speed and cost."""

@@ -1,8 +1,7 @@
-"""Keys of a server: from a file or the environment, made where there is none, never shown.
+"""API keys of a server: read from a file or the environment, made where there is none, never shown.
 
-A key is never on a command line, in a log or in a run directory: logs and metrics know it by the first 8 hex
-    digits of
-its sha256.
+A key is never on a command line, in a log or in a run directory: logs and metrics name it by the first 8 hex
+digits of its sha256.
 """
 
 from __future__ import annotations
@@ -19,7 +18,9 @@ from adaptkit.errors import ConfigError
 
 KEY_VARIABLE, FILE_VARIABLE = "ADAPTKIT_API_KEY", "ADAPTKIT_API_KEY_FILE"
 SHORTEST = 16
+WRITABLE_BY_OTHERS = 0o022
 _BEARER = b"bearer "
+_MAKE_ONE = "python3 -c 'import secrets; print(secrets.token_urlsafe(32))'"
 
 
 @dataclass(frozen=True)
@@ -27,7 +28,7 @@ class Keys:
     """The keys that open a server.
 
     Attributes:
-        values: one or more; rates are counted for each.
+        values: one or more; request rates are counted for each.
         origin: where they come from, for people: a path, or the name of an environment variable.
     """
 
@@ -38,20 +39,18 @@ class Keys:
         return f"Keys({', '.join(map(fingerprint, self.values))} from {self.origin})"
 
     def match(self, authorization: bytes) -> str | None:
-        """The fingerprint of the key in an `Authorization: Bearer KEY` header; None if there is none that
-        fits.
+        """Fingerprint of the key in an `Authorization: Bearer KEY` header; None if no key fits.
 
         Takes the same time whichever key fits and however much of it is right.
         """
-        given = (
-            authorization[len(_BEARER) :].strip() if authorization[: len(_BEARER)].lower() == _BEARER else b""
-        )
-        offered = hashlib.sha256(given).digest()
-        found = None
+        is_bearer = authorization[: len(_BEARER)].lower() == _BEARER
+        candidate = authorization[len(_BEARER) :].strip() if is_bearer else b""
+        candidate_digest = hashlib.sha256(candidate).digest()
+        matching = None
         for value in self.values:
-            if hmac.compare_digest(hashlib.sha256(value.encode()).digest(), offered):
-                found = fingerprint(value)
-        return found
+            if hmac.compare_digest(hashlib.sha256(value.encode()).digest(), candidate_digest):
+                matching = fingerprint(value)
+        return matching
 
 
 def fingerprint(key: str) -> str:
@@ -59,32 +58,32 @@ def fingerprint(key: str) -> str:
     return hashlib.sha256(key.encode()).hexdigest()[:8]
 
 
-def fresh() -> str:
+def make_key() -> str:
     """A new random key, 256 bits."""
     return secrets.token_urlsafe(32)
 
 
 def load(path: Path | None = None) -> Keys:
-    """The keys of a file, else of the environment, else of the user's state folder, where one is made if
-    there is none.
+    """Read the keys of a file, else of the environment, else of the user's state folder.
 
+    Where that folder holds no key yet, one is made.
     Raises: ConfigError for a file that cannot be read, holds no key, or is open to other users' writing.
     """
     if path is None and os.environ.get(KEY_VARIABLE):
-        return Keys((_checked(os.environ[KEY_VARIABLE].strip(), KEY_VARIABLE),), f"${KEY_VARIABLE}")
+        key = _checked(os.environ[KEY_VARIABLE].strip(), KEY_VARIABLE)
+        return Keys((key,), f"${KEY_VARIABLE}")
     if path is None and os.environ.get(FILE_VARIABLE):
         path = Path(os.environ[FILE_VARIABLE])
     if path is not None:
         return _read(path.expanduser())
     path = state_folder() / "api-key"
     if not path.exists():
-        _write(path, fresh())
+        _write(path, make_key())
     return _read(path)
 
 
 def state_folder() -> Path:
-    """The user's folder for adaptkit's own files (keys, logs of servers), made so that only its owner can
-    look in."""
+    """The user's folder for adaptkit's own files (keys, logs of servers); only its owner can look in."""
     home = Path(os.environ.get("XDG_STATE_HOME") or Path.home() / ".local" / "state")
     folder = home / "adaptkit"
     try:
@@ -95,6 +94,24 @@ def state_folder() -> Path:
     return folder
 
 
+def write_secret(path: Path, secret: str) -> None:
+    """Write a new file that only its owner may read, from the first byte on.
+
+    Raises: FileExistsError.
+    """
+    handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+    with os.fdopen(handle, "w", encoding="ascii") as file:
+        file.write(secret + "\n")
+
+
+def _write(path: Path, key: str) -> None:
+    """Keep the key of whoever wrote first, where two servers start at once."""
+    try:
+        write_secret(path, key)
+    except FileExistsError:
+        return
+
+
 def _read(path: Path) -> Keys:
     """One key per line; empty lines and those that begin with # do not count."""
     try:
@@ -103,11 +120,11 @@ def _read(path: Path) -> Keys:
     except (OSError, UnicodeDecodeError) as error:
         fix = "give a text file with one key per line, or leave --key-file out and one is made"
         raise ConfigError(f"no key can be read: {error}", where=str(path), fix=fix) from None
-    if mode & 0o022:
+    if mode & WRITABLE_BY_OTHERS:
         raise ConfigError("other users may write to this key file", where=str(path), fix=f"chmod 600 {path}")
     values = [line.strip() for line in lines if line.strip() and not line.lstrip().startswith("#")]
     if not values:
-        fix = f"write one key per line into it: python3 -c 'import secrets; print(secrets.token_urlsafe(32))' > {path}"
+        fix = f"write one key per line into it: {_MAKE_ONE} > {path}"
         raise ConfigError("holds no key", where=str(path), fix=fix)
     return Keys(tuple(_checked(value, str(path)) for value in values), str(path))
 
@@ -115,18 +132,5 @@ def _read(path: Path) -> Keys:
 def _checked(key: str, where: str) -> str:
     if len(key) < SHORTEST or not re.fullmatch(r"[!-~]+", key):
         what = f"a key must have at least {SHORTEST} visible ASCII characters and no blanks"
-        raise ConfigError(
-            what, where=where, fix="python3 -c 'import secrets; print(secrets.token_urlsafe(32))' makes one"
-        )
+        raise ConfigError(what, where=where, fix=f"{_MAKE_ONE} makes one")
     return key
-
-
-def _write(path: Path, key: str) -> None:
-    """Only the owner may read it, from the first byte on; of two servers that start at once, the first one's
-    stays."""
-    try:
-        handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-    except FileExistsError:
-        return
-    with os.fdopen(handle, "w", encoding="ascii") as file:
-        file.write(key + "\n")

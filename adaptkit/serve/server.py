@@ -1,4 +1,4 @@
-"""The server: the guard, the front and the children in one event loop, from the first bind to the last kill.
+"""Run the whole server in one event loop: guard, router and engines, from the first bind to the last kill.
 
 The port opens at once and says 503 while models load. SIGTERM and SIGINT close it, let requests under way
 end, then stop the children; a second signal waits for nothing.
@@ -12,21 +12,22 @@ import logging
 import signal
 import socket
 from collections.abc import AsyncIterator, Callable, Sequence
-from typing import Any
 
 import uvicorn
 from prometheus_client import CollectorRegistry
+from starlette.applications import Starlette
 
 from adaptkit.errors import AdaptkitError
-from adaptkit.serve import api_keys
+from adaptkit.serve.api_keys import Keys
 from adaptkit.serve.engine.supervisor import Engine
 from adaptkit.serve.gateway.guard import Guard
 from adaptkit.serve.gateway.metrics import Metrics
-from adaptkit.serve.gateway.request_body import Limits
-from adaptkit.serve.gateway.router import Front
+from adaptkit.serve.gateway.router import Router
+from adaptkit.serve.limits import Limits
 
 DRAIN_S = 30
 MEMORY_BYTES_PER_HEADER = 16 * 1024
+STATE_EVERY_S = 0.1
 
 
 class Server:
@@ -35,7 +36,7 @@ class Server:
     Args:
         engines: not started yet.
         listening: a bound socket.
-        api_keys, limits: the guard's.
+        keys, limits: the guard's.
         at_once: engines that load at the same time; the others wait.
         on_ready: called once, when every engine has answered.
     """
@@ -44,7 +45,7 @@ class Server:
         self,
         engines: Sequence[Engine],
         listening: socket.socket,
-        api_keys: api_keys.Keys,
+        keys: Keys,
         limits: Limits,
         *,
         at_once: int = 1,
@@ -54,8 +55,8 @@ class Server:
         self.failed: Exception | None = None
         self._turn = asyncio.Semaphore(at_once)
         metrics = Metrics(CollectorRegistry())
-        self.front = Front(self.engines, metrics)
-        guarded = Guard(self.front.application(self._lifespan), api_keys, limits, metrics)
+        self.router = Router(self.engines, metrics)
+        guarded = Guard(self.router.application(self._lifespan), keys, limits, metrics)
         config = uvicorn.Config(
             guarded,
             log_config=None,
@@ -81,7 +82,7 @@ class Server:
             raise self.failed
 
     @contextlib.asynccontextmanager
-    async def _lifespan(self, app: Any) -> AsyncIterator[None]:
+    async def _lifespan(self, app: Starlette) -> AsyncIterator[None]:
         tasks = [asyncio.create_task(self._supervise(engine)) for engine in self.engines]
         waiting = asyncio.create_task(self._announce())
         try:
@@ -90,15 +91,15 @@ class Server:
             waiting.cancel()
             await asyncio.gather(*(engine.stop() for engine in self.engines))
             await asyncio.gather(*tasks, return_exceptions=True)
-            await self.front.http.aclose()
+            await self.router.http.aclose()
 
     async def _supervise(self, engine: Engine) -> None:
-        running: asyncio.Task[None] | None = None
+        """Load the engine when its turn comes, and end the server if it never starts."""
         try:
             async with self._turn:
                 running = asyncio.create_task(engine.run())
                 while engine.state == "starting" and not running.done():
-                    await asyncio.sleep(0.1)
+                    await asyncio.sleep(STATE_EVERY_S)
             await running
         except Exception as error:
             if not isinstance(error, AdaptkitError):
@@ -108,5 +109,5 @@ class Server:
 
     async def _announce(self) -> None:
         while any(engine.state != "ready" for engine in self.engines):
-            await asyncio.sleep(0.1)
+            await asyncio.sleep(STATE_EVERY_S)
         self.on_ready()

@@ -1,52 +1,114 @@
-"""Arms: an origin (what the weights start from) times an adaptation (how the task is learnt).
+"""Arms: an origin (what the weights start from) with an adaptation (how the task is learnt).
 
 An arm's score on *language* (bits per byte of held-out domain text) belongs to a language model. Arms of the
-origins `continued`, `scratch`, `distilled` and `placebo` share their origin's model; `generic` with a
-trainable adaptation spends its budget on the same domain text through that adaptation; `generic+prompt` and
+origins `continued`, `scratch`, `distilled` and `placebo` share their origin's model. `generic` with a trained
+adaptation spends its budget on the same domain text through that adaptation; `generic+prompt` and
 `generic+probe` use the base model as it is.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from enum import StrEnum
 
 from adaptkit.errors import ConfigError, nearest
 
-ORIGINS = {
-    "generic": "the base model as it is",
-    "continued": "the base model after more pretraining on the domain text",
-    "scratch": "random weights and a domain tokenizer, pretrained on the domain text alone",
-    "placebo": "the base model after as much more pretraining on general text: what training alone buys",
-    "distilled": "a smaller student of the best teacher so far",
+
+class Origin(StrEnum):
+    """What the weights of an arm start from."""
+
+    GENERIC = "generic"
+    CONTINUED = "continued"
+    SCRATCH = "scratch"
+    PLACEBO = "placebo"
+    DISTILLED = "distilled"
+
+    @property
+    def describe(self) -> str:
+        return ORIGIN_WORDS[self]
+
+
+class Adaptation(StrEnum):
+    """How an arm learns a task."""
+
+    PROMPT = "prompt"
+    PROBE = "probe"
+    LORA = "lora"
+    QLORA = "qlora"
+    FULL = "full"
+
+    @property
+    def trains(self) -> bool:
+        """Whether weights of the model move."""
+        return self in (Adaptation.LORA, Adaptation.QLORA, Adaptation.FULL)
+
+    @property
+    def is_a_model(self) -> bool:
+        """Whether what answers can be served: a probe is a regression on another model's features."""
+        return self is not Adaptation.PROBE
+
+    @property
+    def describe(self) -> str:
+        return ADAPTATION_WORDS[self]
+
+
+ORIGIN_WORDS = {
+    Origin.GENERIC: "the base model as it is",
+    Origin.CONTINUED: "the base model after more pretraining on the domain text",
+    Origin.SCRATCH: "random weights and a domain tokenizer, pretrained on the domain text alone",
+    Origin.PLACEBO: "the base model after as much more pretraining on general text: what training alone buys",
+    Origin.DISTILLED: "a smaller student of the best teacher so far",
 }
-ADAPTATIONS = {
-    "prompt": "prompted, nothing trained on the task",
-    "probe": "frozen features: under a linear head, or as vectors to search by",
-    "lora": "low-rank adapters",
-    "qlora": "low-rank adapters on a 4-bit base",
-    "full": "all weights",
+ADAPTATION_WORDS = {
+    Adaptation.PROMPT: "prompted, nothing trained on the task",
+    Adaptation.PROBE: "frozen features: under a linear head, or as vectors to search by",
+    Adaptation.LORA: "low-rank adapters",
+    Adaptation.QLORA: "low-rank adapters on a 4-bit base",
+    Adaptation.FULL: "all weights",
 }
-TRAINABLE = ("lora", "qlora", "full")
-AVAILABLE = tuple(f"{origin}+{adaptation}" for origin in ORIGINS for adaptation in ADAPTATIONS)
+
+
+@dataclass(frozen=True)
+class TextJob:
+    """One training on text, whose model all arms share that start from it.
+
+    Attributes:
+        adaptation: which weights of the untouched base move; None for every other origin.
+    """
+
+    origin: Origin
+    adaptation: Adaptation | None = None
+
+    @property
+    def name(self) -> str:
+        """For people and for file names."""
+        return self.origin.value if self.adaptation is None else f"{self.origin}+{self.adaptation}"
+
+    def weights(self, continue_with: Adaptation) -> Adaptation:
+        """Which weights the job trains: `continue_with` is the study's choice for continued pretraining."""
+        if self.adaptation is not None:
+            return self.adaptation
+        return Adaptation.FULL if self.origin in (Origin.SCRATCH, Origin.DISTILLED) else continue_with
 
 
 @dataclass(frozen=True)
 class Arm:
     """One strategy, named `origin+adaptation`."""
 
-    origin: str
-    adaptation: str
+    origin: Origin
+    adaptation: Adaptation
 
     @classmethod
     def parse(cls, name: str) -> Arm:
-        """Raises: ConfigError for a name that is no known `origin+adaptation`."""
-        if name not in AVAILABLE:
-            raise ConfigError(
-                f"unknown arm '{name}'{nearest(name, AVAILABLE)}",
-                where="arms",
-                fix="choose from " + ", ".join(AVAILABLE),
-            )
-        return cls(*name.split("+"))
+        """The arm that a config names.
+
+        Raises: ConfigError for a name that is no known `origin+adaptation`.
+        """
+        if name not in ARMS:
+            fix = "choose from " + ", ".join(ARMS)
+            raise ConfigError(f"unknown arm '{name}'{nearest(name, tuple(ARMS))}", where="arms", fix=fix)
+        return ARMS[name]
 
     @property
     def name(self) -> str:
@@ -54,30 +116,26 @@ class Arm:
 
     @property
     def describe(self) -> str:
-        return f"{ORIGINS[self.origin]}; {ADAPTATIONS[self.adaptation]}"
+        return f"{self.origin.describe}; {self.adaptation.describe}"
 
     @property
-    def language_job(self) -> str | None:
-        """The name of the language training whose model this arm is scored on; None for the base as it is."""
-        if self.origin != "generic":
-            return self.origin
-        return self.name if self.adaptation in TRAINABLE else None
+    def language_job(self) -> TextJob | None:
+        """The training on text whose model this arm is scored on; None for the base as it is."""
+        if self.origin is not Origin.GENERIC:
+            return TextJob(self.origin)
+        return TextJob(self.origin, self.adaptation) if self.adaptation.trains else None
 
     @property
-    def origin_job(self) -> str | None:
-        """The language training whose model the labelled task starts from; None for the base as it is."""
-        return None if self.origin == "generic" else self.origin
+    def origin_job(self) -> TextJob | None:
+        """The training on text that the labelled task starts from; None for the base as it is."""
+        return None if self.origin is Origin.GENERIC else TextJob(self.origin)
 
 
-def language_jobs(arms: list[Arm]) -> list[str]:
-    """The language trainings that `arms` need, each once, in order; a student comes after all that may be its
-    teacher."""
+ARMS = {arm.name: arm for arm in (Arm(origin, adaptation) for origin in Origin for adaptation in Adaptation)}
+"""Every arm by its name."""
+
+
+def language_jobs(arms: Sequence[Arm]) -> list[TextJob]:
+    """The trainings on text that `arms` need, each once, in order; a student comes after its teachers."""
     jobs = dict.fromkeys(job for arm in arms if (job := arm.language_job))
-    return sorted(jobs, key=lambda job: job == "distilled")
-
-
-def job_adapter(job: str, continue_with: str) -> str:
-    """`full`, `lora` or `qlora`: which weights a language job trains."""
-    if job in ("scratch", "distilled"):
-        return "full"
-    return job.partition("+")[2] or continue_with
+    return sorted(jobs, key=lambda job: job.origin is Origin.DISTILLED)

@@ -1,5 +1,4 @@
-"""From how many requests a month on an own server is cheaper than an API: arithmetic on prices and measured
-speed.
+"""Compute from how many requests a month on an own server is cheaper than an API.
 
     own(R) = servers(R) * hours * usd_per_hour + training / months        servers(R) = ceil(R / capacity)
     api(R) = R * (tokens_in * usd_in + tokens_out * usd_out) / 1e6
@@ -127,7 +126,8 @@ def own_usd_per_month(requests_per_month: float, work: Workload, prices: Prices,
 def weigh(work: Workload, prices: Prices, training: Training) -> BreakEven:
     """Both bills at the volume of `work`, and the volumes where they cross."""
     volume = work.requests_per_month
-    own, api = own_usd_per_month(volume, work, prices, training), volume * api_usd_per_request(work, prices)
+    own = own_usd_per_month(volume, work, prices, training)
+    api = volume * api_usd_per_request(work, prices)
     first, always = crossings(work, prices, training)
     return BreakEven(
         own=own,

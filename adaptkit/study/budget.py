@@ -12,12 +12,13 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Literal
+from typing import Annotated, Literal
 
 from pydantic import model_validator
 
-from adaptkit.config import Config, Magnitude
+from adaptkit.config import Config, Magnitude, Share, in_unit
 from adaptkit.errors import BudgetError
+from adaptkit.trainer import steps
 
 MIN_STEPS = 8
 LEARNING_RATE_STEP = 3.0
@@ -26,7 +27,7 @@ LEARNING_RATE_STEP = 3.0
 class PriceConfig(Config):
     """What an hour of this machine costs, with where and when that was read."""
 
-    usd_per_hour: Magnitude
+    usd_per_hour: Annotated[Magnitude, in_unit("US dollars per hour")]
     """US dollars per hour."""
     source: str
     """Where the price was read."""
@@ -37,17 +38,17 @@ class PriceConfig(Config):
 class BudgetConfig(Config):
     """What one arm may spend per seed, tuning trials included."""
 
-    amount: Magnitude
+    amount: Annotated[Magnitude, in_unit("as `unit` says")]
     """Budget per arm and seed, in `unit`."""
     unit: Literal["flops", "tokens", "seconds", "usd"] = "flops"
-    """Unit of `amount`; tokens, seconds and dollars are turned into FLOPs of the base model on this machine."""
-    task_share: float = 0.2
+    """Unit of `amount`; tokens, seconds and dollars become FLOPs of the base model on this machine."""
+    task_share: Share = 0.2
     """Share of the budget kept for each labelled task."""
-    trials: int = 3
+    trials: Annotated[int, in_unit("trials")] = 3
     """Learning rates (or prompt formats, or regularisations) tried per arm: the same number for each."""
-    trial_share: float = 0.2
+    trial_share: Share = 0.2
     """Length of one trial, as a share of a full run."""
-    total: Magnitude = 0.0
+    total: Annotated[Magnitude, in_unit("as `unit` says")] = 0.0
     """Refuse a study predicted to cost more than this in all, in `unit`; 0 is no limit."""
     price: PriceConfig | None = None
     """Needed for a budget in dollars; otherwise only shown."""
@@ -119,7 +120,8 @@ def grant(
     task = flops * config.task_share if num_tasks else 0.0
     budget = Budget(flops, flops - num_tasks * task, task, config.trials, config.trial_share, num_seeds)
     if budget._main_share < 0.25 or budget.language <= 0:
-        tried = f"{config.trials} trials of {config.trial_share:.0%} and {num_tasks} tasks of {config.task_share:.0%}"
+        trials = f"{config.trials} trials of {config.trial_share:.0%}"
+        tried = f"{trials} and {num_tasks} tasks of {config.task_share:.0%}"
         fix = "lower budget.trials, budget.trial_share or budget.task_share, or add seeds"
         raise BudgetError(f"{tried} leave too little for the runs themselves", where="budget", fix=fix)
     return budget
@@ -131,8 +133,10 @@ def to_flops(amount: float, config: BudgetConfig, flops_per_token: float, flops_
         return amount
     if config.unit == "tokens":
         return amount * flops_per_token
-    seconds = amount if config.unit == "seconds" else amount / config.price.usd_per_hour * 3600
-    return seconds * flops_per_second
+    if config.unit == "seconds":
+        return amount * flops_per_second
+    assert config.price is not None  # the config's own validation asks for it
+    return amount / config.price.usd_per_hour * 3600 * flops_per_second
 
 
 def check_total(
@@ -142,7 +146,8 @@ def check_total(
     limit = to_flops(config.total, config, flops_per_token, flops_per_second)
     if config.total and planned_flops > limit:
         raise BudgetError(
-            f"the plan is predicted to cost {planned_flops:.2e} FLOPs, the limit is {limit:.2e} ({config.total:g} {config.unit})",
+            f"the plan is predicted to cost {planned_flops:.2e} FLOPs, "
+            f"the limit is {limit:.2e} ({config.total:g} {config.unit})",
             where="budget.total",
             fix="fewer arms, seeds, fractions or trials, a smaller budget.amount, or a higher budget.total",
         )
@@ -153,22 +158,20 @@ def steps_within(flops: float, flops_per_step: float, *, what: str) -> int:
 
     Raises: BudgetError below MIN_STEPS: a learning-rate schedule needs some steps to mean anything.
     """
-    steps = int(flops // flops_per_step)
-    if steps < MIN_STEPS:
-        factor = math.ceil(10 * MIN_STEPS * flops_per_step / max(flops, 1)) / 10
-        bought = f"{what}: {flops:.2e} FLOPs buy {steps} steps of {flops_per_step:.2e}; at least {MIN_STEPS} are needed"
-        fix = f"grant at least {factor:.1f} times as much, or use a smaller model or batch"
-        raise BudgetError(bought, where="budget.amount", fix=fix)
-    return steps
+    factor = math.ceil(10 * MIN_STEPS * flops_per_step / max(flops, 1)) / 10
+    fix = f"grant at least {factor:.1f} times as much, or use a smaller model or batch"
+    return steps.steps_within(
+        flops, flops_per_step, fix=fix, least=MIN_STEPS, what=what, where="budget.amount"
+    )
 
 
-def check_steps(steps: int, flops: float, *, what: str) -> int:
+def check_steps(num_steps: int, flops: float, *, what: str) -> int:
     """The same number of steps, counted on real batches.
 
     Raises: BudgetError where they are too few to mean anything.
     """
-    if steps < MIN_STEPS:
+    if num_steps < MIN_STEPS:
         fix = "raise budget.amount or budget.trial_share, or lower trainer.global_batch_size"
-        bought = f"{what}: {flops:.2e} FLOPs buy {steps} steps; at least {MIN_STEPS} are needed"
+        bought = f"{what}: {flops:.2e} FLOPs buy {num_steps} steps; at least {MIN_STEPS} needed"
         raise BudgetError(bought, where="budget.amount", fix=fix)
-    return steps
+    return num_steps

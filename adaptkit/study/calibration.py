@@ -1,6 +1,6 @@
-"""Temperature scaling: one number that makes a classifier's probabilities mean what they say (Guo et al.
-2017, arXiv 1706.04599).
+"""Calibrate a classifier by temperature scaling, so that its probabilities mean what they say.
 
+Guo et al. 2017, arXiv 1706.04599.
 Probabilities become p^(1/T), normalised; T is fitted on development items by likelihood and judged on test
 items. The order of the classes stays, so accuracy does too.
 """
@@ -12,11 +12,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
+from scipy.optimize import minimize_scalar
 
 from adaptkit.study.scores import ece
 
-COLDEST, HOTTEST = 0.05, 20.0
-FEWEST_ITEMS = 20
+MIN_TEMPERATURE, MAX_TEMPERATURE = 0.05, 20.0
+MIN_ITEMS = 20
 _TINY = 1e-12
 
 Judged = Sequence[tuple[Sequence[float], int]]
@@ -44,25 +45,24 @@ class Calibration:
 
 def calibrate(dev: Judged, test: Judged) -> Calibration | None:
     """Fit on `dev`, judge on `test`; None for fewer than 20 items of either."""
-    if min(len(dev), len(test)) < FEWEST_ITEMS:
+    if min(len(dev), len(test)) < MIN_ITEMS:
         return None
     temperature = fit_temperature(*_arrays(dev))
     probabilities, truth = _arrays(test)
-    before, after = (_error(p, truth) for p in (probabilities, soften(probabilities, temperature)))
+    before = _calibration_error(probabilities, truth)
+    after = _calibration_error(soften(probabilities, temperature), truth)
     return Calibration(temperature, before, after, len(dev), len(test))
 
 
 def fit_temperature(probabilities_NC: np.ndarray, truth_N: np.ndarray) -> float:
     """The T in 0.05..20 under which the true classes are likeliest."""
-    from scipy.optimize import minimize_scalar
-
     rows = np.arange(len(truth_N))
 
     def nats(log_temperature: float) -> float:
         softened = soften(probabilities_NC, math.exp(log_temperature))
         return float(-np.log(np.maximum(softened[rows, truth_N], _TINY)).mean())
 
-    bounds = (math.log(COLDEST), math.log(HOTTEST))
+    bounds = (math.log(MIN_TEMPERATURE), math.log(MAX_TEMPERATURE))
     return math.exp(minimize_scalar(nats, bounds=bounds, method="bounded").x)
 
 
@@ -74,10 +74,11 @@ def soften(probabilities_NC: np.ndarray, temperature: float) -> np.ndarray:
 
 
 def _arrays(items: Judged) -> tuple[np.ndarray, np.ndarray]:
-    return np.array([probabilities for probabilities, _ in items], float), np.array(
-        [truth for _, truth in items]
-    )
+    probabilities_NC = np.array([probabilities for probabilities, _ in items], float)
+    truth_N = np.array([truth for _, truth in items])
+    return probabilities_NC, truth_N
 
 
-def _error(probabilities_NC: np.ndarray, truth_N: np.ndarray) -> float:
-    return ece(probabilities_NC.max(axis=1).tolist(), (probabilities_NC.argmax(axis=1) == truth_N).tolist())
+def _calibration_error(probabilities_NC: np.ndarray, truth_N: np.ndarray) -> float:
+    correct = probabilities_NC.argmax(axis=1) == truth_N
+    return ece(probabilities_NC.max(axis=1).tolist(), correct.tolist())

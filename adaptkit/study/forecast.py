@@ -1,27 +1,29 @@
-"""How quality grows with the amount of domain text, and from which amount on `scratch` catches another
-origin.
+"""Fit scaling laws: how quality grows with the domain text, and from which amount on `scratch` catches up.
 
 bits per byte (D) = c + a * D^-b for D bytes of domain text (the form of Kaplan et al. 2020 and Hoffmann et
-al. 2022). The
-floor c is fitted from five amounts on and left out below: three parameters through three points would fit
-    noise exactly.
-Intervals come from fitting every bootstrap replicate over seeds and items, spread corrected for few seeds
-(statistics.py). Fewer than three amounts give no curve and no claim.
+al. 2022). The floor c is fitted from five amounts on and left out below: three parameters through three
+points would fit noise exactly. Intervals come from fitting every bootstrap replicate over seeds and items,
+spread corrected for few seeds (statistics.py). Fewer than three amounts give no curve and no claim.
 """
 
 from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 
+from adaptkit.study.record import ArmRecord
 from adaptkit.study.results import Results, tables_of
 from adaptkit.study.statistics import Interval, Replicates, resample
 
+CrossingStatus = Literal["at", "already", "beyond"]
+
 MIN_POINTS = 3
 MIN_POINTS_FOR_FLOOR = 5
-REACH = 100.0  # how far beyond the largest amount an extrapolated crossing is still told
+REACH = 100.0
+"""How far beyond the largest amount a law is still read, as a factor."""
 _EXPONENTS = np.geomspace(0.01, 2.0, 400)
 _GRID_POINTS = 400
 
@@ -67,7 +69,7 @@ class Crossing:
 
     arm: str
     against: str
-    status: str
+    status: CrossingStatus
     num_bytes: float
     low: float
     high: float
@@ -84,59 +86,53 @@ class Scaling:
 
 def measure(results: Results) -> Scaling | None:
     """Curves and crossings of the language task; None when no arm was trained at three amounts of text."""
-    language = next((task for task in results.tasks if task.metric == "bits_per_byte"), None)
-    total = results.study.get("data", {}).get("domain", {}).get("train", {}).get("num_bytes")
-    if language is None or not total:
+    language = results.language
+    if language is None or not results.domain_bytes:
         return None
-    amounts = {arm: _fractions(results, language.name, arm) for arm in results.distinct_arms(language.name)}
-    amounts = {arm: fractions for arm, fractions in amounts.items() if len(fractions) >= MIN_POINTS}
-    if not amounts:
+    arms = [
+        arm
+        for arm in results.distinct_arms(language.name)
+        if len(results.shares(language.name, arm)) >= MIN_POINTS
+    ]
+    if not arms:
         return None
-    pairs = [(arm, fraction) for arm, fractions in amounts.items() for fraction in fractions]
-    replicates = resample(
-        {_key(arm, f): tables_of(results.of(language.name, arm, f), language.metric) for arm, f in pairs}
-    )
+    tables = {}
+    for arm in arms:
+        for share in results.shares(language.name, arm):
+            tables[_key(arm, share)] = tables_of(results.of(language.name, arm, share), language.metric)
+    replicates = resample(tables)
     curves = tuple(
-        _curve(
-            arm,
-            results.arm(arm).origin,
-            _sizes(results, language.name, arm, total),
-            replicates,
-            results.confidence,
-        )
-        for arm in amounts
+        _curve(results.arm(arm), _bytes_read(results, language.name, arm), replicates, results.confidence)
+        for arm in arms
     )
     return Scaling(curves, _crossings(curves, results.confidence))
 
 
-def _fractions(results: Results, task: str, arm: str) -> list[float]:
-    return sorted({cell.fraction for cell in results.cells if cell.task == task and cell.arm == arm})
-
-
-def _sizes(results: Results, task: str, arm: str, total: float) -> dict[float, float]:
-    """Share of the text -> bytes of it that the arm read, mean over seeds: a small budget does not reach the
-    end."""
+def _bytes_read(results: Results, task: str, arm: str) -> dict[float, float]:
+    """Share of the text -> bytes of it that the arm read, mean over seeds: a small budget ends before the
+    text does."""
     sizes = {}
-    for fraction in _fractions(results, task, arm):
-        read = [cell.text_bytes or fraction * total for cell in results.of(task, arm, fraction)]
-        sizes[fraction] = sum(read) / len(read)
+    for share in results.shares(task, arm):
+        cells = results.of(task, arm, share)
+        sizes[share] = sum(cell.text_bytes or share * results.domain_bytes for cell in cells) / len(cells)
     return sizes
 
 
-def _key(arm: str, fraction: float) -> str:
-    return f"{arm}@{fraction}"
+def _key(arm: str, share: float) -> str:
+    return f"{arm}@{share}"
 
 
 def _curve(
-    arm: str, origin: str, read: dict[float, float], replicates: Replicates, confidence: float
+    arm: ArmRecord, bytes_read: dict[float, float], replicates: Replicates, confidence: float
 ) -> Curve:
-    keys, sizes = [_key(arm, fraction) for fraction in read], np.array(list(read.values()))
+    keys = [_key(arm.name, share) for share in bytes_read]
+    sizes = np.array(list(bytes_read.values()))
     law = fit(sizes, np.array([replicates.mean(key) for key in keys]))
     laws = fit(sizes, np.stack([replicates.widened(key, confidence) for key in keys], axis=1))
     low, high = np.quantile(laws.exponent, [0.5 - confidence / 2, 0.5 + confidence / 2])
     return Curve(
-        arm=arm,
-        origin=origin,
+        arm=arm.name,
+        origin=arm.origin,
         num_bytes=tuple(sizes.tolist()),
         points=tuple(replicates.interval(key, confidence) for key in keys),
         law=law,
@@ -150,16 +146,13 @@ def fit(num_bytes: np.ndarray, values: np.ndarray) -> PowerLaw:
     on.
 
     Without a floor: linear regression in log-log. With one: for each exponent of a grid, floor and scale are
-        linear
-    and solved exactly (floor >= 0), and the exponent with the smallest squared error is kept.
+    linear and solved exactly (floor >= 0), and the exponent with the smallest squared error is kept.
     """
     if len(num_bytes) < MIN_POINTS:
         raise ValueError(f"a power law needs {MIN_POINTS} points, got {len(num_bytes)}")
-    return (
-        _fit_floored(num_bytes, values)
-        if len(num_bytes) >= MIN_POINTS_FOR_FLOOR
-        else _fit_plain(num_bytes, values)
-    )
+    if len(num_bytes) >= MIN_POINTS_FOR_FLOOR:
+        return _fit_floored(num_bytes, values)
+    return _fit_plain(num_bytes, values)
 
 
 def _fit_plain(num_bytes: np.ndarray, values: np.ndarray) -> PowerLaw:
@@ -182,8 +175,9 @@ def _fit_floored(num_bytes: np.ndarray, values: np.ndarray) -> PowerLaw:
     error = ((y - floor[..., None] - scale[..., None] * powers) ** 2).sum(axis=-1)
     best = error.argmin(axis=-1)[..., None]
     exponent = _EXPONENTS[best[..., 0]]
-    picked_scale, picked_floor = (np.take_along_axis(part, best, axis=-1)[..., 0] for part in (scale, floor))
-    return PowerLaw(picked_scale * middle**exponent, exponent, picked_floor)
+    best_scale = np.take_along_axis(scale, best, axis=-1)[..., 0]
+    best_floor = np.take_along_axis(floor, best, axis=-1)[..., 0]
+    return PowerLaw(best_scale * middle**exponent, exponent, best_floor)
 
 
 def _crossings(curves: tuple[Curve, ...], confidence: float) -> tuple[Crossing, ...]:
@@ -193,7 +187,8 @@ def _crossings(curves: tuple[Curve, ...], confidence: float) -> tuple[Crossing, 
     others = []
     for origin in ("continued", "generic"):
         same = [curve for curve in curves if curve.origin == origin]
-        others += [min(same, key=lambda curve: curve.points[-1].mean)] if same else []
+        if same:
+            others.append(min(same, key=lambda curve: curve.points[-1].mean))
     return tuple(cross(scratch, other, confidence) for other in others)
 
 
@@ -204,48 +199,40 @@ def cross(curve: Curve, other: Curve, confidence: float = 0.95) -> Crossing:
     at = float(_catches(curve.law, other.law, smallest, largest))
     # np.quantile turns infinities into nan, so the order statistics are picked by hand.
     ordered = np.sort(_catches(curve.laws, other.laws, smallest, largest))
-    low, high = (
-        ordered[round((len(ordered) - 1) * tail)] for tail in (0.5 - confidence / 2, 0.5 + confidence / 2)
-    )
-    status = "already" if at == 0 else "beyond" if math.isinf(at) else "at"
-    sentence = _sentence(curve.origin, other, status, (at, float(low), float(high)), largest, confidence)
-    return Crossing(curve.arm, other.arm, status, at, float(low), float(high), sentence)
+    low = float(ordered[round((len(ordered) - 1) * (0.5 - confidence / 2))])
+    high = float(ordered[round((len(ordered) - 1) * (0.5 + confidence / 2))])
+    interval = f"{confidence:.0%} interval: {_bound(low)}"
+    if low != high:
+        interval += f" to {_bound(high)}"
+    status: CrossingStatus = "at"
+    if at == 0:
+        status = "already"
+        words = f"{curve.origin} is level with or ahead of {other.arm} at every amount tested ({interval})"
+    elif math.isinf(at):
+        status = "beyond"
+        reach = f"within {REACH:g}x of the text read"
+        words = f"{curve.origin} does not catch {other.arm} {reach} ({interval})"
+    else:
+        words = f"{curve.origin} catches {other.arm} from {size_text(at)} of text on ({interval})"
+        if at > largest:
+            words += f", {at / largest:.1f}x the text read: an extrapolation"
+    return Crossing(curve.arm, other.arm, status, at, low, high, sentence=words)
 
 
 def _catches(left: PowerLaw, right: PowerLaw, smallest: float, largest: float) -> np.ndarray:
-    """Bytes from which `left` lies at or below `right` up to the horizon: 0 = from the smallest on, inf = not
-    before it."""
+    """Bytes from which `left` lies at or below `right` as far as laws are read: 0 = from the smallest amount
+    on, inf = not within reach."""
     grid = np.geomspace(smallest, largest * REACH, _GRID_POINTS)
     gap = left(grid) - right(grid)
     behind = gap > 0
-    last = (
-        _GRID_POINTS - 1 - behind[..., ::-1].argmax(axis=-1)
-    )  # last grid point at which left is still behind
+    # The last grid point at which left is still behind.
+    last = _GRID_POINTS - 1 - behind[..., ::-1].argmax(axis=-1)
     after = np.minimum(last + 1, _GRID_POINTS - 1)
-    before_gap, after_gap = (
-        np.take_along_axis(gap, index[..., None], axis=-1)[..., 0] for index in (last, after)
-    )
+    before_gap = np.take_along_axis(gap, last[..., None], axis=-1)[..., 0]
+    after_gap = np.take_along_axis(gap, after[..., None], axis=-1)[..., 0]
     share = before_gap / np.where(before_gap == after_gap, 1.0, before_gap - after_gap)
     crossing = grid[last] * (grid[after] / grid[last]) ** share
     return np.where(~behind.any(axis=-1), 0.0, np.where(behind[..., -1], np.inf, crossing))
-
-
-def _sentence(
-    origin: str,
-    other: Curve,
-    status: str,
-    found: tuple[float, float, float],
-    largest: float,
-    confidence: float,
-) -> str:
-    at, low, high = found
-    interval = f"{confidence:.0%} interval: {_bound(low)}" + ("" if low == high else f" to {_bound(high)}")
-    if status == "already":
-        return f"{origin} is level with or ahead of {other.arm} at every amount tested ({interval})"
-    if status == "beyond":
-        return f"{origin} does not catch {other.arm} within {REACH:g}x of the text read ({interval})"
-    beyond = f", {at / largest:.1f}x the text read: an extrapolation" if at > largest else ""
-    return f"{origin} catches {other.arm} from {size_text(at)} of text on ({interval}){beyond}"
 
 
 def _bound(value: float) -> str:
@@ -255,7 +242,7 @@ def _bound(value: float) -> str:
 
 
 def size_text(num_bytes: float) -> str:
-    """`1.8 MB`: decimal units, two digits."""
+    """`1.8 MB`: decimal units, three digits at most."""
     for unit, size in (("TB", 1e12), ("GB", 1e9), ("MB", 1e6), ("kB", 1e3)):
         if num_bytes >= size:
             return f"{num_bytes / size:.3g} {unit}"

@@ -1,9 +1,8 @@
-"""What a demo or a calculation assumes about prices, speed and size of requests, each with where it comes
-from.
+"""Collect what a cost calculation assumes: prices, speed and size of requests, each with where it comes from.
 
     server: {usd_per_hour: 0.40, source: "example.com/pricing", date: 2026-11-01}
-    api: {name: "a hosted model", usd_per_million_in: 0.15, usd_per_million_out: 0.60, source: "...", date:
-        2026-11-01}
+    api: {name: "a hosted model", usd_per_million_in: 0.15, usd_per_million_out: 0.60, source: "...",
+          date: 2026-11-01}
 
 A price without a source is an assumption, and is called one wherever it is shown.
 """
@@ -11,7 +10,6 @@ A price without a source is an assumption, and is called one wherever it is show
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,6 +17,7 @@ from typing import Any
 from adaptkit.config import Config, Magnitude, load
 from adaptkit.run import Run, read_json
 from adaptkit.study.budget import PriceConfig
+from adaptkit.study.record import read_study
 
 EXAMPLE, GUESS = "an example, not a quote", "an assumption"
 
@@ -48,7 +47,7 @@ class PriceList(Config):
 
 
 @dataclass(frozen=True)
-class Known:
+class Sourced:
     """A number and where it comes from, a clause."""
 
     value: float
@@ -59,59 +58,62 @@ class Known:
 class Assumptions:
     """Where the sliders stand at first."""
 
-    usd_per_hour: Known
-    usd_in: Known
-    usd_out: Known
-    requests_per_s: Known
-    tokens_in: Known
-    tokens_out: Known
+    usd_per_hour: Sourced = Sourced(1.0, EXAMPLE)
+    usd_in: Sourced = Sourced(0.5, EXAMPLE)
+    usd_out: Sourced = Sourced(1.5, EXAMPLE)
+    requests_per_s: Sourced = Sourced(5.0, GUESS)
+    tokens_in: Sourced = Sourced(500.0, GUESS)
+    tokens_out: Sourced = Sourced(150.0, GUESS)
 
 
 def assume(study: Path, prices: Path | None = None) -> Assumptions:
-    """Prices of the file, else of the study; speed as `adaptkit bench` measured it; examples for what is
-    unknown.
+    """Take prices from the file, else from the study, and speed as `adaptkit bench` measured it.
+
+    What none of them tells is an example or an assumption, and its origin says so.
 
     Raises: ConfigError for a price file that does not fit, DataError for a file of the study that cannot be
         read.
     """
-    listed = load(PriceList, prices).config if prices else PriceList()
-    unquoted = [Known(value, EXAMPLE) for value in (1.0, 0.5, 1.5)]
-    found = Assumptions(*unquoted, *(Known(value, GUESS) for value in (5.0, 500.0, 150.0)))
-    path = Run(study).bench_path
-    bench = read_json(path) if path.is_file() else None
-    told = read_json(study / "study.json").get("price") or (bench or {}).get("price")
-    server = listed.server or (PriceConfig(**told) if told else None)
-    if server:
-        found = dataclasses.replace(
-            found, usd_per_hour=Known(server.usd_per_hour, f"{server.source}, {server.date}")
-        )
-    if api := listed.api:
+    price_list = load(PriceList, prices).config if prices else PriceList()
+    bench_path = Run(study).bench_path
+    bench = read_json(bench_path) if bench_path.is_file() else {}
+    assumptions = Assumptions()
+    if server := price_list.server or _recorded_price(study, bench):
+        price = Sourced(server.usd_per_hour, f"{server.source}, {server.date}")
+        assumptions = dataclasses.replace(assumptions, usd_per_hour=price)
+    if api := price_list.api:
         origin = f"{api.name}: {api.source}, {api.date}"
-        usd_in, usd_out = Known(api.usd_per_million_in, origin), Known(api.usd_per_million_out, origin)
-        found = dataclasses.replace(found, usd_in=usd_in, usd_out=usd_out)
-    return found if bench is None else dataclasses.replace(found, **_measured(bench))
+        usd_in, usd_out = Sourced(api.usd_per_million_in, origin), Sourced(api.usd_per_million_out, origin)
+        assumptions = dataclasses.replace(assumptions, usd_in=usd_in, usd_out=usd_out)
+    return dataclasses.replace(assumptions, **_measured(bench))
 
 
-def _measured(bench: dict[str, Any]) -> dict[str, Known]:
-    """The fastest level of what `adaptkit bench` wrote, and the requests that it was measured with."""
-    levels = [level for level in _levels(bench) if level.get("requests_per_s")]
+def _recorded_price(study: Path, bench: dict[str, Any]) -> PriceConfig | None:
+    """The price that the study was run at, else the one that the benchmark was."""
+    if price := read_study(study).price:
+        return PriceConfig(**price.model_dump())
+    return PriceConfig(**bench["price"]) if bench.get("price") else None
+
+
+def _measured(bench: dict[str, Any]) -> dict[str, Sourced]:
+    """The fastest level of what `adaptkit bench` wrote, and the requests that it was measured with.
+
+    Read is the first model, the one that the study stands for, or a file of one flat measurement.
+    """
+    models = bench.get("models") or []
+    levels = models[0]["levels"] if models else [bench]
+    levels = [level for level in levels if level.get("requests_per_s")]
     if not levels:
         return {}
     best = max(levels, key=lambda level: level["requests_per_s"])
-    at_once = f", {best['concurrency']} at once" if best.get("concurrency") else ""
-    dated = f" on {bench['date']}" if bench.get("date") else ""
-    origin = f"measured by adaptkit bench{dated}{at_once}"
-    load = bench.get("load") or {}
-    tokens = {
-        f"tokens_{side}": load.get(f"{name}_tokens") for side, name in (("in", "input"), ("out", "output"))
-    }
-    found = {
-        name: Known(float(value), "as measured by adaptkit bench") for name, value in tokens.items() if value
-    }
-    return found | {"requests_per_s": Known(float(best["requests_per_s"]), origin)}
-
-
-def _levels(bench: dict[str, Any]) -> Iterator[dict[str, Any]]:
-    """Measurements of the first model, which is the one the study stands for, or the one flat measurement."""
-    models = bench.get("models") or []
-    yield from models[0]["levels"] if models else [bench]
+    origin = "measured by adaptkit bench"
+    if bench.get("date"):
+        origin += f" on {bench['date']}"
+    if best.get("concurrency"):
+        origin += f", {best['concurrency']} at once"
+    measured = {"requests_per_s": Sourced(float(best["requests_per_s"]), origin)}
+    load_of_requests = bench.get("load") or {}
+    for name, key in (("tokens_in", "input_tokens"), ("tokens_out", "output_tokens")):
+        if load_of_requests.get(key):
+            measured[name] = Sourced(float(load_of_requests[key]), "as measured by adaptkit bench")
+    return measured

@@ -1,6 +1,5 @@
-"""The records of a study: what a stage is, what it left, and study.json. The only reader and the only writer.
+"""The record of a study, study.json: the only reader and the only writer.
 
-key = StageKey(StageKind.TASK, task="ticket", arm=Arm(Origin.CONTINUED, Adaptation.FULL), seed=0)
 record = read_study("runs/tickets-1a2b3c4d")
 record.arms, record.scores, record.budget.flops_per_seed
 """
@@ -11,8 +10,8 @@ from pathlib import Path
 from typing import Any, Literal
 
 from adaptkit.errors import DataError
-from adaptkit.run import read_json, write_json
-from adaptkit.run_record import FORMAT, Record, SplitRecord, validated
+from adaptkit.run import FORMAT, read_json, write_json
+from adaptkit.run_record import Record, SplitRecord, validated
 
 STUDY_FILE = "study.json"
 

@@ -1,9 +1,9 @@
-"""A finished study, read back: study.json and the run directories it names, as dataclasses.
+"""Read a finished study back: study.json, and from the runs it names the item scores and costs.
 
     results = collect("runs/study-1a2b3c4d")
     results.replicates("language").interval("scratch+full")
 
-Scores are always recomputed from the per-item rows, never taken from a stored mean.
+Scores are always computed again from the per-item rows, never taken from a stored mean.
 """
 
 from __future__ import annotations
@@ -13,48 +13,33 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from adaptkit.data.score_table import ScoreTable
 from adaptkit.errors import DataError
 from adaptkit.run import Run, read_json, read_jsonl
-from adaptkit.study.scores import METRICS, ScoreTable, score_table
+from adaptkit.study.record import (
+    ArmRecord,
+    BaselineRecord,
+    ForgettingRecord,
+    ScoreRecord,
+    StudyRecord,
+    TaskRecord,
+    read_study,
+)
+from adaptkit.study.scores import METRICS, score_table
 from adaptkit.study.statistics import Replicates, resample
 
 AGAIN = "run the same `adaptkit compare` again: finished stages are skipped"
-_STANDS_FOR_OTHERS = ("full", "lora", "qlora", "prompt", "probe")
+_STANDS_FOR_OTHERS = {"full": 0, "lora": 1, "qlora": 2, "prompt": 3, "probe": 4}
+"""Among arms that share one model, the lowest names it."""
 
-
-@dataclass(frozen=True)
-class ArmInfo:
-    """One strategy: `origin+adaptation`."""
-
-    name: str
-    origin: str
-    adaptation: str
-    describe: str = ""
-
-
-@dataclass(frozen=True)
-class TaskInfo:
-    """What an arm is scored on, and how its score is read."""
-
-    name: str
-    kind: str
-    metric: str
-    higher_is_better: bool
-    margin: float
-    """Relative for language (share of the generic arm's score), absolute otherwise."""
-    labels: tuple[str, ...] = ()
-
-    @property
-    def title(self) -> str:
-        """`bits per byte`, or `accuracy on rct_role`."""
-        metric = METRICS[self.metric].title if self.metric in METRICS else self.metric
-        return metric if self.kind == "language" else f"{metric} on {self.name}"
+ItemRow = dict[str, Any]
+"""One line of eval/<suite>.jsonl."""
 
 
 @dataclass(frozen=True)
 class Cost:
-    """What the runs behind a score took, its share of the tuning included: sums over them, the peak for
-    memory."""
+    """What the runs behind a score took: sums over them, the peak for memory; with the score's share of the
+    tuning."""
 
     flops: float = 0.0
     seconds: float = 0.0
@@ -66,7 +51,7 @@ class Cost:
         return self.tokens / self.seconds if self.seconds > 0 else 0.0
 
     def plus(self, other: Cost, share: float) -> Cost:
-        """With a share of what another run took: tuning is done once for all seeds."""
+        """Add a share of another run's cost: tuning is done once for all seeds."""
         return Cost(
             self.flops + share * other.flops,
             self.seconds + share * other.seconds,
@@ -77,16 +62,16 @@ class Cost:
 
 @dataclass(frozen=True)
 class Cell:
-    """One arm, one seed, one share of the domain text, one task."""
+    """The score of one arm, seed, share of the domain text and task, item by item."""
 
     arm: str
     seed: int
-    fraction: float
+    share: float
     task: str
     run: Path
     suite: str
-    rows: list[dict[str, Any]]
-    """Item rows, sorted by id."""
+    rows: list[ItemRow]
+    """Sorted by id."""
     dev: float | None
     """The metric on the development split, on which arms are picked."""
     cost: Cost
@@ -100,50 +85,73 @@ class Results:
     """Everything a report or a verdict needs."""
 
     path: Path
-    study: dict[str, Any]
-    arms: list[ArmInfo]
-    tasks: list[TaskInfo]
+    record: StudyRecord
     cells: list[Cell]
-    forgetting: dict[str, list[list[dict[str, Any]]]]
+    forgetting: dict[str, list[list[ItemRow]]]
     """Arm -> per seed the language rows on general text."""
     baselines: list[Cell]
-    _replicates: dict[tuple, Replicates] = field(default_factory=dict)
+    _replicates: dict[tuple[str, str], Replicates] = field(default_factory=dict)
 
     @property
     def confidence(self) -> float:
-        return float(self.study.get("confidence", 0.95))
-
-    def arm(self, name: str) -> ArmInfo:
-        return next(arm for arm in self.arms if arm.name == name)
-
-    def task(self, name: str) -> TaskInfo:
-        return next(task for task in self.tasks if task.name == name)
+        return self.record.confidence
 
     @property
-    def primary(self) -> TaskInfo:
-        return self.task(self.study["primary"])
+    def arms(self) -> tuple[ArmRecord, ...]:
+        return self.record.arms
 
-    def of(self, task: str, arm: str, fraction: float | None = None) -> list[Cell]:
-        """The cells of an arm on a task, by seed; at its largest share of the data unless told."""
+    @property
+    def tasks(self) -> tuple[TaskRecord, ...]:
+        return self.record.tasks
+
+    @property
+    def primary(self) -> TaskRecord:
+        return self.task(self.record.primary)
+
+    @property
+    def language(self) -> TaskRecord | None:
+        """The task that is scored in bits per byte; None where no model gives any."""
+        return next((task for task in self.tasks if is_language(task)), None)
+
+    @property
+    def domain_bytes(self) -> int:
+        """Bytes of domain text there were to train on; 0 where that is not recorded."""
+        corpus = self.record.data.corpora.get("domain")
+        return corpus.train.num_bytes if corpus else 0
+
+    def arm(self, name: str) -> ArmRecord:
+        return next(arm for arm in self.arms if arm.name == name)
+
+    def task(self, name: str) -> TaskRecord:
+        return next(task for task in self.tasks if task.name == name)
+
+    def of(self, task: str, arm: str, share: float | None = None) -> list[Cell]:
+        """The cells of an arm on a task, by seed; at its largest share of the text if none is given."""
         cells = [cell for cell in self.cells if cell.task == task and cell.arm == arm]
         if not cells:
             return []
-        share = max(cell.fraction for cell in cells) if fraction is None else fraction
-        return sorted((cell for cell in cells if cell.fraction == share), key=lambda cell: cell.seed)
+        if share is None:
+            share = max(cell.share for cell in cells)
+        return sorted((cell for cell in cells if cell.share == share), key=lambda cell: cell.seed)
 
-    def scored_arms(self, task: str) -> list[ArmInfo]:
+    def shares(self, task: str, arm: str) -> list[float]:
+        """Shares of the domain text at which an arm was scored on a task, ascending."""
+        return sorted({cell.share for cell in self.cells if cell.task == task and cell.arm == arm})
+
+    def scored_arms(self, task: str) -> list[ArmRecord]:
         return [arm for arm in self.arms if self.of(task, arm.name)]
 
-    def distinct_arms(self, task: str) -> dict[str, list[ArmInfo]]:
+    def distinct_arms(self, task: str) -> dict[str, list[ArmRecord]]:
         """Arms that differ on a task, each with those that share its runs.
 
         On language all adaptations of one origin are the same model: they are one entry, named after `full`
-            where there is one.
+        where there is one.
         """
-        groups: dict[tuple, list[ArmInfo]] = {}
+        groups: dict[tuple[tuple[str, str], ...], list[ArmRecord]] = {}
         for arm in self.scored_arms(task):
-            groups.setdefault(tuple((str(c.run), c.suite) for c in self.of(task, arm.name)), []).append(arm)
-        ordered = (sorted(group, key=lambda arm: _rank(arm.adaptation)) for group in groups.values())
+            runs = tuple((str(cell.run), cell.suite) for cell in self.of(task, arm.name))
+            groups.setdefault(runs, []).append(arm)
+        ordered = (sorted(group, key=_rank) for group in groups.values())
         return {group[0].name: group for group in ordered}
 
     def replicates(self, task: str, metric: str | None = None) -> Replicates:
@@ -151,11 +159,9 @@ class Results:
         metric = metric or self.task(task).metric
         if (task, metric) not in self._replicates:
             tables = {name: tables_of(self.of(task, name), metric) for name in self.distinct_arms(task)}
-            tables |= {
-                f"baseline:{cell.arm}": [score_table(metric, cell.rows)]
-                for cell in self.baselines
-                if cell.task == task
-            }
+            for cell in self.baselines:
+                if cell.task == task:
+                    tables[f"baseline:{cell.arm}"] = [score_table(metric, cell.rows)]
             self._replicates[task, metric] = resample(tables)
         return self._replicates[task, metric]
 
@@ -168,32 +174,45 @@ class Results:
 
     def same_as(self, task: str, arm: str) -> str:
         """The arm whose runs stand for `arm` on a task (itself, mostly)."""
-        return next(
-            name for name, group in self.distinct_arms(task).items() if any(a.name == arm for a in group)
-        )
+        groups = self.distinct_arms(task).items()
+        return next(name for name, group in groups if any(member.name == arm for member in group))
 
     def cost(self, task: str, arm: str) -> Cost:
         """Mean over seeds of what the arm's score on a task took."""
         costs = [cell.cost for cell in self.of(task, arm)]
-        return (
-            Cost(*(sum(getattr(c, name) for c in costs) / len(costs) for name in Cost.__dataclass_fields__))
-            if costs
-            else Cost()
+        if not costs:
+            return Cost()
+        return Cost(
+            flops=sum(cost.flops for cost in costs) / len(costs),
+            seconds=sum(cost.seconds for cost in costs) / len(costs),
+            tokens=sum(cost.tokens for cost in costs) / len(costs),
+            peak_memory_bytes=sum(cost.peak_memory_bytes for cost in costs) / len(costs),
         )
 
     def dev(self, task: str, arm: str) -> float | None:
         """Mean over seeds of the development score; None when a seed has none."""
-        values = [cell.dev for cell in self.of(task, arm)]
-        return sum(values) / len(values) if values and None not in values else None
+        cells = self.of(task, arm)
+        values = [cell.dev for cell in cells if cell.dev is not None]
+        return sum(values) / len(values) if cells and len(values) == len(cells) else None
 
 
-def _rank(adaptation: str) -> int:
-    return (
-        _STANDS_FOR_OTHERS.index(adaptation) if adaptation in _STANDS_FOR_OTHERS else len(_STANDS_FOR_OTHERS)
-    )
+def is_language(task: TaskRecord) -> bool:
+    """Whether a task is to predict the domain text itself."""
+    return task.kind == "language"
+
+
+def task_title(task: TaskRecord) -> str:
+    """`bits per byte`, or `accuracy on rct_role`."""
+    metric = METRICS[task.metric].title if task.metric in METRICS else task.metric
+    return metric if is_language(task) else f"{metric} on {task.name}"
+
+
+def _rank(arm: ArmRecord) -> int:
+    return _STANDS_FOR_OTHERS.get(arm.adaptation, len(_STANDS_FOR_OTHERS))
 
 
 def tables_of(cells: Sequence[Cell], metric: str) -> list[ScoreTable]:
+    """One score table per cell."""
     return [score_table(metric, cell.rows) for cell in cells]
 
 
@@ -203,50 +222,40 @@ def collect(study_path: str | Path) -> Results:
     Raises: DataError that names the run or file which is missing, unfinished or does not fit the others.
     """
     path = Path(study_path)
-    if not (path / "study.json").exists():
-        raise DataError(
-            "no study.json here", where=str(path), fix="give the run directory of a study that has ended"
-        )
-    study = read_json(path / "study.json")
-    reader = _Reader(path.parent)
-    try:
-        results = Results(
-            path=path,
-            study=study,
-            arms=[
-                ArmInfo(a["name"], a["origin"], a["adaptation"], a.get("describe", "")) for a in study["arms"]
-            ],
-            tasks=[_task(task, study) for task in study["tasks"]],
-            cells=[reader.cell(row, study) for row in study["results"]],
-            forgetting=_forgetting(study, reader),
-            baselines=[reader.baseline(row) for row in study.get("baselines", [])],
-        )
-    except KeyError as error:
-        raise DataError(f"study.json lacks {error}", where=str(path / "study.json"), fix=AGAIN) from None
+    record = read_study(path)
+    _check_names(path, record)
+    reader = _Reader(path.parent, record)
+    results = Results(
+        path=path,
+        record=record,
+        cells=[reader.cell(score) for score in record.scores],
+        forgetting=_forgetting(record.forgetting, reader),
+        baselines=[reader.baseline(baseline) for baseline in record.baselines],
+    )
     for task in results.tasks:
-        _check_same_items(
-            task.name, [cell for cell in [*results.cells, *results.baselines] if cell.task == task.name]
-        )
+        cells = [cell for cell in [*results.cells, *results.baselines] if cell.task == task.name]
+        _check_same_items(task.name, cells)
     return results
 
 
-def _task(task: dict[str, Any], study: dict[str, Any]) -> TaskInfo:
-    margin = float(study.get("margin", {}).get(task["name"], 0.01))
-    return TaskInfo(
-        task["name"],
-        task["kind"],
-        task["metric"],
-        task["higher_is_better"],
-        margin,
-        tuple(task.get("labels", ())),
-    )
+def _check_names(path: Path, record: StudyRecord) -> None:
+    """Every score belongs to an arm and a task that the study lists."""
+    arms, tasks = {arm.name for arm in record.arms}, {task.name for task in record.tasks}
+    for score in record.scores:
+        if score.arm not in arms or score.task not in tasks:
+            what = f"a score of '{score.arm}' on '{score.task}' names an arm or a task that is not listed"
+            raise DataError(what, where=str(path), fix=AGAIN)
+    if record.primary not in tasks:
+        raise DataError(
+            f"the task that decides, '{record.primary}', is not listed", where=str(path), fix=AGAIN
+        )
 
 
-def _forgetting(study: dict[str, Any], reader: _Reader) -> dict[str, list[list[dict[str, Any]]]]:
-    found: dict[str, list[list[dict[str, Any]]]] = {}
-    for row in sorted(study.get("forgetting", []), key=lambda row: row["seed"]):
-        found.setdefault(row["arm"], []).append(reader.rows(row["run"], row["suite"]))
-    return found
+def _forgetting(records: Sequence[ForgettingRecord], reader: _Reader) -> dict[str, list[list[ItemRow]]]:
+    rows: dict[str, list[list[ItemRow]]] = {}
+    for record in sorted(records, key=lambda record: record.seed):
+        rows.setdefault(record.arm, []).append(reader.rows(record.run, record.suite))
+    return rows
 
 
 def _check_same_items(task: str, cells: Sequence[Cell]) -> None:
@@ -256,8 +265,9 @@ def _check_same_items(task: str, cells: Sequence[Cell]) -> None:
     ids = [row["id"] for row in cells[0].rows]
     for cell in cells[1:]:
         if [row["id"] for row in cell.rows] != ids:
+            scored = f"'{task}' was scored on {len(cell.rows)} items"
             raise DataError(
-                f"'{task}' was scored on {len(cell.rows)} items that are not the {len(ids)} of {cells[0].run.name}",
+                f"{scored} that are not the {len(ids)} of {cells[0].run.name}",
                 where=str(Run(cell.run).items(cell.suite)),
                 fix=f"delete that run directory and {AGAIN}",
             )
@@ -266,53 +276,60 @@ def _check_same_items(task: str, cells: Sequence[Cell]) -> None:
 class _Reader:
     """Reads runs beside the study's folder, each suite once."""
 
-    def __init__(self, root: Path):
+    def __init__(self, root: Path, record: StudyRecord):
         self.root = root
-        self._rows: dict[tuple[str, str], list[dict[str, Any]]] = {}
+        self.num_seeds = len(record.seeds)
+        self.metrics = {task.name: task.metric for task in record.tasks}
+        self._rows: dict[tuple[str, str], list[ItemRow]] = {}
 
     def run(self, name: str) -> Run:
         run = Run(self.root / name)
         if not run.path.is_dir():
-            raise DataError(
-                "this run directory is missing, and the study names it", where=str(run.path), fix=AGAIN
-            )
+            what = "this run directory is missing, and the study names it"
+            raise DataError(what, where=str(run.path), fix=AGAIN)
         return run
 
-    def rows(self, name: str, suite: str) -> list[dict[str, Any]]:
+    def rows(self, name: str, suite: str) -> list[ItemRow]:
+        """Item rows of a suite, sorted by id; the same list for the same suite."""
         if (name, suite) not in self._rows:
             path = self.run(name).items(suite)
             if not path.exists():
-                raise DataError(
-                    f"the per-item scores of suite '{suite}' are missing", where=str(path), fix=AGAIN
-                )
+                what = f"the per-item scores of suite '{suite}' are missing"
+                raise DataError(what, where=str(path), fix=AGAIN)
             self._rows[name, suite] = sorted(read_jsonl(path), key=lambda row: str(row["id"]))
         return self._rows[name, suite]
 
-    def cell(self, row: dict[str, Any], study: dict[str, Any]) -> Cell:
-        run = self.run(row["run"])
-        metric = next(task["metric"] for task in study["tasks"] if task["name"] == row["task"])
-        scores = read_json(run.scores(row["suite"])) if run.scores(row["suite"]).exists() else {}
-        paid_by, tuned_by = (
-            tuple(self.run(name).path for name in row.get(key, [])) for key in ("paid_by", "tuned_by")
-        )
+    def cell(self, score: ScoreRecord) -> Cell:
+        run = self.run(score.run)
+        scores = read_json(run.scores(score.suite)) if run.scores(score.suite).exists() else {}
+        paid_by = tuple(self.run(name).path for name in score.paid_by)
+        tuned_by = tuple(self.run(name).path for name in score.tuned_by)
         return Cell(
-            arm=row["arm"],
-            seed=row["seed"],
-            fraction=float(row["fraction"]),
-            task=row["task"],
+            arm=score.arm,
+            seed=score.seed,
+            share=score.share,
+            task=score.task,
             run=run.path,
-            suite=row["suite"],
-            rows=self.rows(row["run"], row["suite"]),
-            dev=scores.get("dev", {}).get(metric),
-            cost=total_cost(paid_by).plus(total_cost(tuned_by), 1 / len(study["seeds"])),
+            suite=score.suite,
+            rows=self.rows(score.run, score.suite),
+            dev=scores.get("dev", {}).get(self.metrics[score.task]),
+            cost=total_cost(paid_by).plus(total_cost(tuned_by), 1 / self.num_seeds),
             paid_by=paid_by,
-            text_bytes=row.get("text_bytes"),
+            text_bytes=score.text_bytes,
         )
 
-    def baseline(self, row: dict[str, Any]) -> Cell:
-        rows = self.rows(row["run"], row["suite"])
+    def baseline(self, record: BaselineRecord) -> Cell:
+        """A baseline as a cell without cost; its arm is the baseline's name."""
         return Cell(
-            row["name"], 0, 1.0, row["task"], self.run(row["run"]).path, row["suite"], rows, None, Cost()
+            arm=record.name,
+            seed=0,
+            share=1.0,
+            task=record.task,
+            run=self.run(record.run).path,
+            suite=record.suite,
+            rows=self.rows(record.run, record.suite),
+            dev=None,
+            cost=Cost(),
         )
 
 

@@ -1,12 +1,9 @@
-"""Metrics as pure numpy: every metric is a table of per-item sums and a function of their total.
-
-A metric that is no mean of per-item scores (macro-F1, bits per byte, ECE) still is a function of sums over
-items:
-`value = finish(sums.sum(axis=0))`. A bootstrap that weights the items therefore recomputes the metric itself,
-`finish(weights @ sums)`, instead of averaging per-item values that do not exist.
+"""All metrics of a study, as tables of per-item sums (`adaptkit.data.score_table`).
 
     table = score_table("macro_f1", rows)     # rows of eval/<suite>.jsonl
     table.value, len(table)
+
+Nothing here needs more than numpy.
 """
 
 from __future__ import annotations
@@ -20,6 +17,7 @@ from typing import Any
 
 import numpy as np
 
+from adaptkit.data.score_table import ScoreTable, accuracy_table, macro_f1_table, mean_table, ratio
 from adaptkit.embed.metrics import PER_QUERY, retrieval_row
 from adaptkit.errors import DataError
 
@@ -30,27 +28,6 @@ _PUNCTUATION = str.maketrans("", "", string.punctuation)
 
 
 @dataclass(frozen=True)
-class ScoreTable:
-    """Per-item sums of one metric.
-
-    Attributes:
-        sums: float64 [num_items, num_columns]; what each item adds.
-        finish: totals [..., num_columns] -> metric value [...].
-    """
-
-    sums: np.ndarray
-    finish: Callable[[np.ndarray], np.ndarray]
-
-    def __len__(self) -> int:
-        return len(self.sums)
-
-    @property
-    def value(self) -> float:
-        """The metric over all items; nan when there are none."""
-        return float(self.finish(self.sums.sum(axis=0))) if len(self.sums) else math.nan
-
-
-@dataclass(frozen=True)
 class MetricInfo:
     """How a metric is read: its words, its direction, and how rows become a table."""
 
@@ -58,6 +35,8 @@ class MetricInfo:
     higher_is_better: bool
     most: float
     """Largest possible value; the smallest is 0 for all."""
+    columns: tuple[str, ...]
+    """What it reads of an item row."""
     table: Callable[[Sequence[dict[str, Any]]], ScoreTable]
 
 
@@ -76,72 +55,6 @@ def score_table(metric: str, rows: Sequence[dict[str, Any]]) -> ScoreTable:
         ) from None
 
 
-def _ratio(totals: np.ndarray) -> np.ndarray:
-    return totals[..., 0] / totals[..., 1]
-
-
-def _mean_table(values: Sequence[float]) -> ScoreTable:
-    column = np.asarray(values, dtype=np.float64)
-    return ScoreTable(np.stack([column, np.ones_like(column)], axis=1), _ratio)
-
-
-# Classification
-
-
-def accuracy(predictions: Sequence[str], references: Sequence[str]) -> float:
-    """Share of items whose prediction equals the label."""
-    return _accuracy_table(predictions, references).value
-
-
-def _accuracy_table(predictions: Sequence[str], references: Sequence[str]) -> ScoreTable:
-    return _mean_table([float(p == r) for p, r in zip(predictions, references, strict=True)])
-
-
-def macro_f1(predictions: Sequence[str], references: Sequence[str]) -> float:
-    """Unweighted mean of the F1 of each label that occurs as label or prediction (scikit-learn's
-    `average="macro"`)."""
-    return _macro_f1_table(predictions, references).value
-
-
-def _macro_f1_table(predictions: Sequence[str], references: Sequence[str]) -> ScoreTable:
-    names = class_names(predictions, references)
-    predicted, actual = _one_hot(predictions, names), _one_hot(references, names)
-    return ScoreTable(np.concatenate([predicted * actual, predicted + actual], axis=1), _finish_macro_f1)
-
-
-def class_names(predictions: Sequence[str], references: Sequence[str]) -> list[str]:
-    """Labels that occur on either side, sorted."""
-    return sorted({*predictions, *references})
-
-
-def _one_hot(values: Sequence[str], names: Sequence[str]) -> np.ndarray:
-    place = {name: i for i, name in enumerate(names)}
-    hot = np.zeros((len(values), len(names)))
-    hot[np.arange(len(values)), [place[v] for v in values]] = 1.0
-    return hot
-
-
-def _class_f1(totals: np.ndarray) -> np.ndarray:
-    """Totals [..., 2 * num_classes] (true positives, predicted + actual) -> F1 [..., num_classes], nan where
-    unseen."""
-    hits, seen = np.split(totals, 2, axis=-1)
-    return np.where(seen > 0, 2 * hits / np.where(seen > 0, seen, 1.0), np.nan)
-
-
-def _finish_macro_f1(totals: np.ndarray) -> np.ndarray:
-    # A resample can lose a rare class altogether; like scikit-learn on that resample, the mean is over
-    # classes seen.
-    return np.nanmean(_class_f1(totals), axis=-1)
-
-
-def per_class_f1(predictions: Sequence[str], references: Sequence[str]) -> dict[str, float]:
-    """F1 of each label that occurs."""
-    table = _macro_f1_table(predictions, references)
-    return dict(
-        zip(class_names(predictions, references), _class_f1(table.sums.sum(axis=0)).tolist(), strict=True)
-    )
-
-
 # Calibration
 
 
@@ -157,9 +70,9 @@ def ece(confidences: Sequence[float], correct: Sequence[bool]) -> float:
 
 def _ece_table(confidences: Sequence[float], correct: Sequence[bool]) -> ScoreTable:
     confidence = np.asarray(confidences, dtype=np.float64)
+    gap = confidence - np.asarray(correct, dtype=np.float64)
     hot = np.zeros((len(confidence), NUM_ECE_BINS))
     hot[np.arange(len(confidence)), bin_index(confidence)] = 1.0
-    gap = confidence - np.asarray(correct, dtype=np.float64)
     return ScoreTable(np.concatenate([hot * gap[:, None], np.ones((len(gap), 1))], axis=1), _finish_ece)
 
 
@@ -173,12 +86,12 @@ def bin_index(confidence: np.ndarray, num_bins: int = NUM_ECE_BINS) -> np.ndarra
 
 
 def brier(probabilities: Sequence[dict[str, float]], references: Sequence[str]) -> float:
-    """Mean over items of the summed squared error of all labels' probabilities; 0 best, 2 worst (Brier 1950)."""
+    """Mean over items of the summed squared error of all labels' probabilities (Brier 1950); 2 is worst."""
     return _brier_table(probabilities, references).value
 
 
 def _brier_table(probabilities: Sequence[dict[str, float]], references: Sequence[str]) -> ScoreTable:
-    return _mean_table(
+    return mean_table(
         [
             sum((p - (name == r)) ** 2 for name, p in chances.items()) + (r not in chances)
             for chances, r in zip(probabilities, references, strict=True)
@@ -201,7 +114,7 @@ def exact_match(predictions: Sequence[str], references: Sequence[str]) -> float:
 
 
 def _exact_match_table(predictions: Sequence[str], references: Sequence[str]) -> ScoreTable:
-    return _mean_table(
+    return mean_table(
         [
             float(normalise_answer(p) == normalise_answer(r))
             for p, r in zip(predictions, references, strict=True)
@@ -219,11 +132,12 @@ def rouge_l(predictions: Sequence[str], references: Sequence[str]) -> float:
 
 
 def _rouge_l_table(predictions: Sequence[str], references: Sequence[str]) -> ScoreTable:
-    return _mean_table([_rouge_l_item(p, r) for p, r in zip(predictions, references, strict=True)])
+    return mean_table([_rouge_l_item(p, r) for p, r in zip(predictions, references, strict=True)])
 
 
 def _rouge_l_item(prediction: str, reference: str) -> float:
-    predicted, actual = (_ROUGE_SPLIT.sub(" ", text.lower()).split() for text in (prediction, reference))
+    predicted = _ROUGE_SPLIT.sub(" ", prediction.lower()).split()
+    actual = _ROUGE_SPLIT.sub(" ", reference.lower()).split()
     common = _longest_common_subsequence(actual, predicted)
     return 2 * common / (len(predicted) + len(actual)) if common else 0.0
 
@@ -251,7 +165,7 @@ def bits_per_byte(nats: Sequence[float], num_bytes: Sequence[int]) -> float:
 
 def _bits_per_byte_table(nats: Sequence[float], num_bytes: Sequence[int]) -> ScoreTable:
     bits = np.asarray(nats, dtype=np.float64) / math.log(2)
-    return ScoreTable(np.stack([bits, np.asarray(num_bytes, dtype=np.float64)], axis=1), _ratio)
+    return ScoreTable(np.stack([bits, np.asarray(num_bytes, dtype=np.float64)], axis=1), ratio)
 
 
 # Retrieval
@@ -267,49 +181,67 @@ def retrieval(
         rankings: documents of each query, best first.
         judged: `{"document", "grade"}` of each query's judged documents; grades above 0 are relevant.
     """
-    pairs = zip(rankings, judged, strict=True)
-    rows = [
-        retrieval_row("", ranking, {row["document"]: row["grade"] for row in of}) for ranking, of in pairs
-    ]
+    rows = []
+    for ranking, documents in zip(rankings, judged, strict=True):
+        grades = {document["document"]: document["grade"] for document in documents}
+        rows.append(retrieval_row("", ranking, grades))
     return score_table(metric, rows).value
-
-
-def _per_query_table(name: str) -> Callable[[Sequence[dict[str, Any]]], ScoreTable]:
-    return lambda rows: _mean_table([PER_QUERY[name](row) for row in rows])
-
-
-def _column(rows: Sequence[dict[str, Any]], name: str) -> list[Any]:
-    return [row[name] for row in rows]
 
 
 def confidence_and_hit(rows: Sequence[dict[str, Any]]) -> tuple[list[float], list[bool]]:
     """Probability of the predicted label, and whether it was right, per classification row."""
-    return [row["probabilities"][row["prediction"]] for row in rows], [
-        row["prediction"] == row["label"] for row in rows
-    ]
+    confidences = [row["probabilities"][row["prediction"]] for row in rows]
+    hits = [row["prediction"] == row["label"] for row in rows]
+    return confidences, hits
 
 
 def _by_columns(
-    table: Callable[[list[Any], list[Any]], ScoreTable], left: str, right: str
-) -> Callable[..., ScoreTable]:
-    return lambda rows: table(_column(rows, left), _column(rows, right))
+    title: str,
+    table: Callable[[list[Any], list[Any]], ScoreTable],
+    columns: tuple[str, str],
+    *,
+    higher_is_better: bool = True,
+    most: float = 1.0,
+) -> MetricInfo:
+    """A metric that reads two columns of the item rows."""
+
+    def of_rows(rows: Sequence[dict[str, Any]]) -> ScoreTable:
+        return table([row[columns[0]] for row in rows], [row[columns[1]] for row in rows])
+
+    return MetricInfo(title, higher_is_better, most, columns, of_rows)
+
+
+def _per_query(title: str, name: str) -> MetricInfo:
+    """A metric that is a mean over queries."""
+
+    def of_rows(rows: Sequence[dict[str, Any]]) -> ScoreTable:
+        return mean_table([PER_QUERY[name](row) for row in rows])
+
+    return MetricInfo(title, True, 1.0, ("hits", "relevant"), of_rows)
 
 
 METRICS: dict[str, MetricInfo] = {
-    "bits_per_byte": MetricInfo(
-        "bits per byte", False, math.inf, _by_columns(_bits_per_byte_table, "nats", "num_bytes")
+    "bits_per_byte": _by_columns(
+        "bits per byte", _bits_per_byte_table, ("nats", "num_bytes"), higher_is_better=False, most=math.inf
     ),
-    "accuracy": MetricInfo("accuracy", True, 1.0, _by_columns(_accuracy_table, "prediction", "label")),
-    "macro_f1": MetricInfo("macro-F1", True, 1.0, _by_columns(_macro_f1_table, "prediction", "label")),
-    "exact_match": MetricInfo(
-        "exact match", True, 1.0, _by_columns(_exact_match_table, "prediction", "reference")
+    "accuracy": _by_columns("accuracy", accuracy_table, ("prediction", "label")),
+    "macro_f1": _by_columns("macro-F1", macro_f1_table, ("prediction", "label")),
+    "rouge_l": _by_columns("ROUGE-L", _rouge_l_table, ("prediction", "reference")),
+    "exact_match": _by_columns("exact match", _exact_match_table, ("prediction", "reference")),
+    "ece": MetricInfo(
+        "calibration error",
+        higher_is_better=False,
+        most=1.0,
+        columns=("probabilities", "prediction", "label"),
+        table=lambda rows: _ece_table(*confidence_and_hit(rows)),
     ),
-    "rouge_l": MetricInfo("ROUGE-L", True, 1.0, _by_columns(_rouge_l_table, "prediction", "reference")),
-    "ece": MetricInfo("calibration error", False, 1.0, lambda rows: _ece_table(*confidence_and_hit(rows))),
-    "ndcg_at_10": MetricInfo("nDCG@10", True, 1.0, _per_query_table("ndcg_at_10")),
-    "mrr_at_10": MetricInfo("MRR@10", True, 1.0, _per_query_table("mrr_at_10")),
-    "map": MetricInfo("MAP", True, 1.0, _per_query_table("map")),
-    "recall_at_10": MetricInfo("recall@10", True, 1.0, _per_query_table("recall_at_10")),
-    "recall_at_100": MetricInfo("recall@100", True, 1.0, _per_query_table("recall_at_100")),
-    "brier": MetricInfo("Brier score", False, 2.0, _by_columns(_brier_table, "probabilities", "label")),
+    "brier": _by_columns(
+        "Brier score", _brier_table, ("probabilities", "label"), higher_is_better=False, most=2.0
+    ),
+    "ndcg_at_10": _per_query("nDCG@10", "ndcg_at_10"),
+    "mrr_at_10": _per_query("MRR@10", "mrr_at_10"),
+    "map": _per_query("MAP", "map"),
+    "recall_at_10": _per_query("recall@10", "recall_at_10"),
+    "recall_at_100": _per_query("recall@100", "recall_at_100"),
 }
+"""Every metric by its name, in the order in which tables show them."""

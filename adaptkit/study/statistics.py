@@ -1,12 +1,9 @@
-"""Intervals over seeds and items, and win / tie / loss between two arms on the same items.
+"""Compute confidence intervals over seeds and items, and decide win, tie or loss between two arms.
 
 A score varies for two reasons: which seed trained the model, and which items happened to be in the test. The
-    two are
-crossed (each seed is scored on the same items), so each replicate draws items once and shares the draw
-between all
-seeds and all arms, and draws seeds with replacement on top: the pigeonhole bootstrap of Owen 2007 (Annals of
-    Applied
-Statistics 1(2)). Sharing the items is what makes a comparison paired.
+two are crossed (each seed is scored on the same items), so each replicate draws items once and shares the
+draw between all seeds and all arms, and draws seeds with replacement on top: the pigeonhole bootstrap of Owen
+2007 (Annals of Applied Statistics 1(2)). Sharing the items is what makes a comparison paired.
 
 Seeds of two arms are drawn independently of each other, also where they carry the same number. Seed 1 of two
 origins starts from other weights and another tokenizer, so little is shared; what is shared (the order of the
@@ -37,11 +34,11 @@ from typing import Literal
 import numpy as np
 from scipy import stats
 
+from adaptkit.data.score_table import ScoreTable
 from adaptkit.errors import DataError
-from adaptkit.study.scores import ScoreTable
 
 NUM_RESAMPLES = 2000
-_CHUNK_CELLS = 4_000_000  # item weights held at once: 32 MB
+_CHUNK_WEIGHTS = 4_000_000  # item weights held at once: 32 MB
 Outcome = Literal["win", "tie", "loss"]
 
 
@@ -114,7 +111,7 @@ class Replicates:
         return (self.values[arm] * self.draws[arm]).sum(axis=1)
 
     def widened(self, arm: str, confidence: float = 0.95) -> np.ndarray:
-        """Replicates [num_resamples] around the arm's mean whose spread is corrected for the number of seeds."""
+        """Replicates [num_resamples] around the arm's mean, their spread corrected for few seeds."""
         offsets, stretch = self._stretched([(arm, 1.0)], confidence)
         return self.mean(arm) + offsets * stretch
 
@@ -147,11 +144,11 @@ class Replicates:
         return float(scores.var(ddof=1)) if len(scores) > 1 else 0.0
 
     def _item_variance(self, terms: list[tuple[str, float]]) -> float:
-        return float(sum(sign * self.values[arm].mean(axis=1) for arm, sign in terms).var(ddof=1))
+        return float(_signed_sum(terms, {arm: self.values[arm].mean(axis=1) for arm, _ in terms}).var(ddof=1))
 
     def _stretched(self, terms: list[tuple[str, float]], confidence: float) -> tuple[np.ndarray, float]:
         """Centred bootstrap replicates of a signed sum of arms, and the factor that corrects their spread."""
-        replicates = sum(sign * self.drawn(arm) for arm, sign in terms)
+        replicates = _signed_sum(terms, {arm: self.drawn(arm) for arm, _ in terms})
         offsets = replicates - replicates.mean()
         spread = float(offsets.std())
         if spread == 0.0:
@@ -159,9 +156,13 @@ class Replicates:
         parts = [
             (self._seed_variance(arm) / len(self.scores[arm]), len(self.scores[arm]) - 1) for arm, _ in terms
         ]
-        return offsets, half_width(self._item_variance(terms), parts, self.num_items, confidence) / (
-            _z(confidence) * spread
-        )
+        wanted = half_width(self._item_variance(terms), parts, self.num_items, confidence)
+        return offsets, wanted / (_z(confidence) * spread)
+
+
+def _signed_sum(terms: Sequence[tuple[str, float]], values: Mapping[str, np.ndarray]) -> np.ndarray:
+    """Sum of `sign * values[arm]`."""
+    return np.sum([sign * values[arm] for arm, sign in terms], axis=0)
 
 
 def resample(
@@ -192,15 +193,12 @@ def resample(
 def _item_weights(num_items: int, num_resamples: int, seed: int) -> Iterator[np.ndarray]:
     """Chunks [rows, num_items] of how often each item is drawn in each replicate."""
     generator = np.random.default_rng([seed, num_items])
-    rows = max(1, min(num_resamples, _CHUNK_CELLS // num_items))
+    rows = max(1, min(num_resamples, _CHUNK_WEIGHTS // num_items))
     for start in range(0, num_resamples, rows):
         count = min(rows, num_resamples - start)
         picked = generator.integers(0, num_items, (count, num_items)) + num_items * np.arange(count)[:, None]
-        yield (
-            np.bincount(picked.ravel(), minlength=count * num_items)
-            .reshape(count, num_items)
-            .astype(np.float64)
-        )
+        counts = np.bincount(picked.ravel(), minlength=count * num_items)
+        yield counts.reshape(count, num_items).astype(np.float64)
 
 
 def _seed_draws(arm: str, num_seeds: int, num_resamples: int, seed: int) -> np.ndarray:
@@ -214,7 +212,9 @@ def _seed_draws(arm: str, num_seeds: int, num_resamples: int, seed: int) -> np.n
 
 def decide(low: float, high: float, margin: float, higher_is_better: bool) -> Outcome:
     """win / loss when the interval of a difference lies wholly beyond the margin, else tie."""
-    worst, best = (low, high) if higher_is_better else (-high, -low)
+    worst, best = low, high
+    if not higher_is_better:
+        worst, best = -high, -low
     if worst > margin:
         return "win"
     return "loss" if best < -margin else "tie"
@@ -258,9 +258,8 @@ def seeds_to_settle(comparison: Comparison, most: int = 50) -> int | None:
 def items_too_few(comparison: Comparison) -> bool:
     """Whether the items' share of the noise alone keeps the interval from clearing the margin, with any
     number of seeds."""
-    return half_width(
-        comparison.item_variance, [], comparison.num_items, comparison.confidence
-    ) >= distance_to_margin(comparison)
+    width = half_width(comparison.item_variance, [], comparison.num_items, comparison.confidence)
+    return width >= distance_to_margin(comparison)
 
 
 def distance_to_margin(comparison: Comparison) -> float:

@@ -1,5 +1,4 @@
-"""The verdict: does a pretrained arm beat the best generic one, on each task, beyond the margin and beyond
-the placebo?
+"""Decide per task whether a pretrained arm beats the best generic one, beyond the margin and the placebo.
 
 Either side, the arms whose origin was pretrained (continued, scratch, distilled) and the generic ones, sends
 the arm that is best on development data. It meets the other side's best on the *test* data: an opponent
@@ -9,8 +8,8 @@ invent one.
 P, the pretrained arm sent, wins only if the interval of P - G lies wholly beyond the margin and, where a
 placebo arm exists (the base trained on as much *general* text), that of P - placebo does too: else more
 training, not the domain text, explains the gain. The generic arm sent wins if the interval lies beyond the
-margin the other way. Everything else
-is a tie, told of P and the best generic arm, and a tie means: do not pretrain.
+margin the other way. Everything else is a tie between P and the best generic arm, and a tie means: do not
+pretrain.
 """
 
 from __future__ import annotations
@@ -20,8 +19,9 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from adaptkit.errors import EXIT_TIE, EXIT_WINNER
-from adaptkit.study.results import Results, TaskInfo
-from adaptkit.study.statistics import Comparison, distance_to_margin, items_too_few, seeds_to_settle
+from adaptkit.study.record import TaskRecord
+from adaptkit.study.results import Results, is_language, task_title
+from adaptkit.study.statistics import Comparison, Outcome, distance_to_margin, items_too_few, seeds_to_settle
 
 PRETRAINED = ("continued", "scratch", "distilled")
 Winner = Literal["pretrained", "generic", "tie"]
@@ -57,7 +57,20 @@ class TaskVerdict:
 
     @property
     def winner(self) -> str | None:
+        """The arm that won; None for a tie."""
         return {"pretrained": self.candidate, "generic": self.generic, "tie": None}[self.outcome]
+
+    @property
+    def loser(self) -> str | None:
+        """The arm that the winner beat; None for a tie."""
+        return {"pretrained": self.generic, "generic": self.candidate, "tie": None}[self.outcome]
+
+    @property
+    def from_winners_side(self) -> Comparison | None:
+        """Winner minus loser; for a tie candidate minus generic."""
+        if self.versus_generic is not None and self.outcome == "generic":
+            return reverse(self.versus_generic)
+        return self.versus_generic
 
 
 @dataclass(frozen=True)
@@ -94,63 +107,91 @@ def judge(results: Results) -> Verdict:
     )
 
 
-def judge_task(results: Results, task: TaskInfo) -> TaskVerdict:
+def judge_task(results: Results, task: TaskRecord) -> TaskVerdict:
     """Pick the arms, compare them, decide."""
-    arms = {name: results.arm(name).origin for name in results.distinct_arms(task.name)}
-    sides = {
-        "candidate": [name for name, origin in arms.items() if origin in PRETRAINED],
-        "generic": [name for name, origin in arms.items() if origin == "generic"],
-        "placebo": [name for name, origin in arms.items() if origin == "placebo"],
-    }
-    picked_on = (
-        "dev"
-        if all(results.dev(task.name, name) is not None for side in sides.values() for name in side)
-        else "test"
-    )
-    placebo = _best(results, task, sides["placebo"], picked_on)
-    candidate, generic, outcome, reason = _duel(results, task, sides, placebo, picked_on)
-    versus_generic = _compare(results, task, candidate, generic, generic)
-    versus_placebo = _compare(results, task, candidate, placebo, generic)
+    sides = _sides(results, task)
+    placebo = _best(results, task, sides.placebo, sides.picked_on)
+    duel = _duel(results, task, sides, placebo)
+    versus_generic = _compare(results, task, duel.candidate, duel.generic, duel.generic)
+    versus_placebo = _compare(results, task, duel.candidate, placebo, duel.generic)
     return TaskVerdict(
         task=task.name,
         metric=task.metric,
-        title=task.title,
-        outcome=outcome,
-        candidate=candidate,
-        generic=generic,
+        title=task_title(task),
+        outcome=duel.outcome,
+        candidate=duel.candidate,
+        generic=duel.generic,
         placebo=placebo,
         versus_generic=versus_generic,
         versus_placebo=versus_placebo,
-        reason=reason,
-        seeds_needed=_seeds_needed(outcome, versus_generic, versus_placebo),
-        picked_on=picked_on,
+        reason=duel.reason,
+        seeds_needed=_seeds_needed(duel.outcome, versus_generic, versus_placebo),
+        picked_on=sides.picked_on,
     )
 
 
-def _duel(
-    results: Results, task: TaskInfo, sides: dict[str, list[str]], placebo: str | None, picked_on: str
-) -> tuple[str | None, str | None, Winner, str]:
-    """(pretrained arm, generic arm, outcome, why a tie): what generic arm wins over, else what the pretrained
-    one met."""
-    sent = {side: _best(results, task, sides[side], picked_on) for side in ("candidate", "generic")}
-    hardest = {side: _best(results, task, sides[side], "test") for side in sent}
-    met = _compare(results, task, hardest["candidate"], sent["generic"], sent["generic"])
+@dataclass(frozen=True)
+class _Sides:
+    """The distinct arms of a task by side, and the data by which each side picks its best."""
+
+    pretrained: list[str]
+    generic: list[str]
+    placebo: list[str]
+    picked_on: str
+
+
+@dataclass(frozen=True)
+class _Duel:
+    """Which two arms met, and how it ended."""
+
+    candidate: str | None
+    generic: str | None
+    outcome: Winner
+    reason: str = ""
+
+
+def _sides(results: Results, task: TaskRecord) -> _Sides:
+    origins = {name: results.arm(name).origin for name in results.distinct_arms(task.name)}
+    pretrained = [name for name, origin in origins.items() if origin in PRETRAINED]
+    generic = [name for name, origin in origins.items() if origin == "generic"]
+    placebo = [name for name, origin in origins.items() if origin == "placebo"]
+    names = [*pretrained, *generic, *placebo]
+    all_have_dev = all(results.dev(task.name, name) is not None for name in names)
+    return _Sides(pretrained, generic, placebo, "dev" if all_have_dev else "test")
+
+
+def _duel(results: Results, task: TaskRecord, sides: _Sides, placebo: str | None) -> _Duel:
+    """See first whether the generic arm wins, then whether the pretrained one does.
+
+    Either side sends its best on development data against the other side's best on test data.
+    """
+    candidate = _best(results, task, sides.pretrained, sides.picked_on)
+    hardest_pretrained = _best(results, task, sides.pretrained, "test")
+    generic = _best(results, task, sides.generic, sides.picked_on)
+    hardest_generic = _best(results, task, sides.generic, "test")
+    met = _compare(results, task, hardest_pretrained, generic, generic)
     if met is not None and min(met.num_seeds) > 1 and met.outcome == "loss":
-        return hardest["candidate"], sent["generic"], "generic", ""
-    candidate, generic = sent["candidate"], hardest["generic"]
-    pairs = [_compare(results, task, candidate, name, generic) for name in (generic, placebo)]
-    behind = f"it is behind, but development data take {sent['generic']}, not surely ahead of {hardest['candidate']}"
-    return candidate, generic, *_decide({"candidate": candidate, "placebo": placebo}, *pairs, behind)
+        return _Duel(hardest_pretrained, generic, "generic")
+    pair = _compare(results, task, candidate, hardest_generic, hardest_generic)
+    if pair is None:
+        missing = "pretrained" if candidate is None else "generic"
+        return _Duel(candidate, hardest_generic, "tie", f"the study has no {missing} arm to compare")
+    if pair.outcome == "loss" and min(pair.num_seeds) > 1:
+        taken = f"development data take {generic}, not surely ahead of {hardest_pretrained}"
+        return _Duel(candidate, hardest_generic, "tie", f"it is behind, but {taken}")
+    versus_placebo = _compare(results, task, candidate, placebo, hardest_generic)
+    reason = _why_no_win(pair, versus_placebo, placebo)
+    return _Duel(candidate, hardest_generic, "tie" if reason else "pretrained", reason)
 
 
-def absolute_margin(results: Results, task: TaskInfo, generic: str | None) -> float:
+def absolute_margin(results: Results, task: TaskRecord, generic: str | None) -> float:
     """The margin in the metric's units: on language it is a share of the generic arm's score."""
-    if task.kind != "language" or generic is None:
+    if not is_language(task) or generic is None:
         return task.margin
     return task.margin * abs(results.replicates(task.name).mean(generic))
 
 
-def _best(results: Results, task: TaskInfo, names: list[str], picked_on: str) -> str | None:
+def _best(results: Results, task: TaskRecord, names: list[str], picked_on: str) -> str | None:
     if not names:
         return None
     sign = 1.0 if task.higher_is_better else -1.0
@@ -163,8 +204,9 @@ def _best(results: Results, task: TaskInfo, names: list[str], picked_on: str) ->
 
 
 def _compare(
-    results: Results, task: TaskInfo, arm: str | None, against: str | None, generic: str | None
+    results: Results, task: TaskRecord, arm: str | None, against: str | None, generic: str | None
 ) -> Comparison | None:
+    """`arm` minus `against` with the margin taken from `generic`; None where one of the two is missing."""
     if arm is None or against is None:
         return None
     return results.replicates(task.name).compare(
@@ -176,34 +218,30 @@ def _compare(
     )
 
 
-def _decide(
-    picks: dict[str, str | None], generic: Comparison | None, placebo: Comparison | None, behind: str
-) -> tuple[Winner, str]:
-    if generic is None:
-        missing = "pretrained" if picks["candidate"] is None else "generic"
-        return "tie", f"the study has no {missing} arm to compare"
+def _why_no_win(generic: Comparison, placebo: Comparison | None, placebo_arm: str | None) -> str:
+    """Why a pretrained arm that is not behind does not win, one clause; empty if it wins."""
     if min(generic.num_seeds) < 2:
-        return "tie", "one seed cannot tell skill from luck: run at least 3"
-    if generic.outcome == "loss":
-        return "tie", behind
+        return "one seed cannot tell skill from luck: run at least 3"
     if generic.outcome == "win":
         if placebo is None or placebo.outcome == "win":
-            return "pretrained", ""
-        told = f"the placebo may explain it; {picks['placebo']}, trained as long on general text, is not beaten beyond the margin"
-        return "tie", f"{told} ({interval_text(placebo)})"
+            return ""
+        trained = f"{placebo_arm}, trained as long on general text, is not beaten beyond the margin"
+        return f"the placebo may explain it; {trained} ({interval_text(placebo)})"
     if generic.equivalent:
-        return "tie", "the whole interval lies inside the margin"
-    return "tie", _undecided(generic)
+        return "the whole interval lies inside the margin"
+    return _undecided(generic)
 
 
 def _undecided(comparison: Comparison) -> str:
     seeds = seeds_to_settle(comparison)
     if seeds is not None:
-        return f"the interval is too wide to decide; about {seeds} seeds would settle it if the difference stays as it is"
+        settled = f"about {seeds} seeds would settle it if the difference stays as it is"
+        return f"the interval is too wide to decide; {settled}"
     if distance_to_margin(comparison) < 0.25 * comparison.margin:
         return "the difference sits on the margin; no reasonable number of seeds would settle it"
     if items_too_few(comparison):
-        return f"the interval is too wide to decide; more seeds alone will not do: test on more than {comparison.num_items:,} items"
+        items = f"more seeds alone will not do: test on more than {comparison.num_items:,} items"
+        return f"the interval is too wide to decide; {items}"
     return "the interval is too wide to decide; seeds differ so much that even 50 would not settle it"
 
 
@@ -216,24 +254,18 @@ def _seeds_needed(outcome: Winner, generic: Comparison | None, placebo: Comparis
 
 def verdict_line(verdict: TaskVerdict, results: Results) -> str:
     """The one line that a terminal, a log and CI read."""
-    pair = verdict.versus_generic
+    pair = verdict.from_winners_side
     if pair is None:
         return f"VERDICT: TIE: do not pretrain: {verdict.reason}"
-    effort = f"{max(pair.num_seeds)} seed{'s' if max(pair.num_seeds) > 1 else ''}{_flops_each(results)}"
+    seeds, flops = max(pair.num_seeds), results.record.budget.flops_per_seed
+    effort = f"{seeds} seed{'s' if seeds > 1 else ''}"
+    if flops:
+        effort += f", {flops_text(flops)} FLOPs each"
+    numbers = f"on {verdict.title}  {interval_text(pair)}"
     if verdict.winner:
-        loser, told = (
-            (verdict.generic, pair) if verdict.outcome == "pretrained" else (verdict.candidate, reverse(pair))
-        )
-        return (
-            f"VERDICT: {verdict.winner} WINS over {loser} on {verdict.title}  {interval_text(told)}, {effort}"
-        )
-    difference = f"{verdict.candidate} - {verdict.generic} on {verdict.title}  {interval_text(pair)}"
-    return f"VERDICT: TIE: do not pretrain: {difference}, margin {number(pair.margin, pair)}, {effort}: {verdict.reason}"
-
-
-def _flops_each(results: Results) -> str:
-    flops = results.study.get("budget", {}).get("flops_per_seed")
-    return f", {flops_text(flops)} FLOPs each" if flops else ""
+        return f"VERDICT: {verdict.winner} WINS over {verdict.loser} {numbers}, {effort}"
+    difference = f"{verdict.candidate} - {verdict.generic} {numbers}, margin {number(pair.margin, pair)}"
+    return f"VERDICT: TIE: do not pretrain: {difference}, {effort}: {verdict.reason}"
 
 
 def flops_text(flops: float) -> str:
@@ -243,9 +275,8 @@ def flops_text(flops: float) -> str:
 
 def interval_text(comparison: Comparison) -> str:
     """`-0.031 [-0.044, -0.018]`."""
-    difference, low, high = (
-        number(v, comparison, "+") for v in (comparison.difference, comparison.low, comparison.high)
-    )
+    difference = number(comparison.difference, comparison, "+")
+    low, high = number(comparison.low, comparison, "+"), number(comparison.high, comparison, "+")
     return f"{difference} [{low}, {high}]"
 
 
@@ -255,14 +286,14 @@ def number(value: float, comparison: Comparison, sign: str = "") -> str:
 
 
 def reverse(comparison: Comparison) -> Comparison:
-    """The same comparison told from the other arm's side."""
-    opposite = {"win": "loss", "loss": "win", "tie": "tie"}[comparison.outcome]
+    """The same comparison seen from the other arm's side."""
+    opposite: dict[Outcome, Outcome] = {"win": "loss", "loss": "win", "tie": "tie"}
     return dataclasses.replace(
         comparison,
         difference=-comparison.difference,
         low=-comparison.high,
         high=-comparison.low,
-        outcome=opposite,
+        outcome=opposite[comparison.outcome],
         seed_variances=comparison.seed_variances[::-1],
         num_seeds=comparison.num_seeds[::-1],
     )

@@ -26,7 +26,8 @@ class Recorded:
 
 @contextmanager
 def recording(model: nn.Module, blocks: Sequence[int], *, attention: bool = False) -> Iterator[Recorded]:
-    """Keep what these blocks of `model` give inside the context. Attention is only there under the eager implementation."""
+    """Keep what these blocks of `model` give inside the context. Attention is only there under the eager
+    implementation."""
     seen, hooks, stack = Recorded(), [], repeated_blocks(model)
 
     def keep_hidden(index: int) -> Callable[..., None]:
@@ -37,7 +38,12 @@ def recording(model: nn.Module, blocks: Sequence[int], *, attention: bool = Fals
 
     def keep_attention(index: int) -> Callable[..., None]:
         def keep(module: nn.Module, inputs: Any, output: Any) -> None:
-            if isinstance(output, tuple) and len(output) > 1 and isinstance(output[1], Tensor) and output[1].ndim == 4:
+            if (
+                isinstance(output, tuple)
+                and len(output) > 1
+                and isinstance(output[1], Tensor)
+                and output[1].ndim == 4
+            ):
                 seen.attention[index] = output[1]
 
         return keep
@@ -46,7 +52,9 @@ def recording(model: nn.Module, blocks: Sequence[int], *, attention: bool = Fals
         for index in blocks:
             hooks.append(stack[index].register_forward_hook(keep_hidden(index)))
             if attention:
-                hooks += [part.register_forward_hook(keep_attention(index)) for part in stack[index].modules()]
+                hooks += [
+                    part.register_forward_hook(keep_attention(index)) for part in stack[index].modules()
+                ]
         yield seen
     finally:
         for hook in hooks:
@@ -55,9 +63,11 @@ def recording(model: nn.Module, blocks: Sequence[int], *, attention: bool = Fals
 
 @contextmanager
 def replaced(model: nn.Module, substitutes: dict[int, Sequence[nn.Module]]) -> Iterator[None]:
-    """Inside, these blocks of `model` are passed over and others run in their place, one after another; none skips the block.
+    """Inside, these blocks of `model` are passed over and others run in their place, one after another; none
+    skips the block.
 
-    A block that is passed over gets a gradient of zero, not none: ranks wait for the gradient of every weight.
+    A block that is passed over gets a gradient of zero, not none: ranks wait for the gradient of every
+        weight.
     """
     stack = repeated_blocks(model)
 
@@ -81,7 +91,8 @@ def replaced(model: nn.Module, substitutes: dict[int, Sequence[nn.Module]]) -> I
 
 @contextmanager
 def only_blocks(model: nn.Module, wanted: bool) -> Iterator[list[nn.Parameter]]:
-    """Inside, if `wanted`, a forward pass leads gradients to the model's blocks only; gives the weights that get none."""
+    """Inside, if `wanted`, a forward pass leads gradients to the model's blocks only; gives the weights that
+    get none."""
     idle = outside(model) if wanted else []
     try:
         for weight in idle:

@@ -2,9 +2,10 @@
 
     checkpoints/step-000500/ state.json  <group>.safetensors ...  MANIFEST.json (size and sha256 of every file, written last)
 
-Written to a temporary folder: each file fsynced, the manifest last, the folder fsynced, then renamed, then the parent
-fsynced, then old ones pruned. A kill leaves a temporary folder that nobody reads; power loss is covered by the order
-of the fsyncs. safetensors and JSON only: no pickle, nothing in a checkpoint can run.
+Written to a temporary folder: each file fsynced, the manifest last, the folder fsynced, then renamed, then
+    the parent
+fsynced, then old ones pruned. A kill leaves a temporary folder that nobody reads; power loss is covered by
+the order of the fsyncs. safetensors and JSON only: no pickle, nothing in a checkpoint can run.
 """
 
 from __future__ import annotations
@@ -31,9 +32,17 @@ MANIFEST = "MANIFEST.json"
 FORMAT = 1
 _SPARE = 1 << 20  # bytes beyond the tensors: JSON, headers, directory blocks
 _DTYPES = {
-    torch.float64: "F64", torch.float32: "F32", torch.bfloat16: "BF16", torch.float16: "F16", torch.int64: "I64",
-    torch.int32: "I32", torch.int16: "I16", torch.int8: "I8", torch.uint8: "U8", torch.bool: "BOOL",
-}  # fmt: skip
+    torch.float64: "F64",
+    torch.float32: "F32",
+    torch.bfloat16: "BF16",
+    torch.float16: "F16",
+    torch.int64: "I64",
+    torch.int32: "I32",
+    torch.int16: "I16",
+    torch.int8: "I8",
+    torch.uint8: "U8",
+    torch.bool: "BOOL",
+}
 
 Groups = Mapping[str, Mapping[str, Tensor]]
 
@@ -64,7 +73,8 @@ class Checkpoints:
         """The newest checkpoint whose manifest verifies, or None if none was ever completed.
 
         Fills `rejected` with the newer ones that do not verify.
-        Raises: CheckpointError if there are checkpoints but none is valid, or they belong to another run or model.
+        Raises: CheckpointError if there are checkpoints but none is valid, or they belong to another run or
+            model.
         """
         found = sorted(self.folder.glob("step-*"), key=_step, reverse=True)
         for path in found:
@@ -75,20 +85,27 @@ class Checkpoints:
         if found:
             listed = "; ".join(f"{path.name}: {why}" for path, why in self.rejected.items())
             fix = "restore the folder from a backup, or delete it to start again from step 0"
-            raise CheckpointError(f"none of the {len(found)} checkpoints is valid ({listed})", where=str(self.folder), fix=fix)
+            raise CheckpointError(
+                f"none of the {len(found)} checkpoints is valid ({listed})", where=str(self.folder), fix=fix
+            )
         return None
 
     def _owned(self, path: Path) -> Checkpoint:
         state = json.loads((path / "state.json").read_text(encoding="utf-8"))
         theirs = state["identity"]
-        differing = sorted(k for k in theirs.keys() | self.identity.keys() if theirs.get(k) != self.identity.get(k))
+        differing = sorted(
+            k for k in theirs.keys() | self.identity.keys() if theirs.get(k) != self.identity.get(k)
+        )
         if differing:
             what = f"belongs to another run: {', '.join(differing)} differ"
-            raise CheckpointError(what, where=str(path), fix="use a new run directory, or go back to the settings that made it")
+            raise CheckpointError(
+                what, where=str(path), fix="use a new run directory, or go back to the settings that made it"
+            )
         return Checkpoint(path, state["step"], state)
 
     def save(self, step: int, state: dict[str, Any], groups: Groups) -> Path:
-        """Write a checkpoint of `step`; when this returns it is on disk, and older ones beyond `keep` are gone.
+        """Write a checkpoint of `step`; when this returns it is on disk, and older ones beyond `keep` are
+        gone.
 
         Raises: DiskFullError with the need and what there is; checkpoints already on disk are untouched.
         """
@@ -98,7 +115,9 @@ class Checkpoints:
         with self._disk(temporary, need):
             self._clear_temporaries()
             self._check_space(need)
-            self._write(temporary, {"format": FORMAT, "step": step, "identity": self.identity, **state}, groups)
+            self._write(
+                temporary, {"format": FORMAT, "step": step, "identity": self.identity, **state}, groups
+            )
             if final.exists():  # only a rejected one can lie there
                 shutil.rmtree(final)
             os.rename(temporary, final)
@@ -123,7 +142,8 @@ class Checkpoints:
 
     @contextmanager
     def _disk(self, temporary: Path, need: int) -> Iterator[None]:
-        """Turn a full disk, however the system names it, into one sentence, and take the half-written folder away."""
+        """Turn a full disk, however the system names it, into one sentence, and take the half-written folder
+        away."""
         if not self.folder.exists():
             self.folder.mkdir(parents=True)
             _fsync_folder(self.folder.parent)
@@ -134,18 +154,27 @@ class Checkpoints:
             if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
                 raise
             have, good = shutil.disk_usage(self.folder).free, sorted(self.folder.glob("step-*"), key=_step)
-            last = f"last good checkpoint {good[-1].name} is intact" if good else "no checkpoint was written yet"
+            last = (
+                f"last good checkpoint {good[-1].name} is intact" if good else "no checkpoint was written yet"
+            )
             what = f"disk full: a checkpoint needs {need / 1e6:.1f} MB, {have / 1e6:.1f} MB are free; {last}"
-            raise DiskFullError(what, where=str(self.folder), fix="free some space and run the same command again") from None
+            raise DiskFullError(
+                what, where=str(self.folder), fix="free some space and run the same command again"
+            ) from None
 
     def _clear_temporaries(self) -> None:
         for stale in self.folder.glob(".tmp-step-*"):
             shutil.rmtree(stale)
 
     def _prune(self, step: int) -> None:
-        """Keep the newest `keep` up to `step`; later ones were rejected when this run resumed from an earlier one."""
+        """Keep the newest `keep` up to `step`; later ones were rejected when this run resumed from an earlier
+        one."""
         paths = sorted(self.folder.glob("step-*"), key=_step, reverse=True)
-        current = [path for path in paths if _step(path) == step or (_step(path) < step and path not in self.rejected)]
+        current = [
+            path
+            for path in paths
+            if _step(path) == step or (_step(path) < step and path not in self.rejected)
+        ]
         for path in set(paths) - set(current[: self.keep]):
             (path / MANIFEST).unlink(missing_ok=True)  # first, so that a kill leaves nothing that looks whole
             shutil.rmtree(path)
@@ -153,7 +182,8 @@ class Checkpoints:
 
 
 def verify(path: Path) -> str | None:
-    """What is wrong with a checkpoint, or None: every file of the manifest, its size and sha256, and no other file."""
+    """What is wrong with a checkpoint, or None: every file of the manifest, its size and sha256, and no other
+    file."""
     try:
         manifest = json.loads((path / MANIFEST).read_text(encoding="utf-8"))
         files = {str(name): (int(row["size"]), str(row["sha256"])) for name, row in manifest["files"].items()}
@@ -176,12 +206,17 @@ def verify(path: Path) -> str | None:
 
 
 def write_safetensors(path: Path, tensors: Mapping[str, Tensor]) -> dict[str, Any]:
-    """Write a safetensors file one tensor at a time (no second copy in memory), fsync it, return its size and sha256."""
+    """Write a safetensors file one tensor at a time (no second copy in memory), fsync it, return its size and
+    sha256."""
     names = sorted(tensors, key=lambda name: (-tensors[name].element_size(), name))
     header, offset = {}, 0
     for name in names:
         tensor, end = tensors[name], offset + tensor_bytes(tensors[name])
-        header[name] = {"dtype": _DTYPES[tensor.dtype], "shape": list(tensor.shape), "data_offsets": [offset, end]}
+        header[name] = {
+            "dtype": _DTYPES[tensor.dtype],
+            "shape": list(tensor.shape),
+            "data_offsets": [offset, end],
+        }
         offset = end
     head = json.dumps(header, separators=(",", ":")).encode()
     head += b" " * (-len(head) % 8)

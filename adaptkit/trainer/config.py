@@ -2,75 +2,102 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Annotated, Any, Literal, TypeVar
 
 from pydantic import Field, model_validator
 
-from adaptkit.config import Config, Count, Magnitude
+from adaptkit.config import Config, Count, Magnitude, Share, Steps, in_unit
 
 COST_ONLY = {
-    "microbatch_size", "compile", "gradient_checkpointing", "checkpoint_every", "keep_checkpoints", "log_every", "implementation",
-    "parallel", "threads", "report_to",
-}  # fmt: skip
+    "microbatch_size",
+    "compile",
+    "cuda_graph",
+    "gradient_checkpointing",
+    "checkpoint_every",
+    "keep_checkpoints",
+    "log_every",
+    "implementation",
+    "parallel",
+    "threads",
+    "report_to",
+}
 """Settings that may change when a run resumes: they change its cost and rounding, not what it computes."""
 
 
 class TrainerConfig(Config):
     """How a model is trained; counts are of optimizer steps unless a unit is named."""
 
-    num_steps: Count = Field(1000, gt=0)
+    num_steps: Steps = Field(1000, gt=0)
     """Optimizer steps to take."""
-    global_batch_size: Count = Field(32, gt=0)
+    global_batch_size: Annotated[Count, in_unit("examples")] = Field(32, gt=0)
     """Examples per optimizer step, over all microbatches and ranks."""
-    microbatch_size: Count = Field(0, ge=0)
-    """Examples per forward pass on one rank; 0 = all of the rank's share at once. Changes memory, not results."""
-    learning_rate: Magnitude = Field(3e-4, gt=0)
+    microbatch_size: Annotated[Count, in_unit("examples")] = Field(0, ge=0)
+    """Examples per forward pass on one rank; 0 = all of the rank's share at once. Changes memory, not
+    results."""
+    learning_rate: Annotated[Magnitude, in_unit("none")] = Field(3e-4, gt=0)
     """Peak learning rate."""
     schedule: Literal["cosine", "wsd", "linear", "constant"] = "cosine"
     """Shape of the learning rate after warmup; wsd holds the peak, then falls over the last fifth."""
-    warmup_fraction: Magnitude = Field(0.05, ge=0, lt=1)
+    warmup_fraction: Share = Field(0.05, ge=0, lt=1)
     """Share of the steps that the learning rate rises linearly."""
-    min_lr_ratio: Magnitude = Field(0.1, ge=0, le=1)
+    min_lr_ratio: Share = Field(0.1, ge=0, le=1)
     """Learning rate at the last step, as a share of the peak."""
-    weight_decay: Magnitude = Field(0.1, ge=0)
+    weight_decay: Annotated[Magnitude, in_unit("per step, times the learning rate")] = Field(0.1, ge=0)
     """Decoupled weight decay of matrices; vectors (norms, biases) are never decayed."""
-    beta2: Magnitude = Field(0.95, gt=0, lt=1)
+    beta2: Annotated[Magnitude, in_unit("none")] = Field(0.95, gt=0, lt=1)
     """AdamW's decay rate of the second moment."""
-    grad_clip: Magnitude = Field(1.0, ge=0)
+    grad_clip: Annotated[Magnitude, in_unit("norm of the gradient")] = Field(1.0, ge=0)
     """Largest gradient norm; 0 = no clipping."""
     optimizer: Literal["adamw", "adamw8bit"] = "adamw"
     """adamw is torch's fused one; adamw8bit is bitsandbytes', with a quarter of the optimizer memory."""
-    ema_decay: Magnitude = Field(0.0, ge=0, lt=1)
+    ema_decay: Share = Field(0.0, ge=0, lt=1)
     """Decay rate of an exponential average of the weights, which is then evaluated and kept; 0 = none."""
     precision: Literal["auto", "fp32", "bf16"] = "auto"
-    """Arithmetic of the forward pass; auto is bf16 on GPUs that have it and fp32 elsewhere. Weights stay as loaded."""
-    compile: bool = False
-    """Compile each repeated block; pays on GPUs and on long CPU runs (minutes to compile)."""
+    """Arithmetic of the forward pass; auto is bf16 on GPUs that have it and fp32 elsewhere. Weights stay as
+    loaded."""
+    compile: bool | Literal["auto"] = "auto"
+    """Compile each repeated block (a minute or more); auto does it on a GPU, for causal and masked language
+    models whose run takes long enough to earn that back."""
+    cuda_graph: Literal["auto", "off"] = "auto"
+    """Record a step of fixed shapes once and replay it, so that the host launches one thing and not a
+    thousand; auto does it for causal and masked language models on one GPU. Takes a step's memory for
+    itself."""
     gradient_checkpointing: bool = False
     """Recompute activations in the backward pass: less memory, about a third more time."""
-    eval_every: Count = Field(0, ge=0)
+    eval_every: Steps = Field(0, ge=0)
     """Steps between evaluations; 0 = only at the end."""
-    checkpoint_every: Count = Field(500, ge=0)
+    checkpoint_every: Steps = Field(500, ge=0)
     """Steps between checkpoints; 0 = only at the end."""
-    keep_checkpoints: Count = Field(2, gt=0)
+    keep_checkpoints: Annotated[Count, in_unit("checkpoints")] = Field(2, gt=0)
     """Checkpoints kept on disk, newest first."""
     select: Literal["last", "best"] = "last"
     """Which weights the model ends with: those of the last step, or of the lowest evaluation loss."""
-    log_every: Count = Field(10, gt=0)
+    log_every: Steps = Field(10, gt=0)
     """Steps between logged rows."""
     implementation: Literal["auto", "fused", "chunked", "reference"] = "auto"
     """Which implementation of the fused operators to use."""
     parallel: Literal["auto", "none", "ddp", "fsdp"] = "auto"
     """How ranks share the work under torchrun; auto is ddp there and none elsewhere."""
-    threads: Count = Field(0, ge=0)
+    threads: Annotated[Count, in_unit("threads")] = Field(0, ge=0)
     """CPU threads of each process; 0 = as many as there are free cores."""
-    report_to: list[Literal["tensorboard", "trackio", "wandb", "mlflow"]] = Field(default_factory=list)
+    report_to: list[Literal["tensorboard", "trackio", "wandb", "mlflow"]] = []
     """Trackers that also receive the logged rows; metrics.jsonl is always written."""
-    seed: Count = Field(0, ge=0)
+    seed: Annotated[Count, in_unit("none")] = Field(0, ge=0)
     """Seed of data order, noise and dropout."""
 
     @model_validator(mode="after")
     def _whole_microbatches(self) -> TrainerConfig:
         if self.microbatch_size > self.global_batch_size:
-            raise ValueError(f"microbatch_size {self.microbatch_size} is larger than global_batch_size {self.global_batch_size}")
+            raise ValueError(
+                f"microbatch_size {self.microbatch_size} is larger than global_batch_size {self.global_batch_size}"
+            )
         return self
+
+
+C = TypeVar("C", bound=Config)
+
+
+def with_trainer(config: C, **changed: Any) -> C:
+    """A recipe's config with other settings of its `trainer`."""
+    trainer = config.trainer.model_copy(update=changed)  # type: ignore[attr-defined]
+    return config.model_copy(update={"trainer": trainer})

@@ -1,4 +1,5 @@
-"""What training steps cost in FLOPs: counted while they are taken, and beforehand, to say how many a budget pays for."""
+"""What training steps cost in FLOPs: counted while they are taken, and beforehand, to say how many a budget
+pays for."""
 
 from __future__ import annotations
 
@@ -7,10 +8,10 @@ from typing import TYPE_CHECKING
 from torch import nn
 
 from adaptkit import models
-from adaptkit.errors import BudgetError
 from adaptkit.trainer import parallel
 from adaptkit.trainer.objective import Batch, Objective
-from adaptkit.trainer.source import Order, Source, microbatches
+from adaptkit.trainer.row_source import Order, Source, microbatches
+from adaptkit.trainer.steps import steps_of_epochs, steps_within
 
 if TYPE_CHECKING:
     from adaptkit.trainer.config import TrainerConfig
@@ -20,7 +21,8 @@ COUNTED_STEPS = 1000
 
 
 class Meter:
-    """Tokens and FLOPs of batches, for one model and objective: padding costs as much as text, but is no token."""
+    """Tokens and FLOPs of batches, for one model and objective: padding costs as much as text, but is no
+    token."""
 
     def __init__(self, model: nn.Module, objective: Objective):
         self.model, self.objective = model, objective
@@ -44,29 +46,33 @@ class Meter:
 
 
 def affordable_steps(
-    model: nn.Module, objective: Objective, source: Source, config: TrainerConfig, flops: float, *, epochs: float = 0
+    model: nn.Module,
+    objective: Objective,
+    source: Source,
+    config: TrainerConfig,
+    flops: float,
+    *,
+    epochs: float = 0,
 ) -> int:
     """Steps that a budget pays for, at most so many passes over the source (0: no matter how many).
 
     Raises: BudgetError if it does not pay for one.
     """
-    most = max(1, round(epochs * len(source) / config.global_batch_size)) if epochs else None
+    most = steps_of_epochs(epochs, len(source), config.global_batch_size) if epochs else None
     meter, order = Meter(model, objective), Order(len(source), config.global_batch_size, config.seed)
     spent, step = 0.0, 0
     while step != most and step < COUNTED_STEPS:
-        cost = _step_cost(meter, source, order, step, config)
+        cost = step_cost(meter, source, order, step, config)
         if spent + cost > flops:
             break
         spent, step = spent + cost, step + 1
-    if not step:
-        fix = "raise flops, or lower max_length or trainer.global_batch_size"
-        raise BudgetError(f"one step costs {cost:.2g} FLOPs, the budget is {flops:.2g}", where="flops", fix=fix)
-    if step == COUNTED_STEPS:
-        step = int(flops / (spent / step))
+    if step in (0, COUNTED_STEPS):
+        mean = spent / step if step else cost
+        step = steps_within(flops, mean, fix="raise flops, or lower max_length or trainer.global_batch_size")
     return step if most is None else min(step, most)
 
 
-def _step_cost(meter: Meter, source: Source, order: Order, step: int, config: TrainerConfig) -> float:
+def step_cost(meter: Meter, source: Source, order: Order, step: int, config: TrainerConfig) -> float:
     """FLOPs of a step on all ranks, counted on the batches that it will have."""
     world_size, cost = parallel.join(config.parallel).world_size, 0.0
     for rank in range(world_size):

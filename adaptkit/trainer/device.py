@@ -18,9 +18,17 @@ from adaptkit.errors import ConfigError
 
 # Dense bf16 FLOP/s without sparsity, from NVIDIA's data sheets (read 2026-11).
 _PEAK_FLOPS = {
-    "B200": 2250e12, "H200": 989e12, "H100": 989e12, "GH200": 989e12, "A100": 312e12, "L40S": 362e12, "L4": 121e12,
-    "A10": 125e12, "RTX 4090": 165e12, "RTX 3090": 71e12,
-}  # fmt: skip
+    "B200": 2250e12,
+    "H200": 989e12,
+    "H100": 989e12,
+    "GH200": 989e12,
+    "A100": 312e12,
+    "L40S": 362e12,
+    "L4": 121e12,
+    "A10": 125e12,
+    "RTX 4090": 165e12,
+    "RTX 3090": 71e12,
+}
 
 
 def default_device() -> torch.device:
@@ -31,10 +39,14 @@ def default_device() -> torch.device:
 
 
 def send(batch: Mapping[str, Tensor], device: torch.device) -> dict[str, Tensor]:
-    """The batch on `device`; to a GPU through pinned memory, so that the host does not wait for the copy."""
-    if device.type != "cuda":
-        return {name: value.to(device) for name, value in batch.items()}
-    return {name: value.pin_memory().to(device, non_blocking=True) for name, value in batch.items()}
+    """The batch on `device`; to a GPU through pinned memory, so that the host does not wait for the copy.
+    Numbers stay numbers."""
+    tensors = {name: value for name, value in batch.items() if isinstance(value, Tensor)}
+    if device.type == "cuda":
+        sent = {name: value.pin_memory().to(device, non_blocking=True) for name, value in tensors.items()}
+    else:
+        sent = {name: value.to(device) for name, value in tensors.items()}
+    return {**batch, **sent}
 
 
 def cpu_has_bf16() -> bool:
@@ -45,13 +57,16 @@ def cpu_has_bf16() -> bool:
 def compute_dtype(precision: str, device: torch.device) -> torch.dtype:
     """The dtype of matrix products: "auto" is bf16 on GPUs that have it, fp32 elsewhere.
 
-    Raises: ConfigError for bf16 where it would be emulated: 12 times slower than fp32, measured on an AVX2 machine.
+    Raises: ConfigError for bf16 where it would be emulated: 12 times slower than fp32, measured on an AVX2
+        machine.
     """
     in_hardware = torch.cuda.is_bf16_supported() if device.type == "cuda" else cpu_has_bf16()
     if precision == "auto":
         return torch.bfloat16 if device.type == "cuda" and in_hardware else torch.float32
     if precision == "bf16" and not in_hardware:
-        what = f"this {device.type} has no bf16 units; training in bf16 would be many times slower than in fp32"
+        what = (
+            f"this {device.type} has no bf16 units; training in bf16 would be many times slower than in fp32"
+        )
         raise ConfigError(what, where="trainer.precision", fix="set trainer.precision=fp32 (or auto)")
     return torch.bfloat16 if precision == "bf16" else torch.float32
 
@@ -59,8 +74,8 @@ def compute_dtype(precision: str, device: torch.device) -> torch.dtype:
 def free_cores() -> int:
     """Cores that nobody uses right now, at least 1, shared among the ranks of this machine.
 
-    Two threads on a machine with two busy cores can be ten times slower than one. An OMP_NUM_THREADS set by the user
-    (or by torchrun) is the user's answer and is taken.
+    Two threads on a machine with two busy cores can be ten times slower than one. An OMP_NUM_THREADS set by
+    the user (or by torchrun) is the user's answer and is taken.
     """
     if (asked := os.environ.get("OMP_NUM_THREADS", "")).isdigit():
         return max(1, int(asked))
@@ -71,7 +86,11 @@ def free_cores() -> int:
 
 def _allowed_cores() -> float:
     """Cores that the affinity mask and the container's quota leave to this process."""
-    cores = float(len(os.sched_getaffinity(0))) if hasattr(os, "sched_getaffinity") else float(os.cpu_count() or 1)
+    cores = (
+        float(len(os.sched_getaffinity(0)))
+        if hasattr(os, "sched_getaffinity")
+        else float(os.cpu_count() or 1)
+    )
     try:
         quota, period = Path("/sys/fs/cgroup/cpu.max").read_text().split()
     except (OSError, ValueError):
@@ -112,4 +131,8 @@ def peak_flops(device: torch.device) -> float | None:
 
 def describe(device: torch.device) -> str:
     """The device in words, for manifests and cost files."""
-    return torch.cuda.get_device_name(device) if device.type == "cuda" else f"cpu ({torch.backends.cpu.get_cpu_capability()})"
+    return (
+        torch.cuda.get_device_name(device)
+        if device.type == "cuda"
+        else f"cpu ({torch.backends.cpu.get_cpu_capability()})"
+    )

@@ -4,20 +4,22 @@
     forward_kl reverse_kl jsd   the teacher's distribution, per token or per text (arXiv 1503.02531, 2306.08543, 2306.13649)
     hidden attention            what the blocks give, layer against layer (TinyBERT, arXiv 1909.10351)
     replacing                   the student's blocks among the teacher's, more of them from step to step, judged by the labels;
-                                then the student alone (BERT-of-Theseus, arXiv 2002.02925); replacing_constant: half of them
+                                then the student alone (BERT-of-Theseus, arXiv 2002.02925);
+                                replacing_constant: half of them
     on_policy                   reverse KL on what the student writes itself (GKD, arXiv 2306.13649); with reverse_kl beside
                                 it, the two weights are GKD's shares of the student's text and of the data
     cosine mse margin           the teacher's text embeddings, and the differences between its scores
 
-Shape suffixes: B = rows, T = tokens, D = hidden size, E = the teacher's, V = vocabulary, C = classes, H = heads, N = B * T.
+Shape suffixes: B = rows, T = tokens, D = hidden size, E = the teacher's, V = vocabulary, C = classes, H =
+    heads, N = B * T.
 """
 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import Literal, Protocol
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Literal
 
 import torch
 import torch.nn.functional as F
@@ -27,7 +29,8 @@ from adaptkit import models, ops
 from adaptkit.models.head import unwrap
 from adaptkit.trainer.blocks import Recorded, nothing, only_blocks, outside, recording, replaced
 from adaptkit.trainer.objective import Batch, LossOutput, model_inputs, packed_inputs, with_bounds
-from adaptkit.trainer.source import mix
+from adaptkit.trainer.row_source import mix
+from adaptkit.trainer.teacher_signal import Signal, Teacher
 
 Kind = Literal["causal", "masked", "classifier", "encoder"]
 DIVERGENCES = ("forward_kl", "reverse_kl", "jsd")
@@ -39,35 +42,14 @@ STORED = ("teacher_ids", "teacher_logprobs")
 PROJECTIONS = "distillation_projections"
 FIRST_RATE, CONSTANT_RATE = 0.3, 0.5
 RISE = 0.5
-"""Blocks are replaced for this share of the run, the curriculum rising from FIRST_RATE to 1; then the student learns alone."""
-
-
-@dataclass(frozen=True)
-class Signal:
-    """What a teacher says about a batch."""
-
-    head: ops.Teacher | None = None
-    """For a language model its next-token distribution, for a classifier its logits."""
-    embedding_BE: Tensor | None = None
-    blocks: Recorded = field(default_factory=Recorded)
-
-
-class Teacher(Protocol):
-    """Anything that says what a better model would answer. It is frozen and no part of the model that trains."""
-
-    blocks: Sequence[nn.Module]
-    """Its blocks, for losses that run or look at them; empty where only its answers are known."""
-
-    def __call__(self, batch: Batch, layers: Sequence[int], attention: bool) -> Signal:
-        """The signal of a batch, without gradient, with what `layers` gave."""
-
-    def flops_per_token(self, seq_len: int) -> float:
-        """What asking it costs here, per token."""
+"""Blocks are replaced for this share of the run, the curriculum rising from FIRST_RATE to 1; then the student
+learns alone."""
 
 
 @dataclass(frozen=True)
 class Layout:
-    """Which teacher blocks each student block stands for: student block i for the teacher's `groups[i]`, in order."""
+    """Which teacher blocks each student block stands for: student block i for the teacher's `groups[i]`, in
+    order."""
 
     groups: tuple[tuple[int, ...], ...]
 
@@ -79,7 +61,8 @@ class Layout:
 
     @property
     def last(self) -> list[int]:
-        """The teacher block that each student block is compared with: the last of its group (TinyBERT's uniform map)."""
+        """The teacher block that each student block is compared with: the last of its group (TinyBERT's
+        uniform map)."""
         return [group[-1] for group in self.groups]
 
 
@@ -90,7 +73,8 @@ class Distillation:
     Attributes:
         layout: needed by `hidden`, `attention` and `replacing`.
         temperature, beta: of the divergences, as in `ops.linear_distillation`.
-        vocab_size: real tokens, where the heads end with padding rows that may differ between teacher and student.
+        vocab_size: real tokens, where the heads end with padding rows that may differ between teacher and
+            student.
         progress: the share of the run that is done, set by the trainer through `at`.
         seed: of the blocks that are replaced, one draw a step for all microbatches and ranks.
     """
@@ -138,12 +122,14 @@ class Distillation:
         return LossOutput(total, {name: part.detach() for name, part in parts.items()})
 
     def extra_flops_per_token(self, model: nn.Module, seq_len: int) -> float:
-        """What a step costs per token beside the student's own forward and backward pass; an upper bound for `replacing`."""
+        """What a step costs per token beside the student's own forward and backward pass; an upper bound for
+        `replacing`."""
         own = models.flops_per_token(model, seq_len)
         return self.extra_flops(self.teacher.flops_per_token(seq_len), own.forward, own.train)
 
     def extra_flops(self, asked: float, forward: float, train: float) -> float:
-        """The same, where the teacher's pass costs `asked` per token, and the student's `forward` or, with gradients, `train`."""
+        """The same, where the teacher's pass costs `asked` per token, and the student's `forward` or, with
+        gradients, `train`."""
         extra = asked if self._asks_teacher else 0.0
         for name in REPLACING:
             if name in self.losses:  # the teacher's blocks pass gradients on, and get none
@@ -179,7 +165,12 @@ class Distillation:
         return total, parts
 
     def _head_losses(
-        self, hidden_ND: Tensor, weight_VD: Tensor, bias_V: Tensor | None, labels_N: Tensor, teacher: ops.Teacher | None
+        self,
+        hidden_ND: Tensor,
+        weight_VD: Tensor,
+        bias_V: Tensor | None,
+        labels_N: Tensor,
+        teacher: ops.Teacher | None,
     ) -> tuple[Tensor, dict[str, Tensor]]:
         share = self.losses.get("cross_entropy", 0.0)
         kinds = [name for name in DIVERGENCES if name in self.losses]
@@ -192,14 +183,26 @@ class Distillation:
         total, parts = hidden_ND.new_zeros((), dtype=torch.float32), {}
         for name in kinds:
             loss, ce, kd = ops.linear_distillation(
-                hidden_ND, weight_VD, teacher, labels_N, kind=name, beta=self.beta, temperature=self.temperature,
-                student_bias_V=bias_V, ce_weight=share if name == kinds[0] else 0.0, kd_weight=self.losses[name], **shared,
-            )  # fmt: skip
+                hidden_ND,
+                weight_VD,
+                teacher,
+                labels_N,
+                kind=name,
+                beta=self.beta,
+                temperature=self.temperature,
+                student_bias_V=bias_V,
+                ce_weight=share if name == kinds[0] else 0.0,
+                kd_weight=self.losses[name],
+                **shared,
+            )
             total, parts = total + loss, {**parts, name: kd, "cross_entropy": ce}
         return total, parts
 
-    def _layer_losses(self, model: nn.Module, own: Recorded, theirs: Recorded, weights_BT: Tensor) -> dict[str, Tensor]:
-        """Means over layers. Hidden states: squared error as a share of the teacher's square, so that no scale is favoured."""
+    def _layer_losses(
+        self, model: nn.Module, own: Recorded, theirs: Recorded, weights_BT: Tensor
+    ) -> dict[str, Tensor]:
+        """Means over layers. Hidden states: squared error as a share of the teacher's square, so that no
+        scale is favoured."""
         losses: dict[str, Tensor] = {}
         pairs = list(enumerate(self.layout.last))
         if "hidden" in self.losses:
@@ -209,14 +212,18 @@ class Distillation:
                 hidden_BTE, aim_BTE = own.hidden[index].float(), theirs.hidden[layer].float()
                 if projections is not None:
                     hidden_BTE = projections[index](hidden_BTE)
-                error_BT = (hidden_BTE - aim_BTE).square().mean(-1) / aim_BTE.square().mean(-1).clamp_min(1e-6)
+                error_BT = (hidden_BTE - aim_BTE).square().mean(-1) / aim_BTE.square().mean(-1).clamp_min(
+                    1e-6
+                )
                 errors.append((error_BT * weights_BT).sum())
             losses["hidden"] = torch.stack(errors).mean()
         if "attention" in self.losses:
             errors = []
             for index, layer in pairs:
                 own_BHTT, aim_BHTT = own.attention[index].float(), theirs.attention[layer].float()
-                if own_BHTT.shape[1] != aim_BHTT.shape[1]:  # narrower students have fewer heads: compare the means
+                if (
+                    own_BHTT.shape[1] != aim_BHTT.shape[1]
+                ):  # narrower students have fewer heads: compare the means
                     own_BHTT, aim_BHTT = own_BHTT.mean(1, keepdim=True), aim_BHTT.mean(1, keepdim=True)
                 error_BT = (own_BHTT - aim_BHTT).square().sum(-1).mean(1)
                 errors.append((error_BT * weights_BT).sum())
@@ -231,8 +238,8 @@ class Distillation:
         return mask_BT / mask_BT.sum(1, keepdim=True)
 
     def _embedding_losses(self, own_BD: Tensor, signal: Signal) -> tuple[Tensor, dict[str, Tensor]]:
-        """Sums over texts. `margin`: for each text the squared error of every difference between its scores with the
-        others, as MarginMSE (arXiv 2010.02666) does with the negatives of a query."""
+        """Sums over texts. `margin`: for each text the squared error of every difference between its scores
+        with the others, as MarginMSE (arXiv 2010.02666) does with the negatives of a query."""
         aim_BE, parts = signal.embedding_BE, {}
         assert aim_BE is not None
         if "cosine" in self.losses:
@@ -242,22 +249,37 @@ class Distillation:
         if "margin" in self.losses:
             own_BB, aim_BB = (F.normalize(x, dim=-1) @ F.normalize(x, dim=-1).T for x in (own_BD, aim_BE))
             error_BB = own_BB - aim_BB
-            parts["margin"] = 2 * error_BB.var(1, unbiased=False).sum()  # the mean over all pairs of differences
-        return sum((self.losses[name] * part for name, part in parts.items()), torch.zeros((), device=own_BD.device)), parts
+            parts["margin"] = (
+                2 * error_BB.var(1, unbiased=False).sum()
+            )  # the mean over all pairs of differences
+        return sum(
+            (self.losses[name] * part for name, part in parts.items()), torch.zeros((), device=own_BD.device)
+        ), parts
 
     def _replacing(self, model: nn.Module, batch: Batch, name: str) -> Tensor:
-        """Cross-entropy of the student with some of its blocks swapped for the teacher's groups; evaluated without any.
+        """Cross-entropy of the student with some of its blocks swapped for the teacher's groups; evaluated
+        without any.
 
-        As long as blocks are swapped only blocks learn: embeddings and head stay what the teacher's blocks know.
+        As long as blocks are swapped only blocks learn: embeddings and head stay what the teacher's blocks
+            know.
         """
         rate = self._own_rate(name) if model.training else 1.0
         generator = torch.Generator().manual_seed(mix(self.seed, round(self.progress * (1 << 40))))
         keep = torch.rand(len(self.layout.groups), generator=generator) < rate
-        swapped = {i: [self.teacher.blocks[j] for j in self.layout.groups[i]] for i, kept in enumerate(keep.tolist()) if not kept}
+        swapped = {
+            i: [self.teacher.blocks[j] for j in self.layout.groups[i]]
+            for i, kept in enumerate(keep.tolist())
+            if not kept
+        }
         with replaced(model, swapped), only_blocks(model, rate < 1) as idle:
             hidden_ND, weight_VD, bias_V, labels_N = head_inputs(model, batch, self.kind)
             loss = ops.linear_cross_entropy(
-                hidden_ND, weight_VD, labels_N, bias_V=bias_V, vocab_size=self.vocab_size, implementation=self.implementation
+                hidden_ND,
+                weight_VD,
+                labels_N,
+                bias_V=bias_V,
+                vocab_size=self.vocab_size,
+                implementation=self.implementation,
             )
         return loss + nothing(idle)
 
@@ -269,7 +291,8 @@ class Distillation:
         return CONSTANT_RATE if name == "replacing_constant" else FIRST_RATE + (1 - FIRST_RATE) * done
 
     def _on_policy(self, model: nn.Module, batch: Batch) -> tuple[Tensor, Tensor]:
-        """Reverse KL per token on the student's own text, times the items of the batch: (weighted loss, divergence)."""
+        """Reverse KL per token on the student's own text, times the items of the batch: (weighted loss,
+        divergence)."""
         from adaptkit.trainer.sampling import continued
 
         own = continued(model, batch) if model.training else batch
@@ -282,7 +305,8 @@ class Distillation:
 def head_inputs(model: nn.Module, batch: Batch, kind: Kind) -> tuple[Tensor, Tensor, Tensor | None, Tensor]:
     """(hidden [N, D], weight [V, D], bias, labels [N]) whose product with the head gives a model's logits.
 
-    A classifier's few logits come as they are, with the identity as their head, so that one operator serves all.
+    A classifier's few logits come as they are, with the identity as their head, so that one operator serves
+    all.
     """
     batch = {name: value for name, value in batch.items() if name not in STORED}
     if kind == "classifier":

@@ -9,12 +9,15 @@ from adaptkit.errors import DataError
 from adaptkit.trainer import device
 from adaptkit.trainer.objective import Objective
 from adaptkit.trainer.parallel import Ranks
-from adaptkit.trainer.source import Source, cut
+from adaptkit.trainer.row_source import Source, cut
 
 
 @torch.no_grad()
-def evaluate(module: nn.Module, objective: Objective, source: Source, ranks: Ranks, batch_size: int) -> dict[str, float]:
-    """Means over all items of `source`: "loss" in nats and the objective's metrics. Leaves `module` in training mode.
+def evaluate(
+    module: nn.Module, objective: Objective, source: Source, ranks: Ranks, batch_size: int
+) -> dict[str, float]:
+    """Means over all items of `source`: "loss" in nats and the objective's metrics. Leaves `module` in
+    training mode.
 
     Noise is that of seed 0 and epoch 0, so that runs of different seeds are measured on the same examples.
 
@@ -22,7 +25,9 @@ def evaluate(module: nn.Module, objective: Objective, source: Source, ranks: Ran
         module: called with a batch on the ranks' device, gives (summed loss, summed metrics).
     """
     groups = cut(list(range(len(source))), batch_size)
-    rounds = -(-len(groups) // ranks.world_size)  # every rank makes as many forward passes: FSDP communicates in them
+    rounds = -(
+        -len(groups) // ranks.world_size
+    )  # every rank makes as many forward passes: FSDP communicates in them
     sums: dict[str, Tensor] = {}
     items = 0.0
     module.eval()
@@ -38,5 +43,7 @@ def evaluate(module: nn.Module, objective: Objective, source: Source, ranks: Ran
     counted = torch.tensor(items, dtype=torch.float64, device=ranks.device)
     *values, items = ranks.sum(torch.stack([*(sums[name] for name in names), counted])).tolist()
     if not items:
-        raise DataError("the evaluation data has no label to measure", where=source.where(0), fix="check its label masks")
+        raise DataError(
+            "the evaluation data has no label to measure", where=source.where(0), fix="check its label masks"
+        )
     return {name: value / items for name, value in zip(names, values, strict=True)}

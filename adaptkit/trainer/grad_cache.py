@@ -1,10 +1,11 @@
 """Gradient caching: the exact gradient of a loss over a whole batch, in the memory of one microbatch.
 
-A loss that looks at all examples at once (in-batch negatives) is a function of their features. So the features of every
-microbatch are computed first, without a graph; the loss gives its gradient for each of them; then every microbatch runs
-again, with the same dropout, and passes that gradient on to the weights. Two forward passes buy batches of any size
-(Gao et al. 2021, arXiv 2101.06983). Across ranks the features of all are gathered, each rank's loss counts its own
-examples against everybody's, and the gradients are summed, so the result is that of one rank with the whole batch.
+A loss that looks at all examples at once (in-batch negatives) is a function of their features. So the
+features of every microbatch are computed first, without a graph; the loss gives its gradient for each of
+them; then every microbatch runs again, with the same dropout, and passes that gradient on to the weights. Two
+forward passes buy batches of any size (Gao et al. 2021, arXiv 2101.06983). Across ranks the features of all
+are gathered, each rank's loss counts its own examples against everybody's, and the gradients are summed, so
+the result is that of one rank with the whole batch.
 """
 
 from __future__ import annotations
@@ -32,7 +33,9 @@ class Contrast(Protocol):
         """The summed loss of the examples `own` among all of them."""
 
 
-def accumulate(module: Callable[..., Features], objective: Contrast, batches: list[Batch], scale: float, ranks: Ranks) -> Tensor:
+def accumulate(
+    module: Callable[..., Features], objective: Contrast, batches: list[Batch], scale: float, ranks: Ranks
+) -> Tensor:
     """Gradients of `scale` times the loss over all microbatches and ranks, into the weights' `grad`.
 
     Args:
@@ -46,7 +49,9 @@ def accumulate(module: Callable[..., Features], objective: Contrast, batches: li
         with torch.set_grad_enabled(alone):
             found.append(module(batch, features=True))
     mine = torch.cat([features.detach() for features, _ in found])
-    total, cached = _loss_and_gradient(objective, mine, torch.cat([about for _, about in found]), scale, ranks)
+    total, cached = _loss_and_gradient(
+        objective, mine, torch.cat([about for _, about in found]), scale, ranks
+    )
     sizes = [len(features) for features, _ in found]
     for index, (batch, gradient) in enumerate(zip(batches, cached.split(sizes), strict=True)):
         with ranks.microbatch(module, last=index == len(batches) - 1):
@@ -55,7 +60,9 @@ def accumulate(module: Callable[..., Features], objective: Contrast, batches: li
     return total
 
 
-def _loss_and_gradient(objective: Contrast, mine: Tensor, about: Tensor, scale: float, ranks: Ranks) -> tuple[Tensor, Tensor]:
+def _loss_and_gradient(
+    objective: Contrast, mine: Tensor, about: Tensor, scale: float, ranks: Ranks
+) -> tuple[Tensor, Tensor]:
     """This rank's loss, and the gradient of everybody's loss for this rank's features."""
     own = slice(ranks.rank * len(mine), (ranks.rank + 1) * len(mine))
     features = _gathered(mine, ranks).requires_grad_()
@@ -82,5 +89,5 @@ def _again(module: Callable[..., Features], batch: Batch, state: list[Tensor]) -
 
 
 def _random_state(batch: Batch) -> list[Tensor]:
-    on_gpu = any(value.is_cuda for value in batch.values())
+    on_gpu = any(isinstance(value, Tensor) and value.is_cuda for value in batch.values())
     return [torch.get_rng_state()] + ([torch.cuda.get_rng_state()] if on_gpu else [])

@@ -11,7 +11,8 @@ from adaptkit.trainer.objective import Batch, Objective
 
 
 class LossModule(nn.Module):
-    """Calls the objective on the model in the precision of the run; `objective` may be exchanged between steps."""
+    """Calls the objective on the model in the precision of the run; `objective` may be exchanged between
+    steps."""
 
     def __init__(self, model: nn.Module, objective: Objective, dtype: torch.dtype):
         super().__init__()

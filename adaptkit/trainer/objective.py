@@ -1,7 +1,8 @@
 """What is trained: an Objective turns a model and a batch into a summed loss.
 
-The trainer counts items over all microbatches and ranks and divides once per step, so gradient accumulation is exact
-for every separable objective. The model comes in and is never stored: wrappers stay the trainer's business.
+The trainer counts items over all microbatches and ranks and divides once per step, so gradient accumulation
+is exact for every separable objective. The model comes in and is never stored: wrappers stay the trainer's
+business.
 
 Shape suffixes: B = examples, T = tokens of a row, D = hidden size, N = B * T.
 """
@@ -20,8 +21,11 @@ from adaptkit import models, ops
 from adaptkit.models import packed
 
 Batch = Mapping[str, Tensor]
+"""Tensors by name; LONGEST is a plain number, which must stay on the host."""
 BOUNDS = "document_bounds"
 """Where a packed batch's documents begin: `models.packed.document_bounds`."""
+LONGEST = "longest_document"
+"""How long the longest of them is: `models.packed.longest_document`."""
 ROWS = "label_rows"
 """Which positions have a label: `label_rows`."""
 
@@ -37,20 +41,28 @@ class LossOutput:
 class Objective(Protocol):
     """What the trainer asks of a task.
 
-    `separable` says that the loss of a batch equals the sum over its microbatches. An objective for which it does not
-    (in-batch negatives) is trained with one microbatch on one rank; or, where its loss is a function of features, it is
-    a `trainer.cached.Contrast` too, and then trains exactly with any microbatches and ranks.
+    `separable` says that the loss of a batch equals the sum over its microbatches. An objective for which it
+    does not (in-batch negatives) is trained with one microbatch on one rank; or, where its loss is a function
+    of features, it is a `trainer.cached.Contrast` too, and then trains exactly with any microbatches and
+    ranks.
 
-    A batch holds one `input_ids`, or several names that end so, each with its `attention_mask` where rows are padded.
+    A batch holds one `input_ids`, or several names that end so, each with its `attention_mask` where rows are
+    padded.
 
-    An objective that changes over a run brings `at(progress) -> Objective`, the one of a step, given the share of steps
-    before it. One that computes more than the model's own step brings `extra_flops_per_token(model, seq_len) -> float`.
+    One whose loss does the same on every batch of the same shapes says `repeatable = True`: it may be
+    compiled, and recorded once and replayed.
+
+    An objective that changes over a run brings `at(progress) -> Objective`, the one of a step, given the
+    share of steps before it. One that computes more than the model's own step brings
+    `extra_flops_per_token(model, seq_len) -> float`.
     """
 
-    separable: bool
+    @property
+    def separable(self) -> bool: ...
 
     def prepare(self, batch: Batch) -> Batch:
-        """What is best known on the host, added before the batch goes to a device: nothing on the device then waits for it."""
+        """What is best known on the host, added before the batch goes to a device: nothing on the device then
+        waits for it."""
 
     def items(self, batch: Batch) -> Tensor:
         """Number of things averaged over: labels kept, examples, anchors; int64 scalar."""
@@ -61,14 +73,16 @@ class Objective(Protocol):
 
 @dataclass(frozen=True)
 class CausalLM:
-    """Next-token prediction; pretraining, SFT and LoRA differ only in the labels and in what requires a gradient.
+    """Next-token prediction; pretraining, SFT and LoRA differ only in the labels and in what requires a
+    gradient.
 
-    `labels` are aligned with `input_ids`; the shift happens here. Packed rows carry restarting `position_ids` and no
-    attention mask.
+    `labels` are aligned with `input_ids`; the shift happens here. Packed rows carry restarting `position_ids`
+    and no attention mask.
     """
 
     implementation: str = "auto"
     separable = True
+    repeatable = True
 
     def prepare(self, batch: Batch) -> Batch:
         return {**with_bounds(batch), ROWS: label_rows(shifted(batch["labels"]))}
@@ -77,7 +91,9 @@ class CausalLM:
         return (batch["labels"][:, 1:] != ops.IGNORE_INDEX).sum()
 
     def loss(self, model: nn.Module, batch: Batch) -> LossOutput:
-        return LossOutput(_head_loss(model, batch, shifted(batch["labels"]), self.implementation, causal=True))
+        return LossOutput(
+            _head_loss(model, batch, shifted(batch["labels"]), self.implementation, causal=True)
+        )
 
 
 @dataclass(frozen=True)
@@ -86,6 +102,7 @@ class MaskedLM:
 
     implementation: str = "auto"
     separable = True
+    repeatable = True
 
     def prepare(self, batch: Batch) -> Batch:
         return {**with_bounds(batch), ROWS: label_rows(batch["labels"])}
@@ -116,13 +133,19 @@ class Classification:
         return LossOutput(F.cross_entropy(logits_BC, labels_B, reduction="sum"), {"accuracy": correct})
 
 
-def _head_loss(model: nn.Module, batch: Batch, targets_BT: Tensor, implementation: str, *, causal: bool) -> Tensor:
+def _head_loss(
+    model: nn.Module, batch: Batch, targets_BT: Tensor, implementation: str, *, causal: bool
+) -> Tensor:
     backbone, weight_VD, bias_V = models.split(model)
     hidden_BTD = backbone(**packed_inputs(model, batch, causal))
     return ops.linear_cross_entropy(
-        hidden_BTD.flatten(0, 1), weight_VD, targets_BT.flatten(),
-        bias_V=bias_V, rows_R=batch.get(ROWS), implementation=implementation,
-    )  # fmt: skip
+        hidden_BTD.flatten(0, 1),
+        weight_VD,
+        targets_BT.flatten(),
+        bias_V=bias_V,
+        rows_R=batch.get(ROWS),
+        implementation=implementation,
+    )
 
 
 def shifted(labels_BT: Tensor) -> Tensor:
@@ -138,16 +161,18 @@ def label_rows(targets_BT: Tensor) -> Tensor:
 def with_bounds(batch: Batch) -> Batch:
     if "position_ids" not in batch:
         return batch
-    return {**batch, BOUNDS: packed.document_bounds(batch["position_ids"])}
+    bounds = packed.document_bounds(batch["position_ids"])
+    return {**batch, BOUNDS: bounds, LONGEST: packed.longest_document(bounds, batch["position_ids"].shape[1])}
 
 
 def packed_inputs(model: nn.Module, batch: Batch, causal: bool) -> dict[str, Tensor]:
-    """Bounds go to models whose attention reads them; the others find documents by position ids or a block mask."""
+    """Bounds go to models whose attention reads them; the others find documents by position ids or a block
+    mask."""
     if "position_ids" in batch and packed.in_use(model):
         batch = batch if BOUNDS in batch else with_bounds(batch)
-        return packed.inputs(model, model_inputs(batch), batch[BOUNDS], causal=causal)
+        return packed.inputs(model, model_inputs(batch), batch[BOUNDS], causal=causal, longest=batch[LONGEST])
     return model_inputs(batch)
 
 
 def model_inputs(batch: Batch) -> dict[str, Tensor]:
-    return {name: value for name, value in batch.items() if name not in ("labels", BOUNDS, ROWS)}
+    return {name: value for name, value in batch.items() if name not in ("labels", BOUNDS, LONGEST, ROWS)}

@@ -1,4 +1,5 @@
-"""Optimizer, learning-rate schedule and weight average; their whole state as named tensors for the checkpoint."""
+"""Optimizer, learning-rate schedule and weight average; their whole state as named tensors for the
+checkpoint."""
 
 from __future__ import annotations
 
@@ -33,12 +34,15 @@ def build_optimizer(weights: Mapping[str, nn.Parameter], config: TrainerConfig) 
     try:
         from bitsandbytes.optim import AdamW8bit
     except ImportError:
-        raise MissingDependency("trainer.optimizer=adamw8bit needs bitsandbytes", fix="pip install bitsandbytes") from None
+        raise MissingDependency(
+            "trainer.optimizer=adamw8bit needs bitsandbytes", fix="pip install bitsandbytes"
+        ) from None
     return AdamW8bit(groups, **settings)
 
 
 def learning_rate(config: TrainerConfig, step: int) -> float:
-    """Learning rate of a step (counted from 0): linear warmup to the peak, then the schedule down to the floor."""
+    """Learning rate of a step (counted from 0): linear warmup to the peak, then the schedule down to the
+    floor."""
     warmup = math.ceil(config.warmup_fraction * config.num_steps)
     if step < warmup:
         return config.learning_rate * (step + 1) / warmup
@@ -57,8 +61,11 @@ def set_learning_rate(optimizer: Optimizer, rate: float) -> None:
         group["lr"] = rate
 
 
-def optimizer_state(optimizer: Optimizer, weights: Mapping[str, nn.Parameter]) -> tuple[dict[str, Tensor], dict[str, float]]:
-    """The state as `weight|key` -> tensor and `weight|key` -> number (bitsandbytes counts steps in plain integers)."""
+def optimizer_state(
+    optimizer: Optimizer, weights: Mapping[str, nn.Parameter]
+) -> tuple[dict[str, Tensor], dict[str, float]]:
+    """The state as `weight|key` -> tensor and `weight|key` -> number (bitsandbytes counts steps in plain
+    integers)."""
     tensors, numbers = {}, {}
     for name, weight in weights.items():
         for key, value in optimizer.state.get(weight, {}).items():
@@ -67,7 +74,10 @@ def optimizer_state(optimizer: Optimizer, weights: Mapping[str, nn.Parameter]) -
 
 
 def load_optimizer_state(
-    optimizer: Optimizer, weights: Mapping[str, nn.Parameter], tensors: Mapping[str, Tensor], numbers: Mapping[str, float]
+    optimizer: Optimizer,
+    weights: Mapping[str, nn.Parameter],
+    tensors: Mapping[str, Tensor],
+    numbers: Mapping[str, float],
 ) -> None:
     """Put back what `optimizer_state` gave; tensors already lie where they belong.
 
@@ -76,7 +86,10 @@ def load_optimizer_state(
     for key, value in {**tensors, **numbers}.items():
         name, _, field = key.rpartition("|")
         if name not in weights:
-            raise CheckpointError(f"optimizer state for '{name}', which this model does not train", fix="use a new run directory")
+            raise CheckpointError(
+                f"optimizer state for '{name}', which this model does not train",
+                fix="use a new run directory",
+            )
         optimizer.state[weights[name]][field] = value
 
 

@@ -1,8 +1,8 @@
 """Ranks: one process, DDP, or FSDP2, behind the same few verbs.
 
-Started by torchrun (gloo on CPUs, nccl on GPUs). Ranks split each global batch, losses are sums over all of them, and
-checkpoints hold whole tensors, so one rank and many see the same samples, the same losses (to rounding) and each
-other's checkpoints.
+Started by torchrun (gloo on CPUs, nccl on GPUs). Ranks split each global batch, losses are sums over all of
+them, and checkpoints hold whole tensors, so one rank and many see the same samples, the same losses (to
+rounding) and each other's checkpoints.
 """
 
 from __future__ import annotations
@@ -26,9 +26,9 @@ from adaptkit.trainer.device import default_device
 class Ranks:
     """One process, and the interface of the others.
 
-    `place` puts the model where it trains, `wrap` prepares the module whose forward gives the loss, `microbatch` surrounds
-    one forward and backward, `whole` and `part` translate between a rank's tensors and complete ones, `give_back` brings
-    trained weights to the caller's model.
+    `place` puts the model where it trains, `wrap` prepares the module whose forward gives the loss,
+    `microbatch` surrounds one forward and backward, `whole` and `part` translate between a rank's tensors and
+    complete ones, `give_back` brings trained weights to the caller's model.
     """
 
     rank, world_size = 0, 1
@@ -79,7 +79,8 @@ class ReplicatedRanks(Ranks):
             torch.cuda.set_device(self.device)
         if not dist.is_initialized():
             dist.init_process_group("nccl" if self.device.type == "cuda" else "gloo")
-            # Left to the interpreter's teardown, gloo's threads now and then abort a process whose work is done.
+            # Left to the interpreter's teardown, gloo's threads now and then abort a process whose work is
+            # done.
             atexit.register(_leave)
         self.rank, self.world_size = dist.get_rank(), dist.get_world_size()
 
@@ -109,7 +110,8 @@ class ReplicatedRanks(Ranks):
 class ShardedRanks(ReplicatedRanks):
     """FSDP2: each rank holds a part of every weight, gradient and optimizer state.
 
-    A copy of the model is sharded; the caller's own stays whole, on the CPU, and gets the weights back at the end.
+    A copy of the model is sharded; the caller's own stays whole, on the CPU, and gets the weights back at the
+    end.
     """
 
     def place(self, model: nn.Module) -> nn.Module:
@@ -118,7 +120,9 @@ class ShardedRanks(ReplicatedRanks):
     def wrap(self, module: nn.Module, dtype: torch.dtype) -> nn.Module:
         from torch.distributed.fsdp import MixedPrecisionPolicy, fully_shard
 
-        policy = MixedPrecisionPolicy(None if dtype == torch.float32 else dtype, torch.float32, cast_forward_inputs=False)
+        policy = MixedPrecisionPolicy(
+            None if dtype == torch.float32 else dtype, torch.float32, cast_forward_inputs=False
+        )
         mesh = dist.init_device_mesh(self.device.type, (self.world_size,))
         for block in repeated_blocks(module):
             fully_shard(block, mesh=mesh, mp_policy=policy)
@@ -134,7 +138,11 @@ class ShardedRanks(ReplicatedRanks):
     def part(self, whole: Tensor | None, like: Tensor) -> Tensor:
         if not isinstance(like, DTensor):
             return super().part(whole, like)
-        whole = torch.empty(like.shape, dtype=like.dtype, device=self.device) if whole is None else whole.to(self.device)
+        whole = (
+            torch.empty(like.shape, dtype=like.dtype, device=self.device)
+            if whole is None
+            else whole.to(self.device)
+        )
         return distribute_tensor(whole, like.device_mesh, like.placements)
 
     def refresh(self, module: nn.Module) -> None:
@@ -161,12 +169,15 @@ def _leave() -> None:
 def join(parallel: str) -> Ranks:
     """This process's place among the ranks.
 
-    Raises: ConfigError if ranks are asked for without torchrun, or torchrun started several and "none" was asked for.
+    Raises: ConfigError if ranks are asked for without torchrun, or torchrun started several and "none" was
+        asked for.
     """
     started = int(os.environ.get("WORLD_SIZE", 1)) if "RANK" in os.environ else 1
     if parallel == "none" and started > 1:
         what = f"torchrun started {started} processes but trainer.parallel is none: each would write the same run"
-        raise ConfigError(what, where="trainer.parallel", fix="set trainer.parallel=ddp or fsdp, or run without torchrun")
+        raise ConfigError(
+            what, where="trainer.parallel", fix="set trainer.parallel=ddp or fsdp, or run without torchrun"
+        )
     if parallel in ("ddp", "fsdp") and "RANK" not in os.environ:
         fix = "start it with `torchrun --nproc-per-node N -m adaptkit ...`, or set trainer.parallel=none"
         raise ConfigError(f"trainer.parallel={parallel} needs torchrun", where="trainer.parallel", fix=fix)

@@ -1,9 +1,9 @@
 """Steps whose loss the host has not seen yet.
 
-Asking a GPU for a loss makes the host wait until the step is done, and a small model's step is over before the host has
-prepared the next one. So on a GPU the numbers of several steps are fetched at once, when a row is logged, an evaluation
-or a checkpoint is due. Until then the device itself refuses updates: from the first loss or gradient norm that is not
-finite on, the optimizer leaves the weights as they are.
+Asking a GPU for a loss makes the host wait until the step is done, and a small model's step is over before
+the host has prepared the next one. So on a GPU the numbers of several steps are fetched at once, when a row
+is logged, an evaluation or a checkpoint is due. Until then the device itself refuses updates: from the first
+loss or gradient norm that is not finite on, the optimizer leaves the weights as they are.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ from __future__ import annotations
 import math
 import time
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -45,12 +46,29 @@ class Taken:
         """Whether the update may be made; known once fetched."""
         return math.isfinite(self.loss) and math.isfinite(self.grad_norm)
 
+    def suspects(self) -> list[int]:
+        """Examples of the microbatches whose loss is not finite."""
+        parts = zip(self.groups, self.totals.tolist(), strict=False)
+        return [index for group, total in parts if not math.isfinite(total) for index in group]
+
+    def crash(self, places: list[str]) -> dict[str, Any]:
+        """crash.json of a step that is not finite."""
+        values = {"loss": repr(self.loss), "grad_norm": repr(self.grad_norm)}
+        return {"step": self.step + 1, **values, "samples": places}
+
+    def failure(self, places: list[str]) -> str:
+        """What went wrong, for people."""
+        kind, value = ("gradient norm", self.grad_norm) if math.isfinite(self.loss) else ("loss", self.loss)
+        listed = ", ".join(places[:8]) + (f" and {len(places) - 8} more" if len(places) > 8 else "")
+        return f"the {kind} is {value} at step {self.step + 1}; the update was not made. Samples: {listed}"
+
 
 class Pending:
     """The steps since the host last looked.
 
     Args:
-        optimizer: where `deferred`, one that skips its update while its `found_inf` is not zero (torch's fused AdamW).
+        optimizer: where `deferred`, one that skips its update while its `found_inf` is not zero (torch's
+            fused AdamW).
         deferred: False fetches each step's numbers before its update.
     """
 
@@ -80,7 +98,9 @@ class Pending:
         new, started = self.steps[self._fetched :], time.perf_counter()
         if not new:
             return
-        for taken, (loss, grad_norm) in zip(new, torch.stack([taken.outcome for taken in new]).tolist(), strict=True):
+        for taken, (loss, grad_norm) in zip(
+            new, torch.stack([taken.outcome for taken in new]).tolist(), strict=True
+        ):
             taken.loss, taken.grad_norm = loss, grad_norm
         self._fetched = len(self.steps)
         new[-1].seconds += time.perf_counter() - started

@@ -10,19 +10,19 @@ from typing import TYPE_CHECKING, Any
 from adaptkit.run import Run
 
 if TYPE_CHECKING:
-    from adaptkit.trainer.trainer import TrainResult
+    from adaptkit.trainer.result import TrainResult
 
 
 class Hooks:
     """What runs when; subclass and override. Hooks see rows, never tensors, and run on rank 0 only.
 
-        resume
-        for each step:
-            batches -> losses -> gradients -> clip -> update
-            every log_every steps and after the last:   on_step_end(row)
-            every eval_every steps and after the last:  on_eval(row)
-            every checkpoint_every and after the last:  on_checkpoint(path)
-        on_end(result)                                  also after an error, with None
+    resume
+    for each step:
+        batches -> losses -> gradients -> clip -> update
+        every log_every steps and after the last:   on_step_end(row)
+        every eval_every steps and after the last:  on_eval(row)
+        every checkpoint_every and after the last:  on_checkpoint(path)
+    on_end(result)                                  also after an error, with None
     """
 
     def on_step_end(self, row: dict[str, Any]) -> None: ...
@@ -65,9 +65,13 @@ class Bar(Hooks):
         from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
         columns = (
-            TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(),
-            TextColumn("{task.fields[numbers]}"), TextColumn("ETA"), TimeRemainingColumn(),
-        )  # fmt: skip
+            TextColumn("{task.description}"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TextColumn("{task.fields[numbers]}"),
+            TextColumn("ETA"),
+            TimeRemainingColumn(),
+        )
         self.bar = Progress(*columns, console=Console(stderr=True), transient=True)
         self.task = self.bar.add_task(label, total=num_steps, numbers="")
         self.bar.start()
@@ -94,4 +98,8 @@ def announce(label: str, facts: dict[str, Any]) -> None:
     """What is about to run, once, on stderr: words on a terminal, one JSON line elsewhere."""
     shown = {name: value for name, value in facts.items() if value not in (None, {}, 0)}
     words = ", ".join(f"{name.replace('_', ' ')} {value}" for name, value in shown.items())
-    print(f"{label}: {words}" if sys.stderr.isatty() else json.dumps({"label": label, **facts}), file=sys.stderr, flush=True)
+    print(
+        f"{label}: {words}" if sys.stderr.isatty() else json.dumps({"label": label, **facts}),
+        file=sys.stderr,
+        flush=True,
+    )

@@ -12,7 +12,7 @@ from adaptkit.run import Run
 from adaptkit.trainer.progress import Hooks
 
 if TYPE_CHECKING:
-    from adaptkit.trainer.trainer import TrainResult
+    from adaptkit.trainer.result import TrainResult
 
 
 class Tracker(Hooks, ABC):
@@ -41,7 +41,7 @@ class Tensorboard(Tracker):
         _need("tensorboard", "tensorboard")
         from torch.utils.tensorboard import SummaryWriter
 
-        self.writer = SummaryWriter(str(run.path / "tensorboard"))
+        self.writer = SummaryWriter(str(run.tensorboard))
 
     def log(self, numbers: dict[str, float], step: int) -> None:
         for name, value in numbers.items():
@@ -87,7 +87,12 @@ class Mlflow(Tracker):
         self.module.end_run()
 
 
-_TRACKERS: dict[str, type[Tracker]] = {"tensorboard": Tensorboard, "trackio": Trackio, "wandb": Wandb, "mlflow": Mlflow}
+_TRACKERS: dict[str, type[Tracker]] = {
+    "tensorboard": Tensorboard,
+    "trackio": Trackio,
+    "wandb": Wandb,
+    "mlflow": Mlflow,
+}
 
 
 def tracker(name: str, run: Run) -> Tracker:

@@ -8,7 +8,8 @@ from typing import Any
 
 @dataclass
 class Progress:
-    """All counters of a run; saved in every checkpoint. Seconds are of training steps, over all resumed parts."""
+    """All counters of a run; saved in every checkpoint. Seconds are of training steps, over all resumed
+    parts."""
 
     step: int = 0
     tokens_seen: int = 0
@@ -53,7 +54,13 @@ class Progress:
             "tokens_per_s": self.window_tokens / self.window_seconds,
             "mfu": rate / peak_flops if peak_flops else None,
         }
-        self.window_loss, self.window_items, self.window_tokens, self.window_flops, self.window_seconds = 0.0, 0, 0, 0.0, 0.0
+        self.window_loss, self.window_items, self.window_tokens, self.window_flops, self.window_seconds = (
+            0.0,
+            0,
+            0,
+            0.0,
+            0.0,
+        )
         return row
 
 
@@ -73,6 +80,24 @@ class TrainResult:
     history: list[dict[str, Any]]
     device: str
     threads: int
+
+    @classmethod
+    def of(cls, counters: Progress, device: str, threads: int) -> TrainResult:
+        """From what a run counted."""
+        return cls(
+            num_steps=counters.step,
+            tokens_seen=counters.tokens_seen,
+            items_seen=counters.items_seen,
+            flops=counters.flops,
+            seconds=counters.seconds,
+            peak_memory_bytes=counters.peak_memory_bytes,
+            train_loss=counters.train_loss,
+            eval_loss=counters.history[-1]["eval_loss"] if counters.history else None,
+            history=counters.history,
+            best_step=counters.best_step or counters.step,
+            device=device,
+            threads=threads,
+        )
 
     @property
     def tokens_per_s(self) -> float:

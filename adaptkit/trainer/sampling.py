@@ -23,9 +23,9 @@ PROMPT_SHARE = 4
 def continued(model: nn.Module, batch: Batch) -> Batch:
     """The rows' prompts, each continued by samples from `model` up to the row length or its end of text.
 
-    A prompt is what stands before a row's first label, or the row's first quarter; of a row that packs documents, the
-    part of it that belongs to its last document. Samples come from torch's global generator, which the trainer seeds by
-    step; they are labelled, and their prompts are not.
+    A prompt is what stands before a row's first label, or the row's first quarter; of a row that packs
+    documents, the part of it that belongs to its last document. Samples come from torch's global generator,
+    which the trainer seeds by step; they are labelled, and their prompts are not.
 
     Returns: input_ids, labels, position_ids and attention_mask [B, T], prompts padded on the left.
     """
@@ -37,9 +37,15 @@ def continued(model: nn.Module, batch: Batch) -> Batch:
     prompts_BP, mask_BP = left_padded(ids_BT, starts_B, ends_B, pad)
     longest = prompts_BP.shape[1]
     settings = GenerationConfig(
-        do_sample=True, top_k=0, top_p=1.0, temperature=1.0, max_new_tokens=max(1, ids_BT.shape[1] - longest),
-        eos_token_id=config.eos_token_id, pad_token_id=pad, use_cache=True,
-    )  # fmt: skip
+        do_sample=True,
+        top_k=0,
+        top_p=1.0,
+        temperature=1.0,
+        max_new_tokens=max(1, ids_BT.shape[1] - longest),
+        eos_token_id=config.eos_token_id,
+        pad_token_id=pad,
+        use_cache=True,
+    )
     training = model.training
     model.eval()
     with _own_distribution(unwrap(model)):
@@ -49,9 +55,16 @@ def continued(model: nn.Module, batch: Batch) -> Batch:
     model.train(training)
     new_BT = _until_the_end(written_BT[:, longest:], config.eos_token_id)
     mask_BT = torch.cat([mask_BP, new_BT.long()], 1)
-    labels_BT = written_BT.where(torch.cat([torch.zeros_like(mask_BP, dtype=torch.bool), new_BT], 1), ops.IGNORE_INDEX)
+    labels_BT = written_BT.where(
+        torch.cat([torch.zeros_like(mask_BP, dtype=torch.bool), new_BT], 1), ops.IGNORE_INDEX
+    )
     positions_BT = (mask_BT.cumsum(1) - 1).clamp_min(0)
-    return {"input_ids": written_BT, "labels": labels_BT, "position_ids": positions_BT, "attention_mask": mask_BT}
+    return {
+        "input_ids": written_BT,
+        "labels": labels_BT,
+        "position_ids": positions_BT,
+        "attention_mask": mask_BT,
+    }
 
 
 def prompt_lengths(batch: Batch) -> Tensor:
@@ -81,7 +94,8 @@ def left_padded(ids_BT: Tensor, starts_B: Tensor, ends_B: Tensor, pad: int) -> t
 
 @contextmanager
 def _own_distribution(model: nn.Module) -> Iterator[None]:
-    """Inside, `generate` knows none of the model's own habits (penalties, filters): samples come from its distribution."""
+    """Inside, `generate` knows none of the model's own habits (penalties, filters): samples come from its
+    distribution."""
     from transformers import GenerationConfig
 
     habits = model.generation_config

@@ -87,8 +87,12 @@ class State:
 
     def _group(self, checkpoint: Checkpoint, group: str) -> dict[str, Tensor]:
         whole = checkpoint.tensors(group) if self.ranks.rank == 0 else {}
-        layout = self.ranks.share({name: (tuple(tensor.shape), tensor.dtype) for name, tensor in whole.items()})
-        return {name: self.ranks.part(whole.get(name), self._like(name, *spec)) for name, spec in layout.items()}
+        layout = self.ranks.share(
+            {name: (tuple(tensor.shape), tensor.dtype) for name, tensor in whole.items()}
+        )
+        return {
+            name: self.ranks.part(whole.get(name), self._like(name, *spec)) for name, spec in layout.items()
+        }
 
     def _like(self, name: str, shape: tuple[int, ...], dtype: torch.dtype) -> Tensor:
         """The weight that a saved tensor lies beside, if it has the same shape (and so the same shards)."""
@@ -99,7 +103,8 @@ class State:
 
 
 def trained_and_frozen(model: nn.Module) -> dict[str, str]:
-    """Digests that identify a model to its checkpoints: names and shapes of what is trained, bytes of what is not."""
+    """Digests that identify a model to its checkpoints: names and shapes of what is trained, bytes of what is
+    not."""
     shapes, frozen = {}, hashlib.sha256()
     for name, weight in model.named_parameters():
         if weight.requires_grad:

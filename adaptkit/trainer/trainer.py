@@ -1,10 +1,11 @@
-"""The one training loop. What differs between uses is the objective, the labels, and what requires a gradient.
+"""The one training loop. What differs between uses is the objective, the labels, and what requires a
+gradient.
 
     result = Trainer(model, CausalLM(), source, TrainerConfig(num_steps=100), run=run).fit()
 
-Losses are sums; the items they are averaged over are counted over all microbatches and ranks, and divided by once per
-step. What a step sees is a pure function of (seed, step), dropout included, so a resumed run equals an uninterrupted
-one bit for bit on the same machine, thread count and versions.
+Losses are sums; the items they are averaged over are counted over all microbatches and ranks, and divided by
+once per step. What a step sees is a pure function of (seed, step), dropout included, so a resumed run equals
+an uninterrupted one bit for bit on the same machine, thread count and versions.
 """
 
 from __future__ import annotations
@@ -20,10 +21,10 @@ from torch import Tensor, nn
 from adaptkit import ops
 from adaptkit.errors import AdaptkitError, DataError, NonFiniteError
 from adaptkit.run import Run, digest, write_json
-from adaptkit.trainer import device, grad_cache, optim, parallel, preflight
+from adaptkit.trainer import device, grad_cache, optim, parallel, recorded, run_checks
 from adaptkit.trainer.checkpoint import Checkpoint, Checkpoints
 from adaptkit.trainer.config import COST_ONLY, TrainerConfig
-from adaptkit.trainer.cost import Meter
+from adaptkit.trainer.cost import Meter, step_cost
 from adaptkit.trainer.evaluation import evaluate
 from adaptkit.trainer.loss import LossModule
 from adaptkit.trainer.objective import Batch, Objective
@@ -31,7 +32,7 @@ from adaptkit.trainer.pending import Pending, Taken
 from adaptkit.trainer.progress import Hooks, MetricsFile, announce, progress
 from adaptkit.trainer.reporters import tracker
 from adaptkit.trainer.result import TrainResult
-from adaptkit.trainer.source import Order, Source, microbatches, mix
+from adaptkit.trainer.row_source import Order, Source, microbatches, mix
 from adaptkit.trainer.state import State, trained_and_frozen
 
 
@@ -47,18 +48,33 @@ class Trainer:
     """
 
     def __init__(
-        self, model: nn.Module, objective: Objective, train: Source, config: TrainerConfig, *, run: Run,
-        eval: Source | None = None, label: str = "train", hooks: Sequence[Hooks] = (),
-    ):  # fmt: skip
-        self.model, self.train, self.eval, self.config, self.run, self.label = model, train, eval, config, run, label
+        self,
+        model: nn.Module,
+        objective: Objective,
+        train: Source,
+        config: TrainerConfig,
+        *,
+        run: Run,
+        eval: Source | None = None,
+        label: str = "train",
+        hooks: Sequence[Hooks] = (),
+    ):
+        self.model, self.train, self.eval, self.config, self.run, self.label = (
+            model,
+            train,
+            eval,
+            config,
+            run,
+            label,
+        )
         self.ranks = parallel.join(config.parallel)
         self.device = self.ranks.device
         self.dtype = device.compute_dtype(config.precision, self.device)
-        self.objective = preflight.resolve(objective, config.implementation, self.device)
+        self.objective = run_checks.resolve(objective, config.implementation, self.device)
         self.order = Order(len(train), config.global_batch_size, config.seed)
         self.hooks = list(hooks)
         self.meter = Meter(model, self.objective)
-        preflight.check(objective, train, eval, config, self.ranks)
+        run_checks.check(objective, train, eval, config, self.ranks)
 
     def fit(self) -> TrainResult:
         """Train to the last step and leave the selected weights in the model.
@@ -76,6 +92,7 @@ class Trainer:
                 result = self._finish()
             finally:
                 self.fused.undo()
+                self.recorder = None
                 for hook in self.hooks:
                     hook.on_end(result)
         return result
@@ -87,21 +104,31 @@ class Trainer:
         self.fused = ops.fuse(working, config.implementation)
         if config.gradient_checkpointing:
             working.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
-        if config.compile:
+        self.compiled = run_checks.compiles(config, self.objective, self.device, self._step_flops)
+        if self.compiled:
             for block in parallel.repeated_blocks(working):
                 block.compile()
         self.working = working
         self.loss = LossModule(working, self.objective, self.dtype)
         self.module = ranks.wrap(self.loss, self.dtype).train()
         self.state = State(working, config, ranks)
+        self.recorder = None
+        if recorded.wanted(config, self.objective, ranks):
+            self.recorder = recorded.Recorder(self.module, list(self.state.weights.values()), self.device)
         deferred = self.device.type == "cuda" and config.optimizer == "adamw" and config.parallel != "fsdp"
         self.pending = Pending(self.state.optimizer, deferred)
         folder = self.run.checkpoints if self.label == "train" else self.run.checkpoints / self.label
         identity = {
-            "label": self.label, "objective": type(self.objective).__name__, "number of examples": len(self.train),
-            "trainer settings": digest(config.model_dump(exclude=COST_ONLY)), **trained_and_frozen(self.model),
-        }  # fmt: skip
+            "label": self.label,
+            "objective": type(self.objective).__name__,
+            "number of examples": len(self.train),
+            "trainer settings": digest(config.model_dump(exclude=COST_ONLY)),
+            **trained_and_frozen(self.model),
+        }
         self.checkpoints = Checkpoints(folder, keep=config.keep_checkpoints, identity=identity)
+
+    def _step_flops(self) -> float:
+        return step_cost(self.meter, self.train, self.order, 0, self.config)
 
     def _resume(self) -> None:
         """Take up the newest valid checkpoint, if there is one; every rank learns what rank 0 found."""
@@ -127,17 +154,28 @@ class Trainer:
             self.hooks = []
             return
         facts = {
-            "device": device.describe(self.device), "precision": str(self.dtype).removeprefix("torch."), "threads": self.threads,
-            "ranks": self.ranks.world_size, "implementation": self.fused.implementation,
-            "fused_layers": dict(Counter(self.fused.replaced.values())), "not_fused": self.fused.kept,
+            "device": device.describe(self.device),
+            "precision": str(self.dtype).removeprefix("torch."),
+            "threads": self.threads,
+            "ranks": self.ranks.world_size,
+            "implementation": self.fused.implementation,
+            "compiled": self.compiled,
+            "cuda_graph": self.recorder is not None,
+            "fused_layers": dict(Counter(self.fused.replaced.values())),
+            "not_fused": self.fused.kept,
             "resumed_from_step": self.state.progress.step,
             "skipped_checkpoints": {path.name: why for path, why in self.checkpoints.rejected.items()},
-        }  # fmt: skip
+        }
         announce(self.label, facts)
         self.run.keep_metrics_before(self.state.progress.step)
         self.run.update_manifest(training={**self.run.manifest().get("training", {}), self.label: facts})
         trackers = [tracker(name, self.run) for name in self.config.report_to]
-        self.hooks = [MetricsFile(self.run), progress(self.label, self.config.num_steps), *trackers, *self.hooks]
+        self.hooks = [
+            MetricsFile(self.run),
+            progress(self.label, self.config.num_steps),
+            *trackers,
+            *self.hooks,
+        ]
 
     def _advance(self) -> None:
         """One optimizer step, and whatever is due after it."""
@@ -171,7 +209,9 @@ class Trainer:
         if log or evaluation or save or not self.pending.deferred:
             taken = self._settle()
         if log:
-            row = self.state.progress.row(taken.learning_rate, taken.grad_norm, device.peak_flops(self.device))
+            row = self.state.progress.row(
+                taken.learning_rate, taken.grad_norm, device.peak_flops(self.device)
+            )
             for hook in self.hooks:
                 hook.on_step_end(row)
         if evaluation:
@@ -191,7 +231,9 @@ class Trainer:
     def _microbatches(self, step: int) -> tuple[list[list[int]], list[Batch]]:
         """This rank's share of the step: example indices and CPU tensors of each microbatch."""
         ranks = self.ranks
-        groups, epoch = microbatches(self.train, self.order, step, self.config.microbatch_size, ranks.rank, ranks.world_size)
+        groups, epoch = microbatches(
+            self.train, self.order, step, self.config.microbatch_size, ranks.rank, ranks.world_size
+        )
         batches = (self.train.collate(group, seed=self.config.seed, epoch=epoch) for group in groups)
         return groups, [self.objective.prepare(batch) for batch in batches]
 
@@ -199,15 +241,23 @@ class Trainer:
         """Items, tokens and FLOPs of the step, over all ranks."""
         sums = torch.zeros(3, dtype=torch.float64)
         for batch in batches:
-            sums += torch.tensor([float(self.objective.items(batch)), *self.meter.count(batch)], dtype=torch.float64)
+            sums += torch.tensor(
+                [float(self.objective.items(batch)), *self.meter.count(batch)], dtype=torch.float64
+            )
         items, tokens, flops = self.ranks.sum(sums).tolist()
         if not items:
             where = self.train.where(self.order.step(step)[0][0])
-            raise DataError(f"step {step + 1} has no label to learn from", where=where, fix="check the label masks of this data")
+            raise DataError(
+                f"step {step + 1} has no label to learn from",
+                where=where,
+                fix="check the label masks of this data",
+            )
         return int(items), int(tokens), flops
 
     def _accumulate(self, batches: list[Batch], scale: float) -> Tensor:
         """Gradients of `scale` times the summed loss; returns the loss of each microbatch, detached."""
+        if self.recorder:
+            return self.recorder.accumulate(batches, scale)
         batches = [device.send(batch, self.device) for batch in batches]
         if not self.objective.separable and (len(batches) > 1 or self.ranks.world_size > 1):
             return grad_cache.accumulate(self.module, self.objective, batches, scale, self.ranks).reshape(1)
@@ -227,27 +277,26 @@ class Trainer:
         return self.ranks.whole(norm)
 
     def _check(self, taken: Taken) -> None:
-        """Refuse a step that would put NaN or infinity into the weights; crash.json says which samples were in it."""
+        """Refuse a step that would put NaN or infinity into the weights; crash.json lists its samples."""
         if taken.finite:
             return
-        step, loss, grad_norm = taken.step, taken.loss, taken.grad_norm
-        parts = zip(taken.groups, taken.totals.tolist(), strict=False)
-        bad = [index for group, total in parts if not math.isfinite(total) for index in group]
-        places = [self.train.where(index) for index in bad or self.order.step(step)[0]]
+        places = [self.train.where(index) for index in taken.suspects() or self.order.step(taken.step)[0]]
         self.state.optimizer.zero_grad(set_to_none=True)
         if self.ranks.rank == 0:
-            row = {"step": step + 1, "loss": repr(loss), "grad_norm": repr(grad_norm), "samples": places}
-            write_json(self.run.crash_path, row)
-        kind, value = ("gradient norm", grad_norm) if math.isfinite(loss) else ("loss", loss)
-        listed = ", ".join(places[:8]) + (f" and {len(places) - 8} more" if len(places) > 8 else "")
-        what = f"the {kind} is {value} at step {step + 1}; the update was not made. Samples: {listed}"
-        fix = "look at these samples (crash.json lists all), or lower trainer.learning_rate; the last checkpoint is good"
-        raise NonFiniteError(what, where=str(self.run.crash_path), fix=fix)
+            write_json(self.run.crash_path, taken.crash(places))
+        fix = "look at these samples (crash.json lists all) or lower trainer.learning_rate; checkpoints are good"
+        raise NonFiniteError(taken.failure(places), where=str(self.run.crash_path), fix=fix)
 
     def _evaluate(self, source: Source) -> None:
         counters, config = self.state.progress, self.config
         with self.state.averaged():
-            means = evaluate(self.module, self.objective, source, self.ranks, config.microbatch_size or config.global_batch_size)
+            means = evaluate(
+                self.module,
+                self.objective,
+                source,
+                self.ranks,
+                config.microbatch_size or config.global_batch_size,
+            )
             if not math.isfinite(means["loss"]):
                 what = f"the evaluation loss is {means['loss']} at step {counters.step}"
                 raise NonFiniteError(what, where=source.where(0), fix="look at the evaluation data")
@@ -257,9 +306,11 @@ class Trainer:
                     self.state.remember_best()
         self.ranks.refresh(self.module)
         row = {
-            "step": counters.step, **{f"eval_{name}": value for name, value in means.items()},
-            "tokens_seen": counters.tokens_seen, "seconds": counters.seconds,
-        }  # fmt: skip
+            "step": counters.step,
+            **{f"eval_{name}": value for name, value in means.items()},
+            "tokens_seen": counters.tokens_seen,
+            "seconds": counters.seconds,
+        }
         counters.history.append(row)
         for hook in self.hooks:
             hook.on_eval(row)
@@ -280,13 +331,14 @@ class Trainer:
             hook.on_checkpoint(path)
 
     def _finish(self) -> TrainResult:
+        if self.recorder:
+            told = self.run.manifest()["training"]
+            told[self.label] |= {
+                "recorded_shapes": len(self.recorder.recordings),
+                "not_recorded": self.recorder.refused,
+            }
+            self.run.update_manifest(training=told)
         self.state.select()
         self.ranks.give_back(self.working, self.model)
         self.model.eval()
-        counters = self.state.progress
-        return TrainResult(
-            num_steps=counters.step, tokens_seen=counters.tokens_seen, items_seen=counters.items_seen, flops=counters.flops,
-            seconds=counters.seconds, peak_memory_bytes=counters.peak_memory_bytes, train_loss=counters.train_loss,
-            eval_loss=counters.history[-1]["eval_loss"] if counters.history else None, history=counters.history,
-            best_step=counters.best_step or counters.step, device=device.describe(self.device), threads=self.threads,
-        )  # fmt: skip
+        return TrainResult.of(self.state.progress, device.describe(self.device), self.threads)

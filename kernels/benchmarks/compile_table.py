@@ -1,13 +1,17 @@
-"""Compile every shipped configuration of every kernel for real GPUs, without one, and hold the results to limits.
+"""Compile every shipped configuration of every kernel for real GPUs, without one, and hold the results to
+limits.
 
     python kernels/benchmarks/compile_table.py                      all of it, about two and a half minutes of one core
     python kernels/benchmarks/compile_table.py --sample             one configuration per kernel, for a quick look
     python kernels/benchmarks/compile_table.py --out results        keep the table as results/compile_table_<triton>.{json,md}
 
-Registers, stack and shared memory come from the machine code that ptxas made, instructions from its disassembly; both tools
-lie in Triton's wheel. A configuration passes when it compiles, spills nothing, stays within the registers and the shared
-memory of the GPU, and moves memory or multiplies matrices the wide way: 16 bytes per load in row kernels, tensor cores
-(HGMMA on Hopper, HMMA before) in matmul kernels. Speed, races and rounding are not proven by this. Exit code 1 on a failure.
+Registers, stack and shared memory come from the machine code that ptxas made, instructions from its
+disassembly; both tools lie in Triton's wheel. A configuration passes when it compiles, spills nothing, stays
+within the registers and the shared
+memory of the GPU, and moves memory or multiplies matrices the wide way: 16 bytes per load in row kernels,
+    tensor cores
+(HGMMA on Hopper, HMMA before) in matmul kernels. Speed, races and rounding are not proven by this. Exit code
+1 on a failure.
 """
 
 from __future__ import annotations
@@ -66,7 +70,9 @@ def source_of(entry: Shipped) -> ASTSource:
     signature = {name: entry.signature.get(name, "constexpr") for name in names}
     constants = {(names.index(name),): value for name, value in entry.constexprs.items()}
     wide = [name for name, kind in entry.signature.items() if kind.startswith("*") or name in entry.aligned]
-    return ASTSource(entry.kernel, signature, constants, {(names.index(name),): [["tt.divisibility", 16]] for name in wide})
+    return ASTSource(
+        entry.kernel, signature, constants, {(names.index(name),): [["tt.divisibility", 16]] for name in wide}
+    )
 
 
 def compiled(entry: Shipped, target: int) -> Row:
@@ -75,7 +81,9 @@ def compiled(entry: Shipped, target: int) -> Row:
     try:
         binary = triton.compile(source_of(entry), target=GPUTarget("cuda", target, 32), options=options)
     except Exception as error:  # whatever the compiler dies of is this configuration's result
-        row.problems.append(f"does not compile: {type(error).__name__}: {str(error).strip().splitlines()[-1][:200]}")
+        row.problems.append(
+            f"does not compile: {type(error).__name__}: {str(error).strip().splitlines()[-1][:200]}"
+        )
         return row
     with tempfile.NamedTemporaryFile(suffix=".cubin") as file:
         file.write(binary.asm["cubin"])
@@ -90,10 +98,13 @@ def compiled(entry: Shipped, target: int) -> Row:
 
 
 def compiled_on_all_cores(jobs: Sequence[tuple[Shipped, int]]) -> Iterator[Row]:
-    """A row for each configuration and target, in order. Kernels cannot be sent to other processes, so these are forked."""
+    """A row for each configuration and target, in order. Kernels cannot be sent to other processes, so these
+    are forked."""
     global _jobs
     _jobs = jobs
-    with ProcessPoolExecutor(len(os.sched_getaffinity(0)), mp_context=multiprocessing.get_context("fork")) as pool:
+    with ProcessPoolExecutor(
+        len(os.sched_getaffinity(0)), mp_context=multiprocessing.get_context("fork")
+    ) as pool:
         yield from pool.map(_compiled, range(len(jobs)), chunksize=4)
 
 
@@ -128,7 +139,18 @@ def sample(entries: list[Shipped]) -> list[Shipped]:
 
 
 def table(rows: Iterable[Row]) -> str:
-    titles = ["kernel", "configuration", "sm", "warps", "registers", "stack", "shared B", "16-byte loads", "matmuls", "verdict"]
+    titles = [
+        "kernel",
+        "configuration",
+        "sm",
+        "warps",
+        "registers",
+        "stack",
+        "shared B",
+        "16-byte loads",
+        "matmuls",
+        "verdict",
+    ]
     lines = ["| " + " | ".join(titles) + " |", "|" + "---|" * len(titles)]
     for row in rows:
         cells = [*list(asdict(row).values())[:-1], "; ".join(row.problems) or "ok"]
@@ -146,8 +168,15 @@ def digest() -> str:
 def keep(folder: Path, rows: list[Row]) -> None:
     """Writes the table as JSON and markdown, with the command, the version and the date that made it."""
     folder.mkdir(parents=True, exist_ok=True)
-    date, failed = datetime.datetime.now(datetime.UTC).date().isoformat(), sum(bool(row.problems) for row in rows)
-    facts = {"command": "python kernels/benchmarks/compile_table.py", "triton": triton.__version__, "date": date}
+    date, failed = (
+        datetime.datetime.now(datetime.UTC).date().isoformat(),
+        sum(bool(row.problems) for row in rows),
+    )
+    facts = {
+        "command": "python kernels/benchmarks/compile_table.py",
+        "triton": triton.__version__,
+        "date": date,
+    }
     facts["kernels"] = digest()
     path = folder / f"compile_table_{triton.__version__}"
     lines = ",\n".join("    " + json.dumps(asdict(row)) for row in rows)
@@ -167,11 +196,16 @@ def main() -> int:
     if INTERPRETED:
         parser.error("unset TRITON_INTERPRET: interpreted kernels cannot be compiled")
     entries = [entry for entry in shipped_kernels() if arguments.only in entry.name]
-    jobs = [(entry, target) for entry in (sample(entries) if arguments.sample else entries) for target in TARGETS]
+    jobs = [
+        (entry, target) for entry in (sample(entries) if arguments.sample else entries) for target in TARGETS
+    ]
     rows = []
     for row in compiled_on_all_cores(jobs):
         rows.append(row)
-        print(f"sm_{row.target} {row.kernel} {row.configuration}: {'; '.join(row.problems) or 'ok'}", file=sys.stderr)
+        print(
+            f"sm_{row.target} {row.kernel} {row.configuration}: {'; '.join(row.problems) or 'ok'}",
+            file=sys.stderr,
+        )
     print(table(rows))
     failed = [row for row in rows if row.problems]
     print(f"\n{len(rows)} compiled with Triton {triton.__version__}, {len(failed)} failed")

@@ -2,9 +2,11 @@
 
     python kernels/benchmarks/head_on_cpu.py --out kernels/benchmarks/results/head_on_cpu.json
 
-Two comparisons, each in one run: a masked language model's head over its labelled rows (15 %) against the same head over
-all rows, in CPU seconds; and a causal head at V = 50304 against plain torch, which stores the logits, in peak memory
-beyond the inputs. One thread; every side runs in a process of its own, the sides take turns, the fastest turn counts.
+Two comparisons, each in one run: a masked language model's head over its labelled rows (15 %) against the
+    same head over
+all rows, in CPU seconds; and a causal head at V = 50304 against plain torch, which stores the logits, in peak
+memory beyond the inputs. One thread; every side runs in a process of its own, the sides take turns, the
+fastest turn counts.
 """
 
 from __future__ import annotations
@@ -45,9 +47,11 @@ def measure(case: dict[str, Any], side: str) -> dict[str, float]:
     rows = (labels != reference.IGNORE_INDEX).nonzero().flatten()
 
     def step() -> float:
-        loss = chunked.linear_cross_entropy(hidden, weight, labels, rows_R=rows) if side == "chunked" else (
-            reference.linear_cross_entropy(hidden, weight, labels)
-        )  # fmt: skip
+        loss = (
+            chunked.linear_cross_entropy(hidden, weight, labels, rows_R=rows)
+            if side == "chunked"
+            else (reference.linear_cross_entropy(hidden, weight, labels))
+        )
         loss.backward()
         hidden.grad = weight.grad = None
         return loss.item()
@@ -70,20 +74,32 @@ def compare(name: str) -> dict[str, Any]:
         for side in SIDES:
             command = [sys.executable, __file__, "--case", name, "--side", side]
             output = subprocess.run(
-                command, check=True, capture_output=True, text=True, env={**os.environ, "OMP_NUM_THREADS": "1"}
+                command,
+                check=True,
+                capture_output=True,
+                text=True,
+                env={**os.environ, "OMP_NUM_THREADS": "1"},
             ).stdout
             found[side].append(json.loads(output.splitlines()[-1]))
-    best = {side: {key: min(row[key] for row in rows) for key in ("cpu_s", "peak_bytes")} for side, rows in found.items()}
+    best = {
+        side: {key: min(row[key] for row in rows) for key in ("cpu_s", "peak_bytes")}
+        for side, rows in found.items()
+    }
     plain, ours = best["plain"], best["chunked"]
     return {
-        "case": name, **CASES[name], **best, "speed_ratio": plain["cpu_s"] / ours["cpu_s"],
+        "case": name,
+        **CASES[name],
+        **best,
+        "speed_ratio": plain["cpu_s"] / ours["cpu_s"],
         "memory_ratio": ours["peak_bytes"] / plain["peak_bytes"],
         "loss_difference": abs(found["plain"][0]["loss"] / found["chunked"][0]["loss"] - 1),
-    }  # fmt: skip
+    }
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--out", type=Path, help="write everything as JSON")
     parser.add_argument("--case", choices=CASES, help=argparse.SUPPRESS)
     parser.add_argument("--side", choices=SIDES, help=argparse.SUPPRESS)

@@ -1,8 +1,7 @@
 """The demo in a real browser: one session, one page, clicked through tab by tab against a fake server.
 
 Nothing is asked of the network beyond the page's own address, nothing is an error in the console. Skipped
-without Chromium. With ADAPTKIT_SCREENSHOTS=FOLDER the pictures are kept, at desk and phone width, light and
-dark.
+without Chromium. With ADAPTKIT_SCREENSHOTS=FOLDER the pictures are kept, in two widths, light and dark.
 """
 
 from __future__ import annotations
@@ -14,6 +13,7 @@ from collections.abc import Iterator
 import demo_site
 import pytest
 from demo_site import Site
+from demo_study import IDENTITIES, MODELS
 from fake_openai import KEY, FakeServer
 
 pytest.importorskip("gradio", reason="the demo extra is not installed")
@@ -24,20 +24,11 @@ if demo_site.CHROMIUM is None:
 from adaptkit.demo.served_models import Server
 
 STUDY = "clinical-trials"
-MODELS = [
-    (f"{STUDY}-generic-prompt", "generate"),
-    (f"{STUDY}-generic-lora", "generate"),
-    (f"{STUDY}-scratch-full", "generate"),
-    ("student-distilled", "generate"),
-    (f"{STUDY}-generic-lora-rct_role", "classify"),
-    ("generic-vectors", "embed"),
-    ("domain-vectors", "embed"),
-]
 
 
 @pytest.fixture(scope="module")
 def fake() -> Iterator[FakeServer]:
-    with FakeServer(MODELS, delay_s=0.015) as server:
+    with FakeServer(MODELS, identities=IDENTITIES, delay_s=0.015) as server:
         yield server
 
 

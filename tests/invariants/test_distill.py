@@ -18,7 +18,8 @@ from test_kill import counted_saves, in_fork, kill_from_outside, kill_inside_sav
 from tiny_training import Rows, settings
 from torch import nn
 
-from adaptkit.distill.student import add_projections, with_blocks
+from adaptkit.distill.depth import copy_blocks
+from adaptkit.distill.student import add_projections
 from adaptkit.distill.teacher import OnlineTeacher
 from adaptkit.run import Run
 from adaptkit.trainer.distillation import Distillation, Layout
@@ -58,7 +59,7 @@ def pair(name: str) -> tuple[nn.Module, Distillation]:
         student = llama(1, 8, 1)
         add_projections(student, 16, 1)
     else:
-        student = with_blocks(teacher, "causal", [1], seed=0)
+        student = copy_blocks(teacher, "causal", [1], seed=0)
     return student, Distillation(OnlineTeacher(teacher, "causal"), LOSSES[name], "causal", Layout.even(1, 2))
 
 

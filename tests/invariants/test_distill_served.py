@@ -27,7 +27,8 @@ from adaptkit.distill.start import read_data
 from adaptkit.distill.teacher import OnlineTeacher, local_scorer
 from adaptkit.errors import ServerError
 from adaptkit.run import Run, read_jsonl
-from adaptkit.serve.engine.supervisor import free_port
+from adaptkit.run_record import read_record as record_of
+from adaptkit.serve.address import free_port
 
 SEQ_LEN = 48
 
@@ -149,7 +150,7 @@ def test_a_student_of_the_served_teacher_learns_what_a_student_of_the_stored_one
     assert (
         found["served"] == pytest.approx(found["here"], rel=1e-3) and found["served"][-1] < found["served"][0]
     )
-    assert run.manifest()["student"] == {"start": "folder"} and result.teacher
+    assert record_of(run).facts["student"] == {"start": "folder"} and result.teacher
 
 
 def test_a_student_learns_the_text_that_the_served_teacher_writes(served, address, text, small, tmp_path):
@@ -164,7 +165,7 @@ def test_a_student_learns_the_text_that_the_served_teacher_writes(served, addres
         a != b for a, b in zip(written, originals, strict=True)
     )
     losses = [row["loss"] for row in run.metrics() if "loss" in row]
-    assert losses[-1] < losses[0] and run.manifest()["student"]["teacher"] == "teacher"
+    assert losses[-1] < losses[0] and record_of(run).facts["student"]["teacher"] == "teacher"
 
 
 def test_what_a_server_cannot_do_is_said_before_anything_is_written(

@@ -11,11 +11,15 @@ import tiny_study
 import yaml
 
 from adaptkit.compare.driver import StudyOutcome, compare
+from adaptkit.compare.plan import make_plan
+from adaptkit.compare.workspace import Workspace, result_path
 from adaptkit.config import load
 from adaptkit.embed.retrieval import read_set
 from adaptkit.run import Run, read_json
+from adaptkit.study.arms import Origin, TextJob
 from adaptkit.study.config import StudyConfig
 from adaptkit.study.results import Results, collect
+from adaptkit.study.stage_record import StageKind
 
 STUDY = """
 name: search
@@ -74,34 +78,34 @@ def test_a_base_without_bits_per_byte_is_trained_on_text_only_where_a_task_start
 
 def test_a_base_without_a_masked_lm_head_restores_texts_instead(study):
     outcome, _ = study
-    root = outcome.study_path
-    for stage in ("language.continued.s0.f1", "language.continued.s1.f1"):
-        run = Run(root.parent / read_json(root / f"stages/{stage}.json")["run"])
-        assert yaml.safe_load((run.path / "config.yaml").read_text())["loss"] == "tsdae"
+    workspace = Workspace(outcome.study_path)
+    for seed in (0, 1):
+        run = Run(workspace.root / workspace.language(TextJob(Origin.CONTINUED), seed, 1.0).run)
+        assert yaml.safe_load(run.config_path.read_text())["loss"] == "tsdae"
 
 
 def test_no_training_spends_more_than_the_plan_gave_it(study):
     outcome, _ = study
     root = outcome.study_path
-    planned = {stage["id"]: stage["flops"] for stage in read_json(root / "plan.json")["stages"]}
-    trained = [
-        path for path in (root / "stages").glob("*.json") if ".probe" not in path.name and planned[path.stem]
-    ]
-    assert len([path for path in trained if path.stem.startswith("task.")]) >= 4
-    for path in trained:
-        spent = read_json(Run(root.parent / read_json(path)["run"]).cost_path)["flops"]
-        ended_by_epochs = path.stem.startswith("task.")
-        assert (0 if ended_by_epochs else 0.8) * planned[path.stem] < spent <= planned[path.stem], path.stem
+    workspace = Workspace(root)
+    plan = make_plan(workspace.config, Run(root))
+    trained = [stage for stage in plan.stages if stage.flops]
+    assert len([stage for stage in trained if stage.key.kind is StageKind.TASK]) >= 4
+    for stage in trained:
+        run = read_json(result_path(root, stage.key))["run"]
+        spent = read_json(Run(root.parent / run).cost_path)["flops"]
+        ended_by_epochs = stage.key.kind is StageKind.TASK
+        assert (0 if ended_by_epochs else 0.8) * stage.flops < spent <= stage.flops, stage.name
 
 
 def test_a_student_learns_vectors_from_the_encoder_that_kept_training(study):
     outcome, _ = study
-    root = outcome.study_path
+    workspace = Workspace(outcome.study_path)
     student, teacher = (
-        read_json(root / f"stages/language.{job}.s0.f1.json") for job in ("distilled", "continued")
+        workspace.language(TextJob(origin), 0, 1.0) for origin in (Origin.DISTILLED, Origin.CONTINUED)
     )
-    config = yaml.safe_load((root.parent / student["run"] / "config.yaml").read_text())
-    assert config["teacher"] == teacher["model"] and config["losses"] == {"cosine": 1.0}
+    config = yaml.safe_load(Run(workspace.root / student.run).config_path.read_text())
+    assert config["teacher"] == teacher.model and config["losses"] == {"cosine": 1.0}
 
 
 def test_a_frozen_arm_costs_only_its_encoding(study):
@@ -112,11 +116,7 @@ def test_a_frozen_arm_costs_only_its_encoding(study):
 
 def test_the_prepared_set_holds_the_splits_apart(study):
     outcome, _ = study
-    folder = (
-        outcome.study_path.parent
-        / read_json(next((outcome.study_path / "stages").rglob("prepare*.json")))["run"]
-        / "find"
-    )
+    folder = Workspace(outcome.study_path).files.task("find").folder
     queries = {split: set(read_set(folder, split).queries) for split in ("train", "dev", "test")}
     assert {split: len(of) for split, of in queries.items()} == {"train": 44, "dev": 8, "test": 8}
     assert not queries["train"] & queries["test"] and not queries["dev"] & queries["test"]

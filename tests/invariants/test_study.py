@@ -14,6 +14,7 @@ from tiny_study import study_config, write_texts
 from adaptkit.compare.driver import compare
 from adaptkit.errors import DataError
 from adaptkit.run import read_json, read_jsonl
+from adaptkit.study.record import read_study
 
 RUN = "import sys; from adaptkit.cli.app import main; sys.argv[0] = 'adaptkit'; main()"
 
@@ -42,20 +43,20 @@ def test_the_domain_model_wins_and_says_so_in_one_line(finished):
 
 def test_every_arm_spent_at_most_its_budget(finished):
     outcome, root = finished
-    study = read_json(outcome.study_path / "study.json")
-    for row in study["results"]:
+    study = read_study(outcome.study_path)
+    for score in study.scores:
         spent, tuning = (
-            sum(read_json(root / run / "cost.json")["flops"] for run in row[key])
-            for key in ("paid_by", "tuned_by")
+            sum(read_json(root / run / "cost.json")["flops"] for run in runs)
+            for runs in (score.paid_by, score.tuned_by)
         )
-        spent += tuning / len(study["seeds"])
-        assert spent <= study["budget"]["flops_per_seed"], row
+        spent += tuning / len(study.seeds)
+        assert spent <= study.budget.flops_per_seed, score
 
 
 def test_every_interval_can_be_recomputed_from_stored_items(finished):
     outcome, root = finished
-    for row in read_json(outcome.study_path / "study.json")["results"]:
-        items = list(read_jsonl(root / row["run"] / "eval" / f"{row['suite']}.jsonl"))
+    for score in read_study(outcome.study_path).scores:
+        items = list(read_jsonl(root / score.run / "eval" / f"{score.suite}.jsonl"))
         assert items and all("id" in item for item in items)
 
 
@@ -89,10 +90,9 @@ def test_a_killed_study_resumes_to_the_same_numbers(finished, texts, tmp_path):
 
 
 def _scores(study: Path, root: Path) -> dict:
-    rows = read_json(study / "study.json")["results"]
     return {
-        (r["arm"], r["seed"], r["task"]): (root / r["run"] / "eval" / f"{r['suite']}.jsonl").read_text()
-        for r in rows
+        (score.arm, score.seed, score.task): (root / score.run / "eval" / f"{score.suite}.jsonl").read_text()
+        for score in read_study(study).scores
     }
 
 
@@ -109,7 +109,7 @@ def test_ray_gives_what_local_processes_give(texts, tmp_path, monkeypatch):
 
 def test_held_out_text_is_in_no_training_file(finished):
     outcome, root = finished
-    data = root / read_json(outcome.study_path / "stages" / "prepare.json")["run"]
+    data = root / read_study(outcome.study_path).prepared_run
     for name in ("domain", "general", "mood"):
         train, dev, test = (
             {r["text"] for r in read_jsonl(data / f"{name}.{part}.jsonl")}

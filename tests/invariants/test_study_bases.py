@@ -12,6 +12,7 @@ from adaptkit.compare.driver import compare
 from adaptkit.data.tokenizers import train_tokenizer
 from adaptkit.errors import ConfigError, ModelError
 from adaptkit.run import read_json, read_jsonl
+from adaptkit.study.record import read_study
 
 SIZE = {
     "vocab_size": 512,
@@ -51,9 +52,9 @@ def study_on(base, texts, *overrides):
 
 
 def scores_of(outcome, root, task):
-    rows = [row for row in read_json(outcome.study_path / "study.json")["results"] if row["task"] == task]
+    scores = [score for score in read_study(outcome.study_path).scores if score.task == task]
     return {
-        row["arm"]: read_json(root / row["run"] / "eval" / f"{row['suite']}.json")["metrics"] for row in rows
+        score.arm: read_json(root / score.run / "eval" / f"{score.suite}.json")["metrics"] for score in scores
     }
 
 
@@ -96,7 +97,7 @@ def test_a_masked_base_is_judged_on_its_task(texts, tmp_path):
     outcome = compare(
         study_on(base, texts, arms, "primary=mood", "tokenizer.kind=wordpiece"), tmp_path / "runs"
     )
-    assert [task["name"] for task in read_json(outcome.study_path / "study.json")["tasks"]] == ["mood"]
+    assert [task.name for task in read_study(outcome.study_path).tasks] == ["mood"]
 
 
 def test_an_unreachable_hub_id_says_what_to_do(texts, tmp_path):

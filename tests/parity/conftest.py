@@ -1,28 +1,60 @@
-"""Fused kernels are tested without a GPU, in Triton's interpreter, which a process chooses before it imports a kernel.
+"""Fused kernels are tested without a GPU, in Triton's interpreter, which a process chooses before it imports
+a kernel.
 
-Tests marked `interpreted` run only under TRITON_INTERPRET=1; test_interpreter.py runs all of them in one child process.
-In all of tests/parity uninitialised memory is filled with NaN, so a value that no kernel writes is seen.
+Tests marked `interpreted` run only under TRITON_INTERPRET=1; test_interpreter.py runs all of them in one
+child process. `pytest tests/parity -m gpu` runs the same tests on a GPU, with what they draw at random moved
+there. In all of tests/parity uninitialised memory is filled with NaN, so a value that no kernel writes is
+seen.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import os
+from collections.abc import Callable, Iterator
 
 import pytest
 import torch
 from adaptkit_kernels import launch
 
+os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # deterministic products on a GPU
 
+
+@pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    wanted = [item for item in items if launch.INTERPRETED or not item.get_closest_marker("interpreted")]
-    config.hook.pytest_deselected(items=[item for item in items if item not in wanted])
-    items[:] = wanted
+    on_gpu = not launch.INTERPRETED and "gpu" in config.option.markexpr
+    kernels = [item for item in items if item.get_closest_marker("interpreted")]
+    if on_gpu:
+        for item in kernels:
+            item.add_marker("gpu")
+            item.add_marker(pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device"))
+    elif not launch.INTERPRETED:
+        config.hook.pytest_deselected(items=kernels)
+        items[:] = [item for item in items if item not in kernels]
+
+
+@pytest.fixture(autouse=True)
+def device(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Kernel tests on a GPU make their tensors there; random ones are drawn on the CPU, so that they are the
+    same."""
+    if launch.INTERPRETED or not request.node.get_closest_marker("interpreted"):
+        yield
+        return
+
+    def moved(draw: Callable[..., torch.Tensor]) -> Callable[..., torch.Tensor]:
+        return lambda *args, **options: draw(*args, **{"device": "cpu", **options}).to(
+            options.get("device", "cuda")
+        )
+
+    for name in ("randn", "rand", "randint", "randperm"):
+        monkeypatch.setattr(torch, name, moved(getattr(torch, name)))
+    with torch.device("cuda"):
+        yield
 
 
 @pytest.fixture(autouse=True)
 def poisoned_memory() -> Iterator[None]:
     before = torch.are_deterministic_algorithms_enabled()
-    torch.use_deterministic_algorithms(True)
+    torch.use_deterministic_algorithms(True, warn_only=torch.cuda.is_available())
     assert torch.utils.deterministic.fill_uninitialized_memory and torch.empty(3).isnan().all()
     yield
     torch.use_deterministic_algorithms(before)

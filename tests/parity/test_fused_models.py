@@ -1,4 +1,5 @@
-"""Whole models of transformers after `fuse`: logits and every gradient equal the plain model's, and undo gives it back."""
+"""Whole models of transformers after `fuse`: logits and every gradient equal the plain model's, and undo
+gives it back."""
 
 from __future__ import annotations
 
@@ -13,7 +14,13 @@ from torch import Tensor, nn
 
 pytestmark = pytest.mark.interpreted
 
-SIZES = {"vocab_size": 50, "hidden_size": 24, "intermediate_size": 40, "num_hidden_layers": 2, "num_attention_heads": 2}
+SIZES = {
+    "vocab_size": 50,
+    "hidden_size": 24,
+    "intermediate_size": 40,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 2,
+}
 SHARED = {"num_key_value_heads": 1, "head_dim": 12}
 TOKENS = {"pad_token_id": 0, "bos_token_id": 1, "eos_token_id": 2, "cls_token_id": 1, "sep_token_id": 2}
 
@@ -62,7 +69,8 @@ FOUND = {
     modernbert: {"layer_norm": 6, "add_norm": 1, "gated": 2, "rope": 2},
     gemma2: {"rms_norm": 9, "gated": 2, "rope": 2},
 }
-"""What `fuse` finds: queries and keys of Qwen3 have norms; Gemma adds one to the weights and normalises branches, not sums."""
+"""What `fuse` finds: queries and keys of Qwen3 have norms; Gemma adds one to the weights and normalises
+branches, not sums."""
 
 models = pytest.mark.parametrize("build", FOUND, ids=lambda build: build.__name__)
 
@@ -88,12 +96,16 @@ def run(model: nn.Module, autocast: bool = False) -> dict[str, Tensor]:
     return {"logits": logits.detach(), **gradients}
 
 
-def assert_as_close(plain: dict[str, Tensor], ours: dict[str, Tensor], truth: dict[str, Tensor], eps: float = 1e-5) -> None:
+def assert_as_close(
+    plain: dict[str, Tensor], ours: dict[str, Tensor], truth: dict[str, Tensor], eps: float = 1e-5
+) -> None:
     assert plain.keys() == ours.keys()
     for name, value in ours.items():
         error, allowed = ((x[name].double() - truth[name].double()).norm() for x in (ours, plain))
         assert value.dtype == plain[name].dtype
-        assert error <= 2 * allowed + eps * truth[name].double().norm() + 1e-7, f"{name}: {error} against {allowed}"
+        assert error <= 2 * allowed + eps * truth[name].double().norm() + 1e-7, (
+            f"{name}: {error} against {allowed}"
+        )
 
 
 @models
@@ -101,7 +113,9 @@ def test_logits_and_gradients(build):
     model = randomised(build)
     plain, truth = run(model), run(copy.deepcopy(model).double())
     fused = fuse(model, implementation="fused")
-    assert {kind: len(names) for kind, names in fused.record()["replaced"].items()} == FOUND[build] and not fused.kept
+    assert {kind: len(names) for kind, names in fused.record()["replaced"].items()} == FOUND[
+        build
+    ] and not fused.kept
     assert_as_close(plain, run(model), truth)
 
 
@@ -186,7 +200,9 @@ def test_hidden_states_can_still_be_asked_for():
     tokens = torch.randint(3, 50, (1, 5), generator=torch.Generator().manual_seed(0))
     plain = model(input_ids=tokens, output_hidden_states=True).hidden_states
     fuse(model, implementation="fused")
-    for ours, before in zip(model(input_ids=tokens, output_hidden_states=True).hidden_states, plain, strict=True):
+    for ours, before in zip(
+        model(input_ids=tokens, output_hidden_states=True).hidden_states, plain, strict=True
+    ):
         torch.testing.assert_close(ours, before, rtol=1e-4, atol=1e-5)
 
 
@@ -204,7 +220,12 @@ def test_an_odd_model_keeps_its_own_forwards():
     class Halved(nn.Module):
         def __init__(self, act_fn):
             super().__init__()
-            self.gate_proj, self.up_proj, self.down_proj, self.act_fn = nn.Linear(8, 8), nn.Linear(8, 8), nn.Linear(8, 8), act_fn
+            self.gate_proj, self.up_proj, self.down_proj, self.act_fn = (
+                nn.Linear(8, 8),
+                nn.Linear(8, 8),
+                nn.Linear(8, 8),
+                act_fn,
+            )
 
         def forward(self, x):
             return self.down_proj(self.act_fn(self.gate_proj(x)) * self.up_proj(x) / 2)
@@ -213,15 +234,27 @@ def test_an_odd_model_keeps_its_own_forwards():
         def forward(self, x):
             return super().forward(x) + 1
 
-    model = nn.ModuleDict({
-        "doubled": Doubled(), "halved": Halved(nn.SiLU()), "relu": Halved(nn.ReLU()), "own": Replaced(8),
-        "plane": nn.LayerNorm((4, 8)), "wide": nn.LayerNorm(9000), "taken": nn.LayerNorm(8), "good": nn.LayerNorm(8),
-    })  # fmt: skip
+    model = nn.ModuleDict(
+        {
+            "doubled": Doubled(),
+            "halved": Halved(nn.SiLU()),
+            "relu": Halved(nn.ReLU()),
+            "own": Replaced(8),
+            "plane": nn.LayerNorm((4, 8)),
+            "wide": nn.LayerNorm(9000),
+            "taken": nn.LayerNorm(8),
+            "good": nn.LayerNorm(8),
+        }
+    )
     model["taken"].forward = lambda x: x
     fused = fuse(model, implementation="fused")
     assert fused.replaced == {"good": "layer_norm"}
     assert fused.kept.keys() == {"doubled", "halved", "relu", "own", "plane", "wide", "taken"}
-    assert "no RMSNorm" in fused.kept["doubled"] and "another way" in fused.kept["halved"] and "8192" in fused.kept["wide"]
+    assert (
+        "no RMSNorm" in fused.kept["doubled"]
+        and "another way" in fused.kept["halved"]
+        and "8192" in fused.kept["wide"]
+    )
 
 
 def test_probing_leaves_the_random_state_and_the_weights_alone():

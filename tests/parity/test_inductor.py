@@ -17,7 +17,9 @@ pytestmark = pytest.mark.interpreted
 TOKENS, WIDTH, VOCAB, RANK = 6, 32, 40, 4
 
 
-def step(x: Tensor, weight: Tensor, a: Tensor, b: Tensor, scale: Tensor, head: Tensor, angles: Tensor) -> Tensor:
+def step(
+    x: Tensor, weight: Tensor, a: Tensor, b: Tensor, scale: Tensor, head: Tensor, angles: Tensor
+) -> Tensor:
     """A decoder block in small, and every loss on what comes out of it."""
     labels = torch.arange(TOKENS)
     made = lora_linear(rms_norm(x, scale, 1e-5), weight.detach(), a, b, 0.5)
@@ -33,9 +35,13 @@ def step(x: Tensor, weight: Tensor, a: Tensor, b: Tensor, scale: Tensor, head: T
 
 def test_a_step_of_all_operators_compiles_as_one_graph():
     leaves = [
-        randn(TOKENS, WIDTH), randn(WIDTH, WIDTH, seed=1), randn(RANK, WIDTH, seed=2), randn(WIDTH, RANK, seed=3),
-        randn(WIDTH, seed=4), randn(VOCAB, WIDTH, seed=5),
-    ]  # fmt: skip
+        randn(TOKENS, WIDTH),
+        randn(WIDTH, WIDTH, seed=1),
+        randn(RANK, WIDTH, seed=2),
+        randn(WIDTH, RANK, seed=3),
+        randn(WIDTH, seed=4),
+        randn(VOCAB, WIDTH, seed=5),
+    ]
     half = randn(1, TOKENS, WIDTH // 4, seed=6)
     angles = torch.cat([half, half], dim=-1)
     compiled = torch.compile(step, fullgraph=True)

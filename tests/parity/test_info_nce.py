@@ -31,7 +31,9 @@ def test_values_and_gradients(implementation, dtype, symmetric, queries, candida
     labels = torch.randperm(candidates, generator=torch.Generator().manual_seed(0))[:queries]
     for labels_B in (None, labels):
         ours, theirs = (
-            lambda q, c, module=module, labels_B=labels_B: module.info_nce(q, c, labels_B, temperature=0.05, symmetric=symmetric)
+            lambda q, c, module=module, labels_B=labels_B: module.info_nce(
+                q, c, labels_B, temperature=0.05, symmetric=symmetric
+            )
             for module in (implementation, reference)
         )
         assert_parity(theirs, ours, embeddings(queries, candidates, dtype))
@@ -40,7 +42,9 @@ def test_values_and_gradients(implementation, dtype, symmetric, queries, candida
 def test_a_learnt_temperature_gets_its_gradient():
     leaves = [*embeddings(13, 13), torch.tensor(0.07)]
     ours, theirs = (
-        lambda q, c, temperature, module=module: module.info_nce(q, c, temperature=temperature, symmetric=True)
+        lambda q, c, temperature, module=module: module.info_nce(
+            q, c, temperature=temperature, symmetric=True
+        )
         for module in (chunked, reference)
     )
     assert_parity(theirs, ours, leaves)
@@ -58,7 +62,9 @@ def test_autocast_does_not_round_the_scores():
 
 def test_the_scores_never_exist_as_a_whole():
     queries, candidates = (x.requires_grad_() for x in embeddings(600, 700))
-    with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU], profile_memory=True) as profile:
+    with torch.profiler.profile(
+        activities=[torch.profiler.ProfilerActivity.CPU], profile_memory=True
+    ) as profile:
         chunked.info_nce(queries, candidates, symmetric=True).backward()
     largest = max(event.self_cpu_memory_usage for event in profile.events())
     assert 0 < largest < 600 * 600 * 4 / 4

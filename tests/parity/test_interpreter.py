@@ -1,4 +1,5 @@
-"""Every test of a Triton kernel, run in Triton's interpreter in a process of its own: the other tests see no difference."""
+"""Every test of a Triton kernel, run in Triton's interpreter in a process of its own: the other tests see no
+difference."""
 
 from __future__ import annotations
 

@@ -1,7 +1,9 @@
-"""Cross-entropy of a head, chunked and fused, against the definition: the loss and every gradient, with every option.
+"""Cross-entropy of a head, chunked and fused, against the definition: the loss and every gradient, with every
+option.
 
-Shapes are one row, one below and above a chunk of rows, and odd vocabularies; their product with bias is small, so all of
-it runs for "chunked". The fused kernels run in the interpreter, milliseconds per row, so they see each thing once.
+Shapes are one row, one below and above a chunk of rows, and odd vocabularies; their product with bias is
+small, so all of it runs for "chunked". The fused kernels run in the interpreter, milliseconds per row, so
+they see each thing once.
 """
 
 from __future__ import annotations
@@ -21,7 +23,14 @@ OPTIONS = {"plain": {}, "padding": {"vocab_size": 250}}
 
 
 def problem(
-    tokens: int, vocab: int, *, bias: bool, ignored: str, dtype: torch.dtype = torch.float32, width: int = 24, labels_below: int = 0
+    tokens: int,
+    vocab: int,
+    *,
+    bias: bool,
+    ignored: str,
+    dtype: torch.dtype = torch.float32,
+    width: int = 24,
+    labels_below: int = 0,
 ) -> tuple[list[Tensor], Tensor]:
     generator = torch.Generator().manual_seed(tokens * vocab)
     hidden = torch.randn(tokens, width, generator=generator)
@@ -31,7 +40,9 @@ def problem(
         labels[::3] = reference.IGNORE_INDEX
     if ignored == "all":
         labels[:] = reference.IGNORE_INDEX
-    leaves = [hidden.to(dtype), weight.to(dtype)] + ([torch.randn(vocab, generator=generator).to(dtype)] if bias else [])
+    leaves = [hidden.to(dtype), weight.to(dtype)] + (
+        [torch.randn(vocab, generator=generator).to(dtype)] if bias else []
+    )
     return leaves, labels
 
 
@@ -62,7 +73,9 @@ def test_float32(tokens, vocab, bias, ignored):
 
 
 @pytest.mark.interpreted
-@pytest.mark.parametrize(("tokens", "vocab", "ignored"), [(1, 2, "none"), (51, 63, "some"), (9, 1000, "none"), (7, 63, "all")])
+@pytest.mark.parametrize(
+    ("tokens", "vocab", "ignored"), [(1, 2, "none"), (51, 63, "some"), (9, 1000, "none"), (7, 63, "all")]
+)
 def test_float32_fused(tokens, vocab, ignored):
     check(fused, *problem(tokens, vocab, bias=True, ignored=ignored))
 
@@ -71,7 +84,11 @@ def test_float32_fused(tokens, vocab, ignored):
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 @pytest.mark.parametrize("option", OPTIONS)
 def test_every_option(implementation, dtype, option):
-    check(implementation, *problem(60, 263, bias=True, ignored="some", dtype=dtype, labels_below=250), **OPTIONS[option])
+    check(
+        implementation,
+        *problem(60, 263, bias=True, ignored="some", dtype=dtype, labels_below=250),
+        **OPTIONS[option],
+    )
 
 
 @pytest.mark.interpreted
@@ -94,7 +111,9 @@ def test_rows_known_to_the_caller(implementation):
 @pytest.mark.parametrize("walked", [False, True])
 def test_the_padding_of_the_logits_memory_is_never_read(monkeypatch, walked):
     if walked:
-        monkeypatch.setattr(cross_entropy_rows, "row_launch", lambda columns: cross_entropy_rows.Launch(64, 4))
+        monkeypatch.setattr(
+            cross_entropy_rows, "row_launch", lambda columns: cross_entropy_rows.Launch(64, 4)
+        )
     logits, labels = torch.randn(5, 70), torch.tensor([3, 69, -100, 0, 12])
     expected = cross_entropy_rows.cross_entropy_rows(logits.clone(), labels, 70, torch.float32)
     memory = torch.full((5, 128), torch.nan)
@@ -109,7 +128,9 @@ def test_the_padding_of_the_logits_memory_is_never_read(monkeypatch, walked):
 def test_no_tokens_at_all(implementation):
     leaves, labels = problem(5, 9, bias=True, ignored="none")
     for options in ({}, {"rows_R": torch.arange(0)}):
-        loss, d_hidden, d_weight, d_bias = results(loss_of(implementation, labels[:0], options), [leaves[0][:0], *leaves[1:]])
+        loss, d_hidden, d_weight, d_bias = results(
+            loss_of(implementation, labels[:0], options), [leaves[0][:0], *leaves[1:]]
+        )
         assert loss == 0 and d_hidden.shape == (0, 24) and (d_weight == 0).all() and (d_bias == 0).all()
 
 
@@ -152,7 +173,8 @@ def test_a_second_derivative_is_refused():
 
 
 def test_a_loss_that_is_dropped_frees_its_gradients():
-    """The gradients hang on the graph's node; a cycle through them would keep [V, D] floats until the collector runs."""
+    """The gradients hang on the graph's node; a cycle through them would keep [V, D] floats until the
+    collector runs."""
     (hidden, weight), labels = problem(60, 63, bias=False, ignored="none")
     gc.collect()
     gc.disable()
@@ -172,7 +194,9 @@ def test_under_autocast_the_products_are_bf16_and_the_gradients_float32():
         eager = results(loss_of(reference, labels), leaves)
         ours = results(loss_of(chunked, labels), leaves)
     exact = results(loss_of(chunked, labels), leaves)
-    for name, true, plain, value in zip(("loss", "hidden", "weight", "bias"), truth, eager, ours, strict=True):
+    for name, true, plain, value in zip(
+        ("loss", "hidden", "weight", "bias"), truth, eager, ours, strict=True
+    ):
         assert value.dtype == torch.float32
         assert (value - true).abs().max() <= 2 * (plain - true).abs().max() + 1e-6, name
     assert (ours[0] - exact[0]).abs() > 1e-4 * exact[0].abs().sqrt(), "float32 products"
@@ -183,7 +207,9 @@ def test_logits_never_exist_as_a_whole():
     tokens, vocab = 500, 400
     (hidden, weight), labels = problem(tokens, vocab, bias=False, ignored="none")
     hidden.requires_grad_(), weight.requires_grad_()
-    with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU], profile_memory=True) as profile:
+    with torch.profiler.profile(
+        activities=[torch.profiler.ProfilerActivity.CPU], profile_memory=True
+    ) as profile:
         chunked.linear_cross_entropy(hidden, weight, labels).backward()
     largest = max(event.self_cpu_memory_usage for event in profile.events())
     assert 0 < largest < tokens * vocab * 4 / 2
@@ -217,7 +243,8 @@ def test_scores_equal_the_definition(implementation):
 
 @pytest.mark.parametrize("implementation", BOTH)
 def test_torch_knows_the_operator(implementation):
-    """opcheck: schema, fake tensors, autograd registration, and the traced forward and backward equal the eager ones."""
+    """opcheck: schema, fake tensors, autograd registration, and the traced forward and backward equal the
+    eager ones."""
     (hidden, weight, bias), labels = problem(9, 63, bias=True, ignored="some")
     name = f"linear_cross_entropy_{implementation.__name__.rpartition('.')[2]}"
     data = (hidden.requires_grad_(), weight.requires_grad_(), labels, bias.requires_grad_(), None)
@@ -229,7 +256,9 @@ def test_torch_knows_the_operator(implementation):
 def test_torch_compiles_around_it_without_a_break(implementation):
     leaves, labels = problem(9, 63, bias=False, ignored="some")
     loss = partial(implementation.linear_cross_entropy, labels_T=labels)
-    compiled = torch.compile(lambda hidden, weight: loss(hidden * 2, weight), fullgraph=True, backend="aot_eager")
+    compiled = torch.compile(
+        lambda hidden, weight: loss(hidden * 2, weight), fullgraph=True, backend="aot_eager"
+    )
     expected = results(lambda hidden, weight: loss(hidden * 2, weight), leaves)
     for value, exact in zip(results(compiled, leaves), expected, strict=True):
         torch.testing.assert_close(value, exact)

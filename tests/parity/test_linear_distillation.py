@@ -33,7 +33,10 @@ def student(dtype: torch.dtype = torch.float32, seed: int = 0) -> tuple[list[Ten
 def teacher_of(source: str, temperature: float = 1.0, columns: int = VOCAB - 3) -> Teacher:
     """A teacher of another width with more padding than the student."""
     generator = torch.Generator().manual_seed(1)
-    hidden, weight = torch.randn(TOKENS, 20, generator=generator), torch.randn(VOCAB + 4, 20, generator=generator) * 0.5
+    hidden, weight = (
+        torch.randn(TOKENS, 20, generator=generator),
+        torch.randn(VOCAB + 4, 20, generator=generator) * 0.5,
+    )
     bias = torch.randn(VOCAB + 4, generator=generator)
     logits = hidden @ weight.T + bias
     if source == "hidden":
@@ -73,10 +76,13 @@ def test_every_divergence_and_teacher(implementation, source, kind):
 @pytest.mark.parametrize("source", ["hidden", "top-k"])
 @pytest.mark.parametrize("kind", KINDS)
 def test_bfloat16(implementation, source, kind):
-    """Against the plain way, which rounds the logits; ours keep them in float32, but their gradient enters bf16 products."""
+    """Against the plain way, which rounds the logits; ours keep them in float32, but their gradient enters
+    bf16 products."""
     leaves, labels = student(torch.bfloat16)
     teacher = teacher_of(source, columns=VOCAB)
-    ours, exact = (loss_of(module, teacher, labels, kind=kind, ce_weight=0.5) for module in (implementation, reference))
+    ours, exact = (
+        loss_of(module, teacher, labels, kind=kind, ce_weight=0.5) for module in (implementation, reference)
+    )
 
     def plain(hidden: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
         logits = torch.nn.functional.linear(hidden, weight, bias).float()
@@ -142,7 +148,9 @@ def test_the_teacher_learns_nothing_and_the_parts_carry_no_gradient(implementati
     leaves, labels = student()
     teacher = teacher_of("hidden")
     teacher.weight_VE.requires_grad_()
-    total, ce, kd = implementation.linear_distillation(leaves[0].requires_grad_(), leaves[1], teacher, labels, kd_weight=2.0)
+    total, ce, kd = implementation.linear_distillation(
+        leaves[0].requires_grad_(), leaves[1], teacher, labels, kd_weight=2.0
+    )
     total.backward()
     assert teacher.weight_VE.grad is None and leaves[1].grad is None and leaves[0].grad is not None
     assert not ce.requires_grad and not kd.requires_grad and total.item() == pytest.approx(2 * kd.item())
@@ -161,9 +169,13 @@ def test_settings_that_mean_nothing_are_refused():
 def test_logits_never_exist_as_a_whole(source):
     tokens, vocab = 500, 400
     hidden, weight, labels = torch.randn(tokens, 8), torch.randn(vocab, 8), torch.randint(0, vocab, (tokens,))
-    teacher = HiddenTeacher(hidden, weight) if source == "hidden" else DenseTeacher(torch.randn(tokens, vocab))
+    teacher = (
+        HiddenTeacher(hidden, weight) if source == "hidden" else DenseTeacher(torch.randn(tokens, vocab))
+    )
     hidden.requires_grad_(), weight.requires_grad_()
-    with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU], profile_memory=True) as profile:
+    with torch.profiler.profile(
+        activities=[torch.profiler.ProfilerActivity.CPU], profile_memory=True
+    ) as profile:
         chunked.linear_distillation(hidden, weight, teacher, labels, kind="jsd", ce_weight=1.0)[0].backward()
     largest = max(event.self_cpu_memory_usage for event in profile.events())
     assert 0 < largest < tokens * vocab * 4 / 2
@@ -187,7 +199,9 @@ def test_torch_compiles_around_it_without_a_break(implementation):
     teacher = teacher_of("hidden")
 
     def loss(hidden: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
-        return implementation.linear_distillation(hidden * 2, weight, teacher, labels, bias, vocab_size=VOCAB)[0]
+        return implementation.linear_distillation(
+            hidden * 2, weight, teacher, labels, bias, vocab_size=VOCAB
+        )[0]
 
     compiled = torch.compile(loss, fullgraph=True, backend="aot_eager")
     for value, exact in zip(results(compiled, leaves), results(loss, leaves), strict=True):

@@ -1,4 +1,5 @@
-"""A linear layer with its low-rank update against its definition and against peft's layer; 4-bit bases included."""
+"""A linear layer with its low-rank update against its definition and against peft's layer; 4-bit bases
+included."""
 
 from __future__ import annotations
 
@@ -15,7 +16,8 @@ SHAPES = {
     "one row": (1, 9, 7, 1),
     "no row": (0, 8, 8, 2),
 }
-"""tokens, inputs, outputs, rank: both passes augment the weight for "wide", only backward does for "tall", none for few rows."""
+"""tokens, inputs, outputs, rank: both passes augment the weight for "wide", only backward does for "tall",
+none for few rows."""
 
 
 def problem(shape, *, bias=True, dtype=torch.float32):
@@ -26,7 +28,9 @@ def problem(shape, *, bias=True, dtype=torch.float32):
         randn(rank, inputs, seed=1, dtype=dtype),
         randn(outputs, rank, seed=2, dtype=dtype),
     ]
-    return leaves + ([randn(outputs, seed=3, dtype=dtype)] if bias else []), randn(outputs, inputs, seed=4, dtype=dtype)
+    return leaves + ([randn(outputs, seed=3, dtype=dtype)] if bias else []), randn(
+        outputs, inputs, seed=4, dtype=dtype
+    )
 
 
 def layer_of(operator, weight, **options):
@@ -50,7 +54,9 @@ def test_the_update_may_see_dropped_inputs(shape):
     mask = (torch.rand(shape[:2], generator=torch.Generator().manual_seed(0)) > 0.3) / 0.7
 
     def layer(operator):
-        return lambda x, a, b, bias: operator(x, weight.to(x.dtype), a, b, 0.7, bias, dropped=x * mask.to(x.dtype))
+        return lambda x, a, b, bias: operator(
+            x, weight.to(x.dtype), a, b, 0.7, bias, dropped=x * mask.to(x.dtype)
+        )
 
     assert_parity(layer(reference.lora_linear), layer(lora.lora_linear), leaves)
 
@@ -59,7 +65,9 @@ def test_more_dimensions_and_strided_inputs():
     (x, a, b, bias), weight = problem((12, 24, 40, 3))
     for view in (lambda x: x.view(3, 4, 24), lambda x: x.view(3, 4, 24).transpose(0, 1), lambda x: x[::2]):
         assert_parity(
-            lambda x, a, b, bias, view=view: reference.lora_linear(view(x), weight.to(x.dtype), a, b, 0.7, bias),
+            lambda x, a, b, bias, view=view: reference.lora_linear(
+                view(x), weight.to(x.dtype), a, b, 0.7, bias
+            ),
             lambda x, a, b, bias, view=view: lora.lora_linear(view(x), weight.to(x.dtype), a, b, 0.7, bias),
             [x, a, b, bias],
         )
@@ -80,7 +88,10 @@ def test_under_autocast_it_computes_in_bfloat16_with_float32_gradients():
     leaves, weight = problem(SHAPES["wide"])
     truth = results(layer_of(reference.lora_linear, weight), leaves, wide=True)
     with torch.autocast("cpu", torch.bfloat16):
-        eager, ours = (results(layer_of(operator, weight), leaves) for operator in (reference.lora_linear, lora.lora_linear))
+        eager, ours = (
+            results(layer_of(operator, weight), leaves)
+            for operator in (reference.lora_linear, lora.lora_linear)
+        )
     for exact, plain, value in zip(truth, eager, ours, strict=True):
         assert value.dtype == (torch.bfloat16 if value is ours[0] else torch.float32)
         assert (value - exact).abs().max() <= 2 * (plain - exact).abs().max() + 1e-6
@@ -109,7 +120,9 @@ def four_bit(outputs, inputs):
     """A weight in random codes and scales, and its values."""
     generator = torch.Generator().manual_seed(outputs)
     packed = torch.randint(0, 256, (outputs * inputs // 2, 1), generator=generator, dtype=torch.uint8)
-    layout = lora.FourBit(torch.rand(outputs * inputs // 64, generator=generator), torch.linspace(-1, 1, 16), 64)
+    layout = lora.FourBit(
+        torch.rand(outputs * inputs // 64, generator=generator), torch.linspace(-1, 1, 16), 64
+    )
     return packed, layout, reference.dequantize_4bit(packed, *layout, (outputs, inputs))
 
 
@@ -145,8 +158,8 @@ def test_opcheck():
     for shape in (SHAPES["wide"], SHAPES["tall"], SHAPES["few rows"]):
         (x, a, b, bias), weight = problem(shape)
         x, a, b, bias = (t.requires_grad_() for t in (x, a, b, bias))
-        torch.library.opcheck(lora._forward, (x, None, weight, a, b, bias, None, None, 0, 0.7))
-        torch.library.opcheck(lora._forward, (x, x.detach() * 2, weight, a, b, None, None, None, 0, 0.7))
+        torch.library.opcheck(lora._operator, (x, None, weight, a, b, bias, None, None, 0, 0.7))
+        torch.library.opcheck(lora._operator, (x, x.detach() * 2, weight, a, b, None, None, None, 0, 0.7))
 
 
 def test_whole_graph_compiles():

@@ -40,7 +40,9 @@ def problem(shape, dtype=torch.float32, norm=False):
 def turn(operator, cos, sin, **options):
     def layer(q, k, q_weight=None, k_weight=None):
         both = (cos.to(q.dtype), sin.to(q.dtype))
-        return operator(q.transpose(1, 2), k.transpose(1, 2), *both, q_weight_D=q_weight, k_weight_D=k_weight, **options)
+        return operator(
+            q.transpose(1, 2), k.transpose(1, 2), *both, q_weight_D=q_weight, k_weight_D=k_weight, **options
+        )
 
     return layer
 
@@ -59,9 +61,12 @@ def test_packed_positions_pick_rows_of_a_table(norm):
     leaves, cos, sin = problem((2, 5, 3, 1, 8, 8), norm=norm)
     positions = torch.tensor([[0, 1, 2, 0, 1], [0, 0, 1, 2, 3]])
     options = {"positions_BT": positions}
-    assert_parity(turn(reference.rope, cos[0], sin[0], **options), turn(rope.rope, cos[0], sin[0], **options), leaves)
+    assert_parity(
+        turn(reference.rope, cos[0], sin[0], **options), turn(rope.rope, cos[0], sin[0], **options), leaves
+    )
     packed, plain = (
-        turn(rope.rope, c, s, **o)(*leaves) for c, s, o in ((cos[0], sin[0], options), (cos[0][positions], sin[0][positions], {}))
+        turn(rope.rope, c, s, **o)(*leaves)
+        for c, s, o in ((cos[0], sin[0], options), (cos[0][positions], sin[0][positions], {}))
     )
     assert all(torch.equal(a, b) for a, b in zip(packed, plain, strict=True))
 
@@ -97,7 +102,7 @@ def test_opcheck(norm):
     leaves, cos, sin = problem((1, 5, 3, 1, 8, 8), norm=norm)
     leaves = [leaf.requires_grad_() for leaf in leaves]
     q, k = (leaf.transpose(1, 2) for leaf in leaves[:2])
-    torch.library.opcheck(rope._forward, (q, k, cos[0], sin[0], None, *(leaves[2:] or (None, None)), 1e-6))
+    torch.library.opcheck(rope._operator, (q, k, cos[0], sin[0], None, *(leaves[2:] or (None, None)), 1e-6))
 
 
 def test_whole_graph_compiles():

@@ -1,183 +1,119 @@
-"""The study's data, prepared once: read, deduplicated, decontaminated, split, and held-out documents cut to
-passages.
+"""The stage that prepares a study's data: reads, deduplicates, decontaminates and splits it.
 
 Every later stage reads the files written here. A held-out document gives one passage of at most
-PASSAGE_BYTES, drawn
-by its hash: items stay independent, and scoring costs the same for short tickets and long articles.
+PASSAGE_BYTES, drawn by its hash: items stay independent, and scoring costs the same for short tickets and
+long articles.
 """
 
 from __future__ import annotations
 
 import hashlib
-from pathlib import Path
 from typing import Any
 
-from adaptkit.data.dedup import deduplicate
-from adaptkit.data.files import find_files
+from adaptkit.compare.stage import Stage
+from adaptkit.compare.workspace import PreparedFiles, Workspace
 from adaptkit.data.overlap import OverlapReport, overlap, remove_overlap
-from adaptkit.data.readers import DataConfig, Dataset, Row, read, split, take
-from adaptkit.errors import DataError
-from adaptkit.run import Run, digest, file_digest, write_jsonl
-from adaptkit.study.config import CorpusConfig, StudyConfig
+from adaptkit.data.readers import Dataset, Row, split, take
+from adaptkit.run import Run, write_jsonl
+from adaptkit.run_record import RecipeKind, RunRecord, SplitRecord, read_record, validated
+from adaptkit.study.config import StudyConfig
+from adaptkit.study.inputs import data_configs, input_digests
+from adaptkit.study.record import CorpusRecord, DataRecord, OverlapRecord
+from adaptkit.study.stage_record import PreparedResult
+from adaptkit.study.task import CorpusRows, read_corpus
 
 PASSAGE_BYTES = 1024
-TEST_SHARE, DEV_SHARE = 0.1, 0.05
-MAX_TEST_PASSAGES, MAX_DEV_PASSAGES, MAX_DEV_ROWS = 200, 60, 300
-WANT = {"classify": "labelled", "label_words": "labelled", "generate": "sft", "retrieve": "queries"}
+DEV_SHARE = 0.05
+MAX_TEST_PASSAGES, MAX_DEV_PASSAGES = 200, 60
+TEXTS = ("domain", "general")
 
 
-def data_configs(config: StudyConfig) -> dict[str, DataConfig]:
-    """Every data set of a study by its label."""
-    named = {"domain": config.domain, "general": config.general, **{task.name: task for task in config.tasks}}
-    return {
-        f"{name}.{part}": data
-        for name, corpus in named.items()
-        for part in ("train", "test")
-        if (data := getattr(corpus, part))
-    }
-
-
-def input_digests(config: StudyConfig) -> dict[str, str]:
-    """sha256 of every file a study reads, and of its base's weights: what its folder's name depends on."""
-    digests = {}
-    for label, data in data_configs(config).items():
-        files, _ = find_files(data.files)
-        digests[label] = digest([file_digest(file) for file in files])
-    if config.base:
-        from adaptkit.models import find
-
-        folder = find(config.base)
-        digests["base"] = digest(
-            {
-                p.name: file_digest(p)
-                for p in sorted(folder.iterdir())
-                if p.suffix in (".safetensors", ".json")
-            }
-        )
-    return digests
-
-
-def prepare_data(config: StudyConfig, root: Path) -> tuple[Run, dict[str, Any]]:
-    """Write the prepared files and return their run with the facts the report tells.
+def prepare(workspace: Workspace, stage: Stage, threads: int) -> PreparedResult:
+    """Read, deduplicate, decontaminate and split the data, once for all studies of the same data.
 
     Raises: DataError for rows that cannot be used, and where a split would be empty.
     """
-    fields = {label: data.model_dump(mode="json") for label, data in data_configs(config).items()}
+    config = workspace.config
+    fields: dict[str, Any] = {
+        label: data.model_dump(mode="json") for label, data in data_configs(config).items()
+    }
     fields["kinds"] = {task.name: task.kind for task in config.tasks}
-    run = Run.open(root, "data", fields | {"fractions": config.fractions}, input_digests(config))
+    run = Run.open(workspace.root, "data", {**fields, "fractions": config.fractions}, input_digests(config))
     if not run.finished:
-        facts = _prepare(config, run)
-        run.finish(facts=facts)
-    return run, run.manifest()["facts"]
+        data, labels = write_data(config, PreparedFiles(run.path))
+        facts = {"data": data.model_dump(mode="json"), "labels": labels}
+        record = RunRecord(recipe=RecipeKind.PREPARE, facts=facts)
+        run.finish(record=record.model_dump(mode="json"))
+    facts = read_record(run).facts
+    data = validated(DataRecord, facts["data"], str(run.manifest_path))
+    return PreparedResult(run=run.path.name, data=data, labels=facts["labels"])
 
 
-def _prepare(config: StudyConfig, run: Run) -> dict[str, Any]:
-    facts: dict[str, Any] = {"overlap": {}, "duplicates": {}, "labels": {}}
-    wants = {"domain": "text", "general": "text", **{task.name: WANT[task.kind] for task in config.tasks}}
-    named = {"domain": config.domain, "general": config.general, **{task.name: task for task in config.tasks}}
-    parts = {name: _parts(name, corpus, wants[name], facts) for name, corpus in named.items()}
-    tests = {name: test for name, (_, test) in parts.items()}
-    for name, (train, test) in parts.items():
+def write_data(config: StudyConfig, files: PreparedFiles) -> tuple[DataRecord, dict[str, list[str]]]:
+    """Write every data set of a study; what was found in them, and the labels of each task."""
+    read = {name: read_corpus(corpus, "text") for name, corpus in _texts(config).items()}
+    read |= {task.name: task.task_kind.read(task) for task in config.tasks}
+    tests = {name: rows.test for name, rows in read.items()}
+    corpora: dict[str, CorpusRecord] = {}
+    overlaps: list[OverlapRecord] = []
+    labels: dict[str, list[str]] = {}
+    for name, rows in read.items():
         # Text is checked against every test, labelled rows against their own: other tasks' rows are not text
         # to train on.
-        against = tests if wants[name] == "text" else {name: test}
-        train = _decontaminated(train, against, name, facts["overlap"])
-        facts[name] = {"train": _fact(train), "test": _fact(test)}
-        if name in ("domain", "general"):
-            _write_corpus(run, name, train, test, config.fractions)
-        elif wants[name] == "queries":
-            from adaptkit.compare.stages.retrieve import write_sets
-
-            write_sets(run.path / name, named[name], train, test)
+        against = tests if name in TEXTS else {name: rows.test}
+        rows = _decontaminated(name, rows, against, overlaps)
+        corpora[name] = CorpusRecord(train=_split_record(rows.train), test=_split_record(rows.test))
+        if name in TEXTS:
+            _write_text(files, name, rows, config.fractions if name == "domain" else [1.0])
         else:
-            facts["labels"][name] = train.labels
-            _write_task(run, name, train, test)
-    return facts
+            task = config.task(name)
+            task.task_kind.prepare(files.task(name), task, rows)
+            labels[name] = rows.train.labels
+    duplicates = {name: rows.duplicates for name, rows in read.items() if rows.duplicates}
+    return DataRecord(corpora=corpora, overlap=tuple(overlaps), duplicates=duplicates), labels
 
 
-def _parts(name: str, corpus: CorpusConfig, want: str, facts: dict[str, Any]) -> tuple[Dataset, Dataset]:
-    """Training rows without duplicates, and test rows: the ones named, or a share held out."""
-    if want == "queries":
-        from adaptkit.compare.stages.retrieve import read_queries
-
-        return read_queries(corpus)
-    train, duplicates = deduplicate(read(corpus.train, want))
-    facts["duplicates"][name] = duplicates.as_json()
-    return (train, read(corpus.test, want)) if corpus.test else split(train, TEST_SHARE, seed=1)
+def _texts(config: StudyConfig) -> dict[str, Any]:
+    return {"domain": config.domain, "general": config.general}
 
 
-def _decontaminated(train: Dataset, tests: dict[str, Dataset], name: str, facts: dict[str, Any]) -> Dataset:
-    """`train` without the rows that hold n-grams of a test item; what was found is counted in `facts`."""
+def _decontaminated(
+    name: str, rows: CorpusRows, tests: dict[str, Dataset], overlaps: list[OverlapRecord]
+) -> CorpusRows:
+    """Training rows without those that hold n-grams of a test item; what was found is added to `overlaps`."""
+    train = rows.train
     for test_name, test in tests.items():
-        found = overlap(train, test)
-        train = remove_overlap(train, found, side="train")
-        facts[f"{name} against {test_name}"] = {
-            **found.as_json(),
-            "contaminated": len(found.contaminated),
-            "action": _action(found),
-        }
-    return train
+        report = overlap(train, test)
+        train = remove_overlap(train, report, side="train")
+        counts = report.as_json()
+        overlaps.append(OverlapRecord(train=name, test=test_name, action=_action(report), **counts))
+    return CorpusRows(train, rows.test, rows.duplicates)
 
 
-def _action(found: OverlapReport) -> str:
-    if not found.contaminated:
+def _action(report: OverlapReport) -> str:
+    if not report.contaminated:
         return "none found"
-    if not found.train_ids:
+    if not report.train_ids:
         return "kept: no single training row holds a tenth of an item"
-    return f"{len(found.train_ids)} training rows removed"
+    return f"{len(report.train_ids)} training rows removed"
 
 
-def _fact(dataset: Dataset) -> dict[str, Any]:
-    return {key: value for key, value in dataset.manifest().items() if key != "skipped"}
+def _split_record(dataset: Dataset) -> SplitRecord:
+    return SplitRecord(**{**dataset.manifest(), "skipped": []})
 
 
-def _write_corpus(run: Run, name: str, train: Dataset, test: Dataset, fractions: list[float]) -> None:
-    train, dev = split(train, DEV_SHARE)
-    write_jsonl(run.path / f"{name}.dev.jsonl", map(_passage, dev.rows[:MAX_DEV_PASSAGES]))
-    write_jsonl(run.path / f"{name}.test.jsonl", map(_passage, test.rows[:MAX_TEST_PASSAGES]))
-    for fraction in fractions if name == "domain" else [1.0]:
-        part = take(train, fraction)
-        write_jsonl(
-            train_path(run.path, name, fraction), ({"text": row.text, "from": row.where} for row in part.rows)
-        )
+def _write_text(files: PreparedFiles, name: str, rows: CorpusRows, shares: list[float]) -> None:
+    train, dev = split(rows.train, DEV_SHARE)
+    write_jsonl(files.dev(name), map(passage, dev.rows[:MAX_DEV_PASSAGES]))
+    write_jsonl(files.test(name), map(passage, rows.test.rows[:MAX_TEST_PASSAGES]))
+    for share in shares:
+        part = take(train, share)
+        write_jsonl(files.train(name, share), ({"text": row.text, "from": row.where} for row in part.rows))
 
 
-def train_path(folder: Path, name: str, fraction: float = 1.0) -> Path:
-    return folder / (f"{name}.train.jsonl" if fraction == 1 else f"{name}.train.{fraction:g}.jsonl")
-
-
-def _passage(row: Row) -> dict[str, str]:
-    """One passage of a document, starting at a paragraph drawn by the document's hash, cut at a character
-    boundary."""
+def passage(row: Row) -> dict[str, str]:
+    """One passage of a document: from a paragraph drawn by the document's hash to a whole character."""
     raw = row.text.encode()
     starts = [0] + [i + 1 for i in range(len(raw) - PASSAGE_BYTES // 2) if raw[i] == 10]
     start = starts[int.from_bytes(hashlib.sha256(raw).digest()[:4]) % len(starts)]
     return {"text": raw[start : start + PASSAGE_BYTES].decode(errors="ignore"), "from": row.where}
-
-
-def _write_task(run: Run, name: str, train: Dataset, test: Dataset) -> None:
-    if unknown := sorted(set(test.labels) - set(train.labels)):
-        raise DataError(
-            f"labels {unknown} stand in the test rows of '{name}' and in no training row",
-            where=test.rows[0].where,
-            fix="train on every label, or drop those rows",
-        )
-    rest, dev = split(train, min(0.2, MAX_DEV_ROWS / len(train.rows)))
-    for part, dataset in (("train", rest), ("dev", dev), ("test", test)):
-        write_jsonl(
-            run.path / f"{name}.{part}.jsonl", ({**row.values, "from": row.where} for row in dataset.rows)
-        )
-
-
-def read_prepared(path: Path, want: str = "text") -> Dataset:
-    return read(DataConfig(files=[str(path)]), want)
-
-
-def folder_digest(path: Path) -> str:
-    files = sorted(p for p in path.rglob("*") if p.suffix in (".jsonl", ".tsv"))
-    return digest({str(p.relative_to(path)): file_digest(p) for p in files})
-
-
-def documents(path: Path) -> list[tuple[str, str]]:
-    """(id, text) of prepared held-out passages."""
-    return [(row.id, row.text) for row in read_prepared(path).rows]

@@ -1,5 +1,4 @@
-"""Stages that make and score language models: the tokenizer, the base, and one training per job, seed and
-share of text."""
+"""Stages that make and score language models: tokenizer, base, and each training on text."""
 
 from __future__ import annotations
 
@@ -7,213 +6,176 @@ from pathlib import Path
 from typing import Any
 
 from adaptkit import models
-from adaptkit.compare.plan import language_adapter
-from adaptkit.compare.speed import text_kind
-from adaptkit.compare.stages.data import documents, read_prepared, train_path
-from adaptkit.compare.workspace import StudyFolder, tidy
-from adaptkit.data.readers import DataConfig
+from adaptkit.architecture import default_learning_rate
+from adaptkit.compare.stage import Stage
+from adaptkit.compare.stages.distillation_job import Distillation
+from adaptkit.compare.stages.language_job import JobOrder, LanguageJob
+from adaptkit.compare.stages.pretraining_jobs import (
+    Continued,
+    KeepTraining,
+    Placebo,
+    Scratch,
+    from_scratch,
+    pretrained,
+    scratch_objective,
+)
+from adaptkit.compare.stages.tsdae_job import RestoreTexts, is_headless
+from adaptkit.compare.workspace import Workspace, documents, rows_of, tidy
 from adaptkit.run import Run, read_json, write_json, write_jsonl
-from adaptkit.study.arms import job_adapter
+from adaptkit.run_record import ModelKind, RecipeKind, RunRecord, SuiteRecord
+from adaptkit.study.arms import Adaptation, Origin, TextJob
+from adaptkit.study.record import TokenizerRecord
+from adaptkit.study.stage_record import BaseResult, LanguageResult, TokenizerResult
+from adaptkit.trainer.config import TrainerConfig
 
-# Centres of the learning rates tried, relative to training all weights from scratch.
-CONTINUED_RATE, LORA_RATE = 0.5, 3.0
-SCRATCH = ("scratch", "base")
+JOBS: dict[Origin, LanguageJob] = {
+    Origin.GENERIC: KeepTraining(),
+    Origin.CONTINUED: Continued(),
+    Origin.SCRATCH: Scratch(),
+    Origin.PLACEBO: Placebo(),
+    Origin.DISTILLED: Distillation(),
+}
 
 
-def tokenizer(folder: StudyFolder, threads: int) -> dict[str, Any]:
+def job_of(workspace: Workspace, job: TextJob) -> LanguageJob:
+    """How a job is done on this study's base."""
+    way = JOBS[job.origin]
+    if isinstance(way, KeepTraining) and is_headless(workspace.base_folder):
+        return RestoreTexts(way.text)
+    return way
+
+
+def tokenizer(workspace: Workspace, stage: Stage, threads: int) -> TokenizerResult:
     """Train the domain tokenizer and count how many bytes of domain text a token of it holds."""
-    path = _train_tokenizer(folder, "domain")
-    return {"path": str(path), "tokenizers": {"domain": _bytes_per_token(folder, path)}}
+    path = _train_tokenizer(workspace, "domain")
+    return TokenizerResult(path=str(path), tokenizer=_fit(workspace, path))
 
 
-def base(folder: StudyFolder, threads: int) -> dict[str, Any]:
+def base(workspace: Workspace, stage: Stage, threads: int) -> BaseResult:
     """The generic model: found, or made from the general text; scored as it is."""
-    from adaptkit.pretrain.recipe import pretrain
-
-    made: Run | None = None
-    if folder.config.base:
-        path = models.find(folder.config.base)
+    config = workspace.config
+    run: Run | None = None
+    if config.base:
+        path = models.find(config.base)
+        identity = str(path)
     else:
-        settings = _settings(folder, "base", "general", 1.0, folder.config.base_flops, 0, threads)
-        made = folder.open("base", settings)
-        pretrain(settings, made)
-        path = made.model
-    scored = _score(folder, path, str(path) if made is None else made.path.name, threads)
-    told = {"model": str(path), "run": made.path.name if made else None, "kind": models.model_kind(path)}
-    return told | _scores(scored) | {"tokenizers": {"generic": _bytes_per_token(folder, path)}}
-
-
-def language(
-    folder: StudyFolder,
-    threads: int,
-    *,
-    job: str,
-    seed: int,
-    fraction: float,
-    flops: float,
-    trial: int | None,
-) -> dict[str, Any]:
-    """Train one language model within `flops` and score it on held-out domain and general text."""
-    from adaptkit.compare.stages import student, tsdae
-    from adaptkit.distill.recipe import distill
-    from adaptkit.embed.recipe import EmbedResult, embed
-    from adaptkit.pretrain.recipe import pretrain
-
-    rate = _rates(folder, job)[trial] if trial is not None else _best_rate(folder, job)
-    text = "general" if job == "placebo" else "domain"
-    if job == "distilled":
-        settings, recipe = student.settings(folder, fraction, flops, seed, threads, rate), distill
-    elif job not in SCRATCH and tsdae.fits(folder.base):
-        settings, recipe = tsdae.settings(folder, job, text, fraction, flops, seed, threads, rate), embed
-    else:
-        settings, recipe = _settings(folder, job, text, fraction, flops, seed, threads, rate), pretrain
-    run = folder.open(job, settings)
-    result = recipe(settings, run)
-    scores = result.dev if isinstance(result, EmbedResult) else result.scores
-    tidy(run, keep_model=trial is None)
-    # Tuned on the kind of text it learns: the placebo must be as good at general text as trials can make it.
-    outcome = {"run": run.path.name, "learning_rate": rate, "dev": min(scores.values())}
-    if trial is not None:
-        return outcome
-    return outcome | {"model": str(run.model)} | _scores(_score(folder, run.model, run.path.name, threads))
-
-
-def _settings(
-    folder: StudyFolder,
-    job: str,
-    text: str,
-    fraction: float,
-    flops: float,
-    seed: int,
-    threads: int,
-    rate: float = 0.0,
-) -> Any:
-    """The pretraining that a job is."""
-    from adaptkit.pretrain.config import PretrainConfig
-
-    config, scratch = folder.config, job in SCRATCH
-    replay = {"replay": _files(folder.data / "general.train.jsonl"), "replay_share": config.replay_share}
-    trainer = {"seed": seed, "threads": threads} | ({"learning_rate": rate} if rate else {})
-    kind = "none" if scratch else language_adapter(config, job)
-    return PretrainConfig(
-        name=job,
-        objective="masked"
-        if not scratch and text_kind(folder.base) == "masked"
-        else _scratch_objective(folder),
-        base="" if scratch else str(folder.base),
-        data=_files(train_path(folder.data, text, fraction)),
-        dev=_files(folder.data / f"{text}.dev.jsonl"),
-        flops=flops,
-        size=config.size,
-        tokenizer=config.tokenizer.model_copy(
-            update={"path": str(_train_tokenizer(folder, text)) if scratch else ""}
-        ),
-        adapter=config.adapter.model_copy(update={"kind": kind}),
-        trainer=config.trainer.model_dump(exclude_unset=True) | trainer,
-        **(replay if job == "continued" and config.replay_share else {}),
+        trainer = TrainerConfig(
+            **config.trainer.model_dump(exclude_unset=True) | {"seed": 0, "threads": threads}
+        )
+        vocabulary = str(_train_tokenizer(workspace, "general"))
+        settings = from_scratch(workspace, "base", "general", vocabulary, config.base_flops, trainer)
+        run, _ = pretrained(workspace, settings)
+        path, identity = run.model, run.path.name
+    scored = _score(workspace, path, identity, threads)
+    return BaseResult(
+        model=str(path),
+        run=run.path.name if run else None,
+        kind=ModelKind(models.model_kind(path)),
+        score_run=scored.path.name if scored else None,
+        dev=_dev(scored) if scored else None,
+        tokenizer=_fit(workspace, path),
     )
 
 
-def _scratch_objective(folder: StudyFolder) -> str:
-    """Scratch models are of the base's kind, so that arms are compared like with like."""
-    return "masked" if folder.config.base and text_kind(folder.config.base) == "masked" else "causal"
+def language(workspace: Workspace, stage: Stage, threads: int) -> LanguageResult:
+    """Train one language model within the stage's FLOPs and score it on held-out domain and general text."""
+    key = stage.key
+    assert key.job is not None
+    trial = key.trial is not None
+    rate = (
+        learning_rates(workspace, key.job)[key.trial]
+        if key.trial is not None
+        else best_rate(workspace, key.job)
+    )
+    order = JobOrder(workspace, key.job, key.share, stage.flops, key.seed, threads, rate)
+    run, dev = job_of(workspace, key.job).train(order)
+    tidy(run, keep_model=not trial)
+    if trial:
+        return LanguageResult(run=run.path.name, learning_rate=rate, dev=dev)
+    scored = _score(workspace, run.model, run.path.name, threads)
+    return LanguageResult(
+        run=run.path.name,
+        learning_rate=rate,
+        dev=_dev(scored) if scored else dev,
+        model=str(run.model),
+        score_run=scored.path.name if scored else None,
+    )
 
 
-def _files(path: Path) -> DataConfig:
-    return DataConfig(files=[str(path)])
+def learning_rates(workspace: Workspace, job: TextJob) -> list[float]:
+    """The learning rates tried for a job, around what its size and kind of training suggest."""
+    weights = job.weights(Adaptation(workspace.config.continue_with))
+    share = job_of(workspace, job).rate_share(weights)
+    return workspace.budget.learning_rates(default_learning_rate(workspace.base_params) * share)
 
 
-def _train_tokenizer(folder: StudyFolder, text: str) -> Path:
+def best_rate(workspace: Workspace, job: TextJob) -> float:
+    """The rate whose trial did best on development text; the centre where nothing was tried."""
+    if workspace.budget.trials == 1:
+        return learning_rates(workspace, job)[0]
+    return min(workspace.language_trials(job), key=lambda trial: trial.dev).learning_rate
+
+
+def _train_tokenizer(workspace: Workspace, text: str) -> Path:
     from adaptkit.data.tokenizers import CHAT_TEMPLATE, train_tokenizer
 
-    settings = folder.config.tokenizer
+    settings = workspace.config.tokenizer
     if settings.path and text == "domain":
         return Path(settings.path)
-    masked = _scratch_objective(folder) == "masked"
-    run = Run.open(
-        folder.root,
-        f"tokenizer-{text}",
-        settings.model_dump(mode="json") | {"masked": masked},
-        {"data": folder.data_digest},
-    )
+    masked = scratch_objective(workspace.config) == "masked"
+    fields = {**settings.model_dump(mode="json"), "masked": masked}
+    run = workspace.open_fields(f"tokenizer-{text}", fields)
     if not run.finished:
-        texts = (row.text for row in read_prepared(folder.data / f"{text}.train.jsonl").rows)
+        texts = (row.text for row in rows_of(workspace.files.train(text)).rows)
         template = None if masked else CHAT_TEMPLATE
-        made = train_tokenizer(
+        trained = train_tokenizer(
             texts, settings.kind, settings.vocab_size, chat_template=template, masked=masked
         )
-        made.save_pretrained(run.model)
-        run.finish()
+        trained.save_pretrained(run.model)
+        run.finish(record=RunRecord(recipe=RecipeKind.TOKENIZER).model_dump(mode="json"))
     return run.model
 
 
-def _bytes_per_token(folder: StudyFolder, path: Path) -> dict[str, Any]:
+def _fit(workspace: Workspace, path: Path) -> TokenizerRecord:
     """Bytes of held-out domain text per token, special tokens left out."""
     vocabulary = models.load_tokenizer(path)
-    texts = [text for _, text in documents(folder.data / "domain.test.jsonl")]
-    tokens = sum(len(ids) for ids in vocabulary(texts, add_special_tokens=False)["input_ids"])
-    return {"bytes_per_token": sum(len(t.encode()) for t in texts) / tokens, "vocab_size": len(vocabulary)}
+    texts = [text for _, text in documents(workspace.files.test("domain"))]
+    num_tokens = sum(len(ids) for ids in vocabulary(texts, add_special_tokens=False)["input_ids"])
+    num_bytes = sum(len(text.encode()) for text in texts)
+    return TokenizerRecord(bytes_per_token=num_bytes / num_tokens, vocab_size=len(vocabulary))
 
 
-def _rates(folder: StudyFolder, job: str) -> list[float]:
-    """The learning rates tried for a job, around what its size and kind of training suggest."""
-    from adaptkit.architecture import default_learning_rate
-    from adaptkit.compare.stages import tsdae
-
-    kind = job_adapter(job, folder.config.continue_with)
-    share = 1.0 if job == "scratch" else CONTINUED_RATE if kind == "full" else LORA_RATE
-    if job not in (*SCRATCH, "distilled") and tsdae.fits(folder.base):
-        share *= tsdae.RATE / CONTINUED_RATE
-    return folder.budget.learning_rates(default_learning_rate(folder.base_params) * share)
-
-
-def _best_rate(folder: StudyFolder, job: str) -> float:
-    trials = folder.budget.trials
-    if trials == 1:
-        return _rates(folder, job)[0]
-    return min((folder.result(f"tune.{job}.{i}") for i in range(trials)), key=lambda tried: tried["dev"])[
-        "learning_rate"
-    ]
-
-
-def _score(folder: StudyFolder, path: Path, identity: str, threads: int) -> Run | None:
+def _score(workspace: Workspace, path: Path, identity: str, threads: int) -> Run | None:
     """Bits per byte on held-out domain and general passages, in a run of its own; None for masked models."""
     import torch
 
-    from adaptkit.trainer.metrics import bits_per_byte, score_documents
+    from adaptkit.models.bits_per_byte import bits_per_byte, score_documents
 
     if models.model_kind(path) != "causal":
         return None
-    seq_len = folder.config.size.seq_len
-    scored = Run.open(
-        folder.root, "score", {"seq_len": seq_len}, {"model": identity, "data": folder.data_digest}
-    )
-    if scored.finished:
-        return scored
+    seq_len = workspace.config.size.seq_len
+    run = workspace.open_fields("score", {"seq_len": seq_len}, model=identity)
+    if run.finished:
+        return run
     torch.set_num_threads(threads)
     model, vocabulary = models.load(path, "causal"), models.load_tokenizer(path)
 
-    def rows(name: str) -> list[dict[str, Any]]:
-        return score_documents(model, vocabulary, documents(folder.data / name), seq_len=seq_len)
+    def rows(held_out: Path) -> list[dict[str, Any]]:
+        return score_documents(model, vocabulary, documents(held_out), seq_len=seq_len)
 
-    dev = {"bits_per_byte": bits_per_byte(rows("domain.dev.jsonl"))}
-    for suite, name in (("language", "domain.test.jsonl"), ("general", "general.test.jsonl")):
-        items = rows(name)
-        write_jsonl(scored.items(suite), items)
-        metrics = {"bits_per_byte": bits_per_byte(items)}
-        kept = dev if suite == "language" else {}
-        write_json(
-            scored.scores(suite), {"suite": suite, "metrics": metrics, "num_items": len(items), "dev": kept}
-        )
-    scored.finish()
-    return scored
+    dev = {"bits_per_byte": bits_per_byte(rows(workspace.files.dev("domain")))}
+    suites = {}
+    for suite, corpus in (("language", "domain"), ("general", "general")):
+        items = rows(workspace.files.test(corpus))
+        write_jsonl(run.items(suite), items)
+        judged = {"metrics": {"bits_per_byte": bits_per_byte(items)}, "num_items": len(items)}
+        suites[suite] = SuiteRecord(judged_on="test", dev=dev if suite == "language" else {}, **judged)
+        write_json(run.scores(suite), {"suite": suite, **judged, "dev": suites[suite].dev})
+    record = RunRecord(recipe=RecipeKind.SCORE, model_kind=ModelKind.CAUSAL, suite="language", suites=suites)
+    run.finish(record=record.model_dump(mode="json"))
+    return run
 
 
-def _scores(scored: Run | None) -> dict[str, Any]:
-    """Where a model's scores are, and its dev score on domain text, which learning rates are chosen by."""
-    if scored is None:
-        return {"score_run": None}
-    return {
-        "score_run": scored.path.name,
-        "dev": read_json(scored.scores("language"))["dev"]["bits_per_byte"],
-    }
+def _dev(scored: Run) -> float:
+    """The dev score on domain text, which learning rates are chosen by."""
+    return read_json(scored.scores("language"))["dev"]["bits_per_byte"]

@@ -1,31 +1,48 @@
-"""What each kind of stage does, by name. Every function runs in a process of its own and returns JSON."""
+"""Runs one stage of a study, in a process of its own, and leaves its result or its error."""
 
 from __future__ import annotations
 
+import time
+import traceback
 from collections.abc import Callable
-from typing import Any
+from pathlib import Path
 
-from adaptkit.compare.stages.data import prepare_data
+from adaptkit.compare.stage import Stage
+from adaptkit.compare.stages.data import prepare
 from adaptkit.compare.stages.language import base, language, tokenizer
 from adaptkit.compare.stages.task import baseline, task
-from adaptkit.compare.workspace import StudyFolder
+from adaptkit.compare.workspace import Workspace, error_path, result_path
+from adaptkit.errors import AdaptkitError
+from adaptkit.run import write_json
+from adaptkit.study.stage_record import StageKind, StageResult, write_result
 
-
-def prepare(folder: StudyFolder, threads: int) -> dict[str, Any]:
-    """Read, deduplicate, decontaminate and split the data."""
-    run, facts = prepare_data(folder.config, folder.root)
-    return {
-        "run": run.path.name,
-        "facts": {k: v for k, v in facts.items() if k != "labels"},
-        "labels": facts["labels"],
-    }
-
-
-STAGES: dict[str, Callable[..., dict[str, Any]]] = {
-    "prepare": prepare,
-    "tokenizer": tokenizer,
-    "base": base,
-    "language": language,
-    "task": task,
-    "baseline": baseline,
+STAGES: dict[StageKind, Callable[[Workspace, Stage, int], StageResult]] = {
+    StageKind.PREPARE: prepare,
+    StageKind.TOKENIZER: tokenizer,
+    StageKind.BASE: base,
+    StageKind.LANGUAGE: language,
+    StageKind.TASK: task,
+    StageKind.BASELINE: baseline,
 }
+
+
+def run_stage(study: Path, stage: Stage, threads: int) -> None:
+    """Run one stage here.
+
+    Raises: SystemExit where it fails; what and why then lie in the study's folder.
+    """
+    begun = time.monotonic()
+    try:
+        result = STAGES[stage.key.kind](Workspace(study), stage, threads)
+        seconds = round(time.monotonic() - begun, 2)
+        write_result(result_path(study, stage.key), result.model_copy(update={"seconds": seconds}))
+    except BaseException as error:
+        write_json(error_path(study, stage.key), _described(error))
+        traceback.print_exc()
+        raise SystemExit(1) from None
+
+
+def _described(error: BaseException) -> dict[str, str | None]:
+    if isinstance(error, AdaptkitError):
+        return {"kind": type(error).__name__, "what": error.what, "where": error.where, "fix": error.fix}
+    return {"kind": "StageFailed", "what": f"{type(error).__name__}: {error}", "where": None, "fix": None}

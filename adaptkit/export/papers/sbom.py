@@ -1,4 +1,4 @@
-"""The bill of materials: what an exported model was made from and what reads it, as CycloneDX 1.6 JSON.
+"""Write an export's bill of materials, as CycloneDX 1.6 JSON: what it was made from and what reads it.
 
 The model, the data it learnt from (by digest, never its content), the model it began with, and each Python
 package that the export needed, with version and licence. Without a timestamp: two exports of one run are the
@@ -10,59 +10,55 @@ from __future__ import annotations
 import importlib.metadata
 import json
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
 
+from cyclonedx.model import HashAlgorithm, HashType, Property
+from cyclonedx.model.bom import Bom, BomMetaData
+from cyclonedx.model.component import Component, ComponentType
+from cyclonedx.model.license import DisjunctiveLicense, LicenseExpression
+from cyclonedx.model.tool import ToolRepository
+from cyclonedx.output import make_outputter
+from cyclonedx.schema import OutputFormat, SchemaVersion
+from packageurl import PackageURL
 from packaging.requirements import Requirement
 
-import adaptkit
-from adaptkit.export.papers.lineage import file_digests
-from adaptkit.export.source import EXPORTED
-from adaptkit.run import PACKAGES, digest, write_json
-
-if TYPE_CHECKING:
-    from cyclonedx.model.component import Component
+from adaptkit.environment import PACKAGES
+from adaptkit.export.papers.lineage import Foreign, Training
+from adaptkit.export.papers.provenance import Provenance, file_digests
+from adaptkit.run import digest, write_json
+from adaptkit.version import __version__
 
 BILL = "sbom.cdx.json"
 _NAMESPACE = uuid.uuid5(uuid.NAMESPACE_DNS, "cyclonedx.org")
 
 
-def write_bill(folder: Path, record: dict[str, Any], licence: str) -> None:
-    """Write `sbom.cdx.json`.
-
-    Args:
-        record: the manifest without its file list.
-        licence: tag of the model's licence.
-    """
-    from cyclonedx.model.bom import Bom, BomMetaData
-    from cyclonedx.model.tool import ToolRepository
-    from cyclonedx.output import make_outputter
-    from cyclonedx.schema import OutputFormat, SchemaVersion
-
-    model = _model(folder, record, licence)
-    materials = [*_data(record["lineage"]), *_bases(record["lineage"])]
+def write_bill(folder: Path, provenance: Provenance) -> None:
+    """Write sbom.cdx.json."""
+    model = _model(folder, provenance)
+    materials = [*_data(provenance.lineage.trainings), *_foreign_models(provenance.lineage.foreign)]
     packages = [_package(name) for name in sorted(required_packages())]
-    serial = uuid.uuid5(_NAMESPACE, digest([record, [p.name + str(p.version) for p in packages]]))
+    versions = [f"{package.name}{package.version}" for package in packages]
+    serial = uuid.uuid5(_NAMESPACE, digest([provenance.as_json(), versions]))
     about = BomMetaData(component=model, tools=ToolRepository(components=[_tool()]))
     bom = Bom(components=[*materials, *packages], metadata=about, serial_number=serial)
     bom.register_dependency(model, [*materials, *packages])
-    told = json.loads(make_outputter(bom, OutputFormat.JSON, SchemaVersion.V1_6).output_as_string())
-    del told["metadata"]["timestamp"]
-    write_json(folder / BILL, told)
+    bill = json.loads(make_outputter(bom, OutputFormat.JSON, SchemaVersion.V1_6).output_as_string())
+    del bill["metadata"]["timestamp"]
+    write_json(folder / BILL, bill)
 
 
 def required_packages() -> set[str]:
     """adaptkit's installed requirements and theirs, without extras; a fixed few where it runs from its source
     alone."""
-    found: set[str] = set()
+    packages: set[str] = set()
     left = [*_requirements("adaptkit")] or list(PACKAGES[1:])
     while left:
         name = left.pop().lower().replace("_", "-")
-        if name not in found and _installed(name):
-            found.add(name)
+        if name not in packages and _installed(name):
+            packages.add(name)
             left.extend(_requirements(name))
-    return found
+    return packages
 
 
 def _requirements(package: str) -> Iterator[str]:
@@ -84,25 +80,20 @@ def _installed(package: str) -> bool:
     return True
 
 
-def _model(folder: Path, record: dict[str, Any], licence: str) -> Component:
-    from cyclonedx.model import Property
-    from cyclonedx.model.component import Component, ComponentType
-    from cyclonedx.model.license import DisjunctiveLicense
+def _model(folder: Path, provenance: Provenance) -> Component:
 
-    told = record[EXPORTED]
-    weights = {
-        name: entry["sha256"] for name, entry in file_digests(folder).items() if name.endswith(".safetensors")
-    }
-    kept = ("kind", "format", "needs", "method", "base", "arm", "study", "task")
-    facts = {key: told[key] for key in kept if told[key] is not None} | {
-        f"sha256 of {k}": v for k, v in weights.items()
-    }
+    export = provenance.export
+    files = file_digests(folder).items()
+    weights = {name: entry["sha256"] for name, entry in files if name.endswith(".safetensors")}
+    stated = {"kind", "format", "needs", "method", "base", "arm", "study", "task"}
+    facts = export.model_dump(include=stated, exclude_none=True)
+    facts |= {f"sha256 of {name}": sha256 for name, sha256 in weights.items()}
     return Component(
-        name=told["name"],
+        name=export.name,
         type=ComponentType.MACHINE_LEARNING_MODEL,
         version=digest(weights)[:12],
         bom_ref="model",
-        licenses=[DisjunctiveLicense(name=licence)],
+        licenses=[DisjunctiveLicense(name=provenance.licence)],
         properties=[
             Property(name=f"adaptkit:{key.replace(' ', '_')}", value=str(value))
             for key, value in facts.items()
@@ -110,55 +101,47 @@ def _model(folder: Path, record: dict[str, Any], licence: str) -> Component:
     )
 
 
-def _data(lineage: list[dict[str, Any]]) -> Iterator[Component]:
-    """One component per data set of every training, held-out sets too."""
-    from cyclonedx.model import HashAlgorithm, HashType
-    from cyclonedx.model.component import Component, ComponentType
-
-    for facts in lineage:
-        for part, data in facts.get("data", {}).items():
+def _data(trainings: Sequence[Training]) -> Iterator[Component]:
+    """One component for each data set of every training, held-out sets too."""
+    for training in trainings:
+        for part, split in training.splits.items():
             yield Component(
-                name=f"{facts['run']}: {part}",
+                name=f"{training.run}: {part}",
                 type=ComponentType.DATA,
-                version=str(data["digest"])[:12],
-                bom_ref=f"data:{facts['run']}:{part}",
-                description=f"{data['documents']} documents, {data['num_bytes']} bytes",
-                hashes=[HashType(alg=HashAlgorithm.SHA_256, content=data["digest"])]
-                if data["digest"]
-                else [],
+                version=split.digest[:12],
+                bom_ref=f"data:{training.run}:{part}",
+                description=f"{split.documents} documents, {split.num_bytes} bytes",
+                hashes=[HashType(alg=HashAlgorithm.SHA_256, content=split.digest)],
             )
 
 
-def _bases(lineage: list[dict[str, Any]]) -> Iterator[Component]:
-    from cyclonedx.model.component import Component, ComponentType
+def _foreign_models(models: Sequence[Foreign]) -> Iterator[Component]:
 
-    for facts in lineage:
-        for role in {"base", "teacher"} & (facts.keys() if "run" not in facts else set()):
-            version = digest(facts["weights"])[:12] if facts["weights"] else None
-            kind = ComponentType.MACHINE_LEARNING_MODEL
-            yield Component(name=facts[role], type=kind, version=version, bom_ref=f"{role}:{facts[role]}")
+    for model in models:
+        yield Component(
+            name=model.name,
+            type=ComponentType.MACHINE_LEARNING_MODEL,
+            version=digest(model.weights)[:12] if model.weights else None,
+            bom_ref=f"{model.role}:{model.name}",
+        )
 
 
 def _package(name: str) -> Component:
-    from cyclonedx.model.component import Component, ComponentType
-    from cyclonedx.model.license import LicenseExpression
-    from packageurl import PackageURL
 
-    metadata = importlib.metadata.metadata(name)
-    version, licence = metadata["Version"], metadata.get("License-Expression")
+    metadata = importlib.metadata.metadata(name).json
+    version, licence = str(metadata["version"]), metadata.get("license_expression")
     return Component(
         name=name,
         type=ComponentType.LIBRARY,
         version=version,
         bom_ref=f"pypi:{name}",
         purl=PackageURL("pypi", name=name, version=version.partition("+")[0]),
-        licenses=[LicenseExpression(licence)] if licence else [],
+        licenses=[LicenseExpression(str(licence))] if licence else [],
     )
 
 
 def _tool() -> Component:
-    from cyclonedx.model.component import Component, ComponentType
 
     return Component(
-        name="adaptkit", type=ComponentType.APPLICATION, version=adaptkit.__version__, bom_ref="tool:adaptkit"
+        name="adaptkit", type=ComponentType.APPLICATION, version=__version__, bom_ref="tool:adaptkit"
     )

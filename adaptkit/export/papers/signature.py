@@ -1,8 +1,7 @@
-"""An OpenSSF model signature over an exported folder, made and checked offline with a key of one's own.
+"""Sign an exported folder with an OpenSSF model signature, and check it: offline, with a key of one's own.
 
 `model.sig` covers every file of the folder but itself and what a server writes later. ECDSA signatures hold a
-random
-number: a signed folder differs from another one of the same run in this file alone.
+random number: a signed folder differs from another one of the same run in this file alone.
 """
 
 from __future__ import annotations
@@ -12,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from adaptkit.errors import ConfigError, MissingDependency, ModelError
-from adaptkit.export.papers.lineage import LATER, SIGNATURE
+from adaptkit.export.papers.provenance import LATER, SIGNATURE
 
 
 def sign(folder: Path, private_key: Path) -> Path:

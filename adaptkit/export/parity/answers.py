@@ -1,26 +1,31 @@
-"""What a model answers on held-out text, in numbers that can be compared before and after an export.
+"""Ask a model about held-out text: answers in numbers that can be compared before and after an export.
 
 Shape letters: N texts, T tokens, L classes, D hidden size.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
 
-from adaptkit.embed.dense import read_dense
-from adaptkit.embed.layout import Layout, read_layout
-from adaptkit.embed.pooling import pool
-from adaptkit.export.parity.heldout import HeldOut
+from adaptkit.export.parity.evaluation_data import EvaluationData
 from adaptkit.export.source import Source
-from adaptkit.finetune.generate import generate
-from adaptkit.finetune.template import context_length, opening
+from adaptkit.finetune.generation import generate
+from adaptkit.finetune.prompt_template import context_length, opening
+from adaptkit.finetune.tasks import Classify, Task, task_of
 from adaptkit.models.batching import batches_by_length, pad_right
 from adaptkit.models.bits_per_byte import bits_per_byte, score_documents
+from adaptkit.models.sentence.dense import read_dense
+from adaptkit.models.sentence.layout import Layout, read_layout
+from adaptkit.models.sentence.pooling import pool
+from adaptkit.run_record import RecipeKind
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel, PreTrainedTokenizerFast
 
 NUM_PROMPTS, PROMPT_TOKENS, NEW_TOKENS = 8, 16, 24
 NUM_SCORED, SCORED_TOKENS = 8, 128
@@ -48,10 +53,12 @@ class Answers:
     scores: dict[str, float] = field(default_factory=dict)
 
 
-def ask(source: Source, model: nn.Module, tokenizer: Any, heldout: HeldOut) -> Answers:
+def ask(
+    source: Source, model: PreTrainedModel, tokenizer: PreTrainedTokenizerFast, data: EvaluationData
+) -> Answers:
     """Everything that is compared about one model; `source` says of which kind it is and how it pools."""
-    model = model.eval()
-    texts = [text for _, text in heldout.texts]
+    model.eval()
+    texts = data.texts
     if source.kind == "embed":
         layout = read_layout(source.folder, model.config, tokenizer)
         return Answers(
@@ -59,103 +66,104 @@ def ask(source: Source, model: nn.Module, tokenizer: Any, heldout: HeldOut) -> A
         )
     if source.kind == "rerank":
         pairs = list(zip(texts[-1:] + texts[:-1], texts, strict=True))
-        return Answers(outputs=pair_logits(model, tokenizer, pairs, heldout.seq_len))
+        return Answers(outputs=pair_logits(model, tokenizer, pairs, data.seq_len))
+    scores = _task_scores(source, model, tokenizer, data)
     if source.kind == "classify":
-        return Answers(
-            outputs=logits(model, tokenizer, texts, heldout.seq_len),
-            scores=_task_scores(source, model, tokenizer, heldout),
-        )
+        return Answers(outputs=logits(model, tokenizer, texts, data.seq_len), scores=scores)
     start = opening(tokenizer)
     encoded = tokenizer(texts, add_special_tokens=False)["input_ids"]
     prompts = [[*start, *ids[:PROMPT_TOKENS]] for ids in encoded if ids][:NUM_PROMPTS]
-    seq_len = min(heldout.seq_len, context_length(model))
+    seq_len = min(data.seq_len, context_length(model))
+    num_new = min(NEW_TOKENS, context_length(model) - PROMPT_TOKENS - 1)
+    rows = [[*start, *ids][: min(SCORED_TOKENS, seq_len)] for ids in encoded[:NUM_SCORED]]
     return Answers(
-        greedy=generate(
-            model, tokenizer, prompts, min(NEW_TOKENS, context_length(model) - PROMPT_TOKENS - 1)
-        ),
-        logprobs=logprobs(
-            model, [[*start, *ids][: min(SCORED_TOKENS, seq_len)] for ids in encoded[:NUM_SCORED]]
-        ),
-        bits_per_byte=bits_per_byte(score_documents(model, tokenizer, heldout.texts, seq_len=seq_len)),
-        scores=_task_scores(source, model, tokenizer, heldout),
+        greedy=generate(model, tokenizer, prompts, num_new),
+        logprobs=logprobs(model, rows),
+        bits_per_byte=bits_per_byte(score_documents(model, tokenizer, data.passages, seq_len=seq_len)),
+        scores=scores,
     )
 
 
 @torch.no_grad()
 def embed(
-    model: nn.Module, tokenizer: Any, texts: Sequence[str], layout: Layout, dense: nn.Module | None = None
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerFast,
+    texts: Sequence[str],
+    layout: Layout,
+    dense: nn.Module | None = None,
 ) -> Tensor:
-    """Unit vectors in the order of `texts`, float64 [N, D], pooled and cut as the folder's
-    sentence-transformers files say.
+    """Unit vectors in the order of `texts`, float64 [N, D], pooled and cut as the folder's files say.
 
     `dense` is what the pooled vectors go through: `embed.dense.read_dense`.
     """
     dense = (dense or nn.Identity()).to(model.device).double()
-    asked = [layout.prompt(None) + text for text in texts]
-    encoded = tokenizer(asked, truncation=True, max_length=layout.max_length)["input_ids"]
-    found: dict[int, Tensor] = {}
+    prompted = [layout.prompt(None) + text for text in texts]
+    encoded = tokenizer(prompted, truncation=True, max_length=layout.max_length)["input_ids"]
+    vectors: dict[int, Tensor] = {}
     for items in batches_by_length([len(ids) for ids in encoded], BATCH_TOKENS):
         batch = pad_right([encoded[i] for i in items], tokenizer.pad_token_id or 0, model.device)
-        pooled_ND = pool(
-            model.base_model(**batch).last_hidden_state.double(), batch["attention_mask"], layout.pooling
-        )
-        found |= zip(items, torch.nn.functional.normalize(dense(pooled_ND), dim=-1).cpu(), strict=True)
-    return torch.stack([found[index] for index in range(len(texts))])
+        hidden_NTD = model.base_model(**batch).last_hidden_state.double()
+        pooled_ND = pool(hidden_NTD, batch["attention_mask"], layout.pooling)
+        unit_ND = torch.nn.functional.normalize(dense(pooled_ND), dim=-1).cpu()
+        vectors |= zip(items, unit_ND, strict=True)
+    return torch.stack([vectors[index] for index in range(len(texts))])
 
 
 @torch.no_grad()
-def logprobs(model: nn.Module, rows: Sequence[list[int]]) -> Tensor:
-    """Of every token but a row's first, float64, one row after the other."""
-    found = []
+def logprobs(model: PreTrainedModel, rows: Sequence[list[int]]) -> Tensor:
+    """Log-probabilities of every token but a row's first, float64, one row after the other."""
+    parts = []
     for ids in rows:
         inputs = torch.tensor([ids], device=model.device)
         logits_TV = model(input_ids=inputs).logits[0, :-1].double()
-        found.append(logits_TV.log_softmax(-1).gather(1, inputs[0, 1:, None])[:, 0].cpu())
-    return torch.cat(found)
+        parts.append(logits_TV.log_softmax(-1).gather(1, inputs[0, 1:, None])[:, 0].cpu())
+    return torch.cat(parts)
 
 
 @torch.no_grad()
-def pair_logits(model: nn.Module, tokenizer: Any, pairs: Sequence[tuple[str, str]], seq_len: int) -> Tensor:
-    """Of a reranker for (query, document) pairs, float64 [N, 1]; token types tell the two apart where the
-    model knows them."""
-    kept = {"input_ids", "attention_mask"} | (
-        {"token_type_ids"} if getattr(model.config, "type_vocab_size", 0) > 1 else set()
-    )
-    found = []
+def pair_logits(
+    model: PreTrainedModel, tokenizer: PreTrainedTokenizerFast, pairs: Sequence[tuple[str, str]], seq_len: int
+) -> Tensor:
+    """A reranker's logits for (query, document) pairs, float64 [N, 1].
+
+    Token types tell query and document apart where the model has them.
+    """
+    names = {"input_ids", "attention_mask"}
+    if getattr(model.config, "type_vocab_size", 0) > 1:
+        names.add("token_type_ids")
+    max_length = min(seq_len, context_length(model))
+    rows = []
     for query, document in pairs:
-        cut = {"truncation": True, "max_length": min(seq_len, context_length(model)), "return_tensors": "pt"}
-        encoded = {
-            name: value.to(model.device)
-            for name, value in tokenizer(query, document, **cut).items()
-            if name in kept
-        }
-        found.append(model(**encoded).logits.double().cpu())
-    return torch.cat(found)
+        encoded = tokenizer(query, document, truncation=True, max_length=max_length, return_tensors="pt")
+        inputs = {name: value.to(model.device) for name, value in encoded.items() if name in names}
+        rows.append(model(**inputs).logits.double().cpu())
+    return torch.cat(rows)
 
 
 @torch.no_grad()
-def logits(model: nn.Module, tokenizer: Any, texts: Sequence[str], seq_len: int) -> Tensor:
-    """Of a classifier, float64 [N, L], longest texts first."""
-    batches = _padded(model, tokenizer, texts, min(seq_len, context_length(model)))
-    return torch.cat([model(**batch).logits.double().cpu() for batch in batches])
-
-
-def _padded(
-    model: nn.Module, tokenizer: Any, texts: Sequence[str], max_length: int
-) -> Iterator[dict[str, Tensor]]:
-    """Batches of the texts, longest first: the same order for every model with this tokenizer."""
-    encoded = tokenizer(list(texts), truncation=True, max_length=max_length)["input_ids"]
+def logits(
+    model: PreTrainedModel, tokenizer: PreTrainedTokenizerFast, texts: Sequence[str], seq_len: int
+) -> Tensor:
+    """A classifier's logits, float64 [N, L], longest texts first: the same order for every model."""
+    max_length = min(seq_len, context_length(model))
+    encoded: Any = tokenizer(list(texts), truncation=True, max_length=max_length)["input_ids"]
+    rows = []
     for items in batches_by_length([len(ids) for ids in encoded], BATCH_TOKENS):
-        yield pad_right([encoded[i] for i in items], tokenizer.pad_token_id or 0, model.device)
+        batch = pad_right([encoded[i] for i in items], tokenizer.pad_token_id or 0, model.device)
+        rows.append(model(**batch).logits.double().cpu())
+    return torch.cat(rows)
 
 
-def _task_scores(source: Source, model: nn.Module, tokenizer: Any, heldout: HeldOut) -> dict[str, float]:
-    """The task's own metrics on the held-out items; empty without a task or its training rows."""
-    from adaptkit.finetune.tasks import TASKS
-
-    config, items = heldout.config or {}, heldout.items
-    if items is None or heldout.training is None:
+def _task_scores(
+    source: Source, model: PreTrainedModel, tokenizer: PreTrainedTokenizerFast, data: EvaluationData
+) -> dict[str, float]:
+    """The task's own metrics on the held-out items; empty without a task."""
+    if data.items is None or source.record is None:
         return {}
-    task = TASKS[config["kind"]](tokenizer, heldout.training, config["max_length"], config["max_new_tokens"])
-    rows = task.rows(model, items)
+    task: Task
+    if source.record.recipe is RecipeKind.FINETUNE:
+        task = task_of(source.record, tokenizer)
+    else:  # a classifier that learnt from another one
+        task = Classify(tokenizer, source.labels, data.seq_len, NEW_TOKENS)
+    rows = task.rows(model, data.items)
     return {name: float(value) for name, value in task.score(rows).items()} if rows else {}

@@ -1,4 +1,4 @@
-"""The parity gate: an export must answer as the model that was trained does, or lose no more than is stated.
+"""Compare an export's answers with the trained model's, and refuse it where it loses more than is allowed.
 
 Compared are the model as trained (base and adapter, where both are still there), the merged model, and the
 folder that was written, read back from disk. `parity.json` holds every figure, its limit and whether it held;
@@ -8,19 +8,62 @@ reference.py.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import torch
+from torch import Tensor
 
+from adaptkit.data.tokenizers import encode
 from adaptkit.errors import ModelError
 from adaptkit.export.formats import Format
 from adaptkit.export.parity.answers import Answers
 
-EXACT = 1e-5  # float32 against float32, relative to the largest logit
-MIN_COSINE = 0.999  # of embeddings in floating point; quantised ones have `max_loss_score`
-ROUNDING = 1e-9  # 0.8 - 0.76 is more than 0.04
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerFast
+
+EXACT = 1e-5
+"""Float32 against float32, relative to the largest logit."""
+MIN_COSINE = 0.999
+"""Of embeddings in floating point; quantised ones have the format's own limit."""
+ROUNDING = 1e-9
+"""0.8 - 0.76 is more than 0.04."""
+
+
+@dataclass(frozen=True)
+class Check:
+    """One figure of the gate.
+
+    Attributes:
+        before, after: of the trained and of the exported model; None where only their distance is measured.
+        loss: how much worse the export is, or how far away.
+        limit: the most that it may be; None for a figure that is only reported.
+    """
+
+    name: str
+    before: float | None
+    after: float | None
+    loss: float
+    limit: float | None
+
+    @property
+    def ok(self) -> bool:
+        return self.limit is None or self.loss <= self.limit + ROUNDING  # False for nan
+
+    def as_json(self) -> dict[str, Any]:
+        return {
+            "name": self.name,
+            "before": self.before,
+            "after": self.after,
+            "loss": self.loss,
+            "limit": self.limit,
+            "ok": bool(self.ok),
+        }
+
+    def __str__(self) -> str:
+        values = "" if self.before is None else f"{self.before:.4f} -> {self.after:.4f}, "
+        allowed = "" if self.limit is None else f" of {self.limit:.2g} allowed"
+        return f"{self.name}: {values}loss {self.loss:.2g}{allowed}"
 
 
 @dataclass(frozen=True)
@@ -30,103 +73,111 @@ class Limits:
     Attributes:
         bpb: bits per byte.
         score: of the task's metric, or of the mean cosine of embeddings to the source's.
+        exact: whether both sides are float32, so that answers must be equal.
         stated: whether `score` was given by the user; if not, one held-out item may always flip.
+        floating: whether the export keeps floating point: its embeddings then have MIN_COSINE.
     """
 
     bpb: float
     score: float
+    exact: bool = False
     stated: bool = False
+    floating: bool = False
 
     @classmethod
     def of(cls, format: Format, bpb: float | None, score: float | None) -> Limits:
         """The format's own limits unless given."""
-        given = format.max_loss_score if score is None else score
-        return cls(format.max_loss_bpb if bpb is None else bpb, given, score is not None)
-
-
-def compare(
-    before: Answers, after: Answers, format: Format, limits: Limits, num_items: int = 0
-) -> list[dict[str, Any]]:
-    """One check per figure: name, before, after, loss, limit, ok; the limit is null for figures that are only
-    told."""
-    checks: list[dict[str, Any]] = []
-    exact = format.name == "fp32"
-    if before.logprobs is not None and after.logprobs is not None:
-        pairs = [
-            (a, b)
-            for x, y in zip(before.greedy, after.greedy, strict=True)
-            for a, b in zip(x, y, strict=False)
-        ]
-        longest = sum(max(len(x), len(y)) for x, y in zip(before.greedy, after.greedy, strict=True))
-        unequal = 1 - sum(a == b for a, b in pairs) / longest if longest else 0.0
-        checks.append(_check("greedy tokens that differ, share", None, None, unequal, 0.0 if exact else None))
-        moved = float((before.logprobs - after.logprobs).abs().max())
-        checks.append(
-            _check(
-                "largest change of a token's log-probability, nats",
-                None,
-                None,
-                moved,
-                EXACT if exact else None,
-            )
+        return cls(
+            bpb=format.max_loss_bpb if bpb is None else bpb,
+            score=format.max_loss_score if score is None else score,
+            exact=format.name == "fp32",
+            stated=score is not None,
+            floating=format.grid is None,
         )
+
+    @property
+    def distance(self) -> float | None:
+        """Largest distance of logits and log-probabilities; None where it is only reported."""
+        return EXACT if self.exact else None
+
+    @property
+    def one_minus_cosine(self) -> float:
+        return 1 - MIN_COSINE if self.floating and not self.stated else self.score
+
+    def score_of(self, num_items: int) -> float:
+        """Loss of a score that is a mean over so many items."""
+        return self.score if self.stated or self.exact else max(self.score, 1 / max(1, num_items))
+
+
+def compare(before: Answers, after: Answers, limits: Limits, num_items: int = 0) -> list[Check]:
+    """One check for each figure that both models have.
+
+    Args:
+        num_items: held-out items that the scores are means of.
+    """
+    checks: list[Check] = []
+    if before.logprobs is not None and after.logprobs is not None:
+        share = _share_of_unequal_tokens(before.greedy, after.greedy)
+        checks.append(
+            Check("greedy tokens that differ, share", None, None, share, 0.0 if limits.exact else None)
+        )
+        name = "largest change of a token's log-probability, nats"
+        change = float((before.logprobs - after.logprobs).abs().max())
+        checks.append(Check(name, None, None, change, limits.distance))
     if before.bits_per_byte is not None and after.bits_per_byte is not None:
         loss = after.bits_per_byte - before.bits_per_byte
-        checks.append(_check("bits per byte", before.bits_per_byte, after.bits_per_byte, loss, limits.bpb))
+        checks.append(Check("bits per byte", before.bits_per_byte, after.bits_per_byte, loss, limits.bpb))
     if before.outputs is not None and after.outputs is not None:
-        checks.extend(_output_checks(before.outputs, after.outputs, exact, limits, bool(before.scores)))
+        checks.extend(_compare_outputs(before.outputs, after.outputs, limits, bool(before.scores)))
     if before.vectors is not None and after.vectors is not None:
         cosine = float((before.vectors * after.vectors).sum(-1).mean())
-        allowed = limits.score if format.grid or limits.stated else 1 - MIN_COSINE
-        checks.append(_check("mean cosine of embeddings to the source's", 1.0, cosine, 1 - cosine, allowed))
-    allowed = limits.score if limits.stated or exact else max(limits.score, 1 / max(1, num_items))
-    for place, (name, value) in enumerate(
-        before.scores.items()
-    ):  # the first decides: one flip moves macro-F1 by any amount
-        checks.append(
-            _check(name, value, after.scores[name], value - after.scores[name], None if place else allowed)
-        )
+        name = "mean cosine of embeddings to the source's"
+        checks.append(Check(name, 1.0, cosine, 1 - cosine, limits.one_minus_cosine))
+    for place, (name, value) in enumerate(before.scores.items()):
+        # the first score decides: one flipped item moves macro-F1 by any amount
+        limit = limits.score_of(num_items) if place == 0 else None
+        checks.append(Check(name, value, after.scores[name], value - after.scores[name], limit))
     return checks
 
 
-def _output_checks(
-    before: torch.Tensor, after: torch.Tensor, exact: bool, limits: Limits, scored: bool
-) -> list[dict[str, Any]]:
-    """Classifiers and rerankers; without scored items predictions may flip, or scores drift apart, as far as
-    the score may fall."""
-    moved = float((before - after).abs().max() / before.abs().max().clamp(min=1.0))
-    checks = [
-        _check(
-            "largest change of a logit, relative to the largest", None, None, moved, EXACT if exact else None
-        )
-    ]
+def _share_of_unequal_tokens(before: Sequence[list[int]], after: Sequence[list[int]]) -> float:
+    longest = equal = 0
+    for left, right in zip(before, after, strict=True):
+        longest += max(len(left), len(right))
+        equal += sum(a == b for a, b in zip(left, right, strict=False))
+    return 1 - equal / longest if longest else 0.0
+
+
+def _compare_outputs(before: Tensor, after: Tensor, limits: Limits, scored: bool) -> list[Check]:
+    """Checks of a classifier's or reranker's logits.
+
+    Without scored items predictions may flip, or a reranker's scores drift apart, as far as a score may fall.
+    """
+    name = "largest change of a logit, relative to the largest"
+    checks = [Check(name, None, None, _relative_change(before, after), limits.distance)]
     if before.shape[1] > 1:
         flips = float((before.argmax(-1) != after.argmax(-1)).double().mean())
-        allowed = (
-            None if scored else limits.score if limits.stated or exact else max(limits.score, 1 / len(before))
-        )
-        checks.append(_check("predictions that differ, share", None, None, flips, allowed))
+        limit = None if scored else limits.score_of(len(before))
+        checks.append(Check("predictions that differ, share", None, None, flips, limit))
     else:
-        alike = _correlation(before[:, 0], after[:, 0])
-        checks.append(
-            _check(
-                "correlation of scores with the source's",
-                1.0,
-                alike,
-                1 - alike,
-                EXACT if exact else limits.score,
-            )
-        )
+        correlation = _correlation(before[:, 0], after[:, 0])
+        name = "correlation of scores with the source's"
+        limit = EXACT if limits.exact else limits.score
+        checks.append(Check(name, 1.0, correlation, 1 - correlation, limit))
     return checks
 
 
-def _correlation(before: torch.Tensor, after: torch.Tensor) -> float:
+def _relative_change(before: Tensor, after: Tensor) -> float:
+    return float((before - after).abs().max() / before.abs().max().clamp(min=1.0))
+
+
+def _correlation(before: Tensor, after: Tensor) -> float:
     """Pearson's, of scores [N]: what a reranker's order lives on; 1 where the source tells no texts apart."""
     x, y = before - before.mean(), after - after.mean()
     return 1.0 if x.norm() <= ROUNDING else float((x * y).sum() / (x.norm() * y.norm()))
 
 
-def merge_checks(trained: Answers, merged: Answers) -> list[dict[str, Any]]:
+def merge_checks(trained: Answers, merged: Answers) -> list[Check]:
     """The merged model against base and adapter: equal in float32."""
     pairs = (
         (trained.logprobs, merged.logprobs),
@@ -134,70 +185,62 @@ def merge_checks(trained: Answers, merged: Answers) -> list[dict[str, Any]]:
         (trained.vectors, merged.vectors),
     )
     before, after = next((x, y) for x, y in pairs if x is not None and y is not None)
-    moved = float((before - after).abs().max() / before.abs().max().clamp(min=1.0))
-    checks = [_check("largest change by merging the adapter, relative", None, None, moved, EXACT)]
+    name = "largest change by merging the adapter, relative"
+    checks = [Check(name, None, None, _relative_change(before, after), EXACT)]
     if trained.greedy:
-        unequal = sum(x != y for x, y in zip(trained.greedy, merged.greedy, strict=True)) / len(
-            trained.greedy
-        )
-        checks.append(_check("greedy answers that differ by merging, share", None, None, unequal, 0.0))
+        differing = sum(x != y for x, y in zip(trained.greedy, merged.greedy, strict=True))
+        name = "greedy answers that differ by merging, share"
+        checks.append(Check(name, None, None, differing / len(trained.greedy), 0.0))
     return checks
 
 
-def token_checks(before: Any, after: Any, texts: list[str]) -> list[dict[str, Any]]:
-    """Training's token ids against the exported tokenizer's: the same, at most one BOS in front, the same
-    chat prompt.
+def token_checks(
+    before: PreTrainedTokenizerFast, after: PreTrainedTokenizerFast, texts: list[str]
+) -> list[Check]:
+    """Training's token ids against the exported tokenizer's: the same, at most one BOS, the same chat prompt.
 
     Args:
         before, after: tokenizers, read from the trained and from the exported folder.
     """
-    from adaptkit.data.tokenizers import encode
-
     bos, ids = after.bos_token_id, [after(text)["input_ids"] for text in texts]
     changed = sum(trained != served for trained, served in zip(encode(before, texts), ids, strict=True))
+    doubled = sum(_begins_with_two(row, bos) for row in ids)
     checks = [
-        _check("texts that get other token ids", None, None, changed, 0),
-        _check(
-            "texts that begin with more than one BOS", None, None, sum(_doubled(row, bos) for row in ids), 0
-        ),
+        Check("texts that get other token ids", None, None, changed, 0),
+        Check("texts that begin with more than one BOS", None, None, doubled, 0),
     ]
     if before.chat_template:
         talk = [{"role": "user", "content": texts[0]}, {"role": "assistant", "content": texts[-1]}]
         words = [t.apply_chat_template(talk, tokenize=False) for t in (before, after)]
-        rows = [t.apply_chat_template(talk, tokenize=True, return_dict=False) for t in (before, after)]
-        wrong = words[0] != words[1] or rows[0] != rows[1] or _doubled(rows[1], bos)
-        checks.append(_check("chat prompt: text, token ids, or a second BOS", None, None, int(wrong), 0))
+        rows: list[Any] = [
+            t.apply_chat_template(talk, tokenize=True, return_dict=False) for t in (before, after)
+        ]
+        wrong = words[0] != words[1] or rows[0] != rows[1] or _begins_with_two(rows[1], bos)
+        checks.append(Check("chat prompt: text, token ids, or a second BOS", None, None, int(wrong), 0))
     return checks
 
 
-def _doubled(ids: list[int], bos: int | None) -> bool:
+def _begins_with_two(ids: list[int], bos: int | None) -> bool:
     return bos is not None and ids[:2] == [bos, bos]
 
 
-def passed(checks: list[dict[str, Any]]) -> bool:
-    return all(check["ok"] for check in checks)
+def refuse(checks: Sequence[Check], format: str, where: str, figures: str) -> None:
+    """Refuse an export with a figure beyond its limit.
 
-
-def refuse(report: Mapping[str, Any], where: str, figures: str) -> None:
-    """Raises: ModelError naming the first figure beyond its limit, and the file `figures` that holds all of
-    them."""
-    broken = [check for check in report["checks"] if not check["ok"]]
+    Args:
+        figures: the file that holds all of them.
+    Raises: ModelError naming the first such figure.
+    """
+    broken = [check for check in checks if not check.ok]
     if not broken:
         return
     first = broken[0]
-    change = f"{first['loss']:.4g}, {first['limit']:.4g} is allowed"
-    if first["before"] is not None:
-        change = f"{first['before']:.4f} became {first['after']:.4f}; a loss of {change}"
+    change = f"{first.loss:.4g}, {first.limit:.4g} is allowed"
+    if first.before is not None:
+        change = f"{first.before:.4f} became {first.after:.4f}; a loss of {change}"
     more = f" (and {len(broken) - 1} more)" if len(broken) > 1 else ""
-    what = f"the {report['format']} export is too far from its source: {first['name']}: {change}{more}"
+    what = f"the {format} export is too far from its source: {first.name}: {change}{more}"
     fix = (
         "try --method gptq or another format, or state a larger loss with --max-loss-bpb or --max-loss-score"
     )
     raise ModelError(what, where=where, fix=f"{fix}; all figures: {figures}")
-
-
-def _check(
-    name: str, before: float | None, after: float | None, loss: float, limit: float | None
-) -> dict[str, Any]:
-    ok = limit is None or loss <= limit + ROUNDING  # not so for nan
-    return {"name": name, "before": before, "after": after, "loss": loss, "limit": limit, "ok": bool(ok)}

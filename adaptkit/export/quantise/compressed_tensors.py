@@ -1,5 +1,4 @@
-"""Quantised folders in the compressed-tensors format, which vLLM and transformers read: which layers, what is
-stored, the way back.
+"""Write and read quantised folders in the compressed-tensors format, which vLLM and transformers load.
 
 What is rounded are the linear layers of the repeated stack (`model.layers`, `encoder.layer`, ...).
 Embeddings, norms, poolers and every head stay as they are and are named in `ignore`: they are a small part,
@@ -95,29 +94,37 @@ def plan_scheme(model: nn.Module, format: Format, where: str) -> Scheme:
     Raises: ModelError for an architecture or a shape that the format cannot hold.
     """
     stack = layer_stack(model, where)
-    linear = {name: module for name, module in model.named_modules() if type(module) is nn.Linear}
-    inside = {name: module for name, module in linear.items() if name.startswith(f"{stack}.")}
-    if (
-        format.name == "int4"
-        and getattr(model, "config", None) is not None
-        and model.config.model_type in UNREADABLE_INT4
-    ):
+    model_type = getattr(getattr(model, "config", None), "model_type", None)
+    if format.name == "int4" and model_type in UNREADABLE_INT4:
         what = (
-            f"transformers 5.19 cannot load a 4-bit {model.config.model_type}: its initialisation reaches for the `weight` of "
-            "every block's layers, and packed ones hold `weight_packed` in its place"
+            f"transformers 5.19 cannot load a 4-bit {model_type}: its initialisation reaches for the "
+            "`weight` of every block's layers, and packed ones hold `weight_packed` in its place"
         )
         raise ModelError(what, where=where, fix="export it as int8")
-    if odd := next(
-        (n for n, p in model.named_parameters() if n.startswith(f"{stack}.") and p.dim() > 2), None
-    ):
-        what = f"holds experts as one tensor ({odd}), which {format.name} cannot round layer by layer"
-        raise ModelError(
-            what,
-            where=where,
-            fix="export it as bf16; quantise mixtures of experts with llm-compressor elsewhere",
-        )
+    for name, parameter in model.named_parameters():
+        if name.startswith(f"{stack}.") and parameter.dim() > 2:
+            what = f"holds experts as one tensor ({name}), which {format.name} cannot round layer by layer"
+            fix = "export it as bf16; quantise mixtures of experts with llm-compressor elsewhere"
+            raise ModelError(what, where=where, fix=fix)
+    layers = {name: module for name, module in model.named_modules() if type(module) is nn.Linear}
+    inside = {name: module for name, module in layers.items() if name.startswith(f"{stack}.")}
+    ignore = tuple(name for name in layers if name not in inside)
     size = _group_size(inside, where) if format.grouped else None
-    return Scheme(format, tuple(inside), stack, tuple(name for name in linear if name not in inside), size)
+    return Scheme(format, tuple(inside), stack, ignore, size)
+
+
+def linear(model: nn.Module, name: str) -> nn.Linear:
+    """The linear layer of this name."""
+    module = model.get_submodule(name)
+    assert isinstance(module, nn.Linear), f"{name} is no linear layer"
+    return module
+
+
+def layers_of(model: nn.Module, stack: str) -> nn.ModuleList:
+    """The repeated layers that stand under this name."""
+    module = model.get_submodule(stack)
+    assert isinstance(module, nn.ModuleList), f"{stack} is no list of layers"
+    return module
 
 
 def layer_stack(model: nn.Module, where: str) -> str:
@@ -164,7 +171,8 @@ def compress(folder: Path, scheme: Scheme, rounded: Mapping[str, Rounded]) -> No
 
     Raises: ModelError if the folder stores a layer under another name than the model has.
     """
-    left, index = set(scheme.layers), {}
+    left = set(scheme.layers)
+    index: dict[str, str] = {}
     for file in sorted(folder.glob("*.safetensors")):
         tensors: dict[str, Tensor] = {}
         with safe_open(file, framework="pt") as opened:
@@ -200,15 +208,15 @@ def restore(model: PreTrainedModel, folder: Path, scheme: Scheme) -> PreTrainedM
     """
     state = _dequantised_tensors(folder, scheme)
     config = copy.deepcopy(model.config)
+    load: Any = type(model).from_pretrained  # typed as if it gave the model alone
     with quiet():
-        built, info = type(model).from_pretrained(
+        built, info = load(
             None, config=config, state_dict=state, dtype=torch.float32, output_loading_info=True
         )
-    lost = sorted(key for key in info["missing_keys"] if "pooler" not in key)
-    if wrong := [*lost, *sorted(info["unexpected_keys"])]:
-        raise ModelError(
-            f"the tensor {wrong[0]} does not fit the model", where=str(folder), fix="export it again"
-        )
+    missing = sorted(key for key in info["missing_keys"] if "pooler" not in key)
+    for key in [*missing, *sorted(info["unexpected_keys"])]:
+        what = f"the tensor {key} does not fit the model"
+        raise ModelError(what, where=str(folder), fix="export it again")
     if scheme.format.activations:
         for name in scheme.layers:
             built.get_submodule(name).register_forward_pre_hook(_rounds_inputs(scheme.format))

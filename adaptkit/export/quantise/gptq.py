@@ -1,9 +1,8 @@
-"""GPTQ (Frantar et al. 2023, arXiv 2210.17323): round one input at a time and let the others make up for the
-error.
+"""Round layers by GPTQ: one input at a time, while the inputs not yet rounded make up for the error.
 
-A layer's output error is (W - Q) X for the inputs X that it sees; with H = X X^T the update of the inputs not
-yet rounded that minimises it is known in closed form. Layers are done in order on what the already rounded
-ones put out.
+Frantar et al. 2023, arXiv 2210.17323. A layer's output error is (W - Q) X for the inputs X that it sees;
+with H = X X^T the update of the inputs not yet rounded that minimises it is known in closed form. Layers are
+done in order on what the already rounded ones put out.
 
 Shape letters: O outputs, I inputs, T tokens seen.
 """
@@ -17,7 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from adaptkit.export.formats import Grid
-from adaptkit.export.quantise.compressed_tensors import Scheme
+from adaptkit.export.quantise.compressed_tensors import Scheme, layers_of, linear
 from adaptkit.export.quantise.rounding import Rounded, choose_scales, to_grid
 
 DAMPING = 0.01  # of the mean diagonal of H: keeps the inverse stable
@@ -39,13 +38,13 @@ def gptq_layers(
         progress: called with the number of layers done and their total.
     """
     calls = _record_calls(model, scheme.stack, batches)
-    stack = model.get_submodule(scheme.stack)
+    stack = layers_of(model, scheme.stack)
     rounded: dict[str, Rounded] = {}
     hidden = [states for states, _, _ in calls[0] if states is not None]
     for depth, layer in enumerate(stack):
         prefix = f"{scheme.stack}.{depth}."
         inside = {
-            name: layer.get_submodule(name.removeprefix(prefix))
+            name: linear(layer, name.removeprefix(prefix))
             for name in scheme.layers
             if name.startswith(prefix)
         }
@@ -64,7 +63,7 @@ def gptq_layers(
 
 @torch.no_grad()
 def gptq(weight_OI: Tensor, hessian_II: Tensor, grid: Grid, group_size: int | None) -> Rounded:
-    """One matrix.
+    """Round one matrix.
 
     Args:
         hessian_II: sum over tokens of x x^T of the layer's inputs, float32.
@@ -95,7 +94,7 @@ def gptq(weight_OI: Tensor, hessian_II: Tensor, grid: Grid, group_size: int | No
 class _Moments:
     """Sums x x^T over the inputs of a linear layer until closed."""
 
-    def __init__(self, module: nn.Module):
+    def __init__(self, module: nn.Linear):
         self.sum_II = torch.zeros(module.in_features, module.in_features)
         self._handle = module.register_forward_pre_hook(self._add)
 
@@ -113,16 +112,15 @@ Call = tuple[Tensor | None, tuple[Any, ...], dict[str, Any]]
 
 @torch.no_grad()
 def _record_calls(model: nn.Module, stack: str, batches: Sequence[Batch]) -> list[list[Call]]:
-    """[layer][batch]: what each layer of the stack is called with (its hidden states only for the first
-    layer)."""
-    layers = list(model.get_submodule(stack))
+    """What each layer of the stack is called with, by layer and batch; hidden states only of the first."""
+    layers = list(layers_of(model, stack))
     calls: list[list[Call]] = [[] for _ in layers]
 
     def recorder(depth: int) -> Any:
         def hook(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
             hidden = args[0] if args else kwargs["hidden_states"]
-            kept = {name: value for name, value in kwargs.items() if name != "hidden_states"}
-            calls[depth].append((hidden if depth == 0 else None, args[1:], kept))
+            others = {name: value for name, value in kwargs.items() if name != "hidden_states"}
+            calls[depth].append((hidden if depth == 0 else None, args[1:], others))
 
         return hook
 
@@ -141,8 +139,8 @@ def _record_calls(model: nn.Module, stack: str, batches: Sequence[Batch]) -> lis
 
 @torch.no_grad()
 def _run_layer(layer: nn.Module, hidden: Sequence[Tensor], calls: Sequence[Call]) -> list[Tensor]:
-    found = []
+    outputs = []
     for states, (_, args, kwargs) in zip(hidden, calls, strict=True):
         output = layer(states, *args, **kwargs)
-        found.append(output[0] if isinstance(output, tuple) else output)
-    return found
+        outputs.append(output[0] if isinstance(output, tuple) else output)
+    return outputs

@@ -1,45 +1,42 @@
-"""A whole model rounded to a format: to the nearest value, or calibrated on the text it is for."""
+"""Round a whole model to a format: each weight to the nearest value, or calibrated on the text it is for."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING
 
 import torch
 
+from adaptkit.data.heldout import CALIBRATION_ROWS, CALIBRATION_TOKENS
 from adaptkit.errors import ConfigError
 from adaptkit.export.formats import Format
-from adaptkit.export.quantise.compressed_tensors import Scheme, plan_scheme
-from adaptkit.export.quantise.gptq import gptq_layers
+from adaptkit.export.parity.evaluation_data import EvaluationData
+from adaptkit.export.quantise.compressed_tensors import Scheme, linear, plan_scheme
+from adaptkit.export.quantise.gptq import Batch, gptq_layers
 from adaptkit.export.quantise.rounding import Rounded, round_to_nearest
-from adaptkit.finetune.template import context_length, opening
+from adaptkit.export.record import CalibrationRecord, Method
+from adaptkit.finetune.prompt_template import context_length, opening
 
 if TYPE_CHECKING:
-    from torch import nn
-
-    from adaptkit.data import Dataset
-    from adaptkit.export.parity.heldout import HeldOut
-
-Method = Literal["rtn", "gptq"]
-CALIBRATION_ROWS, CALIBRATION_TOKENS = 64, 512  # rows of text, and tokens of each at most
+    from transformers import PreTrainedModel, PreTrainedTokenizerFast
 
 
 @dataclass(frozen=True)
 class Quantised:
-    """Rounded layers by name, the scheme they follow, and what the manifest says of how they were rounded."""
+    """Rounded layers by name, the scheme they follow, and the text they were calibrated on, if any."""
 
     scheme: Scheme
     layers: Mapping[str, Rounded]
-    described: dict[str, Any]
+    calibration: CalibrationRecord | None = None
 
 
 def quantise(
-    model: nn.Module,
-    tokenizer: Any,
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerFast,
     format: Format,
     method: Method,
-    heldout: HeldOut,
+    data: EvaluationData,
     where: str,
     tell: Callable[[str], None],
 ) -> Quantised:
@@ -51,36 +48,31 @@ def quantise(
     Raises: ModelError for a model that the format cannot hold; ConfigError for gptq without text.
     """
     scheme = plan_scheme(model, format, where)
-    described: dict[str, Any] = {"method": method, "group_size": scheme.group_size, "calibration": None}
     if method == "gptq":
-        if heldout.training is None:
-            what, fix = (
-                "gptq calibrates on the domain's text, and none is known for this model",
-                "give --calibration FILE, or use rtn",
-            )
-            raise ConfigError(what, where=where, fix=fix)
-        length = min(CALIBRATION_TOKENS, heldout.seq_len, context_length(model))
-        batches, told = _calibration(tokenizer, heldout.training, length)
-        described["calibration"] = {"origin": heldout.training_origin, **told}
+        length = min(CALIBRATION_TOKENS, data.seq_len, context_length(model))
+        batches, calibration = _calibration(tokenizer, data, length, where)
         layers = gptq_layers(
             model, scheme, batches, lambda done, total: tell(f"rounded {done} of {total} layers")
         )
-        return Quantised(scheme, layers, described)
+        return Quantised(scheme, layers, calibration)
     tell(f"rounding {len(scheme.layers)} matrices to {format.name}")
-    weights = {name: model.get_submodule(name).weight.data for name in scheme.layers}
+    weights = {name: linear(model, name).weight.data for name in scheme.layers}
     nearest = {
         name: round_to_nearest(weight, format.rounds_to, scheme.group_size)
         for name, weight in weights.items()
     }
-    return Quantised(scheme, nearest, described)
+    return Quantised(scheme, nearest)
 
 
 def _calibration(
-    tokenizer: Any, training: Dataset, length: int
-) -> tuple[list[dict[str, torch.Tensor]], dict[str, Any]]:
+    tokenizer: PreTrainedTokenizerFast, data: EvaluationData, length: int, where: str
+) -> tuple[list[Batch], CalibrationRecord]:
     """Rows of training text as a model's inputs [1, length], and what the manifest says of them."""
+    if data.calibration is None:
+        what = "gptq calibrates on the domain's text, and none is known for this model"
+        raise ConfigError(what, where=where, fix="give --calibration FILE, or use rtn")
     start, stream = opening(tokenizer), []
-    for row in training.rows:
+    for row in data.calibration.rows.rows:
         stream += [*start, *tokenizer(row.text, add_special_tokens=False, verbose=False)["input_ids"]]
         if len(stream) >= length * CALIBRATION_ROWS:
             break
@@ -91,4 +83,11 @@ def _calibration(
         {"input_ids": torch.tensor([row]), "attention_mask": torch.ones(1, len(row), dtype=torch.long)}
         for row in rows
     ]
-    return batches, {"digest": training.digest, "rows": len(rows), "tokens": sum(map(len, rows))}
+    record = CalibrationRecord(
+        origin=data.calibration_origin,
+        file=data.calibration_file,
+        digest=data.calibration.digest,
+        rows=len(rows),
+        tokens=sum(map(len, rows)),
+    )
+    return batches, record

@@ -1,4 +1,4 @@
-"""Weights in 8 or 4 bits: symmetric rounding with a scale per row or per group of inputs, and the way back.
+"""Round weights to 8 or 4 bits, symmetrically, with a scale per row or per group of inputs, and back.
 
 Shape letters: O outputs, I inputs, G groups of a row (1: a scale per row), S inputs of a group.
 

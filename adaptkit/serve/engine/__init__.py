@@ -1,1 +1,1 @@
-"""vLLM processes: their command, their supervision, the adapters they serve."""
+"""vLLM as a child process: its command, its adapters, its failures, and who watches it."""

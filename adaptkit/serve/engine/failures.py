@@ -1,4 +1,4 @@
-"""What vLLM's log means: how far a start has come, and why one failed, as what, where, fix.
+"""Read vLLM's log: how far a start has come, and why one failed, as what, where, fix.
 
 vLLM 0.32 says in some hundred lines what fits in two. The table holds the failures that were provoked on
 purpose; for others the last line that names an exception is shown as it is, with the log's path.
@@ -29,8 +29,7 @@ _NOISE = ("Engine core initialization failed", "ulimit", "EngineDeadError", "Can
 
 @dataclass(frozen=True)
 class Known:
-    """A failure that has a name: a pattern of vLLM's log, and what to tell; `{0}` and on are the pattern's
-    groups."""
+    """A pattern of vLLM's log and what to say instead; `{0}` and on are the pattern's groups."""
 
     pattern: str
     what: str
@@ -38,7 +37,7 @@ class Known:
 
 
 AGAIN = "export or copy the folder again"
-KNOWN = (
+KNOWN_FAILURES = (
     Known(
         r"Repo id must be in the form|Invalid repository ID",
         "no model in this folder",
@@ -165,11 +164,8 @@ KNOWN = (
 
 def phase(log: str) -> str:
     """How far a start has come, for people."""
-    last, told = -1, "importing vLLM"
-    for mark, text in PHASES:
-        if (place := log.rfind(mark)) > last:
-            last, told = place, text
-    return told
+    reached = {log.rfind(mark): text for mark, text in PHASES if mark in log}
+    return reached[max(reached)] if reached else "importing vLLM"
 
 
 def tail(path: Path, start: int = 0) -> str:
@@ -191,23 +187,29 @@ def translate(log: str, code: int | None, *, model: str, path: Path) -> ServerEr
         model: its name, for people.
         path: the log's path, for what the table does not know.
     """
-    for known in KNOWN:
+    for known in KNOWN_FAILURES:
         if matches := list(re.finditer(known.pattern, log)):
             groups = [group or "?" for group in matches[-1].groups()]
             return ServerError(known.what.format(*groups), where=model, fix=known.fix)
-    found = _last_error(log)
-    if found is None and code is not None and code < 0:
-        hint = ": out of memory, probably" if -code == signal.SIGKILL else ""
-        found = f"killed by {signal.Signals(-code).name}{hint}"
-    found = found or (f"ended with exit code {code} and no error" if code is not None else "gave no answer")
-    return ServerError(f"vLLM: {found}", where=model, fix=f"read its log: {path}")
+    reason = _last_error(log) or _exit_reason(code)
+    return ServerError(f"vLLM: {reason}", where=model, fix=f"read its log: {path}")
 
 
 def _last_error(log: str) -> str | None:
     """The last line that names an exception and is not the consequence of another one."""
-    found = None
+    last = None
     for line in log.splitlines():
         match = _VALUE_ERROR.search(line) or _ERROR.search(line.rstrip())
         if match and not any(noise in line for noise in _NOISE):
-            found = match[1].removeprefix("Value error, ")[:300]
-    return found
+            last = match[1].removeprefix("Value error, ")[:300]
+    return last
+
+
+def _exit_reason(code: int | None) -> str:
+    """What an exit code says where the log names no error."""
+    if code is None:
+        return "gave no answer"
+    if code >= 0:
+        return f"ended with exit code {code} and no error"
+    hint = ": out of memory, probably" if -code == signal.SIGKILL else ""
+    return f"killed by {signal.Signals(-code).name}{hint}"

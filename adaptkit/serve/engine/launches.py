@@ -1,17 +1,18 @@
-"""From the words of the command line to the processes to start: which model, under which name, with which
-adapters."""
+"""Turn the words of the command line into processes to start: models, their names, and adapters over them."""
 
 from __future__ import annotations
 
 import dataclasses
 import re
 from collections.abc import Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from adaptkit.errors import ConfigError, ModelError
 from adaptkit.export.formats import find_format
 from adaptkit.export.hardware import Hardware
-from adaptkit.export.source import Source, resolve
+from adaptkit.export.resolve import resolve
+from adaptkit.export.source import Source
 from adaptkit.run import Run
 from adaptkit.serve.engine import lora
 from adaptkit.serve.engine.command import Adapter, Launch
@@ -19,79 +20,113 @@ from adaptkit.serve.engine.command import Adapter, Launch
 _NAMED = re.compile(r"([A-Za-z0-9][\w.-]*)=(.+)", re.ASCII)
 
 
-@dataclasses.dataclass(frozen=True)
-class Wish:
-    """One word of the command line: a folder, and the name that was given to it."""
+@dataclass(frozen=True)
+class ModelWord:
+    """One word of the command line: a folder, and the name that the user gave it."""
 
     name: str | None
     folder: Path
 
+    @property
+    def is_adapter(self) -> bool:
+        return lora.is_adapter(self.folder)
 
-def divide(words: Sequence[str]) -> tuple[list[Wish], list[str]]:
+
+@dataclass(frozen=True)
+class Choice:
+    """Which model of a study or run to serve.
+
+    Attributes:
+        format: serve each run's export of this format instead of the model as trained.
+        arms: of a study, instead of its winner; several give several models.
+        task, seed: of a study, instead of its primary task and the seed with the best dev score.
+    """
+
+    format: str | None = None
+    arms: tuple[str, ...] = ()
+    task: str | None = None
+    seed: int | None = None
+
+
+@dataclass
+class _Plan:
+    """What is to be served: models in order, adapters by their base's name, and sentences for people."""
+
+    sources: list[Source] = field(default_factory=list)
+    adapters: dict[str, list[Adapter]] = field(default_factory=dict)
+    notes: list[str] = field(default_factory=list)
+
+
+def split_words(words: Sequence[str]) -> tuple[list[ModelWord], list[str]]:
     """Models, and what stands after `--`: it begins with vLLM's first flag.
 
     Raises: ConfigError without a model.
     """
     first = next((place for place, word in enumerate(words) if word.startswith("-")), len(words))
-    wishes = []
-    for word in words[:first]:
-        named = None if Path(word).exists() else _NAMED.fullmatch(word)
-        wishes.append(Wish(named[1], Path(named[2])) if named else Wish(None, Path(word)))
-    if not wishes:
+    models = [_model_word(word) for word in words[:first]]
+    if not models:
         fix = "give a study, a run or a model folder: adaptkit serve runs/STUDY-1a2b3c4d"
         raise ConfigError("no model was given", where="command line", fix=fix)
-    return wishes, list(words[first:])
+    return models, list(words[first:])
+
+
+def _model_word(word: str) -> ModelWord:
+    """NAME=FOLDER, unless a folder of that very name exists."""
+    named = None if Path(word).exists() else _NAMED.fullmatch(word)
+    if named is None:
+        return ModelWord(None, Path(word).expanduser())
+    return ModelWord(named[1], Path(named[2]).expanduser())
 
 
 def make_launches(
-    wishes: Sequence[Wish],
-    hardware: Hardware,
-    *,
-    extra: Sequence[str] = (),
-    format: str | None = None,
-    arms: Sequence[str] = (),
-    task: str | None = None,
-    seed: int | None = None,
+    words: Sequence[ModelWord], hardware: Hardware, choice: Choice, extra: Sequence[str] = ()
 ) -> tuple[list[Launch], list[str]]:
-    """One process per model; adapters that vLLM can serve ride on their base's.
+    """Plan one process per model; adapters that vLLM can serve ride on their base's.
 
     Args:
-        format: serve each run's export of this format instead of the model as trained.
-        arms: of a study, instead of its winner; several give several models.
+        extra: vLLM's own flags.
     Returns: the launches, and sentences for people: what was picked, what is merged and why.
     Raises: ModelError, DataError or ConfigError.
     """
-    sources, notes = [], []
-    for wish in wishes:
-        if lora.is_adapter(wish.folder.expanduser()):
-            continue
-        for arm in arms or [None]:
-            source = resolve(wish.folder, arm=arm, task=task, seed=seed)
-            source = _exported(source, format) if format else source
-            notes.append(f"{wish.name or source.name}: {source.why}")
-            sources.append(
-                dataclasses.replace(source, name=wish.name) if wish.name and len(arms) < 2 else source
-            )
-    riding: dict[str, list[Adapter]] = {source.name: [] for source in sources}
-    whole = list(sources)
-    for wish in wishes:
-        folder = wish.folder.expanduser()
-        if not lora.is_adapter(folder):
-            continue
-        name = wish.name or folder.resolve().name
-        if why := lora.cannot_be_served(folder):
-            sources.append(lora.merged(name, folder, whole))
-            notes.append(f"{name}: served merged, because {why}")
-        else:
-            base = lora.base_of(folder, whole)
-            riding[base.name].append(lora.as_adapter(name, folder))
-            notes.append(f"{name}: a LoRA adapter over {base.name}")
-    share = 1 / len(sources)
-    made = [
-        Launch(source, hardware, tuple(riding.get(source.name, ())), tuple(extra), share)
-        for source in sources
+    plan = _Plan()
+    for word in words:
+        if not word.is_adapter:
+            _add_models(plan, word, choice)
+    bases = list(plan.sources)
+    for word in words:
+        if word.is_adapter:
+            _add_adapter(plan, word, bases)
+    share = 1 / len(plan.sources)
+    launches = [
+        Launch(source, hardware, tuple(plan.adapters.get(source.name, ())), tuple(extra), share)
+        for source in plan.sources
     ]
-    return made, notes
+    return launches, plan.notes
+
+
+def _add_models(plan: _Plan, word: ModelWord, choice: Choice) -> None:
+    """Add the model of a folder, or one for each chosen arm of a study."""
+    arms: tuple[str | None, ...] = choice.arms or (None,)
+    for arm in arms:
+        source = resolve(word.folder, arm=arm, task=choice.task, seed=choice.seed)
+        if choice.format:
+            source = _exported(source, choice.format)
+        plan.notes.append(f"{word.name or source.name}: {source.why}")
+        if word.name and len(arms) == 1:
+            source = dataclasses.replace(source, name=word.name)
+        plan.sources.append(source)
+
+
+def _add_adapter(plan: _Plan, word: ModelWord, bases: Sequence[Source]) -> None:
+    """Add an adapter over its base, or its merged model where vLLM cannot serve it."""
+    name = word.name or word.folder.resolve().name
+    if why := lora.cannot_be_served(word.folder):
+        plan.sources.append(lora.merged(name, word.folder, bases))
+        plan.notes.append(f"{name}: served merged, because {why}")
+        return
+    base = lora.base_of(word.folder, bases)
+    plan.adapters.setdefault(base.name, []).append(lora.adapter_over(base, name, word.folder))
+    plan.notes.append(f"{name}: a LoRA adapter over {base.name}")
 
 
 def _exported(source: Source, format: str) -> Source:
@@ -105,9 +140,7 @@ def _exported(source: Source, format: str) -> Source:
     folder = Run(source.run).export(format) if source.run else None
     if folder is None or not folder.is_dir():
         fix = f"adaptkit export {source.study or source.run or source.folder} --format {format}"
-        raise ModelError(
-            f"there is no {format} export of it", where=str(source.run or source.folder), fix=fix
-        )
-    return dataclasses.replace(
-        resolve(folder), name=source.name, run=source.run, study=source.study, why=source.why
-    )
+        where = str(source.run or source.folder)
+        raise ModelError(f"there is no {format} export of it", where=where, fix=fix)
+    exported = resolve(folder)
+    return dataclasses.replace(exported, name=source.name, run=source.run, study=source.study, why=source.why)

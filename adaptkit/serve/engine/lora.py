@@ -1,4 +1,4 @@
-"""LoRA adapters behind the server of their base: which vLLM can serve, and what is done with the others.
+"""Serve LoRA adapters behind their base: find the base, and merge the adapters that vLLM cannot serve.
 
 vLLM 0.32 refuses DoRA, modules saved whole and ranks over 256. Such an adapter is served merged instead: as
 the merged model of its own run where it lies in one (a QLoRA adapter always: it belongs to the 4-bit values
@@ -16,9 +16,11 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from adaptkit.client.identity import ModelIdentity
 from adaptkit.errors import ModelError
-from adaptkit.export.source import Source, of_model, run_config
-from adaptkit.run import file_digest, read_json
+from adaptkit.export.source import Source, of_model, of_run, role_of
+from adaptkit.run import Run, file_digest, read_json
+from adaptkit.run_record import RunRecord, read_record
 from adaptkit.serve.engine.command import RANKS, Adapter
 
 SETTINGS = "adapter_config.json"
@@ -37,45 +39,48 @@ def cannot_be_served(folder: Path) -> str | None:
     """
     settings = read_json(folder / SETTINGS)
     if str(settings.get("peft_type", "LORA")).upper() != "LORA" or not isinstance(settings.get("r"), int):
-        raise ModelError(
-            "is no LoRA adapter",
-            where=str(folder),
-            fix="merge it into its base with peft, then serve the result",
-        )
-    rank = max([settings["r"], *(settings.get("rank_pattern") or {}).values()])
+        fix = "merge it into its base with peft, then serve the result"
+        raise ModelError("is no LoRA adapter", where=str(folder), fix=fix)
     if settings.get("use_dora"):
         return "vLLM does not serve DoRA"
-    if saved := settings.get("modules_to_save"):
-        return f"vLLM does not serve modules saved whole ({', '.join(saved)})"
+    if whole := settings.get("modules_to_save"):
+        return f"vLLM does not serve modules saved whole ({', '.join(whole)})"
     if settings.get("trainable_token_indices"):
         return "vLLM does not serve token rows trained beside the adapter"
-    if rank > RANKS[-1]:
-        return f"its rank {rank} is over vLLM's limit {RANKS[-1]}"
-    if (run_config(folder.parent).get("adapter") or {}).get("kind") == "qlora":
+    if _rank(settings) > RANKS[-1]:
+        return f"its rank {_rank(settings)} is over vLLM's limit {RANKS[-1]}"
+    record = _record_of(folder)
+    if record is not None and record.adapter is not None and record.adapter.kind == "qlora":
         return "it belongs to the 4-bit values of its base (QLoRA)"
     return None
 
 
-def as_adapter(name: str, folder: Path) -> Adapter:
-    """The adapter as vLLM is to load it."""
-    settings = read_json(folder / SETTINGS)
-    return Adapter(name, folder, max([settings["r"], *(settings.get("rank_pattern") or {}).values()]))
+def adapter_over(base: Source, name: str, folder: Path) -> Adapter:
+    """The adapter as vLLM is to load it over `base`."""
+    record = _record_of(folder)
+    task = record.task if record is not None else ""
+    identity = ModelIdentity(
+        origin=base.origin,
+        adaptation="lora",
+        task=task or None,
+        role=role_of(base.origin, "lora").value,
+        kind=base.kind,
+    )
+    return Adapter(name, folder, _rank(read_json(folder / SETTINGS)), identity)
 
 
 def base_of(folder: Path, candidates: Sequence[Source]) -> Source:
-    """Which of the given models this adapter was trained on: told by the digest of the base's weights that it
-    records.
+    """Which of the given models this adapter was trained on: it records the digest of its base's weights.
 
     Raises: ModelError if none is, or an adapter without a digest could belong to several.
     """
     recorded = str(read_json(folder / SETTINGS).get("base_model_name_or_path") or "")
     generators = [source for source in candidates if source.kind == "generate"]
-    if found := _DIGEST.search(recorded):
-        fitting = [source for source in generators if _weights_digest(source.folder).startswith(found[1])]
+    if digest := _DIGEST.search(recorded):
+        fitting = [source for source in generators if _weights_digest(source.folder).startswith(digest[1])]
     else:
-        fitting = [
-            source for source in generators if Path(recorded).name == source.folder.resolve().name
-        ] or generators
+        same_name = [source for source in generators if source.folder.resolve().name == Path(recorded).name]
+        fitting = same_name or generators
     if len(fitting) != 1:
         what = f"its base ({recorded or 'not recorded'}) is not among the models given"
         fix = "give the base model's folder too: adaptkit serve BASE NAME=ADAPTER"
@@ -88,31 +93,32 @@ def merged(name: str, folder: Path, candidates: Sequence[Source]) -> Source:
 
     Raises: ModelError if the base is not given, or merging fails.
     """
-    if (folder.parent / "model" / "config.json").is_file() and (folder.parent / "config.yaml").is_file():
-        return dataclasses.replace(of_model(folder.parent / "model"), name=name)
+    run = _run_of(folder)
+    if run is not None and (run.model / "config.json").is_file():
+        return dataclasses.replace(of_run(run.path), name=name)
     base = base_of(folder, candidates)
     weights = next(iter(sorted(folder.glob("*.safetensors"))), None)
     if weights is None:
-        raise ModelError(
-            "holds no adapter weights (*.safetensors)", where=str(folder), fix="copy the folder again"
-        )
+        what = "holds no adapter weights (*.safetensors)"
+        raise ModelError(what, where=str(folder), fix="copy the folder again")
     target = folder.with_name(f"{folder.name}-merged-{file_digest(weights)[:8]}")
     if not (target / "config.json").is_file():
-        command = [
-            sys.executable,
-            "-m",
-            "adaptkit.serve.engine.lora",
-            str(base.folder),
-            str(folder),
-            str(target),
-        ]
-        done = subprocess.run(command, capture_output=True, text=True)
-        if done.returncode:
-            last = (done.stderr.strip().splitlines() or ["no reason given"])[-1]
-            raise ModelError(
-                f"cannot be merged: {last}", where=str(folder), fix="merge it with peft's `merge_and_unload`"
-            )
-    return dataclasses.replace(of_model(target), name=name)
+        _merge_elsewhere(base.folder, folder, target)
+    return dataclasses.replace(of_model(target), name=name, origin=base.origin, adaptation="lora")
+
+
+def _merge_elsewhere(base: Path, folder: Path, target: Path) -> None:
+    """Merge in another process, so that this one stays small.
+
+    Raises: ModelError.
+    """
+    folders = [str(base), str(folder), str(target)]
+    command = [sys.executable, "-m", "adaptkit.serve.engine.lora", *folders]
+    done = subprocess.run(command, capture_output=True, text=True)
+    if done.returncode:
+        last = (done.stderr.strip().splitlines() or ["no reason given"])[-1]
+        fix = "merge it with peft's `merge_and_unload`"
+        raise ModelError(f"cannot be merged: {last}", where=str(folder), fix=fix)
 
 
 def merge(base: Path, folder: Path, target: Path) -> None:
@@ -124,6 +130,23 @@ def merge(base: Path, folder: Path, target: Path) -> None:
     model: Any = models.load(base, "causal")
     plain = adapters.merge(PeftModel.from_pretrained(model, str(folder)))
     models.save(plain, models.load_tokenizer(base), target)
+
+
+def _rank(settings: dict[str, Any]) -> int:
+    """The largest rank of any matrix."""
+    return max([settings["r"], *(settings.get("rank_pattern") or {}).values()])
+
+
+def _run_of(folder: Path) -> Run | None:
+    """The run whose adapter this folder is; None for any other folder."""
+    run = Run(folder.parent)
+    return run if folder.name == run.adapter.name and run.manifest_path.is_file() else None
+
+
+def _record_of(folder: Path) -> RunRecord | None:
+    """What the run is that trained this adapter; None for an adapter from elsewhere."""
+    run = _run_of(folder)
+    return read_record(run) if run is not None else None
 
 
 def _weights_digest(folder: Path) -> str:

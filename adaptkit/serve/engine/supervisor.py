@@ -1,10 +1,7 @@
-"""One vLLM process under supervision: started, asked for a real answer, watched, restarted, ended with all
-its children.
+"""Supervise one vLLM process: start it, ask for a real answer, watch it, restart it, end it.
 
-vLLM 0.32 exits 0 when its engine dies, answers /health while the engine hangs, and leaves engine processes
-behind when its HTTP process is killed. So every exit that was not asked for is a failure, a suspicion is
-settled by a real answer, and each child leads a process group of its own that ends with it; a pipe whose
-other end only this process holds ends the group if this process is killed.
+vLLM 0.32 exits 0 when its engine dies, and answers /health while the engine hangs. So every exit that was not
+asked for is a failure, and a suspicion is settled by a real answer.
 """
 
 from __future__ import annotations
@@ -12,50 +9,64 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import math
-import os
-import signal
-import socket
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable, Coroutine
 from pathlib import Path
-from typing import Literal, Protocol
+from typing import Any, Literal
 
 import httpx
 
 from adaptkit.client.openai import Client
 from adaptkit.errors import AdaptkitError, ServerError
-from adaptkit.export.parity import reference
+from adaptkit.export.parity.http_check import check_server
 from adaptkit.export.source import Source
 from adaptkit.serve import api_keys
-from adaptkit.serve.engine import failures, readiness, tensor_check
-from adaptkit.serve.engine.entrypoint import LIFELINE
-from adaptkit.serve.status import Teller
+from adaptkit.serve.address import free_port
+from adaptkit.serve.engine import failures, tensor_check
+from adaptkit.serve.engine.child import Child
+from adaptkit.serve.engine.command import Launch
+from adaptkit.serve.status import StatusLine
 
 State = Literal["starting", "ready", "restarting", "failed", "stopped"]
+Inspection = Callable[[Source], Coroutine[Any, Any, None]]
 POLL_S = 0.5
 HEALTH_EVERY_S = 2.0
 HEALTH_S = 10.0  # a busy server may take its time
 MISSES = 3
 PROBE_S = 60.0  # a suspected engine must give one answer within
 START_S = 1800.0  # large models load for minutes
+FIRST_LOAD_S = 30.0  # what a caller is told to wait while nothing was measured
 GRACE_S = 15.0
 BACKOFF_S, LONGEST_BACKOFF_S = 1.0, 60.0
 STABLE_S = 60.0  # after so long in service a failure counts as the first again
+PROBE_TEXT = "a"
 
 
-class Launchable(Protocol):
-    """What an engine must know of a child: see `launch.Launch`."""
+def check_answer(client: Client, source: Source, name: str) -> None:
+    """Ask a model for one answer of its kind: a token, a vector, classes or a relevance.
 
-    source: Source
+    A healthy server is not enough: on a CPU without AVX512 an int4 server starts, its /health says 200, and
+    the first request kills it (vLLM issue 55613).
 
-    @property
-    def name(self) -> str: ...
-    @property
-    def names(self) -> tuple[str, ...]: ...
-    @property
-    def exact(self) -> bool: ...
-    def command(self, port: int) -> list[str]: ...
-    def child_environment(self, key: str) -> dict[str, str]: ...
+    Args:
+        name: the source's own name or an adapter's.
+    Raises: ServerError for an answer that is not finite, empty, or of another size.
+    """
+    if source.kind == "generate":
+        completion = client.complete(name, PROBE_TEXT, max_tokens=1, ignore_eos=True, logprobs=0)
+        good = completion.output_tokens == 1 and all(map(math.isfinite, completion.logprobs))
+    elif source.kind == "embed":
+        vector = client.embed(name, [PROBE_TEXT])[0]
+        good = bool(vector) and all(map(math.isfinite, vector)) and any(vector)
+    elif source.kind == "classify":
+        _, probabilities = client.classify(name, [PROBE_TEXT])[0]
+        right_size = not source.labels or len(probabilities) == len(source.labels)
+        good = right_size and abs(sum(probabilities) - 1) < 1e-3
+    else:
+        good = all(map(math.isfinite, client.rerank(name, PROBE_TEXT, [PROBE_TEXT])))
+    if not good:
+        what = "its first answer is none: not finite, empty, or of another size"
+        raise ServerError(what, where=name, fix="adaptkit export it again")
 
 
 class Engine:
@@ -64,27 +75,27 @@ class Engine:
     Args:
         launch: the command.
         log: where the child's output goes; readable by its owner only.
-        teller: told about phases, failures and restarts.
+        status: hears about phases, failures and restarts.
         check: asks for one real answer of each name, raises ServerError if there is none.
         inspect: looks at the folder while the child starts for the first time, raises ModelError.
     """
 
     def __init__(
         self,
-        launch: Launchable,
+        launch: Launch,
         log: Path,
-        teller: Teller,
-        check: Callable[[Client, Source, str], None] = readiness.answer,
-        inspect: Callable[[Source], Awaitable[None]] = tensor_check.check,
+        status: StatusLine,
+        check: Callable[[Client, Source, str], None] = check_answer,
+        inspect: Inspection = tensor_check.check,
     ):
-        self.launch, self.log, self.teller, self.check, self.inspect = launch, log, teller, check, inspect
+        self.launch, self.log, self.status, self.check, self.inspect = launch, log, status, check, inspect
         self.state: State = "starting"
-        self.key, self.port = api_keys.fresh(), 0
+        self.key, self.port = api_keys.make_key(), 0
         self.load_s = 0.0
         self.restarts = 0
         self.max_len: int | None = None
-        self._process: asyncio.subprocess.Process | None = None
-        self._lifeline, self._log_start = -1, 0
+        self._child: Child | None = None
+        self._log_start = 0
         self._suspected = asyncio.Event()
         self._stopping = asyncio.Event()
         self._back_at = 0.0
@@ -101,12 +112,11 @@ class Engine:
     @property
     def process_id(self) -> int:
         """Of the running child; 0 while there is none."""
-        return self._process.pid if self._process is not None else 0
+        return self._child.process.pid if self._child is not None else 0
 
     @property
     def retry_after(self) -> int:
-        """Seconds after which a caller may try again: what is left of the pause and the last load time, at
-        least one."""
+        """Seconds after which a caller may try again: the rest of the pause and the last load, at least 1."""
         return max(1, round(self._back_at - time.monotonic()))
 
     def suspect(self) -> None:
@@ -116,15 +126,15 @@ class Engine:
     async def run(self) -> None:
         """Start, watch and restart until `stop`.
 
-        Raises: AdaptkitError if the very first start fails: what is wrong then is not mended by trying again.
+        Raises: AdaptkitError if the very first start fails: trying again does not mend what is wrong then.
         """
-        failed = 0
+        failures_in_a_row = 0
         async with self._http:
             while not self._stopping.is_set():
-                why, served = await self._serve_once()
+                why, served_s = await self._serve_once()
                 if not self._stopping.is_set():
-                    failed = 1 if served > STABLE_S else failed + 1
-                    await self._pause(why, failed)
+                    failures_in_a_row = 1 if served_s > STABLE_S else failures_in_a_row + 1
+                    await self._pause(why, failures_in_a_row)
         self.state = "stopped"
 
     async def _serve_once(self) -> tuple[str, float]:
@@ -149,113 +159,97 @@ class Engine:
     async def stop(self, grace_s: float = GRACE_S) -> None:
         """Ask the child to end, wait, then end its whole group."""
         self._stopping.set()
-        process = self._process
-        if process is not None and process.returncode is None:
-            with contextlib.suppress(ProcessLookupError):
-                process.terminate()
-            with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(process.wait(), grace_s)
+        if self._child is not None:
+            await self._child.terminate(grace_s)
         await self._end()
 
     async def _start(self) -> None:
         """Raises: ServerError, or ModelError from the first inspection of the folder."""
         began = time.monotonic()
-        self._back_at = began + (self.load_s or 30.0)
-        await self._spawn()
-        inspected = asyncio.create_task(self.inspect(self.launch.source)) if not self.load_s else None
+        self._back_at = began + (self.load_s or FIRST_LOAD_S)
+        child = await self._spawn()
+        inspection = asyncio.create_task(self.inspect(self.launch.source)) if not self.load_s else None
         try:
-            await self._wait_ready(began + START_S, inspected)
-            if inspected:
-                await inspected
+            await self._wait_ready(child, began + START_S, inspection)
+            if inspection:
+                await inspection
         finally:
-            if inspected:
-                inspected.cancel()
+            if inspection:
+                inspection.cancel()
         self.load_s = time.monotonic() - began
         self.state = "ready"
         self._suspected.clear()
-        self.teller.note(self.name, f"ready after {self.load_s:.1f} s")
+        self.status.note(self.name, f"ready after {self.load_s:.1f} s")
 
-    async def _spawn(self) -> None:
+    async def _spawn(self) -> Child:
         self.port = free_port()
-        near, self._lifeline = os.pipe()
-        handle = os.open(self.log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
-        self._log_start = os.fstat(handle).st_size
-        environment = {**self.launch.child_environment(self.key), LIFELINE: str(near)}
-        try:
-            self._process = await asyncio.create_subprocess_exec(
-                *self.launch.command(self.port),
-                env=environment,
-                stdin=asyncio.subprocess.DEVNULL,
-                stdout=handle,
-                stderr=handle,
-                start_new_session=True,
-                pass_fds=(near,),
-            )
-        finally:
-            os.close(near)
-            os.close(handle)
+        environment = self.launch.child_environment(self.key)
+        self._child = await Child.spawn(self.launch.command(self.port), environment, self.log)
+        self._log_start = self._child.log_start
+        return self._child
 
-    async def _wait_ready(self, until: float, inspected: asyncio.Task[None] | None) -> None:
-        told = ""
-        assert self._process is not None
+    async def _wait_ready(self, child: Child, until: float, inspection: asyncio.Task[None] | None) -> None:
+        last_phase = ""
         while True:
-            if self._process.returncode is not None or self._stopping.is_set():
-                raise self._failure(self._process.returncode)
-            if inspected and inspected.done():
-                inspected.result()
-            if (phase := failures.phase(failures.tail(self.log, self._log_start))) != told:
-                told = phase
-                self.teller.phase(self.name, phase)
+            if child.exit_code is not None or self._stopping.is_set():
+                raise self._failure(child.exit_code)
+            if inspection and inspection.done():
+                inspection.result()
+            phase = failures.phase(failures.tail(self.log, self._log_start))
+            if phase != last_phase:
+                last_phase = phase
+                self.status.phase(self.name, phase)
             if await self._healthy():
-                await self._answers(until - time.monotonic())
+                await self._check_answers(child, until - time.monotonic())
                 return
             if time.monotonic() > until:
                 raise self._failure(None)
             await asyncio.sleep(POLL_S)
 
-    async def _answers(self, timeout_s: float) -> None:
+    def _ask(self) -> None:
+        """One real answer of each name; an export's answers must be those that were measured.
+
+        Raises: ServerError.
+        """
+        source = self.launch.source
+        with Client(self.url, self.key) as client:
+            lengths = {model.name: model.max_len for model in client.models()}
+            self.max_len = lengths.get(self.name)
+            for name in self.launch.names:
+                self.check(client, source, name)
+            if source.exported:
+                alone = len(self.launch.names) == 1  # see router.PROMPT_LOGPROBS
+                room = (self.max_len or 0) if alone else 0
+                check_server(client, source, self.name, exact=self.launch.exact, room=room)
+
+    async def _check_answers(self, child: Child, timeout_s: float) -> None:
         """Raises: ServerError if the child gives no real answer in time."""
-
-        def ask() -> None:
-            with Client(self.url, self.key) as client:
-                self.max_len = next(
-                    (model.max_len for model in client.models() if model.name == self.name), None
-                )
-                for name in self.launch.names:
-                    self.check(client, self.launch.source, name)
-                if self.launch.source.exported:
-                    room = (
-                        (self.max_len or 0) if len(self.launch.names) == 1 else 0
-                    )  # see front.PROMPT_LOGPROBS
-                    reference.check(client, self.launch.source, self.name, exact=self.launch.exact, room=room)
-
-        asked = asyncio.create_task(asyncio.to_thread(ask))
-        assert self._process is not None
-        ended = asyncio.create_task(self._process.wait())
+        asking = asyncio.create_task(asyncio.to_thread(self._ask))
+        ended = asyncio.create_task(child.wait())
         done, _ = await asyncio.wait(
-            {asked, ended}, timeout=max(1.0, timeout_s), return_when=asyncio.FIRST_COMPLETED
+            {asking, ended}, timeout=max(1.0, timeout_s), return_when=asyncio.FIRST_COMPLETED
         )
         ended.cancel()
-        if asked in done:
+        if asking in done:
             try:
-                asked.result()
+                asking.result()
             except ServerError as error:
-                raise await self._cause(error) from None
+                raise await self._cause(child, error) from None
             return
-        asked.add_done_callback(lambda task: task.cancelled() or task.exception())
-        raise self._failure(self._process.returncode)
+        asking.add_done_callback(lambda task: task.cancelled() or task.exception())
+        raise self._failure(child.exit_code)
 
-    async def _cause(self, error: ServerError) -> ServerError:
+    async def _cause(self, child: Child, error: ServerError) -> ServerError:
         """The child's own reason, if the request that failed was its last."""
-        assert self._process is not None
         with contextlib.suppress(TimeoutError):
-            await asyncio.wait_for(self._process.wait(), 2 * HEALTH_EVERY_S)
-        return error if self._process.returncode is None else self._failure(self._process.returncode)
+            await asyncio.wait_for(child.wait(), 2 * HEALTH_EVERY_S)
+        return error if child.exit_code is None else self._failure(child.exit_code)
 
     async def _watch(self) -> str:
         """Return the reason as soon as the child is of no more use."""
-        assert self._process is not None
-        ended = asyncio.create_task(self._process.wait())
+        child = self._child
+        assert child is not None
+        ended = asyncio.create_task(child.wait())
         misses = 0
         try:
             while True:
@@ -272,18 +266,18 @@ class Engine:
                 if self._suspected.is_set() and not misses:
                     self._suspected.clear()
                     try:
-                        await self._answers(PROBE_S)
+                        await self._check_answers(child, PROBE_S)
                     except ServerError as error:
                         return error.what
         finally:
             ended.cancel()
 
-    async def _pause(self, why: str, failed: int) -> None:
+    async def _pause(self, why: str, failures_in_a_row: int) -> None:
         self.state = "restarting"
         self.restarts += 1
-        wait = min(LONGEST_BACKOFF_S, BACKOFF_S * 2 ** (failed - 1))
+        wait = min(LONGEST_BACKOFF_S, BACKOFF_S * 2 ** (failures_in_a_row - 1))
         self._back_at = time.monotonic() + wait + self.load_s
-        self.teller.note(self.name, f"{why}; restart {self.restarts} in {wait:g} s")
+        self.status.note(self.name, f"{why}; restart {self.restarts} in {wait:g} s")
         with contextlib.suppress(TimeoutError):
             await asyncio.wait_for(self._stopping.wait(), wait)
 
@@ -298,21 +292,8 @@ class Engine:
         return failures.translate(log, code, model=self.name, path=self.log)
 
     async def _end(self) -> None:
-        """Kill what is left of the group, engine processes that lost their parent included."""
-        process, self._process = self._process, None
-        if process is not None:
+        child, self._child = self._child, None
+        if child is not None:
             if self.state == "ready":
                 self.state = "restarting"
-            with contextlib.suppress(ProcessLookupError, PermissionError):
-                os.killpg(process.pid, signal.SIGKILL)
-            await process.wait()
-        if self._lifeline >= 0:
-            os.close(self._lifeline)
-            self._lifeline = -1
-
-
-def free_port() -> int:
-    """A loopback port that nobody listens on now."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
+            await child.kill()

@@ -1,12 +1,11 @@
-"""Tensor names and shapes of a folder against the model that its config describes, built without memory.
+"""Compare a folder's tensors with the model that its config describes, by name and shape, without memory.
 
 vLLM loads a folder that lacks a linear layer's weight without a word and serves rubbish; this finds it.
 transformers itself does the comparison on the meta device, so that renamed, tied and sharded tensors are told
 apart as it does when loading. It takes some seconds of imports and runs in another process, beside the start
 of vLLM:
 
-    python -m adaptkit.serve.engine.tensor_check FOLDER      # one JSON object: {"missing": [...],
-    "mismatched": [...]}
+    python -m adaptkit.serve.engine.tensor_check FOLDER      # prints {"missing": [...], "mismatched": [...]}
 """
 
 from __future__ import annotations
@@ -21,9 +20,10 @@ from typing import Any
 
 from adaptkit.errors import ModelError
 from adaptkit.export.source import ServedKind, Source
-from adaptkit.serve.preflight import check_header, weight_files
+from adaptkit.serve.model_files import read_header, weight_files
 
 UNUSED_IN_POOLING = ("pooler", "lm_head", "cls.")
+PROBLEMS = {"missing": "missing", "mismatched": "of another shape than config.json says"}
 PACKED = ("weight_packed", "weight_shape", "weight_scale", "weight_zero_point", "input_scale")
 
 
@@ -46,23 +46,20 @@ async def check(source: Source) -> None:
         raise
     if process.returncode:
         last = (error.decode("utf-8", "replace").strip().splitlines() or ["no reason given"])[-1]
-        raise ModelError(
-            f"cannot be read by transformers: {last}", where=str(source.folder), fix="export or copy it again"
-        )
+        what = f"cannot be read by transformers: {last}"
+        raise ModelError(what, where=str(source.folder), fix="export or copy it again")
     judge(json.loads(out), source.kind, source.folder)
 
 
-def judge(found: dict[str, list[str]], kind: ServedKind, folder: Path) -> None:
-    """Raises: ModelError for what a model of this kind needs and lacks."""
+def judge(difference: dict[str, list[str]], kind: ServedKind, folder: Path) -> None:
+    """Raises: ModelError for tensors that a model of this kind needs and lacks."""
     unused = UNUSED_IN_POOLING if kind == "embed" else ()
-    for problem in ("missing", "mismatched"):
-        names = [name for name in found[problem] if not any(part in name for part in unused)]
+    for problem, words in PROBLEMS.items():
+        names = [name for name in difference[problem] if not any(part in name for part in unused)]
         if names:
-            told = "missing" if problem == "missing" else "of another shape than config.json says"
-            what = f"tensors {told}: {len(names)}, first {names[0]}"
-            raise ModelError(
-                what, where=str(folder), fix="export or copy the folder again; vLLM would serve rubbish"
-            )
+            what = f"tensors {words}: {len(names)}, first {names[0]}"
+            fix = "export or copy the folder again; vLLM would serve rubbish"
+            raise ModelError(what, where=str(folder), fix=fix)
 
 
 def compare(folder: Path) -> dict[str, list[str]]:
@@ -89,23 +86,23 @@ def compare(folder: Path) -> dict[str, list[str]]:
 
 
 def _compare_packed(folder: Path, model_class: Any, config: Any) -> dict[str, list[str]]:
-    """The same for compressed-tensors: a rounded `X.weight` is stored with its scales, or as packed integers."""
+    """The same for compressed-tensors: a rounded `X.weight` is stored with its scales, or packed."""
     import torch
 
     del config.quantization_config
     with torch.device("meta"):
         model = model_class(config)
     wanted = {name: list(tensor.shape) for name, tensor in model.state_dict().items()}
-    stored = {
-        name: entry["shape"] for path in weight_files(folder) for name, entry in check_header(path).items()
-    }
-    tied = set(getattr(model, "all_tied_weights_keys", None) or {}) if config.tie_word_embeddings else set()
-    missing = [name for name in wanted if name not in tied and not _held(name, stored)]
+    headers = [read_header(path) for path in weight_files(folder)]
+    stored = {name: entry["shape"] for header in headers for name, entry in header.items()}
+    tied = set(getattr(model, "all_tied_weights_keys", None) or ()) if config.tie_word_embeddings else set()
+    missing = [name for name in wanted if name not in tied and not _is_stored(name, stored)]
     mismatched = [name for name, shape in _plain_shapes(stored) if name in wanted and wanted[name] != shape]
     return {"missing": sorted(missing), "mismatched": sorted(mismatched)}
 
 
-def _held(name: str, stored: dict[str, list[int]]) -> bool:
+def _is_stored(name: str, stored: dict[str, list[int]]) -> bool:
+    """Plainly, or as packed integers."""
     return name in stored or name.removesuffix("weight") + PACKED[0] in stored
 
 

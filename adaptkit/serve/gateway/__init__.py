@@ -1,1 +1,1 @@
-"""What stands before the engines: keys, limits, routes, metrics."""
+"""What a request passes before it reaches vLLM: key, limits, routes and metrics."""

@@ -1,45 +1,41 @@
-"""The guard: ASGI middleware that lets known callers reach known routes with requests of a bounded size.
+"""ASGI middleware that lets callers with a key reach known routes with requests of a bounded size.
 
-The same class stands before adaptkit's own front and inside vLLM:
+The same class stands before adaptkit's own gateway and inside vLLM:
 
     ADAPTKIT_API_KEY_FILE=key vllm serve FOLDER --middleware adaptkit.serve.gateway.guard.Guard
 
 (vLLM's `--api-key` covers paths that begin with /v1 and leaves /invocations, /tokenize, /metrics and others
-open.) Every request but `GET /health` needs a key; whatever is not in the table of routes is 404; bodies are
-read up to a limit, parsed strictly and checked before anything behind the guard sees them. Nothing of a body
-is logged.
+open.) Every request but `GET /health` needs a key; a path that is not in the table of routes is 404; bodies
+are read up to a limit, parsed strictly and checked before anything behind the guard sees them. Nothing of a
+body is logged.
 """
 
 from __future__ import annotations
 
 import asyncio
-import dataclasses
 import logging
 import math
 import os
 import re
 import time
 import uuid
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from adaptkit.errors import ConfigError
 from adaptkit.serve import api_keys
+from adaptkit.serve.api_keys import Keys
 from adaptkit.serve.gateway import routes
 from adaptkit.serve.gateway.metrics import Metrics, Rates
-from adaptkit.serve.gateway.request_body import Limits, Refused, check, error_body, parse
-
-Message = dict[str, Any]
-Scope = dict[str, Any]
-Receive = Callable[[], Awaitable[Message]]
-Send = Callable[[Message], Awaitable[None]]
-App = Callable[[Scope, Receive, Send], Awaitable[None]]
+from adaptkit.serve.gateway.request_body import Refused, check, error_body, parse
+from adaptkit.serve.limits import Limits, limits_from_environment
 
 REQUEST_ID = b"x-request-id"
 PARSED = "adaptkit.body"  # where the scope holds the parsed body for the application behind
 BODY_S = 30.0  # seconds that a caller may take to send its body
-LIMIT_VARIABLES = {field.name: f"ADAPTKIT_LIMIT_{field.name.upper()}" for field in dataclasses.fields(Limits)}
+LONGEST_LENGTH = 18  # digits of a content-length that are worth reading
 
 log = logging.getLogger("adaptkit.serve")
 
@@ -61,7 +57,7 @@ class Guard:
 
     Args:
         app: the application behind.
-        api_keys: who may call.
+        keys: who may call.
         limits: what one request may ask for.
         metrics: where requests are counted.
     Raises: ConfigError where no key is set, so that nothing is served unguarded.
@@ -69,14 +65,14 @@ class Guard:
 
     def __init__(
         self,
-        app: App,
-        api_keys: api_keys.Keys | None = None,
+        app: ASGIApp,
+        keys: Keys | None = None,
         limits: Limits | None = None,
         metrics: Metrics | None = None,
     ):
         self.app = app
-        self.keys = api_keys or _keys_of_environment()
-        self.limits = limits or limits_of(os.environ)
+        self.keys = keys or _keys_of_environment()
+        self.limits = limits or limits_from_environment(os.environ)
         self.metrics = metrics or Metrics()
         self.rates = Rates(self.limits.requests_per_minute)
 
@@ -89,8 +85,8 @@ class Guard:
             await send({"type": "websocket.close", "code": 1008})
 
     async def _http(self, scope: Scope, receive: Receive, send: Send) -> None:
-        headers = dict(scope["headers"])
-        exchange = _Exchange(scope["method"], routes.find(scope["path"]), _request_id(headers))
+        headers: dict[bytes, bytes] = dict(scope["headers"])
+        exchange = _Exchange(scope["method"], routes.find_route(scope["path"]), _request_id(headers))
         began = time.monotonic()
         reply = _replying(exchange, send)
         self.metrics.running.inc()
@@ -122,37 +118,36 @@ class Guard:
             raise Refused(404, "no such route; known: " + ", ".join(routes.ROUTES))
         if exchange.method != route.method:
             raise Refused(405, f"this route takes {route.method}", headers={"allow": route.method})
-        kept = [pair for pair in scope["headers"] if pair[0] != REQUEST_ID]
+        others = [pair for pair in scope["headers"] if pair[0] != REQUEST_ID]
         # vLLM names a running request by this id, so that a caller's own choice could stand for two requests.
-        inner = {**scope, "headers": [*kept, (REQUEST_ID, f"{exchange.id}-{uuid.uuid4().hex[:8]}".encode())]}
+        inner_id = f"{exchange.id}-{uuid.uuid4().hex[:8]}".encode()
+        inner = {**scope, "headers": [*others, (REQUEST_ID, inner_id)]}
         if route.method == "GET":
             return inner, receive
         try:
             body = await asyncio.wait_for(self._body(headers, receive), BODY_S)
         except TimeoutError:
-            raise Refused(
-                408, f"the body did not come within {BODY_S:g} s", headers={"connection": "close"}
-            ) from None
+            what = f"the body did not come within {BODY_S:g} s"
+            raise Refused(408, what, headers={"connection": "close"}) from None
         parsed = parse(body)
         check(scope["path"], parsed, self.limits)
         return {**inner, PARSED: parsed}, _replaying(body, receive)
 
     def _check_key(self, exchange: _Exchange, headers: Mapping[bytes, bytes]) -> None:
-        found = self.keys.match(headers.get(b"authorization", b""))
-        if found is None:
+        key = self.keys.match(headers.get(b"authorization", b""))
+        if key is None:
             what = "a key is needed: send the header `Authorization: Bearer KEY`"
             raise Refused(401, what, headers={"www-authenticate": "Bearer"})
-        exchange.key = found
-        if wait := self.rates.take(found):
+        exchange.key = key
+        if wait := self.rates.take(key):
             what = f"more than {self.limits.requests_per_minute} requests per minute"
             raise Refused(429, what, headers={"retry-after": str(math.ceil(wait))})
-        self.metrics.by_key.labels(found).inc()
+        self.metrics.by_key.labels(key).inc()
 
     async def _body(self, headers: Mapping[bytes, bytes], receive: Receive) -> bytes:
         limit = self.limits.body_bytes
-        told = headers.get(b"content-length", b"0")
         too_large = Refused(413, f"the body is larger than {limit} bytes", headers={"connection": "close"})
-        if limit and told.isdigit() and (len(told) > 18 or int(told) > limit):
+        if limit and _content_length(headers) > limit:
             raise too_large
         parts, size, more = [], 0, True
         while more:
@@ -170,49 +165,34 @@ class Guard:
         route = exchange.route or "other"
         self.metrics.requests.labels(route, exchange.status).inc()
         self.metrics.seconds.labels(route).observe(seconds)
-        told = (exchange.id, exchange.key, exchange.method, route, exchange.status, 1000 * seconds)
-        log.info("request %s key %s %s %s -> %d in %.0f ms", *told)
+        fields = (exchange.id, exchange.key, exchange.method, route, exchange.status, 1000 * seconds)
+        log.info("request %s key %s %s %s -> %d in %.0f ms", *fields)
 
 
-def limits_of(environment: Mapping[str, str]) -> Limits:
-    """The limits that ADAPTKIT_LIMIT_* variables set, the defaults elsewhere.
-
-    Raises: ConfigError for a value that is no number.
-    """
-    chosen = {}
-    for name, variable in LIMIT_VARIABLES.items():
-        text = environment.get(variable, "")
-        if text and not text.isdecimal():
-            raise ConfigError(
-                f"'{text[:20]}' is no number", where=variable, fix="give a whole number; 0 lifts the limit"
-            )
-        if text:
-            chosen[name] = int(text)
-    return Limits(**chosen)
-
-
-def as_environment(limits: Limits) -> dict[str, str]:
-    """Variables that `limits_of` reads back."""
-    return {variable: str(getattr(limits, name)) for name, variable in LIMIT_VARIABLES.items()}
-
-
-def _keys_of_environment() -> api_keys.Keys:
+def _keys_of_environment() -> Keys:
     if not (os.environ.get(api_keys.KEY_VARIABLE) or os.environ.get(api_keys.FILE_VARIABLE)):
-        what = "the guard needs a key"
         fix = f"set {api_keys.KEY_VARIABLE}, or {api_keys.FILE_VARIABLE} to a file that holds one"
-        raise ConfigError(what, where="environment", fix=fix)
+        raise ConfigError("the guard needs a key", where="environment", fix=fix)
     return api_keys.load()
 
 
 def _request_id(headers: Mapping[bytes, bytes]) -> str:
     """The caller's own id if it is short and plain, else a new one."""
-    given = headers.get(REQUEST_ID, b"").decode("latin-1")
-    return given if re.fullmatch(r"[\w.-]{1,100}", given, re.ASCII) else uuid.uuid4().hex
+    own = headers.get(REQUEST_ID, b"").decode("latin-1")
+    return own if re.fullmatch(r"[\w.-]{1,100}", own, re.ASCII) else uuid.uuid4().hex
+
+
+def _content_length(headers: Mapping[bytes, bytes]) -> float:
+    """The size that a caller announces; 0 where it says none, infinite where the number is absurdly long."""
+    digits = headers.get(b"content-length", b"0")
+    if not digits.isdigit():
+        return 0
+    return int(digits) if len(digits) <= LONGEST_LENGTH else math.inf
 
 
 def _replaying(body: bytes, receive: Receive) -> Receive:
     """`receive` that gives the body once more, then what the caller does next (which is to go away)."""
-    pending = [{"type": "http.request", "body": body, "more_body": False}]
+    pending: list[Message] = [{"type": "http.request", "body": body, "more_body": False}]
 
     async def replay() -> Message:
         return pending.pop() if pending else await receive()
@@ -226,8 +206,8 @@ def _replying(exchange: _Exchange, send: Send) -> Send:
     async def reply(message: Message) -> None:
         if message["type"] == "http.response.start":
             exchange.status, exchange.started = message["status"], True
-            kept = [pair for pair in message.get("headers", []) if pair[0].lower() != REQUEST_ID]
-            message = {**message, "headers": [*kept, (REQUEST_ID, exchange.id.encode())]}
+            others = [pair for pair in message.get("headers", []) if pair[0].lower() != REQUEST_ID]
+            message = {**message, "headers": [*others, (REQUEST_ID, exchange.id.encode())]}
         await send(message)
 
     return reply

@@ -1,8 +1,7 @@
-"""What a request may hold: size, tokens, sequences, and nothing that vLLM would misread, ignore or fetch.
+"""What a request's body may hold: bounded sizes, and nothing that vLLM would misread, ignore or fetch.
 
 The body is parsed once, strictly: one JSON object in UTF-8, finite numbers of at most 64 bits, no half
-    surrogate pairs.
-What it holds is then checked per field; the answers are OpenAI's error objects.
+surrogate pairs. Then each field is checked; refusals are OpenAI's error objects.
 """
 
 from __future__ import annotations
@@ -11,26 +10,15 @@ import json
 import math
 import re
 from collections.abc import Iterator
-from dataclasses import dataclass
 from typing import Any
+
+from adaptkit.serve.limits import Limits
 
 TOKEN_FIELDS = ("max_tokens", "max_completion_tokens", "min_tokens")
 SEQUENCE_FIELDS = ("n", "best_of")
-LIST_FIELDS = (
-    "prompt",
-    "input",
-    "messages",
-    "stop",
-    "tools",
-    "documents",
-    "items",
-    "queries",
-    "text_1",
-    "text_2",
-    "data_1",
-    "data_2",
-)
-SCHEMAS = (
+LIST_FIELDS = ("prompt", "input", "messages", "stop", "tools", "documents", "items", "queries")
+PAIR_FIELDS = ("text_1", "text_2", "data_1", "data_2")
+FREE_SCHEMAS = (
     "tools",
     "tool_choice",
     "functions",
@@ -40,7 +28,7 @@ SCHEMAS = (
     "logit_bias",
     "metadata",
 )
-"""Fields whose names are the caller's own: a tool may well have an argument `image_url`."""
+"""Fields within which callers choose the names: a tool may well have an argument `image_url`."""
 _MEDIA = re.compile(r"(input_)?(image|audio|video|file)(_url|_embeds|_pil)?|\w+_url|\w+_embeds")
 UNSUPPORTED = {
     "chat_template": "the model's own template is used",
@@ -54,27 +42,13 @@ OBJECTS = ("structured_outputs", "response_format", "stream_options", "chat_temp
 OLD_GUIDED = (
     "vLLM 0.32 ignores it and answers without the constraint: use `structured_outputs` or `response_format`"
 )
+ERROR_TYPES = {401: "authentication_error", 429: "rate_limit_error"}
 TOKEN_INPUT = (
-    "token ids as `input` are refused: they would be read with this model's vocabulary, and ids of another tokenizer give a "
-    "vector that looks right and is not. Send text (LangChain: OpenAIEmbeddings(check_embedding_ctx_length=False))"
+    "token ids as `input` are refused: they would be read with this model's vocabulary, and ids of another "
+    "tokenizer give a vector that looks right and is not. Send text "
+    "(LangChain: OpenAIEmbeddings(check_embedding_ctx_length=False))"
 )
 LARGEST = 2**63 - 1
-
-
-@dataclass(frozen=True)
-class Limits:
-    """What one request and one key may ask for; 0 lifts a limit."""
-
-    body_bytes: int = 1_048_576
-    """Size of a request's body."""
-    max_tokens: int = 4096
-    """Tokens to generate, per sequence."""
-    sequences: int = 8
-    """Sequences per prompt (`n`)."""
-    items: int = 2048
-    """Texts, messages or documents in one request."""
-    requests_per_minute: int = 6000
-    """Requests of one key; as many may come at once."""
 
 
 class Refused(Exception):
@@ -92,9 +66,9 @@ class Refused(Exception):
 
 def error_body(status: int, message: str, param: str | None = None) -> bytes:
     """An error as OpenAI's clients read it."""
-    kind = {401: "authentication_error", 429: "rate_limit_error"}.get(status)
-    kind = kind or ("server_error" if status >= 500 else "invalid_request_error")
-    return json.dumps({"error": {"message": message, "type": kind, "param": param, "code": status}}).encode()
+    general = "server_error" if status >= 500 else "invalid_request_error"
+    fields = {"message": message, "type": ERROR_TYPES.get(status, general), "param": param, "code": status}
+    return json.dumps({"error": fields}).encode()
 
 
 def parse(body: bytes) -> dict[str, Any]:
@@ -120,7 +94,7 @@ def parse(body: bytes) -> dict[str, Any]:
 
 
 def check(path: str, body: dict[str, Any], limits: Limits) -> None:
-    """Refuse what is over a limit, and what would be ignored, misread or fetched.
+    """Refuse a body that is over a limit, or that vLLM would ignore, misread or fetch from elsewhere.
 
     Raises: Refused (400).
     """
@@ -130,7 +104,7 @@ def check(path: str, body: dict[str, Any], limits: Limits) -> None:
         _at_most(body, field, limits.max_tokens)
     for field in SEQUENCE_FIELDS:
         _at_most(body, field, limits.sequences)
-    for field in LIST_FIELDS:
+    for field in (*LIST_FIELDS, *PAIR_FIELDS):
         _few_items(field, body.get(field), limits.items)
     if path == "/v1/embeddings" and _token_ids(body.get("input")):
         raise Refused(400, TOKEN_INPUT, param="input")
@@ -149,50 +123,44 @@ def _check_known(field: str, value: Any) -> None:
 
 def _at_most(body: dict[str, Any], field: str, limit: int) -> None:
     value = body.get(field)
-    if limit and isinstance(value, (int, float)) and value > limit:
+    if limit and isinstance(value, int | float) and value > limit:
         raise Refused(400, f"`{field}` is {value}, at most {limit} are allowed", param=field)
 
 
 def _few_items(field: str, value: Any, limit: int) -> None:
     """One text as token ids is one item, however long; the model's window limits it."""
-    value = value.get("content") if isinstance(value, dict) else value
-    if (
-        limit
-        and isinstance(value, list)
-        and len(value) > limit
-        and not all(isinstance(item, int) for item in value)
-    ):
-        raise Refused(400, f"`{field}` holds {len(value)} items, at most {limit} are allowed", param=field)
+    items = value.get("content") if isinstance(value, dict) else value
+    if not limit or not isinstance(items, list) or len(items) <= limit:
+        return
+    if not all(isinstance(item, int) for item in items):
+        raise Refused(400, f"`{field}` holds {len(items)} items, at most {limit} are allowed", param=field)
 
 
 def _token_ids(value: Any) -> bool:
     """True for a list of integers, or a list that holds one."""
     if not isinstance(value, list):
         return False
-    return any(
-        isinstance(item, int) or (isinstance(item, list) and any(isinstance(i, int) for i in item))
-        for item in value
-    )
+    inner = [item for part in value if isinstance(part, list) for item in part]
+    return any(isinstance(item, int) for item in [*value, *inner])
 
 
 def _media_parts(body: dict[str, Any]) -> Iterator[str]:
-    """Names of content parts that are not text, wherever they stand: images, audio, video and files, which a
-    server would fetch."""
-    left = [value for field, value in body.items() if field not in SCHEMAS]
-    while left:
-        value = left.pop()
+    """Names of content parts that a server would fetch, wherever they stand: images, audio, video, files."""
+    pending = [value for field, value in body.items() if field not in FREE_SCHEMAS]
+    while pending:
+        value = pending.pop()
         if isinstance(value, dict):
             names = [name for name in (*value, value.get("type")) if isinstance(name, str)]
             yield from (name[:40] for name in names if _MEDIA.fullmatch(name))
-            left += [inner for name, inner in value.items() if name != "tool_calls"]
+            pending += [inner for name, inner in value.items() if name != "tool_calls"]
         elif isinstance(value, list):
-            left += [inner for inner in value if isinstance(inner, (dict, list))]
+            pending += [inner for inner in value if isinstance(inner, dict | list)]
 
 
 def _integer(text: str) -> int:
-    if len(text) > 20 or not -LARGEST - 1 <= (value := int(text)) <= LARGEST:
-        raise Refused(400, f"the number {text[:30]} does not fit into 64 bits")
-    return value
+    if len(text) <= 20 and -LARGEST - 1 <= int(text) <= LARGEST:
+        return int(text)
+    raise Refused(400, f"the number {text[:30]} does not fit into 64 bits")
 
 
 def _number(text: str) -> float:

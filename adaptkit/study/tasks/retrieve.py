@@ -1,5 +1,4 @@
-"""Retrieval as a task of a study: queries and documents prepared once, an origin's vectors frozen or trained,
-BM25 beside them.
+"""Search as a task: an origin's vectors, frozen or trained, and BM25 beside them.
 
 A frozen arm (`probe`) pools the origin's own states; a trained one learns from the queries of the train split
 by contrast. Both search all documents exactly, and every query is an item row.
@@ -8,183 +7,107 @@ by contrast. Both search all documents exactly, and every query is an item row.
 from __future__ import annotations
 
 import time
-from pathlib import Path
 from typing import Any
 
-from adaptkit import models
-from adaptkit.compare.plan import adapter_kind
-from adaptkit.compare.workspace import StudyFolder, tidy, with_trainer
-from adaptkit.data.readers import DataConfig, Dataset, Row
-from adaptkit.embed.examples import examples_of_set, hold_out, retrieval_folder
-from adaptkit.embed.metrics import ranked, retrieval_row
-from adaptkit.embed.retrieval import RetrievalSet, read_set, scored_split, splits
-from adaptkit.errors import DataError
-from adaptkit.run import Run, write_json, write_jsonl, write_text
-from adaptkit.study.arms import Arm
-from adaptkit.study.config import CorpusConfig, StudyConfig, TaskConfig
+from adaptkit.data.readers import DataConfig
+from adaptkit.embed.config import EmbedConfig
+from adaptkit.run import Run
+from adaptkit.study.arms import Adaptation
+from adaptkit.study.task import (
+    Answers,
+    Assignment,
+    CorpusConfig,
+    CorpusRows,
+    LearningRates,
+    TaskConfig,
+    TaskFiles,
+    TaskKind,
+)
+from adaptkit.trainer.config import with_trainer
 
-BASELINE = "BM25"
-DEV_SHARE = 0.1
+BM25 = "BM25"
 BATCH = 16
-SAMPLE = 200
 
 
-def read_queries(corpus: CorpusConfig) -> tuple[Dataset, Dataset]:
-    """Training and test queries of a retrieval set, as rows that overlap is looked for in; dev queries are
-    among the first."""
-    train, test = _named(corpus)
-    learnt = [read_set(train, name, corpus.train.max_bytes) for name in _train_splits(corpus)]
-    tested = read_set(test, scored_split(test), (corpus.test or corpus.train).max_bytes)
-    return _queries(learnt), _queries([tested])
+class Retrieve(TaskKind):
+    """Find the documents that answer a query."""
 
+    name = "retrieve"
+    family = "retrieve"
+    metrics = ("ndcg_at_10", "mrr_at_10", "map", "recall_at_10", "recall_at_100")
+    cannot = frozenset({Adaptation.PROMPT, Adaptation.QLORA})  # a prompt gives no vectors
+    rates = LearningRates(full=0.1, adapters=0.5)
 
-def write_sets(folder: Path, corpus: CorpusConfig, train: Dataset, test: Dataset) -> None:
-    """The prepared set: its documents, and the train, dev and test queries that were kept."""
-    named, tested = _named(corpus)
-    kept = {row.id for row in train.rows}
-    parts = {
-        name: read_set(named, name, corpus.train.max_bytes).with_queries(kept)
-        for name in _train_splits(corpus)
-    }
-    if "dev" not in parts:
-        parts["train"], parts["dev"] = _divided(parts["train"])
-    parts["test"] = read_set(tested, scored_split(tested), (corpus.test or corpus.train).max_bytes)
-    documents = {name: text for part in parts.values() for name, text in part.documents.items()}
-    queries = {name: text for part in parts.values() for name, text in part.queries.items()}
-    write_jsonl(folder / "corpus.jsonl", ({"_id": name, "text": text} for name, text in documents.items()))
-    write_jsonl(folder / "queries.jsonl", ({"_id": name, "text": text} for name, text in queries.items()))
-    for name, part in parts.items():
-        lines = (
-            f"{query}\t{document}\t{grade}\n"
-            for query, of in part.grades.items()
-            for document, grade in of.items()
+    def read(self, corpus: CorpusConfig) -> CorpusRows:
+        from adaptkit.study.tasks.retrieval_sets import read_queries
+
+        return CorpusRows(*read_queries(corpus))
+
+    def prepare(self, files: TaskFiles, corpus: CorpusConfig, rows: CorpusRows) -> None:
+        from adaptkit.study.tasks.retrieval_sets import write_sets
+
+        write_sets(files.folder, corpus, rows.train)
+
+    def step_flops(self, task: TaskConfig, shape: Any, flops_per_token: float) -> float:
+        import torch
+
+        from adaptkit import models
+        from adaptkit.study.tasks.retrieval_sets import first_examples
+
+        with torch.device("meta"):
+            model = models.build(shape, "encoder", seed=0)
+        rows = first_examples(task)
+        num_tokens = sum(min(len(text.encode()) / 3.0, task.max_length) for row in rows for text in row.texts)
+        length = num_tokens / len(rows)
+        return models.flops_per_token(model, round(length / 2)).train * length * BATCH
+
+    def frozen(self, work: Assignment) -> Answers:
+        from adaptkit.embed.encoder import Encoder
+        from adaptkit.embed.examples import Examples, examples_of_set, set_of
+        from adaptkit.embed.metrics import retrieval_scores
+        from adaptkit.embed.retrieval import read_set, retrieval_rows
+        from adaptkit.trainer import device
+
+        begun, encoder = time.perf_counter(), Encoder.load(work.origin)
+        encoder.limit(work.task.max_length)
+        held = read_set(work.files.folder, "dev")
+        dev = set_of(Examples(examples_of_set(held), list(held.documents.values())))
+        scores = retrieval_scores(retrieval_rows(encoder, dev))
+        rows = retrieval_rows(encoder, read_set(work.files.folder, "test"))
+        cost = {
+            "flops": encoder.flops,
+            "seconds": time.perf_counter() - begun,
+            "tokens": encoder.num_tokens,
+            "peak_memory_bytes": device.peak_memory(next(encoder.model.parameters()).device),
+        }
+        return Answers(rows, scores, cost)
+
+    def train(self, work: Assignment) -> Run:
+        from adaptkit.embed.recipe import embed
+        from adaptkit.embed.start import steps_for_budget
+
+        data = DataConfig(files=[str(work.files.folder)])
+        settings = EmbedConfig(
+            name=f"{work.task.name}-{work.arm.name}",
+            base=str(work.origin),
+            train=data,
+            test=None if work.tuning else data,
+            adapter=work.adapter,
+            max_length=work.task.max_length,
         )
-        write_text(folder / "qrels" / f"{name}.tsv", "query-id\tcorpus-id\tscore\n" + "".join(lines))
+        when = {"learning_rate": work.learning_rate, "seed": work.seed, "threads": work.threads}
+        settings = with_trainer(settings, **when, global_batch_size=BATCH)
+        steps = steps_for_budget(settings, work.flops, work.task.max_epochs)
+        settings = with_trainer(settings, num_steps=steps)
+        run = work.open(settings.name, settings)
+        embed(settings, run, suite=work.task.name)
+        return run
 
+    def baseline(self, task: TaskConfig, files: TaskFiles) -> tuple[str, Answers] | None:
+        from adaptkit.study.tasks.retrieval_sets import bm25_rows
 
-def baseline_rows(folder: Path) -> list[dict[str, Any]]:
-    """Item rows of BM25 (Robertson and Zaragoza 2009) on the test split: k1 1.5, b 0.75, English stop words,
-    no stemming."""
-    import bm25s
+        return BM25, Answers(bm25_rows(files.folder))
 
-    found = read_set(folder, "test")
-    index = bm25s.BM25()
-    words = bm25s.tokenize(list(found.documents.values()), stopwords="en", show_progress=False)
-    index.index(words, show_progress=False)
-    asked = bm25s.tokenize(
-        list(found.queries.values()), stopwords="en", return_ids=False, show_progress=False
-    )
-    names = list(found.documents)
-    return [
-        retrieval_row(query, ranked(index.get_scores(tokens), names), found.grades[query])
-        for query, tokens in zip(found.queries, asked, strict=True)
-    ]
-
-
-def frozen(
-    folder: StudyFolder, task: TaskConfig, origin: Path, run: Run
-) -> tuple[list[dict[str, Any]], dict[str, float]]:
-    """Test rows and dev scores of an origin's own vectors; writes what encoding cost."""
-    from adaptkit.embed.encoder import Encoder
-    from adaptkit.embed.examples import Examples, set_of
-    from adaptkit.embed.metrics import retrieval_scores
-    from adaptkit.embed.retrieval import retrieval_rows
-    from adaptkit.trainer import device
-
-    begun, encoder = time.perf_counter(), Encoder.load(origin)
-    encoder.limit(task.max_length)
-    prepared = folder.data / task.name
-    asked = read_set(prepared, "dev")
-    dev = set_of(Examples(examples_of_set(asked), list(asked.documents.values())))
-    scores = retrieval_scores(retrieval_rows(encoder, dev))
-    rows = retrieval_rows(encoder, read_set(prepared, "test"))
-    cost = {"flops": encoder.flops, "seconds": time.perf_counter() - begun, "tokens": encoder.num_tokens}
-    write_json(run.cost_path, cost | {"peak_memory_bytes": device.peak_memory(encoder.model.device)})
-    return rows, scores
-
-
-def trained(
-    folder: StudyFolder,
-    task: TaskConfig,
-    arm: Arm,
-    seed: int,
-    origin: Path,
-    flops: float,
-    trial: int | None,
-    threads: int,
-    rate: float,
-) -> Run:
-    """Train the origin by contrast on the train split; a trial stops at the dev scores."""
-    from adaptkit.embed.config import EmbedConfig
-    from adaptkit.embed.recipe import embed
-    from adaptkit.embed.training import steps_for_budget
-
-    data = DataConfig(files=[str(folder.data / task.name)])
-    settings = EmbedConfig(
-        name=f"{task.name}-{arm.name}",
-        base=str(origin),
-        train=data,
-        test=None if trial is not None else data,
-        adapter=folder.config.adapter.model_copy(
-            update={"kind": adapter_kind(folder.config, arm.adaptation)}
-        ),
-        max_length=task.max_length,
-    )
-    when = {"learning_rate": rate, "seed": seed, "threads": threads, "global_batch_size": BATCH}
-    settings = with_trainer(settings, **when)
-    settings = with_trainer(settings, num_steps=steps_for_budget(settings, flops, task.max_epochs))
-    run = folder.open(settings.name, settings)
-    embed(settings, run, suite=task.name)
-    tidy(run, keep_model=trial is None)
-    return run
-
-
-def flops_per_step(config: StudyConfig, task: TaskConfig) -> float:
-    """About what a training step of the base's shape on this task costs, from its first queries and
-    documents."""
-    import torch
-
-    from adaptkit.compare.speed import base_shape
-
-    with torch.device("meta"):
-        model = models.build(base_shape(config)[0], "encoder", seed=0)
-    found = read_set(_named(task)[0], "train", task.train.max_bytes)
-    rows = examples_of_set(found)[:SAMPLE]
-    length = sum(min(len(text.encode()) / 3.0, task.max_length) for row in rows for text in row.texts) / len(
-        rows
-    )
-    return models.flops_per_token(model, round(length / 2)).train * length * BATCH
-
-
-def _named(corpus: CorpusConfig) -> tuple[Path, Path]:
-    """The folders that training and test queries come from."""
-    folders = [retrieval_folder(data) for data in (corpus.train, corpus.test or corpus.train)]
-    for folder, data in zip(folders, (corpus.train, corpus.test or corpus.train), strict=True):
-        if folder is None:
-            fix = "give the one folder that holds corpus.jsonl, queries.jsonl and qrels/"
-            raise DataError("is no retrieval set", where=data.files[0], fix=fix)
-    return folders[0], folders[1]
-
-
-def _train_splits(corpus: CorpusConfig) -> list[str]:
-    """train, and dev where that is not the test split."""
-    train, test = _named(corpus)
-    spare = "dev" in splits(train) and (train != test or scored_split(test) != "dev")
-    return ["train", "dev"] if spare else ["train"]
-
-
-def _queries(parts: list[RetrievalSet]) -> Dataset:
-    rows = [
-        Row({"text": text}, found.where[name], name)
-        for found in parts
-        for name, text in found.queries.items()
-    ]
-    return Dataset(rows, "text", {"text": "text"})
-
-
-def _divided(found: RetrievalSet) -> tuple[RetrievalSet, RetrievalSet]:
-    """Training and dev queries: those whose answers hang together stay on one side."""
-    _, held = hold_out(examples_of_set(found), DEV_SHARE)
-    places = {row.where for row in held}
-    dev = {query for query in found.queries if found.where[query] in places}
-    return found.with_queries(set(found.queries) - dev), found.with_queries(dev)
+    def tuning_score(self, dev: dict[str, float], metric: str) -> float:
+        """What lacks to the best score: the loss of a small batch tells less than the ranks do."""
+        return 1 - dev[metric]

@@ -1,4 +1,5 @@
-"""The losses of a head in plain torch, a chunk of rows at a time: the memory of the fused kernels on any device.
+"""The losses of a head in plain torch, a chunk of rows at a time: the memory of the fused kernels on any
+device.
 
 Shape suffixes: C = rows of one chunk, V = rows of the head's weight, K = kept teacher tokens.
 """
@@ -30,7 +31,11 @@ def cross_entropy_rows(
 
 
 def distillation_rows(
-    logits_CV: Tensor, teacher: Tensor | TopKRows, labels_C: Tensor, loss: Divergence, dtype: torch.dtype | None
+    logits_CV: Tensor,
+    teacher: Tensor | TopKRows,
+    labels_C: Tensor,
+    loss: Divergence,
+    dtype: torch.dtype | None,
 ) -> tuple[Tensor, Tensor, Tensor | None]:
     """The cross-entropies and divergences of a chunk, and the gradient of its logits."""
     columns, labels_C1 = logits_CV.shape[1], labels_C.unsqueeze(1)
@@ -53,7 +58,8 @@ def distillation_rows(
 
 
 def _against_all(log_p_CV: Tensor, log_q_CV: Tensor, loss: Divergence) -> tuple[Tensor, Tensor]:
-    """(divergence [C], its derivative by the student's logits / temperature): dD/dz_v = q_v (dD/dq_v - sum_u q_u dD/dq_u)."""
+    """(divergence [C], its derivative by the student's logits / temperature): dD/dz_v = q_v (dD/dq_v - sum_u
+    q_u dD/dq_u)."""
     q_CV, p_CV = log_q_CV.exp(), log_p_CV.exp()
     if loss.kind == "forward_kl":
         return _kl(p_CV, log_p_CV - log_q_CV), q_CV - p_CV
@@ -84,8 +90,13 @@ def _gain(p: Tensor, q: Tensor, log_p_over_q: Tensor, loss: Divergence) -> tuple
         kd_C = _kl(q, -log_p_over_q)
         return kd_C, -log_p_over_q, kd_C
     beta, rest = loss.beta, 1 - loss.beta
-    log_p_over_q = log_p_over_q.clamp(-80, 80)  # where one of the two is zero beside the other; exp stays finite
-    log_q_over_m, log_p_over_m = -(rest + beta * log_p_over_q.exp()).log(), -(beta + rest * (-log_p_over_q).exp()).log()
+    log_p_over_q = log_p_over_q.clamp(
+        -80, 80
+    )  # where one of the two is zero beside the other; exp stays finite
+    log_q_over_m, log_p_over_m = (
+        -(rest + beta * log_p_over_q.exp()).log(),
+        -(beta + rest * (-log_p_over_q).exp()).log(),
+    )
     mean_C = _kl(q, log_q_over_m)
     return beta * _kl(p, log_p_over_m) + rest * mean_C, rest * log_q_over_m, rest * mean_C
 

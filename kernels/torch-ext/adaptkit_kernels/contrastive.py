@@ -1,7 +1,9 @@
 """InfoNCE in memory that grows with the batch, O(B D), and never holds all scores [B, C].
 
-Without anything to leave out, candidates are a vocabulary and the head's cross-entropy is the loss. Which negatives to
-leave out differs from query to query, which a vocabulary does not know: then a chunk of queries at a time is scored here,
+Without anything to leave out, candidates are a vocabulary and the head's cross-entropy is the loss. Which
+negatives to
+leave out differs from query to query, which a vocabulary does not know: then a chunk of queries at a time is
+    scored here,
 and its gradient formed in the memory of its own scores.
 
 Shape suffixes: B = queries, C = candidates, D = size of a vector, S = queries of one chunk.
@@ -31,13 +33,16 @@ def operator(linear_cross_entropy: Callable[..., Tensor]) -> Callable[..., Tenso
         groups_C: Tensor | None = None,
         margin: float = 0.0,
     ) -> Tensor:
-        """Equals `reference.info_nce`, in float32: at temperature 0.01 a bf16 score of 100 is off by up to 0.25."""
+        """Equals `reference.info_nce`, in float32: at temperature 0.01 a bf16 score of 100 is off by up to
+        0.25."""
         labels_B = torch.arange(len(queries_BD), device=queries_BD.device) if labels_B is None else labels_B
         with torch.autocast(queries_BD.device.type, enabled=False):
             queries_BD, candidates_CD = (x.to(loss_dtype(x.dtype)) for x in (queries_BD, candidates_CD))
             every_B = torch.arange(len(queries_BD), device=queries_BD.device)
             if groups_C is not None or margin:
-                groups_C = torch.arange(len(candidates_CD), device=labels_B.device) if groups_C is None else groups_C
+                groups_C = (
+                    torch.arange(len(candidates_CD), device=labels_B.device) if groups_C is None else groups_C
+                )
                 loss = _LeavingOut.apply(queries_BD, candidates_CD, labels_B, groups_C, temperature, margin)
                 if not symmetric:
                     return loss
@@ -46,7 +51,9 @@ def operator(linear_cross_entropy: Callable[..., Tensor]) -> Callable[..., Tenso
             loss = linear_cross_entropy(queries_BD / temperature, candidates_CD, labels_B, rows_R=every_B)
             if not symmetric:
                 return loss
-            back = linear_cross_entropy(candidates_CD[labels_B] / temperature, queries_BD, every_B, rows_R=every_B)
+            back = linear_cross_entropy(
+                candidates_CD[labels_B] / temperature, queries_BD, every_B, rows_R=every_B
+            )
             return (loss + back) / 2
 
     return info_nce
@@ -57,7 +64,13 @@ class _LeavingOut(torch.autograd.Function):
 
     @staticmethod
     def forward(
-        ctx: Any, queries_BD: Tensor, candidates_CD: Tensor, labels_B: Tensor, groups_C: Tensor, temperature: float, margin: float
+        ctx: Any,
+        queries_BD: Tensor,
+        candidates_CD: Tensor,
+        labels_B: Tensor,
+        groups_C: Tensor,
+        temperature: float,
+        margin: float,
     ) -> Tensor:
         wanted, columns = any(ctx.needs_input_grad), len(candidates_CD)
         total = queries_BD.new_zeros(())
@@ -75,7 +88,9 @@ class _LeavingOut(torch.autograd.Function):
             total -= log_p_SC.gather(1, labels_S1).sum()
             if wanted:
                 d_scores_SC = log_p_SC.exp_()
-                d_scores_SC.scatter_add_(1, labels_S1, d_scores_SC.new_full(labels_S1.shape, -1.0)).div_(temperature)
+                d_scores_SC.scatter_add_(1, labels_S1, d_scores_SC.new_full(labels_S1.shape, -1.0)).div_(
+                    temperature
+                )
                 torch.mm(d_scores_SC, candidates_CD, out=d_queries_BD[rows])
                 d_candidates_CD.addmm_(d_scores_SC.T, queries_BD[rows])
         if wanted:

@@ -1,5 +1,5 @@
-"""Cross-entropy of a head as an operator: the loop of `head` around a function of one chunk's logits, which differs by
-implementation. `operators` builds them; `reference.linear_cross_entropy` says what they compute.
+"""Cross-entropy of a head as an operator: the loop of `head` around a function of one chunk's logits, which
+differs by implementation. `operators` builds them; `reference.linear_cross_entropy` says what they compute.
 """
 
 from __future__ import annotations
@@ -13,18 +13,31 @@ from torch.autograd.function import once_differentiable
 
 from . import autograd
 from ._ops import add_op_namespace_prefix
-from .head import IGNORE_INDEX, Head, Rows, chunked_rows, compute_dtype, empty_results, loss_and_gradients, loss_dtype, project
-
+from .head import (
+    IGNORE_INDEX,
+    Head,
+    Rows,
+    chunked_rows,
+    compute_dtype,
+    empty_results,
+    loss_and_gradients,
+    loss_dtype,
+    project,
+)
 
 RowFunction = Callable[[Tensor, Tensor, int, torch.dtype | None], tuple[Tensor, Tensor | None]]
-"""(logits [C, V] it may overwrite, labels [C], number of real tokens, dtype of the gradient or None for no gradient)
+"""(logits [C, V] it may overwrite, labels [C], number of real tokens, dtype of the gradient or None for no
+gradient)
 -> (losses [C], gradient of the logits [C, V])."""
 
 
-def operators(name: str, row_function: RowFunction, *, reads_ignored: bool) -> tuple[Callable[..., Tensor], Callable[..., Tensor]]:
+def operators(
+    name: str, row_function: RowFunction, *, reads_ignored: bool
+) -> tuple[Callable[..., Tensor], Callable[..., Tensor]]:
     """(linear_cross_entropy, token_nll), registered with torch under `name`.
 
-    `reads_ignored`: whether the row function takes rows labelled IGNORE_INDEX; else they are dropped from given rows.
+    `reads_ignored`: whether the row function takes rows labelled IGNORE_INDEX; else they are dropped from
+    given rows.
     """
     sweep = _register_sweep(name, row_function, reads_ignored)
 
@@ -37,17 +50,23 @@ def operators(name: str, row_function: RowFunction, *, reads_ignored: bool) -> t
         rows_R: Tensor | None = None,
         vocab_size: int | None = None,
     ) -> Tensor:
-        """Equals `reference.linear_cross_entropy`, with gradients for hidden, weight and bias; no second derivative."""
+        """Equals `reference.linear_cross_entropy`, with gradients for hidden, weight and bias; no second
+        derivative."""
         dtype = compute_dtype(hidden_TD)
         data = (hidden_TD, weight_VD, labels_T, bias_V, rows_R)
         vocab_size = len(weight_VD) if vocab_size is None else vocab_size
-        wanted = [torch.is_grad_enabled() and x is not None and x.requires_grad for x in (hidden_TD, weight_VD, bias_V)]
+        wanted = [
+            torch.is_grad_enabled() and x is not None and x.requires_grad
+            for x in (hidden_TD, weight_VD, bias_V)
+        ]
         return sweep(*data, vocab_size, wanted, dtype)[0].squeeze(0)
 
     return linear_cross_entropy, _register_token_nll(name, row_function)
 
 
-def _register_sweep(name: str, row_function: RowFunction, reads_ignored: bool) -> Callable[..., tuple[Tensor, ...]]:
+def _register_sweep(
+    name: str, row_function: RowFunction, reads_ignored: bool
+) -> Callable[..., tuple[Tensor, ...]]:
     @torch.library.custom_op(add_op_namespace_prefix(f"linear_cross_entropy_{name}"), mutates_args=())
     def sweep(
         hidden: Tensor,
@@ -76,7 +95,10 @@ def _register_sweep(name: str, row_function: RowFunction, reads_ignored: bool) -
         return empty_results(hidden, weight, bias, wanted, 1)
 
     def keep(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
-        dtypes = [x.dtype if want else None for x, want in zip((inputs[0], inputs[1], inputs[3]), inputs[6], strict=True)]
+        dtypes = [
+            x.dtype if want else None
+            for x, want in zip((inputs[0], inputs[1], inputs[3]), inputs[6], strict=True)
+        ]
         autograd.keep_gradients(ctx, output[1:], dtypes)
 
     @once_differentiable
@@ -91,7 +113,12 @@ def _register_sweep(name: str, row_function: RowFunction, reads_ignored: bool) -
 def _register_token_nll(name: str, row_function: RowFunction) -> Callable[..., Tensor]:
     @torch.library.custom_op(add_op_namespace_prefix(f"token_nll_{name}"), mutates_args=())
     def scores(
-        hidden: Tensor, weight: Tensor, labels: Tensor, bias: Tensor | None, vocab_size: int, dtype: torch.dtype
+        hidden: Tensor,
+        weight: Tensor,
+        labels: Tensor,
+        bias: Tensor | None,
+        vocab_size: int,
+        dtype: torch.dtype,
     ) -> Tensor:
         with torch.autocast(hidden.device.type, enabled=False):
             weight, bias = weight.to(dtype), None if bias is None else bias.to(dtype)

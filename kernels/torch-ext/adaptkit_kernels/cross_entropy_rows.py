@@ -1,9 +1,10 @@
 """Cross-entropy of one row of logits and its gradient, in place: one Triton program per row.
 
-A row is walked twice, for its partition sum and for its gradient. What is in flight on a GPU still lies in its caches the
-second time (a thousand rows of 32k bf16 logits are 64 MB), so memory sees little more than one read and one write.
-Everything is float32 between the load and the store. Masks end at the stride, a multiple of 16: a mask that ends at an
-odd vocabulary would split every 16-byte access into single elements. Shape suffixes: C = rows, V = columns.
+A row is walked twice, for its partition sum and for its gradient. What is in flight on a GPU still lies in
+its caches the second time (a thousand rows of 32k bf16 logits are 64 MB), so memory sees little more than one
+read and one write. Everything is float32 between the load and the store. Masks end at the stride, a multiple
+of 16: a mask that ends at an odd vocabulary would split every 16-byte access into single elements. Shape
+suffixes: C = rows, V = columns.
 """
 
 from __future__ import annotations
@@ -48,9 +49,15 @@ def _store_zeros(row_ptr, stride, BLOCK: tl.constexpr):
 
 @jit
 def cross_entropy_row(
-    logits_ptr, labels_ptr, losses_ptr, stride, vocab_size,
-    BLOCK: tl.constexpr, GRADIENT: tl.constexpr, IGNORE: tl.constexpr,
-):  # fmt: skip
+    logits_ptr,
+    labels_ptr,
+    losses_ptr,
+    stride,
+    vocab_size,
+    BLOCK: tl.constexpr,
+    GRADIENT: tl.constexpr,
+    IGNORE: tl.constexpr,
+):
     """One row: its loss, and with GRADIENT its logits replaced by their gradient.
 
     Columns from vocab_size to stride are padding: read without meaning, written with zeros.
@@ -88,7 +95,8 @@ def row_launch(columns: int) -> Launch:
 def cross_entropy_rows(
     logits_CV: Tensor, labels_C: Tensor, vocab_size: int, dtype: torch.dtype | None
 ) -> tuple[Tensor, Tensor | None]:
-    """As `chunked.cross_entropy_rows`; rows labelled IGNORE_INDEX give zeros, labels that do not exist give NaN.
+    """As `chunked.cross_entropy_rows`; rows labelled IGNORE_INDEX give zeros, labels that do not exist give
+    NaN.
 
     The memory between a row's columns and the next row is scratch: see `head.project`.
 
@@ -128,7 +136,13 @@ def shipped() -> list[Shipped]:
 def _shipped(name: str, launch: Launch, gradient: bool) -> Shipped:
     label = " ".join(filter(None, [name, f"block {launch.block}", "gradient" * gradient]))
     signature = {
-        "logits_ptr": f"*{name}", "labels_ptr": "*i64", "losses_ptr": "*fp32", "stride": "i32", "vocab_size": "i32",
-    }  # fmt: skip
+        "logits_ptr": f"*{name}",
+        "labels_ptr": "*i64",
+        "losses_ptr": "*fp32",
+        "stride": "i32",
+        "vocab_size": "i32",
+    }
     constexprs = {"BLOCK": launch.block, "GRADIENT": gradient, "IGNORE": IGNORE_INDEX}
-    return Shipped(cross_entropy_row, label, signature, constexprs, ("stride",), launch.num_warps, launch.num_stages)
+    return Shipped(
+        cross_entropy_row, label, signature, constexprs, ("stride",), launch.num_warps, launch.num_stages
+    )

@@ -1,7 +1,8 @@
-"""Distillation of a head as an operator: the loop of `head` around a function of one chunk's logits, which differs by
-implementation. `operator` builds it; `reference.linear_distillation` says what it computes.
+"""Distillation of a head as an operator: the loop of `head` around a function of one chunk's logits, which
+differs by implementation. `operator` builds it; `reference.linear_distillation` says what it computes.
 
-Neither the student's nor an online teacher's logits exist beyond one chunk. They are float32 also for bf16 products.
+Neither the student's nor an online teacher's logits exist beyond one chunk. They are float32 also for bf16
+products.
 """
 
 from __future__ import annotations
@@ -16,7 +17,16 @@ from torch.autograd.function import once_differentiable
 
 from . import autograd
 from ._ops import add_op_namespace_prefix
-from .head import IGNORE_INDEX, Head, Rows, chunked_rows, compute_dtype, empty_results, loss_and_gradients, project
+from .head import (
+    IGNORE_INDEX,
+    Head,
+    Rows,
+    chunked_rows,
+    compute_dtype,
+    empty_results,
+    loss_and_gradients,
+    project,
+)
 from .teachers import DenseTeacher, HiddenTeacher, Teacher, TopKTeacher
 
 KINDS = ("forward_kl", "reverse_kl", "jsd")
@@ -50,11 +60,14 @@ class TopKRows:
 RowFunction = Callable[
     [Tensor, Tensor | TopKRows, Tensor, Divergence, torch.dtype | None], tuple[Tensor, Tensor, Tensor | None]
 ]
-"""(student logits [C, V] it may overwrite, teacher logits [C, V] or top-k rows, labels [C], divergence, dtype of the gradient
-or None for no gradient) -> (cross-entropies [C], divergences [C], gradient of the student's logits)."""
+"""(student logits [C, V] it may overwrite, teacher logits [C, V] or top-k rows, labels [C], divergence, dtype
+of the gradient or None for no gradient) -> (cross-entropies [C], divergences [C], gradient of the student's
+logits)."""
 
 
-def operator(name: str, row_function: RowFunction, *, reads_ignored: bool) -> Callable[..., tuple[Tensor, Tensor, Tensor]]:
+def operator(
+    name: str, row_function: RowFunction, *, reads_ignored: bool
+) -> Callable[..., tuple[Tensor, Tensor, Tensor]]:
     """linear_distillation, registered with torch under `name`; `reads_ignored` as in cross_entropy.operators."""
     sweep = _register(name, row_function, reads_ignored)
 
@@ -75,20 +88,35 @@ def operator(name: str, row_function: RowFunction, *, reads_ignored: bool) -> Ca
     ) -> tuple[Tensor, Tensor, Tensor]:
         """Equals `reference.linear_distillation`, with gradients for the student's hidden, weight and bias.
 
-        Raises: ValueError for an unknown kind, a beta outside (0, 1), a temperature that is not positive, or a teacher with
-            fewer tokens than the student.
+        Raises: ValueError for an unknown kind, a beta outside (0, 1), a temperature that is not positive, or
+            a teacher with fewer tokens than the student.
         """
         if kind not in KINDS or not 0 < beta < 1 or not temperature > 0:
-            raise ValueError(f"kind is one of {KINDS}, 0 < beta < 1, temperature > 0; not {kind!r}, {beta}, {temperature}")
+            raise ValueError(
+                f"kind is one of {KINDS}, 0 < beta < 1, temperature > 0; not {kind!r}, {beta}, {temperature}"
+            )
         vocab_size = len(student_weight_VD) if vocab_size is None else vocab_size
         if _columns(teacher, vocab_size) < vocab_size:
-            raise ValueError(f"the teacher has {_columns(teacher, vocab_size)} tokens, the student {vocab_size}")
+            raise ValueError(
+                f"the teacher has {_columns(teacher, vocab_size)} tokens, the student {vocab_size}"
+            )
         student = (student_TD, student_weight_VD, student_bias_V)
         wanted = [torch.is_grad_enabled() and x is not None and x.requires_grad for x in student]
         settings = [beta, temperature, ce_weight, kd_weight]
         dtypes = [compute_dtype(student_TD), _teacher_dtype(teacher)]
         told = [None if x is None else x.detach() for x in _tensors(teacher)]
-        sums = sweep(*student, labels_T, rows_R, *told, type(teacher).__name__, kind, settings, vocab_size, wanted, *dtypes)[0]
+        sums = sweep(
+            *student,
+            labels_T,
+            rows_R,
+            *told,
+            type(teacher).__name__,
+            kind,
+            settings,
+            vocab_size,
+            wanted,
+            *dtypes,
+        )[0]
         total, ce, kd = sums.unbind()
         return total, ce.detach(), kd.detach()
 
@@ -147,22 +175,44 @@ def _register(name: str, row_function: RowFunction, reads_ignored: bool) -> Call
     ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         loss, gradient = Divergence(kind, *settings, vocab_size), dtype if any(wanted) else None
         if teacher == HiddenTeacher.__name__:
-            teacher_2, teacher_3 = (None if x is None else x.to(teacher_dtype) for x in (teacher_2, teacher_3))
+            teacher_2, teacher_3 = (
+                None if x is None else x.to(teacher_dtype) for x in (teacher_2, teacher_3)
+            )
 
         def rowwise(logits_CV: Tensor, chosen: Rows) -> tuple[Tensor, Tensor | None]:
             told = _teacher_chunk(teacher, (teacher_1, teacher_2, teacher_3), chosen)
             ce_C, kd_C, d_logits_CV = row_function(logits_CV, told, labels[chosen], loss, gradient)
             ce, kd = ce_C.sum(), kd_C.sum()
-            return torch.stack([loss.ce_weight * ce + loss.kd_weight * loss.temperature**2 * kd, ce, kd]), d_logits_CV
+            return torch.stack(
+                [loss.ce_weight * ce + loss.kd_weight * loss.temperature**2 * kd, ce, kd]
+            ), d_logits_CV
 
         with torch.autocast(hidden.device.type, enabled=False):
             if rows is not None and not reads_ignored:
                 rows = rows[labels[rows] != IGNORE_INDEX]
             chunks = chunked_rows(labels, rows, len(weight), 8 + dtype.itemsize)
-            return loss_and_gradients(Head(hidden, weight, bias, dtype, wanted, wide=True), chunks, 3, rowwise)
+            return loss_and_gradients(
+                Head(hidden, weight, bias, dtype, wanted, wide=True), chunks, 3, rowwise
+            )
 
     @sweep.register_fake
-    def _(hidden, weight, bias, labels, rows, t1, t2, t3, teacher, kind, settings, vocab_size, wanted, dtype, t_dtype):  # noqa: ANN001, ANN202
+    def _(
+        hidden,
+        weight,
+        bias,
+        labels,
+        rows,
+        t1,
+        t2,
+        t3,
+        teacher,
+        kind,
+        settings,
+        vocab_size,
+        wanted,
+        dtype,
+        t_dtype,
+    ):  # noqa: ANN001, ANN202
         return empty_results(hidden, weight, bias, wanted, 3)
 
     def keep(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:

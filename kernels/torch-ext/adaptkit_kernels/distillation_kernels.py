@@ -1,8 +1,10 @@
-"""The kernels of distillation: the divergence of one row of student logits from a teacher, one Triton program per row.
+"""The kernels of distillation: the divergence of one row of student logits from a teacher, one Triton program
+per row.
 
-Logits are float32 and walked in blocks: once for the two partition sums, once more for the divergence where the gradient
-needs it (reverse KL, JSD), once for the gradient. Temperature, cross-entropy and gradient share these passes. Masks end at
-the strides, multiples of 16, so that accesses stay 16 bytes wide.
+Logits are float32 and walked in blocks: once for the two partition sums, once more for the divergence where
+    the gradient
+needs it (reverse KL, JSD), once for the gradient. Temperature, cross-entropy and gradient share these passes.
+Masks end at the strides, multiples of 16, so that accesses stay 16 bytes wide.
 """
 
 from __future__ import annotations
@@ -19,13 +21,15 @@ def _more(largest, total, x):
 
 @jit
 def _over_mixture(log_a_over_b, share):
-    """log(a / (share * b + (1 - share) * a)); the clamp keeps exp finite where one of the two is zero beside the other."""
+    """log(a / (share * b + (1 - share) * a)); the clamp keeps exp finite where one of the two is zero beside
+    the other."""
     return -tl.log((1.0 - share) + share * tl.exp(tl.minimum(-log_a_over_b, 80.0)))
 
 
 @jit
 def _terms(p, log_p, q, log_q, beta, KIND: tl.constexpr):
-    """(summands of the divergence, dD/dq up to a constant of the row, summands of its mean under q); zero where q is."""
+    """(summands of the divergence, dD/dq up to a constant of the row, summands of its mean under q); zero
+    where q is."""
     gap = log_q - log_p
     if KIND == 0:
         value = tl.where(p > 0, -p * gap, 0.0)
@@ -75,14 +79,25 @@ def _log_pair(student_ptr, teacher_ptr, at, student_stride, teacher_stride, cold
 
 @jit
 def _divergence(
-    student_ptr, teacher_ptr, student_stride, teacher_stride, vocab_size, cold, s_lse, t_lse, beta,
-    BLOCK: tl.constexpr, KIND: tl.constexpr,
-):  # fmt: skip
+    student_ptr,
+    teacher_ptr,
+    student_stride,
+    teacher_stride,
+    vocab_size,
+    cold,
+    s_lse,
+    t_lse,
+    beta,
+    BLOCK: tl.constexpr,
+    KIND: tl.constexpr,
+):
     """(divergence, mean of dD/dq under q) of a row."""
     kds, means = tl.zeros([BLOCK], tl.float32), tl.zeros([BLOCK], tl.float32)
     for start in range(0, vocab_size, BLOCK):
         at = start + tl.arange(0, BLOCK)
-        _s, log_q, log_p = _log_pair(student_ptr, teacher_ptr, at, student_stride, teacher_stride, cold, s_lse, t_lse)
+        _s, log_q, log_p = _log_pair(
+            student_ptr, teacher_ptr, at, student_stride, teacher_stride, cold, s_lse, t_lse
+        )
         value, _gain, of_mean = _terms(tl.exp(log_p), log_p, tl.exp(log_q), log_q, beta, KIND)
         kds += tl.where(at < vocab_size, value, 0.0)
         means += tl.where(at < vocab_size, of_mean, 0.0)
@@ -91,11 +106,28 @@ def _divergence(
 
 @jit
 def distillation_row(
-    student_ptr, teacher_ptr, out_ptr, labels_ptr, ce_ptr, kd_ptr, student_stride, teacher_stride, out_stride,
-    vocab_size, cold, beta, ce_weight, kd_slope,
-    BLOCK: tl.constexpr, KIND: tl.constexpr, UNIT: tl.constexpr, GRADIENT: tl.constexpr, IGNORE: tl.constexpr,
-):  # fmt: skip
-    """One row against a full teacher; `cold` is 1 / temperature, UNIT says that it is 1; `out` may be the student's memory."""
+    student_ptr,
+    teacher_ptr,
+    out_ptr,
+    labels_ptr,
+    ce_ptr,
+    kd_ptr,
+    student_stride,
+    teacher_stride,
+    out_stride,
+    vocab_size,
+    cold,
+    beta,
+    ce_weight,
+    kd_slope,
+    BLOCK: tl.constexpr,
+    KIND: tl.constexpr,
+    UNIT: tl.constexpr,
+    GRADIENT: tl.constexpr,
+    IGNORE: tl.constexpr,
+):
+    """One row against a full teacher; `cold` is 1 / temperature, UNIT says that it is 1; `out` may be the
+    student's memory."""
     row = tl.program_id(0).to(tl.int64)
     student_ptr, teacher_ptr = student_ptr + row * student_stride, teacher_ptr + row * teacher_stride
     out_ptr += row * out_stride
@@ -116,7 +148,17 @@ def distillation_row(
     tl.store(ce_ptr + row, one_lse - target + nan_if_wrong)
     if KIND != 0 or not GRADIENT:
         kd, mean = _divergence(
-            student_ptr, teacher_ptr, student_stride, teacher_stride, vocab_size, cold, s_lse, t_lse, beta, BLOCK, KIND
+            student_ptr,
+            teacher_ptr,
+            student_stride,
+            teacher_stride,
+            vocab_size,
+            cold,
+            s_lse,
+            t_lse,
+            beta,
+            BLOCK,
+            KIND,
         )
     else:
         kd, mean = 0.0, 0.0
@@ -125,14 +167,20 @@ def distillation_row(
         kds = tl.zeros([BLOCK], tl.float32)
         for start in range(0, out_stride, BLOCK):
             at = start + tl.arange(0, BLOCK)
-            s, log_q, log_p = _log_pair(student_ptr, teacher_ptr, at, student_stride, teacher_stride, cold, s_lse, t_lse)
+            s, log_q, log_p = _log_pair(
+                student_ptr, teacher_ptr, at, student_stride, teacher_stride, cold, s_lse, t_lse
+            )
             p, q = tl.exp(log_p), tl.exp(log_q)
             value, gain, _mean = _terms(p, log_p, q, log_q, beta, KIND)
             if KIND == 0:  # the forward KL needs no pass of its own: its gradient does not know it
                 kds += tl.where(at < vocab_size, value, 0.0)
             d = (q - p if KIND == 0 else q * (gain - mean)) * kd_slope
             d += ce_weight * (tl.exp(s - one_lse) - tl.where(at == label, 1.0, 0.0)) + nan_if_wrong
-            tl.store(out_ptr + at, rounded(tl.where(at < vocab_size, d, 0.0), out_ptr.dtype.element_ty), mask=at < out_stride)
+            tl.store(
+                out_ptr + at,
+                rounded(tl.where(at < vocab_size, d, 0.0), out_ptr.dtype.element_ty),
+                mask=at < out_stride,
+            )
         if KIND == 0:
             kd = tl.sum(kds, 0)
     tl.store(kd_ptr + row, kd + nan_if_wrong)
@@ -140,10 +188,26 @@ def distillation_row(
 
 @jit
 def _store_others(
-    student_ptr, out_ptr, student_stride, out_stride, vocab_size, label, cold, s_lse, rest_lse, one_lse, of_all, rest_p,
-    ce_weight, kd_slope, nan_if_wrong, BLOCK: tl.constexpr, KIND: tl.constexpr,
-):  # fmt: skip
-    """The gradient of the tokens that a top-k teacher does not name: their event's, by each one's share of it."""
+    student_ptr,
+    out_ptr,
+    student_stride,
+    out_stride,
+    vocab_size,
+    label,
+    cold,
+    s_lse,
+    rest_lse,
+    one_lse,
+    of_all,
+    rest_p,
+    ce_weight,
+    kd_slope,
+    nan_if_wrong,
+    BLOCK: tl.constexpr,
+    KIND: tl.constexpr,
+):
+    """The gradient of the tokens that a top-k teacher does not name: their event's, by each one's share of
+    it."""
     for start in range(0, out_stride, BLOCK):
         at = start + tl.arange(0, BLOCK)
         s = tl.load(student_ptr + at, mask=at < student_stride, other=0.0)
@@ -151,15 +215,41 @@ def _store_others(
         if KIND == 0:
             d -= tl.exp(s * cold - rest_lse) * rest_p
         d = d * kd_slope + ce_weight * (tl.exp(s - one_lse) - tl.where(at == label, 1.0, 0.0)) + nan_if_wrong
-        tl.store(out_ptr + at, rounded(tl.where(at < vocab_size, d, 0.0), out_ptr.dtype.element_ty), mask=at < out_stride)
+        tl.store(
+            out_ptr + at,
+            rounded(tl.where(at < vocab_size, d, 0.0), out_ptr.dtype.element_ty),
+            mask=at < out_stride,
+        )
 
 
 @jit
 def distillation_top_k_row(
-    student_ptr, taken_ptr, ids_ptr, logprobs_ptr, targets_ptr, out_ptr, taken_out_ptr, labels_ptr, ce_ptr, kd_ptr,
-    student_stride, out_stride, kept, vocab_size, cold, beta, ce_weight, kd_slope, min_tail, BLOCK: tl.constexpr,
-    KEPT: tl.constexpr, KIND: tl.constexpr, UNIT: tl.constexpr, GRADIENT: tl.constexpr, IGNORE: tl.constexpr,
-):  # fmt: skip
+    student_ptr,
+    taken_ptr,
+    ids_ptr,
+    logprobs_ptr,
+    targets_ptr,
+    out_ptr,
+    taken_out_ptr,
+    labels_ptr,
+    ce_ptr,
+    kd_ptr,
+    student_stride,
+    out_stride,
+    kept,
+    vocab_size,
+    cold,
+    beta,
+    ce_weight,
+    kd_slope,
+    min_tail,
+    BLOCK: tl.constexpr,
+    KEPT: tl.constexpr,
+    KIND: tl.constexpr,
+    UNIT: tl.constexpr,
+    GRADIENT: tl.constexpr,
+    IGNORE: tl.constexpr,
+):
     """One row against the k tokens of a teacher; `student` holds -inf where the `taken` logits were."""
     row = tl.program_id(0).to(tl.int64)
     student_ptr, out_ptr = student_ptr + row * student_stride, out_ptr + row * out_stride
@@ -177,7 +267,9 @@ def distillation_top_k_row(
     taken = tl.load(taken_ptr + places, mask=mine, other=-float("inf"))
     log_p = tl.load(logprobs_ptr + places, mask=mine, other=-float("inf"))
 
-    rest_max, rest_sum, one_max, one_sum = _partition(student_ptr, student_stride, vocab_size, cold, BLOCK, UNIT)
+    rest_max, rest_sum, one_max, one_sum = _partition(
+        student_ptr, student_stride, vocab_size, cold, BLOCK, UNIT
+    )
     s_max, s_sum = _more(rest_max, rest_sum, taken * cold)
     one_max, one_sum = (s_max, s_sum) if UNIT else _more(one_max, one_sum, taken)
     rest_lse, s_lse, one_lse = rest_max + tl.log(rest_sum), s_max + tl.log(s_sum), one_max + tl.log(one_sum)
@@ -187,7 +279,9 @@ def distillation_top_k_row(
     p, q, rest_log_q = tl.exp(log_p), tl.exp(log_q), rest_lse - s_lse
     rest_p = tl.maximum(1.0 - tl.sum(p, 0), min_tail)
     value, gain, of_mean = _terms(p, log_p, q, log_q, beta, KIND)
-    rest_value, rest_gain, rest_of_mean = _terms(rest_p, tl.log(rest_p), tl.exp(rest_log_q), rest_log_q, beta, KIND)
+    rest_value, rest_gain, rest_of_mean = _terms(
+        rest_p, tl.log(rest_p), tl.exp(rest_log_q), rest_log_q, beta, KIND
+    )
     tl.store(kd_ptr + row, tl.sum(tl.where(mine, value, 0.0), 0) + rest_value + nan_if_wrong)
     if GRADIENT:
         mean, mass = tl.sum(tl.where(mine, of_mean, 0.0), 0) + rest_of_mean, tl.sum(p, 0) + rest_p
@@ -196,6 +290,21 @@ def distillation_top_k_row(
         d += ce_weight * (tl.exp(taken - one_lse) - tl.where(is_label, 1.0, 0.0)) + nan_if_wrong
         tl.store(taken_out_ptr + places, rounded(d, taken_out_ptr.dtype.element_ty), mask=mine)
         _store_others(
-            student_ptr, out_ptr, student_stride, out_stride, vocab_size, label, cold, s_lse, rest_lse, one_lse,
-            mass if KIND == 0 else rest_gain - mean, rest_p, ce_weight, kd_slope, nan_if_wrong, BLOCK, KIND,
-        )  # fmt: skip
+            student_ptr,
+            out_ptr,
+            student_stride,
+            out_stride,
+            vocab_size,
+            label,
+            cold,
+            s_lse,
+            rest_lse,
+            one_lse,
+            mass if KIND == 0 else rest_gain - mean,
+            rest_p,
+            ce_weight,
+            kd_slope,
+            nan_if_wrong,
+            BLOCK,
+            KIND,
+        )

@@ -1,8 +1,9 @@
-"""Distillation of a chunk of logits with Triton's kernels: what is launched, with which blocks, and what is shipped.
+"""Distillation of a chunk of logits with Triton's kernels: what is launched, with which blocks, and what is
+shipped.
 
-A top-k teacher compares k + 1 events. Its tokens are taken out of the student's row first (torch's gather and scatter,
-which leaves -inf), so that the other tokens' mass is summed directly: 1 minus the rest would cancel. Their gradient is
-put back afterwards. Shape suffixes: C = rows, V = columns, K = kept tokens.
+A top-k teacher compares k + 1 events. Its tokens are taken out of the student's row first (torch's gather and
+scatter, which leaves -inf), so that the other tokens' mass is summed directly: 1 minus the rest would cancel.
+Their gradient is put back afterwards. Shape suffixes: C = rows, V = columns, K = kept tokens.
 """
 
 from __future__ import annotations
@@ -27,9 +28,14 @@ KEPT = (16, 64, 128, 256)
 
 
 def distillation_rows(
-    logits_CV: Tensor, teacher: Tensor | TopKRows, labels_C: Tensor, loss: Divergence, dtype: torch.dtype | None
+    logits_CV: Tensor,
+    teacher: Tensor | TopKRows,
+    labels_C: Tensor,
+    loss: Divergence,
+    dtype: torch.dtype | None,
 ) -> tuple[Tensor, Tensor, Tensor | None]:
-    """As `chunked.distillation_rows`; rows labelled IGNORE_INDEX give zeros, labels that do not exist give NaN.
+    """As `chunked.distillation_rows`; rows labelled IGNORE_INDEX give zeros, labels that do not exist give
+    NaN.
 
     The memory between a row's columns and the next row is scratch: see `head.project`.
 
@@ -40,7 +46,9 @@ def distillation_rows(
         raise TypeError(f"{what}, not {logits_CV.dtype} and {dtype}")
     out_CV = logits_CV
     if dtype not in (None, torch.float32):
-        out_CV = logits_CV.new_empty((len(logits_CV), logits_CV.stride(0)), dtype=dtype)[:, : logits_CV.shape[1]]
+        out_CV = logits_CV.new_empty((len(logits_CV), logits_CV.stride(0)), dtype=dtype)[
+            :, : logits_CV.shape[1]
+        ]
     with on_device(logits_CV):
         launch = _top_k if isinstance(teacher, TopKRows) else _dense
         ce_C, kd_C = launch(logits_CV, teacher, out_CV, labels_C.contiguous(), loss, dtype is not None)
@@ -112,7 +120,13 @@ def _scalars(loss: Divergence) -> tuple[float, ...]:
 
 
 def _constants(blocks: Launch, kind: str, unit: bool, gradient: bool) -> dict[str, object]:
-    return {"BLOCK": blocks.block, "KIND": KINDS.index(kind), "UNIT": unit, "GRADIENT": gradient, "IGNORE": IGNORE_INDEX}
+    return {
+        "BLOCK": blocks.block,
+        "KIND": KINDS.index(kind),
+        "UNIT": unit,
+        "GRADIENT": gradient,
+        "IGNORE": IGNORE_INDEX,
+    }
 
 
 def row_launch(columns: int) -> Launch:
@@ -134,7 +148,9 @@ def kept_block(kept: int) -> int:
 def shipped() -> list[Shipped]:
     """Both kernels at both blocks: every divergence and dtype of gradient, with and without temperature."""
     entries = []
-    for columns, name, unit, kind in itertools.product((SMALLEST, BLOCK), map(type_name, GRADIENTS), (True, False), KINDS):
+    for columns, name, unit, kind in itertools.product(
+        (SMALLEST, BLOCK), map(type_name, GRADIENTS), (True, False), KINDS
+    ):
         label = f"{kind} {name} block {row_launch(columns).block}{'' if unit else ' temperature'}"
         entries.append(_shipped(distillation_row, label, columns, name, kind, unit))
         entries += [
@@ -144,9 +160,16 @@ def shipped() -> list[Shipped]:
     return entries
 
 
-def _shipped(kernel: Any, label: str, columns: int, name: str, kind: str, unit: bool, **extra: int) -> Shipped:
-    types = dict.fromkeys(("student_ptr", "teacher_ptr", "taken_ptr", "logprobs_ptr", "targets_ptr", "ce_ptr", "kd_ptr"), "*fp32")
-    types |= dict.fromkeys(("labels_ptr", "ids_ptr"), "*i64") | dict.fromkeys(("out_ptr", "taken_out_ptr"), f"*{name}")
+def _shipped(
+    kernel: Any, label: str, columns: int, name: str, kind: str, unit: bool, **extra: int
+) -> Shipped:
+    types = dict.fromkeys(
+        ("student_ptr", "teacher_ptr", "taken_ptr", "logprobs_ptr", "targets_ptr", "ce_ptr", "kd_ptr"),
+        "*fp32",
+    )
+    types |= dict.fromkeys(("labels_ptr", "ids_ptr"), "*i64") | dict.fromkeys(
+        ("out_ptr", "taken_out_ptr"), f"*{name}"
+    )
     types |= dict.fromkeys(("student_stride", "teacher_stride", "out_stride", "kept", "vocab_size"), "i32")
     types |= dict.fromkeys(("cold", "beta", "ce_weight", "kd_slope", "min_tail"), "fp32")
     blocks = row_launch(columns)

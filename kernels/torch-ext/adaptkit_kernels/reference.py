@@ -1,6 +1,8 @@
-"""The definition of every operator, in plain torch: the oracle that the other implementations are tested against.
+"""The definition of every operator, in plain torch: the oracle that the other implementations are tested
+against.
 
-Shape suffixes: T = tokens, R = chosen rows, D = hidden size, V = rows of the head's weight, K = kept teacher tokens.
+Shape suffixes: T = tokens, R = chosen rows, D = hidden size, V = rows of the head's weight, K = kept teacher
+    tokens.
 """
 
 from __future__ import annotations
@@ -88,10 +90,12 @@ def linear_distillation(
         "forward_kl"  KL(p || q)                                    (Hinton et al. 2015, arXiv 1503.02531)
         "reverse_kl"  KL(q || p)                                    (MiniLLM, arXiv 2306.08543)
         "jsd"         beta * KL(p || m) + (1 - beta) * KL(q || m)   (GKD, arXiv 2306.13649), 0 < beta < 1
-    and CE the cross-entropy of the student's logits at temperature 1 against the labels. The factor temperature**2
-    keeps the gradient's size when the temperature changes; the sums returned are free of it and of the weights.
-    A top-k teacher compares k + 1 events: its k tokens and "any other token", whose mass is what the k leave over.
-    Logits are float32 for lower dtypes: p - q cancels, and bf16 logits cost 13 % of the gradient near the teacher.
+    and CE the cross-entropy of the student's logits at temperature 1 against the labels. The factor
+    temperature**2 keeps the gradient's size when the temperature changes; the sums returned are free of it
+    and of the weights. A top-k teacher compares k + 1 events: its k tokens and "any other token", whose mass
+    is what the k leave over.
+    Logits are float32 for lower dtypes: p - q cancels, and bf16 logits cost 13 % of the gradient near the
+        teacher.
 
     Args:
         student_TD, student_weight_VD, student_bias_V: the student's last hidden states and head.
@@ -160,7 +164,8 @@ def info_nce(
     groups_C: Tensor | None = None,
     margin: float = 0.0,
 ) -> Tensor:
-    """Summed cross-entropy of `queries @ candidates.T / temperature` against each query's candidate (arXiv 1807.03748).
+    """Summed cross-entropy of `queries @ candidates.T / temperature` against each query's candidate (arXiv
+    1807.03748).
 
     `symmetric` averages it with the loss of finding the query from its candidate among all queries (CLIP,
     arXiv 2103.00020), which asks for labels that differ.
@@ -170,18 +175,23 @@ def info_nce(
         candidates_CD: embeddings, float [num_candidates, size].
         labels_B: each query's candidate, int64 [num_queries]; None: candidate i belongs to query i.
         temperature: a number, or a scalar tensor that may want a gradient (then without groups and margin).
-        groups_C: int64 [num_candidates]; candidates of the same number as a query's own are right as well: no negatives.
-        margin: if not 0, candidates that score higher than a query's own by more than this, before the temperature, are
-            taken to be right as well.
+        groups_C: int64 [num_candidates]; candidates of the same number as a query's own are right as well: no
+            negatives.
+        margin: if not 0, candidates that score higher than a query's own by more than this, before the
+            temperature, are taken to be right as well.
     Returns: loss in nats, float32 scalar (float64 for float64 input).
     """
     labels_B = torch.arange(len(queries_BD), device=queries_BD.device) if labels_B is None else labels_B
     scores_BC = _wide_logits(queries_BD, candidates_CD, None)
-    loss = F.cross_entropy(_negatives_kept(scores_BC, labels_B, groups_C, margin) / temperature, labels_B, reduction="sum")
+    loss = F.cross_entropy(
+        _negatives_kept(scores_BC, labels_B, groups_C, margin) / temperature, labels_B, reduction="sum"
+    )
     if not symmetric:
         return loss
     every_B = torch.arange(len(labels_B), device=labels_B.device)
-    back_BB = _negatives_kept(scores_BC[:, labels_B].T, every_B, None if groups_C is None else groups_C[labels_B], margin)
+    back_BB = _negatives_kept(
+        scores_BC[:, labels_B].T, every_B, None if groups_C is None else groups_C[labels_B], margin
+    )
     return (loss + F.cross_entropy(back_BB / temperature, every_B, reduction="sum")) / 2
 
 
@@ -208,8 +218,11 @@ def _at_least_float32(x: Tensor) -> Tensor:
 # Layers
 
 
-def add_rms_norm(x: Tensor, residual: Tensor | None, weight_D: Tensor, eps: float, *, offset: float = 0.0) -> tuple[Tensor, Tensor]:
-    """(RMSNorm of `x + residual` over the last dimension, `x + residual`); statistics in float32 (arXiv 1910.07467)."""
+def add_rms_norm(
+    x: Tensor, residual: Tensor | None, weight_D: Tensor, eps: float, *, offset: float = 0.0
+) -> tuple[Tensor, Tensor]:
+    """(RMSNorm of `x + residual` over the last dimension, `x + residual`); statistics in float32 (arXiv
+    1910.07467)."""
     total = x if residual is None else x + residual
     wide = _at_least_float32(total)
     normed = wide * torch.rsqrt(wide.pow(2).mean(-1, keepdim=True) + eps)
@@ -220,7 +233,8 @@ def add_rms_norm(x: Tensor, residual: Tensor | None, weight_D: Tensor, eps: floa
 def add_layer_norm(
     x: Tensor, residual: Tensor | None, weight_D: Tensor | None, bias_D: Tensor | None, eps: float
 ) -> tuple[Tensor, Tensor]:
-    """(LayerNorm of `x + residual` over the last dimension, `x + residual`); statistics in float32 (arXiv 1607.06450)."""
+    """(LayerNorm of `x + residual` over the last dimension, `x + residual`); statistics in float32 (arXiv
+    1607.06450)."""
     total = x if residual is None else x + residual
     weight_D, bias_D = (None if p is None else _at_least_float32(p) for p in (weight_D, bias_D))
     return F.layer_norm(_at_least_float32(total), x.shape[-1:], weight_D, bias_D, eps).to(total.dtype), total
@@ -237,7 +251,8 @@ def rope(
     k_weight_D: Tensor | None = None,
     eps: float = 1e-6,
 ) -> tuple[Tensor, Tensor]:
-    """Queries and keys, normalised per head if scales are given, then turned by each token's angles (arXiv 2104.09864).
+    """Queries and keys, normalised per head if scales are given, then turned by each token's angles (arXiv
+    2104.09864).
 
     Args:
         cos, sin: [B or 1, T, R] per token, or a table [S, R] of which `positions_BT` picks rows; R <= D.
@@ -273,13 +288,17 @@ def lora_linear(
     *,
     dropped: Tensor | None = None,
 ) -> Tensor:
-    """`x @ weight^T + bias + scale * x @ a^T @ b^T`; the update sees `dropped` instead of x if given (arXiv 2106.09685)."""
+    """`x @ weight^T + bias + scale * x @ a^T @ b^T`; the update sees `dropped` instead of x if given (arXiv
+    2106.09685)."""
     update = F.linear(F.linear(x if dropped is None else dropped, a_RK), b_NR)
     return F.linear(x, weight_NK, bias_N) + scale * update
 
 
-def dequantize_4bit(packed: Tensor, scales: Tensor, code: Tensor, block_size: int, shape: tuple[int, ...]) -> Tensor:
-    """The values of a 4-bit weight, float32 [shape]: `code[nibble] * scale`, the high half of a byte first (arXiv 2305.14314).
+def dequantize_4bit(
+    packed: Tensor, scales: Tensor, code: Tensor, block_size: int, shape: tuple[int, ...]
+) -> Tensor:
+    """The values of a 4-bit weight, float32 [shape]: `code[nibble] * scale`, the high half of a byte first
+    (arXiv 2305.14314).
 
     Args:
         packed: uint8, two elements per byte.

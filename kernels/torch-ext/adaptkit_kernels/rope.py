@@ -1,24 +1,31 @@
-"""Rotary position embedding of queries and keys in one launch, with per-head RMSNorm before it if asked, forward and backward.
+"""Rotary position embedding of queries and keys in one launch, with per-head RMSNorm before it if asked,
+forward and backward.
 
-A program takes some tokens with all their heads: angles are read once per token, and queries and keys go through the
-same code. The rotation is orthogonal, so backward is the same rotation by the opposite angle and needs nothing saved;
-with QK-norm the inputs are kept and the statistics computed again. Heads wider than the table pass their rest through.
+A program takes some tokens with all their heads: angles are read once per token, and queries and keys go
+    through the
+same code. The rotation is orthogonal, so backward is the same rotation by the opposite angle and needs
+nothing saved; with QK-norm the inputs are kept and the statistics computed again. Heads wider than the table
+pass their rest through.
 
-RoPE is Su et al. 2021 (arXiv 2104.09864), halves paired as in GPT-NeoX and Llama; QK-norm is Henry et al. 2020
-(arXiv 2010.04245) in the RMSNorm form of Qwen3.
-Shape suffixes: B = examples, H = heads, T = tokens, D = head size, R = rotated part of it, S = rows of the angle table.
+RoPE is Su et al. 2021 (arXiv 2104.09864), halves paired as in GPT-NeoX and Llama; QK-norm is Henry et al.
+2020 (arXiv 2010.04245) in the RMSNorm form of Qwen3.
+Shape suffixes: B = examples, H = heads, T = tokens, D = head size, R = rotated part of it, S = rows of the
+    angle table.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 from torch import Tensor
 
+from . import autograd
 from ._ops import add_op_namespace_prefix
 from .launch import INTERPRETED, Shipped, on_device, power_of_two, type_name
-from .rope_kernels import rope_kernel, rope_norm_backward_kernel
+from .rope_backward_kernels import rope_norm_backward_kernel
+from .rope_kernels import rope_kernel
 
 _TILE = 2048
 _PROGRAMS_PER_SM = 4
@@ -26,53 +33,76 @@ _INTERPRETED_PROGRAMS = 4
 
 
 def rope(
-    q_BHTD: Tensor, k_BHTD: Tensor, cos: Tensor, sin: Tensor, *, positions_BT: Tensor | None = None,
-    q_weight_D: Tensor | None = None, k_weight_D: Tensor | None = None, eps: float = 1e-6,
-) -> tuple[Tensor, Tensor]:  # fmt: skip
+    q_BHTD: Tensor,
+    k_BHTD: Tensor,
+    cos: Tensor,
+    sin: Tensor,
+    *,
+    positions_BT: Tensor | None = None,
+    q_weight_D: Tensor | None = None,
+    k_weight_D: Tensor | None = None,
+    eps: float = 1e-6,
+) -> tuple[Tensor, Tensor]:
     """Rotate queries and keys; equals `q * cos + rotate_half(q) * sin` on the first R elements of every head.
 
     Args:
-        q_BHTD, k_BHTD: float, any strides with unit stride inside a head (a transposed [B, T, H, D] view is best);
-            they may differ in H.
-        cos, sin: angles per token [B or 1, T, R], or a table [S, R] when positions are given; both halves of R are
-            equal, as transformers makes them. They get no gradient.
+        q_BHTD, k_BHTD: float, any strides with unit stride inside a head (a transposed [B, T, H, D] view is
+            best); they may differ in H.
+        cos, sin: angles per token [B or 1, T, R], or a table [S, R] when positions are given; both halves of
+            R are equal, as transformers makes them. They get no gradient.
         positions_BT: int64 rows of the table; positions of packed documents restart at zero.
         q_weight_D, k_weight_D: scales of an RMSNorm over each head before the rotation; both or neither.
     Returns: rotated q and k in their dtypes, [B, H, T, D] views of [B, T, H, D] memory.
     """
     if positions_BT is None:
-        cos, sin = (angle.expand(q_BHTD.shape[0], -1, -1).reshape(-1, angle.shape[-1]) for angle in (cos, sin))
+        cos, sin = (
+            angle.expand(q_BHTD.shape[0], -1, -1).reshape(-1, angle.shape[-1]) for angle in (cos, sin)
+        )
     positions_N = None if positions_BT is None else positions_BT.expand(q_BHTD.shape[0], -1).reshape(-1)
     q_BHTD, k_BHTD = _unit(q_BHTD), _unit(k_BHTD)
-    return _forward(q_BHTD, k_BHTD, _unit(cos), _unit(sin), positions_N, q_weight_D, k_weight_D, eps)
+    tensors = q_BHTD, k_BHTD, _unit(cos), _unit(sin), positions_N, q_weight_D, k_weight_D
+    return (_eager if autograd.plain(*tensors) else _operator)(*tensors, eps)
 
 
 def _unit(x: Tensor) -> Tensor:
     return x if x.stride(-1) == 1 else x.contiguous()
 
 
-@torch.library.custom_op(add_op_namespace_prefix("rope"), mutates_args=())
 def _forward(
-    q: Tensor, k: Tensor, cos: Tensor, sin: Tensor, positions: Tensor | None, q_weight: Tensor | None, k_weight: Tensor | None,
+    q: Tensor,
+    k: Tensor,
+    cos: Tensor,
+    sin: Tensor,
+    positions: Tensor | None,
+    q_weight: Tensor | None,
+    k_weight: Tensor | None,
     eps: float,
-) -> tuple[Tensor, Tensor]:  # fmt: skip
+) -> tuple[Tensor, Tensor]:
     q_out, k_out = _heads_last(q), _heads_last(k)
     _rotate(q, k, q_out, k_out, cos, sin, positions, q_weight, k_weight, eps, opposite=False)
     return q_out, k_out
 
 
-@torch.library.custom_op(add_op_namespace_prefix("rope_backward"), mutates_args=())
-def _backward(dq: Tensor, dk: Tensor, cos: Tensor, sin: Tensor, positions: Tensor | None) -> tuple[Tensor, Tensor]:
+def _backward(
+    dq: Tensor, dk: Tensor, cos: Tensor, sin: Tensor, positions: Tensor | None
+) -> tuple[Tensor, Tensor]:
     q_out, k_out = _heads_last(dq), _heads_last(dk)
     _rotate(dq, dk, q_out, k_out, cos, sin, positions, None, None, 0.0, opposite=True)
     return q_out, k_out
 
 
-@torch.library.custom_op(add_op_namespace_prefix("rope_norm_backward"), mutates_args=())
 def _norm_backward(
-    dq: Tensor, dk: Tensor, q: Tensor, k: Tensor, cos: Tensor, sin: Tensor, positions: Tensor | None, q_weight: Tensor,
-    k_weight: Tensor, eps: float,
-) -> tuple[Tensor, Tensor, Tensor, Tensor]:  # fmt: skip
+    dq: Tensor,
+    dk: Tensor,
+    q: Tensor,
+    k: Tensor,
+    cos: Tensor,
+    sin: Tensor,
+    positions: Tensor | None,
+    q_weight: Tensor,
+    k_weight: Tensor,
+    eps: float,
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     q_out, k_out = _heads_last(q), _heads_last(k)
     size, tile = q.shape[3], _tile(q, k, cos)
     num_tokens = q.shape[0] * q.shape[2]
@@ -81,24 +111,54 @@ def _norm_backward(
     if num_tokens:
         with on_device(q):
             rope_norm_backward_kernel[(programs,)](
-                dq, dk, q, k, q_out, k_out, cos, sin, positions, q_weight, k_weight, d_weights[0], d_weights[1],
-                num_tokens, q.shape[2], *_strides(dq), *_strides(dk), *_strides(q), *_strides(k), cos.stride(0), eps,
-                **_constants(q, k, cos, positions, tile), num_warps=_norm_backward_warps(tile, type_name(q.dtype)),
-            )  # fmt: skip
+                dq,
+                dk,
+                q,
+                k,
+                q_out,
+                k_out,
+                cos,
+                sin,
+                positions,
+                q_weight,
+                k_weight,
+                d_weights[0],
+                d_weights[1],
+                num_tokens,
+                q.shape[2],
+                *_strides(dq),
+                *_strides(dk),
+                *_strides(q),
+                *_strides(k),
+                cos.stride(0),
+                eps,
+                **_constants(q, k, cos, positions, tile),
+                num_warps=_norm_backward_warps(tile, type_name(q.dtype)),
+            )
     return q_out, k_out, d_weights[0].sum(0), d_weights[1].sum(0)
 
 
-@_forward.register_fake
+_operator, _backward_operator, _norm_backward_operator = (
+    torch.library.custom_op(add_op_namespace_prefix(name), mutates_args=())(function)
+    for name, function in (
+        ("rope", _forward),
+        ("rope_backward", _backward),
+        ("rope_norm_backward", _norm_backward),
+    )
+)
+
+
+@_operator.register_fake
 def _(q, k, cos, sin, positions, q_weight, k_weight, eps):
     return _heads_last(q), _heads_last(k)
 
 
-@_backward.register_fake
+@_backward_operator.register_fake
 def _(dq, dk, cos, sin, positions):
     return _heads_last(dq), _heads_last(dk)
 
 
-@_norm_backward.register_fake
+@_norm_backward_operator.register_fake
 def _(dq, dk, q, k, cos, sin, positions, q_weight, k_weight, eps):
     sums = [q.new_empty(q.shape[3], dtype=torch.float32) for _ in range(2)]
     return _heads_last(q), _heads_last(k), *sums
@@ -110,17 +170,22 @@ def _keep(ctx, inputs, output) -> None:
     ctx.save_for_backward(cos, sin, positions, *((q, k, q_weight, k_weight) if normed else ()))
 
 
-def _differentiate(ctx, dq, dk):
+def _differentiate(ctx, dq, dk, *, backward=_backward_operator, norm_backward=_norm_backward_operator):
     cos, sin, positions, *normed = ctx.saved_tensors
     dq, dk = _unit(dq), _unit(dk)
     if not normed:
-        return *_backward(dq, dk, cos, sin, positions), None, None, None, None, None, None
+        return *backward(dq, dk, cos, sin, positions), None, None, None, None, None, None
     q, k, q_weight, k_weight = normed
-    dq, dk, d_q_weight, d_k_weight = _norm_backward(dq, dk, q, k, cos, sin, positions, q_weight, k_weight, ctx.eps)
+    dq, dk, d_q_weight, d_k_weight = norm_backward(
+        dq, dk, q, k, cos, sin, positions, q_weight, k_weight, ctx.eps
+    )
     return dq, dk, None, None, None, d_q_weight.to(q_weight.dtype), d_k_weight.to(k_weight.dtype), None
 
 
-_forward.register_autograd(_differentiate, setup_context=_keep)
+_operator.register_autograd(_differentiate, setup_context=_keep)
+_eager = autograd.eager_layer(
+    _forward, _keep, partial(_differentiate, backward=_backward, norm_backward=_norm_backward)
+)
 
 
 def _heads_last(x_BHTD: Tensor) -> Tensor:
@@ -154,30 +219,68 @@ def _strides(x_BHTD: Tensor) -> tuple[int, int, int]:
     return x_BHTD.stride(0), x_BHTD.stride(1), x_BHTD.stride(2)
 
 
-def _constants(q: Tensor, k: Tensor, cos: Tensor, positions: Tensor | None, tile: _Tile) -> dict[str, int | bool]:
+def _constants(
+    q: Tensor, k: Tensor, cos: Tensor, positions: Tensor | None, tile: _Tile
+) -> dict[str, int | bool]:
     return _constants_of(q.shape[1], k.shape[1], q.shape[3], cos.shape[-1], positions is not None, tile)
 
 
-def _constants_of(q_heads: int, k_heads: int, size: int, rotated: int, gathers: bool, tile: _Tile) -> dict[str, int | bool]:
+def _constants_of(
+    q_heads: int, k_heads: int, size: int, rotated: int, gathers: bool, tile: _Tile
+) -> dict[str, int | bool]:
     return {
-        "Q_HEADS": q_heads, "K_HEADS": k_heads, "Q_BLOCK": power_of_two(q_heads), "K_BLOCK": power_of_two(k_heads),
-        "SIZE": size, "HALF": rotated // 2, "HALF_BLOCK": power_of_two(rotated // 2), "REST": size - rotated,
-        "REST_BLOCK": power_of_two(size - rotated), "TOKENS": tile.tokens, "GATHERS": gathers,
-    }  # fmt: skip
+        "Q_HEADS": q_heads,
+        "K_HEADS": k_heads,
+        "Q_BLOCK": power_of_two(q_heads),
+        "K_BLOCK": power_of_two(k_heads),
+        "SIZE": size,
+        "HALF": rotated // 2,
+        "HALF_BLOCK": power_of_two(rotated // 2),
+        "REST": size - rotated,
+        "REST_BLOCK": power_of_two(size - rotated),
+        "TOKENS": tile.tokens,
+        "GATHERS": gathers,
+    }
 
 
 def _rotate(
-    q: Tensor, k: Tensor, q_out: Tensor, k_out: Tensor, cos: Tensor, sin: Tensor, positions: Tensor | None,
-    q_weight: Tensor | None, k_weight: Tensor | None, eps: float, *, opposite: bool,
-) -> None:  # fmt: skip
+    q: Tensor,
+    k: Tensor,
+    q_out: Tensor,
+    k_out: Tensor,
+    cos: Tensor,
+    sin: Tensor,
+    positions: Tensor | None,
+    q_weight: Tensor | None,
+    k_weight: Tensor | None,
+    eps: float,
+    *,
+    opposite: bool,
+) -> None:
     num_tokens, tile = q.shape[0] * q.shape[2], _tile(q, k, cos)
     if num_tokens:
         with on_device(q):
             rope_kernel[(-(-num_tokens // tile.tokens),)](
-                q, k, q_out, k_out, cos, sin, positions, q_weight, k_weight,
-                num_tokens, q.shape[2], *_strides(q), *_strides(k), cos.stride(0), eps,
-                **_constants(q, k, cos, positions, tile), OPPOSITE=opposite, NORMS=q_weight is not None, num_warps=tile.num_warps,
-            )  # fmt: skip
+                q,
+                k,
+                q_out,
+                k_out,
+                cos,
+                sin,
+                positions,
+                q_weight,
+                k_weight,
+                num_tokens,
+                q.shape[2],
+                *_strides(q),
+                *_strides(k),
+                cos.stride(0),
+                eps,
+                **_constants(q, k, cos, positions, tile),
+                OPPOSITE=opposite,
+                NORMS=q_weight is not None,
+                num_warps=tile.num_warps,
+            )
 
 
 def _most_programs(x: Tensor) -> int:
@@ -187,8 +290,14 @@ def _most_programs(x: Tensor) -> int:
 
 
 def shipped() -> list[Shipped]:
-    """Heads of 64 (12 of them, packed or not), of 128 (16, 4 for keys) and a quarter turned, with and without QK-norm."""
-    shapes = [((12, 12, 64, 64), False), ((12, 12, 64, 64), True), ((16, 4, 128, 128), False), ((8, 8, 64, 16), False)]
+    """Heads of 64 (12 of them, packed or not), of 128 (16, 4 for keys) and a quarter turned, with and without
+    QK-norm."""
+    shapes = [
+        ((12, 12, 64, 64), False),
+        ((12, 12, 64, 64), True),
+        ((16, 4, 128, 128), False),
+        ((8, 8, 64, 16), False),
+    ]
     return [
         entry
         for shape, gathers in shapes

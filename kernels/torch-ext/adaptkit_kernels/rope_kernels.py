@@ -1,6 +1,7 @@
 """The kernels of `rope`: one program turns some tokens' heads, queries first, then keys.
 
-A head is held as its two turning halves `a`, `b` and the rest `c`; [lanes, elements] tiles, a lane per (token, head).
+A head is held as its two turning halves `a`, `b` and the rest `c`; [lanes, elements] tiles, a lane per
+(token, head).
 """
 
 from __future__ import annotations
@@ -9,7 +10,7 @@ from .launch import jit, rounded, tl
 
 
 @jit
-def _places(
+def places(
     first,
     num_tokens,
     tokens_per_example,
@@ -20,7 +21,8 @@ def _places(
     BLOCK: tl.constexpr,
     TOKENS: tl.constexpr,
 ):
-    """For each (token, head) of a program: the token, where the head starts in the input and in a result, and whether it exists."""
+    """For each (token, head) of a program: the token, where the head starts in the input and in a result, and
+    whether it exists."""
     lane = tl.arange(0, TOKENS * BLOCK)
     token, head = first + lane // BLOCK, lane % BLOCK
     real = (token < num_tokens) & (head < HEADS)
@@ -30,8 +32,16 @@ def _places(
 
 
 @jit
-def _load_angles(
-    cos_ptr, sin_ptr, positions_ptr, token, real, stride, HALF: tl.constexpr, HALF_BLOCK: tl.constexpr, GATHERS: tl.constexpr
+def load_angles(
+    cos_ptr,
+    sin_ptr,
+    positions_ptr,
+    token,
+    real,
+    stride,
+    HALF: tl.constexpr,
+    HALF_BLOCK: tl.constexpr,
+    GATHERS: tl.constexpr,
 ):
     line = token.to(tl.int64)
     if GATHERS:
@@ -44,7 +54,15 @@ def _load_angles(
 
 
 @jit
-def _load_head(ptr, place, real, HALF: tl.constexpr, HALF_BLOCK: tl.constexpr, REST: tl.constexpr, REST_BLOCK: tl.constexpr):
+def load_head(
+    ptr,
+    place,
+    real,
+    HALF: tl.constexpr,
+    HALF_BLOCK: tl.constexpr,
+    REST: tl.constexpr,
+    REST_BLOCK: tl.constexpr,
+):
     """The two halves that turn and the rest of each head, float32."""
     half, place, real = tl.arange(0, HALF_BLOCK)[None, :], place[:, None], real[:, None]
     a = tl.load(ptr + place + half, mask=real & (half < HALF), other=0.0).to(tl.float32)
@@ -58,8 +76,17 @@ def _load_head(ptr, place, real, HALF: tl.constexpr, HALF_BLOCK: tl.constexpr, R
 
 
 @jit
-def _store_head(
-    ptr, place, real, a, b, c, HALF: tl.constexpr, HALF_BLOCK: tl.constexpr, REST: tl.constexpr, REST_BLOCK: tl.constexpr
+def store_head(
+    ptr,
+    place,
+    real,
+    a,
+    b,
+    c,
+    HALF: tl.constexpr,
+    HALF_BLOCK: tl.constexpr,
+    REST: tl.constexpr,
+    REST_BLOCK: tl.constexpr,
 ):
     half, place, real = tl.arange(0, HALF_BLOCK)[None, :], place[:, None], real[:, None]
     tl.store(ptr + place + half, rounded(a, ptr.dtype.element_ty), mask=real & (half < HALF))
@@ -70,109 +97,159 @@ def _store_head(
 
 
 @jit
-def _load_scale(ptr, HALF: tl.constexpr, HALF_BLOCK: tl.constexpr, REST: tl.constexpr, REST_BLOCK: tl.constexpr):
+def load_scale(
+    ptr, HALF: tl.constexpr, HALF_BLOCK: tl.constexpr, REST: tl.constexpr, REST_BLOCK: tl.constexpr
+):
     one = tl.zeros((1,), tl.int64)
-    return _load_head(ptr, one, one == 0, HALF, HALF_BLOCK, REST, REST_BLOCK)
+    return load_head(ptr, one, one == 0, HALF, HALF_BLOCK, REST, REST_BLOCK)
 
 
 @jit
-def _rstd(a, b, c, eps, SIZE: tl.constexpr):
-    return tl.rsqrt((tl.sum(a * a, axis=1) + tl.sum(b * b, axis=1) + tl.sum(c * c, axis=1)) / SIZE + eps)[:, None]
+def inverse_rms(a, b, c, eps, SIZE: tl.constexpr):
+    return tl.rsqrt((tl.sum(a * a, axis=1) + tl.sum(b * b, axis=1) + tl.sum(c * c, axis=1)) / SIZE + eps)[
+        :, None
+    ]
 
 
 @jit
-def _turn_heads(
-    x_ptr, out_ptr, cos_ptr, sin_ptr, positions_ptr, weight_ptr, num_tokens, tokens_per_example, stride_b, stride_h, stride_t,
-    angle_stride, eps, HEADS: tl.constexpr, BLOCK: tl.constexpr, SIZE: tl.constexpr, HALF: tl.constexpr, HALF_BLOCK: tl.constexpr,
-    REST: tl.constexpr, REST_BLOCK: tl.constexpr, TOKENS: tl.constexpr, GATHERS: tl.constexpr, OPPOSITE: tl.constexpr,
+def turn_heads(
+    x_ptr,
+    out_ptr,
+    cos_ptr,
+    sin_ptr,
+    positions_ptr,
+    weight_ptr,
+    num_tokens,
+    tokens_per_example,
+    stride_b,
+    stride_h,
+    stride_t,
+    angle_stride,
+    eps,
+    HEADS: tl.constexpr,
+    BLOCK: tl.constexpr,
+    SIZE: tl.constexpr,
+    HALF: tl.constexpr,
+    HALF_BLOCK: tl.constexpr,
+    REST: tl.constexpr,
+    REST_BLOCK: tl.constexpr,
+    TOKENS: tl.constexpr,
+    GATHERS: tl.constexpr,
+    OPPOSITE: tl.constexpr,
     NORMS: tl.constexpr,
-):  # fmt: skip
+):
     first = tl.program_id(0) * TOKENS
-    token, source, result, real = _places(first, num_tokens, tokens_per_example, stride_b, stride_h, stride_t, HEADS, BLOCK, TOKENS)
-    cos, sin = _load_angles(cos_ptr, sin_ptr, positions_ptr, token, real, angle_stride, HALF, HALF_BLOCK, GATHERS)
+    token, source, result, real = places(
+        first, num_tokens, tokens_per_example, stride_b, stride_h, stride_t, HEADS, BLOCK, TOKENS
+    )
+    cos, sin = load_angles(
+        cos_ptr, sin_ptr, positions_ptr, token, real, angle_stride, HALF, HALF_BLOCK, GATHERS
+    )
     if OPPOSITE:
         sin = -sin
-    a, b, c = _load_head(x_ptr, source, real, HALF, HALF_BLOCK, REST, REST_BLOCK)
+    a, b, c = load_head(x_ptr, source, real, HALF, HALF_BLOCK, REST, REST_BLOCK)
     if NORMS:
-        rstd = _rstd(a, b, c, eps, SIZE)
-        scale_a, scale_b, scale_c = _load_scale(weight_ptr, HALF, HALF_BLOCK, REST, REST_BLOCK)
+        rstd = inverse_rms(a, b, c, eps, SIZE)
+        scale_a, scale_b, scale_c = load_scale(weight_ptr, HALF, HALF_BLOCK, REST, REST_BLOCK)
         a, b, c = a * rstd * scale_a, b * rstd * scale_b, c * rstd * scale_c
-    _store_head(out_ptr, result * SIZE, real, a * cos - b * sin, b * cos + a * sin, c, HALF, HALF_BLOCK, REST, REST_BLOCK)
-
-
-@jit
-def rope_kernel(
-    q_ptr, k_ptr, q_out_ptr, k_out_ptr, cos_ptr, sin_ptr, positions_ptr, q_weight_ptr, k_weight_ptr,
-    num_tokens, tokens_per_example, q_stride_b, q_stride_h, q_stride_t, k_stride_b, k_stride_h, k_stride_t, angle_stride, eps,
-    Q_HEADS: tl.constexpr, K_HEADS: tl.constexpr, Q_BLOCK: tl.constexpr, K_BLOCK: tl.constexpr, SIZE: tl.constexpr,
-    HALF: tl.constexpr, HALF_BLOCK: tl.constexpr, REST: tl.constexpr, REST_BLOCK: tl.constexpr, TOKENS: tl.constexpr,
-    GATHERS: tl.constexpr, OPPOSITE: tl.constexpr, NORMS: tl.constexpr,
-):  # fmt: skip
-    _turn_heads(
-        q_ptr, q_out_ptr, cos_ptr, sin_ptr, positions_ptr, q_weight_ptr, num_tokens, tokens_per_example,
-        q_stride_b, q_stride_h, q_stride_t, angle_stride, eps, Q_HEADS, Q_BLOCK, SIZE, HALF, HALF_BLOCK, REST, REST_BLOCK,
-        TOKENS, GATHERS, OPPOSITE, NORMS,
-    )  # fmt: skip
-    _turn_heads(
-        k_ptr, k_out_ptr, cos_ptr, sin_ptr, positions_ptr, k_weight_ptr, num_tokens, tokens_per_example,
-        k_stride_b, k_stride_h, k_stride_t, angle_stride, eps, K_HEADS, K_BLOCK, SIZE, HALF, HALF_BLOCK, REST, REST_BLOCK,
-        TOKENS, GATHERS, OPPOSITE, NORMS,
-    )  # fmt: skip
-
-
-@jit
-def _norm_gradients(
-    d_ptr, x_ptr, out_ptr, cos_ptr, sin_ptr, positions_ptr, weight_ptr, d_weight_ptr, num_tokens, tokens_per_example,
-    d_stride_b, d_stride_h, d_stride_t, stride_b, stride_h, stride_t, angle_stride, eps,
-    HEADS: tl.constexpr, BLOCK: tl.constexpr, SIZE: tl.constexpr, HALF: tl.constexpr, HALF_BLOCK: tl.constexpr,
-    REST: tl.constexpr, REST_BLOCK: tl.constexpr, TOKENS: tl.constexpr, GATHERS: tl.constexpr,
-):  # fmt: skip
-    """Turn a program's gradients back and take them through RMSNorm; its share of the scale's gradient goes to its own row."""
-    scale_a, scale_b, scale_c = _load_scale(weight_ptr, HALF, HALF_BLOCK, REST, REST_BLOCK)
-    d_scale_a = tl.zeros((HALF_BLOCK,), tl.float32)
-    d_scale_b = tl.zeros((HALF_BLOCK,), tl.float32)
-    d_scale_c = tl.zeros((REST_BLOCK,), tl.float32)
-    for first in range(tl.program_id(0) * TOKENS, num_tokens, tl.num_programs(0) * TOKENS):
-        token, place, result, real = _places(
-            first, num_tokens, tokens_per_example, stride_b, stride_h, stride_t, HEADS, BLOCK, TOKENS
-        )
-        _, d_place, _, _ = _places(first, num_tokens, tokens_per_example, d_stride_b, d_stride_h, d_stride_t, HEADS, BLOCK, TOKENS)
-        cos, sin = _load_angles(cos_ptr, sin_ptr, positions_ptr, token, real, angle_stride, HALF, HALF_BLOCK, GATHERS)
-        a, b, c = _load_head(x_ptr, place, real, HALF, HALF_BLOCK, REST, REST_BLOCK)
-        turned_a, turned_b, d_c = _load_head(d_ptr, d_place, real, HALF, HALF_BLOCK, REST, REST_BLOCK)
-        d_a, d_b = turned_a * cos + turned_b * sin, turned_b * cos - turned_a * sin
-        rstd = _rstd(a, b, c, eps, SIZE)
-        a, b, c = a * rstd, b * rstd, c * rstd
-        d_scale_a += tl.sum(d_a * a, axis=0)
-        d_scale_b += tl.sum(d_b * b, axis=0)
-        d_scale_c += tl.sum(d_c * c, axis=0)
-        d_a, d_b, d_c = d_a * scale_a, d_b * scale_b, d_c * scale_c
-        mean = ((tl.sum(d_a * a, axis=1) + tl.sum(d_b * b, axis=1) + tl.sum(d_c * c, axis=1)) / SIZE)[:, None]
-        d_a, d_b, d_c = (d_a - a * mean) * rstd, (d_b - b * mean) * rstd, (d_c - c * mean) * rstd
-        _store_head(out_ptr, result * SIZE, real, d_a, d_b, d_c, HALF, HALF_BLOCK, REST, REST_BLOCK)
-    row = tl.zeros((1,), tl.int64) + tl.program_id(0) * SIZE
-    _store_head(
-        d_weight_ptr, row, row >= 0, d_scale_a[None, :], d_scale_b[None, :], d_scale_c[None, :], HALF, HALF_BLOCK, REST, REST_BLOCK
+    store_head(
+        out_ptr,
+        result * SIZE,
+        real,
+        a * cos - b * sin,
+        b * cos + a * sin,
+        c,
+        HALF,
+        HALF_BLOCK,
+        REST,
+        REST_BLOCK,
     )
 
 
 @jit
-def rope_norm_backward_kernel(
-    dq_ptr, dk_ptr, q_ptr, k_ptr, q_out_ptr, k_out_ptr, cos_ptr, sin_ptr, positions_ptr, q_weight_ptr, k_weight_ptr,
-    d_q_weight_ptr, d_k_weight_ptr, num_tokens, tokens_per_example,
-    dq_stride_b, dq_stride_h, dq_stride_t, dk_stride_b, dk_stride_h, dk_stride_t,
-    q_stride_b, q_stride_h, q_stride_t, k_stride_b, k_stride_h, k_stride_t, angle_stride, eps,
-    Q_HEADS: tl.constexpr, K_HEADS: tl.constexpr, Q_BLOCK: tl.constexpr, K_BLOCK: tl.constexpr, SIZE: tl.constexpr,
-    HALF: tl.constexpr, HALF_BLOCK: tl.constexpr, REST: tl.constexpr, REST_BLOCK: tl.constexpr, TOKENS: tl.constexpr,
+def rope_kernel(
+    q_ptr,
+    k_ptr,
+    q_out_ptr,
+    k_out_ptr,
+    cos_ptr,
+    sin_ptr,
+    positions_ptr,
+    q_weight_ptr,
+    k_weight_ptr,
+    num_tokens,
+    tokens_per_example,
+    q_stride_b,
+    q_stride_h,
+    q_stride_t,
+    k_stride_b,
+    k_stride_h,
+    k_stride_t,
+    angle_stride,
+    eps,
+    Q_HEADS: tl.constexpr,
+    K_HEADS: tl.constexpr,
+    Q_BLOCK: tl.constexpr,
+    K_BLOCK: tl.constexpr,
+    SIZE: tl.constexpr,
+    HALF: tl.constexpr,
+    HALF_BLOCK: tl.constexpr,
+    REST: tl.constexpr,
+    REST_BLOCK: tl.constexpr,
+    TOKENS: tl.constexpr,
     GATHERS: tl.constexpr,
-):  # fmt: skip
-    _norm_gradients(
-        dq_ptr, q_ptr, q_out_ptr, cos_ptr, sin_ptr, positions_ptr, q_weight_ptr, d_q_weight_ptr, num_tokens, tokens_per_example,
-        dq_stride_b, dq_stride_h, dq_stride_t, q_stride_b, q_stride_h, q_stride_t, angle_stride, eps,
-        Q_HEADS, Q_BLOCK, SIZE, HALF, HALF_BLOCK, REST, REST_BLOCK, TOKENS, GATHERS,
-    )  # fmt: skip
-    _norm_gradients(
-        dk_ptr, k_ptr, k_out_ptr, cos_ptr, sin_ptr, positions_ptr, k_weight_ptr, d_k_weight_ptr, num_tokens, tokens_per_example,
-        dk_stride_b, dk_stride_h, dk_stride_t, k_stride_b, k_stride_h, k_stride_t, angle_stride, eps,
-        K_HEADS, K_BLOCK, SIZE, HALF, HALF_BLOCK, REST, REST_BLOCK, TOKENS, GATHERS,
-    )  # fmt: skip
+    OPPOSITE: tl.constexpr,
+    NORMS: tl.constexpr,
+):
+    turn_heads(
+        q_ptr,
+        q_out_ptr,
+        cos_ptr,
+        sin_ptr,
+        positions_ptr,
+        q_weight_ptr,
+        num_tokens,
+        tokens_per_example,
+        q_stride_b,
+        q_stride_h,
+        q_stride_t,
+        angle_stride,
+        eps,
+        Q_HEADS,
+        Q_BLOCK,
+        SIZE,
+        HALF,
+        HALF_BLOCK,
+        REST,
+        REST_BLOCK,
+        TOKENS,
+        GATHERS,
+        OPPOSITE,
+        NORMS,
+    )
+    turn_heads(
+        k_ptr,
+        k_out_ptr,
+        cos_ptr,
+        sin_ptr,
+        positions_ptr,
+        k_weight_ptr,
+        num_tokens,
+        tokens_per_example,
+        k_stride_b,
+        k_stride_h,
+        k_stride_t,
+        angle_stride,
+        eps,
+        K_HEADS,
+        K_BLOCK,
+        SIZE,
+        HALF,
+        HALF_BLOCK,
+        REST,
+        REST_BLOCK,
+        TOKENS,
+        GATHERS,
+        OPPOSITE,
+        NORMS,
+    )

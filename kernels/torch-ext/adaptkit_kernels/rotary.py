@@ -1,7 +1,9 @@
 """Attention modules that rotate queries and keys through a function of their own Python module.
 
-transformers' attention calls such a function as a global name, so it can be replaced for all models of an architecture or,
-as here, for one instance: the instance gets the same code with that one global bound to `rope`. No source is copied, and
+transformers' attention calls such a function as a global name, so it can be replaced for all models of an
+architecture or,
+as here, for one instance: the instance gets the same code with that one global bound to `rope`. No source is
+    copied, and
 class and Python module stay as they are.
 """
 
@@ -28,14 +30,20 @@ def rotating_forward(module: nn.Module) -> Callable[..., Any] | None:
     """
     forward = type(module).forward
     code = getattr(forward, "__code__", None)
-    names = [name for name in code.co_names if "rotary" in name and _is_function(forward, name)] if code else []
+    names = (
+        [name for name in code.co_names if "rotary" in name and _is_function(forward, name)] if code else []
+    )
     if not names:
         return None
     original = forward.__globals__[names[0]]
     if len(names) > 1 or not _rotates_halves(original):
         raise Kept("rotates in another way than `rope`")
     found = types.FunctionType(
-        code, {**forward.__globals__, names[0]: _rotation(original)}, forward.__name__, forward.__defaults__, forward.__closure__
+        code,
+        {**forward.__globals__, names[0]: _rotation(original)},
+        forward.__name__,
+        forward.__defaults__,
+        forward.__closure__,
     )
     found.__kwdefaults__ = forward.__kwdefaults__
 
@@ -52,8 +60,15 @@ def _is_function(forward: Any, name: str) -> bool:
 
 
 def _rotation(original: Rotation) -> Rotation:
-    def rotate(q: Tensor, k: Tensor, cos: Tensor, sin: Tensor, *args: Any, **kwargs: Any) -> tuple[Tensor, Tensor]:
-        usual = not args and kwargs.get("unsqueeze_dim", 1) == 1 and kwargs.keys() <= {"unsqueeze_dim"} and cos.ndim == 3
+    def rotate(
+        q: Tensor, k: Tensor, cos: Tensor, sin: Tensor, *args: Any, **kwargs: Any
+    ) -> tuple[Tensor, Tensor]:
+        usual = (
+            not args
+            and kwargs.get("unsqueeze_dim", 1) == 1
+            and kwargs.keys() <= {"unsqueeze_dim"}
+            and cos.ndim == 3
+        )
         return rope(q, k, cos, sin) if usual else original(q, k, cos, sin, *args, **kwargs)
 
     return rotate
@@ -72,4 +87,6 @@ def _rotates_halves(original: Rotation) -> bool:
     expected = reference.rope(q, k, angle.cos(), angle.sin())
     if not isinstance(found, tuple) or len(found) != 2:
         return False
-    return all(a.shape == b.shape and torch.allclose(a, b, atol=1e-5) for a, b in zip(found, expected, strict=True))
+    return all(
+        a.shape == b.shape and torch.allclose(a, b, atol=1e-5) for a, b in zip(found, expected, strict=True)
+    )

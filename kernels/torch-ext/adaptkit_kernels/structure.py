@@ -1,9 +1,10 @@
 """What a module is, told from its parts and proven by running it: nothing here knows an architecture's name.
 
-A match means two things: the parts have a known form (a weight and an epsilon; gate, up and down projections), and the
-module's own forward, run on random numbers with small stand-ins for its projections, gives what the plain definition
-in `reference` gives. A module whose forward does anything else keeps it. Probes run on the CPU on copies that share
-nothing with the model, so they neither launch a kernel nor touch a weight.
+A match means two things: the parts have a known form (a weight and an epsilon; gate, up and down
+    projections), and the
+module's own forward, run on random numbers with small stand-ins for its projections, gives what the plain
+definition in `reference` gives. A module whose forward does anything else keeps it. Probes run on the CPU on
+copies that share nothing with the model, so they neither launch a kernel nor touch a weight.
 """
 
 from __future__ import annotations
@@ -28,7 +29,8 @@ class Kept(Exception):
 
 
 def rms_norm_offset(module: nn.Module) -> tuple[float, float, bool] | None:
-    """(epsilon, offset of the weight, whether the result takes the wider dtype) of an RMSNorm; None for other modules.
+    """(epsilon, offset of the weight, whether the result takes the wider dtype) of an RMSNorm; None for other
+    modules.
 
     Raises: Kept if the module has an RMSNorm's parts and computes something else.
     """
@@ -45,7 +47,9 @@ def rms_norm_offset(module: nn.Module) -> tuple[float, float, bool] | None:
     try:
         found, narrow = (type(module).forward(double, value) for value in (x, x.bfloat16()))
     except Exception as error:  # another signature, another shape: whatever it is, it is no plain norm
-        raise Kept(f"has a weight and an epsilon, but does not run as a norm ({type(error).__name__})") from None
+        raise Kept(
+            f"has a weight and an epsilon, but does not run as a norm ({type(error).__name__})"
+        ) from None
     for offset in (0.0, 1.0):
         expected, _ = reference.add_rms_norm(x, None, weight, eps, offset=offset)
         if same(found, expected):
@@ -115,19 +119,28 @@ def activation_kind(act: Callable[[Tensor], Tensor]) -> str | None:
     except Exception:  # an activation that takes no float64 vector is none of ours
         return None
     return next(
-        (kind for kind, value in known.items() if found.shape == x.shape and torch.allclose(found, value, rtol=0, atol=1e-9)), None
+        (
+            kind
+            for kind, value in known.items()
+            if found.shape == x.shape and torch.allclose(found, value, rtol=0, atol=1e-9)
+        ),
+        None,
     )
 
 
 def stand_in(module: nn.Module, **parts: nn.Module | nn.Parameter) -> nn.Module:
-    """A module of the same class and settings with other children or parameters, for `type(module).forward(it, ...)`.
+    """A module of the same class and settings with other children or parameters, for
+    `type(module).forward(it, ...)`.
 
     The two share what is not replaced; hooks and a replaced forward are passed by.
     """
     double = module.__class__.__new__(module.__class__)
     double.__dict__.update(module.__dict__)
     for kind, form in (("_modules", nn.Module), ("_parameters", nn.Parameter)):
-        double.__dict__[kind] = {**getattr(module, kind), **{name: part for name, part in parts.items() if isinstance(part, form)}}
+        double.__dict__[kind] = {
+            **getattr(module, kind),
+            **{name: part for name, part in parts.items() if isinstance(part, form)},
+        }
     return double
 
 
@@ -138,7 +151,9 @@ def _computes_gated(module: nn.Module, parts: GatedParts) -> bool:
     down = _Linear(_WIDTH, _WIDTH, generator)
     drop = {parts.drop: nn.Identity()} if parts.drop else {}
     x = torch.randn(3, _WIDTH, generator=generator)
-    gate, up = projections[parts.into[0]](x).chunk(2, -1) if joint else (projections[name](x) for name in parts.into)
+    gate, up = (
+        projections[parts.into[0]](x).chunk(2, -1) if joint else (projections[name](x) for name in parts.into)
+    )
     try:
         found = type(module).forward(stand_in(module, **projections, **{parts.out: down}, **drop), x)
     except Exception:  # reads something that the stand-ins lack, so it does more than a gated block
@@ -151,7 +166,9 @@ class _Linear(nn.Module):
 
     def __init__(self, inputs: int, outputs: int, generator: torch.Generator):
         super().__init__()
-        self.weight = nn.Parameter(torch.randn(outputs, inputs, generator=generator) / inputs**0.5, requires_grad=False)
+        self.weight = nn.Parameter(
+            torch.randn(outputs, inputs, generator=generator) / inputs**0.5, requires_grad=False
+        )
 
     def forward(self, x: Tensor) -> Tensor:
         return F.linear(x, self.weight)

@@ -1,4 +1,5 @@
-"""What a teacher can say about a token: its hidden state and head, all its log-probabilities, or the k largest.
+"""What a teacher can say about a token: its hidden state and head, all its log-probabilities, or the k
+largest.
 
 Shape suffixes: T = tokens, E = the teacher's hidden size, V = vocabulary, K = kept tokens.
 """
@@ -10,7 +11,9 @@ from dataclasses import dataclass
 from torch import Tensor
 
 MIN_TAIL = 2.0**-23
-"""Least probability of the tokens that a top-k teacher leaves out: stored log-probabilities are rounded and may add up to 1."""
+"""Least probability of the tokens that a top-k teacher leaves out: stored log-probabilities are rounded and
+may add up to 1."""
+
 
 @dataclass(frozen=True)
 class HiddenTeacher:
@@ -23,7 +26,8 @@ class HiddenTeacher:
 
 @dataclass(frozen=True)
 class DenseTeacher:
-    """A log-probability (or a logit: they differ by a constant) of every token at temperature 1, float [T, V]."""
+    """A log-probability (or a logit: they differ by a constant) of every token at temperature 1, float [T,
+    V]."""
 
     logprobs_TV: Tensor
 
@@ -32,9 +36,9 @@ class DenseTeacher:
 class TopKTeacher:
     """The k most likely tokens of each row and their log-probabilities AT THE TEMPERATURE OF THE LOSS.
 
-    What they leave of the probability, at least MIN_TAIL, belongs to all other tokens together. The full partition sum is
-    needed to change the temperature, so it cannot be changed afterwards. The ids of a row are distinct, and there are
-    more tokens than k.
+    What they leave of the probability, at least MIN_TAIL, belongs to all other tokens together. The full
+    partition sum is needed to change the temperature, so it cannot be changed afterwards. The ids of a row
+    are distinct, and there are more tokens than k.
     """
 
     ids_TK: Tensor

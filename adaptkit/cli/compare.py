@@ -1,0 +1,87 @@
+"""The commands of a study: run it to its verdict, and write its report again.
+
+adaptkit compare study.yaml
+adaptkit report runs/STUDY
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+import typer
+
+from adaptkit.cli import arguments, render
+from adaptkit.cli.console import Outcome, command
+from adaptkit.cli.options import Resume, Root, Words
+from adaptkit.config import load
+from adaptkit.errors import DataError
+from adaptkit.run import Run
+from adaptkit.study.config import StudyConfig
+from adaptkit.study.record import is_study
+
+app = typer.Typer()
+
+Quickstart = Annotated[
+    bool, typer.Option("--quickstart", help="Run the built-in study; needs no data, hub or GPU.")
+]
+DryRun = Annotated[
+    bool, typer.Option("--dry-run", help="Print stages, FLOPs, time and memory; train nothing.")
+]
+Executor = Annotated[Literal["local", "ray"], typer.Option(help="Processes here, or tasks on a Ray cluster.")]
+
+
+@command(
+    app,
+    "compare",
+    [
+        "adaptkit compare --quickstart",
+        "adaptkit compare study.yaml --dry-run",
+        "adaptkit compare study.yaml budget.amount=3e14 seeds=5",
+        "adaptkit compare study.yaml --executor ray --root /shared/runs",
+        "adaptkit compare study.yaml --json > verdict.json",
+    ],
+    exits="0 a winner, 3 a tie",
+)
+def compare(
+    words: Words = None,
+    quickstart: Quickstart = False,
+    dry_run: DryRun = False,
+    executor: Executor = "local",
+    resume: Resume = True,
+    root: Root = Path("runs"),
+) -> Outcome:
+    """Say which strategy wins on your text, with error bars.
+
+    Runs every arm under one budget and ends in one VERDICT line and a report.
+    """
+    from adaptkit.compare import driver
+
+    path, overrides = arguments.divide(words, needed=not quickstart)
+    if quickstart:
+        path = arguments.write_quickstart(root, path)
+    loaded = load(StudyConfig, path, overrides)
+    outcome = driver.compare(loaded.config, root, dry_run=dry_run, executor=executor, resume=resume)
+    if isinstance(outcome, dict):
+        return Outcome(render.plan(outcome), outcome)
+    return Outcome(render.verdict(outcome), outcome.as_json(), outcome.exit_code)
+
+
+@command(app, "report", ["adaptkit report runs/quickstart-1a2b3c4d"], exits="0 a winner, 3 a tie")
+def report(
+    study: Annotated[
+        Path, typer.Argument(metavar="STUDY", help="A study's run directory.", show_default=False)
+    ],
+) -> Outcome:
+    """Write a finished study's report again.
+
+    Reads the run directories and trains nothing.
+    """
+    from adaptkit.compare import driver
+
+    if not is_study(study):
+        raise DataError(
+            "holds no finished study", where=str(study), fix="give the folder that `adaptkit compare` named"
+        )
+    outcome = driver.conclude(Run(study))
+    return Outcome(render.verdict(outcome), outcome.as_json(), outcome.exit_code)

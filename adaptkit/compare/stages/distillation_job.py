@@ -1,0 +1,69 @@
+"""The origin `distilled`: the best language model of a study so far, taught to a student of half its depth.
+
+The best is the one with the lowest dev score of the same seed and share of text. What finding it cost is the
+other origins' to pay; the student pays for its own training and for its teacher's forward passes.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from adaptkit import models
+from adaptkit.compare.plan import teaching_jobs
+from adaptkit.compare.stages.language_job import FULL_RATE, JobOrder, LanguageJob, files
+from adaptkit.compare.workspace import Workspace
+from adaptkit.distill.config import DistillConfig
+from adaptkit.run import Run
+from adaptkit.study.arms import Adaptation
+from adaptkit.study.budget import steps_within
+from adaptkit.trainer.config import with_trainer
+
+
+class Distillation(LanguageJob):
+    """A student of the study's best model."""
+
+    def rate_share(self, weights: Adaptation) -> float:
+        return FULL_RATE
+
+    def train(self, order: JobOrder) -> tuple[Run, float]:
+        from adaptkit.distill.recipe import distill
+
+        settings = distillation(order)
+        run = order.workspace.open(settings.name, settings)
+        return run, min(distill(settings, run).scores.values())
+
+
+def best_teacher(workspace: Workspace, seed: int, share: float) -> str:
+    """The folder of the model with the best dev score: bits per byte, or nats for masked models."""
+    scores: dict[str, float] = {}
+    for job in teaching_jobs(workspace.config):
+        trained = workspace.language(job, seed, share)
+        assert trained.model is not None
+        scores[trained.model] = trained.dev
+    if workspace.base.dev is not None:
+        scores[workspace.base.model] = workspace.base.dev
+    return min(scores, key=lambda folder: scores[folder]) if scores else workspace.base.model
+
+
+def distillation(order: JobOrder) -> DistillConfig:
+    """The settings that the order's FLOPs pay for.
+
+    Raises: BudgetError where they buy too few steps.
+    """
+    from adaptkit.distill.estimate import plan
+
+    workspace = order.workspace
+    teacher = best_teacher(workspace, order.seed, order.share)
+    fields: dict[str, Any] = {
+        "name": order.job.name,
+        "teacher": teacher,
+        "data": files(workspace.files.train("domain", order.share)),
+        "dev": files(workspace.files.dev("domain")),
+        "size": {"seq_len": workspace.config.size.seq_len},
+        "trainer": order.trainer,
+    }
+    if models.model_kind(teacher) == "encoder":
+        fields["losses"] = {"cosine": 1.0}  # it gives vectors, not distributions
+    one_step = with_trainer(DistillConfig.model_validate(fields), num_steps=1)
+    steps = steps_within(order.flops, plan(one_step)["flops"], what=order.job.name)
+    return with_trainer(one_step, num_steps=steps)

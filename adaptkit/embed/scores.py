@@ -1,0 +1,48 @@
+"""Score an encoder: at which ranks the right answers come, or how its cosines follow given scores."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from adaptkit.data.readers import DataConfig
+from adaptkit.embed.config import Loss
+from adaptkit.embed.encoder import Encoder
+from adaptkit.embed.examples import FROM_TEXT, SCORED, Examples, read_examples, retrieval_folder, set_of
+from adaptkit.embed.metrics import retrieval_scores
+from adaptkit.embed.retrieval import read_set, retrieval_rows, scored_split
+
+ItemRow = dict[str, Any]
+
+
+def rows_of_data(encoder: Encoder, data: DataConfig, loss: Loss) -> list[ItemRow]:
+    """Item rows of test data: of all documents of a retrieval set, or of examples in files."""
+    folder = retrieval_folder(data)
+    if folder is not None:
+        return retrieval_rows(encoder, read_set(folder, scored_split(folder), data.max_bytes))
+    return rows_of_examples(encoder, read_examples(data, loss), loss)
+
+
+def rows_of_examples(encoder: Encoder, examples: Examples, loss: Loss) -> list[ItemRow]:
+    """Item rows of pairs searched among each other, or of scored pairs; none for text without pairs."""
+    if loss in FROM_TEXT:
+        return []
+    if loss not in SCORED:
+        return retrieval_rows(encoder, set_of(examples))
+    left, right = (encoder.encode([row.texts[side] for row in examples.rows]) for side in (0, 1))
+    cosines = (left * right).sum(1).tolist()
+    return [
+        {"id": row.where, "score": row.target, "cosine": cosine}
+        for row, cosine in zip(examples.rows, cosines, strict=True)
+    ]
+
+
+def scores_of(rows: list[ItemRow]) -> dict[str, float]:
+    """The metrics of item rows: ranks, or Spearman's correlation of scores and cosines."""
+    if not rows or "cosine" not in rows[0]:
+        return retrieval_scores(rows)
+    from scipy.stats import spearmanr
+
+    scores, cosines = (np.array([row[key] for row in rows]) for key in ("score", "cosine"))
+    return {"spearman": float(spearmanr(scores, cosines).statistic)}

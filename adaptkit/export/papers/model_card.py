@@ -1,0 +1,254 @@
+"""Write the model card, README.md of an exported folder, from its run and study; it says what is unknown.
+
+It holds counts, digests, scores and limits, and never a line of anybody's text.
+"""
+
+from __future__ import annotations
+
+import shlex
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from jinja2 import Environment, FileSystemLoader, StrictUndefined, Template
+
+from adaptkit.export.formats import GROUP_SIZES
+from adaptkit.export.papers.lineage import Training
+from adaptkit.export.papers.provenance import Provenance, code
+from adaptkit.export.record import ExportRecord, ServedKind
+from adaptkit.export.source import Source
+from adaptkit.run import Run, read_json, write_text
+from adaptkit.run_record import RecipeKind, SplitRecord, read_record
+from adaptkit.study.record import read_study
+from adaptkit.study.verdict_record import ArmScoreRecord, read_verdict
+
+if TYPE_CHECKING:
+    from adaptkit.export.parity.measure import ParityReport
+
+TEMPLATES = Path(__file__).parent / "templates"
+USES: dict[ServedKind, tuple[str, str]] = {
+    "generate": ("text-generation", "continues text"),
+    "classify": ("text-classification", "gives each class a probability"),
+    "rerank": ("text-ranking", "scores how well a text answers a query"),
+    "embed": ("sentence-similarity", "turns text into vectors that are close for related texts"),
+}
+UNSERVED = ("distilbert",)
+"""By vLLM 0.32: its layers do not go through transformers' attention interface."""
+COMMANDS = {
+    RecipeKind.PRETRAIN: "pretrain",
+    RecipeKind.FINETUNE: "finetune",
+    RecipeKind.EMBED: "embed train",
+    RecipeKind.DISTILL: "distill",
+}
+NEEDS = {"any": "every CPU and GPU", "gpu or avx512": "a GPU, or a CPU with AVX512", "gpu": "a GPU"}
+ONE_RUN = "one training: no interval over seeds (a study trains several)"
+SAME_FOLDER = "# the same config on the same data finds the same folder"
+
+
+@dataclass(frozen=True)
+class ScoreRow:
+    """A line of the card's table of scores."""
+
+    task: str
+    metric: str
+    split: str
+    value: float
+    interval: str
+    items: int | str
+
+
+def write_card(folder: Path, source: Source, provenance: Provenance, parity: ParityReport) -> None:
+    """Write README.md."""
+    config = read_json(folder / "config.json")
+    tag, use = USES[source.kind]
+    lineage, export = provenance.lineage, provenance.export
+    context = {
+        "export": export,
+        "tag": tag,
+        "use": use,
+        "rounding": _rounding(export),
+        "licence": provenance.licence,
+        "architecture": (config.get("architectures") or ["not stated"])[0],
+        "base": lineage.base,
+        "trainings": ", then ".join(training.run for training in reversed(lineage.trainings)) or "none known",
+        "teachers": ", ".join(training.teacher for training in lineage.trainings if training.teacher),
+        "runs_on": NEEDS[export.needs],
+        "data": [row for training in lineage.trainings for row in _data_rows(training)],
+        "budget": _budget(source),
+        "scores": scores(source),
+        "verdict": verdict_sentence(source),
+        "parity": parity,
+        "limits": limits(provenance, config["model_type"]),
+        "reproduce": _reproduce(source, provenance),
+        "load": _load_lines(source.kind),
+        "code": code(),
+    }
+    write_text(folder / "README.md", _template().render(context))
+
+
+def scores(source: Source) -> list[ScoreRow]:
+    """The scores of this model.
+
+    With a study, the arm's mean over seeds and its interval; without, what the run's held-out items gave.
+    """
+    if source.study is not None:
+        verdict = read_verdict(source.study)
+        of_arm = [row for row in verdict.scores if (row.arm, row.task) == (source.arm, source.task)]
+        if of_arm:
+            return [_study_row(row, verdict.confidence) for row in of_arm]
+    if source.scored_run is None or source.suite is None:
+        return []
+    suite = read_record(Run(source.scored_run)).suites[source.suite]
+    metrics, split, items = suite.dev, "development", "not recorded"
+    if suite.metrics and suite.num_items:
+        metrics, items = suite.metrics, str(suite.num_items)
+        split = {"test": "test", "dev": "development"}[suite.judged_on]
+    return [ScoreRow(source.suite, name, split, value, ONE_RUN, items) for name, value in metrics.items()]
+
+
+def limits(provenance: Provenance, model_type: str) -> list[str]:
+    """What a user must know before relying on the model."""
+    export = provenance.export
+    sentences = [
+        "It was measured on the held-out data named above and on nothing else: other text may go worse, and "
+        "was not tried."
+    ]
+    if export.kind == "generate":
+        sentences.append(
+            "It writes plausible text that can be wrong, and it can repeat parts of its training text "
+            "word for word."
+        )
+    if export.kind == "classify":
+        classes = ", ".join(export.labels) or "in config.json"
+        sentences.append(f"It knows the classes {classes} and must choose one of them.")
+    if export.needs != "any":
+        needs = export.needs.replace("gpu", "GPU").replace("avx512", "CPU with AVX512")
+        sentences.append(f"This format needs a {needs}.")
+    if export.group_size not in (None, GROUP_SIZES[0]):
+        sentences.append(
+            f"Its groups are of {export.group_size} inputs: {GROUP_SIZES[0]} do not divide its widths."
+        )
+    if model_type in UNSERVED:
+        sentences.append(f"vLLM does not serve {model_type} models; transformers does.")
+    if export.method:
+        sentences.append("Its weights are rounded; what that cost is in the table of the parity gate.")
+    if export.seed is not None:
+        sentences.append(
+            "The scores above are means over the study's seeds; this folder holds one of the models behind "
+            "them."
+        )
+    if not any(training.splits for training in provenance.lineage.trainings):
+        sentences.append(
+            "What it was trained on is not known to the tool that exported it: look at the model it was made "
+            "from."
+        )
+    sentences.append("Bias, toxicity and memorised personal data were not audited for this export.")
+    return sentences
+
+
+def _rounding(export: ExportRecord) -> str:
+    if export.calibration is not None:
+        return f"; rounded by GPTQ on {export.calibration.origin}"
+    return "; each rounded to the nearest" if export.method else ""
+
+
+def _study_row(row: ArmScoreRecord, confidence: float) -> ScoreRow:
+    seeds = f"{row.num_seeds} seed{'s' if row.num_seeds > 1 else ''}"
+    interval = f"[{row.low:.4f}, {row.high:.4f}] at {confidence:.0%}, {seeds}"
+    return ScoreRow(row.task, row.metric, "test", row.mean, interval, row.num_items)
+
+
+def verdict_sentence(source: Source) -> str | None:
+    """The study's answer on this model's task, one sentence; None outside a study."""
+    if source.study is None or source.task is None:
+        return None
+    verdict = read_verdict(source.study)
+    if source.task == verdict.primary:
+        return verdict.line
+    answer = verdict.of(source.task)
+    if answer.versus_generic is None:
+        return f"{answer.title}: {answer.reason}"
+    ending = f"{answer.winner} wins" if answer.winner else "a tie"
+    pair = answer.versus_generic
+    interval = f"{pair.difference:+.3f} [{pair.low:+.3f}, {pair.high:+.3f}]"
+    return f"{answer.title}: {ending}; {answer.candidate} minus {answer.generic} {interval}"
+
+
+def _data_rows(training: Training) -> list[dict[str, Any]]:
+    return [_data_row(training.run, part, split) for part, split in training.splits.items()]
+
+
+def _data_row(run: str, part: str, split: SplitRecord) -> dict[str, Any]:
+    licences = ", ".join(f"{licence} ({count:,} rows)" for licence, count in split.licences.items())
+    return {"run": run, "part": part, "split": split, "licences": licences or "not stated"}
+
+
+def _budget(source: Source) -> list[tuple[str, str]]:
+    """What the training took, and what the study allowed."""
+    rows = []
+    if source.study is not None:
+        budget = read_study(source.study).budget
+        allowed = f"{budget.flops_per_seed:.3g} FLOPs, {budget.trials} tuning trials included"
+        rows.append(("allowed by the study, per arm and seed", allowed))
+    if source.run is None or not Run(source.run).cost_path.is_file():
+        return [*rows, ("the training", "not recorded in this folder")]
+    cost = read_json(Run(source.run).cost_path)
+    figures = [
+        ("training FLOPs", "flops", "{:.3g}"),
+        ("training tokens", "tokens", "{:,}"),
+        ("seconds", "seconds", "{:.1f}"),
+    ]
+    rows += [(title, form.format(cost[key])) for title, key, form in figures if cost.get(key) is not None]
+    return [*rows, ("device", str(cost.get("device") or "not recorded"))]
+
+
+def _reproduce(source: Source, provenance: Provenance) -> list[str]:
+    """Commands, in order; the configs are those whose digests stand in manifest.json."""
+    export = provenance.export
+    options = ["--format", export.format]
+    if export.method == "gptq":
+        options += ["--method", "gptq"]
+    if export.calibration is not None and export.calibration.file is not None:
+        options += ["--calibration", export.calibration.file]
+    if source.study is not None:
+        study = source.study.resolve().name
+        choice = ["--arm", str(source.arm), "--task", str(source.task), "--seed", str(source.seed)]
+        return [
+            f"adaptkit compare runs/{study}/config.yaml   {SAME_FOLDER}",
+            shlex.join(["adaptkit", "export", f"runs/{study}", *options, *choice]),
+        ]
+    if source.record is None:
+        return [shlex.join(["adaptkit", "export", "FOLDER", *options, "--out", "NEW-FOLDER"])]
+    run = provenance.lineage.trainings[0].run
+    return [
+        f"adaptkit {COMMANDS[source.record.recipe]} runs/{run}/config.yaml   {SAME_FOLDER}",
+        shlex.join(["adaptkit", "export", f"runs/{run}", *options]),
+    ]
+
+
+def _load_lines(kind: ServedKind) -> list[str]:
+    """Python that loads the folder."""
+    if kind == "embed":
+        return [
+            "from sentence_transformers import SentenceTransformer",
+            'model = SentenceTransformer("this folder")',
+        ]
+    auto = "AutoModelForCausalLM" if kind == "generate" else "AutoModelForSequenceClassification"
+    return [
+        f"from transformers import {auto}, AutoTokenizer",
+        f'model, tokenizer = {auto}.from_pretrained("this folder"), '
+        'AutoTokenizer.from_pretrained("this folder")',
+    ]
+
+
+@cache
+def _template() -> Template:
+    environment = Environment(
+        loader=FileSystemLoader(TEMPLATES),
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        keep_trailing_newline=True,
+    )
+    return environment.get_template("card.md.j2")

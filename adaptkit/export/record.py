@@ -1,0 +1,101 @@
+"""What an exported model is, as one frozen record in its manifest.json, and the names of its files.
+
+record = read_export(folder)        # None for a folder that no export wrote
+record.format, record.needs, record.arm, record.task
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Literal
+
+import pydantic
+
+from adaptkit.errors import ModelError
+from adaptkit.export.formats import Need
+from adaptkit.run import read_json
+from adaptkit.run_record import Record
+
+ServedKind = Literal["generate", "classify", "embed", "rerank"]
+"""What a served model answers with; decides the server's routes."""
+Method = Literal["rtn", "gptq"]
+"""How weights are rounded: each to the nearest, or calibrated on text."""
+MANIFEST_FILE = "manifest.json"
+"""Of an exported folder: what it holds, what it was made from, digests of its files."""
+PARITY_FILE = "parity.json"
+"""How its answers differ from those of the trained model."""
+REFERENCE_FILE = "reference.json"
+"""What it answers to fixed sentences."""
+HTTP_FILE = "parity.http.json"
+"""How a server's answers differ from those; written when it is served."""
+KEY = "export"
+"""Of the record in manifest.json; no run's manifest has it."""
+
+
+class CalibrationRecord(Record):
+    """The text that GPTQ calibrated on."""
+
+    origin: str
+    """Where it came from, in words."""
+    file: str | None = None
+    """Name of the file that was given for it; None for the run's own training rows."""
+    digest: str
+    """sha256 over its rows."""
+    rows: int
+    tokens: int
+
+
+class ExportRecord(Record):
+    """What an exported folder holds, and which place its model had in a study."""
+
+    name: str
+    """What clients call the model by."""
+    kind: ServedKind
+    format: str
+    """Name of the format: fp32, bf16, int8, int4, fp8."""
+    stores: str
+    """The format in words."""
+    needs: Need
+    """The machine that serves it."""
+    serving_dtype: dict[str, str]
+    """Machine -> precision that a server should compute in."""
+    method: Method | None = None
+    """None where nothing was rounded."""
+    group_size: int | None = None
+    """Inputs that share a scale; None where a row of outputs does."""
+    calibration: CalibrationRecord | None = None
+    study: str | None = None
+    """Name of the study's folder; None outside a study, as all of the following."""
+    study_name: str | None = None
+    """What its config calls the study."""
+    arm: str | None = None
+    origin: str | None = None
+    """What the weights started from: generic, continued, scratch, placebo, distilled."""
+    adaptation: str | None = None
+    """How the task was learnt: prompt, probe, lora, qlora, full; None for a language model."""
+    task: str | None = None
+    """None for a language model outside a study."""
+    seed: int | None = None
+    base: str | None = None
+    """The foreign model that all training began with; None for random weights."""
+    licence: str
+    """In words."""
+    labels: tuple[str, ...] = ()
+    """Classes of a classifier in the order of its outputs."""
+
+
+def read_export(folder: Path) -> ExportRecord | None:
+    """The record of an exported folder; None for another model folder.
+
+    Raises: ModelError for a record that does not fit.
+    """
+    path = folder / MANIFEST_FILE
+    manifest = read_json(path) if path.is_file() else {}
+    if KEY not in manifest:
+        return None
+    try:
+        return ExportRecord.model_validate(manifest[KEY])
+    except pydantic.ValidationError as error:
+        first = error.errors()[0]
+        what = f"the export's record does not fit at '{'.'.join(map(str, first['loc']))}': {first['msg']}"
+        raise ModelError(what, where=str(path), fix="export the model again") from None

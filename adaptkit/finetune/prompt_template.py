@@ -1,0 +1,80 @@
+"""Prompts as token ids: a template around a text, examples before it, all within what the model can read."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from torch import nn
+
+from adaptkit import models
+from adaptkit.data.readers import Row
+from adaptkit.errors import DataError
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+SHORTEST_TEXT = 8
+"""Tokens of an example below which it is better left out."""
+LONGEST_CONTEXT = 2048
+SEPARATOR = "\n\n"
+
+
+class Template:
+    """Token ids of prompts: pieces are encoded once and joined, the text alone is cut to fit."""
+
+    def __init__(self, tokenizer: PreTrainedTokenizerBase, template: str, context: int):
+        self.tokenizer, self.context = tokenizer, context
+        head, _, tail = template.partition("{text}")
+        self.head, self.tail, self.separator = self.encode([head, tail, SEPARATOR])
+
+    def encode(self, texts: Sequence[str]) -> list[list[int]]:
+        """Token ids of each text, without special tokens."""
+        if not texts:
+            return []
+        return self.tokenizer(list(texts), add_special_tokens=False, verbose=False)["input_ids"]
+
+    def query(self, text: list[int], room: int) -> list[int]:
+        """The template around a text of which at most `room` tokens are kept."""
+        return self.head + text[: max(0, room)] + self.tail
+
+    def answer(self, answer: str) -> list[int]:
+        """Token ids of an answer, with the blank before it."""
+        return self.encode([" " + answer])[0]
+
+    def room(self, before: Sequence[int], shots: int, answer: int) -> int:
+        """Tokens left for each text when `shots` examples and a query follow `before`.
+
+        Each of them has an answer of `answer` tokens behind it.
+        """
+        frame = len(self.head) + len(self.tail) + answer
+        fixed = len(before) + shots * len(self.separator) + 2  # two: [CLS] and [SEP] of a masked LM
+        return (self.context - fixed) // (shots + 1) - frame
+
+
+def opening(tokenizer: PreTrainedTokenizerBase) -> list[int]:
+    """BOS or [CLS] if the tokenizer itself puts one before a text, as a server would; nothing otherwise."""
+    first = tokenizer("a")["input_ids"][:1]
+    return first if first[0] in (tokenizer.bos_token_id, tokenizer.cls_token_id) else []
+
+
+def context_length(model: nn.Module) -> int:
+    """Tokens the model can read at once, at most `LONGEST_CONTEXT`."""
+    config = models.unwrap(model).config.get_text_config()
+    return min(LONGEST_CONTEXT, getattr(config, "max_position_embeddings", LONGEST_CONTEXT))
+
+
+def question_and_answer(row: Row) -> tuple[str, str]:
+    """What a row asks (the turns before the last answer, one a line) and the answer it holds.
+
+    Raises: DataError for a row without an answer.
+    """
+    if "completion" in row.values:
+        return row.values["prompt"], row.values["completion"].strip()
+    messages = row.values.get("messages", [])
+    answers = [i for i, message in enumerate(messages) if message["role"] == "assistant"]
+    if not answers:
+        fix = "give prompt and completion, or messages"
+        raise DataError("holds no answer to compare with", where=row.where, fix=fix)
+    last = answers[-1]
+    return "\n".join(message["content"] for message in messages[:last]), messages[last]["content"].strip()

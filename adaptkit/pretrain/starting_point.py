@@ -1,0 +1,151 @@
+"""Prepare a pretraining: read its text, make tokenizer, token shards and model, pack rows to learn from."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from adaptkit import models
+from adaptkit.adapters import attach
+from adaptkit.architecture import architecture
+from adaptkit.data.extension import extend_tokenizer
+from adaptkit.data.packing import MixedSource, Source, packed_rows
+from adaptkit.data.readers import Dataset, read, split
+from adaptkit.data.shards import TokenShards, write_shards
+from adaptkit.data.tokenizers import CHAT_TEMPLATE, tokenizer_digest, train_tokenizer
+from adaptkit.disk import whole_folder
+from adaptkit.errors import ConfigError
+from adaptkit.models.separation import kept_apart
+from adaptkit.pretrain.config import PretrainConfig
+from adaptkit.run import Run, digest
+from adaptkit.trainer.parallel import Ranks
+
+if TYPE_CHECKING:
+    from peft import PeftModel
+    from transformers import PreTrainedModel, PreTrainedTokenizerFast
+
+
+@dataclass(frozen=True)
+class StartingPoint:
+    """A model that requires the right gradients, its tokenizer, and rows to learn and to measure on."""
+
+    model: PreTrainedModel | PeftModel
+    tokenizer: PreTrainedTokenizerFast
+    train: Source
+    dev: Source
+    bytes_per_token: float
+
+
+def read_splits(config: PretrainConfig) -> dict[str, Dataset]:
+    """The text of a pretraining: train, dev and, where it is named, replay.
+
+    Without dev data, some of train is held out by hash of its text.
+    """
+    train = read(config.data, want="text")
+    if config.dev is None:
+        train, dev = split(train, config.dev_fraction, seed=0)
+    else:
+        dev = read(config.dev, want="text")
+    splits = {"train": train, "dev": dev}
+    if config.replay is not None:
+        splits["replay"] = read(config.replay, want="text")
+    return splits
+
+
+def prepare(config: PretrainConfig, run: Run, splits: dict[str, Dataset], ranks: Ranks) -> StartingPoint:
+    """Make tokenizer, shards and model of a run; rank 0 writes what is not on disk yet, the others wait."""
+    model: PreTrainedModel | PeftModel | None = None
+    if config.base:
+        model, tokenizer = continued_model(config, splits["train"])
+    else:
+        tokenizer = _own_tokenizer(config, run, splits["train"], ranks)
+    shards = _shards(run, splits, tokenizer, ranks)
+    if model is None:
+        model = scratch_model(config, tokenizer, shards["train"].num_tokens)
+    seq_len = config.size.seq_len
+    separate = kept_apart(model, config.objective, seq_len, config.base)
+    rows = {name: packed_rows(part, seq_len, config.objective, separate) for name, part in shards.items()}
+    train: Source = rows["train"]
+    if "replay" in rows:
+        share = config.replay_share
+        train = MixedSource([(train, 1 - share), (rows["replay"], share)], seed=config.trainer.seed)
+    return StartingPoint(model, tokenizer, train, rows["dev"], shards["train"].bytes_per_token)
+
+
+def continued_model(
+    config: PretrainConfig, train: Dataset
+) -> tuple[PreTrainedModel | PeftModel, PreTrainedTokenizerFast]:
+    """Load the base and its tokenizer; add new vocabulary rows and adapters where the config says so."""
+    seed = config.trainer.seed
+    # an embedding model comes without its masked-LM head: it gets one
+    model = models.load(
+        config.base, config.objective, quantization=config.adapter.quantization, new_head=True, seed=seed
+    )
+    longest = getattr(model.config.get_text_config(), "max_position_embeddings", None)
+    if longest and config.size.seq_len > longest:
+        what = f"rows of {config.size.seq_len} tokens, but {config.base} reads at most {longest}"
+        raise ConfigError(what, where="size.seq_len", fix=f"set size.seq_len={longest} or less")
+    tokenizer, new_ids = models.load_tokenizer(config.base), None
+    if config.tokenizer.new_tokens:
+        first_new = len(tokenizer)
+        texts = [row.text for row in train.rows]
+        tokenizer = extend_tokenizer(tokenizer, model, texts, config.tokenizer.new_tokens)
+        new_ids = list(range(first_new, len(tokenizer)))
+    return attach(model, config.adapter, seed=seed, new_tokens=new_ids), tokenizer
+
+
+def scratch_model(
+    config: PretrainConfig, tokenizer: PreTrainedTokenizerFast, num_tokens: int
+) -> PreTrainedModel:
+    """Random weights in the shape that `size` gives for this vocabulary and amount of text."""
+    special_ids = {
+        name: getattr(tokenizer, name) for name in ("bos_token_id", "eos_token_id", "pad_token_id")
+    }
+    shape = architecture(
+        config.size,
+        len(tokenizer),
+        kind=config.objective,
+        flops=config.flops,
+        unique_tokens=num_tokens,
+        special_ids=special_ids,
+    )
+    return models.build(shape, config.objective, seed=config.trainer.seed)
+
+
+def scratch_tokenizer(config: PretrainConfig, train: Dataset) -> PreTrainedTokenizerFast:
+    """Load the tokenizer that the config names, or train one on the text.
+
+    A causal one gets a chat template, so that the model can be tuned to answer.
+    """
+    settings = config.tokenizer
+    if settings.path:
+        return models.load_tokenizer(settings.path)
+    masked = config.objective == "masked"
+    texts = (row.text for row in train.rows)
+    template = None if masked else CHAT_TEMPLATE
+    return train_tokenizer(texts, settings.kind, settings.vocab_size, chat_template=template, masked=masked)
+
+
+def _own_tokenizer(config: PretrainConfig, run: Run, train: Dataset, ranks: Ranks) -> PreTrainedTokenizerFast:
+    """The tokenizer of a model from scratch, which the run keeps, so that a resumed one has the same."""
+    if ranks.rank == 0 and not run.tokenizer.exists():
+        with whole_folder(run.tokenizer) as folder:
+            scratch_tokenizer(config, train).save_pretrained(folder)
+    ranks.share(None)
+    return models.load_tokenizer(run.tokenizer)
+
+
+def _shards(
+    run: Run, splits: dict[str, Dataset], tokenizer: PreTrainedTokenizerFast, ranks: Ranks
+) -> dict[str, TokenShards]:
+    """Token shards of each split.
+
+    They are named by content: runs that read the same text with the same tokenizer share its tokens.
+    """
+    vocabulary = tokenizer_digest(tokenizer)
+    folders = {name: run.shards(digest([part.digest, vocabulary])) for name, part in splits.items()}
+    if ranks.rank == 0:
+        for name, part in splits.items():
+            write_shards(part, tokenizer, folders[name])
+    ranks.share(None)
+    return {name: TokenShards.open(folder) for name, folder in folders.items()}

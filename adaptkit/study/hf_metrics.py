@@ -1,0 +1,65 @@
+"""Offer the study's metrics to Hugging Face `evaluate`: one local module, the metric is its config name.
+
+    metric = evaluate.load("adaptkit/study/hf_metrics.py", "macro_f1", keep_in_memory=True)
+    metric.compute(predictions=["a", "b"], references=["a", "c"])
+
+Needs the extra `metrics`. All else in adaptkit computes with the same functions.
+What a metric reads:
+
+    accuracy, macro_f1, exact_match, rouge_l: texts or labels.
+    ece: the probability of each predicted label; as reference 1 if that label was right, else 0.
+    bits_per_byte: a document's negative log likelihood in nats; as reference its size in bytes.
+    ndcg_at_10, mrr_at_10, map, recall_at_10, recall_at_100: a query's documents, best first; as reference
+        {"document", "grade"} of each of its judged documents. Values are trec_eval's.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import datasets
+import evaluate
+
+from adaptkit.data import score_table
+from adaptkit.study import scores
+
+_DOCUMENTS = datasets.Sequence(datasets.Value("string"))
+_JUDGED = [{"document": datasets.Value("string"), "grade": datasets.Value("int64")}]
+_INPUTS = {
+    "ece": (datasets.Value("float64"), datasets.Value("int32")),
+    "bits_per_byte": (datasets.Value("float64"), datasets.Value("int64")),
+}
+_FUNCTIONS: dict[str, Callable[..., float]] = {
+    "accuracy": score_table.accuracy,
+    "macro_f1": score_table.macro_f1,
+    "exact_match": scores.exact_match,
+    "rouge_l": scores.rouge_l,
+    "ece": scores.ece,
+    "bits_per_byte": scores.bits_per_byte,
+}
+_RETRIEVAL = ("ndcg_at_10", "mrr_at_10", "map", "recall_at_10", "recall_at_100")
+
+
+class StudyMetric(evaluate.Metric):
+    """One of the study's metrics, chosen by the config name."""
+
+    def _info(self) -> evaluate.MetricInfo:
+        name = self.config_name
+        if name not in (*_FUNCTIONS, *_RETRIEVAL):
+            raise ValueError(f"unknown metric '{name}': name one of {', '.join([*_FUNCTIONS, *_RETRIEVAL])}")
+        text = datasets.Value("string")
+        predictions, references = _INPUTS.get(name, (text, text))
+        if name in _RETRIEVAL:
+            predictions, references = _DOCUMENTS, _JUDGED
+        features = datasets.Features({"predictions": predictions, "references": references})
+        description = _FUNCTIONS.get(name, scores.retrieval).__doc__ or ""
+        return evaluate.MetricInfo(
+            description=description, citation="", inputs_description="", features=features
+        )
+
+    def _compute(self, predictions: list[Any], references: list[Any]) -> dict[str, float]:
+        name = self.config_name
+        if name in _RETRIEVAL:
+            return {name: scores.retrieval(name, predictions, references)}
+        return {name: _FUNCTIONS[name](predictions, references)}

@@ -1,0 +1,250 @@
+"""What a kind of task is: the one class that a new kind implements, and the registry that finds it.
+
+    class Stars(RowKind):                 # a file of your own
+        name, want, metrics = "stars", "labelled", ("accuracy",)
+        ...
+
+    register(Stars())                     # one line; from another package: entry point "adaptkit.task_kinds"
+
+A study asks its kind for everything that differs between tasks: which rows are read and written, what a step
+costs, how a frozen or a trained model answers, what answers without a language model, and what is measured.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Annotated, Any, ClassVar
+
+from pydantic import field_validator, model_validator
+
+from adaptkit.adapters import AdapterConfig
+from adaptkit.config import Config, Tokens, in_unit
+from adaptkit.data.readers import DataConfig, Dataset, Want, read, split
+from adaptkit.errors import nearest
+from adaptkit.run import Run
+from adaptkit.study.arms import Adaptation, Arm
+
+TEST_SHARE = 0.1
+
+Rows = list[dict[str, Any]]
+"""Item rows, as eval/<suite>.jsonl holds them."""
+
+
+class CorpusConfig(Config):
+    """Rows to train on and rows held out for the final scores."""
+
+    train: DataConfig
+    """What models may be trained on; a part is held out for tuning."""
+    test: DataConfig | None = None
+    """What no model is trained or tuned on; a tenth of `train` (whole groups, by hash) if not given."""
+
+
+class TaskConfig(CorpusConfig):
+    """A labelled task: rows to train on and rows held out."""
+
+    name: str
+    """The task's name in tables and file names."""
+    kind: str = "classify"
+    """classify: a classification head; label_words: the language model's own words for the labels; generate:
+    free text; retrieve: search by embeddings, where `train` names the folder of a retrieval set in BEIR's
+    layout."""
+    metric: str = ""
+    """accuracy or macro_f1; rouge_l or exact_match for free text; ndcg_at_10, mrr_at_10, map, recall_at_10 or
+    recall_at_100 for search. Empty takes the first."""
+    max_length: Tokens = 256
+    """Tokens after which a text is cut, for every trained arm and probe."""
+    max_epochs: Annotated[int, in_unit("epochs")] = 8
+    """Passes over the labelled rows at most: the budget is a ceiling, not a duty."""
+
+    @field_validator("kind")
+    @classmethod
+    def _known_kind(cls, kind: str) -> str:
+        if kind not in KINDS:
+            raise ValueError(f"kind must be one of {', '.join(KINDS)}{nearest(kind, tuple(KINDS))}")
+        return kind
+
+    @model_validator(mode="after")
+    def _known_metric(self) -> TaskConfig:
+        metrics = self.task_kind.metrics
+        if self.metric and self.metric not in metrics:
+            raise ValueError(f"metric must be one of {', '.join(metrics)} for kind '{self.kind}'")
+        if not self.name.replace("_", "a").replace("-", "a").isalnum() or self.name in (
+            "language",
+            "general",
+        ):
+            raise ValueError("a task's name is letters, digits, - and _, and not 'language' or 'general'")
+        return self
+
+    @property
+    def task_kind(self) -> TaskKind:
+        return KINDS[self.kind]
+
+    @property
+    def score(self) -> str:
+        """The metric that decides."""
+        return self.metric or self.task_kind.metrics[0]
+
+
+@dataclass(frozen=True)
+class TaskFiles:
+    """Where the prepared rows of a task lie.
+
+    Attributes:
+        folder: for kinds that keep more than rows.
+    """
+
+    folder: Path
+    train: Path
+    dev: Path
+    test: Path
+
+
+@dataclass(frozen=True)
+class CorpusRows:
+    """What was read of a data set: training rows without duplicates, test rows, and counts of duplicates."""
+
+    train: Dataset
+    test: Dataset
+    duplicates: dict[str, int] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Assignment:
+    """One arm on one task: what a kind is given to work with.
+
+    Attributes:
+        origin: folder of the model to start from.
+        adapter: the low-rank update of this arm; its kind is `none` where all weights move.
+        trials: settings that a frozen arm may try.
+        flops, learning_rate: of a trained arm.
+        tuning: a trial is judged on dev rows at its end and not tested.
+        open: opens the run of a recipe's settings, by name.
+    """
+
+    task: TaskConfig
+    files: TaskFiles
+    arm: Arm
+    origin: Path
+    seed: int
+    threads: int
+    trials: int
+    adapter: AdapterConfig
+    flops: float
+    learning_rate: float
+    tuning: bool
+    open: Callable[[str, Config], Run]
+
+
+@dataclass(frozen=True)
+class Answers:
+    """How an arm without training, or a baseline, answers.
+
+    Attributes:
+        rows: item rows of the test split.
+        dev: scores on the dev split, by which arms are chosen; empty for baselines.
+        cost: flops, seconds, tokens, peak_memory_bytes; empty for baselines.
+        facts: settings that were chosen and tried.
+    """
+
+    rows: Rows
+    dev: dict[str, float] = field(default_factory=dict)
+    cost: dict[str, Any] = field(default_factory=dict)
+    facts: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class LearningRates:
+    """Where the learning rates tried are centred, relative to training all weights from scratch."""
+
+    full: float
+    adapters: float
+
+    def centre(self, adaptation: Adaptation) -> float:
+        return self.full if adaptation is Adaptation.FULL else self.adapters
+
+
+class TaskKind(ABC):
+    """One kind of task."""
+
+    name: ClassVar[str]
+    """As configs write it."""
+    family: ClassVar[str]
+    """What reports show it as: classify, generate or retrieve."""
+    metrics: ClassVar[tuple[str, ...]]
+    """What it is scored by; the first decides unless the config names another."""
+    cannot: ClassVar[frozenset[Adaptation]] = frozenset()
+    """Adaptations that give no answer to it."""
+    rates: ClassVar[LearningRates]
+
+    @abstractmethod
+    def read(self, corpus: CorpusConfig) -> CorpusRows:
+        """Read the rows that overlap is looked for in.
+
+        Raises: DataError for rows that cannot be used.
+        """
+
+    @abstractmethod
+    def prepare(self, files: TaskFiles, corpus: CorpusConfig, rows: CorpusRows) -> None:
+        """Write the rows that every arm will read; `rows.train` holds no test rows any more.
+
+        Raises: DataError where the parts do not fit together.
+        """
+
+    @abstractmethod
+    def step_flops(self, task: TaskConfig, shape: Any, flops_per_token: float) -> float:
+        """About what one training step costs, from the first rows.
+
+        Args:
+            shape: the base's transformers config.
+            flops_per_token: training FLOPs of the base, all weights.
+        """
+
+    @abstractmethod
+    def frozen(self, work: Assignment) -> Answers:
+        """Answer with a model that is not trained: prompted, or by its features."""
+
+    @abstractmethod
+    def train(self, work: Assignment) -> Run:
+        """Train an arm and score it under the task's name; the run is finished when this returns."""
+
+    @abstractmethod
+    def baseline(self, task: TaskConfig, files: TaskFiles) -> tuple[str, Answers] | None:
+        """A name and answers without any language model; None where there is none."""
+
+    @abstractmethod
+    def tuning_score(self, dev: dict[str, float], metric: str) -> float:
+        """What trials are compared by; lower is better."""
+
+    def learns_by(self, adaptation: Adaptation) -> bool:
+        return adaptation not in self.cannot
+
+    def scores(self, rows: Sequence[dict[str, Any]]) -> dict[str, float]:
+        """The task's metrics of item rows; empty without rows."""
+        from adaptkit.study.scores import score_table
+
+        return {name: score_table(name, rows).value for name in self.metrics} if rows else {}
+
+
+KINDS: dict[str, TaskKind] = {}
+"""Every registered kind by its name."""
+
+
+def register(kind: TaskKind) -> None:
+    """Make a kind known to studies; a later one of the same name replaces the earlier."""
+    KINDS[kind.name] = kind
+
+
+def read_corpus(corpus: CorpusConfig, want: Want) -> CorpusRows:
+    """Rows without duplicates, and the test rows that are named or held out."""
+    from adaptkit.data.dedup import deduplicate
+
+    train, report = deduplicate(read(corpus.train, want))
+    counts = {name: value for name, value in report.as_json().items() if name != "examples"}
+    if corpus.test is not None:
+        test = read(corpus.test, want)
+    else:
+        train, test = split(train, TEST_SHARE, seed=1)
+    return CorpusRows(train, test, counts)

@@ -1,0 +1,109 @@
+"""Classification: with a head of its own, or in the language model's own words for the labels."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from adaptkit.data.readers import Dataset
+from adaptkit.finetune.config import Kind
+from adaptkit.study.arms import Adaptation
+from adaptkit.study.task import Answers, Assignment, Rows, TaskConfig, TaskFiles
+from adaptkit.study.tasks.rows import RowKind
+
+if TYPE_CHECKING:
+    from adaptkit.finetune.frozen_answers import FrozenAnswers
+
+TFIDF = "TF-IDF + logistic regression"
+
+
+class Classify(RowKind):
+    """A classification head on the model."""
+
+    name = "classify"
+    family = "classify"
+    want = "labelled"
+    finetune_kind: ClassVar[Kind] = "classify"
+    metrics = ("accuracy", "macro_f1")
+
+    def frozen(self, work: Assignment) -> Answers:
+        from adaptkit import models
+
+        model = models.load(work.origin, models.model_kind(work.origin))
+        answer = _prompted if work.arm.adaptation is Adaptation.PROMPT else _probed
+        outcome = answer(work, model, models.load_tokenizer(work.origin), self.parts(work.files))
+        return Answers(
+            outcome.rows, outcome.dev, outcome.cost, {"chosen": outcome.chosen, "trials": outcome.trials}
+        )
+
+    def baseline(self, task: TaskConfig, files: TaskFiles) -> tuple[str, Answers] | None:
+        parts = self.parts(files)
+        train = [(row.values["text"], row.values["label"]) for row in parts["train"].rows]
+        test = [(row.id, row.values["text"], row.values["label"]) for row in parts["test"].rows]
+        return TFIDF, Answers(tfidf_rows(train, test))
+
+
+def _prompted(work: Assignment, model: Any, tokenizer: Any, parts: dict[str, Dataset]) -> FrozenAnswers:
+    from adaptkit.finetune.prompted_labels import prompt_rows
+
+    return prompt_rows(
+        model,
+        tokenizer,
+        parts["train"],
+        parts["dev"],
+        parts["test"],
+        label_names=parts["train"].labels,
+        trials=work.trials,
+        metric=work.task.score,
+        seed=work.seed,
+    )
+
+
+def _probed(work: Assignment, model: Any, tokenizer: Any, parts: dict[str, Dataset]) -> FrozenAnswers:
+    from adaptkit.finetune.probe import probe_rows
+
+    return probe_rows(
+        model,
+        tokenizer,
+        parts["train"],
+        parts["dev"],
+        parts["test"],
+        label_names=parts["train"].labels,
+        trials=work.trials,
+        metric=work.task.score,
+        max_length=work.task.max_length,
+    )
+
+
+class LabelWords(Classify):
+    """The language model writes the label."""
+
+    name = "label_words"
+    finetune_kind: ClassVar[Kind] = "label_words"
+
+
+def tfidf_rows(train: list[tuple[str, str]], test: list[tuple[str, str, str]]) -> Rows:
+    """Answer with TF-IDF features and logistic regression: seconds to train, no language model.
+
+    Args:
+        train: (text, label) pairs.
+        test: (id, text, label) triples.
+    Returns: item rows with `id`, `label`, `prediction`, `probabilities`.
+    """
+    from sklearn.feature_extraction.text import TfidfVectorizer
+    from sklearn.linear_model import LogisticRegression
+    from sklearn.pipeline import make_pipeline
+
+    features = TfidfVectorizer(ngram_range=(1, 2), sublinear_tf=True, max_features=100_000)
+    pipeline = make_pipeline(features, LogisticRegression(C=10.0, max_iter=500))
+    pipeline.fit([text for text, _ in train], [label for _, label in train])
+    probabilities = pipeline.predict_proba([text for _, text, _ in test])
+    names = [str(name) for name in pipeline.classes_]
+    return [
+        {
+            "id": row_id,
+            "label": label,
+            "prediction": names[int(row.argmax())],
+            "probabilities": {name: round(float(p), 6) for name, p in zip(names, row, strict=True)},
+        }
+        for (row_id, _, label), row in zip(test, probabilities, strict=True)
+    ]

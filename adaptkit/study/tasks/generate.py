@@ -1,0 +1,45 @@
+"""Free text: the model writes an answer to each prompt."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, cast
+
+from adaptkit.study.arms import Adaptation
+from adaptkit.study.task import Answers, Assignment, TaskConfig, TaskFiles
+from adaptkit.study.tasks.rows import RowKind
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+
+
+class Generate(RowKind):
+    """Answers in free text, compared with a reference."""
+
+    name = "generate"
+    family = "generate"
+    want = "sft"
+    finetune_kind = "sft"
+    metrics = ("rouge_l", "exact_match")
+    cannot = frozenset({Adaptation.PROBE})  # a probe gives labels or vectors, not text
+
+    def frozen(self, work: Assignment) -> Answers:
+        from adaptkit import models
+        from adaptkit.finetune.prompted_answers import answer_rows
+
+        parts = self.parts(work.files)
+        outcome = answer_rows(
+            cast("PreTrainedModel", models.load(work.origin, models.model_kind(work.origin))),
+            models.load_tokenizer(work.origin),
+            parts["train"],
+            parts["dev"],
+            parts["test"],
+            score=self.scores,
+            metric=work.task.score,
+            trials=work.trials,
+            seed=work.seed,
+        )
+        facts = {"chosen": outcome.chosen, "trials": outcome.trials}
+        return Answers(outcome.rows, outcome.dev, outcome.cost, facts)
+
+    def baseline(self, task: TaskConfig, files: TaskFiles) -> tuple[str, Answers] | None:
+        return None

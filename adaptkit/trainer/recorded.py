@@ -1,0 +1,192 @@
+"""Forward and backward of a batch recorded once as a CUDA graph, and replayed for every later batch of its
+shapes.
+
+A step of a small model is over on a GPU before the host has launched its thousand kernels. A replay is one
+launch, and runs the same kernels on the same numbers. It needs the same shapes each time: the number of
+labelled rows and of documents is rounded up, with rows that have no label and documents that have no token.
+
+Shapes are recorded when they come for the third time, so what kernels and caches do once is done by then;
+shapes that come seldom, and those past the first few, run as ever.
+"""
+
+from __future__ import annotations
+
+import gc
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from adaptkit.models import packed
+from adaptkit.trainer import device
+from adaptkit.trainer.config import TrainerConfig
+from adaptkit.trainer.objective import BOUNDS, ROWS, Batch, Objective
+from adaptkit.trainer.parallel import Ranks
+
+TIMES_SEEN, MOST = 3, 6
+"""How often shapes come before they are recorded, and how many different ones are."""
+MOST_MEMORY = 0.4
+"""A recorded step keeps its memory for itself: it is recorded where a step takes at most this share of the
+GPU's."""
+ROW_STEPS = 16
+"""The number of labelled rows is rounded up to a multiple of this share of a batch's tokens."""
+
+Signature = tuple[tuple[str, object], ...]
+
+
+@dataclass
+class Recorded:
+    """One recording: what it reads, what it leaves, and the graph between."""
+
+    graph: torch.cuda.CUDAGraph
+    inputs: Mapping[str, Tensor]
+    scale: Tensor
+    total: Tensor
+    gradients: list[Tensor | None]
+
+    def replay(self, batch: Batch, scale: float) -> Tensor:
+        """The loss of the batch; `gradients` then hold those of `scale` times it, until the next replay."""
+        for name, place in self.inputs.items():
+            place.copy_(batch[name].pin_memory(), non_blocking=True)
+        self.scale.fill_(scale)
+        self.graph.replay()
+        return self.total.clone()
+
+
+class Recorder:
+    """Runs microbatches forward and backward, from recordings where there are some.
+
+    Args:
+        module: called with a batch, gives (summed loss, metrics); a pure function of batch, weights and
+            torch's RNG.
+        weights: those whose gradients are wanted; they stay where they are in memory.
+    """
+
+    def __init__(self, module: nn.Module, weights: Sequence[nn.Parameter], where: torch.device):
+        self.module, self.weights, self.device = module, list(weights), where
+        self.recordings: dict[Signature, Recorded] = {}
+        self.refused = ""
+        self._seen: Counter[Signature] = Counter()
+        self._pool = None
+
+    def accumulate(self, batches: Sequence[Batch], scale: float) -> Tensor:
+        """Leave the gradients of `scale` times the summed loss in the weights; returns the loss of each
+        batch."""
+        totals = []
+        for batch in batches:
+            batch = fixed_shapes(batch)
+            recorded = self._recorded(batch, scale)
+            if recorded is None:
+                totals.append(self._run(device.send(batch, self.device), scale))
+            else:
+                totals.append(recorded.replay(batch, scale))
+                self._add(recorded.gradients, alone=len(batches) == 1)
+        return torch.stack(totals)
+
+    def _recorded(self, batch: Batch, scale: float) -> Recorded | None:
+        """The recording for a batch's shapes, made now if it is time; None to run the batch as ever."""
+        signature = signature_of(batch)
+        if found := self.recordings.get(signature):
+            return found
+        self._seen[signature] += 1
+        if self.refused or self._seen[signature] < TIMES_SEEN or len(self.recordings) == MOST:
+            return None
+        if (
+            torch.cuda.max_memory_allocated(self.device)
+            > MOST_MEMORY * torch.cuda.mem_get_info(self.device)[1]
+        ):
+            self.refused = f"a step takes more than {MOST_MEMORY:.0%} of the GPU's memory"
+            return None
+        try:
+            self.recordings[signature] = self._record(batch, scale)
+        except (
+            RuntimeError
+        ) as error:  # an operation that cannot be recorded: the step computes the same without
+            self.refused = f"{type(error).__name__}: {str(error).splitlines()[0]}"
+            return None
+        return self.recordings[signature]
+
+    def _record(self, batch: Batch, scale: float) -> Recorded:
+        gc.collect()  # a dead graph of an earlier step would tie its gradients to another stream
+        inputs = device.send({name: _own(value) for name, value in batch.items()}, self.device)
+        factor = torch.full((), scale, dtype=torch.float32, device=self.device)
+        kept = [weight.grad for weight in self.weights]
+        self._pool = self._pool or torch.cuda.graph_pool_handle()
+        graph = torch.cuda.CUDAGraph()
+        try:
+            self._put([None] * len(self.weights))
+            with torch.cuda.graph(graph, pool=self._pool):
+                total = self._run(inputs, factor)
+            gradients = [weight.grad for weight in self.weights]
+        finally:
+            self._put(kept)
+        tensors = {name: value for name, value in inputs.items() if isinstance(value, Tensor)}
+        return Recorded(graph, tensors, factor, total, gradients)
+
+    def _run(self, batch: Batch, scale: float | Tensor) -> Tensor:
+        total, _ = self.module(batch)
+        (total * scale).backward()
+        return total.detach()
+
+    def _add(self, gradients: list[Tensor | None], *, alone: bool) -> None:
+        """Into the weights' gradients: a recording's own tensors if nothing else is added, for they are
+        overwritten."""
+        if alone:
+            self._put(gradients)
+            return
+        pairs = [
+            (weight, new) for weight, new in zip(self.weights, gradients, strict=True) if new is not None
+        ]
+        old = [(weight.grad, new) for weight, new in pairs if weight.grad is not None]
+        if old:
+            torch._foreach_add_(*(list(side) for side in zip(*old, strict=True)))
+        for weight, new in pairs:
+            if weight.grad is None:
+                weight.grad = new.clone()
+
+    def _put(self, gradients: Sequence[Tensor | None]) -> None:
+        for weight, gradient in zip(self.weights, gradients, strict=True):
+            weight.grad = gradient
+
+
+def wanted(config: TrainerConfig, objective: Objective, ranks: Ranks) -> bool:
+    """Whether steps may be recorded: one GPU, an objective that says so, nothing that asks the device in
+    between."""
+    alone = ranks.device.type == "cuda" and type(ranks) is Ranks
+    fits = getattr(objective, "repeatable", False) and getattr(objective, "implementation", "") == "fused"
+    return config.cuda_graph == "auto" and alone and fits and not config.gradient_checkpointing
+
+
+def signature_of(batch: Batch) -> Signature:
+    """What a recording is for: the names, shapes and dtypes of its tensors, and its numbers."""
+    parts = {
+        name: (value.shape, value.dtype) if isinstance(value, Tensor) else value
+        for name, value in batch.items()
+    }
+    return tuple(sorted(parts.items()))
+
+
+def fixed_shapes(batch: Batch) -> Batch:
+    """The batch with numbers of rows and documents rounded up: rows without a label and documents without a
+    token."""
+    if ROWS in batch:
+        batch = {**batch, ROWS: padded_rows(batch[ROWS], batch["labels"].numel())}
+    if BOUNDS in batch:
+        batch = {**batch, BOUNDS: packed.padded_bounds(batch[BOUNDS], batch["input_ids"].numel())}
+    return batch
+
+
+def padded_rows(rows_R: Tensor, num_tokens: int) -> Tensor:
+    """Labelled rows, then as many of the others as make the number a multiple of a share of all."""
+    share = max(1, num_tokens // ROW_STEPS)
+    number = min(num_tokens, -(-len(rows_R) // share) * share)
+    unlabelled = torch.ones(num_tokens, dtype=torch.bool)
+    unlabelled[rows_R] = False
+    return torch.cat([rows_R, unlabelled.nonzero().flatten()[: number - len(rows_R)]])
+
+
+def _own(value: Tensor | int) -> Tensor | int:
+    """A tensor with memory of its own for each element, which can be overwritten."""
+    return value.contiguous() if isinstance(value, Tensor) else value

@@ -1,0 +1,3 @@
+"""The version of this release: what `adaptkit --version`, exports and servers state."""
+
+__version__ = "0.1.0"

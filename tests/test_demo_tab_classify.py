@@ -1,0 +1,73 @@
+"""Classes: calibrated once on what the server answers, and drawn with their failures."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+
+import pytest
+from demo_study import IDENTITIES, LABELS, MODELS, SORTER, FakeStudy
+from fake_openai import KEY, FakeServer
+
+pytest.importorskip("gradio", reason="the demo extra is not installed")
+
+from adaptkit.demo.roles import show_models
+from adaptkit.demo.served_models import CLASSIFY, Server
+from adaptkit.demo.tab_classify import Classify
+
+
+@pytest.fixture
+def fake() -> Iterator[FakeServer]:
+    with FakeServer(MODELS, identities=IDENTITIES, delay_s=0.002) as server:
+        yield server
+
+
+@pytest.fixture
+def server(fake: FakeServer) -> Server:
+    return Server(fake.url, KEY)
+
+
+def test_classes_are_calibrated_once_on_what_the_server_answers(tab: Classify, fake: FakeServer) -> None:
+    states = [re.search(r'data-state="(\w+)"', html) for html in tab.classify("class1 text", SORTER)]
+    assert [state[1] for state in states if state] == ["calibrating", "calibrated"]
+    last = list(tab.classify("class1 text", SORTER))[-1]
+    error = [float(x) for x in re.findall(r"<b>(0\.\d+)</b>", last)]
+    assert error[1] < 0.6 * error[0] and "120 development items" in last
+    asked = [len(body["input"]) for path, body in fake.requests if path == "/classify"]
+    assert asked == [1, 32, 32, 32, 24, 32, 32, 32, 24, 1]
+    shares = [float(x) for x in re.findall(r'class="share">([\d.]+) %', last)]
+    assert (
+        shares == sorted(shares, reverse=True)
+        and sum(shares) == pytest.approx(100, abs=0.3)
+        and shares[0] < 96
+    )
+    assert re.search(r'class="label">(\w+)<', last)[1] in LABELS
+
+
+def test_an_uncalibrated_classifier_says_so(tab: Classify, fake: FakeServer) -> None:
+    fake.num_classes = 3
+    *_, last = tab.classify("text", SORTER)
+    assert "Not calibrated." in last and "class 0" in last
+
+
+@pytest.fixture
+def tab(server: Server) -> Classify:
+    tab = Classify(server, FakeStudy())
+    tab.models = {model.name: model for model in show_models(server.look().of_kind(CLASSIFY))}
+    return tab
+
+
+def test_the_task_is_the_servers_or_the_only_one_that_fits(tab: Classify, fake: FakeServer) -> None:
+    assert tab._task(SORTER, 5) == "rct_role" and tab._task(SORTER, 3) == "rct_role"
+    fake.identities = {}
+    tab.models = {model.name: model for model in show_models(tab.server.look().of_kind(CLASSIFY))}
+    assert tab._task(SORTER, 5) == "rct_role" and tab._task(SORTER, 3) == ""
+    assert list(tab._labels(SORTER, 3)) == ["class 0", "class 1", "class 2"]
+
+
+def test_without_a_classifier_or_a_text_nothing_is_asked(tab: Classify, fake: FakeServer) -> None:
+    fake.requests.clear()
+    assert "Which class, and how sure?" in next(tab.classify(" ", SORTER))
+    assert "Which class, and how sure?" in next(tab.classify("text", "another"))
+    tab.models = {}
+    assert "No classifier is served" in next(tab.classify("text", SORTER)) and fake.requests == []

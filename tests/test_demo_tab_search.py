@@ -1,0 +1,51 @@
+"""Search: progress while passages get their vectors, then two lists side by side."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from demo_study import DOMAIN_VECTORS, GENERIC_VECTORS, IDENTITIES, MODELS, FakeStudy
+from fake_openai import KEY, FakeServer
+
+pytest.importorskip("gradio", reason="the demo extra is not installed")
+
+from adaptkit.demo.roles import show_models
+from adaptkit.demo.search_index import Index
+from adaptkit.demo.served_models import EMBED, Server
+from adaptkit.demo.tab_search import Search
+
+
+@pytest.fixture
+def fake() -> Iterator[FakeServer]:
+    with FakeServer(MODELS, identities=IDENTITIES, delay_s=0.002) as server:
+        yield server
+
+
+@pytest.fixture
+def server(fake: FakeServer) -> Server:
+    return Server(fake.url, KEY)
+
+
+def test_search_fills_the_index_then_shows_both_lists(tab: Search) -> None:
+    *waiting, last = tab.search("asthma drug", GENERIC_VECTORS, DOMAIN_VECTORS)
+    assert any("Reading the passages: 32 of 60" in html for html in waiting)
+    assert last.count('<ol class="hits">') == 2 and "both found this" in last
+    alone = list(tab.search("asthma drug", DOMAIN_VECTORS, DOMAIN_VECTORS))[-1]
+    assert alone.count('<ol class="hits">') == 1 and "Only one embedding model" in alone
+    assert "No embedding model is served" not in last
+
+
+@pytest.fixture
+def tab(server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Search:
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "state"))
+    tab = Search(server, Index(FakeStudy().documents()))
+    tab.models = {model.name: model for model in show_models(server.look().of_kind(EMBED))}
+    return tab
+
+
+def test_without_text_there_is_nothing_to_search_in(server: Server, tab: Search) -> None:
+    bare = Search(server, Index([]), tab.models)
+    assert "There is no text to search in" in next(bare.search("asthma", GENERIC_VECTORS, None))
+    assert "two ways of understanding" in next(tab.search(" ", GENERIC_VECTORS, None))

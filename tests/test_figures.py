@@ -1,0 +1,347 @@
+"""What figures draw and say: bands, marks and captions against the numbers that they stand for."""
+
+from __future__ import annotations
+
+import dataclasses
+import xml.etree.ElementTree as ET
+
+import numpy as np
+import pytest
+from fake_study import write_study
+from tiny_results import LANGUAGE, TICKET, results_of
+
+from adaptkit.report import charts, charts_detail, charts_money, figures
+from adaptkit.report.charts import RowMark, Track
+from adaptkit.report.charts_detail import CurvePanel, Pick
+from adaptkit.study.breakeven import Prices, Training, Workload, weigh
+from adaptkit.study.forecast import Crossing, Scaling, measure
+from adaptkit.study.record import ArmRecord
+from adaptkit.study.results import Cell, Cost, collect
+from adaptkit.study.scores import score_table
+from adaptkit.study.statistics import Interval
+from adaptkit.study.verdict import judge
+
+ARM = ArmRecord(name="scratch+full", origin="scratch", adaptation="full", describe="")
+WIN = {"generic+lora": [1.80, 1.801, 1.799], "scratch+full": [1.70, 1.701, 1.699]}
+
+
+class Drawing:
+    """A figure's shapes, read back in the units of its axes through the ticks."""
+
+    def __init__(self, figure: charts.Figure):
+        self.root = ET.fromstring(figure.svg)
+        self.texts = [text.text or "" for text in self.root.iter("text")]
+
+    def classed(self, tag: str, css: str) -> list[dict[str, str]]:
+        return [item.attrib for item in self.root.iter(tag) if css in item.attrib.get("class", "").split()]
+
+    def x_value(self, pixel: float) -> float:
+        ticks = [t for t in self.root.iter("text") if t.attrib["class"] == "tick"]
+        ticks = [t for t in ticks if t.attrib["text-anchor"] == "middle"]
+        values = [float((t.text or "").replace("\u2212", "-")) for t in ticks]
+        places = [float(t.attrib["x"]) for t in ticks]
+        slope, start = np.polyfit(places, values, 1)
+        return float(start + slope * pixel)
+
+    def band(self) -> tuple[float, float]:
+        """Left and right end of the first shaded band."""
+        rect = self.classed("rect", "margin")[0]
+        left = float(rect["x"])
+        return self.x_value(left), self.x_value(left + float(rect["width"]))
+
+
+# Differences
+
+
+def test_the_shaded_band_is_the_margin_on_either_side_of_zero():
+    results = results_of(WIN | {"placebo+full": [1.79, 1.791, 1.789]})
+    verdict = judge(results)
+    drawing = Drawing(figures.main_difference(verdict, results))
+    assert drawing.band() == pytest.approx((-0.018, 0.018), abs=2e-4)
+    assert len(drawing.classed("rect", "margin")) == 2, "one for each row"
+    zero = drawing.classed("line", "zero")[0]
+    assert drawing.x_value(float(zero["x1"])) == pytest.approx(0.0, abs=2e-4)
+
+
+def test_a_whisker_spans_its_interval():
+    row = RowMark(ARM, "a row", Interval(-0.1, -0.15, -0.05), "text")
+    figure = charts.whiskers("title", "description", [row], axis="axis", reference=0.0, margin=0.02)
+    drawing = Drawing(figure)
+    across = [line for line in drawing.classed("line", "whisker") if line["y1"] == line["y2"]][0]
+    ends = drawing.x_value(float(across["x1"])), drawing.x_value(float(across["x2"]))
+    assert ends == pytest.approx((-0.15, -0.05), abs=1e-3)
+    square = [float(point.split(",")[0]) for point in drawing.classed("polygon", "mark")[0]["points"].split()]
+    assert drawing.x_value(sum(square) / len(square)) == pytest.approx(-0.1, abs=1e-3)
+    assert drawing.band() == pytest.approx((-0.02, 0.02), abs=1e-3)
+
+
+def test_the_band_stands_around_the_reference_and_is_left_out_without_a_margin():
+    row = RowMark(ARM, "a row", Interval(2.2, 2.1, 2.3), "text")
+    with_margin = charts.whiskers("t", "d", [row], axis="axis", reference=2.0, margin=0.05)
+    assert Drawing(with_margin).band() == pytest.approx((1.95, 2.05), abs=2e-3)
+    without = charts.whiskers("t", "d", [row], axis="axis", reference=2.0)
+    assert float(Drawing(without).classed("rect", "margin")[0]["width"]) == 0
+
+
+def test_what_lies_outside_a_plot_is_an_arrow():
+    rows = [
+        RowMark(ARM, f"row {i}", Interval(v, v - 0.01, v + 0.01), "") for i, v in enumerate((0.1, 0.11, 0.12))
+    ]
+    far = RowMark(ARM, "far", Interval(9.0, 8.9, 9.1), "")
+    inside = Drawing(charts.whiskers("t", "d", rows, axis="a", reference=0.0, margin=0.01))
+    assert all(len(points["points"].split()) == 4 for points in inside.classed("polygon", "mark"))
+    outside = Drawing(charts.whiskers("t", "d", [*rows, far], axis="a", reference=0.0, margin=0.01))
+    (arrow,) = [p["points"] for p in outside.classed("polygon", "mark") if len(p["points"].split()) == 3]
+    tip, *back = (float(point.split(",")[0]) for point in arrow.split())
+    assert tip > max(back), "it points to where the value lies"
+
+
+def test_words_of_the_main_difference():
+    results = results_of(WIN | {"placebo+full": [1.79, 1.791, 1.789]})
+    figure = figures.main_difference(judge(results), results)
+    assert figure.title == "scratch+full, as a difference"
+    assert figure.note == "Shaded: differences declared too small to matter. Whiskers: intervals."
+    texts = Drawing(figure).texts
+    assert "against generic+lora" in texts and "against placebo+full" in texts
+    assert "difference in bits per byte" in texts
+    assert texts.index("\u2190 better") < texts.index("worse \u2192")
+    alone = results_of({"generic+lora": [1.8, 1.8]})
+    assert figures.main_difference(judge(alone), alone) is None
+
+
+def test_hints_turn_round_where_more_is_better():
+    results = results_of({"generic+lora": [0.7, 0.71], "scratch+full": [0.8, 0.81]}, task=TICKET)
+    texts = Drawing(figures.main_difference(judge(results), results)).texts
+    assert texts.index("\u2190 worse") < texts.index("better \u2192") and "\u2190 better" not in texts
+    assert "difference in accuracy" in texts
+
+
+@pytest.mark.parametrize("task", [LANGUAGE, TICKET])
+def test_differences_stand_best_first_against_the_best_generic_arm(task):
+    scores = {"generic+lora": [0.70, 0.71], "generic+prompt": [0.60, 0.61]}
+    scores |= {"scratch+full": [0.80, 0.81], "continued+full": [0.90, 0.91]}
+    results = results_of(scores, task=task)
+    verdict = judge(results).main
+    figure = figures.all_differences(verdict, results)
+    names = [text for text in Drawing(figure).texts if text in scores]
+    best_first = ["continued+full", "scratch+full", "generic+prompt"]
+    if task is LANGUAGE:
+        best_first = ["generic+lora", "scratch+full", "continued+full"]
+    assert names == best_first
+    assert figure.note == (
+        f"Each arm minus {verdict.generic}, the best generic arm, with 95% intervals over seeds and items."
+    )
+    title = "bits per byte" if task is LANGUAGE else "accuracy on ticket"
+    assert figure.title == f"Difference to {verdict.generic}: {title}"
+    assert Drawing(figure).band()[1] == pytest.approx(0.006 if task is LANGUAGE else 0.01, abs=1e-3)
+
+
+# Quality against cost
+
+
+def test_cost_figures_say_which_way_is_better_and_what_lines_join(tmp_path):
+    study = write_study(tmp_path, num_documents=40, num_rows=60, arms=("generic+lora", "scratch+full"))
+    results = collect(study)
+    compute, time, task = figures.cost_figures(results, measure(results))
+    joined = "Lines join the same arm on growing shares of the text."
+    assert compute.note == time.note == f"Lower is better. {joined}"
+    assert task.note == "Higher is better."
+    assert [figure.title for figure in (compute, time, task)] == [
+        "Bits per byte against compute",
+        "Bits per byte against time",
+        "Accuracy against compute: rct_role",
+    ]
+    assert "training FLOPs per seed" in Drawing(compute).texts
+    alone = figures.cost_figures(results, None)
+    assert alone[0].note == "Lower is better."
+
+
+@pytest.mark.parametrize(
+    ("seconds", "unit", "ticks"), [(60, "seconds", "60"), (600, "minutes", "10"), (36000, "hours", "10")]
+)
+def test_time_is_given_in_a_unit_that_fits(seconds, unit, ticks):
+    costs = dict.fromkeys(WIN, Cost(flops=1e12, seconds=seconds))
+    _, time = figures.cost_figures(results_of(WIN, costs=costs), None)
+    texts = Drawing(time).texts
+    assert f"training {unit} per seed" in texts and ticks in texts
+
+
+def test_values_off_the_scale_are_told_in_the_note():
+    def track(label, value):
+        return Track(ARM, label, ((1.0, Interval(value, value - 0.01, value + 0.01)),))
+
+    tracks = [track(f"arm {i}", 1.7 + i / 100) for i in range(4)]
+    options = {"axis": "x", "quality": "bits per byte", "fmt": "{:g}".format, "note": "Lower is better."}
+    inside = charts.quality_against("t", "d", tracks, **options)
+    assert inside.note == "Lower is better."
+    outside = charts.quality_against("t", "d", [*tracks, track("base", 9.0)], **options)
+    assert outside.note == "Lower is better. Off the scale (arrow): base 9.000."
+
+
+# Scaling
+
+
+def scaling_of(tmp_path, status="at", num_bytes=4e6):
+    arms = ("generic+lora", "continued+full", "scratch+full")
+    results = collect(write_study(tmp_path, num_documents=40, tasks=("language",), arms=arms))
+    curves = measure(results).curves
+    crossing = Crossing("scratch+full", "continued+full", status, num_bytes, 3e6, 6e6, "a sentence")
+    return figures.scaling_figure(results, Scaling(curves, (crossing,)))
+
+
+def log_value(drawing: Drawing, pixel: float) -> float:
+    units = {"kB": 1e3, "MB": 1e6, "GB": 1e9}
+    ticks = [t for t in drawing.root.iter("text") if t.attrib["class"] == "tick"]
+    ticks = [t for t in ticks if t.attrib["text-anchor"] == "middle"]
+    sizes = [float(t.text.split()[0]) * units[t.text.split()[1]] for t in ticks]
+    slope, start = np.polyfit([float(t.attrib["x"]) for t in ticks], np.log(sizes), 1)
+    return float(np.exp(start + slope * pixel))
+
+
+def test_the_band_of_a_crossing_is_its_interval(tmp_path):
+    figure = scaling_of(tmp_path)
+    drawing = Drawing(figure)
+    (band,) = drawing.classed("rect", "margin")
+    ends = float(band["x"]), float(band["x"]) + float(band["width"])
+    assert [log_value(drawing, end) for end in ends] == pytest.approx([3e6, 6e6], rel=0.02)
+    (line,) = drawing.classed("line", "zero")
+    assert log_value(drawing, float(line["x1"])) == pytest.approx(4e6, rel=0.02)
+    assert "D* 4 MB" in drawing.texts and "domain text (log scale)" in drawing.texts
+    assert figure.note == (
+        "Points: measured, with intervals. "
+        "Lines: fitted power laws with bands, dashed where nothing was measured."
+    )
+
+
+def test_a_law_is_dashed_beyond_what_was_measured(tmp_path):
+    drawing = Drawing(scaling_of(tmp_path))
+    solid = [line for line in drawing.classed("polyline", "track") if "ahead" not in line["class"]]
+    for measured, ahead in zip(solid, drawing.classed("polyline", "ahead"), strict=True):
+        ends = [float(measured["points"].split()[-1].split(",")[0])]
+        ends.append(float(ahead["points"].split()[0].split(",")[0]))
+        assert ends[0] == ends[1], "the dashed part begins where the solid one ends"
+        assert log_value(drawing, ends[0]) <= 8.2e6 * 1.01
+
+
+@pytest.mark.parametrize(("status", "num_bytes"), [("beyond", np.inf), ("already", 0.0), ("at", 8.2e6 * 31)])
+def test_no_crossing_is_marked_where_there_is_none_in_sight(tmp_path, status, num_bytes):
+    drawing = Drawing(scaling_of(tmp_path, status, num_bytes))
+    assert not drawing.classed("rect", "margin") and not any("D*" in text for text in drawing.texts)
+
+
+# Tasks and runs
+
+
+def pick_of(labels, predictions, chances=None):
+    rows = [
+        {"id": str(i), "label": label, "prediction": prediction, "probabilities": {prediction: chance}}
+        for i, (label, prediction, chance) in enumerate(
+            zip(labels, predictions, chances or [0.9] * len(labels), strict=True)
+        )
+    ]
+    cell = Cell("scratch+full", 0, 1.0, "ticket", None, "ticket", rows, None, Cost())
+    return Pick(ARM, (cell,))
+
+
+def test_rare_labels_are_left_out_and_counted():
+    labels = [f"label{i:02}" for i in range(charts_detail.MAX_CLASSES + 3)]
+    labels += labels[: charts_detail.MAX_CLASSES]
+    figure = charts_detail.per_class("ticket", [pick_of(labels, labels)])
+    note = "One arm per origin, picked on development data. The axis does not start at zero."
+    assert figure.note == f"{note} The 3 rarest labels are left out."
+    assert sum(text == "2 items" for text in Drawing(figure).texts) == charts_detail.MAX_CLASSES
+    assert "label22" not in Drawing(figure).texts
+    few = charts_detail.per_class("ticket", [pick_of(labels[:5], labels[:5])])
+    assert few.note == note and few.title == "Per class: ticket"
+
+
+def test_the_best_arm_of_each_origin_is_picked_on_development_data():
+    scores = {"generic+lora": [0.70, 0.71], "generic+full": [0.75, 0.76], "scratch+full": [0.8, 0.8]}
+    results = results_of(scores, task=TICKET, dev={"generic+lora": 0.9, "generic+full": 0.8})
+    assert [p.arm.name for p in figures.best_of_each_origin(results, "ticket")] == [
+        "generic+lora",
+        "scratch+full",
+    ]
+
+
+def test_reliability_puts_each_bin_at_its_confidence_and_share_right():
+    labels, predictions = ["a"] * 100, ["a"] * 80 + ["b"] * 20
+    figure = charts_detail.reliability(
+        "ticket", [pick_of(labels, predictions, [0.9] * 100)], {"scratch+full": Interval(0.1, 0.05, 0.15)}
+    )
+    assert figure.note == (
+        "On the diagonal, confidence is honest; below it, too high. 15 bins; larger dots hold more items."
+    )
+    drawing = Drawing(figure)
+    (dot,) = drawing.classed("circle", "soft")
+    (diagonal,) = drawing.classed("line", "diagonal")
+    left, right, bottom, top = (float(diagonal[key]) for key in ("x1", "x2", "y1", "y2"))
+    assert (float(dot["cx"]) - left) / (right - left) == pytest.approx(0.9, abs=0.01)
+    assert (float(dot["cy"]) - bottom) / (top - bottom) == pytest.approx(0.8, abs=0.01)
+    assert "ECE 0.100 [0.050, 0.150]" in drawing.texts
+
+
+def test_learning_curves_are_drawn_where_there_are_some():
+    rows = [{"step": step, "loss": 3.0 / step, "tokens_seen": 2048 * step} for step in range(1, 50)]
+    rows += [{"step": 49, "eval_loss": 0.1, "tokens_seen": 2048 * 49}]
+    figure = charts_detail.learning_curves([CurvePanel(ARM, "scratch (all)", [rows, rows])])
+    assert figure.note == (
+        "Nats per token. Lines: training, one per seed; dots: development. "
+        "Compare shapes, not heights: tokenizers differ."
+    )
+    drawing = Drawing(figure)
+    assert len(drawing.classed("polyline", "seed")) == 2 and len(drawing.classed("circle", "mark")) == 2
+    assert "100k tokens" in drawing.texts
+    assert charts_detail.learning_curves([CurvePanel(ARM, "x", [rows[:1]])]) is None
+
+
+def test_forgetting_is_measured_against_the_untouched_base(tmp_path):
+    arms = ("generic+prompt", "generic+lora", "scratch+full")
+    study = write_study(tmp_path, num_documents=40, tasks=("language",), fractions=(1.0,), arms=arms)
+    results = collect(study)
+    figure = figures.forgetting_figure(results)
+    (rows, *_) = results.forgetting["generic+prompt"]
+    base = score_table("bits_per_byte", rows).value
+    assert figure.note == (
+        f"Line: the generic model before any adaptation, {base:.3f}. Scratch models never knew general text."
+    )
+    drawing = Drawing(figure)
+    assert drawing.texts.index("\u2190 remembers") < drawing.texts.index("forgets \u2192")
+    line = drawing.classed("line", "zero")[0]
+    assert drawing.x_value(float(line["x1"])) == pytest.approx(base, abs=0.02)
+    assert "generic+prompt" not in drawing.texts and "scratch+full" in drawing.texts
+
+
+def test_forgetting_without_the_untouched_base_says_what_its_line_is(tmp_path):
+    arms = ("generic+lora", "scratch+full")
+    study = write_study(tmp_path, num_documents=40, tasks=("language",), fractions=(1.0,), arms=arms)
+    figure = figures.forgetting_figure(collect(study))
+    assert figure.note == "Line: generic+lora. Scratch models never knew general text."
+
+
+# Money
+
+
+def test_the_shaded_volumes_are_those_from_which_an_own_server_is_cheaper():
+    work, prices, training = Workload(2e6, 5.0), Prices(0.4, 0.15, 0.6), Training(1)
+    answer = weigh(work, prices, training)
+    figure = charts_money.bills(work, prices, training, answer)
+    assert figure.note == (
+        "Shaded: volumes from which an own server is the cheaper one. Dots: the volume set above."
+    )
+    drawing = Drawing(figure)
+    (band,) = drawing.classed("rect", "margin")
+    (axis,) = [line for line in drawing.classed("line", "axis") if line["y1"] == line["y2"]]
+    left, right = float(axis["x1"]), float(axis["x2"])
+    largest = 1.3 * max(2e6, answer.first)
+    share = (float(band["x"]) - left) / (right - left)
+    assert share * largest == pytest.approx(answer.first, rel=0.01)
+    assert float(band["x"]) + float(band["width"]) == pytest.approx(right, abs=0.2)
+    dots = {
+        round((float(dot["cx"]) - left) / (right - left) * largest, -4)
+        for dot in drawing.classed("circle", "hollow")
+    }
+    assert dots == {2e6}
+    never = dataclasses.replace(prices, usd_in=1e-4, usd_out=1e-4)
+    drawing = Drawing(charts_money.bills(work, never, training, weigh(work, never, training)))
+    assert not drawing.classed("rect", "margin")

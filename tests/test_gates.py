@@ -1,0 +1,60 @@
+"""What stands between a change and the main branch: linters, types, documentation, tests."""
+
+from __future__ import annotations
+
+import os
+import re
+import tomllib
+
+import pytest
+import yaml
+from source_tree import MODULES, ROOT
+
+MAX_UNTYPED_MODULES = 0
+"""Modules that mypy leaves out. May only shrink."""
+SETTINGS = tomllib.loads((ROOT / "pyproject.toml").read_text())
+
+
+def test_modules_without_clean_types_only_grow_fewer() -> None:
+    ignored = [
+        module
+        for override in SETTINGS["tool"]["mypy"]["overrides"]
+        if override.get("ignore_errors")
+        for module in override["module"]
+    ]
+    assert ignored == sorted(set(ignored) & MODULES.keys()), "names modules that are gone, or is not sorted"
+    assert len(ignored) == MAX_UNTYPED_MODULES, "set MAX_UNTYPED_MODULES to the new, smaller number"
+
+
+def test_types_are_checked_with_the_plugin_of_the_configs() -> None:
+    settings = SETTINGS["tool"]["mypy"]
+    assert settings["plugins"] == ["pydantic.mypy"] and settings["packages"] == ["adaptkit"]
+    assert settings["disallow_untyped_defs"] and settings["warn_unused_ignores"]
+
+
+@pytest.mark.parametrize("extra", ["lint", "docs"])
+def test_tools_are_pinned_by_a_range(extra: str) -> None:
+    for requirement in SETTINGS["project"]["optional-dependencies"][extra]:
+        assert re.fullmatch(r"[\w-]+>=[\d.]+,<[\d.]+", requirement), requirement
+
+
+def test_lint_checks_style_format_types_and_architecture() -> None:
+    recipe = (ROOT / "Makefile").read_text().partition("\nlint:")[2].partition("\n\n")[0]
+    for tool in ("ruff check .", "ruff format --check .", "bin/mypy", "pytest"):
+        assert tool in recipe
+    tests = re.search(r"^HOUSE_TESTS := (.+)$", (ROOT / "Makefile").read_text(), re.MULTILINE)
+    assert tests is not None and all((ROOT / name).is_file() for name in tests[1].split())
+
+
+def test_ci_runs_all_of_it_from_a_clean_clone() -> None:
+    script = ROOT / ".ci" / "run"
+    assert os.access(script, os.X_OK)
+    steps = [line for line in script.read_text().splitlines() if line.startswith("make ")]
+    assert steps == ["make lint", "make docs", "make test"]
+
+
+def test_the_hooks_before_a_commit_download_nothing() -> None:
+    repositories = yaml.safe_load((ROOT / ".pre-commit-config.yaml").read_text())["repos"]
+    assert [repository["repo"] for repository in repositories] == ["local"]
+    entries = [hook["entry"].split()[:2] for hook in repositories[0]["hooks"]]
+    assert entries == [["ruff", "check"], ["ruff", "format"], ["mypy"]]

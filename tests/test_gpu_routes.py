@@ -1,0 +1,202 @@
+"""Which way a training step takes on a GPU, seen on fake CUDA tensors: on any torch from 2.11 on, without a
+GPU."""
+
+from __future__ import annotations
+
+import sys
+from typing import Any
+
+import pytest
+import torch
+import transformers
+from adaptkit_kernels import launch
+from adaptkit_kernels.fuse import fuse
+from fake_cuda import batch_on_fake_cuda, fake_cuda, to_fake_cuda
+
+from adaptkit.models import packed
+from adaptkit.models.head import Backbone, split
+from adaptkit.trainer.objective import BOUNDS, LONGEST, CausalLM, packed_inputs
+
+SHAPE = {
+    "vocab_size": 256,
+    "hidden_size": 64,
+    "intermediate_size": 192,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 4,
+}
+cuda_build = pytest.mark.skipif(
+    not torch.backends.cuda.is_built(), reason="whole models need a torch built for CUDA, no GPU"
+)
+HALF = torch.bfloat16
+
+
+class Calls(list):
+    """Stands in for torch's `varlen_attn` and keeps what it is given."""
+
+    def __call__(self, query, key, value, bounds, _, longest, __, **options):
+        self.append(
+            {
+                "dtypes": {query.dtype, key.dtype, value.dtype},
+                "bounds": len(bounds),
+                "longest": longest,
+                **options,
+            }
+        )
+        return torch.empty_like(query)
+
+
+@pytest.fixture
+def calls(monkeypatch) -> Calls:
+    made = Calls()
+    monkeypatch.setattr(packed, "varlen_attn", made)
+    return made
+
+
+def attend(monkeypatch, dtype=HALF, *, rotated=HALF, heads: int = 4, **options: Any) -> torch.Tensor:
+    """One call of the attention: queries and keys of the dtype that a rotation left them in, autocast to
+    `dtype`."""
+    with fake_cuda(monkeypatch), torch.no_grad(), torch.autocast("cuda", HALF, enabled=dtype == HALF):
+        query, key = (torch.empty(2, number, 512, 16, device="cuda", dtype=rotated) for number in (4, heads))
+        value = torch.empty(2, heads, 512, 16, device="cuda", dtype=dtype)
+        bounds = torch.empty(64, dtype=torch.int32, device="cuda")
+        mask = torch.empty(1, 1, 512, 512, dtype=torch.bool, device="cuda")
+        return packed.attention(
+            torch.nn.Module(), query, key, value, mask, cu_seq_lens_q=bounds, is_causal=True, **options
+        )[0]
+
+
+@pytest.mark.parametrize(
+    "rotated", [HALF, torch.float32], ids=["by our kernel", "by transformers under autocast"]
+)
+def test_flash_attention_is_taken_whoever_rotates(monkeypatch, calls, rotated):
+    out = attend(monkeypatch, rotated=rotated)
+    assert calls[0]["dtypes"] == {HALF} and out.dtype == HALF and out.shape == (2, 512, 4, 16)
+
+
+def test_full_precision_and_dropout_go_under_a_mask_instead(monkeypatch, calls):
+    masked: list[torch.dtype] = []
+
+    def sdpa(query, key, value, **options):
+        masked.append(query.dtype)
+        return query.new_empty(2, 512, 4, 16).transpose(1, 2)
+
+    monkeypatch.setattr(torch.nn.functional, "scaled_dot_product_attention", sdpa)
+    attend(monkeypatch, torch.float32, rotated=torch.float32)
+    attend(monkeypatch, dropout=0.1)
+    assert not calls and masked == [torch.float32, HALF]
+
+
+@pytest.mark.parametrize("asks", [False, True], ids=["as torch 2.11", "as torch 2.13"])
+@pytest.mark.parametrize("heads", [4, 2])
+def test_fewer_key_heads_are_only_told_to_a_torch_that_asks(monkeypatch, calls, asks, heads):
+    monkeypatch.setattr(packed, "_ASKS_FOR_GROUPS", asks)
+    attend(monkeypatch, heads=heads)
+    assert ("enable_gqa" in calls[0]) is (asks and heads == 2)
+
+
+def test_this_torch_takes_the_arguments_that_it_is_given(monkeypatch):
+    """Its own operator, up to the kernel: what a version does not know it refuses."""
+    for heads in (4, 2):
+        for longest in (None, 128):
+            assert attend(monkeypatch, heads=heads, max_length_q=longest, sliding_window=100).dtype == HALF
+
+
+def test_attention_is_as_long_as_the_longest_document(monkeypatch, calls):
+    attend(monkeypatch, max_length_q=128)
+    attend(monkeypatch)
+    assert [call["longest"] for call in calls] == [128, 512]
+
+
+def batch_of(document: int) -> dict[str, Any]:
+    positions = torch.arange(512).remainder(document).expand(2, 512)
+    ids = torch.zeros(2, 512, dtype=torch.long)
+    return CausalLM().prepare(
+        {"input_ids": ids, "position_ids": positions, "labels": ids.masked_fill(positions == 0, -100)}
+    )
+
+
+@pytest.mark.parametrize(("document", "longest"), [(40, 128), (130, 256), (512, 512)])
+def test_the_host_knows_the_longest_document_rounded_up(document, longest):
+    batch = batch_of(document)
+    assert batch[LONGEST] == longest and isinstance(batch[LONGEST], int) and batch[BOUNDS][-1] == 1024
+
+
+def test_lengths_are_no_longer_than_a_row_and_bounds_end_in_empty_documents():
+    assert packed.longest_document(torch.tensor([0, 3, 160]), 160) == 160
+    padded = packed.padded_bounds(torch.arange(66), 65)
+    assert (
+        len(padded) == 128
+        and (padded[66:] == 65).all()
+        and len(packed.padded_bounds(torch.arange(3), 2)) == 64
+    )
+
+
+def forward_on_fake_cuda(monkeypatch, implementation: str) -> None:
+    """One forward pass of a small Llama under autocast to bf16."""
+    model = transformers.LlamaForCausalLM(
+        transformers.LlamaConfig(**SHAPE, num_key_value_heads=2, use_cache=False)
+    )
+    packed.use(model)
+    monkeypatch.setattr(launch, "fused_available", lambda device: True)
+    monkeypatch.setattr(Backbone, "_check", lambda self, hidden, seen: None)
+    fuse(model, implementation=implementation)
+    batch = batch_of(40)
+    with fake_cuda(monkeypatch), torch.no_grad(), torch.autocast("cuda", HALF):
+        there = batch_on_fake_cuda(batch)
+        split(to_fake_cuda(model))[0](**packed_inputs(model, there, causal=True))
+
+
+@cuda_build
+@pytest.mark.parametrize("implementation", ["fused", "reference"])
+def test_a_whole_model_attends_by_flash(monkeypatch, calls, implementation):
+    forward_on_fake_cuda(monkeypatch, implementation)
+    assert len(calls) == 2 and all(call["dtypes"] == {HALF} and call["longest"] == 128 for call in calls)
+
+
+@cuda_build
+def test_norms_write_what_the_products_after_them_take(monkeypatch, calls):
+    """Otherwise five products of a block would each round the same float32 rows; the last norm's go to the
+    loss."""
+    wanted: list[torch.dtype | None] = []
+    fuse_module = sys.modules["adaptkit_kernels.fuse"]
+    for name in ("rms_norm", "add_rms_norm"):
+        real = getattr(fuse_module, name)
+
+        def noting(*args, real=real, **options):
+            wanted.append(options["dtype"])
+            return real(*args, **options)
+
+        monkeypatch.setattr(fuse_module, name, noting)
+    forward_on_fake_cuda(monkeypatch, "fused")
+    assert wanted == [HALF] * 4 + [None]
+
+
+@cuda_build
+def test_a_compiled_block_is_one_graph_with_flash_attention_in_it(monkeypatch):
+    graphs: list[torch.fx.GraphModule] = []
+    model = transformers.LlamaForCausalLM(
+        transformers.LlamaConfig(**SHAPE, num_key_value_heads=2, use_cache=False)
+    )
+    packed.use(model)
+    monkeypatch.setattr(launch, "fused_available", lambda device: True)
+    fuse(model, implementation="fused")
+    with fake_cuda(monkeypatch), torch.no_grad(), torch.autocast("cuda", HALF):
+        to_fake_cuda(model)
+        block, x = model.model.layers[0], torch.empty(2, 512, 64, device="cuda")
+        positions = torch.empty(2, 512, dtype=torch.int64, device="cuda")
+        given = {
+            "attention_mask": torch.ones(1, 1, 1, 1, dtype=torch.bool, device="cuda"),
+            "position_ids": positions,
+            "position_embeddings": model.model.rotary_emb(x, positions),
+            "max_length_q": 128,
+            "cu_seq_lens_q": torch.empty(64, dtype=torch.int32, device="cuda"),
+        }
+        block.compile(backend=lambda graph, inputs: graphs.append(graph) or graph, fullgraph=True)
+        assert block(x, **given).dtype == torch.float32
+    (calls,) = [
+        [str(node.target) for node in graph.graph.nodes if node.op == "call_function"] for graph in graphs
+    ]
+    assert "torch_attn._varlen_attn" in calls
+    assert not any("adaptkit" in name for name in calls), (
+        "the compiler fuses norms, gates and rotations by itself"
+    )

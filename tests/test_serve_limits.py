@@ -1,0 +1,36 @@
+"""Limits: their defaults, and the environment variables that carry them into a child."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import pytest
+
+from adaptkit.errors import ConfigError
+from adaptkit.serve.limits import VARIABLES, Limits, limits_from_environment, limits_to_environment
+
+
+def test_defaults_are_those_of_the_manual() -> None:
+    assert dataclasses.asdict(Limits()) == {
+        "body_bytes": 1_048_576,
+        "max_tokens": 4096,
+        "sequences": 8,
+        "items": 2048,
+        "requests_per_minute": 6000,
+    }
+
+
+def test_limits_survive_the_way_through_the_environment() -> None:
+    limits = Limits(1, 2, 3, 4, 0)
+    assert limits_from_environment(limits_to_environment(limits)) == limits
+    assert limits_to_environment(limits)["ADAPTKIT_LIMIT_BODY_BYTES"] == "1"
+    assert limits_from_environment({}) == Limits()
+    assert limits_from_environment({"ADAPTKIT_LIMIT_ITEMS": "", "OTHER": "x"}) == Limits()
+    assert VARIABLES.keys() == {field.name for field in dataclasses.fields(Limits)}
+
+
+@pytest.mark.parametrize("text", ["many", "-1", "1.5", "1e3", " 2"])
+def test_a_limit_that_is_no_whole_number_is_refused(text: str) -> None:
+    with pytest.raises(ConfigError, match="is no number") as refused:
+        limits_from_environment({"ADAPTKIT_LIMIT_MAX_TOKENS": text})
+    assert refused.value.where == "ADAPTKIT_LIMIT_MAX_TOKENS"

@@ -1,0 +1,156 @@
+"""Model folders as data: what runs code, unpickles, leads out or is cut is refused."""
+
+from __future__ import annotations
+
+import json
+import os
+import struct
+from pathlib import Path
+
+import pytest
+from tiny_served import LLAMA, write_complete
+
+from adaptkit.errors import ModelError
+from adaptkit.serve.model_files import check_folder
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    return write_complete(tmp_path / "model")
+
+
+def _pickle(folder: Path) -> None:
+    (folder / "pytorch_model.bin").write_bytes(b"\x80\x04cos\nsystem\n(S'touch canary'\ntR.")
+
+
+def _code(folder: Path) -> None:
+    (folder / "modeling_x.py").write_text("raise SystemExit")
+
+
+def _hidden_code(folder: Path) -> None:
+    (folder / "deep" / "er").mkdir(parents=True)
+    (folder / "deep" / "er" / "x.so").write_bytes(b"")
+
+
+def _auto_map(folder: Path) -> None:
+    (folder / "config.json").write_text(json.dumps({**LLAMA, "auto_map": {"AutoModel": "x.Y"}}))
+
+
+def _inner_auto_map(folder: Path) -> None:
+    (folder / "tokenizer_config.json").write_text(json.dumps({"a": [{"auto_map": {"AutoTokenizer": "x.Y"}}]}))
+
+
+def _attention(folder: Path) -> None:
+    (folder / "config.json").write_text(json.dumps({**LLAMA, "_attn_implementation_internal": "evil/repo"}))
+
+
+def _link(folder: Path) -> None:
+    (folder / "extra.txt").symlink_to("/etc/passwd")
+
+
+def _linked_folder(folder: Path) -> None:
+    (folder / "sub").symlink_to("/etc")
+
+
+def _shard_outside(folder: Path) -> None:
+    (folder / "model.safetensors").rename(folder / "x.safetensors")
+    (folder / "model.safetensors.index.json").write_text(
+        json.dumps({"weight_map": {"w": "../x.safetensors"}})
+    )
+
+
+def _shard_missing(folder: Path) -> None:
+    (folder / "model.safetensors").unlink()
+    (folder / "model.safetensors.index.json").write_text(
+        json.dumps({"weight_map": {"w": "model-1.safetensors"}})
+    )
+
+
+def _huge_header(folder: Path) -> None:
+    (folder / "model.safetensors").write_bytes(struct.pack("<Q", 2**62) + b"{}")
+
+
+def _cut(folder: Path) -> None:
+    path = folder / "model.safetensors"
+    path.write_bytes(path.read_bytes()[:-1])
+
+
+def _longer(folder: Path) -> None:
+    path = folder / "model.safetensors"
+    path.write_bytes(path.read_bytes() + b"PK\x03\x04")
+
+
+def _odd_header(folder: Path) -> None:
+    text = b'{"w": [1, 2]}'
+    (folder / "model.safetensors").write_bytes(struct.pack("<Q", len(text)) + text)
+
+
+def _no_weights(folder: Path) -> None:
+    (folder / "model.safetensors").unlink()
+
+
+def _no_tokenizer(folder: Path) -> None:
+    (folder / "tokenizer.json").unlink()
+
+
+def _broken_tokenizer(folder: Path) -> None:
+    (folder / "tokenizer.json").write_text("{")
+
+
+def _deep_config(folder: Path) -> None:
+    (folder / "generation_config.json").write_text("[" * 100_000)
+
+
+def _no_architecture(folder: Path) -> None:
+    (folder / "config.json").write_text(json.dumps({"model_type": "llama"}))
+
+
+BAD = {
+    _pickle: "pickle",
+    _code: "holds no code",
+    _hidden_code: "holds no code",
+    _auto_map: "'auto_map'",
+    _inner_auto_map: "'auto_map'",
+    _attention: "_attn_implementation_internal",
+    _link: "leads out",
+    _linked_folder: "leads out",
+    _shard_outside: "outside",
+    _shard_missing: "is missing",
+    _huge_header: "no safetensors",
+    _cut: "cut",
+    _longer: "header tells",
+    _odd_header: "no safetensors",
+    _no_weights: "no weights",
+    _no_tokenizer: "no tokenizer",
+    _broken_tokenizer: "not readable",
+    _deep_config: "not readable",
+    _no_architecture: "names no architecture",
+}
+
+
+@pytest.mark.parametrize("spoil", BAD, ids=lambda spoil: spoil.__name__)
+def test_a_folder_that_runs_code_or_is_broken_is_refused(
+    folder: Path, spoil, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(folder.parent)
+    spoil(folder)
+    with pytest.raises(ModelError, match=BAD[spoil]) as refused:
+        check_folder(folder)
+    assert refused.value.where and refused.value.fix
+    assert not Path("canary").exists()
+
+
+def test_links_within_the_folder_and_the_hubs_cache_are_fine(folder: Path, tmp_path: Path) -> None:
+    (folder / "copy.safetensors").symlink_to("model.safetensors")
+    check_folder(folder)
+    snapshot = tmp_path / "hub" / "models--x" / "snapshots" / "abc"
+    blobs = tmp_path / "hub" / "models--x" / "blobs"
+    snapshot.mkdir(parents=True)
+    blobs.mkdir()
+    for path in folder.iterdir():
+        (blobs / path.name).write_bytes(path.read_bytes())
+        (snapshot / path.name).symlink_to(os.path.relpath(blobs / path.name, snapshot))
+    check_folder(snapshot)
+    (snapshot / "more.txt").symlink_to(tmp_path / "secret")
+    with pytest.raises(ModelError, match="leads out"):
+        check_folder(snapshot)

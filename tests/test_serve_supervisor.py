@@ -1,0 +1,122 @@
+"""An engine's life: a real answer before it is ready, restarts that wait longer, hangs that are found."""
+
+from __future__ import annotations
+
+import pytest
+
+pytest.importorskip("uvicorn", reason="the serve extra is not installed")
+pytest.importorskip("prometheus_client", reason="the serve extra is not installed")
+
+import asyncio
+import math
+import os
+import signal
+from pathlib import Path
+
+import psutil
+from fake_serving import eventually, fake_launch, no_inspection, running
+
+from adaptkit.client.openai import Client, Completion
+from adaptkit.errors import ModelError, ServerError
+from adaptkit.export.source import Source
+from adaptkit.serve.engine import supervisor
+from adaptkit.serve.engine.supervisor import Engine, check_answer
+from adaptkit.serve.status import StatusLine
+
+
+def test_a_child_that_hangs_is_found_and_replaced(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(supervisor, "HEALTH_S", 0.2)
+    with running([fake_launch(tmp_path)], tmp_path) as (client, server):
+        stopped = server.engines[0].process_id
+        os.kill(stopped, signal.SIGSTOP)
+        eventually(lambda: server.engines[0].restarts == 1, "the hang is noticed")
+        eventually(client.healthy, "it comes back")
+        assert not psutil.pid_exists(stopped)
+
+
+@pytest.mark.parametrize(
+    ("mode", "said"), [("exit 0", "exit code 0"), ("exit 1", "no weights in this folder")]
+)
+def test_a_first_start_that_fails_ends_the_server_with_the_reason(
+    tmp_path: Path, mode: str, said: str
+) -> None:
+    engine = Engine(fake_launch(tmp_path, mode), tmp_path / "log", StatusLine(), inspect=no_inspection)
+    with pytest.raises(ServerError, match=said):
+        asyncio.run(engine.run())
+    assert engine.state == "failed"
+
+
+def test_a_folder_that_is_found_wanting_while_vllm_starts_is_not_served(tmp_path: Path) -> None:
+    async def inspect(source: object) -> None:
+        raise ModelError("tensors missing: 1", where="folder")
+
+    engine = Engine(fake_launch(tmp_path), tmp_path / "log", StatusLine(), inspect=inspect)
+    with pytest.raises(ModelError, match="tensors missing"):
+        asyncio.run(engine.run())
+    assert engine.process_id == 0
+
+
+def test_healthy_is_not_ready_until_there_is_an_answer(tmp_path: Path) -> None:
+    def check(client: Client, source: object, name: str) -> None:
+        client.complete(name, "engine dies")
+
+    engine = Engine(fake_launch(tmp_path), tmp_path / "log", StatusLine(), check, no_inspection)
+    with pytest.raises(ServerError):
+        asyncio.run(engine.run())
+
+
+def test_restarts_wait_longer_each_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    engine = Engine(fake_launch(tmp_path), tmp_path / "log", StatusLine(), inspect=no_inspection)
+    engine.load_s, waits, stable = 1.0, [], iter([0.0, 0.0, 0.0, 100.0, 0.0] + [0.0] * 8)
+
+    async def start() -> None:
+        monkeypatch.setattr(supervisor, "STABLE_S", -1.0 if next(stable) else 60.0)
+
+    async def watch() -> str:
+        return "died"
+
+    async def wait_for(awaitable: object, seconds: float) -> None:
+        awaitable.close()
+        waits.append(seconds)
+        if len(waits) == 12:
+            engine._stopping.set()
+
+    monkeypatch.setattr(supervisor, "BACKOFF_S", 1.0)
+    monkeypatch.setattr(engine, "_start", start)
+    monkeypatch.setattr(engine, "_watch", watch)
+    monkeypatch.setattr(supervisor.asyncio, "wait_for", wait_for)
+    asyncio.run(engine.run())
+    assert waits[:7] == [1, 2, 4, 1, 2, 4, 8] and waits[-1] == 60
+
+
+class Says:
+    """A client whose every answer is the one given."""
+
+    def __init__(self, answer: object):
+        self.answer = answer
+
+    def complete(self, *_: object, **__: object) -> object:
+        return self.answer
+
+    embed = classify = rerank = complete
+
+
+def completion(tokens: int = 1, logprob: float = -0.5) -> Completion:
+    return Completion("x", "length", 1, tokens, logprobs=(logprob,))
+
+
+@pytest.mark.parametrize(
+    ("kind", "good", "bad"),
+    [
+        ("generate", completion(), [completion(tokens=0), completion(logprob=math.nan)]),
+        ("embed", [[0.5, 0.0]], [[[]], [[0.0, 0.0]], [[math.inf, 0.1]]]),
+        ("classify", [("a", [0.25, 0.75])], [[("a", [0.5, 0.2])], [("a", [0.2, 0.3, 0.5])]]),
+        ("rerank", [0.5], [[math.nan]]),
+    ],
+)
+def test_only_a_real_answer_is_one(tmp_path: Path, kind: str, good: object, bad: list[object]) -> None:
+    source = Source(tmp_path, kind, "m", "", labels=("a", "b") if kind == "classify" else ())
+    check_answer(Says(good), source, "m")
+    for answer in bad:
+        with pytest.raises(ServerError, match="its first answer is none"):
+            check_answer(Says(answer), source, "m")

@@ -1,0 +1,105 @@
+"""Model folders, adapters and runs without weights, for tests of what is served and how."""
+
+from __future__ import annotations
+
+import json
+import struct
+from pathlib import Path
+
+from adaptkit.adapters import AdapterConfig
+from adaptkit.export.hardware import Hardware
+from adaptkit.export.source import ServedKind, Source
+from adaptkit.run import Run, file_digest
+from adaptkit.run_record import RecipeKind, RunRecord
+
+SMALL = Hardware(flags=frozenset({"avx2"}), cores=2)
+SHAPE = {
+    "hidden_size": 64,
+    "num_attention_heads": 4,
+    "num_key_value_heads": 2,
+    "num_hidden_layers": 3,
+    "max_position_embeddings": 128,
+}
+ARCHITECTURES = {
+    "generate": "LlamaForCausalLM",
+    "classify": "BertForSequenceClassification",
+    "embed": "BertModel",
+}
+
+
+def write_model(folder: Path, kind: ServedKind = "generate", **config: object) -> Source:
+    """A folder with a config and nothing else."""
+    folder.mkdir(parents=True, exist_ok=True)
+    written = {"architectures": [ARCHITECTURES[kind]], "model_type": "llama", **SHAPE, **config}
+    (folder / "config.json").write_text(json.dumps(written))
+    return Source(folder, kind, folder.name, "", origin="generic")
+
+
+def write_adapter(folder: Path, base: Path | None = None, **settings: object) -> Path:
+    """A peft folder that records the digest of its base, or a base from elsewhere."""
+    folder.mkdir(parents=True)
+    recorded = f"base@sha256:{file_digest(base / 'model.safetensors')[:12]}" if base else "somewhere/else"
+    written = {"peft_type": "LORA", "r": 8, "base_model_name_or_path": recorded, **settings}
+    (folder / "adapter_config.json").write_text(json.dumps(written))
+    (folder / "adapter_model.safetensors").write_bytes(b"\2\0\0\0\0\0\0\0{}")
+    return folder
+
+
+def write_bases(root: Path) -> tuple[Source, Source]:
+    """Two models that differ in their weights."""
+    bases = write_model(root / "one"), write_model(root / "two")
+    for place, base in enumerate(bases):
+        (base.folder / "model.safetensors").write_bytes(b"%d" % place)
+    return bases
+
+
+def write_run(folder: Path, **record: object) -> Run:
+    """A finished run with a record, as a recipe leaves it."""
+    run = Run(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    run.config_path.write_text(f"name: {folder.name}\n")
+    fields = {"recipe": RecipeKind.FINETUNE, **record}
+    run.update_manifest(name=folder.name)
+    run.finish(record=RunRecord(**fields).model_dump(mode="json"))
+    return run
+
+
+QLORA = AdapterConfig(kind="qlora", rank=8)
+
+
+LLAMA = {
+    "architectures": ["LlamaForCausalLM"],
+    "model_type": "llama",
+    "hidden_size": 64,
+    "num_attention_heads": 2,
+    "num_hidden_layers": 1,
+    "max_position_embeddings": 64,
+}
+
+
+def write_weights(path: Path, sizes: dict[str, int] | None = None) -> None:
+    """A safetensors file of bytes."""
+    header, at = {}, 0
+    for name, size in (sizes or {"w": 4}).items():
+        header[name] = {"dtype": "U8", "shape": [size], "data_offsets": [at, at + size]}
+        at += size
+    text = json.dumps(header).encode()
+    path.write_bytes(struct.pack("<Q", len(text)) + text + b"\0" * at)
+
+
+def write_complete(folder: Path) -> Path:
+    """A model folder that passes every check that loads nothing."""
+    folder.mkdir()
+    (folder / "config.json").write_text(json.dumps(LLAMA))
+    (folder / "tokenizer.json").write_text("{}")
+    write_weights(folder / "model.safetensors")
+    return folder
+
+
+def quantised(bits: int, format: str, kind: str = "int") -> dict:
+    weights = {"num_bits": bits, "type": kind}
+    return {
+        "quant_method": "compressed-tensors",
+        "format": format,
+        "config_groups": {"group_0": {"weights": weights}},
+    }
