@@ -140,8 +140,13 @@ class Run:
         """Token shards lie beside the runs, named by what they were made from: runs of a root share them."""
         return self.path.parent / "shards" / key[:16]
 
+    @property
+    def exports(self) -> Path:
+        """Holds one folder per format."""
+        return self.path / "export"
+
     def export(self, format: str) -> Path:
-        return self.path / "export" / format
+        return self.exports / format
 
     def items(self, suite: str) -> Path:
         return self.path / "eval" / f"{suite}.jsonl"

@@ -183,7 +183,7 @@ def theirs(case: dict[str, int], steps: int, clock: Clock, settings: dict[str, A
     import transformers
     from torch.utils.data import Subset
 
-    from adaptkit.trainer.source import Order
+    from adaptkit.trainer.row_source import Order
 
     class Ticks(transformers.TrainerCallback):
         def on_step_end(self, args: Any, state: Any, control: Any, **others: Any) -> None:

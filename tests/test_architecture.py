@@ -189,7 +189,7 @@ OWNERS = {
     "adaptkit/compare/workspace.py": {"plan.json", "stages"},
     "adaptkit/study/record.py": {"study.json"},
     "adaptkit/data/offline_corpus.py": {"manifest.json"},  # of a prepared corpus
-    "adaptkit/export/papers/lineage.py": {"manifest.json"},  # of an exported folder
+    "adaptkit/export/record.py": {"manifest.json", "parity.json"},  # of an exported folder
 }
 """Who names which file or folder; a name in a sentence is no name of a file."""
 FOLDERS = RUN_FOLDERS | {"stages"}

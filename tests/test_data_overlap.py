@@ -48,6 +48,12 @@ def test_exact_and_near_duplicates_go_whatever_the_order() -> None:
     assert report.examples[0][2] in ("exact", "near") and report.as_json()["num_near"] == 1
 
 
+def test_blanks_at_the_ends_make_no_text_another() -> None:
+    texts = ["one text of some words", "  one text of some words \n", "another text"]
+    kept, report = deduplicate(dataset(texts), near=False)
+    assert report.num_exact == 1 and report.removed_bytes > 0 and len(kept.rows) == 2
+
+
 def test_equal_texts_with_different_labels_both_stay() -> None:
     rows = [Row({"text": "same words", "label": label}, f"x:{label}", f"{label:0>16}") for label in "ab"]
     assert deduplicate(Dataset(rows, "labelled", {}), near=False)[1].num_exact == 0
@@ -107,6 +113,37 @@ def test_a_stock_phrase_touches_a_long_document_but_does_not_condemn_it() -> Non
     phrase = prose(1, 14)
     report = overlap(dataset([" ".join(prose(2, 50) + phrase)]), dataset([" ".join(prose(3, 2000) + phrase)]))
     assert report.num_touched == 1 and report.contaminated == []
+
+
+@pytest.mark.parametrize(("num_words", "contaminated"), [(129, 1), (130, 1), (131, 0), (150, 0)])
+def test_an_item_is_contaminated_from_a_tenth_of_its_words_on(num_words: int, contaminated: int) -> None:
+    run = prose(1, 13)
+    item = " ".join(prose(2, num_words - 13) + run)
+    report = overlap(dataset([" ".join(prose(3, 80) + run)], "train"), dataset([item]))
+    assert (len(report.contaminated), report.num_touched) == (contaminated, 1)
+    assert len(report.train_ids) == contaminated
+
+
+def test_only_training_rows_that_cover_a_tenth_by_themselves_go() -> None:
+    runs = [prose(seed, 13) for seed in (1, 2, 3)]
+    item = " ".join(word for run in runs for word in run + prose(9, 87))  # 3 runs of 13 in 300 words
+    whole = dataset([" ".join(run) for run in runs] + [item], "train")
+    report = overlap(whole, dataset([item]))
+    assert len(report.contaminated) == 1 and report.train_ids == [whole.rows[3].id]
+    apart = overlap(dataset([" ".join(run) for run in runs]), dataset([item]))
+    assert len(apart.contaminated) == 1 and apart.train_ids == [], "each holds 4 % of the item"
+
+
+def test_two_texts_are_near_duplicates_from_three_quarters_of_equal_shingles_on() -> None:
+    base = prose(1, 400)
+    found = {}
+    for num_changed in range(20, 100, 4):
+        other = base[:-num_changed] + prose(2, num_changed)
+        first, second = minhash([" ".join(base), " ".join(other)])
+        alike = float((first == second).mean())
+        found[alike] = bool(near_duplicates([" ".join(base), " ".join(other)]))
+    assert all(twins == (alike >= 0.75) for alike, twins in found.items())
+    assert any(0.75 <= alike < 0.8 for alike in found) and any(0.7 < alike < 0.75 for alike in found)
 
 
 def test_many_small_rows_give_the_same_answer_as_one_chunk(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -16,7 +16,7 @@ from adaptkit.compare.workspace import Workspace
 from adaptkit.errors import ModelError
 from adaptkit.run import Run, read_json
 from adaptkit.study.arms import Adaptation, Arm, Origin, TextJob, language_jobs
-from adaptkit.study.record import BASE, StageKey
+from adaptkit.study.stage_record import BASE, StageKey
 
 ARMS = "arms=[distilled+full, generic+lora, scratch+full, placebo+full]"
 

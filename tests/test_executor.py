@@ -13,7 +13,7 @@ from adaptkit.compare.stage import Stage
 from adaptkit.compare.stages.run import run_stage
 from adaptkit.compare.workspace import error_path, result_path
 from adaptkit.errors import DataError
-from adaptkit.study.record import BASE, PREPARE, TOKENIZER
+from adaptkit.study.stage_record import BASE, PREPARE, TOKENIZER
 
 STAGE = Stage(TOKENIZER, "train the domain tokenizer", needs=(PREPARE,))
 

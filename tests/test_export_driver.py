@@ -78,10 +78,10 @@ def test_a_failure_while_writing_leaves_nothing(
     notes: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def fail(*_: object) -> None:
-        raise OSError("no")
+        raise RuntimeError("no")
 
-    monkeypatch.setattr(driver, "_publish", fail)
-    with pytest.raises(OSError):
+    monkeypatch.setattr(driver, "write_card", fail)
+    with pytest.raises(RuntimeError):
         export(resolve(notes.path), "bf16", Options(out=tmp_path / "out"))
     assert list(tmp_path.iterdir()) == []
 

@@ -59,6 +59,13 @@ def test_one_item_may_flip_unless_the_user_states_a_limit() -> None:
     assert failed(compare(before, after, Limits.of(FP32, None, None), num_items=25)) == ["accuracy"]
 
 
+def test_only_the_first_score_decides() -> None:
+    before, after = generated(accuracy=0.8, macro_f1=0.8), generated(accuracy=0.8, macro_f1=0.1)
+    assert passed(compare(before, after, Limits.of(INT8, None, 0.01), num_items=25))
+    swapped = generated(macro_f1=0.8, accuracy=0.8)
+    assert failed(compare(swapped, after, Limits.of(INT8, None, 0.01), num_items=25)) == ["macro_f1"]
+
+
 @pytest.mark.parametrize("broken", [math.nan, math.inf])
 def test_no_number_never_passes(broken: float) -> None:
     assert failed(compare(generated(), generated(broken), Limits.of(INT8, None, None))) == ["bits per byte"]

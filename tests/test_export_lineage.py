@@ -44,6 +44,13 @@ def write_run(path: Path, model: Path, record: RunRecord) -> Run:
 
 
 STUDENTS = {
+    "another model of the same licence": (
+        "other",
+        "giant",
+        "other",
+        "giant",
+        "mit, carried over from its base other",
+    ),
     "blocks of its teacher": ("giant", "giant", "giant", "giant", "mit, carried over from its base giant"),
     "random weights": ("", "giant", "random weights", "giant", "mit, carried over from its teacher giant"),
     "another model": (
@@ -76,7 +83,7 @@ def test_a_student_carries_its_teachers_licence(
     model_folders: dict[str, Path], tmp_path: Path, student: str
 ) -> None:
     base, teacher, began, learnt, licence = STUDENTS[student]
-    for name, terms in {"giant": "mit", "small": "bsd"}.items():
+    for name, terms in {"giant": "mit", "small": "bsd", "other": "mit"}.items():
         made = shutil.copytree(model_folders["llama"], tmp_path / name)
         (made / "README.md").write_text(f"---\nlicense: {terms}\n---\n")
     trained = RunRecord(recipe=RecipeKind.FINETUNE, base=str(tmp_path / "giant"))

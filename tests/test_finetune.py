@@ -25,7 +25,7 @@ from adaptkit.data.heldout import read_calibration, read_held_out
 from adaptkit.data.supervised import prompt_ids
 from adaptkit.errors import DataError, ModelError
 from adaptkit.finetune.config import FinetuneConfig
-from adaptkit.finetune.generate import generate
+from adaptkit.finetune.generation import generate
 from adaptkit.finetune.recipe import finetune
 from adaptkit.finetune.tasks import task_of
 from adaptkit.run import Run, read_json, read_jsonl

@@ -11,7 +11,7 @@ from tiny_training import Rows, bert, llama, losses, settings, task, train
 from adaptkit.errors import ConfigError
 from adaptkit.run import Run
 from adaptkit.trainer.objective import CausalLM, LossOutput, MaskedLM
-from adaptkit.trainer.source import deal
+from adaptkit.trainer.row_source import deal
 from adaptkit.trainer.trainer import Trainer
 
 TASKS = ["pretrain", "lora", "masked", "classify"]

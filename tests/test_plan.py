@@ -8,7 +8,7 @@ from adaptkit.compare.plan import build_stages, make_plan
 from adaptkit.errors import BudgetError, ConfigError
 from adaptkit.study.arms import Origin, TextJob
 from adaptkit.study.budget import BudgetConfig, grant
-from adaptkit.study.record import StageKey
+from adaptkit.study.stage_record import StageKey
 
 ARMS = "arms=[generic+prompt, generic+lora, continued+full, continued+probe, scratch+full, placebo+full]"
 

@@ -17,7 +17,6 @@ from adaptkit.errors import DataError
 from adaptkit.report.svg import Scale, padded, robust_range, spread
 from adaptkit.report.tables import terminal_table
 from adaptkit.report.write import write_report
-from adaptkit.run import read_json, write_json
 from adaptkit.study.results import collect
 
 ORIGINS = ("generic", "continued", "scratch")
@@ -149,59 +148,6 @@ def test_missing_run_is_named(tmp_path):
     with pytest.raises(DataError, match="scratch-s1-f1") as caught:
         write_report(study)
     assert "run the same" in caught.value.fix
-
-
-def test_missing_items_cost_and_study_are_named(tmp_path):
-    study = write_study(tmp_path, tasks=("language",), fractions=(1.0,), **SMALL)
-    (tmp_path / "scratch-s1-f1" / "cost.json").rename(tmp_path / "cost.json")
-    with pytest.raises(DataError, match="no cost.json"):
-        collect(study)
-    (tmp_path / "cost.json").rename(tmp_path / "scratch-s1-f1" / "cost.json")
-    (tmp_path / "scratch-s2-f1" / "eval" / "language.jsonl").unlink()
-    with pytest.raises(DataError, match=r"scratch-s2-f1.*suite 'language'"):
-        collect(study)
-    with pytest.raises(DataError, match=r"no study\.json"):
-        collect(tmp_path)
-
-
-def test_a_study_of_the_first_release_is_refused_with_what_to_do(tmp_path):
-    study = write_study(tmp_path, tasks=("language",), fractions=(1.0,), **SMALL)
-    first = read_json(study / "study.json")
-    del first["format"]
-    write_json(study / "study.json", {**first, "results": first.pop("scores"), "fractions": [1.0]})
-    with pytest.raises(DataError, match="was made by an older release of adaptkit") as caught:
-        write_report(study)
-    assert caught.value.fix == "run the same command again with another --root: it makes a new run"
-
-
-def test_a_score_of_an_arm_or_task_that_is_not_listed_is_refused(tmp_path):
-    study = write_study(tmp_path, tasks=("language",), fractions=(1.0,), **SMALL)
-    record = collect(study).record
-    edit_study(study, arms=record.arms[:-1])
-    with pytest.raises(DataError, match=r"'placebo\+full' on 'language' names an arm or a task that is not"):
-        collect(study)
-    edit_study(study, arms=record.arms, primary="ticket")
-    with pytest.raises(DataError, match="the task that decides, 'ticket', is not listed"):
-        collect(study)
-
-
-def test_arms_scored_on_other_items_are_refused(tmp_path):
-    study = write_study(tmp_path, tasks=("language",), fractions=(1.0,), **SMALL)
-    path = tmp_path / "scratch-s2-f1" / "eval" / "language.jsonl"
-    path.write_text("".join(path.read_text().splitlines(keepends=True)[1:]))
-    with pytest.raises(DataError, match="scratch-s2-f1"):
-        collect(study)
-
-
-def test_shared_runs_count_once_and_costs_add_up(tmp_path):
-    results = collect(write_study(tmp_path, **SMALL))
-    groups = results.distinct_arms("language")
-    assert {a.name for a in groups["scratch+full"]} == {"scratch+full", "scratch+probe"}
-    assert results.same_as("language", "scratch+probe") == "scratch+full"
-    cell = results.of("rct_role", "scratch+full")[0]
-    parts = [json.loads((path / "cost.json").read_text()) for path in cell.paid_by]
-    assert len(parts) == 2 and cell.cost.flops == pytest.approx(sum(part["flops"] for part in parts))
-    assert cell.cost.peak_memory_bytes == max(part["peak_memory_bytes"] for part in parts)
 
 
 def test_terminal_table_names_every_arm(tmp_path):

@@ -10,16 +10,15 @@ import pytest
 from adaptkit.errors import DataError
 from adaptkit.run import write_json
 from adaptkit.study.arms import ARMS, Origin, TextJob
-from adaptkit.study.record import (
+from adaptkit.study.record import is_study, read_study
+from adaptkit.study.stage_record import (
     BASE,
     PREPARE,
     TOKENIZER,
     LanguageResult,
     StageKey,
     TaskResult,
-    is_study,
     read_result,
-    read_study,
     write_result,
 )
 

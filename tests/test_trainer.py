@@ -24,7 +24,7 @@ from adaptkit.trainer.config import TrainerConfig
 from adaptkit.trainer.objective import CausalLM, LossOutput
 from adaptkit.trainer.pending import Pending
 from adaptkit.trainer.progress import Hooks
-from adaptkit.trainer.source import Order
+from adaptkit.trainer.row_source import Order
 from adaptkit.trainer.trainer import Trainer
 
 TENSORS = ("model.safetensors", "optimizer.safetensors")

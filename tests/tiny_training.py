@@ -12,7 +12,7 @@ from adaptkit.run import Run
 from adaptkit.trainer.config import TrainerConfig
 from adaptkit.trainer.objective import CausalLM, Classification, MaskedLM, Objective
 from adaptkit.trainer.result import TrainResult
-from adaptkit.trainer.source import mix
+from adaptkit.trainer.row_source import mix
 from adaptkit.trainer.trainer import Trainer
 
 VOCAB, MASK, LABELS = 61, 1, 3

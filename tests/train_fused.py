@@ -20,7 +20,7 @@ from adaptkit.embed.rows import Example, TextRows, groups_of
 from adaptkit.run import Run, write_json
 from adaptkit.trainer.distillation import Distillation
 from adaptkit.trainer.objective import Objective
-from adaptkit.trainer.source import Source
+from adaptkit.trainer.row_source import Source
 from adaptkit.trainer.trainer import Trainer
 
 TASKS = {

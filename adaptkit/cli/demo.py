@@ -12,6 +12,7 @@ import typer
 
 from adaptkit.cli.console import Outcome, command
 from adaptkit.errors import AdaptkitError
+from adaptkit.run import Run
 from adaptkit.study.record import is_study
 
 if TYPE_CHECKING:
@@ -101,7 +102,7 @@ def _card(folder: Path) -> str:
         if is_study(folder):  # it has findings to show, and perhaps no model or no report
             return f"There is no card: {error.what}."
         raise
-    exports = sorted((source.run / "export").glob("*/README.md")) if source.run else []
+    exports = sorted(Run(source.run).exports.glob("*/README.md")) if source.run else []
     for card in (source.folder / "README.md", *exports):
         if card.is_file():
             return card.read_text(encoding="utf-8").split("\n---\n", 1)[-1]

@@ -15,20 +15,18 @@ from adaptkit.study.config import StudyConfig
 from adaptkit.study.record import (
     ArmRecord,
     BaselineRecord,
-    BaselineResult,
     BaseRecord,
     BudgetRecord,
     DataRecord,
     ForgettingRecord,
     PriceRecord,
     ScoreRecord,
-    StageKey,
     StudyRecord,
     TaskRecord,
     TrialRecord,
     TuningRecord,
-    read_result,
 )
+from adaptkit.study.stage_record import BaselineResult, StageKey, read_result
 from adaptkit.study.task import TaskConfig
 
 LANGUAGE, GENERAL = "language", "general"

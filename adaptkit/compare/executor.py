@@ -24,7 +24,7 @@ from adaptkit.compare.stage import Stage
 from adaptkit.compare.workspace import error_path, log_path, result_path
 from adaptkit.errors import AdaptkitError, MissingDependency
 from adaptkit.run import read_json
-from adaptkit.study.record import StageKey
+from adaptkit.study.stage_record import StageKey
 from adaptkit.trainer.device import free_cores
 
 PRELOAD = [

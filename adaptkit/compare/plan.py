@@ -21,7 +21,7 @@ from adaptkit.study.arms import Adaptation, Arm, Origin, TextJob, language_jobs
 from adaptkit.study.base_model import base_shape
 from adaptkit.study.budget import Budget, check_total, grant, steps_within
 from adaptkit.study.config import StudyConfig
-from adaptkit.study.record import BASE, PREPARE, TOKENIZER, StageKey
+from adaptkit.study.stage_record import BASE, PREPARE, TOKENIZER, StageKey
 
 OVERHEAD_S = 8.0  # start, tokenising and scoring of a stage, beside its FLOPs
 

@@ -7,7 +7,7 @@ import sys
 from typing import Any
 
 from adaptkit.compare.stage import Stage
-from adaptkit.study.record import StageKey
+from adaptkit.study.stage_record import StageKey
 
 
 class Progress:

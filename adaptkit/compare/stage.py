@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from adaptkit.study.record import StageKey
+from adaptkit.study.stage_record import StageKey
 
 
 @dataclass(frozen=True)

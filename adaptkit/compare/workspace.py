@@ -21,7 +21,7 @@ from adaptkit.run import Run, digest, file_digest, read_json
 from adaptkit.study.arms import Arm, TextJob
 from adaptkit.study.budget import Budget
 from adaptkit.study.config import StudyConfig
-from adaptkit.study.record import (
+from adaptkit.study.stage_record import (
     BASE,
     PREPARE,
     TOKENIZER,

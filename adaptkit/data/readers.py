@@ -19,8 +19,8 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from adaptkit.config import Config, Count, in_unit
+from adaptkit.data.column_roles import RowReader, describe_columns, detect, unknown_role
 from adaptkit.data.files import Fault, Record, find_files, format_of, records
-from adaptkit.data.roles import RowReader, describe_columns, detect, unknown_role
 from adaptkit.errors import DataError
 from adaptkit.run import file_digest
 

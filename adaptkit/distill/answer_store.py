@@ -32,7 +32,7 @@ from adaptkit.errors import DataError
 from adaptkit.run import digest, file_digest, read_json, write_json
 from adaptkit.trainer.distillation import STORED
 from adaptkit.trainer.parallel import Ranks
-from adaptkit.trainer.source import Source
+from adaptkit.trainer.row_source import Source
 
 TOP_K = 64
 ROWS_PER_PART = 256

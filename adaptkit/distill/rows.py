@@ -18,7 +18,7 @@ from adaptkit.models.separation import Separation, kept_apart
 from adaptkit.run import Run, digest
 from adaptkit.trainer.distillation import Kind
 from adaptkit.trainer.parallel import Ranks
-from adaptkit.trainer.source import Source
+from adaptkit.trainer.row_source import Source
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerFast

@@ -20,8 +20,8 @@ from adaptkit.data.readers import Dataset, Row, content_id
 from adaptkit.distill.http_teacher import ServedTeacher
 from adaptkit.ops import IGNORE_INDEX
 from adaptkit.run import read_jsonl
+from adaptkit.trainer.row_source import mix
 from adaptkit.trainer.sampling import PROMPT_SHARE, continued
-from adaptkit.trainer.source import mix
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerFast

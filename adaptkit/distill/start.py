@@ -37,7 +37,7 @@ from adaptkit.trainer.distillation import (
 )
 from adaptkit.trainer.objective import CausalLM
 from adaptkit.trainer.parallel import Ranks, repeated_blocks
-from adaptkit.trainer.source import Source
+from adaptkit.trainer.row_source import Source
 
 if TYPE_CHECKING:
     from peft import PeftModel

@@ -17,9 +17,10 @@ from adaptkit.distill.answer_store import Scorer
 from adaptkit.errors import ModelError
 from adaptkit.trainer.blocks import recording
 from adaptkit.trainer.device import default_device, send
-from adaptkit.trainer.distillation import STORED, Kind, Signal, Teacher, embedding, head_inputs
+from adaptkit.trainer.distillation import STORED, Kind, embedding, head_inputs
 from adaptkit.trainer.objective import Batch
 from adaptkit.trainer.parallel import repeated_blocks
+from adaptkit.trainer.teacher_signal import Signal, Teacher
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerFast

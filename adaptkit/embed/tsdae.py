@@ -31,7 +31,7 @@ from adaptkit.embed.rows import Example, like_lengths
 from adaptkit.models.batching import pad_right
 from adaptkit.models.sentence.pooling import Pooling, pool
 from adaptkit.trainer.objective import Batch, LossOutput, label_rows, shifted
-from adaptkit.trainer.source import mix
+from adaptkit.trainer.row_source import mix
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel

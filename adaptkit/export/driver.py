@@ -10,13 +10,13 @@ and within the allowed loss, or not at all.
 
 from __future__ import annotations
 
-import os
 import shutil
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from adaptkit import models
+from adaptkit.disk import whole_folder
 from adaptkit.errors import ConfigError, ModelError
 from adaptkit.export.formats import Format, find_format
 from adaptkit.export.papers.lineage import trace, weights_digests
@@ -107,10 +107,7 @@ def export(
     options, chosen = options or Options(), find_format(format)
     folder = _destination(source, chosen, options)
     _check_request(source, chosen, options)
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    temporary = folder.with_name(f".{folder.name}.{os.getpid()}.tmp")
-    shutil.rmtree(temporary, ignore_errors=True)
-    try:
+    with whole_folder(folder) as temporary:
         parity, quantised = _write_weights(source, chosen, options, temporary, tell)
         figures = _keep_figures(source, folder, parity)
         refuse(parity.checks, chosen.name, str(folder), str(figures))
@@ -118,9 +115,10 @@ def export(
         record, num_bytes = _write_papers(source, chosen, temporary, parity, quantised)
         if options.sign_key is not None:
             sign(temporary, options.sign_key)
-        _publish(temporary, folder)
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
+        for path in [temporary, *temporary.rglob("*")]:
+            # safetensors writes files that only their owner can read
+            path.chmod(0o755 if path.is_dir() else 0o644)
+    _figures_beside(folder).unlink(missing_ok=True)
     return Exported(folder, source, record, parity, num_bytes)
 
 
@@ -257,21 +255,3 @@ def _serving_dtype(source: Source, format: Format) -> dict[str, str]:
     if source.kind != "generate" or format.dtype == "float32":
         return {"gpu": format.dtype, "cpu": "float32"}
     return {"gpu": "bfloat16", "cpu with bf16 units": "bfloat16", "cpu": "float32"}
-
-
-def _publish(temporary: Path, folder: Path) -> None:
-    """Flush the files to the disk and rename the folder in one step; an older export goes only then."""
-    for path in [*temporary.rglob("*"), temporary]:
-        # safetensors writes files that only their owner can read
-        path.chmod(0o755 if path.is_dir() else 0o644)
-        handle = os.open(path, os.O_RDONLY)
-        os.fsync(handle)
-        os.close(handle)
-    if folder.exists():
-        old = folder.with_name(f".{folder.name}.{os.getpid()}.old")
-        os.rename(folder, old)
-        os.rename(temporary, folder)
-        shutil.rmtree(old)
-    else:
-        os.rename(temporary, folder)
-    _figures_beside(folder).unlink(missing_ok=True)

@@ -15,7 +15,7 @@ import numpy as np
 from adaptkit.data.readers import Dataset, Row
 from adaptkit.data.score_table import ItemRow, Score
 from adaptkit.finetune.frozen_answers import ForwardMeter, FrozenAnswers
-from adaptkit.finetune.generate import generate
+from adaptkit.finetune.generation import generate
 from adaptkit.finetune.prompt_template import (
     SEPARATOR,
     SHORTEST_TEXT,

@@ -33,7 +33,7 @@ from adaptkit.trainer.cost import affordable_steps
 from adaptkit.trainer.lifecycle import Outcome, first_outputs, merge_checked, run_recipe
 from adaptkit.trainer.parallel import Ranks
 from adaptkit.trainer.result import TrainResult
-from adaptkit.trainer.source import Source
+from adaptkit.trainer.row_source import Source
 from adaptkit.trainer.steps import steps_of_epochs
 from adaptkit.trainer.trainer import Trainer
 

@@ -13,7 +13,7 @@ from adaptkit.data.score_table import ItemRow
 from adaptkit.data.supervised import Example, LabelledRows, SupervisedRows, build_examples, prompt_ids
 from adaptkit.errors import DataError
 from adaptkit.finetune.choice_likelihood import score_choices, softmax
-from adaptkit.finetune.generate import generate
+from adaptkit.finetune.generation import generate
 from adaptkit.finetune.prompt_template import context_length, question_and_answer
 from adaptkit.trainer.objective import CausalLM, Classification, Objective
 

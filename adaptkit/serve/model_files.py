@@ -11,11 +11,12 @@ from pathlib import Path
 from typing import Any
 
 from adaptkit.errors import ModelError
+from adaptkit.export.record import MANIFEST_FILE
 
 CODE = (".py", ".pyc", ".so", ".sh")
 PICKLES = (".bin", ".pt", ".pth", ".ckpt", ".pkl", ".pickle", ".joblib", ".npy")
 RUNS_CODE = ("auto_map", "_attn_implementation_internal", "custom_pipelines", "trust_remote_code")
-LARGE_DATA = ("tokenizer.json", "vocab.json", "model.safetensors.index.json", "manifest.json")
+LARGE_DATA = ("tokenizer.json", "vocab.json", "model.safetensors.index.json", MANIFEST_FILE)
 """JSON files that are read as data only, so that no setting in them can ask for code."""
 TOKENIZERS = ("tokenizer.json", "tokenizer.model", "vocab.txt", "vocab.json", "spiece.model", "tekken.json")
 LARGEST_HEADER = 100 * 2**20  # what safetensors itself allows

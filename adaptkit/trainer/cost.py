@@ -10,7 +10,7 @@ from torch import nn
 from adaptkit import models
 from adaptkit.trainer import parallel
 from adaptkit.trainer.objective import Batch, Objective
-from adaptkit.trainer.source import Order, Source, microbatches
+from adaptkit.trainer.row_source import Order, Source, microbatches
 from adaptkit.trainer.steps import steps_of_epochs, steps_within
 
 if TYPE_CHECKING:

@@ -17,9 +17,9 @@ Shape suffixes: B = rows, T = tokens, D = hidden size, E = the teacher's, V = vo
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import Literal, Protocol
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Literal
 
 import torch
 import torch.nn.functional as F
@@ -29,7 +29,8 @@ from adaptkit import models, ops
 from adaptkit.models.head import unwrap
 from adaptkit.trainer.blocks import Recorded, nothing, only_blocks, outside, recording, replaced
 from adaptkit.trainer.objective import Batch, LossOutput, model_inputs, packed_inputs, with_bounds
-from adaptkit.trainer.source import mix
+from adaptkit.trainer.row_source import mix
+from adaptkit.trainer.teacher_signal import Signal, Teacher
 
 Kind = Literal["causal", "masked", "classifier", "encoder"]
 DIVERGENCES = ("forward_kl", "reverse_kl", "jsd")
@@ -43,29 +44,6 @@ FIRST_RATE, CONSTANT_RATE = 0.3, 0.5
 RISE = 0.5
 """Blocks are replaced for this share of the run, the curriculum rising from FIRST_RATE to 1; then the student
 learns alone."""
-
-
-@dataclass(frozen=True)
-class Signal:
-    """What a teacher says about a batch."""
-
-    head: ops.Teacher | None = None
-    """For a language model its next-token distribution, for a classifier its logits."""
-    embedding_BE: Tensor | None = None
-    blocks: Recorded = field(default_factory=Recorded)
-
-
-class Teacher(Protocol):
-    """Anything that says what a better model would answer. It is frozen and no part of the model that trains."""
-
-    blocks: Sequence[nn.Module]
-    """Its blocks, for losses that run or look at them; empty where only its answers are known."""
-
-    def __call__(self, batch: Batch, layers: Sequence[int], attention: bool) -> Signal:
-        """The signal of a batch, without gradient, with what `layers` gave."""
-
-    def flops_per_token(self, seq_len: int) -> float:
-        """What asking it costs here, per token."""
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,7 @@ from adaptkit.errors import DataError
 from adaptkit.trainer import device
 from adaptkit.trainer.objective import Objective
 from adaptkit.trainer.parallel import Ranks
-from adaptkit.trainer.source import Source, cut
+from adaptkit.trainer.row_source import Source, cut
 
 
 @torch.no_grad()

@@ -28,7 +28,7 @@ from adaptkit.trainer import parallel
 from adaptkit.trainer.config import TrainerConfig
 from adaptkit.trainer.device import send
 from adaptkit.trainer.parallel import Ranks
-from adaptkit.trainer.source import Source
+from adaptkit.trainer.row_source import Source
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel

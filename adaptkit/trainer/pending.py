@@ -11,6 +11,7 @@ from __future__ import annotations
 import math
 import time
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -44,6 +45,22 @@ class Taken:
     def finite(self) -> bool:
         """Whether the update may be made; known once fetched."""
         return math.isfinite(self.loss) and math.isfinite(self.grad_norm)
+
+    def suspects(self) -> list[int]:
+        """Examples of the microbatches whose loss is not finite."""
+        parts = zip(self.groups, self.totals.tolist(), strict=False)
+        return [index for group, total in parts if not math.isfinite(total) for index in group]
+
+    def crash(self, places: list[str]) -> dict[str, Any]:
+        """crash.json of a step that is not finite."""
+        values = {"loss": repr(self.loss), "grad_norm": repr(self.grad_norm)}
+        return {"step": self.step + 1, **values, "samples": places}
+
+    def failure(self, places: list[str]) -> str:
+        """What went wrong, for people."""
+        kind, value = ("gradient norm", self.grad_norm) if math.isfinite(self.loss) else ("loss", self.loss)
+        listed = ", ".join(places[:8]) + (f" and {len(places) - 8} more" if len(places) > 8 else "")
+        return f"the {kind} is {value} at step {self.step + 1}; the update was not made. Samples: {listed}"
 
 
 class Pending:

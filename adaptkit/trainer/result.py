@@ -81,6 +81,24 @@ class TrainResult:
     device: str
     threads: int
 
+    @classmethod
+    def of(cls, counters: Progress, device: str, threads: int) -> TrainResult:
+        """From what a run counted."""
+        return cls(
+            num_steps=counters.step,
+            tokens_seen=counters.tokens_seen,
+            items_seen=counters.items_seen,
+            flops=counters.flops,
+            seconds=counters.seconds,
+            peak_memory_bytes=counters.peak_memory_bytes,
+            train_loss=counters.train_loss,
+            eval_loss=counters.history[-1]["eval_loss"] if counters.history else None,
+            history=counters.history,
+            best_step=counters.best_step or counters.step,
+            device=device,
+            threads=threads,
+        )
+
     @property
     def tokens_per_s(self) -> float:
         return self.tokens_seen / self.seconds

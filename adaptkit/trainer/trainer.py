@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from adaptkit import ops
 from adaptkit.errors import AdaptkitError, DataError, NonFiniteError
 from adaptkit.run import Run, digest, write_json
-from adaptkit.trainer import device, grad_cache, optim, parallel, preflight, recorded
+from adaptkit.trainer import device, grad_cache, optim, parallel, recorded, run_checks
 from adaptkit.trainer.checkpoint import Checkpoint, Checkpoints
 from adaptkit.trainer.config import COST_ONLY, TrainerConfig
 from adaptkit.trainer.cost import Meter, step_cost
@@ -32,7 +32,7 @@ from adaptkit.trainer.pending import Pending, Taken
 from adaptkit.trainer.progress import Hooks, MetricsFile, announce, progress
 from adaptkit.trainer.reporters import tracker
 from adaptkit.trainer.result import TrainResult
-from adaptkit.trainer.source import Order, Source, microbatches, mix
+from adaptkit.trainer.row_source import Order, Source, microbatches, mix
 from adaptkit.trainer.state import State, trained_and_frozen
 
 
@@ -70,11 +70,11 @@ class Trainer:
         self.ranks = parallel.join(config.parallel)
         self.device = self.ranks.device
         self.dtype = device.compute_dtype(config.precision, self.device)
-        self.objective = preflight.resolve(objective, config.implementation, self.device)
+        self.objective = run_checks.resolve(objective, config.implementation, self.device)
         self.order = Order(len(train), config.global_batch_size, config.seed)
         self.hooks = list(hooks)
         self.meter = Meter(model, self.objective)
-        preflight.check(objective, train, eval, config, self.ranks)
+        run_checks.check(objective, train, eval, config, self.ranks)
 
     def fit(self) -> TrainResult:
         """Train to the last step and leave the selected weights in the model.
@@ -104,7 +104,7 @@ class Trainer:
         self.fused = ops.fuse(working, config.implementation)
         if config.gradient_checkpointing:
             working.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
-        self.compiled = preflight.compiles(config, self.objective, self.device, self._step_flops)
+        self.compiled = run_checks.compiles(config, self.objective, self.device, self._step_flops)
         if self.compiled:
             for block in parallel.repeated_blocks(working):
                 block.compile()
@@ -277,23 +277,15 @@ class Trainer:
         return self.ranks.whole(norm)
 
     def _check(self, taken: Taken) -> None:
-        """Refuse a step that would put NaN or infinity into the weights; crash.json says which samples were
-        in it."""
+        """Refuse a step that would put NaN or infinity into the weights; crash.json lists its samples."""
         if taken.finite:
             return
-        step, loss, grad_norm = taken.step, taken.loss, taken.grad_norm
-        parts = zip(taken.groups, taken.totals.tolist(), strict=False)
-        bad = [index for group, total in parts if not math.isfinite(total) for index in group]
-        places = [self.train.where(index) for index in bad or self.order.step(step)[0]]
+        places = [self.train.where(index) for index in taken.suspects() or self.order.step(taken.step)[0]]
         self.state.optimizer.zero_grad(set_to_none=True)
         if self.ranks.rank == 0:
-            row = {"step": step + 1, "loss": repr(loss), "grad_norm": repr(grad_norm), "samples": places}
-            write_json(self.run.crash_path, row)
-        kind, value = ("gradient norm", grad_norm) if math.isfinite(loss) else ("loss", loss)
-        listed = ", ".join(places[:8]) + (f" and {len(places) - 8} more" if len(places) > 8 else "")
-        what = f"the {kind} is {value} at step {step + 1}; the update was not made. Samples: {listed}"
-        fix = "look at these samples (crash.json lists all), or lower trainer.learning_rate; the last checkpoint is good"
-        raise NonFiniteError(what, where=str(self.run.crash_path), fix=fix)
+            write_json(self.run.crash_path, taken.crash(places))
+        fix = "look at these samples (crash.json lists all) or lower trainer.learning_rate; checkpoints are good"
+        raise NonFiniteError(taken.failure(places), where=str(self.run.crash_path), fix=fix)
 
     def _evaluate(self, source: Source) -> None:
         counters, config = self.state.progress, self.config
@@ -349,18 +341,4 @@ class Trainer:
         self.state.select()
         self.ranks.give_back(self.working, self.model)
         self.model.eval()
-        counters = self.state.progress
-        return TrainResult(
-            num_steps=counters.step,
-            tokens_seen=counters.tokens_seen,
-            items_seen=counters.items_seen,
-            flops=counters.flops,
-            seconds=counters.seconds,
-            peak_memory_bytes=counters.peak_memory_bytes,
-            train_loss=counters.train_loss,
-            eval_loss=counters.history[-1]["eval_loss"] if counters.history else None,
-            history=counters.history,
-            best_step=counters.best_step or counters.step,
-            device=device.describe(self.device),
-            threads=self.threads,
-        )
+        return TrainResult.of(self.state.progress, device.describe(self.device), self.threads)

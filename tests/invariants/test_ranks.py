@@ -19,7 +19,7 @@ from tiny_training import train as train_here
 
 from adaptkit.errors import ConfigError
 from adaptkit.run import Run, read_json
-from adaptkit.trainer import parallel, preflight
+from adaptkit.trainer import parallel, run_checks
 from adaptkit.trainer.objective import CausalLM
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -105,4 +105,4 @@ def test_settings_that_two_ranks_cannot_share_are_refused(changes, match):
     ranks.world_size = 2
     config = settings(parallel="fsdp", **changes)
     with pytest.raises(ConfigError, match=match):
-        preflight.check(CausalLM(), train_ranks.Rows("causal"), None, config, ranks)
+        run_checks.check(CausalLM(), train_ranks.Rows("causal"), None, config, ranks)

@@ -18,8 +18,8 @@ from adaptkit.embed.retrieval import read_set
 from adaptkit.run import Run, read_json
 from adaptkit.study.arms import Origin, TextJob
 from adaptkit.study.config import StudyConfig
-from adaptkit.study.record import StageKind
 from adaptkit.study.results import Results, collect
+from adaptkit.study.stage_record import StageKind
 
 STUDY = """
 name: search

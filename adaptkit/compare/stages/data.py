@@ -18,7 +18,8 @@ from adaptkit.run import Run, write_jsonl
 from adaptkit.run_record import RecipeKind, RunRecord, SplitRecord, read_record, validated
 from adaptkit.study.config import StudyConfig
 from adaptkit.study.inputs import data_configs, input_digests
-from adaptkit.study.record import CorpusRecord, DataRecord, OverlapRecord, PreparedResult
+from adaptkit.study.record import CorpusRecord, DataRecord, OverlapRecord
+from adaptkit.study.stage_record import PreparedResult
 from adaptkit.study.task import CorpusRows, read_corpus
 
 PASSAGE_BYTES = 1024

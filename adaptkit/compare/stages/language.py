@@ -24,7 +24,8 @@ from adaptkit.compare.workspace import Workspace, documents, rows_of, tidy
 from adaptkit.run import Run, read_json, write_json, write_jsonl
 from adaptkit.run_record import ModelKind, RecipeKind, RunRecord, SuiteRecord
 from adaptkit.study.arms import Adaptation, Origin, TextJob
-from adaptkit.study.record import BaseResult, LanguageResult, TokenizerRecord, TokenizerResult
+from adaptkit.study.record import TokenizerRecord
+from adaptkit.study.stage_record import BaseResult, LanguageResult, TokenizerResult
 from adaptkit.trainer.config import TrainerConfig
 
 JOBS: dict[Origin, LanguageJob] = {

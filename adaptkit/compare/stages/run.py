@@ -14,7 +14,7 @@ from adaptkit.compare.stages.task import baseline, task
 from adaptkit.compare.workspace import Workspace, error_path, result_path
 from adaptkit.errors import AdaptkitError
 from adaptkit.run import write_json
-from adaptkit.study.record import StageKind, StageResult, write_result
+from adaptkit.study.stage_record import StageKind, StageResult, write_result
 
 STAGES: dict[StageKind, Callable[[Workspace, Stage, int], StageResult]] = {
     StageKind.PREPARE: prepare,

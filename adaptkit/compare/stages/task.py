@@ -10,7 +10,7 @@ from adaptkit.compare.workspace import Workspace, tidy
 from adaptkit.run import Run, read_json, write_json, write_jsonl
 from adaptkit.run_record import RecipeKind, RunRecord, SuiteRecord
 from adaptkit.study.arms import Arm
-from adaptkit.study.record import BaselineResult, TaskResult
+from adaptkit.study.stage_record import BaselineResult, TaskResult
 from adaptkit.study.task import Answers, Assignment, TaskConfig
 
 HORIZON = 0.32

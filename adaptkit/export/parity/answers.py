@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from adaptkit.export.parity.evaluation_data import EvaluationData
 from adaptkit.export.source import Source
-from adaptkit.finetune.generate import generate
+from adaptkit.finetune.generation import generate
 from adaptkit.finetune.prompt_template import context_length, opening
 from adaptkit.finetune.tasks import Classify, Task, task_of
 from adaptkit.models.batching import batches_by_length, pad_right

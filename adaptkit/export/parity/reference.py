@@ -10,7 +10,7 @@ from torch import Tensor
 from adaptkit.export.parity import answers
 from adaptkit.export.parity.evaluation_data import BUILT_IN
 from adaptkit.export.source import Source
-from adaptkit.finetune.generate import generate
+from adaptkit.finetune.generation import generate
 from adaptkit.finetune.prompt_template import context_length, opening
 from adaptkit.models.bits_per_byte import bits_per_byte, first_token, score_documents
 from adaptkit.models.sentence.dense import read_dense

@@ -24,7 +24,8 @@ from torch import Tensor
 from . import autograd
 from ._ops import add_op_namespace_prefix
 from .launch import INTERPRETED, Shipped, on_device, power_of_two, type_name
-from .rope_kernels import rope_kernel, rope_norm_backward_kernel
+from .rope_backward_kernels import rope_norm_backward_kernel
+from .rope_kernels import rope_kernel
 
 _TILE = 2048
 _PROGRAMS_PER_SM = 4

@@ -13,7 +13,7 @@ from adaptkit.trainer.config import TrainerConfig
 from adaptkit.trainer.device import peak_flops
 from adaptkit.trainer.objective import Objective
 from adaptkit.trainer.parallel import Ranks
-from adaptkit.trainer.source import Source
+from adaptkit.trainer.row_source import Source
 
 USUAL_SHARE, COMPILING_PAYS_AFTER = 0.3, 600.0
 """Share of a GPU's data-sheet speed that an uncompiled run reaches, and the seconds of such a run that

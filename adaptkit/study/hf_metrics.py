@@ -1,6 +1,6 @@
 """Offer the study's metrics to Hugging Face `evaluate`: one local module, the metric is its config name.
 
-    metric = evaluate.load("adaptkit/study/metrics.py", "macro_f1", keep_in_memory=True)
+    metric = evaluate.load("adaptkit/study/hf_metrics.py", "macro_f1", keep_in_memory=True)
     metric.compute(predictions=["a", "b"], references=["a", "c"])
 
 Needs the extra `metrics`. All else in adaptkit computes with the same functions.

@@ -1,0 +1,164 @@
+"""The records of a study's stages: which stage it is, and what it left. The only reader and the only writer.
+
+key = StageKey.for_task("ticket", arm, seed=0)
+result = read_result(path, TaskResult)
+"""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from pathlib import Path
+from typing import Literal, TypeVar
+
+from adaptkit.run import FORMAT, read_json, write_json
+from adaptkit.run_record import ModelKind, Record, validated
+from adaptkit.study.arms import Arm, TextJob
+from adaptkit.study.record import DataRecord, TokenizerRecord
+
+
+class StageKind(StrEnum):
+    """What a stage does."""
+
+    PREPARE = "prepare"
+    TOKENIZER = "tokenizer"
+    BASE = "base"
+    LANGUAGE = "language"
+    TASK = "task"
+    BASELINE = "baseline"
+
+
+class StageKey(Record):
+    """Which stage of a study: everything that tells two stages apart."""
+
+    kind: StageKind
+    job: TextJob | None = None
+    """Of a language stage."""
+    task: str | None = None
+    """Of a task or baseline stage."""
+    arm: Arm | None = None
+    """Of a task stage."""
+    seed: int = 0
+    share: float = 1.0
+    """Of the domain text that is trained on."""
+    trial: int | None = None
+    """Number of a learning rate that is tried; None for the run that counts."""
+
+    @classmethod
+    def for_language(
+        cls, job: TextJob, *, seed: int = 0, share: float = 1.0, trial: int | None = None
+    ) -> StageKey:
+        return cls(kind=StageKind.LANGUAGE, job=job, seed=seed, share=share, trial=trial)
+
+    @classmethod
+    def for_task(cls, task: str, arm: Arm, *, seed: int = 0, trial: int | None = None) -> StageKey:
+        return cls(kind=StageKind.TASK, task=task, arm=arm, seed=seed, trial=trial)
+
+    @classmethod
+    def for_baseline(cls, task: str) -> StageKey:
+        return cls(kind=StageKind.BASELINE, task=task)
+
+    @property
+    def name(self) -> str:
+        """The name of its files, and what messages call it; never taken apart."""
+        if self.kind is StageKind.LANGUAGE and self.job is not None:
+            if self.trial is not None:
+                return f"tune.{self.job.name}.{self.trial}"
+            return f"language.{self.job.name}.s{self.seed}.f{self.share:g}"
+        if self.kind is StageKind.TASK and self.arm is not None:
+            if self.trial is not None:
+                return f"tune.{self.task}.{self.arm.name}.{self.trial}"
+            return f"task.{self.task}.{self.arm.name}.s{self.seed}"
+        return f"baseline.{self.task}" if self.kind is StageKind.BASELINE else self.kind.value
+
+
+PREPARE = StageKey(kind=StageKind.PREPARE)
+TOKENIZER = StageKey(kind=StageKind.TOKENIZER)
+BASE = StageKey(kind=StageKind.BASE)
+
+
+class StageResult(Record):
+    """What a finished stage left."""
+
+    format: Literal[2] = FORMAT
+    seconds: float = 0.0
+    """Wall time of the stage."""
+
+
+class PreparedResult(StageResult):
+    """The prepared data."""
+
+    run: str
+    data: DataRecord
+    labels: dict[str, tuple[str, ...]]
+    """Task -> its labels."""
+
+
+class TokenizerResult(StageResult):
+    """The domain tokenizer."""
+
+    path: str
+    tokenizer: TokenizerRecord
+
+
+class BaseResult(StageResult):
+    """The generic model, found or made."""
+
+    model: str
+    """Its folder."""
+    run: str | None
+    """The run that made it."""
+    kind: ModelKind
+    score_run: str | None
+    """The run that holds its scores on text; None for masked models."""
+    dev: float | None
+    """Bits per byte of development text."""
+    tokenizer: TokenizerRecord
+
+
+class LanguageResult(StageResult):
+    """One training on text."""
+
+    run: str
+    learning_rate: float
+    dev: float
+    """Score on development text, lower is better."""
+    model: str | None = None
+    """Its folder; None for a trial, whose model is not kept."""
+    score_run: str | None = None
+
+
+class TaskResult(StageResult):
+    """One arm on one task."""
+
+    run: str
+    suite: str
+    learning_rate: float | None = None
+    """None for arms without training."""
+    tuning: float | None = None
+    """What trials are compared by, lower is better."""
+    model_run: str | None = None
+    """The run whose model answered; None for the untouched base."""
+
+
+class BaselineResult(StageResult):
+    """Answers without a language model; `run` is None where the kind of task has none."""
+
+    run: str | None = None
+    suite: str = ""
+    name: str = ""
+
+
+S = TypeVar("S", bound=StageResult)
+
+
+def read_result(path: Path, kind: type[S]) -> S:
+    """What a finished stage left in its file.
+
+    Raises: DataError for a file of an older release, or one that does not fit.
+    """
+    return validated(kind, read_json(path), str(path))
+
+
+def write_result(path: Path, result: StageResult) -> None:
+    """Write what a stage left; the stage is finished from then on."""
+    write_json(path, result.model_dump(mode="json"))

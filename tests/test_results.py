@@ -1,0 +1,106 @@
+"""A finished study read back: what is missing is named, what is older refused, costs and scores add up."""
+
+from __future__ import annotations
+
+import json
+import math
+
+import pytest
+from fake_study import edit_study, write_study
+from tiny_results import TICKET, results_of
+
+from adaptkit.errors import DataError
+from adaptkit.report.write import write_report
+from adaptkit.run import read_json, write_json
+from adaptkit.study.results import Cost, collect
+
+SMALL = {"num_documents": 60, "num_rows": 120}
+
+
+def test_missing_items_cost_and_study_are_named(tmp_path):
+    study = write_study(tmp_path, tasks=("language",), fractions=(1.0,), **SMALL)
+    (tmp_path / "scratch-s1-f1" / "cost.json").rename(tmp_path / "cost.json")
+    with pytest.raises(DataError, match="no cost.json"):
+        collect(study)
+    (tmp_path / "cost.json").rename(tmp_path / "scratch-s1-f1" / "cost.json")
+    (tmp_path / "scratch-s2-f1" / "eval" / "language.jsonl").unlink()
+    with pytest.raises(DataError, match=r"scratch-s2-f1.*suite 'language'"):
+        collect(study)
+    with pytest.raises(DataError, match=r"no study\.json"):
+        collect(tmp_path)
+
+
+def test_a_study_of_the_first_release_is_refused_with_what_to_do(tmp_path):
+    study = write_study(tmp_path, tasks=("language",), fractions=(1.0,), **SMALL)
+    first = read_json(study / "study.json")
+    del first["format"]
+    write_json(study / "study.json", {**first, "results": first.pop("scores"), "fractions": [1.0]})
+    with pytest.raises(DataError, match="was made by an older release of adaptkit") as caught:
+        write_report(study)
+    assert caught.value.fix == "run the same command again with another --root: it makes a new run"
+
+
+def test_a_score_of_an_arm_or_task_that_is_not_listed_is_refused(tmp_path):
+    study = write_study(tmp_path, tasks=("language",), fractions=(1.0,), **SMALL)
+    record = collect(study).record
+    edit_study(study, arms=record.arms[:-1])
+    with pytest.raises(DataError, match=r"'placebo\+full' on 'language' names an arm or a task that is not"):
+        collect(study)
+    edit_study(study, arms=record.arms, primary="ticket")
+    with pytest.raises(DataError, match="the task that decides, 'ticket', is not listed"):
+        collect(study)
+
+
+def test_arms_scored_on_other_items_are_refused(tmp_path):
+    study = write_study(tmp_path, tasks=("language",), fractions=(1.0,), **SMALL)
+    path = tmp_path / "scratch-s2-f1" / "eval" / "language.jsonl"
+    path.write_text("".join(path.read_text().splitlines(keepends=True)[1:]))
+    with pytest.raises(DataError, match="scratch-s2-f1"):
+        collect(study)
+
+
+def test_shared_runs_count_once_and_costs_add_up(tmp_path):
+    results = collect(write_study(tmp_path, **SMALL))
+    groups = results.distinct_arms("language")
+    assert {a.name for a in groups["scratch+full"]} == {"scratch+full", "scratch+probe"}
+    assert results.same_as("language", "scratch+probe") == "scratch+full"
+    cell = results.of("rct_role", "scratch+full")[0]
+    parts = [json.loads((path / "cost.json").read_text()) for path in cell.paid_by]
+    assert len(parts) == 2 and cell.cost.flops == pytest.approx(sum(part["flops"] for part in parts))
+    assert cell.cost.peak_memory_bytes == max(part["peak_memory_bytes"] for part in parts)
+
+
+def test_all_seeds_share_what_tuning_cost(tmp_path):
+    study = write_study(tmp_path, tasks=("language",), fractions=(1.0,), **SMALL)
+    record = collect(study).record
+    before = collect(study).cost("language", "scratch+full")
+    write_json(tmp_path / "trial" / "cost.json", {"flops": 3e14, "seconds": 90, "peak_memory_bytes": 9e12})
+    scores = [
+        score.model_copy(update={"tuned_by": ("trial",)}) if score.arm == "scratch+full" else score
+        for score in record.scores
+    ]
+    edit_study(study, scores=tuple(scores))
+    after = collect(study).cost("language", "scratch+full")
+    assert after.flops == pytest.approx(before.flops + 1e14), "three seeds"
+    assert after.seconds == pytest.approx(before.seconds + 30) and after.peak_memory_bytes == 9e12
+
+
+def test_the_cost_of_an_arm_is_the_mean_over_its_seeds():
+    results = results_of({"generic+lora": [1.8, 1.8], "scratch+full": [1.7, 1.7]})
+    assert results.cost("language", "scratch+full").seconds == 600
+    assert results.cost("language", "nobody") == Cost() and Cost().tokens_per_s == 0
+    assert Cost(tokens=100, seconds=5).tokens_per_s == 20
+
+
+def test_a_seed_without_development_score_leaves_an_arm_without_one():
+    results = results_of({"generic+lora": [1.8, 1.8]}, dev={"generic+lora": 1.5})
+    assert results.dev("language", "generic+lora") == 1.5
+    cells = [results.cells[0], results_of({"generic+lora": [1.8]}, dev={"generic+lora": math.nan}).cells[0]]
+    results.cells = cells
+    assert results.dev("language", "generic+lora") is None and results.dev("language", "nobody") is None
+
+
+def test_language_and_titles():
+    results = results_of({"generic+lora": [0.8]}, task=TICKET)
+    assert results.language is None and results.domain_bytes == 1_000_000
+    assert results_of({"generic+lora": [1.8]}).language.name == "language"
