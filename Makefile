@@ -18,7 +18,7 @@ LINT := $(VENV)/.lint-$(HASH)
 DOCS := $(VENV)/.docs-$(HASH)
 HOUSE_TESTS := tests/test_architecture.py tests/test_source_style.py tests/test_config_keys.py tests/test_gates.py
 
-.PHONY: help quickstart test lint docs gpu serve-cpu clean
+.PHONY: help quickstart test mutants lint docs gpu serve-cpu clean
 .DEFAULT_GOAL := help
 
 help:  ## show this
@@ -35,6 +35,9 @@ quickstart: $(CORE)  ## install, then run the built-in study; a second run finds
 
 test: $(TEST)  ## install with the test tools, then run all tests
 	$(VENV)/bin/python -m pytest $(ARGS)
+
+mutants: $(TEST)  ## make each hand-made fault in a copy; a fault that no test notices is an error
+	$(VENV)/bin/python tests/mutants/run.py $(ARGS)
 
 lint: $(LINT)  ## check style, format, types, and the rules of the architecture
 	$(VENV)/bin/ruff check .

@@ -38,8 +38,7 @@ ItemRow = dict[str, Any]
 
 @dataclass(frozen=True)
 class Cost:
-    """What the runs behind a score took: sums over them, the peak for memory; with the score's share of the
-    tuning."""
+    """Sums over the runs behind a score, its share of the tuning included; the peak for memory."""
 
     flops: float = 0.0
     seconds: float = 0.0

@@ -5,7 +5,10 @@ from __future__ import annotations
 from mutants import Mutant
 
 OVERLAP = ("tests/test_data_overlap.py",)
-READERS = ("tests/test_data_readers.py",)
+READERS = (
+    "tests/test_data_readers.py::test_split_and_take_follow_content_not_order",
+    "tests/test_data_readers.py::test_a_byte_limit_takes_the_same_rows_whatever_the_order",
+)
 
 MUTANTS = [
     Mutant("adaptkit/data/overlap.py", "COVERED = 0.1", "COVERED = 0.12", OVERLAP),

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from mutants import Mutant
 
-GUARD = ("tests/test_guard.py",)
-KEYS = ("tests/test_keys.py",)
+GUARD = ("tests/test_serve_guard.py",)
+BODY = ("tests/test_serve_request_body.py",)
+COUNTERS = ("tests/test_serve_counters.py",)
+KEYS = ("tests/test_serve_api_keys.py",)
 
 MUTANTS = [
     Mutant(
@@ -29,25 +31,25 @@ MUTANTS = [
         "adaptkit/serve/gateway/request_body.py",
         "_at_most(body, field, limits.sequences)",
         "_at_most(body, field, limits.items)",
-        GUARD,
+        BODY,
     ),
     Mutant(
         "adaptkit/serve/gateway/request_body.py",
         'if path == "/v1/embeddings" and',
         'if path == "/v1/completions" and',
-        GUARD,
+        BODY,
     ),
     Mutant(
         "adaptkit/serve/gateway/request_body.py",
         "    if not math.isfinite(value):",
         "    if math.isnan(value):",
-        GUARD,
+        BODY,
     ),
     Mutant(
-        "adaptkit/serve/gateway/metrics.py",
+        "adaptkit/serve/gateway/counters.py",
         "_Bucket(float(self.per_minute), now)",
         "_Bucket(float(2 * self.per_minute), now)",
-        GUARD,
+        COUNTERS,
     ),
     Mutant("adaptkit/serve/api_keys.py", "os.O_EXCL, 0o600)", "os.O_EXCL, 0o644)", KEYS),
     Mutant("adaptkit/serve/api_keys.py", "mode=0o700)", "mode=0o755)", KEYS),

@@ -6,8 +6,11 @@ from mutants import Mutant
 
 PROSE = ("tests/test_prose.py",)
 FIGURES = ("tests/test_figures.py",)
-REPORT = ("tests/test_report.py",)
-MONEY = ("tests/test_demo_breakeven.py",)
+TOKENIZERS = ("tests/test_report.py::test_the_domain_tokenizer_s_saving_is_told_as_fewer_or_more",)
+DECIDES = ("tests/test_report.py::test_a_paragraph_on_verdicts_says_which_task_decides",)
+FORECAST = ("tests/test_demo_breakeven.py::test_the_forecast_says_what_its_interval_does",)
+BREAK_EVEN = ("tests/test_demo_breakeven.py::test_every_sentence_on_break_even",)
+TABLES = ("tests/test_tables.py",)
 
 MUTANTS = [
     # Sentences
@@ -159,7 +162,7 @@ MUTANTS = [
         "reference = replicates.mean(names[-1])",
         FIGURES,
     ),
-    Mutant("adaptkit/report/charts_detail.py", "MAX_CLASSES = 20", "MAX_CLASSES = 40", FIGURES[:1]),
+    Mutant("adaptkit/report/charts_detail.py", "MAX_CLASSES = 20", "MAX_CLASSES = 40", FIGURES),
     Mutant(
         "adaptkit/report/charts_money.py",
         "    if answer.first < right:",
@@ -171,44 +174,41 @@ MUTANTS = [
         "adaptkit/report/tables.py",
         "low, high = max(interval.low, 0.0), min(interval.high, METRICS[metric].most)",
         "low, high = interval.low, interval.high",
-        ("tests/test_tables.py",),
+        TABLES,
     ),
     Mutant(
-        "adaptkit/report/tables.py",
-        "    sign = 1 if task.higher_is_better else -1",
-        "    sign = 1",
-        ("tests/test_tables.py",),
+        "adaptkit/report/tables.py", "    sign = 1 if task.higher_is_better else -1", "    sign = 1", TABLES
     ),
     Mutant(
         "adaptkit/report/templates/data.html.j2",
         '"fewer" if vocabulary_saving >= 0 else "more"',
         '"fewer" if vocabulary_saving else "more"',
-        REPORT,
+        TOKENIZERS,
     ),
     Mutant(
         "adaptkit/report/templates/verdicts.html.j2",
         "{% if task.task == verdict.primary %} (decides){% endif %}",
         "{% if task.task != verdict.primary %} (decides){% endif %}",
-        REPORT,
+        DECIDES,
     ),
     # The demo's sentences
     Mutant(
         "adaptkit/report/demo_view.py",
         "        ahead = gap.high < -margin",
         "        ahead = gap.low < -margin",
-        MONEY,
+        FORECAST,
     ),
-    Mutant("adaptkit/report/demo_view.py", "if factor > 1.01 else", "if factor > 100 else", MONEY),
+    Mutant("adaptkit/report/demo_view.py", "if factor > 1.01 else", "if factor > 100 else", FORECAST),
     Mutant(
         "adaptkit/report/demo_view.py",
         "    if not answer.own_is_cheaper:",
         "    if answer.own_is_cheaper:",
-        MONEY,
+        BREAK_EVEN,
     ),
     Mutant(
         "adaptkit/report/demo_view.py",
         "        if math.isfinite(answer.always):",
         "        if math.isfinite(answer.first):",
-        MONEY,
+        BREAK_EVEN,
     ),
 ]

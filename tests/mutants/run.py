@@ -66,9 +66,11 @@ def main(words: Sequence[str]) -> int:
             if broken := [test for test, passed in zip(tests, sound, strict=True) if not passed]:
                 print(f"these tests fail without any fault: {', '.join(broken)}")
                 return 2
-            survived = list(pool.map(lambda mutant: _passes(copies, mutant.tests, mutant), chosen))
-    for mutant, alive in zip(chosen, survived, strict=True):
-        print(f"{'SURVIVED' if alive else 'killed  '}  {mutant.title[:150]}")
+            survived = []
+            outcomes = pool.map(lambda mutant: _passes(copies, mutant.tests, mutant), chosen)
+            for mutant, alive in zip(chosen, outcomes, strict=True):
+                survived.append(alive)
+                print(f"{'SURVIVED' if alive else 'killed  '}  {mutant.title[:150]}", flush=True)
     print(f"{survived.count(False)} of {len(chosen)} killed in {time.monotonic() - began:.0f} s")
     return 1 if any(survived) else 0
 

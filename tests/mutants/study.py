@@ -5,12 +5,30 @@ from __future__ import annotations
 from mutants import Mutant
 
 VERDICT = ("tests/test_verdict.py",)
-STATISTICS = ("tests/test_statistics.py",)
+STATISTICS = tuple(
+    f"tests/test_statistics.py::{name}"
+    for name in (
+        "test_three_seeds_cover_where_the_plain_bootstrap_does_not",
+        "test_many_items_and_equal_seeds_give_the_paired_t_interval",
+    )
+)
 SCALING = ("tests/test_scaling.py",)
-SCORES = ("tests/test_scores.py",)
-MONEY = ("tests/test_demo_breakeven.py",)
-PROSE = ("tests/test_prose.py",)
-REPORT = ("tests/test_report.py",)
+SCORES = tuple(
+    f"tests/test_scores.py::{name}"
+    for name in (
+        "test_weighted_table_is_the_metric_of_the_resample",
+        "test_rouge_l_on_repeated_words_and_long_texts",
+        "test_ece_by_hand_and_at_the_bin_edges",
+        "test_ece_equals_a_loop_over_bins",
+    )
+)
+BILLS = ("tests/test_demo_breakeven.py::test_the_arithmetic_of_one_server_by_hand",)
+PRICES = (
+    "tests/test_demo_breakeven.py::test_speed_is_the_measured_one_where_the_study_was_benchmarked",
+    "tests/test_demo_breakeven.py::test_what_nobody_quoted_is_called_an_example",
+)
+CALIBRATION = ("tests/test_demo_breakeven.py::test_temperature_finds_back_what_was_distorted",)
+RESULTS = ("tests/test_results.py",)
 
 MUTANTS = [
     # The verdict
@@ -94,7 +112,7 @@ MUTANTS = [
     Mutant("adaptkit/study/statistics.py", "scores.var(ddof=1)", "scores.var(ddof=0)", STATISTICS),
     # Metrics
     Mutant(
-        "adaptkit/study/scores.py",
+        "adaptkit/data/score_table.py",
         "    return np.nanmean(_class_f1(totals), axis=-1)",
         "    return np.nan_to_num(_class_f1(totals)).mean(axis=-1)",
         SCORES,
@@ -128,51 +146,51 @@ MUTANTS = [
         "adaptkit/study/results.py",
         "total_cost(paid_by).plus(total_cost(tuned_by), 1 / self.num_seeds)",
         "total_cost(paid_by)",
-        ("tests/test_results.py",),
+        RESULTS,
     ),
     Mutant(
         "adaptkit/study/results.py",
         "if cells and len(values) == len(cells) else None",
         "if values else None",
-        ("tests/test_results.py",),
+        RESULTS,
     ),
     Mutant(
         "adaptkit/study/results.py",
         '        if [row["id"] for row in cell.rows] != ids:',
         "        if not cell.rows:",
-        REPORT,
+        RESULTS,
     ),
     Mutant(
         "adaptkit/study/results.py",
         '_STANDS_FOR_OTHERS = {"full": 0, "lora": 1',
         '_STANDS_FOR_OTHERS = {"full": 9, "lora": 1',
-        REPORT,
+        RESULTS,
     ),
     # Money
-    Mutant("adaptkit/study/breakeven.py", "HOURS_PER_MONTH = 730.0", "HOURS_PER_MONTH = 720.0", MONEY),
+    Mutant("adaptkit/study/breakeven.py", "HOURS_PER_MONTH = 730.0", "HOURS_PER_MONTH = 720.0", BILLS),
     Mutant(
         "adaptkit/study/breakeven.py",
         "return max(1, math.ceil(requests_per_month / capacity - 1e-9))",
         "return max(1, math.floor(requests_per_month / capacity))",
-        MONEY,
+        BILLS,
     ),
-    Mutant("adaptkit/study/breakeven.py", "return self.own <= self.api", "return self.own > self.api", MONEY),
+    Mutant("adaptkit/study/breakeven.py", "return self.own <= self.api", "return self.own > self.api", BILLS),
     Mutant(
         "adaptkit/study/prices.py",
         'EXAMPLE, GUESS = "an example, not a quote"',
         'EXAMPLE, GUESS = "a quote"',
-        MONEY,
+        PRICES,
     ),
     Mutant(
         "adaptkit/study/prices.py",
         'best = max(levels, key=lambda level: level["requests_per_s"])',
         "best = levels[-1]",
-        MONEY,
+        PRICES,
     ),
     Mutant(
         "adaptkit/study/calibration.py",
         "np.log(np.maximum(probabilities_NC, _TINY)) / temperature",
         "np.log(np.maximum(probabilities_NC, _TINY)) * temperature",
-        MONEY,
+        CALIBRATION,
     ),
 ]
