@@ -12,10 +12,14 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from transformers import AutoConfig
+
 from adaptkit import models
 from adaptkit.compare.speed import Machine, measure
 from adaptkit.compare.stage import Stage
 from adaptkit.compare.workspace import plan_path, result_path
+from adaptkit.distill.shape import check_shape
+from adaptkit.models.sentence.pooling_files import check_mean_pooling
 from adaptkit.run import Run, read_json, write_json
 from adaptkit.study.arms import Adaptation, Arm, Origin, TextJob, language_jobs
 from adaptkit.study.base_model import base_shape
@@ -117,11 +121,6 @@ def check_distillable(config: StudyConfig) -> None:
 
     Raises: ModelError, before anything is trained.
     """
-    from transformers import AutoConfig
-
-    from adaptkit.distill.shape import check_shape
-    from adaptkit.models.sentence.pooling_files import check_mean_pooling
-
     folder = models.find(config.base)
     check_shape(AutoConfig.from_pretrained(folder, local_files_only=True).model_type)
     if models.model_kind(folder) == "encoder" and not teaching_jobs(config):

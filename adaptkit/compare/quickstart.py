@@ -10,6 +10,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from adaptkit.architecture import SizeConfig
+from adaptkit.data.offline_corpus import offline_corpus
 from adaptkit.data.readers import DataConfig
 from adaptkit.pretrain.config import TokenizerConfig
 from adaptkit.study.budget import BudgetConfig
@@ -22,8 +23,6 @@ ARMS = ["generic+prompt", "generic+probe", "generic+lora", "continued+full", "sc
 
 def quickstart_config(root: Path) -> StudyConfig:
     """The study of `adaptkit compare --quickstart`; its corpus is collected once and kept under `root`."""
-    from adaptkit.data.offline_corpus import offline_corpus
-
     corpus = offline_corpus(root / "corpus", GENERAL_BYTES, DOMAIN_BYTES, NUM_FUNCTIONS)
 
     def corpora(path: Path) -> CorpusConfig:

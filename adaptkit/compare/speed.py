@@ -7,9 +7,13 @@ import time
 from dataclasses import dataclass
 from typing import Any
 
+import torch
+
+from adaptkit import models
 from adaptkit.errors import ConfigError
 from adaptkit.study.base_model import TextKind, base_shape
 from adaptkit.study.config import StudyConfig
+from adaptkit.trainer.device import free_cores
 
 PROBE_S = 1.5
 PROBE_PARAMS = 20e6  # a larger model's speed is measured on its first layers
@@ -39,11 +43,6 @@ class Machine:
 
 def measure(config: StudyConfig) -> Machine:
     """Time a few training steps of the base's shape on random tokens."""
-    import torch
-
-    from adaptkit import models
-    from adaptkit.trainer.device import free_cores
-
     device = "cuda" if torch.cuda.is_available() else "cpu"
     shape, kind = base_shape(config)
     if kind == "masked" and config.primary == "language":
@@ -67,10 +66,6 @@ def measure(config: StudyConfig) -> Machine:
 
 def _speed(shape: Any, kind: TextKind, seq_len: int, device: str) -> float:
     """Training FLOPs per second of a model of this width on one thread, or on the GPU."""
-    import torch
-
-    from adaptkit import models
-
     probe = type(shape).from_dict(shape.to_dict())
     with torch.device("meta"):
         while (

@@ -14,6 +14,9 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+import torch
+from transformers import AutoConfig
+
 from adaptkit import models
 from adaptkit.config import Config, load
 from adaptkit.data.readers import DataConfig, Dataset, read
@@ -141,9 +144,6 @@ class Workspace:
     @cached_property
     def base_params(self) -> int:
         """Parameters of the generic model: the size that learning rates are scaled from."""
-        import torch
-        from transformers import AutoConfig
-
         shape = AutoConfig.from_pretrained(self.base_folder, local_files_only=True)
         with torch.device("meta"):
             model = models.build(shape, models.model_kind(self.base_folder), seed=0)

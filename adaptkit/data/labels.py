@@ -10,6 +10,7 @@ import numpy as np
 from adaptkit.data.readers import Dataset
 from adaptkit.data.score_table import accuracy, macro_f1
 from adaptkit.errors import DataError
+from adaptkit.models.batching import class_probabilities
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -28,8 +29,6 @@ def classify_rows(
         model: sequence classifier whose outputs are in the order of `label_names`.
         max_length: tokens after which a text is cut, special tokens included.
     """
-    from adaptkit.models.batching import class_probabilities
-
     texts = [row.values["text"] for row in dataset.rows]
     return label_rows(dataset, label_names, class_probabilities(model, tokenizer, texts, max_length))
 

@@ -21,6 +21,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from rich.console import Console
+from rich.progress import Progress
 
 from adaptkit.data.readers import Dataset, Row
 from adaptkit.data.tokenizers import encode, end_token, pad_token, tokenizer_digest
@@ -175,9 +177,6 @@ def _progress(batches: Iterator[list[Row]], num_bytes: int) -> Iterator[list[Row
     if not sys.stderr.isatty() or num_bytes < 16 * BATCH_BYTES:
         yield from batches
         return
-    from rich.console import Console
-    from rich.progress import Progress
-
     with Progress(console=Console(stderr=True), transient=True) as progress:
         task = progress.add_task("encoding", total=num_bytes)
         for batch in batches:

@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 
 from adaptkit.client.openai import CUT, Client
+from adaptkit.data import DataConfig, read
 from adaptkit.errors import DataError
 from adaptkit.serve import api_keys
 
@@ -35,8 +36,6 @@ def from_file(path: Path) -> Passages:
 
     Raises: DataError or ConfigError where it holds no text.
     """
-    from adaptkit.data import DataConfig, read  # late: reading data is heavy, and most pages need no file
-
     rows = read(DataConfig(files=[str(path)]), "text").rows
     if not rows:
         raise DataError("holds no text", where=str(path), fix="give a file with text to search in")

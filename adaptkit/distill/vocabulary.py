@@ -14,6 +14,8 @@ from collections import Counter
 from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Any
 
+from tokenizers import Tokenizer
+
 from adaptkit.data.tokenizers import encode
 from adaptkit.errors import ModelError
 
@@ -87,8 +89,6 @@ def _rebuilt(
     tokenizer: PreTrainedTokenizerFast, core: dict[str, Any], tokens: list[str]
 ) -> PreTrainedTokenizerFast:
     """The same tokenizer over `tokens`, numbered in their order."""
-    from tokenizers import Tokenizer
-
     new = {token: number for number, token in enumerate(tokens)}
     model = core["model"]
     if model["type"] == "Unigram":

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
+from tokenizers import processors
 from torch import Tensor, nn
 
 from adaptkit import models
@@ -155,8 +156,6 @@ def closed_by_eos(tokenizer: Any) -> Any:
     Servers tokenise by themselves, so the token must come from the tokenizer's own files.
     Raises: ModelError for a tokenizer without EOS.
     """
-    from tokenizers import processors
-
     if tokenizer.eos_token_id is None:
         fix = "choose pooling: mean, or a tokenizer with eos_token"
         raise ModelError("last-token pooling needs an EOS token", where=tokenizer.name_or_path, fix=fix)

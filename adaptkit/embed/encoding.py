@@ -22,6 +22,10 @@ from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as parquet
+from rich.console import Console
+from rich.progress import MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
 from adaptkit.data.files import Fault, find_files, records
 from adaptkit.embed.encoder import Encoder
@@ -68,8 +72,6 @@ class Encoding:
         return self._table(["id"]).column("id").to_pylist()
 
     def _table(self, columns: list[str]) -> Any:
-        import pyarrow.parquet as parquet
-
         return parquet.read_table(self.folder / "vectors.parquet", columns=columns)
 
 
@@ -200,9 +202,6 @@ def _join_npy(out: Path, parts: list[Path], ids: list[list[str]], dimensions: in
 
 
 def _join_parquet(out: Path, parts: list[Path], ids: list[list[str]], dimensions: int) -> None:
-    import pyarrow as pa
-    import pyarrow.parquet as parquet
-
     temporary = out / ".vectors.tmp"
     schema = pa.schema([("id", pa.string()), ("vector", pa.list_(pa.float32(), dimensions))])
     with parquet.ParquetWriter(temporary, schema) as writer:
@@ -227,9 +226,6 @@ def progress(what: str) -> Iterator[Callable[[int], None]]:
 
         yield show
         return
-    from rich.console import Console
-    from rich.progress import MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
-
     columns = (SpinnerColumn(), TextColumn(what), MofNCompleteColumn(), TimeElapsedColumn())
     with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
         task = bar.add_task("", total=None)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
+from scipy.stats import spearmanr
 
 from adaptkit.data.readers import DataConfig
 from adaptkit.embed.config import Loss
@@ -42,7 +43,5 @@ def scores_of(rows: list[ItemRow]) -> dict[str, float]:
     """The metrics of item rows: ranks, or Spearman's correlation of scores and cosines."""
     if not rows or "cosine" not in rows[0]:
         return retrieval_scores(rows)
-    from scipy.stats import spearmanr
-
     scores, cosines = (np.array([row[key] for row in rows]) for key in ("score", "cosine"))
     return {"spearman": float(spearmanr(scores, cosines).statistic)}

@@ -23,6 +23,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 import torch
 from torch import Tensor, nn
+from transformers import AutoModelForCausalLM, BertConfig
 
 from adaptkit import models, ops
 from adaptkit.embed.encoder import Encoder
@@ -168,8 +169,6 @@ def decoder_of(encoder: Encoder, seed: int) -> PreTrainedModel:
 def _decoder_config(config: Any) -> Any | None:
     """The encoder's config as that of a decoder with cross-attention; None where its class has no such
     form."""
-    from transformers import AutoModelForCausalLM
-
     if not hasattr(config, "add_cross_attention") or type(config) not in AutoModelForCausalLM._model_mapping:
         return None
     config = copy.deepcopy(config)
@@ -178,8 +177,6 @@ def _decoder_config(config: Any) -> Any | None:
 
 
 def _small_config(encoder: Encoder) -> Any:
-    from transformers import BertConfig
-
     inner: Any = models.unwrap(encoder.model)
     width = inner.config.get_text_config().hidden_size
     return BertConfig(

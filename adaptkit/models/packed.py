@@ -20,6 +20,8 @@ from typing import Any, cast
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from transformers import AttentionInterface, AttentionMaskInterface
+from transformers.masking_utils import sdpa_mask
 
 from adaptkit.models.head import unwrap
 
@@ -44,9 +46,6 @@ CALL_COST = 160**2
 def use(model: nn.Module) -> bool:
     """Switch `model` to this attention; False, and nothing changed, if it does not dispatch through
     transformers' registry."""
-    from transformers import AttentionInterface, AttentionMaskInterface
-    from transformers.masking_utils import sdpa_mask
-
     inner = unwrap(model)
     if (
         getattr(inner.config, "_attn_implementation", None) != "sdpa"

@@ -30,6 +30,7 @@ from adaptkit.models.head import unwrap
 from adaptkit.trainer.blocks import Recorded, nothing, only_blocks, outside, recording, replaced
 from adaptkit.trainer.objective import Batch, LossOutput, model_inputs, packed_inputs, with_bounds
 from adaptkit.trainer.row_source import mix
+from adaptkit.trainer.sampling import continued
 from adaptkit.trainer.teacher_signal import Signal, Teacher
 
 Kind = Literal["causal", "masked", "classifier", "encoder"]
@@ -293,8 +294,6 @@ class Distillation:
     def _on_policy(self, model: nn.Module, batch: Batch) -> tuple[Tensor, Tensor]:
         """Reverse KL per token on the student's own text, times the items of the batch: (weighted loss,
         divergence)."""
-        from adaptkit.trainer.sampling import continued
-
         own = continued(model, batch) if model.training else batch
         objective = dataclasses.replace(self, losses={"reverse_kl": self.losses["on_policy"]})
         scale = self.items(batch) / objective.items(own)

@@ -17,6 +17,7 @@ from typing import Any
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
+from torch.distributed.fsdp import FSDPModule, MixedPrecisionPolicy, fully_shard
 from torch.distributed.tensor import DTensor, distribute_tensor
 
 from adaptkit.errors import ConfigError
@@ -118,8 +119,6 @@ class ShardedRanks(ReplicatedRanks):
         return copy.deepcopy(model).to(self.device)
 
     def wrap(self, module: nn.Module, dtype: torch.dtype) -> nn.Module:
-        from torch.distributed.fsdp import MixedPrecisionPolicy, fully_shard
-
         policy = MixedPrecisionPolicy(
             None if dtype == torch.float32 else dtype, torch.float32, cast_forward_inputs=False
         )
@@ -146,8 +145,6 @@ class ShardedRanks(ReplicatedRanks):
         return distribute_tensor(whole, like.device_mesh, like.placements)
 
     def refresh(self, module: nn.Module) -> None:
-        from torch.distributed.fsdp import FSDPModule
-
         for part in module.modules():
             if isinstance(part, FSDPModule):
                 part.reshard()  # after a forward pass without backward, the outermost weights stay gathered

@@ -7,6 +7,9 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
 from adaptkit.run import Run
 
 if TYPE_CHECKING:
@@ -61,9 +64,6 @@ class Bar(Hooks):
     """A progress bar with loss, tokens/s, MFU and time to go, on a terminal."""
 
     def __init__(self, label: str, num_steps: int):
-        from rich.console import Console
-        from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-
         columns = (
             TextColumn("{task.description}"),
             BarColumn(),

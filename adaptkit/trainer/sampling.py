@@ -10,6 +10,7 @@ from contextlib import contextmanager
 
 import torch
 from torch import Tensor, nn
+from transformers import GenerationConfig
 
 from adaptkit import ops
 from adaptkit.models.head import unwrap
@@ -29,8 +30,6 @@ def continued(model: nn.Module, batch: Batch) -> Batch:
 
     Returns: input_ids, labels, position_ids and attention_mask [B, T], prompts padded on the left.
     """
-    from transformers import GenerationConfig
-
     ids_BT, ends_B = batch["input_ids"], prompt_lengths(batch)
     starts_B, config = prompt_starts(batch, ends_B), unwrap(model).config
     pad = config.pad_token_id if config.pad_token_id is not None else 0
@@ -96,8 +95,6 @@ def left_padded(ids_BT: Tensor, starts_B: Tensor, ends_B: Tensor, pad: int) -> t
 def _own_distribution(model: nn.Module) -> Iterator[None]:
     """Inside, `generate` knows none of the model's own habits (penalties, filters): samples come from its
     distribution."""
-    from transformers import GenerationConfig
-
     habits = model.generation_config
     try:
         model.generation_config = GenerationConfig()

@@ -5,6 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from adaptkit import models
 from adaptkit.architecture import default_learning_rate
 from adaptkit.compare.stage import Stage
@@ -21,6 +23,8 @@ from adaptkit.compare.stages.pretraining_jobs import (
 )
 from adaptkit.compare.stages.tsdae_job import RestoreTexts, is_headless
 from adaptkit.compare.workspace import Workspace, documents, rows_of, tidy
+from adaptkit.data.tokenizers import CHAT_TEMPLATE, train_tokenizer
+from adaptkit.models.bits_per_byte import bits_per_byte, score_documents
 from adaptkit.run import Run, read_json, write_json, write_jsonl
 from adaptkit.run_record import ModelKind, RecipeKind, RunRecord, SuiteRecord
 from adaptkit.study.arms import Adaptation, Origin, TextJob
@@ -117,8 +121,6 @@ def best_rate(workspace: Workspace, job: TextJob) -> float:
 
 
 def _train_tokenizer(workspace: Workspace, text: str) -> Path:
-    from adaptkit.data.tokenizers import CHAT_TEMPLATE, train_tokenizer
-
     settings = workspace.config.tokenizer
     if settings.path and text == "domain":
         return Path(settings.path)
@@ -147,10 +149,6 @@ def _fit(workspace: Workspace, path: Path) -> TokenizerRecord:
 
 def _score(workspace: Workspace, path: Path, identity: str, threads: int) -> Run | None:
     """Bits per byte on held-out domain and general passages, in a run of its own; None for masked models."""
-    import torch
-
-    from adaptkit.models.bits_per_byte import bits_per_byte, score_documents
-
     if models.model_kind(path) != "causal":
         return None
     seq_len = workspace.config.size.seq_len

@@ -7,6 +7,7 @@ from typing import Any, Literal
 from adaptkit.compare.stages.language_job import JobOrder, LanguageJob, adapted_rate, files
 from adaptkit.compare.workspace import Workspace
 from adaptkit.pretrain.config import PretrainConfig
+from adaptkit.pretrain.recipe import pretrain
 from adaptkit.run import Run
 from adaptkit.study.arms import Adaptation
 from adaptkit.study.base_model import text_kind
@@ -101,8 +102,6 @@ def from_scratch(
 
 def pretrained(workspace: Workspace, settings: PretrainConfig) -> tuple[Run, float]:
     """The finished run of a pretraining and its score on development text."""
-    from adaptkit.pretrain.recipe import pretrain
-
     run = workspace.open(settings.name, settings)
     return run, min(pretrain(settings, run).scores.values())
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import torch
+
 from adaptkit.architecture import default_learning_rate
 from adaptkit.compare.stage import Stage
 from adaptkit.compare.workspace import Workspace, tidy
@@ -20,8 +22,6 @@ fastest in a short trial is too fast for a long run (Bjorck et al. 2024, arXiv 2
 
 def task(workspace: Workspace, stage: Stage, threads: int) -> TaskResult:
     """Adapt an origin's model to a task and score it."""
-    import torch
-
     torch.set_num_threads(threads)
     key = stage.key
     assert key.arm is not None and key.task is not None

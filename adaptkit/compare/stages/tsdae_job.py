@@ -13,6 +13,8 @@ from pathlib import Path
 from adaptkit import models
 from adaptkit.compare.stages.language_job import FULL_RATE, JobOrder, LanguageJob, adapted_rate, files
 from adaptkit.embed.config import EmbedConfig
+from adaptkit.embed.recipe import embed
+from adaptkit.embed.start import steps_for_budget
 from adaptkit.run import Run
 from adaptkit.study.arms import Adaptation
 from adaptkit.study.base_model import text_kind
@@ -39,9 +41,6 @@ class RestoreTexts(LanguageJob):
         return adapted_rate(weights) * RATE / FULL_RATE
 
     def train(self, order: JobOrder) -> tuple[Run, float]:
-        from adaptkit.embed.recipe import embed
-        from adaptkit.embed.start import steps_for_budget
-
         workspace, config = order.workspace, order.workspace.config
         settings = EmbedConfig(
             name=order.job.name,
