@@ -112,7 +112,7 @@ class Session:
             code = "too long"
         self.write(kind="stage", name=name, exit=code, seconds=round(time.monotonic() - began, 1))
 
-    def worker(self, *arguments: str, steps: int = 40) -> list[str]:
+    def worker(self, *arguments: str, steps: int = 50) -> list[str]:
         command = [
             str(Path(__file__).resolve()),
             "--out",
@@ -202,9 +202,11 @@ def work(session: Session, side: str, steps: int, only: tuple[str, int] | None =
         settings = VARIANTS.get(variant, {})
         if only and ((case, documents) != only or not settings["compile"]):
             continue
-        shape = (TOY if session.dry else train_step.GPU_CASES[case]) | {
-            "documents": min(documents, 10) if session.dry else documents
-        }
+        shape = (
+            TOY | {"documents": min(documents, 10)}
+            if session.dry
+            else train_step.GPU_CASES[case] | {"documents": documents}
+        )
         row: dict[str, Any] = {"side": side, "case": case, "documents": documents, "variant": variant}
         torch.compiler.reset()  # else shapes of the case before make this one's dynamic
         try:
@@ -236,13 +238,14 @@ def profile(session: Session, case: str, steps: int) -> None:
     activities = [torch.profiler.ProfilerActivity.CPU] + (
         [] if session.dry else [torch.profiler.ProfilerActivity.CUDA]
     )
+    window = 1 if session.dry else 10  # steps end in sight of the host every so many
     for variant in ("recorded", "both"):
         profiler = torch.profiler.profile(activities=activities)
 
         class Watch(train_step.Clock):
             def tick(self, step: int, profiler: Any = profiler) -> None:
                 super().tick(step)
-                if step == steps // 2:
+                if step == steps - window:
                     profiler.start()
                 if step == steps:
                     profiler.stop()
@@ -252,24 +255,18 @@ def profile(session: Session, case: str, steps: int) -> None:
             event for event in profiler.events() if event.device_type == torch.autograd.DeviceType.CUDA
         ]
         times: dict[str, list[float]] = {}
-        for event in kernels:
+        for event in (event for event in kernels if "#" not in event.name):  # which are spans of others
             total = times.setdefault(event.name[:100], [0.0, 0])
             total[0], total[1] = total[0] + event.time_range.elapsed_us() / 1e3, total[1] + 1
-        window = steps - steps // 2
-        top = sorted(
-            ((name, round(ms / window, 3), count / window) for name, (ms, count) in times.items()),
-            key=lambda row: -row[1],
-        )
-        busy = sum(ms for ms, _ in times.values()) / window
-        session.write(
-            kind="profile",
-            case=case,
-            documents=40,
-            variant=variant,
-            gpu_ms=busy,
-            kernels=len(kernels) / window,
-            top=top[:40],
-        )
+        rows = [(name, round(ms / window, 3), count / window) for name, (ms, count) in times.items()]
+        about = {
+            "case": case,
+            "documents": shape["documents"],
+            "variant": variant,
+            "kernels": len(kernels) / window,
+        }
+        busy, top = sum(ms for _, ms, _ in rows), sorted(rows, key=lambda row: -row[1])[:40]
+        session.write(kind="profile", **about, gpu_ms=busy, top=top)
 
 
 def train(session: Session, before: Path | None, steps: int) -> None:
@@ -288,7 +285,9 @@ def main() -> int:
     stages = ["warm", "tests", "train", "profile", "ops"]
     parser.add_argument("--out", type=Path, required=True, help="folder of the results")
     parser.add_argument("--seconds", type=float, default=540, help="for everything")
-    parser.add_argument("--steps", type=int, default=40)
+    parser.add_argument(
+        "--steps", type=int, default=50, help="of a measurement; fewer than 50 are not recorded"
+    )
     parser.add_argument("--only", nargs="+", choices=stages, default=stages)
     parser.add_argument("--before", type=Path, help="an older checkout, to be measured beside")
     parser.add_argument("--dry", action="store_true", help="toy sizes on a CPU, in Triton's interpreter")
@@ -311,7 +310,7 @@ def main() -> int:
     if "profile" in chosen:
         session.wait(
             "profile",
-            session.start("profile", session.worker("profile", "125M", "6" if options.dry else "30")),
+            session.start("profile", session.worker("profile", "125M", "6" if options.dry else "50")),
             60,
         )
     if "ops" in chosen:

@@ -7,10 +7,12 @@
 
 Each side runs in a process of its own, so that peak memory is its own, and has a limit of seconds; sides
 alternate, and the fastest repetition counts. What a side has to say goes to stderr, and a side that fails or
-takes too long is said. On a CPU the verdict is on CPU seconds, which a busy machine does not distort; wall
-time is printed beside. On a GPU it is on wall time between synchronisations ten steps apart, in bf16, and
-transformers' Trainer runs with Liger-Kernel (pip install liger-kernel). Losses are compared step by step.
-Exit code 1 if adaptkit is slower, needs more memory, or the losses differ by more than 1e-4 (bf16: 1e-2).
+takes too long is said.
+
+On a CPU the verdict is on CPU seconds, which a busy machine does not distort; wall time is printed beside. On
+a GPU it is on wall time between synchronisations ten steps apart, in bf16, and transformers' Trainer runs
+with Liger-Kernel (pip install liger-kernel). Losses are compared step by step. Exit code 1 if adaptkit is
+slower, needs more memory, or the losses differ by more than 1e-4 (bf16: 1e-2).
 """
 
 from __future__ import annotations

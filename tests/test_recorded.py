@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import contextlib
 import types
+import warnings
 
 import pytest
 import torch
@@ -12,7 +13,7 @@ import transformers
 
 from adaptkit.models import packed
 from adaptkit.run import Run
-from adaptkit.trainer import recorded
+from adaptkit.trainer import recorded, run_checks
 from adaptkit.trainer.config import TrainerConfig
 from adaptkit.trainer.loss import LossModule
 from adaptkit.trainer.objective import BOUNDS, ROWS, CausalLM, Classification, MaskedLM
@@ -27,6 +28,7 @@ SHAPE = {
     "num_attention_heads": 2,
 }
 CPU = torch.device("cpu")
+CAUSAL = CausalLM("fused")
 
 
 class Graph:
@@ -65,6 +67,10 @@ def graphs(monkeypatch) -> list[Graph]:
     monkeypatch.setattr(torch.cuda, "max_memory_allocated", lambda where: 1)
     monkeypatch.setattr(torch.cuda, "mem_get_info", lambda where: (90, 100))
     monkeypatch.setattr(torch.Tensor, "pin_memory", lambda self: self)
+    monkeypatch.setattr(torch.cuda, "current_stream", lambda where: "the stream before")
+    monkeypatch.setattr(
+        recorded, "_generator", lambda where: types.SimpleNamespace(clone_state=lambda: "its state")
+    )
     return made
 
 
@@ -132,12 +138,17 @@ def test_what_cannot_be_recorded_runs_as_ever_and_says_why(graphs, monkeypatch, 
     recorder = recorded.Recorder(
         LossModule(model, CausalLM("chunked"), torch.float32), list(model.parameters()), CPU
     )
+    recovered = []
+    monkeypatch.setattr(recorder, "_recover", lambda *before: recovered.append(before))
     if how == "fails":
 
         @contextlib.contextmanager
         def refusing(graph, pool):
-            raise RuntimeError("operation not permitted when stream is capturing")
-            yield
+            try:
+                raise RuntimeError("operation not permitted when stream is capturing")
+                yield
+            finally:
+                raise RuntimeError("operation failed due to a previous error during capture")
 
         monkeypatch.setattr(torch.cuda, "graph", refusing)
     else:
@@ -148,6 +159,8 @@ def test_what_cannot_be_recorded_runs_as_ever_and_says_why(graphs, monkeypatch, 
         assert torch.equal(recorder.accumulate([batch], 1.0), first)
         assert all(map(torch.equal, gradients(model), before))
     assert not graphs and ("not permitted" if how == "fails" else "40%") in recorder.refused
+    assert recovered == ([("the stream before", "its state")] if how == "fails" else [])
+    assert (recorder._failed is not None) is (how == "fails")
 
 
 def test_rows_are_rounded_up_with_rows_that_have_no_label():
@@ -169,16 +182,38 @@ def test_rows_are_rounded_up_with_rows_that_have_no_label():
 def test_only_where_the_step_is_the_same_each_time():
     ranks = Ranks()
     ranks.device = torch.device("cuda")
-    alone, masked = CausalLM("fused"), MaskedLM("fused")
-    assert recorded.wanted(TrainerConfig(), alone, ranks) and recorded.wanted(TrainerConfig(), masked, ranks)
-    assert not recorded.wanted(TrainerConfig(cuda_graph="off"), alone, ranks)
-    assert not recorded.wanted(TrainerConfig(gradient_checkpointing=True), alone, ranks)
-    assert not recorded.wanted(TrainerConfig(), Classification(), ranks)
-    assert not recorded.wanted(TrainerConfig(), CausalLM("chunked"), ranks), "it waits for the device"
-    assert not recorded.wanted(TrainerConfig(), alone, Ranks())
+    model, _ = model_and_batches(1)
+
+    def wanted(objective=CAUSAL, ranks=ranks, **settings) -> bool:
+        return recorded.wanted(TrainerConfig(**{"num_steps": 50, **settings}), objective, ranks, model)
+
+    assert wanted() and wanted(MaskedLM("fused"))
+    assert (
+        not wanted(num_steps=49) and not wanted(cuda_graph="off") and not wanted(gradient_checkpointing=True)
+    )
+    assert not wanted(Classification()) and not wanted(CausalLM("chunked")), "it waits for the device"
+    assert not wanted(ranks=Ranks())
     several = types.new_class("Several", (Ranks,))()
     several.device = torch.device("cuda")
-    assert not recorded.wanted(TrainerConfig(), alone, several)
+    assert not wanted(ranks=several)
+    model.config.decoder_layerdrop = 0.1
+    assert not wanted(), "which layers are dropped is drawn on the host"
+
+
+@pytest.mark.parametrize(("recording", "pays"), [(False, 3e5), (True, 3e6)])
+def test_long_runs_on_a_gpu_are_compiled(monkeypatch, recording, pays):
+    """300 seconds' worth of steps without recordings, ten times as many with them."""
+    monkeypatch.setattr(
+        run_checks, "peak_flops", lambda where: None if where.type == "cpu" else 1e12 / run_checks.USUAL_SHARE
+    )
+
+    def compiles(steps, objective=CAUSAL, where="cuda", **settings) -> bool:
+        config = TrainerConfig(num_steps=int(steps), **settings)
+        return run_checks.compiles(config, objective, torch.device(where), lambda: 1e9, recording)
+
+    assert compiles(pays * 1.1) and not compiles(pays * 0.9) and not compiles(pays * 1.1, where="cpu")
+    assert not compiles(pays * 1.1, Classification()) and not compiles(pays * 1.1, parallel="fsdp")
+    assert compiles(1, compile=True, where="cpu") and not compiles(pays * 2, compile=False)
 
 
 class Source:
@@ -198,18 +233,21 @@ class Source:
         return f"rows:{index}"
 
 
-def losses(folder, **settings) -> tuple[list[float], dict]:
+def losses(folder, dropout: float = 0.0, **settings) -> tuple[list[float], dict]:
     model, _ = model_and_batches(1)
+    model.config.attention_dropout = dropout
+    for layer in model.model.layers:
+        layer.self_attn.attention_dropout = dropout
     run = Run(folder)
     fixed = {
-        "num_steps": 16,
+        "num_steps": 50,
         "global_batch_size": 4,
         "learning_rate": 1e-2,
         "log_every": 1,
         "checkpoint_every": 0,
         "threads": 1,
     }
-    config = TrainerConfig(**fixed, **settings)
+    config = TrainerConfig(**{**fixed, **settings})
     Trainer(model, CausalLM(), Source(), config, run=run).fit()
     return [row["loss"] for row in run.metrics() if "loss" in row], run.manifest()["training"]["train"]
 
@@ -229,6 +267,45 @@ def test_a_recorded_run_follows_the_plain_one(tmp_path, precision, tolerance, mi
         if choice == "auto":
             assert facts["recorded_shapes"] >= 1 and not facts["not_recorded"]
     assert max(abs(a - b) for a, b in zip(*both, strict=True)) < tolerance
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+def test_steps_go_on_after_a_recording_that_failed(tmp_path, monkeypatch):
+    """One that asks the device for a number; dropout shows that the generator is in order."""
+    plain, _ = losses(tmp_path / "plain", precision="bf16", cuda_graph="off", dropout=0.1)
+    run = recorded.Recorder._run
+
+    def asking(self, batch, scale):
+        total = run(self, batch, scale)
+        return total + 0 * float(total)
+
+    monkeypatch.setattr(recorded.Recorder, "_run", asking)
+    found, facts = losses(tmp_path / "failing", precision="bf16", dropout=0.1)
+    assert facts["not_recorded"] and not facts["recorded_shapes"]
+    assert max(abs(a - b) for a, b in zip(found, plain, strict=True)) < 2e-2
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+def test_packed_steps_wait_for_nothing(tmp_path):
+    """Only what happens once per run may wait: twice the steps, as many waits; recorded or not."""
+
+    def waits(name, **settings) -> int:
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("always")
+            torch.cuda.set_sync_debug_mode("warn")
+            try:
+                losses(tmp_path / name, log_every=100, **settings)
+            finally:
+                torch.cuda.set_sync_debug_mode("default")
+        return sum("synchronizing" in str(warning.message) for warning in caught)
+
+    for choice in ("auto", "off"):
+        waits(f"{choice} first", cuda_graph=choice)  # compiles kernels
+        assert waits(f"{choice} 100", cuda_graph=choice, num_steps=100) == waits(
+            f"{choice} 50", cuda_graph=choice
+        )
 
 
 @pytest.mark.gpu

@@ -56,12 +56,12 @@ class TrainerConfig(Config):
     """Arithmetic of the forward pass; auto is bf16 on GPUs that have it and fp32 elsewhere. Weights stay as
     loaded."""
     compile: bool | Literal["auto"] = "auto"
-    """Compile each repeated block (a minute or more); auto does it on a GPU, for causal and masked language
-    models whose run takes long enough to earn that back."""
+    """Compile each repeated block (about a minute); auto does it on a GPU, for causal and masked language
+    models, where the run is so long that it saves more than that."""
     cuda_graph: Literal["auto", "off"] = "auto"
     """Record a step of fixed shapes once and replay it, so that the host launches one thing and not a
-    thousand; auto does it for causal and masked language models on one GPU. Takes a step's memory for
-    itself."""
+    thousand; auto does it for causal and masked language models on one GPU, from 50 steps on. Keeps a step's
+    memory for itself."""
     gradient_checkpointing: bool = False
     """Recompute activations in the backward pass: less memory, about a third more time."""
     eval_every: Steps = Field(0, ge=0)

@@ -20,13 +20,15 @@ import torch
 from torch import Tensor, nn
 
 from adaptkit.models import packed
+from adaptkit.models.head import unwrap
 from adaptkit.trainer import device
 from adaptkit.trainer.config import TrainerConfig
 from adaptkit.trainer.objective import BOUNDS, ROWS, Batch, Objective
 from adaptkit.trainer.parallel import Ranks
 
-TIMES_SEEN, MOST = 3, 6
-"""How often shapes come before they are recorded, and how many different ones are."""
+TIMES_SEEN, MOST, FEWEST_STEPS = 3, 6, 50
+"""How often shapes come before they are recorded, how many different ones are, and how many steps a run has
+that earns the fraction of a second back which each recording takes."""
 MOST_MEMORY = 0.4
 """A recorded step keeps its memory for itself: it is recorded where a step takes at most this share of the
 GPU's."""
@@ -70,6 +72,7 @@ class Recorder:
         self.refused = ""
         self._seen: Counter[Signature] = Counter()
         self._pool = None
+        self._failed: torch.cuda.CUDAGraph | None = None
 
     def accumulate(self, batches: Sequence[Batch], scale: float) -> Tensor:
         """Leave the gradients of `scale` times the summed loss in the weights; returns the loss of each
@@ -99,14 +102,21 @@ class Recorder:
         ):
             self.refused = f"a step takes more than {MOST_MEMORY:.0%} of the GPU's memory"
             return None
+        before = torch.cuda.current_stream(self.device), _generator(self.device).clone_state()
         try:
             self.recordings[signature] = self._record(batch, scale)
         except (
             RuntimeError
         ) as error:  # an operation that cannot be recorded: the step computes the same without
-            self.refused = f"{type(error).__name__}: {str(error).splitlines()[0]}"
+            self.refused = _first_cause(error)
+            self._recover(*before)
             return None
         return self.recordings[signature]
+
+    def _recover(self, stream: torch.cuda.Stream, state: torch.Generator) -> None:
+        """A recording that failed leaves its own stream current and the generator waiting for its end."""
+        torch.cuda.set_stream(stream)
+        _generator(self.device).graphsafe_set_state(state)
 
     def _record(self, batch: Batch, scale: float) -> Recorded:
         gc.collect()  # a dead graph of an earlier step would tie its gradients to another stream
@@ -114,7 +124,9 @@ class Recorder:
         factor = torch.full((), scale, dtype=torch.float32, device=self.device)
         kept = [weight.grad for weight in self.weights]
         self._pool = self._pool or torch.cuda.graph_pool_handle()
-        graph = torch.cuda.CUDAGraph()
+        graph = self._failed = (
+            torch.cuda.CUDAGraph()
+        )  # one that failed is still asked by the allocator: it is kept
         try:
             self._put([None] * len(self.weights))
             with torch.cuda.graph(graph, pool=self._pool):
@@ -122,6 +134,7 @@ class Recorder:
             gradients = [weight.grad for weight in self.weights]
         finally:
             self._put(kept)
+        self._failed = None
         tensors = {name: value for name, value in inputs.items() if isinstance(value, Tensor)}
         return Recorded(graph, tensors, factor, total, gradients)
 
@@ -151,12 +164,13 @@ class Recorder:
             weight.grad = gradient
 
 
-def wanted(config: TrainerConfig, objective: Objective, ranks: Ranks) -> bool:
-    """Whether steps may be recorded: one GPU, an objective that says so, nothing that asks the device in
-    between."""
+def wanted(config: TrainerConfig, objective: Objective, ranks: Ranks, model: nn.Module) -> bool:
+    """Whether steps are to be recorded: one GPU, an objective that says so, a model that does the same each
+    time."""
     alone = ranks.device.type == "cuda" and type(ranks) is Ranks
     fits = getattr(objective, "repeatable", False) and getattr(objective, "implementation", "") == "fused"
-    return config.cuda_graph == "auto" and alone and fits and not config.gradient_checkpointing
+    pays = config.cuda_graph == "auto" and config.num_steps >= FEWEST_STEPS
+    return pays and alone and fits and not config.gradient_checkpointing and not _drops_layers(model)
 
 
 def signature_of(batch: Batch) -> Signature:
@@ -190,3 +204,20 @@ def padded_rows(rows_R: Tensor, num_tokens: int) -> Tensor:
 def _own(value: Tensor | int) -> Tensor | int:
     """A tensor with memory of its own for each element, which can be overwritten."""
     return value.contiguous() if isinstance(value, Tensor) else value
+
+
+def _drops_layers(model: nn.Module) -> bool:
+    """Which layers are left out is drawn on the host, so a recording would leave out the same ones for ever."""
+    config = getattr(unwrap(model), "config", None)
+    return config is not None and any("layerdrop" in name and value for name, value in vars(config).items())
+
+
+def _generator(where: torch.device) -> torch.Generator:
+    return torch.cuda.default_generators[torch.cuda.current_device() if where.index is None else where.index]
+
+
+def _first_cause(error: BaseException) -> str:
+    """What went wrong first: the end of a failed recording fails too."""
+    while error.__context__ is not None:
+        error = error.__context__
+    return f"{type(error).__name__}: {str(error).splitlines()[0]}"

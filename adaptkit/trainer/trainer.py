@@ -104,7 +104,8 @@ class Trainer:
         self.fused = ops.fuse(working, config.implementation)
         if config.gradient_checkpointing:
             working.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
-        self.compiled = run_checks.compiles(config, self.objective, self.device, self._step_flops)
+        recording = recorded.wanted(config, self.objective, ranks, working)
+        self.compiled = run_checks.compiles(config, self.objective, self.device, self._step_flops, recording)
         if self.compiled:
             for block in parallel.repeated_blocks(working):
                 block.compile()
@@ -112,9 +113,8 @@ class Trainer:
         self.loss = LossModule(working, self.objective, self.dtype)
         self.module = ranks.wrap(self.loss, self.dtype).train()
         self.state = State(working, config, ranks)
-        self.recorder = None
-        if recorded.wanted(config, self.objective, ranks):
-            self.recorder = recorded.Recorder(self.module, list(self.state.weights.values()), self.device)
+        weights = list(self.state.weights.values())
+        self.recorder = recorded.Recorder(self.module, weights, self.device) if recording else None
         deferred = self.device.type == "cuda" and config.optimizer == "adamw" and config.parallel != "fsdp"
         self.pending = Pending(self.state.optimizer, deferred)
         folder = self.run.checkpoints if self.label == "train" else self.run.checkpoints / self.label

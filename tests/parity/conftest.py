@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterator
+from typing import Any
 
 import pytest
 import torch
@@ -47,8 +48,18 @@ def device(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> I
 
     for name in ("randn", "rand", "randint", "randperm"):
         monkeypatch.setattr(torch, name, moved(getattr(torch, name)))
+    for name, value in list(vars(request.module).items()):
+        if name.isupper():
+            monkeypatch.setattr(request.module, name, there(value))
     with torch.device("cuda"):
         yield
+
+
+def there(value: Any) -> Any:
+    """A test module's constant with its tensors on the GPU."""
+    if isinstance(value, dict):
+        return {key: there(part) for key, part in value.items()}
+    return value.cuda() if isinstance(value, torch.Tensor) else value
 
 
 @pytest.fixture(autouse=True)

@@ -3,7 +3,8 @@
 A row is read once and kept in registers: sum, statistics, scaling and store happen there, in float32. Rows
 of up to 1024 elements share a program, so that a program always moves a tile of 2048 elements or more.
 Backward runs a fixed number of programs that walk the rows in strides; each adds up its share of the weight
-gradient in registers and writes it once, and one reduction over programs ends it: no atomics, the same bits in
+gradient in registers and writes it once, and one reduction over programs ends it: no atomics, the same bits
+    in
 every run on one device.
 
 RMSNorm is Zhang and Sennrich 2019 (arXiv 1910.07467), LayerNorm Ba et al. 2016 (arXiv 1607.06450).
