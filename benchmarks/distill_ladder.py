@@ -1,6 +1,6 @@
 """The ladder of distillation: what each step up costs and brings, over seeds, with intervals.
 
-    python benchmarks/distill_ladder.py classify --data DATA --encoder MODEL --out benchmarks/results/distill_classify.json
+    python benchmarks/distill_ladder.py classify --data DATA --encoder MODEL --out distill_classify.json
     python benchmarks/distill_ladder.py language --data DATA --out benchmarks/results/distill_language.json
 
 `classify`: a half-depth student of a classifier on sentence roles of trial reports, from truncation to module
@@ -411,7 +411,8 @@ def main() -> None:
     found = TASKS[options.task](options)
     spent = {"wall_s": round(time.time() - began), "cpu_s": round(time.process_time() - cpu)}
     encoder = " --encoder MODEL" if options.encoder else ""
-    command = f"python benchmarks/distill_ladder.py {options.task} --data DATA{encoder} --out benchmarks/results/{options.out.name}"
+    out = f"benchmarks/results/{options.out.name}"
+    command = f"python benchmarks/distill_ladder.py {options.task} --data DATA{encoder} --out {out}"
     write_json(
         options.out,
         {

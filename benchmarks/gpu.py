@@ -2,8 +2,8 @@
 
     python benchmarks/gpu.py --out results/h200 --seconds 540          # all stages; or: make gpu
     python benchmarks/gpu.py --out results/h200 --only tests ops       # some of them
-    python benchmarks/gpu.py --out results/h200 --before ../old        # an older checkout measured beside, same card
-    python benchmarks/gpu.py --out /tmp/dry --dry                      # that every stage starts, on a CPU, at toy sizes
+    python benchmarks/gpu.py --out results/h200 --before ../old  # an older checkout beside, same card
+    python benchmarks/gpu.py --out /tmp/dry --dry                # does every stage start? On a CPU, toy sizes
 
 Stages, each with a limit, none stopped by another's failure: `warm` (compiles what is measured compiled; at
 the same time `tests`: those marked gpu), `train` (ours in its variants, transformers' Trainer with

@@ -2,8 +2,8 @@
 
     python benchmarks/train_step.py --out result.json            # the CPU cases, one thread
     python benchmarks/train_step.py --cases small --steps 6      # half a minute
-    python benchmarks/train_step.py --cases 10M 125M 350M 1B --steps 50 --out result.json      # on a GPU, against Liger
-    python benchmarks/train_step.py --cases 125M --steps 50 --documents 0 --set compile=true   # whole rows; ours compiled
+    python benchmarks/train_step.py --cases 10M 125M 350M 1B --out result.json     # on a GPU, against Liger
+    python benchmarks/train_step.py --cases 125M --documents 0 --set compile=true  # whole rows; compiled
 
 Each side runs in a process of its own, so that peak memory is its own, and has a limit of seconds; sides
 alternate, and the fastest repetition counts. What a side has to say goes to stderr, and a side that fails or
@@ -410,7 +410,7 @@ def main() -> int:
         results.append(row)
         print(
             f"{name}: tokens/s {row['speed_ratio']:.2f}x (wall {row['wall_speed_ratio']:.2f}x), "
-            f"peak memory {row['memory_ratio']:.2f}x, largest loss difference {row['largest_loss_difference']:.1e}",
+            f"peak memory {row['memory_ratio']:.2f}x, losses differ by {row['largest_loss_difference']:.1e}",
             flush=True,
         )
         if options.out:

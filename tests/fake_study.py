@@ -291,7 +291,8 @@ def _language(
     dev: bool,
     exponents: dict[str, float],
 ) -> list[ScoreRecord]:
-    """All shares of one arm and seed; adaptations of a pretrained origin share its run, as in a real study."""
+    """All shares of one arm and seed; adaptations of a pretrained origin share its run, as in a real
+    study."""
     untouched = arm in ("generic+prompt", "generic+probe")
     level = table["generic+prompt"] if untouched else _level(table, arm, origin)
     shares = [1.0] if untouched or origin == "placebo" else list(fractions)

@@ -61,7 +61,8 @@ def test_prose_keeps_sentences_and_drops_code() -> None:
     )
     kept = list(
         prose(
-            f"{sentence}\n\n>>> x = fit(the, data)\n>>> of the and to\n\nx : int, the number\n    of things\n\nArgs: the x of y"
+            f"{sentence}\n\n>>> x = fit(the, data)\n>>> of the and to\n\nx : int, the number\n"
+            "    of things\n\nArgs: the x of y"
         )
     )
     assert kept == [" ".join(sentence.split())]

@@ -351,7 +351,8 @@ def test_pip_installs_the_stand_ins_and_is_content(tmp_path: Path) -> None:
         [*pip, "-c", str(folder / "constraints.txt"), "--target", str(tmp_path / "site"), *wanted], check=True
     )
     assert not list((tmp_path / "site").glob("*/*.py"))
-    code = "import importlib.metadata as m; print([m.version(n) for n in ('torchvision', 'torchaudio', 'torchcodec')])"
+    names = ("torchvision", "torchaudio", "torchcodec")
+    code = f"import importlib.metadata as m; print([m.version(name) for name in {names}])"
     environment = {**os.environ, "PYTHONPATH": str(tmp_path / "site")}
     shown = subprocess.run(
         [sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True

@@ -1,4 +1,5 @@
-"""The scripts that measure on a GPU run here too, at toy sizes: nobody finds them broken when a GPU is lent."""
+"""The scripts that measure on a GPU run here too, at toy sizes: nobody finds them broken when a GPU is
+lent."""
 
 from __future__ import annotations
 

@@ -41,7 +41,8 @@ for words in {HELP!r}:
     shown = io.StringIO()
     with contextlib.redirect_stdout(shown):
         assert console.run(app, [*words.split(), "--help"]) == 0
-    assert "--json" in shown.getvalue() and "Examples:" in shown.getvalue() or words in ("", "data", "config", "embed"), words
+    shown = shown.getvalue()
+    assert "--json" in shown and "Examples:" in shown or words in ("", "data", "config", "embed"), words
     print(words, sorted({{"torch", "transformers", "numpy", "datasets"}} & set(sys.modules)))
 """
     assert fresh_python(code).splitlines() == [f"{words} []" for words in HELP]

@@ -32,7 +32,8 @@ CAUSAL = CausalLM("fused")
 
 
 class Graph:
-    """Replays by running the recorded step again, into the same gradients: what a CUDA graph does, on a CPU."""
+    """Replays by running the recorded step again, into the same gradients: what a CUDA graph does, on a
+    CPU."""
 
     def replay(self) -> None:
         self.run()

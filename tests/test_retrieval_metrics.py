@@ -1,4 +1,5 @@
-"""Retrieval metrics against trec_eval itself (ir-measures over pytrec_eval), ties and odd queries included."""
+"""Retrieval metrics against trec_eval itself (ir-measures over pytrec_eval), ties and odd queries
+included."""
 
 from __future__ import annotations
 

@@ -78,7 +78,8 @@ def test_a_resumed_run_equals_the_uninterrupted_one_bit_for_bit(name, options, t
 
 
 def test_the_8bit_optimizer_state_is_8bit_and_survives_a_resume(tmp_path):
-    """Weights of 4096 entries and more are quantised; the tiny default model has none, so this one is wider."""
+    """Weights of 4096 entries and more are quantised; the tiny default model has none, so this one is
+    wider."""
 
     def wide(folder, hooks=()):
         model = llama()
@@ -193,7 +194,8 @@ def test_a_bad_number_stops_the_run_before_the_update_and_names_the_samples(kind
 
 @pytest.mark.parametrize("kind", ["nan", "gradient"])
 def test_a_step_that_is_looked_at_later_was_not_made_either(kind, tmp_path, monkeypatch):
-    """As on a GPU: losses are fetched when a row is logged, and the optimizer itself refuses the bad update."""
+    """As on a GPU: losses are fetched when a row is logged, and the optimizer itself refuses the bad
+    update."""
     add = Pending.add
     monkeypatch.setattr(
         Pending, "add", lambda self, taken: (setattr(self, "deferred", True), add(self, taken))[1]

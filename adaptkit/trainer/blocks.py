@@ -18,7 +18,8 @@ from adaptkit.trainer.parallel import repeated_blocks
 
 @dataclass
 class Recorded:
-    """What the blocks gave in one forward pass, by block: hidden states [B, T, D] and attention [B, H, T, T]."""
+    """What the blocks gave in one forward pass, by block: hidden states [B, T, D] and attention [B, H, T,
+    T]."""
 
     hidden: dict[int, Tensor] = field(default_factory=dict)
     attention: dict[int, Tensor] = field(default_factory=dict)

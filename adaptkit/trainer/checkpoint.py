@@ -1,6 +1,6 @@
 """Checkpoints that survive a kill at any moment, a full disk and a flipped bit.
 
-    checkpoints/step-000500/ state.json  <group>.safetensors ...  MANIFEST.json (size and sha256 of every file, written last)
+    checkpoints/step-000500/ state.json  <group>.safetensors ...  MANIFEST.json (digests, written last)
 
 Written to a temporary folder: each file fsynced, the manifest last, the folder fsynced, then renamed, then
     the parent

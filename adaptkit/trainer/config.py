@@ -89,7 +89,8 @@ class TrainerConfig(Config):
     def _whole_microbatches(self) -> TrainerConfig:
         if self.microbatch_size > self.global_batch_size:
             raise ValueError(
-                f"microbatch_size {self.microbatch_size} is larger than global_batch_size {self.global_batch_size}"
+                f"microbatch_size {self.microbatch_size} is larger than "
+                f"global_batch_size {self.global_batch_size}"
             )
         return self
 

@@ -50,7 +50,8 @@ def send(batch: Mapping[str, Tensor], device: torch.device) -> dict[str, Tensor]
 
 
 def cpu_has_bf16() -> bool:
-    """Whether matrix products in bf16 run in hardware here (AVX512-BF16 or AMX); elsewhere they are emulated."""
+    """Whether matrix products in bf16 run in hardware here (AVX512-BF16 or AMX); elsewhere they are
+    emulated."""
     return bool(torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported())
 
 

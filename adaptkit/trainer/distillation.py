@@ -1,12 +1,12 @@
 """Distillation as an objective of the one trainer: a weighted sum of losses, most of them against a teacher.
 
     cross_entropy               the data's own labels
-    forward_kl reverse_kl jsd   the teacher's distribution, per token or per text (arXiv 1503.02531, 2306.08543, 2306.13649)
+    forward_kl reverse_kl jsd   the teacher's distribution, per token or text (arXiv 1503.02531, 2306.08543)
     hidden attention            what the blocks give, layer against layer (TinyBERT, arXiv 1909.10351)
-    replacing                   the student's blocks among the teacher's, more of them from step to step, judged by the labels;
+    replacing                   the student's blocks among the teacher's, more from step to step, judged by labels;
                                 then the student alone (BERT-of-Theseus, arXiv 2002.02925);
                                 replacing_constant: half of them
-    on_policy                   reverse KL on what the student writes itself (GKD, arXiv 2306.13649); with reverse_kl beside
+    on_policy                   reverse KL on what the student writes (GKD, arXiv 2306.13649); with reverse_kl beside
                                 it, the two weights are GKD's shares of the student's text and of the data
     cosine mse margin           the teacher's text embeddings, and the differences between its scores
 
@@ -324,7 +324,8 @@ def embedding(model: nn.Module, batch: Batch) -> Tensor:
 
 
 def targets(batch: Batch, kind: Kind) -> Tensor:
-    """The label of each position [B, T]: what comes next for a causal model, what was masked for the other."""
+    """The label of each position [B, T]: what comes next for a causal model, what was masked for the
+    other."""
     labels_BT = batch["labels"]
     if kind != "causal":
         return labels_BT

@@ -15,7 +15,8 @@ from adaptkit.trainer.config import TrainerConfig
 
 BETA1, EPSILON = 0.9, 1e-8
 WSD_DECAY = 0.2
-"""Share of the steps over which wsd falls; a tenth to a fifth is enough (arXiv 2404.06395, arXiv 2405.18392)."""
+"""Share of the steps over which wsd falls; a tenth to a fifth is enough (arXiv 2404.06395, arXiv
+2405.18392)."""
 
 
 def build_optimizer(weights: Mapping[str, nn.Parameter], config: TrainerConfig) -> Optimizer:

@@ -207,7 +207,8 @@ def _own(value: Tensor | int) -> Tensor | int:
 
 
 def _drops_layers(model: nn.Module) -> bool:
-    """Which layers are left out is drawn on the host, so a recording would leave out the same ones for ever."""
+    """Which layers are left out is drawn on the host, so a recording would leave out the same ones for
+    ever."""
     config = getattr(unwrap(model), "config", None)
     return config is not None and any("layerdrop" in name and value for name, value in vars(config).items())
 

@@ -27,7 +27,8 @@ class Signal:
 
 
 class Teacher(Protocol):
-    """Anything that says what a better model would answer. It is frozen and no part of the model that trains."""
+    """Anything that says what a better model would answer. It is frozen and no part of the model that
+    trains."""
 
     blocks: Sequence[nn.Module]
     """Its blocks, for losses that run or look at them; empty where only its answers are known."""

@@ -284,7 +284,9 @@ class Trainer:
         self.state.optimizer.zero_grad(set_to_none=True)
         if self.ranks.rank == 0:
             write_json(self.run.crash_path, taken.crash(places))
-        fix = "look at these samples (crash.json lists all) or lower trainer.learning_rate; checkpoints are good"
+        fix = (
+            "look at these samples (crash.json has all) or lower trainer.learning_rate; checkpoints are good"
+        )
         raise NonFiniteError(taken.failure(places), where=str(self.run.crash_path), fix=fix)
 
     def _evaluate(self, source: Source) -> None:

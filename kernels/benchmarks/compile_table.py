@@ -1,9 +1,9 @@
 """Compile every shipped configuration of every kernel for real GPUs, without one, and hold the results to
 limits.
 
-    python kernels/benchmarks/compile_table.py                      all of it, about two and a half minutes of one core
-    python kernels/benchmarks/compile_table.py --sample             one configuration per kernel, for a quick look
-    python kernels/benchmarks/compile_table.py --out results        keep the table as results/compile_table_<triton>.{json,md}
+    python kernels/benchmarks/compile_table.py                all of it, two and a half minutes
+    python kernels/benchmarks/compile_table.py --sample       one configuration per kernel
+    python kernels/benchmarks/compile_table.py --out results  keep the table there, .json and .md
 
 Registers, stack and shared memory come from the machine code that ptxas made, instructions from its
 disassembly; both tools lie in Triton's wheel. A configuration passes when it compiles, spills nothing, stays

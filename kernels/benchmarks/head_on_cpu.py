@@ -34,7 +34,8 @@ REPEATS, TURNS = 3, 3
 
 
 def measure(case: dict[str, Any], side: str) -> dict[str, float]:
-    """CPU seconds of one forward and backward, peak bytes beyond the inputs, and the loss, in this process."""
+    """CPU seconds of one forward and backward, peak bytes beyond the inputs, and the loss, in this
+    process."""
     import torch
     from adaptkit_kernels import chunked, reference
 

@@ -2,7 +2,7 @@
 against its peers.
 
     python kernels/benchmarks/ops_on_gpu.py --out kernels/benchmarks/results/ops.json --seconds 120
-    TRITON_INTERPRET=1 python kernels/benchmarks/ops_on_gpu.py --smoke        # that this script runs, without a GPU
+    TRITON_INTERPRET=1 python kernels/benchmarks/ops_on_gpu.py --smoke  # does it run? No GPU
 
 Ceilings first: bytes per second of a copy, FLOP/s of a matrix product. Then correctness at small odd shapes:
     outputs and

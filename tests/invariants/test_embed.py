@@ -28,7 +28,8 @@ PATHS = os.pathsep.join(str(path) for path in (ROOT, ROOT / "tests", ROOT / "ker
 
 @pytest.fixture(scope="module")
 def runs(tmp_path_factory) -> Path:
-    """Run folders: one (this process, whole batches), and those of two ranks, with microbatches and without."""
+    """Run folders: one (this process, whole batches), and those of two ranks, with microbatches and
+    without."""
     root = tmp_path_factory.mktemp("ranks")
     tiny_embed.bert(root / "bert")
     tiny_embed.write_set(root / "set")

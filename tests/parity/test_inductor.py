@@ -1,4 +1,5 @@
-"""All operators in one graph, compiled by Inductor: the graph does not break, and values and gradients stay."""
+"""All operators in one graph, compiled by Inductor: the graph does not break, and values and gradients
+stay."""
 
 from __future__ import annotations
 

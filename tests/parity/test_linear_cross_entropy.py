@@ -100,7 +100,8 @@ def test_rows_longer_than_a_block_are_walked(monkeypatch, vocab):
 
 @pytest.mark.parametrize("implementation", BOTH)
 def test_rows_known_to_the_caller(implementation):
-    """They may hold ignored rows (a fixed number of rows for a captured graph) and leave labelled ones out."""
+    """They may hold ignored rows (a fixed number of rows for a captured graph) and leave labelled ones
+    out."""
     leaves, labels = problem(123, 63, bias=True, ignored="some")
     rows = torch.tensor([0, 1, 2, 5, 50, 60, 122, 7, 3])
     assert (labels[rows] == reference.IGNORE_INDEX).any()

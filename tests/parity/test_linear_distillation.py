@@ -1,4 +1,5 @@
-"""Distillation of a head, chunked and fused, against the definition: the loss, its parts and every gradient."""
+"""Distillation of a head, chunked and fused, against the definition: the loss, its parts and every
+gradient."""
 
 from __future__ import annotations
 

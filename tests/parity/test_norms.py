@@ -106,7 +106,8 @@ def test_non_contiguous_gradients():
 
 
 def test_a_float32_stream_takes_a_bfloat16_branch():
-    """Under autocast the residual stays float32 and the branch is bf16: the sum and the result are float32."""
+    """Under autocast the residual stays float32 and the branch is bf16: the sum and the result are
+    float32."""
     leaves = [randn(5, 100, dtype=torch.bfloat16), randn(5, 100, seed=1), randn(100, seed=2)]
     assert_parity(
         lambda x, r, w: reference.add_rms_norm(x, r, w, EPSILON),

@@ -68,7 +68,8 @@ logits)."""
 def operator(
     name: str, row_function: RowFunction, *, reads_ignored: bool
 ) -> Callable[..., tuple[Tensor, Tensor, Tensor]]:
-    """linear_distillation, registered with torch under `name`; `reads_ignored` as in cross_entropy.operators."""
+    """linear_distillation, registered with torch under `name`; `reads_ignored` as in
+    cross_entropy.operators."""
     sweep = _register(name, row_function, reads_ignored)
 
     def linear_distillation(
@@ -138,7 +139,8 @@ def _tensors(teacher: Teacher) -> tuple[Tensor, Tensor | None, Tensor | None]:
 
 
 def _teacher_dtype(teacher: Teacher) -> torch.dtype:
-    """Of the products of an online teacher: autocast's, else the wider of its hidden states' and its head's."""
+    """Of the products of an online teacher: autocast's, else the wider of its hidden states' and its
+    head's."""
     if not isinstance(teacher, HiddenTeacher):
         return torch.float32
     dtype = compute_dtype(teacher.hidden_TE)

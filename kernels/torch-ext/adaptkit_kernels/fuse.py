@@ -201,7 +201,8 @@ def _fusible_norm(module: nn.Module) -> tuple[Norm, AddNorm] | None:
 
 
 def _only_multiplies(module: nn.Module) -> bool:
-    """Known of gated units, and of attention that rotates: their inputs go into projections and nowhere else."""
+    """Known of gated units, and of attention that rotates: their inputs go into projections and nowhere
+    else."""
     return _kind(module) in ("gated", "rope")
 
 

@@ -77,7 +77,8 @@ def lora_linear(
 
 
 def extra_columns(width: int, rank: int) -> int:
-    """P: the columns that a rank needs beside `width`, so that every row starts at a multiple of 16 elements."""
+    """P: the columns that a rank needs beside `width`, so that every row starts at a multiple of 16
+    elements."""
     return rank + -(width + rank) % 16
 
 
@@ -124,7 +125,8 @@ def _backward(
     scale: float,
     wants_x: bool,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """Gradients of (x, dropped, a, b); the first is empty if not wanted, the second if nothing was dropped."""
+    """Gradients of (x, dropped, a, b); the first is empty if not wanted, the second if nothing was
+    dropped."""
     inputs, outputs, rank = x.shape[1], len(b), len(a)
     seen = x if dropped is None else dropped
     db = (dy.t() @ low_TR).mul_(scale)
