@@ -97,7 +97,7 @@ def test_meaning_names_a_beaten_placebo_and_only_a_beaten_one():
     sentence = "Training as long on general text does not do it: scratch+full is also ahead of placebo+full."
     assert said(prose.meaning, WIN | {"placebo+full": [1.79, 1.791, 1.789]}).endswith(sentence)
     assert "general text" not in said(prose.meaning, WIN)
-    assert sentence not in said(prose.meaning, LOSS | {"placebo+full": [1.79, 1.791, 1.789]})
+    assert "general text" not in said(prose.meaning, LOSS | {"placebo+full": [1.79, 1.791, 1.789]})
 
 
 @pytest.mark.parametrize(
