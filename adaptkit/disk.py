@@ -73,18 +73,19 @@ def whole_file(path: Path, num_bytes: int = 0) -> Iterator[Path]:
 
 
 @contextmanager
-def whole_folder(folder: Path, *, replace: bool = True) -> Iterator[Path]:
+def whole_folder(folder: Path, *, num_bytes: int = 0, replace: bool = True) -> Iterator[Path]:
     """A temporary folder to fill, which takes the place of `folder` when the block ends well.
 
     A crash leaves the old folder or the new one, never half of either.
 
     Args:
+        num_bytes: what will be written, for the message about a full disk.
         replace: put it in place of an older folder; otherwise one that is there by then stays, as the work of
             another process that made the same.
     Raises: DiskFullError or AdaptkitError, with the old folder untouched.
     """
     temporary = folder.with_name(f".{folder.name}.{os.getpid()}.tmp")
-    with writing(folder):
+    with writing(folder, num_bytes):
         shutil.rmtree(temporary, ignore_errors=True)
         temporary.mkdir()
         try:

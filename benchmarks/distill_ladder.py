@@ -37,6 +37,7 @@ from adaptkit.finetune.recipe import finetune
 from adaptkit.pretrain.config import PretrainConfig
 from adaptkit.pretrain.recipe import pretrain
 from adaptkit.run import Run, read_json, read_jsonl, write_json, write_jsonl
+from adaptkit.run_record import read_record
 from adaptkit.study.scores import score_table
 from adaptkit.study.statistics import resample
 

@@ -55,7 +55,8 @@ def tiny_text() -> list[str]:
     rng = random.Random(0)
 
     def sentence() -> str:
-        return f"{rng.choice(_SUBJECTS)} {rng.choice(_VERBS)} {rng.choice(_OBJECTS)} in room {rng.randrange(1000)}."
+        words = " ".join(rng.choice(choices) for choices in (_SUBJECTS, _VERBS, _OBJECTS))
+        return f"{words} in room {rng.randrange(1000)}."
 
     return [" ".join(sentence() for _ in range(rng.randint(2, 6))) for _ in range(200)]
 
@@ -100,7 +101,7 @@ def model_study(tmp_path_factory: pytest.TempPathFactory, notes: Run, mood: Run)
 
 @pytest.fixture(scope="session")
 def data_root() -> Path:
-    """The development data: `ADAPTKIT_DATA`, or shared/data beside the checkout; skips where there is none."""
+    """The development data: `ADAPTKIT_DATA`, or shared/data beside the checkout; skips without them."""
     beside = Path(__file__).resolve().parents[2] / "shared" / "data"
     root = Path(os.environ.get("ADAPTKIT_DATA", beside))
     if not root.is_dir():

@@ -48,6 +48,15 @@ def test_exact_and_near_duplicates_go_whatever_the_order() -> None:
     assert report.examples[0][2] in ("exact", "near") and report.as_json()["num_near"] == 1
 
 
+def test_the_row_with_the_smallest_hash_stays_and_removed_bytes_are_counted() -> None:
+    texts = [f"the same words{' ' * blanks}" for blanks in range(6)]
+    ids = sorted(content_id({"text": text}) for text in texts)
+    for order in (texts, texts[::-1], texts[3:] + texts[:3]):
+        unique, report = deduplicate(dataset(order))
+        assert [row.id for row in unique.rows] == ids[:1]
+        assert report.removed_bytes == sum(map(len, texts)) - len(unique.rows[0].text)
+
+
 def test_blanks_at_the_ends_make_no_text_another() -> None:
     texts = ["one text of some words", "  one text of some words \n", "another text"]
     kept, report = deduplicate(dataset(texts), near=False)
@@ -100,6 +109,20 @@ def test_overlap_finds_what_was_planted_and_nothing_else() -> None:
     cleaned = remove_overlap(data, report, side="train")
     assert len(cleaned.rows) == 47 and not overlap(cleaned, test).contaminated
     assert overlap(data, test, n=12).contaminated == [test.rows[i].id for i in (3, 5, 6, 8, 10)]
+
+
+@pytest.mark.parametrize(("size", "contaminated"), [(7, 0), (8, 1), (12, 1)])
+def test_an_item_of_eight_words_is_looked_for_inside_longer_rows(size: int, contaminated: int) -> None:
+    words = prose(1, 40)
+    report = overlap(dataset([" ".join(words)]), dataset([" ".join(words[10 : 10 + size])]))
+    assert len(report.contaminated) == contaminated
+
+
+def test_at_most_twenty_examples_are_listed() -> None:
+    items = dataset([" ".join(prose(i, 20)) for i in range(25)])
+    report = overlap(items, items)
+    assert len(report.contaminated) == 25
+    assert [where for where, _ in report.examples] == [row.where for row in items.rows[:20]]
 
 
 def test_runs_do_not_reach_across_training_rows() -> None:

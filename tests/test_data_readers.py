@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 import zstandard
 
-from adaptkit.data.readers import DataConfig, read, split, take
+from adaptkit.data.readers import DataConfig, Dataset, Row, content_id, read, split, take
 from adaptkit.errors import DataError
 
 ROWS = [
@@ -292,6 +292,42 @@ def test_split_and_take_follow_content_not_order(tmp_path: Path) -> None:
     assert len(quarter.rows) == 50 and {r.id for r in quarter.rows} < {r.id for r in half.rows}
     with pytest.raises(DataError, match="cannot be split"):
         split(data.with_rows(data.rows[:1]), 0.5)
+
+
+def plain(values: list[dict]) -> Dataset:
+    rows = [Row(value, f"x.jsonl:{i + 1}", content_id(value)) for i, value in enumerate(values)]
+    return Dataset(rows, "text", {})
+
+
+def test_split_holds_out_the_share_that_was_asked_for() -> None:
+    data = plain([{"text": f"text {i}"} for i in range(2000)])
+    rest, held = split(data, 0.3)
+    assert 560 <= len(held.rows) <= 640 and len(rest.rows) + len(held.rows) == 2000
+    assert not {row.id for row in rest.rows} & {row.id for row in held.rows}
+    twice = plain([{"text": f"text {i % 50}", "label": str(i)} for i in range(100)])
+    rest, held = split(twice, 0.3)
+    assert not {row.text for row in rest.rows} & {row.text for row in held.rows}
+    for fraction in (0.0, 1.0):
+        with pytest.raises(DataError, match="2000 rows cannot be split"):
+            split(data, fraction)
+
+
+def test_take_gives_the_share_and_at_least_one_row_in_file_order() -> None:
+    data = plain([{"text": f"text {i}"} for i in range(40)])
+    assert [len(take(data, share).rows) for share in (0.001, 0.25, 0.5, 1.0)] == [1, 10, 20, 40]
+    chosen = take(data, 0.25)
+    assert {row.id for row in chosen.rows} == set(sorted(row.id for row in data.rows)[:10])
+    assert chosen.rows == [row for row in data.rows if row in chosen.rows]
+
+
+def test_the_text_of_a_row_is_what_a_model_may_see() -> None:
+    row = Row({"text": "words", "label": "x", "group": "g"}, "x:1", "0")
+    assert row.text == "words"
+    assert (
+        Row({"messages": [{"role": "user", "content": "a"}, {"role": "user", "content": "b"}]}, "", "").text
+        == "a\nb"
+    )
+    assert content_id({"text": "a", "group": "g"}) == content_id({"text": "a"}) != content_id({"text": "b"})
 
 
 def test_equal_rows_have_distinct_ids(tmp_path: Path) -> None:

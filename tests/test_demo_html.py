@@ -6,7 +6,7 @@ import re
 from pathlib import Path
 
 from adaptkit.demo.html import render, style
-from adaptkit.demo.roles import ShownModel
+from adaptkit.demo.shown_models import ShownModel
 from adaptkit.demo.streaming import Answer
 
 ROOT = Path(__file__).resolve().parents[1]

@@ -6,7 +6,7 @@ import pytest
 
 from adaptkit.client.identity import ModelIdentity
 from adaptkit.client.openai import Model
-from adaptkit.demo.roles import first_of_each_role, generic_and_domain, show_models
+from adaptkit.demo.shown_models import first_of_each_role, generic_and_domain, show_models
 
 MISLEADING = "notes-scratch-full-distilled"
 

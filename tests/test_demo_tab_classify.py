@@ -11,8 +11,8 @@ from fake_openai import KEY, FakeServer
 
 pytest.importorskip("gradio", reason="the demo extra is not installed")
 
-from adaptkit.demo.roles import show_models
 from adaptkit.demo.served_models import CLASSIFY, Server
+from adaptkit.demo.shown_models import show_models
 from adaptkit.demo.tab_classify import Classify
 
 

@@ -11,9 +11,9 @@ from fake_openai import KEY, FakeServer
 
 pytest.importorskip("gradio", reason="the demo extra is not installed")
 
-from adaptkit.demo.roles import show_models
 from adaptkit.demo.search_index import Index
 from adaptkit.demo.served_models import EMBED, Server
+from adaptkit.demo.shown_models import show_models
 from adaptkit.demo.tab_search import Search
 
 

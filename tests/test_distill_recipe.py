@@ -13,10 +13,12 @@ from pydantic import ValidationError
 from adaptkit import models
 from adaptkit.cli import app, console
 from adaptkit.config import dump
+from adaptkit.data.heldout import MAX_ITEMS, MAX_PASSAGES, read_calibration, read_held_out
 from adaptkit.data.tokenizers import train_tokenizer
 from adaptkit.distill.config import DistillConfig
 from adaptkit.distill.estimate import plan
 from adaptkit.distill.recipe import DistillResult, distill
+from adaptkit.distill.start import read_data
 from adaptkit.errors import AdaptkitError, ConfigError, ModelError
 from adaptkit.export.source import of_run
 from adaptkit.export.weights import load_unmerged
@@ -77,6 +79,35 @@ def test_a_classifiers_student_knows_the_labels(world, bert, tmp_path):
 
 
 LORA = {"kind": "lora", "rank": 4}
+
+
+def test_the_record_says_what_the_run_is_and_what_an_export_is_measured_on(world, bert, tmp_path):
+    moods = {"files": [str(world / "moods.jsonl")]}
+    config = tiny_teachers.config(world, bert, {"num_steps": 2}, adapter=LORA, test=moods)
+    result, run = done(config, tmp_path)
+    record = record_of(run)
+    assert (record.recipe, record.model_kind, record.task) == ("distill", "classifier", "")
+    assert (record.base, record.teacher, record.adapter_base) == (str(bert), str(bert), str(run.base))
+    assert record.adapter == config.adapter and record.seq_len == tiny_teachers.SEQ_LEN
+    assert list(record.splits) == ["train", "dev", "test"] and record.splits["test"].documents == 160
+    scores = record.suites[record.suite]
+    assert (record.suite, scores.judged_on, scores.num_items) == ("labels", "test", 160)
+    assert scores.metrics == result.scores and scores.teacher == result.teacher and "loss" in scores.dev
+    assert record.facts["teacher"]["params"] > result.params == record.params
+    splits = read_data(config, "classifier")
+    held, calibration = read_held_out(run), read_calibration(run)
+    assert held.items_split == "test" and held.items.rows == splits["test"].rows[:MAX_ITEMS]
+    assert held.passages == [(row.id, row.text) for row in splits["dev"].rows[:MAX_PASSAGES]]
+    assert held.digest == splits["dev"].digest and calibration.digest == splits["train"].digest
+    assert calibration.rows.rows == splits["train"].rows[: len(calibration.rows.rows)]
+
+
+@pytest.mark.parametrize(
+    ("student", "base"), [({"start": "last"}, "teacher"), ({"start": "fresh"}, ""), ({"start": "x/y"}, "x/y")]
+)
+def test_the_record_names_what_the_student_began_as(world, llama, student, base):
+    config = tiny_teachers.config(world, llama, student=student)
+    assert config.student_base == (str(llama) if base == "teacher" else base)
 
 
 @pytest.mark.parametrize(

@@ -30,7 +30,8 @@ def test_a_prompt_begins_with_the_document_that_it_ends_in():
 
 
 def test_what_a_model_does_when_asked_to_write_does_not_bend_what_it_learns_from():
-    """A folder's generation_config may filter and penalise; samples for reverse KL are from the model itself."""
+    """A folder's generation_config may filter and penalise; samples for reverse KL are from the model
+    itself."""
     model, batch = llama().train(), Rows("causal").collate([0, 1], seed=0, epoch=0)
     torch.manual_seed(3)
     plain = continued(model, batch)["input_ids"]

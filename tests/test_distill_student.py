@@ -105,7 +105,8 @@ def narrow(teacher: nn.Module, kind: str, shape: Any) -> nn.Module:
 
 @pytest.mark.parametrize("name", SHAPES)
 def test_units_that_do_nothing_can_be_cut_without_a_trace(name):
-    """Half of the feed-forward units, and where heads may be fewer than the width holds, half of the heads."""
+    """Half of the feed-forward units, and where heads may be fewer than the width holds, half of the
+    heads."""
     teacher, kind = built(name)
     shape = depth.copy_config(teacher.config)
     shape.intermediate_size = 48

@@ -25,7 +25,8 @@ GENERATOR = {"model": "writer", "server": "127.0.0.1:1"}
 
 
 def document(number: int) -> str:
-    return f"Patient {number} was given the blue drug number {number} and was well again after {number + 3} weeks of rest."
+    given = f"Patient {number} was given the blue drug number {number}"
+    return f"{given} and was well again after {number + 3} weeks of rest."
 
 
 @pytest.fixture
@@ -41,8 +42,15 @@ def answering(request: str) -> str:
 
 
 def test_answers_become_questions():
-    told = '<think>1. a plan?</think>\n1. What is it?\n- "How long does it take?"\n\n  Q3: Why?\n***\n(4) Where\n* 2019 in figures'
-    assert questions_of(told) == ["What is it?", "How long does it take?", "Why?", "Where", "2019 in figures"]
+    thought = "<think>1. a plan?</think>\n"
+    lines = '1. What is it?\n- "How long does it take?"\n\n  Q3: Why?\n***\n(4) Where\n* 2019 in figures'
+    assert questions_of(thought + lines) == [
+        "What is it?",
+        "How long does it take?",
+        "Why?",
+        "Where",
+        "2019 in figures",
+    ]
     assert questions_of("<think>never ends") == [] and questions_of(" \n") == []
 
 

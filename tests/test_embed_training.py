@@ -326,7 +326,8 @@ def test_every_loss_trains(folders, tmp_path, loss):
 def test_pairs_come_from_the_structure_of_text(folders, tmp_path):
     article = (
         "A title of study {0}\nThe body of study {0} is longer than its title by far.\n"
-        "## How dose {0} was found\nDose {0} was found by trying, in many steps.\n\nMore.\n## Results\nToo short a heading."
+        "## How dose {0} was found\nDose {0} was found by trying, in many steps.\n\nMore.\n"
+        "## Results\nToo short a heading."
     )
     code = 'def area(r):\n    """Area of circle {0} of radius r."""\n    return 3.14{0} * r * r\n'
     documents = [{"text": form.format(i)} for form, num in ((article, 12), (code, 6)) for i in range(num)]

@@ -1,4 +1,4 @@
-"""What stays light: `--help`, configs, records, and everything that serves or reports without torch."""
+"""What stays light: `--help`, configs, records, and what serves or reports."""
 
 from __future__ import annotations
 

@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 from ir_measures import AP, RR, R, nDCG
 
 from adaptkit.embed.examples import MOST_BESIDE, Examples, set_of
-from adaptkit.embed.metrics import PER_QUERY, ranked, retrieval_row, retrieval_scores
 from adaptkit.embed.retrieval import read_set, scored_split, splits
+from adaptkit.embed.retrieval_metrics import PER_QUERY, ranked, retrieval_row, retrieval_scores
 from adaptkit.embed.rows import Example
 from adaptkit.errors import DataError
 from adaptkit.study import scores

@@ -8,7 +8,7 @@ pytest.importorskip("prometheus_client", reason="the serve extra is not installe
 from prometheus_client import CollectorRegistry
 from prometheus_client.parser import text_string_to_metric_families
 
-from adaptkit.serve.gateway.metrics import Metrics, Rates, merge_pages
+from adaptkit.serve.gateway.counters import Metrics, Rates, merge_pages
 
 
 class Clock:

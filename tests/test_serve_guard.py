@@ -15,8 +15,8 @@ from prometheus_client import CollectorRegistry, generate_latest
 from adaptkit.errors import ConfigError
 from adaptkit.serve.api_keys import Keys
 from adaptkit.serve.gateway import guard, routes
+from adaptkit.serve.gateway.counters import Metrics, Rates
 from adaptkit.serve.gateway.guard import Guard
-from adaptkit.serve.gateway.metrics import Metrics, Rates
 from adaptkit.serve.limits import Limits, limits_to_environment
 
 KEY = "a-key-of-the-tests-0123456789"

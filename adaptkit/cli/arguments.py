@@ -15,7 +15,7 @@ from adaptkit.embed.config import EmbedConfig
 from adaptkit.errors import ConfigError
 from adaptkit.finetune.config import FinetuneConfig
 from adaptkit.pretrain.config import PretrainConfig
-from adaptkit.run import Run, digest, file_digest, write_text
+from adaptkit.run import Run, digest, file_digest, model_digest, write_text
 from adaptkit.study.config import StudyConfig
 
 Kind = Literal["compare", "pretrain", "finetune", "embed", "distill"]
@@ -107,9 +107,7 @@ def input_digests(config: Config) -> dict[str, str]:
     for key, name in _model_folders(config):
         from adaptkit import models
 
-        folder = models.find(name)
-        weights = [path for path in sorted(folder.iterdir()) if path.suffix in (".safetensors", ".json")]
-        digests[key] = digest({path.name: file_digest(path) for path in weights})
+        digests[key] = model_digest(models.find(name))
     return digests
 
 

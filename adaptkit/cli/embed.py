@@ -240,8 +240,8 @@ def evaluate(
     nDCG@10, MRR@10, MAP and recall, with trec_eval's definitions.
     """
     from adaptkit.embed.encoder import Encoder
-    from adaptkit.embed.metrics import retrieval_scores
     from adaptkit.embed.retrieval import read_set, retrieval_rows, scored_split
+    from adaptkit.embed.retrieval_metrics import retrieval_scores
 
     chosen = read_set(folder, split or scored_split(folder))
     rows = retrieval_rows(Encoder.load(model, dtype=dtype), chosen, dimensions)

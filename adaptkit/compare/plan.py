@@ -120,7 +120,7 @@ def check_distillable(config: StudyConfig) -> None:
     from transformers import AutoConfig
 
     from adaptkit.distill.shape import check_shape
-    from adaptkit.models.sentence.files import check_mean_pooling
+    from adaptkit.models.sentence.pooling_files import check_mean_pooling
 
     folder = models.find(config.base)
     check_shape(AutoConfig.from_pretrained(folder, local_files_only=True).model_type)

@@ -19,7 +19,6 @@ import importlib.metadata
 import os
 import platform
 import re
-import shutil
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -30,6 +29,7 @@ from typing import Any, cast
 
 from adaptkit.data.ngrams import Novelty
 from adaptkit.data.python_source import docstrings, functions, parse, prose, strip
+from adaptkit.disk import whole_folder
 from adaptkit.errors import DataError
 from adaptkit.run import digest, file_digest, read_json, write_json, write_jsonl
 
@@ -110,11 +110,8 @@ def offline_corpus(
     key = digest({"recipe": RECIPE, "versions": versions, "sizes": sizes})[:12]
     folder = Path(cache_folder) / f"offline-{key}"
     if not _valid(folder):
-        temporary = folder.with_name(f".{folder.name}.{os.getpid()}.tmp")
-        shutil.rmtree(temporary, ignore_errors=True)
-        _build(temporary, packages, general_bytes, domain_bytes, num_functions)
-        shutil.rmtree(folder, ignore_errors=True)
-        os.replace(temporary, folder)
+        with whole_folder(folder) as temporary:
+            _build(temporary, packages, general_bytes, domain_bytes, num_functions)
     manifest = read_json(folder / "manifest.json")
     return OfflineCorpus(
         folder / "general.jsonl", folder / "domain.jsonl", folder / "functions.jsonl", manifest

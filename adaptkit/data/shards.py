@@ -11,7 +11,6 @@ beside its place and renamed, so a killed write leaves nothing.
 
 from __future__ import annotations
 
-import errno
 import json
 import os
 import shutil
@@ -25,7 +24,8 @@ import numpy as np
 
 from adaptkit.data.readers import Dataset, Row
 from adaptkit.data.tokenizers import encode, end_token, pad_token, tokenizer_digest
-from adaptkit.errors import DataError, DiskFullError
+from adaptkit.disk import whole_folder
+from adaptkit.errors import DataError
 from adaptkit.run import digest, file_digest, write_json
 
 if TYPE_CHECKING:
@@ -122,24 +122,9 @@ def write_shards(
         if index["made_from"] == made_from:
             return TokenShards.open(folder)
         shutil.rmtree(folder)
-    temporary = folder.with_name(f".{folder.name}.{os.getpid()}.tmp")
-    shutil.rmtree(temporary, ignore_errors=True)
-    temporary.mkdir(parents=True)
-    try:
+    # another run may write the same text meanwhile: then its shards stay
+    with whole_folder(folder, num_bytes=dataset.num_bytes, replace=False) as temporary:
         _write(temporary, dataset, tokenizer, made_from, shard_tokens)
-        if folder.exists():
-            folder.rmdir()
-        os.replace(temporary, folder)
-    except OSError as error:
-        if error.errno in (errno.ENOTEMPTY, errno.EEXIST):  # another run wrote the same text meanwhile
-            return write_shards(dataset, tokenizer, folder, shard_tokens=shard_tokens)
-        if error.errno == errno.ENOSPC:
-            what = f"disk full while writing {dataset.num_bytes} bytes of text as tokens"
-            fix = "free some space and run the same command again"
-            raise DiskFullError(what, where=str(folder), fix=fix) from None
-        raise
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
     return TokenShards.open(folder)
 
 

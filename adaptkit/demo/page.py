@@ -8,9 +8,9 @@ from typing import Any
 import gradio as gr
 
 from adaptkit.demo.html import render
-from adaptkit.demo.roles import ShownModel, first_of_each_role, generic_and_domain, show_models
 from adaptkit.demo.search_index import Index, Passages, sample
 from adaptkit.demo.served_models import CLASSIFY, EMBED, GENERATE, RERANK, Look, Server
+from adaptkit.demo.shown_models import ShownModel, first_of_each_role, generic_and_domain, show_models
 from adaptkit.demo.study_view import Study
 from adaptkit.demo.tab_classify import Classify
 from adaptkit.demo.tab_compare import Compare

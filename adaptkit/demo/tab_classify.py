@@ -10,8 +10,8 @@ import gradio as gr
 
 from adaptkit.client.openai import CUT, Client
 from adaptkit.demo.html import render
-from adaptkit.demo.roles import ShownModel
 from adaptkit.demo.served_models import Server, explain
+from adaptkit.demo.shown_models import ShownModel
 from adaptkit.demo.study_view import Calibration, Judged, Study
 from adaptkit.errors import ServerError
 

@@ -9,8 +9,8 @@ from dataclasses import dataclass, field
 import gradio as gr
 
 from adaptkit.demo.html import render
-from adaptkit.demo.roles import ShownModel
 from adaptkit.demo.served_models import Server
+from adaptkit.demo.shown_models import ShownModel
 from adaptkit.demo.streaming import Answer, AnswerStream, Prompt
 
 CONTINUE, CHAT = "Continue the text", "Answer as chat"

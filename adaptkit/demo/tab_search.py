@@ -8,9 +8,9 @@ from dataclasses import dataclass, field
 import gradio as gr
 
 from adaptkit.demo.html import render
-from adaptkit.demo.roles import ShownModel
 from adaptkit.demo.search_index import Hit, Index, in_both
 from adaptkit.demo.served_models import Failure, Server, explain
+from adaptkit.demo.shown_models import ShownModel
 from adaptkit.errors import ServerError
 
 MAX_QUERY_CHARS = 1000

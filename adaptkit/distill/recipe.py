@@ -27,7 +27,7 @@ from adaptkit.distill.config import DistillConfig
 from adaptkit.distill.scores import ItemRow, suite_of
 from adaptkit.distill.start import Splits, Start, prepare, read_data, teacher_kind
 from adaptkit.distill.student import remove_projections
-from adaptkit.models.sentence.files import copy_pooling_files
+from adaptkit.models.sentence.pooling_files import copy_pooling_files
 from adaptkit.run import Run, read_json
 from adaptkit.run_record import ModelKind, RecipeKind, RunRecord, SuiteRecord, read_record
 from adaptkit.trainer.lifecycle import Outcome, first_outputs, merge_checked, run_recipe

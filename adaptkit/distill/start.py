@@ -23,7 +23,7 @@ from adaptkit.distill.shape import check_pair, check_shape
 from adaptkit.distill.student import NewStudent, add_projections, label_names, make_student, save_adapter_base
 from adaptkit.distill.teacher import OnlineTeacher, StoredTeacher, local_scorer
 from adaptkit.errors import ConfigError
-from adaptkit.models.sentence.files import check_mean_pooling
+from adaptkit.models.sentence.pooling_files import check_mean_pooling
 from adaptkit.run import Run
 from adaptkit.trainer.device import default_device
 from adaptkit.trainer.distillation import (
@@ -40,6 +40,7 @@ from adaptkit.trainer.parallel import Ranks, repeated_blocks
 from adaptkit.trainer.row_source import Source
 
 if TYPE_CHECKING:
+    from peft import PeftModel
     from transformers import PreTrainedModel, PreTrainedTokenizerFast
 
 DEV_SHARE = 0.1
@@ -75,7 +76,7 @@ class Start:
         adapter_base: the folder that the student's adapter stands on, if it has one.
     """
 
-    model: PreTrainedModel
+    model: PreTrainedModel | PeftModel
     tokenizer: PreTrainedTokenizerFast
     kind: Kind
     lesson: Lesson

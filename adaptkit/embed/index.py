@@ -21,7 +21,7 @@ import numpy as np
 
 from adaptkit.embed.encoder import Encoder
 from adaptkit.embed.encoding import Encoding
-from adaptkit.embed.metrics import ranked
+from adaptkit.embed.retrieval_metrics import ranked
 from adaptkit.errors import DataError, MissingDependency, ModelError
 from adaptkit.run import read_json, read_jsonl, write_json, write_jsonl
 

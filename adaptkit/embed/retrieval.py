@@ -13,7 +13,7 @@ from typing import Any
 
 from adaptkit.data.files import Fault, format_of, records
 from adaptkit.embed.encoder import Encoder
-from adaptkit.embed.metrics import DEPTH, ranked, retrieval_row
+from adaptkit.embed.retrieval_metrics import DEPTH, ranked, retrieval_row
 from adaptkit.errors import DataError
 
 QUERY_BLOCK = 256

@@ -10,8 +10,8 @@ from adaptkit.data.readers import DataConfig
 from adaptkit.embed.config import Loss
 from adaptkit.embed.encoder import Encoder
 from adaptkit.embed.examples import FROM_TEXT, SCORED, Examples, read_examples, retrieval_folder, set_of
-from adaptkit.embed.metrics import retrieval_scores
 from adaptkit.embed.retrieval import read_set, retrieval_rows, scored_split
+from adaptkit.embed.retrieval_metrics import retrieval_scores
 
 ItemRow = dict[str, Any]
 

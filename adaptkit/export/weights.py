@@ -19,8 +19,8 @@ from adaptkit.adapters import AdapterConfig, attach
 from adaptkit.errors import ModelError
 from adaptkit.export.record import ServedKind
 from adaptkit.export.source import Source, find_base
-from adaptkit.models.sentence.files import copy_pooling_files
 from adaptkit.models.sentence.layout import read_layout, write_layout
+from adaptkit.models.sentence.pooling_files import copy_pooling_files
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerFast

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 from transformers import GenerationConfig
@@ -37,6 +37,7 @@ def generate(
         use_cache=True,
     )
     continuations: list[list[int]] = [[] for _ in prompts]
+    writer: Any = model  # PreTrainedModel does not declare what generation needs, its subclasses do
     was_training = model.training
     model.eval()
     with torch.inference_mode():
@@ -45,7 +46,7 @@ def generate(
             pads = [longest - len(prompts[i]) for i in items]
             ids = torch.tensor([[padding] * pad + [*prompts[i]] for i, pad in zip(items, pads, strict=True)])
             mask = (torch.arange(longest)[None] >= torch.tensor(pads)[:, None]).long()
-            output = model.generate(
+            output = writer.generate(
                 input_ids=ids.to(model.device),
                 attention_mask=mask.to(model.device),
                 generation_config=settings,

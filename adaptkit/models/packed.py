@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, cast
 
 import torch
 import torch.nn.functional as F
@@ -26,7 +26,7 @@ from adaptkit.models.head import unwrap
 try:
     from torch.nn.attention.varlen import varlen_attn
 except ImportError:  # torch before 2.10: no GPU route without a mask
-    varlen_attn = None
+    varlen_attn = None  # type: ignore[assignment]
 
 NAME = "adaptkit_packed"
 FEWEST_BOUNDS, SHORTEST_LONGEST = 64, 128
@@ -197,7 +197,7 @@ def _flash(
         x.transpose(1, 2).flatten(0, 1) for x in (query_BHTK, key_BHTK, value_BHTK)
     )
     back = -1 if window is None else window - 1
-    grouped = {"enable_gqa": True} if _ASKS_FOR_GROUPS and key_BHTK.shape[1] != heads else {}
+    grouped: dict[str, Any] = {"enable_gqa": True} if _ASKS_FOR_GROUPS and key_BHTK.shape[1] != heads else {}
     out_NHK = varlen_attn(
         query_NHK,
         key_NHK,
@@ -210,7 +210,7 @@ def _flash(
         window_size=(back, 0 if causal else back),
         **grouped,
     )
-    return out_NHK.view(rows, length, heads, size)
+    return cast(Tensor, out_NHK).view(rows, length, heads, size)
 
 
 def _by_document(

@@ -5,10 +5,10 @@ Shape letters: B rows, T tokens, D hidden size.
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Any, Literal
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from adaptkit.errors import ModelError
 from adaptkit.models import packed
@@ -50,7 +50,7 @@ def _packs_exactly(model: nn.Module, objective: str, seq_len: int, separate: Sep
     tokens = torch.randint(vocab // 2, vocab, shape, generator=generator).to(device)
     first, second = tokens.tensor_split([tokens.shape[1] * 2 // 5], 1)
     positions = torch.cat([torch.arange(part.shape[1], device=device) for part in (first, second)])
-    batch: dict[str, Tensor] = {"input_ids": tokens, "position_ids": positions[None]}
+    batch: dict[str, Any] = {"input_ids": tokens, "position_ids": positions[None]}
     bounds = packed.document_bounds(batch["position_ids"])
     if separate == "mask":
         batch["attention_mask"] = packed.block_mask(bounds, *tokens.shape, causal=False)

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import errno
 import logging
 import os
-import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -16,7 +14,8 @@ from safetensors import SafetensorError
 from torch import nn
 
 from adaptkit.adapters import keep_nf4_exact
-from adaptkit.errors import DiskFullError, ModelError
+from adaptkit.disk import whole_folder
+from adaptkit.errors import ModelError
 from adaptkit.models.folder import Kind, check_weights, find, first_line, model_kind, read_json_object
 from adaptkit.models.head import unwrap
 
@@ -175,24 +174,11 @@ def save(model: nn.Module, tokenizer: Any, folder: str | Path) -> None:
     if not hasattr(plain, "save_pretrained"):
         raise ModelError(f"{type(plain).__name__} is not a transformers model", where=str(folder))
     _fill_special_ids(plain, tokenizer)
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    temporary = folder.with_name(f".{folder.name}.{os.getpid()}.tmp")
-    shutil.rmtree(temporary, ignore_errors=True)
-    try:
+    num_bytes = sum(p.numel() * p.element_size() for p in plain.parameters())
+    with whole_folder(folder, num_bytes=num_bytes) as temporary:
         with _serving_config(plain.config), quiet():
             plain.save_pretrained(temporary)
         tokenizer.save_pretrained(temporary)
-        _sync(temporary)
-        _replace(temporary, folder)
-    except Exception as error:
-        shutil.rmtree(temporary, ignore_errors=True)
-        if getattr(error, "errno", None) == errno.ENOSPC or "No space left" in str(error):
-            need = sum(p.numel() * p.element_size() for p in plain.parameters())
-            free = shutil.disk_usage(folder.parent).free
-            what = f"disk full: the model needs {need} bytes, {free} are free"
-            fix = "free some space and run the same command again"
-            raise DiskFullError(what, where=str(folder), fix=fix) from None
-        raise
 
 
 def _switch_cache_off(config: Any) -> None:
@@ -223,23 +209,6 @@ def _fill_special_ids(model: Any, tokenizer: Any) -> None:
         for config in (model.config, generation):
             if config is not None and value is not None and getattr(config, key, None) is None:
                 setattr(config, key, value)
-
-
-def _sync(folder: Path) -> None:
-    for path in [*folder.rglob("*"), folder]:
-        handle = os.open(path, os.O_RDONLY)
-        os.fsync(handle)
-        os.close(handle)
-
-
-def _replace(temporary: Path, folder: Path) -> None:
-    if folder.exists():
-        old = folder.with_name(f".{folder.name}.{os.getpid()}.old")
-        os.rename(folder, old)
-        os.rename(temporary, folder)
-        shutil.rmtree(old)
-    else:
-        os.rename(temporary, folder)
 
 
 def _read_config(folder: Path) -> Any:

@@ -20,7 +20,7 @@ from adaptkit import models
 from adaptkit.data.heldout import calibration_rows, held_out, split_record
 from adaptkit.data.readers import Dataset
 from adaptkit.data.tokenizers import tokenizer_digest
-from adaptkit.models.sentence.files import copy_pooling_files
+from adaptkit.models.sentence.pooling_files import copy_pooling_files
 from adaptkit.pretrain.config import PretrainConfig
 from adaptkit.pretrain.language_scores import language_rows, language_scores
 from adaptkit.pretrain.starting_point import StartingPoint, prepare, read_splits

@@ -20,8 +20,8 @@ from starlette.applications import Starlette
 from adaptkit.errors import AdaptkitError
 from adaptkit.serve.api_keys import Keys
 from adaptkit.serve.engine.supervisor import Engine
+from adaptkit.serve.gateway.counters import Metrics
 from adaptkit.serve.gateway.guard import Guard
-from adaptkit.serve.gateway.metrics import Metrics
 from adaptkit.serve.gateway.router import Router
 from adaptkit.serve.limits import Limits
 

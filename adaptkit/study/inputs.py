@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from adaptkit.data.files import find_files
 from adaptkit.data.readers import DataConfig
-from adaptkit.run import digest, file_digest
+from adaptkit.run import digest, file_digest, model_digest
 from adaptkit.study.config import StudyConfig
 from adaptkit.study.task import CorpusConfig
 
@@ -33,7 +33,5 @@ def input_digests(config: StudyConfig) -> dict[str, str]:
     if config.base:
         from adaptkit.models import find
 
-        folder = find(config.base)
-        weights = [p for p in sorted(folder.iterdir()) if p.suffix in (".safetensors", ".json")]
-        digests["base"] = digest({path.name: file_digest(path) for path in weights})
+        digests["base"] = model_digest(find(config.base))
     return digests

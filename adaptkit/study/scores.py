@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 
 from adaptkit.data.score_table import ScoreTable, accuracy_table, macro_f1_table, mean_table, ratio
-from adaptkit.embed.metrics import PER_QUERY, retrieval_row
+from adaptkit.embed.retrieval_metrics import PER_QUERY, retrieval_row
 from adaptkit.errors import DataError
 
 NUM_ECE_BINS = 15

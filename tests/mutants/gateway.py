@@ -1,62 +1,81 @@
-"""Faults in what stands between callers and the models: keys, routes, sizes and bodies."""
+"""Faults in what stands between callers and the models: keys, routes, sizes, rates and bodies."""
 
 from __future__ import annotations
 
 from mutants import Mutant
 
+KEY_FILE = "adaptkit/serve/api_keys.py"
+GUARD_FILE = "adaptkit/serve/gateway/guard.py"
+BODY_FILE = "adaptkit/serve/gateway/request_body.py"
+ROUTES_FILE = "adaptkit/serve/gateway/routes.py"
+COUNTERS_FILE = "adaptkit/serve/gateway/counters.py"
+KEYS = ("tests/test_serve_api_keys.py",)
 GUARD = ("tests/test_serve_guard.py",)
 BODY = ("tests/test_serve_request_body.py",)
+ROUTES = ("tests/test_serve_routes.py",)
 COUNTERS = ("tests/test_serve_counters.py",)
-KEYS = ("tests/test_serve_api_keys.py",)
 
 MUTANTS = [
     Mutant(
-        "adaptkit/serve/gateway/guard.py",
+        GUARD_FILE,
         "if not (route and route.open and exchange.method == route.method):",
         "if not (route and exchange.method == route.method):",
         GUARD,
     ),
     Mutant(
-        "adaptkit/serve/gateway/guard.py",
-        "if limit and size > limit:",
-        "if limit and size > 2 * limit:",
+        GUARD_FILE,
+        "if not (route and route.open and exchange.method == route.method):",
+        "if not (route and route.open):",
         GUARD,
     ),
+    Mutant(GUARD_FILE, "if limit and size > limit:", "if limit and size > 2 * limit:", GUARD),
+    Mutant(GUARD_FILE, "if limit and size > limit:", "if limit and size >= limit:", GUARD),
     Mutant(
-        "adaptkit/serve/gateway/guard.py", '        check(scope["path"], parsed, self.limits)\n', "", GUARD
+        GUARD_FILE,
+        "if limit and _content_length(headers) > limit:",
+        "if limit and _content_length(headers) >= limit:",
+        GUARD,
     ),
-    Mutant("adaptkit/serve/gateway/guard.py", "[\\w.-]{1,100}", "[\\w.-]{1,1000}", GUARD),
-    Mutant("adaptkit/serve/gateway/guard.py", "raise Refused(405, ", "raise Refused(404, ", GUARD),
+    Mutant(GUARD_FILE, '        check(scope["path"], parsed, self.limits)\n', "", GUARD),
+    Mutant(GUARD_FILE, "[\\w.-]{1,100}", "[\\w.-]{1,1000}", GUARD),
+    Mutant(GUARD_FILE, "raise Refused(405, ", "raise Refused(404, ", GUARD),
+    Mutant(GUARD_FILE, 'f"{exchange.id}-{uuid.uuid4().hex[:8]}".encode()', "exchange.id.encode()", GUARD),
+    Mutant(BODY_FILE, "_at_most(body, field, limits.sequences)", "_at_most(body, field, limits.items)", BODY),
+    Mutant(BODY_FILE, "isinstance(value, int | float) and value > limit:", "value == limit + 1:", BODY),
+    Mutant(BODY_FILE, "or len(items) <= limit:", "or len(items) < limit:", BODY),
+    Mutant(BODY_FILE, "-LARGEST - 1 <= int(text)", "-LARGEST <= int(text)", BODY),
+    Mutant(BODY_FILE, 'if path == "/v1/embeddings" and', 'if path == "/v1/completions" and', BODY),
+    Mutant(BODY_FILE, "    if not math.isfinite(value):", "    if math.isnan(value):", BODY),
+    Mutant(ROUTES_FILE, 'METRICS: Route("GET"),', 'METRICS: Route("GET", open=True),', ROUTES),
+    Mutant(ROUTES_FILE, "_ONE_MODEL.fullmatch(path)", "_ONE_MODEL.match(path)", ROUTES),
     Mutant(
-        "adaptkit/serve/gateway/request_body.py",
-        "_at_most(body, field, limits.sequences)",
-        "_at_most(body, field, limits.items)",
-        BODY,
-    ),
-    Mutant(
-        "adaptkit/serve/gateway/request_body.py",
-        'if path == "/v1/embeddings" and',
-        'if path == "/v1/completions" and',
-        BODY,
-    ),
-    Mutant(
-        "adaptkit/serve/gateway/request_body.py",
-        "    if not math.isfinite(value):",
-        "    if math.isnan(value):",
-        BODY,
-    ),
-    Mutant(
-        "adaptkit/serve/gateway/counters.py",
+        COUNTERS_FILE,
         "_Bucket(float(self.per_minute), now)",
         "_Bucket(float(2 * self.per_minute), now)",
         COUNTERS,
     ),
-    Mutant("adaptkit/serve/api_keys.py", "os.O_EXCL, 0o600)", "os.O_EXCL, 0o644)", KEYS),
-    Mutant("adaptkit/serve/api_keys.py", "mode=0o700)", "mode=0o755)", KEYS),
-    Mutant("adaptkit/serve/api_keys.py", "0o022", "0o002", KEYS),
-    Mutant("adaptkit/serve/api_keys.py", "SHORTEST = 16", "SHORTEST = 4", KEYS),
+    Mutant(COUNTERS_FILE, "* self.per_minute / 60", "* self.per_minute", COUNTERS),
     Mutant(
-        "adaptkit/serve/api_keys.py",
+        COUNTERS_FILE,
+        "min(float(self.per_minute), bucket.tokens + refill), now",
+        "bucket.tokens + refill, now",
+        COUNTERS,
+    ),
+    Mutant(COUNTERS_FILE, "if bucket.tokens < 1.0:", "if bucket.tokens <= 1.0:", COUNTERS),
+    Mutant(KEY_FILE, "os.O_EXCL, 0o600)", "os.O_EXCL, 0o644)", KEYS),
+    Mutant(KEY_FILE, "mode=0o700)", "mode=0o755)", KEYS),
+    Mutant(KEY_FILE, "0o022", "0o002", KEYS),
+    Mutant(KEY_FILE, "SHORTEST = 16", "SHORTEST = 4", KEYS),
+    Mutant(KEY_FILE, "len(key) < SHORTEST", "len(key) <= SHORTEST", KEYS),
+    Mutant(KEY_FILE, "matching = fingerprint(value)", "return fingerprint(value)", KEYS),
+    Mutant(
+        KEY_FILE,
+        "hmac.compare_digest(hashlib.sha256(value.encode()).digest(), candidate_digest)",
+        "hashlib.sha256(value.encode()).digest() == candidate_digest",
+        KEYS,
+    ),
+    Mutant(
+        KEY_FILE,
         "if path is None and os.environ.get(KEY_VARIABLE):",
         "if os.environ.get(KEY_VARIABLE):",
         KEYS,

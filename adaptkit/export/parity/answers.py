@@ -94,7 +94,7 @@ def embed(
 ) -> Tensor:
     """Unit vectors in the order of `texts`, float64 [N, D], pooled and cut as the folder's files say.
 
-    `dense` is what the pooled vectors go through: `embed.dense.read_dense`.
+    `dense` is what the pooled vectors go through: `models.sentence.dense.read_dense`.
     """
     dense = (dense or nn.Identity()).to(model.device).double()
     prompted = [layout.prompt(None) + text for text in texts]

@@ -1,4 +1,5 @@
 """Sentence-transformers folders: how a model says which way it turns a text into a vector.
 
-`layout` reads and writes what is said, `pooling` and `dense` compute it, `files` copies it to another folder.
+`layout` reads and writes what is said, `pooling` and `dense` compute it, `pooling_files` copies it to
+another folder.
 """

@@ -28,7 +28,7 @@ from adaptkit.errors import ConfigError
 from adaptkit.serve import api_keys
 from adaptkit.serve.api_keys import Keys
 from adaptkit.serve.gateway import routes
-from adaptkit.serve.gateway.metrics import Metrics, Rates
+from adaptkit.serve.gateway.counters import Metrics, Rates
 from adaptkit.serve.gateway.request_body import Refused, check, error_body, parse
 from adaptkit.serve.limits import Limits, limits_from_environment
 

@@ -26,8 +26,8 @@ from adaptkit.client.identity import FIELD
 from adaptkit.errors import nearest
 from adaptkit.serve.engine.supervisor import Engine
 from adaptkit.serve.gateway import routes
+from adaptkit.serve.gateway.counters import CONTENT_TYPE, Metrics, merge_pages
 from adaptkit.serve.gateway.guard import PARSED, REQUEST_ID
-from adaptkit.serve.gateway.metrics import CONTENT_TYPE, Metrics, merge_pages
 from adaptkit.serve.gateway.request_body import Refused, error_body
 from adaptkit.version import __version__
 

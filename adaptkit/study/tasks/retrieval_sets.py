@@ -6,8 +6,8 @@ from pathlib import Path
 
 from adaptkit.data.readers import DataConfig, Dataset, Row
 from adaptkit.embed.examples import examples_of_set, hold_out, retrieval_folder
-from adaptkit.embed.metrics import ranked, retrieval_row
 from adaptkit.embed.retrieval import RetrievalSet, read_set, scored_split, splits
+from adaptkit.embed.retrieval_metrics import ranked, retrieval_row
 from adaptkit.embed.rows import Example
 from adaptkit.errors import DataError
 from adaptkit.run import write_jsonl, write_text

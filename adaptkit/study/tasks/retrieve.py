@@ -64,8 +64,8 @@ class Retrieve(TaskKind):
     def frozen(self, work: Assignment) -> Answers:
         from adaptkit.embed.encoder import Encoder
         from adaptkit.embed.examples import Examples, examples_of_set, set_of
-        from adaptkit.embed.metrics import retrieval_scores
         from adaptkit.embed.retrieval import read_set, retrieval_rows
+        from adaptkit.embed.retrieval_metrics import retrieval_scores
         from adaptkit.trainer import device
 
         begun, encoder = time.perf_counter(), Encoder.load(work.origin)
