@@ -269,7 +269,8 @@ def test_a_limit_is_told_where_it_holds_and_only_there(sentence):
     else:
         where_not = GOOD
     assert sentence in said(prose.limits, scores, **holds)
-    assert sentence not in said(prose.limits, where_not, **otherwise)
+    ending = sentence[-20:]  # whatever numbers it would begin with
+    assert not [limit for limit in said(prose.limits, where_not, **otherwise) if limit.endswith(ending)]
 
 
 def test_the_last_limit_holds_of_every_study():
