@@ -97,7 +97,7 @@ def test_meaning_names_a_beaten_placebo_and_only_a_beaten_one():
     sentence = "Training as long on general text does not do it: scratch+full is also ahead of placebo+full."
     assert said(prose.meaning, WIN | {"placebo+full": [1.79, 1.791, 1.789]}).endswith(sentence)
     assert "general text" not in said(prose.meaning, WIN)
-    assert sentence not in said(prose.meaning, LOSS | {"placebo+full": [1.79, 1.791, 1.789]})
+    assert "general text" not in said(prose.meaning, LOSS | {"placebo+full": [1.79, 1.791, 1.789]})
 
 
 @pytest.mark.parametrize(
@@ -269,7 +269,8 @@ def test_a_limit_is_told_where_it_holds_and_only_there(sentence):
     else:
         where_not = GOOD
     assert sentence in said(prose.limits, scores, **holds)
-    assert sentence not in said(prose.limits, where_not, **otherwise)
+    ending = sentence[-20:]  # whatever numbers it would begin with
+    assert not [limit for limit in said(prose.limits, where_not, **otherwise) if limit.endswith(ending)]
 
 
 def test_the_last_limit_holds_of_every_study():
