@@ -6,7 +6,7 @@ may be a 5xx.
     schemathesis run openapi.json --url http://127.0.0.1:8000 -H "Authorization: Bearer $(cat key)" \\
         --checks not_a_server_error --mode all --phases fuzzing --max-examples 200
     python benchmarks/fuzz_server.py counts http://127.0.0.1:8000 key       # requests by route and status
-    python benchmarks/fuzz_server.py load http://127.0.0.1:8000 key writer  # 16 clients, 3 minutes: nothing lost
+    python benchmarks/fuzz_server.py load http://127.0.0.1:8000 key writer  # 16 clients for 3 minutes
 
 schemathesis is not a dependency: install it into an environment of its own.
 """

@@ -3,11 +3,11 @@
     cross_entropy               the data's own labels
     forward_kl reverse_kl jsd   the teacher's distribution, per token or text (arXiv 1503.02531, 2306.08543)
     hidden attention            what the blocks give, layer against layer (TinyBERT, arXiv 1909.10351)
-    replacing                   the student's blocks among the teacher's, more from step to step, judged by labels;
-                                then the student alone (BERT-of-Theseus, arXiv 2002.02925);
+    replacing                   the student's blocks among the teacher's, more from step to step, judged by
+                                labels; then the student alone (BERT-of-Theseus, arXiv 2002.02925);
                                 replacing_constant: half of them
-    on_policy                   reverse KL on what the student writes (GKD, arXiv 2306.13649); with reverse_kl beside
-                                it, the two weights are GKD's shares of the student's text and of the data
+    on_policy                   reverse KL on what the student writes (GKD, arXiv 2306.13649); with reverse_kl
+                                beside it, the two weights are GKD's shares of the student's text and of the data
     cosine mse margin           the teacher's text embeddings, and the differences between its scores
 
 Shape suffixes: B = rows, T = tokens, D = hidden size, E = the teacher's, V = vocabulary, C = classes, H =

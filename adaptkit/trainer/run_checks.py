@@ -74,7 +74,10 @@ def check(
         raise ConfigError(what, where="trainer.global_batch_size", fix=fix)
     split = ranks.world_size > 1 or 0 < config.microbatch_size < share
     if not objective.separable and split and not hasattr(objective, "contrast"):
-        what = f"{type(objective).__name__} looks at whole batches: it cannot be split into microbatches or ranks"
+        what = (
+            f"{type(objective).__name__} looks at the whole batch at once, "
+            "so it cannot be split into microbatches or ranks"
+        )
         raise ConfigError(
             what, where="trainer.microbatch_size", fix="set trainer.microbatch_size=0 and use one process"
         )
