@@ -8,6 +8,7 @@ from collections import defaultdict
 from source_tree import IMPORTS, KERNELS, NUM_LINES, PACKAGE, ROOT, SOURCES, TREES, module_of, name_of
 
 MAX_FUNCTION, MAX_FUNCTION_P90, MAX_FILE = 50, 35, 350
+MAX_KERNEL = 60  # calls within a Triton kernel spell out each pointer, stride and mask, one a line
 UNTYPED = "dict[str, Any]"
 MAX_UNTYPED_PER_1000 = 5.8
 """May only shrink: a record or dataclass says more than a dictionary of anything."""
@@ -19,6 +20,7 @@ ONE_MEANING = {
     "config": "the settings of a package",
     "driver": "the roof of a package",
     "objective": "what the trainer minimises, of one recipe",
+    "progress": "what long work shows while it runs",
     "recipe": "one training from config to record",
     "record": "the frozen records of a package",
     "rows": "data as one recipe reads it",
@@ -58,7 +60,8 @@ def whole_lines(node: ast.FunctionDef | ast.AsyncFunctionDef) -> int:
 
 
 def test_functions_are_short() -> None:
-    assert not [(name, lines) for name, lines in functions() if lines > MAX_FUNCTION]
+    over = [(name, lines) for name, lines in functions() if lines > MAX_FUNCTION]
+    assert not [(name, lines) for name, lines in over if lines > MAX_KERNEL or "kernels" not in name]
     lengths = sorted(lines for _, lines in functions())
     assert lengths[int(0.9 * len(lengths))] <= MAX_FUNCTION_P90
 

@@ -7,7 +7,7 @@
                                 labels; then the student alone (BERT-of-Theseus, arXiv 2002.02925);
                                 replacing_constant: half of them
     on_policy                   reverse KL on what the student writes (GKD, arXiv 2306.13649); with reverse_kl
-                                beside it, the two weights are GKD's shares of the student's text and of the data
+                                beside it, the two weights are GKD's shares of the student's text and the data
     cosine mse margin           the teacher's text embeddings, and the differences between its scores
 
 Shape suffixes: B = rows, T = tokens, D = hidden size, E = the teacher's, V = vocabulary, C = classes, H =
