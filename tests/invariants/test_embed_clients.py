@@ -11,7 +11,6 @@ import pytest
 import tiny_embed
 from real_server import KEY
 
-from adaptkit.cli.embed import _asker
 from adaptkit.embed.encoder import Encoder
 from adaptkit.embed.questions import write_questions
 from adaptkit.run import read_jsonl
@@ -48,7 +47,10 @@ def test_a_served_generator_asks_questions(served: Served, tmp_path: Path) -> No
     ]
     files = [str(tiny_embed.write(tmp_path / "docs.jsonl", rows))]
     told = {"model": "writer", "server": "here"}
-    ask = _asker(served.client, "writer", 1)
+
+    def ask(request: str) -> str:
+        return served.client.answer("writer", request, max_tokens=40, temperature=0.7)
+
     found = write_questions(files, tmp_path / "out", ask, told, count=1, prompt="{text}", jobs=3)
     answers = [row["answer"] for row in read_jsonl(tmp_path / "out/answers.jsonl")]
     assert len(answers) == found["counts"]["documents"] == 6 and all(answers)
