@@ -10,7 +10,7 @@ import pytest
 import yaml
 from source_tree import MODULES, ROOT
 
-MAX_UNTYPED_MODULES = 19
+MAX_UNTYPED_MODULES = 10
 """Modules that mypy leaves out. May only shrink."""
 SETTINGS = tomllib.loads((ROOT / "pyproject.toml").read_text())
 

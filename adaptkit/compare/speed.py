@@ -76,7 +76,8 @@ def _speed(shape: Any, kind: TextKind, seq_len: int, device: str) -> float:
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     try:
-        model = models.build(probe, kind, seed=0).to(device).train()
+        model = models.build(probe, kind, seed=0).train()
+        torch.nn.Module.to(model, device)
         tokens = torch.randint(0, probe.vocab_size, (8, seq_len), device=device)
         step_flops = models.flops_per_token(model, seq_len).train * tokens.numel()
         steps, begun = -1, time.monotonic()

@@ -144,7 +144,8 @@ def learning_curves(panels: Sequence[CurvePanel]) -> Figure | None:
 def curve(rows: Sequence[ItemRow], key: str) -> list[tuple[float, float]]:
     """(tokens, or steps where no tokens were counted; value) of the metrics rows that have `key`."""
     recorded = [row for row in rows if row.get(key) is not None]
-    return [(float(row.get("tokens_seen", row.get("step", 0))), float(row[key])) for row in recorded]
+    places = [row["tokens_seen"] if "tokens_seen" in row else row.get("step", 0) for row in recorded]
+    return [(float(place), float(row[key])) for place, row in zip(places, recorded, strict=True)]
 
 
 def _curve_panel(canvas: Canvas, left: float, top: float, panel: CurvePanel) -> None:

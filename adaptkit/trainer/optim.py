@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -29,7 +30,7 @@ def build_optimizer(weights: Mapping[str, nn.Parameter], config: TrainerConfig) 
         {"params": [w for w in weights.values() if w.ndim < 2], "weight_decay": 0.0},
     ]
     groups = [group for group in groups if group["params"]]
-    settings = {"lr": config.learning_rate, "betas": (BETA1, config.beta2), "eps": EPSILON}
+    settings: dict[str, Any] = {"lr": config.learning_rate, "betas": (BETA1, config.beta2), "eps": EPSILON}
     if config.optimizer == "adamw":
         return torch.optim.AdamW(groups, fused=True, **settings)
     try:
@@ -67,10 +68,14 @@ def optimizer_state(
 ) -> tuple[dict[str, Tensor], dict[str, float]]:
     """The state as `weight|key` -> tensor and `weight|key` -> number (bitsandbytes counts steps in plain
     integers)."""
-    tensors, numbers = {}, {}
+    tensors: dict[str, Tensor] = {}
+    numbers: dict[str, float] = {}
     for name, weight in weights.items():
         for key, value in optimizer.state.get(weight, {}).items():
-            (tensors if isinstance(value, Tensor) else numbers)[f"{name}|{key}"] = value
+            if isinstance(value, Tensor):
+                tensors[f"{name}|{key}"] = value
+            else:
+                numbers[f"{name}|{key}"] = value
     return tensors, numbers
 
 

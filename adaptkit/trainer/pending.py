@@ -73,7 +73,8 @@ class Pending:
     """
 
     def __init__(self, optimizer: Optimizer, deferred: bool):
-        self.optimizer, self.deferred, self.steps = optimizer, deferred, []
+        self.optimizer, self.deferred = optimizer, deferred
+        self.steps: list[Taken] = []
         self._fetched = 0
 
     def __len__(self) -> int:
@@ -85,7 +86,8 @@ class Pending:
         if self.deferred:
             spoiled = (~taken.outcome.isfinite().all()).float()
             before = getattr(self.optimizer, "found_inf", None)
-            self.optimizer.found_inf = spoiled if before is None else torch.maximum(before, spoiled)
+            flag = spoiled if before is None else torch.maximum(before, spoiled)
+            self.optimizer.found_inf = flag  # type: ignore[attr-defined]
         else:
             self.fetch()
 

@@ -49,7 +49,7 @@ def test_a_served_generator_asks_questions(served: Served, tmp_path: Path) -> No
     told = {"model": "writer", "server": "here"}
 
     def ask(request: str) -> str:
-        return served.client.answer("writer", request, max_tokens=40, temperature=0.7)
+        return served.client.answer("writer", request, max_tokens=60, temperature=0.7)
 
     found = write_questions(files, tmp_path / "out", ask, told, count=1, prompt="{text}", jobs=3)
     answers = [row["answer"] for row in read_jsonl(tmp_path / "out/answers.jsonl")]

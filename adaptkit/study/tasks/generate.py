@@ -2,14 +2,9 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, cast
-
 from adaptkit.study.arms import Adaptation
 from adaptkit.study.task import Answers, Assignment, TaskConfig, TaskFiles
 from adaptkit.study.tasks.rows import RowKind
-
-if TYPE_CHECKING:
-    from transformers import PreTrainedModel
 
 
 class Generate(RowKind):
@@ -28,7 +23,7 @@ class Generate(RowKind):
 
         parts = self.parts(work.files)
         outcome = answer_rows(
-            cast("PreTrainedModel", models.load(work.origin, models.model_kind(work.origin))),
+            models.load(work.origin, models.model_kind(work.origin)),
             models.load_tokenizer(work.origin),
             parts["train"],
             parts["dev"],
