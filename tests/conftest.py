@@ -4,6 +4,7 @@ the home folder."""
 from __future__ import annotations
 
 import atexit
+import contextlib
 import os
 import random
 import shutil
@@ -27,6 +28,9 @@ for _name, _value in {
     "OMP_NUM_THREADS": "1",
 }.items():
     os.environ.setdefault(_name, _value)
+with contextlib.suppress(ImportError):
+    # Its distutils must come first: torch's compiler fails where the standard library's was imported before.
+    import setuptools  # noqa: F401
 
 _SUBJECTS = (
     "the engine",

@@ -16,10 +16,6 @@ from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING, Literal
 
-from adaptkit.compare import driver
-from adaptkit.config import load
-from adaptkit.study.config import StudyConfig
-
 if TYPE_CHECKING:
     from adaptkit.compare.driver import StudyOutcome
     from adaptkit.study.config import StudyConfig
@@ -43,6 +39,10 @@ def compare(
         resume: False starts the study's stages afresh; finished trainings of the same config are still found.
     Raises: AdaptkitError for anything that you can mend.
     """
+    from adaptkit.compare import driver
+    from adaptkit.config import load
+    from adaptkit.study.config import StudyConfig
+
     config = study if isinstance(study, StudyConfig) else load(StudyConfig, study, list(overrides)).config
     outcome = driver.compare(config, Path(root), executor=executor, resume=resume)
     assert not isinstance(outcome, dict), "only a dry run returns a plan"

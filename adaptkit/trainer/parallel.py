@@ -171,7 +171,10 @@ def join(parallel: str) -> Ranks:
     """
     started = int(os.environ.get("WORLD_SIZE", 1)) if "RANK" in os.environ else 1
     if parallel == "none" and started > 1:
-        what = f"torchrun started {started} processes, trainer.parallel is none: all would write the same run"
+        what = (
+            f"torchrun started {started} processes but trainer.parallel is none: "
+            "each would write the same run"
+        )
         raise ConfigError(
             what, where="trainer.parallel", fix="set trainer.parallel=ddp or fsdp, or run without torchrun"
         )
