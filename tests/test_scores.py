@@ -17,7 +17,7 @@ from adaptkit.data.score_table import accuracy, class_names, macro_f1, per_class
 from adaptkit.errors import DataError
 from adaptkit.study import scores
 
-METRICS = Path(scores.__file__).parent / "metrics.py"
+METRICS = Path(scores.__file__).parent / "hf_metrics.py"
 labels = st.sampled_from(["a", "b", "c", "d"])
 pairs = st.lists(st.tuples(labels, labels), min_size=1, max_size=60)
 
