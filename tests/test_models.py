@@ -245,7 +245,13 @@ def test_split_through_ddp_synchronises(folders, tmp_path):
         assert torch.equal(F.linear(hidden, weight, bias), model.module(input_ids=inputs()).logits)
         F.linear(hidden, weight).sum().backward()
         assert weight.grad is not None
-        del model, backbone, weight, bias, hidden  # the last one to hold a process group waits for its threads
+        del (
+            model,
+            backbone,
+            weight,
+            bias,
+            hidden,
+        )  # the last one to hold a process group waits for its threads
     finally:
         torch.distributed.destroy_process_group()
 

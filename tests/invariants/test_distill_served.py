@@ -175,5 +175,5 @@ def test_what_a_server_cannot_do_is_said_before_anything_is_written(
         done(config(f"{served.url}/v1/models/vectors", text, small, "offline"), tmp_path)
     assert ServedTeacher(address).window == LENGTH
     monkeypatch.delenv("OPENAI_API_KEY")
-    with pytest.raises(ServerError, match="answers 401.*\n  fix: .*OPENAI_API_KEY"):
+    with pytest.raises(ServerError, match="401.*\n  fix: .*OPENAI_API_KEY"):
         done(config(address, text, small, "offline"), tmp_path)

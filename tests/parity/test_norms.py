@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
-from adaptkit_kernels import norms, reference
+from adaptkit_kernels import norm_kernels, norms, reference
 from layer_rule import assert_parity, randn, results
 
 pytestmark = pytest.mark.interpreted
@@ -22,7 +22,7 @@ def few_programs(monkeypatch):
 
 def rows_for(width: int) -> int:
     """One row more than three tiles."""
-    return 3 * norms._tile(width).rows + 1
+    return 3 * norm_kernels.tile_of(width).rows + 1
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
