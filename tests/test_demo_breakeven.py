@@ -25,6 +25,7 @@ from adaptkit.study.breakeven import (
     Training,
     Workload,
     api_usd_per_request,
+    num_servers,
     own_usd_per_month,
     usd_per_1k_requests,
     weigh,
@@ -98,6 +99,11 @@ def test_break_even_is_where_the_bills_cross(
             if step * capacity >= found.always
         )
         assert found.always <= found.first * (1 + 1e-6) or not pays(found.always * (1 - 1e-6))
+
+
+def test_servers_are_rented_whole() -> None:
+    asked = (0.0, 0.4, 1.0, 1.01, 2.0, 2.5)
+    assert [num_servers(volume * 7e5, 7e5) for volume in asked] == [1, 1, 1, 2, 2, 3]
 
 
 def test_dearer_servers_slower_servers_and_more_training_move_it_up() -> None:
