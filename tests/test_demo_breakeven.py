@@ -375,6 +375,11 @@ def test_temperature_finds_back_what_was_distorted() -> None:
         assert fit_temperature(soften(true, distortion), truth) == pytest.approx(1 / distortion, rel=0.08)
 
 
+def test_a_temperature_above_one_softens() -> None:
+    (soft,), (sharp,) = (soften(np.array([[0.8, 0.2]]), temperature) for temperature in (2.0, 0.5))
+    assert soft[0] == pytest.approx(2 / 3) and sharp[0] == pytest.approx(16 / 17)
+
+
 def test_calibration_lowers_the_error_on_items_it_never_saw_and_keeps_the_order() -> None:
     rng = np.random.default_rng(1)
     true = rng.dirichlet(np.ones(3), 1200)

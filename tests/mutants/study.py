@@ -24,7 +24,10 @@ PRICES = (
     "tests/test_demo_breakeven.py::test_speed_is_the_measured_one_where_the_study_was_benchmarked",
     "tests/test_demo_breakeven.py::test_what_nobody_quoted_is_called_an_example",
 )
-CALIBRATION = ("tests/test_demo_breakeven.py::test_temperature_finds_back_what_was_distorted",)
+CALIBRATION = (
+    "tests/test_demo_breakeven.py::test_temperature_finds_back_what_was_distorted",
+    "tests/test_demo_breakeven.py::test_a_temperature_above_one_softens",
+)
 RESULTS = ("tests/test_results.py",)
 
 MUTANTS = [
