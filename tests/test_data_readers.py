@@ -290,6 +290,8 @@ def test_split_and_take_follow_content_not_order(tmp_path: Path) -> None:
     assert not {r.values["group"] for r in rest.rows} & {r.values["group"] for r in held.rows}
     quarter, half = take(data, 0.25), take(data, 0.5)
     assert len(quarter.rows) == 50 and {r.id for r in quarter.rows} < {r.id for r in half.rows}
+    turned = take(data.with_rows(reversed(data.rows)), 0.25)
+    assert {r.id for r in turned.rows} == {r.id for r in quarter.rows}
     with pytest.raises(DataError, match="cannot be split"):
         split(data.with_rows(data.rows[:1]), 0.5)
 
