@@ -178,6 +178,8 @@ def test_confidence_and_seeds_move_the_width():
         (-0.05, -0.02, False, "win"),
         (0.02, 0.05, False, "loss"),
         (-0.005, 0.005, False, "tie"),
+        (-0.05, 0.005, False, "tie"),
+        (-0.005, 0.05, False, "tie"),
         (0.01, 0.05, True, "tie"),
     ],
 )

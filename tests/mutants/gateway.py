@@ -51,7 +51,7 @@ MUTANTS = [
     Mutant(
         COUNTERS_FILE,
         "_Bucket(float(self.per_minute), now)",
-        "_Bucket(float(2 * self.per_minute), now)",
+        "_Bucket(float(self.per_minute - 1), now)",
         COUNTERS,
     ),
     Mutant(COUNTERS_FILE, "* self.per_minute / 60", "* self.per_minute", COUNTERS),
