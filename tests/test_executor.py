@@ -81,7 +81,7 @@ import sys, time
 from pathlib import Path
 from adaptkit.compare import executor
 from adaptkit.compare.stage import Stage
-from adaptkit.study.record import TOKENIZER
+from adaptkit.study.stage_record import TOKENIZER
 
 def sleep(study, stage, threads):
     (study / "begun").touch()
