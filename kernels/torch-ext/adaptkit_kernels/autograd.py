@@ -4,8 +4,7 @@ A layer is registered with torch as an operator, which torch.compile, export and
 plain tensors it is an autograd.Function around the same code instead, at a fraction of the host's time.
 
 Losses form their gradients in the forward pass. An operator returns its sums and the gradients for a loss of
-derivative one; the backward pass scales them, in place, so it runs once. A lean operator returns the sums
-only and forms the gradients in the backward pass, from its inputs.
+derivative one; the backward pass scales them, in place, so it runs once.
 """
 
 from __future__ import annotations
