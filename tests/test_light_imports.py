@@ -67,3 +67,58 @@ def test_light_modules_stay_light(module: str) -> None:
         f"import sys, adaptkit.{module}; print(sorted({{'torch', 'transformers'}} & set(sys.modules)))"
     )
     assert loaded.strip() == "[]"
+
+
+EXTRAS = (
+    "compressed_tensors",
+    "datasets",
+    "evaluate",
+    "faiss",
+    "fastapi",
+    "gradio",
+    "hypothesis",
+    "liger_kernel",
+    "mlflow",
+    "model_signing",
+    "prometheus_client",
+    "pytest",
+    "ray",
+    "sentence_transformers",
+    "starlette",
+    "tensorboard",
+    "trackio",
+    "uvicorn",
+    "vllm",
+    "wandb",
+)
+"""What only extras bring."""
+CORE_ROOMS = (
+    "cli",
+    "client",
+    "compare",
+    "data",
+    "distill",
+    "doctor",
+    "embed",
+    "export",
+    "finetune",
+    "models",
+    "pretrain",
+    "report",
+    "study",
+    "trainer",
+)
+
+
+def test_what_a_plain_install_offers_imports_without_extras() -> None:
+    code = f"""
+import importlib, pkgutil, sys
+for name in {EXTRAS}:
+    sys.modules[name] = None
+import adaptkit
+rooms = tuple("adaptkit." + room for room in {CORE_ROOMS})
+for module in pkgutil.walk_packages(adaptkit.__path__, "adaptkit."):
+    if module.name.startswith(rooms) and not module.name.endswith(("__main__", "hf_metrics")):
+        importlib.import_module(module.name)
+"""
+    fresh_python(code)

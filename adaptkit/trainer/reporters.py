@@ -7,8 +7,6 @@ from abc import ABC, abstractmethod
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
-from torch.utils.tensorboard import SummaryWriter
-
 from adaptkit.errors import MissingDependency
 from adaptkit.run import Run
 from adaptkit.trainer.progress import Hooks
@@ -41,6 +39,8 @@ class Tracker(Hooks, ABC):
 class Tensorboard(Tracker):
     def __init__(self, run: Run):
         _need("tensorboard", "tensorboard")
+        from torch.utils.tensorboard import SummaryWriter
+
         self.writer = SummaryWriter(str(run.tensorboard))
 
     def log(self, numbers: dict[str, float], step: int) -> None:
