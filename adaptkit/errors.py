@@ -18,7 +18,7 @@ import difflib
 from collections.abc import Iterable
 from typing import Any
 
-EXIT_WINNER, EXIT_INTERNAL, EXIT_USER, EXIT_TIE, EXIT_STOPPED = 0, 1, 2, 3, 130
+EXIT_DECIDED, EXIT_INTERNAL, EXIT_USER, EXIT_UNDECIDED, EXIT_STOPPED = 0, 1, 2, 3, 130
 
 
 class AdaptkitError(Exception):

@@ -154,7 +154,8 @@ def validated(kind: type[R], value: Any, where: str) -> R:
 
     Raises: DataError for another format or content that does not fit.
     """
-    if not isinstance(value, dict) or value.get("format", FORMAT) != FORMAT:
+    wanted = kind.model_fields["format"].default if "format" in kind.model_fields else None
+    if not isinstance(value, dict) or value.get("format", wanted) != wanted:
         raise DataError(OLDER, where=where, fix=AGAIN)
     try:
         return kind.model_validate(value)

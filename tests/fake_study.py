@@ -1,7 +1,7 @@
 """Finished studies that never ran: run directories with the files `compare` leaves, drawn from a known truth.
 
     arms = ["generic+lora", "scratch+full"]
-    study = write_study(tmp_path, arms=arms, bpb={"generic": 1.80, "scratch": 1.72})
+    study = write_study(tmp_path, arms=arms, bpb={"generic": 2.80, "scratch": 1.72})
 
 The report and the verdict are pure functions of these files, so tests can set the truth and look at what is
 said.
@@ -22,7 +22,6 @@ from adaptkit.run_record import SplitRecord
 from adaptkit.study import record
 from adaptkit.study.record import (
     ArmRecord,
-    BaselineRecord,
     BaseRecord,
     BudgetRecord,
     CorpusRecord,
@@ -50,6 +49,7 @@ FULL = (
     "scratch+full",
     "placebo+full",
 )
+TEXTS = ("generic", "continued", "continued-lora", "scratch", "placebo")
 SENTENCE = [
     "the",
     "trial",
@@ -68,10 +68,11 @@ SENTENCE = [
     "function",
 ]
 QUESTION = "Fine-tune a generic model, keep pretraining it, or pretrain a small one of our own?"
-BPB = {"generic+prompt": 2.71, "generic": 1.93, "continued": 1.79, "scratch": 1.71, "placebo": 1.96}
+BPB = {"generic": 2.71, "continued": 1.79, "continued-lora": 1.93, "scratch": 1.71, "placebo": 1.96}
 SKILL = {"prompt": 0.42, "probe": 0.66, "lora": 0.745, "qlora": 0.74, "full": 0.75}
 ORIGIN_SKILL = {"generic": 0.0, "continued": 0.018, "scratch": 0.004, "placebo": 0.001}
-DAMAGE = {"generic+prompt": 0.0, "generic": 0.35, "continued": 0.12, "scratch": 1.10, "placebo": -0.03}
+TFIDF = "tfidf"
+DAMAGE = {"generic": 0.0, "continued": 0.12, "continued-lora": 0.35, "scratch": 1.10, "placebo": -0.03}
 
 
 class Writer:
@@ -205,6 +206,7 @@ def write_study(
     root: Path,
     *,
     arms: Sequence[str] = FULL,
+    texts: Sequence[str] = TEXTS,
     tasks: Sequence[str] = ("language", "rct_role"),
     seeds: int = 3,
     fractions: Sequence[float] = (0.125, 0.25, 0.5, 1.0),
@@ -222,7 +224,9 @@ def write_study(
     """Write a study below `root` and return its run directory.
 
     Args:
-        bpb: bits per byte at all of the data, by arm or origin (an arm's own entry wins over its origin's).
+        arms: of the jobs ledger.
+        texts: arms of the text ledger.
+        bpb: bits per byte at all of the data, by arm of the text ledger.
         skill: accuracy by arm; the default adds the origin's gain to the adaptation's.
         exponents: by origin, how fast bits per byte fall with the amount of text.
     """
@@ -230,17 +234,24 @@ def write_study(
     table = {**BPB, **(bpb or {})}
     scores: list[ScoreRecord] = []
     forgetting: list[ForgettingRecord] = []
-    for arm in arms:
-        origin, _, adaptation = arm.partition("+")
+    models: dict[tuple[str, int], str] = {}
+    for origin in texts:
         for seed in range(seeds):
-            language = _language(
-                writer, arm, origin, seed, fractions, table, seed_noise, dev, exponents or {}
-            )
+            language = _language(writer, origin, seed, fractions, table[origin], seed_noise, dev, exponents or {})
             scores += language
-            last = language[-1].run
-            forgetting.append(ForgettingRecord(arm=arm, seed=seed, run=last, suite="general"))
-            for task in tasks[1:]:
-                scores.append(_task(writer, task, arm, seed, last, skill or {}, seed_noise, dev))
+            models[origin, seed] = language[-1].run
+            forgetting.append(
+                ForgettingRecord(arm=origin, seed=seed, run=language[-1].run, suite="general")
+            )
+    for task in tasks[1:]:
+        for arm in arms:
+            for seed in range(seeds):
+                model = models.get((arm.partition("+")[0], seed), "base")
+                scores.append(_task(writer, task, arm, seed, model, skill or {}, seed_noise, dev))
+    named = [_arm(name) for name in [*texts, *(arms if tasks[1:] else ())]]
+    if baselines and (counted := [task for task in tasks[1:] if not task.startswith("title")]):
+        scores += [_baseline(writer, task) for task in counted]
+        named.append(ArmRecord(name=TFIDF, origin="baseline", ledger="jobs", describe="word counts"))
     study = writer.run("study-fake0001")
     record.write_study(
         study.path,
@@ -250,18 +261,15 @@ def write_study(
             command="adaptkit compare study.yaml budget.amount=3.1e14",
             primary=primary,
             confidence=0.95,
-            arms=tuple(_arm(arm) for arm in arms),
+            arms=tuple(named),
             seeds=tuple(range(seeds)),
             shares=tuple(fractions),
             tasks=tuple(_task_record(task) for task in tasks),
             data=_data(tasks),
             budget=_budget(),
             scores=tuple(scores),
-            tuning=tuple(_tuning(arm) for arm in arms if arm.split("+")[1] in ("lora", "full")),
+            tuning=tuple(_tuning(origin) for origin in texts if origin != "generic"),
             forgetting=tuple(forgetting),
-            baselines=tuple(
-                _baseline(writer, task) for task in tasks[1:] if baselines and not task.startswith("title")
-            ),
             base=BaseRecord(model="made on the spot", run="base"),
             prepared_run="prepared",
         ),
@@ -276,49 +284,39 @@ def edit_study(study: Path, **fields: Any) -> StudyRecord:
     return edited
 
 
-def _level(table: dict[str, float], arm: str, origin: str) -> float:
-    return table.get(arm, table[origin])
-
-
 def _language(
     writer: Writer,
-    arm: str,
     origin: str,
     seed: int,
     fractions: Sequence[float],
-    table: dict[str, float],
+    level: float,
     noise: float,
     dev: bool,
     exponents: dict[str, float],
 ) -> list[ScoreRecord]:
-    """All shares of one arm and seed; adaptations of a pretrained origin share its run, as in a real
-    study."""
-    untouched = arm in ("generic+prompt", "generic+probe")
-    level = table["generic+prompt"] if untouched else _level(table, arm, origin)
+    """All shares of one arm of the text ledger and one seed."""
+    untouched = origin == "generic"
     shares = [1.0] if untouched or origin == "placebo" else list(fractions)
-    exponent = exponents.get(origin, {"generic": 0.03, "continued": 0.045, "scratch": 0.16}.get(origin, 0.0))
+    exponent = exponents.get(origin, {"continued": 0.045, "scratch": 0.16}.get(origin, 0.03))
     scores = []
     for share in shares:
-        job = arm if origin == "generic" else origin
-        last = "base" if untouched else f"{job}-s{seed}-f{share:g}".replace("+", "-")
-        if not (writer.root / last).exists():
-            size = {"scratch": 0.9e9, "generic": 1.4e9}.get(origin, 1.8e9)
+        name = "base" if untouched else f"{origin}-s{seed}-f{share:g}"
+        if not (writer.root / name).exists():
+            size = {"scratch": 0.9e9, "continued-lora": 1.4e9}.get(origin, 1.8e9)
             seconds = (0 if untouched else 400 * share) * float(writer.rng.uniform(0.9, 1.3))
             run = writer.run(
-                last,
+                name,
                 seconds=seconds,
                 flops=0 if untouched else 3.0e14 * share,
                 tokens=seconds * 1900,
                 memory=size,
             )
             writer.language(run, "language", level * share**-exponent, 0.0 if untouched else noise, dev)
-            writer.language(
-                run, "general", 2.2 + DAMAGE["generic+prompt" if untouched else origin], noise / 2
-            )
+            writer.language(run, "general", 2.2 + DAMAGE[origin], noise / 2)
             if not untouched:
                 writer.curves(run, level * 1.9)
-        paid_by = () if untouched else (last,)
-        where = {"arm": arm, "seed": seed, "share": share, "task": "language", "run": last}
+        paid_by = () if untouched else (name,)
+        where = {"arm": origin, "seed": seed, "share": share, "task": "language", "run": name}
         scores.append(ScoreRecord(**where, suite="language", paid_by=paid_by))
     return scores
 
@@ -346,10 +344,10 @@ def _task(
     return ScoreRecord(arm=arm, seed=seed, share=1.0, task=task, run=name, suite=task, paid_by=paid_by)
 
 
-def _baseline(writer: Writer, task: str) -> BaselineRecord:
+def _baseline(writer: Writer, task: str) -> ScoreRecord:
     run = writer.run(f"baseline-{task}")
     writer.classify(run, task, 0.82, 0.0, 1.0)
-    return BaselineRecord(name="TF-IDF + logistic regression", task=task, run=f"baseline-{task}", suite=task)
+    return ScoreRecord(arm=TFIDF, seed=0, share=1.0, task=task, run=f"baseline-{task}", suite=task)
 
 
 def _tuning(arm: str) -> TuningRecord:
@@ -362,8 +360,10 @@ def _tuning(arm: str) -> TuningRecord:
 
 def _arm(arm: str) -> ArmRecord:
     origin, _, adaptation = arm.partition("+")
+    words = f"{origin} weights" + (f"; {adaptation}" if adaptation else "")
+    ledger = "jobs" if adaptation else "text"
     return ArmRecord(
-        name=arm, origin=origin, adaptation=adaptation, describe=f"{origin} weights; {adaptation}"
+        name=arm, origin=origin, adaptation=adaptation or None, ledger=ledger, describe=words
     )
 
 

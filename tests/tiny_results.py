@@ -1,6 +1,6 @@
 """Studies that lie in memory only: the score of every arm and seed is set to the digit.
 
-    results = results_of({"generic+lora": [1.80, 1.81], "scratch+full": [1.70, 1.71]})
+    results = results_of({"continued": [1.80, 1.81], "scratch": [1.70, 1.71]})
 
 Where fake_study.py draws studies from a known truth and writes files, these leave nothing to chance.
 """
@@ -92,15 +92,16 @@ def results_of(
                     text_bytes=text_bytes,
                 )
             )
-    others = [
+    cells += [
         Cell(name, 0, 1.0, task.name, Path(name), task.name, make_rows(score, num_items), None, Cost())
         for name, score in (baselines or {}).items()
     ]
+    arms = [*(arm_of(name) for name in scores), *(baseline_of(name) for name in baselines or {})]
     num_seeds = max(len(seeds) for seeds in scores.values())
-    return Results(Path("study"), record_of(list(scores), task, num_seeds, **fields), cells, {}, others)
+    return Results(Path("study"), record_of(arms, task, num_seeds, **fields), cells, {})
 
 
-def record_of(arms: Sequence[str], task: TaskRecord, num_seeds: int, **fields: Any) -> StudyRecord:
+def record_of(arms: Sequence[ArmRecord], task: TaskRecord, num_seeds: int, **fields: Any) -> StudyRecord:
     split = SplitRecord(kind="text", documents=10, num_bytes=1_000_000, digest="0" * 64)
     defaults = {
         "name": "notes",
@@ -108,7 +109,7 @@ def record_of(arms: Sequence[str], task: TaskRecord, num_seeds: int, **fields: A
         "command": "adaptkit compare study.yaml",
         "primary": task.name,
         "confidence": 0.95,
-        "arms": tuple(_arm(name) for name in arms),
+        "arms": tuple(arms),
         "seeds": tuple(range(num_seeds)),
         "shares": (1.0,),
         "tasks": (task,),
@@ -122,6 +123,12 @@ def record_of(arms: Sequence[str], task: TaskRecord, num_seeds: int, **fields: A
     return StudyRecord(**(defaults | fields))
 
 
-def _arm(name: str) -> ArmRecord:
+def arm_of(name: str) -> ArmRecord:
+    """An arm of the jobs ledger where an adaptation is named, else of the text ledger."""
     origin, _, adaptation = name.partition("+")
-    return ArmRecord(name=name, origin=origin, adaptation=adaptation, describe=name)
+    ledger = "jobs" if adaptation else "text"
+    return ArmRecord(name=name, origin=origin, adaptation=adaptation or None, ledger=ledger, describe=name)
+
+
+def baseline_of(name: str) -> ArmRecord:
+    return ArmRecord(name=name, origin="baseline", ledger="jobs", describe="no language model")

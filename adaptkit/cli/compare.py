@@ -41,7 +41,7 @@ Executor = Annotated[Literal["local", "ray"], typer.Option(help="Processes here,
         "adaptkit compare study.yaml --executor ray --root /shared/runs",
         "adaptkit compare study.yaml --json > verdict.json",
     ],
-    exits="0 a winner, 3 a tie",
+    exits="0 decided, 3 undecided",
 )
 def compare(
     words: Words = None,
@@ -51,7 +51,7 @@ def compare(
     resume: Resume = True,
     root: Root = Path("runs"),
 ) -> Outcome:
-    """Say which strategy wins on your text, with error bars.
+    """Say which strategy to take on your text, with error bars.
 
     Runs every arm under one budget and ends in one VERDICT line and a report.
     """
@@ -67,7 +67,7 @@ def compare(
     return Outcome(render.verdict(outcome), outcome.as_json(), outcome.exit_code)
 
 
-@command(app, "report", ["adaptkit report runs/quickstart-1a2b3c4d"], exits="0 a winner, 3 a tie")
+@command(app, "report", ["adaptkit report runs/quickstart-1a2b3c4d"], exits="0 decided, 3 undecided")
 def report(
     study: Annotated[
         Path, typer.Argument(metavar="STUDY", help="A study's run directory.", show_default=False)

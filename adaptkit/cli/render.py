@@ -85,10 +85,8 @@ def verdict(outcome: StudyOutcome) -> tuple[Any, ...]:
     """Every arm on every task with intervals, where the report lies, and the verdict in one line."""
     from adaptkit.report.tables import terminal_table
     from adaptkit.study.results import collect
-    from adaptkit.study.verdict import judge
 
-    results = collect(outcome.study_path)
-    table = terminal_table(results, judge(results).winner)
+    table = terminal_table(collect(outcome.study_path), outcome.recommended)
     return table, f"report: {outcome.report_path}", outcome.verdict_line
 
 

@@ -17,7 +17,6 @@ from adaptkit.compare.plan import make_plan
 from adaptkit.compare.progress import Progress
 from adaptkit.compare.stages.run import run_stage
 from adaptkit.compare.workspace import forget_stages
-from adaptkit.errors import EXIT_TIE, EXIT_WINNER
 from adaptkit.report.write import write_report
 from adaptkit.run import Run
 from adaptkit.study.config import DECIDED_BY_PLAN, StudyConfig
@@ -32,17 +31,14 @@ class StudyOutcome:
     study_path: Path
     verdict_line: str
     report_path: Path
-    winner: str | None
+    recommended: str
+    exit_code: int
     verdict: dict[str, Any]
-
-    @property
-    def exit_code(self) -> int:
-        return EXIT_WINNER if self.winner else EXIT_TIE
 
     def as_json(self) -> dict[str, Any]:
         fields = dataclasses.asdict(self)
         paths = {"study_path": str(self.study_path), "report_path": str(self.report_path)}
-        return {**fields, **paths, "exit_code": self.exit_code}
+        return {**fields, **paths}
 
 
 def open_study(config: StudyConfig, root: Path) -> Run:
@@ -84,5 +80,6 @@ def conclude(run: Run) -> StudyOutcome:
     """Write the report of a study whose stages are done and say how it ended."""
     written = write_report(run.path)
     run.finish()
-    verdict = written.verdict
-    return StudyOutcome(run.path, verdict["line"], written.html, verdict["winner"], verdict)
+    answer = written.verdict
+    line, recommended, exit_code = (answer[key] for key in ("line", "recommended", "exit_code"))
+    return StudyOutcome(run.path, line, written.html, recommended, exit_code, answer)

@@ -1,7 +1,7 @@
-"""Choose which model of a finished study to serve: the verdict's winner, or in a tie the best generic arm.
+"""Choose which model of a finished study to serve: the one that its verdict recommends.
 
 Not every arm of a study is a model: a probe is a regression on another model's features, and a prompted arm
-is its origin's language model with a prompt around it. What cannot be served gives way to the next best, and
+is its origin's language model with a prompt around it. What cannot be served gives way to the next contender, and
 that is said.
 """
 
@@ -18,6 +18,8 @@ from adaptkit.run_record import read_record
 from adaptkit.study.record import ArmRecord, ScoreRecord, StudyRecord, TaskRecord, read_study
 from adaptkit.study.verdict_record import VerdictRecord, read_verdict
 
+BASELINE = "baseline"
+"""Origin of an arm that answers without a language model."""
 LANGUAGE = "language"
 """Kind of the task that language models are scored on."""
 
@@ -58,7 +60,7 @@ class _Study:
 
     def is_model(self, score: ScoreRecord) -> bool:
         """Whether a model answered, and not a regression on its features."""
-        return self.task(score.task).kind == LANGUAGE or self.arm(score.arm).adaptation != "probe"
+        return self.arm(score.arm).origin != BASELINE and self.arm(score.arm).adaptation != "probe"
 
     def model(self, score: ScoreRecord) -> Source:
         """The model behind a score: that of a run of the study, or the generic model."""
@@ -80,14 +82,14 @@ def choose(path: Path, *, arm: str | None, task: str | None, seed: int | None) -
     study = _Study(path, read_study(path), read_verdict(path))
     task = _known_task(study, task)
     if arm is None:
-        arm, reason = _winner(study, task)
+        arm, reason = _recommended(study, task)
     else:
         arm, reason = _known_arm(study, task, arm), "asked for by name"
     scores = study.scores(task, arm)
     score = _best_seed(study, scores, seed)
     if not study.is_model(score):
         servable = ", ".join(_servable(study, task)) or "none on this task"
-        what = f"{arm} is a regression on frozen features: its scores were kept, no model was made"
+        what = f"{arm} is {_no_model(study.arm(arm))}: its scores were kept, no model was made"
         raise ModelError(what, where=str(path), fix=f"choose an arm that is a model: {servable}")
     why = f"{arm}, {reason}; seed {score.seed}"
     if seed is None and len(scores) > 1:
@@ -147,20 +149,26 @@ def _servable(study: _Study, task: str) -> list[str]:
     return sorted(means, key=lambda arm: -means[arm])
 
 
-def _winner(study: _Study, task: str) -> tuple[str, str]:
+def _no_model(arm: ArmRecord) -> str:
+    if arm.origin == BASELINE:
+        return "no language model"
+    return "a regression on frozen features"
+
+
+def _recommended(study: _Study, task: str) -> tuple[str, str]:
     """The arm to serve and the reason, a clause."""
-    verdict = study.verdict.of(task)
-    winner, servable = verdict.winner, _servable(study, task)
-    if winner in servable:
-        return winner, f"the winner on {verdict.title}"
-    origin = study.arm(winner).origin if winner else "generic"
-    of_origin = [arm for arm in servable if study.arm(arm).origin == origin]
-    if not of_origin:
-        what = f"no {origin} arm of this study is a model that can be served on {task}"
-        fix = f"name one with --arm: {', '.join(servable) or 'there is none'}"
-        raise ModelError(what, where=str(study.path), fix=fix)
-    if winner:
-        beside = f"the winner {winner} is a regression on features, not a model"
-        return of_origin[0], f"the best {origin} model on {verdict.title} ({beside})"
-    best = verdict.generic if verdict.generic in of_origin else of_origin[0]
-    return best, f"the best generic model on {verdict.title}: the verdict is a tie, so do not pretrain"
+    verdict, servable = study.verdict.of(task), _servable(study, task)
+    what = f"recommended on {verdict.title}"
+    if verdict.outcome == "undecided":
+        what = f"the preferred contender on {verdict.title}, which is not decided yet"
+    if verdict.recommended in servable:
+        return verdict.recommended, what
+    beside = f"{verdict.recommended}, {what}, is {_no_model(study.arm(verdict.recommended))}"
+    if contender := next((name for name in verdict.contenders if name in servable), None):
+        return contender, f"the next contender on {verdict.title} ({beside})"
+    if servable:
+        return servable[0], f"the best model on {verdict.title} ({beside})"
+    what = f"no arm of this study is a model that can be served on {task}"
+    raise ModelError(what, where=str(study.path), fix="name another task with --task")
+
+

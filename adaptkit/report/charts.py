@@ -59,6 +59,8 @@ class Track:
     arm: ArmRecord
     label: str
     points: tuple[tuple[float, Interval], ...]
+    dimmed: bool = False
+    """Drawn pale."""
 
 
 def short(text: str, most: int = _MAX_NAME) -> str:
@@ -115,7 +117,7 @@ def _whisker(canvas: Canvas, x: Scale, y: float, row: RowMark) -> None:
         if x.inside(value):
             parts.append(line(end, y - 5, end, y + 5, "whisker"))
     if x.inside(row.value.mean):
-        parts.append(mark(row.arm.adaptation, x(row.value.mean), y))
+        parts.append(mark(row.arm.adaptation or "", x(row.value.mean), y))
     else:
         direction = 1 if row.value.mean > x.high else -1
         parts.append(_arrow(x(x.clip(row.value.mean)), y, direction, across=True))
@@ -162,12 +164,13 @@ def _track(canvas: Canvas, x: Scale, y: Scale, track: Track) -> None:
     parts = [polyline(inside, "track")]
     for size, interval in track.points:
         if y.inside(interval.mean):
-            parts += [_error_bar(x(size), y, interval), mark(track.arm.adaptation, x(size), y(interval.mean))]
+            parts += [_error_bar(x(size), y, interval), mark(track.arm.adaptation or "", x(size), y(interval.mean))]
         else:
             parts.append(
                 _arrow(x(size), y(y.clip(interval.mean)), 1 if interval.mean > y.high else -1, across=False)
             )
-    canvas.group(f"o-{track.arm.origin}", *parts)
+    css = f"o-{track.arm.origin} dim" if track.dimmed else f"o-{track.arm.origin}"
+    canvas.group(css, *parts)
 
 
 def _error_bar(x: float, y: Scale, interval: Interval) -> str:
@@ -247,7 +250,7 @@ def _law(canvas: Canvas, x: Scale, y: Scale, curve: Curve, arm: ArmRecord, large
     for css, part in (("track", measured), ("track ahead", beyond)):
         parts.append(polyline([(x(g), y(v)) for g, v in part], css))
     for size, interval in zip(curve.num_bytes, curve.points, strict=True):
-        parts += [_error_bar(x(size), y, interval), mark(arm.adaptation, x(size), y(interval.mean))]
+        parts += [_error_bar(x(size), y, interval), mark(arm.adaptation or "", x(size), y(interval.mean))]
     canvas.group(f"o-{curve.origin}", *parts)
 
 

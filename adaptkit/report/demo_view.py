@@ -26,6 +26,7 @@ from adaptkit.run import read_jsonl
 from adaptkit.study import breakeven
 from adaptkit.study.breakeven import BreakEven, Prices, Training, Workload
 from adaptkit.study.calibration import Calibration, Judged, calibrate
+from adaptkit.study.controls import OWN
 from adaptkit.study.forecast import REACH, Curve, Scaling, size_text
 from adaptkit.study.prices import Assumptions, assume
 from adaptkit.study.record import ArmRecord, TaskRecord
@@ -63,7 +64,7 @@ class Forecast:
 
     Attributes:
         sentence: for people.
-        figure: every arm's predicted difference to the best generic one; None where nothing is predicted.
+        figure: the own models' difference to the best way of keeping on with the base; None without laws.
         arm: the one that would be trained.
     """
 
@@ -200,33 +201,31 @@ class StudyView:
     def forecast(self, data_bytes: float) -> Forecast:
         """What the scaling laws of the study say about this much text."""
         main = self.answer.main
-        chosen = main.winner or main.generic
+        chosen = main.recommended
         if self._scaling is None:
             sentence = (
                 "The study trained on fewer than three amounts of text, so it cannot say what more text "
                 "would do. The slider moves the cost of training only."
             )
             return Forecast(sentence, None, chosen)
-        generic = self._generic(data_bytes)
-        others = [curve for curve in self._scaling.curves if curve.origin not in ("generic", "placebo")]
-        if generic is None or not others:
+        kept = self._kept_on(data_bytes)
+        own = [curve for curve in self._scaling.curves if curve.origin in OWN]
+        if kept is None or not own:
             sentence = "The study has no pair of arms to compare at other amounts of text."
             return Forecast(sentence, None, chosen)
-        rows = [(curve, self._difference(curve, generic, data_bytes)) for curve in others]
-        margin = self._language.margin * float(generic.law(np.array([data_bytes]))[0])
+        rows = [(curve, self._difference(curve, kept, data_bytes)) for curve in own]
+        margin = self._language.margin * float(kept.law(np.array([data_bytes]))[0])
         best, gap = min(rows, key=lambda row: row[1].mean)
         ahead = gap.high < -margin
         if main.task == self._language.name:
-            chosen = best.arm if ahead else generic.arm
+            chosen = best.arm if ahead else kept.arm
         relation = "within the margin of, or too uncertain against,"
         if ahead:
             relation = "ahead of"
         elif gap.low > margin:
             relation = "behind"
-        sentence = self._forecast_sentence(
-            data_bytes, f"{best.arm} is predicted {relation} {generic.arm}", gap
-        )
-        return Forecast(sentence, self._forecast_figure(rows, generic, margin), chosen)
+        sentence = self._forecast_sentence(data_bytes, f"{best.arm} is {relation} {kept.arm}", gap)
+        return Forecast(sentence, self._forecast_figure(rows, kept, margin), chosen)
 
     @property
     def _scaling(self) -> Scaling | None:
@@ -238,36 +237,29 @@ class StudyView:
         assert self.results.language is not None
         return self.results.language
 
-    def _generic(self, data_bytes: float) -> Curve | None:
-        """The generic arm that the verdict compares with, else the one predicted best."""
-        compared = next(task.generic for task in self.answer.tasks if task.task == self._language.name)
-        curves = [curve for curve in self.context["scaling"].curves if curve.origin == "generic"]
+    def _kept_on(self, data_bytes: float) -> Curve | None:
+        """The way of keeping on with the base that its law puts lowest at this much text."""
+        curves = [curve for curve in self.context["scaling"].curves if curve.origin.startswith("continued")]
         at = np.array([data_bytes])
-        for curve in curves:
-            if curve.arm == compared:
-                return curve
         return min(curves, key=lambda curve: float(curve.law(at)[0]), default=None)
 
-    def _difference(self, curve: Curve, generic: Curve, data_bytes: float) -> Interval:
+    def _difference(self, curve: Curve, kept: Curve, data_bytes: float) -> Interval:
         """Predicted score minus the generic one's, with the interval of both laws over the same resamples."""
         at, tail = np.array([data_bytes]), 0.5 - self.results.confidence / 2
-        low, high = np.quantile((curve.laws(at) - generic.laws(at))[..., 0], [tail, 1 - tail])
-        return Interval(float((curve.law(at) - generic.law(at))[0]), float(low), float(high))
+        low, high = np.quantile((curve.laws(at) - kept.laws(at))[..., 0], [tail, 1 - tail])
+        return Interval(float((curve.law(at) - kept.law(at))[0]), float(low), float(high))
 
     def _forecast_sentence(self, data_bytes: float, prediction: str, gap: Interval) -> str:
-        factor = data_bytes / self.data_bytes
-        reach = f", {factor:.3g} times what was read: an extrapolation" if factor > 1.01 else ""
         interval = f"{self.results.confidence:.0%} interval {gap.low:+.3f} to {gap.high:+.3f}"
         numbers = typeset(f"{gap.mean:+.3f} bits per byte, {interval}")
-        return f"With {size_text(data_bytes)} of text{reach}: {prediction} ({numbers})."
+        return f"With {size_text(data_bytes)} of text: {prediction} ({numbers})."
 
-    def _forecast_figure(self, rows: list[tuple[Curve, Interval]], generic: Curve, margin: float) -> Figure:
+    def _forecast_figure(self, rows: list[tuple[Curve, Interval]], kept: Curve, margin: float) -> Figure:
         marks = []
         for curve, gap in sorted(rows, key=lambda row: row[1].mean):
-            label = self.results.label(self._language.name, curve.arm)
-            marks.append(RowMark(self.results.arm(curve.arm), label, gap, typeset(f"{gap.mean:+.3f}")))
+            marks.append(RowMark(self.results.arm(curve.arm), curve.arm, gap, typeset(f"{gap.mean:+.3f}")))
         return charts.whiskers(
-            f"Predicted difference to {generic.arm}",
+            f"Fitted difference to {kept.arm}",
             "; ".join(f"{mark.label}: {mark.text}" for mark in marks),
             marks,
             axis="difference in bits per byte",

@@ -12,59 +12,53 @@ from adaptkit.report.svg import chip
 from adaptkit.report.tables import ORIGIN_ORDER, has_columns, ordered_arms
 from adaptkit.run import Run
 from adaptkit.study.forecast import Scaling
+from adaptkit.study.front import front
 from adaptkit.study.record import ArmRecord, TaskRecord
-from adaptkit.study.results import Cost, ItemRow, Results, is_language, task_title
+from adaptkit.study.results import BASELINE, Cost, ItemRow, Results, is_language, task_title
 from adaptkit.study.scores import METRICS, score_table
 from adaptkit.study.statistics import Comparison, Interval, resample
-from adaptkit.study.verdict import TaskVerdict, Verdict, absolute_margin, flops_text, interval_text
+from adaptkit.study.task_verdict import TaskVerdict, Verdict
+from adaptkit.study.verdict_line import flops_text, interval_text
 
 BETTER_LEFT = ("\u2190 better", "worse \u2192")
 BETTER_RIGHT = ("\u2190 worse", "better \u2192")
 _ADAPTATIONS = ("prompt", "probe", "lora", "qlora", "full")
 _TIME_UNITS = ((3600.0, "hours"), (60.0, "minutes"), (1.0, "seconds"))
-_UNTOUCHED = ("prompt", "probe")
+UNTOUCHED = "generic"
+"""The arm of the text ledger that is the base as it is."""
 
 
 # Differences between arms
 
 
 def main_difference(verdict: Verdict, results: Results) -> Figure | None:
-    """The comparison that decides, alone and large; None where there was nothing to compare."""
+    """The contenders beside the recommended arm, alone and large; None where it is the only arm."""
     main = verdict.main
-    if main.candidate is None or main.versus_generic is None:
+    shown = [name for name in main.contenders if name != main.recommended]
+    if main.rival is not None and main.rival not in shown:
+        shown.append(main.rival)
+    marks = _difference_marks(results, main, shown)
+    if not marks:
         return None
-    marks = [_difference_row(results, main.candidate, main.versus_generic, f"against {main.generic}")]
-    if main.versus_placebo is not None:
-        marks.append(_difference_row(results, main.candidate, main.versus_placebo, f"against {main.placebo}"))
-    note = "Shaded: differences declared too small to matter. Whiskers: intervals."
-    return _difference_figure(results, main, marks, f"{main.candidate}, as a difference", note)
+    note = "Shaded: differences declared too small to matter. Whiskers: intervals that hold together."
+    return _difference_figure(results, main, marks, f"Difference to {main.recommended}", note)
 
 
 def all_differences(verdict: TaskVerdict, results: Results) -> Figure | None:
-    """Every arm's difference to the best generic one on a task, best first."""
+    """Every arm's difference to the recommended one on a task, best first."""
     task = results.task(verdict.task)
-    if verdict.generic is None:
-        return None
-    margin = absolute_margin(results, task, verdict.generic)
-    marks = []
-    for name in results.distinct_arms(task.name):
-        if name == verdict.generic:
-            continue
-        pair = results.replicates(task.name).compare(
-            name,
-            verdict.generic,
-            margin=margin,
-            higher_is_better=task.higher_is_better,
-            confidence=results.confidence,
-        )
-        marks.append(_difference_row(results, name, pair, results.label(task.name, name)))
+    marks = _difference_marks(results, verdict, list(verdict.differences))
     if not marks:
         return None
-    marks.sort(key=lambda mark: mark.value.mean, reverse=task.higher_is_better)
-    level = f"{results.confidence:.0%} intervals over seeds and items"
-    note = f"Each arm minus {verdict.generic}, the best generic arm, with {level}."
-    title = f"Difference to {verdict.generic}: {task_title(task)}"
+    level = f"intervals that hold together with {verdict.confidence:.0%} confidence"
+    note = f"Each arm minus {verdict.recommended}, the recommended one, in {level}."
+    title = f"Difference to {verdict.recommended}: {task_title(task)}"
     return _difference_figure(results, verdict, marks, title, note)
+
+
+def _difference_marks(results: Results, verdict: TaskVerdict, names: Sequence[str]) -> list[RowMark]:
+    marks = [_difference_row(results, name, verdict.differences[name], name) for name in names]
+    return sorted(marks, key=lambda mark: mark.value.mean, reverse=verdict.higher_is_better)
 
 
 def _difference_row(results: Results, arm: str, pair: Comparison, label: str) -> RowMark:
@@ -82,7 +76,7 @@ def _difference_figure(
         marks,
         axis=f"difference in {METRICS[task.metric].title}",
         reference=0.0,
-        margin=absolute_margin(results, task, verdict.generic),
+        margin=verdict.margin,
         hints=BETTER_RIGHT if task.higher_is_better else BETTER_LEFT,
         note=note,
     )
@@ -143,7 +137,7 @@ def _tracks(
     if scaling is not None and task.metric == "bits_per_byte":
         curves = {curve.arm: curve for curve in scaling.curves}
     tracks = []
-    for name in results.distinct_arms(task.name):
+    for name in (arm.name for arm in results.scored_arms(task.name)):
         shares = results.shares(task.name, name)
         if name in curves:
             scores = list(zip(shares, curves[name].points, strict=True))
@@ -154,7 +148,7 @@ def _tracks(
             cells = results.of(task.name, name, share)
             points.append((sum(quantity(cell.cost) for cell in cells) / len(cells), interval))
         points.sort(key=lambda point: point[0])
-        tracks.append(Track(results.arm(name), results.label(task.name, name), tuple(points)))
+        tracks.append(Track(results.arm(name), name, tuple(points)))
     return tracks
 
 
@@ -162,9 +156,35 @@ def scaling_figure(results: Results, scaling: Scaling | None) -> Figure | None:
     """Bits per byte over the amount of text with the fitted laws; None where none was fitted."""
     if scaling is None or results.language is None:
         return None
-    labels = {curve.arm: results.label(results.language.name, curve.arm) for curve in scaling.curves}
+    labels = {curve.arm: curve.arm for curve in scaling.curves}
     arms = {arm.name: arm for arm in results.arms}
     return charts.scaling_figure(scaling, arms, labels, METRICS["bits_per_byte"].title)
+
+
+def front_figure(results: Results, task: TaskRecord) -> Figure | None:
+    """Quality against what a thousand requests cost, or where no price is known, the time of one."""
+    rows = front(results, task)
+    priced = [row for row in rows if row.owned.usd_per_1k is not None]
+    shown = priced or [row for row in rows if row.owned.latency_s is not None]
+    if len(shown) < 2:
+        return None
+    tracks = []
+    for row in shown:
+        cost = row.owned.usd_per_1k if priced else 1000 * (row.owned.latency_s or 0.0)
+        point = ((cost or 0.0, row.score),)
+        tracks.append(Track(row.arm, row.arm.name, point, dimmed=row.dominated_by is not None))
+    axis = "US dollars per 1,000 requests" if priced else "milliseconds per request"
+    origins = "; ".join(dict.fromkeys(row.owned.origin for row in shown))
+    dominated = "Pale: another arm is nowhere worse and somewhere better."
+    return charts.quality_against(
+        "What quality costs to serve",
+        "; ".join(f"{track.label}: {track.points[0][1].mean:.3f}" for track in tracks),
+        tracks,
+        axis=axis,
+        quality=task_title(task),
+        fmt="{:.2g}".format,
+        note=f"{dominated} Cost: {origins}.",
+    )
 
 
 # Single tasks and runs
@@ -178,10 +198,10 @@ def best_of_each_origin(results: Results, task: str) -> list[Pick]:
     def quality(arm: ArmRecord) -> float:
         dev = results.dev(task, arm.name)
         if dev is None:
-            dev = results.replicates(task).mean(results.same_as(task, arm.name))
+            dev = results.replicates(task).mean(arm.name)
         return sign * dev
 
-    for arm in results.scored_arms(task):
+    for arm in (arm for arm in results.scored_arms(task) if arm.origin != BASELINE):
         if arm.origin not in best or quality(arm) > quality(best[arm.origin]):
             best[arm.origin] = arm
     order = {origin: i for i, origin in enumerate(ORIGIN_ORDER)}
@@ -201,8 +221,7 @@ def class_figures(results: Results) -> list[Figure]:
             replicates = results.replicates(task.name, "ece")
             errors = {}
             for pick in picks:
-                same = results.same_as(task.name, pick.arm.name)
-                errors[pick.arm.name] = replicates.interval(same, results.confidence)
+                errors[pick.arm.name] = replicates.interval(pick.arm.name, results.confidence)
             figures.append(charts_detail.reliability(task.name, picks, errors))
     return figures
 
@@ -211,38 +230,36 @@ def curves_figure(results: Results) -> Figure | None:
     """Loss of the run behind each arm's primary score, or of the last run that paid for it."""
     task = results.primary.name
     panels = []
-    for name in results.distinct_arms(task):
+    for name in (arm.name for arm in results.scored_arms(task)):
         curves: list[list[ItemRow]] = []
         for cell in results.of(task, name):
             runs = dict.fromkeys([cell.run, *reversed(cell.paid_by)])
             curves += [rows for run in runs if (rows := Run(run).metrics())][:1]
         if curves:
-            panels.append(CurvePanel(results.arm(name), results.label(task, name), curves))
+            panels.append(CurvePanel(results.arm(name), name, curves))
     return charts_detail.learning_curves(panels)
 
 
 def forgetting_figure(results: Results) -> Figure | None:
-    """Bits per byte on general text after adaptation, against the base as it was."""
-    names = _distinct_forgetting(results)
-    if not names:
+    """Bits per byte on general text after training on the domain's, against the base as it was."""
+    names = [arm.name for arm in ordered_arms(results) if arm.name in results.forgetting]
+    if len(names) < 2:
         return None
     replicates = resample(
         {name: [score_table("bits_per_byte", rows) for rows in results.forgetting[name]] for name in names}
     )
-    untouched = next((name for name in names if _is_untouched(results.arm(name))), None)
-    reference = replicates.mean(untouched or names[0])
+    untouched = UNTOUCHED if UNTOUCHED in names else names[0]
+    reference = replicates.mean(untouched)
     marks = []
     for name in names:
         if name != untouched:
             interval = replicates.interval(name, results.confidence)
             text = f"{interval.mean:.3f} [{interval.low:.3f}, {interval.high:.3f}]"
-            marks.append(RowMark(results.arm(name), _forgetting_label(results, name), interval, text))
-    if not marks:
-        return None
+            marks.append(RowMark(results.arm(name), name, interval, text))
     marks.sort(key=lambda mark: mark.value.mean)
-    note = f"Line: {names[0]}."
-    if untouched:
-        note = f"Line: the generic model before any adaptation, {reference:.3f}."
+    note = f"Line: {untouched}."
+    if untouched == UNTOUCHED:
+        note = f"Line: the generic model before any training, {reference:.3f}."
     return charts.whiskers(
         "What is forgotten: general text",
         "; ".join(f"{mark.label}: {mark.text}" for mark in marks),
@@ -252,27 +269,6 @@ def forgetting_figure(results: Results) -> Figure | None:
         hints=("\u2190 remembers", "forgets \u2192"),
         note=note + " Scratch models never knew general text.",
     )
-
-
-def _is_untouched(arm: ArmRecord) -> bool:
-    return arm.origin == "generic" and arm.adaptation in _UNTOUCHED
-
-
-def _forgetting_label(results: Results, arm: str) -> str:
-    """Adaptations of one origin share the language model, here as on the language task."""
-    for task in results.tasks:
-        if is_language(task) and results.of(task.name, arm):
-            return results.label(task.name, results.same_as(task.name, arm))
-    return arm
-
-
-def _distinct_forgetting(results: Results) -> list[str]:
-    """Arms with rows of their own: the reader hands out one list per run, so shared runs show by identity."""
-    groups: dict[tuple[int, ...], str] = {}
-    for arm in ordered_arms(results):
-        if arm.name in results.forgetting:
-            groups.setdefault(tuple(id(rows) for rows in results.forgetting[arm.name]), arm.name)
-    return list(groups.values())
 
 
 # Legends

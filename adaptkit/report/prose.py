@@ -1,110 +1,146 @@
 """Say the verdict in plain words, for readers who have never met a confidence interval.
 
-What to do, what was found, how sure that is, what it costs, and what the study cannot tell.
+What to do, what was found, how sure that is, and what it costs.
 """
 
 from __future__ import annotations
 
-from adaptkit.study.results import Cost, Results
+from adaptkit.study.controls import gains_from_text
+from adaptkit.study.record import ArmRecord
+from adaptkit.study.results import BASELINE, Cost, Results
 from adaptkit.study.statistics import Comparison
-from adaptkit.study.verdict import TaskVerdict, Verdict, flops_text, number
+from adaptkit.study.task_verdict import TaskVerdict, Verdict
+from adaptkit.study.verdict_line import flops_text, number, what_settles
 
-_PRETRAINED_WINS = {
-    "scratch": "Pretrain a small model of your own.",
+_BY_ORIGIN = {
+    BASELINE: "Word counts are enough. No language model is needed.",
+    "placebo": "Train the generic model for longer. Your text is not what helps.",
     "continued": "Keep pretraining the generic model on your text.",
+    "continued-lora": "Keep pretraining the generic model on your text, with adapters.",
+    "mixed": "Pretrain a small model of your own, with general text mixed in.",
+    "scratch": "Pretrain a small model of your own.",
     "distilled": "Distil a smaller model of your own.",
 }
-_GENERIC_WINS = {
-    "prompt": "Do not pretrain. Use the generic model as it is.",
-    "probe": "Do not pretrain. Use the features of the generic model as they are.",
-    "lora": "Do not pretrain. Fine-tune the generic model with adapters.",
-    "qlora": "Do not pretrain. Fine-tune the generic model with 4-bit adapters.",
-    "full": "Do not pretrain. Fine-tune the generic model.",
+_BY_ADAPTATION = {
+    None: "Leave the generic model as it is.",
+    "prompt": "Use the generic model as it is.",
+    "rag": "Use the generic model, and let it look things up in your text.",
+    "probe": "Use the features of the generic model as they are.",
+    "lora": "Fine-tune the generic model with adapters.",
+    "qlora": "Fine-tune the generic model with 4-bit adapters.",
+    "full": "Fine-tune the generic model.",
 }
-FEW_ITEMS = 300
-"""Test items below which the report calls them few."""
 _DAY, _HOUR, _MINUTE = 86400, 3600, 60
 
 
 def headline(verdict: Verdict, results: Results) -> str:
     """What to do, in one or two sentences."""
-    main = verdict.main
-    if main.outcome == "pretrained" and main.candidate:
-        return _PRETRAINED_WINS[results.arm(main.candidate).origin]
-    if main.outcome == "generic" and main.generic:
-        adaptation = results.arm(main.generic).adaptation
-        return _GENERIC_WINS.get(adaptation, "Do not pretrain. Use the generic model.")
-    if main.versus_generic is None:
-        return "Nothing to decide yet: one side is missing."
-    if min(main.versus_generic.num_seeds) < 2:
-        return "No verdict yet: one seed is not evidence."
-    if main.versus_generic.outcome == "win":
-        return "Do not pretrain. Your text is not what helped."
-    if main.versus_generic.outcome == "loss":
-        return "Do not pretrain. The generic model does better."
-    if main.versus_generic.equivalent:
-        return "Do not pretrain. It makes no difference that matters."
-    return "Not settled. Until it is, do not pretrain."
+    main, arm = verdict.main, results.arm(verdict.main.recommended)
+    if not main.decided:
+        if main.rival is None:
+            return "Nothing to decide yet: there is only one arm."
+        return f"Not settled: {main.recommended} or {main.rival}."
+    advice = advice_for(arm)
+    if arm.origin == "generic" and main.ledger == "jobs" and main.outcome == "no gain":
+        return f"{advice} Pretraining on your text adds nothing that matters."
+    return advice
+
+
+def advice_for(arm: ArmRecord) -> str:
+    """What taking an arm means."""
+    if arm.origin in _BY_ORIGIN:
+        return _BY_ORIGIN[arm.origin]
+    return _BY_ADAPTATION.get(arm.adaptation, "Use the generic model.")
 
 
 def meaning(verdict: Verdict, results: Results) -> str:
-    """What the numbers say, for the primary task."""
-    main, pair = verdict.main, verdict.main.from_winners_side
-    if pair is None or main.candidate is None or main.generic is None:
-        return f"This study cannot answer the question: {main.reason}."
-    first, second = main.winner or main.candidate, main.loser or main.generic
-    better = "higher" if results.task(main.task).higher_is_better else "lower"
-    direction = "higher" if pair.difference > 0 else "lower"
-    where = f"on {main.title} ({better} is better)"
-    if main.outcome == "tie":
-        gap = f"{first} scores {number(abs(pair.difference), pair)} {direction} than {second} {where}"
-        return f"{gap}. No winner: {main.reason}."
+    """What the numbers say, for the task that decides."""
+    main = verdict.main
+    better = "higher" if main.higher_is_better else "lower"
     scores = results.replicates(main.task)
-    high, low = scores.mean(first), scores.mean(second)
-    share = abs(pair.difference) / abs(low) if low else 0.0
-    text = f"{first} reaches {high:.3f} against {low:.3f} for {second} {where}: {share:.1%} {direction}."
-    if main.placebo and main.versus_placebo and main.outcome == "pretrained":
-        placebo = f"{first} is also ahead of {main.placebo}"
-        text += f" Training as long on general text does not do it: {placebo}."
-    return text
+    reached = f"{main.recommended} reaches {scores.mean(main.recommended):.3f} {where(main)}"
+    text = f"{reached} ({better} is better)"
+    if main.pair is None or main.rival is None:
+        return f"{text}, and nothing else ran."
+    against = f"{main.rival} {scores.mean(main.rival):.3f}"
+    if main.outcome == "gain":
+        asked = "without pretraining on your text"
+        if main.ledger == "text":
+            asked = "by keeping on with the base"
+        text += f"; the best {asked} is {against}."
+    elif main.decided and main.settled:
+        text += f". No arm is better by {main.margin:.3f}; the closest is {against}."
+    else:
+        text += f", {against}: the study cannot tell which of the two is better by {main.margin:.3f}."
+    return f"{text} {_standing(main)}{_other_side(main, results)}"
 
 
-def sureness(verdict: Verdict) -> str:
+def where(verdict: TaskVerdict) -> str:
+    return f"on {verdict.title}" if verdict.ledger == "jobs" else f"in {verdict.title}"
+
+
+def _standing(main: TaskVerdict) -> str:
+    """How many arms are still in it."""
+    others = [name for name in main.contenders if name != main.recommended]
+    if not others:
+        return "Every other arm is behind by more than the margin."
+    listed = ", ".join(others)
+    return f"Still in the race, as no arm beats them by more than the margin: {listed}."
+
+
+def _other_side(main: TaskVerdict, results: Results) -> str:
+    """What the best arm with pretraining on the text reached, where it is not named yet."""
+    task = results.task(main.task)
+    gaining = [arm.name for arm in results.scored_arms(task.name) if gains_from_text(arm, task)]
+    named = {main.recommended, main.rival, *main.contenders}
+    if not gaining or named & set(gaining):
+        return ""
+    scores = results.replicates(main.task)
+    sign = 1 if main.higher_is_better else -1
+    best = max(gaining, key=lambda name: sign * scores.mean(name))
+    what = "with pretraining on your text" if main.ledger == "jobs" else "of your own"
+    return f" The best {what}, {best}, reaches {scores.mean(best):.3f}."
+
+
+def sureness(verdict: Verdict, results: Results) -> str:
     """How far the numbers can be trusted."""
-    pair = verdict.main.from_winners_side
-    if pair is None:
+    main = verdict.main
+    if main.pair is None:
         return "Not at all: there is nothing to compare with."
-    if min(pair.num_seeds) < 2:
-        return (
-            "Not sure: one training run cannot show how much luck is in a score. "
-            "The interval covers the test items only."
-        )
-    level = f"{pair.confidence:.0%}"
-    margin = number(pair.margin, pair)
-    basis = f"Based on {max(pair.num_seeds)} training runs per arm and {pair.num_items:,} test items."
-    if verdict.main.outcome == "tie":
-        low, high = number(pair.low, pair, "+"), number(pair.high, pair, "+")
-        bounds = f"The true difference lies between {low} and {high}, at {level} confidence"
-        return f"{bounds}; differences below {margin} were declared too small to matter. {basis}"
-    least = number(min(abs(pair.low), abs(pair.high)), pair)
-    return (
-        f"Sure, at {level} confidence: the advantage is at least {least}, and anything above {margin} "
-        f"was declared worth acting on before the study ran. {basis}"
-    )
+    if results.num_seeds < 2:
+        luck = "one training run cannot show how much luck is in a score"
+        return f"Not sure: {luck}. The intervals cover the test items only."
+    level = f"{verdict.confidence:.0%}"
+    basis = f"Based on {results.num_seeds} training runs per arm and {_items(main.pair)}."
+    if not main.decided:
+        return f"Not sure enough: {what_settles(main)}. {basis}"
+    kept = f"With {level} confidence the truly best arm is among the {len(main.contenders)} named"
+    if len(main.contenders) == 1:
+        kept = f"With {level} confidence {main.recommended} is the best arm"
+    if main.settled:
+        kept += f", and {main.recommended} lies within {main.margin:.3f} of it"
+    else:
+        kept += f"; which of them is best is open, and {main.safe or 'none'} is the safe choice"
+    return f"{kept}. Differences below {main.margin:.3f} were declared too small to matter. {basis}"
+
+
+def _items(pair: Comparison) -> str:
+    if pair.num_clusters < pair.num_items:
+        return f"{pair.num_items:,} test items of {pair.num_clusters:,} documents or groups"
+    return f"{pair.num_items:,} test items"
 
 
 def price_tag(verdict: Verdict, results: Results) -> str:
     """What the arms in question cost to train, per seed."""
-    names = [name for name in (verdict.main.candidate, verdict.main.generic) if name]
+    names = [name for name in dict.fromkeys((verdict.main.recommended, verdict.main.rival)) if name]
     costs = {name: results.cost(verdict.main.task, name) for name in names}
-    if not costs:
-        return "No training was compared."
     text = "; ".join(f"{name}: {cost_text(cost)}" for name, cost in costs.items())
     if price := results.record.price:
         dollars = max(cost.seconds for cost in costs.values()) / _HOUR * price.usd_per_hour
         rate = f"{price.usd_per_hour:g} USD an hour ({price.source}, {price.date})"
         text += f". At {rate} the dearer one costs {dollars:,.2f} USD per training"
-    return f"{text}. Each per seed, tuning trials included."
+    chosen = f"Among equals the recommended arm is {verdict.main.preferred_by}"
+    return f"{text}. Each per seed, tuning trials included. {chosen}."
 
 
 def cost_text(cost: Cost) -> str:
@@ -135,105 +171,25 @@ def memory_text(num_bytes: float) -> str:
 
 def outcome_text(verdict: TaskVerdict) -> str:
     """A cell of the verdict table."""
-    if verdict.versus_generic is None:
-        return "not compared"
-    return {"pretrained": "pretraining wins", "generic": "generic wins", "tie": "tie"}[verdict.outcome]
+    if verdict.ledger == "text":
+        words = {"gain": "a model of one's own pays", "no gain": "the base is enough"}
+    else:
+        words = {"gain": "pretraining pays", "no gain": "pretraining is not needed"}
+    return words.get(verdict.outcome, verdict.outcome)
 
 
-def margin_text(comparison: Comparison | None) -> str:
+def difference_text(verdict: TaskVerdict) -> str:
+    """A cell of the verdict table: which arm is compared with which."""
+    if verdict.pair is None:
+        return ""
+    first, second = verdict.rival, verdict.recommended
+    if verdict.outcome == "gain":
+        first, second = second, first
+    return f"{first} minus {second}"
+
+
+def margin_text(verdict: TaskVerdict) -> str:
     """A cell of the verdict table: the margin on either side of zero."""
-    return "" if comparison is None else f"\u00b1{number(comparison.margin, comparison)}"
-
-
-# What the study cannot tell
-
-
-def share_read(results: Results) -> float | None:
-    """Largest share of the domain text that any arm read; None where runs do not tell."""
-    read = [cell.text_bytes for cell in results.cells if cell.text_bytes]
-    return max(read) / results.domain_bytes if read and results.domain_bytes else None
-
-
-def limits(verdict: Verdict, results: Results) -> list[str]:
-    """What a careful reader should hold against this study, worst first."""
-    return [
-        *unbeaten_baselines(verdict, results),
-        *_limits_of_evidence(verdict, results),
-        *rates_at_the_edge(results),
-        *_limits_of_scope(verdict, results),
-    ]
-
-
-def _limits_of_evidence(verdict: Verdict, results: Results) -> list[str]:
-    """What weakens the comparison that was made."""
-    limits, pair, num_seeds = [], verdict.main.versus_generic, len(results.record.seeds)
-    if num_seeds == 1:
-        luck = "One seed: intervals cover the choice of test items, not the luck of training."
-        limits.append(f"{luck} No winner can be declared.")
-    elif num_seeds == 2:
-        spread = "Two seeds: the spread between trainings is barely measured"
-        limits.append(f"{spread}; a 95 % interval can cover as little as 88 %.")
-    share = share_read(results)
-    if share is not None and share < 0.5:
-        read = f"The budget paid for reading {share:.1%} of the domain text"
-        limits.append(f"{read}: what the rest would add is the next question.")
-    if pair is not None and pair.num_items < FEW_ITEMS:
-        few = f"{pair.num_items:,} test items are few"
-        limits.append(f"{few}: intervals are as wide as they are mostly for that reason.")
-    if pair is not None and verdict.main.placebo is None:
-        gain = "No placebo arm: a gain may come from more training, not from your text."
-        limits.append(f"{gain} The arm placebo+full would tell.")
-    if verdict.main.picked_on == "test":
-        picked = "the arms compared were picked on the test data, which flatters them"
-        limits.append(f"Some runs hold no development score: {picked}.")
-    return limits
-
-
-def _limits_of_scope(verdict: Verdict, results: Results) -> list[str]:
-    """What the study did not look at."""
-    limits = []
-    if [task.task for task in verdict.tasks] == ["language"]:
-        told = "bits per byte tells how well text is modelled, not how well a job is done"
-        limits.append(f"No labelled task was scored: {told}.")
-    if len(verdict.tasks) > 1:
-        verdicts = f"{len(verdict.tasks)} verdicts at {results.confidence:.0%} each"
-        limits.append(f"{verdicts}: that one is wrong is likelier than for one.")
-    if len(results.record.shares) < 3:
-        change = "nothing is said about how the answer changes with more data"
-        limits.append(f"Fewer than three amounts of text: {change}.")
-    turn = "the answer may turn at others, which a larger study would show"
-    limits.append(f"One model size and one budget: {turn}.")
-    return limits
-
-
-def unbeaten_baselines(verdict: Verdict, results: Results) -> list[str]:
-    """Baselines without a language model that no arm beats on the primary task."""
-    task, replicates = results.task(verdict.main.task), results.replicates(verdict.main.task)
-    sign = 1 if task.higher_is_better else -1
-    best = max((sign * replicates.mean(name) for name in results.distinct_arms(task.name)), default=0.0)
-    sentences = []
-    for name in dict.fromkeys(cell.arm for cell in results.baselines if cell.task == task.name):
-        score = replicates.mean(f"baseline:{name}")
-        if sign * score > best:
-            where = f"scores {score:.3f} on {verdict.main.title}"
-            sentences.append(f"{name}, without any language model, {where}: better than every arm.")
-    return sentences
-
-
-def rates_at_the_edge(results: Results) -> list[str]:
-    """Trainings whose best learning rate was the lowest or the highest tried: a better one may lie beyond."""
-    names: dict[str, list[str]] = {"lowest": [], "highest": []}
-    for tuning in results.record.tuning:
-        rates = [trial.learning_rate for trial in tuning.trials]
-        if len(rates) < 2:
-            continue
-        best = min(tuning.trials, key=lambda trial: trial.dev).learning_rate
-        if best == min(rates):
-            names["lowest"].append(tuning.title)
-        if best == max(rates):
-            names["highest"].append(tuning.title)
-    return [
-        f"Of the learning rates tried, the {edge} was best for {', '.join(titles)}: one beyond may be better."
-        for edge, titles in names.items()
-        if titles
-    ]
+    if verdict.pair is None:
+        return ""
+    return f"\u00b1{number(verdict.margin, verdict.pair)}"

@@ -7,16 +7,28 @@ from typing import TYPE_CHECKING
 
 from adaptkit.report.prose import duration, memory_text
 from adaptkit.report.svg import chip
+from adaptkit.study.base_cost import VIEWS, base_costs, cheapest_by_view
+from adaptkit.study.front import FrontRow, front
 from adaptkit.study.record import ArmRecord, TaskRecord
-from adaptkit.study.results import Results, is_language, task_title
+from adaptkit.study.results import BASELINE, Results, is_language, task_title
 from adaptkit.study.scores import METRICS
 from adaptkit.study.statistics import Interval
-from adaptkit.study.verdict import flops_text
+from adaptkit.study.task_verdict import TaskVerdict
+from adaptkit.study.verdict_line import flops_text, interval_text
 
 if TYPE_CHECKING:
     import rich.table
 
-ORIGIN_ORDER = ("generic", "continued", "scratch", "distilled", "placebo")
+ORIGIN_ORDER = (
+    BASELINE,
+    "generic",
+    "continued",
+    "continued-lora",
+    "mixed",
+    "scratch",
+    "distilled",
+    "placebo",
+)
 COST_COLUMNS = ("FLOPs", "time", "peak memory", "tokens/s")
 
 
@@ -57,17 +69,14 @@ def ordered_arms(results: Results) -> list[ArmRecord]:
 
 
 def main_table(results: Results) -> Table:
-    """Every arm on every task, with intervals and what the primary task's score cost."""
+    """Every arm on every task, with intervals and what its score cost: on the primary task, or the first that
+    it was scored on."""
     best = {task.name: _best_arm(results, task) for task in results.tasks}
     rows = []
     for arm in ordered_arms(results):
         cells = tuple(_arm_score(results, task, arm.name, best[task.name]) for task in results.tasks)
-        marker = chip(arm.origin, arm.adaptation)
+        marker = chip(arm.origin, arm.adaptation or "")
         rows.append(TableRow(arm.name, marker, arm.describe, cells, _costs(results, arm.name)))
-    for name in dict.fromkeys(cell.arm for cell in results.baselines):
-        cells = tuple(_baseline_score(results, task, name) for task in results.tasks)
-        describe, costs = "for reference; no language model", ("",) * len(COST_COLUMNS)
-        rows.append(TableRow(name, chip("baseline", ""), describe, cells, costs))
     columns = tuple(f"{task_title(task)} {_arrow(task.higher_is_better)}" for task in results.tasks)
     return Table("All arms", columns, tuple(rows), COST_COLUMNS)
 
@@ -77,7 +86,7 @@ def _arrow(higher_is_better: bool) -> str:
 
 
 def _best_arm(results: Results, task: TaskRecord) -> str:
-    names = list(results.distinct_arms(task.name))
+    names = [arm.name for arm in results.scored_arms(task.name)]
     sign = 1 if task.higher_is_better else -1
     return max(names, key=lambda name: sign * results.replicates(task.name).mean(name), default="")
 
@@ -85,15 +94,8 @@ def _best_arm(results: Results, task: TaskRecord) -> str:
 def _arm_score(results: Results, task: TaskRecord, arm: str, best: str) -> Score | None:
     if not results.of(task.name, arm):
         return None
-    name = results.same_as(task.name, arm)
-    interval = results.replicates(task.name).interval(name, results.confidence)
-    return _score(task.metric, interval, name == best)
-
-
-def _baseline_score(results: Results, task: TaskRecord, name: str) -> Score | None:
-    if not any(cell.arm == name and cell.task == task.name for cell in results.baselines):
-        return None
-    return _score(task.metric, results.replicates(task.name).interval(f"baseline:{name}", results.confidence))
+    interval = results.replicates(task.name).interval(arm, results.confidence)
+    return _score(task.metric, interval, arm == best)
 
 
 def _score(metric: str, interval: Interval, best: bool = False) -> Score:
@@ -103,9 +105,11 @@ def _score(metric: str, interval: Interval, best: bool = False) -> Score:
 
 
 def _costs(results: Results, arm: str) -> tuple[str, ...]:
-    if not results.of(results.primary.name, arm):
+    tasks = [results.primary, *results.tasks]
+    scored = next((task.name for task in tasks if results.of(task.name, arm)), None)
+    if scored is None:
         return ("",) * len(COST_COLUMNS)
-    cost = results.cost(results.primary.name, arm)
+    cost = results.cost(scored, arm)
     if not cost.flops and not cost.seconds:
         return ("none", "none", "", "")
     memory, speed = memory_text(cost.peak_memory_bytes), f"{cost.tokens_per_s:,.0f}"
@@ -121,10 +125,11 @@ def detail_tables(results: Results) -> list[Table]:
         metrics = [name for name in METRICS if has_columns(results, task, name)]
         rows = []
         for arm in (arm for arm in ordered_arms(results) if results.of(task.name, arm.name)):
-            name = results.same_as(task.name, arm.name)
-            intervals = [results.replicates(task.name, m).interval(name, results.confidence) for m in metrics]
+            intervals = [
+                results.replicates(task.name, m).interval(arm.name, results.confidence) for m in metrics
+            ]
             cells = tuple(_score(m, interval) for m, interval in zip(metrics, intervals, strict=True))
-            rows.append(TableRow(arm.name, chip(arm.origin, arm.adaptation), arm.describe, cells))
+            rows.append(TableRow(arm.name, chip(arm.origin, arm.adaptation or ""), arm.describe, cells))
         columns = tuple(f"{METRICS[m].title} {_arrow(METRICS[m].higher_is_better)}" for m in metrics)
         tables.append(Table(task.name, columns, tuple(rows)))
     return tables
@@ -132,11 +137,98 @@ def detail_tables(results: Results) -> list[Table]:
 
 def has_columns(results: Results, task: TaskRecord, metric: str) -> bool:
     """Whether a task's item rows hold what a metric reads."""
-    cells = [cell for cell in [*results.cells, *results.baselines] if cell.task == task.name]
+    cells = [cell for cell in results.cells if cell.task == task.name]
     return all(column in cell.rows[0] for cell in cells for column in METRICS[metric].columns)
 
 
-def terminal_table(results: Results, winner: str | None) -> rich.table.Table:
+@dataclass(frozen=True)
+class DecisionRow:
+    """One arm in the table that makes the decision.
+
+    Attributes:
+        standing: recommended, contender, or behind.
+        difference: to the recommended arm, in intervals that hold together.
+        dominated_by: an arm that is nowhere worse and somewhere better.
+    """
+
+    name: str
+    chip: str
+    describe: str
+    standing: str
+    score: Score
+    difference: str
+    training: str
+    usd_per_1k: str
+    latency: str
+    memory: str
+    forgotten: str
+    dominated_by: str | None
+
+
+def decision_table(results: Results, verdict: TaskVerdict) -> list[DecisionRow]:
+    """Every arm of a task on all axes, the recommended one first, then contenders, then the rest by score."""
+    rows = front(results, results.task(verdict.task))
+    order = {name: number for number, name in enumerate(verdict.contenders)}
+    rows.sort(key=lambda row: order.get(row.arm.name, len(order)))
+    rows.sort(key=lambda row: row.arm.name != verdict.recommended)
+    return [_decision_row(results, verdict, row) for row in rows]
+
+
+def _decision_row(results: Results, verdict: TaskVerdict, row: FrontRow) -> DecisionRow:
+    name, owned = row.arm.name, row.owned
+    standing = "behind"
+    if name == verdict.recommended:
+        standing = "recommended"
+    elif name in verdict.contenders:
+        standing = "contender"
+    difference = verdict.differences.get(name)
+    return DecisionRow(
+        name=name,
+        chip=chip(row.arm.origin, row.arm.adaptation or ""),
+        describe=row.arm.describe,
+        standing=standing,
+        score=_score(verdict.metric, row.score, name == verdict.best),
+        difference="" if difference is None else interval_text(difference),
+        training=flops_text(results.cost(verdict.task, name).flops),
+        usd_per_1k="" if owned.usd_per_1k is None else f"${owned.usd_per_1k:.2g}",
+        latency="" if owned.latency_s is None else milliseconds(owned.latency_s),
+        memory="" if owned.memory_bytes is None else memory_text(owned.memory_bytes),
+        forgotten="" if row.forgotten is None else f"{row.forgotten:+.3f}",
+        dominated_by=row.dominated_by,
+    )
+
+
+def milliseconds(seconds: float) -> str:
+    """`0.4 ms`, `12 ms`, `1.3 s`."""
+    if seconds >= 1:
+        return f"{seconds:.1f} s"
+    return f"{1000 * seconds:.0f} ms" if seconds >= 0.01 else f"{1000 * seconds:.2g} ms"
+
+
+def base_cost_table(results: Results, verdict: TaskVerdict) -> list[tuple[str, str, str, str]]:
+    """(arm, FLOPs with the base free, shared, in full) of every arm of a task."""
+
+    def cell(flops: float | None) -> str:
+        return "not known" if flops is None else flops_text(flops)
+
+    rows = base_costs(results, verdict.task)
+    return [(row.arm, cell(row.free), cell(row.shared), cell(row.inclusive)) for row in rows]
+
+
+def base_cost_sentence(results: Results, verdict: TaskVerdict) -> str:
+    """Whether the cheapest contender to train depends on how the base is counted."""
+    cheapest = cheapest_by_view(base_costs(results, verdict.task), verdict.contenders)
+    if len(cheapest) < len(VIEWS):
+        how = "give `decision.base_tokens`, the tokens that it was trained on"
+        return f"What making the base took is not known: {how}."
+    if len(set(cheapest.values())) == 1:
+        return f"However the base is counted, {cheapest['free']} is the contender that costs least to train."
+    words = {"free": "with the base free", "shared": "shared among studies", "inclusive": "in full"}
+    turns = ", ".join(f"{name} {words[view]}" for view, name in cheapest.items())
+    return f"Which contender costs least to train depends on how the base is counted: {turns}."
+
+
+def terminal_table(results: Results, recommended: str) -> rich.table.Table:
     """Every arm on every task with its interval, and what the primary score cost, for the terminal."""
     from rich.table import Table as RichTable
     from rich.text import Text
@@ -150,7 +242,7 @@ def terminal_table(results: Results, winner: str | None) -> rich.table.Table:
     for column in main.cost_columns[:2]:
         table.add_column(column, justify="right", style="dim")
     for row in main.rows:
-        name = Text(row.name, style="bold green" if row.name == winner else "")
+        name = Text(row.name, style="bold green" if row.name == recommended else "")
         scores = [
             Text.assemble((cell.value, "bold" if cell.best else ""), (f"\n{cell.interval}", "dim"))
             if cell

@@ -14,12 +14,17 @@ import jinja2
 from markupsafe import Markup
 
 from adaptkit.report import figures, prose, tables
+from adaptkit.report.limits import limits
 from adaptkit.run import Run, write_json, write_text
 from adaptkit.study import forecast
 from adaptkit.study.forecast import size_text
 from adaptkit.study.record import StudyRecord, TrialRecord
 from adaptkit.study.results import Results, collect, task_title
-from adaptkit.study.verdict import Verdict, flops_text, interval_text, judge
+from adaptkit.study.flips import flips
+from adaptkit.study.task_verdict import Verdict
+from adaptkit.study.verdict import judge
+from adaptkit.study.verdict_line import flops_text, interval_text
+from adaptkit.study.verdict_record import VERDICT_FILE
 
 TEMPLATES = Path(__file__).parent / "templates"
 
@@ -43,7 +48,7 @@ def write_report(study_path: str | Path) -> ReportPaths:
     results = collect(run.path)
     verdict = judge(results)
     context = report_context(results, verdict)
-    html, markdown, answer = (run.report / name for name in ("report.html", "report.md", "verdict.json"))
+    html, markdown, answer = (run.report / name for name in ("report.html", "report.md", VERDICT_FILE))
     content = {**verdict.as_json(), "scores": arm_scores(results)}
     write_json(answer, content)
     write_text(markdown, environment().get_template("report.md.j2").render(context))
@@ -57,7 +62,7 @@ def arm_scores(results: Results) -> list[dict[str, Any]]:
     for task in results.tasks:
         replicates = results.replicates(task.name)
         for arm in results.scored_arms(task.name):
-            interval = replicates.interval(results.same_as(task.name, arm.name), results.confidence)
+            interval = replicates.interval(arm.name, results.confidence)
             rows.append(
                 {
                     "arm": arm.name,
@@ -83,17 +88,22 @@ def report_context(results: Results, verdict: Verdict) -> dict[str, Any]:
         "results": results,
         "headline": prose.headline(verdict, results),
         "meaning": prose.meaning(verdict, results),
-        "sureness": prose.sureness(verdict),
+        "sureness": prose.sureness(verdict, results),
         "price_tag": prose.price_tag(verdict, results),
-        "limits": prose.limits(verdict, results),
-        "accent": results.arm(verdict.winner).origin if verdict.winner else "ink",
+        "limits": limits(verdict, results),
+        "accent": results.arm(verdict.main.recommended).origin if verdict.main.decided else "ink",
         "primary_title": task_title(results.primary),
+        "decision_table": tables.decision_table(results, verdict.main),
+        "flips": flips(results, verdict.main, scaling),
+        "base_costs": tables.base_cost_table(results, verdict.main),
+        "base_cost_sentence": tables.base_cost_sentence(results, verdict.main),
         "main_table": tables.main_table(results),
         "detail_tables": tables.detail_tables(results),
         "main_difference": figures.main_difference(verdict, results),
         "differences": [
             figure for task in verdict.tasks if (figure := figures.all_differences(task, results))
         ],
+        "front_figure": figures.front_figure(results, results.primary),
         "cost_figures": figures.cost_figures(results, scaling),
         "scaling": scaling,
         "scaling_figure": figures.scaling_figure(results, scaling),
@@ -168,6 +178,7 @@ def environment() -> jinja2.Environment:
         "interval": interval_text,
         "outcome": prose.outcome_text,
         "margin": prose.margin_text,
+        "compared": prose.difference_text,
         "minus": lambda text: str(text).replace("-", "\u2212"),
         "cell": lambda text: str(text).replace("|", "\\|"),
     }

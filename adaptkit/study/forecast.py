@@ -22,8 +22,8 @@ CrossingStatus = Literal["at", "already", "beyond"]
 
 MIN_POINTS = 3
 MIN_POINTS_FOR_FLOOR = 5
-REACH = 100.0
-"""How far beyond the largest amount a law is still read, as a factor."""
+REACH = 1.0
+"""How far beyond the largest amount a law is read, as a factor: larger runs refuted what lay beyond it."""
 _EXPONENTS = np.geomspace(0.01, 2.0, 400)
 _GRID_POINTS = 400
 
@@ -61,10 +61,9 @@ class Crossing:
     """The amount of text D* from which `arm` is as good as `against` and stays so.
 
     Attributes:
-        status: `at` (D* found), `already` (ahead at every amount tested), `beyond` (not within 100x of the
-            text read).
+        status: `at` (D* found), `already` (ahead at every amount tested), `beyond` (not within the text read).
         num_bytes, low, high: D* and its interval; 0 stands for below the smallest amount tested, inf for
-            beyond 100x.
+            beyond the text read.
     """
 
     arm: str
@@ -91,7 +90,7 @@ def measure(results: Results) -> Scaling | None:
         return None
     arms = [
         arm
-        for arm in results.distinct_arms(language.name)
+        for arm in (scored.name for scored in results.scored_arms(language.name))
         if len(results.shares(language.name, arm)) >= MIN_POINTS
     ]
     if not arms:
@@ -184,11 +183,7 @@ def _crossings(curves: tuple[Curve, ...], confidence: float) -> tuple[Crossing, 
     scratch = next((curve for curve in curves if curve.origin == "scratch"), None)
     if scratch is None:
         return ()
-    others = []
-    for origin in ("continued", "generic"):
-        same = [curve for curve in curves if curve.origin == origin]
-        if same:
-            others.append(min(same, key=lambda curve: curve.points[-1].mean))
+    others = [curve for curve in curves if curve.origin in ("continued", "continued-lora")]
     return tuple(cross(scratch, other, confidence) for other in others)
 
 
@@ -210,12 +205,9 @@ def cross(curve: Curve, other: Curve, confidence: float = 0.95) -> Crossing:
         words = f"{curve.origin} is level with or ahead of {other.arm} at every amount tested ({interval})"
     elif math.isinf(at):
         status = "beyond"
-        reach = f"within {REACH:g}x of the text read"
-        words = f"{curve.origin} does not catch {other.arm} {reach} ({interval})"
+        words = f"{curve.origin} does not catch {other.arm} within the text read; beyond it nothing is forecast"
     else:
         words = f"{curve.origin} catches {other.arm} from {size_text(at)} of text on ({interval})"
-        if at > largest:
-            words += f", {at / largest:.1f}x the text read: an extrapolation"
     return Crossing(curve.arm, other.arm, status, at, low, high, sentence=words)
 
 
@@ -238,7 +230,7 @@ def _catches(left: PowerLaw, right: PowerLaw, smallest: float, largest: float) -
 def _bound(value: float) -> str:
     if value == 0:
         return "below the smallest amount tested"
-    return size_text(value) if value < math.inf else f"beyond {REACH:g}x"
+    return size_text(value) if value < math.inf else "beyond the text read"
 
 
 def size_text(num_bytes: float) -> str:

@@ -10,19 +10,23 @@ from pathlib import Path
 from typing import Any, Literal
 
 from adaptkit.errors import DataError
-from adaptkit.run import FORMAT, read_json, write_json
+from adaptkit.run import read_json, write_json
 from adaptkit.run_record import Record, SplitRecord, validated
 
 STUDY_FILE = "study.json"
+FORMAT = 3
 
 
 class ArmRecord(Record):
     """One strategy."""
 
     name: str
-    """`origin+adaptation`; for people, never taken apart."""
+    """`origin` in the text ledger, `origin+adaptation` in the jobs ledger; for people, never taken apart."""
     origin: str
-    adaptation: str
+    """What the weights start from; `baseline` for what answers without a language model."""
+    adaptation: str | None = None
+    """How the task is learnt; None in the text ledger and for baselines."""
+    ledger: Literal["text", "jobs"]
     describe: str
 
 
@@ -35,7 +39,7 @@ class TaskRecord(Record):
     metric: str
     higher_is_better: bool
     margin: float
-    """Relative for language (a share of the generic arm's score), absolute otherwise."""
+    """Relative for text (a share of the best arm's score), absolute otherwise."""
     labels: tuple[str, ...] = ()
 
 
@@ -88,15 +92,6 @@ class ForgettingRecord(Record):
     suite: str
 
 
-class BaselineRecord(Record):
-    """Where the scores of an answer without a language model are."""
-
-    name: str
-    task: str
-    run: str
-    suite: str
-
-
 class BaseRecord(Record):
     """The generic model."""
 
@@ -104,6 +99,10 @@ class BaseRecord(Record):
     """Folder or hub id, or what it was made from."""
     run: str | None = None
     """The run that made it."""
+    params: int = 0
+    """Its parameters; 0 where that is not known."""
+    flops: float = 0.0
+    """What making it took: measured, or 6 N D of its published tokens; 0 where that is not known."""
 
 
 class CorpusRecord(Record):
@@ -164,10 +163,30 @@ class PriceRecord(Record):
     date: str
 
 
+class DecisionRecord(Record):
+    """What the user prefers among arms that none beats by more than the margin, and the numbers for it."""
+
+    prefer: Literal["cost", "quality", "latency", "forgetting", "simplicity"] = "cost"
+    requests_per_month: float = 0.0
+    """0 where it was not stated."""
+    months: float = 12.0
+    """Over which a training is written off."""
+    base_studies: float = 10.0
+    """Studies among which the cost of the base is shared."""
+
+
+class MachineRecord(Record):
+    """The machine of the study, as measured before it ran."""
+
+    flops_per_second: float
+    device: str
+    cores: int
+
+
 class StudyRecord(Record):
     """study.json: all that a report, a verdict, an export or a demo needs to find the rest."""
 
-    format: Literal[2] = FORMAT
+    format: Literal[3] = FORMAT
     name: str
     question: str
     command: str
@@ -184,11 +203,12 @@ class StudyRecord(Record):
     scores: tuple[ScoreRecord, ...]
     tuning: tuple[TuningRecord, ...] = ()
     forgetting: tuple[ForgettingRecord, ...] = ()
-    baselines: tuple[BaselineRecord, ...] = ()
     base: BaseRecord
     prepared_run: str | None = None
     """The run that holds the prepared data."""
     price: PriceRecord | None = None
+    decision: DecisionRecord = DecisionRecord()
+    machine: MachineRecord | None = None
 
 
 def is_study(folder: Path) -> bool:

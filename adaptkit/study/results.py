@@ -18,7 +18,6 @@ from adaptkit.errors import DataError
 from adaptkit.run import Run, read_json, read_jsonl
 from adaptkit.study.record import (
     ArmRecord,
-    BaselineRecord,
     ForgettingRecord,
     ScoreRecord,
     StudyRecord,
@@ -29,8 +28,8 @@ from adaptkit.study.scores import METRICS, score_table
 from adaptkit.study.statistics import Replicates, resample
 
 AGAIN = "run the same `adaptkit compare` again: finished stages are skipped"
-_STANDS_FOR_OTHERS = {"full": 0, "lora": 1, "qlora": 2, "prompt": 3, "probe": 4}
-"""Among arms that share one model, the lowest names it."""
+BASELINE = "baseline"
+"""Origin of what answers without a language model."""
 
 ItemRow = dict[str, Any]
 """One line of eval/<suite>.jsonl."""
@@ -87,13 +86,16 @@ class Results:
     record: StudyRecord
     cells: list[Cell]
     forgetting: dict[str, list[list[ItemRow]]]
-    """Arm -> per seed the language rows on general text."""
-    baselines: list[Cell]
+    """Arm of the text ledger -> per seed the rows on general text."""
     _replicates: dict[tuple[str, str], Replicates] = field(default_factory=dict)
 
     @property
     def confidence(self) -> float:
         return self.record.confidence
+
+    @property
+    def num_seeds(self) -> int:
+        return len(self.record.seeds)
 
     @property
     def arms(self) -> tuple[ArmRecord, ...]:
@@ -140,41 +142,14 @@ class Results:
     def scored_arms(self, task: str) -> list[ArmRecord]:
         return [arm for arm in self.arms if self.of(task, arm.name)]
 
-    def distinct_arms(self, task: str) -> dict[str, list[ArmRecord]]:
-        """Arms that differ on a task, each with those that share its runs.
-
-        On language all adaptations of one origin are the same model: they are one entry, named after `full`
-        where there is one.
-        """
-        groups: dict[tuple[tuple[str, str], ...], list[ArmRecord]] = {}
-        for arm in self.scored_arms(task):
-            runs = tuple((str(cell.run), cell.suite) for cell in self.of(task, arm.name))
-            groups.setdefault(runs, []).append(arm)
-        ordered = (sorted(group, key=_rank) for group in groups.values())
-        return {group[0].name: group for group in ordered}
-
     def replicates(self, task: str, metric: str | None = None) -> Replicates:
-        """Bootstrap of every arm on a task, and of its baselines as `baseline:<name>`."""
+        """Bootstrap of every arm on a task, baselines among them."""
         metric = metric or self.task(task).metric
         if (task, metric) not in self._replicates:
-            tables = {name: tables_of(self.of(task, name), metric) for name in self.distinct_arms(task)}
-            for cell in self.baselines:
-                if cell.task == task:
-                    tables[f"baseline:{cell.arm}"] = [score_table(metric, cell.rows)]
+            names = [arm.name for arm in self.scored_arms(task)]
+            tables = {name: tables_of(self.of(task, name), metric) for name in names}
             self._replicates[task, metric] = resample(tables)
         return self._replicates[task, metric]
-
-    def label(self, task: str, arm: str) -> str:
-        """How figures name a distinct arm: its origin alone where all adaptations share one model."""
-        group = self.distinct_arms(task)[arm]
-        if len(group) == 1:
-            return arm
-        return "generic, untouched" if group[0].origin == "generic" else f"{group[0].origin} (all)"
-
-    def same_as(self, task: str, arm: str) -> str:
-        """The arm whose runs stand for `arm` on a task (itself, mostly)."""
-        groups = self.distinct_arms(task).items()
-        return next(name for name, group in groups if any(member.name == arm for member in group))
 
     def cost(self, task: str, arm: str) -> Cost:
         """Mean over seeds of what the arm's score on a task took."""
@@ -206,10 +181,6 @@ def task_title(task: TaskRecord) -> str:
     return metric if is_language(task) else f"{metric} on {task.name}"
 
 
-def _rank(arm: ArmRecord) -> int:
-    return _STANDS_FOR_OTHERS.get(arm.adaptation, len(_STANDS_FOR_OTHERS))
-
-
 def tables_of(cells: Sequence[Cell], metric: str) -> list[ScoreTable]:
     """One score table per cell."""
     return [score_table(metric, cell.rows) for cell in cells]
@@ -229,10 +200,9 @@ def collect(study_path: str | Path) -> Results:
         record=record,
         cells=[reader.cell(score) for score in record.scores],
         forgetting=_forgetting(record.forgetting, reader),
-        baselines=[reader.baseline(baseline) for baseline in record.baselines],
     )
     for task in results.tasks:
-        cells = [cell for cell in [*results.cells, *results.baselines] if cell.task == task.name]
+        cells = [cell for cell in results.cells if cell.task == task.name]
         _check_same_items(task.name, cells)
     return results
 
@@ -315,20 +285,6 @@ class _Reader:
             cost=total_cost(paid_by).plus(total_cost(tuned_by), 1 / self.num_seeds),
             paid_by=paid_by,
             text_bytes=score.text_bytes,
-        )
-
-    def baseline(self, record: BaselineRecord) -> Cell:
-        """A baseline as a cell without cost; its arm is the baseline's name."""
-        return Cell(
-            arm=record.name,
-            seed=0,
-            share=1.0,
-            task=record.task,
-            run=self.run(record.run).path,
-            suite=record.suite,
-            rows=self.rows(record.run, record.suite),
-            dev=None,
-            cost=Cost(),
         )
 
 

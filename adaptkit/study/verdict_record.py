@@ -1,7 +1,7 @@
 """Read report/verdict.json: what a study's report decided, and each arm's scores with their intervals.
 
 verdict = read_verdict("runs/study-1a2b3c4d")
-verdict.line, verdict.of("ticket").winner, verdict.scores
+verdict.line, verdict.of("ticket").recommended, verdict.scores
 """
 
 from __future__ import annotations
@@ -39,19 +39,21 @@ class TaskVerdictRecord(_Reading):
     task: str
     title: str
     """The metric in words."""
-    outcome: Literal["pretrained", "generic", "tie"]
-    candidate: str | None
-    """The pretrained arm that was compared; None where the study has none."""
-    generic: str | None
-    versus_generic: DifferenceRecord | None
-    """Candidate minus generic."""
-    reason: str
-    """Why it is a tie, one clause; empty for a win."""
-
-    @property
-    def winner(self) -> str | None:
-        """Name of the arm that won; None in a tie."""
-        return {"pretrained": self.candidate, "generic": self.generic, "tie": None}[self.outcome]
+    ledger: Literal["text", "jobs"]
+    line: str
+    outcome: Literal["gain", "no gain", "enough", "undecided"]
+    recommended: str
+    """The preferred contender."""
+    settled: bool
+    """It is shown to be within the margin of the best arm."""
+    contenders: tuple[str, ...]
+    """Arms that none beats by more than the margin, the preferred first."""
+    best: str
+    margin: float
+    pair: DifferenceRecord | None
+    """What the line shows."""
+    rival: str | None
+    """The arm that `pair` compares the recommended one with."""
 
 
 class ArmScoreRecord(_Reading):
@@ -72,6 +74,9 @@ class VerdictRecord(_Reading):
 
     line: str
     """The one sentence that a terminal shows."""
+    exit_code: int
+    recommended: str
+    """On the task that decides."""
     primary: str
     """The task that decides."""
     confidence: float

@@ -163,16 +163,7 @@ def verdict_sentence(source: Source) -> str | None:
     """The study's answer on this model's task, one sentence; None outside a study."""
     if source.study is None or source.task is None:
         return None
-    verdict = read_verdict(source.study)
-    if source.task == verdict.primary:
-        return verdict.line
-    answer = verdict.of(source.task)
-    if answer.versus_generic is None:
-        return f"{answer.title}: {answer.reason}"
-    ending = f"{answer.winner} wins" if answer.winner else "a tie"
-    pair = answer.versus_generic
-    interval = f"{pair.difference:+.3f} [{pair.low:+.3f}, {pair.high:+.3f}]"
-    return f"{answer.title}: {ending}; {answer.candidate} minus {answer.generic} {interval}"
+    return read_verdict(source.study).of(source.task).line
 
 
 def _data_rows(training: Training) -> list[dict[str, Any]]:

@@ -1,0 +1,100 @@
+"""Which arms a claim needs beside it, and what it cannot exclude where one of them is missing.
+
+A verdict is about the arms of a study. That pretraining on the domain text pays is only shown against an arm
+that did without it, one that trained as long on other text, the base as it is, and word counts; that
+something is enough is only shown where the alternatives ran.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from adaptkit.study.record import ArmRecord, TaskRecord
+from adaptkit.study.results import BASELINE, Results, is_language
+
+DOMAIN_TRAINED = frozenset({"continued", "continued-lora", "mixed", "scratch", "distilled"})
+"""Origins that were pretrained on the domain text."""
+OWN = frozenset({"mixed", "scratch", "distilled"})
+"""Origins that are a model of one's own."""
+WORD_COUNTED = frozenset({"classify", "retrieve"})
+"""Kinds of task that word counts can answer."""
+UNTOUCHED = frozenset({"prompt", "probe", "rag"})
+
+
+@dataclass(frozen=True)
+class Control:
+    """An arm that a claim needs.
+
+    Attributes:
+        name: how it is asked for in a config.
+        excludes: what cannot be excluded without it.
+    """
+
+    name: str
+    excludes: str
+
+    def is_met(self, arm: ArmRecord) -> bool:
+        """Whether an arm is this control."""
+        return arm.name == self.name
+
+
+@dataclass(frozen=True)
+class _WordCounts(Control):
+    def is_met(self, arm: ArmRecord) -> bool:
+        return arm.origin == BASELINE
+
+
+@dataclass(frozen=True)
+class _Untouched(Control):
+    def is_met(self, arm: ArmRecord) -> bool:
+        return arm.origin == "generic" and arm.adaptation in UNTOUCHED
+
+
+@dataclass(frozen=True)
+class _Adapters(Control):
+    def is_met(self, arm: ArmRecord) -> bool:
+        return arm.origin == "generic" and arm.adaptation in ("lora", "qlora")
+
+
+TEXT_CONTROLS = (
+    Control("generic", "that the base as it is does as well"),
+    Control("continued", "that training all weights on the text does better"),
+    Control("continued-lora", "that adapters on the text do as well"),
+    Control("scratch", "that a model of one's own does better"),
+    Control("placebo", "that more training on any text does as well"),
+)
+WORD_COUNTS = _WordCounts("word counts", "that word counts do as well")
+JOB_CONTROLS = (
+    _Adapters("generic+lora", "that adapters on the base do as well"),
+    Control("generic+full", "that fine-tuning the base does as well"),
+    Control("placebo+full", "that more training on any text does as well"),
+    Control("continued+full", "that pretraining on the text first does better"),
+    Control("scratch+full", "that a model of one's own does better"),
+)
+
+
+def gains_from_text(arm: ArmRecord, task: TaskRecord) -> bool:
+    """Whether an arm is on the side that a task's question asks about.
+
+    On a job: pretrained on the domain text. On text: a model of one's own.
+    """
+    return arm.origin in (OWN if is_language(task) else DOMAIN_TRAINED)
+
+
+def controls_of(task: TaskRecord) -> tuple[Control, ...]:
+    """The arms that a claim on a task needs."""
+    if is_language(task):
+        return TEXT_CONTROLS
+    prompted = {"retrieve": "generic+probe"}.get(task.kind, "generic+prompt")
+    untouched = _Untouched(prompted, "that the base as it is does as well")
+    word_counts = (WORD_COUNTS,) if task.kind in WORD_COUNTED else ()
+    return (*word_counts, untouched, *JOB_CONTROLS)
+
+
+def missing_controls(results: Results, task: TaskRecord) -> tuple[Control, ...]:
+    """The controls that a study did not run on a task."""
+    arms: Sequence[ArmRecord] = results.scored_arms(task.name)
+    return tuple(
+        control for control in controls_of(task) if not any(control.is_met(arm) for arm in arms)
+    )

@@ -1,0 +1,133 @@
+"""What would flip a verdict: more seeds or items, more data or compute, other prices or traffic, another
+preference. Each with its number, or the reason why there is none."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from adaptkit.study.breakeven import Prices, Training, Workload, own_usd_per_month
+from adaptkit.study.forecast import Scaling
+from adaptkit.study.ownership import Ownership, ownerships
+from adaptkit.study.preference import PREFERENCES, Preference
+from adaptkit.study.record import TaskRecord
+from adaptkit.study.results import Results
+from adaptkit.study.task_verdict import TaskVerdict
+from adaptkit.study.verdict_line import interval_text, number, what_settles
+
+_TRAFFIC = tuple(10.0**power for power in range(3, 10))
+"""Requests a month that are tried."""
+
+
+@dataclass(frozen=True)
+class Flip:
+    """One thing that could change the answer.
+
+    Attributes:
+        what: would have to change.
+        now: where it stands.
+        turns: the number at which the answer turns, or why it does not.
+    """
+
+    what: str
+    now: str
+    turns: str
+
+
+def flips(results: Results, verdict: TaskVerdict, scaling: Scaling | None) -> list[Flip]:
+    """The table of a task, in the order in which it is read."""
+    task = results.task(verdict.task)
+    return [
+        evidence(results, verdict),
+        data(scaling),
+        traffic(results, task, verdict),
+        preferences(results, task, verdict),
+    ]
+
+
+def evidence(results: Results, verdict: TaskVerdict) -> Flip:
+    """More seeds and test items: what they would settle, or how far the answer is from turning."""
+    items = verdict.pair.num_items if verdict.pair else 0
+    now = f"{results.num_seeds} seeds, {items:,} test items"
+    if verdict.pair is None:
+        return Flip("More seeds or test items", now, "nothing to compare with")
+    if not verdict.decided:
+        return Flip("More seeds or test items", now, what_settles(verdict))
+    pair = verdict.pair
+    room = distance_to_turning(verdict)
+    turn = f"the answer would turn if {verdict.recommended} against {verdict.rival}"
+    return Flip(
+        "More seeds or test items",
+        now,
+        f"{turn}, now {interval_text(pair)}, moved by {number(room, pair)}",
+    )
+
+
+def distance_to_turning(verdict: TaskVerdict) -> float:
+    """How far the interval's deciding end lies from the margin."""
+    assert verdict.pair is not None
+    low, high = verdict.pair.low, verdict.pair.high
+    if not verdict.higher_is_better:
+        low, high = -high, -low
+    return low - verdict.margin if verdict.outcome == "gain" else verdict.margin - high
+
+
+def data(scaling: Scaling | None) -> Flip:
+    """More text: where the fitted laws cross within what was measured; never beyond it."""
+    what = "More text or compute"
+    if scaling is None:
+        return Flip(what, "one amount of text", "not forecast: fewer than three amounts were trained on")
+    if not scaling.crossings:
+        return Flip(what, f"{len(scaling.curves)} curves", "not forecast: nothing to cross")
+    return Flip(what, f"{len(scaling.curves)} curves", "; ".join(crossing.sentence for crossing in scaling.crossings))
+
+
+def traffic(results: Results, task: TaskRecord, verdict: TaskVerdict) -> Flip:
+    """Other traffic: from how many requests a month another contender is the cheapest to own."""
+    what = "Other traffic or prices"
+    if results.record.price is None:
+        return Flip(what, "no price for an hour", "give `budget.price` to count in dollars")
+    requests = results.record.decision.requests_per_month
+    now = f"{requests:,.0f} requests a month" if requests else "traffic not stated"
+    owned = ownerships(results, task.name)
+    usd_per_hour, months = results.record.price.usd_per_hour, results.record.decision.months
+    turns: list[str] = []
+    before: str | None = None
+    for volume in _TRAFFIC:
+        cheapest = _cheapest(owned, verdict.contenders, volume, usd_per_hour, months)
+        if cheapest is None:
+            return Flip(what, now, "the speed of no contender is known: run `adaptkit bench`")
+        if cheapest != before:
+            turns.append(f"{cheapest} from {volume:,.0f} requests a month on")
+        before = cheapest
+    return Flip(what, now, "; ".join(turns))
+
+
+def _cheapest(
+    owned: dict[str, Ownership],
+    contenders: tuple[str, ...],
+    volume: float,
+    usd_per_hour: float,
+    months: float,
+) -> str | None:
+    """The contender with the smallest bill, the first (preferred) of equal ones; None where no speed is
+    known."""
+    bills: dict[str, float] = {}
+    for name in contenders:
+        speed = owned[name].requests_per_s
+        if speed is not None:
+            training = Training(owned[name].training_hours, months)
+            work, prices = Workload(volume, speed), Prices(usd_per_hour, 0.0, 0.0)
+            bills[name] = own_usd_per_month(volume, work, prices, training)
+    return min(bills, key=lambda name: bills[name], default=None)
+
+
+def preferences(results: Results, task: TaskRecord, verdict: TaskVerdict) -> Flip:
+    """Another preference: which contender it would recommend."""
+    arms = {arm.name: arm for arm in results.scored_arms(task.name)}
+    preferred: dict[str, list[str]] = {}
+    for prefer in PREFERENCES:
+        order = Preference.of(results, task, prefer)
+        chosen = min(verdict.contenders, key=lambda name: order.key(arms[name]))
+        preferred.setdefault(chosen, []).append(prefer)
+    turns = "; ".join(f"{name} by {', '.join(by)}" for name, by in preferred.items())
+    return Flip("Another preference", f"prefer: {results.record.decision.prefer}", turns)

@@ -1,0 +1,168 @@
+"""What owning an arm costs: training written off, serving at the user's traffic; and which arm is simpler.
+
+    ownerships(results, "queue")["continued+full"].usd_per_month
+
+Speed and memory come from a kept `adaptkit bench` of that arm's model where there is one, else from its size
+on the study's own machine; `origin` says which. Without a price for an hour there are no dollars, and arms
+are ordered by simplicity alone.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from adaptkit.run import Run, read_json
+from adaptkit.run_record import read_record
+from adaptkit.study.breakeven import (
+    Prices,
+    Training,
+    Workload,
+    own_usd_per_month,
+    usd_per_1k_requests,
+)
+from adaptkit.study.record import ArmRecord, DecisionRecord
+from adaptkit.study.results import BASELINE, Cell, Results
+
+BYTES_PER_WEIGHT = 4.0
+"""Of a model served as it was trained."""
+BYTES_PER_TOKEN = 3.0
+"""Where no tokenizer was measured."""
+_ORIGINS = (BASELINE, "generic", "placebo", "continued-lora", "continued", "mixed", "scratch", "distilled")
+_ADAPTATIONS = ("prompt", "rag", "probe", "lora", "qlora", "full")
+
+
+@dataclass(frozen=True)
+class Ownership:
+    """What one arm costs to have.
+
+    Attributes:
+        training_hours: machine hours behind its score, tuning included.
+        requests_per_s: of one server under full load; None where nothing is known.
+        latency_s: of one request, 95th percentile where measured.
+        memory_bytes: of the served model.
+        usd_per_1k: per thousand requests of a server that never idles; None without a price.
+        usd_per_month: training written off and servers rented whole; None without price or traffic.
+        origin: where speed and memory come from, a clause.
+    """
+
+    training_hours: float
+    requests_per_s: float | None
+    latency_s: float | None
+    memory_bytes: float | None
+    usd_per_1k: float | None
+    usd_per_month: float | None
+    origin: str
+
+
+@dataclass(frozen=True)
+class _Speed:
+    requests_per_s: float
+    latency_s: float
+    memory_bytes: float
+    origin: str
+
+
+def simplicity(arm: ArmRecord) -> tuple[int, int]:
+    """Sorts arms from the simplest to own: no model, the base as it is, adapters, all weights, pretraining."""
+    origin = _ORIGINS.index(arm.origin) if arm.origin in _ORIGINS else len(_ORIGINS)
+    if arm.adaptation is None:
+        return origin, 0
+    known = arm.adaptation in _ADAPTATIONS
+    return origin, _ADAPTATIONS.index(arm.adaptation) if known else len(_ADAPTATIONS)
+
+
+def ownerships(results: Results, task: str) -> dict[str, Ownership]:
+    """What each arm scored on a task costs to own."""
+    bench = _bench(results.path)
+    return {arm.name: _ownership(results, task, arm, bench) for arm in results.scored_arms(task)}
+
+
+def _ownership(results: Results, task: str, arm: ArmRecord, bench: dict[str, Any]) -> Ownership:
+    hours = results.cost(task, arm.name).seconds / 3600
+    speed = _measured(bench, arm.name) or _estimated(results, task, arm)
+    price, decision = results.record.price, results.record.decision
+    usd_per_1k = usd_per_month = None
+    if price is not None and speed is not None:
+        usd_per_1k = usd_per_1k_requests(price.usd_per_hour, speed.requests_per_s)
+        usd_per_month = monthly_usd(decision, price.usd_per_hour, speed.requests_per_s, hours)
+    return Ownership(
+        training_hours=hours,
+        requests_per_s=speed.requests_per_s if speed else None,
+        latency_s=speed.latency_s if speed else None,
+        memory_bytes=speed.memory_bytes if speed else None,
+        usd_per_1k=usd_per_1k,
+        usd_per_month=usd_per_month,
+        origin=speed.origin if speed else "not known",
+    )
+
+
+def monthly_usd(
+    decision: DecisionRecord, usd_per_hour: float, requests_per_s: float, hours: float
+) -> float | None:
+    """Servers and training of a month; None where the traffic was not stated."""
+    if not decision.requests_per_month:
+        return None
+    work = Workload(decision.requests_per_month, requests_per_s)
+    prices = Prices(usd_per_hour, 0.0, 0.0)
+    training = Training(hours, decision.months)
+    return own_usd_per_month(decision.requests_per_month, work, prices, training)
+
+
+def _bench(study: Path) -> dict[str, Any]:
+    path = Run(study).bench_path
+    return read_json(path) if path.is_file() else {}
+
+
+def _measured(bench: dict[str, Any], arm: str) -> _Speed | None:
+    """The fastest level that `adaptkit bench` measured of this arm's model."""
+    for model in bench.get("models") or []:
+        levels = [level for level in model["levels"] if level.get("requests_per_s")]
+        if model.get("arm") != arm or not levels:
+            continue
+        best = max(levels, key=lambda level: level["requests_per_s"])
+        waiting = best.get("latency_ms") or {}
+        latency = waiting.get("p95") or waiting.get("p99") or 1000 * best["concurrency"] / best["requests_per_s"]
+        origin = f"measured by adaptkit bench on {bench['date']}"
+        return _Speed(best["requests_per_s"], latency / 1000, model["memory_bytes"], origin)
+    return None
+
+
+def _estimated(results: Results, task: str, arm: ArmRecord) -> _Speed | None:
+    """From the model's size: 2 FLOPs per weight and token of a mean test item, at the speed of training."""
+    machine = results.record.machine
+    params = _params(results, task, arm)
+    if machine is None or not params:
+        return None
+    flops = 2.0 * params * _tokens_per_item(results, task, arm)
+    seconds = flops / machine.flops_per_second
+    origin = f"from its size on the study's {machine.device}, one request at a time"
+    return _Speed(1 / seconds, seconds, params * BYTES_PER_WEIGHT, origin)
+
+
+def _params(results: Results, task: str, arm: ArmRecord) -> int:
+    """Parameters of the model that answers; 0 for baselines and where no run tells."""
+    if arm.origin == BASELINE:
+        return 0
+    cells = results.of(task, arm.name)
+    if arm.origin == "generic" and arm.adaptation in (None, "prompt", "probe"):
+        return results.record.base.params
+    return max((_params_of(cell) for cell in cells), default=0)
+
+
+def _params_of(cell: Cell) -> int:
+    runs = [path for path in (*cell.paid_by, cell.run) if "record" in Run(path).manifest()]
+    return max((read_record(Run(path)).params for path in runs), default=0)
+
+
+def _tokens_per_item(results: Results, task: str, arm: ArmRecord) -> float:
+    """Tokens of a mean test item, in the arm's own tokens."""
+    data = results.record.data
+    corpus = data.corpora.get("domain" if task == "language" else task)
+    if corpus is None or not corpus.test.documents:
+        return 1.0
+    own = "domain" if arm.origin in ("scratch", "mixed") else "generic"
+    tokenizer = data.tokenizers.get(own)
+    per_token = tokenizer.bytes_per_token if tokenizer else BYTES_PER_TOKEN
+    return max(1.0, corpus.test.num_bytes / corpus.test.documents / per_token)
