@@ -51,7 +51,7 @@ def test_a_result_that_lacks_something_is_named_with_its_key(tmp_path: Path) -> 
         read_result(tmp_path / "stage.json", LanguageResult)
 
 
-@pytest.mark.parametrize("value", [{"name": "s", "arms": []}, {"format": 1}, {"format": 3}])
+@pytest.mark.parametrize("value", [{"name": "s", "arms": []}, {"format": 1}, {"format": 2}, {"format": 4}])
 def test_a_study_of_another_release_is_refused_with_what_to_do(tmp_path: Path, value: dict) -> None:
     write_json(tmp_path / "study.json", value)
     with pytest.raises(DataError, match="an older release of adaptkit") as refusal:
