@@ -200,17 +200,17 @@ def test_shell_completion_knows_the_commands() -> None:
     assert answer.stdout.split() == ["compare", "config"]
 
 
-@pytest.mark.parametrize(("winner", "code"), [("scratch+full", 0), (None, 3)])
+@pytest.mark.parametrize(("outcome", "code"), [("gain", 0), ("undecided", 3)])
 def test_compare_ends_in_the_verdict(
-    here: Path, run, monkeypatch: pytest.MonkeyPatch, winner: str | None, code: int
+    here: Path, run, monkeypatch: pytest.MonkeyPatch, outcome: str, code: int
 ) -> None:
     asked = {}
-    line = "VERDICT: scratch+full WINS" if winner else "TIE: do not pretrain"
+    line = "VERDICT: scratch on bits per byte" if outcome == "gain" else "VERDICT: undecided on bits per byte"
 
     def compare(config: StudyConfig, root: Path, **options: object) -> driver.StudyOutcome:
         asked.update(options, config=config, root=root)
         return driver.StudyOutcome(
-            small_study(here / "runs"), line, here / "report.html", winner, {"line": line}
+            small_study(here / "runs"), line, here / "report.html", "scratch", code, {"line": line}
         )
 
     monkeypatch.setattr(driver, "compare", compare)
@@ -218,7 +218,7 @@ def test_compare_ends_in_the_verdict(
     assert result.code == code
     assert result.out.splitlines()[-1] == line
     assert f"report: {here / 'report.html'}" in result.out
-    assert "scratch+full" in result.out and "bits per byte" in result.out.lower()
+    assert "scratch" in result.out and "bits per byte" in result.out.lower()
     assert (asked["config"].seeds, asked["root"], asked["resume"], asked["executor"]) == (
         5,
         Path("elsewhere"),
@@ -226,7 +226,8 @@ def test_compare_ends_in_the_verdict(
         "ray",
     )
     as_json = run("compare s.yaml --json")
-    assert (as_json.code, as_json.json()["winner"], as_json.json()["exit_code"]) == (code, winner, code)
+    assert as_json.code == as_json.json()["exit_code"] == code
+    assert as_json.json()["recommended"] == "scratch"
 
 
 def test_a_dry_run_prints_the_plan_and_trains_nothing(
@@ -281,7 +282,7 @@ def test_report_is_written_again_from_the_runs(here: Path, run) -> None:
     folder = small_study(here / "runs")
     result = run(f"report {folder}")
     assert result.code in (0, 3)
-    assert result.out.splitlines()[-1].startswith(("VERDICT: ", "TIE: "))
+    assert result.out.splitlines()[-1].startswith("VERDICT: ")
     assert (folder / "report" / "report.html").exists()
 
 
