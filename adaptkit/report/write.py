@@ -17,10 +17,10 @@ from adaptkit.report import figures, prose, tables
 from adaptkit.report.limits import limits
 from adaptkit.run import Run, write_json, write_text
 from adaptkit.study import forecast
+from adaptkit.study.flips import flips
 from adaptkit.study.forecast import size_text
 from adaptkit.study.record import StudyRecord, TrialRecord
 from adaptkit.study.results import Results, collect, task_title
-from adaptkit.study.flips import flips
 from adaptkit.study.task_verdict import Verdict
 from adaptkit.study.verdict import judge
 from adaptkit.study.verdict_line import flops_text, interval_text
