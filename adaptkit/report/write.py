@@ -15,6 +15,7 @@ from markupsafe import Markup
 
 from adaptkit.report import figures, prose, tables
 from adaptkit.report.limits import limits
+from adaptkit.report.manners import HABITS, manners
 from adaptkit.run import Run, write_json, write_text
 from adaptkit.study import forecast
 from adaptkit.study.flips import flips
@@ -110,6 +111,8 @@ def report_context(results: Results, verdict: Verdict) -> dict[str, Any]:
         "class_figures": figures.class_figures(results),
         "curves": figures.curves_figure(results),
         "forgetting": figures.forgetting_figure(results),
+        "manners": manners(results),
+        "habits": HABITS,
         "origins": figures.origins(results),
         "adaptations": figures.adaptations(results),
         "corpora": _corpora(record),
