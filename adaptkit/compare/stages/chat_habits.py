@@ -111,7 +111,7 @@ def _prompt(tokenizer: PreTrainedTokenizerBase, text: str) -> list[int]:
 
 
 def _end_of_turn(tokenizer: PreTrainedTokenizerBase) -> int | None:
-    """The special token that closes an answer in the chat template; the tokenizer's EOS where there is none."""
+    """The special token that closes an answer in the chat template; else the tokenizer's EOS."""
     turns = [{"role": "user", "content": "a"}, {"role": "assistant", "content": "zebra"}]
     rendered = str(tokenizer.apply_chat_template(turns, tokenize=False))
     closing = tokenizer(rendered.rpartition("zebra")[2], add_special_tokens=False)["input_ids"]
