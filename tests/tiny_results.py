@@ -114,7 +114,13 @@ def record_of(arms: Sequence[str], task: TaskRecord, num_seeds: int, **fields: A
         "tasks": (task,),
         "data": DataRecord(corpora={"domain": CorpusRecord(train=split, test=split)}),
         "budget": BudgetRecord(
-            flops_per_seed=3.1e14, unit="flops", asked="3.1e14", task_share=0.2, trials=3, held_equal=()
+            flops_per_seed=3.1e14,
+            text_flops_per_seed=2.48e14,
+            unit="flops",
+            asked="3.1e14",
+            task_share=0.2,
+            trials=3,
+            held_equal=(),
         ),
         "scores": (),
         "base": BaseRecord(model="base"),
@@ -124,4 +130,5 @@ def record_of(arms: Sequence[str], task: TaskRecord, num_seeds: int, **fields: A
 
 def _arm(name: str) -> ArmRecord:
     origin, _, adaptation = name.partition("+")
-    return ArmRecord(name=name, origin=origin, adaptation=adaptation, describe=name)
+    ledger = "jobs" if adaptation else "text"
+    return ArmRecord(name=name, ledger=ledger, origin=origin, adaptation=adaptation or None, describe=name)
