@@ -140,10 +140,22 @@ DEV = {
 METRICS = {"language": "bits_per_byte", "mood": "accuracy"}
 TITLES = {"language": "bits per byte", "mood": "accuracy on mood"}
 ARMS = (
-    ArmRecord(name="generic+prompt", origin="generic", adaptation="prompt", describe="prompted"),
-    ArmRecord(name="generic+probe", origin="generic", adaptation="probe", describe="frozen features"),
-    ArmRecord(name="generic+lora", origin="generic", adaptation="lora", describe="low-rank adapters"),
-    ArmRecord(name="scratch+full", origin="scratch", adaptation="full", describe="pretrained on the domain"),
+    ArmRecord(
+        ledger="jobs", name="generic+prompt", origin="generic", adaptation="prompt", describe="prompted"
+    ),
+    ArmRecord(
+        ledger="jobs", name="generic+probe", origin="generic", adaptation="probe", describe="frozen features"
+    ),
+    ArmRecord(
+        ledger="jobs", name="generic+lora", origin="generic", adaptation="lora", describe="low-rank adapters"
+    ),
+    ArmRecord(
+        ledger="jobs",
+        name="scratch+full",
+        origin="scratch",
+        adaptation="full",
+        describe="pretrained on the domain",
+    ),
 )
 TASKS = (
     TaskRecord(name="language", kind="language", metric="bits_per_byte", higher_is_better=False, margin=0.01),
@@ -190,7 +202,13 @@ def study_of(root: Path, notes: Run, mood: Run, outcome: str = "pretrained") -> 
             tasks=TASKS,
             data=DataRecord(corpora={"domain": CorpusRecord(**splits)}),
             budget=BudgetRecord(
-                flops_per_seed=3.1e14, unit="flops", asked="3.1e14", task_share=0.2, trials=3, held_equal=()
+                flops_per_seed=3.1e14,
+                text_flops_per_seed=2.48e14,
+                unit="flops",
+                asked="3.1e14",
+                task_share=0.2,
+                trials=3,
+                held_equal=(),
             ),
             scores=tuple(scores),
             base=BaseRecord(model="made on the spot", run="base"),
