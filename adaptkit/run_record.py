@@ -149,13 +149,14 @@ def read_record(run: Run) -> RunRecord:
     return validated(RunRecord, manifest["record"], str(run.manifest_path))
 
 
-def validated(kind: type[R], value: Any, where: str) -> R:
+def validated(kind: type[R], value: Any, where: str, format: int = FORMAT) -> R:
     """`value` as a record of this kind.
 
+    Args:
+        format: the version that is read.
     Raises: DataError for another format or content that does not fit.
     """
-    wanted = kind.model_fields["format"].default if "format" in kind.model_fields else None
-    if not isinstance(value, dict) or value.get("format", wanted) != wanted:
+    if not isinstance(value, dict) or value.get("format", format) != format:
         raise DataError(OLDER, where=where, fix=AGAIN)
     try:
         return kind.model_validate(value)

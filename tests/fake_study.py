@@ -237,12 +237,12 @@ def write_study(
     models: dict[tuple[str, int], str] = {}
     for origin in texts:
         for seed in range(seeds):
-            language = _language(writer, origin, seed, fractions, table[origin], seed_noise, dev, exponents or {})
+            language = _language(
+                writer, origin, seed, fractions, table[origin], seed_noise, dev, exponents or {}
+            )
             scores += language
             models[origin, seed] = language[-1].run
-            forgetting.append(
-                ForgettingRecord(arm=origin, seed=seed, run=language[-1].run, suite="general")
-            )
+            forgetting.append(ForgettingRecord(arm=origin, seed=seed, run=language[-1].run, suite="general"))
     for task in tasks[1:]:
         for arm in arms:
             for seed in range(seeds):
@@ -362,9 +362,7 @@ def _arm(arm: str) -> ArmRecord:
     origin, _, adaptation = arm.partition("+")
     words = f"{origin} weights" + (f"; {adaptation}" if adaptation else "")
     ledger = "jobs" if adaptation else "text"
-    return ArmRecord(
-        name=arm, origin=origin, adaptation=adaptation or None, ledger=ledger, describe=words
-    )
+    return ArmRecord(name=arm, origin=origin, adaptation=adaptation or None, ledger=ledger, describe=words)
 
 
 def _task_record(task: str) -> TaskRecord:

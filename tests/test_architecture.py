@@ -126,6 +126,8 @@ def test_a_config_imports_configs_only() -> None:
 CONFIG_WORDS = {
     "Adaptation": "the kinds of adaptation, which a study's config names",
     "Arm": "reads the names of arms, which a study's config holds",
+    "Origin": "what an arm starts from, which a study's config names",
+    "with_text_arms": "the text arms that the named arms start from",
     "compute_optimal_params": "the size that a budget asks for, written into the config",
     "default_learning_rate": "the rate that a size asks for, written into the config",
 }

@@ -1,19 +1,35 @@
-"""Arm names and the trainings they share."""
+"""Arms: two ledgers, names, and the trainings on text that arms need."""
 
 import pytest
 
 from adaptkit.errors import ConfigError
-from adaptkit.study.arms import Adaptation, Arm, Origin, TextJob, language_jobs
+from adaptkit.study.arms import ARMS, Adaptation, Arm, Origin, text_trainings, with_text_arms
 
 
-def test_arms_of_one_origin_share_its_language_model():
-    arms = [
-        Arm.parse(name)
-        for name in ("continued+full", "continued+lora", "scratch+probe", "generic+probe", "generic+lora")
-    ]
-    continued, scratch = TextJob(Origin.CONTINUED), TextJob(Origin.SCRATCH)
-    assert language_jobs(arms) == [continued, scratch, TextJob(Origin.GENERIC, Adaptation.LORA)]
-    assert [arm.origin_job for arm in arms] == [continued, continued, scratch, None, None]
+def parsed(*names: str) -> list[Arm]:
+    return [Arm.parse(name) for name in names]
+
+
+def test_an_arm_is_in_one_ledger_and_named_after_what_it_is():
+    text, job = parsed("continued-lora", "continued+full")
+    assert (text.origin, text.adaptation, text.ledger) == (Origin.CONTINUED_LORA, None, "text")
+    assert (job.origin, job.adaptation, job.ledger) == (Origin.CONTINUED, Adaptation.FULL, "jobs")
+    assert all(arm.name == name and ("+" in name) == (arm.ledger == "jobs") for name, arm in ARMS.items())
+    assert len(ARMS) == len(Origin) * (1 + len(Adaptation))
+
+
+def test_arms_of_one_origin_share_its_training_on_text():
+    arms = parsed("distilled", "continued+full", "continued+lora", "scratch+probe", "continued")
+    assert text_trainings(arms) == [Origin.CONTINUED, Origin.SCRATCH, Origin.DISTILLED]
+
+
+def test_fine_tuning_the_base_is_no_training_on_text():
+    assert text_trainings(parsed("generic+lora", "generic+full", "generic")) == []
+
+
+def test_the_base_and_every_origin_of_a_job_arm_are_in_the_text_ledger():
+    named = [arm.name for arm in with_text_arms(parsed("scratch+full", "generic+lora", "continued"))]
+    assert named == ["generic", "scratch", "continued", "scratch+full", "generic+lora"]
 
 
 def test_unknown_arms_are_refused_with_the_nearest_name():
@@ -21,8 +37,8 @@ def test_unknown_arms_are_refused_with_the_nearest_name():
         Arm.parse("scratch+ful")
 
 
-def test_scratch_trains_all_weights_whatever_continued_pretraining_does():
-    lora, qlora, full = Adaptation.LORA, Adaptation.QLORA, Adaptation.FULL
-    assert TextJob(Origin.SCRATCH).weights(lora) is full
-    assert TextJob(Origin.CONTINUED).weights(lora) is lora
-    assert TextJob(Origin.GENERIC, qlora).weights(full) is qlora
+@pytest.mark.parametrize("name", ["scratch", "generic+prompt", "placebo+full", "continued-lora"])
+def test_each_arm_says_in_words_what_it_is(name):
+    arm = Arm.parse(name)
+    assert arm.origin.describe in arm.describe
+    assert arm.adaptation is None or arm.adaptation.describe in arm.describe

@@ -332,6 +332,60 @@ def test_the_text_of_a_row_is_what_a_model_may_see() -> None:
     assert content_id({"text": "a", "group": "g"}) == content_id({"text": "a"}) != content_id({"text": "b"})
 
 
+def test_group_source_and_time_are_facts_about_a_row_and_not_its_content(tmp_path: Path) -> None:
+    rows = [{"text": "a", "label": "x", "group": 7, "source": "wiki", "time": "2024-05-31"}]
+    data = read(DataConfig(files=[write(tmp_path / "x.jsonl", jsonl(rows))]), "labelled")
+    (row,) = data.rows
+    assert row.text == "a" and row.id == content_id({"text": "a", "label": "x"})
+    assert row.values["time"] == "2024-05-31T00:00:00" and row.values["source"] == "wiki"
+    assert row.cluster == "7" and row.file == str(tmp_path / "x.jsonl")
+    alone = Row({"text": "a"}, "x.jsonl:1", "id")
+    assert alone.cluster == "id", "a row without a group is a cluster of its own"
+
+
+MOMENTS = [
+    (2019, 2019.0),
+    ("2019", 2019.0),
+    (1.5, 1.5),
+    ("2019-03", "2019-03-01T00:00:00"),
+    ("2019-03-04T05:06:07+02:00", "2019-03-04T03:06:07"),
+    ("2019-03-04 05:06", "2019-03-04T05:06:00"),
+]
+
+
+@pytest.mark.parametrize(("written", "moment"), MOMENTS)
+def test_a_time_is_an_iso_date_or_a_number(tmp_path: Path, written: object, moment: object) -> None:
+    file = write(tmp_path / "x.jsonl", jsonl([{"text": "a", "date": written}]))
+    data = read(DataConfig(files=[file], columns={"time": "date"}), "text")
+    assert data.rows[0].values["time"] == moment
+    again = write(tmp_path / "y.jsonl", jsonl([row.values for row in data.rows]))
+    assert read(DataConfig(files=[again]), "text").rows[0].values["time"] == moment
+
+
+@pytest.mark.parametrize("value", ["last week", None, True, "2019-13-01", ["2019"]])
+def test_a_time_that_is_named_must_be_one(tmp_path: Path, value: object) -> None:
+    rows = [{"text": "a", "date": "2019-01-01"}, {"text": "b", "date": value}]
+    file = write(tmp_path / "x.jsonl", jsonl(rows))
+    with pytest.raises(DataError, match="'date' is no ISO date and no number") as caught:
+        read(DataConfig(files=[file], columns={"time": "date"}), "text")
+    assert caught.value.where == f"{file}:2"
+
+
+def test_dates_and_numbers_do_not_mix(tmp_path: Path) -> None:
+    rows = [{"text": "a", "date": "2019-01-01"}, {"text": "b", "date": 3}]
+    file = write(tmp_path / "x.jsonl", jsonl(rows))
+    with pytest.raises(DataError, match="a date in some rows and a number in others"):
+        read(DataConfig(files=[file], columns={"time": "date"}), "text")
+
+
+def test_columns_that_only_happen_to_be_called_time_or_source_do_no_harm(tmp_path: Path) -> None:
+    good = {"text": "b", "time": "2019", "source": "wiki"}
+    rows = [{"text": "a", "time": "noon", "source": 3}, good, {**good, "text": "d"}, {"text": "c"}]
+    data = read(DataConfig(files=[write(tmp_path / "x.jsonl", jsonl(rows))]), "text")
+    whole = {"text": "b", "time": 2019.0, "source": "wiki"}
+    assert [row.values for row in data.rows] == [{"text": "a"}, whole, {**whole, "text": "d"}, {"text": "c"}]
+
+
 def test_equal_rows_have_distinct_ids(tmp_path: Path) -> None:
     data = read(DataConfig(files=[write(tmp_path / "x.jsonl", jsonl([{"text": "same"}] * 3))]))
     assert len({row.id for row in data.rows}) == 3 and data.rows[0].id == data.rows[2].id.removesuffix("-3")

@@ -10,15 +10,15 @@ from tiny_study import study_config, write_texts
 from adaptkit import models
 from adaptkit.compare.assemble import study_record
 from adaptkit.compare.driver import open_study
-from adaptkit.compare.plan import check_distillable, make_plan
+from adaptkit.compare.plan import check_distillable, keep_plan, make_plan
 from adaptkit.compare.stages.run import run_stage
 from adaptkit.compare.workspace import Workspace
 from adaptkit.errors import ModelError
 from adaptkit.run import Run, read_json
-from adaptkit.study.arms import Adaptation, Arm, Origin, TextJob, language_jobs
+from adaptkit.study.arms import Arm, Origin, text_trainings
 from adaptkit.study.stage_record import BASE, StageKey
 
-ARMS = "arms=[distilled+full, generic+lora, scratch+full, placebo+full]"
+ARMS = "arms=[distilled+full, continued-lora, scratch+full, placebo+full]"
 
 
 @pytest.fixture(scope="module")
@@ -29,21 +29,18 @@ def texts(tmp_path_factory):
 
 
 def test_students_are_trained_after_all_that_may_teach_them(texts):
-    distilled, scratch = TextJob(Origin.DISTILLED), TextJob(Origin.SCRATCH)
-    adapted = TextJob(Origin.GENERIC, Adaptation.LORA)
-    assert language_jobs([Arm.parse(name) for name in ("distilled+full", "scratch+full")]) == [
-        scratch,
-        distilled,
-    ]
+    distilled, scratch, continued = Origin.DISTILLED, Origin.SCRATCH, Origin.CONTINUED_LORA
+    named = [Arm.parse(name) for name in ("distilled+full", "scratch+full")]
+    assert text_trainings(named) == [scratch, distilled]
     stages = {stage.key: stage for stage in stages_of(study_config(texts, ARMS, "fractions=[0.5, 1.0]"))}
 
-    def half(job):
-        return StageKey.for_language(job, seed=1, share=0.5)
+    def half(origin):
+        return StageKey.for_language(origin, seed=1, share=0.5)
 
     trial = StageKey.for_language(distilled, trial=0)
     needs = set(stages[half(distilled)].needs)
-    assert {BASE, half(adapted), half(scratch), trial} <= needs
-    assert not [need for need in needs if need.job == TextJob(Origin.PLACEBO)]
+    assert {BASE, half(continued), half(scratch), trial} <= needs
+    assert not [need for need in needs if need.origin is Origin.PLACEBO]
     assert StageKey.for_language(scratch) in stages[trial].needs
     assert list(stages).index(half(distilled)) > list(stages).index(half(scratch))
 
@@ -57,23 +54,23 @@ def test_a_study_distils_its_best_model_within_the_budget(texts, tmp_path):
         "budget.trials=1",
         "trainer.threads=1",
     )
-    config = study_config(texts, "arms=[generic+prompt, scratch+full, distilled+full]", *small)
+    config = study_config(texts, "arms=[scratch, distilled]", *small)
     run = open_study(config, tmp_path)
-    plan = make_plan(config, run)
+    plan = keep_plan(make_plan(config, run), run.path)
     for stage in plan.stages:
         run_stage(run.path, stage, 1)
     workspace = Workspace(run.path)
-    found = workspace.language(TextJob(Origin.DISTILLED), 0, 1.0)
+    found = workspace.language(Origin.DISTILLED, 0)
     student = Run(tmp_path / found.run)
-    teachers = (workspace.base, workspace.language(TextJob(Origin.SCRATCH), 0, 1.0))
+    teachers = (workspace.base, workspace.language(Origin.SCRATCH, 0))
     best = min(teachers, key=lambda teacher: teacher.dev).model
     assert f"teacher: {best}" in (student.path / "config.yaml").read_text()
     shape = models.load(found.model, "causal").config
     assert shape.num_hidden_layers == max(1, models.load(best, "causal").config.num_hidden_layers // 2)
     cost = read_json(student.cost_path)
-    assert 0 < cost["teacher_flops"] < cost["flops"] <= plan.budget.language_main
-    record = study_record(config, plan, run)
-    scores = [score for score in record.scores if score.arm == "distilled+full"]
+    assert 0 < cost["teacher_flops"] < cost["flops"] <= plan.budget.text
+    record = study_record(plan, run)
+    scores = [score for score in record.scores if score.arm == "distilled"]
     assert scores[0].paid_by == (student.path.name,) and scores[0].text_bytes > 0
 
 

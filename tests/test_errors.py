@@ -31,7 +31,13 @@ def test_every_kind_is_drawn_in_the_module_docstring() -> None:
 
 
 def test_exit_codes_differ_and_match_the_promise() -> None:
-    codes = [errors.EXIT_DECIDED, errors.EXIT_INTERNAL, errors.EXIT_USER, errors.EXIT_UNDECIDED, errors.EXIT_STOPPED]
+    codes = [
+        errors.EXIT_DECIDED,
+        errors.EXIT_INTERNAL,
+        errors.EXIT_USER,
+        errors.EXIT_UNDECIDED,
+        errors.EXIT_STOPPED,
+    ]
     assert codes == [0, 1, 2, 3, 130]
 
 

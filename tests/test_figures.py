@@ -21,7 +21,7 @@ from adaptkit.study.scores import score_table
 from adaptkit.study.statistics import Interval
 from adaptkit.study.verdict import judge
 
-ARM = ArmRecord(name="scratch+full", origin="scratch", adaptation="full", describe="")
+ARM = ArmRecord(ledger="jobs", name="scratch+full", origin="scratch", adaptation="full", describe="")
 WIN = {"generic+lora": [1.80, 1.801, 1.799], "scratch+full": [1.70, 1.701, 1.699]}
 
 

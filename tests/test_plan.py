@@ -3,12 +3,16 @@
 import pytest
 from tiny_study import study_config, write_texts
 
-from adaptkit.compare.driver import open_study
-from adaptkit.compare.plan import build_stages, make_plan
+from adaptkit.compare.build_stages import build_stages
+from adaptkit.compare.driver import compare, open_study
+from adaptkit.compare.plan import keep_plan, make_plan
+from adaptkit.compare.predict import wall_seconds
+from adaptkit.compare.stage import Stage
+from adaptkit.compare.workspace import plan_path, read_fixed
 from adaptkit.errors import BudgetError, ConfigError
-from adaptkit.study.arms import Origin, TextJob
+from adaptkit.study.arms import Origin
 from adaptkit.study.budget import BudgetConfig, grant
-from adaptkit.study.stage_record import StageKey
+from adaptkit.study.stage_record import PREPARE, StageKey, StageKind
 
 ARMS = "arms=[generic+prompt, generic+lora, continued+full, continued+probe, scratch+full, placebo+full]"
 
@@ -26,7 +30,7 @@ def stages_of(config):
         flops_per_token=1.0,
         flops_per_second=1.0,
         num_seeds=config.seeds,
-        num_tasks=len(config.tasks),
+        has_tasks=bool(config.tasks),
     )
     return build_stages(config, budget)
 
@@ -41,32 +45,57 @@ def test_every_need_is_an_earlier_stage(texts):
 def test_an_origin_is_trained_once_per_seed_whatever_uses_it(texts):
     keys = [stage.key for stage in stages_of(study_config(texts, ARMS))]
     assert len(keys) == len(set(keys)) == len({key.name for key in keys})
-    runs = [key for key in keys if key.job == TextJob(Origin.CONTINUED) and key.trial is None]
+    runs = [key for key in keys if key.origin is Origin.CONTINUED and key.trial is None]
     assert [(key.seed, key.share) for key in runs] == [(0, 1.0), (1, 1.0)]
 
 
-def test_every_trained_arm_gets_the_same_trials_and_flops(texts):
+def test_every_training_gets_the_same_trials_and_flops(texts):
     config = study_config(texts, ARMS, "budget.trials=3", "seeds=3")
-    stages = stages_of(config)
-    jobs = {stage.key.job for stage in stages} - {None}
-    assert {job.name for job in jobs} == {"generic+lora", "continued", "scratch", "placebo"}
-    for job in jobs:
-        mine = [s for s in stages if s.key.job == job]
-        assert sum(s.key.trial is not None for s in mine) == 3
-        assert sum(s.flops for s in mine) == pytest.approx(
-            3 * config.budget.amount * (1 - config.budget.task_share)
-        )
+    amount, task_share = config.budget.amount, config.budget.task_share
+    trained = [stage for stage in stages_of(config) if stage.flops and stage.key.kind is not StageKind.BASE]
+    by_training: dict = {}
+    for stage in trained:
+        by_training.setdefault((stage.key.origin, stage.key.arm), []).append(stage)
+    for (origin, arm), mine in by_training.items():
+        granted = amount * (1 - task_share)
+        if arm is not None:
+            granted = amount * (task_share if arm.origin.learns_text else 1.0)
+        assert sum(stage.key.trial is not None for stage in mine) == 4, (origin, arm)
+        assert sum(stage.flops for stage in mine) == pytest.approx(3 * granted), (origin, arm)
+    assert {origin for origin, _ in by_training} == {None, Origin.CONTINUED, Origin.SCRATCH, Origin.PLACEBO}
+    assert {arm.name for _, arm in by_training if arm} == {
+        "generic+lora",
+        "continued+full",
+        "scratch+full",
+        "placebo+full",
+    }
+
+
+def test_the_last_trial_waits_for_the_grid(texts):
+    stages = stages_of(study_config(texts, ARMS, "budget.trials=3"))
+    trials = [stage for stage in stages if stage.key.origin is Origin.SCRATCH and stage.key.trial is not None]
+    assert [stage.key.trial for stage in trials] == [0, 1, 2, 3]
+    assert {stage.key for stage in trials[:3]} <= set(trials[3].needs)
+    assert not any(stage.key in trials[0].needs for stage in trials)
+    (run, *_) = (s for s in stages if s.key.origin is Origin.SCRATCH and s.key.trial is None)
+    assert {stage.key for stage in trials} <= set(run.needs)
 
 
 def test_smaller_shares_of_text_get_smaller_budgets_and_the_placebo_none(texts):
     stages = {s.key: s for s in stages_of(study_config(texts, ARMS, "fractions=[0.25, 1.0]"))}
 
     def run(origin, share):
-        return StageKey.for_language(TextJob(origin), share=share)
+        return StageKey.for_language(origin, share=share)
 
     quarter, whole = (stages[run(Origin.SCRATCH, share)].flops for share in (0.25, 1.0))
     assert quarter == pytest.approx(whole / 4)
     assert run(Origin.PLACEBO, 1.0) in stages and run(Origin.PLACEBO, 0.25) not in stages
+
+
+def test_baselines_come_before_the_base_and_every_training(texts):
+    kinds = [stage.key.kind for stage in stages_of(study_config(texts, ARMS))]
+    assert kinds[:2] == [StageKind.PREPARE, StageKind.BASELINE]
+    assert kinds.index(StageKind.BASELINE) < kinds.index(StageKind.BASE) < kinds.index(StageKind.LANGUAGE)
 
 
 def test_a_budget_too_small_for_a_schedule_is_refused_before_anything_runs(texts, tmp_path):
@@ -81,11 +110,19 @@ def test_a_study_over_its_total_is_refused(texts, tmp_path):
         make_plan(config, open_study(config, tmp_path))
 
 
-def test_a_resumed_study_keeps_the_budget_it_was_measured_with(texts, tmp_path):
+def test_a_dry_run_keeps_nothing_and_a_resumed_study_its_budget_but_not_its_speed(
+    texts, tmp_path, monkeypatch
+):
     config = study_config(texts, "budget.unit=seconds", "budget.amount=20", "budget.task_share=0.5")
     run = open_study(config, tmp_path)
-    first = make_plan(config, run).budget
-    assert make_plan(config, open_study(config, tmp_path)).budget == first
+    compare(config, tmp_path, dry_run=True)
+    assert not plan_path(run.path).exists()
+    first = keep_plan(make_plan(config, run), run.path)
+    monkeypatch.setattr("adaptkit.compare.speed._speed", lambda *_: 1e3)
+    second = keep_plan(make_plan(config, open_study(config, tmp_path)), run.path)
+    assert second.budget == first.budget and second.fixed == first.fixed == read_fixed(run.path)
+    assert second.machine.flops_per_second == 1e3 != first.machine.flops_per_second
+    assert second.seconds_left(set()) > 2 * first.seconds_left(set())
 
 
 def test_the_study_folder_follows_config_and_data(texts, tmp_path):
@@ -107,6 +144,9 @@ def test_the_study_folder_follows_config_and_data(texts, tmp_path):
         ("fractions=[0.5, 0.25]", "ending in 1.0"),
         ("trainer.learning_rate=1e-3", "decided by the plan"),
         ("base_flops=0", "give `base`"),
+        ("without=[generic]", "cannot be left out"),
+        ("without=[placbo]", "did you mean 'placebo'"),
+        ("tasks=[]", "'generic\\+prompt' learns a task, and there is none"),
         ("tasks.0.metric=rouge_l", "metric must be one of accuracy, macro_f1"),
         ("tasks.0.kind=clasify", "kind must be one of .*did you mean 'classify'"),
     ],
@@ -120,5 +160,100 @@ def test_dollars_are_turned_into_flops_at_the_given_price():
     price = {"usd_per_hour": 2.0, "source": "a list", "date": "2026-11-01"}
     config = BudgetConfig(amount=1.0, unit="usd", price=price)
     assert grant(
-        config, flops_per_token=1, flops_per_second=10, num_seeds=1, num_tasks=0
+        config, flops_per_token=1, flops_per_second=10, num_seeds=1, has_tasks=False
     ).flops == pytest.approx(18_000)
+
+
+def names(config, tmp_path):
+    plan = make_plan(config, open_study(config, tmp_path))
+    return [arm.name for arm in plan.config.parsed_arms], {
+        (row.arm, row.task): row.reason for row in plan.fixed.left_out
+    }
+
+
+def test_arms_that_are_left_out_of_a_config_are_all_that_apply_controls_among_them(texts, tmp_path):
+    arms, left_out = names(study_config(texts, "arms=[]"), tmp_path)
+    assert arms[:5] == ["generic", "continued", "continued-lora", "scratch", "placebo"]
+    assert arms[5:8] == ["generic+prompt", "generic+probe", "generic+lora"]
+    assert arms[8:] == ["generic+full", "continued+full", "scratch+full", "placebo+full"]
+    assert left_out == {}
+
+
+def test_a_study_without_tasks_has_arms_of_the_text_ledger_only(texts, tmp_path):
+    arms, _ = names(study_config(texts, "arms=[]", "tasks=[]"), tmp_path)
+    assert arms == ["generic", "continued", "continued-lora", "scratch", "placebo"]
+
+
+def test_what_is_not_wanted_is_named_by_arm_or_origin(texts, tmp_path):
+    arms, _ = names(study_config(texts, "arms=[]", "without=[placebo, generic+prompt]"), tmp_path)
+    assert "generic+prompt" not in arms and not [name for name in arms if name.startswith("placebo")]
+    assert "generic+probe" in arms and "generic" in arms
+
+
+def test_named_arms_are_taken_as_they_are_with_the_text_arms_that_they_start_from(texts, tmp_path):
+    arms, _ = names(study_config(texts, "arms=[scratch+full, continued-lora]"), tmp_path)
+    assert arms == ["generic", "scratch", "continued-lora", "scratch+full"]
+
+
+def test_a_kind_of_task_that_an_arm_cannot_answer_leaves_it_out_with_the_reason(texts, tmp_path):
+    rows = "".join(f'{{"prompt": "say {i}", "completion": "word {i}"}}\n' for i in range(60))
+    (texts / "say.jsonl").write_text(rows)
+    task = f"tasks=[{{name: say, kind: generate, max_epochs: 2, train: {{files: [{texts}/say.jsonl]}}}}]"
+    arms, left_out = names(study_config(texts, "arms=[]", task), tmp_path)
+    assert "generic+probe" not in arms and "generic+prompt" in arms
+    assert left_out["generic+probe", None] == "probe gives no answers to tasks of kind generate"
+
+
+def test_an_arm_that_the_budget_is_too_small_for_is_left_out_with_what_it_needs(texts, tmp_path):
+    small = ("arms=[]", "budget.amount=1.5e10", "budget.task_share=0.1")
+    arms, left_out = names(study_config(texts, *small), tmp_path)
+    assert "generic+full" in arms and "continued+full" not in arms and "scratch" not in arms
+    reason = left_out["continued+full", None]
+    needed = float(reason.split("budget.amount=")[1])
+    assert needed > 1.5e10
+    arms, _ = names(study_config(texts, "arms=[]", f"budget.amount={needed * 1.01}", *small[2:]), tmp_path)
+    assert "continued+full" in arms
+
+
+def test_a_budget_that_trains_nothing_is_refused_even_where_arms_are_chosen(texts, tmp_path):
+    with pytest.raises(BudgetError, match="at least 8 needed"):
+        names(study_config(texts, "arms=[]", "budget.amount=1e6"), tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("override", "what"),
+    [
+        ("tasks.0.max_length=80", "task 'mood' reads 80 tokens, and .* has 64 positions"),
+        ("tasks.0.max_length=64", ""),
+    ],
+)
+def test_more_tokens_than_a_model_has_positions_for_are_refused_with_both_numbers(
+    texts, tmp_path, override, what
+):
+    config = study_config(texts, override)
+    if not what:
+        assert make_plan(config, open_study(config, tmp_path)).fixed.max_lengths == {"mood": 64}
+        return
+    with pytest.raises(ConfigError, match=what):
+        make_plan(config, open_study(config, tmp_path))
+
+
+def test_a_length_that_nobody_names_fits_itself_to_the_positions(texts, tmp_path):
+    config = study_config(texts)
+    assert make_plan(config, open_study(config, tmp_path)).config.tasks[0].max_length == 64
+    config = study_config(texts, "size.seq_len=512", "trainer.global_batch_size=1")
+    assert make_plan(config, open_study(config, tmp_path)).config.tasks[0].max_length == 256
+
+
+def test_the_wall_time_of_stages_follows_what_they_need_and_how_many_run_at_once():
+    first, second, third = (StageKey.for_baseline(name) for name in "abc")
+    stages = [
+        Stage(PREPARE, ""),
+        Stage(first, "", (PREPARE,)),
+        Stage(second, "", (PREPARE,)),
+        Stage(third, "", (first,)),
+    ]
+    took = {PREPARE: 1.0, first: 2.0, second: 5.0, third: 2.0}
+    assert wall_seconds(stages, lambda stage: took[stage.key], jobs=1) == 10.0
+    assert wall_seconds(stages, lambda stage: took[stage.key], jobs=2) == 6.0
+    assert wall_seconds(stages[1:], lambda stage: took[stage.key], jobs=2) == 5.0

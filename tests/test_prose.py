@@ -125,8 +125,7 @@ BASIS = "Based on 3 training runs per arm and 400 test items."
 def test_sureness_of_one_contender_and_of_several():
     small = "Differences below 0.017 were declared too small to matter."
     assert said(prose.sureness, GAIN) == (
-        "With 95% confidence scratch is the best arm, and scratch lies within 0.017 of it. "
-        f"{small} {BASIS}"
+        f"With 95% confidence scratch is the best arm, and scratch lies within 0.017 of it. {small} {BASIS}"
     )
     several = said(prose.sureness, SAME)
     assert several.startswith(
@@ -208,7 +207,12 @@ def test_cost_text_leaves_out_memory_that_was_not_measured():
         (GAIN, {}, "a model of one's own pays", "scratch minus continued"),
         (KEPT, {}, "the base is enough", "scratch minus continued"),
         (NOISY, {}, "undecided", "scratch minus continued"),
-        ({"generic+full": POOR, "continued+full": GOOD}, JOB, "pretraining pays", "continued+full minus generic+full"),
+        (
+            {"generic+full": POOR, "continued+full": GOOD},
+            JOB,
+            "pretraining pays",
+            "continued+full minus generic+full",
+        ),
         (
             {"generic+full": GOOD, "continued+full": POOR},
             JOB,

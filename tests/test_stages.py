@@ -9,15 +9,17 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from adaptkit.architecture import default_learning_rate
 from adaptkit.compare.stages import language
 from adaptkit.compare.stages.data import PASSAGE_BYTES, passage
 from adaptkit.compare.stages.distillation_job import best_teacher
-from adaptkit.compare.stages.language_job import ADAPTER_RATE, FULL_RATE
-from adaptkit.compare.stages.pretraining_jobs import Continued, KeepTraining, Placebo, Scratch
+from adaptkit.compare.stages.language_job import ADAPTER_RATE, FULL_RATE, JobOrder, Subject
+from adaptkit.compare.stages.pretraining_jobs import SCRATCH_RATE, Continued, KeepTraining, Placebo, Scratch
 from adaptkit.compare.stages.tsdae_job import RATE, RestoreTexts
 from adaptkit.compare.workspace import PreparedFiles
 from adaptkit.data.readers import Row
-from adaptkit.study.arms import Adaptation, Origin, TextJob
+from adaptkit.study.arms import Origin
+from adaptkit.study.budget import Budget
 
 TEXT = st.lists(st.text(st.characters(codec="utf-8"), min_size=1, max_size=300), min_size=1, max_size=12)
 
@@ -40,12 +42,51 @@ def test_a_passage_of_a_long_document_need_not_be_its_beginning() -> None:
 
 
 def test_learning_rates_are_centred_by_what_a_job_moves() -> None:
-    full, lora = Adaptation.FULL, Adaptation.LORA
-    assert Scratch().rate_share(full) == 1.0
-    assert Continued().rate_share(full) == Placebo().rate_share(full) == FULL_RATE == 0.5
-    assert KeepTraining().rate_share(lora) == Continued().rate_share(lora) == ADAPTER_RATE == 3.0
-    assert RestoreTexts("domain").rate_share(full) == RATE
-    assert RestoreTexts("domain").rate_share(lora) == pytest.approx(RATE * 6)
+    assert Scratch().rate_share(False) == SCRATCH_RATE == 2.0
+    assert Continued().rate_share(False) == Placebo().rate_share(False) == FULL_RATE == 0.5
+    assert KeepTraining().rate_share(True) == Continued().rate_share(True) == ADAPTER_RATE == 3.0
+    assert RestoreTexts("domain").rate_share(False) == RATE
+    assert RestoreTexts("domain").rate_share(True) == pytest.approx(RATE * 6)
+
+
+class Sized(Scratch):
+    """A training of a model of 16 million parameters."""
+
+    def subject(self, order: JobOrder) -> Subject:
+        return SimpleNamespace(params=16_000_000)  # type: ignore[return-value]
+
+
+def order_of(flops: float, trials: int, tried: list[tuple[float, float]]) -> JobOrder:
+    """An order within a study whose trials gave these rates and losses."""
+    workspace = SimpleNamespace(
+        budget=Budget(1e12, 1e12, trials, 0.1, 2),
+        config=study_settings(),
+        language_trials=lambda origin, num: [
+            SimpleNamespace(learning_rate=rate, dev=loss) for rate, loss in tried[:num]
+        ],
+    )
+    return JobOrder(workspace, Origin.SCRATCH, 1.0, flops, 0, 1)  # type: ignore[arg-type]
+
+
+def study_settings() -> SimpleNamespace:
+    return SimpleNamespace(adapter_on_text=lambda origin: SimpleNamespace(kind="none"))
+
+
+def test_a_grid_lies_around_the_size_of_the_model_that_is_trained() -> None:
+    centre = 2.0 * default_learning_rate(16_000_000)
+    rates = [language.learning_rate(Sized(), order_of(1e11, 3, []), trial) for trial in range(3)]
+    assert rates == pytest.approx([centre / 3, centre, centre * 3], rel=1e-2)
+    assert language.learning_rate(Sized(), order_of(1e12, 1, []), None) == pytest.approx(centre, rel=1e-2)
+
+
+def test_the_last_trial_follows_from_the_grid_and_the_run_from_all_of_them() -> None:
+    grid = [(1e-3, 3.0), (3e-3, 2.0), (9e-3, 1.0)]
+    beyond = language.learning_rate(Sized(), order_of(1e11, 3, grid), 3)
+    assert beyond == pytest.approx(2.7e-2)
+    tried = [*grid, (beyond, 0.5)]
+    assert language.learning_rate(Sized(), order_of(1e11, 3, tried), None) == pytest.approx(beyond)
+    longer = language.learning_rate(Sized(), order_of(8e11, 3, tried), None)
+    assert longer == pytest.approx(beyond * 8**-0.32, rel=1e-2)
 
 
 def test_only_the_placebo_learns_general_text_and_only_continued_replays_it(tmp_path: Path) -> None:
@@ -65,25 +106,27 @@ def test_an_encoder_without_a_head_restores_texts_in_the_place_of_more_pretraini
 ) -> None:
     monkeypatch.setattr(language, "is_headless", lambda base: True)
     workspace = SimpleNamespace(base_folder="base")
-    placebo = language.job_of(workspace, TextJob(Origin.PLACEBO))
+    placebo = language.job_of(workspace, Origin.PLACEBO)
     assert isinstance(placebo, RestoreTexts) and placebo.text == "general"
-    assert isinstance(language.job_of(workspace, TextJob(Origin.SCRATCH)), Scratch)
+    assert isinstance(language.job_of(workspace, Origin.SCRATCH), Scratch)
     monkeypatch.setattr(language, "is_headless", lambda base: False)
-    assert isinstance(language.job_of(workspace, TextJob(Origin.PLACEBO)), Placebo)
+    assert isinstance(language.job_of(workspace, Origin.PLACEBO), Placebo)
 
 
 def test_the_model_with_the_lowest_dev_score_teaches(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("adaptkit.compare.stages.distillation_job.teaching_jobs", lambda config: config.jobs)
+    monkeypatch.setattr(
+        "adaptkit.compare.stages.distillation_job.teaching_origins", lambda config: config.origins
+    )
     scores = {Origin.CONTINUED: 1.5, Origin.SCRATCH: 1.7}
     workspace = SimpleNamespace(
-        config=SimpleNamespace(jobs=[TextJob(origin) for origin in scores]),
+        config=SimpleNamespace(origins=list(scores)),
         base=SimpleNamespace(dev=1.6, model="base"),
-        language=lambda job, seed, share: SimpleNamespace(dev=scores[job.origin], model=job.name),
+        language=lambda origin, seed, share: SimpleNamespace(dev=scores[origin], model=origin.value),
     )
     assert best_teacher(workspace, 0, 1.0) == "continued"
     workspace.base.dev = 1.4
     assert best_teacher(workspace, 0, 1.0) == "base"
-    workspace.config.jobs, workspace.base.dev = [], None
+    workspace.config.origins, workspace.base.dev = [], None
     assert best_teacher(workspace, 0, 1.0) == "base", "a masked base is all there is"
 
 

@@ -94,7 +94,9 @@ def test_no_pretraining_is_decided_though_two_arms_without_it_are_not_told_apart
     main = on_jobs(scores, num_items=400)
     assert main.outcome == "no gain" and not main.settled
     assert main.recommended == "generic+lora", "the simpler one"
-    assert main.line.startswith("VERDICT: no pretraining on ticket: every arm with it is behind; not told apart")
+    assert main.line.startswith(
+        "VERDICT: no pretraining on ticket: every arm with it is behind; not told apart"
+    )
 
 
 def test_two_pretrained_arms_that_are_not_told_apart_still_answer_the_question():
@@ -138,7 +140,9 @@ def test_a_model_of_ones_own_wins_on_text():
 def test_keeping_on_with_the_base_is_enough_on_text():
     main = answer({**TEXT, "scratch": [1.95, 1.951, 1.949], "continued-lora": [1.801, 1.802, 1.80]})
     assert (main.outcome, main.recommended) == ("no gain", "continued-lora"), "adapters are simpler"
-    assert main.line.startswith("VERDICT: continued-lora is enough on bits per byte: no arm is better by 0.018")
+    assert main.line.startswith(
+        "VERDICT: continued-lora is enough on bits per byte: no arm is better by 0.018"
+    )
 
 
 def test_the_margin_is_a_share_of_the_best_on_text_and_absolute_elsewhere():

@@ -217,7 +217,13 @@ def study_of(root: Path, notes: Run, mood: Run, outcome: str = "gain") -> Path:
             tasks=TASKS,
             data=DataRecord(corpora={"domain": CorpusRecord(**splits)}),
             budget=BudgetRecord(
-                flops_per_seed=3.1e14, unit="flops", asked="3.1e14", task_share=0.2, trials=3, held_equal=()
+                flops_per_seed=3.1e14,
+                text_flops_per_seed=2.48e14,
+                unit="flops",
+                asked="3.1e14",
+                task_share=0.2,
+                trials=3,
+                held_equal=(),
             ),
             scores=tuple(scores),
             base=BaseRecord(model="made on the spot", run="base"),

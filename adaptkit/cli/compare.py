@@ -2,10 +2,12 @@
 
 adaptkit compare study.yaml
 adaptkit report runs/STUDY
+adaptkit report runs/STUDY runs/OTHER
 """
 
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -15,7 +17,7 @@ from adaptkit.cli import arguments, render
 from adaptkit.cli.console import Outcome, command
 from adaptkit.cli.options import Resume, Root, Words
 from adaptkit.config import load
-from adaptkit.errors import DataError
+from adaptkit.errors import ConfigError, DataError
 from adaptkit.run import Run
 from adaptkit.study.config import StudyConfig
 from adaptkit.study.record import is_study
@@ -67,21 +69,39 @@ def compare(
     return Outcome(render.verdict(outcome), outcome.as_json(), outcome.exit_code)
 
 
-@command(app, "report", ["adaptkit report runs/quickstart-1a2b3c4d"], exits="0 decided, 3 undecided")
+@command(
+    app,
+    "report",
+    [
+        "adaptkit report runs/quickstart-1a2b3c4d",
+        "adaptkit report runs/tickets-1a2b3c4d runs/tickets-5e6f7a8b",
+    ],
+    exits="0 decided, 3 undecided",
+)
 def report(
-    study: Annotated[
-        Path, typer.Argument(metavar="STUDY", help="A study's run directory.", show_default=False)
+    studies: Annotated[
+        list[Path],
+        typer.Argument(
+            metavar="STUDY [OTHER]", help="A study's run directory, or two of them.", show_default=False
+        ),
     ],
 ) -> Outcome:
-    """Write a finished study's report again.
+    """Write a finished study's report again, or show what changed between two studies.
 
     Reads the run directories and trains nothing.
     """
     from adaptkit.compare import driver
 
-    if not is_study(study):
-        raise DataError(
-            "holds no finished study", where=str(study), fix="give the folder that `adaptkit compare` named"
-        )
-    outcome = driver.conclude(Run(study))
-    return Outcome(render.verdict(outcome), outcome.as_json(), outcome.exit_code)
+    for study in studies:
+        if not is_study(study):
+            fix = "give the folder that `adaptkit compare` named"
+            raise DataError("holds no finished study", where=str(study), fix=fix)
+    if len(studies) == 1:
+        outcome = driver.conclude(Run(studies[0]))
+        return Outcome(render.verdict(outcome), outcome.as_json(), outcome.exit_code)
+    if len(studies) > 2:
+        raise ConfigError(f"{len(studies)} studies were given", where="STUDY", fix="give one or two")
+    from adaptkit.report.changes import compare_studies
+
+    changes = compare_studies(*studies)
+    return Outcome(render.changes(changes), dataclasses.asdict(changes))

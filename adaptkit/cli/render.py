@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from _typeshed import DataclassInstance
 
     from adaptkit.compare.driver import StudyOutcome
+    from adaptkit.report.changes import SideBySide
     from adaptkit.run import Run
 
 _UNITS = ((3600, "h"), (60, "min"), (1, "s"))
@@ -88,6 +89,15 @@ def verdict(outcome: StudyOutcome) -> tuple[Any, ...]:
 
     table = terminal_table(collect(outcome.study_path), outcome.recommended)
     return table, f"report: {outcome.report_path}", outcome.verdict_line
+
+
+def changes(side_by_side: SideBySide) -> str:
+    """What changed from one study to another, part by part, and both answers."""
+    rows: list[tuple[str, ...]] = [("", "what", side_by_side.before, side_by_side.after)]
+    rows += [(change.part, change.what, change.before, change.after) for change in side_by_side.changed]
+    same = len(side_by_side.changes) - len(side_by_side.changed)
+    first, second = side_by_side.lines
+    return f"{table(rows)}\n\n{same} facts are the same in both.\nbefore: {first}\nafter:  {second}"
 
 
 def origins(values: dict[str, dict[str, Any]]) -> str:

@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import shlex
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
-from adaptkit.compare.plan import Plan, language_trainings, num_trials
+from adaptkit.compare.account import plan_record, spends
+from adaptkit.compare.build_stages import scores_text, shares_of
+from adaptkit.compare.held_equal import held_equal
+from adaptkit.compare.plan import Plan
 from adaptkit.compare.workspace import Workspace, result_path
 from adaptkit.run import Run, read_json
 from adaptkit.run_record import read_record
-from adaptkit.study.arms import Arm, Origin, TextJob
-from adaptkit.study.config import StudyConfig
+from adaptkit.study.arms import Arm, Origin
+from adaptkit.study.config import LANGUAGE, StudyConfig
 from adaptkit.study.record import (
     ArmRecord,
     BaselineRecord,
@@ -26,40 +29,40 @@ from adaptkit.study.record import (
     TrialRecord,
     TuningRecord,
 )
-from adaptkit.study.stage_record import BaselineResult, StageKey, read_result
+from adaptkit.study.stage_record import BaselineResult, LanguageResult, StageKey, TaskResult, read_result
 from adaptkit.study.task import TaskConfig
 
-LANGUAGE, GENERAL = "language", "general"
-HELD_EQUAL = (
-    "every arm may spend the same FLOPs per seed, its tuning trials included",
-    "every arm gets the same number of trials: learning rates for trained arms, prompt formats and "
-    "regularisations for the others",
-    "all arms see the same held-out documents and rows; intervals are paired on them",
-    "bits per byte are counted on the raw text, so vocabularies do not matter",
-    "arms are picked on development data and judged on test data, against the best there of the other side",
-)
+GENERAL = "general"
 QUESTION = "Fine-tune a generic model, keep pretraining it, or pretrain a small one of our own?"
 
+Tuning = dict[tuple[str, str], TuningRecord]
+"""The trials by arm and task."""
 
-def study_record(config: StudyConfig, plan: Plan, run: Run) -> StudyRecord:
+
+def study_record(plan: Plan, run: Run) -> StudyRecord:
     """Everything about a study whose stages are done."""
-    workspace = Workspace(run.path)
-    tuning = _tuning(config, plan, workspace)
+    config, workspace = plan.config, Workspace(run.path)
+    tuning = _tuning(plan, workspace)
+    scores = (*_language_scores(config, workspace, tuning), *_task_scores(config, workspace, tuning))
     price = config.budget.price
     return StudyRecord(
         name=config.name,
         question=QUESTION,
         command=shlex.join(["adaptkit", *(sys.argv[1:] or ["compare"])]),
-        primary=config.primary,
+        primary=config.decides,
         confidence=config.confidence,
-        arms=tuple(_arm(arm) for arm in config.parsed_arms),
+        arms=tuple(_arm(arm) for arm in _scored_arms(config)),
         seeds=tuple(range(config.seeds)),
         shares=tuple(config.fractions),
         tasks=tuple(_tasks(config, workspace)),
         data=_data(workspace),
-        budget=_budget(config, plan),
-        scores=(*_language_scores(config, workspace, tuning), *_task_scores(config, workspace, tuning)),
+        budget=_budget(plan),
+        scores=scores,
         tuning=tuple(tuning.values()),
+        spends=spends(plan, workspace.root, scores),
+        left_out=plan.fixed.left_out,
+        without=tuple(config.without),
+        plan=plan_record(plan, run.path),
         forgetting=tuple(_forgetting(config, workspace)),
         baselines=tuple(_baselines(config, workspace)),
         base=_base(config, workspace),
@@ -68,12 +71,19 @@ def study_record(config: StudyConfig, plan: Plan, run: Run) -> StudyRecord:
     )
 
 
+def _scored_arms(config: StudyConfig) -> list[Arm]:
+    texts = config.text_arms if scores_text(config) else []
+    return [*texts, *(arm for arm in config.job_arms if config.tasks_of(arm))]
+
+
 def _arm(arm: Arm) -> ArmRecord:
-    return ArmRecord(name=arm.name, origin=arm.origin, adaptation=arm.adaptation, describe=arm.describe)
+    return ArmRecord(
+        name=arm.name, ledger=arm.ledger, origin=arm.origin, adaptation=arm.adaptation, describe=arm.describe
+    )
 
 
 def _tasks(config: StudyConfig, workspace: Workspace) -> Iterator[TaskRecord]:
-    if _scores_language(workspace):
+    if scores_text(config):
         yield TaskRecord(
             name=LANGUAGE, kind=LANGUAGE, metric="bits_per_byte", higher_is_better=False, margin=config.margin
         )
@@ -88,24 +98,21 @@ def _tasks(config: StudyConfig, workspace: Workspace) -> Iterator[TaskRecord]:
         )
 
 
-def _scores_language(workspace: Workspace) -> bool:
-    """Masked models give no bits per byte."""
-    return workspace.base.score_run is not None
-
-
 def _data(workspace: Workspace) -> DataRecord:
     tokenizers = {"domain": workspace.tokenizer.tokenizer, "generic": workspace.base.tokenizer}
     return workspace.prepared.data.model_copy(update={"tokenizers": tokenizers})
 
 
-def _budget(config: StudyConfig, plan: Plan) -> BudgetRecord:
+def _budget(plan: Plan) -> BudgetRecord:
+    config, budget = plan.config, plan.budget
     return BudgetRecord(
-        flops_per_seed=plan.budget.flops,
+        flops_per_seed=budget.flops,
+        text_flops_per_seed=budget.text,
         unit=config.budget.unit,
         asked=f"{config.budget.amount:g}",
         task_share=config.budget.task_share if config.tasks else 0.0,
-        trials=plan.budget.trials,
-        held_equal=HELD_EQUAL,
+        trials=budget.settings_tried,
+        held_equal=held_equal(config, budget),
     )
 
 
@@ -114,24 +121,17 @@ def _base(config: StudyConfig, workspace: Workspace) -> BaseRecord:
     return BaseRecord(model=model, run=workspace.base.run)
 
 
-TuningKey = tuple[TextJob | None, str | None, Arm | None]
-Tuning = dict[TuningKey, TuningRecord]
-"""The trials of a language job, or of a task and an arm."""
-
-
-def _trials_of(tuning: Tuning, *keys: TuningKey) -> tuple[str, ...]:
+def _trials_of(tuning: Tuning, *keys: tuple[str, str]) -> tuple[str, ...]:
     return tuple(trial.run for key in keys if key in tuning for trial in tuning[key].trials)
 
 
 def _language_scores(config: StudyConfig, workspace: Workspace, tuning: Tuning) -> Iterator[ScoreRecord]:
-    if not _scores_language(workspace):
+    if not scores_text(config):
         return
-    for arm in config.parsed_arms:
-        job = arm.language_job
-        shares = [1.0] if job is None or job.origin is Origin.PLACEBO else config.fractions
-        for share in shares:
+    for arm in config.text_arms:
+        for share in shares_of(config, arm.origin):
             for seed in range(config.seeds):
-                run, scored = _language_runs(workspace, arm, seed, share)
+                run, scored = _language_runs(workspace, arm.origin, seed, share)
                 yield ScoreRecord(
                     arm=arm.name,
                     seed=seed,
@@ -140,31 +140,34 @@ def _language_scores(config: StudyConfig, workspace: Workspace, tuning: Tuning) 
                     run=scored,
                     suite=LANGUAGE,
                     model_run=run,
-                    paid_by=(run,) if job and run else (),
-                    tuned_by=_trials_of(tuning, (job, None, None)) if share == 1 and job else (),
-                    text_bytes=_text_bytes(config, workspace, arm, run, share),
+                    paid_by=(run,) if arm.origin.learns_text and run else (),
+                    tuned_by=_trials_of(tuning, (arm.name, LANGUAGE)) if share == 1 else (),
+                    text_bytes=_text_bytes(config, workspace, arm.origin, run, share),
                 )
 
 
-def _language_runs(workspace: Workspace, arm: Arm, seed: int, share: float) -> tuple[str | None, str]:
-    """The run whose model an arm is scored on, and the run that holds the scores."""
-    if arm.language_job is None:
+def _language_runs(workspace: Workspace, origin: Origin, seed: int, share: float) -> tuple[str | None, str]:
+    """The run whose model a text arm is scored by, and the run that holds the scores."""
+    if not origin.learns_text:
         run, scored = workspace.base.run, workspace.base.score_run
     else:
-        result = workspace.language(arm.language_job, seed, share)
+        result = workspace.language(origin, seed, share)
         run, scored = result.run, result.score_run
     assert scored is not None
     return run, scored
 
 
-def _text_bytes(config: StudyConfig, workspace: Workspace, arm: Arm, run: str | None, share: float) -> float:
+def _text_bytes(
+    config: StudyConfig, workspace: Workspace, origin: Origin, run: str | None, share: float
+) -> float:
     """Bytes of domain text that a model read, each counted once: what its tokens hold, at most all of it."""
-    if arm.language_job is None or arm.origin is Origin.PLACEBO or run is None:
+    if not origin.learns_text or origin is Origin.PLACEBO or run is None:
         return 0.0
     trained = Run(workspace.root / run)
     tokens = read_json(trained.cost_path)["tokens"]
     per_token = read_record(trained).facts["tokenizer"]["bytes_per_token"]
-    replayed = config.replay_share if arm.origin is Origin.CONTINUED else 0.0
+    replays = origin in (Origin.CONTINUED, Origin.CONTINUED_LORA)
+    replayed = config.replay_share if replays else 0.0
     there = share * workspace.prepared.data.corpora["domain"].train.num_bytes
     return min(there, tokens * (1 - replayed) * per_token)
 
@@ -178,7 +181,7 @@ def _task_scores(config: StudyConfig, workspace: Workspace, tuning: Tuning) -> I
 
 def _task_score(workspace: Workspace, task: TaskConfig, arm: Arm, seed: int, tuning: Tuning) -> ScoreRecord:
     result = workspace.task(task.name, arm, seed)
-    origin = (workspace.language(arm.origin_job, seed, 1.0).run,) if arm.origin_job else ()
+    origin = (workspace.language(arm.origin, seed).run,) if arm.origin.learns_text else ()
     return ScoreRecord(
         arm=arm.name,
         seed=seed,
@@ -188,42 +191,56 @@ def _task_score(workspace: Workspace, task: TaskConfig, arm: Arm, seed: int, tun
         suite=result.suite,
         model_run=result.model_run,
         paid_by=(*origin, result.run),
-        tuned_by=_trials_of(tuning, (arm.origin_job, None, None), (None, task.name, arm)),
+        tuned_by=_trials_of(tuning, (arm.origin.value, LANGUAGE), (arm.name, task.name)),
     )
 
 
-def _tuning(config: StudyConfig, plan: Plan, workspace: Workspace) -> Tuning:
+def _tuning(plan: Plan, workspace: Workspace) -> Tuning:
     """Each training's learning rates and what they were judged by on development data."""
-    if not num_trials(plan.budget):
-        return {}
-    found: Tuning = {}
-    for job in language_trainings(config):
-        trials = tuple(
-            TrialRecord(run=trial.run, learning_rate=trial.learning_rate, dev=trial.dev)
-            for trial in workspace.language_trials(job)
+    num, trainings = plan.budget.num_trials, Tuning()
+    if not num:
+        return trainings
+    for origin in dict.fromkeys(stage.key.origin for stage in plan.stages if stage.key.origin):
+        title, chosen = origin.value, workspace.language(origin, 0)
+        trainings[title, LANGUAGE] = _tuned(
+            title, title, LANGUAGE, workspace.language_trials(origin, num), chosen
         )
-        found[job, None, None] = TuningRecord(title=job.name, job=job.name, trials=trials)
-    for task in config.tasks:
-        for arm in config.arms_on(task):
-            if arm.adaptation.trains:
-                found[None, task.name, arm] = _task_tuning(workspace, task, arm)
-    return found
+    for task in plan.config.tasks:
+        for arm in plan.config.arms_on(task):
+            if arm.trains_on_task:
+                title, chosen_on_task = f"{arm.name} on {task.name}", workspace.task(task.name, arm, 0)
+                trials = workspace.task_trials(task.name, arm, num)
+                trainings[arm.name, task.name] = _tuned(title, arm.name, task.name, trials, chosen_on_task)
+    return trainings
 
 
-def _task_tuning(workspace: Workspace, task: TaskConfig, arm: Arm) -> TuningRecord:
-    trials = tuple(
-        TrialRecord(run=trial.run, learning_rate=trial.learning_rate or 0.0, dev=trial.tuning or 0.0)
-        for trial in workspace.task_trials(task.name, arm)
+def _tuned(
+    title: str,
+    arm: str,
+    task: str,
+    trials: Sequence[LanguageResult | TaskResult],
+    chosen: LanguageResult | TaskResult,
+) -> TuningRecord:
+    tried = tuple(
+        TrialRecord(run=trial.run, learning_rate=trial.learning_rate or 0.0, dev=_judged_by(trial))
+        for trial in trials
     )
-    return TuningRecord(title=f"{arm.name} on {task.name}", job=arm.name, task=task.name, trials=trials)
+    return TuningRecord(title=title, arm=arm, task=task, trials=tried, rate=chosen.learning_rate or 0.0)
+
+
+def _judged_by(trial: LanguageResult | TaskResult) -> float:
+    if isinstance(trial, LanguageResult):
+        return trial.dev
+    assert trial.tuning is not None
+    return trial.tuning
 
 
 def _forgetting(config: StudyConfig, workspace: Workspace) -> Iterator[ForgettingRecord]:
-    if not _scores_language(workspace):
+    if not scores_text(config):
         return
-    for arm in config.parsed_arms:
+    for arm in config.text_arms:
         for seed in range(config.seeds):
-            _, scored = _language_runs(workspace, arm, seed, 1.0)
+            _, scored = _language_runs(workspace, arm.origin, seed, 1.0)
             yield ForgettingRecord(arm=arm.name, seed=seed, run=scored, suite=GENERAL)
 
 

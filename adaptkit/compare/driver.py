@@ -13,7 +13,7 @@ from typing import Any
 
 from adaptkit.compare.assemble import study_record
 from adaptkit.compare.executor import execute
-from adaptkit.compare.plan import make_plan
+from adaptkit.compare.plan import keep_plan, make_plan, plan_json
 from adaptkit.compare.progress import Progress
 from adaptkit.compare.stages.run import run_stage
 from adaptkit.compare.workspace import forget_stages
@@ -67,12 +67,15 @@ def compare(
         forget_stages(run.path)
     plan = make_plan(config, run)
     if dry_run:
-        return plan.as_json(run.path)
+        return plan_json(plan, run.path)
     run.start()
-    with Progress(plan.stages, plan.finished(run.path)) as watcher:
-        jobs = config.jobs or plan.machine.jobs
+    plan = keep_plan(plan, run.path)
+    with Progress(plan, run.path) as watcher:
+        jobs = plan.machine.jobs
         execute(run.path, plan.stages, worker=run_stage, executor=executor, jobs=jobs, watcher=watcher)
-    write_study(run.path, study_record(config, plan, run))
+    record = study_record(plan, run)
+    write_study(run.path, record)
+    watcher.compare(record)
     return conclude(run)
 
 

@@ -4,19 +4,25 @@ from __future__ import annotations
 
 import json
 import sys
+from pathlib import Path
 from typing import Any
 
+from adaptkit.compare.plan import Plan
 from adaptkit.compare.stage import Stage
-from adaptkit.study.stage_record import StageKey
+from adaptkit.compare.workspace import result_path
+from adaptkit.study.record import StudyRecord
+from adaptkit.study.stage_record import BaselineResult, StageKind, read_result
 
 
 class Progress:
     """Shows how far a study is; used as a context."""
 
-    def __init__(self, stages: list[Stage], done: set[StageKey]):
-        self.weights = {stage.key: max(stage.flops, 1e-9) for stage in stages}
+    def __init__(self, plan: Plan, study: Path):
+        done = plan.finished(study)
+        self.study = study
+        self.weights = {stage.key: max(plan.seconds(stage), 1e-9) for stage in plan.stages}
         self.total, self.done = sum(self.weights.values()), sum(self.weights[key] for key in done)
-        self.counts = [len(done), len(stages)]
+        self.counts = [len(done), len(plan.stages)]
         self.running: list[str] = []
         self.bar: Any = None
 
@@ -54,6 +60,38 @@ class Progress:
         self._show(
             {"event": "finished", "stage": stage.name, "seconds": round(seconds, 1), "done": self._count()}
         )
+        if stage.key.kind is StageKind.BASELINE:
+            self._show_baseline(stage)
+
+    def compare(self, record: StudyRecord) -> None:
+        """Say what was predicted and what it took."""
+        if record.plan is None:
+            return
+        predicted, taken = record.plan.predicted_seconds, record.plan.taken_seconds
+        text = f"predicted {predicted:.0f} s, took {taken:.0f} s"
+        self._say({"event": "time", "predicted_seconds": predicted, "taken_seconds": taken}, text)
+
+    def _show_baseline(self, stage: Stage) -> None:
+        """What an answer without a language model reaches, before any model trains."""
+        result = read_result(result_path(self.study, stage.key), BaselineResult)
+        if result.score is None:
+            return
+        event = {
+            "baseline": result.name,
+            "task": stage.key.task,
+            "metric": result.metric,
+            "score": result.score,
+        }
+        metric = result.metric.replace("_", " ")
+        text = f"{result.name}, no language model: {metric} {result.score:.3f} on {stage.key.task}"
+        self._say({"event": "baseline", **event}, text)
+
+    def _say(self, event: dict[str, Any], text: str) -> None:
+        """An event as a line of its own."""
+        if self.bar:
+            self.bar.console.print(text, highlight=False)
+        else:
+            print(json.dumps(event), file=sys.stderr, flush=True)
 
     def _count(self) -> str:
         return f"{self.counts[0]}/{self.counts[1]} stages"

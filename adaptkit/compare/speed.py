@@ -3,6 +3,8 @@ before planning."""
 
 from __future__ import annotations
 
+import itertools
+import os
 import time
 from dataclasses import dataclass
 from typing import Any
@@ -10,8 +12,9 @@ from typing import Any
 import torch
 
 from adaptkit import models
-from adaptkit.errors import ConfigError
-from adaptkit.study.base_model import TextKind, base_shape
+from adaptkit.data.files import find_files, records
+from adaptkit.data.tokenizers import train_tokenizer
+from adaptkit.study.base_model import TextKind
 from adaptkit.study.config import StudyConfig
 from adaptkit.trainer.device import free_cores
 
@@ -19,6 +22,7 @@ PROBE_S = 1.5
 PROBE_PARAMS = 20e6  # a larger model's speed is measured on its first layers
 ONE_THREAD_PARAMS = 10e6
 STATE_BYTES = 16  # fp32 weight, gradient and two Adam moments
+SAMPLE_LINES, SAMPLE_BYTES = 500, 400_000
 ACTIVATION_FLOATS = 34
 """Bytes in half precision per token, layer and hidden unit, without checkpointing (Korthikanti et al. 2022,
 section 4)."""
@@ -31,26 +35,21 @@ class Machine:
     Attributes:
         flops_per_token: training FLOPs per token of the base model.
         flops_per_second: training speed of one stage.
+        bytes_per_second: tokenising speed of one stage.
         memory_bytes: predicted peak memory of one training stage.
         jobs: stages at once.
     """
 
     flops_per_token: float
     flops_per_second: float
+    bytes_per_second: float
     memory_bytes: float
     jobs: int
 
 
-def measure(config: StudyConfig) -> Machine:
-    """Time a few training steps of the base's shape on random tokens."""
+def measure(config: StudyConfig, shape: Any, kind: TextKind) -> Machine:
+    """Time a few training steps of the base's shape on random tokens, and a tokenizer on some text."""
     device = "cuda" if torch.cuda.is_available() else "cpu"
-    shape, kind = base_shape(config)
-    if kind == "masked" and config.primary == "language":
-        raise ConfigError(
-            "a masked base gives no bits per byte, so it cannot decide on language",
-            where="primary",
-            fix="name a labelled task as `primary`",
-        )
     with torch.device("meta"):
         model = models.build(shape, kind, seed=0)
     seq_len, rows = config.size.seq_len, config.trainer.microbatch_size or config.trainer.global_batch_size
@@ -60,12 +59,42 @@ def measure(config: StudyConfig) -> Machine:
     activations = 4 * tokens * shape.hidden_size * shape.num_hidden_layers * ACTIVATION_FLOATS / 2
     # A model this small gains nothing from a second thread, and loses tenfold where another process wants the
     # core.
-    jobs = config.jobs or (free_cores() if device == "cpu" and count < ONE_THREAD_PARAMS else 1)
-    return Machine(flops, _speed(shape, kind, seq_len, device), count * STATE_BYTES + activations, jobs)
+    cores = free_cores()
+    jobs = config.jobs or (cores if device == "cpu" and count < ONE_THREAD_PARAMS else 1)
+    threads = config.trainer.threads or max(1, cores // jobs)
+    return Machine(
+        flops_per_token=flops,
+        flops_per_second=_speed(shape, kind, seq_len, device, threads),
+        bytes_per_second=_tokenising_speed(config),
+        memory_bytes=count * STATE_BYTES + activations,
+        jobs=jobs,
+    )
 
 
-def _speed(shape: Any, kind: TextKind, seq_len: int, device: str) -> float:
-    """Training FLOPs per second of a model of this width on one thread, or on the GPU."""
+def _tokenising_speed(config: StudyConfig) -> float:
+    """Bytes per second of the base's tokenizer, or of one made on the spot, on one thread."""
+    files, _ = find_files(config.general.train.files)
+    lines = [str(record) for _, record in itertools.islice(records(files[0]), SAMPLE_LINES)]
+    texts = ["".join(lines)[i : i + 1000] for i in range(0, min(SAMPLE_BYTES, sum(map(len, lines))), 1000)]
+    if config.base:
+        tokenizer = models.load_tokenizer(models.find(config.base))
+    else:
+        tokenizer = train_tokenizer(texts[:100], config.tokenizer.kind, 512)
+    parallel = os.environ.get("TOKENIZERS_PARALLELISM")
+    os.environ["TOKENIZERS_PARALLELISM"] = "false"
+    try:
+        begun = time.monotonic()
+        tokenizer(texts)
+        return sum(map(len, texts)) / max(time.monotonic() - begun, 1e-6)
+    finally:
+        if parallel is None:
+            del os.environ["TOKENIZERS_PARALLELISM"]
+        else:
+            os.environ["TOKENIZERS_PARALLELISM"] = parallel
+
+
+def _speed(shape: Any, kind: TextKind, seq_len: int, device: str, num_threads: int) -> float:
+    """Training FLOPs per second of a model of this width on so many threads, or on the GPU."""
     probe = type(shape).from_dict(shape.to_dict())
     with torch.device("meta"):
         while (
@@ -74,7 +103,7 @@ def _speed(shape: Any, kind: TextKind, seq_len: int, device: str) -> float:
         ):
             probe.num_hidden_layers //= 2
     threads = torch.get_num_threads()
-    torch.set_num_threads(1)
+    torch.set_num_threads(num_threads)
     try:
         model = models.build(probe, kind, seed=0).train()
         torch.nn.Module.to(model, device)

@@ -13,7 +13,8 @@ class Stage:
 
     Attributes:
         describe: for people.
-        flops: the prediction; for a training also what it may spend.
+        flops: what a training may spend, the scoring of its candidate included; 0 for stages without
+        training.
     """
 
     key: StageKey

@@ -1,7 +1,7 @@
 """A study's folder: the names of its files, and what a stage reads there.
 
 runs/<study>-<hash8>/
-    plan.json            budget and machine, as measured before the first stage
+    plan.json            budget, arms and lengths, as decided at the first start
     stages/<stage>.json  what a finished stage left      stages/<stage>.error  why one failed
     logs/<stage>.log     what a stage printed            study.json            see study/record.py
 runs/data-<hash8>/       the prepared data: <corpus>.train.jsonl, .dev.jsonl, .test.jsonl; <task>/ for sets
@@ -10,20 +10,18 @@ runs/data-<hash8>/       the prepared data: <corpus>.train.jsonl, .dev.jsonl, .t
 from __future__ import annotations
 
 import shutil
+from dataclasses import asdict, dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-import torch
-from transformers import AutoConfig
-
-from adaptkit import models
 from adaptkit.config import Config, load
 from adaptkit.data.readers import DataConfig, Dataset, read
-from adaptkit.run import Run, digest, file_digest, read_json
-from adaptkit.study.arms import Arm, TextJob
+from adaptkit.run import Run, digest, file_digest, read_json, write_json
+from adaptkit.study.arms import Arm, Origin
 from adaptkit.study.budget import Budget
 from adaptkit.study.config import StudyConfig
+from adaptkit.study.record import LeftOutRecord
 from adaptkit.study.stage_record import (
     BASE,
     PREPARE,
@@ -41,6 +39,45 @@ from adaptkit.study.task import TaskFiles
 
 def plan_path(study: Path) -> Path:
     return study / "plan.json"
+
+
+@dataclass(frozen=True)
+class Fixed:
+    """What a plan decides once for a study, so that a resumed one does the same.
+
+    Attributes:
+        arms: names of all arms.
+        max_lengths: task -> tokens after which a text is cut.
+        left_out: arms that could not be run.
+        predicted: kind of stage -> seconds, one stage after another, as predicted at the first start.
+        predicted_seconds: wall time of the study.
+    """
+
+    budget: Budget
+    arms: tuple[str, ...]
+    max_lengths: dict[str, int]
+    left_out: tuple[LeftOutRecord, ...] = ()
+    predicted: dict[str, float] = field(default_factory=dict)
+    predicted_seconds: float = 0.0
+
+    def applied_to(self, config: StudyConfig) -> StudyConfig:
+        """A config with the arms and lengths that were decided."""
+        tasks = [task.model_copy(update={"max_length": self.max_lengths[task.name]}) for task in config.tasks]
+        return config.model_copy(update={"arms": list(self.arms), "tasks": tasks})
+
+
+def read_fixed(study: Path) -> Fixed:
+    """What plan.json holds."""
+    value = read_json(plan_path(study))
+    left_out = tuple(LeftOutRecord(**row) for row in value["left_out"])
+    decided = {"budget": Budget(**value["budget"]), "arms": tuple(value["arms"]), "left_out": left_out}
+    return Fixed(**{**value, **decided})
+
+
+def write_fixed(study: Path, fixed: Fixed) -> None:
+    """Write plan.json."""
+    value = {**asdict(fixed), "left_out": [row.model_dump(mode="json") for row in fixed.left_out]}
+    write_json(plan_path(study), value)
 
 
 def result_path(study: Path, key: StageKey) -> Path:
@@ -93,12 +130,18 @@ class Workspace:
         self.path, self.root = path, path.parent
 
     @cached_property
-    def config(self) -> StudyConfig:
-        return load(StudyConfig, Run(self.path).config_path).config
+    def fixed(self) -> Fixed:
+        """What the plan decided for the whole study."""
+        return read_fixed(self.path)
 
     @cached_property
+    def config(self) -> StudyConfig:
+        """The study's config with the arms and lengths that the plan decided."""
+        return self.fixed.applied_to(load(StudyConfig, Run(self.path).config_path).config)
+
+    @property
     def budget(self) -> Budget:
-        return Budget(**read_json(plan_path(self.path))["budget"])
+        return self.fixed.budget
 
     @cached_property
     def prepared(self) -> PreparedResult:
@@ -112,20 +155,22 @@ class Workspace:
     def base(self) -> BaseResult:
         return read_result(result_path(self.path, BASE), BaseResult)
 
-    def language(self, job: TextJob, seed: int, share: float) -> LanguageResult:
-        key = StageKey.for_language(job, seed=seed, share=share)
+    def language(self, origin: Origin, seed: int, share: float = 1.0) -> LanguageResult:
+        key = StageKey.for_language(origin, seed=seed, share=share)
         return read_result(result_path(self.path, key), LanguageResult)
 
-    def language_trials(self, job: TextJob) -> list[LanguageResult]:
-        keys = [StageKey.for_language(job, trial=i) for i in range(self.budget.trials)]
+    def language_trials(self, origin: Origin, num: int) -> list[LanguageResult]:
+        """The first trials of a training on text."""
+        keys = [StageKey.for_language(origin, trial=i) for i in range(num)]
         return [read_result(result_path(self.path, key), LanguageResult) for key in keys]
 
     def task(self, name: str, arm: Arm, seed: int) -> TaskResult:
         key = StageKey.for_task(name, arm, seed=seed)
         return read_result(result_path(self.path, key), TaskResult)
 
-    def task_trials(self, name: str, arm: Arm) -> list[TaskResult]:
-        keys = [StageKey.for_task(name, arm, trial=i) for i in range(self.budget.trials)]
+    def task_trials(self, name: str, arm: Arm, num: int) -> list[TaskResult]:
+        """The first trials of an arm on a task."""
+        keys = [StageKey.for_task(name, arm, trial=i) for i in range(num)]
         return [read_result(result_path(self.path, key), TaskResult) for key in keys]
 
     @cached_property
@@ -140,14 +185,6 @@ class Workspace:
     def base_folder(self) -> Path:
         """The generic model's folder."""
         return Path(self.base.model)
-
-    @cached_property
-    def base_params(self) -> int:
-        """Parameters of the generic model: the size that learning rates are scaled from."""
-        shape = AutoConfig.from_pretrained(self.base_folder, local_files_only=True)
-        with torch.device("meta"):
-            model = models.build(shape, models.model_kind(self.base_folder), seed=0)
-        return models.param_count(model).total
 
     def open(self, name: str, settings: Config) -> Run:
         """The run of a recipe's settings; how many threads it may use is no part of its identity."""

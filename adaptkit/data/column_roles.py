@@ -7,11 +7,15 @@ messages                           conversations
 prompt                             prompts to be answered
 anchor + positive (+ negative...)  pairs, triplets
 text1 + text2 + score or label     scored pairs
+
+Beside these a row may say what it belongs to (`group`), where it comes from (`source`) and of when it is
+(`time`): facts about a row, not part of its content.
 """
 
 from __future__ import annotations
 
 import contextlib
+import datetime
 import math
 import re
 from collections.abc import Iterable
@@ -23,6 +27,8 @@ from adaptkit.errors import nearest
 
 CHAT_ROLES = ("system", "developer", "user", "assistant", "tool")
 NEGATIVE = re.compile(r"negative(_\d+)?")
+FACTS = ("group", "source", "time")
+"""Roles that say something about a row and are no part of what a model sees, nor of the row's id."""
 
 
 @dataclass(frozen=True)
@@ -44,7 +50,7 @@ class Shape:
             if column is None:
                 return None
             roles[role] = column
-        roles |= {role: role for role in (*self.optional, "group") if role in names and role not in roles}
+        roles |= {role: role for role in (*self.optional, *FACTS) if role in names and role not in roles}
         if "anchor" in self.required:
             roles |= {name: name for name in sorted(names) if NEGATIVE.fullmatch(name)}
         roles |= chosen
@@ -53,7 +59,7 @@ class Shape:
     def _takes(self, role: str) -> bool:
         if "anchor" in self.required and NEGATIVE.fullmatch(role):
             return True
-        return role in (*self.required, *self.optional, "group")
+        return role in (*self.required, *self.optional, *FACTS)
 
 
 SHAPES = (
@@ -77,7 +83,7 @@ KINDS_FOR = {
     None: None,
 }
 ROLES = sorted(
-    {role for shape in SHAPES for role in (*shape.required, *shape.optional)} | {"negative", "group"}
+    {role for shape in SHAPES for role in (*shape.required, *shape.optional)} | {"negative", *FACTS}
 )
 
 
@@ -131,7 +137,7 @@ class RowReader:
 
     def __init__(self, roles: dict[str, str], chosen: dict[str, str]):
         self.roles, self.chosen = roles, chosen
-        self._label_type: type | None = None
+        self._types: dict[str, type] = {}  # role -> type of its first value
 
     def values(self, record: Record, typed: bool) -> dict[str, Any] | Fault:
         """Values by role. `typed` is false for csv, where every cell is text."""
@@ -140,7 +146,8 @@ class RowReader:
             value = self._value(role, column, record, typed)
             if isinstance(value, Fault):
                 return value
-            by_role[role] = value
+            if value is not None:
+                by_role[role] = value
         if extra := by_role.pop("input", ""):
             by_role["prompt"] = f"{by_role['prompt']}\n\n{extra}"
         return by_role
@@ -149,6 +156,10 @@ class RowReader:
         if role == "input":
             return _optional_text(record.get(column), column)
         columns = _columns(column, record)
+        if role in ("source", "time") and role not in self.chosen:
+            value = record.get(column)
+            fact = _source(value, column) if role == "source" else self._time(value, column)
+            return None if isinstance(fact, Fault) else fact  # found by its name only: not every row must fit
         if not columns:
             has = f"{nearest(column, map(str, record))}; it has {describe_columns([record])}"
             return Fault(f"no column '{column}'{has}", f"give every row a '{column}'")
@@ -160,6 +171,10 @@ class RowReader:
             return _score(record[columns[0]], column, typed)
         if role == "group":
             return str(record[columns[0]])
+        if role == "source":
+            return _source(record[columns[0]], column)
+        if role == "time":
+            return self._time(record[columns[0]], column)
         texts: list[str] = []
         for name in columns:
             text = _text(record[name], name, lists=role in self.chosen)
@@ -173,11 +188,52 @@ class RowReader:
         if kind not in (str, int, bool) or value == "":
             what = f"'{column}' is {_name(value)}, a label is text or a whole number"
             return Fault(what, f"give every row a '{column}'")
-        self._label_type = self._label_type or kind
-        if kind is not self._label_type:
-            what = f"'{column}' is {_name(value)} here and {self._label_type.__name__} above"
+        first = self._types.setdefault("label", kind)
+        if kind is not first:
+            what = f"'{column}' is {_name(value)} here and {first.__name__} above"
             return Fault(what, "write all labels in one type")
         return _text(value, column) if kind is str else str(value).lower()
+
+    def _time(self, value: Any, column: str) -> str | float | Fault:
+        """A moment that sorts as text, or a number; one of both throughout."""
+        moment = moment_of(value)
+        if moment is None:
+            fix = "write ISO dates (2024-05-31, 2024-05-31T12:00:00Z) or numbers"
+            return Fault(f"'{column}' is no ISO date and no number", fix)
+        first = self._types.setdefault("time", type(moment))
+        if type(moment) is not first:
+            return Fault(f"'{column}' is a date in some rows and a number in others", "write one of both")
+        return moment
+
+
+def moment_of(value: Any) -> str | float | None:
+    """A date as ISO text in UTC, or a number (a year, seconds); None for anything else."""
+    if isinstance(value, bool):
+        return None
+    if isinstance(value, (int, float)):
+        return float(value) if math.isfinite(value) else None
+    if isinstance(value, str):
+        text = value.strip()
+        if re.fullmatch(r"-?\d+(\.\d+)?", text):
+            return float(text)
+        if re.fullmatch(r"\d{4}-\d{2}", text):
+            text += "-01"
+        with contextlib.suppress(ValueError):
+            value = datetime.datetime.fromisoformat(text)
+    if isinstance(value, datetime.datetime):
+        utc = value.astimezone(datetime.UTC).replace(tzinfo=None) if value.tzinfo else value
+        return utc.isoformat(timespec="seconds")
+    if isinstance(value, datetime.date):
+        return f"{value.isoformat()}T00:00:00"
+    return None
+
+
+def _source(value: Any, column: str) -> str | Fault:
+    if isinstance(value, str) and value.strip():
+        return value
+    return Fault(
+        f"'{column}' is {_name(value)}, not a name", f"write where each row comes from as '{column}'"
+    )
 
 
 def _text(value: Any, column: str, lists: bool = False) -> str | Fault:

@@ -12,6 +12,7 @@ import re
 import numpy as np
 
 _WORD = re.compile(r"\w+")
+_DOTTED_I = "\u0130"  # the one letter that lower-casing makes longer, which would shift the places of words
 _BASE = 0x9E3779B97F4A7C15 | 1  # odd: multiplication by it loses nothing modulo 2^64
 
 
@@ -32,8 +33,18 @@ def word_hashes(text: str) -> np.ndarray:
     """A hash of each word of `text`, uint64 [num_words]."""
     if len(_HASH) > MAX_TABLE:
         _HASH.clear()
-    words = _WORD.findall(text.lower())
+    words = _WORD.findall(_lower(text))
     return np.fromiter(map(_HASH.__getitem__, words), np.uint64, len(words))
+
+
+def word_starts(text: str) -> np.ndarray:
+    """Where each word of `text` begins, in characters, int64 [num_words]."""
+    return np.fromiter((match.start() for match in _WORD.finditer(_lower(text))), np.int64)
+
+
+def _lower(text: str) -> str:
+    """Lower case, as many characters as before."""
+    return text.replace(_DOTTED_I, "i").lower()
 
 
 def ngram_hashes(words: np.ndarray, n: int) -> np.ndarray:

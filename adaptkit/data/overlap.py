@@ -10,7 +10,7 @@ is one pass over the training text. 13-word runs: Brown et al. 2020, arXiv 2005.
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -67,10 +67,10 @@ def overlap(train: Dataset | Iterable[Row], test: Dataset, n: int = NGRAM_WORDS)
     Args:
         n: words in a run; at least 8.
     """
-    probe = _Probe(test.rows, max(n, SHORTEST))
+    probe = Probe(test.rows, max(n, SHORTEST))
     for row in train.rows if isinstance(train, Dataset) else train:
         probe.add(row)
-    return probe.report(test.rows)
+    return probe.report(range(len(test.rows)))
 
 
 def remove_overlap(
@@ -102,10 +102,11 @@ def _item(row: Row, n: int) -> _Item:
     return _Item(ngram_hashes(words, size), size, len(words))
 
 
-class _Probe:
+class Probe:
     """The test side's n-grams, and which of them the training rows hold."""
 
-    def __init__(self, items: list[Row], n: int):
+    def __init__(self, items: Sequence[Row], n: int = NGRAM_WORDS):
+        self._item_rows = items
         self._items = [_item(row, n) for row in items]
         self._sizes = sorted({item.size for item in self._items if item.size})
         hashes = [item.hashes for item in self._items]
@@ -164,18 +165,47 @@ class _Probe:
     def _slots(hashes: np.ndarray) -> np.ndarray:
         return hashes >> np.uint64(64 - FILTER_BITS)
 
-    def report(self, items: list[Row]) -> OverlapReport:
-        """What the training rows added so far hold of `items`."""
+    def report(self, numbers: Sequence[int]) -> OverlapReport:
+        """What the training rows added so far hold of the items with these numbers."""
         self._flush()
-        covered = [self._covered(i, self._hit) for i in range(len(items))]
-        bad = [i for i, share in enumerate(covered) if share >= COVERED]
+        covered = {i: self._covered(i, self._hit) for i in numbers}
+        bad = [i for i, share in covered.items() if share >= COVERED]
         return OverlapReport(
-            num_test_items=len(items),
-            contaminated=[items[i].id for i in bad],
-            num_touched=sum(share > 0 for share in covered),
+            num_test_items=len(numbers),
+            contaminated=[self._item_rows[i].id for i in bad],
+            num_touched=sum(share > 0 for share in covered.values()),
             train_ids=self._offenders(bad),
-            examples=[(items[i].where, round(covered[i], 3)) for i in bad[:20]],
+            examples=[(self._item_rows[i].where, round(covered[i], 3)) for i in bad[:20]],
         )
+
+    def runs_of(self, report: OverlapReport, numbers: Sequence[int]) -> np.ndarray:
+        """bool [num_ngrams]: the runs of a report's contaminated items, which are among `numbers`."""
+        contaminated = set(report.contaminated)
+        runs = np.zeros(len(self._ngrams), bool)
+        for i in numbers:
+            if self._item_rows[i].id in contaminated:
+                runs[np.searchsorted(self._ngrams, self._items[i].hashes)] = True
+        return runs
+
+    def holders(self, runs: np.ndarray) -> set[str]:
+        """Ids of the training rows that hold any of these runs."""
+        self._flush()
+        return {row_id for row_id, numbers in self._rows if runs[numbers].any()}
+
+    def words_in(self, text: str, runs: np.ndarray) -> np.ndarray:
+        """bool [num_words]: the words of a training text that lie in these runs."""
+        words = word_hashes(text)
+        marks = np.zeros(len(words) + 1, np.int64)
+        everywhere = np.arange(len(words))
+        if 0 < len(words) < SHORTEST:
+            _, numbers = self._hits(_whole(words), everywhere[:1])
+            return np.full(len(words), bool(runs[numbers].any()))
+        for size in self._sizes:
+            at, numbers = self._hits(ngram_hashes(words, size), everywhere)
+            at = at[runs[numbers]]
+            np.add.at(marks, at, 1)
+            np.add.at(marks, at + size, -1)
+        return np.cumsum(marks)[: len(words)] > 0
 
     def _covered(self, number: int, hit: np.ndarray) -> float:
         """Share of the item's words that lie in hit n-grams."""

@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from adaptkit.config import Config, Count, in_unit
-from adaptkit.data.column_roles import RowReader, describe_columns, detect, unknown_role
+from adaptkit.data.column_roles import FACTS, RowReader, describe_columns, detect, unknown_role
 from adaptkit.data.files import Fault, Record, find_files, format_of, records
 from adaptkit.errors import DataError
 from adaptkit.run import file_digest
@@ -54,8 +54,18 @@ class Row:
         """All text that a model may see of this row, one piece a line; not the label."""
         if "messages" in self.values:
             return "\n".join(message["content"] for message in self.values["messages"])
-        seen = {role: value for role, value in self.values.items() if role not in ("label", "group")}
+        seen = {role: value for role, value in self.values.items() if role not in ("label", *FACTS)}
         return "\n".join(value for value in seen.values() if isinstance(value, str))
+
+    @property
+    def cluster(self) -> str:
+        """What the row belongs to: its `group`, or itself."""
+        return str(self.values.get("group") or self.id)
+
+    @property
+    def file(self) -> str:
+        """The file that it stands in."""
+        return self.where.rpartition(":")[0]
 
 
 @dataclass(frozen=True)
@@ -143,17 +153,21 @@ def read(config: DataConfig, want: Want | None = None) -> Dataset:
     if not rows:
         fix = "; ".join(faults.lines[:3]) or "check that the files are not empty"
         raise DataError("no usable row", where=str(files[0]), fix=fix)
-    described = [{"name": str(f), "num_bytes": f.stat().st_size, "sha256": file_digest(f)} for f in files]
     return Dataset(
-        _distinct(rows),
+        distinct_ids(rows),
         kind,
         roles,
-        described,
+        describe_files(files),
         faults.lines,
         dict(licences),
         [str(p) for p in ignored],
         sample.num_seen if sample.num_seen > len(rows) else 0,
     )
+
+
+def describe_files(files: Iterable[Path]) -> list[dict[str, Any]]:
+    """Name, size and sha256 of each file."""
+    return [{"name": str(f), "num_bytes": f.stat().st_size, "sha256": file_digest(f)} for f in files]
 
 
 class _Faults:
@@ -244,13 +258,13 @@ def _licence(record: Record | Fault) -> str:
 
 
 def content_id(values: dict[str, Any]) -> str:
-    """16 hex digits of the sha256 of a row's values; the group it belongs to does not count."""
-    counted = {role: value for role, value in values.items() if role != "group"}
+    """16 hex digits of the sha256 of a row's values; its group, source and time do not count."""
+    counted = {role: value for role, value in values.items() if role not in FACTS}
     content = json.dumps(counted, sort_keys=True, ensure_ascii=False)
     return hashlib.sha256(content.encode()).hexdigest()[:16]
 
 
-def _distinct(rows: list[Row]) -> list[Row]:
+def distinct_ids(rows: Iterable[Row]) -> list[Row]:
     """Number repeated ids, so that scores can be paired by id."""
     seen: Counter[str] = Counter()
     distinct = []

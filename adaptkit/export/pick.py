@@ -1,8 +1,8 @@
 """Choose which model of a finished study to serve: the one that its verdict recommends.
 
 Not every arm of a study is a model: a probe is a regression on another model's features, and a prompted arm
-is its origin's language model with a prompt around it. What cannot be served gives way to the next contender, and
-that is said.
+is its origin's language model with a prompt around it. What cannot be served gives way to the next contender,
+and that is said.
 """
 
 from __future__ import annotations
@@ -170,5 +170,3 @@ def _recommended(study: _Study, task: str) -> tuple[str, str]:
         return servable[0], f"the best model on {verdict.title} ({beside})"
     what = f"no arm of this study is a model that can be served on {task}"
     raise ModelError(what, where=str(study.path), fix="name another task with --task")
-
-

@@ -150,3 +150,10 @@ def check_weights(folder: Path) -> None:
     raise ModelError(
         "model.safetensors is missing", where=str(folder), fix="give the folder that `save_pretrained` wrote"
     )
+
+
+def saved_shape(path: str | Path) -> Any:
+    """The transformers config of a folder or hub id, which says how its model is built."""
+    from transformers import AutoConfig
+
+    return AutoConfig.from_pretrained(find(path), local_files_only=True)

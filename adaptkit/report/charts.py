@@ -164,7 +164,10 @@ def _track(canvas: Canvas, x: Scale, y: Scale, track: Track) -> None:
     parts = [polyline(inside, "track")]
     for size, interval in track.points:
         if y.inside(interval.mean):
-            parts += [_error_bar(x(size), y, interval), mark(track.arm.adaptation or "", x(size), y(interval.mean))]
+            parts += [
+                _error_bar(x(size), y, interval),
+                mark(track.arm.adaptation or "", x(size), y(interval.mean)),
+            ]
         else:
             parts.append(
                 _arrow(x(size), y(y.clip(interval.mean)), 1 if interval.mean > y.high else -1, across=False)

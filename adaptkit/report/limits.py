@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from adaptkit.report.manners import lost_manners
 from adaptkit.study.results import BASELINE, Results
 from adaptkit.study.task_verdict import Verdict
 from adaptkit.study.verdict_line import exclusions
@@ -16,6 +17,7 @@ def limits(verdict: Verdict, results: Results) -> list[str]:
         *unbeaten_baselines(verdict, results),
         *exclusions(verdict.main.missing),
         *_limits_of_evidence(verdict, results),
+        *lost_manners(results),
         *rates_at_the_edge(results),
         *_limits_of_scope(verdict, results),
     ]

@@ -15,12 +15,13 @@ from markupsafe import Markup
 
 from adaptkit.report import figures, prose, tables
 from adaptkit.report.limits import limits
+from adaptkit.report.manners import HABITS, manners
 from adaptkit.run import Run, write_json, write_text
 from adaptkit.study import forecast
+from adaptkit.study.flips import flips
 from adaptkit.study.forecast import size_text
 from adaptkit.study.record import StudyRecord, TrialRecord
 from adaptkit.study.results import Results, collect, task_title
-from adaptkit.study.flips import flips
 from adaptkit.study.task_verdict import Verdict
 from adaptkit.study.verdict import judge
 from adaptkit.study.verdict_line import flops_text, interval_text
@@ -110,6 +111,8 @@ def report_context(results: Results, verdict: Verdict) -> dict[str, Any]:
         "class_figures": figures.class_figures(results),
         "curves": figures.curves_figure(results),
         "forgetting": figures.forgetting_figure(results),
+        "manners": manners(results),
+        "habits": HABITS,
         "origins": figures.origins(results),
         "adaptations": figures.adaptations(results),
         "corpora": _corpora(record),

@@ -1,18 +1,22 @@
-"""Arms: an origin (what the weights start from) with an adaptation (how the task is learnt).
+"""Arms: what is compared. An arm of the text ledger is a model; one of the jobs ledger is a pipeline.
 
-An arm's score on *language* (bits per byte of held-out domain text) belongs to a language model. Arms of the
-origins `continued`, `scratch`, `distilled` and `placebo` share their origin's model. `generic` with a trained
-adaptation spends its budget on the same domain text through that adaptation; `generic+prompt` and
-`generic+probe` use the base model as it is.
+    Arm(Origin.CONTINUED)                       `continued`: scored on held-out text, in bits per byte
+    Arm(Origin.CONTINUED, Adaptation.FULL)      `continued+full`: scored on a labelled task
+
+The two are never mixed: a text arm says which way of learning the text models it best, a job arm which
+pipeline does the job. A job arm starts from the model of the text arm of its origin.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass
 from enum import StrEnum
+from typing import Literal
 
 from adaptkit.errors import ConfigError, nearest
+
+Ledger = Literal["text", "jobs"]
 
 
 class Origin(StrEnum):
@@ -20,9 +24,20 @@ class Origin(StrEnum):
 
     GENERIC = "generic"
     CONTINUED = "continued"
+    CONTINUED_LORA = "continued-lora"
     SCRATCH = "scratch"
     PLACEBO = "placebo"
     DISTILLED = "distilled"
+
+    @property
+    def learns_text(self) -> bool:
+        """Whether a training on text makes it."""
+        return self is not Origin.GENERIC
+
+    @property
+    def keeps_training(self) -> bool:
+        """Whether it is the base after more training."""
+        return self in (Origin.CONTINUED, Origin.CONTINUED_LORA, Origin.PLACEBO)
 
     @property
     def describe(self) -> str:
@@ -55,7 +70,8 @@ class Adaptation(StrEnum):
 
 ORIGIN_WORDS = {
     Origin.GENERIC: "the base model as it is",
-    Origin.CONTINUED: "the base model after more pretraining on the domain text",
+    Origin.CONTINUED: "the base model after more pretraining, all weights, on domain text and replay",
+    Origin.CONTINUED_LORA: "the base model after more pretraining, by adapters, on domain text and replay",
     Origin.SCRATCH: "random weights and a domain tokenizer, pretrained on the domain text alone",
     Origin.PLACEBO: "the base model after as much more pretraining on general text: what training alone buys",
     Origin.DISTILLED: "a smaller student of the best teacher so far",
@@ -70,72 +86,67 @@ ADAPTATION_WORDS = {
 
 
 @dataclass(frozen=True)
-class TextJob:
-    """One training on text, whose model all arms share that start from it.
+class Arm:
+    """One strategy: an origin, and for labelled tasks how they are learnt from there.
 
     Attributes:
-        adaptation: which weights of the untouched base move; None for every other origin.
+        adaptation: None for an arm of the text ledger.
     """
 
     origin: Origin
     adaptation: Adaptation | None = None
 
-    @property
-    def name(self) -> str:
-        """For people and for file names."""
-        return self.origin.value if self.adaptation is None else f"{self.origin}+{self.adaptation}"
-
-    def weights(self, continue_with: Adaptation) -> Adaptation:
-        """Which weights the job trains: `continue_with` is the study's choice for continued pretraining."""
-        if self.adaptation is not None:
-            return self.adaptation
-        return Adaptation.FULL if self.origin in (Origin.SCRATCH, Origin.DISTILLED) else continue_with
-
-
-@dataclass(frozen=True)
-class Arm:
-    """One strategy, named `origin+adaptation`."""
-
-    origin: Origin
-    adaptation: Adaptation
-
     @classmethod
-    def parse(cls, name: str) -> Arm:
+    def parse(cls, name: str, where: str = "arms") -> Arm:
         """The arm that a config names.
 
-        Raises: ConfigError for a name that is no known `origin+adaptation`.
+        Raises: ConfigError for a name that is neither an origin nor `origin+adaptation`.
         """
         if name not in ARMS:
             fix = "choose from " + ", ".join(ARMS)
-            raise ConfigError(f"unknown arm '{name}'{nearest(name, tuple(ARMS))}", where="arms", fix=fix)
+            raise ConfigError(f"unknown arm '{name}'{nearest(name, tuple(ARMS))}", where=where, fix=fix)
         return ARMS[name]
 
     @property
     def name(self) -> str:
-        return f"{self.origin}+{self.adaptation}"
+        return self.origin.value if self.adaptation is None else f"{self.origin}+{self.adaptation}"
+
+    @property
+    def ledger(self) -> Ledger:
+        return "text" if self.adaptation is None else "jobs"
+
+    @property
+    def trains_on_task(self) -> bool:
+        """Whether weights move for a labelled task."""
+        return self.adaptation is not None and self.adaptation.trains
 
     @property
     def describe(self) -> str:
+        if self.adaptation is None:
+            return self.origin.describe
         return f"{self.origin.describe}; {self.adaptation.describe}"
 
-    @property
-    def language_job(self) -> TextJob | None:
-        """The training on text whose model this arm is scored on; None for the base as it is."""
-        if self.origin is not Origin.GENERIC:
-            return TextJob(self.origin)
-        return TextJob(self.origin, self.adaptation) if self.adaptation.trains else None
 
-    @property
-    def origin_job(self) -> TextJob | None:
-        """The training on text that the labelled task starts from; None for the base as it is."""
-        return None if self.origin is Origin.GENERIC else TextJob(self.origin)
+ARMS = {
+    arm.name: arm
+    for arm in (
+        *(Arm(origin) for origin in Origin),
+        *(Arm(origin, adaptation) for origin in Origin for adaptation in Adaptation),
+    )
+}
+"""Every arm by its name, those of the text ledger first."""
 
 
-ARMS = {arm.name: arm for arm in (Arm(origin, adaptation) for origin in Origin for adaptation in Adaptation)}
-"""Every arm by its name."""
+def text_trainings(arms: Iterable[Arm]) -> list[Origin]:
+    """The trainings on text that arms need, each once, in order; a student comes after its teachers."""
+    origins = dict.fromkeys(arm.origin for arm in arms if arm.origin.learns_text)
+    return sorted(origins, key=lambda origin: origin is Origin.DISTILLED)
 
 
-def language_jobs(arms: Sequence[Arm]) -> list[TextJob]:
-    """The trainings on text that `arms` need, each once, in order; a student comes after its teachers."""
-    jobs = dict.fromkeys(job for arm in arms if (job := arm.language_job))
-    return sorted(jobs, key=lambda job: job.origin is Origin.DISTILLED)
+def with_text_arms(arms: Iterable[Arm]) -> list[Arm]:
+    """The arms of both ledgers: the base as it is, every origin that an arm starts from, then the job
+    arms."""
+    arms = list(arms)
+    origins = [Origin.GENERIC, *(arm.origin for arm in arms)]
+    texts = [Arm(origin) for origin in dict.fromkeys(origins)]
+    return [*texts, *(arm for arm in arms if arm.ledger == "jobs")]

@@ -1,11 +1,16 @@
-"""One budget for every arm: what the user grants, in FLOPs, and how each arm may spend it.
+"""One budget for every arm: what the user grants per arm, task and seed, in FLOPs, and how it is divided.
 
-Per arm and seed the budget B is split into a language share and a task share. Learning-rate trials are part
-of it:
-they run once per arm on the first seed, so each seed's main run gives up `trials * trial_share / seeds` of
-its share.
+It pays for everything that the pipeline for a task needs. An arm that starts from the base as it is may
+spend all of it on the task; one whose origin is trained on text first spends `1 - task_share` there, and the
+rest on the task. An arm of the text ledger spends the share for text; in a study without tasks that is
+all of it.
 
-    B = language + task;   language_main = language * (1 - trials * trial_share / seeds);   task_main likewise
+Learning-rate trials are part of each of these shares. They run once per arm on the first seed, so every
+seed's run gives up its part of them:
+
+    run = granted * (1 - num_trials * trial_share / seeds)
+
+Scoring a candidate on development data is paid from the same FLOPs.
 """
 
 from __future__ import annotations
@@ -18,10 +23,12 @@ from pydantic import model_validator
 
 from adaptkit.config import Config, Magnitude, Share, in_unit
 from adaptkit.errors import BudgetError
+from adaptkit.study.arms import Origin
 from adaptkit.trainer import steps
 
 MIN_STEPS = 8
-LEARNING_RATE_STEP = 3.0
+MIN_RUN_SHARE = 0.25
+"""Of what is granted: where tuning leaves less for the runs themselves, the study is refused."""
 
 
 class PriceConfig(Config):
@@ -36,18 +43,19 @@ class PriceConfig(Config):
 
 
 class BudgetConfig(Config):
-    """What one arm may spend per seed, tuning trials included."""
+    """What one arm may spend per task and seed, tuning trials included."""
 
     amount: Annotated[Magnitude, in_unit("as `unit` says")]
-    """Budget per arm and seed, in `unit`."""
+    """Budget per arm, task and seed, in `unit`: training on text and on the task together."""
     unit: Literal["flops", "tokens", "seconds", "usd"] = "flops"
     """Unit of `amount`; tokens, seconds and dollars become FLOPs of the base model on this machine."""
     task_share: Share = 0.2
-    """Share of the budget kept for each labelled task."""
+    """Share of the budget that arms which are trained on text keep for the labelled task."""
     trials: Annotated[int, in_unit("trials")] = 3
-    """Learning rates (or prompt formats, or regularisations) tried per arm: the same number for each."""
-    trial_share: Share = 0.2
-    """Length of one trial, as a share of a full run."""
+    """Learning rates of the grid, per arm; one more follows where the grid points. 1 tries nothing. Arms
+    without training try as many prompt formats or regularisations."""
+    trial_share: Share = 0.15
+    """What one trial may spend, as a share of what is granted."""
     total: Annotated[Magnitude, in_unit("as `unit` says")] = 0.0
     """Refuse a study predicted to cost more than this in all, in `unit`; 0 is no limit."""
     price: PriceConfig | None = None
@@ -71,45 +79,52 @@ class BudgetConfig(Config):
 
 @dataclass(frozen=True)
 class Budget:
-    """A budget in FLOPs per arm and seed."""
+    """A budget in FLOPs per arm, task and seed.
+
+    Attributes:
+        flops: what a pipeline may spend in all.
+        text: what a training on text may take of it.
+        trials: learning rates of the grid.
+    """
 
     flops: float
-    language: float
-    task: float
+    text: float
     trials: int
     trial_share: float
     num_seeds: int
 
     @property
-    def language_trial(self) -> float:
-        return self.language * self.trial_share
+    def num_trials(self) -> int:
+        """Trainings that only tune: the grid and the one that follows from it."""
+        return self.trials + 1 if self.trials > 1 else 0
 
     @property
-    def task_trial(self) -> float:
-        return self.task * self.trial_share
+    def settings_tried(self) -> int:
+        """Settings that each arm may try."""
+        return max(1, self.num_trials)
 
     @property
-    def _main_share(self) -> float:
-        return 1 - self.trials * self.trial_share / self.num_seeds if self.trials > 1 else 1.0
+    def run_share(self) -> float:
+        """What of a grant is left for the run of each seed."""
+        return 1 - self.num_trials * self.trial_share / self.num_seeds
 
-    @property
-    def language_main(self) -> float:
-        return self.language * self._main_share
+    def on_task(self, origin: Origin) -> float:
+        """What an arm may spend on a labelled task itself."""
+        return self.flops - self.text if origin.learns_text else self.flops
 
-    @property
-    def task_main(self) -> float:
-        return self.task * self._main_share
+    def trial(self, granted: float) -> float:
+        """What one trial may spend of a grant."""
+        return granted * self.trial_share
 
-    def learning_rates(self, centre: float) -> list[float]:
-        """`trials` rates in geometric steps of 3 around `centre`."""
-        middle = (self.trials - 1) / 2
-        return [float(f"{centre * LEARNING_RATE_STEP ** (i - middle):.3g}") for i in range(self.trials)]
+    def run(self, granted: float) -> float:
+        """What the run of one seed may spend of a grant."""
+        return granted * self.run_share
 
 
 def grant(
-    config: BudgetConfig, *, flops_per_token: float, flops_per_second: float, num_seeds: int, num_tasks: int
+    config: BudgetConfig, *, flops_per_token: float, flops_per_second: float, num_seeds: int, has_tasks: bool
 ) -> Budget:
-    """Turn the asked amount into FLOPs and split it.
+    """Turn the amount of a config into FLOPs and divide it.
 
     Args:
         flops_per_token: training FLOPs per token of the base model, all weights.
@@ -117,13 +132,12 @@ def grant(
     Raises: BudgetError where the trials alone eat a seed's share.
     """
     flops = to_flops(config.amount, config, flops_per_token, flops_per_second)
-    task = flops * config.task_share if num_tasks else 0.0
-    budget = Budget(flops, flops - num_tasks * task, task, config.trials, config.trial_share, num_seeds)
-    if budget._main_share < 0.25 or budget.language <= 0:
-        trials = f"{config.trials} trials of {config.trial_share:.0%}"
-        tried = f"{trials} and {num_tasks} tasks of {config.task_share:.0%}"
-        fix = "lower budget.trials, budget.trial_share or budget.task_share, or add seeds"
-        raise BudgetError(f"{tried} leave too little for the runs themselves", where="budget", fix=fix)
+    text = flops * (1 - config.task_share) if has_tasks else flops
+    budget = Budget(flops, text, config.trials, config.trial_share, num_seeds)
+    if budget.run_share < MIN_RUN_SHARE:
+        trials = f"{budget.num_trials} trials of {config.trial_share:.0%}"
+        fix = "lower budget.trials or budget.trial_share, or add seeds"
+        raise BudgetError(f"{trials} leave too little for the runs themselves", where="budget", fix=fix)
     return budget
 
 
@@ -153,16 +167,23 @@ def check_total(
         )
 
 
-def steps_within(flops: float, flops_per_step: float, *, what: str) -> int:
-    """Optimizer steps that fit into `flops`.
+def steps_within(flops: float, flops_per_step: float, *, what: str, needs: float = 0.0) -> int:
+    """Optimizer steps that `flops` buy.
 
+    Args:
+        needs: how many times as much would do, where that is not a matter of steps alone.
     Raises: BudgetError below MIN_STEPS: a learning-rate schedule needs some steps to mean anything.
     """
-    factor = math.ceil(10 * MIN_STEPS * flops_per_step / max(flops, 1)) / 10
-    fix = f"grant at least {factor:.1f} times as much, or use a smaller model or batch"
+    needs = needs or times_too_small(flops, flops_per_step)
+    fix = f"grant at least {needs:.1f} times as much, or use a smaller model or batch"
     return steps.steps_within(
         flops, flops_per_step, fix=fix, least=MIN_STEPS, what=what, where="budget.amount"
     )
+
+
+def times_too_small(flops: float, flops_per_step: float, scoring: float = 0.0) -> float:
+    """How many times `flops` pay for the fewest steps that mean anything and for `scoring`; rounded up."""
+    return math.ceil(10 * (MIN_STEPS * flops_per_step + scoring) / max(flops, 1)) / 10
 
 
 def check_steps(num_steps: int, flops: float, *, what: str) -> int:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated
 
 from pydantic import model_validator
 
@@ -11,12 +11,14 @@ from adaptkit.adapters import AdapterConfig
 from adaptkit.architecture import SizeConfig
 from adaptkit.config import Config, Flops, Share, in_unit
 from adaptkit.pretrain.config import TokenizerConfig
-from adaptkit.study.arms import Adaptation, Arm
+from adaptkit.study.arms import Adaptation, Arm, Origin, with_text_arms
 from adaptkit.study.budget import BudgetConfig
 from adaptkit.study.task import CorpusConfig, TaskConfig
 from adaptkit.trainer.config import TrainerConfig
 
 DECIDED_BY_PLAN = ("learning_rate", "num_steps", "seed")
+LANGUAGE = "language"
+"""The task of the text ledger: predict held-out domain text."""
 
 
 class StudyConfig(Config):
@@ -34,12 +36,15 @@ class StudyConfig(Config):
     """General text: for the base made on the spot, replay, the placebo arm, and to measure forgetting."""
     tasks: list[TaskConfig] = []
     """Labelled tasks; bits per byte on the domain text is always measured."""
-    arms: list[str] = ["generic+prompt", "generic+probe", "generic+lora", "continued+full", "scratch+full"]
-    """Arms, as origin+adaptation."""
-    primary: str = "language"
-    """The task whose verdict decides the exit code: `language` or a task's name."""
+    arms: list[str] = []
+    """Arms: an origin (`continued`) is scored on held-out text, `origin+adaptation` (`continued+full`) on
+    the tasks. Left out, it is every arm that the data and the budget allow, controls among them."""
+    without: list[str] = []
+    """Arms, or origins with all of their arms, that are not wanted: [placebo], [generic+prompt]."""
+    primary: str = ""
+    """The task whose verdict decides the exit code: a task's name, or `language`. Empty is the first task."""
     budget: BudgetConfig
-    """What each arm may spend per seed."""
+    """What each arm may spend per task and seed."""
     seeds: Annotated[int, in_unit("repetitions")] = 3
     """Repetitions of every training, each with its own initialisation, data order and few-shot draws."""
     fractions: list[Share] = [1.0]
@@ -52,12 +57,10 @@ class StudyConfig(Config):
     """Size of the models trained from scratch, the base made on the spot among them."""
     tokenizer: TokenizerConfig = TokenizerConfig()
     """The domain tokenizer (and the general one of a base made on the spot)."""
-    continue_with: Literal["full", "lora", "qlora"] = "full"
-    """Which weights continued pretraining moves."""
     replay_share: Share = 0.1
     """Share of general text mixed into continued pretraining."""
     adapter: AdapterConfig = AdapterConfig()
-    """Rank and targets of the LoRA and QLoRA arms; its `kind` is set by the arm."""
+    """Rank and targets of adapters. `kind` is that of continued-lora; LoRA arms follow rslora and dora."""
     trainer: TrainerConfig = TrainerConfig()
     """Batch, schedule and precision of the language trainings; the plan sets rate, steps and seed."""
     jobs: Annotated[int, in_unit("stages at once")] = 0
@@ -66,12 +69,18 @@ class StudyConfig(Config):
 
     @model_validator(mode="after")
     def _consistent(self) -> StudyConfig:
-        for name in self.arms:
-            Arm.parse(name)
         names = [task.name for task in self.tasks]
-        if len(set(names)) < len(names) or len(set(self.arms)) < len(self.arms) or not self.arms:
-            raise ValueError("arms and task names must be given, each once")
-        if self.primary not in ["language", *names]:
+        if len(set(names)) < len(names) or len(set(self.arms)) < len(self.arms):
+            raise ValueError("arms and task names must be given each once")
+        jobs = [name for name in self.arms if Arm.parse(name).ledger == "jobs"]
+        if jobs and not self.tasks:
+            raise ValueError(f"'{jobs[0]}' learns a task, and there is none: without tasks, arms are origins")
+        for name in self.without:
+            if Arm.parse(name, where="without") == Arm(Origin.GENERIC):
+                raise ValueError(
+                    "the base as it is cannot be left out: every other arm is measured against it"
+                )
+        if self.primary not in ["", LANGUAGE, *names]:
             raise ValueError(
                 f"primary must be 'language' or a task's name ({', '.join(names) or 'none given'})"
             )
@@ -91,19 +100,52 @@ class StudyConfig(Config):
         return self
 
     @property
+    def decides(self) -> str:
+        """The task whose verdict decides."""
+        return self.primary or (self.tasks[0].name if self.tasks else LANGUAGE)
+
+    @property
     def parsed_arms(self) -> list[Arm]:
-        return [Arm.parse(name) for name in self.arms]
+        """The arms that are named, and those of the text ledger that they start from."""
+        return with_text_arms(Arm.parse(name) for name in self.arms)
+
+    def may_have(self, origin: Origin) -> bool:
+        """Whether arms of an origin are named, or may be chosen where none are."""
+        if self.arms:
+            return any(arm.origin is origin for arm in self.parsed_arms)
+        return origin.value not in self.without
+
+    @property
+    def text_arms(self) -> list[Arm]:
+        return [arm for arm in self.parsed_arms if arm.ledger == "text"]
+
+    @property
+    def job_arms(self) -> list[Arm]:
+        return [arm for arm in self.parsed_arms if arm.ledger == "jobs"]
 
     def task(self, name: str) -> TaskConfig:
         return next(task for task in self.tasks if task.name == name)
 
     def arms_on(self, task: TaskConfig) -> list[Arm]:
         """The arms that can learn a task."""
-        return [arm for arm in self.parsed_arms if task.task_kind.learns_by(arm.adaptation)]
+        return [arm for arm in self.job_arms if _learns(task, arm)]
+
+    def tasks_of(self, arm: Arm) -> list[TaskConfig]:
+        """The tasks that an arm can learn; none for an arm of the text ledger."""
+        return [task for task in self.tasks if _learns(task, arm)]
 
     def adapter_of(self, adaptation: Adaptation) -> AdapterConfig:
-        """The adapter that an adaptation means here: rsLoRA and DoRA stand in for LoRA where asked for."""
+        """The adapter that learns a task: rsLoRA and DoRA stand in for LoRA where asked for."""
         kind = "none" if adaptation is Adaptation.FULL else adaptation.value
         if adaptation is Adaptation.LORA and self.adapter.kind in ("rslora", "dora"):
             kind = self.adapter.kind
         return self.adapter.model_copy(update={"kind": kind})
+
+    def adapter_on_text(self, origin: Origin) -> AdapterConfig:
+        """The adapter that a training on text moves; of kind `none` where all weights move."""
+        kind = self.adapter.kind if self.adapter.kind != "none" else "lora"
+        return self.adapter.model_copy(update={"kind": kind if origin is Origin.CONTINUED_LORA else "none"})
+
+
+def _learns(task: TaskConfig, arm: Arm) -> bool:
+    return arm.adaptation is not None and task.task_kind.learns_by(arm.adaptation)

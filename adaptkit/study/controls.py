@@ -95,6 +95,4 @@ def controls_of(task: TaskRecord) -> tuple[Control, ...]:
 def missing_controls(results: Results, task: TaskRecord) -> tuple[Control, ...]:
     """The controls that a study did not run on a task."""
     arms: Sequence[ArmRecord] = results.scored_arms(task.name)
-    return tuple(
-        control for control in controls_of(task) if not any(control.is_met(arm) for arm in arms)
-    )
+    return tuple(control for control in controls_of(task) if not any(control.is_met(arm) for arm in arms))

@@ -56,9 +56,7 @@ def evidence(results: Results, verdict: TaskVerdict) -> Flip:
     room = distance_to_turning(verdict)
     turn = f"the answer would turn if {verdict.recommended} against {verdict.rival}"
     return Flip(
-        "More seeds or test items",
-        now,
-        f"{turn}, now {interval_text(pair)}, moved by {number(room, pair)}",
+        "More seeds or test items", now, f"{turn}, now {interval_text(pair)}, moved by {number(room, pair)}"
     )
 
 
@@ -78,7 +76,9 @@ def data(scaling: Scaling | None) -> Flip:
         return Flip(what, "one amount of text", "not forecast: fewer than three amounts were trained on")
     if not scaling.crossings:
         return Flip(what, f"{len(scaling.curves)} curves", "not forecast: nothing to cross")
-    return Flip(what, f"{len(scaling.curves)} curves", "; ".join(crossing.sentence for crossing in scaling.crossings))
+    return Flip(
+        what, f"{len(scaling.curves)} curves", "; ".join(crossing.sentence for crossing in scaling.crossings)
+    )
 
 
 def traffic(results: Results, task: TaskRecord, verdict: TaskVerdict) -> Flip:

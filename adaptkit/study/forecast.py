@@ -61,7 +61,8 @@ class Crossing:
     """The amount of text D* from which `arm` is as good as `against` and stays so.
 
     Attributes:
-        status: `at` (D* found), `already` (ahead at every amount tested), `beyond` (not within the text read).
+        status: `at` (D* found), `already` (ahead at every amount tested), `beyond` (not within what was
+            read).
         num_bytes, low, high: D* and its interval; 0 stands for below the smallest amount tested, inf for
             beyond the text read.
     """
@@ -205,7 +206,9 @@ def cross(curve: Curve, other: Curve, confidence: float = 0.95) -> Crossing:
         words = f"{curve.origin} is level with or ahead of {other.arm} at every amount tested ({interval})"
     elif math.isinf(at):
         status = "beyond"
-        words = f"{curve.origin} does not catch {other.arm} within the text read; beyond it nothing is forecast"
+        words = (
+            f"{curve.origin} does not catch {other.arm} within the text read; beyond it nothing is forecast"
+        )
     else:
         words = f"{curve.origin} catches {other.arm} from {size_text(at)} of text on ({interval})"
     return Crossing(curve.arm, other.arm, status, at, low, high, sentence=words)

@@ -15,13 +15,7 @@ from typing import Any
 
 from adaptkit.run import Run, read_json
 from adaptkit.run_record import read_record
-from adaptkit.study.breakeven import (
-    Prices,
-    Training,
-    Workload,
-    own_usd_per_month,
-    usd_per_1k_requests,
-)
+from adaptkit.study.breakeven import Prices, Training, Workload, own_usd_per_month, usd_per_1k_requests
 from adaptkit.study.record import ArmRecord, DecisionRecord
 from adaptkit.study.results import BASELINE, Cell, Results
 
@@ -65,7 +59,7 @@ class _Speed:
 
 
 def simplicity(arm: ArmRecord) -> tuple[int, int]:
-    """Sorts arms from the simplest to own: no model, the base as it is, adapters, all weights, pretraining."""
+    """Sorts arms from the simplest to own: no model, the base as it is, adapters, all weights, pretrained."""
     origin = _ORIGINS.index(arm.origin) if arm.origin in _ORIGINS else len(_ORIGINS)
     if arm.adaptation is None:
         return origin, 0
@@ -123,7 +117,9 @@ def _measured(bench: dict[str, Any], arm: str) -> _Speed | None:
             continue
         best = max(levels, key=lambda level: level["requests_per_s"])
         waiting = best.get("latency_ms") or {}
-        latency = waiting.get("p95") or waiting.get("p99") or 1000 * best["concurrency"] / best["requests_per_s"]
+        latency = (
+            waiting.get("p95") or waiting.get("p99") or 1000 * best["concurrency"] / best["requests_per_s"]
+        )
         origin = f"measured by adaptkit bench on {bench['date']}"
         return _Speed(best["requests_per_s"], latency / 1000, model["memory_bytes"], origin)
     return None

@@ -14,7 +14,7 @@ from adaptkit.run import read_json, write_json
 from adaptkit.run_record import Record, SplitRecord, validated
 
 STUDY_FILE = "study.json"
-FORMAT = 3
+STUDY_FORMAT: Literal[3] = 3
 
 
 class ArmRecord(Record):
@@ -73,18 +73,61 @@ class TrialRecord(Record):
 
 
 class TuningRecord(Record):
-    """The trials of one training."""
+    """The trials of one training, those of the grid first, the one that followed from them last."""
 
     title: str
     """`continued`, or `continued+full on ticket`: for people."""
-    job: str
-    """The language training, or the arm."""
-    task: str | None = None
+    arm: str
+    """An arm of the text ledger for a training on text, of the jobs ledger for one on a task."""
+    task: str
+    """`language` for a training on text."""
     trials: tuple[TrialRecord, ...]
+    rate: float
+    """The rate of the runs that count, on the whole text: the best one tried, corrected to their length."""
+
+
+class SpendRecord(Record):
+    """What an arm could spend on a task per seed, and what it did; tuning and its scoring included."""
+
+    arm: str
+    task: str
+    granted: float
+    """FLOPs."""
+    spent: float
+    """FLOPs, mean of the seeds."""
+    reason: str = ""
+    """Why more than 2 % stayed unspent; empty where it did not."""
+
+
+class StageTimeRecord(Record):
+    """How long the stages of one kind were predicted to take, and took, one after another."""
+
+    kind: str
+    num_stages: int
+    predicted_seconds: float
+    taken_seconds: float
+
+
+class PlanRecord(Record):
+    """What the plan predicted, beside what happened. Wall time, over all sittings of a study."""
+
+    predicted_seconds: float
+    taken_seconds: float
+    stages_at_once: int
+    kinds: tuple[StageTimeRecord, ...] = ()
+
+
+class LeftOutRecord(Record):
+    """An arm that was not run, and why."""
+
+    arm: str
+    task: str | None = None
+    """Where it is left out on one task only."""
+    reason: str
 
 
 class ForgettingRecord(Record):
-    """Where an arm's scores on general text are."""
+    """Where the scores of an arm of the text ledger on general text are."""
 
     arm: str
     seed: int
@@ -166,13 +209,17 @@ class DataRecord(Record):
 
 
 class BudgetRecord(Record):
-    """What each arm could spend."""
+    """What each arm could spend per task and seed."""
 
     flops_per_seed: float
+    """Per arm, task and seed: what the whole pipeline may take."""
+    text_flops_per_seed: float
+    """What a training on text may take of it; all of it in a study without tasks."""
     unit: str
     asked: str
     task_share: float
     trials: int
+    """Settings tried per arm, the same number for each."""
     held_equal: tuple[str, ...]
 
 
@@ -207,7 +254,7 @@ class MachineRecord(Record):
 class StudyRecord(Record):
     """study.json: all that a report, a verdict, an export or a demo needs to find the rest."""
 
-    format: Literal[3] = FORMAT
+    format: Literal[3] = STUDY_FORMAT
     name: str
     question: str
     command: str
@@ -223,6 +270,12 @@ class StudyRecord(Record):
     budget: BudgetRecord
     scores: tuple[ScoreRecord, ...]
     tuning: tuple[TuningRecord, ...] = ()
+    spends: tuple[SpendRecord, ...] = ()
+    left_out: tuple[LeftOutRecord, ...] = ()
+    """Arms that could not be run."""
+    without: tuple[str, ...] = ()
+    """Arms or origins that the user took out."""
+    plan: PlanRecord | None = None
     forgetting: tuple[ForgettingRecord, ...] = ()
     base: BaseRecord
     prepared_run: str | None = None
@@ -247,7 +300,7 @@ def read_study(folder: str | Path) -> StudyRecord:
         fix = "run the same `adaptkit compare` again: finished stages are skipped"
         raise DataError("no finished study here: it holds no study.json", where=str(folder), fix=fix)
     value = read_json(path)
-    return validated(StudyRecord, value if "format" in value else {"format": 1}, str(path))
+    return validated(StudyRecord, value if "format" in value else {"format": 1}, str(path), STUDY_FORMAT)
 
 
 def write_study(folder: str | Path, record: StudyRecord) -> None:

@@ -30,6 +30,8 @@ from adaptkit.study.statistics import Replicates, resample
 AGAIN = "run the same `adaptkit compare` again: finished stages are skipped"
 BASELINE = "baseline"
 """Origin of what answers without a language model."""
+GENERAL, CHAT = "general", "chat"
+"""Suites that show what a model forgot: general text, and the manners of a chat model."""
 
 ItemRow = dict[str, Any]
 """One line of eval/<suite>.jsonl."""
@@ -87,6 +89,8 @@ class Results:
     cells: list[Cell]
     forgetting: dict[str, list[list[ItemRow]]]
     """Arm of the text ledger -> per seed the rows on general text."""
+    habits: dict[str, list[list[ItemRow]]] = field(default_factory=dict)
+    """Arm of the text ledger -> per seed the replies that show its manners; empty for other bases."""
     _replicates: dict[tuple[str, str], Replicates] = field(default_factory=dict)
 
     @property
@@ -202,7 +206,8 @@ def collect(study_path: str | Path) -> Results:
         path=path,
         record=record,
         cells=[reader.cell(score) for score in record.scores],
-        forgetting=_forgetting(record.forgetting, reader),
+        forgetting=_forgetting(record.forgetting, reader, GENERAL),
+        habits=_forgetting(record.forgetting, reader, CHAT),
     )
     for task in results.tasks:
         cells = [cell for cell in results.cells if cell.task == task.name]
@@ -222,9 +227,12 @@ def _check_names(path: Path, record: StudyRecord) -> None:
         raise DataError(what, where=str(path), fix=AGAIN)
 
 
-def _forgetting(records: Sequence[ForgettingRecord], reader: _Reader) -> dict[str, list[list[ItemRow]]]:
+def _forgetting(
+    records: Sequence[ForgettingRecord], reader: _Reader, suite: str
+) -> dict[str, list[list[ItemRow]]]:
     rows: dict[str, list[list[ItemRow]]] = {}
-    for record in sorted(records, key=lambda record: record.seed):
+    of_suite = (record for record in records if record.suite == suite)
+    for record in sorted(of_suite, key=lambda record: record.seed):
         rows.setdefault(record.arm, []).append(reader.rows(record.run, record.suite))
     return rows
 

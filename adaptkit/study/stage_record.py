@@ -12,7 +12,7 @@ from typing import Literal, TypeVar
 
 from adaptkit.run import FORMAT, read_json, write_json
 from adaptkit.run_record import ModelKind, Record, validated
-from adaptkit.study.arms import Arm, TextJob
+from adaptkit.study.arms import Arm, Origin
 from adaptkit.study.record import DataRecord, TokenizerRecord
 
 
@@ -31,8 +31,8 @@ class StageKey(Record):
     """Which stage of a study: everything that tells two stages apart."""
 
     kind: StageKind
-    job: TextJob | None = None
-    """Of a language stage."""
+    origin: Origin | None = None
+    """Of a language stage: the training on text."""
     task: str | None = None
     """Of a task or baseline stage."""
     arm: Arm | None = None
@@ -45,9 +45,9 @@ class StageKey(Record):
 
     @classmethod
     def for_language(
-        cls, job: TextJob, *, seed: int = 0, share: float = 1.0, trial: int | None = None
+        cls, origin: Origin, *, seed: int = 0, share: float = 1.0, trial: int | None = None
     ) -> StageKey:
-        return cls(kind=StageKind.LANGUAGE, job=job, seed=seed, share=share, trial=trial)
+        return cls(kind=StageKind.LANGUAGE, origin=origin, seed=seed, share=share, trial=trial)
 
     @classmethod
     def for_task(cls, task: str, arm: Arm, *, seed: int = 0, trial: int | None = None) -> StageKey:
@@ -60,10 +60,10 @@ class StageKey(Record):
     @property
     def name(self) -> str:
         """The name of its files, and what messages call it; never taken apart."""
-        if self.kind is StageKind.LANGUAGE and self.job is not None:
+        if self.kind is StageKind.LANGUAGE and self.origin is not None:
             if self.trial is not None:
-                return f"tune.{self.job.name}.{self.trial}"
-            return f"language.{self.job.name}.s{self.seed}.f{self.share:g}"
+                return f"tune.{self.origin}.{self.trial}"
+            return f"language.{self.origin}.s{self.seed}.f{self.share:g}"
         if self.kind is StageKind.TASK and self.arm is not None:
             if self.trial is not None:
                 return f"tune.{self.task}.{self.arm.name}.{self.trial}"
@@ -82,6 +82,8 @@ class StageResult(Record):
     format: Literal[2] = FORMAT
     seconds: float = 0.0
     """Wall time of the stage."""
+    ended: float = 0.0
+    """When it ended, in seconds since 1970."""
 
 
 class PreparedResult(StageResult):
@@ -134,6 +136,7 @@ class TaskResult(StageResult):
     suite: str
     learning_rate: float | None = None
     """None for arms without training."""
+    num_steps: int = 0
     tuning: float | None = None
     """What trials are compared by, lower is better."""
     model_run: str | None = None
@@ -146,7 +149,20 @@ class BaselineResult(StageResult):
     run: str | None = None
     suite: str = ""
     name: str = ""
+    metric: str = ""
+    score: float | None = None
+    """What it reaches on the test, to be shown at once."""
 
+
+RESULTS: dict[StageKind, type[StageResult]] = {
+    StageKind.PREPARE: PreparedResult,
+    StageKind.TOKENIZER: TokenizerResult,
+    StageKind.BASE: BaseResult,
+    StageKind.LANGUAGE: LanguageResult,
+    StageKind.TASK: TaskResult,
+    StageKind.BASELINE: BaselineResult,
+}
+"""What each kind of stage leaves."""
 
 S = TypeVar("S", bound=StageResult)
 

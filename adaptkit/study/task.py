@@ -18,16 +18,22 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any, ClassVar
 
-from pydantic import field_validator, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from adaptkit.adapters import AdapterConfig
-from adaptkit.config import Config, Tokens, in_unit
+from adaptkit.config import Config, Count, Tokens, in_unit
 from adaptkit.data.readers import DataConfig, Dataset, Want, read, split
 from adaptkit.errors import nearest
 from adaptkit.run import Run
 from adaptkit.study.arms import Adaptation, Arm
+from adaptkit.study.tuning import for_length
+from adaptkit.trainer.steps import steps_of_epochs
 
 TEST_SHARE = 0.1
+BYTES_PER_TOKEN = 3.0
+"""Of text that is not tokenised yet, in plans."""
+MAX_LENGTH = 256
+"""Tokens of a text that a task reads where nothing else is said."""
 
 Rows = list[dict[str, Any]]
 """Item rows, as eval/<suite>.jsonl holds them."""
@@ -40,6 +46,11 @@ class CorpusConfig(Config):
     """What models may be trained on; a part is held out for tuning."""
     test: DataConfig | None = None
     """What no model is trained or tuned on; a tenth of `train` (whole groups, by hash) if not given."""
+    test_items: Annotated[Count, in_unit("passages")] = 400
+    """Test passages at most, drawn by hash from all of the test; 0 takes all there are."""
+    dev_items: Annotated[Count, in_unit("passages")] = 100
+    """Passages to tune on at most, drawn by hash from training documents held out for it; 0 takes all of
+    them."""
 
 
 class TaskConfig(CorpusConfig):
@@ -54,10 +65,17 @@ class TaskConfig(CorpusConfig):
     metric: str = ""
     """accuracy or macro_f1; rouge_l or exact_match for free text; ndcg_at_10, mrr_at_10, map, recall_at_10 or
     recall_at_100 for search. Empty takes the first."""
-    max_length: Tokens = 256
-    """Tokens after which a text is cut, for every trained arm and probe."""
+    max_length: Tokens = Field(0, ge=0)
+    """Tokens after which a text is cut, for every arm. 0 takes 256, or as many as all models have positions
+    for."""
     max_epochs: Annotated[int, in_unit("epochs")] = 8
     """Passes over the labelled rows at most: the budget is a ceiling, not a duty."""
+    test_items: Annotated[Count, in_unit("rows or queries")] = 2000
+    """Test rows or queries at most, drawn by hash; labels, sources and groups keep their shares; 0 takes
+    all."""
+    dev_items: Annotated[Count, in_unit("rows or queries")] = 300
+    """Rows or queries to tune on at most, and at most a fifth of the training rows; drawn in the same way; 0
+    takes that fifth."""
 
     @field_validator("kind")
     @classmethod
@@ -112,6 +130,34 @@ class CorpusRows:
 
 
 @dataclass(frozen=True)
+class TaskSize:
+    """How much a task gives to read, in tokens of BYTES_PER_TOKEN bytes: an estimate from its raw rows.
+
+    Attributes:
+        num_rows: training rows.
+        row_tokens: of a training row, all of its texts.
+        text_tokens: of one text, which is what attention spans.
+        batch_rows: rows of an optimizer step.
+        dev_tokens, test_tokens: read to answer all development or test items once.
+        prompt_factor: how much more a prompted model reads than the items themselves.
+        num_items: of the test.
+        num_bytes: of all texts.
+        num_documents: searched for each item; 0 where nothing is searched.
+    """
+
+    num_rows: int
+    row_tokens: float
+    text_tokens: float
+    batch_rows: int
+    dev_tokens: float
+    test_tokens: float
+    num_items: int
+    num_bytes: float
+    prompt_factor: float = 1.0
+    num_documents: int = 0
+
+
+@dataclass(frozen=True)
 class Assignment:
     """One arm on one task: what a kind is given to work with.
 
@@ -119,7 +165,9 @@ class Assignment:
         origin: folder of the model to start from.
         adapter: the low-rank update of this arm; its kind is `none` where all weights move.
         trials: settings that a frozen arm may try.
-        flops, learning_rate: of a trained arm.
+        flops: what a trained arm may spend, scoring on development rows included.
+        learning_rate: the rate of a trial, or the best that was tried.
+        tried_steps: steps of the trial whose rate it is; 0 where it needs no correction.
         tuning: a trial is judged on dev rows at its end and not tested.
         open: opens the run of a recipe's settings, by name.
     """
@@ -134,8 +182,15 @@ class Assignment:
     adapter: AdapterConfig
     flops: float
     learning_rate: float
+    tried_steps: int
     tuning: bool
     open: Callable[[str, Config], Run]
+
+    def rate_for(self, num_steps: int) -> float:
+        """The learning rate of a training of so many steps."""
+        if not self.tried_steps:
+            return self.learning_rate
+        return for_length(self.learning_rate, self.tried_steps, num_steps)
 
 
 @dataclass(frozen=True)
@@ -178,6 +233,8 @@ class TaskKind(ABC):
     cannot: ClassVar[frozenset[Adaptation]] = frozenset()
     """Adaptations that give no answer to it."""
     rates: ClassVar[LearningRates]
+    batch_rows: ClassVar[int]
+    """Rows of an optimizer step."""
 
     @abstractmethod
     def read(self, corpus: CorpusConfig) -> CorpusRows:
@@ -194,13 +251,8 @@ class TaskKind(ABC):
         """
 
     @abstractmethod
-    def step_flops(self, task: TaskConfig, shape: Any, flops_per_token: float) -> float:
-        """About what one training step costs, from the first rows.
-
-        Args:
-            shape: the base's transformers config.
-            flops_per_token: training FLOPs of the base, all weights.
-        """
+    def size(self, task: TaskConfig) -> TaskSize:
+        """How much there is to read, from the raw rows: what plans and budgets are made from."""
 
     @abstractmethod
     def frozen(self, work: Assignment) -> Answers:
@@ -217,6 +269,14 @@ class TaskKind(ABC):
     @abstractmethod
     def tuning_score(self, dev: dict[str, float], metric: str) -> float:
         """What trials are compared by; lower is better."""
+
+    def most_steps(self, task: TaskConfig, num_rows: int) -> int:
+        """Optimizer steps that `max_epochs` passes over so many training rows make."""
+        return steps_of_epochs(task.max_epochs, num_rows, self.batch_rows)
+
+    def scoring_passes(self, tuning: bool) -> int:
+        """How often a training reads the development rows, beside learning."""
+        return 1
 
     def learns_by(self, adaptation: Adaptation) -> bool:
         return adaptation not in self.cannot

@@ -6,7 +6,7 @@ import dataclasses
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from adaptkit.errors import EXIT_UNDECIDED, EXIT_DECIDED
+from adaptkit.errors import EXIT_DECIDED, EXIT_UNDECIDED
 from adaptkit.study.controls import Control
 from adaptkit.study.statistics import Comparison
 

@@ -14,8 +14,8 @@ keeping on with the base.
     undecided   anything else: more seeds or test items are needed, and how many is said
 
 With the study's confidence the truly best arm is a contender, and an arm called enough lies within the margin
-of it; over the labelled tasks together, by Holm's method. Text beside labelled tasks is evidence, judged on its
-own.
+of it; over the labelled tasks together, by Holm's method. Text beside labelled tasks is evidence, judged on
+its own.
 """
 
 from __future__ import annotations
@@ -27,13 +27,14 @@ from dataclasses import dataclass
 from adaptkit.study import contenders
 from adaptkit.study.contenders import Field
 from adaptkit.study.controls import gains_from_text, missing_controls
+from adaptkit.study.power import items_to_settle, seeds_to_settle
 from adaptkit.study.preference import Preference
 from adaptkit.study.record import ArmRecord, TaskRecord
 from adaptkit.study.results import Results, is_language, task_title
-from adaptkit.study.power import items_to_settle, seeds_to_settle
 from adaptkit.study.statistics import Comparison, reverse
 from adaptkit.study.task_verdict import Outcome, Power, TaskVerdict, Verdict
 from adaptkit.study.verdict_line import verdict_line
+
 ONE_SEED = "one seed cannot tell skill from luck: run at least 3"
 
 

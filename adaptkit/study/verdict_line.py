@@ -13,7 +13,7 @@ NOTHING_SETTLES = "neither 50 seeds nor 100,000 test items alone would settle it
 
 
 def verdict_line(verdict: TaskVerdict) -> str:
-    """`VERDICT: tfidf is enough on queue: no arm is better by 0.010 (closest continued+full +0.004 [...])`."""
+    """`VERDICT: tfidf is enough on queue: no arm is better by 0.010 (closest continued+full -0.04 [...])`."""
     sentences = {"gain": _gain, "no gain": _enough, "enough": _enough, "undecided": _undecided}
     return f"VERDICT: {sentences[verdict.outcome](verdict)}{_missing(verdict)}"
 

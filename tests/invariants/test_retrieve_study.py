@@ -16,7 +16,7 @@ from adaptkit.compare.workspace import Workspace, result_path
 from adaptkit.config import load
 from adaptkit.embed.retrieval import read_set
 from adaptkit.run import Run, read_json
-from adaptkit.study.arms import Origin, TextJob
+from adaptkit.study.arms import Origin
 from adaptkit.study.config import StudyConfig
 from adaptkit.study.results import Results, collect
 from adaptkit.study.stage_record import StageKind
@@ -80,7 +80,7 @@ def test_a_base_without_a_masked_lm_head_restores_texts_instead(study):
     outcome, _ = study
     workspace = Workspace(outcome.study_path)
     for seed in (0, 1):
-        run = Run(workspace.root / workspace.language(TextJob(Origin.CONTINUED), seed, 1.0).run)
+        run = Run(workspace.root / workspace.language(Origin.CONTINUED, seed).run)
         assert yaml.safe_load(run.config_path.read_text())["loss"] == "tsdae"
 
 
@@ -101,9 +101,7 @@ def test_no_training_spends_more_than_the_plan_gave_it(study):
 def test_a_student_learns_vectors_from_the_encoder_that_kept_training(study):
     outcome, _ = study
     workspace = Workspace(outcome.study_path)
-    student, teacher = (
-        workspace.language(TextJob(origin), 0, 1.0) for origin in (Origin.DISTILLED, Origin.CONTINUED)
-    )
+    student, teacher = (workspace.language(origin, 0) for origin in (Origin.DISTILLED, Origin.CONTINUED))
     config = yaml.safe_load(Run(workspace.root / student.run).config_path.read_text())
     assert config["teacher"] == teacher.model and config["losses"] == {"cosine": 1.0}
 

@@ -6,24 +6,35 @@ other origins' to pay; the student pays for its own training and for its teacher
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 from adaptkit import models
-from adaptkit.compare.plan import teaching_jobs
-from adaptkit.compare.stages.language_job import FULL_RATE, JobOrder, LanguageJob, files
+from adaptkit.compare.build_stages import teaching_origins
+from adaptkit.compare.stages.language_job import FULL_RATE, JobOrder, LanguageJob, Subject, files
 from adaptkit.compare.workspace import Workspace
 from adaptkit.distill.config import DistillConfig
+from adaptkit.models.folder import saved_shape
 from adaptkit.run import Run
-from adaptkit.study.arms import Adaptation
 from adaptkit.study.budget import steps_within
+from adaptkit.study.spend import meta_model
 from adaptkit.trainer.config import with_trainer
 
 
 class Distillation(LanguageJob):
     """A student of the study's best model."""
 
-    def rate_share(self, weights: Adaptation) -> float:
+    def rate_share(self, by_adapter: bool) -> float:
         return FULL_RATE
+
+    def subject(self, order: JobOrder) -> Subject:
+        from adaptkit.distill.shape import student_shape
+        from adaptkit.distill.start import teacher_kind
+
+        settings = one_step(order)
+        kind = teacher_kind(settings)
+        teacher = Path(settings.teacher)
+        return Subject(meta_model(student_shape(settings, saved_shape(teacher), kind), kind), teacher)
 
     def train(self, order: JobOrder) -> tuple[Run, float]:
         from adaptkit.distill.recipe import distill
@@ -36,8 +47,8 @@ class Distillation(LanguageJob):
 def best_teacher(workspace: Workspace, seed: int, share: float) -> str:
     """The folder of the model with the best dev score: bits per byte, or nats for masked models."""
     scores: dict[str, float] = {}
-    for job in teaching_jobs(workspace.config):
-        trained = workspace.language(job, seed, share)
+    for origin in teaching_origins(workspace.config):
+        trained = workspace.language(origin, seed, share)
         assert trained.model is not None
         scores[trained.model] = trained.dev
     if workspace.base.dev is not None:
@@ -52,10 +63,17 @@ def distillation(order: JobOrder) -> DistillConfig:
     """
     from adaptkit.distill.estimate import plan
 
+    settings = one_step(order)
+    steps = steps_within(order.flops, plan(settings)["flops"], what=order.origin.value)
+    return with_trainer(settings, num_steps=steps)
+
+
+def one_step(order: JobOrder) -> DistillConfig:
+    """The settings of a single step, which costs are counted on."""
     workspace = order.workspace
     teacher = best_teacher(workspace, order.seed, order.share)
     fields: dict[str, Any] = {
-        "name": order.job.name,
+        "name": order.origin.value,
         "teacher": teacher,
         "data": files(workspace.files.train("domain", order.share)),
         "dev": files(workspace.files.dev("domain")),
@@ -64,6 +82,4 @@ def distillation(order: JobOrder) -> DistillConfig:
     }
     if models.model_kind(teacher) == "encoder":
         fields["losses"] = {"cosine": 1.0}  # it gives vectors, not distributions
-    one_step = with_trainer(DistillConfig.model_validate(fields), num_steps=1)
-    steps = steps_within(order.flops, plan(one_step)["flops"], what=order.job.name)
-    return with_trainer(one_step, num_steps=steps)
+    return with_trainer(DistillConfig.model_validate(fields), num_steps=1)

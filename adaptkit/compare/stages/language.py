@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -27,23 +28,25 @@ from adaptkit.data.tokenizers import CHAT_TEMPLATE, train_tokenizer
 from adaptkit.models.bits_per_byte import bits_per_byte, score_documents
 from adaptkit.run import Run, read_json, write_json, write_jsonl
 from adaptkit.run_record import ModelKind, RecipeKind, RunRecord, SuiteRecord
-from adaptkit.study.arms import Adaptation, Origin, TextJob
+from adaptkit.study.arms import Origin
 from adaptkit.study.record import TokenizerRecord
+from adaptkit.study.spend import charge_scoring
 from adaptkit.study.stage_record import BaseResult, LanguageResult, TokenizerResult
+from adaptkit.study.tuning import for_length, grid, one_more
 from adaptkit.trainer.config import TrainerConfig
 
 JOBS: dict[Origin, LanguageJob] = {
-    Origin.GENERIC: KeepTraining(),
     Origin.CONTINUED: Continued(),
+    Origin.CONTINUED_LORA: Continued(),
     Origin.SCRATCH: Scratch(),
     Origin.PLACEBO: Placebo(),
     Origin.DISTILLED: Distillation(),
 }
 
 
-def job_of(workspace: Workspace, job: TextJob) -> LanguageJob:
-    """How a job is done on this study's base."""
-    way = JOBS[job.origin]
+def job_of(workspace: Workspace, origin: Origin) -> LanguageJob:
+    """How a training on text is done on this study's base."""
+    way = JOBS[origin]
     if isinstance(way, KeepTraining) and is_headless(workspace.base_folder):
         return RestoreTexts(way.text)
     return way
@@ -84,19 +87,17 @@ def base(workspace: Workspace, stage: Stage, threads: int) -> BaseResult:
 def language(workspace: Workspace, stage: Stage, threads: int) -> LanguageResult:
     """Train one language model within the stage's FLOPs and score it on held-out domain and general text."""
     key = stage.key
-    assert key.job is not None
+    assert key.origin is not None
     trial = key.trial is not None
-    rate = (
-        learning_rates(workspace, key.job)[key.trial]
-        if key.trial is not None
-        else best_rate(workspace, key.job)
-    )
-    order = JobOrder(workspace, key.job, key.share, stage.flops, key.seed, threads, rate)
-    run, dev = job_of(workspace, key.job).train(order)
+    order = JobOrder(workspace, key.origin, key.share, stage.flops, key.seed, threads)
+    job = job_of(workspace, key.origin)
+    rate, scoring = learning_rate(job, order, key.trial), job.scoring_flops(order)
+    run, dev = job.train(replace(order, learning_rate=rate, flops=stage.flops - scoring))
+    charge_scoring(run, scoring)
     tidy(run, keep_model=not trial)
     if trial:
         return LanguageResult(run=run.path.name, learning_rate=rate, dev=dev)
-    scored = _score(workspace, run.model, run.path.name, threads)
+    scored = _score(workspace, run.model, run.path.name, threads, dev if job.text == "domain" else None)
     return LanguageResult(
         run=run.path.name,
         learning_rate=rate,
@@ -106,18 +107,23 @@ def language(workspace: Workspace, stage: Stage, threads: int) -> LanguageResult
     )
 
 
-def learning_rates(workspace: Workspace, job: TextJob) -> list[float]:
-    """The learning rates tried for a job, around what its size and kind of training suggest."""
-    weights = job.weights(Adaptation(workspace.config.continue_with))
-    share = job_of(workspace, job).rate_share(weights)
-    return workspace.budget.learning_rates(default_learning_rate(workspace.base_params) * share)
+def learning_rate(job: LanguageJob, order: JobOrder, trial: int | None) -> float:
+    """The rate of a trial, or the best that was tried, corrected to the length of the run.
 
-
-def best_rate(workspace: Workspace, job: TextJob) -> float:
-    """The rate whose trial did best on development text; the centre where nothing was tried."""
-    if workspace.budget.trials == 1:
-        return learning_rates(workspace, job)[0]
-    return min(workspace.language_trials(job), key=lambda trial: trial.dev).learning_rate
+    The grid lies around what the size of the model that is trained suggests, and the kind of its training.
+    """
+    workspace, budget = order.workspace, order.workspace.budget
+    size = default_learning_rate(job.subject(order).params)
+    rates = grid(size * job.rate_share(order.adapter.kind != "none"), budget.trials)
+    if trial is not None and trial < len(rates):
+        return rates[trial]
+    if not budget.num_trials:
+        return rates[0]
+    if trial is not None:
+        tried = workspace.language_trials(order.origin, budget.trials)
+        return one_more([result.learning_rate for result in tried], [result.dev for result in tried])
+    best = min(workspace.language_trials(order.origin, budget.num_trials), key=lambda result: result.dev)
+    return for_length(best.learning_rate, budget.trial(budget.text), order.flops)
 
 
 def _train_tokenizer(workspace: Workspace, text: str) -> Path:
@@ -147,8 +153,14 @@ def _fit(workspace: Workspace, path: Path) -> TokenizerRecord:
     return TokenizerRecord(bytes_per_token=num_bytes / num_tokens, vocab_size=len(vocabulary))
 
 
-def _score(workspace: Workspace, path: Path, identity: str, threads: int) -> Run | None:
-    """Bits per byte on held-out domain and general passages, in a run of its own; None for masked models."""
+def _score(
+    workspace: Workspace, path: Path, identity: str, threads: int, known_dev: float | None = None
+) -> Run | None:
+    """Bits per byte on held-out domain and general passages, in a run of its own; None for masked models.
+
+    Args:
+        known_dev: bits per byte of the development passages of the domain, where a training measured them.
+    """
     if models.model_kind(path) != "causal":
         return None
     seq_len = workspace.config.size.seq_len
@@ -161,7 +173,9 @@ def _score(workspace: Workspace, path: Path, identity: str, threads: int) -> Run
     def rows(held_out: Path) -> list[dict[str, Any]]:
         return score_documents(model, vocabulary, documents(held_out), seq_len=seq_len)
 
-    dev = {"bits_per_byte": bits_per_byte(rows(workspace.files.dev("domain")))}
+    if known_dev is None:
+        known_dev = bits_per_byte(rows(workspace.files.dev("domain")))
+    dev = {"bits_per_byte": known_dev}
     suites = {}
     for suite, corpus in (("language", "domain"), ("general", "general")):
         items = rows(workspace.files.test(corpus))

@@ -5,11 +5,15 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
-from adaptkit.compare.workspace import Workspace
+from adaptkit import models
+from adaptkit.adapters import AdapterConfig
+from adaptkit.compare.workspace import Workspace, documents
 from adaptkit.data.readers import DataConfig
 from adaptkit.run import Run
-from adaptkit.study.arms import Adaptation, TextJob
+from adaptkit.study.arms import Origin
+from adaptkit.study.spend import forward_flops, token_lengths
 from adaptkit.trainer.config import TrainerConfig
 
 FULL_RATE, ADAPTER_RATE = 0.5, 3.0
@@ -23,20 +27,21 @@ class JobOrder:
     Attributes:
         share: of the domain text.
         flops: what it may spend.
+        learning_rate: 1 until it is chosen.
     """
 
     workspace: Workspace
-    job: TextJob
+    origin: Origin
     share: float
     flops: float
     seed: int
     threads: int
-    learning_rate: float
+    learning_rate: float = 1.0
 
     @property
-    def weights(self) -> Adaptation:
+    def adapter(self) -> AdapterConfig:
         """Which weights it moves."""
-        return self.job.weights(Adaptation(self.workspace.config.continue_with))
+        return self.workspace.config.adapter_on_text(self.origin)
 
     @property
     def trainer(self) -> TrainerConfig:
@@ -46,6 +51,18 @@ class JobOrder:
         return TrainerConfig(**settings)
 
 
+@dataclass(frozen=True)
+class Subject:
+    """What is trained: a model without weights, to count by, and the folder of its tokenizer."""
+
+    model: Any
+    tokenizer: Path
+
+    @property
+    def params(self) -> int:
+        return models.param_count(self.model).total
+
+
 class LanguageJob(ABC):
     """One kind of training on text."""
 
@@ -53,8 +70,12 @@ class LanguageJob(ABC):
     """The corpus that is learnt, and on whose development part the training is judged."""
 
     @abstractmethod
-    def rate_share(self, weights: Adaptation) -> float:
+    def rate_share(self, by_adapter: bool) -> float:
         """Where the learning rates tried are centred, relative to training all weights from scratch."""
+
+    @abstractmethod
+    def subject(self, order: JobOrder) -> Subject:
+        """The model that the order trains."""
 
     @abstractmethod
     def train(self, order: JobOrder) -> tuple[Run, float]:
@@ -63,9 +84,18 @@ class LanguageJob(ABC):
         Raises: BudgetError where the FLOPs buy too few steps.
         """
 
+    def scoring_flops(self, order: JobOrder) -> float:
+        """What scoring the trained model on development passages takes: once by its loss on packed rows, once
+        passage by passage, in windows that overlap by half."""
+        subject, seq_len = self.subject(order), order.workspace.config.size.seq_len
+        texts = [text for _, text in documents(order.workspace.files.dev(self.text))]
+        lengths = token_lengths(models.load_tokenizer(subject.tokenizer), texts)
+        windows = [2 * length if length > seq_len else length for length in lengths]
+        return forward_flops(subject.model, [seq_len] * round(sum(lengths + windows) / seq_len))
 
-def adapted_rate(weights: Adaptation) -> float:
-    return FULL_RATE if weights is Adaptation.FULL else ADAPTER_RATE
+
+def adapted_rate(by_adapter: bool) -> float:
+    return ADAPTER_RATE if by_adapter else FULL_RATE
 
 
 def files(path: Path) -> DataConfig:

@@ -2,45 +2,61 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any, Literal
 
-from adaptkit.compare.stages.language_job import JobOrder, LanguageJob, adapted_rate, files
+from adaptkit.architecture import architecture
+from adaptkit.compare.stages.language_job import JobOrder, LanguageJob, Subject, adapted_rate, files
 from adaptkit.compare.workspace import Workspace
+from adaptkit.models.folder import saved_shape
 from adaptkit.pretrain.config import PretrainConfig
 from adaptkit.pretrain.recipe import pretrain
 from adaptkit.run import Run
-from adaptkit.study.arms import Adaptation
 from adaptkit.study.base_model import text_kind
 from adaptkit.study.config import StudyConfig
+from adaptkit.study.spend import meta_model
 from adaptkit.trainer.config import TrainerConfig
+
+SCRATCH_RATE = 2.0
+"""In five studies the highest of three rates around 1.0 was the best for models from scratch."""
 
 
 class Scratch(LanguageJob):
     """Random weights and the domain tokenizer."""
 
-    def rate_share(self, weights: Adaptation) -> float:
-        return 1.0
+    def rate_share(self, by_adapter: bool) -> float:
+        return SCRATCH_RATE
+
+    def subject(self, order: JobOrder) -> Subject:
+        config, tokenizer = order.workspace.config, order.workspace.tokenizer
+        kind = scratch_objective(config)
+        shape = architecture(config.size, tokenizer.tokenizer.vocab_size, kind=kind, flops=order.flops)
+        return Subject(meta_model(shape, kind), Path(tokenizer.path))
 
     def train(self, order: JobOrder) -> tuple[Run, float]:
         workspace = order.workspace
         vocabulary = workspace.tokenizer.path
         settings = from_scratch(
-            workspace, order.job.name, self.text, vocabulary, order.flops, order.trainer, order.share
+            workspace, order.origin.value, self.text, vocabulary, order.flops, order.trainer, order.share
         )
         return pretrained(workspace, settings)
 
 
 class KeepTraining(LanguageJob):
-    """The base, fully or by adapters: `continued`, and the untouched base's own adapters."""
+    """The base, fully or by adapters."""
 
-    def rate_share(self, weights: Adaptation) -> float:
-        return adapted_rate(weights)
+    def rate_share(self, by_adapter: bool) -> float:
+        return adapted_rate(by_adapter)
+
+    def subject(self, order: JobOrder) -> Subject:
+        base = order.workspace.base_folder
+        return Subject(meta_model(saved_shape(base), text_kind(base)), base)
 
     def train(self, order: JobOrder) -> tuple[Run, float]:
         workspace, config = order.workspace, order.workspace.config
         base = workspace.base_folder
         settings = PretrainConfig(
-            name=order.job.name,
+            name=order.origin.value,
             objective="masked" if text_kind(base) == "masked" else scratch_objective(config),
             base=str(base),
             data=files(workspace.files.train(self.text, order.share)),
@@ -48,7 +64,7 @@ class KeepTraining(LanguageJob):
             flops=order.flops,
             size=config.size,
             tokenizer=config.tokenizer.model_copy(update={"path": ""}),
-            adapter=config.adapter_of(order.weights),
+            adapter=order.adapter,
             trainer=order.trainer,
             **self.replay(workspace),
         )

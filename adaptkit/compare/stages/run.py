@@ -34,8 +34,8 @@ def run_stage(study: Path, stage: Stage, threads: int) -> None:
     begun = time.monotonic()
     try:
         result = STAGES[stage.key.kind](Workspace(study), stage, threads)
-        seconds = round(time.monotonic() - begun, 2)
-        write_result(result_path(study, stage.key), result.model_copy(update={"seconds": seconds}))
+        times = {"seconds": round(time.monotonic() - begun, 2), "ended": round(time.time(), 2)}
+        write_result(result_path(study, stage.key), result.model_copy(update=times))
     except BaseException as error:
         write_json(error_path(study, stage.key), _described(error))
         traceback.print_exc()

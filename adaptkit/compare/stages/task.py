@@ -6,27 +6,28 @@ from pathlib import Path
 
 import torch
 
+from adaptkit import models
 from adaptkit.architecture import default_learning_rate
 from adaptkit.compare.stage import Stage
 from adaptkit.compare.workspace import Workspace, tidy
+from adaptkit.models.folder import saved_shape
 from adaptkit.run import Run, read_json, write_json, write_jsonl
-from adaptkit.run_record import RecipeKind, RunRecord, SuiteRecord
+from adaptkit.run_record import RecipeKind, RunRecord, SuiteRecord, read_record
 from adaptkit.study.arms import Arm
+from adaptkit.study.spend import meta_model
 from adaptkit.study.stage_record import BaselineResult, TaskResult
 from adaptkit.study.task import Answers, Assignment, TaskConfig
-
-HORIZON = 0.32
-"""A run takes the best rate of trials that are a share s of its length, times s ** HORIZON: what learns
-fastest in a short trial is too fast for a long run (Bjorck et al. 2024, arXiv 2409.19913)."""
+from adaptkit.study.tuning import grid, one_more
 
 
 def task(workspace: Workspace, stage: Stage, threads: int) -> TaskResult:
     """Adapt an origin's model to a task and score it."""
     torch.set_num_threads(threads)
     key = stage.key
-    assert key.arm is not None and key.task is not None
+    assert key.arm is not None and key.arm.adaptation is not None and key.task is not None
     settings = workspace.config.task(key.task)
     origin, origin_run = _origin(workspace, key.arm, key.seed)
+    rate, tried_steps = _learning_rate(workspace, settings, key.arm, origin, key.trial)
     work = Assignment(
         task=settings,
         files=workspace.files.task(settings.name),
@@ -34,14 +35,15 @@ def task(workspace: Workspace, stage: Stage, threads: int) -> TaskResult:
         origin=origin,
         seed=key.seed,
         threads=threads,
-        trials=workspace.budget.trials,
+        trials=workspace.budget.settings_tried,
         adapter=workspace.config.adapter_of(key.arm.adaptation),
         flops=stage.flops,
-        learning_rate=_learning_rate(workspace, settings, key.arm, key.trial),
+        learning_rate=rate,
+        tried_steps=tried_steps,
         tuning=key.trial is not None,
         open=workspace.open,
     )
-    if key.arm.adaptation.trains:
+    if key.arm.trains_on_task:
         return _trained(work)
     return _frozen(workspace, work, origin_run)
 
@@ -57,14 +59,17 @@ def baseline(workspace: Workspace, stage: Stage, threads: int) -> BaselineResult
     run = workspace.open_fields(f"{settings.name}-baseline", {"name": name})
     if not run.finished:
         _write(run, settings, answers, RecipeKind.BASELINE)
-    return BaselineResult(run=run.path.name, suite=settings.name, name=name)
+    score = read_json(run.scores(settings.name))["metrics"][settings.score]
+    return BaselineResult(
+        run=run.path.name, suite=settings.name, name=name, metric=settings.score, score=score
+    )
 
 
 def _origin(workspace: Workspace, arm: Arm, seed: int) -> tuple[Path, str | None]:
     """The model that an arm starts from, and the run that made it."""
-    if arm.origin_job is None:
+    if not arm.origin.learns_text:
         return workspace.base_folder, workspace.base.run
-    trained = workspace.language(arm.origin_job, seed, 1.0)
+    trained = workspace.language(arm.origin, seed)
     assert trained.model is not None
     return Path(trained.model), trained.run
 
@@ -73,10 +78,12 @@ def _trained(work: Assignment) -> TaskResult:
     run = work.task.task_kind.train(work)
     tidy(run, keep_model=not work.tuning)
     dev = read_json(run.scores(work.task.name))["dev"]
+    num_steps = read_record(run).num_steps
     return TaskResult(
         run=run.path.name,
         suite=work.task.name,
-        learning_rate=work.learning_rate,
+        learning_rate=work.rate_for(num_steps),
+        num_steps=num_steps,
         tuning=work.task.task_kind.tuning_score(dev, work.task.score),
         model_run=None if work.tuning else run.path.name,
     )
@@ -84,6 +91,7 @@ def _trained(work: Assignment) -> TaskResult:
 
 def _frozen(workspace: Workspace, work: Assignment, origin_run: str | None) -> TaskResult:
     """Prompting and probing: their trials are cheap and run inside the stage."""
+    assert work.arm.adaptation is not None
     fields = {
         "adaptation": work.arm.adaptation.value,
         "task": work.task.name,
@@ -110,19 +118,33 @@ def _write(run: Run, task: TaskConfig, answers: Answers, recipe: RecipeKind) -> 
     run.finish(record=record.model_dump(mode="json"))
 
 
-def _learning_rate(workspace: Workspace, task: TaskConfig, arm: Arm, trial: int | None) -> float:
-    """The rate of a trial, or the best that was tried, scaled to the length of a run; 0 without training."""
-    if not arm.adaptation.trains:
-        return 0.0
-    centre = default_learning_rate(workspace.base_params) * task.task_kind.rates.centre(arm.adaptation)
-    rates = workspace.budget.learning_rates(centre)
+def _learning_rate(
+    workspace: Workspace, task: TaskConfig, arm: Arm, origin: Path, trial: int | None
+) -> tuple[float, int]:
+    """The rate of a trial, or the best that was tried and the steps of its trial; 0 without training.
+
+    The grid lies around what the size of the arm's own model suggests, and the kind of task.
+    """
+    if not arm.trains_on_task or arm.adaptation is None:
+        return 0.0, 0
+    budget = workspace.budget
+    params = models.param_count(meta_model(saved_shape(origin), models.model_kind(origin))).total
+    centre = default_learning_rate(params) * task.task_kind.rates.centre(arm.adaptation)
+    rates = grid(centre, budget.trials)
+    if trial is not None and trial < len(rates):
+        return rates[trial], 0
+    if not budget.num_trials:
+        return rates[0], 0
     if trial is not None:
-        return rates[trial]
-    if workspace.budget.trials == 1:
-        return rates[0]
-    best = min(workspace.task_trials(task.name, arm), key=_tuning_score)
-    assert best.learning_rate is not None
-    return float(f"{best.learning_rate * workspace.budget.trial_share**HORIZON:.3g}")
+        tried = workspace.task_trials(task.name, arm, budget.trials)
+        return one_more([_rate(result) for result in tried], [_tuning_score(result) for result in tried]), 0
+    best = min(workspace.task_trials(task.name, arm, budget.num_trials), key=_tuning_score)
+    return _rate(best), best.num_steps
+
+
+def _rate(result: TaskResult) -> float:
+    assert result.learning_rate is not None
+    return result.learning_rate
 
 
 def _tuning_score(result: TaskResult) -> float:

@@ -11,14 +11,22 @@ from __future__ import annotations
 from pathlib import Path
 
 from adaptkit import models
-from adaptkit.compare.stages.language_job import FULL_RATE, JobOrder, LanguageJob, adapted_rate, files
+from adaptkit.compare.stages.language_job import (
+    FULL_RATE,
+    JobOrder,
+    LanguageJob,
+    Subject,
+    adapted_rate,
+    files,
+)
 from adaptkit.embed.config import EmbedConfig
 from adaptkit.embed.recipe import embed
 from adaptkit.embed.start import steps_for_budget
+from adaptkit.models.folder import saved_shape
 from adaptkit.run import Run
-from adaptkit.study.arms import Adaptation
 from adaptkit.study.base_model import text_kind
 from adaptkit.study.budget import check_steps
+from adaptkit.study.spend import meta_model
 from adaptkit.trainer.config import with_trainer
 
 RATE = 0.03
@@ -37,23 +45,27 @@ class RestoreTexts(LanguageJob):
     def __init__(self, text: str):
         self.text = text
 
-    def rate_share(self, weights: Adaptation) -> float:
-        return adapted_rate(weights) * RATE / FULL_RATE
+    def rate_share(self, by_adapter: bool) -> float:
+        return adapted_rate(by_adapter) * RATE / FULL_RATE
+
+    def subject(self, order: JobOrder) -> Subject:
+        base = order.workspace.base_folder
+        return Subject(meta_model(saved_shape(base), "encoder"), base)
 
     def train(self, order: JobOrder) -> tuple[Run, float]:
         workspace, config = order.workspace, order.workspace.config
         settings = EmbedConfig(
-            name=order.job.name,
+            name=order.origin.value,
             base=str(workspace.base_folder),
             train=files(workspace.files.train(self.text, order.share)),
             dev=files(workspace.files.dev(self.text)),
             loss="tsdae",
             max_length=config.size.seq_len,
-            adapter=config.adapter_of(order.weights),
+            adapter=order.adapter,
         )
         asked = {"global_batch_size": BATCH, **order.trainer.model_dump(exclude_unset=True)}
         settings = with_trainer(settings, **asked)
-        steps = check_steps(steps_for_budget(settings, order.flops), order.flops, what=order.job.name)
+        steps = check_steps(steps_for_budget(settings, order.flops), order.flops, what=order.origin.value)
         settings = with_trainer(settings, num_steps=steps)
         run = workspace.open(settings.name, settings)
         return run, min(embed(settings, run).dev.values())

@@ -83,7 +83,7 @@ def read_layout(folder: Path, config: Any, tokenizer: Any) -> Layout:
 
     Raises: ModelError for a module or pooling that is not supported.
     """
-    longest = _longest(config)
+    longest = num_positions(config)
     dimensions = tuple(sorted(getattr(config, "matryoshka_dimensions", None) or (), reverse=True))
     if not (folder / "modules.json").exists():
         length = min(longest, int(min(tokenizer.model_max_length, MAX_LENGTH)))
@@ -189,7 +189,7 @@ def _read_pooling(path: Path) -> Pooling:
     return _NAMES[names[0]]
 
 
-def _longest(config: Any) -> int:
+def num_positions(config: Any) -> int:
     """Tokens that the model has positions for; RoBERTa's start behind the padding id."""
     inner = config.get_text_config()
     positions = getattr(inner, "max_position_embeddings", None) or MAX_LENGTH

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from adaptkit.finetune.frozen_answers import FrozenAnswers
 
 TFIDF = "TF-IDF + logistic regression"
+LABEL_TOKENS = 4
 
 
 class Classify(RowKind):
@@ -79,6 +80,9 @@ class LabelWords(Classify):
 
     name = "label_words"
     finetune_kind: ClassVar[Kind] = "label_words"
+
+    def answer_tokens(self, num_labels: int) -> float:
+        return LABEL_TOKENS * num_labels  # every label is scored
 
 
 def tfidf_rows(train: list[tuple[str, str]], test: list[tuple[str, str, str]]) -> Rows:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from adaptkit.finetune.config import FinetuneConfig
 from adaptkit.study.arms import Adaptation
 from adaptkit.study.task import Answers, Assignment, TaskConfig, TaskFiles
 from adaptkit.study.tasks.rows import RowKind
@@ -16,6 +17,9 @@ class Generate(RowKind):
     finetune_kind = "sft"
     metrics = ("rouge_l", "exact_match")
     cannot = frozenset({Adaptation.PROBE})  # a probe gives labels or vectors, not text
+
+    def answer_tokens(self, num_labels: int) -> float:
+        return FinetuneConfig.model_fields["max_new_tokens"].default
 
     def frozen(self, work: Assignment) -> Answers:
         from adaptkit import models

@@ -5,13 +5,12 @@ from __future__ import annotations
 from pathlib import Path
 
 from adaptkit.data.readers import DataConfig, Dataset, Row
-from adaptkit.embed.examples import examples_of_set, hold_out, retrieval_folder
+from adaptkit.embed.examples import MOST_BESIDE, examples_of_set, hold_out, retrieval_folder
 from adaptkit.embed.retrieval import RetrievalSet, read_set, scored_split, splits
 from adaptkit.embed.retrieval_metrics import ranked, retrieval_row
-from adaptkit.embed.rows import Example
 from adaptkit.errors import DataError
 from adaptkit.run import write_jsonl, write_text
-from adaptkit.study.task import CorpusConfig, Rows
+from adaptkit.study.task import BYTES_PER_TOKEN, CorpusConfig, Rows, TaskSize
 
 DEV_SHARE = 0.1
 SAMPLE = 200
@@ -69,9 +68,33 @@ def bm25_rows(folder: Path) -> Rows:
     ]
 
 
-def first_examples(corpus: CorpusConfig) -> list[Example]:
-    """The first training queries with their documents, to judge lengths by."""
-    return examples_of_set(read_set(_folders(corpus)[0], "train", corpus.train.max_bytes))[:SAMPLE]
+def set_size(corpus: CorpusConfig, max_length: int, batch_rows: int) -> TaskSize:
+    """How much the questions and documents of a retrieval set give to read."""
+    train, test = _folders(corpus)
+    learnt = read_set(train, "train", corpus.train.max_bytes)
+    tested = read_set(test, scored_split(test), (corpus.test or corpus.train).max_bytes)
+    examples = examples_of_set(learnt)
+    pairs = [text for row in examples[:SAMPLE] for text in row.texts]
+    documents, questions = list(tested.documents.values()), list(tested.queries.values())
+    per_document, per_question = (_mean_tokens(texts, max_length) for texts in (documents, questions))
+    num_dev = round(DEV_SHARE * len(learnt.queries))
+    searched = min(len(learnt.documents), num_dev + MOST_BESIDE)
+    per_text = _mean_tokens(pairs, max_length)
+    return TaskSize(
+        num_rows=len(examples),
+        row_tokens=2 * per_text,
+        text_tokens=per_text,
+        batch_rows=batch_rows,
+        dev_tokens=num_dev * per_question + searched * per_document,
+        test_tokens=len(questions) * per_question + len(documents) * per_document,
+        num_items=len(questions),
+        num_bytes=float(sum(len(text.encode()) for text in documents + questions)),
+        num_documents=len(documents),
+    )
+
+
+def _mean_tokens(texts: list[str], max_length: int) -> float:
+    return sum(min(len(text.encode()) / BYTES_PER_TOKEN, max_length) for text in texts) / len(texts)
 
 
 def _folders(corpus: CorpusConfig) -> tuple[Path, Path]:

@@ -7,7 +7,7 @@ by contrast. Both search all documents exactly, and every query is an item row.
 from __future__ import annotations
 
 import time
-from typing import Any
+from typing import TYPE_CHECKING
 
 from adaptkit.data.readers import DataConfig
 from adaptkit.embed.config import EmbedConfig
@@ -22,11 +22,14 @@ from adaptkit.study.task import (
     TaskConfig,
     TaskFiles,
     TaskKind,
+    TaskSize,
 )
 from adaptkit.trainer.config import with_trainer
 
+if TYPE_CHECKING:
+    from adaptkit.embed.retrieval import RetrievalSet
+
 BM25 = "BM25"
-BATCH = 16
 
 
 class Retrieve(TaskKind):
@@ -37,6 +40,7 @@ class Retrieve(TaskKind):
     metrics = ("ndcg_at_10", "mrr_at_10", "map", "recall_at_10", "recall_at_100")
     cannot = frozenset({Adaptation.PROMPT, Adaptation.QLORA})  # a prompt gives no vectors
     rates = LearningRates(full=0.1, adapters=0.5)
+    batch_rows = 16
 
     def read(self, corpus: CorpusConfig) -> CorpusRows:
         from adaptkit.study.tasks.retrieval_sets import read_queries
@@ -48,31 +52,20 @@ class Retrieve(TaskKind):
 
         write_sets(files.folder, corpus, rows.train)
 
-    def step_flops(self, task: TaskConfig, shape: Any, flops_per_token: float) -> float:
-        import torch
+    def size(self, task: TaskConfig) -> TaskSize:
+        from adaptkit.study.tasks.retrieval_sets import set_size
 
-        from adaptkit import models
-        from adaptkit.study.tasks.retrieval_sets import first_examples
-
-        with torch.device("meta"):
-            model = models.build(shape, "encoder", seed=0)
-        rows = first_examples(task)
-        num_tokens = sum(min(len(text.encode()) / 3.0, task.max_length) for row in rows for text in row.texts)
-        length = num_tokens / len(rows)
-        return models.flops_per_token(model, round(length / 2)).train * length * BATCH
+        return set_size(task, task.max_length, self.batch_rows)
 
     def frozen(self, work: Assignment) -> Answers:
         from adaptkit.embed.encoder import Encoder
-        from adaptkit.embed.examples import Examples, examples_of_set, set_of
         from adaptkit.embed.retrieval import read_set, retrieval_rows
         from adaptkit.embed.retrieval_metrics import retrieval_scores
         from adaptkit.trainer import device
 
         begun, encoder = time.perf_counter(), Encoder.load(work.origin)
         encoder.limit(work.task.max_length)
-        held = read_set(work.files.folder, "dev")
-        dev = set_of(Examples(examples_of_set(held), list(held.documents.values())))
-        scores = retrieval_scores(retrieval_rows(encoder, dev))
+        scores = retrieval_scores(retrieval_rows(encoder, _development_set(work.files)))
         rows = retrieval_rows(encoder, read_set(work.files.folder, "test"))
         cost = {
             "flops": encoder.flops,
@@ -85,6 +78,7 @@ class Retrieve(TaskKind):
     def train(self, work: Assignment) -> Run:
         from adaptkit.embed.recipe import embed
         from adaptkit.embed.start import steps_for_budget
+        from adaptkit.study.spend import charge_scoring
 
         data = DataConfig(files=[str(work.files.folder)])
         settings = EmbedConfig(
@@ -95,13 +89,27 @@ class Retrieve(TaskKind):
             adapter=work.adapter,
             max_length=work.task.max_length,
         )
-        when = {"learning_rate": work.learning_rate, "seed": work.seed, "threads": work.threads}
-        settings = with_trainer(settings, **when, global_batch_size=BATCH)
-        steps = steps_for_budget(settings, work.flops, work.task.max_epochs)
-        settings = with_trainer(settings, num_steps=steps)
+        settings = with_trainer(
+            settings, seed=work.seed, threads=work.threads, global_batch_size=self.batch_rows
+        )
+        scoring = self.pass_flops(work)
+        steps = steps_for_budget(settings, work.flops - scoring, work.task.max_epochs)
+        settings = with_trainer(settings, num_steps=steps, learning_rate=work.rate_for(steps))
         run = work.open(settings.name, settings)
         embed(settings, run, suite=work.task.name)
+        charge_scoring(run, scoring)
         return run
+
+    def pass_flops(self, work: Assignment) -> float:
+        """What encoding the development questions takes, and the documents that they are searched in."""
+        from adaptkit.embed.encoder import Encoder
+        from adaptkit.study.spend import forward_flops
+
+        encoder = Encoder.load(work.origin)
+        encoder.limit(work.task.max_length)
+        dev = _development_set(work.files)
+        texts = [*dev.queries.values(), *dev.documents.values()]
+        return forward_flops(encoder.model, [len(ids) for ids in encoder.tokens(texts)])
 
     def baseline(self, task: TaskConfig, files: TaskFiles) -> tuple[str, Answers] | None:
         from adaptkit.study.tasks.retrieval_sets import bm25_rows
@@ -111,3 +119,12 @@ class Retrieve(TaskKind):
     def tuning_score(self, dev: dict[str, float], metric: str) -> float:
         """What lacks to the best score: the loss of a small batch tells less than the ranks do."""
         return 1 - dev[metric]
+
+
+def _development_set(files: TaskFiles) -> RetrievalSet:
+    """The questions that candidates are compared by, and the documents that these are searched in."""
+    from adaptkit.embed.examples import Examples, examples_of_set, set_of
+    from adaptkit.embed.retrieval import read_set
+
+    held = read_set(files.folder, "dev")
+    return set_of(Examples(examples_of_set(held), list(held.documents.values())))

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from typing import Any, ClassVar
+import math
+from typing import ClassVar
 
 from adaptkit.data.readers import DataConfig, Dataset, Want, read, split
 from adaptkit.errors import DataError
 from adaptkit.finetune.config import FinetuneConfig, Kind
 from adaptkit.run import Run, write_jsonl
 from adaptkit.study.task import (
+    BYTES_PER_TOKEN,
+    TEST_SHARE,
     Assignment,
     CorpusConfig,
     CorpusRows,
@@ -16,12 +19,16 @@ from adaptkit.study.task import (
     TaskConfig,
     TaskFiles,
     TaskKind,
+    TaskSize,
     read_corpus,
 )
 from adaptkit.trainer.config import with_trainer
 
 MAX_DEV_SHARE, MAX_DEV_ROWS = 0.2, 300
-SAMPLE_ROWS, BYTES_PER_TOKEN = 200, 3.0
+NUM_EVALUATIONS = 8
+"""Looks at the development rows during a run, at most; a trial is looked at once."""
+SHOTS = 6
+"""Examples in a prompt, about."""
 
 
 class RowKind(TaskKind):
@@ -31,6 +38,7 @@ class RowKind(TaskKind):
     """The rows that the readers are asked for."""
     finetune_kind: ClassVar[Kind]
     rates = LearningRates(full=0.3, adapters=0.6)
+    batch_rows = FinetuneConfig.model_fields["trainer"].default.global_batch_size
 
     def read(self, corpus: CorpusConfig) -> CorpusRows:
         return read_corpus(corpus, self.want)
@@ -47,24 +55,67 @@ class RowKind(TaskKind):
         for path, part in ((files.train, train), (files.dev, dev), (files.test, rows.test)):
             write_jsonl(path, ({**row.values, "from": row.where} for row in part.rows))
 
-    def step_flops(self, task: TaskConfig, shape: Any, flops_per_token: float) -> float:
-        rows = read(task.train).rows[:SAMPLE_ROWS]
-        length = sum(len(row.text.encode()) for row in rows) / len(rows) / BYTES_PER_TOKEN
-        rows_per_step = FinetuneConfig.model_fields["trainer"].default.global_batch_size
-        return flops_per_token * min(length, task.max_length) * rows_per_step
+    def size(self, task: TaskConfig) -> TaskSize:
+        train = read(task.train, self.want)
+        num_rows, num_labels = len(train.rows), len(train.labels)
+        sizes = [len(row.text.encode()) for row in train.rows]
+        tokens = sum(min(size / BYTES_PER_TOKEN, task.max_length) for size in sizes) / num_rows
+        num_test = min(task.test_items, _rows_in(task.test, self.want, TEST_SHARE * num_rows))
+        num_dev = min(task.dev_items, MAX_DEV_SHARE * num_rows)
+        per_item = tokens + self.answer_tokens(num_labels)
+        return TaskSize(
+            num_rows=num_rows,
+            row_tokens=tokens,
+            text_tokens=tokens,
+            batch_rows=self.batch_rows,
+            dev_tokens=num_dev * per_item,
+            test_tokens=num_test * per_item,
+            num_items=round(num_test),
+            num_bytes=float(sum(sizes)),
+            prompt_factor=1.0 + SHOTS,
+        )
+
+    def answer_tokens(self, num_labels: int) -> float:
+        """Tokens that answering an item reads or writes beside its text."""
+        return 0.0
+
+    def scoring_passes(self, tuning: bool) -> int:
+        """The looks during training, and one at the model that is kept."""
+        return 2 if tuning else NUM_EVALUATIONS + 1
 
     def train(self, work: Assignment) -> Run:
         from adaptkit.finetune.recipe import finetune, steps_for_budget
+        from adaptkit.study.spend import charge_scoring
 
         settings = self.settings(work)
-        steps = steps_for_budget(settings, work.flops, work.task.max_epochs)
-        settings = with_trainer(settings, num_steps=steps)
+        one_pass = self.pass_flops(work)
+        spare = work.flops - self.scoring_passes(work.tuning) * one_pass
+        steps = steps_for_budget(settings, spare, work.task.max_epochs)
+        every = math.ceil(steps / (1 if work.tuning else NUM_EVALUATIONS))
+        settings = with_trainer(
+            settings, num_steps=steps, eval_every=every, learning_rate=work.rate_for(steps)
+        )
         run = work.open(settings.name, settings)
         finetune(settings, run, score=self.scores)
+        charge_scoring(run, (math.ceil(steps / every) + 1) * one_pass)
         return run
 
+    def pass_flops(self, work: Assignment) -> float:
+        """What reading the development rows once takes."""
+        from adaptkit import models
+        from adaptkit.models.folder import saved_shape
+        from adaptkit.study.spend import forward_flops, meta_model, token_lengths
+
+        dev = self.parts(work.files)["dev"]
+        num_labels = len(dev.labels)
+        kind = "classifier" if self.finetune_kind == "classify" else models.model_kind(work.origin)
+        model = meta_model(saved_shape(work.origin), kind, num_labels or None)
+        texts = [row.text for row in dev.rows]
+        lengths = token_lengths(models.load_tokenizer(work.origin), texts, work.task.max_length)
+        return forward_flops(model, [round(length + self.answer_tokens(num_labels)) for length in lengths])
+
     def settings(self, work: Assignment) -> FinetuneConfig:
-        """The fine-tuning, but for its number of steps.
+        """The fine-tuning, but for its number of steps and what follows from that.
 
         A trial is judged on dev rows at its end; a run also keeps its best weights on the way and is tested.
         """
@@ -80,11 +131,7 @@ class RowKind(TaskKind):
             test=None if work.tuning else DataConfig(files=[str(work.files.test)]),
         )
         return with_trainer(
-            settings,
-            select="last" if work.tuning else "best",
-            learning_rate=work.learning_rate,
-            seed=work.seed,
-            threads=work.threads,
+            settings, select="last" if work.tuning else "best", seed=work.seed, threads=work.threads
         )
 
     def tuning_score(self, dev: dict[str, float], metric: str) -> float:
@@ -95,3 +142,8 @@ class RowKind(TaskKind):
         """The prepared rows by split."""
         paths = {"train": files.train, "dev": files.dev, "test": files.test}
         return {name: read(DataConfig(files=[str(path)]), self.want) for name, path in paths.items()}
+
+
+def _rows_in(data: DataConfig | None, want: Want, otherwise: float) -> float:
+    """Rows of a data set, or what there is where none is named."""
+    return otherwise if data is None else len(read(data, want).rows)

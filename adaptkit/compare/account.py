@@ -1,0 +1,97 @@
+"""What a finished study spent beside what it was granted, and how long it took beside what was predicted."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+
+from adaptkit.compare.plan import Plan
+from adaptkit.compare.workspace import result_path
+from adaptkit.run import Run, read_json
+from adaptkit.run_record import read_record
+from adaptkit.study.arms import Arm
+from adaptkit.study.config import LANGUAGE, StudyConfig
+from adaptkit.study.record import PlanRecord, ScoreRecord, SpendRecord, StageTimeRecord
+from adaptkit.study.stage_record import RESULTS, StageKey, StageResult, read_result
+
+WHOLE = 0.98
+"""Of a grant: who spent less says why."""
+
+
+def spends(plan: Plan, root: Path, scores: Sequence[ScoreRecord]) -> tuple[SpendRecord, ...]:
+    """What each arm spent on each task, mean of the seeds, its share of the tuning included."""
+    return tuple(_spend(plan, root, arm, task, scores) for arm, task in _entries(plan.config, scores))
+
+
+def _entries(config: StudyConfig, scores: Sequence[ScoreRecord]) -> Iterator[tuple[Arm, str]]:
+    scored = {(score.arm, score.task) for score in scores}
+    for arm in config.parsed_arms:
+        for task in (LANGUAGE, *(task.name for task in config.tasks)):
+            if (arm.name, task) in scored:
+                yield arm, task
+
+
+def _spend(plan: Plan, root: Path, arm: Arm, task: str, scores: Sequence[ScoreRecord]) -> SpendRecord:
+    mine = [score for score in scores if (score.arm, score.task, score.share) == (arm.name, task, 1.0)]
+    budget = plan.budget
+    granted = budget.text if task == LANGUAGE else budget.flops
+    runs = sum(flops_of(root, score.paid_by) for score in mine) / len(mine)
+    spent = runs + flops_of(root, mine[0].tuned_by) / budget.num_seeds
+    reason = "" if spent >= WHOLE * granted else _why_unspent(plan, root, arm, task, mine)
+    return SpendRecord(arm=arm.name, task=task, granted=granted, spent=spent, reason=reason)
+
+
+def flops_of(root: Path, runs: Iterable[str]) -> float:
+    """FLOPs of runs, by their cost.json."""
+    return sum(read_json(Run(root / run).cost_path)["flops"] for run in runs)
+
+
+def _why_unspent(plan: Plan, root: Path, arm: Arm, task: str, scores: Sequence[ScoreRecord]) -> str:
+    if task == LANGUAGE:
+        return "only whole steps can be taken" if arm.origin.learns_text else "nothing is trained"
+    settings = plan.config.task(task)
+    if not arm.trains_on_task:
+        return f"{arm.adaptation} trains nothing on the task"
+    rows = read_record(Run(root / scores[0].run)).splits["train"].documents
+    steps = read_record(Run(root / scores[0].run)).num_steps
+    most = settings.task_kind.most_steps(settings, rows)
+    if steps >= most:
+        return f"max_epochs: {settings.max_epochs} passes over the rows were made"
+    return "only whole steps can be taken"
+
+
+def plan_record(plan: Plan, study: Path) -> PlanRecord:
+    """The prediction of the study's first start, and what its stages took."""
+    results = {stage.key: _result(study, stage.key) for stage in plan.stages}
+    kinds = []
+    for kind in dict.fromkeys(key.kind for key in results):
+        taken = [result.seconds for key, result in results.items() if key.kind is kind]
+        predicted = plan.fixed.predicted.get(kind.value, 0.0)
+        kinds.append(
+            StageTimeRecord(
+                kind=kind.value,
+                num_stages=len(taken),
+                predicted_seconds=round(predicted, 1),
+                taken_seconds=round(sum(taken), 1),
+            )
+        )
+    spans = [(result.ended - result.seconds, result.ended) for result in results.values()]
+    return PlanRecord(
+        predicted_seconds=round(plan.fixed.predicted_seconds, 1),
+        taken_seconds=round(covered(spans), 1),
+        stages_at_once=plan.machine.jobs,
+        kinds=tuple(kinds),
+    )
+
+
+def _result(study: Path, key: StageKey) -> StageResult:
+    return read_result(result_path(study, key), RESULTS[key.kind])
+
+
+def covered(spans: Iterable[tuple[float, float]]) -> float:
+    """Seconds that lie in at least one span: pauses of a study that was killed do not count."""
+    total, reached = 0.0, float("-inf")
+    for begun, ended in sorted(spans):
+        total += max(0.0, ended - max(begun, reached))
+        reached = max(reached, ended)
+    return total

@@ -1,0 +1,139 @@
+"""Every stage of a study, and what it needs.
+
+    prepare -> baselines
+            -> tokenizer, base -> trials of each training on text -> each of them, by seed and share of text
+                               -> trials of each arm on a task    -> each arm on a task, by seed
+
+Learning rates are tuned on the first seed and the whole domain text, then kept for every seed and share.
+Baselines come first: what word counts reach is known before any model trains.
+"""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+from adaptkit import models
+from adaptkit.compare.stage import Stage
+from adaptkit.study.arms import Adaptation, Arm, Origin, text_trainings
+from adaptkit.study.budget import Budget
+from adaptkit.study.config import StudyConfig
+from adaptkit.study.stage_record import BASE, PREPARE, TOKENIZER, StageKey
+
+
+def build_stages(config: StudyConfig, budget: Budget) -> list[Stage]:
+    """All stages of a study, each after what it needs."""
+    stages = [Stage(PREPARE, "read, deduplicate, decontaminate and split the data")]
+    for task in config.tasks:
+        what = f"{task.name}: answers without a language model"
+        stages.append(Stage(StageKey.for_baseline(task.name), what, (PREPARE,)))
+    stages.append(Stage(TOKENIZER, "train the domain tokenizer", (PREPARE,)))
+    if config.base:
+        stages.append(Stage(BASE, "score the generic model as it is", (PREPARE,)))
+    else:
+        stages.append(Stage(BASE, "make and score the generic model", (PREPARE,), config.base_flops))
+    for origin in language_trainings(config):
+        stages += _language_stages(config, budget, origin)
+    for task in config.tasks:
+        for arm in config.arms_on(task):
+            stages += _task_stages(config, budget, task.name, arm)
+    return stages
+
+
+def scores_text(config: StudyConfig) -> bool:
+    """Whether the study's models give bits per byte: masked ones do not."""
+    return not config.base or models.model_kind(config.base) == "causal"
+
+
+def language_trainings(config: StudyConfig) -> list[Origin]:
+    """The trainings on text of a study.
+
+    Where the base gives no bits per byte, text is learnt only for tasks to start from.
+    """
+    return text_trainings(config.parsed_arms if scores_text(config) else config.job_arms)
+
+
+def teaching_origins(config: StudyConfig) -> list[Origin]:
+    """The trainings that may teach a student: of domain text, and for encoders with its tokenizer."""
+    encoders = bool(config.base) and models.model_kind(config.base) in ("masked", "encoder")
+    apart = {Origin.PLACEBO, Origin.DISTILLED} | ({Origin.SCRATCH} if encoders else set())
+    return [origin for origin in language_trainings(config) if origin not in apart]
+
+
+def shares_of(config: StudyConfig, origin: Origin) -> list[float]:
+    """Shares of the domain text that an origin is trained on; the placebo learns none of it."""
+    return config.fractions if origin.learns_text and origin is not Origin.PLACEBO else [1.0]
+
+
+def _language_stages(config: StudyConfig, budget: Budget, origin: Origin) -> list[Stage]:
+    def stage(key: StageKey, what: str, flops: float, tuned: tuple[StageKey, ...]) -> Stage:
+        needs = (PREPARE, BASE, TOKENIZER, *tuned, *_teachers(config, key))
+        return Stage(key, f"{origin}: {what}", needs, flops)
+
+    trials = _trials(
+        budget,
+        lambda number, what, tuned: stage(
+            StageKey.for_language(origin, trial=number), what, budget.trial(budget.text), tuned
+        ),
+    )
+    tuned = tuple(trial.key for trial in trials)
+    runs = [
+        stage(
+            StageKey.for_language(origin, seed=seed, share=share),
+            f"seed {seed}, {share:.0%} of the text",
+            budget.run(budget.text) * share,
+            tuned,
+        )
+        for share in reversed(shares_of(config, origin))
+        for seed in range(config.seeds)
+    ]
+    return trials + runs
+
+
+def _teachers(config: StudyConfig, key: StageKey) -> tuple[StageKey, ...]:
+    """The models that a student of this stage may learn from."""
+    if key.origin is not Origin.DISTILLED:
+        return ()
+    others = teaching_origins(config)
+    return tuple(StageKey.for_language(other, seed=key.seed, share=key.share) for other in others)
+
+
+def _task_stages(config: StudyConfig, budget: Budget, task: str, arm: Arm) -> list[Stage]:
+    """Probe and prompt do their trials within the stage; trained adaptations get stages for them."""
+    granted = budget.on_task(arm.origin) if arm.trains_on_task else 0.0
+
+    def stage(key: StageKey, what: str, flops: float, needs: tuple[StageKey, ...] = ()) -> Stage:
+        origin = StageKey.for_language(arm.origin, seed=key.seed) if arm.origin.learns_text else BASE
+        return Stage(key, f"{arm.name} on {task}: {what}", (PREPARE, origin, *needs), flops)
+
+    trials = []
+    if arm.trains_on_task:
+        trials = _trials(
+            budget,
+            lambda number, what, tuned: stage(
+                StageKey.for_task(task, arm, trial=number), what, budget.trial(granted), tuned
+            ),
+        )
+    needs = tuple(trial.key for trial in trials)
+    first = stage(StageKey.for_task(task, arm, seed=0), "seed 0", budget.run(granted), needs)
+    if arm == Arm(Origin.GENERIC, Adaptation.PROBE):
+        # Nothing is random in a probe of the base: the other seeds wait for the first and find its run.
+        needs += (first.key,)
+    others = [
+        stage(StageKey.for_task(task, arm, seed=seed), f"seed {seed}", budget.run(granted), needs)
+        for seed in range(1, config.seeds)
+    ]
+    return [*trials, first, *others]
+
+
+class _TrialStage(Protocol):
+    def __call__(self, number: int, what: str, needs: tuple[StageKey, ...]) -> Stage: ...
+
+
+def _trials(budget: Budget, stage: _TrialStage) -> list[Stage]:
+    """The trials of a training: those of the grid, and one more whose rate follows from them."""
+    if not budget.num_trials:
+        return []
+    num = budget.num_trials
+    grid = [stage(i, f"learning rate {i + 1} of {num}", ()) for i in range(budget.trials)]
+    last = stage(budget.trials, f"learning rate {num} of {num}", tuple(trial.key for trial in grid))
+    return [*grid, last]

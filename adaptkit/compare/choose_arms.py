@@ -1,0 +1,164 @@
+"""Which arms a study runs: those that it names, or every one that its data and budget allow.
+
+An arm that cannot be run is left out with the reason where arms are chosen, and refused where it was named.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from adaptkit.compare.build_stages import scores_text, shares_of
+from adaptkit.compare.costs import Costs
+from adaptkit.errors import ConfigError
+from adaptkit.study.arms import Adaptation, Arm, Origin, with_text_arms
+from adaptkit.study.budget import Budget, steps_within, times_too_small
+from adaptkit.study.config import StudyConfig
+from adaptkit.study.record import LeftOutRecord
+from adaptkit.study.task import TaskConfig
+
+TEXT_ARMS = (Origin.CONTINUED, Origin.CONTINUED_LORA, Origin.SCRATCH, Origin.PLACEBO)
+JOB_ARMS = (
+    Arm(Origin.GENERIC, Adaptation.PROMPT),
+    Arm(Origin.GENERIC, Adaptation.PROBE),
+    Arm(Origin.GENERIC, Adaptation.LORA),
+    Arm(Origin.GENERIC, Adaptation.FULL),
+    Arm(Origin.CONTINUED, Adaptation.FULL),
+    Arm(Origin.SCRATCH, Adaptation.FULL),
+    Arm(Origin.PLACEBO, Adaptation.FULL),
+)
+"""What is run where no arms are named. Distilled students and 4-bit bases are for those who ask for them."""
+
+
+@dataclass(frozen=True)
+class Choice:
+    """The arms of a study, and those that are left out."""
+
+    arms: tuple[Arm, ...]
+    left_out: tuple[LeftOutRecord, ...]
+
+
+@dataclass(frozen=True)
+class Training:
+    """The shortest training of an arm, on text or on a task."""
+
+    what: str
+    flops: float
+    step: float
+    scoring: float
+
+    @property
+    def too_small_by(self) -> float:
+        """How many times as much it would need; at most 1 where it has enough."""
+        return times_too_small(self.flops, self.step, self.scoring)
+
+    def check(self) -> None:
+        """Raises: BudgetError where too few steps are paid for to mean anything."""
+        left = max(0.0, self.flops - self.scoring)
+        steps_within(left, self.step, what=self.what, needs=self.too_small_by)
+
+
+def choose_arms(config: StudyConfig, budget: Budget, costs: Costs) -> Choice:
+    """The arms that a study runs.
+
+    Raises: BudgetError for a named arm whose trainings would be too short, or where none that trains is left;
+        ConfigError for a named arm that gives nothing to score.
+    """
+    if config.arms:
+        return _named(config, budget, costs)
+    wanted = [Arm(origin) for origin in TEXT_ARMS] + (list(JOB_ARMS) if config.tasks else [])
+    left_out: list[LeftOutRecord] = []
+    arms: list[Arm] = []
+    for arm in _without(config, wanted):
+        reason = why_not(config, arm) or _too_expensive(config, budget, costs, arm)
+        if reason:
+            left_out.append(LeftOutRecord(arm=arm.name, reason=reason))
+        else:
+            arms.append(arm)
+            left_out += _on_some_tasks(config, arm)
+    if not any(arm.origin.learns_text or arm.trains_on_task for arm in arms):
+        for arm in wanted:
+            for training in trainings(config, budget, costs, arm):
+                training.check()
+    return Choice(_complete(config, arms), tuple(left_out))
+
+
+def _named(config: StudyConfig, budget: Budget, costs: Costs) -> Choice:
+    arms = list(_without(config, [Arm.parse(name) for name in config.arms]))
+    left_out: list[LeftOutRecord] = []
+    for arm in arms:
+        if arm.ledger == "text" and (reason := why_not(config, arm)):
+            raise ConfigError(
+                f"arm '{arm.name}': {reason}", where="arms", fix="name arms on a task, or leave it out"
+            )
+        for training in trainings(config, budget, costs, arm):
+            training.check()
+        left_out += _on_some_tasks(config, arm)
+    return Choice(_complete(config, arms), tuple(left_out))
+
+
+def _without(config: StudyConfig, arms: list[Arm]) -> Iterator[Arm]:
+    """The arms that the user did not take out, by name or by origin."""
+    unwanted = set(config.without)
+    return (arm for arm in arms if not unwanted & {arm.name, arm.origin.value})
+
+
+def _complete(config: StudyConfig, arms: list[Arm]) -> tuple[Arm, ...]:
+    """With the arms of the text ledger, where the study has one."""
+    complete = with_text_arms(arms)
+    return tuple(arm for arm in complete if arm.ledger == "jobs" or scores_text(config))
+
+
+def why_not(config: StudyConfig, arm: Arm) -> str:
+    """Why an arm gives nothing to score; empty where it does."""
+    if arm.adaptation is None:
+        return "" if scores_text(config) else "a masked base gives no bits per byte"
+    if not config.tasks_of(arm):
+        kinds = ", ".join(sorted({task.kind for task in config.tasks}))
+        return f"{arm.adaptation} gives no answers to tasks of kind {kinds}"
+    return ""
+
+
+def _on_some_tasks(config: StudyConfig, arm: Arm) -> Iterator[LeftOutRecord]:
+    """The tasks that an arm cannot learn."""
+    for task in config.tasks:
+        if arm.adaptation and task not in config.tasks_of(arm):
+            reason = f"{arm.adaptation} gives no answers to tasks of kind {task.kind}"
+            yield LeftOutRecord(arm=arm.name, task=task.name, reason=reason)
+
+
+def _too_expensive(config: StudyConfig, budget: Budget, costs: Costs, arm: Arm) -> str:
+    """What the budget lacks for an arm; empty where it is enough."""
+    found = list(trainings(config, budget, costs, arm))
+    worst = max(found, key=lambda training: training.too_small_by, default=None)
+    if worst is None or worst.too_small_by <= 1:
+        return ""
+    amount = config.budget.amount * worst.too_small_by
+    return f"{worst.what} would be too short: it needs budget.amount={amount:.2g}"
+
+
+def trainings(config: StudyConfig, budget: Budget, costs: Costs, arm: Arm) -> Iterator[Training]:
+    """The shortest training on text, and on each task, that an arm needs."""
+    tuned = budget.num_trials > 0
+    if arm.origin.learns_text:
+        shortest = Training(
+            f"a run of {arm.origin} on {shares_of(config, arm.origin)[0]:.0%} of the text",
+            budget.run(budget.text) * shares_of(config, arm.origin)[0],
+            costs.text_step(arm.origin),
+            costs.text_scoring(arm.origin),
+        )
+        yield shortest
+        if tuned:
+            trial = budget.trial(budget.text)
+            yield dataclasses.replace(shortest, what=f"one learning-rate trial of {arm.origin}", flops=trial)
+    if arm.trains_on_task:
+        for task in config.tasks_of(arm):
+            yield _shortest_on_task(budget, costs, task, arm, tuned)
+
+
+def _shortest_on_task(budget: Budget, costs: Costs, task: TaskConfig, arm: Arm, tuned: bool) -> Training:
+    granted = budget.on_task(arm.origin)
+    flops = budget.trial(granted) if tuned else budget.run(granted)
+    what = f"{'one trial' if tuned else 'a run'} of {arm.name} on {task.name}"
+    return Training(what, flops, costs.task_step(task, arm), costs.task_scoring(task, arm, tuning=tuned))

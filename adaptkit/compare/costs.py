@@ -1,0 +1,168 @@
+"""What a study's trainings, scorings and answers cost, known before anything runs.
+
+Models are built without weights and their FLOPs counted; texts are counted in tokens of BYTES_PER_TOKEN
+bytes. What a
+training really spends is counted on its real batches; this is for plans, and to see what a budget is too
+small for.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import nn
+
+from adaptkit import models
+from adaptkit.adapters import AdapterConfig, attach
+from adaptkit.architecture import architecture
+from adaptkit.data.readers import read
+from adaptkit.study.arms import Adaptation, Arm, Origin
+from adaptkit.study.base_model import TextKind
+from adaptkit.study.config import StudyConfig
+from adaptkit.study.task import BYTES_PER_TOKEN, TEST_SHARE, CorpusConfig, TaskConfig, TaskSize
+
+PASSAGE_BYTES = 1024
+DEV_SHARE = 0.05
+EVAL_PASSES_ON_TEXT = 2
+"""A model that was trained on text is scored on development text by its loss on packed rows, and by
+passage."""
+
+
+@dataclass(frozen=True)
+class TextSizes:
+    """Bytes of a study's text.
+
+    Attributes:
+        domain, general: to train on.
+        dev, test: held-out passages that a model is scored on.
+    """
+
+    domain: float
+    general: float
+    dev: float
+    test: float
+
+
+def text_sizes(config: StudyConfig) -> TextSizes:
+    """The sizes of a study's text, from its files."""
+    domain, general = (_sizes(corpus) for corpus in (config.domain, config.general))
+    return TextSizes(domain[0], general[0], dev=domain[1], test=domain[2] + general[2])
+
+
+def _sizes(corpus: CorpusConfig) -> tuple[float, float, float]:
+    """Bytes to train on, of development passages and of test passages."""
+    rows = read(corpus.train, "text")
+    num_bytes = float(rows.num_bytes)
+    passage = min(PASSAGE_BYTES, num_bytes / len(rows.rows))
+    held_out = num_bytes * TEST_SHARE if corpus.test is None else math.inf
+    dev, test = ((items or math.inf) * passage for items in (corpus.dev_items, corpus.test_items))
+    return num_bytes, min(dev, DEV_SHARE * num_bytes), min(test, held_out)
+
+
+@dataclass
+class Costs:
+    """FLOPs of everything that a study may do, by origin, task and arm.
+
+    Attributes:
+        shape: the base's transformers config.
+        kind: what it predicts.
+        texts, tasks: sizes of what is read.
+    """
+
+    config: StudyConfig
+    shape: Any
+    kind: TextKind
+    texts: TextSizes
+    tasks: dict[str, TaskSize]
+    _models: dict[tuple[Origin, str], nn.Module] = field(default_factory=dict)
+
+    def params(self, origin: Origin) -> int:
+        """Parameters of the model that arms of an origin have."""
+        return models.param_count(self._model(origin)).total
+
+    def text_step(self, origin: Origin) -> float:
+        """One optimizer step of a training on text."""
+        length = self.config.size.seq_len
+        tokens = length * self.config.trainer.global_batch_size
+        adapter = self.config.adapter_on_text(origin)
+        per_token = models.flops_per_token(self._model(origin, adapter), length).train
+        if origin is Origin.DISTILLED:
+            per_token += self._forward(Origin.GENERIC, length)  # the teacher's answers
+        return tokens * per_token
+
+    def text_scoring(self, origin: Origin) -> float:
+        """Scoring one candidate of a training on text on development passages."""
+        length = self.config.size.seq_len
+        passes = EVAL_PASSES_ON_TEXT - 1 + _overlap(length)
+        return passes * self.texts.dev / BYTES_PER_TOKEN * self._forward(origin, length)
+
+    def text_answers(self, origin: Origin) -> float:
+        """Scoring a model on all held-out test passages, of the domain and of general text."""
+        length = self.config.size.seq_len
+        return _overlap(length) * self.texts.test / BYTES_PER_TOKEN * self._forward(origin, length)
+
+    def task_step(self, task: TaskConfig, arm: Arm) -> float:
+        """One optimizer step of a training on a task."""
+        size = self.tasks[task.name]
+        assert arm.adaptation is not None
+        model = self._model(arm.origin, self.config.adapter_of(arm.adaptation))
+        per_token = models.flops_per_token(model, max(1, round(size.text_tokens))).train
+        return per_token * size.row_tokens * size.batch_rows
+
+    def task_steps_at_most(self, task: TaskConfig) -> float:
+        """Optimizer steps of `max_epochs` passes over the rows."""
+        size = self.tasks[task.name]
+        return task.max_epochs * size.num_rows / size.batch_rows
+
+    def task_scoring(self, task: TaskConfig, arm: Arm, *, tuning: bool) -> float:
+        """Scoring one candidate on development rows, as often as that is done."""
+        size = self.tasks[task.name]
+        passes = task.task_kind.scoring_passes(tuning)
+        return passes * size.dev_tokens * self._forward(arm.origin, size.text_tokens)
+
+    def task_answers(self, task: TaskConfig, arm: Arm) -> float:
+        """Answering all test items."""
+        size = self.tasks[task.name]
+        return size.test_tokens * self._forward(arm.origin, size.text_tokens)
+
+    def frozen(self, task: TaskConfig, arm: Arm, settings_tried: int) -> float:
+        """What an arm without training takes, its trials and answers included."""
+        size = self.tasks[task.name]
+        tokens = size.test_tokens + size.dev_tokens
+        if arm.adaptation is Adaptation.PROMPT:
+            tokens = size.prompt_factor * (size.test_tokens + settings_tried * size.dev_tokens)
+        elif size.num_documents == 0:
+            tokens += size.num_rows * size.row_tokens
+        return tokens * self._forward(arm.origin, size.text_tokens)
+
+    def _forward(self, origin: Origin, length: float) -> float:
+        return models.flops_per_token(self._model(origin), max(1, round(length))).forward
+
+    def _model(self, origin: Origin, adapter: AdapterConfig | None = None) -> nn.Module:
+        """The model of an origin, without weights, as an adapter trains it."""
+        kind = "none" if adapter is None else adapter.kind
+        if (origin, kind) not in self._models:
+            with torch.device("meta"):
+                model: Any = models.build(self._shape(origin), self.kind, seed=0)
+                if adapter is not None and kind != "none":
+                    model = attach(model, adapter.model_copy(update={"kind": "lora"}), 0)
+            self._models[origin, kind] = model
+        return self._models[origin, kind]
+
+    def _shape(self, origin: Origin) -> Any:
+        shape = self.shape
+        if origin is Origin.SCRATCH and self.config.base:
+            size, vocabulary = self.config.size, self.config.tokenizer.vocab_size
+            return architecture(size, vocabulary, kind=self.kind, flops=self.config.budget.amount)
+        if origin is Origin.DISTILLED:
+            shape = type(shape).from_dict(shape.to_dict())
+            shape.num_hidden_layers = max(1, shape.num_hidden_layers // 2)
+        return shape
+
+
+def _overlap(seq_len: int) -> float:
+    """How often a token of a passage is read: windows of longer passages overlap by half."""
+    return 2.0 if seq_len < PASSAGE_BYTES / BYTES_PER_TOKEN else 1.0

@@ -1,0 +1,39 @@
+"""What a training spends beside learning: scoring its candidate on development data is paid from the same
+budget."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+
+from adaptkit import models
+from adaptkit.run import Run, read_json, write_json
+
+
+def meta_model(shape: Any, kind: models.Kind, num_labels: int | None = None) -> Any:
+    """A model of a transformers config without weights, to count its parameters and FLOPs."""
+    with torch.device("meta"):
+        return models.build(shape, kind, seed=0, num_labels=num_labels)
+
+
+def forward_flops(model: Any, lengths: Sequence[int]) -> float:
+    """FLOPs of reading texts of so many tokens once, without training."""
+    if not lengths:
+        return 0.0
+    mean = max(1, round(sum(lengths) / len(lengths)))
+    return sum(lengths) * models.flops_per_token(model, mean).forward
+
+
+def token_lengths(tokenizer: Any, texts: Sequence[str], max_length: int = 0) -> list[int]:
+    """Tokens of each text, cut at `max_length` where one is given."""
+    lengths = [len(ids) for ids in tokenizer(list(texts), verbose=False)["input_ids"]] if texts else []
+    return [min(length, max_length) for length in lengths] if max_length else lengths
+
+
+def charge_scoring(run: Run, flops: float) -> None:
+    """Add what scoring a finished run's candidate took to its cost.json, once."""
+    cost = read_json(run.cost_path)
+    if "scoring_flops" not in cost:
+        write_json(run.cost_path, {**cost, "flops": cost["flops"] + flops, "scoring_flops": flops})

@@ -1,0 +1,47 @@
+"""Learning rates that are tried: a grid around what size and kind suggest, one more where the grid points,
+and the best of them corrected to the length of the run that counts. The same for text and labelled tasks.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+GRID_STEP = 3.0
+"""Ratio of neighbouring rates of the grid."""
+HORIZON = 0.32
+"""A run takes the best rate of trials that are a share s of its length, times s ** HORIZON: what learns
+fastest in a short trial is too fast for a long run (Bjorck et al. 2024, arXiv 2409.19913)."""
+
+
+def grid(centre: float, num_rates: int) -> list[float]:
+    """Rates in geometric steps around `centre`."""
+    middle = (num_rates - 1) / 2
+    return [_rounded(centre * GRID_STEP ** (i - middle)) for i in range(num_rates)]
+
+
+def one_more(rates: Sequence[float], losses: Sequence[float]) -> float:
+    """The rate to try after a grid: beyond its edge where the best one lies there, else between the best and
+    the better one of its neighbours.
+
+    Args:
+        losses: what each rate reached on development data, lower is better.
+    """
+    tried = sorted(zip(rates, losses, strict=True))
+    best = min(range(len(tried)), key=lambda i: tried[i][1])
+    if best == len(tried) - 1:
+        return _rounded(tried[best][0] * GRID_STEP)
+    if best == 0:
+        return _rounded(tried[best][0] / GRID_STEP)
+    neighbour = min(tried[best - 1], tried[best + 1], key=lambda rate_and_loss: rate_and_loss[1])
+    return _rounded(math.sqrt(tried[best][0] * neighbour[0]))
+
+
+def for_length(rate: float, tried: float, run: float) -> float:
+    """A rate that was best in a trial of length `tried`, for a run of length `run`: both in FLOPs or in
+    steps."""
+    return _rounded(rate * (tried / run) ** HORIZON)
+
+
+def _rounded(rate: float) -> float:
+    return float(f"{rate:.3g}")
