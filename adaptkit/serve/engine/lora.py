@@ -19,9 +19,10 @@ from typing import Any
 from adaptkit.client.identity import ModelIdentity
 from adaptkit.errors import ModelError
 from adaptkit.export.source import Source, of_model, of_run, role_of
-from adaptkit.run import Run, file_digest, read_json
+from adaptkit.run import Run, read_json, weights_digest
 from adaptkit.run_record import RunRecord, read_record
 from adaptkit.serve.engine.command import RANKS, Adapter
+from adaptkit.serve.engine.failures import last_line
 
 SETTINGS = "adapter_config.json"
 _DIGEST = re.compile(r"@sha256:([0-9a-f]{12})$")
@@ -57,12 +58,13 @@ def cannot_be_served(folder: Path) -> str | None:
 
 def adapter_over(base: Source, name: str, folder: Path) -> Adapter:
     """The adapter as vLLM is to load it over `base`."""
-    record = _record_of(folder)
-    task = record.task if record is not None else ""
+    record, task = _record_of(folder), None
+    if record is not None and record.task:
+        task = record.task
     identity = ModelIdentity(
         origin=base.origin,
         adaptation="lora",
-        task=task or None,
+        task=task,
         role=role_of(base.origin, "lora").value,
         kind=base.kind,
     )
@@ -77,7 +79,7 @@ def base_of(folder: Path, candidates: Sequence[Source]) -> Source:
     recorded = str(read_json(folder / SETTINGS).get("base_model_name_or_path") or "")
     generators = [source for source in candidates if source.kind == "generate"]
     if digest := _DIGEST.search(recorded):
-        fitting = [source for source in generators if _weights_digest(source.folder).startswith(digest[1])]
+        fitting = [source for source in generators if weights_digest(source.folder).startswith(digest[1])]
     else:
         same_name = [source for source in generators if source.folder.resolve().name == Path(recorded).name]
         fitting = same_name or generators
@@ -97,11 +99,11 @@ def merged(name: str, folder: Path, candidates: Sequence[Source]) -> Source:
     if run is not None and (run.model / "config.json").is_file():
         return dataclasses.replace(of_run(run.path), name=name)
     base = base_of(folder, candidates)
-    weights = next(iter(sorted(folder.glob("*.safetensors"))), None)
-    if weights is None:
+    digest = weights_digest(folder)
+    if not digest:
         what = "holds no adapter weights (*.safetensors)"
         raise ModelError(what, where=str(folder), fix="copy the folder again")
-    target = folder.with_name(f"{folder.name}-merged-{file_digest(weights)[:8]}")
+    target = folder.with_name(f"{folder.name}-merged-{digest[:8]}")
     if not (target / "config.json").is_file():
         _merge_elsewhere(base.folder, folder, target)
     return dataclasses.replace(of_model(target), name=name, origin=base.origin, adaptation="lora")
@@ -116,7 +118,7 @@ def _merge_elsewhere(base: Path, folder: Path, target: Path) -> None:
     command = [sys.executable, "-m", "adaptkit.serve.engine.lora", *folders]
     done = subprocess.run(command, capture_output=True, text=True)
     if done.returncode:
-        last = (done.stderr.strip().splitlines() or ["no reason given"])[-1]
+        last = last_line(done.stderr)
         fix = "merge it with peft's `merge_and_unload`"
         raise ModelError(f"cannot be merged: {last}", where=str(folder), fix=fix)
 
@@ -140,18 +142,17 @@ def _rank(settings: dict[str, Any]) -> int:
 def _run_of(folder: Path) -> Run | None:
     """The run whose adapter this folder is; None for any other folder."""
     run = Run(folder.parent)
-    return run if folder.name == run.adapter.name and run.manifest_path.is_file() else None
+    if folder.name == run.adapter.name and run.manifest_path.is_file():
+        return run
+    return None
 
 
 def _record_of(folder: Path) -> RunRecord | None:
     """What the run is that trained this adapter; None for an adapter from elsewhere."""
     run = _run_of(folder)
-    return read_record(run) if run is not None else None
-
-
-def _weights_digest(folder: Path) -> str:
-    weights = sorted(folder.glob("*.safetensors"))
-    return file_digest(weights[0]) if weights else ""
+    if run is None:
+        return None
+    return read_record(run)
 
 
 if __name__ == "__main__":
