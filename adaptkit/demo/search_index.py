@@ -12,6 +12,7 @@ import numpy as np
 
 from adaptkit.client.openai import CUT, Client
 from adaptkit.data import DataConfig, read
+from adaptkit.disk import whole_file
 from adaptkit.errors import DataError
 from adaptkit.serve import api_keys
 
@@ -114,15 +115,16 @@ def _load(key: str, count: int) -> np.ndarray | None:
         vectors_ND = np.load(_path(key), allow_pickle=False)
     except (OSError, ValueError):
         return None
-    return vectors_ND if vectors_ND.ndim == 2 and len(vectors_ND) == count else None
+    if vectors_ND.ndim != 2 or len(vectors_ND) != count:
+        return None
+    return vectors_ND
 
 
 def _save(key: str, vectors_ND: np.ndarray) -> None:
     path = _path(key)
     path.parent.mkdir(exist_ok=True, mode=0o700)
-    temporary = path.with_suffix(".tmp.npy")
-    np.save(temporary, vectors_ND, allow_pickle=False)
-    temporary.replace(path)
+    with whole_file(path, vectors_ND.nbytes) as temporary, temporary.open("wb") as file:
+        np.save(file, vectors_ND, allow_pickle=False)
 
 
 def in_both(left: Sequence[Hit], right: Sequence[Hit]) -> set[str]:
