@@ -42,7 +42,9 @@ def divide(words: list[str] | None, *, needed: bool) -> tuple[Path | None, list[
     if needed and not files:
         fix = "start from one in configs/, for example: adaptkit compare configs/study.yaml"
         raise ConfigError("no config was given", where="command line", fix=fix)
-    return (Path(files[0]) if files else None), overrides
+    if not files:
+        return None, overrides
+    return Path(files[0]), overrides
 
 
 def kind_of(path: Path | None, overrides: list[str]) -> Kind:

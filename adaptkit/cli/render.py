@@ -59,9 +59,9 @@ def student(planned: dict[str, Any]) -> str:
     rows: list[tuple[object, ...]] = [("", *sides)]
     for name, value in planned["student"].items():
         cells = [planned[side][name] for side in sides]
-        rows.append(
-            (name.replace("_", " "), *(f"{cell:,}" if isinstance(value, int) else cell for cell in cells))
-        )
+        if isinstance(value, int):
+            cells = [f"{cell:,}" for cell in cells]
+        rows.append((name.replace("_", " "), *cells))
     rows.append(("served in bf16", *(_bytes(planned["serving_bytes"][side]) for side in sides)))
     text = table(rows)
     if speed := planned["expected_speed_up"]:
@@ -78,7 +78,9 @@ def student(planned: dict[str, Any]) -> str:
 
 
 def _bytes(size: float) -> str:
-    return f"{size / 2**30:.2f} GiB" if size >= 2**30 else f"{size / 2**20:.1f} MiB"
+    if size >= 2**30:
+        return f"{size / 2**30:.2f} GiB"
+    return f"{size / 2**20:.1f} MiB"
 
 
 def verdict(outcome: StudyOutcome) -> tuple[Any, ...]:
@@ -129,4 +131,6 @@ def result_json(run: Run, result: DataclassInstance) -> dict[str, Any]:
 def _flat(value: Any) -> str:
     if isinstance(value, dict):
         return ", ".join(f"{name} {_flat(item)}" for name, item in value.items())
-    return f"{value:.4g}" if isinstance(value, float) else str(value)
+    if isinstance(value, float):
+        return f"{value:.4g}"
+    return str(value)

@@ -78,7 +78,9 @@ class Connection:
         self.base_url, self.patience_s = base_url.rstrip("/").removesuffix("/v1"), patience_s
         self._key, self._has_answered = key, False
         timeout = httpx.Timeout(timeout_s, connect=min(CONNECT_S, timeout_s))
-        headers = {"authorization": f"Bearer {key}"} if key else {}
+        headers = {}
+        if key:
+            headers["authorization"] = f"Bearer {key}"
         try:
             self._http = httpx.Client(
                 base_url=self.base_url, headers=headers, timeout=timeout, transport=transport, trust_env=False
@@ -203,7 +205,9 @@ class Connection:
 
     def _plain(self, text: str, most: int = SHOWN_CHARS) -> str:
         """The beginning of a text without the key, should the server repeat it."""
-        return (text.replace(self._key, "<key>") if self._key else text)[:most]
+        if self._key:
+            text = text.replace(self._key, "<key>")
+        return text[:most]
 
     def _where(self, path: str) -> str:
         return f"{without_login(self.base_url)}{path}"
@@ -216,13 +220,17 @@ def _fix(status: int) -> str:
         return "ask for one of the models that the server names at /v1/models"
     if status in OVERLOADED:
         return "ask again later"
-    return "look at the server's log" if status >= 500 else "change the request as the server says"
+    if status >= 500:
+        return "look at the server's log"
+    return "change the request as the server says"
 
 
 def _retry_after_s(answer: httpx.Response) -> float:
     """What a Retry-After header asks for; it may be a date, which nobody here waits for."""
     text = answer.headers.get("retry-after", "")
-    return float(text) if text.isdecimal() else 0.0
+    if not text.isdecimal():
+        return 0.0
+    return float(text)
 
 
 def without_login(url: str) -> str:

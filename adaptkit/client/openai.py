@@ -174,14 +174,15 @@ class Client(Connection):
     def _pieces(
         self, path: str, body: dict[str, Any], on_tokens: Callable[[int], None] | None
     ) -> Iterator[str]:
-        counted = {"stream_options": {"include_usage": True}} if on_tokens else {}
+        if on_tokens:
+            body = {**body, "stream_options": {"include_usage": True}}
 
         def read(event: Any) -> list[str]:
             if on_tokens and event.get("usage"):
                 on_tokens(event["usage"].get("completion_tokens", 0))
             return [_text(choice.get("delta") or choice) for choice in event.get("choices") or []]
 
-        for pieces in self.events(path, {**body, **counted}, read):
+        for pieces in self.events(path, body, read):
             yield from pieces
 
 

@@ -90,7 +90,10 @@ def _read_password(file: Path) -> str:
 
 
 def check_installed() -> None:
-    """Raises: MissingDependency without Gradio."""
+    """Check that Gradio can be imported.
+
+    Raises: MissingDependency.
+    """
     if importlib.util.find_spec("gradio") is None:
         raise MissingDependency("the demo page needs Gradio", fix="pip install 'adaptkit[demo]'")
 
@@ -132,7 +135,9 @@ def application(page: Page, address: ListenAddress) -> Gate:
         css=style(),
         head=HEAD,
     )
-    hosts = LOOPBACK_NAMES | {address.host} if address.password is None else frozenset()
+    hosts: frozenset[str] = frozenset()
+    if address.password is None:
+        hosts = LOOPBACK_NAMES | {address.host}
     return Gate(app, address.password, hosts)
 
 
@@ -150,7 +155,9 @@ def find_server(url: str, key_file: Path | None = None) -> Server:
     chosen_by_user = key_file is not None or any(os.environ.get(name) for name in variables)
     may_have_key = chosen_by_user or is_loopback(parts.hostname)
     base = url.rstrip("/").removesuffix("/v1")
-    return Server(base, api_keys.load(key_file).values[0] if may_have_key else "")
+    if not may_have_key:
+        return Server(base)
+    return Server(base, api_keys.load(key_file).values[0])
 
 
 def announce(address: ListenAddress, url: str) -> None:
@@ -187,7 +194,8 @@ def run(page: Page, address: ListenAddress) -> None:
     class AnnouncingServer(uvicorn.Server):
         async def startup(self, sockets: list[socket.socket] | None = None) -> None:
             await super().startup(sockets)
-            announce(address, _public_url(address) if address.share else address.url)
+            url = _public_url(address) if address.share else address.url
+            announce(address, url)
 
     listening = listen(address.host, address.port)
     config = uvicorn.Config(

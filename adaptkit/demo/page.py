@@ -87,7 +87,12 @@ class Page:
         self.search.models = {model.name: model for model in embedders}
         generic, domain = generic_and_domain(embedders)
         alone = len(embedders) == 1
-        first_classifier = classifiers[0].name if classifiers else None
+        first_classifier = next((model.name for model in classifiers), None)
+        classified, hits = gr.skip(), gr.skip()
+        if _appeared_or_vanished(seen, now, CLASSIFY):
+            classified = self.classify.empty()
+        if _appeared_or_vanished(seen, now, EMBED):
+            hits = self.search.empty()
         return [
             now,
             self._head(now),
@@ -95,8 +100,8 @@ class Page:
             _dropdown(classifiers, first_classifier),
             _dropdown(embedders, generic, label="Embedding model" if alone else "Generic model"),
             _dropdown(embedders, domain, visible=not alone),
-            self.classify.empty() if _appeared_or_vanished(seen, now, CLASSIFY) else gr.skip(),
-            self.search.empty() if _appeared_or_vanished(seen, now, EMBED) else gr.skip(),
+            classified,
+            hits,
         ]
 
     def _head(self, look: Look) -> str:
@@ -126,8 +131,10 @@ def _choices(models: list[ShownModel]) -> list[tuple[str, str]]:
     titles = [model.title for model in models]
     choices = []
     for model in models:
-        which = f": {model.arm or model.name}" if titles.count(model.title) > 1 else ""
-        choices.append((f"{model.title}{which}", model.name))
+        shown = model.title
+        if titles.count(model.title) > 1:
+            shown += f": {model.arm or model.name}"
+        choices.append((shown, model.name))
     return choices
 
 

@@ -47,13 +47,17 @@ class ShownModel:
     @property
     def place(self) -> int:
         """Where it stands on the page: by role, models without a known one last."""
-        return list(TITLES).index(self.role) if self.role in TITLES else len(TITLES)
+        if self.role not in TITLES:
+            return len(TITLES)
+        return list(TITLES).index(self.role)
 
     @property
     def subtitle(self) -> str:
         """Which model it is, beside the title; empty where the title says it."""
         detail = self.arm or self.name
-        return detail if detail != self.title else ""
+        if detail == self.title:
+            return ""
+        return detail
 
 
 def show_models(models: Iterable[Model]) -> list[ShownModel]:

@@ -88,29 +88,34 @@ class Compare:
             return "No model is served yet."
         if not chosen:
             return "Choose at least one model."
-        return "" if text.strip() else "Write a prompt first."
+        if not text.strip():
+            return "Write a prompt first."
+        return ""
 
     def _draw(self, answers: Sequence[Answer], prompt: Prompt, usd_per_hour: float) -> str:
         fastest = max((answer.tokens_per_s or 0.0 for answer in answers), default=0.0)
-        cards = [
-            {
-                "model": self.models[answer.model],
-                "answer": answer,
-                "share": (answer.tokens_per_s or 0.0) / fastest if fastest else 0.0,
-                "usd": answer.usd(usd_per_hour) if usd_per_hour else None,
-            }
-            for answer in answers
-        ]
-        together = prompt.together and len(answers) > 1
+        cards = [self._card(answer, fastest, usd_per_hour) for answer in answers]
+        note = ""
+        if prompt.together and len(answers) > 1:
+            note = "The models share the server: their speeds are lower than alone."
         beginning = "" if prompt.chat else prompt.text
         return render(
             "cards",
             cards=cards,
-            note="The models share the server: their speeds are lower than alone." if together else "",
+            note=note,
             beginning=beginning[-SHOWN_CHARS:],
             cut=len(beginning) > SHOWN_CHARS,
             usd_per_hour=usd_per_hour,
         )
+
+    def _card(self, answer: Answer, fastest: float, usd_per_hour: float) -> dict[str, object]:
+        """Collect the values of one answer's card; `share` is its speed as a part of the fastest one's."""
+        share, usd = 0.0, None
+        if fastest:
+            share = (answer.tokens_per_s or 0.0) / fastest
+        if usd_per_hour:
+            usd = answer.usd(usd_per_hour)
+        return {"model": self.models[answer.model], "answer": answer, "share": share, "usd": usd}
 
 
 def _draw_settings() -> tuple[gr.Radio, gr.Radio, gr.Slider]:

@@ -83,7 +83,9 @@ class Search:
 
     def _draw(self, columns: Sequence[Column], filling: str = "", done: int = 0) -> str:
         lists = [column.hits for column in columns if column.hits]
-        both = in_both(*lists) if len(lists) == 2 else set()
+        both: set[str] = set()
+        if len(lists) == 2:
+            both = in_both(*lists)
         values = {"filling": filling, "done": done, "total": len(self.index.passages), "both": both}
         return render("found", state="found", columns=columns, **values)
 

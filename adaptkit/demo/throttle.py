@@ -38,6 +38,7 @@ class Tries:
         return max(waits)
 
     def wrong(self, address: str) -> None:
+        """Count a wrong password from this address."""
         network = _network(address)
         count, _ = self._wrong.pop(network, (0, 0.0))
         self._wrong[network] = (count + 1, self._clock())
@@ -46,6 +47,7 @@ class Tries:
             self._wrong.popitem(last=False)
 
     def right(self, address: str) -> None:
+        """Forget the wrong ones of an address that knows the password."""
         self._wrong.pop(_network(address), None)
 
 
@@ -55,4 +57,6 @@ def _network(address: str) -> str:
         parsed = ipaddress.ip_address(address)
     except ValueError:
         return address
-    return str(ipaddress.ip_network((parsed, 64), strict=False)) if parsed.version == 6 else address
+    if parsed.version != 6:
+        return address
+    return str(ipaddress.ip_network((parsed, 64), strict=False))

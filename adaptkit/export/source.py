@@ -98,7 +98,9 @@ def role_of(origin: str | None, adaptation: str | None) -> ModelRole:
         return ModelRole.GENERIC if untrained else ModelRole.FINETUNED
     if origin in ("continued", "scratch"):
         return ModelRole.PRETRAINED
-    return ModelRole.DISTILLED if origin == "distilled" else ModelRole.OTHER
+    if origin == "distilled":
+        return ModelRole.DISTILLED
+    return ModelRole.OTHER
 
 
 def of_run(folder: Path) -> Source:
@@ -111,8 +113,13 @@ def of_run(folder: Path) -> Source:
     if not (run.model / "config.json").is_file():
         fix = "give a run of `adaptkit pretrain` or `adaptkit finetune`, or the study"
         raise ModelError("this run kept no model", where=str(folder), fix=fix)
-    has_adapter = (run.adapter / "adapter_config.json").is_file()
-    scored = record.suite in record.suites
+    adapter: Path | None = None
+    if (run.adapter / "adapter_config.json").is_file():
+        adapter = run.adapter
+    scored_run: Path | None = None
+    suite: str | None = None
+    if record.suite in record.suites:
+        scored_run, suite = folder, record.suite
     return Source(
         folder=run.model,
         kind=kind_of(run.model),
@@ -123,10 +130,10 @@ def of_run(folder: Path) -> Source:
         origin=_origin(run, record),
         adaptation=_adaptation(record),
         task=record.task or None,
-        adapter=run.adapter if has_adapter else None,
+        adapter=adapter,
         base=record.base,
-        scored_run=folder if scored else None,
-        suite=record.suite if scored else None,
+        scored_run=scored_run,
+        suite=suite,
         labels=_labels(run.model),
     )
 
@@ -175,9 +182,10 @@ def _origin(run: Run, record: RunRecord) -> str:
         return "distilled"
     if record.recipe is RecipeKind.PRETRAIN:
         return "continued" if record.base else "scratch"
-    folder = local_base(run.path, record.base)
-    base = run_of(folder) if folder is not None else None
-    return _origin(base, read_record(base)) if base is not None else "generic"
+    base = run_of(local_base(run.path, record.base))
+    if base is None:
+        return "generic"
+    return _origin(base, read_record(base))
 
 
 def _adaptation(record: RunRecord) -> str | None:
@@ -189,10 +197,14 @@ def _adaptation(record: RunRecord) -> str | None:
     return "qlora" if record.adapter.kind == "qlora" else "lora"
 
 
-def run_of(folder: Path) -> Run | None:
-    """The run whose trained model this folder is; None for any other folder."""
+def run_of(folder: Path | None) -> Run | None:
+    """The run whose trained model this folder is; None for any other folder, or for none."""
+    if folder is None:
+        return None
     run = Run(folder.parent)
-    return run if folder.name == run.model.name and run.config_path.is_file() else None
+    if folder.name == run.model.name and run.config_path.is_file():
+        return run
+    return None
 
 
 def local_base(run: Path, base: str) -> Path | None:
@@ -234,7 +246,8 @@ def kind_of(folder: Path) -> ServedKind:
     if (folder / "modules.json").is_file():
         return "embed"
     if "SequenceClassification" in architecture:  # with one output it scores pairs
-        return "rerank" if len(config.get("id2label") or {0: "", 1: ""}) == 1 else "classify"
+        num_outputs = len(config.get("id2label") or {0: "", 1: ""})
+        return "rerank" if num_outputs == 1 else "classify"
     if architecture.endswith(("CausalLM", "LMHeadModel", "ForConditionalGeneration")):
         return "generate"
     return "embed"

@@ -43,8 +43,9 @@ class Keys:
 
         Takes the same time whichever key fits and however much of it is right.
         """
-        is_bearer = authorization[: len(_BEARER)].lower() == _BEARER
-        candidate = authorization[len(_BEARER) :].strip() if is_bearer else b""
+        candidate = b""
+        if authorization[: len(_BEARER)].lower() == _BEARER:
+            candidate = authorization[len(_BEARER) :].strip()
         candidate_digest = hashlib.sha256(candidate).digest()
         matching = None
         for value in self.values:

@@ -167,16 +167,19 @@ class BenchClient:
         """What is known before any request: a model, or an adapter together with the base that it needs."""
         launch = self.engine.launch
         source = launch.source
-        folders = [adapter.folder for adapter in launch.adapters if adapter.name == self.name]
-        is_adapter = bool(folders)
+        adapter_folders = [adapter.folder for adapter in launch.adapters if adapter.name == self.name]
+        arm: str | None = None
+        loss: dict[str, float] | None = None
+        if not adapter_folders:
+            arm, loss = source.arm, _loss(source)
         return ModelFigures(
             name=self.name,
             kind=source.kind,
-            arm=None if is_adapter else source.arm,
-            weights_bytes=sum(weights_bytes(folder) for folder in [source.folder, *folders]),
+            arm=arm,
+            weights_bytes=sum(weights_bytes(folder) for folder in [source.folder, *adapter_folders]),
             load_s=self.engine.load_s,
             memory_bytes=_memory(self.engine.process_id),
-            loss=None if is_adapter else _loss(source),
+            loss=loss,
         )
 
     async def measure(self, concurrency: int) -> Measurement:

@@ -74,7 +74,9 @@ class Measurement:
     @classmethod
     def of_vllm(cls, result: dict[str, Any], concurrency: int, price: Price | None) -> Measurement:
         """From the JSON that vLLM's benchmark writes."""
-        requests_per_s = result["request_throughput"]
+        requests_per_s, usd_per_1k_requests = result["request_throughput"], None
+        if price is not None:
+            usd_per_1k_requests = price.per_1k_requests(requests_per_s)
         return cls(
             concurrency=concurrency,
             requests=result["completed"],
@@ -83,7 +85,7 @@ class Measurement:
             ttft_ms=_percentiles(result, "ttft"),
             tpot_ms=_percentiles(result, "tpot"),
             latency_ms=_percentiles(result, "e2el"),
-            usd_per_1k_requests=price.per_1k_requests(requests_per_s) if price else None,
+            usd_per_1k_requests=usd_per_1k_requests,
         )
 
 
@@ -172,12 +174,18 @@ def table(models: Sequence[ModelFigures]) -> list[tuple[str, ...]]:
 
 def _percentiles(result: dict[str, Any], metric: str) -> Percentiles | None:
     p50, p99 = result.get(f"p50_{metric}_ms"), result.get(f"p99_{metric}_ms")
-    return None if p50 is None or p99 is None else Percentiles(p50, p99)
+    if p50 is None or p99 is None:
+        return None
+    return Percentiles(p50, p99)
 
 
 def _pair(values: Percentiles | None) -> str:
-    return f"{values.p50:.0f} / {values.p99:.0f} ms" if values else "-"
+    if values is None:
+        return "-"
+    return f"{values.p50:.0f} / {values.p99:.0f} ms"
 
 
 def _number(value: float | None, form: str) -> str:
-    return "-" if value is None else format(value, form)
+    if value is None:
+        return "-"
+    return format(value, form)

@@ -36,7 +36,9 @@ def check(
         way.
     """
     hardware = launches[0].hardware
-    check_packages(versions if versions is not None else packages.installed(), bool(hardware.gpus))
+    if versions is None:
+        versions = packages.installed()
+    check_packages(versions, bool(hardware.gpus))
     check_settings(launches[0].extra)
     check_names(launches)
     for launch in launches:
@@ -109,10 +111,9 @@ def check_format(source: Source, hardware: Hardware) -> None:
             what, fix = f"the {source.export.format} export {why}", "adaptkit export ... --format int8"
             raise ModelError(what, where=str(source.folder), fix=fix)
     quantization = read_object(source.folder / "config.json").get("quantization_config")
-    missing = _missing_kernel(quantization, hardware) if quantization else None
-    if missing:
+    if quantization and (problem := _missing_kernel(quantization, hardware)):
         fix = "serve another format: adaptkit export ... --format int8"
-        raise ModelError(missing, where=str(source.folder), fix=fix)
+        raise ModelError(problem, where=str(source.folder), fix=fix)
 
 
 def _missing_kernel(quantization: Mapping[str, object], hardware: Hardware) -> str | None:
@@ -147,7 +148,9 @@ def check_heads(source: Source, hardware: Hardware) -> None:
     """
     config = read_object(source.folder / "config.json")
     heads, width = config.get("num_attention_heads"), config.get("hidden_size")
-    head_dim = config.get("head_dim") or (width // heads if heads and width else None)
+    head_dim = config.get("head_dim") or None
+    if head_dim is None and heads and width:
+        head_dim = width // heads
     if hardware.gpus or head_dim is None or head_dim in CPU_HEADS:
         return
     kernels = ", ".join(map(str, CPU_HEADS))

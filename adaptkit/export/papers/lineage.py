@@ -134,7 +134,7 @@ def _trace_run(last: Run) -> Lineage:
         if record.teacher not in ("", record.base):
             teachers += _foreign_teachers(run, record.teacher)
         folder = find_base(run.path, record.base)
-        run = run_of(folder) if folder is not None else None
+        run = run_of(folder)
         if run is None and record.base:
             bases.append(_foreign("base", record.base, folder))
     return Lineage(tuple(trainings), (*bases, *teachers))
@@ -143,19 +143,22 @@ def _trace_run(last: Run) -> Lineage:
 def _foreign_teachers(run: Run, teacher: str) -> list[Foreign]:
     """The teacher, or, of one that was trained here, the foreign models that it goes back to."""
     folder = find_base(run.path, teacher)
-    trained = run_of(folder) if folder is not None else None
-    if trained is None:
+    trained_here = run_of(folder)
+    if trained_here is None:
         return [_foreign("teacher", teacher, folder)]
-    return [replace(model, role="teacher") for model in _trace_run(trained).foreign]
+    return [replace(model, role="teacher") for model in _trace_run(trained_here).foreign]
 
 
 def _training(run: Run) -> Training:
     manifest, record = run.manifest(), read_record(run)
+    config_sha256: str | None = None
+    if run.config_path.is_file():
+        config_sha256 = file_digest(run.config_path)
     return Training(
         run=run.path.resolve().name,
         teacher=_teacher_name(run, record.teacher),
         identity=manifest.get("identity"),
-        config_sha256=file_digest(run.config_path) if run.config_path.is_file() else None,
+        config_sha256=config_sha256,
         splits=record.splits,
         code=manifest.get("code") or None,
         versions=manifest.get("versions"),
@@ -166,9 +169,10 @@ def _teacher_name(run: Run, teacher: str) -> str | None:
     """The teacher's run, or its own name; None without a teacher."""
     if not teacher:
         return None
-    folder = find_base(run.path, teacher)
-    trained = run_of(folder) if folder is not None else None
-    return trained.path.resolve().name if trained is not None else _short(teacher)
+    trained_here = run_of(find_base(run.path, teacher))
+    if trained_here is None:
+        return _short(teacher)
+    return trained_here.path.resolve().name
 
 
 def _without_folders(split: SplitRecord) -> dict[str, Any]:
@@ -194,7 +198,9 @@ def _short(model: str) -> str:
     if model.startswith(("http://", "https://")):
         return SERVED_TEACHER
     path = Path(model).expanduser()
-    return model if is_hub_id(model) and not path.is_dir() else path.resolve().name
+    if is_hub_id(model) and not path.is_dir():
+        return model
+    return path.resolve().name
 
 
 def _stated_licence(folder: Path) -> str:
@@ -203,11 +209,14 @@ def _stated_licence(folder: Path) -> str:
     if not card.is_file():
         return UNKNOWN_LICENCE
     header = re.match(r"---\s*\n(.*?)\n---", card.read_text(encoding="utf-8", errors="replace"), re.DOTALL)
+    if header is None:
+        return UNKNOWN_LICENCE
     try:
-        fields = yaml.safe_load(header[1]) if header else None
+        fields = yaml.safe_load(header[1])
     except yaml.YAMLError:
         return UNKNOWN_LICENCE
     if not isinstance(fields, dict) or not fields.get("license"):
         return UNKNOWN_LICENCE
-    name = fields.get("license_name") if fields["license"] == "other" else None
-    return str(name or fields["license"])
+    if fields["license"] == "other" and fields.get("license_name"):
+        return str(fields["license_name"])
+    return str(fields["license"])

@@ -150,11 +150,13 @@ def limits(provenance: Provenance, model_type: str) -> list[str]:
 def _rounding(export: ExportRecord) -> str:
     if export.calibration is not None:
         return f"; rounded by GPTQ on {export.calibration.origin}"
-    return "; each rounded to the nearest" if export.method else ""
+    if export.method:
+        return "; each rounded to the nearest"
+    return ""
 
 
 def _study_row(row: ArmScoreRecord, confidence: float) -> ScoreRow:
-    seeds = f"{row.num_seeds} seed{'s' if row.num_seeds > 1 else ''}"
+    seeds = "1 seed" if row.num_seeds == 1 else f"{row.num_seeds} seeds"
     interval = f"[{row.low:.4f}, {row.high:.4f}] at {confidence:.0%}, {seeds}"
     return ScoreRow(row.task, row.metric, "test", row.mean, interval, row.num_items)
 

@@ -81,7 +81,7 @@ def _installed(package: str) -> bool:
 
 
 def _model(folder: Path, provenance: Provenance) -> Component:
-
+    """The exported model, with the digest of each weights file."""
     export = provenance.export
     files = file_digests(folder).items()
     weights = {name: entry["sha256"] for name, entry in files if name.endswith(".safetensors")}
@@ -116,32 +116,37 @@ def _data(trainings: Sequence[Training]) -> Iterator[Component]:
 
 
 def _foreign_models(models: Sequence[Foreign]) -> Iterator[Component]:
-
+    """One component for each model that was not trained here."""
     for model in models:
+        version: str | None = None
+        if model.weights:
+            version = digest(model.weights)[:12]
         yield Component(
             name=model.name,
             type=ComponentType.MACHINE_LEARNING_MODEL,
-            version=digest(model.weights)[:12] if model.weights else None,
+            version=version,
             bom_ref=f"{model.role}:{model.name}",
         )
 
 
 def _package(name: str) -> Component:
-
+    """One installed package, with its licence where the package states one."""
     metadata = importlib.metadata.metadata(name).json
-    version, licence = str(metadata["version"]), metadata.get("license_expression")
+    version, licences = str(metadata["version"]), []
+    if licence := metadata.get("license_expression"):
+        licences.append(LicenseExpression(str(licence)))
     return Component(
         name=name,
         type=ComponentType.LIBRARY,
         version=version,
         bom_ref=f"pypi:{name}",
         purl=PackageURL("pypi", name=name, version=version.partition("+")[0]),
-        licenses=[LicenseExpression(str(licence))] if licence else [],
+        licenses=licences,
     )
 
 
 def _tool() -> Component:
-
+    """adaptkit itself."""
     return Component(
         name="adaptkit", type=ComponentType.APPLICATION, version=__version__, bom_ref="tool:adaptkit"
     )

@@ -34,15 +34,17 @@ BATCH_TOKENS = 4096
 
 @dataclass(frozen=True)
 class Answers:
-    """Attributes:
-    greedy: continuations of fixed prompts, token ids; generators only.
-    logprobs: float64 [tokens], log-probability of each token of fixed texts given those before it; generators
-        only.
-    bits_per_byte: on the held-out text; generators only.
-    outputs: float64 [N, L] logits of a classifier, or of a reranker for each text as an answer to the one
-        before it.
-    vectors: float64 [N, D] normalised embeddings.
-    scores: the task's metrics on the held-out items.
+    """What one model answered; what its kind does not answer stays empty.
+
+    Attributes:
+        greedy: continuations of fixed prompts, token ids; generators only.
+        logprobs: float64 [tokens], log-probability of each token of fixed texts given those before it;
+            generators only.
+        bits_per_byte: on the held-out text; generators only.
+        outputs: float64 [N, L] logits of a classifier, or of a reranker for each text as an answer to the one
+            before it.
+        vectors: float64 [N, D] normalised embeddings.
+        scores: the task's metrics on the held-out items.
     """
 
     greedy: list[list[int]] = field(default_factory=list)
@@ -166,4 +168,6 @@ def _task_scores(
     else:  # a classifier that learnt from another one
         task = Classify(tokenizer, source.labels, data.seq_len, NEW_TOKENS)
     rows = task.rows(model, data.items)
-    return {name: float(value) for name, value in task.score(rows).items()} if rows else {}
+    if not rows:
+        return {}
+    return {name: float(value) for name, value in task.score(rows).items()}

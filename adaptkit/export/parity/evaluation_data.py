@@ -64,7 +64,9 @@ class EvaluationData:
 
     @property
     def num_items(self) -> int:
-        return len(self.items.rows) if self.items is not None else 0
+        if self.items is None:
+            return 0
+        return len(self.items.rows)
 
 
 def find_evaluation_data(

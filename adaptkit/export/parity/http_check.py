@@ -46,7 +46,8 @@ def check_server(client: Client, source: Source, name: str, *, exact: bool, room
     measure = {"generate": _generated, "embed": _embedded, "rerank": _ranked, "classify": _classified}[
         reference["kind"]
     ]
-    figures = {"answers": _figure(measure(client, name, reference), EXACT if exact else ROUNDED)}
+    limit = EXACT if exact else ROUNDED
+    figures = {"answers": _figure(measure(client, name, reference), limit)}
     language = reference.get("language")
     if language and room >= language["seq_len"] + 2:
         figures["bits per byte"] = _bits_per_byte(client, name, language)
@@ -114,7 +115,9 @@ def _classified(client: Client, name: str, reference: Reference) -> float:
 
 def _largest(changes: list[float]) -> float:
     """The largest change; nan wins, which `max` passes over."""
-    return math.nan if any(map(math.isnan, changes)) else max(changes)
+    if any(map(math.isnan, changes)):
+        return math.nan
+    return max(changes)
 
 
 def _cosine(a: list[float], b: list[float]) -> float:

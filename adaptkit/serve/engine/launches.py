@@ -72,8 +72,8 @@ def split_words(words: Sequence[str]) -> tuple[list[ModelWord], list[str]]:
 
 def _model_word(word: str) -> ModelWord:
     """NAME=FOLDER, unless a folder of that very name exists."""
-    named = None if Path(word).exists() else _NAMED.fullmatch(word)
-    if named is None:
+    named = _NAMED.fullmatch(word)
+    if named is None or Path(word).exists():
         return ModelWord(None, Path(word).expanduser())
     return ModelWord(named[1], Path(named[2]).expanduser())
 
@@ -137,10 +137,9 @@ def _exported(source: Source, format: str) -> Source:
     find_format(format)
     if source.exported:
         return source
-    folder = Run(source.run).export(format) if source.run else None
-    if folder is None or not folder.is_dir():
+    if source.run is None or not Run(source.run).export(format).is_dir():
         fix = f"adaptkit export {source.study or source.run or source.folder} --format {format}"
         where = str(source.run or source.folder)
         raise ModelError(f"there is no {format} export of it", where=where, fix=fix)
-    exported = resolve(folder)
+    exported = resolve(Run(source.run).export(format))
     return dataclasses.replace(exported, name=source.name, run=source.run, study=source.study, why=source.why)

@@ -179,7 +179,9 @@ def _keys_of_environment() -> Keys:
 def _request_id(headers: Mapping[bytes, bytes]) -> str:
     """The caller's own id if it is short and plain, else a new one."""
     own = headers.get(REQUEST_ID, b"").decode("latin-1")
-    return own if re.fullmatch(r"[\w.-]{1,100}", own, re.ASCII) else uuid.uuid4().hex
+    if re.fullmatch(r"[\w.-]{1,100}", own, re.ASCII):
+        return own
+    return uuid.uuid4().hex
 
 
 def _content_length(headers: Mapping[bytes, bytes]) -> float:
@@ -187,7 +189,9 @@ def _content_length(headers: Mapping[bytes, bytes]) -> float:
     digits = headers.get(b"content-length", b"0")
     if not digits.isdigit():
         return 0
-    return int(digits) if len(digits) <= LONGEST_LENGTH else math.inf
+    if len(digits) > LONGEST_LENGTH:
+        return math.inf
+    return int(digits)
 
 
 def _replaying(body: bytes, receive: Receive) -> Receive:
@@ -195,7 +199,9 @@ def _replaying(body: bytes, receive: Receive) -> Receive:
     pending: list[Message] = [{"type": "http.request", "body": body, "more_body": False}]
 
     async def replay() -> Message:
-        return pending.pop() if pending else await receive()
+        if pending:
+            return pending.pop()
+        return await receive()
 
     return replay
 

@@ -129,7 +129,9 @@ def _at_most(body: dict[str, Any], field: str, limit: int) -> None:
 
 def _few_items(field: str, value: Any, limit: int) -> None:
     """One text as token ids is one item, however long; the model's window limits it."""
-    items = value.get("content") if isinstance(value, dict) else value
+    items = value
+    if isinstance(value, dict):
+        items = value.get("content")
     if not limit or not isinstance(items, list) or len(items) <= limit:
         return
     if not all(isinstance(item, int) for item in items):

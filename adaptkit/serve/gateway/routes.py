@@ -53,7 +53,9 @@ def find_route(path: str) -> str | None:
     """The entry of the table that `path` is, spelt exactly so; None for every other path."""
     if path in ROUTES:
         return path
-    return MODELS if _ONE_MODEL.fullmatch(path) else None
+    if _ONE_MODEL.fullmatch(path):
+        return MODELS
+    return None
 
 
 def routes_of_kind(kind: ServedKind) -> list[str]:
