@@ -1,4 +1,5 @@
-"""Starting the page: logins, keys and passwords go where they belong, and the command from start to end."""
+"""Starting the page: logins, keys and passwords go where they belong, and the command from start to end. Home
+of cli.demo."""
 
 from __future__ import annotations
 

@@ -1,4 +1,5 @@
-"""The doctor finds each trap, names the command that mends it, and stays silent where there is none."""
+"""The doctor finds each trap, names the command that mends it, and stays silent where there is none. Home of
+doctor.findings, doctor.live_checks, doctor.machine, doctor.packages and doctor.traps."""
 
 from __future__ import annotations
 

@@ -1,4 +1,5 @@
-"""Exports: the same bytes twice, whole or not at all, refused where they lose too much."""
+"""Exports: the same bytes twice, whole or not at all, refused where they lose too much. Home of
+cli.export."""
 
 from __future__ import annotations
 

@@ -1,4 +1,5 @@
-"""What an export answered, against what its server answers: kept when equal, refused when not."""
+"""What an export answered, against what its server answers: kept when equal, refused when not. Home of
+export.parity.http_check."""
 
 from __future__ import annotations
 

@@ -1,4 +1,5 @@
-"""From the words of the command line to processes: which models, under which names, with which adapters."""
+"""From the words of the command line to processes: which models, under which names, with which adapters.
+Home of cli.serve."""
 
 from __future__ import annotations
 
