@@ -101,7 +101,7 @@ def open_run(config: Config, root: Path, *, resume: bool) -> Run:
 
 
 def input_digests(config: Config) -> dict[str, str]:
-    """Dotted key -> sha256 over the files that it names: data files, and the files of a model's folder."""
+    """Digest the files that a config names: dotted key -> sha256, of data files and of model folders."""
     digests = {}
     for key, patterns in _data_files(config):
         files, _ = find_files(patterns)

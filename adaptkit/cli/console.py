@@ -63,7 +63,7 @@ def command(
 
 
 def _printing(function: Command) -> Callable[..., int]:
-    """The command as typer calls it: takes the shared options, prints the outcome, returns the exit code."""
+    """Wrap a command as typer calls it: take the shared options, print the outcome, return the exit code."""
 
     @functools.wraps(function)
     def run(*, as_json: bool, debug: bool, **arguments: Any) -> int:
@@ -141,7 +141,7 @@ def run(app: typer.Typer, arguments: list[str]) -> int:
 
 
 def _explain(error: Exception) -> tuple[AdaptkitError, int]:
-    """Any error as one with a place and a fix, and the exit code it ends in."""
+    """Turn any error into one with a place and a fix, and the exit code it ends in."""
     if isinstance(error, AdaptkitError):
         return error, EXIT_USER
     if isinstance(error, _CLICK_ERROR):

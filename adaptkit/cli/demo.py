@@ -87,7 +87,7 @@ def demo(
 
 
 def _study_view(folder: Path, prices: Path | None) -> Study:
-    """What the page shows of a folder: a study's findings, or that nothing was compared."""
+    """Choose what the page shows of a folder: a study's findings, or that nothing was compared."""
     from adaptkit.demo.study_view import NoStudy
     from adaptkit.report.demo_view import StudyView
 
@@ -97,7 +97,7 @@ def _study_view(folder: Path, prices: Path | None) -> Study:
 
 
 def _card(folder: Path) -> str:
-    """The card of the model that the folder stands for, if it was exported; else a sentence that names it."""
+    """Read the card of the model that the folder stands for, if it was exported; else write a sentence."""
     from adaptkit.export.resolve import resolve
 
     try:

@@ -109,7 +109,7 @@ def _generator_key(key_file: Path | None) -> str:
 
 
 def _first_generator(client: Client) -> str:
-    """The first model of a server that writes text."""
+    """Find the first model of a server that writes text."""
     served = client.models()
     for model in served:
         if model.writes:
@@ -120,7 +120,7 @@ def _first_generator(client: Client) -> str:
 
 
 def _count_line(counts: dict[str, int], out: Path) -> str:
-    """What was written and what was left out: `45 pairs from 15 documents in q; 3 repeated`."""
+    """Say what was written and what was left out: `45 pairs from 15 documents in q; 3 repeated`."""
     line = f"{counts['pairs']:,} pairs from {counts['documents']:,} documents in {out}"
     left_out = [
         f"{number:,} {what}"

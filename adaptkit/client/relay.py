@@ -42,7 +42,7 @@ class RelayedAnswer:
         self._response = response
 
     async def read(self) -> bytes:
-        """The whole body; hangs up afterwards.
+        """Read the whole body, then hang up.
 
         Raises: ConnectionLost.
         """
@@ -54,7 +54,7 @@ class RelayedAnswer:
             await self.close()
 
     async def pieces(self) -> AsyncIterator[bytes]:
-        """The body as it comes; whoever asks for it must `close` the answer.
+        """Yield the body as it comes; whoever asks for it must `close` the answer.
 
         Raises: ConnectionLost, also in the middle.
         """
@@ -96,7 +96,7 @@ class Relay:
         await self._http.aclose()
 
     async def post(self, url: str, key: str, content: str, headers: Mapping[str, str]) -> RelayedAnswer:
-        """The answer to one request, as soon as its headers are there; `read` or `close` it.
+        """Send one request; its answer comes as soon as the headers are there. `read` or `close` it.
 
         Raises: ConnectionLost.
         """
@@ -108,7 +108,7 @@ class Relay:
             raise _lost(error) from None
 
     async def get_text(self, url: str, key: str, timeout_s: float) -> str:
-        """The text at an address; empty where there is none in time."""
+        """Read the text at an address; empty where there is none in time."""
         try:
             headers = {"authorization": f"Bearer {key}"}
             answer = await self._http.get(url, headers=headers, timeout=timeout_s)
@@ -119,7 +119,7 @@ class Relay:
         return answer.text
 
     async def healthy(self, base_url: str, timeout_s: float) -> bool:
-        """True if the server at `http://host:port` says in time that it is well."""
+        """Ask whether the server at `http://host:port` says in time that it is well."""
         try:
             answer = await self._http.get(f"{base_url}/health", timeout=timeout_s)
         except httpx.HTTPError:

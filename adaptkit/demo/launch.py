@@ -101,7 +101,7 @@ def check_installed() -> None:
 def make_page(
     server: Server, study: Study, passages: Passages, address: ListenAddress, card: str = ""
 ) -> Page:
-    """The page, ready to be served; Gradio is loaded here, told to ask nothing of the network."""
+    """Make the page, ready to be served; Gradio is loaded here, told to ask nothing of the network."""
     os.environ.update(QUIET)
     from adaptkit.demo.page import Page  # late: Gradio reads the variables above when it is imported
 
@@ -109,7 +109,7 @@ def make_page(
 
 
 def application(page: Page, address: ListenAddress) -> Gate:
-    """The ASGI application: the login, then Gradio with what it could leak or load switched off."""
+    """Build the ASGI application: the login, then Gradio with what it could leak or load switched off."""
     import fastapi  # late: both belong to Gradio, which is optional
     import gradio as gr
 
@@ -142,7 +142,7 @@ def application(page: Page, address: ListenAddress) -> Gate:
 
 
 def find_server(url: str, key_file: Path | None = None) -> Server:
-    """The server at `url` with its key: from the file or the environment.
+    """Find the server at `url` with its key: from the file or the environment.
 
     This machine's own key goes to loopback only.
     Raises: ConfigError for an address that is none, or a key that cannot be read.
@@ -215,7 +215,7 @@ def run(page: Page, address: ListenAddress) -> None:
 
 
 def _public_url(address: ListenAddress) -> str:
-    """A public address through Gradio's own relay, which sees what passes."""
+    """Open a public address through Gradio's own relay, which sees what passes."""
     from gradio.networking import setup_tunnel  # late: optional
 
     try:

@@ -175,7 +175,7 @@ class Gate:
         return await self.app(scope, receive, _with_headers(send))
 
     async def _own_reply(self, request: _Request, receive: Receive) -> _Reply | None:
-        """The answer to a request that ends here; None for one that may pass."""
+        """Answer a request that ends here; None for one that may pass."""
         if self.hosts and request.host not in self.hosts:
             return _refuse(421, "this page answers to its own address only")
         if not request.own_origin:
@@ -277,7 +277,7 @@ def _refuse(status: int, message: str) -> _Reply:
 
 
 async def _read(receive: Receive, most: int) -> bytes | None:
-    """The body; None if it is longer than `most`."""
+    """Read the body; None if it is longer than `most`."""
     body = b""
     while True:
         message: Message = await receive()
@@ -309,7 +309,7 @@ def _with_headers(send: Send) -> Send:
 
 
 def _secured(headers: Iterable[tuple[bytes, bytes]]) -> list[tuple[bytes, bytes]]:
-    """The application's headers with ours in place of its own, but for files that never change."""
+    """Put our headers in place of the application's own, but for files that never change."""
     theirs = [(name.lower(), value) for name, value in headers]
     ours = dict(HEADERS)
     for name, value in theirs:

@@ -45,7 +45,7 @@ class Page:
         self.decide = Decide(self.study)
 
     def build(self) -> gr.Blocks:
-        """The application; whatever it sends to a browser holds no key."""
+        """Build the application; whatever it sends to a browser holds no key."""
         first_price = next((dial.value for dial in self.study.dials() if dial.name == PRICE), 0.0)
         title = f"{self.study.name} \u00b7 adaptkit"
         with gr.Blocks(title=title, analytics_enabled=False, fill_width=True) as page:
@@ -75,7 +75,7 @@ class Page:
         return page
 
     def look(self, seen: Look) -> list[Any]:
-        """What the server offers now; components are touched only where that has changed."""
+        """Look at the server, and touch components only where what it offers has changed."""
         now = self.server.look()
         if now == seen:
             return [gr.skip()] * 8
@@ -122,12 +122,12 @@ class Page:
 
 
 def _appeared_or_vanished(before: Look, now: Look, kind: str) -> bool:
-    """Whether a tab that had a model has none, or the other way: only then what it shows is replaced."""
+    """Say whether a tab lost its only models or got its first: only then what it shows is replaced."""
     return bool(before.of_kind(kind)) != bool(now.of_kind(kind)) or before == Look()
 
 
 def _choices(models: list[ShownModel]) -> list[tuple[str, str]]:
-    """(what is shown, model): the title, and which model it is where one title stands for several."""
+    """List (what is shown, model): the title, and which model it is where one title stands for several."""
     titles = [model.title for model in models]
     choices = []
     for model in models:

@@ -58,13 +58,13 @@ class Answer:
         return self.tokens / self.seconds
 
     def usd(self, usd_per_hour: float) -> float | None:
-        """What a thousand such answers cost on a server that writes them one by one; None before the end."""
+        """Price a thousand such answers on a server that writes them one by one; None before the end."""
         if self.state != "done":
             return None
         return usd_per_hour / 3600 * self.seconds * 1000
 
     def grown(self, piece: str, seconds: float) -> Answer:
-        """With one more piece, `seconds` after asking."""
+        """Add one more piece, which came `seconds` after asking."""
         tokens, text, first_s = self.tokens, self.text + piece, self.first_s
         if piece:
             tokens += 1
@@ -106,7 +106,7 @@ class AnswerStream:
         self._client.close()
 
     def progress(self) -> Iterator[list[Answer]]:
-        """Snapshots until all have ended; also without news, so that waiting shows."""
+        """Yield snapshots until all have ended; also without news, so that waiting shows."""
         yield self._now()
         while any(thread.is_alive() for thread in self._threads):
             if self._changed.wait(NEWS_S):
@@ -116,7 +116,7 @@ class AnswerStream:
         yield self._now()
 
     def _now(self) -> list[Answer]:
-        """The answers; those without a word yet say how long that has been."""
+        """Take a snapshot of the answers; those without a word yet say how long that has been."""
         now, begun = time.perf_counter(), dict(self._begun)
         answers = []
         for answer in list(self.answers.values()):
@@ -153,7 +153,7 @@ class AnswerStream:
             self._set(replace(answer, state="done", tokens=tokens, seconds=seconds))
 
     def _stream(self, model: str, counts: list[int]) -> Iterator[str]:
-        """Pieces of the answer; the server's own count of tokens goes into `counts`."""
+        """Stream pieces of the answer; the server's own count of tokens goes into `counts`."""
         prompt = self.prompt
         if prompt.chat:
             messages = [{"role": "user", "content": prompt.text}]

@@ -68,7 +68,7 @@ class Compare:
     def ask(
         self, text: str, models: list[str], how: str, pace: str, length: float, usd_per_hour: float
     ) -> Iterator[str]:
-        """HTML of the answers as they grow."""
+        """Draw the answers as they grow, as HTML."""
         chosen = [model for model in models if model in self.models][:MOST_MODELS]
         if problem := self._problem(text, chosen):
             yield render("cards", cards=[], note=problem)
@@ -83,7 +83,7 @@ class Compare:
                 last = drawn
 
     def _problem(self, text: str, chosen: Sequence[str]) -> str:
-        """What must be done before the models can be asked; empty if nothing."""
+        """Say what must be done before the models can be asked; empty if nothing."""
         if not self.models:
             return "No model is served yet."
         if not chosen:
@@ -119,7 +119,7 @@ class Compare:
 
 
 def _draw_settings() -> tuple[gr.Radio, gr.Radio, gr.Slider]:
-    """How to ask, in which pace, and how many tokens."""
+    """Draw the settings: how to ask, in which pace, and how many tokens."""
     with gr.Row(elem_classes="controls"):
         how = gr.Radio([CONTINUE, CHAT], value=CONTINUE, label="How", elem_classes="segmented")
         pace = gr.Radio([TOGETHER, IN_TURN], value=TOGETHER, label="Pace", elem_classes="segmented")
@@ -136,6 +136,6 @@ def _draw_settings() -> tuple[gr.Radio, gr.Radio, gr.Slider]:
 
 
 def _beginnings(documents: Sequence[tuple[str, str]]) -> list[str]:
-    """First words of held-out passages: fair prompts, since no model was trained on them."""
+    """Take the first words of held-out passages: fair prompts, since no model was trained on them."""
     starts = (" ".join(text.split()[:PROMPT_WORDS]) for _, text in documents[:12])
     return [start for start in starts if len(start) > 20]

@@ -25,7 +25,7 @@ class Tries:
         self._recent: list[float] = []
 
     def wait_s(self, address: str) -> float:
-        """How long this address must wait before its next try; 0 for not at all."""
+        """Say how long this address must wait before its next try; 0 for not at all."""
         now = self._clock()
         self._recent = [at for at in self._recent if now - at < self.WINDOW_S]
         count, last = self._wrong.get(_network(address), (0, 0.0))
@@ -52,7 +52,7 @@ class Tries:
 
 
 def _network(address: str) -> str:
-    """An IPv6 caller owns 2**64 addresses: they count as one."""
+    """Group an IPv6 caller's 2**64 addresses into one."""
     try:
         parsed = ipaddress.ip_address(address)
     except ValueError:

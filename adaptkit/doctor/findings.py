@@ -21,7 +21,7 @@ class Finding:
 
 
 def render(findings: list[Finding]) -> str:
-    """The findings as text, one line each, a fix on the line below."""
+    """Write the findings as text, one line each, a fix on the line below."""
     width = max((len(finding.name) for finding in findings), default=0)
     lines = []
     for finding in findings:

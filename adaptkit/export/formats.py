@@ -116,7 +116,7 @@ class FormatRow:
 
 
 def find_format(name: str) -> Format:
-    """The format of this name.
+    """Find the format of this name.
 
     Raises: ConfigError for a name that is no format.
     """
@@ -127,7 +127,7 @@ def find_format(name: str) -> Format:
 
 
 def runs_here(needs: Need, hardware: Hardware) -> tuple[bool, str]:
-    """Whether a format with these needs can be served on a machine, and why, in words."""
+    """Say whether a format with these needs can be served on a machine, and why, in words."""
     if needs == "any":
         return True, "runs on every CPU and GPU"
     if hardware.gpus:
@@ -141,7 +141,7 @@ def runs_here(needs: Need, hardware: Hardware) -> tuple[bool, str]:
 
 
 def listing(hardware: Hardware) -> list[FormatRow]:
-    """One row per format."""
+    """Describe every format in one row."""
     return [
         FormatRow(format.name, format.describe, format.needs, *runs_here(format.needs, hardware))
         for format in FORMATS.values()
@@ -149,7 +149,7 @@ def listing(hardware: Hardware) -> list[FormatRow]:
 
 
 def table(rows: list[FormatRow]) -> Table:
-    """The listing for a terminal."""
+    """Draw the listing for a terminal."""
     from rich.table import Table
 
     drawn = Table("format", "stores", "needs", "here", "why", box=None, pad_edge=False)

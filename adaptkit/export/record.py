@@ -85,7 +85,7 @@ class ExportRecord(Record):
 
 
 def read_export(folder: Path) -> ExportRecord | None:
-    """The record of an exported folder; None for another model folder.
+    """Read the record of an exported folder; None for another model folder.
 
     Raises: ModelError for a record that does not fit.
     """

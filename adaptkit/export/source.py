@@ -92,7 +92,7 @@ class Source:
 
 
 def role_of(origin: str | None, adaptation: str | None) -> ModelRole:
-    """The part of a model of this origin and adaptation."""
+    """Derive the part that a model plays from its origin and adaptation."""
     if origin == "generic":
         untrained = adaptation in (None, "prompt", "probe")
         return ModelRole.GENERIC if untrained else ModelRole.FINETUNED
@@ -104,7 +104,7 @@ def role_of(origin: str | None, adaptation: str | None) -> ModelRole:
 
 
 def of_run(folder: Path) -> Source:
-    """The model that one training left in its run directory.
+    """Describe the model that one training left in its run directory.
 
     Raises: DataError for a run that has not ended or is of an older release; ModelError if it kept no model.
     """
@@ -139,7 +139,7 @@ def of_run(folder: Path) -> Source:
 
 
 def of_model(folder: Path) -> Source:
-    """A model folder: an export, the model of the run that it lies in, or any other as it is."""
+    """Describe a model folder: an export, the model of the run that it lies in, or any other as it is."""
     run = run_of(folder)
     if run is not None:
         return of_run(run.path)
@@ -177,7 +177,7 @@ def _of_export(folder: Path, exported: ExportRecord) -> Source:
 
 
 def _origin(run: Run, record: RunRecord) -> str:
-    """What the weights started from, in the words of a study: that of the base where it was trained here."""
+    """Say what the weights started from, in a study's words: that of the base where it was trained here."""
     if record.recipe is RecipeKind.DISTILL:
         return "distilled"
     if record.recipe is RecipeKind.PRETRAIN:
@@ -189,7 +189,7 @@ def _origin(run: Run, record: RunRecord) -> str:
 
 
 def _adaptation(record: RunRecord) -> str | None:
-    """How the task was learnt, in the words of a study; None for a language model."""
+    """Say how the task was learnt, in the words of a study; None for a language model."""
     if record.recipe is RecipeKind.PRETRAIN:
         return None
     if record.adapter is None or record.adapter.kind == "none":
@@ -198,7 +198,7 @@ def _adaptation(record: RunRecord) -> str | None:
 
 
 def run_of(folder: Path | None) -> Run | None:
-    """The run whose trained model this folder is; None for any other folder, or for none."""
+    """Find the run whose trained model this folder is; None for any other folder, or for none."""
     if folder is None:
         return None
     run = Run(folder.parent)
@@ -208,7 +208,7 @@ def run_of(folder: Path | None) -> Run | None:
 
 
 def local_base(run: Path, base: str) -> Path | None:
-    """The folder of a run's base: as named, or under the run's root if all runs have moved together."""
+    """Find the folder of a run's base: as named, or under the run's root if all runs have moved together."""
     if not base:
         return None
     named = Path(base).expanduser()
@@ -217,7 +217,7 @@ def local_base(run: Path, base: str) -> Path | None:
 
 
 def find_base(run: Path, base: str) -> Path | None:
-    """The folder of a run's base, here or in the hub's cache; None where it cannot be had."""
+    """Find the folder of a run's base, here or in the hub's cache; None where it cannot be had."""
     folder = local_base(run, base)
     if folder is not None or not is_hub_id(base):
         return folder
@@ -230,17 +230,17 @@ def find_base(run: Path, base: str) -> Path | None:
 
 
 def is_hub_id(model: str) -> bool:
-    """Whether a model's name can be one on the hub: owner/name."""
+    """Say whether a model's name can be one on the hub: owner/name."""
     return re.fullmatch(r"[\w.-]+/[\w.-]+", model) is not None
 
 
 def served_name(name: str) -> str:
-    """`name` with everything but letters, digits, `.`, `_` and `-` turned into `-`."""
+    """Turn everything but letters, digits, `.`, `_` and `-` into `-`."""
     return re.sub(r"[^\w.-]+", "-", name, flags=re.ASCII).strip("-.") or "model"
 
 
 def kind_of(folder: Path) -> ServedKind:
-    """What a model folder answers with; a folder with pooling, or a bare encoder, gives vectors."""
+    """Tell what a model folder answers with; a folder with pooling, or a bare encoder, gives vectors."""
     config = read_json(folder / "config.json")
     architecture = (config.get("architectures") or [""])[0]
     if (folder / "modules.json").is_file():
@@ -254,7 +254,7 @@ def kind_of(folder: Path) -> ServedKind:
 
 
 def _labels(folder: Path) -> tuple[str, ...]:
-    """The classes of a classifier in the order of its outputs; none for other models."""
+    """List the classes of a classifier in the order of its outputs; none for other models."""
     if kind_of(folder) != "classify":
         return ()
     names = read_json(folder / "config.json").get("id2label") or {}

@@ -91,7 +91,10 @@ def check_settings(extra: Sequence[str]) -> None:
 
 
 def check_names(launches: Sequence[Launch]) -> None:
-    """Raises: ConfigError if two models have one name."""
+    """Check that no two models have one name.
+
+    Raises: ConfigError.
+    """
     names = [name for launch in launches for name in launch.names]
     for name in names:
         if names.count(name) > 1:
@@ -117,7 +120,7 @@ def check_format(source: Source, hardware: Hardware) -> None:
 
 
 def _missing_kernel(quantization: Mapping[str, object], hardware: Hardware) -> str | None:
-    """Why these quantised weights cannot be served here, a sentence; None if they can."""
+    """Explain in a sentence why these quantised weights cannot be served here; None if they can."""
     method, layout = str(quantization.get("quant_method") or ""), quantization.get("format")
     if method in ("bitsandbytes", "gguf", "") or method.startswith("bnb"):
         return f"vLLM 0.32 reads no {method or 'unnamed'} weights"
@@ -133,7 +136,7 @@ def _missing_kernel(quantization: Mapping[str, object], hardware: Hardware) -> s
 
 
 def _weights_of(quantization: Mapping[str, object]) -> Mapping[str, object]:
-    """How the first group of layers stores its weights; empty where there are no groups."""
+    """Find how the first group of layers stores its weights; empty where there are no groups."""
     groups = quantization.get("config_groups")
     if not isinstance(groups, dict) or not groups:
         return {}
@@ -175,5 +178,5 @@ def check_memory(launches: Sequence[Launch]) -> None:
 
 
 def weight_bytes(source: Source) -> int:
-    """Room for the weights: twice what is stored, as 16-bit weights may be computed in float32."""
+    """Estimate the room for the weights: twice what is stored, as 16-bit ones may be computed in float32."""
     return 2 * sum(path.stat().st_size for path in weight_files(source.folder))

@@ -93,7 +93,7 @@ class Lineage:
         return [*trainings, *(model.as_json() for model in self.foreign)]
 
     def licence(self) -> tuple[str, str]:
-        """(tag for the card's header, the same in words): the base's licence, else a teacher's."""
+        """Derive (tag for the card's header, the same in words): the base's licence, else a teacher's."""
         if not self.foreign:
             return "other", "no base model: whoever owns the training text decides"
         first = self.foreign[0]
@@ -109,7 +109,7 @@ class Lineage:
         return first.licence, f"{first.licence}, carried over from its {first.role} {first.name}{more}"
 
     def licence_files(self) -> list[Path]:
-        """Licence texts in the folders of foreign models."""
+        """Find licence texts in the folders of foreign models."""
         folders = [model.folder for model in self.foreign if model.folder is not None]
         patterns = [(folder, pattern) for folder in folders for pattern in LICENCE_FILES]
         paths = [path for folder, pattern in patterns for path in sorted(folder.glob(pattern))]
@@ -117,7 +117,7 @@ class Lineage:
 
 
 def trace(source: Source) -> Lineage:
-    """All that a source was made from."""
+    """Trace all that a source was made from."""
     if source.run is None:
         return Lineage((), (_foreign("base", str(source.folder), source.folder),))
     return _trace_run(Run(source.run))
@@ -141,7 +141,7 @@ def _trace_run(last: Run) -> Lineage:
 
 
 def _foreign_teachers(run: Run, teacher: str) -> list[Foreign]:
-    """The teacher, or, of one that was trained here, the foreign models that it goes back to."""
+    """Find the teacher, or, of one that was trained here, the foreign models that it goes back to."""
     folder = find_base(run.path, teacher)
     trained_here = run_of(folder)
     if trained_here is None:
@@ -166,7 +166,7 @@ def _training(run: Run) -> Training:
 
 
 def _teacher_name(run: Run, teacher: str) -> str | None:
-    """The teacher's run, or its own name; None without a teacher."""
+    """Name the teacher's run, or the teacher itself; None without a teacher."""
     if not teacher:
         return None
     trained_here = run_of(find_base(run.path, teacher))
@@ -176,7 +176,7 @@ def _teacher_name(run: Run, teacher: str) -> str | None:
 
 
 def _without_folders(split: SplitRecord) -> dict[str, Any]:
-    """What a manifest says of a split: files by name only."""
+    """Write what a manifest says of a split: files by name only."""
     facts = split.model_dump(include={"kind", "documents", "num_bytes", "digest", "licences"})
     return {**facts, "files": [{**file, "name": Path(str(file["name"])).name} for file in split.files]}
 
@@ -188,13 +188,13 @@ def _foreign(role: Literal["base", "teacher"], model: str, folder: Path | None) 
 
 
 def weights_digests(folder: Path) -> dict[str, str]:
-    """File name -> sha256 of the weights, config and tokenizer in a model folder."""
+    """Digest the weights, config and tokenizer in a model folder: file name -> sha256."""
     files = [path for path in sorted(folder.iterdir()) if path.is_file() and path.suffix in MODEL_FILES]
     return {path.name: file_digest(path) for path in files}
 
 
 def _short(model: str) -> str:
-    """A hub id as it is; of a path only its last part; of an address nothing."""
+    """Shorten a model's name: a hub id as it is, of a path only its last part, of an address nothing."""
     if model.startswith(("http://", "https://")):
         return SERVED_TEACHER
     path = Path(model).expanduser()
@@ -204,7 +204,7 @@ def _short(model: str) -> str:
 
 
 def _stated_licence(folder: Path) -> str:
-    """`license` (or `license_name` where that is `other`) in the front matter of the folder's card."""
+    """Read `license` (or `license_name` where that is `other`) in the front matter of the folder's card."""
     card = folder / "README.md"
     if not card.is_file():
         return UNKNOWN_LICENCE

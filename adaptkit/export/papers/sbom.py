@@ -49,8 +49,10 @@ def write_bill(folder: Path, provenance: Provenance) -> None:
 
 
 def required_packages() -> set[str]:
-    """adaptkit's installed requirements and theirs, without extras; a fixed few where it runs from its source
-    alone."""
+    """Find adaptkit's installed requirements and theirs, without extras.
+
+    Where it runs from its source alone, these are a fixed few.
+    """
     packages: set[str] = set()
     left = [*_requirements("adaptkit")] or list(PACKAGES[1:])
     while left:
@@ -81,7 +83,7 @@ def _installed(package: str) -> bool:
 
 
 def _model(folder: Path, provenance: Provenance) -> Component:
-    """The exported model, with the digest of each weights file."""
+    """Describe the exported model, with the digest of each weights file."""
     export = provenance.export
     files = file_digests(folder).items()
     weights = {name: entry["sha256"] for name, entry in files if name.endswith(".safetensors")}
@@ -102,7 +104,7 @@ def _model(folder: Path, provenance: Provenance) -> Component:
 
 
 def _data(trainings: Sequence[Training]) -> Iterator[Component]:
-    """One component for each data set of every training, held-out sets too."""
+    """Describe each data set of every training, held-out sets too, as a component."""
     for training in trainings:
         for part, split in training.splits.items():
             yield Component(
@@ -116,7 +118,7 @@ def _data(trainings: Sequence[Training]) -> Iterator[Component]:
 
 
 def _foreign_models(models: Sequence[Foreign]) -> Iterator[Component]:
-    """One component for each model that was not trained here."""
+    """Describe each model that was not trained here as a component."""
     for model in models:
         version: str | None = None
         if model.weights:
@@ -130,7 +132,7 @@ def _foreign_models(models: Sequence[Foreign]) -> Iterator[Component]:
 
 
 def _package(name: str) -> Component:
-    """One installed package, with its licence where the package states one."""
+    """Describe one installed package, with its licence where the package states one."""
     metadata = importlib.metadata.metadata(name).json
     version, licences = str(metadata["version"]), []
     if licence := metadata.get("license_expression"):
@@ -146,7 +148,7 @@ def _package(name: str) -> Component:
 
 
 def _tool() -> Component:
-    """adaptkit itself."""
+    """Describe adaptkit itself."""
     return Component(
         name="adaptkit", type=ComponentType.APPLICATION, version=__version__, bom_ref="tool:adaptkit"
     )

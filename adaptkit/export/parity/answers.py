@@ -58,7 +58,7 @@ class Answers:
 def ask(
     source: Source, model: PreTrainedModel, tokenizer: PreTrainedTokenizerFast, data: EvaluationData
 ) -> Answers:
-    """Everything that is compared about one model; `source` says of which kind it is and how it pools."""
+    """Ask a model for everything that is compared; `source` says of which kind it is and how it pools."""
     model.eval()
     texts = data.texts
     if source.kind == "embed":
@@ -94,7 +94,7 @@ def embed(
     layout: Layout,
     dense: nn.Module | None = None,
 ) -> Tensor:
-    """Unit vectors in the order of `texts`, float64 [N, D], pooled and cut as the folder's files say.
+    """Turn texts into unit vectors, float64 [N, D], in their order, pooled and cut as the folder's files say.
 
     `dense` is what the pooled vectors go through: `models.sentence.dense.read_dense`.
     """
@@ -113,7 +113,7 @@ def embed(
 
 @torch.no_grad()
 def logprobs(model: PreTrainedModel, rows: Sequence[list[int]]) -> Tensor:
-    """Log-probabilities of every token but a row's first, float64, one row after the other."""
+    """Compute the log-probability of every token but a row's first, float64, one row after the other."""
     parts = []
     for ids in rows:
         inputs = torch.tensor([ids], device=model.device)
@@ -126,7 +126,7 @@ def logprobs(model: PreTrainedModel, rows: Sequence[list[int]]) -> Tensor:
 def pair_logits(
     model: PreTrainedModel, tokenizer: PreTrainedTokenizerFast, pairs: Sequence[tuple[str, str]], seq_len: int
 ) -> Tensor:
-    """A reranker's logits for (query, document) pairs, float64 [N, 1].
+    """Compute a reranker's logits for (query, document) pairs, float64 [N, 1].
 
     Token types tell query and document apart where the model has them.
     """
@@ -146,7 +146,7 @@ def pair_logits(
 def logits(
     model: PreTrainedModel, tokenizer: PreTrainedTokenizerFast, texts: Sequence[str], seq_len: int
 ) -> Tensor:
-    """A classifier's logits, float64 [N, L], longest texts first: the same order for every model."""
+    """Compute a classifier's logits, float64 [N, L], longest texts first: the same order for every model."""
     max_length = min(seq_len, context_length(model))
     encoded: Any = tokenizer(list(texts), truncation=True, max_length=max_length)["input_ids"]
     rows = []
@@ -159,7 +159,7 @@ def logits(
 def _task_scores(
     source: Source, model: PreTrainedModel, tokenizer: PreTrainedTokenizerFast, data: EvaluationData
 ) -> dict[str, float]:
-    """The task's own metrics on the held-out items; empty without a task."""
+    """Compute the task's own metrics on the held-out items; empty without a task."""
     if data.items is None or source.record is None:
         return {}
     task: Task

@@ -89,7 +89,7 @@ class Limits:
 
     @classmethod
     def of(cls, format: Format, bpb: float | None, score: float | None) -> Limits:
-        """The format's own limits unless given."""
+        """Take the format's own limits unless others are given."""
         limits = cls(
             bpb=format.max_loss_bpb,
             score=format.max_loss_score,
@@ -115,14 +115,14 @@ class Limits:
         return self.score
 
     def score_of(self, num_items: int) -> float:
-        """Loss of a score that is a mean over so many items."""
+        """Limit the loss of a score that is a mean over so many items."""
         if self.stated or self.exact:
             return self.score
         return max(self.score, 1 / max(1, num_items))
 
 
 def compare(before: Answers, after: Answers, limits: Limits, num_items: int = 0) -> list[Check]:
-    """One check for each figure that both models have.
+    """Compare each figure that both models have, one check for each.
 
     Args:
         num_items: held-out items that the scores are means of.
@@ -162,7 +162,7 @@ def _share_of_unequal_tokens(before: Sequence[list[int]], after: Sequence[list[i
 
 
 def _compare_outputs(before: Tensor, after: Tensor, limits: Limits, scored: bool) -> list[Check]:
-    """Checks of a classifier's or reranker's logits.
+    """Compare a classifier's or reranker's logits.
 
     Without scored items predictions may flip, or a reranker's scores drift apart, as far as a score may fall.
     """
@@ -185,7 +185,7 @@ def _relative_change(before: Tensor, after: Tensor) -> float:
 
 
 def _correlation(before: Tensor, after: Tensor) -> float:
-    """Pearson's, of scores [N]: what a reranker's order lives on; 1 where the source tells no texts apart."""
+    """Compute Pearson's correlation of scores [N]; 1 where the source tells no texts apart."""
     x, y = before - before.mean(), after - after.mean()
     if x.norm() <= ROUNDING:
         return 1.0
@@ -193,7 +193,7 @@ def _correlation(before: Tensor, after: Tensor) -> float:
 
 
 def merge_checks(trained: Answers, merged: Answers) -> list[Check]:
-    """The merged model against base and adapter: equal in float32."""
+    """Compare the merged model with base and adapter: they must be equal in float32."""
     pairs = (
         (trained.logprobs, merged.logprobs),
         (trained.outputs, merged.outputs),
@@ -212,7 +212,7 @@ def merge_checks(trained: Answers, merged: Answers) -> list[Check]:
 def token_checks(
     before: PreTrainedTokenizerFast, after: PreTrainedTokenizerFast, texts: list[str]
 ) -> list[Check]:
-    """Training's token ids against the exported tokenizer's: the same, at most one BOS, the same chat prompt.
+    """Compare the tokenizers' ids in training and export: the same, at most one BOS, the same chat prompt.
 
     Args:
         before, after: tokenizers, read from the trained and from the exported folder.

@@ -75,8 +75,10 @@ def _bits_per_byte(client: Client, name: str, language: dict[str, Any]) -> dict[
 
 
 def _generated(client: Client, name: str, reference: Reference) -> float:
-    """Change of log-probabilities of greedy tokens, up to the first token that differs: there two were nearly
-    equal."""
+    """Measure how far log-probabilities of greedy tokens moved, up to the first token that differs.
+
+    There two tokens were nearly equal, and what follows is another text.
+    """
     changes = [0.0]
     for prompt, tokens, logprobs in zip(
         reference["prompts"], reference["tokens"], reference["logprobs"], strict=True
@@ -100,7 +102,7 @@ def _embedded(client: Client, name: str, reference: Reference) -> float:
 
 
 def _ranked(client: Client, name: str, reference: Reference) -> float:
-    """Change of logits: which function a server puts over them is the folder's business."""
+    """Measure the change of logits: which function a server puts over them is the folder's business."""
     texts = reference["texts"]
     scores = client.rerank(name, texts[0], texts, use_activation=False)
     pairs = zip(reference["logits"], scores, strict=True)
@@ -114,7 +116,7 @@ def _classified(client: Client, name: str, reference: Reference) -> float:
 
 
 def _largest(changes: list[float]) -> float:
-    """The largest change; nan wins, which `max` passes over."""
+    """Find the largest change; nan wins, which `max` passes over."""
     if any(map(math.isnan, changes)):
         return math.nan
     return max(changes)

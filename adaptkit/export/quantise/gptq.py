@@ -112,7 +112,7 @@ Call = tuple[Tensor | None, tuple[Any, ...], dict[str, Any]]
 
 @torch.no_grad()
 def _record_calls(model: nn.Module, stack: str, batches: Sequence[Batch]) -> list[list[Call]]:
-    """What each layer of the stack is called with, by layer and batch; hidden states only of the first."""
+    """Record what each layer is called with, by layer and batch; hidden states only of the first layer."""
     layers = list(layers_of(model, stack))
     calls: list[list[Call]] = [[] for _ in layers]
 

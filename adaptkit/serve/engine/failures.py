@@ -177,7 +177,7 @@ def phase(log: str) -> str:
 
 
 def tail(path: Path, start: int = 0) -> str:
-    """The end of a log, from `start` bytes on; empty where there is none."""
+    """Read the end of a log, from `start` bytes on; empty where there is none."""
     try:
         with path.open("rb") as file:
             size = file.seek(0, 2)
@@ -188,7 +188,7 @@ def tail(path: Path, start: int = 0) -> str:
 
 
 def last_line(text: str) -> str:
-    """The last line of what a failed process wrote, which says what went wrong."""
+    """Find the last line of what a failed process wrote: it says what went wrong."""
     lines = text.strip().splitlines()
     if not lines:
         return "no reason given"
@@ -196,7 +196,7 @@ def last_line(text: str) -> str:
 
 
 def translate(log: str, code: int | None, *, model: str, path: Path) -> ServerError:
-    """Why a server ended, from its log and exit code.
+    """Explain from its log and exit code why a server ended.
 
     Args:
         code: exit code, negative for a signal; None if it still runs and was given up.
@@ -212,7 +212,7 @@ def translate(log: str, code: int | None, *, model: str, path: Path) -> ServerEr
 
 
 def _last_error(log: str) -> str | None:
-    """The last line that names an exception and is not the consequence of another one."""
+    """Find the last line that names an exception and is not the consequence of another one."""
     last = None
     for line in log.splitlines():
         match = _VALUE_ERROR.search(line) or _ERROR.search(line.rstrip())
@@ -222,7 +222,7 @@ def _last_error(log: str) -> str | None:
 
 
 def _exit_reason(code: int | None) -> str:
-    """What an exit code says where the log names no error."""
+    """Explain an exit code where the log names no error."""
     if code is None:
         return "gave no answer"
     if code >= 0:

@@ -58,7 +58,7 @@ class _Plan:
 
 
 def split_words(words: Sequence[str]) -> tuple[list[ModelWord], list[str]]:
-    """Models, and what stands after `--`: it begins with vLLM's first flag.
+    """Split the words into models and what stands after `--`, which begins with vLLM's first flag.
 
     Raises: ConfigError without a model.
     """
@@ -71,7 +71,7 @@ def split_words(words: Sequence[str]) -> tuple[list[ModelWord], list[str]]:
 
 
 def _model_word(word: str) -> ModelWord:
-    """NAME=FOLDER, unless a folder of that very name exists."""
+    """Read one word: NAME=FOLDER, unless a folder of that very name exists."""
     named = _NAMED.fullmatch(word)
     if named is None or Path(word).exists():
         return ModelWord(None, Path(word).expanduser())
@@ -130,7 +130,7 @@ def _add_adapter(plan: _Plan, word: ModelWord, bases: Sequence[Source]) -> None:
 
 
 def _exported(source: Source, format: str) -> Source:
-    """The export of a run in this format.
+    """Find the export of a run in this format.
 
     Raises: ModelError if it was not exported.
     """

@@ -29,12 +29,12 @@ _DIGEST = re.compile(r"@sha256:([0-9a-f]{12})$")
 
 
 def is_adapter(folder: Path) -> bool:
-    """True for a peft folder without whole weights."""
+    """Say whether a folder is peft's and holds no whole weights."""
     return (folder / SETTINGS).is_file() and not (folder / "config.json").is_file()
 
 
 def cannot_be_served(folder: Path) -> str | None:
-    """Why vLLM cannot serve this adapter over its base, a clause; None if it can.
+    """Explain in a clause why vLLM cannot serve this adapter over its base; None if it can.
 
     Raises: ModelError for a folder that is no LoRA adapter.
     """
@@ -57,7 +57,7 @@ def cannot_be_served(folder: Path) -> str | None:
 
 
 def adapter_over(base: Source, name: str, folder: Path) -> Adapter:
-    """The adapter as vLLM is to load it over `base`."""
+    """Describe the adapter as vLLM is to load it over `base`."""
     record, task = _record_of(folder), None
     if record is not None and record.task:
         task = record.task
@@ -72,7 +72,7 @@ def adapter_over(base: Source, name: str, folder: Path) -> Adapter:
 
 
 def base_of(folder: Path, candidates: Sequence[Source]) -> Source:
-    """Which of the given models this adapter was trained on: it records the digest of its base's weights.
+    """Find the model that this adapter was trained on, by the digest of its base's weights that it records.
 
     Raises: ModelError if none is, or an adapter without a digest could belong to several.
     """
@@ -91,7 +91,7 @@ def base_of(folder: Path, candidates: Sequence[Source]) -> Source:
 
 
 def merged(name: str, folder: Path, candidates: Sequence[Source]) -> Source:
-    """The model that base and adapter are together: the run's own, or merged here once in another process.
+    """Find or make the model that base and adapter are together: the run's own, or merged here once.
 
     Raises: ModelError if the base is not given, or merging fails.
     """
@@ -135,12 +135,12 @@ def merge(base: Path, folder: Path, target: Path) -> None:
 
 
 def _rank(settings: dict[str, Any]) -> int:
-    """The largest rank of any matrix."""
+    """Find the largest rank of any matrix."""
     return max([settings["r"], *(settings.get("rank_pattern") or {}).values()])
 
 
 def _run_of(folder: Path) -> Run | None:
-    """The run whose adapter this folder is; None for any other folder."""
+    """Find the run whose adapter this folder is; None for any other folder."""
     run = Run(folder.parent)
     if folder.name == run.adapter.name and run.manifest_path.is_file():
         return run
@@ -148,7 +148,7 @@ def _run_of(folder: Path) -> Run | None:
 
 
 def _record_of(folder: Path) -> RunRecord | None:
-    """What the run is that trained this adapter; None for an adapter from elsewhere."""
+    """Read what the run is that trained this adapter; None for an adapter from elsewhere."""
     run = _run_of(folder)
     if run is None:
         return None

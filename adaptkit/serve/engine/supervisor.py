@@ -111,7 +111,7 @@ class Engine:
 
     @property
     def process_id(self) -> int:
-        """Of the running child; 0 while there is none."""
+        """The running child's process id; 0 while there is none."""
         if self._child is None:
             return 0
         return self._child.process.pid
@@ -122,7 +122,7 @@ class Engine:
         return max(1, round(self._back_at - time.monotonic()))
 
     def suspect(self) -> None:
-        """A request failed in a way that only a dead or hanging engine explains: look at once."""
+        """Look at the engine at once: a request failed as only a dead or hanging engine explains."""
         self._suspected.set()
 
     async def run(self) -> None:
@@ -142,7 +142,7 @@ class Engine:
         self.state = "stopped"
 
     async def _serve_once(self) -> tuple[str, float]:
-        """One life of the child: why it ended, and the seconds that it was in service.
+        """Live through one child: why it ended, and the seconds that it was in service.
 
         Raises: AdaptkitError if it is the first and never was.
         """
@@ -168,7 +168,10 @@ class Engine:
         await self._end()
 
     async def _start(self) -> None:
-        """Raises: ServerError, or ModelError from the first inspection of the folder."""
+        """Start the child and wait until it has given real answers.
+
+        Raises: ServerError, or ModelError from the first inspection of the folder.
+        """
         began = time.monotonic()
         self._back_at = began + (self.load_s or FIRST_LOAD_S)
         child = await self._spawn()
@@ -213,7 +216,7 @@ class Engine:
             await asyncio.sleep(POLL_S)
 
     def _ask(self) -> None:
-        """One real answer of each name; an export's answers must be those that were measured.
+        """Ask for one real answer of each name; an export's answers must be those that were measured.
 
         Raises: ServerError.
         """
@@ -230,7 +233,10 @@ class Engine:
                 check_server(client, source, self.name, exact=self.launch.exact, room=room)
 
     async def _check_answers(self, child: Child, timeout_s: float) -> None:
-        """Raises: ServerError if the child gives no real answer in time."""
+        """Ask for real answers while watching that the child lives.
+
+        Raises: ServerError if there is none in time.
+        """
         asking = asyncio.create_task(asyncio.to_thread(self._ask))
         ended = asyncio.create_task(child.wait())
         done, _ = await asyncio.wait(
@@ -247,7 +253,7 @@ class Engine:
         raise self._failure(child.exit_code)
 
     async def _cause(self, child: Child, error: ServerError) -> ServerError:
-        """The child's own reason, if the request that failed was its last."""
+        """Find the child's own reason, if the request that failed was its last."""
         with contextlib.suppress(TimeoutError):
             await asyncio.wait_for(child.wait(), 2 * HEALTH_EVERY_S)
         if child.exit_code is None:
@@ -255,7 +261,7 @@ class Engine:
         return self._failure(child.exit_code)
 
     async def _watch(self) -> str:
-        """Return the reason as soon as the child is of no more use."""
+        """Watch the child until it is of no more use, and return the reason."""
         child = self._child
         assert child is not None
         ended = asyncio.create_task(child.wait())

@@ -69,7 +69,7 @@ def judge(difference: dict[str, list[str]], kind: ServedKind, folder: Path) -> N
 
 
 def compare(folder: Path) -> dict[str, list[str]]:
-    """Names of tensors that the model needs and the weights lack, or hold in another shape."""
+    """List tensors that the model needs and the weights lack, or hold in another shape."""
     import transformers
 
     transformers.logging.set_verbosity_error()
@@ -92,7 +92,7 @@ def compare(folder: Path) -> dict[str, list[str]]:
 
 
 def _compare_packed(folder: Path, model_class: Any, config: Any) -> dict[str, list[str]]:
-    """The same for compressed-tensors: a rounded `X.weight` is stored with its scales, or packed."""
+    """Compare a compressed-tensors folder: a rounded `X.weight` is stored with its scales, or packed."""
     import torch
 
     del config.quantization_config
@@ -110,12 +110,12 @@ def _compare_packed(folder: Path, model_class: Any, config: Any) -> dict[str, li
 
 
 def _is_stored(name: str, stored: dict[str, list[int]]) -> bool:
-    """Plainly, or as packed integers."""
+    """Say whether a tensor is stored, plainly or as packed integers."""
     return name in stored or name.removesuffix("weight") + PACKED[0] in stored
 
 
 def _plain_shapes(stored: dict[str, list[int]]) -> Iterator[tuple[str, list[int]]]:
-    """(name, shape) as the unrounded model has them; packed int4 holds eight columns in one."""
+    """Give (name, shape) as the unrounded model has them; packed int4 holds eight columns in one."""
     for name, shape in stored.items():
         stem, _, kind = name.rpartition(".")
         if kind == PACKED[0]:

@@ -55,7 +55,7 @@ class Router:
         self.relay = Relay()
 
     def application(self, lifespan: Lifespan[Starlette] | None = None) -> Starlette:
-        """The routes of the table, as an ASGI application."""
+        """Build an ASGI application of the routes in the table."""
         answers = [
             Route(routes.HEALTH, self.health),
             Route(routes.METRICS, self.show_metrics),
@@ -71,7 +71,7 @@ class Router:
         return Starlette(routes=answers, lifespan=lifespan)
 
     async def health(self, request: Request) -> Response:
-        """200 when every model answers; the one route without a key, so it names none."""
+        """Answer 200 when every model answers; this is the one route without a key, so it names none."""
         waiting = [engine for engine in self.engines if engine.state != "ready"]
         if not waiting:
             return JSONResponse({"status": "ready"})
@@ -99,7 +99,7 @@ class Router:
         return JSONResponse(versions)
 
     async def show_metrics(self, request: Request) -> Response:
-        """The guard's metrics and those of every engine that answers, the latter with a label `engine`."""
+        """Show the guard's metrics and, with a label `engine`, those of every engine that answers."""
         ready = [engine for engine in self.engines if engine.state == "ready"]
         texts = await asyncio.gather(*(self._metrics_of(engine) for engine in ready))
         pages = {engine.name: text for engine, text in zip(ready, texts, strict=True)}
@@ -129,7 +129,7 @@ class Router:
             return _busy(engine, f"model '{name}' does not answer")
 
     async def _ask(self, engine: Engine, url: str, content: str, headers: dict[str, str]) -> Response:
-        """The engine's answer to one request.
+        """Send one request to the engine and pass its answer on.
 
         Raises: ConnectionLost if the engine dies before its answer is complete, or a stream begins.
         """
@@ -155,7 +155,7 @@ class Router:
         return await self.relay.get_text(engine.url + routes.METRICS, engine.key, METRICS_S)
 
     def _choose(self, path: str, body: dict[str, Any]) -> tuple[Engine, str]:
-        """The engine and the model's name.
+        """Choose the engine and the model's name.
 
         Raises: Refused for a model that is not there, does not answer this route, or would die of it.
         """
@@ -179,7 +179,7 @@ class Router:
         return next((engine for engine in self.engines if name in engine.launch.names), None)
 
     def _served(self, name: str) -> str:
-        """What is served, and which of it `name` may have meant: the end of an error message."""
+        """List what is served, and which of it `name` may have meant: the end of an error message."""
         names = [name for engine in self.engines for name in engine.launch.names]
         return f"{nearest(name[:100], names)}; served: {', '.join(names)}"
 
@@ -203,7 +203,7 @@ class Router:
 
 
 async def _events(engine: Engine, answer: RelayedAnswer) -> AsyncIterator[bytes]:
-    """Server-sent events as they come; one error event more if the engine dies."""
+    """Pass server-sent events on as they come; add one error event if the engine dies."""
     try:
         async for piece in answer.pieces():
             yield piece
@@ -215,7 +215,7 @@ async def _events(engine: Engine, answer: RelayedAnswer) -> AsyncIterator[bytes]
 
 
 async def _unless_gone(request: Request, work: Awaitable[Response]) -> Response:
-    """The answer, or nothing once the caller has gone: closing the connection to vLLM ends the work there."""
+    """Wait for the answer, or drop it once the caller has gone: hanging up on vLLM ends the work there."""
 
     async def gone() -> None:
         while (await request.receive())["type"] != "http.disconnect":

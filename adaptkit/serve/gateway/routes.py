@@ -50,7 +50,7 @@ _ONE_MODEL = re.compile(rf"{MODELS}/[A-Za-z0-9][\w.@+-]{{0,199}}", re.ASCII)
 
 
 def find_route(path: str) -> str | None:
-    """The entry of the table that `path` is, spelt exactly so; None for every other path."""
+    """Find the entry of the table that `path` is, spelt exactly so; None for every other path."""
     if path in ROUTES:
         return path
     if _ONE_MODEL.fullmatch(path):
@@ -59,5 +59,5 @@ def find_route(path: str) -> str | None:
 
 
 def routes_of_kind(kind: ServedKind) -> list[str]:
-    """The paths that a model of this kind answers."""
+    """List the paths that a model of this kind answers."""
     return [path for path, route in ROUTES.items() if kind in route.kinds]
