@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import os
 import shlex
 import sys
 from collections.abc import Iterator, Sequence
+
+import torch
 
 from adaptkit.compare.account import plan_record, spends
 from adaptkit.compare.build_stages import scores_text, shares_of
@@ -17,11 +20,12 @@ from adaptkit.study.arms import Arm, Origin
 from adaptkit.study.config import LANGUAGE, StudyConfig
 from adaptkit.study.record import (
     ArmRecord,
-    BaselineRecord,
     BaseRecord,
     BudgetRecord,
     DataRecord,
+    DecisionRecord,
     ForgettingRecord,
+    MachineRecord,
     PriceRecord,
     ScoreRecord,
     StudyRecord,
@@ -29,10 +33,10 @@ from adaptkit.study.record import (
     TrialRecord,
     TuningRecord,
 )
+from adaptkit.study.results import BASELINE, CHAT, GENERAL
 from adaptkit.study.stage_record import BaselineResult, LanguageResult, StageKey, TaskResult, read_result
 from adaptkit.study.task import TaskConfig
 
-GENERAL = "general"
 QUESTION = "Fine-tune a generic model, keep pretraining it, or pretrain a small one of our own?"
 
 Tuning = dict[tuple[str, str], TuningRecord]
@@ -44,6 +48,7 @@ def study_record(plan: Plan, run: Run) -> StudyRecord:
     config, workspace = plan.config, Workspace(run.path)
     tuning = _tuning(plan, workspace)
     scores = (*_language_scores(config, workspace, tuning), *_task_scores(config, workspace, tuning))
+    baselines = list(_baselines(config, workspace))
     price = config.budget.price
     return StudyRecord(
         name=config.name,
@@ -51,23 +56,24 @@ def study_record(plan: Plan, run: Run) -> StudyRecord:
         command=shlex.join(["adaptkit", *(sys.argv[1:] or ["compare"])]),
         primary=config.decides,
         confidence=config.confidence,
-        arms=tuple(_arm(arm) for arm in _scored_arms(config)),
+        arms=(*map(_arm, _scored_arms(config)), *_baseline_arms(baselines)),
         seeds=tuple(range(config.seeds)),
         shares=tuple(config.fractions),
         tasks=tuple(_tasks(config, workspace)),
         data=_data(workspace),
         budget=_budget(plan),
-        scores=scores,
+        scores=(*scores, *(_baseline_score(task, result) for task, result in baselines)),
         tuning=tuple(tuning.values()),
         spends=spends(plan, workspace.root, scores),
         left_out=plan.fixed.left_out,
         without=tuple(config.without),
         plan=plan_record(plan, run.path),
         forgetting=tuple(_forgetting(config, workspace)),
-        baselines=tuple(_baselines(config, workspace)),
         base=_base(config, workspace),
         prepared_run=workspace.prepared.run,
         price=PriceRecord(**price.model_dump()) if price else None,
+        decision=DecisionRecord(**config.decision.model_dump(exclude={"base_tokens"})),
+        machine=_machine(plan),
     )
 
 
@@ -117,8 +123,21 @@ def _budget(plan: Plan) -> BudgetRecord:
 
 
 def _base(config: StudyConfig, workspace: Workspace) -> BaseRecord:
-    model = config.base or "made on the spot from the general text"
-    return BaseRecord(model=model, run=workspace.base.run)
+    """The base with what making it took: measured, or 6 N D of the tokens that the user gives."""
+    model, params = config.base or "made on the spot from the general text", workspace.base.params
+    flops = 6.0 * params * config.decision.base_tokens
+    if workspace.base.run is not None:
+        flops = read_json(Run(workspace.root / workspace.base.run).cost_path)["flops"]
+    return BaseRecord(model=model, run=workspace.base.run, params=params, flops=flops)
+
+
+def _machine(plan: Plan) -> MachineRecord:
+    device = "CPU"
+    if torch.cuda.is_available():
+        device = torch.cuda.get_device_name()
+    return MachineRecord(
+        flops_per_second=plan.machine.flops_per_second, device=device, cores=os.cpu_count() or 1
+    )
 
 
 def _trials_of(tuning: Tuning, *keys: tuple[str, str]) -> tuple[str, ...]:
@@ -241,12 +260,35 @@ def _forgetting(config: StudyConfig, workspace: Workspace) -> Iterator[Forgettin
     for arm in config.text_arms:
         for seed in range(config.seeds):
             _, scored = _language_runs(workspace, arm.origin, seed, 1.0)
-            yield ForgettingRecord(arm=arm.name, seed=seed, run=scored, suite=GENERAL)
+            for suite in (GENERAL, CHAT):
+                if Run(workspace.root / scored).items(suite).exists():
+                    yield ForgettingRecord(arm=arm.name, seed=seed, run=scored, suite=suite)
 
 
-def _baselines(config: StudyConfig, workspace: Workspace) -> Iterator[BaselineRecord]:
+def _baselines(config: StudyConfig, workspace: Workspace) -> Iterator[tuple[str, BaselineResult]]:
+    """Tasks that were answered without a language model."""
     for task in config.tasks:
         path = result_path(workspace.path, StageKey.for_baseline(task.name))
         result = read_result(path, BaselineResult)
         if result.run is not None:
-            yield BaselineRecord(name=result.name, task=task.name, run=result.run, suite=result.suite)
+            yield task.name, result
+
+
+def _baseline_arms(baselines: Sequence[tuple[str, BaselineResult]]) -> Iterator[ArmRecord]:
+    """Baselines are arms like the others, each once."""
+    words = {result.name: result.describe for _, result in baselines}
+    for name, describe in words.items():
+        yield ArmRecord(name=name, ledger="jobs", origin=BASELINE, describe=describe)
+
+
+def _baseline_score(task: str, result: BaselineResult) -> ScoreRecord:
+    assert result.run is not None
+    return ScoreRecord(
+        arm=result.name,
+        seed=0,
+        share=1.0,
+        task=task,
+        run=result.run,
+        suite=result.suite,
+        paid_by=(result.run,),
+    )

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Literal
 
 from pydantic import model_validator
 
 import adaptkit.study.tasks  # noqa: F401 registers the kinds of task
 from adaptkit.adapters import AdapterConfig
 from adaptkit.architecture import SizeConfig
-from adaptkit.config import Config, Flops, Share, in_unit
+from adaptkit.config import Config, Flops, Magnitude, Share, in_unit
 from adaptkit.pretrain.config import TokenizerConfig
 from adaptkit.study.arms import Adaptation, Arm, Origin, with_text_arms
 from adaptkit.study.budget import BudgetConfig
@@ -19,6 +19,22 @@ from adaptkit.trainer.config import TrainerConfig
 DECIDED_BY_PLAN = ("learning_rate", "num_steps", "seed")
 LANGUAGE = "language"
 """The task of the text ledger: predict held-out domain text."""
+
+
+class DecisionConfig(Config):
+    """What is preferred among arms that none beats by more than the margin, and the numbers for it."""
+
+    prefer: Literal["cost", "quality", "latency", "forgetting", "simplicity"] = "cost"
+    """cost: the cheapest to own at your traffic (the simplest where price or traffic is not given); quality:
+    the best score; latency: the shortest wait; forgetting: the least general text forgotten; simplicity."""
+    requests_per_month: Annotated[Magnitude, in_unit("requests")] = 0.0
+    """Your traffic; 0 is not stated."""
+    months: Annotated[float, in_unit("months")] = 12.0
+    """Over which a training is written off."""
+    base_studies: Annotated[float, in_unit("studies")] = 10.0
+    """Studies among which the cost of making the base is shared."""
+    base_tokens: Annotated[Magnitude, in_unit("tokens")] = 0.0
+    """Tokens that a given base was trained on, as its card says; 0 is not known."""
 
 
 class StudyConfig(Config):
@@ -45,11 +61,13 @@ class StudyConfig(Config):
     """The task whose verdict decides the exit code: a task's name, or `language`. Empty is the first task."""
     budget: BudgetConfig
     """What each arm may spend per task and seed."""
+    decision: DecisionConfig = DecisionConfig()
+    """How one is chosen among equals."""
     seeds: Annotated[int, in_unit("repetitions")] = 3
     """Repetitions of every training, each with its own initialisation, data order and few-shot draws."""
     fractions: list[Share] = [1.0]
     """Shares of the domain text that language models are trained on; the budget shrinks with the share."""
-    margin: Annotated[float, in_unit("bits per byte: share of the generic score; tasks: score")] = 0.01
+    margin: Annotated[float, in_unit("bits per byte: share of the best score; tasks: score")] = 0.01
     """Smallest difference worth acting on: relative for bits per byte, absolute for task scores."""
     confidence: Share = 0.95
     """Confidence of every interval."""

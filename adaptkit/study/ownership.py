@@ -75,7 +75,7 @@ def ownerships(results: Results, task: str) -> dict[str, Ownership]:
 
 def _ownership(results: Results, task: str, arm: ArmRecord, bench: dict[str, Any]) -> Ownership:
     hours = results.cost(task, arm.name).seconds / 3600
-    speed = _measured(bench, arm.name) or _estimated(results, task, arm)
+    speed = _measured(bench, arm.name) or _counted(results, task, arm) or _estimated(results, task, arm)
     price, decision = results.record.price, results.record.decision
     usd_per_1k = usd_per_month = None
     if price is not None and speed is not None:
@@ -123,6 +123,17 @@ def _measured(bench: dict[str, Any], arm: str) -> _Speed | None:
         origin = f"measured by adaptkit bench on {bench['date']}"
         return _Speed(best["requests_per_s"], latency / 1000, model["memory_bytes"], origin)
     return None
+
+
+def _counted(results: Results, task: str, arm: ArmRecord) -> _Speed | None:
+    """A baseline's speed while it answered the test; it keeps no model, and its memory is not counted."""
+    if arm.origin != BASELINE:
+        return None
+    costs = [read_json(Run(path).cost_path) for cell in results.of(task, arm.name) for path in cell.paid_by]
+    speeds = [cost["requests_per_s"] for cost in costs if cost.get("requests_per_s")]
+    if not speeds:
+        return None
+    return _Speed(speeds[0], 1 / speeds[0], 0.0, "as measured while it answered the test")
 
 
 def _estimated(results: Results, task: str, arm: ArmRecord) -> _Speed | None:

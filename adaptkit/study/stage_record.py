@@ -110,6 +110,8 @@ class BaseResult(StageResult):
     run: str | None
     """The run that made it."""
     kind: ModelKind
+    params: int
+    """Its parameters."""
     score_run: str | None
     """The run that holds its scores on text; None for masked models."""
     dev: float | None
@@ -149,6 +151,8 @@ class BaselineResult(StageResult):
     run: str | None = None
     suite: str = ""
     name: str = ""
+    describe: str = ""
+    """What answers, in words."""
     metric: str = ""
     score: float | None = None
     """What it reaches on the test, to be shown at once."""

@@ -211,6 +211,29 @@ class Answers:
 
 
 @dataclass(frozen=True)
+class Baseline:
+    """Answers to the test rows without a language model.
+
+    Attributes:
+        name: short, as verdicts call it.
+        describe: what answers, in words.
+        seconds: training and answering together.
+        requests_per_s: while it answered.
+    """
+
+    name: str
+    describe: str
+    rows: Rows
+    seconds: float
+    requests_per_s: float
+
+    @property
+    def cost(self) -> dict[str, float]:
+        """For cost.json; no FLOPs are counted."""
+        return {"flops": 0.0, "seconds": self.seconds, "requests_per_s": self.requests_per_s}
+
+
+@dataclass(frozen=True)
 class LearningRates:
     """Where the learning rates tried are centred, relative to training all weights from scratch."""
 
@@ -263,8 +286,8 @@ class TaskKind(ABC):
         """Train an arm and score it under the task's name; the run is finished when this returns."""
 
     @abstractmethod
-    def baseline(self, task: TaskConfig, files: TaskFiles) -> tuple[str, Answers] | None:
-        """A name and answers without any language model; None where there is none."""
+    def baseline(self, task: TaskConfig, files: TaskFiles) -> Baseline | None:
+        """Answers without any language model; None where there are none."""
 
     @abstractmethod
     def tuning_score(self, dev: dict[str, float], metric: str) -> float:

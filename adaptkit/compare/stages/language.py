@@ -11,6 +11,7 @@ import torch
 from adaptkit import models
 from adaptkit.architecture import default_learning_rate
 from adaptkit.compare.stage import Stage
+from adaptkit.compare.stages.chat_habits import chat_rows, has_manners
 from adaptkit.compare.stages.distillation_job import Distillation
 from adaptkit.compare.stages.language_job import JobOrder, LanguageJob
 from adaptkit.compare.stages.pretraining_jobs import (
@@ -26,11 +27,14 @@ from adaptkit.compare.stages.tsdae_job import RestoreTexts, is_headless
 from adaptkit.compare.workspace import Workspace, documents, rows_of, tidy
 from adaptkit.data.tokenizers import CHAT_TEMPLATE, train_tokenizer
 from adaptkit.models.bits_per_byte import bits_per_byte, score_documents
+from adaptkit.models.folder import saved_shape
 from adaptkit.run import Run, read_json, write_json, write_jsonl
 from adaptkit.run_record import ModelKind, RecipeKind, RunRecord, SuiteRecord
 from adaptkit.study.arms import Origin
+from adaptkit.study.controls import OWN
 from adaptkit.study.record import TokenizerRecord
-from adaptkit.study.spend import charge_scoring
+from adaptkit.study.results import CHAT
+from adaptkit.study.spend import charge_scoring, meta_model
 from adaptkit.study.stage_record import BaseResult, LanguageResult, TokenizerResult
 from adaptkit.study.tuning import for_length, grid, one_more
 from adaptkit.trainer.config import TrainerConfig
@@ -73,11 +77,13 @@ def base(workspace: Workspace, stage: Stage, threads: int) -> BaseResult:
         settings = from_scratch(workspace, "base", "general", vocabulary, config.base_flops, trainer)
         run, _ = pretrained(workspace, settings)
         path, identity = run.model, run.path.name
-    scored = _score(workspace, path, identity, threads)
+    scored = _score(workspace, path, identity, threads, chats=bool(config.base))
+    kind = models.model_kind(path)
     return BaseResult(
         model=str(path),
         run=run.path.name if run else None,
-        kind=ModelKind(models.model_kind(path)),
+        kind=ModelKind(kind),
+        params=models.param_count(meta_model(saved_shape(path), kind)).total,
         score_run=scored.path.name if scored else None,
         dev=_dev(scored) if scored else None,
         tokenizer=_fit(workspace, path),
@@ -97,7 +103,9 @@ def language(workspace: Workspace, stage: Stage, threads: int) -> LanguageResult
     tidy(run, keep_model=not trial)
     if trial:
         return LanguageResult(run=run.path.name, learning_rate=rate, dev=dev)
-    scored = _score(workspace, run.model, run.path.name, threads, dev if job.text == "domain" else None)
+    known_dev = dev if job.text == "domain" else None
+    chats = bool(workspace.config.base) and key.origin not in OWN
+    scored = _score(workspace, run.model, run.path.name, threads, known_dev, chats=chats)
     return LanguageResult(
         run=run.path.name,
         learning_rate=rate,
@@ -154,12 +162,19 @@ def _fit(workspace: Workspace, path: Path) -> TokenizerRecord:
 
 
 def _score(
-    workspace: Workspace, path: Path, identity: str, threads: int, known_dev: float | None = None
+    workspace: Workspace,
+    path: Path,
+    identity: str,
+    threads: int,
+    known_dev: float | None = None,
+    *,
+    chats: bool = False,
 ) -> Run | None:
     """Bits per byte on held-out domain and general passages, in a run of its own; None for masked models.
 
     Args:
         known_dev: bits per byte of the development passages of the domain, where a training measured them.
+        chats: the model comes from a given base: where that was taught to answer in turns, replies are kept.
     """
     if models.model_kind(path) != "causal":
         return None
@@ -183,6 +198,8 @@ def _score(
         judged = {"metrics": {"bits_per_byte": bits_per_byte(items)}, "num_items": len(items)}
         suites[suite] = SuiteRecord(judged_on="test", dev=dev if suite == "language" else {}, **judged)
         write_json(run.scores(suite), {"suite": suite, **judged, "dev": suites[suite].dev})
+    if chats and has_manners(vocabulary):
+        write_jsonl(run.items(CHAT), chat_rows(model, vocabulary))
     record = RunRecord(recipe=RecipeKind.SCORE, model_kind=ModelKind.CAUSAL, suite="language", suites=suites)
     run.finish(record=record.model_dump(mode="json"))
     return run

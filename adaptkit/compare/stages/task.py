@@ -52,16 +52,21 @@ def baseline(workspace: Workspace, stage: Stage, threads: int) -> BaselineResult
     """Answer a task without any language model, where its kind knows how."""
     assert stage.key.task is not None
     settings = workspace.config.task(stage.key.task)
-    found = settings.task_kind.baseline(settings, workspace.files.task(settings.name))
-    if found is None:
+    answered = settings.task_kind.baseline(settings, workspace.files.task(settings.name))
+    if answered is None:
         return BaselineResult()
-    name, answers = found
-    run = workspace.open_fields(f"{settings.name}-baseline", {"name": name})
+    run = workspace.open_fields(f"{settings.name}-baseline", {"name": answered.name})
     if not run.finished:
-        _write(run, settings, answers, RecipeKind.BASELINE)
+        write_json(run.cost_path, answered.cost)
+        _write(run, settings, Answers(answered.rows), RecipeKind.BASELINE)
     score = read_json(run.scores(settings.name))["metrics"][settings.score]
     return BaselineResult(
-        run=run.path.name, suite=settings.name, name=name, metric=settings.score, score=score
+        run=run.path.name,
+        suite=settings.name,
+        name=answered.name,
+        describe=answered.describe,
+        metric=settings.score,
+        score=score,
     )
 
 

@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
+import time
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from adaptkit.data.readers import Dataset
 from adaptkit.finetune.config import Kind
 from adaptkit.study.arms import Adaptation
-from adaptkit.study.task import Answers, Assignment, Rows, TaskConfig, TaskFiles
+from adaptkit.study.task import Answers, Assignment, Baseline, Rows, TaskConfig, TaskFiles
 from adaptkit.study.tasks.rows import RowKind
 
 if TYPE_CHECKING:
     from adaptkit.finetune.frozen_answers import FrozenAnswers
 
-TFIDF = "TF-IDF + logistic regression"
+TFIDF = "TF-IDF and logistic regression: word counts, no language model"
 LABEL_TOKENS = 4
 
 
@@ -36,11 +37,13 @@ class Classify(RowKind):
             outcome.rows, outcome.dev, outcome.cost, {"chosen": outcome.chosen, "trials": outcome.trials}
         )
 
-    def baseline(self, task: TaskConfig, files: TaskFiles) -> tuple[str, Answers] | None:
+    def baseline(self, task: TaskConfig, files: TaskFiles) -> Baseline | None:
         parts = self.parts(files)
         train = [(row.values["text"], row.values["label"]) for row in parts["train"].rows]
         test = [(row.id, row.values["text"], row.values["label"]) for row in parts["test"].rows]
-        return TFIDF, Answers(tfidf_rows(train, test))
+        begun = time.perf_counter()
+        rows, answering = tfidf_rows(train, test)
+        return Baseline("tfidf", TFIDF, rows, time.perf_counter() - begun, len(rows) / answering)
 
 
 def _prompted(work: Assignment, model: Any, tokenizer: Any, parts: dict[str, Dataset]) -> FrozenAnswers:
@@ -85,13 +88,13 @@ class LabelWords(Classify):
         return LABEL_TOKENS * num_labels  # every label is scored
 
 
-def tfidf_rows(train: list[tuple[str, str]], test: list[tuple[str, str, str]]) -> Rows:
+def tfidf_rows(train: list[tuple[str, str]], test: list[tuple[str, str, str]]) -> tuple[Rows, float]:
     """Answer with TF-IDF features and logistic regression: seconds to train, no language model.
 
     Args:
         train: (text, label) pairs.
         test: (id, text, label) triples.
-    Returns: item rows with `id`, `label`, `prediction`, `probabilities`.
+    Returns: item rows with `id`, `label`, `prediction`, `probabilities`, and the seconds that answering took.
     """
     from sklearn.feature_extraction.text import TfidfVectorizer
     from sklearn.linear_model import LogisticRegression
@@ -100,9 +103,11 @@ def tfidf_rows(train: list[tuple[str, str]], test: list[tuple[str, str, str]]) -
     features = TfidfVectorizer(ngram_range=(1, 2), sublinear_tf=True, max_features=100_000)
     pipeline = make_pipeline(features, LogisticRegression(C=10.0, max_iter=500))
     pipeline.fit([text for text, _ in train], [label for _, label in train])
+    begun = time.perf_counter()
     probabilities = pipeline.predict_proba([text for _, text, _ in test])
+    answering = time.perf_counter() - begun
     names = [str(name) for name in pipeline.classes_]
-    return [
+    rows = [
         {
             "id": row_id,
             "label": label,
@@ -111,3 +116,4 @@ def tfidf_rows(train: list[tuple[str, str]], test: list[tuple[str, str, str]]) -
         }
         for (row_id, _, label), row in zip(test, probabilities, strict=True)
     ]
+    return rows, answering

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from adaptkit.finetune.config import FinetuneConfig
 from adaptkit.study.arms import Adaptation
-from adaptkit.study.task import Answers, Assignment, TaskConfig, TaskFiles
+from adaptkit.study.task import Answers, Assignment, Baseline, TaskConfig, TaskFiles
 from adaptkit.study.tasks.rows import RowKind
 
 
@@ -40,5 +40,5 @@ class Generate(RowKind):
         facts = {"chosen": outcome.chosen, "trials": outcome.trials}
         return Answers(outcome.rows, outcome.dev, outcome.cost, facts)
 
-    def baseline(self, task: TaskConfig, files: TaskFiles) -> tuple[str, Answers] | None:
+    def baseline(self, task: TaskConfig, files: TaskFiles) -> Baseline | None:
         return None

@@ -16,6 +16,7 @@ from adaptkit.study.arms import Adaptation
 from adaptkit.study.task import (
     Answers,
     Assignment,
+    Baseline,
     CorpusConfig,
     CorpusRows,
     LearningRates,
@@ -29,7 +30,7 @@ from adaptkit.trainer.config import with_trainer
 if TYPE_CHECKING:
     from adaptkit.embed.retrieval import RetrievalSet
 
-BM25 = "BM25"
+BM25 = "BM25: word counts, no language model"
 
 
 class Retrieve(TaskKind):
@@ -111,10 +112,12 @@ class Retrieve(TaskKind):
         texts = [*dev.queries.values(), *dev.documents.values()]
         return forward_flops(encoder.model, [len(ids) for ids in encoder.tokens(texts)])
 
-    def baseline(self, task: TaskConfig, files: TaskFiles) -> tuple[str, Answers] | None:
+    def baseline(self, task: TaskConfig, files: TaskFiles) -> Baseline | None:
         from adaptkit.study.tasks.retrieval_sets import bm25_rows
 
-        return BM25, Answers(bm25_rows(files.folder))
+        begun = time.perf_counter()
+        rows, answering = bm25_rows(files.folder)
+        return Baseline("bm25", BM25, rows, time.perf_counter() - begun, len(rows) / answering)
 
     def tuning_score(self, dev: dict[str, float], metric: str) -> float:
         """What lacks to the best score: the loss of a small batch tells less than the ranks do."""
