@@ -235,7 +235,9 @@ def test_more_text_costs_more_training_and_is_read_no_further_than_was_trained(s
 def test_less_text_turns_the_forecast_back_to_keeping_on_with_the_base(tmp_path: Path) -> None:
     levels, exponents = {"scratch": 1.75, "continued": 1.9}, {"scratch": 0.3}
     shown = StudyView(
-        write_study(tmp_path, texts=("continued", "scratch"), tasks=("language",), bpb=levels, exponents=exponents)
+        write_study(
+            tmp_path, texts=("continued", "scratch"), tasks=("language",), bpb=levels, exponents=exponents
+        )
     )
     assert shown.forecast(shown.data_bytes).arm == "scratch"
     little = shown.forecast(shown.data_bytes / 4)

@@ -65,8 +65,7 @@ def test_the_untouched_base_answers_for_a_prompt_and_for_the_text_ledgers_generi
 
 
 @pytest.mark.parametrize(
-    ("arm", "what"),
-    [("generic+probe", "a regression on frozen features"), ("tfidf", "no language model")],
+    ("arm", "what"), [("generic+probe", "a regression on frozen features"), ("tfidf", "no language model")]
 )
 def test_a_probe_or_a_baseline_is_no_model(model_study: Path, arm: str, what: str) -> None:
     with pytest.raises(ModelError, match=f"is {what}: its scores were kept, no model was made") as refused:
@@ -75,7 +74,9 @@ def test_a_probe_or_a_baseline_is_no_model(model_study: Path, arm: str, what: st
 
 
 @pytest.mark.parametrize("arm", ["generic+probe", "tfidf"])
-def test_what_is_no_model_gives_way_to_the_next_contender(model_study: Path, tmp_path: Path, arm: str) -> None:
+def test_what_is_no_model_gives_way_to_the_next_contender(
+    model_study: Path, tmp_path: Path, arm: str
+) -> None:
     moved = shutil.copytree(model_study.parent, tmp_path / "runs") / model_study.name
     contenders = [arm, "generic+lora", "scratch+full"]
     edit_verdict(moved, "mood", outcome="no gain", recommended=arm, contenders=contenders)
@@ -110,7 +111,9 @@ def test_a_task_on_which_no_arm_is_a_model_is_refused(model_study: Path, tmp_pat
     study["scores"] = [score for score in study["scores"] if score["arm"] not in servable]
     write_json(moved / "study.json", study)
     edit_verdict(moved, "mood", recommended="tfidf", contenders=["tfidf", "generic+probe"])
-    with pytest.raises(ModelError, match="no arm of this study is a model that can be served on mood") as refused:
+    with pytest.raises(
+        ModelError, match="no arm of this study is a model that can be served on mood"
+    ) as refused:
         resolve(moved, task="mood")
     assert refused.value.fix == "name another task with --task"
 
@@ -118,7 +121,11 @@ def test_a_task_on_which_no_arm_is_a_model_is_refused(model_study: Path, tmp_pat
 @pytest.mark.parametrize(
     ("choice", "what", "fix"),
     [
-        ({"arm": "generic+lora"}, "has no arm 'generic\\+lora' on language", "choose from generic, continued"),
+        (
+            {"arm": "generic+lora"},
+            "has no arm 'generic\\+lora' on language",
+            "choose from generic, continued",
+        ),
         ({"arm": "scratsh"}, "did you mean 'scratch'", "choose from generic, continued, scratch"),
         ({"seed": 7}, "has no seed 7", "choose from 0, 1"),
         ({"task": "moody"}, "no task 'moody'.*did you mean 'mood'", "choose from language, mood"),

@@ -111,9 +111,13 @@ def test_sizes_are_short(num_bytes, text):
 
 def test_study_with_four_amounts_gives_d_star(tmp_path):
     scaling = measure(
-        collect(write_study(tmp_path, num_rows=50, texts=["generic", "continued", "continued-lora", "scratch"]))
+        collect(
+            write_study(tmp_path, num_rows=50, texts=["generic", "continued", "continued-lora", "scratch"])
+        )
     )
-    assert {c.origin for c in scaling.curves} == {"continued", "continued-lora", "scratch"}, "generic reads none"
+    assert {c.origin for c in scaling.curves} == {"continued", "continued-lora", "scratch"}, (
+        "generic reads none"
+    )
     assert [crossing.against for crossing in scaling.crossings] == ["continued", "continued-lora"]
     crossing = scaling.crossings[0]
     assert crossing.arm == "scratch" and crossing.status == "at"

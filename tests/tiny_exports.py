@@ -157,7 +157,9 @@ BASELINE = "tfidf"
 def _arm(name: str, describe: str) -> ArmRecord:
     origin, _, adaptation = name.partition("+")
     ledger = "jobs" if adaptation else "text"
-    return ArmRecord(name=name, origin=origin, adaptation=adaptation or None, ledger=ledger, describe=describe)
+    return ArmRecord(
+        name=name, origin=origin, adaptation=adaptation or None, ledger=ledger, describe=describe
+    )
 
 
 ARMS = (
