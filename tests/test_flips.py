@@ -36,7 +36,7 @@ def test_a_decided_answer_says_how_far_it_is_from_changing(scores, first):
     room = distance_to_turning(main)
     assert room > 0 and row.now == "3 seeds, 400 test items"
     assert row.turns == (
-        f"{first} is now {interval_text(main.pair)}; "
+        f"scratch minus continued is now {interval_text(main.pair)}; "
         f"the answer changes if that moves by {number(room, main.pair)}"
     )
 
@@ -63,7 +63,7 @@ def test_an_answer_whose_best_arm_is_open_says_that_more_would_tell():
     scores = {"generic+full": [0.80, 0.805, 0.795], "generic+lora": [0.80, 0.78, 0.82]}
     main, rows = rows_of(results_of({**scores, "continued+full": [0.5, 0.505, 0.495]}, task=TICKET))
     assert main.decided and not main.settled
-    assert rows["More seeds or test items"].turns.endswith("; more would tell which of the two is better")
+    assert rows["More seeds or test items"].turns.endswith("; more would tell which is better")
 
 
 def test_more_text_is_told_only_where_it_was_measured(tmp_path: Path):

@@ -156,14 +156,15 @@ def base_sentence(base: float, generic: float = 1e12, own: float = 5e12) -> str:
 
 def test_every_sentence_on_the_cost_of_the_base():
     assert base_sentence(0.0) == (
-        "What making the base took is not known: give `decision.base_tokens`, the tokens that it was trained on."
+        "What making the base took is not known: give `decision.base_tokens`, "
+        "the tokens that it was trained on."
     )
     same = "However the base is counted, {} is the contender that costs least to train."
     assert base_sentence(1e12) == same.format("continued")
     assert base_sentence(1e12, generic=9e12) == same.format("scratch")
     assert base_sentence(3e13) == (
-        "Which contender costs least to train depends on how the base is counted: continued with the base free, "
-        "continued shared among studies, scratch in full."
+        "Which contender costs least to train depends on how the base is counted: "
+        "continued with the base free, continued shared among studies, scratch in full."
     )
 
 
