@@ -84,6 +84,19 @@ def test_the_side_of_the_question_that_an_arm_is_on(name, on_a_job, on_text):
     assert not gains_from_text(baseline_of("tfidf"), TICKET)
 
 
+def test_an_arm_that_the_user_took_out_is_named_though_it_is_no_control():
+    scores = {arm: [0.5, 0.5] for arm in JOBS}
+    options = {"baselines": {"tfidf": 0.4}, "without": ("scratch+probe", "scratch+full")}
+    results = results_of({arm: scores[arm] for arm in JOBS if arm != "scratch+full"}, task=TICKET, **options)
+    controls = missing_controls(results, TICKET)
+    assert [control.name for control in controls] == ["scratch+full", "scratch+probe"], "each once"
+    assert exclusions(controls)[1] == (
+        "Without scratch+probe the study cannot exclude that scratch+probe does as well or better."
+    )
+    text = results_of({arm: [1.8, 1.8] for arm in TEXTS}, without=("mixed", "scratch+probe"))
+    assert [control.name for control in missing_controls(text, LANGUAGE)] == ["mixed"]
+
+
 def test_what_a_missing_control_leaves_open_is_a_sentence():
     assert exclusions(TEXT_CONTROLS[:2]) == [
         "Without generic the study cannot exclude that the base as it is does as well.",
@@ -126,6 +139,7 @@ def test_no_claim_appears_because_an_arm_was_left_out(tmp_path, truth, seed_nois
             study,
             arms=tuple(arm for arm in record.arms if arm != dropped),
             scores=tuple(score for score in record.scores if score.arm != dropped.name),
+            without=(dropped.name,),
         )
         for task, verdict in verdicts(study).items():
             if verdict.decided and not whole[task].decided:

@@ -27,10 +27,8 @@ def rows_of(results, scaling=None):
     return main, {row.what: row for row in flips(results, main, scaling)}
 
 
-@pytest.mark.parametrize(
-    ("scores", "first"), [(GAIN, "scratch minus continued"), (KEPT, "scratch minus continued")]
-)
-def test_a_decided_answer_says_how_far_it_is_from_changing(scores, first):
+@pytest.mark.parametrize("scores", [GAIN, KEPT])
+def test_a_decided_answer_says_how_far_it_is_from_changing(scores):
     main, rows = rows_of(results_of(scores))
     row = rows["More seeds or test items"]
     room = distance_to_turning(main)

@@ -17,6 +17,8 @@ DOMAIN_TRAINED = frozenset({"continued", "continued-lora", "mixed", "scratch", "
 """Origins that were pretrained on the domain text."""
 OWN = frozenset({"mixed", "scratch", "distilled"})
 """Origins that are a model of one's own."""
+TEXT_ORIGINS = DOMAIN_TRAINED | {"generic", "placebo"}
+"""Origins that are arms of the text ledger."""
 WORD_COUNTED = frozenset({"classify", "retrieve"})
 """Kinds of task that word counts can answer."""
 UNTOUCHED = frozenset({"prompt", "probe", "rag"})
@@ -93,6 +95,16 @@ def controls_of(task: TaskRecord) -> tuple[Control, ...]:
 
 
 def missing_controls(results: Results, task: TaskRecord) -> tuple[Control, ...]:
-    """The controls that a study did not run on a task."""
+    """The controls that a study did not run on a task, and what the user took out of it by name.
+
+    An arm that is no control counts too: with fewer arms the intervals that hold together are narrower, so
+    leaving one out can decide what was open.
+    """
     arms: Sequence[ArmRecord] = results.scored_arms(task.name)
-    return tuple(control for control in controls_of(task) if not any(control.is_met(arm) for arm in arms))
+    missing = [control for control in controls_of(task) if not any(control.is_met(arm) for arm in arms)]
+    named = {control.name for control in missing}
+    for name in results.record.without:
+        applies = name in TEXT_ORIGINS or not is_language(task)
+        if applies and name not in named:
+            missing.append(Control(name, f"that {name} does as well or better"))
+    return tuple(missing)
