@@ -110,6 +110,12 @@ def test_meaning_names_the_best_of_the_other_side_where_nothing_else_does():
     assert other_side not in said(prose.meaning, {**scores, "continued+full": [0.8999] * 3}, **JOB)
 
 
+def test_meaning_where_the_question_is_answered_and_the_best_arm_is_open():
+    scores = {"generic+full": [0.80, 0.805, 0.795], "generic+lora": [0.80, 0.78, 0.82]}
+    sentence = said(prose.meaning, {**scores, "continued+full": [0.5] * 3}, task=TICKET, num_items=400)
+    assert "the study cannot tell whether one of the two is better by 0.010" in sentence
+
+
 def test_meaning_where_nothing_is_decided():
     assert said(prose.meaning, NOISY).startswith(
         "continued scores 1.800 (bits per byte, lower is better), scratch with 1.783: the study cannot tell "

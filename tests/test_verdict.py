@@ -118,6 +118,13 @@ def test_one_seed_decides_nothing():
     assert main.outcome == "undecided" and main.reason == ONE_SEED and ONE_SEED in main.line
 
 
+def test_a_study_of_one_side_claims_no_gain():
+    main = answer({**CONTINUED, **SCRATCH}, **JOB)
+    assert (main.outcome, main.recommended) == ("enough", "continued+full")
+    main = answer({**FULL, "generic+lora": [0.60, 0.605, 0.595]}, **JOB)
+    assert (main.outcome, main.recommended, main.settled) == ("no gain", "generic+full", True)
+
+
 def test_a_single_arm_decides_nothing():
     main = answer(FULL, **JOB)
     assert main.pair is None and main.outcome == "undecided"

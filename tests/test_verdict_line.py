@@ -124,6 +124,8 @@ def test_numbers_get_a_fourth_decimal_where_the_interval_is_narrow():
     narrow = dataclasses.replace(pair, difference=-0.0312, low=-0.0341, high=-0.0283)
     assert interval_text(pair) == "+0.048 [+0.028, +0.068]"
     assert interval_text(narrow) == "-0.0312 [-0.0341, -0.0283]"
+    narrow = dataclasses.replace(pair, difference=0.0662, low=0.0641, high=0.0683)
+    assert interval_text(narrow) == "+0.0662 [+0.0641, +0.0683]"
     assert number(0.5, pair) == "0.500" and number(0.5, narrow, "+") == "+0.5000"
     assert margin_text(verdict(margin=0.0125)) in ("0.013", "0.012")
 
