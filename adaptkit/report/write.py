@@ -14,6 +14,7 @@ import jinja2
 from markupsafe import Markup
 
 from adaptkit.report import figures, prose, tables
+from adaptkit.report.ledger import left_out_sentences, spend_rows, time_sentence
 from adaptkit.report.limits import limits
 from adaptkit.report.manners import HABITS, manners
 from adaptkit.run import Run, write_json, write_text
@@ -115,6 +116,9 @@ def report_context(results: Results, verdict: Verdict) -> dict[str, Any]:
         "habits": HABITS,
         "origins": figures.origins(results),
         "adaptations": figures.adaptations(results),
+        "spends": spend_rows(results),
+        "left_out": left_out_sentences(results),
+        "time_sentence": time_sentence(results),
         "corpora": _corpora(record),
         "vocabulary_saving": _vocabulary_saving(record),
         "tuning": _trials(record),
