@@ -11,8 +11,10 @@ from scipy import stats
 
 from adaptkit.data.score_table import ScoreTable
 from adaptkit.errors import DataError
+from adaptkit.study.intervals import decide, half_width
+from adaptkit.study.power import items_too_few, seeds_to_settle
 from adaptkit.study.scores import score_table
-from adaptkit.study.statistics import Comparison, decide, half_width, items_too_few, resample, seeds_to_settle
+from adaptkit.study.statistics import Comparison, resample
 
 
 def mean_table(values: np.ndarray) -> ScoreTable:
@@ -191,9 +193,20 @@ def comparison(
     difference: float, item_variance: float, seed_variance: float, num_seeds: int = 3
 ) -> Comparison:
     half = half_width(item_variance, [(seed_variance / num_seeds, num_seeds - 1)] * 2, 1000, 0.95)
-    low, high, seeds = difference - half, difference + half, (num_seeds, num_seeds)
     return Comparison(
-        difference, low, high, 0.01, "tie", item_variance, (seed_variance, seed_variance), seeds, 1000, 0.95
+        difference=difference,
+        low=difference - half,
+        high=difference + half,
+        margin=0.01,
+        outcome="tie",
+        item_variance=item_variance,
+        seed_variances=(seed_variance, seed_variance),
+        seed_freedom=(num_seeds - 1, num_seeds - 1),
+        num_seeds=(num_seeds, num_seeds),
+        num_items=1000,
+        num_clusters=1000,
+        effective_clusters=1000,
+        confidence=0.95,
     )
 
 

@@ -10,8 +10,8 @@ from fake_study import write_study
 from tiny_results import TICKET, results_of
 
 from adaptkit.errors import EXIT_TIE, EXIT_WINNER
+from adaptkit.study.power import seeds_to_settle
 from adaptkit.study.results import collect
-from adaptkit.study.statistics import seeds_to_settle
 from adaptkit.study.verdict import flops_text, interval_text, judge, number
 
 ARMS = ("generic+prompt", "generic+lora", "continued+full", "scratch+full")

@@ -7,7 +7,7 @@ record.arms, record.scores, record.budget.flops_per_seed
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 from adaptkit.errors import DataError
 from adaptkit.run import read_json, write_json
@@ -181,6 +181,25 @@ class TokenizerRecord(Record):
     vocab_size: int
 
 
+class TestSetRecord(Record):
+    """The test items of one task, and which of them belong together."""
+
+    __test__: ClassVar[bool] = False
+
+    num_rows: int
+    num_duplicates: int
+    num_items: int
+    num_clusters: int
+    drawn: str
+    """How the items were drawn."""
+    clusters: dict[str, str] = {}
+    """Item id -> its document or group; an id that is absent stands alone."""
+
+    def cluster_of(self, item: str) -> tuple[str, str]:
+        """A label that two items share when they belong together."""
+        return ("cluster", self.clusters[item]) if item in self.clusters else ("item", item)
+
+
 class DataRecord(Record):
     """The data of a study."""
 
@@ -190,6 +209,8 @@ class DataRecord(Record):
     duplicates: dict[str, dict[str, int]] = {}
     """Data set -> counts of rows that were removed."""
     tokenizers: dict[str, TokenizerRecord] = {}
+    test_sets: dict[str, TestSetRecord] = {}
+    """By task."""
 
 
 class BudgetRecord(Record):

@@ -9,7 +9,7 @@ Scores are always computed again from the per-item rows, never taken from a stor
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import astuple, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -161,8 +161,16 @@ class Results:
             for cell in self.baselines:
                 if cell.task == task:
                     tables[f"baseline:{cell.arm}"] = [score_table(metric, cell.rows)]
-            self._replicates[task, metric] = resample(tables)
+            self._replicates[task, metric] = resample(tables, self.clusters(task))
         return self._replicates[task, metric]
+
+    def clusters(self, task: str) -> list[tuple[str, str]] | None:
+        """Per test item the document or group it belongs to; None where nothing says so."""
+        test_set = self.record.data.test_sets.get(task)
+        if test_set is None:
+            return None
+        cell = next(cell for cell in [*self.cells, *self.baselines] if cell.task == task)
+        return [test_set.cluster_of(str(row["id"])) for row in cell.rows]
 
     def label(self, task: str, arm: str) -> str:
         """How figures name a distinct arm: its origin alone where all adaptations share one model."""
@@ -181,12 +189,7 @@ class Results:
         costs = [cell.cost for cell in self.of(task, arm)]
         if not costs:
             return Cost()
-        return Cost(
-            flops=sum(cost.flops for cost in costs) / len(costs),
-            seconds=sum(cost.seconds for cost in costs) / len(costs),
-            tokens=sum(cost.tokens for cost in costs) / len(costs),
-            peak_memory_bytes=sum(cost.peak_memory_bytes for cost in costs) / len(costs),
-        )
+        return Cost(*(sum(part) / len(part) for part in zip(*map(astuple, costs), strict=True)))
 
     def dev(self, task: str, arm: str) -> float | None:
         """Mean over seeds of the development score; None when a seed has none."""
@@ -245,9 +248,8 @@ def _check_names(path: Path, record: StudyRecord) -> None:
             what = f"a score of '{score.arm}' on '{score.task}' names an arm or a task that is not listed"
             raise DataError(what, where=str(path), fix=AGAIN)
     if record.primary not in tasks:
-        raise DataError(
-            f"the task that decides, '{record.primary}', is not listed", where=str(path), fix=AGAIN
-        )
+        what = f"the task that decides, '{record.primary}', is not listed"
+        raise DataError(what, where=str(path), fix=AGAIN)
 
 
 def _forgetting(records: Sequence[ForgettingRecord], reader: _Reader) -> dict[str, list[list[ItemRow]]]:
@@ -265,11 +267,9 @@ def _check_same_items(task: str, cells: Sequence[Cell]) -> None:
     for cell in cells[1:]:
         if [row["id"] for row in cell.rows] != ids:
             scored = f"'{task}' was scored on {len(cell.rows)} items"
-            raise DataError(
-                f"{scored} that are not the {len(ids)} of {cells[0].run.name}",
-                where=str(Run(cell.run).items(cell.suite)),
-                fix=f"delete that run directory and {AGAIN}",
-            )
+            what = f"{scored} that are not the {len(ids)} of {cells[0].run.name}"
+            where = str(Run(cell.run).items(cell.suite))
+            raise DataError(what, where=where, fix=f"delete that run directory and {AGAIN}")
 
 
 class _Reader:

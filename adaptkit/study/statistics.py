@@ -25,21 +25,28 @@ three as the default. `tests/test_statistics.py` repeats the simulation.
 
 from __future__ import annotations
 
-import math
+import dataclasses
 import zlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Hashable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal
 
 import numpy as np
-from scipy import stats
+from scipy import special
 
 from adaptkit.data.score_table import ScoreTable
 from adaptkit.errors import DataError
+from adaptkit.study.intervals import (
+    Outcome,
+    SeedNoise,
+    borrow_between_arms,
+    decide,
+    half_width,
+    simultaneous_level,
+)
 
 NUM_RESAMPLES = 2000
 _CHUNK_WEIGHTS = 4_000_000  # item weights held at once: 32 MB
-Outcome = Literal["win", "tie", "loss"]
+_SHAPE = 0.95  # level at which the bootstrap's skew is read, also where the interval's own level is higher
 
 
 @dataclass(frozen=True)
@@ -61,9 +68,12 @@ class Comparison:
         outcome: win / loss when the whole interval lies beyond the margin on the good / bad side, else tie.
         item_variance: variance of the difference due to the choice of items.
         seed_variances: per arm, variance of the score from seed to seed (0 when there is one seed only).
+        seed_freedom: per arm, degrees of freedom of that variance, those that other arms lent included.
         num_seeds: per arm.
         num_items: test items.
-        confidence: of the interval.
+        num_clusters: groups of items that were drawn together; num_items where each stands alone.
+        effective_clusters: clusters of equal size that would tell as much; num_items where each stands alone.
+        confidence: of this interval alone, also where it is one of several that hold together.
     """
 
     difference: float
@@ -73,14 +83,26 @@ class Comparison:
     outcome: Outcome
     item_variance: float
     seed_variances: tuple[float, float]
+    seed_freedom: tuple[float, float]
     num_seeds: tuple[int, int]
     num_items: int
+    num_clusters: int
+    effective_clusters: float
     confidence: float
 
     @property
     def equivalent(self) -> bool:
         """Whether the whole interval lies inside the margin: a tie that more seeds would not change."""
         return -self.margin <= self.low and self.high <= self.margin
+
+
+@dataclass(frozen=True)
+class _Term:
+    """One arm of a signed sum."""
+
+    arm: str
+    sign: float
+    noise: SeedNoise
 
 
 class Replicates:
@@ -92,6 +114,8 @@ class Replicates:
         draws: arm -> float64 [num_resamples, num_seeds], the weight of each seed in each replicate; rows sum
             to 1.
         num_items: test items.
+        num_clusters: groups of items that were drawn together; num_items where each stands alone.
+        effective_clusters: clusters of equal size that would tell as much; num_items where each stands alone.
     """
 
     def __init__(
@@ -99,9 +123,12 @@ class Replicates:
         scores: dict[str, np.ndarray],
         values: dict[str, np.ndarray],
         draws: dict[str, np.ndarray],
-        num_items: int,
+        cluster_sizes: np.ndarray,
     ):
-        self.scores, self.values, self.draws, self.num_items = scores, values, draws, num_items
+        self.scores, self.values, self.draws = scores, values, draws
+        self.num_items, self.num_clusters = int(cluster_sizes.sum()), len(cluster_sizes)
+        self.effective_clusters = float(self.num_items**2 / (cluster_sizes**2).sum())
+        self._together: dict[tuple[str, ...], tuple[dict[str, SeedNoise], np.ndarray]] = {}
 
     def mean(self, arm: str) -> float:
         return float(self.scores[arm].mean())
@@ -112,7 +139,8 @@ class Replicates:
 
     def widened(self, arm: str, confidence: float = 0.95) -> np.ndarray:
         """Replicates [num_resamples] around the arm's mean, their spread corrected for few seeds."""
-        offsets, stretch = self._stretched([(arm, 1.0)], confidence)
+        terms = [_Term(arm, 1.0, SeedNoise.of(self.scores[arm]))]
+        offsets, stretch = self._stretched(terms, confidence, confidence)
         return self.mean(arm) + offsets * stretch
 
     def interval(self, arm: str, confidence: float = 0.95) -> Interval:
@@ -123,56 +151,110 @@ class Replicates:
         self, arm: str, against: str, *, margin: float, higher_is_better: bool, confidence: float = 0.95
     ) -> Comparison:
         """`arm` minus `against` on the same items."""
-        offsets, stretch = self._stretched([(arm, 1.0), (against, -1.0)], confidence)
-        difference = self.mean(arm) - self.mean(against)
-        low, high = (float(difference + stretch * q) for q in np.quantile(offsets, _tails(confidence)))
+        pair = (arm, SeedNoise.of(self.scores[arm])), (against, SeedNoise.of(self.scores[against]))
+        return self._comparison(*pair, margin, higher_is_better, confidence, confidence)
+
+    def versus(
+        self,
+        reference: str,
+        others: Sequence[str],
+        *,
+        margin: float,
+        higher_is_better: bool,
+        confidence: float = 0.95,
+    ) -> dict[str, Comparison]:
+        """Each other arm minus `reference`, in intervals that all hold together with probability
+        `confidence`."""
+        names = tuple(sorted({reference, *others}))
+        noise, covariance = self._joint(names)
+        level = simultaneous_level(covariance, names.index(reference), confidence)
+        against = (reference, noise[reference])
+        return {
+            arm: self._comparison((arm, noise[arm]), against, margin, higher_is_better, level, _SHAPE)
+            for arm in others
+        }
+
+    def _comparison(
+        self,
+        first: tuple[str, SeedNoise],
+        second: tuple[str, SeedNoise],
+        margin: float,
+        higher_is_better: bool,
+        level: float,
+        shape: float,
+    ) -> Comparison:
+        terms = [_Term(first[0], 1.0, first[1]), _Term(second[0], -1.0, second[1])]
+        offsets, stretch = self._stretched(terms, level, shape)
+        difference = self.mean(first[0]) - self.mean(second[0])
+        low, high = (float(difference + stretch * q) for q in np.quantile(offsets, _tails(shape)))
         return Comparison(
             difference=difference,
             low=low,
             high=high,
             margin=margin,
             outcome=decide(low, high, margin, higher_is_better),
-            item_variance=self._item_variance([(arm, 1.0), (against, -1.0)]),
-            seed_variances=(self._seed_variance(arm), self._seed_variance(against)),
-            num_seeds=(len(self.scores[arm]), len(self.scores[against])),
+            item_variance=self._item_variance(terms),
+            seed_variances=(first[1].variance, second[1].variance),
+            seed_freedom=(first[1].freedom, second[1].freedom),
+            num_seeds=(first[1].num_seeds, second[1].num_seeds),
             num_items=self.num_items,
-            confidence=confidence,
+            num_clusters=self.num_clusters,
+            effective_clusters=self.effective_clusters,
+            confidence=level,
         )
 
-    def _seed_variance(self, arm: str) -> float:
-        scores = self.scores[arm]
-        return float(scores.var(ddof=1)) if len(scores) > 1 else 0.0
+    @property
+    def _few_clusters(self) -> float:
+        """Factor for the variance that drawing few clusters with replacement leaves out."""
+        if self.num_clusters == self.num_items:
+            return 1.0
+        return self.effective_clusters / (self.effective_clusters - 1)
 
-    def _item_variance(self, terms: list[tuple[str, float]]) -> float:
-        return float(_signed_sum(terms, {arm: self.values[arm].mean(axis=1) for arm, _ in terms}).var(ddof=1))
+    def _item_variance(self, terms: Sequence[_Term]) -> float:
+        summed = _signed_sum(terms, {term.arm: self.values[term.arm].mean(axis=1) for term in terms})
+        return float(summed.var(ddof=1)) * self._few_clusters
 
-    def _stretched(self, terms: list[tuple[str, float]], confidence: float) -> tuple[np.ndarray, float]:
-        """Centred bootstrap replicates of a signed sum of arms, and the factor that corrects their spread."""
-        replicates = _signed_sum(terms, {arm: self.drawn(arm) for arm, _ in terms})
+    def _joint(self, arms: tuple[str, ...]) -> tuple[dict[str, SeedNoise], np.ndarray]:
+        """Seed noise of arms that are compared together, and the covariance of their means [num_arms,
+        num_arms]: items are shared, seeds are not."""
+        if arms not in self._together:
+            noise = borrow_between_arms({arm: SeedNoise.of(self.scores[arm]) for arm in arms})
+            items = np.cov(np.stack([self.values[arm].mean(axis=1) for arm in arms])) * self._few_clusters
+            seeds = np.diag([noise[arm].part[0] for arm in arms])
+            self._together[arms] = noise, np.atleast_2d(items) + seeds
+        return self._together[arms]
+
+    def _stretched(self, terms: Sequence[_Term], level: float, shape: float) -> tuple[np.ndarray, float]:
+        """Centred bootstrap replicates of a signed sum of arms, and the factor that makes their quantiles at
+        `shape` the ends of an interval at `level`."""
+        replicates = _signed_sum(terms, {term.arm: self.drawn(term.arm) for term in terms})
         offsets = replicates - replicates.mean()
         spread = float(offsets.std())
         if spread == 0.0:
             return offsets, 1.0
-        parts = [
-            (self._seed_variance(arm) / len(self.scores[arm]), len(self.scores[arm]) - 1) for arm, _ in terms
-        ]
-        wanted = half_width(self._item_variance(terms), parts, self.num_items, confidence)
-        return offsets, wanted / (_z(confidence) * spread)
+        parts = [term.noise.part for term in terms]
+        wanted = half_width(self._item_variance(terms), parts, self.effective_clusters, level)
+        return offsets, wanted / (_z(shape) * spread)
 
 
-def _signed_sum(terms: Sequence[tuple[str, float]], values: Mapping[str, np.ndarray]) -> np.ndarray:
+def _signed_sum(terms: Sequence[_Term], values: Mapping[str, np.ndarray]) -> np.ndarray:
     """Sum of `sign * values[arm]`."""
-    return np.sum([sign * values[arm] for arm, sign in terms], axis=0)
+    return np.sum([term.sign * values[term.arm] for term in terms], axis=0)
 
 
 def resample(
-    tables: Mapping[str, Sequence[ScoreTable]], *, num_resamples: int = NUM_RESAMPLES, seed: int = 0
+    tables: Mapping[str, Sequence[ScoreTable]],
+    clusters: Sequence[Hashable] | None = None,
+    *,
+    num_resamples: int = NUM_RESAMPLES,
+    seed: int = 0,
 ) -> Replicates:
     """Bootstrap every arm over seeds and items, the items shared by all arms and seeds.
 
     Args:
         tables: arm -> one table per seed; all tables list the same items in the same order.
-    Raises: DataError when tables differ in length or are empty.
+        clusters: per item the document or group it belongs to; whole clusters are drawn then, not items.
+    Raises: DataError when tables differ in length or are empty, or all items belong to one cluster.
     """
     lengths = {len(table) for seeds in tables.values() for table in seeds}
     if len(lengths) != 1 or 0 in lengths:
@@ -180,25 +262,51 @@ def resample(
             f"arms were scored on {sorted(lengths)} items",
             fix="score every arm on the same, non-empty test file",
         )
-    num_items = lengths.pop()
+    places = _cluster_places(clusters, lengths.pop())
+    sizes = np.bincount(places)
     scores = {arm: np.array([table.value for table in seeds]) for arm, seeds in tables.items()}
+    sums = {arm: [_cluster_sums(table.sums, places) for table in seeds] for arm, seeds in tables.items()}
     values: dict[str, list[np.ndarray]] = {arm: [] for arm in tables}
-    for weights in _item_weights(num_items, num_resamples, seed):
+    for weights in _cluster_weights(len(sizes), num_resamples, seed):
         for arm, seeds in tables.items():
-            values[arm].append(np.stack([table.finish(weights @ table.sums) for table in seeds], axis=1))
+            drawn = [table.finish(weights @ own) for table, own in zip(seeds, sums[arm], strict=True)]
+            values[arm].append(np.stack(drawn, axis=1))
     draws = {arm: _seed_draws(arm, len(seeds), num_resamples, seed) for arm, seeds in tables.items()}
-    return Replicates(scores, {arm: np.concatenate(parts) for arm, parts in values.items()}, draws, num_items)
+    return Replicates(scores, {arm: np.concatenate(parts) for arm, parts in values.items()}, draws, sizes)
 
 
-def _item_weights(num_items: int, num_resamples: int, seed: int) -> Iterator[np.ndarray]:
-    """Chunks [rows, num_items] of how often each item is drawn in each replicate."""
-    generator = np.random.default_rng([seed, num_items])
-    rows = max(1, min(num_resamples, _CHUNK_WEIGHTS // num_items))
+def _cluster_places(clusters: Sequence[Hashable] | None, num_items: int) -> np.ndarray:
+    """Per item the number of its cluster, in order of appearance; without clusters each is its own."""
+    if clusters is None:
+        return np.arange(num_items)
+    if len(clusters) != num_items:
+        raise ValueError(f"{len(clusters)} cluster labels for {num_items} items")
+    numbers = {label: number for number, label in enumerate(dict.fromkeys(clusters))}
+    if len(numbers) == 1 and num_items > 1:
+        raise DataError(
+            f"all {num_items} test items belong to one group, so nothing tells how much groups differ",
+            fix="test on items of several documents or groups, or group by another column",
+        )
+    return np.array([numbers[label] for label in clusters])
+
+
+def _cluster_sums(sums: np.ndarray, places: np.ndarray) -> np.ndarray:
+    """Per-item sums added up within each cluster [num_clusters, num_columns]."""
+    summed = np.zeros((int(places.max()) + 1, sums.shape[1]))
+    np.add.at(summed, places, sums)
+    return summed
+
+
+def _cluster_weights(num_clusters: int, num_resamples: int, seed: int) -> Iterator[np.ndarray]:
+    """Chunks [rows, num_clusters] of how often each cluster is drawn in each replicate."""
+    generator = np.random.default_rng([seed, num_clusters])
+    rows = max(1, min(num_resamples, _CHUNK_WEIGHTS // num_clusters))
     for start in range(0, num_resamples, rows):
         count = min(rows, num_resamples - start)
-        picked = generator.integers(0, num_items, (count, num_items)) + num_items * np.arange(count)[:, None]
-        counts = np.bincount(picked.ravel(), minlength=count * num_items)
-        yield counts.reshape(count, num_items).astype(np.float64)
+        shape = (count, num_clusters)
+        picked = generator.integers(0, num_clusters, shape) + num_clusters * np.arange(count)[:, None]
+        counts = np.bincount(picked.ravel(), minlength=count * num_clusters)
+        yield counts.reshape(shape).astype(np.float64)
 
 
 def _seed_draws(arm: str, num_seeds: int, num_resamples: int, seed: int) -> np.ndarray:
@@ -210,61 +318,19 @@ def _seed_draws(arm: str, num_seeds: int, num_resamples: int, seed: int) -> np.n
     return 1 / num_seeds + mirror * (shares - 1 / num_seeds)
 
 
-def decide(low: float, high: float, margin: float, higher_is_better: bool) -> Outcome:
-    """win / loss when the interval of a difference lies wholly beyond the margin, else tie."""
-    worst, best = low, high
-    if not higher_is_better:
-        worst, best = -high, -low
-    if worst > margin:
-        return "win"
-    return "loss" if best < -margin else "tie"
-
-
-def half_width(
-    item_variance: float, seed_parts: Sequence[tuple[float, int]], num_items: int, confidence: float
-) -> float:
-    """Half width of a t interval whose variance is one item part plus one part per arm's seeds
-    (Welch-Satterthwaite).
-
-    Args:
-        item_variance: variance of the estimate due to items, num_items - 1 degrees of freedom.
-        seed_parts: per arm, (variance of its mean due to seeds, degrees of freedom); no freedom means not
-            estimable, left out.
-    """
-    parts = [(item_variance, num_items - 1), *seed_parts]
-    total = sum(variance for variance, freedom in parts if freedom > 0)
-    if total <= 0.0:
-        return 0.0
-    freedom = total**2 / sum(variance**2 / freedom for variance, freedom in parts if freedom > 0)
-    return float(stats.t.ppf(0.5 + confidence / 2, freedom)) * math.sqrt(total)
-
-
-def seeds_to_settle(comparison: Comparison, most: int = 50) -> int | None:
-    """Smallest number of seeds per arm at which, were estimate and variances to stay, the interval would
-    clear the margin.
-
-    None when `most` seeds would not do, or there are too few to know how much seeds differ.
-    """
-    if min(comparison.num_seeds) < 2:
-        return None
-    gap = distance_to_margin(comparison)
-    for num_seeds in range(max(comparison.num_seeds), most + 1):
-        parts = [(variance / num_seeds, num_seeds - 1) for variance in comparison.seed_variances]
-        if half_width(comparison.item_variance, parts, comparison.num_items, comparison.confidence) < gap:
-            return num_seeds
-    return None
-
-
-def items_too_few(comparison: Comparison) -> bool:
-    """Whether the items' share of the noise alone keeps the interval from clearing the margin, with any
-    number of seeds."""
-    width = half_width(comparison.item_variance, [], comparison.num_items, comparison.confidence)
-    return width >= distance_to_margin(comparison)
-
-
-def distance_to_margin(comparison: Comparison) -> float:
-    """How far the estimate lies from the nearer end of the margin."""
-    return abs(abs(comparison.difference) - comparison.margin)
+def reverse(comparison: Comparison) -> Comparison:
+    """The same comparison seen from the other arm's side."""
+    opposite: dict[Outcome, Outcome] = {"win": "loss", "loss": "win", "tie": "tie"}
+    return dataclasses.replace(
+        comparison,
+        difference=-comparison.difference,
+        low=-comparison.high,
+        high=-comparison.low,
+        outcome=opposite[comparison.outcome],
+        seed_variances=comparison.seed_variances[::-1],
+        seed_freedom=comparison.seed_freedom[::-1],
+        num_seeds=comparison.num_seeds[::-1],
+    )
 
 
 def _tails(confidence: float) -> list[float]:
@@ -272,4 +338,4 @@ def _tails(confidence: float) -> list[float]:
 
 
 def _z(confidence: float) -> float:
-    return float(stats.norm.ppf(0.5 + confidence / 2))
+    return float(special.ndtri(0.5 + confidence / 2))

@@ -19,9 +19,10 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from adaptkit.errors import EXIT_TIE, EXIT_WINNER
+from adaptkit.study.power import distance_to_margin, items_too_few, seeds_to_settle
 from adaptkit.study.record import TaskRecord
 from adaptkit.study.results import Results, is_language, task_title
-from adaptkit.study.statistics import Comparison, Outcome, distance_to_margin, items_too_few, seeds_to_settle
+from adaptkit.study.statistics import Comparison, reverse
 
 PRETRAINED = ("continued", "scratch", "distilled")
 Winner = Literal["pretrained", "generic", "tie"]
@@ -283,17 +284,3 @@ def interval_text(comparison: Comparison) -> str:
 def number(value: float, comparison: Comparison, sign: str = "") -> str:
     """Three decimals, four where the interval is narrower than a hundredth."""
     return f"{value:{sign}.{4 if comparison.high - comparison.low < 0.01 else 3}f}"
-
-
-def reverse(comparison: Comparison) -> Comparison:
-    """The same comparison seen from the other arm's side."""
-    opposite: dict[Outcome, Outcome] = {"win": "loss", "loss": "win", "tie": "tie"}
-    return dataclasses.replace(
-        comparison,
-        difference=-comparison.difference,
-        low=-comparison.high,
-        high=-comparison.low,
-        outcome=opposite[comparison.outcome],
-        seed_variances=comparison.seed_variances[::-1],
-        num_seeds=comparison.num_seeds[::-1],
-    )

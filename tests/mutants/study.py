@@ -76,7 +76,7 @@ MUTANTS = [
         "    if not items_too_few(comparison):",
         VERDICT,
     ),
-    Mutant("adaptkit/study/verdict.py", "low=-comparison.high,", "low=-comparison.low,", VERDICT),
+    Mutant("adaptkit/study/statistics.py", "low=-comparison.high,", "low=-comparison.low,", VERDICT),
     Mutant(
         "adaptkit/study/verdict.py",
         'return {"pretrained": self.generic, "generic": self.candidate, "tie": None}',
@@ -84,16 +84,16 @@ MUTANTS = [
         VERDICT,
     ),
     # Intervals
-    Mutant("adaptkit/study/statistics.py", "    if worst > margin:", "    if worst > 0:", STATISTICS),
+    Mutant("adaptkit/study/intervals.py", "    if worst > margin:", "    if worst > 0:", STATISTICS),
     Mutant(
-        "adaptkit/study/statistics.py",
+        "adaptkit/study/intervals.py",
         "        worst, best = -high, -low",
         "        worst, best = -low, -high",
         STATISTICS,
     ),
     Mutant(
         "adaptkit/study/statistics.py",
-        "        return offsets, wanted / (_z(confidence) * spread)",
+        "        return offsets, wanted / (_z(shape) * spread)",
         "        return offsets, 1.0",
         STATISTICS,
     ),
@@ -104,12 +104,9 @@ MUTANTS = [
         VERDICT,
     ),
     Mutant(
-        "adaptkit/study/statistics.py",
-        "parts = [(variance / num_seeds, num_seeds - 1)",
-        "parts = [(variance, num_seeds - 1)",
-        STATISTICS,
+        "adaptkit/study/power.py", "parts.append((variance / count,", "parts.append((variance,", STATISTICS
     ),
-    Mutant("adaptkit/study/statistics.py", "scores.var(ddof=1)", "scores.var(ddof=0)", STATISTICS),
+    Mutant("adaptkit/study/intervals.py", "scores.var(ddof=1)", "scores.var(ddof=0)", STATISTICS),
     # Metrics
     Mutant(
         "adaptkit/data/score_table.py",
