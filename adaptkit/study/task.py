@@ -186,6 +186,11 @@ class Assignment:
     tuning: bool
     open: Callable[[str, Config], Run]
 
+    @property
+    def name(self) -> str:
+        """Of the run, and in messages."""
+        return f"{self.task.name}-{self.arm.name}"
+
     def rate_for(self, num_steps: int) -> float:
         """The learning rate of a training of so many steps."""
         if not self.tried_steps:

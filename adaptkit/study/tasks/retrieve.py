@@ -78,11 +78,11 @@ class Retrieve(TaskKind):
     def train(self, work: Assignment) -> Run:
         from adaptkit.embed.recipe import embed
         from adaptkit.embed.start import steps_for_budget
-        from adaptkit.study.spend import charge_scoring
+        from adaptkit.study.spend import after_scoring, charge_scoring
 
         data = DataConfig(files=[str(work.files.folder)])
         settings = EmbedConfig(
-            name=f"{work.task.name}-{work.arm.name}",
+            name=work.name,
             base=str(work.origin),
             train=data,
             test=None if work.tuning else data,
@@ -93,7 +93,8 @@ class Retrieve(TaskKind):
             settings, seed=work.seed, threads=work.threads, global_batch_size=self.batch_rows
         )
         scoring = self.pass_flops(work)
-        steps = steps_for_budget(settings, work.flops - scoring, work.task.max_epochs)
+        spare = after_scoring(work.flops, scoring, work.name)
+        steps = steps_for_budget(settings, spare, work.task.max_epochs)
         settings = with_trainer(settings, num_steps=steps, learning_rate=work.rate_for(steps))
         run = work.open(settings.name, settings)
         embed(settings, run, suite=work.task.name)

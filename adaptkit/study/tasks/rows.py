@@ -85,11 +85,11 @@ class RowKind(TaskKind):
 
     def train(self, work: Assignment) -> Run:
         from adaptkit.finetune.recipe import finetune, steps_for_budget
-        from adaptkit.study.spend import charge_scoring
+        from adaptkit.study.spend import after_scoring, charge_scoring
 
         settings = self.settings(work)
         one_pass = self.pass_flops(work)
-        spare = work.flops - self.scoring_passes(work.tuning) * one_pass
+        spare = after_scoring(work.flops, self.scoring_passes(work.tuning) * one_pass, work.name)
         steps = steps_for_budget(settings, spare, work.task.max_epochs)
         every = math.ceil(steps / (1 if work.tuning else NUM_EVALUATIONS))
         settings = with_trainer(
@@ -120,7 +120,7 @@ class RowKind(TaskKind):
         A trial is judged on dev rows at its end; a run also keeps its best weights on the way and is tested.
         """
         settings = FinetuneConfig(
-            name=f"{work.task.name}-{work.arm.name}",
+            name=work.name,
             task=work.task.name,
             base=str(work.origin),
             kind=self.finetune_kind,
