@@ -9,6 +9,7 @@ from __future__ import annotations
 import time
 from typing import Any
 
+from adaptkit.data.beir import read_set
 from adaptkit.data.readers import DataConfig
 from adaptkit.embed.config import EmbedConfig
 from adaptkit.run import Run
@@ -41,12 +42,12 @@ class Retrieve(TaskKind):
     def read(self, corpus: CorpusConfig) -> CorpusRows:
         from adaptkit.study.tasks.retrieval_sets import read_queries
 
-        return CorpusRows(*read_queries(corpus))
+        return read_queries(corpus)
 
     def prepare(self, files: TaskFiles, corpus: CorpusConfig, rows: CorpusRows) -> None:
         from adaptkit.study.tasks.retrieval_sets import write_sets
 
-        write_sets(files.folder, corpus, rows.train)
+        write_sets(files.folder, corpus, rows)
 
     def step_flops(self, task: TaskConfig, shape: Any, flops_per_token: float) -> float:
         import torch
@@ -64,7 +65,7 @@ class Retrieve(TaskKind):
     def frozen(self, work: Assignment) -> Answers:
         from adaptkit.embed.encoder import Encoder
         from adaptkit.embed.examples import Examples, examples_of_set, set_of
-        from adaptkit.embed.retrieval import read_set, retrieval_rows
+        from adaptkit.embed.retrieval import retrieval_rows
         from adaptkit.embed.retrieval_metrics import retrieval_scores
         from adaptkit.trainer import device
 

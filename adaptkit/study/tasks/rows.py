@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import Any, ClassVar
 
-from adaptkit.data.readers import DataConfig, Dataset, Want, read, split
+from adaptkit.data.drawing import hold_out
+from adaptkit.data.readers import DataConfig, Dataset, Want, read
 from adaptkit.errors import DataError
 from adaptkit.finetune.config import FinetuneConfig, Kind
 from adaptkit.run import Run, write_jsonl
@@ -20,7 +21,7 @@ from adaptkit.study.task import (
 )
 from adaptkit.trainer.config import with_trainer
 
-MAX_DEV_SHARE, MAX_DEV_ROWS = 0.2, 300
+MAX_DEV_SHARE = 0.2
 SAMPLE_ROWS, BYTES_PER_TOKEN = 200, 3.0
 
 
@@ -42,10 +43,14 @@ class RowKind(TaskKind):
                 where=rows.test.rows[0].where,
                 fix="train on every label, or drop those rows",
             )
-        share = min(MAX_DEV_SHARE, MAX_DEV_ROWS / len(rows.train.rows))
-        train, dev = split(rows.train, share)
+        train, dev = hold_out(rows.train, corpus.dev_items, MAX_DEV_SHARE)
         for path, part in ((files.train, train), (files.dev, dev), (files.test, rows.test)):
             write_jsonl(path, ({**row.values, "from": row.where} for row in part.rows))
+
+    def clusters(self, files: TaskFiles, rows: CorpusRows) -> dict[str, str]:
+        """As the rows are read again: a kind may have changed them since they got their ids."""
+        prepared = read(DataConfig(files=[str(files.test)]), self.want)
+        return {row.id: row.cluster for row in prepared.rows}
 
     def step_flops(self, task: TaskConfig, shape: Any, flops_per_token: float) -> float:
         rows = read(task.train).rows[:SAMPLE_ROWS]
