@@ -18,13 +18,13 @@ from torch import nn
 from adaptkit import models
 from adaptkit.adapters import AdapterConfig, attach
 from adaptkit.architecture import architecture
+from adaptkit.data.drawing import PASSAGE_BYTES
 from adaptkit.data.readers import read
 from adaptkit.study.arms import Adaptation, Arm, Origin
 from adaptkit.study.base_model import TextKind
 from adaptkit.study.config import StudyConfig
 from adaptkit.study.task import BYTES_PER_TOKEN, TEST_SHARE, CorpusConfig, TaskConfig, TaskSize
 
-PASSAGE_BYTES = 1024
 DEV_SHARE = 0.05
 EVAL_PASSES_ON_TEXT = 2
 """A model that was trained on text is scored on development text by its loss on packed rows, and by

@@ -9,6 +9,7 @@ from __future__ import annotations
 import time
 from typing import TYPE_CHECKING
 
+from adaptkit.data.beir import read_set
 from adaptkit.data.readers import DataConfig
 from adaptkit.embed.config import EmbedConfig
 from adaptkit.run import Run
@@ -27,7 +28,7 @@ from adaptkit.study.task import (
 from adaptkit.trainer.config import with_trainer
 
 if TYPE_CHECKING:
-    from adaptkit.embed.retrieval import RetrievalSet
+    from adaptkit.data.beir import RetrievalSet
 
 BM25 = "BM25"
 
@@ -45,12 +46,12 @@ class Retrieve(TaskKind):
     def read(self, corpus: CorpusConfig) -> CorpusRows:
         from adaptkit.study.tasks.retrieval_sets import read_queries
 
-        return CorpusRows(*read_queries(corpus))
+        return read_queries(corpus)
 
     def prepare(self, files: TaskFiles, corpus: CorpusConfig, rows: CorpusRows) -> None:
         from adaptkit.study.tasks.retrieval_sets import write_sets
 
-        write_sets(files.folder, corpus, rows.train)
+        write_sets(files.folder, corpus, rows)
 
     def size(self, task: TaskConfig) -> TaskSize:
         from adaptkit.study.tasks.retrieval_sets import set_size
@@ -59,7 +60,7 @@ class Retrieve(TaskKind):
 
     def frozen(self, work: Assignment) -> Answers:
         from adaptkit.embed.encoder import Encoder
-        from adaptkit.embed.retrieval import read_set, retrieval_rows
+        from adaptkit.embed.retrieval import retrieval_rows
         from adaptkit.embed.retrieval_metrics import retrieval_scores
         from adaptkit.trainer import device
 
@@ -125,7 +126,6 @@ class Retrieve(TaskKind):
 def _development_set(files: TaskFiles) -> RetrievalSet:
     """The questions that candidates are compared by, and the documents that these are searched in."""
     from adaptkit.embed.examples import Examples, examples_of_set, set_of
-    from adaptkit.embed.retrieval import read_set
 
     held = read_set(files.folder, "dev")
     return set_of(Examples(examples_of_set(held), list(held.documents.values())))
