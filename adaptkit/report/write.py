@@ -13,7 +13,7 @@ from typing import Any
 import jinja2
 from markupsafe import Markup
 
-from adaptkit.report import figures, prose, tables
+from adaptkit.report import data_tables, figures, prose, tables
 from adaptkit.report.ledger import left_out_sentences, spend_rows, time_sentence
 from adaptkit.report.limits import limits
 from adaptkit.report.manners import HABITS, manners
@@ -120,6 +120,9 @@ def report_context(results: Results, verdict: Verdict) -> dict[str, Any]:
         "left_out": left_out_sentences(results),
         "time_sentence": time_sentence(results),
         "corpora": _corpora(record),
+        "cuts": data_tables.cut_rows(record.data),
+        "test_sets": data_tables.test_set_rows(record.data),
+        "shifts": data_tables.shift_sentences(record.data),
         "vocabulary_saving": _vocabulary_saving(record),
         "tuning": _trials(record),
         "manifest": manifest,

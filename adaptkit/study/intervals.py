@@ -118,12 +118,12 @@ def simultaneous_level(covariance: np.ndarray, reference: int, confidence: float
         return confidence
     roots, axes = np.linalg.eigh(covariance)
     scaled = differences[varying] / np.sqrt(variance[varying])[:, None]
-    deviations = _normals(len(roots)) @ (scaled @ axes * np.sqrt(roots.clip(0))).T
-    largest = np.abs(deviations).max(axis=1)
+    deviations = (scaled @ axes * np.sqrt(roots.clip(0))) @ _normals(len(roots))
+    largest = np.abs(deviations).max(axis=0)
     level = 2 * float(special.ndtr(np.quantile(largest, confidence))) - 1
     return float(np.clip(level, confidence, 1 - (1 - confidence) / varying.sum()))
 
 
 @cache
-def _normals(num_columns: int) -> np.ndarray:
-    return np.random.default_rng(0).standard_normal((_NUM_NORMAL, num_columns))
+def _normals(num_rows: int) -> np.ndarray:
+    return np.random.default_rng(0).standard_normal((num_rows, _NUM_NORMAL))

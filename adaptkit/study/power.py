@@ -47,7 +47,7 @@ def _width_at(comparison: Comparison, num_seeds: int | None, num_items: int) -> 
     for variance, freedom, present in zip(
         comparison.seed_variances, comparison.seed_freedom, comparison.num_seeds, strict=True
     ):
-        count = present if num_seeds is None or present == 1 else num_seeds
+        count = present if num_seeds is None else num_seeds
         parts.append((variance / count, freedom + count - present))
     more = num_items / comparison.num_items
     clusters = comparison.effective_clusters * more
