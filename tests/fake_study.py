@@ -352,7 +352,7 @@ def _tuning(arm: str) -> TuningRecord:
         TrialRecord(run="t", learning_rate=rate, dev=1.9 + 0.01 * i)
         for i, rate in enumerate((3e-4, 1e-3, 3e-3))
     )
-    return TuningRecord(title=arm, job=arm, trials=trials)
+    return TuningRecord(title=arm, arm=arm, task="language", trials=trials, rate=3e-4)
 
 
 def _arm(arm: str) -> ArmRecord:
@@ -429,7 +429,13 @@ def _budget() -> BudgetRecord:
         "all arms see the same held-out documents and rows; intervals are paired on them",
     )
     return BudgetRecord(
-        flops_per_seed=3.1e14, unit="flops", asked="3.1e14", task_share=0.2, trials=3, held_equal=held_equal
+        flops_per_seed=3.1e14,
+        unit="flops",
+        asked="3.1e14",
+        task_share=0.2,
+        text_flops_per_seed=2.48e14,
+        trials=3,
+        held_equal=held_equal,
     )
 
 

@@ -1,6 +1,5 @@
 """The command line: results on standard output, errors in two lines without a traceback, exit codes as
-promised. Home of cli.app, cli.arguments, cli.compare, cli.console, cli.data, cli.options, cli.render and
-cli.train."""
+promised."""
 
 from __future__ import annotations
 
@@ -201,17 +200,17 @@ def test_shell_completion_knows_the_commands() -> None:
     assert answer.stdout.split() == ["compare", "config"]
 
 
-@pytest.mark.parametrize(("winner", "code"), [("scratch+full", 0), (None, 3)])
+@pytest.mark.parametrize(("outcome", "code"), [("gain", 0), ("undecided", 3)])
 def test_compare_ends_in_the_verdict(
-    here: Path, run, monkeypatch: pytest.MonkeyPatch, winner: str | None, code: int
+    here: Path, run, monkeypatch: pytest.MonkeyPatch, outcome: str, code: int
 ) -> None:
-    calls = {}
-    line = "VERDICT: scratch+full WINS" if winner else "TIE: do not pretrain"
+    asked = {}
+    line = "VERDICT: scratch on bits per byte" if outcome == "gain" else "VERDICT: undecided on bits per byte"
 
     def compare(config: StudyConfig, root: Path, **options: object) -> driver.StudyOutcome:
-        calls.update(options, config=config, root=root)
+        asked.update(options, config=config, root=root)
         return driver.StudyOutcome(
-            small_study(here / "runs"), line, here / "report.html", winner, {"line": line}
+            small_study(here / "runs"), line, here / "report.html", "scratch", code, {"line": line}
         )
 
     monkeypatch.setattr(driver, "compare", compare)
@@ -219,15 +218,16 @@ def test_compare_ends_in_the_verdict(
     assert result.code == code
     assert result.out.splitlines()[-1] == line
     assert f"report: {here / 'report.html'}" in result.out
-    assert "scratch+full" in result.out and "bits per byte" in result.out.lower()
-    assert (calls["config"].seeds, calls["root"], calls["resume"], calls["executor"]) == (
+    assert "scratch" in result.out and "bits per byte" in result.out.lower()
+    assert (asked["config"].seeds, asked["root"], asked["resume"], asked["executor"]) == (
         5,
         Path("elsewhere"),
         False,
         "ray",
     )
     as_json = run("compare s.yaml --json")
-    assert (as_json.code, as_json.json()["winner"], as_json.json()["exit_code"]) == (code, winner, code)
+    assert as_json.code == as_json.json()["exit_code"] == code
+    assert as_json.json()["recommended"] == "scratch"
 
 
 def test_a_dry_run_prints_the_plan_and_trains_nothing(
@@ -274,7 +274,7 @@ def test_quickstart_leaves_its_config_to_start_from(here: Path, run, monkeypatch
     monkeypatch.setattr(
         driver, "compare", lambda config, root, **options: seen.append(config) or {"stages": []}
     )
-    monkeypatch.setattr(render, "plan", lambda outcome: "planned")
+    monkeypatch.setattr(render, "plan", lambda found: "planned")
     assert run("compare --quickstart --dry-run --root r").code == 0
     assert run("compare --quickstart seeds=7 --dry-run --root r").code == 0
     assert run("compare r/quickstart.yaml --dry-run").code == 0
@@ -285,7 +285,7 @@ def test_report_is_written_again_from_the_runs(here: Path, run) -> None:
     folder = small_study(here / "runs")
     result = run(f"report {folder}")
     assert result.code in (0, 3)
-    assert result.out.splitlines()[-1].startswith(("VERDICT: ", "TIE: "))
+    assert result.out.splitlines()[-1].startswith("VERDICT: ")
     assert (folder / "report" / "report.html").exists()
 
 
@@ -351,9 +351,9 @@ def test_config_show_names_every_origin(here: Path, run) -> None:
     assert lines["size.params"] == ["500000", "p.yaml:3:16"]
     assert lines["trainer.seed"] == ["3", "override"]
     assert lines["objective"] == ["causal", "default"]
-    shown = run("config show p.yaml --json").json()
-    assert shown["data.files"] == {"value": ["text.jsonl"], "origin": "p.yaml:2:15"}
-    assert set(shown) == set(lines)
+    found = run("config show p.yaml --json").json()
+    assert found["data.files"] == {"value": ["text.jsonl"], "origin": "p.yaml:2:15"}
+    assert set(found) == set(lines)
 
 
 def test_config_show_tells_the_kinds_apart(here: Path, run) -> None:
@@ -366,9 +366,9 @@ def test_config_show_tells_the_kinds_apart(here: Path, run) -> None:
 
 @pytest.mark.parametrize("kind", ["compare", "pretrain", "finetune"])
 def test_schema_describes_every_field(run, kind: str) -> None:
-    schema = run(f"schema {kind}").json()
-    assert schema["additionalProperties"] is False
-    described = [schema, *schema["$defs"].values()]
+    found = run(f"schema {kind}").json()
+    assert found["additionalProperties"] is False
+    described = [found, *found["$defs"].values()]
     assert all(
         "description" in field or "$ref" in field
         for part in described

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from adaptkit.report.data_tables import cut_rows, data_limits, shift_sentences, test_set_rows
+from adaptkit.report.data_tables import cut_rows, data_limits, judged_rows, shift_sentences
 from adaptkit.study.data_record import (
     CutRecord,
     DataRecord,
@@ -58,7 +58,7 @@ def test_parts_that_lost_most_come_first():
 
 def test_what_is_judged_on():
     record = TestSetRecord(num_rows=99, num_duplicates=9, num_items=90, num_clusters=30, drawn="by hash")
-    (row,) = test_set_rows(data(test_sets={"ticket": record}))
+    (row,) = judged_rows(data(test_sets={"ticket": record}))
     assert (row.name, row.num_items, row.num_duplicates, row.num_clusters) == ("ticket", 90, 9, 30)
 
 
@@ -80,8 +80,8 @@ def test_a_shift_of_sources_is_told_and_a_large_one_is_a_limit():
     ]
     assert data_limits(data(shifts={"ticket": small})) == []
     assert data_limits(data(shifts={"ticket": large})) == [
-        "The test of ticket comes from other sources than its training data by 50%: scores mix skill with that "
-        "shift."
+        "The test of ticket comes from other sources than its training data by 50%: scores mix skill with "
+        "that shift."
     ]
 
 
@@ -94,8 +94,8 @@ def test_a_shift_in_time_is_told_and_a_large_one_is_a_limit():
         test_share_newer=0.9,
     )
     assert shift_sentences(data(shifts={"ticket": ShiftRecord(times=times)})) == [
-        "ticket: training rows are from 2025-01-01 to 2026-01-01, test rows from 2025-12-01 to 2026-06-01, 90% "
-        "of them newer than all training rows."
+        "ticket: training rows are from 2025-01-01 to 2026-01-01, test rows from 2025-12-01 to 2026-06-01, "
+        "90% of them newer than all training rows."
     ]
     assert data_limits(data(shifts={"ticket": ShiftRecord(times=times)})) == [
         "90% of the test of ticket is newer than all training data: scores say how an arm does on what comes "

@@ -220,31 +220,39 @@ def test_moving_the_dials_moves_the_answer(shown: StudyView) -> None:
     assert 'data-break-even="' in first
 
 
-def test_more_text_costs_more_training_and_is_called_an_extrapolation(shown: StudyView) -> None:
-    now, later = shown.forecast(shown.data_bytes), shown.forecast(10 * shown.data_bytes)
-    assert "extrapolation" in later.sentence and "extrapolation" not in now.sentence
-    assert now.arm == "scratch+full" and f"predicted ahead of {shown.answer.main.generic}" in now.sentence
+def test_more_text_costs_more_training_and_is_read_no_further_than_was_trained(shown: StudyView) -> None:
+    now = shown.forecast(shown.data_bytes)
+    assert now.arm == "scratch" and "scratch is ahead of continued" in now.sentence
+    assert shown.data_range == (shown.data_bytes / 8, shown.data_bytes), "no extrapolation"
     values = {dial.name: dial.value for dial in shown.dials()}
     hours = [
-        shown.bill(Choice(**values | {"data_bytes": f * shown.data_bytes}), "scratch+full")[1].hours
-        for f in (1, 10)
+        shown.bill(Choice(**values | {"data_bytes": f * shown.data_bytes}), "scratch")[1].hours
+        for f in (0.5, 1)
     ]
-    assert hours[1] == pytest.approx(10 * hours[0]) and hours[0] > 0
+    assert hours[1] == pytest.approx(2 * hours[0]) and hours[0] > 0
 
 
-def test_less_text_turns_the_forecast_back_to_the_generic_model(tmp_path: Path) -> None:
+def test_less_text_turns_the_forecast_back_to_keeping_on_with_the_base(tmp_path: Path) -> None:
     levels, exponents = {"scratch": 1.75, "continued": 1.9}, {"scratch": 0.3}
     shown = StudyView(
-        write_study(tmp_path, num_rows=40, tasks=("language",), bpb=levels, exponents=exponents)
+        write_study(
+            tmp_path, texts=("continued", "scratch"), tasks=("language",), bpb=levels, exponents=exponents
+        )
     )
+    assert shown.forecast(shown.data_bytes).arm == "scratch"
     little = shown.forecast(shown.data_bytes / 4)
-    assert little.arm == shown.answer.main.generic and "ahead" not in little.sentence
+    assert little.arm == "continued" and "scratch is behind continued" in little.sentence
+
+
+def test_on_a_study_of_a_job_the_forecast_leaves_the_recommended_arm(tmp_path: Path) -> None:
+    shown = StudyView(write_study(tmp_path, num_rows=60, num_documents=40, primary="rct_role"))
+    assert shown.forecast(shown.data_bytes).arm == shown.answer.main.recommended == "tfidf"
 
 
 def test_a_study_of_one_amount_says_that_it_cannot_tell(tmp_path: Path) -> None:
     shown = StudyView(write_study(tmp_path, num_rows=40, tasks=("language",), fractions=(1.0,)))
     forecast = shown.forecast(1e9)
-    assert forecast.figure is None and forecast.arm == shown.answer.main.winner
+    assert forecast.figure is None and forecast.arm == shown.answer.main.recommended
     assert forecast.sentence == (
         "The study trained on fewer than three amounts of text, so it cannot say what more text would do. "
         "The slider moves the cost of training only."
@@ -252,17 +260,15 @@ def test_a_study_of_one_amount_says_that_it_cannot_tell(tmp_path: Path) -> None:
 
 
 def test_a_study_of_one_side_has_nothing_to_compare_at_other_amounts(tmp_path: Path) -> None:
-    shown = StudyView(write_study(tmp_path, num_rows=40, tasks=("language",), arms=("scratch+full",)))
+    shown = StudyView(write_study(tmp_path, num_rows=40, tasks=("language",), texts=("generic", "scratch")))
     forecast = shown.forecast(1e9)
     assert forecast.figure is None
     assert forecast.sentence == "The study has no pair of arms to compare at other amounts of text."
 
 
 FORECAST = re.compile(
-    r"With (?P<size>[\d.]+ \w+) of text"
-    r"(, (?P<factor>[\d.]+) times what was read: an extrapolation)?: "
-    r"scratch\+full is predicted (?P<relation>.+) generic\+lora \((?P<mean>.\d\.\d+) bits per byte, "
-    r"95% interval (?P<low>.\d\.\d+) to (?P<high>.\d\.\d+)\)\."
+    r"With (?P<size>[\d.]+ \w+) of text: scratch is (?P<relation>.+) continued "
+    r"\((?P<mean>.\d\.\d+) bits per byte, 95% interval (?P<low>.\d\.\d+) to (?P<high>.\d\.\d+)\)\."
 )
 
 
@@ -271,12 +277,11 @@ FORECAST = re.compile(
     [(1.70, "ahead of"), (1.93, "within the margin of, or too uncertain against,"), (2.20, "behind")],
 )
 def test_the_forecast_says_what_its_interval_does(tmp_path: Path, bpb: float, relation: str) -> None:
-    arms = ("generic+lora", "scratch+full")
-    levels = {"generic": 1.93, "scratch": bpb}
-    exponents = {"generic": 0.03, "scratch": 0.03}
-    options = {"arms": arms, "bpb": levels, "exponents": exponents, "num_documents": 60}
+    levels = {"continued": 1.93, "scratch": bpb}
+    exponents = {"continued": 0.03, "scratch": 0.03}
+    options = {"texts": tuple(levels), "bpb": levels, "exponents": exponents, "num_documents": 60}
     shown = StudyView(write_study(tmp_path, tasks=("language",), **options))
-    for factor in (1, 3):
+    for factor in (1, 0.5):
         forecast = shown.forecast(factor * shown.data_bytes)
         said = FORECAST.fullmatch(forecast.sentence)
         assert said and said["relation"] == relation
@@ -284,11 +289,10 @@ def test_the_forecast_says_what_its_interval_does(tmp_path: Path, bpb: float, re
         margin = 0.01 * 1.93 * factor**-0.03
         assert low <= mean <= high
         assert (high < -margin, low > margin) == (relation == "ahead of", relation == "behind")
-        assert said["factor"] == (None if factor == 1 else "3")
         assert said["size"] == size_text(factor * 8.2e6)
-        assert forecast.arm == ("scratch+full" if relation == "ahead of" else "generic+lora")
+        assert forecast.arm == ("scratch" if relation == "ahead of" else "continued")
         assert forecast.figure is not None
-        assert forecast.figure.title == "Predicted difference to generic+lora"
+        assert forecast.figure.title == "Fitted difference to continued"
         assert forecast.figure.note == (
             "From the power laws fitted to the study's amounts of text. Shaded: too small to matter."
         )
@@ -298,7 +302,7 @@ def test_the_answer_of_the_sliders_counts_servers_training_and_never(shown: Stud
     values = {dial.name: dial.value for dial in shown.dials()}
     text = shown.weigh(**values | {"requests_per_month": 1e3})
     assert "a month, 1 server<" in text and "written off over 12 months" in text
-    assert "and 50 % of their measured speed is used" in text and "Training counted: scratch+full" in text
+    assert "and 50 % of their measured speed is used" in text and "Training counted: scratch on" in text
     many = shown.weigh(**values | {"requests_per_month": 1e9})
     assert re.search(r"a month, \d+ servers<", many)
     never = shown.weigh(**values | {"usd_in": 1e-6, "usd_out": 1e-6})
@@ -333,7 +337,7 @@ def test_speed_is_the_measured_one_where_the_study_was_benchmarked(tmp_path: Pat
     study = write_study(tmp_path, num_rows=40, tasks=("language",), fractions=(1.0,))
     price = {"usd_per_hour": 0.33, "source": "c.example", "date": "2026-11-03"}
     levels = [{"concurrency": n, "requests_per_s": s} for n, s in ((1, 2.0), (8, 9.5), (32, 9.0))]
-    models = [{"name": "winner", "levels": levels}, {"name": "other", "levels": []}]
+    models = [{"name": "own", "levels": levels}, {"name": "other", "levels": []}]
     load = {"input_tokens": 64, "output_tokens": 32}
     write_json(study / "bench.json", {"date": "2026-11-20", "price": price, "load": load, "models": models})
     found = assume(study)
@@ -346,11 +350,10 @@ def test_speed_is_the_measured_one_where_the_study_was_benchmarked(tmp_path: Pat
     assert assume(study).requests_per_s.value == 4.0
 
 
-def test_a_tie_is_told_as_one(tmp_path: Path) -> None:
-    shown = StudyView(
-        write_study(tmp_path, num_rows=40, tasks=("language",), bpb={"scratch": 1.93, "continued": 1.93})
-    )
-    assert "do not pretrain" in shown.verdict().lower() and "VERDICT: TIE" in shown.verdict()
+def test_an_open_answer_is_told_as_one(tmp_path: Path) -> None:
+    levels = {"scratch": 1.93, "continued": 1.93}
+    shown = StudyView(write_study(tmp_path, num_rows=40, tasks=("language",), bpb=levels))
+    assert "<h1>Not settled: " in shown.verdict() and "VERDICT: undecided on bits per byte" in shown.verdict()
 
 
 def test_every_piece_of_the_page_is_there_and_asks_nothing_of_the_network(shown: StudyView) -> None:

@@ -6,7 +6,7 @@ import re
 import shutil
 from pathlib import Path
 
-from tiny_exports import CANARY, bytes_of, edit_verdict, study_of
+from tiny_exports import CANARY, LINES, bytes_of, edit_verdict, study_of
 
 from adaptkit.export.driver import Options, export
 from adaptkit.export.papers.model_card import ONE_RUN, scores, verdict_sentence
@@ -45,28 +45,26 @@ def test_the_card_is_filled_and_holds_no_text_path_or_time(notes: Run, tmp_path:
 def test_the_card_of_a_studys_model_has_its_interval_verdict_and_budget(model_study: Path) -> None:
     card = (export(resolve(model_study), "bf16").folder / "README.md").read_text()
     assert "| language | bits per byte | test | 1.7200 | [1.7000, 1.7400] at 95%, 2 seeds | 30 |" in card
-    assert "VERDICT: scratch+full WINS over generic+lora on bits per byte" in card
+    assert LINES["language"] in card and LINES["mood"] not in card
     assert "accuracy" not in card, "scores of other models of the arm"
     assert "3.1e+14 FLOPs, 3 tuning trials included" in card
-    assert "| study | study-fake0001, arm `scratch+full`, task language, seed 1 |" in card
+    assert "| study | study-fake0001, arm `scratch`, task language, seed 1 |" in card
 
 
 def test_the_card_of_a_models_task_tells_that_tasks_answer(model_study: Path) -> None:
     source = resolve(model_study, task="mood", arm="scratch+full", seed=1)
     card = (export(source, "int8").folder / "README.md").read_text()
-    assert (
-        "accuracy on mood: scratch+full wins; scratch+full minus generic+lora -0.210 [-0.240, -0.180]" in card
-    )
+    assert LINES["mood"] in card
     assert "bits per byte" not in card and "The scores above are means over the study's seeds" in card
     assert "--task mood --seed 1" in card and "adaptkit compare runs/study-fake0001/config.yaml" in card
 
 
-def test_a_tie_and_a_missing_opponent_are_told(notes: Run, mood: Run, tmp_path: Path) -> None:
-    study = study_of(tmp_path, notes, mood, outcome="tie")
+def test_the_answer_is_that_of_the_models_own_task(notes: Run, mood: Run, tmp_path: Path) -> None:
+    study = study_of(tmp_path, notes, mood, outcome="undecided")
+    edit_verdict(study, "mood", line="VERDICT: undecided on mood between generic+lora and scratch+full")
     source = resolve(study, task="mood", arm="generic+lora")
-    assert verdict_sentence(source).startswith("accuracy on mood: a tie; scratch+full minus generic+lora")
-    edit_verdict(study, "mood", versus_generic=None, reason="the study has no generic arm to compare")
-    assert verdict_sentence(source) == "accuracy on mood: the study has no generic arm to compare"
+    assert verdict_sentence(source) == "VERDICT: undecided on mood between generic+lora and scratch+full"
+    assert verdict_sentence(resolve(study, task="language", arm="scratch")) == LINES["language"]
     assert verdict_sentence(resolve(notes.path)) is None
 
 

@@ -1,4 +1,4 @@
-"""Which model of a study is served: the winner, in a tie the best generic arm, and never a probe."""
+"""Which model of a study is served: the recommended arm's, or the next contender's where that is no model."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ from adaptkit.run import Run, read_json, write_json
 from adaptkit.run_record import read_record
 
 
-def test_a_study_stands_for_its_winner_with_the_best_seed(model_study: Path) -> None:
+def test_a_study_stands_for_its_recommended_arm_with_the_best_seed(model_study: Path) -> None:
     source = resolve(model_study)
-    assert source.why == "scratch+full, the winner on bits per byte; seed 1 has the best dev score"
-    assert (source.arm, source.origin, source.adaptation) == ("scratch+full", "scratch", "full")
+    assert source.why == "scratch, recommended on bits per byte; seed 1 has the best dev score"
+    assert (source.arm, source.origin, source.adaptation) == ("scratch", "scratch", None)
     assert (source.study, source.study_name, source.seed) == (model_study, "clinical-trials", 1)
-    assert (source.task, source.name) == ("language", "clinical-trials-scratch-full")
+    assert (source.task, source.name) == ("language", "clinical-trials-scratch")
     assert source.role is ModelRole.PRETRAINED and source.kind == "generate"
-    assert source.run.name == source.scored_run.name == "language-scratch+full-1"
+    assert source.run.name == source.scored_run.name == "language-scratch-1"
 
 
 def test_task_arm_and_seed_can_be_chosen(model_study: Path) -> None:
@@ -37,11 +37,11 @@ def test_only_the_largest_share_of_the_text_counts(model_study: Path, tmp_path: 
     moved = shutil.copytree(model_study.parent, tmp_path / "runs") / model_study.name
     study = read_json(moved / "study.json")
     for score in study["scores"]:
-        if (score["arm"], score["seed"]) == ("scratch+full", 1):
+        if (score["arm"], score["seed"]) == ("scratch", 1):
             score["share"] = 0.5
     write_json(moved / "study.json", study)
     source = resolve(moved)
-    assert source.seed == 0 and source.why == "scratch+full, the winner on bits per byte; seed 0"
+    assert source.seed == 0 and source.why == "scratch, recommended on bits per byte; seed 0"
     with pytest.raises(ModelError, match="has no seed 1"):
         resolve(moved, seed=1)
 
@@ -57,50 +57,76 @@ def test_a_run_without_a_dev_score_is_the_last_choice(model_study: Path, tmp_pat
     assert resolve(moved, task="mood", arm="scratch+full").seed == 0
 
 
-def test_the_untouched_base_answers_for_a_prompt(model_study: Path) -> None:
-    for task in ("language", "mood"):
-        source = resolve(model_study, task=task, arm="generic+prompt")
+def test_the_untouched_base_answers_for_a_prompt_and_for_the_text_ledgers_generic(model_study: Path) -> None:
+    for task, arm in (("language", "generic"), ("mood", "generic+prompt")):
+        source = resolve(model_study, task=task, arm=arm)
         assert source.kind == "generate" and source.run.name == "base"
         assert source.role is ModelRole.GENERIC and source.task == task
-    assert resolve(model_study, task="language", arm="generic+probe").run.name == "base"
 
 
-def test_a_probe_is_no_model_and_gives_way_to_the_next_best(model_study: Path, tmp_path: Path) -> None:
-    with pytest.raises(ModelError, match="regression on frozen features") as refused:
-        resolve(model_study, task="mood", arm="generic+probe")
+@pytest.mark.parametrize(
+    ("arm", "what"), [("generic+probe", "a regression on frozen features"), ("tfidf", "no language model")]
+)
+def test_a_probe_or_a_baseline_is_no_model(model_study: Path, arm: str, what: str) -> None:
+    with pytest.raises(ModelError, match=f"is {what}: its scores were kept, no model was made") as refused:
+        resolve(model_study, task="mood", arm=arm)
     assert refused.value.fix == "choose an arm that is a model: scratch+full, generic+lora, generic+prompt"
+
+
+@pytest.mark.parametrize("arm", ["generic+probe", "tfidf"])
+def test_what_is_no_model_gives_way_to_the_next_contender(
+    model_study: Path, tmp_path: Path, arm: str
+) -> None:
     moved = shutil.copytree(model_study.parent, tmp_path / "runs") / model_study.name
-    edit_verdict(moved, "mood", outcome="generic", generic="generic+probe")
+    contenders = [arm, "generic+lora", "scratch+full"]
+    edit_verdict(moved, "mood", outcome="no gain", recommended=arm, contenders=contenders)
     source = resolve(moved, task="mood")
+    assert source.arm == "generic+lora", "the preferred contender, not the one with the best score"
+    what = {"tfidf": "no language model", "generic+probe": "a regression on frozen features"}[arm]
+    assert source.why.startswith(
+        "generic+lora, the next contender on accuracy on mood "
+        f"({arm}, recommended on accuracy on mood, is {what})"
+    )
+    edit_verdict(moved, "mood", contenders=[arm])
+    source = resolve(moved, task="mood")
+    assert source.arm == "scratch+full" and "the best model on accuracy on mood (" in source.why
+
+
+def test_where_nothing_is_decided_the_preferred_contender_is_taken_and_that_is_said(
+    notes: Run, mood: Run, tmp_path: Path
+) -> None:
+    study = study_of(tmp_path, notes, mood, outcome="undecided")
+    edit_verdict(study, "mood", recommended="generic+lora", contenders=["generic+lora", "scratch+full"])
+    source = resolve(study, task="mood")
     assert source.arm == "generic+lora"
-    assert "the best generic model on accuracy on mood (the winner generic+probe is a regr" in source.why
+    assert source.why.startswith(
+        "generic+lora, the preferred contender on accuracy on mood, which is not decided yet; "
+    )
 
 
-def test_in_a_tie_the_best_generic_model_is_taken(notes: Run, mood: Run, tmp_path: Path) -> None:
-    study = study_of(tmp_path, notes, mood, outcome="tie")
-    source = resolve(study)
-    assert source.arm == "generic+lora" and "tie, so do not pretrain" in source.why
-    edit_verdict(study, "language", generic="generic+prompt")
-    assert resolve(study).arm == "generic+prompt", "the verdict's own choice"
-    edit_verdict(study, "mood", generic="generic+probe")
-    assert resolve(study, task="mood").arm == "generic+lora", "no model stands behind the verdict's choice"
-
-
-def test_an_origin_without_a_model_names_the_arms_that_have_one(model_study: Path, tmp_path: Path) -> None:
+def test_a_task_on_which_no_arm_is_a_model_is_refused(model_study: Path, tmp_path: Path) -> None:
     moved = shutil.copytree(model_study.parent, tmp_path / "runs") / model_study.name
     study = read_json(moved / "study.json")
-    study["arms"][1]["origin"] = "distilled"
+    servable = ("generic+prompt", "generic+lora", "scratch+full")
+    study["scores"] = [score for score in study["scores"] if score["arm"] not in servable]
     write_json(moved / "study.json", study)
-    edit_verdict(moved, "mood", candidate="generic+probe")
-    with pytest.raises(ModelError, match="no distilled arm of this study is a model") as refused:
+    edit_verdict(moved, "mood", recommended="tfidf", contenders=["tfidf", "generic+probe"])
+    with pytest.raises(
+        ModelError, match="no arm of this study is a model that can be served on mood"
+    ) as refused:
         resolve(moved, task="mood")
-    assert refused.value.fix == "name one with --arm: scratch+full, generic+lora, generic+prompt"
+    assert refused.value.fix == "name another task with --task"
 
 
 @pytest.mark.parametrize(
     ("choice", "what", "fix"),
     [
-        ({"arm": "generic+lor"}, "did you mean 'generic\\+lora'", "choose from generic+prompt, "),
+        (
+            {"arm": "generic+lora"},
+            "has no arm 'generic\\+lora' on language",
+            "choose from generic, continued",
+        ),
+        ({"arm": "scratsh"}, "did you mean 'scratch'", "choose from generic, continued, scratch"),
         ({"seed": 7}, "has no seed 7", "choose from 0, 1"),
         ({"task": "moody"}, "no task 'moody'.*did you mean 'mood'", "choose from language, mood"),
     ],

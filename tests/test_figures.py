@@ -22,7 +22,8 @@ from adaptkit.study.statistics import Interval
 from adaptkit.study.verdict import judge
 
 ARM = ArmRecord(ledger="jobs", name="scratch+full", origin="scratch", adaptation="full", describe="")
-WIN = {"generic+lora": [1.80, 1.801, 1.799], "scratch+full": [1.70, 1.701, 1.699]}
+WIN = {"continued": [1.80, 1.801, 1.799], "scratch": [1.70, 1.701, 1.699]}
+CLOSE = {"continued": [1.7, 1.701, 1.699], "scratch": [1.69, 1.72, 1.66], "placebo": [1.79, 1.791, 1.789]}
 
 
 class Drawing:
@@ -54,10 +55,11 @@ class Drawing:
 
 
 def test_the_shaded_band_is_the_margin_on_either_side_of_zero():
-    results = results_of(WIN | {"placebo+full": [1.79, 1.791, 1.789]})
+    results = results_of(WIN | {"placebo": [1.79, 1.791, 1.789]})
     verdict = judge(results)
-    drawing = Drawing(figures.main_difference(verdict, results))
-    assert drawing.band() == pytest.approx((-0.018, 0.018), abs=2e-4)
+    assert verdict.main.margin == pytest.approx(0.017)
+    drawing = Drawing(figures.all_differences(verdict.main, results))
+    assert drawing.band() == pytest.approx((-0.017, 0.017), abs=2e-4)
     assert len(drawing.classed("rect", "margin")) == 2, "one for each row"
     zero = drawing.classed("line", "zero")[0]
     assert drawing.x_value(float(zero["x1"])) == pytest.approx(0.0, abs=2e-4)
@@ -97,16 +99,29 @@ def test_what_lies_outside_a_plot_is_an_arrow():
 
 
 def test_words_of_the_main_difference():
-    results = results_of(WIN | {"placebo+full": [1.79, 1.791, 1.789]})
-    figure = figures.main_difference(judge(results), results)
-    assert figure.title == "scratch+full, as a difference"
-    assert figure.note == "Shaded: differences declared too small to matter. Whiskers: intervals."
+    results = results_of(CLOSE)
+    verdict = judge(results)
+    assert (verdict.main.recommended, verdict.main.contenders) == ("continued", ("continued", "scratch"))
+    figure = figures.main_difference(verdict, results)
+    assert figure.title == "Difference to continued"
+    assert figure.note == (
+        "Shaded: differences declared too small to matter. Whiskers: intervals that hold together."
+    )
     texts = Drawing(figure).texts
-    assert "against generic+lora" in texts and "against placebo+full" in texts
+    assert "scratch" in texts and "placebo" not in texts, "of the arms that are behind, none"
     assert "difference in bits per byte" in texts
     assert texts.index("\u2190 better") < texts.index("worse \u2192")
-    alone = results_of({"generic+lora": [1.8, 1.8]})
+
+
+def test_the_main_difference_shows_the_rival_where_no_other_contender_is_left():
+    results = results_of(WIN | {"placebo": [1.79, 1.791, 1.789]})
+    verdict = judge(results)
+    assert verdict.main.contenders == ("scratch",) and verdict.main.rival == "placebo"
+    texts = Drawing(figures.main_difference(verdict, results)).texts
+    assert "placebo" in texts and "continued" not in texts
+    alone = results_of({"continued": [1.8, 1.8]})
     assert figures.main_difference(judge(alone), alone) is None
+    assert figures.all_differences(judge(alone).main, alone) is None
 
 
 def test_hints_turn_round_where_more_is_better():
@@ -117,22 +132,24 @@ def test_hints_turn_round_where_more_is_better():
 
 
 @pytest.mark.parametrize("task", [LANGUAGE, TICKET])
-def test_differences_stand_best_first_against_the_best_generic_arm(task):
-    scores = {"generic+lora": [0.70, 0.71], "generic+prompt": [0.60, 0.61]}
-    scores |= {"scratch+full": [0.80, 0.81], "continued+full": [0.90, 0.91]}
-    results = results_of(scores, task=task)
+def test_differences_stand_best_first_against_the_recommended_arm(task):
+    scores = {"generic": [0.60, 0.601, 0.599], "placebo": [0.70, 0.701, 0.699]}
+    scores |= {"scratch": [0.80, 0.801, 0.799], "continued": [0.90, 0.901, 0.899]}
+    results = results_of(scores, task=task, num_items=2000)
     verdict = judge(results).main
     figure = figures.all_differences(verdict, results)
     names = [text for text in Drawing(figure).texts if text in scores]
-    best_first = ["continued+full", "scratch+full", "generic+prompt"]
+    best_first = ["scratch", "placebo", "generic"]
     if task is LANGUAGE:
-        best_first = ["generic+lora", "scratch+full", "continued+full"]
+        best_first = ["placebo", "scratch", "continued"]
     assert names == best_first
+    assert verdict.recommended == ("generic" if task is LANGUAGE else "continued")
     assert figure.note == (
-        f"Each arm minus {verdict.generic}, the best generic arm, with 95% intervals over seeds and items."
+        f"Each arm minus {verdict.recommended}, the recommended one, in intervals that hold together "
+        "with 95% confidence."
     )
     title = "bits per byte" if task is LANGUAGE else "accuracy on ticket"
-    assert figure.title == f"Difference to {verdict.generic}: {title}"
+    assert figure.title == f"Difference to {verdict.recommended}: {title}"
     assert Drawing(figure).band()[1] == pytest.approx(0.006 if task is LANGUAGE else 0.01, abs=1e-3)
 
 
@@ -140,7 +157,9 @@ def test_differences_stand_best_first_against_the_best_generic_arm(task):
 
 
 def test_cost_figures_say_which_way_is_better_and_what_lines_join(tmp_path):
-    study = write_study(tmp_path, num_documents=40, num_rows=60, arms=("generic+lora", "scratch+full"))
+    arms = ("generic+lora", "scratch+full")
+    texts = ("continued", "scratch")
+    study = write_study(tmp_path, num_documents=40, num_rows=60, arms=arms, texts=texts, baselines=False)
     results = collect(study)
     compute, time, task = figures.cost_figures(results, measure(results))
     joined = "Lines join the same arm on growing shares of the text."
@@ -153,7 +172,7 @@ def test_cost_figures_say_which_way_is_better_and_what_lines_join(tmp_path):
     ]
     assert "training FLOPs per seed" in Drawing(compute).texts
     alone = figures.cost_figures(results, None)
-    assert alone[0].note == "Lower is better."
+    assert joined not in alone[0].note
 
 
 @pytest.mark.parametrize(
@@ -182,10 +201,10 @@ def test_values_off_the_scale_are_told_in_the_note():
 
 
 def scaling_of(tmp_path, status="at", num_bytes=4e6):
-    arms = ("generic+lora", "continued+full", "scratch+full")
-    results = collect(write_study(tmp_path, num_documents=40, tasks=("language",), arms=arms))
+    texts = ("generic", "continued", "scratch")
+    results = collect(write_study(tmp_path, num_documents=40, tasks=("language",), texts=texts))
     curves = measure(results).curves
-    crossing = Crossing("scratch+full", "continued+full", status, num_bytes, 3e6, 6e6, "a sentence")
+    crossing = Crossing("scratch", "continued", status, num_bytes, 3e6, 6e6, "a sentence")
     return figures.scaling_figure(results, Scaling(curves, (crossing,)))
 
 
@@ -296,27 +315,27 @@ def test_learning_curves_are_drawn_where_there_are_some():
 
 
 def test_forgetting_is_measured_against_the_untouched_base(tmp_path):
-    arms = ("generic+prompt", "generic+lora", "scratch+full")
-    study = write_study(tmp_path, num_documents=40, tasks=("language",), fractions=(1.0,), arms=arms)
+    texts = ("generic", "continued-lora", "scratch")
+    study = write_study(tmp_path, num_documents=40, tasks=("language",), fractions=(1.0,), texts=texts)
     results = collect(study)
     figure = figures.forgetting_figure(results)
-    (rows, *_) = results.forgetting["generic+prompt"]
+    (rows, *_) = results.forgetting["generic"]
     base = score_table("bits_per_byte", rows).value
     assert figure.note == (
-        f"Line: the generic model before any adaptation, {base:.3f}. Scratch models never knew general text."
+        f"Line: the generic model before any training, {base:.3f}. Scratch models never knew general text."
     )
     drawing = Drawing(figure)
     assert drawing.texts.index("\u2190 remembers") < drawing.texts.index("forgets \u2192")
     line = drawing.classed("line", "zero")[0]
     assert drawing.x_value(float(line["x1"])) == pytest.approx(base, abs=0.02)
-    assert "generic+prompt" not in drawing.texts and "scratch+full" in drawing.texts
+    assert "generic" not in drawing.texts and "scratch" in drawing.texts
 
 
 def test_forgetting_without_the_untouched_base_says_what_its_line_is(tmp_path):
-    arms = ("generic+lora", "scratch+full")
-    study = write_study(tmp_path, num_documents=40, tasks=("language",), fractions=(1.0,), arms=arms)
+    texts = ("continued-lora", "scratch")
+    study = write_study(tmp_path, num_documents=40, tasks=("language",), fractions=(1.0,), texts=texts)
     figure = figures.forgetting_figure(collect(study))
-    assert figure.note == "Line: generic+lora. Scratch models never knew general text."
+    assert figure.note == "Line: continued-lora. Scratch models never knew general text."
 
 
 # Money

@@ -98,7 +98,7 @@ def test_a_baseline_is_unbeaten_in_the_task_s_own_direction():
 
 def tuned(*dev: float) -> TuningRecord:
     trials = tuple(TrialRecord(run="t", learning_rate=10.0**i, dev=value) for i, value in enumerate(dev))
-    return TuningRecord(title="scratch", job="scratch", trials=trials)
+    return TuningRecord(title="scratch", arm="scratch", task="language", trials=trials, rate=1e-3)
 
 
 @pytest.mark.parametrize(

@@ -52,7 +52,7 @@ def test_compare_can_be_called_whatever_was_imported_first(first: str) -> None:
 def test_compare_reads_a_file_and_its_overrides(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "study.yaml").write_text(STUDY)
     calls = []
-    outcome = driver.StudyOutcome(tmp_path, "TIE", tmp_path / "report.html", None, {})
+    outcome = driver.StudyOutcome(tmp_path, "VERDICT: ...", tmp_path / "report.html", "scratch", 0, {})
 
     def fake(config: StudyConfig, root: Path, **options: object) -> driver.StudyOutcome:
         calls.append((config.seeds, root, options))

@@ -49,9 +49,7 @@ def curve(origin: str, scale: float, exponent: float, noise: float = 0.0) -> Cur
     values = scale * SIZES**-exponent
     laws = fit(SIZES, values * (1 + rng.normal(0, noise, (200, len(SIZES)))))
     points = tuple(Interval(v, v, v) for v in values)
-    return Curve(
-        f"{origin}+full", origin, tuple(SIZES), points, fit(SIZES, values), laws, Interval(exponent, 0, 1)
-    )
+    return Curve(origin, origin, tuple(SIZES), points, fit(SIZES, values), laws, Interval(exponent, 0, 1))
 
 
 def test_crossing_is_where_the_laws_meet():
@@ -64,16 +62,19 @@ def test_crossing_is_where_the_laws_meet():
     assert size_text(found.num_bytes) in found.sentence
 
 
-def test_crossing_beyond_the_data_is_called_an_extrapolation():
+def test_nothing_is_read_beyond_the_largest_amount():
+    # The laws would meet at (20 / 7) ** (1 / 0.06), about 40 MB.
     found = cross(curve("scratch", 20, 0.12), curve("continued", 7.0, 0.06))
-    assert found.status == "at" and found.num_bytes > SIZES[-1]
-    assert "extrapolation" in found.sentence
-
-
-def test_no_crossing_is_not_within_reach():
-    found = cross(curve("scratch", 5.0, 0.05), curve("continued", 3.0, 0.05))
     assert found.status == "beyond" and math.isinf(found.num_bytes)
-    assert "does not catch continued+full within 100x of the text read" in found.sentence
+    assert found.sentence.endswith("within the text read; beyond it nothing is forecast")
+    never = cross(curve("scratch", 5.0, 0.05), curve("continued", 3.0, 0.05))
+    assert never.status == "beyond" and math.isinf(never.num_bytes)
+
+
+def test_a_crossing_at_the_largest_amount_is_the_last_that_is_told():
+    exponent = 0.045 + math.log(20 / 3.6) / math.log(SIZES[-1])  # the laws meet at the largest amount
+    assert cross(curve("scratch", 20, exponent * 1.01), curve("continued", 3.6, 0.045)).status == "at"
+    assert cross(curve("scratch", 20, exponent * 0.99), curve("continued", 3.6, 0.045)).status == "beyond"
 
 
 def test_ahead_everywhere_is_said_so():
@@ -84,32 +85,20 @@ def test_ahead_everywhere_is_said_so():
 def test_every_sentence_of_a_crossing_word_for_word():
     at = cross(curve("scratch", 20, 0.16, 0.002), curve("continued", 3.6, 0.045, 0.002))
     interval = f"95% interval: {size_text(at.low)} to {size_text(at.high)}"
-    assert at.low < SIZES[-1] and at.num_bytes < SIZES[-1]
-    assert at.sentence == (
-        f"scratch catches continued+full from {size_text(at.num_bytes)} of text on ({interval})"
-    )
-    later = cross(curve("scratch", 20, 0.12), curve("continued", 7.0, 0.06))
-    far = f"{later.num_bytes / SIZES[-1]:.1f}x the text read: an extrapolation"
-    assert later.sentence == (
-        f"scratch catches continued+full from {size_text(later.num_bytes)} of text on "
-        f"(95% interval: {size_text(later.low)}), {far}"
-    )
+    assert SIZES[0] < at.low < at.num_bytes < at.high < SIZES[-1]
+    assert at.sentence == f"scratch catches continued from {size_text(at.num_bytes)} of text on ({interval})"
     never = cross(curve("scratch", 5.0, 0.05), curve("continued", 3.0, 0.05))
     assert never.sentence == (
-        "scratch does not catch continued+full within 100x of the text read (95% interval: beyond 100x)"
+        "scratch does not catch continued within the text read; beyond it nothing is forecast"
     )
     ahead = cross(curve("scratch", 3.0, 0.06), curve("continued", 5.0, 0.05), confidence=0.9)
     assert ahead.sentence == (
-        "scratch is level with or ahead of continued+full at every amount tested "
+        "scratch is level with or ahead of continued at every amount tested "
         "(90% interval: below the smallest amount tested)"
     )
-    unsure = cross(curve("scratch", 2.05, 0.02, 0.05), curve("continued", 2.0, 0.02, 0.05))
-    assert "below the smallest amount tested to beyond 100x" in unsure.sentence
-
-
-def test_a_crossing_behind_the_data_is_no_extrapolation():
-    inside = cross(curve("scratch", 20, 0.16), curve("continued", 3.6, 0.045))
-    assert inside.num_bytes < SIZES[-1] and "extrapolation" not in inside.sentence
+    unsure = cross(curve("scratch", 20, 0.16, 0.2), curve("continued", 3.6, 0.045, 0.2))
+    assert unsure.status == "at"
+    assert "below the smallest amount tested to beyond the text read" in unsure.sentence
 
 
 @pytest.mark.parametrize(
@@ -122,11 +111,16 @@ def test_sizes_are_short(num_bytes, text):
 
 def test_study_with_four_amounts_gives_d_star(tmp_path):
     scaling = measure(
-        collect(write_study(tmp_path, num_rows=50, arms=["generic+lora", "continued+full", "scratch+full"]))
+        collect(
+            write_study(tmp_path, num_rows=50, texts=["generic", "continued", "continued-lora", "scratch"])
+        )
     )
-    assert {c.origin for c in scaling.curves} == {"generic", "continued", "scratch"}
+    assert {c.origin for c in scaling.curves} == {"continued", "continued-lora", "scratch"}, (
+        "generic reads none"
+    )
+    assert [crossing.against for crossing in scaling.crossings] == ["continued", "continued-lora"]
     crossing = scaling.crossings[0]
-    assert crossing.against == "continued+full" and crossing.status == "at"
+    assert crossing.arm == "scratch" and crossing.status == "at"
     assert crossing.low <= crossing.num_bytes <= crossing.high
     truth = 8.2e6 * (1.79 / 1.71) ** (1 / (0.045 - 0.16))
     assert crossing.low * 0.9 < truth < crossing.high * 1.1

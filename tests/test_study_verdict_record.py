@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from fake_study import write_study
+from fake_study import TEXTS, write_study
 
 from adaptkit.errors import DataError
 from adaptkit.report.write import write_report
@@ -31,19 +31,27 @@ def test_what_the_report_writes_is_read_back(study: Path) -> None:
     verdict, written = read_verdict(study), read_json(study / "report" / "verdict.json")
     assert (verdict.line, verdict.primary) == (written["line"], "language")
     answer = verdict.of("language")
-    assert answer.winner == written["winner"] == "scratch+full"
-    assert answer.versus_generic.difference == written["tasks"][0]["versus_generic"]["difference"]
+    assert answer.recommended == verdict.recommended == written["recommended"] == "scratch"
+    assert (answer.ledger, answer.outcome, answer.rival) == ("text", "gain", "continued")
+    assert answer.contenders == ("scratch",) and answer.best == "scratch" and answer.settled
+    assert answer.line == verdict.line and verdict.exit_code == written["exit_code"] == 0
+    assert answer.pair is not None
+    assert answer.pair.difference == written["tasks"][0]["pair"]["difference"]
+    assert verdict.of("rct_role").ledger == "jobs" and verdict.of("rct_role").line != verdict.line
     rows = {(row.arm, row.task): row for row in verdict.scores}
-    assert rows["generic+lora", "rct_role"].num_seeds == 2
-    assert len(rows) == len(written["scores"]) == 4
+    assert rows["generic+lora", "rct_role"].num_seeds == 2 and rows["tfidf", "rct_role"].num_seeds == 1
+    assert set(rows) == {
+        *((arm, "language") for arm in TEXTS),
+        *((arm, "rct_role") for arm in ("generic+lora", "scratch+full", "tfidf")),
+    }
 
 
-@pytest.mark.parametrize(
-    ("outcome", "winner"), [("pretrained", "scratch+full"), ("generic", "generic+lora"), ("tie", None)]
-)
-def test_the_winner_follows_from_the_outcome(study: Path, outcome: str, winner: str | None) -> None:
-    answer = read_verdict(study).of("language").model_copy(update={"outcome": outcome})
-    assert answer.winner == winner
+def test_a_verdict_of_the_first_release_asks_for_the_report_again(study: Path, tmp_path: Path) -> None:
+    written = read_json(study / "report" / "verdict.json")
+    del written["recommended"]
+    write_json(tmp_path / "report" / "verdict.json", {**written, "winner": "scratch+full"})
+    with pytest.raises(DataError, match="does not fit at 'recommended'"):
+        read_verdict(tmp_path)
 
 
 def test_a_verdict_that_does_not_fit_asks_for_the_report_again(study: Path, tmp_path: Path) -> None:

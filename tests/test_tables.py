@@ -42,17 +42,22 @@ def test_costs_of_the_primary_score():
     assert by_name["scratch+full"] == ("none", "none", "", "")
 
 
-def test_baselines_stand_below_without_cost():
-    row = tables.main_table(results_of(SCORES, task=TICKET, baselines={"words": 0.5})).rows[-1]
-    assert (row.name, row.describe, row.costs) == ("words", "for reference; no language model", ("",) * 4)
+def test_baselines_stand_first_and_can_be_the_best():
+    row = tables.main_table(results_of(SCORES, task=TICKET, baselines={"words": 0.5})).rows[0]
+    assert (row.name, row.describe) == ("words", "no language model")
+    assert row.costs == ("none", "none", "", "")
     assert row.cells[0].value == "0.500" and not row.cells[0].best
+    row = tables.main_table(results_of(SCORES, task=TICKET, baselines={"words": 0.9})).rows[0]
+    assert row.name == "words" and row.cells[0].best
 
 
 def test_an_arm_that_was_not_scored_on_a_task_has_no_cell(tmp_path):
     results = collect(write_study(tmp_path, num_documents=40, num_rows=60, fractions=(1.0,)))
     results.cells = [c for c in results.cells if (c.task, c.arm) != ("rct_role", "generic+lora")]
-    (row,) = [row for row in tables.main_table(results).rows if row.name == "generic+lora"]
-    assert row.cells[0] is not None and row.cells[1] is None
+    rows = {row.name: row for row in tables.main_table(results).rows}
+    assert rows["generic+lora"].cells == (None, None) and rows["generic+lora"].costs == ("",) * 4
+    assert rows["generic"].cells[0] is not None and rows["generic"].cells[1] is None
+    assert rows["generic+full"].cells[0] is None and rows["generic+full"].cells[1] is not None
 
 
 def test_every_metric_whose_columns_are_there_is_in_the_detail_table(tmp_path):

@@ -108,7 +108,13 @@ def record_of(arms: Sequence[ArmRecord], task: TaskRecord, num_seeds: int, **fie
         "tasks": (task,),
         "data": DataRecord(corpora={"domain": CorpusRecord(train=split, test=split)}),
         "budget": BudgetRecord(
-            flops_per_seed=3.1e14, unit="flops", asked="3.1e14", task_share=0.2, trials=3, held_equal=()
+            flops_per_seed=3.1e14,
+            unit="flops",
+            asked="3.1e14",
+            task_share=0.2,
+            text_flops_per_seed=2.48e14,
+            trials=3,
+            held_equal=(),
         ),
         "scores": (),
         "base": BaseRecord(model="base"),

@@ -6,8 +6,8 @@
     adaptkit finetune finetune.yaml    one model on one labelled task or on instructions
     adaptkit distill distill.yaml      a small student of a large teacher
     adaptkit embed train embed.yaml    an encoder; also questions, encode, index, search, evaluate
-    adaptkit export runs/STUDY         the winner as a model folder, measured against its source
-    adaptkit serve runs/STUDY          the winner behind an OpenAI-compatible endpoint
+    adaptkit export runs/STUDY         the recommended model as a folder, measured against its source
+    adaptkit serve runs/STUDY          the recommended model behind an OpenAI-compatible endpoint
     adaptkit bench runs/STUDY          what serving it costs
     adaptkit demo runs/STUDY           a page for the people who decide
     adaptkit data check FILES          what is in these files, before anything trains

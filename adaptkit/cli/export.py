@@ -27,7 +27,7 @@ Method = Annotated[
 Out = Annotated[
     Path | None, typer.Option(metavar="DIR", help="Where to; the run's export/FORMAT if not given.")
 ]
-Arm = Annotated[str | None, typer.Option(help="Of a study, instead of its winner.")]
+Arm = Annotated[str | None, typer.Option(help="Of a study, instead of its recommended one.")]
 Calibration = Annotated[
     Path | None, typer.Option(metavar="FILE", help="Text for gptq, instead of the run's.")
 ]

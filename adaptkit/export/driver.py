@@ -1,7 +1,7 @@
 """Export a model: write a folder that transformers and vLLM load, and measure what it lost.
 
     exported = export(resolve("runs/study-1a2b3c4d"), "int8")
-    exported.folder     # runs/<winner>/export/int8: weights, tokenizer, README.md, manifest.json,
+    exported.folder     # runs/<recommended>/export/int8: weights, tokenizer, README.md, manifest.json,
                         # parity.json, reference.json, sbom.cdx.json
 
 The folder is written under another name, read back, compared with its source and renamed: it is there whole

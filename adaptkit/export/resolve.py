@@ -1,6 +1,6 @@
-"""Find the model that a folder stands for: a study's winner, a run's model, an export, or a model as it is.
+"""Find the model that a folder stands for: a study's recommended one, a run's, an export, or a model as it is.
 
-source = resolve("runs/study-1a2b3c4d")            # the winner; in a tie the best generic arm that is a model
+source = resolve("runs/study-1a2b3c4d")            # the recommended arm's, or the next contender's
 source.folder, source.kind, source.name, source.why
 """
 
@@ -22,8 +22,8 @@ def resolve(
 
     Args:
         path: a study's or a training's run directory, an exported folder, or a HF model folder.
-        arm, task, seed: for a study, instead of its winner on its primary task and of the seed with the best
-            dev score.
+        arm, task, seed: for a study, instead of the recommended arm on its primary task and of the seed with
+            the best dev score.
     Raises: ModelError or DataError where there is nothing to serve, saying what the folder holds and what to
         give.
     """

@@ -64,13 +64,13 @@ def _action(cut: CutRecord) -> str:
 def _parts(cut: CutRecord) -> str:
     """The sources and labels that lost most."""
     parts = {**cut.by_source, **cut.by_label}
+    if len(parts) < 2:
+        return ""
     most = sorted(parts, key=lambda name: -parts[name].num_bytes)[:MOST_PARTS]
-    return (
-        ", ".join(f"{name or 'unnamed'} {parts[name].share:.1%}" for name in most) if len(parts) > 1 else ""
-    )
+    return ", ".join(f"{name or 'unnamed'} {parts[name].share:.1%}" for name in most)
 
 
-def test_set_rows(data: DataRecord) -> list[TestSetRow]:
+def judged_rows(data: DataRecord) -> list[TestSetRow]:
     """Every set that is judged on."""
     return [_test_set_row(name, record) for name, record in data.test_sets.items()]
 

@@ -121,7 +121,7 @@ def report_context(results: Results, verdict: Verdict) -> dict[str, Any]:
         "time_sentence": time_sentence(results),
         "corpora": _corpora(record),
         "cuts": data_tables.cut_rows(record.data),
-        "test_sets": data_tables.test_set_rows(record.data),
+        "test_sets": data_tables.judged_rows(record.data),
         "shifts": data_tables.shift_sentences(record.data),
         "vocabulary_saving": _vocabulary_saving(record),
         "tuning": _trials(record),
