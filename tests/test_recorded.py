@@ -15,8 +15,7 @@ from adaptkit.models import packed
 from adaptkit.run import Run
 from adaptkit.trainer import recorded, run_checks
 from adaptkit.trainer.config import TrainerConfig
-from adaptkit.trainer.loss import LossModule
-from adaptkit.trainer.objective import BOUNDS, ROWS, CausalLM, Classification, MaskedLM
+from adaptkit.trainer.objective import BOUNDS, ROWS, CausalLM, Classification, LossModule, MaskedLM
 from adaptkit.trainer.parallel import Ranks
 from adaptkit.trainer.trainer import Trainer
 

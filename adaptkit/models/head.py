@@ -54,7 +54,7 @@ class Backbone:
     def __init__(self, model: nn.Module, head: nn.Module):
         self.model, self.head, self.inner = model, head, unwrap(model)
 
-    def __call__(self, **batch: Tensor) -> Tensor:
+    def __call__(self, **batch: Tensor | int) -> Tensor:
         """Inputs as the model takes them (no labels); returns what the projection would be given, [B, T, D].
 
         Raises: ModelError if the model scales or caps its logits after the projection.

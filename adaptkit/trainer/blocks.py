@@ -5,7 +5,7 @@ Shape letters: B rows, T tokens, D hidden size, H heads.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
@@ -63,7 +63,7 @@ def recording(model: nn.Module, blocks: Sequence[int], *, attention: bool = Fals
 
 
 @contextmanager
-def replaced(model: nn.Module, substitutes: dict[int, Sequence[nn.Module]]) -> Iterator[None]:
+def replaced(model: nn.Module, substitutes: Mapping[int, Sequence[nn.Module]]) -> Iterator[None]:
     """Inside, these blocks of `model` are passed over and others run in their place, one after another; none
     skips the block.
 

@@ -18,6 +18,7 @@ import shutil
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -220,22 +221,22 @@ def write_safetensors(path: Path, tensors: Mapping[str, Tensor]) -> dict[str, An
         offset = end
     head = json.dumps(header, separators=(",", ":")).encode()
     head += b" " * (-len(head) % 8)
-    sha256, size = hashlib.sha256(), 0
+    opening = len(head).to_bytes(8, "little") + head
+    blocks: Iterator[bytes | memoryview] = chain([opening], (raw_bytes(tensors[name]) for name in names))
+    sha256 = hashlib.sha256()
     with path.open("wb") as file:
-        for block in (len(head).to_bytes(8, "little"), head, *(tensors[name] for name in names)):
-            data = block if isinstance(block, bytes) else raw_bytes(block)
-            file.write(data)
-            sha256.update(data)
-            size += len(data)
+        for block in blocks:
+            file.write(block)
+            sha256.update(block)
         file.flush()
         os.fsync(file.fileno())
-    return {"size": size, "sha256": sha256.hexdigest()}
+    return {"size": len(opening) + offset, "sha256": sha256.hexdigest()}
 
 
 def raw_bytes(tensor: Tensor) -> memoryview:
     """The tensor's bytes, without a copy if it is a contiguous CPU tensor."""
     flat = tensor.detach().cpu().contiguous().reshape(-1)
-    return memoryview(flat.view(torch.uint8).numpy())
+    return memoryview(flat.view(torch.uint8).numpy())  # type: ignore[arg-type]  # a Buffer from 3.12 on
 
 
 def tensor_bytes(tensor: Tensor) -> int:

@@ -175,13 +175,14 @@ class Distillation:
     ) -> tuple[Tensor, dict[str, Tensor]]:
         share = self.losses.get("cross_entropy", 0.0)
         kinds = [name for name in DIVERGENCES if name in self.losses]
-        shared = {"vocab_size": self.vocab_size, "implementation": self.implementation}
         if not kinds:
             if not share:
                 return hidden_ND.new_zeros(()), {}
-            ce = ops.linear_cross_entropy(hidden_ND, weight_VD, labels_N, bias_V=bias_V, **shared)
+            ce = self._cross_entropy(hidden_ND, weight_VD, bias_V, labels_N)
             return share * ce, {"cross_entropy": ce}
-        total, parts = hidden_ND.new_zeros((), dtype=torch.float32), {}
+        assert teacher is not None
+        total = hidden_ND.new_zeros((), dtype=torch.float32)
+        parts: dict[str, Tensor] = {}
         for name in kinds:
             loss, ce, kd = ops.linear_distillation(
                 hidden_ND,
@@ -192,12 +193,26 @@ class Distillation:
                 beta=self.beta,
                 temperature=self.temperature,
                 student_bias_V=bias_V,
-                ce_weight=share if name == kinds[0] else 0.0,
+                ce_weight=share,
                 kd_weight=self.losses[name],
-                **shared,
+                vocab_size=self.vocab_size,
+                implementation=self.implementation,
             )
+            share = 0.0  # the labels count once, beside the first divergence
             total, parts = total + loss, {**parts, name: kd, "cross_entropy": ce}
         return total, parts
+
+    def _cross_entropy(
+        self, hidden_ND: Tensor, weight_VD: Tensor, bias_V: Tensor | None, labels_N: Tensor
+    ) -> Tensor:
+        return ops.linear_cross_entropy(
+            hidden_ND,
+            weight_VD,
+            labels_N,
+            bias_V=bias_V,
+            vocab_size=self.vocab_size,
+            implementation=self.implementation,
+        )
 
     def _layer_losses(
         self, model: nn.Module, own: Recorded, theirs: Recorded, weights_BT: Tensor
@@ -273,15 +288,7 @@ class Distillation:
             if not kept
         }
         with replaced(model, swapped), only_blocks(model, rate < 1) as idle:
-            hidden_ND, weight_VD, bias_V, labels_N = head_inputs(model, batch, self.kind)
-            loss = ops.linear_cross_entropy(
-                hidden_ND,
-                weight_VD,
-                labels_N,
-                bias_V=bias_V,
-                vocab_size=self.vocab_size,
-                implementation=self.implementation,
-            )
+            loss = self._cross_entropy(*head_inputs(model, batch, self.kind))
         return loss + nothing(idle)
 
     def _own_rate(self, name: str) -> float:

@@ -12,7 +12,7 @@ import copy
 import gc
 import os
 from contextlib import AbstractContextManager, nullcontext
-from typing import Any
+from typing import Any, cast
 
 import torch
 import torch.distributed as dist
@@ -90,7 +90,9 @@ class ReplicatedRanks(Ranks):
         return nn.parallel.DistributedDataParallel(module, device_ids=devices, broadcast_buffers=False)
 
     def microbatch(self, module: nn.Module, last: bool) -> AbstractContextManager:
-        return nullcontext() if last else module.no_sync()
+        if last:
+            return nullcontext()
+        return cast(nn.parallel.DistributedDataParallel, module).no_sync()
 
     def sum(self, value: Tensor) -> Tensor:
         value = value.detach().to(self.device, copy=True)
@@ -125,10 +127,10 @@ class ShardedRanks(ReplicatedRanks):
         mesh = dist.init_device_mesh(self.device.type, (self.world_size,))
         for block in repeated_blocks(module):
             fully_shard(block, mesh=mesh, mp_policy=policy)
-        return fully_shard(module, mesh=mesh, mp_policy=policy)
+        return cast(nn.Module, fully_shard(module, mesh=mesh, mp_policy=policy))
 
     def microbatch(self, module: nn.Module, last: bool) -> AbstractContextManager:
-        module.set_requires_gradient_sync(last)
+        cast(FSDPModule, module).set_requires_gradient_sync(last)
         return nullcontext()
 
     def whole(self, tensor: Tensor) -> Tensor:

@@ -15,6 +15,7 @@ import gc
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -71,7 +72,7 @@ class Recorder:
         self.recordings: dict[Signature, Recorded] = {}
         self.refused = ""
         self._seen: Counter[Signature] = Counter()
-        self._pool = None
+        self._pool: Any = None
         self._failed: torch.cuda.CUDAGraph | None = None
 
     def accumulate(self, batches: Sequence[Batch], scale: float) -> Tensor:
@@ -120,7 +121,8 @@ class Recorder:
 
     def _record(self, batch: Batch, scale: float) -> Recorded:
         gc.collect()  # a dead graph of an earlier step would tie its gradients to another stream
-        inputs = device.send({name: _own(value) for name, value in batch.items()}, self.device)
+        own = {name: value.contiguous() for name, value in batch.items() if isinstance(value, Tensor)}
+        inputs = device.send({**batch, **own}, self.device)  # memory of its own for each element
         factor = torch.full((), scale, dtype=torch.float32, device=self.device)
         kept = [weight.grad for weight in self.weights]
         self._pool = self._pool or torch.cuda.graph_pool_handle()
@@ -199,11 +201,6 @@ def padded_rows(rows_R: Tensor, num_tokens: int) -> Tensor:
     unlabelled = torch.ones(num_tokens, dtype=torch.bool)
     unlabelled[rows_R] = False
     return torch.cat([rows_R, unlabelled.nonzero().flatten()[: number - len(rows_R)]])
-
-
-def _own(value: Tensor | int) -> Tensor | int:
-    """A tensor with memory of its own for each element, which can be overwritten."""
-    return value.contiguous() if isinstance(value, Tensor) else value
 
 
 def _drops_layers(model: nn.Module) -> bool:
