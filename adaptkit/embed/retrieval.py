@@ -102,7 +102,7 @@ def retrieval_rows(
 ) -> list[dict[str, Any]]:
     """Item rows of every query, ranked by the exact product of vectors; prompts `query` and `document` where
     there are any."""
-    prompts = {name: name if name in encoder.layout.prompts else None for name in ("query", "document")}
+    prompts = {name: encoder.layout.prompt_if_any(name) for name in ("query", "document")}
     names, texts = list(retrieval_set.documents), list(retrieval_set.documents.values())
     documents_ND = encoder.encode(texts, prompt=prompts["document"], dimensions=dimensions)
     queries, questions = list(retrieval_set.queries), list(retrieval_set.queries.values())

@@ -198,8 +198,8 @@ def _mined(
     """Mined once, kept with the run, so that a resumed training learns from the same."""
     path = run.negatives(split)
     if ranks.rank == 0 and not path.exists():
-        query, document = (name if name in encoder.layout.prompts else None for name in ("query", "document"))
-        rows = mine(examples.rows, encoder, examples.corpus, groups, config.hard_negatives, (query, document))
+        prompts = encoder.layout.prompt_if_any("query"), encoder.layout.prompt_if_any("document")
+        rows = mine(examples.rows, encoder, examples.corpus, groups, config.hard_negatives, prompts)
         write_jsonl(path, ({"texts": row.texts, "where": row.where} for row in rows))
     ranks.share(None)
     rows = [Example(tuple(row["texts"]), row["where"]) for row in read_jsonl(path)]
