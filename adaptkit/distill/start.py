@@ -24,7 +24,7 @@ from adaptkit.distill.student import NewStudent, add_projections, label_names, m
 from adaptkit.distill.teacher import OnlineTeacher, StoredTeacher, local_scorer
 from adaptkit.errors import ConfigError
 from adaptkit.models.sentence.pooling_files import check_mean_pooling
-from adaptkit.run import Run
+from adaptkit.run import Run, model_digest
 from adaptkit.trainer.device import default_device
 from adaptkit.trainer.distillation import (
     DIVERGENCES,
@@ -192,7 +192,7 @@ def _lesson(
     if config.signal != "offline":
         return Lesson(objective, sources["train"], sources["dev"])
     score = local_scorer(objective.teacher, len(rows.tokenizer), config.temperature, TOP_K)
-    sources = rows.stored(sources, text, score, models.model_digest(config.teacher), TOP_K)
+    sources = rows.stored(sources, text, score, model_digest(models.find(config.teacher)), TOP_K)
     spent = row_flops * sum(map(len, sources.values()))
     stored = dataclasses.replace(objective, teacher=StoredTeacher())
     return Lesson(stored, sources["train"], sources["dev"], spent)
