@@ -1,4 +1,4 @@
-"""Checkpoints that survive a kill at any moment, a full disk and a flipped bit.
+"""Save and load checkpoints that survive a kill at any moment, a full disk and a flipped bit.
 
     checkpoints/step-000500/ state.json  <group>.safetensors ...  MANIFEST.json (digests)
 

@@ -1,4 +1,4 @@
-"""What is trained: an Objective turns a model and a batch into a summed loss.
+"""Turn a model and a batch into a summed loss: the objectives that a model is trained for.
 
 The trainer counts items over all microbatches and ranks and divides once per step, so gradient accumulation
 is exact for every separable objective. The model comes in and is never stored: wrappers stay the trainer's
@@ -39,7 +39,7 @@ class LossOutput:
 
 
 class Objective(Protocol):
-    """What the trainer asks of a task.
+    """What the trainer needs from a task: the loss of a batch, and how many items it is summed over.
 
     `separable` says that the loss of a batch equals the sum over its microbatches. An objective for which it
     does not (in-batch negatives) is trained with one microbatch on one rank; or, where its loss is a function

@@ -1,4 +1,4 @@
-"""What a run counts while it trains, and what it hands back."""
+"""Count what a run has done while it trains, and say in the end what it took."""
 
 from __future__ import annotations
 

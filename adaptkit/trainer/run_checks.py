@@ -1,4 +1,4 @@
-"""What is settled before a run starts: which operators it uses, and that its settings fit together."""
+"""Settle before a run starts which operators it uses, and check that its settings fit together."""
 
 from __future__ import annotations
 
@@ -53,7 +53,8 @@ def compiles(
     if peak is None or not getattr(objective, "repeatable", False) or config.parallel == "fsdp":
         return False
     seconds = config.num_steps * step_flops() / (USUAL_SHARE * peak)
-    return seconds * (SAVED_OF_RECORDED if recorded else SAVED) > COMPILING_TAKES
+    saved = SAVED_OF_RECORDED if recorded else SAVED
+    return seconds * saved > COMPILING_TAKES
 
 
 def check(

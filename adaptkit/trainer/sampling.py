@@ -1,4 +1,4 @@
-"""What a student writes itself, in the shape of a training batch: for on-policy distillation.
+"""Let a model continue the prompts of a training batch, for distillation on its own text.
 
 Shape suffixes: B = rows, T = tokens, P = tokens of the longest prompt.
 """

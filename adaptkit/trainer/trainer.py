@@ -1,5 +1,6 @@
-"""The one training loop. What differs between uses is the objective, the labels, and what requires a
-gradient.
+"""Train a model: the loop of every recipe.
+
+What differs between recipes is the objective, the labels, and which weights require a gradient.
 
     result = Trainer(model, CausalLM(), source, TrainerConfig(num_steps=100), run=run).fit()
 
