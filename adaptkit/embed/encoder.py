@@ -118,7 +118,8 @@ class Encoder:
             dimensions: Matryoshka size to cut to; 0 keeps all.
         Raises: ModelError for a prompt that the model lacks, or a size it cannot give.
         """
-        changed(self.layout, self.width, dimensions=(dimensions,) if dimensions else ())
+        if dimensions:
+            changed(self.layout, self.width, dimensions=(dimensions,))
         encoded = self.tokens(texts, self.layout.prompt(prompt))
         vectors_ND = np.empty((len(encoded), dimensions or self.width), np.float32)
         device = next(self.model.parameters()).device

@@ -29,6 +29,7 @@ from rich.progress import MofNCompleteColumn, Progress, SpinnerColumn, TextColum
 from adaptkit.data.files import Fault, find_files, records
 from adaptkit.disk import whole_file
 from adaptkit.embed.encoder import Encoder
+from adaptkit.embed.retrieval import titled_text
 from adaptkit.errors import DataError
 from adaptkit.run import digest, file_digest, read_json, read_jsonl, write_json, write_jsonl
 
@@ -91,8 +92,7 @@ def documents(files: Sequence[Path]) -> Iterator[tuple[str, str]]:
                 fix = "give rows with `text`, and `_id` or `id`"
                 raise DataError("no column 'text'", where=where, fix=fix)
             name = next((str(record[key]) for key in _ID_NAMES if key in record), f"{file.name}:{line}")
-            title = record.get("title")
-            yield name, f"{title}\n{text}" if title else text
+            yield name, titled_text(record, text)
 
 
 def encode_files(

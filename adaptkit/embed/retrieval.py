@@ -1,4 +1,4 @@
-"""Retrieval sets in BEIR's layout, and how an encoder does on them.
+"""Read retrieval sets in BEIR's layout, and rank their documents with an encoder.
 
 <folder>/corpus.jsonl[.gz]  _id, title, text     queries*.jsonl[.gz]  _id, text     qrels/<split>.tsv
 """
@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -64,8 +65,8 @@ def read_set(folder: str | Path, split: str, max_bytes: int = 0) -> RetrievalSet
     """
     folder = Path(folder)
     if split not in splits(folder):
-        known = ", ".join(splits(folder)) or "none"
-        raise DataError(f"no qrels/{split}.tsv", where=str(folder), fix=f"choose one of the splits: {known}")
+        names = ", ".join(splits(folder)) or "none"
+        raise DataError(f"no qrels/{split}.tsv", where=str(folder), fix=f"choose one of the splits: {names}")
     where: dict[str, str] = {}
     documents = _texts(_files(folder, "corpus"), where)
     queries = _texts(_files(folder, "queries"), where)
@@ -89,12 +90,20 @@ def scored_split(folder: str | Path) -> str:
 
     Raises: DataError where there is neither.
     """
-    known = splits(folder)
+    names = splits(folder)
     for name in TEST_SPLITS:
-        if name in known:
+        if name in names:
             return name
     what = f"has none of the splits {', '.join(TEST_SPLITS)}"
     raise DataError(what, where=f"{folder}/qrels", fix="name a split")
+
+
+def titled_text(record: Mapping[str, Any], text: str) -> str:
+    """What is encoded of a record: its title, if there is one, stands before its text."""
+    title = record.get("title")
+    if not title:
+        return text
+    return f"{title}\n{text}"
 
 
 def retrieval_rows(
@@ -149,9 +158,7 @@ def _texts(files: list[Path], where: dict[str, str]) -> dict[str, str]:
             name, text = record.get("_id"), record.get("text")
             if not isinstance(name, str) or not isinstance(text, str):
                 raise DataError("a row needs _id and text", where=place, fix="write both as strings")
-            title = record.get("title")
-            texts[name] = f"{title}\n{text}" if title else text
-            where[name] = place
+            texts[name], where[name] = titled_text(record, text), place
     return texts
 
 
@@ -164,7 +171,7 @@ def _grades(file: Path, documents: dict[str, str], queries: dict[str, str]) -> d
             raise DataError(record.what, where=place, fix=record.fix)
         query, document, grade = (record.get(name) for name in ("query-id", "corpus-id", "score"))
         if query not in queries or document not in documents:
-            missing = query if query not in queries else document
+            missing = document if query in queries else query
             raise DataError(f"'{missing}' is not in the set", where=place, fix="add it, or remove this line")
         try:
             grades.setdefault(str(query), {})[str(document)] = int(str(grade))
