@@ -1,4 +1,5 @@
-"""Encoding a corpus and searching it: resumable, exact, and never with another model's vectors."""
+"""Encoding a corpus and searching it: resumable, exact, and never with another model's vectors. Home of
+embed.encoding and embed.index."""
 
 from __future__ import annotations
 

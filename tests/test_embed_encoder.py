@@ -1,5 +1,5 @@
 """An encoder's vectors: the same alone, in a batch, after saving, cut, and as sentence-transformers computes
-them."""
+them. Home of embed.encoder, models.sentence.layout and models.sentence.pooling."""
 
 from __future__ import annotations
 

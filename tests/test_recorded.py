@@ -1,5 +1,5 @@
 """Recorded steps: what surrounds a CUDA graph is tested anywhere, with a graph that runs the step again; the
-graph on a GPU."""
+graph on a GPU. Home of trainer.recorded and trainer.run_checks."""
 
 from __future__ import annotations
 
