@@ -1,5 +1,5 @@
 """Encoding a corpus and searching it: resumable, exact, and never with another model's vectors. Home of
-embed.encoding and embed.index."""
+embed.encoding, embed.index and cli.embed."""
 
 from __future__ import annotations
 
