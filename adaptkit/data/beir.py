@@ -9,10 +9,10 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from adaptkit.data.files import Fault, Record, format_of, records
 from adaptkit.data.readers import DataConfig
@@ -48,6 +48,14 @@ class RetrievalSet:
         queries = {query: text for query, text in self.queries.items() if query in ids}
         grades = {query: self.grades[query] for query in queries}
         return dataclasses.replace(self, queries=queries, grades=grades)
+
+
+def titled_text(record: Mapping[str, Any], text: str) -> str:
+    """What is encoded of a record: its title, if there is one, stands before its text."""
+    title = record.get("title")
+    if not title:
+        return text
+    return f"{title}\n{text}"
 
 
 def is_set(folder: str | Path) -> bool:
@@ -129,11 +137,11 @@ class _Reader:
         texts: dict[str, str] = {}
         for file in files:
             for place, record in self._records(file):
-                name, text, title = record.get("_id"), record.get("text"), record.get("title")
+                name, text = record.get("_id"), record.get("text")
                 if not isinstance(name, str) or not isinstance(text, str):
                     self._refuse(place, Fault("a row needs _id and text", "write both as strings"))
                     continue
-                texts[name] = f"{title}\n{text}" if title else text
+                texts[name] = titled_text(record, text)
                 self.where[name] = place
                 if groups is not None and record.get("group") is not None:
                     groups[name] = str(record["group"])

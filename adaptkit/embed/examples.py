@@ -1,4 +1,4 @@
-"""Reading what an encoder learns from: pairs, triplets, scored pairs, retrieval sets, or plain text."""
+"""Read what an encoder learns from: pairs, triplets, scored pairs, retrieval sets, or plain text."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ def read_examples(config: DataConfig, loss: Loss, split: str = "train") -> Examp
             fix = "set loss: infonce or symmetric, or give files"
             raise DataError(f"loss '{loss}' does not learn from a retrieval set", where=str(folder), fix=fix)
         return _of_set(read_set(folder, split, config.max_bytes, config.on_bad_row))
-    dataset = read(config, "text" if loss in FROM_TEXT else None)
+    dataset = read(config, "text") if loss in FROM_TEXT else read(config)
     data = split_record(dataset)
     if loss in FROM_TEXT:
         return Examples([Example((row.text, row.text), row.where) for row in dataset.rows], data=data)
@@ -139,8 +139,9 @@ def train_and_dev(train: DataConfig, dev: DataConfig | None, loss: Loss) -> tupl
     """Examples to learn from and to measure on: those named, a set's own dev split, or a share held out."""
     folder, learnt = retrieval_folder(train), read_examples(train, loss)
     if dev is not None:
-        other = retrieval_folder(dev)
-        split = "dev" if other is not None and "dev" in splits(other) else "test"
+        other, split = retrieval_folder(dev), "test"
+        if other is not None and "dev" in splits(other):
+            split = "dev"
         return learnt, read_examples(dev, loss, split)
     if folder is not None and "dev" in splits(folder):
         return learnt, read_examples(train, loss, "dev")

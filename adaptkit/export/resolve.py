@@ -1,4 +1,4 @@
-"""Find the model that a folder stands for: a study's recommended one, a run's, an export, or a model as it is.
+"""Find the model that a folder stands for: of a study the recommended one, of a run, an export, or as it is.
 
 source = resolve("runs/study-1a2b3c4d")            # the recommended arm's, or the next contender's
 source.folder, source.kind, source.name, source.why
