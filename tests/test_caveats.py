@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from tiny_results import LANGUAGE, TICKET, results_of
 
-from adaptkit.report.limits import limits, rates_at_the_edge, share_read, unbeaten_baselines
+from adaptkit.report.caveats import limits, rates_at_the_edge, share_read, unbeaten_baselines
 from adaptkit.study.controls import TEXT_CONTROLS
 from adaptkit.study.record import TrialRecord, TuningRecord
 from adaptkit.study.verdict import judge
