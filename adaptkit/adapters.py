@@ -19,7 +19,7 @@ from pydantic import Field
 
 from adaptkit.config import Config, Share, in_unit
 from adaptkit.errors import ModelError, nearest
-from adaptkit.run import file_digest, read_json, write_json, write_text
+from adaptkit.run import read_json, weights_digest, write_json, write_text
 
 if TYPE_CHECKING:
     from peft import LoraConfig, PeftModel
@@ -137,8 +137,10 @@ def base_name(base: str) -> str:
     path = Path(base)
     if not path.is_dir():
         return base
-    weights = sorted(path.glob("*.safetensors"))
-    return f"{path.resolve().name}@sha256:{file_digest(weights[0])[:12]}" if weights else path.resolve().name
+    name, digest = path.resolve().name, weights_digest(path)
+    if not digest:
+        return name
+    return f"{name}@sha256:{digest[:12]}"
 
 
 def _check_precision(model: PreTrainedModel, config: AdapterConfig) -> None:

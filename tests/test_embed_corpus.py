@@ -1,4 +1,5 @@
-"""Encoding a corpus and searching it: resumable, exact, and never with another model's vectors."""
+"""Encoding a corpus and searching it: resumable, exact, and never with another model's vectors. Home of
+cli.embed."""
 
 from __future__ import annotations
 
