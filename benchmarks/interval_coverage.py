@@ -264,7 +264,8 @@ def fields(name: str, num_arms: int, num_items: int, studies: int) -> dict[str, 
 
 def lowest(rows: Sequence[Mapping[str, Any]], key: str) -> dict[str, Any]:
     """The lowest share over all patterns and margins; a share of few studies is left out."""
-    usable = [row for row in rows if key != "right_of_some_enough" or row["some_enough"] >= 50]
+    enough = [row for row in rows if row["some_enough"] >= 50]
+    usable = enough if enough and key == "right_of_some_enough" else rows
     worst = min(usable, key=lambda row: row[key]["share"])
     return {**worst[key], "where": worst["where"], "some_enough": worst["some_enough"]}
 
