@@ -66,10 +66,12 @@ SENTENCE = [
 ]
 QUESTION = "Fine-tune a generic model, keep pretraining it, or pretrain a small one of our own?"
 BPB = {"generic": 2.71, "continued": 1.79, "continued-lora": 1.93, "scratch": 1.71, "placebo": 1.96}
+BPB |= {"mixed": 1.76, "distilled": 1.84}
 SKILL = {"prompt": 0.42, "probe": 0.66, "lora": 0.745, "qlora": 0.74, "full": 0.75}
 ORIGIN_SKILL = {"generic": 0.0, "continued": 0.018, "scratch": 0.004, "placebo": 0.001}
 TFIDF = "tfidf"
 DAMAGE = {"generic": 0.0, "continued": 0.12, "continued-lora": 0.35, "scratch": 1.10, "placebo": -0.03}
+DAMAGE |= {"mixed": 0.4, "distilled": 0.5}
 
 
 class Writer:
@@ -337,7 +339,7 @@ def _task(
         writer.generate(run, task, level)
     else:
         writer.classify(run, task, level, noise, {"prompt": 1.8, "lora": 1.3}.get(adaptation, 1.0), dev)
-    paid_by = (name,) if origin == "generic" else (origin_run, name)
+    paid_by = (name,) if origin_run == "base" else (origin_run, name)
     return ScoreRecord(arm=arm, seed=seed, share=1.0, task=task, run=name, suite=task, paid_by=paid_by)
 
 

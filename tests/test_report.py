@@ -11,7 +11,7 @@ import xml.etree.ElementTree as ET
 from html.parser import HTMLParser
 
 import pytest
-from fake_study import FULL, edit_study, write_study
+from fake_study import FULL, TEXTS, edit_study, write_study
 
 from adaptkit.errors import DataError
 from adaptkit.report.svg import Scale, padded, robust_range, spread
@@ -28,9 +28,11 @@ STUDIES = {
     "one share": {"fractions": (1.0,)},
     "five shares": {"fractions": (0.0625, 0.125, 0.25, 0.5, 1.0)},
     "no placebo": {"arms": FULL[:-1]},
-    "tie": {"bpb": {"continued": 1.93, "scratch": 1.94}},
-    "two arms": {"arms": ("generic+lora", "scratch+full")},
-    "one side": {"arms": ("scratch+full", "continued+full")},
+    "undecided": {"bpb": {"continued": 1.93, "scratch": 1.94}},
+    "two arms": {"arms": ("generic+lora", "scratch+full"), "texts": ("continued", "scratch")},
+    "one side": {"arms": ("scratch+full", "continued+full"), "texts": ("scratch", "mixed")},
+    "one arm": {"texts": ("continued",), "tasks": ("language",)},
+    "every origin": {"texts": (*TEXTS, "mixed", "distilled")},
     "no baseline": {"baselines": False},
     "long names": {"tasks": ("language", "a_very_long_task_name_for_<script>&_sentences_in_clinical_trials")},
     "labelled task decides": {"primary": "rct_role"},
@@ -133,7 +135,7 @@ def test_sections_come_and_go_with_the_data(tmp_path):
 
 def test_scores_come_from_the_rows_not_from_stored_means(tmp_path):
     study = write_study(
-        tmp_path, tasks=("language",), fractions=(1.0,), arms=("generic+lora", "scratch+full"), **SMALL
+        tmp_path, tasks=("language",), fractions=(1.0,), texts=("continued", "scratch"), **SMALL
     )
     before = write_report(study).verdict_json.read_text()
     for path in tmp_path.glob("*/eval/language.json"):
@@ -154,11 +156,11 @@ def test_terminal_table_names_every_arm(tmp_path):
     from rich.console import Console
 
     console = Console(width=100, record=True, file=open("/dev/null", "w"))  # noqa: SIM115
-    console.print(terminal_table(collect(write_study(tmp_path, **SMALL)), "scratch+full"))
+    console.print(terminal_table(collect(write_study(tmp_path, **SMALL)), "scratch"))
     text = console.export_text(styles=True)
-    assert all(arm in text for arm in FULL) and "TF-IDF" in text and " to " in text
+    assert all(arm in text for arm in (*FULL, *TEXTS)) and "tfidf" in text and " to " in text
     assert "95% intervals over seeds and items" in text
-    assert "\x1b[1;32mscratch+full" in text and "\x1b[1;32mcontinued+full" not in text
+    assert re.findall(r"\x1b\[1;32m(\S+?)\s*\x1b", text) == ["scratch"]
 
 
 def test_report_needs_no_torch(tmp_path):
@@ -193,7 +195,7 @@ def test_the_domain_tokenizer_s_saving_is_told_as_fewer_or_more(tmp_path):
 def test_what_was_held_equal_found_and_tried_is_told_as_recorded(tmp_path):
     study = write_study(tmp_path, tasks=("language", "rct_role"), **SMALL)
     text = write_report(study).html.read_text()
-    assert "Every arm could spend 3.1e14 FLOPs per seed, 3 tuning trials included." in text
+    assert "Every arm could spend 3.1e14 FLOPs per task and seed, 3 tuning trials included." in text
     assert "<li>Every arm gets the same number of trials.</li>" in text
     assert '<th scope="row">domain text against domain</th><td class="n">150</td><td class="n">2</td>' in text
     assert "<li>domain: 14 exact, 31 near</li>" in text
