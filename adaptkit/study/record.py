@@ -13,6 +13,7 @@ from typing import Any, ClassVar, Literal
 from adaptkit.errors import DataError
 from adaptkit.run import read_json, write_json
 from adaptkit.run_record import Record, SplitRecord, validated
+from adaptkit.study.account_record import LeftOutRecord, PlanRecord, SpendRecord
 
 STUDY_FILE = "study.json"
 STUDY_FORMAT: Literal[3] = 3
@@ -87,46 +88,6 @@ class TuningRecord(Record):
     trials: tuple[TrialRecord, ...]
     rate: float
     """The rate of the runs that count, on the whole text: the best one tried, corrected to their length."""
-
-
-class SpendRecord(Record):
-    """What an arm could spend on a task per seed, and what it did; tuning and its scoring included."""
-
-    arm: str
-    task: str
-    granted: float
-    """FLOPs."""
-    spent: float
-    """FLOPs, mean of the seeds."""
-    reason: str = ""
-    """Why more than 2 % stayed unspent; empty where it did not."""
-
-
-class StageTimeRecord(Record):
-    """How long the stages of one kind were predicted to take, and took, one after another."""
-
-    kind: str
-    num_stages: int
-    predicted_seconds: float
-    taken_seconds: float
-
-
-class PlanRecord(Record):
-    """What the plan predicted, beside what happened. Wall time, over all sittings of a study."""
-
-    predicted_seconds: float
-    taken_seconds: float
-    stages_at_once: int
-    kinds: tuple[StageTimeRecord, ...] = ()
-
-
-class LeftOutRecord(Record):
-    """An arm that was not run, and why."""
-
-    arm: str
-    task: str | None = None
-    """Where it is left out on one task only."""
-    reason: str
 
 
 class ForgettingRecord(Record):
@@ -237,6 +198,10 @@ class TestSetRecord(Record):
     clusters: dict[str, str] = {}
     """Item id -> cluster, for clusters of several items; an item that is absent is a cluster of its own."""
 
+    def cluster_of(self, item: str) -> tuple[str, str]:
+        """A label that two items share when they belong together."""
+        return ("cluster", self.clusters[item]) if item in self.clusters else ("item", item)
+
 
 class SharesRecord(Record):
     """The share of one source."""
@@ -272,25 +237,6 @@ class TokenizerRecord(Record):
 
     bytes_per_token: float
     vocab_size: int
-
-
-class TestSetRecord(Record):
-    """The test items of one task, and which of them belong together."""
-
-    __test__: ClassVar[bool] = False
-
-    num_rows: int
-    num_duplicates: int
-    num_items: int
-    num_clusters: int
-    drawn: str
-    """How the items were drawn."""
-    clusters: dict[str, str] = {}
-    """Item id -> its document or group; an id that is absent stands alone."""
-
-    def cluster_of(self, item: str) -> tuple[str, str]:
-        """A label that two items share when they belong together."""
-        return ("cluster", self.clusters[item]) if item in self.clusters else ("item", item)
 
 
 class DataRecord(Record):
