@@ -1,5 +1,6 @@
 """The command line: results on standard output, errors in two lines without a traceback, exit codes as
-promised."""
+promised. Home of cli.app, cli.arguments, cli.compare, cli.console, cli.data, cli.options, cli.render and
+cli.train."""
 
 from __future__ import annotations
 

@@ -6,7 +6,7 @@ import pytest
 from tiny_results import results_of
 
 from adaptkit.report.ledger import left_out_sentences, spend_rows, time_sentence
-from adaptkit.study.record import LeftOutRecord, PlanRecord, SpendRecord
+from adaptkit.study.account_record import LeftOutRecord, PlanRecord, SpendRecord
 
 TEXT = {"continued": [1.8, 1.801, 1.799], "scratch": [1.7, 1.701, 1.699]}
 

@@ -9,9 +9,10 @@ from adaptkit.compare.plan import Plan
 from adaptkit.compare.workspace import result_path
 from adaptkit.run import Run, read_json
 from adaptkit.run_record import read_record
+from adaptkit.study.account_record import PlanRecord, SpendRecord, StageTimeRecord
 from adaptkit.study.arms import Arm
 from adaptkit.study.config import LANGUAGE, StudyConfig
-from adaptkit.study.record import PlanRecord, ScoreRecord, SpendRecord, StageTimeRecord
+from adaptkit.study.record import ScoreRecord
 from adaptkit.study.stage_record import RESULTS, StageKey, StageResult, read_result
 
 WHOLE = 0.98

@@ -23,7 +23,8 @@ from adaptkit.data.readers import read
 from adaptkit.study.arms import Adaptation, Arm, Origin
 from adaptkit.study.base_model import TextKind
 from adaptkit.study.config import StudyConfig
-from adaptkit.study.task import BYTES_PER_TOKEN, TEST_SHARE, CorpusConfig, TaskConfig, TaskSize
+from adaptkit.study.task import TEST_SHARE, CorpusConfig, TaskConfig
+from adaptkit.study.task_size import BYTES_PER_TOKEN, TaskSize
 
 DEV_SHARE = 0.05
 EVAL_PASSES_ON_TEXT = 2

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from adaptkit.report.prose import duration
-from adaptkit.study.record import SpendRecord
+from adaptkit.study.account_record import SpendRecord
 from adaptkit.study.results import Results
 from adaptkit.study.verdict_line import flops_text
 

@@ -14,8 +14,8 @@ import jinja2
 from markupsafe import Markup
 
 from adaptkit.report import data_tables, figures, prose, tables
-from adaptkit.report.ledger import left_out_sentences, spend_rows, time_sentence
 from adaptkit.report.caveats import limits
+from adaptkit.report.ledger import left_out_sentences, spend_rows, time_sentence
 from adaptkit.report.manners import HABITS, manners
 from adaptkit.run import Run, write_json, write_text
 from adaptkit.study import forecast

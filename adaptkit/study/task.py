@@ -27,12 +27,11 @@ from adaptkit.data.readers import DataConfig, Dataset, Row, Want, read, split
 from adaptkit.errors import nearest
 from adaptkit.run import Run
 from adaptkit.study.arms import Adaptation, Arm
+from adaptkit.study.task_size import TaskSize
 from adaptkit.study.tuning import for_length
 from adaptkit.trainer.steps import steps_of_epochs
 
 TEST_SHARE = 0.1
-BYTES_PER_TOKEN = 3.0
-"""Of text that is not tokenised yet, in plans."""
 MAX_LENGTH = 256
 """Tokens of a text that a task reads where nothing else is said."""
 
@@ -151,34 +150,6 @@ class CorpusRows:
     num_test_rows: int = 0
     num_test_duplicates: int = 0
     drawn: str = ""
-
-
-@dataclass(frozen=True)
-class TaskSize:
-    """How much a task gives to read, in tokens of BYTES_PER_TOKEN bytes: an estimate from its raw rows.
-
-    Attributes:
-        num_rows: training rows.
-        row_tokens: of a training row, all of its texts.
-        text_tokens: of one text, which is what attention spans.
-        batch_rows: rows of an optimizer step.
-        dev_tokens, test_tokens: read to answer all development or test items once.
-        prompt_factor: how much more a prompted model reads than the items themselves.
-        num_items: of the test.
-        num_bytes: of all texts.
-        num_documents: searched for each item; 0 where nothing is searched.
-    """
-
-    num_rows: int
-    row_tokens: float
-    text_tokens: float
-    batch_rows: int
-    dev_tokens: float
-    test_tokens: float
-    num_items: int
-    num_bytes: float
-    prompt_factor: float = 1.0
-    num_documents: int = 0
 
 
 @dataclass(frozen=True)

@@ -24,8 +24,8 @@ from adaptkit.study.task import (
     TaskConfig,
     TaskFiles,
     TaskKind,
-    TaskSize,
 )
+from adaptkit.study.task_size import TaskSize
 from adaptkit.trainer.config import with_trainer
 
 if TYPE_CHECKING:

@@ -11,7 +11,6 @@ from adaptkit.errors import DataError
 from adaptkit.finetune.config import FinetuneConfig, Kind
 from adaptkit.run import Run, write_jsonl
 from adaptkit.study.task import (
-    BYTES_PER_TOKEN,
     TEST_SHARE,
     Assignment,
     CorpusConfig,
@@ -20,9 +19,9 @@ from adaptkit.study.task import (
     TaskConfig,
     TaskFiles,
     TaskKind,
-    TaskSize,
     read_corpus,
 )
+from adaptkit.study.task_size import BYTES_PER_TOKEN, TaskSize
 from adaptkit.trainer.config import with_trainer
 
 MAX_DEV_SHARE = 0.2
