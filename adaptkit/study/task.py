@@ -26,6 +26,7 @@ from adaptkit.data.drawing import PASSAGE_BYTES, draw, draw_passages, newest
 from adaptkit.data.readers import DataConfig, Dataset, Row, Want, read, split
 from adaptkit.errors import nearest
 from adaptkit.run import Run
+from adaptkit.study.answers import Answers, Baseline
 from adaptkit.study.arms import Adaptation, Arm
 from adaptkit.study.task_size import TaskSize
 from adaptkit.study.tuning import for_length
@@ -34,9 +35,6 @@ from adaptkit.trainer.steps import steps_of_epochs
 TEST_SHARE = 0.1
 MAX_LENGTH = 256
 """Tokens of a text that a task reads where nothing else is said."""
-
-Rows = list[dict[str, Any]]
-"""Item rows, as eval/<suite>.jsonl holds them."""
 
 
 class CorpusConfig(Config):
@@ -191,46 +189,6 @@ class Assignment:
         if not self.tried_steps:
             return self.learning_rate
         return for_length(self.learning_rate, self.tried_steps, num_steps)
-
-
-@dataclass(frozen=True)
-class Answers:
-    """How an arm without training, or a baseline, answers.
-
-    Attributes:
-        rows: item rows of the test split.
-        dev: scores on the dev split, by which arms are chosen; empty for baselines.
-        cost: flops, seconds, tokens, peak_memory_bytes; empty for baselines.
-        facts: settings that were chosen and tried.
-    """
-
-    rows: Rows
-    dev: dict[str, float] = field(default_factory=dict)
-    cost: dict[str, Any] = field(default_factory=dict)
-    facts: dict[str, Any] = field(default_factory=dict)
-
-
-@dataclass(frozen=True)
-class Baseline:
-    """Answers to the test rows without a language model.
-
-    Attributes:
-        name: short, as verdicts call it.
-        describe: what answers, in words.
-        seconds: training and answering together.
-        requests_per_s: while it answered.
-    """
-
-    name: str
-    describe: str
-    rows: Rows
-    seconds: float
-    requests_per_s: float
-
-    @property
-    def cost(self) -> dict[str, float]:
-        """For cost.json; no FLOPs are counted."""
-        return {"flops": 0.0, "seconds": self.seconds, "requests_per_s": self.requests_per_s}
 
 
 @dataclass(frozen=True)

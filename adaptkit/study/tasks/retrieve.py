@@ -13,11 +13,10 @@ from adaptkit.data.beir import read_set
 from adaptkit.data.readers import DataConfig
 from adaptkit.embed.config import EmbedConfig
 from adaptkit.run import Run
+from adaptkit.study.answers import Answers, Baseline
 from adaptkit.study.arms import Adaptation
 from adaptkit.study.task import (
-    Answers,
     Assignment,
-    Baseline,
     CorpusConfig,
     CorpusRows,
     LearningRates,
