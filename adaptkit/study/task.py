@@ -26,8 +26,8 @@ from adaptkit.data.drawing import PASSAGE_BYTES, draw, draw_passages, newest
 from adaptkit.data.readers import DataConfig, Dataset, Row, Want, read, split
 from adaptkit.errors import nearest
 from adaptkit.run import Run
-from adaptkit.study.answers import Answers, Baseline
 from adaptkit.study.arms import Adaptation, Arm
+from adaptkit.study.task_answers import Answers, Baseline
 from adaptkit.study.task_size import TaskSize
 from adaptkit.study.tuning import for_length
 from adaptkit.trainer.steps import steps_of_epochs

@@ -13,11 +13,11 @@ from adaptkit.compare.workspace import Workspace, tidy
 from adaptkit.models.folder import saved_shape
 from adaptkit.run import Run, read_json, write_json, write_jsonl
 from adaptkit.run_record import RecipeKind, RunRecord, SuiteRecord, read_record
-from adaptkit.study.answers import Answers
 from adaptkit.study.arms import Arm
 from adaptkit.study.spend import meta_model
 from adaptkit.study.stage_record import BaselineResult, TaskResult
 from adaptkit.study.task import Assignment, TaskConfig
+from adaptkit.study.task_answers import Answers
 from adaptkit.study.tuning import grid, one_more
 
 

@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from adaptkit.data.readers import Dataset
 from adaptkit.finetune.config import Kind
-from adaptkit.study.answers import Answers, Baseline, Rows
 from adaptkit.study.arms import Adaptation
 from adaptkit.study.task import Assignment, TaskConfig, TaskFiles
+from adaptkit.study.task_answers import Answers, Baseline, Rows
 from adaptkit.study.tasks.rows import RowKind
 
 if TYPE_CHECKING:

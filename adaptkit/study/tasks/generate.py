@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from adaptkit.finetune.config import FinetuneConfig
-from adaptkit.study.answers import Answers, Baseline
 from adaptkit.study.arms import Adaptation
 from adaptkit.study.task import Assignment, TaskConfig, TaskFiles
+from adaptkit.study.task_answers import Answers, Baseline
 from adaptkit.study.tasks.rows import RowKind
 
 

@@ -14,8 +14,8 @@ from adaptkit.embed.examples import MOST_BESIDE, examples_of_set, hold_out
 from adaptkit.embed.retrieval_metrics import ranked, retrieval_row
 from adaptkit.errors import DataError
 from adaptkit.run import write_jsonl, write_text
-from adaptkit.study.answers import Rows
 from adaptkit.study.task import CorpusConfig, CorpusRows
+from adaptkit.study.task_answers import Rows
 from adaptkit.study.task_size import BYTES_PER_TOKEN, TaskSize
 
 DEV_SHARE = 0.1

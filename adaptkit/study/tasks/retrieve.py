@@ -13,7 +13,6 @@ from adaptkit.data.beir import read_set
 from adaptkit.data.readers import DataConfig
 from adaptkit.embed.config import EmbedConfig
 from adaptkit.run import Run
-from adaptkit.study.answers import Answers, Baseline
 from adaptkit.study.arms import Adaptation
 from adaptkit.study.task import (
     Assignment,
@@ -24,6 +23,7 @@ from adaptkit.study.task import (
     TaskFiles,
     TaskKind,
 )
+from adaptkit.study.task_answers import Answers, Baseline
 from adaptkit.study.task_size import TaskSize
 from adaptkit.trainer.config import with_trainer
 
