@@ -1,4 +1,4 @@
-"""How an encoder does on a retrieval set: every query as a row, its documents ranked."""
+"""Rank the documents of a retrieval set with an encoder: every query becomes a row."""
 
 from __future__ import annotations
 
