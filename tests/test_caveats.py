@@ -31,14 +31,14 @@ LIMITS = {
         {},
         {},
     ),
-    "Two seeds: the spread between trainings is barely measured; "
+    "Two seeds: how much trainings differ is hardly measured; "
     "a 95 % interval can cover as little as 88 %.": ({arm: seeds[:2] for arm, seeds in ALL.items()}, {}, {}),
     "The budget paid for reading 40.0% of the domain text: what the rest would add is the next question.": (
         ALL,
         {"text_bytes": 400_000.0},
         {"text_bytes": 500_000.0},
     ),
-    "299 test items are few: intervals are as wide as they are mostly for that reason.": (
+    "299 test items are few: this is the main reason why intervals are wide.": (
         ALL,
         {"num_items": 299},
         {"num_items": 300},
@@ -50,7 +50,7 @@ LIMITS = {
         {"shares": (0.5, 1.0)},
         AMOUNTS,
     ),
-    "words, without any language model, scores 1.600 on bits per byte: better than every arm.": (
+    "words, without any language model, scores 1.600 on bits per byte: better than every language model.": (
         ALL,
         {"baselines": {"words": 1.6}},
         {"baselines": {"words": 1.75}},
@@ -78,7 +78,7 @@ def test_a_missing_control_is_a_limit(control):
 
 def test_the_last_limit_holds_of_every_study():
     sentence = (
-        "One model size and one budget: the answer may turn at others, which a larger study would show."
+        "One model size and one budget: at others the answer may be different, which a larger study would show."
     )
     for scores in (ALL, {"continued": [1.8, 1.81, 1.79]}):
         assert limits_of(scores)[-1] == sentence
@@ -92,7 +92,7 @@ def test_a_baseline_is_unbeaten_in_the_task_s_own_direction():
     scores = {"generic+lora": [0.70, 0.71, 0.69], "scratch+full": [0.80, 0.81, 0.79]}
     results = results_of(scores, task=TICKET, baselines={"words": 0.85, "letters": 0.6})
     assert unbeaten_baselines(judge(results), results) == [
-        "words, without any language model, scores 0.850 on accuracy on ticket: better than every arm."
+        "words, without any language model, scores 0.850 on accuracy on ticket: better than every language model."
     ]
 
 
@@ -107,7 +107,7 @@ def tuned(*dev: float) -> TuningRecord:
 )
 def test_a_best_learning_rate_at_the_edge_of_those_tried_is_told(dev, edge):
     results = results_of(ALL, tuning=(tuned(*dev),))
-    sentence = f"Of the learning rates tried, the {edge} was best for scratch: one beyond may be better."
+    sentence = f"Of the learning rates tried, the {edge} was best for scratch: a rate outside those tried may be better."
     assert rates_at_the_edge(results) == ([sentence] if edge else [])
     assert (sentence in limits(judge(results), results)) == bool(edge)
 

@@ -85,20 +85,21 @@ def test_headline_on_a_job_that_pretraining_or_word_counts_win():
 
 def test_meaning_of_a_gain_gives_both_scores():
     assert said(prose.meaning, GAIN) == (
-        "scratch reaches 1.700 in bits per byte (lower is better); the best by keeping on with the base is "
-        "continued 1.800. Every other arm is behind by more than the margin."
+        "scratch scores 1.700 (bits per byte, lower is better); the best by keeping on with the base is "
+        "continued with 1.800. Every other arm is behind by more than the margin."
     )
     scores = {"generic+full": POOR, "continued+full": GOOD}
     assert said(prose.meaning, scores, **JOB) == (
-        "continued+full reaches 0.900 on accuracy on ticket (higher is better); the best without pretraining "
-        "on your text is generic+full 0.600. Every other arm is behind by more than the margin."
+        "continued+full scores 0.900 (accuracy on ticket, higher is better); the best without pretraining "
+        "on your text is generic+full with 0.600. Every other arm is behind by more than the margin."
     )
 
 
 def test_meaning_of_enough_names_the_closest_arm_and_who_is_still_in_the_race():
     assert said(prose.meaning, SAME) == (
-        "continued reaches 1.800 in bits per byte (lower is better). No arm is better by 0.018; the closest "
-        "is scratch 1.800. Still in the race, as no arm beats them by more than the margin: scratch."
+        "continued scores 1.800 (bits per byte, lower is better). No arm is better by 0.018 or more; the "
+        "closest is scratch with 1.800. These may be as good, as no arm beats them by more than the margin: "
+        "scratch."
     )
 
 
@@ -111,8 +112,8 @@ def test_meaning_names_the_best_of_the_other_side_where_nothing_else_does():
 
 def test_meaning_where_nothing_is_decided():
     assert said(prose.meaning, NOISY).startswith(
-        "continued reaches 1.800 in bits per byte (lower is better), scratch 1.783: the study cannot tell "
-        "which of the two is better by 0.018."
+        "continued scores 1.800 (bits per byte, lower is better), scratch with 1.783: the study cannot tell "
+        "whether one of the two is better by 0.018."
     )
     assert said(prose.meaning, {"continued": BEHIND}).endswith(", and nothing else ran.")
 
@@ -125,11 +126,20 @@ BASIS = "Based on 3 training runs per arm and 400 test items."
 def test_sureness_of_one_contender_and_of_several():
     small = "Differences below 0.017 were declared too small to matter."
     assert said(prose.sureness, GAIN) == (
-        f"With 95% confidence scratch is the best arm, and scratch lies within 0.017 of it. {small} {BASIS}"
+        f"With 95% confidence scratch is the best arm. {small} {BASIS}"
     )
     several = said(prose.sureness, SAME)
     assert several.startswith(
-        "With 95% confidence the truly best arm is among the 2 named, and continued lies within 0.018 of it."
+        "With 95% confidence the truly best arm is among the 2 contenders, and continued lies within 0.018 of it."
+    )
+
+
+def test_sureness_where_the_question_is_answered_and_the_best_arm_is_open():
+    scores = {"generic+full": [0.80, 0.805, 0.795], "generic+lora": [0.80, 0.78, 0.82]}
+    scores["continued+full"] = [0.5, 0.505, 0.495]
+    sentence = said(prose.sureness, scores, task=TICKET, num_items=400)
+    assert sentence.startswith(
+        "With 95% confidence the truly best arm is among the 2 contenders. Which of them is best is open. "
     )
 
 
@@ -158,15 +168,15 @@ def test_sureness_of_one_seed_and_of_one_arm():
 def test_price_tag_names_both_arms_and_takes_the_dearer_one():
     costs = {"continued": Cost(), "scratch": Cost(flops=3.1e14, seconds=1800, peak_memory_bytes=9e8)}
     both = "scratch: 30.0 min, 3.1e14 FLOPs, 0.9 GB of memory; continued: no training"
-    chosen = "Among equals the recommended arm is the simplest to own"
+    chosen = "Among the contenders the recommended arm is the simplest to own"
     assert said(prose.price_tag, GAIN, costs=costs) == (
-        f"{both}. Each per seed, tuning trials included. {chosen}; give a price and it is the cheapest."
+        f"{both}. Costs are per seed, tuning trials included. {chosen} (give a price to choose the cheapest instead)."
     )
     price = PriceRecord(usd_per_hour=3.0, source="a list", date="2026-11-01")
-    dollars = "At 3 USD an hour (a list, 2026-11-01) the dearer one costs 1.50 USD per training"
+    dollars = "At 3 USD an hour (a list, 2026-11-01) the more expensive one costs 1.50 USD per training"
     assert said(prose.price_tag, GAIN, costs=costs, price=price) == (
-        f"{both}. {dollars}. Each per seed, tuning trials included. "
-        f"{chosen}; give your traffic and it is the cheapest."
+        f"{both}. {dollars}. Costs are per seed, tuning trials included. "
+        f"{chosen} (give your traffic to choose the cheapest instead)."
     )
 
 

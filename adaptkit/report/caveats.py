@@ -32,7 +32,7 @@ def _limits_of_evidence(verdict: Verdict, results: Results) -> list[str]:
         luck = "One seed: intervals cover the choice of test items, not the luck of training."
         limits.append(f"{luck} Nothing can be decided.")
     elif results.num_seeds == 2:
-        spread = "Two seeds: the spread between trainings is barely measured"
+        spread = "Two seeds: how much trainings differ is hardly measured"
         limits.append(f"{spread}; a 95 % interval can cover as little as 88 %.")
     share = share_read(results)
     if share is not None and share < 0.5:
@@ -40,7 +40,7 @@ def _limits_of_evidence(verdict: Verdict, results: Results) -> list[str]:
         limits.append(f"{read}: what the rest would add is the next question.")
     if pair is not None and pair.num_items < FEW_ITEMS:
         few = f"{pair.num_items:,} test items are few"
-        limits.append(f"{few}: intervals are as wide as they are mostly for that reason.")
+        limits.append(f"{few}: this is the main reason why intervals are wide.")
     return limits
 
 
@@ -59,7 +59,7 @@ def _limits_of_scope(verdict: Verdict, results: Results) -> list[str]:
     if len(results.record.shares) < 3:
         change = "nothing is said about how the answer changes with more data"
         limits.append(f"Fewer than three amounts of text: {change}.")
-    turn = "the answer may turn at others, which a larger study would show"
+    turn = "at others the answer may be different, which a larger study would show"
     limits.append(f"One model size and one budget: {turn}.")
     return limits
 
@@ -75,7 +75,7 @@ def unbeaten_baselines(verdict: Verdict, results: Results) -> list[str]:
         score = replicates.mean(arm.name)
         if arm.origin == BASELINE and sign * score > best:
             scored = f"scores {score:.3f} on {verdict.main.title}"
-            sentences.append(f"{arm.name}, without any language model, {scored}: better than every arm.")
+            sentences.append(f"{arm.name}, without any language model, {scored}: better than every language model.")
     return sentences
 
 
@@ -92,7 +92,7 @@ def rates_at_the_edge(results: Results) -> list[str]:
         if best == max(rates):
             names["highest"].append(tuning.title)
     return [
-        f"Of the learning rates tried, the {edge} was best for {', '.join(titles)}: one beyond may be better."
+        f"Of the learning rates tried, the {edge} was best for {', '.join(titles)}: a rate outside those tried may be better."
         for edge, titles in names.items()
         if titles
     ]

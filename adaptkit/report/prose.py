@@ -58,25 +58,21 @@ def meaning(verdict: Verdict, results: Results) -> str:
     main = verdict.main
     better = "higher" if main.higher_is_better else "lower"
     scores = results.replicates(main.task)
-    reached = f"{main.recommended} reaches {scores.mean(main.recommended):.3f} {where(main)}"
-    text = f"{reached} ({better} is better)"
+    score = f"{main.recommended} scores {scores.mean(main.recommended):.3f}"
+    text = f"{score} ({main.title}, {better} is better)"
     if main.pair is None or main.rival is None:
         return f"{text}, and nothing else ran."
-    against = f"{main.rival} {scores.mean(main.rival):.3f}"
+    against = f"{main.rival} with {scores.mean(main.rival):.3f}"
     if main.outcome == "gain":
         asked = "without pretraining on your text"
         if main.ledger == "text":
             asked = "by keeping on with the base"
         text += f"; the best {asked} is {against}."
     elif main.decided and main.settled:
-        text += f". No arm is better by {main.margin:.3f}; the closest is {against}."
+        text += f". No arm is better by {main.margin:.3f} or more; the closest is {against}."
     else:
-        text += f", {against}: the study cannot tell which of the two is better by {main.margin:.3f}."
+        text += f", {against}: the study cannot tell whether one of the two is better by {main.margin:.3f}."
     return f"{text} {_standing(main)}{_other_side(main, results)}"
-
-
-def where(verdict: TaskVerdict) -> str:
-    return f"on {verdict.title}" if verdict.ledger == "jobs" else f"in {verdict.title}"
 
 
 def _standing(main: TaskVerdict) -> str:
@@ -85,7 +81,7 @@ def _standing(main: TaskVerdict) -> str:
     if not others:
         return "Every other arm is behind by more than the margin."
     listed = ", ".join(others)
-    return f"Still in the race, as no arm beats them by more than the margin: {listed}."
+    return f"These may be as good, as no arm beats them by more than the margin: {listed}."
 
 
 def _other_side(main: TaskVerdict, results: Results) -> str:
@@ -114,13 +110,15 @@ def sureness(verdict: Verdict, results: Results) -> str:
     basis = f"Based on {results.num_seeds} training runs per arm and {_items(main.pair)}."
     if not main.decided:
         return f"Not sure enough: {what_settles(main)}. {basis}"
-    kept = f"With {level} confidence the truly best arm is among the {len(main.contenders)} named"
+    kept = f"With {level} confidence the truly best arm is among the {len(main.contenders)} contenders"
     if len(main.contenders) == 1:
         kept = f"With {level} confidence {main.recommended} is the best arm"
-    if main.settled:
+    elif main.settled:
         kept += f", and {main.recommended} lies within {main.margin:.3f} of it"
+    elif main.safe is not None:
+        kept += f". Which of them is best is open; {main.safe} is shown to be within {main.margin:.3f} of it"
     else:
-        kept += f"; which of them is best is open, and {main.safe or 'none'} is the safe choice"
+        kept += ". Which of them is best is open"
     return f"{kept}. Differences below {main.margin:.3f} were declared too small to matter. {basis}"
 
 
@@ -138,9 +136,9 @@ def price_tag(verdict: Verdict, results: Results) -> str:
     if price := results.record.price:
         dollars = max(cost.seconds for cost in costs.values()) / _HOUR * price.usd_per_hour
         rate = f"{price.usd_per_hour:g} USD an hour ({price.source}, {price.date})"
-        text += f". At {rate} the dearer one costs {dollars:,.2f} USD per training"
-    chosen = f"Among equals the recommended arm is {verdict.main.preferred_by}"
-    return f"{text}. Each per seed, tuning trials included. {chosen}."
+        text += f". At {rate} the more expensive one costs {dollars:,.2f} USD per training"
+    chosen = f"Among the contenders the recommended arm is {verdict.main.preferred_by}"
+    return f"{text}. Costs are per seed, tuning trials included. {chosen}."
 
 
 def cost_text(cost: Cost) -> str:

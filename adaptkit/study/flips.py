@@ -38,7 +38,7 @@ def flips(results: Results, verdict: TaskVerdict, scaling: Scaling | None) -> li
     task = results.task(verdict.task)
     return [
         evidence(results, verdict),
-        data(scaling),
+        data(verdict, scaling),
         traffic(results, task, verdict),
         preferences(results, task, verdict),
     ]
@@ -52,12 +52,15 @@ def evidence(results: Results, verdict: TaskVerdict) -> Flip:
         return Flip("More seeds or test items", now, "nothing to compare with")
     if not verdict.decided:
         return Flip("More seeds or test items", now, what_settles(verdict))
-    pair = verdict.pair
-    room = distance_to_turning(verdict)
-    turn = f"the answer would turn if {verdict.recommended} against {verdict.rival}"
-    return Flip(
-        "More seeds or test items", now, f"{turn}, now {interval_text(pair)}, moved by {number(room, pair)}"
-    )
+    pair, room = verdict.pair, distance_to_turning(verdict)
+    first, second = verdict.rival, verdict.recommended
+    if verdict.outcome == "gain":
+        first, second = second, first
+    standing = f"{first} minus {second} is now {interval_text(pair)}"
+    if room <= 0:
+        return Flip("More seeds or test items", now, f"{standing}; more would tell which of the two is better")
+    moved = f"the answer changes if that moves by {number(room, pair)}"
+    return Flip("More seeds or test items", now, f"{standing}; {moved}")
 
 
 def distance_to_turning(verdict: TaskVerdict) -> float:
@@ -69,16 +72,19 @@ def distance_to_turning(verdict: TaskVerdict) -> float:
     return low - verdict.margin if verdict.outcome == "gain" else verdict.margin - high
 
 
-def data(scaling: Scaling | None) -> Flip:
+def data(verdict: TaskVerdict, scaling: Scaling | None) -> Flip:
     """More text: where the fitted laws cross within what was measured; never beyond it."""
     what = "More text or compute"
     if scaling is None:
-        return Flip(what, "one amount of text", "not forecast: fewer than three amounts were trained on")
+        return Flip(what, "one or two amounts of text", "not forecast: that needs three amounts of text")
+    amounts = max(len(curve.num_bytes) for curve in scaling.curves)
+    now = f"{amounts} amounts of text"
     if not scaling.crossings:
-        return Flip(what, f"{len(scaling.curves)} curves", "not forecast: nothing to cross")
-    return Flip(
-        what, f"{len(scaling.curves)} curves", "; ".join(crossing.sentence for crossing in scaling.crossings)
-    )
+        return Flip(what, now, "not forecast: no model from scratch and continued one were trained on all")
+    sentences = "; ".join(crossing.sentence for crossing in scaling.crossings)
+    if verdict.ledger == "jobs":
+        sentences = f"not forecast for {verdict.task}; in bits per byte, {sentences}"
+    return Flip(what, now, sentences)
 
 
 def traffic(results: Results, task: TaskRecord, verdict: TaskVerdict) -> Flip:
@@ -95,7 +101,7 @@ def traffic(results: Results, task: TaskRecord, verdict: TaskVerdict) -> Flip:
     for volume in _TRAFFIC:
         cheapest = _cheapest(owned, verdict.contenders, volume, usd_per_hour, months)
         if cheapest is None:
-            return Flip(what, now, "the speed of no contender is known: run `adaptkit bench`")
+            return Flip(what, now, "no contender's speed is known: run `adaptkit bench`")
         if cheapest != before:
             turns.append(f"{cheapest} from {volume:,.0f} requests a month on")
         before = cheapest
@@ -129,5 +135,5 @@ def preferences(results: Results, task: TaskRecord, verdict: TaskVerdict) -> Fli
         order = Preference.of(results, task, prefer)
         chosen = min(verdict.contenders, key=lambda name: order.key(arms[name]))
         preferred.setdefault(chosen, []).append(prefer)
-    turns = "; ".join(f"{name} by {', '.join(by)}" for name, by in preferred.items())
+    turns = "; ".join(f"{name} if you prefer {', '.join(by)}" for name, by in preferred.items())
     return Flip("Another preference", f"prefer: {results.record.decision.prefer}", turns)

@@ -1,0 +1,132 @@
+"""Which controls a claim needs, and that no claim appears because an arm was left out."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from fake_study import FULL, TEXTS, edit_study, write_study
+from tiny_results import LANGUAGE, TICKET, arm_of, baseline_of, results_of
+
+from adaptkit.study.controls import (
+    JOB_CONTROLS,
+    TEXT_CONTROLS,
+    controls_of,
+    gains_from_text,
+    missing_controls,
+)
+from adaptkit.study.record import read_study
+from adaptkit.study.results import collect
+from adaptkit.study.verdict import judge
+from adaptkit.study.verdict_line import exclusions
+
+JOBS = ("generic+prompt", "generic+lora", "generic+full", "placebo+full", "continued+full", "scratch+full")
+
+
+def missing(arms, task=TICKET, baselines=("tfidf",)):
+    scores = {arm: [0.5, 0.5] for arm in arms}
+    results = results_of(scores, task=task, baselines=dict.fromkeys(baselines, 0.4))
+    return [control.name for control in missing_controls(results, task)]
+
+
+def test_a_study_with_every_control_misses_none():
+    assert missing(JOBS) == []
+    assert missing(TEXTS, task=LANGUAGE, baselines=()) == []
+
+
+@pytest.mark.parametrize("dropped", JOBS)
+def test_each_control_of_a_job_is_missed_by_its_name(dropped):
+    assert missing([arm for arm in JOBS if arm != dropped]) == [dropped]
+
+
+@pytest.mark.parametrize("dropped", TEXTS)
+def test_each_control_on_text_is_missed_by_its_name(dropped):
+    left = [arm for arm in TEXTS if arm != dropped]
+    assert missing(left, task=LANGUAGE, baselines=()) == [dropped]
+
+
+def test_word_counts_are_a_control_where_they_can_answer():
+    assert missing(JOBS, baselines=()) == ["word counts"]
+    names = {kind: [c.name for c in controls_of(TICKET.model_copy(update={"kind": kind}))] for kind in (
+        "classify", "retrieve", "generate")}
+    assert names["classify"][:2] == ["word counts", "generic+prompt"]
+    assert names["retrieve"][:2] == ["word counts", "generic+probe"]
+    assert names["generate"][0] == "generic+prompt" and "word counts" not in names["generate"]
+
+
+@pytest.mark.parametrize("stand_in", ["generic+probe", "generic+rag"])
+def test_any_use_of_the_untouched_base_is_that_control(stand_in):
+    assert missing([stand_in, *JOBS[1:]]) == []
+
+
+def test_4_bit_adapters_are_adapters_and_those_of_another_origin_are_not():
+    assert missing(["generic+qlora", *(arm for arm in JOBS if arm != "generic+lora")]) == []
+    assert missing(["continued+lora", *(arm for arm in JOBS if arm != "generic+lora")]) == ["generic+lora"]
+
+
+@pytest.mark.parametrize(
+    ("name", "on_a_job", "on_text"),
+    [
+        ("generic", False, False),
+        ("placebo", False, False),
+        ("continued", True, False),
+        ("continued-lora", True, False),
+        ("mixed", True, True),
+        ("scratch", True, True),
+        ("distilled", True, True),
+    ],
+)
+def test_the_side_of_the_question_that_an_arm_is_on(name, on_a_job, on_text):
+    assert gains_from_text(arm_of(f"{name}+full"), TICKET) is on_a_job
+    assert gains_from_text(arm_of(name), LANGUAGE) is on_text
+    assert not gains_from_text(baseline_of("tfidf"), TICKET)
+
+
+def test_what_a_missing_control_leaves_open_is_a_sentence():
+    assert exclusions(TEXT_CONTROLS[:2]) == [
+        "Without generic the study cannot exclude that the base as it is does as well.",
+        "Without continued the study cannot exclude that training all weights on the text does better.",
+    ]
+    assert len({control.excludes for control in JOB_CONTROLS}) == len(JOB_CONTROLS)
+
+
+# Every arm left out in turn of finished studies
+
+TRUTHS = {
+    "pretraining helps": {
+        "skill": {"continued+full": 0.86, "continued+lora": 0.855, "scratch+full": 0.80},
+        "bpb": {"continued": 1.75, "scratch": 1.74, "continued-lora": 1.76},
+    },
+    "nothing helps": {
+        "skill": {"continued+full": 0.755, "placebo+full": 0.752, "continued+lora": 0.75},
+        "bpb": {"continued": 1.80, "continued-lora": 1.795, "placebo": 1.81, "scratch": 1.805},
+    },
+    "a placebo and adapters tie": {
+        "skill": {"placebo+full": 0.84, "continued+full": 0.845, "generic+lora": 0.83},
+        "bpb": {"continued": 1.78, "placebo": 1.79, "scratch": 1.76},
+    },
+}
+
+
+def verdicts(study: Path):
+    return {task.task: task for task in judge(collect(study)).tasks}
+
+
+@pytest.mark.parametrize("truth", TRUTHS)
+@pytest.mark.parametrize("seed_noise", [0.004, 0.02])
+def test_no_claim_appears_because_an_arm_was_left_out(tmp_path, truth, seed_noise):
+    options = {"fractions": (1.0,), "num_documents": 80, "num_rows": 500, "seed_noise": seed_noise}
+    study = write_study(tmp_path, primary="rct_role", **options, **TRUTHS[truth])
+    whole, record = verdicts(study), read_study(study)
+    assert {arm.name for arm in record.arms} == {*FULL, *TEXTS, "tfidf"}
+    for dropped in record.arms:
+        edit_study(
+            study,
+            arms=tuple(arm for arm in record.arms if arm != dropped),
+            scores=tuple(score for score in record.scores if score.arm != dropped.name),
+        )
+        for task, verdict in verdicts(study).items():
+            if verdict.decided and not whole[task].decided:
+                name = "word counts" if dropped.origin == "baseline" else dropped.name
+                said = verdict.line.rpartition("; not tried: ")[2]
+                assert name in said.split(", "), (dropped.name, whole[task].line, verdict.line)
