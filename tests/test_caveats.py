@@ -31,8 +31,11 @@ LIMITS = {
         {},
         {},
     ),
-    "Two seeds: how much trainings differ is hardly measured; "
-    "a 95 % interval can cover as little as 88 %.": ({arm: seeds[:2] for arm, seeds in ALL.items()}, {}, {}),
+    "Two seeds: how much trainings differ is hardly measured; a 95 % interval can cover as little as 88 %.": (
+        {arm: seeds[:2] for arm, seeds in ALL.items()},
+        {},
+        {},
+    ),
     "The budget paid for reading 40.0% of the domain text: what the rest would add is the next question.": (
         ALL,
         {"text_bytes": 400_000.0},
@@ -77,9 +80,7 @@ def test_a_missing_control_is_a_limit(control):
 
 
 def test_the_last_limit_holds_of_every_study():
-    sentence = (
-        "One model size and one budget: at others the answer may be different, which a larger study would show."
-    )
+    sentence = "One model size and one budget: at others the answer may be different, which a larger study would show."
     for scores in (ALL, {"continued": [1.8, 1.81, 1.79]}):
         assert limits_of(scores)[-1] == sentence
 

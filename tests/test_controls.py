@@ -47,8 +47,10 @@ def test_each_control_on_text_is_missed_by_its_name(dropped):
 
 def test_word_counts_are_a_control_where_they_can_answer():
     assert missing(JOBS, baselines=()) == ["word counts"]
-    names = {kind: [c.name for c in controls_of(TICKET.model_copy(update={"kind": kind}))] for kind in (
-        "classify", "retrieve", "generate")}
+    names = {
+        kind: [c.name for c in controls_of(TICKET.model_copy(update={"kind": kind}))]
+        for kind in ("classify", "retrieve", "generate")
+    }
     assert names["classify"][:2] == ["word counts", "generic+prompt"]
     assert names["retrieve"][:2] == ["word counts", "generic+probe"]
     assert names["generate"][0] == "generic+prompt" and "word counts" not in names["generate"]

@@ -125,9 +125,7 @@ BASIS = "Based on 3 training runs per arm and 400 test items."
 
 def test_sureness_of_one_contender_and_of_several():
     small = "Differences below 0.017 were declared too small to matter."
-    assert said(prose.sureness, GAIN) == (
-        f"With 95% confidence scratch is the best arm. {small} {BASIS}"
-    )
+    assert said(prose.sureness, GAIN) == (f"With 95% confidence scratch is the best arm. {small} {BASIS}")
     several = said(prose.sureness, SAME)
     assert several.startswith(
         "With 95% confidence the truly best arm is among the 2 contenders, and continued lies within 0.018 of it."

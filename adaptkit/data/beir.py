@@ -9,10 +9,10 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 from adaptkit.data.files import Fault, Record, format_of, records
 from adaptkit.data.readers import DataConfig
@@ -48,14 +48,6 @@ class RetrievalSet:
         queries = {query: text for query, text in self.queries.items() if query in ids}
         grades = {query: self.grades[query] for query in queries}
         return dataclasses.replace(self, queries=queries, grades=grades)
-
-
-def titled_text(record: Mapping[str, Any], text: str) -> str:
-    """What is encoded of a record: its title, if there is one, stands before its text."""
-    title = record.get("title")
-    if not title:
-        return text
-    return f"{title}\n{text}"
 
 
 def is_set(folder: str | Path) -> bool:

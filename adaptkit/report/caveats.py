@@ -75,7 +75,9 @@ def unbeaten_baselines(verdict: Verdict, results: Results) -> list[str]:
         score = replicates.mean(arm.name)
         if arm.origin == BASELINE and sign * score > best:
             scored = f"scores {score:.3f} on {verdict.main.title}"
-            sentences.append(f"{arm.name}, without any language model, {scored}: better than every language model.")
+            sentences.append(
+                f"{arm.name}, without any language model, {scored}: better than every language model."
+            )
     return sentences
 
 

@@ -58,7 +58,9 @@ def evidence(results: Results, verdict: TaskVerdict) -> Flip:
         first, second = second, first
     standing = f"{first} minus {second} is now {interval_text(pair)}"
     if room <= 0:
-        return Flip("More seeds or test items", now, f"{standing}; more would tell which of the two is better")
+        return Flip(
+            "More seeds or test items", now, f"{standing}; more would tell which of the two is better"
+        )
     moved = f"the answer changes if that moves by {number(room, pair)}"
     return Flip("More seeds or test items", now, f"{standing}; {moved}")
 

@@ -52,7 +52,9 @@ def _cost_preference(results: Results, owned: dict[str, Ownership]) -> Preferenc
     known = [bill for bill in bills.values() if bill is not None]
     if not known:
         missing = "a price" if results.record.price is None else "your traffic"
-        return _preference(lambda arm: 0.0, f"the simplest to own (give {missing} to choose the cheapest instead)")
+        return _preference(
+            lambda arm: 0.0, f"the simplest to own (give {missing} to choose the cheapest instead)"
+        )
 
     def bill(arm: ArmRecord) -> float:
         usd = bills[arm.name]
