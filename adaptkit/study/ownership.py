@@ -117,9 +117,7 @@ def _measured(bench: dict[str, Any], arm: str) -> _Speed | None:
             continue
         best = max(levels, key=lambda level: level["requests_per_s"])
         waiting = best.get("latency_ms") or {}
-        latency = (
-            waiting.get("p95") or waiting.get("p99") or 1000 * best["concurrency"] / best["requests_per_s"]
-        )
+        latency = waiting.get("p95") or 1000 * best["concurrency"] / best["requests_per_s"]
         origin = f"measured by adaptkit bench on {bench['date']}"
         return _Speed(best["requests_per_s"], latency / 1000, model["memory_bytes"], origin)
     return None
