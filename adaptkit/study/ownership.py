@@ -54,7 +54,7 @@ class Ownership:
 class _Speed:
     requests_per_s: float
     latency_s: float
-    memory_bytes: float
+    memory_bytes: float | None
     origin: str
 
 
@@ -131,7 +131,7 @@ def _counted(results: Results, task: str, arm: ArmRecord) -> _Speed | None:
     speeds = [cost["requests_per_s"] for cost in costs if cost.get("requests_per_s")]
     if not speeds:
         return None
-    return _Speed(speeds[0], 1 / speeds[0], 0.0, "as measured while it answered the test")
+    return _Speed(speeds[0], 1 / speeds[0], None, "as measured while it answered the test")
 
 
 def _estimated(results: Results, task: str, arm: ArmRecord) -> _Speed | None:
