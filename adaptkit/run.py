@@ -220,6 +220,18 @@ def model_digest(folder: Path) -> str:
     return digest({path.relative_to(folder).as_posix(): file_digest(path) for path in sorted(files)})
 
 
+def weights_digest(folder: Path) -> str:
+    """sha256 of a folder's weights (of sharded ones, of the first file), empty where it holds none.
+
+    An adapter records it to find its base again: unlike `model_digest` it stays the same when a config or a
+    server's figures are written beside the weights.
+    """
+    files = sorted(folder.glob("*.safetensors"))
+    if not files:
+        return ""
+    return file_digest(files[0])
+
+
 def write_text(path: str | Path, text: str) -> None:
     """Write a file so that a crash leaves the old one or the new one, never half of either.
 

@@ -111,6 +111,20 @@ def test_late_imports_only_grow_fewer() -> None:
     assert 1000 * len(late) / NUM_LINES <= MAX_LATE_PER_1000, f"{len(late)} in {NUM_LINES} lines"
 
 
+HTTP_LIBRARIES = {"httpx", "requests", "aiohttp", "urllib3", "urllib", "urllib.request", "http.client"}
+NO_MODEL_SERVER = {"adaptkit.doctor.live_checks": "asks the hub whether it answers, from below the client"}
+
+
+def test_only_the_client_speaks_http() -> None:
+    """One room knows about connections, time limits, proxies and keys; the exceptions say why."""
+    speaks = {
+        found.source
+        for found in IMPORTS
+        if found.target in HTTP_LIBRARIES or found.target.partition(".")[0] in HTTP_LIBRARIES - {"urllib"}
+    }
+    assert {module for module in speaks if room_of(module) != "client"} == NO_MODEL_SERVER.keys()
+
+
 def test_a_config_imports_configs_only() -> None:
     """`config.py` is the floor of its package: whoever needs the settings needs no code that runs them."""
     for path in sorted(PACKAGE.glob("*/config.py")):

@@ -1,5 +1,6 @@
 """The command line: results on standard output, errors in two lines without a traceback, exit codes as
-promised."""
+promised. Home of cli.app, cli.arguments, cli.compare, cli.console, cli.data, cli.options, cli.render and
+cli.train."""
 
 from __future__ import annotations
 
@@ -204,11 +205,11 @@ def test_shell_completion_knows_the_commands() -> None:
 def test_compare_ends_in_the_verdict(
     here: Path, run, monkeypatch: pytest.MonkeyPatch, winner: str | None, code: int
 ) -> None:
-    asked = {}
+    calls = {}
     line = "VERDICT: scratch+full WINS" if winner else "TIE: do not pretrain"
 
     def compare(config: StudyConfig, root: Path, **options: object) -> driver.StudyOutcome:
-        asked.update(options, config=config, root=root)
+        calls.update(options, config=config, root=root)
         return driver.StudyOutcome(
             small_study(here / "runs"), line, here / "report.html", winner, {"line": line}
         )
@@ -219,7 +220,7 @@ def test_compare_ends_in_the_verdict(
     assert result.out.splitlines()[-1] == line
     assert f"report: {here / 'report.html'}" in result.out
     assert "scratch+full" in result.out and "bits per byte" in result.out.lower()
-    assert (asked["config"].seeds, asked["root"], asked["resume"], asked["executor"]) == (
+    assert (calls["config"].seeds, calls["root"], calls["resume"], calls["executor"]) == (
         5,
         Path("elsewhere"),
         False,
@@ -273,7 +274,7 @@ def test_quickstart_leaves_its_config_to_start_from(here: Path, run, monkeypatch
     monkeypatch.setattr(
         driver, "compare", lambda config, root, **options: seen.append(config) or {"stages": []}
     )
-    monkeypatch.setattr(render, "plan", lambda found: "planned")
+    monkeypatch.setattr(render, "plan", lambda outcome: "planned")
     assert run("compare --quickstart --dry-run --root r").code == 0
     assert run("compare --quickstart seeds=7 --dry-run --root r").code == 0
     assert run("compare r/quickstart.yaml --dry-run").code == 0
@@ -350,9 +351,9 @@ def test_config_show_names_every_origin(here: Path, run) -> None:
     assert lines["size.params"] == ["500000", "p.yaml:3:16"]
     assert lines["trainer.seed"] == ["3", "override"]
     assert lines["objective"] == ["causal", "default"]
-    found = run("config show p.yaml --json").json()
-    assert found["data.files"] == {"value": ["text.jsonl"], "origin": "p.yaml:2:15"}
-    assert set(found) == set(lines)
+    shown = run("config show p.yaml --json").json()
+    assert shown["data.files"] == {"value": ["text.jsonl"], "origin": "p.yaml:2:15"}
+    assert set(shown) == set(lines)
 
 
 def test_config_show_tells_the_kinds_apart(here: Path, run) -> None:
@@ -365,9 +366,9 @@ def test_config_show_tells_the_kinds_apart(here: Path, run) -> None:
 
 @pytest.mark.parametrize("kind", ["compare", "pretrain", "finetune"])
 def test_schema_describes_every_field(run, kind: str) -> None:
-    found = run(f"schema {kind}").json()
-    assert found["additionalProperties"] is False
-    described = [found, *found["$defs"].values()]
+    schema = run(f"schema {kind}").json()
+    assert schema["additionalProperties"] is False
+    described = [schema, *schema["$defs"].values()]
     assert all(
         "description" in field or "$ref" in field
         for part in described

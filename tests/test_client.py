@@ -48,16 +48,16 @@ class Flaky:
 @pytest.fixture
 def pauses(monkeypatch: pytest.MonkeyPatch) -> list[float]:
     """What the client waits, without the waiting."""
-    found: list[float] = []
+    seconds_slept: list[float] = []
     clock = [0.0]
 
     def sleep(seconds: float) -> None:
-        found.append(seconds)
+        seconds_slept.append(seconds)
         clock[0] += seconds
 
     monkeypatch.setattr(connection.time, "sleep", sleep)
     monkeypatch.setattr(connection.time, "monotonic", lambda: clock[0])
-    return found
+    return seconds_slept
 
 
 def test_an_overloaded_server_is_asked_again_with_growing_pauses(pauses):
@@ -242,8 +242,8 @@ def test_bits_per_byte_charges_every_token_once():
             ids = [0] if body["add_special_tokens"] else [1] * len(body["prompt"])
             return httpx.Response(200, json={"tokens": ids})
         entry = {"logprob": -math.log(2)}
-        told = [[None, *({str(token): entry} for token in ids[1:])] for ids in body["prompt"]]
-        choices = [{"index": i, "text": "", "prompt_logprobs": entries} for i, entries in enumerate(told)]
+        logprobs = [[None, *({str(token): entry} for token in ids[1:])] for ids in body["prompt"]]
+        choices = [{"index": i, "text": "", "prompt_logprobs": entries} for i, entries in enumerate(logprobs)]
         return httpx.Response(200, json={"choices": choices})
 
     assert http_bits_per_byte(client_of(serve), "m", ["abcdefghij", "k" * 23], seq_len=6) == pytest.approx(

@@ -1,4 +1,5 @@
-"""Starting the page: logins, keys and passwords go where they belong, and the command from start to end."""
+"""Starting the page: logins, keys and passwords go where they belong, and the command from start to end. Home
+of cli.demo."""
 
 from __future__ import annotations
 
@@ -80,8 +81,8 @@ def test_loopback_needs_no_login_and_everything_else_does(
     assert launch.listen_address("127.0.0.1", 7860, None, False).password is None
     assert launch.listen_address("localhost", 7860, None, False).password is None
     for host, share in (("0.0.0.0", False), ("10.0.0.5", False), ("::", False), ("127.0.0.1", True)):
-        made = launch.listen_address(host, 7860, None, share)
-        assert made.made_password and len(made.password or "") >= 16
+        address = launch.listen_address(host, 7860, None, share)
+        assert address.made_password and len(address.password or "") >= 16
     monkeypatch.setenv(launch.PASSWORD_VARIABLE, "from the environment")
     assert launch.listen_address("127.0.0.1", 7860, None, False).password == "from the environment"
     file = tmp_path / "password"
@@ -97,10 +98,10 @@ def test_loopback_needs_no_login_and_everything_else_does(
 def test_a_made_password_is_never_in_a_log(state: Path, capsys: pytest.CaptureFixture[str]) -> None:
     address = launch.listen_address("0.0.0.0", 7999, None, False)
     launch.announce(address, address.url)
-    told = capsys.readouterr().err
+    log = capsys.readouterr().err
     path = state / "adaptkit" / "demo-password-7999"
     assert path.read_text().strip() == address.password and oct(path.stat().st_mode & 0o777) == "0o600"
-    assert address.password not in told and str(path) in told and "without encryption" in told
+    assert address.password not in log and str(path) in log and "without encryption" in log
 
 
 def test_a_public_address_needs_the_whole_word(study: Path) -> None:

@@ -72,7 +72,7 @@ def gate() -> Iterator[Gate]:
 @pytest.fixture(scope="module")
 def paths(gate: Gate) -> list[tuple[str, str]]:
     """Every (method, path) of the running application, and what has leaked elsewhere."""
-    found = set()
+    listed = set()
     app = gate.app
     assert isinstance(app, fastapi.FastAPI)
     pending = [("", route) for route in app.routes]
@@ -82,11 +82,11 @@ def paths(gate: Gate) -> list[tuple[str, str]]:
         if inner is not None:
             pending += [(prefix + route.path, each) for each in inner]
         for method in getattr(route, "methods", None) or (["GET"] if inner is None else []):
-            found.add((method, re.sub(r"\{[^}]*\}", "x", prefix + route.path) or "/"))
-    known = {("POST", "/gradio_api/queue/join"), ("POST", "/gradio_api/cancel")} | {
+            listed.add((method, re.sub(r"\{[^}]*\}", "x", prefix + route.path) or "/"))
+    of_gradio = {("POST", "/gradio_api/queue/join"), ("POST", "/gradio_api/cancel")} | {
         ("GET", path) for path in LEAKED_ELSEWHERE
     }
-    return sorted(found | known)
+    return sorted(listed | of_gradio)
 
 
 def client_of(gate: Gate, **options: object) -> TestClient:

@@ -45,8 +45,8 @@ def test_empty_and_failed_states_are_drawn(page: Page, fake: FakeServer) -> None
     assert "Write a prompt first" in next(page.compare.ask(" ", [STUDENT], "", "", 16, 1.0))
     assert "Choose at least one model" in next(page.compare.ask("Once", [], "", "", 16, 1.0))
     fake.behave[DOMAIN_VECTORS] = fake.behave[SORTER] = "busy"
-    *_, found = page.search.search("asthma", GENERIC_VECTORS, DOMAIN_VECTORS)
-    assert "failure busy" in found and found.count('<ol class="hits">') == 1
+    *_, drawn = page.search.search("asthma", GENERIC_VECTORS, DOMAIN_VECTORS)
+    assert "failure busy" in drawn and drawn.count('<ol class="hits">') == 1
     *_, classified = page.classify.classify("text", SORTER)
     assert "failure busy" in classified
     fake.models = [(STUDENT, "generate")]

@@ -61,17 +61,17 @@ def test_vectors_are_made_once_kept_on_disk_and_told_apart_by_model(
 def test_a_spoilt_file_of_vectors_is_made_again(server: Server, state: Path) -> None:
     with server.client() as client:
         list(search_index.Index(passages(40)).fill(client, DOMAIN_VECTORS))
-        kept = next((state / "adaptkit" / "vectors").glob("*.npy"))
-        kept.write_bytes(kept.read_bytes()[:100])
+        vectors = next((state / "adaptkit" / "vectors").glob("*.npy"))
+        vectors.write_bytes(vectors.read_bytes()[:100])
         assert list(search_index.Index(passages(40)).fill(client, DOMAIN_VECTORS)) == [32, 40]
 
 
 def test_a_sample_is_spread_evenly_and_cut() -> None:
-    found = search_index.sample([(str(i), "x" * 5000) for i in range(2000)])
+    passages = search_index.sample([(str(i), "x" * 5000) for i in range(2000)])
     assert (
-        len(found) == search_index.MOST_PASSAGES
-        and found[-1][0] == "1995"
-        and len(found[0][1]) == search_index.MAX_PASSAGE_CHARS
+        len(passages) == search_index.MOST_PASSAGES
+        and passages[-1][0] == "1995"
+        and len(passages[0][1]) == search_index.MAX_PASSAGE_CHARS
     )
     assert search_index.sample([("a", "  "), ("b", "text")]) == [("b", "text")]
 

@@ -63,7 +63,7 @@ def test_chat_goes_to_the_chat_route(fake: FakeServer, server: Server) -> None:
 
 
 @pytest.mark.parametrize(
-    ("mode", "kind", "told"),
+    ("mode", "kind", "words"),
     [
         ("busy", "busy", "Try again in 9 s"),
         ("cut", "cut", "broke off"),
@@ -71,14 +71,14 @@ def test_chat_goes_to_the_chat_route(fake: FakeServer, server: Server) -> None:
     ],
 )
 def test_each_failure_is_told_in_its_own_words_beside_answers_that_succeed(
-    fake: FakeServer, server: Server, mode: str, kind: str, told: str
+    fake: FakeServer, server: Server, mode: str, kind: str, words: str
 ) -> None:
     fake.behave[STUDENT] = mode
-    found = the_last(AnswerStream(server, [STUDENT, TAUGHT], Prompt("Hello", max_tokens=12, chat=True)))
-    failure = found[STUDENT].failure
-    assert failure is not None and failure.kind == kind and told in f"{failure.what} {failure.do}"
-    assert found[TAUGHT].state == "done"
-    assert bool(found[STUDENT].text) == (mode == "cut")
+    answers = the_last(AnswerStream(server, [STUDENT, TAUGHT], Prompt("Hello", max_tokens=12, chat=True)))
+    failure = answers[STUDENT].failure
+    assert failure is not None and failure.kind == kind and words in f"{failure.what} {failure.do}"
+    assert answers[TAUGHT].state == "done"
+    assert bool(answers[STUDENT].text) == (mode == "cut")
 
 
 def test_leaving_ends_the_work_on_the_server(fake: FakeServer, server: Server) -> None:

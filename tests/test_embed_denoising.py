@@ -1,5 +1,5 @@
 """TSDAE: what is deleted, that a text reaches its decoder through the vector alone, and that it teaches
-without pairs."""
+without pairs. Home of embed.tsdae."""
 
 from __future__ import annotations
 

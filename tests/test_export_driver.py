@@ -1,4 +1,5 @@
-"""Exports: the same bytes twice, whole or not at all, refused where they lose too much."""
+"""Exports: the same bytes twice, whole or not at all, refused where they lose too much. Home of
+cli.export."""
 
 from __future__ import annotations
 
@@ -184,8 +185,8 @@ def test_a_reranker_is_measured_on_pairs(model_folders, tmp_path: Path, format: 
     done = export(source, format, Options(out=tmp_path / "out"))
     figure = check(done.parity, "correlation of scores")
     assert figure.ok and figure.after > (0.99 if format == "int8" else 0.9999999)
-    told = read_json(done.folder / "reference.json")
-    assert told["kind"] == "rerank" and len(set(told["logits"])) == 3
+    reference = read_json(done.folder / "reference.json")
+    assert reference["kind"] == "rerank" and len(set(reference["logits"])) == 3
     assert resolve(done.folder).kind == "rerank"
     assert "scores how well a text answers a query" in (done.folder / "README.md").read_text()
     if format == "fp32":
@@ -203,9 +204,11 @@ def test_the_command_exports_lists_and_explains(
         == 0
     )
     shown = capsys.readouterr()
-    found = json.loads(shown.out)
+    printed = json.loads(shown.out)
     assert (
-        found["format"] == "int8" and found["parity"]["passed"] and Path(found["folder"]) == tmp_path / "out"
+        printed["format"] == "int8"
+        and printed["parity"]["passed"]
+        and Path(printed["folder"]) == tmp_path / "out"
     )
     assert all(json.loads(line) for line in shown.err.splitlines() if line.startswith("{"))
     assert run(app, ["export", "--list"]) == 0 and "int4" in capsys.readouterr().out

@@ -12,7 +12,7 @@ from adaptkit.export.hardware import Hardware
 def test_what_a_machine_can_serve_is_told_with_the_reason() -> None:
     old, new, gpu = Hardware(), Hardware(flags=frozenset({"avx512f"})), Hardware(gpus=("H200",))
     here = {
-        name: [row["here"] for row in listing(machine)]
+        name: [row.here for row in listing(machine)]
         for name, machine in {"old": old, "new": new, "gpu": gpu}.items()
     }
     assert here["old"] == [True, True, True, False, False]

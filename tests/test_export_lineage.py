@@ -84,8 +84,8 @@ def test_a_student_carries_its_teachers_licence(
 ) -> None:
     base, teacher, began, learnt, licence = STUDENTS[student]
     for name, terms in {"giant": "mit", "small": "bsd", "other": "mit"}.items():
-        made = shutil.copytree(model_folders["llama"], tmp_path / name)
-        (made / "README.md").write_text(f"---\nlicense: {terms}\n---\n")
+        folder = shutil.copytree(model_folders["llama"], tmp_path / name)
+        (folder / "README.md").write_text(f"---\nlicense: {terms}\n---\n")
     trained = RunRecord(recipe=RecipeKind.FINETUNE, base=str(tmp_path / "giant"))
     write_run(tmp_path / "trained-1", model_folders["llama"], trained)
     distilled = RunRecord(

@@ -26,7 +26,7 @@ def test_the_card_is_filled_and_holds_no_text_path_or_time(notes: Run, tmp_path:
     assert not re.search(
         r"More Information|TODO|\|[ \t]*\||None\b|nan\b|Undefined", card.replace("\n| | |\n", "")
     )
-    for told in (
+    for line in (
         "bits per byte",
         "random weights",
         "not stated",
@@ -34,7 +34,7 @@ def test_the_card_is_filled_and_holds_no_text_path_or_time(notes: Run, tmp_path:
         "Reproduce",
         "one training: no interval",
     ):
-        assert told in card, told
+        assert line in card, line
     assert "license: other" in card and "whoever owns the training text decides" in card
     assert not re.search(
         r"20\d\d-\d\d-\d\dT",

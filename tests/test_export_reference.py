@@ -1,4 +1,5 @@
-"""What an export answered, against what its server answers: kept when equal, refused when not."""
+"""What an export answered, against what its server answers: kept when equal, refused when not. Home of
+export.parity.http_check."""
 
 from __future__ import annotations
 
@@ -25,16 +26,16 @@ class Server:
     """A client whose server runs the model in this process, with everything it says moved by `off`."""
 
     def __init__(
-        self, told: dict, off: float = 0.0, flip: int | None = None, tokenizer=None, bits: float = 0.0
+        self, reference: dict, off: float = 0.0, flip: int | None = None, tokenizer=None, bits: float = 0.0
     ):
-        self.told, self.off, self.flip, self.tokenizer, self.bits = told, off, flip, tokenizer, bits
+        self.reference, self.off, self.flip, self.tokenizer, self.bits = reference, off, flip, tokenizer, bits
 
     def complete(self, name, prompt, *, max_tokens, **options):
         assert options["ignore_eos"] and options["return_token_ids"]
-        place = self.told["prompts"].index(prompt)
+        place = self.reference["prompts"].index(prompt)
         tokens, logprobs = (
-            list(self.told["tokens"][place]),
-            [value - self.off for value in self.told["logprobs"][place]],
+            list(self.reference["tokens"][place]),
+            [value - self.off for value in self.reference["logprobs"][place]],
         )
         if self.flip is not None:  # another token of nearly equal probability, and nonsense after it
             tokens[self.flip :] = [0] * (len(tokens) - self.flip)
@@ -42,18 +43,22 @@ class Server:
         return Completion("", "length", len(prompt), len(tokens), tuple(tokens), tuple(logprobs))
 
     def embed(self, name, texts):
-        assert texts == self.told["texts"]
+        assert texts == self.reference["texts"]
         return [
             [value + self.off * (-1) ** place for place, value in enumerate(row)]
-            for row in self.told["vectors"]
+            for row in self.reference["vectors"]
         ]
 
     def classify(self, name, texts):
-        return [("a", [row[0] + self.off, *row[1:]]) for row in self.told["probabilities"]]
+        return [("a", [row[0] + self.off, *row[1:]]) for row in self.reference["probabilities"]]
 
     def rerank(self, name, query, documents, *, use_activation):
-        assert query == self.told["texts"][0] and documents == self.told["texts"] and use_activation is False
-        return [value + self.off for value in self.told["logits"]]
+        assert (
+            query == self.reference["texts"][0]
+            and documents == self.reference["texts"]
+            and use_activation is False
+        )
+        return [value + self.off for value in self.reference["logits"]]
 
     def tokenize(self, name, text):
         return self.tokenizer(text, add_special_tokens=False)["input_ids"]
@@ -61,7 +66,7 @@ class Server:
     def complete_each(self, name, prompts, *, max_tokens, prompt_logprobs):
         """Every token of a prompt is as likely as makes the texts' bits per byte those of the export, and
         `bits` more."""
-        language = self.told["language"]
+        language = self.reference["language"]
         assert prompt_logprobs == 0 and max(map(len, prompts)) <= language["seq_len"] + 1
         tokens = sum(len(self.tokenize("m", text)) for text in language["texts"])
         size = sum(len(text.encode()) for text in language["texts"])
@@ -84,28 +89,28 @@ def folders(tmp_path_factory, tiny_text) -> dict[str, Path]:
         BertConfig(vocab_size=len(masked), max_position_embeddings=64, num_labels=num, **shape)
         for num in (2, 3, 1)
     )
-    made = {
+    by_kind = {
         "generate": (models.build(llama, "causal", seed=0), causal),
         "embed": (models.build(bert, "encoder", seed=0), masked),
         "classify": (models.build(classes, "classifier", seed=0), masked),
         "rerank": (models.build(pairs, "classifier", seed=0), masked),
     }
-    for kind, (model, tokenizer) in made.items():
+    for kind, (model, tokenizer) in by_kind.items():
         models.save(model, tokenizer, root / kind)
         source = resolve(root / kind)
         assert source.kind == kind
         write_json(root / kind / REFERENCE_FILE, make_reference(source, model.eval(), tokenizer))
-    return {kind: root / kind for kind in made}
+    return {kind: root / kind for kind in by_kind}
 
 
 @pytest.mark.parametrize("kind", ["generate", "embed", "classify", "rerank"])
 def test_equal_answers_are_kept_and_others_are_refused(folders, kind):
     folder = folders[kind]
-    source, told = resolve(folder), read_json(folder / REFERENCE_FILE)
-    check_server(Server(told), source, "m", exact=True)
+    source, reference = resolve(folder), read_json(folder / REFERENCE_FILE)
+    check_server(Server(reference), source, "m", exact=True)
     assert read_json(folder / HTTP_FILE)["ok"] is True
     rounding = 0.004 if kind == "embed" else 0.02
-    check_server(Server(told, rounding), source, "m", exact=False)
+    check_server(Server(reference, rounding), source, "m", exact=False)
     for off, exact in (
         (0.5, False),
         (0.5, True),
@@ -113,56 +118,58 @@ def test_equal_answers_are_kept_and_others_are_refused(folders, kind):
         *(() if kind == "embed" else ((rounding, True),)),
     ):
         with pytest.raises(ServerError, match="not those that were exported"):
-            check_server(Server(told, off), source, "m", exact=exact)
+            check_server(Server(reference, off), source, "m", exact=exact)
     assert read_json(folder / HTTP_FILE)["ok"] is False
 
 
 def test_the_reference_is_what_the_model_says(folders):
-    told = read_json(folders["generate"] / REFERENCE_FILE)
+    reference = read_json(folders["generate"] / REFERENCE_FILE)
     model = models.load(folders["generate"], "causal").eval()
-    ids = torch.tensor([[*told["prompts"][1], *told["tokens"][1]]])
+    ids = torch.tensor([[*reference["prompts"][1], *reference["tokens"][1]]])
     with torch.no_grad():
-        logprobs = model(input_ids=ids).logits.log_softmax(-1)[0, len(told["prompts"][1]) - 1 : -1]
+        logprobs = model(input_ids=ids).logits.log_softmax(-1)[0, len(reference["prompts"][1]) - 1 : -1]
     best, tokens = logprobs.max(-1)
-    assert tokens.tolist() == told["tokens"][1] and len(told["tokens"][1]) > 2
-    assert best.tolist() == pytest.approx(told["logprobs"][1], abs=1e-5)
+    assert tokens.tolist() == reference["tokens"][1] and len(reference["tokens"][1]) > 2
+    assert best.tolist() == pytest.approx(reference["logprobs"][1], abs=1e-5)
 
 
 def test_a_reranker_is_asked_about_pairs(folders):
-    told = read_json(folders["rerank"] / REFERENCE_FILE)
+    reference = read_json(folders["rerank"] / REFERENCE_FILE)
     model, tokenizer = (
         models.load(folders["rerank"], "classifier").eval(),
         models.load_tokenizer(folders["rerank"]),
     )
     with torch.no_grad():
-        wanted = model(**tokenizer(told["texts"][0], told["texts"][2], return_tensors="pt")).logits
-    assert float(wanted[0, 0]) == pytest.approx(told["logits"][2], abs=1e-5)
-    assert len({round(value, 6) for value in told["logits"]}) == 3
+        wanted = model(**tokenizer(reference["texts"][0], reference["texts"][2], return_tensors="pt")).logits
+    assert float(wanted[0, 0]) == pytest.approx(reference["logits"][2], abs=1e-5)
+    assert len({round(value, 6) for value in reference["logits"]}) == 3
 
 
 def test_bits_per_byte_over_http_are_part_of_the_gate(folders):
     folder = folders["generate"]
-    told, tokenizer = read_json(folder / REFERENCE_FILE), models.load_tokenizer(folder)
-    source, room = resolve(folder), told["language"]["seq_len"] + 2
-    check_server(Server(told, tokenizer=tokenizer), source, "m", exact=True, room=room)
+    reference, tokenizer = read_json(folder / REFERENCE_FILE), models.load_tokenizer(folder)
+    source, room = resolve(folder), reference["language"]["seq_len"] + 2
+    check_server(Server(reference, tokenizer=tokenizer), source, "m", exact=True, room=room)
     held = read_json(folder / HTTP_FILE)["bits per byte"]
     assert (
         held["ok"] and held["limit"] == 1e-3 and held["served"] == pytest.approx(held["exported"], abs=1e-6)
     )
     for exact in (True, False):
         with pytest.raises(ServerError, match="bits per byte are not those that were exported: off by 0.002"):
-            check_server(Server(told, tokenizer=tokenizer, bits=0.002), source, "m", exact=exact, room=room)
+            check_server(
+                Server(reference, tokenizer=tokenizer, bits=0.002), source, "m", exact=exact, room=room
+            )
     assert not read_json(folder / HTTP_FILE)["ok"]
-    check_server(Server(told, bits=9.0), source, "m", exact=True, room=room - 1)
+    check_server(Server(reference, bits=9.0), source, "m", exact=True, room=room - 1)
     assert "bits per byte" not in read_json(folder / HTTP_FILE)
 
 
 def test_after_a_near_tie_the_texts_may_part(folders):
     folder = folders["generate"]
-    told = read_json(folder / REFERENCE_FILE)
-    check_server(Server(told, flip=2), resolve(folder), "m", exact=True)
+    reference = read_json(folder / REFERENCE_FILE)
+    check_server(Server(reference, flip=2), resolve(folder), "m", exact=True)
     with pytest.raises(ServerError):
-        check_server(Server(told, off=0.2, flip=2), resolve(folder), "m", exact=False)
+        check_server(Server(reference, off=0.2, flip=2), resolve(folder), "m", exact=False)
 
 
 def test_a_folder_without_reference_is_not_held_to_one(folders, tmp_path):

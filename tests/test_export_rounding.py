@@ -14,12 +14,12 @@ def test_rounding_is_what_compressed_tensors_dequantises(grid: str, group: int |
     lifecycle = pytest.importorskip("compressed_tensors.quantization.lifecycle.forward")
     arguments = pytest.importorskip("compressed_tensors.quantization").QuantizationArgs
     rounded = round_to_nearest(weights(), grid, group)
-    told = {
+    scheme = {
         "num_bits": 4 if grid == "int4" else 8,
         "type": "float" if grid == "fp8" else "int",
         "symmetric": True,
     }
-    args = arguments(**told, strategy="group" if group else "channel", group_size=group)
+    args = arguments(**scheme, strategy="group" if group else "channel", group_size=group)
     theirs = lifecycle.dequantize(rounded.values, rounded.scale.float(), None, args, dtype=torch.float32)
     assert torch.equal(theirs, rounded.dequantised())
     assert rounded.group_size == (group or 256)

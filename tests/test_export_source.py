@@ -40,7 +40,7 @@ def test_a_runs_fields_come_from_its_record(notes: Run, mood: Run) -> None:
 def test_origin_and_adaptation_follow_the_trainings(
     notes: Run, mood: Run, model_folders: dict[str, Path]
 ) -> None:
-    told = {
+    derived = {
         name: (source.origin, source.adaptation, source.role)
         for name, source in {
             "pretraining": of_run(notes.path),
@@ -48,7 +48,7 @@ def test_origin_and_adaptation_follow_the_trainings(
             "folder": of_model(model_folders["llama"]),
         }.items()
     }
-    assert told == {
+    assert derived == {
         "pretraining": ("scratch", None, ModelRole.PRETRAINED),
         "its fine-tuning": ("scratch", "lora", ModelRole.PRETRAINED),
         "folder": ("generic", None, ModelRole.GENERIC),

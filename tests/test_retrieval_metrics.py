@@ -1,5 +1,5 @@
-"""Retrieval metrics against trec_eval itself (ir-measures over pytrec_eval), ties and odd queries
-included."""
+"""Retrieval metrics against trec_eval itself (ir-measures over pytrec_eval), ties and odd queries included.
+Home of embed.retrieval and embed.retrieval_metrics."""
 
 from __future__ import annotations
 

@@ -22,6 +22,7 @@ from adaptkit.run import (
     model_digest,
     read_json,
     read_jsonl,
+    weights_digest,
     write_json,
     write_jsonl,
     write_text,
@@ -215,6 +216,16 @@ def test_a_models_digest_knows_its_weights_and_configs_wherever_they_lie(tmp_pat
         before = model_digest(tmp_path / "b")
         (tmp_path / "b" / name).write_text(f"another {name}")
         assert model_digest(tmp_path / "b") != before
+
+
+def test_a_digest_of_weights_knows_nothing_of_what_lies_beside_them(tmp_path: Path) -> None:
+    assert weights_digest(tmp_path) == ""
+    (tmp_path / "model.safetensors").write_text("weights")
+    first = weights_digest(tmp_path)
+    (tmp_path / "parity.http.json").write_text("{}")
+    assert weights_digest(tmp_path) == first == file_digest(tmp_path / "model.safetensors")
+    (tmp_path / "model.safetensors").write_text("other weights")
+    assert weights_digest(tmp_path) != first
 
 
 def test_the_format_of_records_is_part_of_a_runs_identity(

@@ -86,19 +86,19 @@ def test_a_real_server_is_measured_and_answers_as_its_export_did(run):
     load = bench.Load(input_tokens=16, output_tokens=4, concurrency=(2,), prompts=6, rounds=1)
     result = bench.measure(launches, load, None, StatusLine())
     path = bench.save(result, launches[0].source, None)
-    found = result.as_json()
+    written = result.as_json()
     held = read_json(run.export("fp32") / HTTP_FILE)
     assert held["ok"] and held["answers"]["change"] <= held["answers"]["limit"] == EXACT
     assert held["bits per byte"]["change"] <= held["bits per byte"]["limit"] == BITS == 1e-3
-    assert path == run.bench_path and read_json(path) == json.loads(json.dumps(found))
-    (model,) = found["models"]
+    assert path == run.bench_path and read_json(path) == json.loads(json.dumps(written))
+    (model,) = written["models"]
     assert model["weights_bytes"] > 1000 and model["load_s"] > 0 and model["memory_bytes"] > 100 * 2**20
     (row,) = model["levels"]
     assert row["requests"] == 6 and row["output_tokens_per_s"] == pytest.approx(
         4 * row["requests_per_s"], rel=0.01
     )
     assert row["ttft_ms"]["p50"] > 0 and model["ratios"]["requests_per_s"] == [1.0]
-    assert not torch.cuda.is_available() or found["machine"]["gpus"]
+    assert not torch.cuda.is_available() or written["machine"]["gpus"]
 
 
 def test_failed_requests_are_an_error(run, tmp_path, monkeypatch):

@@ -48,18 +48,24 @@ def test_precision_follows_the_machine_and_the_weights(
 
 
 def test_a_small_cpu_gets_the_flags_that_start_fastest(tmp_path: Path) -> None:
-    made = Launch(write_model(tmp_path / "m"), SMALL)
-    given = flags(made)
+    launch = Launch(write_model(tmp_path / "m"), SMALL)
+    set_flags = flags(launch)
     assert (
-        "-O0" in given and given["--distributed-executor-backend"] == "uni" and given["--dtype"] == "float32"
+        "-O0" in set_flags
+        and set_flags["--distributed-executor-backend"] == "uni"
+        and set_flags["--dtype"] == "float32"
     )
-    assert made.environment()["VLLM_ENABLE_V1_MULTIPROCESSING"] == "0"
-    assert (given["--host"], given["--port"], given["--middleware"]) == (
+    assert launch.environment()["VLLM_ENABLE_V1_MULTIPROCESSING"] == "0"
+    assert (set_flags["--host"], set_flags["--port"], set_flags["--middleware"]) == (
         "127.0.0.1",
         "8000",
         "adaptkit.serve.gateway.guard.Guard",
     )
-    assert "--disable-fastapi-docs" in given and "--runner" not in given and "--enable-lora" not in given
+    assert (
+        "--disable-fastapi-docs" in set_flags
+        and "--runner" not in set_flags
+        and "--enable-lora" not in set_flags
+    )
     large = Launch(write_model(tmp_path / "m"), LARGE)
     assert (
         "--distributed-executor-backend" not in flags(large)
@@ -83,21 +89,23 @@ def test_pooling_models_get_their_runner_and_no_chat(tmp_path: Path) -> None:
 
 def test_what_stands_after_the_dashes_comes_last_and_unchanged(tmp_path: Path) -> None:
     extra = ("--tensor-parallel-size", "2", "--dtype=half", '{"a": 1}')
-    made = Launch(write_model(tmp_path / "m"), SMALL, extra=extra)
-    assert tuple(made.arguments(1)[-4:]) == extra
-    assert "--distributed-executor-backend" not in flags(made), "parallel workers need another executor"
-    assert "VLLM_ENABLE_V1_MULTIPROCESSING" not in made.environment()
+    launch = Launch(write_model(tmp_path / "m"), SMALL, extra=extra)
+    assert tuple(launch.arguments(1)[-4:]) == extra
+    assert "--distributed-executor-backend" not in flags(launch), "parallel workers need another executor"
+    assert "VLLM_ENABLE_V1_MULTIPROCESSING" not in launch.environment()
 
 
 def test_adapters_get_room_for_their_rank(tmp_path: Path) -> None:
     adapters = (Adapter("a", tmp_path / "a", 4), Adapter("b", tmp_path / "b", 17))
-    made = Launch(write_model(tmp_path / "m"), SMALL, adapters)
-    given = flags(made)
-    assert (given["--max-lora-rank"], given["--max-loras"], made.names) == ("32", "3", ("m", "a", "b")), (
-        "a slot stays empty"
-    )
-    assert flags(Launch(made.source, GPU, adapters))["--max-loras"] == "2"
-    assert f"a={tmp_path / 'a'}" in made.arguments(1)
+    launch = Launch(write_model(tmp_path / "m"), SMALL, adapters)
+    set_flags = flags(launch)
+    assert (set_flags["--max-lora-rank"], set_flags["--max-loras"], launch.names) == (
+        "32",
+        "3",
+        ("m", "a", "b"),
+    ), "a slot stays empty"
+    assert flags(Launch(launch.source, GPU, adapters))["--max-loras"] == "2"
+    assert f"a={tmp_path / 'a'}" in launch.arguments(1)
 
 
 def test_the_cache_holds_64_sequences_within_bounds(tmp_path: Path) -> None:
@@ -116,8 +124,8 @@ def test_the_key_is_in_the_childs_environment_and_in_no_command(
     monkeypatch.setenv("ADAPTKIT_API_KEY", "outer-key-0123456789")
     monkeypatch.setenv("VLLM_SERVER_DEV_MODE", "1")
     monkeypatch.setenv("HF_HUB_OFFLINE", "0")
-    made = Launch(write_model(tmp_path / "m"), SMALL)
-    environment = made.child_environment("inner-key-0123456789")
+    launch = Launch(write_model(tmp_path / "m"), SMALL)
+    environment = launch.child_environment("inner-key-0123456789")
     assert environment["ADAPTKIT_API_KEY"] == environment["VLLM_API_KEY"] == "inner-key-0123456789"
     assert "outer-key-0123456789" not in environment.values() and "VLLM_SERVER_DEV_MODE" not in environment
     assert (
@@ -127,20 +135,20 @@ def test_the_key_is_in_the_childs_environment_and_in_no_command(
         == "1"
     )
     assert environment["HF_HUB_OFFLINE"] == "0", "the user may say otherwise"
-    assert not [word for word in made.command(1) if "api-key" in word or "0123456789" in word]
+    assert not [word for word in launch.command(1) if "api-key" in word or "0123456789" in word]
 
 
 def test_the_printed_command_is_the_one_that_runs(tmp_path: Path) -> None:
-    made = Launch(write_model(tmp_path / "m"), SMALL)
-    words = shlex.split(made.printed(8000, "127.0.0.1", "/home/x/my key", Limits(max_tokens=7)))
+    launch = Launch(write_model(tmp_path / "m"), SMALL)
+    words = shlex.split(launch.printed(8000, "127.0.0.1", "/home/x/my key", Limits(max_tokens=7)))
     assert (
         words[0] == "env"
         and "ADAPTKIT_API_KEY_FILE=/home/x/my key" in words
         and "ADAPTKIT_LIMIT_MAX_TOKENS=7" in words
     )
     assert "ADAPTKIT_LIMIT_ITEMS=2048" not in words, "only what differs from the defaults"
-    assert words[words.index("python") :] == ["python", *made.command(8000)[1:]]
-    assert "ADAPTKIT_API_KEY_FILE" not in made.printed(8000, "127.0.0.1", "$ADAPTKIT_API_KEY", Limits())
+    assert words[words.index("python") :] == ["python", *launch.command(8000)[1:]]
+    assert "ADAPTKIT_API_KEY_FILE" not in launch.printed(8000, "127.0.0.1", "$ADAPTKIT_API_KEY", Limits())
 
 
 def test_what_a_model_is_comes_from_its_source_and_of_an_adapter_from_the_adapter(tmp_path: Path) -> None:

@@ -91,14 +91,15 @@ NOISE = """(APIServer pid=1) WARNING 11-21 [utils.py:255] ulimit: like `OSError:
 
 @pytest.mark.parametrize("line", SAID)
 def test_known_failures_are_told_as_what_where_fix(line: str) -> None:
-    told = failures.translate(NOISE.format(line=PREFIX + line), 1, model="m", path=Path("log"))
-    assert SAID[line] in told.what and told.where == "m" and told.fix
-    assert "{" not in told.what
+    error = failures.translate(NOISE.format(line=PREFIX + line), 1, model="m", path=Path("log"))
+    assert SAID[line] in error.what and error.where == "m" and error.fix
+    assert "{" not in error.what
 
 
 def test_the_table_holds_nothing_that_was_not_seen() -> None:
     reached = {
-        next(known for known in failures.KNOWN_FAILURES if re.search(known.pattern, line)) for line in SAID
+        next(failure for failure in failures.KNOWN_FAILURES if re.search(failure.pattern, line))
+        for line in SAID
     }
     assert reached == set(failures.KNOWN_FAILURES)
 
@@ -119,9 +120,9 @@ def test_a_package_that_is_not_missed_is_no_failure() -> None:
     ],
 )
 def test_unknown_failures_show_the_cause_and_the_log(line: str) -> None:
-    told = failures.translate(NOISE.format(line=line), 1, model="m", path=Path("a/log"))
-    assert told.what.endswith("StrangeError: the moon is full") and told.what.startswith("vLLM: ")
-    assert told.fix == "read its log: a/log"
+    error = failures.translate(NOISE.format(line=line), 1, model="m", path=Path("a/log"))
+    assert error.what.endswith("StrangeError: the moon is full") and error.what.startswith("vLLM: ")
+    assert error.fix == "read its log: a/log"
 
 
 @pytest.mark.parametrize(
@@ -133,7 +134,7 @@ def test_a_silent_end_is_told_by_its_exit_code(code: int | None, said: str) -> N
 
 
 def test_phases_follow_the_log() -> None:
-    log, told = "", []
+    log, phases = "", []
     for line in (
         "non-default args",
         "Resolved architecture: X",
@@ -144,8 +145,8 @@ def test_phases_follow_the_log() -> None:
         "Application startup complete.",
     ):
         log += line + "\n"
-        told.append(failures.phase(log))
-    assert told[0] == "importing vLLM" and len(set(told)) == 7 and "real answer" in told[-1]
+        phases.append(failures.phase(log))
+    assert phases[0] == "importing vLLM" and len(set(phases)) == 7 and "real answer" in phases[-1]
 
 
 def test_the_end_of_a_log_is_read_from_where_this_start_began(tmp_path: Path) -> None:

@@ -69,8 +69,8 @@ class Caller:
         asyncio.run(
             self.guard({"type": "http", "method": method, "path": path, "headers": pairs}, receive, send)
         )
-        told = {name.decode(): value.decode() for name, value in sent[0]["headers"]}
-        return sent[0]["status"], told, json.loads(sent[1]["body"])
+        answered = {name.decode(): value.decode() for name, value in sent[0]["headers"]}
+        return sent[0]["status"], answered, json.loads(sent[1]["body"])
 
 
 @pytest.fixture
@@ -119,9 +119,9 @@ STRANGERS = [
 def test_without_the_key_only_health_answers(call: Caller, headers: dict[str, str] | None) -> None:
     for path in [*routes.ROUTES, *ODD, "/v1/models/name"]:
         for method in ("GET", "POST", "PUT", "DELETE", "OPTIONS", "HEAD", "PATCH", "TRACE", "X"):
-            status, told, _ = call(path, method, headers=headers)
+            status, answered, _ = call(path, method, headers=headers)
             assert status == (200 if (path, method) == ("/health", "GET") else 401), (path, method)
-            assert status == 200 or told["www-authenticate"] == "Bearer"
+            assert status == 200 or answered["www-authenticate"] == "Bearer"
 
 
 def test_with_the_key_the_table_answers_and_nothing_else(call: Caller) -> None:
@@ -147,10 +147,10 @@ def test_a_websocket_is_closed() -> None:
 
 
 def test_the_application_gets_the_body_whole_and_an_id_of_ours(call: Caller) -> None:
-    status, told, seen = call(
+    status, answered, seen = call(
         "/tokenize", body={"prompt": "a" * 1000}, headers={**GOOD, "x-request-id": "mine-1"}, chunks=7
     )
-    assert (status, told["x-request-id"]) == (200, "mine-1")
+    assert (status, answered["x-request-id"]) == (200, "mine-1")
     assert json.loads(seen["body"]) == {"prompt": "a" * 1000}
     assert seen["id"].startswith("mine-1-") and len(seen["id"]) == len("mine-1-") + 8
     again = call("/tokenize", headers={**GOOD, "x-request-id": "mine-1"})[2]
@@ -225,16 +225,16 @@ def test_logs_and_metrics_hold_no_text_no_key_and_no_path_of_a_callers_making(
         call(path, "GET", body={"prompt": "canary-text"})
     call("/v1/completions", body=b'{"prompt": "canary-text", ')
     call("/v1/completions", headers={"authorization": "Bearer canary-key"})
-    told = caplog.text + generate_latest(call.metrics.registry).decode() + "".join(capfd.readouterr())
-    assert "canary" not in told and KEY not in told
-    assert 'adaptkit_requests_total{route="/v1/completions",status="200"} 1.0' in told
-    assert 'adaptkit_requests_total{route="other",status="404"} 2.0' in told
-    assert "POST /v1/completions -> 401" in told
+    written = caplog.text + generate_latest(call.metrics.registry).decode() + "".join(capfd.readouterr())
+    assert "canary" not in written and KEY not in written
+    assert 'adaptkit_requests_total{route="/v1/completions",status="200"} 1.0' in written
+    assert 'adaptkit_requests_total{route="other",status="404"} 2.0' in written
+    assert "POST /v1/completions -> 401" in written
 
 
 def test_a_failing_application_is_500_without_details(call: Caller) -> None:
-    status, _, told = call("/version", "GET")
-    assert (status, "broken" in json.dumps(told)) == (500, False)
+    status, _, body = call("/version", "GET")
+    assert (status, "broken" in json.dumps(body)) == (500, False)
     assert call.metrics.running._value.get() == 0
 
 
@@ -247,8 +247,8 @@ def test_as_vllm_makes_it_settings_come_from_the_environment(monkeypatch: pytest
     monkeypatch.setenv("ADAPTKIT_API_KEY", KEY)
     for name, value in limits_to_environment(Limits(max_tokens=7)).items():
         monkeypatch.setenv(name, value)
-    made = Guard(_app)
-    assert (made.keys.values, made.limits) == ((KEY,), Limits(max_tokens=7))
+    made_by_vllm = Guard(_app)
+    assert (made_by_vllm.keys.values, made_by_vllm.limits) == ((KEY,), Limits(max_tokens=7))
     monkeypatch.setenv("ADAPTKIT_LIMIT_ITEMS", "many")
     with pytest.raises(ConfigError, match="ADAPTKIT_LIMIT_ITEMS"):
         Guard(_app)

@@ -1,4 +1,5 @@
-"""From the words of the command line to processes: which models, under which names, with which adapters."""
+"""From the words of the command line to processes: which models, under which names, with which adapters.
+Home of cli.serve."""
 
 from __future__ import annotations
 
@@ -32,11 +33,11 @@ def test_serve_print_starts_nothing(
     line = ["serve", f"name={folder}", "--print", "--json", "--port", "8100", "--", "--max-model-len", "64"]
     assert console.run(app.app, line) == 0
     shown = capsys.readouterr()
-    found = json.loads(shown.out)
-    assert found["notes"] == ["name: the model folder m"] and "the model folder m" in shown.err
-    assert found["commands"][0].endswith("--max-model-len 64") and "--port 8100" in found["commands"][0]
-    assert "--served-model-name name " in found["commands"][0]
-    assert Path(found["key"]).read_text().strip() not in found["commands"][0]
+    printed = json.loads(shown.out)
+    assert printed["notes"] == ["name: the model folder m"] and "the model folder m" in shown.err
+    assert printed["commands"][0].endswith("--max-model-len 64") and "--port 8100" in printed["commands"][0]
+    assert "--served-model-name name " in printed["commands"][0]
+    assert Path(printed["key"]).read_text().strip() not in printed["commands"][0]
     assert console.run(app.app, ["serve", str(tmp_path / "absent")]) == 2
     assert "no such folder" in capsys.readouterr().err
 
@@ -82,12 +83,12 @@ def test_a_plan_lets_adapters_ride_and_serves_the_others_merged(
         ModelWord("z", qlora),
     ]
     planned, notes = make_launches(words, SMALL, Choice(), ["-v"])
-    assert [made.names for made in planned] == [("one",), ("second", "x"), ("y",), ("z",)]
+    assert [launch.names for launch in planned] == [("one",), ("second", "x"), ("y",), ("z",)]
     assert planned[2].source.folder.name.startswith("dora-merged-")
     assert planned[3].source.folder == run / "model"
     assert any("y: served merged, because vLLM does not serve DoRA" in note for note in notes)
     assert any("z: served merged" in note and "QLoRA" in note for note in notes)
-    assert all((made.extra, made.share) == (("-v",), 0.25) for made in planned)
+    assert all((launch.extra, launch.share) == (("-v",), 0.25) for launch in planned)
 
 
 def test_an_export_that_is_not_there_is_said_with_the_command(tmp_path: Path) -> None:

@@ -71,9 +71,9 @@ def test_a_merged_adapter_answers_as_the_adapter_does(tmp_path: Path) -> None:
         wanted = PeftModel.from_pretrained(models.load(tmp_path / "base", "causal"), str(tmp_path / "dora"))(
             input_ids=ids
         ).logits
-        told = models.load(tmp_path / "merged", "causal")(input_ids=ids).logits
+        merged = models.load(tmp_path / "merged", "causal")(input_ids=ids).logits
         plain = models.load(tmp_path / "base", "causal")(input_ids=ids).logits
-    assert torch.allclose(told, wanted, atol=1e-5) and not torch.allclose(told, plain, atol=1e-2)
+    assert torch.allclose(merged, wanted, atol=1e-5) and not torch.allclose(merged, plain, atol=1e-2)
 
 
 def _tokenizer():

@@ -58,7 +58,7 @@ def test_the_check_loads_no_torch() -> None:
 
 
 @pytest.mark.parametrize(
-    ("told", "fine", "unfit"),
+    ("quantization", "fine", "unfit"),
     [
         (quantised(8, "int-quantized"), [CPU, AVX512, GPU], []),
         (quantised(4, "pack-quantized"), [AVX512, GPU], [CPU]),
@@ -72,9 +72,12 @@ def test_the_check_loads_no_torch() -> None:
     ],
 )
 def test_formats_are_held_against_the_machine(
-    folder: Path, told: dict, fine: list[Hardware], unfit: list[Hardware]
+    folder: Path, quantization: dict, fine: list[Hardware], unfit: list[Hardware]
 ) -> None:
-    (folder / "config.json").write_text(json.dumps({**LLAMA, "quantization_config": told} if told else LLAMA))
+    settings = {**LLAMA}
+    if quantization:
+        settings["quantization_config"] = quantization
+    (folder / "config.json").write_text(json.dumps(settings))
     for hardware in fine:
         preflight.check_format(resolve(folder), hardware)
     for hardware in unfit:
@@ -83,13 +86,13 @@ def test_formats_are_held_against_the_machine(
 
 
 def test_heads_that_no_cpu_kernel_knows_are_refused_before_a_start(folder: Path) -> None:
-    for told, refused in (
+    for settings, refused in (
         ({"num_attention_heads": 4}, True),
         ({"head_dim": 16}, True),
         ({"head_dim": 128}, False),
         ({}, False),
     ):
-        (folder / "config.json").write_text(json.dumps({**LLAMA, **told}))
+        (folder / "config.json").write_text(json.dumps({**LLAMA, **settings}))
         preflight.check_heads(resolve(folder), GPU)
         if refused:
             with pytest.raises(ModelError, match="heads are 16 wide.* 32, 64,"):
@@ -109,8 +112,8 @@ def test_an_export_that_its_manifest_does_not_vouch_for_is_refused(folder: Path)
     from adaptkit.run import file_digest
 
     files = {p.name: {"sha256": file_digest(p), "num_bytes": p.stat().st_size} for p in folder.iterdir()}
-    told = {"export": export_record("fp32").model_dump(mode="json"), "files": files}
-    (folder / "manifest.json").write_text(json.dumps(told))
+    manifest = {"export": export_record("fp32").model_dump(mode="json"), "files": files}
+    (folder / "manifest.json").write_text(json.dumps(manifest))
     preflight.check([launch(folder)], {"vllm": "0.32.0"})
     weights = folder / "model.safetensors"
     good = weights.read_bytes()

@@ -44,12 +44,12 @@ def post(client: Client, path: str, body: dict) -> httpx.Response:
 
 
 def test_models_are_listed_and_found_without_showing_a_path(many: Client) -> None:
-    found = many.get("/v1/models", dict)
-    assert [row["id"] for row in found["data"]] == ["writer", "tuned", "plain", "classes"]
-    assert [row["parent"] for row in found["data"]] == [None, "writer", None, None]
-    assert all(row["ready"] and row["max_model_len"] == 64 for row in found["data"])
-    assert "/" not in json.dumps([row["id"] for row in found["data"]]) and os.sep + "tmp" not in json.dumps(
-        found
+    answer = many.get("/v1/models", dict)
+    assert [row["id"] for row in answer["data"]] == ["writer", "tuned", "plain", "classes"]
+    assert [row["parent"] for row in answer["data"]] == [None, "writer", None, None]
+    assert all(row["ready"] and row["max_model_len"] == 64 for row in answer["data"])
+    assert "/" not in json.dumps([row["id"] for row in answer["data"]]) and os.sep + "tmp" not in json.dumps(
+        answer
     )
     assert many.get("/v1/models/tuned", dict)["id"] == "tuned"
     with pytest.raises(ServerError, match="404.*did you mean 'tuned'"):
@@ -145,10 +145,10 @@ def test_many_callers_at_once_lose_nothing(many: Client) -> None:
     async def all_at_once() -> list[int]:
         headers = {"authorization": f"Bearer {KEY}"}
         async with httpx.AsyncClient(base_url=many.base_url, headers=headers, timeout=60) as http:
-            asked = [
+            requests = [
                 http.post("/v1/completions", json={"model": "plain", "prompt": str(i)}) for i in range(64)
             ]
-            answers = await asyncio.gather(*asked)
+            answers = await asyncio.gather(*requests)
         assert [answer.json()["body"]["prompt"] for answer in answers] == [str(i) for i in range(64)]
         return [answer.status_code for answer in answers]
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from adaptkit.adapters import AdapterConfig
 from adaptkit.export.hardware import Hardware
 from adaptkit.export.source import ServedKind, Source
-from adaptkit.run import Run, file_digest
+from adaptkit.run import Run, weights_digest
 from adaptkit.run_record import RecipeKind, RunRecord
 
 SMALL = Hardware(flags=frozenset({"avx2"}), cores=2)
@@ -38,7 +38,7 @@ def write_model(folder: Path, kind: ServedKind = "generate", **config: object) -
 def write_adapter(folder: Path, base: Path | None = None, **settings: object) -> Path:
     """A peft folder that records the digest of its base, or a base from elsewhere."""
     folder.mkdir(parents=True)
-    recorded = f"base@sha256:{file_digest(base / 'model.safetensors')[:12]}" if base else "somewhere/else"
+    recorded = f"base@sha256:{weights_digest(base)[:12]}" if base else "somewhere/else"
     written = {"peft_type": "LORA", "r": 8, "base_model_name_or_path": recorded, **settings}
     (folder / "adapter_config.json").write_text(json.dumps(written))
     (folder / "adapter_model.safetensors").write_bytes(b"\2\0\0\0\0\0\0\0{}")

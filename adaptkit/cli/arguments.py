@@ -42,7 +42,9 @@ def divide(words: list[str] | None, *, needed: bool) -> tuple[Path | None, list[
     if needed and not files:
         fix = "start from one in configs/, for example: adaptkit compare configs/study.yaml"
         raise ConfigError("no config was given", where="command line", fix=fix)
-    return (Path(files[0]) if files else None), overrides
+    if not files:
+        return None, overrides
+    return Path(files[0]), overrides
 
 
 def kind_of(path: Path | None, overrides: list[str]) -> Kind:
@@ -99,7 +101,7 @@ def open_run(config: Config, root: Path, *, resume: bool) -> Run:
 
 
 def input_digests(config: Config) -> dict[str, str]:
-    """Dotted key -> sha256 over the files that it names: data files, and the files of a model's folder."""
+    """Digest the files that a config names: dotted key -> sha256, of data files and of model folders."""
     digests = {}
     for key, patterns in _data_files(config):
         files, _ = find_files(patterns)

@@ -63,17 +63,23 @@ def command(
 
 
 def _printing(function: Command) -> Callable[..., int]:
-    """The command as typer calls it: takes the shared options, prints the outcome, returns the exit code."""
+    """Wrap a command as typer calls it: take the shared options, print the outcome, return the exit code."""
 
     @functools.wraps(function)
     def run(*, as_json: bool, debug: bool, **arguments: Any) -> int:
-        with contextlib.redirect_stdout(sys.stderr) if as_json else contextlib.nullcontext():
+        with contextlib.ExitStack() as stack:
+            if as_json:
+                stack.enter_context(contextlib.redirect_stdout(sys.stderr))
             try:
                 outcome = function(**arguments)
             except KeyboardInterrupt:  # typer would exit without a word
                 raise typer.Abort from None
-        if os.environ.get("RANK", "0") == "0":  # torchrun starts this once per GPU
-            _show(json.dumps(outcome.data, indent=1, ensure_ascii=False) if as_json else outcome.view)
+        if os.environ.get("RANK", "0") != "0":  # torchrun starts this once per GPU
+            return outcome.exit_code
+        if as_json:
+            _show(json.dumps(outcome.data, indent=1, ensure_ascii=False))
+        else:
+            _show(outcome.view)
         return outcome.exit_code
 
     signature = inspect.signature(function, eval_str=True)
@@ -98,13 +104,17 @@ _SHARED = [
 
 
 def _show(view: object) -> None:
-    for part in view if isinstance(view, tuple) else (view,):
-        if isinstance(part, str):
-            print(part)
-        else:
-            from rich.console import Console
+    """Print text as it is, and draw everything else with rich; of a tuple each part."""
+    if isinstance(view, tuple):
+        for part in view:
+            _show(part)
+    elif isinstance(view, str):
+        print(view)
+    else:
+        from rich.console import Console
 
-            Console(width=None if sys.stdout.isatty() else FILE_WIDTH).print(part)
+        width = None if sys.stdout.isatty() else FILE_WIDTH
+        Console(width=width).print(view)
 
 
 def run(app: typer.Typer, arguments: list[str]) -> int:
@@ -131,12 +141,13 @@ def run(app: typer.Typer, arguments: list[str]) -> int:
 
 
 def _explain(error: Exception) -> tuple[AdaptkitError, int]:
-    """Any error as one with a place and a fix, and the exit code it ends in."""
+    """Turn any error into one with a place and a fix, and the exit code it ends in."""
     if isinstance(error, AdaptkitError):
         return error, EXIT_USER
     if isinstance(error, _CLICK_ERROR):
-        context = getattr(error, "ctx", None)
-        path = context.command_path if context else "adaptkit"
+        path = "adaptkit"
+        if context := getattr(error, "ctx", None):
+            path = context.command_path
         what = getattr(error, "format_message", error.__str__)()
         return AdaptkitError(what, where="command line", fix=f"{path} --help"), EXIT_USER
     if isinstance(error, MemoryError):

@@ -47,7 +47,8 @@ def data_check(
     from adaptkit.data.check import check
 
     checked = check(files)
-    return Outcome(checked.render(), checked.as_json(), 0 if checked.ok else EXIT_USER)
+    exit_code = 0 if checked.ok else EXIT_USER
+    return Outcome(checked.render(), checked.as_json(), exit_code)
 
 
 @command(
@@ -113,4 +114,5 @@ def doctor(
     findings = diagnose(root, deep=deep, network=network)
     problems = sum(finding.status == "problem" for finding in findings)
     diagnosis = {"findings": [dataclasses.asdict(finding) for finding in findings], "problems": problems}
-    return Outcome(render_findings(findings), diagnosis, EXIT_USER if problems else 0)
+    exit_code = EXIT_USER if problems else 0
+    return Outcome(render_findings(findings), diagnosis, exit_code)

@@ -73,27 +73,31 @@ def demo(
     Compare, classify, search, and a break-even to play with, in a browser; works without internet.
     """
     from adaptkit.demo import launch
-    from adaptkit.demo.search_index import from_file
+    from adaptkit.demo.search_index import Passages, from_file
 
     launch.check_installed()
     address = launch.listen_address(host, port, password_file, share_publicly)
     shown = _study_view(study, prices)
-    passages = from_file(corpus) if corpus else []
+    passages: Passages = []
+    if corpus is not None:
+        passages = from_file(corpus)
     page = launch.make_page(launch.find_server(server, key_file), shown, passages, address, _card(study))
     launch.run(page, address)
     return Outcome(f"stopped {address.url}", {"url": address.url, "server": server})
 
 
 def _study_view(folder: Path, prices: Path | None) -> Study:
-    """What the page shows of a folder: a study's findings, or that nothing was compared."""
+    """Choose what the page shows of a folder: a study's findings, or that nothing was compared."""
     from adaptkit.demo.study_view import NoStudy
     from adaptkit.report.demo_view import StudyView
 
-    return StudyView(folder, prices) if is_study(folder) else NoStudy(folder)
+    if is_study(folder):
+        return StudyView(folder, prices)
+    return NoStudy(folder)
 
 
 def _card(folder: Path) -> str:
-    """The card of the model that the folder stands for, if it was exported; else a sentence that names it."""
+    """Read the card of the model that the folder stands for, if it was exported; else write a sentence."""
     from adaptkit.export.resolve import resolve
 
     try:
@@ -102,8 +106,10 @@ def _card(folder: Path) -> str:
         if is_study(folder):  # it has findings to show, and perhaps no model or no report
             return f"There is no card: {error.what}."
         raise
-    exports = sorted(Run(source.run).exports.glob("*/README.md")) if source.run else []
-    for card in (source.folder / "README.md", *exports):
+    cards = [source.folder / "README.md"]
+    if source.run is not None:
+        cards += sorted(Run(source.run).exports.glob("*/README.md"))
+    for card in cards:
         if card.is_file():
             return card.read_text(encoding="utf-8").split("\n---\n", 1)[-1]
     return f"{source.name}: {source.why}."

@@ -87,7 +87,9 @@ def questions(
     from adaptkit.client.openai import Client
     from adaptkit.embed.questions import PROMPT, write_questions
 
-    prompt = prompt_file.read_text(encoding="utf-8") if prompt_file is not None else PROMPT
+    prompt = PROMPT
+    if prompt_file is not None:
+        prompt = prompt_file.read_text(encoding="utf-8")
     with Client(server, _generator_key(key_file), patience_s=PATIENCE_S) as client:
         name = model or _first_generator(client)
         source = {"model": name, "server": urlsplit(client.base_url).netloc.rpartition("@")[2]}
@@ -108,7 +110,7 @@ def _generator_key(key_file: Path | None) -> str:
 
 
 def _first_generator(client: Client) -> str:
-    """The first model of a server that writes text."""
+    """Find the first model of a server that writes text."""
     served = client.models()
     for model in served:
         if model.writes:
@@ -119,14 +121,16 @@ def _first_generator(client: Client) -> str:
 
 
 def _count_line(counts: dict[str, int], out: Path) -> str:
-    """What was written and what was left out: `45 pairs from 15 documents in q; 3 repeated`."""
+    """Say what was written and what was left out: `45 pairs from 15 documents in q; 3 repeated`."""
     line = f"{counts['pairs']:,} pairs from {counts['documents']:,} documents in {out}"
     left_out = [
         f"{number:,} {what}"
         for what, number in counts.items()
         if number and what not in ("pairs", "documents")
     ]
-    return "; ".join([line, ", ".join(left_out)]) if left_out else line
+    if left_out:
+        line += f"; {', '.join(left_out)}"
+    return line
 
 
 @command(

@@ -5,6 +5,7 @@ adaptkit export runs/STUDY         in a format that is served, measured against 
 
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -77,7 +78,7 @@ def export(
 
     if list_:
         rows = formats.listing(hardware.look())
-        return Outcome(formats.table(rows), {"formats": rows})
+        return Outcome(formats.table(rows), {"formats": [dataclasses.asdict(row) for row in rows]})
     if model is None:
         fix = "give a study's, run's or model's folder, or --list"
         raise ConfigError("no model was given", where="command line", fix=fix)

@@ -17,7 +17,7 @@ _UNITS = ((3600, "h"), (60, "min"), (1, "s"))
 
 
 def table(rows: Iterable[tuple[object, ...]]) -> str:
-    """Left-aligned columns, two spaces apart."""
+    """Align columns to the left, two spaces apart."""
     lines = [[str(cell) for cell in row] for row in rows]
     widths = [max(len(cell) for cell in column) for column in zip(*lines, strict=True)]
     padded = ([cell.ljust(width) for cell, width in zip(line, widths, strict=True)] for line in lines)
@@ -25,7 +25,7 @@ def table(rows: Iterable[tuple[object, ...]]) -> str:
 
 
 def duration(seconds: float) -> str:
-    """`95` -> `1.6 min`."""
+    """Write seconds in a fitting unit: `95` -> `1.6 min`."""
     for size, unit in _UNITS:
         if seconds >= size:
             return f"{seconds / size:.3g} {unit}"
@@ -33,7 +33,7 @@ def duration(seconds: float) -> str:
 
 
 def plan(planned: dict[str, Any]) -> str:
-    """What `compare --dry-run` says: every arm and its cost, those that are left out, what can be settled."""
+    """List what `compare --dry-run` says: arms and their cost, those left out, what can be settled."""
     arms = [("arm", "scored on", "FLOPs", "time"), *map(_arm_row, planned["arms"])]
     parts = [table(arms)]
     if planned["left_out"]:
@@ -66,14 +66,14 @@ def _settled(row: dict[str, Any]) -> tuple[str, ...]:
 
 
 def student(planned: dict[str, Any]) -> str:
-    """The plan of `distill --plan`: the student beside its teacher, its speed, and what training it takes."""
+    """Show the plan of `distill --plan`: the student beside its teacher, its speed, and the training."""
     sides = [side for side in ("student", "teacher") if side in planned]
     rows: list[tuple[object, ...]] = [("", *sides)]
     for name, value in planned["student"].items():
         cells = [planned[side][name] for side in sides]
-        rows.append(
-            (name.replace("_", " "), *(f"{cell:,}" if isinstance(value, int) else cell for cell in cells))
-        )
+        if isinstance(value, int):
+            cells = [f"{cell:,}" for cell in cells]
+        rows.append((name.replace("_", " "), *cells))
     rows.append(("served in bf16", *(_bytes(planned["serving_bytes"][side]) for side in sides)))
     text = table(rows)
     if speed := planned["expected_speed_up"]:
@@ -90,11 +90,13 @@ def student(planned: dict[str, Any]) -> str:
 
 
 def _bytes(size: float) -> str:
-    return f"{size / 2**30:.2f} GiB" if size >= 2**30 else f"{size / 2**20:.1f} MiB"
+    if size >= 2**30:
+        return f"{size / 2**30:.2f} GiB"
+    return f"{size / 2**20:.1f} MiB"
 
 
 def verdict(outcome: StudyOutcome) -> tuple[Any, ...]:
-    """Every arm on every task with intervals, where the report lies, and the verdict in one line."""
+    """Show every arm on every task with intervals, where the report lies, and the verdict in one line."""
     from adaptkit.report.tables import terminal_table
     from adaptkit.study.results import collect
     from adaptkit.study.verdict import judge
@@ -105,12 +107,12 @@ def verdict(outcome: StudyOutcome) -> tuple[Any, ...]:
 
 
 def origins(values: dict[str, dict[str, Any]]) -> str:
-    """One line per value of a config: key, value, where it came from."""
+    """Show each value of a config in one line: key, value, where it came from."""
     return table((key, _yaml(entry["value"]), entry["origin"]) for key, entry in values.items())
 
 
 def _yaml(value: Any) -> str:
-    """A value as it is written in a config."""
+    """Write a value as it stands in a config."""
     if value is None:
         return "null"
     if isinstance(value, list):
@@ -121,7 +123,7 @@ def _yaml(value: Any) -> str:
 
 
 def result(fields: dict[str, Any]) -> str:
-    """What a training left behind, one line per field."""
+    """Show what a training left behind, one line per field."""
     return table(
         (name.replace("_", " "), _flat(value))
         for name, value in fields.items()
@@ -130,7 +132,7 @@ def result(fields: dict[str, Any]) -> str:
 
 
 def result_json(run: Run, result: DataclassInstance) -> dict[str, Any]:
-    """A recipe's result as JSON, with the run directory first."""
+    """Write a recipe's result as JSON, with the run directory first."""
     fields = {
         name: str(value) if isinstance(value, Path) else value
         for name, value in dataclasses.asdict(result).items()
@@ -141,4 +143,6 @@ def result_json(run: Run, result: DataclassInstance) -> dict[str, Any]:
 def _flat(value: Any) -> str:
     if isinstance(value, dict):
         return ", ".join(f"{name} {_flat(item)}" for name, item in value.items())
-    return f"{value:.4g}" if isinstance(value, float) else str(value)
+    if isinstance(value, float):
+        return f"{value:.4g}"
+    return str(value)

@@ -202,8 +202,9 @@ def bench(
         measured = benchmark.measure(planned, load, price, status)
     finally:
         status.quiet()
-    path = benchmark.save(measured, planned[0].source, out)
-    where = f"written: {path}" if path else "written nowhere: give --out, or measure a study or a run"
+    where = "written nowhere: give --out, or measure a study or a run"
+    if path := benchmark.save(measured, planned[0].source, out):
+        where = f"written: {path}"
     return Outcome((render.table(table(measured.models)), where), measured.as_json())
 
 

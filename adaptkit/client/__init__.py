@@ -1,2 +1,2 @@
-"""The one client of OpenAI-compatible servers: what it asks (`openai`), over which connection
-(`connection`), and bits per byte from its answers (`likelihood`)."""
+"""All HTTP to servers of models: what is asked (`openai`), over which connection (`connection`), bits per
+byte from the answers (`likelihood`), and requests that a gateway hands on unread (`relay`)."""

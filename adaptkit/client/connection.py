@@ -78,7 +78,9 @@ class Connection:
         self.base_url, self.patience_s = base_url.rstrip("/").removesuffix("/v1"), patience_s
         self._key, self._has_answered = key, False
         timeout = httpx.Timeout(timeout_s, connect=min(CONNECT_S, timeout_s))
-        headers = {"authorization": f"Bearer {key}"} if key else {}
+        headers = {}
+        if key:
+            headers["authorization"] = f"Bearer {key}"
         try:
             self._http = httpx.Client(
                 base_url=self.base_url, headers=headers, timeout=timeout, transport=transport, trust_env=False
@@ -100,25 +102,25 @@ class Connection:
         self._http.close()
 
     def healthy(self) -> bool:
-        """True if the server says that all its models answer."""
+        """Ask whether all models of the server answer."""
         try:
             return self._http.get("/health", timeout=HEALTH_S).status_code == 200
         except httpx.HTTPError:
             return False
 
     def get(self, path: str, read: Callable[[Any], T]) -> T:
-        """What `read` makes of the JSON that a GET answers with; otherwise as `post`."""
+        """Give what `read` makes of the JSON that a GET answers with; otherwise as `post`."""
         return self._call("GET", path, None, read)
 
     def post(self, path: str, body: dict[str, Any], read: Callable[[Any], T]) -> T:
-        """What `read` makes of the JSON that a POST of `body` answers with.
+        """Give what `read` makes of the JSON that a POST of `body` answers with.
 
         Raises: Refusal, BadAnswer where `read` does not find what it looks for, ServerError for no answer.
         """
         return self._call("POST", path, body, read)
 
     def events(self, path: str, body: dict[str, Any], read: Callable[[Any], T]) -> Iterator[T]:
-        """What `read` makes of each event of a streamed answer, as it comes. Nothing is tried again.
+        """Yield what `read` makes of each event of a streamed answer, as it comes. Nothing is tried again.
 
         Raises: as `post`, also in the middle of a stream.
         """
@@ -155,7 +157,7 @@ class Connection:
             pause = min(2 * pause, LONGEST_PAUSE_S)
 
     def _request(self, method: str, path: str, body: dict[str, Any] | None) -> httpx.Response:
-        """One try.
+        """Send a request once.
 
         Raises: Refusal for an answer that is no success, ServerError for none.
         """
@@ -195,15 +197,17 @@ class Connection:
         )
 
     def _message(self, text: str) -> str:
-        """What the server says went wrong."""
+        """Find what the server says went wrong."""
         try:
             return self._plain(json.loads(text)["error"]["message"], len(text))
         except (LookupError, TypeError, ValueError, AttributeError):
             return self._plain(text)
 
     def _plain(self, text: str, most: int = SHOWN_CHARS) -> str:
-        """The beginning of a text without the key, should the server repeat it."""
-        return (text.replace(self._key, "<key>") if self._key else text)[:most]
+        """Cut a text to its beginning, without the key, should the server repeat it."""
+        if self._key:
+            text = text.replace(self._key, "<key>")
+        return text[:most]
 
     def _where(self, path: str) -> str:
         return f"{without_login(self.base_url)}{path}"
@@ -216,17 +220,21 @@ def _fix(status: int) -> str:
         return "ask for one of the models that the server names at /v1/models"
     if status in OVERLOADED:
         return "ask again later"
-    return "look at the server's log" if status >= 500 else "change the request as the server says"
+    if status >= 500:
+        return "look at the server's log"
+    return "change the request as the server says"
 
 
 def _retry_after_s(answer: httpx.Response) -> float:
-    """What a Retry-After header asks for; it may be a date, which nobody here waits for."""
+    """Read what a Retry-After header asks for; it may be a date, which nobody here waits for."""
     text = answer.headers.get("retry-after", "")
-    return float(text) if text.isdecimal() else 0.0
+    if not text.isdecimal():
+        return 0.0
+    return float(text)
 
 
 def without_login(url: str) -> str:
-    """An address without the user and password that it may hold."""
+    """Remove the user and password that an address may hold."""
     scheme, mark, rest = url.rpartition("://")
     host, slash, path = rest.partition("/")
     return f"{scheme}{mark}{host.rpartition('@')[2]}{slash}{path}"

@@ -38,12 +38,12 @@ class ModelIdentity:
     kind: str | None = None
 
     def as_json(self) -> dict[str, str | None]:
-        """The object under `adaptkit` in a model's row."""
+        """Write the object under `adaptkit` in a model's row."""
         return asdict(self)
 
     @classmethod
     def from_row(cls, row: dict[str, Any]) -> ModelIdentity | None:
-        """The identity in a model's row; None for a server that tells none. Unknown fields are left out."""
+        """Read the identity in a model's row, without unknown fields; None for a server that tells none."""
         value = row.get(FIELD)
         if not isinstance(value, dict):
             return None

@@ -28,7 +28,7 @@ class _Window:
 def http_bits_per_byte(
     client: Client, model: str, documents: Sequence[str], *, seq_len: int, first_token: int | None = None
 ) -> float:
-    """Bits per UTF-8 byte that a served model needs for `documents`.
+    """Measure the bits per UTF-8 byte that a served model needs for `documents`.
 
     Args:
         seq_len: tokens per window; at most the model's window minus 2, as vLLM must be able to generate one

@@ -64,7 +64,7 @@ class Client(Connection):
     """Calls one server; see `Connection` for its arguments and for what it raises."""
 
     def models(self) -> list[Model]:
-        """What the server offers."""
+        """List what the server offers."""
 
         def read(answer: Any) -> list[Model]:
             return [
@@ -99,8 +99,7 @@ class Client(Connection):
         return self.post(CHAT, body, _first_completion)
 
     def answer(self, model: str, request: str, *, max_tokens: int = 64, **options: Any) -> str:
-        """The words that a request is answered with: by chat, or a plain continuation from a model without a
-        chat template."""
+        """Answer a request in words: by chat, or by a plain continuation where there is no chat template."""
         try:
             messages = [{"role": "user", "content": request}]
             return self.chat(model, messages, max_tokens=max_tokens, **options).text
@@ -118,8 +117,7 @@ class Client(Connection):
         on_tokens: Callable[[int], None] | None = None,
         **options: Any,
     ) -> Iterator[str]:
-        """Pieces of a continuation as they come; `on_tokens` is called at the end with their number of
-        tokens.
+        """Yield pieces of a continuation as they come; `on_tokens` is told their number of tokens at the end.
 
         Raises: ServerError, also in the middle if the server dies.
         """
@@ -135,12 +133,12 @@ class Client(Connection):
         on_tokens: Callable[[int], None] | None = None,
         **options: Any,
     ) -> Iterator[str]:
-        """Pieces of an answer as they come; otherwise as `stream`."""
+        """Yield pieces of an answer as they come; otherwise as `stream`."""
         body = _generation(model, max_tokens, options) | {"messages": list(messages)}
         return self._pieces(CHAT, body, on_tokens)
 
     def embed(self, model: str, texts: Sequence[str], **options: Any) -> list[list[float]]:
-        """One vector per text, in order."""
+        """Turn texts into vectors, one per text, in order."""
         body = {"model": model, "input": list(texts), **options}
 
         def read(answer: Any) -> list[list[float]]:
@@ -149,7 +147,7 @@ class Client(Connection):
         return self.post("/v1/embeddings", body, read)
 
     def classify(self, model: str, texts: Sequence[str], **options: Any) -> list[tuple[str, list[float]]]:
-        """(label, probability of each class) per text, in order."""
+        """Classify texts: (label, probability of each class) per text, in order."""
         body = {"model": model, "input": list(texts), **options}
 
         def read(answer: Any) -> list[tuple[str, list[float]]]:
@@ -158,7 +156,7 @@ class Client(Connection):
         return self.post("/classify", body, read)
 
     def rerank(self, model: str, query: str, documents: Sequence[str], **options: Any) -> list[float]:
-        """Relevance of each document to the query, in the order given."""
+        """Score how relevant each document is to the query, in the order given."""
         body = {"model": model, "query": query, "documents": list(documents), **options}
 
         def read(answer: Any) -> list[float]:
@@ -167,21 +165,22 @@ class Client(Connection):
         return self.post("/rerank", body, read)
 
     def tokenize(self, model: str, text: str, *, add_special_tokens: bool = False) -> list[int]:
-        """The server's own token ids of a text."""
+        """Turn a text into the server's own token ids."""
         body = {"model": model, "prompt": text, "add_special_tokens": add_special_tokens}
         return self.post("/tokenize", body, lambda answer: list(answer["tokens"]))
 
     def _pieces(
         self, path: str, body: dict[str, Any], on_tokens: Callable[[int], None] | None
     ) -> Iterator[str]:
-        counted = {"stream_options": {"include_usage": True}} if on_tokens else {}
+        if on_tokens:
+            body = {**body, "stream_options": {"include_usage": True}}
 
         def read(event: Any) -> list[str]:
             if on_tokens and event.get("usage"):
                 on_tokens(event["usage"].get("completion_tokens", 0))
             return [_text(choice.get("delta") or choice) for choice in event.get("choices") or []]
 
-        for pieces in self.events(path, {**body, **counted}, read):
+        for pieces in self.events(path, body, read):
             yield from pieces
 
 
@@ -190,7 +189,7 @@ def _generation(model: str, max_tokens: int, options: dict[str, Any]) -> dict[st
 
 
 def _in_order(rows: list[Row], count: int) -> list[Row]:
-    """Rows by their index.
+    """Sort rows by their index.
 
     Raises: ValueError if there are not `count`.
     """
@@ -226,5 +225,5 @@ def _completion(choice: Row, usage: Row) -> Completion:
 
 
 def _text(part: Row) -> str:
-    """The words of a choice, a message or a piece of one; a model may answer with none."""
+    """Take the words of a choice, a message or a piece of one; a model may answer with none."""
     return part.get("content") or part.get("text") or ""

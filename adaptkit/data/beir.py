@@ -57,8 +57,12 @@ def is_set(folder: str | Path) -> bool:
 
 def retrieval_folder(config: DataConfig) -> Path | None:
     """The folder of the retrieval set that a data config names, if it names one."""
-    folder = Path(config.files[0]).expanduser() if len(config.files) == 1 else None
-    return folder if folder is not None and is_set(folder) else None
+    if len(config.files) != 1:
+        return None
+    folder = Path(config.files[0]).expanduser()
+    if not is_set(folder):
+        return None
+    return folder
 
 
 def splits(folder: str | Path) -> list[str]:
@@ -71,9 +75,9 @@ def scored_split(folder: str | Path) -> str:
 
     Raises: DataError where there is neither.
     """
-    known = splits(folder)
+    names = splits(folder)
     for name in TEST_SPLITS:
-        if name in known:
+        if name in names:
             return name
     what = f"has none of the splits {', '.join(TEST_SPLITS)}"
     raise DataError(what, where=f"{folder}/qrels", fix="name a split")
@@ -92,8 +96,8 @@ def read_set(
     """
     folder = Path(folder)
     if split not in splits(folder):
-        known = ", ".join(splits(folder)) or "none"
-        raise DataError(f"no qrels/{split}.tsv", where=str(folder), fix=f"choose one of the splits: {known}")
+        names = ", ".join(splits(folder)) or "none"
+        raise DataError(f"no qrels/{split}.tsv", where=str(folder), fix=f"choose one of the splits: {names}")
     reader = _Reader(on_bad_row)
     documents = reader.texts(_files(folder, "corpus"))
     queries = reader.texts(_files(folder, "queries"), reader.groups)
@@ -115,6 +119,14 @@ def read_set(
     )
 
 
+def titled_text(record: Record, text: str) -> str:
+    """What is encoded of a record: its title, if there is one, stands before its text."""
+    title = record.get("title")
+    if not title:
+        return text
+    return f"{title}\n{text}"
+
+
 class _Reader:
     """Reads the files of a set: lines that cannot be used are raised, or listed."""
 
@@ -129,12 +141,11 @@ class _Reader:
         texts: dict[str, str] = {}
         for file in files:
             for place, record in self._records(file):
-                name, text, title = record.get("_id"), record.get("text"), record.get("title")
+                name, text = record.get("_id"), record.get("text")
                 if not isinstance(name, str) or not isinstance(text, str):
                     self._refuse(place, Fault("a row needs _id and text", "write both as strings"))
                     continue
-                texts[name] = f"{title}\n{text}" if title else text
-                self.where[name] = place
+                texts[name], self.where[name] = titled_text(record, text), place
                 if groups is not None and record.get("group") is not None:
                     groups[name] = str(record["group"])
         return texts
@@ -147,7 +158,7 @@ class _Reader:
         for place, record in self._records(file):
             query, document, grade = (record.get(name) for name in ("query-id", "corpus-id", "score"))
             if query not in queries or document not in documents:
-                missing = query if query not in queries else document
+                missing = document if query in queries else query
                 self._refuse(place, Fault(f"'{missing}' is not in the set", "add it, or remove this line"))
                 continue
             try:

@@ -31,18 +31,18 @@ CODE_FONTS = ["ui-monospace", "SF Mono", "Cascadia Mono", "Liberation Mono", "Me
 
 
 def render(name: str, /, **values: Any) -> str:
-    """The piece `<name>.html.j2` with its values."""
+    """Fill the piece `<name>.html.j2` with values."""
     return _environment().get_template(f"{name}.html.j2").render(**values)
 
 
 @cache
 def style() -> str:
-    """The page's style sheet."""
+    """Read the page's style sheet."""
     return (TEMPLATES / "demo.css").read_text(encoding="utf-8")
 
 
 def theme() -> Base:
-    """Fonts of the visitor's own machine: none is fetched."""
+    """Make a theme with fonts of the visitor's own machine: none is fetched."""
     import gradio as gr  # late: the demo is optional, and what it asks of the network is switched off first
 
     return gr.themes.Base(font=FONTS, font_mono=CODE_FONTS, radius_size=gr.themes.sizes.radius_sm)

@@ -90,7 +90,10 @@ def _read_password(file: Path) -> str:
 
 
 def check_installed() -> None:
-    """Raises: MissingDependency without Gradio."""
+    """Check that Gradio can be imported.
+
+    Raises: MissingDependency.
+    """
     if importlib.util.find_spec("gradio") is None:
         raise MissingDependency("the demo page needs Gradio", fix="pip install 'adaptkit[demo]'")
 
@@ -98,7 +101,7 @@ def check_installed() -> None:
 def make_page(
     server: Server, study: Study, passages: Passages, address: ListenAddress, card: str = ""
 ) -> Page:
-    """The page, ready to be served; Gradio is loaded here, told to ask nothing of the network."""
+    """Make the page, ready to be served; Gradio is loaded here, told to ask nothing of the network."""
     os.environ.update(QUIET)
     from adaptkit.demo.page import Page  # late: Gradio reads the variables above when it is imported
 
@@ -106,7 +109,7 @@ def make_page(
 
 
 def application(page: Page, address: ListenAddress) -> Gate:
-    """The ASGI application: the login, then Gradio with what it could leak or load switched off."""
+    """Build the ASGI application: the login, then Gradio with what it could leak or load switched off."""
     import fastapi  # late: both belong to Gradio, which is optional
     import gradio as gr
 
@@ -132,12 +135,14 @@ def application(page: Page, address: ListenAddress) -> Gate:
         css=style(),
         head=HEAD,
     )
-    hosts = LOOPBACK_NAMES | {address.host} if address.password is None else frozenset()
+    hosts: frozenset[str] = frozenset()
+    if address.password is None:
+        hosts = LOOPBACK_NAMES | {address.host}
     return Gate(app, address.password, hosts)
 
 
 def find_server(url: str, key_file: Path | None = None) -> Server:
-    """The server at `url` with its key: from the file or the environment.
+    """Find the server at `url` with its key: from the file or the environment.
 
     This machine's own key goes to loopback only.
     Raises: ConfigError for an address that is none, or a key that cannot be read.
@@ -150,7 +155,9 @@ def find_server(url: str, key_file: Path | None = None) -> Server:
     chosen_by_user = key_file is not None or any(os.environ.get(name) for name in variables)
     may_have_key = chosen_by_user or is_loopback(parts.hostname)
     base = url.rstrip("/").removesuffix("/v1")
-    return Server(base, api_keys.load(key_file).values[0] if may_have_key else "")
+    if not may_have_key:
+        return Server(base)
+    return Server(base, api_keys.load(key_file).values[0])
 
 
 def announce(address: ListenAddress, url: str) -> None:
@@ -187,7 +194,8 @@ def run(page: Page, address: ListenAddress) -> None:
     class AnnouncingServer(uvicorn.Server):
         async def startup(self, sockets: list[socket.socket] | None = None) -> None:
             await super().startup(sockets)
-            announce(address, _public_url(address) if address.share else address.url)
+            url = _public_url(address) if address.share else address.url
+            announce(address, url)
 
     listening = listen(address.host, address.port)
     config = uvicorn.Config(
@@ -207,7 +215,7 @@ def run(page: Page, address: ListenAddress) -> None:
 
 
 def _public_url(address: ListenAddress) -> str:
-    """A public address through Gradio's own relay, which sees what passes."""
+    """Open a public address through Gradio's own relay, which sees what passes."""
     from gradio.networking import setup_tunnel  # late: optional
 
     try:

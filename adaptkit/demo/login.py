@@ -123,12 +123,16 @@ class _Request:
             cookie = SimpleCookie(self.header(b"cookie"))
         except CookieError:
             return ""
-        return cookie[COOKIE].value if COOKIE in cookie else ""
+        if COOKIE not in cookie:
+            return ""
+        return cookie[COOKIE].value
 
     @property
     def body_bytes(self) -> int:
         length = self.header(b"content-length")
-        return int(length) if length.isdecimal() else 0
+        if not length.isdecimal():
+            return 0
+        return int(length)
 
 
 def _host_name(netloc: str) -> str:
@@ -171,7 +175,7 @@ class Gate:
         return await self.app(scope, receive, _with_headers(send))
 
     async def _own_reply(self, request: _Request, receive: Receive) -> _Reply | None:
-        """The answer to a request that ends here; None for one that may pass."""
+        """Answer a request that ends here; None for one that may pass."""
         if self.hosts and request.host not in self.hosts:
             return _refuse(421, "this page answers to its own address only")
         if not request.own_origin:
@@ -193,7 +197,9 @@ class Gate:
 
     async def _login(self, request: _Request, receive: Receive) -> _Reply:
         if request.method == "GET":
-            return _redirect("/") if self._is_open(request.session) else _login_page(200)
+            if self._is_open(request.session):
+                return _redirect("/")
+            return _login_page(200)
         if request.method != "POST":
             return _refuse(405, "GET or POST")
         if (wait := self.tries.wait_s(request.address)) > 0:
@@ -222,8 +228,10 @@ class Gate:
         return bool(token) and self._sessions.get(_digest(token), -math.inf) > self._clock()
 
     def _cookie(self, token: str, request: _Request, age_s: float) -> str:
-        secure = "; Secure" if request.scheme == "https" else ""
-        return f"{COOKIE}={token}; Path=/; HttpOnly; SameSite=Strict; Max-Age={age_s:.0f}{secure}"
+        cookie = f"{COOKIE}={token}; Path=/; HttpOnly; SameSite=Strict; Max-Age={age_s:.0f}"
+        if request.scheme == "https":
+            cookie += "; Secure"
+        return cookie
 
 
 def _digest(token: str) -> str:
@@ -231,17 +239,20 @@ def _digest(token: str) -> str:
 
 
 def _same(candidate: str, password: str) -> bool:
-    """Takes the same time however much of it is right."""
+    """Compare two passwords; takes the same time however much of the candidate is right."""
     digests = [hashlib.sha256(text.encode()).digest() for text in (candidate, password)]
     return hmac.compare_digest(*digests)
 
 
 def _duration(seconds: float) -> str:
-    return f"{math.ceil(seconds)} seconds" if seconds <= 90 else f"{math.ceil(seconds / 60)} minutes"
+    if seconds <= 90:
+        return f"{math.ceil(seconds)} seconds"
+    return f"{math.ceil(seconds / 60)} minutes"
 
 
 def _ask_to_log_in(request: _Request) -> _Reply:
-    """The same for every path, so that nobody learns which there are."""
+    """Send a browser to the login, and refuse all else; the same for every path, so that nobody learns which
+    there are."""
     if request.method == "GET" and "text/html" in request.header(b"accept"):
         return _redirect(LOGIN)
     return _refuse(401, "log in first")
@@ -266,7 +277,7 @@ def _refuse(status: int, message: str) -> _Reply:
 
 
 async def _read(receive: Receive, most: int) -> bytes | None:
-    """The body; None if it is longer than `most`."""
+    """Read the body; None if it is longer than `most`."""
     body = b""
     while True:
         message: Message = await receive()
@@ -298,7 +309,7 @@ def _with_headers(send: Send) -> Send:
 
 
 def _secured(headers: Iterable[tuple[bytes, bytes]]) -> list[tuple[bytes, bytes]]:
-    """The application's headers with ours in place of its own, but for files that never change."""
+    """Put our headers in place of the application's own, but for files that never change."""
     theirs = [(name.lower(), value) for name, value in headers]
     ours = dict(HEADERS)
     for name, value in theirs:

@@ -45,7 +45,7 @@ class Page:
         self.decide = Decide(self.study)
 
     def build(self) -> gr.Blocks:
-        """The application; whatever it sends to a browser holds no key."""
+        """Build the application; whatever it sends to a browser holds no key."""
         first_price = next((dial.value for dial in self.study.dials() if dial.name == PRICE), 0.0)
         title = f"{self.study.name} \u00b7 adaptkit"
         with gr.Blocks(title=title, analytics_enabled=False, fill_width=True) as page:
@@ -75,7 +75,7 @@ class Page:
         return page
 
     def look(self, seen: Look) -> list[Any]:
-        """What the server offers now; components are touched only where that has changed."""
+        """Look at the server, and touch components only where what it offers has changed."""
         now = self.server.look()
         if now == seen:
             return [gr.skip()] * 8
@@ -87,7 +87,12 @@ class Page:
         self.search.models = {model.name: model for model in embedders}
         generic, domain = generic_and_domain(embedders)
         alone = len(embedders) == 1
-        first_classifier = classifiers[0].name if classifiers else None
+        first_classifier = next((model.name for model in classifiers), None)
+        classified, hits = gr.skip(), gr.skip()
+        if _appeared_or_vanished(seen, now, CLASSIFY):
+            classified = self.classify.empty()
+        if _appeared_or_vanished(seen, now, EMBED):
+            hits = self.search.empty()
         return [
             now,
             self._head(now),
@@ -95,8 +100,8 @@ class Page:
             _dropdown(classifiers, first_classifier),
             _dropdown(embedders, generic, label="Embedding model" if alone else "Generic model"),
             _dropdown(embedders, domain, visible=not alone),
-            self.classify.empty() if _appeared_or_vanished(seen, now, CLASSIFY) else gr.skip(),
-            self.search.empty() if _appeared_or_vanished(seen, now, EMBED) else gr.skip(),
+            classified,
+            hits,
         ]
 
     def _head(self, look: Look) -> str:
@@ -117,17 +122,19 @@ class Page:
 
 
 def _appeared_or_vanished(before: Look, now: Look, kind: str) -> bool:
-    """Whether a tab that had a model has none, or the other way: only then what it shows is replaced."""
+    """Say whether a tab lost its only models or got its first: only then what it shows is replaced."""
     return bool(before.of_kind(kind)) != bool(now.of_kind(kind)) or before == Look()
 
 
 def _choices(models: list[ShownModel]) -> list[tuple[str, str]]:
-    """(what is shown, model): the title, and which model it is where one title stands for several."""
+    """List (what is shown, model): the title, and which model it is where one title stands for several."""
     titles = [model.title for model in models]
     choices = []
     for model in models:
-        which = f": {model.arm or model.name}" if titles.count(model.title) > 1 else ""
-        choices.append((f"{model.title}{which}", model.name))
+        shown = model.title
+        if titles.count(model.title) > 1:
+            shown += f": {model.arm or model.name}"
+        choices.append((shown, model.name))
     return choices
 
 

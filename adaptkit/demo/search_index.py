@@ -12,6 +12,7 @@ import numpy as np
 
 from adaptkit.client.openai import CUT, Client
 from adaptkit.data import DataConfig, read
+from adaptkit.disk import whole_file
 from adaptkit.errors import DataError
 from adaptkit.serve import api_keys
 
@@ -32,7 +33,7 @@ class Hit:
 
 
 def from_file(path: Path) -> Passages:
-    """Passages of a text, JSONL, Parquet or CSV file.
+    """Read passages of a text, JSONL, Parquet or CSV file.
 
     Raises: DataError or ConfigError where it holds no text.
     """
@@ -43,7 +44,7 @@ def from_file(path: Path) -> Passages:
 
 
 def sample(documents: Passages) -> Passages:
-    """At most 400 passages, evenly drawn, cut to 600 characters."""
+    """Draw at most 400 passages evenly, and cut them to 600 characters."""
     step = max(1.0, len(documents) / MOST_PASSAGES)
     picked = [documents[int(i * step)] for i in range(min(len(documents), MOST_PASSAGES))]
     return [(name, text.strip()[:MAX_PASSAGE_CHARS]) for name, text in picked if text.strip()]
@@ -82,7 +83,7 @@ class Index:
             _save(key, self._vectors[key])
 
     def nearest(self, client: Client, model: str, query: str, count: int = 5) -> list[Hit]:
-        """The passages closest to `query`, best first; `fill` comes first."""
+        """Find the passages closest to `query`, best first; `fill` comes first."""
         vectors_ND = self._vectors[self._key(client, model)]
         similar_N = vectors_ND @ _unit(np.array(client.embed(model, [query], **CUT), np.float32))[0]
         order = np.argsort(-similar_N, kind="stable")[:count]
@@ -109,22 +110,23 @@ def _path(key: str) -> Path:
 
 
 def _load(key: str, count: int) -> np.ndarray | None:
-    """Vectors stored by an earlier start; None where there are none, or not as many as there must be."""
+    """Read vectors stored by an earlier start; None where there are none, or not as many as there must be."""
     try:
         vectors_ND = np.load(_path(key), allow_pickle=False)
     except (OSError, ValueError):
         return None
-    return vectors_ND if vectors_ND.ndim == 2 and len(vectors_ND) == count else None
+    if vectors_ND.ndim != 2 or len(vectors_ND) != count:
+        return None
+    return vectors_ND
 
 
 def _save(key: str, vectors_ND: np.ndarray) -> None:
     path = _path(key)
     path.parent.mkdir(exist_ok=True, mode=0o700)
-    temporary = path.with_suffix(".tmp.npy")
-    np.save(temporary, vectors_ND, allow_pickle=False)
-    temporary.replace(path)
+    with whole_file(path, vectors_ND.nbytes) as temporary, temporary.open("wb") as file:
+        np.save(file, vectors_ND, allow_pickle=False)
 
 
 def in_both(left: Sequence[Hit], right: Sequence[Hit]) -> set[str]:
-    """Names of the passages that stand in both lists."""
+    """Name the passages that stand in both lists."""
     return {hit.name for hit in left} & {hit.name for hit in right}

@@ -39,7 +39,7 @@ class Look:
     failure: Failure | None = None
 
     def of_kind(self, kind: str) -> list[Model]:
-        """Models of a kind; one that does not tell its kind may generate."""
+        """Pick the models of a kind; one that does not tell its kind may generate."""
         return [model for model in self.models if (model.kind or GENERATE) == kind]
 
 
@@ -56,7 +56,7 @@ class Server:
     key: str = field(default="", repr=False)
 
     def client(self) -> Client:
-        """A connection of its own, to be closed: closing it ends what is under way."""
+        """Open a connection of its own, to be closed: closing it ends what is under way."""
         return Client(self.url, self.key)
 
     def look(self) -> Look:
@@ -72,7 +72,7 @@ class Server:
 
 
 def explain(error: Exception, url: str, model: str = "", started: bool = False) -> Failure:
-    """A failure in words.
+    """Say a failure in words.
 
     Args:
         started: part of the answer had come already.
@@ -91,7 +91,7 @@ def explain(error: Exception, url: str, model: str = "", started: bool = False) 
 
 
 def _known_refusal(error: Refusal, model: str) -> Failure | None:
-    """Refusals whose status says enough."""
+    """Explain refusals whose status says enough."""
     if error.status in OVERLOADED:
         what = "The model is loading or restarting."
         if error.status == 429:

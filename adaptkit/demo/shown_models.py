@@ -47,17 +47,21 @@ class ShownModel:
     @property
     def place(self) -> int:
         """Where it stands on the page: by role, models without a known one last."""
-        return list(TITLES).index(self.role) if self.role in TITLES else len(TITLES)
+        if self.role not in TITLES:
+            return len(TITLES)
+        return list(TITLES).index(self.role)
 
     @property
     def subtitle(self) -> str:
         """Which model it is, beside the title; empty where the title says it."""
         detail = self.arm or self.name
-        return detail if detail != self.title else ""
+        if detail == self.title:
+            return ""
+        return detail
 
 
 def show_models(models: Iterable[Model]) -> list[ShownModel]:
-    """Each model as it is shown, generic ones first."""
+    """Describe each model as it is shown, generic ones first."""
     shown = [_shown(model) for model in models]
     return sorted(shown, key=lambda model: (model.place, model.name))
 
@@ -76,7 +80,7 @@ def _shown(model: Model) -> ShownModel:
 
 
 def first_of_each_role(models: Sequence[ShownModel], most: int = 4) -> list[str]:
-    """Names of the models to show at first: one of each role, then others, at most `most`."""
+    """Name the models to show at first: one of each role, then others, at most `most`."""
     by_place = sorted(models, key=lambda model: model.place)
     firsts = {model.role: model.name for model in reversed(by_place) if model.role in TITLES}
     chosen = [firsts[role] for role in TITLES if role in firsts]
@@ -85,7 +89,7 @@ def first_of_each_role(models: Sequence[ShownModel], most: int = 4) -> list[str]
 
 
 def generic_and_domain(models: Sequence[ShownModel]) -> tuple[str | None, str | None]:
-    """Names of the generic and the domain model of a pair; a single model stands first, whatever it is."""
+    """Pick a generic and a domain model by name; a single model stands first, whatever it is."""
     if len(models) == 1:
         return models[0].name, None
     domain = next((model.name for model in models if model.role in DOMAIN_ROLES), None)

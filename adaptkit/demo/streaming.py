@@ -53,17 +53,23 @@ class Answer:
 
     @property
     def tokens_per_s(self) -> float | None:
-        return self.tokens / self.seconds if self.tokens and self.seconds > 0 else None
+        if not self.tokens or self.seconds <= 0:
+            return None
+        return self.tokens / self.seconds
 
     def usd(self, usd_per_hour: float) -> float | None:
-        """What a thousand such answers cost on a server that writes them one by one; None before the end."""
-        return usd_per_hour / 3600 * self.seconds * 1000 if self.state == "done" else None
+        """Price a thousand such answers on a server that writes them one by one; None before the end."""
+        if self.state != "done":
+            return None
+        return usd_per_hour / 3600 * self.seconds * 1000
 
     def grown(self, piece: str, seconds: float) -> Answer:
-        """With one more piece, `seconds` after asking."""
-        tokens = self.tokens + 1 if piece else self.tokens
-        first_s = seconds if self.first_s is None else self.first_s
-        text = self.text + piece
+        """Add one more piece, which came `seconds` after asking."""
+        tokens, text, first_s = self.tokens, self.text + piece, self.first_s
+        if piece:
+            tokens += 1
+        if first_s is None:
+            first_s = seconds
         return replace(self, state="writing", text=text, tokens=tokens, seconds=seconds, first_s=first_s)
 
 
@@ -82,8 +88,10 @@ class AnswerStream:
         self._client: Client = server.client()
         self._stopped = threading.Event()
         self._changed = threading.Event()
-        groups = [[model] for model in models] if prompt.together else [list(models)]
         self._begun: dict[str, float] = {}
+        groups = [list(models)]
+        if prompt.together:
+            groups = [[model] for model in models]
         self._threads = [
             threading.Thread(target=self._ask_all, args=(group,), daemon=True) for group in groups
         ]
@@ -98,7 +106,7 @@ class AnswerStream:
         self._client.close()
 
     def progress(self) -> Iterator[list[Answer]]:
-        """Snapshots until all have ended; also without news, so that waiting shows."""
+        """Yield snapshots until all have ended; also without news, so that waiting shows."""
         yield self._now()
         while any(thread.is_alive() for thread in self._threads):
             if self._changed.wait(NEWS_S):
@@ -108,12 +116,14 @@ class AnswerStream:
         yield self._now()
 
     def _now(self) -> list[Answer]:
-        """The answers; those without a word yet say how long that has been."""
+        """Take a snapshot of the answers; those without a word yet say how long that has been."""
         now, begun = time.perf_counter(), dict(self._begun)
-        return [
-            replace(answer, seconds=now - begun[answer.model]) if answer.state == "asked" else answer
-            for answer in list(self.answers.values())
-        ]
+        answers = []
+        for answer in list(self.answers.values()):
+            if answer.state == "asked":
+                answer = replace(answer, seconds=now - begun[answer.model])
+            answers.append(answer)
+        return answers
 
     def _ask_all(self, models: Sequence[str]) -> None:
         for model in models:
@@ -137,11 +147,13 @@ class AnswerStream:
             self._set(replace(answer, state="failed", failure=failure, seconds=seconds))
         else:
             answer, seconds = self.answers[model], time.perf_counter() - begun
-            counted = counts[-1] if counts else 0
-            self._set(replace(answer, state="done", tokens=counted or answer.tokens, seconds=seconds))
+            tokens = answer.tokens
+            if counts and counts[-1]:
+                tokens = counts[-1]
+            self._set(replace(answer, state="done", tokens=tokens, seconds=seconds))
 
     def _stream(self, model: str, counts: list[int]) -> Iterator[str]:
-        """Pieces of the answer; the server's own count of tokens goes into `counts`."""
+        """Stream pieces of the answer; the server's own count of tokens goes into `counts`."""
         prompt = self.prompt
         if prompt.chat:
             messages = [{"role": "user", "content": prompt.text}]

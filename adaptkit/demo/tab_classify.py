@@ -68,11 +68,12 @@ class Classify:
         return model, answer
 
     def empty(self) -> str:
-        """HTML before anything was asked."""
-        return render("classified", state="empty" if self.models else "none")
+        """Draw the tab before anything was asked, as HTML."""
+        state = "empty" if self.models else "none"
+        return render("classified", state=state)
 
     def classify(self, text: str, model: str | None) -> Iterator[str]:
-        """HTML: the server's probabilities at once, the calibrated ones when they are there."""
+        """Draw the server's probabilities at once, and the calibrated ones when they are there, as HTML."""
         if not model or model not in self.models or not text.strip():
             yield self.empty()
             return
@@ -86,30 +87,37 @@ class Classify:
         except (ServerError, ValueError, KeyError, TypeError) as error:
             yield render("classified", state="failed", failure=explain(error, self.server.url, model))
             return
-        yield self._draw(model, raw, calibration, "calibrated" if calibration else "raw")
+        state = "raw" if calibration is None else "calibrated"
+        yield self._draw(model, raw, calibration, state)
 
     def _draw(self, model: str, raw: Sequence[float], calibration: Calibration | None, state: str) -> str:
-        after = calibration.apply(raw) if calibration else raw
+        after = raw
+        if calibration is not None:
+            after = calibration.apply(raw)
         rows = zip(self._labels(model, len(raw)), raw, after, strict=True)
         bars = sorted((Bar(*row) for row in rows), key=lambda bar: -bar.after)
         shown = self.models[model]
         return render("classified", state=state, bars=bars, calibration=calibration, model=shown)
 
     def _labels(self, model: str, count: int) -> Sequence[str]:
-        """The task's classes, in the order of the model's outputs; numbers where they are unknown."""
+        """List the task's classes in the order of the model's outputs; numbers where they are unknown."""
         labels = self.study.labels(self._task(model, count))
-        return labels if len(labels) == count else [f"class {i}" for i in range(count)]
+        if len(labels) != count:
+            return [f"class {i}" for i in range(count)]
+        return labels
 
     def _task(self, model: str, count: int) -> str:
-        """The task that the server says the model answers, else the only one with as many classes."""
+        """Choose the task that the server says the model answers, else the only one with as many classes."""
         task = self.models[model].task
         if task in self.study.tasks:
             return task
         fitting = [name for name in self.study.tasks if len(self.study.labels(name)) == count]
-        return fitting[0] if len(fitting) == 1 else ""
+        if len(fitting) != 1:
+            return ""
+        return fitting[0]
 
     def _calibration(self, client: Client, model: str, count: int) -> Calibration | None:
-        """Fitted once per model, on what the server itself answers for development items."""
+        """Fit a calibration once per model, on what the server itself answers for development items."""
         task = self._task(model, count)
         with self._lock:
             if model not in self._calibrated:
@@ -122,7 +130,7 @@ class Classify:
             return self._calibrated[model]
 
     def _judged(self, client: Client, model: str, task: str, part: str) -> Judged:
-        """The server's probabilities for a part's items, beside the true class."""
+        """Ask for probabilities of a part's items; each stands beside the true class."""
         labels = list(self.study.labels(task))
         judged: list[tuple[Sequence[float], int]] = []
         items = [(text, label) for text, label in self.study.items(part, task) if label in labels][:MAX_ITEMS]

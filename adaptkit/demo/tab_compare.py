@@ -68,7 +68,7 @@ class Compare:
     def ask(
         self, text: str, models: list[str], how: str, pace: str, length: float, usd_per_hour: float
     ) -> Iterator[str]:
-        """HTML of the answers as they grow."""
+        """Draw the answers as they grow, as HTML."""
         chosen = [model for model in models if model in self.models][:MOST_MODELS]
         if problem := self._problem(text, chosen):
             yield render("cards", cards=[], note=problem)
@@ -83,38 +83,43 @@ class Compare:
                 last = drawn
 
     def _problem(self, text: str, chosen: Sequence[str]) -> str:
-        """What must be done before the models can be asked; empty if nothing."""
+        """Say what must be done before the models can be asked; empty if nothing."""
         if not self.models:
             return "No model is served yet."
         if not chosen:
             return "Choose at least one model."
-        return "" if text.strip() else "Write a prompt first."
+        if not text.strip():
+            return "Write a prompt first."
+        return ""
 
     def _draw(self, answers: Sequence[Answer], prompt: Prompt, usd_per_hour: float) -> str:
         fastest = max((answer.tokens_per_s or 0.0 for answer in answers), default=0.0)
-        cards = [
-            {
-                "model": self.models[answer.model],
-                "answer": answer,
-                "share": (answer.tokens_per_s or 0.0) / fastest if fastest else 0.0,
-                "usd": answer.usd(usd_per_hour) if usd_per_hour else None,
-            }
-            for answer in answers
-        ]
-        together = prompt.together and len(answers) > 1
+        cards = [self._card(answer, fastest, usd_per_hour) for answer in answers]
+        note = ""
+        if prompt.together and len(answers) > 1:
+            note = "The models share the server: their speeds are lower than alone."
         beginning = "" if prompt.chat else prompt.text
         return render(
             "cards",
             cards=cards,
-            note="The models share the server: their speeds are lower than alone." if together else "",
+            note=note,
             beginning=beginning[-SHOWN_CHARS:],
             cut=len(beginning) > SHOWN_CHARS,
             usd_per_hour=usd_per_hour,
         )
 
+    def _card(self, answer: Answer, fastest: float, usd_per_hour: float) -> dict[str, object]:
+        """Collect the values of one answer's card; `share` is its speed as a part of the fastest one's."""
+        share, usd = 0.0, None
+        if fastest:
+            share = (answer.tokens_per_s or 0.0) / fastest
+        if usd_per_hour:
+            usd = answer.usd(usd_per_hour)
+        return {"model": self.models[answer.model], "answer": answer, "share": share, "usd": usd}
+
 
 def _draw_settings() -> tuple[gr.Radio, gr.Radio, gr.Slider]:
-    """How to ask, in which pace, and how many tokens."""
+    """Draw the settings: how to ask, in which pace, and how many tokens."""
     with gr.Row(elem_classes="controls"):
         how = gr.Radio([CONTINUE, CHAT], value=CONTINUE, label="How", elem_classes="segmented")
         pace = gr.Radio([TOGETHER, IN_TURN], value=TOGETHER, label="Pace", elem_classes="segmented")
@@ -131,6 +136,6 @@ def _draw_settings() -> tuple[gr.Radio, gr.Radio, gr.Slider]:
 
 
 def _beginnings(documents: Sequence[tuple[str, str]]) -> list[str]:
-    """First words of held-out passages: fair prompts, since no model was trained on them."""
+    """Take the first words of held-out passages: fair prompts, since no model was trained on them."""
     starts = (" ".join(text.split()[:PROMPT_WORDS]) for _, text in documents[:12])
     return [start for start in starts if len(start) > 20]

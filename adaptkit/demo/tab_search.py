@@ -63,7 +63,7 @@ class Search:
         return left, right, lists
 
     def search(self, query: str, left: str | None, right: str | None) -> Iterator[str]:
-        """HTML: progress while passages get their vectors, then both lists."""
+        """Draw progress while passages get their vectors, then both lists, as HTML."""
         names = dict.fromkeys(name for name in (left, right) if name in self.models)
         columns = [Column(self.models[name]) for name in names if name is not None]
         if not columns or not self.index.passages or not query.strip():
@@ -83,12 +83,14 @@ class Search:
 
     def _draw(self, columns: Sequence[Column], filling: str = "", done: int = 0) -> str:
         lists = [column.hits for column in columns if column.hits]
-        both = in_both(*lists) if len(lists) == 2 else set()
+        both: set[str] = set()
+        if len(lists) == 2:
+            both = in_both(*lists)
         values = {"filling": filling, "done": done, "total": len(self.index.passages), "both": both}
         return render("found", state="found", columns=columns, **values)
 
     def empty(self) -> str:
-        """HTML before anything was asked."""
+        """Draw the tab before anything was asked, as HTML."""
         state = "ask" if self.models else "none"
         if not self.index.passages:
             state = "no-text"

@@ -25,7 +25,7 @@ class Tries:
         self._recent: list[float] = []
 
     def wait_s(self, address: str) -> float:
-        """How long this address must wait before its next try; 0 for not at all."""
+        """Say how long this address must wait before its next try; 0 for not at all."""
         now = self._clock()
         self._recent = [at for at in self._recent if now - at < self.WINDOW_S]
         count, last = self._wrong.get(_network(address), (0, 0.0))
@@ -38,6 +38,7 @@ class Tries:
         return max(waits)
 
     def wrong(self, address: str) -> None:
+        """Count a wrong password from this address."""
         network = _network(address)
         count, _ = self._wrong.pop(network, (0, 0.0))
         self._wrong[network] = (count + 1, self._clock())
@@ -46,13 +47,16 @@ class Tries:
             self._wrong.popitem(last=False)
 
     def right(self, address: str) -> None:
+        """Forget the wrong ones of an address that knows the password."""
         self._wrong.pop(_network(address), None)
 
 
 def _network(address: str) -> str:
-    """An IPv6 caller owns 2**64 addresses: they count as one."""
+    """Group an IPv6 caller's 2**64 addresses into one."""
     try:
         parsed = ipaddress.ip_address(address)
     except ValueError:
         return address
-    return str(ipaddress.ip_network((parsed, 64), strict=False)) if parsed.version == 6 else address
+    if parsed.version != 6:
+        return address
+    return str(ipaddress.ip_network((parsed, 64), strict=False))

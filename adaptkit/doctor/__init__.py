@@ -29,4 +29,6 @@ def diagnose(folder: Path | None = None, *, deep: bool = False, network: bool = 
     findings += traps.check(installed, folder or Path.cwd())
     findings += packages.serving(installed, has_gpu=bool(gpus.names))
     findings += live_checks.hub(network)
-    return findings + (live_checks.imports() if deep else [])
+    if deep:
+        findings += live_checks.imports()
+    return findings

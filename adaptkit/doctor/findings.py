@@ -21,7 +21,7 @@ class Finding:
 
 
 def render(findings: list[Finding]) -> str:
-    """The findings as text, one line each, a fix on the line below."""
+    """Write the findings as text, one line each, a fix on the line below."""
     width = max((len(finding.name) for finding in findings), default=0)
     lines = []
     for finding in findings:
@@ -32,6 +32,8 @@ def render(findings: list[Finding]) -> str:
 
 
 def _count(problems: int) -> str:
-    if not problems:
+    if problems == 0:
         return "no problems found"
-    return "1 problem found" if problems == 1 else f"{problems} problems found"
+    if problems == 1:
+        return "1 problem found"
+    return f"{problems} problems found"

@@ -70,12 +70,14 @@ def _read(result: dict[str, Any]) -> list[Finding]:
 
 
 def hub(network: bool) -> list[Finding]:
-    """Whether models can be fetched by name: by the environment, and with `network` by asking the hub."""
+    """Check whether models can be fetched by name: by the environment, with `network` also by asking."""
     if os.environ.get("HF_HUB_OFFLINE", "").upper() in ("1", "ON", "YES", "TRUE"):
         return [Finding("model hub", "ok", "HF_HUB_OFFLINE is set: give models as local folders")]
     endpoint = os.environ.get("HF_ENDPOINT", "")
     if not network:
-        shown = f"HF_ENDPOINT={endpoint}" if endpoint else "the public one"
+        shown = "the public one"
+        if endpoint:
+            shown = f"HF_ENDPOINT={endpoint}"
         return [Finding("model hub", "ok", f"{shown}; not asked (adaptkit doctor --network asks)")]
     from huggingface_hub.constants import ENDPOINT
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shutil
 import subprocess
@@ -29,7 +30,7 @@ class Gpus:
 
 
 def check(folder: Path, gpus: Gpus, torch_version: str) -> list[Finding]:
-    """Every finding about the machine itself; `folder` is where runs will be written."""
+    """Check the machine itself; `folder` is where runs will be written."""
     return [
         _gpu(gpus, torch_version),
         _bf16(cpu_flags()),
@@ -41,7 +42,7 @@ def check(folder: Path, gpus: Gpus, torch_version: str) -> list[Finding]:
 
 
 def gpus() -> Gpus:
-    """NVIDIA GPUs as the driver names them; an error where the driver is there but does not answer."""
+    """List NVIDIA GPUs as the driver names them; an error where the driver is there but does not answer."""
     if shutil.which("nvidia-smi") is None:
         return Gpus([])
     command = ["nvidia-smi", "--query-gpu=name,memory.total,driver_version", "--format=csv,noheader"]
@@ -68,7 +69,7 @@ def _gpu(gpus: Gpus, torch_version: str) -> Finding:
 
 
 def cpu_flags() -> set[str]:
-    """The CPU's feature flags; empty where the system does not list them."""
+    """Read the CPU's feature flags; empty where the system does not list them."""
     try:
         lines = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace").splitlines()
     except OSError:
@@ -96,7 +97,7 @@ def _memory() -> Finding:
 
 
 def container_memory() -> int | None:
-    """Bytes that the container's limit leaves; None without a limit."""
+    """Read how many bytes the container's limit leaves; None without a limit."""
     group = Path("/sys/fs/cgroup")
     try:
         return max(0, int((group / "memory.max").read_text()) - int((group / "memory.current").read_text()))
@@ -143,12 +144,12 @@ def _threads() -> list[Finding]:
 
 
 def usable_cores() -> float:
-    """Cores that the affinity mask and the container's quota leave to this process."""
+    """Count the cores that the affinity mask and the container's quota leave to this process."""
     cores = float(os.cpu_count() or 1)
     if hasattr(os, "sched_getaffinity"):
         cores = float(len(os.sched_getaffinity(0)))
-    try:
+    with contextlib.suppress(OSError, ValueError):
         quota, period = Path("/sys/fs/cgroup/cpu.max").read_text().split()
-        return cores if quota == "max" else min(cores, int(quota) / int(period))
-    except (OSError, ValueError):
-        return cores
+        if quota != "max":
+            cores = min(cores, int(quota) / int(period))
+    return cores

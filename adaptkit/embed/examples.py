@@ -1,4 +1,4 @@
-"""Reading what an encoder learns from: pairs, triplets, scored pairs, retrieval sets, or plain text."""
+"""Read what an encoder learns from: pairs, triplets, scored pairs, retrieval sets, or plain text."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ def read_examples(config: DataConfig, loss: Loss, split: str = "train") -> Examp
             fix = "set loss: infonce or symmetric, or give files"
             raise DataError(f"loss '{loss}' does not learn from a retrieval set", where=str(folder), fix=fix)
         return _of_set(read_set(folder, split, config.max_bytes, config.on_bad_row))
-    dataset = read(config, "text" if loss in FROM_TEXT else None)
+    dataset = read(config, "text") if loss in FROM_TEXT else read(config)
     data = split_record(dataset)
     if loss in FROM_TEXT:
         return Examples([Example((row.text, row.text), row.where) for row in dataset.rows], data=data)
@@ -139,8 +139,9 @@ def train_and_dev(train: DataConfig, dev: DataConfig | None, loss: Loss) -> tupl
     """Examples to learn from and to measure on: those named, a set's own dev split, or a share held out."""
     folder, learnt = retrieval_folder(train), read_examples(train, loss)
     if dev is not None:
-        other = retrieval_folder(dev)
-        split = "dev" if other is not None and "dev" in splits(other) else "test"
+        other, split = retrieval_folder(dev), "test"
+        if other is not None and "dev" in splits(other):
+            split = "dev"
         return learnt, read_examples(dev, loss, split)
     if folder is not None and "dev" in splits(folder):
         return learnt, read_examples(train, loss, "dev")
@@ -167,7 +168,10 @@ def hold_out(rows: Sequence[Example], share: float) -> tuple[list[Example], list
         group = groups[row.texts[0]]
         hashed = hashlib.sha256(first_text[group].encode()).digest()
         drawn = int.from_bytes(hashed[:8]) / 2**64 < share
-        (held if drawn and sizes[group] <= largest else rest).append(row)
+        if drawn and sizes[group] <= largest:
+            held.append(row)
+        else:
+            rest.append(row)
     if not rest or not held:
         fix = "give more rows, or name `dev`"
         raise DataError(f"{len(rows)} examples cannot be split", where=rows[0].where, fix=fix)
@@ -207,21 +211,27 @@ def _rows(dataset: Dataset, loss: Loss) -> list[Example]:
 
 def _scored_rows(dataset: Dataset, loss: Loss) -> list[Example]:
     """Pairs with their scores, brought to 0..1."""
-    value = "score" if loss == "cosine" and "score" in dataset.roles else "label"
+    value = "label"
+    if loss == "cosine" and "score" in dataset.roles:
+        value = "score"
     if "text1" not in dataset.roles or value not in dataset.roles:
         wanted = "score" if loss == "cosine" else "label (0 or 1)"
         fix = f"give text1, text2 and {wanted}, or set loss: infonce"
         raise DataError(f"loss '{loss}' needs scored pairs", where=dataset.rows[0].where, fix=fix)
     targets = [_number(row.values[value], row.where) for row in dataset.rows]
     low, high = min(targets), max(targets)
-    scaled = [(target - low) / (high - low) if high > low else 1.0 for target in targets]
+    scaled = [1.0] * len(targets)
+    if high > low:
+        scaled = [(target - low) / (high - low) for target in targets]
     pairs = zip(dataset.rows, scaled, strict=True)
     return [Example((row.values["text1"], row.values["text2"]), row.where, target) for row, target in pairs]
 
 
 def _number(value: Any, where: str) -> float:
     try:
-        return _LABELS[value] if value in _LABELS else float(value)
+        if value in _LABELS:
+            return _LABELS[value]
+        return float(value)
     except ValueError:
         fix = "write scores as numbers, labels as 0 or 1"
         raise DataError(f"'{value}' is no number", where=where, fix=fix) from None

@@ -1,4 +1,4 @@
-"""How an encoder does on a retrieval set: every query as a row, its documents ranked."""
+"""Rank the documents of a retrieval set with an encoder: every query becomes a row."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ def retrieval_rows(
 ) -> list[dict[str, Any]]:
     """Item rows of every query, ranked by the exact product of vectors; prompts `query` and `document` where
     there are any."""
-    prompts = {name: name if name in encoder.layout.prompts else None for name in ("query", "document")}
+    prompts = {name: encoder.layout.prompt_if_any(name) for name in ("query", "document")}
     names, texts = list(retrieval_set.documents), list(retrieval_set.documents.values())
     documents_ND = encoder.encode(texts, prompt=prompts["document"], dimensions=dimensions)
     queries, questions = list(retrieval_set.queries), list(retrieval_set.queries.values())

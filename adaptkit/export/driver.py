@@ -19,7 +19,7 @@ from adaptkit import models
 from adaptkit.disk import whole_folder
 from adaptkit.errors import ConfigError, ModelError
 from adaptkit.export.formats import Format, find_format
-from adaptkit.export.papers.lineage import trace, weights_digests
+from adaptkit.export.papers.lineage import Lineage, trace, weights_digests
 from adaptkit.export.papers.model_card import write_card
 from adaptkit.export.papers.provenance import Provenance, write_manifest
 from adaptkit.export.papers.sbom import write_bill
@@ -31,7 +31,14 @@ from adaptkit.export.parity.measure import ParityReport, Tell, compare_merge
 from adaptkit.export.parity.reference import make_reference
 from adaptkit.export.quantise.compressed_tensors import compress, restore
 from adaptkit.export.quantise.model import Quantised, quantise
-from adaptkit.export.record import MANIFEST_FILE, PARITY_FILE, REFERENCE_FILE, ExportRecord, Method
+from adaptkit.export.record import (
+    MANIFEST_FILE,
+    PARITY_FILE,
+    REFERENCE_FILE,
+    CalibrationRecord,
+    ExportRecord,
+    Method,
+)
 from adaptkit.export.source import Source
 from adaptkit.export.weights import load_trained, write_model
 from adaptkit.run import Run, read_json, write_json
@@ -72,7 +79,7 @@ class Exported:
     num_bytes: int
 
     def summary(self) -> str:
-        """For people: what was exported, where to, how large, and each figure of the parity gate."""
+        """Say for people what was exported, where to, how large, and each figure of the parity gate."""
         lines = [
             f"{self.source.name}: {self.source.why}",
             f"{self.folder}  {self.record.format}, {self.num_bytes / 1e6:.1f} MB",
@@ -115,11 +122,19 @@ def export(
         record, num_bytes = _write_papers(source, chosen, temporary, parity, quantised)
         if options.sign_key is not None:
             sign(temporary, options.sign_key)
-        for path in [temporary, *temporary.rglob("*")]:
-            # safetensors writes files that only their owner can read
-            path.chmod(0o755 if path.is_dir() else 0o644)
+        _let_everyone_read(temporary)
     _figures_beside(folder).unlink(missing_ok=True)
     return Exported(folder, source, record, parity, num_bytes)
+
+
+def _let_everyone_read(folder: Path) -> None:
+    """Open the folder to all users: safetensors writes files that only their owner can read."""
+    folder.chmod(0o755)
+    for path in folder.rglob("*"):
+        if path.is_dir():
+            path.chmod(0o755)
+        else:
+            path.chmod(0o644)
 
 
 def _destination(source: Source, format: Format, options: Options) -> Path:
@@ -155,9 +170,11 @@ def _write_weights(
     tell(f"asking the trained model, on {data.origin}")
     trained = load_trained(source)
     before = ask(source, trained, tokenizer, data)
+    method: Method | None = None
     quantised = None
     if format.grid is not None:
-        quantised = quantise(trained, tokenizer, format, options.method, data, str(source.folder), tell)
+        method = options.method
+        quantised = quantise(trained, tokenizer, format, method, data, str(source.folder), tell)
     written = _write_and_read(source, format, trained, tokenizer, quantised, folder)
     tell("asking the exported model")
     written_tokenizer = models.load_tokenizer(folder)
@@ -170,7 +187,6 @@ def _write_weights(
         *token_checks(tokenizer, written_tokenizer, data.texts),
         *merge_checks,
     )
-    method = options.method if quantised is not None else None
     return ParityReport(format.name, method, data, merge, checks), quantised
 
 
@@ -184,7 +200,7 @@ def _write_and_read(
 ) -> PreTrainedModel:
     """Write the model's files, and give back the model that a server reads from them."""
     if quantised is None:
-        stored = model.float() if format.dtype == "float32" else model.bfloat16()
+        stored = model.bfloat16() if format.dtype == "bfloat16" else model.float()
         write_model(source, stored, tokenizer, folder)
         return load_trained(source, folder)
     write_model(source, model.bfloat16(), tokenizer, folder)
@@ -196,8 +212,10 @@ def _keep_figures(source: Source, folder: Path, parity: ParityReport) -> Path:
     """Write the figures where they outlive a refused export: into the run, or beside the folder."""
     if source.run is not None and folder == Run(source.run).export(parity.format):
         path = Run(source.run).parity_path
-        of_other_formats = read_json(path) if path.is_file() else {}
-        write_json(path, {**of_other_formats, parity.format: parity.as_json()})
+        by_format = {}
+        if path.is_file():
+            by_format = read_json(path)
+        write_json(path, {**by_format, parity.format: parity.as_json()})
         return path
     path = _figures_beside(folder)
     if not parity.passed:
@@ -212,32 +230,15 @@ def _figures_beside(folder: Path) -> Path:
 def _write_papers(
     source: Source, format: Format, folder: Path, parity: ParityReport, quantised: Quantised | None
 ) -> tuple[ExportRecord, int]:
-    """Write card, bill of materials and licence texts, and last the manifest; the size of all files."""
+    """Write licence texts, bill of materials and card, and last the manifest over all files.
+
+    Returns: the manifest's record, and the size of all files.
+    """
     lineage = trace(source)
     for path in lineage.licence_files():
         shutil.copyfile(path, folder / path.name)
     licence, licence_in_words = lineage.licence()
-    record = ExportRecord(
-        name=source.name,
-        kind=source.kind,
-        format=format.name,
-        stores=format.describe,
-        needs=format.needs,
-        serving_dtype=_serving_dtype(source, format),
-        method=parity.method,
-        group_size=quantised.scheme.group_size if quantised is not None else None,
-        calibration=quantised.calibration if quantised is not None else None,
-        study=source.study.resolve().name if source.study is not None else None,
-        study_name=source.study_name,
-        arm=source.arm,
-        origin=source.origin,
-        adaptation=source.adaptation,
-        task=source.task,
-        seed=source.seed,
-        base=lineage.base.name if lineage.base is not None else None,
-        licence=licence_in_words,
-        labels=source.labels,
-    )
+    record = _record(source, format, parity.method, quantised, lineage, licence_in_words)
     provenance = Provenance(record, weights_digests(source.folder), lineage, licence)
     write_bill(folder, provenance)
     write_card(folder, source, provenance, parity)
@@ -245,8 +246,50 @@ def _write_papers(
     return record, sum(file["num_bytes"] for file in files.values())
 
 
+def _record(
+    source: Source,
+    format: Format,
+    method: Method | None,
+    quantised: Quantised | None,
+    lineage: Lineage,
+    licence: str,
+) -> ExportRecord:
+    """Describe what the exported folder holds, and which place its model had in a study."""
+    group_size: int | None = None
+    calibration: CalibrationRecord | None = None
+    if quantised is not None:
+        group_size, calibration = quantised.scheme.group_size, quantised.calibration
+    study: str | None = None
+    if source.study is not None:
+        study = source.study.resolve().name
+    base: str | None = None
+    if lineage.base is not None:
+        base = lineage.base.name
+    return ExportRecord(
+        name=source.name,
+        kind=source.kind,
+        format=format.name,
+        stores=format.describe,
+        needs=format.needs,
+        serving_dtype=_serving_dtype(source, format),
+        method=method,
+        group_size=group_size,
+        calibration=calibration,
+        study=study,
+        study_name=source.study_name,
+        arm=source.arm,
+        origin=source.origin,
+        adaptation=source.adaptation,
+        task=source.task,
+        seed=source.seed,
+        base=base,
+        licence=licence,
+        labels=source.labels,
+    )
+
+
 def _serving_dtype(source: Source, format: Format) -> dict[str, str]:
-    """The precision that a server should compute in, by machine.
+    """Choose the precision that a server should compute in, by machine.
 
     CPUs without bf16 units are fastest in float32; vLLM's int4 kernel knows bfloat16 only.
     """

@@ -9,7 +9,7 @@ first request; so the need is written into the manifest and checked by whoever s
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Literal
 
 from adaptkit.errors import ConfigError, nearest
 
@@ -28,22 +28,23 @@ class Format:
     """One way to store a model.
 
     Attributes:
-        grid: what weights are rounded to; None keeps floating point.
+        describe: what it stores, in words.
         dtype: of the weights that are not rounded.
-        activations: whether the server rounds activations too, per token, as it runs.
-        needs: the machine that serves it.
         max_loss_bpb: bits per byte that it may lose against its source.
         max_loss_score: task score (or cosine of embeddings) that it may lose.
+        grid: what weights are rounded to; None keeps floating point.
+        activations: whether the server rounds activations too, per token, as it runs.
+        needs: the machine that serves it.
     """
 
     name: str
-    grid: Grid | None
-    dtype: Literal["float32", "bfloat16"]
-    activations: bool
-    needs: Need
     describe: str
+    dtype: Literal["float32", "bfloat16"]
     max_loss_bpb: float
     max_loss_score: float
+    grid: Grid | None = None
+    activations: bool = False
+    needs: Need = "any"
 
     @property
     def rounds_to(self) -> Grid:
@@ -59,60 +60,66 @@ class Format:
 _ALL = (
     Format(
         name="fp32",
-        grid=None,
-        dtype="float32",
-        activations=False,
-        needs="any",
         describe="float32 weights, as trained",
+        dtype="float32",
         max_loss_bpb=1e-5,
         max_loss_score=0.0,
     ),
     Format(
         name="bf16",
-        grid=None,
-        dtype="bfloat16",
-        activations=False,
-        needs="any",
         describe="bfloat16 weights, half the size",
+        dtype="bfloat16",
         max_loss_bpb=0.005,
         max_loss_score=0.01,
     ),
     Format(
         name="int8",
-        grid="int8",
-        dtype="bfloat16",
-        activations=True,
-        needs="any",
         describe="W8A8: int8 weights per output, activations per token",
+        dtype="bfloat16",
         max_loss_bpb=0.02,
         max_loss_score=0.01,
+        grid="int8",
+        activations=True,
     ),
     Format(
         name="int4",
-        grid="int4",
-        dtype="bfloat16",
-        activations=False,
-        needs="gpu or avx512",
         describe="W4A16: int4 weights in groups of inputs, 128 where they divide",
+        dtype="bfloat16",
         max_loss_bpb=0.02,
         max_loss_score=0.01,
+        grid="int4",
+        needs="gpu or avx512",
     ),
     Format(
         name="fp8",
-        grid="fp8",
-        dtype="bfloat16",
-        activations=True,
-        needs="gpu",
         describe="W8A8: float8_e4m3 weights per output, activations per token",
+        dtype="bfloat16",
         max_loss_bpb=0.02,
         max_loss_score=0.01,
+        grid="fp8",
+        activations=True,
+        needs="gpu",
     ),
 )
 FORMATS = {format.name: format for format in _ALL}
 
 
+@dataclass(frozen=True)
+class FormatRow:
+    """A format as a machine sees it: what it stores and needs, whether it runs here, and why."""
+
+    format: str
+    stores: str
+    needs: Need
+    here: bool
+    why: str
+
+
 def find_format(name: str) -> Format:
-    """Raises: ConfigError for a name that is no format."""
+    """Find the format of this name.
+
+    Raises: ConfigError for a name that is no format.
+    """
     if name not in FORMATS:
         what = f"no format '{name}'{nearest(name, FORMATS)}"
         raise ConfigError(what, where="--format", fix=f"choose from {', '.join(FORMATS)}")
@@ -120,7 +127,7 @@ def find_format(name: str) -> Format:
 
 
 def runs_here(needs: Need, hardware: Hardware) -> tuple[bool, str]:
-    """Whether a format with these needs can be served on a machine, and why, in words."""
+    """Say whether a format with these needs can be served on a machine, and why, in words."""
     if needs == "any":
         return True, "runs on every CPU and GPU"
     if hardware.gpus:
@@ -133,28 +140,19 @@ def runs_here(needs: Need, hardware: Hardware) -> tuple[bool, str]:
     return False, f"{what}; use int8"
 
 
-def listing(hardware: Hardware) -> list[dict[str, Any]]:
-    """One row per format: what it stores, what it needs, whether it runs here and why."""
-    rows = []
-    for format in FORMATS.values():
-        runs, why = runs_here(format.needs, hardware)
-        rows.append(
-            {
-                "format": format.name,
-                "stores": format.describe,
-                "needs": format.needs,
-                "here": runs,
-                "why": why,
-            }
-        )
-    return rows
+def listing(hardware: Hardware) -> list[FormatRow]:
+    """Describe every format in one row."""
+    return [
+        FormatRow(format.name, format.describe, format.needs, *runs_here(format.needs, hardware))
+        for format in FORMATS.values()
+    ]
 
 
-def table(rows: list[dict[str, Any]]) -> Table:
-    """The listing for a terminal."""
+def table(rows: list[FormatRow]) -> Table:
+    """Draw the listing for a terminal."""
     from rich.table import Table
 
     drawn = Table("format", "stores", "needs", "here", "why", box=None, pad_edge=False)
     for row in rows:
-        drawn.add_row(row["format"], row["stores"], row["needs"], "yes" if row["here"] else "no", row["why"])
+        drawn.add_row(row.format, row.stores, row.needs, "yes" if row.here else "no", row.why)
     return drawn

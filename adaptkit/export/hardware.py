@@ -45,7 +45,7 @@ class Hardware:
 
 
 def look() -> Hardware:
-    """This machine, now."""
+    """Describe this machine as it is now."""
     free_bytes = min(psutil.virtual_memory().available, machine.container_memory() or 2**63)
     return Hardware(
         gpus=tuple(machine.gpus().names),

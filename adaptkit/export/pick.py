@@ -8,6 +8,7 @@ that is said.
 from __future__ import annotations
 
 import dataclasses
+import math
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -38,30 +39,30 @@ class _Study:
         return next(arm for arm in self.record.arms if arm.name == name)
 
     def arms_on(self, task: str) -> list[str]:
-        """Names of the arms that were scored on a task."""
+        """Name the arms that were scored on a task."""
         return list(dict.fromkeys(score.arm for score in self.record.scores if score.task == task))
 
     def scores(self, task: str, arm: str) -> list[ScoreRecord]:
-        """Scores of an arm on a task, of each seed, at its largest share of the text."""
+        """List the scores of an arm on a task, of each seed, at its largest share of the text."""
         scores = [score for score in self.record.scores if (score.task, score.arm) == (task, arm)]
         largest = max(score.share for score in scores)
         return [score for score in scores if score.share == largest]
 
     def dev(self, score: ScoreRecord) -> float:
-        """The score on development data, larger is better; minus infinity where none was recorded."""
+        """Read the score on development data, larger is better; minus infinity where none was recorded."""
         task = self.task(score.task)
         suite = read_record(self.run(score.run)).suites.get(score.suite)
-        value = suite.dev.get(task.metric) if suite is not None else None
-        if value is None:
-            return float("-inf")
+        if suite is None or suite.dev.get(task.metric) is None:
+            return -math.inf
+        value = suite.dev[task.metric]
         return value if task.higher_is_better else -value
 
     def is_model(self, score: ScoreRecord) -> bool:
-        """Whether a model answered, and not a regression on its features."""
+        """Say whether a model answered, and not a regression on its features."""
         return self.task(score.task).kind == LANGUAGE or self.arm(score.arm).adaptation != "probe"
 
     def model(self, score: ScoreRecord) -> Source:
-        """The model behind a score: that of a run of the study, or the generic model."""
+        """Find the model behind a score: that of a run of the study, or the generic model."""
         base = self.record.base
         made_by = score.model_run or base.run
         if made_by is not None:
@@ -72,17 +73,17 @@ class _Study:
 
 
 def choose(path: Path, *, arm: str | None, task: str | None, seed: int | None) -> Source:
-    """The model of a study to serve.
+    """Choose the model of a study to serve.
 
     Raises: DataError for an unfinished study, ModelError where the arm, task or seed is unknown or has no
         model.
     """
     study = _Study(path, read_study(path), read_verdict(path))
-    task = _known_task(study, task)
+    task = _task_of(study, task)
     if arm is None:
         arm, reason = _winner(study, task)
     else:
-        arm, reason = _known_arm(study, task, arm), "asked for by name"
+        arm, reason = _check_arm(study, task, arm), "asked for by name"
     scores = study.scores(task, arm)
     score = _best_seed(study, scores, seed)
     if not study.is_model(score):
@@ -92,10 +93,12 @@ def choose(path: Path, *, arm: str | None, task: str | None, seed: int | None) -
     why = f"{arm}, {reason}; seed {score.seed}"
     if seed is None and len(scores) > 1:
         why += " has the best dev score"
-    suffix = "" if study.task(task).kind == LANGUAGE else f"-{task}"
+    name = f"{study.record.name}-{arm}"
+    if study.task(task).kind != LANGUAGE:
+        name += f"-{task}"
     return dataclasses.replace(
         study.model(score),
-        name=served_name(f"{study.record.name}-{arm}{suffix}"),
+        name=served_name(name),
         why=why,
         study=path,
         study_name=study.record.name,
@@ -110,7 +113,7 @@ def choose(path: Path, *, arm: str | None, task: str | None, seed: int | None) -
 
 
 def _best_seed(study: _Study, scores: list[ScoreRecord], seed: int | None) -> ScoreRecord:
-    """The score of this seed, or of the seed with the best development score."""
+    """Find the score of this seed, or of the seed with the best development score."""
     if seed is None:
         return max(scores, key=lambda score: (study.dev(score), -score.seed))
     chosen = [score for score in scores if score.seed == seed]
@@ -121,7 +124,8 @@ def _best_seed(study: _Study, scores: list[ScoreRecord], seed: int | None) -> Sc
     return chosen[0]
 
 
-def _known_task(study: _Study, task: str | None) -> str:
+def _task_of(study: _Study, task: str | None) -> str:
+    """Find the task of this name, or the primary one."""
     names = [entry.name for entry in study.record.tasks]
     if task is not None and task not in names:
         what = f"the study has no task '{task}'{nearest(task, names)}"
@@ -129,7 +133,8 @@ def _known_task(study: _Study, task: str | None) -> str:
     return task or study.record.primary
 
 
-def _known_arm(study: _Study, task: str, arm: str) -> str:
+def _check_arm(study: _Study, task: str, arm: str) -> str:
+    """Check that the arm was scored on the task."""
     names = study.arms_on(task)
     if arm not in names:
         what = f"the study has no arm '{arm}' on {task}{nearest(arm, names)}"
@@ -138,7 +143,7 @@ def _known_arm(study: _Study, task: str, arm: str) -> str:
 
 
 def _servable(study: _Study, task: str) -> list[str]:
-    """Arms that are models, the best dev score (mean over seeds) first."""
+    """List the arms that are models, the best dev score (mean over seeds) first."""
     means = {}
     for arm in study.arms_on(task):
         scores = study.scores(task, arm)
@@ -148,7 +153,7 @@ def _servable(study: _Study, task: str) -> list[str]:
 
 
 def _winner(study: _Study, task: str) -> tuple[str, str]:
-    """The arm to serve and the reason, a clause."""
+    """Choose the arm to serve, and say the reason in a clause."""
     verdict = study.verdict.of(task)
     winner, servable = verdict.winner, _servable(study, task)
     if winner in servable:
@@ -162,5 +167,7 @@ def _winner(study: _Study, task: str) -> tuple[str, str]:
     if winner:
         beside = f"the winner {winner} is a regression on features, not a model"
         return of_origin[0], f"the best {origin} model on {verdict.title} ({beside})"
-    best = verdict.generic if verdict.generic in of_origin else of_origin[0]
+    best = of_origin[0]
+    if verdict.generic in of_origin:
+        best = verdict.generic
     return best, f"the best generic model on {verdict.title}: the verdict is a tie, so do not pretrain"

@@ -85,12 +85,14 @@ class ExportRecord(Record):
 
 
 def read_export(folder: Path) -> ExportRecord | None:
-    """The record of an exported folder; None for another model folder.
+    """Read the record of an exported folder; None for another model folder.
 
     Raises: ModelError for a record that does not fit.
     """
     path = folder / MANIFEST_FILE
-    manifest = read_json(path) if path.is_file() else {}
+    if not path.is_file():
+        return None
+    manifest = read_json(path)
     if KEY not in manifest:
         return None
     try:

@@ -18,7 +18,7 @@ from adaptkit.study.record import is_study
 def resolve(
     path: str | Path, *, arm: str | None = None, task: str | None = None, seed: int | None = None
 ) -> Source:
-    """The model that `path` stands for.
+    """Find the model that `path` stands for.
 
     Args:
         path: a study's or a training's run directory, an exported folder, or a HF model folder.
@@ -42,7 +42,7 @@ def resolve(
 
 
 def _of_folder(folder: Path) -> Source:
-    """The model of a folder that is no finished study.
+    """Find the model of a folder that is no finished study.
 
     Raises: ModelError for a folder without a whole model; DataError for a run that has not ended.
     """

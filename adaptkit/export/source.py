@@ -92,17 +92,19 @@ class Source:
 
 
 def role_of(origin: str | None, adaptation: str | None) -> ModelRole:
-    """The part of a model of this origin and adaptation."""
+    """Derive the part that a model plays from its origin and adaptation."""
     if origin == "generic":
         untrained = adaptation in (None, "prompt", "probe")
         return ModelRole.GENERIC if untrained else ModelRole.FINETUNED
     if origin in ("continued", "scratch"):
         return ModelRole.PRETRAINED
-    return ModelRole.DISTILLED if origin == "distilled" else ModelRole.OTHER
+    if origin == "distilled":
+        return ModelRole.DISTILLED
+    return ModelRole.OTHER
 
 
 def of_run(folder: Path) -> Source:
-    """The model that one training left in its run directory.
+    """Describe the model that one training left in its run directory.
 
     Raises: DataError for a run that has not ended or is of an older release; ModelError if it kept no model.
     """
@@ -111,8 +113,13 @@ def of_run(folder: Path) -> Source:
     if not (run.model / "config.json").is_file():
         fix = "give a run of `adaptkit pretrain` or `adaptkit finetune`, or the study"
         raise ModelError("this run kept no model", where=str(folder), fix=fix)
-    has_adapter = (run.adapter / "adapter_config.json").is_file()
-    scored = record.suite in record.suites
+    adapter: Path | None = None
+    if (run.adapter / "adapter_config.json").is_file():
+        adapter = run.adapter
+    scored_run: Path | None = None
+    suite: str | None = None
+    if record.suite in record.suites:
+        scored_run, suite = folder, record.suite
     return Source(
         folder=run.model,
         kind=kind_of(run.model),
@@ -123,16 +130,16 @@ def of_run(folder: Path) -> Source:
         origin=_origin(run, record),
         adaptation=_adaptation(record),
         task=record.task or None,
-        adapter=run.adapter if has_adapter else None,
+        adapter=adapter,
         base=record.base,
-        scored_run=folder if scored else None,
-        suite=record.suite if scored else None,
+        scored_run=scored_run,
+        suite=suite,
         labels=_labels(run.model),
     )
 
 
 def of_model(folder: Path) -> Source:
-    """A model folder: an export, the model of the run that it lies in, or any other as it is."""
+    """Describe a model folder: an export, the model of the run that it lies in, or any other as it is."""
     run = run_of(folder)
     if run is not None:
         return of_run(run.path)
@@ -170,18 +177,19 @@ def _of_export(folder: Path, exported: ExportRecord) -> Source:
 
 
 def _origin(run: Run, record: RunRecord) -> str:
-    """What the weights started from, in the words of a study: that of the base where it was trained here."""
+    """Say what the weights started from, in a study's words: that of the base where it was trained here."""
     if record.recipe is RecipeKind.DISTILL:
         return "distilled"
     if record.recipe is RecipeKind.PRETRAIN:
         return "continued" if record.base else "scratch"
-    folder = local_base(run.path, record.base)
-    base = run_of(folder) if folder is not None else None
-    return _origin(base, read_record(base)) if base is not None else "generic"
+    base = run_of(local_base(run.path, record.base))
+    if base is None:
+        return "generic"
+    return _origin(base, read_record(base))
 
 
 def _adaptation(record: RunRecord) -> str | None:
-    """How the task was learnt, in the words of a study; None for a language model."""
+    """Say how the task was learnt, in the words of a study; None for a language model."""
     if record.recipe is RecipeKind.PRETRAIN:
         return None
     if record.adapter is None or record.adapter.kind == "none":
@@ -189,14 +197,18 @@ def _adaptation(record: RunRecord) -> str | None:
     return "qlora" if record.adapter.kind == "qlora" else "lora"
 
 
-def run_of(folder: Path) -> Run | None:
-    """The run whose trained model this folder is; None for any other folder."""
+def run_of(folder: Path | None) -> Run | None:
+    """Find the run whose trained model this folder is; None for any other folder, or for none."""
+    if folder is None:
+        return None
     run = Run(folder.parent)
-    return run if folder.name == run.model.name and run.config_path.is_file() else None
+    if folder.name == run.model.name and run.config_path.is_file():
+        return run
+    return None
 
 
 def local_base(run: Path, base: str) -> Path | None:
-    """The folder of a run's base: as named, or under the run's root if all runs have moved together."""
+    """Find the folder of a run's base: as named, or under the run's root if all runs have moved together."""
     if not base:
         return None
     named = Path(base).expanduser()
@@ -205,7 +217,7 @@ def local_base(run: Path, base: str) -> Path | None:
 
 
 def find_base(run: Path, base: str) -> Path | None:
-    """The folder of a run's base, here or in the hub's cache; None where it cannot be had."""
+    """Find the folder of a run's base, here or in the hub's cache; None where it cannot be had."""
     folder = local_base(run, base)
     if folder is not None or not is_hub_id(base):
         return folder
@@ -218,30 +230,31 @@ def find_base(run: Path, base: str) -> Path | None:
 
 
 def is_hub_id(model: str) -> bool:
-    """Whether a model's name can be one on the hub: owner/name."""
+    """Say whether a model's name can be one on the hub: owner/name."""
     return re.fullmatch(r"[\w.-]+/[\w.-]+", model) is not None
 
 
 def served_name(name: str) -> str:
-    """`name` with everything but letters, digits, `.`, `_` and `-` turned into `-`."""
+    """Turn everything but letters, digits, `.`, `_` and `-` into `-`."""
     return re.sub(r"[^\w.-]+", "-", name, flags=re.ASCII).strip("-.") or "model"
 
 
 def kind_of(folder: Path) -> ServedKind:
-    """What a model folder answers with; a folder with pooling, or a bare encoder, gives vectors."""
+    """Tell what a model folder answers with; a folder with pooling, or a bare encoder, gives vectors."""
     config = read_json(folder / "config.json")
     architecture = (config.get("architectures") or [""])[0]
     if (folder / "modules.json").is_file():
         return "embed"
     if "SequenceClassification" in architecture:  # with one output it scores pairs
-        return "rerank" if len(config.get("id2label") or {0: "", 1: ""}) == 1 else "classify"
+        num_outputs = len(config.get("id2label") or {0: "", 1: ""})
+        return "rerank" if num_outputs == 1 else "classify"
     if architecture.endswith(("CausalLM", "LMHeadModel", "ForConditionalGeneration")):
         return "generate"
     return "embed"
 
 
 def _labels(folder: Path) -> tuple[str, ...]:
-    """The classes of a classifier in the order of its outputs; none for other models."""
+    """List the classes of a classifier in the order of its outputs; none for other models."""
     if kind_of(folder) != "classify":
         return ()
     names = read_json(folder / "config.json").get("id2label") or {}

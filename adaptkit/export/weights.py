@@ -35,12 +35,12 @@ NOT_AGAIN = "the merge was checked when it was made, not again"
 
 
 def load_trained(source: Source, folder: Path | None = None) -> PreTrainedModel:
-    """The merged model of a source, or another folder of the same kind, in float32."""
+    """Load the merged model of a source, or another folder of the same kind, in float32."""
     return models.load(folder or source.folder, MODEL_KINDS[source.kind]).eval()
 
 
 def load_unmerged(source: Source, vocab_size: int) -> PreTrainedModel | str:
-    """The model as it was trained: its base, in the precision of the training, with the adapter on top.
+    """Load the model as it was trained: its base, in the precision of the training, with the adapter on top.
 
     Args:
         vocab_size: entries of the run's tokenizer, which may have more than the base's.
@@ -87,7 +87,7 @@ def write_model(
 
 
 def _drop_poolers(source: Path, folder: Path) -> None:
-    """A language model's weights have no pooler; the one that transformers made up is not exported."""
+    """Drop the pooler that transformers made up: a language model's weights have none."""
     trained = {key for file in source.glob("*.safetensors") for key in _keys(file)}
     if any("pooler" in key for key in trained):
         return

@@ -34,7 +34,7 @@ def listen(host: str, port: int) -> socket.socket:
 
 
 def is_loopback(host: str) -> bool:
-    """True where only this machine can connect."""
+    """Say whether only this machine can connect to an address."""
     try:
         return ipaddress.ip_address(host).is_loopback
     except ValueError:
@@ -42,13 +42,13 @@ def is_loopback(host: str) -> bool:
 
 
 def free_port() -> int:
-    """A loopback port that nobody listens on now."""
+    """Find a loopback port that nobody listens on now."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return probe.getsockname()[1]
 
 
 def http_url(host: str, port: int) -> str:
-    """`http://host:port`, with brackets around an IPv6 address."""
+    """Write `http://host:port`, with brackets around an IPv6 address."""
     name = f"[{host}]" if ":" in host else host
     return f"http://{name}:{port}"

@@ -39,12 +39,13 @@ class Keys:
         return f"Keys({', '.join(map(fingerprint, self.values))} from {self.origin})"
 
     def match(self, authorization: bytes) -> str | None:
-        """Fingerprint of the key in an `Authorization: Bearer KEY` header; None if no key fits.
+        """Find the key of an `Authorization: Bearer KEY` header: its fingerprint, or None if no key fits.
 
         Takes the same time whichever key fits and however much of it is right.
         """
-        is_bearer = authorization[: len(_BEARER)].lower() == _BEARER
-        candidate = authorization[len(_BEARER) :].strip() if is_bearer else b""
+        candidate = b""
+        if authorization[: len(_BEARER)].lower() == _BEARER:
+            candidate = authorization[len(_BEARER) :].strip()
         candidate_digest = hashlib.sha256(candidate).digest()
         matching = None
         for value in self.values:
@@ -54,12 +55,12 @@ class Keys:
 
 
 def fingerprint(key: str) -> str:
-    """What logs and metrics call a key."""
+    """Name a key as logs and metrics do: by the first digits of its sha256."""
     return hashlib.sha256(key.encode()).hexdigest()[:8]
 
 
 def make_key() -> str:
-    """A new random key, 256 bits."""
+    """Make a new random key of 256 bits."""
     return secrets.token_urlsafe(32)
 
 
@@ -83,7 +84,7 @@ def load(path: Path | None = None) -> Keys:
 
 
 def state_folder() -> Path:
-    """The user's folder for adaptkit's own files (keys, logs of servers); only its owner can look in."""
+    """Make the user's folder for adaptkit's own files (keys, logs of servers); only its owner can look in."""
     home = Path(os.environ.get("XDG_STATE_HOME") or Path.home() / ".local" / "state")
     folder = home / "adaptkit"
     try:
@@ -105,7 +106,7 @@ def write_secret(path: Path, secret: str) -> None:
 
 
 def _write(path: Path, key: str) -> None:
-    """Keep the key of whoever wrote first, where two servers start at once."""
+    """Write a key unless another server that started at the same time has written one."""
     try:
         write_secret(path, key)
     except FileExistsError:
@@ -113,7 +114,7 @@ def _write(path: Path, key: str) -> None:
 
 
 def _read(path: Path) -> Keys:
-    """One key per line; empty lines and those that begin with # do not count."""
+    """Read a key file: one key per line; empty lines and those that begin with # do not count."""
     try:
         lines = path.read_text(encoding="ascii").splitlines()
         mode = path.stat().st_mode

@@ -73,7 +73,7 @@ def plan_launches(
     formats: Sequence[str] = (),
     extra: Sequence[str] = (),
 ) -> list[Launch]:
-    """Each model as `choice` says, then its exports in `formats`, named after it."""
+    """Plan each model as `choice` says, then its exports in `formats`, named after it."""
     planned, _ = launches.make_launches(words, hardware, choice, extra)
     for format in formats:
         in_format = dataclasses.replace(choice, format=format)
@@ -139,13 +139,16 @@ async def _measure_all(
 
 
 async def _measure_level(clients: Sequence[BenchClient], concurrency: int, load: Load) -> list[Measurement]:
-    """The median of each model's rounds; in a round the models take turns."""
+    """Measure every model at one concurrency, in turns, and take the median of each one's rounds."""
     rounds = [[await client.measure(concurrency) for client in clients] for _ in range(load.rounds)]
     return [median(of_model) for of_model in zip(*rounds, strict=True)]
 
 
 async def _ready(engine: Engine, running: asyncio.Task[None]) -> None:
-    """Raises: the reason why a start failed."""
+    """Wait until an engine serves.
+
+    Raises: the reason why its start failed.
+    """
     while engine.state != "ready":
         if running.done():
             await running
@@ -164,23 +167,26 @@ class BenchClient:
     status: StatusLine
 
     def figures(self) -> ModelFigures:
-        """What is known before any request: a model, or an adapter together with the base that it needs."""
+        """Collect what is known before any request, of a model or of an adapter with its base."""
         launch = self.engine.launch
         source = launch.source
-        folders = [adapter.folder for adapter in launch.adapters if adapter.name == self.name]
-        is_adapter = bool(folders)
+        adapter_folders = [adapter.folder for adapter in launch.adapters if adapter.name == self.name]
+        arm: str | None = None
+        loss: dict[str, float] | None = None
+        if not adapter_folders:
+            arm, loss = source.arm, _loss(source)
         return ModelFigures(
             name=self.name,
             kind=source.kind,
-            arm=None if is_adapter else source.arm,
-            weights_bytes=sum(weights_bytes(folder) for folder in [source.folder, *folders]),
+            arm=arm,
+            weights_bytes=sum(weights_bytes(folder) for folder in [source.folder, *adapter_folders]),
             load_s=self.engine.load_s,
             memory_bytes=_memory(self.engine.process_id),
-            loss=None if is_adapter else _loss(source),
+            loss=loss,
         )
 
     async def measure(self, concurrency: int) -> Measurement:
-        """One measurement, after a short warmup of the same kind; the other models wait.
+        """Measure once, after a short warmup of the same kind; the other models wait.
 
         Raises: ServerError if the benchmark fails, or requests of it.
         """
@@ -207,7 +213,7 @@ class BenchClient:
         return Measurement.of_vllm(result, concurrency, self.price)
 
     def command(self, concurrency: int, result_path: Path) -> list[str]:
-        """vLLM's benchmark as a command line."""
+        """Write vLLM's benchmark as a command line."""
         source = self.engine.launch.source
         backend, route = BACKENDS[source.kind]
         options = {
@@ -237,7 +243,10 @@ class BenchClient:
 
 
 def _check_length(engine: Engine, load: Load) -> None:
-    """Raises: ConfigError if a request would not fit into the model's window."""
+    """Check that a request fits into the model's window.
+
+    Raises: ConfigError.
+    """
     needed = load.input_tokens
     if engine.launch.source.kind == "generate":
         needed += load.output_tokens
@@ -247,7 +256,7 @@ def _check_length(engine: Engine, load: Load) -> None:
 
 
 def _loss(source: Source) -> dict[str, float] | None:
-    """What this export was measured to lose, from the parity file in it; None for a model as trained."""
+    """Read what an export was measured to lose, from the parity file in it; None for a model as trained."""
     path = Run(source.folder).parity_path
     if not path.is_file():
         return None
@@ -256,12 +265,12 @@ def _loss(source: Source) -> dict[str, float] | None:
 
 
 def weights_bytes(folder: Path) -> int:
-    """Size of the weight files."""
+    """Add up the sizes of the weight files."""
     return sum(path.stat().st_size for path in folder.glob("*.safetensors"))
 
 
 def _memory(process_id: int) -> int:
-    """Resident bytes of the server and its children, after the load."""
+    """Add up the resident bytes of the server and its children, after the load."""
     server = psutil.Process(process_id)
     return sum(process.memory_info().rss for process in (server, *server.children(recursive=True)))
 

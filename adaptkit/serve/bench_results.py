@@ -36,7 +36,7 @@ class Price:
     date: str
 
     def per_1k_requests(self, requests_per_s: float) -> float:
-        """USD of a thousand requests at this speed, the machine being used all the time."""
+        """Price a thousand requests at this speed in USD, the machine being used all the time."""
         return self.usd_per_hour / 3600 / requests_per_s * 1000
 
 
@@ -73,8 +73,10 @@ class Measurement:
 
     @classmethod
     def of_vllm(cls, result: dict[str, Any], concurrency: int, price: Price | None) -> Measurement:
-        """From the JSON that vLLM's benchmark writes."""
-        requests_per_s = result["request_throughput"]
+        """Read the JSON that vLLM's benchmark writes."""
+        requests_per_s, usd_per_1k_requests = result["request_throughput"], None
+        if price is not None:
+            usd_per_1k_requests = price.per_1k_requests(requests_per_s)
         return cls(
             concurrency=concurrency,
             requests=result["completed"],
@@ -83,7 +85,7 @@ class Measurement:
             ttft_ms=_percentiles(result, "ttft"),
             tpot_ms=_percentiles(result, "tpot"),
             latency_ms=_percentiles(result, "e2el"),
-            usd_per_1k_requests=price.per_1k_requests(requests_per_s) if price else None,
+            usd_per_1k_requests=usd_per_1k_requests,
         )
 
 
@@ -107,7 +109,7 @@ class ModelFigures:
     loss: dict[str, float] | None = None
 
     def ratios(self, first: ModelFigures) -> dict[str, Any]:
-        """These figures divided by the first model's."""
+        """Divide these figures by the first model's."""
         pairs = zip(self.levels, first.levels, strict=True)
         return {
             "weights_bytes": self.weights_bytes / first.weights_bytes,
@@ -133,21 +135,21 @@ class BenchResult:
     models: tuple[ModelFigures, ...]
 
     def as_json(self) -> dict[str, Any]:
-        """What bench.json holds."""
+        """Write what bench.json holds."""
         first = self.models[0]
         rows = [{**asdict(model), "ratios": model.ratios(first)} for model in self.models]
         return {**asdict(self), "models": rows}
 
 
 def median(levels: Sequence[Measurement]) -> Measurement:
-    """The round in the middle by requests per second, with the rates of all rounds."""
+    """Pick the round in the middle by requests per second; it carries the rates of all rounds."""
     ordered = sorted(levels, key=lambda level: level.requests_per_s)
     middle = ordered[(len(ordered) - 1) // 2]
     return dataclasses.replace(middle, rounds=tuple(level.requests_per_s for level in levels))
 
 
 def table(models: Sequence[ModelFigures]) -> list[tuple[str, ...]]:
-    """Rows for people: a header, then one row per model and concurrency."""
+    """Lay the figures out for people: a header, then one row per model and concurrency."""
     rows: list[tuple[str, ...]] = [HEADER]
     for model in models:
         ratios = model.ratios(models[0])["requests_per_s"]
@@ -172,12 +174,18 @@ def table(models: Sequence[ModelFigures]) -> list[tuple[str, ...]]:
 
 def _percentiles(result: dict[str, Any], metric: str) -> Percentiles | None:
     p50, p99 = result.get(f"p50_{metric}_ms"), result.get(f"p99_{metric}_ms")
-    return None if p50 is None or p99 is None else Percentiles(p50, p99)
+    if p50 is None or p99 is None:
+        return None
+    return Percentiles(p50, p99)
 
 
 def _pair(values: Percentiles | None) -> str:
-    return f"{values.p50:.0f} / {values.p99:.0f} ms" if values else "-"
+    if values is None:
+        return "-"
+    return f"{values.p50:.0f} / {values.p99:.0f} ms"
 
 
 def _number(value: float | None, form: str) -> str:
-    return "-" if value is None else format(value, form)
+    if value is None:
+        return "-"
+    return format(value, form)

@@ -47,5 +47,5 @@ def limits_from_environment(environment: Mapping[str, str]) -> Limits:
 
 
 def limits_to_environment(limits: Limits) -> dict[str, str]:
-    """The variables that `limits_from_environment` reads back."""
+    """Write the variables that `limits_from_environment` reads back."""
     return {variable: str(getattr(limits, name)) for name, variable in VARIABLES.items()}

@@ -63,7 +63,7 @@ def check_contents(folder: Path) -> None:
 
 
 def _in_hub_cache(root: Path, link: Path) -> bool:
-    """Snapshots of the hub's cache are links into `blobs` beside `snapshots`."""
+    """Say whether a link leads into the hub's cache: its snapshots are links into `blobs` beside them."""
     return root.parent.name == "snapshots" and link.resolve().is_relative_to(root.parents[1] / "blobs")
 
 
@@ -83,7 +83,7 @@ def _refuse_settings_that_run_code(path: Path) -> None:
 
 
 def weight_files(folder: Path) -> list[Path]:
-    """The safetensors files that make up the model.
+    """Find the safetensors files that make up the model.
 
     Raises: ModelError if one is missing.
     """
@@ -103,7 +103,7 @@ def weight_files(folder: Path) -> list[Path]:
 
 
 def read_header(path: Path) -> dict[str, Any]:
-    """The header of a safetensors file: {tensor name: {dtype, shape, data_offsets}}.
+    """Read the header of a safetensors file: {tensor name: {dtype, shape, data_offsets}}.
 
     Raises: ModelError for a file that is cut, overlong or no safetensors.
     """
@@ -125,7 +125,7 @@ def read_header(path: Path) -> dict[str, Any]:
 
 
 def read_object(path: Path) -> dict[str, Any]:
-    """The JSON object in a file.
+    """Read the JSON object in a file.
 
     Raises: ModelError.
     """

@@ -36,7 +36,9 @@ def check(
         way.
     """
     hardware = launches[0].hardware
-    check_packages(versions if versions is not None else packages.installed(), bool(hardware.gpus))
+    if versions is None:
+        versions = packages.installed()
+    check_packages(versions, bool(hardware.gpus))
     check_settings(launches[0].extra)
     check_names(launches)
     for launch in launches:
@@ -89,7 +91,10 @@ def check_settings(extra: Sequence[str]) -> None:
 
 
 def check_names(launches: Sequence[Launch]) -> None:
-    """Raises: ConfigError if two models have one name."""
+    """Check that no two models have one name.
+
+    Raises: ConfigError.
+    """
     names = [name for launch in launches for name in launch.names]
     for name in names:
         if names.count(name) > 1:
@@ -109,14 +114,13 @@ def check_format(source: Source, hardware: Hardware) -> None:
             what, fix = f"the {source.export.format} export {why}", "adaptkit export ... --format int8"
             raise ModelError(what, where=str(source.folder), fix=fix)
     quantization = read_object(source.folder / "config.json").get("quantization_config")
-    missing = _missing_kernel(quantization, hardware) if quantization else None
-    if missing:
+    if quantization and (problem := _missing_kernel(quantization, hardware)):
         fix = "serve another format: adaptkit export ... --format int8"
-        raise ModelError(missing, where=str(source.folder), fix=fix)
+        raise ModelError(problem, where=str(source.folder), fix=fix)
 
 
 def _missing_kernel(quantization: Mapping[str, object], hardware: Hardware) -> str | None:
-    """Why these quantised weights cannot be served here, a sentence; None if they can."""
+    """Explain in a sentence why these quantised weights cannot be served here; None if they can."""
     method, layout = str(quantization.get("quant_method") or ""), quantization.get("format")
     if method in ("bitsandbytes", "gguf", "") or method.startswith("bnb"):
         return f"vLLM 0.32 reads no {method or 'unnamed'} weights"
@@ -132,7 +136,7 @@ def _missing_kernel(quantization: Mapping[str, object], hardware: Hardware) -> s
 
 
 def _weights_of(quantization: Mapping[str, object]) -> Mapping[str, object]:
-    """How the first group of layers stores its weights; empty where there are no groups."""
+    """Find how the first group of layers stores its weights; empty where there are no groups."""
     groups = quantization.get("config_groups")
     if not isinstance(groups, dict) or not groups:
         return {}
@@ -147,7 +151,9 @@ def check_heads(source: Source, hardware: Hardware) -> None:
     """
     config = read_object(source.folder / "config.json")
     heads, width = config.get("num_attention_heads"), config.get("hidden_size")
-    head_dim = config.get("head_dim") or (width // heads if heads and width else None)
+    head_dim = config.get("head_dim") or None
+    if head_dim is None and heads and width:
+        head_dim = width // heads
     if hardware.gpus or head_dim is None or head_dim in CPU_HEADS:
         return
     kernels = ", ".join(map(str, CPU_HEADS))
@@ -172,5 +178,5 @@ def check_memory(launches: Sequence[Launch]) -> None:
 
 
 def weight_bytes(source: Source) -> int:
-    """Room for the weights: twice what is stored, as 16-bit weights may be computed in float32."""
+    """Estimate the room for the weights: twice what is stored, as 16-bit ones may be computed in float32."""
     return 2 * sum(path.stat().st_size for path in weight_files(source.folder))

@@ -91,7 +91,7 @@ class Server:
             waiting.cancel()
             await asyncio.gather(*(engine.stop() for engine in self.engines))
             await asyncio.gather(*tasks, return_exceptions=True)
-            await self.router.http.aclose()
+            await self.router.relay.close()
 
     async def _supervise(self, engine: Engine) -> None:
         """Load the engine when its turn comes, and end the server if it never starts."""

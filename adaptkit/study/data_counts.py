@@ -87,6 +87,7 @@ def overlap_record(cut: CutRecord, removal: Removal, num_rows: int) -> OverlapRe
     counts |= {
         "num_test_items": cut.num_items,
         "num_contaminated": cut.num_items_contaminated,
+        "num_train_rows": removal.num_rows,
         "share": cut.num_items_contaminated / max(1, cut.num_items),
     }
     return OverlapRecord(train=cut.train, test=cut.test, action=action, **counts)

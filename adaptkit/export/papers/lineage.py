@@ -93,7 +93,7 @@ class Lineage:
         return [*trainings, *(model.as_json() for model in self.foreign)]
 
     def licence(self) -> tuple[str, str]:
-        """(tag for the card's header, the same in words): the base's licence, else a teacher's."""
+        """Derive (tag for the card's header, the same in words): the base's licence, else a teacher's."""
         if not self.foreign:
             return "other", "no base model: whoever owns the training text decides"
         first = self.foreign[0]
@@ -109,7 +109,7 @@ class Lineage:
         return first.licence, f"{first.licence}, carried over from its {first.role} {first.name}{more}"
 
     def licence_files(self) -> list[Path]:
-        """Licence texts in the folders of foreign models."""
+        """Find licence texts in the folders of foreign models."""
         folders = [model.folder for model in self.foreign if model.folder is not None]
         patterns = [(folder, pattern) for folder in folders for pattern in LICENCE_FILES]
         paths = [path for folder, pattern in patterns for path in sorted(folder.glob(pattern))]
@@ -117,7 +117,7 @@ class Lineage:
 
 
 def trace(source: Source) -> Lineage:
-    """All that a source was made from."""
+    """Trace all that a source was made from."""
     if source.run is None:
         return Lineage((), (_foreign("base", str(source.folder), source.folder),))
     return _trace_run(Run(source.run))
@@ -134,28 +134,31 @@ def _trace_run(last: Run) -> Lineage:
         if record.teacher not in ("", record.base):
             teachers += _foreign_teachers(run, record.teacher)
         folder = find_base(run.path, record.base)
-        run = run_of(folder) if folder is not None else None
+        run = run_of(folder)
         if run is None and record.base:
             bases.append(_foreign("base", record.base, folder))
     return Lineage(tuple(trainings), (*bases, *teachers))
 
 
 def _foreign_teachers(run: Run, teacher: str) -> list[Foreign]:
-    """The teacher, or, of one that was trained here, the foreign models that it goes back to."""
+    """Find the teacher, or, of one that was trained here, the foreign models that it goes back to."""
     folder = find_base(run.path, teacher)
-    trained = run_of(folder) if folder is not None else None
-    if trained is None:
+    trained_here = run_of(folder)
+    if trained_here is None:
         return [_foreign("teacher", teacher, folder)]
-    return [replace(model, role="teacher") for model in _trace_run(trained).foreign]
+    return [replace(model, role="teacher") for model in _trace_run(trained_here).foreign]
 
 
 def _training(run: Run) -> Training:
     manifest, record = run.manifest(), read_record(run)
+    config_sha256: str | None = None
+    if run.config_path.is_file():
+        config_sha256 = file_digest(run.config_path)
     return Training(
         run=run.path.resolve().name,
         teacher=_teacher_name(run, record.teacher),
         identity=manifest.get("identity"),
-        config_sha256=file_digest(run.config_path) if run.config_path.is_file() else None,
+        config_sha256=config_sha256,
         splits=record.splits,
         code=manifest.get("code") or None,
         versions=manifest.get("versions"),
@@ -163,16 +166,17 @@ def _training(run: Run) -> Training:
 
 
 def _teacher_name(run: Run, teacher: str) -> str | None:
-    """The teacher's run, or its own name; None without a teacher."""
+    """Name the teacher's run, or the teacher itself; None without a teacher."""
     if not teacher:
         return None
-    folder = find_base(run.path, teacher)
-    trained = run_of(folder) if folder is not None else None
-    return trained.path.resolve().name if trained is not None else _short(teacher)
+    trained_here = run_of(find_base(run.path, teacher))
+    if trained_here is None:
+        return _short(teacher)
+    return trained_here.path.resolve().name
 
 
 def _without_folders(split: SplitRecord) -> dict[str, Any]:
-    """What a manifest says of a split: files by name only."""
+    """Write what a manifest says of a split: files by name only."""
     facts = split.model_dump(include={"kind", "documents", "num_bytes", "digest", "licences"})
     return {**facts, "files": [{**file, "name": Path(str(file["name"])).name} for file in split.files]}
 
@@ -184,30 +188,35 @@ def _foreign(role: Literal["base", "teacher"], model: str, folder: Path | None) 
 
 
 def weights_digests(folder: Path) -> dict[str, str]:
-    """File name -> sha256 of the weights, config and tokenizer in a model folder."""
+    """Digest the weights, config and tokenizer in a model folder: file name -> sha256."""
     files = [path for path in sorted(folder.iterdir()) if path.is_file() and path.suffix in MODEL_FILES]
     return {path.name: file_digest(path) for path in files}
 
 
 def _short(model: str) -> str:
-    """A hub id as it is; of a path only its last part; of an address nothing."""
+    """Shorten a model's name: a hub id as it is, of a path only its last part, of an address nothing."""
     if model.startswith(("http://", "https://")):
         return SERVED_TEACHER
     path = Path(model).expanduser()
-    return model if is_hub_id(model) and not path.is_dir() else path.resolve().name
+    if is_hub_id(model) and not path.is_dir():
+        return model
+    return path.resolve().name
 
 
 def _stated_licence(folder: Path) -> str:
-    """`license` (or `license_name` where that is `other`) in the front matter of the folder's card."""
+    """Read `license` (or `license_name` where that is `other`) in the front matter of the folder's card."""
     card = folder / "README.md"
     if not card.is_file():
         return UNKNOWN_LICENCE
     header = re.match(r"---\s*\n(.*?)\n---", card.read_text(encoding="utf-8", errors="replace"), re.DOTALL)
+    if header is None:
+        return UNKNOWN_LICENCE
     try:
-        fields = yaml.safe_load(header[1]) if header else None
+        fields = yaml.safe_load(header[1])
     except yaml.YAMLError:
         return UNKNOWN_LICENCE
     if not isinstance(fields, dict) or not fields.get("license"):
         return UNKNOWN_LICENCE
-    name = fields.get("license_name") if fields["license"] == "other" else None
-    return str(name or fields["license"])
+    if fields["license"] == "other" and fields.get("license_name"):
+        return str(fields["license_name"])
+    return str(fields["license"])

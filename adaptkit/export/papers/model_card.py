@@ -88,7 +88,7 @@ def write_card(folder: Path, source: Source, provenance: Provenance, parity: Par
 
 
 def scores(source: Source) -> list[ScoreRow]:
-    """The scores of this model.
+    """Collect the scores of this model.
 
     With a study, the arm's mean over seeds and its interval; without, what the run's held-out items gave.
     """
@@ -108,7 +108,7 @@ def scores(source: Source) -> list[ScoreRow]:
 
 
 def limits(provenance: Provenance, model_type: str) -> list[str]:
-    """What a user must know before relying on the model."""
+    """List what a user must know before relying on the model."""
     export = provenance.export
     sentences = [
         "It was measured on the held-out data named above and on nothing else: other text may go worse, and "
@@ -150,17 +150,19 @@ def limits(provenance: Provenance, model_type: str) -> list[str]:
 def _rounding(export: ExportRecord) -> str:
     if export.calibration is not None:
         return f"; rounded by GPTQ on {export.calibration.origin}"
-    return "; each rounded to the nearest" if export.method else ""
+    if export.method:
+        return "; each rounded to the nearest"
+    return ""
 
 
 def _study_row(row: ArmScoreRecord, confidence: float) -> ScoreRow:
-    seeds = f"{row.num_seeds} seed{'s' if row.num_seeds > 1 else ''}"
+    seeds = "1 seed" if row.num_seeds == 1 else f"{row.num_seeds} seeds"
     interval = f"[{row.low:.4f}, {row.high:.4f}] at {confidence:.0%}, {seeds}"
     return ScoreRow(row.task, row.metric, "test", row.mean, interval, row.num_items)
 
 
 def verdict_sentence(source: Source) -> str | None:
-    """The study's answer on this model's task, one sentence; None outside a study."""
+    """Write the study's answer on this model's task in one sentence; None outside a study."""
     if source.study is None or source.task is None:
         return None
     verdict = read_verdict(source.study)
@@ -185,7 +187,7 @@ def _data_row(run: str, part: str, split: SplitRecord) -> dict[str, Any]:
 
 
 def _budget(source: Source) -> list[tuple[str, str]]:
-    """What the training took, and what the study allowed."""
+    """List what the training took, and what the study allowed."""
     rows = []
     if source.study is not None:
         budget = read_study(source.study).budget
@@ -204,7 +206,7 @@ def _budget(source: Source) -> list[tuple[str, str]]:
 
 
 def _reproduce(source: Source, provenance: Provenance) -> list[str]:
-    """Commands, in order; the configs are those whose digests stand in manifest.json."""
+    """List the commands that make it again; the configs are those whose digests stand in manifest.json."""
     export = provenance.export
     options = ["--format", export.format]
     if export.method == "gptq":
@@ -228,7 +230,7 @@ def _reproduce(source: Source, provenance: Provenance) -> list[str]:
 
 
 def _load_lines(kind: ServedKind) -> list[str]:
-    """Python that loads the folder."""
+    """Write the Python that loads the folder."""
     if kind == "embed":
         return [
             "from sentence_transformers import SentenceTransformer",

@@ -56,7 +56,7 @@ def write_manifest(folder: Path, provenance: Provenance) -> dict[str, dict[str, 
 
 @cache
 def code() -> dict[str, Any]:
-    """The code that writes exports, as a process first reads it: version, commit, sha256 over its modules."""
+    """Describe the code that writes exports, as a process first reads it: version, commit, sha256."""
     root = Path(__file__).parents[2]
     modules = {str(path.relative_to(root)): file_digest(path) for path in sorted(root.rglob("*.py"))}
     machine = environment()
@@ -69,7 +69,7 @@ def code() -> dict[str, Any]:
 
 
 def file_digests(folder: Path) -> dict[str, dict[str, Any]]:
-    """Relative name -> sha256 and size of every file but the manifest and what comes after it."""
+    """Digest every file but the manifest and what comes after it: relative name -> sha256 and size."""
     return {
         name: {"sha256": file_digest(path), "num_bytes": path.stat().st_size}
         for name, path in _files(folder)

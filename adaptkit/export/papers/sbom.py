@@ -49,8 +49,10 @@ def write_bill(folder: Path, provenance: Provenance) -> None:
 
 
 def required_packages() -> set[str]:
-    """adaptkit's installed requirements and theirs, without extras; a fixed few where it runs from its source
-    alone."""
+    """Find adaptkit's installed requirements and theirs, without extras.
+
+    Where it runs from its source alone, these are a fixed few.
+    """
     packages: set[str] = set()
     left = [*_requirements("adaptkit")] or list(PACKAGES[1:])
     while left:
@@ -81,7 +83,7 @@ def _installed(package: str) -> bool:
 
 
 def _model(folder: Path, provenance: Provenance) -> Component:
-
+    """Describe the exported model, with the digest of each weights file."""
     export = provenance.export
     files = file_digests(folder).items()
     weights = {name: entry["sha256"] for name, entry in files if name.endswith(".safetensors")}
@@ -102,7 +104,7 @@ def _model(folder: Path, provenance: Provenance) -> Component:
 
 
 def _data(trainings: Sequence[Training]) -> Iterator[Component]:
-    """One component for each data set of every training, held-out sets too."""
+    """Describe each data set of every training, held-out sets too, as a component."""
     for training in trainings:
         for part, split in training.splits.items():
             yield Component(
@@ -116,32 +118,37 @@ def _data(trainings: Sequence[Training]) -> Iterator[Component]:
 
 
 def _foreign_models(models: Sequence[Foreign]) -> Iterator[Component]:
-
+    """Describe each model that was not trained here as a component."""
     for model in models:
+        version: str | None = None
+        if model.weights:
+            version = digest(model.weights)[:12]
         yield Component(
             name=model.name,
             type=ComponentType.MACHINE_LEARNING_MODEL,
-            version=digest(model.weights)[:12] if model.weights else None,
+            version=version,
             bom_ref=f"{model.role}:{model.name}",
         )
 
 
 def _package(name: str) -> Component:
-
+    """Describe one installed package, with its licence where the package states one."""
     metadata = importlib.metadata.metadata(name).json
-    version, licence = str(metadata["version"]), metadata.get("license_expression")
+    version, licences = str(metadata["version"]), []
+    if licence := metadata.get("license_expression"):
+        licences.append(LicenseExpression(str(licence)))
     return Component(
         name=name,
         type=ComponentType.LIBRARY,
         version=version,
         bom_ref=f"pypi:{name}",
         purl=PackageURL("pypi", name=name, version=version.partition("+")[0]),
-        licenses=[LicenseExpression(str(licence))] if licence else [],
+        licenses=licences,
     )
 
 
 def _tool() -> Component:
-
+    """Describe adaptkit itself."""
     return Component(
         name="adaptkit", type=ComponentType.APPLICATION, version=__version__, bom_ref="tool:adaptkit"
     )

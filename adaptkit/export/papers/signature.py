@@ -15,7 +15,7 @@ from adaptkit.export.papers.provenance import LATER, SIGNATURE
 
 
 def sign(folder: Path, private_key: Path) -> Path:
-    """Write `model.sig` with an elliptic-curve private key (PEM); the signature's path.
+    """Write `model.sig` with an elliptic-curve private key (PEM), and return the signature's path.
 
     Raises: MissingDependency without the `model-signing` package; ConfigError for a key that cannot be used.
     """

@@ -34,15 +34,17 @@ BATCH_TOKENS = 4096
 
 @dataclass(frozen=True)
 class Answers:
-    """Attributes:
-    greedy: continuations of fixed prompts, token ids; generators only.
-    logprobs: float64 [tokens], log-probability of each token of fixed texts given those before it; generators
-        only.
-    bits_per_byte: on the held-out text; generators only.
-    outputs: float64 [N, L] logits of a classifier, or of a reranker for each text as an answer to the one
-        before it.
-    vectors: float64 [N, D] normalised embeddings.
-    scores: the task's metrics on the held-out items.
+    """What one model answered; what its kind does not answer stays empty.
+
+    Attributes:
+        greedy: continuations of fixed prompts, token ids; generators only.
+        logprobs: float64 [tokens], log-probability of each token of fixed texts given those before it;
+            generators only.
+        bits_per_byte: on the held-out text; generators only.
+        outputs: float64 [N, L] logits of a classifier, or of a reranker for each text as an answer to the one
+            before it.
+        vectors: float64 [N, D] normalised embeddings.
+        scores: the task's metrics on the held-out items.
     """
 
     greedy: list[list[int]] = field(default_factory=list)
@@ -56,7 +58,7 @@ class Answers:
 def ask(
     source: Source, model: PreTrainedModel, tokenizer: PreTrainedTokenizerFast, data: EvaluationData
 ) -> Answers:
-    """Everything that is compared about one model; `source` says of which kind it is and how it pools."""
+    """Ask a model for everything that is compared; `source` says of which kind it is and how it pools."""
     model.eval()
     texts = data.texts
     if source.kind == "embed":
@@ -92,7 +94,7 @@ def embed(
     layout: Layout,
     dense: nn.Module | None = None,
 ) -> Tensor:
-    """Unit vectors in the order of `texts`, float64 [N, D], pooled and cut as the folder's files say.
+    """Turn texts into unit vectors, float64 [N, D], in their order, pooled and cut as the folder's files say.
 
     `dense` is what the pooled vectors go through: `models.sentence.dense.read_dense`.
     """
@@ -111,7 +113,7 @@ def embed(
 
 @torch.no_grad()
 def logprobs(model: PreTrainedModel, rows: Sequence[list[int]]) -> Tensor:
-    """Log-probabilities of every token but a row's first, float64, one row after the other."""
+    """Compute the log-probability of every token but a row's first, float64, one row after the other."""
     parts = []
     for ids in rows:
         inputs = torch.tensor([ids], device=model.device)
@@ -124,7 +126,7 @@ def logprobs(model: PreTrainedModel, rows: Sequence[list[int]]) -> Tensor:
 def pair_logits(
     model: PreTrainedModel, tokenizer: PreTrainedTokenizerFast, pairs: Sequence[tuple[str, str]], seq_len: int
 ) -> Tensor:
-    """A reranker's logits for (query, document) pairs, float64 [N, 1].
+    """Compute a reranker's logits for (query, document) pairs, float64 [N, 1].
 
     Token types tell query and document apart where the model has them.
     """
@@ -144,7 +146,7 @@ def pair_logits(
 def logits(
     model: PreTrainedModel, tokenizer: PreTrainedTokenizerFast, texts: Sequence[str], seq_len: int
 ) -> Tensor:
-    """A classifier's logits, float64 [N, L], longest texts first: the same order for every model."""
+    """Compute a classifier's logits, float64 [N, L], longest texts first: the same order for every model."""
     max_length = min(seq_len, context_length(model))
     encoded: Any = tokenizer(list(texts), truncation=True, max_length=max_length)["input_ids"]
     rows = []
@@ -157,7 +159,7 @@ def logits(
 def _task_scores(
     source: Source, model: PreTrainedModel, tokenizer: PreTrainedTokenizerFast, data: EvaluationData
 ) -> dict[str, float]:
-    """The task's own metrics on the held-out items; empty without a task."""
+    """Compute the task's own metrics on the held-out items; empty without a task."""
     if data.items is None or source.record is None:
         return {}
     task: Task
@@ -166,4 +168,6 @@ def _task_scores(
     else:  # a classifier that learnt from another one
         task = Classify(tokenizer, source.labels, data.seq_len, NEW_TOKENS)
     rows = task.rows(model, data.items)
-    return {name: float(value) for name, value in task.score(rows).items()} if rows else {}
+    if not rows:
+        return {}
+    return {name: float(value) for name, value in task.score(rows).items()}

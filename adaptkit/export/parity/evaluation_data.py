@@ -64,13 +64,15 @@ class EvaluationData:
 
     @property
     def num_items(self) -> int:
-        return len(self.items.rows) if self.items is not None else 0
+        if self.items is None:
+            return 0
+        return len(self.items.rows)
 
 
 def find_evaluation_data(
     source: Source, *, evaluation: Path | None = None, calibration: Path | None = None
 ) -> EvaluationData:
-    """The text and items to measure the export of a source on.
+    """Find the text and items to measure the export of a source on.
 
     Args:
         evaluation: a file of text to measure on instead.
@@ -96,7 +98,7 @@ def find_evaluation_data(
 
 
 def _of_source(source: Source) -> EvaluationData:
-    """What the run kept of its own data, or built-in sentences."""
+    """Read what the run kept of its own data, or take built-in sentences."""
     if source.run is None or source.record is None:
         return _built_in("the folder says nothing of its data")
     run, record = Run(source.run), source.record

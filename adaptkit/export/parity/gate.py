@@ -9,7 +9,7 @@ reference.py.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from torch import Tensor
@@ -61,9 +61,12 @@ class Check:
         }
 
     def __str__(self) -> str:
-        values = "" if self.before is None else f"{self.before:.4f} -> {self.after:.4f}, "
-        allowed = "" if self.limit is None else f" of {self.limit:.2g} allowed"
-        return f"{self.name}: {values}loss {self.loss:.2g}{allowed}"
+        figures = f"loss {self.loss:.2g}"
+        if self.before is not None:
+            figures = f"{self.before:.4f} -> {self.after:.4f}, {figures}"
+        if self.limit is not None:
+            figures += f" of {self.limit:.2g} allowed"
+        return f"{self.name}: {figures}"
 
 
 @dataclass(frozen=True)
@@ -86,14 +89,19 @@ class Limits:
 
     @classmethod
     def of(cls, format: Format, bpb: float | None, score: float | None) -> Limits:
-        """The format's own limits unless given."""
-        return cls(
-            bpb=format.max_loss_bpb if bpb is None else bpb,
-            score=format.max_loss_score if score is None else score,
+        """Take the format's own limits unless others are given."""
+        limits = cls(
+            bpb=format.max_loss_bpb,
+            score=format.max_loss_score,
             exact=format.name == "fp32",
             stated=score is not None,
             floating=format.grid is None,
         )
+        if bpb is not None:
+            limits = replace(limits, bpb=bpb)
+        if score is not None:
+            limits = replace(limits, score=score)
+        return limits
 
     @property
     def distance(self) -> float | None:
@@ -102,15 +110,19 @@ class Limits:
 
     @property
     def one_minus_cosine(self) -> float:
-        return 1 - MIN_COSINE if self.floating and not self.stated else self.score
+        if self.floating and not self.stated:
+            return 1 - MIN_COSINE
+        return self.score
 
     def score_of(self, num_items: int) -> float:
-        """Loss of a score that is a mean over so many items."""
-        return self.score if self.stated or self.exact else max(self.score, 1 / max(1, num_items))
+        """Limit the loss of a score that is a mean over so many items."""
+        if self.stated or self.exact:
+            return self.score
+        return max(self.score, 1 / max(1, num_items))
 
 
 def compare(before: Answers, after: Answers, limits: Limits, num_items: int = 0) -> list[Check]:
-    """One check for each figure that both models have.
+    """Compare each figure that both models have, one check for each.
 
     Args:
         num_items: held-out items that the scores are means of.
@@ -118,9 +130,8 @@ def compare(before: Answers, after: Answers, limits: Limits, num_items: int = 0)
     checks: list[Check] = []
     if before.logprobs is not None and after.logprobs is not None:
         share = _share_of_unequal_tokens(before.greedy, after.greedy)
-        checks.append(
-            Check("greedy tokens that differ, share", None, None, share, 0.0 if limits.exact else None)
-        )
+        limit = 0.0 if limits.exact else None
+        checks.append(Check("greedy tokens that differ, share", None, None, share, limit))
         name = "largest change of a token's log-probability, nats"
         change = float((before.logprobs - after.logprobs).abs().max())
         checks.append(Check(name, None, None, change, limits.distance))
@@ -145,11 +156,13 @@ def _share_of_unequal_tokens(before: Sequence[list[int]], after: Sequence[list[i
     for left, right in zip(before, after, strict=True):
         longest += max(len(left), len(right))
         equal += sum(a == b for a, b in zip(left, right, strict=False))
-    return 1 - equal / longest if longest else 0.0
+    if not longest:
+        return 0.0
+    return 1 - equal / longest
 
 
 def _compare_outputs(before: Tensor, after: Tensor, limits: Limits, scored: bool) -> list[Check]:
-    """Checks of a classifier's or reranker's logits.
+    """Compare a classifier's or reranker's logits.
 
     Without scored items predictions may flip, or a reranker's scores drift apart, as far as a score may fall.
     """
@@ -172,13 +185,15 @@ def _relative_change(before: Tensor, after: Tensor) -> float:
 
 
 def _correlation(before: Tensor, after: Tensor) -> float:
-    """Pearson's, of scores [N]: what a reranker's order lives on; 1 where the source tells no texts apart."""
+    """Compute Pearson's correlation of scores [N]; 1 where the source tells no texts apart."""
     x, y = before - before.mean(), after - after.mean()
-    return 1.0 if x.norm() <= ROUNDING else float((x * y).sum() / (x.norm() * y.norm()))
+    if x.norm() <= ROUNDING:
+        return 1.0
+    return float((x * y).sum() / (x.norm() * y.norm()))
 
 
 def merge_checks(trained: Answers, merged: Answers) -> list[Check]:
-    """The merged model against base and adapter: equal in float32."""
+    """Compare the merged model with base and adapter: they must be equal in float32."""
     pairs = (
         (trained.logprobs, merged.logprobs),
         (trained.outputs, merged.outputs),
@@ -197,7 +212,7 @@ def merge_checks(trained: Answers, merged: Answers) -> list[Check]:
 def token_checks(
     before: PreTrainedTokenizerFast, after: PreTrainedTokenizerFast, texts: list[str]
 ) -> list[Check]:
-    """Training's token ids against the exported tokenizer's: the same, at most one BOS, the same chat prompt.
+    """Compare the tokenizers' ids in training and export: the same, at most one BOS, the same chat prompt.
 
     Args:
         before, after: tokenizers, read from the trained and from the exported folder.
@@ -238,8 +253,9 @@ def refuse(checks: Sequence[Check], format: str, where: str, figures: str) -> No
     change = f"{first.loss:.4g}, {first.limit:.4g} is allowed"
     if first.before is not None:
         change = f"{first.before:.4f} became {first.after:.4f}; a loss of {change}"
-    more = f" (and {len(broken) - 1} more)" if len(broken) > 1 else ""
-    what = f"the {format} export is too far from its source: {first.name}: {change}{more}"
+    if len(broken) > 1:
+        change += f" (and {len(broken) - 1} more)"
+    what = f"the {format} export is too far from its source: {first.name}: {change}"
     fix = (
         "try --method gptq or another format, or state a larger loss with --max-loss-bpb or --max-loss-score"
     )

@@ -46,7 +46,8 @@ def check_server(client: Client, source: Source, name: str, *, exact: bool, room
     measure = {"generate": _generated, "embed": _embedded, "rerank": _ranked, "classify": _classified}[
         reference["kind"]
     ]
-    figures = {"answers": _figure(measure(client, name, reference), EXACT if exact else ROUNDED)}
+    limit = EXACT if exact else ROUNDED
+    figures = {"answers": _figure(measure(client, name, reference), limit)}
     language = reference.get("language")
     if language and room >= language["seq_len"] + 2:
         figures["bits per byte"] = _bits_per_byte(client, name, language)
@@ -74,8 +75,10 @@ def _bits_per_byte(client: Client, name: str, language: dict[str, Any]) -> dict[
 
 
 def _generated(client: Client, name: str, reference: Reference) -> float:
-    """Change of log-probabilities of greedy tokens, up to the first token that differs: there two were nearly
-    equal."""
+    """Measure how far log-probabilities of greedy tokens moved, up to the first token that differs.
+
+    There two tokens were nearly equal, and what follows is another text.
+    """
     changes = [0.0]
     for prompt, tokens, logprobs in zip(
         reference["prompts"], reference["tokens"], reference["logprobs"], strict=True
@@ -99,7 +102,7 @@ def _embedded(client: Client, name: str, reference: Reference) -> float:
 
 
 def _ranked(client: Client, name: str, reference: Reference) -> float:
-    """Change of logits: which function a server puts over them is the folder's business."""
+    """Measure the change of logits: which function a server puts over them is the folder's business."""
     texts = reference["texts"]
     scores = client.rerank(name, texts[0], texts, use_activation=False)
     pairs = zip(reference["logits"], scores, strict=True)
@@ -113,8 +116,10 @@ def _classified(client: Client, name: str, reference: Reference) -> float:
 
 
 def _largest(changes: list[float]) -> float:
-    """The largest change; nan wins, which `max` passes over."""
-    return math.nan if any(map(math.isnan, changes)) else max(changes)
+    """Find the largest change; nan wins, which `max` passes over."""
+    if any(map(math.isnan, changes)):
+        return math.nan
+    return max(changes)
 
 
 def _cosine(a: list[float], b: list[float]) -> float:

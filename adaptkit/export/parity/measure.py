@@ -58,7 +58,7 @@ class ParityReport:
 def compare_merge(
     source: Source, tokenizer: PreTrainedTokenizerFast, data: EvaluationData, merged: Answers, tell: Tell
 ) -> tuple[str, list[Check]]:
-    """The merged model against base and adapter as trained: what was compared, in words, and the checks."""
+    """Compare the merged model with base and adapter as trained: what was done in words, and the checks."""
     if source.adapter is None:
         return "no adapter: the exported weights are the trained ones", []
     model = load_unmerged(source, len(tokenizer))

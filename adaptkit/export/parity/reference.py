@@ -30,7 +30,7 @@ NEW_TOKENS, WINDOW = 8, 64
 def make_reference(
     source: Source, model: PreTrainedModel, tokenizer: PreTrainedTokenizerFast
 ) -> dict[str, Any]:
-    """Content of reference.json: what `model`, as it was exported, answers to sentences of adaptkit's own."""
+    """Write the content of reference.json: what the exported `model` answers to fixed sentences."""
     texts = list(TEXTS)
     if source.kind == "embed":
         layout = read_layout(source.folder, model.config, tokenizer)
@@ -51,7 +51,7 @@ def make_reference(
 
 
 def _continuations(model: PreTrainedModel, tokenizer: PreTrainedTokenizerFast) -> dict[str, Any]:
-    """Greedy tokens after TEXTS, and their log-probabilities."""
+    """Generate greedy tokens after TEXTS, with their log-probabilities."""
     start = opening(tokenizer)
     prompts = [[*start, *ids] for ids in tokenizer(list(TEXTS), add_special_tokens=False)["input_ids"]]
     tokens = generate(model, tokenizer, prompts, NEW_TOKENS)
@@ -63,7 +63,7 @@ def _continuations(model: PreTrainedModel, tokenizer: PreTrainedTokenizerFast) -
 
 
 def _language(model: PreTrainedModel, tokenizer: PreTrainedTokenizerFast) -> dict[str, Any]:
-    """Bits per byte of the built-in sentences, by the trainer's own code, and how they were read."""
+    """Measure bits per byte of the built-in sentences by the trainer's code, and note how they were read."""
     seq_len = min(WINDOW, context_length(model) - 2)
     scores = score_documents(model, tokenizer, [("", text) for text in BUILT_IN], seq_len=seq_len)
     return {
@@ -75,7 +75,7 @@ def _language(model: PreTrainedModel, tokenizer: PreTrainedTokenizerFast) -> dic
 
 
 def _rounded(values: Tensor) -> list[Any]:
-    """Seven digits are float32's; more would only make files of one export differ."""
+    """Round to seven digits, which float32 has; more would only make files of one export differ."""
     if values.ndim > 1:
         return [_rounded(value) for value in values]
     return [round(float(value), 7) for value in values]

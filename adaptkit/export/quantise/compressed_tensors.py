@@ -56,11 +56,11 @@ class Scheme:
     group_size: int | None
 
     def config(self) -> dict[str, Any]:
-        """`quantization_config` of config.json."""
+        """Write the `quantization_config` of config.json."""
         kind = "float" if self.format.grid == "fp8" else "int"
         bits = 4 if self.format.grid == "int4" else 8
         strategy = "channel" if self.group_size is None else "group"
-        shared = {"num_bits": bits, "type": kind, "symmetric": True}
+        shared: dict[str, Any] = {"num_bits": bits, "type": kind, "symmetric": True}
         weights = {
             **shared,
             "strategy": strategy,
@@ -68,12 +68,15 @@ class Scheme:
             "dynamic": False,
             "observer": "minmax",
         }
-        activations = {**shared, "strategy": "token", "group_size": None, "dynamic": True, "observer": None}
+        activations: dict[str, Any] | None = None
+        if self.format.activations:
+            per_token = {"strategy": "token", "group_size": None, "dynamic": True, "observer": None}
+            activations = {**shared, **per_token}
         stored = _STORED_AS[self.format.rounds_to]
         group = {
             "targets": ["Linear"],
             "weights": weights,
-            "input_activations": activations if self.format.activations else None,
+            "input_activations": activations,
             "output_activations": None,
             "format": stored,
         }
@@ -89,7 +92,7 @@ class Scheme:
 
 
 def plan_scheme(model: nn.Module, format: Format, where: str) -> Scheme:
-    """Which layers of `model` are rounded, and how.
+    """Decide which layers of `model` are rounded, and how.
 
     Raises: ModelError for an architecture or a shape that the format cannot hold.
     """
@@ -109,26 +112,28 @@ def plan_scheme(model: nn.Module, format: Format, where: str) -> Scheme:
     layers = {name: module for name, module in model.named_modules() if type(module) is nn.Linear}
     inside = {name: module for name, module in layers.items() if name.startswith(f"{stack}.")}
     ignore = tuple(name for name in layers if name not in inside)
-    size = _group_size(inside, where) if format.grouped else None
+    size: int | None = None
+    if format.grouped:
+        size = _group_size(inside, where)
     return Scheme(format, tuple(inside), stack, ignore, size)
 
 
 def linear(model: nn.Module, name: str) -> nn.Linear:
-    """The linear layer of this name."""
+    """Find the linear layer of this name."""
     module = model.get_submodule(name)
     assert isinstance(module, nn.Linear), f"{name} is no linear layer"
     return module
 
 
 def layers_of(model: nn.Module, stack: str) -> nn.ModuleList:
-    """The repeated layers that stand under this name."""
+    """Find the repeated layers that stand under this name."""
     module = model.get_submodule(stack)
     assert isinstance(module, nn.ModuleList), f"{stack} is no list of layers"
     return module
 
 
 def layer_stack(model: nn.Module, where: str) -> str:
-    """Name of the list of layers that holds most of the model's linear layers.
+    """Find the list of layers that holds most of the model's linear layers, by name.
 
     Raises: ModelError where there is none.
     """
@@ -145,7 +150,7 @@ def layer_stack(model: nn.Module, where: str) -> str:
 
 
 def _group_size(layers: Mapping[str, nn.Linear], where: str) -> int:
-    """The largest of 128, 64 and 32 that divides the inputs of all layers."""
+    """Find the largest of 128, 64 and 32 that divides the inputs of all layers."""
     for name, layer in layers.items():
         if layer.in_features % SHAPE_STEP or layer.out_features % SHAPE_STEP:
             shape = f"{layer.out_features} x {layer.in_features}"
@@ -159,7 +164,7 @@ def _group_size(layers: Mapping[str, nn.Linear], where: str) -> int:
 
 
 def stored(rounded: Rounded, format: Format) -> dict[str, Tensor]:
-    """Tensors of one layer by the ending of their name."""
+    """Name the tensors that one layer is stored as, by the ending of their name."""
     if format.grid == "int4":
         shape = torch.tensor(rounded.values.shape)
         return {"weight_packed": pack(rounded.values), "weight_scale": rounded.scale, "weight_shape": shape}
@@ -200,7 +205,7 @@ def compress(folder: Path, scheme: Scheme, rounded: Mapping[str, Rounded]) -> No
 
 
 def restore(model: PreTrainedModel, folder: Path, scheme: Scheme) -> PreTrainedModel:
-    """What a server computes from the quantised `folder`, in float32: weights as stored, activations rounded.
+    """Build in float32 what a server computes from the quantised `folder`, with activations rounded.
 
     Args:
         model: the plain model; only its class and config are used, every tensor comes from the folder.
@@ -224,7 +229,7 @@ def restore(model: PreTrainedModel, folder: Path, scheme: Scheme) -> PreTrainedM
 
 
 def _dequantised_tensors(folder: Path, scheme: Scheme) -> dict[str, Tensor]:
-    """Every tensor of the folder in float32 by the name that a plain model's file would have."""
+    """Read every tensor of the folder in float32, by the name that a plain model's file would have."""
     layers, state = set(scheme.layers), {}
     for file in sorted(folder.glob("*.safetensors")):
         with safe_open(file, framework="pt") as opened:
@@ -234,7 +239,8 @@ def _dequantised_tensors(folder: Path, scheme: Scheme) -> dict[str, Tensor]:
                     state[key] = opened.get_tensor(key).float()
                 elif key.endswith((".weight", ".weight_packed")):
                     values = opened.get_tensor(key)
-                    values = unpack(values) if scheme.format.grid == "int4" else values
+                    if scheme.format.grid == "int4":
+                        values = unpack(values)
                     state[f"{layer}.weight"] = Rounded(
                         values, opened.get_tensor(f"{layer}.weight_scale")
                     ).dequantised()

@@ -74,7 +74,7 @@ def gptq(weight_OI: Tensor, hessian_II: Tensor, grid: Grid, group_size: int | No
     hessian.diagonal().add_(DAMPING * hessian.diagonal().mean())
     inverse = torch.linalg.cholesky(torch.cholesky_inverse(torch.linalg.cholesky(hessian)), upper=True)
     size = group_size or weight.shape[1]
-    values = torch.empty_like(weight, dtype=torch.int8 if grid != "fp8" else torch.float8_e4m3fn)
+    values = torch.empty_like(weight, dtype=torch.float8_e4m3fn if grid == "fp8" else torch.int8)
     scales = []
     for start in range(0, weight.shape[1], BLOCK):
         stop = min(start + BLOCK, weight.shape[1])
@@ -112,7 +112,7 @@ Call = tuple[Tensor | None, tuple[Any, ...], dict[str, Any]]
 
 @torch.no_grad()
 def _record_calls(model: nn.Module, stack: str, batches: Sequence[Batch]) -> list[list[Call]]:
-    """What each layer of the stack is called with, by layer and batch; hidden states only of the first."""
+    """Record what each layer is called with, by layer and batch; hidden states only of the first layer."""
     layers = list(layers_of(model, stack))
     calls: list[list[Call]] = [[] for _ in layers]
 
@@ -120,7 +120,9 @@ def _record_calls(model: nn.Module, stack: str, batches: Sequence[Batch]) -> lis
         def hook(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
             hidden = args[0] if args else kwargs["hidden_states"]
             others = {name: value for name, value in kwargs.items() if name != "hidden_states"}
-            calls[depth].append((hidden if depth == 0 else None, args[1:], others))
+            if depth > 0:  # made anew by the rounded layer before it
+                hidden = None
+            calls[depth].append((hidden, args[1:], others))
 
         return hook
 

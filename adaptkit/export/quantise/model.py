@@ -67,7 +67,7 @@ def quantise(
 def _calibration(
     tokenizer: PreTrainedTokenizerFast, data: EvaluationData, length: int, where: str
 ) -> tuple[list[Batch], CalibrationRecord]:
-    """Rows of training text as a model's inputs [1, length], and what the manifest says of them."""
+    """Cut training text into a model's inputs [1, length], and record what the manifest says of them."""
     if data.calibration is None:
         what = "gptq calibrates on the domain's text, and none is known for this model"
         raise ConfigError(what, where=where, fix="give --calibration FILE, or use rtn")

@@ -35,13 +35,13 @@ class Rounded:
         return self.values.shape[1] // self.scale.shape[1]
 
     def dequantised(self) -> Tensor:
-        """float32 [O, I]: what a reader computes with."""
+        """Compute the weights that a reader computes with, float32 [O, I]."""
         values_OGS = self.values.float().unflatten(1, (-1, self.group_size))
         return (values_OGS * self.scale.float()[..., None]).flatten(1)
 
 
 def round_to_nearest(weight_OI: Tensor, grid: Grid, group_size: int | None = None) -> Rounded:
-    """Each weight to the nearest point of its group's grid.
+    """Round each weight to the nearest point of its group's grid.
 
     Args:
         group_size: inputs that share a scale; divides I. None: all of a row.
@@ -52,7 +52,7 @@ def round_to_nearest(weight_OI: Tensor, grid: Grid, group_size: int | None = Non
 
 
 def choose_scales(weight_OI: Tensor, grid: Grid, group_size: int | None) -> Tensor:
-    """bfloat16 [O, G]: the largest weight on the grid's end; for int4 the reach of least squared error."""
+    """Choose bfloat16 scales [O, G]: the largest weight on the grid's end; for int4 what errs least."""
     size = group_size or weight_OI.shape[1]
     weight_OGS = weight_OI.float().unflatten(1, (-1, size))
     most_OG = weight_OGS.abs().amax(-1)
@@ -65,21 +65,20 @@ def choose_scales(weight_OI: Tensor, grid: Grid, group_size: int | None) -> Tens
 
 
 def to_grid(steps: Tensor, grid: Grid) -> Tensor:
-    """Weights in units of their scale, any shape, to grid values: int8, or float8_e4m3fn."""
+    """Round weights in units of their scale, of any shape, to grid values: int8, or float8_e4m3fn."""
     if grid == "fp8":
         return steps.clamp(SMALLEST[grid], LARGEST[grid]).to(torch.float8_e4m3fn)
     return steps.round().clamp(SMALLEST[grid], LARGEST[grid]).to(torch.int8)
 
 
 def round_activations(x: Tensor, grid: Grid) -> Tensor:
-    """What a server with dynamic per-token activations computes with: each row of the last dimension on its
-    own grid."""
+    """Round activations as a server does while it runs: each row of the last dimension on its own grid."""
     scale = x.abs().amax(-1, keepdim=True).float().clamp(min=TINY) / LARGEST[grid]
     return (to_grid(x.float() / scale, grid).float() * scale).to(x.dtype)
 
 
 def pack(values_OI: Tensor) -> Tensor:
-    """4-bit values -8..7 [O, I] to int32 [O, I / 8], the first in the lowest bits, each stored plus 8."""
+    """Pack 4-bit values -8..7 [O, I] into int32 [O, I / 8], first in the lowest bits, each stored plus 8."""
     shifts = torch.arange(NIBBLES, device=values_OI.device) * 4
     nibbles = (values_OI.long() + 8).unflatten(1, (-1, NIBBLES)) << shifts
     packed = nibbles.sum(-1)
@@ -87,7 +86,7 @@ def pack(values_OI: Tensor) -> Tensor:
 
 
 def unpack(packed: Tensor) -> Tensor:
-    """int32 [O, I / 8] to int8 [O, I]: the inverse of `pack`."""
+    """Unpack int32 [O, I / 8] to int8 [O, I]: the inverse of `pack`."""
     shifts = torch.arange(NIBBLES, device=packed.device) * 4
     return (((packed.long()[..., None] >> shifts) & 15) - 8).flatten(1).to(torch.int8)
 

@@ -61,7 +61,7 @@ class Child:
         return await self.process.wait()
 
     async def terminate(self, grace_s: float) -> None:
-        """Ask the child to end, and wait so long at most."""
+        """Ask the child to end, and wait at most `grace_s` seconds."""
         if self.exit_code is not None:
             return
         with contextlib.suppress(ProcessLookupError):

@@ -120,7 +120,7 @@ class Launch:
         return not (quantised or chosen_by_user) and dtype(self.source, self.hardware) == "float32"
 
     def identity(self, name: str) -> ModelIdentity:
-        """What the model of this name is: the source, or one of the adapters."""
+        """Say what the model of this name is: the source, or one of the adapters."""
         for adapter in self.adapters:
             if adapter.name == name:
                 return adapter.identity
@@ -136,7 +136,7 @@ class Launch:
         )
 
     def arguments(self, port: int, host: str = "127.0.0.1") -> list[str]:
-        """vLLM's arguments, `serve` first."""
+        """Write vLLM's arguments, `serve` first."""
         folder = self.source.folder.resolve()
         words = ["serve", str(folder), "--served-model-name", self.name, "--host", host, "--port", str(port)]
         words += ["--dtype", dtype(self.source, self.hardware)]
@@ -182,14 +182,14 @@ class Launch:
         return any(_flag_of(word) in OWN_EXECUTOR for word in self.extra)
 
     def environment(self) -> dict[str, str]:
-        """Variables that vLLM needs beside the caller's own; no key among them."""
+        """Collect the variables that vLLM needs beside the caller's own; no key is among them."""
         variables = dict(QUIET)
         if not self.hardware.gpus and self.hardware.cores <= FEW_CORES and not self._own_executor:
             variables["VLLM_ENABLE_V1_MULTIPROCESSING"] = "0"
         return variables
 
     def child_environment(self, key: str) -> dict[str, str]:
-        """The whole environment of a child: ours without what opens vLLM, and a key that only we two know."""
+        """Build a child's environment: ours without what opens vLLM, and a key that only we two know."""
         hidden = (api_keys.KEY_VARIABLE, api_keys.FILE_VARIABLE, *UNSAFE_VARIABLES)
         inherited = {name: value for name, value in os.environ.items() if name not in hidden}
         unlimited = limits_to_environment(Limits(requests_per_minute=0))  # the gateway has counted
@@ -199,11 +199,11 @@ class Launch:
         return {**self.environment(), **inherited, **unlimited, **fixed, **keys}
 
     def command(self, port: int, host: str = "127.0.0.1") -> list[str]:
-        """The whole command, started by this Python."""
+        """Write the whole command, started by this Python."""
         return [sys.executable, "-m", "adaptkit.serve.engine.entrypoint", *self.arguments(port, host)]
 
     def printed(self, port: int, host: str, key_file: str, limits: Limits) -> str:
-        """The command as a shell line for those who run it themselves; the key stays in its file."""
+        """Write the command as a shell line for those who run it themselves; the key stays in its file."""
         variables = dict(self.environment())
         if not key_file.startswith("$"):  # a key of the environment is there already
             variables[api_keys.FILE_VARIABLE] = key_file
@@ -216,12 +216,12 @@ class Launch:
 
 
 def _flag_of(word: str) -> str:
-    """`--dtype` of `--dtype=half`."""
+    """Take the flag's name alone: `--dtype` of `--dtype=half`."""
     return word.partition("=")[0]
 
 
 def dtype(source: Source, hardware: Hardware) -> str:
-    """What to compute in: the folder's own precision where the machine has units for it, else float32.
+    """Choose what to compute in: the folder's own precision where the machine has units for it, else float32.
 
     Pooling models run in float32 on every CPU: `--dtype auto` takes fp16 there, five times slower.
     """
@@ -231,11 +231,13 @@ def dtype(source: Source, hardware: Hardware) -> str:
     if (config.get("quantization_config") or {}).get("format") == "pack-quantized":
         return "bfloat16"  # "cpu_gemm_wna16" not implemented for 'Float', measured with vLLM 0.32
     stored = str(config.get("dtype") or config.get("torch_dtype") or "float32")
-    return "bfloat16" if source.kind == "generate" and stored == "bfloat16" and hardware.bf16 else "float32"
+    if source.kind == "generate" and stored == "bfloat16" and hardware.bf16:
+        return "bfloat16"
+    return "float32"
 
 
 def cache_bytes(source: Source) -> int:
-    """Bytes of key/value cache: 64 sequences of full length, at most 1 GiB, at least two sequences.
+    """Size the key/value cache: 64 sequences of full length, at most 1 GiB, at least two sequences.
 
     One token takes 2 * layers * kv_heads * head_dim * 4 bytes (float32).
     """
@@ -249,11 +251,11 @@ def cache_bytes(source: Source) -> int:
 
 
 def model_config(source: Source) -> dict[str, Any]:
-    """config.json as it is."""
+    """Read config.json as it is."""
     return read_json(source.folder / "config.json")
 
 
 def unsafe_settings(extra: Sequence[str], own: Mapping[str, str] = os.environ) -> list[str]:
-    """Settings of the caller's that would open the server: names of variables and flags."""
+    """Find settings of the caller's that would open the server: names of variables and flags."""
     variables = [name for name in UNSAFE_VARIABLES if own.get(name, "0") not in ("", "0")]
     return variables + [_flag_of(word) for word in extra if _flag_of(word) in UNSAFE_FLAGS]

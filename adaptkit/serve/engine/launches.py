@@ -58,7 +58,7 @@ class _Plan:
 
 
 def split_words(words: Sequence[str]) -> tuple[list[ModelWord], list[str]]:
-    """Models, and what stands after `--`: it begins with vLLM's first flag.
+    """Split the words into models and what stands after `--`, which begins with vLLM's first flag.
 
     Raises: ConfigError without a model.
     """
@@ -71,9 +71,9 @@ def split_words(words: Sequence[str]) -> tuple[list[ModelWord], list[str]]:
 
 
 def _model_word(word: str) -> ModelWord:
-    """NAME=FOLDER, unless a folder of that very name exists."""
-    named = None if Path(word).exists() else _NAMED.fullmatch(word)
-    if named is None:
+    """Read one word: NAME=FOLDER, unless a folder of that very name exists."""
+    named = _NAMED.fullmatch(word)
+    if named is None or Path(word).exists():
         return ModelWord(None, Path(word).expanduser())
     return ModelWord(named[1], Path(named[2]).expanduser())
 
@@ -130,17 +130,16 @@ def _add_adapter(plan: _Plan, word: ModelWord, bases: Sequence[Source]) -> None:
 
 
 def _exported(source: Source, format: str) -> Source:
-    """The export of a run in this format.
+    """Find the export of a run in this format.
 
     Raises: ModelError if it was not exported.
     """
     find_format(format)
     if source.exported:
         return source
-    folder = Run(source.run).export(format) if source.run else None
-    if folder is None or not folder.is_dir():
+    if source.run is None or not Run(source.run).export(format).is_dir():
         fix = f"adaptkit export {source.study or source.run or source.folder} --format {format}"
         where = str(source.run or source.folder)
         raise ModelError(f"there is no {format} export of it", where=where, fix=fix)
-    exported = resolve(folder)
+    exported = resolve(Run(source.run).export(format))
     return dataclasses.replace(exported, name=source.name, run=source.run, study=source.study, why=source.why)

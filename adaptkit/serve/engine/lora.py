@@ -19,21 +19,22 @@ from typing import Any
 from adaptkit.client.identity import ModelIdentity
 from adaptkit.errors import ModelError
 from adaptkit.export.source import Source, of_model, of_run, role_of
-from adaptkit.run import Run, file_digest, read_json
+from adaptkit.run import Run, read_json, weights_digest
 from adaptkit.run_record import RunRecord, read_record
 from adaptkit.serve.engine.command import RANKS, Adapter
+from adaptkit.serve.engine.failures import last_line
 
 SETTINGS = "adapter_config.json"
 _DIGEST = re.compile(r"@sha256:([0-9a-f]{12})$")
 
 
 def is_adapter(folder: Path) -> bool:
-    """True for a peft folder without whole weights."""
+    """Say whether a folder is peft's and holds no whole weights."""
     return (folder / SETTINGS).is_file() and not (folder / "config.json").is_file()
 
 
 def cannot_be_served(folder: Path) -> str | None:
-    """Why vLLM cannot serve this adapter over its base, a clause; None if it can.
+    """Explain in a clause why vLLM cannot serve this adapter over its base; None if it can.
 
     Raises: ModelError for a folder that is no LoRA adapter.
     """
@@ -56,13 +57,14 @@ def cannot_be_served(folder: Path) -> str | None:
 
 
 def adapter_over(base: Source, name: str, folder: Path) -> Adapter:
-    """The adapter as vLLM is to load it over `base`."""
-    record = _record_of(folder)
-    task = record.task if record is not None else ""
+    """Describe the adapter as vLLM is to load it over `base`."""
+    record, task = _record_of(folder), None
+    if record is not None and record.task:
+        task = record.task
     identity = ModelIdentity(
         origin=base.origin,
         adaptation="lora",
-        task=task or None,
+        task=task,
         role=role_of(base.origin, "lora").value,
         kind=base.kind,
     )
@@ -70,14 +72,14 @@ def adapter_over(base: Source, name: str, folder: Path) -> Adapter:
 
 
 def base_of(folder: Path, candidates: Sequence[Source]) -> Source:
-    """Which of the given models this adapter was trained on: it records the digest of its base's weights.
+    """Find the model that this adapter was trained on, by the digest of its base's weights that it records.
 
     Raises: ModelError if none is, or an adapter without a digest could belong to several.
     """
     recorded = str(read_json(folder / SETTINGS).get("base_model_name_or_path") or "")
     generators = [source for source in candidates if source.kind == "generate"]
     if digest := _DIGEST.search(recorded):
-        fitting = [source for source in generators if _weights_digest(source.folder).startswith(digest[1])]
+        fitting = [source for source in generators if weights_digest(source.folder).startswith(digest[1])]
     else:
         same_name = [source for source in generators if source.folder.resolve().name == Path(recorded).name]
         fitting = same_name or generators
@@ -89,7 +91,7 @@ def base_of(folder: Path, candidates: Sequence[Source]) -> Source:
 
 
 def merged(name: str, folder: Path, candidates: Sequence[Source]) -> Source:
-    """The model that base and adapter are together: the run's own, or merged here once in another process.
+    """Find or make the model that base and adapter are together: the run's own, or merged here once.
 
     Raises: ModelError if the base is not given, or merging fails.
     """
@@ -97,11 +99,11 @@ def merged(name: str, folder: Path, candidates: Sequence[Source]) -> Source:
     if run is not None and (run.model / "config.json").is_file():
         return dataclasses.replace(of_run(run.path), name=name)
     base = base_of(folder, candidates)
-    weights = next(iter(sorted(folder.glob("*.safetensors"))), None)
-    if weights is None:
+    digest = weights_digest(folder)
+    if not digest:
         what = "holds no adapter weights (*.safetensors)"
         raise ModelError(what, where=str(folder), fix="copy the folder again")
-    target = folder.with_name(f"{folder.name}-merged-{file_digest(weights)[:8]}")
+    target = folder.with_name(f"{folder.name}-merged-{digest[:8]}")
     if not (target / "config.json").is_file():
         _merge_elsewhere(base.folder, folder, target)
     return dataclasses.replace(of_model(target), name=name, origin=base.origin, adaptation="lora")
@@ -116,7 +118,7 @@ def _merge_elsewhere(base: Path, folder: Path, target: Path) -> None:
     command = [sys.executable, "-m", "adaptkit.serve.engine.lora", *folders]
     done = subprocess.run(command, capture_output=True, text=True)
     if done.returncode:
-        last = (done.stderr.strip().splitlines() or ["no reason given"])[-1]
+        last = last_line(done.stderr)
         fix = "merge it with peft's `merge_and_unload`"
         raise ModelError(f"cannot be merged: {last}", where=str(folder), fix=fix)
 
@@ -133,25 +135,24 @@ def merge(base: Path, folder: Path, target: Path) -> None:
 
 
 def _rank(settings: dict[str, Any]) -> int:
-    """The largest rank of any matrix."""
+    """Find the largest rank of any matrix."""
     return max([settings["r"], *(settings.get("rank_pattern") or {}).values()])
 
 
 def _run_of(folder: Path) -> Run | None:
-    """The run whose adapter this folder is; None for any other folder."""
+    """Find the run whose adapter this folder is; None for any other folder."""
     run = Run(folder.parent)
-    return run if folder.name == run.adapter.name and run.manifest_path.is_file() else None
+    if folder.name == run.adapter.name and run.manifest_path.is_file():
+        return run
+    return None
 
 
 def _record_of(folder: Path) -> RunRecord | None:
-    """What the run is that trained this adapter; None for an adapter from elsewhere."""
+    """Read what the run is that trained this adapter; None for an adapter from elsewhere."""
     run = _run_of(folder)
-    return read_record(run) if run is not None else None
-
-
-def _weights_digest(folder: Path) -> str:
-    weights = sorted(folder.glob("*.safetensors"))
-    return file_digest(weights[0]) if weights else ""
+    if run is None:
+        return None
+    return read_record(run)
 
 
 if __name__ == "__main__":

@@ -14,9 +14,8 @@ from collections.abc import Callable, Coroutine
 from pathlib import Path
 from typing import Any, Literal
 
-import httpx
-
 from adaptkit.client.openai import Client
+from adaptkit.client.relay import Relay
 from adaptkit.errors import AdaptkitError, ServerError
 from adaptkit.export.parity.http_check import check_server
 from adaptkit.export.source import Source
@@ -31,6 +30,7 @@ State = Literal["starting", "ready", "restarting", "failed", "stopped"]
 Inspection = Callable[[Source], Coroutine[Any, Any, None]]
 POLL_S = 0.5
 HEALTH_EVERY_S = 2.0
+START_HEALTH_S = 2.0
 HEALTH_S = 10.0  # a busy server may take its time
 MISSES = 3
 PROBE_S = 60.0  # a suspected engine must give one answer within
@@ -99,7 +99,7 @@ class Engine:
         self._suspected = asyncio.Event()
         self._stopping = asyncio.Event()
         self._back_at = 0.0
-        self._http = httpx.AsyncClient(trust_env=False)
+        self._relay = Relay()
 
     @property
     def name(self) -> str:
@@ -111,8 +111,10 @@ class Engine:
 
     @property
     def process_id(self) -> int:
-        """Of the running child; 0 while there is none."""
-        return self._child.process.pid if self._child is not None else 0
+        """The running child's process id; 0 while there is none."""
+        if self._child is None:
+            return 0
+        return self._child.process.pid
 
     @property
     def retry_after(self) -> int:
@@ -120,7 +122,7 @@ class Engine:
         return max(1, round(self._back_at - time.monotonic()))
 
     def suspect(self) -> None:
-        """A request failed in a way that only a dead or hanging engine explains: look at once."""
+        """Look at the engine at once: a request failed as only a dead or hanging engine explains."""
         self._suspected.set()
 
     async def run(self) -> None:
@@ -129,16 +131,18 @@ class Engine:
         Raises: AdaptkitError if the very first start fails: trying again does not mend what is wrong then.
         """
         failures_in_a_row = 0
-        async with self._http:
+        async with self._relay:
             while not self._stopping.is_set():
                 why, served_s = await self._serve_once()
                 if not self._stopping.is_set():
-                    failures_in_a_row = 1 if served_s > STABLE_S else failures_in_a_row + 1
+                    if served_s > STABLE_S:
+                        failures_in_a_row = 0
+                    failures_in_a_row += 1
                     await self._pause(why, failures_in_a_row)
         self.state = "stopped"
 
     async def _serve_once(self) -> tuple[str, float]:
-        """One life of the child: why it ended, and the seconds that it was in service.
+        """Live through one child: why it ended, and the seconds that it was in service.
 
         Raises: AdaptkitError if it is the first and never was.
         """
@@ -164,11 +168,16 @@ class Engine:
         await self._end()
 
     async def _start(self) -> None:
-        """Raises: ServerError, or ModelError from the first inspection of the folder."""
+        """Start the child and wait until it has given real answers.
+
+        Raises: ServerError, or ModelError from the first inspection of the folder.
+        """
         began = time.monotonic()
         self._back_at = began + (self.load_s or FIRST_LOAD_S)
         child = await self._spawn()
-        inspection = asyncio.create_task(self.inspect(self.launch.source)) if not self.load_s else None
+        inspection = None
+        if not self.load_s:
+            inspection = asyncio.create_task(self.inspect(self.launch.source))
         try:
             await self._wait_ready(child, began + START_S, inspection)
             if inspection:
@@ -199,7 +208,7 @@ class Engine:
             if phase != last_phase:
                 last_phase = phase
                 self.status.phase(self.name, phase)
-            if await self._healthy():
+            if await self._relay.healthy(self.url, START_HEALTH_S):
                 await self._check_answers(child, until - time.monotonic())
                 return
             if time.monotonic() > until:
@@ -207,7 +216,7 @@ class Engine:
             await asyncio.sleep(POLL_S)
 
     def _ask(self) -> None:
-        """One real answer of each name; an export's answers must be those that were measured.
+        """Ask for one real answer of each name; an export's answers must be those that were measured.
 
         Raises: ServerError.
         """
@@ -218,12 +227,16 @@ class Engine:
             for name in self.launch.names:
                 self.check(client, source, name)
             if source.exported:
-                alone = len(self.launch.names) == 1  # see router.PROMPT_LOGPROBS
-                room = (self.max_len or 0) if alone else 0
+                room = 0
+                if len(self.launch.names) == 1:  # see router.PROMPT_LOGPROBS
+                    room = self.max_len or 0
                 check_server(client, source, self.name, exact=self.launch.exact, room=room)
 
     async def _check_answers(self, child: Child, timeout_s: float) -> None:
-        """Raises: ServerError if the child gives no real answer in time."""
+        """Ask for real answers while watching that the child lives.
+
+        Raises: ServerError if there is none in time.
+        """
         asking = asyncio.create_task(asyncio.to_thread(self._ask))
         ended = asyncio.create_task(child.wait())
         done, _ = await asyncio.wait(
@@ -240,13 +253,15 @@ class Engine:
         raise self._failure(child.exit_code)
 
     async def _cause(self, child: Child, error: ServerError) -> ServerError:
-        """The child's own reason, if the request that failed was its last."""
+        """Find the child's own reason, if the request that failed was its last."""
         with contextlib.suppress(TimeoutError):
             await asyncio.wait_for(child.wait(), 2 * HEALTH_EVERY_S)
-        return error if child.exit_code is None else self._failure(child.exit_code)
+        if child.exit_code is None:
+            return error
+        return self._failure(child.exit_code)
 
     async def _watch(self) -> str:
-        """Return the reason as soon as the child is of no more use."""
+        """Watch the child until it is of no more use, and return the reason."""
         child = self._child
         assert child is not None
         ended = asyncio.create_task(child.wait())
@@ -260,7 +275,9 @@ class Engine:
                 suspicion.cancel()
                 if ended.done():
                     return self._failure(ended.result()).what
-                misses = 0 if await self._healthy(HEALTH_S) else misses + 1
+                misses += 1
+                if await self._relay.healthy(self.url, HEALTH_S):
+                    misses = 0
                 if misses >= MISSES:
                     return f"no answer from /health in {MISSES} tries"
                 if self._suspected.is_set() and not misses:
@@ -280,12 +297,6 @@ class Engine:
         self.status.note(self.name, f"{why}; restart {self.restarts} in {wait:g} s")
         with contextlib.suppress(TimeoutError):
             await asyncio.wait_for(self._stopping.wait(), wait)
-
-    async def _healthy(self, timeout_s: float = 2.0) -> bool:
-        try:
-            return (await self._http.get(f"{self.url}/health", timeout=timeout_s)).status_code == 200
-        except httpx.HTTPError:
-            return False
 
     def _failure(self, code: int | None) -> ServerError:
         log = failures.tail(self.log, self._log_start)

@@ -20,6 +20,7 @@ from typing import Any
 
 from adaptkit.errors import ModelError
 from adaptkit.export.source import ServedKind, Source
+from adaptkit.serve.engine.failures import last_line
 from adaptkit.serve.model_files import read_header, weight_files
 
 UNUSED_IN_POOLING = ("pooler", "lm_head", "cls.")
@@ -28,7 +29,10 @@ PACKED = ("weight_packed", "weight_shape", "weight_scale", "weight_zero_point", 
 
 
 async def check(source: Source) -> None:
-    """Raises: ModelError for tensors that are missing or of another shape."""
+    """Compare a folder's tensors with its config in another process.
+
+    Raises: ModelError for tensors that are missing or of another shape.
+    """
     environment = {**os.environ, "HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1", "PYTHONSAFEPATH": "1"}
     process = await asyncio.create_subprocess_exec(
         sys.executable,
@@ -45,14 +49,16 @@ async def check(source: Source) -> None:
         process.kill()
         raise
     if process.returncode:
-        last = (error.decode("utf-8", "replace").strip().splitlines() or ["no reason given"])[-1]
-        what = f"cannot be read by transformers: {last}"
+        what = f"cannot be read by transformers: {last_line(error.decode('utf-8', 'replace'))}"
         raise ModelError(what, where=str(source.folder), fix="export or copy it again")
     judge(json.loads(out), source.kind, source.folder)
 
 
 def judge(difference: dict[str, list[str]], kind: ServedKind, folder: Path) -> None:
-    """Raises: ModelError for tensors that a model of this kind needs and lacks."""
+    """Refuse a folder whose tensors differ from what a model of this kind needs.
+
+    Raises: ModelError naming the first of them.
+    """
     unused = UNUSED_IN_POOLING if kind == "embed" else ()
     for problem, words in PROBLEMS.items():
         names = [name for name in difference[problem] if not any(part in name for part in unused)]
@@ -63,7 +69,7 @@ def judge(difference: dict[str, list[str]], kind: ServedKind, folder: Path) -> N
 
 
 def compare(folder: Path) -> dict[str, list[str]]:
-    """Names of tensors that the model needs and the weights lack, or hold in another shape."""
+    """List tensors that the model needs and the weights lack, or hold in another shape."""
     import transformers
 
     transformers.logging.set_verbosity_error()
@@ -86,7 +92,7 @@ def compare(folder: Path) -> dict[str, list[str]]:
 
 
 def _compare_packed(folder: Path, model_class: Any, config: Any) -> dict[str, list[str]]:
-    """The same for compressed-tensors: a rounded `X.weight` is stored with its scales, or packed."""
+    """Compare a compressed-tensors folder: a rounded `X.weight` is stored with its scales, or packed."""
     import torch
 
     del config.quantization_config
@@ -95,19 +101,21 @@ def _compare_packed(folder: Path, model_class: Any, config: Any) -> dict[str, li
     wanted = {name: list(tensor.shape) for name, tensor in model.state_dict().items()}
     headers = [read_header(path) for path in weight_files(folder)]
     stored = {name: entry["shape"] for header in headers for name, entry in header.items()}
-    tied = set(getattr(model, "all_tied_weights_keys", None) or ()) if config.tie_word_embeddings else set()
+    tied: set[str] = set()
+    if config.tie_word_embeddings:
+        tied.update(getattr(model, "all_tied_weights_keys", None) or ())
     missing = [name for name in wanted if name not in tied and not _is_stored(name, stored)]
     mismatched = [name for name, shape in _plain_shapes(stored) if name in wanted and wanted[name] != shape]
     return {"missing": sorted(missing), "mismatched": sorted(mismatched)}
 
 
 def _is_stored(name: str, stored: dict[str, list[int]]) -> bool:
-    """Plainly, or as packed integers."""
+    """Say whether a tensor is stored, plainly or as packed integers."""
     return name in stored or name.removesuffix("weight") + PACKED[0] in stored
 
 
 def _plain_shapes(stored: dict[str, list[int]]) -> Iterator[tuple[str, list[int]]]:
-    """(name, shape) as the unrounded model has them; packed int4 holds eight columns in one."""
+    """Give (name, shape) as the unrounded model has them; packed int4 holds eight columns in one."""
     for name, shape in stored.items():
         stem, _, kind = name.rpartition(".")
         if kind == PACKED[0]:

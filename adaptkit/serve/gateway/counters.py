@@ -38,7 +38,7 @@ class Metrics:
 
 
 def merge_pages(own: CollectorRegistry, pages: Mapping[str, str]) -> bytes:
-    """One page from our registry and each engine's page; an engine's samples get the label `engine`.
+    """Merge our metrics and each engine's into one page; an engine's samples get the label `engine`.
 
     Args:
         pages: name of an engine -> its metrics as text.
@@ -84,7 +84,7 @@ class Rates:
         self._buckets: dict[str, _Bucket] = {}
 
     def take(self, key: str) -> float:
-        """Seconds until this key may come again; 0.0 if it may now, which is then counted."""
+        """Count a request of this key if it may come now (0.0), else say in how many seconds it may."""
         if not self.per_minute:
             return 0.0
         now = self.clock()

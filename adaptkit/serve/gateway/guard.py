@@ -107,7 +107,7 @@ class Guard:
     async def _admit(
         self, exchange: _Exchange, scope: Scope, headers: Mapping[bytes, bytes], receive: Receive
     ) -> tuple[Scope, Receive]:
-        """The scope and the body for the application behind.
+        """Check key, route and body; the scope and the body for the application behind.
 
         Raises: Refused.
         """
@@ -177,31 +177,37 @@ def _keys_of_environment() -> Keys:
 
 
 def _request_id(headers: Mapping[bytes, bytes]) -> str:
-    """The caller's own id if it is short and plain, else a new one."""
+    """Take the caller's own id if it is short and plain, else make a new one."""
     own = headers.get(REQUEST_ID, b"").decode("latin-1")
-    return own if re.fullmatch(r"[\w.-]{1,100}", own, re.ASCII) else uuid.uuid4().hex
+    if re.fullmatch(r"[\w.-]{1,100}", own, re.ASCII):
+        return own
+    return uuid.uuid4().hex
 
 
 def _content_length(headers: Mapping[bytes, bytes]) -> float:
-    """The size that a caller announces; 0 where it says none, infinite where the number is absurdly long."""
+    """Read the size that a caller announces; 0 where it says none, infinite for an absurdly long number."""
     digits = headers.get(b"content-length", b"0")
     if not digits.isdigit():
         return 0
-    return int(digits) if len(digits) <= LONGEST_LENGTH else math.inf
+    if len(digits) > LONGEST_LENGTH:
+        return math.inf
+    return int(digits)
 
 
 def _replaying(body: bytes, receive: Receive) -> Receive:
-    """`receive` that gives the body once more, then what the caller does next (which is to go away)."""
+    """Make a `receive` that gives the body once more, then what the caller does next: it goes away."""
     pending: list[Message] = [{"type": "http.request", "body": body, "more_body": False}]
 
     async def replay() -> Message:
-        return pending.pop() if pending else await receive()
+        if pending:
+            return pending.pop()
+        return await receive()
 
     return replay
 
 
 def _replying(exchange: _Exchange, send: Send) -> Send:
-    """`send` that adds the request id and notes the status."""
+    """Make a `send` that adds the request id and notes the status."""
 
     async def reply(message: Message) -> None:
         if message["type"] == "http.response.start":

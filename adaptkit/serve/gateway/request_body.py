@@ -65,14 +65,14 @@ class Refused(Exception):
 
 
 def error_body(status: int, message: str, param: str | None = None) -> bytes:
-    """An error as OpenAI's clients read it."""
+    """Write an error as OpenAI's clients read it."""
     general = "server_error" if status >= 500 else "invalid_request_error"
     fields = {"message": message, "type": ERROR_TYPES.get(status, general), "param": param, "code": status}
     return json.dumps({"error": fields}).encode()
 
 
 def parse(body: bytes) -> dict[str, Any]:
-    """The JSON object that `body` is.
+    """Read the JSON object that `body` is.
 
     Raises: Refused (400).
     """
@@ -128,8 +128,10 @@ def _at_most(body: dict[str, Any], field: str, limit: int) -> None:
 
 
 def _few_items(field: str, value: Any, limit: int) -> None:
-    """One text as token ids is one item, however long; the model's window limits it."""
-    items = value.get("content") if isinstance(value, dict) else value
+    """Refuse a list that is too long; one text as token ids is one item, limited by the model's window."""
+    items = value
+    if isinstance(value, dict):
+        items = value.get("content")
     if not limit or not isinstance(items, list) or len(items) <= limit:
         return
     if not all(isinstance(item, int) for item in items):
@@ -137,7 +139,7 @@ def _few_items(field: str, value: Any, limit: int) -> None:
 
 
 def _token_ids(value: Any) -> bool:
-    """True for a list of integers, or a list that holds one."""
+    """Say whether a value is a list of integers, or a list that holds one."""
     if not isinstance(value, list):
         return False
     inner = [item for part in value if isinstance(part, list) for item in part]
@@ -145,7 +147,7 @@ def _token_ids(value: Any) -> bool:
 
 
 def _media_parts(body: dict[str, Any]) -> Iterator[str]:
-    """Names of content parts that a server would fetch, wherever they stand: images, audio, video, files."""
+    """Find content parts that a server would fetch, wherever they stand: images, audio, video, files."""
     pending = [value for field, value in body.items() if field not in FREE_SCHEMAS]
     while pending:
         value = pending.pop()

@@ -14,7 +14,6 @@ import time
 from collections.abc import AsyncIterator, Awaitable, Sequence
 from typing import Any
 
-import httpx
 from starlette.applications import Starlette
 from starlette.background import BackgroundTask
 from starlette.requests import Request
@@ -23,6 +22,7 @@ from starlette.routing import Route
 from starlette.types import Lifespan
 
 from adaptkit.client.identity import FIELD
+from adaptkit.client.relay import ConnectionLost, Relay, RelayedAnswer
 from adaptkit.errors import nearest
 from adaptkit.serve.engine.supervisor import Engine
 from adaptkit.serve.gateway import routes
@@ -31,7 +31,7 @@ from adaptkit.serve.gateway.guard import PARSED, REQUEST_ID
 from adaptkit.serve.gateway.request_body import Refused, error_body
 from adaptkit.version import __version__
 
-CONNECT_S, ANSWER_S, METRICS_S = 5.0, 600.0, 5.0
+METRICS_S = 5.0
 EVENTS = "text/event-stream"
 # vLLM issues 16668 and 29955: two such requests at once, even for the base, end the engine (a shape error).
 PROMPT_LOGPROBS = (
@@ -48,20 +48,14 @@ class Router:
     Args:
         engines: in the order in which their models are listed.
         metrics: the guard's, shown at /metrics beside those of the engines.
-        transport: for tests; httpx's own by default.
     """
 
-    def __init__(
-        self, engines: Sequence[Engine], metrics: Metrics, transport: httpx.AsyncBaseTransport | None = None
-    ):
+    def __init__(self, engines: Sequence[Engine], metrics: Metrics):
         self.engines, self.metrics, self.created = list(engines), metrics, int(time.time())
-        timeout = httpx.Timeout(ANSWER_S, connect=CONNECT_S)
-        # vLLM closes idle connections after 5 s: reusing one at that moment would lose a request.
-        limits = httpx.Limits(max_connections=None, max_keepalive_connections=64, keepalive_expiry=2.0)
-        self.http = httpx.AsyncClient(timeout=timeout, limits=limits, trust_env=False, transport=transport)
+        self.relay = Relay()
 
     def application(self, lifespan: Lifespan[Starlette] | None = None) -> Starlette:
-        """The routes of the table, as an ASGI application."""
+        """Build an ASGI application of the routes in the table."""
         answers = [
             Route(routes.HEALTH, self.health),
             Route(routes.METRICS, self.show_metrics),
@@ -77,7 +71,7 @@ class Router:
         return Starlette(routes=answers, lifespan=lifespan)
 
     async def health(self, request: Request) -> Response:
-        """200 when every model answers; the one route without a key, so it names none."""
+        """Answer 200 when every model answers; this is the one route without a key, so it names none."""
         waiting = [engine for engine in self.engines if engine.state != "ready"]
         if not waiting:
             return JSONResponse({"status": "ready"})
@@ -92,7 +86,7 @@ class Router:
         name = request.path_params["name"]
         engine = self._find(name)
         if engine is None:
-            return _error(404, f"no model '{name}'{self._known(name)}")
+            return _error(404, f"no model '{name}'{self._served(name)}")
         return JSONResponse(self._row(engine, name))
 
     async def version(self, request: Request) -> Response:
@@ -105,7 +99,7 @@ class Router:
         return JSONResponse(versions)
 
     async def show_metrics(self, request: Request) -> Response:
-        """The guard's metrics and those of every engine that answers, the latter with a label `engine`."""
+        """Show the guard's metrics and, with a label `engine`, those of every engine that answers."""
         ready = [engine for engine in self.engines if engine.state == "ready"]
         texts = await asyncio.gather(*(self._metrics_of(engine) for engine in ready))
         pages = {engine.name: text for engine, text in zip(ready, texts, strict=True)}
@@ -123,53 +117,45 @@ class Router:
         # Written anew from what was checked: what two parsers could read differently stops here.
         content, url = json.dumps({**body, "model": name}), engine.url + request.scope["path"]
         headers = {
-            "authorization": f"Bearer {engine.key}",
             "content-type": "application/json",
             "accept-encoding": "identity",
             REQUEST_ID.decode(): request.headers.get(REQUEST_ID.decode(), ""),
         }
-        upstream = self.http.build_request("POST", url, content=content, headers=headers)
         try:
-            return await _unless_gone(request, self._ask(engine, upstream))
-        except httpx.HTTPError as error:
+            return await _unless_gone(request, self._ask(engine, url, content, headers))
+        except ConnectionLost as error:
             engine.suspect()
-            log.warning("engine %s failed on a request: %s", engine.name, type(error).__name__)
+            log.warning("engine %s failed on a request: %s", engine.name, error.what)
             return _busy(engine, f"model '{name}' does not answer")
 
-    async def _ask(self, engine: Engine, upstream: httpx.Request) -> Response:
-        """Raises: httpx.HTTPError if the engine dies before its answer is complete, or a stream begins."""
-        answer = await self.http.send(upstream, stream=True)
-        media = answer.headers.get("content-type", "application/json")
-        if answer.status_code == 200 and media.startswith(EVENTS):
+    async def _ask(self, engine: Engine, url: str, content: str, headers: dict[str, str]) -> Response:
+        """Send one request to the engine and pass its answer on.
+
+        Raises: ConnectionLost if the engine dies before its answer is complete, or a stream begins.
+        """
+        answer = await self.relay.post(url, engine.key, content, headers)
+        if answer.status == 200 and answer.media_type.startswith(EVENTS):
             return StreamingResponse(
-                _events(engine, answer), 200, media_type=EVENTS, background=BackgroundTask(answer.aclose)
+                _events(engine, answer), 200, media_type=EVENTS, background=BackgroundTask(answer.close)
             )
-        try:
-            content = await answer.aread()
-        finally:
-            await answer.aclose()
-        if answer.status_code == 503:
+        body = await answer.read()
+        if answer.status == 503:
             return _busy(engine, "the engine's queue is full")
-        if answer.status_code >= 500:
+        if answer.status >= 500:
             engine.suspect()
-            if b"EngineCore" in content or b"EngineDead" in content:
+            if b"EngineCore" in body or b"EngineDead" in body:
                 return _busy(engine, "the engine died under this request")
-            log.error("engine %s answered %d", engine.name, answer.status_code)
-        if answer.status_code in (401, 404) and b'"message"' not in content:
-            status = 404 if answer.status_code == 404 else 502
+            log.error("engine %s answered %d", engine.name, answer.status)
+        if answer.status in (401, 404) and b'"message"' not in body:
+            status = 404 if answer.status == 404 else 502
             return _error(status, "this model does not answer this route")
-        return Response(content, answer.status_code, media_type=media)
+        return Response(body, answer.status, media_type=answer.media_type)
 
     async def _metrics_of(self, engine: Engine) -> str:
-        try:
-            headers = {"authorization": f"Bearer {engine.key}"}
-            answer = await self.http.get(engine.url + routes.METRICS, headers=headers, timeout=METRICS_S)
-            return answer.text if answer.status_code == 200 else ""
-        except httpx.HTTPError:
-            return ""
+        return await self.relay.get_text(engine.url + routes.METRICS, engine.key, METRICS_S)
 
     def _choose(self, path: str, body: dict[str, Any]) -> tuple[Engine, str]:
-        """The engine and the model's name.
+        """Choose the engine and the model's name.
 
         Raises: Refused for a model that is not there, does not answer this route, or would die of it.
         """
@@ -177,10 +163,10 @@ class Router:
         if name is None and len(self.engines) == 1:
             name = self.engines[0].name
         if not isinstance(name, str):
-            raise Refused(400, f"`model` must name one{self._known('')}", param="model")
+            raise Refused(400, f"`model` must name one{self._served('')}", param="model")
         engine = self._find(name)
         if engine is None:
-            raise Refused(404, f"no model '{name[:100]}'{self._known(name)}", param="model")
+            raise Refused(404, f"no model '{name[:100]}'{self._served(name)}", param="model")
         kind = engine.launch.source.kind
         if kind not in routes.ROUTES[path].kinds:
             fitting = ", ".join(routes.routes_of_kind(kind))
@@ -192,12 +178,16 @@ class Router:
     def _find(self, name: str) -> Engine | None:
         return next((engine for engine in self.engines if name in engine.launch.names), None)
 
-    def _known(self, name: str) -> str:
+    def _served(self, name: str) -> str:
+        """List what is served, and which of it `name` may have meant: the end of an error message."""
         names = [name for engine in self.engines for name in engine.launch.names]
         return f"{nearest(name[:100], names)}; served: {', '.join(names)}"
 
     def _row(self, engine: Engine, name: str) -> dict[str, Any]:
         source = engine.launch.source
+        parent = None
+        if name != source.name:  # an adapter's
+            parent = source.name
         return {
             "id": name,
             "object": "model",
@@ -206,26 +196,26 @@ class Router:
             "kind": source.kind,
             "ready": engine.state == "ready",
             "max_model_len": engine.max_len,
-            "parent": source.name if name != source.name else None,
+            "parent": parent,
             "routes": routes.routes_of_kind(source.kind),
             FIELD: engine.launch.identity(name).as_json(),
         }
 
 
-async def _events(engine: Engine, answer: httpx.Response) -> AsyncIterator[bytes]:
-    """Server-sent events as they come; one error event more if the engine dies."""
+async def _events(engine: Engine, answer: RelayedAnswer) -> AsyncIterator[bytes]:
+    """Pass server-sent events on as they come; add one error event if the engine dies."""
     try:
-        async for chunk in answer.aiter_raw():
-            yield chunk
-    except httpx.HTTPError:
+        async for piece in answer.pieces():
+            yield piece
+    except ConnectionLost:
         engine.suspect()
         yield b"data: " + error_body(503, "the engine died under this request") + b"\n\n"
     finally:
-        await answer.aclose()
+        await answer.close()
 
 
 async def _unless_gone(request: Request, work: Awaitable[Response]) -> Response:
-    """The answer, or nothing once the caller has gone: closing the connection to vLLM ends the work there."""
+    """Wait for the answer, or drop it once the caller has gone: hanging up on vLLM ends the work there."""
 
     async def gone() -> None:
         while (await request.receive())["type"] != "http.disconnect":
@@ -234,7 +224,9 @@ async def _unless_gone(request: Request, work: Awaitable[Response]) -> Response:
     answer, leaving = asyncio.ensure_future(work), asyncio.ensure_future(gone())
     try:
         await asyncio.wait({answer, leaving}, return_when=asyncio.FIRST_COMPLETED)
-        return answer.result() if answer.done() else Response(status_code=GONE)
+        if answer.done():
+            return answer.result()
+        return Response(status_code=GONE)
     finally:
         leaving.cancel()
         if not answer.done():

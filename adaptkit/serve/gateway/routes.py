@@ -50,12 +50,14 @@ _ONE_MODEL = re.compile(rf"{MODELS}/[A-Za-z0-9][\w.@+-]{{0,199}}", re.ASCII)
 
 
 def find_route(path: str) -> str | None:
-    """The entry of the table that `path` is, spelt exactly so; None for every other path."""
+    """Find the entry of the table that `path` is, spelt exactly so; None for every other path."""
     if path in ROUTES:
         return path
-    return MODELS if _ONE_MODEL.fullmatch(path) else None
+    if _ONE_MODEL.fullmatch(path):
+        return MODELS
+    return None
 
 
 def routes_of_kind(kind: ServedKind) -> list[str]:
-    """The paths that a model of this kind answers."""
+    """List the paths that a model of this kind answers."""
     return [path for path, route in ROUTES.items() if kind in route.kinds]
