@@ -20,7 +20,13 @@ bootstrap with the seeds fixed) + s^2 / S of each arm, and `df` is Welch-Sattert
 percentile bootstrap covers 83 %, this one 96 %; it covers 95-96 % with items, or seeds and items, in play,
 92.0 % in the worst case found (one arm without seed noise, few item effects), and 99 % where seeds and items
 only interact, because that part is counted in both terms. With two seeds the worst case falls to 88 %: hence
-three as the default. `tests/test_statistics.py` repeats the simulation.
+three as the default.
+
+Where items belong together (passages of one document, rows of one group) whole clusters are drawn. Unequal
+ones tell as much as k = n^2 / sum(size^2) equal ones: the item variance has k - 1 degrees of freedom and is
+multiplied by k / (k - 1). Simulated with intra-class correlations of 0, .1 and .3: 93.7-96.9 % with 8 or 20
+equal or 20 or 60 unequal clusters (39-88 % where correlated clusters are ignored), 97.7-98.8 % where a few
+clusters hold most items: too wide, not too narrow. Their number less 1, without the factor, gave 86-95 %.
 """
 
 from __future__ import annotations

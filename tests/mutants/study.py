@@ -217,7 +217,7 @@ MUTANTS = [
         "level = 1 - (1 - confidence) / num_tasks",
         CONTENDERS,
     ),
-    Mutant("adaptkit/study/contenders.py", "if task not in decided]", "if task in decided]", CONTENDERS),
+    Mutant("adaptkit/study/contenders.py", "levels[task] = level", "levels[task] = confidence", CONTENDERS),
     # Metrics
     Mutant(
         "adaptkit/data/score_table.py",
