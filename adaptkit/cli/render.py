@@ -34,7 +34,7 @@ def duration(seconds: float) -> str:
 
 
 def plan(planned: dict[str, Any]) -> str:
-    """What `compare --dry-run` says: every arm and its cost, those that are left out, what can be settled."""
+    """List what `compare --dry-run` says: arms and their cost, those left out, what can be settled."""
     arms = [("arm", "scored on", "FLOPs", "time"), *map(_arm_row, planned["arms"])]
     parts = [table(arms)]
     if planned["left_out"]:

@@ -30,7 +30,6 @@ from adaptkit.study.arms import Adaptation, Arm
 from adaptkit.study.task_answers import Answers, Baseline
 from adaptkit.study.task_size import TaskSize
 from adaptkit.study.tuning import for_length
-from adaptkit.trainer.steps import steps_of_epochs
 
 TEST_SHARE = 0.1
 MAX_LENGTH = 256
@@ -254,10 +253,6 @@ class TaskKind(ABC):
     @abstractmethod
     def tuning_score(self, dev: dict[str, float], metric: str) -> float:
         """What trials are compared by; lower is better."""
-
-    def most_steps(self, task: TaskConfig, num_rows: int) -> int:
-        """Optimizer steps that `max_epochs` passes over so many training rows make."""
-        return steps_of_epochs(task.max_epochs, num_rows, self.batch_rows)
 
     def scoring_passes(self, tuning: bool) -> int:
         """How often a training reads the development rows, beside learning."""
