@@ -316,6 +316,8 @@ def test_queries_are_deduplicated_drawn_and_grouped(tmp_path: Path) -> None:
         "dev": 5,
         "test": 6,
     }
+    first = list(read_set(tmp_path / "set", "test").queries)[:6]
+    assert {row.id for row in rows.test.rows} != set(first), "drawn, not the first"
     clusters = kind.clusters(files, rows)
     assert set(clusters) == set(read_set(files.folder, "test").queries)
     everything = kind.read(retrieval_task(tmp_path / "set", test_items=0))
