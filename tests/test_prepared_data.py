@@ -16,14 +16,16 @@ from tiny_study import study_config, write_texts
 from adaptkit.compare.stages.data import identity, prepare, write_data
 from adaptkit.compare.workspace import PreparedFiles, documents
 from adaptkit.data.beir import read_set
-from adaptkit.data.readers import DataConfig, read
+from adaptkit.data.cutting import Removal
+from adaptkit.data.overlap import OverlapReport
+from adaptkit.data.readers import DataConfig, Dataset, Row, read
 from adaptkit.errors import DataError
 from adaptkit.run import read_jsonl, write_jsonl
 from adaptkit.run_record import SplitRecord
 from adaptkit.study.config import StudyConfig
-from adaptkit.study.data_counts import OTHERS, _parts
+from adaptkit.study.data_counts import OTHERS, _parts, cut_record
 from adaptkit.study.data_record import CorpusRecord, CutRecord, DataRecord, PartCutRecord
-from adaptkit.study.task import CorpusConfig, TaskConfig
+from adaptkit.study.task import CorpusConfig, CorpusRows, TaskConfig
 
 
 def lines(path: Path) -> list[dict]:
@@ -65,6 +67,7 @@ def test_test_sets_name_the_items_that_arms_answer(folder: Path) -> None:
         passages = {name for name, _ in documents(files.test(corpus))}
         record = data.test_sets[task_name]
         assert record.num_items == len(passages) and set(record.clusters) <= passages
+    assert data.test_sets["general"].clusters == {}, "short documents give one passage each"
 
 
 def test_passages_of_one_document_are_one_cluster(folder: Path) -> None:
@@ -217,6 +220,16 @@ def test_a_copy_of_a_test_document_leaves_training_beyond_the_passages_that_are_
     assert abs(cut.bytes_cut - len(held[0]["text"])) <= 2, "what is its own stays"
 
 
+def test_a_passage_counts_as_contaminated_with_its_document() -> None:
+    passages = [Row({"text": f"passage {i}"}, f"x.jsonl:{i}", f"p{i}") for i in range(3)]
+    whole = tuple(Row({"text": f"document {i}"}, f"x.jsonl:{i}", f"d{i}") for i in range(3))
+    items = Dataset(passages, "text", {})
+    report = OverlapReport(num_test_items=6, contaminated=["d1", "p2"], num_touched=2, train_ids=[])
+    removal = Removal(report, num_rows=1, whole_rows=False, by_source={"x.jsonl": 10})
+    record = cut_record("domain", items, "domain", CorpusRows(items, items, documents=whole), removal)
+    assert record.num_items_contaminated == 2 and record.bytes_cut == 10
+
+
 def split_record(num_bytes: int = 100) -> SplitRecord:
     return SplitRecord(kind="text", documents=1, num_bytes=num_bytes, digest="0")
 
@@ -303,6 +316,8 @@ def test_queries_are_deduplicated_drawn_and_grouped(tmp_path: Path) -> None:
         "dev": 5,
         "test": 6,
     }
+    first = list(read_set(tmp_path / "set", "test").queries)[:6]
+    assert {row.id for row in rows.test.rows} != set(first), "drawn, not the first"
     clusters = kind.clusters(files, rows)
     assert set(clusters) == set(read_set(files.folder, "test").queries)
     everything = kind.read(retrieval_task(tmp_path / "set", test_items=0))

@@ -199,7 +199,7 @@ MUTANTS = [
         "adaptkit/study/data_counts.py",
         "    return [row.id in ids or row.where in places for row in rows.test.rows]",
         "    return [row.id in ids for row in rows.test.rows]",
-        COPY,
+        (f"{PREPARED}a_passage_counts_as_contaminated_with_its_document",),
     ),
     Mutant(
         "adaptkit/study/data_counts.py",
@@ -211,7 +211,7 @@ MUTANTS = [
         "adaptkit/study/data_counts.py",
         "if sizes[name] > 1}",
         "if sizes[name] > 0}",
-        (f"{PREPARED}passages_of_one_document_are_one_cluster",),
+        (f"{PREPARED}test_sets_name_the_items_that_arms_answer",),
     ),
     Mutant(
         "adaptkit/study/data_counts.py",
