@@ -93,7 +93,8 @@ def test_a_baseline_is_unbeaten_in_the_task_s_own_direction():
     scores = {"generic+lora": [0.70, 0.71, 0.69], "scratch+full": [0.80, 0.81, 0.79]}
     results = results_of(scores, task=TICKET, baselines={"words": 0.85, "letters": 0.6})
     assert unbeaten_baselines(judge(results), results) == [
-        "words, without any language model, scores 0.850 on accuracy on ticket: better than every language model."
+        "words, without any language model, scores 0.850 on accuracy on ticket: "
+        "better than every language model."
     ]
 
 
@@ -108,7 +109,8 @@ def tuned(*dev: float) -> TuningRecord:
 )
 def test_a_best_learning_rate_at_the_edge_of_those_tried_is_told(dev, edge):
     results = results_of(ALL, tuning=(tuned(*dev),))
-    sentence = f"Of the learning rates tried, the {edge} was best for scratch: a rate outside those tried may be better."
+    edge_is_best = f"Of the learning rates tried, the {edge} was best for scratch"
+    sentence = f"{edge_is_best}: a rate outside those tried may be better."
     assert rates_at_the_edge(results) == ([sentence] if edge else [])
     assert (sentence in limits(judge(results), results)) == bool(edge)
 

@@ -13,9 +13,10 @@ from tiny_results import LANGUAGE, TICKET, results_of
 from adaptkit.report import charts, charts_detail, charts_money, figures
 from adaptkit.report.charts import RowMark, Track
 from adaptkit.report.charts_detail import CurvePanel, Pick
+from adaptkit.run import write_json
 from adaptkit.study.breakeven import Prices, Training, Workload, weigh
 from adaptkit.study.forecast import Crossing, Scaling, measure
-from adaptkit.study.record import ArmRecord
+from adaptkit.study.record import ArmRecord, PriceRecord
 from adaptkit.study.results import Cell, Cost, collect
 from adaptkit.study.scores import score_table
 from adaptkit.study.statistics import Interval
@@ -246,6 +247,36 @@ def test_a_law_is_dashed_beyond_what_was_measured(tmp_path):
 def test_no_crossing_is_marked_where_there_is_none_in_sight(tmp_path, status, num_bytes):
     drawing = Drawing(scaling_of(tmp_path, status, num_bytes))
     assert not drawing.classed("rect", "margin") and not any("D*" in text for text in drawing.texts)
+
+
+# The front
+
+
+@pytest.mark.parametrize("priced", [True, False])
+def test_the_front_puts_quality_against_the_price_or_else_the_time_of_a_request(tmp_path, priced):
+    scores = {"generic+lora": [0.7] * 3, "generic+full": [0.8] * 3, "generic+probe": [0.6] * 3}
+    price = PriceRecord(usd_per_hour=1.0, source="a list", date="2026-11-01") if priced else None
+    results = results_of(scores, task=TICKET, price=price)
+    assert figures.front_figure(results, TICKET) is None, "no speed is known"
+    results.path = tmp_path
+    level = {"concurrency": 1, "latency_ms": {"p95": 20.0}}
+    models = [
+        {"arm": arm, "memory_bytes": 1e6, "levels": [level | {"requests_per_s": speed}]}
+        for arm, speed in (("generic+lora", 5.0), ("generic+full", 10.0))
+    ]
+    write_json(tmp_path / "bench.json", {"date": "2026-11-20", "models": models})
+    figure = figures.front_figure(results, TICKET)
+    assert figure is not None and figure.title == "What quality costs to serve"
+    drawing = Drawing(figure)
+    assert ("US dollars per 1,000 requests" if priced else "milliseconds per request") in drawing.texts
+    assert "generic+probe" not in drawing.texts, "its speed is not known"
+    assert figure.note == (
+        "Pale: another arm is nowhere worse and somewhere better. "
+        "Cost: measured by adaptkit bench on 2026-11-20."
+    )
+    dimmed = [group for group in drawing.root.iter("g") if "dim" in group.attrib.get("class", "").split()]
+    (triangle,) = [shape for group in dimmed for shape in group.iter("polygon")]
+    assert len(triangle.attrib["points"].split()) == 3, "the mark of adapters: generic+full does all better"
 
 
 # Tasks and runs

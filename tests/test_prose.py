@@ -128,7 +128,8 @@ def test_sureness_of_one_contender_and_of_several():
     assert said(prose.sureness, GAIN) == (f"With 95% confidence scratch is the best arm. {small} {BASIS}")
     several = said(prose.sureness, SAME)
     assert several.startswith(
-        "With 95% confidence the truly best arm is among the 2 contenders, and continued lies within 0.018 of it."
+        "With 95% confidence the truly best arm is among the 2 contenders, "
+        "and continued lies within 0.018 of it."
     )
 
 
@@ -168,7 +169,8 @@ def test_price_tag_names_both_arms_and_takes_the_dearer_one():
     both = "scratch: 30.0 min, 3.1e14 FLOPs, 0.9 GB of memory; continued: no training"
     chosen = "Among the contenders the recommended arm is the simplest to own"
     assert said(prose.price_tag, GAIN, costs=costs) == (
-        f"{both}. Costs are per seed, tuning trials included. {chosen} (give a price to choose the cheapest instead)."
+        f"{both}. Costs are per seed, tuning trials included. "
+        f"{chosen} (give a price to choose the cheapest instead)."
     )
     price = PriceRecord(usd_per_hour=3.0, source="a list", date="2026-11-01")
     dollars = "At 3 USD an hour (a list, 2026-11-01) the more expensive one costs 1.50 USD per training"

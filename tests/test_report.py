@@ -15,10 +15,11 @@ from fake_study import FULL, TEXTS, edit_study, write_study
 
 from adaptkit.errors import DataError
 from adaptkit.report.svg import Scale, padded, robust_range, spread
-from adaptkit.report.tables import terminal_table
-from adaptkit.report.write import write_report
+from adaptkit.report.tables import ORIGIN_ORDER, terminal_table
+from adaptkit.report.write import TEMPLATES, write_report
 from adaptkit.study.results import collect
 
+CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 ORIGINS = ("generic", "continued", "scratch")
 SMALL = {"num_documents": 60, "num_rows": 120}
 STUDIES = {
@@ -210,3 +211,35 @@ def test_a_paragraph_on_verdicts_says_which_task_decides(tmp_path):
     text = write_report(study).html.read_text()
     assert "accuracy on rct_role (decides)</th>" in text and "bits per byte</th>" in text
     assert "bits per byte (decides)" not in text
+
+
+@pytest.mark.skipif(CHROMIUM is None, reason="no chromium here")
+@pytest.mark.parametrize(
+    "name", ["everything", "labelled task decides", "undecided", "every origin", "one arm"]
+)
+def test_the_printed_report_is_one_page(tmp_path, name):
+    """The answer, the deciding table, what would change it and the worst limits: one sheet of A4."""
+    html = write_report(write_study(tmp_path, **{**SMALL, **STUDIES[name]})).html
+    printed = tmp_path / "report.pdf"
+    flags = ["--headless", "--no-sandbox", "--disable-gpu", "--no-pdf-header-footer"]
+    profile = f"--user-data-dir={tmp_path / 'profile'}"
+    command = [CHROMIUM, *flags, profile, f"--print-to-pdf={printed}", html.as_uri()]
+    subprocess.run(command, capture_output=True, check=True, timeout=120)
+    assert len(re.findall(rb"/Type\s*/Page\b", printed.read_bytes())) == 1
+
+
+def test_the_deciding_table_comes_right_after_the_answer(tmp_path):
+    text = write_report(write_study(tmp_path, **SMALL)).html.read_text()
+    parts = ["<h1>", 'class="found"', 'class="verdict"', 'class="decision"', "<nav", "How sure that is"]
+    assert [text.index(part) for part in parts] == sorted(text.index(part) for part in parts)
+    assert "FLOPs to train</th>" in text and "general text lost, bits per byte</th>" in text
+    assert "US$ per 1,000 requests</th>" not in text, "a column that no arm fills is left out"
+    assert "bits per byte, lower is better</th>" in text and "difference to scratch</th>" in text
+
+
+def test_every_origin_has_a_colour_in_light_in_dark_and_in_print():
+    css = (TEMPLATES / "report.css").read_text()
+    light, dark, printed = re.findall(r":root \{.*?\}", css, flags=re.S)
+    for origin in ORIGIN_ORDER:
+        assert all(f"--{origin}: #" in palette for palette in (light, dark, printed)), origin
+        assert f".o-{origin}" in css

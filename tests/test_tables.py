@@ -9,7 +9,10 @@ from fake_study import write_study
 from tiny_results import LANGUAGE, TICKET, results_of
 
 from adaptkit.report import tables
+from adaptkit.study.record import BaseRecord, DecisionRecord, MachineRecord, PriceRecord
 from adaptkit.study.results import Cost, collect
+from adaptkit.study.verdict import judge
+from adaptkit.study.verdict_line import interval_text
 
 SCORES = {"generic+lora": [0.70, 0.71], "scratch+full": [0.80, 0.81], "continued+full": [0.60, 0.62]}
 
@@ -72,3 +75,111 @@ def test_every_metric_whose_columns_are_there_is_in_the_detail_table(tmp_path):
     assert [column[:-2] for column in titles.columns] == ["ROUGE-L", "exact match"]
     plain = tables.detail_tables(results_of(SCORES, task=TICKET))[0]
     assert [column[:-2] for column in plain.columns] == ["accuracy", "macro-F1"]
+
+
+# The table that makes the decision
+
+CLOSE = {
+    "generic+prompt": [0.40] * 3,
+    "generic+full": [0.80, 0.801, 0.799],
+    "continued+full": [0.795, 0.84, 0.80],
+    "scratch+full": [0.60, 0.605, 0.595],
+}
+
+
+def decided(**fields):
+    results = results_of(CLOSE, task=TICKET, num_items=2000, **fields)
+    main = judge(results).main
+    return main, tables.decision_table(results, main)
+
+
+def test_the_recommended_arm_stands_first_then_contenders_then_the_rest_by_score():
+    main, rows = decided()
+    assert (main.recommended, main.best) == ("generic+full", "continued+full")
+    assert [(row.name, row.standing) for row in rows] == [
+        ("generic+full", "recommended"),
+        ("continued+full", "contender"),
+        ("scratch+full", "behind"),
+        ("generic+prompt", "behind"),
+    ]
+    assert [row.name for row in rows if row.score.best] == ["continued+full"]
+
+
+def test_differences_of_the_decision_table_are_to_the_recommended_arm():
+    main, rows = decided()
+    assert rows[0].difference == "" and rows[0].score.value == "0.800"
+    assert all(row.difference == interval_text(main.differences[row.name]) for row in rows[1:])
+    assert rows[3].difference.startswith("-0.400 [")
+
+
+def test_axes_that_are_not_known_stay_empty():
+    _, rows = decided()
+    assert {(row.usd_per_1k, row.latency, row.memory, row.forgotten) for row in rows} == {("",) * 4}
+    assert rows[0].training == "3.0e14"
+    price = PriceRecord(usd_per_hour=0.73, source="a list", date="2026-11-01")
+    machine = MachineRecord(flops_per_second=1e9, device="cpu", cores=2)
+    base = BaseRecord(model="b", params=1_000_000)
+    _, rows = decided(price=price, machine=machine, base=base)
+    (prompt,) = [row for row in rows if row.name == "generic+prompt"]
+    assert (prompt.usd_per_1k, prompt.latency, prompt.memory) == ("$0.00041", "2 ms", "4 MB")
+
+
+def test_a_dominated_row_names_what_dominates_it(tmp_path):
+    _, rows = decided()
+    assert {row.name: row.dominated_by for row in rows}["scratch+full"] == "continued+full"
+    results = collect(write_study(tmp_path, num_documents=40, num_rows=60, fractions=(1.0,)))
+    (job,) = [task for task in judge(results).tasks if task.ledger == "jobs"]
+    forgotten = {row.name: row.forgotten for row in tables.decision_table(results, job)}
+    assert forgotten["tfidf"] == "" and forgotten["generic+full"] == "+0.000"
+    assert forgotten["scratch+full"].startswith("+1.")
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"), [(0.0004, "0.4 ms"), (0.012, "12 ms"), (0.9994, "999 ms"), (1.31, "1.3 s")]
+)
+def test_milliseconds(seconds, text):
+    assert tables.milliseconds(seconds) == text
+
+
+def base_sentence(base: float, generic: float = 1e12, own: float = 5e12) -> str:
+    scores = {"continued": [1.80] * 3, "scratch": [1.80, 1.801, 1.799]}
+    results = results_of(
+        scores,
+        costs={"continued": Cost(flops=generic), "scratch": Cost(flops=own)},
+        base=BaseRecord(model="b", flops=base),
+        decision=DecisionRecord(base_studies=10),
+    )
+    main = judge(results).main
+    assert set(main.contenders) == set(scores)
+    return tables.base_cost_sentence(results, main)
+
+
+def test_every_sentence_on_the_cost_of_the_base():
+    assert base_sentence(0.0) == (
+        "What making the base took is not known: give `decision.base_tokens`, "
+        "the tokens that it was trained on."
+    )
+    same = "However the base is counted, {} is the contender that costs least to train."
+    assert base_sentence(1e12) == same.format("continued")
+    assert base_sentence(1e12, generic=9e12) == same.format("scratch")
+    assert base_sentence(3e13) == (
+        "Which contender costs least to train depends on how the base is counted: "
+        "continued with the base free, continued shared among studies, scratch in full."
+    )
+
+
+def test_the_base_is_counted_in_three_columns():
+    scores = {"continued": [1.80] * 3, "scratch": [1.80, 1.801, 1.799]}
+    costs = {"continued": Cost(flops=1e12), "scratch": Cost(flops=5e12)}
+    results = results_of(scores, costs=costs, base=BaseRecord(model="b", flops=3e13))
+    assert tables.base_cost_table(results, judge(results).main) == [
+        ("continued", "1.0e12", "4.0e12", "3.1e13"),
+        ("scratch", "5.0e12", "5.0e12", "5.0e12"),
+    ]
+    results = results_of(scores, costs=costs)
+    assert tables.base_cost_table(results, judge(results).main)[0] == (
+        "continued",
+        "1.0e12",
+        "not known",
+        "not known",
+    )

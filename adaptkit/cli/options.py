@@ -20,7 +20,8 @@ Models = Annotated[
     ),
 ]
 Arms = Annotated[
-    list[str] | None, typer.Option("--arm", help="Of a study, instead of the recommended; may be repeated.")
+    list[str] | None,
+    typer.Option("--arm", help="Of a study, instead of its recommended one; may be repeated."),
 ]
 Task = Annotated[str | None, typer.Option(help="Of a study, instead of its primary task.")]
 Seed = Annotated[int | None, typer.Option(help="Of a study, instead of the seed with the best dev score.")]

@@ -1,4 +1,4 @@
-"""Find the model that a folder stands for: of a study the recommended one, of a run, an export, or as it is.
+"""Find the model that a folder stands for: the one a study recommends, a run's, an export, any model.
 
 source = resolve("runs/study-1a2b3c4d")            # the recommended arm's, or the next contender's
 source.folder, source.kind, source.name, source.why

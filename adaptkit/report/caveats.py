@@ -94,7 +94,8 @@ def rates_at_the_edge(results: Results) -> list[str]:
         if best == max(rates):
             names["highest"].append(tuning.title)
     return [
-        f"Of the learning rates tried, the {edge} was best for {', '.join(titles)}: a rate outside those tried may be better."
+        f"Of the learning rates tried, the {edge} was best for {', '.join(titles)}: "
+        "a rate outside those tried may be better."
         for edge, titles in names.items()
         if titles
     ]

@@ -5,6 +5,8 @@ from __future__ import annotations
 from mutants import Mutant
 
 PROSE = ("tests/test_prose.py",)
+LIMITS = ("tests/test_limits.py",)
+PRINTED = ("tests/test_report.py::test_the_printed_report_is_one_page",)
 FIGURES = ("tests/test_figures.py",)
 TOKENIZERS = ("tests/test_report.py::test_the_domain_tokenizer_s_saving_is_told_as_fewer_or_more",)
 DECIDES = ("tests/test_report.py::test_a_paragraph_on_verdicts_says_which_task_decides",)
@@ -21,52 +23,46 @@ MUTANTS = [
         PROSE,
     ),
     Mutant(
+        "adaptkit/report/prose.py", '    "probe": "Use the features', '    "prompt": "Use the features', PROSE
+    ),
+    Mutant(
         "adaptkit/report/prose.py",
-        '        return "Do not pretrain. Your text is not what helped."',
-        '        return "Not settled. Until it is, do not pretrain."',
+        "    if not main.decided:\n        if main.rival is None:",
+        "    if main.rival is None:\n        if main.decided:",
         PROSE,
     ),
     Mutant(
         "adaptkit/report/prose.py",
-        "    if main.versus_generic.equivalent:",
-        "    if not main.versus_generic.equivalent:",
+        'if arm.origin == "generic" and main.ledger == "jobs" and main.outcome == "no gain":',
+        'if main.outcome == "no gain":',
         PROSE,
     ),
     Mutant(
         "adaptkit/report/prose.py",
-        'direction = "higher" if pair.difference > 0 else "lower"',
-        'direction = "lower" if pair.difference > 0 else "higher"',
-        PROSE,
-    ),
-    Mutant(
-        "adaptkit/report/prose.py",
-        'better = "higher" if results.task(main.task).higher_is_better else "lower"',
+        'better = "higher" if main.higher_is_better else "lower"',
         'better = "lower"',
         PROSE,
     ),
     Mutant(
+        "adaptkit/report/prose.py", "    elif main.decided and main.settled:", "    elif main.decided:", PROSE
+    ),
+    Mutant("adaptkit/report/prose.py", "    if not others:", "    if others:", PROSE),
+    Mutant("adaptkit/report/prose.py", "if not gaining or named & set(gaining):", "if not gaining:", PROSE),
+    Mutant(
         "adaptkit/report/prose.py",
-        "high, low = scores.mean(first), scores.mean(second)",
-        "high, low = scores.mean(second), scores.mean(first)",
+        "    best = max(gaining, key=lambda name: sign * scores.mean(name))",
+        "    best = gaining[-1]",
         PROSE,
     ),
     Mutant(
-        "adaptkit/report/prose.py",
-        'if main.placebo and main.versus_placebo and main.outcome == "pretrained":',
-        "if main.placebo and main.versus_placebo:",
-        PROSE,
+        "adaptkit/report/prose.py", "    if results.num_seeds < 2:", "    if results.num_seeds < 1:", PROSE
+    ),
+    Mutant("adaptkit/report/prose.py", "if len(main.contenders) == 1:", "if main.settled:", PROSE),
+    Mutant(
+        "adaptkit/report/prose.py", "    elif main.safe is not None:", "    elif main.safe is None:", PROSE
     ),
     Mutant(
-        "adaptkit/report/prose.py",
-        "least = number(min(abs(pair.low), abs(pair.high)), pair)",
-        "least = number(abs(pair.difference), pair)",
-        PROSE,
-    ),
-    Mutant(
-        "adaptkit/report/prose.py",
-        'basis = f"Based on {max(pair.num_seeds)} training runs',
-        'basis = f"Based on {pair.num_items} training runs',
-        PROSE,
+        "adaptkit/report/prose.py", "if pair.num_clusters < pair.num_items:", "if pair.num_clusters:", PROSE
     ),
     Mutant(
         "adaptkit/report/prose.py",
@@ -76,35 +72,33 @@ MUTANTS = [
     ),
     Mutant(
         "adaptkit/report/prose.py",
-        '{"pretrained": "pretraining wins", "generic": "generic wins", "tie": "tie"}',
-        '{"pretrained": "generic wins", "generic": "pretraining wins", "tie": "tie"}',
+        '{"gain": "pretraining pays", "no gain": "pretraining is not needed"}',
+        '{"no gain": "pretraining pays", "gain": "pretraining is not needed"}',
         PROSE,
     ),
+    # Limits
     Mutant(
-        "adaptkit/report/prose.py", "if share is not None and share < 0.5:", "if share is not None:", PROSE
+        "adaptkit/report/limits.py", "if share is not None and share < 0.5:", "if share is not None:", LIMITS
     ),
-    Mutant("adaptkit/report/prose.py", "FEW_ITEMS = 300", "FEW_ITEMS = 200", PROSE),
+    Mutant("adaptkit/report/limits.py", "FEW_ITEMS = 300", "FEW_ITEMS = 299", LIMITS),
+    Mutant("adaptkit/report/limits.py", "*exclusions(verdict.main.missing),", "", LIMITS),
     Mutant(
-        "adaptkit/report/prose.py",
-        "if pair is not None and verdict.main.placebo is None:",
-        "if pair is not None and verdict.main.placebo:",
-        PROSE,
-    ),
-    Mutant(
-        "adaptkit/report/prose.py",
-        'if verdict.main.picked_on == "test":',
-        'if verdict.main.picked_on == "dev":',
-        PROSE,
-    ),
-    Mutant(
-        "adaptkit/report/prose.py",
+        "adaptkit/report/limits.py",
         "if len(results.record.shares) < 3:",
         "if len(results.record.shares) < 2:",
-        PROSE,
+        LIMITS,
     ),
-    Mutant("adaptkit/report/prose.py", "        if sign * score > best:", "        if score > best:", PROSE),
     Mutant(
-        "adaptkit/report/prose.py", "        if best == min(rates):", "        if best == max(rates):", PROSE
+        "adaptkit/report/limits.py",
+        "if arm.origin == BASELINE and sign * score > best:",
+        "if arm.origin == BASELINE and score > best:",
+        LIMITS,
+    ),
+    Mutant(
+        "adaptkit/report/limits.py",
+        "        if best == min(rates):",
+        "        if best == max(rates):",
+        LIMITS,
     ),
     # Figures
     Mutant(
@@ -150,18 +144,6 @@ MUTANTS = [
         "{'Lower' if task.higher_is_better else 'Higher'} is better.",
         FIGURES,
     ),
-    Mutant(
-        "adaptkit/report/figures.py",
-        "marks.sort(key=lambda mark: mark.value.mean, reverse=task.higher_is_better)",
-        "marks.sort(key=lambda mark: mark.value.mean)",
-        FIGURES,
-    ),
-    Mutant(
-        "adaptkit/report/figures.py",
-        "reference = replicates.mean(untouched or names[0])",
-        "reference = replicates.mean(names[-1])",
-        FIGURES,
-    ),
     Mutant("adaptkit/report/charts_detail.py", "MAX_CLASSES = 20", "MAX_CLASSES = 40", FIGURES),
     Mutant(
         "adaptkit/report/charts_money.py",
@@ -169,7 +151,51 @@ MUTANTS = [
         "    if answer.first > right:",
         FIGURES,
     ),
+    Mutant(
+        "adaptkit/report/figures.py",
+        "return sorted(marks, key=lambda mark: mark.value.mean, reverse=verdict.higher_is_better)",
+        "return sorted(marks, key=lambda mark: mark.value.mean)",
+        FIGURES,
+    ),
+    Mutant(
+        "adaptkit/report/figures.py",
+        "if main.rival is not None and main.rival not in shown:",
+        "if main.rival is None:",
+        FIGURES,
+    ),
+    Mutant(
+        "adaptkit/report/figures.py",
+        "untouched = UNTOUCHED if UNTOUCHED in names else names[0]",
+        "untouched = names[-1]",
+        FIGURES,
+    ),
+    Mutant(
+        "adaptkit/report/figures.py",
+        "dimmed=row.dominated_by is not None",
+        "dimmed=row.dominated_by is None",
+        FIGURES,
+    ),
+    Mutant("adaptkit/report/figures.py", "    if len(shown) < 2:", "    if len(shown) < 0:", FIGURES),
     # Tables and the page
+    Mutant(
+        "adaptkit/report/tables.py",
+        "rows.sort(key=lambda row: row.arm.name != verdict.recommended)",
+        "rows.sort(key=lambda row: row.arm.name == verdict.best)",
+        TABLES,
+    ),
+    Mutant("adaptkit/report/tables.py", "    if len(cheapest) < len(VIEWS):", "    if not cheapest:", TABLES),
+    Mutant(
+        "adaptkit/report/tables.py",
+        "    if len(set(cheapest.values())) == 1:",
+        "    if len(cheapest.values()) == 1:",
+        TABLES,
+    ),
+    Mutant(
+        "adaptkit/report/templates/report.css",
+        "figure, details, footer, .screen,",
+        "details, footer, .screen,",
+        PRINTED,
+    ),
     Mutant(
         "adaptkit/report/tables.py",
         "low, high = max(interval.low, 0.0), min(interval.high, METRICS[metric].most)",
@@ -198,7 +224,6 @@ MUTANTS = [
         "        ahead = gap.low < -margin",
         FORECAST,
     ),
-    Mutant("adaptkit/report/demo_view.py", "if factor > 1.01 else", "if factor > 100 else", FORECAST),
     Mutant(
         "adaptkit/report/demo_view.py",
         "    if not answer.own_is_cheaper:",

@@ -5,6 +5,13 @@ from __future__ import annotations
 from mutants import Mutant
 
 VERDICT = ("tests/test_verdict.py",)
+CONTROLS = ("tests/test_controls.py",)
+LINE = ("tests/test_verdict_line.py",)
+OWNERSHIP = ("tests/test_ownership.py",)
+PREFERENCE = ("tests/test_preference.py",)
+FRONT = ("tests/test_front.py",)
+FLIPS = ("tests/test_flips.py",)
+BASE_COST = ("tests/test_base_cost.py",)
 STATISTICS = ("tests/test_statistics.py",)
 INTERVALS = ("tests/test_intervals.py",)
 POWER = ("tests/test_power.py",)
@@ -54,57 +61,134 @@ RESULTS = ("tests/test_results.py",)
 
 MUTANTS = [
     # The verdict
-    Mutant("adaptkit/study/verdict.py", 'met.outcome == "loss":', 'met.outcome != "win":', VERDICT),
+    Mutant("adaptkit/study/verdict.py", "if all(gaining) and sides.without:", "if all(gaining):", VERDICT),
+    Mutant("adaptkit/study/verdict.py", "if all(gaining) and sides.without:", "if any(gaining):", VERDICT),
     Mutant(
         "adaptkit/study/verdict.py",
-        'if placebo is None or placebo.outcome == "win":',
-        'if placebo is None or placebo.outcome != "loss":',
+        'if settled or asked else "undecided"',
+        'if asked else "undecided"',
+        VERDICT,
+    ),
+    Mutant("adaptkit/study/verdict.py", "    if not settled:", "    if settled is None:", VERDICT),
+    Mutant(
+        "adaptkit/study/verdict.py",
+        "if results.num_seeds == 1 or len(arms) == 1:",
+        "if len(arms) == 1:",
+        VERDICT,
+    ),
+    Mutant("adaptkit/study/verdict.py", "return task.margin * min(scores)", "return task.margin", VERDICT),
+    Mutant(
+        "adaptkit/study/verdict.py",
+        'return pair if outcome == "gain" else reverse(pair)',
+        "return pair",
         VERDICT,
     ),
     Mutant(
-        "adaptkit/study/verdict.py",
-        "candidate = _best(results, task, sides.pretrained, sides.picked_on)",
-        'candidate = _best(results, task, sides.pretrained, "test")',
-        VERDICT,
+        "adaptkit/study/verdict.py", "return field.best_of(sides.without)", "return field.arms[0]", VERDICT
     ),
     Mutant(
         "adaptkit/study/verdict.py",
-        'hardest_generic = _best(results, task, sides.generic, "test")',
-        "hardest_generic = _best(results, task, sides.generic, sides.picked_on)",
-        VERDICT,
-    ),
-    Mutant(
-        "adaptkit/study/verdict.py",
-        "    if min(generic.num_seeds) < 2:",
-        "    if min(generic.num_seeds) < 1:",
-        VERDICT,
-    ),
-    Mutant(
-        "adaptkit/study/verdict.py",
-        "    return task.margin * abs(results.replicates(task.name).mean(generic))",
-        "    return task.margin",
-        VERDICT,
-    ),
-    Mutant(
-        "adaptkit/study/verdict.py",
-        'missing = "pretrained" if candidate is None else "generic"',
-        'missing = "generic" if candidate is None else "pretrained"',
-        VERDICT,
-    ),
-    Mutant("adaptkit/study/verdict.py", "< 0.25 * comparison.margin", "< 25 * comparison.margin", VERDICT),
-    Mutant(
-        "adaptkit/study/verdict.py",
-        "    if items_too_few(comparison):",
-        "    if not items_too_few(comparison):",
+        "confidences.get(task.name, results.confidence)",
+        "results.confidence",
         VERDICT,
     ),
     Mutant("adaptkit/study/statistics.py", "low=-comparison.high,", "low=-comparison.low,", VERDICT),
+    # Controls
     Mutant(
-        "adaptkit/study/verdict.py",
-        'return {"pretrained": self.generic, "generic": self.candidate, "tie": None}',
-        'return {"pretrained": self.candidate, "generic": self.generic, "tie": None}',
-        VERDICT,
+        "adaptkit/study/controls.py",
+        "OWN if is_language(task) else DOMAIN_TRAINED",
+        "DOMAIN_TRAINED",
+        CONTROLS,
     ),
+    Mutant(
+        "adaptkit/study/controls.py",
+        'arm.adaptation in ("lora", "qlora")',
+        'arm.adaptation == "lora"',
+        CONTROLS,
+    ),
+    Mutant(
+        "adaptkit/study/controls.py",
+        "if task.kind in WORD_COUNTED else ()",
+        "if not task.kind else ()",
+        CONTROLS,
+    ),
+    Mutant(
+        "adaptkit/study/controls.py",
+        '{"retrieve": "generic+probe"}',
+        '{"classify": "generic+probe"}',
+        CONTROLS,
+    ),
+    # The line
+    Mutant(
+        "adaptkit/study/verdict_line.py",
+        "if not any(control.name.startswith(PLACEBO) for control in verdict.missing):",
+        "if verdict.outcome:",
+        LINE,
+    ),
+    Mutant("adaptkit/study/verdict_line.py", "if others and not verdict.settled:", "if others:", LINE),
+    Mutant(
+        "adaptkit/study/verdict_line.py",
+        "if not verdict.missing or not verdict.decided:",
+        "if not verdict.missing:",
+        LINE,
+    ),
+    Mutant(
+        "adaptkit/study/verdict_line.py",
+        "comparison.high - comparison.low < 0.01",
+        "comparison.high < 0.01",
+        LINE,
+    ),
+    # Owning, preferring, the front
+    Mutant("adaptkit/study/ownership.py", "flops = 2.0 * params", "flops = 6.0 * params", OWNERSHIP),
+    Mutant(
+        "adaptkit/study/ownership.py",
+        'best = max(levels, key=lambda level: level["requests_per_s"])',
+        "best = levels[0]",
+        OWNERSHIP,
+    ),
+    Mutant(
+        "adaptkit/study/ownership.py",
+        "if not decision.requests_per_month:",
+        "if decision.months < 0:",
+        OWNERSHIP,
+    ),
+    Mutant(
+        "adaptkit/study/preference.py",
+        "-1.0 if task.higher_is_better else 1.0",
+        "1.0 if task.higher_is_better else 1.0",
+        PREFERENCE,
+    ),
+    Mutant("adaptkit/study/preference.py", "else after - before", "else before - after", PREFERENCE),
+    Mutant("adaptkit/study/front.py", "and any(a < b for a, b in pairs)", "", FRONT),
+    Mutant("adaptkit/study/front.py", "return complete and all(", "return all(", FRONT),
+    # What would change the answer, and the cost of the base
+    Mutant(
+        "adaptkit/study/flips.py",
+        'return low - verdict.margin if verdict.outcome == "gain" else verdict.margin - high',
+        "return low - verdict.margin",
+        FLIPS,
+    ),
+    Mutant(
+        "adaptkit/study/flips.py",
+        "    if not verdict.higher_is_better:",
+        "    if verdict.higher_is_better:",
+        FLIPS,
+    ),
+    Mutant(
+        "adaptkit/study/flips.py",
+        '    if verdict.ledger == "jobs":',
+        '    if verdict.ledger == "text":',
+        FLIPS,
+    ),
+    Mutant("adaptkit/study/flips.py", "        if cheapest != before:", "        if before is None:", FLIPS),
+    Mutant("adaptkit/study/base_cost.py", 'OWN - {"distilled"}', "OWN", BASE_COST),
+    Mutant(
+        "adaptkit/study/base_cost.py",
+        "return BaseCosts(arm.name, own, None, None)",
+        "return BaseCosts(arm.name, own, own, own)",
+        BASE_COST,
+    ),
+    Mutant("adaptkit/study/base_cost.py", "if row.arm in contenders]", "]", BASE_COST),
     # Intervals
     Mutant("adaptkit/study/intervals.py", "    if worst > margin:", "    if worst > 0:", STATISTICS),
     Mutant(
@@ -240,7 +324,7 @@ MUTANTS = [
     ),
     # Scaling laws
     Mutant("adaptkit/study/forecast.py", "    below = floor < 0", "    below = floor < -9", SCALING),
-    Mutant("adaptkit/study/forecast.py", "        if at > largest:", "        if at > smallest:", SCALING),
+    Mutant("adaptkit/study/forecast.py", "REACH = 1.0", "REACH = 100.0", SCALING),
     Mutant("adaptkit/study/forecast.py", "MIN_POINTS = 3", "MIN_POINTS = 2", SCALING),
     Mutant("adaptkit/study/forecast.py", "    behind = gap > 0", "    behind = gap < 0", SCALING),
     Mutant(
@@ -270,18 +354,12 @@ MUTANTS = [
     ),
     Mutant(
         "adaptkit/study/results.py",
-        '_STANDS_FOR_OTHERS = {"full": 0, "lora": 1',
-        '_STANDS_FOR_OTHERS = {"full": 9, "lora": 1',
-        RESULTS,
-    ),
-    Mutant(
-        "adaptkit/study/results.py",
         "resample(tables, self.clusters(task))",
         "resample(tables)",
         ("tests/test_results.py::test_items_of_one_document_are_drawn_together",),
     ),
     Mutant(
-        "adaptkit/study/record.py",
+        "adaptkit/study/data_record.py",
         'else ("item", item)',
         'else ("cluster", item)',
         ("tests/test_results.py::test_an_item_named_like_a_document_stands_alone",),
