@@ -317,6 +317,9 @@ def test_queries_are_deduplicated_drawn_and_grouped(tmp_path: Path) -> None:
     clusters = kind.clusters(files, rows)
     assert set(clusters) == set(read_set(files.folder, "test").queries)
     everything = kind.read(retrieval_task(tmp_path / "set", test_items=0))
+    distinct = {row.id for row in everything.test.rows}
+    first = [name for name in read_set(tmp_path / "set", "test").queries if name in distinct][:6]
+    assert {row.id for row in rows.test.rows} != set(first), "drawn, not the first"
     assert len(everything.test.rows) == 9 and "9 of 9 queries" in everything.drawn
     assert [row.cluster for row in everything.test.rows if row.id.startswith("again")].count("twins") >= 1
 
