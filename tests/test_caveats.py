@@ -80,7 +80,10 @@ def test_a_missing_control_is_a_limit(control):
 
 
 def test_the_last_limit_holds_of_every_study():
-    sentence = "One model size and one budget: at others the answer may be different, which a larger study would show."
+    sentence = (
+        "One model size and one budget: at others the answer may be different, "
+        "which a larger study would show."
+    )
     for scores in (ALL, {"continued": [1.8, 1.81, 1.79]}):
         assert limits_of(scores)[-1] == sentence
 
