@@ -48,6 +48,12 @@ class AdapterConfig(Config):
         """What the base must be loaded with."""
         return "nf4" if self.kind == "qlora" else None
 
+    def for_record(self) -> AdapterConfig | None:
+        """What a run's record says: these settings, or None where all weights are trained."""
+        if self.kind == "none":
+            return None
+        return self
+
 
 def attach(
     model: PreTrainedModel, config: AdapterConfig, seed: int, new_tokens: list[int] | None = None
@@ -107,7 +113,9 @@ def save_adapter(model: PeftModel, folder: str | Path, *, base: str) -> None:
     settings = {**read_json(settings_path), "base_model_name_or_path": name}
     write_json(settings_path, settings)
     four_bit = getattr(model.get_base_model(), "is_loaded_in_4bit", False)
-    precision = "4-bit NF4 while training: dequantise it before merging" if four_bit else "as stored"
+    precision = "as stored"
+    if four_bit:
+        precision = "4-bit NF4 while training: dequantise it before merging"
     num_trained = sum(p.numel() for p in model.parameters() if p.requires_grad)
     write_text(folder / "README.md", _card(settings, name, precision, num_trained))
 
@@ -161,7 +169,11 @@ def _lora_config(model: PreTrainedModel, config: AdapterConfig, new_tokens: list
 
     heads = _head_names(model)
     task = {"causal": TaskType.CAUSAL_LM, "classifier": TaskType.SEQ_CLS}.get(_task(model))
-    whole = [name for name in heads if name not in PEFT_HEADS] if _task(model) == "classifier" else []
+    whole, rows_of_new_tokens = None, None
+    if _task(model) == "classifier":
+        whole = [name for name in heads if name not in PEFT_HEADS] or None
+    if new_tokens:
+        rows_of_new_tokens = _token_rows(model, new_tokens)
     return LoraConfig(
         task_type=task,
         r=config.rank,
@@ -170,8 +182,8 @@ def _lora_config(model: PreTrainedModel, config: AdapterConfig, new_tokens: list
         use_rslora=config.kind == "rslora",
         use_dora=config.kind == "dora",
         target_modules=_targets(model, config.targets, heads),
-        modules_to_save=whole or None,
-        trainable_token_indices=_token_rows(model, new_tokens) if new_tokens else None,
+        modules_to_save=whole,
+        trainable_token_indices=rows_of_new_tokens,
     )
 
 
@@ -186,10 +198,13 @@ def _head_names(model: PreTrainedModel) -> list[str]:
     if _task(model) == "classifier":
         children = [name for name, child in model.named_children() if any(True for _ in child.parameters())]
         heads = [name for name in children if name != model.base_model_prefix]
-        pooler = getattr(model.base_model, "pooler", None)
-        return [*heads, f"{model.base_model_prefix}.pooler"] if pooler is not None else heads
+        if getattr(model.base_model, "pooler", None) is not None:
+            heads.append(f"{model.base_model_prefix}.pooler")
+        return heads
     output = model.get_output_embeddings()
-    return [name for name, module in model.named_modules() if module is output] if output is not None else []
+    if output is None:
+        return []
+    return [name for name, module in model.named_modules() if module is output]
 
 
 def _targets(model: PreTrainedModel, targets: str | list[str], heads: list[str]) -> list[str]:
@@ -201,9 +216,13 @@ def _targets(model: PreTrainedModel, targets: str | list[str], heads: list[str])
     outside = {name for name in linear if any(name == head or name.startswith(f"{head}.") for head in heads)}
     inside = [name for name in linear if name not in outside]
     if targets != ALL_LINEAR:
-        return _checked_endings([targets] if isinstance(targets, str) else targets, inside)
+        if isinstance(targets, str):
+            targets = [targets]
+        return _checked_endings(targets, inside)
     blocked = {_ending(name) for name in outside}
-    return sorted({name if _ending(name) in blocked else _ending(name) for name in inside})
+    whole_names = {name for name in inside if _ending(name) in blocked}
+    endings = {_ending(name) for name in inside if _ending(name) not in blocked}
+    return sorted(whole_names | endings)
 
 
 def _ending(name: str) -> str:
@@ -232,8 +251,9 @@ def _dequantise(model: PreTrainedModel, heads: list[str]) -> None:
             name == head or name.startswith(f"{head}.") for head in heads
         ):
             plain = Linear(module.in_features, module.out_features, bias=module.bias is not None)
-            state = getattr(module.weight, "quant_state", None)
-            weight = dequantize_4bit(module.weight.data, state) if state is not None else module.weight.data
+            weight, state = module.weight.data, getattr(module.weight, "quant_state", None)
+            if state is not None:
+                weight = dequantize_4bit(weight, state)
             plain.weight = Parameter(weight.float())
             plain.bias = module.bias
             model.set_submodule(name, plain)
@@ -264,8 +284,11 @@ def _dequantized(model: PeftModel) -> PeftModel:
 
 
 def _card(settings: dict[str, Any], base: str, precision: str, num_trained: int) -> str:
-    method = "rsLoRA" if settings["use_rslora"] else "LoRA"
-    method = "DoRA" if settings["use_dora"] else method
+    method = "LoRA"
+    if settings["use_rslora"]:
+        method = "rsLoRA"
+    if settings["use_dora"]:
+        method = "DoRA"
     update = f"rank {settings['r']}, alpha {settings['lora_alpha']:g}, dropout {settings['lora_dropout']:g}"
     whole = ", ".join(settings["modules_to_save"] or []) or "none"
     return f"""---

@@ -183,7 +183,9 @@ def _shapes(layers: int, width: int, vocab_size: int, tied: bool) -> list[Shape]
 def _head_width(width: int) -> int:
     if width < 256:
         return 32
-    return 64 if width <= 2048 else 128
+    if width <= 2048:
+        return 64
+    return 128
 
 
 def _llama(common: dict[str, Any]) -> Any:

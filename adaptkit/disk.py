@@ -35,7 +35,7 @@ def writing(path: Path, num_bytes: int = 0) -> Iterator[None]:
 def is_disk_full(error: Exception) -> bool:
     """Whatever a library makes of it: safetensors raises an error of its own without a number."""
     number = getattr(error, "errno", None)
-    return number in (errno.ENOSPC, errno.EDQUOT) or "No space left" in str(error)
+    return number in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG) or "No space left" in str(error)
 
 
 def _free_bytes(path: Path) -> int:
@@ -76,7 +76,8 @@ def whole_file(path: Path, num_bytes: int = 0) -> Iterator[Path]:
 def whole_folder(folder: Path, *, num_bytes: int = 0, replace: bool = True) -> Iterator[Path]:
     """A temporary folder to fill, which takes the place of `folder` when the block ends well.
 
-    A crash leaves the old folder or the new one, never half of either.
+    A crash leaves the old folder or the new one, never half of either; power loss too, for all is on the disk
+    before the folder takes its name, and the name before this returns.
 
     Args:
         num_bytes: what will be written, for the message about a full disk.
@@ -93,6 +94,7 @@ def whole_folder(folder: Path, *, num_bytes: int = 0, replace: bool = True) -> I
             for path in [*temporary.rglob("*"), temporary]:
                 _sync(path)
             _take_place(temporary, folder, replace)
+            _sync(folder.parent)
         finally:
             shutil.rmtree(temporary, ignore_errors=True)
 

@@ -1,4 +1,4 @@
-"""The one way from the product to the operators of `adaptkit_kernels`.
+"""Call the operators of `adaptkit_kernels`; nothing else in the product imports that package.
 
 The implementation is chosen by name, resolved once at the start of a run, printed and written to the run's
 manifest: a silent fallback would make two runs of one config different things.
@@ -48,7 +48,9 @@ def resolve(implementation: str, device: torch.device | str) -> str:
     """
     kind = torch.device(device).type
     if implementation == "auto":
-        return "fused" if kind == "cuda" and launch.fused_available(device) else "chunked"
+        if kind == "cuda" and launch.fused_available(device):
+            return "fused"
+        return "chunked"
     if implementation not in _IMPLEMENTATIONS:
         names = [*_IMPLEMENTATIONS, "auto"]
         what = f"no implementation '{implementation}' on {kind}{nearest(implementation, names)}"

@@ -20,18 +20,15 @@ import numpy as np
 from adaptkit.run import Run, write_json, write_jsonl
 from adaptkit.run_record import SplitRecord
 from adaptkit.study import record
+from adaptkit.study.data_record import CorpusRecord, CutRecord, DataRecord, TestSetRecord, TokenizerRecord
 from adaptkit.study.record import (
     ArmRecord,
     BaseRecord,
     BudgetRecord,
-    CorpusRecord,
-    DataRecord,
     ForgettingRecord,
-    OverlapRecord,
     ScoreRecord,
     StudyRecord,
     TaskRecord,
-    TokenizerRecord,
     TrialRecord,
     TuningRecord,
     read_study,
@@ -402,19 +399,23 @@ def _data(tasks: Sequence[str]) -> DataRecord:
         "general": _corpus("generic", (2210, 8_000_000), (150, 330_000)),
     }
     corpora |= {task: _corpus(task, (6000, 1_100_000), (600, 112_000)) for task in tasks[1:]}
-    overlap = OverlapRecord(
-        train="domain text",
+    cut = CutRecord(
+        train="domain",
         test="domain",
-        num_test_items=150,
-        num_contaminated=2,
-        num_touched=9,
-        num_train_rows=3,
-        share=2 / 150,
-        action="removed from training",
+        num_items=150,
+        num_items_contaminated=2,
+        num_documents_touched=3,
+        whole_rows=False,
+        bytes_cut=1_200,
+        share_cut=0.0001,
+    )
+    test_set = TestSetRecord(
+        num_rows=160, num_duplicates=4, num_items=150, num_clusters=150, drawn="by hash over all documents"
     )
     return DataRecord(
         corpora=corpora,
-        overlap=(overlap,),
+        cuts=(cut,),
+        test_sets={"language": test_set},
         duplicates={"domain": {"exact": 14, "near": 31}, "general": {"exact": 0, "near": 5}},
         tokenizers={
             "generic": TokenizerRecord(bytes_per_token=3.41, vocab_size=8192),

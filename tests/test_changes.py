@@ -9,6 +9,7 @@ from fake_study import edit_study, write_study
 from typer.testing import CliRunner
 
 from adaptkit.cli.app import app
+from adaptkit.errors import ConfigError
 from adaptkit.report.changes import compare_studies
 
 SMALL = {"num_documents": 60, "num_rows": 120, "fractions": (1.0,)}
@@ -61,4 +62,4 @@ def test_the_command_shows_both_answers(pair):
     told = CliRunner().invoke(app, ["report", *map(str, pair), "--json"])
     assert {"before", "after", "lines", "changes"} == set(json.loads(told.stdout))
     three = CliRunner().invoke(app, ["report", *map(str, pair), str(pair[0])])
-    assert three.exit_code == 2
+    assert isinstance(three.exception, ConfigError)

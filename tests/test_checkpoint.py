@@ -17,7 +17,7 @@ import torch
 from safetensors.torch import load_file
 from tiny_training import train
 
-from adaptkit.errors import CheckpointError, DiskFullError
+from adaptkit.errors import AdaptkitError, CheckpointError, DiskFullError
 from adaptkit.run import Run
 from adaptkit.trainer.checkpoint import Checkpoints, verify, write_safetensors
 
@@ -75,32 +75,40 @@ def test_safetensors_files_are_readable_by_the_library_in_every_dtype(tmp_path):
 
 
 def test_the_order_of_calls_survives_power_loss(tmp_path, monkeypatch):
-    """Every file, then the manifest, then its folder are synced before the rename; the parent after it; then
-    pruning."""
+    """Every file and its folder are synced before the rename; the parent after it; then pruning."""
     checkpoints, log = store(tmp_path / "c", keep=1), []
     save(checkpoints, 1)
     fsync, rename, rmtree = os.fsync, os.rename, shutil.rmtree
 
     def name(descriptor: int) -> str:
         path = Path(os.readlink(f"/proc/self/fd/{descriptor}"))
-        return path.name if path.is_file() or path.name == "c" else "folder"
+        if path.is_dir() and path.name != "c":
+            return "folder"
+        return path.name
 
     monkeypatch.setattr(os, "fsync", lambda fd: (log.append(f"fsync {name(fd)}"), fsync(fd)))
     monkeypatch.setattr(os, "rename", lambda a, b: (log.append(f"rename to {Path(b).name}"), rename(a, b)))
-    monkeypatch.setattr(
-        shutil, "rmtree", lambda path, **kw: (log.append(f"remove {Path(path).name}"), rmtree(path, **kw))
-    )
+
+    def remove(path: Path, **options: bool) -> None:
+        if path.exists():
+            log.append(f"remove {path.name}")
+        rmtree(path, **options)
+
+    monkeypatch.setattr(shutil, "rmtree", remove)
     save(checkpoints, 2)
-    assert log == [
-        "fsync model.safetensors",
-        "fsync optimizer.safetensors",
-        "fsync state.json",
-        "fsync MANIFEST.json",
-        "fsync folder",
-        "rename to step-000002",
-        "fsync c",
-        "remove step-000001",
-    ]
+    files = ["MANIFEST.json", "model.safetensors", "optimizer.safetensors", "state.json"]
+    assert sorted(log[:4]) == [f"fsync {name}" for name in files]
+    assert log[4:] == ["fsync folder", "rename to step-000002", "fsync c", "remove step-000001"]
+
+
+def test_what_a_killed_save_left_is_removed_by_the_next(tmp_path):
+    checkpoints = store(tmp_path / "c")
+    save(checkpoints, 1)
+    for name in (".step-000002.77.tmp", ".step-000001.77.old"):
+        shutil.copytree(tmp_path / "c/step-000001", tmp_path / "c" / name)
+    assert store(tmp_path / "c").newest().step == 1
+    save(checkpoints, 2)
+    assert sorted(p.name for p in (tmp_path / "c").iterdir()) == ["step-000001", "step-000002"]
 
 
 def test_only_the_newest_are_kept(tmp_path):
@@ -263,8 +271,9 @@ def test_other_errors_of_the_system_are_not_called_a_full_disk(tmp_path, monkeyp
         raise OSError(errno.EIO, "input/output error")
 
     monkeypatch.setattr(os, "fsync", broken)
-    with pytest.raises(OSError, match="input/output"):
+    with pytest.raises(AdaptkitError, match="cannot be written: input/output error") as no:
         save(store(tmp_path / "c"), 1)
+    assert not isinstance(no.value, DiskFullError) and list((tmp_path / "c").iterdir()) == []
 
 
 def test_nothing_in_a_checkpoint_is_a_pickle(tmp_path):

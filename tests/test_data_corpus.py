@@ -8,10 +8,11 @@ import json
 from pathlib import Path
 
 import pytest
+import tiny_embed
 from rich.console import Console
 
 from adaptkit.data import offline_corpus as corpus_module
-from adaptkit.data.check import check
+from adaptkit.data.check import check, is_held_out
 from adaptkit.data.offline_corpus import LABELS, mask_give_aways, offline_corpus
 from adaptkit.data.overlap import overlap
 from adaptkit.data.python_source import docstrings, functions, parse, prose, strip
@@ -167,6 +168,51 @@ def test_check_of_configs_and_clean_data(files: list[str], tiny_text: list[str])
     assert report.ok and report.overlaps == {} and report.datasets[0].tokenizer == "given"
     with pytest.raises(DataError):
         check([])
+
+
+@pytest.mark.parametrize(
+    ("name", "held_out"),
+    [
+        ("test.jsonl", True),
+        ("tickets-dev.csv", True),
+        ("my_held-out.jsonl", True),
+        ("Validation.jsonl.gz", True),
+        ("heldout.txt", True),
+        ("attest.jsonl", False),
+        ("latest.csv", False),
+        ("developers.jsonl", False),
+        ("evaluation_of_train.jsonl", False),
+        ("shareholders.jsonl", False),
+    ],
+)
+def test_held_out_files_are_guessed_from_whole_words(name: str, held_out: bool) -> None:
+    assert is_held_out(name) == held_out
+
+
+def test_check_says_that_it_guessed(tmp_path: Path, tiny_text: list[str]) -> None:
+    for name in ("train", "test", "latest"):
+        lines = [json.dumps({"text": text}) for text in tiny_text[:50]]
+        (tmp_path / f"{name}.jsonl").write_text("\n".join(lines) + "\n")
+    report = check([str(tmp_path / f"{name}.jsonl") for name in ("train", "test", "latest")])
+    assert report.guessed == report.as_json()["held_out_by_name"] == ["test.jsonl"]
+    assert "test.jsonl: taken as held out, guessed from its name" in report.notes
+    assert set(report.overlaps) == {"test.jsonl in train.jsonl", "test.jsonl in latest.jsonl"}
+
+
+def test_check_reads_a_retrieval_folder(tmp_path: Path) -> None:
+    folder = tiny_embed.write_set(tmp_path / "set")
+    report = check([str(folder)])
+    names = ["set documents", "set queries dev", "set queries test", "set queries train"]
+    assert report.ok and [d.name for d in report.datasets] == names and not report.guessed
+    assert [d.rows for d in report.datasets][:3] == [40, 8, 8]
+    pairs = {f"set queries {split} in set queries train" for split in ("dev", "test")}
+    assert set(report.overlaps) == pairs
+    with (folder / "qrels" / "test.tsv").open("a") as file:
+        file.write("nobody\tnothing\t1\n")
+    report = check([str(folder)])
+    bad = {d.name: d.bad_rows for d in report.datasets if d.bad_rows}
+    assert not report.ok and list(bad) == ["set queries test"]
+    assert bad["set queries test"][0].endswith("test.tsv:10: 'nobody' is not in the set")
 
 
 @pytest.mark.data

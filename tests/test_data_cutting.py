@@ -60,6 +60,13 @@ def test_a_run_inside_a_sentence_takes_the_whole_sentence() -> None:
     assert [row.text for row in cut.rows] == [before, after]
 
 
+def test_a_run_across_two_sentences_takes_both() -> None:
+    first, second, after = sentence(1, 30), sentence(2, 30), sentence(3)
+    run = [*first[:-1].split()[-3:], *second.split()[:12]]
+    cut, _ = cut_overlap(text_set(f"{first} {second} {after}"), {"t": text_set(" ".join(run)).rows})
+    assert [row.text for row in cut.rows] == [after]
+
+
 def test_a_stock_phrase_takes_nothing() -> None:
     phrase = sentence(1, 14)
     train = text_set(" ".join([*sentences(10, 5), phrase]))

@@ -68,6 +68,7 @@ def test_a_failure_leaves_what_was_there(tmp_path: Path, failure: BaseException)
     [
         OSError(errno.ENOSPC, os.strerror(errno.ENOSPC)),
         OSError(errno.EDQUOT, os.strerror(errno.EDQUOT)),
+        OSError(errno.EFBIG, os.strerror(errno.EFBIG)),
         RuntimeError("I/O error: No space left on device (os error 28)"),
     ],
 )
@@ -92,4 +93,4 @@ def test_all_is_on_the_disk_before_a_folder_takes_the_name(tmp_path: Path, monke
     monkeypatch.setattr(disk.os, "rename", lambda *args: (calls.append("rename"), rename(*args)))
     with whole_folder(tmp_path / "x") as temporary:
         (temporary / "ab").write_text("")
-    assert calls == ["ab", ".x", "rename"]
+    assert calls == ["ab", ".x", "rename", tmp_path.name[:2]]

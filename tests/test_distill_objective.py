@@ -1,5 +1,5 @@
 """Distillation as an objective: each loss is what its definition says, sums are sums, and the teacher stays
-outside."""
+outside. Home of trainer.distillation, trainer.blocks and trainer.teacher_signal."""
 
 from __future__ import annotations
 

@@ -1,4 +1,5 @@
-"""Whole small distillations: what is learnt, saved, counted, refused and resumed."""
+"""Whole small distillations: what is learnt, saved, counted, refused and resumed. Home of distill.recipe,
+distill.config, distill.estimate, distill.scores and distill.start."""
 
 from __future__ import annotations
 

@@ -1,5 +1,5 @@
 """A student's own text as a training batch: prompts kept, samples labelled up to the end of text, fixed by
-the seed."""
+the seed. Home of trainer.sampling."""
 
 from __future__ import annotations
 

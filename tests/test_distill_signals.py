@@ -1,4 +1,5 @@
-"""Where a teacher's word comes from: beside the student, a store written once, a server, or its text."""
+"""Where a teacher's word comes from: beside the student, a store written once, a server, or its text. Home of
+distill.answer_store, distill.http_teacher, distill.rows, distill.sequence_level and distill.teacher."""
 
 from __future__ import annotations
 

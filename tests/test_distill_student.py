@@ -1,4 +1,5 @@
-"""Students made from a teacher's weights: blocks, widths and vocabularies, for every shape that is served."""
+"""Students made from a teacher's weights: blocks, widths and vocabularies, for every shape that is served.
+Home of distill.depth, distill.shape, distill.student, distill.vocabulary and distill.width."""
 
 from __future__ import annotations
 

@@ -1,9 +1,10 @@
 """Encoding a corpus and searching it: resumable, exact, and never with another model's vectors. Home of
-cli.embed."""
+embed.encoding, embed.index and cli.embed."""
 
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 
 import numpy as np
@@ -48,7 +49,7 @@ def test_vectors_come_with_their_ids_in_the_order_of_the_files(encoder, files, t
 def test_a_killed_encoding_goes_on_and_ends_the_same(encoder, files, tmp_path, monkeypatch, when):
     monkeypatch.setattr(encoding, "WINDOW", 10)
     whole = encode_files(encoder, files, tmp_path / "whole").vectors().copy()
-    calls, encode, replace = [], encoder.encode, encoding.os.replace
+    calls, encode, replace = [], encoder.encode, os.replace
 
     def dying(texts, **options):
         calls.append(len(texts))
@@ -64,16 +65,19 @@ def test_a_killed_encoding_goes_on_and_ends_the_same(encoder, files, tmp_path, m
 
     with monkeypatch.context() as broken:
         broken.setattr(encoder, "encode", dying)
-        broken.setattr(encoding.os, "replace", dying_replace)
+        broken.setattr(os, "replace", dying_replace)
         with pytest.raises(KeyboardInterrupt):
             encode_files(encoder, files, tmp_path / "cut")
     with pytest.raises(DataError, match="no finished encoding"):
         Encoding.open(tmp_path / "cut")
+    (tmp_path / "cut" / ".vectors.npy.77.tmp").write_text("of a process that was killed harder")
     done = len(calls)
     monkeypatch.setattr(
         encoder, "encode", lambda texts, **options: calls.append(len(texts)) or encode(texts, **options)
     )
     assert np.array_equal(encode_files(encoder, files, tmp_path / "cut").vectors(), whole)
+    names = sorted(path.name for path in (tmp_path / "cut").iterdir())
+    assert names == ["encoding.json", "ids.jsonl", "vectors.npy"]
     assert len(calls) - done == {"between parts": 3, "after the ids": 3, "while joining": 0}[when], (
         "what was done is not done again"
     )
@@ -126,6 +130,24 @@ def test_faiss_finds_what_an_exact_search_finds(index, encoder, tmp_path):
         assert mine[0][1] == pytest.approx(theirs[0][1], abs=1e-5)
     with pytest.raises(DataError, match="FAISS cannot build"):
         build(Encoding.open(tmp_path / "out"), tmp_path / "odd", faiss="NOSUCH")
+
+
+def test_an_index_takes_the_place_of_an_older_one_and_of_nothing_else(index, encoder, files, tmp_path):
+    encoding = Encoding.open(tmp_path / "out")
+    build(encoding, tmp_path / "index", faiss="HNSW16")
+    assert not (tmp_path / "index" / "vectors.npy").exists()
+    with pytest.raises(DataError, match="holds encoding.json, which is no part of an index"):
+        build(encoding, tmp_path / "out")
+    assert Encoding.open(tmp_path / "out").ids() == encoding.ids()
+
+
+def test_an_index_that_could_not_be_written_leaves_the_older_one(index, encoder, tmp_path):
+    with pytest.raises(DataError, match="FAISS cannot build"):
+        build(Encoding.open(tmp_path / "out"), tmp_path / "index", faiss="NOSUCH")
+    assert index.search(encoder, ["a question"], 1) == Index.open(tmp_path / "index").search(
+        encoder, ["a question"], 1
+    )
+    assert sorted(path.name for path in tmp_path.iterdir() if path.name.startswith(".")) == []
 
 
 def test_an_index_answers_only_the_model_that_made_it(index, tmp_path):

@@ -1,5 +1,5 @@
 """TSDAE: what is deleted, that a text reaches its decoder through the vector alone, and that it teaches
-without pairs."""
+without pairs. Home of embed.tsdae."""
 
 from __future__ import annotations
 
@@ -205,7 +205,8 @@ def run_of(root: Path, base: Path, texts: Path, **changes) -> tuple[EmbedConfig,
 
 @pytest.mark.parametrize("base", ["bert", "modernbert"])
 def test_it_finds_what_the_untouched_encoder_does_not(tmp_path, base):
-    from adaptkit.embed.retrieval import read_set, retrieval_rows
+    from adaptkit.data.beir import read_set
+    from adaptkit.embed.retrieval import retrieval_rows
     from adaptkit.embed.retrieval_metrics import retrieval_scores
 
     texts, folder = topics(tmp_path / "set")

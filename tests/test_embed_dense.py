@@ -1,5 +1,5 @@
 """Dense modules behind pooling: read, trained, written back, as sentence-transformers computes them; others
-are named."""
+are named. Home of models.sentence.dense."""
 
 from __future__ import annotations
 

@@ -1,5 +1,5 @@
 """An encoder's vectors: the same alone, in a batch, after saving, cut, and as sentence-transformers computes
-them."""
+them. Home of embed.encoder, models.sentence.layout and models.sentence.pooling."""
 
 from __future__ import annotations
 
@@ -181,6 +181,6 @@ def test_the_digest_is_of_everything_that_decides_a_vector(folders, tmp_path):
     pooling.write_text(
         pooling.read_text().replace("true", "TRUE").replace("false", "true").replace("TRUE", "true")
     )
-    from adaptkit.models import model_digest
+    from adaptkit.run import model_digest
 
     assert model_digest(tmp_path / "two") != first

@@ -1,5 +1,5 @@
 """Contrastive training: exact at any microbatch, dropout included; losses against plain torch; data in,
-folder out."""
+folder out. Home of trainer.grad_cache, embed.objective and embed.rows."""
 
 from __future__ import annotations
 

@@ -84,7 +84,7 @@ def test_scores_outside_a_study_are_the_runs_own(notes: Run, mood: Run, tmp_path
     assert (rows["accuracy"].split, rows["accuracy"].items) == ("development", "not recorded")
 
 
-def test_limits_and_commands_follow_the_export(model_folders: dict[str, Path], tmp_path: Path) -> None:
+def test_caveats_and_commands_follow_the_export(model_folders: dict[str, Path], tmp_path: Path) -> None:
     text = tmp_path / "text.jsonl"
     text.write_text("".join(f'{{"text": "document {number} of the ward"}}\n' for number in range(60)))
     options = Options(out=tmp_path / "out", method="gptq", calibration=text, max_loss_bpb=9)

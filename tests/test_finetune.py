@@ -1,5 +1,5 @@
 """Fine-tuning end to end on tiny models: what is learnt, what is saved, what a server would compute,
-resuming."""
+resuming. Home of finetune.recipe, finetune.config, finetune.generation and finetune.tasks."""
 
 from __future__ import annotations
 

@@ -6,7 +6,7 @@ import pytest
 from tiny_results import results_of
 
 from adaptkit.compare.stages.chat_habits import QUESTIONS, REQUESTS, keeps_format, refuses
-from adaptkit.report.limits import limits
+from adaptkit.report.caveats import limits
 from adaptkit.report.manners import lost_manners, manners
 from adaptkit.study.verdict import judge
 

@@ -1,4 +1,5 @@
-"""Model folders of five architectures: found, checked, loaded, taken apart, counted and saved."""
+"""Model folders of five architectures: found, checked, loaded, taken apart, counted and saved. Home of
+models.count, models.folder, models.head and models.store."""
 
 from __future__ import annotations
 

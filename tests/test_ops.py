@@ -3,11 +3,13 @@ definition."""
 
 from __future__ import annotations
 
+import ast
 import subprocess
 import sys
 
 import pytest
 import torch
+from source_tree import TREES, name_of
 
 from adaptkit import ops
 from adaptkit.errors import ConfigError
@@ -83,3 +85,13 @@ def test_inductor_compiles_the_loss_in_one_graph():
     assert found.item() == pytest.approx(expected.item(), rel=1e-6)
     for ours, theirs in zip(gradients, torch.autograd.grad(expected, (hidden, weight)), strict=True):
         torch.testing.assert_close(ours, theirs, rtol=1e-5, atol=1e-5)
+
+
+def test_the_label_that_counts_nothing_is_written_once() -> None:
+    bare = [
+        f"{name_of(path)}:{node.lineno}"
+        for path, tree in TREES.items()
+        for node in ast.walk(tree)
+        if isinstance(node, ast.UnaryOp) and ast.unparse(node) == str(ops.IGNORE_INDEX)
+    ]
+    assert len(bare) == 1 and "adaptkit_kernels/reference.py" in bare[0]

@@ -1,4 +1,5 @@
-"""Attention for packed rows: whichever route it takes, each document comes out as if it were alone."""
+"""Attention for packed rows: whichever route it takes, each document comes out as if it were alone. Home of
+models.packed and models.separation."""
 
 from __future__ import annotations
 

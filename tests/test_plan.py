@@ -256,4 +256,7 @@ def test_the_wall_time_of_stages_follows_what_they_need_and_how_many_run_at_once
     took = {PREPARE: 1.0, first: 2.0, second: 5.0, third: 2.0}
     assert wall_seconds(stages, lambda stage: took[stage.key], jobs=1) == 10.0
     assert wall_seconds(stages, lambda stage: took[stage.key], jobs=2) == 6.0
+    assert wall_seconds(stages, lambda stage: took[stage.key], jobs=4) == 6.0, (
+        "nothing starts before its needs"
+    )
     assert wall_seconds(stages[1:], lambda stage: took[stage.key], jobs=2) == 5.0

@@ -1,4 +1,5 @@
-"""The pretraining recipe on small folders: from scratch, continued, with adapters, masked, resumed."""
+"""The pretraining recipe on small folders: from scratch, continued, with adapters, masked, resumed. Home of
+pretrain.recipe, pretrain.config, pretrain.language_scores and pretrain.starting_point."""
 
 from __future__ import annotations
 

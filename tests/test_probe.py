@@ -1,4 +1,5 @@
-"""Frozen features do not depend on the batch, and the probe learns what the features hold."""
+"""Frozen features do not depend on the batch, and the probe learns what the features hold. Home of
+finetune.probe and finetune.frozen_answers."""
 
 from __future__ import annotations
 

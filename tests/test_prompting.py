@@ -1,4 +1,6 @@
-"""Label likelihoods against one-by-one scoring, calibration, and the choice of a format on dev."""
+"""Label likelihoods against one-by-one scoring, calibration, and the choice of a format on dev. Home of
+finetune.choice_likelihood, finetune.prompt_template, finetune.prompted_answers and
+finetune.prompted_labels."""
 
 from __future__ import annotations
 

@@ -1,5 +1,5 @@
 """Recorded steps: what surrounds a CUDA graph is tested anywhere, with a graph that runs the step again; the
-graph on a GPU."""
+graph on a GPU. Home of trainer.recorded and trainer.run_checks."""
 
 from __future__ import annotations
 
@@ -15,8 +15,7 @@ from adaptkit.models import packed
 from adaptkit.run import Run
 from adaptkit.trainer import recorded, run_checks
 from adaptkit.trainer.config import TrainerConfig
-from adaptkit.trainer.loss import LossModule
-from adaptkit.trainer.objective import BOUNDS, ROWS, CausalLM, Classification, MaskedLM
+from adaptkit.trainer.objective import BOUNDS, ROWS, CausalLM, Classification, LossModule, MaskedLM
 from adaptkit.trainer.parallel import Ranks
 from adaptkit.trainer.trainer import Trainer
 

@@ -12,7 +12,7 @@ from tiny_results import TICKET, results_of
 from adaptkit.errors import DataError
 from adaptkit.report.write import write_report
 from adaptkit.run import read_json, write_json
-from adaptkit.study.record import TestSetRecord
+from adaptkit.study.data_record import TestSetRecord
 from adaptkit.study.results import Cost, collect, task_title
 from adaptkit.study.verdict import judge_task
 

@@ -1,5 +1,5 @@
-"""Retrieval metrics against trec_eval itself (ir-measures over pytrec_eval), ties and odd queries
-included."""
+"""Retrieval metrics against trec_eval itself (ir-measures over pytrec_eval), ties and odd queries included.
+Home of embed.retrieval and embed.retrieval_metrics."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from ir_measures import AP, RR, R, nDCG
 
+from adaptkit.data.beir import read_set, scored_split, splits
 from adaptkit.embed.examples import MOST_BESIDE, Examples, set_of
-from adaptkit.embed.retrieval import read_set, scored_split, splits
 from adaptkit.embed.retrieval_metrics import PER_QUERY, ranked, retrieval_row, retrieval_scores
 from adaptkit.embed.rows import Example
 from adaptkit.errors import DataError
@@ -127,6 +127,25 @@ def test_what_is_wrong_in_a_set_is_told_with_its_line(folder, name, line, match)
     with pytest.raises(DataError, match=match) as caught:
         read_set(folder, "dev")
     assert caught.value.where.rpartition(":")[2].isdigit()
+
+
+def test_what_is_wrong_in_a_set_can_be_left_out_and_is_listed(folder):
+    before = read_set(folder, "dev")
+    with (folder / "qrels" / "dev.tsv").open("a") as file:
+        file.write("q1\td999\t1\nnobody\td1\t1\nq1\td1\tmany\n")
+    with (folder / "corpus.jsonl").open("a") as file:
+        file.write('{"text": "no id"}\n')
+    found = read_set(folder, "dev", on_bad_row="skip")
+    assert (found.queries, found.grades, found.documents) == (before.queries, before.grades, before.documents)
+    assert [line.partition(": ")[2] for line in found.skipped] == [
+        "a row needs _id and text",
+        "'d999' is not in the set",
+        "'nobody' is not in the set",
+        "grade 'many' is no whole number",
+    ]
+    with pytest.raises(DataError) as caught:
+        read_set(folder, "dev")
+    assert "on_bad_row: skip" in caught.value.fix
 
 
 def test_bm25_finds_rare_words(folder):

@@ -22,10 +22,13 @@ FOUND = {
     "request_throughput": 4.0,
     "output_throughput": 128.0,
     "p50_ttft_ms": 30.0,
+    "p95_ttft_ms": 80.0,
     "p99_ttft_ms": 90.0,
     "p50_tpot_ms": 5.0,
+    "p95_tpot_ms": 8.0,
     "p99_tpot_ms": 9.0,
     "p50_e2el_ms": 200.0,
+    "p95_e2el_ms": 300.0,
     "p99_e2el_ms": 400.0,
 }
 
@@ -44,11 +47,17 @@ def model(name: str, weights_bytes: int, memory_bytes: int, load_s: float, *spee
 
 def test_a_thousand_requests_cost_the_time_they_take():
     assert level(4.0).usd_per_1k_requests == pytest.approx(1000 / 4.0 / 3600 * 3.6)
-    assert level(4.0).ttft_ms == Percentiles(30.0, 90.0)
-    pooled = {"completed": 3, "request_throughput": 2.0, "p50_e2el_ms": 1.0, "p99_e2el_ms": 2.0}
+    assert level(4.0).ttft_ms == Percentiles(30.0, 80.0, 90.0)
+    pooled = {
+        "completed": 3,
+        "request_throughput": 2.0,
+        "p50_e2el_ms": 1.0,
+        "p95_e2el_ms": 1.5,
+        "p99_e2el_ms": 2.0,
+    }
     measured = Measurement.of_vllm(pooled, 8, None)
     assert measured.tpot_ms is None and measured.usd_per_1k_requests is None
-    assert measured.latency_ms == Percentiles(1.0, 2.0)
+    assert measured.latency_ms == Percentiles(1.0, 1.5, 2.0)
 
 
 FIRST, OTHER = model("a", 100, 10, 2.0, 4.0, 8.0), model("b", 25, 5, 1.0, 6.0, 8.0)
@@ -79,4 +88,4 @@ def test_the_file_holds_what_a_forecast_reads():
     assert written["price"]["usd_per_hour"] == 3.6
     assert written["models"][1]["ratios"]["weights_bytes"] == 0.25
     assert [row["requests_per_s"] for row in written["models"][1]["levels"]] == [6.0, 8.0]
-    assert written["models"][0]["levels"][0]["ttft_ms"] == {"p50": 30.0, "p99": 90.0}
+    assert written["models"][0]["levels"][0]["ttft_ms"] == {"p50": 30.0, "p95": 80.0, "p99": 90.0}

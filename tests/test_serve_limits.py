@@ -20,7 +20,7 @@ def test_defaults_are_those_of_the_manual() -> None:
     }
 
 
-def test_limits_survive_the_way_through_the_environment() -> None:
+def test_caveats_survive_the_way_through_the_environment() -> None:
     limits = Limits(1, 2, 3, 4, 0)
     assert limits_from_environment(limits_to_environment(limits)) == limits
     assert limits_to_environment(limits)["ADAPTKIT_LIMIT_BODY_BYTES"] == "1"

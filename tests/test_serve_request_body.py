@@ -123,7 +123,7 @@ def test_honest_requests_pass() -> None:
         check(path, parse(json.dumps(body).encode()), Limits())
 
 
-def test_limits_of_zero_lift_them() -> None:
+def test_caveats_of_zero_lift_them() -> None:
     body = {"max_tokens": 10**9, "n": 1000, "input": ["a"] * 5000}
     check("/v1/completions", body, Limits(max_tokens=0, sequences=0, items=0))
     with pytest.raises(Refused):

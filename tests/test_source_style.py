@@ -43,6 +43,8 @@ ONE_MEANING = {
     "start": "what one recipe starts from",
 }
 """File names that stand in several packages, each with the same meaning everywhere."""
+TRAINING = ("trainer", "models", "embed", "distill", "pretrain", "finetune")
+"""Packages whose modules each have a test file of their name, or one that says `Home of package.module`."""
 
 
 FUNCTION = (ast.FunctionDef, ast.AsyncFunctionDef)
@@ -144,3 +146,15 @@ def test_nothing_is_unpickled_evaluated_or_trusted() -> None:
                 assert ast.unparse(node.func) not in calls, f"{name_of(path)}:{node.lineno}"
             if isinstance(node, ast.keyword) and node.arg == "trust_remote_code":
                 assert ast.unparse(node.value) == "False", f"{name_of(path)}:{node.value.lineno}"
+
+
+def test_each_module_of_training_has_a_home_among_the_tests() -> None:
+    tests = {path.stem.removeprefix("test_"): path for path in (ROOT / "tests").rglob("test_*.py")}
+    trees = [ast.parse(path.read_text(encoding="utf-8")) for path in tests.values()]
+    docstrings = [" ".join((ast.get_docstring(tree) or "").split()) for tree in trees]
+    homes = " ".join(text.partition("Home of ")[2] for text in docstrings)
+    for path in SOURCES:
+        room, _, module = module_of(path).removeprefix("adaptkit.").partition(".")
+        if room in TRAINING and module and path.name != "__init__.py":
+            named = {module.replace(".", "_"), f"{room}_{module}".replace(".", "_")} & tests.keys()
+            assert named or re.search(rf"\b{room}\.{re.escape(module)}\b", homes), name_of(path)

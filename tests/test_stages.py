@@ -1,4 +1,4 @@
-"""Stages of a study: where learning rates are centred, who teaches, how held-out text is cut."""
+"""Stages of a study: where learning rates are centred, who teaches."""
 
 from __future__ import annotations
 
@@ -6,39 +6,16 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
 from adaptkit.architecture import default_learning_rate
 from adaptkit.compare.stages import language
-from adaptkit.compare.stages.data import PASSAGE_BYTES, passage
 from adaptkit.compare.stages.distillation_job import best_teacher
 from adaptkit.compare.stages.language_job import ADAPTER_RATE, FULL_RATE, JobOrder, Subject
 from adaptkit.compare.stages.pretraining_jobs import SCRATCH_RATE, Continued, KeepTraining, Placebo, Scratch
 from adaptkit.compare.stages.tsdae_job import RATE, RestoreTexts
 from adaptkit.compare.workspace import PreparedFiles
-from adaptkit.data.readers import Row
 from adaptkit.study.arms import Origin
 from adaptkit.study.budget import Budget
-
-TEXT = st.lists(st.text(st.characters(codec="utf-8"), min_size=1, max_size=300), min_size=1, max_size=12)
-
-
-@given(TEXT)
-def test_a_passage_is_a_whole_piece_of_its_document(paragraphs: list[str]) -> None:
-    text = "\n".join(paragraphs)
-    row = Row({"text": text}, "a.txt:1", "id")
-    cut = passage(row)
-    assert cut["text"] in text and 0 < len(cut["text"].encode()) <= PASSAGE_BYTES
-    assert text.startswith(cut["text"]) or "\n" + cut["text"] in text
-    assert passage(row) == cut and cut["from"] == "a.txt:1"
-
-
-def test_a_passage_of_a_long_document_need_not_be_its_beginning() -> None:
-    documents = ["\n".join(f"document {i}, line {j}" for j in range(300)) for i in range(20)]
-    cuts = [passage(Row({"text": text}, "", ""))["text"] for text in documents]
-    starts = [text.index(cut) / len(text) for text, cut in zip(documents, cuts, strict=True)]
-    assert max(starts) > 0.5 and len(set(starts)) > 10
 
 
 def test_learning_rates_are_centred_by_what_a_job_moves() -> None:

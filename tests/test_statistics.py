@@ -12,9 +12,8 @@ from scipy import stats
 from adaptkit.data.score_table import ScoreTable
 from adaptkit.errors import DataError
 from adaptkit.study.intervals import decide, half_width
-from adaptkit.study.power import items_too_few, seeds_to_settle
 from adaptkit.study.scores import score_table
-from adaptkit.study.statistics import Comparison, resample
+from adaptkit.study.statistics import resample, reverse
 
 
 def mean_table(values: np.ndarray) -> ScoreTable:
@@ -189,35 +188,142 @@ def test_win_tie_loss(low, high, higher, expected):
     assert decide(low, high, 0.01, higher) == expected
 
 
-def comparison(
-    difference: float, item_variance: float, seed_variance: float, num_seeds: int = 3
-) -> Comparison:
-    half = half_width(item_variance, [(seed_variance / num_seeds, num_seeds - 1)] * 2, 1000, 0.95)
-    return Comparison(
-        difference=difference,
-        low=difference - half,
-        high=difference + half,
-        margin=0.01,
-        outcome="tie",
-        item_variance=item_variance,
-        seed_variances=(seed_variance, seed_variance),
-        seed_freedom=(num_seeds - 1, num_seeds - 1),
-        num_seeds=(num_seeds, num_seeds),
-        num_items=1000,
-        num_clusters=1000,
-        effective_clusters=1000,
-        confidence=0.95,
-    )
+def clustered(rng: np.random.Generator, places: np.ndarray, correlation: float) -> list[ScoreTable]:
+    """One arm whose items are alike within a cluster, one seed."""
+    whole = rng.normal(0, math.sqrt(correlation), places.max() + 1)
+    return [mean_table(whole[places] + rng.normal(0, math.sqrt(1 - correlation), len(places)))]
 
 
-def test_seeds_to_settle():
-    noisy = comparison(0.03, 1e-6, 4e-4)
-    needed = seeds_to_settle(noisy)
-    assert needed is not None and 3 < needed < 20
-    assert half_width(1e-6, [(4e-4 / needed, needed - 1)] * 2, 1000, 0.95) < 0.02
-    assert half_width(1e-6, [(4e-4 / (needed - 1), needed - 2)] * 2, 1000, 0.95) >= 0.02
-    assert seeds_to_settle(comparison(0.03, 4e-4, 1e-6)) is None
-    assert items_too_few(comparison(0.03, 4e-4, 1e-6)) and not items_too_few(noisy)
+def test_whole_clusters_are_drawn_and_cover_where_items_do_not():
+    sizes = np.array([24, 18, 15, 12, 12, 9, 9, 8, 7, 7, 6, 6, 5, 5, 4, 4, 3, 3, 2, 1])
+    places = np.repeat(np.arange(20), sizes)
+    rng = np.random.default_rng(12)
+    drawn = ignored = 0
+    for number in range(300):
+        arms = {"a": clustered(rng, places, 0.3), "b": clustered(rng, places, 0.3)}
+        for labels in (places.tolist(), None):
+            replicates = resample(arms, labels, num_resamples=200, seed=number)
+            pair = replicates.compare("a", "b", margin=0.0, higher_is_better=True)
+            holds = pair.low <= 0 <= pair.high
+            drawn, ignored = drawn + (holds and bool(labels)), ignored + (holds and not labels)
+    assert 0.92 <= drawn / 300 <= 0.985
+    assert ignored / 300 < 0.8, "if ignoring clusters covered, they would not be needed"
+
+
+def test_few_clusters_cover_too():
+    places = np.repeat(np.arange(6), [30, 20, 14, 10, 6, 4])
+    rng = np.random.default_rng(13)
+    holds = 0
+    for number in range(300):
+        replicates = resample(
+            {"a": clustered(rng, places, 0.3)}, places.tolist(), num_resamples=200, seed=number
+        )
+        interval = replicates.interval("a")
+        holds += interval.low <= 0 <= interval.high
+    assert 0.93 <= holds / 300 <= 0.995
+
+
+def test_repeats_within_a_cluster_tell_nothing_new():
+    values = np.random.default_rng(14).normal(0, 1, 30)
+    alone = resample({"a": [mean_table(values)]}, num_resamples=300)
+    shuffled = np.random.default_rng(15).permutation(np.repeat(np.arange(30), 4))
+    order = list(dict.fromkeys(shuffled.tolist()))
+    repeated = resample({"a": [mean_table(values[shuffled])]}, shuffled.tolist(), num_resamples=300)
+    in_order = resample({"a": [mean_table(values[order])]}, num_resamples=300)
+    assert np.allclose(repeated.values["a"], in_order.values["a"])
+    assert (repeated.num_items, repeated.num_clusters, repeated.effective_clusters) == (120, 30, 30.0)
+    assert (alone.num_items, alone.num_clusters, alone.effective_clusters) == (30, 30, 30.0)
+    widths = [r.interval("a").high - r.interval("a").low for r in (repeated, in_order)]
+    assert widths[0] / widths[1] == pytest.approx(math.sqrt(30 / 29))
+
+
+def test_clusters_of_one_item_are_no_clusters():
+    arms = draw_study(np.random.default_rng(16), 2, 50, (0.1, 0.1), 0.3, 0.1)
+    labels = [f"document {i}" for i in range(50)]
+    options = {"margin": 0.0, "higher_is_better": True}
+    without = resample(arms, num_resamples=200).compare("a", "b", **options)
+    assert resample(arms, labels, num_resamples=200).compare("a", "b", **options) == without
+    assert (without.num_clusters, without.effective_clusters) == (50, 50.0)
+
+
+def test_unequal_clusters_tell_as_much_as_fewer_equal_ones():
+    places = [0, 0, 0, 1]
+    replicates = resample({"a": [mean_table(np.array([1.0, 2.0, 3.0, 8.0]))] * 2}, places, num_resamples=4000)
+    assert replicates.effective_clusters == pytest.approx(16 / 10) and replicates.num_clusters == 2
+    # Both clusters in half of all draws (3.5), else the first twice (2) or the second twice (8).
+    assert sorted(set(np.round(replicates.values["a"][:, 0], 9))) == [2.0, 3.5, 8.0]
+    pair = replicates.compare("a", "a", margin=0.0, higher_is_better=True)
+    assert pair.item_variance == 0.0
+    spread = np.array([2.0, 8.0, 3.5, 3.5]).var() * 1.6 / 0.6
+    terms = resample(
+        {"a": [mean_table(np.array([1.0, 2.0, 3.0, 8.0]))], "b": [mean_table(np.zeros(4))]},
+        places,
+        num_resamples=20_000,
+    ).compare("a", "b", margin=0.0, higher_is_better=True)
+    assert terms.item_variance == pytest.approx(spread, rel=0.03)
+
+
+def test_one_cluster_or_too_few_labels_are_refused():
+    with pytest.raises(DataError, match="all 3 test items belong to one group"):
+        resample({"a": [mean_table(np.arange(3.0))]}, ["x"] * 3)
+    with pytest.raises(ValueError, match="2 cluster labels for 3 items"):
+        resample({"a": [mean_table(np.arange(3.0))]}, ["x", "y"])
+
+
+def equal_arms(rng: np.random.Generator, num_arms: int, num_items: int) -> dict[str, list[ScoreTable]]:
+    return {f"arm{i}": [mean_table(rng.normal(0, 1, num_items))] for i in range(num_arms)}
+
+
+def test_intervals_of_many_arms_hold_together():
+    rng = np.random.default_rng(17)
+    together = one_by_one = 0
+    for number in range(200):
+        arms = equal_arms(rng, 7, 60)
+        replicates = resample(arms, num_resamples=200, seed=number)
+        others = [arm for arm in arms if arm != "arm0"]
+        seen = replicates.versus("arm0", others, margin=0.0, higher_is_better=True)
+        together += all(pair.low <= 0 <= pair.high for pair in seen.values())
+        alone = [replicates.compare(arm, "arm0", margin=0.0, higher_is_better=True) for arm in others]
+        one_by_one += all(pair.low <= 0 <= pair.high for pair in alone)
+    assert 0.905 <= together / 200 <= 0.99
+    assert one_by_one / 200 < 0.87, "if each alone covered, the common level would not be needed"
+
+
+def test_many_arms_beside_a_baseline_hold_together_where_seeds_dominate():
+    rng = np.random.default_rng(18)
+    covered = 0
+    for number in range(200):
+        arms = {"baseline": [mean_table(rng.normal(0, 0.5, 60))]}
+        for i in range(8):
+            own = rng.normal(0, 0.5, 60)
+            arms[f"arm{i}"] = [mean_table(own + luck) for luck in rng.normal(0, 0.3, 3)]
+        replicates = resample(arms, num_resamples=150, seed=number)
+        seen = replicates.versus("baseline", list(arms)[1:], margin=0.0, higher_is_better=True)
+        covered += all(pair.low <= 0 <= pair.high for pair in seen.values())
+    assert covered / 200 >= 0.92
+
+
+def test_versus_is_compare_for_two_arms_and_minds_no_order():
+    arms = draw_study(np.random.default_rng(19), 3, 50, (0.1, 0.2), 0.3, 0.1)
+    options = {"margin": 0.01, "higher_is_better": False}
+    replicates = resample(arms, num_resamples=300)
+    assert replicates.versus("b", ["a"], **options) == {"a": replicates.compare("a", "b", **options)}
+    rng = np.random.default_rng(20)
+    more = arms | {"c": [mean_table(rng.normal(0, 2, 50))] * 3, "d": [mean_table(rng.normal(0, 1, 50))]}
+    ahead = resample(more, num_resamples=300).versus("c", ["a", "b", "d"], **options)
+    turned = resample(dict(reversed(more.items())), num_resamples=300).versus("c", ["d", "a", "b"], **options)
+    assert turned == ahead and list(turned) == ["d", "a", "b"]
+    assert 1 - 0.05 / 3 > ahead["a"].confidence == ahead["d"].confidence > 0.95
+
+
+def test_a_comparison_turned_round():
+    arms = draw_study(np.random.default_rng(21), 3, 50, (0.1, 0.0), 0.3, 0.0)
+    pair = resample(arms | {"b": arms["b"][:2]}).compare("a", "b", margin=0.1, higher_is_better=True)
+    back = reverse(pair)
+    assert (back.difference, back.low, back.high) == (-pair.difference, -pair.high, -pair.low)
+    assert back.seed_variances == pair.seed_variances[::-1] and pair.seed_variances[0] > 0
+    assert (pair.num_seeds, back.num_seeds, back.seed_freedom) == ((3, 2), (2, 3), (1, 2))
+    assert reverse(back) == pair
 
 
 def test_different_or_no_items_are_refused():

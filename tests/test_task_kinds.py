@@ -87,7 +87,7 @@ def test_duplicates_are_counted_and_removed_before_the_split(tmp_path: Path) -> 
 TOY = '''
 """Kind `shout`: is the text in capitals? Answered by a rule, as a stand-in for any idea of one's own."""
 
-from adaptkit.study.task import Answers
+from adaptkit.study.task_answers import Answers
 from adaptkit.study.tasks.classify import Classify
 
 

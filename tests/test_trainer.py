@@ -1,4 +1,6 @@
-"""The loop: exact resume, averages, schedules, selection, refusals, and what it tells."""
+"""The loop: exact resume, averages, schedules, selection, refusals, and what it tells. Home of
+trainer.trainer, trainer.config, trainer.device, trainer.optim, trainer.pending, trainer.progress,
+trainer.reporters and trainer.row_source."""
 
 from __future__ import annotations
 

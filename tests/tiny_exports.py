@@ -22,12 +22,11 @@ from adaptkit.pretrain.config import PretrainConfig, TokenizerConfig
 from adaptkit.pretrain.recipe import pretrain
 from adaptkit.run import Run, read_json, write_json
 from adaptkit.run_record import SuiteRecord, read_record
+from adaptkit.study.data_record import CorpusRecord, DataRecord
 from adaptkit.study.record import (
     ArmRecord,
     BaseRecord,
     BudgetRecord,
-    CorpusRecord,
-    DataRecord,
     ScoreRecord,
     StudyRecord,
     TaskRecord,

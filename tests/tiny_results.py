@@ -15,15 +15,8 @@ from typing import Any
 import numpy as np
 
 from adaptkit.run_record import SplitRecord
-from adaptkit.study.record import (
-    ArmRecord,
-    BaseRecord,
-    BudgetRecord,
-    CorpusRecord,
-    DataRecord,
-    StudyRecord,
-    TaskRecord,
-)
+from adaptkit.study.data_record import CorpusRecord, DataRecord
+from adaptkit.study.record import ArmRecord, BaseRecord, BudgetRecord, StudyRecord, TaskRecord
 from adaptkit.study.results import Cell, Cost, ItemRow, Results
 
 BYTES = 100

@@ -28,7 +28,10 @@ Quickstart = Annotated[
     bool, typer.Option("--quickstart", help="Run the built-in study; needs no data, hub or GPU.")
 ]
 DryRun = Annotated[
-    bool, typer.Option("--dry-run", help="Print stages, FLOPs, time and memory; train nothing.")
+    bool,
+    typer.Option(
+        "--dry-run", help="Print every arm with its FLOPs and time, and those left out; train nothing."
+    ),
 ]
 Executor = Annotated[Literal["local", "ray"], typer.Option(help="Processes here, or tasks on a Ray cluster.")]
 

@@ -20,6 +20,7 @@ import typer
 from adaptkit.cli.console import Outcome, command
 from adaptkit.cli.options import Dimensions, Documents, Dtype, EncoderFolder, Resume, Root, Words
 from adaptkit.cli.train import run_config
+from adaptkit.data.beir import read_set, scored_split
 from adaptkit.embed.config import EmbedConfig
 from adaptkit.errors import ServerError
 from adaptkit.run import write_jsonl
@@ -244,7 +245,7 @@ def evaluate(
     nDCG@10, MRR@10, MAP and recall, with trec_eval's definitions.
     """
     from adaptkit.embed.encoder import Encoder
-    from adaptkit.embed.retrieval import read_set, retrieval_rows, scored_split
+    from adaptkit.embed.retrieval import retrieval_rows
     from adaptkit.embed.retrieval_metrics import retrieval_scores
 
     chosen = read_set(folder, split or scored_split(folder))

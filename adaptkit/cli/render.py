@@ -34,24 +34,36 @@ def duration(seconds: float) -> str:
 
 
 def plan(planned: dict[str, Any]) -> str:
-    """List the stages of `compare --dry-run` with what each is predicted to cost."""
-    rows: list[tuple[str, ...]] = [
-        ("stage", "what", "FLOPs", "time", "memory", ""),
-        *map(_stage_row, planned["stages"]),
-    ]
-    num_left = sum(not stage["cached"] for stage in planned["stages"])
-    jobs = planned["machine"]["jobs"]
-    time = f"about {duration(planned['seconds_left'])} with {jobs} at once"
-    count = f"{len(planned['stages'])} stages, {num_left} to run"
-    return f"{table(rows)}\n\n{count}, {planned['flops']:.2g} FLOPs in all, {time}"
+    """List what `compare --dry-run` says: arms and their cost, those left out, what can be settled."""
+    arms = [("arm", "scored on", "FLOPs", "time"), *map(_arm_row, planned["arms"])]
+    parts = [table(arms)]
+    if planned["left_out"]:
+        parts.append(table([("left out", "", "why"), *map(_left_out_row, planned["left_out"])]))
+    parts.append(
+        table([("smallest difference that can be settled", "", ""), *map(_settled, planned["settles"])])
+    )
+    stages, jobs = planned["stages"], planned["machine"]["jobs"]
+    num_left = sum(not stage["cached"] for stage in stages)
+    memory = max((stage["memory_bytes"] for stage in stages), default=0.0) / 2**30
+    time = f"about {duration(planned['seconds_left'])} with {jobs} at once, {memory:.2g} GiB each"
+    count = f"{len(stages)} stages, {num_left} to run"
+    parts.append(f"{count}, {planned['flops']:.2g} FLOPs in all, {time}")
+    return "\n\n".join(parts)
 
 
-def _stage_row(stage: dict[str, Any]) -> tuple[str, ...]:
-    flops, memory = "", ""
-    if stage["flops"]:
-        flops, memory = f"{stage['flops']:.2g}", f"{stage['memory_bytes'] / 2**30:.2g} GiB"
-    done = "done" if stage["cached"] else ""
-    return stage["id"], stage["describe"], flops, duration(stage["seconds"]), memory, done
+def _arm_row(row: dict[str, Any]) -> tuple[str, ...]:
+    flops = f"{row['flops']:.2g}" if row["flops"] else ""
+    return row["arm"], row["task"], flops, duration(row["seconds"])
+
+
+def _left_out_row(row: dict[str, Any]) -> tuple[str, ...]:
+    return row["arm"], row["task"] or "", row["reason"]
+
+
+def _settled(row: dict[str, Any]) -> tuple[str, ...]:
+    size = f"{row['smallest_difference']:.3f} {row['unit'].replace('_', ' ')}"
+    by = f"{row['test_items']} test items, {row['seeds']} seeds, {row['arms']} arms"
+    return row["task"], size, by
 
 
 def student(planned: dict[str, Any]) -> str:

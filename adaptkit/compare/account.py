@@ -9,13 +9,16 @@ from adaptkit.compare.plan import Plan
 from adaptkit.compare.workspace import result_path
 from adaptkit.run import Run, read_json
 from adaptkit.run_record import read_record
+from adaptkit.study.account_record import PlanRecord, SpendRecord, StageTimeRecord
 from adaptkit.study.arms import Arm
 from adaptkit.study.config import LANGUAGE, StudyConfig
-from adaptkit.study.record import PlanRecord, ScoreRecord, SpendRecord, StageTimeRecord
+from adaptkit.study.record import ScoreRecord
 from adaptkit.study.stage_record import RESULTS, StageKey, StageResult, read_result
 
 WHOLE = 0.98
 """Of a grant: who spent less says why."""
+MORE_THAN_ROUNDING = 3
+"""Steps: a training that leaves more than these has made all the passes that it may make."""
 
 
 def spends(plan: Plan, root: Path, scores: Sequence[ScoreRecord]) -> tuple[SpendRecord, ...]:
@@ -49,14 +52,14 @@ def flops_of(root: Path, runs: Iterable[str]) -> float:
 def _why_unspent(plan: Plan, root: Path, arm: Arm, task: str, scores: Sequence[ScoreRecord]) -> str:
     if task == LANGUAGE:
         return "only whole steps can be taken" if arm.origin.learns_text else "nothing is trained"
-    settings = plan.config.task(task)
     if not arm.trains_on_task:
         return f"{arm.adaptation} trains nothing on the task"
-    rows = read_record(Run(root / scores[0].run)).splits["train"].documents
-    steps = read_record(Run(root / scores[0].run)).num_steps
-    most = settings.task_kind.most_steps(settings, rows)
-    if steps >= most:
-        return f"max_epochs: {settings.max_epochs} passes over the rows were made"
+    run = Run(root / scores[0].run)
+    cost, steps = read_json(run.cost_path), read_record(run).num_steps
+    one_step = (cost["flops"] - cost.get("scoring_flops", 0.0)) / steps
+    granted = plan.budget.run(plan.budget.on_task(arm.origin))
+    if granted - cost["flops"] > MORE_THAN_ROUNDING * one_step:
+        return f"max_epochs: {plan.config.task(task).max_epochs} passes over the rows were made"
     return "only whole steps can be taken"
 
 

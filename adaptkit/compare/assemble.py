@@ -18,11 +18,11 @@ from adaptkit.run import Run, read_json
 from adaptkit.run_record import read_record
 from adaptkit.study.arms import Arm, Origin
 from adaptkit.study.config import LANGUAGE, StudyConfig
+from adaptkit.study.data_record import DataRecord
 from adaptkit.study.record import (
     ArmRecord,
     BaseRecord,
     BudgetRecord,
-    DataRecord,
     DecisionRecord,
     ForgettingRecord,
     MachineRecord,

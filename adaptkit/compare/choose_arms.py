@@ -12,10 +12,10 @@ from dataclasses import dataclass
 from adaptkit.compare.build_stages import scores_text, shares_of
 from adaptkit.compare.costs import Costs
 from adaptkit.errors import ConfigError
+from adaptkit.study.account_record import LeftOutRecord
 from adaptkit.study.arms import Adaptation, Arm, Origin, with_text_arms
 from adaptkit.study.budget import Budget, steps_within, times_too_small
 from adaptkit.study.config import StudyConfig
-from adaptkit.study.record import LeftOutRecord
 from adaptkit.study.task import TaskConfig
 
 TEXT_ARMS = (Origin.CONTINUED, Origin.CONTINUED_LORA, Origin.SCRATCH, Origin.PLACEBO)

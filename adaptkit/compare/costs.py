@@ -18,13 +18,14 @@ from torch import nn
 from adaptkit import models
 from adaptkit.adapters import AdapterConfig, attach
 from adaptkit.architecture import architecture
+from adaptkit.data.drawing import PASSAGE_BYTES
 from adaptkit.data.readers import read
 from adaptkit.study.arms import Adaptation, Arm, Origin
 from adaptkit.study.base_model import TextKind
 from adaptkit.study.config import StudyConfig
-from adaptkit.study.task import BYTES_PER_TOKEN, TEST_SHARE, CorpusConfig, TaskConfig, TaskSize
+from adaptkit.study.task import TEST_SHARE, CorpusConfig, TaskConfig
+from adaptkit.study.task_size import BYTES_PER_TOKEN, TaskSize
 
-PASSAGE_BYTES = 1024
 DEV_SHARE = 0.05
 EVAL_PASSES_ON_TEXT = 2
 """A model that was trained on text is scored on development text by its loss on packed rows, and by
@@ -38,28 +39,33 @@ class TextSizes:
     Attributes:
         domain, general: to train on.
         dev, test: held-out passages that a model is scored on.
+        num_test: test passages of the domain.
     """
 
     domain: float
     general: float
     dev: float
     test: float
+    num_test: int
 
 
 def text_sizes(config: StudyConfig) -> TextSizes:
     """The sizes of a study's text, from its files."""
     domain, general = (_sizes(corpus) for corpus in (config.domain, config.general))
-    return TextSizes(domain[0], general[0], dev=domain[1], test=domain[2] + general[2])
+    num_test = round(domain[2] / domain[3])
+    return TextSizes(domain[0], general[0], domain[1], domain[2] + general[2], num_test)
 
 
-def _sizes(corpus: CorpusConfig) -> tuple[float, float, float]:
-    """Bytes to train on, of development passages and of test passages."""
+def _sizes(corpus: CorpusConfig) -> tuple[float, float, float, float]:
+    """Bytes to train on, of development passages, of test passages, and of one passage."""
     rows = read(corpus.train, "text")
     num_bytes = float(rows.num_bytes)
     passage = min(PASSAGE_BYTES, num_bytes / len(rows.rows))
-    held_out = num_bytes * TEST_SHARE if corpus.test is None else math.inf
+    held_out = num_bytes * TEST_SHARE
+    if corpus.test is not None:
+        held_out = float(read(corpus.test, "text").num_bytes)
     dev, test = ((items or math.inf) * passage for items in (corpus.dev_items, corpus.test_items))
-    return num_bytes, min(dev, DEV_SHARE * num_bytes), min(test, held_out)
+    return num_bytes, min(dev, DEV_SHARE * num_bytes), min(test, held_out), passage
 
 
 @dataclass

@@ -18,6 +18,7 @@ from adaptkit.compare.build_stages import build_stages, teaching_origins
 from adaptkit.compare.choose_arms import choose_arms
 from adaptkit.compare.costs import Costs, text_sizes
 from adaptkit.compare.predict import Predictor, wall_seconds
+from adaptkit.compare.settles import settled_by
 from adaptkit.compare.speed import Machine, measure
 from adaptkit.compare.stage import Stage
 from adaptkit.compare.workspace import Fixed, plan_path, read_fixed, result_path, write_fixed
@@ -156,6 +157,7 @@ def plan_json(plan: Plan, study: Path) -> dict[str, Any]:
         "arms": arm_rows(plan),
         "left_out": [row.model_dump(mode="json") for row in plan.fixed.left_out],
         "without": plan.config.without,
+        "settles": settled_by(plan.config, plan.predictor.costs),
         "stages": stages,
         "flops": plan.flops,
         "seconds_left": round(plan.seconds_left(finished)),

@@ -18,10 +18,10 @@ from typing import Any
 from adaptkit.config import Config, load
 from adaptkit.data.readers import DataConfig, Dataset, read
 from adaptkit.run import Run, digest, file_digest, read_json, write_json
+from adaptkit.study.account_record import LeftOutRecord
 from adaptkit.study.arms import Arm, Origin
 from adaptkit.study.budget import Budget
 from adaptkit.study.config import StudyConfig
-from adaptkit.study.record import LeftOutRecord
 from adaptkit.study.stage_record import (
     BASE,
     PREPARE,

@@ -6,17 +6,20 @@ report.ok, report.as_json(); rich.print(report.render())
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
+from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from adaptkit.data.beir import read_set, retrieval_folder, splits
 from adaptkit.data.dedup import DedupReport, deduplicate
 from adaptkit.data.overlap import OverlapReport, overlap
-from adaptkit.data.readers import DataConfig, Dataset, read
+from adaptkit.data.readers import DataConfig, Dataset, Row, describe_files, read
 from adaptkit.data.tokenizers import bytes_per_token, train_tokenizer
 from adaptkit.errors import DataError
 from adaptkit.models import load_tokenizer
@@ -25,7 +28,10 @@ if TYPE_CHECKING:
     from rich.console import RenderableType
     from transformers import PreTrainedTokenizerFast
 
-HELD_OUT = ("test", "dev", "valid", "eval", "held")  # a set whose name holds one of these is not for training
+HELD_OUT = {"test", "dev", "valid", "validation", "heldout", "eval"}
+"""A set is not for training if its name holds one of these as a whole word."""
+DOCUMENTS = " documents"
+"""How the documents of a retrieval set are named: what queries are about, and nothing to be kept apart."""
 QUANTILES = (0.0, 0.05, 0.5, 0.95, 1.0)
 SAMPLE_BYTES = 1_000_000  # text on which bytes per token are estimated
 VOCAB_SIZE = 8192
@@ -68,6 +74,8 @@ class CheckReport:
 
     datasets: list[DatasetReport]
     overlaps: dict[str, OverlapReport] = field(default_factory=dict)  # "test in train"
+    guessed: list[str] = field(default_factory=list)
+    """Data sets that count as held out because of their names."""
 
     @property
     def ok(self) -> bool:
@@ -91,6 +99,7 @@ class CheckReport:
             rare = [label for label, count in d.labels.items() if count < RARE_LABEL]
             if rare:
                 notes.append(f"{d.name}: labels with fewer than {RARE_LABEL} rows: {', '.join(rare[:8])}")
+        notes += [f"{name}: taken as held out, guessed from its name" for name in self.guessed]
         for pair, report in self.overlaps.items():
             if report.contaminated:
                 count = f"{len(report.contaminated)} of {report.num_test_items} items"
@@ -104,6 +113,7 @@ class CheckReport:
             "ok": self.ok,
             "datasets": [asdict(d) for d in self.datasets],
             "overlaps": overlaps,
+            "held_out_by_name": self.guessed,
             "notes": self.notes,
         }
 
@@ -159,24 +169,64 @@ def check(
 
     Args:
         configs: name -> config; or a list of files, folders or configs, named by their files. Bad rows are
-            collected whatever `on_bad_row` says. Sets named test, dev, valid, eval or held-out are compared
-            with all others.
+            collected whatever `on_bad_row` says. A folder in BEIR's layout is read as its documents and the
+            queries of each split. Sets whose name has the word test, dev, valid, validation, heldout or eval
+            are compared with all others.
         tokenizer: the one to estimate tokens with; by default an 8k BPE is trained on a sample of the
             training sets.
     Raises: DataError for files that cannot be read at all or show no known roles.
     """
-    named = _named(configs)
-    read_sets = {
-        name: read(config.model_copy(update={"on_bad_row": "skip"})) for name, config in named.items()
-    }
-    held_out = [name for name in named if any(word in Path(name).name.lower() for word in HELD_OUT)]
-    training = [name for name in named if name not in held_out] or list(named)
+    read_sets: dict[str, Dataset] = {}
+    guessed, by_layout = list[str](), list[str]()
+    for name, config in _named(configs).items():
+        skipping = config.model_copy(update={"on_bad_row": "skip"})
+        folder = retrieval_folder(skipping)
+        if folder is None:
+            read_sets[name] = read(skipping)
+            guessed += [name] if is_held_out(name) else []
+        else:
+            parts = _retrieval_parts(name, folder)
+            read_sets |= parts
+            by_layout += [part for part in parts if part.rpartition(" ")[2] in HELD_OUT]
+    held_out = [*guessed, *by_layout]
+    training = [name for name in read_sets if name not in held_out] or list(read_sets)
     measure, label = _tokenizer(tokenizer, [read_sets[name] for name in training])
     reports = [_describe(name, dataset, measure, label) for name, dataset in read_sets.items()]
-    pairs = [(test, train) for test in held_out for train in training if test != train]
-    return CheckReport(
-        reports, {f"{test} in {train}": overlap(read_sets[train], read_sets[test]) for test, train in pairs}
-    )
+    overlaps = {
+        f"{test} in {train}": overlap(read_sets[train], read_sets[test])
+        for test in held_out
+        for train in training
+        if test != train and not (test in by_layout and train.endswith(DOCUMENTS))
+    }
+    return CheckReport(reports, overlaps, guessed)
+
+
+def is_held_out(name: str) -> bool:
+    """Whether a name has a word for held-out data: `dev.jsonl`, `ticket-test.csv`, but not `attest.csv`."""
+    words = re.findall(r"[^\W_]+", Path(name).name.lower())
+    return bool(HELD_OUT & {*words, *map("".join, pairwise(words))})
+
+
+def _retrieval_parts(name: str, folder: Path) -> dict[str, Dataset]:
+    """The documents of a retrieval set, and the queries of each split, with the lines that cannot be used."""
+    parts: dict[str, Dataset] = {}
+    listed: set[str] = set()
+    for split in splits(folder):
+        chosen = read_set(folder, split, on_bad_row="skip")
+        bad = [line for line in chosen.skipped if line not in listed]
+        listed |= set(bad)
+        if not parts:
+            files = describe_files(path for path in sorted(folder.rglob("*")) if path.is_file())
+            parts[f"{name}{DOCUMENTS}"] = _texts(chosen.documents, chosen.where, files=files)
+        parts[f"{name} queries {split}"] = _texts(chosen.queries, chosen.where, skipped=bad)
+    if not parts:
+        raise DataError("no qrels/*.tsv", where=str(folder), fix="lay the set out as BEIR does")
+    return parts
+
+
+def _texts(texts: Mapping[str, str], where: Mapping[str, str], **facts: Any) -> Dataset:
+    rows = [Row({"text": text}, where[name], name) for name, text in texts.items()]
+    return Dataset(rows, "text", {"text": "text"}, **facts)
 
 
 def _named(configs: Mapping[str, DataConfig] | Sequence[str | DataConfig]) -> dict[str, DataConfig]:

@@ -55,7 +55,7 @@ def cut_overlap(train: Dataset, tests: Mapping[str, Sequence[Row]]) -> tuple[Dat
     from SHORTEST words on.
     """
     probe, ranges = _probe(train, tests)
-    reports = {name: probe.report(numbers) for name, numbers in ranges.items()}
+    reports = {name: probe.report(numbers, name_rows=False) for name, numbers in ranges.items()}
     runs = {name: probe.runs_of(reports[name], ranges[name]) for name in tests}
     touched = set[str]().union(*(probe.holders(of) for of in runs.values()))
     source = sources_of(train.rows)
@@ -82,7 +82,8 @@ def drop_overlap(train: Dataset, tests: Mapping[str, Sequence[Row]]) -> tuple[Da
     gone: set[str] = set()
     for name, numbers in ranges.items():
         report = probe.report(numbers)
-        rows = [row for row in train.rows if row.id in set(report.train_ids) - gone]
+        going = set(report.train_ids) - gone
+        rows = [row for row in train.rows if row.id in going]
         by_source, by_label = Counter[str](), Counter[str]()
         for row in rows:
             size = len(row.text.encode())

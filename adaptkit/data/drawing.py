@@ -154,7 +154,7 @@ def hold_out(dataset: Dataset, size: int, most: float) -> tuple[Dataset, Dataset
         raise DataError(what, where=where, fix="give more rows, or more than one group")
     limit = max(1, math.floor(most * len(dataset.rows)))
     wanted = min(size, limit) if size else limit
-    num_groups = min(len(groups) - 1, max(1, round(wanted * len(groups) / len(dataset.rows))))
+    num_groups = min(len(groups) - 1, math.ceil(wanted * len(groups) / len(dataset.rows)))
     # one row stands for its group
     firsts = [min(rows, key=_order) for rows in groups.values()]
     chosen = {row.cluster for row in draw(firsts, num_groups)}

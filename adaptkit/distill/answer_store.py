@@ -2,8 +2,7 @@
 
     folder/
         part-00000.bin    ids, then log-probabilities, of up to ROWS_PER_PART rows: little-endian uint16
-        (uint32
-                          from 65,537 tokens on) [rows, T, K], float16 [rows, T, K]
+                          (uint32 from 65,537 tokens on) [rows, T, K], float16 [rows, T, K]
         part-00000.json   its number of rows and sha256, written after it: a killed writing goes on behind the
                           last one
         index.json        what it was made from (teacher, text, row length, temperature), bytes per token,
@@ -16,7 +15,6 @@ Shape suffixes: B = rows of a batch, T = tokens of a row, K = kept tokens, V = v
 from __future__ import annotations
 
 import json
-import os
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -28,6 +26,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from adaptkit.disk import whole_file
 from adaptkit.errors import DataError
 from adaptkit.run import digest, file_digest, read_json, write_json
 from adaptkit.trainer.distillation import STORED
@@ -54,7 +53,9 @@ class StoreLayout:
 
     @property
     def id_type(self) -> str:
-        return "<u2" if self.vocab_size <= 1 << 16 else "<u4"
+        if self.vocab_size <= 1 << 16:
+            return "<u2"
+        return "<u4"
 
     @property
     def bytes_per_token(self) -> int:
@@ -77,13 +78,14 @@ class SignalStore:
             what = "the index of the teacher's answers is damaged"
             raise DataError(what, where=str(folder / "index.json"), fix="delete the folder")
         for name, sha256 in index["parts"].items():
-            path, state = folder / name, "differs from its sha256"
+            path, fault = folder / name, ""
             if not path.is_file():
-                state = "is missing"
-            elif file_digest(path) == sha256:
-                continue
-            what = f"a part of the teacher's answers {state}"
-            raise DataError(what, where=str(path), fix="delete the folder")
+                fault = "is missing"
+            elif file_digest(path) != sha256:
+                fault = "differs from its sha256"
+            if fault:
+                what = f"a part of the teacher's answers {fault}"
+                raise DataError(what, where=str(path), fix="delete the folder")
         return cls(folder, StoreLayout(**index["layout"]))
 
     def read(self, rows: list[int]) -> tuple[Tensor, Tensor]:
@@ -163,12 +165,10 @@ def _write_part(path: Path, source: Source, score: Scorer, rows: list[int], layo
     groups = [rows[start : start + ROWS_AT_ONCE] for start in range(0, len(rows), ROWS_AT_ONCE)]
     answers = [score(source.collate(group, seed=0, epoch=0)) for group in groups]
     ids, logprobs = (torch.cat(side).cpu().numpy() for side in zip(*answers, strict=True))
-    temporary = path.with_suffix(f".{os.getpid()}.tmp")
-    with temporary.open("wb") as file:
+    num_bytes = len(rows) * layout.seq_len * layout.bytes_per_token
+    with whole_file(path, num_bytes) as temporary, temporary.open("wb") as file:
         ids.astype(layout.id_type).tofile(file)
         logprobs.clip(LEAST_LOGPROB, 0).astype("<f2").tofile(file)
-        os.fsync(file.fileno())
-    os.replace(temporary, path)
     event = {
         "event": "the teacher was asked",
         "rows": rows[-1] + 1,

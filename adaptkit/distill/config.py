@@ -152,7 +152,9 @@ class DistillConfig(Config):
     @property
     def quantization(self) -> Literal["int8", "nf4"] | None:
         """What the teacher's weights are kept in."""
-        return self.signal if self.signal in ("int8", "nf4") else None
+        if self.signal in ("int8", "nf4"):
+            return self.signal
+        return None
 
     @property
     def served(self) -> bool:
@@ -165,11 +167,15 @@ class DistillConfig(Config):
         start = self.student.start
         if start in FROM_TEACHER:
             return self.teacher
-        return "" if start == "fresh" else start
+        if start == "fresh":
+            return ""
+        return start
 
     def folders(self) -> dict[str, str]:
         """Models that the run depends on: dotted key -> folder or hub id."""
-        folders = {} if self.served else {"teacher": self.teacher}
+        folders = {}
+        if not self.served:
+            folders["teacher"] = self.teacher
         if self.student.start not in (*FROM_TEACHER, "fresh"):
             folders["student.start"] = self.student.start
         return folders
@@ -177,4 +183,6 @@ class DistillConfig(Config):
     @property
     def model_name(self) -> str:
         """The teacher's name without its place, for messages and cards."""
-        return self.teacher if self.served else Path(self.teacher).name
+        if self.served:
+            return self.teacher
+        return Path(self.teacher).name

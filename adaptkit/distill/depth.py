@@ -108,8 +108,9 @@ def copy_blocks(
         if name.startswith(stack):
             number, inside = name.removeprefix(stack).split(".", 1)
             block, origin = int(number), f"{stack}{blocks[int(number)]}.{inside}"
-        weight = weights[origin].float()
-        state[name] = weight if cut is None else cut(name, block, weight)
+        state[name] = weights[origin].float()
+        if cut is not None:
+            state[name] = cut(name, block, state[name])
     student.load_state_dict(state)
     return student
 

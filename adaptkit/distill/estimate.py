@@ -45,22 +45,25 @@ def plan(config: DistillConfig) -> dict[str, Any]:
     if teacher is not None:
         check_pair(config, kind, student, teacher)
     own = _measured(student, kind, seq_len, config.adapter)
-    theirs = _measured(teacher, kind, seq_len) if teacher is not None else None
-    faster = {"reading": theirs["forward"] / own["forward"]} if theirs else {}
-    if theirs and kind == "causal":
-        faster["writing"] = theirs["read"] / own["read"]
-    sizes = {"student": own, **({"teacher": theirs} if theirs else {})}
+    theirs, share, faster = None, None, {}
+    sizes, facts = {"student": own}, {"student": _facts(student, own)}
+    if teacher is not None:
+        theirs = sizes["teacher"] = _measured(teacher, kind, seq_len)
+        facts["teacher"] = _facts(teacher, theirs)
+        share = own["params"] / theirs["params"]
+        faster["reading"] = theirs["forward"] / own["forward"]
+        if kind == "causal":
+            faster["writing"] = theirs["read"] / own["read"]
     tokens = config.trainer.num_steps * config.trainer.global_batch_size * seq_len
     return {
         "kind": kind,
-        "student": _facts(student, own),
-        **({"teacher": _facts(teacher, theirs)} if theirs else {}),
+        **facts,
         "trained": int(own["trained"]),
-        "share_of_parameters": own["params"] / theirs["params"] if theirs else None,
+        "share_of_parameters": share,
         "expected_speed_up": faster,
         "serving_bytes": {name: size["params"] * SERVED_BYTES for name, size in sizes.items()},
         "training_bytes": _memory(config, student, own, theirs),
-        "flops": tokens * (own["train"] + _asked(config, kind, own, theirs)),
+        "flops": tokens * (own["train"] + _beside(config, kind, own, theirs)),
         "stored_bytes_per_token": _stored(config, student.vocab_size),
     }
 
@@ -69,30 +72,29 @@ def _stored(config: DistillConfig, vocab_size: int) -> int:
     """What the teacher's answers take on disk, per token of text."""
     if config.signal != "offline":
         return 0
-    top_k = min(http_teacher.TOP_K if config.served else TOP_K, vocab_size - 1)
-    return StoreLayout(0, config.size.seq_len, top_k, vocab_size).bytes_per_token
+    most = http_teacher.TOP_K if config.served else TOP_K
+    return StoreLayout(0, config.size.seq_len, min(most, vocab_size - 1), vocab_size).bytes_per_token
 
 
 def _memory(
     config: DistillConfig, student: Any, own: dict[str, float], theirs: dict[str, float] | None
 ) -> dict[str, float]:
     """Bytes while training."""
-    rows = config.trainer.microbatch_size or config.trainer.global_batch_size
-    frozen = 0.0
+    frozen = teacher = 0.0
     if config.adapter.kind != "none":
         frozen = own["params"] * TEACHER_BYTES[config.adapter.quantization or "online"]
+    if theirs is not None:
+        teacher = theirs["params"] * TEACHER_BYTES[config.signal]
+    rows = config.trainer.microbatch_size or config.trainer.global_batch_size
+    activations = rows * config.size.seq_len * student.hidden_size * student.num_hidden_layers
     return {
         "student": own["trained"] * STATE_BYTES + frozen,
-        "teacher": theirs["params"] * TEACHER_BYTES[config.signal] if theirs else 0.0,
-        "activations": ACTIVATION_BYTES
-        * rows
-        * config.size.seq_len
-        * student.hidden_size
-        * student.num_hidden_layers,
+        "teacher": teacher,
+        "activations": ACTIVATION_BYTES * activations,
     }
 
 
-def _asked(
+def _beside(
     config: DistillConfig, kind: Kind, own: dict[str, float], theirs: dict[str, float] | None
 ) -> float:
     """FLOPs per token beside the student's own training step."""
@@ -111,15 +113,14 @@ def _measured(shape: Any, kind: Kind, seq_len: int, adapter: AdapterConfig | Non
         flops, count = models.flops_per_token(model, seq_len), models.param_count(model)
         learns, trained = flops, count.total
         if adapter is not None and adapter.kind != "none":
-            plain = adapter.model_copy(
-                update={"kind": "lora"} if adapter.quantization else {}
-            )  # no 4-bit weights are here
-            tuned = attach(model, plain, 0)
+            if adapter.quantization:  # no 4-bit weights are here
+                adapter = adapter.model_copy(update={"kind": "lora"})
+            tuned = attach(model, adapter, 0)
             learns, trained = models.flops_per_token(tuned, seq_len), models.param_count(tuned).trainable
-    table = (
-        0 if getattr(shape, "tie_word_embeddings", False) else shape.vocab_size * shape.hidden_size
-    )  # looked up, not read
-    sizes = {"params": count.total, "trained": trained, "read": count.total - table}
+    read = count.total
+    if not getattr(shape, "tie_word_embeddings", False):
+        read -= shape.vocab_size * shape.hidden_size  # the table of embeddings is looked up, not read
+    sizes = {"params": count.total, "trained": trained, "read": read}
     return {**sizes, "forward": flops.forward, "train": learns.train}
 
 

@@ -49,11 +49,12 @@ class ServedTeacher:
         writers = [model for model in self.client.models() if model.writes]
         chosen = next((model for model in writers if name in ("", model.name)), None)
         if chosen is None:
-            what = (
-                f"serves no model '{name}' that writes text" if name else "serves no model that writes text"
-            )
-            fix = "name one of these: " + ", ".join(f"{self.address}{NAMED}{model.name}" for model in writers)
-            fix = fix if writers else "serve a causal language model"
+            what, fix = "serves no model that writes text", "serve a causal language model"
+            if name:
+                what = f"serves no model '{name}' that writes text"
+            if writers:
+                addresses = [f"{self.address}{NAMED}{model.name}" for model in writers]
+                fix = f"name one of these: {', '.join(addresses)}"
             raise ServerError(what, where=self.address, fix=fix)
         self.name, self.window = chosen.name, chosen.max_len
 

@@ -1,4 +1,4 @@
-"""The distillation recipe: a student from a teacher, into one run directory.
+"""Train a student to answer as its teacher does, into one run directory.
 
     config = load(DistillConfig, "distill.yaml").config
     result = distill(config, Run.open("runs", config.name, config.model_dump(mode="json")))
@@ -117,7 +117,9 @@ def step_flops(config: DistillConfig, start: Start) -> tuple[float, float]:
     """FLOPs per token of a training step, and how much of them the student's own pass does not need."""
     length = _row_length(config, start)
     count_extra = getattr(start.lesson.objective, "extra_flops_per_token", None)
-    extra = count_extra(start.model, length) if count_extra else 0.0
+    extra = 0.0
+    if count_extra:
+        extra = count_extra(start.model, length)
     return models.flops_per_token(start.model, length).train + extra, extra
 
 
@@ -149,14 +151,19 @@ def _score(config: DistillConfig, trained: _Trained, delivered: tuple[PreTrained
     student, difference = delivered
     start, text, params = trained.start, trained.text, models.param_count(student)
     name, rows, scores = _scores(config, trained, student)
+    teacher, own_base = config.teacher, ""
+    if config.served:
+        teacher = without_login(teacher)
+    if start.adapter_base != config.student_base:
+        own_base = start.adapter_base
     record = RunRecord(
         recipe=RecipeKind.DISTILL,
         model_kind=ModelKind(start.kind),
         suite=name,
         base=config.student_base,
-        teacher=without_login(config.teacher) if config.served else config.teacher,
-        adapter=None if config.adapter.kind == "none" else config.adapter,
-        adapter_base="" if start.adapter_base == config.student_base else start.adapter_base,
+        teacher=teacher,
+        adapter=config.adapter.for_record(),
+        adapter_base=own_base,
         seq_len=config.size.seq_len,
         splits={split: split_record(dataset) for split, dataset in text.items()},
         suites={name: scores},
@@ -187,9 +194,11 @@ def _scores(
     """The suite's name, the student's item rows, and the scores of student and teacher."""
     start, text, seq_len = trained.start, trained.text, config.size.seq_len
     suite = suite_of(start, models.unwrap(student).config.hidden_size)
-    judged_on = "test" if "test" in text else "dev"
-    rows = suite.rows(student, start, text[judged_on], seq_len)
-    dev_rows = rows if judged_on == "dev" else suite.rows(student, start, text["dev"], seq_len)
+    judged_on = "dev"
+    rows = dev_rows = suite.rows(student, start, text["dev"], seq_len)
+    if "test" in text:
+        judged_on = "test"
+        rows = suite.rows(student, start, text["test"], seq_len)
     dev = {**suite.score(dev_rows), "loss": trained.result.eval_loss}
     teacher: dict[str, float] = {}
     if start.reference is not None:

@@ -19,7 +19,7 @@ from torch import nn
 from adaptkit.data.readers import Dataset, Row, content_id
 from adaptkit.distill.http_teacher import ServedTeacher
 from adaptkit.ops import IGNORE_INDEX
-from adaptkit.run import read_jsonl
+from adaptkit.run import read_jsonl, write_text
 from adaptkit.trainer.row_source import mix
 from adaptkit.trainer.sampling import PROMPT_SHARE, continued
 
@@ -42,7 +42,9 @@ def teacher_texts(dataset: Dataset, write: Writer, path: Path, first: bool = Tru
     """
     while not first and _num_lines(path) < len(dataset.rows):
         time.sleep(WAIT_S)
-    done = list(read_jsonl(path)) if path.exists() else []
+    done = []
+    if path.exists():
+        done = list(read_jsonl(path))
     if len(done) < len(dataset.rows):
         _write_rest(dataset, write, path, done)
     values = [({"text": entry["text"]}, entry["where"]) for entry in done if entry["text"].strip()]
@@ -65,14 +67,16 @@ def _write_rest(dataset: Dataset, write: Writer, path: Path, done: list[dict[str
 
 
 def _num_lines(path: Path) -> int:
-    return path.read_bytes().count(b"\n") if path.exists() else 0
+    if not path.exists():
+        return 0
+    return path.read_bytes().count(b"\n")
 
 
 def _keep_whole_lines(path: Path, count: int) -> None:
     """Cut off a line that a kill left half written."""
     if path.exists():
         lines = path.read_text(encoding="utf-8").splitlines(keepends=True)
-        path.write_text("".join(lines[:count]), encoding="utf-8")
+        write_text(path, "".join(lines[:count]))
 
 
 def local_writer(teacher: nn.Module, tokenizer: PreTrainedTokenizerFast, seq_len: int) -> Writer:

@@ -1,4 +1,4 @@
-"""The student's sizes, known before any weight is read; only shapes that vLLM serves are made."""
+"""Choose the student's sizes before any weight is read; only shapes that vLLM serves are made."""
 
 from __future__ import annotations
 

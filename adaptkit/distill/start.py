@@ -1,4 +1,4 @@
-"""Everything a distillation needs before its first step: data, tokenizer, student, teacher, objective,
+"""Prepare a distillation: read its data, load teacher and tokenizer, make the student, objective and
 rows."""
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from adaptkit.distill.student import NewStudent, add_projections, label_names, m
 from adaptkit.distill.teacher import OnlineTeacher, StoredTeacher, local_scorer
 from adaptkit.errors import ConfigError
 from adaptkit.models.sentence.pooling_files import check_mean_pooling
-from adaptkit.run import Run
+from adaptkit.run import Run, model_digest
 from adaptkit.trainer.device import default_device
 from adaptkit.trainer.distillation import (
     DIVERGENCES,
@@ -88,7 +88,9 @@ class Start:
 
 def teacher_kind(config: DistillConfig) -> Kind:
     """What the teacher's head gives; a served one is a causal language model."""
-    return "causal" if config.served else models.model_kind(config.teacher)
+    if config.served:
+        return "causal"
+    return models.model_kind(config.teacher)
 
 
 def read_data(config: DistillConfig, kind: Kind) -> Splits:
@@ -113,18 +115,17 @@ def read_data(config: DistillConfig, kind: Kind) -> Splits:
 
 def check_losses(config: DistillConfig, kind: Kind) -> None:
     """Raises: ConfigError for losses or a signal that this kind of model has no use for."""
-    of_head = ["cross_entropy", *DIVERGENCES, *REPLACING]
+    possible, model = [*LAYERWISE, "cross_entropy", *DIVERGENCES, *REPLACING], f"a {kind} model"
     if kind == "causal":
-        of_head.append("on_policy")
-    known = (*LAYERWISE, *(EMBEDDING if kind == "encoder" else of_head))
-    article = "an" if kind == "encoder" else "a"
+        possible.append("on_policy")
+    if kind == "encoder":
+        possible, model = [*LAYERWISE, *EMBEDDING], "an encoder"
     for name in config.losses:
-        if name not in known:
-            model = "an encoder" if kind == "encoder" else f"{article} {kind} model"
-            fix = f"choose from {', '.join(known)}"
+        if name not in possible:
+            fix = f"choose from {', '.join(possible)}"
             raise ConfigError(f"{name} means nothing to {model}", where=f"losses.{name}", fix=fix)
     if config.signal in ("offline", "text") and kind != "causal":
-        what = f"{config.signal} speaks for causal teachers, and this one is {article} {kind} model"
+        what = f"{config.signal} speaks for causal teachers, and this one is {model}"
         raise ConfigError(what, where="signal", fix="set signal=online")
 
 
@@ -145,7 +146,9 @@ def _taught_here(config: DistillConfig, run: Run, text: Splits, kind: Kind, rank
     if kind == "encoder":
         check_mean_pooling(models.find(config.teacher))
     reference = Reference(models.load(config.teacher, kind), models.load_tokenizer(config.teacher))
-    labels = label_names(reference.model) if kind == "classifier" else None
+    labels = None
+    if kind == "classifier":
+        labels = label_names(reference.model)
     rows = Rows(config, run, kind, reference.tokenizer, labels, ranks)
     student = make_student(config, reference.model, rows, text["train"])
     model, adapter_base = save_adapter_base(config, run, student, kind, ranks)
@@ -192,7 +195,7 @@ def _lesson(
     if config.signal != "offline":
         return Lesson(objective, sources["train"], sources["dev"])
     score = local_scorer(objective.teacher, len(rows.tokenizer), config.temperature, TOP_K)
-    sources = rows.stored(sources, text, score, models.model_digest(config.teacher), TOP_K)
+    sources = rows.stored(sources, text, score, model_digest(models.find(config.teacher)), TOP_K)
     spent = row_flops * sum(map(len, sources.values()))
     stored = dataclasses.replace(objective, teacher=StoredTeacher())
     return Lesson(stored, sources["train"], sources["dev"], spent)
@@ -244,17 +247,22 @@ def _written(rows: Rows, text: Splits, write: Writer) -> Splits:
 
 
 def objective_of(
-    config: DistillConfig, kind: Kind, teacher: nn.Module, student: nn.Module, made: NewStudent
+    config: DistillConfig, kind: Kind, teacher: nn.Module, student: nn.Module, start: NewStudent
 ) -> Distillation:
     """The objective of `config` against a teacher that is here."""
+    ids_V, vocab_size = None, None
+    if start.ids is not None:
+        ids_V = torch.tensor(start.ids)
+    if kind in ("causal", "masked"):
+        vocab_size = len(start.tokenizer)
     return Distillation(
-        OnlineTeacher(teacher, kind, None if made.ids is None else torch.tensor(made.ids)),
+        OnlineTeacher(teacher, kind, ids_V),
         loss_weights(config),
         kind,
         Layout.even(len(repeated_blocks(student)), len(repeated_blocks(teacher))),
         config.temperature,
         config.beta,
-        len(made.tokenizer) if kind in ("causal", "masked") else None,
+        vocab_size,
         implementation=config.trainer.implementation,
         seed=config.trainer.seed,
     )

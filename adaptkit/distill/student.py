@@ -1,4 +1,4 @@
-"""The student before it learns: of the teacher's blocks, fresh, or from a folder; whole or under an
+"""Make the student before it learns: of the teacher's blocks, fresh, or from a folder; whole or under an
 adapter."""
 
 from __future__ import annotations
@@ -110,7 +110,9 @@ def _of_teacher(config: DistillConfig, teacher: PreTrainedModel, rows: Rows, tra
         tokenizer, ids = prune_tokenizer(tokenizer, texts, settings.vocab_size)
         renumber(shape, ids)
     importance = width.importance(teacher, [probe], ablation_loss(teacher, kind, len(rows.tokenizer), probe))
-    vocab = torch.tensor(ids if ids is not None else range(teacher.config.vocab_size))
+    vocab = torch.arange(teacher.config.vocab_size)
+    if ids is not None:
+        vocab = torch.tensor(ids)
     units = width.most_important(importance, shape, blocks, vocab)
     narrow = width.weight_cutter(units, width.key_heads(teacher.config))
     _move(teacher, home)
@@ -160,7 +162,8 @@ def renumber(shape: Any, ids: list[int]) -> None:
     shape.vocab_size = len(ids)
     for name, old in shape.to_dict().items():
         if name.endswith("_token_id") and isinstance(old, int):
-            setattr(shape, name, ids.index(old) if old in ids else None)
+            new = ids.index(old) if old in ids else None
+            setattr(shape, name, new)
 
 
 def save_adapter_base(
@@ -197,8 +200,10 @@ def add_projections(
     if own_width == teacher_width:
         return
     common = min(own_width, teacher_width)
+    if channels is None:
+        channels = torch.arange(common)
     start_ED = torch.zeros(teacher_width, own_width)
-    start_ED[torch.arange(common) if channels is None else channels, torch.arange(common)] = 1.0
+    start_ED[channels, torch.arange(common)] = 1.0
     maps = nn.ModuleList([nn.Linear(own_width, teacher_width, bias=False) for _ in range(count)])
     for each in maps:
         each.weight = nn.Parameter(start_ED.clone())

@@ -56,7 +56,9 @@ class OnlineTeacher:
         if self.kind == "classifier":
             return Signal(ops.DenseTeacher(hidden_NE), blocks=seen)
         if self.ids_V is not None:
-            weight_VE, bias_V = weight_VE[self.ids_V], None if bias_V is None else bias_V[self.ids_V]
+            weight_VE = weight_VE[self.ids_V]
+            if bias_V is not None:
+                bias_V = bias_V[self.ids_V]
         return Signal(ops.HiddenTeacher(hidden_NE, weight_VE, bias_V), blocks=seen)
 
     def flops_per_token(self, seq_len: int) -> float:

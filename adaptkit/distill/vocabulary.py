@@ -11,7 +11,7 @@ from __future__ import annotations
 import copy
 import json
 from collections import Counter
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING, Any
 
 from tokenizers import Tokenizer
@@ -37,19 +37,21 @@ def prune_tokenizer(
     if model["type"] not in ("BPE", "WordPiece", "Unigram"):
         what = f"a {model['type']} vocabulary cannot be pruned"
         raise ModelError(what, where="student.vocab_size", fix="set it to 0")
-    needs = _merged_from(model) if model["type"] == "BPE" else lambda token: ()
-    kept = set(_indispensable(core, vocab))
-    if len(kept) > size:
-        what = f"{len(kept):,} of the {len(vocab):,} tokens are special or single characters"
-        fix = f"ask for at least {len(kept):,}, better twice as many"
+    merged_from: dict[str, tuple[str, str]] = {}
+    if model["type"] == "BPE":
+        merged_from = _merged_from(model)
+    selected = set(_indispensable(core, vocab))
+    if len(selected) > size:
+        what = f"{len(selected):,} of the {len(vocab):,} tokens are special or single characters"
+        fix = f"ask for at least {len(selected):,}, better twice as many"
         raise ModelError(f"{what}, more than {size:,}", where="student.vocab_size", fix=fix)
     counts = Counter(token_id for ids in encode(tokenizer, texts) for token_id in ids)
     by_id = {token_id: token for token, token_id in vocab.items()}
     for token_id, _ in sorted(counts.items(), key=lambda pair: (-pair[1], pair[0])):
-        wanted = _with_needs(by_id[token_id], needs, kept)
-        if len(kept) + len(wanted) <= size:
-            kept |= wanted
-    old = sorted(vocab[token] for token in kept)
+        missing = _missing_parts(by_id[token_id], merged_from, selected)
+        if len(selected) + len(missing) <= size:
+            selected |= missing
+    old = sorted(vocab[token] for token in selected)
     return _rebuilt(tokenizer, core, [by_id[token_id] for token_id in old]), old
 
 
@@ -65,24 +67,32 @@ def _indispensable(core: dict[str, Any], vocab: dict[str, int]) -> Iterable[str]
     yield from (token for token in vocab if len(token.removeprefix(marker)) == 1)
 
 
-def _merged_from(model: dict[str, Any]) -> Callable[[str], Iterable[str]]:
+def _merges(model: dict[str, Any]) -> Iterator[tuple[str, str]]:
+    """The pairs of tokens that a BPE model joins, in order; older files write a pair as one string."""
+    for merge in model["merges"]:
+        if isinstance(merge, str):
+            merge = merge.split(" ")
+        first, second = merge
+        yield first, second
+
+
+def _merged_from(model: dict[str, Any]) -> dict[str, tuple[str, str]]:
     """Token -> the two tokens that its first merge joins."""
     parts: dict[str, tuple[str, str]] = {}
-    for merge in model["merges"]:
-        first, second = merge if isinstance(merge, list) else merge.split(" ")
+    for first, second in _merges(model):
         parts.setdefault(first + second, (first, second))
-    return lambda token: parts.get(token, ())
+    return parts
 
 
-def _with_needs(token: str, needs: Callable[[str], Iterable[str]], kept: set[str]) -> set[str]:
-    """`token` and what it is built from, as far as not kept yet."""
-    wanted, waiting = set(), [token]
+def _missing_parts(token: str, merged_from: dict[str, tuple[str, str]], selected: set[str]) -> set[str]:
+    """`token` and the tokens that it is built from, as far as they are not selected yet."""
+    missing, waiting = set(), [token]
     while waiting:
         current = waiting.pop()
-        if current not in kept and current not in wanted:
-            wanted.add(current)
-            waiting += needs(current)
-    return wanted
+        if current not in selected and current not in missing:
+            missing.add(current)
+            waiting += merged_from.get(current, ())
+    return missing
 
 
 def _rebuilt(
@@ -99,8 +109,7 @@ def _rebuilt(
     else:
         model["vocab"] = {token: number for token, number in new.items() if token in model["vocab"]}
     if model["type"] == "BPE":
-        split = [merge if isinstance(merge, list) else merge.split(" ") for merge in model["merges"]]
-        model["merges"] = [pair for pair in split if {*pair, "".join(pair)} <= new.keys()]
+        model["merges"] = [list(pair) for pair in _merges(model) if {*pair, "".join(pair)} <= new.keys()]
     core["added_tokens"] = [{**token, "id": new[token["content"]]} for token in core["added_tokens"]]
     _renumber(core.get("post_processor"), new)
     pruned: Any = copy.deepcopy(tokenizer)

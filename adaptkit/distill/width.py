@@ -59,7 +59,7 @@ class Importance:
 
 
 @dataclass(frozen=True)
-class KeptUnits:
+class SelectedUnits:
     """Indices of what stays, ascending; by block for heads (key heads, with their queries) and feed-forward
     units."""
 
@@ -112,9 +112,9 @@ def _hooks(
             hook.remove()
 
 
-def most_important(importance: Importance, shape: Any, blocks: Sequence[int], vocab: Tensor) -> KeptUnits:
+def most_important(importance: Importance, shape: Any, blocks: Sequence[int], vocab: Tensor) -> SelectedUnits:
     """The most important units, as many as `shape` has, for each of the teacher's `blocks`."""
-    return KeptUnits(
+    return SelectedUnits(
         hidden=_top(importance.hidden, shape.hidden_size),
         heads=[_top(importance.heads[block], key_heads(shape)) for block in blocks],
         ffn=[_top(importance.ffn[block], shape.intermediate_size) for block in blocks],
@@ -126,15 +126,18 @@ def _top(scores: Tensor, count: int) -> Tensor:
     return scores.topk(min(count, len(scores))).indices.sort().values.cpu()
 
 
-def weight_cutter(kept: KeptUnits, groups: int) -> WeightCutter:
-    """Makes a student's weight from its teacher's: the kept part along each axis. `groups`: the teacher's key
-    heads."""
+def weight_cutter(selected: SelectedUnits, groups: int) -> WeightCutter:
+    """Makes a student's weight from its teacher's: the selected part along each axis.
+
+    Args:
+        groups: the teacher's key heads.
+    """
 
     def cut(name: str, block: int | None, weight: Tensor) -> Tensor:
         axes = next(axes for pattern, axes in _AXES if re.search(pattern, name))
         for dim, axis in list(enumerate(axes))[: weight.ndim]:
             if axis is not None:
-                units = _units(axis, kept, block, weight.shape[dim], groups)
+                units = _units(axis, selected, block, weight.shape[dim], groups)
                 weight = weight.index_select(dim, units.to(weight.device))
         return weight
 
@@ -145,19 +148,19 @@ def key_heads(config: Any) -> int:
     return getattr(config, "num_key_value_heads", None) or config.num_attention_heads
 
 
-def _units(axis: str, kept: KeptUnits, block: int | None, size: int, groups: int) -> Tensor:
-    """Kept indices along an axis of `size` in the teacher."""
+def _units(axis: str, selected: SelectedUnits, block: int | None, size: int, groups: int) -> Tensor:
+    """Selected indices along an axis of `size` in the teacher."""
     if axis == "vocab":
-        return kept.vocab
+        return selected.vocab
     if axis == "hidden" or block is None:
-        return kept.hidden
+        return selected.hidden
     if axis == "ffn":
-        return kept.ffn[block]
+        return selected.ffn[block]
     if axis == "gated":
-        return _repeated(kept.ffn[block], 2, size)
+        return _repeated(selected.ffn[block], 2, size)
     parts = 3 if axis == "qkv" else 1
     width = size // parts // groups  # units of one key head, or of all queries that share it
-    units = (kept.heads[block][:, None] * width + torch.arange(width)).flatten()
+    units = (selected.heads[block][:, None] * width + torch.arange(width)).flatten()
     return _repeated(units, parts, size)
 
 

@@ -16,7 +16,9 @@ Loss = Literal["infonce", "symmetric", "triplet", "cosine", "margin", "simcse", 
 
 def _whole_number(value: object) -> object:
     """A key that JSON can only write as a string."""
-    return int(value) if isinstance(value, str) and value.isdecimal() else value
+    if isinstance(value, str) and value.isdecimal():
+        return int(value)
+    return value
 
 
 Size = Annotated[int, BeforeValidator(_whole_number)]

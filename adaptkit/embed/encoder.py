@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import torch
@@ -25,10 +25,8 @@ from adaptkit.models.batching import batches_by_length, fast_batch_tokens, pad_r
 from adaptkit.models.sentence.dense import read_dense, width_of, write_dense
 from adaptkit.models.sentence.layout import Layout, changed, dense_names, read_layout, write_layout
 from adaptkit.models.sentence.pooling import cut, pool
+from adaptkit.run import model_digest
 from adaptkit.trainer.device import default_device
-
-if TYPE_CHECKING:
-    pass
 
 
 class Encoder:
@@ -66,7 +64,7 @@ class Encoder:
             part.to(device or default_device()).eval()
         if layout.pooling == "last":
             tokenizer = closed_by_eos(tokenizer)
-        return cls(model, tokenizer, layout, models.model_digest(folder), dense)
+        return cls(model, tokenizer, layout, model_digest(folder), dense)
 
     def limit(self, max_length: int) -> None:
         """Cut texts after `max_length` tokens, or where the model's positions end."""
@@ -120,7 +118,8 @@ class Encoder:
             dimensions: Matryoshka size to cut to; 0 keeps all.
         Raises: ModelError for a prompt that the model lacks, or a size it cannot give.
         """
-        changed(self.layout, self.width, dimensions=(dimensions,) if dimensions else ())
+        if dimensions:
+            changed(self.layout, self.width, dimensions=(dimensions,))
         encoded = self.tokens(texts, self.layout.prompt(prompt))
         vectors_ND = np.empty((len(encoded), dimensions or self.width), np.float32)
         device = next(self.model.parameters()).device

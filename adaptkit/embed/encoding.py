@@ -10,7 +10,6 @@ killed run goes on after the last part. At the end the parts become one file.
 from __future__ import annotations
 
 import json
-import os
 import shutil
 import sys
 import time
@@ -27,7 +26,9 @@ import pyarrow.parquet as parquet
 from rich.console import Console
 from rich.progress import MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
+from adaptkit.data.beir import titled_text
 from adaptkit.data.files import Fault, find_files, records
+from adaptkit.disk import whole_file
 from adaptkit.embed.encoder import Encoder
 from adaptkit.errors import DataError
 from adaptkit.run import digest, file_digest, read_json, read_jsonl, write_json, write_jsonl
@@ -51,11 +52,11 @@ class Encoding:
     def open(cls, folder: str | Path) -> Encoding:
         """Raises: DataError for a folder without a finished encoding."""
         folder = Path(folder)
-        info = read_json(folder / INFO) if (folder / INFO).exists() else {}
+        info, fix = {}, "give the folder that encode wrote"
+        if (folder / INFO).exists():
+            info = read_json(folder / INFO)
+            fix = "run `adaptkit embed encode` with this --out: it goes on where it stopped"
         if not info.get("finished"):
-            fix = "give the folder that encode wrote"
-            if info:
-                fix = "run `adaptkit embed encode` with this --out: it goes on where it stopped"
             raise DataError("holds no finished encoding", where=str(folder), fix=fix)
         return cls(folder, info)
 
@@ -91,8 +92,7 @@ def documents(files: Sequence[Path]) -> Iterator[tuple[str, str]]:
                 fix = "give rows with `text`, and `_id` or `id`"
                 raise DataError("no column 'text'", where=where, fix=fix)
             name = next((str(record[key]) for key in _ID_NAMES if key in record), f"{file.name}:{line}")
-            title = record.get("title")
-            yield name, f"{title}\n{text}" if title else text
+            yield name, titled_text(record, text)
 
 
 def encode_files(
@@ -170,16 +170,14 @@ def _encode(
 def _write_part(part: Path, ids: list[str], vectors_ND: np.ndarray) -> None:
     """The ids first: the vectors' file is what says that a part is there."""
     write_jsonl(part.with_suffix(".jsonl"), ({"id": name} for name in ids))
-    temporary = part.with_name(f".{part.name}.{os.getpid()}.tmp")
-    with temporary.open("wb") as file:
+    with whole_file(part, vectors_ND.nbytes) as temporary, temporary.open("wb") as file:
         np.save(file, vectors_ND)
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(temporary, part)
 
 
 def _join(out: Path, parts: list[Path], format: Format, dimensions: int) -> int:
     """Make one file of vectors with their ids, a part at a time in memory; returns the number of vectors."""
+    for leftover in out.glob(".vectors.*.tmp"):  # of a killed process
+        leftover.unlink()
     ids = [[row["id"] for row in read_jsonl(part.with_suffix(".jsonl"))] for part in parts]
     if format == "npy":
         _join_npy(out, parts, ids, dimensions)
@@ -189,27 +187,24 @@ def _join(out: Path, parts: list[Path], format: Format, dimensions: int) -> int:
 
 
 def _join_npy(out: Path, parts: list[Path], ids: list[list[str]], dimensions: int) -> None:
-    temporary, shape = out / ".vectors.tmp", (sum(map(len, ids)), dimensions)
-    whole_ND = np.lib.format.open_memmap(temporary, mode="w+", dtype=np.float32, shape=shape)
-    start = 0
-    for part in parts:
-        vectors_ND = np.load(part)
-        whole_ND[start : start + len(vectors_ND)] = vectors_ND
-        start += len(vectors_ND)
-    whole_ND.flush()
-    os.replace(temporary, out / "vectors.npy")
+    shape, start = (sum(map(len, ids)), dimensions), 0
+    with whole_file(out / "vectors.npy", 4 * shape[0] * dimensions) as temporary:
+        whole_ND = np.lib.format.open_memmap(temporary, mode="w+", dtype=np.float32, shape=shape)
+        for part in parts:
+            vectors_ND = np.load(part)
+            whole_ND[start : start + len(vectors_ND)] = vectors_ND
+            start += len(vectors_ND)
+        whole_ND.flush()
     write_jsonl(out / "ids.jsonl", ({"id": name} for names in ids for name in names))
 
 
 def _join_parquet(out: Path, parts: list[Path], ids: list[list[str]], dimensions: int) -> None:
-    temporary = out / ".vectors.tmp"
     schema = pa.schema([("id", pa.string()), ("vector", pa.list_(pa.float32(), dimensions))])
-    with parquet.ParquetWriter(temporary, schema) as writer:
+    with whole_file(out / "vectors.parquet") as temporary, parquet.ParquetWriter(temporary, schema) as writer:
         for part, names in zip(parts, ids, strict=True):
             flat = pa.array(np.load(part).reshape(-1), pa.float32())
             columns = [pa.array(names, pa.string()), pa.FixedSizeListArray.from_arrays(flat, dimensions)]
             writer.write_table(pa.Table.from_arrays(columns, schema=schema))
-    os.replace(temporary, out / "vectors.parquet")
 
 
 @contextmanager

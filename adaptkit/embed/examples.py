@@ -1,4 +1,4 @@
-"""Reading what an encoder learns from: pairs, triplets, scored pairs, retrieval sets, or plain text."""
+"""Read what an encoder learns from: pairs, triplets, scored pairs, retrieval sets, or plain text."""
 
 from __future__ import annotations
 
@@ -7,13 +7,12 @@ import re
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
-from pathlib import Path
 from typing import Any
 
-from adaptkit.data.heldout import split_record
+from adaptkit.data.beir import RetrievalSet, read_set, retrieval_folder, splits
+from adaptkit.data.heldout import MAX_SKIPPED, split_record
 from adaptkit.data.readers import DataConfig, Dataset, read
 from adaptkit.embed.config import Loss
-from adaptkit.embed.retrieval import RetrievalSet, is_set, read_set, splits
 from adaptkit.embed.rows import Example, groups_of
 from adaptkit.embed.structure import pairs_from_text
 from adaptkit.errors import DataError
@@ -60,8 +59,8 @@ def read_examples(config: DataConfig, loss: Loss, split: str = "train") -> Examp
         if loss not in ("infonce", "symmetric"):
             fix = "set loss: infonce or symmetric, or give files"
             raise DataError(f"loss '{loss}' does not learn from a retrieval set", where=str(folder), fix=fix)
-        return _of_set(read_set(folder, split, config.max_bytes))
-    dataset = read(config, "text" if loss in FROM_TEXT else None)
+        return _of_set(read_set(folder, split, config.max_bytes, config.on_bad_row))
+    dataset = read(config, "text") if loss in FROM_TEXT else read(config)
     data = split_record(dataset)
     if loss in FROM_TEXT:
         return Examples([Example((row.text, row.text), row.where) for row in dataset.rows], data=data)
@@ -77,7 +76,13 @@ def _of_set(retrieval_set: RetrievalSet) -> Examples:
     data = _record_of_texts(RETRIEVAL, rows)
     counts = {"queries": len(retrieval_set.queries), "unjudged": retrieval_set.num_unjudged}
     num_bytes = _num_bytes([*documents, *retrieval_set.queries.values()])
-    update = {"documents": len(documents), "num_bytes": num_bytes, "facts": counts}
+    update = {
+        "documents": len(documents),
+        "num_bytes": num_bytes,
+        "facts": counts,
+        "num_skipped": len(retrieval_set.skipped),
+        "skipped": retrieval_set.skipped[:MAX_SKIPPED],
+    }
     return Examples(rows, documents, data.model_copy(update=update))
 
 
@@ -120,12 +125,6 @@ def pieces(text: str, most_words: int) -> list[str]:
     return parts
 
 
-def retrieval_folder(config: DataConfig) -> Path | None:
-    """The folder of the retrieval set that a data config names, if it names one."""
-    folder = Path(config.files[0]).expanduser() if len(config.files) == 1 else None
-    return folder if folder is not None and is_set(folder) else None
-
-
 def examples_of_set(retrieval_set: RetrievalSet) -> list[Example]:
     """A pair for every query and relevant document."""
     return [
@@ -140,8 +139,9 @@ def train_and_dev(train: DataConfig, dev: DataConfig | None, loss: Loss) -> tupl
     """Examples to learn from and to measure on: those named, a set's own dev split, or a share held out."""
     folder, learnt = retrieval_folder(train), read_examples(train, loss)
     if dev is not None:
-        other = retrieval_folder(dev)
-        split = "dev" if other is not None and "dev" in splits(other) else "test"
+        other, split = retrieval_folder(dev), "test"
+        if other is not None and "dev" in splits(other):
+            split = "dev"
         return learnt, read_examples(dev, loss, split)
     if folder is not None and "dev" in splits(folder):
         return learnt, read_examples(train, loss, "dev")

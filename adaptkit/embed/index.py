@@ -11,7 +11,6 @@ Shape suffixes: Q = queries, N = vectors, D = size of a vector.
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,6 +18,7 @@ from typing import Any
 
 import numpy as np
 
+from adaptkit.disk import whole_folder
 from adaptkit.embed.encoder import Encoder
 from adaptkit.embed.encoding import Encoding
 from adaptkit.embed.retrieval_metrics import ranked
@@ -26,6 +26,7 @@ from adaptkit.errors import DataError, MissingDependency, ModelError
 from adaptkit.run import read_json, read_jsonl, write_json, write_jsonl
 
 INFO = "index.json"
+FILES = {INFO, "ids.jsonl", "vectors.npy", "index.faiss"}
 BLOCK_SCORES = 1 << 24
 """Scores held at once by an exact search: 64 MB."""
 
@@ -61,9 +62,10 @@ class Index:
             what = f"these vectors are of model {ours}, the queries' model is {theirs}"
             fix = "search with the model that made the index, or index again with this one"
             raise ModelError(what, where=str(self.folder), fix=fix)
-        prompt = "query" if "query" in encoder.layout.prompts else None
-        size = self.info["dimensions"]
-        dimensions = 0 if size == encoder.width else size
+        prompt = encoder.layout.prompt_if_any("query")
+        dimensions = self.info["dimensions"]
+        if dimensions == encoder.width:
+            dimensions = 0
         return self.nearest(encoder.encode(queries, prompt=prompt, dimensions=dimensions), k)
 
     def nearest(self, queries_QD: np.ndarray, k: int) -> list[list[tuple[str, float]]]:
@@ -84,25 +86,36 @@ class Index:
 
 
 def build(encoding: Encoding, folder: str | Path, *, faiss: str = "") -> Index:
-    """An index of an encoding's vectors.
+    """Write an index of an encoding's vectors, in place of an older index.
 
     Args:
         faiss: a FAISS factory string such as HNSW32 or IVF256,Flat; empty: exact, nothing but a matrix
             product.
-    Raises: MissingDependency without FAISS, DataError for a string it does not know.
+    Raises: MissingDependency without FAISS, DataError for a string it does not know, or a folder that holds
+        something else.
     """
-    folder = Path(folder)
-    folder.mkdir(parents=True, exist_ok=True)
+    folder = Path(folder).resolve()
+    _check_replaceable(folder)
     vectors_ND = np.ascontiguousarray(encoding.vectors(), np.float32)
-    if faiss:
-        _write_faiss(folder / "index.faiss", vectors_ND, faiss)
-    else:
-        np.save(folder / ".vectors.tmp.npy", vectors_ND)
-        os.replace(folder / ".vectors.tmp.npy", folder / "vectors.npy")
-    write_jsonl(folder / "ids.jsonl", ({"id": name} for name in encoding.ids()))
-    info = {key: encoding.info[key] for key in ("model", "dimensions", "normalised", "count")}
-    write_json(folder / INFO, {**info, "faiss": faiss})
+    with whole_folder(folder, num_bytes=vectors_ND.nbytes) as temporary:
+        if faiss:
+            _write_faiss(temporary / "index.faiss", vectors_ND, faiss)
+        else:
+            np.save(temporary / "vectors.npy", vectors_ND)
+        write_jsonl(temporary / "ids.jsonl", ({"id": name} for name in encoding.ids()))
+        info = {key: encoding.info[key] for key in ("model", "dimensions", "normalised", "count")}
+        write_json(temporary / INFO, {**info, "faiss": faiss})
     return Index.open(folder)
+
+
+def _check_replaceable(folder: Path) -> None:
+    """Raises: DataError for a folder with files that no index has: they would be gone."""
+    if not folder.is_dir():
+        return
+    foreign = sorted({path.name for path in folder.iterdir()} - FILES)
+    if foreign:
+        what = f"holds {foreign[0]}, which is no part of an index"
+        raise DataError(what, where=str(folder), fix="choose another --out")
 
 
 def _write_faiss(path: Path, vectors_ND: np.ndarray, factory: str) -> None:

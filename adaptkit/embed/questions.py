@@ -124,14 +124,18 @@ def questions_of(answer: str) -> list[str]:
 def passage(text: str) -> str:
     """As much of a document as is asked about and learnt from."""
     words = text.split()
-    return text if len(words) <= MAX_WORDS else " ".join(words[:MAX_WORDS])
+    if len(words) <= MAX_WORDS:
+        return text
+    return " ".join(words[:MAX_WORDS])
 
 
 def _ask_all(
     files: Sequence[Path], path: Path, ask: Ask, request: Callable[[str], str], jobs: int
 ) -> dict[str, str]:
     """Answers by passage, old and new; every new one is appended to `path` before it counts."""
-    answers = {row["passage"]: row["answer"] for row in read_jsonl(path)} if path.exists() else {}
+    answers = {}
+    if path.exists():
+        answers = {row["passage"]: row["answer"] for row in read_jsonl(path)}
     rows = ({"passage": name, "answer": answer} for name, answer in answers.items())
     write_jsonl(path, rows)  # without a line that a kill cut
     running: dict[Future[str], str] = {}
@@ -150,7 +154,7 @@ def _ask_all(
                 answers[name] = future.result()
                 append_jsonl(path, {"passage": name, "answer": answers[name]})
             show(len(answers))
-            return failures[0] if failures else None
+            return next(iter(failures), None)
 
         def wait_for_one() -> None:
             if failure := keep(wait(running, return_when=FIRST_COMPLETED).done):
@@ -217,7 +221,9 @@ def _fault(question: str, text: str, earlier_questions: set[str]) -> str:
         return "questions too long"
     if f" {plain} " in f" {_plain(text)} ":
         return "questions copied from the text"
-    return "questions asked before" if plain in earlier_questions else ""
+    if plain in earlier_questions:
+        return "questions asked before"
+    return ""
 
 
 def _plain(text: str) -> str:

@@ -1,5 +1,4 @@
-"""The recipe of encoders: from pairs, scores or plain text to a folder that sentence-transformers and vLLM
-serve.
+"""Train an encoder on pairs, scores or plain text, into a folder that sentence-transformers and vLLM serve.
 
     result = embed(config, Run.open("runs", config.name, config.model_dump(mode="json")))
 
@@ -56,7 +55,9 @@ class EmbedResult:
         """Read from a finished run."""
         record = read_record(run)
         suite = record.suites[record.suite]
-        adapter = None if record.adapter is None else run.adapter
+        adapter = None
+        if record.adapter is not None:
+            adapter = run.adapter
         return cls(run.model, adapter, record.suite, suite.metrics, suite.dev, read_json(run.cost_path))
 
 
@@ -124,7 +125,9 @@ def _largest_cosine_distance(before_ND: Tensor, after_ND: Tensor) -> float:
 def _score(config: EmbedConfig, run: Run, suite: str, trained: _Trained, difference: float) -> Outcome:
     """Score the encoder that was saved on test data, where it is named, and on dev data; write its card."""
     start, result, encoder = trained.start, trained.result, trained.start.encoder
-    test = [] if config.test is None else rows_of_data(encoder, config.test, config.loss)
+    test: list[dict[str, Any]] = []
+    if config.test is not None:
+        test = rows_of_data(encoder, config.test, config.loss)
     dev = scores_of(rows_of_examples(encoder, start.watched, config.loss))
     if result.eval_loss is not None:
         dev = {"loss": result.eval_loss, **dev}
@@ -134,7 +137,7 @@ def _score(config: EmbedConfig, run: Run, suite: str, trained: _Trained, differe
         task="" if config.loss in FROM_TEXT else suite,
         suite=suite,
         base=config.base,
-        adapter=None if config.adapter.kind == "none" else config.adapter,
+        adapter=config.adapter.for_record(),
         seq_len=encoder.layout.max_length,
         splits={"train": start.learnt.record(), "dev": start.watched.record()},
         suites={suite: SuiteRecord(judged_on="test", num_items=len(test), metrics=scores_of(test), dev=dev)},

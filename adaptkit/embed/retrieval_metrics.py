@@ -8,6 +8,7 @@ grades, and the grades of all relevant documents of the query.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -55,17 +56,22 @@ def ndcg(row: Row, k: int = 10) -> float:
     hits = zip(row["hits"], row["grades"], strict=True)
     gain = sum(grade / np.log2(rank + 1) for rank, grade in hits if rank <= k)
     best = sum(grade / np.log2(rank + 1) for rank, grade in enumerate(row["relevant"][:k], 1))
-    return float(gain / best) if best else 0.0
+    if not best:
+        return 0.0
+    return float(gain / best)
 
 
 def recall(row: Row, k: int) -> float:
     """Share of the relevant documents that the first k ranks hold."""
-    return sum(rank <= k for rank in row["hits"]) / len(row["relevant"]) if row["relevant"] else 0.0
+    if not row["relevant"]:
+        return 0.0
+    return sum(rank <= k for rank in row["hits"]) / len(row["relevant"])
 
 
 def reciprocal_rank(row: Row, k: int = 10) -> float:
     """One over the rank of the first relevant document, 0 if it comes after rank k."""
-    return 1 / row["hits"][0] if row["hits"] and row["hits"][0] <= k else 0.0
+    first = next(iter(row["hits"]), math.inf)
+    return 1 / first if first <= k else 0.0
 
 
 def average_precision(row: Row) -> float:

@@ -7,11 +7,12 @@ from typing import Any
 import numpy as np
 from scipy.stats import spearmanr
 
+from adaptkit.data.beir import read_set, retrieval_folder, scored_split
 from adaptkit.data.readers import DataConfig
 from adaptkit.embed.config import Loss
 from adaptkit.embed.encoder import Encoder
-from adaptkit.embed.examples import FROM_TEXT, SCORED, Examples, read_examples, retrieval_folder, set_of
-from adaptkit.embed.retrieval import read_set, retrieval_rows, scored_split
+from adaptkit.embed.examples import FROM_TEXT, SCORED, Examples, read_examples, set_of
+from adaptkit.embed.retrieval import retrieval_rows
 from adaptkit.embed.retrieval_metrics import retrieval_scores
 
 ItemRow = dict[str, Any]
@@ -21,7 +22,9 @@ def rows_of_data(encoder: Encoder, data: DataConfig, loss: Loss) -> list[ItemRow
     """Item rows of test data: of all documents of a retrieval set, or of examples in files."""
     folder = retrieval_folder(data)
     if folder is not None:
-        return retrieval_rows(encoder, read_set(folder, scored_split(folder), data.max_bytes))
+        return retrieval_rows(
+            encoder, read_set(folder, scored_split(folder), data.max_bytes, data.on_bad_row)
+        )
     return rows_of_examples(encoder, read_examples(data, loss), loss)
 
 

@@ -1,4 +1,4 @@
-"""Everything a training of an encoder needs before its first step: examples, base, loss, model, batches."""
+"""Prepare the training of an encoder: read its examples, load the base, choose the loss, make the batches."""
 
 from __future__ import annotations
 
@@ -116,8 +116,9 @@ def objective(config: EmbedConfig, encoder: Encoder) -> Loss:
     layout = encoder.layout
     if config.loss == "tsdae":
         return Denoising(layout.pooling)
-    named = config.dimensions if isinstance(config.dimensions, dict) else {}
-    weights = tuple(float(named.get(size, 1)) for size in layout.dimensions) if named else ()
+    weights: tuple[float, ...] = ()
+    if config.dimensions and isinstance(config.dimensions, dict):
+        weights = tuple(float(config.dimensions.get(size, 1)) for size in layout.dimensions)
     if config.loss in ("triplet", "cosine", "margin"):
         return Scored(config.loss, layout.pooling, layout.dimensions, weights, config.margin or MARGIN)
     symmetric = config.loss == "symmetric"
@@ -148,7 +149,9 @@ def _attached(config: EmbedConfig, encoder: Encoder) -> nn.Module:
 
     Raises: ConfigError or ModelError for a decoder that cannot be trained beside it.
     """
-    decoder = _decoder(config, encoder) if config.loss == "tsdae" else None
+    decoder = None
+    if config.loss == "tsdae":
+        decoder = _decoder(config, encoder)
     encoder.model = attach(encoder.model, config.adapter, config.trainer.seed)
     encoder.dense.requires_grad_(config.adapter.kind == "none")
     _freeze_unused(encoder.model)
@@ -198,8 +201,8 @@ def _mined(
     """Mined once, kept with the run, so that a resumed training learns from the same."""
     path = run.negatives(split)
     if ranks.rank == 0 and not path.exists():
-        query, document = (name if name in encoder.layout.prompts else None for name in ("query", "document"))
-        rows = mine(examples.rows, encoder, examples.corpus, groups, config.hard_negatives, (query, document))
+        prompts = encoder.layout.prompt_if_any("query"), encoder.layout.prompt_if_any("document")
+        rows = mine(examples.rows, encoder, examples.corpus, groups, config.hard_negatives, prompts)
         write_jsonl(path, ({"texts": row.texts, "where": row.where} for row in rows))
     ranks.share(None)
     rows = [Example(tuple(row["texts"]), row["where"]) for row in read_jsonl(path)]

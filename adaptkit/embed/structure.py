@@ -1,4 +1,4 @@
-"""Pairs to learn retrieval from, made of the structure that text already has.
+"""Make pairs to learn retrieval from out of the structure that text already has.
 
 A title and the text below it, a heading and its first paragraph, a docstring and the code it describes are
 pairs of a short and a long text about the same thing, which is what retrieval is.
@@ -45,7 +45,9 @@ def _pairs(text: str) -> Iterator[tuple[str, str, str]]:
         yield from code
         return
     headings = list(_HEADING.finditer(text))
-    opening = text[: headings[0].start()] if headings else text
+    opening = text
+    if headings:
+        opening = text[: headings[0].start()]
     first, _, rest = opening.partition("\n")
     if MIN_WORDS <= len(first.split()) <= MAX_WORDS and len(rest.split()) > len(first.split()):
         yield "title to body", first.strip(), rest.strip()

@@ -1,4 +1,4 @@
-"""How likely a language model finds each of a few short continuations of many texts.
+"""Measure how likely a language model finds each of a few short continuations of many texts.
 
 All choices of an item are read in one pass: after the query stand the choices' tokens side by side, and a
 mask lets each choice see the shared prefix, its query and itself only. The prefix (the shots) is computed
@@ -44,7 +44,9 @@ class Likelihoods:
 
     def scores(self, normalised: bool) -> np.ndarray:
         """[N, C] nats, per token if `normalised`: a long label is not less likely for being long."""
-        return self.nats / self.num_tokens if normalised else self.nats
+        if normalised:
+            return self.nats / self.num_tokens
+        return self.nats
 
 
 def score_choices(
@@ -181,7 +183,8 @@ class _Layout:
 
 def _logits(hidden: Tensor, weight_VD: Tensor, bias_V: Tensor | None) -> Tensor:
     """The output projection in float32."""
-    bias_V = None if bias_V is None else bias_V.float()
+    if bias_V is not None:
+        bias_V = bias_V.float()
     return functional.linear(hidden.float(), weight_VD.float(), bias_V)
 
 
@@ -214,7 +217,9 @@ def _masked(
             fix="choose a base with [MASK], or a causal LM",
         )
     backbone, weight_VD, bias_V = models.split(model)
-    end = [] if tokenizer.sep_token_id is None else [tokenizer.sep_token_id]
+    end = []
+    if tokenizer.sep_token_id is not None:
+        end = [tokenizer.sep_token_id]
     for length in sorted({len(choice) for choice in choices}):
         columns = [c for c, choice in enumerate(choices) if len(choice) == length]
         wanted = torch.tensor([choices[c] for c in columns], device=weight_VD.device)

@@ -61,11 +61,14 @@ class ForwardMeter:
     def cost(self, model: nn.Module) -> dict[str, Any]:
         """All that was counted, for cost.json."""
         home = next(model.parameters()).device
+        speed = 0.0
+        if self.seconds:
+            speed = round(self.tokens / self.seconds, 1)
         return {
             "flops": self.flops,
             "seconds": round(self.seconds, 3),
             "tokens": self.tokens,
-            "tokens_per_s": round(self.tokens / self.seconds, 1) if self.seconds else 0.0,
+            "tokens_per_s": speed,
             "peak_memory_bytes": device.peak_memory(home),
             "device": str(home),
             "threads": torch.get_num_threads(),

@@ -1,4 +1,4 @@
-"""Greedy generation in batches of prompts of similar length."""
+"""Let a model write greedily, in batches of prompts of similar length."""
 
 from __future__ import annotations
 
@@ -28,7 +28,9 @@ def generate(
     Prompts of a batch are padded on the left and masked there, with position ids that start at the first real
     token.
     """
-    padding = 0 if tokenizer.pad_token_id is None else tokenizer.pad_token_id
+    padding = tokenizer.pad_token_id
+    if padding is None:
+        padding = 0
     settings = GenerationConfig(
         do_sample=False,
         max_new_tokens=max_new_tokens,
@@ -58,4 +60,6 @@ def generate(
 
 
 def _up_to(ids: list[int], end: int | None) -> list[int]:
-    return ids[: ids.index(end)] if end in ids else ids
+    if end not in ids:
+        return ids
+    return ids[: ids.index(end)]

@@ -56,7 +56,9 @@ def probe_rows(
         )
         scaler = StandardScaler().fit(on_train)
         labels = [label_names.index(row.values["label"]) for row in train.rows]
-        solver = "newton-cholesky" if on_train.shape[1] * len(label_names) <= NEWTON_WEIGHTS else "lbfgs"
+        solver = "lbfgs"
+        if on_train.shape[1] * len(label_names) <= NEWTON_WEIGHTS:
+            solver = "newton-cholesky"
         fitted = []
         for strength in strengths(trials):
             head = LogisticRegression(C=strength, solver=solver, max_iter=500)

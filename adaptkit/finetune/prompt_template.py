@@ -1,4 +1,4 @@
-"""Prompts as token ids: a template around a text, examples before it, all within what the model can read."""
+"""Write prompts as token ids: a template around a text, examples before it, cut to what the model reads."""
 
 from __future__ import annotations
 
@@ -55,7 +55,9 @@ class Template:
 def opening(tokenizer: PreTrainedTokenizerBase) -> list[int]:
     """BOS or [CLS] if the tokenizer itself puts one before a text, as a server would; nothing otherwise."""
     first = tokenizer("a")["input_ids"][:1]
-    return first if first[0] in (tokenizer.bos_token_id, tokenizer.cls_token_id) else []
+    if first[0] not in (tokenizer.bos_token_id, tokenizer.cls_token_id):
+        return []
+    return first
 
 
 def context_length(model: nn.Module) -> int:

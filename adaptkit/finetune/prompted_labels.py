@@ -85,7 +85,8 @@ def prompt_rows(
     meter = ForwardMeter()
     with meter.running():
         prompter = _Prompter(model, tokenizer, train, label_names, seed, meter)
-        settings = formats(trials, SHOTS if models.unwrap(model).can_generate() else SHOTS_MASKED)
+        shots = SHOTS if models.unwrap(model).can_generate() else SHOTS_MASKED
+        settings = formats(trials, shots)
         tried = [
             (fmt, label_scores(label_rows(dev, label_names, prompter.probabilities(dev, fmt))))
             for fmt in settings
@@ -153,7 +154,9 @@ def calibrate(scores: np.ndarray, num_content_free: int) -> np.ndarray:
 
 def _label_words(label: str, lower: bool) -> str:
     """A label as it is written in a prompt."""
-    return (label.lower() if lower else label).replace("_", " ")
+    if lower:
+        label = label.lower()
+    return label.replace("_", " ")
 
 
 def _balanced_order(train: Dataset, seed: int) -> list[Row]:

@@ -64,7 +64,9 @@ class FinetuneResult:
         """Read from a finished run."""
         record = read_record(run)
         suite = record.suites[record.suite]
-        adapter = None if record.adapter is None else run.adapter
+        adapter = None
+        if record.adapter is not None:
+            adapter = run.adapter
         cost = read_json(run.cost_path)
         return cls(run.model, adapter, record.suite, suite.metrics, suite.dev, cost)
 
@@ -190,15 +192,18 @@ def _score(
     task, splits, result = trained.task, trained.splits, trained.result
     score = score or task.score
     dev = {**score(task.rows(model, splits["dev"])), "loss": _dev_loss(config, result)}
-    rows = task.rows(model, splits["test"]) if "test" in splits else []
-    metrics = score(rows) if rows else {}
+    rows, metrics = [], {}
+    if "test" in splits:
+        rows = task.rows(model, splits["test"])
+    if rows:
+        metrics = score(rows)
     record = RunRecord(
         recipe=RecipeKind.FINETUNE,
         model_kind=ModelKind(task.model_kind),
         task=config.task,
         suite=config.task,
         base=config.base,
-        adapter=None if config.adapter.kind == "none" else config.adapter,
+        adapter=config.adapter.for_record(),
         seq_len=config.max_length,
         splits={name: split_record(dataset) for name, dataset in splits.items()},
         suites={config.task: SuiteRecord(judged_on="test", num_items=len(rows), metrics=metrics, dev=dev)},
@@ -219,4 +224,6 @@ def _score(
 def _dev_loss(config: FinetuneConfig, result: TrainResult) -> float:
     """Loss on the watched dev rows of the weights that were kept, nats per item."""
     losses = [row["eval_loss"] for row in result.history]
-    return min(losses) if config.trainer.select == "best" else losses[-1]
+    if config.trainer.select == "best":
+        return min(losses)
+    return losses[-1]

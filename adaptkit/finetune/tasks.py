@@ -1,4 +1,4 @@
-"""What differs between the kinds of fine-tuning: the head, the training examples, the answers to items."""
+"""Kinds of fine-tuning, one class each: the head, the training examples, and the answers to items."""
 
 from __future__ import annotations
 
@@ -132,10 +132,12 @@ class LabelWords(Task):
     def _cut(self, texts: list[str]) -> list[str]:
         """Texts that leave room for the answer: training cuts an example's end, where the answer stands."""
         encoded = self.tokenizer(texts, add_special_tokens=False, return_offsets_mapping=True)
-        return [
-            text if len(spans) <= self.room else text[: spans[self.room - 1][1]]
-            for text, spans in zip(texts, encoded["offset_mapping"], strict=True)
-        ]
+        fitting = []
+        for text, spans in zip(texts, encoded["offset_mapping"], strict=True):
+            if len(spans) > self.room:
+                text = text[: spans[self.room - 1][1]]
+            fitting.append(text)
+        return fitting
 
 
 class Instruct(Task):
@@ -203,4 +205,6 @@ def _prompt_and_label(text: str, label: str) -> dict[str, str]:
 
 def _start_and_end(ids: list[int], room: int) -> list[int]:
     """The first token and the end of a prompt that is too long."""
-    return ids if len(ids) <= room else [*ids[:1], *ids[len(ids) - room + 1 :]]
+    if len(ids) <= room:
+        return ids
+    return [*ids[:1], *ids[len(ids) - room + 1 :]]

@@ -9,7 +9,7 @@ nothing is unpickled.
 """
 
 from adaptkit.models.count import Flops, ParamCount, flops_per_token, param_count
-from adaptkit.models.folder import Kind, find, is_causal, model_digest, model_kind
+from adaptkit.models.folder import Kind, find, is_causal, model_kind
 from adaptkit.models.head import Backbone, output_projection, split, unwrap
 from adaptkit.models.store import Quantization, build, load, load_tokenizer, save
 
@@ -25,7 +25,6 @@ __all__ = [
     "is_causal",
     "load",
     "load_tokenizer",
-    "model_digest",
     "model_kind",
     "output_projection",
     "param_count",

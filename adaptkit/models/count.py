@@ -35,7 +35,8 @@ def param_count(model: nn.Module) -> ParamCount:
     inner = unwrap(model)
     head = output_projection(inner)
     vocabulary = {id(p) for m in inner.modules() if isinstance(m, nn.Embedding) for p in m.parameters()}
-    vocabulary |= {id(p) for p in head.parameters()} if head is not None else set()
+    if head is not None:
+        vocabulary |= {id(p) for p in head.parameters()}
     sizes = {id(p): (_size(p), p.requires_grad) for p in model.parameters()}
     return ParamCount(
         total=sum(size for size, _ in sizes.values()),
@@ -66,7 +67,8 @@ def flops_per_token(model: nn.Module, seq_len: int) -> Flops:
     config = text_config(model)
     width = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
     attention = 4.0 * config.num_hidden_layers * config.num_attention_heads * width * seq_len
-    backward = 2.0 * through + 2.0 * trained + 2.0 * attention * (through / forward if forward else 0.0)
+    passed_through = through / forward if forward else 0.0
+    backward = 2.0 * through + 2.0 * trained + 2.0 * attention * passed_through
     return Flops(forward=2.0 * forward + attention, train=2.0 * forward + attention + backward)
 
 
@@ -77,7 +79,9 @@ def _weights(model: nn.Module) -> Iterator[tuple[nn.Parameter, nn.Module, float]
     """
     config = text_config(model)
     experts = getattr(config, "num_local_experts", None) or getattr(config, "num_experts", None) or 1
-    active = (getattr(config, "num_experts_per_tok", None) or 1) / experts if experts > 1 else 1.0
+    active = 1.0
+    if experts > 1:
+        active = (getattr(config, "num_experts_per_tok", None) or 1) / experts
     share_of = {2: 1.0, 3: active}  # of matrices, and of stacks of the experts' matrices
     for module in model.modules():
         for weight in module.parameters(recurse=False):
@@ -86,7 +90,9 @@ def _weights(model: nn.Module) -> Iterator[tuple[nn.Parameter, nn.Module, float]
 
 def _shape(weight: Tensor) -> tuple[int, ...]:
     state = getattr(weight, "quant_state", None)  # bitsandbytes packs two 4-bit weights into a byte
-    return tuple(state.shape) if state is not None else tuple(weight.shape)
+    if state is not None:
+        return tuple(state.shape)
+    return tuple(weight.shape)
 
 
 def _size(weight: Tensor) -> int:

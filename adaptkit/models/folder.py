@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any, Literal
 
 from adaptkit.errors import ModelError
-from adaptkit.run import digest, file_digest
 
 Kind = Literal["causal", "masked", "classifier", "encoder"]
 
@@ -76,16 +75,6 @@ def model_kind(path: str | Path) -> Kind:
         f"model_type '{kind}' is neither a causal nor a masked language model",
         where=str(folder / "config.json"),
     )
-
-
-def model_digest(path: str | Path) -> str:
-    """sha256 over every file of a model's folder that decides what it answers: weights, configs, tokenizer,
-    pooling."""
-    folder = find(path)
-    files = [
-        file for file in folder.rglob("*") if file.suffix in (".safetensors", ".json") and file.is_file()
-    ]
-    return digest({str(file.relative_to(folder)): file_digest(file) for file in sorted(files)})
 
 
 def is_causal(path: str | Path) -> bool:

@@ -36,7 +36,9 @@ def unwrap(model: nn.Module, *, keep_peft: bool = False) -> PreTrainedModel:
 def output_projection(model: nn.Module) -> nn.Module | None:
     """The module that turns the last hidden states into logits over the vocabulary; None without one."""
     inner = unwrap(model)
-    return inner.get_output_embeddings() if hasattr(inner, "get_output_embeddings") else None
+    if not hasattr(inner, "get_output_embeddings"):
+        return None
+    return inner.get_output_embeddings()
 
 
 def text_config(model: nn.Module) -> Any:
@@ -54,7 +56,7 @@ class Backbone:
     def __init__(self, model: nn.Module, head: nn.Module):
         self.model, self.head, self.inner = model, head, unwrap(model)
 
-    def __call__(self, **batch: Tensor) -> Tensor:
+    def __call__(self, **batch: Tensor | int) -> Tensor:
         """Inputs as the model takes them (no labels); returns what the projection would be given, [B, T, D].
 
         Raises: ModelError if the model scales or caps its logits after the projection.

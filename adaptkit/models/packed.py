@@ -96,8 +96,7 @@ def inputs(
     longest.
 
     transformers hands a mask of four dimensions to the attention as it is. So a block mask goes in where one
-    is needed,
-    and a single True where none is: without it a mask would be made from the position ids.
+    is needed, and a single True where none is: without it a mask would be made from the position ids.
     """
     shape = batch["input_ids"].shape
     if batch["input_ids"].device.type == "cuda":
@@ -120,7 +119,9 @@ def block_mask(bounds: Tensor, rows: int, length: int, *, causal: bool, window: 
     if causal or window:
         distance_TT = at_N[:length, None] - at_N[None, :length]
         reach = length if window is None else window
-        mask_BTT &= (distance_TT < reach) & (distance_TT >= 0 if causal else distance_TT > -reach)
+        mask_BTT &= (distance_TT < reach) & (distance_TT > -reach)
+        if causal:
+            mask_BTT &= distance_TT >= 0
     return mask_BTT[:, None]
 
 
@@ -151,7 +152,8 @@ def attention(
 
         settings: dict[str, Any] = {"dropout": dropout, "scaling": scaling, "is_causal": is_causal, **others}
         return sdpa_attention_forward(module, query_BHTK, key_BHTK, value_BHTK, attention_mask, **settings)
-    bounds, causal = cu_seq_lens_q, bool(module.is_causal if is_causal is None else is_causal)
+    bounds = cu_seq_lens_q
+    causal = bool(module.is_causal if is_causal is None else is_causal)
     rows, _, length, _ = query_BHTK.shape
     on_gpu = query_BHTK.is_cuda
     if on_gpu and torch.is_autocast_enabled("cuda"):
@@ -171,9 +173,8 @@ def attention(
     if not on_gpu and whole and attention_mask is not None and attention_mask.shape[-1] == 1:
         return _by_document(query_BHTK, key_BHTK, value_BHTK, bounds.tolist(), dropout, scaling, causal), None
     if attention_mask is None or attention_mask.shape[-1] == 1 or not whole:
-        attention_mask = block_mask(
-            bounds, rows, length, causal=causal, window=None if whole else sliding_window
-        )
+        window = None if whole else sliding_window
+        attention_mask = block_mask(bounds, rows, length, causal=causal, window=window)
     keys_BHTK, values_BHTK = _for_each_head(query_BHTK, key_BHTK, value_BHTK)
     out_BHTK = F.scaled_dot_product_attention(
         query_BHTK, keys_BHTK, values_BHTK, attn_mask=attention_mask, dropout_p=dropout, scale=scaling
@@ -196,7 +197,10 @@ def _flash(
         x.transpose(1, 2).flatten(0, 1) for x in (query_BHTK, key_BHTK, value_BHTK)
     )
     back = -1 if window is None else window - 1
-    grouped: dict[str, Any] = {"enable_gqa": True} if _ASKS_FOR_GROUPS and key_BHTK.shape[1] != heads else {}
+    ahead = 0 if causal else back
+    grouped: dict[str, Any] = {}
+    if _ASKS_FOR_GROUPS and key_BHTK.shape[1] != heads:
+        grouped["enable_gqa"] = True
     out_NHK = varlen_attn(
         query_NHK,
         key_NHK,
@@ -206,7 +210,7 @@ def _flash(
         longest,
         longest,
         scale=scaling,
-        window_size=(back, 0 if causal else back),
+        window_size=(back, ahead),
         **grouped,
     )
     return cast(Tensor, out_NHK).view(rows, length, heads, size)

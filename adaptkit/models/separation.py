@@ -26,7 +26,9 @@ def separation(model: nn.Module, objective: str, seq_len: int) -> Separation:
         return "positions"
     packed.leave(model)
     own: Separation = "positions" if objective == "causal" else "mask"
-    return own if _packs_exactly(model, objective, seq_len, own) else "rows"
+    if _packs_exactly(model, objective, seq_len, own):
+        return own
+    return "rows"
 
 
 def kept_apart(model: nn.Module, objective: str, seq_len: int, name: str) -> Separation:

@@ -205,7 +205,8 @@ def _fill_special_ids(model: Any, tokenizer: Any) -> None:
     generation = getattr(model, "generation_config", None)
     for key in ("bos_token_id", "eos_token_id", "pad_token_id"):
         value = getattr(tokenizer, key)
-        value = tokenizer.eos_token_id if value is None and key == "pad_token_id" else value
+        if value is None and key == "pad_token_id":
+            value = tokenizer.eos_token_id
         for config in (model.config, generation):
             if config is not None and value is not None and getattr(config, key, None) is None:
                 setattr(config, key, value)
@@ -248,7 +249,8 @@ def _auto_class(kind: Kind, config: Any, where: str) -> Any:
 
 def _attention(auto: Any, config: Any) -> str:
     model_class = auto._model_mapping[type(config)]
-    model_class = model_class[0] if isinstance(model_class, tuple) else model_class
+    if isinstance(model_class, tuple):
+        model_class = model_class[0]
     return "sdpa" if model_class._supports_sdpa else "eager"
 
 
@@ -265,7 +267,9 @@ def _quantization_arguments(quantization: Quantization | None, dtype: str) -> di
         config = BitsAndBytesConfig(load_in_8bit=True)
         # bitsandbytes warns of the cast once per matmul
         logging.getLogger("bitsandbytes").setLevel(logging.ERROR)
-    device = f"cuda:{os.environ.get('LOCAL_RANK', 0)}" if torch.cuda.is_available() else "cpu"
+    device = "cpu"
+    if torch.cuda.is_available():
+        device = f"cuda:{os.environ.get('LOCAL_RANK', 0)}"
     return {"quantization_config": config, "device_map": {"": device}}
 
 

@@ -67,15 +67,15 @@ class PretrainConfig(Config):
         trainer = values.get("trainer", {})
         if not isinstance(trainer, dict | TrainerConfig):
             return values
-        given = trainer if isinstance(trainer, dict) else trainer.model_dump(exclude_unset=True)
+        if isinstance(trainer, TrainerConfig):
+            trainer = trainer.model_dump(exclude_unset=True)
         try:
             size = SizeConfig.model_validate(values.get("size", {}))
-            rate = default_learning_rate(
-                size.params or compute_optimal_params(float(values.get("flops") or 0))
-            )
+            params = size.params or compute_optimal_params(float(values.get("flops") or 0))
+            rate = default_learning_rate(params)
         except (ValueError, TypeError, AdaptkitError):
             return values  # the fields' own validation says what is wrong
-        return {**values, "trainer": {"learning_rate": rate, **given}}
+        return {**values, "trainer": {"learning_rate": rate, **trainer}}
 
     @model_validator(mode="after")
     def _consistent(self) -> PretrainConfig:

@@ -27,7 +27,7 @@ from adaptkit.pretrain.starting_point import StartingPoint, prepare, read_splits
 from adaptkit.run import Run, read_json
 from adaptkit.run_record import ModelKind, RecipeKind, RunRecord, SuiteRecord, read_record
 from adaptkit.trainer.lifecycle import Outcome, first_outputs, merge_checked, run_recipe
-from adaptkit.trainer.objective import CausalLM, MaskedLM
+from adaptkit.trainer.objective import CausalLM, MaskedLM, Objective
 from adaptkit.trainer.parallel import Ranks
 from adaptkit.trainer.result import TrainResult
 from adaptkit.trainer.steps import steps_within
@@ -85,7 +85,9 @@ def _train(config: PretrainConfig, run: Run, ranks: Ranks) -> _Trained:
     trainer = config.trainer
     if config.flops:
         trainer = trainer.model_copy(update={"num_steps": affordable_steps(start.model, config)})
-    objective = (CausalLM if config.objective == "causal" else MaskedLM)(trainer.implementation)
+    objective: Objective = MaskedLM(trainer.implementation)
+    if config.objective == "causal":
+        objective = CausalLM(trainer.implementation)
     params = models.param_count(start.model)
     result = Trainer(start.model, objective, start.train, trainer, run=run, eval=start.dev).fit()
     return _Trained(splits, start, result, params)
@@ -124,7 +126,7 @@ def _score(config: PretrainConfig, trained: _Trained, delivered: tuple[PreTraine
         model_kind=ModelKind(config.objective),
         suite=SUITE,
         base=config.base,
-        adapter=None if config.adapter.kind == "none" else config.adapter,
+        adapter=config.adapter.for_record(),
         seq_len=seq_len,
         splits={name: split_record(part) for name, part in splits.items()},
         suites={SUITE: SuiteRecord(judged_on="dev", num_items=len(rows), metrics=scores, dev=scores)},

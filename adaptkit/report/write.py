@@ -13,8 +13,9 @@ from typing import Any
 import jinja2
 from markupsafe import Markup
 
-from adaptkit.report import figures, prose, tables
-from adaptkit.report.limits import limits
+from adaptkit.report import data_tables, figures, prose, tables
+from adaptkit.report.caveats import limits
+from adaptkit.report.ledger import left_out_sentences, spend_rows, time_sentence
 from adaptkit.report.manners import HABITS, manners
 from adaptkit.run import Run, write_json, write_text
 from adaptkit.study import forecast
@@ -115,7 +116,13 @@ def report_context(results: Results, verdict: Verdict) -> dict[str, Any]:
         "habits": HABITS,
         "origins": figures.origins(results),
         "adaptations": figures.adaptations(results),
+        "spends": spend_rows(results),
+        "left_out": left_out_sentences(results),
+        "time_sentence": time_sentence(results),
         "corpora": _corpora(record),
+        "cuts": data_tables.cut_rows(record.data),
+        "test_sets": data_tables.judged_rows(record.data),
+        "shifts": data_tables.shift_sentences(record.data),
         "vocabulary_saving": _vocabulary_saving(record),
         "tuning": _trials(record),
         "manifest": manifest,

@@ -230,7 +230,7 @@ class BenchClient:
             "--num-warmups": concurrency,
             "--seed": 0,
             "--percentile-metrics": "ttft,tpot,e2el",
-            "--metric-percentiles": "50,99",
+            "--metric-percentiles": "50,95,99",
             "--result-dir": result_path.parent,
             "--result-filename": result_path.name,
         }

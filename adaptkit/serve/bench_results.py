@@ -42,9 +42,10 @@ class Price:
 
 @dataclass(frozen=True)
 class Percentiles:
-    """Median and 99th percentile in milliseconds."""
+    """Median, 95th and 99th percentile in milliseconds."""
 
     p50: float
+    p95: float
     p99: float
 
 
@@ -173,10 +174,10 @@ def table(models: Sequence[ModelFigures]) -> list[tuple[str, ...]]:
 
 
 def _percentiles(result: dict[str, Any], metric: str) -> Percentiles | None:
-    p50, p99 = result.get(f"p50_{metric}_ms"), result.get(f"p99_{metric}_ms")
-    if p50 is None or p99 is None:
+    p50, p95, p99 = (result.get(f"p{share}_{metric}_ms") for share in (50, 95, 99))
+    if p50 is None or p95 is None or p99 is None:
         return None
-    return Percentiles(p50, p99)
+    return Percentiles(p50, p95, p99)
 
 
 def _pair(values: Percentiles | None) -> str:

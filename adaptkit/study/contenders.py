@@ -9,6 +9,11 @@ This is Hsu's comparison with the best (Annals of Statistics 12(3), 1984), with 
 difference of interest. Whichever arm is truly the best, with probability `confidence` all intervals seen
 from *it* cover. Then two things hold at once: it is a contender, and every arm in `enough` lies within the
 margin of it. No other comparison has to cover, so many arms cost one correction, not one for each pair.
+
+Simulated (benchmarks/interval_coverage.py, 3 seeds, nominal 95 %, 2 to 12 arms): the best is a contender in
+at least 96.0 % of studies, and no arm in `enough` lies a margin behind in at least 96.0 %. That is a share of
+all studies: of those few that find any arm enough although the margin is one standard error only, up to 14 %
+are wrong.
 """
 
 from __future__ import annotations

@@ -2,13 +2,22 @@
 
 **Several intervals that hold together** (max-T). Each of (arm - reference) gets the same level, the one at
 which all of them cover with the wanted probability. It is read off the largest of |difference| / standard
-deviation over the arms, drawn from joint normals whose covariance is that of the bootstrap's items, plus the
-seeds.
+deviation over the arms, drawn from joint normals with the covariance of the bootstrap's items and the seeds'
+variances. Read off the bootstrap replicates themselves the level was less certain, and lower where seeds
+dominate, since three resampled seeds have no tails: with 12 arms and 1,000 replicates it left each interval
+.92 % of misses (+- .22 from one study to the next) where the normals leave .67 % (+- .19) and Bonferroni's
+bound is .45 %; where items dominate .64 (+- .08) and .62 (+- .04). All 11 intervals then covered in 95 % and
+97 % of 150 studies where seeds dominate. Quantiles of replicates are never read beyond 95 %: their skew there
+is taken for that of higher levels (`statistics.py`).
 
-**What seeds lend.** The variance of three seeds is small by chance in some arm of many, and t's quantiles at
-the levels above 99 % that many arms need do not make up for it once items are added (Welch-Satterthwaite).
-Among three or more arms each arm's variance is therefore averaged with the mean variance of all, which counts
-for at most 4 degrees of freedom, and is never taken below its own.
+**What seeds lend.** The variance of three seeds is small by chance in some arm of many, and the formula of
+Welch-Satterthwaite does not make up for it at the levels above 99 % that many arms need: seen from a
+baseline, intervals of 11 arms whose noise is mostly seeds held together in 75 % of 20,000 simulated studies,
+at a nominal 95 %. Among three or more arms each arm's variance is therefore averaged with the mean variance
+of all, which counts for at most 4 degrees of freedom, and is never taken below its own. Then they hold
+together in 98.8 % (3 others: 94.4 %), and where true variances differ between arms, by a log spread of 1, in
+95.9 % (93.3 %), of 2 in 94.2 % (92.9 %). The plain mean of all variances gave 95 %, 84 % and 74 %, moderated
+variances (Smyth 2004) 94 %, 85 % and 83 %. The intervals are half as wide as without.
 """
 
 from __future__ import annotations
@@ -118,12 +127,12 @@ def simultaneous_level(covariance: np.ndarray, reference: int, confidence: float
         return confidence
     roots, axes = np.linalg.eigh(covariance)
     scaled = differences[varying] / np.sqrt(variance[varying])[:, None]
-    deviations = _normals(len(roots)) @ (scaled @ axes * np.sqrt(roots.clip(0))).T
-    largest = np.abs(deviations).max(axis=1)
+    deviations = (scaled @ axes * np.sqrt(roots.clip(0))) @ _normals(len(roots))
+    largest = np.abs(deviations).max(axis=0)
     level = 2 * float(special.ndtr(np.quantile(largest, confidence))) - 1
     return float(np.clip(level, confidence, 1 - (1 - confidence) / varying.sum()))
 
 
 @cache
-def _normals(num_columns: int) -> np.ndarray:
-    return np.random.default_rng(0).standard_normal((_NUM_NORMAL, num_columns))
+def _normals(num_rows: int) -> np.ndarray:
+    return np.random.default_rng(0).standard_normal((num_rows, _NUM_NORMAL))

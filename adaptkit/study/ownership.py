@@ -54,7 +54,7 @@ class Ownership:
 class _Speed:
     requests_per_s: float
     latency_s: float
-    memory_bytes: float
+    memory_bytes: float | None
     origin: str
 
 
@@ -117,9 +117,7 @@ def _measured(bench: dict[str, Any], arm: str) -> _Speed | None:
             continue
         best = max(levels, key=lambda level: level["requests_per_s"])
         waiting = best.get("latency_ms") or {}
-        latency = (
-            waiting.get("p95") or waiting.get("p99") or 1000 * best["concurrency"] / best["requests_per_s"]
-        )
+        latency = waiting.get("p95") or 1000 * best["concurrency"] / best["requests_per_s"]
         origin = f"measured by adaptkit bench on {bench['date']}"
         return _Speed(best["requests_per_s"], latency / 1000, model["memory_bytes"], origin)
     return None
@@ -133,7 +131,7 @@ def _counted(results: Results, task: str, arm: ArmRecord) -> _Speed | None:
     speeds = [cost["requests_per_s"] for cost in costs if cost.get("requests_per_s")]
     if not speeds:
         return None
-    return _Speed(speeds[0], 1 / speeds[0], 0.0, "as measured while it answered the test")
+    return _Speed(speeds[0], 1 / speeds[0], None, "as measured while it answered the test")
 
 
 def _estimated(results: Results, task: str, arm: ArmRecord) -> _Speed | None:

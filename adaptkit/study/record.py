@@ -7,11 +7,13 @@ record.arms, record.scores, record.budget.flops_per_seed
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any, ClassVar, Literal
+from typing import Literal
 
 from adaptkit.errors import DataError
 from adaptkit.run import read_json, write_json
-from adaptkit.run_record import Record, SplitRecord, validated
+from adaptkit.run_record import Record, validated
+from adaptkit.study.account_record import LeftOutRecord, PlanRecord, SpendRecord
+from adaptkit.study.data_record import DataRecord
 
 STUDY_FILE = "study.json"
 STUDY_FORMAT: Literal[3] = 3
@@ -86,46 +88,6 @@ class TuningRecord(Record):
     """The rate of the runs that count, on the whole text: the best one tried, corrected to their length."""
 
 
-class SpendRecord(Record):
-    """What an arm could spend on a task per seed, and what it did; tuning and its scoring included."""
-
-    arm: str
-    task: str
-    granted: float
-    """FLOPs."""
-    spent: float
-    """FLOPs, mean of the seeds."""
-    reason: str = ""
-    """Why more than 2 % stayed unspent; empty where it did not."""
-
-
-class StageTimeRecord(Record):
-    """How long the stages of one kind were predicted to take, and took, one after another."""
-
-    kind: str
-    num_stages: int
-    predicted_seconds: float
-    taken_seconds: float
-
-
-class PlanRecord(Record):
-    """What the plan predicted, beside what happened. Wall time, over all sittings of a study."""
-
-    predicted_seconds: float
-    taken_seconds: float
-    stages_at_once: int
-    kinds: tuple[StageTimeRecord, ...] = ()
-
-
-class LeftOutRecord(Record):
-    """An arm that was not run, and why."""
-
-    arm: str
-    task: str | None = None
-    """Where it is left out on one task only."""
-    reason: str
-
-
 class ForgettingRecord(Record):
     """Where the scores of an arm of the text ledger on general text are."""
 
@@ -146,66 +108,6 @@ class BaseRecord(Record):
     """Its parameters; 0 where that is not known."""
     flops: float = 0.0
     """What making it took: measured, or 6 N D of its published tokens; 0 where that is not known."""
-
-
-class CorpusRecord(Record):
-    """One data set of a study."""
-
-    train: SplitRecord
-    test: SplitRecord
-
-
-class OverlapRecord(Record):
-    """What of one test set was found in one training set, and what was done."""
-
-    train: str
-    test: str
-    num_test_items: int
-    num_contaminated: int
-    num_touched: int
-    num_train_rows: int
-    share: float
-    examples: list[Any] = []
-    action: str
-
-
-class TokenizerRecord(Record):
-    """How well a tokenizer fits the domain's text."""
-
-    bytes_per_token: float
-    vocab_size: int
-
-
-class TestSetRecord(Record):
-    """The test items of one task, and which of them belong together."""
-
-    __test__: ClassVar[bool] = False
-
-    num_rows: int
-    num_duplicates: int
-    num_items: int
-    num_clusters: int
-    drawn: str
-    """How the items were drawn."""
-    clusters: dict[str, str] = {}
-    """Item id -> its document or group; an id that is absent stands alone."""
-
-    def cluster_of(self, item: str) -> tuple[str, str]:
-        """A label that two items share when they belong together."""
-        return ("cluster", self.clusters[item]) if item in self.clusters else ("item", item)
-
-
-class DataRecord(Record):
-    """The data of a study."""
-
-    corpora: dict[str, CorpusRecord]
-    """`domain`, `general` and each task."""
-    overlap: tuple[OverlapRecord, ...] = ()
-    duplicates: dict[str, dict[str, int]] = {}
-    """Data set -> counts of rows that were removed."""
-    tokenizers: dict[str, TokenizerRecord] = {}
-    test_sets: dict[str, TestSetRecord] = {}
-    """By task."""
 
 
 class BudgetRecord(Record):

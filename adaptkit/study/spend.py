@@ -9,6 +9,7 @@ from typing import Any
 import torch
 
 from adaptkit import models
+from adaptkit.errors import BudgetError
 from adaptkit.run import Run, read_json, write_json
 
 
@@ -30,6 +31,18 @@ def token_lengths(tokenizer: Any, texts: Sequence[str], max_length: int = 0) -> 
     """Tokens of each text, cut at `max_length` where one is given."""
     lengths = [len(ids) for ids in tokenizer(list(texts), verbose=False)["input_ids"]] if texts else []
     return [min(length, max_length) for length in lengths] if max_length else lengths
+
+
+def after_scoring(flops: float, scoring: float, what: str) -> float:
+    """What is left to learn with once a candidate's scoring is paid for.
+
+    Raises: BudgetError where nothing is.
+    """
+    if flops <= scoring:
+        spent = f"{what}: scoring on development data takes {scoring:.2e} of {flops:.2e} FLOPs"
+        fix = "raise budget.amount or budget.trial_share, or lower dev_items"
+        raise BudgetError(f"{spent}, which leaves nothing to learn with", where="budget.amount", fix=fix)
+    return flops - scoring
 
 
 def charge_scoring(run: Run, flops: float) -> None:

@@ -13,7 +13,7 @@ from typing import Literal, TypeVar
 from adaptkit.run import FORMAT, read_json, write_json
 from adaptkit.run_record import ModelKind, Record, validated
 from adaptkit.study.arms import Arm, Origin
-from adaptkit.study.record import DataRecord, TokenizerRecord
+from adaptkit.study.data_record import DataRecord, TokenizerRecord
 
 
 class StageKind(StrEnum):

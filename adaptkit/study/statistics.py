@@ -20,7 +20,13 @@ bootstrap with the seeds fixed) + s^2 / S of each arm, and `df` is Welch-Sattert
 percentile bootstrap covers 83 %, this one 96 %; it covers 95-96 % with items, or seeds and items, in play,
 92.0 % in the worst case found (one arm without seed noise, few item effects), and 99 % where seeds and items
 only interact, because that part is counted in both terms. With two seeds the worst case falls to 88 %: hence
-three as the default. `tests/test_statistics.py` repeats the simulation.
+three as the default.
+
+Where items belong together (passages of one document, rows of one group) whole clusters are drawn. Unequal
+ones tell as much as k = n^2 / sum(size^2) equal ones: the item variance has k - 1 degrees of freedom and is
+multiplied by k / (k - 1). Simulated with intra-class correlations of 0, .1 and .3: 93.7-96.9 % with 8 or 20
+equal or 20 or 60 unequal clusters (39-88 % where correlated clusters are ignored), 97.7-98.8 % where a few
+clusters hold most items: too wide, not too narrow. Their number less 1, without the factor, gave 86-95 %.
 """
 
 from __future__ import annotations
@@ -128,6 +134,8 @@ class Replicates:
         self.scores, self.values, self.draws = scores, values, draws
         self.num_items, self.num_clusters = int(cluster_sizes.sum()), len(cluster_sizes)
         self.effective_clusters = float(self.num_items**2 / (cluster_sizes**2).sum())
+        self._drawn = {arm: (values[arm] * draws[arm]).sum(axis=1) for arm in values}
+        self._all_seeds = {arm: values[arm].mean(axis=1) for arm in values}
         self._together: dict[tuple[str, ...], tuple[dict[str, SeedNoise], np.ndarray]] = {}
 
     def mean(self, arm: str) -> float:
@@ -135,7 +143,7 @@ class Replicates:
 
     def drawn(self, arm: str) -> np.ndarray:
         """Mean over the drawn seeds, per replicate [num_resamples], before any widening."""
-        return (self.values[arm] * self.draws[arm]).sum(axis=1)
+        return self._drawn[arm]
 
     def widened(self, arm: str, confidence: float = 0.95) -> np.ndarray:
         """Replicates [num_resamples] around the arm's mean, their spread corrected for few seeds."""
@@ -211,15 +219,14 @@ class Replicates:
         return self.effective_clusters / (self.effective_clusters - 1)
 
     def _item_variance(self, terms: Sequence[_Term]) -> float:
-        summed = _signed_sum(terms, {term.arm: self.values[term.arm].mean(axis=1) for term in terms})
-        return float(summed.var(ddof=1)) * self._few_clusters
+        return float(_signed_sum(terms, self._all_seeds).var(ddof=1)) * self._few_clusters
 
     def _joint(self, arms: tuple[str, ...]) -> tuple[dict[str, SeedNoise], np.ndarray]:
         """Seed noise of arms that are compared together, and the covariance of their means [num_arms,
         num_arms]: items are shared, seeds are not."""
         if arms not in self._together:
             noise = borrow_between_arms({arm: SeedNoise.of(self.scores[arm]) for arm in arms})
-            items = np.cov(np.stack([self.values[arm].mean(axis=1) for arm in arms])) * self._few_clusters
+            items = np.cov([self._all_seeds[arm] for arm in arms]) * self._few_clusters
             seeds = np.diag([noise[arm].part[0] for arm in arms])
             self._together[arms] = noise, np.atleast_2d(items) + seeds
         return self._together[arms]
@@ -227,7 +234,7 @@ class Replicates:
     def _stretched(self, terms: Sequence[_Term], level: float, shape: float) -> tuple[np.ndarray, float]:
         """Centred bootstrap replicates of a signed sum of arms, and the factor that makes their quantiles at
         `shape` the ends of an interval at `level`."""
-        replicates = _signed_sum(terms, {term.arm: self.drawn(term.arm) for term in terms})
+        replicates = _signed_sum(terms, self._drawn)
         offsets = replicates - replicates.mean()
         spread = float(offsets.std())
         if spread == 0.0:

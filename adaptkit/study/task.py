@@ -16,27 +16,24 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated, Any, ClassVar
+from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import Field, field_validator, model_validator
 
 from adaptkit.adapters import AdapterConfig
 from adaptkit.config import Config, Count, Tokens, in_unit
-from adaptkit.data.readers import DataConfig, Dataset, Want, read, split
+from adaptkit.data.drawing import PASSAGE_BYTES, draw, draw_passages, newest
+from adaptkit.data.readers import DataConfig, Dataset, Row, Want, read, split
 from adaptkit.errors import nearest
 from adaptkit.run import Run
 from adaptkit.study.arms import Adaptation, Arm
+from adaptkit.study.task_answers import Answers, Baseline
+from adaptkit.study.task_size import TaskSize
 from adaptkit.study.tuning import for_length
-from adaptkit.trainer.steps import steps_of_epochs
 
 TEST_SHARE = 0.1
-BYTES_PER_TOKEN = 3.0
-"""Of text that is not tokenised yet, in plans."""
 MAX_LENGTH = 256
 """Tokens of a text that a task reads where nothing else is said."""
-
-Rows = list[dict[str, Any]]
-"""Item rows, as eval/<suite>.jsonl holds them."""
 
 
 class CorpusConfig(Config):
@@ -45,12 +42,22 @@ class CorpusConfig(Config):
     train: DataConfig
     """What models may be trained on; a part is held out for tuning."""
     test: DataConfig | None = None
-    """What no model is trained or tuned on; a tenth of `train` (whole groups, by hash) if not given."""
+    """What no model is trained or tuned on; a tenth of `train` (whole groups) if not given."""
+    split: Literal["hash", "time"] = "hash"
+    """How that tenth is taken: by hash, or the newest rows by their `time` column."""
     test_items: Annotated[Count, in_unit("passages")] = 400
     """Test passages at most, drawn by hash from all of the test; 0 takes all there are."""
     dev_items: Annotated[Count, in_unit("passages")] = 100
     """Passages to tune on at most, drawn by hash from training documents held out for it; 0 takes all of
     them."""
+
+    @model_validator(mode="after")
+    def _fitting_split(self) -> CorpusConfig:
+        if self.split == "time" and self.test is not None:
+            raise ValueError("split: time takes the newest tenth of `train`; leave out `test`, or `split`")
+        if self.test_items < 0 or self.dev_items < 0:
+            raise ValueError("test_items and dev_items are numbers of items; 0 takes all")
+        return self
 
 
 class TaskConfig(CorpusConfig):
@@ -122,39 +129,24 @@ class TaskFiles:
 
 @dataclass(frozen=True)
 class CorpusRows:
-    """What was read of a data set: training rows without duplicates, test rows, and counts of duplicates."""
+    """What was read of a data set.
+
+    Attributes:
+        train: training rows without duplicates.
+        test: the items to judge on, drawn from the test rows without duplicates.
+        duplicates: counts of repeated training rows.
+        documents: what the passages of a text were drawn from; empty for rows.
+        num_test_rows, num_test_duplicates: test rows that were read, and that repeat others.
+        drawn: a sentence on how the items were drawn.
+    """
 
     train: Dataset
     test: Dataset
     duplicates: dict[str, int] = field(default_factory=dict)
-
-
-@dataclass(frozen=True)
-class TaskSize:
-    """How much a task gives to read, in tokens of BYTES_PER_TOKEN bytes: an estimate from its raw rows.
-
-    Attributes:
-        num_rows: training rows.
-        row_tokens: of a training row, all of its texts.
-        text_tokens: of one text, which is what attention spans.
-        batch_rows: rows of an optimizer step.
-        dev_tokens, test_tokens: read to answer all development or test items once.
-        prompt_factor: how much more a prompted model reads than the items themselves.
-        num_items: of the test.
-        num_bytes: of all texts.
-        num_documents: searched for each item; 0 where nothing is searched.
-    """
-
-    num_rows: int
-    row_tokens: float
-    text_tokens: float
-    batch_rows: int
-    dev_tokens: float
-    test_tokens: float
-    num_items: int
-    num_bytes: float
-    prompt_factor: float = 1.0
-    num_documents: int = 0
+    documents: tuple[Row, ...] = ()
+    num_test_rows: int = 0
+    num_test_duplicates: int = 0
+    drawn: str = ""
 
 
 @dataclass(frozen=True)
@@ -186,51 +178,16 @@ class Assignment:
     tuning: bool
     open: Callable[[str, Config], Run]
 
+    @property
+    def name(self) -> str:
+        """Of the run, and in messages."""
+        return f"{self.task.name}-{self.arm.name}"
+
     def rate_for(self, num_steps: int) -> float:
         """The learning rate of a training of so many steps."""
         if not self.tried_steps:
             return self.learning_rate
         return for_length(self.learning_rate, self.tried_steps, num_steps)
-
-
-@dataclass(frozen=True)
-class Answers:
-    """How an arm without training, or a baseline, answers.
-
-    Attributes:
-        rows: item rows of the test split.
-        dev: scores on the dev split, by which arms are chosen; empty for baselines.
-        cost: flops, seconds, tokens, peak_memory_bytes; empty for baselines.
-        facts: settings that were chosen and tried.
-    """
-
-    rows: Rows
-    dev: dict[str, float] = field(default_factory=dict)
-    cost: dict[str, Any] = field(default_factory=dict)
-    facts: dict[str, Any] = field(default_factory=dict)
-
-
-@dataclass(frozen=True)
-class Baseline:
-    """Answers to the test rows without a language model.
-
-    Attributes:
-        name: short, as verdicts call it.
-        describe: what answers, in words.
-        seconds: training and answering together.
-        requests_per_s: while it answered.
-    """
-
-    name: str
-    describe: str
-    rows: Rows
-    seconds: float
-    requests_per_s: float
-
-    @property
-    def cost(self) -> dict[str, float]:
-        """For cost.json; no FLOPs are counted."""
-        return {"flops": 0.0, "seconds": self.seconds, "requests_per_s": self.requests_per_s}
 
 
 @dataclass(frozen=True)
@@ -273,6 +230,10 @@ class TaskKind(ABC):
         Raises: DataError where the parts do not fit together.
         """
 
+    def clusters(self, files: TaskFiles, rows: CorpusRows) -> dict[str, str]:
+        """Test item -> what it belongs to, by the ids that the item rows of arms have."""
+        return {row.id: row.cluster for row in rows.test.rows}
+
     @abstractmethod
     def size(self, task: TaskConfig) -> TaskSize:
         """How much there is to read, from the raw rows: what plans and budgets are made from."""
@@ -292,10 +253,6 @@ class TaskKind(ABC):
     @abstractmethod
     def tuning_score(self, dev: dict[str, float], metric: str) -> float:
         """What trials are compared by; lower is better."""
-
-    def most_steps(self, task: TaskConfig, num_rows: int) -> int:
-        """Optimizer steps that `max_epochs` passes over so many training rows make."""
-        return steps_of_epochs(task.max_epochs, num_rows, self.batch_rows)
 
     def scoring_passes(self, tuning: bool) -> int:
         """How often a training reads the development rows, beside learning."""
@@ -321,13 +278,33 @@ def register(kind: TaskKind) -> None:
 
 
 def read_corpus(corpus: CorpusConfig, want: Want) -> CorpusRows:
-    """Rows without duplicates, and the test rows that are named or held out."""
+    """Training rows without duplicates, and what is judged on: drawn from the test that is named or held out.
+
+    Of texts passages are drawn, of anything else rows.
+    """
     from adaptkit.data.dedup import deduplicate
 
     train, report = deduplicate(read(corpus.train, want))
     counts = {name: value for name, value in report.as_json().items() if name != "examples"}
     if corpus.test is not None:
-        test = read(corpus.test, want)
+        whole = read(corpus.test, want)
+        origin = "from the test that is named"
+    elif corpus.split == "time":
+        train, whole = newest(train, TEST_SHARE)
+        origin = "from the newest tenth"
     else:
-        train, test = split(train, TEST_SHARE, seed=1)
-    return CorpusRows(train, test, counts)
+        train, whole = split(train, TEST_SHARE, seed=1)
+        origin = "from a tenth held out by hash, whole groups"
+    distinct, repeated = deduplicate(whole)
+    if want == "text":
+        items = draw_passages(distinct, corpus.test_items)
+        places = {row.where for row in items.rows}
+        documents = tuple(row for row in distinct.rows if row.where in places)
+        what = f"{len(items.rows):,} passages of at most {PASSAGE_BYTES:,} bytes from {len(documents):,} of"
+        drawn = f"{what} {len(distinct.rows):,} documents"
+    else:
+        items, documents = distinct.with_rows(draw(distinct.rows, corpus.test_items)), ()
+        drawn = f"{len(items.rows):,} of {len(distinct.rows):,} rows"
+    drawn += f", by content hash, in proportion to labels, sources and groups, {origin}"
+    num_repeated = repeated.num_exact + repeated.num_near
+    return CorpusRows(train, items, counts, documents, len(whole.rows), num_repeated, drawn)

@@ -1,11 +1,11 @@
-"""Looking into a model's stack of blocks while it runs, and running other blocks in their place.
+"""Record what a model's blocks give while it runs, or run other blocks in their place.
 
 Shape letters: B rows, T tokens, D hidden size, H heads.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
@@ -33,7 +33,7 @@ def recording(model: nn.Module, blocks: Sequence[int], *, attention: bool = Fals
 
     def keep_hidden(index: int) -> Callable[..., None]:
         def keep(module: nn.Module, inputs: Any, output: Any) -> None:
-            seen.hidden[index] = output[0] if isinstance(output, tuple) else output
+            seen.hidden[index] = hidden_of(output)
 
         return keep
 
@@ -63,21 +63,21 @@ def recording(model: nn.Module, blocks: Sequence[int], *, attention: bool = Fals
 
 
 @contextmanager
-def replaced(model: nn.Module, substitutes: dict[int, Sequence[nn.Module]]) -> Iterator[None]:
+def replaced(model: nn.Module, substitutes: Mapping[int, Sequence[nn.Module]]) -> Iterator[None]:
     """Inside, these blocks of `model` are passed over and others run in their place, one after another; none
     skips the block.
 
-    A block that is passed over gets a gradient of zero, not none: ranks wait for the gradient of every
-        weight.
+    A block that is passed over gets a gradient of zero, for ranks wait for the gradient of every weight.
     """
     stack = repeated_blocks(model)
 
     def chain(block: nn.Module, parts: Sequence[nn.Module]) -> Callable[..., Tensor]:
         def run(hidden_states: Tensor, *args: Any, **kwargs: Any) -> Tensor:
             for part in parts:
-                output = part(hidden_states, *args, **kwargs)
-                hidden_states = output[0] if isinstance(output, tuple) else output
-            return hidden_states + nothing(block.parameters()) if torch.is_grad_enabled() else hidden_states
+                hidden_states = hidden_of(part(hidden_states, *args, **kwargs))
+            if torch.is_grad_enabled():
+                hidden_states = hidden_states + nothing(block.parameters())
+            return hidden_states
 
         return run
 
@@ -94,7 +94,9 @@ def replaced(model: nn.Module, substitutes: dict[int, Sequence[nn.Module]]) -> I
 def only_blocks(model: nn.Module, wanted: bool) -> Iterator[list[nn.Parameter]]:
     """Inside, if `wanted`, a forward pass leads gradients to the model's blocks only; gives the weights that
     get none."""
-    idle = outside(model) if wanted else []
+    idle = []
+    if wanted:
+        idle = outside(model)
     try:
         for weight in idle:
             weight.requires_grad_(False)
@@ -102,6 +104,13 @@ def only_blocks(model: nn.Module, wanted: bool) -> Iterator[list[nn.Parameter]]:
     finally:
         for weight in idle:
             weight.requires_grad_(True)
+
+
+def hidden_of(output: Any) -> Any:
+    """The hidden states among what a block gives; some give a tuple that begins with them."""
+    if isinstance(output, tuple):
+        return output[0]
+    return output
 
 
 def outside(model: nn.Module) -> list[nn.Parameter]:

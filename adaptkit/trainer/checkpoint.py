@@ -1,23 +1,20 @@
-"""Checkpoints that survive a kill at any moment, a full disk and a flipped bit.
+"""Save and load checkpoints that survive a kill at any moment, a full disk and a flipped bit.
 
-    checkpoints/step-000500/ state.json  <group>.safetensors ...  MANIFEST.json (digests, written last)
+    checkpoints/step-000500/ state.json  <group>.safetensors ...  MANIFEST.json (digests)
 
-Written to a temporary folder: each file fsynced, the manifest last, the folder fsynced, then renamed, then
-    the parent
-fsynced, then old ones pruned. A kill leaves a temporary folder that nobody reads; power loss is covered by
-the order of the fsyncs. safetensors and JSON only: no pickle, nothing in a checkpoint can run.
+Each is written by `disk.whole_folder`, and only then old ones are pruned: a kill leaves a temporary folder
+that nobody reads, and the next save removes it. safetensors and JSON only: no pickle, nothing in a checkpoint
+can run.
 """
 
 from __future__ import annotations
 
-import errno
 import hashlib
 import json
-import os
 import shutil
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +22,7 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor
 
+from adaptkit.disk import whole_folder, writing
 from adaptkit.errors import CheckpointError, DiskFullError
 from adaptkit.run import file_digest
 
@@ -58,7 +56,9 @@ class Checkpoint:
     def tensors(self, group: str) -> dict[str, Tensor]:
         """The tensors of a group, on the CPU; empty if the checkpoint has no such group."""
         file = self.path / f"{group}.safetensors"
-        return load_file(file) if file.exists() else {}
+        if not file.exists():
+            return {}
+        return load_file(file)
 
 
 class Checkpoints:
@@ -76,17 +76,17 @@ class Checkpoints:
         Raises: CheckpointError if there are checkpoints but none is valid, or they belong to another run or
             model.
         """
-        found = sorted(self.folder.glob("step-*"), key=_step, reverse=True)
-        for path in found:
+        paths = sorted(self.folder.glob("step-*"), key=_step, reverse=True)
+        for path in paths:
             problem = verify(path)
             if problem is None:
                 return self._owned(path)
             self.rejected[path] = problem
-        if found:
+        if paths:
             listed = "; ".join(f"{path.name}: {why}" for path, why in self.rejected.items())
             fix = "restore the folder from a backup, or delete it to start again from step 0"
             raise CheckpointError(
-                f"none of the {len(found)} checkpoints is valid ({listed})", where=str(self.folder), fix=fix
+                f"none of the {len(paths)} checkpoints is valid ({listed})", where=str(self.folder), fix=fix
             )
         return None
 
@@ -107,64 +107,37 @@ class Checkpoints:
         """Write a checkpoint of `step`; when this returns it is on disk, and older ones beyond `keep` are
         gone.
 
-        Raises: DiskFullError with the need and what there is; checkpoints already on disk are untouched.
+        Raises: DiskFullError with the need and what there is, AdaptkitError where nothing can be written;
+            checkpoints already on disk are untouched.
         """
         final = self.folder / f"step-{step:06d}"
-        temporary = self.folder / f".tmp-{final.name}-{os.getpid()}"
         need = sum(tensor_bytes(t) for group in groups.values() for t in group.values()) + _SPARE
-        with self._disk(temporary, need):
-            self._clear_temporaries()
-            self._check_space(need)
-            self._write(
-                temporary, {"format": FORMAT, "step": step, "identity": self.identity, **state}, groups
-            )
-            if final.exists():  # only a rejected one can lie there
-                shutil.rmtree(final)
-            os.rename(temporary, final)
-            _fsync_folder(self.folder)
+        self._make_room(final, need)
+        try:
+            with whole_folder(final, num_bytes=need) as temporary:  # only a rejected one can lie there
+                facts = {"format": FORMAT, "step": step, "identity": self.identity}
+                _write(temporary, {**facts, **state}, groups)
+        except DiskFullError:
+            raise self._full(need) from None
         self._prune(step)
         return final
 
-    def _write(self, folder: Path, state: dict[str, Any], groups: Groups) -> None:
-        folder.mkdir(parents=True)
-        files = {}
-        for group, tensors in groups.items():
-            name = f"{group}.safetensors"
-            files[name] = write_safetensors(folder / name, tensors)
-        files["state.json"] = _write_json(folder / "state.json", state)
-        _write_json(folder / MANIFEST, {"format": FORMAT, "step": state["step"], "files": files})
-        _fsync_folder(folder)
+    def _make_room(self, final: Path, need: int) -> None:
+        """Remove what killed saves left, and see that the next checkpoint fits."""
+        with writing(final):
+            for leftover in self.folder.glob(".*step-*"):
+                shutil.rmtree(leftover)
+        if shutil.disk_usage(self.folder).free < need:
+            raise self._full(need)
 
-    def _check_space(self, need: int) -> None:
-        have = shutil.disk_usage(self.folder).free
-        if have < need:
-            raise OSError(errno.ENOSPC, "not enough room", str(self.folder))
-
-    @contextmanager
-    def _disk(self, temporary: Path, need: int) -> Iterator[None]:
-        """Turn a full disk, however the system names it, into one sentence, and take the half-written folder
-        away."""
-        if not self.folder.exists():
-            self.folder.mkdir(parents=True)
-            _fsync_folder(self.folder.parent)
-        try:
-            yield
-        except OSError as error:
-            shutil.rmtree(temporary, ignore_errors=True)
-            if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
-                raise
-            have, good = shutil.disk_usage(self.folder).free, sorted(self.folder.glob("step-*"), key=_step)
-            last = (
-                f"last good checkpoint {good[-1].name} is intact" if good else "no checkpoint was written yet"
-            )
-            what = f"disk full: a checkpoint needs {need / 1e6:.1f} MB, {have / 1e6:.1f} MB are free; {last}"
-            raise DiskFullError(
-                what, where=str(self.folder), fix="free some space and run the same command again"
-            ) from None
-
-    def _clear_temporaries(self) -> None:
-        for stale in self.folder.glob(".tmp-step-*"):
-            shutil.rmtree(stale)
+    def _full(self, need: int) -> DiskFullError:
+        have, good = shutil.disk_usage(self.folder).free, sorted(self.folder.glob("step-*"), key=_step)
+        last = "no checkpoint was written yet"
+        if good:
+            last = f"last good checkpoint {good[-1].name} is intact"
+        what = f"disk full: a checkpoint needs {need / 1e6:.1f} MB, {have / 1e6:.1f} MB are free; {last}"
+        fix = "free some space and run the same command again"
+        return DiskFullError(what, where=str(self.folder), fix=fix)
 
     def _prune(self, step: int) -> None:
         """Keep the newest `keep` up to `step`; later ones were rejected when this run resumed from an earlier
@@ -181,22 +154,33 @@ class Checkpoints:
         self.rejected.clear()
 
 
+def _write(folder: Path, state: dict[str, Any], groups: Groups) -> None:
+    files = {}
+    for group, tensors in groups.items():
+        name = f"{group}.safetensors"
+        files[name] = write_safetensors(folder / name, tensors)
+    files["state.json"] = _write_json(folder / "state.json", state)
+    _write_json(folder / MANIFEST, {"format": FORMAT, "step": state["step"], "files": files})
+
+
 def verify(path: Path) -> str | None:
     """What is wrong with a checkpoint, or None: every file of the manifest, its size and sha256, and no other
     file."""
     try:
         manifest = json.loads((path / MANIFEST).read_text(encoding="utf-8"))
         files = {str(name): (int(row["size"]), str(row["sha256"])) for name, row in manifest["files"].items()}
-        known = manifest["format"] == FORMAT and manifest["step"] == _step(path)
+        belongs_here = manifest["format"] == FORMAT and manifest["step"] == _step(path)
     except FileNotFoundError:
         return "no manifest, so it was never completed"
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
         return "its manifest is not readable"
-    if not known:
+    if not belongs_here:
         return "its manifest is of another format or step"
     present = {file.name for file in path.iterdir()} - {MANIFEST}
-    if odd := present ^ set(files):
-        return f"{sorted(odd)[0]} is {'not in the manifest' if odd & present else 'missing'}"
+    if not_listed := sorted(present - files.keys()):
+        return f"{not_listed[0]} is not in the manifest"
+    if missing := sorted(files.keys() - present):
+        return f"{missing[0]} is missing"
     for name, (size, sha256) in files.items():
         if (actual := (path / name).stat().st_size) != size:
             return f"{name} has {actual} bytes instead of {size}"
@@ -206,7 +190,7 @@ def verify(path: Path) -> str | None:
 
 
 def write_safetensors(path: Path, tensors: Mapping[str, Tensor]) -> dict[str, Any]:
-    """Write a safetensors file one tensor at a time (no second copy in memory), fsync it, return its size and
+    """Write a safetensors file one tensor at a time, with no second copy in memory; returns its size and
     sha256."""
     names = sorted(tensors, key=lambda name: (-tensors[name].element_size(), name))
     header, offset = {}, 0
@@ -220,22 +204,20 @@ def write_safetensors(path: Path, tensors: Mapping[str, Tensor]) -> dict[str, An
         offset = end
     head = json.dumps(header, separators=(",", ":")).encode()
     head += b" " * (-len(head) % 8)
-    sha256, size = hashlib.sha256(), 0
+    opening = len(head).to_bytes(8, "little") + head
+    blocks: Iterator[bytes | memoryview] = chain([opening], (raw_bytes(tensors[name]) for name in names))
+    sha256 = hashlib.sha256()
     with path.open("wb") as file:
-        for block in (len(head).to_bytes(8, "little"), head, *(tensors[name] for name in names)):
-            data = block if isinstance(block, bytes) else raw_bytes(block)
-            file.write(data)
-            sha256.update(data)
-            size += len(data)
-        file.flush()
-        os.fsync(file.fileno())
-    return {"size": size, "sha256": sha256.hexdigest()}
+        for block in blocks:
+            file.write(block)
+            sha256.update(block)
+    return {"size": len(opening) + offset, "sha256": sha256.hexdigest()}
 
 
 def raw_bytes(tensor: Tensor) -> memoryview:
     """The tensor's bytes, without a copy if it is a contiguous CPU tensor."""
     flat = tensor.detach().cpu().contiguous().reshape(-1)
-    return memoryview(flat.view(torch.uint8).numpy())
+    return memoryview(flat.view(torch.uint8).numpy())  # type: ignore[arg-type]  # a Buffer from 3.12 on
 
 
 def tensor_bytes(tensor: Tensor) -> int:
@@ -244,21 +226,13 @@ def tensor_bytes(tensor: Tensor) -> int:
 
 def _write_json(path: Path, value: Any) -> dict[str, Any]:
     data = json.dumps(value, allow_nan=False).encode()
-    with path.open("wb") as file:
-        file.write(data)
-        file.flush()
-        os.fsync(file.fileno())
+    path.write_bytes(data)
     return {"size": len(data), "sha256": hashlib.sha256(data).hexdigest()}
 
 
-def _fsync_folder(folder: Path) -> None:
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
-
-
 def _step(path: Path) -> int:
+    """Steps that a checkpoint's name counts; -1 for a name that no save gives."""
     digits = path.name.removeprefix("step-")
-    return int(digits) if digits.isdigit() else -1
+    if not digits.isdigit():
+        return -1
+    return int(digits)

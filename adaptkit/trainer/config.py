@@ -88,10 +88,8 @@ class TrainerConfig(Config):
     @model_validator(mode="after")
     def _whole_microbatches(self) -> TrainerConfig:
         if self.microbatch_size > self.global_batch_size:
-            raise ValueError(
-                f"microbatch_size {self.microbatch_size} is larger than "
-                f"global_batch_size {self.global_batch_size}"
-            )
+            sizes = f"microbatch_size {self.microbatch_size} is larger than global_batch_size"
+            raise ValueError(f"{sizes} {self.global_batch_size}")
         return self
 
 

@@ -3,6 +3,7 @@ pays for."""
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING
 
 from torch import nn
@@ -33,7 +34,10 @@ class Meter:
         tokens = flops = 0.0
         for name in (name for name in batch if name.endswith("input_ids")):
             positions, mask = batch[name].numel(), batch.get(name.replace("input_ids", "attention_mask"))
-            tokens += float(mask.sum()) if mask is not None and mask.ndim == 2 else float(positions)
+            if mask is not None and mask.ndim == 2:
+                tokens += float(mask.sum())
+            else:
+                tokens += positions
             flops += positions * self._per_position(batch[name].shape[1])
         return tokens, flops
 
@@ -58,18 +62,22 @@ def affordable_steps(
 
     Raises: BudgetError if it does not pay for one.
     """
-    most = steps_of_epochs(epochs, len(source), config.global_batch_size) if epochs else None
+    most = math.inf
+    if epochs:
+        most = steps_of_epochs(epochs, len(source), config.global_batch_size)
     meter, order = Meter(model, objective), Order(len(source), config.global_batch_size, config.seed)
     spent, step = 0.0, 0
-    while step != most and step < COUNTED_STEPS:
+    while step < min(most, COUNTED_STEPS):
         cost = step_cost(meter, source, order, step, config)
         if spent + cost > flops:
             break
         spent, step = spent + cost, step + 1
     if step in (0, COUNTED_STEPS):
-        mean = spent / step if step else cost
+        mean = cost
+        if step:
+            mean = spent / step
         step = steps_within(flops, mean, fix="raise flops, or lower max_length or trainer.global_batch_size")
-    return step if most is None else min(step, most)
+    return int(min(step, most))
 
 
 def step_cost(meter: Meter, source: Source, order: Order, step: int, config: TrainerConfig) -> float:

@@ -61,15 +61,16 @@ def compute_dtype(precision: str, device: torch.device) -> torch.dtype:
     Raises: ConfigError for bf16 where it would be emulated: 12 times slower than fp32, measured on an AVX2
         machine.
     """
-    in_hardware = torch.cuda.is_bf16_supported() if device.type == "cuda" else cpu_has_bf16()
+    on_gpu = device.type == "cuda"
+    if precision == "fp32" or (precision == "auto" and not on_gpu):
+        return torch.float32
+    in_hardware = torch.cuda.is_bf16_supported() if on_gpu else cpu_has_bf16()
+    if in_hardware:
+        return torch.bfloat16
     if precision == "auto":
-        return torch.bfloat16 if device.type == "cuda" and in_hardware else torch.float32
-    if precision == "bf16" and not in_hardware:
-        what = (
-            f"this {device.type} has no bf16 units; training in bf16 would be many times slower than in fp32"
-        )
-        raise ConfigError(what, where="trainer.precision", fix="set trainer.precision=fp32 (or auto)")
-    return torch.bfloat16 if precision == "bf16" else torch.float32
+        return torch.float32
+    what = f"this {device.type} has no bf16 units; training in bf16 would be many times slower than in fp32"
+    raise ConfigError(what, where="trainer.precision", fix="set trainer.precision=fp32 (or auto)")
 
 
 def free_cores() -> int:
@@ -78,8 +79,8 @@ def free_cores() -> int:
     Two threads on a machine with two busy cores can be ten times slower than one. An OMP_NUM_THREADS set by
     the user (or by torchrun) is the user's answer and is taken.
     """
-    if (asked := os.environ.get("OMP_NUM_THREADS", "")).isdigit():
-        return max(1, int(asked))
+    if (set_by_user := os.environ.get("OMP_NUM_THREADS", "")).isdigit():
+        return max(1, int(set_by_user))
     busy = psutil.cpu_percent(interval=0.2) / 100 * (psutil.cpu_count() or 1)
     free = min(_allowed_cores(), (psutil.cpu_count() or 1) - busy)
     return max(1, round(free) // int(os.environ.get("LOCAL_WORLD_SIZE", 1)))
@@ -87,16 +88,16 @@ def free_cores() -> int:
 
 def _allowed_cores() -> float:
     """Cores that the affinity mask and the container's quota leave to this process."""
-    cores = (
-        float(len(os.sched_getaffinity(0)))
-        if hasattr(os, "sched_getaffinity")
-        else float(os.cpu_count() or 1)
-    )
+    cores = float(os.cpu_count() or 1)
+    if hasattr(os, "sched_getaffinity"):
+        cores = float(len(os.sched_getaffinity(0)))
     try:
         quota, period = Path("/sys/fs/cgroup/cpu.max").read_text().split()
     except (OSError, ValueError):
         return cores
-    return cores if quota == "max" else min(cores, int(quota) / int(period))
+    if quota == "max":
+        return cores
+    return min(cores, int(quota) / int(period))
 
 
 def reset_peak_memory(device: torch.device) -> None:
@@ -115,9 +116,9 @@ def peak_memory(device: torch.device) -> int:
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device)
     with contextlib.suppress(OSError):  # unlike getrusage's, this peak starts anew with `reset_peak_memory`
-        found = re.search(r"VmHWM:\s+(\d+) kB", Path("/proc/self/status").read_text())
-        if found:
-            return int(found[1]) * 1024
+        peak = re.search(r"VmHWM:\s+(\d+) kB", Path("/proc/self/status").read_text())
+        if peak:
+            return int(peak[1]) * 1024
     unit = 1 if sys.platform == "darwin" else 1024
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
 
@@ -132,8 +133,6 @@ def peak_flops(device: torch.device) -> float | None:
 
 def describe(device: torch.device) -> str:
     """The device in words, for manifests and cost files."""
-    return (
-        torch.cuda.get_device_name(device)
-        if device.type == "cuda"
-        else f"cpu ({torch.backends.cpu.get_cpu_capability()})"
-    )
+    if device.type == "cuda":
+        return torch.cuda.get_device_name(device)
+    return f"cpu ({torch.backends.cpu.get_cpu_capability()})"

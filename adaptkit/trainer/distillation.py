@@ -10,8 +10,8 @@
                                 beside it, the two weights are GKD's shares of the student's text and the data
     cosine mse margin           the teacher's text embeddings, and the differences between its scores
 
-Shape suffixes: B = rows, T = tokens, D = hidden size, E = the teacher's, V = vocabulary, C = classes, H =
-    heads, N = B * T.
+Shape suffixes: B = rows, T = tokens, D = hidden size, E = the teacher's, V = vocabulary, C = classes,
+H = heads, N = B * T.
 """
 
 from __future__ import annotations
@@ -105,8 +105,7 @@ class Distillation:
     def items(self, batch: Batch) -> Tensor:
         if self.kind in ("classifier", "encoder"):
             return torch.tensor(len(batch["input_ids"]))
-        labels_BT = batch["labels"][:, 1:] if self.kind == "causal" else batch["labels"]
-        return (labels_BT != ops.IGNORE_INDEX).sum()
+        return (targets(batch, self.kind) != ops.IGNORE_INDEX).sum()
 
     def loss(self, model: nn.Module, batch: Batch) -> LossOutput:
         """Metrics are the unweighted sums of each loss, temperature**2 left out."""
@@ -128,15 +127,16 @@ class Distillation:
         own = models.flops_per_token(model, seq_len)
         return self.extra_flops(self.teacher.flops_per_token(seq_len), own.forward, own.train)
 
-    def extra_flops(self, asked: float, forward: float, train: float) -> float:
-        """The same, where the teacher's pass costs `asked` per token, and the student's `forward` or, with
+    def extra_flops(self, teacher: float, forward: float, train: float) -> float:
+        """The same, where the teacher's pass costs `teacher` per token, and the student's `forward` or, with
         gradients, `train`."""
-        extra = asked if self._asks_teacher else 0.0
+        extra = teacher * self._asks_teacher
+        another_pass = train * self._looks_at_student
         for name in REPLACING:
             if name in self.losses:  # the teacher's blocks pass gradients on, and get none
-                extra += 2 * asked * (1 - CONSTANT_RATE) + (train if self._looks_at_student else 0.0)
+                extra += 2 * teacher * (1 - CONSTANT_RATE) + another_pass
         if "on_policy" in self.losses:
-            extra += forward + asked + (train if self._looks_at_student else 0.0)
+            extra += forward + teacher + another_pass
         return extra
 
     @property
@@ -151,9 +151,12 @@ class Distillation:
         """All losses that compare one plain pass of the student with one of the teacher."""
         if not self._looks_at_student:
             return torch.zeros((), device=batch["input_ids"].device), {}
-        layers = self.layout.last if any(name in self.losses for name in LAYERWISE) else []
-        attention = "attention" in self.losses
-        signal = self.teacher(batch, layers, attention) if self._asks_teacher else Signal()
+        layers: list[int] = []
+        if any(name in self.losses for name in LAYERWISE):
+            layers = self.layout.last
+        attention, signal = "attention" in self.losses, Signal()
+        if self._asks_teacher:
+            signal = self.teacher(batch, layers, attention)
         with recording(model, range(len(layers)), attention=attention) as seen:
             if self.kind == "encoder":
                 total, parts = self._embedding_losses(embedding(model, batch), signal)
@@ -175,13 +178,14 @@ class Distillation:
     ) -> tuple[Tensor, dict[str, Tensor]]:
         share = self.losses.get("cross_entropy", 0.0)
         kinds = [name for name in DIVERGENCES if name in self.losses]
-        shared = {"vocab_size": self.vocab_size, "implementation": self.implementation}
         if not kinds:
             if not share:
                 return hidden_ND.new_zeros(()), {}
-            ce = ops.linear_cross_entropy(hidden_ND, weight_VD, labels_N, bias_V=bias_V, **shared)
+            ce = self._cross_entropy(hidden_ND, weight_VD, bias_V, labels_N)
             return share * ce, {"cross_entropy": ce}
-        total, parts = hidden_ND.new_zeros((), dtype=torch.float32), {}
+        assert teacher is not None
+        total = hidden_ND.new_zeros((), dtype=torch.float32)
+        parts: dict[str, Tensor] = {}
         for name in kinds:
             loss, ce, kd = ops.linear_distillation(
                 hidden_ND,
@@ -192,12 +196,26 @@ class Distillation:
                 beta=self.beta,
                 temperature=self.temperature,
                 student_bias_V=bias_V,
-                ce_weight=share if name == kinds[0] else 0.0,
+                ce_weight=share,
                 kd_weight=self.losses[name],
-                **shared,
+                vocab_size=self.vocab_size,
+                implementation=self.implementation,
             )
+            share = 0.0  # the labels count once, beside the first divergence
             total, parts = total + loss, {**parts, name: kd, "cross_entropy": ce}
         return total, parts
+
+    def _cross_entropy(
+        self, hidden_ND: Tensor, weight_VD: Tensor, bias_V: Tensor | None, labels_N: Tensor
+    ) -> Tensor:
+        return ops.linear_cross_entropy(
+            hidden_ND,
+            weight_VD,
+            labels_N,
+            bias_V=bias_V,
+            vocab_size=self.vocab_size,
+            implementation=self.implementation,
+        )
 
     def _layer_losses(
         self, model: nn.Module, own: Recorded, theirs: Recorded, weights_BT: Tensor
@@ -213,18 +231,16 @@ class Distillation:
                 hidden_BTE, aim_BTE = own.hidden[index].float(), theirs.hidden[layer].float()
                 if projections is not None:
                     hidden_BTE = projections[index](hidden_BTE)
-                error_BT = (hidden_BTE - aim_BTE).square().mean(-1) / aim_BTE.square().mean(-1).clamp_min(
-                    1e-6
-                )
+                square_BT = aim_BTE.square().mean(-1).clamp_min(1e-6)
+                error_BT = (hidden_BTE - aim_BTE).square().mean(-1) / square_BT
                 errors.append((error_BT * weights_BT).sum())
             losses["hidden"] = torch.stack(errors).mean()
         if "attention" in self.losses:
             errors = []
             for index, layer in pairs:
                 own_BHTT, aim_BHTT = own.attention[index].float(), theirs.attention[layer].float()
-                if (
-                    own_BHTT.shape[1] != aim_BHTT.shape[1]
-                ):  # narrower students have fewer heads: compare the means
+                if own_BHTT.shape[1] != aim_BHTT.shape[1]:
+                    # narrower students have fewer heads: compare the means
                     own_BHTT, aim_BHTT = own_BHTT.mean(1, keepdim=True), aim_BHTT.mean(1, keepdim=True)
                 error_BT = (own_BHTT - aim_BHTT).square().sum(-1).mean(1)
                 errors.append((error_BT * weights_BT).sum())
@@ -250,12 +266,12 @@ class Distillation:
         if "margin" in self.losses:
             own_BB, aim_BB = (F.normalize(x, dim=-1) @ F.normalize(x, dim=-1).T for x in (own_BD, aim_BE))
             error_BB = own_BB - aim_BB
-            parts["margin"] = (
-                2 * error_BB.var(1, unbiased=False).sum()
-            )  # the mean over all pairs of differences
-        return sum(
-            (self.losses[name] * part for name, part in parts.items()), torch.zeros((), device=own_BD.device)
-        ), parts
+            # twice the variance is the mean over all pairs of differences
+            parts["margin"] = 2 * error_BB.var(1, unbiased=False).sum()
+        total = torch.zeros((), device=own_BD.device)
+        for name, part in parts.items():
+            total = total + self.losses[name] * part
+        return total, parts
 
     def _replacing(self, model: nn.Module, batch: Batch, name: str) -> Tensor:
         """Cross-entropy of the student with some of its blocks swapped for the teacher's groups; evaluated
@@ -264,24 +280,18 @@ class Distillation:
         As long as blocks are swapped only blocks learn: embeddings and head stay what the teacher's blocks
             know.
         """
-        rate = self._own_rate(name) if model.training else 1.0
+        rate = 1.0
+        if model.training:
+            rate = self._own_rate(name)
         generator = torch.Generator().manual_seed(mix(self.seed, round(self.progress * (1 << 40))))
         keep = torch.rand(len(self.layout.groups), generator=generator) < rate
         swapped = {
             i: [self.teacher.blocks[j] for j in self.layout.groups[i]]
-            for i, kept in enumerate(keep.tolist())
-            if not kept
+            for i, stays in enumerate(keep.tolist())
+            if not stays
         }
         with replaced(model, swapped), only_blocks(model, rate < 1) as idle:
-            hidden_ND, weight_VD, bias_V, labels_N = head_inputs(model, batch, self.kind)
-            loss = ops.linear_cross_entropy(
-                hidden_ND,
-                weight_VD,
-                labels_N,
-                bias_V=bias_V,
-                vocab_size=self.vocab_size,
-                implementation=self.implementation,
-            )
+            loss = self._cross_entropy(*head_inputs(model, batch, self.kind))
         return loss + nothing(idle)
 
     def _own_rate(self, name: str) -> float:
@@ -289,12 +299,16 @@ class Distillation:
         done = self.progress / RISE
         if done >= 1:
             return 1.0
-        return CONSTANT_RATE if name == "replacing_constant" else FIRST_RATE + (1 - FIRST_RATE) * done
+        if name == "replacing_constant":
+            return CONSTANT_RATE
+        return FIRST_RATE + (1 - FIRST_RATE) * done
 
     def _on_policy(self, model: nn.Module, batch: Batch) -> tuple[Tensor, Tensor]:
         """Reverse KL per token on the student's own text, times the items of the batch: (weighted loss,
         divergence)."""
-        own = continued(model, batch) if model.training else batch
+        own = batch
+        if model.training:
+            own = continued(model, batch)
         objective = dataclasses.replace(self, losses={"reverse_kl": self.losses["on_policy"]})
         scale = self.items(batch) / objective.items(own)
         total, parts = objective._matched(model, own)

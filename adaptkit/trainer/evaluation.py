@@ -1,6 +1,8 @@
-"""Evaluation: the training loss itself, under no_grad, over every example of a source."""
+"""Measure the training loss, under no_grad, over every example of a source."""
 
 from __future__ import annotations
+
+import math
 
 import torch
 from torch import Tensor, nn
@@ -25,9 +27,8 @@ def evaluate(
         module: called with a batch on the ranks' device, gives (summed loss, summed metrics).
     """
     groups = cut(list(range(len(source))), batch_size)
-    rounds = -(
-        -len(groups) // ranks.world_size
-    )  # every rank makes as many forward passes: FSDP communicates in them
+    # every rank makes as many forward passes: FSDP communicates in them
+    rounds = math.ceil(len(groups) / ranks.world_size)
     sums: dict[str, Tensor] = {}
     items = 0.0
     module.eval()

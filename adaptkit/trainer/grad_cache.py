@@ -10,53 +10,39 @@ the result is that of one rank with the whole batch.
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Protocol
-
 import torch
 from torch import Tensor, nn
 
-from adaptkit.trainer.objective import Batch, LossOutput
+from adaptkit.trainer.objective import Batch, Contrast
 from adaptkit.trainer.parallel import Ranks
-
-Features = tuple[Tensor, Tensor]
-"""Features of some examples, float [B, ...], and what the loss must know about each, int64 [B, ...]."""
-
-
-class Contrast(Protocol):
-    """An objective whose loss is a function of features."""
-
-    def features(self, model: nn.Module, batch: Batch) -> Features:
-        """Pure function of model, batch and the torch RNG (dropout)."""
-
-    def contrast(self, features: Tensor, about: Tensor, own: slice) -> LossOutput:
-        """The summed loss of the examples `own` among all of them."""
 
 
 def accumulate(
-    module: Callable[..., Features], objective: Contrast, batches: list[Batch], scale: float, ranks: Ranks
+    module: nn.Module, objective: Contrast, batches: list[Batch], scale: float, ranks: Ranks
 ) -> Tensor:
     """Gradients of `scale` times the loss over all microbatches and ranks, into the weights' `grad`.
 
     Args:
-        module: called as `module(batch, features=True)`.
+        module: called as `module(batch, features=True)`, gives the `Features` of a batch.
     Returns: this rank's share of the summed loss, detached.
     """
-    alone = len(batches) == 1  # then the graph of the first pass is kept, and there is no second
-    states, found = [], []
+    alone = len(batches) == 1  # then the graph of the first pass stays, and there is no second
+    states, features, facts = [], [], []
     for batch in batches:
         states.append(_random_state(batch))
         with torch.set_grad_enabled(alone):
-            found.append(module(batch, features=True))
-    mine = torch.cat([features.detach() for features, _ in found])
-    total, cached = _loss_and_gradient(
-        objective, mine, torch.cat([about for _, about in found]), scale, ranks
-    )
-    sizes = [len(features) for features, _ in found]
-    for index, (batch, gradient) in enumerate(zip(batches, cached.split(sizes), strict=True)):
+            of_batch, about_batch = module(batch, features=True)
+        features.append(of_batch)
+        facts.append(about_batch)
+    mine = torch.cat([part.detach() for part in features])
+    total, gradient = _loss_and_gradient(objective, mine, torch.cat(facts), scale, ranks)
+    gradients = gradient.split([len(part) for part in features])
+    for index, batch in enumerate(batches):
         with ranks.microbatch(module, last=index == len(batches) - 1):
-            features = found[0][0] if alone else _again(module, batch, states[index])
-            features.backward(gradient)
+            if alone:
+                features[0].backward(gradients[0])
+            else:
+                _again(module, batch, states[index]).backward(gradients[index])
     return total
 
 
@@ -80,7 +66,7 @@ def _gathered(part: Tensor, ranks: Ranks) -> Tensor:
     return ranks.sum(whole).flatten(0, 1)
 
 
-def _again(module: Callable[..., Features], batch: Batch, state: list[Tensor]) -> Tensor:
+def _again(module: nn.Module, batch: Batch, state: list[Tensor]) -> Tensor:
     """The features once more, with the dropout of the first time."""
     torch.set_rng_state(state[0])
     for cuda in state[1:]:
@@ -90,4 +76,7 @@ def _again(module: Callable[..., Features], batch: Batch, state: list[Tensor]) -
 
 def _random_state(batch: Batch) -> list[Tensor]:
     on_gpu = any(isinstance(value, Tensor) and value.is_cuda for value in batch.values())
-    return [torch.get_rng_state()] + ([torch.cuda.get_rng_state()] if on_gpu else [])
+    states = [torch.get_rng_state()]
+    if on_gpu:
+        states.append(torch.cuda.get_rng_state())
+    return states

@@ -1,4 +1,4 @@
-"""What is trained: an Objective turns a model and a batch into a summed loss.
+"""Turn a model and a batch into a summed loss: the objectives that a model is trained for.
 
 The trainer counts items over all microbatches and ranks and divides once per step, so gradient accumulation
 is exact for every separable objective. The model comes in and is never stored: wrappers stay the trainer's
@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import Any, Protocol, cast
 
 import torch
 import torch.nn.functional as F
@@ -39,12 +39,11 @@ class LossOutput:
 
 
 class Objective(Protocol):
-    """What the trainer asks of a task.
+    """What the trainer needs from a task: the loss of a batch, and how many items it is summed over.
 
     `separable` says that the loss of a batch equals the sum over its microbatches. An objective for which it
     does not (in-batch negatives) is trained with one microbatch on one rank; or, where its loss is a function
-    of features, it is a `trainer.cached.Contrast` too, and then trains exactly with any microbatches and
-    ranks.
+    of features, it is a `Contrast` too, and then trains exactly with any microbatches and ranks.
 
     A batch holds one `input_ids`, or several names that end so, each with its `attention_mask` where rows are
     padded.
@@ -69,6 +68,40 @@ class Objective(Protocol):
 
     def loss(self, model: nn.Module, batch: Batch) -> LossOutput:
         """Pure function of model, batch and the torch RNG (dropout)."""
+
+
+Features = tuple[Tensor, Tensor]
+"""Features of some examples, float [B, ...], and what the loss must know about each, int64 [B, ...]."""
+
+
+class Contrast(Protocol):
+    """An objective whose loss is a function of features, which `grad_cache` can train in parts."""
+
+    def features(self, model: nn.Module, batch: Batch) -> Features:
+        """Pure function of model, batch and the torch RNG (dropout)."""
+
+    def contrast(self, features: Tensor, about: Tensor, own: slice) -> LossOutput:
+        """The summed loss of the examples `own` among all of them."""
+
+
+class LossModule(nn.Module):
+    """Model and objective as one module, so that DDP and FSDP see a forward that returns the loss.
+
+    The model runs in the precision of the run. `objective` may be exchanged between steps.
+    """
+
+    def __init__(self, model: nn.Module, objective: Objective, dtype: torch.dtype):
+        super().__init__()
+        self.model, self.objective, self.dtype = model, objective, dtype
+
+    def forward(self, batch: Batch, *, features: bool = False) -> tuple[Tensor, Any]:
+        """The loss and its metrics; or the features of an objective that is a `Contrast`."""
+        device = next(iter(batch.values())).device
+        with torch.autocast(device.type, self.dtype, enabled=self.dtype != torch.float32):
+            if features:
+                return cast(Contrast, self.objective).features(self.model, batch)
+            out = self.objective.loss(self.model, batch)
+        return out.total, out.metrics
 
 
 @dataclass(frozen=True)
@@ -162,16 +195,19 @@ def with_bounds(batch: Batch) -> Batch:
     if "position_ids" not in batch:
         return batch
     bounds = packed.document_bounds(batch["position_ids"])
-    return {**batch, BOUNDS: bounds, LONGEST: packed.longest_document(bounds, batch["position_ids"].shape[1])}
+    longest = packed.longest_document(bounds, batch["position_ids"].shape[1])
+    return {**batch, BOUNDS: bounds, LONGEST: longest}  # type: ignore[dict-item]
 
 
-def packed_inputs(model: nn.Module, batch: Batch, causal: bool) -> dict[str, Tensor]:
+def packed_inputs(model: nn.Module, batch: Batch, causal: bool) -> Mapping[str, Tensor | int]:
     """Bounds go to models whose attention reads them; the others find documents by position ids or a block
     mask."""
-    if "position_ids" in batch and packed.in_use(model):
-        batch = batch if BOUNDS in batch else with_bounds(batch)
-        return packed.inputs(model, model_inputs(batch), batch[BOUNDS], causal=causal, longest=batch[LONGEST])
-    return model_inputs(batch)
+    if "position_ids" not in batch or not packed.in_use(model):
+        return model_inputs(batch)
+    if BOUNDS not in batch:
+        batch = with_bounds(batch)
+    longest = int(batch[LONGEST])
+    return packed.inputs(model, model_inputs(batch), batch[BOUNDS], causal=causal, longest=longest)
 
 
 def model_inputs(batch: Batch) -> dict[str, Tensor]:

@@ -120,6 +120,6 @@ class WeightAverage:
     def swap(self, weights: Mapping[str, Tensor]) -> None:
         """Exchange average and weights in place; swapping twice changes nothing."""
         for name, value in self.values.items():
-            kept = weights[name].detach().clone()
+            weight = weights[name].detach().clone()
             weights[name].copy_(value)
-            value.copy_(kept)
+            value.copy_(weight)

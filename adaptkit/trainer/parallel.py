@@ -1,4 +1,4 @@
-"""Ranks: one process, DDP, or FSDP2, behind the same few verbs.
+"""Train in one process, with DDP or with FSDP2: three classes with the same methods.
 
 Started by torchrun (gloo on CPUs, nccl on GPUs). Ranks split each global batch, losses are sums over all of
 them, and checkpoints hold whole tensors, so one rank and many see the same samples, the same losses (to
@@ -12,7 +12,7 @@ import copy
 import gc
 import os
 from contextlib import AbstractContextManager, nullcontext
-from typing import Any
+from typing import Any, cast
 
 import torch
 import torch.distributed as dist
@@ -79,7 +79,8 @@ class ReplicatedRanks(Ranks):
         if self.device.type == "cuda":
             torch.cuda.set_device(self.device)
         if not dist.is_initialized():
-            dist.init_process_group("nccl" if self.device.type == "cuda" else "gloo")
+            backend = "nccl" if self.device.type == "cuda" else "gloo"
+            dist.init_process_group(backend)
             # Left to the interpreter's teardown, gloo's threads now and then abort a process whose work is
             # done.
             atexit.register(_leave)
@@ -90,7 +91,9 @@ class ReplicatedRanks(Ranks):
         return nn.parallel.DistributedDataParallel(module, device_ids=devices, broadcast_buffers=False)
 
     def microbatch(self, module: nn.Module, last: bool) -> AbstractContextManager:
-        return nullcontext() if last else module.no_sync()
+        if last:
+            return nullcontext()
+        return cast(nn.parallel.DistributedDataParallel, module).no_sync()
 
     def sum(self, value: Tensor) -> Tensor:
         value = value.detach().to(self.device, copy=True)
@@ -98,9 +101,9 @@ class ReplicatedRanks(Ranks):
         return value
 
     def part(self, whole: Tensor | None, like: Tensor) -> Tensor:
-        whole = torch.empty_like(like) if whole is None else whole.to(self.device)
-        dist.broadcast(whole, 0)
-        return whole
+        received = torch.empty_like(like) if whole is None else whole.to(self.device)
+        dist.broadcast(received, 0)
+        return received
 
     def share(self, value: Any) -> Any:
         box = [value]
@@ -119,30 +122,30 @@ class ShardedRanks(ReplicatedRanks):
         return copy.deepcopy(model).to(self.device)
 
     def wrap(self, module: nn.Module, dtype: torch.dtype) -> nn.Module:
-        policy = MixedPrecisionPolicy(
-            None if dtype == torch.float32 else dtype, torch.float32, cast_forward_inputs=False
-        )
+        computed_in = None if dtype == torch.float32 else dtype
+        policy = MixedPrecisionPolicy(computed_in, torch.float32, cast_forward_inputs=False)
         mesh = dist.init_device_mesh(self.device.type, (self.world_size,))
         for block in repeated_blocks(module):
             fully_shard(block, mesh=mesh, mp_policy=policy)
-        return fully_shard(module, mesh=mesh, mp_policy=policy)
+        return cast(nn.Module, fully_shard(module, mesh=mesh, mp_policy=policy))
 
     def microbatch(self, module: nn.Module, last: bool) -> AbstractContextManager:
-        module.set_requires_gradient_sync(last)
+        cast(FSDPModule, module).set_requires_gradient_sync(last)
         return nullcontext()
 
     def whole(self, tensor: Tensor) -> Tensor:
-        return tensor.full_tensor() if isinstance(tensor, DTensor) else tensor
+        if isinstance(tensor, DTensor):
+            return tensor.full_tensor()
+        return tensor
 
     def part(self, whole: Tensor | None, like: Tensor) -> Tensor:
         if not isinstance(like, DTensor):
             return super().part(whole, like)
-        whole = (
-            torch.empty(like.shape, dtype=like.dtype, device=self.device)
-            if whole is None
-            else whole.to(self.device)
-        )
-        return distribute_tensor(whole, like.device_mesh, like.placements)
+        if whole is None:
+            received = torch.empty(like.shape, dtype=like.dtype, device=self.device)
+        else:
+            received = whole.to(self.device)
+        return distribute_tensor(received, like.device_mesh, like.placements)
 
     def refresh(self, module: nn.Module) -> None:
         for part in module.modules():
@@ -169,7 +172,9 @@ def join(parallel: str) -> Ranks:
     Raises: ConfigError if ranks are asked for without torchrun, or torchrun started several and "none" was
         asked for.
     """
-    started = int(os.environ.get("WORLD_SIZE", 1)) if "RANK" in os.environ else 1
+    by_torchrun, started = "RANK" in os.environ, 1
+    if by_torchrun:
+        started = int(os.environ.get("WORLD_SIZE", 1))
     if parallel == "none" and started > 1:
         what = (
             f"torchrun started {started} processes but trainer.parallel is none: "
@@ -178,12 +183,14 @@ def join(parallel: str) -> Ranks:
         raise ConfigError(
             what, where="trainer.parallel", fix="set trainer.parallel=ddp or fsdp, or run without torchrun"
         )
-    if parallel in ("ddp", "fsdp") and "RANK" not in os.environ:
+    if parallel in ("ddp", "fsdp") and not by_torchrun:
         fix = "start it with `torchrun --nproc-per-node N -m adaptkit ...`, or set trainer.parallel=none"
         raise ConfigError(f"trainer.parallel={parallel} needs torchrun", where="trainer.parallel", fix=fix)
     if parallel == "fsdp":
         return ShardedRanks()
-    return ReplicatedRanks() if parallel == "ddp" or started > 1 else Ranks()
+    if parallel == "ddp" or started > 1:
+        return ReplicatedRanks()
+    return Ranks()
 
 
 def repeated_blocks(module: nn.Module) -> list[nn.Module]:

@@ -1,4 +1,4 @@
-"""Steps whose loss the host has not seen yet.
+"""Hold the steps whose loss the host has not seen yet.
 
 Asking a GPU for a loss makes the host wait until the step is done, and a small model's step is over before
 the host has prepared the next one. So on a GPU the numbers of several steps are fetched at once, when a row
@@ -58,8 +58,12 @@ class Taken:
 
     def failure(self, places: list[str]) -> str:
         """What went wrong, for people."""
-        kind, value = ("gradient norm", self.grad_norm) if math.isfinite(self.loss) else ("loss", self.loss)
-        listed = ", ".join(places[:8]) + (f" and {len(places) - 8} more" if len(places) > 8 else "")
+        kind, value = "loss", self.loss
+        if math.isfinite(self.loss):
+            kind, value = "gradient norm", self.grad_norm
+        listed = ", ".join(places[:8])
+        if len(places) > 8:
+            listed += f" and {len(places) - 8} more"
         return f"the {kind} is {value} at step {self.step + 1}; the update was not made. Samples: {listed}"
 
 
@@ -86,8 +90,9 @@ class Pending:
         if self.deferred:
             spoiled = (~taken.outcome.isfinite().all()).float()
             before = getattr(self.optimizer, "found_inf", None)
-            flag = spoiled if before is None else torch.maximum(before, spoiled)
-            self.optimizer.found_inf = flag  # type: ignore[attr-defined]
+            if before is not None:
+                spoiled = torch.maximum(before, spoiled)
+            self.optimizer.found_inf = spoiled  # type: ignore[attr-defined]
         else:
             self.fetch()
 
@@ -100,9 +105,8 @@ class Pending:
         new, started = self.steps[self._fetched :], time.perf_counter()
         if not new:
             return
-        for taken, (loss, grad_norm) in zip(
-            new, torch.stack([taken.outcome for taken in new]).tolist(), strict=True
-        ):
+        outcomes = torch.stack([taken.outcome for taken in new]).tolist()
+        for taken, (loss, grad_norm) in zip(new, outcomes, strict=True):
             taken.loss, taken.grad_norm = loss, grad_norm
         self._fetched = len(self.steps)
         new[-1].seconds += time.perf_counter() - started

@@ -1,4 +1,4 @@
-"""Who listens to a run: four hooks, the metrics file, and the progress bar or its JSON lines."""
+"""Show and log what a run does: four hooks, the metrics file, and the progress bar or its JSON lines."""
 
 from __future__ import annotations
 
@@ -17,7 +17,9 @@ if TYPE_CHECKING:
 
 
 class Hooks:
-    """What runs when; subclass and override. Hooks see rows, never tensors, and run on rank 0 only.
+    """Called by the trainer at four places; subclass and override.
+
+    Hooks see rows, never tensors, and run on rank 0 only.
 
     resume
     for each step:
@@ -91,15 +93,16 @@ class Bar(Hooks):
 
 def progress(label: str, num_steps: int) -> Hooks:
     """The bar on a terminal, JSON lines elsewhere."""
-    return Bar(label, num_steps) if sys.stderr.isatty() else JsonLines()
+    if sys.stderr.isatty():
+        return Bar(label, num_steps)
+    return JsonLines()
 
 
 def announce(label: str, facts: dict[str, Any]) -> None:
     """What is about to run, once, on stderr: words on a terminal, one JSON line elsewhere."""
-    shown = {name: value for name, value in facts.items() if value not in (None, {}, 0)}
-    words = ", ".join(f"{name.replace('_', ' ')} {value}" for name, value in shown.items())
-    print(
-        f"{label}: {words}" if sys.stderr.isatty() else json.dumps({"label": label, **facts}),
-        file=sys.stderr,
-        flush=True,
-    )
+    line = json.dumps({"label": label, **facts})
+    if sys.stderr.isatty():
+        shown = {name: value for name, value in facts.items() if value not in (None, {}, 0)}
+        words = ", ".join(f"{name.replace('_', ' ')} {value}" for name, value in shown.items())
+        line = f"{label}: {words}"
+    print(line, file=sys.stderr, flush=True)

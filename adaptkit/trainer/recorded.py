@@ -1,5 +1,4 @@
-"""Forward and backward of a batch recorded once as a CUDA graph, and replayed for every later batch of its
-shapes.
+"""Record forward and backward of a batch once as a CUDA graph, and replay it for later batches of its shapes.
 
 A step of a small model is over on a GPU before the host has launched its thousand kernels. A replay is one
 launch, and runs the same kernels on the same numbers. It needs the same shapes each time: the number of
@@ -15,6 +14,7 @@ import gc
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -71,7 +71,7 @@ class Recorder:
         self.recordings: dict[Signature, Recorded] = {}
         self.refused = ""
         self._seen: Counter[Signature] = Counter()
-        self._pool = None
+        self._pool: Any = None
         self._failed: torch.cuda.CUDAGraph | None = None
 
     def accumulate(self, batches: Sequence[Batch], scale: float) -> Tensor:
@@ -91,23 +91,20 @@ class Recorder:
     def _recorded(self, batch: Batch, scale: float) -> Recorded | None:
         """The recording for a batch's shapes, made now if it is time; None to run the batch as ever."""
         signature = signature_of(batch)
-        if found := self.recordings.get(signature):
-            return found
+        if recording := self.recordings.get(signature):
+            return recording
         self._seen[signature] += 1
         if self.refused or self._seen[signature] < TIMES_SEEN or len(self.recordings) == MOST:
             return None
-        if (
-            torch.cuda.max_memory_allocated(self.device)
-            > MOST_MEMORY * torch.cuda.mem_get_info(self.device)[1]
-        ):
+        whole_memory = torch.cuda.mem_get_info(self.device)[1]
+        if torch.cuda.max_memory_allocated(self.device) > MOST_MEMORY * whole_memory:
             self.refused = f"a step takes more than {MOST_MEMORY:.0%} of the GPU's memory"
             return None
         before = torch.cuda.current_stream(self.device), _generator(self.device).clone_state()
         try:
             self.recordings[signature] = self._record(batch, scale)
-        except (
-            RuntimeError
-        ) as error:  # an operation that cannot be recorded: the step computes the same without
+        except RuntimeError as error:
+            # an operation that cannot be recorded: the step computes the same without
             self.refused = _first_cause(error)
             self._recover(*before)
             return None
@@ -120,20 +117,20 @@ class Recorder:
 
     def _record(self, batch: Batch, scale: float) -> Recorded:
         gc.collect()  # a dead graph of an earlier step would tie its gradients to another stream
-        inputs = device.send({name: _own(value) for name, value in batch.items()}, self.device)
+        own = {name: value.contiguous() for name, value in batch.items() if isinstance(value, Tensor)}
+        inputs = device.send({**batch, **own}, self.device)  # memory of its own for each element
         factor = torch.full((), scale, dtype=torch.float32, device=self.device)
-        kept = [weight.grad for weight in self.weights]
+        gradients_before = [weight.grad for weight in self.weights]
         self._pool = self._pool or torch.cuda.graph_pool_handle()
-        graph = self._failed = (
-            torch.cuda.CUDAGraph()
-        )  # one that failed is still asked by the allocator: it is kept
+        # the allocator still looks at a graph that failed, so it must not be freed
+        graph = self._failed = torch.cuda.CUDAGraph()
         try:
             self._put([None] * len(self.weights))
             with torch.cuda.graph(graph, pool=self._pool):
                 total = self._run(inputs, factor)
             gradients = [weight.grad for weight in self.weights]
         finally:
-            self._put(kept)
+            self._put(gradients_before)
         self._failed = None
         tensors = {name: value for name, value in inputs.items() if isinstance(value, Tensor)}
         return Recorded(graph, tensors, factor, total, gradients)
@@ -175,10 +172,10 @@ def wanted(config: TrainerConfig, objective: Objective, ranks: Ranks, model: nn.
 
 def signature_of(batch: Batch) -> Signature:
     """What a recording is for: the names, shapes and dtypes of its tensors, and its numbers."""
-    parts = {
-        name: (value.shape, value.dtype) if isinstance(value, Tensor) else value
-        for name, value in batch.items()
-    }
+    parts: dict[str, object] = dict(batch)
+    for name, value in batch.items():
+        if isinstance(value, Tensor):
+            parts[name] = (value.shape, value.dtype)
     return tuple(sorted(parts.items()))
 
 
@@ -201,11 +198,6 @@ def padded_rows(rows_R: Tensor, num_tokens: int) -> Tensor:
     return torch.cat([rows_R, unlabelled.nonzero().flatten()[: number - len(rows_R)]])
 
 
-def _own(value: Tensor | int) -> Tensor | int:
-    """A tensor with memory of its own for each element, which can be overwritten."""
-    return value.contiguous() if isinstance(value, Tensor) else value
-
-
 def _drops_layers(model: nn.Module) -> bool:
     """Which layers are left out is drawn on the host, so a recording would leave out the same ones for
     ever."""
@@ -214,7 +206,10 @@ def _drops_layers(model: nn.Module) -> bool:
 
 
 def _generator(where: torch.device) -> torch.Generator:
-    return torch.cuda.default_generators[torch.cuda.current_device() if where.index is None else where.index]
+    index = where.index
+    if index is None:
+        index = torch.cuda.current_device()
+    return torch.cuda.default_generators[index]
 
 
 def _first_cause(error: BaseException) -> str:

@@ -1,9 +1,11 @@
-"""What a run counts while it trains, and what it hands back."""
+"""Count what a run has done while it trains, and say in the end what it took."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
 from typing import Any
+
+from adaptkit.trainer.pending import Taken
 
 
 @dataclass
@@ -27,23 +29,25 @@ class Progress:
     best_step: int = 0
     history: list[dict[str, Any]] = field(default_factory=list)
 
-    def add(self, *, loss: float, items: int, tokens: int, flops: float, seconds: float) -> None:
-        """Count one step; `loss` is the sum over its items."""
+    def add(self, taken: Taken) -> None:
+        """Count one step whose numbers have been fetched."""
         self.step += 1
-        self.items_seen += items
-        self.tokens_seen += tokens
-        self.flops += flops
-        self.seconds += seconds
-        self.window_loss += loss
-        self.window_items += items
-        self.window_tokens += tokens
-        self.window_flops += flops
-        self.window_seconds += seconds
+        self.items_seen += taken.items
+        self.tokens_seen += taken.tokens
+        self.flops += taken.flops
+        self.seconds += taken.seconds
+        self.window_loss += taken.loss
+        self.window_items += taken.items
+        self.window_tokens += taken.tokens
+        self.window_flops += taken.flops
+        self.window_seconds += taken.seconds
 
     def row(self, learning_rate: float, grad_norm: float, peak_flops: float | None) -> dict[str, Any]:
         """The row to log, averaged over the steps since the last one; starts a new window."""
         self.train_loss = self.window_loss / self.window_items
-        rate = self.window_flops / self.window_seconds
+        mfu = None
+        if peak_flops:
+            mfu = self.window_flops / self.window_seconds / peak_flops
         row = {
             "step": self.step,
             "loss": self.train_loss,
@@ -52,15 +56,10 @@ class Progress:
             "tokens_seen": self.tokens_seen,
             "seconds": self.seconds,
             "tokens_per_s": self.window_tokens / self.window_seconds,
-            "mfu": rate / peak_flops if peak_flops else None,
+            "mfu": mfu,
         }
-        self.window_loss, self.window_items, self.window_tokens, self.window_flops, self.window_seconds = (
-            0.0,
-            0,
-            0,
-            0.0,
-            0.0,
-        )
+        self.window_items = self.window_tokens = 0
+        self.window_loss = self.window_flops = self.window_seconds = 0.0
         return row
 
 
@@ -84,6 +83,9 @@ class TrainResult:
     @classmethod
     def of(cls, counters: Progress, device: str, threads: int) -> TrainResult:
         """From what a run counted."""
+        eval_loss = None
+        if counters.history:
+            eval_loss = counters.history[-1]["eval_loss"]
         return cls(
             num_steps=counters.step,
             tokens_seen=counters.tokens_seen,
@@ -92,7 +94,7 @@ class TrainResult:
             seconds=counters.seconds,
             peak_memory_bytes=counters.peak_memory_bytes,
             train_loss=counters.train_loss,
-            eval_loss=counters.history[-1]["eval_loss"] if counters.history else None,
+            eval_loss=eval_loss,
             history=counters.history,
             best_step=counters.best_step or counters.step,
             device=device,

@@ -1,5 +1,5 @@
-"""What the trainer eats, and in which order: pure functions, so nothing to save and the same on any number of
-ranks."""
+"""Decide which examples each step learns from: pure functions, so there is nothing to save, and any number of
+ranks sees the same."""
 
 from __future__ import annotations
 
@@ -81,5 +81,5 @@ def deal(indices: list[int], size: int, rank: int, world_size: int) -> list[list
     work."""
     share = len(indices) // world_size
     sizes = [len(group) for group in cut(list(range(share)), size)]
-    starts = [world_size * size * number + rank * taken for number, taken in enumerate(sizes)]
-    return [indices[start : start + taken] for start, taken in zip(starts, sizes, strict=True)]
+    starts = [world_size * size * number + rank * count for number, count in enumerate(sizes)]
+    return [indices[start : start + count] for start, count in zip(starts, sizes, strict=True)]

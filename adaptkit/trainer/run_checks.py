@@ -1,9 +1,10 @@
-"""What is settled before a run starts: which operators it uses, and that its settings fit together."""
+"""Settle before a run starts which operators it uses, and check that its settings fit together."""
 
 from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable
+from typing import Any, cast
 
 import torch
 
@@ -25,12 +26,12 @@ from 10M to 1B, measured on an H200."""
 def resolve(objective: Objective, implementation: str, device: torch.device) -> Objective:
     """The objective with its fused operators chosen by name; what an objective was built with wins over the
     config."""
-    asked = getattr(objective, "implementation", None)
-    if asked is None:
+    built_with = getattr(objective, "implementation", None)
+    if built_with is None:
         return objective
-    return dataclasses.replace(
-        objective, implementation=ops.resolve(implementation if asked == "auto" else asked, device)
-    )
+    if built_with != "auto":
+        implementation = built_with
+    return dataclasses.replace(cast(Any, objective), implementation=ops.resolve(implementation, device))
 
 
 def compiles(
@@ -52,7 +53,8 @@ def compiles(
     if peak is None or not getattr(objective, "repeatable", False) or config.parallel == "fsdp":
         return False
     seconds = config.num_steps * step_flops() / (USUAL_SHARE * peak)
-    return seconds * (SAVED_OF_RECORDED if recorded else SAVED) > COMPILING_TAKES
+    saved = SAVED_OF_RECORDED if recorded else SAVED
+    return seconds * saved > COMPILING_TAKES
 
 
 def check(

@@ -1,4 +1,4 @@
-"""What a student writes itself, in the shape of a training batch: for on-policy distillation.
+"""Let a model continue the prompts of a training batch, for distillation on its own text.
 
 Shape suffixes: B = rows, T = tokens, P = tokens of the longest prompt.
 """
@@ -7,10 +7,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import torch
 from torch import Tensor, nn
-from transformers import GenerationConfig
+from transformers import GenerationConfig, PreTrainedModel
 
 from adaptkit import ops
 from adaptkit.models.head import unwrap
@@ -32,7 +33,9 @@ def continued(model: nn.Module, batch: Batch) -> Batch:
     """
     ids_BT, ends_B = batch["input_ids"], prompt_lengths(batch)
     starts_B, config = prompt_starts(batch, ends_B), unwrap(model).config
-    pad = config.pad_token_id if config.pad_token_id is not None else 0
+    pad = config.pad_token_id
+    if pad is None:
+        pad = 0
     prompts_BP, mask_BP = left_padded(ids_BT, starts_B, ends_B, pad)
     longest = prompts_BP.shape[1]
     settings = GenerationConfig(
@@ -48,9 +51,8 @@ def continued(model: nn.Module, batch: Batch) -> Batch:
     training = model.training
     model.eval()
     with _own_distribution(unwrap(model)):
-        written_BT = unwrap(model, keep_peft=True).generate(
-            input_ids=prompts_BP, attention_mask=mask_BP, generation_config=settings
-        )
+        generate: Any = unwrap(model, keep_peft=True).generate
+        written_BT = generate(input_ids=prompts_BP, attention_mask=mask_BP, generation_config=settings)
     model.train(training)
     new_BT = _until_the_end(written_BT[:, longest:], config.eos_token_id)
     mask_BT = torch.cat([mask_BP, new_BT.long()], 1)
@@ -92,7 +94,7 @@ def left_padded(ids_BT: Tensor, starts_B: Tensor, ends_B: Tensor, pad: int) -> t
 
 
 @contextmanager
-def _own_distribution(model: nn.Module) -> Iterator[None]:
+def _own_distribution(model: PreTrainedModel) -> Iterator[None]:
     """Inside, `generate` knows none of the model's own habits (penalties, filters): samples come from its
     distribution."""
     habits = model.generation_config

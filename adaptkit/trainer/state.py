@@ -1,4 +1,4 @@
-"""Everything a run changes, and its way into and out of a checkpoint."""
+"""Hold everything that a run changes; save it to a checkpoint and load it from one."""
 
 from __future__ import annotations
 
@@ -28,10 +28,12 @@ class State:
     def __init__(self, model: nn.Module, config: TrainerConfig, ranks: Ranks):
         self.ranks, self.progress = ranks, Progress()
         self.weights = {name: weight for name, weight in model.named_parameters() if weight.requires_grad}
-        kept = model.state_dict().keys()
-        self.buffers = {name: buffer for name, buffer in model.named_buffers() if name in kept}
+        saved_names = model.state_dict().keys()
+        self.buffers = {name: buffer for name, buffer in model.named_buffers() if name in saved_names}
         self.optimizer = optim.build_optimizer(self.weights, config)
-        self.average = optim.WeightAverage(self.weights, config.ema_decay) if config.ema_decay else None
+        self.average: optim.WeightAverage | None = None
+        if config.ema_decay:
+            self.average = optim.WeightAverage(self.weights, config.ema_decay)
         self.best: dict[str, Tensor] = {}
 
     def remember_best(self) -> None:
@@ -52,9 +54,14 @@ class State:
     @torch.no_grad()
     def select(self) -> None:
         """Leave the weights in the model that the run was asked for: best, averaged, or last."""
-        chosen = self.best or (self.average.values if self.average else {})
+        chosen = self.best or self._average_values()
         for name, value in chosen.items():
             self.weights[name].copy_(value)
+
+    def _average_values(self) -> dict[str, Tensor]:
+        if self.average is None:
+            return {}
+        return self.average.values
 
     def dump(self) -> tuple[dict[str, Any], dict[str, dict[str, Tensor]]]:
         """JSON part and whole tensors by group; a collective when weights are sharded."""
@@ -62,7 +69,7 @@ class State:
         groups = {
             "model": {**self.weights, **self.buffers},
             "optimizer": tensors,
-            "average": self.average.values if self.average else {},
+            "average": self._average_values(),
             "best": self.best,
         }
         whole = {
@@ -86,12 +93,13 @@ class State:
         self.best = self._group(checkpoint, "best")
 
     def _group(self, checkpoint: Checkpoint, group: str) -> dict[str, Tensor]:
-        whole = checkpoint.tensors(group) if self.ranks.rank == 0 else {}
-        layout = self.ranks.share(
-            {name: (tuple(tensor.shape), tensor.dtype) for name, tensor in whole.items()}
-        )
+        whole: dict[str, Tensor] = {}
+        if self.ranks.rank == 0:
+            whole = checkpoint.tensors(group)
+        shapes = {name: (tuple(tensor.shape), tensor.dtype) for name, tensor in whole.items()}
         return {
-            name: self.ranks.part(whole.get(name), self._like(name, *spec)) for name, spec in layout.items()
+            name: self.ranks.part(whole.get(name), self._like(name, *shape))
+            for name, shape in self.ranks.share(shapes).items()
         }
 
     def _like(self, name: str, shape: tuple[int, ...], dtype: torch.dtype) -> Tensor:

@@ -1,4 +1,4 @@
-"""How many optimizer steps a budget or a number of passes over the data makes. Imports no torch."""
+"""Turn a budget, or a number of passes over the data, into optimizer steps. Imports no torch."""
 
 from __future__ import annotations
 
@@ -18,9 +18,10 @@ def steps_within(
     """
     steps = int(flops // flops_per_step)
     if steps < least:
-        subject = f"{what}: " if what else ""
-        bought = f"{flops:.2e} FLOPs buy {steps} steps of {flops_per_step:.2e}; at least {least} needed"
-        raise BudgetError(subject + bought, where=where, fix=fix)
+        message = f"{flops:.2e} FLOPs buy {steps} steps of {flops_per_step:.2e}; at least {least} needed"
+        if what:
+            message = f"{what}: {message}"
+        raise BudgetError(message, where=where, fix=fix)
     return steps
 
 

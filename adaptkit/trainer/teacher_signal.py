@@ -1,4 +1,4 @@
-"""What a teacher says about a batch, and what any teacher must be able to do.
+"""What a teacher gives for a batch, and what any teacher must be able to do.
 
 Shape suffixes: B = rows, E = width of the teacher's embeddings.
 """

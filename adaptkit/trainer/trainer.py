@@ -1,5 +1,6 @@
-"""The one training loop. What differs between uses is the objective, the labels, and what requires a
-gradient.
+"""Train a model: the loop of every recipe.
+
+What differs between recipes is the objective, the labels, and which weights require a gradient.
 
     result = Trainer(model, CausalLM(), source, TrainerConfig(num_steps=100), run=run).fit()
 
@@ -14,6 +15,7 @@ import math
 import time
 from collections import Counter
 from collections.abc import Sequence
+from typing import TYPE_CHECKING, cast
 
 import torch
 from torch import Tensor, nn
@@ -26,14 +28,16 @@ from adaptkit.trainer.checkpoint import Checkpoint, Checkpoints
 from adaptkit.trainer.config import COST_ONLY, TrainerConfig
 from adaptkit.trainer.cost import Meter, step_cost
 from adaptkit.trainer.evaluation import evaluate
-from adaptkit.trainer.loss import LossModule
-from adaptkit.trainer.objective import Batch, Objective
+from adaptkit.trainer.objective import Batch, Contrast, LossModule, Objective
 from adaptkit.trainer.pending import Pending, Taken
 from adaptkit.trainer.progress import Hooks, MetricsFile, announce, progress
 from adaptkit.trainer.reporters import tracker
 from adaptkit.trainer.result import TrainResult
 from adaptkit.trainer.row_source import Order, Source, microbatches, mix
 from adaptkit.trainer.state import State, trained_and_frozen
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
 
 
 class Trainer:
@@ -59,14 +63,8 @@ class Trainer:
         label: str = "train",
         hooks: Sequence[Hooks] = (),
     ):
-        self.model, self.train, self.eval, self.config, self.run, self.label = (
-            model,
-            train,
-            eval,
-            config,
-            run,
-            label,
-        )
+        self.model, self.config, self.run, self.label = model, config, run, label
+        self.train, self.eval = train, eval
         self.ranks = parallel.join(config.parallel)
         self.device = self.ranks.device
         self.dtype = device.compute_dtype(config.precision, self.device)
@@ -74,6 +72,7 @@ class Trainer:
         self.order = Order(len(train), config.global_batch_size, config.seed)
         self.hooks = list(hooks)
         self.meter = Meter(model, self.objective)
+        self.recorder: recorded.Recorder | None = None
         run_checks.check(objective, train, eval, config, self.ranks)
 
     def fit(self) -> TrainResult:
@@ -82,7 +81,8 @@ class Trainer:
         Raises: NonFiniteError before the update, DiskFullError, CheckpointError, DataError.
         """
         result = None
-        with torch.random.fork_rng([self.device] if self.device.type == "cuda" else []):
+        gpus = [self.device] if self.device.type == "cuda" else []
+        with torch.random.fork_rng(gpus):
             self._prepare()
             self._resume()
             self._listen()
@@ -103,7 +103,8 @@ class Trainer:
         working = ranks.place(self.model)
         self.fused = ops.fuse(working, config.implementation)
         if config.gradient_checkpointing:
-            working.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
+            transformer = cast("PreTrainedModel", working)
+            transformer.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
         recording = recorded.wanted(config, self.objective, ranks, working)
         self.compiled = run_checks.compiles(config, self.objective, self.device, self._step_flops, recording)
         if self.compiled:
@@ -113,11 +114,14 @@ class Trainer:
         self.loss = LossModule(working, self.objective, self.dtype)
         self.module = ranks.wrap(self.loss, self.dtype).train()
         self.state = State(working, config, ranks)
-        weights = list(self.state.weights.values())
-        self.recorder = recorded.Recorder(self.module, weights, self.device) if recording else None
+        if recording:
+            weights = list(self.state.weights.values())
+            self.recorder = recorded.Recorder(self.module, weights, self.device)
         deferred = self.device.type == "cuda" and config.optimizer == "adamw" and config.parallel != "fsdp"
         self.pending = Pending(self.state.optimizer, deferred)
-        folder = self.run.checkpoints if self.label == "train" else self.run.checkpoints / self.label
+        folder = self.run.checkpoints
+        if self.label != "train":
+            folder = folder / self.label
         identity = {
             "label": self.label,
             "objective": type(self.objective).__name__,
@@ -132,19 +136,20 @@ class Trainer:
 
     def _resume(self) -> None:
         """Take up the newest valid checkpoint, if there is one; every rank learns what rank 0 found."""
-        found: Checkpoint | AdaptkitError | None = None
+        newest: Checkpoint | AdaptkitError | None = None
         if self.ranks.rank == 0:
             try:
-                found = self.checkpoints.newest()
+                newest = self.checkpoints.newest()
             except AdaptkitError as error:
-                found = error
-        found = self.ranks.share(found)
-        if isinstance(found, AdaptkitError):
-            raise found
-        if found:
-            self.state.load(found)
-        recorded = found.state["threads"] if found else 0
-        self.threads = self.config.threads or recorded or device.free_cores()
+                newest = error
+        newest = self.ranks.share(newest)
+        if isinstance(newest, AdaptkitError):
+            raise newest
+        threads_before = 0
+        if newest:
+            self.state.load(newest)
+            threads_before = newest.state["threads"]
+        self.threads = self.config.threads or threads_before or device.free_cores()
         if self.device.type == "cpu":
             torch.set_num_threads(self.threads)
 
@@ -170,12 +175,8 @@ class Trainer:
         self.run.keep_metrics_before(self.state.progress.step)
         self.run.update_manifest(training={**self.run.manifest().get("training", {}), self.label: facts})
         trackers = [tracker(name, self.run) for name in self.config.report_to]
-        self.hooks = [
-            MetricsFile(self.run),
-            progress(self.label, self.config.num_steps),
-            *trackers,
-            *self.hooks,
-        ]
+        own_hooks = [MetricsFile(self.run), progress(self.label, self.config.num_steps)]
+        self.hooks = [*own_hooks, *trackers, *self.hooks]
 
     def _advance(self) -> None:
         """One optimizer step, and whatever is due after it."""
@@ -204,17 +205,16 @@ class Trainer:
     def _after_step(self, step: int) -> None:
         config, last = self.config, step == self.config.num_steps
         log = last or step % config.log_every == 0
-        evaluation = self.eval and (last or (config.eval_every and step % config.eval_every == 0))
-        save = last or (config.checkpoint_every and step % config.checkpoint_every == 0)
-        if log or evaluation or save or not self.pending.deferred:
+        evaluate_now = last or _due(step, config.eval_every)
+        save = last or _due(step, config.checkpoint_every)
+        if log or (self.eval and evaluate_now) or save or not self.pending.deferred:
             taken = self._settle()
         if log:
-            row = self.state.progress.row(
-                taken.learning_rate, taken.grad_norm, device.peak_flops(self.device)
-            )
+            peak = device.peak_flops(self.device)
+            row = self.state.progress.row(taken.learning_rate, taken.grad_norm, peak)
             for hook in self.hooks:
                 hook.on_step_end(row)
-        if evaluation:
+        if self.eval and evaluate_now:
             self._evaluate(self.eval)
         if save:
             self._save()
@@ -224,8 +224,7 @@ class Trainer:
         steps = self.pending.take()
         for taken in steps:
             self._check(taken)
-            counts = {"items": taken.items, "tokens": taken.tokens, "flops": taken.flops}
-            self.state.progress.add(loss=taken.loss, seconds=taken.seconds, **counts)
+            self.state.progress.add(taken)
         return steps[-1]
 
     def _microbatches(self, step: int) -> tuple[list[list[int]], list[Batch]]:
@@ -241,17 +240,13 @@ class Trainer:
         """Items, tokens and FLOPs of the step, over all ranks."""
         sums = torch.zeros(3, dtype=torch.float64)
         for batch in batches:
-            sums += torch.tensor(
-                [float(self.objective.items(batch)), *self.meter.count(batch)], dtype=torch.float64
-            )
+            counts = [float(self.objective.items(batch)), *self.meter.count(batch)]
+            sums += torch.tensor(counts, dtype=torch.float64)
         items, tokens, flops = self.ranks.sum(sums).tolist()
         if not items:
             where = self.train.where(self.order.step(step)[0][0])
-            raise DataError(
-                f"step {step + 1} has no label to learn from",
-                where=where,
-                fix="check the label masks of this data",
-            )
+            fix = "check the label masks of this data"
+            raise DataError(f"step {step + 1} has no label to learn from", where=where, fix=fix)
         return int(items), int(tokens), flops
 
     def _accumulate(self, batches: list[Batch], scale: float) -> Tensor:
@@ -260,7 +255,8 @@ class Trainer:
             return self.recorder.accumulate(batches, scale)
         batches = [device.send(batch, self.device) for batch in batches]
         if not self.objective.separable and (len(batches) > 1 or self.ranks.world_size > 1):
-            return grad_cache.accumulate(self.module, self.objective, batches, scale, self.ranks).reshape(1)
+            contrast = cast(Contrast, self.objective)
+            return grad_cache.accumulate(self.module, contrast, batches, scale, self.ranks).reshape(1)
         totals = []
         for index, batch in enumerate(batches):
             with self.ranks.microbatch(self.module, last=index == len(batches) - 1):
@@ -291,14 +287,9 @@ class Trainer:
 
     def _evaluate(self, source: Source) -> None:
         counters, config = self.state.progress, self.config
+        size = config.microbatch_size or config.global_batch_size
         with self.state.averaged():
-            means = evaluate(
-                self.module,
-                self.objective,
-                source,
-                self.ranks,
-                config.microbatch_size or config.global_batch_size,
-            )
+            means = evaluate(self.module, self.objective, source, self.ranks, size)
             if not math.isfinite(means["loss"]):
                 what = f"the evaluation loss is {means['loss']} at step {counters.step}"
                 raise NonFiniteError(what, where=source.where(0), fix="look at the evaluation data")
@@ -334,13 +325,18 @@ class Trainer:
 
     def _finish(self) -> TrainResult:
         if self.recorder:
-            told = self.run.manifest()["training"]
-            told[self.label] |= {
+            trainings = self.run.manifest()["training"]
+            trainings[self.label] |= {
                 "recorded_shapes": len(self.recorder.recordings),
                 "not_recorded": self.recorder.refused,
             }
-            self.run.update_manifest(training=told)
+            self.run.update_manifest(training=trainings)
         self.state.select()
         self.ranks.give_back(self.working, self.model)
         self.model.eval()
         return TrainResult.of(self.state.progress, device.describe(self.device), self.threads)
+
+
+def _due(step: int, every: int) -> bool:
+    """Whether something that is done every so many steps (0: never) is done after this one."""
+    return every > 0 and step % every == 0

@@ -25,7 +25,7 @@ from tiny_training import settings, task, train
 from adaptkit.run import Run, read_json
 from adaptkit.trainer.checkpoint import Checkpoints
 from adaptkit.trainer.evaluation import evaluate
-from adaptkit.trainer.loss import LossModule
+from adaptkit.trainer.objective import LossModule
 from adaptkit.trainer.parallel import Ranks
 from adaptkit.trainer.state import State
 

@@ -1,4 +1,5 @@
-"""One rank and two: the same samples in the same order, the same losses, and each other's checkpoints.
+"""One rank and two: the same samples in the same order, the same losses, and each other's checkpoints. Home
+of trainer.parallel.
 
 torchrun with gloo on two CPU processes, launched once for DDP, FSDP2 and both resumes from a checkpoint of
 one rank.

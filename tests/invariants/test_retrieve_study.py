@@ -14,7 +14,7 @@ from adaptkit.compare.driver import StudyOutcome, compare
 from adaptkit.compare.plan import make_plan
 from adaptkit.compare.workspace import Workspace, result_path
 from adaptkit.config import load
-from adaptkit.embed.retrieval import read_set
+from adaptkit.data.beir import read_set
 from adaptkit.run import Run, read_json
 from adaptkit.study.arms import Origin
 from adaptkit.study.config import StudyConfig

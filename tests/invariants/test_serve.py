@@ -194,7 +194,7 @@ def test_relevances_are_those_of_transformers(served: Served, tiny_text: list[st
         ("/v1/embeddings", {"input": "a"}, "is a model of kind rerank, which answers"),
     ],
 )
-def test_limits_hold_for_query_and_documents(
+def test_caveats_hold_for_query_and_documents(
     served: Served, path: str, changed: dict[str, Any], said: str
 ) -> None:
     base = {"query": "a", "documents": ["b"]} if "rerank" in path else {}

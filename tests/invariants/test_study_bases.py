@@ -60,17 +60,16 @@ def scores_of(outcome, root, task):
 
 def test_a_qwen3_folder_with_labels_in_words(texts, tmp_path):
     base = save_base(tmp_path / "base", "qwen3", texts)
-    arms = "arms=[generic+prompt, generic+full, continued+lora]"
-    config = study_on(base, texts, "tasks.0.kind=label_words", arms, "continue_with=lora")
+    arms = "arms=[generic+prompt, generic+full, continued-lora+lora]"
+    config = study_on(base, texts, "tasks.0.kind=label_words", arms)
     outcome = compare(config, tmp_path / "runs")
     language = scores_of(outcome, tmp_path / "runs", "language")
-    assert language["generic+full"]["bits_per_byte"] < language["generic+prompt"]["bits_per_byte"]
+    assert language["continued-lora"]["bits_per_byte"] < language["generic"]["bits_per_byte"]
     assert scores_of(outcome, tmp_path / "runs", "mood").keys() == {
         "generic+prompt",
         "generic+full",
-        "continued+lora",
+        "continued-lora+lora",
     }
-    assert outcome.exit_code == 3 and "one seed" in outcome.verdict_line
 
 
 def test_a_gpt_neox_folder_with_free_text(texts, tmp_path):
@@ -93,10 +92,10 @@ def test_a_masked_base_is_judged_on_its_task(texts, tmp_path):
     base = save_base(tmp_path / "base", "bert", texts)
     arms = "arms=[generic+prompt, generic+probe, continued+full, scratch+full]"
     with pytest.raises(ConfigError, match="masked base gives no bits per byte"):
-        compare(study_on(base, texts, arms), tmp_path / "refused")
-    outcome = compare(
-        study_on(base, texts, arms, "primary=mood", "tokenizer.kind=wordpiece"), tmp_path / "runs"
-    )
+        compare(study_on(base, texts, arms, "primary=language"), tmp_path / "refused")
+    with pytest.raises(ConfigError, match="arm 'scratch': a masked base gives no bits per byte"):
+        compare(study_on(base, texts, "arms=[scratch, generic+full]"), tmp_path / "refused")
+    outcome = compare(study_on(base, texts, arms, "tokenizer.kind=wordpiece"), tmp_path / "runs")
     assert [task.name for task in read_study(outcome.study_path).tasks] == ["mood"]
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from mutants import Mutant
 
 PROSE = ("tests/test_prose.py",)
-LIMITS = ("tests/test_limits.py",)
+LIMITS = ("tests/test_caveats.py",)
 PRINTED = ("tests/test_report.py::test_the_printed_report_is_one_page",)
 FIGURES = ("tests/test_figures.py",)
 TOKENIZERS = ("tests/test_report.py::test_the_domain_tokenizer_s_saving_is_told_as_fewer_or_more",)
@@ -78,24 +78,24 @@ MUTANTS = [
     ),
     # Limits
     Mutant(
-        "adaptkit/report/limits.py", "if share is not None and share < 0.5:", "if share is not None:", LIMITS
+        "adaptkit/report/caveats.py", "if share is not None and share < 0.5:", "if share is not None:", LIMITS
     ),
-    Mutant("adaptkit/report/limits.py", "FEW_ITEMS = 300", "FEW_ITEMS = 299", LIMITS),
-    Mutant("adaptkit/report/limits.py", "*exclusions(verdict.main.missing),", "", LIMITS),
+    Mutant("adaptkit/report/caveats.py", "FEW_ITEMS = 300", "FEW_ITEMS = 299", LIMITS),
+    Mutant("adaptkit/report/caveats.py", "*exclusions(verdict.main.missing),", "", LIMITS),
     Mutant(
-        "adaptkit/report/limits.py",
+        "adaptkit/report/caveats.py",
         "if len(results.record.shares) < 3:",
         "if len(results.record.shares) < 2:",
         LIMITS,
     ),
     Mutant(
-        "adaptkit/report/limits.py",
+        "adaptkit/report/caveats.py",
         "if arm.origin == BASELINE and sign * score > best:",
         "if arm.origin == BASELINE and score > best:",
         LIMITS,
     ),
     Mutant(
-        "adaptkit/report/limits.py",
+        "adaptkit/report/caveats.py",
         "        if best == min(rates):",
         "        if best == max(rates):",
         LIMITS,

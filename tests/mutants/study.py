@@ -13,6 +13,28 @@ FRONT = ("tests/test_front.py",)
 FLIPS = ("tests/test_flips.py",)
 BASE_COST = ("tests/test_base_cost.py",)
 STATISTICS = ("tests/test_statistics.py",)
+INTERVALS = ("tests/test_intervals.py",)
+POWER = ("tests/test_power.py",)
+CONTENDERS = tuple(
+    f"tests/test_contenders.py::{name}"
+    for name in (
+        "test_arms_beaten_by_more_than_the_margin_are_out",
+        "test_lower_is_better_mirrors_it",
+        "test_several_arms_are_enough_when_shown_to_be_close",
+        "test_only_contenders_must_be_shown_to_be_close",
+        "test_holm_frees_what_decided_tasks_do_not_need",
+    )
+)
+TOGETHER = ("tests/test_statistics.py::test_intervals_of_many_arms_hold_together",)
+NO_ORDER = ("tests/test_statistics.py::test_versus_is_compare_for_two_arms_and_minds_no_order",)
+CLUSTERED = tuple(
+    f"tests/test_statistics.py::{name}"
+    for name in (
+        "test_unequal_clusters_tell_as_much_as_fewer_equal_ones",
+        "test_repeats_within_a_cluster_tell_nothing_new",
+        "test_few_clusters_cover_too",
+    )
+)
 SCALING = ("tests/test_scaling.py",)
 SCORES = tuple(
     f"tests/test_scores.py::{name}"
@@ -187,10 +209,99 @@ MUTANTS = [
         "return -self.margin <= self.low or self.high <= self.margin",
         VERDICT,
     ),
-    Mutant(
-        "adaptkit/study/power.py", "parts.append((variance / count,", "parts.append((variance,", STATISTICS
-    ),
+    Mutant("adaptkit/study/power.py", "parts.append((variance / count,", "parts.append((variance,", POWER),
     Mutant("adaptkit/study/intervals.py", "scores.var(ddof=1)", "scores.var(ddof=0)", STATISTICS),
+    Mutant(
+        "adaptkit/study/statistics.py",
+        "places = _cluster_places(clusters, lengths.pop())",
+        "places = _cluster_places(None, lengths.pop())",
+        ("tests/test_statistics.py::test_whole_clusters_are_drawn_and_cover_where_items_do_not",),
+    ),
+    Mutant(
+        "adaptkit/study/statistics.py",
+        "float(self.num_items**2 / (cluster_sizes**2).sum())",
+        "float(self.num_clusters)",
+        CLUSTERED,
+    ),
+    Mutant(
+        "adaptkit/study/statistics.py",
+        "return self.effective_clusters / (self.effective_clusters - 1)",
+        "return 1.0",
+        CLUSTERED,
+    ),
+    Mutant(
+        "adaptkit/study/statistics.py",
+        "level = simultaneous_level(covariance, names.index(reference), confidence)",
+        "level = confidence",
+        TOGETHER,
+    ),
+    Mutant(
+        "adaptkit/study/statistics.py",
+        "names = tuple(sorted({reference, *others}))",
+        "names = (reference, *others)",
+        NO_ORDER,
+    ),
+    Mutant(
+        "adaptkit/study/statistics.py",
+        "seed_freedom=comparison.seed_freedom[::-1],",
+        "",
+        ("tests/test_statistics.py::test_a_comparison_turned_round",),
+    ),
+    Mutant("adaptkit/study/intervals.py", "max(own.variance, averaged)", "averaged", INTERVALS),
+    Mutant("adaptkit/study/intervals.py", "_BORROWED_FREEDOM = 4.0", "_BORROWED_FREEDOM = 0.0", INTERVALS),
+    Mutant("adaptkit/study/intervals.py", "if len(own) < 3", "if len(own) < 2", INTERVALS),
+    Mutant("adaptkit/study/intervals.py", "1 - (1 - confidence) / varying.sum()", "confidence", INTERVALS),
+    # What would settle it
+    Mutant(
+        "adaptkit/study/power.py",
+        "half_width(comparison.item_variance / more,",
+        "half_width(comparison.item_variance,",
+        POWER,
+    ),
+    Mutant("adaptkit/study/power.py", "comparison.effective_clusters * more", "num_items", POWER),
+    Mutant("adaptkit/study/power.py", "freedom + count - present", "count - 1", POWER),
+    Mutant(
+        "adaptkit/study/power.py", "simultaneous_level(np.eye(num_arms), 0, confidence)", "confidence", POWER
+    ),
+    # Who can still be the best
+    Mutant("adaptkit/study/contenders.py", 'pair.outcome != "win"', 'pair.outcome == "tie"', CONTENDERS),
+    Mutant(
+        "adaptkit/study/contenders.py",
+        "self.most_worse(arm, other) <= self.margin",
+        "self.most_worse(arm, other) <= -self.margin",
+        CONTENDERS,
+    ),
+    Mutant(
+        "adaptkit/study/contenders.py",
+        "return -pair.low if self.higher_is_better else pair.high",
+        "return pair.high if self.higher_is_better else -pair.low",
+        CONTENDERS,
+    ),
+    Mutant(
+        "adaptkit/study/contenders.py",
+        "for other in contenders if other != arm",
+        "for other in self.arms if other != arm",
+        CONTENDERS,
+    ),
+    Mutant(
+        "adaptkit/study/contenders.py",
+        "self.seen_from[self.best][arm]",
+        "self.seen_from[arm][self.best]",
+        CONTENDERS,
+    ),
+    Mutant(
+        "adaptkit/study/contenders.py",
+        '== "win" for other in others',
+        '!= "loss" for other in others',
+        CONTENDERS,
+    ),
+    Mutant(
+        "adaptkit/study/contenders.py",
+        "level = 1 - (1 - confidence) / len(still_open)",
+        "level = 1 - (1 - confidence) / num_tasks",
+        CONTENDERS,
+    ),
+    Mutant("adaptkit/study/contenders.py", "levels[task] = level", "levels[task] = confidence", CONTENDERS),
     # Metrics
     Mutant(
         "adaptkit/data/score_table.py",
@@ -241,7 +352,18 @@ MUTANTS = [
         "        if not cell.rows:",
         RESULTS,
     ),
-    Mutant("adaptkit/study/results.py", "resample(tables, self.clusters(task))", "resample(tables)", RESULTS),
+    Mutant(
+        "adaptkit/study/results.py",
+        "resample(tables, self.clusters(task))",
+        "resample(tables)",
+        ("tests/test_results.py::test_items_of_one_document_are_drawn_together",),
+    ),
+    Mutant(
+        "adaptkit/study/data_record.py",
+        'else ("item", item)',
+        'else ("cluster", item)',
+        ("tests/test_results.py::test_an_item_named_like_a_document_stands_alone",),
+    ),
     # Money
     Mutant("adaptkit/study/breakeven.py", "HOURS_PER_MONTH = 730.0", "HOURS_PER_MONTH = 720.0", BILLS),
     Mutant(

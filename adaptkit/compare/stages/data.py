@@ -1,44 +1,40 @@
-"""The stage that prepares a study's data: reads, deduplicates, decontaminates and splits it.
+"""The stage that prepares a study's data: reads, deduplicates, draws, cuts out overlap and splits.
 
-Every later stage reads the files written here. A held-out document gives one passage of at most
-PASSAGE_BYTES, drawn by its hash: items stay independent, and scoring costs the same for short tickets and
-long articles.
+Every later stage reads the files written here. What is judged on is drawn first, so that overlap is looked
+for in exactly that; what was done is counted in the study's record.
 """
 
 from __future__ import annotations
 
-import hashlib
+import dataclasses
 from typing import Any
 
 from adaptkit.compare.stage import Stage
-from adaptkit.compare.workspace import PreparedFiles, Workspace
-from adaptkit.data.overlap import OverlapReport, overlap, remove_overlap
-from adaptkit.data.readers import Dataset, Row, split, take
+from adaptkit.compare.workspace import PreparedFiles, Workspace, rows_of
+from adaptkit.data.cutting import Removal, cut_overlap, drop_overlap
+from adaptkit.data.drawing import draw_passages, hold_out
+from adaptkit.data.readers import Dataset, Row, take
 from adaptkit.run import Run, write_jsonl
 from adaptkit.run_record import RecipeKind, RunRecord, SplitRecord, read_record, validated
 from adaptkit.study.config import StudyConfig
-from adaptkit.study.inputs import data_configs, input_digests
-from adaptkit.study.record import CorpusRecord, DataRecord, OverlapRecord
+from adaptkit.study.data_counts import cut_record, shift_record, test_set_record
+from adaptkit.study.data_record import CorpusRecord, CutRecord, DataRecord, ShiftRecord, TestSetRecord
+from adaptkit.study.inputs import corpora, data_configs, input_digests
 from adaptkit.study.stage_record import PreparedResult
-from adaptkit.study.task import CorpusRows, read_corpus
+from adaptkit.study.task import CorpusConfig, CorpusRows, read_corpus
 
-PASSAGE_BYTES = 1024
-DEV_SHARE = 0.05
-MAX_TEST_PASSAGES, MAX_DEV_PASSAGES = 200, 60
-TEXTS = ("domain", "general")
+MAX_DEV_SHARE = 0.05
+TEXTS = {"domain": "language", "general": "general"}
+"""The text corpora, and what their passages are judged as."""
 
 
 def prepare(workspace: Workspace, stage: Stage, threads: int) -> PreparedResult:
-    """Read, deduplicate, decontaminate and split the data, once for all studies of the same data.
+    """Read, deduplicate, draw, decontaminate and split the data, once for all studies of the same data.
 
     Raises: DataError for rows that cannot be used, and where a split would be empty.
     """
     config = workspace.config
-    fields: dict[str, Any] = {
-        label: data.model_dump(mode="json") for label, data in data_configs(config).items()
-    }
-    fields["kinds"] = {task.name: task.kind for task in config.tasks}
-    run = Run.open(workspace.root, "data", {**fields, "fractions": config.fractions}, input_digests(config))
+    run = Run.open(workspace.root, "data", identity(config), input_digests(config))
     if not run.finished:
         data, labels = write_data(config, PreparedFiles(run.path))
         facts = {"data": data.model_dump(mode="json"), "labels": labels}
@@ -49,71 +45,85 @@ def prepare(workspace: Workspace, stage: Stage, threads: int) -> PreparedResult:
     return PreparedResult(run=run.path.name, data=data, labels=facts["labels"])
 
 
+def identity(config: StudyConfig) -> dict[str, Any]:
+    """The settings that prepared data depends on, beside its files."""
+    fields: dict[str, Any] = {
+        label: data.model_dump(mode="json") for label, data in data_configs(config).items()
+    }
+    settings = {"split", "test_items", "dev_items"}
+    for name, corpus in corpora(config).items():
+        fields[f"{name}.drawing"] = corpus.model_dump(mode="json", include=settings)
+    fields["kinds"] = {task.name: task.kind for task in config.tasks}
+    return {**fields, "fractions": config.fractions}
+
+
 def write_data(config: StudyConfig, files: PreparedFiles) -> tuple[DataRecord, dict[str, list[str]]]:
     """Write every data set of a study; what was found in them, and the labels of each task."""
-    read = {name: read_corpus(corpus, "text") for name, corpus in _texts(config).items()}
+    named = corpora(config)
+    read = {name: read_corpus(named[name], "text") for name in TEXTS}
     read |= {task.name: task.task_kind.read(task) for task in config.tasks}
-    tests = {name: rows.test for name, rows in read.items()}
-    corpora: dict[str, CorpusRecord] = {}
-    overlaps: list[OverlapRecord] = []
+    cuts: list[CutRecord] = []
+    records: dict[str, CorpusRecord] = {}
+    test_sets: dict[str, TestSetRecord] = {}
+    shifts: dict[str, ShiftRecord] = {}
     labels: dict[str, list[str]] = {}
     for name, rows in read.items():
-        # Text is checked against every test, labelled rows against their own: other tasks' rows are not text
-        # to train on.
-        against = tests if name in TEXTS else {name: rows.test}
-        rows = _decontaminated(name, rows, against, overlaps)
-        corpora[name] = CorpusRecord(train=_split_record(rows.train), test=_split_record(rows.test))
+        clean, removals = _decontaminated(name, rows, read)
+        for test, removal in removals.items():
+            cuts.append(cut_record(name, rows.train, test, read[test], removal))
+        if (shift := shift_record(rows, same_files=named[name].test is None)) is not None:
+            shifts[name] = shift
+        records[name] = CorpusRecord(train=_split_record(clean.train), test=_split_record(clean.test))
         if name in TEXTS:
-            _write_text(files, name, rows, config.fractions if name == "domain" else [1.0])
+            shares = config.fractions if name == "domain" else [1.0]
+            clusters = _write_text(files, name, named[name], clean, shares)
         else:
             task = config.task(name)
-            task.task_kind.prepare(files.task(name), task, rows)
-            labels[name] = rows.train.labels
-    duplicates = {name: rows.duplicates for name, rows in read.items() if rows.duplicates}
-    return DataRecord(corpora=corpora, overlap=tuple(overlaps), duplicates=duplicates), labels
-
-
-def _texts(config: StudyConfig) -> dict[str, Any]:
-    return {"domain": config.domain, "general": config.general}
+            task.task_kind.prepare(files.task(name), task, clean)
+            clusters = task.task_kind.clusters(files.task(name), clean)
+            labels[name] = clean.train.labels
+        test_sets[TEXTS.get(name, name)] = test_set_record(rows, clusters)
+    data = DataRecord(
+        corpora=records,
+        duplicates={name: rows.duplicates for name, rows in read.items() if rows.duplicates},
+        cuts=tuple(cuts),
+        test_sets=test_sets,
+        shifts=shifts,
+    )
+    return data, labels
 
 
 def _decontaminated(
-    name: str, rows: CorpusRows, tests: dict[str, Dataset], overlaps: list[OverlapRecord]
-) -> CorpusRows:
-    """Training rows without those that hold n-grams of a test item; what was found is added to `overlaps`."""
-    train = rows.train
-    for test_name, test in tests.items():
-        report = overlap(train, test)
-        train = remove_overlap(train, report, side="train")
-        counts = report.as_json()
-        overlaps.append(OverlapRecord(train=name, test=test_name, action=_action(report), **counts))
-    return CorpusRows(train, rows.test, rows.duplicates)
+    name: str, rows: CorpusRows, read: dict[str, CorpusRows]
+) -> tuple[CorpusRows, dict[str, Removal]]:
+    """Training rows without what they share with a test, and what went for each test.
 
-
-def _action(report: OverlapReport) -> str:
-    if not report.contaminated:
-        return "none found"
-    if not report.train_ids:
-        return "kept: no single training row holds a tenth of an item"
-    return f"{len(report.train_ids)} training rows removed"
+    Text is checked against every test, labelled rows against their own: other tasks' rows are not text to
+    train on. Of a text's test, the documents that the passages come from are looked for as well.
+    """
+    against = read if name in TEXTS else {name: rows}
+    items = {test: [*of.test.rows, *of.documents] for test, of in against.items()}
+    clean = cut_overlap if name in TEXTS else drop_overlap
+    train, removals = clean(rows.train, items)
+    return dataclasses.replace(rows, train=train), removals
 
 
 def _split_record(dataset: Dataset) -> SplitRecord:
     return SplitRecord(**{**dataset.manifest(), "skipped": []})
 
 
-def _write_text(files: PreparedFiles, name: str, rows: CorpusRows, shares: list[float]) -> None:
-    train, dev = split(rows.train, DEV_SHARE)
-    write_jsonl(files.dev(name), map(passage, dev.rows[:MAX_DEV_PASSAGES]))
-    write_jsonl(files.test(name), map(passage, rows.test.rows[:MAX_TEST_PASSAGES]))
+def _write_text(
+    files: PreparedFiles, name: str, corpus: CorpusConfig, rows: CorpusRows, shares: list[float]
+) -> dict[str, str]:
+    """Write a text's parts; returns what each test passage belongs to."""
+    train, tuning = hold_out(rows.train, corpus.dev_items, MAX_DEV_SHARE)
+    dev = draw_passages(tuning, corpus.dev_items)
+    for path, part in ((files.dev(name), dev), (files.test(name), rows.test)):
+        write_jsonl(path, ({**_line(row), "group": row.cluster} for row in part.rows))
     for share in shares:
-        part = take(train, share)
-        write_jsonl(files.train(name, share), ({"text": row.text, "from": row.where} for row in part.rows))
+        write_jsonl(files.train(name, share), map(_line, take(train, share).rows))
+    return {row.id: row.cluster for row in rows_of(files.test(name)).rows}
 
 
-def passage(row: Row) -> dict[str, str]:
-    """One passage of a document: from a paragraph drawn by the document's hash to a whole character."""
-    raw = row.text.encode()
-    starts = [0] + [i + 1 for i in range(len(raw) - PASSAGE_BYTES // 2) if raw[i] == 10]
-    start = starts[int.from_bytes(hashlib.sha256(raw).digest()[:4]) % len(starts)]
-    return {"text": raw[start : start + PASSAGE_BYTES].decode(errors="ignore"), "from": row.where}
+def _line(row: Row) -> dict[str, str]:
+    return {"text": row.text, "from": row.where}

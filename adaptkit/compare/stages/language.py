@@ -32,9 +32,9 @@ from adaptkit.run import Run, read_json, write_json, write_jsonl
 from adaptkit.run_record import ModelKind, RecipeKind, RunRecord, SuiteRecord
 from adaptkit.study.arms import Origin
 from adaptkit.study.controls import OWN
-from adaptkit.study.record import TokenizerRecord
+from adaptkit.study.data_record import TokenizerRecord
 from adaptkit.study.results import CHAT
-from adaptkit.study.spend import charge_scoring, meta_model
+from adaptkit.study.spend import after_scoring, charge_scoring, meta_model
 from adaptkit.study.stage_record import BaseResult, LanguageResult, TokenizerResult
 from adaptkit.study.tuning import for_length, grid, one_more
 from adaptkit.trainer.config import TrainerConfig
@@ -98,7 +98,8 @@ def language(workspace: Workspace, stage: Stage, threads: int) -> LanguageResult
     order = JobOrder(workspace, key.origin, key.share, stage.flops, key.seed, threads)
     job = job_of(workspace, key.origin)
     rate, scoring = learning_rate(job, order, key.trial), job.scoring_flops(order)
-    run, dev = job.train(replace(order, learning_rate=rate, flops=stage.flops - scoring))
+    spare = after_scoring(stage.flops, scoring, stage.describe)
+    run, dev = job.train(replace(order, learning_rate=rate, flops=spare))
     charge_scoring(run, scoring)
     tidy(run, keep_model=not trial)
     if trial:

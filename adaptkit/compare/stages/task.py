@@ -16,7 +16,8 @@ from adaptkit.run_record import RecipeKind, RunRecord, SuiteRecord, read_record
 from adaptkit.study.arms import Arm
 from adaptkit.study.spend import meta_model
 from adaptkit.study.stage_record import BaselineResult, TaskResult
-from adaptkit.study.task import Answers, Assignment, TaskConfig
+from adaptkit.study.task import Assignment, TaskConfig
+from adaptkit.study.task_answers import Answers
 from adaptkit.study.tuning import grid, one_more
 
 

@@ -63,7 +63,9 @@ def write_dense(folder: Path, names: Sequence[str], modules: nn.Sequential) -> N
 def width_of(modules: nn.Sequential, hidden: int) -> int:
     """The size of a vector that `hidden` numbers become."""
     dense = _dense_modules(modules)
-    return dense[-1].linear.out_features if dense else hidden
+    if not dense:
+        return hidden
+    return dense[-1].linear.out_features
 
 
 def _dense_modules(modules: nn.Sequential) -> list[Dense]:

@@ -68,13 +68,20 @@ class Layout:
 
         Raises: ModelError for a name that the model does not have.
         """
-        name = self.default_prompt if name is None else name
+        if name is None:
+            name = self.default_prompt
         if name and name not in self.prompts:
-            known = ", ".join(self.prompts) or "none"
+            names = ", ".join(self.prompts) or "none"
             raise ModelError(
-                f"the model has no prompt named '{name}'", where="prompts", fix=f"it knows: {known}"
+                f"the model has no prompt named '{name}'", where="prompts", fix=f"it knows: {names}"
             )
         return self.prompts.get(name, "")
+
+    def prompt_if_any(self, name: str) -> str | None:
+        """The name, where the model has such a prompt; else None, which stands for its default prompt."""
+        if name in self.prompts:
+            return name
+        return None
 
 
 def read_layout(folder: Path, config: Any, tokenizer: Any) -> Layout:
@@ -89,10 +96,8 @@ def read_layout(folder: Path, config: Any, tokenizer: Any) -> Layout:
         length = min(longest, int(min(tokenizer.model_max_length, MAX_LENGTH)))
         return Layout(by_structure(config), length, longest, dimensions=dimensions)
     kinds, dense = _read_modules(folder)
-    inner = kinds["Transformer"] / "sentence_bert_config.json"
-    settings = read_json(inner) if inner.exists() else {}
-    prompts_path = folder / "config_sentence_transformers.json"
-    prompts = read_json(prompts_path) if prompts_path.exists() else {}
+    settings = _read_optional(kinds["Transformer"] / "sentence_bert_config.json")
+    prompts = _read_optional(folder / "config_sentence_transformers.json")
     return Layout(
         pooling=_read_pooling(kinds["Pooling"] / "config.json"),
         max_length=min(settings.get("max_seq_length") or longest, longest),
@@ -104,6 +109,13 @@ def read_layout(folder: Path, config: Any, tokenizer: Any) -> Layout:
         lower_case=bool(settings.get("do_lower_case")),
         dense=dense,
     )
+
+
+def _read_optional(path: Path) -> Any:
+    """What a JSON file holds, or an empty object where there is no such file."""
+    if not path.exists():
+        return {}
+    return read_json(path)
 
 
 def dense_names(count: int) -> tuple[str, ...]:
@@ -178,8 +190,9 @@ def _read_modules(folder: Path) -> tuple[dict[str, Path], tuple[str, ...]]:
 
 def _read_pooling(path: Path) -> Pooling:
     config = read_json(path)
-    modes = config.get("pooling_mode") or [name for flag, name in _FLAGS.items() if config.get(flag)]
-    names = [modes] if isinstance(modes, str) else list(modes)
+    names = config.get("pooling_mode") or [name for flag, name in _FLAGS.items() if config.get(flag)]
+    if isinstance(names, str):
+        names = [names]
     if len(names) != 1 or names[0] not in _NAMES:
         fix = f"choose a model with one of {', '.join(_NAMES)}"
         raise ModelError(f"pooling '{'+'.join(names)}' is not supported", where=str(path), fix=fix)

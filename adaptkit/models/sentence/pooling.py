@@ -50,4 +50,6 @@ def cut(vectors: Tensor, dimensions: int, *, normalised: bool = True) -> Tensor:
     2205.13147)."""
     if dimensions:
         vectors = vectors[..., :dimensions]
-    return F.normalize(vectors, dim=-1) if normalised else vectors
+    if normalised:
+        vectors = F.normalize(vectors, dim=-1)
+    return vectors

@@ -61,6 +61,8 @@ def _copy_data(source: Path, folder: Path, name: str) -> None:
     if not part.resolve().is_relative_to(source.resolve()):
         return
     (folder / name).mkdir(parents=True, exist_ok=True)
-    for path in sorted(part.iterdir()) if part.is_dir() else []:
+    if not part.is_dir():
+        return
+    for path in sorted(part.iterdir()):
         if path.is_file() and not path.is_symlink() and path.suffix in DATA_FILES:
             shutil.copyfile(path, folder / name / path.name)

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from adaptkit.finetune.config import FinetuneConfig
 from adaptkit.study.arms import Adaptation
-from adaptkit.study.task import Answers, Assignment, Baseline, TaskConfig, TaskFiles
+from adaptkit.study.task import Assignment, TaskConfig, TaskFiles
+from adaptkit.study.task_answers import Answers, Baseline
 from adaptkit.study.tasks.rows import RowKind
 
 

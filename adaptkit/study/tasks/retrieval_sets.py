@@ -3,40 +3,61 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Iterable
 from pathlib import Path
 
+from adaptkit.data.beir import RetrievalSet, read_set, retrieval_folder, scored_split, splits
+from adaptkit.data.dedup import deduplicate
+from adaptkit.data.drawing import draw
 from adaptkit.data.readers import DataConfig, Dataset, Row
-from adaptkit.embed.examples import MOST_BESIDE, examples_of_set, hold_out, retrieval_folder
-from adaptkit.embed.retrieval import RetrievalSet, read_set, scored_split, splits
+from adaptkit.embed.examples import MOST_BESIDE, examples_of_set, hold_out
 from adaptkit.embed.retrieval_metrics import ranked, retrieval_row
 from adaptkit.errors import DataError
 from adaptkit.run import write_jsonl, write_text
-from adaptkit.study.task import BYTES_PER_TOKEN, CorpusConfig, Rows, TaskSize
+from adaptkit.study.task import CorpusConfig, CorpusRows
+from adaptkit.study.task_answers import Rows
+from adaptkit.study.task_size import BYTES_PER_TOKEN, TaskSize
 
 DEV_SHARE = 0.1
 SAMPLE = 200
 
 
-def read_queries(corpus: CorpusConfig) -> tuple[Dataset, Dataset]:
-    """Training and test queries of a retrieval set, as rows that overlap is looked for in; dev queries are
-    among the first."""
+def read_queries(corpus: CorpusConfig) -> CorpusRows:
+    """Training queries, dev queries among them, and the test queries to judge on: those that repeat others
+    left out, then drawn by hash.
+
+    Raises: DataError for sets that cannot be read, and for a split by time, which a set has no need of.
+    """
     train, test = _folders(corpus)
-    learnt = [read_set(train, name, corpus.train.max_bytes) for name in _train_splits(corpus)]
-    tested = read_set(test, scored_split(test), (corpus.test or corpus.train).max_bytes)
-    return _queries(learnt), _queries([tested])
+    if corpus.split == "time":
+        fix = "leave out `split`: qrels/ says which queries are the test"
+        raise DataError("a retrieval set has its own splits", where=str(train), fix=fix)
+    learnt = [_read(train, name, corpus.train) for name in _train_splits(corpus)]
+    tested = _read(test, scored_split(test), corpus.test or corpus.train)
+    distinct = _distinct(tested)
+    items = draw(_rows([distinct]), corpus.test_items)
+    drawn = f"{len(items):,} of {len(distinct.queries):,} queries, by content hash, in proportion to groups"
+    num_repeated = len(tested.queries) - len(distinct.queries)
+    return CorpusRows(
+        _dataset(_rows(learnt), learnt),
+        _dataset(items, [tested]),
+        num_test_rows=len(tested.queries),
+        num_test_duplicates=num_repeated,
+        drawn=f"{drawn}, from the split '{scored_split(test)}'",
+    )
 
 
-def write_sets(folder: Path, corpus: CorpusConfig, train: Dataset) -> None:
-    """The prepared set: its documents, and the train, dev and test queries that were kept."""
+def write_sets(folder: Path, corpus: CorpusConfig, rows: CorpusRows) -> None:
+    """The prepared set: its documents, and the train, dev and test queries that were kept or drawn."""
     named, tested = _folders(corpus)
-    kept = {row.id for row in train.rows}
-    parts = {
-        name: read_set(named, name, corpus.train.max_bytes).with_queries(kept)
-        for name in _train_splits(corpus)
-    }
+    kept = {row.id for row in rows.train.rows}
+    parts = {name: _read(named, name, corpus.train).with_queries(kept) for name in _train_splits(corpus)}
     if "dev" not in parts:
         parts["train"], parts["dev"] = _divided(parts["train"])
-    parts["test"] = read_set(tested, scored_split(tested), (corpus.test or corpus.train).max_bytes)
+    drawn = draw(_rows([parts["dev"]]), corpus.dev_items)
+    parts["dev"] = parts["dev"].with_queries({row.id for row in drawn})
+    whole = _read(tested, scored_split(tested), corpus.test or corpus.train)
+    parts["test"] = whole.with_queries({row.id for row in rows.test.rows})
     documents = {name: text for part in parts.values() for name, text in part.documents.items()}
     queries = {name: text for part in parts.values() for name, text in part.queries.items()}
     write_jsonl(folder / "corpus.jsonl", ({"_id": name, "text": text} for name, text in documents.items()))
@@ -73,13 +94,14 @@ def bm25_rows(folder: Path) -> tuple[Rows, float]:
 def set_size(corpus: CorpusConfig, max_length: int, batch_rows: int) -> TaskSize:
     """How much the questions and documents of a retrieval set give to read."""
     train, test = _folders(corpus)
-    learnt = read_set(train, "train", corpus.train.max_bytes)
-    tested = read_set(test, scored_split(test), (corpus.test or corpus.train).max_bytes)
+    learnt = _read(train, "train", corpus.train)
+    tested = _read(test, scored_split(test), corpus.test or corpus.train)
     examples = examples_of_set(learnt)
     pairs = [text for row in examples[:SAMPLE] for text in row.texts]
     documents, questions = list(tested.documents.values()), list(tested.queries.values())
     per_document, per_question = (_mean_tokens(texts, max_length) for texts in (documents, questions))
-    num_dev = round(DEV_SHARE * len(learnt.queries))
+    num_dev = min(corpus.dev_items or len(learnt.queries), round(DEV_SHARE * len(learnt.queries)))
+    num_items = min(corpus.test_items or len(questions), len(questions))
     searched = min(len(learnt.documents), num_dev + MOST_BESIDE)
     per_text = _mean_tokens(pairs, max_length)
     return TaskSize(
@@ -88,8 +110,8 @@ def set_size(corpus: CorpusConfig, max_length: int, batch_rows: int) -> TaskSize
         text_tokens=per_text,
         batch_rows=batch_rows,
         dev_tokens=num_dev * per_question + searched * per_document,
-        test_tokens=len(questions) * per_question + len(documents) * per_document,
-        num_items=len(questions),
+        test_tokens=num_items * per_question + len(documents) * per_document,
+        num_items=num_items,
         num_bytes=float(sum(len(text.encode()) for text in documents + questions)),
         num_documents=len(documents),
     )
@@ -119,13 +141,41 @@ def _train_splits(corpus: CorpusConfig) -> list[str]:
     return ["train", "dev"] if spare else ["train"]
 
 
-def _queries(parts: list[RetrievalSet]) -> Dataset:
-    rows = [
-        Row({"text": text}, found.where[name], name)
-        for found in parts
-        for name, text in found.queries.items()
+def _read(folder: Path, split: str, data: DataConfig) -> RetrievalSet:
+    return read_set(folder, split, data.max_bytes, data.on_bad_row)
+
+
+def _rows(parts: Iterable[RetrievalSet]) -> list[Row]:
+    """Queries as rows: what overlap is looked for in, and what is drawn from."""
+    return [
+        Row({"text": text, **_group(part, name)}, part.where[name], name)
+        for part in parts
+        for name, text in part.queries.items()
     ]
-    return Dataset(rows, "text", {"text": "text"})
+
+
+def _group(part: RetrievalSet, query: str) -> dict[str, str]:
+    return {"group": part.groups[query]} if query in part.groups else {}
+
+
+def _dataset(rows: list[Row], parts: list[RetrievalSet]) -> Dataset:
+    # splits of one set share their documents, whose faults count once
+    skipped = list(dict.fromkeys(line for part in parts for line in part.skipped))
+    return Dataset(rows, "text", {"text": "text"}, skipped=skipped)
+
+
+def _distinct(tested: RetrievalSet) -> RetrievalSet:
+    """The queries without those that ask for the same answers in the same, or nearly the same, words."""
+    by_answers: dict[tuple[str, ...], list[str]] = {}
+    for query in sorted(tested.queries, key=lambda name: (tested.queries[name], name)):
+        answers = sorted(name for name, grade in tested.grades[query].items() if grade > 0)
+        by_answers.setdefault(tuple(answers), []).append(query)
+    repeated: set[str] = set()
+    for names in by_answers.values():
+        rows = [Row({"text": tested.queries[name]}, tested.where[name], name) for name in names]
+        kept, _ = deduplicate(Dataset(rows, "text", {"text": "text"}))
+        repeated |= set(names) - {row.id for row in kept.rows}
+    return tested.with_queries(set(tested.queries) - repeated)
 
 
 def _divided(found: RetrievalSet) -> tuple[RetrievalSet, RetrievalSet]:

@@ -9,26 +9,26 @@ from __future__ import annotations
 import time
 from typing import TYPE_CHECKING
 
+from adaptkit.data.beir import read_set
 from adaptkit.data.readers import DataConfig
 from adaptkit.embed.config import EmbedConfig
 from adaptkit.run import Run
 from adaptkit.study.arms import Adaptation
 from adaptkit.study.task import (
-    Answers,
     Assignment,
-    Baseline,
     CorpusConfig,
     CorpusRows,
     LearningRates,
     TaskConfig,
     TaskFiles,
     TaskKind,
-    TaskSize,
 )
+from adaptkit.study.task_answers import Answers, Baseline
+from adaptkit.study.task_size import TaskSize
 from adaptkit.trainer.config import with_trainer
 
 if TYPE_CHECKING:
-    from adaptkit.embed.retrieval import RetrievalSet
+    from adaptkit.data.beir import RetrievalSet
 
 BM25 = "BM25: word counts, no language model"
 
@@ -46,12 +46,12 @@ class Retrieve(TaskKind):
     def read(self, corpus: CorpusConfig) -> CorpusRows:
         from adaptkit.study.tasks.retrieval_sets import read_queries
 
-        return CorpusRows(*read_queries(corpus))
+        return read_queries(corpus)
 
     def prepare(self, files: TaskFiles, corpus: CorpusConfig, rows: CorpusRows) -> None:
         from adaptkit.study.tasks.retrieval_sets import write_sets
 
-        write_sets(files.folder, corpus, rows.train)
+        write_sets(files.folder, corpus, rows)
 
     def size(self, task: TaskConfig) -> TaskSize:
         from adaptkit.study.tasks.retrieval_sets import set_size
@@ -60,7 +60,7 @@ class Retrieve(TaskKind):
 
     def frozen(self, work: Assignment) -> Answers:
         from adaptkit.embed.encoder import Encoder
-        from adaptkit.embed.retrieval import read_set, retrieval_rows
+        from adaptkit.embed.retrieval import retrieval_rows
         from adaptkit.embed.retrieval_metrics import retrieval_scores
         from adaptkit.trainer import device
 
@@ -79,11 +79,11 @@ class Retrieve(TaskKind):
     def train(self, work: Assignment) -> Run:
         from adaptkit.embed.recipe import embed
         from adaptkit.embed.start import steps_for_budget
-        from adaptkit.study.spend import charge_scoring
+        from adaptkit.study.spend import after_scoring, charge_scoring
 
         data = DataConfig(files=[str(work.files.folder)])
         settings = EmbedConfig(
-            name=f"{work.task.name}-{work.arm.name}",
+            name=work.name,
             base=str(work.origin),
             train=data,
             test=None if work.tuning else data,
@@ -94,7 +94,8 @@ class Retrieve(TaskKind):
             settings, seed=work.seed, threads=work.threads, global_batch_size=self.batch_rows
         )
         scoring = self.pass_flops(work)
-        steps = steps_for_budget(settings, work.flops - scoring, work.task.max_epochs)
+        spare = after_scoring(work.flops, scoring, work.name)
+        steps = steps_for_budget(settings, spare, work.task.max_epochs)
         settings = with_trainer(settings, num_steps=steps, learning_rate=work.rate_for(steps))
         run = work.open(settings.name, settings)
         embed(settings, run, suite=work.task.name)
@@ -127,7 +128,6 @@ class Retrieve(TaskKind):
 def _development_set(files: TaskFiles) -> RetrievalSet:
     """The questions that candidates are compared by, and the documents that these are searched in."""
     from adaptkit.embed.examples import Examples, examples_of_set, set_of
-    from adaptkit.embed.retrieval import read_set
 
     held = read_set(files.folder, "dev")
     return set_of(Examples(examples_of_set(held), list(held.documents.values())))

@@ -5,12 +5,12 @@ from __future__ import annotations
 import math
 from typing import ClassVar
 
-from adaptkit.data.readers import DataConfig, Dataset, Want, read, split
+from adaptkit.data.drawing import hold_out
+from adaptkit.data.readers import DataConfig, Dataset, Want, read
 from adaptkit.errors import DataError
 from adaptkit.finetune.config import FinetuneConfig, Kind
 from adaptkit.run import Run, write_jsonl
 from adaptkit.study.task import (
-    BYTES_PER_TOKEN,
     TEST_SHARE,
     Assignment,
     CorpusConfig,
@@ -19,12 +19,12 @@ from adaptkit.study.task import (
     TaskConfig,
     TaskFiles,
     TaskKind,
-    TaskSize,
     read_corpus,
 )
+from adaptkit.study.task_size import BYTES_PER_TOKEN, TaskSize
 from adaptkit.trainer.config import with_trainer
 
-MAX_DEV_SHARE, MAX_DEV_ROWS = 0.2, 300
+MAX_DEV_SHARE = 0.2
 NUM_EVALUATIONS = 8
 """Looks at the development rows during a run, at most; a trial is looked at once."""
 SHOTS = 6
@@ -50,18 +50,23 @@ class RowKind(TaskKind):
                 where=rows.test.rows[0].where,
                 fix="train on every label, or drop those rows",
             )
-        share = min(MAX_DEV_SHARE, MAX_DEV_ROWS / len(rows.train.rows))
-        train, dev = split(rows.train, share)
+        train, dev = hold_out(rows.train, corpus.dev_items, MAX_DEV_SHARE)
         for path, part in ((files.train, train), (files.dev, dev), (files.test, rows.test)):
             write_jsonl(path, ({**row.values, "from": row.where} for row in part.rows))
+
+    def clusters(self, files: TaskFiles, rows: CorpusRows) -> dict[str, str]:
+        """As the rows are read again: a kind may have changed them since they got their ids."""
+        prepared = read(DataConfig(files=[str(files.test)]), self.want)
+        return {row.id: row.cluster for row in prepared.rows}
 
     def size(self, task: TaskConfig) -> TaskSize:
         train = read(task.train, self.want)
         num_rows, num_labels = len(train.rows), len(train.labels)
         sizes = [len(row.text.encode()) for row in train.rows]
         tokens = sum(min(size / BYTES_PER_TOKEN, task.max_length) for size in sizes) / num_rows
-        num_test = min(task.test_items, _rows_in(task.test, self.want, TEST_SHARE * num_rows))
-        num_dev = min(task.dev_items, MAX_DEV_SHARE * num_rows)
+        held_out = _rows_in(task.test, self.want, TEST_SHARE * num_rows)
+        num_test = min(task.test_items or held_out, held_out)
+        num_dev = min(task.dev_items or num_rows, MAX_DEV_SHARE * num_rows)
         per_item = tokens + self.answer_tokens(num_labels)
         return TaskSize(
             num_rows=num_rows,
@@ -85,11 +90,11 @@ class RowKind(TaskKind):
 
     def train(self, work: Assignment) -> Run:
         from adaptkit.finetune.recipe import finetune, steps_for_budget
-        from adaptkit.study.spend import charge_scoring
+        from adaptkit.study.spend import after_scoring, charge_scoring
 
         settings = self.settings(work)
         one_pass = self.pass_flops(work)
-        spare = work.flops - self.scoring_passes(work.tuning) * one_pass
+        spare = after_scoring(work.flops, self.scoring_passes(work.tuning) * one_pass, work.name)
         steps = steps_for_budget(settings, spare, work.task.max_epochs)
         every = math.ceil(steps / (1 if work.tuning else NUM_EVALUATIONS))
         settings = with_trainer(
@@ -120,7 +125,7 @@ class RowKind(TaskKind):
         A trial is judged on dev rows at its end; a run also keeps its best weights on the way and is tested.
         """
         settings = FinetuneConfig(
-            name=f"{work.task.name}-{work.arm.name}",
+            name=work.name,
             task=work.task.name,
             base=str(work.origin),
             kind=self.finetune_kind,

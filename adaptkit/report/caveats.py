@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from adaptkit.report.data_tables import data_limits
 from adaptkit.report.manners import lost_manners
 from adaptkit.study.results import BASELINE, Results
 from adaptkit.study.task_verdict import Verdict
@@ -18,6 +19,7 @@ def limits(verdict: Verdict, results: Results) -> list[str]:
         *exclusions(verdict.main.missing),
         *_limits_of_evidence(verdict, results),
         *lost_manners(results),
+        *data_limits(results.record.data),
         *rates_at_the_edge(results),
         *_limits_of_scope(verdict, results),
     ]

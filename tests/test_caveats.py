@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from tiny_results import LANGUAGE, TICKET, results_of
 
-from adaptkit.report.limits import limits, rates_at_the_edge, share_read, unbeaten_baselines
+from adaptkit.report.caveats import limits, rates_at_the_edge, share_read, unbeaten_baselines
 from adaptkit.study.controls import TEXT_CONTROLS
 from adaptkit.study.record import TrialRecord, TuningRecord
 from adaptkit.study.verdict import judge
@@ -80,8 +80,10 @@ def test_a_missing_control_is_a_limit(control):
 
 
 def test_the_last_limit_holds_of_every_study():
-    scope = "One model size and one budget"
-    sentence = f"{scope}: at others the answer may be different, which a larger study would show."
+    sentence = (
+        "One model size and one budget: at others the answer may be different, "
+        "which a larger study would show."
+    )
     for scores in (ALL, {"continued": [1.8, 1.81, 1.79]}):
         assert limits_of(scores)[-1] == sentence
 

@@ -1,0 +1,142 @@
+"""Faults in arms, budgets, tuning, plans and the account of what was spent."""
+
+from __future__ import annotations
+
+from mutants import Mutant
+
+ARMS = ("tests/test_arms.py",)
+BUDGET = ("tests/test_budget.py",)
+TUNING = ("tests/test_tuning.py",)
+COSTS = ("tests/test_compare_costs.py",)
+PROGRESS = ("tests/test_compare_progress.py",)
+STAGES = ("tests/test_stages.py",)
+ACCOUNT = ("tests/test_held_equal.py::test_time_that_a_study_lay_still_does_not_count",)
+
+
+def plan(name: str) -> tuple[str, ...]:
+    return (f"tests/test_plan.py::{name}",)
+
+
+MUTANTS = [
+    # Two ledgers
+    Mutant(
+        "adaptkit/study/arms.py",
+        'return "text" if self.adaptation is None else "jobs"',
+        'return "jobs"',
+        ARMS,
+    ),
+    Mutant(
+        "adaptkit/study/arms.py",
+        "origins = [Origin.GENERIC, *(arm.origin for arm in arms)]",
+        "origins = [arm.origin for arm in arms]",
+        ARMS,
+    ),
+    Mutant("adaptkit/study/arms.py", "return self is not Origin.GENERIC", "return True", ARMS),
+    # One budget per arm, task and seed
+    Mutant(
+        "adaptkit/study/budget.py",
+        "return self.flops - self.text if origin.learns_text else self.flops",
+        "return self.flops - self.text",
+        BUDGET,
+    ),
+    Mutant(
+        "adaptkit/study/budget.py",
+        "return self.trials + 1 if self.trials > 1 else 0",
+        "return self.trials if self.trials > 1 else 0",
+        BUDGET,
+    ),
+    Mutant(
+        "adaptkit/study/budget.py",
+        "return 1 - self.num_trials * self.trial_share / self.num_seeds",
+        "return 1 - self.num_trials * self.trial_share",
+        BUDGET,
+    ),
+    Mutant(
+        "adaptkit/study/budget.py",
+        "(MIN_STEPS * flops_per_step + scoring)",
+        "(MIN_STEPS * flops_per_step)",
+        BUDGET,
+    ),
+    # Learning rates
+    Mutant("adaptkit/study/tuning.py", "    if best == 0:", "    if best == -1:", TUNING),
+    Mutant(
+        "adaptkit/study/tuning.py",
+        "neighbour = min(tried[best - 1], tried[best + 1]",
+        "neighbour = max(tried[best - 1], tried[best + 1]",
+        TUNING,
+    ),
+    Mutant("adaptkit/study/tuning.py", "(tried / run) ** HORIZON", "(run / tried) ** HORIZON", TUNING),
+    Mutant(
+        "adaptkit/compare/stages/language.py",
+        "return for_length(best.learning_rate, budget.trial(budget.text), order.flops)",
+        "return best.learning_rate",
+        STAGES,
+    ),
+    Mutant(
+        "adaptkit/compare/stages/language.py",
+        "default_learning_rate(job.subject(order).params)",
+        "default_learning_rate(1_000_000)",
+        STAGES,
+    ),
+    # The plan
+    Mutant(
+        "adaptkit/compare/build_stages.py",
+        'last = stage(budget.trials, f"learning rate {num} of {num}", tuple(trial.key for trial in grid))',
+        'last = stage(budget.trials, f"learning rate {num} of {num}", ())',
+        plan("test_the_last_trial_waits_for_the_grid"),
+    ),
+    Mutant(
+        "adaptkit/compare/plan.py",
+        "    if plan_path(run.path).exists():\n        return read_fixed(run.path)\n",
+        "",
+        plan("test_a_dry_run_keeps_nothing_and_a_resumed_study_its_budget_but_not_its_speed"),
+    ),
+    Mutant(
+        "adaptkit/compare/choose_arms.py",
+        "if not unwanted & {arm.name, arm.origin.value}",
+        "if arm.name not in unwanted",
+        plan("test_what_is_not_wanted_is_named_by_arm_or_origin"),
+    ),
+    Mutant(
+        "adaptkit/study/base_model.py",
+        "if task.max_length > positions:",
+        "if task.max_length > 2 * positions:",
+        plan("test_more_tokens_than_a_model_has_positions_for_are_refused_with_both_numbers"),
+    ),
+    Mutant(
+        "adaptkit/compare/predict.py",
+        "begun = max(ready, heapq.heappop(free))",
+        "begun = heapq.heappop(free)",
+        plan("test_the_wall_time_of_stages_follows_what_they_need_and_how_many_run_at_once"),
+    ),
+    Mutant(
+        "adaptkit/compare/predict.py",
+        "flops = min(stage.flops, steps + scoring)",
+        "flops = stage.flops",
+        COSTS,
+    ),
+    Mutant(
+        "adaptkit/compare/costs.py",
+        "passes = EVAL_PASSES_ON_TEXT - 1 + _overlap(length)",
+        "passes = 1",
+        COSTS,
+    ),
+    Mutant(
+        "adaptkit/compare/settles.py",
+        "num_arms = len(config.arms_on(task)) + 1",
+        "num_arms = len(config.arms_on(task))",
+        COSTS,
+    ),
+    Mutant(
+        "adaptkit/compare/account.py",
+        "total += max(0.0, ended - max(begun, reached))",
+        "total += ended - begun",
+        ACCOUNT,
+    ),
+    Mutant(
+        "adaptkit/compare/progress.py",
+        "        if result.score is None:\n            return\n",
+        "        return\n",
+        PROGRESS,
+    ),
+]
