@@ -219,9 +219,12 @@ MUTANTS = [
         "for shares in sources.values())",
         (f"{PREPARED}a_shift_of_sources_is_measured",),
     ),
-    Mutant("adaptkit/study/record.py", "if total[1] > LARGE_CUT)", "if total[1] > 0)", LARGE),
+    Mutant("adaptkit/study/data_record.py", "if total[1] > LARGE_CUT)", "if total[1] > 0)", LARGE),
     Mutant(
-        "adaptkit/study/record.py", "(before[0] + num_bytes, before[1] + share)", "(num_bytes, share)", LARGE
+        "adaptkit/study/data_record.py",
+        "(before[0] + num_bytes, before[1] + share)",
+        "(num_bytes, share)",
+        LARGE,
     ),
     Mutant(
         "adaptkit/study/tasks/retrieval_sets.py",

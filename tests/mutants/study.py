@@ -356,7 +356,7 @@ MUTANTS = [
         "adaptkit/study/results.py",
         "resample(tables, self.clusters(task))",
         "resample(tables)",
-        ("tests/test_results.py::test_items_of_one_document_are_drawn_together",),
+        ("tests/test_results.py::test_items_of_one_document_stay_together",),
     ),
     Mutant(
         "adaptkit/study/data_record.py",
