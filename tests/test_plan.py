@@ -1,5 +1,7 @@
 """The plan: which stages there are, what they need, what they cost, what is refused before anything runs."""
 
+from types import SimpleNamespace
+
 import pytest
 from tiny_study import study_config, write_texts
 
@@ -7,6 +9,7 @@ from adaptkit.compare.build_stages import build_stages
 from adaptkit.compare.driver import compare, open_study
 from adaptkit.compare.plan import keep_plan, make_plan
 from adaptkit.compare.predict import wall_seconds
+from adaptkit.compare.quickstart import quickstart_config
 from adaptkit.compare.stage import Stage
 from adaptkit.compare.workspace import plan_path, read_fixed
 from adaptkit.errors import BudgetError, ConfigError
@@ -260,3 +263,15 @@ def test_the_wall_time_of_stages_follows_what_they_need_and_how_many_run_at_once
         "nothing starts before its needs"
     )
     assert wall_seconds(stages[1:], lambda stage: took[stage.key], jobs=2) == 5.0
+
+
+def test_the_quickstart_runs_every_control_with_three_seeds(texts, tmp_path, monkeypatch):
+    files = {name: texts / f"{name}.jsonl" for name in ("domain", "general")}
+    corpus = SimpleNamespace(**files, functions=texts / "mood.jsonl")
+    monkeypatch.setattr("adaptkit.compare.quickstart.offline_corpus", lambda *_: corpus)
+    config = quickstart_config(tmp_path)
+    arms, left_out = names(config, tmp_path)
+    assert config.seeds == 3 and left_out == {}
+    assert {"generic+full", "placebo+full", "generic+lora", "generic+prompt", "generic+probe"} <= set(arms)
+    assert {"generic", "continued", "continued-lora", "scratch", "placebo"} <= set(arms)
+    assert {"continued+full", "scratch+full"} <= set(arms)
