@@ -55,7 +55,7 @@ def test_test_sets_name_the_items_that_arms_answer(folder: Path) -> None:
     data, files = prepared(config, folder / "data")
     assert set(data.test_sets) == {"language", "general", "mood"}
     task = config.tasks[0]
-    _, answers = task.task_kind.baseline(task, files.task("mood"))
+    answers = task.task_kind.baseline(task, files.task("mood"))
     ids = [row["id"] for row in answers.rows]
     mood = data.test_sets["mood"]
     assert mood.num_items == len(ids) and set(mood.clusters) <= set(ids)
