@@ -107,6 +107,7 @@ def test_meaning_names_the_best_of_the_other_side_where_nothing_else_does():
     scores = {"generic+full": GOOD, "generic+lora": [0.85] * 3, "continued+full": POOR}
     other_side = " The best with pretraining on your text, continued+full, reaches 0.600."
     assert said(prose.meaning, scores, **JOB).endswith(other_side)
+    assert said(prose.meaning, {**scores, "scratch+full": [0.5] * 3}, **JOB).endswith(other_side), "the best"
     assert other_side not in said(prose.meaning, {**scores, "continued+full": [0.8999] * 3}, **JOB)
 
 
