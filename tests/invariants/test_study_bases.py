@@ -69,6 +69,7 @@ def test_a_qwen3_folder_with_labels_in_words(texts, tmp_path):
         "generic+prompt",
         "generic+full",
         "continued-lora+lora",
+        "tfidf",
     }
 
 
