@@ -10,8 +10,11 @@ import pytest
 
 from adaptkit.data.score_table import mean_table
 from adaptkit.study.intervals import half_width
-from adaptkit.study.power import items_to_settle, items_too_few, seeds_to_settle, smallest_difference
+from adaptkit.study.power import items_to_settle, seeds_to_settle, smallest_difference
 from adaptkit.study.statistics import Comparison, resample
+
+END = 0.01
+"""The end of the margin that decides."""
 
 
 def comparison(
@@ -37,50 +40,55 @@ def comparison(
 
 def test_seeds_to_settle():
     noisy = comparison(0.03, 1e-6, 4e-4)
-    needed = seeds_to_settle(noisy)
+    needed = seeds_to_settle(noisy, END)
     assert needed is not None and 3 < needed < 20
     assert half_width(1e-6, [(4e-4 / needed, needed - 1)] * 2, 1000, 0.95) < 0.02
     assert half_width(1e-6, [(4e-4 / (needed - 1), needed - 2)] * 2, 1000, 0.95) >= 0.02
-    assert seeds_to_settle(comparison(0.03, 4e-4, 1e-6)) is None
-    assert items_too_few(comparison(0.03, 4e-4, 1e-6)) and not items_too_few(noisy)
+    assert seeds_to_settle(comparison(0.03, 4e-4, 1e-6), END) is None
+
+
+def test_what_decides_is_the_end_of_the_margin_that_is_named():
+    noisy = comparison(0.03, 1e-6, 4e-4)
+    far, near = seeds_to_settle(noisy, -0.01), seeds_to_settle(noisy, 0.01)
+    assert far is not None and near is not None and far < near, "the far end is cleared sooner"
 
 
 def test_more_seeds_leave_a_baseline_as_it_is():
     baseline = dataclasses.replace(
         comparison(0.03, 1e-6, 4e-4), seed_variances=(4e-4, 0.0), seed_freedom=(2, 0), num_seeds=(3, 1)
     )
-    needed = seeds_to_settle(baseline)
+    needed = seeds_to_settle(baseline, END)
     assert needed is not None and needed > 3
     assert half_width(1e-6, [(4e-4 / needed, needed - 1)], 1000, 0.95) < 0.02
     assert half_width(1e-6, [(4e-4 / (needed - 1), needed - 2)], 1000, 0.95) >= 0.02
-    assert seeds_to_settle(dataclasses.replace(baseline, num_seeds=(1, 1), seed_freedom=(0, 0))) is None
+    assert seeds_to_settle(dataclasses.replace(baseline, num_seeds=(1, 1), seed_freedom=(0, 0)), END) is None
 
 
 def test_items_to_settle():
     few = comparison(0.03, 4e-4, 1e-6)
-    needed = items_to_settle(few)
+    needed = items_to_settle(few, END)
     parts = [(1e-6 / 3, 2)] * 2
     assert half_width(4e-4 * 1000 / needed, parts, needed, 0.95) < 0.02
     assert half_width(4e-4 * 1010 / needed, parts, needed / 1.01, 0.95) >= 0.02
     assert needed == pytest.approx((1.96 * 0.02 / 0.02) ** 2 * 1000, rel=0.05)
-    assert items_to_settle(few, most=2000) is None
-    assert items_to_settle(comparison(0.03, 1e-6, 4e-4)) is None, "no number of items makes up for the seeds"
-    assert items_to_settle(comparison(0.03, 1e-6, 1e-6)) == 1000, "settled already"
+    assert items_to_settle(few, END, most=2000) is None
+    assert items_to_settle(comparison(0.03, 1e-6, 4e-4), END) is None, (
+        "no number of items makes up for the seeds"
+    )
+    assert items_to_settle(comparison(0.03, 1e-6, 1e-6), END) == 1000, "settled already"
 
 
 def test_clusters_are_what_counts():
     alone = comparison(0.03, 4e-4, 0.0)
     few = dataclasses.replace(alone, num_clusters=4, effective_clusters=4.0)
-    assert items_to_settle(few) > 1.02 * items_to_settle(alone)
-    assert items_too_few(dataclasses.replace(comparison(0.03, 6e-5, 0.0), effective_clusters=4.0))
-    assert not items_too_few(comparison(0.03, 6e-5, 0.0))
+    assert items_to_settle(few, END) > 1.02 * items_to_settle(alone, END)
 
 
 def test_lent_freedom_still_counts_with_more_seeds():
     own = comparison(0.03, 1e-6, 4e-4)
     lent = dataclasses.replace(own, seed_freedom=(6, 6))
-    assert seeds_to_settle(lent) < seeds_to_settle(own)
-    needed = seeds_to_settle(lent)
+    assert seeds_to_settle(lent, END) < seeds_to_settle(own, END)
+    needed = seeds_to_settle(lent, END)
     assert half_width(1e-6, [(4e-4 / needed, needed + 3)] * 2, 1000, 0.95) < 0.02
     assert half_width(1e-6, [(4e-4 / (needed - 1), needed + 2)] * 2, 1000, 0.95) >= 0.02
 
@@ -91,9 +99,9 @@ def test_power_reads_the_interval_that_it_is_about():
     pair = resample(arms, num_resamples=500).versus("a", list("bcd"), margin=0.0, higher_is_better=True)["b"]
     width = (pair.high - pair.low) / 2
     just_settled = dataclasses.replace(pair, difference=1.08 * width)
-    assert seeds_to_settle(just_settled) == 3 and items_to_settle(just_settled) == 300
+    assert seeds_to_settle(just_settled, 0.0) == 3 and items_to_settle(just_settled, 0.0) == 300
     not_yet = dataclasses.replace(pair, difference=0.92 * width)
-    assert seeds_to_settle(not_yet) > 3
+    assert seeds_to_settle(not_yet, 0.0) > 3
 
 
 def test_smallest_difference_by_hand():

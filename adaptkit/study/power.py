@@ -10,9 +10,9 @@ from adaptkit.study.intervals import half_width, simultaneous_level
 from adaptkit.study.statistics import Comparison
 
 
-def seeds_to_settle(comparison: Comparison, most: int = 50) -> int | None:
+def seeds_to_settle(comparison: Comparison, end: float, most: int = 50) -> int | None:
     """Smallest number of seeds per arm at which, were estimate and variances to stay, the interval would
-    clear the margin.
+    lie wholly on one side of `end`, the end of the margin that decides.
 
     An arm with one seed beside one with several is a baseline, which more seeds would not change. None when
     `most` seeds would not do, or there are too few to know how much seeds differ.
@@ -20,21 +20,21 @@ def seeds_to_settle(comparison: Comparison, most: int = 50) -> int | None:
     if max(comparison.num_seeds) < 2:
         return None
     for num_seeds in range(max(comparison.num_seeds), most + 1):
-        if _width_at(comparison, num_seeds, comparison.num_items) < distance_to_margin(comparison):
+        if _width_at(comparison, num_seeds, comparison.num_items) < abs(comparison.difference - end):
             return num_seeds
     return None
 
 
-def items_to_settle(comparison: Comparison, most: int = 100_000) -> int | None:
-    """Smallest number of test items at which, were estimate and variances to stay, the interval would clear
-    the margin.
+def items_to_settle(comparison: Comparison, end: float, most: int = 100_000) -> int | None:
+    """Smallest number of test items at which, were estimate and variances to stay, the interval would lie
+    wholly on one side of `end`.
 
     It is found to 1 %. The items come in clusters like the present ones; an arm with one seed counts as one
     without seed noise. None when `most` items would not do.
     """
     num_items = comparison.num_items
     while num_items <= most:
-        if _width_at(comparison, None, num_items) < distance_to_margin(comparison):
+        if _width_at(comparison, None, num_items) < abs(comparison.difference - end):
             return num_items
         num_items = max(num_items + 1, math.floor(num_items * 1.01))
     return None
@@ -52,13 +52,6 @@ def _width_at(comparison: Comparison, num_seeds: int | None, num_items: int) -> 
     more = num_items / comparison.num_items
     clusters = comparison.effective_clusters * more
     return half_width(comparison.item_variance / more, parts, clusters, comparison.confidence)
-
-
-def items_too_few(comparison: Comparison) -> bool:
-    """Whether the items' share of the noise alone keeps the interval from clearing the margin, with any
-    number of seeds."""
-    width = half_width(comparison.item_variance, [], comparison.effective_clusters, comparison.confidence)
-    return width >= distance_to_margin(comparison)
 
 
 def smallest_difference(
@@ -88,8 +81,3 @@ def smallest_difference(
     level = simultaneous_level(np.eye(num_arms), 0, confidence)
     parts = [(seed_sd**2 / num_seeds, num_seeds - 1)] * 2
     return half_width(item_sd**2 / num_items, parts, num_items, level)
-
-
-def distance_to_margin(comparison: Comparison) -> float:
-    """How far the estimate lies from the nearer end of the margin."""
-    return abs(abs(comparison.difference) - comparison.margin)

@@ -94,7 +94,7 @@ def judge_task(results: Results, task: TaskRecord, confidence: float) -> TaskVer
         safe=enough[0] if enough else None,
         differences=field.seen_from[recommended],
         missing=missing_controls(results, task),
-        power=_power(pair) if outcome == "undecided" and pair is not None else None,
+        power=_power(pair, task) if outcome == "undecided" and pair is not None else None,
         confidence=confidence,
         reason=ONE_SEED if results.num_seeds == 1 else "",
     )
@@ -160,5 +160,7 @@ def _pair(field: Field, recommended: str, rival: str | None, outcome: Outcome) -
     return pair if outcome == "gain" else reverse(pair)
 
 
-def _power(pair: Comparison) -> Power:
-    return Power(seeds_to_settle(pair), items_to_settle(pair))
+def _power(pair: Comparison, task: TaskRecord) -> Power:
+    """What would show that the rival is better by more than the margin, or that it is not."""
+    end = pair.margin if task.higher_is_better else -pair.margin
+    return Power(seeds_to_settle(pair, end), items_to_settle(pair, end))
