@@ -1,4 +1,5 @@
-"""What trainings, scorings and answers cost before they run, and how long stages take."""
+"""What trainings, scorings and answers cost before they run, and how long stages take. Home of
+compare.predict, compare.settles, compare.speed, study.base_model and study.task_size."""
 
 from __future__ import annotations
 

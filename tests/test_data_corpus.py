@@ -1,5 +1,5 @@
 """The offline corpus is repeatable, honest about its sources, and a real task; the data check tells what a
-run would meet."""
+run would meet. Home of data.check, data.labels, data.offline_corpus and data.python_source."""
 
 from __future__ import annotations
 

@@ -1,4 +1,5 @@
-"""Duplicates and overlap: found, counted, removable, and not found where there are none."""
+"""Duplicates and overlap: found, counted, removable, and not found where there are none. Home of data.dedup
+and data.ngrams."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Shards and packing: nothing lost, nothing leaked, nothing read that was altered."""
+"""Shards and packing: nothing lost, nothing leaked, nothing read that was altered. Home of data.shards."""
 
 from __future__ import annotations
 

@@ -1,4 +1,5 @@
-"""Readers: formats, roles, bad rows at their true line, deterministic samples and splits."""
+"""Readers: formats, roles, bad rows at their true line, deterministic samples and splits. Home of
+data.column_roles and data.files."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What was done to the data: each sentence where it holds and only there."""
+"""What was done to the data: each sentence where it holds and only there. Home of study.data_record."""
 
 from __future__ import annotations
 

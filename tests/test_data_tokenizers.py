@@ -1,5 +1,5 @@
 """Tokenizers trained here: lossless where promised, one BOS, the same ids after saving, extension without
-damage."""
+damage. Home of data.extension."""
 
 from __future__ import annotations
 

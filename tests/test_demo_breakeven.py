@@ -1,4 +1,5 @@
-"""When an own server pays: closed form against trying every volume, and what the sliders say."""
+"""When an own server pays: closed form against trying every volume, and what the sliders say. Home of
+report.demo_view, report.sliders, study.breakeven, study.calibration and study.prices."""
 
 from __future__ import annotations
 

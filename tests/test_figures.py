@@ -1,4 +1,5 @@
-"""What figures draw and say: bands, marks and captions against the numbers that they stand for."""
+"""What figures draw and say: bands, marks and captions against the numbers that they stand for. Home of
+report.charts, report.charts_detail and report.charts_money."""
 
 from __future__ import annotations
 

@@ -1,5 +1,5 @@
 """What a study says that it holds equal is true of a finished one: each sentence is checked against its
-runs."""
+runs. Home of compare.account, compare.assemble and study.spend."""
 
 from __future__ import annotations
 

@@ -1,4 +1,5 @@
-"""What a study spent, left out and took: each sentence where it holds and only there."""
+"""What a study spent, left out and took: each sentence where it holds and only there. Home of
+study.account_record."""
 
 from __future__ import annotations
 

@@ -1,4 +1,5 @@
-"""The manners of a chat model: counted on made-up replies, and told where they fall."""
+"""The manners of a chat model: counted on made-up replies, and told where they fall. Home of
+compare.stages.chat_habits."""
 
 from __future__ import annotations
 

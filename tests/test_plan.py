@@ -1,4 +1,5 @@
-"""The plan: which stages there are, what they need, what they cost, what is refused before anything runs."""
+"""The plan: which stages there are, what they need, what they cost, what is refused before anything runs.
+Home of compare.build_stages, compare.choose_arms, compare.quickstart, compare.stage and compare.workspace."""
 
 from types import SimpleNamespace
 

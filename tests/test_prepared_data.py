@@ -1,4 +1,5 @@
-"""The prepared data of a study: what is judged on, what was taken out, and how both are counted."""
+"""The prepared data of a study: what is judged on, what was taken out, and how both are counted. Home of
+compare.stages.data and study.data_counts."""
 
 from __future__ import annotations
 

@@ -1,4 +1,5 @@
-"""The report: one offline file, complete for every kind of study, and honest about what is missing."""
+"""The report: one offline file, complete for every kind of study, and honest about what is missing. Home of
+report.svg and report.write."""
 
 from __future__ import annotations
 

@@ -1,5 +1,5 @@
 """Retrieval metrics against trec_eval itself (ir-measures over pytrec_eval), ties and odd queries included.
-Home of embed.retrieval and embed.retrieval_metrics."""
+Home of data.beir, embed.retrieval, embed.retrieval_metrics and study.tasks.retrieval_sets."""
 
 from __future__ import annotations
 

@@ -1,4 +1,5 @@
-"""Power laws recovered from drawn points, and the amount of text where two of them cross."""
+"""Power laws recovered from drawn points, and the amount of text where two of them cross. Home of
+study.forecast."""
 
 from __future__ import annotations
 

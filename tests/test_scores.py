@@ -1,5 +1,5 @@
 """Metrics against scikit-learn and rouge-score, the tables against the metrics, and the local `evaluate`
-modules."""
+modules. Home of data.score_table and study.hf_metrics."""
 
 from __future__ import annotations
 

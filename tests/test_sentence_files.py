@@ -1,5 +1,5 @@
 """Pooling files that go from a base or teacher to what is made from it. Home of
-models.sentence.pooling_files."""
+models.sentence.pooling_files. Home of and models.sentence.pooling_files."""
 
 from __future__ import annotations
 

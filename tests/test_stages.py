@@ -1,4 +1,6 @@
-"""Stages of a study: where learning rates are centred, who teaches."""
+"""Stages of a study: where learning rates are centred, who teaches. Home of compare.stages.distillation_job,
+compare.stages.language, compare.stages.language_job, compare.stages.pretraining_jobs, compare.stages.task
+and compare.stages.tsdae_job."""
 
 from __future__ import annotations
 

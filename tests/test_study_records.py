@@ -1,4 +1,5 @@
-"""Records of a study: keys name stages one to one, results are validated, older formats are refused."""
+"""Records of a study: keys name stages one to one, results are validated, older formats are refused. Home of
+study.record and study.stage_record."""
 
 from __future__ import annotations
 

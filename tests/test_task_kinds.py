@@ -1,4 +1,5 @@
-"""Kinds of task: what is known of each, and a kind that another package brings."""
+"""Kinds of task: what is known of each, and a kind that another package brings. Home of study.task,
+study.task_answers, study.tasks.classify, study.tasks.generate and study.tasks.rows."""
 
 from __future__ import annotations
 

@@ -1,4 +1,5 @@
-"""Every sentence that the one line can say, word for word, and how its numbers are written."""
+"""Every sentence that the one line can say, word for word, and how its numbers are written. Home of
+study.task_verdict."""
 
 from __future__ import annotations
 

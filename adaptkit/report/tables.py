@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 from adaptkit.report.prose import duration, memory_text
 from adaptkit.report.svg import chip
@@ -19,6 +20,7 @@ from adaptkit.study.verdict_line import flops_text, interval_text
 if TYPE_CHECKING:
     import rich.table
 
+T = TypeVar("T")
 ORIGIN_ORDER = (
     BASELINE,
     "generic",
@@ -181,28 +183,35 @@ def _decision_row(results: Results, verdict: TaskVerdict, row: FrontRow) -> Deci
         standing = "recommended"
     elif name in verdict.contenders:
         standing = "contender"
-    difference = verdict.differences.get(name)
     return DecisionRow(
         name=name,
         chip=chip(row.arm.origin, row.arm.adaptation or ""),
         describe=row.arm.describe,
         standing=standing,
         score=_score(verdict.metric, row.score, name == verdict.best),
-        difference="" if difference is None else interval_text(difference),
+        difference=_or_blank(verdict.differences.get(name), interval_text),
         training=flops_text(results.cost(verdict.task, name).flops),
-        usd_per_1k="" if owned.usd_per_1k is None else f"${owned.usd_per_1k:.2g}",
-        latency="" if owned.latency_s is None else milliseconds(owned.latency_s),
-        memory="" if owned.memory_bytes is None else memory_text(owned.memory_bytes),
-        forgotten="" if row.forgotten is None else f"{row.forgotten:+.3f}",
+        usd_per_1k=_or_blank(owned.usd_per_1k, "${:.2g}".format),
+        latency=_or_blank(owned.latency_s, milliseconds),
+        memory=_or_blank(owned.memory_bytes, memory_text),
+        forgotten=_or_blank(row.forgotten, "{:+.3f}".format),
         dominated_by=row.dominated_by,
     )
+
+
+def _or_blank(value: T | None, show: Callable[[T], str]) -> str:
+    if value is None:
+        return ""
+    return show(value)
 
 
 def milliseconds(seconds: float) -> str:
     """`0.4 ms`, `12 ms`, `1.3 s`."""
     if seconds >= 1:
         return f"{seconds:.1f} s"
-    return f"{1000 * seconds:.0f} ms" if seconds >= 0.01 else f"{1000 * seconds:.2g} ms"
+    if seconds >= 0.01:
+        return f"{1000 * seconds:.0f} ms"
+    return f"{1000 * seconds:.2g} ms"
 
 
 def base_cost_table(results: Results, verdict: TaskVerdict) -> list[tuple[str, str, str, str]]:

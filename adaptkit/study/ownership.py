@@ -76,19 +76,21 @@ def ownerships(results: Results, task: str) -> dict[str, Ownership]:
 def _ownership(results: Results, task: str, arm: ArmRecord, bench: dict[str, Any]) -> Ownership:
     hours = results.cost(task, arm.name).seconds / 3600
     speed = _measured(bench, arm.name) or _counted(results, task, arm) or _estimated(results, task, arm)
+    if speed is None:
+        return Ownership(hours, None, None, None, None, None, "not known")
     price, decision = results.record.price, results.record.decision
     usd_per_1k = usd_per_month = None
-    if price is not None and speed is not None:
+    if price is not None:
         usd_per_1k = usd_per_1k_requests(price.usd_per_hour, speed.requests_per_s)
         usd_per_month = monthly_usd(decision, price.usd_per_hour, speed.requests_per_s, hours)
     return Ownership(
         training_hours=hours,
-        requests_per_s=speed.requests_per_s if speed else None,
-        latency_s=speed.latency_s if speed else None,
-        memory_bytes=speed.memory_bytes if speed else None,
+        requests_per_s=speed.requests_per_s,
+        latency_s=speed.latency_s,
+        memory_bytes=speed.memory_bytes,
         usd_per_1k=usd_per_1k,
         usd_per_month=usd_per_month,
-        origin=speed.origin if speed else "not known",
+        origin=speed.origin,
     )
 
 

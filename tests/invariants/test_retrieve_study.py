@@ -1,5 +1,5 @@
 """A whole study whose task is search: arms, BM25 and intervals over the same queries, without a language
-model to score."""
+model to score. Home of study.tasks.retrieve."""
 
 from __future__ import annotations
 

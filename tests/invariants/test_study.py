@@ -1,4 +1,5 @@
-"""A whole small study: run, killed, resumed, run again; its numbers must not depend on any of that."""
+"""A whole small study: run, killed, resumed, run again; its numbers must not depend on any of that. Home of
+compare.driver."""
 
 import json
 import os
