@@ -14,7 +14,7 @@ from adaptkit.run import Run
 from adaptkit.study.forecast import Scaling
 from adaptkit.study.front import front
 from adaptkit.study.record import ArmRecord, TaskRecord
-from adaptkit.study.results import BASELINE, Cost, ItemRow, Results, is_language, task_title
+from adaptkit.study.results import BASELINE, GENERAL, Cost, ItemRow, Results, is_language, task_title
 from adaptkit.study.scores import METRICS, score_table
 from adaptkit.study.statistics import Comparison, Interval, resample
 from adaptkit.study.task_verdict import TaskVerdict, Verdict
@@ -246,7 +246,8 @@ def forgetting_figure(results: Results) -> Figure | None:
     if len(names) < 2:
         return None
     replicates = resample(
-        {name: [score_table("bits_per_byte", rows) for rows in results.forgetting[name]] for name in names}
+        {name: [score_table("bits_per_byte", rows) for rows in results.forgetting[name]] for name in names},
+        results.clusters_of(GENERAL, results.forgetting[names[0]][0]),
     )
     untouched = UNTOUCHED if UNTOUCHED in names else names[0]
     reference = replicates.mean(untouched)

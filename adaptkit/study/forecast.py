@@ -100,7 +100,7 @@ def measure(results: Results) -> Scaling | None:
     for arm in arms:
         for share in results.shares(language.name, arm):
             tables[_key(arm, share)] = tables_of(results.of(language.name, arm, share), language.metric)
-    replicates = resample(tables)
+    replicates = resample(tables, results.clusters(language.name))
     curves = tuple(
         _curve(results.arm(arm), _bytes_read(results, language.name, arm), replicates, results.confidence)
         for arm in arms

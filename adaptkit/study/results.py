@@ -157,11 +157,14 @@ class Results:
 
     def clusters(self, task: str) -> list[tuple[str, str]] | None:
         """Per test item the document or group it belongs to; None where nothing says so."""
-        test_set = self.record.data.test_sets.get(task)
-        if test_set is None:
+        return self.clusters_of(task, next(cell for cell in self.cells if cell.task == task).rows)
+
+    def clusters_of(self, test_set: str, rows: Sequence[ItemRow]) -> list[tuple[str, str]] | None:
+        """The same for the rows of any test set, `general` among them."""
+        record = self.record.data.test_sets.get(test_set)
+        if record is None:
             return None
-        cell = next(cell for cell in self.cells if cell.task == task)
-        return [test_set.cluster_of(str(row["id"])) for row in cell.rows]
+        return [record.cluster_of(str(row["id"])) for row in rows]
 
     def cost(self, task: str, arm: str) -> Cost:
         """Mean over seeds of what the arm's score on a task took."""
