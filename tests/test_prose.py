@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from tiny_results import TICKET, results_of
+from tiny_results import TICKET, baseline_of, results_of
 
 from adaptkit.report import prose
 from adaptkit.study.record import PriceRecord
@@ -43,9 +43,12 @@ def said(function, scores, **options):
             "Pretrain a small model of your own, with general text mixed in.",
         ),
         (SAME, "Keep pretraining the generic model on your text."),
-        (NOISY, "Not settled: continued or scratch."),
+        (NOISY, "Not settled: the generic model, pretrained on your text, or a small model of your own."),
         ({"continued": BEHIND}, "Nothing to decide yet: there is only one arm."),
-        ({"continued": [1.8], "scratch": [1.7]}, "Not settled: scratch or continued."),
+        (
+            {"continued": [1.8], "scratch": [1.7]},
+            "Not settled: a small model of your own, or the generic model, pretrained on your text.",
+        ),
     ],
 )
 def test_headline_on_text(scores, sentence):
@@ -70,6 +73,15 @@ NOTHING_ADDED = " Pretraining on your text adds nothing that matters."
 )
 def test_headline_on_a_job_that_needs_no_pretraining(arm, sentence):
     assert said(prose.headline, {arm: GOOD, "continued+full": POOR}, **JOB) == sentence
+
+
+def test_headline_on_a_job_that_is_not_settled():
+    scores = {"generic+full": [0.80, 0.86, 0.74], "continued+full": [0.83, 0.77, 0.88]}
+    assert said(prose.headline, scores, **JOB) == (
+        "Not settled: the generic model, fine-tuned, "
+        "or the generic model, pretrained on your text, fine-tuned."
+    )
+    assert prose.in_plain_words(baseline_of("tfidf")) == "word counts"
 
 
 def test_headline_on_a_job_that_pretraining_or_word_counts_win():

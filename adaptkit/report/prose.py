@@ -30,6 +30,24 @@ _BY_ADAPTATION = {
     "qlora": "Fine-tune the generic model with 4-bit adapters.",
     "full": "Fine-tune the generic model.",
 }
+_PLAIN_ORIGIN = {
+    BASELINE: "word counts",
+    "generic": "the generic model",
+    "placebo": "the generic model, trained for longer",
+    "continued": "the generic model, pretrained on your text",
+    "continued-lora": "the generic model, pretrained on your text with adapters",
+    "mixed": "a small model of your own, with general text mixed in",
+    "scratch": "a small model of your own",
+    "distilled": "a smaller model of your own",
+}
+_PLAIN_ADAPTATION = {
+    "prompt": "prompted",
+    "rag": "looking things up in your text",
+    "probe": "its features alone",
+    "lora": "fine-tuned with adapters",
+    "qlora": "fine-tuned with 4-bit adapters",
+    "full": "fine-tuned",
+}
 _DAY, _HOUR, _MINUTE = 86400, 3600, 60
 
 
@@ -39,11 +57,20 @@ def headline(verdict: Verdict, results: Results) -> str:
     if not main.decided:
         if main.rival is None:
             return "Nothing to decide yet: there is only one arm."
-        return f"Not settled: {main.recommended} or {main.rival}."
+        other = in_plain_words(results.arm(main.rival))
+        return f"Not settled: {in_plain_words(arm)}, or {other}."
     advice = advice_for(arm)
     if arm.origin == "generic" and main.ledger == "jobs" and main.outcome == "no gain":
         return f"{advice} Pretraining on your text adds nothing that matters."
     return advice
+
+
+def in_plain_words(arm: ArmRecord) -> str:
+    """An arm without its name: `the generic model, fine-tuned`."""
+    words = _PLAIN_ORIGIN.get(arm.origin, arm.name)
+    if arm.adaptation is None:
+        return words
+    return f"{words}, {_PLAIN_ADAPTATION.get(arm.adaptation, arm.adaptation)}"
 
 
 def advice_for(arm: ArmRecord) -> str:
