@@ -130,3 +130,27 @@ def test_language_domain_bytes_and_titles():
     assert task_title(results.primary) == "accuracy on ticket"
     text = results_of({"continued": [1.8]})
     assert text.language is text.primary and task_title(text.primary) == "bits per byte"
+
+
+def test_items_of_one_document_are_drawn_together():
+    scores = {"generic+lora": [0.8, 0.8], "scratch+full": [0.7, 0.7]}
+    plain = results_of(scores, task=TICKET, num_items=40)
+    assert plain.clusters("ticket") is None
+    assert plain.replicates("ticket").num_clusters == 40
+    documents = {f"r{i:05}": f"r{i // 10:05}" for i in range(30)}
+    test_set = TestSetRecord(
+        num_rows=40, num_duplicates=0, num_items=40, num_clusters=13, drawn="by hash", clusters=documents
+    )
+    data = plain.record.data.model_copy(update={"test_sets": {"ticket": test_set}})
+    results = results_of(scores, task=TICKET, num_items=40, data=data)
+    assert results.clusters("ticket")[9] == results.clusters("ticket")[0] != results.clusters("ticket")[10]
+    assert results.clusters("ticket")[30:] == [("item", f"r{i:05}") for i in range(30, 40)]
+    assert results.replicates("ticket").num_clusters == 13
+    assert results.replicates("ticket").effective_clusters == pytest.approx(1600 / 310)
+
+
+def test_an_item_named_like_a_document_stands_alone():
+    test_set = TestSetRecord(
+        num_rows=2, num_duplicates=0, num_items=2, num_clusters=2, drawn="by hash", clusters={"a": "b"}
+    )
+    assert test_set.cluster_of("a") != test_set.cluster_of("b")
