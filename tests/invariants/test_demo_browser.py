@@ -155,21 +155,24 @@ def test_the_verdict_stands_first_in_plain_words(site: Site) -> None:
     site.shoot("decide")
 
 
-@pytest.mark.parametrize("dial", ["usd_per_hour", "usd_out", "data_bytes"])
-def test_sliders_move_the_break_even(site: Site, dial: str) -> None:
+@pytest.mark.parametrize(
+    ("dial", "key", "is_lower"),
+    [("usd_per_hour", "PageUp", False), ("usd_out", "PageUp", True), ("data_bytes", "PageDown", True)],
+)
+def test_sliders_move_the_break_even(site: Site, dial: str, key: str, is_lower: bool) -> None:
     site.tab("Decide")
     before, said = break_even(site), site.text(f"#said-{dial} b")
     slider = site.page.locator(f"#dial-{dial} input[type=range]")
     slider.focus()
     for _ in range(3):
-        slider.press("PageUp")
+        slider.press(key)
     site.page.wait_for_function(
         f"document.querySelector('[data-break-even]').dataset.breakEven != '{before}'"
     )
     after = break_even(site)
     assert after != before and site.text(f"#said-{dial} b") != said
     assert "set on this page" in site.text(f"#said-{dial}")
-    assert (float(after) < float(before)) == (dial == "usd_out")
+    assert (float(after) < float(before)) == is_lower
 
 
 def test_the_requests_slider_moves_the_bills_and_not_the_break_even(site: Site) -> None:
