@@ -275,7 +275,12 @@ FORECAST = re.compile(
 
 @pytest.mark.parametrize(
     ("bpb", "relation"),
-    [(1.70, "ahead of"), (1.93, "within the margin of, or too uncertain against,"), (2.20, "behind")],
+    [
+        (1.70, "ahead of"),
+        (1.905, "within the margin of, or too uncertain against,"),
+        (1.93, "within the margin of, or too uncertain against,"),
+        (2.20, "behind"),
+    ],
 )
 def test_the_forecast_says_what_its_interval_does(tmp_path: Path, bpb: float, relation: str) -> None:
     levels = {"continued": 1.93, "scratch": bpb}

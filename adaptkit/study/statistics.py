@@ -96,11 +96,6 @@ class Comparison:
     effective_clusters: float
     confidence: float
 
-    @property
-    def equivalent(self) -> bool:
-        """Whether the whole interval lies inside the margin: a tie that more seeds would not change."""
-        return -self.margin <= self.low and self.high <= self.margin
-
 
 @dataclass(frozen=True)
 class _Term:

@@ -203,12 +203,6 @@ MUTANTS = [
         "        return offsets, 1.0",
         STATISTICS,
     ),
-    Mutant(
-        "adaptkit/study/statistics.py",
-        "return -self.margin <= self.low and self.high <= self.margin",
-        "return -self.margin <= self.low or self.high <= self.margin",
-        VERDICT,
-    ),
     Mutant("adaptkit/study/power.py", "parts.append((variance / count,", "parts.append((variance,", POWER),
     Mutant("adaptkit/study/intervals.py", "scores.var(ddof=1)", "scores.var(ddof=0)", STATISTICS),
     Mutant(
