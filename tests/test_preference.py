@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
 
 import pytest
@@ -49,13 +50,20 @@ def test_without_price_or_traffic_cost_falls_back_on_simplicity_and_says_what_is
     assert describe(priced) == "the simplest to own (give your traffic to choose the cheapest instead)"
 
 
-def test_by_cost_the_cheapest_bill_and_what_costs_nothing_to_serve_before_it():
+def test_by_cost_the_cheapest_bill_and_what_is_not_known_last(tmp_path: Path):
     decision = DecisionRecord(requests_per_month=200_000)
     options = {"price": PRICE, "decision": decision, "base": BaseRecord(model="b", params=1000)}
     machine = MachineRecord(flops_per_second=1e9, device="cpu", cores=2)
     results = results_of(SCORES, task=TICKET, baselines={"tfidf": 0.4}, machine=machine, **options)
     assert describe(results) == "the cheapest to own at 200,000 requests a month"
-    assert order(results, "cost")[0] == "tfidf"
+    assert order(results, "cost")[0] == "generic+prompt" and "tfidf" in order(results, "cost")[1:]
+    assert order(results, "latency")[0] == "generic+prompt", "an unknown wait is not the shortest"
+    write_json(tmp_path / "cost.json", {"flops": 0.0, "seconds": 1.0, "requests_per_s": 5000.0})
+    results.cells = [
+        dataclasses.replace(cell, paid_by=(tmp_path,)) if cell.arm == "tfidf" else cell
+        for cell in results.cells
+    ]
+    assert order(results, "cost")[0] == "tfidf", "one server each, and nothing to train"
 
 
 def test_by_forgetting_what_keeps_most_general_text(tmp_path: Path):

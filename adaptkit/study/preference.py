@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -34,7 +35,7 @@ class Preference:
             replicates, sign = results.replicates(task.name), -1.0 if task.higher_is_better else 1.0
             return _preference(lambda arm: sign * replicates.mean(arm.name), "the best score")
         if prefer == "latency":
-            return _preference(lambda arm: owned[arm.name].latency_s or 0.0, "the shortest waiting time")
+            return _preference(lambda arm: _or_last(owned[arm.name].latency_s), "the shortest waiting time")
         if prefer == "forgetting":
             return _preference(lambda arm: forgotten(results, arm), "the least forgotten general text")
         if prefer == "cost":
@@ -56,12 +57,15 @@ def _cost_preference(results: Results, owned: dict[str, Ownership]) -> Preferenc
             lambda arm: 0.0, f"the simplest to own (give {missing} to choose the cheapest instead)"
         )
 
-    def bill(arm: ArmRecord) -> float:
-        usd = bills[arm.name]
-        return 0.0 if usd is None else usd
-
     traffic = f"{results.record.decision.requests_per_month:,.0f} requests a month"
-    return _preference(bill, f"the cheapest to own at {traffic}")
+    return _preference(lambda arm: _or_last(bills[arm.name]), f"the cheapest to own at {traffic}")
+
+
+def _or_last(number: float | None) -> float:
+    """What is not known is never preferred for it."""
+    if number is None:
+        return math.inf
+    return number
 
 
 def forgotten(results: Results, arm: ArmRecord) -> float:
