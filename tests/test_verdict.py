@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import re
 
@@ -12,6 +13,7 @@ from tiny_results import TICKET, results_of
 from adaptkit.errors import EXIT_DECIDED, EXIT_UNDECIDED
 from adaptkit.study.results import collect
 from adaptkit.study.verdict import ONE_SEED, absolute_margin, judge
+from adaptkit.study.verdict_line import verdict_line
 
 JOB = {"task": TICKET, "num_items": 2000}
 BASE = {"generic+prompt": [0.40] * 3, "generic+lora": [0.70, 0.705, 0.695]}
@@ -56,6 +58,13 @@ def test_pretraining_pays_where_it_beats_every_arm_without_it():
 def test_a_placebo_as_good_takes_the_claim_away():
     main = on_jobs({**JOBS, "placebo+full": [0.90, 0.905, 0.895]})
     assert main.outcome != "gain" and "placebo+full" in main.contenders
+
+
+def test_the_placebo_is_named_only_where_the_recommended_arm_itself_beats_it():
+    main = on_jobs(JOBS)
+    assert main.pair is not None and main.line.endswith(", also over placebo+full")
+    close = {**main.differences, "placebo+full": dataclasses.replace(main.pair, outcome="tie")}
+    assert "placebo" not in verdict_line(dataclasses.replace(main, differences=close))
 
 
 def test_a_baseline_as_good_takes_the_claim_away_and_is_recommended_for_being_simpler():

@@ -31,11 +31,22 @@ def _gain(verdict: TaskVerdict) -> str:
     line = f"{verdict.recommended} on {place(verdict)}: {interval_text(verdict.pair)} over {over}"
     line += f" ({verdict.rival})"
     if not any(control.name.startswith(PLACEBO) for control in verdict.missing):
-        line += ", also over placebo" + ("+full" if verdict.ledger == "jobs" else "")
+        line += _over_placebo(verdict)
     others = [name for name in verdict.contenders if name != verdict.recommended]
     if others and not verdict.settled:
         line += f"; not told apart from {_listed(others)}"
     return line
+
+
+def _over_placebo(verdict: TaskVerdict) -> str:
+    """Said only where the recommended arm itself beats the placebo: another contender may have."""
+    placebo = PLACEBO
+    if verdict.ledger == "jobs":
+        placebo = f"{PLACEBO}+full"
+    pair = verdict.differences.get(placebo)
+    if pair is not None and pair.outcome != "loss":
+        return ""
+    return f", also over {placebo}"
 
 
 def _enough(verdict: TaskVerdict) -> str:
