@@ -16,7 +16,6 @@ records, so the same question finds the same folder: a finished run is skipped a
 
 from __future__ import annotations
 
-import hashlib
 import json
 import re
 import sys
@@ -29,6 +28,7 @@ from adaptkit.config import Config, dump, leaves
 from adaptkit.disk import whole_file, writing
 from adaptkit.environment import environment
 from adaptkit.errors import ConfigError, DataError
+from adaptkit.seal import digest, digests, file_digest, sealed, unsealed
 
 MODEL_FILES = (".safetensors", ".json")
 FORMAT: Literal[2] = 2
@@ -188,11 +188,11 @@ class Run:
         return self.path / "bench.json"
 
     def manifest(self) -> dict[str, Any]:
-        return read_json(self.manifest_path) if self.manifest_path.exists() else {}
+        return read_sealed(self.manifest_path) if self.manifest_path.exists() else {}
 
     def update_manifest(self, **fields: Any) -> None:
         """Merge `fields` into manifest.json, atomically."""
-        write_json(self.manifest_path, {**self.manifest(), **fields})
+        write_sealed(self.manifest_path, {**self.manifest(), **fields})
 
     @property
     def finished(self) -> bool:
@@ -202,7 +202,8 @@ class Run:
         self.update_manifest(status="running", started=_now(), argv=[Path(sys.argv[0]).name, *sys.argv[1:]])
 
     def finish(self, **fields: Any) -> None:
-        self.update_manifest(status="finished", finished=_now(), **fields)
+        """Mark it done, and write down the digest of every file that it leaves."""
+        self.update_manifest(status="finished", finished=_now(), files_written=digests(self.path), **fields)
 
     def fail(self, message: str) -> None:
         self.update_manifest(status="failed", finished=_now(), error=message)
@@ -218,17 +219,6 @@ class Run:
         """Drop rows of steps after `step`: a resumed run writes them again."""
         rows = [row for row in self.metrics() if row.get("step", 0) <= step]
         write_text(self.metrics_path, "".join(json.dumps(row) + "\n" for row in rows))
-
-
-def digest(value: Any) -> str:
-    """sha256 of a JSON-able value in canonical form."""
-    return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()
-
-
-def file_digest(path: str | Path) -> str:
-    """sha256 of a file's bytes."""
-    with Path(path).open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def model_digest(folder: Path) -> str:
@@ -271,6 +261,16 @@ def read_json(path: str | Path) -> Any:
         raise DataError(
             f"not readable as JSON: {error}", where=str(path), fix="delete the run directory and run again"
         ) from None
+
+
+def write_sealed(path: str | Path, value: dict[str, Any]) -> None:
+    """Write a JSON object with the digest of its content."""
+    write_json(path, sealed(value))
+
+
+def read_sealed(path: str | Path) -> Any:
+    """Raises: DataError for a file that is missing, no JSON, or changed since it was written."""
+    return unsealed(read_json(path), Path(path))
 
 
 def write_jsonl(path: str | Path, rows: Iterable[dict[str, Any]]) -> None:

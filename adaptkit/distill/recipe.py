@@ -28,7 +28,7 @@ from adaptkit.distill.scores import ItemRow, suite_of
 from adaptkit.distill.start import Splits, Start, prepare, read_data, teacher_kind
 from adaptkit.distill.student import remove_projections
 from adaptkit.models.sentence.pooling_files import copy_pooling_files
-from adaptkit.run import Run, read_json
+from adaptkit.run import Run, read_sealed
 from adaptkit.run_record import ModelKind, RecipeKind, RunRecord, SuiteRecord, read_record
 from adaptkit.trainer.lifecycle import Outcome, first_outputs, merge_checked, run_recipe
 from adaptkit.trainer.parallel import Ranks
@@ -59,7 +59,7 @@ class DistillResult:
         """Read from a finished run."""
         record = read_record(run)
         suite = record.suites[record.suite]
-        cost = read_json(run.cost_path)
+        cost = read_sealed(run.cost_path)
         return cls(run.model, record.suite, suite.metrics, suite.teacher, cost, record.params)
 
 
