@@ -24,7 +24,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any, Literal
 
-from adaptkit.config import Config, dump, leaves
+from adaptkit.config import Config, dump
 from adaptkit.disk import whole_file, writing
 from adaptkit.environment import environment
 from adaptkit.errors import ConfigError, DataError
@@ -58,7 +58,7 @@ class Run:
             config: the resolved config. Settings that only cost (`Config.COST_ONLY`) may change: the same
                 run goes on with the new ones.
             inputs: label -> sha256 of each data file or upstream run that the result depends on.
-            without: further dotted keys that do not tell runs apart.
+            without: dotted keys that somebody else decides: they tell no runs apart and are not written.
         Raises: ConfigError for a name no folder can have; AdaptkitError where nothing can be written.
         """
         if not re.fullmatch(r"\w[\w.+=@-]{0,119}", name):
@@ -68,11 +68,13 @@ class Run:
                 fix="use at most 120 letters, digits . _ - +",
             )
         fields = config.identity() if isinstance(config, Config) else config
-        told_apart = {key: value for key, value in leaves(fields).items() if key not in set(without)}
-        identity = digest({"format": FORMAT, "config": told_apart, "inputs": inputs or {}})
+        written = config.model_dump(mode="json") if isinstance(config, Config) else config
+        for key in without:
+            fields, written = _without(fields, key), _without(written, key)
+        identity = digest({"format": FORMAT, "config": fields, "inputs": inputs or {}})
         run = cls(Path(root) / f"{name}-{identity[:8]}")
         if not run.manifest_path.exists():
-            write_text(run.config_path, dump(config))
+            write_text(run.config_path, dump(written))
             run.update_manifest(
                 name=name,
                 identity=identity,
@@ -86,7 +88,7 @@ class Run:
                 "holds another run", where=str(run.path), fix="delete it or choose another --root"
             )
         if not run.finished:
-            run._take_settings(dump(config))
+            run._take_settings(dump(written))
         return run
 
     def _take_settings(self, text: str) -> None:
@@ -219,6 +221,14 @@ class Run:
         """Drop rows of steps after `step`: a resumed run writes them again."""
         rows = [row for row in self.metrics() if row.get("step", 0) <= step]
         write_text(self.metrics_path, "".join(json.dumps(row) + "\n" for row in rows))
+
+
+def _without(tree: dict[str, Any], dotted: str) -> dict[str, Any]:
+    """A tree of settings without one of its leaves."""
+    first, _, rest = dotted.partition(".")
+    if not rest or not isinstance(tree.get(first), dict):
+        return {key: value for key, value in tree.items() if key != first}
+    return {**tree, first: _without(tree[first], rest)}
 
 
 def model_digest(folder: Path) -> str:

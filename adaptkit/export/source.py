@@ -112,10 +112,10 @@ def of_run(folder: Path) -> Source:
     """
     run = Run(folder)
     record = read_record(run)
-    check(run.path)
     if not (run.model / "config.json").is_file():
         fix = "give a run of `adaptkit pretrain` or `adaptkit finetune`, or the study"
         raise ModelError("this run kept no model", where=str(folder), fix=fix)
+    check(run.path)
     adapter: Path | None = None
     if (run.adapter / "adapter_config.json").is_file():
         adapter = run.adapter
