@@ -44,9 +44,11 @@ def lower_cased(tokenizer: Any) -> Any:
     """The tokenizer, which lower-cases texts first; special tokens written in them stay what they are."""
     backend = tokenizer.backend_tokenizer
     present: Any = backend.normalizer
-    steps = [] if present is None else [present]
-    if isinstance(present, normalizers.Sequence):
-        steps = list(present)
+    steps: list[Any] = []
+    if type(present) is normalizers.Sequence:
+        steps = [present[place] for place in range(len(present))]
+    elif present is not None:
+        steps = [present]
     if not any(isinstance(step, normalizers.Lowercase) for step in steps):
         backend.normalizer = normalizers.Sequence([normalizers.Lowercase(), *steps])
     return tokenizer
