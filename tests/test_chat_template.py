@@ -1,6 +1,8 @@
 """A conversation is taught as its tokenizer's own chat template writes it, or refused by name.
 
 The reference is transformers: `apply_chat_template(tokenize=True, return_assistant_tokens_mask=True)`.
+
+Home of data.message_fields.
 """
 
 from __future__ import annotations

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -11,9 +12,12 @@ from tiny_chat import CHATML, tokenizer_of
 from transformers import GenerationConfig, LlamaConfig, LlamaForCausalLM
 
 from adaptkit import models
+from adaptkit.finetune.config import FinetuneConfig
 from adaptkit.finetune.generation import generate
+from adaptkit.finetune.recipe import finetune
 from adaptkit.models.generation_settings import bending_settings, end_ids, stop_at
-from adaptkit.run import read_json
+from adaptkit.run import Run, read_json
+from adaptkit.run_record import read_record
 
 BENDING = {
     "repetition_penalty": 1.7,
@@ -95,3 +99,29 @@ def test_a_saved_folder_ends_where_turns_were_taught_and_bends_nothing(tmp_path:
     again = models.load(tmp_path / "model", "causal")
     assert end_ids(again, tokenizer) == [tokenizer.eos_token_id, end]
     assert bending_settings(again) == {}
+
+
+def test_a_fine_tuning_stops_where_its_turns_end_and_says_what_it_left_out(tmp_path: Path) -> None:
+    tokenizer = tokenizer_of("byte_bpe", CHATML)
+    models.save(model_of(tokenizer), tokenizer, tmp_path / "base")
+    settings = read_json(tmp_path / "base" / "generation_config.json") | {"repetition_penalty": 1.3}
+    (tmp_path / "base" / "generation_config.json").write_text(json.dumps(settings))
+    rows = [{"prompt": f"ask {i}", "completion": "</s> is text"} for i in range(8)]
+    (tmp_path / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    data = {"files": [str(tmp_path / "rows.jsonl")]}
+    config = FinetuneConfig(
+        name="t",
+        base=str(tmp_path / "base"),
+        kind="sft",
+        train=data,
+        dev=data,
+        max_length=64,
+        max_new_tokens=24,
+        trainer={"num_steps": 60, "global_batch_size": 8, "learning_rate": 1e-2, "threads": 1},
+    )
+    run = Run(tmp_path / "run")
+    result = finetune(config, run)
+    assert result.dev["exact_match"] == 1, "the answer holds EOS as text, and ends with another token"
+    end = tokenizer.convert_tokens_to_ids("<|im_end|>")
+    assert read_json(run.model / "generation_config.json")["eos_token_id"] == [tokenizer.eos_token_id, end]
+    assert read_record(run).facts["generation_settings_left_out"] == {"repetition_penalty": 1.3}

@@ -27,6 +27,7 @@ from adaptkit.data.tokenizers import with_chat_template
 from adaptkit.finetune.config import FinetuneConfig
 from adaptkit.finetune.tasks import TASKS, Task, load_model
 from adaptkit.models.generation_settings import bending_settings, stop_at
+from adaptkit.models.generation_settings import end_ids as ends_of
 from adaptkit.run import Run, read_json
 from adaptkit.run_record import ModelKind, RecipeKind, RunRecord, SuiteRecord, read_record
 from adaptkit.trainer.config import TrainerConfig
@@ -121,15 +122,17 @@ def _train(config: FinetuneConfig, run: Run, ranks: Ranks) -> _Trained:
     sources = {name: task.source(dataset) for name, dataset in splits.items()}
     watched = task.source(splits["dev"].with_rows(splits["dev"].rows[:MAX_EVAL_ROWS]))
     settings = _trainer_settings(config, len(sources["train"]))
+    end_ids: list[int] = getattr(sources["train"], "end_ids", [])
+    new_ends = [token for token in end_ids if token not in ends_of(model, tokenizer)]
     facts = {
         "labels": task.label_names,
         "num_truncated": {name: source.num_truncated for name, source in sources.items()},
         "new_tokens": len(new_tokens),
         "parameters": asdict(models.param_count(model)),
+        "new_ends": tokenizer.convert_ids_to_tokens(new_ends),
         "generation_settings_left_out": bending_settings(model),
     }
     result = Trainer(model, task.objective(), sources["train"], settings, run=run, eval=watched).fit()
-    end_ids: list[int] = getattr(sources["train"], "end_ids", [])
     return _Trained(task, tokenizer, model, splits, watched, result, end_ids, facts)
 
 

@@ -29,7 +29,7 @@ SAMPLING = (
     "eta_cutoff",
 )
 """Settings of sampling, which a greedy answer does not know; a saved folder keeps its base's."""
-_HARMLESS = (
+HARMLESS = (
     *SAMPLING,
     "bos_token_id",
     "eos_token_id",
@@ -51,6 +51,7 @@ _HARMLESS = (
     "_commit_hash",
     "_original_object_hash",
 )
+"""Settings that a greedy answer does not depend on, but for where it ends."""
 
 
 def end_ids(model: nn.Module, tokenizer: PreTrainedTokenizerBase | None = None) -> list[int]:
@@ -77,7 +78,7 @@ def bending_settings(model: nn.Module) -> dict[str, Any]:
     settings = getattr(unwrap(model), "generation_config", None)
     if settings is None or getattr(unwrap(model).config, "is_encoder_decoder", False):
         return {}
-    return {name: value for name, value in settings.to_diff_dict().items() if name not in _HARMLESS}
+    return {name: value for name, value in settings.to_diff_dict().items() if name not in HARMLESS}
 
 
 @contextmanager
