@@ -9,11 +9,12 @@ from __future__ import annotations
 
 import json
 import re
+import weakref
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from adaptkit.data.message_fields import NAMES_ONLY, Message, content_texts, taught_turns
+from adaptkit.data.message_fields import NAMES_ONLY, Message, content_texts, is_plain, taught_turns
 from adaptkit.data.readers import Row
 from adaptkit.errors import DataError
 from adaptkit.models.control_tokens import FILLER, Span, control_tokens
@@ -24,6 +25,8 @@ if TYPE_CHECKING:
 REASONING = ("reasoning_content", "reasoning", "thinking")
 """Names that a message's reasoning goes by; a template knows one of them."""
 _PRIVATE_USE = range(ord(FILLER), 0xF8FF)
+_ACCEPTED: weakref.WeakKeyDictionary[Any, set[tuple[Any, ...]]] = weakref.WeakKeyDictionary()
+"""For each tokenizer, its templates and the shapes of plain conversations that they render whole."""
 
 
 @dataclass(frozen=True)
@@ -88,12 +91,20 @@ class Conversation:
     def check(self) -> None:
         """Raises: DataError naming what the template leaves out."""
         stop = self.taught[-1] + 1
-        self._check_contents(self.messages[:stop])
+        accepted = _ACCEPTED.setdefault(self._tokenizer, set())
+        shown = self.messages[:stop]
+        shape = (str(self._tokenizer.chat_template), *((m["role"], bool(m["content"])) for m in shown))
+        plain = not self._inputs and not self._options and all(map(is_plain, shown))
+        if plain and shape in accepted:
+            return  # texts alone make no difference: each is looked for under another word
+        self._check_contents(shown)
         for name in self._inputs:
             self._check_input(name, stop)
-        for number, message in enumerate(self.messages[:stop]):
+        for number, message in enumerate(shown):
             for name in sorted(message.keys() - {"role", "content", *NAMES_ONLY}):
                 self._check_field(number, name)
+        if plain:
+            accepted.add(shape)
 
     def _write(self, messages: list[Message], inputs: dict[str, Any], prompt: bool = False) -> str:
         try:

@@ -11,7 +11,7 @@ from adaptkit.data.message_fields import TEMPLATE_INPUTS, is_plain
 from adaptkit.data.readers import Dataset, Row
 from adaptkit.data.supervised import build_examples
 from adaptkit.data.tokenizers import with_chat_template
-from adaptkit.errors import DataError, ModelError
+from adaptkit.errors import DataError
 from adaptkit.models.control_tokens import control_tokens
 
 if TYPE_CHECKING:
@@ -63,7 +63,7 @@ def check_taught(dataset: Dataset, tokenizer: PreTrainedTokenizerFast | None) ->
 def _refusal(row: Row, tokenizer: PreTrainedTokenizerFast) -> list[str]:
     try:
         build_examples(row, tokenizer)
-    except (DataError, ModelError) as error:
+    except DataError as error:
         return [f"{row.where}: {error.what}"]
     return []
 

@@ -21,7 +21,7 @@ from adaptkit.data.chat_template import Conversation, Rendered
 from adaptkit.data.message_fields import is_plain
 from adaptkit.data.readers import Dataset, Row
 from adaptkit.data.tokenizers import end_token, pad_token
-from adaptkit.errors import DataError
+from adaptkit.errors import DataError, ModelError
 from adaptkit.models.batching import pad_right
 from adaptkit.models.control_tokens import Piece, Span, control_tokens, encode, encode_prompt, encode_rendered
 from adaptkit.ops import IGNORE_INDEX
@@ -159,8 +159,15 @@ def build_examples(row: Row, tokenizer: PreTrainedTokenizerFast) -> list[Example
     """Make the examples of one row; none is cut.
 
     Raises: DataError at the row's place when nothing in it would be taught, or its chat template would leave
-        something out.
+        something out, or its tokenizer cannot spell a control token that it writes out.
     """
+    try:
+        return _build(row, tokenizer)
+    except ModelError as error:
+        raise DataError(error.what, where=row.where, fix=error.fix) from None
+
+
+def _build(row: Row, tokenizer: PreTrainedTokenizerFast) -> list[Example]:
     if "messages" in row.values or ("completion" in row.values and tokenizer.chat_template):
         return _from_conversation(Conversation(row, tokenizer), tokenizer)
     if "completion" in row.values:
