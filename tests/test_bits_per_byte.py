@@ -8,19 +8,21 @@ import math
 import pytest
 import torch
 from tiny_training import VOCAB, llama
+from tokenizers import Tokenizer, models, pre_tokenizers
+from transformers import PreTrainedTokenizerFast
 
 from adaptkit.errors import DataError, ModelError
 from adaptkit.models.bits_per_byte import _windows, bits_per_byte, score_documents
 
+LETTERS = "abcdefghijklmnopqrstuvwxyz0123456789 .\u00e9\u4e16"
 
-class Letters:
+
+def letters() -> PreTrainedTokenizerFast:
     """A tokenizer of one token per character; BOS is 0."""
-
-    bos_token_id, cls_token_id, eos_token_id = 0, None, None
-
-    def __call__(self, texts, **options):
-        assert options["add_special_tokens"] is False
-        return {"input_ids": [[2 + ord(letter) % (VOCAB - 2) for letter in text] for text in texts]}
+    vocabulary = {"[BOS]": 0, "[UNK]": 1} | {letter: 2 + i for i, letter in enumerate(LETTERS)}
+    core = Tokenizer(models.WordLevel(vocabulary, unk_token="[UNK]"))
+    core.pre_tokenizer = pre_tokenizers.Split("", "isolated")
+    return PreTrainedTokenizerFast(tokenizer_object=core, bos_token="[BOS]", unk_token="[UNK]")
 
 
 def by_hand(model, ids: list[int], seq_len: int) -> float:
@@ -66,11 +68,11 @@ def test_scores_equal_those_made_by_hand_one_token_at_a_time():
         ["abcdefghijklmnopqrstuvwxyz0123", "short", "x", "another one of 27 letters.."],
     )
     rows = score_documents(
-        model, Letters(), [(str(i), text) for i, text in enumerate(texts)], seq_len=8, batch_size=3
+        model, letters(), [(str(i), text) for i, text in enumerate(texts)], seq_len=8, batch_size=3
     )
     assert [row["id"] for row in rows] == ["0", "1", "2", "3"]
     for row, text in zip(rows, texts, strict=True):
-        ids = [0, *Letters()([text], add_special_tokens=False)["input_ids"][0]]
+        ids = [0, *letters()([text], add_special_tokens=False)["input_ids"][0]]
         if len(set(ids)) == len(ids):  # the window finder above needs distinct tokens
             assert row["nats"] == pytest.approx(by_hand(model, ids, 8), rel=1e-5)
         assert row["num_tokens"] == len(text) and row["num_bytes"] == len(text)
@@ -78,17 +80,17 @@ def test_scores_equal_those_made_by_hand_one_token_at_a_time():
 
 def test_one_window_is_the_plain_loss_whatever_the_batch():
     model, documents = llama(), [("a", "hello world"), ("b", "bytes"), ("c", "longer than the others")]
-    together = score_documents(model, Letters(), documents, seq_len=64, batch_size=8)
-    alone = [score_documents(model, Letters(), [document], seq_len=64)[0] for document in documents]
+    together = score_documents(model, letters(), documents, seq_len=64, batch_size=8)
+    alone = [score_documents(model, letters(), [document], seq_len=64)[0] for document in documents]
     for row, single, (_, text) in zip(together, alone, documents, strict=True):
-        ids = torch.tensor([[0, *Letters()([text], add_special_tokens=False)["input_ids"][0]]])
+        ids = torch.tensor([[0, *letters()([text], add_special_tokens=False)["input_ids"][0]]])
         expected = model(input_ids=ids, labels=ids).loss.item() * len(text)
         assert row["nats"] == pytest.approx(expected, rel=1e-5) == pytest.approx(single["nats"], rel=1e-5)
 
 
 def test_bytes_are_those_of_utf8_and_training_mode_is_kept():
     model = llama().train()
-    rows = score_documents(model, Letters(), [("a", "h\u00e9llo \u4e16"), ("empty", "")], seq_len=16)
+    rows = score_documents(model, letters(), [("a", "h\u00e9llo \u4e16"), ("empty", "")], seq_len=16)
     assert model.training
     assert rows[0]["num_bytes"] == 10 and rows[1] == {
         "id": "empty",
@@ -102,15 +104,15 @@ def test_bytes_are_those_of_utf8_and_training_mode_is_kept():
 def test_a_uniform_model_costs_the_logarithm_of_its_vocabulary():
     model = llama()
     torch.nn.init.zeros_(model.get_output_embeddings().weight)
-    rows = score_documents(model, Letters(), [("a", "x" * 100)], seq_len=16)
+    rows = score_documents(model, letters(), [("a", "x" * 100)], seq_len=16)
     assert bits_per_byte(rows) == pytest.approx(math.log2(VOCAB), rel=1e-5)
 
 
 def test_no_text_and_no_first_token_are_said():
     with pytest.raises(DataError, match="no text to score"):
         bits_per_byte([])
-    assert score_documents(llama(), Letters(), [], seq_len=8) == []
-    tokenizer = Letters()
-    tokenizer.bos_token_id = None
+    assert score_documents(llama(), letters(), [], seq_len=8) == []
+    tokenizer = letters()
+    tokenizer.bos_token = None
     with pytest.raises(ModelError, match="no BOS"):
         score_documents(llama(), tokenizer, [("a", "x")], seq_len=8)

@@ -58,7 +58,7 @@ def taught(source: SupervisedRows, tokenizer: Any, index: int = 0) -> list[str]:
 
 def test_only_the_assistants_words_are_taught(chat: Any) -> None:
     source = SupervisedRows(dataset("messages", {"messages": CHAT}), chat, 512)
-    assert taught(source, chat) == ["first answer</s>", "second answer</s>"]
+    assert taught(source, chat) == ["first answer<|end_of_text|>", "second answer<|end_of_text|>"]
     ids = source.collate([0], seed=0, epoch=0)["input_ids"][0].tolist()
     assert ids.count(chat.bos_token_id) == 1 and ids[0] == chat.bos_token_id
     assert "thanks" not in chat.decode(ids), "nothing after the last answer can be learnt from"
@@ -84,7 +84,10 @@ def test_training_ids_begin_with_the_ids_a_server_sees(chat: Any, plain: Any) ->
 
 def test_eos_is_taught_even_where_it_also_pads(plain: Any) -> None:
     tokenizer = type(plain)(
-        tokenizer_object=plain.backend_tokenizer, bos_token="<s>", eos_token="</s>", pad_token="</s>"
+        tokenizer_object=plain.backend_tokenizer,
+        bos_token="<|begin_of_text|>",
+        eos_token="<|end_of_text|>",
+        pad_token="<|end_of_text|>",
     )
     rows = dataset(
         "sft", {"prompt": "a", "completion": "b"}, {"prompt": "a", "completion": "a much longer answer"}
@@ -103,7 +106,7 @@ def test_plain_prompts_and_answers_do_not_run_together(plain: Any) -> None:
     )
     source = SupervisedRows(rows, plain, 128)
     texts = [plain.decode(source.examples[i].ids, skip_special_tokens=True) for i in range(2)]
-    assert texts == ["What?\nThat", "What? That"] and taught(source, plain) == ["That</s>"]
+    assert texts == ["What?\nThat", "What? That"] and taught(source, plain) == ["That<|end_of_text|>"]
 
 
 def test_a_template_that_rewrites_turns_gives_one_example_a_turn(chat: Any) -> None:
@@ -114,8 +117,8 @@ def test_a_template_that_rewrites_turns_gives_one_example_a_turn(chat: Any) -> N
     ]
     source = SupervisedRows(dataset("messages", {"messages": messages}), chat, 512)
     assert [taught(source, chat, i) for i in range(len(source))] == [
-        ["[why]first answer</s>"],
-        ["[why]second answer</s>"],
+        ["[why]first answer<|end_of_text|>"],
+        ["[why]second answer<|end_of_text|>"],
     ]
     assert source.where(0) == source.where(1) == "x.jsonl:1"
 
@@ -126,7 +129,7 @@ def test_a_template_without_an_end_still_teaches_to_stop(chat: Any) -> None:
         "{% if add_generation_prompt %}assistant:{% endif %}"
     )
     assert taught(SupervisedRows(dataset("messages", {"messages": CHAT[:3]}), chat, 512), chat) == [
-        " first answer</s>"
+        " first answer<|end_of_text|>"
     ]
 
 

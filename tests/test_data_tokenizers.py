@@ -77,7 +77,7 @@ def test_chat_template_is_saved_and_its_markers_are_single_tokens(
     tokenizer = AutoTokenizer.from_pretrained(tmp_path)
     messages = [{"role": "user", "content": "hi"}, {"role": "assistant", "content": "yes"}]
     text = tokenizer.apply_chat_template(messages, tokenize=False)
-    assert text == "<s><|user|>\nhi\n<|assistant|>\nyes</s>\n"
+    assert text == "<|begin_of_text|><|user|>\nhi\n<|assistant|>\nyes<|end_of_text|>\n"
     ids = tokenizer(text, add_special_tokens=False).input_ids
     assert ids.count(tokenizer.bos_token_id) == 1 and tokenizer.convert_tokens_to_ids("<|user|>") in ids
 

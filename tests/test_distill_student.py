@@ -224,3 +224,13 @@ def test_an_encoders_blocks_are_searched_by_how_far_its_vectors_turn():
     reading = student.ablation_loss(teacher, "encoder", VOCAB, batch)
     assert reading(teacher, batch) == pytest.approx(0, abs=1e-5)
     assert depth.search_blocks(2, teacher, lambda model: reading(model, batch)) == [0, 2]
+
+
+@pytest.mark.parametrize(("ids", "ends"), [(None, [1, 7]), ([0, 7, 1, 9], [1, 2])])
+def test_a_student_stops_at_all_ends_of_its_teacher(ids, ends):
+    teacher, _ = built("llama")
+    teacher.generation_config.eos_token_id = [1, 7]
+    pupil, _ = built("llama")
+    pupil.generation_config.eos_token_id = None
+    student.stop_as_teacher(student.NewStudent(pupil, None, {}, ids), teacher)
+    assert sorted(pupil.generation_config.eos_token_id) == ends

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import json
 import re
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 from tiny_exports import CANARY, LINES, bytes_of, edit_verdict, study_of
 
 from adaptkit.export.driver import Options, export
-from adaptkit.export.papers.model_card import ONE_RUN, scores, verdict_sentence
+from adaptkit.export.papers.model_card import ONE_RUN, generation_notes, scores, verdict_sentence
 from adaptkit.export.resolve import resolve
 from adaptkit.run import Run
 from adaptkit.run_record import read_record
@@ -94,3 +96,16 @@ def test_caveats_and_commands_follow_the_export(model_folders: dict[str, Path], 
     assert "This format needs a GPU or CPU with AVX512." in card and "a GPU, or a CPU with AVX512" in card
     assert "groups are of 64 inputs: 128 do not divide its widths" in card
     assert "What it was trained on is not known to the tool" in card and "can be wrong" in card
+
+
+def test_the_card_says_which_settings_of_generation_stayed(notes: Run, tmp_path: Path) -> None:
+    settings = {"do_sample": True, "temperature": 0.6, "eos_token_id": 2, "use_cache": True}
+    for name, more in (("out", {}), ("base", {"repetition_penalty": 1.3})):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "generation_config.json").write_text(json.dumps(settings | more))
+    source = replace(resolve(notes.path), kind="generate", folder=tmp_path / "base")
+    kept, left_out = generation_notes(tmp_path / "out", source)
+    assert "do_sample True, temperature 0.6" in kept and "eos" not in kept
+    assert left_out.endswith("left out of generation_config.json: repetition_penalty 1.3.")
+    assert generation_notes(tmp_path / "nothing", replace(source, folder=tmp_path / "nowhere")) == []
+    assert generation_notes(tmp_path / "out", replace(source, kind="embed")) == []

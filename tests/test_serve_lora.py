@@ -97,3 +97,11 @@ def test_an_adapter_is_what_its_base_is_and_its_run_says(tmp_path: Path) -> None
     )
     foreign = lora.adapter_over(base, "y", write_adapter(tmp_path / "foreign"))
     assert foreign.identity.task is None and foreign.identity.role == "finetuned"
+
+
+def test_an_adapter_that_ends_its_turns_otherwise_than_its_base_is_served_merged(tmp_path: Path) -> None:
+    run = write_run(tmp_path / "run", facts={"new_ends": ["<|im_end|>"]})
+    why = lora.cannot_be_served(write_adapter(run.adapter))
+    assert why is not None and "<|im_end|>" in why
+    same = write_run(tmp_path / "same", facts={"new_ends": []})
+    assert lora.cannot_be_served(write_adapter(same.adapter)) is None

@@ -34,11 +34,15 @@ config = typer.Typer(help="Look at configs.", no_args_is_help=True, rich_markup_
         "adaptkit data check corpus/",
         "adaptkit data check 'train/*.jsonl.gz' test.csv",
         "adaptkit data check train.jsonl test.jsonl --json",
+        "adaptkit data check chats.jsonl --base models/qwen",
     ],
     exits="0 nothing stands in the way",
 )
 def data_check(
     files: Annotated[list[str], typer.Argument(help="Files, folders or globs; each is one data set.")],
+    base: Annotated[
+        str | None, typer.Option(metavar="MODEL", help="Also say what training on this base would refuse.")
+    ] = None,
 ) -> Outcome:
     """Tell what is in these files.
 
@@ -46,7 +50,7 @@ def data_check(
     """
     from adaptkit.data.check import check
 
-    checked = check(files)
+    checked = check(files, tokenizer=base)
     exit_code = 0 if checked.ok else EXIT_USER
     return Outcome(checked.render(), checked.as_json(), exit_code)
 

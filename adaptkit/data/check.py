@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from adaptkit.data.beir import read_set, retrieval_folder, splits
+from adaptkit.data.check_taught import TaughtCheck, check_taught
 from adaptkit.data.dedup import DedupReport, deduplicate
 from adaptkit.data.overlap import OverlapReport, overlap
 from adaptkit.data.readers import DataConfig, Dataset, Row, describe_files, read
@@ -48,6 +49,7 @@ class DatasetReport:
         labels: label -> rows.
         bad_rows: `file:line: what` of every row that cannot be used.
         tokens: estimated tokens; `bytes_per_token` with the tokenizer named by `tokenizer`.
+        taught: what training on the base of that name would refuse, or read otherwise than it looks.
     """
 
     name: str
@@ -66,6 +68,7 @@ class DatasetReport:
     bytes_per_token: float
     tokens: int
     tokenizer: str
+    taught: TaughtCheck = field(default_factory=TaughtCheck)
 
 
 @dataclass(frozen=True)
@@ -80,7 +83,7 @@ class CheckReport:
     @property
     def ok(self) -> bool:
         """Would a run with `on_bad_row: stop` accept these files?"""
-        return not any(dataset.bad_rows for dataset in self.datasets)
+        return not any(dataset.bad_rows or dataset.taught.refused for dataset in self.datasets)
 
     @property
     def notes(self) -> list[str]:
@@ -91,6 +94,7 @@ class CheckReport:
             if d.bad_rows
         ]
         for d in self.datasets:
+            notes += d.taught.notes(d.name)
             twins = d.duplicates.num_exact + d.duplicates.num_near
             if twins:
                 notes.append(f"{d.name}: {twins} rows repeat others ({d.duplicates.num_exact} exactly)")
@@ -122,7 +126,7 @@ class CheckReport:
         from rich.console import Group
         from rich.markup import escape
 
-        bad = [line for d in self.datasets for line in _limited(d.bad_rows, 10)]
+        bad = [line for d in self.datasets for line in _limited([*d.bad_rows, *d.taught.refused], 10)]
         verdict = "[green]ready[/green]" if self.ok else "[red]rows need mending[/red]"
         lines = [
             *(f"[red]{escape(line)}[/red]" for line in bad),
@@ -172,8 +176,8 @@ def check(
             collected whatever `on_bad_row` says. A folder in BEIR's layout is read as its documents and the
             queries of each split. Sets whose name has the word test, dev, valid, validation, heldout or eval
             are compared with all others.
-        tokenizer: the one to estimate tokens with; by default an 8k BPE is trained on a sample of the
-            training sets.
+        tokenizer: a base's, to estimate tokens with and to say what training on it would refuse; by default
+            an 8k BPE is trained on a sample of the training sets, for the estimate alone.
     Raises: DataError for files that cannot be read at all or show no known roles.
     """
     read_sets: dict[str, Dataset] = {}
@@ -191,7 +195,8 @@ def check(
     held_out = [*guessed, *by_layout]
     training = [name for name in read_sets if name not in held_out] or list(read_sets)
     measure, label = _tokenizer(tokenizer, [read_sets[name] for name in training])
-    reports = [_describe(name, dataset, measure, label) for name, dataset in read_sets.items()]
+    base = None if tokenizer is None else measure
+    reports = [_describe(name, dataset, measure, label, base) for name, dataset in read_sets.items()]
     overlaps = {
         f"{test} in {train}": overlap(read_sets[train], read_sets[test])
         for test in held_out
@@ -267,7 +272,13 @@ def _sample(datasets: list[Dataset], half: int) -> list[str]:
     return texts
 
 
-def _describe(name: str, dataset: Dataset, tokenizer: PreTrainedTokenizerFast, label: str) -> DatasetReport:
+def _describe(
+    name: str,
+    dataset: Dataset,
+    tokenizer: PreTrainedTokenizerFast,
+    label: str,
+    base: PreTrainedTokenizerFast | None,
+) -> DatasetReport:
     lengths = np.quantile([len(row.text.encode()) for row in dataset.rows], QUANTILES, method="nearest")
     ratio = bytes_per_token(tokenizer, _sample([dataset], 1))
     labels = Counter(row.values["label"] for row in dataset.rows if "label" in row.values)
@@ -288,6 +299,7 @@ def _describe(name: str, dataset: Dataset, tokenizer: PreTrainedTokenizerFast, l
         bytes_per_token=round(ratio, 3),
         tokens=round(dataset.num_bytes / ratio),
         tokenizer=label,
+        taught=check_taught(dataset, base),
     )
 
 

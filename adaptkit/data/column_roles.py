@@ -3,7 +3,7 @@
 text                               running text
 text + label                       classification
 prompt + completion                question and answer (instruction, input, output are read as these)
-messages                           conversations
+messages (+ tools, documents)      conversations
 prompt                             prompts to be answered
 anchor + positive (+ negative...)  pairs, triplets
 text1 + text2 + score or label     scored pairs
@@ -23,9 +23,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from adaptkit.data.files import Fault, Record
+from adaptkit.data.message_fields import TEMPLATE_INPUTS, read_messages, template_input, unread_column
 from adaptkit.errors import nearest
 
-CHAT_ROLES = ("system", "developer", "user", "assistant", "tool")
 NEGATIVE = re.compile(r"negative(_\d+)?")
 FACTS = ("group", "source", "time")
 """Roles that say something about a row and are no part of what a model sees, nor of the row's id."""
@@ -63,7 +63,7 @@ class Shape:
 
 
 SHAPES = (
-    Shape("messages", {"messages": ("messages",)}),
+    Shape("messages", {"messages": ("messages",)}, TEMPLATE_INPUTS),
     Shape(
         "sft",
         {"prompt": ("prompt", "instruction"), "completion": ("completion", "output", "response")},
@@ -142,7 +142,12 @@ class RowReader:
     def values(self, record: Record, typed: bool) -> dict[str, Any] | Fault:
         """Values by role. `typed` is false for csv, where every cell is text."""
         by_role: dict[str, Any] = {}
-        for role, column in self.roles.items():
+        roles = self.roles
+        if "messages" in roles:  # the first rows of a file may call no tool
+            roles = {role: role for role in TEMPLATE_INPUTS if role in record} | roles
+        if ("messages" in roles or "completion" in roles) and (fault := unread_column(record, roles)):
+            return fault
+        for role, column in roles.items():
             value = self._value(role, column, record, typed)
             if isinstance(value, Fault):
                 return value
@@ -155,6 +160,9 @@ class RowReader:
     def _value(self, role: str, column: str, record: Record, typed: bool) -> Any:
         if role == "input":
             return _optional_text(record.get(column), column)
+        if role in TEMPLATE_INPUTS:
+            value = record.get(column)
+            return template_input(value, column) if value else None
         columns = _columns(column, record)
         if role in ("source", "time") and role not in self.chosen:
             value = record.get(column)
@@ -164,7 +172,7 @@ class RowReader:
             has = f"{nearest(column, map(str, record))}; it has {describe_columns([record])}"
             return Fault(f"no column '{column}'{has}", f"give every row a '{column}'")
         if role == "messages":
-            return _messages(record[columns[0]])
+            return read_messages(record[columns[0]], _text)
         if role == "label":
             return self._label(record[columns[0]], column)
         if role == "score":
@@ -265,23 +273,6 @@ def _score(value: Any, column: str, typed: bool) -> float | Fault:
     if isinstance(value, bool) or not isinstance(value, (int, float)) or not math.isfinite(value):
         return Fault(f"'{column}' is {_name(value)}, not a finite number", f"write '{column}' as a number")
     return float(value)
-
-
-def _messages(value: Any) -> list[dict[str, str]] | Fault:
-    fix = 'write [{"role": "user", "content": "..."}, {"role": "assistant", "content": "..."}]'
-    if not isinstance(value, list) or not value:
-        return Fault(f"'messages' is {_name(value)}, not a list of messages", fix)
-    clean = []
-    for number, message in enumerate(value, start=1):
-        if not isinstance(message, dict) or message.get("role") not in CHAT_ROLES:
-            return Fault(f"message {number} has no role out of {', '.join(CHAT_ROLES)}", fix)
-        content = _text(message.get("content"), f"content of message {number}")
-        if isinstance(content, Fault):
-            return content
-        clean.append({"role": message["role"], "content": content})
-    if not any(message["role"] == "assistant" for message in clean):
-        return Fault("no assistant message: nothing to learn from", "add the answer, or remove the row")
-    return clean
 
 
 def _name(value: Any) -> str:

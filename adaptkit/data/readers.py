@@ -21,6 +21,7 @@ from typing import Annotated, Any, Literal
 from adaptkit.config import Config, Count, in_unit
 from adaptkit.data.column_roles import FACTS, RowReader, describe_columns, detect, unknown_role
 from adaptkit.data.files import Fault, Record, find_files, format_of, records
+from adaptkit.data.message_fields import message_text
 from adaptkit.errors import DataError
 from adaptkit.run import file_digest
 
@@ -53,7 +54,9 @@ class Row:
     def text(self) -> str:
         """All text that a model may see of this row, one piece a line; not the label."""
         if "messages" in self.values:
-            return "\n".join(message["content"] for message in self.values["messages"])
+            inputs = [self.values[name] for name in ("tools", "documents") if name in self.values]
+            said = [json.dumps(value, ensure_ascii=False) for value in inputs]
+            return "\n".join([*said, *map(message_text, self.values["messages"])])
         seen = {role: value for role, value in self.values.items() if role not in ("label", *FACTS)}
         return "\n".join(value for value in seen.values() if isinstance(value, str))
 

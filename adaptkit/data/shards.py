@@ -25,9 +25,10 @@ from rich.console import Console
 from rich.progress import Progress
 
 from adaptkit.data.readers import Dataset, Row
-from adaptkit.data.tokenizers import encode, end_token, pad_token, tokenizer_digest
+from adaptkit.data.tokenizers import end_token, pad_token, tokenizer_digest
 from adaptkit.disk import whole_folder
 from adaptkit.errors import DataError
+from adaptkit.models.control_tokens import encode
 from adaptkit.run import digest, file_digest, write_json
 
 if TYPE_CHECKING:
@@ -118,6 +119,7 @@ def write_shards(
         "data": dataset.digest,
         "tokenizer": tokenizer_digest(tokenizer),
         "shard_tokens": shard_tokens,
+        "control_tokens": "as text",  # older shards obeyed those that texts spell
     }
     if folder.exists() and any(folder.iterdir()):
         index = _read_index(folder)

@@ -1,30 +1,33 @@
 """Rows with answers: decide which tokens a model is taught, and which it only reads.
 
-What is taught is decided by position: the assistant's turns of a conversation, the completion after a
-prompt, each with the token that ends it, even when that token also serves as padding. A conversation's turns
-are found by rendering its prefixes with the tokenizer's own chat template, as a server does, not by markers
-that a template may or may not carry.
+What is taught is decided by position: the assistant's turns of a conversation (but those of weight 0), the
+completion after a prompt, each with the token that ends it, even when that token also serves as padding. A
+conversation's turns are found by rendering its prefixes with the tokenizer's own chat template, as a server
+does, not by markers that a template may or may not carry. Control tokens written out in a row are text.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, cast
+from itertools import pairwise
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from adaptkit.data.chat_template import Conversation, Rendered
+from adaptkit.data.message_fields import is_plain
 from adaptkit.data.readers import Dataset, Row
-from adaptkit.data.tokenizers import encode, end_token, pad_token
-from adaptkit.errors import DataError
+from adaptkit.data.tokenizers import end_token, pad_token
+from adaptkit.errors import DataError, ModelError
 from adaptkit.models.batching import pad_right
+from adaptkit.models.control_tokens import Piece, Span, control_tokens, encode, encode_prompt, encode_rendered
 from adaptkit.ops import IGNORE_INDEX
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerFast
-
-Span = tuple[int, int]  # characters [start, stop)
 
 
 @dataclass(frozen=True)
@@ -48,6 +51,8 @@ class SupervisedRows:
         max_length: longer examples lose their end; `num_truncated` counts them.
         packed: put several examples in one row of at most `max_length` tokens; position ids restart with
             each.
+    Attributes:
+        end_ids: the tokens that taught turns end with.
     Raises: DataError at `file:line` for a row in which nothing would be taught, or that the template refuses.
     """
 
@@ -58,6 +63,7 @@ class SupervisedRows:
         self._pad = pad_token(tokenizer)
         full = [example for row in dataset.rows for example in build_examples(row, tokenizer)]
         self.num_truncated = sum(len(example.ids) > max_length for example in full)
+        self.end_ids = sorted({token for example in full for token in _ends(example, tokenizer)})
         self.examples = [_fitted(example, max_length) for example in full]
         self._rows = [[i] for i in range(len(full))]
         if packed:
@@ -152,14 +158,19 @@ class LabelledRows(TextRows):
 def build_examples(row: Row, tokenizer: PreTrainedTokenizerFast) -> list[Example]:
     """Make the examples of one row; none is cut.
 
-    Raises: DataError at the row's place when nothing in it would be taught.
+    Raises: DataError at the row's place when nothing in it would be taught, or its chat template would leave
+        something out, or its tokenizer cannot spell a control token that it writes out.
     """
-    if "messages" in row.values:
-        return _from_messages(row, row.values["messages"], tokenizer)
+    try:
+        return _build(row, tokenizer)
+    except ModelError as error:
+        raise DataError(error.what, where=row.where, fix=error.fix) from None
+
+
+def _build(row: Row, tokenizer: PreTrainedTokenizerFast) -> list[Example]:
+    if "messages" in row.values or ("completion" in row.values and tokenizer.chat_template):
+        return _from_conversation(Conversation(row, tokenizer), tokenizer)
     if "completion" in row.values:
-        if tokenizer.chat_template:
-            messages = [*_user(row), {"role": "assistant", "content": row.values["completion"]}]
-            return _from_messages(row, messages, tokenizer)
         prompt = prompt_ids(row, tokenizer)
         answer = encode(tokenizer, [row.values["completion"]], special=False)[0]
         ids = _closed([*prompt, *answer], tokenizer)
@@ -171,104 +182,114 @@ def build_examples(row: Row, tokenizer: PreTrainedTokenizerFast) -> list[Example
 def prompt_ids(row: Row, tokenizer: PreTrainedTokenizerFast) -> list[int]:
     """The ids after which the model is to answer, exactly as a server shows them to it.
 
-    With a chat template the row's messages up to the last answer are rendered; else a prompt stands alone,
-    closed by a line break unless it or the completion brings a blank of its own.
+    With a chat template the row's messages up to the last taught answer are rendered; else a prompt stands
+    alone, closed by a line break unless it or the completion brings a blank of its own.
     """
     if "messages" in row.values or tokenizer.chat_template:
-        messages = row.values.get("messages") or [*_user(row), {"role": "assistant", "content": "-"}]
-        last = max(i for i, message in enumerate(messages) if message["role"] == "assistant")
-        text = _render(tokenizer, messages[:last], row.where, prompt=True)
-        return encode(tokenizer, [text], special=False)[0]
+        conversation = Conversation(row, tokenizer)
+        rendered = conversation.restore(conversation.render(conversation.taught[-1], prompt=True))
+        return [token for token, _, _ in encode_rendered(tokenizer, rendered.text, rendered.spelt)]
     prompt, completion = row.values["prompt"], row.values.get("completion", "")
     glue = "" if prompt[-1].isspace() or completion[:1].isspace() else "\n"
-    ids = encode(tokenizer, [prompt + glue])[0]
-    # A closing special token (BERT-like) would end the text before its answer.
-    return ids[:-1] if len(ids) > 1 and ids[-1] == tokenizer.sep_token_id else ids
+    return encode_prompt(tokenizer, prompt + glue)
 
 
-def _user(row: Row) -> list[dict[str, str]]:
-    return [{"role": "user", "content": row.values["prompt"]}]
+@dataclass(frozen=True)
+class Answer:
+    """What a model is to answer to a row, as its decoded tokens are compared with it.
+
+    Attributes:
+        opening: what the chat template writes before an answer's own text (an empty reasoning, say).
+    """
+
+    text: str
+    opening: str = ""
+
+    def of(self, decoded: str) -> str:
+        """What a model answered, without the opening."""
+        return decoded.strip().removeprefix(self.opening).strip()
 
 
-def _from_messages(
-    row: Row, messages: list[dict[str, str]], tokenizer: PreTrainedTokenizerFast
-) -> list[Example]:
-    if not tokenizer.chat_template:
-        fix = "train the tokenizer with a chat template, set one, or give prompt and completion"
-        raise DataError("a conversation, but the tokenizer has no chat template", where=row.where, fix=fix)
-    turns = [i for i, message in enumerate(messages) if message["role"] == "assistant"]
-    whole = _render(tokenizer, messages[: turns[-1] + 1], row.where)
-    spans = [_span(tokenizer, messages, turn, whole, row.where) for turn in turns]
+def expected_answer(row: Row, tokenizer: PreTrainedTokenizerFast) -> Answer:
+    """The last taught answer of a row: its text; with calls or reasoning, all that the template writes."""
+    if "messages" not in row.values and not tokenizer.chat_template:
+        return Answer(row.values["completion"].strip())
+    conversation = Conversation(row, tokenizer)
+    last = conversation.taught[-1]
+    example = _own_example(conversation, last, tokenizer)
+    taught = [token for token, flag in zip(example.ids, example.taught, strict=True) if flag]
+    written = str(tokenizer.decode(taught, skip_special_tokens=True)).strip()
+    message = row.values["messages"][last] if "messages" in row.values else None
+    if message is not None and not is_plain(message):
+        return Answer(written)
+    text = (row.values["completion"] if message is None else message["content"]).strip()
+    opening, answer, _ = written.rpartition(text)
+    return Answer(text, opening.strip() if answer else "")
+
+
+def _from_conversation(conversation: Conversation, tokenizer: PreTrainedTokenizerFast) -> list[Example]:
+    """One example, or one for each turn where no single rendering shows what the model sees at every turn, or
+    where the template does not close an answer: only an example's last answer gets a token to stop at."""
+    conversation.check()
+    turns = conversation.taught
+    whole = conversation.render(turns[-1] + 1)
+    spans = [conversation.answer_span(turn, whole) for turn in turns]
     if all(span is not None for span in spans):
-        return [_encode_spans(whole, [span for span in spans if span], tokenizer, row.where)]
-    examples = []
-    for turn in turns:
-        text = _render(tokenizer, messages[: turn + 1], row.where)
-        span = _span(tokenizer, messages, turn, text, row.where)
-        if span is None:
-            fix = "use a template whose add_generation_prompt output begins the assistant's turn"
-            raise DataError(
-                "the chat template renders a prompt that no answer continues", where=row.where, fix=fix
-            )
-        examples.append(_encode_spans(text, [span], tokenizer, row.where))
-    return examples
+        example = _encode_spans(conversation, whole, [span for span in spans if span], tokenizer)
+        if len(turns) == 1 or len(list(_ends(example, tokenizer))) == len(turns):
+            return [example]
+    return [_own_example(conversation, turn, tokenizer) for turn in turns]
 
 
-def _span(
-    tokenizer: PreTrainedTokenizerFast, messages: list[dict[str, str]], turn: int, text: str, where: str
-) -> Span | None:
-    """The characters of `text` that the model writes in this turn; None if `text` renders it otherwise."""
-    before = _render(tokenizer, messages[:turn], where, prompt=True)
-    after = _render(tokenizer, messages[: turn + 1], where)
-    if not (text.startswith(after) and after.startswith(before)):
-        return None
-    return len(before), len(after.rstrip())  # blanks after the closing token are never generated
+def _own_example(conversation: Conversation, turn: int, tokenizer: PreTrainedTokenizerFast) -> Example:
+    text = conversation.render(turn + 1)
+    span = conversation.answer_span(turn, text)
+    if span is None:
+        what = "the chat template renders a prompt that no answer continues"
+        fix = "use a template whose add_generation_prompt output begins the assistant's turn, or give every"
+        fix += " answer the reasoning that the prompt opens"
+        raise DataError(what, where=conversation.where, fix=fix)
+    return _encode_spans(conversation, text, [span], tokenizer)
 
 
-def _render(
-    tokenizer: PreTrainedTokenizerFast, messages: list[dict[str, str]], where: str, prompt: bool = False
-) -> str:
-    try:
-        text = tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=prompt)
-        return cast(str, text)
-    except Exception as error:  # a template is a program of the user's: it may fail in any way
-        fix = "order the turns as the template expects, or use another template"
-        raise DataError(
-            f"the chat template refuses this conversation: {error}", where=where, fix=fix
-        ) from None
-
-
-def _encode_spans(text: str, spans: list[Span], tokenizer: PreTrainedTokenizerFast, where: str) -> Example:
+def _encode_spans(
+    conversation: Conversation, text: str, spans: list[Span], tokenizer: PreTrainedTokenizerFast
+) -> Example:
     """Encode a rendered conversation and mark the tokens inside `spans`.
 
     The text is encoded whole. Only if a token crosses the edge of a span is it encoded piece by piece: such a
     token could never follow the prompt that a server sees.
     """
-    core = tokenizer.backend_tokenizer
-    core.no_truncation()
-    core.no_padding()
-    whole = core.encode(text, add_special_tokens=False)
-    edges = {edge for span in spans for edge in span}
-    if any(start < edge < stop for start, stop in whole.offsets for edge in edges):
-        bounds = [0, *sorted(edges), len(text)]
-        parts = [
-            core.encode(text[a:b], add_special_tokens=False).ids
-            for a, b in zip(bounds, bounds[1:], strict=False)
-        ]
-        taught = [any(a <= left < b for a, b in spans) for left in bounds[:-1]]
-        ids = [i for part in parts for i in part]
-        mask = [flag for part, flag in zip(parts, taught, strict=True) for _ in part]
-    else:
-        ids = whole.ids
-        mask = [
-            any(a <= start and stop <= b and stop > start for a, b in spans) for start, stop in whole.offsets
-        ]
+    rendered = conversation.restore(text)
+    pieces = encode_rendered(tokenizer, rendered.text, rendered.spelt)
+    edges = sorted({edge for span in spans for edge in span})
+    if any(start < edge < stop for _, start, stop in pieces for edge in edges):
+        bounds = [0, *edges, len(text)]
+        pieces = [piece for a, b in pairwise(bounds) for piece in _part(tokenizer, rendered, a, b)]
+    ids = [token for token, _, _ in pieces]
+    mask = [any(a <= start and stop <= b and stop > start for a, b in spans) for _, start, stop in pieces]
     last = max((i for i, flag in enumerate(mask) if flag), default=None)
-    if last is not None and ids[last] not in tokenizer.all_special_ids:
+    if last is not None and not control_tokens(tokenizer).count([ids[last]]):
         # The template does not close the answer: without this the model would never learn to stop.
         ids, mask = _closed(ids[: last + 1], tokenizer), mask[: last + 1]
         mask = mask + [True] * (len(ids) - len(mask))
-    return _checked(Example(ids, mask, where))
+    return _checked(Example(ids, mask, conversation.where))
+
+
+def _part(tokenizer: PreTrainedTokenizerFast, rendered: Rendered, start: int, stop: int) -> list[Piece]:
+    """The tokens of a part of a rendered text, at their places in the whole."""
+    spelt = [(a - start, b - start) for a, b in rendered.spelt if start <= a and b <= stop]
+    pieces = encode_rendered(tokenizer, rendered.text[start:stop], spelt)
+    return [(token, a + start, b + start) for token, a, b in pieces]
+
+
+def _ends(example: Example, tokenizer: PreTrainedTokenizerFast) -> Iterator[int]:
+    """The control token that each taught run of an example ends with, if it does."""
+    controls = control_tokens(tokenizer)
+    for i, taught in enumerate(example.taught):
+        over = i + 1 == len(example.taught) or not example.taught[i + 1]
+        if taught and over and controls.count([example.ids[i]]):
+            yield example.ids[i]
 
 
 def _closed(ids: list[int], tokenizer: PreTrainedTokenizerFast) -> list[int]:

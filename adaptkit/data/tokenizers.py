@@ -23,13 +23,21 @@ from typing import TYPE_CHECKING, Any, Literal
 from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
 
 from adaptkit.errors import DataError
+from adaptkit.models.control_tokens import encode
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerFast
 
 Kind = Literal["bpe", "unigram", "wordpiece"]
-CAUSAL = {"bos_token": "<s>", "eos_token": "</s>", "pad_token": "<pad>"}
-MASKED = {"cls_token": "[CLS]", "sep_token": "[SEP]", "pad_token": "[PAD]", "mask_token": "[MASK]"}
+CAUSAL = {"bos_token": "<|begin_of_text|>", "eos_token": "<|end_of_text|>", "pad_token": "<|padding|>"}
+MASKED = {
+    "cls_token": "<|begin_of_text|>",
+    "sep_token": "<|end_of_text|>",
+    "pad_token": "<|padding|>",
+    "mask_token": "<|masked|>",
+}
+UNKNOWN = "<|unknown|>"
+"""Names that no prose, markup or log writes: `<s>` is struck-through text, `[SEP]` a column of a table."""
 TURNS = ("<|system|>", "<|user|>", "<|assistant|>")
 # `tokenizers` gives letters that its model dropped, and that the text needs, scores in steps of this size, in
 # the order of a hash map.
@@ -58,8 +66,9 @@ def train_tokenizer(
         kind: `bpe` is byte-level and lossless; `unigram` keeps all but runs of blanks; `wordpiece` (uncased
             letters are kept, blanks are not) is BERT's.
         chat_template: a Jinja template, for example `CHAT_TEMPLATE`; its turn markers become single tokens.
-        masked: add [CLS] [SEP] [MASK] for masked-language models; always so for wordpiece.
-    Returns: a fast tokenizer; for masked ones BOS is [CLS] and EOS is [SEP].
+        masked: add CLS, SEP and MASK tokens for masked-language models; always so for wordpiece.
+    Returns: a fast tokenizer; for masked ones BOS is CLS and EOS is SEP. None of its control tokens stands in
+        `texts`, but for the markers that a chat template names.
     Raises: DataError for an unknown kind, a vocabulary below the alphabet, or no text.
     """
     if kind not in MIN_VOCAB:
@@ -67,12 +76,13 @@ def train_tokenizer(
     if vocab_size < MIN_VOCAB[kind]:
         what = f"a {kind} vocabulary needs at least {MIN_VOCAB[kind]} entries, got {vocab_size}"
         raise DataError(what, where="vocab_size", fix="ask for more")
-    names = dict(MASKED if masked or kind == "wordpiece" else CAUSAL)
-    unknown = "[UNK]" if "cls_token" in names else "<unk>"
     turns = list(TURNS) if chat_template else []
     texts = list(texts)
     if not texts:
         raise DataError("no text to train a tokenizer on", where="texts", fix="give at least one document")
+    masked = masked or kind == "wordpiece"
+    names = {role: _unwritten(name, texts) for role, name in (MASKED if masked else CAUSAL).items()}
+    unknown = _unwritten(UNKNOWN, texts)
     if kind == "bpe":
         core = _bpe(texts, vocab_size, [*names.values(), *turns])
     else:
@@ -81,6 +91,15 @@ def train_tokenizer(
         core = train(texts, vocab_size, [*names.values(), *turns], unknown)
     core.post_processor = _post_processor(core, names)
     return _wrap(core, names, turns, chat_template)
+
+
+def _unwritten(name: str, texts: list[str]) -> str:
+    """`name`, numbered if these texts hold it: `<|padding|>`, `<|padding_2|>` ..."""
+    number, tried = 1, name
+    while any(tried in text for text in texts):
+        number += 1
+        tried = f"{name[:-2]}_{number}{name[-2:]}"
+    return tried
 
 
 def _bpe(texts: list[str], vocab_size: int, special: list[str]) -> Tokenizer:
@@ -186,12 +205,12 @@ def _wrap(
     return tokenizer
 
 
-def encode(tokenizer: PreTrainedTokenizerFast, texts: list[str], *, special: bool = True) -> list[list[int]]:
-    """Token ids of each text, exactly as the saved folder encodes it elsewhere; no truncation, no padding."""
-    core = tokenizer.backend_tokenizer
-    core.no_truncation()
-    core.no_padding()
-    return [encoding.ids for encoding in core.encode_batch_fast(texts, add_special_tokens=special)]
+def with_chat_template(tokenizer: PreTrainedTokenizerFast) -> PreTrainedTokenizerFast:
+    """The tokenizer; one without a chat template gets the kit's own, its markers as new tokens."""
+    if not tokenizer.chat_template:
+        tokenizer.chat_template = CHAT_TEMPLATE
+        tokenizer.add_special_tokens({"additional_special_tokens": list(TURNS)})
+    return tokenizer
 
 
 def end_token(tokenizer: PreTrainedTokenizerFast) -> int | None:

@@ -18,6 +18,7 @@ from torch import nn
 
 from adaptkit.data.readers import Dataset, Row, content_id
 from adaptkit.distill.http_teacher import ServedTeacher
+from adaptkit.models.control_tokens import encode_prompt
 from adaptkit.ops import IGNORE_INDEX
 from adaptkit.run import read_jsonl, write_text
 from adaptkit.trainer.row_source import mix
@@ -83,7 +84,7 @@ def local_writer(teacher: nn.Module, tokenizer: PreTrainedTokenizerFast, seq_len
     """Samples from a model that is here."""
 
     def write(texts: list[str], seed: int) -> list[str]:
-        rows = [tokenizer(text)["input_ids"][:seq_len] for text in texts]
+        rows = [encode_prompt(tokenizer, text)[:seq_len] for text in texts]
         ids = torch.tensor([[*row, *[tokenizer.pad_token_id] * (seq_len - len(row))] for row in rows])
         prompts = [max(1, min(len(row), seq_len // PROMPT_SHARE)) for row in rows]
         labels = ids.where(torch.arange(seq_len)[None] >= torch.tensor(prompts)[:, None], IGNORE_INDEX)

@@ -20,7 +20,14 @@ from adaptkit.distill.http_teacher import ServedTeacher
 from adaptkit.distill.rows import Rows
 from adaptkit.distill.sequence_level import Writer, local_writer, served_writer, teacher_texts
 from adaptkit.distill.shape import check_pair, check_shape
-from adaptkit.distill.student import NewStudent, add_projections, label_names, make_student, save_adapter_base
+from adaptkit.distill.student import (
+    NewStudent,
+    add_projections,
+    label_names,
+    make_student,
+    save_adapter_base,
+    stop_as_teacher,
+)
 from adaptkit.distill.teacher import OnlineTeacher, StoredTeacher, local_scorer
 from adaptkit.errors import ConfigError
 from adaptkit.models.sentence.pooling_files import check_mean_pooling
@@ -151,6 +158,8 @@ def _taught_here(config: DistillConfig, run: Run, text: Splits, kind: Kind, rank
         labels = label_names(reference.model)
     rows = Rows(config, run, kind, reference.tokenizer, labels, ranks)
     student = make_student(config, reference.model, rows, text["train"])
+    if kind == "causal" and student.facts["start"] != "folder":
+        stop_as_teacher(student, reference.model)
     model, adapter_base = save_adapter_base(config, run, student, kind, ranks)
     teacher = reference.model
     if config.quantization:

@@ -20,6 +20,7 @@ from adaptkit.distill.shape import student_shape
 from adaptkit.distill.teacher import StoredTeacher, check_same_tokens
 from adaptkit.distill.vocabulary import prune_tokenizer
 from adaptkit.errors import ModelError
+from adaptkit.models.generation_settings import end_ids, stop_at
 from adaptkit.run import Run
 from adaptkit.trainer.device import default_device, send
 from adaptkit.trainer.distillation import PROJECTIONS, Distillation, Kind, embedding
@@ -64,6 +65,14 @@ def make_student(config: DistillConfig, teacher: PreTrainedModel, rows: Rows, tr
     if config.signal != "text":
         check_same_tokens(tokenizer, rows.tokenizer, [row.text for row in train.rows])
     return NewStudent(_of_folder(start, kind, rows.labels), tokenizer, {"start": "folder"})
+
+
+def stop_as_teacher(student: NewStudent, teacher: PreTrainedModel) -> None:
+    """Let a student with the teacher's tokens stop where the teacher's folder says, at all of its ends."""
+    ends = end_ids(teacher)
+    if student.ids is not None:
+        ends = [student.ids.index(token) for token in ends if token in student.ids]
+    stop_at(student.model, ends)
 
 
 def label_names(model: PreTrainedModel) -> list[str]:

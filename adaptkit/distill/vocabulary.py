@@ -16,8 +16,8 @@ from typing import TYPE_CHECKING, Any
 
 from tokenizers import Tokenizer
 
-from adaptkit.data.tokenizers import encode
 from adaptkit.errors import ModelError
+from adaptkit.models.control_tokens import encode
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerFast

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -12,6 +12,7 @@ from transformers import GenerationConfig
 
 from adaptkit import models
 from adaptkit.models.batching import batches_by_length, batches_of_one_length
+from adaptkit.models.generation_settings import end_ids, own_distribution
 from adaptkit.models.head import logits_at
 from adaptkit.models.separation import rotations_follow_longest, state_runs_on
 
@@ -27,40 +28,42 @@ def generate(
     model: PreTrainedModel,
     tokenizer: PreTrainedTokenizerBase,
     prompts: Sequence[Sequence[int]],
-    max_new_tokens: int,
+    max_new_tokens: int | Sequence[int],
 ) -> list[list[int]]:
-    """Greedy continuations of prompts of token ids, EOS left out; the same tokens as each prompt alone would
-    get.
+    """Greedy continuations of prompts of token ids, without the token that ends them; the same tokens as each
+    prompt alone would get.
 
-    Prompts of a batch are padded on the left and masked there, with position ids that start at the first real
-    token. Where the architecture reads its padding all the same, prompts of one length stand together.
+    Writing stops at every end that the model's generation config names. Nothing else of that config counts:
+    penalties and beams of a folder decide no answer. Prompts of a batch are padded on the left and masked
+    there, with position ids that start at the first real token. Where the architecture reads its padding all
+    the same, prompts of one length stand together.
+
+    Args:
+        max_new_tokens: of every prompt, or of each.
     """
     padding = tokenizer.pad_token_id
     if padding is None:
         padding = 0
-    settings = GenerationConfig(
-        do_sample=False,
-        max_new_tokens=max_new_tokens,
-        eos_token_id=tokenizer.eos_token_id,
-        pad_token_id=padding,
-        use_cache=True,
-    )
+    ends = end_ids(model, tokenizer)
+    limits = [max_new_tokens] * len(prompts) if isinstance(max_new_tokens, int) else list(max_new_tokens)
     continuations: list[list[int]] = [[] for _ in prompts]
     writer: Any = model  # PreTrainedModel does not declare what generation needs, its subclasses do
     was_training = model.training
     model.eval()
-    with torch.inference_mode():
-        lengths = [len(prompt) + max_new_tokens for prompt in prompts]
-        if _padding_is_masked(model, prompts, padding):
-            batches = batches_by_length(lengths, BATCH_TOKENS)
-        else:
-            batches = batches_of_one_length(lengths, BATCH_TOKENS)
-        for items in batches:
+    with torch.inference_mode(), own_distribution(model):
+        for items in _batches(prompts, limits, mixed=_padding_is_masked(model, prompts, padding)):
+            settings = GenerationConfig(
+                do_sample=False,
+                max_new_tokens=limits[items[0]],
+                eos_token_id=ends or None,
+                pad_token_id=padding,
+                use_cache=True,
+            )
             batch = _pad_left([prompts[i] for i in items], padding, model.device)
             output = writer.generate(**batch, generation_config=settings)
             longest = batch["input_ids"].shape[1]
             for i, row in zip(items, output[:, longest:].tolist(), strict=True):
-                continuations[i] = _up_to(row, tokenizer.eos_token_id)
+                continuations[i] = _up_to(row, ends)
     model.train(was_training)
     return continuations
 
@@ -92,7 +95,15 @@ def _padding_is_masked(model: PreTrainedModel, prompts: Sequence[Sequence[int]],
     return bool((found[0] - found[1]).abs().max() <= tolerance * found[0].abs().max())
 
 
-def _up_to(ids: list[int], end: int | None) -> list[int]:
-    if end not in ids:
-        return ids
-    return ids[: ids.index(end)]
+def _batches(prompts: Sequence[Sequence[int]], limits: Sequence[int], *, mixed: bool) -> Iterator[list[int]]:
+    """Prompts of one limit, and of similar length where lengths may be mixed, of one length otherwise."""
+    group = batches_by_length if mixed else batches_of_one_length
+    for limit in sorted(set(limits), reverse=True):
+        members = [i for i, own in enumerate(limits) if own == limit]
+        for items in group([len(prompts[i]) + limit for i in members], BATCH_TOKENS):
+            yield [members[item] for item in items]
+
+
+def _up_to(ids: list[int], ends: list[int]) -> list[int]:
+    stop = next((place for place, token in enumerate(ids) if token in ends), len(ids))
+    return ids[:stop]

@@ -14,6 +14,7 @@ from adaptkit import models
 from adaptkit.data.labels import check_labels, label_rows, label_scores
 from adaptkit.finetune.frozen_answers import ForwardMeter, FrozenAnswers
 from adaptkit.models.batching import batches_by_length, pad_right
+from adaptkit.models.control_tokens import encode
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -89,7 +90,7 @@ def features(
     meter: ForwardMeter,
 ) -> np.ndarray:
     """Last hidden states averaged over each text's tokens, float32 [num_texts, hidden_size]; no gradient."""
-    encoded = tokenizer(list(texts), truncation=True, max_length=max_length)["input_ids"]
+    encoded = encode(tokenizer, texts, max_length=max_length)
     backbone = models.unwrap(model).base_model
     order: list[int] = []
     batches: list[np.ndarray] = []

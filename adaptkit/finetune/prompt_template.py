@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from torch import nn
 
 from adaptkit import models
+from adaptkit.data.message_fields import message_text, taught_turns
 from adaptkit.data.readers import Row
 from adaptkit.errors import DataError
+from adaptkit.models.control_tokens import encode, frame
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -30,9 +33,7 @@ class Template:
 
     def encode(self, texts: Sequence[str]) -> list[list[int]]:
         """Token ids of each text, without special tokens."""
-        if not texts:
-            return []
-        return self.tokenizer(list(texts), add_special_tokens=False, verbose=False)["input_ids"]
+        return encode(self.tokenizer, texts, special=False)
 
     def query(self, text: list[int], room: int) -> list[int]:
         """The template around a text of which at most `room` tokens are kept."""
@@ -53,11 +54,8 @@ class Template:
 
 
 def opening(tokenizer: PreTrainedTokenizerBase) -> list[int]:
-    """BOS or [CLS] if the tokenizer itself puts one before a text, as a server would; nothing otherwise."""
-    first = tokenizer("a")["input_ids"][:1]
-    if first[0] not in (tokenizer.bos_token_id, tokenizer.cls_token_id):
-        return []
-    return first
+    """What the tokenizer itself puts before a text (BOS or [CLS]), as a server would; often nothing."""
+    return frame(tokenizer)[0]
 
 
 def context_length(model: nn.Module) -> int:
@@ -67,16 +65,18 @@ def context_length(model: nn.Module) -> int:
 
 
 def question_and_answer(row: Row) -> tuple[str, str]:
-    """What a row asks (the turns before the last answer, one a line) and the answer it holds.
+    """What a row asks (the turns before the last taught answer, one a line) and the answer it holds.
 
     Raises: DataError for a row without an answer.
     """
     if "completion" in row.values:
         return row.values["prompt"], row.values["completion"].strip()
     messages = row.values.get("messages", [])
-    answers = [i for i, message in enumerate(messages) if message["role"] == "assistant"]
+    answers = taught_turns(messages)
     if not answers:
         fix = "give prompt and completion, or messages"
         raise DataError("holds no answer to compare with", where=row.where, fix=fix)
     last = answers[-1]
-    return "\n".join(message["content"] for message in messages[:last]), messages[last]["content"].strip()
+    asked = [json.dumps(row.values["tools"], ensure_ascii=False)] if "tools" in row.values else []
+    asked += map(message_text, messages[:last])
+    return "\n".join(asked), message_text(messages[last]).strip()

@@ -31,6 +31,7 @@ SHOTS = (4, 0, 8, 2, 16)
 SHOTS_MASKED = (0, 2, 1, 4, 3)
 """A masked LM reads the examples anew for every item, so they are few."""
 CONTENT_FREE = ("N/A", "", "[MASK]")
+"""Texts that say nothing; of a masked language model's own mask, if it has one, the last is one token."""
 
 
 @dataclass(frozen=True)
@@ -121,8 +122,10 @@ class _Prompter:
         longest = max(map(len, choices))
         prefix = self._prefix(template, fmt.shots, choices)
         room = template.room(prefix, 0, longest)
-        texts = [*CONTENT_FREE, *(row.values["text"] for row in dataset.rows)]
-        queries = [template.query(ids, room) for ids in template.encode(texts)]
+        texts = template.encode([*CONTENT_FREE, *(row.values["text"] for row in dataset.rows)])
+        if self.tokenizer.mask_token_id is not None:
+            texts[len(CONTENT_FREE) - 1] = [self.tokenizer.mask_token_id]
+        queries = [template.query(ids, room) for ids in texts]
         likelihoods = score_choices(self.model, self.tokenizer, prefix, queries, choices)
         mean_length = len(prefix) + float(np.mean([len(query) for query in queries]))
         self.meter.forward(self.model, likelihoods.tokens_read, mean_length)

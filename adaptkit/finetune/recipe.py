@@ -23,9 +23,11 @@ from adaptkit.adapters import attach
 from adaptkit.data.heldout import calibration_rows, held_out, split_record
 from adaptkit.data.readers import Dataset, read, split
 from adaptkit.data.score_table import Score
-from adaptkit.data.tokenizers import CHAT_TEMPLATE, TURNS
+from adaptkit.data.tokenizers import with_chat_template
 from adaptkit.finetune.config import FinetuneConfig
 from adaptkit.finetune.tasks import TASKS, Task, load_model
+from adaptkit.models.generation_settings import bending_settings, stop_at
+from adaptkit.models.generation_settings import end_ids as ends_of
 from adaptkit.run import Run, read_sealed
 from adaptkit.run_record import ModelKind, RecipeKind, RunRecord, SuiteRecord, read_record
 from adaptkit.trainer.config import TrainerConfig
@@ -81,6 +83,8 @@ class _Trained:
     splits: dict[str, Dataset]
     watched: Source
     result: TrainResult
+    end_ids: list[int]
+    """The tokens that its taught turns end with; none for a classifier."""
     facts: dict[str, Any]
     """For the run's record."""
 
@@ -118,14 +122,18 @@ def _train(config: FinetuneConfig, run: Run, ranks: Ranks) -> _Trained:
     sources = {name: task.source(dataset) for name, dataset in splits.items()}
     watched = task.source(splits["dev"].with_rows(splits["dev"].rows[:MAX_EVAL_ROWS]))
     settings = _trainer_settings(config, len(sources["train"]))
+    end_ids: list[int] = getattr(sources["train"], "end_ids", [])
+    new_ends = [token for token in end_ids if token not in ends_of(model, tokenizer)]
     facts = {
         "labels": task.label_names,
         "num_truncated": {name: source.num_truncated for name, source in sources.items()},
         "new_tokens": len(new_tokens),
         "parameters": asdict(models.param_count(model)),
+        "new_ends": tokenizer.convert_ids_to_tokens(new_ends),
+        "generation_settings_left_out": bending_settings(model),
     }
     result = Trainer(model, task.objective(), sources["train"], settings, run=run, eval=watched).fit()
-    return _Trained(task, tokenizer, model, splits, watched, result, facts)
+    return _Trained(task, tokenizer, model, splits, watched, result, end_ids, facts)
 
 
 def _read(config: FinetuneConfig) -> dict[str, Dataset]:
@@ -145,9 +153,8 @@ def _read(config: FinetuneConfig) -> dict[str, Dataset]:
 def _task(config: FinetuneConfig, tokenizer: PreTrainedTokenizerFast, train: Dataset) -> Task:
     """The task; a base without a chat template gets the kit's own for conversations, its markers as new
     tokens."""
-    if train.kind == "messages" and not tokenizer.chat_template:
-        tokenizer.chat_template = CHAT_TEMPLATE
-        tokenizer.add_special_tokens({"additional_special_tokens": list(TURNS)})
+    if train.kind == "messages":
+        tokenizer = with_chat_template(tokenizer)
     return TASKS[config.kind](tokenizer, train.labels, config.max_length, config.max_new_tokens)
 
 
@@ -180,6 +187,7 @@ def _deliver(config: FinetuneConfig, run: Run, trained: _Trained) -> tuple[PreTr
     """Save the adapter and the merged model; the model, and how far merging moved its outputs."""
     outputs = partial(first_outputs, source=trained.watched)
     model, difference = merge_checked(trained.model, run, outputs, adapter_base=config.base)
+    stop_at(model, trained.end_ids)
     models.save(model, trained.tokenizer, run.model)
     return model, difference
 

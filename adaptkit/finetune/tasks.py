@@ -10,11 +10,19 @@ from adaptkit import models
 from adaptkit.data.labels import check_labels, classify_rows, label_rows, label_scores
 from adaptkit.data.readers import Dataset, Row
 from adaptkit.data.score_table import ItemRow
-from adaptkit.data.supervised import Example, LabelledRows, SupervisedRows, build_examples, prompt_ids
+from adaptkit.data.supervised import (
+    Example,
+    LabelledRows,
+    SupervisedRows,
+    build_examples,
+    expected_answer,
+    prompt_ids,
+)
 from adaptkit.errors import DataError
 from adaptkit.finetune.choice_likelihood import score_choices, softmax
 from adaptkit.finetune.generation import generate
-from adaptkit.finetune.prompt_template import context_length, question_and_answer
+from adaptkit.finetune.prompt_template import context_length
+from adaptkit.models.control_tokens import control_tokens, encode_rendered
 from adaptkit.trainer.objective import CausalLM, Classification, Objective
 
 if TYPE_CHECKING:
@@ -131,11 +139,11 @@ class LabelWords(Task):
 
     def _cut(self, texts: list[str]) -> list[str]:
         """Texts that leave room for the answer: training cuts an example's end, where the answer stands."""
-        encoded = self.tokenizer(texts, add_special_tokens=False, return_offsets_mapping=True)
         fitting = []
-        for text, spans in zip(texts, encoded["offset_mapping"], strict=True):
-            if len(spans) > self.room:
-                text = text[: spans[self.room - 1][1]]
+        for text in texts:
+            pieces = encode_rendered(self.tokenizer, text, control_tokens(self.tokenizer).spans(text))
+            if len(pieces) > self.room:
+                text = text[: pieces[self.room - 1][2]]
             fitting.append(text)
         return fitting
 
@@ -160,13 +168,16 @@ class Instruct(Task):
     def rows(self, model: PreTrainedModel, dataset: Dataset) -> list[ItemRow]:
         if dataset.kind == "text":
             return []
-        room = context_length(model) - self.max_new_tokens
+        context = context_length(model)
+        room = max(context - self.max_new_tokens, context // 2)
         prompts = [_start_and_end(prompt_ids(row, self.tokenizer), room) for row in dataset.rows]
-        continuations = generate(model, self.tokenizer, prompts, self.max_new_tokens)
+        limits = [min(self.max_new_tokens, context - len(prompt)) for prompt in prompts]
+        continuations = generate(model, self.tokenizer, prompts, limits)
         answers = self.tokenizer.batch_decode(continuations, skip_special_tokens=True)
+        expected = [expected_answer(row, self.tokenizer) for row in dataset.rows]
         return [
-            {"id": row.id, "reference": question_and_answer(row)[1], "prediction": answer.strip()}
-            for row, answer in zip(dataset.rows, answers, strict=True)
+            {"id": row.id, "reference": answer.text, "prediction": answer.of(written)}
+            for row, answer, written in zip(dataset.rows, expected, answers, strict=True)
         ]
 
     def score(self, rows: Sequence[ItemRow]) -> dict[str, float]:

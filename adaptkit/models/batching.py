@@ -15,6 +15,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from adaptkit.models.control_tokens import encode
+
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
@@ -77,7 +79,7 @@ def class_probabilities(
     model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, texts: Sequence[str], max_length: int
 ) -> np.ndarray:
     """A classifier's softmax probabilities of each text, float64 [num_texts, num_labels]."""
-    encoded = tokenizer(list(texts), truncation=True, max_length=max_length)["input_ids"]
+    encoded = encode(tokenizer, texts, max_length=max_length)
     probabilities = np.empty((len(encoded), int(model.config.num_labels or 0)))
     was_training = model.training
     model.eval()

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from adaptkit import ops
 from adaptkit.errors import DataError, ModelError
 from adaptkit.models.batching import batches_by_length, pad_right
+from adaptkit.models.control_tokens import encode
 from adaptkit.models.head import split
 
 if TYPE_CHECKING:
@@ -54,10 +55,7 @@ def score_documents(
     """
     bos = first_token(tokenizer)
     texts = [text for _, text in documents]
-    encoded: list[list[int]] = []
-    if texts:
-        encoding = tokenizer(texts, add_special_tokens=False, return_attention_mask=False, verbose=False)
-        encoded = encoding["input_ids"]
+    encoded = encode(tokenizer, texts, special=False)
     windows = [
         window for index, ids in enumerate(encoded) for window in _windows(index, [bos, *ids], seq_len)
     ]

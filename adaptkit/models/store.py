@@ -17,6 +17,7 @@ from adaptkit.adapters import keep_nf4_exact
 from adaptkit.disk import whole_folder
 from adaptkit.errors import ModelError, first_line
 from adaptkit.models.folder import Kind, check_weights, find, model_kind, read_json_object
+from adaptkit.models.generation_settings import stop_at, unbent
 from adaptkit.models.head import unwrap
 
 if TYPE_CHECKING:
@@ -160,7 +161,8 @@ def save(model: nn.Module, tokenizer: Any, folder: str | Path) -> None:
     """Write a Hugging Face folder: configs, model.safetensors, tokenizer files and chat template.
 
     The folder appears whole or not at all, and replaces an older one. Special ids that the model's configs
-    lack come from the tokenizer.
+    lack come from the tokenizer. Of its generation config stays where it ends and how it samples; what would
+    change greedy answers does not (`generation_settings.bending_settings` names it).
 
     Raises: ModelError for a model with adapters or quantised weights (merge first); DiskFullError.
     """
@@ -176,7 +178,7 @@ def save(model: nn.Module, tokenizer: Any, folder: str | Path) -> None:
     _fill_special_ids(plain, tokenizer)
     num_bytes = sum(p.numel() * p.element_size() for p in plain.parameters())
     with whole_folder(folder, num_bytes=num_bytes) as temporary:
-        with _serving_config(plain.config), quiet():
+        with _serving_config(plain.config), unbent(plain), quiet():
             plain.save_pretrained(temporary)
         tokenizer.save_pretrained(temporary)
 
@@ -210,6 +212,8 @@ def _fill_special_ids(model: Any, tokenizer: Any) -> None:
         for config in (model.config, generation):
             if config is not None and value is not None and getattr(config, key, None) is None:
                 setattr(config, key, value)
+    if tokenizer.eos_token_id is not None:
+        stop_at(model, [tokenizer.eos_token_id])
 
 
 def _read_config(folder: Path) -> Any:

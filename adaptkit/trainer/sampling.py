@@ -5,15 +5,14 @@ Shape suffixes: B = rows, T = tokens, P = tokens of the longest prompt.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import Any
 
 import torch
 from torch import Tensor, nn
-from transformers import GenerationConfig, PreTrainedModel
+from transformers import GenerationConfig
 
 from adaptkit import ops
+from adaptkit.models.generation_settings import end_ids, own_distribution
 from adaptkit.models.head import unwrap
 from adaptkit.trainer.objective import Batch
 
@@ -32,8 +31,8 @@ def continued(model: nn.Module, batch: Batch) -> Batch:
     Returns: input_ids, labels, position_ids and attention_mask [B, T], prompts padded on the left.
     """
     ids_BT, ends_B = batch["input_ids"], prompt_lengths(batch)
-    starts_B, config = prompt_starts(batch, ends_B), unwrap(model).config
-    pad = config.pad_token_id
+    starts_B, ends = prompt_starts(batch, ends_B), end_ids(model)
+    pad = unwrap(model).config.pad_token_id
     if pad is None:
         pad = 0
     prompts_BP, mask_BP = left_padded(ids_BT, starts_B, ends_B, pad)
@@ -44,17 +43,17 @@ def continued(model: nn.Module, batch: Batch) -> Batch:
         top_p=1.0,
         temperature=1.0,
         max_new_tokens=max(1, ids_BT.shape[1] - longest),
-        eos_token_id=config.eos_token_id,
+        eos_token_id=ends or None,
         pad_token_id=pad,
         use_cache=True,
     )
     training = model.training
     model.eval()
-    with _own_distribution(unwrap(model)):
+    with own_distribution(model):
         generate: Any = unwrap(model, keep_peft=True).generate
         written_BT = generate(input_ids=prompts_BP, attention_mask=mask_BP, generation_config=settings)
     model.train(training)
-    new_BT = _until_the_end(written_BT[:, longest:], config.eos_token_id)
+    new_BT = _until_the_end(written_BT[:, longest:], ends)
     mask_BT = torch.cat([mask_BP, new_BT.long()], 1)
     labels_BT = written_BT.where(
         torch.cat([torch.zeros_like(mask_BP, dtype=torch.bool), new_BT], 1), ops.IGNORE_INDEX
@@ -93,21 +92,8 @@ def left_padded(ids_BT: Tensor, starts_B: Tensor, ends_B: Tensor, pad: int) -> t
     return ids_BT.gather(1, from_BP.clamp_min(0)).where(mask_BP, pad), mask_BP.long()
 
 
-@contextmanager
-def _own_distribution(model: PreTrainedModel) -> Iterator[None]:
-    """Inside, `generate` knows none of the model's own habits (penalties, filters): samples come from its
-    distribution."""
-    habits = model.generation_config
-    try:
-        model.generation_config = GenerationConfig()
-        yield
-    finally:
-        model.generation_config = habits
-
-
-def _until_the_end(written_BT: Tensor, end: int | list[int] | None) -> Tensor:
+def _until_the_end(written_BT: Tensor, ends: list[int]) -> Tensor:
     """True up to and with the first end of text."""
-    if end is None:
-        return torch.ones_like(written_BT, dtype=torch.bool)
-    ended_BT = torch.isin(written_BT, torch.tensor(end, device=written_BT.device)).int()
+    ids = torch.tensor(ends, dtype=written_BT.dtype, device=written_BT.device)
+    ended_BT = torch.isin(written_BT, ids).int()
     return ended_BT.cumsum(1) - ended_BT == 0

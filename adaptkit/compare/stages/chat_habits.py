@@ -12,6 +12,7 @@ from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any, Literal
 
 from adaptkit.finetune.generation import generate
+from adaptkit.models.control_tokens import control_tokens, encode_rendered
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -106,14 +107,13 @@ def refuses(reply: str) -> bool:
 
 def _prompt(tokenizer: PreTrainedTokenizerBase, text: str) -> list[int]:
     turns = [{"role": "user", "content": text}]
-    rendered = tokenizer.apply_chat_template(turns, tokenize=False, add_generation_prompt=True)
-    return list(tokenizer(rendered, add_special_tokens=False)["input_ids"])
+    rendered = str(tokenizer.apply_chat_template(turns, tokenize=False, add_generation_prompt=True))
+    return [token for token, _, _ in encode_rendered(tokenizer, rendered)]
 
 
 def _end_of_turn(tokenizer: PreTrainedTokenizerBase) -> int | None:
-    """The special token that closes an answer in the chat template; else the tokenizer's EOS."""
+    """The control token that closes an answer in the chat template; else the tokenizer's EOS."""
     turns = [{"role": "user", "content": "a"}, {"role": "assistant", "content": "zebra"}]
     rendered = str(tokenizer.apply_chat_template(turns, tokenize=False))
-    closing = tokenizer(rendered.rpartition("zebra")[2], add_special_tokens=False)["input_ids"]
-    special = set(tokenizer.all_special_ids)
-    return next((token for token in closing if token in special), tokenizer.eos_token_id)
+    closing = control_tokens(tokenizer).read(rendered.rpartition("zebra")[2])
+    return closing[0][0] if closing else tokenizer.eos_token_id

@@ -18,6 +18,7 @@ from adaptkit.export.papers.lineage import Training
 from adaptkit.export.papers.provenance import Provenance, code
 from adaptkit.export.record import ExportRecord, ServedKind
 from adaptkit.export.source import Source
+from adaptkit.models.generation_settings import HARMLESS, SAMPLING
 from adaptkit.run import Run, read_json, read_sealed, write_text
 from adaptkit.run_record import RecipeKind, SplitRecord, read_record
 from adaptkit.study.record import read_study
@@ -79,7 +80,7 @@ def write_card(folder: Path, source: Source, provenance: Provenance, parity: Par
         "scores": scores(source),
         "verdict": verdict_sentence(source),
         "parity": parity,
-        "limits": limits(provenance, config["model_type"]),
+        "limits": [*limits(provenance, config["model_type"]), *generation_notes(folder, source)],
         "reproduce": _reproduce(source, provenance),
         "load": _load_lines(source.kind),
         "code": code(),
@@ -145,6 +146,33 @@ def limits(provenance: Provenance, model_type: str) -> list[str]:
         )
     sentences.append("Bias, toxicity and memorised personal data were not audited for this export.")
     return sentences
+
+
+def generation_notes(folder: Path, source: Source) -> list[str]:
+    """Say which settings of its base's generation config stand in this folder, and which were left out."""
+    if source.kind != "generate":
+        return []
+    written, before = (_generation_config(place) for place in (folder, source.folder))
+    left_out = {name: value for name, value in before.items() if name not in written and name not in HARMLESS}
+    if source.record is not None:
+        left_out |= source.record.facts.get("generation_settings_left_out", {})
+    kept = {name: written[name] for name in SAMPLING if name in written}
+    sentences = []
+    if kept:
+        settings = ", ".join(f"{name} {value}" for name, value in kept.items())
+        what = f"generation_config.json keeps how its base samples ({settings})"
+        sentences.append(f"{what}; scores here are of greedy answers.")
+    if left_out:
+        settings = ", ".join(f"{name} {value}" for name, value in left_out.items())
+        sentences.append(
+            f"What would change greedy answers of its base is left out of generation_config.json: {settings}."
+        )
+    return sentences
+
+
+def _generation_config(folder: Path) -> dict[str, Any]:
+    path = folder / "generation_config.json"
+    return read_json(path) if path.is_file() else {}
 
 
 def _rounding(export: ExportRecord) -> str:

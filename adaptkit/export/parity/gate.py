@@ -14,10 +14,10 @@ from typing import TYPE_CHECKING, Any
 
 from torch import Tensor
 
-from adaptkit.data.tokenizers import encode
 from adaptkit.errors import ModelError
 from adaptkit.export.formats import Format
 from adaptkit.export.parity.answers import Answers
+from adaptkit.models.control_tokens import encode
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerFast

@@ -1,6 +1,7 @@
 """Serve LoRA adapters behind their base: find the base, and merge the adapters that vLLM cannot serve.
 
-vLLM 0.32 refuses DoRA, modules saved whole and ranks over 256. Such an adapter is served merged instead: as
+vLLM 0.32 refuses DoRA, modules saved whole and ranks over 256, and it stops where the base stops, whatever
+turns an adapter was taught. Such an adapter is served merged instead: as
 the merged model of its own run where it lies in one (a QLoRA adapter always: it belongs to the 4-bit values
 of its base, and over the full-precision base it is another model), else merged here once, into a folder
 beside it.
@@ -53,6 +54,8 @@ def cannot_be_served(folder: Path) -> str | None:
     record = _record_of(folder)
     if record is not None and record.adapter is not None and record.adapter.kind == "qlora":
         return "it belongs to the 4-bit values of its base (QLoRA)"
+    if record is not None and (ends := record.facts.get("new_ends")):
+        return f"its turns end with {', '.join(ends)}, at which its base does not stop"
     return None
 
 
