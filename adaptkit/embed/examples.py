@@ -12,6 +12,7 @@ from typing import Any
 from adaptkit.data.beir import RetrievalSet, read_set, retrieval_folder, splits
 from adaptkit.data.heldout import MAX_SKIPPED, split_record
 from adaptkit.data.readers import DataConfig, Dataset, read
+from adaptkit.data.words import num_words
 from adaptkit.embed.config import Loss
 from adaptkit.embed.rows import Example, groups_of
 from adaptkit.embed.structure import pairs_from_text
@@ -27,7 +28,12 @@ SCORED: tuple[str, ...] = ("cosine", "margin")
 FROM_TEXT: tuple[str, ...] = ("simcse", "tsdae")
 RETRIEVAL, HELD_OUT = "retrieval", "held out of train"
 """Kinds of a split that is no data set of its own."""
-_SENTENCES = re.compile(r"\n+|(?<=[.!?])\s+")
+_WITHOUT_BLANK = "\u3002\uff01\uff1f\uff0e"  # full stops of Chinese and Japanese
+_SENTENCES = re.compile(
+    "\\n+|(?<=[.!?])\\s+"
+    f"|(?<=[{_WITHOUT_BLANK}])"
+    "|(?<=[\u061f\u06d4\u0964\u104b\u17d4\u0e00-\u0eff])\\s+"  # Arabic, Urdu, Hindi, Burmese, Khmer, Thai
+)
 _LABELS = {"true": 1.0, "false": 0.0, "yes": 1.0, "no": 0.0}
 
 
@@ -113,15 +119,16 @@ def in_pieces(examples: Examples, most_words: int) -> Examples:
 def pieces(text: str, most_words: int) -> list[str]:
     """A text in pieces of at most `most_words` words, or of one sentence where that has more."""
     parts: list[str] = []
-    num_words = 0
+    size = 0
     for sentence in filter(str.strip, _SENTENCES.split(text)):
-        count = len(sentence.split())
-        if parts and num_words + count <= most_words:
-            parts[-1] = f"{parts[-1]} {sentence.strip()}"
-            num_words += count
+        count = num_words(sentence)
+        if parts and size + count <= most_words:
+            blank = "" if parts[-1][-1] in _WITHOUT_BLANK else " "
+            parts[-1] = f"{parts[-1]}{blank}{sentence.strip()}"
+            size += count
         else:
             parts.append(sentence.strip())
-            num_words = count
+            size = count
     return parts
 
 
