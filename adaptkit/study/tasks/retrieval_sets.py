@@ -60,6 +60,7 @@ def write_sets(folder: Path, corpus: CorpusConfig, rows: CorpusRows) -> None:
     drawn = draw(_rows([parts["dev"]]), corpus.dev_items)
     parts["dev"] = parts["dev"].with_queries({row.id for row in drawn})
     whole = _read(tested, scored_split(tested), corpus.test or corpus.train)
+    _check_ids(parts["train"], whole)
     parts["test"] = whole.with_queries({row.id for row in rows.test.rows})
     documents = {name: text for part in parts.values() for name, text in part.documents.items()}
     queries = {name: text for part in parts.values() for name, text in part.queries.items()}
@@ -72,6 +73,16 @@ def write_sets(folder: Path, corpus: CorpusConfig, rows: CorpusRows) -> None:
             for document, grade in of.items()
         )
         write_text(folder / "qrels" / f"{name}.tsv", "query-id\tcorpus-id\tscore\n" + "".join(lines))
+
+
+def _check_ids(learnt: RetrievalSet, tested: RetrievalSet) -> None:
+    """Raises: DataError for an id that stands for one text in training and for another in the test."""
+    for ours, theirs in ((learnt.documents, tested.documents), (learnt.queries, tested.queries)):
+        for name in ours.keys() & theirs.keys():
+            if ours[name] != theirs[name]:
+                what = f"the id '{name}' is given twice, to another text at {learnt.where[name]}"
+                fix = "give every text an id of its own, in both sets"
+                raise DataError(what, where=tested.where[name], fix=fix)
 
 
 def bm25_rows(folder: Path) -> tuple[Rows, float]:
