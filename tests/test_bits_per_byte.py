@@ -16,10 +16,14 @@ from adaptkit.models.bits_per_byte import _windows, bits_per_byte, score_documen
 class Letters:
     """A tokenizer of one token per character; BOS is 0."""
 
-    bos_token_id, cls_token_id, eos_token_id = 0, None, None
+    bos_token_id, cls_token_id, eos_token_id, unk_token_id = 0, None, None, None
+
+    def decode(self, ids, **options):
+        return self.texts[tuple(ids)]
 
     def __call__(self, texts, **options):
         assert options["add_special_tokens"] is False
+        self.texts = {tuple(2 + ord(letter) % (VOCAB - 2) for letter in text): text for text in texts}
         return {"input_ids": [[2 + ord(letter) % (VOCAB - 2) for letter in text] for text in texts]}
 
 
@@ -95,6 +99,7 @@ def test_bytes_are_those_of_utf8_and_training_mode_is_kept():
         "nats": 0.0,
         "num_bytes": 0,
         "num_tokens": 0,
+        "lost_bytes": 0,
     }
     assert bits_per_byte(rows) == pytest.approx(rows[0]["nats"] / 10 / math.log(2))
 

@@ -20,6 +20,7 @@ from adaptkit.data.score_table import ScoreTable, accuracy_table, macro_f1_table
 from adaptkit.data.words import fold, punctuation, without_han_blanks, words
 from adaptkit.embed.retrieval_metrics import PER_QUERY, retrieval_row
 from adaptkit.errors import DataError
+from adaptkit.subsequence import longest_common_subsequence
 
 NUM_ECE_BINS = 15
 _ARTICLES = re.compile(r"\b(a|an|the)\b")
@@ -137,21 +138,8 @@ def _rouge_l_table(predictions: Sequence[str], references: Sequence[str]) -> Sco
 
 def _rouge_l_item(prediction: str, reference: str) -> float:
     predicted, actual = (words(text.replace("_", " ")) for text in (prediction, reference))
-    common = _longest_common_subsequence(actual, predicted)
+    common = longest_common_subsequence(actual, predicted)
     return 2 * common / (len(predicted) + len(actual)) if common else 0.0
-
-
-def _longest_common_subsequence(left: list[str], right: list[str]) -> int:
-    """Length, by the bit-parallel recurrence of Hyyro 2004: one addition per word of `right`."""
-    masks: dict[str, int] = {}
-    for i, word in enumerate(left):
-        masks[word] = masks.get(word, 0) | (1 << i)
-    everything = (1 << len(left)) - 1
-    row = everything
-    for word in right:
-        hits = row & masks.get(word, 0)
-        row = ((row + hits) | (row - hits)) & everything
-    return len(left) - row.bit_count()
 
 
 # Language
