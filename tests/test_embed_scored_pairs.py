@@ -15,7 +15,7 @@ from adaptkit.embed.scored_pairs import Scale
 from adaptkit.embed.scores import scores_of
 from adaptkit.errors import DataError
 
-numbers = st.floats(-1e6, 1e6, allow_nan=False)
+numbers = st.integers(-1000, 1000).map(lambda number: number / 100)
 
 
 def scored(path: Path, values: list, name: str = "score") -> DataConfig:
@@ -73,7 +73,7 @@ def test_scores_of_no_or_another_scale_are_refused(tmp_path: Path, train, dev, m
 
 @given(st.lists(numbers, min_size=2, max_size=20))
 def test_targets_keep_order_and_range(values: list[float]) -> None:
-    if max(values) - min(values) < 1e-6:
+    if max(values) == min(values):
         return
     scale = Scale.of(values, "x:1")
     mapped = [scale.target(value, "x:1") for value in values]
