@@ -162,8 +162,8 @@ def encode(
     from adaptkit.embed.encoding import encode_files
 
     encoder = Encoder.load(model, dtype=dtype)
-    if prompt is None and "document" in encoder.layout.prompts:
-        prompt = "document"
+    if prompt is None:
+        prompt = encoder.layout.prompt_if_any("document")
     encoding = encode_files(encoder, files, out, prompt=prompt, dimensions=dimensions, format=format)
     info = encoding.info
     line = f"{info['count']:,} vectors of {info['dimensions']} in {encoding.folder}"

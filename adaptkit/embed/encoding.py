@@ -119,7 +119,7 @@ def encode_files(
     """
     out = Path(out)
     files, _ = find_files(patterns)
-    size = dimensions or encoder.width
+    size = dimensions or encoder.size
     settings = {
         "model": encoder.digest,
         "files": digest([file_digest(file) for file in files]),

@@ -58,18 +58,17 @@ class Index:
     def search(self, encoder: Encoder, queries: Sequence[str], k: int = 10) -> list[list[tuple[str, float]]]:
         """The k best (id, score) of each query; equal scores by descending id.
 
-        Raises: ModelError for another model than the one that made the vectors.
+        Raises: ModelError for another model than the one that made the vectors, or one whose vectors are not
+            compared by their product.
         """
         if encoder.digest != self.info["model"]:
             ours, theirs = self.info["model"][:12], encoder.digest[:12]
             what = f"these vectors are of model {ours}, the queries' model is {theirs}"
             fix = "search with the model that made the index, or index again with this one"
             raise ModelError(what, where=str(self.folder), fix=fix)
+        encoder.check_products()
         prompt = encoder.layout.prompt_if_any("query")
-        dimensions = self.info["dimensions"]
-        if dimensions == encoder.width:
-            dimensions = 0
-        return self.nearest(encoder.encode(queries, prompt=prompt, dimensions=dimensions), k)
+        return self.nearest(encoder.encode(queries, prompt=prompt, dimensions=self.info["dimensions"]), k)
 
     def nearest(self, queries_QD: np.ndarray, k: int) -> list[list[tuple[str, float]]]:
         """The k best (id, score) of each query vector."""
