@@ -55,6 +55,7 @@ LEVELS = {
     "environment": 1,
     "config": 1,
     "yaml_text": 1,
+    "subsequence": 1,
     "errors": 1,
     "version": 0,
     "adaptkit_kernels": 0,

@@ -8,7 +8,7 @@ import math
 import pytest
 import torch
 from tiny_training import VOCAB, llama
-from tokenizers import Tokenizer, models, pre_tokenizers
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 from transformers import PreTrainedTokenizerFast
 
 from adaptkit.errors import DataError, ModelError
@@ -22,6 +22,7 @@ def letters() -> PreTrainedTokenizerFast:
     vocabulary = {"[BOS]": 0, "[UNK]": 1} | {letter: 2 + i for i, letter in enumerate(LETTERS)}
     core = Tokenizer(models.WordLevel(vocabulary, unk_token="[UNK]"))
     core.pre_tokenizer = pre_tokenizers.Split("", "isolated")
+    core.decoder = decoders.Fuse()
     return PreTrainedTokenizerFast(tokenizer_object=core, bos_token="[BOS]", unk_token="[UNK]")
 
 
@@ -97,6 +98,7 @@ def test_bytes_are_those_of_utf8_and_training_mode_is_kept():
         "nats": 0.0,
         "num_bytes": 0,
         "num_tokens": 0,
+        "lost_bytes": 0,
     }
     assert bits_per_byte(rows) == pytest.approx(rows[0]["nats"] / 10 / math.log(2))
 

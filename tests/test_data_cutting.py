@@ -11,9 +11,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from adaptkit.data.cutting import cut_overlap, drop_overlap
-from adaptkit.data.ngrams import word_hashes, word_starts
+from adaptkit.data.ngrams import hashed_words
 from adaptkit.data.overlap import overlap
 from adaptkit.data.readers import DataConfig, Dataset, Row, content_id, read, split
+from adaptkit.data.words import word_starts
 
 WORDS = [f"word{i}" for i in range(3000)]
 
@@ -145,10 +146,10 @@ def test_what_is_left_shares_no_tenth_with_any_item(
 def test_words_are_found_at_their_place_whatever_lower_case_does(letter: str) -> None:
     text = f"{letter}stanbul {letter} lies {letter}{letter}there, where? Twoseas meet"
     starts = word_starts(text)
-    assert len(starts) == len(word_hashes(text)) == 7
+    assert len(starts) == len(hashed_words(text)) == 7
     assert all(start == 0 or not text[start - 1].isalnum() for start in starts)
     assert [text[start] for start in starts[-3:]] == ["w", "T", "m"]
-    assert np.array_equal(word_hashes("TWOSEAS"), word_hashes(text)[5:6])
+    assert np.array_equal(hashed_words("TWOSEAS").hashes, hashed_words(text).hashes[5:6])
 
 
 @pytest.mark.data

@@ -13,6 +13,7 @@ from adaptkit.study.data_record import (
     ShiftRecord,
     TestSetRecord,
     TimesRecord,
+    TokenizerRecord,
 )
 
 
@@ -69,6 +70,16 @@ def test_more_than_a_tenth_cut_is_a_limit():
     label = {"refund": PartCutRecord(num_bytes=5_000, share=0.4)}
     assert data_limits(data(cuts=(cut(by_label=label),))) == [
         "Overlap with the tests took 40% of domain, label refund (5 kB)."
+    ]
+
+
+def test_a_lossy_tokenizer_is_a_limit():
+    fits = {"domain": TokenizerRecord(bytes_per_token=4, vocab_size=9)}
+    assert data_limits(data(tokenizers=fits)) == []
+    lossy = {"generic": TokenizerRecord(bytes_per_token=4, vocab_size=9, lost_share=0.031)}
+    assert data_limits(data(tokenizers=lossy)) == [
+        "The generic tokenizer cannot give back 3.10% of the bytes of the domain's test: each is charged 8 "
+        "bits, and where it stood."
     ]
 
 

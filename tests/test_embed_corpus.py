@@ -95,7 +95,7 @@ def test_a_folder_of_something_else_is_refused(encoder, files, tmp_path):
 @pytest.mark.parametrize(
     ("line", "match"),
     [
-        ('{"_id": "d1", "text": "again"}', "'d1' occurs twice"),
+        ('{"_id": "d1", "text": "again"}', "'d1' is given twice"),
         ('{"_id": "z"}', "no column 'text'"),
         ("{", "JSON"),
     ],

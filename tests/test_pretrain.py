@@ -105,7 +105,7 @@ def test_scratch_learns_and_leaves_a_complete_run(corpus, tmp_path):
         "chat_template.jinja",
     }
     rows = [json.loads(line) for line in run.items("language").read_text().splitlines()]
-    assert len(rows) == 20 and rows[0].keys() == {"id", "nats", "num_bytes", "num_tokens"}
+    assert len(rows) == 20 and rows[0].keys() == {"id", "nats", "num_bytes", "num_tokens", "lost_bytes"}
     assert {
         "flops",
         "seconds",

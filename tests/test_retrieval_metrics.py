@@ -3,6 +3,7 @@ Home of data.beir, embed.retrieval, embed.retrieval_metrics and study.tasks.retr
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 import ir_measures
@@ -11,8 +12,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from ir_measures import AP, RR, R, nDCG
+from tiny_embed import bert
 
 from adaptkit.data.beir import read_set, scored_split, splits
+from adaptkit.data.check import check
+from adaptkit.embed.encoder import Encoder
+from adaptkit.embed.encoding import encode_files
 from adaptkit.embed.examples import MOST_BESIDE, Examples, set_of
 from adaptkit.embed.retrieval_metrics import PER_QUERY, ranked, retrieval_row, retrieval_scores
 from adaptkit.embed.rows import Example
@@ -165,3 +170,73 @@ def test_dev_queries_search_beside_their_own_answers():
     assert beside.documents == set_of(Examples(rows, corpus=many[::-1])).documents, (
         "whatever order the corpus is in"
     )
+
+
+@pytest.mark.parametrize(
+    ("name", "line", "id"),
+    [
+        ("corpus.jsonl", '{"_id": "d1", "text": "another text"}\n', "d1"),
+        ("corpus.jsonl", '{"_id": "new", "text": "one"}\n{"_id": "new", "text": "one"}\n', "new"),
+        ("queries.jsonl", '{"_id": "q1", "text": "another question"}\n', "q1"),
+        ("queries.more.jsonl", '{"_id": "q1", "text": "another question"}\n', "q1"),
+        ("corpus.more.jsonl", '{"_id": "d1", "text": "another text"}\n', "d1"),
+    ],
+)
+def test_an_id_that_is_given_twice_is_refused_at_its_line(folder, name, line, id):
+    before = read_set(folder, "dev")
+    with (folder / name).open("a") as file:
+        file.write(line)
+    with pytest.raises(DataError, match=rf"the id '{id}' is given twice, first at .*jsonl:\d+") as caught:
+        read_set(folder, "dev")
+    assert Path(caught.value.where.rpartition(":")[0]).name == name
+    left = read_set(folder, "dev", on_bad_row="skip")
+    assert len(left.skipped) == 1 and left.queries == before.queries
+    assert {key: text for key, text in left.documents.items() if key != "new"} == before.documents
+    if name == "corpus.jsonl":
+        with pytest.raises(DataError, match=f"the id '{id}' is given twice") as encoded:
+            encode_files(Encoder.load(bert(folder / "model")), [str(folder / name)], folder / "out")
+        assert encoded.value.where == caught.value.where
+
+
+def test_a_query_may_be_listed_again_with_its_text(folder):
+    before = read_set(folder, "dev")
+    shutil.copy(folder / "queries.jsonl", folder / "queries.copy.jsonl")
+    assert read_set(folder, "dev").queries == before.queries
+
+
+HEADER = "query-id\tcorpus-id\tscore\n"
+
+
+@pytest.mark.parametrize(
+    ("text", "match"),
+    [
+        ("q1\td1\t1\nq2\td2\t1\n", "columns query-id, corpus-id and score are missing: this is judgements"),
+        (
+            "q1 0 d1 1\nq2 0 d2 1\n",
+            "columns query-id, corpus-id and score are missing: this is TREC's format",
+        ),
+        ("q1\t0\td1\t1\nq2\t0\td2\t1\n", "are missing: this is TREC's format"),
+        ("qid\tdocid\tscore\nq1\td1\t1\n", "the columns query-id and corpus-id are missing\n"),
+        ("query-id\tcorpus-id\tgrade\nq1\td1\t1\n", "the column score is missing\n"),
+        (HEADER, "no query has a relevant document"),
+        (f"{HEADER}q1\td1\t0\n", "no query has a relevant document"),
+        (f"{HEADER}q1\td1\t1\nq1\td1\t2\n", "'d1' has another grade for 'q1' above"),
+        (f"{HEADER}q1\td1\t1.5\n", "no whole number"),
+    ],
+)
+def test_judgements_that_cannot_be_read_are_named(folder, text, match):
+    (folder / "qrels" / "dev.tsv").write_text(text)
+    with pytest.raises(DataError, match=match):
+        read_set(folder, "dev")
+    if "missing" in match:
+        with pytest.raises(DataError, match=match):
+            read_set(folder, "dev", on_bad_row="skip")
+        with pytest.raises(DataError, match=match):
+            check([str(folder)])
+
+
+def test_numbers_serve_as_ids_and_whole_grades_as_grades(folder):
+    with (folder / "corpus.jsonl").open("a") as file:
+        file.write('{"_id": 77, "text": "seventy-seven"}\n')
+    (folder / "qrels" / "dev.tsv").write_text(f"{HEADER}q1\t77\t2.0\nq1\td1\t-1\n")
+    assert read_set(folder, "dev").grades == {"q1": {"77": 2, "d1": -1}}

@@ -47,7 +47,7 @@ def test_weighted_table_is_the_metric_of_the_resample(found, seed):
     )
 
 
-words = st.text(alphabet="ab cd12.,-'\u00e9", max_size=30)
+words = st.text(alphabet="ab cdT12.,-_'", max_size=30)
 
 
 @settings(max_examples=150, deadline=None)

@@ -26,7 +26,13 @@ class _Window:
 
 
 def http_bits_per_byte(
-    client: Client, model: str, documents: Sequence[str], *, seq_len: int, first_token: int | None = None
+    client: Client,
+    model: str,
+    documents: Sequence[str],
+    *,
+    seq_len: int,
+    first_token: int | None = None,
+    lost_nats: float = 0.0,
 ) -> float:
     """Measure the bits per UTF-8 byte that a served model needs for `documents`.
 
@@ -34,6 +40,7 @@ def http_bits_per_byte(
         seq_len: tokens per window; at most the model's window minus 2, as vLLM must be able to generate one
             token more.
         first_token: what a document begins with; by default what the server's own tokenizer puts first.
+        lost_nats: what is charged for what the tokenizer cannot give back of the documents.
     Raises: ServerError if the server refuses, or the documents hold no text.
     """
     num_bytes = sum(len(text.encode()) for text in documents)
@@ -44,7 +51,8 @@ def http_bits_per_byte(
     encoded = [[first_token, *client.tokenize(model, text)] for text in documents]
     windows = [window for token_ids in encoded for window in _windows(token_ids, seq_len)]
     batches = (windows[start : start + PROMPTS_AT_ONCE] for start in range(0, len(windows), PROMPTS_AT_ONCE))
-    return sum(_nats(client, model, batch) for batch in batches) / num_bytes / math.log(2)
+    nats = lost_nats + sum(_nats(client, model, batch) for batch in batches)
+    return nats / num_bytes / math.log(2)
 
 
 def _first_token(client: Client, model: str) -> int:

@@ -2,7 +2,9 @@
 
 <folder>/corpus.jsonl[.gz]  _id, title, text     queries*.jsonl[.gz]  _id, text     qrels/<split>.tsv
 
-A query may name the group that it belongs to, in a field `group`.
+A query may name the group that it belongs to, in a field `group`. An id stands for one text: a document's is
+given once, a query's may be repeated in another file with the same text. The qrels begin with their column
+names, query-id, corpus-id and score.
 """
 
 from __future__ import annotations
@@ -19,6 +21,7 @@ from adaptkit.data.readers import DataConfig
 from adaptkit.errors import DataError
 
 TEST_SPLITS = ("test", "dev")
+COLUMNS = ("query-id", "corpus-id", "score")
 OnBadRow = Literal["stop", "skip"]
 
 
@@ -92,7 +95,8 @@ def read_set(
         max_bytes: keep at most this many bytes of documents, those that answer the split's queries first,
             each by hash of their ids, and the queries that they answer.
         on_bad_row: stop at the first line that cannot be used, or leave such lines out and list them.
-    Raises: DataError at `file:line` for a row that lacks an id or text, or a grade for what is not there.
+    Raises: DataError at `file:line` for a row that lacks an id or text, for an id or a judgement given twice
+        and a grade for what is not there; for qrels without their columns; where no query has an answer.
     """
     folder = Path(folder)
     if split not in splits(folder):
@@ -100,7 +104,7 @@ def read_set(
         raise DataError(f"no qrels/{split}.tsv", where=str(folder), fix=f"choose one of the splits: {names}")
     reader = _Reader(on_bad_row)
     documents = reader.texts(_files(folder, "corpus"))
-    queries = reader.texts(_files(folder, "queries"), reader.groups)
+    queries = reader.texts(_files(folder, "queries"), reader.groups, again=True)
     grades = reader.grades(folder / "qrels" / f"{split}.tsv", documents, queries)
     if max_bytes:
         answers = {name for graded in grades.values() for name, grade in graded.items() if grade > 0}
@@ -112,6 +116,9 @@ def read_set(
     judged = {
         query: graded for query, graded in grades.items() if any(grade > 0 for grade in graded.values())
     }
+    if not judged:
+        what, fix = "no query has a relevant document", "give grades above 0 to what answers a query"
+        raise DataError(what, where=f"{folder}/qrels/{split}.tsv", fix=fix)
     judged_queries = {query: queries[query] for query in judged}
     num_unjudged = len(grades) - len(judged)
     return RetrievalSet(
@@ -136,16 +143,31 @@ class _Reader:
         self.groups: dict[str, str] = {}
         self.skipped: list[str] = []
 
-    def texts(self, files: list[Path], groups: dict[str, str] | None = None) -> dict[str, str]:
-        """id -> text of all records; what they belong to goes into `groups`."""
+    def texts(
+        self, files: list[Path], groups: dict[str, str] | None = None, *, again: bool = False
+    ) -> dict[str, str]:
+        """id -> text of all records; what they belong to goes into `groups`.
+
+        Args:
+            again: whether another file may repeat an id with the same text.
+        """
         texts: dict[str, str] = {}
+        places: dict[str, str] = {}
         for file in files:
             for place, record in self._records(file):
-                name, text = record.get("_id"), record.get("text")
-                if not isinstance(name, str) or not isinstance(text, str):
+                name, text = _id_of(record), record.get("text")
+                if name is None or not isinstance(text, str):
                     self._refuse(place, Fault("a row needs _id and text", "write both as strings"))
                     continue
-                texts[name], self.where[name] = titled_text(record, text), place
+                text = titled_text(record, text)
+                first = places.setdefault(name, place)
+                if first != place:
+                    elsewhere = first.rpartition(":")[0] != str(file)
+                    if not (again and elsewhere and text == texts[name]):
+                        what = f"the id '{name}' is given twice, first at {first}"
+                        self._refuse(place, Fault(what, "give every text an id of its own"))
+                    continue
+                texts[name], self.where[name] = text, place
                 if groups is not None and record.get("group") is not None:
                     groups[name] = str(record["group"])
         return texts
@@ -155,16 +177,21 @@ class _Reader:
     ) -> dict[str, dict[str, int]]:
         """Query id -> document id -> grade."""
         grades: dict[str, dict[str, int]] = {}
-        for place, record in self._records(file):
-            query, document, grade = (record.get(name) for name in ("query-id", "corpus-id", "score"))
+        for number, (place, record) in enumerate(self._records(file)):
+            if not number:
+                _check_columns(file, record)
+            query, document, grade = (record.get(name) for name in COLUMNS)
             if query not in queries or document not in documents:
                 missing = document if query in queries else query
                 self._refuse(place, Fault(f"'{missing}' is not in the set", "add it, or remove this line"))
                 continue
-            try:
-                grades.setdefault(str(query), {})[str(document)] = int(str(grade))
-            except ValueError:
+            value = _whole(str(grade))
+            if value is None:
                 self._refuse(place, Fault(f"grade '{grade}' is no whole number", "write a number"))
+                continue
+            if grades.setdefault(str(query), {}).setdefault(str(document), value) != value:
+                what = f"'{document}' has another grade for '{query}' above"
+                self._refuse(place, Fault(what, "judge each pair once"))
         return grades
 
     def _records(self, file: Path) -> Iterator[tuple[str, Record]]:
@@ -178,6 +205,41 @@ class _Reader:
         if self._stop:
             raise DataError(fault.what, where=place, fix=f"{fault.fix}, or set on_bad_row: skip")
         self.skipped.append(f"{place}: {fault.what}")
+
+
+def _id_of(record: Record) -> str | None:
+    """The id of a document or query as text; None without one."""
+    name = record.get("_id")
+    if isinstance(name, bool) or not isinstance(name, str | int):
+        return None
+    return str(name)
+
+
+def _whole(grade: str) -> int | None:
+    """A grade as a number: 1 and 1.0 are the same; None for what is none."""
+    try:
+        value = float(grade)
+    except ValueError:
+        return None
+    return int(value) if value.is_integer() else None
+
+
+def _check_columns(file: Path, record: Record) -> None:
+    """Raises: DataError for qrels whose first line does not name the columns."""
+    missing = [name for name in COLUMNS if name not in record]
+    if not missing:
+        return
+    what = f"the column {missing[0]} is missing"
+    if len(missing) > 1:
+        what = f"the columns {', '.join(missing[:-1])} and {missing[-1]} are missing"
+    cells = list(record)
+    if len(cells) == 1:  # blanks instead of tabs
+        cells = cells[0].split()
+    if len(cells) in (3, 4) and _whole(cells[-1]) is not None:
+        layout = "TREC's format" if len(cells) == 4 else "judgements alone"
+        what = f"{what}: this is {layout}, without column names"
+    fix = f"begin the file with the line {'<tab>'.join(COLUMNS)}, and write these three columns"
+    raise DataError(what, where=f"{file}:1", fix=fix)
 
 
 def _sample(documents: dict[str, str], answers: set[str], max_bytes: int) -> dict[str, str]:

@@ -18,12 +18,22 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from adaptkit.data.drawing import sources_of, with_document_groups
-from adaptkit.data.ngrams import word_starts
+from adaptkit.data.ngrams import hashed_words
 from adaptkit.data.overlap import SHORTEST, OverlapReport, Probe
 from adaptkit.data.readers import Dataset, Row
+from adaptkit.data.words import word_starts
 
-_SENTENCE_END = re.compile("\\n+|(?<=[.!?])[\"')\\]]*\\s+(?![a-z])|(?<=[\u3002\uff01\uff1f])")
-"""A line's end, or a full stop, blank and no small letter; in Chinese and Japanese the full stop alone."""
+_SMALL = "a-z\u00df-\u00f6\u00f8-\u00ff\u03ac-\u03ce\u0430-\u045f"
+_THAI_LIKE = "\u0e01-\u0e4e\u0e81-\u0ece\u1000-\u103f\u1780-\u17d3"  # Lao, Burmese, Khmer
+_SENTENCE_END = re.compile(
+    "\\n+"
+    f"|(?<=[.!?])[\"')\\]]*\\s+(?![{_SMALL}])"
+    "|(?<=[\u061f\u06d4\u0964\u0965\u104b\u17d4\u17d5\u1362\u0f0d\u0589])\\s*"  # Arabic, Hindi, Khmer ...
+    "|(?<=[\u3002\uff01\uff1f\uff0e\uff61])[\u300d\u300f\u201d\u2019\uff09]*"
+    f"|(?<=[{_THAI_LIKE}])\\s+(?=[{_THAI_LIKE}])"
+)
+"""A line's end; or a full stop, blank and no small letter; in scripts with a full stop of their own that
+alone; in Thai and its like, which have none, a blank."""
 
 
 @dataclass(frozen=True)
@@ -52,7 +62,7 @@ def cut_overlap(train: Dataset, tests: Mapping[str, Sequence[Row]]) -> tuple[Dat
     """Running text without the sentences that it shares with contaminated test items.
 
     A sentence that several tests share is counted for the first of them. What is left between two cuts stays
-    from SHORTEST words on.
+    from SHORTEST words on, or as much in scripts without blanks.
     """
     probe, ranges = _probe(train, tests)
     reports = {name: probe.report(numbers, name_rows=False) for name, numbers in ranges.items()}
@@ -111,18 +121,18 @@ def _probe(train: Dataset, tests: Mapping[str, Sequence[Row]]) -> tuple[Probe, d
 def _cut(text: str, marked: Sequence[np.ndarray]) -> tuple[list[str], list[int]]:
     """The pieces of a text that stay, and the bytes that went for each of several markings of its words."""
     starts = np.asarray([0, *(match.end() for match in _SENTENCE_END.finditer(text))], np.int64)
-    words = word_starts(text)
+    words = np.asarray(word_starts(text), np.int64)
     sentence_of = np.searchsorted(starts, words, side="right") - 1
     reason = np.full(len(starts), -1)  # the marking that a sentence goes for
     for number in reversed(range(len(marked))):
         reason[sentence_of[marked[number]]] = number
-    num_words = np.bincount(sentence_of, minlength=len(starts))
+    size = np.bincount(sentence_of, 1 / hashed_words(text).units, minlength=len(starts))
     ends = np.append(starts[1:], len(text))
     pieces: list[str] = []
     lost = [0] * len(marked)
     edges = np.flatnonzero(np.diff(reason >= 0)) + 1
     for part in np.split(np.arange(len(starts)), edges):
-        if reason[part[0]] < 0 and num_words[part].sum() >= SHORTEST:
+        if reason[part[0]] < 0 and size[part].sum() >= SHORTEST:
             pieces.append(text[starts[part[0]] : ends[part[-1]]].strip())
         for sentence in part[reason[part] >= 0]:
             lost[reason[sentence]] += len(text[starts[sentence] : ends[sentence]].encode())

@@ -16,10 +16,10 @@ from typing import Any
 
 import numpy as np
 
-from adaptkit.data.ngrams import mix, ngram_hashes, word_hashes
+from adaptkit.data.ngrams import hashed_words, mix, run_hashes
 from adaptkit.data.readers import Dataset, Row
 
-SHINGLE = 5  # words
+SHINGLE = 5  # English words, or as much in scripts without blanks
 # 128 hashes: pairs alike to 0.8 meet in some band with probability 0.95, pairs alike to 0.5 with 0.06
 BANDS, BAND_ROWS = 16, 8
 THRESHOLD = 0.75  # estimated Jaccard similarity from which two rows are near-duplicates
@@ -107,8 +107,7 @@ def minhash(texts: list[str]) -> np.ndarray:
     batch: list[np.ndarray] = []
     begin = 0
     for number, text in enumerate(texts):
-        words = word_hashes(text)
-        batch.append(np.unique(ngram_hashes(words, min(SHINGLE, max(1, len(words))))))
+        batch.append(np.unique(run_hashes(hashed_words(text), SHINGLE)[2]))
         if not len(batch[-1]):
             batch[-1] = np.asarray([number], np.uint64)  # no word at all: unlike anything else
         if sum(map(len, batch)) >= CHUNK_SHINGLES or number == len(texts) - 1:

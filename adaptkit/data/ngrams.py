@@ -1,62 +1,107 @@
 """Hash runs of words (n-grams) to 64 bits, fast enough for whole corpora.
 
-A word costs one dictionary look-up; the rest is numpy. Words are runs of letters, digits and underscores,
-lower-cased. Two n-grams collide with probability 2^-64.
+A word costs one dictionary look-up; the rest is numpy. Words are those of `adaptkit.data.words`. Two n-grams
+collide with probability 2^-64.
 """
 
 from __future__ import annotations
 
 import hashlib
-import re
+from dataclasses import dataclass
 
 import numpy as np
 
-_WORD = re.compile(r"\w+")
-_DOTTED_I = "\u0130"  # the one letter that lower-casing makes longer, which would shift the places of words
+from adaptkit.data.words import fold, has_blankless, units_per_word, words_as_written
+
 _BASE = 0x9E3779B97F4A7C15 | 1  # odd: multiplication by it loses nothing modulo 2^64
+_INVERSE = pow(_BASE, -1, 1 << 64)
 
 
-class _Table(dict[str, int]):
-    """word -> hash, filled on first sight."""
+class _Hashes(dict[str, int]):
+    """word -> hash of the folded word, filled on first sight."""
 
     def __missing__(self, word: str) -> int:
-        raw = hashlib.blake2b(word.encode("utf-8", "surrogatepass"), digest_size=8).digest()
+        raw = hashlib.blake2b(fold(word).encode("utf-8", "surrogatepass"), digest_size=8).digest()
         self[word] = int.from_bytes(raw, "little")
         return self[word]
 
 
-_HASH = _Table()
+class _Units(dict[str, int]):
+    """word -> words like it that hold as much as an English one, filled on first sight."""
+
+    def __missing__(self, word: str) -> int:
+        self[word] = units_per_word(word)
+        return self[word]
+
+
+_HASH, _UNITS = _Hashes(), _Units()
 MAX_TABLE = 4_000_000  # words remembered; about 0.5 GB
 
 
-def word_hashes(text: str) -> np.ndarray:
-    """A hash of each word of `text`, uint64 [num_words]."""
-    if len(_HASH) > MAX_TABLE:
-        _HASH.clear()
-    words = _WORD.findall(_lower(text))
-    return np.fromiter(map(_HASH.__getitem__, words), np.uint64, len(words))
+@dataclass(frozen=True)
+class HashedWords:
+    """The words of a text.
+
+    Attributes:
+        hashes: uint64 [num_words].
+        units: int64 [num_words], how many words like it hold as much as one English word (see
+            `units_per_word`): a run of n English words is one of n * units words.
+    """
+
+    hashes: np.ndarray
+    units: np.ndarray
+
+    def __len__(self) -> int:
+        return len(self.hashes)
+
+    @property
+    def size(self) -> float:
+        """How much text it is, in English words."""
+        return float((1 / self.units).sum())
 
 
-def word_starts(text: str) -> np.ndarray:
-    """Where each word of `text` begins, in characters, int64 [num_words]."""
-    return np.fromiter((match.start() for match in _WORD.finditer(_lower(text))), np.int64)
-
-
-def _lower(text: str) -> str:
-    """Lower case, as many characters as before."""
-    return text.replace(_DOTTED_I, "i").lower()
+def hashed_words(text: str) -> HashedWords:
+    """The words of `text` as hashes."""
+    for table in (_HASH, _UNITS):
+        if len(table) > MAX_TABLE:
+            table.clear()
+    words = words_as_written(text)
+    hashes = np.fromiter(map(_HASH.__getitem__, words), np.uint64, len(words))
+    units = np.ones(len(words), np.int64)
+    if has_blankless(text):
+        units = np.fromiter(map(_UNITS.__getitem__, words), np.int64, len(words))
+    return HashedWords(hashes, units)
 
 
 def ngram_hashes(words: np.ndarray, n: int) -> np.ndarray:
-    """A hash of every run of n words, uint64 [num_words - n + 1]; empty when there are fewer."""
+    """A hash of every run of n words, uint64 [num_words - n + 1]; empty when there are fewer.
+
+    The polynomial of the words' hashes over the run, from running sums: its cost does not grow with n.
+    """
     size = len(words) - n + 1
     if size <= 0:
         return np.empty(0, np.uint64)
-    total = np.zeros(size, np.uint64)
-    base = np.uint64(_BASE)
-    for k in range(n):
-        total = total * base + words[k : k + size]
-    return mix(total)
+    powers = np.cumprod(np.full(len(words), _BASE, np.uint64))
+    inverses = np.cumprod(np.full(len(words), _INVERSE, np.uint64))
+    sums = np.concatenate([np.zeros(1, np.uint64), np.cumsum(words * inverses, dtype=np.uint64)])
+    return mix((sums[n:] - sums[:-n]) * powers[n - 1 :])
+
+
+def run_hashes(words: HashedWords, n: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Every run of as much text as n English words hold: where it begins, how many words it has, its hash.
+
+    How many words a run has follows from the script of its first one, so equal runs are found whatever stands
+    around them. A text in which no run fits is one run.
+    """
+    starts, lengths = np.arange(len(words)), n * words.units
+    fits = starts + lengths <= len(words)
+    if not fits.any() and len(words):
+        return starts[:1], np.full(1, len(words)), ngram_hashes(words.hashes, len(words))
+    hashes = np.zeros(len(words), np.uint64)
+    for length in np.unique(lengths[fits]).tolist():
+        at = np.flatnonzero(fits & (lengths == length))
+        hashes[at] = ngram_hashes(words.hashes, length)[at]
+    return starts[fits], lengths[fits], hashes[fits]
 
 
 def mix(values: np.ndarray) -> np.ndarray:
@@ -73,14 +118,13 @@ class Novelty:
     look seen.
     """
 
-    N, SEEN = 10, 0.25  # words; share of known n-grams from which a text is not new
+    N, SEEN = 10, 0.25  # English words; share of known n-grams from which a text is not new
 
     def __init__(self) -> None:
         self._flags = np.zeros(1 << 25, bool)
 
     def __call__(self, text: str) -> bool:
-        words = word_hashes(text)
-        slots = ngram_hashes(words, min(self.N, max(1, len(words)))) >> np.uint64(64 - 25)
+        slots = run_hashes(hashed_words(text), self.N)[2] >> np.uint64(64 - 25)
         if len(slots) and self._flags[slots].mean() >= self.SEEN:
             return False
         self._flags[slots] = True

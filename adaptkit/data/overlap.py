@@ -4,7 +4,8 @@
     test = remove_overlap(test, report)  # or: train = remove_overlap(train, report, side="train")
 
 The n-grams of the (small) test side are held in memory and the training side streams past them, so the cost
-is one pass over the training text. 13-word runs: Brown et al. 2020, arXiv 2005.14165, appendix C.
+is one pass over the training text. 13-word runs: Brown et al. 2020, arXiv 2005.14165, appendix C. Scripts
+without blanks are compared in runs that hold as much: 26 Han or kana, 52 letters of Thai and its like.
 """
 
 from __future__ import annotations
@@ -16,11 +17,13 @@ from typing import Any, Literal
 
 import numpy as np
 
-from adaptkit.data.ngrams import mix, ngram_hashes, word_hashes
+from adaptkit.data.ngrams import HashedWords, hashed_words, mix, ngram_hashes, run_hashes
 from adaptkit.data.readers import Dataset, Row
 
 NGRAM_WORDS = 13
-SHORTEST = 8  # words: items of 8 to 12 words are looked for whole, shorter ones only as a whole training row
+SHORTEST = 8
+"""English words, or as much in scripts without blanks: items from here to NGRAM_WORDS are looked for whole,
+shorter ones only as a whole training row."""
 COVERED = 0.1  # share of an item's words in shared runs from which it counts as contaminated
 FILTER_BITS = 24
 CHUNK_WORDS = 1 << 18
@@ -65,7 +68,7 @@ def overlap(train: Dataset | Iterable[Row], test: Dataset, n: int = NGRAM_WORDS)
     """Compare every test item with all training text.
 
     Args:
-        n: words in a run; at least 8.
+        n: English words in a run, or as much in scripts without blanks; at least 8.
     """
     probe = Probe(test.rows, max(n, SHORTEST))
     for row in train.rows if isinstance(train, Dataset) else train:
@@ -83,23 +86,29 @@ def remove_overlap(
 
 @dataclass(frozen=True)
 class _Item:
-    """The n-grams of a test item.
+    """The runs of a test item.
 
     Attributes:
-        size: words that each hash stands for; 0 for an item so short that only a whole training row counts.
+        starts, lengths, hashes: of each run: its first word, its words, its hash.
+        short: so little text that only a whole training row counts.
     """
 
+    starts: np.ndarray
+    lengths: np.ndarray
     hashes: np.ndarray
-    size: int
     num_words: int
+    short: bool = False
 
 
 def _item(row: Row, n: int) -> _Item:
-    words = word_hashes(row.text)
-    size = min(n, len(words))
-    if size < SHORTEST:
-        return _Item(_whole(words), 0, len(words))
-    return _Item(ngram_hashes(words, size), size, len(words))
+    words = hashed_words(row.text)
+    if words.size < SHORTEST:
+        whole = _whole(words.hashes)
+        return _Item(np.zeros(len(whole), np.int64), np.full(len(whole), len(words)), whole, len(words), True)
+    if words.size < n:
+        whole = ngram_hashes(words.hashes, len(words))
+        return _Item(np.zeros(1, np.int64), np.full(1, len(words)), whole, len(words))
+    return _Item(*run_hashes(words, n), len(words))
 
 
 class Probe:
@@ -108,19 +117,21 @@ class Probe:
     def __init__(self, items: Sequence[Row], n: int = NGRAM_WORDS):
         self._item_rows = items
         self._items = [_item(row, n) for row in items]
-        self._sizes = sorted({item.size for item in self._items if item.size})
+        self._lengths = sorted(
+            {int(length) for item in self._items if not item.short for length in np.unique(item.lengths)}
+        )
         hashes = [item.hashes for item in self._items]
         self._ngrams = np.unique(np.concatenate([np.empty(0, np.uint64), *hashes]))
         self._filter = np.zeros(1 << FILTER_BITS, bool)
         self._filter[self._slots(self._ngrams)] = True
         self._hit = np.zeros(len(self._ngrams), bool)
         self._rows: list[tuple[str, np.ndarray]] = []
-        self._pending: list[tuple[str, np.ndarray]] = []
+        self._pending: list[tuple[str, HashedWords]] = []
         self._pending_words = 0
 
     def add(self, row: Row) -> None:
         """Look for the test items in a training row, together with the rows of its chunk."""
-        words = word_hashes(row.text)
+        words = hashed_words(row.text)
         self._pending.append((row.id, words))
         self._pending_words += len(words)
         if self._pending_words >= CHUNK_WORDS:
@@ -130,15 +141,15 @@ class Probe:
         """Look up a chunk of training rows at once, without runs that cross from one row to the next."""
         if not self._pending:
             return
-        words = np.concatenate([part for _, part in self._pending])
+        words = np.concatenate([part.hashes for _, part in self._pending])
         ends = np.cumsum([len(part) for _, part in self._pending])
-        short = [i for i, (_, part) in enumerate(self._pending) if 0 < len(part) < SHORTEST]
-        whole = [np.empty(0, np.uint64), *(_whole(self._pending[i][1]) for i in short)]
+        short = [i for i, (_, part) in enumerate(self._pending) if 0 < part.size < SHORTEST]
+        whole = [np.empty(0, np.uint64), *(_whole(self._pending[i][1].hashes) for i in short)]
         hits = [self._hits(np.concatenate(whole), np.asarray(short, np.int64))]
-        for size in self._sizes:
-            hashes = ngram_hashes(words, size)
+        for length in self._lengths:
+            hashes = ngram_hashes(words, length)
             owner = np.searchsorted(ends, np.arange(len(hashes)), side="right")
-            inside = np.arange(len(hashes)) + size <= ends[np.minimum(owner, len(ends) - 1)]
+            inside = np.arange(len(hashes)) + length <= ends[np.minimum(owner, len(ends) - 1)]
             hits.append(self._hits(hashes, owner, inside))
         owners, numbers = (np.concatenate(column) for column in zip(*hits, strict=True))
         self._hit[numbers] = True
@@ -198,17 +209,17 @@ class Probe:
 
     def words_in(self, text: str, runs: np.ndarray) -> np.ndarray:
         """bool [num_words]: the words of a training text that lie in these runs."""
-        words = word_hashes(text)
+        words = hashed_words(text)
         marks = np.zeros(len(words) + 1, np.int64)
         everywhere = np.arange(len(words))
-        if 0 < len(words) < SHORTEST:
-            _, numbers = self._hits(_whole(words), everywhere[:1])
+        if 0 < words.size < SHORTEST:
+            _, numbers = self._hits(_whole(words.hashes), everywhere[:1])
             return np.full(len(words), bool(runs[numbers].any()))
-        for size in self._sizes:
-            at, numbers = self._hits(ngram_hashes(words, size), everywhere)
+        for length in self._lengths:
+            at, numbers = self._hits(ngram_hashes(words.hashes, length), everywhere)
             at = at[runs[numbers]]
             np.add.at(marks, at, 1)
-            np.add.at(marks, at + size, -1)
+            np.add.at(marks, at + length, -1)
         return np.cumsum(marks)[: len(words)] > 0
 
     def _covered(self, number: int, hit: np.ndarray) -> float:
@@ -217,12 +228,11 @@ class Probe:
         if not len(item.hashes):
             return 0.0
         matched = hit[np.searchsorted(self._ngrams, item.hashes)]
-        if not item.size:
+        if item.short:
             return float(matched[0])
         marks = np.zeros(item.num_words + 1, np.int64)
-        at = np.flatnonzero(matched)
-        marks[at] += 1
-        marks[at + item.size] -= 1
+        np.add.at(marks, item.starts[matched], 1)
+        np.add.at(marks, (item.starts + item.lengths)[matched], -1)
         return float((np.cumsum(marks)[: item.num_words] > 0).mean())
 
     def _offenders(self, bad: list[int]) -> list[str]:

@@ -42,7 +42,7 @@ TURNS = ("<|system|>", "<|user|>", "<|assistant|>")
 # `tokenizers` gives letters that its model dropped, and that the text needs, scores in steps of this size, in
 # the order of a hash map.
 PENALTY = 1e-4
-MIN_VOCAB = {"bpe": 256 + 8, "unigram": 64, "wordpiece": 64}  # bytes or letters, and the special tokens
+MIN_VOCAB = {"bpe": 256 + 8, "unigram": 256 + 8, "wordpiece": 64}  # bytes or letters, and the special tokens
 
 CHAT_TEMPLATE = (
     "{{ bos_token }}{% for message in messages %}{{ '<|' + message['role'] + '|>\n' + message['content'] }}"
@@ -63,8 +63,8 @@ def train_tokenizer(
     """Train a tokenizer of at most `vocab_size` entries (fewer when the text is too small to yield them).
 
     Args:
-        kind: `bpe` is byte-level and lossless; `unigram` keeps all but runs of blanks; `wordpiece` (uncased
-            letters are kept, blanks are not) is BERT's.
+        kind: `bpe` and `unigram` work on bytes and give back any text; `wordpiece` (letters of both cases
+            are kept, blanks are not) is BERT's.
         chat_template: a Jinja template, for example `CHAT_TEMPLATE`; its turn markers become single tokens.
         masked: add CLS, SEP and MASK tokens for masked-language models; always so for wordpiece.
     Returns: a fast tokenizer; for masked ones BOS is CLS and EOS is SEP. None of its control tokens stands in
@@ -142,11 +142,16 @@ def _letters(texts: list[str], normalise: Callable[[str], str], most: int) -> li
 
 
 def _unigram(texts: list[str], vocab_size: int, special: list[str], unknown: str) -> Tokenizer:
-    """Train, then free the scores of the noise of their summation, and order equal ones by their pieces."""
+    """Train, then free the scores of the noise of their summation, and order equal ones by their pieces.
+
+    Its letters are bytes, all of which it knows: no text holds an unknown one.
+    """
     core = Tokenizer(models.Unigram())
-    core.pre_tokenizer = pre_tokenizers.Metaspace()
-    core.decoder = decoders.Metaspace()
-    trainer = trainers.UnigramTrainer(unk_token=unknown, **_common(vocab_size, special))
+    core.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    core.decoder = decoders.ByteLevel()
+    alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
+    settings = _common(vocab_size, special)
+    trainer = trainers.UnigramTrainer(unk_token=unknown, initial_alphabet=alphabet, **settings)
     core.train_from_iterator(texts, trainer)
     trained = json.loads(core.to_str())["model"]
     first = trained["vocab"][: len(special)]

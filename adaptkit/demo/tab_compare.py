@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 
 import gradio as gr
 
+from adaptkit.data.words import first_words
 from adaptkit.demo.html import render
 from adaptkit.demo.served_models import Server
 from adaptkit.demo.shown_models import ShownModel
@@ -137,5 +138,5 @@ def _draw_settings() -> tuple[gr.Radio, gr.Radio, gr.Slider]:
 
 def _beginnings(documents: Sequence[tuple[str, str]]) -> list[str]:
     """Take the first words of held-out passages: fair prompts, since no model was trained on them."""
-    starts = (" ".join(text.split()[:PROMPT_WORDS]) for _, text in documents[:12])
+    starts = (" ".join(first_words(text, PROMPT_WORDS).split()) for _, text in documents[:12])
     return [start for start in starts if len(start) > 20]

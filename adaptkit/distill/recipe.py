@@ -21,16 +21,19 @@ from torch import nn
 
 from adaptkit import models
 from adaptkit.data.heldout import calibration_rows, held_out, split_record
+from adaptkit.data.readers import Dataset
 from adaptkit.data.tokenizers import bytes_per_token, tokenizer_digest
 from adaptkit.distill.config import DistillConfig
 from adaptkit.distill.scores import ItemRow, suite_of
 from adaptkit.distill.start import Splits, Start, prepare, read_data, teacher_kind
 from adaptkit.distill.student import remove_projections
+from adaptkit.models.round_trip import check_round_trip, lost_sentence
 from adaptkit.models.sentence.pooling_files import copy_pooling_files
 from adaptkit.run import Run, read_sealed
 from adaptkit.run_record import ModelKind, RecipeKind, RunRecord, SuiteRecord, read_record
 from adaptkit.trainer.lifecycle import Outcome, first_outputs, merge_checked, run_recipe
 from adaptkit.trainer.parallel import Ranks
+from adaptkit.trainer.progress import announce
 from adaptkit.trainer.result import TrainResult
 from adaptkit.trainer.trainer import Trainer
 
@@ -94,11 +97,28 @@ def _train(config: DistillConfig, run: Run, ranks: Ranks) -> _Trained:
     kind = teacher_kind(config)
     text = read_data(config, kind)
     start = prepare(config, run, text, kind, ranks)
+    if kind == "causal":
+        _check_tokenizers(config, start, text["dev"], ranks)
     lesson = start.lesson
     trainer = Trainer(start.model, lesson.objective, lesson.train, config.trainer, run=run, eval=lesson.dev)
     result = trainer.fit()
     num_trained = models.param_count(start.model).trainable
     return _Trained(text, start, result, num_trained, _cost(config, start, result))
+
+
+def _check_tokenizers(config: DistillConfig, start: Start, dev: Dataset, ranks: Ranks) -> None:
+    """Say what share of the dev text the student's or the teacher's tokenizer cannot give back, if any.
+
+    Raises: ModelError where that is too much for bits per byte.
+    """
+    tokenizers = {"student": start.tokenizer}
+    if start.reference is not None:
+        tokenizers["teacher"] = start.reference.tokenizer
+    for role, tokenizer in tokenizers.items():
+        fix = "choose models whose tokenizer works on bytes"
+        share = check_round_trip(tokenizer, (row.text for row in dev.rows), where=role, fix=fix)
+        if share and ranks.rank == 0:
+            announce(role, {"note": lost_sentence(share)})
 
 
 def _cost(config: DistillConfig, start: Start, result: TrainResult) -> dict[str, Any]:

@@ -1,6 +1,6 @@
 """Make a smaller vocabulary: the tokens that the domain's text uses most, and what they are built from.
 
-Every text stays encodable. Byte-level BPE keeps its bytes and, for each token kept, the tokens that are
+Every text stays encodable. BPE and Unigram keep their bytes and, BPE for each token kept, the tokens that are
 merged into it; WordPiece and Unigram keep their single characters. A token that goes is written by smaller
 ones, which the teacher knows too: it reads the student's tokens by their old ids, and its distribution is
 taken over the tokens that are left.
@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import copy
 import json
+import re
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING, Any
@@ -21,6 +22,9 @@ from adaptkit.models.control_tokens import encode
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerFast
+
+
+_BYTE = re.compile(r"<0x[0-9A-Fa-f]{2}>")
 
 
 def prune_tokenizer(
@@ -56,7 +60,7 @@ def prune_tokenizer(
 
 
 def _indispensable(core: dict[str, Any], vocab: dict[str, int]) -> Iterable[str]:
-    """Added and special tokens, the unknown one, and every token of one character."""
+    """Added and special tokens, the unknown one, and every token of one character or byte."""
     yield from (token["content"] for token in core["added_tokens"])
     model = core["model"]
     marker = model.get("continuing_subword_prefix") or ""
@@ -65,6 +69,8 @@ def _indispensable(core: dict[str, Any], vocab: dict[str, int]) -> Iterable[str]
     elif model.get("unk_token") in vocab:
         yield model["unk_token"]
     yield from (token for token in vocab if len(token.removeprefix(marker)) == 1)
+    if model.get("byte_fallback"):
+        yield from (token for token in vocab if _BYTE.fullmatch(token))
 
 
 def _merges(model: dict[str, Any]) -> Iterator[tuple[str, str]]:

@@ -85,6 +85,11 @@ def documents(files: Sequence[Path]) -> Iterator[tuple[str, str]]:
 
     Raises: DataError at `file:line` for a record without text.
     """
+    return ((name, text) for name, text, _ in _placed(files))
+
+
+def _placed(files: Sequence[Path]) -> Iterator[tuple[str, str, str]]:
+    """(id, text, `file:line`) of every record."""
     for file in files:
         for line, record in records(file):
             where = f"{file}:{line}"
@@ -95,7 +100,7 @@ def documents(files: Sequence[Path]) -> Iterator[tuple[str, str]]:
                 fix = "give rows with `text`, and `_id` or `id`"
                 raise DataError("no column 'text'", where=where, fix=fix)
             name = next((str(record[key]) for key in _ID_NAMES if key in record), f"{file.name}:{line}")
-            yield name, titled_text(record, text)
+            yield name, titled_text(record, text), where
 
 
 def encode_files(
@@ -152,19 +157,19 @@ def _encode(
     encoder: Encoder, files: list[Path], out: Path, prompt: str | None, dimensions: int
 ) -> list[Path]:
     """Write the parts that are missing; returns all of them in order."""
-    stream, parts, seen = documents(files), list[Path](), set[str]()
+    stream, parts, seen = _placed(files), list[Path](), dict[str, str]()
     (out / "parts").mkdir(parents=True, exist_ok=True)
     with progress("encoded") as show:
         while window := list(islice(stream, WINDOW)):
-            ids = [name for name, _ in window]
-            for name in ids:
+            ids = [name for name, _, _ in window]
+            for name, _, where in window:
                 if name in seen:
-                    fix = "give every document an id of its own"
-                    raise DataError(f"the id '{name}' occurs twice", where=str(out), fix=fix)
-                seen.add(name)
+                    what = f"the id '{name}' is given twice, first at {seen[name]}"
+                    raise DataError(what, where=where, fix="give every document an id of its own")
+                seen[name] = where
             part = out / "parts" / f"{len(parts):06d}.npy"
             if not part.exists():
-                texts = [text for _, text in window]
+                texts = [text for _, text, _ in window]
                 _write_part(part, ids, encoder.encode(texts, prompt=prompt, dimensions=dimensions))
             parts.append(part)
             show(len(seen))

@@ -7,13 +7,14 @@ import re
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any
 
 from adaptkit.data.beir import RetrievalSet, read_set, retrieval_folder, splits
 from adaptkit.data.heldout import MAX_SKIPPED, split_record
 from adaptkit.data.readers import DataConfig, Dataset, read
+from adaptkit.data.words import num_words
 from adaptkit.embed.config import Loss
 from adaptkit.embed.rows import Example, groups_of
+from adaptkit.embed.scored_pairs import Scale, scored_examples
 from adaptkit.embed.structure import pairs_from_text
 from adaptkit.errors import DataError
 from adaptkit.run import digest
@@ -27,8 +28,12 @@ SCORED: tuple[str, ...] = ("cosine", "margin")
 FROM_TEXT: tuple[str, ...] = ("simcse", "tsdae")
 RETRIEVAL, HELD_OUT = "retrieval", "held out of train"
 """Kinds of a split that is no data set of its own."""
-_SENTENCES = re.compile(r"\n+|(?<=[.!?])\s+")
-_LABELS = {"true": 1.0, "false": 0.0, "yes": 1.0, "no": 0.0}
+_WITHOUT_BLANK = "\u3002\uff01\uff1f\uff0e"  # full stops of Chinese and Japanese
+_SENTENCES = re.compile(
+    "\\n+|(?<=[.!?])\\s+"
+    f"|(?<=[{_WITHOUT_BLANK}])"
+    "|(?<=[\u061f\u06d4\u0964\u104b\u17d4\u0e00-\u0eff])\\s+"  # Arabic, Urdu, Hindi, Burmese, Khmer, Thai
+)
 
 
 @dataclass(frozen=True)
@@ -38,11 +43,13 @@ class Examples:
     Attributes:
         corpus: texts beside the examples' own that negatives may be mined from.
         data: what was read to make them; None for examples that came from nowhere else.
+        scale: of the scores of pairs, where they have any.
     """
 
     rows: list[Example]
     corpus: list[str] = field(default_factory=list)
     data: SplitRecord | None = None
+    scale: Scale | None = None
 
     def record(self) -> SplitRecord:
         """What a run's record says of them: the data that was read, and how many examples it gave."""
@@ -50,9 +57,13 @@ class Examples:
         return data.model_copy(update={"facts": {**data.facts, "examples": len(self.rows)}})
 
 
-def read_examples(config: DataConfig, loss: Loss, split: str = "train") -> Examples:
+def read_examples(
+    config: DataConfig, loss: Loss, split: str = "train", scale: Scale | None = None
+) -> Examples:
     """The examples of a split for a loss.
 
+    Args:
+        scale: the training's, by which scores of other splits become targets.
     Raises: DataError at `file:line` for rows that the loss cannot use.
     """
     if (folder := retrieval_folder(config)) is not None:
@@ -67,6 +78,9 @@ def read_examples(config: DataConfig, loss: Loss, split: str = "train") -> Examp
     if dataset.kind == "text" and loss in ("infonce", "symmetric"):
         rows, counts = pairs_from_text(dataset)
         return Examples(rows, data=data.model_copy(update={"facts": counts}))
+    if loss in SCORED:
+        rows, scale = scored_examples(dataset, loss, scale)
+        return Examples(rows, data=data, scale=scale)
     return Examples(_rows(dataset, loss), data=data)
 
 
@@ -113,15 +127,16 @@ def in_pieces(examples: Examples, most_words: int) -> Examples:
 def pieces(text: str, most_words: int) -> list[str]:
     """A text in pieces of at most `most_words` words, or of one sentence where that has more."""
     parts: list[str] = []
-    num_words = 0
+    size = 0
     for sentence in filter(str.strip, _SENTENCES.split(text)):
-        count = len(sentence.split())
-        if parts and num_words + count <= most_words:
-            parts[-1] = f"{parts[-1]} {sentence.strip()}"
-            num_words += count
+        count = num_words(sentence)
+        if parts and size + count <= most_words:
+            blank = "" if parts[-1][-1] in _WITHOUT_BLANK else " "
+            parts[-1] = f"{parts[-1]}{blank}{sentence.strip()}"
+            size += count
         else:
             parts.append(sentence.strip())
-            num_words = count
+            size = count
     return parts
 
 
@@ -142,7 +157,7 @@ def train_and_dev(train: DataConfig, dev: DataConfig | None, loss: Loss) -> tupl
         other, split = retrieval_folder(dev), "test"
         if other is not None and "dev" in splits(other):
             split = "dev"
-        return learnt, read_examples(dev, loss, split)
+        return learnt, read_examples(dev, loss, split, learnt.scale)
     if folder is not None and "dev" in splits(folder):
         return learnt, read_examples(train, loss, "dev")
     rest, held = hold_out(learnt.rows, DEV_SHARE)
@@ -195,8 +210,6 @@ def _id(text: str) -> str:
 
 
 def _rows(dataset: Dataset, loss: Loss) -> list[Example]:
-    if loss in SCORED:
-        return _scored_rows(dataset, loss)
     negatives = sorted(role for role in dataset.roles if role.startswith("negative"))
     if "anchor" not in dataset.roles or (loss == "triplet" and not negatives):
         wanted = "anchor, positive and negative" if loss == "triplet" else "anchor and positive"
@@ -204,25 +217,3 @@ def _rows(dataset: Dataset, loss: Loss) -> list[Example]:
         raise DataError(f"loss '{loss}' needs {wanted}", where=dataset.rows[0].where, fix=fix)
     names = ("anchor", "positive", *negatives)
     return [Example(tuple(row.values[name] for name in names), row.where) for row in dataset.rows]
-
-
-def _scored_rows(dataset: Dataset, loss: Loss) -> list[Example]:
-    """Pairs with their scores, brought to 0..1."""
-    value = "score" if loss == "cosine" and "score" in dataset.roles else "label"
-    if "text1" not in dataset.roles or value not in dataset.roles:
-        wanted = "score" if loss == "cosine" else "label (0 or 1)"
-        fix = f"give text1, text2 and {wanted}, or set loss: infonce"
-        raise DataError(f"loss '{loss}' needs scored pairs", where=dataset.rows[0].where, fix=fix)
-    targets = [_number(row.values[value], row.where) for row in dataset.rows]
-    low, high = min(targets), max(targets)
-    scaled = [(target - low) / (high - low) if high > low else 1.0 for target in targets]
-    pairs = zip(dataset.rows, scaled, strict=True)
-    return [Example((row.values["text1"], row.values["text2"]), row.where, target) for row, target in pairs]
-
-
-def _number(value: Any, where: str) -> float:
-    try:
-        return _LABELS[value] if value in _LABELS else float(value)
-    except ValueError:
-        fix = "write scores as numbers, labels as 0 or 1"
-        raise DataError(f"'{value}' is no number", where=where, fix=fix) from None

@@ -22,6 +22,7 @@ from pathlib import Path
 from typing import Any
 
 from adaptkit.data.files import find_files
+from adaptkit.data.words import first_words, num_words, units_per_word, words
 from adaptkit.embed.encoding import documents, progress
 from adaptkit.errors import ConfigError, DataError
 from adaptkit.run import append_jsonl, digest, file_digest, read_json, read_jsonl, write_json, write_jsonl
@@ -42,7 +43,6 @@ LONGEST = 40
 """Words of a question; more are no question."""
 _MARK = re.compile(r"^(?:[-*>\u2022]+|\(?\d{1,3}[.):]|q(?:uestion)?\s*\d*\s*[:.])\s*", re.IGNORECASE)
 _THOUGHT = re.compile(r"<think>.*?(</think>|\Z)", re.DOTALL)
-_WORD = re.compile(r"\w+")
 
 Ask = Callable[[str], str]
 """From the words of a request to the words of the answer."""
@@ -118,15 +118,12 @@ def questions_of(answer: str) -> list[str]:
     lines = (
         _MARK.sub("", line.strip()).strip().strip("\"'`") for line in _THOUGHT.sub("", answer).splitlines()
     )
-    return [line.strip() for line in lines if _WORD.search(line)]
+    return [line.strip() for line in lines if words(line)]
 
 
 def passage(text: str) -> str:
     """As much of a document as is asked about and learnt from."""
-    words = text.split()
-    if len(words) <= MAX_WORDS:
-        return text
-    return " ".join(words[:MAX_WORDS])
+    return first_words(text, MAX_WORDS)
 
 
 def _ask_all(
@@ -179,7 +176,7 @@ def _ask_all(
 def _passages(files: Sequence[Path]) -> Iterator[tuple[str, str]]:
     """(id, passage) of documents that are long enough."""
     for name, text in documents(files):
-        if len(text.split()) >= MIN_WORDS:
+        if num_words(text) >= MIN_WORDS:
             yield name, passage(text)
 
 
@@ -191,7 +188,7 @@ def _pairs(
     earlier_passages: set[str] = set()
     for name, text in documents(files):
         counts["documents"] += 1
-        if len(text.split()) < MIN_WORDS:
+        if num_words(text) < MIN_WORDS:
             counts["documents too short"] += 1
             continue
         text = passage(text)
@@ -217,7 +214,7 @@ def _pairs(
 def _fault(question: str, text: str, earlier_questions: set[str]) -> str:
     """Why a question is left out; empty if it is not."""
     plain = _plain(question)
-    if len(plain.split()) > LONGEST:
+    if sum(1 / units_per_word(word) for word in plain.split()) > LONGEST:
         return "questions too long"
     if f" {plain} " in f" {_plain(text)} ":
         return "questions copied from the text"
@@ -227,7 +224,7 @@ def _fault(question: str, text: str, earlier_questions: set[str]) -> str:
 
 
 def _plain(text: str) -> str:
-    return " ".join(_WORD.findall(text.lower()))
+    return " ".join(words(text))
 
 
 def _name(text: str) -> str:

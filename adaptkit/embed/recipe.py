@@ -127,7 +127,7 @@ def _score(config: EmbedConfig, run: Run, suite: str, trained: _Trained, differe
     start, result, encoder = trained.start, trained.result, trained.start.encoder
     test: list[dict[str, Any]] = []
     if config.test is not None:
-        test = rows_of_data(encoder, config.test, config.loss)
+        test = rows_of_data(encoder, config.test, config.loss, start.learnt.scale)
     dev = scores_of(rows_of_examples(encoder, start.watched, config.loss))
     if result.eval_loss is not None:
         dev = {"loss": result.eval_loss, **dev}

@@ -14,18 +14,23 @@ from adaptkit.embed.encoder import Encoder
 from adaptkit.embed.examples import FROM_TEXT, SCORED, Examples, read_examples, set_of
 from adaptkit.embed.retrieval import retrieval_rows
 from adaptkit.embed.retrieval_metrics import retrieval_scores
+from adaptkit.embed.scored_pairs import Scale
 
 ItemRow = dict[str, Any]
 
 
-def rows_of_data(encoder: Encoder, data: DataConfig, loss: Loss) -> list[ItemRow]:
-    """Item rows of test data: of all documents of a retrieval set, or of examples in files."""
+def rows_of_data(encoder: Encoder, data: DataConfig, loss: Loss, scale: Scale | None = None) -> list[ItemRow]:
+    """Item rows of test data: of all documents of a retrieval set, or of examples in files.
+
+    Args:
+        scale: of the scores that were learnt from.
+    """
     folder = retrieval_folder(data)
     if folder is not None:
         return retrieval_rows(
             encoder, read_set(folder, scored_split(folder), data.max_bytes, data.on_bad_row)
         )
-    return rows_of_examples(encoder, read_examples(data, loss), loss)
+    return rows_of_examples(encoder, read_examples(data, loss, scale=scale), loss)
 
 
 def rows_of_examples(encoder: Encoder, examples: Examples, loss: Loss) -> list[ItemRow]:
@@ -49,8 +54,10 @@ def rows_of_examples(encoder: Encoder, examples: Examples, loss: Loss) -> list[I
 
 
 def scores_of(rows: list[ItemRow]) -> dict[str, float]:
-    """The metrics of item rows: ranks, or Spearman's correlation of scores and cosines."""
+    """The metrics of item rows: ranks, or Spearman's correlation of scores and cosines, where both differ."""
     if not rows or "cosine" not in rows[0]:
         return retrieval_scores(rows)
     scores, cosines = (np.array([row[key] for row in rows]) for key in ("score", "cosine"))
+    if np.ptp(scores) == 0 or np.ptp(cosines) == 0:
+        return {}
     return {"spearman": float(spearmanr(scores, cosines).statistic)}

@@ -25,6 +25,7 @@ from adaptkit.models.sentence.pooling import Pooling, by_structure, num_modes
 from adaptkit.run import Run, read_jsonl, write_jsonl
 from adaptkit.trainer.cost import affordable_steps
 from adaptkit.trainer.parallel import Ranks
+from adaptkit.trainer.progress import announce
 
 TOKENS_PER_WORD = 2
 """At most, in plain text; vocabularies of their domain need 1.5 and fewer."""
@@ -60,6 +61,8 @@ def prepare(config: EmbedConfig, run: Run, ranks: Ranks) -> Start:
     """
     encoder = base_encoder(config)
     read, watched = train_and_dev(config.train, config.dev, config.loss)
+    if read.scale is not None and ranks.rank == 0:
+        announce(config.name, {"scores": str(read.scale)})
     held_out = held_out_texts(text for row in watched.rows for text in row.texts)
     learnt, watched = _readable(config, read), _readable(config, watched)
     groups = groups_of([*learnt.rows, *watched.rows])

@@ -13,6 +13,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from adaptkit.data.readers import Dataset
+from adaptkit.data.words import num_words
 from adaptkit.embed.rows import Example
 from adaptkit.errors import DataError
 
@@ -49,13 +50,13 @@ def _pairs(text: str) -> Iterator[tuple[str, str, str]]:
     if headings:
         opening = text[: headings[0].start()]
     first, _, rest = opening.partition("\n")
-    if MIN_WORDS <= len(first.split()) <= MAX_WORDS and len(rest.split()) > len(first.split()):
+    if MIN_WORDS <= num_words(first) <= MAX_WORDS and num_words(rest) > num_words(first):
         yield "title to body", first.strip(), rest.strip()
     ends = [*(heading.start() for heading in headings[1:]), len(text)]
     for heading, end in zip(headings, ends, strict=False):
         paragraph = _first_paragraph(text[heading.end() : end])
         title = heading.group(1).strip()
-        if len(title.split()) >= MIN_WORDS and len(paragraph.split()) > len(title.split()):
+        if num_words(title) >= MIN_WORDS and num_words(paragraph) > num_words(title):
             yield "heading to paragraph", title, paragraph
 
 
@@ -71,7 +72,7 @@ def _docstrings(source: str) -> Iterator[tuple[str, str, str]]:
     for node in ast.walk(tree):
         if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
             words = ast.get_docstring(node) or ""
-            if len(node.body) > 1 and len(words.split()) >= MIN_WORDS:
+            if len(node.body) > 1 and num_words(words) >= MIN_WORDS:
                 yield "docstring to code", words.strip(), _without_docstring(node)
 
 

@@ -1,5 +1,7 @@
 """Bits per byte: how well a causal model predicts raw text, comparable across tokenizers.
 
+What a tokenizer cannot give back of a text is charged as well (`models.round_trip`).
+
 Shape suffixes: B = windows, T = tokens of a window, D = hidden size.
 """
 
@@ -18,6 +20,7 @@ from adaptkit.errors import DataError, ModelError
 from adaptkit.models.batching import batches_by_length, pad_right
 from adaptkit.models.control_tokens import encode
 from adaptkit.models.head import split
+from adaptkit.models.round_trip import lost_text
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -50,7 +53,8 @@ def score_documents(
     Args:
         seq_len: tokens per window; what the model was trained on.
         batch_size: windows per forward pass.
-    Returns: rows {"id", "nats", "num_bytes" (UTF-8), "num_tokens" (without BOS)}.
+    Returns: rows {"id", "nats", "num_bytes" (UTF-8), "num_tokens" (without BOS), "lost_bytes"}: bytes that
+        the tokens cannot give back, which the nats include at their own price.
     Raises: ModelError if the tokenizer has no token to begin a document with.
     """
     bos = first_token(tokenizer)
@@ -68,9 +72,16 @@ def score_documents(
         documents_B = torch.tensor([window.document for window in batch])
         nats.index_add_(0, documents_B, _window_nats(model, batch, bos))
     model.train(was_training)
+    lost = [lost_text(tokenizer, text, ids) for text, ids in zip(texts, encoded, strict=True)]
     return [
-        {"id": name, "nats": float(total), "num_bytes": len(text.encode()), "num_tokens": len(ids)}
-        for (name, text), total, ids in zip(documents, nats, encoded, strict=True)
+        {
+            "id": name,
+            "nats": float(total) + left_out.nats,
+            "num_bytes": len(text.encode()),
+            "num_tokens": len(ids),
+            "lost_bytes": left_out.num_bytes,
+        }
+        for (name, text), total, ids, left_out in zip(documents, nats, encoded, lost, strict=True)
     ]
 
 

@@ -15,10 +15,12 @@ from adaptkit.data.shards import TokenShards, write_shards
 from adaptkit.data.tokenizers import CHAT_TEMPLATE, tokenizer_digest, train_tokenizer
 from adaptkit.disk import whole_folder
 from adaptkit.errors import ConfigError
+from adaptkit.models.round_trip import check_round_trip, lost_sentence
 from adaptkit.models.separation import kept_apart
 from adaptkit.pretrain.config import PretrainConfig
 from adaptkit.run import Run, digest
 from adaptkit.trainer.parallel import Ranks
+from adaptkit.trainer.progress import announce
 
 if TYPE_CHECKING:
     from peft import PeftModel
@@ -59,6 +61,8 @@ def prepare(config: PretrainConfig, run: Run, splits: dict[str, Dataset], ranks:
         model, tokenizer = continued_model(config, splits["train"])
     else:
         tokenizer = _own_tokenizer(config, run, splits["train"], ranks)
+    if config.objective == "causal":
+        _check_tokenizer(config, tokenizer, splits["dev"], ranks)
     shards = _shards(run, splits, tokenizer, ranks)
     if model is None:
         model = scratch_model(config, tokenizer, shards["train"].num_tokens)
@@ -70,6 +74,21 @@ def prepare(config: PretrainConfig, run: Run, splits: dict[str, Dataset], ranks:
         share = config.replay_share
         train = MixedSource([(train, 1 - share), (rows["replay"], share)], seed=config.trainer.seed)
     return StartingPoint(model, tokenizer, train, rows["dev"], shards["train"].bytes_per_token)
+
+
+def _check_tokenizer(
+    config: PretrainConfig, tokenizer: PreTrainedTokenizerFast, dev: Dataset, ranks: Ranks
+) -> None:
+    """Say what share of the dev text the tokenizer cannot give back, if any.
+
+    Raises: ModelError where that is too much for bits per byte.
+    """
+    where, fix = "base", "choose a base whose tokenizer works on bytes"
+    if not config.base:
+        where, fix = "tokenizer", "set tokenizer.kind=bpe, and leave tokenizer.path out"
+    share = check_round_trip(tokenizer, (row.text for row in dev.rows), where=where, fix=fix)
+    if share and ranks.rank == 0:
+        announce(config.name, {"note": lost_sentence(share)})
 
 
 def continued_model(

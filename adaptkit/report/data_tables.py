@@ -100,6 +100,10 @@ def _shift(name: str, shift: ShiftRecord) -> list[str]:
 def data_limits(data: DataRecord) -> list[str]:
     """What was done to the data, or how it lies, that a result may hang on."""
     sentences = [_large_cut(cut) for cut in data.large_cuts]
+    for name, tokenizer in data.tokenizers.items():
+        if tokenizer.lost_share:
+            lost = f"cannot give back {tokenizer.lost_share:.2%} of the bytes of the domain's test"
+            sentences.append(f"The {name} tokenizer {lost}: each is charged 8 bits, and where it stood.")
     for name, shift in data.shifts.items():
         if shift.source_shift > LARGE_SHIFT:
             where = f"The test of {name} comes from other sources than its training data"

@@ -119,6 +119,8 @@ class TokenizerRecord(Record):
 
     bytes_per_token: float
     vocab_size: int
+    lost_share: float = 0.0
+    """Share of the bytes of the domain's test text that it cannot give back; of causal models."""
 
 
 class DataRecord(Record):

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import math
 import re
-import string
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -18,13 +17,13 @@ from typing import Any
 import numpy as np
 
 from adaptkit.data.score_table import ScoreTable, accuracy_table, macro_f1_table, mean_table, ratio
+from adaptkit.data.words import fold, punctuation, without_han_blanks, words
 from adaptkit.embed.retrieval_metrics import PER_QUERY, retrieval_row
 from adaptkit.errors import DataError
+from adaptkit.subsequence import longest_common_subsequence
 
 NUM_ECE_BINS = 15
 _ARTICLES = re.compile(r"\b(a|an|the)\b")
-_ROUGE_SPLIT = re.compile(r"[^a-z0-9]+")
-_PUNCTUATION = str.maketrans("", "", string.punctuation)
 
 
 @dataclass(frozen=True)
@@ -103,9 +102,10 @@ def _brier_table(probabilities: Sequence[dict[str, float]], references: Sequence
 
 
 def normalise_answer(text: str) -> str:
-    """SQuAD's normalisation: lower case, ASCII punctuation and the articles a / an / the removed, spaces
-    collapsed."""
-    return " ".join(_ARTICLES.sub(" ", text.lower().translate(_PUNCTUATION)).split())
+    """SQuAD's normalisation, for all scripts: folded (`words.fold`), without punctuation and the articles
+    a / an / the, blanks collapsed, and left out beside Han and kana, where they mean nothing."""
+    folded = _ARTICLES.sub(" ", fold(text).translate(punctuation()))
+    return without_han_blanks(" ".join(folded.split()))
 
 
 def exact_match(predictions: Sequence[str], references: Sequence[str]) -> float:
@@ -123,10 +123,11 @@ def _exact_match_table(predictions: Sequence[str], references: Sequence[str]) ->
 
 
 def rouge_l(predictions: Sequence[str], references: Sequence[str]) -> float:
-    """Mean F1 of the longest common subsequence of words (Lin 2004), tokenised as the rouge-score package
-    does.
+    """Mean F1 of the longest common subsequence of words (Lin 2004), unstemmed.
 
-    Words are runs of a-z and 0-9 after lower-casing, unstemmed: text in other scripts scores 0.
+    For ASCII text it is what the rouge-score package gives. That package drops all letters but a-z; here
+    words are those of `adaptkit.data.words`, in any script: without blanks between words, every letter is
+    one.
     """
     return _rouge_l_table(predictions, references).value
 
@@ -136,23 +137,9 @@ def _rouge_l_table(predictions: Sequence[str], references: Sequence[str]) -> Sco
 
 
 def _rouge_l_item(prediction: str, reference: str) -> float:
-    predicted = _ROUGE_SPLIT.sub(" ", prediction.lower()).split()
-    actual = _ROUGE_SPLIT.sub(" ", reference.lower()).split()
-    common = _longest_common_subsequence(actual, predicted)
+    predicted, actual = (words(text.replace("_", " ")) for text in (prediction, reference))
+    common = longest_common_subsequence(actual, predicted)
     return 2 * common / (len(predicted) + len(actual)) if common else 0.0
-
-
-def _longest_common_subsequence(left: list[str], right: list[str]) -> int:
-    """Length, by the bit-parallel recurrence of Hyyro 2004: one addition per word of `right`."""
-    masks: dict[str, int] = {}
-    for i, word in enumerate(left):
-        masks[word] = masks.get(word, 0) | (1 << i)
-    everything = (1 << len(left)) - 1
-    row = everything
-    for word in right:
-        hits = row & masks.get(word, 0)
-        row = ((row + hits) | (row - hits)) & everything
-    return len(left) - row.bit_count()
 
 
 # Language

@@ -7,6 +7,7 @@ from mutants import Mutant
 OVERLAP = ("tests/test_data_overlap.py",)
 DRAWING = ("tests/test_data_drawing.py",)
 CUTTING = ("tests/test_data_cutting.py",)
+WORDS = ("tests/test_data_words.py",)
 PREPARED = "tests/test_prepared_data.py::test_"
 COPY = (f"{PREPARED}a_copy_of_a_test_document_leaves_training_beyond_the_passages_that_are_judged",)
 SENTENCES = (f"{PREPARED}sentences_that_a_task_tests_on_are_cut_from_the_text_and_counted",)
@@ -116,7 +117,7 @@ MUTANTS = [
     ),
     Mutant(
         "adaptkit/data/cutting.py",
-        "reason[part[0]] < 0 and num_words[part].sum() >= SHORTEST",
+        "reason[part[0]] < 0 and size[part].sum() >= SHORTEST",
         "reason[part[0]] < 0",
         CUTTING,
     ),
@@ -141,11 +142,14 @@ MUTANTS = [
     ),
     Mutant(
         "adaptkit/data/overlap.py",
-        "            np.add.at(marks, at + size, -1)",
+        "            np.add.at(marks, at + length, -1)",
         "            np.add.at(marks, at + 1, -1)",
         CUTTING,
     ),
-    Mutant("adaptkit/data/ngrams.py", 'text.replace(_DOTTED_I, "i").lower()', "text.lower()", CUTTING),
+    Mutant("adaptkit/data/words.py", '.replace("i\\u0307", "i")', "", WORDS),
+    Mutant("adaptkit/data/words.py", "        return 2", "        return 1", WORDS),
+    Mutant("adaptkit/data/ngrams.py", "n * words.units", "n * np.ones_like(words.units)", WORDS),
+    Mutant("adaptkit/data/ngrams.py", "    if not fits.any() and len(words):", "    if False:", WORDS),
     Mutant(
         "adaptkit/data/column_roles.py",
         '        if role in ("source", "time") and role not in self.chosen:',

@@ -28,6 +28,7 @@ from adaptkit.compare.workspace import Workspace, documents, rows_of, tidy
 from adaptkit.data.tokenizers import CHAT_TEMPLATE, train_tokenizer
 from adaptkit.models.bits_per_byte import bits_per_byte, score_documents
 from adaptkit.models.folder import saved_shape
+from adaptkit.models.round_trip import check_round_trip
 from adaptkit.run import Run, read_json, write_json, write_jsonl
 from adaptkit.run_record import ModelKind, RecipeKind, RunRecord, SuiteRecord
 from adaptkit.study.arms import Origin
@@ -59,16 +60,21 @@ def job_of(workspace: Workspace, origin: Origin) -> LanguageJob:
 def tokenizer(workspace: Workspace, stage: Stage, threads: int) -> TokenizerResult:
     """Train the domain tokenizer and count how many bytes of domain text a token of it holds."""
     path = _train_tokenizer(workspace, "domain")
-    return TokenizerResult(path=str(path), tokenizer=_fit(workspace, path))
+    causal = scratch_objective(workspace.config) == "causal"
+    return TokenizerResult(path=str(path), tokenizer=_fit(workspace, path, causal, "tokenizer"))
 
 
 def base(workspace: Workspace, stage: Stage, threads: int) -> BaseResult:
-    """The generic model: found, or made from the general text; scored as it is."""
+    """The generic model: found, or made from the general text; scored as it is.
+
+    Raises: ModelError for a base whose tokenizer cannot give back the domain's text.
+    """
     config = workspace.config
     run: Run | None = None
     if config.base:
         path = models.find(config.base)
         identity = str(path)
+        fit = _fit(workspace, path, models.model_kind(path) == "causal", "base")
     else:
         trainer = TrainerConfig(
             **config.trainer.model_dump(exclude_unset=True) | {"seed": 0, "threads": threads}
@@ -77,6 +83,7 @@ def base(workspace: Workspace, stage: Stage, threads: int) -> BaseResult:
         settings = from_scratch(workspace, "base", "general", vocabulary, config.base_flops, trainer)
         run, _ = pretrained(workspace, settings)
         path, identity = run.model, run.path.name
+        fit = _fit(workspace, path, models.model_kind(path) == "causal", "tokenizer")
     scored = _score(workspace, path, identity, threads, chats=bool(config.base))
     kind = models.model_kind(path)
     return BaseResult(
@@ -86,7 +93,7 @@ def base(workspace: Workspace, stage: Stage, threads: int) -> BaseResult:
         params=models.param_count(meta_model(saved_shape(path), kind)).total,
         score_run=scored.path.name if scored else None,
         dev=_dev(scored) if scored else None,
-        tokenizer=_fit(workspace, path),
+        tokenizer=fit,
     )
 
 
@@ -153,13 +160,23 @@ def _train_tokenizer(workspace: Workspace, text: str) -> Path:
     return run.model
 
 
-def _fit(workspace: Workspace, path: Path) -> TokenizerRecord:
-    """Bytes of held-out domain text per token, special tokens left out."""
+def _fit(workspace: Workspace, path: Path, causal: bool, where: str) -> TokenizerRecord:
+    """Bytes of held-out domain text per token, special tokens left out, and the share of them that the
+    tokenizer of a causal model loses.
+
+    Raises: ModelError where that is too much for bits per byte.
+    """
     vocabulary = models.load_tokenizer(path)
     texts = [text for _, text in documents(workspace.files.test("domain"))]
+    lost_share = 0.0
+    if causal:
+        fix = "choose a base whose tokenizer works on bytes, or set tokenizer.kind=bpe for your own"
+        lost_share = check_round_trip(vocabulary, texts, where=where, fix=fix)
     num_tokens = sum(len(ids) for ids in vocabulary(texts, add_special_tokens=False)["input_ids"])
     num_bytes = sum(len(text.encode()) for text in texts)
-    return TokenizerRecord(bytes_per_token=num_bytes / num_tokens, vocab_size=len(vocabulary))
+    return TokenizerRecord(
+        bytes_per_token=num_bytes / num_tokens, vocab_size=len(vocabulary), lost_share=lost_share
+    )
 
 
 def _score(

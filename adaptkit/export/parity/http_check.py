@@ -69,7 +69,12 @@ def _figure(change: float, limit: float) -> dict[str, Any]:
 def _bits_per_byte(client: Client, name: str, language: dict[str, Any]) -> dict[str, Any]:
     exported = language["bits_per_byte"]
     served = http_bits_per_byte(
-        client, name, language["texts"], seq_len=language["seq_len"], first_token=language["first_token"]
+        client,
+        name,
+        language["texts"],
+        seq_len=language["seq_len"],
+        first_token=language["first_token"],
+        lost_nats=language.get("lost_nats", 0.0),
     )
     return {"exported": exported, "served": served, **_figure(abs(served - exported), BITS)}
 

@@ -13,6 +13,7 @@ from adaptkit.export.source import Source
 from adaptkit.finetune.generation import generate
 from adaptkit.finetune.prompt_template import context_length, opening
 from adaptkit.models.bits_per_byte import bits_per_byte, first_token, score_documents
+from adaptkit.models.round_trip import lost_text
 from adaptkit.models.sentence.dense import read_dense
 from adaptkit.models.sentence.layout import read_layout
 
@@ -64,13 +65,16 @@ def _continuations(model: PreTrainedModel, tokenizer: PreTrainedTokenizerFast) -
 
 def _language(model: PreTrainedModel, tokenizer: PreTrainedTokenizerFast) -> dict[str, Any]:
     """Measure bits per byte of the built-in sentences by the trainer's code, and note how they were read."""
-    seq_len = min(WINDOW, context_length(model) - 2)
-    scores = score_documents(model, tokenizer, [("", text) for text in BUILT_IN], seq_len=seq_len)
+    seq_len, texts = min(WINDOW, context_length(model) - 2), list(BUILT_IN)
+    encoded = tokenizer(texts, add_special_tokens=False)["input_ids"]
+    lost = (lost_text(tokenizer, text, ids).nats for text, ids in zip(texts, encoded, strict=True))
+    scores = score_documents(model, tokenizer, [("", text) for text in texts], seq_len=seq_len)
     return {
-        "texts": list(BUILT_IN),
+        "texts": texts,
         "seq_len": seq_len,
         "first_token": first_token(tokenizer),
         "bits_per_byte": round(bits_per_byte(scores), 7),
+        "lost_nats": round(sum(lost), 7),
     }
 
 

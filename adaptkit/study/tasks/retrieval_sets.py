@@ -6,10 +6,13 @@ import time
 from collections.abc import Iterable
 from pathlib import Path
 
+import numpy as np
+
 from adaptkit.data.beir import RetrievalSet, read_set, retrieval_folder, scored_split, splits
 from adaptkit.data.dedup import deduplicate
 from adaptkit.data.drawing import draw
 from adaptkit.data.readers import DataConfig, Dataset, Row
+from adaptkit.data.words import index_terms
 from adaptkit.embed.examples import MOST_BESIDE, examples_of_set, hold_out
 from adaptkit.embed.retrieval_metrics import ranked, retrieval_row
 from adaptkit.errors import DataError
@@ -57,6 +60,7 @@ def write_sets(folder: Path, corpus: CorpusConfig, rows: CorpusRows) -> None:
     drawn = draw(_rows([parts["dev"]]), corpus.dev_items)
     parts["dev"] = parts["dev"].with_queries({row.id for row in drawn})
     whole = _read(tested, scored_split(tested), corpus.test or corpus.train)
+    _check_ids(parts["train"], whole)
     parts["test"] = whole.with_queries({row.id for row in rows.test.rows})
     documents = {name: text for part in parts.values() for name, text in part.documents.items()}
     queries = {name: text for part in parts.values() for name, text in part.queries.items()}
@@ -71,23 +75,35 @@ def write_sets(folder: Path, corpus: CorpusConfig, rows: CorpusRows) -> None:
         write_text(folder / "qrels" / f"{name}.tsv", "query-id\tcorpus-id\tscore\n" + "".join(lines))
 
 
+def _check_ids(learnt: RetrievalSet, tested: RetrievalSet) -> None:
+    """Raises: DataError for an id that stands for one text in training and for another in the test."""
+    for ours, theirs in ((learnt.documents, tested.documents), (learnt.queries, tested.queries)):
+        for name in ours.keys() & theirs.keys():
+            if ours[name] != theirs[name]:
+                what = f"the id '{name}' is given twice, to another text at {learnt.where[name]}"
+                fix = "give every text an id of its own, in both sets"
+                raise DataError(what, where=tested.where[name], fix=fix)
+
+
 def bm25_rows(folder: Path) -> tuple[Rows, float]:
     """Item rows of BM25 (Robertson and Zaragoza 2009) on the test split, and the seconds that answering took:
-    k1 1.5, b 0.75, English stop words, no stemming."""
+    k1 1.5, b 0.75, English stop words, no stemming; words in any script (`adaptkit.data.words`)."""
     import bm25s
+    from bm25s.stopwords import STOPWORDS_EN
+
+    def terms(text: str) -> list[str]:
+        return [word for word in index_terms(text) if word not in STOPWORDS_EN]
 
     tested = read_set(folder, "test")
     index = bm25s.BM25()
-    words = bm25s.tokenize(list(tested.documents.values()), stopwords="en", show_progress=False)
-    index.index(words, show_progress=False)
-    questions = bm25s.tokenize(
-        list(tested.queries.values()), stopwords="en", return_ids=False, show_progress=False
-    )
+    index.index([terms(text) for text in tested.documents.values()], show_progress=False)
+    questions = [terms(text) for text in tested.queries.values()]
     names, begun = list(tested.documents), time.perf_counter()
-    rows = [
-        retrieval_row(query, ranked(index.get_scores(tokens), names), tested.grades[query])
-        for query, tokens in zip(tested.queries, questions, strict=True)
-    ]
+    rows = []
+    for query, tokens in zip(tested.queries, questions, strict=True):
+        # a question of stop words alone has no terms to look for
+        relevance = index.get_scores(tokens) if tokens else np.zeros(len(names))
+        rows.append(retrieval_row(query, ranked(relevance, names), tested.grades[query]))
     return rows, time.perf_counter() - begun
 
 
