@@ -54,6 +54,7 @@ LEVELS = {
     "config": 1,
     "yaml_text": 1,
     "errors": 1,
+    "notices": 1,
     "version": 0,
     "adaptkit_kernels": 0,
 }

@@ -20,6 +20,7 @@ from tokenizers import processors
 from torch import Tensor, nn
 
 from adaptkit import models
+from adaptkit.data.cut_texts import CutTexts
 from adaptkit.errors import ModelError
 from adaptkit.models.batching import batches_by_length, fast_batch_tokens, pad_right
 from adaptkit.models.sentence.dense import read_dense, width_of, write_dense
@@ -33,6 +34,7 @@ class Encoder:
     """A model with its tokenizer and layout, ready to encode; counts the tokens and FLOPs it has spent.
 
     Attributes:
+        cut: texts that were longer than it reads.
         model: the transformers model, inside an adapter while one is trained.
         digest: sha256 over the folder that it was loaded from, or "" for a model in training.
         dense: what pooled vectors go through; nothing for most models.
@@ -47,6 +49,7 @@ class Encoder:
         self._hidden = int(models.unwrap(model).config.get_text_config().hidden_size)
         self.width = width_of(self.dense, self._hidden)
         self.num_tokens, self.flops = 0, 0.0
+        self.cut = CutTexts()
         self._flops_at: dict[int, float] = {}
 
     @classmethod
@@ -106,6 +109,7 @@ class Encoder:
             return_attention_mask=False,
             return_token_type_ids=False,
         )
+        self.cut = self.cut.plus(_count_cuts(encoded, self.layout.max_length))
         substitutes = (self.tokenizer.eos_token_id, self.tokenizer.pad_token_id, 0)
         for_empty = [next(token for token in substitutes if token is not None)]
         return [ids or for_empty for ids in encoded["input_ids"]]
@@ -146,6 +150,16 @@ class Encoder:
             self._flops_at[length] = models.flops_per_token(self.model, length).forward
         self.num_tokens += int(mask_BT.sum())
         self.flops += mask_BT.numel() * self._flops_at[length]
+
+
+def _count_cuts(encoded: Any, limit: int) -> CutTexts:
+    """What a fast tokenizer has cut off: it keeps the rest of each text beside the part that is read."""
+    kept = [len(ids) for ids in encoded["input_ids"]]
+    lost = [
+        sum(len(part.ids) - sum(part.special_tokens_mask) for part in encoding.overflowing)
+        for encoding in encoded.encodings or []
+    ]
+    return CutTexts(limit, len(kept), sum(map(bool, lost)), sum(kept) + sum(lost), sum(lost))
 
 
 def closed_by_eos(tokenizer: Any) -> Any:

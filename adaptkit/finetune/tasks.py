@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Literal, Protocol
+from typing import TYPE_CHECKING, Literal, Protocol, cast
 
 from adaptkit import models
-from adaptkit.data.labels import check_labels, classify_rows, label_rows, label_scores
+from adaptkit.data.cut_texts import CutTexts, tell_cuts
+from adaptkit.data.label_names import check_labels
+from adaptkit.data.labels import classify_rows, label_rows, label_scores
 from adaptkit.data.readers import Dataset, Row
 from adaptkit.data.score_table import ItemRow
 from adaptkit.data.supervised import Example, LabelledRows, SupervisedRows, build_examples, prompt_ids
@@ -103,7 +105,11 @@ class LabelWords(Task):
     def source(self, dataset: Dataset) -> Examples:
         check_labels(dataset, self.label_names)
         sft = dataclasses.replace(dataset, rows=self._questions(dataset), kind="sft")
-        return SupervisedRows(sft, self.tokenizer, self.max_length)
+        rows = SupervisedRows(sft, self.tokenizer, self.max_length)
+        frame = self.max_length - self.room
+        lengths = [len(spans) + frame for spans in self._spans([row.text for row in dataset.rows])]
+        rows.cut = CutTexts.of(lengths, self.max_length)  # its own count finds texts that are cut already
+        return rows
 
     def rows(self, model: PreTrainedModel, dataset: Dataset) -> list[ItemRow]:
         queries = [prompt_ids(row, self.tokenizer) for row in self._questions(dataset)]
@@ -131,13 +137,17 @@ class LabelWords(Task):
 
     def _cut(self, texts: list[str]) -> list[str]:
         """Texts that leave room for the answer: training cuts an example's end, where the answer stands."""
-        encoded = self.tokenizer(texts, add_special_tokens=False, return_offsets_mapping=True)
         fitting = []
-        for text, spans in zip(texts, encoded["offset_mapping"], strict=True):
+        for text, spans in zip(texts, self._spans(texts), strict=True):
             if len(spans) > self.room:
                 text = text[: spans[self.room - 1][1]]
             fitting.append(text)
         return fitting
+
+    def _spans(self, texts: list[str]) -> list[list[tuple[int, int]]]:
+        """The characters of each text's tokens."""
+        encoded = self.tokenizer(texts, add_special_tokens=False, return_offsets_mapping=True)
+        return cast(list[list[tuple[int, int]]], encoded["offset_mapping"])
 
 
 class Instruct(Task):
@@ -161,7 +171,9 @@ class Instruct(Task):
         if dataset.kind == "text":
             return []
         room = context_length(model) - self.max_new_tokens
-        prompts = [_start_and_end(prompt_ids(row, self.tokenizer), room) for row in dataset.rows]
+        whole = [prompt_ids(row, self.tokenizer) for row in dataset.rows]
+        tell_cuts({"prompts": CutTexts.of(map(len, whole), room)}, "fewer max_new_tokens")
+        prompts = [_start_and_end(ids, room) for ids in whole]
         continuations = generate(model, self.tokenizer, prompts, self.max_new_tokens)
         answers = self.tokenizer.batch_decode(continuations, skip_special_tokens=True)
         return [
