@@ -39,8 +39,9 @@ class Dialect:
     num_skipped: int = 0
 
     def reader(self, lines: Iterable[str]) -> Any:
-        quoting = csv.QUOTE_MINIMAL if self.quoted else csv.QUOTE_NONE
-        return csv.reader(lines, delimiter=self.delimiter, quoting=quoting, strict=True)
+        if self.quoted:
+            return csv.reader(lines, delimiter=self.delimiter, strict=True)
+        return csv.reader(lines, delimiter=self.delimiter, quoting=csv.QUOTE_NONE, strict=True)
 
 
 @dataclass(frozen=True)
