@@ -57,6 +57,7 @@ LEVELS = {
     "yaml_text": 1,
     "subsequence": 1,
     "errors": 1,
+    "notices": 1,
     "version": 0,
     "adaptkit_kernels": 0,
 }

@@ -15,8 +15,8 @@ import pytest
 from tiny_chat import CHATML, GEMMA, KINDS, LLAMA3, PLAIN_TEMPLATES, QWEN3, tokenizer_of
 
 from adaptkit.data.column_roles import RowReader
-from adaptkit.data.files import Fault
 from adaptkit.data.readers import Dataset, Row
+from adaptkit.data.records import Fault
 from adaptkit.data.supervised import Example, SupervisedRows, build_examples, expected_answer, prompt_ids
 from adaptkit.errors import DataError
 

@@ -1,5 +1,6 @@
 """The offline corpus is repeatable, honest about its sources, and a real task; the data check tells what a
-run would meet. Home of data.check, data.labels, data.offline_corpus and data.python_source."""
+run would meet. Home of data.check, data.check_report, data.labels, data.offline_corpus and
+data.python_source."""
 
 from __future__ import annotations
 
@@ -16,7 +17,8 @@ from adaptkit.data.check import check, is_held_out
 from adaptkit.data.offline_corpus import LABELS, mask_give_aways, offline_corpus
 from adaptkit.data.overlap import overlap
 from adaptkit.data.python_source import docstrings, functions, parse, prose, strip
-from adaptkit.data.readers import DataConfig, read, split
+from adaptkit.data.readers import DataConfig, read
+from adaptkit.data.splitting import split
 from adaptkit.errors import DataError
 
 SOURCE = '''"""Top of the file."""
@@ -197,6 +199,40 @@ def test_check_says_that_it_guessed(tmp_path: Path, tiny_text: list[str]) -> Non
     assert report.guessed == report.as_json()["held_out_by_name"] == ["test.jsonl"]
     assert "test.jsonl: taken as held out, guessed from its name" in report.notes
     assert set(report.overlaps) == {"test.jsonl in train.jsonl", "test.jsonl in latest.jsonl"}
+
+
+def test_check_tells_the_first_fault_as_a_run_does(tmp_path: Path) -> None:
+    file = tmp_path / "x.jsonl"
+    for content, line in (
+        (b"[1]\n[2]\n", 1),
+        (b'{"text": 1}\n{"text": null}\n', 1),
+        (b"\xff\n\xfe\n", 1),
+        (b"", None),
+    ):
+        file.write_bytes(content)
+        with pytest.raises(DataError) as of_run:
+            read(DataConfig(files=[str(file)]))
+        with pytest.raises(DataError) as of_check:
+            check([str(file)])
+        assert str(of_check.value) == str(of_run.value)
+        assert line is None or of_check.value.where == f"{file}:{line}"
+
+
+def test_check_names_what_labels_and_groups_hide(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    rows = [
+        {"text": f"text {i} of many", "label": ["a", "A "][i % 2], "group": "gh"[i % 2]} for i in range(60)
+    ]
+    rows.append({**rows[0], "label": "A "})
+    for name, part in (("train", rows), ("test", [{"text": "other words here", "label": "z"}])):
+        (tmp_path / f"{name}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in part))
+    files = [str(tmp_path / f"{name}.jsonl") for name in ("train", "test")]
+    notes = "\n".join(check(files).notes)
+    assert "labels 'A ', 'a' differ only in blanks or capitals" in notes
+    assert "test.jsonl: no training row has its labels z; a run refuses them" in notes
+    assert "1 text stands with different labels" in notes
+    assert "column 'group' has 2 values in 61 rows" in notes and capsys.readouterr().err == ""
+    given_up = check([DataConfig(files=[file], columns={"group": "none"}) for file in files])
+    assert "'group'" not in "\n".join(given_up.notes)
 
 
 def test_check_reads_a_retrieval_folder(tmp_path: Path) -> None:

@@ -13,7 +13,8 @@ from hypothesis import strategies as st
 from adaptkit.data.cutting import cut_overlap, drop_overlap
 from adaptkit.data.ngrams import hashed_words
 from adaptkit.data.overlap import overlap
-from adaptkit.data.readers import DataConfig, Dataset, Row, content_id, read, split
+from adaptkit.data.readers import DataConfig, Dataset, Row, content_id, read
+from adaptkit.data.splitting import split
 from adaptkit.data.words import word_starts
 
 WORDS = [f"word{i}" for i in range(3000)]

@@ -15,14 +15,11 @@ from adaptkit.data.drawing import (
     PASSAGE_BYTES,
     draw,
     draw_passages,
-    hold_out,
-    newest,
     passages,
     shares_of,
     sources_of,
 )
 from adaptkit.data.readers import Dataset, Row, content_id
-from adaptkit.errors import DataError
 
 TEXT = st.lists(st.text(st.characters(codec="utf-8"), min_size=1, max_size=300), min_size=1, max_size=40)
 
@@ -182,57 +179,3 @@ def test_passages_do_not_depend_on_the_order_of_documents_and_none_comes_twice()
     assert len(set(drawn)) == len(drawn)
     sources = Counter(row.values["source"] for row in draw_passages(documents, 10).rows)
     assert sources["b"] in (1, 2)
-
-
-def test_rows_to_tune_on_are_whole_groups_and_at_most_so_many() -> None:
-    values = [{"text": f"{i}", "label": "xy"[i % 2], "group": f"g{i % 50}"} for i in range(400)]
-    rest, held = hold_out(dataset(values), 40, most=0.2)
-    assert len(held.rows) == 40 and len(rest.rows) >= 340
-    assert not {row.cluster for row in rest.rows} & {row.cluster for row in held.rows}
-    again = hold_out(shuffled(dataset(values)), 40, most=0.2)[1]
-    assert sorted(texts(again.rows)) == sorted(texts(held.rows))
-
-
-@pytest.mark.parametrize(("size", "expected"), [(30, 30), (300, 20), (0, 20)])
-def test_rows_to_tune_on_are_at_most_a_share(size: int, expected: int) -> None:
-    data = labelled(a=150, b=50) if expected == 30 else labelled(a=75, b=25)
-    rest, held = hold_out(data, size, most=0.2)
-    assert len(held.rows) == expected and len(rest.rows) + len(held.rows) == len(data.rows)
-    assert abs(Counter(row.values["label"] for row in held.rows)["b"] - expected / 4) <= 1
-
-
-def test_one_group_cannot_be_divided() -> None:
-    with pytest.raises(DataError, match="8 rows in 1 groups leave none to tune on"):
-        hold_out(dataset([{"text": f"{i}", "group": "g"} for i in range(8)]), 3, most=0.2)
-
-
-def test_the_newest_tenth_is_newer_than_all_others() -> None:
-    values = [{"text": f"{i}", "time": float(2000 + i * 37 % 100)} for i in range(100)]
-    older, held = newest(dataset(values), 0.1)
-    assert sorted(row.values["time"] for row in held.rows) == [float(year) for year in range(2090, 2100)]
-    assert max(row.values["time"] for row in older.rows) == 2089
-
-
-def test_a_group_is_as_new_as_its_newest_row() -> None:
-    values = [
-        {"text": f"{i}", "time": f"20{i:02}-01-01T00:00:00", "group": f"g{min(i, 79 - i)}"} for i in range(80)
-    ]
-    older, held = newest(dataset(values), 0.1)
-    assert {row.cluster for row in held.rows} == {"g0", "g1", "g2", "g3"} and len(held.rows) == 8
-    assert not {row.cluster for row in older.rows} & {row.cluster for row in held.rows}
-
-
-def test_rows_of_one_moment_are_divided_by_hash() -> None:
-    values = [{"text": f"{i}", "time": 2024.0} for i in range(50)]
-    older, held = newest(dataset(values), 0.1)
-    assert len(held.rows) == 5 and len(older.rows) == 45
-    assert sorted(texts(newest(shuffled(dataset(values)), 0.1)[1].rows)) == sorted(texts(held.rows))
-
-
-def test_a_row_without_a_time_is_named() -> None:
-    rows = dataset([{"text": "a", "time": 1.0}, {"text": "b"}])
-    with pytest.raises(DataError, match="needs a time in every row") as caught:
-        newest(rows, 0.1)
-    assert caught.value.where == "x.jsonl:2"
-    with pytest.raises(DataError, match="nothing older"):
-        newest(dataset([{"text": "a", "time": 1.0}]), 0.1)

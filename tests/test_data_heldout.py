@@ -10,6 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from adaptkit.data import DataConfig, read, train_tokenizer
+from adaptkit.data.drawing import draw
 from adaptkit.data.heldout import (
     CALIBRATION_ROWS,
     CALIBRATION_TOKENS,
@@ -46,9 +47,9 @@ def _labelled(name: str, count: int, kind: str = "labelled") -> Dataset:
 def test_passages_are_of_dev_and_items_of_test_as_an_export_takes_them() -> None:
     dev, test = _labelled("dev", 70), _labelled("test", 250)
     held = held_out({"train": _labelled("train", 3), "dev": dev, "test": test}, with_items=True)
-    assert held.passages == [(row.id, row.text[:1024]) for row in dev.rows[:60]]
+    assert held.passages == [(row.id, row.text[:1024]) for row in draw(dev.rows, 60)]
     assert (MAX_PASSAGES, MAX_PASSAGE_CHARS) == (60, 1024) and held.digest == dev.digest
-    assert held.items is not None and held.items_split == "test" and held.items.rows == test.rows[:200]
+    assert held.items is not None and held.items_split == "test" and held.items.rows == draw(test.rows, 200)
     without_test = held_out({"dev": dev}, with_items=True)
     assert without_test.items is not None
     assert without_test.items_split == "dev" and without_test.items.rows == dev.rows
@@ -66,8 +67,11 @@ def test_fewer_items_where_answers_must_be_written(kind: str, most: int) -> None
 
 def test_texts_without_rows_count_once_and_are_numbered() -> None:
     held = held_out_texts(["a" * 2000, "b", "a" * 1500, *map(str, range(100))])
-    assert held.passages[:2] == [("held-out-0", "a" * 1024), ("held-out-1", "b")]
-    assert len(held.passages) == 60 and held.digest == digest([text for _, text in held.passages])
+    texts = {text for _, text in held.passages}
+    assert len(texts) == len(held.passages) == 60 and texts <= {"a" * 1024, "b", *map(str, range(100))}
+    assert len(texts & set(map(str, range(55, 100)))) > 10 and held.passages[0][0] == "held-out-0"
+    assert held_out_texts(["b", "a"]).passages == [("held-out-0", "b"), ("held-out-1", "a")]
+    assert held.digest == digest([text for _, text in held.passages])
 
 
 values = st.dictionaries(
@@ -101,17 +105,17 @@ def test_a_run_that_kept_nothing_says_none_and_an_older_file_is_refused(tmp_path
             reader(run)
 
 
-def test_calibration_rows_are_the_first_and_as_many_as_are_read(tiny_text: list[str]) -> None:
+def test_calibration_rows_are_drawn_by_hash_and_as_many_as_are_read(tiny_text: list[str]) -> None:
     tokenizer = train_tokenizer(tiny_text, "bpe", 300)
-    rows = [Row({"text": text}, f"x:{i}", str(i)) for i, text in enumerate(tiny_text * 20)]
+    rows = [Row({"text": text}, f"x:{i}", f"{i:04d}") for i, text in enumerate(tiny_text * 20)]
     train = Dataset(rows, "text", {"text": "text"})
     kept = calibration_rows(train, tokenizer)
     sizes = [len(tokenizer(row.text, add_special_tokens=False)["input_ids"]) for row in kept.rows.rows]
     wanted = CALIBRATION_ROWS * CALIBRATION_TOKENS
-    assert kept.digest == train.digest and kept.rows.rows == rows[: len(sizes)]
+    assert kept.digest == train.digest and kept.rows.rows == draw(rows, 0)[: len(sizes)]
     assert sum(sizes) >= wanted > sum(sizes[:-1])
     few = train.with_rows(rows[:3])
-    assert calibration_rows(few, tokenizer) == Calibration(few, few.digest)
+    assert calibration_rows(few, tokenizer) == Calibration(few.with_rows(draw(rows[:3], 0)), few.digest)
 
 
 def test_a_split_record_says_what_was_read(tmp_path: Path) -> None:

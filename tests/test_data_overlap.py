@@ -69,6 +69,25 @@ def test_equal_texts_with_different_labels_both_stay() -> None:
     assert deduplicate(Dataset(rows, "labelled", {}), near=False)[1].num_exact == 0
 
 
+def test_near_texts_with_other_labels_repeat_nothing() -> None:
+    text = "the service was kind and quick and the room was clean and warm all week"
+    other = text.replace("kind", "unkind")
+    values = [
+        {"text": text, "label": "good"},
+        {"text": other, "label": "bad"},
+        {"text": other, "label": "good"},
+    ]
+    rows = [Row(value, f"x.jsonl:{i}", content_id(value)) for i, value in enumerate(values)]
+    kept, report = deduplicate(Dataset(rows, "labelled", {}))
+    assert {row.values["label"] for row in kept.rows} == {"good", "bad"} and report.num_near in (0, 1)
+    assert report.num_conflicts == 1 and set(report.conflicts[0]) == {"x.jsonl:1", "x.jsonl:2"}
+    assert "1 text stands with different labels (for example x.jsonl:" in report.conflict_sentence
+    answers = [{"prompt": text + " " + text, "completion": word} for word in ("yes", "no")]
+    rows = [Row(value, f"x.jsonl:{i}", content_id(value)) for i, value in enumerate(answers)]
+    assert len(deduplicate(Dataset(rows, "sft", {}))[0].rows) == 2
+    assert deduplicate(Dataset(rows[:1] * 2, "sft", {}))[1].conflict_sentence == ""
+
+
 def test_minhash_estimates_jaccard_as_the_reference_library_does() -> None:
     datasketch = pytest.importorskip("datasketch")
     base = prose(1, 400)

@@ -11,7 +11,8 @@ from pathlib import Path
 import pytest
 import zstandard
 
-from adaptkit.data.readers import DataConfig, Dataset, Row, content_id, read, split, take
+from adaptkit.data.readers import DataConfig, Dataset, Row, content_id, read, take
+from adaptkit.data.splitting import split
 from adaptkit.errors import DataError
 
 ROWS = [
@@ -300,19 +301,6 @@ def test_split_and_take_follow_content_not_order(tmp_path: Path) -> None:
 def plain(values: list[dict]) -> Dataset:
     rows = [Row(value, f"x.jsonl:{i + 1}", content_id(value)) for i, value in enumerate(values)]
     return Dataset(rows, "text", {})
-
-
-def test_split_holds_out_the_share_that_was_asked_for() -> None:
-    data = plain([{"text": f"text {i}"} for i in range(2000)])
-    rest, held = split(data, 0.3)
-    assert 560 <= len(held.rows) <= 640 and len(rest.rows) + len(held.rows) == 2000
-    assert not {row.id for row in rest.rows} & {row.id for row in held.rows}
-    twice = plain([{"text": f"text {i % 50}", "label": str(i)} for i in range(100)])
-    rest, held = split(twice, 0.3)
-    assert not {row.text for row in rest.rows} & {row.text for row in held.rows}
-    for fraction in (0.0, 1.0):
-        with pytest.raises(DataError, match="2000 rows cannot be split"):
-            split(data, fraction)
 
 
 def test_take_gives_the_share_and_at_least_one_row_in_file_order() -> None:

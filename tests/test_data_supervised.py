@@ -158,7 +158,7 @@ def test_truncation_is_counted(plain: Any) -> None:
         32,
     )
     batch = source.collate([0, 1], seed=0, epoch=0)
-    assert source.num_truncated == 1 and batch["input_ids"].shape == (2, 32)
+    assert source.cut.num_cut == 1 and batch["input_ids"].shape == (2, 32)
     assert plain.eos_token_id not in batch["labels"][0], "a cut answer has no end to teach"
 
 
@@ -204,7 +204,7 @@ def test_labelled_rows(plain: Any, tiny_text: list[str]) -> None:
     )
     source = LabelledRows(rows, masked, 16, ["a", "b"])
     batch = source.collate([0, 1], seed=0, epoch=0)
-    assert batch["labels"].tolist() == [1, 0] and source.num_truncated == 1 and source.where(1) == "x.jsonl:2"
+    assert batch["labels"].tolist() == [1, 0] and source.cut.num_cut == 1 and source.where(1) == "x.jsonl:2"
     assert batch["input_ids"].shape == (2, 16) and batch["input_ids"][1, -1] == masked.sep_token_id
     assert batch["attention_mask"].sum(dim=1).tolist() == [len(masked("the engine").input_ids), 16]
     with pytest.raises(DataError, match="unknown label 'b'") as error:

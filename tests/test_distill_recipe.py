@@ -14,6 +14,7 @@ from pydantic import ValidationError
 from adaptkit import models
 from adaptkit.cli import app, console
 from adaptkit.config import dump
+from adaptkit.data.drawing import draw_from
 from adaptkit.data.heldout import MAX_ITEMS, MAX_PASSAGES, read_calibration, read_held_out
 from adaptkit.data.tokenizers import train_tokenizer
 from adaptkit.distill.config import DistillConfig
@@ -97,7 +98,7 @@ def test_the_record_says_what_the_run_is_and_what_an_export_is_measured_on(world
     assert record.facts["teacher"]["params"] > result.params == record.params
     splits = read_data(config, "classifier")
     held, calibration = read_held_out(run), read_calibration(run)
-    assert held.items_split == "test" and held.items.rows == splits["test"].rows[:MAX_ITEMS]
+    assert held.items_split == "test" and held.items.rows == draw_from(splits["test"], MAX_ITEMS).rows
     assert held.passages == [(row.id, row.text) for row in splits["dev"].rows[:MAX_PASSAGES]]
     assert held.digest == splits["dev"].digest and calibration.digest == splits["train"].digest
     assert calibration.rows.rows == splits["train"].rows[: len(calibration.rows.rows)]

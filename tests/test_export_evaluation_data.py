@@ -66,7 +66,8 @@ def test_given_files_take_the_place_of_the_runs_own_rows(
     assert 0 < len(plain.passages) < 30 and len(plain.calibration.rows.rows) == 100 - len(plain.passages)
     assert not set(plain.texts) & {row.text for row in plain.calibration.rows.rows}
     measured = find_evaluation_data(resolve(model_folders["llama"]), evaluation=file)
-    assert measured.origin == "the file text.jsonl" and measured.texts == lines[:MAX_PASSAGES]
+    assert measured.origin == "the file text.jsonl" and len(measured.texts) == MAX_PASSAGES
+    assert set(measured.texts) <= set(lines) and set(measured.texts) & set(lines[-30:]), "not the first ones"
     assert measured.calibration is None
 
 

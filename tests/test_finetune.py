@@ -167,8 +167,8 @@ def test_a_record_and_the_rows_that_are_kept_are_enough_to_answer_the_items_agai
     assert calibration.digest == record.splits["train"].digest and len(calibration.rows.rows) == 240
     model = models.load(run.model, record.model_kind)
     task = task_of(record, models.load_tokenizer(run.model))
-    rows = list(read_jsonl(run.items("task")))
-    assert task.rows(model, held.items) == rows[: len(held.items.rows)]
+    rows = {row["id"]: row for row in read_jsonl(run.items("task"))}
+    assert task.rows(model, held.items) == [rows[row.id] for row in held.items.rows]
     assert len(held.items.rows) == (32 if kind == "sft" else 60)
 
 

@@ -48,6 +48,21 @@ def divide(words: list[str] | None, *, needed: bool) -> tuple[Path | None, list[
     return Path(files[0]), overrides
 
 
+def pairs(words: list[str], option: str) -> dict[str, str]:
+    """Words of the form NAME=VALUE by their names.
+
+    Raises: ConfigError for a word without `=`, or a name given twice.
+    """
+    values: dict[str, str] = {}
+    for word in words:
+        name, sign, value = word.partition("=")
+        if not (name and sign and value) or name in values:
+            what = f"'{word}' gives no new name a value"
+            raise ConfigError(what, where=option, fix="write each as NAME=VALUE, every name once")
+        values[name] = value
+    return values
+
+
 def kind_of(path: Path | None, overrides: list[str]) -> Kind:
     """Tell by its top-level keys which command a config is for.
 

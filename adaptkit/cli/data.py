@@ -35,11 +35,18 @@ config = typer.Typer(help="Look at configs.", no_args_is_help=True, rich_markup_
         "adaptkit data check 'train/*.jsonl.gz' test.csv",
         "adaptkit data check train.jsonl test.jsonl --json",
         "adaptkit data check chats.jsonl --base models/qwen",
+        "adaptkit data check tickets.csv --column text=body --column group=none",
     ],
     exits="0 nothing stands in the way",
 )
 def data_check(
     files: Annotated[list[str], typer.Argument(help="Files, folders or globs; each is one data set.")],
+    column: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="ROLE=COLUMN, as in a config's `columns`; ROLE=none gives a role up. May be repeated."
+        ),
+    ] = None,
     base: Annotated[
         str | None, typer.Option(metavar="MODEL", help="Also say what training on this base would refuse.")
     ] = None,
@@ -49,8 +56,10 @@ def data_check(
     Roles, counts, bad rows, duplicates, label balance, and overlap between the files.
     """
     from adaptkit.data.check import check
+    from adaptkit.data.readers import DataConfig
 
-    checked = check(files, tokenizer=base)
+    columns = arguments.pairs(column or [], "--column")
+    checked = check([DataConfig(files=[file], columns=columns) for file in files], tokenizer=base)
     exit_code = 0 if checked.ok else EXIT_USER
     return Outcome(checked.render(), checked.as_json(), exit_code)
 

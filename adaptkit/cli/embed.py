@@ -21,6 +21,7 @@ from adaptkit.cli.console import Outcome, command
 from adaptkit.cli.options import Dimensions, Documents, Dtype, EncoderFolder, Resume, Root, Words
 from adaptkit.cli.train import run_config
 from adaptkit.data.beir import read_set, scored_split
+from adaptkit.data.cut_texts import tell_cuts
 from adaptkit.embed.config import EmbedConfig
 from adaptkit.errors import ServerError
 from adaptkit.run import write_jsonl
@@ -33,6 +34,8 @@ app = typer.Typer(help="Train, use and judge embeddings.", no_args_is_help=True,
 PATIENCE_S = 120.0
 """How long to try again while the generator's server is overloaded."""
 TOKENS_PER_QUESTION = 60
+OWN_LIMIT = "max_seq_length in the model's sentence_bert_config.json"
+"""What changes after how many tokens a finished encoder cuts texts."""
 
 
 @command(
@@ -165,6 +168,7 @@ def encode(
     if prompt is None:
         prompt = encoder.layout.prompt_if_any("document")
     encoding = encode_files(encoder, files, out, prompt=prompt, dimensions=dimensions, format=format)
+    tell_cuts({"texts": encoder.cut}, OWN_LIMIT)
     info = encoding.info
     line = f"{info['count']:,} vectors of {info['dimensions']} in {encoding.folder}"
     return Outcome(line, {"folder": str(encoding.folder), **info})
@@ -249,7 +253,9 @@ def evaluate(
     from adaptkit.embed.retrieval_metrics import retrieval_scores
 
     chosen = read_set(folder, split or scored_split(folder))
-    rows = retrieval_rows(Encoder.load(model, dtype=dtype), chosen, dimensions)
+    encoder = Encoder.load(model, dtype=dtype)
+    rows = retrieval_rows(encoder, chosen, dimensions)
+    tell_cuts({"texts": encoder.cut}, OWN_LIMIT)
     if out is not None:
         write_jsonl(out, rows)
     scores = retrieval_scores(rows)

@@ -42,6 +42,8 @@ def plan(planned: dict[str, Any]) -> str:
     parts.append(
         table([("smallest difference that can be settled", "", ""), *map(_settled, planned["settles"])])
     )
+    if planned["cut_texts"]:
+        parts.append("\n".join(f"{task}: {sentence}" for task, sentence in planned["cut_texts"].items()))
     stages, jobs = planned["stages"], planned["machine"]["jobs"]
     num_left = sum(not stage["cached"] for stage in stages)
     memory = max((stage["memory_bytes"] for stage in stages), default=0.0) / 2**30

@@ -12,11 +12,13 @@ from pathlib import Path
 from typing import Any
 
 from adaptkit.compare.assemble import study_record
+from adaptkit.compare.cut_tasks import cut_sentences
 from adaptkit.compare.executor import execute
 from adaptkit.compare.plan import keep_plan, make_plan, plan_json
 from adaptkit.compare.progress import Progress
 from adaptkit.compare.stages.run import run_stage
 from adaptkit.compare.workspace import forget_stages
+from adaptkit.notices import tell
 from adaptkit.report.write import write_report
 from adaptkit.run import Run
 from adaptkit.run_lock import hold
@@ -67,6 +69,8 @@ def compare(
     plan = make_plan(config, run)
     if dry_run:
         return plan_json(plan, run.path)
+    for task, sentence in cut_sentences(plan.config).items():
+        tell(f"{task}: {sentence}")
     hold(run)
     run.start()
     plan = keep_plan(plan, run.path)

@@ -17,6 +17,7 @@ from adaptkit import models
 from adaptkit.compare.build_stages import build_stages, teaching_origins
 from adaptkit.compare.choose_arms import choose_arms
 from adaptkit.compare.costs import Costs, text_sizes
+from adaptkit.compare.cut_tasks import cut_sentences
 from adaptkit.compare.predict import Predictor, wall_seconds
 from adaptkit.compare.settles import settled_by
 from adaptkit.compare.speed import Machine, measure
@@ -164,6 +165,7 @@ def plan_json(plan: Plan, study: Path) -> dict[str, Any]:
         "budget": {**asdict(plan.budget), "unit": plan.config.budget.unit},
         "machine": asdict(plan.machine),
         "max_lengths": plan.fixed.max_lengths,
+        "cut_texts": cut_sentences(plan.config),
     }
 
 

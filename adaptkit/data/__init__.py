@@ -15,7 +15,7 @@ _HOME = {
     "Dataset": "readers",
     "Row": "readers",
     "read": "readers",
-    "split": "readers",
+    "split": "splitting",
     "take": "readers",
     "train_tokenizer": "tokenizers",
     "CHAT_TEMPLATE": "tokenizers",
@@ -34,7 +34,7 @@ _HOME = {
     "remove_overlap": "overlap",
     "offline_corpus": "offline_corpus",
     "OfflineCorpus": "offline_corpus",
-    "CheckReport": "check",
+    "CheckReport": "check_report",
 }
 
 __all__ = sorted(_HOME)

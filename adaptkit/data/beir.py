@@ -16,8 +16,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
-from adaptkit.data.files import Fault, Record, format_of, records
+from adaptkit.data.files import format_of, records
 from adaptkit.data.readers import DataConfig
+from adaptkit.data.records import Fault, Record
 from adaptkit.errors import DataError
 
 TEST_SPLITS = ("test", "dev")

@@ -9,7 +9,7 @@ anchor + positive (+ negative...)  pairs, triplets
 text1 + text2 + score or label     scored pairs
 
 Beside these a row may say what it belongs to (`group`), where it comes from (`source`) and of when it is
-(`time`): facts about a row, not part of its content.
+(`time`): facts about a row, not part of its content. A role is given up by naming `none` as its column.
 """
 
 from __future__ import annotations
@@ -22,13 +22,13 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
-from adaptkit.data.files import Fault, Record
+from adaptkit.data.conversations import conversation, in_two_lists
+from adaptkit.data.guesses import FACTS, NONE
 from adaptkit.data.message_fields import TEMPLATE_INPUTS, read_messages, template_input, unread_column
+from adaptkit.data.records import Fault, Record
 from adaptkit.errors import nearest
 
 NEGATIVE = re.compile(r"negative(_\d+)?")
-FACTS = ("group", "source", "time")
-"""Roles that say something about a row and are no part of what a model sees, nor of the row's id."""
 
 
 @dataclass(frozen=True)
@@ -40,9 +40,12 @@ class Shape:
     optional: tuple[str, ...] = ()
 
     def match(self, names: Iterable[str], chosen: dict[str, str]) -> dict[str, str] | None:
-        """role -> column for these column names, or None; `chosen` columns win over names."""
+        """role -> column for these column names, or None; `chosen` columns win over names, and roles that are
+        given up have none."""
         names = set(names)
-        if not all(self._takes(role) for role in chosen):
+        given_up = {role for role, column in chosen.items() if column == NONE}
+        chosen = {role: column for role, column in chosen.items() if role not in given_up}
+        if given_up & set(self.required) or not all(self._takes(role) for role in chosen):
             return None
         roles: dict[str, str] = {}
         for role, aliases in self.required.items():
@@ -50,9 +53,10 @@ class Shape:
             if column is None:
                 return None
             roles[role] = column
-        roles |= {role: role for role in (*self.optional, *FACTS) if role in names and role not in roles}
+        by_name = [role for role in (*self.optional, *FACTS) if role in names and role not in roles]
         if "anchor" in self.required:
-            roles |= {name: name for name in sorted(names) if NEGATIVE.fullmatch(name)}
+            by_name += [name for name in sorted(names) if NEGATIVE.fullmatch(name)]
+        roles |= {role: role for role in by_name if role not in given_up}
         roles |= chosen
         return roles if all(_columns(column, names) for column in roles.values()) else None
 
@@ -63,7 +67,7 @@ class Shape:
 
 
 SHAPES = (
-    Shape("messages", {"messages": ("messages",)}, TEMPLATE_INPUTS),
+    Shape("messages", {"messages": ("messages", "conversations", "conversation")}, TEMPLATE_INPUTS),
     Shape(
         "sft",
         {"prompt": ("prompt", "instruction"), "completion": ("completion", "output", "response")},
@@ -86,6 +90,12 @@ ROLES = sorted(
     {role for shape in SHAPES for role in (*shape.required, *shape.optional)} | {"negative", *FACTS}
 )
 
+COLUMN_NAMES = {
+    *(alias for shape in SHAPES for aliases in shape.required.values() for alias in aliases),
+    *ROLES,
+}
+"""Names of columns that mean something by themselves."""
+
 
 def detect(
     samples: list[Record], chosen: dict[str, str], want: str | None
@@ -101,13 +111,23 @@ def detect(
             continue
         fits = [roles for sample in samples if (roles := shape.match(sample, chosen)) is not None]
         if len(fits) * 2 > len(samples) or (fits and len(fits) * 2 == len(samples) and shape.kind != "text"):
-            return shape.kind, max(fits, key=lambda roles: sum(roles == other for other in fits))
+            roles = max(fits, key=lambda roles: sum(roles == other for other in fits))
+            return _as_messages(shape.kind, roles, samples)
     return None
+
+
+def _as_messages(kind: str, roles: dict[str, str], samples: list[Record]) -> tuple[str, dict[str, str]]:
+    """Prompts and completions that are lists of messages make one conversation; anything else stays."""
+    if kind != "sft" or not in_two_lists(samples[0], (roles["prompt"], roles["completion"])):
+        return kind, roles
+    facts = {role: column for role, column in roles.items() if role in FACTS}
+    return "messages", {"messages": f"{roles['prompt']}+{roles['completion']}", **facts}
 
 
 def describe_columns(samples: list[Record]) -> str:
     """The first column names of some records, for an error message."""
-    return ", ".join(list(dict.fromkeys(str(name) for sample in samples for name in sample))[:12]) or "none"
+    names = list(dict.fromkeys(str(name) for sample in samples for name in sample))[:12]
+    return ", ".join(name if len(name) <= 60 else f"{name[:60]}..." for name in names) or "none"
 
 
 def unknown_role(chosen: dict[str, str]) -> str | None:
@@ -164,25 +184,20 @@ class RowReader:
             value = record.get(column)
             return template_input(value, column) if value else None
         columns = _columns(column, record)
-        if role in ("source", "time") and role not in self.chosen:
-            value = record.get(column)
-            fact = _source(value, column) if role == "source" else self._time(value, column)
+        if role in FACTS and role not in self.chosen:
+            fact = self._fact(role, record.get(column), column)
             return None if isinstance(fact, Fault) else fact  # found by its name only: not every row must fit
         if not columns:
             has = f"{nearest(column, map(str, record))}; it has {describe_columns([record])}"
             return Fault(f"no column '{column}'{has}", f"give every row a '{column}'")
         if role == "messages":
-            return read_messages(record[columns[0]], _text)
+            return read_messages(conversation(record, columns), _text)
         if role == "label":
             return self._label(record[columns[0]], column)
         if role == "score":
             return _score(record[columns[0]], column, typed)
-        if role == "group":
-            return str(record[columns[0]])
-        if role == "source":
-            return _source(record[columns[0]], column)
-        if role == "time":
-            return self._time(record[columns[0]], column)
+        if role in FACTS:
+            return self._fact(role, record[columns[0]], column)
         texts: list[str] = []
         for name in columns:
             text = _text(record[name], name, lists=role in self.chosen)
@@ -190,6 +205,11 @@ class RowReader:
                 return text
             texts.append(text)
         return "\n".join(texts)
+
+    def _fact(self, role: str, value: Any, column: str) -> Any:
+        if role == "group":
+            return _group(value, column)
+        return _source(value, column) if role == "source" else self._time(value, column)
 
     def _label(self, value: Any, column: str) -> str | Fault:
         kind = type(value)
@@ -234,6 +254,17 @@ def moment_of(value: Any) -> str | float | None:
     if isinstance(value, datetime.date):
         return f"{value.isoformat()}T00:00:00"
     return None
+
+
+def _group(value: Any, column: str) -> str | Fault | None:
+    """What a row belongs to; null, an empty cell and NaN are no group."""
+    if value is None or (isinstance(value, str) and not value.strip()):
+        return None
+    if isinstance(value, float) and math.isnan(value):
+        return None
+    if isinstance(value, str | int | float):
+        return str(value)
+    return Fault(f"'{column}' is {_name(value)}, not a name", "write each row's group as text or a number")
 
 
 def _source(value: Any, column: str) -> str | Fault:

@@ -33,14 +33,32 @@ class DedupReport:
     Attributes:
         num_rows, num_exact, num_near: rows looked at, and removed as equal or nearly equal to another.
         removed_bytes: UTF-8 bytes of text that went with them.
+        num_conflicts: texts that stand with several labels or scores, each of which stays.
         examples: (`removed where`, `kept where`, `exact` or `near`), at most 20.
+        conflicts: the places of each such text, at most 20.
     """
 
     num_rows: int
     num_exact: int
     num_near: int
     removed_bytes: int
+    num_conflicts: int = 0
     examples: list[tuple[str, str, str]] = field(default_factory=list)
+    conflicts: list[tuple[str, ...]] = field(default_factory=list)
+
+    @property
+    def counts(self) -> dict[str, int]:
+        """The numbers without the examples."""
+        return {name: value for name, value in asdict(self).items() if isinstance(value, int)}
+
+    @property
+    def conflict_sentence(self) -> str:
+        """What to know about texts with several labels; empty where there are none."""
+        if not self.num_conflicts:
+            return ""
+        places = " and ".join(self.conflicts[0][:3])
+        texts = "1 text stands" if self.num_conflicts == 1 else f"{self.num_conflicts:,} texts stand"
+        return f"{texts} with different labels (for example {places}); all of these rows stay"
 
     def as_json(self) -> dict[str, Any]:
         return asdict(self)
@@ -49,22 +67,35 @@ class DedupReport:
 def deduplicate(dataset: Dataset, near: bool = True) -> tuple[Dataset, DedupReport]:
     """Remove rows whose text equals another's, blanks at the ends aside; with `near` also those nearly equal.
 
-    Rows with different labels are never equal, but may nearly be.
+    Rows that say different things of a text, by their labels, scores or short answers, repeat nothing.
     """
     rows = sorted(dataset.rows, key=lambda row: (row.id, row.where))
     twin_of: dict[int, tuple[int, str]] = {}
     first: dict[bytes, int] = {}
     for number, row in enumerate(rows):
-        key = hashlib.sha256(f"{row.text.strip()}\0{row.values.get('label', '')}".encode()).digest()
+        key = hashlib.sha256(f"{row.text.strip()}\0{_verdict(row)}".encode()).digest()
         original = first.setdefault(key, number)
         if original != number:
             twin_of[number] = (original, "exact")
     if near:
-        distinct = [number for number in range(len(rows)) if number not in twin_of]
-        twins = near_duplicates([rows[number].text for number in distinct])
-        twin_of |= {distinct[twin]: (distinct[original], "near") for twin, original in twins.items()}
+        by_verdict: dict[str, list[int]] = defaultdict(list)
+        for number in range(len(rows)):
+            if number not in twin_of:
+                by_verdict[_verdict(rows[number])].append(number)
+        for alike in by_verdict.values():
+            twins = near_duplicates([rows[number].text for number in alike])
+            twin_of |= {alike[twin]: (alike[original], "near") for twin, original in twins.items()}
     removed = {id(rows[number]) for number in twin_of}
     return dataset.with_rows(row for row in dataset.rows if id(row) not in removed), _report(rows, twin_of)
+
+
+def _verdict(row: Row) -> str:
+    """What a row says of its text: its label or score, or an answer of fewer words than a shingle."""
+    for role in ("label", "score"):
+        if role in row.values:
+            return f"{role} {row.values[role]}"
+    words = str(row.values.get("completion", "")).casefold().split()
+    return " ".join(words) if len(words) < SHINGLE else ""
 
 
 def _report(rows: list[Row], twin_of: dict[int, tuple[int, str]]) -> DedupReport:
@@ -73,7 +104,25 @@ def _report(rows: list[Row], twin_of: dict[int, tuple[int, str]]) -> DedupReport
         (rows[twin].where, rows[original].where, kind) for twin, (original, kind) in sorted(twin_of.items())
     ]
     size = sum(len(rows[n].text.encode()) for n in twin_of)
-    return DedupReport(len(rows), kinds.count("exact"), kinds.count("near"), size, examples[:20])
+    conflicts = _conflicts(rows)
+    return DedupReport(
+        len(rows),
+        kinds.count("exact"),
+        kinds.count("near"),
+        size,
+        len(conflicts),
+        examples[:20],
+        conflicts[:20],
+    )
+
+
+def _conflicts(rows: list[Row]) -> list[tuple[str, ...]]:
+    """The places of each text that stands with several labels or scores: one place for each of these."""
+    said: dict[bytes, dict[str, str]] = defaultdict(dict)
+    for row in rows:
+        if "label" in row.values or "score" in row.values:
+            said[hashlib.sha256(row.text.strip().encode()).digest()].setdefault(_verdict(row), row.where)
+    return [tuple(places.values()) for places in said.values() if len(places) > 1]
 
 
 def near_duplicates(texts: list[str]) -> dict[int, int]:

@@ -2,7 +2,6 @@
 
     rows = draw(test.rows, 2000)              # labels, sources and groups keep their shares
     passages = draw_passages(documents, 400)  # one of every document before any gives a second
-    train, dev = hold_out(train, 300, most=0.2)
 
 Nothing depends on the order of files or rows: the same content gives the same items.
 """
@@ -13,11 +12,10 @@ import dataclasses
 import hashlib
 import math
 import re
-from collections import Counter, defaultdict
+from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 
 from adaptkit.data.readers import Dataset, Row, content_id, distinct_ids
-from adaptkit.errors import DataError
 
 PASSAGE_BYTES = 1024
 MIN_LAST_BYTES = 256
@@ -35,21 +33,28 @@ def draw(rows: Sequence[Row], size: int) -> list[Row]:
     each has at least one.
     """
     if not size or size >= len(rows):
-        return sorted(rows, key=_order)
+        return sorted(rows, key=draw_order)
     source = sources_of(rows)
     levels: list[Callable[[Row], str]] = [
         lambda row: str(row.values.get("label", "")),
         source,
         lambda row: str(row.values.get("group", "")),
     ]
-    return sorted(_drawn(rows, size, levels), key=_order)
+    return sorted(_drawn(rows, size, levels), key=draw_order)
+
+
+def draw_from(dataset: Dataset, size: int) -> Dataset:
+    """At most `size` rows of a data set, as `draw` takes them; the data set as it is where it has no more."""
+    if len(dataset.rows) <= size:
+        return dataset
+    return dataset.with_rows(draw(dataset.rows, size))
 
 
 def _drawn(rows: Sequence[Row], size: int, levels: Sequence[Callable[[Row], str]]) -> list[Row]:
     if size >= len(rows):
         return list(rows)
     if not levels:
-        return sorted(rows, key=_order)[:size]
+        return sorted(rows, key=draw_order)[:size]
     strata: dict[str, list[Row]] = defaultdict(list)
     for row in rows:
         strata[levels[0](row)].append(row)
@@ -67,13 +72,15 @@ def shares_of(counts: Mapping[str, int], size: int) -> dict[str, int]:
     quota = {name: size * count / total for name, count in counts.items()}
     taken: dict[str, int] = {}
     position = 0.5
-    for name in sorted(counts, key=_hash):
+    for name in sorted(counts, key=draw_hash):
         end = position + quota[name]
         taken[name] = math.floor(end + 1e-9) - math.floor(position + 1e-9)
         position = end
     if len(counts) <= size:
-        for name in sorted((name for name in counts if not taken[name]), key=_hash):
-            giver = max((n for n in counts if taken[n] > 1), key=lambda n: (taken[n] - quota[n], _hash(n)))
+        for name in sorted((name for name in counts if not taken[name]), key=draw_hash):
+            giver = max(
+                (n for n in counts if taken[n] > 1), key=lambda n: (taken[n] - quota[n], draw_hash(n))
+            )
             taken[giver] -= 1
             taken[name] = 1
     return taken
@@ -126,7 +133,7 @@ def passages(text: str) -> list[str]:
         if words.strip() and (not parts or len(words.encode()) >= MIN_LAST_BYTES):
             parts.append(words)
         start = _next_start(raw, start + len(words.encode()))
-    return sorted(parts, key=_hash)
+    return sorted(parts, key=draw_hash)
 
 
 def _next_start(raw: bytes, end: int) -> int:
@@ -138,59 +145,6 @@ def _next_start(raw: bytes, end: int) -> int:
     return end + blank.end() if blank else max(end, 1)
 
 
-def hold_out(dataset: Dataset, size: int, most: float) -> tuple[Dataset, Dataset]:
-    """(the rest, about `size` rows to tune on, at most the share `most`): whole groups, drawn by hash.
-
-    Labels and sources keep their shares. Rows of a drawn group beyond `size` are in neither part; size 0
-    takes the whole share.
-    Raises: DataError where a side would be empty.
-    """
-    groups: dict[str, list[Row]] = defaultdict(list)
-    for row in dataset.rows:
-        groups[row.cluster].append(row)
-    if len(groups) < 2:
-        what = f"{len(dataset.rows)} rows in {len(groups)} groups leave none to tune on"
-        where = dataset.rows[0].where if dataset.rows else None
-        raise DataError(what, where=where, fix="give more rows, or more than one group")
-    limit = max(1, math.floor(most * len(dataset.rows)))
-    wanted = min(size, limit) if size else limit
-    num_groups = min(len(groups) - 1, math.ceil(wanted * len(groups) / len(dataset.rows)))
-    # one row stands for its group
-    firsts = [min(rows, key=_order) for rows in groups.values()]
-    chosen = {row.cluster for row in draw(firsts, num_groups)}
-    rest = [row for row in dataset.rows if row.cluster not in chosen]
-    held = [row for row in dataset.rows if row.cluster in chosen]
-    return dataset.with_rows(rest), dataset.with_rows(draw(held, wanted))
-
-
-def newest(dataset: Dataset, share: float) -> tuple[Dataset, Dataset]:
-    """(older rows, the newest share of them): whole groups, each as new as its newest row.
-
-    Raises: DataError for a row without a time, and where a side would be empty.
-    """
-    for row in dataset.rows:
-        if "time" not in row.values:
-            fix = "set columns: {time: <column>} to a column of ISO dates or numbers, or split: hash"
-            raise DataError("split: time needs a time in every row", where=row.where, fix=fix)
-    age: dict[str, tuple[str | float, str]] = {}
-    for row in dataset.rows:
-        moment = (row.values["time"], _hash(row.cluster))
-        age[row.cluster] = max(age.get(row.cluster, moment), moment)
-    sizes = Counter(row.cluster for row in dataset.rows)
-    chosen: set[str] = set()
-    num_rows = 0
-    for name in sorted(age, key=age.__getitem__, reverse=True):
-        if num_rows >= round(share * len(dataset.rows)) and chosen:
-            break
-        chosen.add(name)
-        num_rows += sizes[name]
-    if len(chosen) == len(age):
-        fix = "give more rows, or rows of more groups"
-        raise DataError("nothing older than the test is left", where=dataset.rows[0].where, fix=fix)
-    older = dataset.with_rows(row for row in dataset.rows if row.cluster not in chosen)
-    return older, dataset.with_rows(row for row in dataset.rows if row.cluster in chosen)
-
-
 def sources_of(rows: Iterable[Row]) -> Callable[[Row], str]:
     """What names the source of a row: its `source` where that has few values, else its file."""
     named = {str(row.values["source"]) for row in rows if "source" in row.values}
@@ -199,12 +153,14 @@ def sources_of(rows: Iterable[Row]) -> Callable[[Row], str]:
     return lambda row: row.file
 
 
-def _hash(text: str) -> str:
+def draw_hash(text: str) -> str:
+    """What anything is sorted by to be drawn: it depends on the text alone."""
     return hashlib.sha256(f"draw {text}".encode()).hexdigest()
 
 
-def _order(row: Row) -> str:
-    return _hash(row.id)
+def draw_order(row: Row) -> str:
+    """What rows are sorted by to be drawn."""
+    return draw_hash(row.id)
 
 
 def with_document_groups(dataset: Dataset, pieces: Mapping[str, Sequence[str]]) -> Dataset:

@@ -1,9 +1,11 @@
 """What a run keeps of its data: held-out rows to test an export on, training rows to calibrate GPTQ on.
 
     heldout.jsonl       a head line, then passages (id, text) and items (whole rows), at most so many of each
-    calibration.jsonl   a head line, then the first training rows, as many as a calibration reads
+    calibration.jsonl   a head line, then training rows, as many as a calibration reads
 
-The recipe writes both when it ends; whoever reads them needs neither the recipe's config nor its data files.
+Which ones is drawn by hash: the first rows of a file that is sorted would speak for one label or source
+alone. The recipe writes both when it ends; whoever reads them needs neither the recipe's config nor its data
+files.
 """
 
 from __future__ import annotations
@@ -13,6 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
+from adaptkit.data.drawing import draw_from, draw_hash, draw_order
 from adaptkit.data.readers import Dataset, Row
 from adaptkit.errors import DataError
 from adaptkit.run import FORMAT, Run, digest, read_jsonl, write_jsonl
@@ -50,7 +53,7 @@ class HeldOut:
 
 @dataclass(frozen=True)
 class Calibration:
-    """The first training rows of a run, and the sha256 of all its training rows."""
+    """Some training rows of a run, and the sha256 of all its training rows."""
 
     rows: Dataset
     digest: str
@@ -65,30 +68,34 @@ def split_record(dataset: Dataset) -> SplitRecord:
 def held_out(splits: Mapping[str, Dataset], *, with_items: bool) -> HeldOut:
     """Passages of the dev split; with items, also rows of test, or of dev where there is no test."""
     dev = splits["dev"]
-    passages = [(row.id, row.text[:MAX_PASSAGE_CHARS]) for row in dev.rows[:MAX_PASSAGES]]
+    passages = [(row.id, row.text[:MAX_PASSAGE_CHARS]) for row in draw_from(dev, MAX_PASSAGES).rows]
     if not with_items:
         return HeldOut(passages, dev.digest)
     split: Literal["test", "dev"] = "test" if "test" in splits else "dev"
     items = splits[split]
     limit = MAX_ANSWERS if items.kind in WRITTEN_KINDS else MAX_ITEMS
-    return HeldOut(passages, dev.digest, items.with_rows(items.rows[:limit]), split)
+    return HeldOut(passages, dev.digest, draw_from(items, limit), split)
 
 
 def held_out_texts(texts: Iterable[str]) -> HeldOut:
     """Passages of texts that have no rows of their own, such as the sides of pairs; equal ones count once."""
-    distinct = list(dict.fromkeys(text[:MAX_PASSAGE_CHARS] for text in texts))[:MAX_PASSAGES]
+    distinct = list(dict.fromkeys(text[:MAX_PASSAGE_CHARS] for text in texts))
+    if len(distinct) > MAX_PASSAGES:
+        distinct = sorted(distinct, key=draw_hash)[:MAX_PASSAGES]
     passages = [(f"held-out-{number}", text) for number, text in enumerate(distinct)]
     return HeldOut(passages, digest(distinct))
 
 
 def calibration_rows(train: Dataset, tokenizer: PreTrainedTokenizerBase) -> Calibration:
-    """As many of the first training rows as hold the tokens that a calibration reads."""
-    num_tokens, num_rows = 0, 0
-    while num_rows < len(train.rows) and num_tokens < CALIBRATION_ROWS * CALIBRATION_TOKENS:
-        encoded = tokenizer(train.rows[num_rows].text, add_special_tokens=False, verbose=False)
-        num_tokens += len(encoded["input_ids"])
-        num_rows += 1
-    return Calibration(train.with_rows(train.rows[:num_rows]), train.digest)
+    """As many training rows, in the order of their hash, as hold the tokens that a calibration reads."""
+    num_tokens = 0
+    chosen: list[Row] = []
+    for row in sorted(train.rows, key=draw_order):
+        if num_tokens >= CALIBRATION_ROWS * CALIBRATION_TOKENS:
+            break
+        num_tokens += len(tokenizer(row.text, add_special_tokens=False, verbose=False)["input_ids"])
+        chosen.append(row)
+    return Calibration(train.with_rows(chosen), train.digest)
 
 
 def write_held_out(run: Run, held: HeldOut) -> None:

@@ -1,4 +1,4 @@
-"""Item rows and scores of classification tasks, and the check that all labels are known."""
+"""Item rows and scores of classification tasks."""
 
 from __future__ import annotations
 
@@ -9,7 +9,6 @@ import numpy as np
 
 from adaptkit.data.readers import Dataset
 from adaptkit.data.score_table import accuracy, macro_f1
-from adaptkit.errors import DataError
 from adaptkit.models.batching import class_probabilities
 
 if TYPE_CHECKING:
@@ -52,15 +51,3 @@ def label_scores(rows: Sequence[dict[str, Any]]) -> dict[str, float]:
     """Accuracy and macro-F1 of classification rows."""
     labels, predictions = [row["label"] for row in rows], [row["prediction"] for row in rows]
     return {"accuracy": accuracy(predictions, labels), "macro_f1": macro_f1(predictions, labels)}
-
-
-def check_labels(dataset: Dataset, label_names: Sequence[str]) -> None:
-    """Raises: DataError at the first row whose label is not one of `label_names`."""
-    known = set(label_names)
-    for row in dataset.rows:
-        if row.values["label"] not in known:
-            raise DataError(
-                f"label '{row.values['label']}' does not occur in the training split",
-                where=row.where,
-                fix=f"use one of {', '.join(label_names)}, or add training rows with it",
-            )

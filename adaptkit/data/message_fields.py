@@ -12,7 +12,8 @@ import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
-from adaptkit.data.files import Fault
+from adaptkit.data.conversations import names_speakers
+from adaptkit.data.records import Fault
 
 CHAT_ROLES = ("system", "developer", "user", "assistant", "tool")
 TEMPLATE_INPUTS = ("tools", "documents", "chat_template_kwargs")
@@ -84,6 +85,8 @@ def unread_column(record: Mapping[str, Any], roles: Mapping[str, str]) -> Fault 
     for name in UNREAD:
         if name not in record or name in read or (name == "tools" and beside == "messages"):
             continue
+        if name == "system" and names_speakers([dict(record)], list(roles.values())):
+            continue  # it stands before the turns
         if record[name] is None or (hasattr(record[name], "__len__") and not len(record[name])):
             continue
         if name == "functions" and beside == "messages":

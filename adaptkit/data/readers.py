@@ -10,6 +10,7 @@ import dataclasses
 import hashlib
 import heapq
 import json
+import re
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
@@ -18,24 +19,34 @@ from itertools import chain, islice
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
+from adaptkit import notices
 from adaptkit.config import Config, Count, in_unit
-from adaptkit.data.column_roles import FACTS, RowReader, describe_columns, detect, unknown_role
-from adaptkit.data.files import Fault, Record, find_files, format_of, records
+from adaptkit.data.column_roles import RowReader, describe_columns, detect, unknown_role
+from adaptkit.data.files import find_files, records, values_are_typed
+from adaptkit.data.guesses import FACTS, NONE, Guesses
 from adaptkit.data.message_fields import message_text
+from adaptkit.data.records import Fault, Record
 from adaptkit.errors import DataError
+from adaptkit.notices import Tell
 from adaptkit.run import file_digest
 
 Want = Literal["text", "labelled", "sft", "pairs"]
 SAMPLE_RECORDS = 100  # records looked at to find the roles
+MOST_RECORDS = 10_000  # looked through to find so many that can be read
+MAX_NAME_CHARS = 60
+"""Longer names of columns are most likely a row of text where the names should stand."""
+_PLACE = re.compile(r"(:\d+){1,2}$")
 
 
 class DataConfig(Config):
     """Which files, what their columns mean, and what to do about rows that cannot be used."""
 
     files: list[str]
-    """Files, folders or globs: .txt .jsonl .parquet .csv .tsv, plain, .gz or .zst."""
+    """Files, folders or globs: .txt .jsonl .json .ndjson .parquet .csv .tsv, plain, .gz, .zst, .xz or
+    .bz2."""
     columns: dict[str, str] = {}
-    """Role -> column name, or several joined as `a+b`; roles not named here are found by column name."""
+    """Role -> column name, or several joined as `a+b`; roles not named here are found by column name. `none`
+    gives a role up: {group: none}."""
     on_bad_row: Literal["stop", "skip"] = "stop"
     """Stop at the first row that cannot be used, or leave such rows out and count them."""
     max_bytes: Annotated[Count, in_unit("bytes")] = 0
@@ -68,7 +79,7 @@ class Row:
     @property
     def file(self) -> str:
         """The file that it stands in."""
-        return self.where.rpartition(":")[0]
+        return _PLACE.sub("", self.where)
 
 
 @dataclass(frozen=True)
@@ -83,6 +94,7 @@ class Dataset:
         licences: licence -> rows that state it ("not stated" for the others).
         ignored: files of named folders that have no readable format.
         num_sampled_from: rows before `max_bytes` cut the set; 0 where it did not.
+        notes: a sentence on each thing that was guessed about files and columns.
     """
 
     rows: list[Row]
@@ -93,6 +105,7 @@ class Dataset:
     licences: dict[str, int] = field(default_factory=dict)
     ignored: list[str] = field(default_factory=list)
     num_sampled_from: int = 0
+    notes: list[str] = field(default_factory=list)
 
     @cached_property
     def num_bytes(self) -> int:
@@ -129,23 +142,25 @@ class Dataset:
         }
 
 
-def read(config: DataConfig, want: Want | None = None) -> Dataset:
+def read(config: DataConfig, want: Want | None = None, *, tell: Tell = notices.tell) -> Dataset:
     """Read, check and sample the rows of `config`.
 
     Args:
         want: the use; decides between roles when the columns allow several (text + label read as plain text).
+        tell: takes a sentence on each thing that was guessed.
     Raises: DataError at `file:line` for the first row that cannot be used, unless `on_bad_row` is skip.
     """
     if complaint := unknown_role(config.columns):
         fix = "name roles such as text, label, prompt, completion, messages"
         raise DataError(complaint, where="columns", fix=fix)
     files, ignored = find_files(config.files)
-    faults = _Faults(config.on_bad_row)
-    stream = _numbered(files)
-    head = list(islice(stream, SAMPLE_RECORDS))
+    faults, guesses = _Faults(config.on_bad_row), Guesses(tell)
+    stream = _numbered(files, guesses.add)
+    head = _head(stream)
     kind, roles = _roles(head, config, want, faults)
     sample = _Sample(config.max_bytes)
-    reader = RowReader(roles, config.columns)
+    chosen = {role: column for role, column in config.columns.items() if column != NONE}
+    reader = RowReader(roles, chosen)
     for where, record, typed in chain(head, stream):
         values = record if isinstance(record, Fault) else reader.values(record, typed)
         if isinstance(values, Fault):
@@ -154,8 +169,9 @@ def read(config: DataConfig, want: Want | None = None) -> Dataset:
         sample.add(Row(values, where, content_id(values)), _licence(record))
     rows, licences = sample.rows()
     if not rows:
-        fix = "; ".join(faults.lines[:3]) or "check that the files are not empty"
-        raise DataError("no usable row", where=str(files[0]), fix=fix)
+        raise faults.first_error(str(files[0]))
+    samples = [record for _, record, _ in head if not isinstance(record, Fault)]
+    guesses.about_columns(files, roles, config.columns, samples, [row.values for row in rows])
     return Dataset(
         distinct_ids(rows),
         kind,
@@ -165,6 +181,7 @@ def read(config: DataConfig, want: Want | None = None) -> Dataset:
         dict(licences),
         [str(p) for p in ignored],
         sample.num_seen if sample.num_seen > len(rows) else 0,
+        guesses.sentences,
     )
 
 
@@ -179,21 +196,42 @@ class _Faults:
     def __init__(self, policy: str):
         self.policy = policy
         self.lines: list[str] = []  # `file:line: what`
+        self._first: tuple[str, Fault] | None = None
 
     def add(self, where: str, fault: Fault) -> None:
         if self.policy == "stop":
             raise DataError(fault.what, where=where, fix=f"{fault.fix}, or set on_bad_row: skip")
+        self._first = self._first or (where, fault)
         self.lines.append(f"{where}: {fault.what}")
+
+    def first_error(self, file: str) -> DataError:
+        """What is wrong with files of which no row can be used."""
+        if self._first is None:
+            return DataError("no usable row", where=file, fix="check that the files are not empty")
+        where, fault = self._first
+        return DataError(f"{fault.what}; no row can be used", where=where, fix=fault.fix)
 
 
 Numbered = tuple[str, "Record | Fault", bool]  # file:line, what stands there, whether values carry types
 
 
-def _numbered(files: list[Path]) -> Iterator[Numbered]:
+def _numbered(files: list[Path], tell: Tell) -> Iterator[Numbered]:
     for file in files:
-        typed = format_of(file) not in (".csv", ".tsv")
-        for line, record in records(file):
-            yield f"{file}:{line}", record, typed
+        typed = values_are_typed(file)
+        for place, record in records(file, tell):
+            yield f"{file}:{place}", record, typed
+
+
+def _head(stream: Iterator[Numbered]) -> list[Numbered]:
+    """The first records, until there are SAMPLE_RECORDS that can be read."""
+    head: list[Numbered] = []
+    num_good = 0
+    for numbered in islice(stream, MOST_RECORDS):
+        head.append(numbered)
+        num_good += not isinstance(numbered[1], Fault)
+        if num_good == SAMPLE_RECORDS:
+            break
+    return head
 
 
 def _roles(
@@ -202,20 +240,25 @@ def _roles(
     good = [(where, record) for where, record, _ in head if not isinstance(record, Fault)]
     if not good:
         _report(head, faults)
-        where = head[0][0] if head else config.files[0]
-        raise DataError("no usable row", where=where, fix="check that the files are not empty")
+        raise faults.first_error(config.files[0])
     samples = [record for _, record in good]
     kind_and_roles = detect(samples, config.columns, want)
     if kind_and_roles is None:
         if config.on_bad_row == "stop":
             _report(head, faults)
-        what = f"no {want or 'known'} roles in columns {describe_columns(samples)}"
-        if config.columns:
-            what += f"; asked for {', '.join(f'{role}={column}' for role, column in config.columns.items())}"
-        example = "set columns, for example {text: abstract, label: outcome}"
-        fix = f"{example}; `adaptkit data check` lists the roles"
-        raise DataError(what, where=good[0][0], fix=fix)
+        raise _no_roles(samples, config, want, good[0][0])
     return kind_and_roles
+
+
+def _no_roles(samples: list[Record], config: DataConfig, want: Want | None, where: str) -> DataError:
+    what = f"no {want or 'known'} roles in columns {describe_columns(samples)}"
+    if config.columns:
+        what += f"; asked for {', '.join(f'{role}={column}' for role, column in config.columns.items())}"
+    example = "set columns, for example {text: abstract, label: outcome}"
+    fix = f"{example}; `adaptkit data check` lists the roles"
+    if any(len(str(name)) > MAX_NAME_CHARS for name in samples[0]):
+        fix = f"begin the file with a line of column names, or {fix}"
+    return DataError(what, where=where, fix=fix)
 
 
 def _report(head: list[Numbered], faults: _Faults) -> None:
@@ -277,26 +320,6 @@ def distinct_ids(rows: Iterable[Row]) -> list[Row]:
     return distinct
 
 
-def split(dataset: Dataset, fraction: float, seed: int = 0) -> tuple[Dataset, Dataset]:
-    """Split off about `fraction` of the rows, by hash of each row's group or text; returns (rest, held out).
-
-    Stable when rows are reordered or others are added; equal texts, and rows of one group, stay on one side.
-    Raises: DataError when a side would be empty.
-    """
-    rest: list[Row] = []
-    held_out: list[Row] = []
-    for row in dataset.rows:
-        key = f"{seed}:{row.values.get('group') or row.text}"
-        side = held_out if _unit_hash(key) < fraction else rest
-        side.append(row)
-    if not rest or not held_out:
-        what = f"{len(dataset.rows)} rows cannot be split with {fraction:g} held out"
-        where = dataset.rows[0].where if dataset.rows else None
-        fix = "give more rows, or name a separate file for the held-out part"
-        raise DataError(what, where=where, fix=fix)
-    return dataset.with_rows(rest), dataset.with_rows(held_out)
-
-
 def take(dataset: Dataset, fraction: float) -> Dataset:
     """The first share of rows by content hash, in file order; `take(d, 0.25)` lies inside `take(d, 0.5)`."""
     if fraction >= 1:
@@ -304,8 +327,3 @@ def take(dataset: Dataset, fraction: float) -> Dataset:
     ids = sorted(row.id for row in dataset.rows)
     chosen = set(ids[: max(1, round(fraction * len(ids)))])
     return dataset.with_rows(row for row in dataset.rows if row.id in chosen)
-
-
-def _unit_hash(text: str) -> float:
-    """A number in [0, 1) that depends on the text alone."""
-    return int.from_bytes(hashlib.sha256(text.encode()).digest()[:8]) / 2**64

@@ -18,6 +18,7 @@ import torch
 from torch import Tensor
 
 from adaptkit.data.chat_template import Conversation, Rendered
+from adaptkit.data.cut_texts import CutTexts
 from adaptkit.data.message_fields import is_plain
 from adaptkit.data.readers import Dataset, Row
 from adaptkit.data.tokenizers import end_token, pad_token
@@ -48,7 +49,7 @@ class SupervisedRows:
     every turn.
 
     Args:
-        max_length: longer examples lose their end; `num_truncated` counts them.
+        max_length: longer examples lose their end; `cut` counts them.
         packed: put several examples in one row of at most `max_length` tokens; position ids restart with
             each.
     Attributes:
@@ -62,7 +63,7 @@ class SupervisedRows:
         self.max_length, self.packed = max_length, packed
         self._pad = pad_token(tokenizer)
         full = [example for row in dataset.rows for example in build_examples(row, tokenizer)]
-        self.num_truncated = sum(len(example.ids) > max_length for example in full)
+        self.cut = CutTexts.of((len(example.ids) for example in full), max_length)
         self.end_ids = sorted({token for example in full for token in _ends(example, tokenizer)})
         self.examples = [_fitted(example, max_length) for example in full]
         self._rows = [[i] for i in range(len(full))]
@@ -103,13 +104,12 @@ class TextRows:
     """Texts of their own lengths, for encoders.
 
     Args:
-        max_length: longer texts lose their end (the closing special token is kept); `num_truncated` counts
-            them.
+        max_length: longer texts lose their end (the closing special token is kept); `cut` counts them.
     """
 
     def __init__(self, dataset: Dataset, tokenizer: PreTrainedTokenizerFast, max_length: int):
         self.texts = encode(tokenizer, [row.text for row in dataset.rows])
-        self.num_truncated = sum(len(ids) > max_length for ids in self.texts)
+        self.cut = CutTexts.of(map(len, self.texts), max_length)
         self.texts = [_cut(ids, max_length, tokenizer) for ids in self.texts]
         self._pad = pad_token(tokenizer)
         self._where = [row.where for row in dataset.rows]

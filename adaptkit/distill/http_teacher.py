@@ -9,6 +9,7 @@ tokens, K = kept tokens.
 
 from __future__ import annotations
 
+import heapq
 import os
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
@@ -17,6 +18,7 @@ import torch
 from torch import Tensor
 
 from adaptkit.client.openai import Client
+from adaptkit.data.drawing import draw_hash
 from adaptkit.errors import ConfigError, ModelError, ServerError
 from adaptkit.ops import IGNORE_INDEX
 
@@ -98,9 +100,9 @@ class ServedTeacher:
             raise ConfigError(f"rows of {seq_len} tokens, but {what}", where="size.seq_len", fix=fix)
 
     def check_tokens(self, tokenizer: PreTrainedTokenizerFast, texts: Sequence[str]) -> None:
-        """Raises: ModelError if the server splits one of the first texts into other tokens than
+        """Raises: ModelError if the server splits one of a few texts, drawn by hash, into other tokens than
         `tokenizer`."""
-        for text in (text[:PROBE_CHARACTERS] for text in texts[:PROBES]):
+        for text in (text[:PROBE_CHARACTERS] for text in heapq.nsmallest(PROBES, texts, key=draw_hash)):
             own_ids = tokenizer(text)["input_ids"]
             [entries] = self._prompt_logprobs([text], 0)
             if own_ids[1:] != [next(iter(entry)) for entry in entries[1:]]:

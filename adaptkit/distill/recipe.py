@@ -12,6 +12,7 @@ A finished run is returned as it is; a killed one goes on from its newest checkp
 
 from __future__ import annotations
 
+import random
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -148,7 +149,7 @@ def _row_length(config: DistillConfig, start: Start) -> int:
     length = getattr(rows, "length", None)
     if length is None:
         return config.size.seq_len
-    sample = range(min(SAMPLED_ROWS, len(rows)))
+    sample = random.Random(0).sample(range(len(rows)), min(SAMPLED_ROWS, len(rows)))
     return max(1, round(sum(map(length, sample)) / len(sample)))
 
 

@@ -9,7 +9,10 @@ import torch
 from torch import nn
 
 from adaptkit import data, models
+from adaptkit.data.cut_texts import tell_cuts
+from adaptkit.data.drawing import draw_from
 from adaptkit.data.readers import Dataset
+from adaptkit.data.supervised import LabelledRows, TextRows
 from adaptkit.data.tokenizers import tokenizer_digest
 from adaptkit.distill.answer_store import Scorer, StoreLayout, WithTeacher, write_store
 from adaptkit.distill.config import DistillConfig
@@ -44,21 +47,27 @@ class Rows:
     def of(self, text: dict[str, Dataset], read_by: list[nn.Module]) -> dict[str, Source]:
         """A source per data set, in rows that every model in `read_by` reads exactly."""
         seq_len = self.config.size.seq_len
-        if self.kind == "classifier":
-            labels = self.labels
-            return {
-                name: data.LabelledRows(part, self.tokenizer, seq_len, labels) for name, part in text.items()
-            }
-        if self.kind == "encoder":
-            return {name: data.TextRows(part, self.tokenizer, seq_len) for name, part in text.items()}
+        if self.kind in ("classifier", "encoder"):
+            sources = {name: self._whole_texts(part) for name, part in text.items()}
+            if "train" in sources:
+                tell_cuts({name: source.cut for name, source in sources.items()}, "size.seq_len")
+            return dict(sources)
         separate = self._separation(read_by)
         return {
             name: data.packed_rows(self._shards(part), seq_len, self.kind, separate)
             for name, part in text.items()
         }
 
+    def _whole_texts(self, part: Dataset) -> TextRows:
+        seq_len = self.config.size.seq_len
+        if self.labels is None:
+            return TextRows(part, self.tokenizer, seq_len)
+        return LabelledRows(part, self.tokenizer, seq_len, self.labels)
+
     def probe(self, dataset: Dataset, read_by: list[nn.Module]) -> dict[str, torch.Tensor]:
-        """One batch of the first rows."""
+        """One batch of rows drawn by hash; packed rows stand in the order of their hash already."""
+        if self.kind in ("classifier", "encoder"):
+            dataset = draw_from(dataset, PROBE_ROWS)
         source = self.of({"probe": dataset}, read_by)["probe"]
         return source.collate(list(range(min(PROBE_ROWS, len(source)))), seed=0, epoch=0)
 

@@ -5,6 +5,7 @@ Shape suffixes: B = rows, T = tokens, K = kept tokens, V = the student's vocabul
 
 from __future__ import annotations
 
+import heapq
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
@@ -13,6 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from adaptkit import models, ops
+from adaptkit.data.drawing import draw_hash
 from adaptkit.distill.answer_store import Scorer
 from adaptkit.errors import ModelError
 from adaptkit.trainer.blocks import recording
@@ -110,15 +112,15 @@ def local_scorer(teacher: Teacher, vocab_size: int, temperature: float, top_k: i
 def check_same_tokens(
     student: PreTrainedTokenizerFast, teacher: PreTrainedTokenizerFast, texts: Sequence[str]
 ) -> None:
-    """Raises: ModelError if the two vocabularies differ, or split one of the first texts into other
-    tokens."""
+    """Raises: ModelError if the two vocabularies differ, or split one of a few texts, drawn by hash, into
+    other tokens."""
     fix = "start the student from the teacher (student.start=every), or set signal=text"
     own, theirs = student.get_vocab(), teacher.get_vocab()
     if own != theirs:
         sizes = f"the student's tokenizer has {len(own):,} tokens, the teacher's {len(theirs):,}"
         what = f"{sizes}, and {len(own.items() ^ theirs.items()):,} entries differ"
         raise ModelError(f"{what}: their distributions cannot be compared", where="teacher", fix=fix)
-    for text in texts[:PROBES]:
+    for text in heapq.nsmallest(PROBES, texts, key=draw_hash):
         if student.encode(text) != teacher.encode(text):
             what = "the student's tokenizer and the teacher's have one vocabulary but split text differently"
             raise ModelError(what, where="teacher", fix=fix)

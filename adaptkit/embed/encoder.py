@@ -10,6 +10,7 @@ vector.
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -20,6 +21,7 @@ from tokenizers import processors
 from torch import Tensor, nn
 
 from adaptkit import models
+from adaptkit.data.cut_texts import CutTexts
 from adaptkit.errors import ModelError
 from adaptkit.models.batching import batches_by_length, fast_batch_tokens, pad_right
 from adaptkit.models.sentence.dense import read_dense, width_of, write_dense
@@ -29,11 +31,15 @@ from adaptkit.models.sentence.text_tokens import check_token_types, lower_cased,
 from adaptkit.run import model_digest
 from adaptkit.trainer.device import default_device
 
+UNCUT = 10**9
+"""Tokens that no text has."""
+
 
 class Encoder:
     """A model with its tokenizer and layout, ready to encode; counts the tokens and FLOPs it has spent.
 
     Attributes:
+        cut: texts that were longer than it reads.
         model: the transformers model, inside an adapter while one is trained.
         digest: sha256 over the folder that it was loaded from, or "" for a model in training.
         dense: what pooled vectors go through; nothing for most models.
@@ -49,6 +55,7 @@ class Encoder:
         self.hidden = int(models.unwrap(model).config.get_text_config().hidden_size)
         self.width = width_of(self.dense, self.hidden * num_modes(layout.pooling))
         self.num_tokens, self.flops = 0, 0.0
+        self.cut = CutTexts()
         self._flops_at: dict[int, float] = {}
 
     @classmethod
@@ -98,7 +105,17 @@ class Encoder:
         `layout.max_length`."""
         substitutes = (self.tokenizer.eos_token_id, self.tokenizer.pad_token_id, 0)
         for_empty = [next(token for token in substitutes if token is not None)]
-        return [ids or for_empty for ids in token_ids(self.tokenizer, self.layout, texts, prompt)]
+        encoded = token_ids(self.tokenizer, self.layout, texts, prompt)
+        self.cut = self.cut.plus(self._count_cuts(encoded, texts, prompt))
+        return [ids or for_empty for ids in encoded]
+
+    def _count_cuts(self, encoded: list[list[int]], texts: Sequence[str], prompt: str) -> CutTexts:
+        """What was cut: texts that fill the limit are tokenised once more, whole."""
+        limit, whole = self.layout.max_length, dataclasses.replace(self.layout, max_length=UNCUT)
+        full = [text for text, ids in zip(texts, encoded, strict=True) if len(ids) >= limit]
+        lengths = [len(ids) for ids in encoded if len(ids) < limit]
+        lengths += [len(ids) for ids in token_ids(self.tokenizer, whole, full, prompt)]
+        return CutTexts.of(lengths, limit)
 
     def encode(self, texts: Sequence[str], *, prompt: str | None = None, dimensions: int = 0) -> np.ndarray:
         """Vectors of `texts`, float32 [N, D], in their order.

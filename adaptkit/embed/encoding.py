@@ -27,7 +27,8 @@ from rich.console import Console
 from rich.progress import MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
 from adaptkit.data.beir import titled_text
-from adaptkit.data.files import Fault, find_files, records
+from adaptkit.data.files import find_files, records
+from adaptkit.data.records import Fault
 from adaptkit.disk import whole_file
 from adaptkit.embed.encoder import Encoder
 from adaptkit.errors import DataError

@@ -11,6 +11,7 @@ A finished run is returned as it is; a killed one goes on from its newest checkp
 
 from __future__ import annotations
 
+import heapq
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -20,6 +21,7 @@ import torch
 from torch import Tensor, nn
 
 from adaptkit import models
+from adaptkit.data.drawing import draw_hash
 from adaptkit.embed.card import write_card
 from adaptkit.embed.config import EmbedConfig
 from adaptkit.embed.examples import FROM_TEXT
@@ -99,7 +101,8 @@ def _train(config: EmbedConfig, run: Run, ranks: Ranks) -> _Trained:
 def _deliver(config: EmbedConfig, run: Run, trained: _Trained) -> float:
     """Save the adapter and the merged encoder; how far merging moved its vectors."""
     encoder = trained.start.encoder
-    probe = [text for row in trained.start.watched.rows[:PROBES] for text in row.texts]
+    judges = heapq.nsmallest(PROBES, trained.start.watched.rows, key=lambda row: draw_hash(row.texts[0]))
+    probe = [text for row in judges for text in row.texts]
 
     def vectors(model: nn.Module) -> Tensor:
         encoder.model = model

@@ -10,6 +10,7 @@ from torch import nn
 
 from adaptkit import models
 from adaptkit.adapters import attach
+from adaptkit.data.cut_texts import CutTexts, tell_cuts
 from adaptkit.data.heldout import HeldOut, held_out_texts
 from adaptkit.embed.config import EmbedConfig
 from adaptkit.embed.encoder import Encoder, closed_by_eos
@@ -70,7 +71,9 @@ def prepare(config: EmbedConfig, run: Run, ranks: Ranks) -> Start:
         learnt = _mined(config, run, ranks, encoder, learnt, groups, "train")
         watched = _mined(config, run, ranks, encoder, watched, groups, "dev")
         groups = groups_of([*learnt.rows, *watched.rows])
+    encoder.cut = CutTexts()  # of the texts that are learnt from, not of those that were mined
     train = _source(config, encoder, learnt.rows, groups)
+    tell_cuts({"texts": encoder.cut}, "max_length")
     dev = _source(config, encoder, watched.rows, groups)
     model = _attached(config, encoder)
     return Start(encoder, model, objective(config, encoder), train, dev, learnt, watched, held_out)

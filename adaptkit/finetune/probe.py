@@ -11,7 +11,8 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.preprocessing import StandardScaler
 
 from adaptkit import models
-from adaptkit.data.labels import check_labels, label_rows, label_scores
+from adaptkit.data.label_names import check_labels
+from adaptkit.data.labels import label_rows, label_scores
 from adaptkit.finetune.frozen_answers import ForwardMeter, FrozenAnswers
 from adaptkit.models.batching import batches_by_length, pad_right
 from adaptkit.models.control_tokens import encode

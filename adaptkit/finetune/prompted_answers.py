@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from adaptkit.data.drawing import draw_from
 from adaptkit.data.readers import Dataset, Row
 from adaptkit.data.score_table import ItemRow, Score
 from adaptkit.finetune.frozen_answers import ForwardMeter, FrozenAnswers
@@ -31,7 +32,7 @@ if TYPE_CHECKING:
 TEMPLATES = ("{text}\nAnswer:", "{text}\n", "Q: {text}\nA:")
 SHOTS = (2, 0, 4, 1, 8)
 MAX_DEV_ROWS = 64
-"""Rows that each format is tried on: writing answers is the expensive part."""
+"""Rows, drawn by hash, that each format is tried on: writing answers is the expensive part."""
 
 
 @dataclass(frozen=True)
@@ -72,7 +73,8 @@ def answer_rows(
     with meter.running():
         shots = random.Random(seed).sample(train.rows, min(max(SHOTS), len(train.rows)))
         prompter = _Prompter(model, tokenizer, shots, max_new_tokens, meter)
-        tried = [(fmt, score(prompter.rows(dev.rows[:MAX_DEV_ROWS], fmt))) for fmt in formats(trials)]
+        judges = draw_from(dev, MAX_DEV_ROWS).rows
+        tried = [(fmt, score(prompter.rows(judges, fmt))) for fmt in formats(trials)]
         best, scores = max(tried, key=lambda pair: pair[1][metric])
         rows = prompter.rows(test.rows, best)
     trial_rows = [{**asdict(fmt), **result} for fmt, result in tried]

@@ -16,7 +16,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from adaptkit import models
-from adaptkit.data.labels import check_labels, label_rows, label_scores
+from adaptkit.data.label_names import check_labels
+from adaptkit.data.labels import label_rows, label_scores
 from adaptkit.data.readers import Dataset, Row
 from adaptkit.errors import DataError
 from adaptkit.finetune.choice_likelihood import score_choices, softmax

@@ -20,9 +20,13 @@ from torch import nn
 
 from adaptkit import models
 from adaptkit.adapters import attach
+from adaptkit.data.cut_texts import tell_cuts
+from adaptkit.data.drawing import draw_from
 from adaptkit.data.heldout import calibration_rows, held_out, split_record
-from adaptkit.data.readers import Dataset, read, split
+from adaptkit.data.label_names import check_labels
+from adaptkit.data.readers import Dataset, read
 from adaptkit.data.score_table import Score
+from adaptkit.data.splitting import split
 from adaptkit.data.tokenizers import with_chat_template
 from adaptkit.finetune.config import FinetuneConfig
 from adaptkit.finetune.tasks import TASKS, Task, load_model
@@ -47,7 +51,7 @@ DEV_SHARE = 0.1
 """Of the training rows, where no dev data is named."""
 NUM_EVALUATIONS = 8
 MAX_EVAL_ROWS = 512
-"""Dev rows looked at during training; the dev scores use all of them."""
+"""Dev rows looked at during training, drawn by hash; the dev scores use all of them."""
 
 
 @dataclass(frozen=True)
@@ -120,13 +124,14 @@ def _train(config: FinetuneConfig, run: Run, ranks: Ranks) -> _Trained:
     task = _task(config, tokenizer, splits["train"])
     model, new_tokens = _trainable(config, task, tokenizer)
     sources = {name: task.source(dataset) for name, dataset in splits.items()}
-    watched = task.source(splits["dev"].with_rows(splits["dev"].rows[:MAX_EVAL_ROWS]))
+    tell_cuts({name: source.cut for name, source in sources.items()}, "max_length")
+    watched = task.source(draw_from(splits["dev"], MAX_EVAL_ROWS))
     settings = _trainer_settings(config, len(sources["train"]))
     end_ids: list[int] = getattr(sources["train"], "end_ids", [])
     new_ends = [token for token in end_ids if token not in ends_of(model, tokenizer)]
     facts = {
         "labels": task.label_names,
-        "num_truncated": {name: source.num_truncated for name, source in sources.items()},
+        "num_truncated": {name: source.cut.num_cut for name, source in sources.items()},
         "new_tokens": len(new_tokens),
         "parameters": asdict(models.param_count(model)),
         "new_ends": tokenizer.convert_ids_to_tokens(new_ends),
@@ -147,6 +152,9 @@ def _read(config: FinetuneConfig) -> dict[str, Dataset]:
     splits = {"train": train, "dev": dev}
     if config.test is not None:
         splits["test"] = read(config.test, want)
+    if want == "labelled":
+        for part, dataset in splits.items():
+            check_labels(dataset, train.labels, part)
     return splits
 
 

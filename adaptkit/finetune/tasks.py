@@ -7,7 +7,9 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Literal, Protocol
 
 from adaptkit import models
-from adaptkit.data.labels import check_labels, classify_rows, label_rows, label_scores
+from adaptkit.data.cut_texts import CutTexts, tell_cuts
+from adaptkit.data.label_names import check_labels
+from adaptkit.data.labels import classify_rows, label_rows, label_scores
 from adaptkit.data.readers import Dataset, Row
 from adaptkit.data.score_table import ItemRow
 from adaptkit.data.supervised import (
@@ -111,7 +113,11 @@ class LabelWords(Task):
     def source(self, dataset: Dataset) -> Examples:
         check_labels(dataset, self.label_names)
         sft = dataclasses.replace(dataset, rows=self._questions(dataset), kind="sft")
-        return SupervisedRows(sft, self.tokenizer, self.max_length)
+        rows = SupervisedRows(sft, self.tokenizer, self.max_length)
+        frame = self.max_length - self.room
+        lengths = [len(spans) + frame for spans in self._spans([row.text for row in dataset.rows])]
+        rows.cut = CutTexts.of(lengths, self.max_length)  # its own count finds texts that are cut already
+        return rows
 
     def rows(self, model: PreTrainedModel, dataset: Dataset) -> list[ItemRow]:
         queries = [prompt_ids(row, self.tokenizer) for row in self._questions(dataset)]
@@ -140,12 +146,17 @@ class LabelWords(Task):
     def _cut(self, texts: list[str]) -> list[str]:
         """Texts that leave room for the answer: training cuts an example's end, where the answer stands."""
         fitting = []
-        for text in texts:
-            pieces = encode_rendered(self.tokenizer, text, control_tokens(self.tokenizer).spans(text))
-            if len(pieces) > self.room:
-                text = text[: pieces[self.room - 1][2]]
+        for text, spans in zip(texts, self._spans(texts), strict=True):
+            if len(spans) > self.room:
+                text = text[: spans[self.room - 1][1]]
             fitting.append(text)
         return fitting
+
+    def _spans(self, texts: list[str]) -> list[list[tuple[int, int]]]:
+        """The characters of each text's tokens."""
+        control = control_tokens(self.tokenizer)
+        encoded = [encode_rendered(self.tokenizer, text, control.spans(text)) for text in texts]
+        return [[(start, end) for _, start, end in pieces] for pieces in encoded]
 
 
 class Instruct(Task):
@@ -170,7 +181,9 @@ class Instruct(Task):
             return []
         context = context_length(model)
         room = max(context - self.max_new_tokens, context // 2)
-        prompts = [_start_and_end(prompt_ids(row, self.tokenizer), room) for row in dataset.rows]
+        whole = [prompt_ids(row, self.tokenizer) for row in dataset.rows]
+        tell_cuts({"prompts": CutTexts.of(map(len, whole), room)}, "fewer max_new_tokens")
+        prompts = [_start_and_end(ids, room) for ids in whole]
         limits = [min(self.max_new_tokens, context - len(prompt)) for prompt in prompts]
         continuations = generate(model, self.tokenizer, prompts, limits)
         answers = self.tokenizer.batch_decode(continuations, skip_special_tokens=True)

@@ -10,8 +10,9 @@ from adaptkit.adapters import attach
 from adaptkit.architecture import architecture
 from adaptkit.data.extension import extend_tokenizer
 from adaptkit.data.packing import MixedSource, Source, packed_rows
-from adaptkit.data.readers import Dataset, read, split
+from adaptkit.data.readers import Dataset, read
 from adaptkit.data.shards import TokenShards, write_shards
+from adaptkit.data.splitting import split
 from adaptkit.data.tokenizers import CHAT_TEMPLATE, tokenizer_digest, train_tokenizer
 from adaptkit.disk import whole_folder
 from adaptkit.errors import ConfigError

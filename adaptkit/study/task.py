@@ -22,9 +22,11 @@ from pydantic import Field, field_validator, model_validator
 
 from adaptkit.adapters import AdapterConfig
 from adaptkit.config import Config, Count, Tokens, in_unit
-from adaptkit.data.drawing import PASSAGE_BYTES, draw, draw_passages, newest
-from adaptkit.data.readers import DataConfig, Dataset, Row, Want, read, split
+from adaptkit.data.drawing import PASSAGE_BYTES, draw, draw_passages
+from adaptkit.data.readers import DataConfig, Dataset, Row, Want, read
+from adaptkit.data.splitting import newest, split
 from adaptkit.errors import nearest
+from adaptkit.notices import tell
 from adaptkit.run import Run
 from adaptkit.study.arms import Adaptation, Arm
 from adaptkit.study.task_answers import Answers, Baseline
@@ -236,6 +238,10 @@ class TaskKind(ABC):
     def size(self, task: TaskConfig) -> TaskSize:
         """How much there is to read, from the raw rows: what plans and budgets are made from."""
 
+    def texts(self, task: TaskConfig) -> list[str]:
+        """The raw texts that `max_length` cuts, for a plan to say how many it cuts."""
+        return []
+
     @abstractmethod
     def frozen(self, work: Assignment) -> Answers:
         """Answer with a model that is not trained: prompted, or by its features."""
@@ -283,16 +289,9 @@ def read_corpus(corpus: CorpusConfig, want: Want) -> CorpusRows:
     from adaptkit.data.dedup import deduplicate
 
     train, report = deduplicate(read(corpus.train, want))
-    counts = {name: value for name, value in report.as_json().items() if name != "examples"}
-    if corpus.test is not None:
-        whole = read(corpus.test, want)
-        origin = "from the test that is named"
-    elif corpus.split == "time":
-        train, whole = newest(train, TEST_SHARE)
-        origin = "from the newest tenth"
-    else:
-        train, whole = split(train, TEST_SHARE, seed=1)
-        origin = "from a tenth held out by hash, whole groups"
+    if report.num_conflicts:
+        tell(f"{corpus.train.files[0]}: {report.conflict_sentence}")
+    train, whole, origin = train_and_test(corpus, train, want)
     distinct, repeated = deduplicate(whole)
     if want == "text":
         items = draw_passages(distinct, corpus.test_items)
@@ -304,5 +303,16 @@ def read_corpus(corpus: CorpusConfig, want: Want) -> CorpusRows:
         items, documents = distinct.with_rows(draw(distinct.rows, corpus.test_items)), ()
         drawn = f"{len(items.rows):,} of {len(distinct.rows):,} rows"
     drawn += f", by content hash, in proportion to labels, sources and groups, {origin}"
+    if repeated.num_conflicts:
+        drawn += f"; {repeated.conflict_sentence}"
     num_repeated = repeated.num_exact + repeated.num_near
-    return CorpusRows(train, items, counts, documents, len(whole.rows), num_repeated, drawn)
+    return CorpusRows(train, items, report.counts, documents, len(whole.rows), num_repeated, drawn)
+
+
+def train_and_test(corpus: CorpusConfig, train: Dataset, want: Want) -> tuple[Dataset, Dataset, str]:
+    """What may be trained on, what items are drawn from, and where those come from, in words."""
+    if corpus.test is not None:
+        return train, read(corpus.test, want), "from the test that is named"
+    if corpus.split == "time":
+        return *newest(train, TEST_SHARE), "from the newest tenth"
+    return *split(train, TEST_SHARE, seed=1), "from a tenth held out by hash, whole groups"

@@ -6,6 +6,7 @@ from mutants import Mutant
 
 OVERLAP = ("tests/test_data_overlap.py",)
 DRAWING = ("tests/test_data_drawing.py",)
+SPLITTING = ("tests/test_data_splitting.py",)
 CUTTING = ("tests/test_data_cutting.py",)
 WORDS = ("tests/test_data_words.py",)
 PREPARED = "tests/test_prepared_data.py::test_"
@@ -42,16 +43,27 @@ MUTANTS = [
     ),
     Mutant("adaptkit/data/dedup.py", "THRESHOLD = 0.75", "THRESHOLD = 0.9", OVERLAP),
     Mutant("adaptkit/data/dedup.py", "THRESHOLD = 0.75", "THRESHOLD = 0.6", OVERLAP),
-    Mutant("adaptkit/data/dedup.py", "row.text.strip()", "row.text", OVERLAP),
-    Mutant("adaptkit/data/dedup.py", "\\0{row.values.get('label', '')}", "", OVERLAP),
+    Mutant("adaptkit/data/dedup.py", "{row.text.strip()}", "{row.text}", OVERLAP),
+    Mutant("adaptkit/data/dedup.py", "\\0{_verdict(row)}", "", OVERLAP),
+    Mutant(
+        "adaptkit/data/dedup.py",
+        "by_verdict[_verdict(rows[number])].append(number)",
+        'by_verdict[""].append(number)',
+        OVERLAP,
+    ),
     Mutant(
         "adaptkit/data/dedup.py",
         "rows = sorted(dataset.rows, key=lambda row: (row.id, row.where))",
         "rows = dataset.rows",
         OVERLAP,
     ),
-    Mutant("adaptkit/data/readers.py", "{row.values.get('group') or row.text}", "{row.text}", READERS),
-    Mutant("adaptkit/data/readers.py", 'f"{seed}:{row.values', 'f"{row.values', READERS),
+    Mutant("adaptkit/data/splitting.py", 'str(row.values.get("group") or row.text)', "row.text", READERS),
+    Mutant("adaptkit/data/splitting.py", 'f"{seed}:{key}"', "key", READERS),
+    Mutant(
+        "adaptkit/data/splitting.py", "    return able or list(units)", "    return list(units)", SPLITTING
+    ),
+    Mutant("adaptkit/data/splitting.py", "    return staying\n", "    return chosen\n", SPLITTING),
+    Mutant("adaptkit/data/splitting.py", "if len(units[key]) <= largest]", "]", SPLITTING),
     Mutant(
         "adaptkit/data/readers.py",
         "ids = sorted(row.id for row in dataset.rows)",
@@ -70,7 +82,7 @@ MUTANTS = [
         "        if self.num_bytes > self.max_bytes and",
         READERS,
     ),
-    Mutant("adaptkit/data/drawing.py", "sorted(rows, key=_order)[:size]", "list(rows)[:size]", DRAWING),
+    Mutant("adaptkit/data/drawing.py", "sorted(rows, key=draw_order)[:size]", "list(rows)[:size]", DRAWING),
     Mutant("adaptkit/data/drawing.py", "    if len(counts) <= size:", "    if False:", DRAWING),
     Mutant(
         "adaptkit/data/drawing.py",
@@ -92,28 +104,34 @@ MUTANTS = [
         DRAWING,
     ),
     Mutant(
-        "adaptkit/data/drawing.py", "    return sorted(parts, key=_hash)", "    return parts[::-1]", DRAWING
+        "adaptkit/data/drawing.py",
+        "    return sorted(parts, key=draw_hash)",
+        "    return parts[::-1]",
+        DRAWING,
     ),
     Mutant(
-        "adaptkit/data/drawing.py",
+        "adaptkit/data/splitting.py",
         "    limit = max(1, math.floor(most * len(dataset.rows)))",
         "    limit = len(dataset.rows)",
-        DRAWING,
+        SPLITTING,
     ),
     Mutant(
-        "adaptkit/data/drawing.py",
+        "adaptkit/data/splitting.py",
         "        groups[row.cluster].append(row)",
         "        groups[row.id].append(row)",
-        DRAWING,
+        SPLITTING,
     ),
     Mutant(
-        "adaptkit/data/drawing.py", "key=age.__getitem__, reverse=True):", "key=age.__getitem__):", DRAWING
+        "adaptkit/data/splitting.py",
+        "key=age.__getitem__, reverse=True):",
+        "key=age.__getitem__):",
+        SPLITTING,
     ),
     Mutant(
-        "adaptkit/data/drawing.py",
+        "adaptkit/data/splitting.py",
         "        age[row.cluster] = max(age.get(row.cluster, moment), moment)",
         "        age[row.cluster] = min(age.get(row.cluster, moment), moment)",
-        DRAWING,
+        SPLITTING,
     ),
     Mutant(
         "adaptkit/data/cutting.py",
@@ -152,7 +170,7 @@ MUTANTS = [
     Mutant("adaptkit/data/ngrams.py", "    if not fits.any() and len(words):", "    if False:", WORDS),
     Mutant(
         "adaptkit/data/column_roles.py",
-        '        if role in ("source", "time") and role not in self.chosen:',
+        "        if role in FACTS and role not in self.chosen:",
         "        if False:",
         FACTS,
     ),
@@ -182,8 +200,8 @@ MUTANTS = [
     ),
     Mutant(
         "adaptkit/study/task.py",
-        '    elif corpus.split == "time":',
-        "    elif False:",
+        '    if corpus.split == "time":',
+        "    if False:",
         (f"{PREPARED}the_newest_tenth_is_the_test_on_request",),
     ),
     Mutant("adaptkit/compare/stages/data.py", "[*of.test.rows, *of.documents]", "[*of.test.rows]", COPY),

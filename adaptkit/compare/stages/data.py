@@ -12,8 +12,9 @@ from typing import Any
 from adaptkit.compare.stage import Stage
 from adaptkit.compare.workspace import PreparedFiles, Workspace, rows_of
 from adaptkit.data.cutting import Removal, cut_overlap, drop_overlap
-from adaptkit.data.drawing import draw_passages, hold_out
+from adaptkit.data.drawing import draw_passages
 from adaptkit.data.readers import Dataset, Row, take
+from adaptkit.data.splitting import hold_out
 from adaptkit.run import Run, write_jsonl
 from adaptkit.run_lock import hold
 from adaptkit.run_record import RecipeKind, RunRecord, SplitRecord, read_record, validated

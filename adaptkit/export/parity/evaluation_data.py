@@ -10,6 +10,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from adaptkit.data import Dataset, read, split
+from adaptkit.data.drawing import draw_order
 from adaptkit.data.heldout import Calibration, held_out, read_calibration, read_held_out
 from adaptkit.data.readers import DataConfig
 from adaptkit.export.source import Source
@@ -88,7 +89,7 @@ def find_evaluation_data(
             data = _measured_on(data, dev, f"a tenth of {calibration.name}, held out")
         data = replace(
             data,
-            calibration=Calibration(rows, rows.digest),
+            calibration=Calibration(rows.with_rows(sorted(rows.rows, key=draw_order)), rows.digest),
             calibration_origin=f"the file {calibration.name}",
             calibration_file=calibration.name,
         )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import heapq
 import time
 from collections.abc import Iterable
 from pathlib import Path
@@ -10,7 +11,7 @@ import numpy as np
 
 from adaptkit.data.beir import RetrievalSet, read_set, retrieval_folder, scored_split, splits
 from adaptkit.data.dedup import deduplicate
-from adaptkit.data.drawing import draw
+from adaptkit.data.drawing import draw, draw_hash
 from adaptkit.data.readers import DataConfig, Dataset, Row
 from adaptkit.data.words import index_terms
 from adaptkit.embed.examples import MOST_BESIDE, examples_of_set, hold_out
@@ -113,7 +114,8 @@ def set_size(corpus: CorpusConfig, max_length: int, batch_rows: int) -> TaskSize
     learnt = _read(train, "train", corpus.train)
     tested = _read(test, scored_split(test), corpus.test or corpus.train)
     examples = examples_of_set(learnt)
-    pairs = [text for row in examples[:SAMPLE] for text in row.texts]
+    sample = heapq.nsmallest(SAMPLE, examples, key=lambda row: draw_hash("\n".join(row.texts)))
+    pairs = [text for row in sample for text in row.texts]
     documents, questions = list(tested.documents.values()), list(tested.queries.values())
     per_document, per_question = (_mean_tokens(texts, max_length) for texts in (documents, questions))
     num_dev = min(corpus.dev_items or len(learnt.queries), round(DEV_SHARE * len(learnt.queries)))
@@ -131,6 +133,12 @@ def set_size(corpus: CorpusConfig, max_length: int, batch_rows: int) -> TaskSize
         num_bytes=float(sum(len(text.encode()) for text in documents + questions)),
         num_documents=len(documents),
     )
+
+
+def set_texts(corpus: CorpusConfig) -> list[str]:
+    """Documents and training queries of a retrieval set."""
+    learnt = _read(_folders(corpus)[0], "train", corpus.train)
+    return [*learnt.documents.values(), *learnt.queries.values()]
 
 
 def _mean_tokens(texts: list[str], max_length: int) -> float:

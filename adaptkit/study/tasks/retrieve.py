@@ -58,6 +58,11 @@ class Retrieve(TaskKind):
 
         return set_size(task, task.max_length, self.batch_rows)
 
+    def texts(self, task: TaskConfig) -> list[str]:
+        from adaptkit.study.tasks.retrieval_sets import set_texts
+
+        return set_texts(task)
+
     def frozen(self, work: Assignment) -> Answers:
         from adaptkit.embed.encoder import Encoder
         from adaptkit.embed.retrieval import retrieval_rows

@@ -5,9 +5,9 @@ from __future__ import annotations
 import math
 from typing import ClassVar
 
-from adaptkit.data.drawing import hold_out
+from adaptkit.data.label_names import check_labels
 from adaptkit.data.readers import DataConfig, Dataset, Want, read
-from adaptkit.errors import DataError
+from adaptkit.data.splitting import hold_out
 from adaptkit.finetune.config import FinetuneConfig, Kind
 from adaptkit.run import Run, write_jsonl
 from adaptkit.study.task import (
@@ -20,6 +20,7 @@ from adaptkit.study.task import (
     TaskFiles,
     TaskKind,
     read_corpus,
+    train_and_test,
 )
 from adaptkit.study.task_size import BYTES_PER_TOKEN, TaskSize
 from adaptkit.trainer.config import with_trainer
@@ -44,12 +45,7 @@ class RowKind(TaskKind):
         return read_corpus(corpus, self.want)
 
     def prepare(self, files: TaskFiles, corpus: CorpusConfig, rows: CorpusRows) -> None:
-        if unknown := sorted(set(rows.test.labels) - set(rows.train.labels)):
-            raise DataError(
-                f"labels {unknown} stand in the test rows of '{files.folder.name}' and in no training row",
-                where=rows.test.rows[0].where,
-                fix="train on every label, or drop those rows",
-            )
+        check_labels(rows.test, rows.train.labels, f"the test of '{files.folder.name}'")
         train, dev = hold_out(rows.train, corpus.dev_items, MAX_DEV_SHARE)
         for path, part in ((files.train, train), (files.dev, dev), (files.test, rows.test)):
             write_jsonl(path, ({**row.values, "from": row.where} for row in part.rows))
@@ -61,10 +57,12 @@ class RowKind(TaskKind):
 
     def size(self, task: TaskConfig) -> TaskSize:
         train = read(task.train, self.want)
+        learnt, tested, _ = train_and_test(task, train, self.want)
+        check_labels(tested, learnt.labels, f"the test of '{task.name}'")
         num_rows, num_labels = len(train.rows), len(train.labels)
         sizes = [len(row.text.encode()) for row in train.rows]
         tokens = sum(min(size / BYTES_PER_TOKEN, task.max_length) for size in sizes) / num_rows
-        held_out = _rows_in(task.test, self.want, TEST_SHARE * num_rows)
+        held_out = TEST_SHARE * num_rows if task.test is None else len(tested.rows)
         num_test = min(task.test_items or held_out, held_out)
         num_dev = min(task.dev_items or num_rows, MAX_DEV_SHARE * num_rows)
         per_item = tokens + self.answer_tokens(num_labels)
@@ -79,6 +77,9 @@ class RowKind(TaskKind):
             num_bytes=float(sum(sizes)),
             prompt_factor=1.0 + SHOTS,
         )
+
+    def texts(self, task: TaskConfig) -> list[str]:
+        return [row.text for row in read(task.train, self.want).rows]
 
     def answer_tokens(self, num_labels: int) -> float:
         """Tokens that answering an item reads or writes beside its text."""
@@ -147,8 +148,3 @@ class RowKind(TaskKind):
         """The prepared rows by split."""
         paths = {"train": files.train, "dev": files.dev, "test": files.test}
         return {name: read(DataConfig(files=[str(path)]), self.want) for name, path in paths.items()}
-
-
-def _rows_in(data: DataConfig | None, want: Want, otherwise: float) -> float:
-    """Rows of a data set, or what there is where none is named."""
-    return otherwise if data is None else len(read(data, want).rows)
