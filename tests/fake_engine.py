@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import sys
 import threading
 import time
@@ -39,6 +40,15 @@ class Answers(BaseHTTPRequestHandler):
             os._exit(0)
         if prompt == "engine dies":
             Answers.dead = True
+            threading.Timer(0.5, os._exit, [0]).start()
+            return self.reply(500, {"error": {"message": "EngineCore encountered an issue."}})
+        if MODE == "illegal":
+            os.kill(os.getpid(), signal.SIGILL)
+        if MODE == "illegal in a child":
+            Answers.dead = True
+            print(
+                "Fatal Python error: Fatal Python error: \nIllegal instruction\n", file=sys.stderr, flush=True
+            )
             threading.Timer(0.5, os._exit, [0]).start()
             return self.reply(500, {"error": {"message": "EngineCore encountered an issue."}})
         if prompt == "slow":
@@ -83,8 +93,9 @@ class FakeVllm(ThreadingHTTPServer):
 
 def main() -> None:
     """Run as the child."""
-    global NAME
+    global NAME, MODE
     port, NAME, mode = int(sys.argv[1]), sys.argv[2], sys.argv[3]
+    MODE = mode
     if mode == "grandchild" and os.fork() == 0:
         time.sleep(600)
     if lifeline := os.environ.get("ADAPTKIT_LIFELINE"):

@@ -254,11 +254,6 @@ def test_little_room(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     assert machine._memory().status == "warn"
 
 
-def test_bf16_pays_only_with_units_for_it() -> None:
-    assert "does not pay" in machine._bf16({"avx2", "avx512f"}).detail
-    assert "may pay" in machine._bf16({"avx2", "amx_bf16"}).detail
-
-
 def test_gpus_as_the_driver_tells_them(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PATH", str(tmp_path))
     assert machine.gpus() == machine.Gpus([])

@@ -14,12 +14,15 @@ import signal
 from pathlib import Path
 
 import psutil
-from fake_serving import eventually, fake_launch, no_inspection, running
+from fake_serving import FakeLaunch, eventually, fake_launch, no_inspection, running
+from tiny_served import write_model
 
 from adaptkit.client.openai import Client, Completion
 from adaptkit.errors import ModelError, ServerError
+from adaptkit.export.hardware import Hardware
 from adaptkit.export.source import Source
 from adaptkit.serve.engine import supervisor
+from adaptkit.serve.engine.command import dtype
 from adaptkit.serve.engine.supervisor import Engine, check_answer
 from adaptkit.serve.status import StatusLine
 
@@ -87,6 +90,54 @@ def test_restarts_wait_longer_each_time(tmp_path: Path, monkeypatch: pytest.Monk
     monkeypatch.setattr(supervisor.asyncio, "wait_for", wait_for)
     asyncio.run(engine.run())
     assert waits[:7] == [1, 2, 4, 1, 2, 4, 8] and waits[-1] == 60
+
+
+class Bf16Launch(FakeLaunch):
+    """A launch whose child dies of its mode in bfloat16 and is good in float32."""
+
+    def command(self, port: int, host: str = "127.0.0.1") -> list[str]:
+        mode = self.mode if dtype(self.source, self.hardware) == "bfloat16" else "good"
+        return [*super().command(port, host)[:-1], mode]
+
+
+def bf16_engine(tmp_path: Path, mode: str, extra: tuple[str, ...] = ()) -> Engine:
+    listed = Hardware(flags=frozenset({"avx512f", "amx_bf16"}))
+    launch = Bf16Launch(write_model(tmp_path / "m", dtype="bfloat16"), listed, mode=mode, extra=extra)
+    return Engine(launch, tmp_path / "log", StatusLine(), inspect=no_inspection)
+
+
+@pytest.mark.parametrize("mode", ["illegal", "illegal in a child"])
+def test_an_illegal_instruction_in_bfloat16_is_told_remembered_and_avoided(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], mode: str
+) -> None:
+    remembered: list[str] = []
+    monkeypatch.setattr(supervisor.processor, "remember_fault", remembered.append)
+    engine = bf16_engine(tmp_path, mode)
+
+    async def live() -> None:
+        running_engine = asyncio.create_task(engine.run())
+        while engine.state == "starting" and not running_engine.done():
+            await asyncio.sleep(0.05)
+        assert engine.state == "ready", running_engine.exception()
+        await engine.stop()
+        await running_engine
+
+    asyncio.run(live())
+    assert "SIGILL" in remembered[0] and len(remembered) == 1
+    told = capsys.readouterr().err
+    assert "starts again, computed in float32, as vLLM died of an illegal instruction (SIGILL)" in told
+    assert engine.launch.exact and engine.restarts == 0
+
+
+@pytest.mark.parametrize("extra", [(), ("--dtype", "bfloat16")])
+def test_an_illegal_instruction_without_a_way_out_is_named(tmp_path: Path, extra: tuple[str, ...]) -> None:
+    engine = bf16_engine(tmp_path, "illegal", extra)
+    if not extra:
+        float32 = write_model(tmp_path / "m", dtype="float32")
+        engine.launch = FakeLaunch(float32, engine.launch.hardware, mode="illegal")
+    with pytest.raises(ServerError, match="illegal instruction") as caught:
+        asyncio.run(engine.run())
+    assert str(tmp_path / "log") in caught.value.fix and (tmp_path / "log").is_file()
 
 
 class Says:

@@ -135,8 +135,7 @@ def _run_server(
     status = StatusLine()
     listening = listen(host, port)
     logging.basicConfig(level=logging.WARNING, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
-    logs = api_keys.state_folder() / "logs"
-    logs.mkdir(exist_ok=True, mode=0o700)
+    logs = api_keys.log_folder()
     for note in notes:
         status.note("serving", note)
     if not is_loopback(host):

@@ -11,11 +11,12 @@ import os
 import shlex
 import sys
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from adaptkit.client.identity import ModelIdentity
+from adaptkit.export.formats import instead_of_bfloat16
 from adaptkit.export.hardware import Hardware
 from adaptkit.export.source import Source
 from adaptkit.run import read_json
@@ -114,10 +115,22 @@ class Launch:
     @property
     def exact(self) -> bool:
         """Whether it computes in float32 throughout."""
-        precision_flags = ("--dtype", "--quantization", "-q")
-        chosen_by_user = any(_flag_of(word) in precision_flags for word in self.extra)
+        chosen_by_user = self._chose(("--dtype", "--quantization", "-q"))
         quantised = "quantization_config" in model_config(self.source)
         return not (quantised or chosen_by_user) and dtype(self.source, self.hardware) == "float32"
+
+    def without_bfloat16(self, fault: str) -> Launch | None:
+        """Plan the same start without bfloat16, after it failed with it.
+
+        Returns: None where bfloat16 was not used, or the user wants it.
+        """
+        if self._chose(("--dtype",)) or dtype(self.source, self.hardware) != "bfloat16":
+            return None
+        return replace(self, hardware=replace(self.hardware, bf16_fault=fault))
+
+    def _chose(self, flags: Sequence[str]) -> bool:
+        """Whether the user gave one of these flags after `--`."""
+        return any(_flag_of(word) in flags for word in self.extra)
 
     def identity(self, name: str) -> ModelIdentity:
         """Say what the model of this name is: the source, or one of the adapters."""
@@ -179,7 +192,7 @@ class Launch:
     @property
     def _own_executor(self) -> bool:
         """Whether the user chose how vLLM spreads its work."""
-        return any(_flag_of(word) in OWN_EXECUTOR for word in self.extra)
+        return self._chose(OWN_EXECUTOR)
 
     def environment(self) -> dict[str, str]:
         """Collect the variables that vLLM needs beside the caller's own; no key is among them."""
@@ -194,7 +207,8 @@ class Launch:
         inherited = {name: value for name, value in os.environ.items() if name not in hidden}
         unlimited = limits_to_environment(Limits(requests_per_minute=0))  # the gateway has counted
         # With a safe path a working folder's own torch.py is not imported.
-        fixed = {"PYTHONUNBUFFERED": "1", "PYTHONSAFEPATH": "1"}
+        # The fault handler names the signal in the log that a process of vLLM's own dies of.
+        fixed = {"PYTHONUNBUFFERED": "1", "PYTHONSAFEPATH": "1", "PYTHONFAULTHANDLER": "1"}
         keys = {api_keys.KEY_VARIABLE: key, "VLLM_API_KEY": key}
         return {**self.environment(), **inherited, **unlimited, **fixed, **keys}
 
@@ -229,11 +243,20 @@ def dtype(source: Source, hardware: Hardware) -> str:
         return "auto"
     config = model_config(source)
     if (config.get("quantization_config") or {}).get("format") == "pack-quantized":
-        return "bfloat16"  # "cpu_gemm_wna16" not implemented for 'Float', measured with vLLM 0.32
+        # "cpu_gemm_wna16" not implemented for 'Float', measured with vLLM 0.32
+        return instead_of_bfloat16(int4=True) if hardware.bf16_fault else "bfloat16"
     stored = str(config.get("dtype") or config.get("torch_dtype") or "float32")
     if source.kind == "generate" and stored == "bfloat16" and hardware.bf16:
         return "bfloat16"
     return "float32"
+
+
+def avoids_bfloat16(source: Source, hardware: Hardware) -> str | None:
+    """Say in a clause why a model is not computed in bfloat16, which it would be on a sound processor."""
+    sound = replace(hardware, bf16_fault="")
+    if not hardware.bf16_fault or dtype(source, sound) != "bfloat16":
+        return None
+    return f"computed in {dtype(source, hardware)}, as {hardware.bf16_fault}"
 
 
 def cache_bytes(source: Source) -> int:

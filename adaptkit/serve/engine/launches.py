@@ -15,7 +15,7 @@ from adaptkit.export.resolve import resolve
 from adaptkit.export.source import Source
 from adaptkit.run import Run
 from adaptkit.serve.engine import lora
-from adaptkit.serve.engine.command import Adapter, Launch
+from adaptkit.serve.engine.command import Adapter, Launch, avoids_bfloat16
 
 _NAMED = re.compile(r"([A-Za-z0-9][\w.-]*)=(.+)", re.ASCII)
 
@@ -101,6 +101,9 @@ def make_launches(
         Launch(source, hardware, tuple(plan.adapters.get(source.name, ())), tuple(extra), share)
         for source in plan.sources
     ]
+    for launch in launches:
+        if why := avoids_bfloat16(launch.source, hardware):
+            plan.notes.append(f"{launch.name}: {why}")
     return launches, plan.notes
 
 

@@ -16,6 +16,7 @@ from typing import Any, Literal
 
 from adaptkit.client.openai import Client
 from adaptkit.client.relay import Relay
+from adaptkit.doctor import processor
 from adaptkit.errors import AdaptkitError, ServerError
 from adaptkit.export.parity.http_check import check_server
 from adaptkit.export.source import Source
@@ -23,7 +24,8 @@ from adaptkit.serve import api_keys
 from adaptkit.serve.address import free_port
 from adaptkit.serve.engine import failures, tensor_check
 from adaptkit.serve.engine.child import Child
-from adaptkit.serve.engine.command import Launch
+from adaptkit.serve.engine.command import Launch, avoids_bfloat16
+from adaptkit.serve.engine.failures import IllegalInstruction
 from adaptkit.serve.status import StatusLine
 
 State = Literal["starting", "ready", "restarting", "failed", "stopped"]
@@ -40,6 +42,7 @@ GRACE_S = 15.0
 BACKOFF_S, LONGEST_BACKOFF_S = 1.0, 60.0
 STABLE_S = 60.0  # after so long in service a failure counts as the first again
 PROBE_TEXT = "a"
+FAULT = "vLLM died of an illegal instruction (SIGILL) in bfloat16"
 
 
 def check_answer(client: Client, source: Source, name: str) -> None:
@@ -168,10 +171,33 @@ class Engine:
         await self._end()
 
     async def _start(self) -> None:
-        """Start the child and wait until it has given real answers.
+        """Start the child; once more without bfloat16 if the processor does not allow that.
 
         Raises: ServerError, or ModelError from the first inspection of the folder.
         """
+        try:
+            await self._start_once()
+        except IllegalInstruction as error:
+            if not self._avoid_bfloat16(error):
+                raise
+            await self._end()
+            await self._start_once()
+
+    def _avoid_bfloat16(self, error: ServerError) -> bool:
+        """Plan the next start without bfloat16 if an illegal instruction ended it; say so and remember it."""
+        slower = None
+        if isinstance(error, IllegalInstruction):
+            slower = self.launch.without_bfloat16(FAULT)
+        if slower is None:
+            return False
+        self.launch = slower
+        processor.remember_fault(FAULT)
+        why = avoids_bfloat16(slower.source, slower.hardware)
+        self.status.note(self.name, f"starts again, {why}; log: {self.log}")
+        return True
+
+    async def _start_once(self) -> None:
+        """Start the child and wait until it has given real answers; raises as `_start`."""
         began = time.monotonic()
         self._back_at = began + (self.load_s or FIRST_LOAD_S)
         child = await self._spawn()
@@ -256,7 +282,7 @@ class Engine:
         """Find the child's own reason, if the request that failed was its last."""
         with contextlib.suppress(TimeoutError):
             await asyncio.wait_for(child.wait(), 2 * HEALTH_EVERY_S)
-        if child.exit_code is None:
+        if child.exit_code is None and not failures.names_crash(failures.tail(self.log, self._log_start)):
             return error
         return self._failure(child.exit_code)
 
@@ -274,7 +300,9 @@ class Engine:
                 )
                 suspicion.cancel()
                 if ended.done():
-                    return self._failure(ended.result()).what
+                    failure = self._failure(ended.result())
+                    self._avoid_bfloat16(failure)
+                    return failure.what
                 misses += 1
                 if await self._relay.healthy(self.url, HEALTH_S):
                     misses = 0
