@@ -44,6 +44,7 @@ class Answers(BaseHTTPRequestHandler):
             return self.reply(500, {"error": {"message": "EngineCore encountered an issue."}})
         if MODE == "illegal":
             os.kill(os.getpid(), signal.SIGILL)
+            time.sleep(60)  # another thread may be the one that dies of it
         if MODE == "illegal in a child":
             Answers.dead = True
             print(
@@ -51,6 +52,8 @@ class Answers(BaseHTTPRequestHandler):
             )
             threading.Timer(0.5, os._exit, [0]).start()
             return self.reply(500, {"error": {"message": "EngineCore encountered an issue."}})
+        if prompt in ("full", ["full"] * 3):
+            return self.reply(503, {"error": {"message": "queue"}})
         if prompt == "slow":
             time.sleep(1.5)
         if body.get("stream"):

@@ -18,6 +18,7 @@ import pytest
 from adaptkit.doctor import machine, processor
 
 LISTED = frozenset({"avx512f", "amx_bf16", "amx_tile"})
+UNASKED = "from adaptkit.doctor import bfloat16_trial as t; t.open_or_hide_tiles = lambda: None; t.main()"
 DIES = "import os, sys; print('try attention', flush=True); os.kill(os.getpid(), {number})"
 
 
@@ -105,6 +106,26 @@ def test_the_doctor_tells_it(monkeypatch: pytest.MonkeyPatch) -> None:
     assert str(processor.cache_path()) in told.fix
 
 
+def test_torch_tells_of_no_tiles_where_they_are_refused_or_not_wanted(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    import torch
+
+    monkeypatch.setattr(torch.cpu, "_is_amx_tile_supported", lambda: True)
+    monkeypatch.setattr(processor, "allow_tiles", lambda: True)
+    processor.open_or_hide_tiles()
+    assert torch.cpu._is_amx_tile_supported()
+    monkeypatch.setenv(processor.NO_TILES, "1")
+    processor.open_or_hide_tiles()
+    assert not torch.cpu._is_amx_tile_supported()
+    monkeypatch.setattr(torch.cpu, "_is_amx_tile_supported", lambda: True)
+    monkeypatch.delenv(processor.NO_TILES)
+    monkeypatch.setattr(processor, "allow_tiles", lambda: False)
+    processor.open_or_hide_tiles()
+    assert not torch.cpu._is_amx_tile_supported()
+    assert "tiles, which the kernel" in processor.finding(LISTED).detail
+
+
 @pytest.mark.parametrize(("code", "name"), [(-4, "SIGILL"), (-9, "SIGKILL"), (-200, "signal 200"), (0, None)])
 def test_signals_are_named(code: int, name: str | None) -> None:
     assert processor.signal_name(code) == name
@@ -122,9 +143,11 @@ def test_this_machine_is_really_tried() -> None:
     or importlib.util.find_spec("vllm") is None,
     reason="no AMX here, or no vLLM",
 )
-def test_where_tiles_are_listed_and_refused_the_fault_is_found() -> None:
-    fault = processor._try([sys.executable, denied_tiles.__file__, *trial()])
+def test_tiles_that_are_listed_and_refused_are_gone_without() -> None:
+    unasked = [sys.executable, denied_tiles.__file__, sys.executable, "-c", UNASKED]
+    fault = processor._try(unasked)
     assert fault is not None and "vLLM's CPU attention in bfloat16 dies of" in fault and "SIGILL" in fault
+    assert processor._try([sys.executable, denied_tiles.__file__, *trial()]) == "", "it goes without them"
 
 
 def trial() -> list[str]:

@@ -51,6 +51,8 @@ def test_a_cpu_that_fails_in_bfloat16_computes_in_another_precision(tmp_path: Pa
     broken = dataclasses.replace(BF16, bf16_fault="attention dies")
     half = write_model(tmp_path / "m", dtype="bfloat16")
     assert dtype(half, broken) == "float32" and Launch(half, broken).exact
+    assert Launch(half, broken).environment()["ADAPTKIT_NO_TILES"] == "1"
+    assert "ADAPTKIT_NO_TILES" not in Launch(half, BF16).environment()
     assert command.avoids_bfloat16(half, broken) == "computed in float32, as attention dies"
     assert command.avoids_bfloat16(half, BF16) is None
     assert command.avoids_bfloat16(write_model(tmp_path / "f", dtype="float32"), broken) is None

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import scaled_dot_product_attention
 
-from adaptkit.doctor.processor import allow_tiles
+from adaptkit.doctor.processor import open_or_hide_tiles
 
 TOKENS, HEADS, WIDTH, BLOCK = 40, 2, 64, 64
 LARGEST_ERROR = 0.1
@@ -24,7 +24,7 @@ PRODUCT, ATTENTION = "torch's product in bfloat16", "vLLM's CPU attention in bfl
 
 def main() -> None:
     """Try each step; attention first, and only where vLLM's kernels are installed."""
-    allow_tiles()
+    open_or_hide_tiles()
     torch.manual_seed(0)
     if _has_vllm_kernels():
         _step(ATTENTION, _attention_error)  # torch's product asks for the tiles by itself

@@ -1,8 +1,9 @@
 """Find out by doing whether this processor computes bfloat16, for torch and for vLLM's attention on a CPU.
 
 A processor lists its units, but the virtual machine around it may forbid them, and AMX's tiles are open only
-to a process that asked the kernel for them (arch_prctl): who computes with them unasked dies of SIGILL. So a
-child process asks, tries, and what it died of is remembered for this machine in a file that may be deleted:
+to a process that asked the kernel for them (arch_prctl): who computes with them unasked dies of SIGILL. So
+vLLM's processes ask, and go without where they are refused; a child process tries that, and what it died of
+is remembered for this machine in a file that may be deleted:
 
     fault = bfloat16_fault(machine.cpu_flags())      # "" where it works, else a clause that says why not
 """
@@ -32,6 +33,8 @@ TRIAL_S = 120.0
 FAULTS = ("SIGILL", "SIGSEGV", "SIGBUS", "SIGFPE")
 """Signals that mean that a processor or its kernels fail; others come from outside."""
 ILLEGAL = "an illegal instruction (SIGILL): the processor lists it, and it is not allowed here"
+NO_TILES = "ADAPTKIT_NO_TILES"
+"""Environment variable that makes a process compute without AMX's tiles."""
 _ARCH_PRCTL, _REQUEST_PERMISSION, _TILE_DATA = 158, 0x1023, 18  # of Linux on x86-64
 
 
@@ -47,6 +50,18 @@ def allow_tiles() -> bool:
         return libc.syscall(_ARCH_PRCTL, _REQUEST_PERMISSION, _TILE_DATA) == 0
     except (OSError, AttributeError):
         return False
+
+
+def open_or_hide_tiles() -> None:
+    """Open AMX's tiles to this process; where that is refused, or `NO_TILES` is set, torch tells of none.
+
+    vLLM 0.32 asks torch whether there are tiles, and then computes with them without asking the kernel.
+    """
+    if not os.environ.get(NO_TILES) and allow_tiles():
+        return
+    import torch
+
+    torch.cpu._is_amx_tile_supported = lambda: False
 
 
 def signal_name(code: int) -> str | None:
@@ -104,8 +119,11 @@ def finding(flags: Collection[str]) -> Finding:
         detail = f"listed ({', '.join(units)}) and fails: {fault}; models are served in float32 instead"
         fix = f"rm {cache_path()}  (to try again, on a machine that was changed)"
         return Finding("bf16 on CPU", "warn", detail, fix)
+    tried = "tried"
+    if "amx_tile" in flags and not allow_tiles():
+        tried = "tried without AMX's tiles, which the kernel or the virtual machine refuses"
     advice = "trainer.precision=bf16 may pay, `adaptkit doctor --deep` times it"
-    return Finding("bf16 on CPU", "ok", f"hardware units ({', '.join(units)}), tried: {advice}")
+    return Finding("bf16 on CPU", "ok", f"hardware units ({', '.join(units)}), {tried}: {advice}")
 
 
 def _try(command: list[str]) -> str | None:
