@@ -188,3 +188,8 @@ def test_what_a_model_is_comes_from_its_source_and_of_an_adapter_from_the_adapte
         kind="classify",
     )
     assert launch.identity("tuned") is tuned
+
+
+def test_vllms_queue_holds_the_largest_request_that_the_gateway_admits(tmp_path: Path) -> None:
+    queue = int(flags(Launch(write_model(tmp_path / "m"), SMALL))["--max-num-queued-reqs"])
+    assert queue >= Limits().items * Limits().sequences

@@ -16,12 +16,13 @@ from pathlib import Path
 from typing import Any
 
 from adaptkit.client.identity import ModelIdentity
+from adaptkit.doctor.processor import NO_TILES
 from adaptkit.export.formats import instead_of_bfloat16
 from adaptkit.export.hardware import Hardware
 from adaptkit.export.source import Source
 from adaptkit.run import read_json
 from adaptkit.serve import api_keys
-from adaptkit.serve.limits import Limits, limits_to_environment
+from adaptkit.serve.limits import MOST_WAITING, Limits, limits_to_environment
 
 FEW_CORES = 4  # up to here one process for engine and worker is faster; above, vLLM binds workers to cores
 MIB = 2**20
@@ -66,6 +67,17 @@ UNSAFE_FLAGS = (
     "--api-key",
     "--allowed-local-media-path",
 )
+CHANGING = (
+    "--hf-overrides",
+    "--load-format",
+    "--model-impl",
+    "--override-pooler-config",
+    "--pooler-config",
+    "--quantization",
+    "-q",
+    "--tokenizer",
+)
+"""Flags after which vLLM answers otherwise than transformers does for the same folder."""
 OURS = (
     "--host",
     "--port",
@@ -119,6 +131,11 @@ class Launch:
         quantised = "quantization_config" in model_config(self.source)
         return not (quantised or chosen_by_user) and dtype(self.source, self.hardware) == "float32"
 
+    @property
+    def changes_model(self) -> bool:
+        """Whether the user's flags make another model of the folder."""
+        return self._chose(CHANGING)
+
     def without_bfloat16(self, fault: str) -> Launch | None:
         """Plan the same start without bfloat16, after it failed with it.
 
@@ -159,7 +176,7 @@ class Launch:
         elif self.share < 1:
             words += ["--gpu-memory-utilization", f"{0.9 * self.share:.2f}"]
         words += ["--middleware", "adaptkit.serve.gateway.guard.Guard", "--disable-fastapi-docs"]
-        words += ["--max-num-queued-reqs", "256", "--disable-uvicorn-access-log"]
+        words += ["--max-num-queued-reqs", str(longest_queue()), "--disable-uvicorn-access-log"]
         return [*words, *self._with_adapters(), *self.extra]
 
     def _for_kind(self, folder: Path) -> list[str]:
@@ -199,6 +216,8 @@ class Launch:
         variables = dict(QUIET)
         if not self.hardware.gpus and self.hardware.cores <= FEW_CORES and not self._own_executor:
             variables["VLLM_ENABLE_V1_MULTIPROCESSING"] = "0"
+        if self.hardware.bf16_fault:
+            variables[NO_TILES] = "1"
         return variables
 
     def child_environment(self, key: str) -> dict[str, str]:
@@ -257,6 +276,12 @@ def avoids_bfloat16(source: Source, hardware: Hardware) -> str | None:
     if not hardware.bf16_fault or dtype(source, sound) != "bfloat16":
         return None
     return f"computed in {dtype(source, hardware)}, as {hardware.bf16_fault}"
+
+
+def longest_queue() -> int:
+    """Size vLLM's queue: what the gateway lets wait, and one more request of the largest size."""
+    limits = Limits()
+    return MOST_WAITING + limits.items * limits.sequences
 
 
 def cache_bytes(source: Source) -> int:
