@@ -8,7 +8,6 @@ pytest.importorskip("uvicorn", reason="the serve extra is not installed")
 pytest.importorskip("prometheus_client", reason="the serve extra is not installed")
 
 import asyncio
-import math
 import os
 import signal
 from pathlib import Path
@@ -17,13 +16,12 @@ import psutil
 from fake_serving import FakeLaunch, eventually, fake_launch, no_inspection, running
 from tiny_served import write_model
 
-from adaptkit.client.openai import Client, Completion
+from adaptkit.client.openai import Client
 from adaptkit.errors import ModelError, ServerError
 from adaptkit.export.hardware import Hardware
-from adaptkit.export.source import Source
 from adaptkit.serve.engine import supervisor
 from adaptkit.serve.engine.command import dtype
-from adaptkit.serve.engine.supervisor import Engine, check_answer
+from adaptkit.serve.engine.supervisor import Engine
 from adaptkit.serve.status import StatusLine
 
 
@@ -138,36 +136,3 @@ def test_an_illegal_instruction_without_a_way_out_is_named(tmp_path: Path, extra
     with pytest.raises(ServerError, match="illegal instruction") as caught:
         asyncio.run(engine.run())
     assert str(tmp_path / "log") in caught.value.fix and (tmp_path / "log").is_file()
-
-
-class Says:
-    """A client whose every answer is the one given."""
-
-    def __init__(self, answer: object):
-        self.answer = answer
-
-    def complete(self, *_: object, **__: object) -> object:
-        return self.answer
-
-    embed = classify = rerank = complete
-
-
-def completion(tokens: int = 1, logprob: float = -0.5) -> Completion:
-    return Completion("x", "length", 1, tokens, logprobs=(logprob,))
-
-
-@pytest.mark.parametrize(
-    ("kind", "good", "bad"),
-    [
-        ("generate", completion(), [completion(tokens=0), completion(logprob=math.nan)]),
-        ("embed", [[0.5, 0.0]], [[[]], [[0.0, 0.0]], [[math.inf, 0.1]]]),
-        ("classify", [("a", [0.25, 0.75])], [[("a", [0.5, 0.2])], [("a", [0.2, 0.3, 0.5])]]),
-        ("rerank", [0.5], [[math.nan]]),
-    ],
-)
-def test_only_a_real_answer_is_one(tmp_path: Path, kind: str, good: object, bad: list[object]) -> None:
-    source = Source(tmp_path, kind, "m", "", labels=("a", "b") if kind == "classify" else ())
-    check_answer(Says(good), source, "m")
-    for answer in bad:
-        with pytest.raises(ServerError, match="its first answer is none"):
-            check_answer(Says(answer), source, "m")
