@@ -128,8 +128,12 @@ def _add_adapter(plan: _Plan, word: ModelWord, bases: Sequence[Source]) -> None:
         plan.notes.append(f"{name}: served merged, because {why}")
         return
     base = lora.base_of(word.folder, bases)
+    other = lora.check_fit(word.folder, base)
     plan.adapters.setdefault(base.name, []).append(lora.adapter_over(base, name, word.folder))
-    plan.notes.append(f"{name}: a LoRA adapter over {base.name}")
+    note = f"{name}: a LoRA adapter over {base.name}"
+    if other is not None:
+        note += f"; {other}"
+    plan.notes.append(note)
 
 
 def _exported(source: Source, format: str) -> Source:
