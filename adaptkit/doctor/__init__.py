@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from adaptkit.doctor import live_checks, machine, packages, processor, traps
+from adaptkit.doctor import extras, live_checks, machine, packages, processor, traps
 from adaptkit.doctor.findings import Finding
 
 
@@ -29,7 +29,7 @@ def diagnose(folder: Path | None = None, *, deep: bool = False, network: bool = 
     if not gpus.names:
         findings.append(processor.finding(machine.cpu_flags()))
     findings += traps.check(installed, folder or Path.cwd())
-    findings += packages.serving(installed, has_gpu=bool(gpus.names))
+    findings += extras.serving(installed, has_gpu=bool(gpus.names))
     findings += live_checks.hub(network)
     if deep:
         findings += live_checks.imports()

@@ -12,7 +12,6 @@ import platform
 from collections.abc import Callable
 
 import torch
-from torch import Tensor
 from torch.nn.functional import scaled_dot_product_attention
 
 from adaptkit.doctor.processor import open_or_hide_tiles
@@ -69,8 +68,8 @@ def _attention_error() -> float:
     blocks, output = torch.zeros(1, 1, dtype=torch.int32), torch.empty_like(query)
     places = (query, keys, values, output, starts, lengths, WIDTH**-0.5, True, None, -1, blocks)
     kernels.cpu_attention_with_kv_cache(*places, 0.0, schedule, None, None, 1.0, 1.0, "auto")
-    heads_first: list[Tensor] = [states.float().transpose(0, 1) for states in (query, key, value)]
-    exact = scaled_dot_product_attention(*heads_first, is_causal=True).transpose(0, 1)
+    exact_query, exact_key, exact_value = (states.float().transpose(0, 1) for states in (query, key, value))
+    exact = scaled_dot_product_attention(exact_query, exact_key, exact_value, is_causal=True).transpose(0, 1)
     return float((output.float() - exact).abs().max())
 
 
