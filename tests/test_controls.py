@@ -20,7 +20,15 @@ from adaptkit.study.results import collect
 from adaptkit.study.verdict import judge
 from adaptkit.study.verdict_line import exclusions
 
-JOBS = ("generic+prompt", "generic+lora", "generic+full", "placebo+full", "continued+full", "scratch+full")
+JOBS = (
+    "generic+prompt",
+    "generic+probe",
+    "generic+lora",
+    "generic+full",
+    "placebo+full",
+    "continued+full",
+    "scratch+full",
+)
 
 
 def missing(arms, task=TICKET, baselines=("tfidf",)):
@@ -51,14 +59,15 @@ def test_word_counts_are_a_control_where_they_can_answer():
         kind: [c.name for c in controls_of(TICKET.model_copy(update={"kind": kind}))]
         for kind in ("classify", "retrieve", "generate")
     }
-    assert names["classify"][:2] == ["word counts", "generic+prompt"]
-    assert names["retrieve"][:2] == ["word counts", "generic+probe"]
-    assert names["generate"][0] == "generic+prompt" and "word counts" not in names["generate"]
+    assert names["classify"][:3] == ["word counts", "generic+prompt", "generic+probe"]
+    assert names["retrieve"][:3] == ["word counts", "generic+probe", "generic+lora"]
+    assert names["generate"][:2] == ["generic+prompt", "generic+lora"]
 
 
-@pytest.mark.parametrize("stand_in", ["generic+probe", "generic+rag"])
-def test_any_use_of_the_untouched_base_is_that_control(stand_in):
-    assert missing([stand_in, *JOBS[1:]]) == []
+def test_a_prompt_with_passages_stands_in_for_the_prompt_and_no_probe_does():
+    assert missing(["generic+rag", *JOBS[1:]]) == []
+    assert missing(JOBS[1:]) == ["generic+prompt"]
+    assert missing(["generic+prompt", *JOBS[2:]]) == ["generic+probe"]
 
 
 def test_4_bit_adapters_are_adapters_and_those_of_another_origin_are_not():

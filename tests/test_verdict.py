@@ -16,7 +16,7 @@ from adaptkit.study.verdict import ONE_SEED, absolute_margin, judge
 from adaptkit.study.verdict_line import verdict_line
 
 JOB = {"task": TICKET, "num_items": 2000}
-BASE = {"generic+prompt": [0.40] * 3, "generic+lora": [0.70, 0.705, 0.695]}
+BASE = {"generic+prompt": [0.40] * 3, "generic+probe": [0.60] * 3, "generic+lora": [0.70, 0.705, 0.695]}
 FULL = {"generic+full": [0.80, 0.805, 0.795]}
 PLACEBO = {"placebo+full": [0.78, 0.785, 0.775]}
 SCRATCH = {"scratch+full": [0.60, 0.605, 0.595]}
@@ -172,7 +172,8 @@ def test_the_margin_is_a_share_of_the_best_on_text_and_absolute_elsewhere():
 
 
 @pytest.mark.parametrize(
-    "dropped", ["generic+prompt", "generic+lora", "generic+full", "placebo+full", "scratch+full"]
+    "dropped",
+    ["generic+prompt", "generic+probe", "generic+lora", "generic+full", "placebo+full", "scratch+full"],
 )
 def test_a_claim_names_the_control_that_did_not_run(dropped):
     main = on_jobs({arm: seeds for arm, seeds in JOBS.items() if arm != dropped})

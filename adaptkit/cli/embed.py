@@ -92,7 +92,7 @@ def questions(
         prompt = prompt_file.read_text(encoding="utf-8")
     with Client(server, _generator_key(key_file), patience_s=PATIENCE_S) as client:
         name = model or _first_generator(client)
-        source = {"model": name, "server": urlsplit(client.base_url).netloc.rpartition("@")[2]}
+        source = {"model": name, "server": urlsplit(client.base_url).netloc}
 
         def ask(request: str) -> str:
             return client.answer(name, request, max_tokens=TOKENS_PER_QUESTION * count, temperature=0.7)

@@ -17,7 +17,9 @@ from typing import Any
 
 from adaptkit.config import Config, load
 from adaptkit.data.readers import DataConfig, Dataset, read
-from adaptkit.run import Run, digest, file_digest, read_json, write_json
+from adaptkit.run import Run, digest, file_digest, read_sealed, write_sealed
+from adaptkit.run_lock import hold
+from adaptkit.seal import check
 from adaptkit.study.account_record import LeftOutRecord
 from adaptkit.study.arms import Arm, Origin
 from adaptkit.study.budget import Budget
@@ -68,7 +70,7 @@ class Fixed:
 
 def read_fixed(study: Path) -> Fixed:
     """What plan.json holds."""
-    value = read_json(plan_path(study))
+    value = read_sealed(plan_path(study))
     left_out = tuple(LeftOutRecord(**row) for row in value["left_out"])
     decided = {"budget": Budget(**value["budget"]), "arms": tuple(value["arms"]), "left_out": left_out}
     return Fixed(**{**value, **decided})
@@ -77,7 +79,7 @@ def read_fixed(study: Path) -> Fixed:
 def write_fixed(study: Path, fixed: Fixed) -> None:
     """Write plan.json."""
     value = {**asdict(fixed), "left_out": [row.model_dump(mode="json") for row in fixed.left_out]}
-    write_json(plan_path(study), value)
+    write_sealed(plan_path(study), value)
 
 
 def result_path(study: Path, key: StageKey) -> Path:
@@ -175,7 +177,9 @@ class Workspace:
 
     @cached_property
     def files(self) -> PreparedFiles:
-        return PreparedFiles(self.root / self.prepared.run)
+        folder = self.root / self.prepared.run
+        check(folder)
+        return PreparedFiles(folder)
 
     @cached_property
     def data_digest(self) -> str:
@@ -187,14 +191,18 @@ class Workspace:
         return Path(self.base.model)
 
     def open(self, name: str, settings: Config) -> Run:
-        """The run of a recipe's settings; how many threads it may use is no part of its identity."""
-        fields = settings.model_dump(mode="json")
-        fields["trainer"].pop("threads")
-        return self.open_fields(name, fields)
+        """The run of a recipe's settings, for this process alone."""
+        return self._held(Run.open(self.root, name, settings, {"data": self.data_digest}))
 
     def open_fields(self, name: str, fields: dict[str, Any], **inputs: str) -> Run:
         """The run of anything else that a stage does on the prepared data, and on what `inputs` name."""
-        return Run.open(self.root, name, fields, {**inputs, "data": self.data_digest})
+        return self._held(Run.open(self.root, name, fields, {**inputs, "data": self.data_digest}))
+
+    def _held(self, run: Run) -> Run:
+        """Another study may be at the same run: this one waits, and then finds it finished."""
+        if not run.finished:
+            hold(run, wait=True)
+        return run
 
 
 def rows_of(path: Path) -> Dataset:

@@ -15,8 +15,8 @@ from torch import nn
 
 from adaptkit.adapters import keep_nf4_exact
 from adaptkit.disk import whole_folder
-from adaptkit.errors import ModelError
-from adaptkit.models.folder import Kind, check_weights, find, first_line, model_kind, read_json_object
+from adaptkit.errors import ModelError, first_line
+from adaptkit.models.folder import Kind, check_weights, find, model_kind, read_json_object
 from adaptkit.models.head import unwrap
 
 if TYPE_CHECKING:

@@ -21,7 +21,6 @@ TEXT_ORIGINS = DOMAIN_TRAINED | {"generic", "placebo"}
 """Origins that are arms of the text ledger."""
 WORD_COUNTED = frozenset({"classify", "retrieve"})
 """Kinds of task that word counts can answer."""
-UNTOUCHED = frozenset({"prompt", "probe", "rag"})
 
 
 @dataclass(frozen=True)
@@ -48,9 +47,9 @@ class _WordCounts(Control):
 
 
 @dataclass(frozen=True)
-class _Untouched(Control):
+class _Prompted(Control):
     def is_met(self, arm: ArmRecord) -> bool:
-        return arm.origin == "generic" and arm.adaptation in UNTOUCHED
+        return arm.origin == "generic" and arm.adaptation in ("prompt", "rag")
 
 
 @dataclass(frozen=True)
@@ -67,6 +66,11 @@ TEXT_CONTROLS = (
     Control("placebo", "that more training on any text does as well"),
 )
 WORD_COUNTS = _WordCounts("word counts", "that word counts do as well")
+PROMPTED = _Prompted("generic+prompt", "that the base as it is, prompted, does as well")
+PROBED = Control("generic+probe", "that the features of the base as it is do as well")
+UNTOUCHED: dict[str, tuple[Control, ...]] = {"retrieve": (PROBED,), "generate": (PROMPTED,)}
+"""Uses of the untouched base, by the kinds of task that have but one: a prompt gives no vectors, a probe no
+text."""
 JOB_CONTROLS = (
     _Adapters("generic+lora", "that adapters on the base do as well"),
     Control("generic+full", "that fine-tuning the base does as well"),
@@ -88,10 +92,9 @@ def controls_of(task: TaskRecord) -> tuple[Control, ...]:
     """The arms that a claim on a task needs."""
     if is_language(task):
         return TEXT_CONTROLS
-    prompted = {"retrieve": "generic+probe"}.get(task.kind, "generic+prompt")
-    untouched = _Untouched(prompted, "that the base as it is does as well")
+    untouched = UNTOUCHED.get(task.kind, (PROMPTED, PROBED))
     word_counts = (WORD_COUNTS,) if task.kind in WORD_COUNTED else ()
-    return (*word_counts, untouched, *JOB_CONTROLS)
+    return (*word_counts, *untouched, *JOB_CONTROLS)
 
 
 def missing_controls(results: Results, task: TaskRecord) -> tuple[Control, ...]:
