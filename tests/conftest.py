@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 _HF_HOME = tempfile.mkdtemp(prefix="adaptkit-tests-")
 atexit.register(shutil.rmtree, _HF_HOME, ignore_errors=True)
 os.environ["HF_HOME"] = _HF_HOME
+os.environ["XDG_CACHE_HOME"] = _HF_HOME
 for _name, _value in {
     "HF_HUB_OFFLINE": "1",
     "HF_HUB_DISABLE_TELEMETRY": "1",

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import sys
 import threading
 import time
@@ -41,6 +42,18 @@ class Answers(BaseHTTPRequestHandler):
             Answers.dead = True
             threading.Timer(0.5, os._exit, [0]).start()
             return self.reply(500, {"error": {"message": "EngineCore encountered an issue."}})
+        if MODE == "illegal":
+            os.kill(os.getpid(), signal.SIGILL)
+            time.sleep(60)  # another thread may be the one that dies of it
+        if MODE == "illegal in a child":
+            Answers.dead = True
+            print(
+                "Fatal Python error: Fatal Python error: \nIllegal instruction\n", file=sys.stderr, flush=True
+            )
+            threading.Timer(0.5, os._exit, [0]).start()
+            return self.reply(500, {"error": {"message": "EngineCore encountered an issue."}})
+        if prompt in ("full", ["full"] * 3):
+            return self.reply(503, {"error": {"message": "queue"}})
         if prompt == "slow":
             time.sleep(1.5)
         if body.get("stream"):
@@ -83,8 +96,9 @@ class FakeVllm(ThreadingHTTPServer):
 
 def main() -> None:
     """Run as the child."""
-    global NAME
+    global NAME, MODE
     port, NAME, mode = int(sys.argv[1]), sys.argv[2], sys.argv[3]
+    MODE = mode
     if mode == "grandchild" and os.fork() == 0:
         time.sleep(600)
     if lifeline := os.environ.get("ADAPTKIT_LIFELINE"):

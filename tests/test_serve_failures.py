@@ -133,6 +133,43 @@ def test_a_silent_end_is_told_by_its_exit_code(code: int | None, said: str) -> N
     assert said in failures.translate("INFO all is well\n", code, model="m", path=Path("log")).what
 
 
+@pytest.mark.parametrize(
+    ("log", "code"),
+    [
+        ("INFO all is well\n", -4),
+        ("Fatal Python error: Illegal instruction\n\nCurrent thread 0x1:\nRuntimeError: x\n", 0),
+        ("Fatal Python error: Fatal Python error: Illegal instruction\n", 0),
+        ("Fatal PytFatal Python error: hon \nIllegal instruction\n", None),
+        ("RuntimeError: Process ApiServer_0 (PID: 3) died with exit code -4\n", 1),
+        ("ERROR Worker proc VllmWorker-0 died unexpectedly (exit code: -4), shutting down\n", 0),
+        (
+            "RuntimeError: Engine core initialization failed. See root cause above. "
+            "Failed core proc(s): {'EngineCore': -4}\n",
+            1,
+        ),
+    ],
+)
+def test_an_illegal_instruction_is_named_wherever_it_happened(log: str, code: int | None) -> None:
+    error = failures.translate(log, code, model="m", path=Path("log"))
+    assert isinstance(error, failures.IllegalInstruction)
+    assert "illegal instruction (SIGILL)" in error.what and "log" in error.fix and error.where == "m"
+
+
+@pytest.mark.parametrize(
+    ("log", "said"),
+    [
+        ("Fatal Python error: Segmentation fault\nOSError: x\n", "killed by Segmentation fault"),
+        ("StrangeError: the moon is full\nFatal Python error: Aborted\n", "StrangeError: the moon is full"),
+        ("Worker proc VllmWorker-0 died unexpectedly (exit code: -9), bye\n", "SIGKILL: out of memory"),
+        ("RuntimeError: ... Failed core proc(s): {'EngineCore': -11}\nEngineDeadError\n", "SIGSEGV"),
+    ],
+)
+def test_what_took_an_engine_along_is_the_reason_though_the_server_exits_with_0(log: str, said: str) -> None:
+    error = failures.translate(log, 0, model="m", path=Path("log"))
+    assert said in error.what
+    assert failures.names_crash(log) and not failures.names_crash("RuntimeError: x\n")
+
+
 def test_phases_follow_the_log() -> None:
     log, phases = "", []
     for line in (

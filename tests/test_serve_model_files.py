@@ -8,7 +8,7 @@ import struct
 from pathlib import Path
 
 import pytest
-from tiny_served import LLAMA, write_complete
+from tiny_served import LLAMA, write_complete, write_weights
 
 from adaptkit.errors import ModelError
 from adaptkit.serve.model_files import check_folder
@@ -66,6 +66,55 @@ def _shard_missing(folder: Path) -> None:
     )
 
 
+def _sharded(folder: Path, weight_map: dict[str, str] | None = None) -> None:
+    """Two shards with an index, and no whole file."""
+    (folder / "model.safetensors").unlink()
+    for place in "12":
+        write_weights(folder / f"model-{place}.safetensors", {f"w{place}": 4})
+    named = weight_map or {"w1": "model-1.safetensors", "w2": "model-2.safetensors"}
+    (folder / "model.safetensors.index.json").write_text(json.dumps({"weight_map": named}))
+
+
+def _whole_beside_shards(folder: Path) -> None:
+    _sharded(folder)
+    write_weights(folder / "model.safetensors")
+
+
+def _orphan_shard(folder: Path) -> None:
+    _sharded(folder)
+    write_weights(folder / "model-3.safetensors")
+
+
+def _shards_without_index(folder: Path) -> None:
+    write_weights(folder / "model-00001-of-00002.safetensors")
+
+
+def _consolidated(folder: Path) -> None:
+    write_weights(folder / "consolidated.safetensors")
+
+
+def _adapter_beside_weights(folder: Path) -> None:
+    write_weights(folder / "adapter_model.safetensors")
+
+
+def _index_names_no_such_tensor(folder: Path) -> None:
+    _sharded(folder, {"w1": "model-1.safetensors", "w2": "model-2.safetensors", "w9": "model-2.safetensors"})
+
+
+def _tensor_in_another_shard(folder: Path) -> None:
+    _sharded(folder, {"w1": "model-2.safetensors", "w2": "model-1.safetensors"})
+
+
+def _tensor_twice(folder: Path) -> None:
+    _sharded(folder)
+    write_weights(folder / "model-2.safetensors", {"w1": 4, "w2": 4})
+
+
+def _empty_index(folder: Path) -> None:
+    _sharded(folder)
+    (folder / "model.safetensors.index.json").write_text('{"weight_map": {}}')
+
+
 def _huge_header(folder: Path) -> None:
     (folder / "model.safetensors").write_bytes(struct.pack("<Q", 2**62) + b"{}")
 
@@ -116,6 +165,15 @@ BAD = {
     _linked_folder: "leads out",
     _shard_outside: "outside",
     _shard_missing: "is missing",
+    _whole_beside_shards: "holds model.safetensors, which model.safetensors.index.json does not name",
+    _orphan_shard: "holds model-3.safetensors, which",
+    _shards_without_index: "beside model.safetensors, and vLLM would load both",
+    _consolidated: "consolidated.safetensors beside",
+    _adapter_beside_weights: "adapter_model.safetensors beside",
+    _index_names_no_such_tensor: "names w9 in model-2.safetensors, which does not hold it",
+    _tensor_in_another_shard: "which does not hold it",
+    _tensor_twice: "model-2.safetensors holds w1, which the index does not name there",
+    _empty_index: "names no weights",
     _huge_header: "no safetensors",
     _cut: "cut",
     _longer: "header tells",
@@ -140,8 +198,16 @@ def test_a_folder_that_runs_code_or_is_broken_is_refused(
     assert not Path("canary").exists()
 
 
+def test_whole_shards_are_fine(folder: Path) -> None:
+    _sharded(folder)
+    check_folder(folder)
+    (folder / "original").mkdir()
+    write_weights(folder / "original" / "consolidated.safetensors")
+    check_folder(folder)  # nobody looks into it
+
+
 def test_links_within_the_folder_and_the_hubs_cache_are_fine(folder: Path, tmp_path: Path) -> None:
-    (folder / "copy.safetensors").symlink_to("model.safetensors")
+    (folder / "copy.txt").symlink_to("config.json")
     check_folder(folder)
     snapshot = tmp_path / "hub" / "models--x" / "snapshots" / "abc"
     blobs = tmp_path / "hub" / "models--x" / "blobs"

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from adaptkit.serve.gateway.request_body import Refused, check, error_body, parse
+from adaptkit.serve.gateway.request_body import Refused, check, count_sequences, error_body, parse
 from adaptkit.serve.limits import Limits
 
 
@@ -189,3 +189,21 @@ def test_token_ids_are_refused_where_vectors_are_made_and_nowhere_else() -> None
 def test_errors_are_openais(status: int, kind: str) -> None:
     error = json.loads(error_body(status, "why", "n"))["error"]
     assert error == {"message": "why", "type": kind, "param": "n", "code": status}
+
+
+@pytest.mark.parametrize(
+    ("body", "sequences"),
+    [
+        ({"prompt": "a"}, 1),
+        ({"prompt": ["a", "b", "c"]}, 3),
+        ({"prompt": [1, 2, 3]}, 1),
+        ({"prompt": [[1, 2], [3]], "n": 4}, 8),
+        ({"input": ["a"] * 300}, 300),
+        ({"query": "q", "documents": ["a"] * 7}, 7),
+        ({"text_1": "q", "text_2": ["a", "b"]}, 2),
+        ({"messages": [{}, {}, {}], "stop": ["a", "b"], "n": 2}, 2),
+        ({}, 1),
+    ],
+)
+def test_the_work_of_a_request_is_counted_in_sequences(body: dict, sequences: int) -> None:
+    assert count_sequences(body) == sequences

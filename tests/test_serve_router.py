@@ -112,6 +112,27 @@ def test_requests_that_no_child_can_answer_go_to_none(
     assert len(answer.content) < 2000
 
 
+def test_a_request_of_any_allowed_size_is_admitted_whole(many: Client) -> None:
+    answer = post(many, "/v1/completions", {"model": "plain", "prompt": ["a"] * 2048})
+    assert answer.status_code == 200 and len(answer.json()["body"]["prompt"]) == 2048
+
+
+def test_a_refusal_for_ever_is_not_told_as_one_for_now(many: Client) -> None:
+    alone = post(many, "/v1/completions", {"model": "plain", "prompt": ["full"] * 3})
+    assert alone.status_code == 413 and "send fewer" in alone.json()["error"]["message"]
+    assert "retry-after" not in alone.headers
+    busy = post(many, "/v1/completions", {"model": "plain", "prompt": "full"})
+    assert busy.status_code == 503 and "retry-after" in busy.headers
+
+
+def test_a_full_queue_is_told_before_it_is_fuller(many: Client, monkeypatch: pytest.MonkeyPatch) -> None:
+    from adaptkit.serve.gateway import router
+
+    monkeypatch.setattr(router, "MOST_WAITING", 0)
+    answer = post(many, "/v1/completions", {"model": "plain", "prompt": "a"})
+    assert answer.status_code == 503 and "queue is full; try again" in answer.json()["error"]["message"]
+
+
 def test_without_adapters_prompts_may_be_scored(many: Client) -> None:
     assert (
         post(many, "/v1/completions", {"model": "plain", "prompt": "a", "prompt_logprobs": 0}).status_code

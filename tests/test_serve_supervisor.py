@@ -8,19 +8,20 @@ pytest.importorskip("uvicorn", reason="the serve extra is not installed")
 pytest.importorskip("prometheus_client", reason="the serve extra is not installed")
 
 import asyncio
-import math
 import os
 import signal
 from pathlib import Path
 
 import psutil
-from fake_serving import eventually, fake_launch, no_inspection, running
+from fake_serving import FakeLaunch, eventually, fake_launch, no_inspection, running
+from tiny_served import write_model
 
-from adaptkit.client.openai import Client, Completion
+from adaptkit.client.openai import Client
 from adaptkit.errors import ModelError, ServerError
-from adaptkit.export.source import Source
+from adaptkit.export.hardware import Hardware
 from adaptkit.serve.engine import supervisor
-from adaptkit.serve.engine.supervisor import Engine, check_answer
+from adaptkit.serve.engine.command import dtype
+from adaptkit.serve.engine.supervisor import Engine
 from adaptkit.serve.status import StatusLine
 
 
@@ -89,34 +90,49 @@ def test_restarts_wait_longer_each_time(tmp_path: Path, monkeypatch: pytest.Monk
     assert waits[:7] == [1, 2, 4, 1, 2, 4, 8] and waits[-1] == 60
 
 
-class Says:
-    """A client whose every answer is the one given."""
+class Bf16Launch(FakeLaunch):
+    """A launch whose child dies of its mode in bfloat16 and is good in float32."""
 
-    def __init__(self, answer: object):
-        self.answer = answer
-
-    def complete(self, *_: object, **__: object) -> object:
-        return self.answer
-
-    embed = classify = rerank = complete
+    def command(self, port: int, host: str = "127.0.0.1") -> list[str]:
+        mode = self.mode if dtype(self.source, self.hardware) == "bfloat16" else "good"
+        return [*super().command(port, host)[:-1], mode]
 
 
-def completion(tokens: int = 1, logprob: float = -0.5) -> Completion:
-    return Completion("x", "length", 1, tokens, logprobs=(logprob,))
+def bf16_engine(tmp_path: Path, mode: str, extra: tuple[str, ...] = ()) -> Engine:
+    listed = Hardware(flags=frozenset({"avx512f", "amx_bf16"}))
+    launch = Bf16Launch(write_model(tmp_path / "m", dtype="bfloat16"), listed, mode=mode, extra=extra)
+    return Engine(launch, tmp_path / "log", StatusLine(), inspect=no_inspection)
 
 
-@pytest.mark.parametrize(
-    ("kind", "good", "bad"),
-    [
-        ("generate", completion(), [completion(tokens=0), completion(logprob=math.nan)]),
-        ("embed", [[0.5, 0.0]], [[[]], [[0.0, 0.0]], [[math.inf, 0.1]]]),
-        ("classify", [("a", [0.25, 0.75])], [[("a", [0.5, 0.2])], [("a", [0.2, 0.3, 0.5])]]),
-        ("rerank", [0.5], [[math.nan]]),
-    ],
-)
-def test_only_a_real_answer_is_one(tmp_path: Path, kind: str, good: object, bad: list[object]) -> None:
-    source = Source(tmp_path, kind, "m", "", labels=("a", "b") if kind == "classify" else ())
-    check_answer(Says(good), source, "m")
-    for answer in bad:
-        with pytest.raises(ServerError, match="its first answer is none"):
-            check_answer(Says(answer), source, "m")
+@pytest.mark.parametrize("mode", ["illegal", "illegal in a child"])
+def test_an_illegal_instruction_in_bfloat16_is_told_remembered_and_avoided(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], mode: str
+) -> None:
+    remembered: list[str] = []
+    monkeypatch.setattr(supervisor.processor, "remember_fault", remembered.append)
+    engine = bf16_engine(tmp_path, mode)
+
+    async def live() -> None:
+        running_engine = asyncio.create_task(engine.run())
+        while engine.state == "starting" and not running_engine.done():
+            await asyncio.sleep(0.05)
+        assert engine.state == "ready", running_engine.exception()
+        await engine.stop()
+        await running_engine
+
+    asyncio.run(live())
+    assert "SIGILL" in remembered[0] and len(remembered) == 1
+    told = capsys.readouterr().err
+    assert "starts again, computed in float32, as vLLM died of an illegal instruction (SIGILL)" in told
+    assert engine.launch.exact and engine.restarts == 0
+
+
+@pytest.mark.parametrize("extra", [(), ("--dtype", "bfloat16")])
+def test_an_illegal_instruction_without_a_way_out_is_named(tmp_path: Path, extra: tuple[str, ...]) -> None:
+    engine = bf16_engine(tmp_path, "illegal", extra)
+    if not extra:
+        float32 = write_model(tmp_path / "m", dtype="float32")
+        engine.launch = FakeLaunch(float32, engine.launch.hardware, mode="illegal")
+    with pytest.raises(ServerError, match="illegal instruction") as caught:
+        asyncio.run(engine.run())
+    assert str(tmp_path / "log") in caught.value.fix and (tmp_path / "log").is_file()

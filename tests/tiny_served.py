@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import struct
 from pathlib import Path
 
@@ -20,6 +21,7 @@ SHAPE = {
     "num_hidden_layers": 3,
     "max_position_embeddings": 128,
 }
+MODULE = "model.layers.0.self_attn.q_proj"
 ARCHITECTURES = {
     "generate": "LlamaForCausalLM",
     "classify": "BertForSequenceClassification",
@@ -36,20 +38,39 @@ def write_model(folder: Path, kind: ServedKind = "generate", **config: object) -
 
 
 def write_adapter(folder: Path, base: Path | None = None, **settings: object) -> Path:
-    """A peft folder that records the digest of its base, or a base from elsewhere."""
+    """A peft folder that records the digest of its base, or a base from elsewhere; it fits `write_bases`."""
     folder.mkdir(parents=True)
     recorded = f"base@sha256:{weights_digest(base)[:12]}" if base else "somewhere/else"
     written = {"peft_type": "LORA", "r": 8, "base_model_name_or_path": recorded, **settings}
     (folder / "adapter_config.json").write_text(json.dumps(written))
-    (folder / "adapter_model.safetensors").write_bytes(b"\2\0\0\0\0\0\0\0{}")
+    rank = (settings.get("rank_pattern") or {}).get("q_proj", written["r"])
+    write_shapes(folder / "adapter_model.safetensors", pair(MODULE, rank))
     return folder
+
+
+def pair(module: str, rank: int, outputs: int = 4, inputs: int = 6) -> dict[str, list[int]]:
+    """The shapes of an adapter's two matrices over one module."""
+    stem = f"base_model.model.{module}"
+    return {f"{stem}.lora_A.weight": [rank, inputs], f"{stem}.lora_B.weight": [outputs, rank]}
+
+
+def write_shapes(path: Path, shapes: dict[str, list[int]], fill: bytes = b"\0") -> None:
+    """A safetensors file of bytes in these shapes."""
+    header, at = {}, 0
+    for name, shape in shapes.items():
+        size = math.prod(shape)
+        header[name] = {"dtype": "U8", "shape": shape, "data_offsets": [at, at + size]}
+        at += size
+    text = json.dumps(header).encode()
+    path.write_bytes(struct.pack("<Q", len(text)) + text + fill * at)
 
 
 def write_bases(root: Path) -> tuple[Source, Source]:
     """Two models that differ in their weights."""
     bases = write_model(root / "one"), write_model(root / "two")
     for place, base in enumerate(bases):
-        (base.folder / "model.safetensors").write_bytes(b"%d" % place)
+        shapes = {f"{MODULE}.weight": [4, 6], "model.embed_tokens.weight": [9, 4]}
+        write_shapes(base.folder / "model.safetensors", shapes, fill=b"%d" % place)
     return bases
 
 
@@ -78,13 +99,8 @@ LLAMA = {
 
 
 def write_weights(path: Path, sizes: dict[str, int] | None = None) -> None:
-    """A safetensors file of bytes."""
-    header, at = {}, 0
-    for name, size in (sizes or {"w": 4}).items():
-        header[name] = {"dtype": "U8", "shape": [size], "data_offsets": [at, at + size]}
-        at += size
-    text = json.dumps(header).encode()
-    path.write_bytes(struct.pack("<Q", len(text)) + text + b"\0" * at)
+    """A safetensors file of rows of bytes."""
+    write_shapes(path, {name: [size] for name, size in (sizes or {"w": 4}).items()})
 
 
 def write_complete(folder: Path) -> Path:

@@ -21,6 +21,7 @@ from typing import Annotated, Any
 
 import typer
 
+from adaptkit.doctor.extras import missing_module
 from adaptkit.errors import EXIT_INTERNAL, EXIT_STOPPED, EXIT_USER, AdaptkitError
 
 _QUIET = {
@@ -170,6 +171,8 @@ def _explain(error: Exception) -> tuple[AdaptkitError, int]:
             path = context.command_path
         what = getattr(error, "format_message", error.__str__)()
         return AdaptkitError(what, where="command line", fix=f"{path} --help"), EXIT_USER
+    if isinstance(error, ModuleNotFoundError) and (missing := missing_module(error)):
+        return missing, EXIT_USER
     if isinstance(error, MemoryError):
         fix = "set trainer.microbatch_size or jobs lower, then run the same command: it resumes"
         return AdaptkitError("out of memory", fix=fix), EXIT_USER

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from adaptkit.cli.console import Outcome, command
+from adaptkit.doctor import extras
 from adaptkit.errors import AdaptkitError
 from adaptkit.run import Run
 from adaptkit.study.record import is_study
@@ -72,10 +73,10 @@ def demo(
 
     Compare, classify, search, and a break-even to play with, in a browser; works without internet.
     """
+    extras.require("demo", ("gradio", "starlette", "httpx"), "the demo page")
     from adaptkit.demo import launch
     from adaptkit.demo.search_index import Passages, from_file
 
-    launch.check_installed()
     address = launch.listen_address(host, port, password_file, share_publicly)
     shown = _study_view(study, prices)
     passages: Passages = []

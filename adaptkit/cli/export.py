@@ -13,6 +13,7 @@ import typer
 
 from adaptkit.cli.console import Outcome, command
 from adaptkit.cli.options import Seed, Task
+from adaptkit.doctor import extras
 from adaptkit.errors import ConfigError
 
 app = typer.Typer()
@@ -72,16 +73,20 @@ def export(
     Merged weights, tokenizer, card, digests and bill of materials; refused where it answers worse than
     stated.
     """
-    from adaptkit.export import driver, formats, hardware
-    from adaptkit.export.resolve import resolve
-    from adaptkit.serve.status import StatusLine
-
     if list_:
+        from adaptkit.export import formats, hardware
+
         rows = formats.listing(hardware.look())
         return Outcome(formats.table(rows), {"formats": [dataclasses.asdict(row) for row in rows]})
     if model is None:
         fix = "give a study's, run's or model's folder, or --list"
         raise ConfigError("no model was given", where="command line", fix=fix)
+    if sign_key is not None:
+        extras.require("sign", extras.SIGNING_MODULES, "--sign-key")
+    from adaptkit.export import driver
+    from adaptkit.export.resolve import resolve
+    from adaptkit.serve.status import StatusLine
+
     options = driver.Options(out, method, evaluation, calibration, max_loss_bpb, max_loss_score, sign_key)
     source = resolve(model, arm=arm, task=task, seed=seed)
     status = StatusLine()

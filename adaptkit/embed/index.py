@@ -19,10 +19,11 @@ from typing import Any
 import numpy as np
 
 from adaptkit.disk import whole_folder
+from adaptkit.doctor import extras
 from adaptkit.embed.encoder import Encoder
 from adaptkit.embed.encoding import Encoding
 from adaptkit.embed.retrieval_metrics import ranked
-from adaptkit.errors import DataError, MissingDependency, ModelError
+from adaptkit.errors import DataError, ModelError
 from adaptkit.run import file_digest, read_jsonl, read_sealed, write_jsonl, write_sealed
 from adaptkit.seal import check_listed
 
@@ -138,6 +139,6 @@ def _faiss() -> Any:
     try:
         import faiss
     except ImportError:
-        fix = 'pip install "adaptkit[faiss]", or search exactly'
-        raise MissingDependency("approximate search needs FAISS", where="--faiss", fix=fix) from None
+        what = "approximate search needs FAISS (the exact one does not)"
+        raise extras.missing_extra("faiss", what, where="--faiss") from None
     return faiss

@@ -142,10 +142,20 @@ def runs_here(needs: Need, hardware: Hardware) -> tuple[bool, str]:
 
 def listing(hardware: Hardware) -> list[FormatRow]:
     """Describe every format in one row."""
-    return [
-        FormatRow(format.name, format.describe, format.needs, *runs_here(format.needs, hardware))
-        for format in FORMATS.values()
-    ]
+    rows = []
+    for format in FORMATS.values():
+        runs, why = runs_here(format.needs, hardware)
+        if runs and format.dtype == "bfloat16" and hardware.bf16_fault:
+            why = f"{why}; computed in {instead_of_bfloat16(format.grid == 'int4')}: {hardware.bf16_fault}"
+        rows.append(FormatRow(format.name, format.describe, format.needs, runs, why))
+    return rows
+
+
+def instead_of_bfloat16(int4: bool) -> str:
+    """Choose the precision for a CPU that fails in bfloat16; vLLM's int4 kernel knows no float32."""
+    if int4:
+        return "float16"
+    return "float32"
 
 
 def table(rows: list[FormatRow]) -> Table:

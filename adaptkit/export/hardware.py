@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 
 import psutil
 
-from adaptkit.doctor import machine
+from adaptkit.doctor import machine, processor
 
 AVX512, FP8_UNITS = "avx512f", ("avx512_bf16", "amx_bf16")
 
@@ -20,17 +20,20 @@ class Hardware:
         flags: CPU feature flags as the kernel lists them.
         cores: usable by this process.
         free_bytes: memory that is available now.
+        bf16_fault: why the CPU cannot compute bfloat16 though it lists units for it; empty where it can.
     """
 
     gpus: tuple[str, ...] = ()
     flags: frozenset[str] = field(default_factory=frozenset)
     cores: float = 1.0
     free_bytes: int = 0
+    bf16_fault: str = ""
 
     @property
     def bf16(self) -> bool:
         """True where bf16 is computed by units made for it."""
-        return bool(self.gpus) or any(flag in self.flags for flag in machine.BF16_FLAGS)
+        listed = any(flag in self.flags for flag in processor.BF16_FLAGS)
+        return bool(self.gpus) or (listed and not self.bf16_fault)
 
     @property
     def int4(self) -> bool:
@@ -45,11 +48,12 @@ class Hardware:
 
 
 def look() -> Hardware:
-    """Describe this machine as it is now."""
+    """Describe this machine as it is now; bfloat16 is tried where the CPU lists it, once for each machine."""
+    gpus, flags = tuple(machine.gpus().names), frozenset(machine.cpu_flags())
+    bf16_fault = ""
+    if not gpus:
+        bf16_fault = processor.bfloat16_fault(flags)
     free_bytes = min(psutil.virtual_memory().available, machine.container_memory() or 2**63)
     return Hardware(
-        gpus=tuple(machine.gpus().names),
-        flags=frozenset(machine.cpu_flags()),
-        cores=machine.usable_cores(),
-        free_bytes=free_bytes,
+        gpus=gpus, flags=flags, cores=machine.usable_cores(), free_bytes=free_bytes, bf16_fault=bf16_fault
     )

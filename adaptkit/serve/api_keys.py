@@ -95,6 +95,13 @@ def state_folder() -> Path:
     return folder
 
 
+def log_folder() -> Path:
+    """Make the folder in which logs of servers stay, also of failed starts; only its owner can look in."""
+    folder = state_folder() / "logs"
+    folder.mkdir(exist_ok=True, mode=0o700)
+    return folder
+
+
 def write_secret(path: Path, secret: str) -> None:
     """Write a new file that only its owner may read, from the first byte on.
 

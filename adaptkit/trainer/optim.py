@@ -11,7 +11,8 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from adaptkit.errors import CheckpointError, MissingDependency
+from adaptkit.doctor import extras
+from adaptkit.errors import CheckpointError
 from adaptkit.trainer.config import TrainerConfig
 
 BETA1, EPSILON = 0.9, 1e-8
@@ -36,9 +37,7 @@ def build_optimizer(weights: Mapping[str, nn.Parameter], config: TrainerConfig) 
     try:
         from bitsandbytes.optim import AdamW8bit
     except ImportError:
-        raise MissingDependency(
-            "trainer.optimizer=adamw8bit needs bitsandbytes", fix="pip install bitsandbytes"
-        ) from None
+        raise extras.missing_extra("", "trainer.optimizer=adamw8bit needs bitsandbytes") from None
     return AdamW8bit(groups, **settings)
 
 

@@ -10,7 +10,8 @@ import importlib
 from pathlib import Path
 from typing import Any
 
-from adaptkit.errors import ConfigError, MissingDependency, ModelError
+from adaptkit.doctor import extras
+from adaptkit.errors import ConfigError, ModelError
 from adaptkit.export.papers.provenance import LATER, SIGNATURE
 
 
@@ -61,4 +62,4 @@ def _library(part: str) -> Any:
         return importlib.import_module(f"model_signing.{part}")
     except ImportError as error:
         what = f"signatures need the OpenSSF package model-signing ({error})"
-        raise MissingDependency(what, fix="pip install 'adaptkit[sign]'") from None
+        raise extras.missing_extra("sign", what) from None

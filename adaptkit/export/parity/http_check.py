@@ -25,6 +25,9 @@ most seen of int8, int4 and fp8 under vLLM on a CPU)."""
 BITS = 1e-3
 """Largest change of bits per byte in any precision: a mean over all tokens moves less than one (0.00004 with
 int8, bf16)."""
+PLAIN_EXACT, PLAIN_ROUNDED = 0.01, 0.5
+"""The same for a folder that no export measured: wide enough for other kernels, far too narrow for others'
+weights."""
 Reference = dict[str, Any]
 """Content of reference.json, as `reference.make_reference` writes it."""
 
@@ -43,11 +46,8 @@ def check_server(client: Client, source: Source, name: str, *, exact: bool, room
     if not path.is_file():
         return
     reference = read_json(path)
-    measure = {"generate": _generated, "embed": _embedded, "rerank": _ranked, "classify": _classified}[
-        reference["kind"]
-    ]
     limit = EXACT if exact else ROUNDED
-    figures = {"answers": _figure(measure(client, name, reference), limit)}
+    figures = {"answers": _figure(_change(client, name, reference), limit)}
     language = reference.get("language")
     if language and room >= language["seq_len"] + 2:
         figures["bits per byte"] = _bits_per_byte(client, name, language)
@@ -60,6 +60,29 @@ def check_server(client: Client, source: Source, name: str, *, exact: bool, room
             what = f"its {title} are not those that were exported: {change}"
             fix = "adaptkit export it again; if that does not help, serve another format"
             raise ServerError(what, where=name, fix=fix)
+
+
+def check_answers(client: Client, name: str, reference: Reference, *, exact: bool) -> None:
+    """Compare a server's answers with those that transformers gives for the same folder.
+
+    Args:
+        exact: both compute in float32.
+    Raises: ServerError if an answer is another one.
+    """
+    figure = _figure(_change(client, name, reference), PLAIN_EXACT if exact else PLAIN_ROUNDED)
+    if not figure["ok"]:
+        change = f"off by {figure['change']:.3g}, and {figure['limit']:g} is allowed"
+        what = f"vLLM does not answer as transformers does: {change}"
+        fix = (
+            "look whether the folder holds the files of one model, or serve it without this check by --print"
+        )
+        raise ServerError(what, where=name, fix=fix)
+
+
+def _change(client: Client, name: str, reference: Reference) -> float:
+    """Measure the largest change of an answer, in the measure of the model's kind."""
+    measures = {"generate": _generated, "embed": _embedded, "rerank": _ranked, "classify": _classified}
+    return measures[reference["kind"]](client, name, reference)
 
 
 def _figure(change: float, limit: float) -> dict[str, Any]:

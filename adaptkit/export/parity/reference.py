@@ -32,6 +32,16 @@ def make_reference(
     source: Source, model: PreTrainedModel, tokenizer: PreTrainedTokenizerFast
 ) -> dict[str, Any]:
     """Write the content of reference.json: what the exported `model` answers to fixed sentences."""
+    reference = make_answers(source, model, tokenizer)
+    if source.kind == "generate":
+        reference["language"] = _language(model, tokenizer)
+    return reference
+
+
+def make_answers(
+    source: Source, model: PreTrainedModel, tokenizer: PreTrainedTokenizerFast
+) -> dict[str, Any]:
+    """Ask a model of any kind about fixed sentences."""
     texts = list(TEXTS)
     if source.kind == "embed":
         layout = read_layout(source.folder, model.config, tokenizer)
@@ -48,7 +58,7 @@ def make_reference(
         rows = [answers.logits(model, tokenizer, [text], answers.SCORED_TOKENS) for text in texts]
         probabilities = torch.cat(rows).softmax(-1)
         return {"kind": source.kind, "texts": texts, "probabilities": _rounded(probabilities)}
-    return {"kind": source.kind, **_continuations(model, tokenizer), "language": _language(model, tokenizer)}
+    return {"kind": source.kind, **_continuations(model, tokenizer)}
 
 
 def _continuations(model: PreTrainedModel, tokenizer: PreTrainedTokenizerFast) -> dict[str, Any]:

@@ -11,16 +11,18 @@ import os
 import shlex
 import sys
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from adaptkit.client.identity import ModelIdentity
+from adaptkit.doctor.processor import NO_TILES
+from adaptkit.export.formats import instead_of_bfloat16
 from adaptkit.export.hardware import Hardware
 from adaptkit.export.source import Source
 from adaptkit.run import read_json
 from adaptkit.serve import api_keys
-from adaptkit.serve.limits import Limits, limits_to_environment
+from adaptkit.serve.limits import MOST_WAITING, Limits, limits_to_environment
 
 FEW_CORES = 4  # up to here one process for engine and worker is faster; above, vLLM binds workers to cores
 MIB = 2**20
@@ -65,6 +67,17 @@ UNSAFE_FLAGS = (
     "--api-key",
     "--allowed-local-media-path",
 )
+CHANGING = (
+    "--hf-overrides",
+    "--load-format",
+    "--model-impl",
+    "--override-pooler-config",
+    "--pooler-config",
+    "--quantization",
+    "-q",
+    "--tokenizer",
+)
+"""Flags after which vLLM answers otherwise than transformers does for the same folder."""
 OURS = (
     "--host",
     "--port",
@@ -114,10 +127,27 @@ class Launch:
     @property
     def exact(self) -> bool:
         """Whether it computes in float32 throughout."""
-        precision_flags = ("--dtype", "--quantization", "-q")
-        chosen_by_user = any(_flag_of(word) in precision_flags for word in self.extra)
+        chosen_by_user = self._chose(("--dtype", "--quantization", "-q"))
         quantised = "quantization_config" in model_config(self.source)
         return not (quantised or chosen_by_user) and dtype(self.source, self.hardware) == "float32"
+
+    @property
+    def changes_model(self) -> bool:
+        """Whether the user's flags make another model of the folder."""
+        return self._chose(CHANGING)
+
+    def without_bfloat16(self, fault: str) -> Launch | None:
+        """Plan the same start without bfloat16, after it failed with it.
+
+        Returns: None where bfloat16 was not used, or the user wants it.
+        """
+        if self._chose(("--dtype",)) or dtype(self.source, self.hardware) != "bfloat16":
+            return None
+        return replace(self, hardware=replace(self.hardware, bf16_fault=fault))
+
+    def _chose(self, flags: Sequence[str]) -> bool:
+        """Whether the user gave one of these flags after `--`."""
+        return any(_flag_of(word) in flags for word in self.extra)
 
     def identity(self, name: str) -> ModelIdentity:
         """Say what the model of this name is: the source, or one of the adapters."""
@@ -146,7 +176,7 @@ class Launch:
         elif self.share < 1:
             words += ["--gpu-memory-utilization", f"{0.9 * self.share:.2f}"]
         words += ["--middleware", "adaptkit.serve.gateway.guard.Guard", "--disable-fastapi-docs"]
-        words += ["--max-num-queued-reqs", "256", "--disable-uvicorn-access-log"]
+        words += ["--max-num-queued-reqs", str(longest_queue()), "--disable-uvicorn-access-log"]
         return [*words, *self._with_adapters(), *self.extra]
 
     def _for_kind(self, folder: Path) -> list[str]:
@@ -179,13 +209,15 @@ class Launch:
     @property
     def _own_executor(self) -> bool:
         """Whether the user chose how vLLM spreads its work."""
-        return any(_flag_of(word) in OWN_EXECUTOR for word in self.extra)
+        return self._chose(OWN_EXECUTOR)
 
     def environment(self) -> dict[str, str]:
         """Collect the variables that vLLM needs beside the caller's own; no key is among them."""
         variables = dict(QUIET)
         if not self.hardware.gpus and self.hardware.cores <= FEW_CORES and not self._own_executor:
             variables["VLLM_ENABLE_V1_MULTIPROCESSING"] = "0"
+        if self.hardware.bf16_fault:
+            variables[NO_TILES] = "1"
         return variables
 
     def child_environment(self, key: str) -> dict[str, str]:
@@ -194,7 +226,8 @@ class Launch:
         inherited = {name: value for name, value in os.environ.items() if name not in hidden}
         unlimited = limits_to_environment(Limits(requests_per_minute=0))  # the gateway has counted
         # With a safe path a working folder's own torch.py is not imported.
-        fixed = {"PYTHONUNBUFFERED": "1", "PYTHONSAFEPATH": "1"}
+        # The fault handler names the signal in the log that a process of vLLM's own dies of.
+        fixed = {"PYTHONUNBUFFERED": "1", "PYTHONSAFEPATH": "1", "PYTHONFAULTHANDLER": "1"}
         keys = {api_keys.KEY_VARIABLE: key, "VLLM_API_KEY": key}
         return {**self.environment(), **inherited, **unlimited, **fixed, **keys}
 
@@ -229,11 +262,26 @@ def dtype(source: Source, hardware: Hardware) -> str:
         return "auto"
     config = model_config(source)
     if (config.get("quantization_config") or {}).get("format") == "pack-quantized":
-        return "bfloat16"  # "cpu_gemm_wna16" not implemented for 'Float', measured with vLLM 0.32
+        # "cpu_gemm_wna16" not implemented for 'Float', measured with vLLM 0.32
+        return instead_of_bfloat16(int4=True) if hardware.bf16_fault else "bfloat16"
     stored = str(config.get("dtype") or config.get("torch_dtype") or "float32")
     if source.kind == "generate" and stored == "bfloat16" and hardware.bf16:
         return "bfloat16"
     return "float32"
+
+
+def avoids_bfloat16(source: Source, hardware: Hardware) -> str | None:
+    """Say in a clause why a model is not computed in bfloat16, which it would be on a sound processor."""
+    sound = replace(hardware, bf16_fault="")
+    if not hardware.bf16_fault or dtype(source, sound) != "bfloat16":
+        return None
+    return f"computed in {dtype(source, hardware)}, as {hardware.bf16_fault}"
+
+
+def longest_queue() -> int:
+    """Size vLLM's queue: what the gateway lets wait, and one more request of the largest size."""
+    limits = Limits()
+    return MOST_WAITING + limits.items * limits.sequences
 
 
 def cache_bytes(source: Source) -> int:

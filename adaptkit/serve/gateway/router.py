@@ -11,6 +11,7 @@ import importlib.metadata
 import json
 import logging
 import time
+from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Sequence
 from typing import Any
 
@@ -28,10 +29,12 @@ from adaptkit.serve.engine.supervisor import Engine
 from adaptkit.serve.gateway import routes
 from adaptkit.serve.gateway.counters import CONTENT_TYPE, Metrics, merge_pages
 from adaptkit.serve.gateway.guard import PARSED, REQUEST_ID
-from adaptkit.serve.gateway.request_body import Refused, error_body
+from adaptkit.serve.gateway.request_body import Refused, count_sequences, error_body
+from adaptkit.serve.limits import MOST_WAITING
 from adaptkit.version import __version__
 
 METRICS_S = 5.0
+QUEUE_FULL = "the engine's queue is full"
 EVENTS = "text/event-stream"
 # vLLM issues 16668 and 29955: two such requests at once, even for the base, end the engine (a shape error).
 PROMPT_LOGPROBS = (
@@ -53,6 +56,7 @@ class Router:
     def __init__(self, engines: Sequence[Engine], metrics: Metrics):
         self.engines, self.metrics, self.created = list(engines), metrics, int(time.time())
         self.relay = Relay()
+        self._under_way: Counter[str] = Counter()
 
     def application(self, lifespan: Lifespan[Starlette] | None = None) -> Starlette:
         """Build an ASGI application of the routes in the table."""
@@ -114,6 +118,8 @@ class Router:
             return Response(refused.body(), refused.status, refused.headers, "application/json")
         if engine.state != "ready":
             return _busy(engine, f"model '{name}' is {engine.state}")
+        if self._under_way[engine.name] >= MOST_WAITING:
+            return _busy(engine, QUEUE_FULL)
         # Written anew from what was checked: what two parsers could read differently stops here.
         content, url = json.dumps({**body, "model": name}), engine.url + request.scope["path"]
         headers = {
@@ -121,15 +127,21 @@ class Router:
             "accept-encoding": "identity",
             REQUEST_ID.decode(): request.headers.get(REQUEST_ID.decode(), ""),
         }
+        sequences = count_sequences(body)
+        self._under_way[engine.name] += sequences
         try:
-            return await _unless_gone(request, self._ask(engine, url, content, headers))
+            return await _unless_gone(request, self._ask(engine, url, content, headers, sequences))
         except ConnectionLost as error:
             engine.suspect()
             log.warning("engine %s failed on a request: %s", engine.name, error.what)
             return _busy(engine, f"model '{name}' does not answer")
+        finally:
+            self._under_way[engine.name] -= sequences
 
-    async def _ask(self, engine: Engine, url: str, content: str, headers: dict[str, str]) -> Response:
-        """Send one request to the engine and pass its answer on.
+    async def _ask(
+        self, engine: Engine, url: str, content: str, headers: dict[str, str], sequences: int
+    ) -> Response:
+        """Send one request of so many sequences to the engine and pass its answer on.
 
         Raises: ConnectionLost if the engine dies before its answer is complete, or a stream begins.
         """
@@ -140,7 +152,11 @@ class Router:
             )
         body = await answer.read()
         if answer.status == 503:
-            return _busy(engine, "the engine's queue is full")
+            if sequences > 1 and self._under_way[engine.name] <= sequences:  # nothing else is in the way
+                return _error(
+                    413, f"{sequences} texts at once do not fit into the engine's queue: send fewer"
+                )
+            return _busy(engine, QUEUE_FULL)
         if answer.status >= 500:
             engine.suspect()
             if b"EngineCore" in body or b"EngineDead" in body:
