@@ -197,7 +197,9 @@ class Engine:
         self._log_start = self._child.log_start
         return self._child
 
-    async def _wait_ready(self, child: Child, until: float, inspection: asyncio.Task[None] | None) -> None:
+    async def _wait_ready(
+        self, child: Child, until: float, inspection: asyncio.Task[Expected | None] | None
+    ) -> None:
         last_phase = ""
         while True:
             if child.exit_code is not None or self._stopping.is_set():
