@@ -69,7 +69,7 @@ def edit_tokenizer(folder: Path, change: Callable[[Any], None]) -> None:
 
 def end_with_pad(tokenizer: Any) -> None:
     tokenizer.backend_tokenizer.post_processor = processors.TemplateProcessing(
-        single="$A <pad>", special_tokens=[("<pad>", tokenizer.convert_tokens_to_ids("<pad>"))]
+        single=f"$A {tokenizer.pad_token}", special_tokens=[(tokenizer.pad_token, tokenizer.pad_token_id)]
     )
 
 
@@ -252,7 +252,7 @@ def test_closing_texts_keeps_the_token_that_a_tokenizer_has(plain, tmp_path):
     shutil.copytree(plain["qwen"], tmp_path / "own")
     edit_tokenizer(tmp_path / "own", end_with_pad)
     tokenizer = models.load_tokenizer(tmp_path / "own")
-    assert closed_by_eos(tokenizer)("a")["input_ids"][-1] == tokenizer.convert_tokens_to_ids("<pad>")
+    assert closed_by_eos(tokenizer)("a")["input_ids"][-1] == tokenizer.pad_token_id
 
 
 @pytest.mark.parametrize(

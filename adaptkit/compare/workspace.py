@@ -15,6 +15,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+from adaptkit import notices
 from adaptkit.config import Config, load
 from adaptkit.data.readers import DataConfig, Dataset, read
 from adaptkit.run import Run, digest, file_digest, read_sealed, write_sealed
@@ -207,7 +208,7 @@ class Workspace:
 
 def rows_of(path: Path) -> Dataset:
     """Prepared text."""
-    return read(DataConfig(files=[str(path)]), "text")
+    return read(DataConfig(files=[str(path)]), "text", tell=notices.silent)
 
 
 def documents(path: Path) -> list[tuple[str, str]]:
