@@ -46,6 +46,8 @@ LEVELS = {
     "run_record": 1,
     "architecture": 1,
     "models": 1,
+    "model_uses": 1,
+    "weight_files": 1,
     "adapters": 1,
     "ops": 1,
     "run": 1,

@@ -14,6 +14,7 @@ from adaptkit import models
 from adaptkit.data.labels import check_labels, label_rows, label_scores
 from adaptkit.finetune.frozen_answers import ForwardMeter, FrozenAnswers
 from adaptkit.models.batching import batches_by_length, pad_right
+from adaptkit.models.positions import fitting_length
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -43,7 +44,7 @@ def probe_rows(
 
     Args:
         model: any language model, encoder or classifier; it is not changed.
-        max_length: tokens after which a text is cut.
+        max_length: tokens after which a text is cut, at most as many as the model has positions for.
         metric: accuracy or macro_f1, what C is chosen by.
     Raises: DataError for a dev or test label that the training rows lack.
     """
@@ -89,6 +90,7 @@ def features(
     meter: ForwardMeter,
 ) -> np.ndarray:
     """Last hidden states averaged over each text's tokens, float32 [num_texts, hidden_size]; no gradient."""
+    max_length = fitting_length(max_length, models.unwrap(model).config)
     encoded = tokenizer(list(texts), truncation=True, max_length=max_length)["input_ids"]
     backbone = models.unwrap(model).base_model
     order: list[int] = []

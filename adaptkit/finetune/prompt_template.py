@@ -10,6 +10,7 @@ from torch import nn
 from adaptkit import models
 from adaptkit.data.readers import Row
 from adaptkit.errors import DataError
+from adaptkit.models.positions import fitting_length
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -62,8 +63,7 @@ def opening(tokenizer: PreTrainedTokenizerBase) -> list[int]:
 
 def context_length(model: nn.Module) -> int:
     """Tokens the model can read at once, at most `LONGEST_CONTEXT`."""
-    config = models.unwrap(model).config.get_text_config()
-    return min(LONGEST_CONTEXT, getattr(config, "max_position_embeddings", LONGEST_CONTEXT))
+    return fitting_length(LONGEST_CONTEXT, models.unwrap(model).config)
 
 
 def question_and_answer(row: Row) -> tuple[str, str]:

@@ -15,6 +15,7 @@ from adaptkit.errors import DataError
 from adaptkit.finetune.choice_likelihood import score_choices, softmax
 from adaptkit.finetune.generation import generate
 from adaptkit.finetune.prompt_template import context_length, question_and_answer
+from adaptkit.model_uses import Use
 from adaptkit.trainer.objective import CausalLM, Classification, Objective
 
 if TYPE_CHECKING:
@@ -30,13 +31,17 @@ class Task(Protocol):
 
     Attributes:
         want: the rows it reads, as `adaptkit.data.read` names them.
+        use: what it needs a base for.
         model_kind: the head it trains.
+        max_length: tokens after which an example is cut.
         label_names: the classes in the order of the head's outputs; empty for free text.
     """
 
     want: Literal["sft", "labelled"]
+    use: Use
     model_kind: Literal["causal", "classifier"]
     label_names: list[str]
+    max_length: int
 
     def __init__(
         self, tokenizer: PreTrainedTokenizerFast, labels: Sequence[str], max_length: int, max_new_tokens: int
@@ -58,7 +63,7 @@ class Task(Protocol):
 class Classify(Task):
     """A head on the pooled state: the last token of a causal model, the encoder's own pooling otherwise."""
 
-    want, model_kind = "labelled", "classifier"
+    want, use, model_kind = "labelled", Use.CLASSIFY, "classifier"
 
     def __init__(
         self, tokenizer: PreTrainedTokenizerFast, labels: Sequence[str], max_length: int, max_new_tokens: int
@@ -84,7 +89,7 @@ class LabelWords(Task):
     An item is answered by the most likely label, closing token included.
     """
 
-    want, model_kind = "labelled", "causal"
+    want, use, model_kind = "labelled", Use.LABEL_WORDS, "causal"
 
     def __init__(
         self, tokenizer: PreTrainedTokenizerFast, labels: Sequence[str], max_length: int, max_new_tokens: int
@@ -143,7 +148,7 @@ class LabelWords(Task):
 class Instruct(Task):
     """Answers to prompts and conversations; plain text trains too, but has nothing to be answered."""
 
-    want, model_kind = "sft", "causal"
+    want, use, model_kind = "sft", Use.SFT, "causal"
 
     def __init__(
         self, tokenizer: PreTrainedTokenizerFast, labels: Sequence[str], max_length: int, max_new_tokens: int

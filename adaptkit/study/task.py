@@ -25,6 +25,7 @@ from adaptkit.config import Config, Count, Tokens, in_unit
 from adaptkit.data.drawing import PASSAGE_BYTES, draw, draw_passages, newest
 from adaptkit.data.readers import DataConfig, Dataset, Row, Want, read, split
 from adaptkit.errors import nearest
+from adaptkit.model_uses import Use
 from adaptkit.run import Run
 from adaptkit.study.arms import Adaptation, Arm
 from adaptkit.study.task_answers import Answers, Baseline
@@ -257,6 +258,10 @@ class TaskKind(ABC):
     def scoring_passes(self, tuning: bool) -> int:
         """How often a training reads the development rows, beside learning."""
         return 1
+
+    @abstractmethod
+    def use(self, adaptation: Adaptation) -> Use:
+        """What an arm needs of the model that it starts from."""
 
     def learns_by(self, adaptation: Adaptation) -> bool:
         return adaptation not in self.cannot
