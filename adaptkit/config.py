@@ -13,7 +13,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, Generic, TypeVar
+from typing import Annotated, Any, ClassVar, Generic, TypeVar
 
 import pydantic
 import yaml
@@ -35,6 +35,27 @@ class Config(BaseModel):
     model_config = ConfigDict(
         extra="forbid", frozen=True, strict=True, use_attribute_docstrings=True, allow_inf_nan=False
     )
+    COST_ONLY: ClassVar[frozenset[str]] = frozenset()
+    """Fields that change what a run costs and not what comes out: memory, threads, logs, checkpoints."""
+
+    def identity(self) -> dict[str, Any]:
+        """The values that decide what comes out, JSON-able; those that only cost are left out."""
+        return {
+            name: _identity(getattr(self, name), value)
+            for name, value in self.model_dump(mode="json").items()
+            if name not in self.COST_ONLY
+        }
+
+
+def _identity(value: Any, dumped: Any) -> Any:
+    """The identity of a field's value; what holds no config is as it was dumped."""
+    if isinstance(value, Config):
+        return value.identity()
+    if isinstance(value, list):
+        return [_identity(*pair) for pair in zip(value, dumped, strict=True)]
+    if isinstance(value, dict):
+        return {key: _identity(value[key], dumped[key]) for key in value}
+    return dumped
 
 
 def _whole_number(value: Any) -> Any:
@@ -56,12 +77,13 @@ def in_unit(unit: str) -> Any:
     return Field(json_schema_extra={"unit": unit})
 
 
-Count = Annotated[int, BeforeValidator(_whole_number)]
-Magnitude = Annotated[float, BeforeValidator(_magnitude)]
-Tokens = Annotated[Count, in_unit("tokens")]
-Steps = Annotated[Count, in_unit("optimizer steps")]
+# Every number has bounds. A field narrows these where it can; what lies outside is a slip of the hand.
+Count = Annotated[int, BeforeValidator(_whole_number), Field(ge=0, le=10**15)]
+Magnitude = Annotated[float, BeforeValidator(_magnitude), Field(ge=0, le=1e30)]
+Tokens = Annotated[Count, Field(le=10**9), in_unit("tokens")]
+Steps = Annotated[Count, Field(le=10**9), in_unit("optimizer steps")]
 Flops = Annotated[Magnitude, in_unit("FLOPs")]
-Share = Annotated[Magnitude, in_unit("share of 1")]
+Share = Annotated[Magnitude, Field(le=1), in_unit("share of 1")]
 C = TypeVar("C", bound=Config)
 
 

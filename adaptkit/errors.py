@@ -87,3 +87,8 @@ def nearest(name: str, choices: Iterable[str]) -> str:
     """` (did you mean 'x'?)` for the choice most like `name`, or an empty string."""
     close = difflib.get_close_matches(name, list(choices), n=1, cutoff=0.6)
     return f" (did you mean '{close[0]}'?)" if close else ""
+
+
+def first_line(error: Exception) -> str:
+    """The first line of what a library said, without its pages of advice."""
+    return next(iter(str(error).strip().splitlines()), type(error).__name__)

@@ -10,8 +10,8 @@
         export/<format>/ servable folders             report/{report.html,report.md,verdict.json}
         cost.json  parity.json  bench.json            crash.json  after a step that was not finite
 
-The hash is of the resolved config, the digests of the data and the format of the records, so the same
-question finds the same folder: a finished run is skipped and a killed one resumes.
+The hash is of the resolved config without what only costs, the digests of the data and the format of the
+records, so the same question finds the same folder: a finished run is skipped and a killed one resumes.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any, Literal
 
-from adaptkit.config import dump
+from adaptkit.config import Config, dump, leaves
 from adaptkit.disk import whole_file, writing
 from adaptkit.environment import environment
 from adaptkit.errors import ConfigError, DataError
@@ -43,14 +43,22 @@ class Run:
 
     @classmethod
     def open(
-        cls, root: str | Path, name: str, config: dict[str, Any], inputs: dict[str, str] | None = None
+        cls,
+        root: str | Path,
+        name: str,
+        config: Config | dict[str, Any],
+        inputs: dict[str, str] | None = None,
+        *,
+        without: Iterable[str] = (),
     ) -> Run:
         """The run of `config` on data with digests `inputs`, created if it is not there.
 
         Args:
             root: the folder that holds all runs.
-            config: the resolved config, JSON-able; anything in it that changes must change the result.
+            config: the resolved config. Settings that only cost (`Config.COST_ONLY`) may change: the same
+                run goes on with the new ones.
             inputs: label -> sha256 of each data file or upstream run that the result depends on.
+            without: further dotted keys that do not tell runs apart.
         Raises: ConfigError for a name no folder can have; AdaptkitError where nothing can be written.
         """
         if not re.fullmatch(r"\w[\w.+=@-]{0,119}", name):
@@ -59,7 +67,9 @@ class Run:
                 where="name",
                 fix="use at most 120 letters, digits . _ - +",
             )
-        identity = digest({"format": FORMAT, "config": config, "inputs": inputs or {}})
+        fields = config.identity() if isinstance(config, Config) else config
+        told_apart = {key: value for key, value in leaves(fields).items() if key not in set(without)}
+        identity = digest({"format": FORMAT, "config": told_apart, "inputs": inputs or {}})
         run = cls(Path(root) / f"{name}-{identity[:8]}")
         if not run.manifest_path.exists():
             write_text(run.config_path, dump(config))
@@ -75,7 +85,14 @@ class Run:
             raise DataError(
                 "holds another run", where=str(run.path), fix="delete it or choose another --root"
             )
+        if not run.finished:
+            run._take_settings(dump(config))
         return run
+
+    def _take_settings(self, text: str) -> None:
+        """Write config.yaml where settings that only cost have changed."""
+        if not self.config_path.exists() or self.config_path.read_text(encoding="utf-8") != text:
+            write_text(self.config_path, text)
 
     @property
     def config_path(self) -> Path:

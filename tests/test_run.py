@@ -6,6 +6,7 @@ import errno
 import json
 import os
 from pathlib import Path
+from typing import ClassVar
 
 import pytest
 from hypothesis import given
@@ -13,6 +14,7 @@ from hypothesis import strategies as st
 
 from adaptkit import disk
 from adaptkit import run as run_module
+from adaptkit.config import Config, dump
 from adaptkit.environment import environment
 from adaptkit.errors import AdaptkitError, ConfigError, DataError, DiskFullError
 from adaptkit.run import (
@@ -37,6 +39,54 @@ def test_the_same_question_finds_the_same_folder(tmp_path: Path) -> None:
     assert again.path == first.path
     assert Run.open(tmp_path, "study", {**CONFIG, "rate": 3e-5}, {"a.txt": "00"}).path != first.path
     assert Run.open(tmp_path, "study", CONFIG, {"a.txt": "01"}).path != first.path
+
+
+class Settings(Config):
+    COST_ONLY: ClassVar[frozenset[str]] = frozenset({"threads"})
+
+    rate: float = 0.1
+    threads: int = 1
+
+
+class Study(Config):
+    COST_ONLY: ClassVar[frozenset[str]] = frozenset({"jobs"})
+
+    name: str = "study"
+    jobs: int = 2
+    trainer: Settings = Settings()
+    tasks: list[Settings] = []
+    named: dict[str, Settings] = {}
+
+
+@pytest.mark.parametrize(
+    ("changed", "same"),
+    [
+        ({"jobs": 8}, True),
+        ({"trainer": Settings(threads=4)}, True),
+        ({"tasks": [Settings(threads=4)]}, True),
+        ({"named": {"a": Settings(threads=4)}}, True),
+        ({"trainer": Settings(rate=0.2)}, False),
+        ({"tasks": [Settings(rate=0.2)]}, False),
+        ({"tasks": []}, False),
+        ({"named": {"b": Settings()}}, False),
+    ],
+)
+def test_what_only_costs_may_change_and_is_written_down(tmp_path, changed, same) -> None:
+    study = Study(tasks=[Settings()], named={"a": Settings()})
+    run, other = Run.open(tmp_path, "study", study), study.model_copy(update=changed)
+    again = Run.open(tmp_path, "study", other)
+    assert (again.path == run.path) is same
+    assert again.config_path.read_text() == dump(other), "config.yaml says what is used now"
+    again.finish()
+    Run.open(tmp_path, "study", study if same else other)
+    assert again.config_path.read_text() == dump(other), "and, of a finished run, what was"
+
+
+def test_keys_that_somebody_else_decides_tell_no_runs_apart(tmp_path) -> None:
+    first = Run.open(tmp_path, "study", Study(), without=["trainer.rate"])
+    other = Study(trainer=Settings(rate=0.5))
+    assert Run.open(tmp_path, "study", other, without=["trainer.rate"]).path == first.path
+    assert Run.open(tmp_path, "study", other).path != first.path
 
 
 def test_the_life_of_a_run(tmp_path: Path) -> None:

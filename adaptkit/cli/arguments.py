@@ -16,6 +16,7 @@ from adaptkit.errors import ConfigError
 from adaptkit.finetune.config import FinetuneConfig
 from adaptkit.pretrain.config import PretrainConfig
 from adaptkit.run import Run, digest, file_digest, model_digest, write_text
+from adaptkit.run_lock import hold
 from adaptkit.study.config import StudyConfig
 
 Kind = Literal["compare", "pretrain", "finetune", "embed", "distill"]
@@ -88,15 +89,16 @@ def open_run(config: Config, root: Path, *, resume: bool) -> Run:
 
     Raises: ConfigError for `--no-resume` under torchrun, where one rank would delete what another writes.
     """
-    fields = config.model_dump(mode="json")
-    digests = input_digests(config)
-    run = Run.open(root, fields["name"], fields, digests)
+    name, digests = config.model_dump(include={"name"})["name"], input_digests(config)
+    run = Run.open(root, name, config, digests)
+    if os.environ.get("RANK", "0") == "0":
+        hold(run)
     if not resume:
         if int(os.environ.get("WORLD_SIZE", "1")) > 1:
             what = "--no-resume does not work under torchrun"
             raise ConfigError(what, where="command line", fix=f"rm -r {run.path}")
         shutil.rmtree(run.path)
-        run = Run.open(root, fields["name"], fields, digests)
+        run = Run.open(root, name, config, digests)
     return run
 
 

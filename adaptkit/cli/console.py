@@ -11,9 +11,11 @@ import functools
 import inspect
 import json
 import os
+import signal
 import sys
+import threading
 import traceback
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Annotated, Any
 
@@ -103,6 +105,23 @@ _SHARED = [
 ]
 
 
+@contextlib.contextmanager
+def _sigterm_as_ctrl_c() -> Iterator[None]:
+    """A scheduler's SIGTERM stops a command as its user's Ctrl-C does: what it started ends with it."""
+
+    def stop(number: int, frame: object) -> None:
+        raise KeyboardInterrupt
+
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.signal(signal.SIGTERM, stop)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
 def _show(view: object) -> None:
     """Print text as it is, and draw everything else with rich; of a tuple each part."""
     if isinstance(view, tuple):
@@ -122,7 +141,8 @@ def run(app: typer.Typer, arguments: list[str]) -> int:
     for name, value in _QUIET.items():
         os.environ.setdefault(name, value)
     try:
-        return app(args=arguments, prog_name="adaptkit", standalone_mode=False) or 0
+        with _sigterm_as_ctrl_c():
+            return app(args=arguments, prog_name="adaptkit", standalone_mode=False) or 0
     except typer.Abort:
         print("\nstopped; run the same command to resume", file=sys.stderr)
         return EXIT_STOPPED

@@ -19,6 +19,7 @@ from adaptkit.compare.stages.run import run_stage
 from adaptkit.compare.workspace import forget_stages
 from adaptkit.report.write import write_report
 from adaptkit.run import Run
+from adaptkit.run_lock import hold
 from adaptkit.study.config import DECIDED_BY_PLAN, StudyConfig
 from adaptkit.study.inputs import input_digests
 from adaptkit.study.record import write_study
@@ -43,11 +44,8 @@ class StudyOutcome:
 
 def open_study(config: StudyConfig, root: Path) -> Run:
     """The study's run directory, found again as long as config, data and base are the same."""
-    fields = config.model_dump(mode="json")
-    fields.pop("jobs")
-    trainer = fields["trainer"].items()
-    fields["trainer"] = {key: value for key, value in trainer if key not in DECIDED_BY_PLAN}
-    return Run.open(root, config.name, fields, input_digests(config))
+    by_plan = [f"trainer.{key}" for key in DECIDED_BY_PLAN]
+    return Run.open(root, config.name, config, input_digests(config), without=by_plan)
 
 
 def compare(
@@ -63,11 +61,13 @@ def compare(
     Raises: AdaptkitError for anything a user can mend.
     """
     run = open_study(config, root)
-    if not resume:
+    if not resume and not dry_run:
+        hold(run)
         forget_stages(run.path)
     plan = make_plan(config, run)
     if dry_run:
         return plan_json(plan, run.path)
+    hold(run)
     run.start()
     plan = keep_plan(plan, run.path)
     with Progress(plan, run.path) as watcher:

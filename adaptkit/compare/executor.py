@@ -174,6 +174,7 @@ def _start_server() -> None:
 
 def _child(worker: Worker, study: Path, stage: Stage, threads: int) -> None:
     """Entry of a stage's process: its output goes to the stage's log."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the study passes on what its terminal says, by SIGTERM
     threading.Thread(target=_end_with_parent, daemon=True).start()
     log = log_path(study, stage.key)
     log.parent.mkdir(parents=True, exist_ok=True)

@@ -18,6 +18,7 @@ from typing import Any
 from adaptkit.config import Config, load
 from adaptkit.data.readers import DataConfig, Dataset, read
 from adaptkit.run import Run, digest, file_digest, read_json, write_json
+from adaptkit.run_lock import hold
 from adaptkit.study.account_record import LeftOutRecord
 from adaptkit.study.arms import Arm, Origin
 from adaptkit.study.budget import Budget
@@ -187,14 +188,18 @@ class Workspace:
         return Path(self.base.model)
 
     def open(self, name: str, settings: Config) -> Run:
-        """The run of a recipe's settings; how many threads it may use is no part of its identity."""
-        fields = settings.model_dump(mode="json")
-        fields["trainer"].pop("threads")
-        return self.open_fields(name, fields)
+        """The run of a recipe's settings, for this process alone."""
+        return self._held(Run.open(self.root, name, settings, {"data": self.data_digest}))
 
     def open_fields(self, name: str, fields: dict[str, Any], **inputs: str) -> Run:
         """The run of anything else that a stage does on the prepared data, and on what `inputs` name."""
-        return Run.open(self.root, name, fields, {**inputs, "data": self.data_digest})
+        return self._held(Run.open(self.root, name, fields, {**inputs, "data": self.data_digest}))
+
+    def _held(self, run: Run) -> Run:
+        """Another study may be at the same run: this one waits, and then finds it finished."""
+        if not run.finished:
+            hold(run, wait=True)
+        return run
 
 
 def rows_of(path: Path) -> Dataset:

@@ -41,12 +41,12 @@ class StudentConfig(Config):
     """The teacher's blocks evenly spaced (`every`), its `last` ones, or those that matter most to the loss
     (`search`); `fresh` for random weights of the shape that `size` gives; or the folder of a model to start
     from as it is."""
-    layers: Annotated[Count, in_unit("blocks")] = Field(0, ge=0)
+    layers: Annotated[Count, in_unit("blocks")] = 0
     """Blocks to keep; 0 = half of the teacher's."""
-    width: Annotated[Count, in_unit("hidden units")] = Field(0, ge=0)
+    width: Annotated[Count, in_unit("hidden units")] = 0
     """Hidden size to prune to, by activations on `data`; a multiple of 128 (of 32 below 256); 0 = the
     teacher's."""
-    vocab_size: Annotated[Count, in_unit("vocabulary entries")] = Field(0, ge=0)
+    vocab_size: Annotated[Count, in_unit("vocabulary entries")] = 0
     """Tokens to prune the vocabulary to, the most frequent in `data`; 0 = all of the teacher's."""
 
 
@@ -69,7 +69,7 @@ class DistillConfig(Config):
     }
     """Losses and their weights. reverse_kl and on_policy together are GKD's mixture of the data and the
     student's own text."""
-    temperature: Annotated[Magnitude, in_unit("none")] = Field(1.0, gt=0)
+    temperature: Annotated[Magnitude, in_unit("none")] = Field(1.0, gt=0, le=1000)
     """Softens both distributions of forward_kl, reverse_kl and jsd."""
     beta: Share = Field(0.5, gt=0, lt=1)
     """The teacher's share of the mixture in jsd."""

@@ -21,7 +21,7 @@ def _whole_number(value: object) -> object:
     return value
 
 
-Size = Annotated[int, BeforeValidator(_whole_number)]
+Size = Annotated[int, BeforeValidator(_whole_number), Field(ge=1, le=1_000_000)]
 
 
 class EmbedConfig(Config):
@@ -43,12 +43,12 @@ class EmbedConfig(Config):
     negatives; cosine and margin: pairs with scores or labels; simcse: plain text against itself under
     dropout; tsdae: plain text restored from the vector of its remains after most of its tokens were
     deleted."""
-    temperature: Annotated[Magnitude, in_unit("none")] = Field(0.05, gt=0)
+    temperature: Annotated[Magnitude, in_unit("none")] = Field(0.05, gt=0, le=1000)
     """What infonce, symmetric and simcse divide cosines by."""
-    margin: Annotated[Magnitude, in_unit("cosine distance")] = Field(0.0, ge=0, le=2)
+    margin: Annotated[Magnitude, in_unit("cosine distance")] = Field(0.0, le=2)
     """Distance that triplet and margin ask for (0: 0.3). infonce: negatives nearer than the positive by more
     than this are taken for unknown positives and left out (0: none are)."""
-    hard_negatives: Annotated[Count, in_unit("negatives per anchor")] = Field(0, ge=0)
+    hard_negatives: Annotated[Count, in_unit("negatives per anchor")] = 0
     """Negatives per anchor that the base itself confuses with the positive, mined before training."""
     dimensions: Annotated[list[Count] | dict[Size, Magnitude], in_unit("vector dimensions")] = []
     """Matryoshka sizes that vectors may be cut to, besides the whole one, which always trains; or sizes with

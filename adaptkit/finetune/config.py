@@ -38,7 +38,7 @@ class FinetuneConfig(Config):
     """Tokens after which an example is cut."""
     max_new_tokens: Tokens = Field(64, ge=1)
     """Tokens an answer may have when sft is scored."""
-    epochs: Annotated[Magnitude, in_unit("epochs")] = Field(0.0, ge=0)
+    epochs: Annotated[Magnitude, in_unit("epochs")] = Field(0.0, le=10_000)
     """Passes over the training rows; 0 = trainer.num_steps decides."""
     trainer: TrainerConfig = TrainerConfig(
         num_steps=500,

@@ -6,7 +6,7 @@ import re
 from pathlib import Path
 from typing import Any, Literal
 
-from adaptkit.errors import ModelError
+from adaptkit.errors import ModelError, first_line
 from adaptkit.weight_files import read_json_object
 
 Kind = Literal["causal", "masked", "classifier", "encoder"]
@@ -25,7 +25,7 @@ _OFFLINE_FIX = (
 
 
 def find(path: str | Path) -> Path:
-    """The local folder of a model: `path` itself, or the snapshot of a hub id.
+    """The local folder of a model: `path`, what a .gguf file was turned into, or the snapshot of a hub id.
 
     Of a hub id only weights, configs, tokenizer, card and licence are fetched.
     Raises: ModelError when there is no such folder, or neither hub nor cache gives the id.
@@ -33,6 +33,10 @@ def find(path: str | Path) -> Path:
     name, folder = str(path), Path(path).expanduser()
     if folder.is_dir():
         return folder
+    if folder.suffix == ".gguf" and folder.is_file():
+        from adaptkit.models.gguf import from_gguf
+
+        return from_gguf(folder)
     if not re.fullmatch(r"[\w.-]+(/[\w.-]+)?", name) or folder.exists() or name.startswith("."):
         raise ModelError(
             "no such model folder",
@@ -131,11 +135,6 @@ def quantised_already(method: str) -> str:
 def is_causal(path: str | Path) -> bool:
     """True for a folder that holds a left-to-right language model."""
     return model_kind(path) == "causal"
-
-
-def first_line(error: Exception) -> str:
-    """The first line of what a library said, without its pages of advice."""
-    return next(iter(str(error).strip().splitlines()), type(error).__name__)
 
 
 def saved_shape(path: str | Path) -> Any:

@@ -15,8 +15,8 @@ from torch import nn
 
 from adaptkit.adapters import keep_nf4_exact
 from adaptkit.disk import whole_folder
-from adaptkit.errors import ModelError
-from adaptkit.models.folder import Kind, find, first_line, has_own_encoder, model_kind
+from adaptkit.errors import ModelError, first_line
+from adaptkit.models.folder import Kind, find, has_own_encoder, model_kind
 from adaptkit.models.head import unwrap
 from adaptkit.models.load_checks import check_form, check_four_bits, check_loaded
 from adaptkit.weight_files import check_weight_files, read_json_object

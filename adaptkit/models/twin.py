@@ -16,9 +16,9 @@ import torch
 
 from adaptkit import adapters
 from adaptkit.adapters import AdapterConfig
-from adaptkit.errors import AdaptkitError, ModelError
+from adaptkit.errors import AdaptkitError, ModelError, first_line
 from adaptkit.models.count import flops_per_token
-from adaptkit.models.folder import Kind, first_line
+from adaptkit.models.folder import Kind
 from adaptkit.models.head import split
 from adaptkit.models.positions import fitting_length
 from adaptkit.models.separation import kept_apart

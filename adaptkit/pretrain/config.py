@@ -19,11 +19,11 @@ class TokenizerConfig(Config):
 
     kind: Literal["bpe", "unigram", "wordpiece"] = "bpe"
     """Algorithm of a tokenizer trained on `data`; bpe is byte-level and lossless."""
-    vocab_size: Annotated[Count, in_unit("vocabulary entries")] = Field(8192, gt=0)
+    vocab_size: Annotated[Count, in_unit("vocabulary entries")] = Field(8192, gt=0, le=10_000_000)
     """Entries of a tokenizer trained on `data`; a multiple of 128 suits the hardware."""
     path: str = ""
     """From scratch only: a tokenizer folder to use instead of training one."""
-    new_tokens: Annotated[Count, in_unit("vocabulary entries")] = Field(0, ge=0)
+    new_tokens: Annotated[Count, in_unit("vocabulary entries")] = 0
     """Continued only: entries learnt from `data` and added to the base's vocabulary, rows started at mean
     values."""
 
@@ -51,9 +51,9 @@ class PretrainConfig(Config):
     """Continued only: train these adapters instead of all weights; merged at the end."""
     replay: DataConfig | None = None
     """General text mixed in, against forgetting."""
-    replay_share: Share = Field(0.1, ge=0, lt=1)
+    replay_share: Share = Field(0.1, lt=1)
     """Share of the rows that come from `replay`; not read without it."""
-    flops: Flops = Field(0.0, ge=0)
+    flops: Flops = 0.0
     """Training FLOPs to spend, which sets the number of steps; 0 = `trainer.num_steps` says."""
     trainer: TrainerConfig = TrainerConfig()
     """The training loop; from scratch, `learning_rate` defaults to the rule of `default_learning_rate`."""

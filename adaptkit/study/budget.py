@@ -19,9 +19,9 @@ import math
 from dataclasses import dataclass
 from typing import Annotated, Literal
 
-from pydantic import model_validator
+from pydantic import Field, model_validator
 
-from adaptkit.config import Config, Magnitude, Share, in_unit
+from adaptkit.config import Config, Count, Magnitude, Share, in_unit
 from adaptkit.errors import BudgetError
 from adaptkit.study.arms import Origin
 from adaptkit.trainer import steps
@@ -34,7 +34,7 @@ MIN_RUN_SHARE = 0.25
 class PriceConfig(Config):
     """What an hour of this machine costs, with where and when that was read."""
 
-    usd_per_hour: Annotated[Magnitude, in_unit("US dollars per hour")]
+    usd_per_hour: Annotated[Magnitude, in_unit("US dollars per hour")] = Field(gt=0, le=1e6)
     """US dollars per hour."""
     source: str
     """Where the price was read."""
@@ -45,16 +45,16 @@ class PriceConfig(Config):
 class BudgetConfig(Config):
     """What one arm may spend per task and seed, tuning trials included."""
 
-    amount: Annotated[Magnitude, in_unit("as `unit` says")]
+    amount: Annotated[Magnitude, in_unit("as `unit` says")] = Field(gt=0)
     """Budget per arm, task and seed, in `unit`: training on text and on the task together."""
     unit: Literal["flops", "tokens", "seconds", "usd"] = "flops"
     """Unit of `amount`; tokens, seconds and dollars become FLOPs of the base model on this machine."""
-    task_share: Share = 0.2
+    task_share: Share = Field(0.2, lt=1)
     """Share of the budget that arms which are trained on text keep for the labelled task."""
-    trials: Annotated[int, in_unit("trials")] = 3
+    trials: Annotated[Count, in_unit("trials")] = Field(3, ge=1, le=100)
     """Learning rates of the grid, per arm; one more follows where the grid points. 1 tries nothing. Arms
     without training try as many prompt formats or regularisations."""
-    trial_share: Share = 0.15
+    trial_share: Share = Field(0.15, gt=0, le=1)
     """What one trial may spend, as a share of what is granted."""
     total: Annotated[Magnitude, in_unit("as `unit` says")] = 0.0
     """Refuse a study predicted to cost more than this in all, in `unit`; 0 is no limit."""
@@ -63,15 +63,6 @@ class BudgetConfig(Config):
 
     @model_validator(mode="after")
     def _sensible(self) -> BudgetConfig:
-        if (
-            self.amount <= 0
-            or not 0 <= self.task_share < 1
-            or self.trials < 1
-            or not 0 < self.trial_share <= 1
-        ):
-            raise ValueError(
-                "amount > 0, 0 <= task_share < 1, trials >= 1 and 0 < trial_share <= 1 are needed"
-            )
         if self.unit == "usd" and self.price is None:
             raise ValueError("a budget in usd needs `price` with usd_per_hour, source and date")
         return self

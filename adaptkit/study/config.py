@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, ClassVar, Literal
 
-from pydantic import model_validator
+from pydantic import Field, model_validator
 
 import adaptkit.study.tasks  # noqa: F401 registers the kinds of task
 from adaptkit.adapters import AdapterConfig
 from adaptkit.architecture import SizeConfig
-from adaptkit.config import Config, Flops, Magnitude, Share, in_unit
+from adaptkit.config import Config, Count, Flops, Magnitude, Share, in_unit
 from adaptkit.pretrain.config import TokenizerConfig
 from adaptkit.study.arms import Adaptation, Arm, Origin, with_text_arms
 from adaptkit.study.budget import BudgetConfig
@@ -29,9 +29,9 @@ class DecisionConfig(Config):
     the best score; latency: the shortest wait; forgetting: the least general text forgotten; simplicity."""
     requests_per_month: Annotated[Magnitude, in_unit("requests")] = 0.0
     """Your traffic; 0 is not stated."""
-    months: Annotated[float, in_unit("months")] = 12.0
+    months: Annotated[Magnitude, in_unit("months")] = Field(12.0, gt=0, le=1200)
     """Over which a training is written off."""
-    base_studies: Annotated[float, in_unit("studies")] = 10.0
+    base_studies: Annotated[Magnitude, in_unit("studies")] = Field(10.0, ge=1, le=1e6)
     """Studies among which the cost of making the base is shared."""
     base_tokens: Annotated[Magnitude, in_unit("tokens")] = 0.0
     """Tokens that a given base was trained on, as its card says; 0 is not known."""
@@ -39,6 +39,8 @@ class DecisionConfig(Config):
 
 class StudyConfig(Config):
     """Everything a study depends on."""
+
+    COST_ONLY: ClassVar[frozenset[str]] = frozenset({"jobs"})
 
     name: str
     """The study's name, and the first part of its folder's."""
@@ -63,25 +65,27 @@ class StudyConfig(Config):
     """What each arm may spend per task and seed."""
     decision: DecisionConfig = DecisionConfig()
     """How one is chosen among equals."""
-    seeds: Annotated[int, in_unit("repetitions")] = 3
+    seeds: Annotated[Count, in_unit("repetitions")] = Field(3, ge=1, le=100)
     """Repetitions of every training, each with its own initialisation, data order and few-shot draws."""
     fractions: list[Share] = [1.0]
     """Shares of the domain text that language models are trained on; the budget shrinks with the share."""
-    margin: Annotated[float, in_unit("bits per byte: share of the best score; tasks: score")] = 0.01
+    margin: Annotated[Share, in_unit("bits per byte: share of the best score; tasks: score")] = Field(
+        0.01, lt=1
+    )
     """Smallest difference worth acting on: relative for bits per byte, absolute for task scores."""
-    confidence: Share = 0.95
+    confidence: Share = Field(0.95, ge=0.5, lt=1)
     """Confidence of every interval."""
     size: SizeConfig = SizeConfig()
     """Size of the models trained from scratch, the base made on the spot among them."""
     tokenizer: TokenizerConfig = TokenizerConfig()
     """The domain tokenizer (and the general one of a base made on the spot)."""
-    replay_share: Share = 0.1
+    replay_share: Share = Field(0.1, lt=1)
     """Share of general text mixed into continued pretraining."""
     adapter: AdapterConfig = AdapterConfig()
     """Rank and targets of adapters. `kind` is that of continued-lora; LoRA arms follow rslora and dora."""
     trainer: TrainerConfig = TrainerConfig()
     """Batch, schedule and precision of the language trainings; the plan sets rate, steps and seed."""
-    jobs: Annotated[int, in_unit("stages at once")] = 0
+    jobs: Annotated[Count, in_unit("stages at once")] = Field(0, le=10_000)
     """Stages run at once; 0 takes one per free core for models under 10M parameters on a CPU, else one at a
     time."""
 
@@ -107,8 +111,8 @@ class StudyConfig(Config):
             and self.fractions[-1:] == [1.0]
             and self.fractions[0] > 0
         )
-        if self.seeds < 1 or not ascending:
-            raise ValueError("seeds >= 1 and fractions ascending within (0, 1], ending in 1.0, are needed")
+        if not ascending:
+            raise ValueError("fractions ascending within (0, 1], ending in 1.0, are needed")
         if not self.base and not self.base_flops:
             raise ValueError(
                 "give `base` (a HF folder or hub id), or `base_flops` to make one from the general text"

@@ -56,8 +56,6 @@ class CorpusConfig(Config):
     def _fitting_split(self) -> CorpusConfig:
         if self.split == "time" and self.test is not None:
             raise ValueError("split: time takes the newest tenth of `train`; leave out `test`, or `split`")
-        if self.test_items < 0 or self.dev_items < 0:
-            raise ValueError("test_items and dev_items are numbers of items; 0 takes all")
         return self
 
 
@@ -73,10 +71,10 @@ class TaskConfig(CorpusConfig):
     metric: str = ""
     """accuracy or macro_f1; rouge_l or exact_match for free text; ndcg_at_10, mrr_at_10, map, recall_at_10 or
     recall_at_100 for search. Empty takes the first."""
-    max_length: Tokens = Field(0, ge=0)
+    max_length: Tokens = 0
     """Tokens after which a text is cut, for every arm. 0 takes 256, or as many as all models have positions
     for."""
-    max_epochs: Annotated[int, in_unit("epochs")] = 8
+    max_epochs: Annotated[Count, in_unit("epochs")] = Field(8, ge=1, le=10_000)
     """Passes over the labelled rows at most: the budget is a ceiling, not a duty."""
     test_items: Annotated[Count, in_unit("rows or queries")] = 2000
     """Test rows or queries at most, drawn by hash; labels, sources and groups keep their shares; 0 takes

@@ -12,6 +12,7 @@ from __future__ import annotations
 import hashlib
 import json
 import shutil
+import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from itertools import chain
@@ -68,6 +69,12 @@ class Checkpoints:
         """`identity` says what run and model the checkpoints belong to; any difference refuses them."""
         self.folder, self.keep, self.identity = folder, keep, identity
         self.rejected: dict[Path, str] = {}
+        self._saved_at = time.monotonic()
+
+    @property
+    def minutes_since_save(self) -> float:
+        """Minutes since the last save, or since this object was made."""
+        return (time.monotonic() - self._saved_at) / 60
 
     def newest(self) -> Checkpoint | None:
         """The newest checkpoint whose manifest verifies, or None if none was ever completed.
@@ -120,6 +127,7 @@ class Checkpoints:
         except DiskFullError:
             raise self._full(need) from None
         self._prune(step)
+        self._saved_at = time.monotonic()
         return final
 
     def _make_room(self, final: Path, need: int) -> None:

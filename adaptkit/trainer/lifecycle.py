@@ -23,6 +23,7 @@ from adaptkit.adapters import merge, save_adapter
 from adaptkit.data.heldout import Calibration, HeldOut, write_calibration, write_held_out
 from adaptkit.errors import AdaptkitError, ModelError
 from adaptkit.run import Run, write_json, write_jsonl
+from adaptkit.run_lock import hold
 from adaptkit.run_record import RunRecord
 from adaptkit.trainer import parallel
 from adaptkit.trainer.config import TrainerConfig
@@ -83,6 +84,7 @@ def run_recipe(
     ranks = parallel.join(config.trainer.parallel)
     writes = ranks.rank == 0
     if writes:
+        hold(run)
         run.start()
     try:
         trained = train(ranks)

@@ -28,3 +28,8 @@ def steps_within(
 def steps_of_epochs(epochs: float, num_examples: int, batch_size: int) -> int:
     """Optimizer steps of so many passes over the examples; at least one."""
     return max(1, round(epochs * num_examples / batch_size))
+
+
+def is_due(step: int, every: int) -> bool:
+    """Whether something that is done every so many steps (0: never) is done after this one."""
+    return every > 0 and step % every == 0

@@ -25,9 +25,10 @@ from adaptkit.errors import AdaptkitError, DataError, NonFiniteError
 from adaptkit.run import Run, digest, write_json
 from adaptkit.trainer import device, grad_cache, optim, parallel, recorded, run_checks
 from adaptkit.trainer.checkpoint import Checkpoint, Checkpoints
-from adaptkit.trainer.config import COST_ONLY, TrainerConfig
+from adaptkit.trainer.config import TrainerConfig
 from adaptkit.trainer.cost import Meter, step_cost
 from adaptkit.trainer.evaluation import evaluate
+from adaptkit.trainer.interruption import Interruption
 from adaptkit.trainer.objective import Batch, Contrast, LossModule, Objective
 from adaptkit.trainer.pending import Pending, Taken
 from adaptkit.trainer.progress import Hooks, MetricsFile, announce, progress
@@ -35,6 +36,7 @@ from adaptkit.trainer.reporters import tracker
 from adaptkit.trainer.result import TrainResult
 from adaptkit.trainer.row_source import Order, Source, microbatches, mix
 from adaptkit.trainer.state import State, trained_and_frozen
+from adaptkit.trainer.steps import is_due
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -73,6 +75,7 @@ class Trainer:
         self.hooks = list(hooks)
         self.meter = Meter(model, self.objective)
         self.recorder: recorded.Recorder | None = None
+        self.interruption = Interruption()
         run_checks.check(objective, train, eval, config, self.ranks)
 
     def fit(self) -> TrainResult:
@@ -81,14 +84,14 @@ class Trainer:
         Raises: NonFiniteError before the update, DiskFullError, CheckpointError, DataError.
         """
         result = None
-        gpus = [self.device] if self.device.type == "cuda" else []
-        with torch.random.fork_rng(gpus):
+        with torch.random.fork_rng([self.device] * (self.device.type == "cuda")), self.interruption:
             self._prepare()
             self._resume()
             self._listen()
             try:
                 while self.state.progress.step < self.config.num_steps:
                     self._advance()
+                self.interruption.raise_if_asked()  # while the last step was evaluated or saved
                 result = self._finish()
             finally:
                 self.fused.undo()
@@ -126,7 +129,7 @@ class Trainer:
             "label": self.label,
             "objective": type(self.objective).__name__,
             "number of examples": len(self.train),
-            "trainer settings": digest(config.model_dump(exclude=COST_ONLY)),
+            "trainer settings": digest(config.identity()),
             **trained_and_frozen(self.model),
         }
         self.checkpoints = Checkpoints(folder, keep=config.keep_checkpoints, identity=identity)
@@ -205,8 +208,9 @@ class Trainer:
     def _after_step(self, step: int) -> None:
         config, last = self.config, step == self.config.num_steps
         log = last or step % config.log_every == 0
-        evaluate_now = last or _due(step, config.eval_every)
-        save = last or _due(step, config.checkpoint_every)
+        evaluate_now = last or is_due(step, config.eval_every)
+        overdue, stop = self._asked_to_save(log)
+        save = last or overdue or stop or is_due(step, config.checkpoint_every)
         if log or (self.eval and evaluate_now) or save or not self.pending.deferred:
             taken = self._settle()
         if log:
@@ -218,6 +222,15 @@ class Trainer:
             self._evaluate(self.eval)
         if save:
             self._save()
+        if stop:
+            raise KeyboardInterrupt
+
+    def _asked_to_save(self, log: bool) -> tuple[bool, bool]:
+        """Whether a checkpoint is overdue, and whether a signal asks to stop; ranks agree where they log."""
+        if self.ranks.world_size > 1 and not log:
+            return False, False
+        overdue = 0 < self.config.checkpoint_minutes <= self.checkpoints.minutes_since_save
+        return self.ranks.share((overdue, self.interruption.asked))
 
     def _settle(self) -> Taken:
         """Look at all steps since the last look, count them, and return the newest."""
@@ -335,8 +348,3 @@ class Trainer:
         self.ranks.give_back(self.working, self.model)
         self.model.eval()
         return TrainResult.of(self.state.progress, device.describe(self.device), self.threads)
-
-
-def _due(step: int, every: int) -> bool:
-    """Whether something that is done every so many steps (0: never) is done after this one."""
-    return every > 0 and step % every == 0

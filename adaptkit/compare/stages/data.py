@@ -15,6 +15,7 @@ from adaptkit.data.cutting import Removal, cut_overlap, drop_overlap
 from adaptkit.data.drawing import draw_passages, hold_out
 from adaptkit.data.readers import Dataset, Row, take
 from adaptkit.run import Run, write_jsonl
+from adaptkit.run_lock import hold
 from adaptkit.run_record import RecipeKind, RunRecord, SplitRecord, read_record, validated
 from adaptkit.study.config import StudyConfig
 from adaptkit.study.data_counts import cut_record, shift_record, test_set_record
@@ -35,6 +36,8 @@ def prepare(workspace: Workspace, stage: Stage, threads: int) -> PreparedResult:
     """
     config = workspace.config
     run = Run.open(workspace.root, "data", identity(config), input_digests(config))
+    if not run.finished:
+        hold(run, wait=True)
     if not run.finished:
         data, labels = write_data(config, PreparedFiles(run.path))
         facts = {"data": data.model_dump(mode="json"), "labels": labels}

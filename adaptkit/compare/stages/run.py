@@ -14,6 +14,7 @@ from adaptkit.compare.stages.task import baseline, task
 from adaptkit.compare.workspace import Workspace, error_path, result_path
 from adaptkit.errors import AdaptkitError
 from adaptkit.run import write_json
+from adaptkit.run_lock import release
 from adaptkit.study.stage_record import StageKind, StageResult, write_result
 
 STAGES: dict[StageKind, Callable[[Workspace, Stage, int], StageResult]] = {
@@ -40,6 +41,8 @@ def run_stage(study: Path, stage: Stage, threads: int) -> None:
         write_json(error_path(study, stage.key), _described(error))
         traceback.print_exc()
         raise SystemExit(1) from None
+    finally:
+        release()
 
 
 def _described(error: BaseException) -> dict[str, str | None]:
