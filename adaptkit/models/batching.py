@@ -47,6 +47,17 @@ def batches_by_length(
     return batches
 
 
+def batches_of_one_length(lengths: Sequence[int], batch_tokens: int) -> list[list[int]]:
+    """Indices of items that need no padding, the shortest first: for models that padding or longer neighbours
+    would change."""
+    batches: list[list[int]] = []
+    for length in sorted(set(lengths)):
+        same = [i for i, other in enumerate(lengths) if other == length]
+        size = max(1, batch_tokens // max(1, length))
+        batches += [same[start : start + size] for start in range(0, len(same), size)]
+    return batches
+
+
 def pad_right(
     rows: Sequence[Sequence[int]], padding: int, device: torch.device | str | None = None
 ) -> dict[str, Tensor]:

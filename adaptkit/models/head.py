@@ -6,10 +6,13 @@ Shape letters: B rows, T tokens, D hidden size, V vocabulary.
 from __future__ import annotations
 
 import weakref
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, cast
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
 
 from adaptkit.errors import ModelError
 
@@ -46,6 +49,63 @@ def text_config(model: nn.Module) -> Any:
     return unwrap(model).config.get_text_config()
 
 
+@contextmanager
+def _replaced_forward(module: nn.Module, forward: Callable[[Tensor], Tensor]) -> Iterator[None]:
+    """Let `module` do something else inside the block."""
+    before = module.__dict__.get("forward")
+    module.forward = forward
+    try:
+        yield
+    finally:
+        if before is None:
+            del module.forward
+        else:
+            module.forward = before
+
+
+def _no_cache(inner: nn.Module) -> dict[str, bool]:
+    if hasattr(inner.config, "use_cache"):
+        return {"use_cache": False}
+    return {}
+
+
+def logits_at(model: nn.Module, batch: Mapping[str, Any], places_BS: Tensor) -> Tensor:
+    """The model's logits at some places of each row, float32 [B, S, V].
+
+    Whatever the model does to its logits is done: scaling, soft caps, a bias. Only the states at these places
+    go through the projection, so the logits of all others are never held.
+    """
+    inner, head = unwrap(model), output_projection(model)
+    if head is None:
+        return _at_places(model(**batch, **_no_cache(inner)).logits, places_BS).float()
+    shape, seen = batch["input_ids"].shape, []
+    project_all = head.forward
+
+    def project(hidden_BTD: Tensor) -> Tensor:
+        seen.append(hidden_BTD.shape[:2])
+        if hidden_BTD.shape[:2] != shape:
+            return project_all(hidden_BTD)
+        return _wide_projection(head, project_all, _at_places(hidden_BTD, places_BS))
+
+    with _replaced_forward(head, project):
+        logits = model(**batch, **_no_cache(inner)).logits
+    if seen == [shape]:
+        return logits.float()
+    return _at_places(logits, places_BS).float()
+
+
+def _at_places(states_BTD: Tensor, places_BS: Tensor) -> Tensor:
+    return states_BTD.gather(1, places_BS[..., None].expand(-1, -1, states_BTD.shape[-1]))
+
+
+def _wide_projection(head: nn.Module, forward: Callable[[Tensor], Tensor], hidden_BSD: Tensor) -> Tensor:
+    """The projection in float32 where the head is a plain matrix, else as the head does it."""
+    if type(head) is not nn.Linear or not head.weight.is_floating_point():
+        return forward(hidden_BSD)
+    bias_V = None if head.bias is None else head.bias.float()
+    return functional.linear(hidden_BSD.float(), head.weight.float(), bias_V)
+
+
 class Backbone:
     """Calls a language model without its vocabulary projection.
 
@@ -67,16 +127,8 @@ class Backbone:
             seen.append(hidden_BTD)
             return hidden_BTD
 
-        no_cache = {"use_cache": False} if hasattr(self.inner.config, "use_cache") else {}
-        before = self.head.__dict__.get("forward")
-        self.head.forward = keep
-        try:
-            hidden_BTD = self.model(**batch, **no_cache).logits
-        finally:
-            if before is None:
-                del self.head.forward
-            else:
-                self.head.forward = before
+        with _replaced_forward(self.head, keep):
+            hidden_BTD = self.model(**batch, **_no_cache(self.inner)).logits
         self._check(hidden_BTD, seen)
         return hidden_BTD.to(seen[0].dtype)
 

@@ -5,16 +5,41 @@ Shape letters: B rows, T tokens, D hidden size.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any, Literal
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from adaptkit.errors import ModelError
 from adaptkit.models import packed
-from adaptkit.models.head import split, text_config
+from adaptkit.models.head import split, text_config, unwrap
 
 Separation = Literal["positions", "mask", "rows"]
+FULL_TOLERANCE, HALF_TOLERANCE = 1e-4, 1e-3
+"""How far states may differ, as a share of the largest, by the precision of the weights."""
+FEW = 2
+"""Tokens of the document that stands before one of nearly a whole row, whose windows and chunks show."""
+_ATTENTION = {"full_attention", "sliding_attention", "chunked_attention"}
+_ROPE_BY_LENGTH = {"dynamic", "longrope"}
+
+
+def state_runs_on(model: nn.Module) -> bool:
+    """Whether the model says of itself that a state runs from token to token (Mamba, LFM2, hybrids)."""
+    layers = set(getattr(text_config(model), "layer_types", None) or ())
+    return bool(getattr(unwrap(model), "_is_stateful", False) or layers - _ATTENTION)
+
+
+def rotations_follow_longest(model: nn.Module, longest: int) -> bool:
+    """Whether rotations depend on the longest text of a batch, so that no shorter one may stand beside it."""
+    config = text_config(model)
+    positions = getattr(config, "max_position_embeddings", None) or 0
+    rope = getattr(config, "rope_parameters", None) or {}
+    for settings in (rope, *(value for value in rope.values() if isinstance(value, Mapping))):
+        trained = int(settings.get("original_max_position_embeddings") or positions)
+        if settings.get("rope_type") in _ROPE_BY_LENGTH and longest > trained:
+            return True
+    return False
 
 
 def separation(model: nn.Module, objective: str, seq_len: int) -> Separation:
@@ -22,6 +47,8 @@ def separation(model: nn.Module, objective: str, seq_len: int) -> Separation:
 
     The attention for packed rows is switched on where the model gives with it what it gives without it.
     """
+    if state_runs_on(model) or rotations_follow_longest(model, seq_len):
+        return "rows"
     if packed.use(model) and _packs_exactly(model, objective, seq_len, "positions"):
         return "positions"
     packed.leave(model)
@@ -46,11 +73,18 @@ def kept_apart(model: nn.Module, objective: str, seq_len: int, name: str) -> Sep
 
 @torch.no_grad()
 def _packs_exactly(model: nn.Module, objective: str, seq_len: int, separate: Separation) -> bool:
-    """Two documents that fill a row, together and apart; long ones, or a sliding window would not show."""
+    """Two documents that fill a row, together and apart: both long, and one of nearly the whole row."""
     device, vocab = next(model.parameters()).device, text_config(model).vocab_size
     shape, generator = (1, max(4, seq_len)), torch.Generator().manual_seed(0)
     tokens = torch.randint(vocab // 2, vocab, shape, generator=generator).to(device)
-    first, second = tokens.tensor_split([tokens.shape[1] * 2 // 5], 1)
+    places = {max(1, shape[1] * 2 // 5), FEW}
+    return all(_apart_at(model, objective, separate, tokens, place) for place in sorted(places))
+
+
+def _apart_at(model: nn.Module, objective: str, separate: Separation, tokens: Tensor, place: int) -> bool:
+    """Whether the states of a row whose second document begins at `place` are those of the two alone."""
+    device = tokens.device
+    first, second = tokens.tensor_split([place], 1)
     positions = torch.cat([torch.arange(part.shape[1], device=device) for part in (first, second)])
     batch: dict[str, Any] = {"input_ids": tokens, "position_ids": positions[None]}
     bounds = packed.document_bounds(batch["position_ids"])
@@ -64,8 +98,9 @@ def _packs_exactly(model: nn.Module, objective: str, seq_len: int, separate: Sep
         backbone, *_ = split(model)
         apart_BTD = torch.cat([backbone(input_ids=first), backbone(input_ids=second)], 1)
         together_BTD = backbone(**batch)
-    except (TypeError, ValueError, RuntimeError, IndexError):
+    except (TypeError, ValueError, RuntimeError, IndexError, AttributeError, KeyError):
         return False  # no position ids, or no mask of this shape
     finally:
         model.train(training)
-    return bool((apart_BTD - together_BTD).abs().max() <= 1e-3 * apart_BTD.abs().max())
+    tolerance = FULL_TOLERANCE if apart_BTD.dtype == torch.float32 else HALF_TOLERANCE
+    return bool((apart_BTD - together_BTD).abs().max() <= tolerance * apart_BTD.abs().max())
