@@ -179,7 +179,7 @@ def test_encoder_decoders_are_refused_but_for_the_encoder_of_t5(folders: dict[st
         ("bert", Use.SFT, "none", "holds a masked model, and sft needs a causal one"),
         ("gpt2", Use.SFT, "qlora", "change their shape"),
         ("falcon", Use.SFT, "qlora", "no linear layer that can be stored in 4 bits"),
-        ("phi3", Use.DISTILL, "none", "cannot make a student"),
+        ("phi3", Use.DISTILL, "none", "'phi3' is not served"),
     ],
 )
 def test_what_no_config_says_is_tried(

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from adaptkit.compare.build_stages import scores_text, shares_of
 from adaptkit.compare.costs import Costs
 from adaptkit.compare.usable_base import why_base_cannot
-from adaptkit.errors import ConfigError
+from adaptkit.errors import ConfigError, ModelError
 from adaptkit.models.capabilities import Capabilities
 from adaptkit.study.account_record import LeftOutRecord
 from adaptkit.study.arms import Adaptation, Arm, Origin, with_text_arms
@@ -67,7 +67,8 @@ def choose_arms(
     """The arms that a study runs.
 
     Raises: BudgetError for a named arm whose trainings would be too short, or where none that trains is left;
-        ConfigError for a named arm that gives nothing to score, or that the base gives no start to.
+        ConfigError for a named arm that gives nothing to score; ModelError for one that the base gives no
+        start.
     """
     if config.arms:
         return _named(config, budget, costs, base)
@@ -97,7 +98,7 @@ def _named(config: StudyConfig, budget: Budget, costs: Costs, base: Capabilities
                 f"arm '{arm.name}': {reason}", where="arms", fix="name arms on a task, or leave it out"
             )
         if reason := why_base_cannot(config, base, arm):
-            raise ConfigError(f"arm '{arm.name}': {reason}", where="arms", fix="leave it out")
+            raise ModelError(f"arm '{arm.name}': {reason}", where="arms", fix="leave it out")
         for training in trainings(config, budget, costs, arm):
             training.check()
         left_out += _on_some_tasks(config, arm)

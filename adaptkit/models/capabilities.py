@@ -17,6 +17,7 @@ from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any, Literal
 
+import torch
 from tokenizers import Tokenizer
 
 from adaptkit.adapters import AdapterConfig
@@ -37,7 +38,7 @@ from adaptkit.models.folder import (
 )
 from adaptkit.models.load_checks import check_finite
 from adaptkit.models.positions import usable_positions
-from adaptkit.models.store import has_form, load_tokenizer, read_config
+from adaptkit.models.store import has_form, load_tokenizer, quiet, read_config
 from adaptkit.weight_files import check_weight_files, read_json_object, weight_files
 
 Form = Literal["causal", "masked", "classifier", "encoder", "encoder-decoder"]
@@ -124,9 +125,11 @@ class Capabilities:
                 "the tokenizer names no token that ends a text: answers would never end", fix
             )
         if use is Use.DISTILL and self.config.model_type not in PRUNABLE:
-            what = f"blocks of a {self.config.model_type} cannot make a student: only those of "
-            fix = "use student.start=fresh, which makes a Llama or a ModernBERT"
-            return self._refusal(f"{what}{', '.join(PRUNABLE)} can", fix)
+            what = f"a student of the shape '{self.config.model_type}' is not served"
+            return self._refusal(
+                f"{what}: only {', '.join(PRUNABLE)} are",
+                "use student.start=fresh, which makes a Llama or a ModernBERT",
+            )
         return None
 
     def _refusal(self, what: str, fix: str) -> ModelError:
@@ -230,17 +233,18 @@ def _tried(question: _Question) -> ModelError | None:
     if not has_form(kind, base.config):
         what = f"transformers has no {kind} form of model_type '{base.config.model_type}'"
         return ModelError(what, where=where, fix=f"choose a base that can be a {kind} model")
-    small = twin.small_twin(base.config, kind)
-    if small is None:
-        return None
-    for check in _checks(small, use, kind, where):
-        if refusal := twin.failure(check, where):
-            return refusal
-    adapter = question.adapter
-    if adapter is None or adapter.kind == "none":
-        return None
-    fix = "set adapter.kind=lora" if adapter.kind == "qlora" else "set adapter.kind=none"
-    return twin.failure(partial(twin.try_adapter, small, kind, adapter), where, fix)
+    with torch.random.fork_rng(), quiet():  # a run's own numbers stay what they are without this question
+        small = twin.small_twin(base.config, kind)
+        if small is None:
+            return None
+        for check in _checks(small, use, kind, where):
+            if refusal := twin.failure(check, where):
+                return refusal
+        adapter = question.adapter
+        if adapter is None or adapter.kind == "none":
+            return None
+        fix = "set adapter.kind=lora" if adapter.kind == "qlora" else "set adapter.kind=none"
+        return twin.failure(partial(twin.try_adapter, small, kind, adapter), where, fix)
 
 
 def _checks(small: Any, use: Use, kind: Kind, where: str) -> list[Callable[[], None]]:
