@@ -79,8 +79,9 @@ class Capabilities:
 
     def check(self, use: Use, adapter: AdapterConfig | None = None) -> None:
         """Raises: ModelError where the model cannot be used so, with all weights or by an adapter."""
-        if refusal := self.why_not(use, adapter):
-            raise refusal
+        refusal = self.why_not(use, adapter)
+        if refusal is not None:  # a new one: answers are kept, and a raised error keeps its frames alive
+            raise ModelError(refusal.what, where=refusal.where, fix=refusal.fix)
 
     def why_not(self, use: Use, adapter: AdapterConfig | None = None) -> ModelError | None:
         """Why the model cannot be used so, and what to do; None where it can."""
