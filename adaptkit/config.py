@@ -14,6 +14,7 @@ import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Generic, TypeVar
+from urllib.parse import urlsplit
 
 import pydantic
 import yaml
@@ -129,6 +130,23 @@ def leaves(tree: Any, prefix: str = "") -> dict[str, Any]:
         for key, value in tree.items()
         for k, v in leaves(value, f"{prefix}.{key}" if prefix else str(key)).items()
     }
+
+
+def refuse_credentials(url: str, *, where: str, fix: str) -> None:
+    """Refuse an address that holds a login, or a query that may be a key: addresses are written down.
+
+    Args:
+        where: the setting or option that names the address.
+        fix: how a key is given instead.
+    Raises: ConfigError, which shows neither.
+    """
+    parts = urlsplit(url)
+    if "@" in parts.netloc:
+        what = "the address holds a login, and addresses are written into configs, manifests and errors"
+        raise ConfigError(what, where=where, fix=fix)
+    if parts.query or parts.fragment:
+        what = "the address goes on after its path (? or #), where a key would be written down with it"
+        raise ConfigError(what, where=where, fix=fix)
 
 
 def _apply(tree: dict[str, Any], marks: dict[str, str], override: str) -> None:

@@ -16,7 +16,6 @@ records, so the same question finds the same folder: a finished run is skipped a
 
 from __future__ import annotations
 
-import hashlib
 import json
 import re
 import sys
@@ -25,10 +24,11 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any, Literal
 
-from adaptkit.config import Config, dump, leaves
+from adaptkit.config import Config, dump
 from adaptkit.disk import whole_file, writing
 from adaptkit.environment import environment
 from adaptkit.errors import ConfigError, DataError
+from adaptkit.seal import digest, digests, file_digest, sealed, unsealed
 
 MODEL_FILES = (".safetensors", ".json")
 FORMAT: Literal[2] = 2
@@ -58,7 +58,7 @@ class Run:
             config: the resolved config. Settings that only cost (`Config.COST_ONLY`) may change: the same
                 run goes on with the new ones.
             inputs: label -> sha256 of each data file or upstream run that the result depends on.
-            without: further dotted keys that do not tell runs apart.
+            without: dotted keys that somebody else decides: they tell no runs apart and are not written.
         Raises: ConfigError for a name no folder can have; AdaptkitError where nothing can be written.
         """
         if not re.fullmatch(r"\w[\w.+=@-]{0,119}", name):
@@ -68,11 +68,13 @@ class Run:
                 fix="use at most 120 letters, digits . _ - +",
             )
         fields = config.identity() if isinstance(config, Config) else config
-        told_apart = {key: value for key, value in leaves(fields).items() if key not in set(without)}
-        identity = digest({"format": FORMAT, "config": told_apart, "inputs": inputs or {}})
+        written = config.model_dump(mode="json") if isinstance(config, Config) else config
+        for key in without:
+            fields, written = _without(fields, key), _without(written, key)
+        identity = digest({"format": FORMAT, "config": fields, "inputs": inputs or {}})
         run = cls(Path(root) / f"{name}-{identity[:8]}")
         if not run.manifest_path.exists():
-            write_text(run.config_path, dump(config))
+            write_text(run.config_path, dump(written))
             run.update_manifest(
                 name=name,
                 identity=identity,
@@ -86,7 +88,7 @@ class Run:
                 "holds another run", where=str(run.path), fix="delete it or choose another --root"
             )
         if not run.finished:
-            run._take_settings(dump(config))
+            run._take_settings(dump(written))
         return run
 
     def _take_settings(self, text: str) -> None:
@@ -188,11 +190,11 @@ class Run:
         return self.path / "bench.json"
 
     def manifest(self) -> dict[str, Any]:
-        return read_json(self.manifest_path) if self.manifest_path.exists() else {}
+        return read_sealed(self.manifest_path) if self.manifest_path.exists() else {}
 
     def update_manifest(self, **fields: Any) -> None:
         """Merge `fields` into manifest.json, atomically."""
-        write_json(self.manifest_path, {**self.manifest(), **fields})
+        write_sealed(self.manifest_path, {**self.manifest(), **fields})
 
     @property
     def finished(self) -> bool:
@@ -202,7 +204,8 @@ class Run:
         self.update_manifest(status="running", started=_now(), argv=[Path(sys.argv[0]).name, *sys.argv[1:]])
 
     def finish(self, **fields: Any) -> None:
-        self.update_manifest(status="finished", finished=_now(), **fields)
+        """Mark it done, and write down the digest of every file that it leaves."""
+        self.update_manifest(status="finished", finished=_now(), files_written=digests(self.path), **fields)
 
     def fail(self, message: str) -> None:
         self.update_manifest(status="failed", finished=_now(), error=message)
@@ -220,15 +223,12 @@ class Run:
         write_text(self.metrics_path, "".join(json.dumps(row) + "\n" for row in rows))
 
 
-def digest(value: Any) -> str:
-    """sha256 of a JSON-able value in canonical form."""
-    return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()
-
-
-def file_digest(path: str | Path) -> str:
-    """sha256 of a file's bytes."""
-    with Path(path).open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+def _without(tree: dict[str, Any], dotted: str) -> dict[str, Any]:
+    """A tree of settings without one of its leaves."""
+    first, _, rest = dotted.partition(".")
+    if not rest or not isinstance(tree.get(first), dict):
+        return {key: value for key, value in tree.items() if key != first}
+    return {**tree, first: _without(tree[first], rest)}
 
 
 def model_digest(folder: Path) -> str:
@@ -271,6 +271,16 @@ def read_json(path: str | Path) -> Any:
         raise DataError(
             f"not readable as JSON: {error}", where=str(path), fix="delete the run directory and run again"
         ) from None
+
+
+def write_sealed(path: str | Path, value: dict[str, Any]) -> None:
+    """Write a JSON object with the digest of its content."""
+    write_json(path, sealed(value))
+
+
+def read_sealed(path: str | Path) -> Any:
+    """Raises: DataError for a file that is missing, no JSON, or changed since it was written."""
+    return unsealed(read_json(path), Path(path))
 
 
 def write_jsonl(path: str | Path, rows: Iterable[dict[str, Any]]) -> None:

@@ -1,6 +1,6 @@
 """One process at a time writes a run: a lock that says who holds it and since when.
 
-    hold(run)               # AdaptkitError: already running, pid 4711 since 2026-11-26T14:03:00Z
+    hold(run)               # AdaptkitError: already running, pid 4711 on host since 2026-11-26T14:03:00Z
     hold(run, wait=True)    # waits until the other process has ended
     release()               # all that this process holds; one that ends releases by itself
 
@@ -53,7 +53,7 @@ def hold(run: Run, *, wait: bool = False) -> None:
             os.close(file)
             who = f"pid {holder.get('pid')} on {holder.get('host')} since {holder.get('since')}"
             fix = "wait for it, or stop that process: the same command then goes on where it stopped"
-            raise AdaptkitError(f"already running: {who}", where=str(run.path), fix=fix)
+            raise AdaptkitError(f"already running, {who}", where=str(run.path), fix=fix)
         time.sleep(POLL)
     facts = {"pid": os.getpid(), "host": socket.gethostname(), "since": _now()}
     os.ftruncate(file, 0)

@@ -17,7 +17,7 @@ from typing import Any
 
 import numpy as np
 
-from adaptkit.run import Run, write_json, write_jsonl
+from adaptkit.run import Run, write_json, write_jsonl, write_sealed
 from adaptkit.run_record import SplitRecord
 from adaptkit.study import record
 from adaptkit.study.data_record import CorpusRecord, CutRecord, DataRecord, TestSetRecord, TokenizerRecord
@@ -99,7 +99,7 @@ class Writer:
             versions={"adaptkit": "0.1.0", "torch": "2.13.0", "transformers": "5.19.0"},
             code={"commit": "d22fab8ed0c123b2ea29903a9bca81d4893a46ab", "modified": False},
         )
-        write_json(
+        write_sealed(
             run.cost_path,
             {
                 "flops": flops,

@@ -52,6 +52,7 @@ LEVELS = {
     "adapters": 1,
     "ops": 1,
     "run": 1,
+    "seal": 1,
     "disk": 1,
     "environment": 1,
     "config": 1,
@@ -205,6 +206,12 @@ RUN_FILES = {
 RUN_FOLDERS = {"checkpoints", "model", "adapter", "base", "eval", "export", "report", "shards"}
 OWNERS = {
     "adaptkit/run.py": RUN_FILES | RUN_FOLDERS,
+    "adaptkit/seal.py": {
+        "manifest.json",
+        "cost.json",
+        "parity.json",
+        "bench.json",
+    },  # what is not listed in it
     "adaptkit/compare/workspace.py": {"plan.json", "stages"},
     "adaptkit/study/record.py": {"study.json"},
     "adaptkit/data/offline_corpus.py": {"manifest.json"},  # of a prepared corpus

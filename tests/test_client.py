@@ -14,7 +14,9 @@ from fake_openai import KEY, FakeServer
 from adaptkit.client import connection
 from adaptkit.client.likelihood import http_bits_per_byte
 from adaptkit.client.openai import BadAnswer, Client, Refusal
-from adaptkit.errors import ServerError
+from adaptkit.config import load
+from adaptkit.distill.config import DistillConfig
+from adaptkit.errors import ConfigError, ServerError
 
 Answer = Callable[[httpx.Request], httpx.Response]
 
@@ -133,10 +135,24 @@ def test_the_key_goes_to_the_server_and_into_no_message():
     with pytest.raises(Refusal) as refused:
         client.models()
     assert seen == [f"Bearer {KEY}"] and KEY not in str(refused.value) and KEY not in repr(client)
-    client = Client("http://user:pass@host:1/v1", transport=httpx.MockTransport(always({}, 500)))
-    with pytest.raises(ServerError) as failed:
-        client.models()
-    assert "pass" not in str(failed.value) and "http://host:1/v1/models" in str(failed.value)
+
+
+@pytest.mark.parametrize(
+    "address",
+    [
+        "http://user:hunter2@host:1/v1",
+        "https://hunter2@host",
+        "https://host/v1?key=hunter2",
+        "http://h#hunter2",
+    ],
+)
+def test_an_address_with_a_secret_is_refused_without_showing_it(address):
+    with pytest.raises(ConfigError) as refused:
+        Client(address)
+    assert "hunter2" not in str(refused.value) and "key file" in str(refused.value.fix)
+    with pytest.raises(ConfigError) as refused:
+        load(DistillConfig, None, [f"teacher={address}", "signal=text", "student.start=x", "data.files=[a]"])
+    assert "hunter2" not in str(refused.value) and "OPENAI_API_KEY" in str(refused.value.fix)
 
 
 def test_no_proxy_of_the_environment_is_used(monkeypatch):

@@ -11,7 +11,7 @@ from tiny_exports import edit_verdict, study_of
 from adaptkit.errors import DataError, ModelError
 from adaptkit.export.resolve import resolve
 from adaptkit.export.source import ModelRole
-from adaptkit.run import Run, read_json, write_json
+from adaptkit.run import Run, read_sealed, write_json, write_sealed
 from adaptkit.run_record import read_record
 
 
@@ -35,11 +35,11 @@ def test_task_arm_and_seed_can_be_chosen(model_study: Path) -> None:
 
 def test_only_the_largest_share_of_the_text_counts(model_study: Path, tmp_path: Path) -> None:
     moved = shutil.copytree(model_study.parent, tmp_path / "runs") / model_study.name
-    study = read_json(moved / "study.json")
+    study = read_sealed(moved / "study.json")
     for score in study["scores"]:
         if (score["arm"], score["seed"]) == ("scratch", 1):
             score["share"] = 0.5
-    write_json(moved / "study.json", study)
+    write_sealed(moved / "study.json", study)
     source = resolve(moved)
     assert source.seed == 0 and source.why == "scratch, recommended on bits per byte; seed 0"
     with pytest.raises(ModelError, match="has no seed 1"):
@@ -106,10 +106,10 @@ def test_where_nothing_is_decided_the_preferred_contender_is_taken_and_that_is_s
 
 def test_a_task_on_which_no_arm_is_a_model_is_refused(model_study: Path, tmp_path: Path) -> None:
     moved = shutil.copytree(model_study.parent, tmp_path / "runs") / model_study.name
-    study = read_json(moved / "study.json")
+    study = read_sealed(moved / "study.json")
     servable = ("generic+prompt", "generic+lora", "scratch+full")
     study["scores"] = [score for score in study["scores"] if score["arm"] not in servable]
-    write_json(moved / "study.json", study)
+    write_sealed(moved / "study.json", study)
     edit_verdict(moved, "mood", recommended="tfidf", contenders=["tfidf", "generic+probe"])
     with pytest.raises(
         ModelError, match="no arm of this study is a model that can be served on mood"

@@ -18,7 +18,7 @@ from adaptkit.compare.held_equal import held_equal
 from adaptkit.compare.plan import Plan, keep_plan, make_plan
 from adaptkit.compare.stages.run import run_stage
 from adaptkit.compare.workspace import Workspace, result_path
-from adaptkit.run import Run, read_json, read_jsonl
+from adaptkit.run import Run, read_json, read_jsonl, read_sealed
 from adaptkit.run_record import RecipeKind, read_record
 from adaptkit.study.arms import ARMS
 from adaptkit.study.record import StudyRecord, read_study, write_study
@@ -53,7 +53,7 @@ class Finished:
             key = stage.key
             if key.kind not in (StageKind.LANGUAGE, StageKind.TASK):
                 continue
-            run = Run(self.root / read_json(result_path(self.path, key))["run"])
+            run = Run(self.root / read_sealed(result_path(self.path, key))["run"])
             arm, task = (key.origin.value, "language") if key.origin else (key.arm.name, key.task)
             yield arm, task, key.trial, run
 
@@ -80,7 +80,7 @@ def test_the_flops_of_all_runs_add_up_to_the_grant_or_what_is_unspent_is_told(st
     """Every cost.json that a stage left, summed by arm and task; seeds share the trials."""
     spent: dict[tuple[str, str], float] = {}
     for arm, task, _, run in study.runs_by_arm():
-        spent[arm, task] = spent.get((arm, task), 0.0) + read_json(run.cost_path)["flops"]
+        spent[arm, task] = spent.get((arm, task), 0.0) + read_sealed(run.cost_path)["flops"]
     num_seeds, budget = study.plan.budget.num_seeds, study.plan.budget
     told = {(row.arm, row.task): row for row in study.record.spends}
     assert told.keys() == spent.keys() | {("generic", "language")}
@@ -103,10 +103,10 @@ def test_scoring_candidates_is_counted_once(study: Finished) -> None:
     from adaptkit.study.spend import charge_scoring
 
     for arm, _, _, run in study.trained():
-        cost = read_json(run.cost_path)
+        cost = read_sealed(run.cost_path)
         assert 0 < cost["scoring_flops"] < cost["flops"], arm
     charge_scoring(run, 1e9)
-    assert read_json(run.cost_path) == cost
+    assert read_sealed(run.cost_path) == cost
 
 
 def test_every_arm_tries_the_same_number_of_settings(study: Finished) -> None:

@@ -16,7 +16,7 @@ from adaptkit.data.readers import Dataset, Row
 from adaptkit.errors import DataError, ModelError
 from adaptkit.finetune.config import FinetuneConfig
 from adaptkit.finetune.recipe import finetune
-from adaptkit.run import Run, read_json, read_jsonl
+from adaptkit.run import Run, read_json, read_jsonl, read_sealed
 from adaptkit.run_record import RecipeKind, RunRecord, SuiteRecord, read_record
 from adaptkit.trainer import lifecycle
 from adaptkit.trainer.config import TrainerConfig
@@ -88,7 +88,7 @@ def test_a_run_ends_with_items_scores_cost_rows_and_record(tmp_path: Path) -> No
         and scores["metrics"] == {"accuracy": 1.0}
         and scores["dev"] == {"loss": 0.5}
     )
-    assert read_json(run.cost_path) == {"flops": 3.0}
+    assert read_sealed(run.cost_path) == {"flops": 3.0}
     held = read_held_out(run)
     assert held is not None and held.passages == [("1a", "a cat")] and read_calibration(run) is None
 

@@ -11,7 +11,7 @@ from tiny_results import TICKET, results_of
 
 from adaptkit.errors import DataError
 from adaptkit.report.write import write_report
-from adaptkit.run import read_json, write_json
+from adaptkit.run import read_sealed, write_json
 from adaptkit.study.data_record import TestSetRecord
 from adaptkit.study.results import Cost, collect, task_title
 from adaptkit.study.verdict import judge_task
@@ -34,7 +34,7 @@ def test_missing_items_cost_and_study_are_named(tmp_path):
 
 def test_a_study_of_the_first_release_is_refused_with_what_to_do(tmp_path):
     study = write_study(tmp_path, tasks=("language",), fractions=(1.0,), **SMALL)
-    first = read_json(study / "study.json")
+    first = read_sealed(study / "study.json")
     del first["format"]
     write_json(study / "study.json", {**first, "results": first.pop("scores"), "fractions": [1.0]})
     with pytest.raises(DataError, match="was made by an older release of adaptkit") as caught:

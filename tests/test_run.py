@@ -86,6 +86,8 @@ def test_keys_that_somebody_else_decides_tell_no_runs_apart(tmp_path) -> None:
     first = Run.open(tmp_path, "study", Study(), without=["trainer.rate"])
     other = Study(trainer=Settings(rate=0.5))
     assert Run.open(tmp_path, "study", other, without=["trainer.rate"]).path == first.path
+    written = first.config_path.read_text()
+    assert "rate" not in written and "threads: 1" in written, "and are not written down"
     assert Run.open(tmp_path, "study", other).path != first.path
 
 

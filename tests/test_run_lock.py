@@ -51,7 +51,7 @@ def other(run):
 
 
 def test_a_second_process_is_told_who_holds_the_run(run, other):
-    holder = rf"already running: pid {other.pid} on .* since 20\d\d-"
+    holder = rf"already running, pid {other.pid} on .* since 20\d\d-"
     with pytest.raises(AdaptkitError, match=holder) as caught:
         hold(run)
     assert caught.value.where == str(run.path) and "goes on where it stopped" in str(caught.value.fix)

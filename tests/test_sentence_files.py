@@ -1,5 +1,5 @@
 """Pooling files that go from a base or teacher to what is made from it. Home of
-models.sentence.pooling_files. Home of and models.sentence.pooling_files."""
+models.sentence.pooling_files."""
 
 from __future__ import annotations
 
@@ -68,11 +68,20 @@ def test_a_plain_folder_has_nothing_to_copy(tmp_path):
     [
         ({"pooling_mode_cls_token": True}, (), "otherwise than by the mean"),
         (MEAN, ("Dense", "Normalize"), "otherwise than by the mean"),
+        ({**MEAN, "pooling_mode_cls_token": True}, (), "otherwise than by the mean"),
+        ({**MEAN, "include_prompt": False}, (), "otherwise than by the mean"),
     ],
 )
 def test_other_vectors_than_means_are_refused(tmp_path, pooling, more, match):
     with pytest.raises(ModelError, match=match):
         check_mean_pooling(teacher(tmp_path / "teacher", pooling, *more))
+
+
+def test_a_teacher_whose_texts_are_messages_is_refused(tmp_path):
+    teacher(tmp_path / "chat")
+    write_json(tmp_path / "chat/sentence_bert_config.json", {"modality_config": {"message": {}}})
+    with pytest.raises(ModelError, match="otherwise than by the mean"):
+        check_mean_pooling(tmp_path / "chat")
 
 
 def test_means_are_accepted_and_silence_is_not(tmp_path):

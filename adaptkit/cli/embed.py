@@ -92,7 +92,7 @@ def questions(
         prompt = prompt_file.read_text(encoding="utf-8")
     with Client(server, _generator_key(key_file), patience_s=PATIENCE_S) as client:
         name = model or _first_generator(client)
-        source = {"model": name, "server": urlsplit(client.base_url).netloc.rpartition("@")[2]}
+        source = {"model": name, "server": urlsplit(client.base_url).netloc}
 
         def ask(request: str) -> str:
             return client.answer(name, request, max_tokens=TOKENS_PER_QUESTION * count, temperature=0.7)
@@ -162,8 +162,8 @@ def encode(
     from adaptkit.embed.encoding import encode_files
 
     encoder = Encoder.load(model, dtype=dtype)
-    if prompt is None and "document" in encoder.layout.prompts:
-        prompt = "document"
+    if prompt is None:
+        prompt = encoder.layout.prompt_if_any("document")
     encoding = encode_files(encoder, files, out, prompt=prompt, dimensions=dimensions, format=format)
     info = encoding.info
     line = f"{info['count']:,} vectors of {info['dimensions']} in {encoding.folder}"

@@ -17,6 +17,7 @@ from typing import Any, Self, TypeVar
 
 import httpx
 
+from adaptkit.config import refuse_credentials
 from adaptkit.errors import ServerError
 
 TIMEOUT_S, CONNECT_S, HEALTH_S = 300.0, 10.0, 10.0
@@ -63,7 +64,7 @@ class Connection:
             before. An address that never answered fails at once.
         timeout_s: how long to wait for an answer, or for the next piece of one.
         transport: for tests and Unix sockets; httpx's own by default.
-    Raises: ServerError for an address that cannot be one.
+    Raises: ServerError for an address that cannot be one, ConfigError for one that holds a login or a key.
     """
 
     def __init__(
@@ -75,6 +76,8 @@ class Connection:
         timeout_s: float = TIMEOUT_S,
         transport: httpx.BaseTransport | None = None,
     ):
+        fix = "give the key by a key file or the environment"
+        refuse_credentials(base_url, where="the server's address", fix=fix)
         self.base_url, self.patience_s = base_url.rstrip("/").removesuffix("/v1"), patience_s
         self._key, self._has_answered = key, False
         timeout = httpx.Timeout(timeout_s, connect=min(CONNECT_S, timeout_s))
@@ -87,7 +90,7 @@ class Connection:
             )
         except (httpx.InvalidURL, UnicodeEncodeError) as error:
             fix = "write the address as http://host:port, and a key in plain letters"
-            raise ServerError(f"is no address: {error}", where=without_login(base_url), fix=fix) from None
+            raise ServerError(f"is no address: {error}", where=base_url, fix=fix) from None
 
     def __enter__(self) -> Self:
         return self
@@ -210,7 +213,7 @@ class Connection:
         return text[:most]
 
     def _where(self, path: str) -> str:
-        return f"{without_login(self.base_url)}{path}"
+        return f"{self.base_url}{path}"
 
 
 def _fix(status: int) -> str:
@@ -231,10 +234,3 @@ def _retry_after_s(answer: httpx.Response) -> float:
     if not text.isdecimal():
         return 0.0
     return float(text)
-
-
-def without_login(url: str) -> str:
-    """Remove the user and password that an address may hold."""
-    scheme, mark, rest = url.rpartition("://")
-    host, slash, path = rest.partition("/")
-    return f"{scheme}{mark}{host.rpartition('@')[2]}{slash}{path}"

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from adaptkit.compare.plan import Plan
 from adaptkit.compare.workspace import result_path
-from adaptkit.run import Run, read_json
+from adaptkit.run import Run, read_sealed
 from adaptkit.run_record import read_record
 from adaptkit.study.account_record import PlanRecord, SpendRecord, StageTimeRecord
 from adaptkit.study.arms import Arm
@@ -46,7 +46,7 @@ def _spend(plan: Plan, root: Path, arm: Arm, task: str, scores: Sequence[ScoreRe
 
 def flops_of(root: Path, runs: Iterable[str]) -> float:
     """FLOPs of runs, by their cost.json."""
-    return sum(read_json(Run(root / run).cost_path)["flops"] for run in runs)
+    return sum(read_sealed(Run(root / run).cost_path)["flops"] for run in runs)
 
 
 def _why_unspent(plan: Plan, root: Path, arm: Arm, task: str, scores: Sequence[ScoreRecord]) -> str:
@@ -55,7 +55,7 @@ def _why_unspent(plan: Plan, root: Path, arm: Arm, task: str, scores: Sequence[S
     if not arm.trains_on_task:
         return f"{arm.adaptation} trains nothing on the task"
     run = Run(root / scores[0].run)
-    cost, steps = read_json(run.cost_path), read_record(run).num_steps
+    cost, steps = read_sealed(run.cost_path), read_record(run).num_steps
     one_step = (cost["flops"] - cost.get("scoring_flops", 0.0)) / steps
     granted = plan.budget.run(plan.budget.on_task(arm.origin))
     if granted - cost["flops"] > MORE_THAN_ROUNDING * one_step:

@@ -14,7 +14,7 @@ from adaptkit.compare.build_stages import scores_text, shares_of
 from adaptkit.compare.held_equal import held_equal
 from adaptkit.compare.plan import Plan
 from adaptkit.compare.workspace import Workspace, result_path
-from adaptkit.run import Run, read_json
+from adaptkit.run import Run, read_sealed
 from adaptkit.run_record import read_record
 from adaptkit.study.arms import Arm, Origin
 from adaptkit.study.config import LANGUAGE, StudyConfig
@@ -127,7 +127,7 @@ def _base(config: StudyConfig, workspace: Workspace) -> BaseRecord:
     model, params = config.base or "made on the spot from the general text", workspace.base.params
     flops = 6.0 * params * config.decision.base_tokens
     if workspace.base.run is not None:
-        flops = read_json(Run(workspace.root / workspace.base.run).cost_path)["flops"]
+        flops = read_sealed(Run(workspace.root / workspace.base.run).cost_path)["flops"]
     return BaseRecord(model=model, run=workspace.base.run, params=params, flops=flops)
 
 
@@ -183,7 +183,7 @@ def _text_bytes(
     if not origin.learns_text or origin is Origin.PLACEBO or run is None:
         return 0.0
     trained = Run(workspace.root / run)
-    tokens = read_json(trained.cost_path)["tokens"]
+    tokens = read_sealed(trained.cost_path)["tokens"]
     per_token = read_record(trained).facts["tokenizer"]["bytes_per_token"]
     replays = origin in (Origin.CONTINUED, Origin.CONTINUED_LORA)
     replayed = config.replay_share if replays else 0.0

@@ -17,8 +17,9 @@ from typing import Any
 
 from adaptkit.config import Config, load
 from adaptkit.data.readers import DataConfig, Dataset, read
-from adaptkit.run import Run, digest, file_digest, read_json, write_json
+from adaptkit.run import Run, digest, file_digest, read_sealed, write_sealed
 from adaptkit.run_lock import hold
+from adaptkit.seal import check
 from adaptkit.study.account_record import LeftOutRecord
 from adaptkit.study.arms import Arm, Origin
 from adaptkit.study.budget import Budget
@@ -69,7 +70,7 @@ class Fixed:
 
 def read_fixed(study: Path) -> Fixed:
     """What plan.json holds."""
-    value = read_json(plan_path(study))
+    value = read_sealed(plan_path(study))
     left_out = tuple(LeftOutRecord(**row) for row in value["left_out"])
     decided = {"budget": Budget(**value["budget"]), "arms": tuple(value["arms"]), "left_out": left_out}
     return Fixed(**{**value, **decided})
@@ -78,7 +79,7 @@ def read_fixed(study: Path) -> Fixed:
 def write_fixed(study: Path, fixed: Fixed) -> None:
     """Write plan.json."""
     value = {**asdict(fixed), "left_out": [row.model_dump(mode="json") for row in fixed.left_out]}
-    write_json(plan_path(study), value)
+    write_sealed(plan_path(study), value)
 
 
 def result_path(study: Path, key: StageKey) -> Path:
@@ -176,7 +177,9 @@ class Workspace:
 
     @cached_property
     def files(self) -> PreparedFiles:
-        return PreparedFiles(self.root / self.prepared.run)
+        folder = self.root / self.prepared.run
+        check(folder)
+        return PreparedFiles(folder)
 
     @cached_property
     def data_digest(self) -> str:

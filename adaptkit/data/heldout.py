@@ -17,6 +17,7 @@ from adaptkit.data.readers import Dataset, Row
 from adaptkit.errors import DataError
 from adaptkit.run import FORMAT, Run, digest, read_jsonl, write_jsonl
 from adaptkit.run_record import AGAIN, OLDER, SplitRecord
+from adaptkit.seal import check
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -141,6 +142,7 @@ def read_calibration(run: Run) -> Calibration | None:
 
 def _opened(path: Path) -> tuple[dict[str, Any], Iterator[dict[str, Any]]]:
     """The head line and the lines behind it."""
+    check(path)
     lines = read_jsonl(path)
     head = next(lines, {})
     if head.get("format") != FORMAT:

@@ -5,11 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from adaptkit.adapters import AdapterConfig
 from adaptkit.architecture import SizeConfig
-from adaptkit.config import Config, Count, Magnitude, Share, in_unit
+from adaptkit.config import Config, Count, Magnitude, Share, in_unit, refuse_credentials
 from adaptkit.data.readers import DataConfig
 from adaptkit.trainer.config import TrainerConfig
 
@@ -95,6 +95,13 @@ class DistillConfig(Config):
         if isinstance(values, dict) and values.get("signal") == "text":
             return {"losses": {"cross_entropy": 1.0}, **values}
         return values
+
+    @field_validator("teacher")
+    @classmethod
+    def _no_secret_in_the_address(cls, teacher: str) -> str:
+        if teacher.startswith(("http://", "https://")):
+            refuse_credentials(teacher, where="teacher", fix="give the key in OPENAI_API_KEY")
+        return teacher
 
     @model_validator(mode="after")
     def _losses_go_together(self) -> DistillConfig:

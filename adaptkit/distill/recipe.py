@@ -20,7 +20,6 @@ from typing import TYPE_CHECKING, Any
 from torch import nn
 
 from adaptkit import models
-from adaptkit.client.connection import without_login
 from adaptkit.data.heldout import calibration_rows, held_out, split_record
 from adaptkit.data.tokenizers import bytes_per_token, tokenizer_digest
 from adaptkit.distill.config import DistillConfig
@@ -28,7 +27,7 @@ from adaptkit.distill.scores import ItemRow, suite_of
 from adaptkit.distill.start import Splits, Start, check_models, prepare, read_data, teacher_kind
 from adaptkit.distill.student import remove_projections
 from adaptkit.models.sentence.pooling_files import copy_pooling_files
-from adaptkit.run import Run, read_json
+from adaptkit.run import Run, read_sealed
 from adaptkit.run_record import ModelKind, RecipeKind, RunRecord, SuiteRecord, read_record
 from adaptkit.trainer.lifecycle import Outcome, first_outputs, merge_checked, run_recipe
 from adaptkit.trainer.parallel import Ranks
@@ -59,7 +58,7 @@ class DistillResult:
         """Read from a finished run."""
         record = read_record(run)
         suite = record.suites[record.suite]
-        cost = read_json(run.cost_path)
+        cost = read_sealed(run.cost_path)
         return cls(run.model, record.suite, suite.metrics, suite.teacher, cost, record.params)
 
 
@@ -152,9 +151,7 @@ def _score(config: DistillConfig, trained: _Trained, delivered: tuple[PreTrained
     student, difference = delivered
     start, text, params = trained.start, trained.text, models.param_count(student)
     name, rows, scores = _scores(config, trained, student)
-    teacher, own_base = config.teacher, ""
-    if config.served:
-        teacher = without_login(teacher)
+    own_base = ""
     if start.adapter_base != config.student_base:
         own_base = start.adapter_base
     record = RunRecord(
@@ -162,7 +159,7 @@ def _score(config: DistillConfig, trained: _Trained, delivered: tuple[PreTrained
         model_kind=ModelKind(start.kind),
         suite=name,
         base=config.student_base,
-        teacher=teacher,
+        teacher=config.teacher,
         adapter=config.adapter.for_record(),
         adapter_base=own_base,
         seq_len=config.size.seq_len,
@@ -212,7 +209,7 @@ def _scores(
 
 
 def _teacher_facts(config: DistillConfig, start: Start) -> dict[str, Any]:
-    facts: dict[str, Any] = {"name": without_login(config.model_name)}
+    facts: dict[str, Any] = {"name": config.model_name}
     if start.reference is not None:
         facts["params"] = models.param_count(start.reference.model).total
     return facts

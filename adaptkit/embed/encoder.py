@@ -24,7 +24,8 @@ from adaptkit.errors import ModelError
 from adaptkit.models.batching import batches_by_length, fast_batch_tokens, pad_right
 from adaptkit.models.sentence.dense import read_dense, width_of, write_dense
 from adaptkit.models.sentence.layout import Layout, changed, dense_names, read_layout, write_layout
-from adaptkit.models.sentence.pooling import cut, pool
+from adaptkit.models.sentence.pooling import cut, num_modes, pool
+from adaptkit.models.sentence.text_tokens import check_token_types, lower_cased, prompt_length, token_ids
 from adaptkit.run import model_digest
 from adaptkit.trainer.device import default_device
 
@@ -36,6 +37,7 @@ class Encoder:
         model: the transformers model, inside an adapter while one is trained.
         digest: sha256 over the folder that it was loaded from, or "" for a model in training.
         dense: what pooled vectors go through; nothing for most models.
+        hidden: numbers of a token's state.
         width: numbers of a vector.
     """
 
@@ -44,8 +46,8 @@ class Encoder:
     ):
         self.model, self.tokenizer, self.layout, self.digest = model, tokenizer, layout, digest
         self.dense = dense or nn.Sequential()
-        self._hidden = int(models.unwrap(model).config.get_text_config().hidden_size)
-        self.width = width_of(self.dense, self._hidden)
+        self.hidden = int(models.unwrap(model).config.get_text_config().hidden_size)
+        self.width = width_of(self.dense, self.hidden * num_modes(layout.pooling))
         self.num_tokens, self.flops = 0, 0.0
         self._flops_at: dict[int, float] = {}
 
@@ -57,13 +59,14 @@ class Encoder:
         """
         folder = models.find(path)
         model, tokenizer = models.load(folder, "encoder", dtype=dtype), models.load_tokenizer(folder)
+        check_token_types(tokenizer, str(folder))
         layout = read_layout(folder, model.config, tokenizer)
         dense = read_dense(folder, layout.dense)
         parts: list[nn.Module] = [model, dense]
         for part in parts:
             part.to(device or default_device()).eval()
-        if layout.pooling == "last":
-            tokenizer = closed_by_eos(tokenizer)
+        if layout.lower_case:
+            tokenizer = lower_cased(tokenizer)
         return cls(model, tokenizer, layout, model_digest(folder), dense)
 
     def limit(self, max_length: int) -> None:
@@ -81,7 +84,7 @@ class Encoder:
         self.tokenizer.model_max_length = self.layout.max_length
         models.save(self.model, self.tokenizer, folder)
         layout = changed(self.layout, self.width, dense=dense_names(len(self.dense)))
-        write_layout(folder, layout, self._hidden)
+        write_layout(folder, layout, self.hidden)
         write_dense(folder, layout.dense, self.dense)
         probe = "A text, read back."
         if models.load_tokenizer(folder)(probe)["input_ids"] != self.tokenizer(probe)["input_ids"]:
@@ -93,34 +96,23 @@ class Encoder:
     def tokens(self, texts: Sequence[str], prompt: str = "") -> list[list[int]]:
         """Token ids of each text with `prompt` before it, special tokens included, cut to
         `layout.max_length`."""
-        whole = [prompt + text for text in texts]
-        if self.layout.lower_case:
-            whole = [text.lower() for text in whole]
-        if not whole:
-            return []
-        encoded = self.tokenizer(
-            whole,
-            truncation=True,
-            max_length=self.layout.max_length,
-            padding=False,
-            return_attention_mask=False,
-            return_token_type_ids=False,
-        )
         substitutes = (self.tokenizer.eos_token_id, self.tokenizer.pad_token_id, 0)
         for_empty = [next(token for token in substitutes if token is not None)]
-        return [ids or for_empty for ids in encoded["input_ids"]]
+        return [ids or for_empty for ids in token_ids(self.tokenizer, self.layout, texts, prompt)]
 
     def encode(self, texts: Sequence[str], *, prompt: str | None = None, dimensions: int = 0) -> np.ndarray:
         """Vectors of `texts`, float32 [N, D], in their order.
 
         Args:
             prompt: name of the prompt to put before each text; None is the model's default, "" none at all.
-            dimensions: Matryoshka size to cut to; 0 keeps all.
+            dimensions: Matryoshka size to cut to; 0 is what the folder says, else all.
         Raises: ModelError for a prompt that the model lacks, or a size it cannot give.
         """
+        dimensions = dimensions or self.layout.truncated
         if dimensions:
             changed(self.layout, self.width, dimensions=(dimensions,))
-        encoded = self.tokens(texts, self.layout.prompt(prompt))
+        words = self.layout.prompt(prompt)
+        encoded, skip = self.tokens(texts, words), prompt_length(self.tokenizer, self.layout, words)
         vectors_ND = np.empty((len(encoded), dimensions or self.width), np.float32)
         device = next(self.model.parameters()).device
         padding = models.unwrap(self.model).config.pad_token_id or 0
@@ -130,15 +122,46 @@ class Encoder:
             for items in batches_by_length([len(ids) for ids in encoded], fast_batch_tokens(device.type)):
                 batch = pad_right([encoded[i] for i in items], padding)
                 self._count(batch["attention_mask"])
-                pooled_BD = self._pooled({name: value.to(device) for name, value in batch.items()})
+                pooled_BD = self._pooled({name: value.to(device) for name, value in batch.items()}, skip)
                 normalised = self.layout.normalised
                 vectors_ND[items] = cut(pooled_BD, dimensions, normalised=normalised).cpu().numpy()
         self.model.train(training)
         return vectors_ND
 
-    def _pooled(self, batch: dict[str, Tensor]) -> Tensor:
+    def encode_to_rank(
+        self, texts: Sequence[str], *, prompt: str | None = None, dimensions: int = 0
+    ) -> np.ndarray:
+        """As `encode`, for vectors whose products rank texts as the folder's similarity does.
+
+        Raises: ModelError for a similarity that no product gives.
+        """
+        by_cosine = self.layout.similarity == "cosine" and not self.layout.normalised
+        if not by_cosine:
+            self.check_products()
+        vectors_ND = self.encode(texts, prompt=prompt, dimensions=dimensions)
+        if by_cosine:
+            return cut(torch.from_numpy(vectors_ND), 0).numpy()
+        return vectors_ND
+
+    def check_products(self) -> None:
+        """Raises: ModelError where the product of two vectors of `encode` is not how the folder compares
+        them."""
+        similarity, unit = self.layout.similarity, self.layout.normalised
+        if similarity == "dot" or (unit and similarity in ("cosine", "euclidean")):
+            return
+        length = "of unit length" if unit else "of any length"
+        what = f"its vectors are {length} and compared by {similarity}, searching multiplies them"
+        fix = "train it once with `adaptkit embed train`, which gives unit vectors compared by cosine"
+        raise ModelError(what, where="similarity_fn_name", fix=fix)
+
+    @property
+    def size(self) -> int:
+        """Numbers of a vector where no size is asked for."""
+        return self.layout.truncated or self.width
+
+    def _pooled(self, batch: dict[str, Tensor], skip: int) -> Tensor:
         states_BTD = self.model(**batch).last_hidden_state
-        return self.dense(pool(states_BTD, batch["attention_mask"], self.layout.pooling))
+        return self.dense(pool(states_BTD, batch["attention_mask"], self.layout.pooling, skip))
 
     def _count(self, mask_BT: Tensor) -> None:
         length = mask_BT.shape[1]
@@ -149,19 +172,19 @@ class Encoder:
 
 
 def closed_by_eos(tokenizer: Any) -> Any:
-    """A tokenizer that ends every text with EOS, for last-token pooling: the one state that always means "the
-    end".
+    """A tokenizer that ends every text with a token of its own, for last-token pooling: the one state that
+    always means "the end". That is the token its files put there, else EOS.
 
     Servers tokenise by themselves, so the token must come from the tokenizer's own files.
-    Raises: ModelError for a tokenizer without EOS.
+    Raises: ModelError for a tokenizer that puts none there and has no EOS.
     """
+    whole, bare = (tokenizer("a", add_special_tokens=special)["input_ids"] for special in (True, False))
+    start = next(i for i in range(len(whole)) if whole[i : i + len(bare)] == bare)
+    if len(whole) > start + len(bare):
+        return tokenizer
     if tokenizer.eos_token_id is None:
         fix = "choose pooling: mean, or a tokenizer with eos_token"
         raise ModelError("last-token pooling needs an EOS token", where=tokenizer.name_or_path, fix=fix)
-    if tokenizer("a")["input_ids"][-1] == tokenizer.eos_token_id:
-        return tokenizer
-    whole, bare = (tokenizer("a", add_special_tokens=special)["input_ids"] for special in (True, False))
-    start = next(i for i in range(len(whole)) if whole[i : i + len(bare)] == bare)
     before, end = tokenizer.convert_ids_to_tokens(whole[:start]), tokenizer.eos_token
     # One template in place of what there was: behind a second one, texts would be cut without counting the
     # first's tokens.

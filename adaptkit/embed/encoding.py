@@ -31,13 +31,15 @@ from adaptkit.data.files import Fault, find_files, records
 from adaptkit.disk import whole_file
 from adaptkit.embed.encoder import Encoder
 from adaptkit.errors import DataError
-from adaptkit.run import digest, file_digest, read_json, read_jsonl, write_json, write_jsonl
+from adaptkit.run import digest, file_digest, read_jsonl, read_sealed, write_jsonl, write_sealed
+from adaptkit.seal import check_listed
 
 Format = Literal["npy", "parquet"]
 WINDOW = 4096
 """Documents sorted by length together, and lost at most by a kill."""
 SHOW_EVERY_S = 5.0
 INFO = "encoding.json"
+PAYLOAD = ("ids.jsonl", "vectors.npy", "vectors.parquet")
 _ID_NAMES = ("_id", "id")
 
 
@@ -54,10 +56,11 @@ class Encoding:
         folder = Path(folder)
         info, fix = {}, "give the folder that encode wrote"
         if (folder / INFO).exists():
-            info = read_json(folder / INFO)
+            info = read_sealed(folder / INFO)
             fix = "run `adaptkit embed encode` with this --out: it goes on where it stopped"
         if not info.get("finished"):
             raise DataError("holds no finished encoding", where=str(folder), fix=fix)
+        check_listed(folder, info, "delete it and encode again")
         return cls(folder, info)
 
     def vectors(self) -> np.ndarray:
@@ -111,7 +114,7 @@ def encode_files(
     """
     out = Path(out)
     files, _ = find_files(patterns)
-    size = dimensions or encoder.width
+    size = dimensions or encoder.size
     settings = {
         "model": encoder.digest,
         "files": digest([file_digest(file) for file in files]),
@@ -121,10 +124,11 @@ def encode_files(
         "format": format,
     }
     if not _is_finished(out, settings):
-        write_json(out / INFO, {**settings, "finished": False})
+        write_sealed(out / INFO, {**settings, "finished": False})
         parts = _encode(encoder, files, out, prompt, dimensions)
         count = _join(out, parts, format, size)
-        write_json(out / INFO, {**settings, "count": count, "finished": True})
+        listed = {name: file_digest(out / name) for name in PAYLOAD if (out / name).exists()}
+        write_sealed(out / INFO, {**settings, "count": count, "files_written": listed, "finished": True})
         shutil.rmtree(out / "parts")
     return Encoding.open(out)
 
@@ -136,7 +140,7 @@ def _is_finished(out: Path, settings: dict[str, Any]) -> bool:
     """
     if not (out / INFO).exists():
         return False
-    begun = read_json(out / INFO)
+    begun = read_sealed(out / INFO)
     for key, value in settings.items():
         if begun.get(key) != value:
             fix = "choose another --out, or delete it"

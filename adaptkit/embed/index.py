@@ -23,7 +23,8 @@ from adaptkit.embed.encoder import Encoder
 from adaptkit.embed.encoding import Encoding
 from adaptkit.embed.retrieval_metrics import ranked
 from adaptkit.errors import DataError, MissingDependency, ModelError
-from adaptkit.run import read_json, read_jsonl, write_json, write_jsonl
+from adaptkit.run import file_digest, read_jsonl, read_sealed, write_jsonl, write_sealed
+from adaptkit.seal import check_listed
 
 INFO = "index.json"
 FILES = {INFO, "ids.jsonl", "vectors.npy", "index.faiss"}
@@ -50,23 +51,24 @@ class Index:
         if not (folder / INFO).exists():
             fix = "give the folder that `adaptkit embed index` wrote"
             raise DataError("holds no index", where=str(folder), fix=fix)
-        return cls(folder, read_json(folder / INFO), [row["id"] for row in read_jsonl(folder / "ids.jsonl")])
+        info = read_sealed(folder / INFO)
+        check_listed(folder, info, "make the index again: `adaptkit embed index`")
+        return cls(folder, info, [row["id"] for row in read_jsonl(folder / "ids.jsonl")])
 
     def search(self, encoder: Encoder, queries: Sequence[str], k: int = 10) -> list[list[tuple[str, float]]]:
         """The k best (id, score) of each query; equal scores by descending id.
 
-        Raises: ModelError for another model than the one that made the vectors.
+        Raises: ModelError for another model than the one that made the vectors, or one whose vectors are not
+            compared by their product.
         """
         if encoder.digest != self.info["model"]:
             ours, theirs = self.info["model"][:12], encoder.digest[:12]
             what = f"these vectors are of model {ours}, the queries' model is {theirs}"
             fix = "search with the model that made the index, or index again with this one"
             raise ModelError(what, where=str(self.folder), fix=fix)
+        encoder.check_products()
         prompt = encoder.layout.prompt_if_any("query")
-        dimensions = self.info["dimensions"]
-        if dimensions == encoder.width:
-            dimensions = 0
-        return self.nearest(encoder.encode(queries, prompt=prompt, dimensions=dimensions), k)
+        return self.nearest(encoder.encode(queries, prompt=prompt, dimensions=self.info["dimensions"]), k)
 
     def nearest(self, queries_QD: np.ndarray, k: int) -> list[list[tuple[str, float]]]:
         """The k best (id, score) of each query vector."""
@@ -104,7 +106,8 @@ def build(encoding: Encoding, folder: str | Path, *, faiss: str = "") -> Index:
             np.save(temporary / "vectors.npy", vectors_ND)
         write_jsonl(temporary / "ids.jsonl", ({"id": name} for name in encoding.ids()))
         info = {key: encoding.info[key] for key in ("model", "dimensions", "normalised", "count")}
-        write_json(temporary / INFO, {**info, "faiss": faiss})
+        listed = {path.name: file_digest(path) for path in sorted(temporary.iterdir())}
+        write_sealed(temporary / INFO, {**info, "faiss": faiss, "files_written": listed})
     return Index.open(folder)
 
 

@@ -25,7 +25,7 @@ from adaptkit.embed.config import EmbedConfig
 from adaptkit.embed.examples import FROM_TEXT
 from adaptkit.embed.scores import rows_of_data, rows_of_examples, scores_of
 from adaptkit.embed.start import Start, prepare
-from adaptkit.run import Run, read_json
+from adaptkit.run import Run, read_sealed
 from adaptkit.run_record import ModelKind, RecipeKind, RunRecord, SuiteRecord, read_record
 from adaptkit.trainer.lifecycle import Outcome, merge_checked, run_recipe
 from adaptkit.trainer.parallel import Ranks
@@ -58,7 +58,7 @@ class EmbedResult:
         adapter = None
         if record.adapter is not None:
             adapter = run.adapter
-        return cls(run.model, adapter, record.suite, suite.metrics, suite.dev, read_json(run.cost_path))
+        return cls(run.model, adapter, record.suite, suite.metrics, suite.dev, read_sealed(run.cost_path))
 
 
 @dataclass(frozen=True)

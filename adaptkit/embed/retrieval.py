@@ -16,11 +16,11 @@ def retrieval_rows(
 ) -> list[dict[str, Any]]:
     """Item rows of every query, ranked by the exact product of vectors; prompts `query` and `document` where
     there are any."""
-    prompts = {name: name if name in encoder.layout.prompts else None for name in ("query", "document")}
+    prompts = {name: encoder.layout.prompt_if_any(name) for name in ("query", "document")}
     names, texts = list(retrieval_set.documents), list(retrieval_set.documents.values())
-    documents_ND = encoder.encode(texts, prompt=prompts["document"], dimensions=dimensions)
+    documents_ND = encoder.encode_to_rank(texts, prompt=prompts["document"], dimensions=dimensions)
     queries, questions = list(retrieval_set.queries), list(retrieval_set.queries.values())
-    queries_QD = encoder.encode(questions, prompt=prompts["query"], dimensions=dimensions)
+    queries_QD = encoder.encode_to_rank(questions, prompt=prompts["query"], dimensions=dimensions)
     rows = []
     for start in range(0, len(queries), QUERY_BLOCK):
         scores_QN = queries_QD[start : start + QUERY_BLOCK] @ documents_ND.T

@@ -34,8 +34,14 @@ def rows_of_examples(encoder: Encoder, examples: Examples, loss: Loss) -> list[I
         return []
     if loss not in SCORED:
         return retrieval_rows(encoder, set_of(examples))
-    left, right = (encoder.encode([row.texts[side] for row in examples.rows]) for side in (0, 1))
-    cosines = (left * right).sum(1).tolist()
+    document = encoder.layout.prompt_if_any("document")
+    left, right = (
+        encoder.encode([row.texts[side] for row in examples.rows], prompt=document) for side in (0, 1)
+    )
+    products = (left * right).sum(1)
+    if not encoder.layout.normalised:
+        products /= np.maximum(np.linalg.norm(left, axis=1) * np.linalg.norm(right, axis=1), 1e-12)
+    cosines = products.tolist()
     return [
         {"id": row.where, "score": row.target, "cosine": cosine}
         for row, cosine in zip(examples.rows, cosines, strict=True)

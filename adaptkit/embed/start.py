@@ -21,8 +21,9 @@ from adaptkit.embed.tsdae import Denoising, NoisyTexts, decoder_of
 from adaptkit.errors import ConfigError, ModelError
 from adaptkit.model_uses import Use
 from adaptkit.models.capabilities import capabilities
+from adaptkit.models.sentence.dense import width_of
 from adaptkit.models.sentence.layout import changed
-from adaptkit.models.sentence.pooling import Pooling, by_structure
+from adaptkit.models.sentence.pooling import Pooling, by_structure, num_modes
 from adaptkit.run import Run, read_jsonl, write_jsonl
 from adaptkit.trainer.cost import affordable_steps
 from adaptkit.trainer.parallel import Ranks
@@ -104,8 +105,13 @@ def base_encoder(config: EmbedConfig) -> Encoder:
         fix = "choose a base with dropout, or set loss: infonce to learn from the text's structure"
         raise ModelError(what, where=config.base, fix=fix)
     pooling = _pooling(config, encoder)
-    if pooling == "last":
+    says_how = (models.find(config.base) / "modules.json").exists() and pooling == encoder.layout.pooling
+    if pooling == "last" and not says_how and encoder.layout.chat is None:
         encoder.tokenizer = closed_by_eos(encoder.tokenizer)
+    if pooling != encoder.layout.pooling and len(encoder.dense):
+        what = f"has Dense modules behind {encoder.layout.pooling} pooling, asked for {pooling}"
+        raise ModelError(what, where=config.base, fix="leave pooling at auto")
+    encoder.width = width_of(encoder.dense, encoder.hidden * num_modes(pooling))
     layout, dimensions = encoder.layout, set(config.dimensions)
     if dimensions:
         dimensions.add(encoder.width)
@@ -117,6 +123,9 @@ def base_encoder(config: EmbedConfig) -> Encoder:
         max_length=max_length,
         prompts={**layout.prompts, **config.prompts},
         dimensions=tuple(sorted(dimensions, reverse=True)),
+        include_prompt=True,
+        truncated=0,
+        similarity="cosine",
     )
     return encoder
 
@@ -176,6 +185,9 @@ def _decoder(config: EmbedConfig, encoder: Encoder) -> nn.Module:
     if config.trainer.parallel == "fsdp":
         what = "the decoder of tsdae shares weights with the encoder, which cannot be sharded"
         raise ConfigError(what, where="trainer.parallel", fix="set trainer.parallel=ddp")
+    if num_modes(encoder.layout.pooling) > 1:
+        what = f"tsdae restores text from one state, and this model has {encoder.layout.pooling} pooling"
+        raise ModelError(what, where=config.base, fix="set pooling: mean, or train it by loss: infonce")
     if len(encoder.dense):
         what = "tsdae restores text from pooled states, and this model has a Dense module"
         raise ModelError(what, where=config.base, fix="train it by loss: infonce or simcse")
@@ -192,11 +204,11 @@ def _source(config: EmbedConfig, encoder: Encoder, rows: Sequence[Example], grou
 def _prompts(config: EmbedConfig, encoder: Encoder) -> tuple[str, str]:
     """The words before anchors and before other texts; the same where both texts of an example have one
     role."""
-    prompts = encoder.layout.prompts
-    other = prompts.get("document", encoder.layout.prompt(None))
+    layout = encoder.layout
+    query, other = (layout.prompt(layout.prompt_if_any(name)) for name in ("query", "document"))
     if config.loss in (*SCORED, *FROM_TEXT):
         return other, other
-    return prompts.get("query", encoder.layout.prompt(None)), other
+    return query, other
 
 
 def _mined(

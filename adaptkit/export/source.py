@@ -17,6 +17,7 @@ from adaptkit.errors import ModelError
 from adaptkit.export.record import ExportRecord, ServedKind, read_export
 from adaptkit.run import Run, read_json
 from adaptkit.run_record import RecipeKind, RunRecord, read_record
+from adaptkit.seal import check
 
 
 class ModelRole(StrEnum):
@@ -106,13 +107,15 @@ def role_of(origin: str | None, adaptation: str | None) -> ModelRole:
 def of_run(folder: Path) -> Source:
     """Describe the model that one training left in its run directory.
 
-    Raises: DataError for a run that has not ended or is of an older release; ModelError if it kept no model.
+    Raises: DataError for a run that has not ended, is damaged or of an older release; ModelError if it kept
+        no model.
     """
     run = Run(folder)
     record = read_record(run)
     if not (run.model / "config.json").is_file():
         fix = "give a run of `adaptkit pretrain` or `adaptkit finetune`, or the study"
         raise ModelError("this run kept no model", where=str(folder), fix=fix)
+    check(run.path)
     adapter: Path | None = None
     if (run.adapter / "adapter_config.json").is_file():
         adapter = run.adapter

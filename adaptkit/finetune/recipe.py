@@ -27,7 +27,7 @@ from adaptkit.data.tokenizers import CHAT_TEMPLATE, TURNS
 from adaptkit.finetune.config import FinetuneConfig
 from adaptkit.finetune.tasks import TASKS, Task, load_model
 from adaptkit.models.capabilities import capabilities
-from adaptkit.run import Run, read_json
+from adaptkit.run import Run, read_sealed
 from adaptkit.run_record import ModelKind, RecipeKind, RunRecord, SuiteRecord, read_record
 from adaptkit.trainer.config import TrainerConfig
 from adaptkit.trainer.cost import affordable_steps
@@ -68,7 +68,7 @@ class FinetuneResult:
         adapter = None
         if record.adapter is not None:
             adapter = run.adapter
-        cost = read_json(run.cost_path)
+        cost = read_sealed(run.cost_path)
         return cls(run.model, adapter, record.suite, suite.metrics, suite.dev, cost)
 
 

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from adaptkit.errors import ModelError, first_line
+from adaptkit.seal import check
 from adaptkit.weight_files import read_json_object
 
 Kind = Literal["causal", "masked", "classifier", "encoder"]
@@ -27,11 +28,14 @@ _OFFLINE_FIX = (
 def find(path: str | Path) -> Path:
     """The local folder of a model: `path`, what a .gguf file was turned into, or the snapshot of a hub id.
 
-    Of a hub id only weights, configs, tokenizer, card and licence are fetched.
-    Raises: ModelError when there is no such folder, or neither hub nor cache gives the id.
+    Of a hub id only weights, configs, tokenizer, card and licence are fetched. What a run made is held
+    against the digests that the run recorded.
+    Raises: DataError for a damaged file of a run; ModelError when there is no such folder, or neither hub nor
+        cache gives the id.
     """
     name, folder = str(path), Path(path).expanduser()
     if folder.is_dir():
+        check(folder)
         return folder
     if folder.suffix == ".gguf" and folder.is_file():
         from adaptkit.models.gguf import from_gguf

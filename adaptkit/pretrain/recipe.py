@@ -24,7 +24,7 @@ from adaptkit.models.sentence.pooling_files import copy_pooling_files
 from adaptkit.pretrain.config import PretrainConfig
 from adaptkit.pretrain.language_scores import language_rows, language_scores
 from adaptkit.pretrain.starting_point import StartingPoint, check_base, prepare, read_splits
-from adaptkit.run import Run, read_json
+from adaptkit.run import Run, read_sealed
 from adaptkit.run_record import ModelKind, RecipeKind, RunRecord, SuiteRecord, read_record
 from adaptkit.trainer.lifecycle import Outcome, first_outputs, merge_checked, run_recipe
 from adaptkit.trainer.objective import CausalLM, MaskedLM, Objective
@@ -54,7 +54,7 @@ class PretrainResult:
         """Read from a finished run."""
         record = read_record(run)
         scores = record.suites[SUITE].metrics
-        return cls(run.model, read_json(run.cost_path), scores, record.num_steps, record.params)
+        return cls(run.model, read_sealed(run.cost_path), scores, record.num_steps, record.params)
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from adaptkit.run import Run, read_json
+from adaptkit.run import Run, read_json, read_sealed
 from adaptkit.run_record import read_record
 from adaptkit.study.breakeven import Prices, Training, Workload, own_usd_per_month, usd_per_1k_requests
 from adaptkit.study.record import ArmRecord, DecisionRecord
@@ -129,7 +129,7 @@ def _counted(results: Results, task: str, arm: ArmRecord) -> _Speed | None:
     """A baseline's speed while it answered the test; it keeps no model, and its memory is not counted."""
     if arm.origin != BASELINE:
         return None
-    costs = [read_json(Run(path).cost_path) for cell in results.of(task, arm.name) for path in cell.paid_by]
+    costs = [read_sealed(Run(path).cost_path) for cell in results.of(task, arm.name) for path in cell.paid_by]
     speeds = [cost["requests_per_s"] for cost in costs if cost.get("requests_per_s")]
     if not speeds:
         return None

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Literal
 
 from adaptkit.errors import DataError
-from adaptkit.run import read_json, write_json
+from adaptkit.run import read_sealed, write_sealed
 from adaptkit.run_record import Record, validated
 from adaptkit.study.account_record import LeftOutRecord, PlanRecord, SpendRecord
 from adaptkit.study.data_record import DataRecord
@@ -201,10 +201,10 @@ def read_study(folder: str | Path) -> StudyRecord:
     if not path.is_file():
         fix = "run the same `adaptkit compare` again: finished stages are skipped"
         raise DataError("no finished study here: it holds no study.json", where=str(folder), fix=fix)
-    value = read_json(path)
+    value = read_sealed(path)
     return validated(StudyRecord, value if "format" in value else {"format": 1}, str(path), STUDY_FORMAT)
 
 
 def write_study(folder: str | Path, record: StudyRecord) -> None:
     """Write study.json."""
-    write_json(Path(folder) / STUDY_FILE, record.model_dump(mode="json"))
+    write_sealed(Path(folder) / STUDY_FILE, record.model_dump(mode="json"))

@@ -15,7 +15,8 @@ from typing import Any
 
 from adaptkit.data.score_table import ScoreTable
 from adaptkit.errors import DataError
-from adaptkit.run import Run, read_json, read_jsonl
+from adaptkit.run import Run, read_json, read_jsonl, read_sealed
+from adaptkit.seal import check
 from adaptkit.study.record import (
     ArmRecord,
     ForgettingRecord,
@@ -276,11 +277,13 @@ class _Reader:
             if not path.exists():
                 what = f"the per-item scores of suite '{suite}' are missing"
                 raise DataError(what, where=str(path), fix=AGAIN)
+            check(path)
             self._rows[name, suite] = sorted(read_jsonl(path), key=lambda row: str(row["id"]))
         return self._rows[name, suite]
 
     def cell(self, score: ScoreRecord) -> Cell:
         run = self.run(score.run)
+        check(run.scores(score.suite))
         scores = read_json(run.scores(score.suite)) if run.scores(score.suite).exists() else {}
         paid_by = tuple(self.run(name).path for name in score.paid_by)
         tuned_by = tuple(self.run(name).path for name in score.tuned_by)
@@ -308,7 +311,7 @@ def total_cost(runs: Sequence[Path]) -> Cost:
     for path in runs:
         if not Run(path).cost_path.exists():
             raise DataError("this run has no cost.json: it did not end", where=str(path), fix=AGAIN)
-        rows.append(read_json(Run(path).cost_path))
+        rows.append(read_sealed(Run(path).cost_path))
     return Cost(
         flops=sum(row.get("flops") or 0.0 for row in rows),
         seconds=sum(row.get("seconds") or 0.0 for row in rows),

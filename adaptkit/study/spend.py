@@ -10,7 +10,7 @@ import torch
 
 from adaptkit import models
 from adaptkit.errors import BudgetError
-from adaptkit.run import Run, read_json, write_json
+from adaptkit.run import Run, read_sealed, write_sealed
 
 
 def meta_model(shape: Any, kind: models.Kind, num_labels: int | None = None) -> Any:
@@ -47,6 +47,6 @@ def after_scoring(flops: float, scoring: float, what: str) -> float:
 
 def charge_scoring(run: Run, flops: float) -> None:
     """Add what scoring a finished run's candidate took to its cost.json, once."""
-    cost = read_json(run.cost_path)
+    cost = read_sealed(run.cost_path)
     if "scoring_flops" not in cost:
-        write_json(run.cost_path, {**cost, "flops": cost["flops"] + flops, "scoring_flops": flops})
+        write_sealed(run.cost_path, {**cost, "flops": cost["flops"] + flops, "scoring_flops": flops})

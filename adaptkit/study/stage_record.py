@@ -10,7 +10,7 @@ from enum import StrEnum
 from pathlib import Path
 from typing import Literal, TypeVar
 
-from adaptkit.run import FORMAT, read_json, write_json
+from adaptkit.run import FORMAT, read_sealed, write_sealed
 from adaptkit.run_record import ModelKind, Record, validated
 from adaptkit.study.arms import Arm, Origin
 from adaptkit.study.data_record import DataRecord, TokenizerRecord
@@ -176,9 +176,9 @@ def read_result(path: Path, kind: type[S]) -> S:
 
     Raises: DataError for a file of an older release, or one that does not fit.
     """
-    return validated(kind, read_json(path), str(path))
+    return validated(kind, read_sealed(path), str(path))
 
 
 def write_result(path: Path, result: StageResult) -> None:
     """Write what a stage left; the stage is finished from then on."""
-    write_json(path, result.model_dump(mode="json"))
+    write_sealed(path, result.model_dump(mode="json"))

@@ -22,7 +22,7 @@ from torch import Tensor, nn
 from adaptkit.adapters import merge, save_adapter
 from adaptkit.data.heldout import Calibration, HeldOut, write_calibration, write_held_out
 from adaptkit.errors import AdaptkitError, ModelError
-from adaptkit.run import Run, write_json, write_jsonl
+from adaptkit.run import Run, write_json, write_jsonl, write_sealed
 from adaptkit.run_lock import hold
 from adaptkit.run_record import RunRecord
 from adaptkit.trainer import parallel
@@ -107,7 +107,7 @@ def _finish(run: Run, outcome: Outcome) -> None:
         write_held_out(run, outcome.held_out)
     if outcome.calibration is not None:
         write_calibration(run, outcome.calibration)
-    write_json(run.cost_path, outcome.cost)
+    write_sealed(run.cost_path, outcome.cost)
     run.finish(record=record.model_dump(mode="json"))
 
 

@@ -11,7 +11,7 @@ from adaptkit.architecture import default_learning_rate
 from adaptkit.compare.stage import Stage
 from adaptkit.compare.workspace import Workspace, tidy
 from adaptkit.models.folder import saved_shape
-from adaptkit.run import Run, read_json, write_json, write_jsonl
+from adaptkit.run import Run, read_json, write_json, write_jsonl, write_sealed
 from adaptkit.run_record import RecipeKind, RunRecord, SuiteRecord, read_record
 from adaptkit.study.arms import Arm
 from adaptkit.study.spend import meta_model
@@ -58,7 +58,7 @@ def baseline(workspace: Workspace, stage: Stage, threads: int) -> BaselineResult
         return BaselineResult()
     run = workspace.open_fields(f"{settings.name}-baseline", {"name": answered.name})
     if not run.finished:
-        write_json(run.cost_path, answered.cost)
+        write_sealed(run.cost_path, answered.cost)
         _write(run, settings, Answers(answered.rows), RecipeKind.BASELINE)
     score = read_json(run.scores(settings.name))["metrics"][settings.score]
     return BaselineResult(
@@ -109,7 +109,7 @@ def _frozen(workspace: Workspace, work: Assignment, origin_run: str | None) -> T
     run = workspace.open_fields(f"{work.task.name}-{work.arm.adaptation}", fields, model=str(work.origin))
     if not run.finished:
         answers = work.task.task_kind.frozen(work)
-        write_json(run.cost_path, answers.cost)
+        write_sealed(run.cost_path, answers.cost)
         _write(run, work.task, answers, RecipeKind.FROZEN)
     served = origin_run if work.arm.adaptation.is_a_model else None
     return TaskResult(run=run.path.name, suite=work.task.name, model_run=served)

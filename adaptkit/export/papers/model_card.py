@@ -18,7 +18,7 @@ from adaptkit.export.papers.lineage import Training
 from adaptkit.export.papers.provenance import Provenance, code
 from adaptkit.export.record import ExportRecord, ServedKind
 from adaptkit.export.source import Source
-from adaptkit.run import Run, read_json, write_text
+from adaptkit.run import Run, read_json, read_sealed, write_text
 from adaptkit.run_record import RecipeKind, SplitRecord, read_record
 from adaptkit.study.record import read_study
 from adaptkit.study.verdict_record import ArmScoreRecord, read_verdict
@@ -186,7 +186,7 @@ def _budget(source: Source) -> list[tuple[str, str]]:
         rows.append(("allowed by the study, per arm and seed", allowed))
     if source.run is None or not Run(source.run).cost_path.is_file():
         return [*rows, ("the training", "not recorded in this folder")]
-    cost = read_json(Run(source.run).cost_path)
+    cost = read_sealed(Run(source.run).cost_path)
     figures = [
         ("training FLOPs", "flops", "{:.3g}"),
         ("training tokens", "tokens", "{:,}"),

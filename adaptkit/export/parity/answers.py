@@ -5,6 +5,7 @@ Shape letters: N texts, T tokens, L classes, D hidden size.
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
@@ -20,8 +21,9 @@ from adaptkit.finetune.tasks import Classify, Task, task_of
 from adaptkit.models.batching import batches_by_length, pad_right
 from adaptkit.models.bits_per_byte import bits_per_byte, score_documents
 from adaptkit.models.sentence.dense import read_dense
-from adaptkit.models.sentence.layout import Layout, read_layout
+from adaptkit.models.sentence.layout import Layout, check_servable, read_layout
 from adaptkit.models.sentence.pooling import pool
+from adaptkit.models.sentence.text_tokens import lower_cased, token_ids
 from adaptkit.run_record import RecipeKind
 
 if TYPE_CHECKING:
@@ -63,6 +65,7 @@ def ask(
     texts = data.texts
     if source.kind == "embed":
         layout = read_layout(source.folder, model.config, tokenizer)
+        check_servable(layout, str(source.folder))
         return Answers(
             vectors=embed(model, tokenizer, texts, layout, read_dense(source.folder, layout.dense))
         )
@@ -99,8 +102,9 @@ def embed(
     `dense` is what the pooled vectors go through: `models.sentence.dense.read_dense`.
     """
     dense = (dense or nn.Identity()).to(model.device).double()
-    prompted = [layout.prompt(None) + text for text in texts]
-    encoded = tokenizer(prompted, truncation=True, max_length=layout.max_length)["input_ids"]
+    if layout.lower_case:
+        tokenizer = lower_cased(copy.deepcopy(tokenizer))
+    encoded = token_ids(tokenizer, layout, texts, layout.prompt(None))
     vectors: dict[int, Tensor] = {}
     for items in batches_by_length([len(ids) for ids in encoded], BATCH_TOKENS):
         batch = pad_right([encoded[i] for i in items], tokenizer.pad_token_id or 0, model.device)

@@ -9,6 +9,8 @@ import shutil
 from pathlib import Path
 
 from adaptkit.errors import ModelError
+from adaptkit.models.sentence.layout import read_pooling
+from adaptkit.models.sentence.text_settings import sends_messages
 from adaptkit.run import read_json, write_json
 
 MODULES = "modules.json"
@@ -26,9 +28,9 @@ def check_mean_pooling(folder: Path) -> None:
     if not (folder / MODULES).exists() or not (folder / POOLING).exists():
         what = "does not say how its hidden states become a vector (no modules.json)"
         raise ModelError(what, where=str(folder), fix=fix)
-    pooling = read_json(folder / POOLING)
-    by_mean = pooling.get("pooling_mode_mean_tokens") or pooling.get("pooling_mode") == "mean"
+    pooling, include_prompt = read_pooling(folder / POOLING)
     modules = [str(module.get("type", "")) for module in read_json(folder / MODULES)]
+    by_mean = pooling == "mean" and include_prompt and not sends_messages(folder)
     if not by_mean or any(module.endswith("Dense") for module in modules):
         what = "makes its vectors otherwise than by the mean, which is all that a student learns here"
         raise ModelError(what, where=str(folder), fix=fix)

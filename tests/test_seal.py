@@ -1,0 +1,151 @@
+"""Nothing rots unseen: one flipped bit in what a run, a study or an index left is found before it is used."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import random
+from pathlib import Path
+
+import numpy as np
+import pytest
+from fake_study import write_study
+
+from adaptkit.embed.index import Index, build
+from adaptkit.errors import AdaptkitError, DataError, ModelError
+from adaptkit.models import find
+from adaptkit.run import Run, read_sealed, write_json, write_jsonl, write_sealed
+from adaptkit.seal import LATER, SEAL, WRITTEN, check, digests, sealed, unsealed
+from adaptkit.study.results import collect
+from adaptkit.study.verdict import judge
+
+FLIPS = int(os.environ.get("ADAPTKIT_FLIPS", "150"))
+
+
+def flip(path: Path, rng: random.Random) -> bytes:
+    """Flip one bit of a file in place; what it held before."""
+    before = path.read_bytes()
+    place = rng.randrange(len(before))
+    path.write_bytes(before[:place] + bytes([before[place] ^ 1 << rng.randrange(8)]) + before[place + 1 :])
+    return before
+
+
+@pytest.fixture
+def run(tmp_path) -> Run:
+    run = Run.open(tmp_path / "runs", "pretrain", {"seed": 0})
+    run.start()
+    (run.model).mkdir()
+    write_json(run.model / "config.json", {"model_type": "llama"})
+    (run.model / "model.safetensors").write_bytes(bytes(range(256)))
+    write_jsonl(run.items("language"), [{"id": "a", "nats": 1.5}])
+    run.finish()
+    return run
+
+
+def test_a_run_lists_what_it_leaves_and_nothing_that_comes_later(run):
+    listed = set(run.manifest()[WRITTEN])
+    assert listed == {"config.yaml", "model/config.json", "model/model.safetensors", "eval/language.jsonl"}
+    for later in LATER - {"manifest.json"}:
+        write_json(run.path / later, {})
+    (run.report).mkdir()
+    write_json(run.report / "verdict.json", {})
+    assert set(digests(run.path)) == listed
+    check(run.path)
+
+
+@pytest.mark.parametrize("name", ["model/model.safetensors", "model/config.json", "eval/language.jsonl"])
+def test_a_damaged_file_names_itself_and_the_way_out(run, name):
+    check(run.path)  # once found good, it is looked at again when it changes
+    flip(run.path / name, random.Random(0))
+    with pytest.raises(DataError, match="this file is damaged") as caught:
+        check(run.path)
+    assert caught.value.where == str(run.path / name)
+    assert f"delete {run.path} and make it again" in str(caught.value.fix)
+
+
+def test_only_what_is_read_is_looked_at(run):
+    flip(run.items("language"), random.Random(0))
+    check(run.model)
+    with pytest.raises(DataError):
+        check(run.items("language"))
+
+
+def test_a_missing_file_is_found(run):
+    (run.model / "model.safetensors").unlink()
+    with pytest.raises(DataError, match="missing"):
+        check(run.model)
+
+
+def test_a_trained_model_is_checked_wherever_it_is_found(run):
+    assert find(run.model) == run.model
+    flip(run.model / "model.safetensors", random.Random(1))
+    with pytest.raises(DataError, match="damaged"):
+        find(run.model)
+
+
+def test_folders_that_no_run_made_are_left_alone(tmp_path):
+    (tmp_path / "model").mkdir()
+    (tmp_path / "manifest.json").write_text("[1, 2]")
+    check(tmp_path / "model")
+    (tmp_path / "manifest.json").unlink()
+    check(tmp_path / "model")
+    with pytest.raises(ModelError):
+        find(tmp_path / "nothing")
+
+
+def test_a_seal_holds_what_it_was_put_on(tmp_path):
+    value = {"b": [1, 2.5, None], "a": {"x": "\u00e4\ud800"}}
+    path = tmp_path / "record.json"
+    write_sealed(path, value)
+    assert read_sealed(path) == value and SEAL in json.loads(path.read_text())
+    assert unsealed(value, path) is value, "what was never sealed is not refused"
+    assert sealed(sealed(value)) == sealed(value)
+
+
+@pytest.mark.parametrize("seed", range(30))
+def test_a_flip_in_a_record_is_found_or_changes_nothing(tmp_path, seed):
+    path, value = tmp_path / "record.json", {"arms": ["generic", "continued"], "margin": 0.01}
+    write_sealed(path, value)
+    flip(path, random.Random(seed))
+    with contextlib.suppress(AdaptkitError):
+        assert {name: read_sealed(path).get(name) for name in value} == value
+
+
+def test_no_flip_in_a_finished_study_changes_its_verdict_unseen(tmp_path):
+    study = write_study(tmp_path, fractions=(1.0,), num_documents=20, num_rows=60)
+    for folder in tmp_path.iterdir():
+        Run(folder).finish()
+    line, rng, found = judge(collect(study)).line, random.Random(0), 0
+    files = [path for path in sorted(tmp_path.rglob("*")) if path.is_file() and path.stat().st_size]
+    for _ in range(FLIPS):
+        path = rng.choice(files)
+        before = flip(path, rng)
+        try:
+            assert judge(collect(study)).line == line, path
+        except AdaptkitError as error:
+            found += 1
+            assert path.name in f"{error.where}", (path, error.where)
+        path.write_bytes(before)
+    assert found > FLIPS / 4, "most files are read"
+
+
+def test_no_flip_of_vectors_or_ids_changes_a_search_unseen(tmp_path):
+    class Vectors:
+        info = {"model": "0" * 64, "dimensions": 8, "normalised": True, "count": 50}
+
+        def vectors(self):
+            return np.random.default_rng(0).normal(size=(50, 8)).astype(np.float32)
+
+        def ids(self):
+            return [f"doc{i}" for i in range(50)]
+
+    build(Vectors(), tmp_path / "index")
+    query = np.ones((1, 8), np.float32)
+    hits, rng = Index.open(tmp_path / "index").nearest(query, 10), random.Random(0)
+    for number in range(60):
+        path = sorted((tmp_path / "index").iterdir())[number % 3]
+        before = flip(path, rng)
+        with contextlib.suppress(AdaptkitError):
+            assert Index.open(tmp_path / "index").nearest(query, 10) == hits, path
+        path.write_bytes(before)
