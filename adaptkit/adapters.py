@@ -28,6 +28,10 @@ if TYPE_CHECKING:
 ALL_LINEAR = "all-linear"
 PEFT_HEADS = ("classifier", "score")  # peft trains and saves these by itself for sequence classification
 
+STATE_SPACE = ("mamba", "mamba2", "falcon_mamba", "falcon_h1", "nemotron_h")
+READ_BY_KERNELS = ("out_proj", "dt_proj")
+"""Layers of a state-space block whose weights its kernels read themselves, past any adapter."""
+
 
 class AdapterConfig(Config):
     """How a model is adapted: by training all weights (`none`) or a low-rank update of some matrices."""
@@ -213,6 +217,8 @@ def _targets(model: PreTrainedModel, targets: str | list[str], heads: list[str])
     from transformers.pytorch_utils import Conv1D
 
     linear = [name for name, module in model.named_modules() if isinstance(module, (Linear, Conv1D))]
+    if model.config.model_type in STATE_SPACE:
+        linear = [name for name in linear if _ending(name) not in READ_BY_KERNELS]
     outside = {name for name in linear if any(name == head or name.startswith(f"{head}.") for head in heads)}
     inside = [name for name in linear if name not in outside]
     if targets != ALL_LINEAR:

@@ -47,6 +47,8 @@ LEVELS = {
     "run_lock": 1,
     "architecture": 1,
     "models": 1,
+    "model_uses": 1,
+    "weight_files": 1,
     "adapters": 1,
     "ops": 1,
     "run": 1,

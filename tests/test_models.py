@@ -374,6 +374,7 @@ def test_incomplete_and_unsafe_folders(tmp_path, folders):
     index = {"weight_map": {"a": "one.safetensors", "b": "two.safetensors"}}
     (folder / "model.safetensors.index.json").write_text(json.dumps(index))
     assert "2 of 2 weight files" in refusal(lambda: models.load(folder, "causal"))
+    (folder / "model.safetensors.index.json").unlink()
     shutil.copy(folders["llama"] / "model.safetensors", folder)
     (folder / "config.json").write_text("{")
     assert "not readable as JSON" in refusal(lambda: models.load(folder, "causal"))

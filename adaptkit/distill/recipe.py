@@ -26,7 +26,7 @@ from adaptkit.data.readers import Dataset
 from adaptkit.data.tokenizers import bytes_per_token, tokenizer_digest
 from adaptkit.distill.config import DistillConfig
 from adaptkit.distill.scores import ItemRow, suite_of
-from adaptkit.distill.start import Splits, Start, prepare, read_data, teacher_kind
+from adaptkit.distill.start import Splits, Start, check_models, prepare, read_data, teacher_kind
 from adaptkit.distill.student import remove_projections
 from adaptkit.models.round_trip import check_round_trip, lost_sentence
 from adaptkit.models.sentence.pooling_files import copy_pooling_files
@@ -96,6 +96,7 @@ def distill(config: DistillConfig, run: Run) -> DistillResult:
 
 def _train(config: DistillConfig, run: Run, ranks: Ranks) -> _Trained:
     kind = teacher_kind(config)
+    check_models(config)
     text = read_data(config, kind)
     start = prepare(config, run, text, kind, ranks)
     if kind == "causal":

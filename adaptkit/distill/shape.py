@@ -11,10 +11,9 @@ from adaptkit.architecture import architecture
 from adaptkit.distill.config import FROM_TEACHER, DistillConfig
 from adaptkit.distill.depth import copy_config
 from adaptkit.errors import ConfigError, ModelError
+from adaptkit.models.capabilities import PRUNABLE
 from adaptkit.trainer.distillation import REPLACING, Kind
 
-SERVED = ("bert", "modernbert", "llama", "qwen3")
-"""transformers' model types that a student may have."""
 FFN_STEP = 128
 
 
@@ -31,6 +30,8 @@ def student_shape(config: DistillConfig, teacher: Any, kind: Kind) -> Any:
         return AutoConfig.from_pretrained(models.find(settings.start), local_files_only=True)
     shape = copy_config(teacher)
     shape.num_hidden_layers = settings.layers or max(1, teacher.num_hidden_layers // 2)
+    if getattr(shape, "layer_types", None):
+        shape.layer_types = shape.layer_types[: shape.num_hidden_layers]
     for name, wanted, most in (
         ("layers", shape.num_hidden_layers, teacher.num_hidden_layers),
         ("width", settings.width, teacher.hidden_size),
@@ -90,8 +91,8 @@ def check_pair(config: DistillConfig, kind: Kind, student: Any, teacher: Any) ->
 
 def check_shape(shape: str) -> None:
     """Raises: ModelError for a transformers `model_type` that no vLLM server runs."""
-    if shape not in SERVED:
-        what = f"a student of the shape '{shape}' is not served: only {', '.join(SERVED)} are"
+    if shape not in PRUNABLE:
+        what = f"a student of the shape '{shape}' is not served: only {', '.join(PRUNABLE)} are"
         fix = "use student.start=fresh, which makes a Llama or a ModernBERT"
         raise ModelError(what, where="student", fix=fix)
 

@@ -15,7 +15,7 @@ from adaptkit.adapters import attach
 from adaptkit.data.readers import Dataset
 from adaptkit.distill import http_teacher
 from adaptkit.distill.answer_store import TOP_K
-from adaptkit.distill.config import DistillConfig
+from adaptkit.distill.config import FROM_TEACHER, DistillConfig
 from adaptkit.distill.http_teacher import ServedTeacher
 from adaptkit.distill.rows import Rows
 from adaptkit.distill.sequence_level import Writer, local_writer, served_writer, teacher_texts
@@ -30,6 +30,8 @@ from adaptkit.distill.student import (
 )
 from adaptkit.distill.teacher import OnlineTeacher, StoredTeacher, local_scorer
 from adaptkit.errors import ConfigError
+from adaptkit.model_uses import Use
+from adaptkit.models.capabilities import capabilities
 from adaptkit.models.sentence.pooling_files import check_mean_pooling
 from adaptkit.run import Run, model_digest
 from adaptkit.trainer.device import default_device
@@ -98,6 +100,22 @@ def teacher_kind(config: DistillConfig) -> Kind:
     if config.served:
         return "causal"
     return models.model_kind(config.teacher)
+
+
+def check_models(config: DistillConfig) -> None:
+    """Refuse a teacher or a student's start that cannot be used so, before anything is read.
+
+    Raises: ModelError; ConfigError for rows of more tokens than one of them has positions for.
+    """
+    own_blocks = config.student.start in FROM_TEACHER
+    for key, folder in config.folders().items():
+        model = capabilities(folder)
+        learns = own_blocks or key != "teacher"
+        use = Use.DISTILL if own_blocks else Use.TEACH
+        model.check(use, config.adapter if learns else None)
+        if learns:
+            check_shape(model.config.model_type)
+        model.fitting(config.size.seq_len, "size.seq_len", chosen=True)
 
 
 def read_data(config: DistillConfig, kind: Kind) -> Splits:

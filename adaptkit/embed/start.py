@@ -20,6 +20,8 @@ from adaptkit.embed.objective import MARGIN, Contrastive, PooledModel, Scored
 from adaptkit.embed.rows import Example, TextRows, groups_of
 from adaptkit.embed.tsdae import Denoising, NoisyTexts, decoder_of
 from adaptkit.errors import ConfigError, ModelError
+from adaptkit.model_uses import Use
+from adaptkit.models.capabilities import capabilities
 from adaptkit.models.sentence.dense import width_of
 from adaptkit.models.sentence.layout import changed
 from adaptkit.models.sentence.pooling import Pooling, by_structure, num_modes
@@ -94,7 +96,15 @@ def steps_for_budget(config: EmbedConfig, flops: float, epochs: float = 0) -> in
 
 
 def base_encoder(config: EmbedConfig) -> Encoder:
-    """The base with the layout that the config asks for."""
+    """The base with the layout that the config asks for.
+
+    Raises: ModelError for a base that gives no vectors; ConfigError for more tokens than it has positions
+        for.
+    """
+    base = capabilities(config.base)
+    base.check(Use.EMBED, config.adapter)
+    chosen = "max_length" in config.model_fields_set
+    max_length = base.fitting(config.max_length, "max_length", chosen=chosen)
     encoder = Encoder.load(config.base)
     if config.loss == "simcse" and not _has_dropout(encoder.model):
         what = "the base has no dropout, which simcse sets a text apart from itself by"
@@ -116,7 +126,7 @@ def base_encoder(config: EmbedConfig) -> Encoder:
         encoder.width,
         pooling=pooling,
         normalised=True,
-        max_length=min(config.max_length, layout.longest),
+        max_length=max_length,
         prompts={**layout.prompts, **config.prompts},
         dimensions=tuple(sorted(dimensions, reverse=True)),
         include_prompt=True,

@@ -41,6 +41,8 @@ from adaptkit.export.record import (
 )
 from adaptkit.export.source import Source
 from adaptkit.export.weights import load_trained, write_model
+from adaptkit.model_uses import Use
+from adaptkit.models.capabilities import capabilities
 from adaptkit.run import Run, read_json, write_json
 
 if TYPE_CHECKING:
@@ -154,6 +156,7 @@ def _check_request(source: Source, format: Format, options: Options) -> None:
     if read_json(source.folder / "config.json").get("quantization_config"):
         what = "is quantised already; rounding it again would only lose more"
         raise ModelError(what, where=str(source.folder), fix="export the run or model that it was made from")
+    capabilities(source.folder).check(Use.EXPORT)
     if options.method == "gptq" and format.grid is None:
         what = f"gptq rounds weights, and {format.name} keeps them"
         raise ConfigError(what, where="--method", fix="use int4 or int8")

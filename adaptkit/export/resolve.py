@@ -13,6 +13,7 @@ from adaptkit.export.pick import choose
 from adaptkit.export.source import Source, of_model, of_run
 from adaptkit.run import Run
 from adaptkit.study.record import is_study
+from adaptkit.weight_files import check_weight_files
 
 
 def resolve(
@@ -47,7 +48,8 @@ def _of_folder(folder: Path) -> Source:
     Raises: ModelError for a folder without a whole model; DataError for a run that has not ended.
     """
     is_adapter = (folder / "adapter_config.json").is_file()
-    if (folder / "config.json").is_file() and not is_adapter:
+    if (folder / "config.json").is_file():
+        check_weight_files(folder)  # says so where an adapter stands beside whole weights
         return of_model(folder)
     if Run(folder).config_path.is_file():
         return of_run(folder)

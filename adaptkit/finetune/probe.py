@@ -16,6 +16,7 @@ from adaptkit.data.labels import label_rows, label_scores
 from adaptkit.finetune.frozen_answers import ForwardMeter, FrozenAnswers
 from adaptkit.models.batching import batches_by_length, pad_right
 from adaptkit.models.control_tokens import encode
+from adaptkit.models.positions import fitting_length
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -45,7 +46,7 @@ def probe_rows(
 
     Args:
         model: any language model, encoder or classifier; it is not changed.
-        max_length: tokens after which a text is cut.
+        max_length: tokens after which a text is cut, at most as many as the model has positions for.
         metric: accuracy or macro_f1, what C is chosen by.
     Raises: DataError for a dev or test label that the training rows lack.
     """
@@ -91,6 +92,7 @@ def features(
     meter: ForwardMeter,
 ) -> np.ndarray:
     """Last hidden states averaged over each text's tokens, float32 [num_texts, hidden_size]; no gradient."""
+    max_length = fitting_length(max_length, models.unwrap(model).config)
     encoded = encode(tokenizer, texts, max_length=max_length)
     backbone = models.unwrap(model).base_model
     order: list[int] = []

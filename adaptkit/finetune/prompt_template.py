@@ -13,6 +13,7 @@ from adaptkit.data.message_fields import message_text, taught_turns
 from adaptkit.data.readers import Row
 from adaptkit.errors import DataError
 from adaptkit.models.control_tokens import encode, frame
+from adaptkit.models.positions import fitting_length
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -60,8 +61,7 @@ def opening(tokenizer: PreTrainedTokenizerBase) -> list[int]:
 
 def context_length(model: nn.Module) -> int:
     """Tokens the model can read at once, at most `LONGEST_CONTEXT`."""
-    config = models.unwrap(model).config.get_text_config()
-    return min(LONGEST_CONTEXT, getattr(config, "max_position_embeddings", LONGEST_CONTEXT))
+    return fitting_length(LONGEST_CONTEXT, models.unwrap(model).config)
 
 
 def question_and_answer(row: Row) -> tuple[str, str]:

@@ -30,6 +30,7 @@ from adaptkit.data.splitting import split
 from adaptkit.data.tokenizers import with_chat_template
 from adaptkit.finetune.config import FinetuneConfig
 from adaptkit.finetune.tasks import TASKS, Task, load_model
+from adaptkit.models.capabilities import capabilities
 from adaptkit.models.generation_settings import bending_settings, stop_at
 from adaptkit.models.generation_settings import end_ids as ends_of
 from adaptkit.run import Run, read_sealed
@@ -112,13 +113,28 @@ def steps_for_budget(config: FinetuneConfig, flops: float, epochs: float) -> int
 
     Raises: BudgetError if it does not pay for one; DataError, ModelError.
     """
+    config = _fitting(config)
     tokenizer, train = models.load_tokenizer(config.base), _read(config)["train"]
     task = _task(config, tokenizer, train)
     model, _ = _trainable(config, task, tokenizer)
     return affordable_steps(model, task.objective(), task.source(train), config.trainer, flops, epochs=epochs)
 
 
+def _fitting(config: FinetuneConfig) -> FinetuneConfig:
+    """The config with a length that the base has positions for.
+
+    Raises: ModelError for a base that cannot be fine-tuned so; ConfigError for a length of the user's that is
+        too long.
+    """
+    base = capabilities(config.base)
+    base.check(TASKS[config.kind].use, config.adapter)
+    chosen = "max_length" in config.model_fields_set
+    length = base.fitting(config.max_length, "max_length", chosen=chosen)
+    return config.model_copy(update={"max_length": length})
+
+
 def _train(config: FinetuneConfig, run: Run, ranks: Ranks) -> _Trained:
+    config = _fitting(config)
     tokenizer = models.load_tokenizer(config.base)
     splits = _read(config)
     task = _task(config, tokenizer, splits["train"])
@@ -220,7 +236,7 @@ def _score(
         suite=config.task,
         base=config.base,
         adapter=config.adapter.for_record(),
-        seq_len=config.max_length,
+        seq_len=task.max_length,
         splits={name: split_record(dataset) for name, dataset in splits.items()},
         suites={config.task: SuiteRecord(judged_on="test", num_items=len(rows), metrics=metrics, dev=dev)},
         num_steps=result.num_steps,

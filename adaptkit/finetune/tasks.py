@@ -24,6 +24,7 @@ from adaptkit.errors import DataError
 from adaptkit.finetune.choice_likelihood import score_choices, softmax
 from adaptkit.finetune.generation import generate
 from adaptkit.finetune.prompt_template import context_length
+from adaptkit.model_uses import Use
 from adaptkit.models.control_tokens import control_tokens, encode_rendered
 from adaptkit.trainer.objective import CausalLM, Classification, Objective
 
@@ -40,13 +41,17 @@ class Task(Protocol):
 
     Attributes:
         want: the rows it reads, as `adaptkit.data.read` names them.
+        use: what it needs a base for.
         model_kind: the head it trains.
+        max_length: tokens after which an example is cut.
         label_names: the classes in the order of the head's outputs; empty for free text.
     """
 
     want: Literal["sft", "labelled"]
+    use: Use
     model_kind: Literal["causal", "classifier"]
     label_names: list[str]
+    max_length: int
 
     def __init__(
         self, tokenizer: PreTrainedTokenizerFast, labels: Sequence[str], max_length: int, max_new_tokens: int
@@ -68,7 +73,7 @@ class Task(Protocol):
 class Classify(Task):
     """A head on the pooled state: the last token of a causal model, the encoder's own pooling otherwise."""
 
-    want, model_kind = "labelled", "classifier"
+    want, use, model_kind = "labelled", Use.CLASSIFY, "classifier"
 
     def __init__(
         self, tokenizer: PreTrainedTokenizerFast, labels: Sequence[str], max_length: int, max_new_tokens: int
@@ -94,7 +99,7 @@ class LabelWords(Task):
     An item is answered by the most likely label, closing token included.
     """
 
-    want, model_kind = "labelled", "causal"
+    want, use, model_kind = "labelled", Use.LABEL_WORDS, "causal"
 
     def __init__(
         self, tokenizer: PreTrainedTokenizerFast, labels: Sequence[str], max_length: int, max_new_tokens: int
@@ -162,7 +167,7 @@ class LabelWords(Task):
 class Instruct(Task):
     """Answers to prompts and conversations; plain text trains too, but has nothing to be answered."""
 
-    want, model_kind = "sft", "causal"
+    want, use, model_kind = "sft", Use.SFT, "causal"
 
     def __init__(
         self, tokenizer: PreTrainedTokenizerFast, labels: Sequence[str], max_length: int, max_new_tokens: int

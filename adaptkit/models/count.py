@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Any
 
 from torch import Tensor, nn
 
@@ -64,12 +65,23 @@ def flops_per_token(model: nn.Module, seq_len: int) -> Flops:
         forward += size
         through += size * below
         trained += size * weight.requires_grad
-    config = text_config(model)
-    width = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
-    attention = 4.0 * config.num_hidden_layers * config.num_attention_heads * width * seq_len
+    attention = _attention_flops(text_config(model), seq_len)
     passed_through = through / forward if forward else 0.0
     backward = 2.0 * through + 2.0 * trained + 2.0 * attention * passed_through
     return Flops(forward=2.0 * forward + attention, train=2.0 * forward + attention + backward)
+
+
+def _attention_flops(config: Any, seq_len: int) -> float:
+    """Scores and sums of one token's attention in all layers; nothing for layers that have none."""
+    heads = getattr(config, "num_attention_heads", None)
+    if not isinstance(heads, int) or heads < 1:
+        return 0.0
+    width = getattr(config, "head_dim", None) or config.hidden_size // heads
+    layers = config.num_hidden_layers
+    types = getattr(config, "layer_types", None)
+    if types:
+        layers = sum("attention" in kind for kind in types)
+    return 4.0 * layers * heads * width * seq_len
 
 
 def _weights(model: nn.Module) -> Iterator[tuple[nn.Parameter, nn.Module, float]]:

@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
-import json
 import re
 from pathlib import Path
 from typing import Any, Literal
 
 from adaptkit.errors import ModelError, first_line
 from adaptkit.seal import check
+from adaptkit.weight_files import read_json_object
 
 Kind = Literal["causal", "masked", "classifier", "encoder"]
 
 # The base's card and licence come along: what is made from it carries them over.
 HUB_FILES = ["*.json", "*.safetensors", "*.jinja", "*.model", "*.txt", "README.md", "LICENSE*", "NOTICE*"]
+ENCODER_DECODER = (
+    "is an encoder-decoder, and adaptkit trains decoders (Llama, Qwen, ...) and encoders (BERT, ...)"
+)
+ENCODER_DECODER_FIX = "choose a base of one of these kinds; of T5 and its kin, `embed` uses the encoder"
+QUANTISED_FIX = "give the unquantised base: training and export start from whole weights"
 _OFFLINE_FIX = (
     "give a local folder instead (on a machine with network: `hf download {name} --local-dir {short}`, then "
     "copy it), or unset HF_HUB_OFFLINE, or point HF_ENDPOINT at a mirror"
@@ -57,7 +62,10 @@ def find(path: str | Path) -> Path:
 
 
 def model_kind(path: str | Path) -> Kind:
-    """What a folder's weights were saved as, read from its config.json."""
+    """What a folder's weights were saved as, read from its config.json.
+
+    Raises: ModelError for an encoder-decoder.
+    """
     from transformers.models.auto.modeling_auto import (
         MODEL_FOR_CAUSAL_LM_MAPPING_NAMES,
         MODEL_FOR_MASKED_LM_MAPPING_NAMES,
@@ -65,6 +73,8 @@ def model_kind(path: str | Path) -> Kind:
 
     folder = find(path)
     config = read_json_object(folder, "config.json")
+    if is_encoder_decoder(config):
+        raise ModelError(ENCODER_DECODER, where=str(folder), fix=ENCODER_DECODER_FIX)
     name = (config.get("architectures") or [""])[0]
     if "MaskedLM" in name or name.endswith("ForPreTraining"):
         return "masked"
@@ -85,63 +95,50 @@ def model_kind(path: str | Path) -> Kind:
     )
 
 
+def is_encoder_decoder(config: dict[str, Any]) -> bool:
+    """Whether a config.json describes a model whose decoder reads what its encoder has read (T5, BART)."""
+    from transformers.models.auto.modeling_auto import MODEL_FOR_SEQ_TO_SEQ_CAUSAL_LM_MAPPING_NAMES
+
+    name = (config.get("architectures") or [""])[0]
+    if name.endswith(("EncoderModel", "CausalLM", "LMHeadModel")):
+        return False
+    writes_text = config.get("model_type") in MODEL_FOR_SEQ_TO_SEQ_CAUSAL_LM_MAPPING_NAMES
+    listens = "audio_config" in config
+    return bool(config.get("is_encoder_decoder", writes_text and not listens))
+
+
+def has_own_encoder(config: dict[str, Any]) -> bool:
+    """Whether an encoder-decoder's encoder is a model of its own, as sentence-transformers takes T5's."""
+    from transformers.models.auto.modeling_auto import (
+        MODEL_FOR_SEQ_TO_SEQ_CAUSAL_LM_MAPPING_NAMES,
+        MODEL_FOR_TEXT_ENCODING_MAPPING_NAMES,
+    )
+
+    kind = config.get("model_type")
+    return (
+        kind in MODEL_FOR_SEQ_TO_SEQ_CAUSAL_LM_MAPPING_NAMES and kind in MODEL_FOR_TEXT_ENCODING_MAPPING_NAMES
+    )
+
+
+def quantised_by(config: dict[str, Any]) -> str:
+    """What the weights of a folder are quantised by, as its config.json names it; empty for whole weights."""
+    settings = config.get("quantization_config") or {}
+    if not settings:
+        return ""
+    method = str(settings.get("quant_method") or "")
+    if not method and (settings.get("load_in_4bit") or settings.get("load_in_8bit")):
+        method = "bitsandbytes"
+    return method or "a method that it does not name"
+
+
+def quantised_already(method: str) -> str:
+    """The refusal of quantised weights, without its fix."""
+    return f"is quantised already, by {method}"
+
+
 def is_causal(path: str | Path) -> bool:
     """True for a folder that holds a left-to-right language model."""
     return model_kind(path) == "causal"
-
-
-def read_json_object(folder: Path, name: str) -> dict[str, Any]:
-    """The object that a JSON file of a model's folder holds. Raises: ModelError if there is none."""
-    try:
-        value = json.loads((folder / name).read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        held = ", ".join(sorted(p.name for p in folder.iterdir())[:8]) or "nothing"
-        raise ModelError(
-            f"{name} is missing (the folder holds: {held})",
-            where=str(folder),
-            fix="give the folder that `save_pretrained` wrote",
-        ) from None
-    except (ValueError, OSError) as error:
-        raise ModelError(
-            f"not readable as JSON: {error}",
-            where=str(folder / name),
-            fix="copy or download the folder again",
-        ) from None
-    if not isinstance(value, dict):
-        fix = "copy or download the folder again"
-        raise ModelError("must hold one JSON object", where=str(folder / name), fix=fix)
-    return value
-
-
-def check_weights(folder: Path) -> None:
-    """Refuse a folder without complete safetensors weights."""
-    if (folder / "model.safetensors").exists():
-        return
-    if (folder / "model.safetensors.index.json").exists():
-        shards = set(read_json_object(folder, "model.safetensors.index.json").get("weight_map", {}).values())
-        missing = sorted(shard for shard in shards if not (folder / shard).exists())
-        if missing:
-            fix = "copy or download the folder again"
-            raise ModelError(
-                f"{len(missing)} of {len(shards)} weight files are missing, first {missing[0]}",
-                where=str(folder),
-                fix=fix,
-            )
-        return
-    if (folder / "adapter_config.json").exists():
-        raise ModelError(
-            "this is an adapter, not a whole model",
-            where=str(folder),
-            fix="give its base model, or merge it first",
-        )
-    pickled = sorted(p.name for p in folder.iterdir() if p.suffix in (".bin", ".pt", ".pth", ".ckpt", ".pkl"))
-    if pickled:
-        what = f"weights only as pickle ({pickled[0]}), which can run code when read"
-        conversion = "`AutoModel*.from_pretrained(folder).save_pretrained(new_folder)`"
-        raise ModelError(what, where=str(folder), fix=f"convert once where you trust the file: {conversion}")
-    raise ModelError(
-        "model.safetensors is missing", where=str(folder), fix="give the folder that `save_pretrained` wrote"
-    )
 
 
 def saved_shape(path: str | Path) -> Any:

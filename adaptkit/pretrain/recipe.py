@@ -23,7 +23,7 @@ from adaptkit.data.tokenizers import tokenizer_digest
 from adaptkit.models.sentence.pooling_files import copy_pooling_files
 from adaptkit.pretrain.config import PretrainConfig
 from adaptkit.pretrain.language_scores import language_rows, language_scores
-from adaptkit.pretrain.starting_point import StartingPoint, prepare, read_splits
+from adaptkit.pretrain.starting_point import StartingPoint, check_base, prepare, read_splits
 from adaptkit.run import Run, read_sealed
 from adaptkit.run_record import ModelKind, RecipeKind, RunRecord, SuiteRecord, read_record
 from adaptkit.trainer.lifecycle import Outcome, first_outputs, merge_checked, run_recipe
@@ -80,6 +80,7 @@ def pretrain(config: PretrainConfig, run: Run) -> PretrainResult:
 
 
 def _train(config: PretrainConfig, run: Run, ranks: Ranks) -> _Trained:
+    check_base(config)
     splits = read_splits(config)
     start = prepare(config, run, splits, ranks)
     trainer = config.trainer

@@ -15,7 +15,9 @@ from adaptkit.data.shards import TokenShards, write_shards
 from adaptkit.data.splitting import split
 from adaptkit.data.tokenizers import CHAT_TEMPLATE, tokenizer_digest, train_tokenizer
 from adaptkit.disk import whole_folder
-from adaptkit.errors import ConfigError
+from adaptkit.errors import ModelError
+from adaptkit.model_uses import Use
+from adaptkit.models.capabilities import capabilities
 from adaptkit.models.round_trip import check_round_trip, lost_sentence
 from adaptkit.models.separation import kept_apart
 from adaptkit.pretrain.config import PretrainConfig
@@ -37,6 +39,22 @@ class StartingPoint:
     train: Source
     dev: Source
     bytes_per_token: float
+
+
+def check_base(config: PretrainConfig) -> None:
+    """Refuse a base that cannot be trained so, before anything is read.
+
+    Raises: ModelError; ConfigError for rows of more tokens than the base has positions for.
+    """
+    if not config.base:
+        return
+    base = capabilities(config.base)
+    base.check(Use.CONTINUE, config.adapter)
+    if base.form in ("causal", "masked") and base.form != config.objective:
+        what = f"holds a {base.form} model, asked for a {config.objective} one"
+        fix = f"set objective={base.form}, or choose a base that is a {config.objective} language model"
+        raise ModelError(what, where=config.base, fix=fix)
+    base.fitting(config.size.seq_len, "size.seq_len", chosen=True)
 
 
 def read_splits(config: PretrainConfig) -> dict[str, Dataset]:
@@ -101,10 +119,6 @@ def continued_model(
     model = models.load(
         config.base, config.objective, quantization=config.adapter.quantization, new_head=True, seed=seed
     )
-    longest = getattr(model.config.get_text_config(), "max_position_embeddings", None)
-    if longest and config.size.seq_len > longest:
-        what = f"rows of {config.size.seq_len} tokens, but {config.base} reads at most {longest}"
-        raise ConfigError(what, where="size.seq_len", fix=f"set size.seq_len={longest} or less")
     tokenizer, new_ids = models.load_tokenizer(config.base), None
     if config.tokenizer.new_tokens:
         first_new = len(tokenizer)

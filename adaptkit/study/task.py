@@ -26,6 +26,7 @@ from adaptkit.data.drawing import PASSAGE_BYTES, draw, draw_passages
 from adaptkit.data.readers import DataConfig, Dataset, Row, Want, read
 from adaptkit.data.splitting import newest, split
 from adaptkit.errors import nearest
+from adaptkit.model_uses import Use
 from adaptkit.notices import tell
 from adaptkit.run import Run
 from adaptkit.study.arms import Adaptation, Arm
@@ -261,6 +262,10 @@ class TaskKind(ABC):
     def scoring_passes(self, tuning: bool) -> int:
         """How often a training reads the development rows, beside learning."""
         return 1
+
+    @abstractmethod
+    def use(self, adaptation: Adaptation) -> Use:
+        """What an arm needs of the model that it starts from."""
 
     def learns_by(self, adaptation: Adaptation) -> bool:
         return adaptation not in self.cannot

@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from adaptkit.errors import ModelError
+from adaptkit.models.positions import usable_positions
 from adaptkit.models.sentence.pooling import Pooling, by_structure, num_modes
 from adaptkit.models.sentence.text_settings import ChatText, read_text_settings, settings_of_chat
 from adaptkit.run import read_json, write_json
@@ -27,6 +28,8 @@ from adaptkit.run import read_json, write_json
 SERVED_POOLINGS = ("mean", "cls", "last")
 MAX_LENGTH = 512
 """Tokens of a text where the folder does not say; longer contexts are there to be asked for."""
+ENDLESS = 2**20
+"""Stands for the positions of a model that counts none."""
 _LIBRARY = "sentence_transformers."
 _MODULE = _LIBRARY + "models."
 _MODULE_KEYS = {"idx", "name", "path", "type", "kwargs"}
@@ -288,9 +291,5 @@ def read_pooling(path: Path) -> tuple[Pooling, bool]:
 
 
 def num_positions(config: Any) -> int:
-    """Tokens that the model has positions for; RoBERTa's start behind the padding id."""
-    inner = config.get_text_config()
-    positions = getattr(inner, "max_position_embeddings", None) or MAX_LENGTH
-    if inner.model_type in ("roberta", "xlm-roberta", "camembert"):
-        positions -= (inner.pad_token_id or 0) + 1
-    return int(positions)
+    """Tokens that the model has positions for; where nothing ends them, as many as anyone may ask for."""
+    return usable_positions(config) or ENDLESS

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from adaptkit.finetune.config import FinetuneConfig
+from adaptkit.model_uses import Use
 from adaptkit.study.arms import Adaptation
 from adaptkit.study.task import Assignment, TaskConfig, TaskFiles
 from adaptkit.study.task_answers import Answers, Baseline
@@ -16,6 +17,7 @@ class Generate(RowKind):
     family = "generate"
     want = "sft"
     finetune_kind = "sft"
+    prompted_use = Use.WRITE
     metrics = ("rouge_l", "exact_match")
     cannot = frozenset({Adaptation.PROBE})  # a probe gives labels or vectors, not text
 

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 from adaptkit.data.beir import read_set
 from adaptkit.data.readers import DataConfig
 from adaptkit.embed.config import EmbedConfig
+from adaptkit.model_uses import Use
 from adaptkit.run import Run
 from adaptkit.study.arms import Adaptation
 from adaptkit.study.task import (
@@ -42,6 +43,9 @@ class Retrieve(TaskKind):
     cannot = frozenset({Adaptation.PROMPT, Adaptation.QLORA})  # a prompt gives no vectors
     rates = LearningRates(full=0.1, adapters=0.5)
     batch_rows = 16
+
+    def use(self, adaptation: Adaptation) -> Use:
+        return Use.EMBED
 
     def read(self, corpus: CorpusConfig) -> CorpusRows:
         from adaptkit.study.tasks.retrieval_sets import read_queries

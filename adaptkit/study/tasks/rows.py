@@ -9,7 +9,9 @@ from adaptkit.data.label_names import check_labels
 from adaptkit.data.readers import DataConfig, Dataset, Want, read
 from adaptkit.data.splitting import hold_out
 from adaptkit.finetune.config import FinetuneConfig, Kind
+from adaptkit.model_uses import Use
 from adaptkit.run import Run, write_jsonl
+from adaptkit.study.arms import Adaptation
 from adaptkit.study.task import (
     TEST_SHARE,
     Assignment,
@@ -38,6 +40,8 @@ class RowKind(TaskKind):
     want: ClassVar[Want]
     """The rows that the readers are asked for."""
     finetune_kind: ClassVar[Kind]
+    prompted_use: ClassVar[Use] = Use.PROMPT
+    """What a prompted model is asked for: the likelihood of labels, or text."""
     rates = LearningRates(full=0.3, adapters=0.6)
     batch_rows = FinetuneConfig.model_fields["trainer"].default.global_batch_size
 
@@ -49,6 +53,13 @@ class RowKind(TaskKind):
         train, dev = hold_out(rows.train, corpus.dev_items, MAX_DEV_SHARE)
         for path, part in ((files.train, train), (files.dev, dev), (files.test, rows.test)):
             write_jsonl(path, ({**row.values, "from": row.where} for row in part.rows))
+
+    def use(self, adaptation: Adaptation) -> Use:
+        if adaptation is Adaptation.PROBE:
+            return Use.PROBE
+        if adaptation is Adaptation.PROMPT:
+            return self.prompted_use
+        return Use(self.finetune_kind)
 
     def clusters(self, files: TaskFiles, rows: CorpusRows) -> dict[str, str]:
         """As the rows are read again: a kind may have changed them since they got their ids."""

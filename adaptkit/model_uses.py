@@ -1,0 +1,34 @@
+"""What a model can be wanted for. Loads no torch: configs and kinds of task name uses too."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+
+
+class Use(StrEnum):
+    """What a model is wanted for."""
+
+    CONTINUE = "continue"
+    """More pretraining: `pretrain` with a base, and the arms continued, continued-lora and placebo."""
+    PROMPT = "prompt"
+    """Labels by their likelihood after a prompt."""
+    PROBE = "probe"
+    """Frozen features."""
+    CLASSIFY = "classify"
+    """A classification head."""
+    LABEL_WORDS = "label_words"
+    """Fine-tuning to write the label."""
+    SFT = "sft"
+    """Fine-tuning to write answers."""
+    WRITE = "write"
+    """Answers written after a prompt, nothing trained."""
+    SCORE = "score"
+    """Bits per byte of text, which studies measure."""
+    EMBED = "embed"
+    """An encoder of texts."""
+    DISTILL = "distill"
+    """A teacher whose own blocks make the student."""
+    TEACH = "teach"
+    """A teacher of a student made otherwise."""
+    EXPORT = "export"
+    SERVE = "serve"

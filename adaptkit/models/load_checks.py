@@ -1,0 +1,89 @@
+"""Judge a model folder and what was loaded from it: the right form, whole weights, finite values."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from adaptkit.errors import ModelError
+from adaptkit.models.folder import (
+    ENCODER_DECODER,
+    ENCODER_DECODER_FIX,
+    QUANTISED_FIX,
+    Kind,
+    has_own_encoder,
+    is_encoder_decoder,
+    quantised_already,
+    quantised_by,
+)
+from adaptkit.weight_files import read_json_object
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+
+
+def check_form(folder: Path, kind: Kind) -> None:
+    """Refuse a folder that no use of such a kind can load: an encoder-decoder, or weights in few bits.
+
+    Of T5 and its kin the encoder can be loaded. Our own exports in few bits can be read, not trained.
+    """
+    raw = read_json_object(folder, "config.json")
+    if is_encoder_decoder(raw) and not (kind == "encoder" and has_own_encoder(raw)):
+        raise ModelError(ENCODER_DECODER, where=str(folder), fix=ENCODER_DECODER_FIX)
+    method = quantised_by(raw)
+    if method not in ("", "compressed-tensors"):
+        raise ModelError(quantised_already(method), where=str(folder), fix=QUANTISED_FIX)
+
+
+def check_four_bits(model: PreTrainedModel, folder: Path) -> None:
+    from bitsandbytes.nn import Linear4bit
+
+    if not any(isinstance(module, Linear4bit) for module in model.modules()):
+        what = f"{type(model).__name__} has no linear layer that can be stored in 4 bits"
+        raise ModelError(what, where=str(folder), fix="set adapter.kind=lora")
+
+
+def check_loaded(model: Any, info: dict[str, Any], folder: Path, *, new_head: bool) -> None:
+    """Refuse weights that transformers replaced by random numbers.
+
+    Allowed to be random are a head that may be new, and poolers, which nothing uses.
+    """
+
+    def needed(keys: Any) -> list[str]:
+        names = sorted(key[0] if isinstance(key, tuple) else key for key in keys)
+        if new_head:  # wanted as such, or a classifier's for another number of classes
+            names = [name for name in names if name.startswith(f"{model.base_model_prefix}.")]
+        return [name for name in names if "pooler" not in name]
+
+    if wrong := needed(info.get("mismatched_keys", ())):
+        what = f"weights and config.json disagree about the shape of {len(wrong)} tensors, first {wrong[0]}"
+        raise ModelError(what, where=str(folder), fix="copy or download the folder again")
+    if missing := needed(info.get("missing_keys", ())):
+        fix = "use a checkpoint that was saved with all of its weights"
+        if getattr(model, "get_output_embeddings", lambda: None)() is not None:
+            fix += " (an embedding model, for one, has no language-model head)"
+        what = f"{len(missing)} tensors of {type(model).__name__} are not in the weights, first {missing[0]}"
+        raise ModelError(what, where=str(folder), fix=fix)
+    check_finite(model.named_parameters(), str(folder))
+
+
+def check_finite(weights: Iterable[tuple[str, torch.Tensor]], where: str) -> None:
+    """Refuse weights that hold an infinite value or one that is no number.
+
+    The sum of a tensor tells, at the price of reading it once; a sum that overflows is looked at again.
+
+    Raises: ModelError, naming the first such tensor.
+    """
+    for name, weight in weights:
+        tensor = weight.detach()
+        if not tensor.is_floating_point() or tensor.is_meta or tensor.sum().isfinite():
+            continue
+        if not tensor.isfinite().all():
+            value = "nan" if tensor.isnan().any() else "inf"
+            fix = (
+                "copy or download the folder again, or choose a checkpoint from before its training diverged"
+            )
+            raise ModelError(f"holds {value} in {name}", where=where, fix=fix)
