@@ -243,6 +243,7 @@ def test_a_dry_run_prints_the_plan_and_trains_nothing(
         "arms": arms,
         "left_out": left_out,
         "settles": [{**settles, "smallest_difference": 0.0312}],
+        "cut_texts": {"mood": "3 of 40 texts are cut at 24 tokens"},
         "stages": stages,
         "flops": 1e12,
         "seconds_left": 5400,
@@ -259,6 +260,7 @@ def test_a_dry_run_prints_the_plan_and_trains_nothing(
     lines = [line.split() for line in result.out.splitlines()]
     assert ["scratch", "language", "1e+12", "1.58", "min"] in lines
     assert ["generic+probe", "probe", "gives", "no", "answers"] in lines
+    assert "mood: 3 of 40 texts are cut at 24 tokens" in result.out
     assert "mood" in result.out and "0.031 macro f1" in result.out and "400 test items, 3 seeds" in result.out
     assert "2 stages, 1 to run, 1e+12 FLOPs in all, about 1.5 h with 2 at once, 1 GiB each" in result.out
     assert run("compare s.yaml --dry-run --json").json() == plan

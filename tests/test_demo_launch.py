@@ -49,6 +49,7 @@ def test_the_card_is_the_exports_without_its_front_matter(study: Path, tmp_path:
     assert _card(study).startswith("There is no card: ")
     model = tmp_path / "tiny"
     write_json(model / "config.json", {"architectures": ["LlamaForCausalLM"]})
+    (model / "model.safetensors").touch()
     assert _card(model) == "tiny: the model folder tiny."
     (model / "README.md").write_text("---\nlicense: mit\n---\n\n# Tiny\n")
     assert _card(model).strip() == "# Tiny"

@@ -31,22 +31,26 @@ def test_held_out_and_calibration_rows_are_those_that_the_run_kept(notes: Run, m
 def test_a_moved_run_needs_no_file_that_it_read(notes: Run, tmp_path: Path) -> None:
     moved = shutil.copytree(notes.path, tmp_path / "runs" / notes.path.name)
     (moved / "config.yaml").write_text("data: {files: [gone.jsonl]}\n")
+    Run(moved).finish()
     assert find_evaluation_data(resolve(moved)) == find_evaluation_data(resolve(notes.path))
 
 
 def test_a_run_without_kept_rows_is_measured_on_built_in_sentences(notes: Run, tmp_path: Path) -> None:
     moved = Run(shutil.copytree(notes.path, tmp_path / "runs" / notes.path.name))
     moved.heldout_path.unlink()
+    moved.finish()
     data = find_evaluation_data(resolve(moved.path))
     assert "built-in sentences, as the run kept no held-out text" in data.origin and "--eval" in data.origin
     assert data.texts == list(BUILT_IN) and data.digest == "" and data.calibration is not None
     moved.calibration_path.unlink()
+    moved.finish()
     assert find_evaluation_data(resolve(moved.path)).calibration is None
 
 
 def test_rows_of_another_format_are_refused(notes: Run, tmp_path: Path) -> None:
     moved = Run(shutil.copytree(notes.path, tmp_path / "runs" / notes.path.name))
     moved.heldout_path.write_text('{"format": 1, "digest": "", "items": null}\n')
+    moved.finish()
     with pytest.raises(DataError, match="older release"):
         find_evaluation_data(resolve(moved.path))
 

@@ -55,6 +55,6 @@ def test_signing_without_the_package_names_the_command(
 
     for name in ("model_signing", "model_signing.signing"):
         monkeypatch.setitem(sys.modules, name, None)
-    with pytest.raises(Exception, match=r"pip install 'adaptkit\[sign\]'"):
+    with pytest.raises(Exception, match=r"pip install -e '\.\[sign\]'"):
         export(resolve(notes.path), "bf16", Options(out=tmp_path / "out", sign_key=tmp_path / "key.pem"))
     assert list(tmp_path.iterdir()) == []

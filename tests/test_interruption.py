@@ -18,6 +18,15 @@ from adaptkit.trainer.trainer import Trainer
 RARE = {"checkpoint_every": 0}
 
 
+@pytest.fixture(autouse=True)
+def _as_on_a_terminal():
+    """Python's own handlers, whatever the shell that started these tests lets its jobs ignore."""
+    before = [signal.signal(signal.SIGINT, signal.default_int_handler), signal.getsignal(signal.SIGTERM)]
+    yield
+    signal.signal(signal.SIGINT, before[0])
+    signal.signal(signal.SIGTERM, before[1])
+
+
 class _Signals(Hooks):
     """Sends this process a signal when a step is logged."""
 
