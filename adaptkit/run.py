@@ -201,7 +201,9 @@ class Run:
         return self.manifest().get("status") == "finished"
 
     def start(self) -> None:
-        self.update_manifest(status="running", started=_now(), argv=[Path(sys.argv[0]).name, *sys.argv[1:]])
+        """Mark it begun: what an earlier end listed is written anew."""
+        argv = [Path(sys.argv[0]).name, *sys.argv[1:]]
+        self.update_manifest(status="running", started=_now(), argv=argv, files_written={})
 
     def finish(self, **fields: Any) -> None:
         """Mark it done, and write down the digest of every file that it leaves."""

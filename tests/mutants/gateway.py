@@ -63,7 +63,7 @@ MUTANTS = [
     ),
     Mutant(COUNTERS_FILE, "if bucket.tokens < 1.0:", "if bucket.tokens <= 1.0:", COUNTERS),
     Mutant(KEY_FILE, "os.O_EXCL, 0o600)", "os.O_EXCL, 0o644)", KEYS),
-    Mutant(KEY_FILE, "mode=0o700)", "mode=0o755)", KEYS),
+    Mutant(KEY_FILE, "parents=True, exist_ok=True, mode=0o700)", "parents=True, exist_ok=True)", KEYS),
     Mutant(KEY_FILE, "0o022", "0o002", KEYS),
     Mutant(KEY_FILE, "SHORTEST = 16", "SHORTEST = 4", KEYS),
     Mutant(KEY_FILE, "len(key) < SHORTEST", "len(key) <= SHORTEST", KEYS),

@@ -112,12 +112,7 @@ MUTANTS = [
         "if not task.kind else ()",
         CONTROLS,
     ),
-    Mutant(
-        "adaptkit/study/controls.py",
-        '{"retrieve": "generic+probe"}',
-        '{"classify": "generic+probe"}',
-        CONTROLS,
-    ),
+    Mutant("adaptkit/study/controls.py", '{"retrieve": (PROBED,)', '{"classify": (PROBED,)', CONTROLS),
     # The line
     Mutant(
         "adaptkit/study/verdict_line.py",
@@ -311,7 +306,7 @@ MUTANTS = [
         SCORES,
     ),
     Mutant(
-        "adaptkit/study/scores.py",
+        "adaptkit/subsequence.py",
         "        row = ((row + hits) | (row - hits)) & everything",
         "        row = (row + hits) & everything",
         SCORES,
