@@ -163,3 +163,12 @@ def test_a_few_groups_are_split_where_one_fits() -> None:
     values = [{"text": f"{i}", "label": "ab"[i % 3 == 0], "group": f"g{i % 6}"} for i in range(120)]
     rest, held = split(dataset(values), 0.1)
     assert len(held.rows) == 20 and len({row.values["group"] for row in held.rows}) == 1
+
+
+@pytest.mark.parametrize("seed", range(12))
+def test_a_group_that_would_be_most_of_the_held_out_part_is_learnt_from(seed: int) -> None:
+    small = [{"text": f"{i}", "group": f"g{i}"} for i in range(40)]
+    large = [{"text": f"long {i}", "group": "large"} for i in range(60)]
+    rest, held = split(dataset(small + large, "text"), 0.1, seed=seed)
+    assert held.rows and not any(row.cluster == "large" for row in held.rows)
+    assert sum(row.cluster == "large" for row in rest.rows) == 60
