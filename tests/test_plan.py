@@ -1,6 +1,7 @@
 """The plan: which stages there are, what they need, what they cost, what is refused before anything runs.
 Home of compare.build_stages, compare.choose_arms, compare.quickstart, compare.stage and compare.workspace."""
 
+import time
 from types import SimpleNamespace
 
 import pytest
@@ -11,6 +12,7 @@ from adaptkit.compare.driver import compare, open_study
 from adaptkit.compare.plan import keep_plan, make_plan
 from adaptkit.compare.predict import wall_seconds
 from adaptkit.compare.quickstart import quickstart_config
+from adaptkit.compare.speed import _work_seconds
 from adaptkit.compare.stage import Stage
 from adaptkit.compare.workspace import plan_path, read_fixed
 from adaptkit.errors import BudgetError, ConfigError
@@ -276,3 +278,13 @@ def test_the_quickstart_runs_every_control_with_three_seeds(texts, tmp_path, mon
     assert {"generic+full", "placebo+full", "generic+lora", "generic+prompt", "generic+probe"} <= set(arms)
     assert {"generic", "continued", "continued-lora", "scratch", "placebo"} <= set(arms)
     assert {"continued+full", "scratch+full"} <= set(arms)
+
+
+def test_time_in_which_others_ran_is_no_work_of_a_processor_and_is_of_a_gpu():
+    before = {device: _work_seconds(device, 1) for device in ("cpu", "cuda")}
+    time.sleep(0.5)
+    assert _work_seconds("cpu", 1) - before["cpu"] < 0.25 <= _work_seconds("cuda", 1) - before["cuda"]
+    begun = time.process_time()
+    while time.process_time() - begun < 0.1:
+        sum(range(1000))
+    assert _work_seconds("cpu", 1) - before["cpu"] >= 0.1
