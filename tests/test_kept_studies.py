@@ -42,6 +42,10 @@ def leave_out(study: Path, record: StudyRecord, arm: ArmRecord, *, by_name: bool
     )
 
 
+def test_three_studies_are_kept():
+    assert len(KEPT) >= 3
+
+
 @pytest.mark.parametrize("folder", KEPT, ids=lambda folder: folder.name)
 def test_a_kept_study_is_judged_as_its_report_says(folder, tmp_path):
     study = keep_study.unpack(folder, tmp_path)
