@@ -15,6 +15,7 @@ from many_scripts import SCRIPTS
 from sklearn.feature_extraction.text import TfidfVectorizer
 from test_data_overlap import dataset
 
+from adaptkit.data import words as splitter
 from adaptkit.data.cutting import cut_overlap
 from adaptkit.data.dedup import deduplicate
 from adaptkit.data.ngrams import Novelty
@@ -224,3 +225,14 @@ def test_mixed_text_is_found_where_no_run_of_one_script_fits() -> None:
             before, after = SCRIPTS["chinese"].text(rng, 50), SCRIPTS["latin"].text(rng, 50)
             found = overlap(dataset([f"{before}{item} {after}"], "train"), dataset([item], "test"))
             assert len(found.contaminated) == 1
+
+
+@given(
+    st.text(max_size=60)
+    | st.text("ab\u00e9\u0301\u4e00\u0e01\u2600\ufe0f\u200d \n\u2028\u0130_1", max_size=60)
+)
+def test_the_quick_pattern_finds_the_words_of_the_whole_one(text):
+    slow = splitter._pattern()
+    if not text.isascii():
+        assert words_as_written(text) == slow.findall(text)
+        assert word_starts(text) == [match.start() for match in slow.finditer(text)]
