@@ -65,8 +65,14 @@ def words_as_written(text: str) -> list[str]:
 
 def word_starts(text: str) -> list[int]:
     """Where each word of a text begins, in characters."""
-    pattern = _ASCII_WORD if text.isascii() else _pattern_for(text)
-    return [match.start() for match in pattern.finditer(text)]
+    if text.isascii():
+        return [match.start() for match in _ASCII_WORD.finditer(text)]
+    starts: list[int] = []
+    at = 0
+    for line in text.splitlines(keepends=True):
+        starts += [at + match.start() for match in _pattern_for(line).finditer(line)]
+        at += len(line)
+    return starts
 
 
 def index_terms(text: str) -> list[str]:
