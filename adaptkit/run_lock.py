@@ -22,6 +22,7 @@ from pathlib import Path
 
 from adaptkit.disk import writing
 from adaptkit.errors import AdaptkitError
+from adaptkit.notices import tell
 from adaptkit.run import Run
 
 BEAT, LEFT_BEHIND = 20.0, 120.0
@@ -48,12 +49,13 @@ def hold(run: Run, *, wait: bool = False) -> None:
     with writing(path):
         file = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
     while not _take(file, path):
+        holder = _holder(path)
+        who = f"pid {holder.get('pid')} on {holder.get('host')} since {holder.get('since')}"
         if not wait:
-            holder = _holder(path)
             os.close(file)
-            who = f"pid {holder.get('pid')} on {holder.get('host')} since {holder.get('since')}"
             fix = "wait for it, or stop that process: the same command then goes on where it stopped"
             raise AdaptkitError(f"already running, {who}", where=str(run.path), fix=fix)
+        tell(f"{run.path.name} is made by {who}: waiting for it")
         time.sleep(POLL)
     facts = {"pid": os.getpid(), "host": socket.gethostname(), "since": _now()}
     os.ftruncate(file, 0)

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import random
 from collections import Counter
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from tiny_rows import dataset, labelled, shuffled, texts
 
 from adaptkit.data.drawing import (
     MAX_SOURCES,
@@ -19,31 +19,9 @@ from adaptkit.data.drawing import (
     shares_of,
     sources_of,
 )
-from adaptkit.data.readers import Dataset, Row, content_id
+from adaptkit.data.readers import Row
 
 TEXT = st.lists(st.text(st.characters(codec="utf-8"), min_size=1, max_size=300), min_size=1, max_size=40)
-
-
-def dataset(values: list[dict], kind: str = "labelled") -> Dataset:
-    rows = [Row(value, f"x.jsonl:{i + 1}", content_id(value)) for i, value in enumerate(values)]
-    return Dataset(rows, kind, {})
-
-
-def shuffled(data: Dataset, seed: int = 1) -> Dataset:
-    values = [row.values for row in data.rows]
-    random.Random(seed).shuffle(values)
-    return dataset(values, data.kind)
-
-
-def texts(rows: list[Row]) -> list[str]:
-    return [row.text for row in rows]
-
-
-def labelled(**counts: int) -> Dataset:
-    """Rows sorted by label, as files often are."""
-    return dataset(
-        [{"text": f"{label} {i}", "label": label} for label, count in counts.items() for i in range(count)]
-    )
 
 
 def test_the_same_rows_are_drawn_whatever_their_order() -> None:

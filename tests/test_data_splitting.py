@@ -8,35 +8,10 @@ from collections import Counter
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from tiny_rows import dataset, labelled, shuffled, texts
 
-from adaptkit.data.readers import Dataset, Row, content_id
 from adaptkit.data.splitting import FEW_ROWS, hold_out, newest, split
 from adaptkit.errors import DataError
-
-
-def dataset(values: list[dict], kind: str = "labelled") -> Dataset:
-    rows = [Row(value, f"x.jsonl:{i + 1}", content_id(value)) for i, value in enumerate(values)]
-    return Dataset(rows, kind, {})
-
-
-plain = dataset
-
-
-def shuffled(data: Dataset, seed: int = 1) -> Dataset:
-    values = [row.values for row in data.rows]
-    random.Random(seed).shuffle(values)
-    return dataset(values, data.kind)
-
-
-def texts(rows: list[Row]) -> list[str]:
-    return [row.text for row in rows]
-
-
-def labelled(**counts: int) -> Dataset:
-    """Rows sorted by label, as files often are."""
-    return dataset(
-        [{"text": f"{label} {i}", "label": label} for label, count in counts.items() for i in range(count)]
-    )
 
 
 def test_rows_to_tune_on_are_whole_groups_and_at_most_so_many() -> None:
@@ -94,11 +69,11 @@ def test_a_row_without_a_time_is_named() -> None:
 
 
 def test_split_holds_out_the_share_that_was_asked_for() -> None:
-    data = plain([{"text": f"text {i}"} for i in range(2000)])
+    data = dataset([{"text": f"text {i}"} for i in range(2000)])
     rest, held = split(data, 0.3)
     assert 560 <= len(held.rows) <= 640 and len(rest.rows) + len(held.rows) == 2000
     assert not {row.id for row in rest.rows} & {row.id for row in held.rows}
-    twice = plain([{"text": f"text {i % 50}", "label": "ab"[i // 50]} for i in range(100)])
+    twice = dataset([{"text": f"text {i % 50}", "label": "ab"[i // 50]} for i in range(100)])
     rest, held = split(twice, 0.3)
     assert not {row.text for row in rest.rows} & {row.text for row in held.rows}
     for fraction in (0.0, 1.0):

@@ -14,34 +14,14 @@ import sys
 from pathlib import Path
 
 import pytest
+from only_extras import EXTRAS
 from source_tree import PACKAGE, ROOT, TREES
 
 from adaptkit.cli import console
 from adaptkit.doctor import extras
 from adaptkit.errors import EXIT_USER, MissingDependency
 
-OPTIONAL = (
-    "bitsandbytes",
-    "compressed_tensors",
-    "datasets",
-    "evaluate",
-    "faiss",
-    "fastapi",
-    "gradio",
-    "httpx",
-    "mlflow",
-    "model_signing",
-    "OpenSSL",
-    "prometheus_client",
-    "ray",
-    "sentence_transformers",
-    "starlette",
-    "tensorboard",
-    "trackio",
-    "uvicorn",
-    "vllm",
-    "wandb",
-)
+OPTIONAL = (*EXTRAS, "bitsandbytes", "httpx", "OpenSSL")
 """What is taken away: all that extras bring, and packages of the core that not every command needs."""
 BLOCKER = f"""
 import sys

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pytest
+from only_extras import EXTRAS
 from source_tree import fresh_python
 
 HELP = [
@@ -69,29 +70,6 @@ def test_light_modules_stay_light(module: str) -> None:
     assert loaded.strip() == "[]"
 
 
-EXTRAS = (
-    "compressed_tensors",
-    "datasets",
-    "evaluate",
-    "faiss",
-    "fastapi",
-    "gradio",
-    "hypothesis",
-    "liger_kernel",
-    "mlflow",
-    "model_signing",
-    "prometheus_client",
-    "pytest",
-    "ray",
-    "sentence_transformers",
-    "starlette",
-    "tensorboard",
-    "trackio",
-    "uvicorn",
-    "vllm",
-    "wandb",
-)
-"""What only extras bring."""
 CORE_ROOMS = (
     "cli",
     "client",

@@ -65,10 +65,11 @@ def test_what_a_killed_process_held_is_free(run, other):
     assert json.loads(lock_path(run).read_text())["pid"] == os.getpid()
 
 
-def test_one_that_waits_gets_it_when_the_other_ends(run, other):
+def test_one_that_waits_says_so_and_gets_it_when_the_other_ends(run, other, capsys):
     threading.Timer(1.0, other.kill).start()
     hold(run, wait=True)
     assert not other.is_alive()
+    assert capsys.readouterr().err.count(f"is made by pid {other.pid} on ") == 1
 
 
 def test_a_process_that_holds_a_run_may_ask_again_and_gives_back(run):
