@@ -19,6 +19,7 @@ from adaptkit.errors import BudgetError, ConfigError
 from adaptkit.study.arms import Origin
 from adaptkit.study.budget import BudgetConfig, grant
 from adaptkit.study.stage_record import PREPARE, StageKey, StageKind
+from adaptkit.trainer import device
 
 ARMS = "arms=[generic+prompt, generic+lora, continued+full, continued+probe, scratch+full, placebo+full]"
 
@@ -288,3 +289,16 @@ def test_time_in_which_others_ran_is_no_work_of_a_processor_and_is_of_a_gpu():
     while time.process_time() - begun < 0.1:
         sum(range(1000))
     assert _work_seconds("cpu", 1) - before["cpu"] >= 0.1
+
+
+def test_a_machine_that_is_busy_when_a_study_is_planned_is_no_reason_for_fewer_stages_at_once(
+    texts, tmp_path, monkeypatch
+):
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+    monkeypatch.setattr("psutil.cpu_percent", lambda interval: 100.0)
+    monkeypatch.setattr(device, "_allowed_cores", lambda: 4.0)
+    assert (device.free_cores(), device.allowed_cores()) == (1, 4)
+    config = study_config(texts, "jobs=0")
+    assert make_plan(config, open_study(config, tmp_path)).machine.jobs == 4
+    monkeypatch.setenv("OMP_NUM_THREADS", "2")
+    assert device.allowed_cores() == 2

@@ -16,7 +16,7 @@ from adaptkit.data.files import find_files, records
 from adaptkit.data.tokenizers import train_tokenizer
 from adaptkit.study.base_model import TextKind
 from adaptkit.study.config import StudyConfig
-from adaptkit.trainer.device import free_cores
+from adaptkit.trainer.device import allowed_cores, free_cores
 
 PROBE_S = 1.5
 PROBE_PARAMS = 20e6  # a larger model's speed is measured on its first layers
@@ -58,10 +58,9 @@ def measure(config: StudyConfig, shape: Any, kind: TextKind) -> Machine:
     tokens = rows * seq_len
     activations = 4 * tokens * shape.hidden_size * shape.num_hidden_layers * ACTIVATION_FLOATS / 2
     # A model this small gains nothing from a second thread, and loses tenfold where another process wants the
-    # core.
-    cores = free_cores()
-    jobs = config.jobs or (cores if device == "cpu" and count < ONE_THREAD_PARAMS else 1)
-    threads = config.trainer.threads or max(1, cores // jobs)
+    # core. Stages of one thread share cores without harm: a machine that is busy now is no reason for fewer.
+    jobs = config.jobs or (allowed_cores() if device == "cpu" and count < ONE_THREAD_PARAMS else 1)
+    threads = config.trainer.threads or max(1, free_cores() // jobs)
     return Machine(
         flops_per_token=flops,
         flops_per_second=_speed(shape, kind, seq_len, device, threads),

@@ -86,6 +86,14 @@ def free_cores() -> int:
     return max(1, round(free) // int(os.environ.get("LOCAL_WORLD_SIZE", 1)))
 
 
+def allowed_cores() -> int:
+    """Cores that this process may use, busy or not: for work of one thread each, which shares a core without
+    harm. An OMP_NUM_THREADS is the user's answer here too."""
+    if (set_by_user := os.environ.get("OMP_NUM_THREADS", "")).isdigit():
+        return max(1, int(set_by_user))
+    return max(1, int(_allowed_cores()))
+
+
 def _allowed_cores() -> float:
     """Cores that the affinity mask and the container's quota leave to this process."""
     cores = float(os.cpu_count() or 1)
