@@ -84,6 +84,17 @@ def test_headline_on_a_job_that_is_not_settled():
     assert prose.in_plain_words(baseline_of("tfidf")) == "word counts"
 
 
+def test_headline_where_only_the_question_of_pretraining_is_settled():
+    open_arms = {"generic+full": [0.80, 0.805, 0.795], "generic+lora": [0.80, 0.78, 0.82]}
+    sentence = said(prose.headline, {**open_arms, "continued+full": [0.5] * 3}, task=TICKET, num_items=400)
+    assert sentence == (
+        "Pretraining on your text is not needed. Not settled: the generic model, fine-tuned with adapters, "
+        "or the generic model, fine-tuned."
+    )
+    open_texts = {"continued": [1.80, 1.86, 1.74], "continued-lora": [1.80, 1.75, 1.85], "scratch": [2.9] * 3}
+    assert said(prose.headline, open_texts).startswith("A model of your own is not needed. Not settled: ")
+
+
 def test_headline_on_a_job_that_pretraining_or_word_counts_win():
     scores = {"generic+full": POOR, "continued+full": GOOD}
     assert said(prose.headline, scores, **JOB) == "Keep pretraining the generic model on your text."

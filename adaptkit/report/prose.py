@@ -48,6 +48,10 @@ _PLAIN_ADAPTATION = {
     "qlora": "fine-tuned with 4-bit adapters",
     "full": "fine-tuned",
 }
+_NOT_NEEDED = {
+    "jobs": "Pretraining on your text is not needed.",
+    "text": "A model of your own is not needed.",
+}
 _DAY, _HOUR, _MINUTE = 86400, 3600, 60
 
 
@@ -57,12 +61,17 @@ def headline(verdict: Verdict, results: Results) -> str:
     if not main.decided:
         if main.rival is None:
             return "Nothing to decide yet: there is only one arm."
-        other = in_plain_words(results.arm(main.rival))
-        return f"Not settled: {in_plain_words(arm)}, or {other}."
+        return _still_open(arm, main.rival, results)
+    if main.outcome == "no gain" and not main.settled and main.rival is not None:
+        return f"{_NOT_NEEDED[main.ledger]} {_still_open(arm, main.rival, results)}"
     advice = advice_for(arm)
     if arm.origin == "generic" and main.ledger == "jobs" and main.outcome == "no gain":
         return f"{advice} Pretraining on your text adds nothing that matters."
     return advice
+
+
+def _still_open(arm: ArmRecord, rival: str, results: Results) -> str:
+    return f"Not settled: {in_plain_words(arm)}, or {in_plain_words(results.arm(rival))}."
 
 
 def in_plain_words(arm: ArmRecord) -> str:

@@ -33,6 +33,12 @@ MUTANTS = [
     ),
     Mutant(
         "adaptkit/report/prose.py",
+        'if main.outcome == "no gain" and not main.settled and',
+        'if main.outcome == "no gain" and main.settled and',
+        PROSE,
+    ),
+    Mutant(
+        "adaptkit/report/prose.py",
         'if arm.origin == "generic" and main.ledger == "jobs" and main.outcome == "no gain":',
         'if main.outcome == "no gain":',
         PROSE,
