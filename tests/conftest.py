@@ -55,7 +55,7 @@ _OBJECTS = (
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Keep in one worker what shares a costly fixture: the tests of one file, and all tests of the real server."""
+    """Keep in one worker what shares a costly fixture: the tests of a file, and all of the real server."""
     if config.pluginmanager.hasplugin("xdist"):
         for item in items:
             shares_server = "served" in getattr(item, "fixturenames", ())
