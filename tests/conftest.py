@@ -54,6 +54,15 @@ _OBJECTS = (
 )
 
 
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """Say at the end of a long form what was done how often."""
+    import soak
+
+    if soak.SHARE and (lines := soak.counted()):
+        terminalreporter.section("soak")
+        terminalreporter.write_line("\n".join(lines))
+
+
 @pytest.fixture(scope="session")
 def tiny_text() -> list[str]:
     """200 short, distinct documents of plain English, the same in every run."""
