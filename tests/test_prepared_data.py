@@ -276,7 +276,7 @@ def test_prepared_data_is_another_for_other_settings_and_the_same_for_the_same(f
     for other in ("domain.test_items=5", "tasks.0.dev_items=5", "general.split=time", "fractions=[0.5, 1.0]"):
         assert identity(study_config(folder, other)) != identity(config)
     assert identity(study_config(folder, "seeds=5")) == identity(config)
-    workspace = SimpleNamespace(config=config, root=folder / "runs")
+    workspace = SimpleNamespace(config=config, root=folder / "runs", path=folder / "runs" / "tiny")
     first, again = (prepare(workspace, None, 1) for _ in range(2))
     assert first == again and first.data.test_sets["mood"].num_items > 0
     assert len(list((folder / "runs").glob("data-*"))) == 1

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from adaptkit import disk
 from adaptkit import run as run_module
-from adaptkit.config import Config, dump
+from adaptkit.config import Config, dump, places
 from adaptkit.environment import environment
 from adaptkit.errors import AdaptkitError, ConfigError, DataError, DiskFullError
 from adaptkit.run import (
@@ -286,3 +286,47 @@ def test_the_format_of_records_is_part_of_a_runs_identity(
     now = Run.open(tmp_path, "study", CONFIG)
     monkeypatch.setattr(run_module, "FORMAT", 1)
     assert Run.open(tmp_path, "study", CONFIG).path != now.path
+
+
+class Placed(Config):
+    PLACES: ClassVar[frozenset[str]] = frozenset({"base", "files"})
+
+    base: str = ""
+    files: list[str] = []
+
+
+class Nested(Config):
+    train: Placed
+
+
+def test_where_data_and_models_stand_is_no_part_of_a_runs_identity(tmp_path: Path) -> None:
+    digests = {"train": "1", "train.base": "2"}
+    here = Nested(train=Placed(base="/a/model", files=["/a/x.jsonl"]))
+    there = Nested(train=Placed(base="/b/model", files=["/b/y/*.jsonl"]))
+    run = Run.open(tmp_path / "runs", "study", here, digests)
+    moved = Run.open(tmp_path / "archive", "study", there, digests)
+    assert moved.path.name == run.path.name
+    other = Run.open(tmp_path / "runs", "study", here, {**digests, "train.base": "3"})
+    assert other.path != run.path, "other weights at the same place make another run"
+
+
+def test_a_place_without_a_digest_counts_by_its_name_below_the_root_or_as_written(tmp_path: Path) -> None:
+    def name(root: str, place: str) -> str:
+        config = Placed(base=str(tmp_path / root / place), files=[str(tmp_path / root / "data-1/*.jsonl")])
+        return Run.open(tmp_path / root, "study", config).path.name
+
+    assert name("runs", "base-1/model") == name("archive", "base-1/model") != name("runs", "base-2/model")
+    assert name("runs", "../elsewhere/model") != name("runs", "../other/model")
+
+
+def test_places_below_are_named_by_their_dotted_key() -> None:
+    assert places(Nested(train=Placed(files=["a"]))) == {"train.files": ["a"]}
+
+
+def test_a_run_that_goes_on_elsewhere_says_in_its_config_where_things_are_now(tmp_path: Path) -> None:
+    run = Run.open(tmp_path, "study", Placed(base="/a/model"), {"base": "1"})
+    run.finish()
+    again = Run.open(tmp_path, "study", Placed(base="/b/model"), {"base": "1"})
+    assert "/a/model" in run.config_path.read_text(), "a finished run is left as it is"
+    again.start()
+    assert "/b/model" in run.config_path.read_text()

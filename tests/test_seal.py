@@ -4,23 +4,26 @@ from __future__ import annotations
 
 import contextlib
 import json
-import os
 import random
+import shutil
 from pathlib import Path
 
 import numpy as np
 import pytest
 from fake_study import write_study
+from soak import count, soaked
 
 from adaptkit.embed.index import Index, build
 from adaptkit.errors import AdaptkitError, DataError, ModelError
+from adaptkit.export.resolve import resolve
 from adaptkit.models import find
 from adaptkit.run import Run, read_sealed, write_json, write_jsonl, write_sealed
 from adaptkit.seal import LATER, SEAL, WRITTEN, check, digests, sealed, unsealed
 from adaptkit.study.results import collect
 from adaptkit.study.verdict import judge
 
-FLIPS = int(os.environ.get("ADAPTKIT_FLIPS", "150"))
+FLIPS = soaked(150, 1000)
+MODEL_FLIPS, VECTOR_FLIPS = soaked(30, 700), soaked(60, 300)
 
 
 def flip(path: Path, rng: random.Random) -> bytes:
@@ -128,6 +131,29 @@ def test_no_flip_in_a_finished_study_changes_its_verdict_unseen(tmp_path):
             assert path.name in f"{error.where}", (path, error.where)
         path.write_bytes(before)
     assert found > FLIPS / 4, "most files are read"
+    count("flips in a study's records, scores and items", FLIPS)
+    count("flips found before use; the others changed nothing", found)
+
+
+def test_no_flip_in_a_trained_run_gets_past_whoever_reads_its_model(mood, tmp_path):
+    """Export, serve, demo and bench find a run's model this way; training reads a base by `find`."""
+    copy = Run(shutil.copytree(mood.path, tmp_path / mood.path.name, ignore=shutil.ignore_patterns("export")))
+    source, rng, found = resolve(copy.path), random.Random(0), 0
+    files = [path for path in sorted(copy.path.rglob("*")) if path.is_file() and path.stat().st_size]
+    unlisted = {path for path in files if copy.path / "checkpoints" in path.parents} | {copy.cost_path}
+    for _ in range(MODEL_FLIPS):
+        path = rng.choice(files)
+        before = flip(path, rng)
+        try:
+            assert resolve(copy.path) == source, path
+            assert path == copy.manifest_path or path in unlisted, f"unseen: {path}"
+        except AdaptkitError as error:
+            found += 1
+            assert path.name in f"{error.where}", (path, error.where)
+        path.write_bytes(before)
+    count("flips in a trained run, its model among it", MODEL_FLIPS)
+    count("flips found before use; the others changed nothing", found)
+    assert found > MODEL_FLIPS / 3
 
 
 def test_no_flip_of_vectors_or_ids_changes_a_search_unseen(tmp_path):
@@ -143,7 +169,8 @@ def test_no_flip_of_vectors_or_ids_changes_a_search_unseen(tmp_path):
     build(Vectors(), tmp_path / "index")
     query = np.ones((1, 8), np.float32)
     hits, rng = Index.open(tmp_path / "index").nearest(query, 10), random.Random(0)
-    for number in range(60):
+    count("flips in vectors, ids and an index", VECTOR_FLIPS)
+    for number in range(VECTOR_FLIPS):
         path = sorted((tmp_path / "index").iterdir())[number % 3]
         before = flip(path, rng)
         with contextlib.suppress(AdaptkitError):

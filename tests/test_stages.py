@@ -99,14 +99,16 @@ def test_the_model_with_the_lowest_dev_score_teaches(monkeypatch: pytest.MonkeyP
     scores = {Origin.CONTINUED: 1.5, Origin.SCRATCH: 1.7}
     workspace = SimpleNamespace(
         config=SimpleNamespace(origins=list(scores)),
-        base=SimpleNamespace(dev=1.6, model="base"),
-        language=lambda origin, seed, share: SimpleNamespace(dev=scores[origin], model=origin.value),
+        base=SimpleNamespace(dev=1.6),
+        base_folder=Path("runs/base/model"),
+        folder=lambda name: Path("runs") / name,
+        language=lambda origin, seed, share: SimpleNamespace(dev=scores[origin], model=f"{origin}-1/model"),
     )
-    assert best_teacher(workspace, 0, 1.0) == "continued"
+    assert best_teacher(workspace, 0, 1.0) == "runs/continued-1/model"
     workspace.base.dev = 1.4
-    assert best_teacher(workspace, 0, 1.0) == "base"
+    assert best_teacher(workspace, 0, 1.0) == "runs/base/model"
     workspace.config.origins, workspace.base.dev = [], None
-    assert best_teacher(workspace, 0, 1.0) == "base", "a masked base is all there is"
+    assert best_teacher(workspace, 0, 1.0) == "runs/base/model", "a masked base is all there is"
 
 
 def test_prepared_files_have_one_name_each(tmp_path: Path) -> None:

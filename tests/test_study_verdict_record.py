@@ -9,7 +9,7 @@ from fake_study import TEXTS, write_study
 
 from adaptkit.errors import DataError
 from adaptkit.report.write import write_report
-from adaptkit.run import read_json, write_json
+from adaptkit.run import read_json, read_sealed, write_json, write_text
 from adaptkit.study.verdict_record import read_verdict
 
 
@@ -47,7 +47,7 @@ def test_what_the_report_writes_is_read_back(study: Path) -> None:
 
 
 def test_a_verdict_of_the_first_release_asks_for_the_report_again(study: Path, tmp_path: Path) -> None:
-    written = read_json(study / "report" / "verdict.json")
+    written = read_sealed(study / "report" / "verdict.json")
     del written["recommended"]
     write_json(tmp_path / "report" / "verdict.json", {**written, "winner": "scratch+full"})
     with pytest.raises(DataError, match="does not fit at 'recommended'"):
@@ -57,9 +57,19 @@ def test_a_verdict_of_the_first_release_asks_for_the_report_again(study: Path, t
 def test_a_verdict_that_does_not_fit_asks_for_the_report_again(study: Path, tmp_path: Path) -> None:
     with pytest.raises(DataError, match="no report yet"):
         read_verdict(tmp_path)
-    written = read_json(study / "report" / "verdict.json")
+    written = read_sealed(study / "report" / "verdict.json")
     del written["tasks"][0]["outcome"]
     write_json(tmp_path / "report" / "verdict.json", written)
     with pytest.raises(DataError, match=r"does not fit at 'tasks\.0\.outcome'") as refused:
         read_verdict(tmp_path)
     assert refused.value.fix == f"adaptkit report {tmp_path}"
+
+
+def test_a_verdict_with_a_flipped_word_is_damaged(study: Path, tmp_path: Path) -> None:
+    text = (study / "report" / "verdict.json").read_text()
+    write_text(
+        tmp_path / "report" / "verdict.json",
+        text.replace('"recommended": "scratch"', '"recommended": "generic"'),
+    )
+    with pytest.raises(DataError, match="this record is damaged"):
+        read_verdict(tmp_path)

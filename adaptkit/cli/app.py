@@ -11,6 +11,7 @@
     adaptkit serve runs/STUDY          the recommended model behind an OpenAI-compatible endpoint
     adaptkit bench runs/STUDY          what serving it costs
     adaptkit demo runs/STUDY           a page for the people who decide
+    adaptkit runs list                 what is in runs/, what can go, and a study as one file
     adaptkit models get smollm2        a base model where no hub is in reach
     adaptkit data check FILES          what is in these files, before anything trains
     adaptkit config show study.yaml    each value and where it came from
@@ -27,7 +28,7 @@ from typing import Annotated
 
 import typer
 
-from adaptkit.cli import compare, data, demo, embed, export, init, models, serve, train
+from adaptkit.cli import compare, data, demo, embed, export, init, models, runs, serve, train
 from adaptkit.cli.console import run
 from adaptkit.version import __version__
 
@@ -38,6 +39,7 @@ for group in (init.app, compare.app, train.app, export.app, serve.app, demo.app)
     app.add_typer(group)
 app.add_typer(embed.app, name="embed")
 app.add_typer(models.models, name="models")
+app.add_typer(runs.runs, name="runs")
 app.add_typer(data.data, name="data")
 app.add_typer(data.config, name="config")
 app.add_typer(data.app)

@@ -4,20 +4,19 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
-from adaptkit.config import Config, dump, leaves, load
-from adaptkit.data.files import find_files
+from adaptkit.config import Config, dump, load
 from adaptkit.distill.config import DistillConfig
 from adaptkit.embed.config import EmbedConfig
 from adaptkit.errors import ConfigError
 from adaptkit.finetune.config import FinetuneConfig
 from adaptkit.pretrain.config import PretrainConfig
-from adaptkit.run import Run, digest, file_digest, model_digest, write_text
+from adaptkit.run import Run, write_text
 from adaptkit.run_lock import hold
 from adaptkit.study.config import StudyConfig
+from adaptkit.study.inputs import input_digests
 
 Kind = Literal["compare", "pretrain", "finetune", "embed", "distill"]
 CONFIGS: dict[Kind, type[Config]] = {
@@ -115,29 +114,3 @@ def open_run(config: Config, root: Path, *, resume: bool) -> Run:
         shutil.rmtree(run.path)
         run = Run.open(root, name, config, digests)
     return run
-
-
-def input_digests(config: Config) -> dict[str, str]:
-    """Digest the files that a config names: dotted key -> sha256, of data files and of model folders."""
-    digests = {}
-    for key, patterns in _data_files(config):
-        files, _ = find_files(patterns)
-        digests[key] = digest([file_digest(file) for file in files])
-    for key, name in _model_folders(config):
-        from adaptkit import models
-
-        digests[key] = model_digest(models.find(name))
-    return digests
-
-
-def _model_folders(config: Any) -> Iterator[tuple[str, str]]:
-    if hasattr(config, "folders"):
-        yield from config.folders().items()
-    elif base := getattr(config, "base", ""):
-        yield "base", base
-
-
-def _data_files(config: Config) -> Iterator[tuple[str, list[str]]]:
-    for key, value in leaves(config.model_dump()).items():
-        if key.rpartition(".")[2] == "files" and value:
-            yield key.rpartition(".")[0], value

@@ -16,15 +16,17 @@ from pathlib import Path
 from typing import Any
 
 from adaptkit import notices
-from adaptkit.config import Config, load
+from adaptkit.config import Config, load, places
 from adaptkit.data.readers import DataConfig, Dataset, read
-from adaptkit.run import Run, digest, file_digest, read_sealed, write_sealed
+from adaptkit.models.folder import find
+from adaptkit.run import Run, digest, file_digest, read_json, read_sealed, within_root, write_sealed
 from adaptkit.run_lock import hold
 from adaptkit.seal import check
 from adaptkit.study.account_record import LeftOutRecord
 from adaptkit.study.arms import Arm, Origin
 from adaptkit.study.budget import Budget
 from adaptkit.study.config import StudyConfig
+from adaptkit.study.record import is_study, read_study, runs_of
 from adaptkit.study.stage_record import (
     BASE,
     PREPARE,
@@ -36,6 +38,7 @@ from adaptkit.study.stage_record import (
     TaskResult,
     TokenizerResult,
     read_result,
+    runs_of_result,
 )
 from adaptkit.study.task import TaskFiles
 
@@ -94,6 +97,22 @@ def error_path(study: Path, key: StageKey) -> Path:
 
 def log_path(study: Path, key: StageKey) -> Path:
     return study / "logs" / f"{key.name}.log"
+
+
+def is_workspace(folder: Path) -> bool:
+    """Whether a folder is a study's, finished or not."""
+    return plan_path(folder).is_file() or is_study(folder)
+
+
+def runs_needed(study: Path) -> set[str]:
+    """The names of all runs that a study's record and its finished stages need.
+
+    Raises: DataError where one of these records is damaged.
+    """
+    names = runs_of(read_study(study)) if is_study(study) else set()
+    for path in (study / "stages").glob("*.json"):
+        names |= runs_of_result(path)
+    return names
 
 
 def forget_stages(study: Path) -> None:
@@ -186,14 +205,44 @@ class Workspace:
     def data_digest(self) -> str:
         return self.files.digest()
 
-    @property
+    @cached_property
     def base_folder(self) -> Path:
-        """The generic model's folder."""
-        return Path(self.base.model)
+        """The generic model's folder: made in the study, or where the config says that it is now."""
+        return self.folder(self.base.model) if self.base.run else find(self.config.base)
+
+    @property
+    def tokenizer_folder(self) -> Path:
+        """The domain tokenizer's folder."""
+        return self.folder(self.tokenizer.path) if self.tokenizer.run else Path(self.config.tokenizer.path)
+
+    def folder(self, name: str) -> Path:
+        """What a stage's result names, below the root of all runs."""
+        return self.root / name
+
+    def name(self, folder: Path) -> str:
+        """A folder's name below the root, as stages' results have it."""
+        return within_root(folder, self.root)
+
+    def content(self, folder: Path) -> str:
+        """What tells a model from others wherever it stands: its run's name, or a given base's digest."""
+        return self._given.get(str(folder)) or self.name(folder)
+
+    @cached_property
+    def _given(self) -> dict[str, str]:
+        """Folder or name -> digest of each model that the study was given, as taken when it was opened."""
+        config, digests = self.config, Run(self.path).manifest().get("inputs", {})
+        given = {}
+        if config.base and "base" in digests:
+            given = dict.fromkeys((config.base, str(find(config.base))), digests["base"])
+        if config.tokenizer.path and "tokenizer.path" in digests:
+            given[config.tokenizer.path] = digests["tokenizer.path"]
+        return given
 
     def open(self, name: str, settings: Config) -> Run:
         """The run of a recipe's settings, for this process alone."""
-        return self._held(Run.open(self.root, name, settings, {"data": self.data_digest}))
+        named = {key: value for key, value in places(settings).items() if isinstance(value, str)}
+        given = {key: self._given[value] for key, value in named.items() if value in self._given}
+        return self._held(Run.open(self.root, name, settings, {**given, "data": self.data_digest}))
 
     def open_fields(self, name: str, fields: dict[str, Any], **inputs: str) -> Run:
         """The run of anything else that a stage does on the prepared data, and on what `inputs` name."""
@@ -203,7 +252,19 @@ class Workspace:
         """Another study may be at the same run: this one waits, and then finds it finished."""
         if not run.finished:
             hold(run, wait=True)
+        if not run.finished:
+            run.update_manifest(study=self.path.name)
         return run
+
+
+def read_scores(run: Run, suite: str) -> dict[str, Any]:
+    """The scores of a finished run, held against their digest.
+
+    Raises: DataError where they are damaged.
+    """
+    check(run.scores(suite))
+    scores: dict[str, Any] = read_json(run.scores(suite))
+    return scores
 
 
 def rows_of(path: Path) -> Dataset:

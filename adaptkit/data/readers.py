@@ -17,7 +17,7 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from itertools import chain, islice
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 from adaptkit import notices
 from adaptkit.config import Config, Count, in_unit
@@ -40,6 +40,8 @@ _PLACE = re.compile(r"(:\d+){1,2}$")
 
 class DataConfig(Config):
     """Which files, what their columns mean, and what to do about rows that cannot be used."""
+
+    PLACES: ClassVar[frozenset[str]] = frozenset({"files"})
 
     files: list[str]
     """Files, folders or globs: .txt .jsonl .json .ndjson .parquet .csv .tsv, plain, .gz, .zst, .xz or

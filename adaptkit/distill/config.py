@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import Field, field_validator, model_validator
 
 from adaptkit.adapters import AdapterConfig
 from adaptkit.architecture import SizeConfig
-from adaptkit.config import Config, Count, Magnitude, Share, in_unit, refuse_credentials
+from adaptkit.config import Config, Count, Magnitude, Share, in_unit, places, refuse_credentials
 from adaptkit.data.readers import DataConfig
 from adaptkit.trainer.config import TrainerConfig
 
@@ -37,6 +37,8 @@ FROM_TEACHER = ("every", "last", "search")
 class StudentConfig(Config):
     """What the student is before it learns."""
 
+    PLACES: ClassVar[frozenset[str]] = frozenset({"start"})
+
     start: str = "every"
     """The teacher's blocks evenly spaced (`every`), its `last` ones, or those that matter most to the loss
     (`search`); `fresh` for random weights of the shape that `size` gives; or the folder of a model to start
@@ -49,9 +51,15 @@ class StudentConfig(Config):
     vocab_size: Annotated[Count, in_unit("vocabulary entries")] = 0
     """Tokens to prune the vocabulary to, the most frequent in `data`; 0 = all of the teacher's."""
 
+    def own_places(self) -> frozenset[str]:
+        """Without a start that is no folder."""
+        return frozenset() if self.start in (*FROM_TEACHER, "fresh") else super().own_places()
+
 
 class DistillConfig(Config):
     """One distillation."""
+
+    PLACES: ClassVar[frozenset[str]] = frozenset({"teacher"})
 
     name: str = "distill"
     """Name of the run, and the first part of its folder's."""
@@ -178,14 +186,13 @@ class DistillConfig(Config):
             return ""
         return start
 
+    def own_places(self) -> frozenset[str]:
+        """Without a teacher that is an address."""
+        return frozenset() if self.served else super().own_places()
+
     def folders(self) -> dict[str, str]:
         """Models that the run depends on: dotted key -> folder or hub id."""
-        folders = {}
-        if not self.served:
-            folders["teacher"] = self.teacher
-        if self.student.start not in (*FROM_TEACHER, "fresh"):
-            folders["student.start"] = self.student.start
-        return folders
+        return {key: value for key, value in places(self).items() if not key.endswith(".files")}
 
     @property
     def model_name(self) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, ClassVar, Literal
 
 from pydantic import BeforeValidator, Field, model_validator
 
@@ -26,6 +26,8 @@ Size = Annotated[int, BeforeValidator(_whole_number), Field(ge=1, le=1_000_000)]
 
 class EmbedConfig(Config):
     """One training of an encoder."""
+
+    PLACES: ClassVar[frozenset[str]] = frozenset({"base"})
 
     name: str = "embed"
     """The run's name."""

@@ -29,6 +29,7 @@ from adaptkit.export.parity.evaluation_data import find_evaluation_data
 from adaptkit.export.parity.gate import Limits, compare, refuse, token_checks
 from adaptkit.export.parity.measure import ParityReport, Tell, compare_merge
 from adaptkit.export.parity.reference import make_reference
+from adaptkit.export.parity.unchanged import recorded_checks, refuse_changed
 from adaptkit.export.quantise.compressed_tensors import compress, restore
 from adaptkit.export.quantise.model import Quantised, quantise
 from adaptkit.export.record import (
@@ -173,6 +174,8 @@ def _write_weights(
     tell(f"asking the trained model, on {data.origin}")
     trained = load_trained(source)
     before = ask(source, trained, tokenizer, data)
+    since_scored = recorded_checks(source, tokenizer, data, before)
+    refuse_changed(since_scored, source)
     method: Method | None = None
     quantised = None
     if format.grid is not None:
@@ -186,6 +189,7 @@ def _write_weights(
     limits = Limits.of(format, options.max_loss_bpb, options.max_loss_score)
     merge, merge_checks = compare_merge(source, tokenizer, data, before, tell)
     checks = (
+        *since_scored,
         *compare(before, after, limits, data.num_items),
         *token_checks(tokenizer, written_tokenizer, data.texts),
         *merge_checks,

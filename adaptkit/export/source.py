@@ -211,12 +211,15 @@ def run_of(folder: Path | None) -> Run | None:
 
 
 def local_base(run: Path, base: str) -> Path | None:
-    """Find the folder of a run's base: as named, or under the run's root if all runs have moved together."""
+    """Find the folder of a run's base: among the runs beside it, which move with it, or where it is named."""
     if not base:
         return None
     named = Path(base).expanduser()
-    moved = run.parent / named.parent.name / named.name
-    return next((folder for folder in (named, moved) if folder.is_dir()), None)
+    places = [run.parent / named, named]
+    beside = Run(run.parent / named.parent.name)
+    if beside.manifest_path.is_file():  # it was named with a root that may have moved since
+        places.insert(0, beside.path / named.name)
+    return next((folder for folder in places if folder.is_dir()), None)
 
 
 def find_base(run: Path, base: str) -> Path | None:

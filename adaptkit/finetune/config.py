@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field
 
@@ -16,6 +16,8 @@ Kind = Literal["sft", "classify", "label_words"]
 
 class FinetuneConfig(Config):
     """One fine-tuning."""
+
+    PLACES: ClassVar[frozenset[str]] = frozenset({"base"})
 
     name: str = "finetune"
     """The run's name."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import Field, model_validator
 
@@ -17,6 +17,8 @@ from adaptkit.trainer.config import TrainerConfig
 class TokenizerConfig(Config):
     """The vocabulary of a model from scratch, or what is added to a base's."""
 
+    PLACES: ClassVar[frozenset[str]] = frozenset({"path"})
+
     kind: Literal["bpe", "unigram", "wordpiece"] = "bpe"
     """Algorithm of a tokenizer trained on `data`; bpe is byte-level and lossless."""
     vocab_size: Annotated[Count, in_unit("vocabulary entries")] = Field(8192, gt=0, le=10_000_000)
@@ -30,6 +32,8 @@ class TokenizerConfig(Config):
 
 class PretrainConfig(Config):
     """One pretraining: which text, from which weights, how large, for how long."""
+
+    PLACES: ClassVar[frozenset[str]] = frozenset({"base"})
 
     name: str = "pretrain"
     """Name of the run, and the first part of its folder's."""

@@ -23,6 +23,7 @@ from adaptkit.report.figures import BETTER_LEFT
 from adaptkit.report.sliders import Dial, dials
 from adaptkit.report.write import environment, report_context
 from adaptkit.run import read_jsonl
+from adaptkit.seal import check
 from adaptkit.study import breakeven
 from adaptkit.study.breakeven import BreakEven, Prices, Training, Workload
 from adaptkit.study.calibration import Calibration, Judged, calibrate
@@ -145,7 +146,10 @@ class StudyView:
         if prepared is None:
             return []
         file = self.path.parent / prepared / name
-        return list(read_jsonl(file)) if file.is_file() else []
+        if not file.is_file():
+            return []
+        check(file)
+        return list(read_jsonl(file))
 
     @cached_property
     def data_bytes(self) -> float:

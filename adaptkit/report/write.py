@@ -17,7 +17,7 @@ from adaptkit.report import data_tables, figures, prose, tables
 from adaptkit.report.caveats import limits
 from adaptkit.report.ledger import left_out_sentences, spend_rows, time_sentence
 from adaptkit.report.manners import HABITS, manners
-from adaptkit.run import Run, write_json, write_text
+from adaptkit.run import Run, write_sealed, write_text
 from adaptkit.study import forecast
 from adaptkit.study.flips import flips
 from adaptkit.study.forecast import size_text
@@ -52,7 +52,7 @@ def write_report(study_path: str | Path) -> ReportPaths:
     context = report_context(results, verdict)
     html, markdown, answer = (run.report / name for name in ("report.html", "report.md", VERDICT_FILE))
     content = {**verdict.as_json(), "scores": arm_scores(results)}
-    write_json(answer, content)
+    write_sealed(answer, content)
     write_text(markdown, environment().get_template("report.md.j2").render(context))
     write_text(html, environment().get_template("report.html.j2").render(context))
     return ReportPaths(html, markdown, answer, content)

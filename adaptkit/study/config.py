@@ -41,6 +41,7 @@ class StudyConfig(Config):
     """Everything a study depends on."""
 
     COST_ONLY: ClassVar[frozenset[str]] = frozenset({"jobs"})
+    PLACES: ClassVar[frozenset[str]] = frozenset({"base"})
 
     name: str
     """The study's name, and the first part of its folder's."""

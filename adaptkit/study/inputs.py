@@ -1,7 +1,8 @@
-"""What a study reads: its data sets by name, and the digests that its identity depends on."""
+"""What configs name: a study's data sets, and the digests that the identity of any run depends on."""
 
 from __future__ import annotations
 
+from adaptkit.config import Config, places
 from adaptkit.data.files import find_files
 from adaptkit.data.readers import DataConfig
 from adaptkit.run import digest, file_digest, model_digest
@@ -24,14 +25,25 @@ def data_configs(config: StudyConfig) -> dict[str, DataConfig]:
     return named
 
 
-def input_digests(config: StudyConfig) -> dict[str, str]:
-    """sha256 of every file a study reads, and of its base's weights."""
-    digests = {}
-    for label, data in data_configs(config).items():
-        files, _ = find_files(data.files)
-        digests[label] = digest([file_digest(file) for file in files])
-    if config.base:
-        from adaptkit.models import find
+def data_digest(data: DataConfig) -> str:
+    """sha256 over the bytes of a data set's files, in order, and over the formats that their names say."""
+    files, _ = find_files(data.files)
+    return digest([["".join(file.suffixes), file_digest(file)] for file in files])
 
-        digests["base"] = model_digest(find(config.base))
+
+def prepared_digests(config: StudyConfig) -> dict[str, str]:
+    """sha256 of every data set of a study, by its name: what its prepared data depends on."""
+    return {name: data_digest(data) for name, data in data_configs(config).items()}
+
+
+def input_digests(config: Config) -> dict[str, str]:
+    """sha256 of what a config names, by dotted key: of data (`train`) and models (`base`)."""
+    digests = {}
+    for key, value in places(config).items():
+        if isinstance(value, list):
+            digests[key.removesuffix(".files")] = data_digest(DataConfig(files=value))
+        else:
+            from adaptkit.models import find
+
+            digests[key] = model_digest(find(value))
     return digests

@@ -187,6 +187,16 @@ class StudyRecord(Record):
     machine: MachineRecord | None = None
 
 
+def runs_of(record: StudyRecord) -> set[str]:
+    """The names of all runs that a study's record needs: of scores, models, costs, trials and data."""
+    names = {record.base.run, record.prepared_run}
+    for score in record.scores:
+        names |= {score.run, score.model_run, *score.paid_by, *score.tuned_by}
+    names |= {trial.run for tuning in record.tuning for trial in tuning.trials}
+    names |= {forgotten.run for forgotten in record.forgetting}
+    return {name for name in names if name}
+
+
 def is_study(folder: Path) -> bool:
     """Whether a folder holds a finished study."""
     return (folder / STUDY_FILE).is_file()

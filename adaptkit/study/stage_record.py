@@ -99,6 +99,9 @@ class TokenizerResult(StageResult):
     """The domain tokenizer."""
 
     path: str
+    """Its folder below the root of all runs; empty for one that was given."""
+    run: str | None = None
+    """The run that trained it."""
     tokenizer: TokenizerRecord
 
 
@@ -106,7 +109,7 @@ class BaseResult(StageResult):
     """The generic model, found or made."""
 
     model: str
-    """Its folder."""
+    """Its folder below the root of all runs; empty for one that was given."""
     run: str | None
     """The run that made it."""
     kind: ModelKind
@@ -127,7 +130,7 @@ class LanguageResult(StageResult):
     dev: float
     """Score on development text, lower is better."""
     model: str | None = None
-    """Its folder; None for a trial, whose model is not kept."""
+    """Its folder below the root of all runs; None for a trial, whose model is not kept."""
     score_run: str | None = None
 
 
@@ -177,6 +180,13 @@ def read_result(path: Path, kind: type[S]) -> S:
     Raises: DataError for a file of an older release, or one that does not fit.
     """
     return validated(kind, read_sealed(path), str(path))
+
+
+def runs_of_result(path: Path) -> set[str]:
+    """The names of the runs that a finished stage of any kind left or needs."""
+    value = read_sealed(path)
+    names = (value.get(key) for key in ("run", "score_run", "model_run"))
+    return {name for name in names if isinstance(name, str) and name}
 
 
 def write_result(path: Path, result: StageResult) -> None:

@@ -13,7 +13,7 @@ import pydantic
 from pydantic import ConfigDict
 
 from adaptkit.errors import DataError
-from adaptkit.run import Run, read_json
+from adaptkit.run import Run, read_sealed
 from adaptkit.run_record import Record
 
 VERDICT_FILE = "verdict.json"
@@ -98,7 +98,7 @@ def read_verdict(study: str | Path) -> VerdictRecord:
     if not path.is_file():
         raise DataError("this study has no report yet", where=str(study), fix=fix)
     try:
-        return VerdictRecord.model_validate(read_json(path))
+        return VerdictRecord.model_validate(read_sealed(path))
     except pydantic.ValidationError as error:
         first = error.errors()[0]
         what = f"the verdict does not fit at '{'.'.join(map(str, first['loc']))}': {first['msg']}"

@@ -24,7 +24,7 @@ from adaptkit.data.heldout import Calibration, HeldOut, write_calibration, write
 from adaptkit.errors import AdaptkitError, ModelError
 from adaptkit.run import Run, write_json, write_jsonl, write_sealed
 from adaptkit.run_lock import hold
-from adaptkit.run_record import RunRecord
+from adaptkit.run_record import RunRecord, placed_record
 from adaptkit.trainer import parallel
 from adaptkit.trainer.config import TrainerConfig
 from adaptkit.trainer.device import send
@@ -98,7 +98,7 @@ def run_recipe(
 
 
 def _finish(run: Run, outcome: Outcome) -> None:
-    record = outcome.record
+    record = placed_record(outcome.record, run)
     if record.suite:
         write_jsonl(run.items(record.suite), outcome.rows)
         scores = record.suites[record.suite].model_dump(mode="json")

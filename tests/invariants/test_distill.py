@@ -7,13 +7,13 @@ samples itself.
 
 from __future__ import annotations
 
-import os
 import random
 import time
 from pathlib import Path
 
 import pytest
 import torch
+from soak import count, soaked
 from test_kill import counted_saves, in_fork, kill_from_outside, kill_inside_save, outcome, wait
 from tiny_training import Rows, settings
 from torch import nn
@@ -25,7 +25,7 @@ from adaptkit.run import Run
 from adaptkit.trainer.distillation import Distillation, Layout
 from adaptkit.trainer.trainer import Trainer
 
-KILLS = int(os.environ.get("ADAPTKIT_KILLS", "20")) // 4
+KILLS = soaked(5, 17)
 LOSSES = {
     "projected": {"jsd": 0.7, "cross_entropy": 0.3, "hidden": 1.0},
     "replacing": {"replacing": 1.0},
@@ -99,4 +99,5 @@ def test_every_killed_distillation_resumes_bit_identical(name, tmp_path, monkeyp
         )
         assert outcome(folder) == expected, f"trial {trial} differs"
         resumed_from.append(Run(folder).manifest()["training"]["train"]["resumed_from_step"])
+    count(f"kills of a {name} distillation, resumed bit for bit", KILLS)
     assert any(resumed_from), "no kill came after a checkpoint"

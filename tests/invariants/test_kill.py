@@ -20,6 +20,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from soak import count, soaked
 from tiny_training import settings, task, train
 
 from adaptkit.run import Run, read_json
@@ -29,7 +30,7 @@ from adaptkit.trainer.objective import LossModule
 from adaptkit.trainer.parallel import Ranks
 from adaptkit.trainer.state import State
 
-KILLS = int(os.environ.get("ADAPTKIT_KILLS", "20"))
+KILLS = soaked(20, 67)
 SHARED = {
     "num_steps": 12,
     "checkpoint_every": 3,
@@ -132,6 +133,7 @@ def test_every_killed_run_resumes_bit_identical(name, tmp_path):
         )
         assert outcome(folder) == expected, f"trial {trial} differs"
         resumed_from.append(Run(folder).manifest()["training"]["train"]["resumed_from_step"])
+    count(f"kills of a {name} training, resumed bit for bit", KILLS)
     assert sum(step > 0 for step in resumed_from) >= KILLS / 3, (
         f"too few kills came after a checkpoint: {resumed_from}"
     )

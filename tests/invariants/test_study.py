@@ -3,6 +3,7 @@ compare.driver."""
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -14,9 +15,11 @@ from tiny_study import study_config, write_texts
 
 from adaptkit.compare.driver import compare
 from adaptkit.errors import DataError
+from adaptkit.export.resolve import resolve
 from adaptkit.run import read_json, read_jsonl
 from adaptkit.study.record import read_study
 
+OPEN = Path.open
 RUN = "import sys; from adaptkit.cli.app import main; sys.argv[0] = 'adaptkit'; main()"
 
 
@@ -66,6 +69,26 @@ def test_a_second_run_executes_nothing_and_ends_the_same(finished, texts, monkey
         "adaptkit.compare.executor._local", lambda *_: pytest.fail("a finished study started a process")
     )
     assert compare(study_config(texts), root).verdict == outcome.verdict
+
+
+def test_a_moved_study_executes_nothing_and_ends_the_same(finished, tmp_path, monkeypatch):
+    """Under another root name, with its data elsewhere too; what lay there before is not read."""
+    outcome, root = finished
+    moved = shutil.copytree(root, tmp_path / "archive")
+    (tmp_path / "texts").mkdir()
+    write_texts(tmp_path / "texts")
+    monkeypatch.setattr(
+        "adaptkit.compare.executor._local", lambda *_: pytest.fail("a finished study started a process")
+    )
+    opened = []
+    monkeypatch.setattr(
+        Path, "open", lambda path, *args, **kw: opened.append(path) or OPEN(path, *args, **kw)
+    )
+    assert compare(study_config(tmp_path / "texts"), moved).verdict == outcome.verdict
+    assert opened and not [path for path in opened if path.absolute().is_relative_to(root)]
+    for path in (moved / outcome.study_path.name / "stages").glob("*.json"):
+        assert str(root) not in path.read_text(), f"{path.name} says where it stood"
+    assert resolve(moved / outcome.study_path.name, arm="generic+lora").folder.is_relative_to(moved)
 
 
 def test_a_killed_study_resumes_to_the_same_numbers(finished, texts, tmp_path):

@@ -7,6 +7,7 @@ for in exactly that; what was done is counted in the study's record.
 from __future__ import annotations
 
 import dataclasses
+from pathlib import Path
 from typing import Any
 
 from adaptkit.compare.stage import Stage
@@ -21,7 +22,7 @@ from adaptkit.run_record import RecipeKind, RunRecord, SplitRecord, read_record,
 from adaptkit.study.config import StudyConfig
 from adaptkit.study.data_counts import cut_record, shift_record, test_set_record
 from adaptkit.study.data_record import CorpusRecord, CutRecord, DataRecord, ShiftRecord, TestSetRecord
-from adaptkit.study.inputs import corpora, data_configs, input_digests
+from adaptkit.study.inputs import corpora, data_configs, prepared_digests
 from adaptkit.study.stage_record import PreparedResult
 from adaptkit.study.task import CorpusConfig, CorpusRows, read_corpus
 
@@ -36,10 +37,11 @@ def prepare(workspace: Workspace, stage: Stage, threads: int) -> PreparedResult:
     Raises: DataError for rows that cannot be used, and where a split would be empty.
     """
     config = workspace.config
-    run = Run.open(workspace.root, "data", identity(config), input_digests(config))
+    run = Run.open(workspace.root, "data", identity(config), prepared_digests(config))
     if not run.finished:
         hold(run, wait=True)
     if not run.finished:
+        run.update_manifest(study=workspace.path.name)
         data, labels = write_data(config, PreparedFiles(run.path))
         facts = {"data": data.model_dump(mode="json"), "labels": labels}
         record = RunRecord(recipe=RecipeKind.PREPARE, facts=facts)
@@ -52,7 +54,7 @@ def prepare(workspace: Workspace, stage: Stage, threads: int) -> PreparedResult:
 def identity(config: StudyConfig) -> dict[str, Any]:
     """The settings that prepared data depends on, beside its files."""
     fields: dict[str, Any] = {
-        label: data.model_dump(mode="json") for label, data in data_configs(config).items()
+        label: data.identity(lambda key, files: None) for label, data in data_configs(config).items()
     }
     settings = {"split", "test_items", "dev_items"}
     for name, corpus in corpora(config).items():
@@ -130,4 +132,4 @@ def _write_text(
 
 
 def _line(row: Row) -> dict[str, str]:
-    return {"text": row.text, "from": row.where}
+    return {"text": row.text, "from": Path(row.where).name}

@@ -46,14 +46,15 @@ class Distillation(LanguageJob):
 
 def best_teacher(workspace: Workspace, seed: int, share: float) -> str:
     """The folder of the model with the best dev score: bits per byte, or nats for masked models."""
+    base = str(workspace.base_folder)
     scores: dict[str, float] = {}
     for origin in teaching_origins(workspace.config):
         trained = workspace.language(origin, seed, share)
         assert trained.model is not None
-        scores[trained.model] = trained.dev
+        scores[str(workspace.folder(trained.model))] = trained.dev
     if workspace.base.dev is not None:
-        scores[workspace.base.model] = workspace.base.dev
-    return min(scores, key=lambda folder: scores[folder]) if scores else workspace.base.model
+        scores[base] = workspace.base.dev
+    return min(scores, key=lambda folder: scores[folder]) if scores else base
 
 
 def distillation(order: JobOrder) -> DistillConfig:

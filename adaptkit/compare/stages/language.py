@@ -24,12 +24,12 @@ from adaptkit.compare.stages.pretraining_jobs import (
     scratch_objective,
 )
 from adaptkit.compare.stages.tsdae_job import RestoreTexts, is_headless
-from adaptkit.compare.workspace import Workspace, documents, rows_of, tidy
+from adaptkit.compare.workspace import Workspace, documents, read_scores, rows_of, tidy
 from adaptkit.data.tokenizers import CHAT_TEMPLATE, train_tokenizer
 from adaptkit.models.bits_per_byte import bits_per_byte, score_documents
 from adaptkit.models.folder import saved_shape
 from adaptkit.models.round_trip import check_round_trip
-from adaptkit.run import Run, read_json, write_json, write_jsonl
+from adaptkit.run import Run, write_json, write_jsonl
 from adaptkit.run_record import ModelKind, RecipeKind, RunRecord, SuiteRecord
 from adaptkit.study.arms import Origin
 from adaptkit.study.controls import OWN
@@ -59,9 +59,12 @@ def job_of(workspace: Workspace, origin: Origin) -> LanguageJob:
 
 def tokenizer(workspace: Workspace, stage: Stage, threads: int) -> TokenizerResult:
     """Train the domain tokenizer and count how many bytes of domain text a token of it holds."""
-    path = _train_tokenizer(workspace, "domain")
+    path, run = _train_tokenizer(workspace, "domain")
     causal = scratch_objective(workspace.config) == "causal"
-    return TokenizerResult(path=str(path), tokenizer=_fit(workspace, path, causal, "tokenizer"))
+    fit = _fit(workspace, path, causal, "tokenizer")
+    if run is None:
+        return TokenizerResult(path="", tokenizer=fit)
+    return TokenizerResult(path=workspace.name(path), run=run.path.name, tokenizer=fit)
 
 
 def base(workspace: Workspace, stage: Stage, threads: int) -> BaseResult:
@@ -73,21 +76,20 @@ def base(workspace: Workspace, stage: Stage, threads: int) -> BaseResult:
     run: Run | None = None
     if config.base:
         path = models.find(config.base)
-        identity = str(path)
         fit = _fit(workspace, path, models.model_kind(path) == "causal", "base")
     else:
         trainer = TrainerConfig(
             **config.trainer.model_dump(exclude_unset=True) | {"seed": 0, "threads": threads}
         )
-        vocabulary = str(_train_tokenizer(workspace, "general"))
-        settings = from_scratch(workspace, "base", "general", vocabulary, config.base_flops, trainer)
+        vocabulary, _ = _train_tokenizer(workspace, "general")
+        settings = from_scratch(workspace, "base", "general", str(vocabulary), config.base_flops, trainer)
         run, _ = pretrained(workspace, settings)
-        path, identity = run.model, run.path.name
+        path = run.model
         fit = _fit(workspace, path, models.model_kind(path) == "causal", "tokenizer")
-    scored = _score(workspace, path, identity, threads, chats=bool(config.base))
+    scored = _score(workspace, path, threads, chats=bool(config.base))
     kind = models.model_kind(path)
     return BaseResult(
-        model=str(path),
+        model=workspace.name(path) if run else "",
         run=run.path.name if run else None,
         kind=ModelKind(kind),
         params=models.param_count(meta_model(saved_shape(path), kind)).total,
@@ -113,12 +115,12 @@ def language(workspace: Workspace, stage: Stage, threads: int) -> LanguageResult
         return LanguageResult(run=run.path.name, learning_rate=rate, dev=dev)
     known_dev = dev if job.text == "domain" else None
     chats = bool(workspace.config.base) and key.origin not in OWN
-    scored = _score(workspace, run.model, run.path.name, threads, known_dev, chats=chats)
+    scored = _score(workspace, run.model, threads, known_dev, chats=chats)
     return LanguageResult(
         run=run.path.name,
         learning_rate=rate,
         dev=_dev(scored) if scored else dev,
-        model=str(run.model),
+        model=workspace.name(run.model),
         score_run=scored.path.name if scored else None,
     )
 
@@ -142,12 +144,13 @@ def learning_rate(job: LanguageJob, order: JobOrder, trial: int | None) -> float
     return for_length(best.learning_rate, budget.trial(budget.text), order.flops)
 
 
-def _train_tokenizer(workspace: Workspace, text: str) -> Path:
+def _train_tokenizer(workspace: Workspace, text: str) -> tuple[Path, Run | None]:
+    """The folder of a text's tokenizer, and the run that trained it."""
     settings = workspace.config.tokenizer
     if settings.path and text == "domain":
-        return Path(settings.path)
+        return Path(settings.path), None
     masked = scratch_objective(workspace.config) == "masked"
-    fields = {**settings.model_dump(mode="json"), "masked": masked}
+    fields = {**settings.identity(lambda key, path: None), "masked": masked}
     run = workspace.open_fields(f"tokenizer-{text}", fields)
     if not run.finished:
         texts = (row.text for row in rows_of(workspace.files.train(text)).rows)
@@ -157,7 +160,7 @@ def _train_tokenizer(workspace: Workspace, text: str) -> Path:
         )
         trained.save_pretrained(run.model)
         run.finish(record=RunRecord(recipe=RecipeKind.TOKENIZER).model_dump(mode="json"))
-    return run.model
+    return run.model, run
 
 
 def _fit(workspace: Workspace, path: Path, causal: bool, where: str) -> TokenizerRecord:
@@ -180,13 +183,7 @@ def _fit(workspace: Workspace, path: Path, causal: bool, where: str) -> Tokenize
 
 
 def _score(
-    workspace: Workspace,
-    path: Path,
-    identity: str,
-    threads: int,
-    known_dev: float | None = None,
-    *,
-    chats: bool = False,
+    workspace: Workspace, path: Path, threads: int, known_dev: float | None = None, *, chats: bool = False
 ) -> Run | None:
     """Bits per byte on held-out domain and general passages, in a run of its own; None for masked models.
 
@@ -197,7 +194,7 @@ def _score(
     if models.model_kind(path) != "causal":
         return None
     seq_len = workspace.config.size.seq_len
-    run = workspace.open_fields("score", {"seq_len": seq_len}, model=identity)
+    run = workspace.open_fields("score", {"seq_len": seq_len}, model=workspace.content(path))
     if run.finished:
         return run
     torch.set_num_threads(threads)
@@ -225,4 +222,4 @@ def _score(
 
 def _dev(scored: Run) -> float:
     """The dev score on domain text, which learning rates are chosen by."""
-    return read_json(scored.scores("language"))["dev"]["bits_per_byte"]
+    return read_scores(scored, "language")["dev"]["bits_per_byte"]

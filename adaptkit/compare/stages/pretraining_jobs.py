@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any, Literal
 
 from adaptkit.architecture import architecture
@@ -31,11 +30,11 @@ class Scratch(LanguageJob):
         config, tokenizer = order.workspace.config, order.workspace.tokenizer
         kind = scratch_objective(config)
         shape = architecture(config.size, tokenizer.tokenizer.vocab_size, kind=kind, flops=order.flops)
-        return Subject(meta_model(shape, kind), Path(tokenizer.path))
+        return Subject(meta_model(shape, kind), order.workspace.tokenizer_folder)
 
     def train(self, order: JobOrder) -> tuple[Run, float]:
         workspace = order.workspace
-        vocabulary = workspace.tokenizer.path
+        vocabulary = str(workspace.tokenizer_folder)
         settings = from_scratch(
             workspace, order.origin.value, self.text, vocabulary, order.flops, order.trainer, order.share
         )

@@ -9,9 +9,9 @@ import torch
 from adaptkit import models
 from adaptkit.architecture import default_learning_rate
 from adaptkit.compare.stage import Stage
-from adaptkit.compare.workspace import Workspace, tidy
+from adaptkit.compare.workspace import Workspace, read_scores, tidy
 from adaptkit.models.folder import saved_shape
-from adaptkit.run import Run, read_json, write_json, write_jsonl, write_sealed
+from adaptkit.run import Run, write_json, write_jsonl, write_sealed
 from adaptkit.run_record import RecipeKind, RunRecord, SuiteRecord, read_record
 from adaptkit.study.arms import Arm
 from adaptkit.study.spend import meta_model
@@ -60,7 +60,7 @@ def baseline(workspace: Workspace, stage: Stage, threads: int) -> BaselineResult
     if not run.finished:
         write_sealed(run.cost_path, answered.cost)
         _write(run, settings, Answers(answered.rows), RecipeKind.BASELINE)
-    score = read_json(run.scores(settings.name))["metrics"][settings.score]
+    score = read_scores(run, settings.name)["metrics"][settings.score]
     return BaselineResult(
         run=run.path.name,
         suite=settings.name,
@@ -77,13 +77,13 @@ def _origin(workspace: Workspace, arm: Arm, seed: int) -> tuple[Path, str | None
         return workspace.base_folder, workspace.base.run
     trained = workspace.language(arm.origin, seed)
     assert trained.model is not None
-    return Path(trained.model), trained.run
+    return workspace.folder(trained.model), trained.run
 
 
 def _trained(work: Assignment) -> TaskResult:
     run = work.task.task_kind.train(work)
     tidy(run, keep_model=not work.tuning)
-    dev = read_json(run.scores(work.task.name))["dev"]
+    dev = read_scores(run, work.task.name)["dev"]
     num_steps = read_record(run).num_steps
     return TaskResult(
         run=run.path.name,
@@ -106,7 +106,9 @@ def _frozen(workspace: Workspace, work: Assignment, origin_run: str | None) -> T
         "seed": work.seed,
         "trials": work.trials,
     }
-    run = workspace.open_fields(f"{work.task.name}-{work.arm.adaptation}", fields, model=str(work.origin))
+    run = workspace.open_fields(
+        f"{work.task.name}-{work.arm.adaptation}", fields, model=workspace.content(work.origin)
+    )
     if not run.finished:
         answers = work.task.task_kind.frozen(work)
         write_sealed(run.cost_path, answers.cost)

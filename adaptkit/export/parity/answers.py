@@ -47,6 +47,7 @@ class Answers:
             before it.
         vectors: float64 [N, D] normalised embeddings.
         scores: the task's metrics on the held-out items.
+        item_rows, passage_rows: what these metrics and bits per byte were computed from, as eval/ has it.
     """
 
     greedy: list[list[int]] = field(default_factory=list)
@@ -55,6 +56,8 @@ class Answers:
     outputs: Tensor | None = None
     vectors: Tensor | None = None
     scores: dict[str, float] = field(default_factory=dict)
+    item_rows: list[dict[str, Any]] = field(default_factory=list)
+    passage_rows: list[dict[str, Any]] = field(default_factory=list)
 
 
 def ask(
@@ -72,20 +75,24 @@ def ask(
     if source.kind == "rerank":
         pairs = list(zip(texts[-1:] + texts[:-1], texts, strict=True))
         return Answers(outputs=pair_logits(model, tokenizer, pairs, data.seq_len))
-    scores = _task_scores(source, model, tokenizer, data)
+    item_rows, scores = _task_scores(source, model, tokenizer, data)
     if source.kind == "classify":
-        return Answers(outputs=logits(model, tokenizer, texts, data.seq_len), scores=scores)
+        outputs = logits(model, tokenizer, texts, data.seq_len)
+        return Answers(outputs=outputs, scores=scores, item_rows=item_rows)
     start = opening(tokenizer)
     encoded = tokenizer(texts, add_special_tokens=False)["input_ids"]
     prompts = [[*start, *ids[:PROMPT_TOKENS]] for ids in encoded if ids][:NUM_PROMPTS]
     seq_len = min(data.seq_len, context_length(model))
     num_new = min(NEW_TOKENS, context_length(model) - PROMPT_TOKENS - 1)
     rows = [[*start, *ids][: min(SCORED_TOKENS, seq_len)] for ids in encoded[:NUM_SCORED]]
+    passage_rows = score_documents(model, tokenizer, data.passages, seq_len=seq_len)
     return Answers(
         greedy=generate(model, tokenizer, prompts, num_new),
         logprobs=logprobs(model, rows),
-        bits_per_byte=bits_per_byte(score_documents(model, tokenizer, data.passages, seq_len=seq_len)),
+        bits_per_byte=bits_per_byte(passage_rows),
         scores=scores,
+        item_rows=item_rows,
+        passage_rows=passage_rows,
     )
 
 
@@ -160,18 +167,21 @@ def logits(
     return torch.cat(rows)
 
 
+def task_in(source: Source, tokenizer: PreTrainedTokenizerFast, data: EvaluationData) -> Task | None:
+    """The task that a model learnt; None without one, or without items to score it on."""
+    if data.items is None or source.record is None:
+        return None
+    if source.record.recipe is RecipeKind.FINETUNE:
+        return task_of(source.record, tokenizer)
+    return Classify(tokenizer, source.labels, data.seq_len, NEW_TOKENS)  # it learnt from another classifier
+
+
 def _task_scores(
     source: Source, model: PreTrainedModel, tokenizer: PreTrainedTokenizerFast, data: EvaluationData
-) -> dict[str, float]:
-    """Compute the task's own metrics on the held-out items; empty without a task."""
-    if data.items is None or source.record is None:
-        return {}
-    task: Task
-    if source.record.recipe is RecipeKind.FINETUNE:
-        task = task_of(source.record, tokenizer)
-    else:  # a classifier that learnt from another one
-        task = Classify(tokenizer, source.labels, data.seq_len, NEW_TOKENS)
-    rows = task.rows(model, data.items)
-    if not rows:
-        return {}
-    return {name: float(value) for name, value in task.score(rows).items()}
+) -> tuple[list[dict[str, Any]], dict[str, float]]:
+    """Answer the held-out items: rows as eval/ has them, and the task's own metrics; empty without a task."""
+    task = task_in(source, tokenizer, data)
+    rows = [] if task is None or data.items is None else task.rows(model, data.items)
+    if task is None or not rows:
+        return [], {}
+    return rows, {name: float(value) for name, value in task.score(rows).items()}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from pathlib import Path
 from typing import ClassVar
 
 from adaptkit.data.label_names import check_labels
@@ -52,7 +53,7 @@ class RowKind(TaskKind):
         check_labels(rows.test, rows.train.labels, f"the test of '{files.folder.name}'")
         train, dev = hold_out(rows.train, corpus.dev_items, MAX_DEV_SHARE)
         for path, part in ((files.train, train), (files.dev, dev), (files.test, rows.test)):
-            write_jsonl(path, ({**row.values, "from": row.where} for row in part.rows))
+            write_jsonl(path, ({**row.values, "from": Path(row.where).name} for row in part.rows))
 
     def use(self, adaptation: Adaptation) -> Use:
         if adaptation is Adaptation.PROBE:
