@@ -20,6 +20,7 @@ class Answers(BaseHTTPRequestHandler):
     """`dead` is vLLM's state between the death of its engine and its exit with 0."""
 
     protocol_version = "HTTP/1.1"
+    disable_nagle_algorithm = True  # as vLLM, whose event loop sets TCP_NODELAY
     dead = False
 
     def do_GET(self) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import socket
 from collections.abc import AsyncIterator, Callable
 
 import httpx
@@ -43,7 +44,7 @@ def test_a_request_arrives_as_it_was_written_with_the_servers_own_key() -> None:
 
     async def hand_on() -> None:
         async with relay_to(answer) as relay:
-            relayed = await relay.post(URL, "secret", '{"a": 1}', {"x-request-id": "7"})
+            relayed = await relay.post(URL, "secret", b'{"a": 1}', {"x-request-id": "7"})
             assert (relayed.status, relayed.media_type) == (418, "text/tea")
             assert await relayed.read() == b"short"
 
@@ -56,7 +57,7 @@ def test_a_request_arrives_as_it_was_written_with_the_servers_own_key() -> None:
 def test_an_answer_without_a_type_counts_as_json() -> None:
     async def media_type() -> str:
         async with relay_to(lambda request: httpx.Response(200, content=b"{}")) as relay:
-            answer = await relay.post(URL, "", "{}", {})
+            answer = await relay.post(URL, "", b"{}", {})
             await answer.close()
             return answer.media_type
 
@@ -67,7 +68,7 @@ def test_an_answer_without_a_type_counts_as_json() -> None:
 def test_a_server_that_dies_before_its_answer_is_complete_is_said_so(answer: Answer) -> None:
     async def hand_on() -> bytes:
         async with relay_to(answer) as relay:
-            return await (await relay.post(URL, "", "{}", {})).read()
+            return await (await relay.post(URL, "", b"{}", {})).read()
 
     with pytest.raises(ConnectionLost, match="no answer: (Connect|Read)Error"):
         asyncio.run(hand_on())
@@ -78,7 +79,7 @@ def test_pieces_come_until_the_connection_breaks() -> None:
 
     async def hand_on() -> None:
         async with relay_to(breaks) as relay:
-            answer = await relay.post(URL, "", "{}", {})
+            answer = await relay.post(URL, "", b"{}", {})
             async for piece in answer.pieces():
                 pieces.append(piece)
 
@@ -109,3 +110,23 @@ def test_no_proxy_of_the_environment_is_used(monkeypatch: pytest.MonkeyPatch) ->
     monkeypatch.setenv("HTTP_PROXY", "http://127.0.0.1:9")
     monkeypatch.setenv("ALL_PROXY", "http://127.0.0.1:9")
     assert not Relay()._http._mounts
+
+
+def test_each_piece_of_a_request_leaves_at_once() -> None:
+    async def answer_once(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"\r\n\r\n")
+        writer.write(b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\n{}")
+        await writer.drain()
+        writer.close()
+
+    async def no_delay() -> int:
+        server = await asyncio.start_server(answer_once, "127.0.0.1", 0)
+        host, port = server.sockets[0].getsockname()
+        async with server, Relay() as relay:
+            answer = await relay.post(f"http://{host}:{port}/", "key", b"{}", {})
+            connection = answer._response.extensions["network_stream"].get_extra_info("socket")
+            value = connection.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)
+            await answer.read()
+        return value
+
+    assert asyncio.run(no_delay()) == 1

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import re
 from collections.abc import Iterator
 
@@ -19,6 +20,7 @@ from starlette.websockets import WebSocketDisconnect  # noqa: E402
 from adaptkit.demo import launch  # noqa: E402
 from adaptkit.demo.login import LOOPBACK_NAMES, MAX_BODY_BYTES, SESSION_S, Gate  # noqa: E402
 from adaptkit.demo.served_models import Server  # noqa: E402
+from adaptkit.demo.visitor_requests import SHARE  # noqa: E402
 
 PASSWORD = "correct horse battery"
 STUDY_WORDS = ("clinical-trials", "the verdict", "Compare", "about it", "gradio", KEY)
@@ -160,6 +162,8 @@ def test_a_large_body_is_refused(gate: Gate) -> None:
     client = client_of(gate)
     log_in(client)
     assert client.post("/gradio_api/queue/join", content=b"x" * (MAX_BODY_BYTES + 1)).status_code == 413
+    chunks = (b"x" * 50_000 for _ in range(21))  # announces no length
+    assert client.post("/gradio_api/queue/join", content=chunks).status_code == 413
     assert client.post("/login", content=b"password=" + b"x" * 5000).status_code == 401
 
 
@@ -197,6 +201,65 @@ def test_wrong_passwords_are_slowed_down_and_the_right_one_must_wait_too(clock: 
     clock.now += 61
     assert log_in(client).status_code == 303
     assert client.get("/").text == "secret"
+
+
+def test_wrong_passwords_of_many_addresses_lock_nobody_out(clock: Clock) -> None:
+    gate = Gate(_inner, PASSWORD, clock=clock)
+    for i in range(40):
+        stranger = TestClient(gate, base_url="http://demo.example:7860", client=(f"10.0.0.{i}", 1))
+        assert log_in(stranger, "wrong").status_code == 401
+        assert log_in(stranger, "wrong").status_code == (401 if i < 15 else 429)
+    newcomer = client_of(gate, client=("10.9.9.9", 1))
+    assert log_in(newcomer).status_code == 303
+    mistyped = client_of(gate, client=("10.9.9.8", 1))
+    assert log_in(mistyped, "wrong").status_code == 401 and log_in(mistyped).status_code == 429
+    clock.now += 61
+    assert log_in(mistyped).status_code == 303
+
+
+def test_a_browser_that_has_logged_in_is_not_stopped_by_its_address(clock: Clock) -> None:
+    gate = Gate(_inner, PASSWORD, clock=clock)
+    known, neighbour = client_of(gate), client_of(gate)
+    assert log_in(known).status_code == 303
+    known.get("/logout")
+    assert [log_in(neighbour, "wrong").status_code for _ in range(6)] == [401] * 5 + [429]
+    assert log_in(neighbour).status_code == 429 and log_in(known).status_code == 303
+    known.get("/logout")
+    assert [log_in(known, "wrong").status_code for _ in range(6)] == [401] * 5 + [429], "it guesses no more"
+    forged = client_of(gate, cookies={"adaptkit_demo_browser": "x" * 43})
+    assert log_in(forged).status_code == 429
+
+
+def test_tries_at_the_same_time_are_counted_one_by_one(clock: Clock) -> None:
+    gate = Gate(_inner, PASSWORD, clock=clock)
+
+    async def all_at_once() -> list[int]:
+        transport = httpx.ASGITransport(gate)
+        async with httpx.AsyncClient(transport=transport, base_url="http://demo.example") as client:
+            tries = [client.post("/login", data={"password": f"wrong{i}"}) for i in range(50)]
+            return [answer.status_code for answer in await asyncio.gather(*tries)]
+
+    assert sorted(asyncio.run(all_at_once())) == [401] * 5 + [429] * 45
+
+
+def join(client: TestClient, **fields: object) -> httpx.Response:
+    return client.post("/gradio_api/queue/join", json={"data": [], "session_hash": "s", **fields})
+
+
+@pytest.mark.parametrize("number", [9999, -1, 2**62, 1.5, "0", True, [0], {}])
+def test_a_function_that_does_not_exist_is_404(gate: Gate, number: object) -> None:
+    client = client_of(gate)
+    log_in(client)
+    assert join(client, fn_index=number).status_code == 404
+
+
+def test_one_session_cannot_fill_gradios_queue(gate: Gate) -> None:
+    greedy, other = client_of(gate), client_of(gate)
+    log_in(greedy)
+    log_in(other)
+    statuses = [join(greedy, fn_index=0, session_hash=f"s{i}").status_code for i in range(12)]
+    assert statuses == [200] * SHARE + [429] * (12 - SHARE), "nobody works on the queue here"
+    assert join(other, fn_index=0).status_code == 200
 
 
 def test_a_session_ends_by_itself(clock: Clock) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import socket
 
 import pytest
@@ -37,3 +38,22 @@ def test_a_free_port_can_be_taken() -> None:
 def test_addresses_are_written_as_urls() -> None:
     assert http_url("127.0.0.1", 8000) == "http://127.0.0.1:8000"
     assert http_url("::1", 80) == "http://[::1]:80"
+
+
+def test_what_is_answered_leaves_at_once() -> None:
+    async def accepted() -> int:
+        sockets: list[socket.socket] = []
+
+        def note(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+            sockets.append(writer.get_extra_info("socket"))
+
+        server = await asyncio.start_server(note, sock=listen("127.0.0.1", 0))
+        async with server:
+            _, writer = await asyncio.open_connection(*server.sockets[0].getsockname())
+            while not sockets:
+                await asyncio.sleep(0.01)
+            no_delay = sockets[0].getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)
+            writer.close()
+        return no_delay
+
+    assert asyncio.run(accepted()) == 1, "else each answer's second packet waits 40 ms"

@@ -136,6 +136,41 @@ def test_with_the_key_the_table_answers_and_nothing_else(call: Caller) -> None:
     assert call("/classify", headers={"authorization": "bEARER another-key-0123456789"})[0] == 200
 
 
+def test_a_wrong_key_is_called_wrong_and_a_missing_one_needed(call: Caller) -> None:
+    assert "a key is needed" in call("/classify", headers=None)[2]["error"]["message"]
+    wrong = call("/classify", headers={"authorization": "Bearer of-bad-news-0123456789"})
+    assert wrong[0] == 401 and "this key is wrong" in wrong[2]["error"]["message"]
+
+
+def test_what_openai_serves_and_we_do_not_is_said_with_what_to_use(call: Caller) -> None:
+    status, _, answer = call("/v1/responses")
+    assert status == 404 and "use /v1/chat/completions" in answer["error"]["message"]
+    assert not routes.NOT_SERVED.keys() & routes.ROUTES.keys()
+
+
+@pytest.mark.parametrize("headers", [GOOD, None])
+def test_a_refused_body_is_read_to_its_end_so_that_the_answer_arrives(
+    headers: dict[str, str] | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    taken = []
+
+    async def receive() -> dict[str, Any]:
+        taken.append(1)
+        return {"type": "http.request", "body": b"a" * 1000, "more_body": len(taken) < 50}
+
+    async def send(message: dict[str, Any]) -> None:
+        assert not message.get("status") or len(taken) == wanted
+
+    pairs = [(name.encode(), value.encode()) for name, value in (headers or {}).items()]
+    scope = {"type": "http", "method": "POST", "path": "/classify"}
+    scope["headers"] = [*pairs, (b"transfer-encoding", b"chunked")]
+    for drained, wanted in ((guard.DRAIN_BYTES, 50), (0, 6 if headers else 0)):
+        monkeypatch.setattr(guard, "DRAIN_BYTES", drained)
+        taken.clear()
+        asyncio.run(Caller(body_bytes=5500).guard(scope, receive, send))
+        assert len(taken) == wanted
+
+
 def test_a_websocket_is_closed() -> None:
     sent = []
 

@@ -7,7 +7,7 @@ import dataclasses
 import pytest
 
 from adaptkit.errors import ConfigError
-from adaptkit.serve.limits import VARIABLES, Limits, limits_from_environment, limits_to_environment
+from adaptkit.serve.limits import UNLIMITED, VARIABLES, Limits, limits_from_environment, limits_to_environment
 
 
 def test_defaults_are_those_of_the_manual() -> None:
@@ -17,6 +17,13 @@ def test_defaults_are_those_of_the_manual() -> None:
         "sequences": 8,
         "items": 2048,
         "requests_per_minute": 6000,
+        "logprobs": 20,
+        "choices": 1000,
+        "properties": 512,
+        "schema_depth": 32,
+        "regex_chars": 512,
+        "repeats": 1000,
+        "constraint_chars": 16_384,
     }
 
 
@@ -25,12 +32,13 @@ def test_caveats_survive_the_way_through_the_environment() -> None:
     assert limits_from_environment(limits_to_environment(limits)) == limits
     assert limits_to_environment(limits)["ADAPTKIT_LIMIT_BODY_BYTES"] == "1"
     assert limits_from_environment({}) == Limits()
+    assert set(limits_to_environment(UNLIMITED).values()) == {"0"}
     assert limits_from_environment({"ADAPTKIT_LIMIT_ITEMS": "", "OTHER": "x"}) == Limits()
     assert VARIABLES.keys() == {field.name for field in dataclasses.fields(Limits)}
 
 
-@pytest.mark.parametrize("text", ["many", "-1", "1.5", "1e3", " 2"])
+@pytest.mark.parametrize("text", ["many", "-1", "1.5", "1e3", " 2", "\u0662", "1" * 20])
 def test_a_limit_that_is_no_whole_number_is_refused(text: str) -> None:
-    with pytest.raises(ConfigError, match="is no number") as refused:
+    with pytest.raises(ConfigError, match="is no number|too high") as refused:
         limits_from_environment({"ADAPTKIT_LIMIT_MAX_TOKENS": text})
     assert refused.value.where == "ADAPTKIT_LIMIT_MAX_TOKENS"

@@ -117,6 +117,20 @@ def test_a_request_of_any_allowed_size_is_admitted_whole(many: Client) -> None:
     assert answer.status_code == 200 and len(answer.json()["body"]["prompt"]) == 2048
 
 
+@pytest.mark.parametrize("letter", ["\u044f", "\u4e2d", "\U0001f600"])
+def test_a_body_is_judged_and_handed_on_as_its_bytes_came(tmp_path: Path, letter: str) -> None:
+    size = len(letter.encode())
+    with running([fake_launch(tmp_path)], tmp_path, body_bytes=60_100) as (client, server):
+        for letters, status in ((60_000 // size, 200), (60_200 // size, 413), (500_000 // size, 413)):
+            body = json.dumps({"model": "fake", "prompt": letter * letters}, ensure_ascii=False).encode()
+            answer = client._http.post("/v1/completions", content=body)
+            assert answer.status_code == status, letters
+            if status == 200:
+                assert answer.json()["body"]["prompt"] == letter * letters
+                assert answer.json()["headers"]["content-length"] == str(len(body))
+        assert not server.engines[0]._suspected.is_set() and server.engines[0].restarts == 0
+
+
 def test_a_refusal_for_ever_is_not_told_as_one_for_now(many: Client) -> None:
     alone = post(many, "/v1/completions", {"model": "plain", "prompt": ["full"] * 3})
     assert alone.status_code == 413 and "send fewer" in alone.json()["error"]["message"]

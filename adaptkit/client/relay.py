@@ -10,6 +10,7 @@ key goes to the named server only, never through a proxy of the environment.
 
 from __future__ import annotations
 
+import socket
 from collections.abc import AsyncIterator, Mapping
 from types import TracebackType
 from typing import Self
@@ -81,7 +82,10 @@ class Relay:
         limits = httpx.Limits(
             max_connections=None, max_keepalive_connections=IDLE_CONNECTIONS, keepalive_expiry=IDLE_S
         )
-        self._http = httpx.AsyncClient(timeout=timeout, limits=limits, trust_env=False, transport=transport)
+        # Each piece leaves at once, however small.
+        no_delay = [(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)]
+        transport = transport or httpx.AsyncHTTPTransport(limits=limits, socket_options=no_delay)
+        self._http = httpx.AsyncClient(timeout=timeout, trust_env=False, transport=transport)
 
     async def __aenter__(self) -> Self:
         return self
@@ -95,7 +99,7 @@ class Relay:
         """Hang up on every server."""
         await self._http.aclose()
 
-    async def post(self, url: str, key: str, content: str, headers: Mapping[str, str]) -> RelayedAnswer:
+    async def post(self, url: str, key: str, content: bytes, headers: Mapping[str, str]) -> RelayedAnswer:
         """Send one request; its answer comes as soon as the headers are there. `read` or `close` it.
 
         Raises: ConnectionLost.

@@ -8,21 +8,25 @@ import signal
 import socket
 import sys
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
 from adaptkit.demo.html import HEAD, style, theme
-from adaptkit.demo.login import LOOPBACK_NAMES, Gate
+from adaptkit.demo.login import LOOPBACK_NAMES, MAX_BODY_BYTES, Gate
 from adaptkit.demo.search_index import Passages
 from adaptkit.demo.served_models import Server
 from adaptkit.demo.study_view import Study
+from adaptkit.demo.visitor_requests import VISITOR, VisitorRequests
 from adaptkit.errors import ConfigError, ServerError
 from adaptkit.serve import api_keys
 from adaptkit.serve.address import http_url, is_loopback, listen
 from adaptkit.serve.status import StatusLine
 
 if TYPE_CHECKING:
+    import gradio as gr
+
     from adaptkit.demo.page import Page
 
 PASSWORD_VARIABLE = "ADAPTKIT_DEMO_PASSWORD"
@@ -125,10 +129,20 @@ def application(page: Page, address: ListenAddress) -> Gate:
         css=style(),
         head=HEAD,
     )
+    bounds = {"functions": blocks.fns, "pending": partial(_pending, blocks), "most_bytes": MAX_BODY_BYTES}
+    app.add_middleware(VisitorRequests, **bounds)
     hosts: frozenset[str] = frozenset()
     if address.password is None:
         hosts = LOOPBACK_NAMES | {address.host}
     return Gate(app, address.password, hosts)
+
+
+def _pending(blocks: gr.Blocks, visitor: str) -> int:
+    """Count the requests of a visitor that wait in Gradio's queue or run."""
+    queue = blocks._queue
+    waiting = [event for each in queue.event_queue_per_concurrency_id.values() for event in each.queue]
+    running = [event for job in queue.active_jobs for event in job or ()]
+    return sum(event.request.scope.get(VISITOR) == visitor for event in [*waiting, *running])
 
 
 def find_server(url: str, key_file: Path | None = None) -> Server:

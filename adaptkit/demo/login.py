@@ -10,6 +10,7 @@ makes a browser send requests to 127.0.0.1 gets nothing.
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 import hmac
 import json
@@ -26,12 +27,13 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from adaptkit.demo.html import render
 from adaptkit.demo.throttle import Tries
+from adaptkit.demo.visitor_requests import VISITOR, read_body
 
 LOGIN, LOGOUT, HEALTH = "/login", "/logout", "/health"
-COOKIE = "adaptkit_demo"
-SESSION_S = 12 * 3600.0
-MAX_SESSIONS = 1000
-MAX_LOGIN_BYTES, MAX_BODY_BYTES = 4096, 1_000_000
+COOKIE, BROWSER_COOKIE = "adaptkit_demo", "adaptkit_demo_browser"
+SESSION_S, BROWSER_S = 12 * 3600.0, 30 * 86400.0
+MAX_SESSIONS = MAX_BROWSERS = 1000
+MAX_LOGIN_BYTES, MAX_BODY_BYTES, LOGIN_BODY_S = 4096, 1_000_000, 10.0
 LOOPBACK_NAMES = frozenset({"localhost", "127.0.0.1", "::1"})
 OPEN_PATHS = frozenset(
     {
@@ -80,6 +82,7 @@ class _Reply:
     status: int
     body: str = ""
     headers: dict[str, str] = field(default_factory=dict)
+    cookies: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -119,20 +122,21 @@ class _Request:
 
     @property
     def session(self) -> str:
+        return self._cookie(COOKIE)
+
+    @property
+    def browser(self) -> str:
+        """What a browser that has logged in before shows, so that others' wrong tries do not count for it."""
+        return self._cookie(BROWSER_COOKIE)
+
+    def _cookie(self, name: str) -> str:
         try:
             cookie = SimpleCookie(self.header(b"cookie"))
         except CookieError:
             return ""
-        if COOKIE not in cookie:
+        if name not in cookie:
             return ""
-        return cookie[COOKIE].value
-
-    @property
-    def body_bytes(self) -> int:
-        length = self.header(b"content-length")
-        if not length.isdecimal():
-            return 0
-        return int(length)
+        return cookie[name].value
 
 
 def _host_name(netloc: str) -> str:
@@ -162,6 +166,7 @@ class Gate:
         self.app, self.password, self.hosts, self._clock = app, password, hosts, clock
         self.tries = Tries(clock)
         self._sessions: OrderedDict[str, float] = OrderedDict()
+        self._browsers: OrderedDict[str, None] = OrderedDict()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "lifespan":
@@ -169,10 +174,14 @@ class Gate:
         if scope["type"] != "http":  # the page uses no WebSockets
             await receive()
             return await send({"type": "websocket.close", "code": 1008})
-        reply = await self._own_reply(_Request.of(scope), receive)
+        request = _Request.of(scope)
+        reply = await self._own_reply(request, receive)
         if reply is not None:
             return await _send_reply(send, reply)
-        return await self.app(scope, receive, _with_headers(send))
+        visitor = request.address
+        if self.password is not None:
+            visitor = _digest(request.session)
+        return await self.app({**scope, VISITOR: visitor}, receive, _with_headers(send))
 
     async def _own_reply(self, request: _Request, receive: Receive) -> _Reply | None:
         """Answer a request that ends here; None for one that may pass."""
@@ -191,8 +200,6 @@ class Gate:
                 return self._logout(request)
         if request.path not in OPEN_PATHS and not request.path.startswith(OPEN_ROOTS):
             return _refuse(404, "not found")
-        if request.body_bytes > MAX_BODY_BYTES:
-            return _refuse(413, f"at most {MAX_BODY_BYTES} bytes")
         return None
 
     async def _login(self, request: _Request, receive: Receive) -> _Reply:
@@ -202,20 +209,47 @@ class Gate:
             return _login_page(200)
         if request.method != "POST":
             return _refuse(405, "GET or POST")
-        if (wait := self.tries.wait_s(request.address)) > 0:
+        caller = self._caller(request)
+        if (wait := self.tries.wait_s(caller)) > 0:
             problem = f"Too many wrong tries. Try again in {_duration(wait)}."
             return _login_page(429, problem, retry_after_s=wait)
-        body = await _read(receive, MAX_LOGIN_BYTES)
+        try:
+            async with asyncio.timeout(LOGIN_BODY_S):
+                body = await read_body(receive, MAX_LOGIN_BYTES)
+        except TimeoutError:
+            return _refuse(408, f"the form did not come within {LOGIN_BODY_S:g} s")
+        if self.tries.wait_s(caller) > 0:  # tries that came while the form did
+            return _refuse(429, "too many wrong tries")
         form = parse_qs((body or b"").decode("utf-8", "replace"))
         if not _same(form.get("password", [""])[0], self.password or ""):
-            self.tries.wrong(request.address)
+            self.tries.wrong(caller)
             return _login_page(401, "That is not the password.")
-        self.tries.right(request.address)
-        return _redirect("/", self._cookie(self._open(), request, SESSION_S))
+        self.tries.right(caller)
+        browser = request.browser
+        if not self._knows(browser):
+            browser = self._remember_browser()
+        session = _cookie(COOKIE, self._open(), request, SESSION_S)
+        return _redirect("/", session, _cookie(BROWSER_COOKIE, browser, request, BROWSER_S))
+
+    def _caller(self, request: _Request) -> str:
+        """Whose wrong tries count: a browser's that has logged in before, else all of its address."""
+        if self._knows(request.browser):
+            return f"browser {_digest(request.browser)}"
+        return request.address
+
+    def _knows(self, browser: str) -> bool:
+        return bool(browser) and _digest(browser) in self._browsers
+
+    def _remember_browser(self) -> str:
+        token = secrets.token_urlsafe(32)
+        self._browsers[_digest(token)] = None
+        while len(self._browsers) > MAX_BROWSERS:
+            self._browsers.popitem(last=False)
+        return token
 
     def _logout(self, request: _Request) -> _Reply:
         self._sessions.pop(_digest(request.session), None)
-        return _redirect(LOGIN, self._cookie("", request, 0))
+        return _redirect(LOGIN, _cookie(COOKIE, "", request, 0))
 
     def _open(self) -> str:
         token = secrets.token_urlsafe(32)
@@ -227,11 +261,13 @@ class Gate:
     def _is_open(self, token: str) -> bool:
         return bool(token) and self._sessions.get(_digest(token), -math.inf) > self._clock()
 
-    def _cookie(self, token: str, request: _Request, age_s: float) -> str:
-        cookie = f"{COOKIE}={token}; Path=/; HttpOnly; SameSite=Strict; Max-Age={age_s:.0f}"
-        if request.scheme == "https":
-            cookie += "; Secure"
-        return cookie
+
+def _cookie(name: str, token: str, request: _Request, age_s: float) -> str:
+    """Write a cookie that scripts and other sites do not get."""
+    cookie = f"{name}={token}; Path=/; HttpOnly; SameSite=Strict; Max-Age={age_s:.0f}"
+    if request.scheme == "https":
+        cookie += "; Secure"
+    return cookie
 
 
 def _digest(token: str) -> str:
@@ -265,27 +301,12 @@ def _login_page(status: int, problem: str = "", retry_after_s: float = 0.0) -> _
     return _Reply(status, render("login", problem=problem, path=LOGIN), headers)
 
 
-def _redirect(location: str, cookie: str | None = None) -> _Reply:
-    headers = {"location": location}
-    if cookie is not None:
-        headers["set-cookie"] = cookie
-    return _Reply(303, headers=headers)
+def _redirect(location: str, *cookies: str) -> _Reply:
+    return _Reply(303, headers={"location": location}, cookies=cookies)
 
 
 def _refuse(status: int, message: str) -> _Reply:
     return _Reply(status, json.dumps({"error": message}), {"content-type": "application/json"})
-
-
-async def _read(receive: Receive, most: int) -> bytes | None:
-    """Read the body; None if it is longer than `most`."""
-    body = b""
-    while True:
-        message: Message = await receive()
-        body += message.get("body", b"")
-        if len(body) > most:
-            return None
-        if message["type"] == "http.disconnect" or not message.get("more_body"):
-            return body
 
 
 async def _send_reply(send: Send, reply: _Reply) -> None:
@@ -293,6 +314,7 @@ async def _send_reply(send: Send, reply: _Reply) -> None:
     length = str(len(content))
     fields = {"content-type": "text/plain; charset=utf-8", "content-length": length, **reply.headers}
     pairs = [(name.encode(), value.encode("latin-1")) for name, value in fields.items()]
+    pairs += [(b"set-cookie", cookie.encode("latin-1")) for cookie in reply.cookies]
     await send({"type": "http.response.start", "status": reply.status, "headers": pairs + HEADERS})
     await send({"type": "http.response.body", "body": content})
 

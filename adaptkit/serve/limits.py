@@ -1,4 +1,8 @@
-"""Limits of one request and of one key, and the environment variables that hand them to a vLLM process."""
+"""Limits of one request and of one key, and the environment variables that hand them to a vLLM process.
+
+Every limit is a setting of the server: an environment variable ADAPTKIT_LIMIT_..., and for the usual ones an
+option of `adaptkit serve`.
+"""
 
 from __future__ import annotations
 
@@ -8,10 +12,16 @@ from dataclasses import dataclass
 
 from adaptkit.errors import ConfigError
 
+HIGHEST = 2**40
+"""No limit may be set higher; 0 lifts it."""
+
 
 @dataclass(frozen=True)
 class Limits:
-    """What one request and one key may ask for; 0 lifts a limit."""
+    """What one request and one key may ask for; 0 lifts a limit.
+
+    Those of structured output (from `choices` on) bound what one request can make the engine compile.
+    """
 
     body_bytes: int = 1_048_576
     """Size of a request's body."""
@@ -23,6 +33,20 @@ class Limits:
     """Texts, messages or documents in one request."""
     requests_per_minute: int = 6000
     """Requests of one key; as many may come at once."""
+    logprobs: int = 20
+    """Log-probabilities per token."""
+    choices: int = 1000
+    """Choices, values of enums and alternatives, all of one request together."""
+    properties: int = 512
+    """Properties of JSON schemas and tools, all of one request together, with `$ref` followed."""
+    schema_depth: int = 32
+    """Levels of a JSON schema, and of brackets in a regex or grammar."""
+    regex_chars: int = 512
+    """Length of one regex."""
+    repeats: int = 1000
+    """Repeats that a regex or grammar counts, and length, items or properties that a schema counts."""
+    constraint_chars: int = 16_384
+    """Text that the constraint of one request spells out: choices, names, regexes and grammar together."""
 
 
 MOST_WAITING = 512
@@ -31,21 +55,25 @@ MOST_WAITING = 512
 A request that comes before is admitted whole: what is refused for its size would be refused for ever."""
 VARIABLES = {field.name: f"ADAPTKIT_LIMIT_{field.name.upper()}" for field in dataclasses.fields(Limits)}
 """Name of a limit -> the environment variable that sets it."""
+UNLIMITED = Limits(**dict.fromkeys(VARIABLES, 0))
+"""For a vLLM process behind the gateway, which has judged each request already: two judges may disagree."""
 
 
 def limits_from_environment(environment: Mapping[str, str]) -> Limits:
     """Read the ADAPTKIT_LIMIT_* variables; a limit without a variable has its default.
 
-    Raises: ConfigError for a value that is not a whole number.
+    Raises: ConfigError for a value that is not a whole number, or too high to be meant.
     """
     values: dict[str, int] = {}
     for name, variable in VARIABLES.items():
         text = environment.get(variable, "")
         if not text:
             continue
-        if not text.isdecimal():
-            fix = "give a whole number; 0 lifts the limit"
+        fix = f"give a whole number up to {HIGHEST}; 0 lifts the limit"
+        if not text.isdecimal() or not text.isascii():
             raise ConfigError(f"'{text[:20]}' is no number", where=variable, fix=fix)
+        if len(text) > len(str(HIGHEST)) or int(text) > HIGHEST:
+            raise ConfigError(f"{text[:20]} is too high", where=variable, fix=fix)
         values[name] = int(text)
     return Limits(**values)
 

@@ -22,7 +22,7 @@ from adaptkit.export.hardware import Hardware
 from adaptkit.export.source import Source
 from adaptkit.run import read_json
 from adaptkit.serve import api_keys
-from adaptkit.serve.limits import MOST_WAITING, Limits, limits_to_environment
+from adaptkit.serve.limits import MOST_WAITING, UNLIMITED, Limits, limits_to_environment
 
 FEW_CORES = 4  # up to here one process for engine and worker is faster; above, vLLM binds workers to cores
 MIB = 2**20
@@ -224,7 +224,7 @@ class Launch:
         """Build a child's environment: ours without what opens vLLM, and a key that only we two know."""
         hidden = (api_keys.KEY_VARIABLE, api_keys.FILE_VARIABLE, *UNSAFE_VARIABLES)
         inherited = {name: value for name, value in os.environ.items() if name not in hidden}
-        unlimited = limits_to_environment(Limits(requests_per_minute=0))  # the gateway has counted
+        unlimited = limits_to_environment(UNLIMITED)  # the gateway has judged
         # With a safe path a working folder's own torch.py is not imported.
         # The fault handler names the signal in the log that a process of vLLM's own dies of.
         fixed = {"PYTHONUNBUFFERED": "1", "PYTHONSAFEPATH": "1", "PYTHONFAULTHANDLER": "1"}

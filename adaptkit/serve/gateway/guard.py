@@ -13,6 +13,7 @@ body is logged.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import math
 import os
@@ -29,12 +30,14 @@ from adaptkit.serve import api_keys
 from adaptkit.serve.api_keys import Keys
 from adaptkit.serve.gateway import routes
 from adaptkit.serve.gateway.counters import Metrics, Rates
-from adaptkit.serve.gateway.request_body import Refused, check, error_body, parse
+from adaptkit.serve.gateway.refused import Refused, error_body
+from adaptkit.serve.gateway.request_body import check, parse
 from adaptkit.serve.limits import Limits, limits_from_environment
 
 REQUEST_ID = b"x-request-id"
 PARSED = "adaptkit.body"  # where the scope holds the parsed body for the application behind
 BODY_S = 30.0  # seconds that a caller may take to send its body
+DRAIN_S, DRAIN_BYTES = 5.0, 32 * 2**20  # how much of a refused body is still read, and thrown away
 LONGEST_LENGTH = 18  # digits of a content-length that are worth reading
 
 log = logging.getLogger("adaptkit.serve")
@@ -50,6 +53,27 @@ class _Exchange:
     key: str = "-"
     status: int = 500
     started: bool = False
+
+
+class _Incoming:
+    """What a caller sends. Refused in the middle of it, a caller would see a broken connection and no answer,
+    so the rest is read first, within bounds."""
+
+    def __init__(self, receive: Receive):
+        self._receive, self._more = receive, True
+
+    async def __call__(self) -> Message:
+        message = await self._receive()
+        self._more = message.get("more_body", False)
+        return message
+
+    async def drain(self) -> None:
+        """Throw away the rest of the body."""
+        dropped = 0
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(DRAIN_S):
+                while self._more and dropped < DRAIN_BYTES:
+                    dropped += len((await self()).get("body", b""))
 
 
 class Guard:
@@ -88,12 +112,14 @@ class Guard:
         headers: dict[bytes, bytes] = dict(scope["headers"])
         exchange = _Exchange(scope["method"], routes.find_route(scope["path"]), _request_id(headers))
         began = time.monotonic()
-        reply = _replying(exchange, send)
+        reply, incoming = _replying(exchange, send), _Incoming(receive)
         self.metrics.running.inc()
         try:
-            inner, replay = await self._admit(exchange, scope, headers, receive)
+            inner, replay = await self._admit(exchange, scope, headers, incoming)
             await self.app(inner, replay, reply)
         except Refused as refused:
+            if refused.status != 408 and _announces_body(headers):
+                await incoming.drain()
             await _answer(reply, refused.status, refused.body(), refused.headers)
         except Exception:
             log.exception("request %s failed", exchange.id)
@@ -115,7 +141,7 @@ class Guard:
         if not (route and route.open and exchange.method == route.method):
             self._check_key(exchange, headers)
         if route is None:
-            raise Refused(404, "no such route; known: " + ", ".join(routes.ROUTES))
+            raise Refused(404, routes.not_served(scope["path"]))
         if exchange.method != route.method:
             raise Refused(405, f"this route takes {route.method}", headers={"allow": route.method})
         others = [pair for pair in scope["headers"] if pair[0] != REQUEST_ID]
@@ -137,6 +163,8 @@ class Guard:
         key = self.keys.match(headers.get(b"authorization", b""))
         if key is None:
             what = "a key is needed: send the header `Authorization: Bearer KEY`"
+            if b"authorization" in headers:
+                what = "this key is wrong: send one that this server knows as `Authorization: Bearer KEY`"
             raise Refused(401, what, headers={"www-authenticate": "Bearer"})
         exchange.key = key
         if wait := self.rates.take(key):
@@ -182,6 +210,10 @@ def _request_id(headers: Mapping[bytes, bytes]) -> str:
     if re.fullmatch(r"[\w.-]{1,100}", own, re.ASCII):
         return own
     return uuid.uuid4().hex
+
+
+def _announces_body(headers: Mapping[bytes, bytes]) -> bool:
+    return b"transfer-encoding" in headers or headers.get(b"content-length", b"0") != b"0"
 
 
 def _content_length(headers: Mapping[bytes, bytes]) -> float:

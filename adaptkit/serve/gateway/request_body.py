@@ -1,7 +1,9 @@
 """What a request's body may hold: bounded sizes, and nothing that vLLM would misread, ignore or fetch.
 
-The body is parsed once, strictly: one JSON object in UTF-8, finite numbers of at most 64 bits, no half
-surrogate pairs. Then each field is checked; refusals are OpenAI's error objects.
+The body is parsed strictly: one JSON object in UTF-8, no name twice in an object, finite numbers of at most
+64 bits, no half surrogate pairs. So vLLM, which gets the same bytes, reads the same. Then each field is
+checked, and a number that was sent as text counts as the number that vLLM makes of it; refusals are OpenAI's
+error objects.
 """
 
 from __future__ import annotations
@@ -9,13 +11,17 @@ from __future__ import annotations
 import json
 import math
 import re
+from collections import Counter
 from collections.abc import Iterator
 from typing import Any
 
+from adaptkit.serve.gateway.constraints import check_constraints
+from adaptkit.serve.gateway.refused import Refused
 from adaptkit.serve.limits import Limits
 
 TOKEN_FIELDS = ("max_tokens", "max_completion_tokens", "min_tokens")
 SEQUENCE_FIELDS = ("n", "best_of")
+LOGPROB_FIELDS = ("logprobs", "top_logprobs", "prompt_logprobs")
 LIST_FIELDS = ("prompt", "input", "messages", "stop", "tools", "documents", "items", "queries")
 ONE_SEQUENCE = ("messages", "stop", "tools")
 """Lists whose items all belong to one sequence."""
@@ -44,7 +50,6 @@ OBJECTS = ("structured_outputs", "response_format", "stream_options", "chat_temp
 OLD_GUIDED = (
     "vLLM 0.32 ignores it and answers without the constraint: use `structured_outputs` or `response_format`"
 )
-ERROR_TYPES = {401: "authentication_error", 429: "rate_limit_error"}
 TOKEN_INPUT = (
     "token ids as `input` are refused: they would be read with this model's vocabulary, and ids of another "
     "tokenizer give a vector that looks right and is not. Send text "
@@ -53,33 +58,20 @@ TOKEN_INPUT = (
 LARGEST = 2**63 - 1
 
 
-class Refused(Exception):
-    """A request that is answered with an error and goes no further."""
-
-    def __init__(
-        self, status: int, message: str, *, param: str | None = None, headers: dict[str, str] | None = None
-    ):
-        super().__init__(message)
-        self.status, self.message, self.param, self.headers = status, message, param, headers or {}
-
-    def body(self) -> bytes:
-        return error_body(self.status, self.message, self.param)
-
-
-def error_body(status: int, message: str, param: str | None = None) -> bytes:
-    """Write an error as OpenAI's clients read it."""
-    general = "server_error" if status >= 500 else "invalid_request_error"
-    fields = {"message": message, "type": ERROR_TYPES.get(status, general), "param": param, "code": status}
-    return json.dumps({"error": fields}).encode()
-
-
 def parse(body: bytes) -> dict[str, Any]:
     """Read the JSON object that `body` is.
 
     Raises: Refused (400).
     """
     try:
-        value = json.loads(body, parse_int=_integer, parse_float=_number, parse_constant=_number)
+        text = body.decode("utf-8-sig")
+        value = json.loads(
+            text,
+            parse_int=_integer,
+            parse_float=_number,
+            parse_constant=_number,
+            object_pairs_hook=_unambiguous,
+        )
         if b"\\u" in body:
             json.dumps(value, ensure_ascii=False).encode()  # half a surrogate pair is no text
     except Refused:
@@ -106,12 +98,15 @@ def check(path: str, body: dict[str, Any], limits: Limits) -> None:
         _at_most(body, field, limits.max_tokens)
     for field in SEQUENCE_FIELDS:
         _at_most(body, field, limits.sequences)
+    for field in LOGPROB_FIELDS:
+        _at_most(body, field, limits.logprobs, lowest=0)
     for field in (*LIST_FIELDS, *PAIR_FIELDS):
         _few_items(field, body.get(field), limits.items)
     if path == "/v1/embeddings" and _token_ids(body.get("input")):
         raise Refused(400, TOKEN_INPUT, param="input")
     for part in _media_parts(body):
         raise Refused(400, f"content of type {part!r} is not served: only text is")
+    check_constraints(body, limits)
 
 
 def count_sequences(body: dict[str, Any]) -> int:
@@ -126,8 +121,8 @@ def count_sequences(body: dict[str, Any]) -> int:
         ):
             continue
         texts = max(texts, len(value))
-    wanted = [body[field] for field in SEQUENCE_FIELDS if isinstance(body.get(field), int)]
-    return texts * max([1, *wanted])
+    wanted = [int(_as_number(body, field) or 1) for field in SEQUENCE_FIELDS]
+    return texts * max(1, *wanted)
 
 
 def _check_known(field: str, value: Any) -> None:
@@ -139,10 +134,31 @@ def _check_known(field: str, value: Any) -> None:
         raise Refused(400, f"`{field}`: {OLD_GUIDED}", param=field)
 
 
-def _at_most(body: dict[str, Any], field: str, limit: int) -> None:
+def _at_most(body: dict[str, Any], field: str, limit: int, lowest: float = -math.inf) -> None:
+    value = _as_number(body, field)
+    if not limit or value is None:
+        return
+    if value > limit:
+        raise Refused(400, f"`{field}` is {value:g}, at most {limit} are allowed", param=field)
+    if value < lowest:  # vLLM reads -1 as all of the vocabulary
+        raise Refused(400, f"`{field}` is {value:g}, at least {lowest:g} is allowed", param=field)
+
+
+def _as_number(body: dict[str, Any], field: str) -> float | None:
+    """Read a number as vLLM does, which takes "7", " 7 " and "7.0" for 7; None where none is given.
+
+    Raises: Refused (400) for what is no number.
+    """
     value = body.get(field)
-    if limit and isinstance(value, int | float) and value > limit:
-        raise Refused(400, f"`{field}` is {value}, at most {limit} are allowed", param=field)
+    if value is None or isinstance(value, int | float):
+        return value
+    try:
+        number = float(value)
+    except (TypeError, ValueError):
+        number = math.nan
+    if not math.isfinite(number):
+        raise Refused(400, f"`{field}` must be a number", param=field)
+    return number
 
 
 def _few_items(field: str, value: Any, limit: int) -> None:
@@ -175,6 +191,15 @@ def _media_parts(body: dict[str, Any]) -> Iterator[str]:
             pending += [inner for name, inner in value.items() if name != "tool_calls"]
         elif isinstance(value, list):
             pending += [inner for inner in value if isinstance(inner, dict | list)]
+
+
+def _unambiguous(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """Make an object of its pairs; a name that comes twice could be read either way."""
+    value = dict(pairs)
+    if len(value) < len(pairs):
+        [(twice, _)] = Counter(name for name, _ in pairs).most_common(1)
+        raise Refused(400, f"the name {twice[:40]!r} stands twice in one object")
+    return value
 
 
 def _integer(text: str) -> int:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import importlib.metadata
-import json
 import logging
 import time
 from collections import Counter
@@ -29,7 +28,8 @@ from adaptkit.serve.engine.supervisor import Engine
 from adaptkit.serve.gateway import routes
 from adaptkit.serve.gateway.counters import CONTENT_TYPE, Metrics, merge_pages
 from adaptkit.serve.gateway.guard import PARSED, REQUEST_ID
-from adaptkit.serve.gateway.request_body import Refused, count_sequences, error_body
+from adaptkit.serve.gateway.refused import Refused, error_body
+from adaptkit.serve.gateway.request_body import count_sequences
 from adaptkit.serve.limits import MOST_WAITING
 from adaptkit.version import __version__
 
@@ -120,8 +120,9 @@ class Router:
             return _busy(engine, f"model '{name}' is {engine.state}")
         if self._under_way[engine.name] >= MOST_WAITING:
             return _busy(engine, QUEUE_FULL)
-        # Written anew from what was checked: what two parsers could read differently stops here.
-        content, url = json.dumps({**body, "model": name}), engine.url + request.scope["path"]
+        # The bytes as they came: written anew as ASCII, each letter of a Cyrillic text takes three times as
+        # many. No parser behind can read them otherwise than the guard did, which refuses repeated names.
+        content, url = await request.body(), engine.url + request.scope["path"]
         headers = {
             "content-type": "application/json",
             "accept-encoding": "identity",
@@ -139,7 +140,7 @@ class Router:
             self._under_way[engine.name] -= sequences
 
     async def _ask(
-        self, engine: Engine, url: str, content: str, headers: dict[str, str], sequences: int
+        self, engine: Engine, url: str, content: bytes, headers: dict[str, str], sequences: int
     ) -> Response:
         """Send one request of so many sequences to the engine and pass its answer on.
 

@@ -46,6 +46,16 @@ ROUTES: dict[str, Route] = {
     "/tokenize": Route("POST", EVERY),
     "/detokenize": Route("POST", EVERY),
 }
+NOT_SERVED = {
+    "/v1/responses": "it keeps conversations on the server; use /v1/chat/completions",
+    "/v1/audio/transcriptions": "only text is served",
+    "/v1/audio/speech": "only text is served",
+    "/v1/images/generations": "only text is served",
+    "/v1/moderations": "use /classify with a classifier of your own",
+    "/v1/files": "nothing is kept on the server",
+    "/v1/batches": "send the requests one by one; as many as you like may be under way",
+}
+"""Routes of OpenAI's that a client may ask for in vain, and what to do instead."""
 _ONE_MODEL = re.compile(rf"{MODELS}/[A-Za-z0-9][\w.@+-]{{0,199}}", re.ASCII)
 
 
@@ -56,6 +66,13 @@ def find_route(path: str) -> str | None:
     if _ONE_MODEL.fullmatch(path):
         return MODELS
     return None
+
+
+def not_served(path: str) -> str:
+    """Say that a path is not in the table, and what is."""
+    if path in NOT_SERVED:
+        return f"{path} is not served: {NOT_SERVED[path]}"
+    return "no such route; known: " + ", ".join(ROUTES)
 
 
 def routes_of_kind(kind: ServedKind) -> list[str]:
