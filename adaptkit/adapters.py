@@ -11,13 +11,13 @@ paths.
 
 from __future__ import annotations
 
-import shutil
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal, cast
 
 from pydantic import Field
 
 from adaptkit.config import Config, Share, in_unit
+from adaptkit.disk import whole_folder
 from adaptkit.errors import ModelError, nearest
 from adaptkit.run import read_json, weights_digest, write_json, write_text
 
@@ -110,18 +110,18 @@ def save_adapter(model: PeftModel, folder: str | Path, *, base: str) -> None:
     `base` is recorded by name and digest, never as a local path.
     """
     folder = Path(folder)
-    shutil.rmtree(folder, ignore_errors=True)
-    model.save_pretrained(str(folder), safe_serialization=True, save_embedding_layers=False)
-    settings_path = folder / "adapter_config.json"
     name = base_name(base)
-    settings = {**read_json(settings_path), "base_model_name_or_path": name}
-    write_json(settings_path, settings)
     four_bit = getattr(model.get_base_model(), "is_loaded_in_4bit", False)
     precision = "as stored"
     if four_bit:
         precision = "4-bit NF4 while training: dequantise it before merging"
     num_trained = sum(p.numel() for p in model.parameters() if p.requires_grad)
-    write_text(folder / "README.md", _card(settings, name, precision, num_trained))
+    with whole_folder(folder) as temporary:
+        model.save_pretrained(str(temporary), safe_serialization=True, save_embedding_layers=False)
+        settings_path = temporary / "adapter_config.json"
+        settings = {**read_json(settings_path), "base_model_name_or_path": name}
+        write_json(settings_path, settings)
+        write_text(temporary / "README.md", _card(settings, name, precision, num_trained))
 
 
 def keep_nf4_exact(model: PreTrainedModel) -> None:

@@ -12,7 +12,12 @@ from contextlib import contextmanager
 from pathlib import Path
 from stat import S_ISREG
 
-from adaptkit.errors import AdaptkitError, DiskFullError
+from adaptkit.errors import AdaptkitError, DiskFullError, first_line
+
+ASKED_FROM = 1 << 20
+"""Bytes; what is smaller is written without a look at the room."""
+_CUT_BY_NUMPY = re.compile(r"\d+ requested and \d+ written")
+_SAYINGS = ("No space left", "File too large", "Disk quota exceeded")
 
 _TEMPORARY = re.compile(r"\..+\.(\d+)\.(tmp|old)")
 """The names that files and folders have while they are written: they hold the writer's process id."""
@@ -79,32 +84,66 @@ def size_in_words(num_bytes: float) -> str:
 
 @contextmanager
 def writing(path: Path, num_bytes: int = 0) -> Iterator[None]:
-    """Make the folder of `path`; say what a failed write needs, if that is known, and what there is."""
+    """Make the folder of `path`; say what a failed write needs, if that is known, and what there is.
+
+    Where a large need is known and there is less room, nothing is begun.
+    Raises: DiskFullError; AdaptkitError for what cannot be written for another reason.
+    """
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
+        if num_bytes >= ASKED_FROM and num_bytes > _free_bytes(path):
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
         yield
     except AdaptkitError:
         raise
     except Exception as error:
-        if is_disk_full(error):
-            need = f"need {num_bytes} bytes, " if num_bytes else ""
-            what = f"disk full: {need}have {_free_bytes(path)}"
-            fix = "free some space and run the same command again"
-            raise DiskFullError(what, where=str(path), fix=fix) from None
+        if full := disk_full(error, path, num_bytes):
+            raise full from None
         if not isinstance(error, OSError):
             raise
-        what = f"cannot be written: {error.strerror}"
+        what = f"cannot be written: {error.strerror or first_line(error)}"
         raise AdaptkitError(what, where=str(path), fix="choose a --root that you may write to") from None
 
 
-def is_disk_full(error: Exception) -> bool:
-    """Whatever a library makes of it: safetensors raises an error of its own without a number."""
-    number = getattr(error, "errno", None)
-    return number in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG) or "No space left" in str(error)
+def disk_full(error: BaseException, path: Path | None = None, num_bytes: int = 0) -> DiskFullError | None:
+    """The error that says where there is no space, what is needed and what there is; None for another error.
+
+    Args:
+        path: what was written; the file that the error names, where it is not known.
+        num_bytes: what it needs; 0 where that is not known.
+    """
+    if not is_disk_full(error):
+        return None
+    named = getattr(error, "filename", None)
+    if path is None and isinstance(named, str):
+        path = Path(named)
+    need = f"needs {num_bytes} bytes, " if num_bytes else ""
+    have = f"has {_free_bytes(path or Path.cwd() / 'x')} bytes"
+    fix = "free some space and run the same command again"
+    where = str(path) if path is not None else str(Path.cwd())
+    return DiskFullError(f"no space: {need}{have}", where=where, fix=fix)
+
+
+def is_disk_full(error: BaseException) -> bool:
+    """Whatever a library makes of it: safetensors, tokenizers and numpy raise errors without a number."""
+    number, text = getattr(error, "errno", None), str(error)
+    if number is None and isinstance(error, OSError) and _CUT_BY_NUMPY.fullmatch(text):
+        return True
+    return number in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG) or any(words in text for words in _SAYINGS)
+
+
+def allocate(path: Path) -> None:
+    """Take the room for a file of its present size, which may be sparse, before it is written through a map.
+
+    A map that meets a full disk kills the process by a signal (SIGBUS).
+    Raises: OSError where there is not so much room.
+    """
+    with path.open("r+b") as file:
+        os.posix_fallocate(file.fileno(), 0, path.stat().st_size)
 
 
 def _free_bytes(path: Path) -> int:
-    folder = next(folder for folder in path.resolve().parents if folder.exists())
+    folder = next(folder for folder in path.absolute().parents if folder.exists())
     return shutil.disk_usage(folder).free
 
 
@@ -123,7 +162,7 @@ def whole_file(path: Path, num_bytes: int = 0) -> Iterator[Path]:
     A crash leaves the old file or the new one, never half of either.
 
     Args:
-        num_bytes: what will be written, for the message about a full disk.
+        num_bytes: what will be written, if it is known: asked for before anything is.
     Raises: DiskFullError or AdaptkitError, with the old file untouched.
     """
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
@@ -145,7 +184,7 @@ def whole_folder(folder: Path, *, num_bytes: int = 0, replace: bool = True) -> I
     before the folder takes its name, and the name before this returns.
 
     Args:
-        num_bytes: what will be written, for the message about a full disk.
+        num_bytes: what will be written, if it is known: asked for before anything is.
         replace: put it in place of an older folder; otherwise one that is there by then stays, as the work of
             another process that made the same.
     Raises: DiskFullError or AdaptkitError, with the old folder untouched.

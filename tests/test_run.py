@@ -211,7 +211,7 @@ def test_a_full_disk_leaves_the_old_file_and_says_need_and_have(
         raise OSError(code, os.strerror(code))
 
     monkeypatch.setattr(Path if stage == "open" else disk.os, stage, full)
-    with pytest.raises(DiskFullError, match=r"need 9 bytes, have \d+"):
+    with pytest.raises(DiskFullError, match=r"needs 9 bytes, has \d+"):
         write_text(path, "new words")
     monkeypatch.undo()
     assert path.read_text() == "old"

@@ -153,6 +153,15 @@ def test_exactly_one_vllm_with_the_one_command_that_mends_it(
         ["--allowed-local-media-path", "/"],
         ["--uds", "x"],
         ["--headless"],
+        ["--trust_remote_code"],
+        ["--trust_remote_code=true"],
+        ["--trust-remote_c"],
+        ["--api_key=x"],
+        ["--served_model_name", "x"],
+        ["--hf-overrides", '{"auto_map": {"AutoModel": "x.Y"}}'],
+        ["--hf_overrides.auto_map.AutoModel", "x.Y"],
+        ["--speculative-config", '{"model": "x", "trust_remote_code": true}'],
+        ["--enable-prompt-embeds"],
     ],
 )
 def test_arguments_that_open_or_hide_the_server_are_refused(extra: list[str]) -> None:
@@ -186,3 +195,43 @@ def test_memory_that_is_not_there_is_said_with_need_and_have(folder: Path) -> No
     with pytest.raises(ServerError, match=r"3\.1 GiB of memory are needed, 1\.0 are free"):
         preflight.check_memory([launch(folder, poor)])
     preflight.check_memory([launch(folder, Hardware(gpus=("x",), free_bytes=1))])
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        "trust-remote-code: true",
+        "trust_remote_code: true",
+        "api-key: x",
+        "'trust-remote-c': true",
+        "port: 1",
+        "hf-overrides:\n  auto_map: {AutoModel: x.Y}",
+        "- a",
+        "a: [",
+        "a: !!python/object/apply:os.system [id]",
+    ],
+)
+@pytest.mark.parametrize("flag", ["--config", "--conf"])
+def test_a_file_of_options_opens_no_more_than_the_options_themselves(
+    tmp_path: Path, flag: str, content: str
+) -> None:
+    file = tmp_path / "options.yaml"
+    file.write_text(content)
+    for words in ([flag, str(file)], [f"{flag}={file}"]):
+        with pytest.raises(ConfigError):
+            preflight.check_settings(words)
+    file.write_text("max-model-len: 128\ntrust-remote-code: false\n")
+    preflight.check_settings([flag, str(file)])
+
+
+def test_a_folder_that_an_option_names_is_judged_as_the_model_is(tmp_path: Path) -> None:
+    draft = tmp_path / "draft"
+    draft.mkdir()
+    (draft / "modeling.py").write_text("")
+    for words in (
+        ["--tokenizer", str(draft)],
+        ["--speculative-config", json.dumps({"model": str(draft)})],
+        ["--speculative_config.model", str(draft)],
+    ):
+        with pytest.raises(ModelError, match="holds no code"):
+            preflight.check_settings(words)

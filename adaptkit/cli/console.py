@@ -21,6 +21,7 @@ from typing import Annotated, Any
 
 import typer
 
+from adaptkit.disk import disk_full
 from adaptkit.doctor.extras import missing_module
 from adaptkit.errors import EXIT_INTERNAL, EXIT_STOPPED, EXIT_USER, AdaptkitError
 
@@ -173,6 +174,8 @@ def _explain(error: Exception) -> tuple[AdaptkitError, int]:
         return AdaptkitError(what, where="command line", fix=f"{path} --help"), EXIT_USER
     if isinstance(error, ModuleNotFoundError) and (missing := missing_module(error)):
         return missing, EXIT_USER
+    if full := disk_full(error):
+        return full, EXIT_USER
     if isinstance(error, MemoryError):
         fix = "set trainer.microbatch_size or jobs lower, then run the same command: it resumes"
         return AdaptkitError("out of memory", fix=fix), EXIT_USER

@@ -4,6 +4,9 @@
 
 Both are seen in the file's first bytes, not in its name: a download that a browser has unpacked keeps its
 `.gz`, and spreadsheets write UTF-16 into files called .csv.
+
+What is read is bounded: a file as long as it was when it was opened, and of a packed one no more than can be
+packed text.
 """
 
 from __future__ import annotations
@@ -13,6 +16,8 @@ import codecs
 import gzip
 import io
 import lzma
+import os
+import stat
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -22,11 +27,18 @@ import zstandard
 
 from adaptkit.errors import DataError
 from adaptkit.notices import Tell
+from adaptkit.weight_files import kind_of_entry
 
 COMPRESSIONS = (".gz", ".zst", ".xz", ".bz2")
 HEAD_BYTES = 4096
 """Looked at to tell the encoding."""
 CHUNK_BYTES = 1 << 16
+PIECE_BYTES = 1 << 10
+"""Of a packed file given to a decompressor at once: zstandard makes at most 32 MiB of so many, xz 8."""
+MAX_RATIO, FREE_BYTES = 300, 1 << 26
+"""A packed file may grow to so many times its size, or to so many bytes; repeated log lines reach 100."""
+MAX_XZ_BYTES = 1 << 28
+"""Memory that an xz stream may ask for: `xz -9` asks for 65 MiB."""
 MIN_ZERO_SHARE = 0.05
 """Of the 16-bit units: with fewer zero bytes, all on one side, text without a mark is not taken for
 UTF-16."""
@@ -54,18 +66,30 @@ _FOREIGN = (
 def open_bytes(path: Path) -> Iterator[BinaryIO]:
     """The file's bytes, unpacked.
 
-    Raises: while reading, EOFError, zlib.error, LZMAError or an OSError without a number where the packed
-        data is cut or damaged.
+    Raises: DataError for what is no plain file; while reading, DataError for a file that changes meanwhile or
+        unpacks to more than text can; EOFError, zlib.error or an OSError without a number where packed data
+        is cut or damaged.
     """
-    with path.open("rb") as raw:
+    with open(path, "rb", buffering=0, opener=_open_without_waiting) as file:
+        held = os.fstat(file.fileno())
+        if not stat.S_ISREG(held.st_mode):
+            fix = "write what it gives into a file, and name that"
+            raise DataError(f"is {kind_of_entry(held.st_mode)}, not a file", where=str(path), fix=fix)
+        raw = cast(BinaryIO, io.BufferedReader(_AsItWas(file, held.st_size, path), 1 << 17))
         head = raw.read(16)
         raw.seek(0)
         for begins, unpack in _UNPACKERS:
             if head.startswith(begins):
                 with unpack(raw) as stream:
-                    yield stream
+                    measured = _Measured(stream, max(FREE_BYTES, MAX_RATIO * held.st_size), path)
+                    yield cast(BinaryIO, io.BufferedReader(measured, 1 << 20))
                 return
         yield raw
+
+
+def _open_without_waiting(path: str, flags: int) -> int:
+    """Open a named pipe too at once, although nobody writes to it; files know no waiting."""
+    return os.open(path, flags | os.O_NONBLOCK)
 
 
 @contextmanager
@@ -156,12 +180,66 @@ class _Recoded(io.RawIOBase):
         return _hand_out(self, buffer)
 
 
-class _ZstdStream(io.RawIOBase):
-    """Zstandard frames as a readable stream that raises where a frame is cut; the library's own just ends."""
+class _AsItWas(io.RawIOBase):
+    """A file up to the size that it had when it was opened; at its end it must still have it."""
 
-    def __init__(self, raw: BinaryIO):
-        self._raw = raw
-        self._frame: zstandard.ZstdDecompressionObj | None = None
+    def __init__(self, raw: io.FileIO, size: int, path: Path):
+        self._raw, self._size, self._path = raw, size, path
+
+    def readable(self) -> bool:
+        return True
+
+    def seekable(self) -> bool:
+        return True
+
+    def tell(self) -> int:
+        return self._raw.tell()
+
+    def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
+        if whence == os.SEEK_END:
+            return self._raw.seek(self._size + offset)
+        return self._raw.seek(offset, whence)
+
+    def readinto(self, buffer: Any) -> int:
+        left = self._size - self._raw.tell()
+        number = self._raw.readinto(memoryview(buffer)[: max(0, left)]) if left > 0 else 0
+        size = os.fstat(self._raw.fileno()).st_size
+        if not number and len(buffer) and size != self._size:
+            what = f"changed while it was read: it had {self._size:,} bytes, and has {size:,}"
+            fix = "wait until what writes it is done, or give a copy"
+            raise DataError(what, where=str(self._path), fix=fix)
+        return number or 0
+
+
+class _Measured(io.RawIOBase):
+    """Unpacked data, up to a number of bytes."""
+
+    def __init__(self, raw: BinaryIO, most: int, path: Path):
+        self._raw, self._most, self._path, self._number = raw, most, path, 0
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Any) -> int:
+        data = self._raw.read(min(len(buffer), CHUNK_BYTES))
+        self._number += len(data)
+        if self._number > self._most:
+            what = f"unpacks to more than {MAX_RATIO} times its size, as no text does"
+            fix = "look at what is in it; if it is right, unpack it and give the plain file"
+            raise DataError(what, where=str(self._path), fix=fix)
+        buffer[: len(data)] = data
+        return len(data)
+
+
+class _Frames(io.RawIOBase):
+    """Frames of zstandard or xz as a readable stream that raises where one is cut.
+
+    The libraries' own streams just end there, and ask for as much memory as the data wants.
+    """
+
+    def __init__(self, raw: BinaryIO, start: Callable[[], Any], padding: bytes = b""):
+        self._raw, self._start, self._padding = raw, start, padding
+        self._frame: Any = None
         self._pending, self._ready = b"", b""
 
     def readable(self) -> bool:
@@ -169,25 +247,31 @@ class _ZstdStream(io.RawIOBase):
 
     def readinto(self, buffer: Any) -> int:
         while not self._ready:
-            if not self._pending and not (chunk := self._raw.read(CHUNK_BYTES)):
-                if self._frame is not None:
-                    raise EOFError("the last frame is incomplete")
-                return 0
-            self._decode(self._pending or chunk)
+            if self._frame is None:
+                self._pending = self._pending.lstrip(self._padding) if self._padding else self._pending
+            if not self._pending:
+                self._pending = self._raw.read(CHUNK_BYTES)
+                if not self._pending:
+                    break
+                continue
+            self._decode()
+        if not self._ready and self._frame is not None:
+            raise EOFError("the last frame is incomplete")
         return _hand_out(self, buffer)
 
-    def _decode(self, data: bytes) -> None:
-        frame = self._frame or zstandard.ZstdDecompressor().decompressobj()
+    def _decode(self) -> None:
+        frame = self._frame or self._start()
+        piece, self._pending = self._pending[:PIECE_BYTES], self._pending[PIECE_BYTES:]
         self._frame = frame
         try:
-            self._ready, self._pending = frame.decompress(data), b""
-        except zstandard.ZstdError as error:
+            self._ready = frame.decompress(piece)
+        except (zstandard.ZstdError, lzma.LZMAError) as error:
             raise EOFError(str(error)) from None
         if frame.eof:
-            self._pending, self._frame = frame.unused_data, None
+            self._pending, self._frame = frame.unused_data + self._pending, None
 
 
-def _hand_out(stream: _Recoded | _ZstdStream, buffer: Any) -> int:
+def _hand_out(stream: _Recoded | _Frames, buffer: Any) -> int:
     """Move what a stream has ready into a reader's buffer; the number of bytes."""
     size = min(len(buffer), len(stream._ready))
     buffer[:size], stream._ready = stream._ready[:size], stream._ready[size:]
@@ -195,7 +279,8 @@ def _hand_out(stream: _Recoded | _ZstdStream, buffer: Any) -> int:
 
 
 def _zstd(raw: BinaryIO) -> BinaryIO:
-    return cast(BinaryIO, io.BufferedReader(_ZstdStream(raw), 1 << 20))
+    frames = _Frames(raw, lambda: zstandard.ZstdDecompressor().decompressobj())
+    return cast(BinaryIO, io.BufferedReader(frames, 1 << 20))
 
 
 def _gzip(raw: BinaryIO) -> BinaryIO:
@@ -203,7 +288,8 @@ def _gzip(raw: BinaryIO) -> BinaryIO:
 
 
 def _xz(raw: BinaryIO) -> BinaryIO:
-    return cast(BinaryIO, lzma.open(raw))
+    frames = _Frames(raw, lambda: lzma.LZMADecompressor(memlimit=MAX_XZ_BYTES), b"\0")
+    return cast(BinaryIO, io.BufferedReader(frames, 1 << 20))
 
 
 def _bz2(raw: BinaryIO) -> BinaryIO:

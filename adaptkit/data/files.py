@@ -7,21 +7,34 @@ once: how many rows it hides is not known.
 
 from __future__ import annotations
 
+import fnmatch
 import glob
 import lzma
 import os
+import re
 import shutil
+import stat
 import tempfile
+import unicodedata
 import zlib
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
-from adaptkit.data.byte_streams import COMPRESSIONS, open_bytes, open_utf8, tell_encoding
+from adaptkit.data.byte_streams import (
+    COMPRESSIONS,
+    FREE_BYTES,
+    MAX_RATIO,
+    open_bytes,
+    open_utf8,
+    tell_encoding,
+)
 from adaptkit.data.json_files import read_json_records
 from adaptkit.data.records import Fault, Place, Record
 from adaptkit.data.table_files import is_spreadsheet_text, read_table_records
 from adaptkit.errors import DataError
 from adaptkit.notices import Tell, tell
+from adaptkit.weight_files import kind_of_entry
 
 HINTS = {
     ".xlsx": "save the sheet as CSV",
@@ -35,6 +48,11 @@ HINTS = {
 }
 """What to do about files of formats that are not read."""
 TEXT_CELLS = (".csv", ".tsv")
+MAX_TEXT_BYTES = 1 << 27
+MAX_BATCH_BYTES = 1 << 27
+"""Of 64 rows of a parquet table: a few bytes of it can stand for any number of equal long texts."""
+UNSHOWN = ("Cc", "Cs", "Zl", "Zp")
+"""Unicode's categories of control characters, half pairs, and what separates lines."""
 
 
 def find_files(patterns: list[str]) -> tuple[list[Path], list[Path]]:
@@ -59,9 +77,9 @@ def find_files(patterns: list[str]) -> tuple[list[Path], list[Path]]:
 def _in_folder(folder: Path) -> tuple[list[Path], list[Path]]:
     """The files below a folder that can be read as data, and the others; hidden ones are in neither."""
     inside = sorted(
-        path for path in folder.rglob("*") if path.is_file() and not _hidden(path.relative_to(folder))
+        path for path in folder.rglob("*") if not path.is_dir() and not _hidden(path.relative_to(folder))
     )
-    readable = [path for path in inside if format_of(path)]
+    readable = [_named_plainly(path) for path in inside if path.is_file() and format_of(path)]
     # beside other data a .json file describes it (dataset_info.json, state.json)
     readable = [path for path in readable if format_of(path) != ".json"] or readable
     if not readable:
@@ -77,8 +95,27 @@ def _readable(path: Path) -> Path:
         suffix = path.suffix.lower()
         if suffix in HINTS:
             fix = f"{HINTS[suffix]}; {fix}"
-        raise DataError(f"unknown file format '{path.suffix}'", where=str(path), fix=fix)
+        raise DataError(f"unknown file format '{path.suffix}'", where=shown(path), fix=fix)
+    mode = path.stat().st_mode
+    if not stat.S_ISREG(mode):
+        fix = "write what it gives into a file, and name that"
+        raise DataError(f"is {kind_of_entry(mode)}, not a file", where=shown(path), fix=fix)
+    return _named_plainly(path)
+
+
+def _named_plainly(path: Path) -> Path:
+    """`path`. Raises: DataError for a name that records and messages cannot hold on one line."""
+    if shown(path) != str(path):
+        what = "has a name that is not UTF-8, or holds a line break or control character"
+        raise DataError(what, where=shown(path), fix="rename it")
     return path
+
+
+def shown(path: str | Path) -> str:
+    """A name for messages: bytes that are no UTF-8, line breaks and control characters as escapes."""
+    return "".join(
+        ascii(letter)[1:-1] if unicodedata.category(letter) in UNSHOWN else letter for letter in str(path)
+    )
 
 
 def _hidden(path: Path) -> bool:
@@ -89,12 +126,49 @@ def _expand(pattern: str) -> list[Path]:
     path = os.path.expanduser(pattern)
     if os.path.exists(path):
         return [Path(path)]
-    matches = [] if "\0" in path else sorted(glob.glob(path, recursive=True))
+    if os.path.islink(path):
+        fix = "remove it, or let it lead to a file"
+        raise DataError("a link that leads nowhere", where=shown(pattern), fix=fix)
+    matches = [] if "\0" in path else sorted(_matches(path))
     if not matches:
-        raise DataError(
-            "nothing matches", where=pattern, fix="check the path; paths are relative to the current folder"
-        )
+        fix = "check the path; paths are relative to the current folder"
+        raise DataError("nothing matches", where=shown(pattern), fix=fix)
     return [Path(match) for match in matches]
+
+
+def _matches(pattern: str) -> list[str]:
+    """What a glob matches; `**` goes into each folder once, wherever links lead."""
+    parts = pattern.split(os.sep)
+    if "**" not in parts:
+        return glob.glob(pattern)
+    first = parts.index("**")
+    beginning = os.sep.join(parts[:first]) or (os.sep if pattern.startswith(os.sep) else "")
+    wanted = re.compile("".join(map(_as_regex, parts[first:-1])) + _as_regex(parts[-1], last=True))
+    seen: set[tuple[int, int]] = set()
+    matches: list[str] = []
+    for root in glob.glob(beginning) if beginning else ["."]:
+        for folder, folders, files in os.walk(root, followlinks=True):
+            held = os.stat(folder)
+            if (held.st_dev, held.st_ino) in seen:
+                folders.clear()
+                continue
+            seen.add((held.st_dev, held.st_ino))
+            folders[:] = sorted(name for name in folders if not name.startswith("."))
+            inside = os.path.relpath(folder, root)
+            for name in [*files, *folders]:
+                relative = os.path.normpath(os.path.join(inside, name))
+                if wanted.fullmatch(relative):
+                    matches.append(os.path.normpath(os.path.join(root, relative)))
+    return matches
+
+
+def _as_regex(part: str, last: bool = False) -> str:
+    """One part of a glob between slashes; hidden names are matched by their own names alone."""
+    if part == "**":
+        return "(?:[^/.][^/]*/)*" + ("[^/.][^/]*" if last else "")
+    visible = "" if part.startswith(".") else "(?![.])"
+    inner = fnmatch.translate(part).removeprefix("(?s:").removesuffix(")\\Z").replace(".*", "[^/]*")
+    return visible + inner + ("" if last else "/")
 
 
 def format_of(path: Path) -> str | None:
@@ -151,7 +225,12 @@ def _text(path: Path, suffix: str, tell: Tell) -> Iterator[tuple[Place, Record |
         return
     with open_utf8(path) as (stream, encoding):
         tell_encoding(path, encoding, tell)
-        raw = stream.read()
+        raw = stream.read(MAX_TEXT_BYTES + 1)
+    wide = re.search(rb"[\xf0-\xff]", raw) is not None  # then Python holds four bytes a character
+    most = MAX_TEXT_BYTES // 2 if wide else MAX_TEXT_BYTES
+    if len(raw) > most:
+        what, fix = f"one text of more than {most >> 20} MiB", "split it into files, or write rows as .jsonl"
+        raise DataError(what, where=str(path), fix=fix)
     try:
         yield "1", {"text": raw.decode("utf-8")}
     except UnicodeDecodeError as error:
@@ -171,16 +250,45 @@ def _parquet(path: Path, suffix: str, tell: Tell) -> Iterator[tuple[Place, Recor
             source = unpacked
         try:
             file = parquet.ParquetFile(source)
+            _check_sizes(file, path)
+            flat = [field.name for field in file.schema_arrow if pyarrow.types.is_string(field.type)]
             if len(set(file.schema_arrow.names)) < len(file.schema_arrow.names):
                 fix = "write the table with distinct column names"
                 raise DataError("column names are repeated", where=f"{path}:1", fix=fix)
-            for batch in file.iter_batches(batch_size=1024):
+            file = parquet.ParquetFile(source, read_dictionary=flat)
+            for batch in file.iter_batches(batch_size=64):
+                _check_batch(batch, f"{path}:{row + 1}")
                 for record in batch.to_pylist():
                     row += 1
                     yield str(row), record
         except (pyarrow.ArrowException, UnicodeDecodeError) as error:
             what = f"not readable as parquet: {str(error).splitlines()[0]}"
             raise DataError(what, where=f"{path}:{row + 1}", fix="write the file again") from None
+
+
+def _check_sizes(file: Any, path: Path) -> None:
+    """Refuse a table whose columns unpack to more than text can, by what it says of them itself."""
+    groups = [file.metadata.row_group(number) for number in range(file.metadata.num_row_groups)]
+    columns = [group.column(number) for group in groups for number in range(group.num_columns)]
+    unpacked = sum(column.total_uncompressed_size for column in columns)
+    if unpacked > max(FREE_BYTES, MAX_RATIO * path.stat().st_size):
+        what = f"unpacks to {unpacked >> 20:,} MiB, more than {MAX_RATIO} times its size, as no text does"
+        raise DataError(what, where=str(path), fix="look at what is in it, or write it as .jsonl")
+
+
+def _check_batch(batch: Any, where: str) -> None:
+    """Refuse rows that are far longer than the file that they stand in."""
+    import pyarrow
+    from pyarrow import compute
+
+    num_bytes = batch.nbytes
+    for column in batch.columns:
+        if pyarrow.types.is_dictionary(column.type):
+            lengths = compute.binary_length(column.dictionary)
+            num_bytes += compute.sum(lengths.take(column.indices)).as_py() or 0
+    if num_bytes > MAX_BATCH_BYTES:
+        what = f"{len(batch)} rows of {num_bytes >> 20:,} MiB together"
+        raise DataError(what, where=where, fix="write shorter rows, or the table as .jsonl")
 
 
 _Read = Callable[[Path, str, Tell], Iterator[tuple[Place, Record | Fault]]]

@@ -14,10 +14,19 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, BinaryIO, Literal
 
 from adaptkit.data.byte_streams import open_utf8, read_head, tell_encoding
-from adaptkit.data.json_window import BLANKS, Refused, Window, decode, may_go_on, no_constant, unique_keys
+from adaptkit.data.json_window import (
+    BLANKS,
+    MAX_VALUE_CHARS,
+    Refused,
+    Window,
+    decode,
+    may_go_on,
+    no_constant,
+    unique_keys,
+)
 from adaptkit.data.records import Fault, Place, Record
 from adaptkit.errors import DataError
 from adaptkit.notices import Tell
@@ -58,7 +67,7 @@ def read_json_records(path: Path, suffix: str, tell: Tell) -> Iterator[tuple[Pla
     with open_utf8(path) as (stream, encoding):
         tell_encoding(path, encoding, tell)
         if layout == "lines":
-            for line, raw in enumerate(stream, start=1):
+            for line, raw in enumerate(_lines(stream, path), start=1):
                 yield str(line), parse_object(raw)
             return
         if layout == "list" and suffix != ".json":
@@ -73,6 +82,17 @@ def read_json_records(path: Path, suffix: str, tell: Tell) -> Iterator[tuple[Pla
             yield from _wrapped(window, path, tell)
         if window.next_mark():
             raise window.broken("text follows the end of the list")
+
+
+def _lines(stream: BinaryIO, path: Path) -> Iterator[bytes]:
+    """The lines of a stream. Raises: DataError for one that is longer than any row."""
+    line = 0
+    while raw := stream.readline(MAX_VALUE_CHARS + 1):
+        line += 1
+        if len(raw) > MAX_VALUE_CHARS:
+            what = f"a line of more than {MAX_VALUE_CHARS:,} bytes"
+            raise DataError(what, where=f"{path}:{line}", fix="write one row a line")
+        yield raw
 
 
 def parse_object(raw: bytes) -> Record | Fault:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import codecs
 import json
+import re
+from collections import Counter
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -11,11 +13,12 @@ from adaptkit.data.byte_streams import CHUNK_BYTES
 from adaptkit.data.records import Fault, Place, Record
 from adaptkit.errors import DataError
 
-MAX_VALUE_CHARS = 1 << 28
+MAX_VALUE_CHARS = 1 << 25
 """A single value that is longer is refused: most likely a quotation mark is missing."""
 LONGEST_LITERAL = 16
 """Characters at the end of a window that may be the beginning of a number, an escape or `false`."""
 BLANKS = " \t\r\n"
+_NO_BLANKS = re.compile(f"[{BLANKS}]*")
 
 
 class Refused(ValueError):
@@ -46,9 +49,7 @@ class Window:
     def next_mark(self) -> str:
         """The next character that is no blank, which stays; empty at the end."""
         while True:
-            end = self._at
-            while end < len(self._text) and self._text[end] in BLANKS:
-                end += 1
+            end = _NO_BLANKS.match(self._text, self._at).end()  # type: ignore[union-attr]
             self._go_to(end)
             if end < len(self._text):
                 return self._text[end]
@@ -143,8 +144,8 @@ def unique_keys(pairs: list[tuple[str, Any]]) -> Record:
     """For `object_pairs_hook`. Raises: Refused for a key that is given twice."""
     value = dict(pairs)
     if len(value) < len(pairs):
-        keys = [key for key, _ in pairs]
-        raise Refused(f"key '{next(k for k in keys if keys.count(k) > 1)}' is given twice")
+        counts = Counter(key for key, _ in pairs)
+        raise Refused(f"key '{next(key for key, count in counts.items() if count > 1)}' is given twice")
     return value
 
 

@@ -24,7 +24,7 @@ from adaptkit.notices import Tell
 HEAD_BYTES, HEAD_ROWS = 1 << 18, 50
 """Looked at to tell what separates the cells."""
 DELIMITERS = {",": "commas", ";": "semicolons", "\t": "tabs", "|": "bars"}
-MAX_CELL_CHARS = 1 << 27
+MAX_CELL_CHARS = 1 << 25
 _DECLARED = re.compile(r'"?sep=(.)"?\r?\n')
 """The line that Excel reads as naming the delimiter."""
 
@@ -84,7 +84,7 @@ def read_table_records(path: Path, suffix: str, tell: Tell) -> Iterator[tuple[Pl
         tell_encoding(path, encoding, tell)
         for _ in range(dialect.num_skipped):
             lines.readline()
-        reader = dialect.reader(lines)
+        reader = dialect.reader(_lines(lines, path))
         header = _header(reader, path)
         while True:
             line = reader.line_num + 1 + dialect.num_skipped
@@ -97,6 +97,17 @@ def read_table_records(path: Path, suffix: str, tell: Tell) -> Iterator[tuple[Pl
                 yield str(line), Fault(f"not valid CSV: {error}", fix)
                 continue
             yield str(line), _row(header, cells)
+
+
+def _lines(text: io.TextIOWrapper, path: Path) -> Iterator[str]:
+    """The lines of a table. Raises: DataError for one that is longer than any row."""
+    number = 0
+    while line := text.readline(MAX_CELL_CHARS + 1):
+        number += 1
+        if len(line) > MAX_CELL_CHARS:
+            what = f"a line of more than {MAX_CELL_CHARS:,} characters"
+            raise DataError(what, where=f"{path}:{number}", fix="write one row a line")
+        yield line
 
 
 def is_spreadsheet_text(path: Path) -> bool:

@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 from collections import Counter
 from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Any, Literal
@@ -43,6 +44,9 @@ TURNS = ("<|system|>", "<|user|>", "<|assistant|>")
 # the order of a hash map.
 PENALTY = 1e-4
 MIN_VOCAB = {"bpe": 256 + 8, "unigram": 256 + 8, "wordpiece": 64}  # bytes or letters, and the special tokens
+
+MAX_RUN = 1024
+_LONG_RUN = re.compile(rf"\w{{{MAX_RUN + 1},}}|[^\w\s]{{{MAX_RUN + 1},}}|\s{{{MAX_RUN + 1},}}")
 
 CHAT_TEMPLATE = (
     "{{ bos_token }}{% for message in messages %}{{ '<|' + message['role'] + '|>\n' + message['content'] }}"
@@ -83,6 +87,7 @@ def train_tokenizer(
     masked = masked or kind == "wordpiece"
     names = {role: _unwritten(name, texts) for role, name in (MASKED if masked else CAUSAL).items()}
     unknown = _unwritten(UNKNOWN, texts)
+    texts = [piece for text in texts for piece in _without_long_runs(text)]
     if kind == "bpe":
         core = _bpe(texts, vocab_size, [*names.values(), *turns])
     else:
@@ -100,6 +105,20 @@ def _unwritten(name: str, texts: list[str]) -> str:
         number += 1
         tried = f"{name[:-2]}_{number}{name[-2:]}"
     return tried
+
+
+def _without_long_runs(text: str) -> list[str]:
+    """The text, cut within runs of letters, of signs or of blanks that are longer than any word.
+
+    Training takes time in proportion to the square of a run's length.
+    """
+    pieces: list[str] = []
+    at = 0
+    for run in _LONG_RUN.finditer(text):
+        for stop in range(run.start() + MAX_RUN, run.end(), MAX_RUN):
+            pieces.append(text[at:stop])
+            at = stop
+    return [*pieces, text[at:]]
 
 
 def _bpe(texts: list[str], vocab_size: int, special: list[str]) -> Tokenizer:

@@ -44,7 +44,7 @@ _FLAG = "[\U0001f1e6-\U0001f1ff]{2}"
 _ASCII_WORD, _PLAIN_WORD = re.compile(r"\w+", re.ASCII), re.compile(r"\w+")
 _INVISIBLE = re.compile(f"[{_JOINERS}{_VARIANTS}\u200b\u200e\u200f\u202a-\u202e\u2066-\u2069]")
 _CHARACTER, _LETTER = re.compile(f"[{_CHARACTERS}]"), re.compile(f"[{_LETTERS}]")
-_HAN_BLANK = re.compile(rf"(?<=[{_CHARACTERS}])\s+|\s+(?=[{_CHARACTERS}])")
+_HAN_BLANK = re.compile(rf"(?<=[{_CHARACTERS}])\s+|(?<!\s)\s+(?=[{_CHARACTERS}])")
 _BLANKLESS = re.compile(f"[{_CHARACTERS}{_LETTERS}]")
 _ALONE = re.compile(f"[{_CHARACTERS}{_LETTERS}]|{_EMOJI}")
 

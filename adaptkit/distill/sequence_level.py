@@ -17,6 +17,7 @@ import torch
 from torch import nn
 
 from adaptkit.data.readers import Dataset, Row, content_id
+from adaptkit.disk import writing
 from adaptkit.distill.http_teacher import ServedTeacher
 from adaptkit.models.control_tokens import encode_prompt
 from adaptkit.ops import IGNORE_INDEX
@@ -56,7 +57,7 @@ def _write_rest(dataset: Dataset, write: Writer, path: Path, done: list[dict[str
     """Append what is missing to `path` and to `done`."""
     path.parent.mkdir(parents=True, exist_ok=True)
     _keep_whole_lines(path, len(done))
-    with path.open("a", encoding="utf-8") as file:
+    with writing(path), path.open("a", encoding="utf-8") as file:
         for start in range(len(done), len(dataset.rows), TEXTS_AT_ONCE):
             rows = dataset.rows[start : start + TEXTS_AT_ONCE]
             texts = write([row.text for row in rows], mix(0, start))

@@ -29,7 +29,7 @@ from rich.progress import MofNCompleteColumn, Progress, SpinnerColumn, TextColum
 from adaptkit.data.beir import titled_text
 from adaptkit.data.files import find_files, records
 from adaptkit.data.records import Fault
-from adaptkit.disk import whole_file
+from adaptkit.disk import allocate, whole_file
 from adaptkit.embed.encoder import Encoder
 from adaptkit.errors import DataError
 from adaptkit.run import digest, file_digest, read_jsonl, read_sealed, write_jsonl, write_sealed
@@ -200,6 +200,7 @@ def _join_npy(out: Path, parts: list[Path], ids: list[list[str]], dimensions: in
     shape, start = (sum(map(len, ids)), dimensions), 0
     with whole_file(out / "vectors.npy", 4 * shape[0] * dimensions) as temporary:
         whole_ND = np.lib.format.open_memmap(temporary, mode="w+", dtype=np.float32, shape=shape)
+        allocate(temporary)
         for part in parts:
             vectors_ND = np.load(part)
             whole_ND[start : start + len(vectors_ND)] = vectors_ND
@@ -210,7 +211,11 @@ def _join_npy(out: Path, parts: list[Path], ids: list[list[str]], dimensions: in
 
 def _join_parquet(out: Path, parts: list[Path], ids: list[list[str]], dimensions: int) -> None:
     schema = pa.schema([("id", pa.string()), ("vector", pa.list_(pa.float32(), dimensions))])
-    with whole_file(out / "vectors.parquet") as temporary, parquet.ParquetWriter(temporary, schema) as writer:
+    num_bytes = 4 * dimensions * sum(map(len, ids))
+    with (
+        whole_file(out / "vectors.parquet", num_bytes) as temporary,
+        parquet.ParquetWriter(temporary, schema) as writer,
+    ):
         for part, names in zip(parts, ids, strict=True):
             flat = pa.array(np.load(part).reshape(-1), pa.float32())
             columns = [pa.array(names, pa.string()), pa.FixedSizeListArray.from_arrays(flat, dimensions)]

@@ -11,6 +11,7 @@ from pathlib import Path
 from adaptkit.errors import ModelError
 from adaptkit.export.pick import choose
 from adaptkit.export.source import Source, of_model, of_run
+from adaptkit.model_gate import check_folder
 from adaptkit.run import Run
 from adaptkit.study.record import is_study
 from adaptkit.weight_files import check_weight_files
@@ -49,6 +50,7 @@ def _of_folder(folder: Path) -> Source:
     """
     is_adapter = (folder / "adapter_config.json").is_file()
     if (folder / "config.json").is_file():
+        check_folder(folder)
         check_weight_files(folder)  # says so where an adapter stands beside whole weights
         return of_model(folder)
     if Run(folder).config_path.is_file():

@@ -15,6 +15,7 @@ from pathlib import Path
 
 from adaptkit.errors import ModelError
 from adaptkit.export.record import ExportRecord, ServedKind, read_export
+from adaptkit.model_gate import check_folder
 from adaptkit.run import Run, read_json
 from adaptkit.run_record import RecipeKind, RunRecord, read_record
 from adaptkit.seal import check
@@ -115,6 +116,7 @@ def of_run(folder: Path) -> Source:
     if not (run.model / "config.json").is_file():
         fix = "give a run of `adaptkit pretrain` or `adaptkit finetune`, or the study"
         raise ModelError("this run kept no model", where=str(folder), fix=fix)
+    check_folder(run.model)
     check(run.path)
     adapter: Path | None = None
     if (run.adapter / "adapter_config.json").is_file():

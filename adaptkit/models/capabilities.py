@@ -36,10 +36,10 @@ from adaptkit.models.folder import (
     quantised_already,
     quantised_by,
 )
-from adaptkit.models.load_checks import check_finite
+from adaptkit.models.load_checks import check_finite, stored_weights
 from adaptkit.models.positions import usable_positions
 from adaptkit.models.store import has_form, load_tokenizer, quiet, read_config
-from adaptkit.weight_files import check_weight_files, read_json_object, weight_files
+from adaptkit.weight_files import check_weight_files, read_json_object
 
 Form = Literal["causal", "masked", "classifier", "encoder", "encoder-decoder"]
 PRUNABLE = ("bert", "modernbert", "llama", "qwen3")
@@ -151,7 +151,7 @@ def capabilities(path: str | Path, *, read_weights: bool = False) -> Capabilitie
     try:
         check_weight_files(folder)
         if read_weights and not quantised:
-            _check_finite(folder)
+            check_finite(stored_weights(folder), str(folder))
         config = read_config(folder)
         tokenizer = load_tokenizer(folder)
     except ModelError as error:
@@ -187,15 +187,6 @@ def _own_tokens(folder: Path, tokenizer: Any) -> dict[str, int]:
 def _named_specials(tokenizer: Any) -> set[str]:
     names = ("bos_token", "eos_token", "pad_token", "cls_token", "sep_token", "mask_token")
     return {token for name in names if (token := getattr(tokenizer, name)) is not None}
-
-
-def _check_finite(folder: Path) -> None:
-    from safetensors import safe_open
-
-    for file in weight_files(folder):
-        with safe_open(file, framework="pt") as opened:
-            names = list(opened.keys())
-            check_finite(((name, opened.get_tensor(name)) for name in names), str(folder))
 
 
 def _no_rows(tokens: tuple[str, ...]) -> tuple[str, str]:

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from adaptkit.errors import ModelError, first_line
+from adaptkit.model_gate import check_folder
 from adaptkit.seal import check
 from adaptkit.weight_files import read_json_object
 
@@ -28,13 +29,14 @@ _OFFLINE_FIX = (
 def find(path: str | Path) -> Path:
     """The local folder of a model: `path`, what a .gguf file was turned into, or the snapshot of a hub id.
 
-    Of a hub id only weights, configs, tokenizer, card and licence are fetched. What a run made is held
-    against the digests that the run recorded.
-    Raises: DataError for a damaged file of a run; ModelError when there is no such folder, or neither hub nor
-        cache gives the id.
+    Of a hub id only weights, configs, tokenizer, card and licence are fetched. Every folder is judged by the
+    gatekeeper first (`model_gate`); what a run made is held against the digests that the run recorded.
+    Raises: DataError for a damaged file of a run; ModelError when there is no such folder, it is refused, or
+        neither hub nor cache gives the id.
     """
     name, folder = str(path), Path(path).expanduser()
     if folder.is_dir():
+        check_folder(folder)
         check(folder)
         return folder
     if folder.suffix == ".gguf" and folder.is_file():
@@ -50,7 +52,7 @@ def find(path: str | Path) -> Path:
     from huggingface_hub import constants, snapshot_download
 
     try:
-        return Path(snapshot_download(name, allow_patterns=HUB_FILES))
+        snapshot = Path(snapshot_download(name, allow_patterns=HUB_FILES))
     except Exception as error:  # the hub client raises a dozen unrelated types for one fact: it is not there
         reason = f"{type(error).__name__}: {first_line(error)}"
         if constants.HF_HUB_OFFLINE:
@@ -59,6 +61,8 @@ def find(path: str | Path) -> Path:
         raise ModelError(
             f"no local folder and not in reach on the model hub ({reason})", where=name, fix=fix
         ) from None
+    check_folder(snapshot)
+    return snapshot
 
 
 def model_kind(path: str | Path) -> Kind:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import math
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -19,7 +20,12 @@ from adaptkit.models.folder import (
     quantised_already,
     quantised_by,
 )
-from adaptkit.weight_files import read_json_object
+from adaptkit.weight_files import read_header, read_json_object, weight_files
+
+PACKED_IN_ONE = 8
+"""Weights of 4 bits that are stored as one number."""
+SPARE_NUMBERS = 1 << 26
+"""Numbers that a model may have and a folder lack: a new head, tables of positions."""
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -36,6 +42,27 @@ def check_form(folder: Path, kind: Kind) -> None:
     method = quantised_by(raw)
     if method not in ("", "compressed-tensors"):
         raise ModelError(quantised_already(method), where=str(folder), fix=QUANTISED_FIX)
+
+
+def check_size(auto: Any, config: Any, folder: Path) -> None:
+    """Refuse a config that describes a far larger model than the weights beside it can fill.
+
+    What the weights lack is drawn at random in memory before anything else can notice. The model is built
+    without memory to count its numbers; where that fails, loading says why.
+
+    Raises: ModelError.
+    """
+    headers = [read_header(file) for file in weight_files(folder)]
+    stored = sum(math.prod(entry["shape"]) for header in headers for entry in header.values())
+    try:
+        with torch.device("meta"):
+            model = auto.from_config(config)
+    except Exception:  # of whatever type an architecture's sizes clash in
+        return
+    wanted = sum(weight.numel() for weight in (*model.parameters(), *model.buffers()))
+    if wanted > PACKED_IN_ONE * stored + SPARE_NUMBERS:
+        what = f"config.json describes {wanted:,} numbers, and the weights hold {stored:,}"
+        raise ModelError(what, where=str(folder), fix="copy or download the folder again")
 
 
 def check_four_bits(model: PreTrainedModel, folder: Path) -> None:
@@ -73,17 +100,33 @@ def check_loaded(model: Any, info: dict[str, Any], folder: Path, *, new_head: bo
 def check_finite(weights: Iterable[tuple[str, torch.Tensor]], where: str) -> None:
     """Refuse weights that hold an infinite value or one that is no number.
 
-    The sum of a tensor tells, at the price of reading it once; a sum that overflows is looked at again.
-
     Raises: ModelError, naming the first such tensor.
+    """
+    for name, value in non_finite(weights):
+        fix = "copy or download the folder again, or choose a checkpoint from before its training diverged"
+        raise ModelError(f"holds {value} in {name}", where=where, fix=fix)
+
+
+def non_finite(weights: Iterable[tuple[str, torch.Tensor]]) -> Iterator[tuple[str, str]]:
+    """(tensor, `nan` or `inf`) of each tensor that holds such a value.
+
+    The sum of a tensor tells, at the price of reading it once; a sum that overflows is looked at again.
     """
     for name, weight in weights:
         tensor = weight.detach()
-        if not tensor.is_floating_point() or tensor.is_meta or tensor.sum().isfinite():
+        if not tensor.is_floating_point() or tensor.is_meta:
             continue
-        if not tensor.isfinite().all():
-            value = "nan" if tensor.isnan().any() else "inf"
-            fix = (
-                "copy or download the folder again, or choose a checkpoint from before its training diverged"
-            )
-            raise ModelError(f"holds {value} in {name}", where=where, fix=fix)
+        if tensor.element_size() == 1:  # fp8 knows no sum
+            tensor = tensor.float()
+        if not tensor.sum().isfinite() and not tensor.isfinite().all():
+            yield name, "nan" if tensor.isnan().any() else "inf"
+
+
+def stored_weights(folder: Path) -> Iterator[tuple[str, torch.Tensor]]:
+    """(name, tensor) of everything in a folder's weight files, one in memory at a time."""
+    from safetensors import safe_open
+
+    for file in weight_files(folder):
+        with safe_open(file, framework="pt") as opened:
+            for name in list(opened.keys()):
+                yield name, opened.get_tensor(name)

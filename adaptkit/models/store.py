@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 import torch
-from safetensors import SafetensorError
 from torch import nn
 
 from adaptkit.adapters import keep_nf4_exact
@@ -19,7 +18,7 @@ from adaptkit.errors import ModelError, first_line
 from adaptkit.models.folder import Kind, find, has_own_encoder, model_kind
 from adaptkit.models.generation_settings import stop_at, unbent
 from adaptkit.models.head import unwrap
-from adaptkit.models.load_checks import check_form, check_four_bits, check_loaded
+from adaptkit.models.load_checks import check_form, check_four_bits, check_loaded, check_size
 from adaptkit.weight_files import check_weight_files, read_json_object
 
 if TYPE_CHECKING:
@@ -74,6 +73,7 @@ def load(
     config.tie_word_embeddings = headless or config.tie_word_embeddings
     _switch_cache_off(config)
     auto = _auto_class(kind, config, str(folder))
+    check_size(auto, config, folder)
     arguments = {
         "config": config,
         "dtype": getattr(torch, dtype),
@@ -103,7 +103,9 @@ def _from_pretrained(
                 ignore_mismatched_sizes=True,  # judged by check_loaded
                 **arguments,
             )
-        except (RuntimeError, ValueError, OSError, SafetensorError) as error:
+        except MemoryError:
+            raise
+        except Exception as error:  # a config's odd value fails in whatever type its architecture raises
             what = f"cannot be loaded: {first_line(error)}"
             raise ModelError(what, where=str(folder), fix="copy or download the folder again") from None
 

@@ -17,8 +17,9 @@ from adaptkit.export.hardware import Hardware
 from adaptkit.export.papers import provenance
 from adaptkit.export.papers.signature import verify_signature
 from adaptkit.export.source import Source
-from adaptkit.serve.engine.command import OURS, Launch, cache_bytes, unsafe_settings
+from adaptkit.serve.engine.command import Launch, cache_bytes, unsafe_variables
 from adaptkit.serve.model_files import check_contents, check_folder, read_object, weight_files
+from adaptkit.serve.preflight_options import check_options
 
 ENGINE_BYTES = 3 * 2**30  # two Python processes with vLLM and torch; 2.3 GiB were measured
 CPU_HEADS = (32, 64, 80, 96, 112, 128, 160, 192, 224, 256, 512)
@@ -75,19 +76,9 @@ def check_settings(extra: Sequence[str]) -> None:
 
     Raises: ConfigError.
     """
-    for name in unsafe_settings(extra):
-        if name == "--api-key":
-            what = "a key on a command line is seen by every user of the machine"
-            raise ConfigError(what, where=name, fix="use --key-file FILE")
-        fix = "leave it out; to run it all the same, take the command of --print"
-        if name.isupper():
-            fix = f"unset {name}"
-        raise ConfigError("opens the server to code or files of others", where=name, fix=fix)
-    for word in extra:
-        if word.partition("=")[0] in OURS:
-            what = "is set by adaptkit, which must know where each child listens"
-            fix = "use adaptkit's own options, or run the command that --print shows yourself"
-            raise ConfigError(what, where=word, fix=fix)
+    for name in unsafe_variables():
+        raise ConfigError("opens the server to code or files of others", where=name, fix=f"unset {name}")
+    check_options(extra)
 
 
 def check_names(launches: Sequence[Launch]) -> None:

@@ -121,7 +121,7 @@ class Checkpoints:
         need = sum(tensor_bytes(t) for group in groups.values() for t in group.values()) + _SPARE
         self._make_room(final, need)
         try:
-            with whole_folder(final, num_bytes=need) as temporary:  # only a rejected one can lie there
+            with whole_folder(final) as temporary:  # only a rejected one can lie there
                 facts = {"format": FORMAT, "step": step, "identity": self.identity}
                 _write(temporary, {**facts, **state}, groups)
         except DiskFullError:
@@ -143,7 +143,7 @@ class Checkpoints:
         last = "no checkpoint was written yet"
         if good:
             last = f"last good checkpoint {good[-1].name} is intact"
-        what = f"disk full: a checkpoint needs {need / 1e6:.1f} MB, {have / 1e6:.1f} MB are free; {last}"
+        what = f"no space: a checkpoint needs {need / 1e6:.1f} MB, {have / 1e6:.1f} MB are free; {last}"
         fix = "free some space and run the same command again"
         return DiskFullError(what, where=str(self.folder), fix=fix)
 

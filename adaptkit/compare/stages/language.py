@@ -26,6 +26,7 @@ from adaptkit.compare.stages.pretraining_jobs import (
 from adaptkit.compare.stages.tsdae_job import RestoreTexts, is_headless
 from adaptkit.compare.workspace import Workspace, documents, read_scores, rows_of, tidy
 from adaptkit.data.tokenizers import CHAT_TEMPLATE, train_tokenizer
+from adaptkit.disk import whole_folder
 from adaptkit.models.bits_per_byte import bits_per_byte, score_documents
 from adaptkit.models.folder import saved_shape
 from adaptkit.models.round_trip import check_round_trip
@@ -158,7 +159,8 @@ def _train_tokenizer(workspace: Workspace, text: str) -> tuple[Path, Run | None]
         trained = train_tokenizer(
             texts, settings.kind, settings.vocab_size, chat_template=template, masked=masked
         )
-        trained.save_pretrained(run.model)
+        with whole_folder(run.model) as folder:
+            trained.save_pretrained(folder)
         run.finish(record=RunRecord(recipe=RecipeKind.TOKENIZER).model_dump(mode="json"))
     return run.model, run
 

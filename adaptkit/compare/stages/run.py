@@ -12,6 +12,7 @@ from adaptkit.compare.stages.data import prepare
 from adaptkit.compare.stages.language import base, language, tokenizer
 from adaptkit.compare.stages.task import baseline, task
 from adaptkit.compare.workspace import Workspace, error_path, result_path
+from adaptkit.disk import disk_full
 from adaptkit.errors import AdaptkitError
 from adaptkit.run import write_json
 from adaptkit.run_lock import release
@@ -46,6 +47,7 @@ def run_stage(study: Path, stage: Stage, threads: int) -> None:
 
 
 def _described(error: BaseException) -> dict[str, str | None]:
+    error = disk_full(error) or error
     if isinstance(error, AdaptkitError):
         return {"kind": type(error).__name__, "what": error.what, "where": error.where, "fix": error.fix}
     return {"kind": "StageFailed", "what": f"{type(error).__name__}: {error}", "where": None, "fix": None}

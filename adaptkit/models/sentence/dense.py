@@ -15,7 +15,9 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from adaptkit.errors import ModelError
+from adaptkit.models.load_checks import check_finite
 from adaptkit.run import read_json, write_json
+from adaptkit.weight_files import read_header
 
 _KINDS: tuple[type[nn.Module], ...] = (nn.Identity, nn.Tanh, nn.ReLU, nn.GELU, nn.SiLU, nn.Sigmoid)
 ACTIVATIONS = {f"{kind.__module__}.{kind.__qualname__}": kind for kind in _KINDS}
@@ -76,16 +78,30 @@ def _read(folder: Path) -> Dense:
     where, config = str(folder / "config.json"), read_json(folder / "config.json")
     activation = config.get("activation_function", "torch.nn.modules.activation.Tanh")
     _check(config, activation, where)
-    sizes = int(config["in_features"]), int(config["out_features"])
-    dense = Dense(*sizes, bool(config.get("bias", True)), activation)
+    fix = f"give {_WEIGHTS} with linear.weight and linear.bias as config.json says; no pickles are read"
+    sizes = config.get("in_features"), config.get("out_features")
+    shape = _stored_shape(folder)
+    if shape is not None and (sizes[1], sizes[0]) != shape:  # before memory is asked for
+        stored, stated = (f"{rows} x {columns}" for rows, columns in (shape, sizes[::-1]))
+        what = f"the Dense module's weights cannot be read: they are {stored}, not {stated}"
+        raise ModelError(what, where=str(folder), fix=fix)
     try:
+        dense = Dense(*sizes, bool(config.get("bias", True)), activation)
         dense.load_state_dict(load_file(folder / _WEIGHTS))
-    except (OSError, SafetensorError, RuntimeError) as error:
+    except (OSError, SafetensorError, RuntimeError, TypeError) as error:
         reason = next(iter(str(error).splitlines()), "damaged")
-        fix = f"give {_WEIGHTS} with linear.weight and linear.bias as config.json says; no pickles are read"
         what = f"the Dense module's weights cannot be read: {reason}"
         raise ModelError(what, where=str(folder), fix=fix) from None
+    check_finite(dense.named_parameters(), str(folder))
     return dense
+
+
+def _stored_shape(folder: Path) -> tuple[int, int] | None:
+    """(outputs, inputs) of the matrix in a module's file; None where there is no such matrix."""
+    if not (folder / _WEIGHTS).is_file():
+        return None
+    shape = read_header(folder / _WEIGHTS).get("linear.weight", {}).get("shape", ())
+    return (shape[0], shape[1]) if len(shape) == 2 else None
 
 
 def _check(config: dict[str, Any], activation: str, where: str) -> None:

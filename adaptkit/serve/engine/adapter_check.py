@@ -14,7 +14,8 @@ from typing import Any
 
 from adaptkit.errors import ModelError
 from adaptkit.serve.engine.tensor_check import plain_shapes
-from adaptkit.serve.model_files import read_header, read_object, weight_files
+from adaptkit.serve.model_files import read_object, weight_files
+from adaptkit.weight_files import read_header
 
 PREFIX = "base_model.model."
 """What peft writes before the name of each module."""

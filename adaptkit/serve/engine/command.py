@@ -249,8 +249,9 @@ class Launch:
 
 
 def _flag_of(word: str) -> str:
-    """Take the flag's name alone: `--dtype` of `--dtype=half`."""
-    return word.partition("=")[0]
+    """Take the flag's name alone, spelt as vLLM does: `--load-format` of `--load_format=x`."""
+    name = word.partition("=")[0]
+    return name.replace("_", "-") if name.startswith("--") else name
 
 
 def dtype(source: Source, hardware: Hardware) -> str:
@@ -303,7 +304,6 @@ def model_config(source: Source) -> dict[str, Any]:
     return read_json(source.folder / "config.json")
 
 
-def unsafe_settings(extra: Sequence[str], own: Mapping[str, str] = os.environ) -> list[str]:
-    """Find settings of the caller's that would open the server: names of variables and flags."""
-    variables = [name for name in UNSAFE_VARIABLES if own.get(name, "0") not in ("", "0")]
-    return variables + [_flag_of(word) for word in extra if _flag_of(word) in UNSAFE_FLAGS]
+def unsafe_variables(own: Mapping[str, str] = os.environ) -> list[str]:
+    """Find variables of the caller's that would open the server; flags are judged by `preflight_options`."""
+    return [name for name in UNSAFE_VARIABLES if own.get(name, "0") not in ("", "0")]

@@ -15,7 +15,8 @@ import psutil
 
 from adaptkit.export.record import REFERENCE_FILE
 from adaptkit.export.source import ServedKind, Source, kind_of
-from adaptkit.serve.model_files import read_header, read_object, weight_files
+from adaptkit.serve.model_files import read_object, weight_files
+from adaptkit.weight_files import read_header
 
 MOST_PARAMETERS = 1_000_000_000
 BYTES_PER_PARAMETER = 6  # float32, and half of it once more while it is read

@@ -23,10 +23,15 @@ from adaptkit.errors import ModelError
 from adaptkit.export.source import ServedKind, Source
 from adaptkit.serve.engine.expected_answers import Expected, expect
 from adaptkit.serve.engine.failures import last_line
-from adaptkit.serve.model_files import read_header, weight_files
+from adaptkit.serve.model_files import weight_files
+from adaptkit.weight_files import read_header
 
 UNUSED_IN_POOLING = ("pooler", "lm_head", "cls.")
-PROBLEMS = {"missing": "missing", "mismatched": "of another shape than config.json says"}
+PROBLEMS = {
+    "missing": "missing",
+    "mismatched": "of another shape than config.json says",
+    "non_finite": "that hold nan or inf",
+}
 PACKED = ("weight_packed", "weight_shape", "weight_scale", "weight_zero_point", "input_scale")
 
 
@@ -66,11 +71,18 @@ def judge(difference: Mapping[str, list[str]], kind: ServedKind, folder: Path) -
     """
     unused = UNUSED_IN_POOLING if kind == "embed" else ()
     for problem, words in PROBLEMS.items():
-        names = [name for name in difference[problem] if not any(part in name for part in unused)]
+        names = [name for name in difference.get(problem, []) if not any(part in name for part in unused)]
         if names:
             what = f"tensors {words}: {len(names)}, first {names[0]}"
             fix = "export or copy the folder again; vLLM would serve rubbish"
             raise ModelError(what, where=str(folder), fix=fix)
+
+
+def without_number(folder: Path) -> list[str]:
+    """List tensors that hold an infinite value or one that is no number; vLLM would answer with rubbish."""
+    from adaptkit.models.load_checks import non_finite, stored_weights
+
+    return [name for name, _ in non_finite(stored_weights(folder))]
 
 
 def compare(folder: Path) -> dict[str, list[str]]:
@@ -131,4 +143,5 @@ def plain_shapes(stored: dict[str, list[int]]) -> Iterator[tuple[str, list[int]]
 
 if __name__ == "__main__":
     given = Path(sys.argv[1])
-    print(json.dumps({**compare(given), "expected": dataclasses.asdict(expect(given))}))
+    difference = {**compare(given), "non_finite": without_number(given)}
+    print(json.dumps({**difference, "expected": dataclasses.asdict(expect(given))}))
