@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Iterable
 from pathlib import Path
+from textwrap import indent
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -44,6 +45,9 @@ def plan(planned: dict[str, Any]) -> str:
     )
     if planned["cut_texts"]:
         parts.append("\n".join(f"{task}: {sentence}" for task, sentence in planned["cut_texts"].items()))
+    for task, instruction in planned["instructions"].items():
+        origin = "made, as the task gives none: set `instruction`" if instruction["made"] else "yours"
+        parts.append(f"{task}: the instruction of prompts ({origin})\n{indent(instruction['text'], '  ')}")
     stages, jobs = planned["stages"], planned["machine"]["jobs"]
     num_left = sum(not stage["cached"] for stage in stages)
     memory = max((stage["memory_bytes"] for stage in stages), default=0.0) / 2**30

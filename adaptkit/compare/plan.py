@@ -29,7 +29,7 @@ from adaptkit.errors import ConfigError
 from adaptkit.models.capabilities import Capabilities
 from adaptkit.models.sentence.pooling_files import check_mean_pooling
 from adaptkit.run import Run
-from adaptkit.study.arms import Origin
+from adaptkit.study.arms import Adaptation, Origin
 from adaptkit.study.base_model import base_shape, max_lengths
 from adaptkit.study.budget import Budget, check_total, grant
 from adaptkit.study.config import LANGUAGE, StudyConfig
@@ -215,6 +215,21 @@ def plan_json(plan: Plan, study: Path) -> dict[str, Any]:
         "machine": asdict(plan.machine),
         "max_lengths": plan.fixed.max_lengths,
         "cut_texts": cut_sentences(plan.config),
+        "instructions": prompt_instructions(plan.config),
+    }
+
+
+def prompt_instructions(config: StudyConfig) -> dict[str, dict[str, Any]]:
+    """Task -> what prompted arms are told before its texts, and whether that was made for want of one."""
+    prompted = {
+        task.name: task
+        for arm in config.job_arms
+        if arm.adaptation is Adaptation.PROMPT
+        for task in config.tasks_of(arm)
+    }
+    return {
+        name: {"text": task.task_kind.instruction(task), "made": not task.instruction.strip()}
+        for name, task in prompted.items()
     }
 
 

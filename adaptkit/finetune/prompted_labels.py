@@ -1,16 +1,18 @@
 """Label texts by prompts: the language model itself scores the labels after a few examples, nothing trained.
 
-Label log-likelihoods are calibrated with content-free inputs (Zhao et al. 2021, arXiv 2102.09690): a model
-that would say "positive" after an empty text is not believed that much when it says so after a real one.
-Template, number of shots and length normalisation are chosen on the dev split among exactly `trials`
-settings.
+An answer is one of the labels and nothing else: each is scored by its likelihood behind the prompt. Where one
+label begins as another does to its end ("no", "no reply"), the token that closes an answer is scored with
+them, so that the short one is not likelier for being short.
+
+Likelihoods are calibrated with content-free inputs (Zhao et al. 2021, arXiv 2102.09690): a model that would
+say "positive" after an empty text is not believed that much when it says so after a real one. The format is
+chosen on the dev split among exactly `trials`.
 """
 
 from __future__ import annotations
 
-import random
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -22,43 +24,28 @@ from adaptkit.data.readers import Dataset, Row
 from adaptkit.errors import DataError
 from adaptkit.finetune.choice_likelihood import score_choices, softmax
 from adaptkit.finetune.frozen_answers import ForwardMeter, FrozenAnswers
-from adaptkit.finetune.prompt_template import SHORTEST_TEXT, Template, context_length, opening
+from adaptkit.finetune.prompt_chat import ChatWriter
+from adaptkit.finetune.prompt_examples import drawn_examples
+from adaptkit.finetune.prompt_formats import MASKED_EXAMPLES, Choices, Format, formats, num_examples
+from adaptkit.finetune.prompt_template import (
+    PlainWriter,
+    Prompt,
+    Question,
+    Sections,
+    Writer,
+    context_length,
+    fit,
+    opening,
+    shared_prefix,
+)
+from adaptkit.finetune.prompt_words import TaskWords, written_labels
+from adaptkit.notices import tell
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-TEMPLATES = ("{text}\nLabel:", "Text: {text}\nThis is", "Q: {text}\nA:")
-SHOTS = (4, 0, 8, 2, 16)
-SHOTS_MASKED = (0, 2, 1, 4, 3)
-"""A masked LM reads the examples anew for every item, so they are few."""
 CONTENT_FREE = ("N/A", "", "[MASK]")
 """Texts that say nothing; of a masked language model's own mask, if it has one, the last is one token."""
-
-
-@dataclass(frozen=True)
-class Format:
-    """One way to prompt.
-
-    Attributes:
-        template: the text with its label's place at the end.
-        shots: number of examples before it.
-        normalised: compare labels by nats per token.
-        lower: write labels in lower case.
-    """
-
-    template: str
-    shots: int
-    normalised: bool
-    lower: bool
-
-
-def formats(trials: int, shots: Sequence[int] = SHOTS) -> list[Format]:
-    """The first `trials` settings of one fixed list; its four parts change at different speeds, so that all
-    combinations come."""
-    return [
-        Format(TEMPLATES[i % 3], shots[i % 5], normalised=bool(i % 2), lower=bool(i // 2 % 2))
-        for i in range(trials)
-    ]
 
 
 def prompt_rows(
@@ -69,83 +56,139 @@ def prompt_rows(
     test: Dataset,
     label_names: Sequence[str],
     *,
+    words: TaskWords | None = None,
+    examples: int | None = None,
     trials: int = 3,
     seed: int = 0,
     metric: str = "accuracy",
+    max_length: int = 0,
 ) -> FrozenAnswers:
     """Choose a prompt format on dev, label the test split with it.
 
     Args:
         model: causal or masked language model.
-        train: labelled rows the shots are drawn from.
-        trials: settings compared on the dev split.
-        seed: of the shots.
+        train: labelled rows the examples are drawn from.
+        words: the task's instruction and what its labels mean; made from the labels if not given.
+        examples: examples in a prompt; None takes one of each label, within bounds.
+        trials: formats compared on the dev split.
+        seed: of the examples.
         metric: accuracy or macro_f1, what the choice is made by.
+        max_length: tokens of each text at most; 0 is what the model reads.
     """
     for split in (dev, test):
         check_labels(split, label_names)
     meter = ForwardMeter()
     with meter.running():
-        prompter = _Prompter(model, tokenizer, train, label_names, seed, meter)
-        shots = SHOTS if models.unwrap(model).can_generate() else SHOTS_MASKED
-        settings = formats(trials, shots)
+        words = words or TaskWords()
+        count = num_examples(examples, len(label_names))
+        if not models.unwrap(model).can_generate():
+            count = min(count, MASKED_EXAMPLES)
+        prompter = _Prompter(model, tokenizer, label_names, words, max_length, meter)
+        prompter.examples = drawn_examples(train, (dev, test), count, seed)
+        if not train.rows:
+            raise DataError("no rows to draw examples from", fix="give a training split")
         tried = [
             (fmt, label_scores(label_rows(dev, label_names, prompter.probabilities(dev, fmt))))
-            for fmt in settings
+            for fmt in formats(trials, prompter.choices(len(prompter.examples)))
         ]
         best, scores = max(tried, key=lambda pair: pair[1][metric])
         rows = label_rows(test, label_names, prompter.probabilities(test, best))
     trial_rows = [{**asdict(fmt), **result} for fmt, result in tried]
-    return FrozenAnswers(rows, scores, asdict(best), trial_rows, meter.cost(model))
+    chosen = {**asdict(best), "prompt": prompter.prompt(best).shown()}
+    return FrozenAnswers(rows, scores, chosen, trial_rows, meter.cost(model))
 
 
 class _Prompter:
-    """Scores the labels of texts under a format; shots are drawn once, and each format takes the first."""
+    """Scores the labels of texts under a format, always with the same examples."""
+
+    examples: Sequence[Row] = ()
 
     def __init__(
         self,
         model: PreTrainedModel,
         tokenizer: PreTrainedTokenizerBase,
-        train: Dataset,
         label_names: Sequence[str],
-        seed: int,
+        words: TaskWords,
+        max_length: int,
         meter: ForwardMeter,
     ):
-        if not train.rows:
-            raise DataError("no rows to draw examples from", fix="give a training split")
         self.model, self.tokenizer, self.label_names, self.meter = model, tokenizer, list(label_names), meter
-        self.order = _balanced_order(train, seed)
+        self.words, self.max_length = words, max_length
+        self.causal = models.unwrap(model).can_generate()
+
+    def choices(self, num_shots: int) -> Choices:
+        """What formats may differ in."""
+        return Choices(
+            chat=self.causal and bool(self.tokenizer.chat_template),
+            described=any(self.words.descriptions.values()),
+            examples=num_shots,
+            cased=written_labels(self.label_names, lower=True) != written_labels(self.label_names),
+        )
+
+    def prompt(self, fmt: Format) -> Prompt:
+        """The prompts of a format."""
+        writer = writer_of(self.tokenizer, fmt)
+        written = dict(zip(self.label_names, written_labels(self.label_names, fmt.lower), strict=True))
+        return fit(
+            writer,
+            self.tokenizer,
+            blocks(self.words, self.label_names, fmt),
+            [(row.values["text"], written[row.values["label"]]) for row in self.examples[: fmt.shots]],
+            context=context_length(self.model),
+            answer_tokens=max(map(len, self._answers(writer, fmt))),
+            max_length=self.max_length,
+        )
 
     def probabilities(self, dataset: Dataset, fmt: Format) -> np.ndarray:
         """Calibrated probabilities [num_rows, num_labels]."""
-        template = Template(self.tokenizer, fmt.template, context_length(self.model))
-        choices = [template.answer(_label_words(name, fmt.lower)) for name in self.label_names]
-        longest = max(map(len, choices))
-        prefix = self._prefix(template, fmt.shots, choices)
-        room = template.room(prefix, 0, longest)
-        texts = template.encode([*CONTENT_FREE, *(row.values["text"] for row in dataset.rows)])
-        if self.tokenizer.mask_token_id is not None:
-            texts[len(CONTENT_FREE) - 1] = [self.tokenizer.mask_token_id]
-        queries = [template.query(ids, room) for ids in texts]
+        prompt = self.prompt(fmt)
+        choices = self._answers(prompt.writer, fmt)
+        texts = [*CONTENT_FREE, *(row.values["text"] for row in dataset.rows)]
+        rows = [prompt.ids(Question(text)) for text in texts]
+        if not self.causal and self.tokenizer.mask_token:
+            rows[len(CONTENT_FREE) - 1] = self._with_mask(prompt)
+        prefix = shared_prefix(rows)
+        queries = [ids[len(prefix) :] for ids in rows]
         likelihoods = score_choices(self.model, self.tokenizer, prefix, queries, choices)
-        mean_length = len(prefix) + float(np.mean([len(query) for query in queries]))
+        mean_length = float(np.mean([len(ids) for ids in rows]))
         self.meter.forward(self.model, likelihoods.tokens_read, mean_length)
         return calibrate(likelihoods.scores(fmt.normalised), len(CONTENT_FREE))
 
-    def _prefix(self, template: Template, num_shots: int, choices: list[list[int]]) -> list[int]:
-        """The labelled examples that fit, as token ids."""
-        longest = max(map(len, choices))
-        start = opening(self.tokenizer)
-        shots = self.order[:num_shots]
-        while shots and template.room(start, len(shots), longest) < SHORTEST_TEXT:
-            shots = shots[:-1]
-        room = template.room(start, len(shots), longest)
-        prefix = list(start)
-        texts = template.encode([row.values["text"] for row in shots])
-        for row, text in zip(shots, texts, strict=True):
-            label = choices[self.label_names.index(row.values["label"])]
-            prefix += template.query(text, room) + label + template.separator
-        return prefix
+    def _answers(self, writer: Writer, fmt: Format) -> list[list[int]]:
+        """Token ids of each label behind a prompt, such that no label begins as another does to its end."""
+        answers = [writer.answer(name) for name in written_labels(self.label_names, fmt.lower)]
+        if self.causal and begin_alike(answers):
+            answers = [[*ids, *writer.ending()] for ids in answers]
+        if len(set(map(tuple, answers))) < len(answers):
+            tell("the base writes two of the labels with the same tokens: a prompt cannot tell them apart")
+        return answers
+
+    def _with_mask(self, prompt: Prompt) -> list[int]:
+        """The prompt whose text is the model's own mask."""
+        mask = Question(str(self.tokenizer.mask_token))
+        text = prompt.writer.text(Sections(prompt.block, prompt.examples, mask))
+        inner: list[int] = self.tokenizer(text, add_special_tokens=False)["input_ids"]
+        return opening(self.tokenizer) + inner
+
+
+def writer_of(tokenizer: PreTrainedTokenizerBase, fmt: Format) -> Writer:
+    """What writes the prompts of a format."""
+    return ChatWriter(tokenizer) if fmt.style == "chat" else PlainWriter(tokenizer, fmt.wording)
+
+
+def blocks(words: TaskWords, label_names: Sequence[str], fmt: Format) -> list[str]:
+    """The instruction under a format, the fullest first; a prompt that has no room takes the next."""
+    if not fmt.instruction:
+        return []
+    described = [True, False] if fmt.descriptions else [False]
+    full = [words.block(label_names, described=each, lower=fmt.lower) for each in described]
+    return [*full, words.asked(label_names)]
+
+
+def begin_alike(answers: Sequence[Sequence[int]]) -> bool:
+    """Whether one of these rows of tokens is the beginning of another."""
+    ordered = sorted(map(list, answers))
+    return any(later[: len(row)] == row for row, later in zip(ordered, ordered[1:], strict=False))
 
 
 def calibrate(scores: np.ndarray, num_content_free: int) -> np.ndarray:
@@ -154,24 +197,3 @@ def calibrate(scores: np.ndarray, num_content_free: int) -> np.ndarray:
     chances = softmax(scores)
     empty_text = chances[:num_content_free].mean(axis=0)
     return softmax(np.log(chances[num_content_free:] + 1e-30) - np.log(empty_text + 1e-30))
-
-
-def _label_words(label: str, lower: bool) -> str:
-    """A label as it is written in a prompt."""
-    if lower:
-        label = label.lower()
-    return label.replace("_", " ")
-
-
-def _balanced_order(train: Dataset, seed: int) -> list[Row]:
-    """Up to `max(SHOTS)` rows drawn by seed, the labels taking turns in an order that changes each round."""
-    rng = random.Random(seed)
-    by_label: dict[str, list[Row]] = {}
-    for row in rng.sample(train.rows, len(train.rows)):
-        by_label.setdefault(row.values["label"], []).append(row)
-    order: list[Row] = []
-    while len(order) < max(SHOTS) and any(by_label.values()):
-        order += [
-            by_label[label].pop() for label in rng.sample(sorted(by_label), len(by_label)) if by_label[label]
-        ]
-    return order[: max(SHOTS)]

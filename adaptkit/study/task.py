@@ -12,13 +12,14 @@ costs, how a frozen or a trained model answers, what answers without a language 
 
 from __future__ import annotations
 
+import json
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal
 
-from pydantic import Field, field_validator, model_validator
+from pydantic import BeforeValidator, Field, field_validator, model_validator
 
 from adaptkit.adapters import AdapterConfig
 from adaptkit.config import Config, Count, Tokens, in_unit
@@ -35,6 +36,8 @@ from adaptkit.study.task_size import TaskSize
 from adaptkit.study.tuning import for_length
 
 TEST_SHARE = 0.1
+PROMPT_FIELDS = ("instruction", "labels", "examples")
+"""Settings of a task that prompted arms read."""
 MAX_LENGTH = 256
 """Tokens of a text that a task reads where nothing else is said."""
 
@@ -61,6 +64,13 @@ class CorpusConfig(Config):
         return self
 
 
+def _named_by_text(labels: Any) -> Any:
+    """Labels by their names as rows have them: YAML reads 1 and true as something else."""
+    if not isinstance(labels, dict):
+        return labels
+    return {name if isinstance(name, str) else json.dumps(name): meaning for name, meaning in labels.items()}
+
+
 class TaskConfig(CorpusConfig):
     """A labelled task: rows to train on and rows held out."""
 
@@ -73,6 +83,14 @@ class TaskConfig(CorpusConfig):
     metric: str = ""
     """accuracy or macro_f1; rouge_l or exact_match for free text; ndcg_at_10, mrr_at_10, map, recall_at_10 or
     recall_at_100 for search. Empty takes the first."""
+    instruction: str = ""
+    """What to do, in your words, for prompted arms. Empty is made from the labels, or from the kind of task,
+    and shown by the dry run."""
+    labels: Annotated[dict[str, str], BeforeValidator(_named_by_text)] = {}
+    """Label -> what it means, for prompted arms; labels that are left out are only named."""
+    examples: Annotated[Count | None, in_unit("examples")] = Field(None, le=256)
+    """Examples in a prompt at most, drawn by hash from training rows, labels in turns; formats without any
+    compete with them. Left out, it is one of each label (4 to 16 in all), or 2 for free text."""
     max_length: Tokens = 0
     """Tokens after which a text is cut, for every arm. 0 takes 256, or as many as all models have positions
     for."""
@@ -102,6 +120,9 @@ class TaskConfig(CorpusConfig):
             "general",
         ):
             raise ValueError("a task's name is letters, digits, - and _, and not 'language' or 'general'")
+        unread = [name for name in PROMPT_FIELDS if getattr(self, name) and name not in self.task_kind.asks]
+        if unread:
+            raise ValueError(f"`{unread[0]}` is for prompts, and a task of kind '{self.kind}' reads none")
         return self
 
     @property
@@ -213,6 +234,8 @@ class TaskKind(ABC):
     """What it is scored by; the first decides unless the config names another."""
     cannot: ClassVar[frozenset[Adaptation]] = frozenset()
     """Adaptations that give no answer to it."""
+    asks: ClassVar[frozenset[str]] = frozenset()
+    """Which of `PROMPT_FIELDS` its prompts are made of; none for a kind that is not prompted."""
     rates: ClassVar[LearningRates]
     batch_rows: ClassVar[int]
     """Rows of an optimizer step."""
@@ -242,6 +265,10 @@ class TaskKind(ABC):
     def texts(self, task: TaskConfig) -> list[str]:
         """The raw texts that `max_length` cuts, for a plan to say how many it cuts."""
         return []
+
+    def instruction(self, task: TaskConfig) -> str:
+        """What a prompt says before its texts, from the raw rows; empty for a kind that is not prompted."""
+        return ""
 
     @abstractmethod
     def frozen(self, work: Assignment) -> Answers:

@@ -26,9 +26,16 @@ from queue import SimpleQueue
 ROOT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT / "tests"))
 
-from mutants import Mutant, data, gateway, planner, report, study  # noqa: E402
+from mutants import Mutant, data, gateway, planner, prompts, report, study  # noqa: E402
 
-MUTANTS: list[Mutant] = [*study.MUTANTS, *planner.MUTANTS, *report.MUTANTS, *data.MUTANTS, *gateway.MUTANTS]
+MUTANTS: list[Mutant] = [
+    *study.MUTANTS,
+    *planner.MUTANTS,
+    *prompts.MUTANTS,
+    *report.MUTANTS,
+    *data.MUTANTS,
+    *gateway.MUTANTS,
+]
 COPIED = ("adaptkit", "kernels", "tests", "configs", "pyproject.toml", "README.md")
 HEAVY = (
     "hypothesis.strategies",

@@ -12,7 +12,8 @@ from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any, Literal
 
 from adaptkit.finetune.generation import generate
-from adaptkit.models.control_tokens import control_tokens, encode_rendered
+from adaptkit.finetune.prompt_chat import end_of_turn
+from adaptkit.models.control_tokens import encode_rendered
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -77,7 +78,7 @@ def chat_rows(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> lis
 def _rows(
     model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, habit: Habit, prompts: Sequence[str]
 ) -> Iterator[dict[str, Any]]:
-    most, end = MAX_NEW_TOKENS[habit], _end_of_turn(tokenizer)
+    most, end = MAX_NEW_TOKENS[habit], end_of_turn(tokenizer)
     encoded = [_prompt(tokenizer, text) for text in prompts]
     for number, reply in enumerate(generate(model, tokenizer, encoded, most)):
         ended = len(reply) < most or end in reply
@@ -109,11 +110,3 @@ def _prompt(tokenizer: PreTrainedTokenizerBase, text: str) -> list[int]:
     turns = [{"role": "user", "content": text}]
     rendered = str(tokenizer.apply_chat_template(turns, tokenize=False, add_generation_prompt=True))
     return [token for token, _, _ in encode_rendered(tokenizer, rendered)]
-
-
-def _end_of_turn(tokenizer: PreTrainedTokenizerBase) -> int | None:
-    """The control token that closes an answer in the chat template; else the tokenizer's EOS."""
-    turns = [{"role": "user", "content": "a"}, {"role": "assistant", "content": "zebra"}]
-    rendered = str(tokenizer.apply_chat_template(turns, tokenize=False))
-    closing = control_tokens(tokenizer).read(rendered.rpartition("zebra")[2])
-    return closing[0][0] if closing else tokenizer.eos_token_id

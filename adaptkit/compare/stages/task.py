@@ -13,10 +13,10 @@ from adaptkit.compare.workspace import Workspace, read_scores, tidy
 from adaptkit.models.folder import saved_shape
 from adaptkit.run import Run, write_json, write_jsonl, write_sealed
 from adaptkit.run_record import RecipeKind, RunRecord, SuiteRecord, read_record
-from adaptkit.study.arms import Arm
+from adaptkit.study.arms import Adaptation, Arm
 from adaptkit.study.spend import meta_model
 from adaptkit.study.stage_record import BaselineResult, TaskResult
-from adaptkit.study.task import Assignment, TaskConfig
+from adaptkit.study.task import PROMPT_FIELDS, Assignment, TaskConfig
 from adaptkit.study.task_answers import Answers
 from adaptkit.study.tuning import grid, one_more
 
@@ -105,7 +105,10 @@ def _frozen(workspace: Workspace, work: Assignment, origin_run: str | None) -> T
         "metric": work.task.score,
         "seed": work.seed,
         "trials": work.trials,
+        "max_length": work.task.max_length,
     }
+    if work.arm.adaptation is Adaptation.PROMPT:
+        fields |= {name: getattr(work.task, name) for name in PROMPT_FIELDS}
     run = workspace.open_fields(
         f"{work.task.name}-{work.arm.adaptation}", fields, model=workspace.content(work.origin)
     )

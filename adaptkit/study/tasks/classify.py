@@ -11,7 +11,7 @@ from adaptkit.finetune.config import Kind
 from adaptkit.study.arms import Adaptation
 from adaptkit.study.task import Assignment, TaskConfig, TaskFiles
 from adaptkit.study.task_answers import Answers, Baseline, Rows
-from adaptkit.study.tasks.rows import RowKind
+from adaptkit.study.tasks.rows import RowKind, task_words
 
 if TYPE_CHECKING:
     from adaptkit.finetune.frozen_answers import FrozenAnswers
@@ -28,6 +28,7 @@ class Classify(RowKind):
     want = "labelled"
     finetune_kind: ClassVar[Kind] = "classify"
     metrics = ("accuracy", "macro_f1")
+    asks = frozenset({"instruction", "labels", "examples"})
 
     def frozen(self, work: Assignment) -> Answers:
         from adaptkit import models
@@ -58,9 +59,12 @@ def _prompted(work: Assignment, model: Any, tokenizer: Any, parts: dict[str, Dat
         parts["dev"],
         parts["test"],
         label_names=parts["train"].labels,
+        words=task_words(work.task),
+        examples=work.task.examples,
         trials=work.trials,
         metric=work.task.score,
         seed=work.seed,
+        max_length=work.task.max_length,
     )
 
 

@@ -7,7 +7,7 @@ from adaptkit.model_uses import Use
 from adaptkit.study.arms import Adaptation
 from adaptkit.study.task import Assignment, TaskConfig, TaskFiles
 from adaptkit.study.task_answers import Answers, Baseline
-from adaptkit.study.tasks.rows import RowKind
+from adaptkit.study.tasks.rows import RowKind, task_words
 
 
 class Generate(RowKind):
@@ -19,6 +19,7 @@ class Generate(RowKind):
     finetune_kind = "sft"
     prompted_use = Use.WRITE
     metrics = ("rouge_l", "exact_match")
+    asks = frozenset({"instruction", "examples"})
     cannot = frozenset({Adaptation.PROBE})  # a probe gives labels or vectors, not text
 
     def answer_tokens(self, num_labels: int) -> float:
@@ -37,6 +38,8 @@ class Generate(RowKind):
             parts["test"],
             score=self.scores,
             metric=work.task.score,
+            words=task_words(work.task),
+            examples=work.task.examples,
             trials=work.trials,
             seed=work.seed,
         )

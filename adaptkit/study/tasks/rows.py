@@ -10,6 +10,8 @@ from adaptkit.data.label_names import check_labels
 from adaptkit.data.readers import DataConfig, Dataset, Want, read
 from adaptkit.data.splitting import hold_out
 from adaptkit.finetune.config import FinetuneConfig, Kind
+from adaptkit.finetune.prompt_formats import num_examples
+from adaptkit.finetune.prompt_words import TaskWords
 from adaptkit.model_uses import Use
 from adaptkit.run import Run, write_jsonl
 from adaptkit.study.arms import Adaptation
@@ -31,8 +33,11 @@ from adaptkit.trainer.config import with_trainer
 MAX_DEV_SHARE = 0.2
 NUM_EVALUATIONS = 8
 """Looks at the development rows during a run, at most; a trial is looked at once."""
-SHOTS = 6
-"""Examples in a prompt, about."""
+
+
+def task_words(task: TaskConfig) -> TaskWords:
+    """What a task says to a model that is asked for it."""
+    return TaskWords(task.instruction, task.labels)
 
 
 class RowKind(TaskKind):
@@ -71,6 +76,7 @@ class RowKind(TaskKind):
         train = read(task.train, self.want)
         learnt, tested, _ = train_and_test(task, train, self.want)
         check_labels(tested, learnt.labels, f"the test of '{task.name}'")
+        task_words(task).check(learnt.labels, f"labels of the task '{task.name}'")
         num_rows, num_labels = len(train.rows), len(train.labels)
         sizes = [len(row.text.encode()) for row in train.rows]
         tokens = sum(min(size / BYTES_PER_TOKEN, task.max_length) for size in sizes) / num_rows
@@ -87,8 +93,12 @@ class RowKind(TaskKind):
             test_tokens=num_test * per_item,
             num_items=round(num_test),
             num_bytes=float(sum(sizes)),
-            prompt_factor=1.0 + SHOTS,
+            prompt_factor=1.0 + num_examples(task.examples, num_labels) / 2,
         )
+
+    def instruction(self, task: TaskConfig) -> str:
+        """The instruction with its labels, as it is described most fully."""
+        return task_words(task).block(read(task.train, self.want).labels, described=True)
 
     def texts(self, task: TaskConfig) -> list[str]:
         return [row.text for row in read(task.train, self.want).rows]
