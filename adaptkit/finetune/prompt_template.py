@@ -224,10 +224,11 @@ def shared_prefix(rows: Sequence[Sequence[int]]) -> list[int]:
     """The tokens that all rows begin with, short of the last token of the shortest."""
     if not rows:
         return []
-    first, last = min(rows), max(rows)  # what these two share, all rows between them share
+    ordered = sorted(map(list, rows))
+    first, last = ordered[0], ordered[-1]  # what these two share, all rows between them share
     most = min(map(len, rows)) - 1
     count = next((i for i in range(most) if first[i] != last[i]), most)
-    return list(first[: max(0, count)])
+    return first[: max(0, count)]
 
 
 def question_and_answer(row: Row) -> tuple[Question, str]:
