@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, cast
 from pydantic import Field
 
 from adaptkit.config import Config, Share, in_unit
+from adaptkit.disk import open_as_folder
 from adaptkit.errors import ModelError, nearest
 from adaptkit.run import read_json, weights_digest, write_json, write_text
 
@@ -112,6 +113,7 @@ def save_adapter(model: PeftModel, folder: str | Path, *, base: str) -> None:
     folder = Path(folder)
     shutil.rmtree(folder, ignore_errors=True)
     model.save_pretrained(str(folder), safe_serialization=True, save_embedding_layers=False)
+    open_as_folder(folder)
     settings_path = folder / "adapter_config.json"
     name = base_name(base)
     settings = {**read_json(settings_path), "base_model_name_or_path": name}
