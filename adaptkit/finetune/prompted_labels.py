@@ -123,7 +123,7 @@ class _Prompter:
         longest = max(map(len, choices))
         prefix = self._prefix(template, fmt.shots, choices)
         room = template.room(prefix, 0, longest)
-        texts = template.encode([*CONTENT_FREE, *(row.values["text"] for row in dataset.rows)])
+        texts = template.encode([*CONTENT_FREE, *(row.text for row in dataset.rows)])
         if self.tokenizer.mask_token_id is not None:
             texts[len(CONTENT_FREE) - 1] = [self.tokenizer.mask_token_id]
         queries = [template.query(ids, room) for ids in texts]
@@ -141,7 +141,7 @@ class _Prompter:
             shots = shots[:-1]
         room = template.room(start, len(shots), longest)
         prefix = list(start)
-        texts = template.encode([row.values["text"] for row in shots])
+        texts = template.encode([row.text for row in shots])
         for row, text in zip(shots, texts, strict=True):
             label = choices[self.label_names.index(row.values["label"])]
             prefix += template.query(text, room) + label + template.separator
