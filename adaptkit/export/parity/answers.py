@@ -43,8 +43,8 @@ class Answers:
         logprobs: float64 [tokens], log-probability of each token of fixed texts given those before it;
             generators only.
         bits_per_byte: on the held-out text; generators only.
-        outputs: float64 [N, L] logits of a classifier, or of a reranker for each text as an answer to the one
-            before it.
+        outputs: float64 [N, L] logits of a classifier, of a tagger for each token, or of a reranker for each
+            text as an answer to the one before it.
         vectors: float64 [N, D] normalised embeddings.
         scores: the task's metrics on the held-out items.
     """
@@ -75,6 +75,8 @@ def ask(
     scores = _task_scores(source, model, tokenizer, data)
     if source.kind == "classify":
         return Answers(outputs=logits(model, tokenizer, texts, data.seq_len), scores=scores)
+    if source.kind == "tag":
+        return Answers(outputs=torch.cat(token_logits(model, tokenizer, texts, data.seq_len)), scores=scores)
     start = opening(tokenizer)
     encoded = tokenizer(texts, add_special_tokens=False)["input_ids"]
     prompts = [[*start, *ids[:PROMPT_TOKENS]] for ids in encoded if ids][:NUM_PROMPTS]
@@ -158,6 +160,20 @@ def logits(
         batch = pad_right([encoded[i] for i in items], tokenizer.pad_token_id or 0, model.device)
         rows.append(model(**batch).logits.double().cpu())
     return torch.cat(rows)
+
+
+@torch.no_grad()
+def token_logits(
+    model: PreTrainedModel, tokenizer: PreTrainedTokenizerFast, texts: Sequence[str], seq_len: int
+) -> list[Tensor]:
+    """Compute a tagger's logits for every token of each text, float64 [T, L], special tokens among them."""
+    max_length = min(seq_len, context_length(model))
+    rows: list[Tensor] = []
+    for text in texts:
+        ids: Any = tokenizer(text, truncation=True, max_length=max_length)["input_ids"]
+        inputs = torch.tensor([ids], device=model.device)
+        rows.append(model(input_ids=inputs).logits[0].double().cpu())
+    return rows
 
 
 def _task_scores(
