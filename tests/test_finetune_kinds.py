@@ -29,6 +29,7 @@ from adaptkit.errors import DataError
 from adaptkit.finetune.config import FinetuneConfig
 from adaptkit.finetune.recipe import finetune
 from adaptkit.finetune.tasks import task_of
+from adaptkit.finetune.word_tags import tell_cut_words
 from adaptkit.run import Run, read_json, read_jsonl
 from adaptkit.run_record import read_record
 from adaptkit.trainer.config import TrainerConfig
@@ -219,3 +220,15 @@ def test_a_label_that_only_test_rows_have_is_named_with_its_row(world, tmp_path)
     with pytest.raises(DataError, match="label 'colour' stands in 1 row of test") as error:
         finetune(config, Run.open(tmp_path / "runs", config.name, config.model_dump(mode="json")))
     assert error.value.where == f"{path}:1"
+
+
+def test_spans_that_cut_words_are_counted_and_said(tmp_path, monkeypatch):
+    said = []
+    monkeypatch.setattr("adaptkit.finetune.word_tags.tell", said.append)
+    rows = [{"text": "forty5mg twice", "spans": [{"start": 5, "end": 8, "label": "dose"}]}]
+    rows.append({"text": "5 mg twice", "spans": [{"start": 0, "end": 4, "label": "dose"}]})
+    path = tmp_path / "train.jsonl"
+    path.write_text("".join(f"{json.dumps(row)}\n" for row in rows))
+    tell_cut_words(read(DataConfig(files=[str(path)]), "spans"))
+    what = f"1 of 2 spans begin or end inside a word (the first at {path}:1)"
+    assert said == [f"{what}: they are learnt as whole words, and are only found so"]

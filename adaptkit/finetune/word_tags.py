@@ -12,7 +12,7 @@ from sklearn.preprocessing import StandardScaler
 
 from adaptkit import models
 from adaptkit.data.annotated_rows import SpanRows, WordTokens
-from adaptkit.data.annotations import OUTSIDE, spans_from_tags, tags_of
+from adaptkit.data.annotations import OUTSIDE, spans_from_tags, tags_of, words_of
 from adaptkit.data.drawing import draw_order
 from adaptkit.data.label_names import check_labels
 from adaptkit.data.readers import Dataset, Row
@@ -24,6 +24,7 @@ from adaptkit.finetune.task_protocol import Classify, Examples
 from adaptkit.model_uses import Use
 from adaptkit.models.batching import BATCH_TOKENS, batches_by_length, pad_right
 from adaptkit.models.positions import fitting_length
+from adaptkit.notices import tell
 from adaptkit.trainer.objective import Objective, TokenLabels
 
 if TYPE_CHECKING:
@@ -45,6 +46,7 @@ class Spans(Classify):
 
     def look_at(self, train: Dataset) -> None:
         check_spans_there(train)
+        tell_cut_words(train)
 
     def objective(self) -> Objective:
         return TokenLabels()
@@ -74,6 +76,21 @@ def check_spans_there(train: Dataset) -> None:
     if not train.labels:
         where = train.rows[0].where if train.rows else None
         raise DataError("no training row has a span", where=where, fix="name the column: {spans: <column>}")
+
+
+def tell_cut_words(train: Dataset) -> None:
+    """Say how many spans begin or end inside a word, and what becomes of them."""
+    num_spans, inside = 0, []
+    for row in train.rows:
+        places = words_of(row.text, row.values.get("tokens"))
+        starts, ends = {start for start, _ in places}, {end for _, end in places}
+        for span in row.values["spans"]:
+            num_spans += 1
+            if span["start"] not in starts or span["end"] not in ends:
+                inside.append(row.where)
+    if inside:
+        what = f"{len(inside):,} of {num_spans:,} spans begin or end inside a word (the first at {inside[0]})"
+        tell(f"{what}: they are learnt as whole words, and are only found so")
 
 
 def span_row(row: Row, tokens: WordTokens, tags: Sequence[str]) -> ItemRow:
