@@ -16,6 +16,8 @@ class Use(StrEnum):
     """Frozen features."""
     CLASSIFY = "classify"
     """A classification head."""
+    TAG = "tag"
+    """A head that labels every token."""
     LABEL_WORDS = "label_words"
     """Fine-tuning to write the label."""
     SFT = "sft"

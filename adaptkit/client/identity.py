@@ -26,7 +26,7 @@ class ModelIdentity:
         adaptation: how the task was learnt: prompt, probe, lora, qlora or full.
         task: name of the task; `language` for a language model of a study.
         role: the part in the comparison: generic, finetuned, pretrained, distilled or other.
-        kind: what the model answers with: generate, classify, embed or rerank.
+        kind: what the model answers with: generate, classify, tag, embed or rerank.
     """
 
     study: str | None = None

@@ -34,6 +34,7 @@ from adaptkit.study.record import (
     TuningRecord,
 )
 from adaptkit.study.results import BASELINE, CHAT, GENERAL
+from adaptkit.study.scores import METRICS
 from adaptkit.study.stage_record import BaselineResult, LanguageResult, StageKey, TaskResult, read_result
 from adaptkit.study.task import TaskConfig
 
@@ -98,7 +99,7 @@ def _tasks(config: StudyConfig, workspace: Workspace) -> Iterator[TaskRecord]:
             name=task.name,
             kind=task.task_kind.family,
             metric=task.score,
-            higher_is_better=True,
+            higher_is_better=METRICS[task.score].higher_is_better,
             margin=config.margin,
             labels=workspace.prepared.labels[task.name],
         )

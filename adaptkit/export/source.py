@@ -20,6 +20,15 @@ from adaptkit.run import Run, read_json
 from adaptkit.run_record import RecipeKind, RunRecord, read_record
 from adaptkit.seal import check
 
+ONE_CLASS, LABEL_SET, REGRESSION = ("single_label_classification", "multi_label_classification", "regression")
+"""What transformers and vLLM call the problems of a classifier."""
+
+
+SERVED_TAGGERS = tuple(
+    f"{name}ForTokenClassification" for name in ("Bert", "ModernBert", "Roberta", "XLMRoberta")
+)
+"""Architectures that tag words in vLLM 0.32."""
+
 
 class ModelRole(StrEnum):
     """The part that a model plays in the comparison."""
@@ -56,7 +65,7 @@ class Source:
         seed: of the study's seeds, the one behind this model; None outside a study.
         adapter: the peft folder beside the merged weights, if it was trained with one.
         base: what its weights were at first (folder or hub id); empty for random weights or an unknown base.
-        labels: the classes of a classifier, in the order of its outputs.
+        labels: the classes of a classifier, or the tags of words, in the order of the outputs.
         scored_run: the run whose record holds its scores; a study scores language models in runs apart.
         suite: the name of those scores; None where nothing was scored.
         export: what `adaptkit export` recorded in its manifest.json; None for a folder that it did not write.
@@ -253,17 +262,26 @@ def kind_of(folder: Path) -> ServedKind:
     architecture = (config.get("architectures") or [""])[0]
     if (folder / "modules.json").is_file():
         return "embed"
-    if "SequenceClassification" in architecture:  # with one output it scores pairs
+    if "TokenClassification" in architecture:
+        return "tag"
+    if "SequenceClassification" in architecture:  # with one output it scores pairs, or gives a text a number
         num_outputs = len(config.get("id2label") or {0: "", 1: ""})
-        return "rerank" if num_outputs == 1 else "classify"
+        if num_outputs == 1 and config.get("problem_type") != REGRESSION:
+            return "rerank"
+        return "classify"
     if architecture.endswith(("CausalLM", "LMHeadModel", "ForConditionalGeneration")):
         return "generate"
     return "embed"
 
 
+def problem_type(folder: Path) -> str:
+    """Tell what a classifier's outputs mean: one of several classes, a yes or no for each, or a number."""
+    return str(read_json(folder / "config.json").get("problem_type") or ONE_CLASS)
+
+
 def _labels(folder: Path) -> tuple[str, ...]:
     """List the classes of a classifier in the order of its outputs; none for other models."""
-    if kind_of(folder) != "classify":
+    if kind_of(folder) not in ("classify", "tag"):
         return ()
     names = read_json(folder / "config.json").get("id2label") or {}
     return tuple(str(names[key]) for key in sorted(names, key=int))

@@ -133,7 +133,7 @@ class _Prompter:
             writer,
             self.tokenizer,
             blocks(self.words, self.label_names, fmt),
-            [(row.values["text"], written[row.values["label"]]) for row in self.examples[: fmt.shots]],
+            [(row.text, written[row.values["label"]]) for row in self.examples[: fmt.shots]],
             context=context_length(self.model),
             answer_tokens=max(map(len, self._answers(writer, fmt))),
             max_length=self.max_length,
@@ -143,7 +143,7 @@ class _Prompter:
         """Calibrated probabilities [num_rows, num_labels]."""
         prompt = self.prompt(fmt)
         choices = self._answers(prompt.writer, fmt)
-        texts = [*CONTENT_FREE, *(row.values["text"] for row in dataset.rows)]
+        texts = [*CONTENT_FREE, *(row.text for row in dataset.rows)]
         rows = [prompt.ids(Question(text)) for text in texts]
         if not self.causal and self.tokenizer.mask_token:
             rows[len(CONTENT_FREE) - 1] = self._with_mask(prompt)

@@ -41,7 +41,7 @@ from adaptkit.models.positions import usable_positions
 from adaptkit.models.store import has_form, load_tokenizer, quiet, read_config
 from adaptkit.weight_files import check_weight_files, read_json_object
 
-Form = Literal["causal", "masked", "classifier", "encoder", "encoder-decoder"]
+Form = Literal["causal", "masked", "classifier", "tagger", "encoder", "encoder-decoder"]
 PRUNABLE = ("bert", "modernbert", "llama", "qwen3")
 """transformers' model types whose blocks can be copied into a student; servers run all of them."""
 ROW_LENGTH = 256
@@ -111,7 +111,7 @@ class Capabilities:
             return self._refusal(quantised_already(self.quantised), QUANTISED_FIX)
         if self.without_row:
             return self._refusal(*_no_rows(self.without_row))
-        if use in LANGUAGE_MODEL and self.form == "classifier":
+        if use in LANGUAGE_MODEL and self.form in ("classifier", "tagger"):
             return self._refusal(
                 "holds a classifier, not a language model", "choose the model it was made from"
             )
@@ -249,7 +249,7 @@ def _checks(small: Any, use: Use, kind: Kind, where: str) -> list[Callable[[], N
     checks: list[Callable[[], None]] = []
     if language_model:
         checks.append(partial(twin.try_language_model, small))
-    if use in (Use.CLASSIFY, Use.EMBED):
+    if use in (Use.CLASSIFY, Use.TAG, Use.EMBED):
         checks.append(partial(twin.try_padded_rows, small))
     if use in (Use.CONTINUE, Use.DISTILL, Use.TEACH) and kind == "causal":
         checks.append(partial(twin.try_packing, small, ROW_LENGTH, where))
@@ -260,6 +260,8 @@ def _head(form: Form, use: Use) -> Kind:
     """The head that a use puts on a model of this form."""
     if use is Use.CLASSIFY:
         return "classifier"
+    if use is Use.TAG:
+        return "tagger"
     if use is Use.EMBED or form == "encoder-decoder":
         return "encoder"
     if use in (Use.CONTINUE, Use.PROMPT) and form == "encoder":

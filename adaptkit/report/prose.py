@@ -12,6 +12,8 @@ from adaptkit.study.statistics import Comparison
 from adaptkit.study.task_verdict import TaskVerdict, Verdict
 from adaptkit.study.verdict_line import flops_text, number, what_settles
 
+_BASELINES = {"word-features": "spelling and known names of words"}
+"""What baselines go by that are no word counts, by their names."""
 _BY_ORIGIN = {
     BASELINE: "Word counts are enough. No language model is needed.",
     "placebo": "Train the generic model for longer. Your text is not what helps.",
@@ -77,6 +79,8 @@ def _still_open(arm: ArmRecord, rival: str, results: Results) -> str:
 def in_plain_words(arm: ArmRecord) -> str:
     """An arm without its name: `the generic model, fine-tuned`."""
     words = _PLAIN_ORIGIN.get(arm.origin, arm.name)
+    if arm.origin == BASELINE:
+        words = _BASELINES.get(arm.name, words)
     if arm.adaptation is None:
         return words
     return f"{words}, {_PLAIN_ADAPTATION.get(arm.adaptation, arm.adaptation)}"
@@ -84,6 +88,9 @@ def in_plain_words(arm: ArmRecord) -> str:
 
 def advice_for(arm: ArmRecord) -> str:
     """What taking an arm means."""
+    if arm.origin == BASELINE and arm.name in _BASELINES:
+        words = _BASELINES[arm.name]
+        return f"{words[0].upper()}{words[1:]} are enough. No language model is needed."
     if arm.origin in _BY_ORIGIN:
         return _BY_ORIGIN[arm.origin]
     return _BY_ADAPTATION.get(arm.adaptation, "Use the generic model.")

@@ -102,7 +102,7 @@ def _arm_score(results: Results, task: TaskRecord, arm: str, best: str) -> Score
 
 def _score(metric: str, interval: Interval, best: bool = False) -> Score:
     """Rounded; an interval that t stretched past what the metric can be ends there."""
-    low, high = max(interval.low, 0.0), min(interval.high, METRICS[metric].most)
+    low, high = max(interval.low, METRICS[metric].least), min(interval.high, METRICS[metric].most)
     return Score(f"{interval.mean:.3f}", f"{low:.3f} to {high:.3f}", best)
 
 

@@ -19,7 +19,7 @@ OWN = frozenset({"mixed", "scratch", "distilled"})
 """Origins that are a model of one's own."""
 TEXT_ORIGINS = DOMAIN_TRAINED | {"generic", "placebo"}
 """Origins that are arms of the text ledger."""
-WORD_COUNTED = frozenset({"classify", "retrieve"})
+WORD_COUNTED = frozenset({"classify", "multi_label", "spans", "regression", "retrieve"})
 """Kinds of task that word counts can answer."""
 
 
@@ -68,9 +68,15 @@ TEXT_CONTROLS = (
 WORD_COUNTS = _WordCounts("word counts", "that word counts do as well")
 PROMPTED = _Prompted("generic+prompt", "that the base as it is, prompted, does as well")
 PROBED = Control("generic+probe", "that the features of the base as it is do as well")
-UNTOUCHED: dict[str, tuple[Control, ...]] = {"retrieve": (PROBED,), "generate": (PROMPTED,)}
-"""Uses of the untouched base, by the kinds of task that have but one: a prompt gives no vectors, a probe no
-text."""
+UNTOUCHED: dict[str, tuple[Control, ...]] = {
+    "retrieve": (PROBED,),
+    "generate": (PROMPTED,),
+    "multi_label": (PROBED,),
+    "spans": (PROBED,),
+    "regression": (PROBED,),
+}
+"""Uses of the untouched base, by the kinds of task that have but one: a prompt gives no vectors, sets of
+labels, spans or numbers, a probe no text."""
 JOB_CONTROLS = (
     _Adapters("generic+lora", "that adapters on the base do as well"),
     Control("generic+full", "that fine-tuning the base does as well"),

@@ -79,10 +79,12 @@ class TaskConfig(CorpusConfig):
     kind: str = "classify"
     """classify: a classification head; label_words: the language model's own words for the labels; generate:
     free text; retrieve: search by embeddings, where `train` names the folder of a retrieval set in BEIR's
-    layout."""
+    layout; multi_label: any number of labels; spans: parts of a text with a label each; regression: a number;
+    pairs: a label for two texts, or which of two answers is preferred."""
     metric: str = ""
-    """accuracy or macro_f1; rouge_l or exact_match for free text; ndcg_at_10, mrr_at_10, map, recall_at_10 or
-    recall_at_100 for search. Empty takes the first."""
+    """accuracy or macro_f1; micro_f1 or macro_label_f1 for several labels; entity_f1 or macro_entity_f1 for
+    spans; spearman or mae for numbers; rouge_l or exact_match for free text; ndcg_at_10, mrr_at_10, map,
+    recall_at_10 or recall_at_100 for search. Empty takes the first."""
     instruction: str = ""
     """What to do, in your words, for prompted arms. Empty is made from the labels, or from the kind of task,
     and shown by the dry run."""
@@ -229,7 +231,7 @@ class TaskKind(ABC):
     name: ClassVar[str]
     """As configs write it."""
     family: ClassVar[str]
-    """What reports show it as: classify, generate or retrieve."""
+    """What reports show it as: classify, multi_label, spans, regression, generate or retrieve."""
     metrics: ClassVar[tuple[str, ...]]
     """What it is scored by; the first decides unless the config names another."""
     cannot: ClassVar[frozenset[Adaptation]] = frozenset()

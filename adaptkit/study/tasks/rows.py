@@ -1,10 +1,11 @@
-"""Tasks whose examples are single rows: what classification, label words and free text have in common."""
+"""Tasks whose examples are single rows: what all kinds but search have in common."""
 
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from pathlib import Path
-from typing import ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
 from adaptkit.data.label_names import check_labels
 from adaptkit.data.readers import DataConfig, Dataset, Want, read
@@ -27,8 +28,13 @@ from adaptkit.study.task import (
     read_corpus,
     train_and_test,
 )
+from adaptkit.study.task_answers import Answers
 from adaptkit.study.task_size import BYTES_PER_TOKEN, TaskSize
 from adaptkit.trainer.config import with_trainer
+
+if TYPE_CHECKING:
+    from adaptkit import models
+    from adaptkit.finetune.frozen_answers import FrozenAnswers
 
 MAX_DEV_SHARE = 0.2
 NUM_EVALUATIONS = 8
@@ -46,6 +52,10 @@ class RowKind(TaskKind):
     want: ClassVar[Want]
     """The rows that the readers are asked for."""
     finetune_kind: ClassVar[Kind]
+    trained_use: ClassVar[Use | None] = None
+    """What a trained model is needed for; None where it is called as the fine-tuning is."""
+    head: ClassVar[models.Kind | None] = None
+    """The kind of model that is trained; None for the kind that the base is of."""
     prompted_use: ClassVar[Use] = Use.PROMPT
     """What a prompted model is asked for: the likelihood of labels, or text."""
     rates = LearningRates(full=0.3, adapters=0.6)
@@ -65,7 +75,7 @@ class RowKind(TaskKind):
             return Use.PROBE
         if adaptation is Adaptation.PROMPT:
             return self.prompted_use
-        return Use(self.finetune_kind)
+        return self.trained_use or Use(self.finetune_kind)
 
     def clusters(self, files: TaskFiles, rows: CorpusRows) -> dict[str, str]:
         """As the rows are read again: a kind may have changed them since they got their ids."""
@@ -136,7 +146,7 @@ class RowKind(TaskKind):
 
         dev = self.parts(work.files)["dev"]
         num_labels = len(dev.labels)
-        kind = "classifier" if self.finetune_kind == "classify" else models.model_kind(work.origin)
+        kind = self.head or models.model_kind(work.origin)
         model = meta_model(saved_shape(work.origin), kind, num_labels or None)
         texts = [row.text for row in dev.rows]
         lengths = token_lengths(models.load_tokenizer(work.origin), texts, work.task.max_length)
@@ -170,3 +180,26 @@ class RowKind(TaskKind):
         """The prepared rows by split."""
         paths = {"train": files.train, "dev": files.dev, "test": files.test}
         return {name: read(DataConfig(files=[str(path)]), self.want) for name, path in paths.items()}
+
+
+Probe = Callable[..., "FrozenAnswers"]
+
+
+def probed(kind: RowKind, work: Assignment, probe: Probe) -> Answers:
+    """Answer by a probe of the arm's own model.
+
+    Args:
+        probe: takes model, tokenizer and the rows by split, and `trials`, `max_length` and `metric`.
+    """
+    from adaptkit import models
+
+    outcome = probe(
+        models.load(work.origin, models.model_kind(work.origin)),
+        models.load_tokenizer(work.origin),
+        kind.parts(work.files),
+        trials=work.trials,
+        max_length=work.task.max_length,
+        metric=work.task.score,
+    )
+    facts = {"chosen": outcome.chosen, "trials": outcome.trials}
+    return Answers(outcome.rows, outcome.dev, outcome.cost, facts)
