@@ -13,10 +13,11 @@ from itertools import islice
 from pathlib import Path
 from statistics import mean
 
-from adaptkit.data.column_roles import describe_columns, detect
+from adaptkit.data.column_roles import describe_columns
 from adaptkit.data.files import records
 from adaptkit.data.guesses import FACTS
 from adaptkit.data.records import Fault, Record
+from adaptkit.data.shapes import detect
 from adaptkit.errors import DataError
 
 SAMPLE_RECORDS = 2000
