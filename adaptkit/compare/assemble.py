@@ -18,6 +18,7 @@ from adaptkit.run import Run, read_sealed
 from adaptkit.run_record import read_record
 from adaptkit.study.arms import Arm, Origin
 from adaptkit.study.config import LANGUAGE, StudyConfig
+from adaptkit.study.controls import LATER_CONTROLS
 from adaptkit.study.data_record import DataRecord
 from adaptkit.study.record import (
     ArmRecord,
@@ -91,7 +92,12 @@ def _arm(arm: Arm) -> ArmRecord:
 def _tasks(config: StudyConfig, workspace: Workspace) -> Iterator[TaskRecord]:
     if scores_text(config):
         yield TaskRecord(
-            name=LANGUAGE, kind=LANGUAGE, metric="bits_per_byte", higher_is_better=False, margin=config.margin
+            name=LANGUAGE,
+            kind=LANGUAGE,
+            metric="bits_per_byte",
+            higher_is_better=False,
+            margin=config.margin,
+            controls=tuple(name for name in LATER_CONTROLS if Arm.parse(name).ledger == "text"),
         )
     for task in config.tasks:
         yield TaskRecord(
@@ -101,6 +107,7 @@ def _tasks(config: StudyConfig, workspace: Workspace) -> Iterator[TaskRecord]:
             higher_is_better=True,
             margin=config.margin,
             labels=workspace.prepared.labels[task.name],
+            controls=tuple(name for name in LATER_CONTROLS if task in config.tasks_of(Arm.parse(name))),
         )
 
 
@@ -180,13 +187,14 @@ def _text_bytes(
     config: StudyConfig, workspace: Workspace, origin: Origin, run: str | None, share: float
 ) -> float:
     """Bytes of domain text that a model read, each counted once: what its tokens hold, at most all of it."""
-    if not origin.learns_text or origin is Origin.PLACEBO or run is None:
+    if not origin.learns_domain or run is None:
         return 0.0
     trained = Run(workspace.root / run)
     tokens = read_sealed(trained.cost_path)["tokens"]
-    per_token = read_record(trained).facts["tokenizer"]["bytes_per_token"]
+    facts = read_record(trained).facts
+    per_token = facts["tokenizer"]["bytes_per_token"]
     replays = origin in (Origin.CONTINUED, Origin.CONTINUED_LORA)
-    replayed = config.replay_share if replays else 0.0
+    replayed = facts.get("replay_share", config.replay_share if replays else 0.0)
     there = share * workspace.prepared.data.corpora["domain"].train.num_bytes
     return min(there, tokens * (1 - replayed) * per_token)
 

@@ -55,13 +55,13 @@ def language_trainings(config: StudyConfig) -> list[Origin]:
 def teaching_origins(config: StudyConfig) -> list[Origin]:
     """The trainings that may teach a student: of domain text, and for encoders with its tokenizer."""
     encoders = bool(config.base) and models.model_kind(config.base) in ("masked", "encoder")
-    apart = {Origin.PLACEBO, Origin.DISTILLED} | ({Origin.SCRATCH} if encoders else set())
-    return [origin for origin in language_trainings(config) if origin not in apart]
+    teaching = [origin for origin in language_trainings(config) if origin is not Origin.DISTILLED]
+    return [origin for origin in teaching if origin.learns_domain and not (encoders and origin.starts_random)]
 
 
 def shares_of(config: StudyConfig, origin: Origin) -> list[float]:
-    """Shares of the domain text that an origin is trained on; the placebo learns none of it."""
-    return config.fractions if origin.learns_text and origin is not Origin.PLACEBO else [1.0]
+    """Shares of the domain text that an origin is trained on; one where it learns none of it."""
+    return config.fractions if origin.learns_domain else [1.0]
 
 
 def _language_stages(config: StudyConfig, budget: Budget, origin: Origin) -> list[Stage]:

@@ -18,15 +18,18 @@ from adaptkit.study.account_record import LeftOutRecord
 from adaptkit.study.arms import Adaptation, Arm, Origin, with_text_arms
 from adaptkit.study.budget import Budget, steps_within, times_too_small
 from adaptkit.study.config import StudyConfig
+from adaptkit.study.mixture import domain_share, why_no_mixture
 from adaptkit.study.task import TaskConfig
+from adaptkit.study.task_size import BYTES_PER_TOKEN
 
-TEXT_ARMS = (Origin.CONTINUED, Origin.CONTINUED_LORA, Origin.SCRATCH, Origin.PLACEBO)
+TEXT_ARMS = (Origin.CONTINUED, Origin.CONTINUED_LORA, Origin.MIXED, Origin.SCRATCH, Origin.PLACEBO)
 JOB_ARMS = (
     Arm(Origin.GENERIC, Adaptation.PROMPT),
     Arm(Origin.GENERIC, Adaptation.PROBE),
     Arm(Origin.GENERIC, Adaptation.LORA),
     Arm(Origin.GENERIC, Adaptation.FULL),
     Arm(Origin.CONTINUED, Adaptation.FULL),
+    Arm(Origin.MIXED, Adaptation.FULL),
     Arm(Origin.SCRATCH, Adaptation.FULL),
     Arm(Origin.PLACEBO, Adaptation.FULL),
 )
@@ -77,6 +80,8 @@ def choose_arms(
     arms: list[Arm] = []
     for arm in _without(config, wanted):
         reason = why_not(config, arm, base) or _too_expensive(config, budget, costs, arm)
+        if arm.origin is Origin.MIXED:
+            reason = reason or _no_mixture(config, budget, costs)
         if reason:
             left_out.append(LeftOutRecord(arm=arm.name, reason=reason))
         else:
@@ -143,6 +148,14 @@ def _too_expensive(config: StudyConfig, budget: Budget, costs: Costs, arm: Arm) 
         return ""
     amount = config.budget.amount * worst.too_small_by
     return f"{worst.what} would be too short: it needs budget.amount={amount:.2g}"
+
+
+def _no_mixture(config: StudyConfig, budget: Budget, costs: Costs) -> str:
+    """Why the study's texts make no mixture for the tokens that are paid for; empty where they do."""
+    num_tokens = costs.text_tokens(Origin.MIXED, budget.run(budget.text))
+    domain, general = (num_bytes / BYTES_PER_TOKEN for num_bytes in (costs.texts.domain, costs.texts.general))
+    share = domain_share(config.mixed, num_tokens, domain)
+    return why_no_mixture(config.mixed, share, (1 - share) * num_tokens / general)
 
 
 def trainings(config: StudyConfig, budget: Budget, costs: Costs, arm: Arm) -> Iterator[Training]:

@@ -89,15 +89,22 @@ class Costs:
         """Parameters of the model that arms of an origin have."""
         return models.param_count(self._model(origin)).total
 
+    def text_tokens(self, origin: Origin, flops: float) -> float:
+        """Tokens of text that FLOPs pay for."""
+        return flops / self.text_step(origin) * self._tokens_per_step
+
+    @property
+    def _tokens_per_step(self) -> int:
+        return self.config.size.seq_len * self.config.trainer.global_batch_size
+
     def text_step(self, origin: Origin) -> float:
         """One optimizer step of a training on text."""
         length = self.config.size.seq_len
-        tokens = length * self.config.trainer.global_batch_size
         adapter = self.config.adapter_on_text(origin)
         per_token = models.flops_per_token(self._model(origin, adapter), length).train
         if origin is Origin.DISTILLED:
             per_token += self._forward(Origin.GENERIC, length)  # the teacher's answers
-        return tokens * per_token
+        return self._tokens_per_step * per_token
 
     def text_scoring(self, origin: Origin) -> float:
         """Scoring one candidate of a training on text on development passages."""
@@ -160,7 +167,7 @@ class Costs:
 
     def _shape(self, origin: Origin) -> Any:
         shape = self.shape
-        if origin is Origin.SCRATCH and self.config.base:
+        if origin.starts_random and self.config.base:
             size, vocabulary = self.config.size, self.config.tokenizer.vocab_size
             return architecture(size, vocabulary, kind=self.kind, flops=self.config.budget.amount)
         if origin is Origin.DISTILLED:

@@ -78,7 +78,8 @@ class Predictor:
         assert key.origin is not None
         general = key.origin is Origin.PLACEBO
         num_bytes = texts.general if general else texts.domain * key.share
-        if key.origin in (Origin.CONTINUED, Origin.CONTINUED_LORA) and self.config.replay_share:
+        replays = key.origin in (Origin.CONTINUED, Origin.CONTINUED_LORA) and self.config.replay_share
+        if replays or key.origin is Origin.MIXED:
             num_bytes += texts.general
         answers = 0.0 if key.trial is not None else self.costs.text_answers(key.origin)
         return self._tokenising(num_bytes) + self._computing(stage.flops + answers)

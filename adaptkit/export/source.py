@@ -49,7 +49,7 @@ class Source:
         study: the directory of the study it stands for; None outside a study.
         study_name: what the study's config calls it; None outside a study.
         arm: name of the study's arm, for people, never taken apart; None outside a study.
-        origin: what its weights started from: generic, continued, scratch, placebo or distilled.
+        origin: what its weights started from: generic, continued, mixed, scratch, placebo or distilled.
         adaptation: how it learnt its task: prompt, probe, lora, qlora or full; None where it learnt none.
         task: name of the task it answers; in a study also `language`; None for a language model outside one.
         seed: of the study's seeds, the one behind this model; None outside a study.
@@ -97,7 +97,7 @@ def role_of(origin: str | None, adaptation: str | None) -> ModelRole:
     if origin == "generic":
         untrained = adaptation in (None, "prompt", "probe")
         return ModelRole.GENERIC if untrained else ModelRole.FINETUNED
-    if origin in ("continued", "scratch"):
+    if origin in ("continued", "continued-lora", "mixed", "scratch"):
         return ModelRole.PRETRAINED
     if origin == "distilled":
         return ModelRole.DISTILLED
@@ -184,7 +184,9 @@ def _origin(run: Run, record: RunRecord) -> str:
     if record.recipe is RecipeKind.DISTILL:
         return "distilled"
     if record.recipe is RecipeKind.PRETRAIN:
-        return "continued" if record.base else "scratch"
+        if record.base:
+            return "continued"
+        return "mixed" if "replay" in record.splits else "scratch"
     base = run_of(local_base(run.path, record.base))
     if base is None:
         return "generic"

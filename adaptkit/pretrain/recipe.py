@@ -139,6 +139,7 @@ def _score(config: PretrainConfig, trained: _Trained, delivered: tuple[PreTraine
                 "bytes_per_token": start.bytes_per_token,
                 "digest": tokenizer_digest(start.tokenizer),
             },
+            "replay_share": config.replay_share if config.replay else 0.0,
             "trained": params.trainable,
             "non_embedding": params.non_embedding,
             "merge_difference": difference,

@@ -25,6 +25,7 @@ class Origin(StrEnum):
     GENERIC = "generic"
     CONTINUED = "continued"
     CONTINUED_LORA = "continued-lora"
+    MIXED = "mixed"
     SCRATCH = "scratch"
     PLACEBO = "placebo"
     DISTILLED = "distilled"
@@ -33,6 +34,16 @@ class Origin(StrEnum):
     def learns_text(self) -> bool:
         """Whether a training on text makes it."""
         return self is not Origin.GENERIC
+
+    @property
+    def learns_domain(self) -> bool:
+        """Whether it is trained on the domain text."""
+        return self.learns_text and self is not Origin.PLACEBO
+
+    @property
+    def starts_random(self) -> bool:
+        """Whether it starts from random weights and a vocabulary of its own."""
+        return self in (Origin.MIXED, Origin.SCRATCH)
 
     @property
     def keeps_training(self) -> bool:
@@ -72,6 +83,7 @@ ORIGIN_WORDS = {
     Origin.GENERIC: "the base model as it is",
     Origin.CONTINUED: "the base model after more pretraining, all weights, on domain text and replay",
     Origin.CONTINUED_LORA: "the base model after more pretraining, by adapters, on domain text and replay",
+    Origin.MIXED: "random weights and a domain tokenizer, pretrained on domain text mixed into general text",
     Origin.SCRATCH: "random weights and a domain tokenizer, pretrained on the domain text alone",
     Origin.PLACEBO: "the base model after as much more pretraining on general text: what training alone buys",
     Origin.DISTILLED: "a smaller student of the best teacher so far",

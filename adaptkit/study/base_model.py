@@ -45,7 +45,7 @@ def max_lengths(config: StudyConfig, shape: Any) -> dict[str, int]:
     if row > positions:
         what = f"size.seq_len is {row} tokens, and {whose} has {positions} positions"
         raise ConfigError(what, where="size.seq_len", fix=f"set size.seq_len={positions} or less")
-    if not config.base or config.may_have(Origin.SCRATCH):
+    if not config.base or any(config.may_have(origin) for origin in Origin if origin.starts_random):
         positions, whose = row, "a model of size.seq_len"
     lengths = {}
     for index, task in enumerate(config.tasks):

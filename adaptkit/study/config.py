@@ -37,6 +37,16 @@ class DecisionConfig(Config):
     """Tokens that a given base was trained on, as its card says; 0 is not known."""
 
 
+class MixedConfig(Config):
+    """How the domain text is mixed into general text for `mixed`, a model from scratch (arXiv 2603.16177)."""
+
+    domain_share: Share = Field(0.5, gt=0, lt=1)
+    """Share of the rows that come from the domain text, from the first step to the last."""
+    repetitions: Annotated[Magnitude, in_unit("passes")] = Field(16.0, ge=1, le=1000)
+    """Passes over the domain text at most: where the budget reads it more often, general text takes the
+    place, and the share is smaller. Up to 16 passes still teach, 40 do not (arXiv 2305.16264)."""
+
+
 class StudyConfig(Config):
     """Everything a study depends on."""
 
@@ -81,6 +91,8 @@ class StudyConfig(Config):
     """The domain tokenizer (and the general one of a base made on the spot)."""
     replay_share: Share = Field(0.1, lt=1)
     """Share of general text mixed into continued pretraining."""
+    mixed: MixedConfig = MixedConfig()
+    """The mixture of the origin `mixed`."""
     adapter: AdapterConfig = AdapterConfig()
     """Rank and targets of adapters. `kind` is that of continued-lora; LoRA arms follow rslora and dora."""
     trainer: TrainerConfig = TrainerConfig()

@@ -43,6 +43,9 @@ class TaskRecord(Record):
     margin: float
     """Relative for text (a share of the best arm's score), absolute otherwise."""
     labels: tuple[str, ...] = ()
+    controls: tuple[str, ...] = ()
+    """Arms that a claim on it needs, of those that came after the first release: a study is judged by the
+    arms that it could have run."""
 
 
 class ScoreRecord(Record):

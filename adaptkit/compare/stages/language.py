@@ -17,6 +17,7 @@ from adaptkit.compare.stages.language_job import JobOrder, LanguageJob
 from adaptkit.compare.stages.pretraining_jobs import (
     Continued,
     KeepTraining,
+    Mixed,
     Placebo,
     Scratch,
     from_scratch,
@@ -43,6 +44,7 @@ from adaptkit.trainer.config import TrainerConfig
 JOBS: dict[Origin, LanguageJob] = {
     Origin.CONTINUED: Continued(),
     Origin.CONTINUED_LORA: Continued(),
+    Origin.MIXED: Mixed(),
     Origin.SCRATCH: Scratch(),
     Origin.PLACEBO: Placebo(),
     Origin.DISTILLED: Distillation(),

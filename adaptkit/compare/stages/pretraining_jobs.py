@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
 
+from adaptkit import models
 from adaptkit.architecture import architecture
 from adaptkit.compare.stages.language_job import JobOrder, LanguageJob, Subject, adapted_rate, files
 from adaptkit.compare.workspace import Workspace
@@ -14,6 +16,7 @@ from adaptkit.pretrain.recipe import pretrain
 from adaptkit.run import Run
 from adaptkit.study.base_model import text_kind
 from adaptkit.study.config import StudyConfig
+from adaptkit.study.mixture import domain_share
 from adaptkit.study.spend import meta_model
 from adaptkit.trainer.config import TrainerConfig
 
@@ -40,6 +43,38 @@ class Scratch(LanguageJob):
             workspace, order.origin.value, self.text, vocabulary, order.flops, order.trainer, order.share
         )
         return pretrained(workspace, settings)
+
+
+class Mixed(Scratch):
+    """Random weights and the domain tokenizer, on general text with domain text mixed in from the start.
+
+    The vocabulary is that of `scratch`, so that the two differ by the general text alone.
+    """
+
+    def train(self, order: JobOrder) -> tuple[Run, float]:
+        workspace = order.workspace
+        settings = from_scratch(
+            workspace,
+            order.origin.value,
+            self.text,
+            workspace.tokenizer.path,
+            order.flops,
+            order.trainer,
+            order.share,
+        )
+        general = files(workspace.files.train("general"))
+        mixture = {"replay": general, "replay_share": 1 - self.domain_share(order)}
+        return pretrained(workspace, settings.model_copy(update=mixture))
+
+    def domain_share(self, order: JobOrder) -> float:
+        """Of the rows; the same for trials as for the run whose rate they look for."""
+        workspace = order.workspace
+        flops = workspace.budget.run(workspace.budget.text)
+        model = self.subject(replace(order, flops=flops)).model
+        num_tokens = flops / models.flops_per_token(model, workspace.config.size.seq_len).train
+        num_bytes = workspace.prepared.data.corpora["domain"].train.num_bytes
+        domain = num_bytes / workspace.tokenizer.tokenizer.bytes_per_token
+        return round(domain_share(workspace.config.mixed, num_tokens, domain), 4)
 
 
 class KeepTraining(LanguageJob):
