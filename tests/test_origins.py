@@ -7,23 +7,33 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
-from tiny_results import LANGUAGE, TICKET, results_of
+from fake_study import FULL, edit_study, write_study
+from tiny_results import LANGUAGE, TICKET, arm_of, results_of
 from tiny_study import study_config, write_texts
 
-from adaptkit.compare.build_stages import shares_of, teaching_origins
+from adaptkit.compare.build_stages import build_stages, shares_of, teaching_origins
 from adaptkit.compare.driver import open_study
 from adaptkit.compare.plan import make_plan
 from adaptkit.compare.stages import pretraining_jobs
+from adaptkit.compare.stages.language import learning_rate
 from adaptkit.compare.stages.language_job import JobOrder
-from adaptkit.compare.stages.pretraining_jobs import Mixed
+from adaptkit.compare.stages.pretraining_jobs import Mixed, OwnText, own_text
 from adaptkit.compare.workspace import PreparedFiles
-from adaptkit.errors import ConfigError
+from adaptkit.data.readers import Row
+from adaptkit.errors import ConfigError, DataError
 from adaptkit.pretrain.config import PretrainConfig
+from adaptkit.run import Run, write_jsonl
 from adaptkit.study.arms import Origin
 from adaptkit.study.budget import Budget
 from adaptkit.study.config import MixedConfig, StudyConfig
-from adaptkit.study.controls import missing_controls
+from adaptkit.study.controls import gains_from_text, missing_controls
 from adaptkit.study.mixture import domain_share, why_no_mixture
+from adaptkit.study.preference import Preference, forgotten
+from adaptkit.study.record import ForgettingRecord, read_study
+from adaptkit.study.results import collect
+from adaptkit.study.stage_record import StageKey
+from adaptkit.study.tasks.rows import question_of
+from adaptkit.study.verdict import judge
 
 
 @pytest.fixture(scope="module")
@@ -132,3 +142,169 @@ def test_a_study_that_could_have_run_an_arm_says_what_it_cannot_exclude_without_
     results = results_of({"generic+full": [0.5, 0.5]}, task=job, without=("mixed", "mixed+lora"))
     names = [control.name for control in missing_controls(results, job)]
     assert "mixed+full" in names and "mixed+lora" in names and "mixed" not in names, "named once"
+
+
+# The text of a task's own rows
+
+
+def test_each_task_has_a_training_of_its_own_on_the_text_of_its_rows(texts: Path) -> None:
+    second = f"{{name: tone, train: {{files: [{texts}/mood.jsonl]}}}}"
+    first = f"{{name: mood, train: {{files: [{texts}/mood.jsonl]}}}}"
+    config = study_config(texts, f"tasks=[{first}, {second}]", "arms=[tapt+full, tapt+lora]", "seeds=2")
+    stages = {stage.key: stage for stage in build_stages(config, Budget(1e11, 7e10, 2, 0.1, 2))}
+    names = {key.name for key in stages if key.origin is Origin.TAPT}
+    assert names == {
+        *(f"tune.tapt.{task}.{trial}" for task in ("mood", "tone") for trial in range(3)),
+        *(f"language.tapt.{task}.s{seed}.f1" for task in ("mood", "tone") for seed in range(2)),
+    }
+    arm = config.job_arms[0]
+    needs = stages[StageKey.for_task("tone", arm, seed=1)].needs
+    assert StageKey.for_language(Origin.TAPT, seed=1, task="tone") in needs
+    assert StageKey.for_language(Origin.TAPT, seed=1, task="mood") not in needs
+    assert stages[StageKey.for_language(Origin.TAPT, seed=1, task="tone")].describe.startswith(
+        "tapt on the text of tone: seed 1"
+    )
+
+
+@pytest.mark.parametrize(
+    ("values", "text"),
+    [
+        ({"text": "the mail", "label": "good"}, "the mail"),
+        ({"prompt": "say it", "completion": "the answer"}, "say it"),
+        (
+            {
+                "messages": [
+                    {"role": "system", "content": "be kind"},
+                    {"role": "user", "content": "why?"},
+                    {"role": "assistant", "content": "the answer"},
+                ]
+            },
+            "be kind\nwhy?",
+        ),
+    ],
+)
+def test_what_a_row_asks_is_its_text_without_label_or_answer(values: dict, text: str) -> None:
+    assert question_of(Row(values, "f:1", "1")) == text
+
+
+def order_on_rows(folder: Path, config: StudyConfig, rows: dict[str, list[dict]]) -> JobOrder:
+    """A training on the text of the task `mood`, whose prepared rows are these."""
+    files = PreparedFiles(folder / "data")
+    files.folder.mkdir()
+    for part in ("train", "dev", "test"):
+        write_jsonl(getattr(files.task("mood"), part), rows[part])
+    workspace = SimpleNamespace(
+        config=config,
+        files=files,
+        open_fields=lambda name, fields: Run.open(folder, name, fields),
+        budget=Budget(1e11, 1e11, 2, 0.1, 2),
+    )
+    return JobOrder(workspace, Origin.TAPT, 1.0, 1e11, 0, 1, task="mood")  # type: ignore[arg-type]
+
+
+def mood_rows(words: str, num: int) -> list[dict]:
+    return [{"text": f"{words} {i}", "label": ("good", "bad")[i % 2]} for i in range(num)]
+
+
+def test_tapt_reads_the_text_of_training_rows_each_once_and_nothing_of_the_test(
+    texts: Path, tmp_path: Path
+) -> None:
+    rows = {part: mood_rows(f"{part} row", 4) for part in ("train", "dev", "test")}
+    rows["train"] += rows["train"][:2]
+    order = order_on_rows(tmp_path, study_config(texts), rows)
+    files = own_text(order)
+    learnt, judged = (path.read_text() for path in (files.train("task"), files.dev("task")))
+    assert OwnText().train_file(order) == files.train("task") and OwnText().dev_file(order) == files.dev(
+        "task"
+    )
+    assert learnt.count("train row") == 4 == judged.count("dev row")
+    assert "test row" not in learnt + judged and "good" not in learnt + judged
+
+
+def test_rows_without_text_are_no_text_to_pretrain_on(texts: Path, tmp_path: Path) -> None:
+    rows = {part: mood_rows("row", 4) for part in ("train", "dev", "test")}
+    order = order_on_rows(tmp_path, study_config(texts), rows)
+    kind = SimpleNamespace(own_texts=lambda files: {"train": ["a text"], "dev": [" "]})
+    task = SimpleNamespace(name="mood", kind="classify", task_kind=kind)
+    order.workspace.config = SimpleNamespace(task=lambda name: task)  # type: ignore[misc, assignment]
+    with pytest.raises(DataError, match="the dev rows of 'mood' hold no text to pretrain on"):
+        own_text(order)
+
+
+def test_its_passes_end_a_training_on_little_text_and_its_rate_is_that_of_its_length(
+    texts: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rows = {part: mood_rows("row", 20) for part in ("train", "dev", "test")}
+    order = order_on_rows(tmp_path, study_config(texts, "tapt.repetitions=4", "size.seq_len=64"), rows)
+    job = OwnText()
+    subject = SimpleNamespace(model=None, tokenizer="", params=1_000_000)
+    monkeypatch.setattr(OwnText, "subject", lambda self, order: subject)
+    module = "adaptkit.compare.stages.language_job"
+    monkeypatch.setattr(f"{module}.models.load_tokenizer", lambda path: None)
+    monkeypatch.setattr(f"{module}.token_lengths", lambda tokenizer, texts: [9] * len(texts))
+    monkeypatch.setattr(f"{module}.models.flops_per_token", lambda *_: SimpleNamespace(train=5.0))
+    assert job.most_flops(order) == 4 * 4 * 64 * 5.0, "20 texts of 9 tokens and an end are 4 rows of 64"
+    tried = [SimpleNamespace(learning_rate=1e-3, dev=dev) for dev in (1.0, 2.0, 3.0)]
+    order.workspace.language_trials = lambda origin, num, task: tried[:num]  # type: ignore[method-assign]
+    assert learning_rate(job, order, None) == 1e-3, "a trial made as many passes as the run will"
+
+
+def test_tapt_is_left_out_where_rows_are_no_text_or_too_little(texts: Path, tmp_path: Path) -> None:
+    reason = left_out(study_config(texts, "arms=[]", "tapt.repetitions=1", "seeds=1"), tmp_path)["tapt+full"]
+    assert reason.startswith("1 passes over the text of mood are") and "at least 8" in reason
+    config = study_config(texts)
+    search = config.tasks[0].model_copy(update={"kind": "retrieve"})
+    arm = study_config(texts, "arms=[tapt+full]").job_arms[0]
+    assert config.tasks_of(arm) == config.tasks
+    assert config.model_copy(update={"tasks": [search]}).tasks_of(arm) == []
+
+
+# What a verdict says of it
+
+TRUTH = {"continued+full": 0.86, "tapt+full": 0.80}
+
+
+def study_with_tapt(folder: Path, **skill: float) -> Path:
+    options = {"fractions": (1.0,), "num_documents": 60, "num_rows": 1200, "primary": "rct_role"}
+    return write_study(folder, arms=(*FULL, "tapt+full"), skill={**TRUTH, **skill}, **options)
+
+
+def test_domain_text_has_to_add_to_what_the_text_of_the_rows_gives(tmp_path: Path) -> None:
+    assert not gains_from_text(arm_of("tapt+full"), TICKET)
+    line = judge(collect(study_with_tapt(tmp_path / "gain"))).line
+    assert "continued+full on rct_role" in line and "over the best without domain text" in line
+    skill = {"continued+full": 0.80, "continued+lora": 0.7, "tapt+full": 0.90}
+    verdict = judge(collect(study_with_tapt(tmp_path / "none", **skill))).main
+    assert (verdict.outcome, verdict.recommended) == ("no gain", "tapt+full")
+    without = write_study(tmp_path / "without", fractions=(1.0,), primary="rct_role", skill=TRUTH)
+    assert "without domain text" not in judge(collect(without)).line
+
+
+def test_a_claim_that_appears_because_tapt_is_left_out_names_it(tmp_path: Path) -> None:
+    skill = {"continued+full": 0.94, "continued+lora": 0.7, "tapt+full": 0.94}
+    study = study_with_tapt(tmp_path, **skill)
+    record = read_study(study)
+    asked = [task.model_copy(update={"controls": ("tapt+full",)}) for task in record.tasks[1:]]
+    edit_study(study, tasks=(record.tasks[0], *asked))
+    assert judge(collect(study)).main.outcome != "gain"
+    edit_study(
+        study,
+        arms=tuple(arm for arm in record.arms if arm.origin != "tapt"),
+        scores=tuple(score for score in record.scores if score.arm != "tapt+full"),
+    )
+    verdict = judge(collect(study)).main
+    assert verdict.outcome == "gain" and verdict.line.endswith("not tried: tapt+full")
+
+
+def test_what_tapt_forgot_is_its_own_and_counts_among_contenders(tmp_path: Path) -> None:
+    study = study_with_tapt(tmp_path)
+    record = read_study(study)
+    lost = next(row for row in record.forgetting if row.arm == "scratch")
+    own = [ForgettingRecord(arm="tapt", seed=0, run=lost.run, suite=lost.suite, task="rct_role")]
+    edit_study(study, forgetting=(*record.forgetting, *own))
+    results = collect(study)
+    task, arm = results.task("rct_role"), results.arm("tapt+full")
+    assert forgotten(results, arm, task) == pytest.approx(1.1, abs=0.05), "as much as the model of its run"
+    key = Preference.of(results, task, "forgetting").key
+    assert key(arm) > key(results.arm("continued+full"))
+    assert forgotten(results, arm, task.model_copy(update={"name": "other"})) == 0.0

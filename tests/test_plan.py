@@ -21,7 +21,8 @@ from adaptkit.study.budget import BudgetConfig, grant
 from adaptkit.study.stage_record import PREPARE, StageKey, StageKind
 from adaptkit.trainer import device
 
-ARMS = "arms=[generic+prompt, generic+lora, continued+full, continued+probe, scratch+full, placebo+full]"
+PRETRAINED = "continued+full, continued+probe, scratch+full, tapt+full, placebo+full"
+ARMS = f"arms=[generic+prompt, generic+lora, {PRETRAINED}]"
 
 
 @pytest.fixture(scope="module")
@@ -69,11 +70,13 @@ def test_every_training_gets_the_same_trials_and_flops(texts):
             granted = amount * (task_share if arm.origin.learns_text else 1.0)
         assert sum(stage.key.trial is not None for stage in mine) == 4, (origin, arm)
         assert sum(stage.flops for stage in mine) == pytest.approx(3 * granted), (origin, arm)
-    assert {origin for origin, _ in by_training} == {None, Origin.CONTINUED, Origin.SCRATCH, Origin.PLACEBO}
+    pretrained = {Origin.CONTINUED, Origin.SCRATCH, Origin.TAPT, Origin.PLACEBO}
+    assert {origin for origin, _ in by_training} == {None, *pretrained}
     assert {arm.name for _, arm in by_training if arm} == {
         "generic+lora",
         "continued+full",
         "scratch+full",
+        "tapt+full",
         "placebo+full",
     }
 
@@ -182,7 +185,8 @@ def test_arms_that_are_left_out_of_a_config_are_all_that_apply_controls_among_th
     arms, left_out = names(study_config(texts, "arms=[]"), tmp_path)
     assert arms[:6] == ["generic", "continued", "continued-lora", "mixed", "scratch", "placebo"]
     assert arms[6:9] == ["generic+prompt", "generic+probe", "generic+lora"]
-    assert arms[9:] == ["generic+full", "continued+full", "mixed+full", "scratch+full", "placebo+full"]
+    pretrained = ["continued+full", "mixed+full", "scratch+full", "tapt+full", "placebo+full"]
+    assert arms[9:] == ["generic+full", *pretrained]
     assert left_out == {}
 
 

@@ -10,7 +10,7 @@ from collections.abc import Iterator, Sequence
 import torch
 
 from adaptkit.compare.account import plan_record, spends
-from adaptkit.compare.build_stages import scores_text, shares_of
+from adaptkit.compare.build_stages import scores_text, shares_of, trained_texts
 from adaptkit.compare.held_equal import held_equal
 from adaptkit.compare.plan import Plan
 from adaptkit.compare.workspace import Workspace, result_path
@@ -34,7 +34,7 @@ from adaptkit.study.record import (
     TrialRecord,
     TuningRecord,
 )
-from adaptkit.study.results import BASELINE, CHAT, GENERAL
+from adaptkit.study.results import BASELINE, CHAT, GENERAL, trained_on
 from adaptkit.study.stage_record import BaselineResult, LanguageResult, StageKey, TaskResult, read_result
 from adaptkit.study.task import TaskConfig
 
@@ -208,7 +208,9 @@ def _task_scores(config: StudyConfig, workspace: Workspace, tuning: Tuning) -> I
 
 def _task_score(workspace: Workspace, task: TaskConfig, arm: Arm, seed: int, tuning: Tuning) -> ScoreRecord:
     result = workspace.task(task.name, arm, seed)
-    origin = (workspace.language(arm.origin, seed).run,) if arm.origin.learns_text else ()
+    origin: tuple[str, ...] = ()
+    if arm.origin.learns_text:
+        origin = (workspace.language(arm.origin, seed, task=arm.text_of(task.name)).run,)
     return ScoreRecord(
         arm=arm.name,
         seed=seed,
@@ -218,7 +220,9 @@ def _task_score(workspace: Workspace, task: TaskConfig, arm: Arm, seed: int, tun
         suite=result.suite,
         model_run=result.model_run,
         paid_by=(*origin, result.run),
-        tuned_by=_trials_of(tuning, (arm.origin.value, LANGUAGE), (arm.name, task.name)),
+        tuned_by=_trials_of(
+            tuning, (arm.origin.value, arm.text_of(task.name) or LANGUAGE), (arm.name, task.name)
+        ),
     )
 
 
@@ -227,17 +231,18 @@ def _tuning(plan: Plan, workspace: Workspace) -> Tuning:
     num, trainings = plan.budget.num_trials, Tuning()
     if not num:
         return trainings
-    for origin in dict.fromkeys(stage.key.origin for stage in plan.stages if stage.key.origin):
-        title, chosen = origin.value, workspace.language(origin, 0)
-        trainings[title, LANGUAGE] = _tuned(
-            title, title, LANGUAGE, workspace.language_trials(origin, num), chosen
+    for origin, own in trained_texts(plan.config):
+        title = trained_on(origin.value, own)
+        trials, chosen = workspace.language_trials(origin, num, own), workspace.language(origin, 0, task=own)
+        trainings[origin.value, own or LANGUAGE] = _tuned(
+            title, origin.value, own or LANGUAGE, trials, chosen
         )
     for task in plan.config.tasks:
         for arm in plan.config.arms_on(task):
             if arm.trains_on_task:
                 title, chosen_on_task = f"{arm.name} on {task.name}", workspace.task(task.name, arm, 0)
-                trials = workspace.task_trials(task.name, arm, num)
-                trainings[arm.name, task.name] = _tuned(title, arm.name, task.name, trials, chosen_on_task)
+                on_task = workspace.task_trials(task.name, arm, num)
+                trainings[arm.name, task.name] = _tuned(title, arm.name, task.name, on_task, chosen_on_task)
     return trainings
 
 
@@ -271,6 +276,12 @@ def _forgetting(config: StudyConfig, workspace: Workspace) -> Iterator[Forgettin
             for suite in (GENERAL, CHAT):
                 if Run(workspace.root / scored).items(suite).exists():
                     yield ForgettingRecord(arm=arm.name, seed=seed, run=scored, suite=suite)
+    for origin, task in trained_texts(config):
+        for seed in range(config.seeds) if task is not None else ():
+            own = workspace.language(origin, seed, task=task).score_run
+            for suite in (GENERAL, CHAT):
+                if own is not None and Run(workspace.root / own).items(suite).exists():
+                    yield ForgettingRecord(arm=origin.value, seed=seed, run=own, suite=suite, task=task)
 
 
 def _baselines(config: StudyConfig, workspace: Workspace) -> Iterator[tuple[str, BaselineResult]]:

@@ -32,6 +32,10 @@ EVAL_PASSES_ON_TEXT = 2
 passage."""
 
 
+LEARNT_SHARE = 0.7
+"""Of a task's rows: a tenth is tested on, a fifth tuned on."""
+
+
 @dataclass(frozen=True)
 class TextSizes:
     """Bytes of a study's text.
@@ -106,9 +110,19 @@ class Costs:
             per_token += self._forward(Origin.GENERIC, length)  # the teacher's answers
         return self._tokens_per_step * per_token
 
-    def text_scoring(self, origin: Origin) -> float:
-        """Scoring one candidate of a training on text on development passages."""
+    def text_most(self, origin: Origin, task: str | None) -> float:
+        """What a training on a task's own text may take at most: its passes are limited."""
+        if task is None:
+            return math.inf
+        size = self.tasks[task]
+        num_tokens = self.config.tapt.repetitions * LEARNT_SHARE * size.num_rows * size.row_tokens
+        return num_tokens / self._tokens_per_step * self.text_step(origin)
+
+    def text_scoring(self, origin: Origin, task: str | None = None) -> float:
+        """Scoring one candidate of a training on text on development passages, or on a task's rows."""
         length = self.config.size.seq_len
+        if task is not None:
+            return EVAL_PASSES_ON_TEXT * self.tasks[task].dev_tokens * self._forward(origin, length)
         passes = EVAL_PASSES_ON_TEXT - 1 + _overlap(length)
         return passes * self.texts.dev / BYTES_PER_TOKEN * self._forward(origin, length)
 

@@ -94,8 +94,8 @@ class Source:
 
 def role_of(origin: str | None, adaptation: str | None) -> ModelRole:
     """Derive the part that a model plays from its origin and adaptation."""
-    if origin == "generic":
-        untrained = adaptation in (None, "prompt", "probe")
+    if origin in ("generic", "tapt"):
+        untrained = origin == "generic" and adaptation in (None, "prompt", "probe")
         return ModelRole.GENERIC if untrained else ModelRole.FINETUNED
     if origin in ("continued", "continued-lora", "mixed", "scratch"):
         return ModelRole.PRETRAINED

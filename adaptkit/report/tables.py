@@ -29,6 +29,7 @@ ORIGIN_ORDER = (
     "mixed",
     "scratch",
     "distilled",
+    "tapt",
     "placebo",
 )
 COST_COLUMNS = ("FLOPs", "time", "peak memory", "tokens/s")

@@ -27,6 +27,7 @@ class Origin(StrEnum):
     CONTINUED_LORA = "continued-lora"
     MIXED = "mixed"
     SCRATCH = "scratch"
+    TAPT = "tapt"
     PLACEBO = "placebo"
     DISTILLED = "distilled"
 
@@ -38,7 +39,12 @@ class Origin(StrEnum):
     @property
     def learns_domain(self) -> bool:
         """Whether it is trained on the domain text."""
-        return self.learns_text and self is not Origin.PLACEBO
+        return self.learns_text and self not in (Origin.PLACEBO, Origin.TAPT)
+
+    @property
+    def per_task(self) -> bool:
+        """Whether each task has a training on text of its own, on the text of its rows."""
+        return self is Origin.TAPT
 
     @property
     def starts_random(self) -> bool:
@@ -48,7 +54,7 @@ class Origin(StrEnum):
     @property
     def keeps_training(self) -> bool:
         """Whether it is the base after more training."""
-        return self in (Origin.CONTINUED, Origin.CONTINUED_LORA, Origin.PLACEBO)
+        return self in (Origin.CONTINUED, Origin.CONTINUED_LORA, Origin.TAPT, Origin.PLACEBO)
 
     @property
     def describe(self) -> str:
@@ -85,6 +91,7 @@ ORIGIN_WORDS = {
     Origin.CONTINUED_LORA: "the base model after more pretraining, by adapters, on domain text and replay",
     Origin.MIXED: "random weights and a domain tokenizer, pretrained on domain text mixed into general text",
     Origin.SCRATCH: "random weights and a domain tokenizer, pretrained on the domain text alone",
+    Origin.TAPT: "the base model after more pretraining on the text of the task's own training rows",
     Origin.PLACEBO: "the base model after as much more pretraining on general text: what training alone buys",
     Origin.DISTILLED: "a smaller student of the best teacher so far",
 }
@@ -114,6 +121,9 @@ class Arm:
 
         Raises: ConfigError for a name that is neither an origin nor `origin+adaptation`.
         """
+        if name == Origin.TAPT:
+            what = "'tapt' learns the text of a task's rows, so it is an arm of tasks only"
+            raise ConfigError(what, where=where, fix="name tapt+full, or tapt+lora")
         if name not in ARMS:
             fix = "choose from " + ", ".join(ARMS)
             raise ConfigError(f"unknown arm '{name}'{nearest(name, tuple(ARMS))}", where=where, fix=fix)
@@ -126,6 +136,10 @@ class Arm:
     @property
     def ledger(self) -> Ledger:
         return "text" if self.adaptation is None else "jobs"
+
+    def text_of(self, task: str) -> str | None:
+        """The task on whose text its origin is trained, where that is none of the study's texts."""
+        return task if self.origin.per_task else None
 
     @property
     def trains_on_task(self) -> bool:
@@ -142,7 +156,7 @@ class Arm:
 ARMS = {
     arm.name: arm
     for arm in (
-        *(Arm(origin) for origin in Origin),
+        *(Arm(origin) for origin in Origin if not origin.per_task),
         *(Arm(origin, adaptation) for origin in Origin for adaptation in Adaptation),
     )
 }
@@ -160,5 +174,5 @@ def with_text_arms(arms: Iterable[Arm]) -> list[Arm]:
     arms."""
     arms = list(arms)
     origins = [Origin.GENERIC, *(arm.origin for arm in arms)]
-    texts = [Arm(origin) for origin in dict.fromkeys(origins)]
+    texts = [Arm(origin) for origin in dict.fromkeys(origins) if not origin.per_task]
     return [*texts, *(arm for arm in arms if arm.ledger == "jobs")]

@@ -47,6 +47,14 @@ class MixedConfig(Config):
     place, and the share is smaller. Up to 16 passes still teach, 40 do not (arXiv 2305.16264)."""
 
 
+class TaptConfig(Config):
+    """How `tapt` pretrains the base on the text of a task's training rows (arXiv 2004.10964)."""
+
+    repetitions: Annotated[Magnitude, in_unit("passes")] = Field(16.0, ge=1, le=1000)
+    """Passes over that text at most: it is small, and what the budget would pay for beyond them stays
+    unspent. Up to 16 passes still teach, 40 do not (arXiv 2305.16264)."""
+
+
 class StudyConfig(Config):
     """Everything a study depends on."""
 
@@ -93,6 +101,8 @@ class StudyConfig(Config):
     """Share of general text mixed into continued pretraining."""
     mixed: MixedConfig = MixedConfig()
     """The mixture of the origin `mixed`."""
+    tapt: TaptConfig = TaptConfig()
+    """The pretraining of the origin `tapt`."""
     adapter: AdapterConfig = AdapterConfig()
     """Rank and targets of adapters. `kind` is that of continued-lora; LoRA arms follow rslora and dora."""
     trainer: TrainerConfig = TrainerConfig()
@@ -110,7 +120,7 @@ class StudyConfig(Config):
         if jobs and not self.tasks:
             raise ValueError(f"'{jobs[0]}' learns a task, and there is none: without tasks, arms are origins")
         for name in self.without:
-            if Arm.parse(name, where="without") == Arm(Origin.GENERIC):
+            if name != Origin.TAPT and Arm.parse(name, where="without") == Arm(Origin.GENERIC):
                 raise ValueError(
                     "the base as it is cannot be left out: every other arm is measured against it"
                 )
@@ -182,4 +192,6 @@ class StudyConfig(Config):
 
 
 def _learns(task: TaskConfig, arm: Arm) -> bool:
-    return arm.adaptation is not None and task.task_kind.learns_by(arm.adaptation)
+    if arm.adaptation is None or (arm.origin.per_task and not task.task_kind.has_own_text):
+        return False
+    return task.task_kind.learns_by(arm.adaptation)

@@ -15,7 +15,8 @@ from adaptkit.study.record import ArmRecord, TaskRecord
 from adaptkit.study.results import BASELINE, Results, is_language
 
 DOMAIN_TRAINED = frozenset({"continued", "continued-lora", "mixed", "scratch", "distilled"})
-"""Origins that were pretrained on the domain text."""
+"""Origins that were pretrained on the domain text. `tapt` is none of them: it needs no more than the rows of
+the task, so what domain text adds has to be more than it reaches."""
 OWN = frozenset({"mixed", "scratch", "distilled"})
 """Origins that are a model of one's own."""
 TEXT_ORIGINS = DOMAIN_TRAINED | {"generic", "placebo"}
@@ -86,6 +87,7 @@ LATER_CONTROLS = {
     for control in (
         Control("mixed", "that a model of one's own on domain and general text does better"),
         Control("mixed+full", "that a model of one's own on domain and general text does better"),
+        Control("tapt+full", "that pretraining on the text of the task's own rows does as well"),
     )
 }
 """Arms that came after the first release, by name: needed where the study's own record asks for them."""

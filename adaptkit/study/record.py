@@ -92,12 +92,14 @@ class TuningRecord(Record):
 
 
 class ForgettingRecord(Record):
-    """Where the scores of an arm of the text ledger on general text are."""
+    """Where the scores of an arm of the text ledger, or of an origin of its own, on general text are."""
 
     arm: str
     seed: int
     run: str
     suite: str
+    task: str | None = None
+    """On whose rows' text the origin was trained; None for an arm of the text ledger."""
 
 
 class BaseRecord(Record):

@@ -9,11 +9,13 @@ from typing import Any, Literal
 from adaptkit import models
 from adaptkit.architecture import architecture
 from adaptkit.compare.stages.language_job import JobOrder, LanguageJob, Subject, adapted_rate, files
-from adaptkit.compare.workspace import Workspace
+from adaptkit.compare.workspace import PreparedFiles, Workspace
+from adaptkit.errors import DataError
 from adaptkit.models.folder import saved_shape
 from adaptkit.pretrain.config import PretrainConfig
 from adaptkit.pretrain.recipe import pretrain
-from adaptkit.run import Run
+from adaptkit.run import Run, write_jsonl
+from adaptkit.run_record import RecipeKind, RunRecord
 from adaptkit.study.base_model import text_kind
 from adaptkit.study.config import StudyConfig
 from adaptkit.study.mixture import domain_share
@@ -91,11 +93,11 @@ class KeepTraining(LanguageJob):
         workspace, config = order.workspace, order.workspace.config
         base = workspace.base_folder
         settings = PretrainConfig(
-            name=order.origin.value,
+            name=order.name,
             objective="masked" if text_kind(base) == "masked" else scratch_objective(config),
             base=str(base),
-            data=files(workspace.files.train(self.text, order.share)),
-            dev=files(workspace.files.dev(self.text)),
+            data=files(self.train_file(order)),
+            dev=files(self.dev_file(order)),
             flops=order.flops,
             size=config.size,
             tokenizer=config.tokenizer.model_copy(update={"path": ""}),
@@ -116,6 +118,43 @@ class Continued(KeepTraining):
     def replay(self, workspace: Workspace) -> dict[str, Any]:
         share = workspace.config.replay_share
         return {"replay": files(workspace.files.train("general")), "replay_share": share} if share else {}
+
+
+class OwnText(KeepTraining):
+    """The base on the text of a task's own training rows, without their labels and answers."""
+
+    text = "task"
+
+    def train_file(self, order: JobOrder) -> Path:
+        return own_text(order).train(self.text)
+
+    def dev_file(self, order: JobOrder) -> Path:
+        return own_text(order).dev(self.text)
+
+    def passes(self, order: JobOrder) -> float:
+        return order.workspace.config.tapt.repetitions
+
+
+def own_text(order: JobOrder) -> PreparedFiles:
+    """The text of a task's training and development rows, each once; nothing of its test.
+
+    Raises: DataError for rows without text.
+    """
+    workspace = order.workspace
+    assert order.task is not None
+    task = workspace.config.task(order.task)
+    run = workspace.open_fields("own-text", {"task": task.name, "kind": task.kind})
+    prepared = PreparedFiles(run.path)
+    if not run.finished:
+        texts = task.task_kind.own_texts(workspace.files.task(task.name))
+        for path, part in ((prepared.train("task"), "train"), (prepared.dev("task"), "dev")):
+            rows = [{"text": text} for text in dict.fromkeys(texts[part]) if text.strip()]
+            if not rows:
+                what = f"the {part} rows of '{task.name}' hold no text to pretrain on"
+                raise DataError(what, where=task.name, fix="leave the arms of tapt out")
+            write_jsonl(path, rows)
+        run.finish(record=RunRecord(recipe=RecipeKind.PREPARE).model_dump(mode="json"))
+    return prepared
 
 
 class Placebo(KeepTraining):

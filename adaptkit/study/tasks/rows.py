@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from typing import ClassVar
 
 from adaptkit.data.label_names import check_labels
-from adaptkit.data.readers import DataConfig, Dataset, Want, read
+from adaptkit.data.message_fields import message_text
+from adaptkit.data.readers import DataConfig, Dataset, Row, Want, read
 from adaptkit.data.splitting import hold_out
 from adaptkit.finetune.config import FinetuneConfig, Kind
 from adaptkit.model_uses import Use
@@ -42,6 +44,7 @@ class RowKind(TaskKind):
     finetune_kind: ClassVar[Kind]
     prompted_use: ClassVar[Use] = Use.PROMPT
     """What a prompted model is asked for: the likelihood of labels, or text."""
+    has_own_text = True
     rates = LearningRates(full=0.3, adapters=0.6)
     batch_rows = FinetuneConfig.model_fields["trainer"].default.global_batch_size
 
@@ -88,6 +91,10 @@ class RowKind(TaskKind):
             num_bytes=float(sum(sizes)),
             prompt_factor=1.0 + SHOTS,
         )
+
+    def own_texts(self, files: TaskFiles) -> dict[str, list[str]]:
+        parts = self.parts(files)
+        return {name: [question_of(row) for row in parts[name].rows] for name in ("train", "dev")}
 
     def texts(self, task: TaskConfig) -> list[str]:
         return [row.text for row in read(task.train, self.want).rows]
@@ -159,3 +166,13 @@ class RowKind(TaskKind):
         """The prepared rows by split."""
         paths = {"train": files.train, "dev": files.dev, "test": files.test}
         return {name: read(DataConfig(files=[str(path)]), self.want) for name, path in paths.items()}
+
+
+def question_of(row: Row) -> str:
+    """The text of a row without what is to be answered: no label, no completion, no turn of an assistant."""
+    values = row.values
+    if "messages" in values:
+        asked = [message for message in values["messages"] if message["role"] != "assistant"]
+        return "\n".join(map(message_text, asked))
+    unanswered = {role: value for role, value in values.items() if role != "completion"}
+    return replace(row, values=unanswered).text
