@@ -1,5 +1,5 @@
 """Origins of models: what each is trained on, when it is chosen, what a claim without it leaves open. Home of
-study.mixture."""
+report.vocabulary_gain and study.mixture."""
 
 from __future__ import annotations
 
@@ -12,18 +12,23 @@ from tiny_results import LANGUAGE, TICKET, arm_of, results_of
 from tiny_study import study_config, write_texts
 
 from adaptkit.compare.build_stages import build_stages, shares_of, teaching_origins
+from adaptkit.compare.costs import Costs, text_sizes
 from adaptkit.compare.driver import open_study
-from adaptkit.compare.plan import make_plan
+from adaptkit.compare.plan import arm_rows, make_plan
 from adaptkit.compare.stages import pretraining_jobs
-from adaptkit.compare.stages.language import learning_rate
+from adaptkit.compare.stages.language import JOBS, learning_rate
 from adaptkit.compare.stages.language_job import JobOrder
 from adaptkit.compare.stages.pretraining_jobs import Mixed, OwnText, own_text
+from adaptkit.compare.usable_base import why_base_cannot
 from adaptkit.compare.workspace import PreparedFiles
 from adaptkit.data.readers import Row
 from adaptkit.errors import ConfigError, DataError
+from adaptkit.model_uses import Use
 from adaptkit.pretrain.config import PretrainConfig
+from adaptkit.report.vocabulary_gain import vocabulary_sentence
 from adaptkit.run import Run, write_jsonl
 from adaptkit.study.arms import Origin
+from adaptkit.study.base_model import base_shape, with_vocabulary
 from adaptkit.study.budget import Budget
 from adaptkit.study.config import MixedConfig, StudyConfig
 from adaptkit.study.controls import gains_from_text, missing_controls
@@ -308,3 +313,80 @@ def test_what_tapt_forgot_is_its_own_and_counts_among_contenders(tmp_path: Path)
     key = Preference.of(results, task, "forgetting").key
     assert key(arm) > key(results.arm("continued+full"))
     assert forgotten(results, arm, task.model_copy(update={"name": "other"})) == 0.0
+
+
+# More vocabulary
+
+
+def test_continued_with_more_vocabulary_differs_from_continued_by_that_alone(
+    texts: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[PretrainConfig] = []
+    monkeypatch.setattr(pretraining_jobs, "pretrained", lambda workspace, settings: asked.append(settings))
+    monkeypatch.setattr(pretraining_jobs, "text_kind", lambda base: "causal")
+    config = study_config(texts, "extend_vocabulary=40", "arms=[continued, continued-vocabulary]")
+    for origin in (Origin.CONTINUED, Origin.CONTINUED_VOCABULARY):
+        order = prepared_order(tmp_path, config, origin)
+        order.workspace.base_folder = tmp_path  # type: ignore[misc]
+        JOBS[origin].train(order)
+    plain, extended = (settings.model_dump(exclude={"name", "tokenizer"}) for settings in asked)
+    assert plain == extended and plain["replay"] is not None
+    assert [settings.tokenizer.new_tokens for settings in asked] == [0, 40]
+
+
+def test_new_entries_are_paid_for_in_every_step(texts: Path) -> None:
+    config = study_config(texts, "extend_vocabulary=200", "arms=[continued, continued-vocabulary]")
+    shape, kind = base_shape(config)
+    costs = Costs(config, shape, kind, text_sizes(config), {})
+    more = costs.params(Origin.CONTINUED_VOCABULARY) - costs.params(Origin.CONTINUED)
+    assert more == 200 * shape.hidden_size and shape.vocab_size == 512
+    assert costs.text_step(Origin.CONTINUED_VOCABULARY) > costs.text_step(Origin.CONTINUED)
+    assert with_vocabulary(shape, 5).vocab_size == 517
+
+
+@pytest.mark.parametrize(
+    ("override", "what"),
+    [
+        ("arms=[continued-vocabulary]", "set extend_vocabulary"),
+        ("tokenizer.new_tokens=9", "in a study, set extend_vocabulary"),
+        ("extend_vocabulary=2000000", "extend_vocabulary"),
+    ],
+)
+def test_entries_are_asked_for_in_one_place(texts: Path, override: str, what: str) -> None:
+    with pytest.raises(ConfigError, match=what):
+        study_config(texts, override)
+
+
+def test_the_arm_runs_by_itself_where_entries_are_asked_for(texts: Path, tmp_path: Path) -> None:
+    config = study_config(texts, "arms=[]", "extend_vocabulary=40", "tasks=[]")
+    plan = make_plan(config, open_study(config, tmp_path))
+    assert [arm.name for arm in plan.config.parsed_arms][:4] == [
+        *("generic", "continued", "continued-lora", "continued-vocabulary")
+    ]
+    assert {row["arm"] for row in arm_rows(plan)} >= {"continued-vocabulary", "mixed"}, "the dry run has them"
+
+
+def test_a_base_that_takes_no_entries_gives_the_arm_no_start(texts: Path) -> None:
+    config = study_config(texts, "arms=[continued-vocabulary, continued]", "extend_vocabulary=40")
+    continued, extended = config.text_arms[2], config.text_arms[1]
+    assert (continued.name, extended.name) == ("continued", "continued-vocabulary")
+    refused = SimpleNamespace(what="has whole words", fix="take another")
+    base = SimpleNamespace(form="causal", why_not=lambda use, adapter: refused if use is Use.EXTEND else None)
+    assert why_base_cannot(config, base, extended) == "the base has whole words: take another"  # type: ignore[arg-type]
+    assert why_base_cannot(config, base, continued) == ""  # type: ignore[arg-type]
+    headless = SimpleNamespace(form="encoder", why_not=lambda use, adapter: None)
+    assert "no masked-language-model head" in why_base_cannot(config, headless, extended)  # type: ignore[arg-type]
+
+
+def test_how_much_of_a_gain_was_the_vocabulary_is_said_with_its_interval() -> None:
+    levels = {"generic": [2.0] * 3, "continued": [1.80, 1.801, 1.799]}
+    for level, words in ((1.75, "so much of it came with"), (1.85, "cost more"), (1.8002, "no gain by the")):
+        extended = {"continued-vocabulary": [level, level + 0.001, level - 0.001]}
+        results = results_of({**levels, **extended})
+        for cell in results.cells:
+            for row in cell.rows:
+                row["num_tokens"] = 90 if cell.arm == "continued-vocabulary" else 100
+        sentence = vocabulary_sentence(results)
+        assert words in sentence and "in 10.0% fewer tokens" in sentence
+        assert f"is {2.0 - level:+.3f} bits per byte ahead of the base" in sentence
+    assert vocabulary_sentence(results_of(levels)) == ""

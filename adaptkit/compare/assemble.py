@@ -193,8 +193,7 @@ def _text_bytes(
     tokens = read_sealed(trained.cost_path)["tokens"]
     facts = read_record(trained).facts
     per_token = facts["tokenizer"]["bytes_per_token"]
-    replays = origin in (Origin.CONTINUED, Origin.CONTINUED_LORA)
-    replayed = facts.get("replay_share", config.replay_share if replays else 0.0)
+    replayed = facts.get("replay_share", config.replay_share if origin.replays else 0.0)
     there = share * workspace.prepared.data.corpora["domain"].train.num_bytes
     return min(there, tokens * (1 - replayed) * per_token)
 

@@ -69,7 +69,9 @@ def teaching_origins(config: StudyConfig) -> list[Origin]:
     """The trainings that may teach a student: of domain text, and for encoders with its tokenizer."""
     encoders = bool(config.base) and models.model_kind(config.base) in ("masked", "encoder")
     teaching = [origin for origin in language_trainings(config) if origin is not Origin.DISTILLED]
-    return [origin for origin in teaching if origin.learns_domain and not (encoders and origin.starts_random)]
+    return [
+        origin for origin in teaching if origin.learns_domain and not (encoders and origin.own_vocabulary)
+    ]
 
 
 def shares_of(config: StudyConfig, origin: Origin) -> list[float]:

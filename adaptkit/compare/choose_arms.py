@@ -22,7 +22,10 @@ from adaptkit.study.mixture import domain_share, why_no_mixture
 from adaptkit.study.task import TaskConfig
 from adaptkit.study.task_size import BYTES_PER_TOKEN
 
-TEXT_ARMS = (Origin.CONTINUED, Origin.CONTINUED_LORA, Origin.MIXED, Origin.SCRATCH, Origin.PLACEBO)
+TEXT_ARMS = (
+    *(Origin.CONTINUED, Origin.CONTINUED_LORA, Origin.CONTINUED_VOCABULARY),
+    *(Origin.MIXED, Origin.SCRATCH, Origin.PLACEBO),
+)
 JOB_ARMS = (
     Arm(Origin.GENERIC, Adaptation.PROMPT),
     Arm(Origin.GENERIC, Adaptation.PROBE),
@@ -34,7 +37,8 @@ JOB_ARMS = (
     Arm(Origin.TAPT, Adaptation.FULL),
     Arm(Origin.PLACEBO, Adaptation.FULL),
 )
-"""What is run where no arms are named. Distilled students and 4-bit bases are for those who ask for them."""
+"""What is run where no arms are named; continued-vocabulary only where it has entries to add. Distilled
+students and 4-bit bases are for those who ask for them."""
 
 
 @dataclass(frozen=True)
@@ -77,6 +81,8 @@ def choose_arms(
     if config.arms:
         return _named(config, budget, costs, base)
     wanted = [Arm(origin) for origin in TEXT_ARMS] + (list(JOB_ARMS) if config.tasks else [])
+    if not config.extend_vocabulary:
+        wanted.remove(Arm(Origin.CONTINUED_VOCABULARY))
     left_out: list[LeftOutRecord] = []
     arms: list[Arm] = []
     for arm in _without(config, wanted):

@@ -21,7 +21,7 @@ from adaptkit.architecture import architecture
 from adaptkit.data.drawing import PASSAGE_BYTES
 from adaptkit.data.readers import read
 from adaptkit.study.arms import Adaptation, Arm, Origin
-from adaptkit.study.base_model import TextKind
+from adaptkit.study.base_model import TextKind, with_vocabulary
 from adaptkit.study.config import StudyConfig
 from adaptkit.study.task import TEST_SHARE, CorpusConfig, TaskConfig
 from adaptkit.study.task_size import BYTES_PER_TOKEN, TaskSize
@@ -184,6 +184,8 @@ class Costs:
         if origin.starts_random and self.config.base:
             size, vocabulary = self.config.size, self.config.tokenizer.vocab_size
             return architecture(size, vocabulary, kind=self.kind, flops=self.config.budget.amount)
+        if origin is Origin.CONTINUED_VOCABULARY:
+            return with_vocabulary(shape, self.config.extend_vocabulary)
         if origin is Origin.DISTILLED:
             shape = type(shape).from_dict(shape.to_dict())
             shape.num_hidden_layers = max(1, shape.num_hidden_layers // 2)

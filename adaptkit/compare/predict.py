@@ -78,7 +78,7 @@ class Predictor:
         assert key.origin is not None
         general = key.origin is Origin.PLACEBO
         num_bytes = texts.general if general else texts.domain * key.share
-        replays = key.origin in (Origin.CONTINUED, Origin.CONTINUED_LORA) and self.config.replay_share
+        replays = key.origin.replays and self.config.replay_share
         if replays or key.origin is Origin.MIXED:
             num_bytes += texts.general
         flops = stage.flops

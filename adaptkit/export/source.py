@@ -97,7 +97,7 @@ def role_of(origin: str | None, adaptation: str | None) -> ModelRole:
     if origin in ("generic", "tapt"):
         untrained = origin == "generic" and adaptation in (None, "prompt", "probe")
         return ModelRole.GENERIC if untrained else ModelRole.FINETUNED
-    if origin in ("continued", "continued-lora", "mixed", "scratch"):
+    if origin in ("continued", "continued-lora", "continued-vocabulary", "mixed", "scratch"):
         return ModelRole.PRETRAINED
     if origin == "distilled":
         return ModelRole.DISTILLED
@@ -185,7 +185,8 @@ def _origin(run: Run, record: RunRecord) -> str:
         return "distilled"
     if record.recipe is RecipeKind.PRETRAIN:
         if record.base:
-            return "continued"
+            added = (record.facts.get("tokenizer") or {}).get("added")
+            return "continued-vocabulary" if added else "continued"
         return "mixed" if "replay" in record.splits else "scratch"
     base = run_of(local_base(run.path, record.base))
     if base is None:

@@ -136,6 +136,7 @@ def _score(config: PretrainConfig, trained: _Trained, delivered: tuple[PreTraine
         facts={
             "tokenizer": {
                 "vocab_size": len(start.tokenizer),
+                "added": start.added,
                 "bytes_per_token": start.bytes_per_token,
                 "digest": tokenizer_digest(start.tokenizer),
             },

@@ -26,6 +26,7 @@ ORIGIN_ORDER = (
     "generic",
     "continued",
     "continued-lora",
+    "continued-vocabulary",
     "mixed",
     "scratch",
     "distilled",

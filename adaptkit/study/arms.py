@@ -25,6 +25,7 @@ class Origin(StrEnum):
     GENERIC = "generic"
     CONTINUED = "continued"
     CONTINUED_LORA = "continued-lora"
+    CONTINUED_VOCABULARY = "continued-vocabulary"
     MIXED = "mixed"
     SCRATCH = "scratch"
     TAPT = "tapt"
@@ -52,9 +53,19 @@ class Origin(StrEnum):
         return self in (Origin.MIXED, Origin.SCRATCH)
 
     @property
+    def replays(self) -> bool:
+        """Whether it is the base on domain text, with general text mixed in against forgetting."""
+        return self in (Origin.CONTINUED, Origin.CONTINUED_LORA, Origin.CONTINUED_VOCABULARY)
+
+    @property
     def keeps_training(self) -> bool:
         """Whether it is the base after more training."""
-        return self in (Origin.CONTINUED, Origin.CONTINUED_LORA, Origin.TAPT, Origin.PLACEBO)
+        return self.replays or self in (Origin.TAPT, Origin.PLACEBO)
+
+    @property
+    def own_vocabulary(self) -> bool:
+        """Whether its tokens are others than the base's."""
+        return self.starts_random or self is Origin.CONTINUED_VOCABULARY
 
     @property
     def describe(self) -> str:
@@ -89,6 +100,7 @@ ORIGIN_WORDS = {
     Origin.GENERIC: "the base model as it is",
     Origin.CONTINUED: "the base model after more pretraining, all weights, on domain text and replay",
     Origin.CONTINUED_LORA: "the base model after more pretraining, by adapters, on domain text and replay",
+    Origin.CONTINUED_VOCABULARY: "the base model with tokens of the domain added, after the same pretraining",
     Origin.MIXED: "random weights and a domain tokenizer, pretrained on domain text mixed into general text",
     Origin.SCRATCH: "random weights and a domain tokenizer, pretrained on the domain text alone",
     Origin.TAPT: "the base model after more pretraining on the text of the task's own training rows",

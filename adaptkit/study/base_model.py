@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from pathlib import Path
 from typing import Any, Literal
 
@@ -23,6 +24,13 @@ def base_shape(config: StudyConfig) -> tuple[Any, TextKind]:
     if config.base:
         return saved_shape(config.base), text_kind(config.base)
     return architecture(config.size, config.tokenizer.vocab_size, flops=config.base_flops), "causal"
+
+
+def with_vocabulary(shape: Any, num_entries: int) -> Any:
+    """A copy of a transformers config with so many more vocabulary entries."""
+    larger = copy.deepcopy(shape)
+    larger.get_text_config().vocab_size += num_entries
+    return larger
 
 
 def text_kind(path: str | Path) -> TextKind:

@@ -99,6 +99,10 @@ class StudyConfig(Config):
     """The domain tokenizer (and the general one of a base made on the spot)."""
     replay_share: Share = Field(0.1, lt=1)
     """Share of general text mixed into continued pretraining."""
+    extend_vocabulary: Annotated[Count, in_unit("vocabulary entries")] = Field(0, le=1_000_000)
+    """Entries learnt from the domain text that the arm continued-vocabulary adds to the base's tokenizer, at
+    most; the arm is otherwise that of continued, so what lies between the two is the vocabulary's. 0 adds
+    none and has no such arm."""
     mixed: MixedConfig = MixedConfig()
     """The mixture of the origin `mixed`."""
     tapt: TaptConfig = TaptConfig()
@@ -139,6 +143,13 @@ class StudyConfig(Config):
             raise ValueError(
                 "give `base` (a HF folder or hub id), or `base_flops` to make one from the general text"
             )
+        if self.tokenizer.new_tokens:
+            raise ValueError("tokenizer.new_tokens is for `pretrain`: in a study, set extend_vocabulary")
+        extending = {arm.origin: arm.name for arm in map(Arm.parse, self.arms)}.get(
+            Origin.CONTINUED_VOCABULARY
+        )
+        if extending and not self.extend_vocabulary:
+            raise ValueError(f"'{extending}' adds entries to the base's vocabulary: set extend_vocabulary")
         if taken := [key for key in DECIDED_BY_PLAN if key in self.trainer.model_fields_set]:
             raise ValueError(f"trainer.{taken[0]} is decided by the plan: from budget, trials and seeds")
         return self

@@ -14,7 +14,9 @@ from adaptkit.study.arms import ARMS
 from adaptkit.study.record import ArmRecord, TaskRecord
 from adaptkit.study.results import BASELINE, Results, is_language
 
-DOMAIN_TRAINED = frozenset({"continued", "continued-lora", "mixed", "scratch", "distilled"})
+DOMAIN_TRAINED = frozenset(
+    {"continued", "continued-lora", "continued-vocabulary", "mixed", "scratch", "distilled"}
+)
 """Origins that were pretrained on the domain text. `tapt` is none of them: it needs no more than the rows of
 the task, so what domain text adds has to be more than it reaches."""
 OWN = frozenset({"mixed", "scratch", "distilled"})

@@ -25,7 +25,7 @@ BYTES_PER_TOKEN = 3.0
 """Where no tokenizer was measured."""
 _ORIGINS = (
     *(BASELINE, "generic", "placebo", "tapt"),
-    *("continued-lora", "continued", "mixed", "scratch", "distilled"),
+    *("continued-lora", "continued", "continued-vocabulary", "mixed", "scratch", "distilled"),
 )
 _ADAPTATIONS = ("prompt", "rag", "probe", "lora", "qlora", "full")
 

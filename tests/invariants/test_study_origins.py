@@ -9,9 +9,12 @@ from pathlib import Path
 import pytest
 from tiny_study import study_config, write_texts
 
+from adaptkit import models
 from adaptkit.compare.driver import StudyOutcome, compare
-from adaptkit.compare.workspace import Workspace
+from adaptkit.compare.workspace import Workspace, documents
 from adaptkit.config import load
+from adaptkit.models import load_tokenizer
+from adaptkit.models.control_tokens import encode
 from adaptkit.pretrain.config import PretrainConfig
 from adaptkit.run import Run, read_json
 from adaptkit.run_record import read_record
@@ -21,8 +24,14 @@ from adaptkit.study.record import StudyRecord, read_study
 from adaptkit.study.results import collect
 from adaptkit.study.verdict import judge
 
-ARMS = "arms=[generic+full, mixed+full, tapt+full, tapt+lora]"
-SETTINGS = ("budget.trials=1", "tapt.repetitions=3", "mixed.domain_share=0.4", "tasks.0.max_epochs=1")
+ARMS = "arms=[generic+full, mixed+full, tapt+full, tapt+lora, continued, continued-vocabulary]"
+SETTINGS = (
+    "extend_vocabulary=40",
+    "budget.trials=1",
+    "tapt.repetitions=3",
+    "mixed.domain_share=0.4",
+    "tasks.0.max_epochs=1",
+)
 
 
 @pytest.fixture(scope="module")
@@ -72,7 +81,8 @@ def test_mixed_spends_what_scratch_may_and_reads_both_texts(study, record: Study
 
 def test_what_mixed_and_tapt_forget_is_measured_on_general_text(record: StudyRecord) -> None:
     measured = {(row.arm, row.task) for row in record.forgetting if row.suite == "general"}
-    assert measured == {("generic", None), ("mixed", None), ("tapt", "mood")}
+    continued = {("continued", None), ("continued-vocabulary", None)}
+    assert measured == {("generic", None), ("mixed", None), ("tapt", "mood"), *continued}
 
 
 def test_tapt_learns_the_text_of_training_rows_and_is_paid_from_the_same_budget(
@@ -92,6 +102,24 @@ def test_tapt_learns_the_text_of_training_rows_and_is_paid_from_the_same_budget(
         assert spend.reason == "tapt.repetitions: 3 passes over the text of its rows were made"
     (own,) = {score.paid_by[0] for score in record.scores if score.arm == "tapt+full" and score.seed == 0}
     assert own == run.path.name, "both arms pay for the pretraining that they start from"
+
+
+def test_a_base_with_more_vocabulary_is_saved_whole_and_spends_what_continued_may(
+    study, record: StudyRecord
+) -> None:
+    run, plain = trained(study, Origin.CONTINUED_VOCABULARY), trained(study, Origin.CONTINUED)
+    tokenizer, base = (load_tokenizer(one.model) for one in (run, plain))
+    assert read_record(run).facts["tokenizer"]["added"] == len(tokenizer) - len(base) == 40
+    assert models.load(run.model, "causal").get_input_embeddings().weight.shape[0] == len(tokenizer)
+    assert tokenizer.chat_template == base.chat_template
+    root = Workspace(study[0].study_path)
+    for _, text in documents(root.files.test("domain")):
+        ids = encode(tokenizer, [text], special=False)[0]
+        assert tokenizer.decode(ids) == text and len(ids) <= len(encode(base, [text], special=False)[0])
+    for arm in ("continued", "continued-vocabulary"):
+        spend = next(row for row in record.spends if (row.arm, row.task) == (arm, "language"))
+        assert 0.9 < spend.spent / spend.granted <= 1
+    assert "To continued, which differs by the vocabulary alone" in study[0].report_path.read_text()
 
 
 def test_the_study_is_judged_and_says_of_tapt_what_it_is(study) -> None:

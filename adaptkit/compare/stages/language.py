@@ -16,6 +16,7 @@ from adaptkit.compare.stages.distillation_job import Distillation
 from adaptkit.compare.stages.language_job import JobOrder, LanguageJob
 from adaptkit.compare.stages.pretraining_jobs import (
     Continued,
+    ContinuedVocabulary,
     KeepTraining,
     Mixed,
     OwnText,
@@ -45,6 +46,7 @@ from adaptkit.trainer.config import TrainerConfig
 JOBS: dict[Origin, LanguageJob] = {
     Origin.CONTINUED: Continued(),
     Origin.CONTINUED_LORA: Continued(),
+    Origin.CONTINUED_VOCABULARY: ContinuedVocabulary(),
     Origin.MIXED: Mixed(),
     Origin.SCRATCH: Scratch(),
     Origin.TAPT: OwnText(),

@@ -16,7 +16,7 @@ from adaptkit.pretrain.config import PretrainConfig
 from adaptkit.pretrain.recipe import pretrain
 from adaptkit.run import Run, write_jsonl
 from adaptkit.run_record import RecipeKind, RunRecord
-from adaptkit.study.base_model import text_kind
+from adaptkit.study.base_model import text_kind, with_vocabulary
 from adaptkit.study.config import StudyConfig
 from adaptkit.study.mixture import domain_share
 from adaptkit.study.spend import meta_model
@@ -100,12 +100,16 @@ class KeepTraining(LanguageJob):
             dev=files(self.dev_file(order)),
             flops=order.flops,
             size=config.size,
-            tokenizer=config.tokenizer.model_copy(update={"path": ""}),
+            tokenizer=config.tokenizer.model_copy(update={"path": "", "new_tokens": self.new_tokens(config)}),
             adapter=order.adapter,
             trainer=order.trainer,
             **self.replay(workspace),
         )
         return pretrained(workspace, settings)
+
+    def new_tokens(self, config: StudyConfig) -> int:
+        """Entries that are added to the base's vocabulary."""
+        return 0
 
     def replay(self, workspace: Workspace) -> dict[str, Any]:
         """General text that is mixed in."""
@@ -118,6 +122,17 @@ class Continued(KeepTraining):
     def replay(self, workspace: Workspace) -> dict[str, Any]:
         share = workspace.config.replay_share
         return {"replay": files(workspace.files.train("general")), "replay_share": share} if share else {}
+
+
+class ContinuedVocabulary(Continued):
+    """The same with entries of the domain added to the base's vocabulary."""
+
+    def new_tokens(self, config: StudyConfig) -> int:
+        return config.extend_vocabulary
+
+    def subject(self, order: JobOrder) -> Subject:
+        base, num_new = order.workspace.base_folder, self.new_tokens(order.workspace.config)
+        return Subject(meta_model(with_vocabulary(saved_shape(base), num_new), text_kind(base)), base)
 
 
 class OwnText(KeepTraining):
