@@ -9,7 +9,9 @@ class Use(StrEnum):
     """What a model is wanted for."""
 
     CONTINUE = "continue"
-    """More pretraining: `pretrain` with a base, and the arms continued, continued-lora and placebo."""
+    """More pretraining: `pretrain` with a base, and the arms continued, continued-lora, tapt and placebo."""
+    EXTEND = "extend"
+    """More pretraining with entries added to the vocabulary: the arm continued-vocabulary."""
     PROMPT = "prompt"
     """Labels by their likelihood after a prompt."""
     PROBE = "probe"

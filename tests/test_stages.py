@@ -27,8 +27,8 @@ def test_learning_rates_are_centred_by_what_a_job_moves() -> None:
     assert Scratch().rate_share(False) == SCRATCH_RATE == 2.0
     assert Continued().rate_share(False) == Placebo().rate_share(False) == FULL_RATE == 0.5
     assert KeepTraining().rate_share(True) == Continued().rate_share(True) == ADAPTER_RATE == 3.0
-    assert RestoreTexts("domain").rate_share(False) == RATE
-    assert RestoreTexts("domain").rate_share(True) == pytest.approx(RATE * 6)
+    assert RestoreTexts(Continued()).rate_share(False) == RATE
+    assert RestoreTexts(Continued()).rate_share(True) == pytest.approx(RATE * 6)
 
 
 class Sized(Scratch):
@@ -43,7 +43,7 @@ def order_of(flops: float, trials: int, tried: list[tuple[float, float]]) -> Job
     workspace = SimpleNamespace(
         budget=Budget(1e12, 1e12, trials, 0.1, 2),
         config=study_settings(),
-        language_trials=lambda origin, num: [
+        language_trials=lambda origin, num, task: [
             SimpleNamespace(learning_rate=rate, dev=loss) for rate, loss in tried[:num]
         ],
     )

@@ -57,6 +57,10 @@ def _why_unspent(plan: Plan, root: Path, arm: Arm, task: str, scores: Sequence[S
     run = Run(root / scores[0].run)
     cost, steps = read_sealed(run.cost_path), read_record(run).num_steps
     one_step = (cost["flops"] - cost.get("scoring_flops", 0.0)) / steps
+    on_text = flops_of(root, scores[0].paid_by[:1])
+    if arm.origin.per_task and on_text < WHOLE * plan.budget.run(plan.budget.text):
+        passes = f"{plan.config.tapt.repetitions:g} passes over the text of its rows"
+        return f"tapt.repetitions: {passes} were made"
     granted = plan.budget.run(plan.budget.on_task(arm.origin))
     if granted - cost["flops"] > MORE_THAN_ROUNDING * one_step:
         return f"max_epochs: {plan.config.task(task).max_epochs} passes over the rows were made"

@@ -257,7 +257,7 @@ def _arm_of(key: StageKey) -> tuple[str, str] | None:
     if key.kind is StageKind.BASE:
         return Origin.GENERIC.value, LANGUAGE
     if key.origin is not None:
-        return key.origin.value, LANGUAGE
+        return key.origin.value, key.task or LANGUAGE
     if key.arm is not None and key.task is not None:
         return key.arm.name, key.task
     return None

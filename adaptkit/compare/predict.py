@@ -78,10 +78,15 @@ class Predictor:
         assert key.origin is not None
         general = key.origin is Origin.PLACEBO
         num_bytes = texts.general if general else texts.domain * key.share
-        if key.origin in (Origin.CONTINUED, Origin.CONTINUED_LORA) and self.config.replay_share:
+        replays = key.origin.replays and self.config.replay_share
+        if replays or key.origin is Origin.MIXED:
             num_bytes += texts.general
+        flops = stage.flops
+        if key.task is not None:
+            num_bytes, most = self.costs.tasks[key.task].num_bytes, self.costs.text_most(key.origin, key.task)
+            flops = min(flops, most + self.costs.text_scoring(key.origin, key.task))
         answers = 0.0 if key.trial is not None else self.costs.text_answers(key.origin)
-        return self._tokenising(num_bytes) + self._computing(stage.flops + answers)
+        return self._tokenising(num_bytes) + self._computing(flops + answers)
 
     def _task(self, stage: Stage) -> float:
         key = stage.key

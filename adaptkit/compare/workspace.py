@@ -177,13 +177,15 @@ class Workspace:
     def base(self) -> BaseResult:
         return read_result(result_path(self.path, BASE), BaseResult)
 
-    def language(self, origin: Origin, seed: int, share: float = 1.0) -> LanguageResult:
-        key = StageKey.for_language(origin, seed=seed, share=share)
+    def language(
+        self, origin: Origin, seed: int, share: float = 1.0, task: str | None = None
+    ) -> LanguageResult:
+        key = StageKey.for_language(origin, seed=seed, share=share, task=task)
         return read_result(result_path(self.path, key), LanguageResult)
 
-    def language_trials(self, origin: Origin, num: int) -> list[LanguageResult]:
+    def language_trials(self, origin: Origin, num: int, task: str | None = None) -> list[LanguageResult]:
         """The first trials of a training on text."""
-        keys = [StageKey.for_language(origin, trial=i) for i in range(num)]
+        keys = [StageKey.for_language(origin, trial=i, task=task) for i in range(num)]
         return [read_result(result_path(self.path, key), LanguageResult) for key in keys]
 
     def task(self, name: str, arm: Arm, seed: int) -> TaskResult:

@@ -70,7 +70,7 @@ class ExportRecord(Record):
     """What its config calls the study."""
     arm: str | None = None
     origin: str | None = None
-    """What the weights started from: generic, continued, scratch, placebo, distilled."""
+    """What the weights started from: generic, continued, mixed, scratch, placebo, distilled."""
     adaptation: str | None = None
     """How the task was learnt: prompt, probe, lora, qlora, full; None for a language model."""
     task: str | None = None

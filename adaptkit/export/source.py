@@ -59,7 +59,7 @@ class Source:
         study: the directory of the study it stands for; None outside a study.
         study_name: what the study's config calls it; None outside a study.
         arm: name of the study's arm, for people, never taken apart; None outside a study.
-        origin: what its weights started from: generic, continued, scratch, placebo or distilled.
+        origin: what its weights started from: generic, continued, mixed, scratch, placebo or distilled.
         adaptation: how it learnt its task: prompt, probe, lora, qlora or full; None where it learnt none.
         task: name of the task it answers; in a study also `language`; None for a language model outside one.
         seed: of the study's seeds, the one behind this model; None outside a study.
@@ -104,10 +104,10 @@ class Source:
 
 def role_of(origin: str | None, adaptation: str | None) -> ModelRole:
     """Derive the part that a model plays from its origin and adaptation."""
-    if origin == "generic":
-        untrained = adaptation in (None, "prompt", "probe")
+    if origin in ("generic", "tapt"):
+        untrained = origin == "generic" and adaptation in (None, "prompt", "probe")
         return ModelRole.GENERIC if untrained else ModelRole.FINETUNED
-    if origin in ("continued", "scratch"):
+    if origin in ("continued", "continued-lora", "continued-vocabulary", "mixed", "scratch"):
         return ModelRole.PRETRAINED
     if origin == "distilled":
         return ModelRole.DISTILLED
@@ -195,7 +195,10 @@ def _origin(run: Run, record: RunRecord) -> str:
     if record.recipe is RecipeKind.DISTILL:
         return "distilled"
     if record.recipe is RecipeKind.PRETRAIN:
-        return "continued" if record.base else "scratch"
+        if record.base:
+            added = (record.facts.get("tokenizer") or {}).get("added")
+            return "continued-vocabulary" if added else "continued"
+        return "mixed" if "replay" in record.splits else "scratch"
     base = run_of(local_base(run.path, record.base))
     if base is None:
         return "generic"

@@ -24,6 +24,7 @@ from adaptkit.adapters import AdapterConfig
 from adaptkit.errors import ConfigError, ModelError
 from adaptkit.model_uses import Use
 from adaptkit.models import twin
+from adaptkit.models.fixed_vocabulary import why_fixed
 from adaptkit.models.folder import (
     ENCODER_DECODER,
     ENCODER_DECODER_FIX,
@@ -85,6 +86,8 @@ class Capabilities:
 
     def why_not(self, use: Use, adapter: AdapterConfig | None = None) -> ModelError | None:
         """Why the model cannot be used so, and what to do; None where it can."""
+        if use is Use.EXTEND:
+            return self.why_not(Use.CONTINUE, adapter) or self._fixed_vocabulary()
         refusal = self.broken or self._by_files(use)
         if refusal is None and use is not Use.SERVE:
             refusal = _tried(_Question(self, use, adapter))
@@ -132,6 +135,11 @@ class Capabilities:
                 "use student.start=fresh, which makes a Llama or a ModernBERT",
             )
         return None
+
+    def _fixed_vocabulary(self) -> ModelError | None:
+        """Why no entries can be added to its vocabulary."""
+        fixed = why_fixed(load_tokenizer(self.folder))
+        return None if fixed is None else self._refusal(*fixed)
 
     def _refusal(self, what: str, fix: str) -> ModelError:
         return ModelError(what, where=str(self.folder), fix=fix)

@@ -17,8 +17,10 @@ _BASELINES = {"word-features": "spelling and known names of words"}
 _BY_ORIGIN = {
     BASELINE: "Word counts are enough. No language model is needed.",
     "placebo": "Train the generic model for longer. Your text is not what helps.",
+    "tapt": "Pretrain the generic model on the text of the task's own rows first. No other text is needed.",
     "continued": "Keep pretraining the generic model on your text.",
     "continued-lora": "Keep pretraining the generic model on your text, with adapters.",
+    "continued-vocabulary": "Add words of your text to the generic model, and keep pretraining it on that.",
     "mixed": "Pretrain a small model of your own, with general text mixed in.",
     "scratch": "Pretrain a small model of your own.",
     "distilled": "Distil a smaller model of your own.",
@@ -36,8 +38,10 @@ _PLAIN_ORIGIN = {
     BASELINE: "word counts",
     "generic": "the generic model",
     "placebo": "the generic model, trained for longer",
+    "tapt": "the generic model, pretrained on the text of the task's own rows",
     "continued": "the generic model, pretrained on your text",
     "continued-lora": "the generic model, pretrained on your text with adapters",
+    "continued-vocabulary": "the generic model, pretrained on your text with words of it added",
     "mixed": "a small model of your own, with general text mixed in",
     "scratch": "a small model of your own",
     "distilled": "a smaller model of your own",
@@ -107,7 +111,7 @@ def meaning(verdict: Verdict, results: Results) -> str:
         return f"{text}, and nothing else ran."
     against = f"{main.rival} with {scores.mean(main.rival):.3f}"
     if main.outcome == "gain":
-        asked = "without pretraining on your text"
+        asked = "without your domain text" if main.own_text else "without pretraining on your text"
         if main.ledger == "text":
             asked = "by keeping on with the base"
         text += f"; the best {asked} is {against}."
@@ -137,7 +141,9 @@ def _other_side(main: TaskVerdict, results: Results) -> str:
     scores = results.replicates(main.task)
     sign = 1 if main.higher_is_better else -1
     best = max(gaining, key=lambda name: sign * scores.mean(name))
-    what = "with pretraining on your text" if main.ledger == "jobs" else "of your own"
+    what = "of your own"
+    if main.ledger == "jobs":
+        what = "with pretraining on your domain text" if main.own_text else "with pretraining on your text"
     return f" The best {what}, {best}, reaches {scores.mean(best):.3f}."
 
 
@@ -214,6 +220,8 @@ def outcome_text(verdict: TaskVerdict) -> str:
     """A cell of the verdict table."""
     if verdict.ledger == "text":
         words = {"gain": "a model of one's own pays", "no gain": "the base is enough"}
+    elif verdict.own_text:
+        words = {"gain": "the domain text pays", "no gain": "the domain text is not needed"}
     else:
         words = {"gain": "pretraining pays", "no gain": "pretraining is not needed"}
     return words.get(verdict.outcome, verdict.outcome)

@@ -26,9 +26,11 @@ ORIGIN_ORDER = (
     "generic",
     "continued",
     "continued-lora",
+    "continued-vocabulary",
     "mixed",
     "scratch",
     "distilled",
+    "tapt",
     "placebo",
 )
 COST_COLUMNS = ("FLOPs", "time", "peak memory", "tokens/s")

@@ -17,6 +17,7 @@ from adaptkit.report import data_tables, figures, prose, tables
 from adaptkit.report.caveats import limits
 from adaptkit.report.ledger import left_out_sentences, spend_rows, time_sentence
 from adaptkit.report.manners import HABITS, manners
+from adaptkit.report.vocabulary_gain import vocabulary_saving, vocabulary_sentence
 from adaptkit.run import Run, write_sealed, write_text
 from adaptkit.study import forecast
 from adaptkit.study.flips import flips
@@ -123,7 +124,8 @@ def report_context(results: Results, verdict: Verdict) -> dict[str, Any]:
         "cuts": data_tables.cut_rows(record.data),
         "test_sets": data_tables.judged_rows(record.data),
         "shifts": data_tables.shift_sentences(record.data),
-        "vocabulary_saving": _vocabulary_saving(record),
+        "vocabulary_saving": vocabulary_saving(record),
+        "vocabulary_sentence": vocabulary_sentence(results),
         "tuning": _trials(record),
         "manifest": manifest,
         "date": (manifest.get("finished") or manifest.get("created") or "")[:10],
@@ -151,14 +153,6 @@ def _corpora(record: StudyRecord) -> list[CorpusRow]:
             licences = ", ".join(sorted(split.licences))
             rows.append(CorpusRow(name, part, split.documents, split.num_bytes, licences, split.digest))
     return rows
-
-
-def _vocabulary_saving(record: StudyRecord) -> float | None:
-    """Share of tokens that the domain tokenizer saves on domain text; None without both tokenizers."""
-    generic, domain = (record.data.tokenizers.get(name) for name in ("generic", "domain"))
-    if generic is None or domain is None:
-        return None
-    return 1 - generic.bytes_per_token / domain.bytes_per_token
 
 
 def _trials(record: StudyRecord) -> list[tuple[str, list[TrialRecord]]]:

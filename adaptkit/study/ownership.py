@@ -23,7 +23,10 @@ BYTES_PER_WEIGHT = 4.0
 """Of a model served as it was trained."""
 BYTES_PER_TOKEN = 3.0
 """Where no tokenizer was measured."""
-_ORIGINS = (BASELINE, "generic", "placebo", "continued-lora", "continued", "mixed", "scratch", "distilled")
+_ORIGINS = (
+    *(BASELINE, "generic", "placebo", "tapt"),
+    *("continued-lora", "continued", "continued-vocabulary", "mixed", "scratch", "distilled"),
+)
 _ADAPTATIONS = ("prompt", "rag", "probe", "lora", "qlora", "full")
 
 

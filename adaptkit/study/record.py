@@ -43,6 +43,9 @@ class TaskRecord(Record):
     margin: float
     """Relative for text (a share of the best arm's score), absolute otherwise."""
     labels: tuple[str, ...] = ()
+    controls: tuple[str, ...] = ()
+    """Arms that a claim on it needs, of those that came after the first release: a study is judged by the
+    arms that it could have run."""
 
 
 class ScoreRecord(Record):
@@ -89,12 +92,14 @@ class TuningRecord(Record):
 
 
 class ForgettingRecord(Record):
-    """Where the scores of an arm of the text ledger on general text are."""
+    """Where the scores of an arm of the text ledger, or of an origin of its own, on general text are."""
 
     arm: str
     seed: int
     run: str
     suite: str
+    task: str | None = None
+    """On whose rows' text the origin was trained; None for an arm of the text ledger."""
 
 
 class BaseRecord(Record):

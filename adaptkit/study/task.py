@@ -238,6 +238,8 @@ class TaskKind(ABC):
     """Adaptations that give no answer to it."""
     asks: ClassVar[frozenset[str]] = frozenset()
     """Which of `PROMPT_FIELDS` its prompts are made of; none for a kind that is not prompted."""
+    has_own_text: ClassVar[bool] = False
+    """Whether its training rows are texts that a model can be pretrained on: see `own_texts`."""
     rates: ClassVar[LearningRates]
     batch_rows: ClassVar[int]
     """Rows of an optimizer step."""
@@ -259,6 +261,10 @@ class TaskKind(ABC):
     def clusters(self, files: TaskFiles, rows: CorpusRows) -> dict[str, str]:
         """Test item -> what it belongs to, by the ids that the item rows of arms have."""
         return {row.id: row.cluster for row in rows.test.rows}
+
+    def own_texts(self, files: TaskFiles) -> dict[str, list[str]]:
+        """Texts of its rows without labels or answers: of `train` to pretrain on, of `dev` to judge by."""
+        return {}
 
     @abstractmethod
     def size(self, task: TaskConfig) -> TaskSize:

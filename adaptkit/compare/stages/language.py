@@ -16,7 +16,10 @@ from adaptkit.compare.stages.distillation_job import Distillation
 from adaptkit.compare.stages.language_job import JobOrder, LanguageJob
 from adaptkit.compare.stages.pretraining_jobs import (
     Continued,
+    ContinuedVocabulary,
     KeepTraining,
+    Mixed,
+    OwnText,
     Placebo,
     Scratch,
     from_scratch,
@@ -44,7 +47,10 @@ from adaptkit.trainer.config import TrainerConfig
 JOBS: dict[Origin, LanguageJob] = {
     Origin.CONTINUED: Continued(),
     Origin.CONTINUED_LORA: Continued(),
+    Origin.CONTINUED_VOCABULARY: ContinuedVocabulary(),
+    Origin.MIXED: Mixed(),
     Origin.SCRATCH: Scratch(),
+    Origin.TAPT: OwnText(),
     Origin.PLACEBO: Placebo(),
     Origin.DISTILLED: Distillation(),
 }
@@ -54,7 +60,7 @@ def job_of(workspace: Workspace, origin: Origin) -> LanguageJob:
     """How a training on text is done on this study's base."""
     way = JOBS[origin]
     if isinstance(way, KeepTraining) and is_headless(workspace.base_folder):
-        return RestoreTexts(way.text)
+        return RestoreTexts(way)
     return way
 
 
@@ -105,10 +111,10 @@ def language(workspace: Workspace, stage: Stage, threads: int) -> LanguageResult
     key = stage.key
     assert key.origin is not None
     trial = key.trial is not None
-    order = JobOrder(workspace, key.origin, key.share, stage.flops, key.seed, threads)
+    order = JobOrder(workspace, key.origin, key.share, stage.flops, key.seed, threads, task=key.task)
     job = job_of(workspace, key.origin)
     rate, scoring = learning_rate(job, order, key.trial), job.scoring_flops(order)
-    spare = after_scoring(stage.flops, scoring, stage.describe)
+    spare = min(after_scoring(stage.flops, scoring, stage.describe), job.most_flops(order))
     run, dev = job.train(replace(order, learning_rate=rate, flops=spare))
     charge_scoring(run, scoring)
     tidy(run, keep_model=not trial)
@@ -139,10 +145,11 @@ def learning_rate(job: LanguageJob, order: JobOrder, trial: int | None) -> float
     if not budget.num_trials:
         return rates[0]
     if trial is not None:
-        tried = workspace.language_trials(order.origin, budget.trials)
+        tried = workspace.language_trials(order.origin, budget.trials, order.task)
         return one_more([result.learning_rate for result in tried], [result.dev for result in tried])
-    best = min(workspace.language_trials(order.origin, budget.num_trials), key=lambda result: result.dev)
-    return for_length(best.learning_rate, budget.trial(budget.text), order.flops)
+    trials = workspace.language_trials(order.origin, budget.num_trials, order.task)
+    best, most = min(trials, key=lambda result: result.dev), job.most_flops(order)
+    return for_length(best.learning_rate, min(budget.trial(budget.text), most), min(order.flops, most))
 
 
 def _train_tokenizer(workspace: Workspace, text: str) -> tuple[Path, Run | None]:

@@ -27,7 +27,7 @@ def task(workspace: Workspace, stage: Stage, threads: int) -> TaskResult:
     key = stage.key
     assert key.arm is not None and key.arm.adaptation is not None and key.task is not None
     settings = workspace.config.task(key.task)
-    origin, origin_run = _origin(workspace, key.arm, key.seed)
+    origin, origin_run = _origin(workspace, settings.name, key.arm, key.seed)
     rate, tried_steps = _learning_rate(workspace, settings, key.arm, origin, key.trial)
     work = Assignment(
         task=settings,
@@ -71,11 +71,11 @@ def baseline(workspace: Workspace, stage: Stage, threads: int) -> BaselineResult
     )
 
 
-def _origin(workspace: Workspace, arm: Arm, seed: int) -> tuple[Path, str | None]:
+def _origin(workspace: Workspace, task: str, arm: Arm, seed: int) -> tuple[Path, str | None]:
     """The model that an arm starts from, and the run that made it."""
     if not arm.origin.learns_text:
         return workspace.base_folder, workspace.base.run
-    trained = workspace.language(arm.origin, seed)
+    trained = workspace.language(arm.origin, seed, task=arm.text_of(task))
     assert trained.model is not None
     return workspace.folder(trained.model), trained.run
 

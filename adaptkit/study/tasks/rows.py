@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar
 
 from adaptkit.data.label_names import check_labels
-from adaptkit.data.readers import DataConfig, Dataset, Want, read
+from adaptkit.data.message_fields import message_text
+from adaptkit.data.readers import DataConfig, Dataset, Row, Want, read
 from adaptkit.data.splitting import hold_out
 from adaptkit.finetune.config import FinetuneConfig, Kind
 from adaptkit.finetune.prompt_formats import num_examples
@@ -58,6 +60,7 @@ class RowKind(TaskKind):
     """The kind of model that is trained; None for the kind that the base is of."""
     prompted_use: ClassVar[Use] = Use.PROMPT
     """What a prompted model is asked for: the likelihood of labels, or text."""
+    has_own_text = True
     rates = LearningRates(full=0.3, adapters=0.6)
     batch_rows = FinetuneConfig.model_fields["trainer"].default.global_batch_size
 
@@ -109,6 +112,9 @@ class RowKind(TaskKind):
     def instruction(self, task: TaskConfig) -> str:
         """The instruction with its labels, as it is described most fully."""
         return task_words(task).block(read(task.train, self.want).labels, described=True)
+    def own_texts(self, files: TaskFiles) -> dict[str, list[str]]:
+        parts = self.parts(files)
+        return {name: [question_of(row) for row in parts[name].rows] for name in ("train", "dev")}
 
     def texts(self, task: TaskConfig) -> list[str]:
         return [row.text for row in read(task.train, self.want).rows]
@@ -203,3 +209,13 @@ def probed(kind: RowKind, work: Assignment, probe: Probe) -> Answers:
     )
     facts = {"chosen": outcome.chosen, "trials": outcome.trials}
     return Answers(outcome.rows, outcome.dev, outcome.cost, facts)
+
+
+def question_of(row: Row) -> str:
+    """The text of a row without what is to be answered: no label, no completion, no turn of an assistant."""
+    values = row.values
+    if "messages" in values:
+        asked = [message for message in values["messages"] if message["role"] != "assistant"]
+        return "\n".join(map(message_text, asked))
+    unanswered = {role: value for role, value in values.items() if role != "completion"}
+    return replace(row, values=unanswered).text
