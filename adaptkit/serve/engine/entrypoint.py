@@ -60,5 +60,8 @@ def end_with_parent(descriptor: int) -> None:
 
 if __name__ in ("__main__", "__mp_main__"):  # processes that vLLM spawns read this file by the second name
     open_or_hide_tiles()
+if __name__ == "__mp_main__" and sys.argv[1:2] == ["serve"]:  # the engine's process compiles
+    _answer_for_vllm()
+    bounded_compile.install()
 if __name__ == "__main__":
     main()
