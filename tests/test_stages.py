@@ -15,7 +15,10 @@ from adaptkit.compare.stages.distillation_job import best_teacher
 from adaptkit.compare.stages.language_job import ADAPTER_RATE, FULL_RATE, JobOrder, Subject
 from adaptkit.compare.stages.pretraining_jobs import SCRATCH_RATE, Continued, KeepTraining, Placebo, Scratch
 from adaptkit.compare.stages.tsdae_job import RATE, RestoreTexts
-from adaptkit.compare.workspace import PreparedFiles
+from adaptkit.compare.workspace import PreparedFiles, read_scores, tidy
+from adaptkit.errors import DataError
+from adaptkit.run import Run, write_json
+from adaptkit.seal import check
 from adaptkit.study.arms import Origin
 from adaptkit.study.budget import Budget
 
@@ -126,3 +129,21 @@ def test_prepared_files_have_one_name_each(tmp_path: Path) -> None:
     assert files.digest() == before
     (tmp_path / "domain.train.jsonl").write_text("b")
     assert files.digest() != before
+
+
+def test_a_tidied_trial_no_longer_lists_the_model_that_is_gone(tmp_path: Path) -> None:
+    run = Run.open(tmp_path, "trial", {"seed": 0})
+    for folder in (run.model, run.checkpoints):
+        write_json(folder / "config.json", {})
+    write_json(run.scores("mood"), {"dev": {"accuracy": 0.5}})
+    run.finish()
+    tidy(run, keep_model=True)
+    check(run.path)
+    assert run.model.exists() and not run.checkpoints.exists()
+    tidy(run, keep_model=False)
+    tidy(run, keep_model=False)
+    check(run.path)
+    assert not run.model.exists() and read_scores(run, "mood")["dev"] == {"accuracy": 0.5}
+    run.scores("mood").write_text("{}")
+    with pytest.raises(DataError, match="this file is damaged"):
+        read_scores(run, "mood")

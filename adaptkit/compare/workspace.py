@@ -21,7 +21,7 @@ from adaptkit.data.readers import DataConfig, Dataset, read
 from adaptkit.models.folder import find
 from adaptkit.run import Run, digest, file_digest, read_json, read_sealed, within_root, write_sealed
 from adaptkit.run_lock import hold
-from adaptkit.seal import check
+from adaptkit.seal import WRITTEN, check
 from adaptkit.study.account_record import LeftOutRecord
 from adaptkit.study.arms import Arm, Origin
 from adaptkit.study.budget import Budget
@@ -279,5 +279,13 @@ def documents(path: Path) -> list[tuple[str, str]]:
 
 def tidy(run: Run, *, keep_model: bool) -> None:
     """A finished run needs no checkpoints; a trial's model is never used again."""
-    for folder in [run.checkpoints] + ([] if keep_model else [run.model]):
-        shutil.rmtree(folder, ignore_errors=True)
+    shutil.rmtree(run.checkpoints, ignore_errors=True)
+    if keep_model or not run.model.exists():
+        return
+    listed = run.manifest().get(WRITTEN, {})
+    run.update_manifest(
+        files_written={
+            name: value for name, value in listed.items() if not name.startswith(f"{run.model.name}/")
+        }
+    )
+    shutil.rmtree(run.model, ignore_errors=True)
