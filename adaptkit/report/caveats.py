@@ -20,6 +20,7 @@ def limits(verdict: Verdict, results: Results) -> list[str]:
         *_limits_of_evidence(verdict, results),
         *lost_manners(results),
         *data_limits(results.record.data),
+        *untuned_rates(results),
         *rates_at_the_edge(results),
         *_limits_of_scope(verdict, results),
     ]
@@ -79,6 +80,17 @@ def unbeaten_baselines(verdict: Verdict, results: Results) -> list[str]:
                 f"{arm.name}, without any language model, {scored}: better than every language model."
             )
     return sentences
+
+
+def untuned_rates(results: Results) -> list[str]:
+    """Studies whose arms train at one rate each, by size and kind."""
+    if results.record.budget.trials > 1:
+        return []
+    suggested = "each arm trained at the one that its size and kind suggest"
+    return [
+        f"No learning rate was tuned: {suggested}. An arm that is far behind, from scratch first of all, "
+        "may need another."
+    ]
 
 
 def rates_at_the_edge(results: Results) -> list[str]:
