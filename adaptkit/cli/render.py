@@ -50,6 +50,7 @@ def plan(planned: dict[str, Any]) -> str:
     time = f"about {duration(planned['seconds_left'])} with {jobs} at once, {memory:.2g} GiB each"
     count = f"{len(stages)} stages, {num_left} to run"
     parts.append(f"{count}, {planned['flops']:.2g} FLOPs in all, {time}")
+    parts += planned["advice"]
     return "\n\n".join(parts)
 
 

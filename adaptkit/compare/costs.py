@@ -8,6 +8,7 @@ small for.
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from dataclasses import dataclass, field
 from typing import Any
@@ -88,6 +89,11 @@ class Costs:
     texts: TextSizes
     tasks: dict[str, TaskSize]
     _models: dict[tuple[Origin, str], nn.Module] = field(default_factory=dict)
+
+    def under(self, config: StudyConfig) -> Costs:
+        """The same study under another budget; models whose size follows from the budget are built anew."""
+        known = self._models if config.size.params else {}
+        return dataclasses.replace(self, config=config, _models=known)
 
     def params(self, origin: Origin) -> int:
         """Parameters of the model that arms of an origin have."""

@@ -14,10 +14,12 @@ from typing import Any
 from adaptkit.compare.assemble import study_record
 from adaptkit.compare.cut_tasks import cut_sentences
 from adaptkit.compare.executor import execute
-from adaptkit.compare.plan import keep_plan, make_plan, plan_json
+from adaptkit.compare.fitting_budget import out_of_proportion
+from adaptkit.compare.plan import Measured, keep_plan, make_plan, plan_json
 from adaptkit.compare.progress import Progress
 from adaptkit.compare.stages.run import run_stage
-from adaptkit.compare.workspace import forget_stages
+from adaptkit.compare.workspace import forget_stages, result_path
+from adaptkit.config import load
 from adaptkit.notices import tell
 from adaptkit.report.write import write_report
 from adaptkit.run import Run
@@ -25,6 +27,7 @@ from adaptkit.run_lock import hold
 from adaptkit.study.config import DECIDED_BY_PLAN, StudyConfig
 from adaptkit.study.inputs import input_digests
 from adaptkit.study.record import write_study
+from adaptkit.study.stage_record import BaselineResult, StageKind, read_result
 
 
 @dataclass(frozen=True)
@@ -68,7 +71,7 @@ def compare(
         forget_stages(run.path)
     plan = make_plan(config, run)
     if dry_run:
-        return plan_json(plan, run.path)
+        return {**plan_json(plan, run.path), "advice": out_of_proportion(plan)}
     for task, sentence in cut_sentences(plan.config).items():
         tell(f"{task}: {sentence}")
     hold(run)
@@ -81,6 +84,28 @@ def compare(
     write_study(run.path, record)
     watcher.compare(record)
     return conclude(run)
+
+
+def answer_without_models(
+    path: Path, measured: Measured, root: Path
+) -> tuple[tuple[BaselineResult, ...], tuple[str, ...]]:
+    """Prepare the data of the study whose config is `path` and run its baselines; `compare` goes on there.
+
+    Args:
+        measured: what a plan of this study is made from.
+    Returns: what the baselines reach, and the arms that the budget has no room for.
+    """
+    config = load(StudyConfig, path).config
+    run = open_study(config, root)
+    hold(run)
+    run.start()
+    plan = keep_plan(measured.plan(measured.decide()), run.path)
+    first = [stage for stage in plan.stages if stage.key.kind in (StageKind.PREPARE, StageKind.BASELINE)]
+    with Progress(plan, run.path) as watcher:
+        execute(run.path, first, worker=run_stage, executor="local", jobs=plan.machine.jobs, watcher=watcher)
+    results = [result_path(run.path, stage.key) for stage in first if stage.key.kind is StageKind.BASELINE]
+    left_out = tuple(dict.fromkeys(row.arm for row in plan.fixed.left_out))
+    return tuple(read_result(path, BaselineResult) for path in results), left_out
 
 
 def conclude(run: Run) -> StudyOutcome:

@@ -43,14 +43,18 @@ class Plan:
     Attributes:
         config: the study's, with its arms and lengths.
         fixed: what a resumed study keeps.
-        machine: this machine now.
+        measured: what it was made from.
     """
 
     config: StudyConfig
     fixed: Fixed
-    machine: Machine
+    measured: Measured
     stages: list[Stage]
     predictor: Predictor
+
+    @property
+    def machine(self) -> Machine:
+        return self.measured.machine
 
     @property
     def budget(self) -> Budget:
@@ -74,12 +78,59 @@ class Plan:
         return wall_seconds(left, self.seconds, self.machine.jobs)
 
 
-def make_plan(config: StudyConfig, run: Run) -> Plan:
-    """The plan of `config`; nothing is written.
+@dataclass(frozen=True)
+class Measured:
+    """What a plan is made from: the study, this machine, and what everything costs.
 
-    Raises: BudgetError where the budget buys too little, or the study costs more than it may; ConfigError for
-        lengths that a model has no positions for, and for arms that give nothing to score; ModelError for a
-        base that no arm can start from.
+    Attributes:
+        config: the study's, with the lengths of its tasks.
+        base: what the generic model can be used for; None for one that is made on the spot.
+        base_budgets: what making that one costs, in budgets of an arm; 0 leaves it as the config says.
+    """
+
+    config: StudyConfig
+    base: Capabilities | None
+    machine: Machine
+    costs: Costs
+    base_budgets: float = 0.0
+
+    def under(self, amount: float) -> Measured:
+        """The same study under another budget."""
+        budget = self.config.budget.model_copy(update={"amount": amount})
+        base_flops = self.base_budgets * amount or self.config.base_flops
+        config = self.config.model_copy(update={"budget": budget, "base_flops": base_flops})
+        return dataclasses.replace(self, config=config, costs=self.costs.under(config))
+
+    def decide(self) -> Fixed:
+        """Choose the arms under the study's budget.
+
+        Raises: BudgetError where it buys too little.
+        """
+        config = self.config
+        budget = grant(
+            config.budget,
+            flops_per_token=self.machine.flops_per_token,
+            flops_per_second=self.machine.flops_per_second,
+            num_seeds=config.seeds,
+            has_tasks=bool(config.tasks),
+        )
+        choice = choose_arms(config, budget, self.costs, self.base)
+        lengths = {task.name: task.max_length for task in config.tasks}
+        return Fixed(budget, tuple(arm.name for arm in choice.arms), lengths, choice.left_out)
+
+    def plan(self, fixed: Fixed) -> Plan:
+        """The plan once arms and budget are decided."""
+        config = fixed.applied_to(self.config)
+        stages = build_stages(config, fixed.budget)
+        predictor = Predictor(config, self.machine, fixed.budget, self.costs)
+        return Plan(config, fixed, self, stages, predictor)
+
+
+def measure_study(config: StudyConfig) -> Measured:
+    """Read what a study would read, and measure this machine with its models.
+
+    Raises: ConfigError for lengths that a model has no positions for; ModelError for a base that no arm can
+        start from.
     """
     base = check_base(config)
     shape, kind = base_shape(config)
@@ -94,37 +145,24 @@ def make_plan(config: StudyConfig, run: Run) -> Plan:
     config = config.model_copy(update={"tasks": tasks})
     machine = measure(config, shape, kind)
     sizes = {task.name: task.task_kind.size(task) for task in tasks}
-    costs = Costs(config, shape, kind, text_sizes(config), sizes)
-    fixed = _fixed(config, run, machine, costs, lengths, base)
-    config = fixed.applied_to(config)
-    if config.base and any(arm.origin is Origin.DISTILLED for arm in config.parsed_arms):
-        check_distillable(config)
-    stages = build_stages(config, fixed.budget)
-    plan = Plan(config, fixed, machine, stages, Predictor(config, machine, fixed.budget, costs))
+    return Measured(config, base, machine, Costs(config, shape, kind, text_sizes(config), sizes))
+
+
+def make_plan(config: StudyConfig, run: Run) -> Plan:
+    """The plan of `config`; nothing is written.
+
+    Raises: BudgetError where the budget buys too little, or the study costs more than it may; ConfigError for
+        lengths that a model has no positions for, and for arms that give nothing to score; ModelError for a
+        base that no arm can start from.
+    """
+    measured = measure_study(config)
+    fixed = read_fixed(run.path) if plan_path(run.path).exists() else measured.decide()
+    plan = measured.plan(fixed)
+    if config.base and any(arm.origin is Origin.DISTILLED for arm in plan.config.parsed_arms):
+        check_distillable(plan.config)
+    machine = plan.machine
     check_total(config.budget, plan.flops, machine.flops_per_token, machine.flops_per_second)
     return plan
-
-
-def _fixed(
-    config: StudyConfig,
-    run: Run,
-    machine: Machine,
-    costs: Costs,
-    lengths: dict[str, int],
-    base: Capabilities | None,
-) -> Fixed:
-    """What was decided at the study's first start, or what is decided now."""
-    if plan_path(run.path).exists():
-        return read_fixed(run.path)
-    budget = grant(
-        config.budget,
-        flops_per_token=machine.flops_per_token,
-        flops_per_second=machine.flops_per_second,
-        num_seeds=config.seeds,
-        has_tasks=bool(config.tasks),
-    )
-    choice = choose_arms(config, budget, costs, base)
-    return Fixed(budget, tuple(arm.name for arm in choice.arms), lengths, choice.left_out)
 
 
 def keep_plan(plan: Plan, study: Path) -> Plan:

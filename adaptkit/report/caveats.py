@@ -21,6 +21,7 @@ def limits(verdict: Verdict, results: Results) -> list[str]:
         *lost_manners(results),
         *data_limits(results.record.data),
         *diverged_rates(results),
+        *untuned_rates(results),
         *rates_at_the_edge(results),
         *_limits_of_scope(verdict, results),
     ]
@@ -91,6 +92,17 @@ def diverged_rates(results: Results) -> list[str]:
             at = f"Training {tuning.title} diverged at a learning rate of {', '.join(rates)}"
             sentences.append(f"{at}: that counted as the worst of {len(tuning.trials)} trials.")
     return sentences
+
+
+def untuned_rates(results: Results) -> list[str]:
+    """Studies whose arms train at one rate each, by size and kind."""
+    if results.record.budget.trials > 1:
+        return []
+    suggested = "each arm trained at the one that its size and kind suggest"
+    return [
+        f"No learning rate was tuned: {suggested}. An arm that is far behind, from scratch first of all, "
+        "may need another."
+    ]
 
 
 def rates_at_the_edge(results: Results) -> list[str]:

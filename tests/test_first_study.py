@@ -1,0 +1,167 @@
+"""`adaptkit init`: from a file that nobody has described to a study. Home of compare.first_study,
+compare.fitting_budget, data.column_suggestions and cli.init."""
+
+import csv
+import json
+import math
+import random
+import re
+
+import pytest
+from tiny_study import study_config, write_texts
+
+from adaptkit.cli.app import app
+from adaptkit.compare import fitting_budget
+from adaptkit.compare.driver import compare, open_study
+from adaptkit.compare.first_study import first_study
+from adaptkit.compare.plan import make_plan, measure_study
+from adaptkit.compare.workspace import result_path
+from adaptkit.config import load
+from adaptkit.data.column_suggestions import suggest
+from adaptkit.errors import ConfigError, DataError
+from adaptkit.study.config import StudyConfig
+from adaptkit.study.stage_record import PREPARE
+
+PARTS = {
+    "billing": ("an invoice is wrong", "the card was charged twice", "a refund is missing"),
+    "network": ("the wireless is down", "the tunnel drops", "pages load slowly"),
+    "access": ("the password expired", "the account is locked", "a code never came"),
+}
+
+
+def tickets(path, names, num_rows=240):
+    """A table whose columns are called by `names`: id, date, title, body, queue, priority, language."""
+    rng = random.Random(0)
+    with open(path, "w", newline="") as file:
+        table = csv.writer(file)
+        table.writerow(names)
+        for number in range(num_rows):
+            queue = rng.choice(sorted(PARTS))
+            what, more = rng.sample(PARTS[queue], 2)
+            when, room = rng.randrange(1, 12), rng.randrange(99)
+            body = f"Since {when} o'clock {what} on floor {number}, room {room}. Also {more}."
+            day = f"2026-0{rng.randint(1, 9)}-1{rng.randint(0, 9)}"
+            priority, language = rng.choice(["low", "high"]), rng.choice(["en", "de"])
+            table.writerow([f"T-{number}", day, f"Help, {what}", body, queue, priority, language])
+
+
+GERMAN = ["nummer", "erstellt", "Betreff", "Anliegen", "Team", "Dringlichkeit", "Language"]
+ENGLISH = ["ticket_id", "created_at", "Subject", "Body", "Queue", "Priority", "Language"]
+
+
+def test_columns_are_told_by_name_and_by_what_they_hold(tmp_path):
+    tickets(tmp_path / "en.csv", ENGLISH)
+    found = suggest(tmp_path / "en.csv")
+    assert found.columns == {"text": "Subject+Body", "label": "Queue"}
+    assert found.others == ("Priority",), "neither a language nor a date is what anyone wants to learn"
+    tickets(tmp_path / "de.csv", GERMAN)
+    found = suggest(tmp_path / "de.csv")
+    assert found.columns == {"text": "Anliegen", "label": "Team"}
+    assert found.others == ("Dringlichkeit",)
+
+
+@pytest.mark.parametrize(
+    ("row", "kind", "columns"),
+    [
+        ({"text": "a b c", "label": "x"}, "labelled", {}),
+        ({"question": "what is it", "answer": "a small thing"}, "sft",
+         {"prompt": "question", "completion": "answer"}),
+        ({"id": "1", "body": "some words here"}, "text", {"text": "body"}),
+        ({"text": "some words here", "year": 2020, "licence": "x"}, "text", {}),
+        ({"messages": [{"role": "user", "content": "hi"}, {"role": "assistant", "content": "yo"}]},
+         "messages", {}),
+        ({"id": "1", "説明": "部屋のプリンターが動きません"}, "text", {"text": "説明"}),
+    ],
+)  # fmt: skip
+def test_each_shape_of_rows_is_seen(tmp_path, row, kind, columns):
+    rows = [{**row, **({"year": 2000 + n % 3} if "year" in row else {})} for n in range(60)]
+    (tmp_path / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    found = suggest(tmp_path / "rows.jsonl")
+    assert (found.kind, found.columns) == (kind, columns)
+
+
+def test_a_table_of_numbers_is_refused_by_its_columns(tmp_path):
+    (tmp_path / "n.csv").write_text("a,b\n" + "1,2\n" * 40)
+    with pytest.raises(DataError, match="no column holds text; it has a, b"):
+        suggest(tmp_path / "n.csv")
+
+
+@pytest.fixture(scope="module")
+def measured(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("texts")
+    write_texts(folder)
+    return measure_study(study_config(folder, "arms=[]", "seeds=3", "budget.amount=1e12"))
+
+
+def test_the_budget_is_the_largest_that_ends_in_time(measured, monkeypatch):
+    monkeypatch.setattr(fitting_budget, "TEXT_EPOCHS", math.inf)
+    fit = fitting_budget.fitting_budget(measured, seconds=600)
+    larger = fitting_budget.AMOUNTS[fitting_budget.AMOUNTS.index(fit.amount) + 1]
+    assert fit.bound == "time" and fit.seconds <= 600 < fitting_budget.study_seconds(measured, larger)
+    again = fitting_budget.fitting_budget(measured, seconds=6000)
+    assert again.amount > fit.amount
+
+
+def test_no_budget_wears_out_the_text(measured):
+    fit = fitting_budget.fitting_budget(measured, seconds=1e9)
+    assert fit.bound == "text" and fit.epochs <= fitting_budget.TEXT_EPOCHS
+    larger = fitting_budget.AMOUNTS[fitting_budget.AMOUNTS.index(fit.amount) + 1]
+    assert fitting_budget.text_epochs(measured, larger) > fitting_budget.TEXT_EPOCHS
+
+
+def test_where_nothing_fits_the_least_that_trains_is_taken_and_said(measured):
+    fit = fitting_budget.fitting_budget(measured, seconds=0.01)
+    smaller = fitting_budget.AMOUNTS[fitting_budget.AMOUNTS.index(fit.amount) - 1]
+    assert fit.bound == "least" and fit.seconds > 0.01
+    assert fitting_budget.study_seconds(measured, smaller) is None
+
+
+def test_a_dry_run_doubts_a_budget_out_of_proportion(tmp_path):
+    write_texts(tmp_path)
+    config = study_config(tmp_path, "budget.amount=1e17")
+    advice = fitting_budget.out_of_proportion(make_plan(config, open_study(config, tmp_path)))
+    assert re.fullmatch(r"about \d+\.\d days on this machine; budget.amount=\S+ takes \d+ min", advice[0])
+    assert "passes over your text, and more than 16 buy next to nothing" in advice[1]
+    fitting = study_config(tmp_path)
+    assert fitting_budget.out_of_proportion(make_plan(fitting, open_study(fitting, tmp_path))) == []
+    assert compare(config, tmp_path, dry_run=True)["advice"][1] == advice[1]
+
+
+def test_a_table_becomes_a_study_that_compare_goes_on_with(tmp_path, monkeypatch):
+    write_texts(tmp_path)
+    tickets(tmp_path / "tickets.csv", ENGLISH)
+    monkeypatch.chdir(tmp_path)
+    study = first_study(
+        ["tickets.csv"],
+        out=tmp_path / "study.yaml",
+        root=tmp_path / "runs",
+        seconds=300,
+        general=["general.jsonl"],
+    )
+    config = load(StudyConfig, tmp_path / "study.yaml").config
+    assert config.budget == study.config.budget and config.base_flops == study.config.base_flops
+    assert [task.name for task in config.tasks] == ["queue"]
+    assert config.tasks[0].train.columns == {"text": "Subject+Body", "label": "Queue"}
+    assert config.domain.train.columns == {"text": "Subject+Body"}
+    assert [baseline.name for baseline in study.baselines] == ["tfidf"] and study.baselines[0].score > 0.5
+    run = open_study(config, tmp_path / "runs")
+    assert result_path(run.path, PREPARE).exists(), "compare finds the data prepared"
+    assert "could be learnt: Priority" in (tmp_path / "study.yaml").read_text()
+    with pytest.raises(ConfigError, match="exists already"):
+        first_study(["tickets.csv"], out=tmp_path / "study.yaml", root=tmp_path / "runs", seconds=300)
+
+
+def test_the_command_says_what_to_run_next(tmp_path, monkeypatch, capsys):
+    from adaptkit.cli.console import run
+
+    write_texts(tmp_path)
+    monkeypatch.chdir(tmp_path)
+    tickets(tmp_path / "tickets.csv", ENGLISH)
+    tickets(tmp_path / "tickets-test.csv", ENGLISH, num_rows=80)
+    words = ["init", "tickets.csv", "tickets-test.csv", "domain.jsonl", "--general", "general.jsonl"]
+    assert run(app, [*words, "--out", "my.yaml"]) == 0
+    shown = capsys.readouterr().out
+    assert "next: adaptkit compare my.yaml" in shown and "tfidf, no language model" in shown
+    config = load(StudyConfig, tmp_path / "my.yaml").config
+    assert config.tasks[0].test.files == ["tickets-test.csv"]
+    assert config.domain.train.files == ["domain.jsonl"]
