@@ -50,6 +50,8 @@ def flops_of(root: Path, runs: Iterable[str]) -> float:
 
 
 def _why_unspent(plan: Plan, root: Path, arm: Arm, task: str, scores: Sequence[ScoreRecord]) -> str:
+    if any(Run(root / run).manifest().get("status") == "failed" for run in scores[0].tuned_by):
+        return "a trial diverged before its end"
     if task == LANGUAGE:
         return "only whole steps can be taken" if arm.origin.learns_text else "nothing is trained"
     if not arm.trains_on_task:

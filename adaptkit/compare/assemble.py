@@ -254,7 +254,12 @@ def _tuned(
     chosen: LanguageResult | TaskResult,
 ) -> TuningRecord:
     tried = tuple(
-        TrialRecord(run=trial.run, learning_rate=trial.learning_rate or 0.0, dev=_judged_by(trial))
+        TrialRecord(
+            run=trial.run,
+            learning_rate=trial.learning_rate or 0.0,
+            dev=_judged_by(trial),
+            diverged=trial.diverged,
+        )
         for trial in trials
     )
     return TuningRecord(title=title, arm=arm, task=task, trials=tried, rate=chosen.learning_rate or 0.0)

@@ -290,9 +290,14 @@ def forgetting_figure(results: Results) -> Figure | None:
 
 
 def origins(results: Results) -> list[tuple[str, str]]:
-    """(origin, chip) of the study's origins, for the legend."""
+    """(origin, chip) of the study's origins, for the legend; a square for one without a text arm."""
     present = {arm.origin for arm in results.arms}
-    return [(origin, chip(origin, "full")) for origin in ORIGIN_ORDER if origin in present]
+    alone = {arm.origin for arm in results.arms if arm.adaptation is None}
+    return [
+        (origin, chip(origin, "" if origin in alone else "full"))
+        for origin in ORIGIN_ORDER
+        if origin in present
+    ]
 
 
 def adaptations(results: Results) -> list[tuple[str, str]]:

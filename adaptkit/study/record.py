@@ -75,6 +75,8 @@ class TrialRecord(Record):
     learning_rate: float
     dev: float
     """What it was judged by on development data, lower is better."""
+    diverged: bool = False
+    """Its loss was no number; `dev` is then the worst score there is."""
 
 
 class TuningRecord(Record):

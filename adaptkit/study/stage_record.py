@@ -136,6 +136,8 @@ class LanguageResult(StageResult):
     learning_rate: float
     dev: float
     """Score on development text, lower is better."""
+    diverged: bool = False
+    """A trial whose loss was no number; its score is the worst there is."""
     model: str | None = None
     """Its folder below the root of all runs; None for a trial, whose model is not kept."""
     score_run: str | None = None
@@ -151,6 +153,8 @@ class TaskResult(StageResult):
     num_steps: int = 0
     tuning: float | None = None
     """What trials are compared by, lower is better."""
+    diverged: bool = False
+    """A trial whose loss was no number; its score is the worst there is."""
     model_run: str | None = None
     """The run whose model answered; None for the untouched base."""
 

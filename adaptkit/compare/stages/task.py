@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 
 import torch
@@ -10,6 +11,7 @@ from adaptkit import models
 from adaptkit.architecture import default_learning_rate
 from adaptkit.compare.stage import Stage
 from adaptkit.compare.workspace import Workspace, read_scores, tidy
+from adaptkit.errors import NonFiniteError
 from adaptkit.models.folder import saved_shape
 from adaptkit.run import Run, write_json, write_jsonl, write_sealed
 from adaptkit.run_record import RecipeKind, RunRecord, SuiteRecord, read_record
@@ -18,7 +20,7 @@ from adaptkit.study.spend import meta_model
 from adaptkit.study.stage_record import BaselineResult, TaskResult
 from adaptkit.study.task import PROMPT_FIELDS, Assignment, TaskConfig
 from adaptkit.study.task_answers import Answers
-from adaptkit.study.tuning import grid, one_more
+from adaptkit.study.tuning import DIVERGED, check_any_ended, grid, one_more
 
 
 def task(workspace: Workspace, stage: Stage, threads: int) -> TaskResult:
@@ -81,16 +83,30 @@ def _origin(workspace: Workspace, task: str, arm: Arm, seed: int) -> tuple[Path,
 
 
 def _trained(work: Assignment) -> TaskResult:
-    run = work.task.task_kind.train(work)
+    try:
+        run = work.task.task_kind.train(work)
+    except NonFiniteError as error:
+        if not work.tuning or error.run is None:
+            raise
+        return TaskResult(
+            run=error.run,
+            suite=work.task.name,
+            learning_rate=work.learning_rate,
+            tuning=DIVERGED,
+            diverged=True,
+        )
     tidy(run, keep_model=not work.tuning)
     dev = read_scores(run, work.task.name)["dev"]
     num_steps = read_record(run).num_steps
+    tuning = work.task.task_kind.tuning_score(dev, work.task.score)
+    diverged = work.tuning and not math.isfinite(tuning)
     return TaskResult(
         run=run.path.name,
         suite=work.task.name,
         learning_rate=work.rate_for(num_steps),
         num_steps=num_steps,
-        tuning=work.task.task_kind.tuning_score(dev, work.task.score),
+        tuning=DIVERGED if diverged else tuning,
+        diverged=diverged,
         model_run=None if work.tuning else run.path.name,
     )
 
@@ -149,7 +165,9 @@ def _learning_rate(
     if trial is not None:
         tried = workspace.task_trials(task.name, arm, budget.trials)
         return one_more([_rate(result) for result in tried], [_tuning_score(result) for result in tried]), 0
-    best = min(workspace.task_trials(task.name, arm, budget.num_trials), key=_tuning_score)
+    trials = workspace.task_trials(task.name, arm, budget.num_trials)
+    check_any_ended([*map(_rate, trials)], [*map(_tuning_score, trials)], f"{arm.name} on {task.name}")
+    best = min(trials, key=_tuning_score)
     return _rate(best), best.num_steps
 
 
