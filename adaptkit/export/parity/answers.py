@@ -177,6 +177,8 @@ def task_in(source: Source, tokenizer: PreTrainedTokenizerFast, data: Evaluation
     if source.record.recipe is RecipeKind.FINETUNE:
         return task_of(source.record, tokenizer)
     return Classify(tokenizer, source.labels, data.seq_len, NEW_TOKENS)  # it learnt from another classifier
+
+
 @torch.no_grad()
 def token_logits(
     model: PreTrainedModel, tokenizer: PreTrainedTokenizerFast, texts: Sequence[str], seq_len: int

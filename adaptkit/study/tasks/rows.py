@@ -112,6 +112,7 @@ class RowKind(TaskKind):
     def instruction(self, task: TaskConfig) -> str:
         """The instruction with its labels, as it is described most fully."""
         return task_words(task).block(read(task.train, self.want).labels, described=True)
+
     def own_texts(self, files: TaskFiles) -> dict[str, list[str]]:
         parts = self.parts(files)
         return {name: [question_of(row) for row in parts[name].rows] for name in ("train", "dev")}
