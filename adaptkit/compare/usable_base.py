@@ -35,8 +35,8 @@ def why_base_cannot(config: StudyConfig, base: Capabilities | None, arm: Arm) ->
             return _sentence(refusal.what, refusal.fix)
     if arm.origin is Origin.DISTILLED and (refusal := base.why_not(Use.DISTILL)):
         return _sentence(refusal.what, refusal.fix)
-    if arm.adaptation is None or arm.origin in (Origin.SCRATCH, Origin.DISTILLED):
-        return ""  # models of other shapes learn the tasks
+    if arm.adaptation is None or arm.origin in (Origin.SCRATCH, Origin.DISTILLED, Origin.API):
+        return ""  # other models learn the tasks
     adapter: AdapterConfig | None = None
     if arm.adaptation.trains:
         adapter = config.adapter_of(arm.adaptation)

@@ -28,11 +28,17 @@ class Origin(StrEnum):
     SCRATCH = "scratch"
     PLACEBO = "placebo"
     DISTILLED = "distilled"
+    API = "api"
 
     @property
     def learns_text(self) -> bool:
         """Whether a training on text makes it."""
-        return self is not Origin.GENERIC
+        return self not in (Origin.GENERIC, Origin.API)
+
+    @property
+    def has_weights(self) -> bool:
+        """Whether its weights are here, to be scored on text and adapted."""
+        return self is not Origin.API
 
     @property
     def keeps_training(self) -> bool:
@@ -75,6 +81,7 @@ ORIGIN_WORDS = {
     Origin.SCRATCH: "random weights and a domain tokenizer, pretrained on the domain text alone",
     Origin.PLACEBO: "the base model after as much more pretraining on general text: what training alone buys",
     Origin.DISTILLED: "a smaller student of the best teacher so far",
+    Origin.API: "a model behind an API, paid by the token",
 }
 ADAPTATION_WORDS = {
     Adaptation.PROMPT: "prompted, nothing trained on the task",
@@ -127,11 +134,18 @@ class Arm:
         return f"{self.origin.describe}; {self.adaptation.describe}"
 
 
+ASKED = (Adaptation.PROMPT,)
+"""What can be done with a model whose weights are not here."""
 ARMS = {
     arm.name: arm
     for arm in (
-        *(Arm(origin) for origin in Origin),
-        *(Arm(origin, adaptation) for origin in Origin for adaptation in Adaptation),
+        *(Arm(origin) for origin in Origin if origin.has_weights),
+        *(
+            Arm(origin, adaptation)
+            for origin in Origin
+            for adaptation in Adaptation
+            if origin.has_weights or adaptation in ASKED
+        ),
     )
 }
 """Every arm by its name, those of the text ledger first."""
@@ -148,5 +162,5 @@ def with_text_arms(arms: Iterable[Arm]) -> list[Arm]:
     arms."""
     arms = list(arms)
     origins = [Origin.GENERIC, *(arm.origin for arm in arms)]
-    texts = [Arm(origin) for origin in dict.fromkeys(origins)]
+    texts = [Arm(origin) for origin in dict.fromkeys(origins) if origin.has_weights]
     return [*texts, *(arm for arm in arms if arm.ledger == "jobs")]

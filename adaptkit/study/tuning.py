@@ -6,12 +6,26 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from dataclasses import dataclass
+
+from adaptkit.study.arms import Adaptation
 
 GRID_STEP = 3.0
 """Ratio of neighbouring rates of the grid."""
 HORIZON = 0.32
 """A run takes the best rate of trials that are a share s of its length, times s ** HORIZON: what learns
 fastest in a short trial is too fast for a long run (Bjorck et al. 2024, arXiv 2409.19913)."""
+
+
+@dataclass(frozen=True)
+class LearningRates:
+    """Where the learning rates tried are centred, relative to training all weights from scratch."""
+
+    full: float
+    adapters: float
+
+    def centre(self, adaptation: Adaptation) -> float:
+        return self.full if adaptation is Adaptation.FULL else self.adapters
 
 
 def grid(centre: float, num_rates: int) -> list[float]:

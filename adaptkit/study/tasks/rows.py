@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from typing import ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
 from adaptkit.data.label_names import check_labels
 from adaptkit.data.readers import DataConfig, Dataset, Want, read
@@ -26,8 +26,13 @@ from adaptkit.study.task import (
     read_corpus,
     train_and_test,
 )
+from adaptkit.study.task_answers import Answers
 from adaptkit.study.task_size import BYTES_PER_TOKEN, TaskSize
 from adaptkit.trainer.config import with_trainer
+
+if TYPE_CHECKING:
+    from adaptkit.finetune.asked_answers import Asking
+    from adaptkit.finetune.frozen_answers import FrozenAnswers
 
 MAX_DEV_SHARE = 0.2
 NUM_EVALUATIONS = 8
@@ -37,6 +42,29 @@ NUM_EVALUATIONS = 8
 def task_words(task: TaskConfig) -> TaskWords:
     """What a task says to a model that is asked for it."""
     return TaskWords(task.instruction, task.labels)
+
+
+def asking_of(work: Assignment) -> Asking:
+    """How an API is asked for a task."""
+    from adaptkit.finetune.asked_answers import Asking
+
+    assert work.api is not None
+    return Asking(
+        model=work.api,
+        words=task_words(work.task),
+        examples=work.task.examples,
+        trials=work.trials,
+        seed=work.seed,
+        metric=work.task.score,
+        max_length=work.task.max_length,
+        at_once=work.api.at_once,
+    )
+
+
+def answers_of(outcome: FrozenAnswers) -> Answers:
+    """What a model that is not trained answered, as a study keeps it."""
+    facts = {"chosen": outcome.chosen, "trials": outcome.trials}
+    return Answers(outcome.rows, outcome.dev, outcome.cost, facts)
 
 
 class RowKind(TaskKind):
@@ -92,6 +120,7 @@ class RowKind(TaskKind):
             test_tokens=num_test * per_item,
             num_items=round(num_test),
             num_bytes=float(sum(sizes)),
+            num_labels=num_labels,
             prompt_factor=1.0 + num_examples(task.examples, num_labels) / 2,
         )
 
