@@ -3,7 +3,7 @@
 import pytest
 
 from adaptkit.errors import ConfigError
-from adaptkit.study.arms import ARMS, Adaptation, Arm, Origin, text_trainings, with_text_arms
+from adaptkit.study.arms import ARMS, ASKED, Adaptation, Arm, Origin, text_trainings, with_text_arms
 
 
 def parsed(*names: str) -> list[Arm]:
@@ -15,7 +15,7 @@ def test_an_arm_is_in_one_ledger_and_named_after_what_it_is():
     assert (text.origin, text.adaptation, text.ledger) == (Origin.CONTINUED_LORA, None, "text")
     assert (job.origin, job.adaptation, job.ledger) == (Origin.CONTINUED, Adaptation.FULL, "jobs")
     assert all(arm.name == name and ("+" in name) == (arm.ledger == "jobs") for name, arm in ARMS.items())
-    assert len(ARMS) == len(Origin) * (1 + len(Adaptation)) - 1, "tapt is no arm of the text ledger"
+    assert len(ARMS) == (len(Origin) - 1) * (1 + len(Adaptation)) + len(ASKED) - 1, "tapt models no text"
 
 
 def test_arms_of_one_origin_share_its_training_on_text():

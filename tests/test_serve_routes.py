@@ -30,7 +30,7 @@ def test_the_table_is_the_whole_surface() -> None:
     assert [path for path, route in ROUTES.items() if route.open] == ["/health"]
 
 
-@pytest.mark.parametrize("path", [*READ, *ASKED])
+@pytest.mark.parametrize("path", sorted({*READ, *ASKED}))
 def test_a_path_of_the_table_is_found_as_it_is_spelt(path: str) -> None:
     assert find_route(path) == path
     for near in (path + "/", "/" + path, path.upper(), path + "?", path + "%00", path[1:], path + "x"):

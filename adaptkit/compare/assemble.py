@@ -9,11 +9,12 @@ from collections.abc import Iterator, Sequence
 
 import torch
 
+from adaptkit.client.paid import Ledger
 from adaptkit.compare.account import plan_record, spends
 from adaptkit.compare.build_stages import scores_text, shares_of, trained_texts
 from adaptkit.compare.held_equal import held_equal
 from adaptkit.compare.plan import Plan
-from adaptkit.compare.workspace import Workspace, result_path
+from adaptkit.compare.workspace import Workspace, api_ledger, result_path
 from adaptkit.run import Run, read_sealed
 from adaptkit.run_record import read_record
 from adaptkit.study.arms import Arm, Origin
@@ -21,6 +22,7 @@ from adaptkit.study.config import LANGUAGE, StudyConfig
 from adaptkit.study.controls import LATER_CONTROLS
 from adaptkit.study.data_record import DataRecord
 from adaptkit.study.record import (
+    ApiRecord,
     ArmRecord,
     BaseRecord,
     BudgetRecord,
@@ -73,6 +75,7 @@ def study_record(plan: Plan, run: Run) -> StudyRecord:
         forgetting=tuple(_forgetting(config, workspace)),
         base=_base(config, workspace),
         prepared_run=workspace.prepared.run,
+        api=_api(config, run),
         price=PriceRecord(**price.model_dump()) if price else None,
         decision=DecisionRecord(**config.decision.model_dump(exclude={"base_tokens"})),
         machine=_machine(plan),
@@ -137,6 +140,15 @@ def _base(config: StudyConfig, workspace: Workspace) -> BaseRecord:
     if workspace.base.run is not None:
         flops = read_sealed(Run(workspace.root / workspace.base.run).cost_path)["flops"]
     return BaseRecord(model=model, run=workspace.base.run, params=params, flops=flops)
+
+
+def _api(config: StudyConfig, run: Run) -> ApiRecord | None:
+    """The API that arms asked; None where nothing was sent."""
+    if config.api is None or all(arm.origin is not Origin.API for arm in config.job_arms):
+        return None
+    price = config.api.price.model_dump()
+    spent = Ledger(api_ledger(run.path), config.api.ceiling).spent
+    return ApiRecord(**{**price, "name": config.api.price.name or config.api.model}, spent=spent)
 
 
 def _machine(plan: Plan) -> MachineRecord:

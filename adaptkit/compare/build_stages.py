@@ -121,10 +121,10 @@ def _task_stages(config: StudyConfig, budget: Budget, task: str, arm: Arm) -> li
     granted = budget.on_task(arm.origin) if arm.trains_on_task else 0.0
 
     def stage(key: StageKey, what: str, flops: float, needs: tuple[StageKey, ...] = ()) -> Stage:
-        origin = BASE
+        origin = (BASE,) if arm.origin.has_weights else ()
         if arm.origin.learns_text:
-            origin = StageKey.for_language(arm.origin, seed=key.seed, task=arm.text_of(task))
-        return Stage(key, f"{arm.name} on {task}: {what}", (PREPARE, origin, *needs), flops)
+            origin = (StageKey.for_language(arm.origin, seed=key.seed, task=arm.text_of(task)),)
+        return Stage(key, f"{arm.name} on {task}: {what}", (PREPARE, *origin, *needs), flops)
 
     trials = []
     if arm.trains_on_task:

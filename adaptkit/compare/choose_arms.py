@@ -80,9 +80,13 @@ def choose_arms(
     """
     if config.arms:
         return _named(config, budget, costs, base)
-    wanted = [Arm(origin) for origin in TEXT_ARMS] + (list(JOB_ARMS) if config.tasks else [])
+    wanted = [Arm(origin) for origin in TEXT_ARMS]
     if not config.extend_vocabulary:
         wanted.remove(Arm(Origin.CONTINUED_VOCABULARY))
+    if config.tasks:
+        wanted += JOB_ARMS
+    if config.tasks and config.api is not None:
+        wanted.append(Arm(Origin.API, Adaptation.PROMPT))
     left_out: list[LeftOutRecord] = []
     arms: list[Arm] = []
     for arm in _without(config, wanted):

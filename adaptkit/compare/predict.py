@@ -11,6 +11,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from adaptkit.compare.costs import Costs
+from adaptkit.compare.outgoing import SECONDS_PER_REQUEST, num_requests
 from adaptkit.compare.speed import Machine
 from adaptkit.compare.stage import Stage
 from adaptkit.study.arms import Adaptation, Arm, Origin
@@ -97,6 +98,10 @@ class Predictor:
         if not key.arm.trains_on_task:
             if key.seed and key.arm == Arm(Origin.GENERIC, Adaptation.PROBE):
                 return 0.0  # finds the run of the first seed
+            if key.arm.origin is Origin.API:
+                requests = num_requests(task, size, self.budget.settings_tried)
+                at_once = self.config.api.at_once if self.config.api else 1
+                return requests * SECONDS_PER_REQUEST / at_once
             flops = self.costs.frozen(task, key.arm, self.budget.settings_tried)
         else:
             steps = self.costs.task_steps_at_most(task) * self.costs.task_step(task, key.arm)

@@ -39,7 +39,8 @@ def why_base_cannot(config: StudyConfig, base: Capabilities | None, arm: Arm) ->
             return _sentence(refusal.what, refusal.fix)
     if arm.origin is Origin.DISTILLED and (refusal := base.why_not(Use.DISTILL)):
         return _sentence(refusal.what, refusal.fix)
-    if arm.adaptation is None or arm.origin.starts_random or arm.origin is Origin.DISTILLED:
+    others = arm.origin.starts_random or arm.origin in (Origin.DISTILLED, Origin.API)
+    if arm.adaptation is None or others:
         return ""  # models of other shapes learn the tasks
     adapter: AdapterConfig | None = None
     if arm.adaptation.trains:

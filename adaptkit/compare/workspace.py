@@ -4,6 +4,8 @@ runs/<study>-<hash8>/
     plan.json            budget, arms and lengths, as decided at the first start
     stages/<stage>.json  what a finished stage left      stages/<stage>.error  why one failed
     logs/<stage>.log     what a stage printed            study.json            see study/record.py
+    api_spent.json       what the API has cost
+runs/api-replies/        what APIs answered, by the digest of the request
 runs/data-<hash8>/       the prepared data: <corpus>.train.jsonl, .dev.jsonl, .test.jsonl; <task>/ for sets
 """
 
@@ -113,6 +115,16 @@ def runs_needed(study: Path) -> set[str]:
     for path in (study / "stages").glob("*.json"):
         names |= runs_of_result(path)
     return names
+
+
+def api_ledger(study: Path) -> Path:
+    """What a study has spent on its API."""
+    return study / "api_spent.json"
+
+
+def api_replies(root: Path) -> Path:
+    """The replies of APIs, each kept under the digest of its request, for all studies beside each other."""
+    return root / "api-replies"
 
 
 def forget_stages(study: Path) -> None:

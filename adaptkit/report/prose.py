@@ -24,6 +24,7 @@ _BY_ORIGIN = {
     "mixed": "Pretrain a small model of your own, with general text mixed in.",
     "scratch": "Pretrain a small model of your own.",
     "distilled": "Distil a smaller model of your own.",
+    "api": "Stay with the model behind the API.",
 }
 _BY_ADAPTATION = {
     None: "Leave the generic model as it is.",
@@ -45,6 +46,7 @@ _PLAIN_ORIGIN = {
     "mixed": "a small model of your own, with general text mixed in",
     "scratch": "a small model of your own",
     "distilled": "a smaller model of your own",
+    "api": "the model behind the API",
 }
 _PLAIN_ADAPTATION = {
     "prompt": "prompted",

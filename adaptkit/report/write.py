@@ -20,6 +20,7 @@ from adaptkit.report.manners import HABITS, manners
 from adaptkit.report.vocabulary_gain import vocabulary_saving, vocabulary_sentence
 from adaptkit.run import Run, write_sealed, write_text
 from adaptkit.study import forecast
+from adaptkit.study.exit_plan import MONTHS
 from adaptkit.study.flips import flips
 from adaptkit.study.forecast import size_text
 from adaptkit.study.record import StudyRecord, TrialRecord
@@ -97,6 +98,8 @@ def report_context(results: Results, verdict: Verdict) -> dict[str, Any]:
         "accent": results.arm(verdict.main.recommended).origin if verdict.main.decided else "ink",
         "primary_title": task_title(results.primary),
         "decision_table": tables.decision_table(results, verdict.main),
+        "exit_table": tables.exit_table(results, verdict.main),
+        "exit_months": MONTHS,
         "flips": flips(results, verdict.main, scaling),
         "base_costs": tables.base_cost_table(results, verdict.main),
         "base_cost_sentence": tables.base_cost_sentence(results, verdict.main),

@@ -31,11 +31,17 @@ class Origin(StrEnum):
     TAPT = "tapt"
     PLACEBO = "placebo"
     DISTILLED = "distilled"
+    API = "api"
 
     @property
     def learns_text(self) -> bool:
         """Whether a training on text makes it."""
-        return self is not Origin.GENERIC
+        return self not in (Origin.GENERIC, Origin.API)
+
+    @property
+    def has_weights(self) -> bool:
+        """Whether its weights are here, to be scored on text and adapted."""
+        return self is not Origin.API
 
     @property
     def learns_domain(self) -> bool:
@@ -46,6 +52,11 @@ class Origin(StrEnum):
     def per_task(self) -> bool:
         """Whether each task has a training on text of its own, on the text of its rows."""
         return self is Origin.TAPT
+
+    @property
+    def has_text_arm(self) -> bool:
+        """Whether it is an arm of the text ledger."""
+        return self.has_weights and not self.per_task
 
     @property
     def starts_random(self) -> bool:
@@ -106,6 +117,7 @@ ORIGIN_WORDS = {
     Origin.TAPT: "the base model after more pretraining on the text of the task's own training rows",
     Origin.PLACEBO: "the base model after as much more pretraining on general text: what training alone buys",
     Origin.DISTILLED: "a smaller student of the best teacher so far",
+    Origin.API: "a model behind an API, paid by the token",
 }
 ADAPTATION_WORDS = {
     Adaptation.PROMPT: "prompted, nothing trained on the task",
@@ -165,11 +177,18 @@ class Arm:
         return f"{self.origin.describe}; {self.adaptation.describe}"
 
 
+ASKED = (Adaptation.PROMPT,)
+"""What can be done with a model whose weights are not here."""
 ARMS = {
     arm.name: arm
     for arm in (
-        *(Arm(origin) for origin in Origin if not origin.per_task),
-        *(Arm(origin, adaptation) for origin in Origin for adaptation in Adaptation),
+        *(Arm(origin) for origin in Origin if origin.has_text_arm),
+        *(
+            Arm(origin, adaptation)
+            for origin in Origin
+            for adaptation in Adaptation
+            if origin.has_weights or adaptation in ASKED
+        ),
     )
 }
 """Every arm by its name, those of the text ledger first."""
@@ -186,5 +205,5 @@ def with_text_arms(arms: Iterable[Arm]) -> list[Arm]:
     arms."""
     arms = list(arms)
     origins = [Origin.GENERIC, *(arm.origin for arm in arms)]
-    texts = [Arm(origin) for origin in dict.fromkeys(origins) if not origin.per_task]
+    texts = [Arm(origin) for origin in dict.fromkeys(origins) if origin.has_text_arm]
     return [*texts, *(arm for arm in arms if arm.ledger == "jobs")]

@@ -11,6 +11,7 @@ from adaptkit.adapters import AdapterConfig
 from adaptkit.architecture import SizeConfig
 from adaptkit.config import Config, Count, Flops, Magnitude, Share, in_unit
 from adaptkit.pretrain.config import TokenizerConfig
+from adaptkit.study.api import ApiConfig
 from adaptkit.study.arms import Adaptation, Arm, Origin, with_text_arms
 from adaptkit.study.budget import BudgetConfig
 from adaptkit.study.task import CorpusConfig, TaskConfig
@@ -67,6 +68,8 @@ class StudyConfig(Config):
     """The generic model: a HF folder or hub id. Empty makes one on the spot from `general.train`."""
     base_flops: Flops = 0.0
     """FLOPs to spend on making the base when `base` is empty."""
+    api: ApiConfig | None = None
+    """A model behind an API to compare with, as the arm api+prompt: it is paid, and your texts go there."""
     domain: CorpusConfig
     """The company's own text."""
     general: CorpusConfig
@@ -129,6 +132,9 @@ class StudyConfig(Config):
                 raise ValueError(
                     "the base as it is cannot be left out: every other arm is measured against it"
                 )
+        asked = [arm.name for arm in self.job_arms if arm.origin is Origin.API]
+        if asked and self.api is None:
+            raise ValueError(f"arm '{asked[0]}' needs `api`: url, model, price and ceiling")
         if self.primary not in ["", LANGUAGE, *names]:
             raise ValueError(
                 f"primary must be 'language' or a task's name ({', '.join(names) or 'none given'})"

@@ -51,7 +51,7 @@ def _cost_preference(results: Results, owned: dict[str, Ownership]) -> Preferenc
     """Dollars a month, where price and traffic are known; else the simpler one."""
     bills = {name: ownership.usd_per_month for name, ownership in owned.items()}
     known = [bill for bill in bills.values() if bill is not None]
-    if not known:
+    if results.record.price is None or not known:
         missing = "a price" if results.record.price is None else "your traffic"
         return _preference(
             lambda arm: 0.0, f"the simplest to own (give {missing} to choose the cheapest instead)"

@@ -140,6 +140,18 @@ class PriceRecord(Record):
     date: str
 
 
+class ApiRecord(Record):
+    """The API that arms asked, and what it charged."""
+
+    name: str
+    usd_per_million_in: float
+    usd_per_million_out: float
+    source: str
+    date: str
+    spent: float = 0.0
+    """US dollars that the study paid; kept replies of others cost nothing."""
+
+
 class DecisionRecord(Record):
     """What the user prefers among arms that none beats by more than the margin, and the numbers for it."""
 
@@ -189,6 +201,7 @@ class StudyRecord(Record):
     base: BaseRecord
     prepared_run: str | None = None
     """The run that holds the prepared data."""
+    api: ApiRecord | None = None
     price: PriceRecord | None = None
     decision: DecisionRecord = DecisionRecord()
     machine: MachineRecord | None = None

@@ -17,7 +17,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated, Any, ClassVar, Literal
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
 from pydantic import BeforeValidator, Field, field_validator, model_validator
 
@@ -33,7 +33,10 @@ from adaptkit.run import Run
 from adaptkit.study.arms import Adaptation, Arm
 from adaptkit.study.task_answers import Answers, Baseline
 from adaptkit.study.task_size import TaskSize
-from adaptkit.study.tuning import for_length
+from adaptkit.study.tuning import LearningRates, for_length
+
+if TYPE_CHECKING:
+    from adaptkit.client.paid import PaidClient
 
 TEST_SHARE = 0.1
 PROMPT_FIELDS = ("instruction", "labels", "examples")
@@ -186,6 +189,7 @@ class Assignment:
         tried_steps: steps of the trial whose rate it is; 0 where it needs no correction.
         tuning: a trial is judged on dev rows at its end and not tested.
         open: opens the run of a recipe's settings, by name.
+        api: the model of an arm that has no folder, but is asked over an API.
     """
 
     task: TaskConfig
@@ -201,6 +205,7 @@ class Assignment:
     tried_steps: int
     tuning: bool
     open: Callable[[str, Config], Run]
+    api: PaidClient | None = None
 
     @property
     def name(self) -> str:
@@ -212,17 +217,6 @@ class Assignment:
         if not self.tried_steps:
             return self.learning_rate
         return for_length(self.learning_rate, self.tried_steps, num_steps)
-
-
-@dataclass(frozen=True)
-class LearningRates:
-    """Where the learning rates tried are centred, relative to training all weights from scratch."""
-
-    full: float
-    adapters: float
-
-    def centre(self, adaptation: Adaptation) -> float:
-        return self.full if adaptation is Adaptation.FULL else self.adapters
 
 
 class TaskKind(ABC):

@@ -6,8 +6,10 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 from adaptkit.errors import NonFiniteError
+from adaptkit.study.arms import Adaptation
 
 GRID_STEP = 3.0
 """Ratio of neighbouring rates of the grid."""
@@ -17,6 +19,17 @@ fastest in a short trial is too fast for a long run (Bjorck et al. 2024, arXiv 2
 
 DIVERGED = 1e9
 """What a trial counts as whose loss was no number: worse than any other, and not the end of a study."""
+
+
+@dataclass(frozen=True)
+class LearningRates:
+    """Where the learning rates tried are centred, relative to training all weights from scratch."""
+
+    full: float
+    adapters: float
+
+    def centre(self, adaptation: Adaptation) -> float:
+        return self.full if adaptation is Adaptation.FULL else self.adapters
 
 
 def grid(centre: float, num_rates: int) -> list[float]:

@@ -33,7 +33,7 @@ MUTANTS = [
     Mutant("adaptkit/finetune/prompt_formats.py", 'choices.chat or style == "plain"', "style", FORMATS),
     # The chat template
     Mutant("adaptkit/finetune/prompt_chat.py", '{"enable_thinking": False}', "{}", FORMATS),
-    Mutant("adaptkit/finetune/prompt_chat.py", "if self._has_system:", "if head:", FORMATS),
+    Mutant("adaptkit/finetune/prompt_chat.py", "    if has_system:\n", "    if head:\n", FORMATS),
     Mutant("adaptkit/finetune/prompt_chat.py", 'if role != "system"]', "]", FORMATS),
     # What fits, and how a label ends
     Mutant(

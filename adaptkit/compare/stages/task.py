@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from pathlib import Path
 
@@ -9,18 +10,26 @@ import torch
 
 from adaptkit import models
 from adaptkit.architecture import default_learning_rate
+from adaptkit.client.connection import PASSING
+from adaptkit.client.key_file import read_key
+from adaptkit.client.openai import Client
+from adaptkit.client.paid import Ledger, PaidClient
+from adaptkit.compare.outgoing import token_price
 from adaptkit.compare.stage import Stage
-from adaptkit.compare.workspace import Workspace, read_scores, tidy
+from adaptkit.compare.workspace import Workspace, api_ledger, api_replies, read_scores, tidy
 from adaptkit.errors import NonFiniteError
 from adaptkit.models.folder import saved_shape
 from adaptkit.run import Run, write_json, write_jsonl, write_sealed
 from adaptkit.run_record import RecipeKind, RunRecord, SuiteRecord, read_record
-from adaptkit.study.arms import Adaptation, Arm
+from adaptkit.study.arms import Adaptation, Arm, Origin
 from adaptkit.study.spend import meta_model
 from adaptkit.study.stage_record import BaselineResult, TaskResult
 from adaptkit.study.task import PROMPT_FIELDS, Assignment, TaskConfig
 from adaptkit.study.task_answers import Answers
 from adaptkit.study.tuning import DIVERGED, check_any_ended, grid, one_more
+
+LONGEST_API_PAUSE_S = 30.0
+"""Between two tries, where an API does not say when to ask again."""
 
 
 def task(workspace: Workspace, stage: Stage, threads: int) -> TaskResult:
@@ -46,6 +55,9 @@ def task(workspace: Workspace, stage: Stage, threads: int) -> TaskResult:
         tuning=key.trial is not None,
         open=workspace.open,
     )
+    if key.arm.origin is Origin.API:
+        with _paid(workspace) as model:
+            return _frozen(workspace, dataclasses.replace(work, api=model), None)
     if key.arm.trains_on_task:
         return _trained(work)
     return _frozen(workspace, work, origin_run)
@@ -73,8 +85,32 @@ def baseline(workspace: Workspace, stage: Stage, threads: int) -> BaselineResult
     )
 
 
+def _paid(workspace: Workspace) -> PaidClient:
+    """The model behind the study's API, with its key, its kept replies and what may still be spent."""
+    api = workspace.config.api
+    assert api is not None  # the config's own validation asks for it
+    client = Client(
+        api.url,
+        read_key(api.key_file),
+        patience_s=api.patience,
+        again=PASSING,
+        longest_pause_s=LONGEST_API_PAUSE_S,
+    )
+    ledger = Ledger(api_ledger(workspace.path), api.ceiling)
+    return PaidClient(
+        client,
+        api.model,
+        token_price(api),
+        replies=api_replies(workspace.root),
+        ledger=ledger,
+        at_once=api.at_once,
+    )
+
+
 def _origin(workspace: Workspace, task: str, arm: Arm, seed: int) -> tuple[Path, str | None]:
-    """The model that an arm starts from, and the run that made it."""
+    """The model that an arm starts from, and the run that made it; no folder for one behind an API."""
+    if not arm.origin.has_weights:
+        return Path(), None
     if not arm.origin.learns_text:
         return workspace.base_folder, workspace.base.run
     trained = workspace.language(arm.origin, seed, task=arm.text_of(task))
@@ -125,9 +161,11 @@ def _frozen(workspace: Workspace, work: Assignment, origin_run: str | None) -> T
     }
     if work.arm.adaptation is Adaptation.PROMPT:
         fields |= {name: getattr(work.task, name) for name in PROMPT_FIELDS}
-    run = workspace.open_fields(
-        f"{work.task.name}-{work.arm.adaptation}", fields, model=workspace.content(work.origin)
-    )
+    if work.api is None:
+        name, model = f"{work.task.name}-{work.arm.adaptation}", workspace.content(work.origin)
+    else:
+        name, model = f"{work.task.name}-{work.arm.name}", f"{work.api.model} at {work.api.client.base_url}"
+    run = workspace.open_fields(name, fields, model=model)
     if not run.finished:
         answers = work.task.task_kind.frozen(work)
         write_sealed(run.cost_path, answers.cost)

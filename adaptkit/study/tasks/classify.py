@@ -10,7 +10,7 @@ from adaptkit.finetune.config import Kind
 from adaptkit.study.arms import Adaptation
 from adaptkit.study.task import Assignment, TaskConfig, TaskFiles
 from adaptkit.study.task_answers import Answers, Baseline, Rows
-from adaptkit.study.tasks.rows import RowKind, task_words
+from adaptkit.study.tasks.rows import RowKind, answers_of, asking_of, task_words
 from adaptkit.study.tasks.word_counts import word_counts
 
 if TYPE_CHECKING:
@@ -35,12 +35,22 @@ class Classify(RowKind):
     def frozen(self, work: Assignment) -> Answers:
         from adaptkit import models
 
+        if work.api is not None:
+            return self.asked(work)
+
         model = models.load(work.origin, models.model_kind(work.origin))
         answer = _prompted if work.arm.adaptation is Adaptation.PROMPT else _probed
         outcome = answer(work, model, models.load_tokenizer(work.origin), self.parts(work.files))
-        return Answers(
-            outcome.rows, outcome.dev, outcome.cost, {"chosen": outcome.chosen, "trials": outcome.trials}
-        )
+        return answers_of(outcome)
+
+    def asked(self, work: Assignment) -> Answers:
+        """Answer by asking a model over an API."""
+        from adaptkit.finetune.asked_answers import ask_for_labels
+
+        parts = self.parts(work.files)
+        train, names = parts["train"], parts["train"].labels
+        outcome = ask_for_labels(asking_of(work), train, parts["dev"], parts["test"], names)
+        return answers_of(outcome)
 
     def baseline(self, task: TaskConfig, files: TaskFiles) -> Baseline | None:
         parts = self.parts(files)

@@ -36,6 +36,7 @@ from adaptkit.trainer.config import with_trainer
 
 if TYPE_CHECKING:
     from adaptkit import models
+    from adaptkit.finetune.asked_answers import Asking
     from adaptkit.finetune.frozen_answers import FrozenAnswers
 
 MAX_DEV_SHARE = 0.2
@@ -46,6 +47,29 @@ NUM_EVALUATIONS = 8
 def task_words(task: TaskConfig) -> TaskWords:
     """What a task says to a model that is asked for it."""
     return TaskWords(task.instruction, task.labels)
+
+
+def asking_of(work: Assignment) -> Asking:
+    """How an API is asked for a task."""
+    from adaptkit.finetune.asked_answers import Asking
+
+    assert work.api is not None
+    return Asking(
+        model=work.api,
+        words=task_words(work.task),
+        examples=work.task.examples,
+        trials=work.trials,
+        seed=work.seed,
+        metric=work.task.score,
+        max_length=work.task.max_length,
+        at_once=work.api.at_once,
+    )
+
+
+def answers_of(outcome: FrozenAnswers) -> Answers:
+    """What a model that is not trained answered, as a study keeps it."""
+    facts = {"chosen": outcome.chosen, "trials": outcome.trials}
+    return Answers(outcome.rows, outcome.dev, outcome.cost, facts)
 
 
 class RowKind(TaskKind):
@@ -106,6 +130,7 @@ class RowKind(TaskKind):
             test_tokens=num_test * per_item,
             num_items=round(num_test),
             num_bytes=float(sum(sizes)),
+            num_labels=num_labels,
             prompt_factor=1.0 + num_examples(task.examples, num_labels) / 2,
         )
 
