@@ -137,7 +137,9 @@ def test_spans_are_learnt_and_a_pipeline_finds_them(world, tmp_path, rows, base,
     check_answers_again(run)
 
 
-@pytest.mark.parametrize(("base", "adapter"), [("masked", "none"), ("causal", "lora"), ("causal", "none")])
+@pytest.mark.parametrize(
+    ("base", "adapter"), [("masked", "none"), ("causal", "lora"), ("causal", "none"), ("causal", "qlora")]
+)
 def test_numbers_are_learnt_and_answered_on_their_own_scale(world, tmp_path, base, adapter):
     run, result = trained(world, tmp_path, "scored", base, adapter, steps=150)
     assert result.metrics["spearman"] > 0.8 and result.metrics["mae"] < 8

@@ -11,6 +11,7 @@ from sklearn.linear_model import Ridge
 from sklearn.preprocessing import StandardScaler
 from torch import nn
 
+from adaptkit import models
 from adaptkit.data.annotated_rows import ScoredRows
 from adaptkit.data.drawing import draw_from
 from adaptkit.data.readers import Dataset
@@ -49,15 +50,17 @@ class Regression(Classify):
         self.centre = self.mean
         self._first = [row.text for row in draw_from(train, NUM_FIRST_ROWS).rows]
 
-    def start_head(self, model: PreTrainedModel) -> None:
+    def start_head(self, model: nn.Module) -> None:
         """Begin at the mean: a head with a bias learns what is left of it, one without is turned there."""
-        (head,) = _heads(model)
-        if head.bias is not None:
+        heads = _heads(model)
+        if heads[0].bias is not None:
             return
         self.centre = 0.0
-        state_D = self._mean_state(model).to(head.weight)
+        state_D = self._mean_state(models.unwrap(model))
+        turned_D = (self.mean / self.scale) * state_D / state_D.square().sum()
         with torch.no_grad():
-            head.weight += (self.mean / self.scale) * state_D / state_D.square().sum()
+            for head in heads:
+                head.weight += turned_D.to(head.weight)
 
     def finish_head(self, model: nn.Module) -> None:
         """Bring the head from units of the spread to those of the scores."""
@@ -84,8 +87,11 @@ class Regression(Classify):
         """The mean over some training rows of the state that a causal model's head reads, [D]."""
         encoded = encode(self.tokenizer, self._first, max_length=self.max_length)
         batch = pad_right(encoded, self.tokenizer.pad_token_id or 0, model.device)
+        was_training = model.training
+        model.eval()
         with torch.no_grad():
             states_BTD = model.base_model(**batch).last_hidden_state.float()
+        model.train(was_training)
         last_B = batch["attention_mask"].sum(1) - 1
         return states_BTD[torch.arange(len(last_B), device=last_B.device), last_B].mean(0)
 

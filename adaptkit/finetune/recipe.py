@@ -190,14 +190,15 @@ def _trainable(
     """The model to train, and the ids of tokens that the base has no row for."""
     seed = config.trainer.seed
     model = load_model(task, tokenizer, config.base, config.adapter.quantization, seed)
-    task.start_head(model)
     first_new = cast(nn.Embedding, model.get_input_embeddings()).num_embeddings
     new_tokens = list(range(first_new, len(tokenizer)))
     if new_tokens:
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
             model.resize_token_embeddings(len(tokenizer))
-    return attach(model, config.adapter, seed, new_tokens), new_tokens
+    adapted = attach(model, config.adapter, seed, new_tokens)
+    task.start_head(adapted)
+    return adapted, new_tokens
 
 
 def _trainer_settings(config: FinetuneConfig, num_examples: int) -> TrainerConfig:

@@ -68,8 +68,8 @@ class Task(Protocol):
         """
         return None
 
-    def start_head(self, model: PreTrainedModel) -> None:
-        """Change a new head before it is trained."""
+    def start_head(self, model: nn.Module) -> None:
+        """Change a new head before it is trained; its adapter, if any, is attached."""
         return None
 
     def finish_head(self, model: nn.Module) -> None:
