@@ -72,7 +72,7 @@ MUTANTS = [
         "origins = [arm.origin for arm in arms]",
         ARMS,
     ),
-    Mutant("adaptkit/study/arms.py", "return self is not Origin.GENERIC", "return True", ARMS),
+    Mutant("adaptkit/study/arms.py", "return self not in (Origin.GENERIC, Origin.API)", "return True", ARMS),
     # One budget per arm, task and seed
     Mutant(
         "adaptkit/study/budget.py",
