@@ -5,6 +5,8 @@ study.tasks.word_counts."""
 from __future__ import annotations
 
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 from tiny_kinds import ROWS, SMALL, made_rows, write_data
@@ -13,6 +15,7 @@ from transformers import BertConfig
 
 from adaptkit import models
 from adaptkit.adapters import AdapterConfig
+from adaptkit.compare.settles import settled_by
 from adaptkit.config import load
 from adaptkit.data import train_tokenizer
 from adaptkit.export.source import of_run
@@ -139,3 +142,12 @@ def test_pairs_are_told_apart_by_what_they_share() -> None:
     pairs = [("red lamp", "red lamp"), ("red lamp", "blue chair")]
     features = PairCounts().fit(pairs).transform(pairs).toarray()
     assert features[0, -1] == pytest.approx(1.0) and features[1, -1] == 0.0
+
+
+def test_what_an_error_in_a_unit_of_ones_own_can_settle_is_not_guessed(config: StudyConfig) -> None:
+    sizes = {task.name: SimpleNamespace(num_items=500) for task in config.tasks}
+    costs: Any = SimpleNamespace(tasks=sizes, texts=SimpleNamespace(num_test=100))
+    assert {"topics", "rating"} <= {row["task"] for row in settled_by(config, costs)}
+    tasks = [t.model_copy(update={"metric": "mae"}) if t.name == "rating" else t for t in config.tasks]
+    named = {row["task"] for row in settled_by(config.model_copy(update={"tasks": tasks}), costs)}
+    assert "topics" in named and "rating" not in named

@@ -100,7 +100,7 @@ ROWS = {
 SMALL = (
     *('base=""', "base_flops=1e10", "seeds=1", "jobs=2", "budget.amount=1e11", "budget.trials=1"),
     *("budget.trial_share=0.15", "budget.task_share=0.3", "size.params=130k", "size.seq_len=64"),
-    *("tokenizer.vocab_size=512", "trainer.global_batch_size=8", "arms=[generic+probe, generic+full]"),
+    *("tokenizer.vocab_size=512", "trainer.global_batch_size=8", "arms=[generic+full]"),
 )
 
 
