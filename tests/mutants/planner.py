@@ -31,7 +31,7 @@ MUTANTS = [
         "origins = [arm.origin for arm in arms]",
         ARMS,
     ),
-    Mutant("adaptkit/study/arms.py", "return self is not Origin.GENERIC", "return True", ARMS),
+    Mutant("adaptkit/study/arms.py", "return self not in (Origin.GENERIC, Origin.API)", "return True", ARMS),
     # One budget per arm, task and seed
     Mutant(
         "adaptkit/study/budget.py",
@@ -87,8 +87,8 @@ MUTANTS = [
     ),
     Mutant(
         "adaptkit/compare/plan.py",
-        "    if plan_path(run.path).exists():\n        return read_fixed(run.path)\n",
-        "",
+        "read_fixed(run.path) if plan_path(run.path).exists() else measured.decide()",
+        "measured.decide()",
         plan("test_a_dry_run_keeps_nothing_and_a_resumed_study_its_budget_but_not_its_speed"),
     ),
     Mutant(
