@@ -152,7 +152,9 @@ def api_formats(trials: int, num_labels: int, words: TaskWords, num_shots: int) 
     described = any(words.descriptions.values())
     every = formats(10_000, Choices(True, described, num_shots, labels=num_labels > 0))
     asked = [fmt for fmt in every if fmt.style == "chat" and fmt.instruction and not fmt.normalised]
-    return asked[:trials]
+    alike = {(fmt.descriptions, fmt.shots): fmt for fmt in reversed(asked)}
+    firsts = set(alike.values())
+    return [fmt for fmt in asked if fmt in firsts][:trials]
 
 
 def named_label(reply: str, written: dict[str, str]) -> str | None:

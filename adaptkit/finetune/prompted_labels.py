@@ -4,9 +4,11 @@ An answer is one of the labels and nothing else: each is scored by its likelihoo
 label begins as another does to its end ("no", "no reply"), the token that closes an answer is scored with
 them, so that the short one is not likelier for being short.
 
-Likelihoods are calibrated with content-free inputs (Zhao et al. 2021, arXiv 2102.09690): a model that would
-say "positive" after an empty text is not believed that much when it says so after a real one. The format is
-chosen on the dev split among exactly `trials`.
+Likelihoods are calibrated, in one of two ways that compete as formats do. With content-free inputs (Zhao et
+al. 2021, arXiv 2102.09690): a model that would say "positive" after an empty text is not believed that much
+when it says so after a real one. Or by what it says on average to development texts, their labels unread
+(Zhou et al. 2023, arXiv 2309.17249), beside the shares that the labels have in the training rows. The format
+is chosen on the dev split among exactly `trials`.
 """
 
 from __future__ import annotations
@@ -84,6 +86,7 @@ def prompt_rows(
         if not models.unwrap(model).can_generate():
             count = min(count, MASKED_EXAMPLES)
         prompter = _Prompter(model, tokenizer, label_names, words, max_length, meter)
+        prompter.shares = label_shares(train, label_names)
         prompter.examples = drawn_examples(train, (dev, test), count, seed)
         if not train.rows:
             raise DataError("no rows to draw examples from", fix="give a training split")
@@ -102,6 +105,8 @@ class _Prompter:
     """Scores the labels of texts under a format, always with the same examples."""
 
     examples: Sequence[Row] = ()
+    shares: np.ndarray
+    """Of the labels in the training rows."""
 
     def __init__(
         self,
@@ -114,6 +119,7 @@ class _Prompter:
     ):
         self.model, self.tokenizer, self.label_names, self.meter = model, tokenizer, list(label_names), meter
         self.words, self.max_length = words, max_length
+        self._leaning: dict[Format, np.ndarray] = {}
         self.causal = models.unwrap(model).can_generate()
 
     def choices(self, num_shots: int) -> Choices:
@@ -140,7 +146,10 @@ class _Prompter:
         )
 
     def probabilities(self, dataset: Dataset, fmt: Format) -> np.ndarray:
-        """Calibrated probabilities [num_rows, num_labels]."""
+        """Calibrated probabilities [num_rows, num_labels].
+
+        What the first rows that a format is tried on are answered on average is its leaning.
+        """
         prompt = self.prompt(fmt)
         choices = self._answers(prompt.writer, fmt)
         texts = [*CONTENT_FREE, *(row.text for row in dataset.rows)]
@@ -152,7 +161,12 @@ class _Prompter:
         likelihoods = score_choices(self.model, self.tokenizer, prefix, queries, choices)
         mean_length = float(np.mean([len(ids) for ids in rows]))
         self.meter.forward(self.model, likelihoods.tokens_read, mean_length)
-        return calibrate(likelihoods.scores(fmt.normalised), len(CONTENT_FREE))
+        scores = likelihoods.scores(fmt.normalised)
+        if fmt.calibration == "empty":
+            return calibrate(scores, len(CONTENT_FREE))
+        chances = softmax(scores[len(CONTENT_FREE) :])
+        leaning = self._leaning.setdefault(fmt, chances.mean(axis=0))
+        return softmax(np.log(chances + 1e-30) - np.log(leaning + 1e-30) + np.log(self.shares))
 
     def _answers(self, writer: Writer, fmt: Format) -> list[list[int]]:
         """Token ids of each label behind a prompt, such that no label begins as another does to its end."""
@@ -189,6 +203,14 @@ def begin_alike(answers: Sequence[Sequence[int]]) -> bool:
     """Whether one of these rows of tokens is the beginning of another."""
     ordered = sorted(map(list, answers))
     return any(later[: len(row)] == row for row, later in zip(ordered, ordered[1:], strict=False))
+
+
+def label_shares(train: Dataset, label_names: Sequence[str]) -> np.ndarray:
+    """The share of each label, each counted once more than it stands there."""
+    counts = np.ones(len(label_names))
+    for row in train.rows:
+        counts[list(label_names).index(row.values["label"])] += 1
+    return counts / counts.sum()
 
 
 def calibrate(scores: np.ndarray, num_content_free: int) -> np.ndarray:
