@@ -21,8 +21,10 @@ from adaptkit.study.config import StudyConfig
 from adaptkit.study.task import TaskConfig
 
 TEXT_ARMS = (Origin.CONTINUED, Origin.CONTINUED_LORA, Origin.SCRATCH, Origin.PLACEBO)
+LOOKS_UP = Arm(Origin.GENERIC, Adaptation.RAG)
 JOB_ARMS = (
     Arm(Origin.GENERIC, Adaptation.PROMPT),
+    LOOKS_UP,
     Arm(Origin.GENERIC, Adaptation.PROBE),
     Arm(Origin.GENERIC, Adaptation.LORA),
     Arm(Origin.GENERIC, Adaptation.FULL),
@@ -72,7 +74,8 @@ def choose_arms(
     """
     if config.arms:
         return _named(config, budget, costs, base)
-    wanted = [Arm(origin) for origin in TEXT_ARMS] + (list(JOB_ARMS) if config.tasks else [])
+    job_arms = [arm for arm in JOB_ARMS if config.tasks and (arm != LOOKS_UP or looks_up(config))]
+    wanted = [*(Arm(origin) for origin in TEXT_ARMS), *job_arms]
     left_out: list[LeftOutRecord] = []
     arms: list[Arm] = []
     for arm in _without(config, wanted):
@@ -87,6 +90,15 @@ def choose_arms(
             for training in trainings(config, budget, costs, arm):
                 training.check()
     return Choice(_complete(config, arms), tuple(left_out))
+
+
+def looks_up(config: StudyConfig) -> bool:
+    """Whether an arm that looks passages up is run unasked: for answers in free text by a causal base that is
+    given, and wherever `rag` is set."""
+    if config.rag is not None:
+        return True
+    writes = any(task.task_kind.family == "generate" for task in config.tasks)
+    return writes and bool(config.base) and scores_text(config)
 
 
 def _named(config: StudyConfig, budget: Budget, costs: Costs, base: Capabilities | None) -> Choice:

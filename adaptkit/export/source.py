@@ -96,7 +96,7 @@ class Source:
 def role_of(origin: str | None, adaptation: str | None) -> ModelRole:
     """Derive the part that a model plays from its origin and adaptation."""
     if origin == "generic":
-        untrained = adaptation in (None, "prompt", "probe")
+        untrained = adaptation in (None, "prompt", "rag", "probe")
         return ModelRole.GENERIC if untrained else ModelRole.FINETUNED
     if origin in ("continued", "scratch"):
         return ModelRole.PRETRAINED

@@ -12,7 +12,6 @@ chosen on the dev split among exactly `trials`.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -26,7 +25,8 @@ from adaptkit.finetune.choice_likelihood import score_choices, softmax
 from adaptkit.finetune.frozen_answers import ForwardMeter, FrozenAnswers
 from adaptkit.finetune.prompt_chat import ChatWriter
 from adaptkit.finetune.prompt_examples import drawn_examples
-from adaptkit.finetune.prompt_formats import MASKED_EXAMPLES, Choices, Format, formats, num_examples
+from adaptkit.finetune.prompt_formats import MASKED_EXAMPLES, Choices, Format, num_examples
+from adaptkit.finetune.prompt_passages import Finder, Setting, asked_with_passages, settings
 from adaptkit.finetune.prompt_template import (
     PlainWriter,
     Prompt,
@@ -62,6 +62,7 @@ def prompt_rows(
     seed: int = 0,
     metric: str = "accuracy",
     max_length: int = 0,
+    finder: Finder | None = None,
 ) -> FrozenAnswers:
     """Choose a prompt format on dev, label the test split with it.
 
@@ -74,6 +75,7 @@ def prompt_rows(
         seed: of the examples.
         metric: accuracy or macro_f1, what the choice is made by.
         max_length: tokens of each text at most; 0 is what the model reads.
+        finder: looks up passages for each text; None asks without any.
     """
     for split in (dev, test):
         check_labels(split, label_names)
@@ -84,24 +86,27 @@ def prompt_rows(
         if not models.unwrap(model).can_generate():
             count = min(count, MASKED_EXAMPLES)
         prompter = _Prompter(model, tokenizer, label_names, words, max_length, meter)
+        prompter.finder = finder
         prompter.examples = drawn_examples(train, (dev, test), count, seed)
         if not train.rows:
             raise DataError("no rows to draw examples from", fix="give a training split")
         tried = [
-            (fmt, label_scores(label_rows(dev, label_names, prompter.probabilities(dev, fmt))))
-            for fmt in formats(trials, prompter.choices(len(prompter.examples)))
+            (setting, label_scores(label_rows(dev, label_names, prompter.probabilities(dev, setting))))
+            for setting in settings(trials, prompter.choices(len(prompter.examples)), finder)
         ]
         best, scores = max(tried, key=lambda pair: pair[1][metric])
         rows = label_rows(test, label_names, prompter.probabilities(test, best))
-    trial_rows = [{**asdict(fmt), **result} for fmt, result in tried]
-    chosen = {**asdict(best), "prompt": prompter.prompt(best).shown()}
+        meter.flops += finder.flops if finder is not None else 0.0
+    trial_rows = [{**setting.fields, **result} for setting, result in tried]
+    chosen = {**best.fields, "prompt": prompter.prompt(best).shown()}
     return FrozenAnswers(rows, scores, chosen, trial_rows, meter.cost(model))
 
 
 class _Prompter:
-    """Scores the labels of texts under a format, always with the same examples."""
+    """Scores the labels of texts under a setting, always with the same examples."""
 
     examples: Sequence[Row] = ()
+    finder: Finder | None = None
 
     def __init__(
         self,
@@ -125,8 +130,9 @@ class _Prompter:
             cased=written_labels(self.label_names, lower=True) != written_labels(self.label_names),
         )
 
-    def prompt(self, fmt: Format) -> Prompt:
-        """The prompts of a format."""
+    def prompt(self, setting: Setting) -> Prompt:
+        """The prompts of a setting."""
+        fmt = setting.fmt
         writer = writer_of(self.tokenizer, fmt)
         written = dict(zip(self.label_names, written_labels(self.label_names, fmt.lower), strict=True))
         return fit(
@@ -137,14 +143,17 @@ class _Prompter:
             context=context_length(self.model),
             answer_tokens=max(map(len, self._answers(writer, fmt))),
             max_length=self.max_length,
+            passages=setting.num_passages,
         )
 
-    def probabilities(self, dataset: Dataset, fmt: Format) -> np.ndarray:
-        """Calibrated probabilities [num_rows, num_labels]."""
-        prompt = self.prompt(fmt)
+    def probabilities(self, dataset: Dataset, setting: Setting) -> np.ndarray:
+        """Calibrated probabilities [num_rows, num_labels]; for texts that say nothing nothing is looked
+        up."""
+        prompt, fmt = self.prompt(setting), setting.fmt
         choices = self._answers(prompt.writer, fmt)
-        texts = [*CONTENT_FREE, *(row.values["text"] for row in dataset.rows)]
-        rows = [prompt.ids(Question(text)) for text in texts]
+        questions = [Question(row.values["text"]) for row in dataset.rows]
+        asked = asked_with_passages(prompt, questions, dataset.rows, self.finder, setting)
+        rows = [prompt.ids(question) for question in [*map(Question, CONTENT_FREE), *asked]]
         if not self.causal and self.tokenizer.mask_token:
             rows[len(CONTENT_FREE) - 1] = self._with_mask(prompt)
         prefix = shared_prefix(rows)

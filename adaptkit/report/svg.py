@@ -17,6 +17,9 @@ WIDTH = 520.0
 FONT = 14.0
 _MARKS = {
     "prompt": lambda x, y, r: circle(x, y, r, "hollow"),
+    "rag": lambda x, y, r: polygon(
+        [(x - r, y - r), (x + r, y - r), (x + r, y + r), (x - r, y + r)], "hollow"
+    ),
     "probe": lambda x, y, r: polygon(
         [(x, y - 1.25 * r), (x + 1.25 * r, y), (x, y + 1.25 * r), (x - 1.25 * r, y)], "hollow"
     ),

@@ -17,6 +17,7 @@ from adaptkit.report import data_tables, figures, prose, tables
 from adaptkit.report.caveats import limits
 from adaptkit.report.ledger import left_out_sentences, spend_rows, time_sentence
 from adaptkit.report.manners import HABITS, manners
+from adaptkit.report.passages import looked_up
 from adaptkit.run import Run, write_sealed, write_text
 from adaptkit.study import forecast
 from adaptkit.study.flips import flips
@@ -110,6 +111,7 @@ def report_context(results: Results, verdict: Verdict) -> dict[str, Any]:
         "scaling": scaling,
         "scaling_figure": figures.scaling_figure(results, scaling),
         "class_figures": figures.class_figures(results),
+        "looked_up": looked_up(results),
         "curves": figures.curves_figure(results),
         "forgetting": figures.forgetting_figure(results),
         "manners": manners(results),

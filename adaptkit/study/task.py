@@ -31,6 +31,7 @@ from adaptkit.model_uses import Use
 from adaptkit.notices import tell
 from adaptkit.run import Run
 from adaptkit.study.arms import Adaptation, Arm
+from adaptkit.study.rag import Library
 from adaptkit.study.task_answers import Answers, Baseline
 from adaptkit.study.task_size import TaskSize
 from adaptkit.study.tuning import for_length
@@ -115,10 +116,8 @@ class TaskConfig(CorpusConfig):
         metrics = self.task_kind.metrics
         if self.metric and self.metric not in metrics:
             raise ValueError(f"metric must be one of {', '.join(metrics)} for kind '{self.kind}'")
-        if not self.name.replace("_", "a").replace("-", "a").isalnum() or self.name in (
-            "language",
-            "general",
-        ):
+        letters = self.name.replace("_", "a").replace("-", "a")
+        if not letters.isalnum() or self.name in ("language", "general"):
             raise ValueError("a task's name is letters, digits, - and _, and not 'language' or 'general'")
         unread = [name for name in PROMPT_FIELDS if getattr(self, name) and name not in self.task_kind.asks]
         if unread:
@@ -183,7 +182,7 @@ class Assignment:
         learning_rate: the rate of a trial, or the best that was tried.
         tried_steps: steps of the trial whose rate it is; 0 where it needs no correction.
         tuning: a trial is judged on dev rows at its end and not tested.
-        open: opens the run of a recipe's settings, by name.
+        open, library: opens the run of a recipe's settings, by name; what passages are looked up in.
     """
 
     task: TaskConfig
@@ -199,6 +198,7 @@ class Assignment:
     tried_steps: int
     tuning: bool
     open: Callable[[str, Config], Run]
+    library: Library | None = None
 
     @property
     def name(self) -> str:
@@ -232,7 +232,7 @@ class TaskKind(ABC):
     """What reports show it as: classify, generate or retrieve."""
     metrics: ClassVar[tuple[str, ...]]
     """What it is scored by; the first decides unless the config names another."""
-    cannot: ClassVar[frozenset[Adaptation]] = frozenset()
+    cannot: ClassVar[frozenset[Adaptation]] = frozenset({Adaptation.RAG})
     """Adaptations that give no answer to it."""
     asks: ClassVar[frozenset[str]] = frozenset()
     """Which of `PROMPT_FIELDS` its prompts are made of; none for a kind that is not prompted."""

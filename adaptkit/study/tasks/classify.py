@@ -11,7 +11,7 @@ from adaptkit.finetune.config import Kind
 from adaptkit.study.arms import Adaptation
 from adaptkit.study.task import Assignment, TaskConfig, TaskFiles
 from adaptkit.study.task_answers import Answers, Baseline, Rows
-from adaptkit.study.tasks.rows import RowKind, task_words
+from adaptkit.study.tasks.rows import RowKind, finder_of, task_words
 
 if TYPE_CHECKING:
     from adaptkit.finetune.frozen_answers import FrozenAnswers
@@ -29,12 +29,13 @@ class Classify(RowKind):
     finetune_kind: ClassVar[Kind] = "classify"
     metrics = ("accuracy", "macro_f1")
     asks = frozenset({"instruction", "labels", "examples"})
+    cannot = frozenset()
 
     def frozen(self, work: Assignment) -> Answers:
         from adaptkit import models
 
         model = models.load(work.origin, models.model_kind(work.origin))
-        answer = _prompted if work.arm.adaptation is Adaptation.PROMPT else _probed
+        answer = _probed if work.arm.adaptation is Adaptation.PROBE else _prompted
         outcome = answer(work, model, models.load_tokenizer(work.origin), self.parts(work.files))
         return Answers(
             outcome.rows, outcome.dev, outcome.cost, {"chosen": outcome.chosen, "trials": outcome.trials}
@@ -65,6 +66,7 @@ def _prompted(work: Assignment, model: Any, tokenizer: Any, parts: dict[str, Dat
         metric=work.task.score,
         seed=work.seed,
         max_length=work.task.max_length,
+        finder=finder_of(work),
     )
 
 

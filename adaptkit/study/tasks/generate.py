@@ -7,7 +7,7 @@ from adaptkit.model_uses import Use
 from adaptkit.study.arms import Adaptation
 from adaptkit.study.task import Assignment, TaskConfig, TaskFiles
 from adaptkit.study.task_answers import Answers, Baseline
-from adaptkit.study.tasks.rows import RowKind, task_words
+from adaptkit.study.tasks.rows import RowKind, finder_of, task_words
 
 
 class Generate(RowKind):
@@ -42,6 +42,7 @@ class Generate(RowKind):
             examples=work.task.examples,
             trials=work.trials,
             seed=work.seed,
+            finder=finder_of(work),
         )
         facts = {"chosen": outcome.chosen, "trials": outcome.trials}
         return Answers(outcome.rows, outcome.dev, outcome.cost, facts)

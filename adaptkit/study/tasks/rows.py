@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from pathlib import Path
-from typing import ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
 from adaptkit.data.label_names import check_labels
 from adaptkit.data.readers import DataConfig, Dataset, Want, read
@@ -30,6 +30,9 @@ from adaptkit.study.task import (
 from adaptkit.study.task_size import BYTES_PER_TOKEN, TaskSize
 from adaptkit.trainer.config import with_trainer
 
+if TYPE_CHECKING:
+    from adaptkit.finetune.prompt_passages import Finder
+
 MAX_DEV_SHARE = 0.2
 NUM_EVALUATIONS = 8
 """Looks at the development rows during a run, at most; a trial is looked at once."""
@@ -38,6 +41,16 @@ NUM_EVALUATIONS = 8
 def task_words(task: TaskConfig) -> TaskWords:
     """What a task says to a model that is asked for it."""
     return TaskWords(task.instruction, task.labels)
+
+
+def finder_of(work: Assignment) -> Finder | None:
+    """What looks up passages for an arm; None for one that does not."""
+    if work.arm.adaptation is not Adaptation.RAG:
+        return None
+    from adaptkit.study.tasks.passages import PassageFinder
+
+    assert work.library is not None
+    return PassageFinder(work.library)
 
 
 class RowKind(TaskKind):
@@ -63,6 +76,8 @@ class RowKind(TaskKind):
     def use(self, adaptation: Adaptation) -> Use:
         if adaptation is Adaptation.PROBE:
             return Use.PROBE
+        if adaptation is Adaptation.RAG:
+            return Use.WRITE  # masked models read too little beside a text
         if adaptation is Adaptation.PROMPT:
             return self.prompted_use
         return Use(self.finetune_kind)
