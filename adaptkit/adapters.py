@@ -26,7 +26,9 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
 ALL_LINEAR = "all-linear"
-PEFT_HEADS = ("classifier", "score")  # peft trains and saves these by itself for sequence classification
+PEFT_HEADS = ("classifier", "score")  # peft trains and saves these by itself for classification
+HEADED = ("classifier", "tagger")
+"""Tasks whose head stands apart from the language model."""
 
 STATE_SPACE = ("mamba", "mamba2", "falcon_mamba", "falcon_h1", "nemotron_h")
 READ_BY_KERNELS = ("out_proj", "dt_proj")
@@ -78,7 +80,7 @@ def attach(
         return model.requires_grad_(True)
     _check_precision(model, config)
     keep_nf4_exact(model)  # `models.load` has done so; a base that was loaded otherwise needs it here
-    if config.kind == "qlora" and _task(model) == "classifier":
+    if config.kind == "qlora" and _task(model) in HEADED:
         _dequantise(model, _head_names(model))
 
     import torch
@@ -172,9 +174,10 @@ def _lora_config(model: PreTrainedModel, config: AdapterConfig, new_tokens: list
     from peft import LoraConfig, TaskType
 
     heads = _head_names(model)
-    task = {"causal": TaskType.CAUSAL_LM, "classifier": TaskType.SEQ_CLS}.get(_task(model))
+    tasks = {"causal": TaskType.CAUSAL_LM, "classifier": TaskType.SEQ_CLS, "tagger": TaskType.TOKEN_CLS}
+    task = tasks.get(_task(model))
     whole, rows_of_new_tokens = None, None
-    if _task(model) == "classifier":
+    if _task(model) in HEADED:
         whole = [name for name in heads if name not in PEFT_HEADS] or None
     if new_tokens:
         rows_of_new_tokens = _token_rows(model, new_tokens)
@@ -191,15 +194,17 @@ def _lora_config(model: PreTrainedModel, config: AdapterConfig, new_tokens: list
     )
 
 
-def _task(model: PreTrainedModel) -> Literal["causal", "classifier", "other"]:
+def _task(model: PreTrainedModel) -> Literal["causal", "classifier", "tagger", "other"]:
     if type(model).__name__.endswith("ForSequenceClassification"):
         return "classifier"
+    if type(model).__name__.endswith("ForTokenClassification"):
+        return "tagger"
     return "causal" if model.can_generate() else "other"
 
 
 def _head_names(model: PreTrainedModel) -> list[str]:
     """Modules that turn the last hidden states into the task's output: they get no low-rank update."""
-    if _task(model) == "classifier":
+    if _task(model) in HEADED:
         children = [name for name, child in model.named_children() if any(True for _ in child.parameters())]
         heads = [name for name in children if name != model.base_model_prefix]
         if getattr(model.base_model, "pooler", None) is not None:

@@ -8,7 +8,7 @@ import re
 import shutil
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from stat import S_ISREG
 
@@ -195,12 +195,29 @@ def whole_folder(folder: Path, *, num_bytes: int = 0, replace: bool = True) -> I
         temporary.mkdir()
         try:
             yield temporary
+            open_as_folder(temporary)
             for path in [*temporary.rglob("*"), temporary]:
                 _sync(path)
             _take_place(temporary, folder, replace)
             _sync(folder.parent)
         finally:
             shutil.rmtree(temporary, ignore_errors=True)
+
+
+def open_as_folder(folder: Path) -> None:
+    """Let those who may read and write a folder do so with the files in it.
+
+    safetensors writes files that only their owner can read, wherever they lie.
+    """
+    for path in folder.rglob("*"):
+        if path.is_file() and not path.is_symlink():
+            match_folder(path)
+
+
+def match_folder(file: Path) -> None:
+    """Give a file the permissions of its folder; a file of somebody else's stays as it is."""
+    with suppress(PermissionError):
+        file.chmod(file.parent.stat().st_mode & 0o666)
 
 
 def _take_place(temporary: Path, folder: Path, replace: bool) -> None:

@@ -72,7 +72,15 @@ class DiskFullError(AdaptkitError):
 
 
 class NonFiniteError(AdaptkitError):
-    """A loss or gradient norm that is infinite or not a number; the update was not made."""
+    """A loss or gradient norm that is infinite or not a number; the update was not made.
+
+    Attributes:
+        run: name of the run that ended so.
+        spent: what it had cost until then.
+    """
+
+    run: str | None = None
+    spent: dict[str, float] | None = None
 
 
 class ServerError(AdaptkitError):

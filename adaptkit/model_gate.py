@@ -19,11 +19,13 @@ from typing import Any
 from adaptkit.errors import ModelError
 from adaptkit.folder_trial import check_templates, check_tokenizer
 from adaptkit.model_numbers import check_numbers
+from adaptkit.seal import MANIFEST
 from adaptkit.weight_files import (
     AGAIN,
     INDEX,
     MIB,
     PICKLES,
+    WHOLE,
     check_index,
     check_plain,
     kind_of_entry,
@@ -35,7 +37,7 @@ from adaptkit.weight_files import (
 
 CODE = (".py", ".pyc", ".so", ".sh")
 RUNS_CODE = ("auto_map", "_attn_implementation_internal", "custom_pipelines", "trust_remote_code")
-LARGE_DATA = ("tokenizer.json", "vocab.json", INDEX, "manifest.json")
+LARGE_DATA = ("tokenizer.json", "vocab.json", INDEX, MANIFEST)
 """JSON files that are read as data only, so that no setting in them can ask for code."""
 OBJECTS = (
     "config.json",
@@ -200,6 +202,8 @@ def _headers(folder: Path) -> dict[str, dict[str, Any]]:
     if os.path.lexists(folder / INDEX):
         # those that are missing are named by `check_weight_files`, with their number
         names &= set(weight_map(folder).values())
+    elif WHOLE in names:
+        names = {WHOLE}
     headers = {name: read_header(folder / name) for name in sorted(names)}
     if (folder / INDEX).exists() and names == set(weight_map(folder).values()):
         check_index(folder, headers)

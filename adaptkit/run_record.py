@@ -57,6 +57,7 @@ class ModelKind(StrEnum):
     CAUSAL = "causal"
     MASKED = "masked"
     CLASSIFIER = "classifier"
+    TAGGER = "tagger"
     ENCODER = "encoder"
 
 

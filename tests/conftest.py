@@ -63,12 +63,14 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
         terminalreporter.write_line("\n".join(lines))
 
 
+@pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Keep in one worker what shares a costly fixture: the tests of a file, and all of the real server."""
+    """Keep in one worker what shares a costly fixture: a file, and all files with the real server."""
     if config.pluginmanager.hasplugin("xdist"):
+        with_server = {item.path for item in items if "served" in getattr(item, "fixturenames", ())}
         for item in items:
-            shares_server = "served" in getattr(item, "fixturenames", ())
-            item.add_marker(pytest.mark.xdist_group("server" if shares_server else item.path.stem))
+            group = "server" if item.path in with_server else str(item.path)
+            item.add_marker(pytest.mark.xdist_group(group))
 
 
 @pytest.fixture(scope="session")

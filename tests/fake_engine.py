@@ -55,6 +55,8 @@ class Answers(BaseHTTPRequestHandler):
             return self.reply(500, {"error": {"message": "EngineCore encountered an issue."}})
         if prompt in ("full", ["full"] * 3):
             return self.reply(503, {"error": {"message": "queue"}})
+        if prompt == "constraint fails":
+            return self.reply(500, {"error": {"message": "Internal server error"}})
         if prompt == "slow":
             time.sleep(1.5)
         if body.get("stream"):

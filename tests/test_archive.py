@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import shutil
 import tarfile
 from collections.abc import Callable
 from pathlib import Path
@@ -66,6 +67,16 @@ def test_importing_again_changes_nothing_and_another_run_is_refused(
     with pytest.raises(DataError, match="another run with this name is there already"):
         unpack(packed, kept)
     assert (kept / "base" / "model" / "config.json").read_text() == "other"
+
+
+def test_a_trial_whose_model_was_taken_away_is_packed(study: Path, tmp_path: Path) -> None:
+    shutil.rmtree(study.parent / "base" / "model")
+    archive(study, tmp_path / "study.tar")
+    (study.parent / "base" / "metrics.jsonl").write_text("{}")
+    Run(study.parent / "base").finish()
+    (study.parent / "base" / "metrics.jsonl").unlink()
+    with pytest.raises(DataError, match="this file is missing"):
+        archive(study, tmp_path / "study.tar")
 
 
 def test_a_damaged_a_missing_and_a_linked_file_are_not_packed(study: Path, tmp_path: Path) -> None:

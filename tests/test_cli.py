@@ -245,6 +245,22 @@ def test_a_dry_run_prints_the_plan_and_trains_nothing(
         "settles": [{**settles, "smallest_difference": 0.0312}],
         "cut_texts": {"mood": "3 of 40 texts are cut at 24 tokens"},
         "instructions": {"mood": {"text": "Classify the text.\nLabels: bad, good", "made": True}},
+        "outgoing": {
+            "url": "https://api.example.com",
+            "model": "small",
+            "rows": [
+                {
+                    "arm": "api+prompt",
+                    "task": "mood",
+                    "requests": 1200,
+                    "tokens_in": 5e5,
+                    "tokens_out": 9e3,
+                    "usd": 0.5,
+                }
+            ],
+            "usd": 0.5,
+            "ceiling": 2.0,
+        },
         "stages": stages,
         "flops": 1e12,
         "seconds_left": 5400,
@@ -265,6 +281,9 @@ def test_a_dry_run_prints_the_plan_and_trains_nothing(
     assert ["generic+probe", "probe", "gives", "no", "answers"] in lines
     assert "mood: 3 of 40 texts are cut at 24 tokens" in result.out
     assert "mood" in result.out and "0.031 macro f1" in result.out and "400 test items, 3 seeds" in result.out
+    assert ["api+prompt", "mood", "1,200", "500,000", "9,000", "$0.50"] in lines
+    assert "small at https://api.example.com" in result.out and "$0.50 of $2 at most" in result.out
+    assert "the instruction of prompts (made" in result.out and "  Labels: bad, good" in result.out
     assert "2 stages, 1 to run, 1e+12 FLOPs in all, about 1.5 h with 2 at once, 1 GiB each" in result.out
     assert run("compare s.yaml --dry-run --json").json() == plan
 

@@ -13,7 +13,8 @@ from adaptkit.compare.progress import Progress
 from adaptkit.compare.stage import Stage
 from adaptkit.compare.workspace import result_path
 from adaptkit.study.account_record import PlanRecord
-from adaptkit.study.stage_record import PREPARE, BaselineResult, StageKey, write_result
+from adaptkit.study.arms import Origin
+from adaptkit.study.stage_record import PREPARE, BaselineResult, LanguageResult, StageKey, write_result
 
 BASELINE = Stage(StageKey.for_baseline("mood"), "baseline of mood", (PREPARE,))
 
@@ -53,6 +54,20 @@ def test_a_kind_of_task_without_a_baseline_shows_none(tmp_path: Path, capsys: py
         shown.started(BASELINE)
         shown.finished(BASELINE, 1.0)
     assert [event["event"] for event in events(capsys)] == ["started", "finished"]
+
+
+def test_a_trial_that_diverged_is_told_when_it_ends(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+    trial = Stage(StageKey.for_language(Origin.SCRATCH, trial=1), "scratch: learning rate 2 of 3")
+    plan = SimpleNamespace(stages=[trial], finished=lambda study: set(), seconds=lambda stage: 2.0)
+    for diverged in (False, True):
+        result = LanguageResult(run="r", learning_rate=0.5, dev=1e9, diverged=diverged)
+        write_result(result_path(tmp_path, trial.key), result)
+        with Progress(plan, tmp_path) as shown:  # type: ignore[arg-type]
+            shown.started(trial)
+            shown.finished(trial, 1.0)
+        said = [event for event in events(capsys) if event["event"] == "diverged"]
+        told = [{"event": "diverged", "stage": "tune.scratch.1", "learning_rate": 0.5}]
+        assert said == (told if diverged else [])
 
 
 def test_at_the_end_the_prediction_stands_beside_what_it_took(

@@ -57,11 +57,13 @@ def test_word_counts_are_a_control_where_they_can_answer():
     assert missing(JOBS, baselines=()) == ["word counts"]
     names = {
         kind: [c.name for c in controls_of(TICKET.model_copy(update={"kind": kind}))]
-        for kind in ("classify", "retrieve", "generate")
+        for kind in ("classify", "retrieve", "generate", "multi_label", "spans", "regression")
     }
     assert names["classify"][:3] == ["word counts", "generic+prompt", "generic+probe"]
     assert names["retrieve"][:3] == ["word counts", "generic+probe", "generic+lora"]
     assert names["generate"][:2] == ["generic+prompt", "generic+lora"]
+    for kind in ("multi_label", "spans", "regression"):
+        assert names[kind] == names["retrieve"], "a prompt gives no label sets, spans or numbers"
 
 
 def test_a_prompt_with_passages_stands_in_for_the_prompt_and_no_probe_does():

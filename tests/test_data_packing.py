@@ -309,6 +309,20 @@ def test_a_mixture_goes_once_through_its_first_source(shards: TokenShards) -> No
         MixedSource([(domain, 1.0), (general, 0.0)])
 
 
+def test_a_mixture_lends_other_rows_in_every_pass_until_a_source_is_used_up(shards: TokenShards) -> None:
+    rows = PackedTokens(shards, 32)
+    domain, general = FirstRows(rows, 4), FirstRows(rows, 10)
+    mix = MixedSource([(domain, 0.5), (general, 0.5)], seed=3)
+    every = range(len(domain), len(mix))
+    lent = [[mix._place(i, epoch)[1] for i in every] for epoch in range(5)]
+    assert sorted(row for epoch in lent for row in epoch) == sorted([*range(10)] * 2), "two rounds of ten"
+    assert sorted([*lent[0], *lent[1], *lent[2][:2]]) == list(range(10))
+    texts = [mix.collate([4], seed=0, epoch=epoch)["input_ids"] for epoch in (0, 1)]
+    assert not torch.equal(*texts)
+    expected = rows.collate([lent[1][0]], seed=0, epoch=1)["input_ids"]
+    assert torch.equal(texts[1], expected)
+
+
 def test_index_is_plain_json(shards: TokenShards) -> None:
     index = json.loads((shards.folder / "index.json").read_text())
     assert index["dtype"] == "<u2" and index["format"] == 1

@@ -1,5 +1,5 @@
 """Tokenizers trained here: lossless where promised, one BOS, the same ids after saving, extension without
-damage. Home of data.extension."""
+damage. Home of data.extension and models.fixed_vocabulary."""
 
 from __future__ import annotations
 
@@ -7,10 +7,13 @@ from pathlib import Path
 
 import pytest
 import torch
+from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, trainers
+from transformers import PreTrainedTokenizerFast
 
 from adaptkit.data.extension import extend_tokenizer
 from adaptkit.data.tokenizers import CHAT_TEMPLATE, bytes_per_token, encode, tokenizer_digest, train_tokenizer
-from adaptkit.errors import DataError
+from adaptkit.errors import DataError, ModelError
+from adaptkit.models.fixed_vocabulary import why_fixed
 
 HARD = "H\u00e9llo  w\u00f6rld \n\n\t x=1 p<0.05 \u6f22\u5b57 \U0001f600 \u200b<s> </s>"
 KINDS = ["bpe", "unigram", "wordpiece"]
@@ -125,6 +128,71 @@ def test_extension_adds_mean_rows_and_keeps_the_rest(
     assert AutoTokenizer.from_pretrained(tmp_path)(domain[0]).input_ids == extended(domain[0]).input_ids
     if kind == "bpe":
         assert extended.decode(extended(domain[0]).input_ids[1:]) == domain[0]
+
+
+def blank_cut_bpe(texts: list[str], size: int = 300) -> PreTrainedTokenizerFast:
+    """A byte-level BPE that cuts at blanks alone, so that a whole `<|tool|>` may be one word."""
+    core = Tokenizer(models.BPE())
+    bytes_only = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
+    core.pre_tokenizer = pre_tokenizers.Sequence([pre_tokenizers.WhitespaceSplit(), bytes_only])
+    core.decoder = decoders.ByteLevel()
+    alphabet = pre_tokenizers.ByteLevel.alphabet()
+    core.train_from_iterator(texts, trainers.BpeTrainer(vocab_size=size, initial_alphabet=alphabet))
+    return PreTrainedTokenizerFast(tokenizer_object=core, eos_token="<|end|>")
+
+
+def test_no_entry_is_spelt_like_a_control_token_and_texts_keep_spelling_it(tiny_text: list[str]) -> None:
+    tokenizer = blank_cut_bpe(tiny_text)
+    written = ["<|end|> <|end|> thrombocytopenia <|end|> thrombocytopenia"] * 20
+    extended = extend_tokenizer(tokenizer, model(len(tokenizer), True), written, 40)
+    assert extended.eos_token_id == tokenizer.eos_token_id
+    assert [token for token in extended.get_vocab() if token == "<|end|>"] == ["<|end|>"]
+    (spelt,) = encode(extended, ["thrombocytopenia <|end|>"], special=False)
+    assert extended.eos_token_id not in spelt and max(spelt) >= len(tokenizer)
+    assert "".join(extended.convert_ids_to_tokens(spelt)) == "thrombocytopenia<|end|>"
+
+
+def test_a_tokenizer_that_marks_blanks_and_cuts_no_words_is_extended_without_loss(
+    tiny_text: list[str],
+) -> None:
+    core = Tokenizer(models.BPE(byte_fallback=True, unk_token="<unk>", fuse_unk=True))
+    core.normalizer = normalizers.Sequence(
+        [normalizers.Prepend("\u2581"), normalizers.Replace(" ", "\u2581")]
+    )
+    core.decoder = decoders.Sequence(
+        [decoders.Replace("\u2581", " "), decoders.ByteFallback(), decoders.Fuse(), decoders.Strip(" ", 1, 0)]
+    )
+    letters = sorted({letter for text in tiny_text for letter in text if letter.isalnum()})
+    fallback = [f"<0x{byte:02X}>" for byte in range(256)]
+    pieces = ["<unk>", *fallback, "\u2581", *letters, "th"]
+    core.model = models.BPE(
+        {piece: i for i, piece in enumerate(pieces)}, [("t", "h")], byte_fallback=True, unk_token="<unk>"
+    )
+    tokenizer = PreTrainedTokenizerFast(tokenizer_object=core, eos_token="</s>")
+    domain = ["the thorax \u6f22\u5b57 thorax the thorax \u6f22\u5b57"] * 9
+    extended = extend_tokenizer(tokenizer, model(len(tokenizer), True), domain, 6)
+    assert "\u2581thorax" in extended.get_vocab()
+    assert not [token for token in extended.get_added_vocab() if "<0x" in token]
+    assert not [token for token in extended.get_vocab() if "<0x" in token and len(token) > 6]
+    assert extended.decode(encode(extended, domain[:1], special=False)[0]) == domain[0]
+
+
+def test_tokenizers_that_take_no_entries_are_refused_in_a_sentence(tiny_text: list[str]) -> None:
+    whole = Tokenizer(models.WordLevel({"a": 0, "[UNK]": 1}, unk_token="[UNK]"))
+    whole.pre_tokenizer = pre_tokenizers.Whitespace()
+    marked = Tokenizer(models.BPE({"a": 0, "##a": 1}, [], continuing_subword_prefix="##"))
+    marked.pre_tokenizer = pre_tokenizers.Whitespace()
+    for core, why in (
+        (whole, "a WordLevel tokenizer takes no new entries"),
+        (marked, "within a word by '##'"),
+    ):
+        tokenizer = PreTrainedTokenizerFast(tokenizer_object=core)
+        reason = why_fixed(tokenizer)
+        assert reason is not None and why in reason[0]
+        with pytest.raises(ModelError, match=why):
+            extend_tokenizer(tokenizer, model(len(tokenizer), True), tiny_text, 4)
+    for kind in KINDS:
+        assert why_fixed(train_tokenizer(tiny_text, kind, 400)) is None
 
 
 def test_extension_keeps_added_tokens_beyond_the_vocabulary(tiny_text: list[str]) -> None:

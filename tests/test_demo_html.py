@@ -43,6 +43,10 @@ def test_the_palette_is_the_reports() -> None:
         "scratch",
         "placebo",
         "distilled",
+        "continued-lora",
+        "continued-vocabulary",
+        "mixed",
+        "tapt",
     )
     for name in names:
         for theirs, ours in ((light, ours_light), (dark, ours_dark)):

@@ -11,6 +11,7 @@ from fake_openai import KEY, FakeServer
 
 pytest.importorskip("gradio", reason="the demo extra is not installed")
 
+from adaptkit.client.openai import Client
 from adaptkit.demo.served_models import CLASSIFY, Server
 from adaptkit.demo.shown_models import show_models
 from adaptkit.demo.tab_classify import Classify
@@ -71,3 +72,11 @@ def test_without_a_classifier_or_a_text_nothing_is_asked(tab: Classify, fake: Fa
     assert "Which class, and how sure?" in next(tab.classify("text", "another"))
     tab.models = {}
     assert "No classifier is served" in next(tab.classify("text", SORTER)) and fake.requests == []
+
+
+def test_what_is_no_choice_among_classes_is_said_and_not_drawn(
+    tab: Classify, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Client, "classify", lambda *_, **__: [("score", [131.0])])
+    *_, last = tab.classify("text", SORTER)
+    assert "does not choose one of several classes" in last and "%" not in last

@@ -95,3 +95,17 @@ def test_all_is_on_the_disk_before_a_folder_takes_the_name(tmp_path: Path, monke
     with whole_folder(tmp_path / "x") as temporary:
         (temporary / "ab").write_text("")
     assert calls == ["ab", ".x", "rename", tmp_path.name[:2]]
+
+
+@pytest.mark.parametrize("mask", [0o022, 0o077, 0o027])
+def test_files_of_a_folder_may_be_read_by_those_who_may_read_the_folder(tmp_path: Path, mask: int) -> None:
+    before = os.umask(mask)
+    try:
+        with whole_folder(tmp_path / "model") as temporary:
+            (temporary / "inner").mkdir()
+            for name in ("model.safetensors", "inner/config.json"):
+                os.close(os.open(temporary / name, os.O_CREAT | os.O_WRONLY, 0o600))  # as safetensors does
+    finally:
+        os.umask(before)
+    for name in ("model.safetensors", "inner/config.json"):
+        assert (tmp_path / "model" / name).stat().st_mode & 0o777 == 0o666 & ~mask

@@ -8,6 +8,7 @@ import time
 import psutil
 import pytest
 
+from adaptkit.compare import executor
 from adaptkit.compare.executor import StageFailed, raise_failure, ready
 from adaptkit.compare.stage import Stage
 from adaptkit.compare.stages.run import run_stage
@@ -35,6 +36,41 @@ def test_a_stage_killed_without_a_word_is_named_with_its_log(tmp_path):
     with pytest.raises(StageFailed, match="'tokenizer' was killed: out of memory") as failure:
         raise_failure(tmp_path, STAGE)
     assert failure.value.where.endswith("tokenizer.log") and "resumes" in failure.value.fix
+
+
+@pytest.mark.parametrize(
+    ("code", "said"),
+    [
+        (-9, "was killed: out of memory"),
+        (-15, "was ended by SIGTERM"),
+        (-11, "was ended by SIGSEGV"),
+        (255, "was lost: the process that starts and watches the stages was killed"),
+        (3, "ended with exit code 3"),
+    ],
+)
+def test_how_a_stage_ended_is_said_as_it_was(tmp_path, code, said):
+    with pytest.raises(StageFailed, match=said) as failure:
+        raise_failure(tmp_path, STAGE, code)
+    assert ("memory" in str(failure.value)) == (code == -9) and "resumes" in failure.value.fix
+
+
+def sleep_long(study, stage, threads):
+    """A stage that does nothing for a long time."""
+    time.sleep(120)
+
+
+def test_stages_of_a_killed_fork_server_are_lost_and_not_out_of_memory(tmp_path, monkeypatch):
+    monkeypatch.setattr(executor, "PRELOAD", [])
+    pool = executor.LocalPool(tmp_path, sleep_long, jobs=1)
+    pool.start(STAGE)
+    child = psutil.Process(pool.processes[TOKENIZER].pid)
+    try:
+        child.parent().kill()
+        assert pool.wait() == [TOKENIZER]
+        with pytest.raises(StageFailed, match="was lost"):
+            raise_failure(tmp_path, STAGE, pool.exit_code(TOKENIZER))
+    finally:
+        child.kill()
 
 
 def test_an_error_of_the_users_keeps_its_kind_place_and_fix(tmp_path):

@@ -4,6 +4,7 @@ report.charts, report.charts_detail and report.charts_money."""
 from __future__ import annotations
 
 import dataclasses
+import re
 import xml.etree.ElementTree as ET
 
 import numpy as np
@@ -14,10 +15,12 @@ from tiny_results import LANGUAGE, TICKET, results_of
 from adaptkit.report import charts, charts_detail, charts_money, figures
 from adaptkit.report.charts import RowMark, Track
 from adaptkit.report.charts_detail import CurvePanel, Pick
+from adaptkit.report.svg import chip
 from adaptkit.run import write_json
+from adaptkit.study.arms import Origin
 from adaptkit.study.breakeven import Prices, Training, Workload, weigh
 from adaptkit.study.forecast import Crossing, Scaling, measure
-from adaptkit.study.record import ArmRecord, PriceRecord
+from adaptkit.study.record import ArmRecord, MachineRecord, PriceRecord
 from adaptkit.study.results import Cell, Cost, collect
 from adaptkit.study.scores import score_table
 from adaptkit.study.statistics import Interval
@@ -85,6 +88,25 @@ def test_the_band_stands_around_the_reference_and_is_left_out_without_a_margin()
     assert Drawing(with_margin).band() == pytest.approx((1.95, 2.05), abs=2e-3)
     without = charts.whiskers("t", "d", [row], axis="axis", reference=2.0)
     assert float(Drawing(without).classed("rect", "margin")[0]["width"]) == 0
+
+
+def test_arms_of_the_text_ledger_have_a_shape_each_for_prints_without_colour():
+    names = [origin.value for origin in Origin if not origin.per_task] + ["baseline"]
+    shapes = {re.sub(r'class="chip o-[^"]*"', "", chip(name, "")) for name in names}
+    assert len(shapes) == len(names)
+    adapters = {chip(name, "lora").partition(">")[2] for name in names}
+    assert adapters == {chip("continued-lora", "").partition(">")[2]}, "of a task, that of the adaptation"
+
+
+def test_figures_and_legend_draw_the_shape_of_a_text_arm():
+    scores = {"generic": [2.0, 2.0], "placebo": [1.9, 1.9], "scratch": [1.7, 1.7], "continued": [1.8, 1.8]}
+    results = results_of(scores, machine=MachineRecord(flops_per_second=1e12, device="CPU", cores=2))
+    drawing = Drawing(figures.all_differences(judge(results).main, results))
+    assert len(drawing.classed("circle", "hollow")) == 1, "placebo"
+    assert len(drawing.classed("circle", "mark")) == 1, "generic"
+    assert dict(figures.origins(results))["placebo"] == chip("placebo", "")
+    jobs = results_of({"tapt+full": [0.7, 0.71], "generic+full": [0.7, 0.71]}, task=TICKET)
+    assert dict(figures.origins(jobs))["tapt"] == chip("tapt", "full")
 
 
 def test_what_lies_outside_a_plot_is_an_arrow():

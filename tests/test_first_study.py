@@ -64,6 +64,9 @@ def test_columns_are_told_by_name_and_by_what_they_hold(tmp_path):
     ("row", "kind", "columns"),
     [
         ({"text": "a b c", "label": "x"}, "labelled", {}),
+        ({"text": "a b c", "labels": ["x", "y"]}, "multi_label", {}),
+        ({"text": "a b c", "spans": [[0, 1, "x"]]}, "spans", {}),
+        ({"text": "a b c", "score": 4.5}, "scored", {}),
         ({"question": "what is it", "answer": "a small thing"}, "sft",
          {"prompt": "question", "completion": "answer"}),
         ({"id": "1", "body": "some words here"}, "text", {"text": "body"}),

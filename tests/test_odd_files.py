@@ -74,17 +74,17 @@ BEGINNINGS = {".jsonl": b'{"text": "', ".csv": b"text\n", ".txt": b"", ".json": 
 @pytest.mark.parametrize("packed", PACKERS)
 def test_a_bomb_is_refused_in_little_memory(tmp_path: Path, layout: str, packed: str) -> None:
     file = tmp_path / f"bomb{layout}{packed}"
-    PACKERS[packed](file, lambda: [BEGINNINGS[layout], *[BLOCK] * 30])  # 120 MiB
+    PACKERS[packed](file, lambda: [BEGINNINGS[layout], *[BLOCK] * 36])  # 144 MiB
     _check_refused(
         file, "unpacks to more than 300 times|a line of more than|a value of more than|one text of more than"
     )
 
 
-@pytest.mark.parametrize("packed", [".zst", ".gz"])
+@pytest.mark.parametrize("packed", [".zst", ".xz"])
 def test_a_bomb_of_many_rows_is_refused(tmp_path: Path, packed: str) -> None:
     file = tmp_path / f"bomb.jsonl{packed}"
     rows = b'{"text": "the same words again and again"}\n' * 100_000
-    PACKERS[packed](file, lambda: [rows] * 20)
+    PACKERS[packed](file, lambda: [rows] * 4)
     _check_refused(file, "unpacks to more than 300 times|rows")
 
 

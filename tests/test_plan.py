@@ -21,7 +21,8 @@ from adaptkit.study.budget import BudgetConfig, grant
 from adaptkit.study.stage_record import PREPARE, StageKey, StageKind
 from adaptkit.trainer import device
 
-ARMS = "arms=[generic+prompt, generic+lora, continued+full, continued+probe, scratch+full, placebo+full]"
+PRETRAINED = "continued+full, continued+probe, scratch+full, tapt+full, placebo+full"
+ARMS = f"arms=[generic+prompt, generic+lora, {PRETRAINED}]"
 
 
 @pytest.fixture(scope="module")
@@ -69,11 +70,13 @@ def test_every_training_gets_the_same_trials_and_flops(texts):
             granted = amount * (task_share if arm.origin.learns_text else 1.0)
         assert sum(stage.key.trial is not None for stage in mine) == 4, (origin, arm)
         assert sum(stage.flops for stage in mine) == pytest.approx(3 * granted), (origin, arm)
-    assert {origin for origin, _ in by_training} == {None, Origin.CONTINUED, Origin.SCRATCH, Origin.PLACEBO}
+    pretrained = {Origin.CONTINUED, Origin.SCRATCH, Origin.TAPT, Origin.PLACEBO}
+    assert {origin for origin, _ in by_training} == {None, *pretrained}
     assert {arm.name for _, arm in by_training if arm} == {
         "generic+lora",
         "continued+full",
         "scratch+full",
+        "tapt+full",
         "placebo+full",
     }
 
@@ -180,15 +183,16 @@ def names(config, tmp_path):
 
 def test_arms_that_are_left_out_of_a_config_are_all_that_apply_controls_among_them(texts, tmp_path):
     arms, left_out = names(study_config(texts, "arms=[]"), tmp_path)
-    assert arms[:5] == ["generic", "continued", "continued-lora", "scratch", "placebo"]
-    assert arms[5:8] == ["generic+prompt", "generic+probe", "generic+lora"]
-    assert arms[8:] == ["generic+full", "continued+full", "scratch+full", "placebo+full"]
+    assert arms[:6] == ["generic", "continued", "continued-lora", "mixed", "scratch", "placebo"]
+    assert arms[6:9] == ["generic+prompt", "generic+probe", "generic+lora"]
+    pretrained = ["continued+full", "mixed+full", "scratch+full", "tapt+full", "placebo+full"]
+    assert arms[9:] == ["generic+full", *pretrained]
     assert left_out == {}
 
 
 def test_a_study_without_tasks_has_arms_of_the_text_ledger_only(texts, tmp_path):
     arms, _ = names(study_config(texts, "arms=[]", "tasks=[]"), tmp_path)
-    assert arms == ["generic", "continued", "continued-lora", "scratch", "placebo"]
+    assert arms == ["generic", "continued", "continued-lora", "mixed", "scratch", "placebo"]
 
 
 def test_what_is_not_wanted_is_named_by_arm_or_origin(texts, tmp_path):
@@ -276,9 +280,10 @@ def test_the_quickstart_runs_every_control_with_three_seeds(texts, tmp_path, mon
     config = quickstart_config(tmp_path)
     arms, left_out = names(config, tmp_path)
     assert config.seeds == 3 and left_out == {}
-    assert {"generic+full", "placebo+full", "generic+lora", "generic+prompt", "generic+probe"} <= set(arms)
-    assert {"generic", "continued", "continued-lora", "scratch", "placebo"} <= set(arms)
-    assert {"continued+full", "scratch+full"} <= set(arms)
+    text = ["generic", "continued", "continued-lora", "scratch", "placebo"]
+    jobs = ["prompt", "probe", "lora", "full"]
+    pretrained = ["continued+full", "scratch+full", "placebo+full"]
+    assert arms == [*text, *(f"generic+{name}" for name in jobs), *pretrained], "ten minutes hold no more"
 
 
 def test_time_in_which_others_ran_is_no_work_of_a_processor_and_is_of_a_gpu():

@@ -68,9 +68,9 @@ def test_by_cost_the_cheapest_bill_and_what_is_not_known_last(tmp_path: Path):
 
 def test_by_forgetting_what_keeps_most_general_text(tmp_path: Path):
     results = collect(write_study(tmp_path, num_documents=40, num_rows=60, fractions=(1.0,)))
-    lost = {arm.name: forgotten(results, arm) for arm in results.scored_arms("rct_role")}
-    assert lost["scratch+full"] == pytest.approx(DAMAGE["scratch"], abs=0.15) and lost["generic+full"] == 0.0
     task = results.task("rct_role")
+    lost = {arm.name: forgotten(results, arm, task) for arm in results.scored_arms(task.name)}
+    assert lost["scratch+full"] == pytest.approx(DAMAGE["scratch"], abs=0.15) and lost["generic+full"] == 0.0
     preference = Preference.of(results, task, "forgetting")
     names = [arm.name for arm in sorted(results.scored_arms(task.name), key=preference.key)]
     assert names[0] == "placebo+full" and lost["placebo+full"] < 0 and names[-1] == "scratch+full"

@@ -27,7 +27,7 @@ from adaptkit.finetune.prompt_template import (
 )
 from adaptkit.finetune.prompt_words import ANSWER_INSTRUCTION, LABEL_INSTRUCTION, TaskWords, written_labels
 from adaptkit.finetune.prompted_answers import answer_rows
-from adaptkit.finetune.prompted_labels import begin_alike, prompt_rows
+from adaptkit.finetune.prompted_labels import begin_alike, label_shares, prompt_rows
 
 LABELS = ["no", "no reply", "BILL_late"]
 MEANINGS = {"no": "the sender says no", "BILL_late": "an invoice is overdue"}
@@ -220,7 +220,10 @@ def test_a_label_that_begins_as_another_is_closed_before_it_is_scored() -> None:
 
     scores = np.array([nats(text) for text in ["N/A", "", "[MASK]", rows.rows[0].text]])
     chances = np.exp(scores) / np.exp(scores).sum(1, keepdims=True)
-    expected = chances[3] / chances[:3].mean(0)
+    # of the two calibrations, the first format takes the one by shares: here each label has a third
+    whole = np.array([nats(row.text) for row in rows.rows])
+    whole = np.exp(whole) / np.exp(whole).sum(1, keepdims=True)
+    expected = chances[3] / whole.mean(0)
     expected /= expected.sum()
     assert list(outcome.rows[0]["probabilities"].values()) == pytest.approx(expected.tolist(), abs=2e-4)
 
@@ -267,3 +270,15 @@ def test_free_text_is_asked_through_the_chat_template_too() -> None:
     )
     assert {trial["style"] for trial in outcome.trials} == {"chat", "plain"} and len(outcome.trials) == 5
     assert len(outcome.rows) == 4 and all(row["reference"] == "nobody" for row in outcome.rows)
+
+
+def test_answers_lean_towards_labels_as_often_as_training_rows_have_them() -> None:
+    shares = label_shares(labelled(4), LABELS)
+    assert shares.tolist() == pytest.approx([3 / 7, 2 / 7, 2 / 7])
+    tokenizer = tiny_chat.tokenizer_of("byte_bpe", tiny_chat.CHATML)
+    rows = labelled(9, 40)
+    often = labelled(60).with_rows([row for row in labelled(60).rows if row.values["label"] == "no reply"])
+    outcome = prompt_rows(tiny(tokenizer), tokenizer, often, rows, rows, LABELS, trials=1, examples=0)
+    assert {row["prediction"] for row in outcome.rows} == {"no reply"}
+    few = formats(4, Choices(chat=True, described=False, examples=2))
+    assert {fmt.calibration for fmt in few} == {"empty", "shares"}

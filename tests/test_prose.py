@@ -270,3 +270,11 @@ def test_a_row_of_the_verdict_table(scores, options, text, compared):
 def test_a_row_without_anything_to_compare():
     main = judge(results_of({"continued": BEHIND})).main
     assert (prose.difference_text(main), prose.margin_text(main)) == ("", "")
+
+
+def test_a_baseline_that_counts_no_words_goes_by_what_it_looks_at():
+    arm = baseline_of("word-features")
+    assert prose.in_plain_words(arm) == "spelling and known names of words"
+    enough = "Spelling and known names of words are enough. No language model is needed."
+    assert prose.advice_for(arm) == enough
+    assert prose.in_plain_words(baseline_of("tfidf")) == "word counts"

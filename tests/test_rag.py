@@ -383,3 +383,38 @@ def test_without_a_collection_the_domains_training_text_is_searched(folder: Path
     workspace = Workspace(run.path)
     assert workspace.library == Library(workspace.files.train("domain"))
     assert not any(cut.train == COLLECTION for cut in workspace.prepared.data.cuts)
+
+
+# In a report
+
+
+def test_a_report_shows_support_and_the_best_and_worst_answers(tmp_path: Path) -> None:
+    from types import SimpleNamespace
+
+    from adaptkit.report.passages import looked_up
+    from adaptkit.report.write import environment
+
+    def row(number: int, answer: str, **facts: object) -> dict:
+        asked = {"question": f"question {number}?", "passages": [FEVER], "support": 0.5, "found": 0.25}
+        return {"id": str(number), "prediction": answer, "reference": "rest and water", **asked, **facts}
+
+    rows = [row(i, "rest and water" if i < 3 else f"asphalt {i}") for i in range(8)]
+    task = SimpleNamespace(name="say", kind="generate", metric="rouge_l")
+    arms = [SimpleNamespace(name=name, adaptation=name.partition("+")[2]) for name in ("a+prompt", "a+rag")]
+    results = SimpleNamespace(
+        tasks=[task], scored_arms=lambda name: arms, of=lambda task, arm: [SimpleNamespace(rows=rows)]
+    )
+    (shown,) = looked_up(results)  # type: ignore[arg-type]
+    assert shown.arm == "a+rag" and (shown.support, shown.found) == (0.5, 0.25)
+    assert [item.score for item in shown.hits] == [1.0] * 3
+    assert [item.score for item in shown.misses] == [0.0] * 3
+    assert "50% of the content words" in shown.sentence and "25%" in shown.sentence
+    bare = [
+        {"id": row["id"], "prediction": "", "reference": "", "support": 1.0, "found": 1.0} for row in rows
+    ]
+    results.of = lambda task, arm: [SimpleNamespace(rows=bare)]
+    (kept,) = looked_up(results)  # type: ignore[arg-type]
+    assert kept.hits == kept.misses == () and kept.support == 1.0, "a kept study holds no text"
+    for name in ("report.html.j2", "report.md.j2"):
+        source = environment().loader.get_source(environment(), name)[0]  # type: ignore[union-attr]
+        assert "looked_up" in source and "item.passages" in source

@@ -115,6 +115,9 @@ def test_unknown_metric_and_missing_column_are_said():
         scores.score_table("bits_per_byte", [{"nats": 1.0}])
 
 
+_SPAN = {"start": 0, "end": 3, "label": "p"}
+
+
 @pytest.mark.parametrize(
     ("name", "predictions", "references", "expected"),
     [
@@ -124,6 +127,12 @@ def test_unknown_metric_and_missing_column_are_said():
         ("rouge_l", ["x y z"], ["x z"], 0.8),
         ("ece", [0.9, 0.6], [1, 0], 0.35),
         ("bits_per_byte", [100 * math.log(2)], [200], 0.5),
+        ("micro_f1", [["a", "b"], []], [["a"], []], 2 / 3),
+        ("macro_label_f1", [["a", "b"], []], [["a"], []], 0.5),
+        ("entity_f1", [[_SPAN], [_SPAN]], [[_SPAN], []], 2 / 3),
+        ("macro_entity_f1", [[_SPAN], [_SPAN]], [[_SPAN], []], 2 / 3),
+        ("spearman", [1.0, 2.0, 3.0], [2.0, 4.0, 3.0], 0.5),
+        ("mae", [1.0, 2.0], [2.0, 4.0], 1.5),
         ("ndcg_at_10", [["a", "b"]], [[{"document": "b", "grade": 1}]], 0.6309297535714575),
         ("mrr_at_10", [["a", "b"]], [[{"document": "b", "grade": 1}]], 0.5),
         ("map", [["a", "b"]], [[{"document": "b", "grade": 1}]], 0.5),

@@ -1,4 +1,4 @@
-"""A child and its whole group end together, however they end, and its log is its owner's."""
+"""A child and its whole group end together, however they end, and its log is open as its folder."""
 
 from __future__ import annotations
 
@@ -25,6 +25,10 @@ def test_what_a_killed_child_leaves_behind_is_killed(tmp_path: Path) -> None:
         eventually(client.healthy, "it comes back")
 
 
-def test_logs_of_children_are_for_their_owner_only(tmp_path: Path) -> None:
+@pytest.mark.parametrize(("folder", "log"), [(0o700, 0o600), (0o750, 0o640), (0o770, 0o660)])
+def test_logs_of_children_are_for_those_who_may_read_their_folder(
+    tmp_path: Path, folder: int, log: int
+) -> None:
+    tmp_path.chmod(folder)
     with running([fake_launch(tmp_path)], tmp_path):
-        assert (tmp_path / "fake.log").stat().st_mode & 0o777 == 0o600
+        assert (tmp_path / "fake.log").stat().st_mode & 0o777 == log

@@ -60,3 +60,16 @@ def test_a_group_ends_when_the_other_end_of_the_pipe_is_gone() -> None:
     os.close(write_end)
     assert child.wait(30) == -9
     assert child.stdout.read() == b"", "the pipe is closed: its own child is gone as well"
+
+
+def test_the_engines_own_process_compiles_constraints_with_an_end() -> None:
+    pytest.importorskip("vllm", reason="the serve extra is not installed")
+    code = (
+        "import runpy, sys; sys.argv = ['entrypoint', 'serve'];"
+        f"runpy.run_path({entrypoint.__file__!r}, run_name='__mp_main__');"
+        "from vllm.v1.structured_output import StructuredOutputManager as manager;"
+        "print(manager._create_grammar.__module__)"
+    )
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
+    ended = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=environment)
+    assert ended.stdout.split()[-1:] == ["adaptkit.serve.engine.bounded_compile"], ended.stderr

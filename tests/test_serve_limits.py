@@ -7,7 +7,14 @@ import dataclasses
 import pytest
 
 from adaptkit.errors import ConfigError
-from adaptkit.serve.limits import UNLIMITED, VARIABLES, Limits, limits_from_environment, limits_to_environment
+from adaptkit.serve.limits import (
+    UNLIMITED,
+    VARIABLES,
+    Limits,
+    choose_limits,
+    limits_from_environment,
+    limits_to_environment,
+)
 
 
 def test_defaults_are_those_of_the_manual() -> None:
@@ -42,3 +49,10 @@ def test_a_limit_that_is_no_whole_number_is_refused(text: str) -> None:
     with pytest.raises(ConfigError, match="is no number|too high") as refused:
         limits_from_environment({"ADAPTKIT_LIMIT_MAX_TOKENS": text})
     assert refused.value.where == "ADAPTKIT_LIMIT_MAX_TOKENS"
+
+
+def test_options_win_over_the_environment_and_defaults_do_not() -> None:
+    environment = {"ADAPTKIT_LIMIT_CHOICES": "7", "ADAPTKIT_LIMIT_MAX_TOKENS": "9"}
+    options = {"max_tokens": Limits().max_tokens, "body_bytes": 5}
+    assert choose_limits(options, environment) == Limits(choices=7, max_tokens=9, body_bytes=5)
+    assert choose_limits({"max_tokens": 3}, environment).max_tokens == 3

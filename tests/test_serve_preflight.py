@@ -1,4 +1,7 @@
-"""What is refused before anything starts: packages, settings, names, formats, heads, memory, digests."""
+"""What is refused before anything starts: packages, settings, names, formats, heads, memory, digests.
+
+Home of serve.preflight_options.
+"""
 
 from __future__ import annotations
 

@@ -131,6 +131,15 @@ def test_a_body_is_judged_and_handed_on_as_its_bytes_came(tmp_path: Path, letter
         assert not server.engines[0]._suspected.is_set() and server.engines[0].restarts == 0
 
 
+def test_a_constraint_that_does_not_compile_is_its_callers_fault_and_not_the_engines(tmp_path: Path) -> None:
+    with running([fake_launch(tmp_path)], tmp_path) as (client, server):
+        body = {"prompt": "constraint fails", "structured_outputs": {"regex": "a{9}"}}
+        answer = post(client, "/v1/completions", body)
+        assert answer.status_code == 400 and "make it simpler" in answer.json()["error"]["message"]
+        assert not server.engines[0]._suspected.is_set()
+        assert post(client, "/v1/completions", {"prompt": "constraint fails"}).status_code == 500
+
+
 def test_a_refusal_for_ever_is_not_told_as_one_for_now(many: Client) -> None:
     alone = post(many, "/v1/completions", {"model": "plain", "prompt": ["full"] * 3})
     assert alone.status_code == 413 and "send fewer" in alone.json()["error"]["message"]

@@ -12,14 +12,14 @@ ASKED = {
     "/v1/completions": {"generate"},
     "/v1/embeddings": {"embed"},
     "/classify": {"classify"},
-    "/pooling": {"embed", "classify", "rerank"},
+    "/pooling": {"embed", "classify", "tag", "rerank"},
     "/score": {"embed", "rerank"},
     "/v1/score": {"embed", "rerank"},
     "/rerank": {"embed", "rerank"},
     "/v1/rerank": {"embed", "rerank"},
     "/v2/rerank": {"embed", "rerank"},
-    "/tokenize": {"generate", "embed", "classify", "rerank"},
-    "/detokenize": {"generate", "embed", "classify", "rerank"},
+    "/tokenize": {"generate", "embed", "classify", "tag", "rerank"},
+    "/detokenize": {"generate", "embed", "classify", "tag", "rerank"},
 }
 
 
@@ -30,7 +30,7 @@ def test_the_table_is_the_whole_surface() -> None:
     assert [path for path, route in ROUTES.items() if route.open] == ["/health"]
 
 
-@pytest.mark.parametrize("path", [*READ, *ASKED])
+@pytest.mark.parametrize("path", sorted({*READ, *ASKED}))
 def test_a_path_of_the_table_is_found_as_it_is_spelt(path: str) -> None:
     assert find_route(path) == path
     for near in (path + "/", "/" + path, path.upper(), path + "?", path + "%00", path[1:], path + "x"):
@@ -45,5 +45,5 @@ def test_one_model_by_its_name_is_the_route_of_all_models() -> None:
 
 
 def test_each_kind_is_told_its_own_paths() -> None:
-    for kind in ("generate", "embed", "classify", "rerank"):
+    for kind in ("generate", "embed", "classify", "tag", "rerank"):
         assert routes_of_kind(kind) == [path for path in ROUTES if kind in ASKED.get(path, ())]

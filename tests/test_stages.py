@@ -15,7 +15,10 @@ from adaptkit.compare.stages.distillation_job import best_teacher
 from adaptkit.compare.stages.language_job import ADAPTER_RATE, FULL_RATE, JobOrder, Subject
 from adaptkit.compare.stages.pretraining_jobs import SCRATCH_RATE, Continued, KeepTraining, Placebo, Scratch
 from adaptkit.compare.stages.tsdae_job import RATE, RestoreTexts
-from adaptkit.compare.workspace import PreparedFiles
+from adaptkit.compare.workspace import PreparedFiles, read_scores, tidy
+from adaptkit.errors import DataError
+from adaptkit.run import Run, write_json
+from adaptkit.seal import check
 from adaptkit.study.arms import Origin
 from adaptkit.study.budget import Budget
 
@@ -24,8 +27,8 @@ def test_learning_rates_are_centred_by_what_a_job_moves() -> None:
     assert Scratch().rate_share(False) == SCRATCH_RATE == 2.0
     assert Continued().rate_share(False) == Placebo().rate_share(False) == FULL_RATE == 0.5
     assert KeepTraining().rate_share(True) == Continued().rate_share(True) == ADAPTER_RATE == 3.0
-    assert RestoreTexts("domain").rate_share(False) == RATE
-    assert RestoreTexts("domain").rate_share(True) == pytest.approx(RATE * 6)
+    assert RestoreTexts(Continued()).rate_share(False) == RATE
+    assert RestoreTexts(Continued()).rate_share(True) == pytest.approx(RATE * 6)
 
 
 class Sized(Scratch):
@@ -40,7 +43,7 @@ def order_of(flops: float, trials: int, tried: list[tuple[float, float]]) -> Job
     workspace = SimpleNamespace(
         budget=Budget(1e12, 1e12, trials, 0.1, 2),
         config=study_settings(),
-        language_trials=lambda origin, num: [
+        language_trials=lambda origin, num, task: [
             SimpleNamespace(learning_rate=rate, dev=loss) for rate, loss in tried[:num]
         ],
     )
@@ -126,3 +129,21 @@ def test_prepared_files_have_one_name_each(tmp_path: Path) -> None:
     assert files.digest() == before
     (tmp_path / "domain.train.jsonl").write_text("b")
     assert files.digest() != before
+
+
+def test_a_tidied_trial_no_longer_lists_the_model_that_is_gone(tmp_path: Path) -> None:
+    run = Run.open(tmp_path, "trial", {"seed": 0})
+    for folder in (run.model, run.checkpoints):
+        write_json(folder / "config.json", {})
+    write_json(run.scores("mood"), {"dev": {"accuracy": 0.5}})
+    run.finish()
+    tidy(run, keep_model=True)
+    check(run.path)
+    assert run.model.exists() and not run.checkpoints.exists()
+    tidy(run, keep_model=False)
+    tidy(run, keep_model=False)
+    check(run.path)
+    assert not run.model.exists() and read_scores(run, "mood")["dev"] == {"accuracy": 0.5}
+    run.scores("mood").write_text("{}")
+    with pytest.raises(DataError, match="this file is damaged"):
+        read_scores(run, "mood")

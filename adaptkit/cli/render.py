@@ -45,6 +45,8 @@ def plan(planned: dict[str, Any]) -> str:
     )
     if planned["cut_texts"]:
         parts.append("\n".join(f"{task}: {sentence}" for task, sentence in planned["cut_texts"].items()))
+    if planned["outgoing"]:
+        parts.append(_outgoing(planned["outgoing"]))
     for task, instruction in planned["instructions"].items():
         origin = "made, as the task gives none: set `instruction`" if instruction["made"] else "yours"
         parts.append(f"{task}: the instruction of prompts ({origin})\n{indent(instruction['text'], '  ')}")
@@ -56,6 +58,18 @@ def plan(planned: dict[str, Any]) -> str:
     parts.append(f"{count}, {planned['flops']:.2g} FLOPs in all, {time}")
     parts += planned["advice"]
     return "\n\n".join(parts)
+
+
+def _outgoing(sent: dict[str, Any]) -> str:
+    """What leaves the house: requests, tokens and dollars at most."""
+    rows: list[tuple[object, ...]] = [
+        ("sent to the API", "task", "requests", "tokens", "answered", "at most")
+    ]
+    for row in sent["rows"]:
+        counts = [f"{row[name]:,.0f}" for name in ("requests", "tokens_in", "tokens_out")]
+        rows.append((row["arm"], row["task"], *counts, f"${row['usd']:.2f}"))
+    where = f"{sent['model']} at {sent['url']}: development and test texts, and training rows as examples"
+    return f"{table(rows)}\n{where}; ${sent['usd']:.2f} of ${sent['ceiling']:g} at most"
 
 
 def _arm_row(row: dict[str, Any]) -> tuple[str, ...]:

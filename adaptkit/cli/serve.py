@@ -7,6 +7,7 @@ adaptkit bench runs/STUDY          requests/s, waiting, memory and cost of the s
 from __future__ import annotations
 
 import logging
+import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -100,12 +101,13 @@ def serve(
     from adaptkit.export import hardware
     from adaptkit.serve import api_keys, preflight
     from adaptkit.serve.engine import launches
-    from adaptkit.serve.limits import Limits
+    from adaptkit.serve.limits import choose_limits
 
     if signed_by is not None:
         extras.require("sign", extras.SIGNING_MODULES, "--signed-by")
     words, extra = launches.split_words(models)
-    limits = Limits(body_bytes=max_body, max_tokens=max_tokens, requests_per_minute=rate)
+    options = {"body_bytes": max_body, "max_tokens": max_tokens, "requests_per_minute": rate}
+    limits = choose_limits(options, os.environ)
     choice = launches.Choice(format, tuple(arm or ()), task, seed)
     planned, notes = launches.make_launches(words, hardware.look(), choice, extra)
     keys = api_keys.load(key_file)

@@ -10,8 +10,11 @@ into a message.
 from __future__ import annotations
 
 import json
+import math
+import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
+from email.utils import parsedate_to_datetime
 from types import TracebackType
 from typing import Any, Self, TypeVar
 
@@ -22,6 +25,8 @@ from adaptkit.errors import ServerError
 
 TIMEOUT_S, CONNECT_S, HEALTH_S = 300.0, 10.0, 10.0
 OVERLOADED = (429, 503)
+PASSING = (429, 500, 502, 503, 504, 529)
+"""What hosted services answer for a while, and then no more."""
 FIRST_PAUSE_S, LONGEST_PAUSE_S = 0.1, 1.0
 """Between two tries, where the server does not ask for more; each pause is twice the one before."""
 SHOWN_CHARS = 300
@@ -63,6 +68,8 @@ class Connection:
         patience_s: how long to try again while the server is overloaded (429, 503), or gone after it answered
             before. An address that never answered fails at once.
         timeout_s: how long to wait for an answer, or for the next piece of one.
+        again: statuses that are asked again.
+        longest_pause_s: between two tries, where the server does not ask for more.
         transport: for tests and Unix sockets; httpx's own by default.
     Raises: ServerError for an address that cannot be one, ConfigError for one that holds a login or a key.
     """
@@ -74,12 +81,16 @@ class Connection:
         *,
         patience_s: float = 0.0,
         timeout_s: float = TIMEOUT_S,
+        again: Collection[int] = OVERLOADED,
+        longest_pause_s: float = LONGEST_PAUSE_S,
         transport: httpx.BaseTransport | None = None,
     ):
         fix = "give the key by a key file or the environment"
         refuse_credentials(base_url, where="the server's address", fix=fix)
         self.base_url, self.patience_s = base_url.rstrip("/").removesuffix("/v1"), patience_s
         self._key, self._has_answered = key, False
+        self._again, self._longest_pause_s = again, longest_pause_s
+        self._last = threading.local()
         timeout = httpx.Timeout(timeout_s, connect=min(CONNECT_S, timeout_s))
         headers = {}
         if key:
@@ -103,6 +114,11 @@ class Connection:
     def close(self) -> None:
         """Hang up; the server then stops working on what it was asked."""
         self._http.close()
+
+    @property
+    def last_seconds(self) -> float:
+        """How long the last answer took that this thread got, the tries before it left out."""
+        return float(getattr(self._last, "seconds", 0.0))
 
     def healthy(self) -> bool:
         """Ask whether all models of the server answer."""
@@ -149,7 +165,7 @@ class Connection:
                 return self._read(path, self._request(method, path, body).text, read)
             except Refusal as refusal:
                 wait = max(wait, refusal.retry_after_s)
-                if refusal.status not in OVERLOADED or time.monotonic() + wait > until:
+                if refusal.status not in self._again or time.monotonic() + wait > until:
                     raise
             except BadAnswer:
                 raise
@@ -157,18 +173,20 @@ class Connection:
                 if not self._has_answered or time.monotonic() + wait > until:
                     raise
             time.sleep(wait)
-            pause = min(2 * pause, LONGEST_PAUSE_S)
+            pause = min(2 * pause, self._longest_pause_s)
 
     def _request(self, method: str, path: str, body: dict[str, Any] | None) -> httpx.Response:
         """Send a request once.
 
         Raises: Refusal for an answer that is no success, ServerError for none.
         """
+        begun = time.perf_counter()
         try:
             answer = self._http.request(method, path, json=body)
         except httpx.HTTPError as error:
             raise self._no_answer(path, error) from None
         self._has_answered = True
+        self._last.seconds = time.perf_counter() - begun
         if answer.status_code != 200:
             raise self._refusal(path, answer)
         return answer
@@ -229,8 +247,13 @@ def _fix(status: int) -> str:
 
 
 def _retry_after_s(answer: httpx.Response) -> float:
-    """Read what a Retry-After header asks for; it may be a date, which nobody here waits for."""
-    text = answer.headers.get("retry-after", "")
-    if not text.isdecimal():
-        return 0.0
-    return float(text)
+    """Read what a Retry-After header asks for: seconds, or a date; 0 where it says neither."""
+    text = answer.headers.get("retry-after", "").strip()
+    try:
+        seconds = float(text)
+    except ValueError:
+        try:
+            seconds = parsedate_to_datetime(text).timestamp() - time.time()
+        except (TypeError, ValueError):
+            return 0.0
+    return max(0.0, seconds) if math.isfinite(seconds) else 0.0

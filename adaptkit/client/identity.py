@@ -22,11 +22,12 @@ class ModelIdentity:
     Attributes:
         study: what the study's config calls it.
         arm: name of the study's arm, for people.
-        origin: what the weights started from: generic, continued, scratch, placebo or distilled.
+        origin: what the weights started from: generic, continued, mixed, scratch, placebo or
+            distilled.
         adaptation: how the task was learnt: prompt, probe, lora, qlora or full.
         task: name of the task; `language` for a language model of a study.
         role: the part in the comparison: generic, finetuned, pretrained, distilled or other.
-        kind: what the model answers with: generate, classify, embed or rerank.
+        kind: what the model answers with: generate, classify, tag, embed or rerank.
     """
 
     study: str | None = None

@@ -155,6 +155,15 @@ class Client(Connection):
 
         return self.post("/classify", body, read)
 
+    def tag(self, model: str, texts: Sequence[str], **options: Any) -> list[list[list[float]]]:
+        """Tag the tokens of texts: the probability of each tag for every token, special ones included."""
+        body = {"model": model, "input": list(texts), "task": "token_classify", **options}
+
+        def read(answer: Any) -> list[list[list[float]]]:
+            return [row["data"] for row in _in_order(answer["data"], len(texts))]
+
+        return self.post("/pooling", body, read)
+
     def rerank(self, model: str, query: str, documents: Sequence[str], **options: Any) -> list[float]:
         """Score how relevant each document is to the query, in the order given."""
         body = {"model": model, "query": query, "documents": list(documents), **options}

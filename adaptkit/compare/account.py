@@ -50,6 +50,8 @@ def flops_of(root: Path, runs: Iterable[str]) -> float:
 
 
 def _why_unspent(plan: Plan, root: Path, arm: Arm, task: str, scores: Sequence[ScoreRecord]) -> str:
+    if any(Run(root / run).manifest().get("status") == "failed" for run in scores[0].tuned_by):
+        return "a trial diverged before its end"
     if task == LANGUAGE:
         return "only whole steps can be taken" if arm.origin.learns_text else "nothing is trained"
     if not arm.trains_on_task:
@@ -57,6 +59,10 @@ def _why_unspent(plan: Plan, root: Path, arm: Arm, task: str, scores: Sequence[S
     run = Run(root / scores[0].run)
     cost, steps = read_sealed(run.cost_path), read_record(run).num_steps
     one_step = (cost["flops"] - cost.get("scoring_flops", 0.0)) / steps
+    on_text = flops_of(root, scores[0].paid_by[:1])
+    if arm.origin.per_task and on_text < WHOLE * plan.budget.run(plan.budget.text):
+        passes = f"{plan.config.tapt.repetitions:g} passes over the text of its rows"
+        return f"tapt.repetitions: {passes} were made"
     granted = plan.budget.run(plan.budget.on_task(arm.origin))
     if granted - cost["flops"] > MORE_THAN_ROUNDING * one_step:
         return f"max_epochs: {plan.config.task(task).max_epochs} passes over the rows were made"

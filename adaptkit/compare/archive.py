@@ -31,7 +31,7 @@ from adaptkit.errors import AdaptkitError, DataError
 from adaptkit.run import Run
 from adaptkit.run_lock import hold
 from adaptkit.run_record import Record
-from adaptkit.seal import check, file_digest, sealed, unsealed
+from adaptkit.seal import WRITTEN, check, file_digest, sealed, unsealed
 
 INDEX = "study.index.json"
 MAX_INDEX_BYTES = 64 * 2**20
@@ -118,10 +118,14 @@ def _with_bases(root: Path, names: set[str]) -> set[str]:
 
 
 def _check_run(folder: Path) -> None:
-    if not Run(folder).manifest_path.is_file():
+    """Hold the files of a run against its digests; earlier releases list models of trials that are gone."""
+    run = Run(folder)
+    if not run.manifest_path.is_file():
         fix = "run the same `adaptkit compare` again, which makes it anew"
         raise DataError("this run is missing, and the study's records name it", where=str(folder), fix=fix)
-    check(folder)
+    parts = {name.partition("/")[0] for name in run.manifest().get(WRITTEN, {})}
+    for part in parts if run.model.exists() else parts - {run.model.name}:
+        check(folder / part)
 
 
 def _files(run: Path) -> Iterator[Path]:

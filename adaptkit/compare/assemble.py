@@ -9,17 +9,20 @@ from collections.abc import Iterator, Sequence
 
 import torch
 
+from adaptkit.client.paid import Ledger
 from adaptkit.compare.account import plan_record, spends
-from adaptkit.compare.build_stages import scores_text, shares_of
+from adaptkit.compare.build_stages import scores_text, shares_of, trained_texts
 from adaptkit.compare.held_equal import held_equal
 from adaptkit.compare.plan import Plan
-from adaptkit.compare.workspace import Workspace, result_path
+from adaptkit.compare.workspace import Workspace, api_ledger, result_path
 from adaptkit.run import Run, read_sealed
 from adaptkit.run_record import read_record
 from adaptkit.study.arms import Arm, Origin
 from adaptkit.study.config import LANGUAGE, StudyConfig
+from adaptkit.study.controls import LATER_CONTROLS
 from adaptkit.study.data_record import DataRecord
 from adaptkit.study.record import (
+    ApiRecord,
     ArmRecord,
     BaseRecord,
     BudgetRecord,
@@ -33,7 +36,8 @@ from adaptkit.study.record import (
     TrialRecord,
     TuningRecord,
 )
-from adaptkit.study.results import BASELINE, CHAT, GENERAL
+from adaptkit.study.results import BASELINE, CHAT, GENERAL, trained_on
+from adaptkit.study.scores import METRICS
 from adaptkit.study.stage_record import BaselineResult, LanguageResult, StageKey, TaskResult, read_result
 from adaptkit.study.task import TaskConfig
 
@@ -71,6 +75,7 @@ def study_record(plan: Plan, run: Run) -> StudyRecord:
         forgetting=tuple(_forgetting(config, workspace)),
         base=_base(config, workspace),
         prepared_run=workspace.prepared.run,
+        api=_api(config, run),
         price=PriceRecord(**price.model_dump()) if price else None,
         decision=DecisionRecord(**config.decision.model_dump(exclude={"base_tokens"})),
         machine=_machine(plan),
@@ -91,16 +96,22 @@ def _arm(arm: Arm) -> ArmRecord:
 def _tasks(config: StudyConfig, workspace: Workspace) -> Iterator[TaskRecord]:
     if scores_text(config):
         yield TaskRecord(
-            name=LANGUAGE, kind=LANGUAGE, metric="bits_per_byte", higher_is_better=False, margin=config.margin
+            name=LANGUAGE,
+            kind=LANGUAGE,
+            metric="bits_per_byte",
+            higher_is_better=False,
+            margin=config.margin,
+            controls=tuple(name for name in LATER_CONTROLS if Arm.parse(name).ledger == "text"),
         )
     for task in config.tasks:
         yield TaskRecord(
             name=task.name,
             kind=task.task_kind.family,
             metric=task.score,
-            higher_is_better=True,
+            higher_is_better=METRICS[task.score].higher_is_better,
             margin=config.margin,
             labels=workspace.prepared.labels[task.name],
+            controls=tuple(name for name in LATER_CONTROLS if task in config.tasks_of(Arm.parse(name))),
         )
 
 
@@ -129,6 +140,15 @@ def _base(config: StudyConfig, workspace: Workspace) -> BaseRecord:
     if workspace.base.run is not None:
         flops = read_sealed(Run(workspace.root / workspace.base.run).cost_path)["flops"]
     return BaseRecord(model=model, run=workspace.base.run, params=params, flops=flops)
+
+
+def _api(config: StudyConfig, run: Run) -> ApiRecord | None:
+    """The API that arms asked; None where nothing was sent."""
+    if config.api is None or all(arm.origin is not Origin.API for arm in config.job_arms):
+        return None
+    price = config.api.price.model_dump()
+    spent = Ledger(api_ledger(run.path), config.api.ceiling).spent
+    return ApiRecord(**{**price, "name": config.api.price.name or config.api.model}, spent=spent)
 
 
 def _machine(plan: Plan) -> MachineRecord:
@@ -180,13 +200,13 @@ def _text_bytes(
     config: StudyConfig, workspace: Workspace, origin: Origin, run: str | None, share: float
 ) -> float:
     """Bytes of domain text that a model read, each counted once: what its tokens hold, at most all of it."""
-    if not origin.learns_text or origin is Origin.PLACEBO or run is None:
+    if not origin.learns_domain or run is None:
         return 0.0
     trained = Run(workspace.root / run)
     tokens = read_sealed(trained.cost_path)["tokens"]
-    per_token = read_record(trained).facts["tokenizer"]["bytes_per_token"]
-    replays = origin in (Origin.CONTINUED, Origin.CONTINUED_LORA)
-    replayed = config.replay_share if replays else 0.0
+    facts = read_record(trained).facts
+    per_token = facts["tokenizer"]["bytes_per_token"]
+    replayed = facts.get("replay_share", config.replay_share if origin.replays else 0.0)
     there = share * workspace.prepared.data.corpora["domain"].train.num_bytes
     return min(there, tokens * (1 - replayed) * per_token)
 
@@ -200,7 +220,9 @@ def _task_scores(config: StudyConfig, workspace: Workspace, tuning: Tuning) -> I
 
 def _task_score(workspace: Workspace, task: TaskConfig, arm: Arm, seed: int, tuning: Tuning) -> ScoreRecord:
     result = workspace.task(task.name, arm, seed)
-    origin = (workspace.language(arm.origin, seed).run,) if arm.origin.learns_text else ()
+    origin: tuple[str, ...] = ()
+    if arm.origin.learns_text:
+        origin = (workspace.language(arm.origin, seed, task=arm.text_of(task.name)).run,)
     return ScoreRecord(
         arm=arm.name,
         seed=seed,
@@ -210,7 +232,9 @@ def _task_score(workspace: Workspace, task: TaskConfig, arm: Arm, seed: int, tun
         suite=result.suite,
         model_run=result.model_run,
         paid_by=(*origin, result.run),
-        tuned_by=_trials_of(tuning, (arm.origin.value, LANGUAGE), (arm.name, task.name)),
+        tuned_by=_trials_of(
+            tuning, (arm.origin.value, arm.text_of(task.name) or LANGUAGE), (arm.name, task.name)
+        ),
     )
 
 
@@ -219,17 +243,18 @@ def _tuning(plan: Plan, workspace: Workspace) -> Tuning:
     num, trainings = plan.budget.num_trials, Tuning()
     if not num:
         return trainings
-    for origin in dict.fromkeys(stage.key.origin for stage in plan.stages if stage.key.origin):
-        title, chosen = origin.value, workspace.language(origin, 0)
-        trainings[title, LANGUAGE] = _tuned(
-            title, title, LANGUAGE, workspace.language_trials(origin, num), chosen
+    for origin, own in trained_texts(plan.config):
+        title = trained_on(origin.value, own)
+        trials, chosen = workspace.language_trials(origin, num, own), workspace.language(origin, 0, task=own)
+        trainings[origin.value, own or LANGUAGE] = _tuned(
+            title, origin.value, own or LANGUAGE, trials, chosen
         )
     for task in plan.config.tasks:
         for arm in plan.config.arms_on(task):
             if arm.trains_on_task:
                 title, chosen_on_task = f"{arm.name} on {task.name}", workspace.task(task.name, arm, 0)
-                trials = workspace.task_trials(task.name, arm, num)
-                trainings[arm.name, task.name] = _tuned(title, arm.name, task.name, trials, chosen_on_task)
+                on_task = workspace.task_trials(task.name, arm, num)
+                trainings[arm.name, task.name] = _tuned(title, arm.name, task.name, on_task, chosen_on_task)
     return trainings
 
 
@@ -241,7 +266,12 @@ def _tuned(
     chosen: LanguageResult | TaskResult,
 ) -> TuningRecord:
     tried = tuple(
-        TrialRecord(run=trial.run, learning_rate=trial.learning_rate or 0.0, dev=_judged_by(trial))
+        TrialRecord(
+            run=trial.run,
+            learning_rate=trial.learning_rate or 0.0,
+            dev=_judged_by(trial),
+            diverged=trial.diverged,
+        )
         for trial in trials
     )
     return TuningRecord(title=title, arm=arm, task=task, trials=tried, rate=chosen.learning_rate or 0.0)
@@ -263,6 +293,12 @@ def _forgetting(config: StudyConfig, workspace: Workspace) -> Iterator[Forgettin
             for suite in (GENERAL, CHAT):
                 if Run(workspace.root / scored).items(suite).exists():
                     yield ForgettingRecord(arm=arm.name, seed=seed, run=scored, suite=suite)
+    for origin, task in trained_texts(config):
+        for seed in range(config.seeds) if task is not None else ():
+            own = workspace.language(origin, seed, task=task).score_run
+            for suite in (GENERAL, CHAT):
+                if own is not None and Run(workspace.root / own).items(suite).exists():
+                    yield ForgettingRecord(arm=origin.value, seed=seed, run=own, suite=suite, task=task)
 
 
 def _baselines(config: StudyConfig, workspace: Workspace) -> Iterator[tuple[str, BaselineResult]]:

@@ -23,19 +23,19 @@ from adaptkit.study.stage_record import BASE, PREPARE, TOKENIZER, StageKey
 def build_stages(config: StudyConfig, budget: Budget) -> list[Stage]:
     """All stages of a study, each after what it needs."""
     stages = [Stage(PREPARE, "read, deduplicate, decontaminate and split the data")]
-    for task in config.tasks:
-        what = f"{task.name}: answers without a language model"
-        stages.append(Stage(StageKey.for_baseline(task.name), what, (PREPARE,)))
+    for settings in config.tasks:
+        what = f"{settings.name}: answers without a language model"
+        stages.append(Stage(StageKey.for_baseline(settings.name), what, (PREPARE,)))
     stages.append(Stage(TOKENIZER, "train the domain tokenizer", (PREPARE,)))
     if config.base:
         stages.append(Stage(BASE, "score the generic model as it is", (PREPARE,)))
     else:
         stages.append(Stage(BASE, "make and score the generic model", (PREPARE,), config.base_flops))
-    for origin in language_trainings(config):
-        stages += _language_stages(config, budget, origin)
-    for task in config.tasks:
-        for arm in config.arms_on(task):
-            stages += _task_stages(config, budget, task.name, arm)
+    for origin, task in trained_texts(config):
+        stages += _language_stages(config, budget, origin, task)
+    for settings in config.tasks:
+        for arm in config.arms_on(settings):
+            stages += _task_stages(config, budget, settings.name, arm)
     return stages
 
 
@@ -52,33 +52,52 @@ def language_trainings(config: StudyConfig) -> list[Origin]:
     return text_trainings(config.parsed_arms if scores_text(config) else config.job_arms)
 
 
+def trained_texts(config: StudyConfig) -> list[tuple[Origin, str | None]]:
+    """The trainings on text, and for those on the text of a task's rows the task: one for each."""
+    trained: list[tuple[Origin, str | None]] = []
+    for origin in language_trainings(config):
+        if not origin.per_task:
+            trained.append((origin, None))
+            continue
+        for task in config.tasks:
+            if any(arm.origin is origin for arm in config.arms_on(task)):
+                trained.append((origin, task.name))
+    return trained
+
+
 def teaching_origins(config: StudyConfig) -> list[Origin]:
     """The trainings that may teach a student: of domain text, and for encoders with its tokenizer."""
     encoders = bool(config.base) and models.model_kind(config.base) in ("masked", "encoder")
-    apart = {Origin.PLACEBO, Origin.DISTILLED} | ({Origin.SCRATCH} if encoders else set())
-    return [origin for origin in language_trainings(config) if origin not in apart]
+    teaching = [origin for origin in language_trainings(config) if origin is not Origin.DISTILLED]
+    return [
+        origin for origin in teaching if origin.learns_domain and not (encoders and origin.own_vocabulary)
+    ]
 
 
 def shares_of(config: StudyConfig, origin: Origin) -> list[float]:
-    """Shares of the domain text that an origin is trained on; the placebo learns none of it."""
-    return config.fractions if origin.learns_text and origin is not Origin.PLACEBO else [1.0]
+    """Shares of the domain text that an origin is trained on; one where it learns none of it."""
+    return config.fractions if origin.learns_domain else [1.0]
 
 
-def _language_stages(config: StudyConfig, budget: Budget, origin: Origin) -> list[Stage]:
+def _language_stages(
+    config: StudyConfig, budget: Budget, origin: Origin, task: str | None = None
+) -> list[Stage]:
+    title = origin if task is None else f"{origin} on the text of {task}"
+
     def stage(key: StageKey, what: str, flops: float, tuned: tuple[StageKey, ...]) -> Stage:
         needs = (PREPARE, BASE, TOKENIZER, *tuned, *_teachers(config, key))
-        return Stage(key, f"{origin}: {what}", needs, flops)
+        return Stage(key, f"{title}: {what}", needs, flops)
 
     trials = _trials(
         budget,
         lambda number, what, tuned: stage(
-            StageKey.for_language(origin, trial=number), what, budget.trial(budget.text), tuned
+            StageKey.for_language(origin, trial=number, task=task), what, budget.trial(budget.text), tuned
         ),
     )
     tuned = tuple(trial.key for trial in trials)
     runs = [
         stage(
-            StageKey.for_language(origin, seed=seed, share=share),
+            StageKey.for_language(origin, seed=seed, share=share, task=task),
             f"seed {seed}, {share:.0%} of the text",
             budget.run(budget.text) * share,
             tuned,
@@ -102,8 +121,10 @@ def _task_stages(config: StudyConfig, budget: Budget, task: str, arm: Arm) -> li
     granted = budget.on_task(arm.origin) if arm.trains_on_task else 0.0
 
     def stage(key: StageKey, what: str, flops: float, needs: tuple[StageKey, ...] = ()) -> Stage:
-        origin = StageKey.for_language(arm.origin, seed=key.seed) if arm.origin.learns_text else BASE
-        return Stage(key, f"{arm.name} on {task}: {what}", (PREPARE, origin, *needs), flops)
+        origin = (BASE,) if arm.origin.has_weights else ()
+        if arm.origin.learns_text:
+            origin = (StageKey.for_language(arm.origin, seed=key.seed, task=arm.text_of(task)),)
+        return Stage(key, f"{arm.name} on {task}: {what}", (PREPARE, *origin, *needs), flops)
 
     trials = []
     if arm.trains_on_task:

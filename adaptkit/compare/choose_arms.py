@@ -6,7 +6,7 @@ An arm that cannot be run is left out with the reason where arms are chosen, and
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from adaptkit.compare.build_stages import scores_text, shares_of
@@ -16,11 +16,16 @@ from adaptkit.errors import ConfigError, ModelError
 from adaptkit.models.capabilities import Capabilities
 from adaptkit.study.account_record import LeftOutRecord
 from adaptkit.study.arms import Adaptation, Arm, Origin, with_text_arms
-from adaptkit.study.budget import Budget, steps_within, times_too_small
+from adaptkit.study.budget import MIN_STEPS, Budget, steps_within, times_too_small
 from adaptkit.study.config import StudyConfig
+from adaptkit.study.mixture import domain_share, why_no_mixture
 from adaptkit.study.task import TaskConfig
+from adaptkit.study.task_size import BYTES_PER_TOKEN
 
-TEXT_ARMS = (Origin.CONTINUED, Origin.CONTINUED_LORA, Origin.SCRATCH, Origin.PLACEBO)
+TEXT_ARMS = (
+    *(Origin.CONTINUED, Origin.CONTINUED_LORA, Origin.CONTINUED_VOCABULARY),
+    *(Origin.MIXED, Origin.SCRATCH, Origin.PLACEBO),
+)
 LOOKS_UP = Arm(Origin.GENERIC, Adaptation.RAG)
 JOB_ARMS = (
     Arm(Origin.GENERIC, Adaptation.PROMPT),
@@ -29,10 +34,13 @@ JOB_ARMS = (
     Arm(Origin.GENERIC, Adaptation.LORA),
     Arm(Origin.GENERIC, Adaptation.FULL),
     Arm(Origin.CONTINUED, Adaptation.FULL),
+    Arm(Origin.MIXED, Adaptation.FULL),
     Arm(Origin.SCRATCH, Adaptation.FULL),
+    Arm(Origin.TAPT, Adaptation.FULL),
     Arm(Origin.PLACEBO, Adaptation.FULL),
 )
-"""What is run where no arms are named. Distilled students and 4-bit bases are for those who ask for them."""
+"""What is run where no arms are named; continued-vocabulary only where it has entries to add. Distilled
+students and 4-bit bases are for those who ask for them."""
 
 
 @dataclass(frozen=True)
@@ -74,12 +82,21 @@ def choose_arms(
     """
     if config.arms:
         return _named(config, budget, costs, base)
-    job_arms = [arm for arm in JOB_ARMS if config.tasks and (arm != LOOKS_UP or looks_up(config))]
-    wanted = [*(Arm(origin) for origin in TEXT_ARMS), *job_arms]
+    wanted = [Arm(origin) for origin in TEXT_ARMS]
+    if not config.extend_vocabulary:
+        wanted.remove(Arm(Origin.CONTINUED_VOCABULARY))
+    if config.tasks:
+        wanted += [arm for arm in JOB_ARMS if arm != LOOKS_UP or looks_up(config)]
+    if config.tasks and config.api is not None:
+        wanted.append(Arm(Origin.API, Adaptation.PROMPT))
     left_out: list[LeftOutRecord] = []
     arms: list[Arm] = []
     for arm in _without(config, wanted):
         reason = why_not(config, arm, base) or _too_expensive(config, budget, costs, arm)
+        if arm.origin is Origin.MIXED:
+            reason = reason or _no_mixture(config, budget, costs)
+        if arm.origin.per_task:
+            reason = reason or _too_little_text(config, costs, arm)
         if reason:
             left_out.append(LeftOutRecord(arm=arm.name, reason=reason))
         else:
@@ -134,8 +151,7 @@ def why_not(config: StudyConfig, arm: Arm, base: Capabilities | None = None) -> 
     if arm.adaptation is None and not scores_text(config):
         return "a masked base gives no bits per byte"
     if arm.adaptation is not None and not config.tasks_of(arm):
-        kinds = ", ".join(sorted({task.kind for task in config.tasks}))
-        return f"{arm.adaptation} gives no answers to tasks of kind {kinds}"
+        return _cannot_learn(arm, config.tasks)
     return why_base_cannot(config, base, arm)
 
 
@@ -143,8 +159,15 @@ def _on_some_tasks(config: StudyConfig, arm: Arm) -> Iterator[LeftOutRecord]:
     """The tasks that an arm cannot learn."""
     for task in config.tasks:
         if arm.adaptation and task not in config.tasks_of(arm):
-            reason = f"{arm.adaptation} gives no answers to tasks of kind {task.kind}"
-            yield LeftOutRecord(arm=arm.name, task=task.name, reason=reason)
+            yield LeftOutRecord(arm=arm.name, task=task.name, reason=_cannot_learn(arm, [task]))
+
+
+def _cannot_learn(arm: Arm, tasks: Sequence[TaskConfig]) -> str:
+    """Why an arm learns none of these tasks."""
+    kinds = ", ".join(sorted({task.kind for task in tasks}))
+    if arm.origin.per_task and not any(task.task_kind.has_own_text for task in tasks):
+        return f"the rows of tasks of kind {kinds} are no texts to pretrain on"
+    return f"{arm.adaptation} gives no answers to tasks of kind {kinds}"
 
 
 def _too_expensive(config: StudyConfig, budget: Budget, costs: Costs, arm: Arm) -> str:
@@ -157,15 +180,35 @@ def _too_expensive(config: StudyConfig, budget: Budget, costs: Costs, arm: Arm) 
     return f"{worst.what} would be too short: it needs budget.amount={amount:.2g}"
 
 
+def _too_little_text(config: StudyConfig, costs: Costs, arm: Arm) -> str:
+    """Why the rows of a task are too little text to pretrain on; empty where they are enough."""
+    for task in config.tasks_of(arm):
+        num_steps = int(costs.text_most(arm.origin, task.name) // costs.text_step(arm.origin))
+        if num_steps < MIN_STEPS:
+            passes = f"{config.tapt.repetitions:g} passes over the text of {task.name}"
+            return f"{passes} are {num_steps} steps of training, and at least {MIN_STEPS} are needed"
+    return ""
+
+
+def _no_mixture(config: StudyConfig, budget: Budget, costs: Costs) -> str:
+    """Why the study's texts make no mixture for the tokens that are paid for; empty where they do."""
+    num_tokens = costs.text_tokens(Origin.MIXED, budget.run(budget.text))
+    domain, general = (num_bytes / BYTES_PER_TOKEN for num_bytes in (costs.texts.domain, costs.texts.general))
+    share = domain_share(config.mixed, num_tokens, domain)
+    return why_no_mixture(config.mixed, share, (1 - share) * num_tokens / general)
+
+
 def trainings(config: StudyConfig, budget: Budget, costs: Costs, arm: Arm) -> Iterator[Training]:
     """The shortest training on text, and on each task, that an arm needs."""
     tuned = budget.num_trials > 0
-    if arm.origin.learns_text:
+    tasks = [task.name for task in config.tasks_of(arm)] if arm.origin.per_task else [None]
+    for task_name in tasks if arm.origin.learns_text else []:
+        text = "the text" if task_name is None else f"the text of {task_name}"
         shortest = Training(
-            f"a run of {arm.origin} on {shares_of(config, arm.origin)[0]:.0%} of the text",
+            f"a run of {arm.origin} on {shares_of(config, arm.origin)[0]:.0%} of {text}",
             budget.run(budget.text) * shares_of(config, arm.origin)[0],
             costs.text_step(arm.origin),
-            costs.text_scoring(arm.origin),
+            costs.text_scoring(arm.origin, task_name),
         )
         yield shortest
         if tuned:

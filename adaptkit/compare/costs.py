@@ -26,7 +26,7 @@ from adaptkit.finetune.prompt_template import LONGEST_CONTEXT
 from adaptkit.models.folder import saved_shape
 from adaptkit.models.positions import fitting_length
 from adaptkit.study.arms import Adaptation, Arm, Origin
-from adaptkit.study.base_model import TextKind
+from adaptkit.study.base_model import TextKind, with_vocabulary
 from adaptkit.study.config import StudyConfig
 from adaptkit.study.spend import meta_model
 from adaptkit.study.task import TEST_SHARE, CorpusConfig, TaskConfig
@@ -36,6 +36,10 @@ DEV_SHARE = 0.05
 EVAL_PASSES_ON_TEXT = 2
 """A model that was trained on text is scored on development text by its loss on packed rows, and by
 passage."""
+
+
+LEARNT_SHARE = 0.7
+"""Of a task's rows: a tenth is tested on, a fifth tuned on."""
 
 
 @dataclass(frozen=True)
@@ -105,19 +109,36 @@ class Costs:
         """Parameters of the model that arms of an origin have."""
         return models.param_count(self._model(origin)).total
 
+    def text_tokens(self, origin: Origin, flops: float) -> float:
+        """Tokens of text that FLOPs pay for."""
+        return flops / self.text_step(origin) * self._tokens_per_step
+
+    @property
+    def _tokens_per_step(self) -> int:
+        return self.config.size.seq_len * self.config.trainer.global_batch_size
+
     def text_step(self, origin: Origin) -> float:
         """One optimizer step of a training on text."""
         length = self.config.size.seq_len
-        tokens = length * self.config.trainer.global_batch_size
         adapter = self.config.adapter_on_text(origin)
         per_token = models.flops_per_token(self._model(origin, adapter), length).train
         if origin is Origin.DISTILLED:
             per_token += self._forward(Origin.GENERIC, length)  # the teacher's answers
-        return tokens * per_token
+        return self._tokens_per_step * per_token
 
-    def text_scoring(self, origin: Origin) -> float:
-        """Scoring one candidate of a training on text on development passages."""
+    def text_most(self, origin: Origin, task: str | None) -> float:
+        """What a training on a task's own text may take at most: its passes are limited."""
+        if task is None:
+            return math.inf
+        size = self.tasks[task]
+        num_tokens = self.config.tapt.repetitions * LEARNT_SHARE * size.num_rows * size.row_tokens
+        return num_tokens / self._tokens_per_step * self.text_step(origin)
+
+    def text_scoring(self, origin: Origin, task: str | None = None) -> float:
+        """Scoring one candidate of a training on text on development passages, or on a task's rows."""
         length = self.config.size.seq_len
+        if task is not None:
+            return EVAL_PASSES_ON_TEXT * self.tasks[task].dev_tokens * self._forward(origin, length)
         passes = EVAL_PASSES_ON_TEXT - 1 + _overlap(length)
         return passes * self.texts.dev / BYTES_PER_TOKEN * self._forward(origin, length)
 
@@ -195,9 +216,11 @@ class Costs:
 
     def _shape(self, origin: Origin) -> Any:
         shape = self.shape
-        if origin is Origin.SCRATCH and self.config.base:
+        if origin.starts_random and self.config.base:
             size, vocabulary = self.config.size, self.config.tokenizer.vocab_size
             return architecture(size, vocabulary, kind=self.kind, flops=self.config.budget.amount)
+        if origin is Origin.CONTINUED_VOCABULARY:
+            return with_vocabulary(shape, self.config.extend_vocabulary)
         if origin is Origin.DISTILLED:
             shape = type(shape).from_dict(shape.to_dict())
             shape.num_hidden_layers = max(1, shape.num_hidden_layers // 2)

@@ -22,7 +22,9 @@ from typing import Any, NoReturn, Protocol
 from adaptkit import errors
 from adaptkit.compare.stage import Stage
 from adaptkit.compare.workspace import error_path, log_path, result_path
+from adaptkit.disk import match_folder
 from adaptkit.doctor import extras
+from adaptkit.doctor.processor import signal_name
 from adaptkit.errors import AdaptkitError
 from adaptkit.run import read_json
 from adaptkit.study.stage_record import StageKey
@@ -38,6 +40,9 @@ PRELOAD = [
     "adaptkit.finetune.tasks",
 ]
 """What the server imports once for all stages."""
+
+SERVER_GONE = 255
+"""Exit code that multiprocessing gives a process whose fork server has died, and with it the real code."""
 
 Worker = Callable[[Path, Stage, int], None]
 """Runs one stage with so many threads, and leaves its result or its error in the study's folder."""
@@ -62,6 +67,10 @@ class Pool(Protocol):
     def start(self, stage: Stage) -> None: ...
     def wait(self) -> list[StageKey]:
         """Block until a stage ends; those that ended."""
+        ...
+
+    def exit_code(self, key: StageKey) -> int | None:
+        """Of a stage that ended: negative for a signal; None where nobody knows."""
         ...
 
 
@@ -92,7 +101,7 @@ def execute(
             for key in pool.wait():
                 stage = waiting.pop(key)
                 if not result_path(study, key).exists():
-                    raise_failure(study, stage)
+                    raise_failure(study, stage, pool.exit_code(key))
                 watcher.finished(stage, time.monotonic() - running.pop(key))
 
 
@@ -112,20 +121,30 @@ def ready(waiting: dict[StageKey, Stage], running: dict[StageKey, float]) -> lis
     return able
 
 
-def raise_failure(study: Path, stage: Stage) -> NoReturn:
-    """Raise the error that a stage left, or say that it died without a word."""
+def raise_failure(study: Path, stage: Stage, code: int | None = None) -> NoReturn:
+    """Raise the error that a stage left, or say how it ended without a word."""
     log, left = log_path(study, stage.key), error_path(study, stage.key)
     if not left.exists():
-        raise StageFailed(
-            f"stage '{stage.name}' was killed: out of memory?",
-            where=str(log),
-            fix="a smaller microbatch or fewer jobs, then the same command: it resumes",
-        )
+        how, fix = _ending(code)
+        raise StageFailed(f"stage '{stage.name}' {how}", where=str(log), fix=fix)
     error = read_json(left)
     left.unlink()  # the next try must not meet the old error
     kind = getattr(errors, error["kind"], StageFailed)
     fix = error["fix"] or f"see {log}; the same command resumes"
     raise kind(f"stage '{stage.name}': {error['what']}", where=error["where"], fix=fix)
+
+
+def _ending(code: int | None) -> tuple[str, str]:
+    """How a stage ended that left no word, and what to do."""
+    again = "the same command resumes"
+    if code == SERVER_GONE:
+        return "was lost: the process that starts and watches the stages was killed", again
+    if code in (None, -signal.SIGKILL):
+        return "was killed: out of memory?", f"a smaller microbatch or fewer jobs; then {again}"
+    name = signal_name(code or 0)
+    if name is not None:
+        return f"was ended by {name}", f"see its log; {again}"
+    return f"ended with exit code {code} and no word", f"see its log; {again}"
 
 
 class LocalPool:
@@ -138,6 +157,7 @@ class LocalPool:
         self.context.set_forkserver_preload([*PRELOAD, worker.__module__])
         _start_server()
         self.processes: dict[StageKey, Any] = {}
+        self.exit_codes: dict[StageKey, int | None] = {}
 
     def start(self, stage: Stage) -> None:
         args = (self.worker, self.study, stage, self.threads)
@@ -149,8 +169,13 @@ class LocalPool:
         ended = connection.wait([process.sentinel for process in self.processes.values()])
         done = [key for key, process in self.processes.items() if process.sentinel in ended]
         for key in done:
-            self.processes.pop(key).join()
+            process = self.processes.pop(key)
+            process.join()
+            self.exit_codes[key] = process.exitcode
         return done
+
+    def exit_code(self, key: StageKey) -> int | None:
+        return self.exit_codes.get(key)
 
     def stop(self) -> None:
         for process in self.processes.values():
@@ -180,6 +205,7 @@ def _child(worker: Worker, study: Path, stage: Stage, threads: int) -> None:
     log = log_path(study, stage.key)
     log.parent.mkdir(parents=True, exist_ok=True)
     with log.open("a") as file:
+        match_folder(log)
         os.dup2(file.fileno(), 1)
         os.dup2(file.fileno(), 2)
     worker(study, stage, threads)
@@ -219,6 +245,9 @@ class RayPool:
     def wait(self) -> list[StageKey]:
         done, _ = self.ray.wait(list(self.running), num_returns=1)
         return [self.running.pop(reference) for reference in done]
+
+    def exit_code(self, key: StageKey) -> int | None:
+        return None  # Ray does not say
 
 
 def _on_node(worker: Worker, folder: Path, study: Path, stage: Stage) -> None:

@@ -51,7 +51,14 @@ UNCUT_SHARE = 0.95
 """Of the texts, that the length of a task should not cut."""
 SHORTEST = 32
 """Tokens."""
-TASK_KINDS = {"labelled": "classify", "sft": "generate", "messages": "generate"}
+TASK_KINDS = {
+    "labelled": "classify",
+    "multi_label": "multi_label",
+    "spans": "spans",
+    "scored": "regression",
+    "sft": "generate",
+    "messages": "generate",
+}
 
 
 @dataclass(frozen=True)
@@ -183,7 +190,7 @@ def _tasks(learnt: str, held_out: list[str], suggestion: Suggestion) -> list[Tas
 
 def _length(rows: DataConfig) -> int:
     """Tokens that hold most of the texts: a power of two, at most what the models have."""
-    sizes = [len(row.text.encode()) for row in read(rows, "labelled", tell=silent).rows]
+    sizes = [len(row.text.encode()) for row in read(rows, tell=silent).rows]
     tokens = float(np.quantile(sizes, UNCUT_SHARE)) / BYTES_PER_TOKEN
     return min(SEQ_LEN, max(SHORTEST, 2 ** math.ceil(math.log2(max(tokens, 1)))))
 

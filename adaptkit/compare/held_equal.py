@@ -16,7 +16,7 @@ def held_equal(config: StudyConfig, budget: Budget) -> tuple[str, ...]:
         "its trials and their scoring included; the budget table says what stayed unspent, and why",
         f"{tried} for each arm, around what its own size and kind of training suggest: learning rates where "
         "weights move, prompt formats and regularisations elsewhere",
-        "all arms but those from scratch start from the same base",
+        "all arms but those of random weights (scratch, mixed) start from the same base",
         f"models learn text in rows of {config.size.seq_len} tokens and are scored in windows of as many",
         "all arms of a ledger answer the same test items, and differences are paired item by item",
         f"each arm is trained with the same {config.seeds} seeds"

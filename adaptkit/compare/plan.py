@@ -18,6 +18,7 @@ from adaptkit.compare.build_stages import build_stages, teaching_origins
 from adaptkit.compare.choose_arms import choose_arms
 from adaptkit.compare.costs import Costs, text_sizes
 from adaptkit.compare.cut_tasks import cut_sentences
+from adaptkit.compare.outgoing import Outgoing, check_ceiling, outgoing, outgoing_json
 from adaptkit.compare.predict import Predictor, wall_seconds
 from adaptkit.compare.settles import settled_by
 from adaptkit.compare.speed import Machine, measure
@@ -63,6 +64,12 @@ class Plan:
     @property
     def flops(self) -> float:
         return sum(stage.flops for stage in self.stages)
+
+    @property
+    def outgoing(self) -> list[Outgoing]:
+        """What goes to an API."""
+        sizes = self.predictor.costs.tasks
+        return list(outgoing(self.config, sizes, self.budget.settings_tried))
 
     def finished(self, study: Path) -> set[StageKey]:
         """The stages that have left a result."""
@@ -162,6 +169,7 @@ def make_plan(config: StudyConfig, run: Run) -> Plan:
         check_distillable(plan.config)
     machine = plan.machine
     check_total(config.budget, plan.flops, machine.flops_per_token, machine.flops_per_second)
+    check_ceiling(plan.config, plan.outgoing)
     return plan
 
 
@@ -215,6 +223,7 @@ def plan_json(plan: Plan, study: Path) -> dict[str, Any]:
         "machine": asdict(plan.machine),
         "max_lengths": plan.fixed.max_lengths,
         "cut_texts": cut_sentences(plan.config),
+        "outgoing": outgoing_json(plan.config, plan.outgoing),
         "instructions": prompt_instructions(plan.config),
     }
 
@@ -257,7 +266,7 @@ def _arm_of(key: StageKey) -> tuple[str, str] | None:
     if key.kind is StageKind.BASE:
         return Origin.GENERIC.value, LANGUAGE
     if key.origin is not None:
-        return key.origin.value, LANGUAGE
+        return key.origin.value, key.task or LANGUAGE
     if key.arm is not None and key.task is not None:
         return key.arm.name, key.task
     return None

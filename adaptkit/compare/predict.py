@@ -11,6 +11,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from adaptkit.compare.costs import Costs
+from adaptkit.compare.outgoing import SECONDS_PER_REQUEST, num_requests
 from adaptkit.compare.speed import Machine
 from adaptkit.compare.stage import Stage
 from adaptkit.study.arms import Adaptation, Arm, Origin
@@ -78,10 +79,15 @@ class Predictor:
         assert key.origin is not None
         general = key.origin is Origin.PLACEBO
         num_bytes = texts.general if general else texts.domain * key.share
-        if key.origin in (Origin.CONTINUED, Origin.CONTINUED_LORA) and self.config.replay_share:
+        replays = key.origin.replays and self.config.replay_share
+        if replays or key.origin is Origin.MIXED:
             num_bytes += texts.general
+        flops = stage.flops
+        if key.task is not None:
+            num_bytes, most = self.costs.tasks[key.task].num_bytes, self.costs.text_most(key.origin, key.task)
+            flops = min(flops, most + self.costs.text_scoring(key.origin, key.task))
         answers = 0.0 if key.trial is not None else self.costs.text_answers(key.origin)
-        return self._tokenising(num_bytes) + self._computing(stage.flops + answers)
+        return self._tokenising(num_bytes) + self._computing(flops + answers)
 
     def _task(self, stage: Stage) -> float:
         key = stage.key
@@ -92,6 +98,10 @@ class Predictor:
         if not key.arm.trains_on_task:
             if key.seed and key.arm == Arm(Origin.GENERIC, Adaptation.PROBE):
                 return 0.0  # finds the run of the first seed
+            if key.arm.origin is Origin.API:
+                requests = num_requests(task, size, self.budget.settings_tried)
+                at_once = self.config.api.at_once if self.config.api else 1
+                return requests * SECONDS_PER_REQUEST / at_once
             flops = self.costs.frozen(task, key.arm, self.budget.settings_tried)
         else:
             steps = self.costs.task_steps_at_most(task) * self.costs.task_step(task, key.arm)

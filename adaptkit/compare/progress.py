@@ -11,7 +11,14 @@ from adaptkit.compare.plan import Plan
 from adaptkit.compare.stage import Stage
 from adaptkit.compare.workspace import result_path
 from adaptkit.study.record import StudyRecord
-from adaptkit.study.stage_record import BaselineResult, StageKind, read_result
+from adaptkit.study.stage_record import (
+    RESULTS,
+    BaselineResult,
+    LanguageResult,
+    StageKind,
+    TaskResult,
+    read_result,
+)
 
 
 class Progress:
@@ -62,6 +69,8 @@ class Progress:
         )
         if stage.key.kind is StageKind.BASELINE:
             self._show_baseline(stage)
+        if stage.key.trial is not None:
+            self._show_divergence(stage)
 
     def compare(self, record: StudyRecord) -> None:
         """Say what was predicted and what it took."""
@@ -85,6 +94,15 @@ class Progress:
         metric = result.metric.replace("_", " ")
         text = f"{result.name}, no language model: {metric} {result.score:.3f} on {stage.key.task}"
         self._say({"event": "baseline", **event}, text)
+
+    def _show_divergence(self, stage: Stage) -> None:
+        """A trial whose loss was no number: the study goes on without it."""
+        path = result_path(self.study, stage.key)
+        result = read_result(path, RESULTS[stage.key.kind]) if path.exists() else None
+        if isinstance(result, LanguageResult | TaskResult) and result.diverged:
+            event = {"stage": stage.name, "learning_rate": result.learning_rate}
+            text = f"{stage.describe}: diverged at {result.learning_rate:g}, which counts as the worst trial"
+            self._say({"event": "diverged", **event}, text)
 
     def _say(self, event: dict[str, Any], text: str) -> None:
         """An event as a line of its own."""

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 from adaptkit.compare.build_stages import scores_text
 from adaptkit.compare.costs import Costs
 from adaptkit.study.config import LANGUAGE, StudyConfig
 from adaptkit.study.power import smallest_difference
+from adaptkit.study.scores import METRICS
 
 TASK_ITEM_SD = 0.45
 """Two arms that disagree on one item in five."""
@@ -24,6 +26,8 @@ def settled_by(config: StudyConfig, costs: Costs) -> list[dict[str, Any]]:
     if scores_text(config):
         rows.append(_row(config, LANGUAGE, costs.texts.num_test, len(config.text_arms), TEXT_ITEM_SD))
     for task in config.tasks:
+        if math.isinf(METRICS[task.score].most):
+            continue  # an error in the user's own unit: nothing is known of its noise
         num_arms = len(config.arms_on(task)) + 1  # the baseline is an arm like the others
         rows.append(_row(config, task.name, costs.tasks[task.name].num_items, num_arms, TASK_ITEM_SD))
     return rows

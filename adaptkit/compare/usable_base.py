@@ -33,12 +33,17 @@ def why_base_cannot(config: StudyConfig, base: Capabilities | None, arm: Arm) ->
     if base is None:
         return ""
     if arm.origin.keeps_training:
-        refusal = base.why_not(Use.CONTINUE, config.adapter_on_text(arm.origin))
+        extends = arm.origin is Origin.CONTINUED_VOCABULARY
+        if extends and base.form == "encoder":
+            return "the base has no masked-language-model head, which new vocabulary is learnt by"
+        use = Use.EXTEND if extends else Use.CONTINUE
+        refusal = base.why_not(use, config.adapter_on_text(arm.origin))
         if refusal is not None:
             return _sentence(refusal.what, refusal.fix)
     if arm.origin is Origin.DISTILLED and (refusal := base.why_not(Use.DISTILL)):
         return _sentence(refusal.what, refusal.fix)
-    if arm.adaptation is None or arm.origin in (Origin.SCRATCH, Origin.DISTILLED):
+    others = arm.origin.starts_random or arm.origin in (Origin.DISTILLED, Origin.API)
+    if arm.adaptation is None or others:
         return ""  # models of other shapes learn the tasks
     adapter: AdapterConfig | None = None
     if arm.adaptation.trains:

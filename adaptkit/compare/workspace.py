@@ -4,6 +4,8 @@ runs/<study>-<hash8>/
     plan.json            budget, arms and lengths, as decided at the first start
     stages/<stage>.json  what a finished stage left      stages/<stage>.error  why one failed
     logs/<stage>.log     what a stage printed            study.json            see study/record.py
+    api_spent.json       what the API has cost
+runs/api-replies/        what APIs answered, by the digest of the request
 runs/data-<hash8>/       the prepared data: <corpus>.train.jsonl, .dev.jsonl, .test.jsonl; <task>/ for sets
 """
 
@@ -21,7 +23,7 @@ from adaptkit.data.readers import DataConfig, Dataset, read
 from adaptkit.models.folder import find
 from adaptkit.run import Run, digest, file_digest, read_json, read_sealed, within_root, write_sealed
 from adaptkit.run_lock import hold
-from adaptkit.seal import check
+from adaptkit.seal import WRITTEN, check
 from adaptkit.study.account_record import LeftOutRecord
 from adaptkit.study.arms import Arm, Origin
 from adaptkit.study.budget import Budget
@@ -116,6 +118,16 @@ def runs_needed(study: Path) -> set[str]:
     return names
 
 
+def api_ledger(study: Path) -> Path:
+    """What a study has spent on its API."""
+    return study / "api_spent.json"
+
+
+def api_replies(root: Path) -> Path:
+    """The replies of APIs, each kept under the digest of its request, for all studies beside each other."""
+    return root / "api-replies"
+
+
 def forget_stages(study: Path) -> None:
     """Let every stage run again; finished trainings are still found."""
     shutil.rmtree(study / "stages", ignore_errors=True)
@@ -178,13 +190,15 @@ class Workspace:
     def base(self) -> BaseResult:
         return read_result(result_path(self.path, BASE), BaseResult)
 
-    def language(self, origin: Origin, seed: int, share: float = 1.0) -> LanguageResult:
-        key = StageKey.for_language(origin, seed=seed, share=share)
+    def language(
+        self, origin: Origin, seed: int, share: float = 1.0, task: str | None = None
+    ) -> LanguageResult:
+        key = StageKey.for_language(origin, seed=seed, share=share, task=task)
         return read_result(result_path(self.path, key), LanguageResult)
 
-    def language_trials(self, origin: Origin, num: int) -> list[LanguageResult]:
+    def language_trials(self, origin: Origin, num: int, task: str | None = None) -> list[LanguageResult]:
         """The first trials of a training on text."""
-        keys = [StageKey.for_language(origin, trial=i) for i in range(num)]
+        keys = [StageKey.for_language(origin, trial=i, task=task) for i in range(num)]
         return [read_result(result_path(self.path, key), LanguageResult) for key in keys]
 
     def task(self, name: str, arm: Arm, seed: int) -> TaskResult:
@@ -290,5 +304,13 @@ def documents(path: Path) -> list[tuple[str, str]]:
 
 def tidy(run: Run, *, keep_model: bool) -> None:
     """A finished run needs no checkpoints; a trial's model is never used again."""
-    for folder in [run.checkpoints] + ([] if keep_model else [run.model]):
-        shutil.rmtree(folder, ignore_errors=True)
+    shutil.rmtree(run.checkpoints, ignore_errors=True)
+    if keep_model or not run.model.exists():
+        return
+    listed = run.manifest().get(WRITTEN, {})
+    run.update_manifest(
+        files_written={
+            name: value for name, value in listed.items() if not name.startswith(f"{run.model.name}/")
+        }
+    )
+    shutil.rmtree(run.model, ignore_errors=True)

@@ -35,7 +35,7 @@ HEAD_BYTES = 4096
 CHUNK_BYTES = 1 << 16
 PIECE_BYTES = 1 << 10
 """Of a packed file given to a decompressor at once: zstandard makes at most 32 MiB of so many, xz 8."""
-MAX_RATIO, FREE_BYTES = 300, 1 << 26
+MAX_RATIO, FREE_BYTES = 300, 1 << 23
 """A packed file may grow to so many times its size, or to so many bytes; repeated log lines reach 100."""
 MAX_XZ_BYTES = 1 << 28
 """Memory that an xz stream may ask for: `xz -9` asks for 65 MiB."""

@@ -169,7 +169,7 @@ def _describe(
 ) -> DatasetReport:
     lengths = np.quantile([len(row.text.encode()) for row in dataset.rows], QUANTILES, method="nearest")
     ratio = bytes_per_token(tokenizer, _sample([dataset], 1))
-    labels = Counter(row.values["label"] for row in dataset.rows if "label" in row.values)
+    labels = Counter(label for row in dataset.rows for label in row.labels)
     return DatasetReport(
         name=name,
         kind=dataset.kind,

@@ -1,16 +1,4 @@
-"""Decide what the columns of a record mean (their roles), by name or as the user says, and check each row.
-
-text                               running text
-text + label                       classification
-prompt + completion                question and answer (instruction, input, output are read as these)
-messages (+ tools, documents)      conversations
-prompt                             prompts to be answered
-anchor + positive (+ negative...)  pairs, triplets
-text1 + text2 + score or label     scored pairs
-
-Beside these a row may say what it belongs to (`group`), where it comes from (`source`) and of when it is
-(`time`): facts about a row, not part of its content. A role is given up by naming `none` as its column.
-"""
+"""Check each row by the roles of its columns (`shapes`), and bring its values into one form."""
 
 from __future__ import annotations
 
@@ -18,133 +6,23 @@ import contextlib
 import datetime
 import math
 import re
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections.abc import Sequence
 from typing import Any
 
-from adaptkit.data.conversations import conversation, in_two_lists
-from adaptkit.data.guesses import FACTS, NONE
+from adaptkit.data.annotations import (
+    check_spans,
+    label_set,
+    ordered_pair,
+    separator_of,
+    spans_of_tags,
+    word_list,
+)
+from adaptkit.data.conversations import conversation
+from adaptkit.data.guesses import FACTS
 from adaptkit.data.message_fields import TEMPLATE_INPUTS, read_messages, template_input, unread_column
 from adaptkit.data.records import Fault, Record
+from adaptkit.data.shapes import columns_of, describe_columns
 from adaptkit.errors import nearest
-
-NEGATIVE = re.compile(r"negative(_\d+)?")
-
-
-@dataclass(frozen=True)
-class Shape:
-    """A kind of data: the required roles with the column names they go by, and optional roles."""
-
-    kind: str
-    required: dict[str, tuple[str, ...]]
-    optional: tuple[str, ...] = ()
-
-    def match(self, names: Iterable[str], chosen: dict[str, str]) -> dict[str, str] | None:
-        """role -> column for these column names, or None; `chosen` columns win over names, and roles that are
-        given up have none."""
-        names = set(names)
-        given_up = {role for role, column in chosen.items() if column == NONE}
-        chosen = {role: column for role, column in chosen.items() if role not in given_up}
-        if given_up & set(self.required) or not all(self._takes(role) for role in chosen):
-            return None
-        roles: dict[str, str] = {}
-        for role, aliases in self.required.items():
-            column = chosen.get(role) or next((alias for alias in aliases if alias in names), None)
-            if column is None:
-                return None
-            roles[role] = column
-        by_name = [role for role in (*self.optional, *FACTS) if role in names and role not in roles]
-        if "anchor" in self.required:
-            by_name += [name for name in sorted(names) if NEGATIVE.fullmatch(name)]
-        roles |= {role: role for role in by_name if role not in given_up}
-        roles |= chosen
-        return roles if all(_columns(column, names) for column in roles.values()) else None
-
-    def _takes(self, role: str) -> bool:
-        if "anchor" in self.required and NEGATIVE.fullmatch(role):
-            return True
-        return role in (*self.required, *self.optional, *FACTS)
-
-
-SHAPES = (
-    Shape("messages", {"messages": ("messages", "conversations", "conversation")}, TEMPLATE_INPUTS),
-    Shape(
-        "sft",
-        {"prompt": ("prompt", "instruction"), "completion": ("completion", "output", "response")},
-        ("input",),
-    ),
-    Shape("pairs", {"anchor": ("anchor",), "positive": ("positive",)}),
-    Shape("pairs", {"text1": ("text1", "sentence1"), "text2": ("text2", "sentence2")}, ("score", "label")),
-    Shape("labelled", {"text": ("text",), "label": ("label",)}),
-    Shape("text", {"text": ("text",)}),
-    Shape("prompts", {"prompt": ("prompt",)}),
-)
-KINDS_FOR = {
-    "text": ("text",),
-    "labelled": ("labelled",),
-    "sft": ("messages", "sft", "text"),
-    "pairs": ("pairs",),
-    None: None,
-}
-ROLES = sorted(
-    {role for shape in SHAPES for role in (*shape.required, *shape.optional)} | {"negative", *FACTS}
-)
-
-COLUMN_NAMES = {
-    *(alias for shape in SHAPES for aliases in shape.required.values() for alias in aliases),
-    *ROLES,
-}
-"""Names of columns that mean something by themselves."""
-
-
-def detect(
-    samples: list[Record], chosen: dict[str, str], want: str | None
-) -> tuple[str, dict[str, str]] | None:
-    """(kind, role -> column) that fits most of the first records, or None. Earlier shapes win.
-
-    A vote, not the first record: a first row that lacks its label must not turn a labelled file into plain
-    text.
-    """
-    kinds = KINDS_FOR[want]
-    for shape in SHAPES:
-        if kinds is not None and shape.kind not in kinds:
-            continue
-        fits = [roles for sample in samples if (roles := shape.match(sample, chosen)) is not None]
-        if len(fits) * 2 > len(samples) or (fits and len(fits) * 2 == len(samples) and shape.kind != "text"):
-            roles = max(fits, key=lambda roles: sum(roles == other for other in fits))
-            return _as_messages(shape.kind, roles, samples)
-    return None
-
-
-def _as_messages(kind: str, roles: dict[str, str], samples: list[Record]) -> tuple[str, dict[str, str]]:
-    """Prompts and completions that are lists of messages make one conversation; anything else stays."""
-    if kind != "sft" or not in_two_lists(samples[0], (roles["prompt"], roles["completion"])):
-        return kind, roles
-    facts = {role: column for role, column in roles.items() if role in FACTS}
-    return "messages", {"messages": f"{roles['prompt']}+{roles['completion']}", **facts}
-
-
-def describe_columns(samples: list[Record]) -> str:
-    """The first column names of some records, for an error message."""
-    names = list(dict.fromkeys(str(name) for sample in samples for name in sample))[:12]
-    return ", ".join(name if len(name) <= 60 else f"{name[:60]}..." for name in names) or "none"
-
-
-def unknown_role(chosen: dict[str, str]) -> str | None:
-    """The complaint about a role that does not exist, if there is one."""
-    for role in chosen:
-        if role not in ROLES and not NEGATIVE.fullmatch(role):
-            return f"'{role}' is not a role{nearest(role, ROLES)}"
-    return None
-
-
-def _columns(column: str, names: Iterable[str]) -> list[str]:
-    """The columns behind `column`: itself, or the parts of `a+b+c`; empty if one is missing."""
-    names = set(names)
-    if column in names:
-        return [column]
-    parts = [part.strip() for part in column.split("+")]
-    return parts if all(part in names for part in parts) else []
 
 
 class RowReader:
@@ -153,10 +31,12 @@ class RowReader:
     Args:
         roles: role -> column, as `detect` found them.
         chosen: the roles set by the user; these may join several columns (`a+b`) or hold lists of texts.
+        samples: the first records, which show how labels in one cell are separated.
     """
 
-    def __init__(self, roles: dict[str, str], chosen: dict[str, str]):
+    def __init__(self, roles: dict[str, str], chosen: dict[str, str], samples: Sequence[Record] = ()):
         self.roles, self.chosen = roles, chosen
+        self._separator = separator_of(samples, roles.get("labels", ""))
         self._types: dict[str, type] = {}  # role -> type of its first value
 
     def values(self, record: Record, typed: bool) -> dict[str, Any] | Fault:
@@ -175,6 +55,20 @@ class RowReader:
                 by_role[role] = value
         if extra := by_role.pop("input", ""):
             by_role["prompt"] = f"{by_role['prompt']}\n\n{extra}"
+        if "chosen" in by_role:
+            by_role |= ordered_pair(by_role["prompt"], by_role.pop("chosen"), by_role.pop("rejected"))
+        return self._with_spans(by_role)
+
+    def _with_spans(self, by_role: dict[str, Any]) -> dict[str, Any] | Fault:
+        """Words and tags as a text with spans, and spans held against their text; other rows as they are."""
+        if "tags" in by_role:
+            tagged = spans_of_tags(by_role["tokens"], by_role.pop("tags"))
+            if isinstance(tagged, Fault):
+                return tagged
+            return {"text": tagged[0], "spans": tagged[1], **by_role}
+        if "spans" in by_role:
+            spans = check_spans(by_role["text"], by_role["spans"], self.roles["spans"])
+            return spans if isinstance(spans, Fault) else {**by_role, "spans": spans}
         return by_role
 
     def _value(self, role: str, column: str, record: Record, typed: bool) -> Any:
@@ -183,7 +77,7 @@ class RowReader:
         if role in TEMPLATE_INPUTS:
             value = record.get(column)
             return template_input(value, column) if value else None
-        columns = _columns(column, record)
+        columns = columns_of(column, record)
         if role in FACTS and role not in self.chosen:
             fact = self._fact(role, record.get(column), column)
             return None if isinstance(fact, Fault) else fact  # found by its name only: not every row must fit
@@ -196,6 +90,14 @@ class RowReader:
             return self._label(record[columns[0]], column)
         if role == "score":
             return _score(record[columns[0]], column, typed)
+        if role == "labels":
+            return label_set(record[columns[0]], column, self._separator)
+        if role in ("tokens", "tags"):
+            return word_list(record[columns[0]], column)
+        if role == "spans":
+            value = record[columns[0]]
+            fix = f"write '{column}' as an empty list where there is none"
+            return Fault(f"'{column}' is null", fix) if value is None else value or []
         if role in FACTS:
             return self._fact(role, record[columns[0]], column)
         texts: list[str] = []
@@ -215,7 +117,10 @@ class RowReader:
         kind = type(value)
         if kind not in (str, int, bool) or value == "":
             what = f"'{column}' is {_name(value)}, a label is text or a whole number"
-            return Fault(what, f"give every row a '{column}'")
+            fix = f"give every row a '{column}'"
+            if kind is list:
+                fix = f"for rows with several labels set kind: multi_label, columns: {{labels: {column}}}"
+            return Fault(what, fix)
         first = self._types.setdefault("label", kind)
         if kind is not first:
             what = f"'{column}' is {_name(value)} here and {first.__name__} above"

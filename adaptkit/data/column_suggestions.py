@@ -13,10 +13,10 @@ from itertools import islice
 from pathlib import Path
 from statistics import mean
 
-from adaptkit.data.column_roles import describe_columns, detect
 from adaptkit.data.files import records
 from adaptkit.data.guesses import FACTS
 from adaptkit.data.records import Fault, Record
+from adaptkit.data.shapes import describe_columns, detect
 from adaptkit.errors import DataError
 
 SAMPLE_RECORDS = 2000
@@ -51,7 +51,7 @@ class Suggestion:
     """What the columns of a table are most likely for.
 
     Attributes:
-        kind: labelled, sft, messages, pairs or text.
+        kind: labelled, multi_label, spans, scored, sft, messages, pairs or text.
         columns: role -> column, for `columns` of a config; empty where names say it already.
         label: the column whose value would be predicted; empty where there is none.
         others: further columns that could be.
@@ -76,8 +76,9 @@ def suggest(file: Path) -> Suggestion:
     if not samples:
         raise DataError("holds no record", where=str(file), fix="give a file with rows")
     by_name = detect(samples, {}, None)
-    if by_name is not None and by_name[0] != "text":
-        return Suggestion(by_name[0], label=by_name[1].get("label", ""))
+    if by_name is not None and by_name[0] not in ("text", "scored"):
+        label = next((by_name[1][role] for role in ("label", "labels", "spans") if role in by_name[1]), "")
+        return Suggestion(by_name[0], label=label)
     if pair := _question_and_answer(samples):
         return pair
     text = by_name[1]["text"] if by_name is not None else _text_columns(samples)
@@ -86,6 +87,8 @@ def suggest(file: Path) -> Suggestion:
         raise DataError(what, where=str(file), fix="give a table with a column of sentences")
     labels = _label_columns(samples, set(text.split("+")), named_only=by_name is not None)
     columns = {} if by_name is not None else {"text": text}
+    if not labels and by_name is not None and by_name[0] == "scored":
+        return Suggestion("scored", label=by_name[1]["score"])
     if not labels:
         return Suggestion("text", columns)
     columns = {"text": text, "label": labels[0]}

@@ -98,8 +98,7 @@ def drop_overlap(train: Dataset, tests: Mapping[str, Sequence[Row]]) -> tuple[Da
         for row in rows:
             size = len(row.text.encode())
             by_source[source(row)] += size
-            if "label" in row.values:
-                by_label[row.values["label"]] += size
+            by_label.update(dict.fromkeys(row.labels, size))
         removals[name] = Removal(report, len(rows), True, dict(by_source), dict(by_label))
         gone |= {row.id for row in rows}
     return train.with_rows(row for row in train.rows if row.id not in gone), removals

@@ -91,9 +91,12 @@ def deduplicate(dataset: Dataset, near: bool = True) -> tuple[Dataset, DedupRepo
 
 def _verdict(row: Row) -> str:
     """What a row says of its text: its label or score, or an answer of fewer words than a shingle."""
-    for role in ("label", "score"):
+    for role in ("label", "labels", "score"):
         if role in row.values:
             return f"{role} {row.values[role]}"
+    if "spans" in row.values:  # by their words: offsets differ between texts that are nearly equal
+        named = [(span["label"], row.text[span["start"] : span["end"]]) for span in row.values["spans"]]
+        return f"spans {named}"
     words = str(row.values.get("completion", "")).casefold().split()
     return " ".join(words) if len(words) < SHINGLE else ""
 
@@ -120,7 +123,7 @@ def _conflicts(rows: list[Row]) -> list[tuple[str, ...]]:
     """The places of each text that stands with several labels or scores: one place for each of these."""
     said: dict[bytes, dict[str, str]] = defaultdict(dict)
     for row in rows:
-        if "label" in row.values or "score" in row.values:
+        if any(role in row.values for role in ("label", "labels", "score", "spans")):
             said[hashlib.sha256(row.text.strip().encode()).digest()].setdefault(_verdict(row), row.where)
     return [tuple(places.values()) for places in said.values() if len(places) > 1]
 

@@ -36,7 +36,7 @@ def draw(rows: Sequence[Row], size: int) -> list[Row]:
         return sorted(rows, key=draw_order)
     source = sources_of(rows)
     levels: list[Callable[[Row], str]] = [
-        lambda row: str(row.values.get("label", "")),
+        lambda row: " + ".join(row.labels),
         source,
         lambda row: str(row.values.get("group", "")),
     ]

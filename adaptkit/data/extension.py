@@ -1,9 +1,12 @@
 """Extend a tokenizer's vocabulary with words of a new domain, and its model's embeddings with it.
 
 BPE goes on merging where its training stopped: every old merge keeps its rank, so text without the new words
-is encoded as before, and encoding stays lossless. WordPiece and Unigram gain whole words, of those they can
-spell. A new row of an embedding starts as the mean of the rows of the pieces that the new token replaces;
-tied embeddings stay tied.
+is encoded as before, and encoding stays lossless. An added token in place of a merge would be looked for
+before words are cut, inside other words too ("gene" in "general"), and its blanks would be lost to
+transformers' stripping. WordPiece and Unigram gain whole words, of those they can spell. A new row of an
+embedding starts as the mean of the rows of the pieces that the new token replaces; tied embeddings stay tied.
+
+No entry is ever spelt like a control token: texts that write one out keep spelling it.
 """
 
 from __future__ import annotations
@@ -11,6 +14,7 @@ from __future__ import annotations
 import copy
 import heapq
 import json
+import re
 from collections import Counter, defaultdict
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any, cast
@@ -21,10 +25,15 @@ from torch import Tensor, nn
 
 from adaptkit.errors import DataError, ModelError
 from adaptkit.models import output_projection
+from adaptkit.models.fixed_vocabulary import why_fixed
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerFast
 
+BLANK = "\u2581"
+"""What stands for a blank in a normalised text."""
+AFFIXES = ("continuing_subword_prefix", "end_of_word_suffix")
+"""Attributes of a tokenizer's model: marks of pieces that are no letters."""
 Pieces = tuple[str, ...]
 New = tuple[str, Pieces]  # a new token and the old tokens it replaces
 Pair = tuple[str, str]
@@ -41,16 +50,17 @@ def extend_tokenizer(
     state = json.loads(tokenizer.backend_tokenizer.to_str())
     words = _words(tokenizer, texts)
     kind = state["model"]["type"]
+    if (fixed := why_fixed(tokenizer)) is not None:
+        raise ModelError(fixed[0], where=tokenizer.name_or_path or None, fix=fixed[1])
+    reserved = _reserved(tokenizer)
     if kind == "BPE":
-        new, merges = _continue_bpe(words, num_new, set(state["model"]["vocab"]))
+        new, merges = _continue_bpe(words, num_new, set(state["model"]["vocab"]), reserved)
         state["model"]["merges"] += [list(pair) for pair in merges]
-    elif kind in ("WordPiece", "Unigram"):
+    else:
         vocabulary = {piece if isinstance(piece, str) else piece[0] for piece in state["model"]["vocab"]}
         spelt = Counter({word: count for word, count in words.items() if vocabulary.issuperset(word)})
-        new = _whole_words(spelt, num_new, state["model"].get("continuing_subword_prefix") or "")
-    else:
-        where = tokenizer.name_or_path or None
-        raise ModelError(f"a {kind} tokenizer cannot be extended", where=where, fix="use another base")
+        prefix = state["model"].get("continuing_subword_prefix") or ""
+        new = _whole_words(spelt, num_new, prefix, {*vocabulary, *reserved})
     if not new:
         fix = "give more domain text, or extend by nothing"
         raise DataError("these texts yield no new token", where="texts", fix=fix)
@@ -68,21 +78,44 @@ def _words(tokenizer: PreTrainedTokenizerFast, texts: Iterable[str]) -> Counter[
     counts: Counter[str] = Counter()
     for text in texts:
         text = core.normalizer.normalize_str(text) if core.normalizer else text
-        counts.update(word for word, _ in core.pre_tokenizer.pre_tokenize_str(text))
-    special = set(tokenizer.all_special_tokens)
+        counts.update(_cut(core, text))
     words: Counter[Pieces] = Counter()
     for word, count in counts.items():
-        if count > 1 and word not in special:
-            words[tuple(token.value for token in core.model.tokenize(word))] += count
+        pieces = tuple(token.value for token in core.model.tokenize(word)) if count > 1 else ()
+        if _spells(core.model, pieces, word):
+            words[pieces] += count
     return words
 
 
-def _continue_bpe(words: Counter[Pieces], num_new: int, vocabulary: set[str]) -> tuple[list[New], list[Pair]]:
+def _cut(core: Tokenizer, text: str) -> list[str]:
+    """The words of a normalised text. A tokenizer that cuts none (Llama 2's) marks where each begins."""
+    if core.pre_tokenizer is None:
+        return re.findall(f"{BLANK}*[^{BLANK}]+|{BLANK}+", text)
+    return [word for word, _ in core.pre_tokenizer.pre_tokenize_str(text)]
+
+
+def _spells(model: Any, pieces: Pieces, word: str) -> bool:
+    """Whether pieces are a word's own letters: an unknown, or a letter given in bytes, is not."""
+    prefix, suffix = (getattr(model, name, None) or "" for name in AFFIXES)
+    inner = [piece.removeprefix(prefix) for piece in pieces[1:]]
+    return bool(pieces) and "".join([pieces[0], *inner]) in (word, word + suffix)
+
+
+def _reserved(tokenizer: PreTrainedTokenizerFast) -> set[str]:
+    """How control tokens are spelt, as they are and as a word of a text."""
+    core, contents = tokenizer.backend_tokenizer, set(tokenizer.get_added_vocab())
+    written = contents | {core.normalizer.normalize_str(token) for token in contents if core.normalizer}
+    return contents | {"".join(_cut(core, token)) for token in written}
+
+
+def _continue_bpe(
+    words: Counter[Pieces], num_new: int, vocabulary: set[str], reserved: set[str]
+) -> tuple[list[New], list[Pair]]:
     """Further merges: the most frequent pair of neighbours, again and again.
 
     Returns: the new tokens, and all merges in order; a merge may also lead to a token of `vocabulary`.
     """
-    table = _Pairs(words)
+    table = _Pairs(words, reserved)
     pieces_of: dict[str, Pieces] = {}
     new: list[New] = []
     merges: list[Pair] = []
@@ -98,9 +131,14 @@ def _continue_bpe(words: Counter[Pieces], num_new: int, vocabulary: set[str]) ->
 
 
 class _Pairs:
-    """How often each pair of neighbouring pieces occurs, kept up to date while pairs are merged."""
+    """How often each pair of neighbouring pieces occurs, kept up to date while pairs are merged.
 
-    def __init__(self, words: Counter[Pieces]):
+    Args:
+        reserved: what no pair may be merged into.
+    """
+
+    def __init__(self, words: Counter[Pieces], reserved: set[str]):
+        self._reserved = reserved
         self._words = [(list(word), count) for word, count in sorted(words.items()) if len(word) > 1]
         self._counts: Counter[Pair] = Counter()
         self._holders: dict[Pair, set[int]] = defaultdict(set)
@@ -112,7 +150,9 @@ class _Pairs:
 
     def most_frequent(self) -> Pair | None:
         """The pair that occurs most, at least twice; of equals the first in the alphabet."""
-        while self._heap and -self._heap[0][0] != self._counts[self._heap[0][1]]:
+        while self._heap and (
+            -self._heap[0][0] != self._counts[self._heap[0][1]] or "".join(self._heap[0][1]) in self._reserved
+        ):
             heapq.heappop(self._heap)
         return self._heap[0][1] if self._heap and self._heap[0][0] <= -2 else None
 
@@ -147,14 +187,12 @@ def _merged(word: list[str], pair: tuple[str, str]) -> list[str]:
     return merged
 
 
-def _whole_words(words: Counter[Pieces], num_new: int, prefix: str) -> list[New]:
+def _whole_words(words: Counter[Pieces], num_new: int, prefix: str, taken: set[str]) -> list[New]:
     """The words whose own token would save the most pieces."""
     several = [word for word in words if len(word) > 1]
     ranked = sorted(several, key=lambda word: (-words[word] * (len(word) - 1), word))
-    return [
-        (word[0] + "".join(piece.removeprefix(prefix) for piece in word[1:]), word)
-        for word in ranked[:num_new]
-    ]
+    spelt = [(word[0] + "".join(piece.removeprefix(prefix) for piece in word[1:]), word) for word in ranked]
+    return [(token, word) for token, word in spelt if token not in taken][:num_new]
 
 
 def _rebuilt(

@@ -34,6 +34,10 @@ from adaptkit.notices import Tell
 HEAD_BYTES = 1 << 22
 LISTS_OF_A_ROW = {
     "messages",
+    "tokens",
+    "tags",
+    "spans",
+    "labels",
     "conversations",
     "conversation",
     "prompt",

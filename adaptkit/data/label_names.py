@@ -23,7 +23,7 @@ def check_labels(dataset: Dataset, label_names: Sequence[str], part: str = "") -
     missing = missing_labels(dataset, label_names)
     if not missing:
         return
-    where = next(row.where for row in dataset.rows if row.values["label"] in missing)
+    where = next(row.where for row in dataset.rows if missing.keys() & set(row.labels))
     name = next(iter(missing))
     rows = "1 row" if missing[name] == 1 else f"{missing[name]:,} rows"
     place = f"{rows} of {part}" if part else rows
@@ -39,7 +39,7 @@ def check_labels(dataset: Dataset, label_names: Sequence[str], part: str = "") -
 def missing_labels(dataset: Dataset, label_names: Iterable[str]) -> Counter[str]:
     """Labels of a data set that are not among these, in the order in which they come, and their rows."""
     known = set(label_names)
-    labels = (str(row.values["label"]) for row in dataset.rows if "label" in row.values)
+    labels = (label for row in dataset.rows for label in row.labels)
     return Counter(label for label in labels if label not in known)
 
 

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from bisect import bisect_right
 from collections.abc import Sequence
+from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Literal, Protocol
 
@@ -183,8 +184,9 @@ class _OwnPositions:
 class MixedSource:
     """Several sources in fixed shares; an epoch is one pass over the first of them (replay: domain first).
 
-    Which rows the others lend is drawn by `seed`, without replacement until a source is used up. All sources
-    must give batches with the same keys and row length.
+    Which rows the others lend is drawn by `seed`, without replacement until a source is used up, from one
+    pass over the first source to the next: repeating a small text among a large one repeats only the small
+    one. All sources must give batches with the same keys and row length.
 
     Args:
         parts: (source, share) pairs; shares are positive and are scaled to add up to 1.
@@ -201,32 +203,75 @@ class MixedSource:
         self.sources = [source for source, _ in parts]
         rng = np.random.default_rng([seed, len(parts)])
         self._places: list[tuple[int, int]] = []
+        self._lent = [_Lent(0, 0, np.empty(0, np.int64), [])]
         for number, (source, share) in enumerate(parts):
             count = len(source) if number == 0 else round(len(self.sources[0]) * share / parts[0][1])
-            order = np.arange(count) if number == 0 else _repeated_permutation(len(source), count, rng)
-            self._places += [(number, int(i)) for i in order]
+            self._places += [(number, i) for i in range(count)]
+            if number:
+                first = _repeated_permutation(len(source), count, rng)
+                self._lent.append(_Lent(len(source), count, first, [seed, len(parts), number]))
 
     def __len__(self) -> int:
         return len(self._places)
 
     def where(self, index: int) -> str:
-        number, inner = self._places[index]
+        """The place of an example of the first pass."""
+        number, inner = self._place(index, 0)
         return self.sources[number].where(inner)
+
+    def _place(self, index: int, epoch: int) -> tuple[int, int]:
+        """The source of an example, and its row there in this pass."""
+        number, inner = self._places[index]
+        return (number, self._lent[number].row(inner, epoch)) if number else (number, inner)
 
     def collate(self, indices: list[int], *, seed: int, epoch: int) -> dict[str, Tensor]:
         """The rows in the order of `indices`, each collated by its own source."""
         batches: dict[int, dict[str, Tensor]] = {}
         rows: dict[int, tuple[int, int]] = {}
-        for number in sorted({self._places[i][0] for i in indices}):
-            at = [place for place, i in enumerate(indices) if self._places[i][0] == number]
-            inner = [self._places[indices[place]][1] for place in at]
+        places = [self._place(index, epoch) for index in indices]
+        for number in sorted({number for number, _ in places}):
+            at = [i for i, (source, _) in enumerate(places) if source == number]
+            inner = [places[i][1] for i in at]
             batches[number] = self.sources[number].collate(inner, seed=seed, epoch=epoch)
-            rows |= {place: (number, k) for k, place in enumerate(at)}
-        order = [rows[place] for place in range(len(indices))]
+            rows |= {i: (number, k) for k, i in enumerate(at)}
+        order = [rows[i] for i in range(len(indices))]
         return {
             key: torch.stack([batches[number][key][k] for number, k in order])
             for key in next(iter(batches.values()))
         }
+
+
+@dataclass
+class _Lent:
+    """The rows that a source lends, pass by pass: it goes on where the pass before ended.
+
+    Attributes:
+        size: rows of the source.
+        count: rows that it lends in each pass.
+        first: rows of the first pass.
+        seed: of the orders in which the source is gone through again.
+    """
+
+    size: int
+    count: int
+    first: np.ndarray
+    seed: list[int]
+    _orders: dict[int, np.ndarray] = field(default_factory=dict)
+
+    def row(self, k: int, epoch: int) -> int:
+        """The `k`-th row lent in a pass."""
+        if epoch == 0:
+            return int(self.first[k])
+        round_number, at = divmod(epoch * self.count + k, self.size)
+        return int(self._order(round_number)[at])
+
+    def _order(self, round_number: int) -> np.ndarray:
+        """A whole round through the source; the first pass may have begun it: others go on."""
+        if round_number not in self._orders:
+            begun = self.first[round_number * self.size : (round_number + 1) * self.size]
+            order = np.random.default_rng([*self.seed, round_number]).permutation(self.size)
+            self._orders[round_number] = np.concatenate([begun, order[~np.isin(order, begun)]])
+        return self._orders[round_number]
 
 
 def _repeated_permutation(size: int, count: int, rng: np.random.Generator) -> np.ndarray:

@@ -21,16 +21,17 @@ from typing import Annotated, Any, ClassVar, Literal
 
 from adaptkit import notices
 from adaptkit.config import Config, Count, in_unit
-from adaptkit.data.column_roles import RowReader, describe_columns, detect, unknown_role
+from adaptkit.data.column_roles import RowReader
 from adaptkit.data.files import find_files, records, values_are_typed
 from adaptkit.data.guesses import FACTS, NONE, Guesses
 from adaptkit.data.message_fields import message_text
 from adaptkit.data.records import Fault, Record
+from adaptkit.data.shapes import describe_columns, detect, unknown_role
 from adaptkit.errors import DataError
 from adaptkit.notices import Tell
 from adaptkit.run import file_digest
 
-Want = Literal["text", "labelled", "sft", "pairs"]
+Want = Literal["text", "labelled", "sft", "pairs", "multi_label", "spans", "scored", "labelled_pairs"]
 SAMPLE_RECORDS = 100  # records looked at to find the roles
 MOST_RECORDS = 10_000  # looked through to find so many that can be read
 MAX_NAME_CHARS = 60
@@ -74,6 +75,15 @@ class Row:
         return "\n".join(value for value in seen.values() if isinstance(value, str))
 
     @property
+    def labels(self) -> tuple[str, ...]:
+        """The labels of the row, each once: its one label, all of several, or those of its spans."""
+        if "label" in self.values:
+            return (str(self.values["label"]),)
+        if "spans" in self.values:
+            return tuple(sorted({span["label"] for span in self.values["spans"]}))
+        return tuple(self.values.get("labels", ()))
+
+    @property
     def cluster(self) -> str:
         """What the row belongs to: its `group`, or itself."""
         return str(self.values.get("group") or self.id)
@@ -89,7 +99,7 @@ class Dataset:
     """Rows of one kind, with where they came from.
 
     Attributes:
-        kind: text, labelled, sft, messages, pairs or prompts.
+        kind: text, labelled, multi_label, spans, scored, labelled_pairs, sft, messages, pairs or prompts.
         roles: role -> column as found in the files.
         skipped: one `file:line: what` for each row left out by `on_bad_row: skip`.
         files: name, num_bytes and sha256 of each file read.
@@ -122,7 +132,7 @@ class Dataset:
     @property
     def labels(self) -> list[str]:
         """The distinct labels, sorted."""
-        return sorted({row.values["label"] for row in self.rows if "label" in row.values})
+        return sorted({label for row in self.rows for label in row.labels})
 
     def with_rows(self, rows: Iterable[Row]) -> Dataset:
         """The same data set, with fewer rows or in another order."""
@@ -162,7 +172,8 @@ def read(config: DataConfig, want: Want | None = None, *, tell: Tell = notices.t
     kind, roles = _roles(head, config, want, faults)
     sample = _Sample(config.max_bytes)
     chosen = {role: column for role, column in config.columns.items() if column != NONE}
-    reader = RowReader(roles, chosen)
+    samples = [record for _, record, _ in head if not isinstance(record, Fault)]
+    reader = RowReader(roles, chosen, samples)
     for where, record, typed in chain(head, stream):
         values = record if isinstance(record, Fault) else reader.values(record, typed)
         if isinstance(values, Fault):
@@ -172,7 +183,6 @@ def read(config: DataConfig, want: Want | None = None, *, tell: Tell = notices.t
     rows, licences = sample.rows()
     if not rows:
         raise faults.first_error(str(files[0]))
-    samples = [record for _, record, _ in head if not isinstance(record, Fault)]
     guesses.about_columns(files, roles, config.columns, samples, [row.values for row in rows])
     return Dataset(
         distinct_ids(rows),

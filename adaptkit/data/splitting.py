@@ -22,6 +22,8 @@ from adaptkit.errors import DataError
 
 FEW_ROWS = 5
 """Labels with fewer rows stay in training whole."""
+NO_LABEL = ""
+"""Stands for the label of a row that has none."""
 LARGEST = 2.0
 """A group of more than so many times the share is never held out: it would be most of the held-out part."""
 
@@ -40,7 +42,7 @@ def split(dataset: Dataset, fraction: float, seed: int = 0) -> tuple[Dataset, Da
     largest = max(1.0, LARGEST * fraction * len(dataset.rows))
     able = [key for key in _able_to_leave(units) if len(units[key]) <= largest]
     able.sort(key=place.__getitem__)
-    if any("label" in row.values for row in dataset.rows):
+    if any(row.labels for row in dataset.rows):
         chosen = _of_each_label(units, able, fraction)
     else:
         chosen = {key for key in able if place[key] < fraction}
@@ -154,13 +156,13 @@ def _labels_left_in_training(units: Mapping[str, Sequence[Row]], chosen: set[str
 
 def _label_counts(units: Mapping[str, Sequence[Row]]) -> Counter[str]:
     """Rows of each label; rows without one count as very many."""
-    counts = Counter(str(row.values.get("label", "")) for rows in units.values() for row in rows)
-    counts[""] = sum(counts.values()) + FEW_ROWS
+    counts = Counter(label for rows in units.values() for row in rows for label in row.labels or (NO_LABEL,))
+    counts[NO_LABEL] = sum(counts.values()) + FEW_ROWS
     return counts
 
 
 def _labels(rows: Sequence[Row]) -> set[str]:
-    return {str(row.values.get("label", "")) for row in rows}
+    return {label for row in rows for label in row.labels or (NO_LABEL,)}
 
 
 def _cannot_split(dataset: Dataset, units: Mapping[str, Sequence[Row]], fraction: float) -> DataError:

@@ -16,8 +16,8 @@ from pathlib import Path
 from typing import Any
 
 from adaptkit.data.byte_streams import open_utf8, read_head, tell_encoding
-from adaptkit.data.column_roles import COLUMN_NAMES
 from adaptkit.data.records import Fault, Place, Record
+from adaptkit.data.shapes import COLUMN_NAMES
 from adaptkit.errors import DataError
 from adaptkit.notices import Tell
 

@@ -10,12 +10,18 @@ import gradio as gr
 
 from adaptkit.client.openai import CUT, Client
 from adaptkit.demo.html import render
-from adaptkit.demo.served_models import Server, explain
+from adaptkit.demo.served_models import Failure, Server, explain
 from adaptkit.demo.shown_models import ShownModel
 from adaptkit.demo.study_view import Calibration, Judged, Study
 from adaptkit.errors import ServerError
 
 MAX_TEXT_CHARS, MAX_ITEMS, BATCH = 8000, 400, 32
+ROUNDING = 0.01
+NO_CLASSES = Failure(
+    "refused",
+    "This model does not choose one of several classes: it gives any number of labels, or a number.",
+    "Ask it over HTTP, at /classify.",
+)
 
 
 @dataclass(frozen=True)
@@ -81,6 +87,9 @@ class Classify:
         try:
             with self.server.client() as client:
                 _, raw = client.classify(model, [text[:MAX_TEXT_CHARS]], **CUT)[0]
+                if abs(sum(raw) - 1) > ROUNDING:
+                    yield render("classified", state="failed", failure=NO_CLASSES)
+                    return
                 if model not in self._calibrated:
                     yield self._draw(model, raw, None, "calibrating")
                 calibration = self._calibration(client, model, len(raw))

@@ -29,7 +29,7 @@ from adaptkit.distill.student import (
     stop_as_teacher,
 )
 from adaptkit.distill.teacher import OnlineTeacher, StoredTeacher, local_scorer
-from adaptkit.errors import ConfigError
+from adaptkit.errors import ConfigError, ModelError
 from adaptkit.model_uses import Use
 from adaptkit.models.capabilities import capabilities
 from adaptkit.models.sentence.pooling_files import check_mean_pooling
@@ -99,7 +99,11 @@ def teacher_kind(config: DistillConfig) -> Kind:
     """What the teacher's head gives; a served one is a causal language model."""
     if config.served:
         return "causal"
-    return models.model_kind(config.teacher)
+    kind = models.model_kind(config.teacher)
+    if kind == "tagger":
+        what = "tags words, and no student learns that from it"
+        raise ModelError(what, where=config.teacher, fix="fine-tune a small base on the labelled rows")
+    return kind
 
 
 def check_models(config: DistillConfig) -> None:

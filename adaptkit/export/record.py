@@ -16,7 +16,7 @@ from adaptkit.export.formats import Need
 from adaptkit.run import read_json
 from adaptkit.run_record import Record
 
-ServedKind = Literal["generate", "classify", "embed", "rerank"]
+ServedKind = Literal["generate", "classify", "tag", "embed", "rerank"]
 """What a served model answers with; decides the server's routes."""
 Method = Literal["rtn", "gptq"]
 """How weights are rounded: each to the nearest, or calibrated on text."""
@@ -70,7 +70,7 @@ class ExportRecord(Record):
     """What its config calls the study."""
     arm: str | None = None
     origin: str | None = None
-    """What the weights started from: generic, continued, scratch, placebo, distilled."""
+    """What the weights started from: generic, continued, mixed, scratch, placebo, distilled."""
     adaptation: str | None = None
     """How the task was learnt: prompt, probe, lora, qlora, full; None for a language model."""
     task: str | None = None
@@ -81,7 +81,7 @@ class ExportRecord(Record):
     licence: str
     """In words."""
     labels: tuple[str, ...] = ()
-    """Classes of a classifier in the order of its outputs."""
+    """Classes of a classifier, or tags of words, in the order of the outputs."""
 
 
 def read_export(folder: Path) -> ExportRecord | None:

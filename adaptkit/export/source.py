@@ -20,6 +20,15 @@ from adaptkit.run import Run, read_json
 from adaptkit.run_record import RecipeKind, RunRecord, read_record
 from adaptkit.seal import check
 
+ONE_CLASS, LABEL_SET, REGRESSION = ("single_label_classification", "multi_label_classification", "regression")
+"""What transformers and vLLM call the problems of a classifier."""
+
+
+SERVED_TAGGERS = tuple(
+    f"{name}ForTokenClassification" for name in ("Bert", "ModernBert", "Roberta", "XLMRoberta")
+)
+"""Architectures that tag words in vLLM 0.32."""
+
 
 class ModelRole(StrEnum):
     """The part that a model plays in the comparison."""
@@ -50,13 +59,13 @@ class Source:
         study: the directory of the study it stands for; None outside a study.
         study_name: what the study's config calls it; None outside a study.
         arm: name of the study's arm, for people, never taken apart; None outside a study.
-        origin: what its weights started from: generic, continued, scratch, placebo or distilled.
+        origin: what its weights started from: generic, continued, mixed, scratch, placebo or distilled.
         adaptation: how it learnt its task: prompt, probe, lora, qlora or full; None where it learnt none.
         task: name of the task it answers; in a study also `language`; None for a language model outside one.
         seed: of the study's seeds, the one behind this model; None outside a study.
         adapter: the peft folder beside the merged weights, if it was trained with one.
         base: what its weights were at first (folder or hub id); empty for random weights or an unknown base.
-        labels: the classes of a classifier, in the order of its outputs.
+        labels: the classes of a classifier, or the tags of words, in the order of the outputs.
         scored_run: the run whose record holds its scores; a study scores language models in runs apart.
         suite: the name of those scores; None where nothing was scored.
         export: what `adaptkit export` recorded in its manifest.json; None for a folder that it did not write.
@@ -95,10 +104,10 @@ class Source:
 
 def role_of(origin: str | None, adaptation: str | None) -> ModelRole:
     """Derive the part that a model plays from its origin and adaptation."""
-    if origin == "generic":
-        untrained = adaptation in (None, "prompt", "rag", "probe")
+    if origin in ("generic", "tapt"):
+        untrained = origin == "generic" and adaptation in (None, "prompt", "rag", "probe")
         return ModelRole.GENERIC if untrained else ModelRole.FINETUNED
-    if origin in ("continued", "scratch"):
+    if origin in ("continued", "continued-lora", "continued-vocabulary", "mixed", "scratch"):
         return ModelRole.PRETRAINED
     if origin == "distilled":
         return ModelRole.DISTILLED
@@ -186,7 +195,10 @@ def _origin(run: Run, record: RunRecord) -> str:
     if record.recipe is RecipeKind.DISTILL:
         return "distilled"
     if record.recipe is RecipeKind.PRETRAIN:
-        return "continued" if record.base else "scratch"
+        if record.base:
+            added = (record.facts.get("tokenizer") or {}).get("added")
+            return "continued-vocabulary" if added else "continued"
+        return "mixed" if "replay" in record.splits else "scratch"
     base = run_of(local_base(run.path, record.base))
     if base is None:
         return "generic"
@@ -253,17 +265,26 @@ def kind_of(folder: Path) -> ServedKind:
     architecture = (config.get("architectures") or [""])[0]
     if (folder / "modules.json").is_file():
         return "embed"
-    if "SequenceClassification" in architecture:  # with one output it scores pairs
+    if "TokenClassification" in architecture:
+        return "tag"
+    if "SequenceClassification" in architecture:  # with one output it scores pairs, or gives a text a number
         num_outputs = len(config.get("id2label") or {0: "", 1: ""})
-        return "rerank" if num_outputs == 1 else "classify"
+        if num_outputs == 1 and config.get("problem_type") != REGRESSION:
+            return "rerank"
+        return "classify"
     if architecture.endswith(("CausalLM", "LMHeadModel", "ForConditionalGeneration")):
         return "generate"
     return "embed"
 
 
+def problem_type(folder: Path) -> str:
+    """Tell what a classifier's outputs mean: one of several classes, a yes or no for each, or a number."""
+    return str(read_json(folder / "config.json").get("problem_type") or ONE_CLASS)
+
+
 def _labels(folder: Path) -> tuple[str, ...]:
     """List the classes of a classifier in the order of its outputs; none for other models."""
-    if kind_of(folder) != "classify":
+    if kind_of(folder) not in ("classify", "tag"):
         return ()
     names = read_json(folder / "config.json").get("id2label") or {}
     return tuple(str(names[key]) for key in sorted(names, key=int))

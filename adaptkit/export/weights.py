@@ -29,6 +29,7 @@ MODEL_KINDS: dict[ServedKind, models.Kind] = {
     "generate": "causal",
     "classify": "classifier",
     "rerank": "classifier",
+    "tag": "tagger",
     "embed": "encoder",
 }
 NOT_AGAIN = "the merge was checked when it was made, not again"
@@ -57,7 +58,7 @@ def load_unmerged(source: Source, vocab_size: int) -> PreTrainedModel | str:
         model = models.load(base, kind, label_names=labels, quantization=settings.quantization)
     except ModelError as error:
         return f"the base cannot be loaded ({error.what}): {NOT_AGAIN}"
-    if kind == "classifier":
+    if kind in ("classifier", "tagger"):
         padding = models.load_tokenizer(source.folder).pad_token_id
         model.config.get_text_config().pad_token_id = model.config.pad_token_id = padding
     base_size = len(cast(nn.Embedding, model.get_input_embeddings()).weight)

@@ -11,7 +11,7 @@ from adaptkit.config import Config, Magnitude, Tokens, in_unit
 from adaptkit.data.readers import DataConfig
 from adaptkit.trainer.config import TrainerConfig
 
-Kind = Literal["sft", "classify", "label_words"]
+Kind = Literal["sft", "classify", "label_words", "multi_label", "spans", "regression", "pairs"]
 
 
 class FinetuneConfig(Config):
@@ -27,7 +27,8 @@ class FinetuneConfig(Config):
     """The model to start from: a HF folder or hub id."""
     kind: Kind = "classify"
     """`sft` writes answers, `classify` trains a head, `label_words` teaches the language model to write the
-    label."""
+    label; `multi_label` gives any number of labels, `spans` tags words, `regression` gives a number, `pairs`
+    labels two texts."""
     train: DataConfig
     """Rows to learn from."""
     dev: DataConfig | None = None

@@ -120,4 +120,4 @@ def _spread(head: LogisticRegression, inputs: np.ndarray, num_labels: int) -> np
 
 
 def _texts(dataset: Dataset) -> list[str]:
-    return [row.values["text"] for row in dataset.rows]
+    return [row.text for row in dataset.rows]

@@ -30,29 +30,11 @@ class ChatWriter:
         self.tokenizer = tokenizer
         self._has_system = has_system_turn(tokenizer)
 
-    def turns(self, sections: Sections) -> list[Turn]:
-        """The messages of a prompt."""
-        question = sections.question
-        own = [text for role, text in question.before if role == "system"]
-        turns: list[Turn] = []
-        for asked, answer in sections.examples:
-            turns += [{"role": "user", "content": asked}, {"role": "assistant", "content": answer}]
-        turns += [{"role": role, "content": text} for role, text in question.before if role != "system"]
-        looked_up = f"{question.looked_up}{SEPARATOR}" if question.passages else ""
-        turns.append({"role": "user", "content": looked_up + question.text})
-        head = SEPARATOR.join(part for part in [sections.block, *own] if part)
-        if not head:
-            return turns
-        if self._has_system:
-            return [{"role": "system", "content": head}, *turns]
-        first = {"role": "user", "content": f"{head}{SEPARATOR}{turns[0]['content']}"}
-        return [first, *turns[1:]]
-
     def text(self, sections: Sections) -> str:
-        return self._prompt(self.turns(sections)).text
+        return self._prompt(turns_of(sections, self._has_system)).text
 
     def ids(self, sections: Sections) -> list[int]:
-        rendered = self._prompt(self.turns(sections))
+        rendered = self._prompt(turns_of(sections, self._has_system))
         return [token for token, _, _ in encode_rendered(self.tokenizer, rendered.text, rendered.spelt)]
 
     def answer(self, answer: str) -> list[int]:
@@ -81,6 +63,25 @@ class ChatWriter:
 
     def _prompt(self, turns: Sequence[Turn]) -> Rendered:
         return _rendered(self.tokenizer, turns, prompt=True)
+
+
+def turns_of(sections: Sections, has_system: bool = True) -> list[Turn]:
+    """The messages of a prompt; the instruction begins the first where there is no system's turn."""
+    question = sections.question
+    own = [text for role, text in question.before if role == "system"]
+    turns: list[Turn] = []
+    for asked, answer in sections.examples:
+        turns += [{"role": "user", "content": asked}, {"role": "assistant", "content": answer}]
+    turns += [{"role": role, "content": text} for role, text in question.before if role != "system"]
+    looked_up = f"{question.looked_up}{SEPARATOR}" if question.passages else ""
+    turns.append({"role": "user", "content": looked_up + question.text})
+    head = SEPARATOR.join(part for part in [sections.block, *own] if part)
+    if not head:
+        return turns
+    if has_system:
+        return [{"role": "system", "content": head}, *turns]
+    first = {"role": "user", "content": f"{head}{SEPARATOR}{turns[0]['content']}"}
+    return [first, *turns[1:]]
 
 
 def has_system_turn(tokenizer: PreTrainedTokenizerBase) -> bool:

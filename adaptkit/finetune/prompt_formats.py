@@ -13,6 +13,7 @@ from itertools import product
 from typing import Literal
 
 Style = Literal["chat", "plain"]
+Calibration = Literal["empty", "shares"]
 
 LABEL_WORDINGS = ("{text}\nLabel:", "Text: {text}\nThis is", "Q: {text}\nA:")
 ANSWER_WORDINGS = ("{text}\nAnswer:", "Question: {text}\nAnswer:", "{text}\n")
@@ -37,6 +38,8 @@ class Format:
         shots: examples before the text.
         normalised: compare labels by nats per token.
         lower: write labels in lower case.
+        calibration: by what the model says to empty texts, or on average beside the labels' shares in the
+            training rows.
     """
 
     style: Style
@@ -46,6 +49,7 @@ class Format:
     shots: int
     normalised: bool = False
     lower: bool = False
+    calibration: Calibration = "empty"
 
 
 @dataclass(frozen=True)
@@ -76,16 +80,19 @@ def formats(trials: int, choices: Choices) -> list[Format]:
     wordings = LABEL_WORDINGS if choices.labels else ANSWER_WORDINGS
     normalised = (False, True) if choices.labels else (False,)
     lower = (False, True) if choices.cased else (False,)
-    variants = list(product(lower, normalised, wordings))
+    calibrations: tuple[Calibration, ...] = ("shares", "empty") if choices.labels else ("empty",)
+    variants = list(product(lower, normalised, calibrations, wordings))
     frames = list(dict.fromkeys(_frames(choices)))
     distinct: dict[Format, None] = {}
     for turn in range(len(variants) + 1):
         for number, (style, instruction, descriptions, shots) in enumerate(frames):
-            low, per_token, wording = variants[(turn + number) % len(variants)]
+            low, per_token, calibration, wording = variants[(turn + number) % len(variants)]
             if not turn:  # first every frame with labels as the rows write them
                 low, per_token, wording = False, False, wordings[number % len(wordings)]
+                calibration = calibrations[number % len(calibrations)]
             wording = "" if style == "chat" else wording
-            distinct[Format(style, wording, instruction, descriptions, shots, per_token, low)] = None
+            fmt = Format(style, wording, instruction, descriptions, shots, per_token, low, calibration)
+            distinct[fmt] = None
             if len(distinct) == trials:
                 return list(distinct)
     return list(distinct)

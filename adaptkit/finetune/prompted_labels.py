@@ -4,9 +4,11 @@ An answer is one of the labels and nothing else: each is scored by its likelihoo
 label begins as another does to its end ("no", "no reply"), the token that closes an answer is scored with
 them, so that the short one is not likelier for being short.
 
-Likelihoods are calibrated with content-free inputs (Zhao et al. 2021, arXiv 2102.09690): a model that would
-say "positive" after an empty text is not believed that much when it says so after a real one. The format is
-chosen on the dev split among exactly `trials`.
+Likelihoods are calibrated, in one of two ways that compete as formats do. With content-free inputs (Zhao et
+al. 2021, arXiv 2102.09690): a model that would say "positive" after an empty text is not believed that much
+when it says so after a real one. Or by what it says on average to development texts, their labels unread
+(Zhou et al. 2023, arXiv 2309.17249), beside the shares that the labels have in the training rows. The format
+is chosen on the dev split among exactly `trials`.
 """
 
 from __future__ import annotations
@@ -87,6 +89,7 @@ def prompt_rows(
             count = min(count, MASKED_EXAMPLES)
         prompter = _Prompter(model, tokenizer, label_names, words, max_length, meter)
         prompter.finder = finder
+        prompter.shares = label_shares(train, label_names)
         prompter.examples = drawn_examples(train, (dev, test), count, seed)
         if not train.rows:
             raise DataError("no rows to draw examples from", fix="give a training split")
@@ -107,6 +110,8 @@ class _Prompter:
 
     examples: Sequence[Row] = ()
     finder: Finder | None = None
+    shares: np.ndarray
+    """Of the labels in the training rows."""
 
     def __init__(
         self,
@@ -119,6 +124,7 @@ class _Prompter:
     ):
         self.model, self.tokenizer, self.label_names, self.meter = model, tokenizer, list(label_names), meter
         self.words, self.max_length = words, max_length
+        self._leaning: dict[Setting, np.ndarray] = {}
         self.causal = models.unwrap(model).can_generate()
 
     def choices(self, num_shots: int) -> Choices:
@@ -139,7 +145,7 @@ class _Prompter:
             writer,
             self.tokenizer,
             blocks(self.words, self.label_names, fmt),
-            [(row.values["text"], written[row.values["label"]]) for row in self.examples[: fmt.shots]],
+            [(row.text, written[row.values["label"]]) for row in self.examples[: fmt.shots]],
             context=context_length(self.model),
             answer_tokens=max(map(len, self._answers(writer, fmt))),
             max_length=self.max_length,
@@ -147,11 +153,13 @@ class _Prompter:
         )
 
     def probabilities(self, dataset: Dataset, setting: Setting) -> np.ndarray:
-        """Calibrated probabilities [num_rows, num_labels]; for texts that say nothing nothing is looked
-        up."""
+        """Calibrated probabilities [num_rows, num_labels]; for texts that say nothing nothing is looked up.
+
+        What the first rows that a setting is tried on are answered on average is its leaning.
+        """
         prompt, fmt = self.prompt(setting), setting.fmt
         choices = self._answers(prompt.writer, fmt)
-        questions = [Question(row.values["text"]) for row in dataset.rows]
+        questions = [Question(row.text) for row in dataset.rows]
         asked = asked_with_passages(prompt, questions, dataset.rows, self.finder, setting)
         rows = [prompt.ids(question) for question in [*map(Question, CONTENT_FREE), *asked]]
         if not self.causal and self.tokenizer.mask_token:
@@ -161,7 +169,12 @@ class _Prompter:
         likelihoods = score_choices(self.model, self.tokenizer, prefix, queries, choices)
         mean_length = float(np.mean([len(ids) for ids in rows]))
         self.meter.forward(self.model, likelihoods.tokens_read, mean_length)
-        return calibrate(likelihoods.scores(fmt.normalised), len(CONTENT_FREE))
+        scores = likelihoods.scores(fmt.normalised)
+        if fmt.calibration == "empty":
+            return calibrate(scores, len(CONTENT_FREE))
+        chances = softmax(scores[len(CONTENT_FREE) :])
+        leaning = self._leaning.setdefault(setting, chances.mean(axis=0))
+        return softmax(np.log(chances + 1e-30) - np.log(leaning + 1e-30) + np.log(self.shares))
 
     def _answers(self, writer: Writer, fmt: Format) -> list[list[int]]:
         """Token ids of each label behind a prompt, such that no label begins as another does to its end."""
@@ -198,6 +211,14 @@ def begin_alike(answers: Sequence[Sequence[int]]) -> bool:
     """Whether one of these rows of tokens is the beginning of another."""
     ordered = sorted(map(list, answers))
     return any(later[: len(row)] == row for row, later in zip(ordered, ordered[1:], strict=False))
+
+
+def label_shares(train: Dataset, label_names: Sequence[str]) -> np.ndarray:
+    """The share of each label, each counted once more than it stands there."""
+    counts = np.ones(len(label_names))
+    for row in train.rows:
+        counts[list(label_names).index(row.values["label"])] += 1
+    return counts / counts.sum()
 
 
 def calibrate(scores: np.ndarray, num_content_free: int) -> np.ndarray:

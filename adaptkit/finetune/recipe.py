@@ -100,7 +100,7 @@ def finetune(config: FinetuneConfig, run: Run, *, score: Score | None = None) ->
     Under torchrun every rank calls this; rank 0 writes.
 
     Args:
-        score: item rows -> metrics, in place of the task's own (accuracy and macro-F1; exact match for sft).
+        score: item rows -> metrics, in place of the task's own.
     Raises: DataError, ModelError, NonFiniteError, DiskFullError; the run is marked failed.
     """
     deliver, judge = partial(_deliver, config, run), partial(_score, config, score)
@@ -168,7 +168,7 @@ def _read(config: FinetuneConfig) -> dict[str, Dataset]:
     splits = {"train": train, "dev": dev}
     if config.test is not None:
         splits["test"] = read(config.test, want)
-    if want == "labelled":
+    if train.labels:
         for part, dataset in splits.items():
             check_labels(dataset, train.labels, part)
     return splits
@@ -179,7 +179,9 @@ def _task(config: FinetuneConfig, tokenizer: PreTrainedTokenizerFast, train: Dat
     tokens."""
     if train.kind == "messages":
         tokenizer = with_chat_template(tokenizer)
-    return TASKS[config.kind](tokenizer, train.labels, config.max_length, config.max_new_tokens)
+    task = TASKS[config.kind](tokenizer, train.labels, config.max_length, config.max_new_tokens)
+    task.look_at(train)
+    return task
 
 
 def _trainable(
@@ -194,7 +196,9 @@ def _trainable(
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
             model.resize_token_embeddings(len(tokenizer))
-    return attach(model, config.adapter, seed, new_tokens), new_tokens
+    adapted = attach(model, config.adapter, seed, new_tokens)
+    task.start_head(adapted)
+    return adapted, new_tokens
 
 
 def _trainer_settings(config: FinetuneConfig, num_examples: int) -> TrainerConfig:
@@ -209,8 +213,14 @@ def _trainer_settings(config: FinetuneConfig, num_examples: int) -> TrainerConfi
 
 def _deliver(config: FinetuneConfig, run: Run, trained: _Trained) -> tuple[PreTrainedModel, float]:
     """Save the adapter and the merged model; the model, and how far merging moved its outputs."""
-    outputs = partial(first_outputs, source=trained.watched)
+    task = trained.task
+    task.finish_head(trained.model)
+
+    def outputs(model: nn.Module) -> torch.Tensor:
+        return first_outputs(model, trained.watched) / task.scale
+
     model, difference = merge_checked(trained.model, run, outputs, adapter_base=config.base)
+    task.settle(model, trained.splits["dev"])
     stop_at(model, trained.end_ids)
     models.save(model, trained.tokenizer, run.model)
     return model, difference
@@ -243,6 +253,7 @@ def _score(
         params=models.param_count(model).total,
         facts={
             **trained.facts,
+            **task.facts(),
             "kind": config.kind,
             "max_new_tokens": config.max_new_tokens,
             "merge_difference": difference,

@@ -4,93 +4,32 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Literal, Protocol
+from typing import TYPE_CHECKING, Literal
 
 from adaptkit import models
 from adaptkit.data.cut_texts import CutTexts, tell_cuts
 from adaptkit.data.label_names import check_labels
-from adaptkit.data.labels import classify_rows, label_rows, label_scores
+from adaptkit.data.labels import label_rows, label_scores
 from adaptkit.data.readers import Dataset, Row
 from adaptkit.data.score_table import ItemRow
-from adaptkit.data.supervised import (
-    Example,
-    LabelledRows,
-    SupervisedRows,
-    build_examples,
-    expected_answer,
-    prompt_ids,
-)
+from adaptkit.data.supervised import Example, SupervisedRows, build_examples, expected_answer, prompt_ids
 from adaptkit.errors import DataError
 from adaptkit.finetune.choice_likelihood import score_choices, softmax
 from adaptkit.finetune.generation import generate
+from adaptkit.finetune.label_sets import MultiLabel
+from adaptkit.finetune.predicted_scores import Regression
 from adaptkit.finetune.prompt_template import context_length
+from adaptkit.finetune.task_protocol import Classify, Examples, Task
+from adaptkit.finetune.text_pairs import Pairs
+from adaptkit.finetune.word_tags import Spans
 from adaptkit.model_uses import Use
 from adaptkit.models.control_tokens import control_tokens, encode_rendered
-from adaptkit.trainer.objective import CausalLM, Classification, Objective
+from adaptkit.trainer.objective import CausalLM, Objective
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerFast
 
     from adaptkit.run_record import RunRecord
-
-Examples = LabelledRows | SupervisedRows
-
-
-class Task(Protocol):
-    """One kind of fine-tuning on one tokenizer.
-
-    Attributes:
-        want: the rows it reads, as `adaptkit.data.read` names them.
-        use: what it needs a base for.
-        model_kind: the head it trains.
-        max_length: tokens after which an example is cut.
-        label_names: the classes in the order of the head's outputs; empty for free text.
-    """
-
-    want: Literal["sft", "labelled"]
-    use: Use
-    model_kind: Literal["causal", "classifier"]
-    label_names: list[str]
-    max_length: int
-
-    def __init__(
-        self, tokenizer: PreTrainedTokenizerFast, labels: Sequence[str], max_length: int, max_new_tokens: int
-    ) -> None: ...
-
-    def objective(self) -> Objective:
-        """The loss that it is trained by."""
-
-    def source(self, dataset: Dataset) -> Examples:
-        """A data set as training examples."""
-
-    def rows(self, model: PreTrainedModel, dataset: Dataset) -> list[ItemRow]:
-        """An item row with the model's answer for each row."""
-
-    def score(self, rows: Sequence[ItemRow]) -> dict[str, float]:
-        """Metrics of item rows, unless a caller brings its own."""
-
-
-class Classify(Task):
-    """A head on the pooled state: the last token of a causal model, the encoder's own pooling otherwise."""
-
-    want, use, model_kind = "labelled", Use.CLASSIFY, "classifier"
-
-    def __init__(
-        self, tokenizer: PreTrainedTokenizerFast, labels: Sequence[str], max_length: int, max_new_tokens: int
-    ) -> None:
-        self.tokenizer, self.label_names, self.max_length = tokenizer, list(labels), max_length
-
-    def objective(self) -> Objective:
-        return Classification()
-
-    def source(self, dataset: Dataset) -> Examples:
-        return LabelledRows(dataset, self.tokenizer, self.max_length, self.label_names)
-
-    def rows(self, model: PreTrainedModel, dataset: Dataset) -> list[ItemRow]:
-        return classify_rows(model, self.tokenizer, dataset, self.label_names, self.max_length)
-
-    def score(self, rows: Sequence[ItemRow]) -> dict[str, float]:
-        return label_scores(rows)
 
 
 class LabelWords(Task):
@@ -206,25 +145,36 @@ class Instruct(Task):
         return {"exact_match": sum(hits) / len(hits)}
 
 
-TASKS: dict[str, type[Task]] = {"sft": Instruct, "classify": Classify, "label_words": LabelWords}
+TASKS: dict[str, type[Task]] = {
+    "sft": Instruct,
+    "classify": Classify,
+    "label_words": LabelWords,
+    "multi_label": MultiLabel,
+    "spans": Spans,
+    "regression": Regression,
+    "pairs": Pairs,
+}
 
 
 def task_of(record: RunRecord, tokenizer: PreTrainedTokenizerFast) -> Task:
     """The task that a finished fine-tuning was trained for, to answer items with its model again."""
     facts = record.facts
-    return TASKS[facts["kind"]](tokenizer, facts["labels"], record.seq_len, facts["max_new_tokens"])
+    task = TASKS[facts["kind"]](tokenizer, facts["labels"], record.seq_len, facts["max_new_tokens"])
+    task.recall(facts)
+    return task
 
 
 def load_model(
     task: Task, tokenizer: PreTrainedTokenizerFast, base: str, quantization: Literal["nf4"] | None, seed: int
 ) -> PreTrainedModel:
     """The base with the head the task needs; a new head is drawn from `seed`."""
-    names = task.label_names if task.model_kind == "classifier" else None
+    names = task.output_names if task.model_kind in ("classifier", "tagger") else None
     model = models.load(base, task.model_kind, label_names=names, quantization=quantization, seed=seed)
     if names:
         # a causal classifier reads the last token that is not padding, and finds it by this id
         model.config.get_text_config().pad_token_id = model.config.pad_token_id = tokenizer.pad_token_id
-        model.config.problem_type = "single_label_classification"
+        if task.problem_type:
+            model.config.problem_type = task.problem_type
     return model
 
 

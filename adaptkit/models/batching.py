@@ -79,13 +79,20 @@ def class_probabilities(
     model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, texts: Sequence[str], max_length: int
 ) -> np.ndarray:
     """A classifier's softmax probabilities of each text, float64 [num_texts, num_labels]."""
+    return torch.from_numpy(head_outputs(model, tokenizer, texts, max_length)).softmax(-1).numpy()
+
+
+def head_outputs(
+    model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, texts: Sequence[str], max_length: int
+) -> np.ndarray:
+    """What a classifier's head gives each text, before any activation, float64 [num_texts, num_outputs]."""
     encoded = encode(tokenizer, texts, max_length=max_length)
-    probabilities = np.empty((len(encoded), int(model.config.num_labels or 0)))
+    outputs = np.empty((len(encoded), int(model.config.num_labels or 0)))
     was_training = model.training
     model.eval()
     with torch.inference_mode():
         for items in batches_by_length([len(ids) for ids in encoded], BATCH_TOKENS):
             batch = pad_right([encoded[i] for i in items], tokenizer.pad_token_id or 0, model.device)
-            probabilities[items] = model(**batch).logits.double().softmax(-1).cpu().numpy()
+            outputs[items] = model(**batch).logits.double().cpu().numpy()
     model.train(was_training)
-    return probabilities
+    return outputs

@@ -24,6 +24,7 @@ from adaptkit.adapters import AdapterConfig
 from adaptkit.errors import ConfigError, ModelError
 from adaptkit.model_uses import Use
 from adaptkit.models import twin
+from adaptkit.models.fixed_vocabulary import why_fixed
 from adaptkit.models.folder import (
     ENCODER_DECODER,
     ENCODER_DECODER_FIX,
@@ -41,7 +42,7 @@ from adaptkit.models.positions import usable_positions
 from adaptkit.models.store import has_form, load_tokenizer, quiet, read_config
 from adaptkit.weight_files import check_weight_files, read_json_object
 
-Form = Literal["causal", "masked", "classifier", "encoder", "encoder-decoder"]
+Form = Literal["causal", "masked", "classifier", "tagger", "encoder", "encoder-decoder"]
 PRUNABLE = ("bert", "modernbert", "llama", "qwen3")
 """transformers' model types whose blocks can be copied into a student; servers run all of them."""
 ROW_LENGTH = 256
@@ -85,6 +86,8 @@ class Capabilities:
 
     def why_not(self, use: Use, adapter: AdapterConfig | None = None) -> ModelError | None:
         """Why the model cannot be used so, and what to do; None where it can."""
+        if use is Use.EXTEND:
+            return self.why_not(Use.CONTINUE, adapter) or self._fixed_vocabulary()
         refusal = self.broken or self._by_files(use)
         if refusal is None and use is not Use.SERVE:
             refusal = _tried(_Question(self, use, adapter))
@@ -111,7 +114,7 @@ class Capabilities:
             return self._refusal(quantised_already(self.quantised), QUANTISED_FIX)
         if self.without_row:
             return self._refusal(*_no_rows(self.without_row))
-        if use in LANGUAGE_MODEL and self.form == "classifier":
+        if use in LANGUAGE_MODEL and self.form in ("classifier", "tagger"):
             return self._refusal(
                 "holds a classifier, not a language model", "choose the model it was made from"
             )
@@ -132,6 +135,11 @@ class Capabilities:
                 "use student.start=fresh, which makes a Llama or a ModernBERT",
             )
         return None
+
+    def _fixed_vocabulary(self) -> ModelError | None:
+        """Why no entries can be added to its vocabulary."""
+        fixed = why_fixed(load_tokenizer(self.folder))
+        return None if fixed is None else self._refusal(*fixed)
 
     def _refusal(self, what: str, fix: str) -> ModelError:
         return ModelError(what, where=str(self.folder), fix=fix)
@@ -249,7 +257,7 @@ def _checks(small: Any, use: Use, kind: Kind, where: str) -> list[Callable[[], N
     checks: list[Callable[[], None]] = []
     if language_model:
         checks.append(partial(twin.try_language_model, small))
-    if use in (Use.CLASSIFY, Use.EMBED):
+    if use in (Use.CLASSIFY, Use.TAG, Use.EMBED):
         checks.append(partial(twin.try_padded_rows, small))
     if use in (Use.CONTINUE, Use.DISTILL, Use.TEACH) and kind == "causal":
         checks.append(partial(twin.try_packing, small, ROW_LENGTH, where))
@@ -260,6 +268,8 @@ def _head(form: Form, use: Use) -> Kind:
     """The head that a use puts on a model of this form."""
     if use is Use.CLASSIFY:
         return "classifier"
+    if use is Use.TAG:
+        return "tagger"
     if use is Use.EMBED or form == "encoder-decoder":
         return "encoder"
     if use in (Use.CONTINUE, Use.PROMPT) and form == "encoder":

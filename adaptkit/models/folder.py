@@ -11,7 +11,7 @@ from adaptkit.model_gate import check_folder
 from adaptkit.seal import check
 from adaptkit.weight_files import read_json_object
 
-Kind = Literal["causal", "masked", "classifier", "encoder"]
+Kind = Literal["causal", "masked", "classifier", "tagger", "encoder"]
 
 # The base's card and licence come along: what is made from it carries them over.
 HUB_FILES = ["*.json", "*.safetensors", "*.jinja", "*.model", "*.txt", "README.md", "LICENSE*", "NOTICE*"]
@@ -84,6 +84,8 @@ def model_kind(path: str | Path) -> Kind:
         return "masked"
     if name.endswith(("CausalLM", "LMHeadModel", "ForConditionalGeneration")):
         return "causal"
+    if "TokenClassification" in name:
+        return "tagger"
     if "Classification" in name:
         return "classifier"
     if name:

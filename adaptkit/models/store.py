@@ -33,6 +33,7 @@ _AUTO_CLASS = {
     "causal": "AutoModelForCausalLM",
     "masked": "AutoModelForMaskedLM",
     "classifier": "AutoModelForSequenceClassification",
+    "tagger": "AutoModelForTokenClassification",
     "encoder": "AutoModel",
 }
 
@@ -53,8 +54,8 @@ def load(
     No code from the folder runs.
 
     Args:
-        kind: causal and masked need their whole head in the weights; a classifier gets a fresh head drawn
-            from `seed` if the folder has none; encoder gives last hidden states.
+        kind: causal and masked need their whole head in the weights; a classifier or tagger gets a fresh head
+            drawn from `seed` if the folder has none; encoder gives last hidden states.
         dtype: float32, bfloat16 or float16 (of the compute, if quantised).
         quantization: nf4 or int8 through bitsandbytes: frozen weights for QLoRA and teachers, never an
             export.
@@ -81,7 +82,7 @@ def load(
         **_quantization_arguments(quantization, dtype),
     }
     model, info = _from_pretrained(auto, folder, arguments, seed)
-    check_loaded(model, info, folder, new_head=headless or kind == "classifier")
+    check_loaded(model, info, folder, new_head=headless or kind in ("classifier", "tagger"))
     if quantization == "nf4":
         check_four_bits(model, folder)
         keep_nf4_exact(model)

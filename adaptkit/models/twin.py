@@ -51,7 +51,7 @@ def small_twin(config: Any, kind: Kind) -> PreTrainedModel | None:
             with torch.device("meta"):
                 if sum(weight.numel() for weight in build(shape, kind, 0).parameters()) > MOST_PARAMS:
                     continue
-            twin = build(shape, kind, 0, num_labels=LABELS if kind == "classifier" else None)
+            twin = build(shape, kind, 0, num_labels=LABELS if kind in ("classifier", "tagger") else None)
             _set_padding(twin)
             twin(input_ids=_tokens(twin)[:1])
         except Exception as error:  # sizes that do not fit show in a different way in each architecture

@@ -136,9 +136,11 @@ def _score(config: PretrainConfig, trained: _Trained, delivered: tuple[PreTraine
         facts={
             "tokenizer": {
                 "vocab_size": len(start.tokenizer),
+                "added": start.added,
                 "bytes_per_token": start.bytes_per_token,
                 "digest": tokenizer_digest(start.tokenizer),
             },
+            "replay_share": config.replay_share if config.replay else 0.0,
             "trained": params.trainable,
             "non_embedding": params.non_embedding,
             "merge_difference": difference,

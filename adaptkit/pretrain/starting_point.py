@@ -32,13 +32,18 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class StartingPoint:
-    """A model that requires the right gradients, its tokenizer, and rows to learn and to measure on."""
+    """A model that requires the right gradients, its tokenizer, and rows to learn and to measure on.
+
+    Attributes:
+        added: entries that were added to the base's vocabulary.
+    """
 
     model: PreTrainedModel | PeftModel
     tokenizer: PreTrainedTokenizerFast
     train: Source
     dev: Source
     bytes_per_token: float
+    added: int = 0
 
 
 def check_base(config: PretrainConfig) -> None:
@@ -49,7 +54,7 @@ def check_base(config: PretrainConfig) -> None:
     if not config.base:
         return
     base = capabilities(config.base)
-    base.check(Use.CONTINUE, config.adapter)
+    base.check(Use.EXTEND if config.tokenizer.new_tokens else Use.CONTINUE, config.adapter)
     if base.form in ("causal", "masked") and base.form != config.objective:
         what = f"holds a {base.form} model, asked for a {config.objective} one"
         fix = f"set objective={base.form}, or choose a base that is a {config.objective} language model"
@@ -76,8 +81,9 @@ def read_splits(config: PretrainConfig) -> dict[str, Dataset]:
 def prepare(config: PretrainConfig, run: Run, splits: dict[str, Dataset], ranks: Ranks) -> StartingPoint:
     """Make tokenizer, shards and model of a run; rank 0 writes what is not on disk yet, the others wait."""
     model: PreTrainedModel | PeftModel | None = None
+    added = 0
     if config.base:
-        model, tokenizer = continued_model(config, splits["train"])
+        model, tokenizer, added = continued_model(config, splits["train"])
     else:
         tokenizer = _own_tokenizer(config, run, splits["train"], ranks)
     if config.objective == "causal":
@@ -92,7 +98,7 @@ def prepare(config: PretrainConfig, run: Run, splits: dict[str, Dataset], ranks:
     if "replay" in rows:
         share = config.replay_share
         train = MixedSource([(train, 1 - share), (rows["replay"], share)], seed=config.trainer.seed)
-    return StartingPoint(model, tokenizer, train, rows["dev"], shards["train"].bytes_per_token)
+    return StartingPoint(model, tokenizer, train, rows["dev"], shards["train"].bytes_per_token, added)
 
 
 def _check_tokenizer(
@@ -112,8 +118,11 @@ def _check_tokenizer(
 
 def continued_model(
     config: PretrainConfig, train: Dataset
-) -> tuple[PreTrainedModel | PeftModel, PreTrainedTokenizerFast]:
-    """Load the base and its tokenizer; add new vocabulary rows and adapters where the config says so."""
+) -> tuple[PreTrainedModel | PeftModel, PreTrainedTokenizerFast, int]:
+    """Load the base and its tokenizer; add new vocabulary rows and adapters where the config says so.
+
+    Returns: also how many entries were added.
+    """
     seed = config.trainer.seed
     # an embedding model comes without its masked-LM head: it gets one
     model = models.load(
@@ -125,7 +134,7 @@ def continued_model(
         texts = [row.text for row in train.rows]
         tokenizer = extend_tokenizer(tokenizer, model, texts, config.tokenizer.new_tokens)
         new_ids = list(range(first_new, len(tokenizer)))
-    return attach(model, config.adapter, seed=seed, new_tokens=new_ids), tokenizer
+    return attach(model, config.adapter, seed=seed, new_tokens=new_ids), tokenizer, len(new_ids or ())
 
 
 def scratch_model(

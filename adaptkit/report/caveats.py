@@ -20,6 +20,7 @@ def limits(verdict: Verdict, results: Results) -> list[str]:
         *_limits_of_evidence(verdict, results),
         *lost_manners(results),
         *data_limits(results.record.data),
+        *diverged_rates(results),
         *untuned_rates(results),
         *rates_at_the_edge(results),
         *_limits_of_scope(verdict, results),
@@ -79,6 +80,17 @@ def unbeaten_baselines(verdict: Verdict, results: Results) -> list[str]:
             sentences.append(
                 f"{arm.name}, without any language model, {scored}: better than every language model."
             )
+    return sentences
+
+
+def diverged_rates(results: Results) -> list[str]:
+    """Trials whose loss was no number: what they say of the grid, and that they were counted as the worst."""
+    sentences = []
+    for tuning in results.record.tuning:
+        rates = [f"{trial.learning_rate:g}" for trial in tuning.trials if trial.diverged]
+        if rates:
+            at = f"Training {tuning.title} diverged at a learning rate of {', '.join(rates)}"
+            sentences.append(f"{at}: that counted as the worst of {len(tuning.trials)} trials.")
     return sentences
 
 

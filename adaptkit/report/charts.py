@@ -117,7 +117,7 @@ def _whisker(canvas: Canvas, x: Scale, y: float, row: RowMark) -> None:
         if x.inside(value):
             parts.append(line(end, y - 5, end, y + 5, "whisker"))
     if x.inside(row.value.mean):
-        parts.append(mark(row.arm.adaptation or "", x(row.value.mean), y))
+        parts.append(mark(row.arm.adaptation or row.arm.origin, x(row.value.mean), y))
     else:
         direction = 1 if row.value.mean > x.high else -1
         parts.append(_arrow(x(x.clip(row.value.mean)), y, direction, across=True))
@@ -166,7 +166,7 @@ def _track(canvas: Canvas, x: Scale, y: Scale, track: Track) -> None:
         if y.inside(interval.mean):
             parts += [
                 _error_bar(x(size), y, interval),
-                mark(track.arm.adaptation or "", x(size), y(interval.mean)),
+                mark(track.arm.adaptation or track.arm.origin, x(size), y(interval.mean)),
             ]
         else:
             parts.append(
@@ -253,7 +253,10 @@ def _law(canvas: Canvas, x: Scale, y: Scale, curve: Curve, arm: ArmRecord, large
     for css, part in (("track", measured), ("track ahead", beyond)):
         parts.append(polyline([(x(g), y(v)) for g, v in part], css))
     for size, interval in zip(curve.num_bytes, curve.points, strict=True):
-        parts += [_error_bar(x(size), y, interval), mark(arm.adaptation or "", x(size), y(interval.mean))]
+        parts += [
+            _error_bar(x(size), y, interval),
+            mark(arm.adaptation or arm.origin, x(size), y(interval.mean)),
+        ]
     canvas.group(f"o-{curve.origin}", *parts)
 
 

@@ -54,7 +54,10 @@ def per_class(task: str, picks: Sequence[Pick]) -> Figure:
         for j, pick in enumerate(picks):
             value = scores[pick.arm.name].get(label, 0.0)
             lane = y + _LANE * (j - (len(picks) - 1) / 2)
-            canvas.group(f"o-{pick.arm.origin}", mark(pick.arm.adaptation or "", x(x.clip(value)), lane, 4.2))
+            canvas.group(
+                f"o-{pick.arm.origin}",
+                mark(pick.arm.adaptation or pick.arm.origin, x(x.clip(value)), lane, 4.2),
+            )
     note = "One arm per origin, picked on development data. The axis does not start at zero."
     if len(counts) > len(labels):
         note += f" The {len(counts) - len(labels)} rarest labels are left out."

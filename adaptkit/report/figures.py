@@ -14,7 +14,16 @@ from adaptkit.run import Run
 from adaptkit.study.forecast import Scaling
 from adaptkit.study.front import front
 from adaptkit.study.record import ArmRecord, TaskRecord
-from adaptkit.study.results import BASELINE, GENERAL, Cost, ItemRow, Results, is_language, task_title
+from adaptkit.study.results import (
+    BASELINE,
+    GENERAL,
+    Cost,
+    ItemRow,
+    Results,
+    is_language,
+    task_title,
+    trained_on,
+)
 from adaptkit.study.scores import METRICS, score_table
 from adaptkit.study.statistics import Comparison, Interval, resample
 from adaptkit.study.task_verdict import TaskVerdict, Verdict
@@ -242,7 +251,12 @@ def curves_figure(results: Results) -> Figure | None:
 
 def forgetting_figure(results: Results) -> Figure | None:
     """Bits per byte on general text after training on the domain's, against the base as it was."""
-    names = [arm.name for arm in ordered_arms(results) if arm.name in results.forgetting]
+    arms = {arm.name: arm for arm in ordered_arms(results)}
+    for record in results.record.forgetting:
+        if record.task is not None:  # a job arm of that origin lends its colour
+            of_origin = next(arm for arm in results.arms if arm.origin == record.arm)
+            arms.setdefault(trained_on(record.arm, record.task), of_origin)
+    names = [name for name in arms if name in results.forgetting]
     if len(names) < 2:
         return None
     replicates = resample(
@@ -256,7 +270,7 @@ def forgetting_figure(results: Results) -> Figure | None:
         if name != untouched:
             interval = replicates.interval(name, results.confidence)
             text = f"{interval.mean:.3f} [{interval.low:.3f}, {interval.high:.3f}]"
-            marks.append(RowMark(results.arm(name), name, interval, text))
+            marks.append(RowMark(arms[name], name, interval, text))
     marks.sort(key=lambda mark: mark.value.mean)
     note = f"Line: {untouched}."
     if untouched == UNTOUCHED:
@@ -276,9 +290,14 @@ def forgetting_figure(results: Results) -> Figure | None:
 
 
 def origins(results: Results) -> list[tuple[str, str]]:
-    """(origin, chip) of the study's origins, for the legend."""
+    """(origin, chip) of the study's origins, for the legend; a square for one without a text arm."""
     present = {arm.origin for arm in results.arms}
-    return [(origin, chip(origin, "full")) for origin in ORIGIN_ORDER if origin in present]
+    alone = {arm.origin for arm in results.arms if arm.adaptation is None}
+    return [
+        (origin, chip(origin, "" if origin in alone else "full"))
+        for origin in ORIGIN_ORDER
+        if origin in present
+    ]
 
 
 def adaptations(results: Results) -> list[tuple[str, str]]:

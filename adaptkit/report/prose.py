@@ -12,14 +12,19 @@ from adaptkit.study.statistics import Comparison
 from adaptkit.study.task_verdict import TaskVerdict, Verdict
 from adaptkit.study.verdict_line import flops_text, number, what_settles
 
+_BASELINES = {"word-features": "spelling and known names of words"}
+"""What baselines go by that are no word counts, by their names."""
 _BY_ORIGIN = {
     BASELINE: "Word counts are enough. No language model is needed.",
     "placebo": "Train the generic model for longer. Your text is not what helps.",
+    "tapt": "Pretrain the generic model on the text of the task's own rows first. No other text is needed.",
     "continued": "Keep pretraining the generic model on your text.",
     "continued-lora": "Keep pretraining the generic model on your text, with adapters.",
+    "continued-vocabulary": "Add words of your text to the generic model, and keep pretraining it on that.",
     "mixed": "Pretrain a small model of your own, with general text mixed in.",
     "scratch": "Pretrain a small model of your own.",
     "distilled": "Distil a smaller model of your own.",
+    "api": "Stay with the model behind the API.",
 }
 _BY_ADAPTATION = {
     None: "Leave the generic model as it is.",
@@ -34,11 +39,14 @@ _PLAIN_ORIGIN = {
     BASELINE: "word counts",
     "generic": "the generic model",
     "placebo": "the generic model, trained for longer",
+    "tapt": "the generic model, pretrained on the text of the task's own rows",
     "continued": "the generic model, pretrained on your text",
     "continued-lora": "the generic model, pretrained on your text with adapters",
+    "continued-vocabulary": "the generic model, pretrained on your text with words of it added",
     "mixed": "a small model of your own, with general text mixed in",
     "scratch": "a small model of your own",
     "distilled": "a smaller model of your own",
+    "api": "the model behind the API",
 }
 _PLAIN_ADAPTATION = {
     "prompt": "prompted",
@@ -77,6 +85,8 @@ def _still_open(arm: ArmRecord, rival: str, results: Results) -> str:
 def in_plain_words(arm: ArmRecord) -> str:
     """An arm without its name: `the generic model, fine-tuned`."""
     words = _PLAIN_ORIGIN.get(arm.origin, arm.name)
+    if arm.origin == BASELINE:
+        words = _BASELINES.get(arm.name, words)
     if arm.adaptation is None:
         return words
     return f"{words}, {_PLAIN_ADAPTATION.get(arm.adaptation, arm.adaptation)}"
@@ -84,6 +94,9 @@ def in_plain_words(arm: ArmRecord) -> str:
 
 def advice_for(arm: ArmRecord) -> str:
     """What taking an arm means."""
+    if arm.origin == BASELINE and arm.name in _BASELINES:
+        words = _BASELINES[arm.name]
+        return f"{words[0].upper()}{words[1:]} are enough. No language model is needed."
     if arm.origin in _BY_ORIGIN:
         return _BY_ORIGIN[arm.origin]
     return _BY_ADAPTATION.get(arm.adaptation, "Use the generic model.")
@@ -100,7 +113,7 @@ def meaning(verdict: Verdict, results: Results) -> str:
         return f"{text}, and nothing else ran."
     against = f"{main.rival} with {scores.mean(main.rival):.3f}"
     if main.outcome == "gain":
-        asked = "without pretraining on your text"
+        asked = "without your domain text" if main.own_text else "without pretraining on your text"
         if main.ledger == "text":
             asked = "by keeping on with the base"
         text += f"; the best {asked} is {against}."
@@ -130,7 +143,9 @@ def _other_side(main: TaskVerdict, results: Results) -> str:
     scores = results.replicates(main.task)
     sign = 1 if main.higher_is_better else -1
     best = max(gaining, key=lambda name: sign * scores.mean(name))
-    what = "with pretraining on your text" if main.ledger == "jobs" else "of your own"
+    what = "of your own"
+    if main.ledger == "jobs":
+        what = "with pretraining on your domain text" if main.own_text else "with pretraining on your text"
     return f" The best {what}, {best}, reaches {scores.mean(best):.3f}."
 
 
@@ -207,6 +222,8 @@ def outcome_text(verdict: TaskVerdict) -> str:
     """A cell of the verdict table."""
     if verdict.ledger == "text":
         words = {"gain": "a model of one's own pays", "no gain": "the base is enough"}
+    elif verdict.own_text:
+        words = {"gain": "the domain text pays", "no gain": "the domain text is not needed"}
     else:
         words = {"gain": "pretraining pays", "no gain": "pretraining is not needed"}
     return words.get(verdict.outcome, verdict.outcome)

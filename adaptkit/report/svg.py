@@ -1,4 +1,4 @@
-"""Write inline SVG by hand: a canvas, axes with round ticks, a marker per adaptation, a colour per origin.
+"""Write inline SVG by hand: a canvas, axes with round ticks, a marker per arm, a colour per origin.
 
 Colours are CSS classes (`o-scratch` sets `color`, shapes draw in `currentColor`), so one drawing serves
 light, dark and print. Sizes are for a width of 520 at 14 px text: two figures side by side on a desk, one at
@@ -7,6 +7,7 @@ light, dark and print. Sizes are for a width of 520 at 14 px text: two figures s
 
 from __future__ import annotations
 
+import cmath
 import math
 import zlib
 from collections.abc import Callable, Sequence
@@ -15,22 +16,6 @@ from html import escape
 
 WIDTH = 520.0
 FONT = 14.0
-_MARKS = {
-    "prompt": lambda x, y, r: circle(x, y, r, "hollow"),
-    "rag": lambda x, y, r: polygon(
-        [(x - r, y - r), (x + r, y - r), (x + r, y + r), (x - r, y + r)], "hollow"
-    ),
-    "probe": lambda x, y, r: polygon(
-        [(x, y - 1.25 * r), (x + 1.25 * r, y), (x, y + 1.25 * r), (x - 1.25 * r, y)], "hollow"
-    ),
-    "lora": lambda x, y, r: polygon(
-        [(x, y - 1.25 * r), (x + 1.15 * r, y + 0.85 * r), (x - 1.15 * r, y + 0.85 * r)], "mark"
-    ),
-    "qlora": lambda x, y, r: polygon(
-        [(x, y + 1.25 * r), (x + 1.15 * r, y - 0.85 * r), (x - 1.15 * r, y - 0.85 * r)], "mark"
-    ),
-    "full": lambda x, y, r: polygon([(x - r, y - r), (x + r, y - r), (x + r, y + r), (x - r, y + r)], "mark"),
-}
 
 
 def polygon(points: Sequence[tuple[float, float]], css: str) -> str:
@@ -50,19 +35,60 @@ def circle(x: float, y: float, radius: float, css: str) -> str:
     return f'<circle cx="{x:.1f}" cy="{y:.1f}" r="{radius:.1f}" class="{css}"/>'
 
 
+def _square(x: float, y: float, r: float, css: str = "mark") -> str:
+    return polygon([(x - r, y - r), (x + r, y - r), (x + r, y + r), (x - r, y + r)], css)
+
+
+def _diamond(x: float, y: float, r: float, css: str = "mark") -> str:
+    return polygon([(x, y - 1.25 * r), (x + 1.25 * r, y), (x, y + 1.25 * r), (x - 1.25 * r, y)], css)
+
+
+def _triangle(x: float, y: float, r: float, css: str = "mark", up: int = 1) -> str:
+    base = y + 0.85 * r * up
+    return polygon([(x, y - 1.25 * r * up), (x + 1.15 * r, base), (x - 1.15 * r, base)], css)
+
+
+def _plus(x: float, y: float, r: float, css: str = "mark", turn: float = 0.0) -> str:
+    """A cross of two bars, each a third as wide as it is long."""
+    a, b = 1.25 * r, 0.42 * r
+    half = [(b, -a), (b, -b), (a, -b), (a, b), (b, b), (b, a)]
+    corners = [complex(u, v) * cmath.exp(1j * turn) for u, v in half]
+    return polygon([(x + c.real, y + c.imag) for c in [*corners, *(-c for c in corners)]], css)
+
+
+_MARKS: dict[str, Callable[[float, float, float], str]] = {
+    "prompt": lambda x, y, r: circle(x, y, r, "hollow"),
+    "rag": lambda x, y, r: _square(x, y, r, "hollow"),
+    "probe": lambda x, y, r: _diamond(x, y, r, "hollow"),
+    "lora": _triangle,
+    "qlora": lambda x, y, r: _triangle(x, y, r, up=-1),
+    "full": _square,
+    "continued": _square,
+    "continued-lora": _triangle,
+    "continued-vocabulary": _plus,
+    "mixed": _diamond,
+    "scratch": lambda x, y, r: _square(x, y, r, "hollow"),
+    "distilled": lambda x, y, r: _triangle(x, y, r, "hollow"),
+    "placebo": lambda x, y, r: circle(x, y, r, "hollow"),
+    "baseline": lambda x, y, r: _plus(x, y, r, turn=math.pi / 4),
+}
+"""Shapes by adaptation, and by origin for arms that learn no task: prints without colour tell them apart.
+`generic`, and what has no shape of its own, is a dot."""
+
+
 def _pairs(points: Sequence[tuple[float, float]]) -> str:
     return " ".join(f"{x:.1f},{y:.1f}" for x, y in points)
 
 
-def mark(adaptation: str, x: float, y: float, radius: float = 4.6) -> str:
-    """The marker of an adaptation; a dot for anything else."""
-    draw = _MARKS.get(adaptation)
+def mark(name: str, x: float, y: float, radius: float = 4.6) -> str:
+    """The marker of an adaptation, or of an origin in the text ledger; a dot for anything else."""
+    draw = _MARKS.get(name)
     return draw(x, y, radius) if draw else circle(x, y, radius, "mark")
 
 
 def chip(origin: str, adaptation: str) -> str:
     """A marker alone, for tables and legends; hidden from readers, the arm's name stands beside it."""
-    shape = mark(adaptation, 7, 7, 5.0)
+    shape = mark(adaptation or origin, 7, 7, 5.0)
     size = 'viewBox="0 0 14 14" width="14" height="14"'
     return f'<svg class="chip o-{escape(origin)}" {size} aria-hidden="true">{shape}</svg>'
 

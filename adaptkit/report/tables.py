@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, TypeVar
 
+from adaptkit.report.charts_money import usd
 from adaptkit.report.prose import duration, memory_text
 from adaptkit.report.svg import chip
 from adaptkit.study.base_cost import VIEWS, base_costs, cheapest_by_view
+from adaptkit.study.exit_plan import MONTHS, exit_plan
 from adaptkit.study.front import FrontRow, front
 from adaptkit.study.record import ArmRecord, TaskRecord
 from adaptkit.study.results import BASELINE, Results, is_language, task_title
@@ -26,10 +29,13 @@ ORIGIN_ORDER = (
     "generic",
     "continued",
     "continued-lora",
+    "continued-vocabulary",
     "mixed",
     "scratch",
     "distilled",
+    "tapt",
     "placebo",
+    "api",
 )
 COST_COLUMNS = ("FLOPs", "time", "peak memory", "tokens/s")
 
@@ -102,7 +108,7 @@ def _arm_score(results: Results, task: TaskRecord, arm: str, best: str) -> Score
 
 def _score(metric: str, interval: Interval, best: bool = False) -> Score:
     """Rounded; an interval that t stretched past what the metric can be ends there."""
-    low, high = max(interval.low, 0.0), min(interval.high, METRICS[metric].most)
+    low, high = max(interval.low, METRICS[metric].least), min(interval.high, METRICS[metric].most)
     return Score(f"{interval.mean:.3f}", f"{low:.3f} to {high:.3f}", best)
 
 
@@ -197,6 +203,50 @@ def _decision_row(results: Results, verdict: TaskVerdict, row: FrontRow) -> Deci
         forgotten=_or_blank(row.forgotten, "{:+.3f}".format),
         dominated_by=row.dominated_by,
     )
+
+
+@dataclass(frozen=True)
+class ExitRow:
+    """One arm that could replace an API, in words.
+
+    Attributes:
+        difference: its score minus the API's, with its interval.
+        month, api_month: bills of a month, training left out.
+        paid_back: when owning has cost less in all.
+        bills: what owning and the API have cost in all after each of the months.
+    """
+
+    arm: str
+    api: str
+    difference: str
+    training: str
+    month: str
+    api_month: str
+    paid_back: str
+    bills: tuple[tuple[str, str], ...]
+
+
+def exit_table(results: Results, verdict: TaskVerdict) -> list[ExitRow]:
+    """Staying with the API against owning each other arm, the soonest paid back first."""
+    rows = []
+    for option in exit_plan(results, results.task(verdict.task)):
+        paid_back = "never"
+        if math.isfinite(option.paid_back):
+            paid_back = f"after {option.paid_back:.1f} months"
+        pair = option.difference
+        rows.append(
+            ExitRow(
+                arm=option.arm,
+                api=option.api,
+                difference=f"{pair.difference:+.3f} [{pair.low:+.3f}, {pair.high:+.3f}]",
+                training=usd(option.training_usd),
+                month=usd(option.own_usd),
+                api_month=usd(option.api_usd),
+                paid_back=paid_back,
+                bills=tuple((usd(own), usd(api)) for own, api in map(option.after, MONTHS)),
+            )
+        )
+    return rows
 
 
 def _or_blank(value: T | None, show: Callable[[T], str]) -> str:

@@ -18,8 +18,10 @@ from adaptkit.report.caveats import limits
 from adaptkit.report.ledger import left_out_sentences, spend_rows, time_sentence
 from adaptkit.report.manners import HABITS, manners
 from adaptkit.report.passages import looked_up
+from adaptkit.report.vocabulary_gain import vocabulary_saving, vocabulary_sentence
 from adaptkit.run import Run, write_sealed, write_text
 from adaptkit.study import forecast
+from adaptkit.study.exit_plan import MONTHS
 from adaptkit.study.flips import flips
 from adaptkit.study.forecast import size_text
 from adaptkit.study.record import StudyRecord, TrialRecord
@@ -97,6 +99,8 @@ def report_context(results: Results, verdict: Verdict) -> dict[str, Any]:
         "accent": results.arm(verdict.main.recommended).origin if verdict.main.decided else "ink",
         "primary_title": task_title(results.primary),
         "decision_table": tables.decision_table(results, verdict.main),
+        "exit_table": tables.exit_table(results, verdict.main),
+        "exit_months": MONTHS,
         "flips": flips(results, verdict.main, scaling),
         "base_costs": tables.base_cost_table(results, verdict.main),
         "base_cost_sentence": tables.base_cost_sentence(results, verdict.main),
@@ -121,16 +125,24 @@ def report_context(results: Results, verdict: Verdict) -> dict[str, Any]:
         "spends": spend_rows(results),
         "left_out": left_out_sentences(results),
         "time_sentence": time_sentence(results),
-        "corpora": _corpora(record),
-        "cuts": data_tables.cut_rows(record.data),
-        "test_sets": data_tables.judged_rows(record.data),
-        "shifts": data_tables.shift_sentences(record.data),
-        "vocabulary_saving": _vocabulary_saving(record),
+        **_data_context(record),
+        "vocabulary_saving": vocabulary_saving(record),
+        "vocabulary_sentence": vocabulary_sentence(results),
         "tuning": _trials(record),
         "manifest": manifest,
         "date": (manifest.get("finished") or manifest.get("created") or "")[:10],
         "dash": "\u2013",
         "study_folder": results.path.name,
+    }
+
+
+def _data_context(record: StudyRecord) -> dict[str, Any]:
+    """What the section on data reads."""
+    return {
+        "corpora": _corpora(record),
+        "cuts": data_tables.cut_rows(record.data),
+        "test_sets": data_tables.judged_rows(record.data),
+        "shifts": data_tables.shift_sentences(record.data),
     }
 
 
@@ -153,14 +165,6 @@ def _corpora(record: StudyRecord) -> list[CorpusRow]:
             licences = ", ".join(sorted(split.licences))
             rows.append(CorpusRow(name, part, split.documents, split.num_bytes, licences, split.digest))
     return rows
-
-
-def _vocabulary_saving(record: StudyRecord) -> float | None:
-    """Share of tokens that the domain tokenizer saves on domain text; None without both tokenizers."""
-    generic, domain = (record.data.tokenizers.get(name) for name in ("generic", "domain"))
-    if generic is None or domain is None:
-        return None
-    return 1 - generic.bytes_per_token / domain.bytes_per_token
 
 
 def _trials(record: StudyRecord) -> list[tuple[str, list[TrialRecord]]]:

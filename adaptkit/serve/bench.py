@@ -40,6 +40,7 @@ BACKENDS = {
     "embed": ("openai-embeddings", "/v1/embeddings"),
     "classify": ("vllm-pooling", "/pooling"),
     "rerank": ("vllm-pooling", "/pooling"),
+    "tag": ("vllm-pooling", "/pooling"),
 }
 """Kind of model -> vLLM's name of the client, and the route that it calls."""
 FEWEST_PROMPTS = 16

@@ -78,6 +78,18 @@ def limits_from_environment(environment: Mapping[str, str]) -> Limits:
     return Limits(**values)
 
 
+def choose_limits(options: Mapping[str, int], environment: Mapping[str, str]) -> Limits:
+    """Take the limits of the environment, and in their place the options that were not left at their default.
+
+    Args:
+        options: name of a limit -> what the command line says.
+    Raises: ConfigError for a variable that is no limit.
+    """
+    defaults = Limits()
+    changed = {name: value for name, value in options.items() if value != getattr(defaults, name)}
+    return dataclasses.replace(limits_from_environment(environment), **changed)
+
+
 def limits_to_environment(limits: Limits) -> dict[str, str]:
     """Write the variables that `limits_from_environment` reads back."""
     return {variable: str(getattr(limits, name)) for name, variable in VARIABLES.items()}

@@ -16,7 +16,7 @@ from adaptkit.export.formats import FORMATS, runs_here
 from adaptkit.export.hardware import Hardware
 from adaptkit.export.papers import provenance
 from adaptkit.export.papers.signature import verify_signature
-from adaptkit.export.source import Source
+from adaptkit.export.source import SERVED_TAGGERS, Source
 from adaptkit.serve.engine.command import Launch, cache_bytes, unsafe_variables
 from adaptkit.serve.model_files import check_contents, check_folder, read_object, weight_files
 from adaptkit.serve.preflight_options import check_options
@@ -46,6 +46,7 @@ def check(
         check_folder(launch.source.folder)
         check_format(launch.source, hardware)
         check_heads(launch.source, hardware)
+        check_tagger(launch.source)
         if launch.source.exported:
             provenance.verify(launch.source.folder)
         for adapter in launch.adapters:
@@ -151,6 +152,20 @@ def check_heads(source: Source, hardware: Hardware) -> None:
     what = f"its attention heads are {head_dim} wide, and vLLM's CPU kernels know {kernels}"
     fix = "serve it on a GPU, or train a size with heads of 32 or 64"
     raise ModelError(what, where=str(source.folder), fix=fix)
+
+
+def check_tagger(source: Source) -> None:
+    """Check that vLLM has the architecture of a model that tags words: it has few of them.
+
+    Raises: ModelError, naming what answers instead.
+    """
+    if source.kind != "tag":
+        return
+    (architecture,) = read_object(source.folder / "config.json").get("architectures") or [""]
+    if architecture not in SERVED_TAGGERS:
+        what = f"vLLM 0.32 serves no {architecture}"
+        fix = f"ask it from Python: transformers.pipeline('token-classification', '{source.folder}', "
+        raise ModelError(what, where=str(source.folder), fix=f"{fix}aggregation_strategy='first')")
 
 
 def check_memory(launches: Sequence[Launch]) -> None:

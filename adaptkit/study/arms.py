@@ -25,19 +25,58 @@ class Origin(StrEnum):
     GENERIC = "generic"
     CONTINUED = "continued"
     CONTINUED_LORA = "continued-lora"
+    CONTINUED_VOCABULARY = "continued-vocabulary"
+    MIXED = "mixed"
     SCRATCH = "scratch"
+    TAPT = "tapt"
     PLACEBO = "placebo"
     DISTILLED = "distilled"
+    API = "api"
 
     @property
     def learns_text(self) -> bool:
         """Whether a training on text makes it."""
-        return self is not Origin.GENERIC
+        return self not in (Origin.GENERIC, Origin.API)
+
+    @property
+    def has_weights(self) -> bool:
+        """Whether its weights are here, to be scored on text and adapted."""
+        return self is not Origin.API
+
+    @property
+    def learns_domain(self) -> bool:
+        """Whether it is trained on the domain text."""
+        return self.learns_text and self not in (Origin.PLACEBO, Origin.TAPT)
+
+    @property
+    def per_task(self) -> bool:
+        """Whether each task has a training on text of its own, on the text of its rows."""
+        return self is Origin.TAPT
+
+    @property
+    def has_text_arm(self) -> bool:
+        """Whether it is an arm of the text ledger."""
+        return self.has_weights and not self.per_task
+
+    @property
+    def starts_random(self) -> bool:
+        """Whether it starts from random weights and a vocabulary of its own."""
+        return self in (Origin.MIXED, Origin.SCRATCH)
+
+    @property
+    def replays(self) -> bool:
+        """Whether it is the base on domain text, with general text mixed in against forgetting."""
+        return self in (Origin.CONTINUED, Origin.CONTINUED_LORA, Origin.CONTINUED_VOCABULARY)
 
     @property
     def keeps_training(self) -> bool:
         """Whether it is the base after more training."""
-        return self in (Origin.CONTINUED, Origin.CONTINUED_LORA, Origin.PLACEBO)
+        return self.replays or self in (Origin.TAPT, Origin.PLACEBO)
+
+    @property
+    def own_vocabulary(self) -> bool:
+        """Whether its tokens are others than the base's."""
+        return self.starts_random or self is Origin.CONTINUED_VOCABULARY
 
     @property
     def describe(self) -> str:
@@ -73,9 +112,13 @@ ORIGIN_WORDS = {
     Origin.GENERIC: "the base model as it is",
     Origin.CONTINUED: "the base model after more pretraining, all weights, on domain text and replay",
     Origin.CONTINUED_LORA: "the base model after more pretraining, by adapters, on domain text and replay",
+    Origin.CONTINUED_VOCABULARY: "the base model with tokens of the domain added, after the same pretraining",
+    Origin.MIXED: "random weights and a domain tokenizer, pretrained on domain text mixed into general text",
     Origin.SCRATCH: "random weights and a domain tokenizer, pretrained on the domain text alone",
+    Origin.TAPT: "the base model after more pretraining on the text of the task's own training rows",
     Origin.PLACEBO: "the base model after as much more pretraining on general text: what training alone buys",
     Origin.DISTILLED: "a smaller student of the best teacher so far",
+    Origin.API: "a model behind an API, paid by the token",
 }
 ADAPTATION_WORDS = {
     Adaptation.PROMPT: "prompted, nothing trained on the task",
@@ -104,6 +147,9 @@ class Arm:
 
         Raises: ConfigError for a name that is neither an origin nor `origin+adaptation`.
         """
+        if name == Origin.TAPT:
+            what = "'tapt' learns the text of a task's rows, so it is an arm of tasks only"
+            raise ConfigError(what, where=where, fix="name tapt+full, or tapt+lora")
         if name not in ARMS:
             fix = "choose from " + ", ".join(ARMS)
             raise ConfigError(f"unknown arm '{name}'{nearest(name, tuple(ARMS))}", where=where, fix=fix)
@@ -117,6 +163,10 @@ class Arm:
     def ledger(self) -> Ledger:
         return "text" if self.adaptation is None else "jobs"
 
+    def text_of(self, task: str) -> str | None:
+        """The task on whose text its origin is trained, where that is none of the study's texts."""
+        return task if self.origin.per_task else None
+
     @property
     def trains_on_task(self) -> bool:
         """Whether weights move for a labelled task."""
@@ -129,11 +179,18 @@ class Arm:
         return f"{self.origin.describe}; {self.adaptation.describe}"
 
 
+ASKED = (Adaptation.PROMPT,)
+"""What can be done with a model whose weights are not here."""
 ARMS = {
     arm.name: arm
     for arm in (
-        *(Arm(origin) for origin in Origin),
-        *(Arm(origin, adaptation) for origin in Origin for adaptation in Adaptation),
+        *(Arm(origin) for origin in Origin if origin.has_text_arm),
+        *(
+            Arm(origin, adaptation)
+            for origin in Origin
+            for adaptation in Adaptation
+            if origin.has_weights or adaptation in ASKED
+        ),
     )
 }
 """Every arm by its name, those of the text ledger first."""
@@ -150,5 +207,5 @@ def with_text_arms(arms: Iterable[Arm]) -> list[Arm]:
     arms."""
     arms = list(arms)
     origins = [Origin.GENERIC, *(arm.origin for arm in arms)]
-    texts = [Arm(origin) for origin in dict.fromkeys(origins)]
+    texts = [Arm(origin) for origin in dict.fromkeys(origins) if origin.has_text_arm]
     return [*texts, *(arm for arm in arms if arm.ledger == "jobs")]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from pathlib import Path
 from typing import Any, Literal
 
@@ -25,6 +26,13 @@ def base_shape(config: StudyConfig) -> tuple[Any, TextKind]:
     return architecture(config.size, config.tokenizer.vocab_size, flops=config.base_flops), "causal"
 
 
+def with_vocabulary(shape: Any, num_entries: int) -> Any:
+    """A copy of a transformers config with so many more vocabulary entries."""
+    larger = copy.deepcopy(shape)
+    larger.get_text_config().vocab_size += num_entries
+    return larger
+
+
 def text_kind(path: str | Path) -> TextKind:
     """Whether a model is `causal` or `masked`; one saved without its head is what its structure allows."""
     kind = models.model_kind(path)
@@ -45,7 +53,7 @@ def max_lengths(config: StudyConfig, shape: Any) -> dict[str, int]:
     if row > positions:
         what = f"size.seq_len is {row} tokens, and {whose} has {positions} positions"
         raise ConfigError(what, where="size.seq_len", fix=f"set size.seq_len={positions} or less")
-    if not config.base or config.may_have(Origin.SCRATCH):
+    if not config.base or any(config.may_have(origin) for origin in Origin if origin.starts_random):
         positions, whose = row, "a model of size.seq_len"
     lengths = {}
     for index, task in enumerate(config.tasks):

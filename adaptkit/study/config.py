@@ -11,6 +11,7 @@ from adaptkit.adapters import AdapterConfig
 from adaptkit.architecture import SizeConfig
 from adaptkit.config import Config, Count, Flops, Magnitude, Share, in_unit
 from adaptkit.pretrain.config import TokenizerConfig
+from adaptkit.study.api import ApiConfig
 from adaptkit.study.arms import Adaptation, Arm, Origin, with_text_arms
 from adaptkit.study.budget import BudgetConfig
 from adaptkit.study.rag import RagConfig
@@ -38,6 +39,24 @@ class DecisionConfig(Config):
     """Tokens that a given base was trained on, as its card says; 0 is not known."""
 
 
+class MixedConfig(Config):
+    """How the domain text is mixed into general text for `mixed`, a model from scratch (arXiv 2603.16177)."""
+
+    domain_share: Share = Field(0.5, gt=0, lt=1)
+    """Share of the rows that come from the domain text, from the first step to the last."""
+    repetitions: Annotated[Magnitude, in_unit("passes")] = Field(16.0, ge=1, le=1000)
+    """Passes over the domain text at most: where the budget reads it more often, general text takes the
+    place, and the share is smaller. Up to 16 passes still teach, 40 do not (arXiv 2305.16264)."""
+
+
+class TaptConfig(Config):
+    """How `tapt` pretrains the base on the text of a task's training rows (arXiv 2004.10964)."""
+
+    repetitions: Annotated[Magnitude, in_unit("passes")] = Field(16.0, ge=1, le=1000)
+    """Passes over that text at most: it is small, and what the budget would pay for beyond them stays
+    unspent. Up to 16 passes still teach, 40 do not (arXiv 2305.16264)."""
+
+
 class StudyConfig(Config):
     """Everything a study depends on."""
 
@@ -50,6 +69,8 @@ class StudyConfig(Config):
     """The generic model: a HF folder or hub id. Empty makes one on the spot from `general.train`."""
     base_flops: Flops = 0.0
     """FLOPs to spend on making the base when `base` is empty."""
+    api: ApiConfig | None = None
+    """A model behind an API to compare with, as the arm api+prompt: it is paid, and your texts go there."""
     domain: CorpusConfig
     """The company's own text."""
     general: CorpusConfig
@@ -85,6 +106,14 @@ class StudyConfig(Config):
     """The domain tokenizer (and the general one of a base made on the spot)."""
     replay_share: Share = Field(0.1, lt=1)
     """Share of general text mixed into continued pretraining."""
+    extend_vocabulary: Annotated[Count, in_unit("vocabulary entries")] = Field(0, le=1_000_000)
+    """Entries learnt from the domain text that the arm continued-vocabulary adds to the base's tokenizer, at
+    most; the arm is otherwise that of continued, so what lies between the two is the vocabulary's. 0 adds
+    none and has no such arm."""
+    mixed: MixedConfig = MixedConfig()
+    """The mixture of the origin `mixed`."""
+    tapt: TaptConfig = TaptConfig()
+    """The pretraining of the origin `tapt`."""
     adapter: AdapterConfig = AdapterConfig()
     """Rank and targets of adapters. `kind` is that of continued-lora; LoRA arms follow rslora and dora."""
     trainer: TrainerConfig = TrainerConfig()
@@ -102,12 +131,15 @@ class StudyConfig(Config):
         if jobs and not self.tasks:
             raise ValueError(f"'{jobs[0]}' learns a task, and there is none: without tasks, arms are origins")
         for name in self.without:
-            if Arm.parse(name, where="without") == Arm(Origin.GENERIC):
+            if name != Origin.TAPT and Arm.parse(name, where="without") == Arm(Origin.GENERIC):
                 raise ValueError(
                     "the base as it is cannot be left out: every other arm is measured against it"
                 )
         if self.rag and jobs and not any(Arm.parse(name).adaptation is Adaptation.RAG for name in jobs):
             raise ValueError("`rag` is set, and no arm looks anything up: name generic+rag, or leave it out")
+        asked = [arm.name for arm in self.job_arms if arm.origin is Origin.API]
+        if asked and self.api is None:
+            raise ValueError(f"arm '{asked[0]}' needs `api`: url, model, price and ceiling")
         if self.primary not in ["", LANGUAGE, *names]:
             raise ValueError(
                 f"primary must be 'language' or a task's name ({', '.join(names) or 'none given'})"
@@ -123,6 +155,13 @@ class StudyConfig(Config):
             raise ValueError(
                 "give `base` (a HF folder or hub id), or `base_flops` to make one from the general text"
             )
+        if self.tokenizer.new_tokens:
+            raise ValueError("tokenizer.new_tokens is for `pretrain`: in a study, set extend_vocabulary")
+        extending = {arm.origin: arm.name for arm in map(Arm.parse, self.arms)}.get(
+            Origin.CONTINUED_VOCABULARY
+        )
+        if extending and not self.extend_vocabulary:
+            raise ValueError(f"'{extending}' adds entries to the base's vocabulary: set extend_vocabulary")
         if taken := [key for key in DECIDED_BY_PLAN if key in self.trainer.model_fields_set]:
             raise ValueError(f"trainer.{taken[0]} is decided by the plan: from budget, trials and seeds")
         return self
@@ -176,4 +215,6 @@ class StudyConfig(Config):
 
 
 def _learns(task: TaskConfig, arm: Arm) -> bool:
-    return arm.adaptation is not None and task.task_kind.learns_by(arm.adaptation)
+    if arm.adaptation is None or (arm.origin.per_task and not task.task_kind.has_own_text):
+        return False
+    return task.task_kind.learns_by(arm.adaptation)

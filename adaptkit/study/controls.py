@@ -10,16 +10,20 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from adaptkit.study.arms import ARMS
 from adaptkit.study.record import ArmRecord, TaskRecord
 from adaptkit.study.results import BASELINE, Results, is_language
 
-DOMAIN_TRAINED = frozenset({"continued", "continued-lora", "mixed", "scratch", "distilled"})
-"""Origins that were pretrained on the domain text."""
+DOMAIN_TRAINED = frozenset(
+    {"continued", "continued-lora", "continued-vocabulary", "mixed", "scratch", "distilled"}
+)
+"""Origins that were pretrained on the domain text. `tapt` is none of them: it needs no more than the rows of
+the task, so what domain text adds has to be more than it reaches."""
 OWN = frozenset({"mixed", "scratch", "distilled"})
 """Origins that are a model of one's own."""
 TEXT_ORIGINS = DOMAIN_TRAINED | {"generic", "placebo"}
 """Origins that are arms of the text ledger."""
-WORD_COUNTED = frozenset({"classify", "retrieve"})
+WORD_COUNTED = frozenset({"classify", "multi_label", "spans", "regression", "retrieve"})
 """Kinds of task that word counts can answer."""
 
 
@@ -68,9 +72,15 @@ TEXT_CONTROLS = (
 WORD_COUNTS = _WordCounts("word counts", "that word counts do as well")
 PROMPTED = _Prompted("generic+prompt", "that the base as it is, prompted, does as well")
 PROBED = Control("generic+probe", "that the features of the base as it is do as well")
-UNTOUCHED: dict[str, tuple[Control, ...]] = {"retrieve": (PROBED,), "generate": (PROMPTED,)}
-"""Uses of the untouched base, by the kinds of task that have but one: a prompt gives no vectors, a probe no
-text."""
+UNTOUCHED: dict[str, tuple[Control, ...]] = {
+    "retrieve": (PROBED,),
+    "generate": (PROMPTED,),
+    "multi_label": (PROBED,),
+    "spans": (PROBED,),
+    "regression": (PROBED,),
+}
+"""Uses of the untouched base, by the kinds of task that have but one: a prompt gives no vectors, sets of
+labels, spans or numbers, a probe no text."""
 JOB_CONTROLS = (
     _Adapters("generic+lora", "that adapters on the base do as well"),
     Control("generic+full", "that fine-tuning the base does as well"),
@@ -78,6 +88,17 @@ JOB_CONTROLS = (
     Control("continued+full", "that pretraining on the text first does better"),
     Control("scratch+full", "that a model of one's own does better"),
 )
+
+
+LATER_CONTROLS = {
+    control.name: control
+    for control in (
+        Control("mixed", "that a model of one's own on domain and general text does better"),
+        Control("mixed+full", "that a model of one's own on domain and general text does better"),
+        Control("tapt+full", "that pretraining on the text of the task's own rows does as well"),
+    )
+}
+"""Arms that came after the first release, by name: needed where the study's own record asks for them."""
 
 
 def gains_from_text(arm: ArmRecord, task: TaskRecord) -> bool:
@@ -90,11 +111,12 @@ def gains_from_text(arm: ArmRecord, task: TaskRecord) -> bool:
 
 def controls_of(task: TaskRecord) -> tuple[Control, ...]:
     """The arms that a claim on a task needs."""
+    later = [control for name, control in LATER_CONTROLS.items() if name in task.controls]
     if is_language(task):
-        return TEXT_CONTROLS
+        return (*TEXT_CONTROLS, *later)
     untouched = UNTOUCHED.get(task.kind, (PROMPTED, PROBED))
     word_counts = (WORD_COUNTS,) if task.kind in WORD_COUNTED else ()
-    return (*word_counts, *untouched, *JOB_CONTROLS)
+    return (*word_counts, *untouched, *JOB_CONTROLS, *later)
 
 
 def missing_controls(results: Results, task: TaskRecord) -> tuple[Control, ...]:
@@ -106,6 +128,7 @@ def missing_controls(results: Results, task: TaskRecord) -> tuple[Control, ...]:
     arms: Sequence[ArmRecord] = results.scored_arms(task.name)
     missing = [control for control in controls_of(task) if not any(control.is_met(arm) for arm in arms)]
     named = {control.name for control in missing}
+    named |= {ARMS[name].origin.value for name in named if name in ARMS}
     for name in results.record.without:
         applies = name in TEXT_ORIGINS or not is_language(task)
         if applies and name not in named:

@@ -31,7 +31,7 @@ def cut_record(name: str, train: Dataset, test: str, rows: CorpusRows, removal: 
     for row in train.rows:
         size = len(row.text.encode())
         by_source[source(row)] += size
-        by_label[str(row.values.get("label", ""))] += size
+        by_label.update(dict.fromkeys(row.labels or ("",), size))
     return CutRecord(
         train=name,
         test=test,

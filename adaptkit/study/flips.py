@@ -124,6 +124,8 @@ def _cheapest(
             training = Training(owned[name].training_hours, months)
             work, prices = Workload(volume, speed), Prices(usd_per_hour, 0.0, 0.0)
             bills[name] = own_usd_per_month(volume, work, prices, training)
+        if (each := owned[name].usd_per_request) is not None:
+            bills[name] = volume * each
     return min(bills, key=lambda name: bills[name], default=None)
 
 

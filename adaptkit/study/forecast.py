@@ -20,6 +20,8 @@ from adaptkit.study.statistics import Interval, Replicates, resample
 
 CrossingStatus = Literal["at", "already", "beyond"]
 
+KEPT_ON = ("continued", "continued-lora", "continued-vocabulary")
+"""Origins that keep on with the base on domain text."""
 MIN_POINTS = 3
 MIN_POINTS_FOR_FLOOR = 5
 REACH = 1.0
@@ -184,7 +186,7 @@ def _crossings(curves: tuple[Curve, ...], confidence: float) -> tuple[Crossing, 
     scratch = next((curve for curve in curves if curve.origin == "scratch"), None)
     if scratch is None:
         return ()
-    others = [curve for curve in curves if curve.origin in ("continued", "continued-lora")]
+    others = [curve for curve in curves if curve.origin in KEPT_ON]
     return tuple(cross(scratch, other, confidence) for other in others)
 
 

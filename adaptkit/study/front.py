@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from adaptkit.study.ownership import Ownership, ownerships
-from adaptkit.study.preference import forgotten
+from adaptkit.study.preference import forgotten, text_model
 from adaptkit.study.record import ArmRecord, TaskRecord
 from adaptkit.study.results import BASELINE, Results
 from adaptkit.study.statistics import Interval
@@ -37,7 +37,7 @@ def front(results: Results, task: TaskRecord) -> list[FrontRow]:
             arm=arm,
             score=replicates.interval(arm.name, results.confidence),
             owned=owned[arm.name],
-            forgotten=_forgotten(results, arm),
+            forgotten=_forgotten(results, arm, task),
         )
         for arm in results.scored_arms(task.name)
     ]
@@ -47,9 +47,9 @@ def front(results: Results, task: TaskRecord) -> list[FrontRow]:
     ]
 
 
-def _forgotten(results: Results, arm: ArmRecord) -> float | None:
-    measured = {"generic", arm.origin} <= results.forgetting.keys()
-    return forgotten(results, arm) if measured and arm.origin != BASELINE else None
+def _forgotten(results: Results, arm: ArmRecord, task: TaskRecord) -> float | None:
+    measured = {"generic", text_model(results, arm, task)} <= results.forgetting.keys()
+    return forgotten(results, arm, task) if measured and arm.origin != BASELINE else None
 
 
 def _dominating(row: FrontRow, rows: list[FrontRow], task: TaskRecord) -> str | None:

@@ -23,7 +23,12 @@ BYTES_PER_WEIGHT = 4.0
 """Of a model served as it was trained."""
 BYTES_PER_TOKEN = 3.0
 """Where no tokenizer was measured."""
-_ORIGINS = (BASELINE, "generic", "placebo", "continued-lora", "continued", "mixed", "scratch", "distilled")
+API = "api"
+"""Origin of an arm whose model is behind an API."""
+_ORIGINS = (
+    *(BASELINE, "generic", API, "placebo", "tapt"),
+    *("continued-lora", "continued", "continued-vocabulary", "mixed", "scratch", "distilled"),
+)
 _ADAPTATIONS = ("prompt", "rag", "probe", "lora", "qlora", "full")
 
 
@@ -39,6 +44,7 @@ class Ownership:
         usd_per_1k: per thousand requests of a server that never idles; None without a price.
         usd_per_month: training written off and servers rented whole; None without price or traffic.
         origin: where speed and memory come from, a clause.
+        usd_per_request: of an arm that is paid by the request and owns nothing; None for others.
     """
 
     training_hours: float
@@ -48,6 +54,7 @@ class Ownership:
     usd_per_1k: float | None
     usd_per_month: float | None
     origin: str
+    usd_per_request: float | None = None
 
 
 @dataclass(frozen=True)
@@ -74,6 +81,8 @@ def ownerships(results: Results, task: str) -> dict[str, Ownership]:
 
 
 def _ownership(results: Results, task: str, arm: ArmRecord, bench: dict[str, Any]) -> Ownership:
+    if arm.origin == API:
+        return _rented(results, task, arm)
     hours = results.cost(task, arm.name).seconds / 3600
     speed = _measured(bench, arm.name) or _counted(results, task, arm) or _estimated(results, task, arm)
     if speed is None:
@@ -91,6 +100,26 @@ def _ownership(results: Results, task: str, arm: ArmRecord, bench: dict[str, Any
         usd_per_1k=usd_per_1k,
         usd_per_month=usd_per_month,
         origin=speed.origin,
+    )
+
+
+def _rented(results: Results, task: str, arm: ArmRecord) -> Ownership:
+    """What an arm behind an API costs: its requests, as the study paid for them; nothing is trained."""
+    costs = [read_sealed(Run(path).cost_path) for cell in results.of(task, arm.name) for path in cell.paid_by]
+    if not costs:
+        return Ownership(0.0, None, None, None, None, None, "not known")
+    usd = sum(cost["usd_per_item"] for cost in costs) / len(costs)
+    waits = [cost["latency_s"]["p95"] for cost in costs if cost["latency_s"]]
+    requests = results.record.decision.requests_per_month
+    return Ownership(
+        training_hours=0.0,
+        requests_per_s=None,
+        latency_s=max(waits, default=None),
+        memory_bytes=None,
+        usd_per_1k=1000 * usd,
+        usd_per_month=requests * usd if requests else None,
+        origin="measured and paid over the API in this study",
+        usd_per_request=usd,
     )
 
 

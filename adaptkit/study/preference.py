@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from adaptkit.study.ownership import Ownership, ownerships, simplicity
 from adaptkit.study.record import ArmRecord, TaskRecord
-from adaptkit.study.results import Results
+from adaptkit.study.results import Results, trained_on
 from adaptkit.study.scores import score_table
 
 PREFERENCES = ("cost", "quality", "latency", "forgetting", "simplicity")
@@ -37,7 +37,7 @@ class Preference:
         if prefer == "latency":
             return _preference(lambda arm: _or_last(owned[arm.name].latency_s), "the shortest waiting time")
         if prefer == "forgetting":
-            return _preference(lambda arm: forgotten(results, arm), "the least forgotten general text")
+            return _preference(lambda arm: forgotten(results, arm, task), "the least forgotten general text")
         if prefer == "cost":
             return _cost_preference(results, owned)
         return _preference(lambda arm: 0.0, "the simplest to own")
@@ -51,7 +51,7 @@ def _cost_preference(results: Results, owned: dict[str, Ownership]) -> Preferenc
     """Dollars a month, where price and traffic are known; else the simpler one."""
     bills = {name: ownership.usd_per_month for name, ownership in owned.items()}
     known = [bill for bill in bills.values() if bill is not None]
-    if not known:
+    if results.record.price is None or not known:
         missing = "a price" if results.record.price is None else "your traffic"
         return _preference(
             lambda arm: 0.0, f"the simplest to own (give {missing} to choose the cheapest instead)"
@@ -68,13 +68,19 @@ def _or_last(number: float | None) -> float:
     return number
 
 
-def forgotten(results: Results, arm: ArmRecord) -> float:
+def forgotten(results: Results, arm: ArmRecord, task: TaskRecord) -> float:
     """Bits per byte that the model of an arm's origin lost on general text; 0 where that was not measured.
 
     A labelled task is learnt from the model of its arm's origin: what that forgot is lost to the arm too.
     """
-    before, after = (_general_score(results, name) for name in ("generic", arm.origin))
+    before, after = (_general_score(results, name) for name in ("generic", text_model(results, arm, task)))
     return 0.0 if before is None or after is None else after - before
+
+
+def text_model(results: Results, arm: ArmRecord, task: TaskRecord) -> str:
+    """What the model that an arm starts a task from is called where it was scored on general text."""
+    own = trained_on(arm.origin, task.name)
+    return own if own in results.forgetting else arm.origin
 
 
 def _general_score(results: Results, arm: str) -> float | None:

@@ -14,27 +14,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from adaptkit.config import Config, Magnitude, load
-from adaptkit.run import Run, read_json
+from adaptkit.config import Config, load
+from adaptkit.run import Run, read_json, read_sealed
+from adaptkit.study.api import ApiPrice
 from adaptkit.study.budget import PriceConfig
+from adaptkit.study.ownership import API
 from adaptkit.study.record import read_study
 
 EXAMPLE, GUESS = "an example, not a quote", "an assumption"
-
-
-class ApiPrice(Config):
-    """What an API asks, with where and when that was read."""
-
-    name: str
-    """What it is called on the page."""
-    usd_per_million_in: Magnitude
-    """US dollars per million tokens of prompts."""
-    usd_per_million_out: Magnitude
-    """US dollars per million tokens of answers."""
-    source: str
-    """Where the price was read."""
-    date: str
-    """When it was read, YYYY-MM-DD."""
 
 
 class PriceList(Config):
@@ -81,11 +68,11 @@ def assume(study: Path, prices: Path | None = None) -> Assumptions:
     if server := price_list.server or _recorded_price(study, bench):
         price = Sourced(server.usd_per_hour, f"{server.source}, {server.date}")
         assumptions = dataclasses.replace(assumptions, usd_per_hour=price)
-    if api := price_list.api:
+    if api := price_list.api or read_study(study).api:
         origin = f"{api.name}: {api.source}, {api.date}"
         usd_in, usd_out = Sourced(api.usd_per_million_in, origin), Sourced(api.usd_per_million_out, origin)
         assumptions = dataclasses.replace(assumptions, usd_in=usd_in, usd_out=usd_out)
-    return dataclasses.replace(assumptions, **_measured(bench))
+    return dataclasses.replace(assumptions, **_measured(bench), **_asked(study))
 
 
 def _recorded_price(study: Path, bench: dict[str, Any]) -> PriceConfig | None:
@@ -93,6 +80,21 @@ def _recorded_price(study: Path, bench: dict[str, Any]) -> PriceConfig | None:
     if price := read_study(study).price:
         return PriceConfig(**price.model_dump())
     return PriceConfig(**bench["price"]) if bench.get("price") else None
+
+
+def _asked(study: Path) -> dict[str, Sourced]:
+    """Tokens of a request, as the study's own API counted them."""
+    record = read_study(study)
+    arms = {arm.name for arm in record.arms if arm.origin == API}
+    runs = [Run(study.parent / score.run) for score in record.scores if score.arm in arms]
+    costs = [read_sealed(run.cost_path) for run in runs]
+    if not costs:
+        return {}
+    means = {
+        name: sum(cost[f"{name}_per_item"] for cost in costs) / len(costs)
+        for name in ("tokens_in", "tokens_out")
+    }
+    return {name: Sourced(mean, "as the study's API counted") for name, mean in means.items() if mean}
 
 
 def _measured(bench: dict[str, Any]) -> dict[str, Sourced]:

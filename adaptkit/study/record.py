@@ -43,6 +43,9 @@ class TaskRecord(Record):
     margin: float
     """Relative for text (a share of the best arm's score), absolute otherwise."""
     labels: tuple[str, ...] = ()
+    controls: tuple[str, ...] = ()
+    """Arms that a claim on it needs, of those that came after the first release: a study is judged by the
+    arms that it could have run."""
 
 
 class ScoreRecord(Record):
@@ -72,6 +75,8 @@ class TrialRecord(Record):
     learning_rate: float
     dev: float
     """What it was judged by on development data, lower is better."""
+    diverged: bool = False
+    """Its loss was no number; `dev` is then the worst score there is."""
 
 
 class TuningRecord(Record):
@@ -89,12 +94,14 @@ class TuningRecord(Record):
 
 
 class ForgettingRecord(Record):
-    """Where the scores of an arm of the text ledger on general text are."""
+    """Where the scores of an arm of the text ledger, or of an origin of its own, on general text are."""
 
     arm: str
     seed: int
     run: str
     suite: str
+    task: str | None = None
+    """On whose rows' text the origin was trained; None for an arm of the text ledger."""
 
 
 class BaseRecord(Record):
@@ -131,6 +138,18 @@ class PriceRecord(Record):
     usd_per_hour: float
     source: str
     date: str
+
+
+class ApiRecord(Record):
+    """The API that arms asked, and what it charged."""
+
+    name: str
+    usd_per_million_in: float
+    usd_per_million_out: float
+    source: str
+    date: str
+    spent: float = 0.0
+    """US dollars that the study paid; kept replies of others cost nothing."""
 
 
 class DecisionRecord(Record):
@@ -182,6 +201,7 @@ class StudyRecord(Record):
     base: BaseRecord
     prepared_run: str | None = None
     """The run that holds the prepared data."""
+    api: ApiRecord | None = None
     price: PriceRecord | None = None
     decision: DecisionRecord = DecisionRecord()
     machine: MachineRecord | None = None

@@ -89,9 +89,9 @@ class Results:
     record: StudyRecord
     cells: list[Cell]
     forgetting: dict[str, list[list[ItemRow]]]
-    """Arm of the text ledger -> per seed the rows on general text."""
+    """Arm of the text ledger, or `trained_on` -> per seed the rows on general text."""
     habits: dict[str, list[list[ItemRow]]] = field(default_factory=dict)
-    """Arm of the text ledger -> per seed the replies that show its manners; empty for other bases."""
+    """The same for the replies that show the manners of a model; empty for bases that have none."""
     _replicates: dict[tuple[str, str], Replicates] = field(default_factory=dict)
 
     @property
@@ -181,6 +181,11 @@ class Results:
         return sum(values) / len(values) if cells and len(values) == len(cells) else None
 
 
+def trained_on(origin: str, task: str | None) -> str:
+    """What a model is called by the text that it learnt: `continued`, or `tapt on queue`."""
+    return origin if task is None else f"{origin} on {task}"
+
+
 def is_language(task: TaskRecord) -> bool:
     """Whether a task is to predict the domain text itself."""
     return task.kind == "language"
@@ -237,7 +242,7 @@ def _forgetting(
     rows: dict[str, list[list[ItemRow]]] = {}
     of_suite = (record for record in records if record.suite == suite)
     for record in sorted(of_suite, key=lambda record: record.seed):
-        rows.setdefault(record.arm, []).append(reader.rows(record.run, record.suite))
+        rows.setdefault(trained_on(record.arm, record.task), []).append(reader.rows(record.run, record.suite))
     return rows
 
 

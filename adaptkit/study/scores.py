@@ -16,7 +16,17 @@ from typing import Any
 
 import numpy as np
 
-from adaptkit.data.score_table import ScoreTable, accuracy_table, macro_f1_table, mean_table, ratio
+from adaptkit.data.score_table import (
+    ScoreTable,
+    accuracy_table,
+    macro_f1_table,
+    macro_set_f1_table,
+    mean_absolute_error_table,
+    mean_table,
+    micro_f1_table,
+    ratio,
+    spearman_table,
+)
 from adaptkit.data.words import fold, punctuation, without_han_blanks, words
 from adaptkit.embed.retrieval_metrics import PER_QUERY, retrieval_row
 from adaptkit.errors import DataError
@@ -33,10 +43,12 @@ class MetricInfo:
     title: str
     higher_is_better: bool
     most: float
-    """Largest possible value; the smallest is 0 for all."""
+    """Largest possible value."""
     columns: tuple[str, ...]
     """What it reads of an item row."""
     table: Callable[[Sequence[dict[str, Any]]], ScoreTable]
+    least: float = 0.0
+    """Smallest possible value."""
 
 
 def score_table(metric: str, rows: Sequence[dict[str, Any]]) -> ScoreTable:
@@ -189,13 +201,30 @@ def _by_columns(
     *,
     higher_is_better: bool = True,
     most: float = 1.0,
+    least: float = 0.0,
 ) -> MetricInfo:
     """A metric that reads two columns of the item rows."""
 
     def of_rows(rows: Sequence[dict[str, Any]]) -> ScoreTable:
         return table([row[columns[0]] for row in rows], [row[columns[1]] for row in rows])
 
-    return MetricInfo(title, higher_is_better, most, columns, of_rows)
+    return MetricInfo(title, higher_is_better, most, columns, of_rows, least)
+
+
+# Spans, as lists of start, end and label
+
+
+def _entity_f1_table(predicted: Sequence[Sequence[Any]], actual: Sequence[Sequence[Any]]) -> ScoreTable:
+    """F1 of spans over all items: a hit has start, end and label of a true span, as in seqeval."""
+    return micro_f1_table(_hashable(predicted), _hashable(actual))
+
+
+def _macro_entity_f1_table(predicted: Sequence[Sequence[Any]], actual: Sequence[Sequence[Any]]) -> ScoreTable:
+    return macro_set_f1_table(_hashable(predicted), _hashable(actual), lambda span: span[2])
+
+
+def _hashable(items: Sequence[Sequence[Any]]) -> list[list[tuple[Any, ...]]]:
+    return [[tuple(span) for span in spans] for spans in items]
 
 
 def _per_query(title: str, name: str) -> MetricInfo:
@@ -213,6 +242,18 @@ METRICS: dict[str, MetricInfo] = {
     ),
     "accuracy": _by_columns("accuracy", accuracy_table, ("prediction", "label")),
     "macro_f1": _by_columns("macro-F1", macro_f1_table, ("prediction", "label")),
+    "micro_f1": _by_columns("micro-F1 of labels", micro_f1_table, ("predicted_labels", "labels")),
+    "macro_label_f1": _by_columns("macro-F1 over labels", macro_set_f1_table, ("predicted_labels", "labels")),
+    "entity_f1": _by_columns("F1 of spans", _entity_f1_table, ("predicted_spans", "spans")),
+    "macro_entity_f1": _by_columns("macro-F1 of spans", _macro_entity_f1_table, ("predicted_spans", "spans")),
+    "spearman": _by_columns("rank correlation", spearman_table, ("predicted_score", "score"), least=-1.0),
+    "mae": _by_columns(
+        "mean absolute error",
+        mean_absolute_error_table,
+        ("predicted_score", "score"),
+        higher_is_better=False,
+        most=math.inf,
+    ),
     "rouge_l": _by_columns("ROUGE-L", _rouge_l_table, ("prediction", "reference")),
     "exact_match": _by_columns("exact match", _exact_match_table, ("prediction", "reference")),
     "ece": MetricInfo(

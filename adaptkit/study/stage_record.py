@@ -34,7 +34,7 @@ class StageKey(Record):
     origin: Origin | None = None
     """Of a language stage: the training on text."""
     task: str | None = None
-    """Of a task or baseline stage."""
+    """Of a task or baseline stage, and of a training on a task's own text."""
     arm: Arm | None = None
     """Of a task stage."""
     seed: int = 0
@@ -45,9 +45,15 @@ class StageKey(Record):
 
     @classmethod
     def for_language(
-        cls, origin: Origin, *, seed: int = 0, share: float = 1.0, trial: int | None = None
+        cls,
+        origin: Origin,
+        *,
+        seed: int = 0,
+        share: float = 1.0,
+        trial: int | None = None,
+        task: str | None = None,
     ) -> StageKey:
-        return cls(kind=StageKind.LANGUAGE, origin=origin, seed=seed, share=share, trial=trial)
+        return cls(kind=StageKind.LANGUAGE, origin=origin, seed=seed, share=share, trial=trial, task=task)
 
     @classmethod
     def for_task(cls, task: str, arm: Arm, *, seed: int = 0, trial: int | None = None) -> StageKey:
@@ -61,9 +67,10 @@ class StageKey(Record):
     def name(self) -> str:
         """The name of its files, and what messages call it; never taken apart."""
         if self.kind is StageKind.LANGUAGE and self.origin is not None:
+            trained = self.origin if self.task is None else f"{self.origin}.{self.task}"
             if self.trial is not None:
-                return f"tune.{self.origin}.{self.trial}"
-            return f"language.{self.origin}.s{self.seed}.f{self.share:g}"
+                return f"tune.{trained}.{self.trial}"
+            return f"language.{trained}.s{self.seed}.f{self.share:g}"
         if self.kind is StageKind.TASK and self.arm is not None:
             if self.trial is not None:
                 return f"tune.{self.task}.{self.arm.name}.{self.trial}"
@@ -129,6 +136,8 @@ class LanguageResult(StageResult):
     learning_rate: float
     dev: float
     """Score on development text, lower is better."""
+    diverged: bool = False
+    """A trial whose loss was no number; its score is the worst there is."""
     model: str | None = None
     """Its folder below the root of all runs; None for a trial, whose model is not kept."""
     score_run: str | None = None
@@ -144,6 +153,8 @@ class TaskResult(StageResult):
     num_steps: int = 0
     tuning: float | None = None
     """What trials are compared by, lower is better."""
+    diverged: bool = False
+    """A trial whose loss was no number; its score is the worst there is."""
     model_run: str | None = None
     """The run whose model answered; None for the untouched base."""
 

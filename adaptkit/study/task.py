@@ -17,7 +17,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated, Any, ClassVar, Literal
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
 from pydantic import BeforeValidator, Field, field_validator, model_validator
 
@@ -34,7 +34,10 @@ from adaptkit.study.arms import Adaptation, Arm
 from adaptkit.study.rag import Library
 from adaptkit.study.task_answers import Answers, Baseline
 from adaptkit.study.task_size import TaskSize
-from adaptkit.study.tuning import for_length
+from adaptkit.study.tuning import LearningRates, for_length
+
+if TYPE_CHECKING:
+    from adaptkit.client.paid import PaidClient
 
 TEST_SHARE = 0.1
 PROMPT_FIELDS = ("instruction", "labels", "examples")
@@ -80,10 +83,12 @@ class TaskConfig(CorpusConfig):
     kind: str = "classify"
     """classify: a classification head; label_words: the language model's own words for the labels; generate:
     free text; retrieve: search by embeddings, where `train` names the folder of a retrieval set in BEIR's
-    layout."""
+    layout; multi_label: any number of labels; spans: parts of a text with a label each; regression: a number;
+    pairs: a label for two texts, or which of two answers is preferred."""
     metric: str = ""
-    """accuracy or macro_f1; rouge_l or exact_match for free text; ndcg_at_10, mrr_at_10, map, recall_at_10 or
-    recall_at_100 for search. Empty takes the first."""
+    """accuracy or macro_f1; micro_f1 or macro_label_f1 for several labels; entity_f1 or macro_entity_f1 for
+    spans; spearman or mae for numbers; rouge_l or exact_match for free text; ndcg_at_10, mrr_at_10, map,
+    recall_at_10 or recall_at_100 for search. Empty takes the first."""
     instruction: str = ""
     """What to do, in your words, for prompted arms. Empty is made from the labels, or from the kind of task,
     and shown by the dry run."""
@@ -136,11 +141,7 @@ class TaskConfig(CorpusConfig):
 
 @dataclass(frozen=True)
 class TaskFiles:
-    """Where the prepared rows of a task lie.
-
-    Attributes:
-        folder: for kinds that keep more than rows.
-    """
+    """Where the prepared rows of a task lie; the folder is for kinds that keep more than rows."""
 
     folder: Path
     train: Path
@@ -182,7 +183,9 @@ class Assignment:
         learning_rate: the rate of a trial, or the best that was tried.
         tried_steps: steps of the trial whose rate it is; 0 where it needs no correction.
         tuning: a trial is judged on dev rows at its end and not tested.
-        open, library: opens the run of a recipe's settings, by name; what passages are looked up in.
+        open: opens the run of a recipe's settings, by name.
+        library: what passages are looked up in.
+        api: the model of an arm that has no folder, but is asked over an API.
     """
 
     task: TaskConfig
@@ -199,6 +202,7 @@ class Assignment:
     tuning: bool
     open: Callable[[str, Config], Run]
     library: Library | None = None
+    api: PaidClient | None = None
 
     @property
     def name(self) -> str:
@@ -212,30 +216,21 @@ class Assignment:
         return for_length(self.learning_rate, self.tried_steps, num_steps)
 
 
-@dataclass(frozen=True)
-class LearningRates:
-    """Where the learning rates tried are centred, relative to training all weights from scratch."""
-
-    full: float
-    adapters: float
-
-    def centre(self, adaptation: Adaptation) -> float:
-        return self.full if adaptation is Adaptation.FULL else self.adapters
-
-
 class TaskKind(ABC):
     """One kind of task."""
 
     name: ClassVar[str]
     """As configs write it."""
     family: ClassVar[str]
-    """What reports show it as: classify, generate or retrieve."""
+    """What reports show it as: classify, multi_label, spans, regression, generate or retrieve."""
     metrics: ClassVar[tuple[str, ...]]
     """What it is scored by; the first decides unless the config names another."""
     cannot: ClassVar[frozenset[Adaptation]] = frozenset({Adaptation.RAG})
     """Adaptations that give no answer to it."""
     asks: ClassVar[frozenset[str]] = frozenset()
     """Which of `PROMPT_FIELDS` its prompts are made of; none for a kind that is not prompted."""
+    has_own_text: ClassVar[bool] = False
+    """Whether its training rows are texts that a model can be pretrained on: see `own_texts`."""
     rates: ClassVar[LearningRates]
     batch_rows: ClassVar[int]
     """Rows of an optimizer step."""
@@ -257,6 +252,10 @@ class TaskKind(ABC):
     def clusters(self, files: TaskFiles, rows: CorpusRows) -> dict[str, str]:
         """Test item -> what it belongs to, by the ids that the item rows of arms have."""
         return {row.id: row.cluster for row in rows.test.rows}
+
+    def own_texts(self, files: TaskFiles) -> dict[str, list[str]]:
+        """Texts of its rows without labels or answers: of `train` to pretrain on, of `dev` to judge by."""
+        return {}
 
     @abstractmethod
     def size(self, task: TaskConfig) -> TaskSize:

@@ -21,6 +21,7 @@ class TaskSize:
         prompt_factor: how much more a prompted model reads than the items themselves.
         num_items: of the test.
         num_bytes: of all texts.
+        num_labels: different answers; 0 for free text.
         num_documents: searched for each item; 0 where nothing is searched.
     """
 
@@ -33,4 +34,5 @@ class TaskSize:
     num_items: int
     num_bytes: float
     prompt_factor: float = 1.0
+    num_labels: int = 0
     num_documents: int = 0

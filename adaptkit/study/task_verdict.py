@@ -46,6 +46,8 @@ class TaskVerdict:
         power: what would settle an undecided task; None where it is decided.
         confidence: of this task's intervals together, Holm over the labelled tasks.
         reason: why it is undecided beside width, a clause; mostly empty.
+        own_text: an arm was pretrained on the text of the task's own rows, which needs no domain text: the
+            question is then what domain text adds, not pretraining.
         line: the answer in one sentence.
     """
 
@@ -69,6 +71,7 @@ class TaskVerdict:
     power: Power | None
     confidence: float
     reason: str = ""
+    own_text: bool = False
     line: str = ""
 
     @property

@@ -6,12 +6,30 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from dataclasses import dataclass
+
+from adaptkit.errors import NonFiniteError
+from adaptkit.study.arms import Adaptation
 
 GRID_STEP = 3.0
 """Ratio of neighbouring rates of the grid."""
 HORIZON = 0.32
 """A run takes the best rate of trials that are a share s of its length, times s ** HORIZON: what learns
 fastest in a short trial is too fast for a long run (Bjorck et al. 2024, arXiv 2409.19913)."""
+
+DIVERGED = 1e9
+"""What a trial counts as whose loss was no number: worse than any other, and not the end of a study."""
+
+
+@dataclass(frozen=True)
+class LearningRates:
+    """Where the learning rates tried are centred, relative to training all weights from scratch."""
+
+    full: float
+    adapters: float
+
+    def centre(self, adaptation: Adaptation) -> float:
+        return self.full if adaptation is Adaptation.FULL else self.adapters
 
 
 def grid(centre: float, num_rates: int) -> list[float]:
@@ -35,6 +53,14 @@ def one_more(rates: Sequence[float], losses: Sequence[float]) -> float:
         return _rounded(tried[best][0] / GRID_STEP)
     neighbour = min(tried[best - 1], tried[best + 1], key=lambda rate_and_loss: rate_and_loss[1])
     return _rounded(math.sqrt(tried[best][0] * neighbour[0]))
+
+
+def check_any_ended(rates: Sequence[float], losses: Sequence[float], what: str) -> None:
+    """Raises: NonFiniteError where every rate that was tried diverged."""
+    if losses and min(losses) >= DIVERGED:
+        tried = ", ".join(f"{rate:g}" for rate in sorted(rates))
+        fix = "look at its data, set trainer.precision=fp32 or a longer warmup_fraction, or leave it out"
+        raise NonFiniteError(f"{what} diverged at every learning rate that was tried: {tried}", fix=fix)
 
 
 def for_length(rate: float, tried: float, run: float) -> float:

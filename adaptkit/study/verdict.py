@@ -3,7 +3,8 @@
 On each task the arms that none beats by more than the margin are the contenders (contenders.py: simultaneous
 intervals). Among them the one is recommended that the user prefers: the cheapest to own, the best, the
 fastest, the one that forgets least, or the simplest. The study asks a question of each task: on a job,
-whether pretraining on the domain text beats doing without; on text, whether a model of one's own beats
+whether pretraining on the domain text beats doing without, and pretraining on
+the text of the task's own rows is doing without it; on text, whether a model of one's own beats
 keeping on with the base.
 
     gain        every contender is on the side asked about: it beats the other side by more than the margin
@@ -35,6 +36,8 @@ from adaptkit.study.statistics import Comparison, reverse
 from adaptkit.study.task_verdict import Outcome, Power, TaskVerdict, Verdict
 from adaptkit.study.verdict_line import verdict_line
 
+OWN_TEXT = "tapt"
+"""Origin that is pretrained on the text of a task's own rows."""
 ONE_SEED = "one seed cannot tell skill from luck: run at least 3"
 
 
@@ -97,6 +100,7 @@ def judge_task(results: Results, task: TaskRecord, confidence: float) -> TaskVer
         power=_power(pair, task) if outcome == "undecided" and pair is not None else None,
         confidence=confidence,
         reason=ONE_SEED if results.num_seeds == 1 else "",
+        own_text=any(arm.origin == OWN_TEXT for arm in arms.values()),
     )
     return dataclasses.replace(verdict, line=verdict_line(verdict))
 

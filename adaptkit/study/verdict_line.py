@@ -25,7 +25,7 @@ def place(verdict: TaskVerdict) -> str:
 
 def _gain(verdict: TaskVerdict) -> str:
     assert verdict.pair is not None
-    over = "the best without pretraining"
+    over = "the best without domain text" if verdict.own_text else "the best without pretraining"
     if verdict.ledger == "text":
         over = "keeping on with the base"
     line = f"{verdict.recommended} on {place(verdict)}: {interval_text(verdict.pair)} over {over}"
@@ -56,7 +56,9 @@ def _enough(verdict: TaskVerdict) -> str:
     if verdict.settled:
         line = f"{verdict.recommended} is enough on {where}: no arm is better by {margin_text(verdict)}"
         return f"{line} (closest {verdict.rival} {interval_text(verdict.pair)})"
-    side = "no pretraining" if verdict.ledger == "jobs" else "no model of one's own"
+    side = "no model of one's own"
+    if verdict.ledger == "jobs":
+        side = "no domain text" if verdict.own_text else "no pretraining"
     between = f"{verdict.recommended} and {verdict.rival} ({interval_text(verdict.pair)})"
     return f"{side} on {where}: every arm with it is behind; not told apart: {between}"
 

@@ -21,7 +21,7 @@ from torch import Tensor, nn
 
 from adaptkit.adapters import merge, save_adapter
 from adaptkit.data.heldout import Calibration, HeldOut, write_calibration, write_held_out
-from adaptkit.errors import AdaptkitError, ModelError
+from adaptkit.errors import AdaptkitError, ModelError, NonFiniteError
 from adaptkit.run import Run, write_json, write_jsonl, write_sealed
 from adaptkit.run_lock import hold
 from adaptkit.run_record import RunRecord, placed_record
@@ -92,9 +92,18 @@ def run_recipe(
             _finish(run, score(trained, deliver(trained)))
     except AdaptkitError as error:
         if writes:
+            if isinstance(error, NonFiniteError):
+                _keep_cost(run, error)
             run.fail(str(error))
         raise
     ranks.share(None)  # the other ranks wait here for rank 0
+
+
+def _keep_cost(run: Run, error: NonFiniteError) -> None:
+    """Write what a training took that diverged: as a trial it is paid for like the others."""
+    error.run = run.path.name
+    if error.spent is not None:
+        write_sealed(run.cost_path, error.spent)
 
 
 def _finish(run: Run, outcome: Outcome) -> None:

@@ -166,6 +166,60 @@ class Classification:
         return LossOutput(F.cross_entropy(logits_BC, labels_B, reduction="sum"), {"accuracy": correct})
 
 
+@dataclass(frozen=True)
+class LabelSets:
+    """Any number of labels per row, each a yes or no of its own; `labels` is 0 or 1, float [B, L]."""
+
+    separable = True
+
+    def prepare(self, batch: Batch) -> Batch:
+        return batch
+
+    def items(self, batch: Batch) -> Tensor:
+        return torch.tensor(len(batch["labels"]))
+
+    def loss(self, model: nn.Module, batch: Batch) -> LossOutput:
+        logits_BL = model(**model_inputs(batch)).logits.float()
+        return LossOutput(F.binary_cross_entropy_with_logits(logits_BL, batch["labels"], reduction="sum"))
+
+
+@dataclass(frozen=True)
+class Regression:
+    """One number per row, by squared error; `labels` is float [B]."""
+
+    separable = True
+
+    def prepare(self, batch: Batch) -> Batch:
+        return batch
+
+    def items(self, batch: Batch) -> Tensor:
+        return torch.tensor(len(batch["labels"]))
+
+    def loss(self, model: nn.Module, batch: Batch) -> LossOutput:
+        outputs_B = model(**model_inputs(batch)).logits.float()[:, 0]
+        return LossOutput(F.mse_loss(outputs_B, batch["labels"], reduction="sum"))
+
+
+@dataclass(frozen=True)
+class TokenLabels:
+    """One label per word, at its first token; `labels` holds IGNORE_INDEX at all others, int64 [B, T]."""
+
+    separable = True
+
+    def prepare(self, batch: Batch) -> Batch:
+        return batch
+
+    def items(self, batch: Batch) -> Tensor:
+        return (batch["labels"] != ops.IGNORE_INDEX).sum()
+
+    def loss(self, model: nn.Module, batch: Batch) -> LossOutput:
+        logits_NC = model(**model_inputs(batch)).logits.float().flatten(0, 1)
+        labels_N = batch["labels"].flatten()
+        correct = (logits_NC.argmax(-1) == labels_N).sum()
+        loss = F.cross_entropy(logits_NC, labels_N, ignore_index=ops.IGNORE_INDEX, reduction="sum")
+        return LossOutput(loss, {"accuracy": correct})
+
+
 def _head_loss(
     model: nn.Module, batch: Batch, targets_BT: Tensor, implementation: str, *, causal: bool
 ) -> Tensor:

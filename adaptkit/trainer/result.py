@@ -42,6 +42,15 @@ class Progress:
         self.window_flops += taken.flops
         self.window_seconds += taken.seconds
 
+    def cost(self) -> dict[str, float]:
+        """What it has taken so far, for the cost.json of a run that does not end."""
+        return {
+            "flops": self.flops,
+            "seconds": self.seconds,
+            "tokens": self.tokens_seen,
+            "peak_memory_bytes": self.peak_memory_bytes,
+        }
+
     def row(self, learning_rate: float, grad_norm: float, peak_flops: float | None) -> dict[str, Any]:
         """The row to log, averaged over the steps since the last one; starts a new window."""
         self.train_loss = self.window_loss / self.window_items

@@ -93,6 +93,9 @@ class Trainer:
                     self._advance()
                 self.interruption.raise_if_asked()  # while the last step was evaluated or saved
                 result = self._finish()
+            except NonFiniteError as error:
+                error.spent = self.state.progress.cost()
+                raise
             finally:
                 self.fused.undo()
                 self.recorder = None
@@ -122,9 +125,8 @@ class Trainer:
             self.recorder = recorded.Recorder(self.module, weights, self.device)
         deferred = self.device.type == "cuda" and config.optimizer == "adamw" and config.parallel != "fsdp"
         self.pending = Pending(self.state.optimizer, deferred)
-        folder = self.run.checkpoints
-        if self.label != "train":
-            folder = folder / self.label
+        checkpoints = self.run.checkpoints
+        folder = checkpoints if self.label == "train" else checkpoints / self.label
         identity = {
             "label": self.label,
             "objective": type(self.objective).__name__,
@@ -258,8 +260,8 @@ class Trainer:
         items, tokens, flops = self.ranks.sum(sums).tolist()
         if not items:
             where = self.train.where(self.order.step(step)[0][0])
-            fix = "check the label masks of this data"
-            raise DataError(f"step {step + 1} has no label to learn from", where=where, fix=fix)
+            what = f"step {step + 1} has no label to learn from"
+            raise DataError(what, where=where, fix="check the label masks of this data")
         return int(items), int(tokens), flops
 
     def _accumulate(self, batches: list[Batch], scale: float) -> Tensor:
@@ -293,9 +295,7 @@ class Trainer:
         self.state.optimizer.zero_grad(set_to_none=True)
         if self.ranks.rank == 0:
             write_json(self.run.crash_path, taken.crash(places))
-        fix = (
-            "look at these samples (crash.json has all) or lower trainer.learning_rate; checkpoints are good"
-        )
+        fix = "look at these samples (crash.json) or lower trainer.learning_rate; checkpoints are good"
         raise NonFiniteError(taken.failure(places), where=str(self.run.crash_path), fix=fix)
 
     def _evaluate(self, source: Source) -> None:

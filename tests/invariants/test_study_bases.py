@@ -103,3 +103,19 @@ def test_a_masked_base_is_judged_on_its_task(texts, tmp_path):
 def test_an_unreachable_hub_id_says_what_to_do(texts, tmp_path):
     with pytest.raises(ModelError, match="hf download acme/base"):
         compare(study_on("acme/base", texts), tmp_path)
+
+
+@pytest.mark.parametrize("headless", [False, True])
+def test_a_masked_base_learns_the_text_of_the_rows_and_entries_of_the_domain(texts, tmp_path, headless):
+    base = save_base(tmp_path / "base", "bert", texts)
+    arms = ["tapt+full", "mixed+full", *([] if headless else ["continued-vocabulary+full"])]
+    if headless:
+        encoder = models.load(base, "encoder")
+        models.save(encoder, models.load_tokenizer(base), tmp_path / "encoder")
+        base = tmp_path / "encoder"
+    entries = "extend_vocabulary=20"
+    config = study_on(base, texts, "tasks.0.max_epochs=2", entries, f"arms=[{', '.join(arms)}]")
+    outcome = compare(config, tmp_path / "runs")
+    assert scores_of(outcome, tmp_path / "runs", "mood").keys() == {*arms, "tfidf"}
+    spends = {row.arm: row for row in read_study(outcome.study_path).spends}
+    assert 0 < spends["tapt+full"].spent <= spends["tapt+full"].granted

@@ -5,6 +5,7 @@ from __future__ import annotations
 from mutants import Mutant
 
 ARMS = ("tests/test_arms.py",)
+ORIGINS = ("tests/test_origins.py",)
 BUDGET = ("tests/test_budget.py",)
 TUNING = ("tests/test_tuning.py",)
 COSTS = ("tests/test_compare_costs.py",)
@@ -18,6 +19,46 @@ def plan(name: str) -> tuple[str, ...]:
 
 
 MUTANTS = [
+    # Origins
+    Mutant(
+        "adaptkit/study/mixture.py",
+        "mixed.repetitions * domain_tokens / num_tokens",
+        "domain_tokens / num_tokens",
+        ORIGINS,
+    ),
+    Mutant("adaptkit/study/mixture.py", "share < LEAST_SHARE", "share > LEAST_SHARE", ORIGINS),
+    Mutant(
+        "adaptkit/compare/stages/pretraining_jobs.py",
+        '"replay_share": 1 - self.domain_share(order)',
+        '"replay_share": self.domain_share(order)',
+        ORIGINS,
+    ),
+    Mutant(
+        "adaptkit/compare/stages/pretraining_jobs.py", "dict.fromkeys(texts[part])", "texts[part]", ORIGINS
+    ),
+    Mutant("adaptkit/study/tasks/rows.py", 'if message["role"] != "assistant"', "if message", ORIGINS),
+    Mutant("adaptkit/study/tasks/rows.py", 'if role != "completion"', "if role", ORIGINS),
+    Mutant("adaptkit/study/arms.py", "return task if self.origin.per_task else None", "return None", ORIGINS),
+    Mutant(
+        "adaptkit/study/preference.py",
+        "return own if own in results.forgetting else arm.origin",
+        "return arm.origin",
+        ORIGINS,
+    ),
+    Mutant(
+        "adaptkit/study/controls.py", "if name in task.controls]", "if name not in task.controls]", ORIGINS
+    ),
+    Mutant(
+        "adaptkit/compare/stages/pretraining_jobs.py", "return config.extend_vocabulary", "return 0", ORIGINS
+    ),
+    Mutant(
+        "adaptkit/data/extension.py",
+        ' or "".join(self._heap[0][1]) in self._reserved',
+        "",
+        (
+            "tests/test_data_tokenizers.py::test_no_entry_is_spelt_like_a_control_token_and_texts_keep_spelling_it",
+        ),
+    ),
     # Two ledgers
     Mutant(
         "adaptkit/study/arms.py",
@@ -31,7 +72,7 @@ MUTANTS = [
         "origins = [arm.origin for arm in arms]",
         ARMS,
     ),
-    Mutant("adaptkit/study/arms.py", "return self is not Origin.GENERIC", "return True", ARMS),
+    Mutant("adaptkit/study/arms.py", "return self not in (Origin.GENERIC, Origin.API)", "return True", ARMS),
     # One budget per arm, task and seed
     Mutant(
         "adaptkit/study/budget.py",
@@ -68,7 +109,7 @@ MUTANTS = [
     Mutant("adaptkit/study/tuning.py", "(tried / run) ** HORIZON", "(run / tried) ** HORIZON", TUNING),
     Mutant(
         "adaptkit/compare/stages/language.py",
-        "return for_length(best.learning_rate, budget.trial(budget.text), order.flops)",
+        "return for_length(best.learning_rate, min(budget.trial(budget.text), most), min(order.flops, most))",
         "return best.learning_rate",
         STAGES,
     ),
@@ -87,8 +128,8 @@ MUTANTS = [
     ),
     Mutant(
         "adaptkit/compare/plan.py",
-        "    if plan_path(run.path).exists():\n        return read_fixed(run.path)\n",
-        "",
+        "read_fixed(run.path) if plan_path(run.path).exists() else measured.decide()",
+        "measured.decide()",
         plan("test_a_dry_run_keeps_nothing_and_a_resumed_study_its_budget_but_not_its_speed"),
     ),
     Mutant(

@@ -6,6 +6,9 @@ from mutants import Mutant
 
 FORMATS = ("tests/test_prompt_formats.py",)
 TASKS = ("tests/test_task_prompts.py",)
+PAID = ("tests/test_client_paid.py",)
+ASKED = ("tests/test_asked_answers.py",)
+EXIT = ("tests/test_exit_plan.py",)
 
 MUTANTS = [
     # Examples come from training rows, balanced, by content
@@ -33,7 +36,7 @@ MUTANTS = [
     Mutant("adaptkit/finetune/prompt_formats.py", 'choices.chat or style == "plain"', "style", FORMATS),
     # The chat template
     Mutant("adaptkit/finetune/prompt_chat.py", '{"enable_thinking": False}', "{}", FORMATS),
-    Mutant("adaptkit/finetune/prompt_chat.py", "if self._has_system:", "if head:", FORMATS),
+    Mutant("adaptkit/finetune/prompt_chat.py", "    if has_system:\n", "    if head:\n", FORMATS),
     Mutant("adaptkit/finetune/prompt_chat.py", 'if role != "system"]', "]", FORMATS),
     # What fits, and how a label ends
     Mutant(
@@ -49,6 +52,40 @@ MUTANTS = [
         "if not answers:",
         FORMATS,
     ),
+    # An API is paid once, below its ceiling, with a key that nobody sees
+    Mutant("adaptkit/client/paid.py", "if spent + usd > self.ceiling:", "if spent > self.ceiling:", PAID),
+    Mutant("adaptkit/client/paid.py", "            self.ledger.correct(-most)\n", "", PAID),
+    Mutant("adaptkit/client/paid.py", "self.ledger.correct(usd - most)", "pass", PAID),
+    Mutant("adaptkit/client/paid.py", "fcntl.flock(file, fcntl.LOCK_EX)", "pass", PAID),
+    Mutant("adaptkit/client/paid.py", '"model": self.model, **request}', '"model": self.model}', PAID),
+    Mutant("adaptkit/client/key_file.py", "stat.S_IRGRP | ", "", PAID),
+    Mutant(
+        "adaptkit/client/connection.py", "refusal.status not in self._again", "refusal.status != 429", PAID
+    ),
+    Mutant("adaptkit/client/connection.py", "parsedate_to_datetime(text).timestamp()", "float(text)", PAID),
+    Mutant("adaptkit/finetune/asked_answers.py", "self.constrained = False", "raise", ASKED),
+    Mutant(
+        "adaptkit/finetune/asked_answers.py",
+        "for reply in self.replies if not reply.kept)",
+        "for reply in self.replies)",
+        ASKED,
+    ),
+    Mutant(
+        "adaptkit/finetune/asked_answers.py",
+        "return left[0] if len(left) == 1 else None",
+        "return left[0] if left else None",
+        ASKED,
+    ),
+    Mutant("adaptkit/compare/outgoing.py", "usd > config.api.ceiling", "usd < 0", ASKED),
+    Mutant("adaptkit/study/config.py", "if asked and self.api is None:", "if not asked and self.api:", ASKED),
+    Mutant("adaptkit/study/api.py", '"key_file", "ceiling", "at_once"', '"ceiling", "at_once"', ASKED),
+    Mutant("adaptkit/study/exit_plan.py", "if saved <= 0:", "if saved < -1e9:", EXIT),
+    Mutant("adaptkit/study/flips.py", "bills[name] = volume * each", "pass", EXIT),
+    Mutant(
+        "adaptkit/study/preference.py", "if results.record.price is None or not known:", "if not known:", EXIT
+    ),
+    Mutant("adaptkit/finetune/prompted_labels.py", "+ np.log(self.shares))", ")", FORMATS),
+    Mutant("adaptkit/finetune/prompted_labels.py", "- np.log(leaning + 1e-30)", "", FORMATS),
     # A prompt is part of a run's identity, and only of a prompted one's
     Mutant(
         "adaptkit/compare/stages/task.py",

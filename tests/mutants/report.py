@@ -204,7 +204,7 @@ MUTANTS = [
     ),
     Mutant(
         "adaptkit/report/tables.py",
-        "low, high = max(interval.low, 0.0), min(interval.high, METRICS[metric].most)",
+        "low, high = max(interval.low, METRICS[metric].least), min(interval.high, METRICS[metric].most)",
         "low, high = interval.low, interval.high",
         TABLES,
     ),

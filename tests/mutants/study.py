@@ -112,7 +112,7 @@ MUTANTS = [
         "if not task.kind else ()",
         CONTROLS,
     ),
-    Mutant("adaptkit/study/controls.py", '{"retrieve": (PROBED,)', '{"classify": (PROBED,)', CONTROLS),
+    Mutant("adaptkit/study/controls.py", '"retrieve": (PROBED,)', '"classify": (PROBED,)', CONTROLS),
     # The line
     Mutant(
         "adaptkit/study/verdict_line.py",

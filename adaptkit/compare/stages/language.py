@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -16,7 +17,10 @@ from adaptkit.compare.stages.distillation_job import Distillation
 from adaptkit.compare.stages.language_job import JobOrder, LanguageJob
 from adaptkit.compare.stages.pretraining_jobs import (
     Continued,
+    ContinuedVocabulary,
     KeepTraining,
+    Mixed,
+    OwnText,
     Placebo,
     Scratch,
     from_scratch,
@@ -27,6 +31,7 @@ from adaptkit.compare.stages.tsdae_job import RestoreTexts, is_headless
 from adaptkit.compare.workspace import Workspace, documents, read_scores, rows_of, tidy
 from adaptkit.data.tokenizers import CHAT_TEMPLATE, train_tokenizer
 from adaptkit.disk import whole_folder
+from adaptkit.errors import NonFiniteError
 from adaptkit.models.bits_per_byte import bits_per_byte, score_documents
 from adaptkit.models.folder import saved_shape
 from adaptkit.models.round_trip import check_round_trip
@@ -38,13 +43,16 @@ from adaptkit.study.data_record import TokenizerRecord
 from adaptkit.study.results import CHAT
 from adaptkit.study.spend import after_scoring, charge_scoring, meta_model
 from adaptkit.study.stage_record import BaseResult, LanguageResult, TokenizerResult
-from adaptkit.study.tuning import for_length, grid, one_more
+from adaptkit.study.tuning import DIVERGED, check_any_ended, for_length, grid, one_more
 from adaptkit.trainer.config import TrainerConfig
 
 JOBS: dict[Origin, LanguageJob] = {
     Origin.CONTINUED: Continued(),
     Origin.CONTINUED_LORA: Continued(),
+    Origin.CONTINUED_VOCABULARY: ContinuedVocabulary(),
+    Origin.MIXED: Mixed(),
     Origin.SCRATCH: Scratch(),
+    Origin.TAPT: OwnText(),
     Origin.PLACEBO: Placebo(),
     Origin.DISTILLED: Distillation(),
 }
@@ -54,7 +62,7 @@ def job_of(workspace: Workspace, origin: Origin) -> LanguageJob:
     """How a training on text is done on this study's base."""
     way = JOBS[origin]
     if isinstance(way, KeepTraining) and is_headless(workspace.base_folder):
-        return RestoreTexts(way.text)
+        return RestoreTexts(way)
     return way
 
 
@@ -105,15 +113,22 @@ def language(workspace: Workspace, stage: Stage, threads: int) -> LanguageResult
     key = stage.key
     assert key.origin is not None
     trial = key.trial is not None
-    order = JobOrder(workspace, key.origin, key.share, stage.flops, key.seed, threads)
+    order = JobOrder(workspace, key.origin, key.share, stage.flops, key.seed, threads, task=key.task)
     job = job_of(workspace, key.origin)
     rate, scoring = learning_rate(job, order, key.trial), job.scoring_flops(order)
-    spare = after_scoring(stage.flops, scoring, stage.describe)
-    run, dev = job.train(replace(order, learning_rate=rate, flops=spare))
+    spare = min(after_scoring(stage.flops, scoring, stage.describe), job.most_flops(order))
+    try:
+        run, dev = job.train(replace(order, learning_rate=rate, flops=spare))
+    except NonFiniteError as error:
+        if not trial or error.run is None:
+            raise
+        return LanguageResult(run=error.run, learning_rate=rate, dev=DIVERGED, diverged=True)
     charge_scoring(run, scoring)
     tidy(run, keep_model=not trial)
     if trial:
-        return LanguageResult(run=run.path.name, learning_rate=rate, dev=dev)
+        diverged = not math.isfinite(dev)
+        dev = DIVERGED if diverged else dev
+        return LanguageResult(run=run.path.name, learning_rate=rate, dev=dev, diverged=diverged)
     known_dev = dev if job.text == "domain" else None
     chats = bool(workspace.config.base) and key.origin not in OWN
     scored = _score(workspace, run.model, threads, known_dev, chats=chats)
@@ -139,10 +154,12 @@ def learning_rate(job: LanguageJob, order: JobOrder, trial: int | None) -> float
     if not budget.num_trials:
         return rates[0]
     if trial is not None:
-        tried = workspace.language_trials(order.origin, budget.trials)
+        tried = workspace.language_trials(order.origin, budget.trials, order.task)
         return one_more([result.learning_rate for result in tried], [result.dev for result in tried])
-    best = min(workspace.language_trials(order.origin, budget.num_trials), key=lambda result: result.dev)
-    return for_length(best.learning_rate, budget.trial(budget.text), order.flops)
+    trials = workspace.language_trials(order.origin, budget.num_trials, order.task)
+    check_any_ended([trial.learning_rate for trial in trials], [trial.dev for trial in trials], order.name)
+    best, most = min(trials, key=lambda result: result.dev), job.most_flops(order)
+    return for_length(best.learning_rate, min(budget.trial(budget.text), most), min(order.flops, most))
 
 
 def _train_tokenizer(workspace: Workspace, text: str) -> tuple[Path, Run | None]:

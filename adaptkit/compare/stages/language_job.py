@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from pathlib import Path
@@ -28,6 +29,7 @@ class JobOrder:
         share: of the domain text.
         flops: what it may spend.
         learning_rate: 1 until it is chosen.
+        task: whose rows' text is learnt; None for the study's texts.
     """
 
     workspace: Workspace
@@ -37,6 +39,12 @@ class JobOrder:
     seed: int
     threads: int
     learning_rate: float = 1.0
+    task: str | None = None
+
+    @property
+    def name(self) -> str:
+        """Of its run, and in messages."""
+        return self.origin.value if self.task is None else f"{self.origin}-{self.task}"
 
     @property
     def adapter(self) -> AdapterConfig:
@@ -69,6 +77,29 @@ class LanguageJob(ABC):
     text: str = "domain"
     """The corpus that is learnt, and on whose development part the training is judged."""
 
+    def train_file(self, order: JobOrder) -> Path:
+        """The text that is learnt."""
+        return order.workspace.files.train(self.text, order.share)
+
+    def dev_file(self, order: JobOrder) -> Path:
+        """The text that candidates are judged on."""
+        return order.workspace.files.dev(self.text)
+
+    def passes(self, order: JobOrder) -> float:
+        """How often the text may be read at most; 0 where the budget alone decides."""
+        return 0.0
+
+    def most_flops(self, order: JobOrder) -> float:
+        """What those passes take."""
+        passes = self.passes(order)
+        if not passes:
+            return math.inf
+        subject, seq_len = self.subject(order), order.workspace.config.size.seq_len
+        texts = [text for _, text in documents(self.train_file(order))]
+        num_tokens = sum(token_lengths(models.load_tokenizer(subject.tokenizer), texts)) + len(texts)
+        num_rows = math.ceil(num_tokens / seq_len)
+        return passes * num_rows * seq_len * models.flops_per_token(subject.model, seq_len).train
+
     @abstractmethod
     def rate_share(self, by_adapter: bool) -> float:
         """Where the learning rates tried are centred, relative to training all weights from scratch."""
@@ -88,7 +119,7 @@ class LanguageJob(ABC):
         """What scoring the trained model on development passages takes: once by its loss on packed rows, once
         passage by passage, in windows that overlap by half."""
         subject, seq_len = self.subject(order), order.workspace.config.size.seq_len
-        texts = [text for _, text in documents(order.workspace.files.dev(self.text))]
+        texts = [text for _, text in documents(self.dev_file(order))]
         lengths = token_lengths(models.load_tokenizer(subject.tokenizer), texts)
         windows = [2 * length if length > seq_len else length for length in lengths]
         return forward_flops(subject.model, [seq_len] * round(sum(lengths + windows) / seq_len))

@@ -2,23 +2,34 @@
 
 from __future__ import annotations
 
+import dataclasses
+import math
 from pathlib import Path
 
 import torch
 
 from adaptkit import models
 from adaptkit.architecture import default_learning_rate
+from adaptkit.client.connection import PASSING
+from adaptkit.client.key_file import read_key
+from adaptkit.client.openai import Client
+from adaptkit.client.paid import Ledger, PaidClient
+from adaptkit.compare.outgoing import token_price
 from adaptkit.compare.stage import Stage
-from adaptkit.compare.workspace import Workspace, read_scores, tidy
+from adaptkit.compare.workspace import Workspace, api_ledger, api_replies, read_scores, tidy
+from adaptkit.errors import NonFiniteError
 from adaptkit.models.folder import saved_shape
 from adaptkit.run import Run, write_json, write_jsonl, write_sealed
 from adaptkit.run_record import RecipeKind, RunRecord, SuiteRecord, read_record
-from adaptkit.study.arms import Adaptation, Arm
+from adaptkit.study.arms import Adaptation, Arm, Origin
 from adaptkit.study.spend import meta_model
 from adaptkit.study.stage_record import BaselineResult, TaskResult
 from adaptkit.study.task import PROMPT_FIELDS, Assignment, TaskConfig
 from adaptkit.study.task_answers import Answers
-from adaptkit.study.tuning import grid, one_more
+from adaptkit.study.tuning import DIVERGED, check_any_ended, grid, one_more
+
+LONGEST_API_PAUSE_S = 30.0
+"""Between two tries, where an API does not say when to ask again."""
 
 
 def task(workspace: Workspace, stage: Stage, threads: int) -> TaskResult:
@@ -27,7 +38,7 @@ def task(workspace: Workspace, stage: Stage, threads: int) -> TaskResult:
     key = stage.key
     assert key.arm is not None and key.arm.adaptation is not None and key.task is not None
     settings = workspace.config.task(key.task)
-    origin, origin_run = _origin(workspace, key.arm, key.seed)
+    origin, origin_run = _origin(workspace, settings.name, key.arm, key.seed)
     rate, tried_steps = _learning_rate(workspace, settings, key.arm, origin, key.trial)
     work = Assignment(
         task=settings,
@@ -45,6 +56,9 @@ def task(workspace: Workspace, stage: Stage, threads: int) -> TaskResult:
         open=workspace.open,
         library=workspace.library if key.arm.adaptation is Adaptation.RAG else None,
     )
+    if key.arm.origin is Origin.API:
+        with _paid(workspace) as model:
+            return _frozen(workspace, dataclasses.replace(work, api=model), None)
     if key.arm.trains_on_task:
         return _trained(work)
     return _frozen(workspace, work, origin_run)
@@ -72,26 +86,64 @@ def baseline(workspace: Workspace, stage: Stage, threads: int) -> BaselineResult
     )
 
 
-def _origin(workspace: Workspace, arm: Arm, seed: int) -> tuple[Path, str | None]:
-    """The model that an arm starts from, and the run that made it."""
+def _paid(workspace: Workspace) -> PaidClient:
+    """The model behind the study's API, with its key, its kept replies and what may still be spent."""
+    api = workspace.config.api
+    assert api is not None  # the config's own validation asks for it
+    client = Client(
+        api.url,
+        read_key(api.key_file),
+        patience_s=api.patience,
+        again=PASSING,
+        longest_pause_s=LONGEST_API_PAUSE_S,
+    )
+    ledger = Ledger(api_ledger(workspace.path), api.ceiling)
+    return PaidClient(
+        client,
+        api.model,
+        token_price(api),
+        replies=api_replies(workspace.root),
+        ledger=ledger,
+        at_once=api.at_once,
+    )
+
+
+def _origin(workspace: Workspace, task: str, arm: Arm, seed: int) -> tuple[Path, str | None]:
+    """The model that an arm starts from, and the run that made it; no folder for one behind an API."""
+    if not arm.origin.has_weights:
+        return Path(), None
     if not arm.origin.learns_text:
         return workspace.base_folder, workspace.base.run
-    trained = workspace.language(arm.origin, seed)
+    trained = workspace.language(arm.origin, seed, task=arm.text_of(task))
     assert trained.model is not None
     return workspace.folder(trained.model), trained.run
 
 
 def _trained(work: Assignment) -> TaskResult:
-    run = work.task.task_kind.train(work)
+    try:
+        run = work.task.task_kind.train(work)
+    except NonFiniteError as error:
+        if not work.tuning or error.run is None:
+            raise
+        return TaskResult(
+            run=error.run,
+            suite=work.task.name,
+            learning_rate=work.learning_rate,
+            tuning=DIVERGED,
+            diverged=True,
+        )
     tidy(run, keep_model=not work.tuning)
     dev = read_scores(run, work.task.name)["dev"]
     num_steps = read_record(run).num_steps
+    tuning = work.task.task_kind.tuning_score(dev, work.task.score)
+    diverged = work.tuning and not math.isfinite(tuning)
     return TaskResult(
         run=run.path.name,
         suite=work.task.name,
         learning_rate=work.rate_for(num_steps),
         num_steps=num_steps,
-        tuning=work.task.task_kind.tuning_score(dev, work.task.score),
+        tuning=DIVERGED if diverged else tuning,
+        diverged=diverged,
         model_run=None if work.tuning else run.path.name,
     )
 
@@ -116,8 +168,11 @@ def _frozen(workspace: Workspace, work: Assignment, origin_run: str | None) -> T
         fields["collection"] = work.library.collection.name
         if work.library.encoder is not None:
             searched["encoder"] = workspace.content(work.library.encoder)
-    model = workspace.content(work.origin)
-    run = workspace.open_fields(f"{work.task.name}-{work.arm.adaptation}", fields, model=model, **searched)
+    if work.api is None:
+        name, model = f"{work.task.name}-{work.arm.adaptation}", workspace.content(work.origin)
+    else:
+        name, model = f"{work.task.name}-{work.arm.name}", f"{work.api.model} at {work.api.client.base_url}"
+    run = workspace.open_fields(name, fields, model=model, **searched)
     if not run.finished:
         answers = work.task.task_kind.frozen(work)
         write_sealed(run.cost_path, answers.cost)
@@ -155,7 +210,9 @@ def _learning_rate(
     if trial is not None:
         tried = workspace.task_trials(task.name, arm, budget.trials)
         return one_more([_rate(result) for result in tried], [_tuning_score(result) for result in tried]), 0
-    best = min(workspace.task_trials(task.name, arm, budget.num_trials), key=_tuning_score)
+    trials = workspace.task_trials(task.name, arm, budget.num_trials)
+    check_any_ended([*map(_rate, trials)], [*map(_tuning_score, trials)], f"{arm.name} on {task.name}")
+    best = min(trials, key=_tuning_score)
     return _rate(best), best.num_steps
 
 

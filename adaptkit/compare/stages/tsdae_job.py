@@ -42,8 +42,14 @@ def is_headless(base: str | Path) -> bool:
 class RestoreTexts(LanguageJob):
     """TSDAE on the text of another job."""
 
-    def __init__(self, text: str):
-        self.text = text
+    def __init__(self, job: LanguageJob):
+        self.job, self.text = job, job.text
+
+    def train_file(self, order: JobOrder) -> Path:
+        return self.job.train_file(order)
+
+    def dev_file(self, order: JobOrder) -> Path:
+        return self.job.dev_file(order)
 
     def rate_share(self, by_adapter: bool) -> float:
         return adapted_rate(by_adapter) * RATE / FULL_RATE
@@ -55,17 +61,18 @@ class RestoreTexts(LanguageJob):
     def train(self, order: JobOrder) -> tuple[Run, float]:
         workspace, config = order.workspace, order.workspace.config
         settings = EmbedConfig(
-            name=order.origin.value,
+            name=order.name,
             base=str(workspace.base_folder),
-            train=files(workspace.files.train(self.text, order.share)),
-            dev=files(workspace.files.dev(self.text)),
+            train=files(self.train_file(order)),
+            dev=files(self.dev_file(order)),
             loss="tsdae",
             max_length=config.size.seq_len,
             adapter=order.adapter,
         )
         asked = {"global_batch_size": BATCH, **order.trainer.model_dump(exclude_unset=True)}
         settings = with_trainer(settings, **asked)
-        steps = check_steps(steps_for_budget(settings, order.flops), order.flops, what=order.origin.value)
+        affordable = steps_for_budget(settings, order.flops, self.job.passes(order))
+        steps = check_steps(affordable, order.flops, what=order.name)
         settings = with_trainer(settings, num_steps=steps)
         run = workspace.open(settings.name, settings)
         return run, min(embed(settings, run).dev.values())

@@ -17,7 +17,7 @@ from adaptkit.export.formats import GROUP_SIZES
 from adaptkit.export.papers.lineage import Training
 from adaptkit.export.papers.provenance import Provenance, code
 from adaptkit.export.record import ExportRecord, ServedKind
-from adaptkit.export.source import Source
+from adaptkit.export.source import LABEL_SET, REGRESSION, SERVED_TAGGERS, Source, problem_type
 from adaptkit.models.generation_settings import HARMLESS, SAMPLING
 from adaptkit.run import Run, read_json, read_sealed, write_text
 from adaptkit.run_record import RecipeKind, SplitRecord, read_record
@@ -31,9 +31,15 @@ TEMPLATES = Path(__file__).parent / "templates"
 USES: dict[ServedKind, tuple[str, str]] = {
     "generate": ("text-generation", "continues text"),
     "classify": ("text-classification", "gives each class a probability"),
+    "tag": ("token-classification", "marks spans of a text, each with a label"),
     "rerank": ("text-ranking", "scores how well a text answers a query"),
     "embed": ("sentence-similarity", "turns text into vectors that are close for related texts"),
 }
+OTHER_USES = {
+    LABEL_SET: "gives each label a probability of its own: any number of them may apply",
+    REGRESSION: "gives a text a number",
+}
+"""Of classifiers whose outputs are no classes of which one is right."""
 UNSERVED = ("distilbert",)
 """By vLLM 0.32: its layers do not go through transformers' attention interface."""
 COMMANDS = {
@@ -63,6 +69,9 @@ def write_card(folder: Path, source: Source, provenance: Provenance, parity: Par
     """Write README.md."""
     config = read_json(folder / "config.json")
     tag, use = USES[source.kind]
+    problem = problem_type(folder)
+    if source.kind == "classify" and problem in OTHER_USES:
+        use = OTHER_USES[problem]
     lineage, export = provenance.lineage, provenance.export
     context = {
         "export": export,
@@ -80,9 +89,14 @@ def write_card(folder: Path, source: Source, provenance: Provenance, parity: Par
         "scores": scores(source),
         "verdict": verdict_sentence(source),
         "parity": parity,
-        "limits": [*limits(provenance, config["model_type"]), *generation_notes(folder, source)],
+        "limits": [
+            *limits(provenance, config["model_type"]),
+            *head_notes(folder, export),
+            *generation_notes(folder, source),
+        ],
         "reproduce": _reproduce(source, provenance),
         "load": _load_lines(source.kind),
+        "served": source.kind != "tag" or config["architectures"][0] in SERVED_TAGGERS,
         "code": code(),
     }
     write_text(folder / "README.md", _template().render(context))
@@ -120,9 +134,6 @@ def limits(provenance: Provenance, model_type: str) -> list[str]:
             "It writes plausible text that can be wrong, and it can repeat parts of its training text "
             "word for word."
         )
-    if export.kind == "classify":
-        classes = ", ".join(export.labels) or "in config.json"
-        sentences.append(f"It knows the classes {classes} and must choose one of them.")
     if export.needs != "any":
         needs = export.needs.replace("gpu", "GPU").replace("avx512", "CPU with AVX512")
         sentences.append(f"This format needs a {needs}.")
@@ -146,6 +157,24 @@ def limits(provenance: Provenance, model_type: str) -> list[str]:
         )
     sentences.append("Bias, toxicity and memorised personal data were not audited for this export.")
     return sentences
+
+
+def head_notes(folder: Path, export: ExportRecord) -> list[str]:
+    """Say how the outputs of a classifier or tagger are to be read."""
+    if export.kind not in ("classify", "tag"):
+        return []
+    names, problem = ", ".join(export.labels) or "in config.json", problem_type(folder)
+    if export.kind == "tag":
+        spans = "B- begins a span, I- goes on with it, O is outside"
+        return [f"It knows the tags {names}: {spans}. A word goes by the tag of its first token."]
+    if problem == REGRESSION:
+        return ["Its one output is the number itself, in the units of the training scores."]
+    if problem == LABEL_SET:
+        threshold = read_json(folder / "config.json").get("decision_threshold")
+        told = "" if threshold is None else f", which is {threshold:g} (decision_threshold in config.json)"
+        chosen = f"a label applies from the probability that was chosen on development data on{told}"
+        return [f"It knows the labels {names}: {chosen}."]
+    return [f"It knows the classes {names} and must choose one of them."]
 
 
 def generation_notes(folder: Path, source: Source) -> list[str]:
@@ -254,6 +283,12 @@ def _load_lines(kind: ServedKind) -> list[str]:
         return [
             "from sentence_transformers import SentenceTransformer",
             'model = SentenceTransformer("this folder")',
+        ]
+    if kind == "tag":
+        return [
+            "from transformers import pipeline",
+            'find = pipeline("token-classification", "this folder", aggregation_strategy="first")',
+            'find("a text")',
         ]
     auto = "AutoModelForCausalLM" if kind == "generate" else "AutoModelForSequenceClassification"
     return [

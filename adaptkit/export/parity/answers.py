@@ -43,8 +43,8 @@ class Answers:
         logprobs: float64 [tokens], log-probability of each token of fixed texts given those before it;
             generators only.
         bits_per_byte: on the held-out text; generators only.
-        outputs: float64 [N, L] logits of a classifier, or of a reranker for each text as an answer to the one
-            before it.
+        outputs: float64 [N, L] logits of a classifier, of a tagger for each token, or of a reranker for each
+            text as an answer to the one before it.
         vectors: float64 [N, D] normalised embeddings.
         scores: the task's metrics on the held-out items.
         item_rows, passage_rows: what these metrics and bits per byte were computed from, as eval/ has it.
@@ -78,6 +78,9 @@ def ask(
     item_rows, scores = _task_scores(source, model, tokenizer, data)
     if source.kind == "classify":
         outputs = logits(model, tokenizer, texts, data.seq_len)
+        return Answers(outputs=outputs, scores=scores, item_rows=item_rows)
+    if source.kind == "tag":
+        outputs = torch.cat(token_logits(model, tokenizer, texts, data.seq_len))
         return Answers(outputs=outputs, scores=scores, item_rows=item_rows)
     start = opening(tokenizer)
     encoded = tokenizer(texts, add_special_tokens=False)["input_ids"]
@@ -174,6 +177,20 @@ def task_in(source: Source, tokenizer: PreTrainedTokenizerFast, data: Evaluation
     if source.record.recipe is RecipeKind.FINETUNE:
         return task_of(source.record, tokenizer)
     return Classify(tokenizer, source.labels, data.seq_len, NEW_TOKENS)  # it learnt from another classifier
+
+
+@torch.no_grad()
+def token_logits(
+    model: PreTrainedModel, tokenizer: PreTrainedTokenizerFast, texts: Sequence[str], seq_len: int
+) -> list[Tensor]:
+    """Compute a tagger's logits for every token of each text, float64 [T, L], special tokens among them."""
+    max_length = min(seq_len, context_length(model))
+    rows: list[Tensor] = []
+    for text in texts:
+        ids: Any = tokenizer(text, truncation=True, max_length=max_length)["input_ids"]
+        inputs = torch.tensor([ids], device=model.device)
+        rows.append(model(input_ids=inputs).logits[0].double().cpu())
+    return rows
 
 
 def _task_scores(

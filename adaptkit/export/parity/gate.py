@@ -18,6 +18,7 @@ from adaptkit.errors import ModelError
 from adaptkit.export.formats import Format
 from adaptkit.export.parity.answers import Answers
 from adaptkit.models.control_tokens import encode
+from adaptkit.study.scores import METRICS
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerFast
@@ -147,7 +148,10 @@ def compare(before: Answers, after: Answers, limits: Limits, num_items: int = 0)
     for place, (name, value) in enumerate(before.scores.items()):
         # the first score decides: one flipped item moves macro-F1 by any amount
         limit = limits.score_of(num_items) if place == 0 else None
-        checks.append(Check(name, value, after.scores[name], value - after.scores[name], limit))
+        loss = value - after.scores[name]
+        if name in METRICS and not METRICS[name].higher_is_better:
+            loss = -loss
+        checks.append(Check(name, value, after.scores[name], loss, limit))
     return checks
 
 

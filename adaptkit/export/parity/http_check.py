@@ -19,9 +19,9 @@ from adaptkit.export.source import Source
 from adaptkit.run import read_json, write_json
 
 EXACT, ROUNDED = 1e-3, 0.1
-"""Largest change of a log-probability in nats, of a class's probability, of a reranker's logit relative to
-its size, or of 1 - cosine: where server and export compute in float32, and where either rounds (0.02 was the
-most seen of int8, int4 and fp8 under vLLM on a CPU)."""
+"""Largest change of a log-probability in nats, of a class's probability, of a reranker's logit or a predicted
+number relative to its size, or of 1 - cosine: where server and export compute in float32, and where either
+rounds (0.02 was the most seen of int8, int4 and fp8 under vLLM on a CPU)."""
 BITS = 1e-3
 """Largest change of bits per byte in any precision: a mean over all tokens moves less than one (0.00004 with
 int8, bf16)."""
@@ -81,7 +81,13 @@ def check_answers(client: Client, name: str, reference: Reference, *, exact: boo
 
 def _change(client: Client, name: str, reference: Reference) -> float:
     """Measure the largest change of an answer, in the measure of the model's kind."""
-    measures = {"generate": _generated, "embed": _embedded, "rerank": _ranked, "classify": _classified}
+    measures = {
+        "generate": _generated,
+        "embed": _embedded,
+        "rerank": _ranked,
+        "classify": _classified,
+        "tag": _tagged,
+    }
     return measures[reference["kind"]](client, name, reference)
 
 
@@ -140,7 +146,20 @@ def _ranked(client: Client, name: str, reference: Reference) -> float:
 def _classified(client: Client, name: str, reference: Reference) -> float:
     answers = [probabilities for _, probabilities in client.classify(name, reference["texts"])]
     rows = zip(reference["probabilities"], answers, strict=True)
-    return _largest([abs(a - b) for exported, served in rows for a, b in zip(exported, served, strict=True)])
+    pairs = [pair for exported, served in rows for pair in zip(exported, served, strict=True)]
+    return _largest([abs(a - b) / max(1.0, abs(a)) for a, b in pairs])
+
+
+def _tagged(client: Client, name: str, reference: Reference) -> float:
+    """Measure the change of each tag's probability; a server that cuts texts otherwise gives no number."""
+    changes = [0.0]
+    answers = client.tag(name, reference["texts"])
+    for exported, served in zip(reference["probabilities"], answers, strict=True):
+        if len(exported) != len(served):
+            return math.nan
+        for a, b in zip(exported, served, strict=True):
+            changes += [abs(x - y) for x, y in zip(a, b, strict=True)]
+    return _largest(changes)
 
 
 def _largest(changes: list[float]) -> float:

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from adaptkit.export.parity import answers
 from adaptkit.export.parity.evaluation_data import BUILT_IN
-from adaptkit.export.source import Source
+from adaptkit.export.source import LABEL_SET, REGRESSION, Source, problem_type
 from adaptkit.finetune.generation import generate
 from adaptkit.finetune.prompt_template import context_length, opening
 from adaptkit.models.bits_per_byte import bits_per_byte, first_token, score_documents
@@ -56,9 +56,20 @@ def make_answers(
         return {"kind": source.kind, "texts": texts, "logits": _rounded(outputs[:, 0])}
     if source.kind == "classify":
         rows = [answers.logits(model, tokenizer, [text], answers.SCORED_TOKENS) for text in texts]
-        probabilities = torch.cat(rows).softmax(-1)
-        return {"kind": source.kind, "texts": texts, "probabilities": _rounded(probabilities)}
+        answered = _activated(torch.cat(rows), problem_type(source.folder))
+        return {"kind": source.kind, "texts": texts, "probabilities": _rounded(answered)}
+    if source.kind == "tag":
+        per_text = answers.token_logits(model, tokenizer, texts, answers.SCORED_TOKENS)
+        tagged = [_rounded(logits.softmax(-1)) for logits in per_text]
+        return {"kind": source.kind, "texts": texts, "probabilities": tagged}
     return {"kind": source.kind, **_continuations(model, tokenizer)}
+
+
+def _activated(logits: Tensor, problem: str) -> Tensor:
+    """Turn a classifier's logits into what a server answers: the function that goes with the problem."""
+    if problem == REGRESSION:
+        return logits
+    return logits.sigmoid() if problem == LABEL_SET else logits.softmax(-1)
 
 
 def _continuations(model: PreTrainedModel, tokenizer: PreTrainedTokenizerFast) -> dict[str, Any]:

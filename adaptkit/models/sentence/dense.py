@@ -14,6 +14,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
+from adaptkit.disk import match_folder
 from adaptkit.errors import ModelError
 from adaptkit.models.load_checks import check_finite
 from adaptkit.run import read_json, write_json
@@ -60,6 +61,7 @@ def write_dense(folder: Path, names: Sequence[str], modules: nn.Sequential) -> N
         state = module.state_dict()
         weights = {key: value.detach().float().cpu().contiguous() for key, value in state.items()}
         save_file(weights, folder / name / _WEIGHTS, metadata={"format": "pt"})
+        match_folder(folder / name / _WEIGHTS)
 
 
 def width_of(modules: nn.Sequential, hidden: int) -> int:

@@ -13,6 +13,7 @@ import signal
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from adaptkit.disk import match_folder
 from adaptkit.serve.engine.entrypoint import LIFELINE
 
 
@@ -30,9 +31,10 @@ class Child:
 
     @classmethod
     async def spawn(cls, command: Sequence[str], environment: Mapping[str, str], log: Path) -> Child:
-        """Start `command`; its output is appended to `log`, which only its owner may read."""
+        """Start `command`; its output is appended to `log`, which may be read by those who may its folder."""
         read_end, lifeline = os.pipe()
         output = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
+        match_folder(log)
         log_start = os.fstat(output).st_size
         try:
             process = await asyncio.create_subprocess_exec(

@@ -16,9 +16,11 @@ from __future__ import annotations
 import importlib.metadata
 import os
 import signal
+import sys
 import threading
 
 from adaptkit.doctor.processor import open_or_hide_tiles
+from adaptkit.serve.engine import bounded_compile
 
 LIFELINE = "ADAPTKIT_LIFELINE"  # number of the file descriptor to read until its end
 
@@ -28,6 +30,8 @@ def main() -> None:
     if descriptor := os.environ.pop(LIFELINE, ""):
         threading.Thread(target=end_with_parent, args=(int(descriptor),), daemon=True).start()
     _answer_for_vllm()
+    if sys.argv[1:2] == ["serve"]:
+        bounded_compile.install()
     from vllm.entrypoints.cli.main import main as vllm
 
     vllm()
@@ -56,5 +60,8 @@ def end_with_parent(descriptor: int) -> None:
 
 if __name__ in ("__main__", "__mp_main__"):  # processes that vLLM spawns read this file by the second name
     open_or_hide_tiles()
+if __name__ == "__mp_main__" and sys.argv[1:2] == ["serve"]:  # the engine's process compiles
+    _answer_for_vllm()
+    bounded_compile.install()
 if __name__ == "__main__":
     main()

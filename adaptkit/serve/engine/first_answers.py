@@ -8,7 +8,7 @@ from adaptkit.client.connection import Refusal
 from adaptkit.client.openai import Client
 from adaptkit.errors import ServerError
 from adaptkit.export.parity.http_check import check_answers
-from adaptkit.export.source import Source
+from adaptkit.export.source import ONE_CLASS, Source, problem_type
 from adaptkit.serve.engine.command import Launch
 from adaptkit.serve.engine.expected_answers import Expected
 
@@ -17,7 +17,7 @@ BAD_REQUEST = 400
 
 
 def check_answer(client: Client, source: Source, name: str) -> None:
-    """Ask a model for one answer of its kind: a token, a vector, classes or a relevance.
+    """Ask a model for one answer of its kind: a token, a vector, classes, tags or a relevance.
 
     A healthy server is not enough: on a CPU without AVX512 an int4 server starts, its /health says 200, and
     the first request kills it (vLLM issue 55613).
@@ -35,12 +35,23 @@ def check_answer(client: Client, source: Source, name: str) -> None:
     elif source.kind == "classify":
         _, probabilities = client.classify(name, [PROBE_TEXT])[0]
         right_size = not source.labels or len(probabilities) == len(source.labels)
-        good = right_size and abs(sum(probabilities) - 1) < 1e-3
+        good = right_size and all(map(math.isfinite, probabilities))
+        if _one_class(source):
+            good = good and abs(sum(probabilities) - 1) < 1e-3
+    elif source.kind == "tag":
+        (tokens,) = client.tag(name, [PROBE_TEXT])
+        good = bool(tokens) and all(abs(sum(chances) - 1) < 1e-3 for chances in tokens)
+        good = good and all(not source.labels or len(c) == len(source.labels) for c in tokens)
     else:
         good = all(map(math.isfinite, client.rerank(name, PROBE_TEXT, [PROBE_TEXT])))
     if not good:
         what = "its first answer is none: not finite, empty, or of another size"
         raise ServerError(what, where=name, fix="adaptkit export it again")
+
+
+def _one_class(source: Source) -> bool:
+    """Whether a classifier's outputs are the probabilities of classes of which one is right."""
+    return not (source.folder / "config.json").is_file() or problem_type(source.folder) == ONE_CLASS
 
 
 def compare_with_transformers(client: Client, launch: Launch, expected: Expected) -> Expected:

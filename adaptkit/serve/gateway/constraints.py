@@ -41,6 +41,11 @@ _LITERAL = re.compile(r'"(?:\\.|[^"\\])*"', re.DOTALL)
 _COUNT = re.compile(r"\{\s*(\d+)\s*(?:,\s*(\d*)\s*)?\}", re.ASCII)
 
 
+def has_constraint(body: dict[str, Any]) -> bool:
+    """Say whether a request asks for structured output."""
+    return any(body.get(field) for field in ("structured_outputs", "response_format", "tools"))
+
+
 def check_constraints(body: dict[str, Any], limits: Limits) -> None:
     """Refuse a request whose constraint is over a limit.
 

@@ -26,6 +26,7 @@ from adaptkit.client.relay import ConnectionLost, Relay, RelayedAnswer
 from adaptkit.errors import nearest
 from adaptkit.serve.engine.supervisor import Engine
 from adaptkit.serve.gateway import routes
+from adaptkit.serve.gateway.constraints import has_constraint
 from adaptkit.serve.gateway.counters import CONTENT_TYPE, Metrics, merge_pages
 from adaptkit.serve.gateway.guard import PARSED, REQUEST_ID
 from adaptkit.serve.gateway.refused import Refused, error_body
@@ -39,6 +40,11 @@ EVENTS = "text/event-stream"
 # vLLM issues 16668 and 29955: two such requests at once, even for the base, end the engine (a shape error).
 PROMPT_LOGPROBS = (
     "log-probabilities of prompts kill vLLM 0.32 where it serves adapters: serve the model without them"
+)
+UNEXPLAINED = b"Internal server error"  # all that vLLM 0.32 says of a constraint that it could not compile
+NOT_COMPILED = (
+    "the constraint (`response_format`, `structured_outputs` or `tools`) cannot be compiled, or not in the "
+    "time that is allowed: make it simpler, for example without a large `maxLength` or nested repeats"
 )
 GONE = 499  # the caller went away; nobody reads this status, logs and metrics do
 
@@ -131,7 +137,8 @@ class Router:
         sequences = count_sequences(body)
         self._under_way[engine.name] += sequences
         try:
-            return await _unless_gone(request, self._ask(engine, url, content, headers, sequences))
+            answer = self._ask(engine, url, content, headers, sequences, has_constraint(body))
+            return await _unless_gone(request, answer)
         except ConnectionLost as error:
             engine.suspect()
             log.warning("engine %s failed on a request: %s", engine.name, error.what)
@@ -140,7 +147,13 @@ class Router:
             self._under_way[engine.name] -= sequences
 
     async def _ask(
-        self, engine: Engine, url: str, content: bytes, headers: dict[str, str], sequences: int
+        self,
+        engine: Engine,
+        url: str,
+        content: bytes,
+        headers: dict[str, str],
+        sequences: int,
+        constrained: bool,
     ) -> Response:
         """Send one request of so many sequences to the engine and pass its answer on.
 
@@ -158,6 +171,8 @@ class Router:
                     413, f"{sequences} texts at once do not fit into the engine's queue: send fewer"
                 )
             return _busy(engine, QUEUE_FULL)
+        if constrained and answer.status == 500 and UNEXPLAINED in body:
+            return _error(400, NOT_COMPILED)  # see engine/bounded_compile.py: the engine itself is well
         if answer.status >= 500:
             engine.suspect()
             if b"EngineCore" in body or b"EngineDead" in body:

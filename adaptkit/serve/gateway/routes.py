@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from adaptkit.export.source import ServedKind
 
 GENERATE: tuple[ServedKind, ...] = ("generate",)
-POOLING: tuple[ServedKind, ...] = ("embed", "classify", "rerank")
+POOLING: tuple[ServedKind, ...] = ("embed", "classify", "tag", "rerank")
 PAIRS: tuple[ServedKind, ...] = ("embed", "rerank")
 EVERY: tuple[ServedKind, ...] = (*GENERATE, *POOLING)
 

@@ -8,11 +8,19 @@ from importlib.metadata import entry_points
 from adaptkit.study.task import register
 from adaptkit.study.tasks.classify import Classify, LabelWords
 from adaptkit.study.tasks.generate import Generate
+from adaptkit.study.tasks.multi_label import MultiLabel
+from adaptkit.study.tasks.pairs import Pairs
+from adaptkit.study.tasks.regression import Regression
 from adaptkit.study.tasks.retrieve import Retrieve
+from adaptkit.study.tasks.spans import Spans
 
 register(Classify())
 register(LabelWords())
 register(Generate())
 register(Retrieve())
+register(MultiLabel())
+register(Spans())
+register(Regression())
+register(Pairs())
 for _entry in entry_points(group="adaptkit.task_kinds"):
     register(_entry.load()())

@@ -5,16 +5,17 @@ from __future__ import annotations
 import time
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from adaptkit.data.readers import Dataset
-from adaptkit.data.words import index_terms
+from adaptkit.data.readers import Dataset, Want
 from adaptkit.finetune.config import Kind
 from adaptkit.study.arms import Adaptation
 from adaptkit.study.task import Assignment, TaskConfig, TaskFiles
 from adaptkit.study.task_answers import Answers, Baseline, Rows
-from adaptkit.study.tasks.rows import RowKind, finder_of, task_words
+from adaptkit.study.tasks.rows import RowKind, answers_of, asking_of, finder_of, task_words
+from adaptkit.study.tasks.word_counts import word_counts
 
 if TYPE_CHECKING:
     from adaptkit.finetune.frozen_answers import FrozenAnswers
+    from adaptkit.models import Kind as ModelForm
 
 TFIDF = "TF-IDF and logistic regression: word counts, no language model"
 LABEL_TOKENS = 4
@@ -25,8 +26,9 @@ class Classify(RowKind):
 
     name = "classify"
     family = "classify"
-    want = "labelled"
+    want: ClassVar[Want] = "labelled"
     finetune_kind: ClassVar[Kind] = "classify"
+    head: ClassVar[ModelForm | None] = "classifier"
     metrics = ("accuracy", "macro_f1")
     asks = frozenset({"instruction", "labels", "examples"})
     cannot = frozenset()
@@ -34,12 +36,22 @@ class Classify(RowKind):
     def frozen(self, work: Assignment) -> Answers:
         from adaptkit import models
 
+        if work.api is not None:
+            return self.asked(work)
+
         model = models.load(work.origin, models.model_kind(work.origin))
         answer = _probed if work.arm.adaptation is Adaptation.PROBE else _prompted
         outcome = answer(work, model, models.load_tokenizer(work.origin), self.parts(work.files))
-        return Answers(
-            outcome.rows, outcome.dev, outcome.cost, {"chosen": outcome.chosen, "trials": outcome.trials}
-        )
+        return answers_of(outcome)
+
+    def asked(self, work: Assignment) -> Answers:
+        """Answer by asking a model over an API."""
+        from adaptkit.finetune.asked_answers import ask_for_labels
+
+        parts = self.parts(work.files)
+        train, names = parts["train"], parts["train"].labels
+        outcome = ask_for_labels(asking_of(work), train, parts["dev"], parts["test"], names)
+        return answers_of(outcome)
 
     def baseline(self, task: TaskConfig, files: TaskFiles) -> Baseline | None:
         parts = self.parts(files)
@@ -91,6 +103,7 @@ class LabelWords(Classify):
 
     name = "label_words"
     finetune_kind: ClassVar[Kind] = "label_words"
+    head = None
 
     def answer_tokens(self, num_labels: int) -> float:
         return LABEL_TOKENS * num_labels  # every label is scored
@@ -104,18 +117,10 @@ def tfidf_rows(train: list[tuple[str, str]], test: list[tuple[str, str, str]]) -
         test: (id, text, label) triples.
     Returns: item rows with `id`, `label`, `prediction`, `probabilities`, and the seconds that answering took.
     """
-    from sklearn.feature_extraction.text import TfidfVectorizer
     from sklearn.linear_model import LogisticRegression
     from sklearn.pipeline import make_pipeline
 
-    features = TfidfVectorizer(
-        ngram_range=(1, 2),
-        sublinear_tf=True,
-        max_features=100_000,
-        lowercase=False,  # the words come folded
-        tokenizer=index_terms,
-        token_pattern=None,
-    )
+    features = word_counts()
     # Stochastic average gradient: the accuracy of L-BFGS in a quarter of its time. 20,000 rows take one core
     # 4 s (sentences, 5 labels), and about a minute at worst (2 kB each, 77 labels).
     model = LogisticRegression(C=10.0, solver="sag", tol=3e-3, max_iter=1000, random_state=0)

@@ -7,7 +7,7 @@ from adaptkit.model_uses import Use
 from adaptkit.study.arms import Adaptation
 from adaptkit.study.task import Assignment, TaskConfig, TaskFiles
 from adaptkit.study.task_answers import Answers, Baseline
-from adaptkit.study.tasks.rows import RowKind, finder_of, task_words
+from adaptkit.study.tasks.rows import RowKind, answers_of, asking_of, finder_of, task_words
 
 
 class Generate(RowKind):
@@ -29,6 +29,8 @@ class Generate(RowKind):
         from adaptkit import models
         from adaptkit.finetune.prompted_answers import answer_rows
 
+        if work.api is not None:
+            return self.asked(work)
         parts = self.parts(work.files)
         outcome = answer_rows(
             models.load(work.origin, models.model_kind(work.origin)),
@@ -44,8 +46,17 @@ class Generate(RowKind):
             seed=work.seed,
             finder=finder_of(work),
         )
-        facts = {"chosen": outcome.chosen, "trials": outcome.trials}
-        return Answers(outcome.rows, outcome.dev, outcome.cost, facts)
+        return answers_of(outcome)
+
+    def asked(self, work: Assignment) -> Answers:
+        """Answer by asking a model over an API."""
+        from adaptkit.finetune.asked_answers import ask_for_answers
+
+        parts = self.parts(work.files)
+        asking = asking_of(work)
+        return answers_of(
+            ask_for_answers(asking, parts["train"], parts["dev"], parts["test"], score=self.scores)
+        )
 
     def baseline(self, task: TaskConfig, files: TaskFiles) -> Baseline | None:
         return None

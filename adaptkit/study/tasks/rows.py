@@ -1,13 +1,16 @@
-"""Tasks whose examples are single rows: what classification, label words and free text have in common."""
+"""Tasks whose examples are single rows: what all kinds but search have in common."""
 
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar
 
 from adaptkit.data.label_names import check_labels
-from adaptkit.data.readers import DataConfig, Dataset, Want, read
+from adaptkit.data.message_fields import message_text
+from adaptkit.data.readers import DataConfig, Dataset, Row, Want, read
 from adaptkit.data.splitting import hold_out
 from adaptkit.finetune.config import FinetuneConfig, Kind
 from adaptkit.finetune.prompt_formats import num_examples
@@ -27,10 +30,14 @@ from adaptkit.study.task import (
     read_corpus,
     train_and_test,
 )
+from adaptkit.study.task_answers import Answers
 from adaptkit.study.task_size import BYTES_PER_TOKEN, TaskSize
 from adaptkit.trainer.config import with_trainer
 
 if TYPE_CHECKING:
+    from adaptkit import models
+    from adaptkit.finetune.asked_answers import Asking
+    from adaptkit.finetune.frozen_answers import FrozenAnswers
     from adaptkit.finetune.prompt_passages import Finder
 
 MAX_DEV_SHARE = 0.2
@@ -53,14 +60,42 @@ def finder_of(work: Assignment) -> Finder | None:
     return PassageFinder(work.library)
 
 
+def asking_of(work: Assignment) -> Asking:
+    """How an API is asked for a task."""
+    from adaptkit.finetune.asked_answers import Asking
+
+    assert work.api is not None
+    return Asking(
+        model=work.api,
+        words=task_words(work.task),
+        examples=work.task.examples,
+        trials=work.trials,
+        seed=work.seed,
+        metric=work.task.score,
+        max_length=work.task.max_length,
+        at_once=work.api.at_once,
+    )
+
+
+def answers_of(outcome: FrozenAnswers) -> Answers:
+    """What a model that is not trained answered, as a study keeps it."""
+    facts = {"chosen": outcome.chosen, "trials": outcome.trials}
+    return Answers(outcome.rows, outcome.dev, outcome.cost, facts)
+
+
 class RowKind(TaskKind):
     """A task that one fine-tuning learns from rows of train.jsonl, dev.jsonl and test.jsonl."""
 
     want: ClassVar[Want]
     """The rows that the readers are asked for."""
     finetune_kind: ClassVar[Kind]
+    trained_use: ClassVar[Use | None] = None
+    """What a trained model is needed for; None where it is called as the fine-tuning is."""
+    head: ClassVar[models.Kind | None] = None
+    """The kind of model that is trained; None for the kind that the base is of."""
     prompted_use: ClassVar[Use] = Use.PROMPT
     """What a prompted model is asked for: the likelihood of labels, or text."""
+    has_own_text = True
     rates = LearningRates(full=0.3, adapters=0.6)
     batch_rows = FinetuneConfig.model_fields["trainer"].default.global_batch_size
 
@@ -80,7 +115,7 @@ class RowKind(TaskKind):
             return Use.WRITE  # masked models read too little beside a text
         if adaptation is Adaptation.PROMPT:
             return self.prompted_use
-        return Use(self.finetune_kind)
+        return self.trained_use or Use(self.finetune_kind)
 
     def clusters(self, files: TaskFiles, rows: CorpusRows) -> dict[str, str]:
         """As the rows are read again: a kind may have changed them since they got their ids."""
@@ -108,12 +143,17 @@ class RowKind(TaskKind):
             test_tokens=num_test * per_item,
             num_items=round(num_test),
             num_bytes=float(sum(sizes)),
+            num_labels=num_labels,
             prompt_factor=1.0 + num_examples(task.examples, num_labels) / 2,
         )
 
     def instruction(self, task: TaskConfig) -> str:
         """The instruction with its labels, as it is described most fully."""
         return task_words(task).block(read(task.train, self.want).labels, described=True)
+
+    def own_texts(self, files: TaskFiles) -> dict[str, list[str]]:
+        parts = self.parts(files)
+        return {name: [question_of(row) for row in parts[name].rows] for name in ("train", "dev")}
 
     def texts(self, task: TaskConfig) -> list[str]:
         return [row.text for row in read(task.train, self.want).rows]
@@ -151,7 +191,7 @@ class RowKind(TaskKind):
 
         dev = self.parts(work.files)["dev"]
         num_labels = len(dev.labels)
-        kind = "classifier" if self.finetune_kind == "classify" else models.model_kind(work.origin)
+        kind = self.head or models.model_kind(work.origin)
         model = meta_model(saved_shape(work.origin), kind, num_labels or None)
         texts = [row.text for row in dev.rows]
         lengths = token_lengths(models.load_tokenizer(work.origin), texts, work.task.max_length)
@@ -185,3 +225,36 @@ class RowKind(TaskKind):
         """The prepared rows by split."""
         paths = {"train": files.train, "dev": files.dev, "test": files.test}
         return {name: read(DataConfig(files=[str(path)]), self.want) for name, path in paths.items()}
+
+
+Probe = Callable[..., "FrozenAnswers"]
+
+
+def probed(kind: RowKind, work: Assignment, probe: Probe) -> Answers:
+    """Answer by a probe of the arm's own model.
+
+    Args:
+        probe: takes model, tokenizer and the rows by split, and `trials`, `max_length` and `metric`.
+    """
+    from adaptkit import models
+
+    outcome = probe(
+        models.load(work.origin, models.model_kind(work.origin)),
+        models.load_tokenizer(work.origin),
+        kind.parts(work.files),
+        trials=work.trials,
+        max_length=work.task.max_length,
+        metric=work.task.score,
+    )
+    facts = {"chosen": outcome.chosen, "trials": outcome.trials}
+    return Answers(outcome.rows, outcome.dev, outcome.cost, facts)
+
+
+def question_of(row: Row) -> str:
+    """The text of a row without what is to be answered: no label, no completion, no turn of an assistant."""
+    values = row.values
+    if "messages" in values:
+        asked = [message for message in values["messages"] if message["role"] != "assistant"]
+        return "\n".join(map(message_text, asked))
+    unanswered = {role: value for role, value in values.items() if role != "completion"}
+    return replace(row, values=unanswered).text
