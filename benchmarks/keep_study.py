@@ -23,7 +23,7 @@ from adaptkit.study.record import STUDY_FILE, StudyRecord, read_study
 
 REPORT = ("report.md", "verdict.json")
 SCORES = "scores.tar.xz"
-UNREAD = ("probabilities", "text", "prompt")
+UNREAD = ("probabilities", "text", "prompt", "question", "passages")
 """Fields of item rows that no verdict reads."""
 
 

@@ -14,6 +14,7 @@ from adaptkit.config import load
 from adaptkit.errors import ConfigError, DataError
 from adaptkit.finetune.prompt_words import LABEL_INSTRUCTION
 from adaptkit.study.config import StudyConfig
+from adaptkit.study.rag import Library
 
 
 @pytest.fixture
@@ -61,24 +62,33 @@ def test_what_no_prompt_reads_is_refused(folder: Path, kind: str, field: str) ->
 
 
 def test_another_instruction_is_another_run(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    opened: list[dict] = []
+    opened: list[tuple[dict, dict]] = []
 
     class Stop(Exception):
         pass
 
     class Workspace:
+        def content(self, folder: Path) -> str:
+            return f"digest of {folder.name}"
+
         def open_fields(self, name: str, fields: dict, **inputs: str) -> None:
-            opened.append(fields)
+            opened.append((fields, inputs))
             raise Stop
 
-    def fields(arm: str, *overrides: str) -> dict:
+    library = Library(folder / "domain.train.jsonl")
+
+    def fields(arm: str, *overrides: str, searched: Library = library) -> tuple[dict, dict]:
         config = study_config(folder, f"arms=[{arm}]", *overrides)
         work = type("Work", (), {"task": config.tasks[0], "arm": config.job_arms[0], "seed": 0, "trials": 2})
-        work.origin = folder
+        work.origin, work.api, work.library = folder, None, searched
         with pytest.raises(Stop):
             task_stage._frozen(Workspace(), work, None)  # type: ignore[arg-type]
         return opened[-1]
 
+    for other in (Library(folder / "rag.collection.train.jsonl"), Library(library.collection, folder / "e")):
+        assert fields("generic+rag", searched=other) != fields("generic+rag")
+        assert fields("generic+prompt", searched=other) == fields("generic+prompt")
+    assert fields("generic+rag", "tasks.0.examples=3") != fields("generic+rag")
     plain = fields("generic+prompt")
     for change in ("instruction=Say it", "labels={good: fine}", "examples=3"):
         assert fields("generic+prompt", f"tasks.0.{change}") != plain

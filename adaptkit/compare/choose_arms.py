@@ -26,8 +26,10 @@ TEXT_ARMS = (
     *(Origin.CONTINUED, Origin.CONTINUED_LORA, Origin.CONTINUED_VOCABULARY),
     *(Origin.MIXED, Origin.SCRATCH, Origin.PLACEBO),
 )
+LOOKS_UP = Arm(Origin.GENERIC, Adaptation.RAG)
 JOB_ARMS = (
     Arm(Origin.GENERIC, Adaptation.PROMPT),
+    LOOKS_UP,
     Arm(Origin.GENERIC, Adaptation.PROBE),
     Arm(Origin.GENERIC, Adaptation.LORA),
     Arm(Origin.GENERIC, Adaptation.FULL),
@@ -84,7 +86,7 @@ def choose_arms(
     if not config.extend_vocabulary:
         wanted.remove(Arm(Origin.CONTINUED_VOCABULARY))
     if config.tasks:
-        wanted += JOB_ARMS
+        wanted += [arm for arm in JOB_ARMS if arm != LOOKS_UP or looks_up(config)]
     if config.tasks and config.api is not None:
         wanted.append(Arm(Origin.API, Adaptation.PROMPT))
     left_out: list[LeftOutRecord] = []
@@ -105,6 +107,15 @@ def choose_arms(
             for training in trainings(config, budget, costs, arm):
                 training.check()
     return Choice(_complete(config, arms), tuple(left_out))
+
+
+def looks_up(config: StudyConfig) -> bool:
+    """Whether an arm that looks passages up is run unasked: for answers in free text by a causal base that is
+    given, and wherever `rag` is set."""
+    if config.rag is not None:
+        return True
+    writes = any(task.task_kind.family == "generate" for task in config.tasks)
+    return writes and bool(config.base) and scores_text(config)
 
 
 def _named(config: StudyConfig, budget: Budget, costs: Costs, base: Capabilities | None) -> Choice:

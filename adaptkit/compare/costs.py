@@ -21,9 +21,14 @@ from adaptkit.adapters import AdapterConfig, attach
 from adaptkit.architecture import architecture
 from adaptkit.data.drawing import PASSAGE_BYTES
 from adaptkit.data.readers import read
+from adaptkit.finetune.prompt_passages import NUM_PASSAGES
+from adaptkit.finetune.prompt_template import LONGEST_CONTEXT
+from adaptkit.models.folder import saved_shape
+from adaptkit.models.positions import fitting_length
 from adaptkit.study.arms import Adaptation, Arm, Origin
 from adaptkit.study.base_model import TextKind, with_vocabulary
 from adaptkit.study.config import StudyConfig
+from adaptkit.study.spend import meta_model
 from adaptkit.study.task import TEST_SHARE, CorpusConfig, TaskConfig
 from adaptkit.study.task_size import BYTES_PER_TOKEN, TaskSize
 
@@ -45,6 +50,7 @@ class TextSizes:
         domain, general: to train on.
         dev, test: held-out passages that a model is scored on.
         num_test: test passages of the domain.
+        collection: what passages are looked up in.
     """
 
     domain: float
@@ -52,13 +58,17 @@ class TextSizes:
     dev: float
     test: float
     num_test: int
+    collection: float = 0.0
 
 
 def text_sizes(config: StudyConfig) -> TextSizes:
     """The sizes of a study's text, from its files."""
     domain, general = (_sizes(corpus) for corpus in (config.domain, config.general))
     num_test = round(domain[2] / domain[3])
-    return TextSizes(domain[0], general[0], domain[1], domain[2] + general[2], num_test)
+    collection = domain[0]
+    if config.rag is not None and config.rag.collection is not None:
+        collection = float(read(config.rag.collection, "text").num_bytes)
+    return TextSizes(domain[0], general[0], domain[1], domain[2] + general[2], num_test, collection)
 
 
 def _sizes(corpus: CorpusConfig) -> tuple[float, float, float, float]:
@@ -165,11 +175,30 @@ class Costs:
         """What an arm without training takes, its trials and answers included."""
         size = self.tasks[task.name]
         tokens = size.test_tokens + size.dev_tokens
+        if arm.adaptation is Adaptation.RAG:
+            return self._looking_up(task, arm, settings_tried)
         if arm.adaptation is Adaptation.PROMPT:
             tokens = size.prompt_factor * (size.test_tokens + settings_tried * size.dev_tokens)
         elif size.num_documents == 0:
             tokens += size.num_rows * size.row_tokens
         return tokens * self._forward(arm.origin, size.text_tokens)
+
+    def _looking_up(self, task: TaskConfig, arm: Arm, settings_tried: int) -> float:
+        """Prompts with passages in them, as long as the model reads, and encoding what is searched."""
+        size = self.tasks[task.name]
+        num_dev = size.num_items * size.dev_tokens / size.test_tokens if size.test_tokens else 0.0
+        passage = PASSAGE_BYTES / BYTES_PER_TOKEN
+        beside = passage * sum(NUM_PASSAGES) / len(NUM_PASSAGES)
+        beside = min(beside, fitting_length(LONGEST_CONTEXT, self._shape(arm.origin)))
+        tokens = size.prompt_factor * (size.test_tokens + settings_tried * size.dev_tokens)
+        tokens += beside * (size.num_items + settings_tried * num_dev)
+        flops = tokens * self._forward(arm.origin, size.text_tokens + beside)
+        rag = self.config.rag
+        if rag is not None and rag.encoder:
+            encoder = meta_model(saved_shape(rag.encoder), "encoder")
+            encoded = self.texts.collection / BYTES_PER_TOKEN + (size.num_items + num_dev) * size.text_tokens
+            flops += encoded * models.flops_per_token(encoder, round(passage)).forward
+        return flops
 
     def _forward(self, origin: Origin, length: float) -> float:
         return models.flops_per_token(self._model(origin), max(1, round(length))).forward

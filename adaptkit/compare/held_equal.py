@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from adaptkit.study.arms import Adaptation
 from adaptkit.study.budget import Budget
 from adaptkit.study.config import StudyConfig
 
@@ -22,6 +23,11 @@ def held_equal(config: StudyConfig, budget: Budget) -> tuple[str, ...]:
         if config.seeds > 1
         else "each arm has one seed",
     ]
+    if any(arm.adaptation is Adaptation.RAG for arm in config.job_arms):
+        sentences.append(
+            "arms that look things up search one collection without test text; the FLOPs of longer prompts "
+            "and of encoding count, and numbers of passages and retrievers are tried within the same settings"
+        )
     if config.tasks:
         lengths = ", ".join(f"{task.max_length} on {task.name}" for task in config.tasks)
         sentences[3] += f"; on tasks all arms read at most the same number of tokens: {lengths}"

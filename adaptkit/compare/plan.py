@@ -233,7 +233,7 @@ def prompt_instructions(config: StudyConfig) -> dict[str, dict[str, Any]]:
     prompted = {
         task.name: task
         for arm in config.job_arms
-        if arm.adaptation is Adaptation.PROMPT
+        if arm.adaptation in (Adaptation.PROMPT, Adaptation.RAG)
         for task in config.tasks_of(arm)
     }
     return {

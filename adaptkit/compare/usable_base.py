@@ -13,8 +13,11 @@ from adaptkit.study.config import StudyConfig
 def check_base(config: StudyConfig) -> Capabilities | None:
     """The base's capabilities; None for one that the study makes itself.
 
-    Raises: ModelError for a base that no arm can start from, or whose text cannot be scored.
+    Raises: ModelError for a base that no arm can start from, or whose text cannot be scored, and for
+        `rag.encoder` where it encodes nothing.
     """
+    if config.rag is not None and config.rag.encoder:
+        capabilities(config.rag.encoder, read_weights=True).check(Use.EMBED)
     if not config.base:
         return None
     base = capabilities(config.base, read_weights=True)

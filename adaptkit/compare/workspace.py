@@ -28,6 +28,7 @@ from adaptkit.study.account_record import LeftOutRecord
 from adaptkit.study.arms import Arm, Origin
 from adaptkit.study.budget import Budget
 from adaptkit.study.config import StudyConfig
+from adaptkit.study.rag import COLLECTION, Library, RagConfig
 from adaptkit.study.record import is_study, read_study, runs_of
 from adaptkit.study.stage_record import (
     BASE,
@@ -215,6 +216,13 @@ class Workspace:
         check(folder)
         return PreparedFiles(folder)
 
+    @property
+    def library(self) -> Library:
+        """What passages are looked up in: a collection of the user's, or the domain's training text."""
+        rag = self.config.rag or RagConfig()
+        collection = self.files.train("domain" if rag.collection is None else COLLECTION)
+        return Library(collection, find(rag.encoder) if rag.encoder else None)
+
     @cached_property
     def data_digest(self) -> str:
         return self.files.digest()
@@ -250,6 +258,9 @@ class Workspace:
             given = dict.fromkeys((config.base, str(find(config.base))), digests["base"])
         if config.tokenizer.path and "tokenizer.path" in digests:
             given[config.tokenizer.path] = digests["tokenizer.path"]
+        if config.rag is not None and config.rag.encoder and "rag.encoder" in digests:
+            encoder = config.rag.encoder
+            given |= dict.fromkeys((encoder, str(find(encoder))), digests["rag.encoder"])
         return given
 
     def open(self, name: str, settings: Config) -> Run:

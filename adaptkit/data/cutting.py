@@ -104,6 +104,11 @@ def drop_overlap(train: Dataset, tests: Mapping[str, Sequence[Row]]) -> tuple[Da
     return train.with_rows(row for row in train.rows if row.id not in gone), removals
 
 
+def sentence_starts(text: str) -> list[int]:
+    """Where each sentence of a text begins, in characters."""
+    return [0, *(match.end() for match in _SENTENCE_END.finditer(text))]
+
+
 def _probe(train: Dataset, tests: Mapping[str, Sequence[Row]]) -> tuple[Probe, dict[str, range]]:
     """All training rows against the items of all tests at once, and which numbers each test's items have."""
     ranges: dict[str, range] = {}
@@ -119,7 +124,7 @@ def _probe(train: Dataset, tests: Mapping[str, Sequence[Row]]) -> tuple[Probe, d
 
 def _cut(text: str, marked: Sequence[np.ndarray]) -> tuple[list[str], list[int]]:
     """The pieces of a text that stay, and the bytes that went for each of several markings of its words."""
-    starts = np.asarray([0, *(match.end() for match in _SENTENCE_END.finditer(text))], np.int64)
+    starts = np.asarray(sentence_starts(text), np.int64)
     words = np.asarray(word_starts(text), np.int64)
     sentence_of = np.searchsorted(starts, words, side="right") - 1
     reason = np.full(len(starts), -1)  # the marking that a sentence goes for

@@ -73,7 +73,8 @@ def turns_of(sections: Sections, has_system: bool = True) -> list[Turn]:
     for asked, answer in sections.examples:
         turns += [{"role": "user", "content": asked}, {"role": "assistant", "content": answer}]
     turns += [{"role": role, "content": text} for role, text in question.before if role != "system"]
-    turns.append({"role": "user", "content": question.text})
+    looked_up = f"{question.looked_up}{SEPARATOR}" if question.passages else ""
+    turns.append({"role": "user", "content": looked_up + question.text})
     head = SEPARATOR.join(part for part in [sections.block, *own] if part)
     if not head:
         return turns

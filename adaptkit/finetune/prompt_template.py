@@ -29,6 +29,7 @@ SHORTEST_TEXT = 8
 """Tokens of an example below which it is better left out."""
 LONGEST_CONTEXT = 2048
 SEPARATOR = "\n\n"
+PASSAGES_HEAD = "Passages that may help:"
 FRAME_TOKENS = 2
 """[CLS] and [SEP] of a masked LM."""
 
@@ -40,11 +41,19 @@ class Question:
     Attributes:
         text: all of it; the part that is cut where it is too long.
         before: earlier turns of a conversation, (role, text) each; not part of `text`.
+        passages: what was looked up for it; stands before it, and is never cut here.
         whole: the text with the earlier turns, one a line.
     """
 
     text: str
     before: tuple[tuple[str, str], ...] = ()
+    passages: tuple[str, ...] = ()
+
+    @property
+    def looked_up(self) -> str:
+        """The passages as they stand in a prompt, numbered; empty without any."""
+        numbered = [f"[{number}] {text}" for number, text in enumerate(self.passages, 1)]
+        return "\n".join([PASSAGES_HEAD, *numbered]) if numbered else ""
 
     @property
     def whole(self) -> str:
@@ -93,7 +102,8 @@ class PlainWriter:
 
     def text(self, sections: Sections) -> str:
         examples = [f"{self._around(asked)} {answer}" for asked, answer in sections.examples]
-        parts = [sections.block, *examples, self._around(sections.question.whole)]
+        question = sections.question
+        parts = [sections.block, *examples, question.looked_up, self._around(question.whole)]
         return SEPARATOR.join(part for part in parts if part)
 
     def ids(self, sections: Sections) -> list[int]:
@@ -134,11 +144,23 @@ class Prompt:
 
     def ids(self, question: Question) -> list[int]:
         """The prompt with a question in it, its text cut so that all fits."""
+        return self._fitted(question)[1]
+
+    def fitted(self, question: Question) -> Question:
+        """A question as a prompt without passages cuts it; earlier turns that do not fit are part of its
+        text."""
+        return self._fitted(replace(question, passages=()))[0]
+
+    def fits(self, question: Question) -> bool:
+        """Whether nothing of a question and its passages would have to be cut."""
+        return len(self.writer.ids(Sections(self.block, self.examples, question))) <= self.limit
+
+    def _fitted(self, question: Question) -> tuple[Question, list[int]]:
         if question.before:
             ids = self._conversation(question)
             if ids is not None:
-                return ids
-            question = Question(question.whole)
+                return question, ids
+            question = replace(question, text=question.whole, before=())
         room = self.room
         sections = Sections(self.block, self.examples, self._cut(question, room))
         ids = self.writer.ids(sections)
@@ -146,7 +168,7 @@ class Prompt:
             room -= max(1, len(ids) - self.limit)
             sections = replace(sections, question=self._cut(question, room))
             ids = self.writer.ids(sections)
-        return ids
+        return sections.question, ids
 
     def _conversation(self, question: Question) -> list[int] | None:
         """The prompt with earlier turns as they are; None where they do not fit, or are refused."""
@@ -173,6 +195,7 @@ def fit(
     context: int,
     answer_tokens: int,
     max_length: int = 0,
+    passages: int = 0,
 ) -> Prompt:
     """The fullest prompt that leaves room for a text.
 
@@ -182,13 +205,14 @@ def fit(
         blocks: the instruction, the fullest first.
         context: tokens the model reads, its answer's included.
         max_length: tokens of each text at most; 0 is no limit.
+        passages: texts that stand beside the question; each is left as much room as an example.
     """
     limit = context - answer_tokens - FRAME_TOKENS
     for block in [*dict.fromkeys(blocks), ""]:
         for count in range(len(examples), -1, -1):
             bare = tuple(("", answer) for _, answer in examples[:count])
             fixed = len(writer.ids(Sections(block, bare, Question(""))))
-            share = (limit - fixed) // (count + 1)
+            share = (limit - fixed) // (count + 1 + passages)
             if share >= SHORTEST_TEXT:
                 share = min(share, max_length or share)
                 shots = tuple((cut(tokenizer, text, share), answer) for text, answer in examples[:count])

@@ -14,7 +14,6 @@ is chosen on the dev split among exactly `trials`.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -28,7 +27,8 @@ from adaptkit.finetune.choice_likelihood import score_choices, softmax
 from adaptkit.finetune.frozen_answers import ForwardMeter, FrozenAnswers
 from adaptkit.finetune.prompt_chat import ChatWriter
 from adaptkit.finetune.prompt_examples import drawn_examples
-from adaptkit.finetune.prompt_formats import MASKED_EXAMPLES, Choices, Format, formats, num_examples
+from adaptkit.finetune.prompt_formats import MASKED_EXAMPLES, Choices, Format, num_examples
+from adaptkit.finetune.prompt_passages import Finder, Setting, asked_with_passages, settings
 from adaptkit.finetune.prompt_template import (
     PlainWriter,
     Prompt,
@@ -64,6 +64,7 @@ def prompt_rows(
     seed: int = 0,
     metric: str = "accuracy",
     max_length: int = 0,
+    finder: Finder | None = None,
 ) -> FrozenAnswers:
     """Choose a prompt format on dev, label the test split with it.
 
@@ -76,6 +77,7 @@ def prompt_rows(
         seed: of the examples.
         metric: accuracy or macro_f1, what the choice is made by.
         max_length: tokens of each text at most; 0 is what the model reads.
+        finder: looks up passages for each text; None asks without any.
     """
     for split in (dev, test):
         check_labels(split, label_names)
@@ -86,25 +88,28 @@ def prompt_rows(
         if not models.unwrap(model).can_generate():
             count = min(count, MASKED_EXAMPLES)
         prompter = _Prompter(model, tokenizer, label_names, words, max_length, meter)
+        prompter.finder = finder
         prompter.shares = label_shares(train, label_names)
         prompter.examples = drawn_examples(train, (dev, test), count, seed)
         if not train.rows:
             raise DataError("no rows to draw examples from", fix="give a training split")
         tried = [
-            (fmt, label_scores(label_rows(dev, label_names, prompter.probabilities(dev, fmt))))
-            for fmt in formats(trials, prompter.choices(len(prompter.examples)))
+            (setting, label_scores(label_rows(dev, label_names, prompter.probabilities(dev, setting))))
+            for setting in settings(trials, prompter.choices(len(prompter.examples)), finder)
         ]
         best, scores = max(tried, key=lambda pair: pair[1][metric])
         rows = label_rows(test, label_names, prompter.probabilities(test, best))
-    trial_rows = [{**asdict(fmt), **result} for fmt, result in tried]
-    chosen = {**asdict(best), "prompt": prompter.prompt(best).shown()}
+        meter.flops += finder.flops if finder is not None else 0.0
+    trial_rows = [{**setting.fields, **result} for setting, result in tried]
+    chosen = {**best.fields, "prompt": prompter.prompt(best).shown()}
     return FrozenAnswers(rows, scores, chosen, trial_rows, meter.cost(model))
 
 
 class _Prompter:
-    """Scores the labels of texts under a format, always with the same examples."""
+    """Scores the labels of texts under a setting, always with the same examples."""
 
     examples: Sequence[Row] = ()
+    finder: Finder | None = None
     shares: np.ndarray
     """Of the labels in the training rows."""
 
@@ -119,7 +124,7 @@ class _Prompter:
     ):
         self.model, self.tokenizer, self.label_names, self.meter = model, tokenizer, list(label_names), meter
         self.words, self.max_length = words, max_length
-        self._leaning: dict[Format, np.ndarray] = {}
+        self._leaning: dict[Setting, np.ndarray] = {}
         self.causal = models.unwrap(model).can_generate()
 
     def choices(self, num_shots: int) -> Choices:
@@ -131,8 +136,9 @@ class _Prompter:
             cased=written_labels(self.label_names, lower=True) != written_labels(self.label_names),
         )
 
-    def prompt(self, fmt: Format) -> Prompt:
-        """The prompts of a format."""
+    def prompt(self, setting: Setting) -> Prompt:
+        """The prompts of a setting."""
+        fmt = setting.fmt
         writer = writer_of(self.tokenizer, fmt)
         written = dict(zip(self.label_names, written_labels(self.label_names, fmt.lower), strict=True))
         return fit(
@@ -143,17 +149,19 @@ class _Prompter:
             context=context_length(self.model),
             answer_tokens=max(map(len, self._answers(writer, fmt))),
             max_length=self.max_length,
+            passages=setting.num_passages,
         )
 
-    def probabilities(self, dataset: Dataset, fmt: Format) -> np.ndarray:
-        """Calibrated probabilities [num_rows, num_labels].
+    def probabilities(self, dataset: Dataset, setting: Setting) -> np.ndarray:
+        """Calibrated probabilities [num_rows, num_labels]; for texts that say nothing nothing is looked up.
 
-        What the first rows that a format is tried on are answered on average is its leaning.
+        What the first rows that a setting is tried on are answered on average is its leaning.
         """
-        prompt = self.prompt(fmt)
+        prompt, fmt = self.prompt(setting), setting.fmt
         choices = self._answers(prompt.writer, fmt)
-        texts = [*CONTENT_FREE, *(row.text for row in dataset.rows)]
-        rows = [prompt.ids(Question(text)) for text in texts]
+        questions = [Question(row.text) for row in dataset.rows]
+        asked = asked_with_passages(prompt, questions, dataset.rows, self.finder, setting)
+        rows = [prompt.ids(question) for question in [*map(Question, CONTENT_FREE), *asked]]
         if not self.causal and self.tokenizer.mask_token:
             rows[len(CONTENT_FREE) - 1] = self._with_mask(prompt)
         prefix = shared_prefix(rows)
@@ -165,7 +173,7 @@ class _Prompter:
         if fmt.calibration == "empty":
             return calibrate(scores, len(CONTENT_FREE))
         chances = softmax(scores[len(CONTENT_FREE) :])
-        leaning = self._leaning.setdefault(fmt, chances.mean(axis=0))
+        leaning = self._leaning.setdefault(setting, chances.mean(axis=0))
         return softmax(np.log(chances + 1e-30) - np.log(leaning + 1e-30) + np.log(self.shares))
 
     def _answers(self, writer: Writer, fmt: Format) -> list[list[int]]:

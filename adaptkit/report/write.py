@@ -17,6 +17,7 @@ from adaptkit.report import data_tables, figures, prose, tables
 from adaptkit.report.caveats import limits
 from adaptkit.report.ledger import left_out_sentences, spend_rows, time_sentence
 from adaptkit.report.manners import HABITS, manners
+from adaptkit.report.passages import looked_up
 from adaptkit.report.vocabulary_gain import vocabulary_saving, vocabulary_sentence
 from adaptkit.run import Run, write_sealed, write_text
 from adaptkit.study import forecast
@@ -114,6 +115,7 @@ def report_context(results: Results, verdict: Verdict) -> dict[str, Any]:
         "scaling": scaling,
         "scaling_figure": figures.scaling_figure(results, scaling),
         "class_figures": figures.class_figures(results),
+        "looked_up": looked_up(results),
         "curves": figures.curves_figure(results),
         "forgetting": figures.forgetting_figure(results),
         "manners": manners(results),
@@ -123,10 +125,7 @@ def report_context(results: Results, verdict: Verdict) -> dict[str, Any]:
         "spends": spend_rows(results),
         "left_out": left_out_sentences(results),
         "time_sentence": time_sentence(results),
-        "corpora": _corpora(record),
-        "cuts": data_tables.cut_rows(record.data),
-        "test_sets": data_tables.judged_rows(record.data),
-        "shifts": data_tables.shift_sentences(record.data),
+        **_data_context(record),
         "vocabulary_saving": vocabulary_saving(record),
         "vocabulary_sentence": vocabulary_sentence(results),
         "tuning": _trials(record),
@@ -134,6 +133,16 @@ def report_context(results: Results, verdict: Verdict) -> dict[str, Any]:
         "date": (manifest.get("finished") or manifest.get("created") or "")[:10],
         "dash": "\u2013",
         "study_folder": results.path.name,
+    }
+
+
+def _data_context(record: StudyRecord) -> dict[str, Any]:
+    """What the section on data reads."""
+    return {
+        "corpora": _corpora(record),
+        "cuts": data_tables.cut_rows(record.data),
+        "test_sets": data_tables.judged_rows(record.data),
+        "shifts": data_tables.shift_sentences(record.data),
     }
 
 

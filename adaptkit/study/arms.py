@@ -87,6 +87,7 @@ class Adaptation(StrEnum):
     """How an arm learns a task."""
 
     PROMPT = "prompt"
+    RAG = "rag"
     PROBE = "probe"
     LORA = "lora"
     QLORA = "qlora"
@@ -121,6 +122,7 @@ ORIGIN_WORDS = {
 }
 ADAPTATION_WORDS = {
     Adaptation.PROMPT: "prompted, nothing trained on the task",
+    Adaptation.RAG: "prompted with passages that are looked up for each item, nothing trained on the task",
     Adaptation.PROBE: "frozen features: under a linear head, or as vectors to search by",
     Adaptation.LORA: "low-rank adapters",
     Adaptation.QLORA: "low-rank adapters on a 4-bit base",

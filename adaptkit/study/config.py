@@ -14,6 +14,7 @@ from adaptkit.pretrain.config import TokenizerConfig
 from adaptkit.study.api import ApiConfig
 from adaptkit.study.arms import Adaptation, Arm, Origin, with_text_arms
 from adaptkit.study.budget import BudgetConfig
+from adaptkit.study.rag import RagConfig
 from adaptkit.study.task import CorpusConfig, TaskConfig
 from adaptkit.trainer.config import TrainerConfig
 
@@ -76,6 +77,8 @@ class StudyConfig(Config):
     """General text: for the base made on the spot, replay, the placebo arm, and to measure forgetting."""
     tasks: list[TaskConfig] = []
     """Labelled tasks; bits per byte on the domain text is always measured."""
+    rag: RagConfig | None = None
+    """What arms that look things up search, beside the domain's own text."""
     arms: list[str] = []
     """Arms: an origin (`continued`) is scored on held-out text, `origin+adaptation` (`continued+full`) on
     the tasks. Left out, it is every arm that the data and the budget allow, controls among them."""
@@ -132,6 +135,8 @@ class StudyConfig(Config):
                 raise ValueError(
                     "the base as it is cannot be left out: every other arm is measured against it"
                 )
+        if self.rag and jobs and not any(Arm.parse(name).adaptation is Adaptation.RAG for name in jobs):
+            raise ValueError("`rag` is set, and no arm looks anything up: name generic+rag, or leave it out")
         asked = [arm.name for arm in self.job_arms if arm.origin is Origin.API]
         if asked and self.api is None:
             raise ValueError(f"arm '{asked[0]}' needs `api`: url, model, price and ceiling")

@@ -7,6 +7,7 @@ from adaptkit.data.files import find_files
 from adaptkit.data.readers import DataConfig
 from adaptkit.run import digest, file_digest, model_digest
 from adaptkit.study.config import StudyConfig
+from adaptkit.study.rag import COLLECTION
 from adaptkit.study.task import CorpusConfig
 
 
@@ -22,6 +23,8 @@ def data_configs(config: StudyConfig) -> dict[str, DataConfig]:
         named[f"{name}.train"] = corpus.train
         if corpus.test is not None:
             named[f"{name}.test"] = corpus.test
+    if config.rag is not None and config.rag.collection is not None:
+        named[COLLECTION] = config.rag.collection
     return named
 
 

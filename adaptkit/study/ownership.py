@@ -182,7 +182,7 @@ def _params(results: Results, task: str, arm: ArmRecord) -> int:
     if arm.origin == BASELINE:
         return 0
     cells = results.of(task, arm.name)
-    if arm.origin == "generic" and arm.adaptation in (None, "prompt", "probe"):
+    if arm.origin == "generic" and arm.adaptation in (None, "prompt", "rag", "probe"):
         return results.record.base.params
     return max((_params_of(cell) for cell in cells), default=0)
 

@@ -31,6 +31,7 @@ from adaptkit.model_uses import Use
 from adaptkit.notices import tell
 from adaptkit.run import Run
 from adaptkit.study.arms import Adaptation, Arm
+from adaptkit.study.rag import Library
 from adaptkit.study.task_answers import Answers, Baseline
 from adaptkit.study.task_size import TaskSize
 from adaptkit.study.tuning import LearningRates, for_length
@@ -120,10 +121,8 @@ class TaskConfig(CorpusConfig):
         metrics = self.task_kind.metrics
         if self.metric and self.metric not in metrics:
             raise ValueError(f"metric must be one of {', '.join(metrics)} for kind '{self.kind}'")
-        if not self.name.replace("_", "a").replace("-", "a").isalnum() or self.name in (
-            "language",
-            "general",
-        ):
+        letters = self.name.replace("_", "a").replace("-", "a")
+        if not letters.isalnum() or self.name in ("language", "general"):
             raise ValueError("a task's name is letters, digits, - and _, and not 'language' or 'general'")
         unread = [name for name in PROMPT_FIELDS if getattr(self, name) and name not in self.task_kind.asks]
         if unread:
@@ -142,11 +141,7 @@ class TaskConfig(CorpusConfig):
 
 @dataclass(frozen=True)
 class TaskFiles:
-    """Where the prepared rows of a task lie.
-
-    Attributes:
-        folder: for kinds that keep more than rows.
-    """
+    """Where the prepared rows of a task lie; the folder is for kinds that keep more than rows."""
 
     folder: Path
     train: Path
@@ -189,6 +184,7 @@ class Assignment:
         tried_steps: steps of the trial whose rate it is; 0 where it needs no correction.
         tuning: a trial is judged on dev rows at its end and not tested.
         open: opens the run of a recipe's settings, by name.
+        library: what passages are looked up in.
         api: the model of an arm that has no folder, but is asked over an API.
     """
 
@@ -205,6 +201,7 @@ class Assignment:
     tried_steps: int
     tuning: bool
     open: Callable[[str, Config], Run]
+    library: Library | None = None
     api: PaidClient | None = None
 
     @property
@@ -228,7 +225,7 @@ class TaskKind(ABC):
     """What reports show it as: classify, multi_label, spans, regression, generate or retrieve."""
     metrics: ClassVar[tuple[str, ...]]
     """What it is scored by; the first decides unless the config names another."""
-    cannot: ClassVar[frozenset[Adaptation]] = frozenset()
+    cannot: ClassVar[frozenset[Adaptation]] = frozenset({Adaptation.RAG})
     """Adaptations that give no answer to it."""
     asks: ClassVar[frozenset[str]] = frozenset()
     """Which of `PROMPT_FIELDS` its prompts are made of; none for a kind that is not prompted."""

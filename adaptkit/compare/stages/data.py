@@ -7,15 +7,20 @@ for in exactly that; what was done is counted in the study's record.
 from __future__ import annotations
 
 import dataclasses
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from adaptkit.compare.stage import Stage
 from adaptkit.compare.workspace import PreparedFiles, Workspace, rows_of
 from adaptkit.data.cutting import Removal, cut_overlap, drop_overlap
+from adaptkit.data.dedup import deduplicate
 from adaptkit.data.drawing import draw_passages
-from adaptkit.data.readers import Dataset, Row, take
+from adaptkit.data.readers import DataConfig, Dataset, Row, take
+from adaptkit.data.readers import read as read_data
 from adaptkit.data.splitting import hold_out
+from adaptkit.errors import DataError
+from adaptkit.notices import tell
 from adaptkit.run import Run, write_jsonl
 from adaptkit.run_lock import hold
 from adaptkit.run_record import RecipeKind, RunRecord, SplitRecord, read_record, validated
@@ -23,6 +28,7 @@ from adaptkit.study.config import StudyConfig
 from adaptkit.study.data_counts import cut_record, shift_record, test_set_record
 from adaptkit.study.data_record import CorpusRecord, CutRecord, DataRecord, ShiftRecord, TestSetRecord
 from adaptkit.study.inputs import corpora, data_configs, prepared_digests
+from adaptkit.study.rag import COLLECTION
 from adaptkit.study.stage_record import PreparedResult
 from adaptkit.study.task import CorpusConfig, CorpusRows, read_corpus
 
@@ -89,14 +95,41 @@ def write_data(config: StudyConfig, files: PreparedFiles) -> tuple[DataRecord, d
             clusters = task.task_kind.clusters(files.task(name), clean)
             labels[name] = clean.train.labels
         test_sets[TEXTS.get(name, name)] = test_set_record(rows, clusters)
+    duplicates = {name: rows.duplicates for name, rows in read.items() if rows.duplicates}
+    if config.rag is not None and config.rag.collection is not None:
+        collection = _write_collection(files, config.rag.collection, read)
+        cuts += collection.cuts
+        duplicates |= {COLLECTION: collection.duplicates} if collection.duplicates else {}
     data = DataRecord(
-        corpora=records,
-        duplicates={name: rows.duplicates for name, rows in read.items() if rows.duplicates},
-        cuts=tuple(cuts),
-        test_sets=test_sets,
-        shifts=shifts,
+        corpora=records, duplicates=duplicates, cuts=tuple(cuts), test_sets=test_sets, shifts=shifts
     )
     return data, labels
+
+
+@dataclass(frozen=True)
+class _Collection:
+    """What was taken out of a collection of the user's own."""
+
+    duplicates: dict[str, int]
+    cuts: list[CutRecord]
+
+
+def _write_collection(files: PreparedFiles, named: DataConfig, read: dict[str, CorpusRows]) -> _Collection:
+    """Write what passages are looked up in, without repeats and without what stands in any test.
+
+    Raises: DataError where nothing is left.
+    """
+    whole, repeated = deduplicate(read_data(named, "text"))
+    items = {test: [*of.test.rows, *of.documents] for test, of in read.items()}
+    clean, removals = cut_overlap(whole, items)
+    if not clean.rows:
+        fix = "give text to look things up in that is not the test itself"
+        raise DataError("holds nothing that is not in a test", where=COLLECTION, fix=fix)
+    cuts = [cut_record(COLLECTION, whole, test, read[test], removals[test]) for test in removals]
+    lost = sum(cut.bytes_cut for cut in cuts)
+    tell(f"{COLLECTION}: {lost:,} of {whole.num_bytes:,} bytes stand in tests and were cut out")
+    write_jsonl(files.train(COLLECTION), map(_line, clean.rows))
+    return _Collection(repeated.counts, cuts)
 
 
 def _decontaminated(

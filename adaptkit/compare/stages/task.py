@@ -54,6 +54,7 @@ def task(workspace: Workspace, stage: Stage, threads: int) -> TaskResult:
         tried_steps=tried_steps,
         tuning=key.trial is not None,
         open=workspace.open,
+        library=workspace.library if key.arm.adaptation is Adaptation.RAG else None,
     )
     if key.arm.origin is Origin.API:
         with _paid(workspace) as model:
@@ -159,13 +160,19 @@ def _frozen(workspace: Workspace, work: Assignment, origin_run: str | None) -> T
         "trials": work.trials,
         "max_length": work.task.max_length,
     }
-    if work.arm.adaptation is Adaptation.PROMPT:
+    if work.arm.adaptation in (Adaptation.PROMPT, Adaptation.RAG):
         fields |= {name: getattr(work.task, name) for name in PROMPT_FIELDS}
+    searched: dict[str, str] = {}
+    if work.arm.adaptation is Adaptation.RAG:
+        assert work.library is not None
+        fields["collection"] = work.library.collection.name
+        if work.library.encoder is not None:
+            searched["encoder"] = workspace.content(work.library.encoder)
     if work.api is None:
         name, model = f"{work.task.name}-{work.arm.adaptation}", workspace.content(work.origin)
     else:
         name, model = f"{work.task.name}-{work.arm.name}", f"{work.api.model} at {work.api.client.base_url}"
-    run = workspace.open_fields(name, fields, model=model)
+    run = workspace.open_fields(name, fields, model=model, **searched)
     if not run.finished:
         answers = work.task.task_kind.frozen(work)
         write_sealed(run.cost_path, answers.cost)

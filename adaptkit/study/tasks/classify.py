@@ -10,7 +10,7 @@ from adaptkit.finetune.config import Kind
 from adaptkit.study.arms import Adaptation
 from adaptkit.study.task import Assignment, TaskConfig, TaskFiles
 from adaptkit.study.task_answers import Answers, Baseline, Rows
-from adaptkit.study.tasks.rows import RowKind, answers_of, asking_of, task_words
+from adaptkit.study.tasks.rows import RowKind, answers_of, asking_of, finder_of, task_words
 from adaptkit.study.tasks.word_counts import word_counts
 
 if TYPE_CHECKING:
@@ -31,6 +31,7 @@ class Classify(RowKind):
     head: ClassVar[ModelForm | None] = "classifier"
     metrics = ("accuracy", "macro_f1")
     asks = frozenset({"instruction", "labels", "examples"})
+    cannot = frozenset()
 
     def frozen(self, work: Assignment) -> Answers:
         from adaptkit import models
@@ -39,7 +40,7 @@ class Classify(RowKind):
             return self.asked(work)
 
         model = models.load(work.origin, models.model_kind(work.origin))
-        answer = _prompted if work.arm.adaptation is Adaptation.PROMPT else _probed
+        answer = _probed if work.arm.adaptation is Adaptation.PROBE else _prompted
         outcome = answer(work, model, models.load_tokenizer(work.origin), self.parts(work.files))
         return answers_of(outcome)
 
@@ -77,6 +78,7 @@ def _prompted(work: Assignment, model: Any, tokenizer: Any, parts: dict[str, Dat
         metric=work.task.score,
         seed=work.seed,
         max_length=work.task.max_length,
+        finder=finder_of(work),
     )
 
 

@@ -7,7 +7,7 @@ from adaptkit.model_uses import Use
 from adaptkit.study.arms import Adaptation
 from adaptkit.study.task import Assignment, TaskConfig, TaskFiles
 from adaptkit.study.task_answers import Answers, Baseline
-from adaptkit.study.tasks.rows import RowKind, answers_of, asking_of, task_words
+from adaptkit.study.tasks.rows import RowKind, answers_of, asking_of, finder_of, task_words
 
 
 class Generate(RowKind):
@@ -44,6 +44,7 @@ class Generate(RowKind):
             examples=work.task.examples,
             trials=work.trials,
             seed=work.seed,
+            finder=finder_of(work),
         )
         return answers_of(outcome)
 

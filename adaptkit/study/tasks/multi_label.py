@@ -26,7 +26,7 @@ class MultiLabel(RowKind):
     trained_use = Use.CLASSIFY
     head = "classifier"
     metrics = ("micro_f1", "macro_label_f1")
-    cannot = frozenset({Adaptation.PROMPT})  # a prompt is asked for one label
+    cannot = frozenset({Adaptation.PROMPT, Adaptation.RAG})  # a prompt is asked for one label
 
     def frozen(self, work: Assignment) -> Answers:
         from adaptkit.finetune.label_sets import probe_label_sets

@@ -26,7 +26,7 @@ class Regression(RowKind):
     trained_use = Use.CLASSIFY
     head = "classifier"
     metrics = ("spearman", "mae")
-    cannot = frozenset({Adaptation.PROMPT})  # a prompt gives no number on a scale
+    cannot = frozenset({Adaptation.PROMPT, Adaptation.RAG})  # a prompt gives no number on a scale
 
     def frozen(self, work: Assignment) -> Answers:
         from adaptkit.finetune.predicted_scores import probe_scores

@@ -7,13 +7,10 @@ import time
 from collections.abc import Iterable
 from pathlib import Path
 
-import numpy as np
-
 from adaptkit.data.beir import RetrievalSet, read_set, retrieval_folder, scored_split, splits
 from adaptkit.data.dedup import deduplicate
 from adaptkit.data.drawing import draw, draw_hash
 from adaptkit.data.readers import DataConfig, Dataset, Row
-from adaptkit.data.words import index_terms
 from adaptkit.embed.examples import MOST_BESIDE, examples_of_set, hold_out
 from adaptkit.embed.retrieval_metrics import ranked, retrieval_row
 from adaptkit.errors import DataError
@@ -87,24 +84,16 @@ def _check_ids(learnt: RetrievalSet, tested: RetrievalSet) -> None:
 
 
 def bm25_rows(folder: Path) -> tuple[Rows, float]:
-    """Item rows of BM25 (Robertson and Zaragoza 2009) on the test split, and the seconds that answering took:
-    k1 1.5, b 0.75, English stop words, no stemming; words in any script (`adaptkit.data.words`)."""
-    import bm25s
-    from bm25s.stopwords import STOPWORDS_EN
-
-    def terms(text: str) -> list[str]:
-        return [word for word in index_terms(text) if word not in STOPWORDS_EN]
+    """Item rows of BM25 on the test split, and the seconds that answering took."""
+    from adaptkit.data.bm25 import Bm25, content_terms
 
     tested = read_set(folder, "test")
-    index = bm25s.BM25()
-    index.index([terms(text) for text in tested.documents.values()], show_progress=False)
-    questions = [terms(text) for text in tested.queries.values()]
+    index = Bm25(list(tested.documents.values()))
+    questions = [content_terms(text) for text in tested.queries.values()]
     names, begun = list(tested.documents), time.perf_counter()
     rows = []
     for query, tokens in zip(tested.queries, questions, strict=True):
-        # a question of stop words alone has no terms to look for
-        relevance = index.get_scores(tokens) if tokens else np.zeros(len(names))
-        rows.append(retrieval_row(query, ranked(relevance, names), tested.grades[query]))
+        rows.append(retrieval_row(query, ranked(index.scores(tokens), names), tested.grades[query]))
     return rows, time.perf_counter() - begun
 
 

@@ -40,7 +40,7 @@ class Retrieve(TaskKind):
     name = "retrieve"
     family = "retrieve"
     metrics = ("ndcg_at_10", "mrr_at_10", "map", "recall_at_10", "recall_at_100")
-    cannot = frozenset({Adaptation.PROMPT, Adaptation.QLORA})  # a prompt gives no vectors
+    cannot = frozenset({Adaptation.PROMPT, Adaptation.RAG, Adaptation.QLORA})  # a prompt gives no vectors
     rates = LearningRates(full=0.1, adapters=0.5)
     batch_rows = 16
 

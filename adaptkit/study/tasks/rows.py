@@ -38,6 +38,7 @@ if TYPE_CHECKING:
     from adaptkit import models
     from adaptkit.finetune.asked_answers import Asking
     from adaptkit.finetune.frozen_answers import FrozenAnswers
+    from adaptkit.finetune.prompt_passages import Finder
 
 MAX_DEV_SHARE = 0.2
 NUM_EVALUATIONS = 8
@@ -47,6 +48,16 @@ NUM_EVALUATIONS = 8
 def task_words(task: TaskConfig) -> TaskWords:
     """What a task says to a model that is asked for it."""
     return TaskWords(task.instruction, task.labels)
+
+
+def finder_of(work: Assignment) -> Finder | None:
+    """What looks up passages for an arm; None for one that does not."""
+    if work.arm.adaptation is not Adaptation.RAG:
+        return None
+    from adaptkit.study.tasks.passages import PassageFinder
+
+    assert work.library is not None
+    return PassageFinder(work.library)
 
 
 def asking_of(work: Assignment) -> Asking:
@@ -100,6 +111,8 @@ class RowKind(TaskKind):
     def use(self, adaptation: Adaptation) -> Use:
         if adaptation is Adaptation.PROBE:
             return Use.PROBE
+        if adaptation is Adaptation.RAG:
+            return Use.WRITE  # masked models read too little beside a text
         if adaptation is Adaptation.PROMPT:
             return self.prompted_use
         return self.trained_use or Use(self.finetune_kind)

@@ -32,7 +32,7 @@ class Spans(RowKind):
     trained_use = Use.TAG
     head = "tagger"
     metrics = ("entity_f1", "macro_entity_f1")
-    cannot = frozenset({Adaptation.PROMPT})  # a prompt tags no words
+    cannot = frozenset({Adaptation.PROMPT, Adaptation.RAG})  # a prompt tags no words
 
     def frozen(self, work: Assignment) -> Answers:
         from adaptkit.finetune.word_tags import probe_spans
