@@ -13,9 +13,11 @@ from pathlib import Path
 
 import httpx
 import pytest
+import torch
 from demo_study import IDENTITIES, MODELS
 from fake_openai import KEY, FakeServer
 from fake_study import write_study
+from safetensors.torch import save_file
 
 from adaptkit.demo import launch
 from adaptkit.errors import ConfigError, ModelError
@@ -49,7 +51,7 @@ def test_the_card_is_the_exports_without_its_front_matter(study: Path, tmp_path:
     assert _card(study).startswith("There is no card: ")
     model = tmp_path / "tiny"
     write_json(model / "config.json", {"architectures": ["LlamaForCausalLM"]})
-    (model / "model.safetensors").touch()
+    save_file({"weight": torch.ones(1)}, model / "model.safetensors")
     assert _card(model) == "tiny: the model folder tiny."
     (model / "README.md").write_text("---\nlicense: mit\n---\n\n# Tiny\n")
     assert _card(model).strip() == "# Tiny"

@@ -89,7 +89,8 @@ def test_the_record_says_what_the_run_is_and_what_an_export_is_measured_on(world
     result, run = done(config, tmp_path)
     record = record_of(run)
     assert (record.recipe, record.model_kind, record.task) == ("distill", "classifier", "")
-    assert (record.base, record.teacher, record.adapter_base) == (str(bert), str(bert), str(run.base))
+    names = (record.base, record.teacher, record.adapter_base)
+    assert names == (str(bert), str(bert), f"{run.path.name}/base")
     assert record.adapter == config.adapter and record.seq_len == tiny_teachers.SEQ_LEN
     assert list(record.splits) == ["train", "dev", "test"] and record.splits["test"].documents == 160
     scores = record.suites[record.suite]

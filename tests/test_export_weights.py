@@ -47,7 +47,10 @@ def test_a_qlora_export_is_the_model_over_its_four_bit_base(
     assert (trained - merged).abs().max() < 1e-4 < (trained - other).abs().max()
 
 
-def test_a_base_that_is_gone_is_said_and_a_wrong_adapter_is_refused(mood: Run, tmp_path: Path) -> None:
+def test_a_base_that_is_gone_is_said_and_a_wrong_adapter_is_refused(
+    notes: Run, mood: Run, tmp_path: Path
+) -> None:
+    shutil.copytree(notes.path, tmp_path / "runs" / notes.path.name)  # the base of `mood`
     moved = shutil.copytree(mood.path, tmp_path / "runs" / mood.path.name)
     shutil.rmtree(moved / "export", ignore_errors=True)
     source = resolve(moved)

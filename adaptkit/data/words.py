@@ -122,7 +122,10 @@ def first_words(text: str, most: int) -> str:
     for match in re.finditer(r"\S+", text):
         part = match.group()
         if size + _size(part) > most:
-            return text[: match.start() + _places(part, most - size)].strip()
+            place = _places(part, most - size)
+            if size + _size(part[:place]) > most:  # cut off from its letters, a sign is a run of its own
+                place = 0
+            return text[: match.start() + place].strip()
         size += _size(part)
     return text
 
