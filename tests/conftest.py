@@ -63,6 +63,16 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
         terminalreporter.write_line("\n".join(lines))
 
 
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Keep in one process what shares a costly fixture: a file, and all files with the real server."""
+    if config.pluginmanager.hasplugin("xdist"):
+        with_server = {item.path for item in items if "served" in getattr(item, "fixturenames", ())}
+        for item in items:
+            group = "server" if item.path in with_server else item.path.stem
+            item.add_marker(pytest.mark.xdist_group(group))
+
+
 @pytest.fixture(scope="session")
 def tiny_text() -> list[str]:
     """200 short, distinct documents of plain English, the same in every run."""

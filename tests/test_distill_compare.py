@@ -64,7 +64,7 @@ def test_a_study_distils_its_best_model_within_the_budget(texts, tmp_path):
     student = Run(tmp_path / found.run)
     teachers = (workspace.base, workspace.language(Origin.SCRATCH, 0))
     best = min(teachers, key=lambda teacher: teacher.dev).model
-    assert f"teacher: {best}" in (student.path / "config.yaml").read_text()
+    assert f"teacher: {student.path.parent / best}" in (student.path / "config.yaml").read_text()
     shape = models.load(found.model, "causal").config
     assert shape.num_hidden_layers == max(1, models.load(best, "causal").config.num_hidden_layers // 2)
     cost = read_json(student.cost_path)

@@ -316,7 +316,11 @@ def test_an_encoders_student_finds_its_teachers_vectors(world, tmp_path):
     models.save(models.build(shape, "encoder", seed=0), tokenizer, tmp_path / "encoder")
     with pytest.raises(ModelError, match="does not say how its hidden states become a vector"):
         done(tiny_teachers.config(world, tmp_path / "encoder", losses={"cosine": 1.0}), tmp_path)
-    modules = [{"idx": index, "path": path} for index, path in enumerate(("", "1_Pooling", "2_Normalize"))]
+    kinds = {"": "Transformer", "1_Pooling": "Pooling", "2_Normalize": "Normalize"}
+    modules = [
+        {"idx": index, "path": path, "type": f"sentence_transformers.models.{kind}"}
+        for index, (path, kind) in enumerate(kinds.items())
+    ]
     write_json(tmp_path / "encoder/modules.json", modules)
     write_json(
         tmp_path / "encoder/1_Pooling/config.json",

@@ -42,7 +42,8 @@ try:
     read(DataConfig(files=sys.argv[1:]))
 except DataError as error:
     print(error.what)
-print("peak", resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024)
+peak = next(line for line in open("/proc/self/status") if line.startswith("VmHWM"))  # rusage counts the parent's
+print("peak", int(peak.split()[1]) * 1024)
 """
 
 

@@ -61,9 +61,8 @@ def prepared_order(folder: Path, config: StudyConfig, origin: Origin, flops: flo
         config=config,
         files=PreparedFiles(folder),
         budget=Budget(1e11, 1e11, 1, 0.1, 2),
-        tokenizer=SimpleNamespace(
-            path=str(folder / "tokenizer"), tokenizer=SimpleNamespace(bytes_per_token=3.0, vocab_size=512)
-        ),
+        tokenizer=SimpleNamespace(tokenizer=SimpleNamespace(bytes_per_token=3.0, vocab_size=512)),
+        tokenizer_folder=folder / "tokenizer",
         prepared=SimpleNamespace(data=SimpleNamespace(corpora={"domain": corpus})),
     )
     return JobOrder(workspace, origin, 1.0, flops, 0, 1, learning_rate=1e-3)  # type: ignore[arg-type]

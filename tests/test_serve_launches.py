@@ -7,6 +7,8 @@ import json
 from pathlib import Path
 
 import pytest
+import torch
+from safetensors.torch import save_file
 
 pytest.importorskip("prometheus_client", reason="the serve extra is not installed")
 
@@ -93,7 +95,7 @@ def test_a_plan_lets_adapters_ride_and_serves_the_others_merged(
 
 def test_an_export_that_is_not_there_is_said_with_the_command(tmp_path: Path) -> None:
     folder = write_model(tmp_path / "m").folder
-    (folder / "model.safetensors").touch()
+    save_file({"weight": torch.ones(1)}, folder / "model.safetensors")
     with pytest.raises(ModelError, match="no int8 export") as refused:
         make_launches([ModelWord(None, folder)], SMALL, Choice(format="int8"))
     assert "adaptkit export" in refused.value.fix and "--format int8" in refused.value.fix

@@ -29,8 +29,11 @@ HEADERS = {"authorization": f"Bearer {KEY}"}
 def child_of(engine) -> psutil.Process:
     """The engine's process, which the server started."""
     name = engine.launch.name
-    children = psutil.Process().children(recursive=True)
-    return next(child for child in children if name in child.cmdline() and child.is_running())
+    for child in psutil.Process().children(recursive=True):
+        with contextlib.suppress(psutil.Error):  # one that has just ended has no command line
+            if name in child.cmdline() and child.is_running():
+                return child
+    raise AssertionError(f"{name} has no process")
 
 
 def test_clients_get_an_answer_or_a_503_whoever_dies_and_then_answers_again(tmp_path: Path) -> None:

@@ -61,8 +61,9 @@ def configs(vocab_size: int, tokens: dict[str, int]) -> dict[str, tuple[str, Any
 
 
 def check_named(parity: ParityReport, name: str) -> Check:
-    """The first figure of a gate that has these words in its name."""
-    return next(check for check in parity.checks if name in check.name)
+    """The figure of a gate that has this name, or else the first that has these words in its own."""
+    fitting = [check for check in parity.checks if name in check.name]
+    return next((check for check in fitting if check.name == name), fitting[0])
 
 
 def weights(seed: int = 0, rows: int = 64, columns: int = 256) -> torch.Tensor:

@@ -106,22 +106,11 @@ def report_context(results: Results, verdict: Verdict) -> dict[str, Any]:
         "base_cost_sentence": tables.base_cost_sentence(results, verdict.main),
         "main_table": tables.main_table(results),
         "detail_tables": tables.detail_tables(results),
-        "main_difference": figures.main_difference(verdict, results),
-        "differences": [
-            figure for task in verdict.tasks if (figure := figures.all_differences(task, results))
-        ],
-        "front_figure": figures.front_figure(results, results.primary),
-        "cost_figures": figures.cost_figures(results, scaling),
         "scaling": scaling,
-        "scaling_figure": figures.scaling_figure(results, scaling),
-        "class_figures": figures.class_figures(results),
+        **_figures_context(results, verdict, scaling),
         "looked_up": looked_up(results),
-        "curves": figures.curves_figure(results),
-        "forgetting": figures.forgetting_figure(results),
         "manners": manners(results),
         "habits": HABITS,
-        "origins": figures.origins(results),
-        "adaptations": figures.adaptations(results),
         "spends": spend_rows(results),
         "left_out": left_out_sentences(results),
         "time_sentence": time_sentence(results),
@@ -133,6 +122,24 @@ def report_context(results: Results, verdict: Verdict) -> dict[str, Any]:
         "date": (manifest.get("finished") or manifest.get("created") or "")[:10],
         "dash": "\u2013",
         "study_folder": results.path.name,
+    }
+
+
+def _figures_context(results: Results, verdict: Verdict, scaling: forecast.Scaling) -> dict[str, Any]:
+    """The figures, and what their legends say."""
+    return {
+        "main_difference": figures.main_difference(verdict, results),
+        "differences": [
+            figure for task in verdict.tasks if (figure := figures.all_differences(task, results))
+        ],
+        "front_figure": figures.front_figure(results, results.primary),
+        "cost_figures": figures.cost_figures(results, scaling),
+        "scaling_figure": figures.scaling_figure(results, scaling),
+        "class_figures": figures.class_figures(results),
+        "curves": figures.curves_figure(results),
+        "forgetting": figures.forgetting_figure(results),
+        "origins": figures.origins(results),
+        "adaptations": figures.adaptations(results),
     }
 
 

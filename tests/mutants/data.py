@@ -204,7 +204,12 @@ MUTANTS = [
         "    if False:",
         (f"{PREPARED}the_newest_tenth_is_the_test_on_request",),
     ),
-    Mutant("adaptkit/compare/stages/data.py", "[*of.test.rows, *of.documents]", "[*of.test.rows]", COPY),
+    Mutant(
+        "adaptkit/compare/stages/data.py",
+        "[*of.test.rows, *of.documents] for test, of in read.items()",
+        "[*of.test.rows] for test, of in read.items()",
+        COPY,
+    ),
     Mutant(
         "adaptkit/compare/stages/data.py",
         "    against = read if name in TEXTS else {name: rows}",

@@ -59,7 +59,7 @@ class Mixed(Scratch):
             workspace,
             order.origin.value,
             self.text,
-            workspace.tokenizer.path,
+            str(workspace.tokenizer_folder),
             order.flops,
             order.trainer,
             order.share,
