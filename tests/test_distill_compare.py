@@ -65,8 +65,10 @@ def test_a_study_distils_its_best_model_within_the_budget(texts, tmp_path):
     teachers = (workspace.base, workspace.language(Origin.SCRATCH, 0))
     best = min(teachers, key=lambda teacher: teacher.dev).model
     assert f"teacher: {student.path.parent / best}" in (student.path / "config.yaml").read_text()
-    shape = models.load(found.model, "causal").config
-    assert shape.num_hidden_layers == max(1, models.load(best, "causal").config.num_hidden_layers // 2)
+    shape = models.load(tmp_path / found.model, "causal").config
+    assert shape.num_hidden_layers == max(
+        1, models.load(tmp_path / best, "causal").config.num_hidden_layers // 2
+    )
     cost = read_json(student.cost_path)
     assert 0 < cost["teacher_flops"] < cost["flops"] <= plan.budget.text
     record = study_record(plan, run)

@@ -42,7 +42,8 @@ try:
     read(DataConfig(files=sys.argv[1:]))
 except DataError as error:
     print(error.what)
-peak = next(line for line in open("/proc/self/status") if line.startswith("VmHWM"))  # rusage counts the parent's
+# the peak of resource.getrusage is at least that of the parent
+peak = next(line for line in open("/proc/self/status") if line.startswith("VmHWM"))
 print("peak", int(peak.split()[1]) * 1024)
 """
 

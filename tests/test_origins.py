@@ -101,7 +101,7 @@ def test_mixed_trains_random_weights_on_both_texts_with_the_vocabulary_of_scratc
     order = prepared_order(tmp_path, config, Origin.MIXED)
     Mixed().train(order)
     (settings,) = asked
-    assert settings.base == "" and settings.tokenizer.path == order.workspace.tokenizer.path
+    assert settings.base == "" and settings.tokenizer.path == str(order.workspace.tokenizer_folder)
     assert settings.data.files == [str(tmp_path / "domain.train.jsonl")]
     assert settings.dev is not None and settings.dev.files == [str(tmp_path / "domain.dev.jsonl")]
     assert settings.replay is not None and settings.replay.files == [str(tmp_path / "general.train.jsonl")]

@@ -1,5 +1,5 @@
 """Arms that look things up: what is found, what fits into a prompt, what is tried, counted and kept apart.
-Home of data.bm25, finetune.prompt_passages, study.rag, study.tasks.passages and report.passages."""
+Home of data.bm25, finetune.prompt_passages, study.rag, study.tasks.passage_finder and report.passages."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ from adaptkit.study.base_model import base_shape
 from adaptkit.study.rag import COLLECTION, Library
 from adaptkit.study.task import KINDS
 from adaptkit.study.task_size import TaskSize
-from adaptkit.study.tasks.passages import PassageFinder, best, fused
+from adaptkit.study.tasks.passage_finder import PassageFinder, best, fused
 
 FEVER = "The fever of children is treated with rest and water. Doctors advise against antibiotics here."
 HEART = "A weak heart is strengthened by walking slowly. The valves of the heart close with every beat."

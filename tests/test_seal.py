@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from fake_study import write_study
+from safetensors.numpy import save_file
 from soak import count, soaked
 
 from adaptkit.embed.index import Index, build
@@ -40,7 +41,7 @@ def run(tmp_path) -> Run:
     run.start()
     (run.model).mkdir()
     write_json(run.model / "config.json", {"model_type": "llama"})
-    (run.model / "model.safetensors").write_bytes(bytes(range(256)))
+    save_file({"weight": np.arange(64, dtype=np.float32)}, run.model / "model.safetensors")
     write_jsonl(run.items("language"), [{"id": "a", "nats": 1.5}])
     run.finish()
     return run

@@ -125,8 +125,8 @@ def of_run(folder: Path) -> Source:
     if not (run.model / "config.json").is_file():
         fix = "give a run of `adaptkit pretrain` or `adaptkit finetune`, or the study"
         raise ModelError("this run kept no model", where=str(folder), fix=fix)
-    check_folder(run.model)
     check(run.path)
+    check_folder(run.model)
     adapter: Path | None = None
     if (run.adapter / "adapter_config.json").is_file():
         adapter = run.adapter

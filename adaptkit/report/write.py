@@ -125,7 +125,7 @@ def report_context(results: Results, verdict: Verdict) -> dict[str, Any]:
     }
 
 
-def _figures_context(results: Results, verdict: Verdict, scaling: forecast.Scaling) -> dict[str, Any]:
+def _figures_context(results: Results, verdict: Verdict, scaling: forecast.Scaling | None) -> dict[str, Any]:
     """The figures, and what their legends say."""
     return {
         "main_difference": figures.main_difference(verdict, results),

@@ -54,7 +54,7 @@ def finder_of(work: Assignment) -> Finder | None:
     """What looks up passages for an arm; None for one that does not."""
     if work.arm.adaptation is not Adaptation.RAG:
         return None
-    from adaptkit.study.tasks.passages import PassageFinder
+    from adaptkit.study.tasks.passage_finder import PassageFinder
 
     assert work.library is not None
     return PassageFinder(work.library)
