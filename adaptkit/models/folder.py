@@ -29,8 +29,8 @@ _OFFLINE_FIX = (
 def find(path: str | Path) -> Path:
     """The local folder of a model: `path`, what a .gguf file was turned into, or the snapshot of a hub id.
 
-    Of a hub id only weights, configs, tokenizer, card and licence are fetched. What a run made is held against
-    the digests that the run recorded, and every folder is judged by the gatekeeper (`model_gate`).
+    Of a hub id only weights, configs, tokenizer, card and licence are fetched. What a run made is held to the
+    digests that the run recorded, and every folder is judged by the gatekeeper (`model_gate`).
     Raises: DataError for a damaged file of a run; ModelError when there is no such folder, it is refused, or
         neither hub nor cache gives the id.
     """
