@@ -56,7 +56,7 @@ def test_only_runs_that_a_study_made_and_none_needs_go_unless_asked_for_more(roo
 def test_what_a_kept_run_stands_on_is_kept_however_far_down(root: Path) -> None:
     write_run(root, "grandparent", made_by="deleted-study")
     write_run(root, "parent", made_by="deleted-study", base="grandparent/model")
-    write_run(root, "child", base="/earlier/root/parent/model")
+    write_run(root, "child", base="/earlier/place/parent/model")
     assert places(root, RemovableKind.UNNEEDED) == {"trial-of-before"}
     assert places(root, RemovableKind.ALONE, alone=True) == {"child", "tickets-1a2b3c4d"}
     assert places(root, RemovableKind.UNNEEDED, alone=True) == {"trial-of-before", "parent", "grandparent"}

@@ -415,6 +415,14 @@ def test_a_report_shows_support_and_the_best_and_worst_answers(tmp_path: Path) -
     results.of = lambda task, arm: [SimpleNamespace(rows=bare)]
     (kept,) = looked_up(results)  # type: ignore[arg-type]
     assert kept.hits == kept.misses == () and kept.support == 1.0, "a kept study holds no text"
-    for name in ("report.html.j2", "report.md.j2"):
+    for name, end in (
+        ("report.html.j2", "  </section>"),
+        ("report.md.j2", "{% for item in detail_tables %}"),
+    ):
         source = environment().loader.get_source(environment(), name)[0]  # type: ignore[union-attr]
-        assert "looked_up" in source and "item.passages" in source
+        begun = source.index("{% for row in looked_up %}")
+        part = environment().from_string(source[begun : source.index(end, begun)])
+        text = part.render(looked_up=[shown])
+        assert shown.sentence in text and "question 0?" in text and "asphalt 7" in text and FEVER in text
+        assert text.lower().count("best") >= 1 and text.lower().count("worst") >= 1
+        assert "question 0?" not in part.render(looked_up=[kept])

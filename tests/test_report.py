@@ -238,6 +238,15 @@ def test_the_deciding_table_comes_right_after_the_answer(tmp_path):
     assert "bits per byte, lower is better</th>" in text and "difference to scratch</th>" in text
 
 
+@pytest.mark.parametrize("tasks", [("language",), ("language", "rct_role"), ("language", "title_gen")])
+def test_the_head_of_the_page_leads_to_its_sections_and_nowhere_else(tmp_path, tasks):
+    """Tasks in detail are there with or without a figure of classes."""
+    text = write_report(write_study(tmp_path, **SMALL, tasks=tasks)).html.read_text()
+    linked = re.findall(r'href="#(\w+)"', text[text.index("<nav") : text.index("</nav>")])
+    sections = set(re.findall(r'<section id="(\w+)"', text))
+    assert set(linked) <= sections and ("tasks" in linked) == ("tasks" in sections)
+
+
 def test_every_origin_has_a_colour_in_light_in_dark_and_in_print():
     css = (TEMPLATES / "report.css").read_text()
     light, dark, printed = re.findall(r":root \{.*?\}", css, flags=re.S)

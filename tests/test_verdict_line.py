@@ -128,6 +128,7 @@ def test_numbers_get_a_fourth_decimal_where_the_interval_is_narrow():
     narrow = dataclasses.replace(pair, difference=0.0662, low=0.0641, high=0.0683)
     assert interval_text(narrow) == "+0.0662 [+0.0641, +0.0683]"
     assert number(0.5, pair) == "0.500" and number(0.5, narrow, "+") == "+0.5000"
+    assert number(-1e-9, pair, "+") == "+0.000" and number(-1e-9, narrow) == "0.0000"
     assert margin_text(verdict(margin=0.0125)) in ("0.013", "0.012")
 
 

@@ -120,5 +120,6 @@ def interval_text(comparison: Comparison) -> str:
 
 
 def number(value: float, comparison: Comparison, sign: str = "") -> str:
-    """Three decimals, four where the interval is narrower than a hundredth."""
-    return f"{value:{sign}.{4 if comparison.high - comparison.low < 0.01 else 3}f}"
+    """Three decimals, four where the interval is narrower than a hundredth; nothing has no minus."""
+    decimals = 4 if comparison.high - comparison.low < 0.01 else 3
+    return f"{round(value, decimals) + 0.0:{sign}.{decimals}f}"
