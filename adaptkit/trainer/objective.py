@@ -147,9 +147,8 @@ class MaskedLM:
         return LossOutput(_head_loss(model, batch, batch["labels"], self.implementation, causal=False))
 
 
-@dataclass(frozen=True)
-class Classification:
-    """One label per row, through the model's own classification head."""
+class _OnePerRow:
+    """Items are rows, and the batch goes to the model as it is."""
 
     separable = True
 
@@ -158,6 +157,11 @@ class Classification:
 
     def items(self, batch: Batch) -> Tensor:
         return torch.tensor(len(batch["labels"]))
+
+
+@dataclass(frozen=True)
+class Classification(_OnePerRow):
+    """One label per row, through the model's own classification head."""
 
     def loss(self, model: nn.Module, batch: Batch) -> LossOutput:
         logits_BC = model(**model_inputs(batch)).logits.float()
@@ -167,16 +171,8 @@ class Classification:
 
 
 @dataclass(frozen=True)
-class LabelSets:
+class LabelSets(_OnePerRow):
     """Any number of labels per row, each a yes or no of its own; `labels` is 0 or 1, float [B, L]."""
-
-    separable = True
-
-    def prepare(self, batch: Batch) -> Batch:
-        return batch
-
-    def items(self, batch: Batch) -> Tensor:
-        return torch.tensor(len(batch["labels"]))
 
     def loss(self, model: nn.Module, batch: Batch) -> LossOutput:
         logits_BL = model(**model_inputs(batch)).logits.float()
@@ -184,16 +180,8 @@ class LabelSets:
 
 
 @dataclass(frozen=True)
-class Regression:
+class Regression(_OnePerRow):
     """One number per row, by squared error; `labels` is float [B]."""
-
-    separable = True
-
-    def prepare(self, batch: Batch) -> Batch:
-        return batch
-
-    def items(self, batch: Batch) -> Tensor:
-        return torch.tensor(len(batch["labels"]))
 
     def loss(self, model: nn.Module, batch: Batch) -> LossOutput:
         outputs_B = model(**model_inputs(batch)).logits.float()[:, 0]
