@@ -9,8 +9,10 @@ import numpy as np
 import pytest
 
 from adaptkit.data.dedup import deduplicate, minhash, near_duplicates
+from adaptkit.data.ngrams import hashed_texts, hashed_words, run_hashes
 from adaptkit.data.overlap import overlap, remove_overlap
 from adaptkit.data.readers import Dataset, Row, content_id
+from adaptkit.data.words import words
 
 WORDS = [f"word{i}" for i in range(3000)]
 
@@ -175,6 +177,28 @@ def test_only_training_rows_that_cover_a_tenth_by_themselves_go() -> None:
     assert len(report.contaminated) == 1 and report.train_ids == [whole.rows[3].id]
     apart = overlap(dataset([" ".join(run) for run in runs]), dataset([item]))
     assert len(apart.contaminated) == 1 and apart.train_ids == [], "each holds 4 % of the item"
+
+
+def test_a_word_is_one_number_in_every_text_and_texts_do_not_run_together() -> None:
+    rng = random.Random(3)
+    alphabet = [*map(chr, range(128)), "\u00e9", "\u7532", "\u0e01"]
+    texts = ["".join(rng.choices(alphabet[:128], k=rng.randrange(40))) for _ in range(200)]
+    texts += ["", "one", "Panic in the DINER, snake_case 42", "x" * 300_000 + " y", "a b c d e f " * 30_000]
+    mixed = [*texts, "\u00e9t\u00e9 panic", "".join(rng.choices(alphabet, k=60))]
+    plain, ends = hashed_texts(texts)
+    with_others, other_ends = hashed_texts(mixed)
+    assert ends.tolist() == np.cumsum([len(words(text)) for text in texts]).tolist()
+    assert other_ends[: len(texts)].tolist() == ends.tolist()
+    assert np.array_equal(with_others.hashes[: len(plain)], plain.hashes)
+    assert len(set(plain.hashes.tolist())) == len({word for text in texts for word in words(text)})
+    starts, lengths, hashes = run_hashes(plain, 5, ends)
+    alone = [run_hashes(hashed_words(text), 5) for text in texts]
+    assert np.array_equal(hashes, np.concatenate([part[2] for part in alone]))
+    assert np.array_equal(lengths, np.concatenate([part[1] for part in alone]))
+    begins = np.concatenate([[0], ends[:-1]])
+    assert np.array_equal(
+        starts, np.concatenate([a + part[0] for a, part in zip(begins, alone, strict=True)])
+    )
 
 
 def test_two_texts_are_near_duplicates_from_three_quarters_of_equal_shingles_on() -> None:

@@ -11,19 +11,21 @@ from __future__ import annotations
 
 import hashlib
 from collections import defaultdict
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
 import numpy as np
 
-from adaptkit.data.ngrams import hashed_words, mix, run_hashes
+from adaptkit.data.ngrams import hashed_texts, mix, run_hashes
 from adaptkit.data.readers import Dataset, Row
 
 SHINGLE = 5  # English words, or as much in scripts without blanks
 # 128 hashes: pairs alike to 0.8 meet in some band with probability 0.95, pairs alike to 0.5 with 0.06
 BANDS, BAND_ROWS = 16, 8
 THRESHOLD = 0.75  # estimated Jaccard similarity from which two rows are near-duplicates
-CHUNK_SHINGLES = 1 << 18  # hashed at a time: 2 MiB, stays in cache
+CHUNK_CHARACTERS = 1 << 18  # hashed at a time: their shingles take a quarter of a MiB and stay in cache
+HIGH = np.uint64(32)  # bits that a signature leaves out
 
 
 @dataclass(frozen=True)
@@ -129,21 +131,44 @@ def _conflicts(rows: list[Row]) -> list[tuple[str, ...]]:
 
 
 def near_duplicates(texts: list[str]) -> dict[int, int]:
-    """Number of a later text -> number of the earlier text that it nearly equals, which is no twin itself."""
-    signatures = minhash(texts)
+    """Number of a later text -> number of the earlier text that it nearly equals, which is no twin itself.
+
+    The signatures of texts that share a band with another are computed a second time, so that 64 bytes a
+    text are all that is held of the rest.
+    """
+    numbers = _sharing_a_band(texts)
+    signatures = minhash([texts[number] for number in numbers])
     twins: dict[int, int] = {}
     buckets: list[dict[bytes, list[int]]] = [defaultdict(list) for _ in range(BANDS)]
-    for number, signature in enumerate(signatures):
+    for place, signature in enumerate(signatures):
         keys = [signature[b * BAND_ROWS : (b + 1) * BAND_ROWS].tobytes() for b in range(BANDS)]
         candidates = sorted({other for b, key in enumerate(keys) for other in buckets[b].get(key, ())})
         if candidates:
             alike = (signatures[candidates] == signature).mean(axis=1)
             if alike.max() >= THRESHOLD:
-                twins[number] = candidates[int(alike.argmax())]
+                twins[numbers[place]] = numbers[candidates[int(alike.argmax())]]
                 continue
         for b, key in enumerate(keys):
-            buckets[b][key].append(number)
+            buckets[b][key].append(place)
     return twins
+
+
+def _sharing_a_band(texts: list[str]) -> list[int]:
+    """Numbers of the texts of which a band of the signature is that of another text."""
+    keys = np.empty((BANDS, len(texts)), np.uint32)
+    for begin, signatures in _signatures(texts):
+        bands = signatures.reshape(len(signatures), BANDS, BAND_ROWS)
+        mixed = np.zeros(bands.shape[:2], np.uint64)
+        for row in range(BAND_ROWS):
+            mixed = mix(mixed ^ bands[:, :, row])
+        keys[:, begin : begin + len(signatures)] = mixed.T >> HIGH
+    shares = np.zeros(len(texts), bool)
+    for band in keys:
+        order = np.argsort(band, kind="stable")
+        equal = band[order[1:]] == band[order[:-1]]
+        shares[order[1:][equal]] = True
+        shares[order[:-1][equal]] = True
+    return np.flatnonzero(shares).tolist()
 
 
 def minhash(texts: list[str]) -> np.ndarray:
@@ -152,25 +177,43 @@ def minhash(texts: list[str]) -> np.ndarray:
     A text shorter than a shingle is one shingle; the share of equal entries of two rows estimates their
     Jaccard index.
     """
+    parts = [part for _, part in _signatures(texts)]
+    return np.concatenate([np.empty((0, BANDS * BAND_ROWS), np.uint32), *parts])
+
+
+def _signatures(texts: list[str]) -> Iterator[tuple[int, np.ndarray]]:
+    """(number of the first text, signatures) of one chunk of texts after the other."""
     numbers = np.arange(1, 2 * BANDS * BAND_ROWS + 1, dtype=np.uint64)
     keys = mix(numbers * np.uint64(0x9E3779B97F4A7C15)).reshape(2, -1)
     keys[1] |= np.uint64(1)
-    signatures = np.empty((len(texts), keys.shape[1]), np.uint32)
-    batch: list[np.ndarray] = []
-    begin = 0
+    begin = size = 0
     for number, text in enumerate(texts):
-        batch.append(np.unique(run_hashes(hashed_words(text), SHINGLE)[2]))
-        if not len(batch[-1]):
-            batch[-1] = np.asarray([number], np.uint64)  # no word at all: unlike anything else
-        if sum(map(len, batch)) >= CHUNK_SHINGLES or number == len(texts) - 1:
-            signatures[begin : number + 1] = _signatures(batch, keys)
-            begin, batch = number + 1, []
+        size += len(text)
+        if size >= CHUNK_CHARACTERS or number == len(texts) - 1:
+            yield begin, _chunk_signatures(texts[begin : number + 1], begin, keys)
+            begin, size = number + 1, 0
+
+
+def _chunk_signatures(texts: list[str], begin: int, keys: np.ndarray) -> np.ndarray:
+    words, ends = hashed_texts(texts)
+    starts, _, shingles = run_hashes(words, SHINGLE, ends)
+    firsts = np.searchsorted(starts, np.concatenate([np.zeros(1, np.int64), ends[:-1]]))
+    has_words = np.diff(ends, prepend=0) > 0
+    signatures = np.empty((len(texts), keys.shape[1]), np.uint32)
+    if has_words.any():
+        signatures[has_words] = _smallest(shingles, firsts[has_words], keys)
+    wordless = np.flatnonzero(~has_words)  # unlike anything else
+    if len(wordless):
+        signatures[wordless] = _smallest((begin + wordless).astype(np.uint64), np.arange(len(wordless)), keys)
     return signatures
 
 
-def _signatures(shingles: list[np.ndarray], keys: np.ndarray) -> np.ndarray:
-    values = np.concatenate(shingles)
-    starts = np.cumsum([0, *(len(part) for part in shingles[:-1])])
-    high = np.uint64(32)  # bits that are left out
-    columns = [np.minimum.reduceat(((values ^ flip) * factor) >> high, starts) for flip, factor in keys.T]
-    return np.stack(columns, axis=1).astype(np.uint32)
+def _smallest(values: np.ndarray, starts: np.ndarray, keys: np.ndarray) -> np.ndarray:
+    """The smallest of each hash over the values from each start to the next."""
+    smallest = np.empty((len(starts), keys.shape[1]), np.uint32)
+    hashed = np.empty_like(values)
+    for column, (flip, factor) in enumerate(keys.T):
+        np.bitwise_xor(values, flip, out=hashed)
+        np.multiply(hashed, factor, out=hashed)
+        smallest[:, column] = np.minimum.reduceat(hashed, starts) >> HIGH
+    return smallest

@@ -1,13 +1,14 @@
 """Hash runs of words (n-grams) to 64 bits, fast enough for whole corpora.
 
-A word costs one dictionary look-up; the rest is numpy. Words are those of `adaptkit.data.words`. Two n-grams
-collide with probability 2^-64.
+Words are those of `adaptkit.data.words`. Text in ASCII is hashed by its bytes, in numpy; in other text a word
+costs one dictionary look-up. Two n-grams collide with probability 2^-64.
 """
 
 from __future__ import annotations
 
-import hashlib
+from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 
 import numpy as np
 
@@ -17,12 +18,55 @@ _BASE = 0x9E3779B97F4A7C15 | 1  # odd: multiplication by it loses nothing modulo
 _INVERSE = pow(_BASE, -1, 1 << 64)
 
 
+def mix(values: np.ndarray) -> np.ndarray:
+    """Spread 64-bit values (the finaliser of SplitMix64)."""
+    values = (values ^ (values >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+    values = (values ^ (values >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+    return values ^ (values >> np.uint64(31))
+
+
+_BYTE = mix(np.arange(1, 257, dtype=np.uint64) * np.uint64(_BASE))
+"""A random number for each byte: a word's hash is their polynomial."""
+_FOLDED_BYTE = _BYTE[[ord(chr(byte).lower()) if byte < 128 else byte for byte in range(256)]]
+_IN_WORD = np.array([chr(byte).isalnum() or byte == ord("_") for byte in range(128)] + [False] * 128)
+_BLOCK = 1 << 18  # characters hashed at a time
+
+
+class _Runs:
+    """Hashes of runs over a row of numbers, from running sums: the cost does not grow with their length.
+
+    The hash of a run is the polynomial of its numbers, so it does not depend on where the run stands.
+    """
+
+    def __init__(self, numbers: np.ndarray) -> None:
+        self._powers = _powers(_BASE, len(numbers))
+        summands = numbers * _powers(_INVERSE, len(numbers))
+        self._sums = np.concatenate([np.zeros(1, np.uint64), np.cumsum(summands, dtype=np.uint64)])
+
+    def __call__(self, starts: np.ndarray, lengths: np.ndarray | int) -> np.ndarray:
+        """The hash of the run that begins at each of `starts`; no run is empty."""
+        ends = starts + lengths
+        return mix((self._sums[ends] - self._sums[starts]) * self._powers[ends - 1])
+
+
+@lru_cache(maxsize=40)
+def _powers_up_to(base: int, num: int) -> np.ndarray:
+    return np.cumprod(np.full(num, base, np.uint64))
+
+
+def _powers(base: int, num: int) -> np.ndarray:
+    """The first `num` powers of `base` modulo 2^64, from 1 on; those of usual lengths are remembered."""
+    if num > 2 * _BLOCK:
+        return _powers_up_to.__wrapped__(base, num)
+    return _powers_up_to(base, max(1 << 10, 1 << (num - 1).bit_length()))[:num]
+
+
 class _Hashes(dict[str, int]):
-    """word -> hash of the folded word, filled on first sight."""
+    """word -> hash of the folded word's UTF-8, filled on first sight."""
 
     def __missing__(self, word: str) -> int:
-        raw = hashlib.blake2b(fold(word).encode("utf-8", "surrogatepass"), digest_size=8).digest()
-        self[word] = int.from_bytes(raw, "little")
+        raw = np.frombuffer(fold(word).encode("utf-8", "surrogatepass"), np.uint8)
+        self[word] = int(_Runs(_BYTE[raw])(np.zeros(1, np.int64), len(raw))[0]) if len(raw) else 0
         return self[word]
 
 
@@ -62,6 +106,22 @@ class HashedWords:
 
 def hashed_words(text: str) -> HashedWords:
     """The words of `text` as hashes."""
+    return hashed_texts([text])[0]
+
+
+def hashed_texts(texts: Sequence[str]) -> tuple[HashedWords, np.ndarray]:
+    """The words of all texts in a row, and where those of each text end, int64 [num_texts]."""
+    if all(map(str.isascii, texts)):
+        hashes, ends = _hashed_ascii(texts)
+        return HashedWords(hashes, np.ones(len(hashes), np.int64)), ends
+    parts = [_hashed_text(text) for text in texts]
+    hashes = np.concatenate([part.hashes for part in parts])
+    units = np.concatenate([part.units for part in parts])
+    return HashedWords(hashes, units), np.cumsum([len(part) for part in parts], dtype=np.int64)
+
+
+def _hashed_text(text: str) -> HashedWords:
+    """The words of a text in any script, by tables of the words seen."""
     for table in (_HASH, _UNITS):
         if len(table) > MAX_TABLE:
             table.clear()
@@ -73,42 +133,53 @@ def hashed_words(text: str) -> HashedWords:
     return HashedWords(hashes, units)
 
 
-def ngram_hashes(words: np.ndarray, n: int) -> np.ndarray:
-    """A hash of every run of n words, uint64 [num_words - n + 1]; empty when there are fewer.
+def _hashed_ascii(texts: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
+    """Hashes of the words of texts in ASCII, byte by byte, and where those of each text end."""
+    letters = np.frombuffer("\n".join(texts).encode(), np.uint8)
+    edges = np.flatnonzero(np.diff(_IN_WORD[letters], prepend=False, append=False))
+    starts, stops = edges[::2], edges[1::2]
+    hashes = np.empty(len(starts), np.uint64)
+    first = 0
+    while first < len(starts):
+        begin = starts[first]
+        last = max(first + 1, int(np.searchsorted(stops, begin + _BLOCK, side="right")))
+        block = _Runs(_FOLDED_BYTE[letters[begin : stops[last - 1]]])
+        hashes[first:last] = block(starts[first:last] - begin, (stops - starts)[first:last])
+        first = last
+    text_ends = np.cumsum([len(text) + 1 for text in texts], dtype=np.int64) - 1
+    return hashes, np.searchsorted(stops, text_ends, side="right")
 
-    The polynomial of the words' hashes over the run, from running sums: its cost does not grow with n.
-    """
+
+def ngram_hashes(words: np.ndarray, n: int) -> np.ndarray:
+    """A hash of every run of n words, uint64 [num_words - n + 1]; empty when there are fewer."""
     size = len(words) - n + 1
     if size <= 0:
         return np.empty(0, np.uint64)
-    powers = np.cumprod(np.full(len(words), _BASE, np.uint64))
-    inverses = np.cumprod(np.full(len(words), _INVERSE, np.uint64))
-    sums = np.concatenate([np.zeros(1, np.uint64), np.cumsum(words * inverses, dtype=np.uint64)])
-    return mix((sums[n:] - sums[:-n]) * powers[n - 1 :])
+    return _Runs(words)(np.arange(size), n)
 
 
-def run_hashes(words: HashedWords, n: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def run_hashes(
+    words: HashedWords, n: int, ends: np.ndarray | None = None
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Every run of as much text as n English words hold: where it begins, how many words it has, its hash.
 
     How many words a run has follows from the script of its first one, so equal runs are found whatever stands
     around them. A text in which no run fits is one run.
+
+    Args:
+        ends: where each of several texts ends (see `hashed_texts`); no run crosses from one to the next.
     """
+    ends = np.asarray([len(words)]) if ends is None else ends
+    begins = np.concatenate([np.zeros(1, np.int64), ends[:-1]])
+    sizes = ends - begins
     starts, lengths = np.arange(len(words)), n * words.units
-    fits = starts + lengths <= len(words)
-    if not fits.any() and len(words):
-        return starts[:1], np.full(1, len(words)), ngram_hashes(words.hashes, len(words))
-    hashes = np.zeros(len(words), np.uint64)
-    for length in np.unique(lengths[fits]).tolist():
-        at = np.flatnonzero(fits & (lengths == length))
-        hashes[at] = ngram_hashes(words.hashes, length)[at]
-    return starts[fits], lengths[fits], hashes[fits]
-
-
-def mix(values: np.ndarray) -> np.ndarray:
-    """Spread 64-bit values (the finaliser of SplitMix64)."""
-    values = (values ^ (values >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
-    values = (values ^ (values >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
-    return values ^ (values >> np.uint64(31))
+    fits = starts + lengths <= np.repeat(ends, sizes)
+    num_fitting = np.concatenate([np.zeros(1, np.int64), np.cumsum(fits)])
+    whole = (sizes > 0) & (num_fitting[ends] == num_fitting[begins])
+    lengths[begins[whole]] = sizes[whole]
+    fits[begins[whole]] = True
+    starts, lengths = starts[fits], lengths[fits]
+    return starts, lengths, _Runs(words.hashes)(starts, lengths)
 
 
 class Novelty:
