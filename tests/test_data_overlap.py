@@ -184,13 +184,19 @@ def test_a_word_is_one_number_in_every_text_and_texts_do_not_run_together() -> N
     alphabet = [*map(chr, range(128)), "\u00e9", "\u7532", "\u0e01"]
     texts = ["".join(rng.choices(alphabet[:128], k=rng.randrange(40))) for _ in range(200)]
     texts += ["", "one", "Panic in the DINER, snake_case 42", "x" * 300_000 + " y", "a b c d e f " * 30_000]
-    mixed = [*texts, "\u00e9t\u00e9 panic", "".join(rng.choices(alphabet, k=60))]
+    texts += [
+        "\u00e9t\u00e9 Panic na\u00efve",
+        "\u0434\u043e\u043c x",
+        "".join(rng.choices(alphabet[:130], k=60)),
+    ]
+    mixed = [*texts, "\u7532\u4e59 panic", "".join(rng.choices(alphabet, k=60)), "\U00010437a b"]
     plain, ends = hashed_texts(texts)
     with_others, other_ends = hashed_texts(mixed)
     assert ends.tolist() == np.cumsum([len(words(text)) for text in texts]).tolist()
     assert other_ends[: len(texts)].tolist() == ends.tolist()
     assert np.array_equal(with_others.hashes[: len(plain)], plain.hashes)
     assert len(set(plain.hashes.tolist())) == len({word for text in texts for word in words(text)})
+    assert len(with_others) == sum(len(words(text)) for text in mixed)
     starts, lengths, hashes = run_hashes(plain, 5, ends)
     alone = [run_hashes(hashed_words(text), 5) for text in texts]
     assert np.array_equal(hashes, np.concatenate([part[2] for part in alone]))
@@ -219,7 +225,7 @@ def test_many_small_rows_give_the_same_answer_as_one_chunk(monkeypatch: pytest.M
         [train.rows[i].text for i in range(0, 200, 7)] + [" ".join(prose(9000 + i, 30)) for i in range(30)]
     )
     whole = overlap(train, test)
-    monkeypatch.setattr("adaptkit.data.overlap.CHUNK_WORDS", 64)
+    monkeypatch.setattr("adaptkit.data.overlap.CHUNK_CHARACTERS", 300)
     assert overlap(train, test) == whole and len(whole.contaminated) == 29
     assert overlap(train.with_rows([]), test).contaminated == []
     assert np.isclose(whole.share, 29 / 59)

@@ -1,18 +1,18 @@
 """Hash runs of words (n-grams) to 64 bits, fast enough for whole corpora.
 
-Words are those of `adaptkit.data.words`. Text in ASCII is hashed by its bytes, in numpy; in other text a word
-costs one dictionary look-up. Two n-grams collide with probability 2^-64.
+Words are those of `adaptkit.data.words`. Those in ASCII are hashed letter by letter, in numpy; others cost
+one dictionary look-up. Two n-grams collide with probability 2^-64.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import cache, lru_cache
 
 import numpy as np
 
-from adaptkit.data.words import fold, has_blankless, units_per_word, words_as_written
+from adaptkit.data.words import fold, is_plain, units_per_word, words_as_written
 
 _BASE = 0x9E3779B97F4A7C15 | 1  # odd: multiplication by it loses nothing modulo 2^64
 _INVERSE = pow(_BASE, -1, 1 << 64)
@@ -27,8 +27,7 @@ def mix(values: np.ndarray) -> np.ndarray:
 
 _BYTE = mix(np.arange(1, 257, dtype=np.uint64) * np.uint64(_BASE))
 """A random number for each byte: a word's hash is their polynomial."""
-_FOLDED_BYTE = _BYTE[[ord(chr(byte).lower()) if byte < 128 else byte for byte in range(256)]]
-_IN_WORD = np.array([chr(byte).isalnum() or byte == ord("_") for byte in range(128)] + [False] * 128)
+_FOLDED_BYTE = _BYTE[[ord(chr(byte).lower()) for byte in range(128)]]
 _BLOCK = 1 << 18  # characters hashed at a time
 
 
@@ -43,7 +42,7 @@ class _Runs:
         summands = numbers * _powers(_INVERSE, len(numbers))
         self._sums = np.concatenate([np.zeros(1, np.uint64), np.cumsum(summands, dtype=np.uint64)])
 
-    def __call__(self, starts: np.ndarray, lengths: np.ndarray | int) -> np.ndarray:
+    def __call__(self, starts: np.ndarray, lengths: np.ndarray) -> np.ndarray:
         """The hash of the run that begins at each of `starts`; no run is empty."""
         ends = starts + lengths
         return mix((self._sums[ends] - self._sums[starts]) * self._powers[ends - 1])
@@ -66,7 +65,7 @@ class _Hashes(dict[str, int]):
 
     def __missing__(self, word: str) -> int:
         raw = np.frombuffer(fold(word).encode("utf-8", "surrogatepass"), np.uint8)
-        self[word] = int(_Runs(_BYTE[raw])(np.zeros(1, np.int64), len(raw))[0]) if len(raw) else 0
+        self[word] = int(_Runs(_BYTE[raw])(np.zeros(1, np.int64), np.full(1, len(raw)))[0]) if len(raw) else 0
         return self[word]
 
 
@@ -111,43 +110,73 @@ def hashed_words(text: str) -> HashedWords:
 
 def hashed_texts(texts: Sequence[str]) -> tuple[HashedWords, np.ndarray]:
     """The words of all texts in a row, and where those of each text end, int64 [num_texts]."""
-    if all(map(str.isascii, texts)):
-        hashes, ends = _hashed_ascii(texts)
-        return HashedWords(hashes, np.ones(len(hashes), np.int64)), ends
-    parts = [_hashed_text(text) for text in texts]
-    hashes = np.concatenate([part.hashes for part in parts])
-    units = np.concatenate([part.units for part in parts])
-    return HashedWords(hashes, units), np.cumsum([len(part) for part in parts], dtype=np.int64)
-
-
-def _hashed_text(text: str) -> HashedWords:
-    """The words of a text in any script, by tables of the words seen."""
     for table in (_HASH, _UNITS):
         if len(table) > MAX_TABLE:
             table.clear()
-    words = words_as_written(text)
-    hashes = np.fromiter(map(_HASH.__getitem__, words), np.uint64, len(words))
-    units = np.ones(len(words), np.int64)
-    if has_blankless(text):
-        units = np.fromiter(map(_UNITS.__getitem__, words), np.int64, len(words))
-    return HashedWords(hashes, units)
+    pieces: list[str] = []
+    num_pieces = [0] * len(texts)
+    for number, text in enumerate(texts):
+        pieces += [text] if is_plain(text) else text.splitlines()  # no word crosses a line
+        num_pieces[number] = len(pieces)
+    words, ends = _hashed_pieces(pieces)
+    return words, np.concatenate([np.zeros(1, np.int64), ends])[num_pieces]
 
 
-def _hashed_ascii(texts: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
-    """Hashes of the words of texts in ASCII, byte by byte, and where those of each text end."""
-    letters = np.frombuffer("\n".join(texts).encode(), np.uint8)
-    edges = np.flatnonzero(np.diff(_IN_WORD[letters], prepend=False, append=False))
+def _hashed_pieces(pieces: list[str]) -> tuple[HashedWords, np.ndarray]:
+    """The words of all pieces of text, and where those of each end."""
+    special = [number for number, piece in enumerate(pieces) if not is_plain(piece)]
+    plain = list(pieces)
+    for number in special:
+        plain[number] = ""
+    hashes, ends = _hashed_plain(plain)
+    if not special:
+        return HashedWords(hashes, np.ones(len(hashes), np.int64)), ends
+    parts = np.split(hashes, ends[:-1])
+    units = [np.ones(len(part), np.int64) for part in parts]
+    for number in special:
+        words = words_as_written(pieces[number])
+        parts[number] = np.fromiter(map(_HASH.__getitem__, words), np.uint64, len(words))
+        units[number] = np.fromiter(map(_UNITS.__getitem__, words), np.int64, len(words))
+    ends = np.cumsum([len(part) for part in parts], dtype=np.int64)
+    return HashedWords(np.concatenate(parts), np.concatenate(units)), ends
+
+
+def _hashed_plain(pieces: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
+    """Hashes of the words of plain pieces of text, and where those of each piece end.
+
+    Words in ASCII are hashed letter by letter in numpy, others looked up.
+    """
+    text = "\n".join(pieces)
+    codes = np.frombuffer(text.encode(), np.uint8)
+    if len(codes) > len(text):
+        codes = np.frombuffer(text.encode("utf-32-le", "surrogatepass"), np.uint32)
+    edges = np.flatnonzero(np.diff(_in_word()[codes], prepend=False, append=False))
     starts, stops = edges[::2], edges[1::2]
     hashes = np.empty(len(starts), np.uint64)
     first = 0
     while first < len(starts):
         begin = starts[first]
         last = max(first + 1, int(np.searchsorted(stops, begin + _BLOCK, side="right")))
-        block = _Runs(_FOLDED_BYTE[letters[begin : stops[last - 1]]])
+        block = _Runs(_FOLDED_BYTE[codes[begin : stops[last - 1]] & 127])
         hashes[first:last] = block(starts[first:last] - begin, (stops - starts)[first:last])
         first = last
-    text_ends = np.cumsum([len(text) + 1 for text in texts], dtype=np.int64) - 1
-    return hashes, np.searchsorted(stops, text_ends, side="right")
+    if len(text) and codes.max() > 127:
+        foreign = np.concatenate([np.zeros(1, np.int64), np.cumsum(codes > 127)])
+        for number in np.flatnonzero(foreign[stops] > foreign[starts]).tolist():
+            hashes[number] = _HASH[text[starts[number] : stops[number]]]
+    piece_ends = np.cumsum([len(piece) + 1 for piece in pieces], dtype=np.int64) - 1
+    return hashes, np.searchsorted(stops, piece_ends, side="right")
+
+
+@cache
+def _in_word() -> np.ndarray:
+    """bool [65536]: whether a character of plain text is part of words."""
+    return np.array([chr(code).isalnum() or code == ord("_") for code in range(1 << 16)])
+
+
+def span_hashes(words: np.ndarray, starts: np.ndarray, lengths: np.ndarray) -> np.ndarray:
+    """The hash of the run of `lengths` words at each of `starts`, uint64 [num_runs]; no run is empty."""
+    return _Runs(words)(starts, lengths)
 
 
 def ngram_hashes(words: np.ndarray, n: int) -> np.ndarray:
@@ -155,7 +184,7 @@ def ngram_hashes(words: np.ndarray, n: int) -> np.ndarray:
     size = len(words) - n + 1
     if size <= 0:
         return np.empty(0, np.uint64)
-    return _Runs(words)(np.arange(size), n)
+    return span_hashes(words, np.arange(size), np.full(size, n))
 
 
 def run_hashes(
@@ -179,7 +208,7 @@ def run_hashes(
     lengths[begins[whole]] = sizes[whole]
     fits[begins[whole]] = True
     starts, lengths = starts[fits], lengths[fits]
-    return starts, lengths, _Runs(words.hashes)(starts, lengths)
+    return starts, lengths, span_hashes(words.hashes, starts, lengths)
 
 
 class Novelty:

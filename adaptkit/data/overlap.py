@@ -17,7 +17,15 @@ from typing import Any, Literal
 
 import numpy as np
 
-from adaptkit.data.ngrams import HashedWords, hashed_words, mix, ngram_hashes, run_hashes
+from adaptkit.data.ngrams import (
+    HashedWords,
+    hashed_texts,
+    hashed_words,
+    mix,
+    ngram_hashes,
+    run_hashes,
+    span_hashes,
+)
 from adaptkit.data.readers import Dataset, Row
 
 NGRAM_WORDS = 13
@@ -26,7 +34,7 @@ SHORTEST = 8
 shorter ones only as a whole training row."""
 COVERED = 0.1  # share of an item's words in shared runs from which it counts as contaminated
 FILTER_BITS = 24
-CHUNK_WORDS = 1 << 18
+CHUNK_CHARACTERS = 1 << 20  # looked up at a time
 
 
 @dataclass(frozen=True)
@@ -103,8 +111,8 @@ class _Item:
 def _item(row: Row, n: int) -> _Item:
     words = hashed_words(row.text)
     if words.size < SHORTEST:
-        whole = _whole(words.hashes)
-        return _Item(np.zeros(len(whole), np.int64), np.full(len(whole), len(words)), whole, len(words), True)
+        starts, lengths = _all_of(words)
+        return _Item(starts, lengths, _whole(words.hashes, starts, lengths), len(words), True)
     if words.size < n:
         whole = ngram_hashes(words.hashes, len(words))
         return _Item(np.zeros(1, np.int64), np.full(1, len(words)), whole, len(words))
@@ -126,38 +134,38 @@ class Probe:
         self._filter[self._slots(self._ngrams)] = True
         self._hit = np.zeros(len(self._ngrams), bool)
         self._rows: list[tuple[str, np.ndarray]] = []
-        self._pending: list[tuple[str, HashedWords]] = []
-        self._pending_words = 0
+        self._pending: list[Row] = []
+        self._pending_characters = 0
 
     def add(self, row: Row) -> None:
         """Look for the test items in a training row, together with the rows of its chunk."""
-        words = hashed_words(row.text)
-        self._pending.append((row.id, words))
-        self._pending_words += len(words)
-        if self._pending_words >= CHUNK_WORDS:
+        self._pending.append(row)
+        self._pending_characters += len(row.text)
+        if self._pending_characters >= CHUNK_CHARACTERS:
             self._flush()
 
     def _flush(self) -> None:
         """Look up a chunk of training rows at once, without runs that cross from one row to the next."""
         if not self._pending:
             return
-        words = np.concatenate([part.hashes for _, part in self._pending])
-        ends = np.cumsum([len(part) for _, part in self._pending])
-        short = [i for i, (_, part) in enumerate(self._pending) if 0 < part.size < SHORTEST]
-        whole = [np.empty(0, np.uint64), *(_whole(self._pending[i][1].hashes) for i in short)]
-        hits = [self._hits(np.concatenate(whole), np.asarray(short, np.int64))]
+        words, ends = hashed_texts([row.text for row in self._pending])
+        begins = np.concatenate([np.zeros(1, np.int64), ends[:-1]])
+        english_words = np.concatenate([np.zeros(1), np.cumsum(1 / words.units)])
+        sizes = english_words[ends] - english_words[begins]
+        short = np.flatnonzero((sizes > 0) & (sizes < SHORTEST))
+        hits = [self._hits(_whole(words.hashes, begins[short], (ends - begins)[short]), short)]
+        owner = np.repeat(np.arange(len(ends)), ends - begins)
         for length in self._lengths:
-            hashes = ngram_hashes(words, length)
-            owner = np.searchsorted(ends, np.arange(len(hashes)), side="right")
-            inside = np.arange(len(hashes)) + length <= ends[np.minimum(owner, len(ends) - 1)]
+            hashes = ngram_hashes(words.hashes, length)
+            inside = np.arange(len(hashes)) + length <= ends[owner[: len(hashes)]]
             hits.append(self._hits(hashes, owner, inside))
         owners, numbers = (np.concatenate(column) for column in zip(*hits, strict=True))
         self._hit[numbers] = True
         order = np.argsort(owners, kind="stable")
         for part in np.split(order, np.flatnonzero(np.diff(owners[order])) + 1):
             if len(part):
-                self._rows.append((self._pending[int(owners[part[0]])][0], np.unique(numbers[part])))
-        self._pending, self._pending_words = [], 0
+                self._rows.append((self._pending[int(owners[part[0]])].id, np.unique(numbers[part])))
+        self._pending, self._pending_characters = [], 0
 
     def _hits(
         self, hashes: np.ndarray, owner: np.ndarray, inside: np.ndarray | None = None
@@ -213,7 +221,7 @@ class Probe:
         marks = np.zeros(len(words) + 1, np.int64)
         everywhere = np.arange(len(words))
         if 0 < words.size < SHORTEST:
-            _, numbers = self._hits(_whole(words.hashes), everywhere[:1])
+            _, numbers = self._hits(_whole(words.hashes, *_all_of(words)), everywhere[:1])
             return np.full(len(words), bool(runs[numbers].any()))
         for length in self._lengths:
             at, numbers = self._hits(ngram_hashes(words.hashes, length), everywhere)
@@ -253,6 +261,12 @@ class Probe:
         return offenders
 
 
-def _whole(words: np.ndarray) -> np.ndarray:
-    """The hash of a whole short item, unlike any n-gram's, uint64 [1]; [0] for an item without words."""
-    return mix(ngram_hashes(words, max(1, len(words))) + np.uint64(len(words)))
+def _whole(words: np.ndarray, starts: np.ndarray, lengths: np.ndarray) -> np.ndarray:
+    """The hash of each short item as a whole, unlike any n-gram's, uint64 [num_items]."""
+    return mix(span_hashes(words, starts, lengths) + lengths.astype(np.uint64))
+
+
+def _all_of(words: HashedWords) -> tuple[np.ndarray, np.ndarray]:
+    """Where a text's one run begins and how many words it has; none for a text without words."""
+    num_runs = min(1, len(words))
+    return np.zeros(num_runs, np.int64), np.full(num_runs, len(words))

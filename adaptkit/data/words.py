@@ -99,6 +99,11 @@ def units_per_word(word: str) -> int:
     return 4 if _LETTER.match(word) else 1
 
 
+def is_plain(text: str) -> bool:
+    """Whether the words of a text are its runs of letters, digits and underscores, of 65,536 characters."""
+    return text.isascii() or not any(map(_SPECIAL.__getitem__, set(text)))
+
+
 def has_blankless(text: str) -> bool:
     """Whether any of a text is in a script that puts no blanks between words."""
     return not text.isascii() and _BLANKLESS.search(text) is not None
@@ -171,16 +176,14 @@ def _found(text: str) -> list[str]:
 
 def _pattern_for(text: str) -> re.Pattern[str]:
     """A pattern of this text's words: where nothing special stands in it, a simple one ten times as fast."""
-    if any(map(_SPECIAL.__getitem__, set(text))):
-        return _pattern()
-    return _PLAIN_WORD
+    return _PLAIN_WORD if is_plain(text) else _pattern()
 
 
 class _Special(dict[str, bool]):
     """character -> whether it is special, filled on first sight: the class is too long to search for."""
 
     def __missing__(self, character: str) -> bool:
-        self[character] = _special().match(character) is not None
+        self[character] = character > "\uffff" or _special().match(character) is not None
         return self[character]
 
 
