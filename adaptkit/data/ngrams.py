@@ -29,6 +29,7 @@ _BYTE = mix(np.arange(1, 257, dtype=np.uint64) * np.uint64(_BASE))
 """A random number for each byte: a word's hash is their polynomial."""
 _FOLDED_BYTE = _BYTE[[ord(chr(byte).lower()) for byte in range(128)]]
 _BLOCK = 1 << 18  # characters hashed at a time
+_LAST = 0xFFFF  # no character: stands for all beyond it
 
 
 class _Runs:
@@ -113,45 +114,49 @@ def hashed_texts(texts: Sequence[str]) -> tuple[HashedWords, np.ndarray]:
     for table in (_HASH, _UNITS):
         if len(table) > MAX_TABLE:
             table.clear()
-    pieces: list[str] = []
-    num_pieces = [0] * len(texts)
-    for number, text in enumerate(texts):
-        pieces += [text] if is_plain(text) else text.splitlines()  # no word crosses a line
-        num_pieces[number] = len(pieces)
-    words, ends = _hashed_pieces(pieces)
-    return words, np.concatenate([np.zeros(1, np.int64), ends])[num_pieces]
-
-
-def _hashed_pieces(pieces: list[str]) -> tuple[HashedWords, np.ndarray]:
-    """The words of all pieces of text, and where those of each end."""
-    special = [number for number, piece in enumerate(pieces) if not is_plain(piece)]
-    plain = list(pieces)
-    for number in special:
-        plain[number] = ""
-    hashes, ends = _hashed_plain(plain)
-    if not special:
-        return HashedWords(hashes, np.ones(len(hashes), np.int64)), ends
-    parts = np.split(hashes, ends[:-1])
-    units = [np.ones(len(part), np.int64) for part in parts]
-    for number in special:
-        words = words_as_written(pieces[number])
-        parts[number] = np.fromiter(map(_HASH.__getitem__, words), np.uint64, len(words))
-        units[number] = np.fromiter(map(_UNITS.__getitem__, words), np.int64, len(words))
-    ends = np.cumsum([len(part) for part in parts], dtype=np.int64)
-    return HashedWords(np.concatenate(parts), np.concatenate(units)), ends
-
-
-def _hashed_plain(pieces: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
-    """Hashes of the words of plain pieces of text, and where those of each piece end.
-
-    Words in ASCII are hashed letter by letter in numpy, others looked up.
-    """
-    text = "\n".join(pieces)
-    codes = np.frombuffer(text.encode(), np.uint8)
-    if len(codes) > len(text):
-        codes = np.frombuffer(text.encode("utf-32-le", "surrogatepass"), np.uint32)
-    edges = np.flatnonzero(np.diff(_in_word()[codes], prepend=False, append=False))
+    text = "\n".join(texts)
+    codes = _codes(text)
+    spans = _special_spans(codes)
+    in_word = _in_word()[codes]
+    for begin, end in spans:
+        in_word[begin:end] = False
+    edges = np.flatnonzero(np.diff(in_word, prepend=False, append=False))
     starts, stops = edges[::2], edges[1::2]
+    hashes, units = _hashed_plain(text, codes, starts, stops), np.ones(len(starts), np.int64)
+    if spans:
+        words = [words_as_written(text[begin:end]) for begin, end in spans]
+        flat = [word for part in words for word in part]
+        begins = np.repeat([begin for begin, _ in spans], [len(part) for part in words])
+        places = np.searchsorted(starts, begins)
+        starts = np.insert(starts, places, begins)
+        hashes = np.insert(hashes, places, np.fromiter(map(_HASH.__getitem__, flat), np.uint64, len(flat)))
+        units = np.insert(units, places, np.fromiter(map(_UNITS.__getitem__, flat), np.int64, len(flat)))
+    text_ends = np.cumsum([len(part) + 1 for part in texts], dtype=np.int64) - 1
+    return HashedWords(hashes, units), np.searchsorted(starts, text_ends)
+
+
+def _codes(text: str) -> np.ndarray:
+    """The characters of a text as numbers: uint8 where all are ASCII, else uint16, at most `_LAST`."""
+    if text.isascii():
+        return np.frombuffer(text.encode(), np.uint8)
+    codes = np.frombuffer(text.encode("utf-32-le", "surrogatepass"), np.uint32)
+    return np.minimum(codes, _LAST).astype(np.uint16)
+
+
+def _special_spans(codes: np.ndarray) -> list[tuple[int, int]]:
+    """Where runs without blanks stand whose words are other than their runs of letters and digits."""
+    if codes.dtype == np.uint8:
+        return []
+    at = np.flatnonzero(_is_special()[codes])
+    if not len(at):
+        return []
+    blanks = np.concatenate([[-1], np.flatnonzero(codes <= ord(" ")), [len(codes)]])
+    after = np.unique(np.searchsorted(blanks, at))
+    return list(zip((blanks[after - 1] + 1).tolist(), blanks[after].tolist(), strict=True))
+
+
+def _hashed_plain(text: str, codes: np.ndarray, starts: np.ndarray, stops: np.ndarray) -> np.ndarray:
+    """Hashes of the words at these places, uint64 [num_words]: those in ASCII letter by letter, in numpy."""
     hashes = np.empty(len(starts), np.uint64)
     first = 0
     while first < len(starts):
@@ -160,18 +165,28 @@ def _hashed_plain(pieces: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
         block = _Runs(_FOLDED_BYTE[codes[begin : stops[last - 1]] & 127])
         hashes[first:last] = block(starts[first:last] - begin, (stops - starts)[first:last])
         first = last
-    if len(text) and codes.max() > 127:
+    if codes.dtype != np.uint8:
         foreign = np.concatenate([np.zeros(1, np.int64), np.cumsum(codes > 127)])
         for number in np.flatnonzero(foreign[stops] > foreign[starts]).tolist():
             hashes[number] = _HASH[text[starts[number] : stops[number]]]
-    piece_ends = np.cumsum([len(piece) + 1 for piece in pieces], dtype=np.int64) - 1
-    return hashes, np.searchsorted(stops, piece_ends, side="right")
+    return hashes
+
+
+@cache
+def _is_special() -> np.ndarray:
+    """bool [65536]: whether a character makes words other than runs of letters and digits.
+
+    The last one stands for all that do not fit in 16 bits.
+    """
+    special = np.array([not is_plain(chr(code)) for code in range(_LAST + 1)])
+    special[_LAST] = True
+    return special
 
 
 @cache
 def _in_word() -> np.ndarray:
     """bool [65536]: whether a character of plain text is part of words."""
-    return np.array([chr(code).isalnum() or code == ord("_") for code in range(1 << 16)])
+    return np.array([chr(code).isalnum() or code == ord("_") for code in range(_LAST + 1)])
 
 
 def span_hashes(words: np.ndarray, starts: np.ndarray, lengths: np.ndarray) -> np.ndarray:
