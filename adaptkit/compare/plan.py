@@ -30,7 +30,7 @@ from adaptkit.errors import ConfigError
 from adaptkit.models.capabilities import Capabilities
 from adaptkit.models.sentence.pooling_files import check_mean_pooling
 from adaptkit.run import Run
-from adaptkit.study.arms import Adaptation, Origin
+from adaptkit.study.arms import Origin
 from adaptkit.study.base_model import base_shape, max_lengths
 from adaptkit.study.budget import Budget, check_total, grant
 from adaptkit.study.config import LANGUAGE, StudyConfig
@@ -233,7 +233,7 @@ def prompt_instructions(config: StudyConfig) -> dict[str, dict[str, Any]]:
     prompted = {
         task.name: task
         for arm in config.job_arms
-        if arm.adaptation in (Adaptation.PROMPT, Adaptation.RAG)
+        if arm.adaptation is not None and arm.adaptation.is_prompted
         for task in config.tasks_of(arm)
     }
     return {

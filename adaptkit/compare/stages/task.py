@@ -14,10 +14,12 @@ from adaptkit.client.connection import PASSING
 from adaptkit.client.key_file import read_key
 from adaptkit.client.openai import Client
 from adaptkit.client.paid import Ledger, PaidClient
+from adaptkit.compare.build_stages import choosing_lookup
 from adaptkit.compare.outgoing import token_price
 from adaptkit.compare.stage import Stage
 from adaptkit.compare.workspace import Workspace, api_ledger, api_replies, read_scores, tidy
 from adaptkit.errors import NonFiniteError
+from adaptkit.finetune.prompt_passages import Lookup
 from adaptkit.models.folder import saved_shape
 from adaptkit.run import Run, write_json, write_jsonl, write_sealed
 from adaptkit.run_record import RecipeKind, RunRecord, SuiteRecord, read_record
@@ -54,7 +56,8 @@ def task(workspace: Workspace, stage: Stage, threads: int) -> TaskResult:
         tried_steps=tried_steps,
         tuning=key.trial is not None,
         open=workspace.open,
-        library=workspace.library if key.arm.adaptation is Adaptation.RAG else None,
+        library=workspace.library if key.arm.looks_up else None,
+        lookup=_lookup(workspace, settings.name, key.arm),
     )
     if key.arm.origin is Origin.API:
         with _paid(workspace) as model:
@@ -84,6 +87,16 @@ def baseline(workspace: Workspace, stage: Stage, threads: int) -> BaselineResult
         metric=settings.score,
         score=score,
     )
+
+
+def _lookup(workspace: Workspace, task: str, arm: Arm) -> Lookup | None:
+    """The way to look things up that was best on development rows for an arm that is asked, not trained."""
+    chooser = choosing_lookup(workspace.config, task, arm)
+    if chooser is None:
+        return None
+    run = Run(workspace.folder(workspace.task(task, chooser, 0).run))
+    chosen = read_scores(run, task)["chosen"]
+    return Lookup(chosen["retriever"], chosen["passages"])
 
 
 def _paid(workspace: Workspace) -> PaidClient:
@@ -160,8 +173,11 @@ def _frozen(workspace: Workspace, work: Assignment, origin_run: str | None) -> T
         "trials": work.trials,
         "max_length": work.task.max_length,
     }
-    if work.arm.adaptation in (Adaptation.PROMPT, Adaptation.RAG):
-        fields |= {name: getattr(work.task, name) for name in PROMPT_FIELDS}
+    if work.arm.adaptation.is_prompted:
+        asked = (
+            set(PROMPT_FIELDS) if "fields" in work.task.task_kind.asks else set(PROMPT_FIELDS) - {"fields"}
+        )
+        fields |= {name: getattr(work.task, name) for name in sorted(asked)}
     searched: dict[str, str] = {}
     if work.arm.adaptation is Adaptation.RAG:
         assert work.library is not None

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import time
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from adaptkit.data.readers import Dataset, Want
+from adaptkit.data.readers import Dataset, Row, Want
 from adaptkit.finetune.config import Kind
 from adaptkit.study.arms import Adaptation
 from adaptkit.study.task import Assignment, TaskConfig, TaskFiles
@@ -31,7 +32,7 @@ class Classify(RowKind):
     head: ClassVar[ModelForm | None] = "classifier"
     metrics = ("accuracy", "macro_f1")
     asks = frozenset({"instruction", "labels", "examples"})
-    cannot = frozenset()
+    cannot = frozenset({Adaptation.RAG_LORA})  # a head learns from texts, not from prompts
 
     def frozen(self, work: Assignment) -> Answers:
         from adaptkit import models
@@ -104,6 +105,12 @@ class LabelWords(Classify):
     name = "label_words"
     finetune_kind: ClassVar[Kind] = "label_words"
     head = None
+    cannot = frozenset()
+
+    def prompted_row(self, row: Row, label: str) -> Row:
+        from adaptkit.finetune.tasks import prompt_and_label
+
+        return replace(row, values=prompt_and_label(row.values["text"], label))
 
     def answer_tokens(self, num_labels: int) -> float:
         return LABEL_TOKENS * num_labels  # every label is scored

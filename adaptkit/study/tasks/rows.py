@@ -18,6 +18,7 @@ from adaptkit.finetune.prompt_words import TaskWords
 from adaptkit.model_uses import Use
 from adaptkit.run import Run, write_jsonl
 from adaptkit.study.arms import Adaptation
+from adaptkit.study.corpus_rows import read_corpus, train_and_test
 from adaptkit.study.task import (
     TEST_SHARE,
     Assignment,
@@ -27,15 +28,15 @@ from adaptkit.study.task import (
     TaskConfig,
     TaskFiles,
     TaskKind,
-    read_corpus,
-    train_and_test,
 )
 from adaptkit.study.task_answers import Answers
 from adaptkit.study.task_size import BYTES_PER_TOKEN, TaskSize
+from adaptkit.study.tasks.looked_up_rows import LookedUpRows, look_up_rows
 from adaptkit.trainer.config import with_trainer
 
 if TYPE_CHECKING:
     from adaptkit import models
+    from adaptkit.data.json_fields import Schema
     from adaptkit.finetune.asked_answers import Asking
     from adaptkit.finetune.frozen_answers import FrozenAnswers
     from adaptkit.finetune.prompt_passages import Finder
@@ -52,7 +53,7 @@ def task_words(task: TaskConfig) -> TaskWords:
 
 def finder_of(work: Assignment) -> Finder | None:
     """What looks up passages for an arm; None for one that does not."""
-    if work.arm.adaptation is not Adaptation.RAG:
+    if not work.arm.looks_up:
         return None
     from adaptkit.study.tasks.passage_finder import PassageFinder
 
@@ -60,8 +61,12 @@ def finder_of(work: Assignment) -> Finder | None:
     return PassageFinder(work.library)
 
 
-def asking_of(work: Assignment) -> Asking:
-    """How an API is asked for a task."""
+def asking_of(work: Assignment, schema: Schema | None = None) -> Asking:
+    """How an API is asked for a task.
+
+    Args:
+        schema: what its answers are objects of; None for any text.
+    """
     from adaptkit.finetune.asked_answers import Asking
 
     assert work.api is not None
@@ -74,6 +79,8 @@ def asking_of(work: Assignment) -> Asking:
         metric=work.task.score,
         max_length=work.task.max_length,
         at_once=work.api.at_once,
+        schema=schema,
+        finder=finder_of(work),
     )
 
 
@@ -95,6 +102,8 @@ class RowKind(TaskKind):
     """The kind of model that is trained; None for the kind that the base is of."""
     prompted_use: ClassVar[Use] = Use.PROMPT
     """What a prompted model is asked for: the likelihood of labels, or text."""
+    longest_answer: ClassVar[int] = 0
+    """Tokens that a model may write; 0 for a kind that scores answers or has a head."""
     has_own_text = True
     rates = LearningRates(full=0.3, adapters=0.6)
     batch_rows = FinetuneConfig.model_fields["trainer"].default.global_batch_size
@@ -162,6 +171,14 @@ class RowKind(TaskKind):
         """Tokens that answering an item reads or writes beside its text."""
         return 0.0
 
+    def prompted_row(self, row: Row, label: str) -> Row:
+        """A row as a language model is taught it, with some label in place of its own if it has one."""
+        return row
+
+    def written_tokens(self, work: Assignment, num_labels: int) -> float:
+        """The same for one arm, in tokens of its own model."""
+        return self.answer_tokens(num_labels)
+
     def scoring_passes(self, tuning: bool) -> int:
         """The looks during training, and one at the model that is kept."""
         return 2 if tuning else NUM_EVALUATIONS + 1
@@ -170,17 +187,23 @@ class RowKind(TaskKind):
         from adaptkit.finetune.recipe import finetune, steps_for_budget
         from adaptkit.study.spend import after_scoring, charge_scoring
 
+        looked_up: LookedUpRows | None = None
+        if work.arm.looks_up:
+            looked_up = look_up_rows(self, work)
+            work = looked_up.work
         settings = self.settings(work)
-        one_pass = self.pass_flops(work)
-        spare = after_scoring(work.flops, self.scoring_passes(work.tuning) * one_pass, work.name)
+        one_pass, looking = self.pass_flops(work), looked_up.flops if looked_up else 0.0
+        beside = self.scoring_passes(work.tuning) * one_pass + looking
+        spare = after_scoring(work.flops, beside, work.name)
         steps = steps_for_budget(settings, spare, work.task.max_epochs)
         every = math.ceil(steps / (1 if work.tuning else NUM_EVALUATIONS))
         settings = with_trainer(
             settings, num_steps=steps, eval_every=every, learning_rate=work.rate_for(steps)
         )
         run = work.open(settings.name, settings)
-        finetune(settings, run, score=self.scores)
-        charge_scoring(run, (math.ceil(steps / every) + 1) * one_pass)
+        complete, facts = (looked_up.complete, looked_up.facts) if looked_up else (None, None)
+        finetune(settings, run, score=self.scores, complete=complete, facts=facts)
+        charge_scoring(run, (math.ceil(steps / every) + 1) * one_pass + looking)
         return run
 
     def pass_flops(self, work: Assignment) -> float:
@@ -193,9 +216,9 @@ class RowKind(TaskKind):
         num_labels = len(dev.labels)
         kind = self.head or models.model_kind(work.origin)
         model = meta_model(saved_shape(work.origin), kind, num_labels or None)
-        texts = [row.text for row in dev.rows]
+        texts, written = [row.text for row in dev.rows], self.written_tokens(work, num_labels)
         lengths = token_lengths(models.load_tokenizer(work.origin), texts, work.task.max_length)
-        return forward_flops(model, [round(length + self.answer_tokens(num_labels)) for length in lengths])
+        return forward_flops(model, [round(length + written) for length in lengths])
 
     def settings(self, work: Assignment) -> FinetuneConfig:
         """The fine-tuning, but for its number of steps and what follows from that.
