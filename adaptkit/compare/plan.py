@@ -139,6 +139,9 @@ def measure_study(config: StudyConfig) -> Measured:
     Raises: ConfigError for lengths that a model has no positions for; ModelError for a base that no arm can
         start from.
     """
+    for own in (task.own_metric for task in config.tasks):
+        if own is not None:
+            own.check()
     base = check_base(config)
     shape, kind = base_shape(config)
     if kind == "masked" and config.decides == LANGUAGE:

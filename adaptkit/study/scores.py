@@ -227,6 +227,15 @@ def _hashable(items: Sequence[Sequence[Any]]) -> list[list[tuple[Any, ...]]]:
     return [[tuple(span) for span in spans] for spans in items]
 
 
+def _of_ones_own(title: str, column: str, *, higher_is_better: bool) -> MetricInfo:
+    """The mean of the numbers that a user's metric gave each item."""
+
+    def of_rows(rows: Sequence[dict[str, Any]]) -> ScoreTable:
+        return mean_table([float(row[column]) for row in rows])
+
+    return MetricInfo(title, higher_is_better, math.inf, (column,), of_rows, -math.inf)
+
+
 # Fields of a JSON object, as lists of field and value
 
 
@@ -292,6 +301,8 @@ METRICS: dict[str, MetricInfo] = {
     ),
     "rouge_l": _by_columns("ROUGE-L", _rouge_l_table, ("prediction", "reference")),
     "exact_match": _by_columns("exact match", _exact_match_table, ("prediction", "reference")),
+    "own_score": _of_ones_own("your score", "own_score", higher_is_better=True),
+    "own_error": _of_ones_own("your error", "own_error", higher_is_better=False),
     "ece": MetricInfo(
         "calibration error",
         higher_is_better=False,

@@ -22,13 +22,14 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 from pydantic import BeforeValidator, Field, field_validator, model_validator
 
 from adaptkit.adapters import AdapterConfig
-from adaptkit.config import Config, Count, Tokens, in_unit
+from adaptkit.config import Config, Count, Magnitude, Tokens, in_unit
 from adaptkit.data.json_fields import Schema
 from adaptkit.data.readers import DataConfig, Dataset, Row
 from adaptkit.errors import nearest
 from adaptkit.model_uses import Use
 from adaptkit.run import Run
 from adaptkit.study.arms import Adaptation, Arm
+from adaptkit.study.own_metric import OWN_METRICS, OwnMetric, why_no_own_metric
 from adaptkit.study.rag import Library
 from adaptkit.study.task_answers import Answers, Baseline
 from adaptkit.study.task_size import TaskSize
@@ -77,6 +78,9 @@ def _named_by_text(labels: Any) -> Any:
 class TaskConfig(CorpusConfig):
     """A labelled task: rows to train on and rows held out."""
 
+    PLACES: ClassVar[frozenset[str]] = frozenset({"metric_file"})
+    COST_ONLY: ClassVar[frozenset[str]] = frozenset({"metric_seconds"})
+
     name: str
     """The task's name in tables and file names."""
     kind: str = "classify"
@@ -88,7 +92,12 @@ class TaskConfig(CorpusConfig):
     """accuracy or macro_f1; micro_f1 or macro_label_f1 for several labels; entity_f1 or macro_entity_f1 for
     spans; spearman or mae for numbers; field_f1, macro_field_f1, json_exact_match or valid_json for fields;
     rouge_l or exact_match for free text; ndcg_at_10, mrr_at_10, map, recall_at_10 or recall_at_100 for
-    search. Empty takes the first."""
+    search. own_score (more is better) or own_error (less is better) is what `metric_file` gives. Empty takes
+    the first."""
+    metric_file: str = ""
+    """A Python file of yours with score(items), one number for each item, or a local module of `evaluate`."""
+    metric_seconds: Annotated[Magnitude, in_unit("seconds")] = Field(120.0, gt=0)
+    """What `metric_file` may take for one set of items."""
     instruction: str = ""
     """What to do, in your words, for prompted arms. Empty is made from the labels, or from the kind of task,
     and shown by the dry run."""
@@ -128,7 +137,9 @@ class TaskConfig(CorpusConfig):
     @model_validator(mode="after")
     def _known_metric(self) -> TaskConfig:
         metrics = self.task_kind.metrics
-        if self.metric and self.metric not in metrics:
+        if wrong := why_no_own_metric(self.metric, self.metric_file, self.task_kind.takes_own_metric):
+            raise ValueError(wrong)
+        if self.metric not in ("", *OWN_METRICS, *metrics):
             raise ValueError(f"metric must be one of {', '.join(metrics)} for kind '{self.kind}'")
         letters = self.name.replace("_", "a").replace("-", "a")
         if not letters.isalnum() or self.name in ("language", "general"):
@@ -147,6 +158,18 @@ class TaskConfig(CorpusConfig):
     def score(self) -> str:
         """The metric that decides."""
         return self.metric or self.task_kind.metrics[0]
+
+    @property
+    def tuned_by(self) -> str:
+        """The metric that settings without training are chosen by: for one's own, the kind's first."""
+        return self.task_kind.metrics[0] if self.own_metric else self.score
+
+    @property
+    def own_metric(self) -> OwnMetric | None:
+        """The user's metric; None where one of the kit's decides."""
+        if self.metric not in OWN_METRICS:
+            return None
+        return OwnMetric(self.metric, Path(self.metric_file), self.metric_seconds)
 
 
 @dataclass(frozen=True)
@@ -241,6 +264,8 @@ class TaskKind(ABC):
     """Adaptations that give no answer to it."""
     asks: ClassVar[frozenset[str]] = frozenset()
     """Which of `PROMPT_FIELDS` its prompts are made of; none for a kind that is not prompted."""
+    takes_own_metric: ClassVar[bool] = False
+    """Whether its item rows are single answers that a user's metric can judge."""
     has_own_text: ClassVar[bool] = False
     """Whether its training rows are texts that a model can be pretrained on: see `own_texts`."""
     rates: ClassVar[LearningRates]
@@ -312,7 +337,8 @@ class TaskKind(ABC):
         """The task's metrics of item rows; empty without rows."""
         from adaptkit.study.scores import score_table
 
-        return {name: score_table(name, rows).value for name in self.metrics} if rows else {}
+        own = [name for name in OWN_METRICS if name in rows[0]] if rows else []
+        return {name: score_table(name, rows).value for name in [*self.metrics, *own]} if rows else {}
 
 
 KINDS: dict[str, TaskKind] = {}

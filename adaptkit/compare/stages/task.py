@@ -27,7 +27,8 @@ from adaptkit.study.arms import Adaptation, Arm, Origin
 from adaptkit.study.spend import meta_model
 from adaptkit.study.stage_record import BaselineResult, TaskResult
 from adaptkit.study.task import PROMPT_FIELDS, Assignment, TaskConfig
-from adaptkit.study.task_answers import Answers
+from adaptkit.study.task_answers import Answers, Rows
+from adaptkit.study.tasks.rows import RowKind
 from adaptkit.study.tuning import DIVERGED, check_any_ended, grid, one_more
 
 LONGEST_API_PAUSE_S = 30.0
@@ -74,10 +75,12 @@ def baseline(workspace: Workspace, stage: Stage, threads: int) -> BaselineResult
     answered = settings.task_kind.baseline(settings, workspace.files.task(settings.name))
     if answered is None:
         return BaselineResult()
-    run = workspace.open_fields(f"{settings.name}-baseline", {"name": answered.name})
+    fields = {"name": answered.name, **_own_metric(settings)}
+    run = workspace.open_fields(f"{settings.name}-baseline", fields)
     if not run.finished:
         write_sealed(run.cost_path, answered.cost)
-        _write(run, settings, Answers(answered.rows), RecipeKind.BASELINE)
+        rows = _judged(workspace, settings, answered.rows)
+        _write(run, settings, Answers(rows), RecipeKind.BASELINE)
     score = read_scores(run, settings.name)["metrics"][settings.score]
     return BaselineResult(
         run=run.path.name,
@@ -172,6 +175,7 @@ def _frozen(workspace: Workspace, work: Assignment, origin_run: str | None) -> T
         "seed": work.seed,
         "trials": work.trials,
         "max_length": work.task.max_length,
+        **_own_metric(work.task),
     }
     if work.arm.adaptation.is_prompted:
         asked = (
@@ -191,10 +195,25 @@ def _frozen(workspace: Workspace, work: Assignment, origin_run: str | None) -> T
     run = workspace.open_fields(name, fields, model=model, **searched)
     if not run.finished:
         answers = work.task.task_kind.frozen(work)
+        answers = dataclasses.replace(answers, rows=_judged(workspace, work.task, answers.rows))
         write_sealed(run.cost_path, answers.cost)
         _write(run, work.task, answers, RecipeKind.FROZEN)
     served = origin_run if work.arm.adaptation.is_a_model else None
     return TaskResult(run=run.path.name, suite=work.task.name, model_run=served)
+
+
+def _own_metric(task: TaskConfig) -> dict[str, str]:
+    """What tells runs apart that are judged by a metric of the user's: the digest of its file."""
+    own = task.own_metric
+    return {} if own is None else {"metric_file": own.digest}
+
+
+def _judged(workspace: Workspace, task: TaskConfig, rows: Rows) -> Rows:
+    """Item rows with the number of the user's metric, where there is one."""
+    own, kind = task.own_metric, task.task_kind
+    if own is None or not isinstance(kind, RowKind):
+        return rows
+    return own.complete(kind.parts(workspace.files.task(task.name))["test"].rows, rows)
 
 
 def _write(run: Run, task: TaskConfig, answers: Answers, recipe: RecipeKind) -> None:

@@ -76,7 +76,7 @@ def _prompted(work: Assignment, model: Any, tokenizer: Any, parts: dict[str, Dat
         words=task_words(work.task),
         examples=work.task.examples,
         trials=work.trials,
-        metric=work.task.score,
+        metric=work.task.tuned_by,
         seed=work.seed,
         max_length=work.task.max_length,
         finder=finder_of(work),
@@ -94,7 +94,7 @@ def _probed(work: Assignment, model: Any, tokenizer: Any, parts: dict[str, Datas
         parts["test"],
         label_names=parts["train"].labels,
         trials=work.trials,
-        metric=work.task.score,
+        metric=work.task.tuned_by,
         max_length=work.task.max_length,
     )
 

@@ -132,7 +132,7 @@ class Extract(RowKind):
             asked["dev"],
             asked["test"],
             score=score,
-            metric=work.task.score,
+            metric=work.task.tuned_by,
             words=words,
             examples=work.task.examples,
             trials=work.trials,

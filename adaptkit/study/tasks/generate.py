@@ -41,7 +41,7 @@ class Generate(RowKind):
             parts["dev"],
             parts["test"],
             score=self.scores,
-            metric=work.task.score,
+            metric=work.task.tuned_by,
             words=task_words(work.task),
             examples=work.task.examples,
             trials=work.trials,

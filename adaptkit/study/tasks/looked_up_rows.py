@@ -15,6 +15,7 @@ from adaptkit.config import Config, Count, Tokens
 from adaptkit.data.drawing import PASSAGE_BYTES
 from adaptkit.data.readers import Dataset, Row
 from adaptkit.run import Run, read_jsonl, read_sealed, write_jsonl, write_sealed
+from adaptkit.run_lock import release
 from adaptkit.run_record import RecipeKind, RunRecord
 from adaptkit.study.task import Assignment, TaskFiles
 from adaptkit.study.task_size import BYTES_PER_TOKEN
@@ -30,7 +31,7 @@ SPLITS = ("train", "dev", "test")
 
 
 def beside(split: str) -> str:
-    """Where it stands what was looked up for the rows of a split."""
+    """The item file that holds what was looked up for the rows of a split."""
     return f"{split}-passages"
 
 
@@ -135,6 +136,7 @@ def look_up_rows(kind: PromptedKind, work: Assignment) -> LookedUpRows:
         finder = finder or PassageFinder(library)
         _write(run, original, finder, lookup, _fits(kind, work, original, length))
         run.finish(record=RunRecord(recipe=RecipeKind.PREPARE).model_dump(mode="json"))
+        release()  # others that train on these rows need not wait for the end of this training
     cost = read_sealed(run.cost_path)
     files = TaskFiles(run.path, *(run.items(split) for split in SPLITS))
     task = work.task.model_copy(update={"max_length": length})

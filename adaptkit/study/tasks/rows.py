@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from adaptkit.data.label_names import check_labels
 from adaptkit.data.message_fields import message_text
@@ -40,6 +40,7 @@ if TYPE_CHECKING:
     from adaptkit.finetune.asked_answers import Asking
     from adaptkit.finetune.frozen_answers import FrozenAnswers
     from adaptkit.finetune.prompt_passages import Finder
+    from adaptkit.finetune.recipe import Complete
 
 MAX_DEV_SHARE = 0.2
 NUM_EVALUATIONS = 8
@@ -76,7 +77,7 @@ def asking_of(work: Assignment, schema: Schema | None = None) -> Asking:
         examples=work.task.examples,
         trials=work.trials,
         seed=work.seed,
-        metric=work.task.score,
+        metric=work.task.tuned_by,
         max_length=work.task.max_length,
         at_once=work.api.at_once,
         schema=schema,
@@ -105,6 +106,7 @@ class RowKind(TaskKind):
     longest_answer: ClassVar[int] = 0
     """Tokens that a model may write; 0 for a kind that scores answers or has a head."""
     has_own_text = True
+    takes_own_metric = True
     rates = LearningRates(full=0.3, adapters=0.6)
     batch_rows = FinetuneConfig.model_fields["trainer"].default.global_batch_size
 
@@ -201,10 +203,24 @@ class RowKind(TaskKind):
             settings, num_steps=steps, eval_every=every, learning_rate=work.rate_for(steps)
         )
         run = work.open(settings.name, settings)
-        complete, facts = (looked_up.complete, looked_up.facts) if looked_up else (None, None)
-        finetune(settings, run, score=self.scores, complete=complete, facts=facts)
+        facts = looked_up.facts if looked_up else None
+        finetune(settings, run, score=self.scores, complete=self.completing(work, looked_up), facts=facts)
         charge_scoring(run, (math.ceil(steps / every) + 1) * one_pass + looking)
         return run
+
+    def completing(self, work: Assignment, looked_up: LookedUpRows | None) -> Complete | None:
+        """What adds to item rows: what was looked up, and the number of the user's metric."""
+        own = work.task.own_metric
+        if own is None:
+            return looked_up.complete if looked_up else None
+        parts = looked_up.original if looked_up else self.parts(work.files)
+
+        def complete(split: str, rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+            if looked_up is not None:
+                rows = looked_up.complete(split, rows)
+            return own.complete(parts[split].rows, rows)
+
+        return complete
 
     def pass_flops(self, work: Assignment) -> float:
         """What reading the development rows once takes."""
@@ -225,8 +241,9 @@ class RowKind(TaskKind):
 
         A trial is judged on dev rows at its end; a run also keeps its best weights on the way and is tested.
         """
+        own = work.task.own_metric
         settings = FinetuneConfig(
-            name=work.name,
+            name=work.name if own is None else f"{work.name}-{own.digest[:8]}",
             task=work.task.name,
             base=str(work.origin),
             kind=self.finetune_kind,
@@ -267,7 +284,7 @@ def probed(kind: RowKind, work: Assignment, probe: Probe) -> Answers:
         kind.parts(work.files),
         trials=work.trials,
         max_length=work.task.max_length,
-        metric=work.task.score,
+        metric=work.task.tuned_by,
     )
     facts = {"chosen": outcome.chosen, "trials": outcome.trials}
     return Answers(outcome.rows, outcome.dev, outcome.cost, facts)
