@@ -15,6 +15,7 @@ from tiny_study import study_config, write_texts
 
 from adaptkit.client.openai import Client
 from adaptkit.client.paid import Ledger, PaidClient, TokenPrice
+from adaptkit.data.column_suggestions import suggest
 from adaptkit.data.json_fields import Schema, facts, object_of, schema_of_rows
 from adaptkit.data.readers import DataConfig, Dataset, read
 from adaptkit.data.records import Fault
@@ -162,6 +163,7 @@ def test_rows_hold_an_object_or_its_json(tmp_path: Path) -> None:
     (row,) = read(DataConfig(files=[str(tmp_path / "rows.csv")]), "extract").rows
     assert row.values["fields"] == {"x": 1}
     assert read(DataConfig(files=[str(tmp_path / "rows.jsonl")])).kind == "extract", "seen unasked"
+    assert suggest(tmp_path / "rows.jsonl").kind == "extract", "so `adaptkit init` sees it too"
 
 
 @pytest.mark.parametrize(

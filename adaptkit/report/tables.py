@@ -155,8 +155,8 @@ def field_tables(results: Results, task: TaskRecord) -> list[Table]:
     for arm in arms:
         seeds = scores[arm.name]
         means = [sum(seed.get(name, 0.0) for seed in seeds) / len(seeds) for name in names]
-        told = "1 seed" if len(seeds) == 1 else f"{len(seeds)} seeds"
-        cells = tuple(Score(f"{mean:.3f}", told) for mean in means)
+        num_seeds = "1 seed" if len(seeds) == 1 else f"{len(seeds)} seeds"
+        cells = tuple(Score(f"{mean:.3f}", num_seeds) for mean in means)
         rows.append(TableRow(arm.name, chip(arm.origin, arm.adaptation or ""), arm.describe, cells))
     return [Table(f"{task.name}, F1 of each field", tuple(names), tuple(rows))]
 
