@@ -159,6 +159,44 @@ def test_free_text_is_asked_too(server: PaidServer, tmp_path: Path) -> None:
     assert outcome.dev == {"right": 1.0} and len(outcome.rows) == 4 and outcome.cost["usd_per_item"] > 0
 
 
+class Shelf:
+    """A finder that says what it was asked for."""
+
+    retrievers, flops = ("bm25",), 7.0
+
+    def find(self, questions, items, lookup):
+        return [
+            [f"a passage on {question}", "another", "a third"][: lookup.passages] for question in questions
+        ]
+
+
+def test_an_api_is_asked_with_passages_and_numbers_of_them_compete(
+    server: PaidServer, tmp_path: Path
+) -> None:
+    parts = labelled(20, 0), labelled(6, 100), labelled(4, 200)
+    outcome = ask_for_labels(asking(server, tmp_path, finder=Shelf()), *parts, ["fruit", "metal"])
+    assert [trial["passages"] for trial in outcome.trials] == [3, 1, 5]
+    assert outcome.chosen["retriever"] == "bm25" and outcome.cost["flops"] == 7.0
+    last = server.bodies[-1]["messages"][-1]["content"]
+    text = parts[2].rows[-1].text
+    assert last.startswith(f"Passages that may help:\n[1] a passage on {text}\n") and last.endswith(
+        f"\n\n{text}"
+    )
+    sent = len(server.bodies)
+    again = ask_for_labels(asking(server, tmp_path, finder=Shelf()), *parts, ["fruit", "metal"])
+    assert again.cost["usd_paid"] == 0 and len(server.bodies) == sent
+    bare = ask_for_labels(asking(server, tmp_path), *parts, ["fruit", "metal"])
+    assert bare.cost["usd_paid"] > 0, "other prompts are other requests"
+    assert bare.cost["tokens_in_per_item"] < outcome.cost["tokens_in_per_item"]
+
+    rows = [Row({"prompt": f"apple {i}?", "completion": "a passage"}, "r", str(i)) for i in range(9)]
+    said = [Dataset(rows[i : i + 3], "sft", {}) for i in (0, 3, 6)]
+    score = lambda rows: {"right": float(len(rows))}  # noqa: E731
+    told = ask_for_answers(asking(server, tmp_path, metric="right", finder=Shelf()), *said, score=score)
+    assert told.rows[0]["passages"][0] == "a passage on apple 6?" and told.rows[0]["found"] == 1.0
+    assert told.rows[0]["question"] == "apple 6?" and told.rows[0]["usd"] > 0
+
+
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
     write_texts(tmp_path)
@@ -202,12 +240,32 @@ def test_the_plan_counts_what_leaves_the_house_and_refuses_it_above_the_ceiling(
     assert (row.arm, row.task) == ("api+prompt", "mood")
     assert row.requests == 2 * (24 + 3 * 64) and row.tokens_in > 50 * row.requests
     assert row.usd == pytest.approx((row.tokens_in * 10 + row.tokens_out * 20) / 1e6)
+    _, searching = planned(study_config(folder, API, "arms=[api+prompt, api+rag]"))
+    assert searching.arm == "api+rag" and searching.requests == row.requests
+    assert searching.tokens_in - row.tokens_in == pytest.approx(row.requests * 5 * 1024 / 3), "five passages"
+    assert searching.usd > row.usd
     check_ceiling(config, [row])
     said = outgoing_json(config, [row])
     assert said["usd"] == row.usd and said["url"] == "https://api.example.com" and said["ceiling"] == 5
     poor = study_config(folder, API, "arms=[api+prompt]", "api.ceiling=0.01")
     with pytest.raises(BudgetError, match=r"may cost \$.* requests, .* tokens\); the ceiling is \$0.01"):
         check_ceiling(poor, [row])
+
+
+def test_passages_of_your_text_are_sent_only_where_the_arm_is_named(folder: Path, monkeypatch) -> None:
+    from adaptkit.compare import choose_arms
+    from adaptkit.study.budget import grant
+
+    monkeypatch.setattr(choose_arms, "_too_expensive", lambda *_: "too much")
+    monkeypatch.setattr(choose_arms, "trainings", lambda *_: ())
+    monkeypatch.setattr(choose_arms, "_no_mixture", lambda *_: "")
+    monkeypatch.setattr(choose_arms, "_too_little_text", lambda *_: "")
+    config = study_config(folder, API, "arms=[]", f"rag.collection.files=[{folder}/general.jsonl]")
+    budget = grant(config.budget, flops_per_token=1.0, flops_per_second=1.0, num_seeds=2, has_tasks=True)
+    choice = choose_arms.choose_arms(config, budget, None)  # type: ignore[arg-type]
+    assert not any(arm.name == "api+rag" for arm in choice.arms)
+    (left_out,) = [row for row in choice.left_out if row.arm == "api+rag"]
+    assert "sends passages of your text" in left_out.reason and "name it in `arms`" in left_out.reason
 
 
 def test_an_address_holds_no_key_and_settings_that_only_cost_change_no_identity(folder: Path) -> None:

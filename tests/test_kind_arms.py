@@ -98,7 +98,14 @@ def test_a_probe_and_a_trained_arm_answer_the_items_of_the_baseline(
 
 @pytest.mark.parametrize(
     ("name", "least"),
-    [("topics", 0.95), ("entities", 0.95), ("rating", 0.8), ("duplicate", 0.65), ("preferred", 0.9)],
+    [
+        ("topics", 0.95),
+        ("entities", 0.95),
+        ("bill", 0.9),
+        ("rating", 0.8),
+        ("duplicate", 0.65),
+        ("preferred", 0.9),
+    ],
 )
 def test_a_baseline_learns_what_words_tell(
     config: StudyConfig, tmp_path: Path, name: str, least: float

@@ -30,11 +30,12 @@ def test_every_kind_is_scored_by_every_arm_and_its_baseline(study: Results) -> N
     assert {name: (task.kind, task.metric) for name, task in tasks.items() if name != "language"} == {
         "topics": ("multi_label", "micro_f1"),
         "entities": ("spans", "entity_f1"),
+        "bill": ("extract", "field_f1"),
         "rating": ("regression", "spearman"),
         "duplicate": ("classify", "accuracy"),
         "preferred": ("classify", "accuracy"),
     }
-    baselines = dict.fromkeys(ROWS, "tfidf") | {"entities": "word-features"}
+    baselines = dict.fromkeys(ROWS, "tfidf") | {"entities": "word-features", "bill": "copied"}
     for name, baseline in baselines.items():
         assert {arm.name for arm in study.scored_arms(name)} == {baseline, "generic+full"}
         replicates = study.replicates(name)
@@ -47,6 +48,11 @@ def test_every_kind_is_scored_by_every_arm_and_its_baseline(study: Results) -> N
 
 def test_the_report_says_of_each_kind_what_fits_it(study: Results) -> None:
     page = (study.path / "report" / "report.html").read_text()
-    for words in ("micro-F1 of labels on topics", "F1 of spans on entities", "rank correlation on rating"):
+    for words in (
+        "micro-F1 of labels on topics",
+        "F1 of spans on entities",
+        "F1 of fields on bill",
+        "rank correlation on rating",
+    ):
         assert words in page
     assert "mean absolute error" in page

@@ -75,7 +75,8 @@ def test_what_was_benchmarked_is_told_as_measured(tmp_path: Path):
 
 def test_arms_are_ordered_from_the_simplest_to_own():
     arms = [baseline_of("tfidf"), *map(arm_of, (
-        "generic+prompt", "generic+rag", "generic+probe", "generic+lora", "generic+qlora", "generic+full",
+        "generic+prompt", "generic+rag", "generic+probe", "generic+lora", "generic+qlora",
+        "generic+rag-lora", "generic+full",
         "placebo+full", "continued-lora+full", "continued+lora", "continued+full", "mixed+full",
         "scratch+full", "distilled+full"))]  # fmt: skip
     assert sorted(reversed(arms), key=simplicity) == arms

@@ -63,6 +63,11 @@ NOTHING_ADDED = " Pretraining on your text adds nothing that matters."
     [
         ("generic+prompt", f"Use the generic model as it is.{NOTHING_ADDED}"),
         ("generic+rag", f"Use the generic model, and let it look things up in your text.{NOTHING_ADDED}"),
+        (
+            "generic+rag-lora",
+            "Fine-tune the generic model with adapters, and let it look things up in your text."
+            f"{NOTHING_ADDED}",
+        ),
         ("generic+probe", f"Use the features of the generic model as they are.{NOTHING_ADDED}"),
         ("generic+lora", f"Fine-tune the generic model with adapters.{NOTHING_ADDED}"),
         ("generic+qlora", f"Fine-tune the generic model with 4-bit adapters.{NOTHING_ADDED}"),

@@ -1,5 +1,5 @@
 """Kinds of task: what is known of each, and a kind that another package brings. Home of study.task,
-study.task_answers, study.tasks.classify, study.tasks.generate and study.tasks.rows."""
+study.corpus_rows, study.task_answers, study.tasks.classify, study.tasks.generate and study.tasks.rows."""
 
 from __future__ import annotations
 
@@ -14,7 +14,8 @@ from tiny_study import study_config, write_texts
 from adaptkit.run import read_json, write_jsonl
 from adaptkit.study.arms import Adaptation
 from adaptkit.study.config import StudyConfig
-from adaptkit.study.task import KINDS, CorpusConfig, CorpusRows, TaskFiles, read_corpus
+from adaptkit.study.corpus_rows import read_corpus
+from adaptkit.study.task import KINDS, CorpusConfig, CorpusRows, TaskFiles
 
 NUMBERS = {"accuracy": 0.25, "loss": 0.75, "ndcg_at_10": 0.9}
 

@@ -58,6 +58,13 @@ def _scored(rng: random.Random) -> dict:
     return {"text": f"{_noise(rng)} {word} {_noise(rng)}", "score": 100 + 10 * GRADES[word]}
 
 
+def _bill(rng: random.Random) -> dict:
+    fields = {"vendor": rng.choice(("ames", "bolt", "carr")), "total": rng.randrange(10, 999)}
+    if rng.random() < 0.5:
+        fields["status"] = rng.choice(("open", "paid"))
+    return {"text": f"{_noise(rng)} bill of {' euro '.join(map(str, fields.values()))}", "fields": fields}
+
+
 def _pairs(rng: random.Random) -> dict:
     first, other = rng.sample(sorted(GRADES), 2)
     same = rng.random() < 0.5
@@ -77,6 +84,7 @@ _ROWS = {
     "offsets": _offsets,
     "tagged": _tagged,
     "scored": _scored,
+    "bill": _bill,
     "pairs": _pairs,
     "preference": _preference,
 }
@@ -93,13 +101,14 @@ SHIPPED = Path(__file__).resolve().parents[1] / "configs" / "kinds.yaml"
 ROWS = {
     "topics": "multi_label",
     "entities": "tagged",
+    "bill": "bill",
     "rating": "scored",
     "duplicate": "pairs",
     "preferred": "preference",
 }
 SMALL = (
     *('base=""', "base_flops=1e10", "seeds=1", "jobs=2", "budget.amount=1e11", "budget.trials=1"),
-    *("budget.trial_share=0.15", "budget.task_share=0.3", "size.params=130k", "size.seq_len=64"),
+    *("budget.trial_share=0.15", "budget.task_share=0.3", "size.params=130k", "size.seq_len=128"),
     *("tokenizer.vocab_size=512", "trainer.global_batch_size=8", "arms=[generic+full]"),
 )
 

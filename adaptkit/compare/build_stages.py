@@ -34,7 +34,7 @@ def build_stages(config: StudyConfig, budget: Budget) -> list[Stage]:
     for origin, task in trained_texts(config):
         stages += _language_stages(config, budget, origin, task)
     for settings in config.tasks:
-        for arm in config.arms_on(settings):
+        for arm in sorted(config.arms_on(settings), key=lambda arm: arm.adaptation is Adaptation.RAG_LORA):
             stages += _task_stages(config, budget, settings.name, arm)
     return stages
 
@@ -116,15 +116,27 @@ def _teachers(config: StudyConfig, key: StageKey) -> tuple[StageKey, ...]:
     return tuple(StageKey.for_language(other, seed=key.seed, share=key.share) for other in others)
 
 
+def choosing_lookup(config: StudyConfig, task: str, arm: Arm) -> Arm | None:
+    """The arm that chooses on development rows how one that is trained with passages looks them up: the same
+    model, or the base, asked with passages; None where neither is in the study."""
+    if arm.adaptation is not Adaptation.RAG_LORA:
+        return None
+    running = config.arms_on(config.task(task))
+    asked = [Arm(origin, Adaptation.RAG) for origin in (arm.origin, Origin.GENERIC)]
+    return next((other for other in asked if other in running), None)
+
+
 def _task_stages(config: StudyConfig, budget: Budget, task: str, arm: Arm) -> list[Stage]:
     """Probe and prompt do their trials within the stage; trained adaptations get stages for them."""
     granted = budget.on_task(arm.origin) if arm.trains_on_task else 0.0
+    chooser = choosing_lookup(config, task, arm)
+    chosen = () if chooser is None else (StageKey.for_task(task, chooser, seed=0),)
 
     def stage(key: StageKey, what: str, flops: float, needs: tuple[StageKey, ...] = ()) -> Stage:
         origin = (BASE,) if arm.origin.has_weights else ()
         if arm.origin.learns_text:
             origin = (StageKey.for_language(arm.origin, seed=key.seed, task=arm.text_of(task)),)
-        return Stage(key, f"{arm.name} on {task}: {what}", (PREPARE, *origin, *needs), flops)
+        return Stage(key, f"{arm.name} on {task}: {what}", (PREPARE, *origin, *chosen, *needs), flops)
 
     trials = []
     if arm.trains_on_task:

@@ -27,11 +27,14 @@ TEXT_ARMS = (
     *(Origin.MIXED, Origin.SCRATCH, Origin.PLACEBO),
 )
 LOOKS_UP = Arm(Origin.GENERIC, Adaptation.RAG)
+TRAINED_LOOKING_UP = Arm(Origin.GENERIC, Adaptation.RAG_LORA)
+API_LOOKING_UP = Arm(Origin.API, Adaptation.RAG)
 JOB_ARMS = (
     Arm(Origin.GENERIC, Adaptation.PROMPT),
     LOOKS_UP,
     Arm(Origin.GENERIC, Adaptation.PROBE),
     Arm(Origin.GENERIC, Adaptation.LORA),
+    TRAINED_LOOKING_UP,
     Arm(Origin.GENERIC, Adaptation.FULL),
     Arm(Origin.CONTINUED, Adaptation.FULL),
     Arm(Origin.MIXED, Adaptation.FULL),
@@ -86,10 +89,13 @@ def choose_arms(
     if not config.extend_vocabulary:
         wanted.remove(Arm(Origin.CONTINUED_VOCABULARY))
     if config.tasks:
-        wanted += [arm for arm in JOB_ARMS if arm != LOOKS_UP or looks_up(config)]
+        wanted += [arm for arm in JOB_ARMS if not arm.looks_up or looks_up(config)]
     if config.tasks and config.api is not None:
         wanted.append(Arm(Origin.API, Adaptation.PROMPT))
     left_out: list[LeftOutRecord] = []
+    if config.api is not None and looks_up(config):
+        reason = "it sends passages of your text to the API: name it in `arms` to run it"
+        left_out.append(LeftOutRecord(arm=API_LOOKING_UP.name, reason=reason))
     arms: list[Arm] = []
     for arm in _without(config, wanted):
         reason = why_not(config, arm, base) or _too_expensive(config, budget, costs, arm)

@@ -149,11 +149,11 @@ class Costs:
 
     def task_step(self, task: TaskConfig, arm: Arm) -> float:
         """One optimizer step of a training on a task."""
-        size = self.tasks[task.name]
+        size, beside = self.tasks[task.name], self._passages(arm)
         assert arm.adaptation is not None
         model = self._model(arm.origin, self.config.adapter_of(arm.adaptation))
-        per_token = models.flops_per_token(model, max(1, round(size.text_tokens))).train
-        return per_token * size.row_tokens * size.batch_rows
+        per_token = models.flops_per_token(model, max(1, round(size.text_tokens + beside))).train
+        return per_token * (size.row_tokens + beside) * size.batch_rows
 
     def task_steps_at_most(self, task: TaskConfig) -> float:
         """Optimizer steps of `max_epochs` passes over the rows."""
@@ -161,15 +161,21 @@ class Costs:
         return task.max_epochs * size.num_rows / size.batch_rows
 
     def task_scoring(self, task: TaskConfig, arm: Arm, *, tuning: bool) -> float:
-        """Scoring one candidate on development rows, as often as that is done."""
-        size = self.tasks[task.name]
+        """Scoring one candidate on development rows, as often as that is done, and what has to be encoded
+        before."""
+        size, beside = self.tasks[task.name], self._passages(arm)
         passes = task.task_kind.scoring_passes(tuning)
-        return passes * size.dev_tokens * self._forward(arm.origin, size.text_tokens)
+        tokens = size.dev_tokens + beside * _num_dev(size)
+        flops = passes * tokens * self._forward(arm.origin, size.text_tokens + beside)
+        if arm.looks_up:
+            flops += self._encoding(size, size.num_rows + size.num_items)
+        return flops
 
     def task_answers(self, task: TaskConfig, arm: Arm) -> float:
         """Answering all test items."""
-        size = self.tasks[task.name]
-        return size.test_tokens * self._forward(arm.origin, size.text_tokens)
+        size, beside = self.tasks[task.name], self._passages(arm)
+        tokens = size.test_tokens + beside * size.num_items
+        return tokens * self._forward(arm.origin, size.text_tokens + beside)
 
     def frozen(self, task: TaskConfig, arm: Arm, settings_tried: int) -> float:
         """What an arm without training takes, its trials and answers included."""
@@ -185,20 +191,28 @@ class Costs:
 
     def _looking_up(self, task: TaskConfig, arm: Arm, settings_tried: int) -> float:
         """Prompts with passages in them, as long as the model reads, and encoding what is searched."""
-        size = self.tasks[task.name]
-        num_dev = size.num_items * size.dev_tokens / size.test_tokens if size.test_tokens else 0.0
-        passage = PASSAGE_BYTES / BYTES_PER_TOKEN
-        beside = passage * sum(NUM_PASSAGES) / len(NUM_PASSAGES)
-        beside = min(beside, fitting_length(LONGEST_CONTEXT, self._shape(arm.origin)))
+        size, beside = self.tasks[task.name], self._passages(arm)
+        num_dev = _num_dev(size)
         tokens = size.prompt_factor * (size.test_tokens + settings_tried * size.dev_tokens)
         tokens += beside * (size.num_items + settings_tried * num_dev)
         flops = tokens * self._forward(arm.origin, size.text_tokens + beside)
+        return flops + self._encoding(size, size.num_items + num_dev)
+
+    def _passages(self, arm: Arm) -> float:
+        """Tokens of the passages beside a text, for an arm that looks them up."""
+        if not arm.looks_up:
+            return 0.0
+        tokens = PASSAGE_BYTES / BYTES_PER_TOKEN * sum(NUM_PASSAGES) / len(NUM_PASSAGES)
+        return min(tokens, fitting_length(LONGEST_CONTEXT, self._shape(arm.origin)))
+
+    def _encoding(self, size: TaskSize, num_questions: float) -> float:
+        """Encoding what is searched, and so many questions; nothing where words are counted."""
         rag = self.config.rag
-        if rag is not None and rag.encoder:
-            encoder = meta_model(saved_shape(rag.encoder), "encoder")
-            encoded = self.texts.collection / BYTES_PER_TOKEN + (size.num_items + num_dev) * size.text_tokens
-            flops += encoded * models.flops_per_token(encoder, round(passage)).forward
-        return flops
+        if rag is None or not rag.encoder:
+            return 0.0
+        encoder = meta_model(saved_shape(rag.encoder), "encoder")
+        encoded = self.texts.collection / BYTES_PER_TOKEN + num_questions * size.text_tokens
+        return encoded * models.flops_per_token(encoder, round(PASSAGE_BYTES / BYTES_PER_TOKEN)).forward
 
     def _forward(self, origin: Origin, length: float) -> float:
         return models.flops_per_token(self._model(origin), max(1, round(length))).forward
@@ -225,6 +239,11 @@ class Costs:
             shape = type(shape).from_dict(shape.to_dict())
             shape.num_hidden_layers = max(1, shape.num_hidden_layers // 2)
         return shape
+
+
+def _num_dev(size: TaskSize) -> float:
+    """Development rows."""
+    return size.num_items * size.dev_tokens / size.test_tokens if size.test_tokens else 0.0
 
 
 def _overlap(seq_len: int) -> float:

@@ -56,6 +56,7 @@ TASK_KINDS = {
     "multi_label": "multi_label",
     "spans": "spans",
     "scored": "regression",
+    "extract": "extract",
     "sft": "generate",
     "messages": "generate",
 }

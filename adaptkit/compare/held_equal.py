@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from adaptkit.study.arms import Adaptation
 from adaptkit.study.budget import Budget
 from adaptkit.study.config import StudyConfig
 
@@ -23,7 +22,7 @@ def held_equal(config: StudyConfig, budget: Budget) -> tuple[str, ...]:
         if config.seeds > 1
         else "each arm has one seed",
     ]
-    if any(arm.adaptation is Adaptation.RAG for arm in config.job_arms):
+    if any(arm.looks_up for arm in config.job_arms):
         sentences.append(
             "arms that look things up search one collection without test text; the FLOPs of longer prompts "
             "and of encoding count, and numbers of passages and retrievers are tried within the same settings"

@@ -8,12 +8,14 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from adaptkit.client.paid import TURN_TOKENS, TokenPrice
+from adaptkit.data.drawing import PASSAGE_BYTES
 from adaptkit.errors import BudgetError
 from adaptkit.finetune.asked_answers import LABEL_TOKENS, MAX_DEV_ROWS
 from adaptkit.finetune.config import FinetuneConfig
 from adaptkit.finetune.prompt_formats import num_examples
+from adaptkit.finetune.prompt_passages import NUM_PASSAGES
 from adaptkit.study.api import ApiConfig
-from adaptkit.study.arms import Origin
+from adaptkit.study.arms import Arm, Origin
 from adaptkit.study.config import StudyConfig
 from adaptkit.study.task import TaskConfig
 from adaptkit.study.task_size import BYTES_PER_TOKEN, TaskSize
@@ -50,7 +52,7 @@ def outgoing(config: StudyConfig, sizes: Mapping[str, TaskSize], settings_tried:
             continue
         for task in config.tasks_of(arm):
             requests = num_requests(task, sizes[task.name], settings_tried) * config.seeds
-            tokens_in, tokens_out = (requests * tokens for tokens in _tokens_of_one(task, sizes[task.name]))
+            tokens_in, tokens_out = (requests * each for each in _tokens_of_one(task, arm, sizes[task.name]))
             usd = price.usd(tokens_in, tokens_out)
             yield Outgoing(arm.name, task.name, requests, tokens_in, tokens_out, usd)
 
@@ -60,13 +62,16 @@ def num_requests(task: TaskConfig, size: TaskSize, settings_tried: int) -> int:
     return size.num_items + settings_tried * min(MAX_DEV_ROWS, task.dev_items or MAX_DEV_ROWS)
 
 
-def _tokens_of_one(task: TaskConfig, size: TaskSize) -> tuple[float, float]:
-    """Tokens of a request with all of its examples, and of the longest reply."""
+def _tokens_of_one(task: TaskConfig, arm: Arm, size: TaskSize) -> tuple[float, float]:
+    """Tokens of a request with all of its examples and passages, and of the longest reply."""
     block = len(task.task_kind.instruction(task).encode()) / BYTES_PER_TOKEN
     labelled = "labels" in task.task_kind.asks
     answer = LABEL_TOKENS + LABEL_BYTES if labelled else FinetuneConfig.model_fields["max_new_tokens"].default
+    answer = size.answer_tokens or answer
     shots = num_examples(task.examples, size.num_labels)
     turns = block + (shots + 1) * (size.text_tokens + 2 * TURN_TOKENS) + shots * answer
+    if arm.looks_up:
+        turns += max(NUM_PASSAGES) * PASSAGE_BYTES / BYTES_PER_TOKEN
     return turns, float(answer)
 
 

@@ -30,7 +30,7 @@ from adaptkit.errors import ConfigError
 from adaptkit.models.capabilities import Capabilities
 from adaptkit.models.sentence.pooling_files import check_mean_pooling
 from adaptkit.run import Run
-from adaptkit.study.arms import Adaptation, Origin
+from adaptkit.study.arms import Origin
 from adaptkit.study.base_model import base_shape, max_lengths
 from adaptkit.study.budget import Budget, check_total, grant
 from adaptkit.study.config import LANGUAGE, StudyConfig
@@ -139,6 +139,9 @@ def measure_study(config: StudyConfig) -> Measured:
     Raises: ConfigError for lengths that a model has no positions for; ModelError for a base that no arm can
         start from.
     """
+    for own in (task.own_metric for task in config.tasks):
+        if own is not None:
+            own.check()
     base = check_base(config)
     shape, kind = base_shape(config)
     if kind == "masked" and config.decides == LANGUAGE:
@@ -233,7 +236,7 @@ def prompt_instructions(config: StudyConfig) -> dict[str, dict[str, Any]]:
     prompted = {
         task.name: task
         for arm in config.job_arms
-        if arm.adaptation in (Adaptation.PROMPT, Adaptation.RAG)
+        if arm.adaptation is not None and arm.adaptation.is_prompted
         for task in config.tasks_of(arm)
     }
     return {

@@ -19,6 +19,7 @@ from adaptkit.data.annotations import (
 )
 from adaptkit.data.conversations import conversation
 from adaptkit.data.guesses import FACTS
+from adaptkit.data.json_fields import object_of
 from adaptkit.data.message_fields import TEMPLATE_INPUTS, read_messages, template_input, unread_column
 from adaptkit.data.records import Fault, Record
 from adaptkit.data.shapes import columns_of, describe_columns
@@ -90,6 +91,8 @@ class RowReader:
             return self._label(record[columns[0]], column)
         if role == "score":
             return _score(record[columns[0]], column, typed)
+        if role == "fields":
+            return object_of(record[columns[0]], column)
         if role == "labels":
             return label_set(record[columns[0]], column, self._separator)
         if role in ("tokens", "tags"):

@@ -51,7 +51,7 @@ class Suggestion:
     """What the columns of a table are most likely for.
 
     Attributes:
-        kind: labelled, multi_label, spans, scored, sft, messages, pairs or text.
+        kind: labelled, multi_label, spans, scored, extract, sft, messages, pairs or text.
         columns: role -> column, for `columns` of a config; empty where names say it already.
         label: the column whose value would be predicted; empty where there is none.
         others: further columns that could be.
@@ -77,7 +77,9 @@ def suggest(file: Path) -> Suggestion:
         raise DataError("holds no record", where=str(file), fix="give a file with rows")
     by_name = detect(samples, {}, None)
     if by_name is not None and by_name[0] not in ("text", "scored"):
-        label = next((by_name[1][role] for role in ("label", "labels", "spans") if role in by_name[1]), "")
+        label = next(
+            (by_name[1][role] for role in ("label", "labels", "spans", "fields") if role in by_name[1]), ""
+        )
         return Suggestion(by_name[0], label=label)
     if pair := _question_and_answer(samples):
         return pair

@@ -93,7 +93,7 @@ def deduplicate(dataset: Dataset, near: bool = True) -> tuple[Dataset, DedupRepo
 
 def _verdict(row: Row) -> str:
     """What a row says of its text: its label or score, or an answer of fewer words than a shingle."""
-    for role in ("label", "labels", "score"):
+    for role in ("label", "labels", "score", "fields"):
         if role in row.values:
             return f"{role} {row.values[role]}"
     if "spans" in row.values:  # by their words: offsets differ between texts that are nearly equal
@@ -125,7 +125,7 @@ def _conflicts(rows: list[Row]) -> list[tuple[str, ...]]:
     """The places of each text that stands with several labels or scores: one place for each of these."""
     said: dict[bytes, dict[str, str]] = defaultdict(dict)
     for row in rows:
-        if any(role in row.values for role in ("label", "labels", "score", "spans")):
+        if any(role in row.values for role in ("label", "labels", "score", "spans", "fields")):
             said[hashlib.sha256(row.text.strip().encode()).digest()].setdefault(_verdict(row), row.where)
     return [tuple(places.values()) for places in said.values() if len(places) > 1]
 

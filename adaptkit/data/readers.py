@@ -31,7 +31,9 @@ from adaptkit.errors import DataError
 from adaptkit.notices import Tell
 from adaptkit.run import file_digest
 
-Want = Literal["text", "labelled", "sft", "pairs", "multi_label", "spans", "scored", "labelled_pairs"]
+Want = Literal[
+    "text", "labelled", "sft", "pairs", "multi_label", "spans", "scored", "labelled_pairs", "extract"
+]
 SAMPLE_RECORDS = 100  # records looked at to find the roles
 MOST_RECORDS = 10_000  # looked through to find so many that can be read
 MAX_NAME_CHARS = 60
@@ -99,7 +101,8 @@ class Dataset:
     """Rows of one kind, with where they came from.
 
     Attributes:
-        kind: text, labelled, multi_label, spans, scored, labelled_pairs, sft, messages, pairs or prompts.
+        kind: text, labelled, multi_label, spans, scored, extract, labelled_pairs, sft, messages, pairs or
+            prompts.
         roles: role -> column as found in the files.
         skipped: one `file:line: what` for each row left out by `on_bad_row: skip`.
         files: name, num_bytes and sha256 of each file read.

@@ -11,6 +11,7 @@ prompt + chosen + rejected         preferences, read as two answers and which of
 text + labels                      classification with several labels each, or none
 text + spans, or tokens + tags     spans of a text, each with a label
 text + score                       a number to predict
+text + fields                      an object of fields that the text gives
 
 Beside these a row may say what it belongs to (`group`), where it comes from (`source`) and of when it is
 (`time`): facts about a row, not part of its content. A role is given up by naming `none` as its column.
@@ -26,8 +27,9 @@ from dataclasses import dataclass
 
 from adaptkit.data.conversations import in_two_lists
 from adaptkit.data.guesses import FACTS, NONE
+from adaptkit.data.json_fields import object_of
 from adaptkit.data.message_fields import TEMPLATE_INPUTS
-from adaptkit.data.records import Record
+from adaptkit.data.records import Fault, Record
 from adaptkit.errors import nearest
 
 NEGATIVE = re.compile(r"negative(_\d+)?")
@@ -85,6 +87,7 @@ SHAPES = (
     Shape("labelled", {"text": ("text",), "label": ("label",)}),
     Shape("multi_label", {"text": ("text",), "labels": ("labels",)}),
     Shape("scored", {"text": ("text",), "score": ("score",)}),
+    Shape("extract", {"text": ("text",), "fields": ("fields",)}),
     Shape("text", {"text": ("text",)}),
     Shape("prompts", {"prompt": ("prompt",)}),
 )
@@ -97,6 +100,7 @@ KINDS_FOR = {
     "spans": ("spans",),
     "multi_label": ("multi_label",),
     "scored": ("scored",),
+    "extract": ("extract",),
     None: None,
 }
 ROLES = sorted(
@@ -138,6 +142,8 @@ def _plausible(kind: str, roles: dict[str, str], sample: Record) -> bool:
     """Whether a record holds what the names of its columns promise, where nobody has said what it is for."""
     if kind == "spans" and "spans" in roles:
         return isinstance(sample.get(roles["spans"]), list | str)
+    if kind == "extract":
+        return not isinstance(object_of(sample.get(roles["fields"]), "fields"), Fault)
     if kind == "scored":
         with contextlib.suppress(TypeError, ValueError):
             return math.isfinite(float(sample[roles["score"]]))

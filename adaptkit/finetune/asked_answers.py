@@ -1,6 +1,7 @@
 """Answer a task by asking a model over an API: instruction and examples as turns, nothing trained.
 
-The formats of the prompt compete on development rows, as many as other arms try settings. Labels are asked
+The formats of the prompt compete on development rows, as many as other arms try settings, and with a finder
+the passages that stand in it with them. Labels are asked
 for as one of a list where the server can hold a model to it (vLLM's structured outputs); where it cannot, the
 reply is read for a label, and replies without one are counted and are wrong.
 """
@@ -11,11 +12,12 @@ import re
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass, replace
 from statistics import quantiles
 from typing import Any, Protocol
 
 from adaptkit.data.drawing import draw_from
+from adaptkit.data.json_fields import Schema
 from adaptkit.data.label_names import check_labels
 from adaptkit.data.labels import label_scores
 from adaptkit.data.readers import Dataset, Row
@@ -25,6 +27,7 @@ from adaptkit.finetune.frozen_answers import FrozenAnswers
 from adaptkit.finetune.prompt_chat import turns_of
 from adaptkit.finetune.prompt_examples import drawn_examples
 from adaptkit.finetune.prompt_formats import Choices, Format, formats, num_examples
+from adaptkit.finetune.prompt_passages import Finder, Setting, passage_facts, with_lookups
 from adaptkit.finetune.prompt_template import Question, Sections, question_and_answer
 from adaptkit.finetune.prompt_words import TaskWords, written_labels
 from adaptkit.finetune.prompted_labels import blocks
@@ -78,6 +81,8 @@ class Asking:
         metric: what the choice is made by, larger is better.
         max_length: tokens of each text, about; 0 cuts nothing.
         at_once: requests at once.
+        schema: what a written answer must be an object of, where the server can hold a model to it.
+        finder: looks up passages for each question; None asks without any.
     """
 
     model: Asked
@@ -88,6 +93,8 @@ class Asking:
     metric: str
     max_length: int = 0
     at_once: int = 1
+    schema: Schema | None = None
+    finder: Finder | None = None
 
 
 def ask_for_labels(
@@ -103,18 +110,18 @@ def ask_for_labels(
     written = dict(zip(names, written_labels(names), strict=True))
     shots = _shots(asking, train, (dev, test), len(names))
     examples = [(_cut(row.text, asking), written[row.values["label"]]) for row in shots]
-    meter = _Meter(asking.model, names)
+    meter = _Meter(asking.model, bool(names))
     limit = LABEL_TOKENS + max(len(name.encode()) for name in written.values())
 
-    def rows(part: Sequence[Row], fmt: Format) -> list[ItemRow]:
-        def one(row: Row) -> ItemRow:
-            turns = _turns(asking, names, fmt, examples, Question(_cut(row.text, asking)))
-            reply = meter.ask_for_one_of(list(written.values()), turns, limit)
+    def rows(part: Sequence[Row], setting: Setting) -> list[ItemRow]:
+        def one(row: Row, question: Question) -> ItemRow:
+            turns = _turns(asking, names, setting.fmt, examples, question)
+            reply = meter.ask_within({"choice": list(written.values())}, turns, limit)
             label = named_label(reply.text, written)
             item = {"id": row.id, "label": row.values["label"], "prediction": label or UNPARSABLE}
             return {**item, "reply": reply.text[:200], **_price(reply)}
 
-        return _each(asking, one, part)
+        return _each(asking, one, part, [Question(_cut(row.text, asking)) for row in part], setting)
 
     outcome = _choose(asking, meter, rows, label_scores, dev, test, names, len(shots))
     lost = sum(row["prediction"] == UNPARSABLE for row in outcome.rows)
@@ -133,18 +140,25 @@ def ask_for_answers(
     """
     shots = [question_and_answer(row) for row in _shots(asking, train, (dev, test), 0)]
     examples = [(question.whole, answer) for question, answer in shots]
-    meter = _Meter(asking.model, [])
+    options = {} if asking.schema is None else {"json": asking.schema.json_schema}
+    meter = _Meter(asking.model, bool(options))
 
-    def rows(part: Sequence[Row], fmt: Format) -> list[ItemRow]:
-        def one(row: Row) -> ItemRow:
-            question, reference = question_and_answer(row)
-            reply = meter.ask(_turns(asking, [], fmt, examples, question), max_new_tokens)
-            prediction = reply.text.strip()
-            return {"id": row.id, "reference": reference, "prediction": prediction, **_price(reply)}
+    def rows(part: Sequence[Row], setting: Setting) -> list[ItemRow]:
+        def one(row: Row, question: Question) -> ItemRow:
+            reference = question_and_answer(row)[1]
+            turns = _turns(asking, [], setting.fmt, examples, question)
+            reply = meter.ask_within(options, turns, max_new_tokens)
+            item = {"id": row.id, "reference": reference, "prediction": reply.text.strip()}
+            if setting.lookup is not None:
+                item |= passage_facts(question.whole, question.passages, reference, item["prediction"])
+            return {**item, **_price(reply)}
 
-        return _each(asking, one, part)
+        return _each(asking, one, part, [question_and_answer(row)[0] for row in part], setting)
 
-    return _choose(asking, meter, rows, score, dev, test, [], len(shots))
+    outcome = _choose(asking, meter, rows, score, dev, test, [], len(shots))
+    if options:
+        outcome.chosen.update(constrained=meter.constrained)
+    return outcome
 
 
 def api_formats(trials: int, num_labels: int, words: TaskWords, num_shots: int) -> list[Format]:
@@ -183,10 +197,10 @@ def named_label(reply: str, written: dict[str, str]) -> str | None:
 
 
 class _Meter:
-    """Asks and adds up what that takes; notices where a server cannot hold a model to a list."""
+    """Asks and adds up what that takes; notices where a server cannot hold a model to a constraint."""
 
-    def __init__(self, model: Asked, label_names: Sequence[str]):
-        self.model, self.constrained = model, bool(label_names)
+    def __init__(self, model: Asked, constrained: bool):
+        self.model, self.constrained = model, constrained
         self.replies: list[Reply] = []
 
     def ask(self, turns: Sequence[dict[str, str]], limit: int, **options: Any) -> Reply:
@@ -194,11 +208,11 @@ class _Meter:
         self.replies.append(reply)
         return reply
 
-    def ask_for_one_of(self, choices: list[str], turns: Sequence[dict[str, str]], limit: int) -> Reply:
-        """A reply that is one of the choices, where the server knows how."""
+    def ask_within(self, constraint: dict[str, Any], turns: Sequence[dict[str, str]], limit: int) -> Reply:
+        """A reply within a constraint (one of a list, an object of a schema), where the server knows how."""
         if self.constrained:
             try:
-                return self.ask(turns, limit, structured_outputs={"choice": choices})
+                return self.ask(turns, limit, structured_outputs=constraint)
             except ServerError as error:
                 if getattr(error, "status", 0) not in UNKNOWN_OPTION:
                     raise
@@ -232,7 +246,7 @@ class _Meter:
 def _choose(
     asking: Asking,
     meter: _Meter,
-    rows: Callable[[Sequence[Row], Format], list[ItemRow]],
+    rows: Callable[[Sequence[Row], Setting], list[ItemRow]],
     score: Score,
     dev: Dataset,
     test: Dataset,
@@ -241,15 +255,16 @@ def _choose(
 ) -> FrozenAnswers:
     begun = time.perf_counter()
     judges = draw_from(dev, MAX_DEV_ROWS).rows
-    tried = [
-        (fmt, score(rows(judges, fmt)))
-        for fmt in api_formats(asking.trials, len(label_names), asking.words, num_shots)
-    ]
+    ways = api_formats(asking.trials, len(label_names), asking.words, num_shots)
+    settings = with_lookups(ways, asking.trials, asking.finder)
+    tried = [(setting, score(rows(judges, setting))) for setting in settings]
     best, scores = max(tried, key=lambda pair: pair[1][asking.metric])
     answered = rows(test.rows, best)
     cost = meter.cost(time.perf_counter() - begun, answered)
-    chosen = {**asdict(best), "instruction_text": (blocks(asking.words, label_names, best) or [""])[0]}
-    return FrozenAnswers(answered, scores, chosen, [{**asdict(fmt), **each} for fmt, each in tried], cost)
+    cost["flops"] = asking.finder.flops if asking.finder is not None else 0.0
+    chosen = {**best.fields, "instruction_text": (blocks(asking.words, label_names, best.fmt) or [""])[0]}
+    trials = [{**setting.fields, **each} for setting, each in tried]
+    return FrozenAnswers(answered, scores, chosen, trials, cost)
 
 
 def _shots(asking: Asking, train: Dataset, judged: Sequence[Dataset], num_labels: int) -> list[Row]:
@@ -267,12 +282,24 @@ def _turns(
     return turns_of(Sections(block, tuple(examples[: fmt.shots]), question))
 
 
-def _each(asking: Asking, one: Callable[[Row], ItemRow], rows: Sequence[Row]) -> list[ItemRow]:
-    """Item rows in order, several requests at once; the first error ends it."""
-    first = [one(row) for row in rows[:1]]  # shows whether the server can be asked at all, and what it knows
+def _each(
+    asking: Asking,
+    one: Callable[[Row, Question], ItemRow],
+    rows: Sequence[Row],
+    questions: Sequence[Question],
+    setting: Setting,
+) -> list[ItemRow]:
+    """Item rows in order, with what the setting looks up; several requests at once, and the first error ends
+    it."""
+    if asking.finder is not None and setting.lookup is not None:
+        found = asking.finder.find([question.whole for question in questions], rows, setting.lookup)
+        pairs = zip(questions, found, strict=True)
+        questions = [replace(question, passages=tuple(passages)) for question, passages in pairs]
+    # the first shows whether the server can be asked at all, and what it knows
+    first = [one(row, question) for row, question in zip(rows[:1], questions[:1], strict=True)]
     with ThreadPoolExecutor(max(1, asking.at_once)) as pool:
         try:
-            return [*first, *pool.map(one, rows[1:])]
+            return [*first, *pool.map(one, rows[1:], questions[1:])]
         except BaseException:
             pool.shutdown(cancel_futures=True)
             raise

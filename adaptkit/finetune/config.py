@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from typing import Annotated, ClassVar, Literal
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from adaptkit.adapters import AdapterConfig
 from adaptkit.config import Config, Magnitude, Tokens, in_unit
 from adaptkit.data.readers import DataConfig
 from adaptkit.trainer.config import TrainerConfig
 
-Kind = Literal["sft", "classify", "label_words", "multi_label", "spans", "regression", "pairs"]
+Kind = Literal["sft", "classify", "label_words", "multi_label", "spans", "regression", "pairs", "extract"]
 
 
 class FinetuneConfig(Config):
@@ -28,7 +28,7 @@ class FinetuneConfig(Config):
     kind: Kind = "classify"
     """`sft` writes answers, `classify` trains a head, `label_words` teaches the language model to write the
     label; `multi_label` gives any number of labels, `spans` tags words, `regression` gives a number, `pairs`
-    labels two texts."""
+    labels two texts, `extract` writes fields as a JSON object."""
     train: DataConfig
     """Rows to learn from."""
     dev: DataConfig | None = None
@@ -41,6 +41,9 @@ class FinetuneConfig(Config):
     """Tokens after which an example is cut."""
     max_new_tokens: Tokens = Field(64, ge=1)
     """Tokens an answer may have when sft is scored."""
+    fields: dict[str, str | list[str]] = {}
+    """Field -> its type, for `extract`: string, number, integer, boolean, `list of` one of these, or the list
+    of texts that it may be. Left out, fields and types are those of the training rows."""
     epochs: Annotated[Magnitude, in_unit("epochs")] = Field(0.0, le=10_000)
     """Passes over the training rows; 0 = trainer.num_steps decides."""
     trainer: TrainerConfig = TrainerConfig(
@@ -53,3 +56,11 @@ class FinetuneConfig(Config):
         select="best",
     )
     """How it is trained."""
+
+    @model_validator(mode="after")
+    def _fields_are_extracted(self) -> FinetuneConfig:
+        if self.fields and self.kind != "extract":
+            raise ValueError(
+                f"`fields` are extracted, and kind '{self.kind}' extracts none: set kind: extract"
+            )
+        return self

@@ -6,8 +6,9 @@ not fit whole is cut where a sentence ends, and nothing is looked at behind it.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
+from functools import partial
 from typing import Any, Literal, Protocol
 
 from adaptkit.data.bm25 import content_terms
@@ -68,9 +69,13 @@ class Finder(Protocol):
 
 
 def settings(trials: int, choices: Choices, finder: Finder | None) -> list[Setting]:
-    """The first `trials` settings: formats in their own order, and where passages are looked up, numbers of
-    passages and retrievers in turns with them."""
-    tried = formats(trials, choices)
+    """The first `trials` settings of a prompted arm."""
+    return with_lookups(formats(trials, choices), trials, finder)
+
+
+def with_lookups(tried: Sequence[Format], trials: int, finder: Finder | None) -> list[Setting]:
+    """Formats in their own order, and where passages are looked up, numbers of passages and retrievers in
+    turns with them, as many as `trials`."""
     if finder is None:
         return [Setting(fmt) for fmt in tried]
     lookups = list(_lookups(finder.retrievers))
@@ -81,6 +86,11 @@ def settings(trials: int, choices: Choices, finder: Finder | None) -> list[Setti
             if len(distinct) == trials:
                 return list(distinct)
     return list(distinct)
+
+
+def first_lookup(finder: Finder) -> Lookup:
+    """The way to look things up that is tried first."""
+    return next(_lookups(finder.retrievers))
 
 
 def _lookups(retrievers: Sequence[Retriever]) -> Iterator[Lookup]:
@@ -94,7 +104,7 @@ def with_passages(prompt: Prompt, question: Question, passages: Sequence[str]) -
     """A question with as many of these passages before it as its prompt has room for."""
     question = prompt.fitted(question)
     for passage in passages:
-        text = _fitting_part(prompt, question, passage)
+        text = fitting_part(passage, partial(_fits_behind, prompt, question))
         if text:
             question = replace(question, passages=(*question.passages, text))
         if text != passage:
@@ -117,12 +127,13 @@ def asked_with_passages(
     return [with_passages(prompt, question, passages) for question, passages in pairs]
 
 
-def _fitting_part(prompt: Prompt, question: Question, passage: str) -> str:
+def _fits_behind(prompt: Prompt, question: Question, text: str) -> bool:
+    """Whether a prompt has room for one more passage behind those of its question."""
+    return prompt.fits(replace(question, passages=(*question.passages, text)))
+
+
+def fitting_part(passage: str, fits: Callable[[str], bool]) -> str:
     """A passage, or as many of its first sentences as fit; empty where not one does."""
-
-    def fits(text: str) -> bool:
-        return prompt.fits(replace(question, passages=(*question.passages, text)))
-
     if fits(passage):
         return passage
     parts = [passage[:start].strip() for start in sentence_starts(passage)]

@@ -19,6 +19,7 @@ from adaptkit import models
 from adaptkit.data.message_fields import content_texts, is_plain, message_text, taught_turns
 from adaptkit.data.readers import Row
 from adaptkit.errors import DataError
+from adaptkit.finetune.prompt_words import PASSAGES_HEAD
 from adaptkit.models.control_tokens import control_tokens, encode, encode_rendered, frame
 from adaptkit.models.positions import fitting_length
 
@@ -29,7 +30,6 @@ SHORTEST_TEXT = 8
 """Tokens of an example below which it is better left out."""
 LONGEST_CONTEXT = 2048
 SEPARATOR = "\n\n"
-PASSAGES_HEAD = "Passages that may help:"
 FRAME_TOKENS = 2
 """[CLS] and [SEP] of a masked LM."""
 

@@ -13,6 +13,9 @@ from dataclasses import dataclass, field
 from adaptkit.errors import DataError, nearest
 
 LABEL_INSTRUCTION = "Classify the text. Answer with one of the labels, and nothing else."
+EXTRACTION_PROMPT = "{text}\nJSON:"
+"""What a model that is trained to extract fields is asked, with the text in place."""
+PASSAGES_HEAD = "Passages that may help:"
 ANSWER_INSTRUCTION = "Answer the question. Write the answer, and nothing else."
 """For a task that gives no instruction of its own."""
 

@@ -10,6 +10,7 @@ A finished run is returned as it is; a killed one goes on from its newest checkp
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field
 from functools import partial
 from pathlib import Path
@@ -25,9 +26,10 @@ from adaptkit.data.drawing import draw_from
 from adaptkit.data.heldout import calibration_rows, held_out, split_record
 from adaptkit.data.label_names import check_labels
 from adaptkit.data.readers import Dataset, read
-from adaptkit.data.score_table import Score
+from adaptkit.data.score_table import ItemRow, Score
 from adaptkit.data.splitting import split
 from adaptkit.data.tokenizers import with_chat_template
+from adaptkit.errors import ConfigError
 from adaptkit.finetune.config import FinetuneConfig
 from adaptkit.finetune.tasks import TASKS, Task, load_model
 from adaptkit.models.capabilities import capabilities
@@ -78,6 +80,24 @@ class FinetuneResult:
         return cls(run.model, adapter, record.suite, suite.metrics, suite.dev, cost)
 
 
+Complete = Callable[[str, Sequence[ItemRow]], list[ItemRow]]
+
+
+@dataclass(frozen=True)
+class _Judge:
+    """How a caller has a fine-tuning scored and recorded."""
+
+    score: Score | None
+    complete: Complete | None
+    facts: dict[str, Any]
+
+    def rows(self, split: str, rows: Sequence[ItemRow]) -> list[ItemRow]:
+        """Item rows as they are scored and kept."""
+        if self.complete is None or not rows:
+            return list(rows)
+        return self.complete(split, rows)
+
+
 @dataclass(frozen=True)
 class _Trained:
     """A fine-tuning after its last step."""
@@ -94,16 +114,26 @@ class _Trained:
     """For the run's record."""
 
 
-def finetune(config: FinetuneConfig, run: Run, *, score: Score | None = None) -> FinetuneResult:
+def finetune(
+    config: FinetuneConfig,
+    run: Run,
+    *,
+    score: Score | None = None,
+    complete: Complete | None = None,
+    facts: dict[str, Any] | None = None,
+) -> FinetuneResult:
     """Train, merge, save and score one fine-tuning.
 
     Under torchrun every rank calls this; rank 0 writes.
 
     Args:
         score: item rows -> metrics, in place of the task's own.
+        complete: split and item rows -> the item rows that are scored and kept.
+        facts: more for the run's record.
     Raises: DataError, ModelError, NonFiniteError, DiskFullError; the run is marked failed.
     """
-    deliver, judge = partial(_deliver, config, run), partial(_score, config, score)
+    deliver = partial(_deliver, config, run)
+    judge = partial(_score, config, _Judge(score, complete, facts or {}))
     run_recipe(config, run, partial(_train, config, run), deliver, judge)
     return FinetuneResult.of(run)
 
@@ -180,6 +210,11 @@ def _task(config: FinetuneConfig, tokenizer: PreTrainedTokenizerFast, train: Dat
     if train.kind == "messages":
         tokenizer = with_chat_template(tokenizer)
     task = TASKS[config.kind](tokenizer, train.labels, config.max_length, config.max_new_tokens)
+    if config.fields:
+        try:
+            task.recall({"fields": config.fields})
+        except ValueError as error:
+            raise ConfigError(str(error), where="fields", fix="`adaptkit schema` lists the types") from None
     task.look_at(train)
     return task
 
@@ -227,16 +262,16 @@ def _deliver(config: FinetuneConfig, run: Run, trained: _Trained) -> tuple[PreTr
 
 
 def _score(
-    config: FinetuneConfig, score: Score | None, trained: _Trained, delivered: tuple[PreTrainedModel, float]
+    config: FinetuneConfig, judge: _Judge, trained: _Trained, delivered: tuple[PreTrainedModel, float]
 ) -> Outcome:
     """Score the model that was saved on dev and test rows."""
     model, difference = delivered
     task, splits, result = trained.task, trained.splits, trained.result
-    score = score or task.score
-    dev = {**score(task.rows(model, splits["dev"])), "loss": _dev_loss(config, result)}
+    score = judge.score or task.score
+    dev = {**score(judge.rows("dev", task.rows(model, splits["dev"]))), "loss": _dev_loss(config, result)}
     rows, metrics = [], {}
     if "test" in splits:
-        rows = task.rows(model, splits["test"])
+        rows = judge.rows("test", task.rows(model, splits["test"]))
     if rows:
         metrics = score(rows)
     record = RunRecord(
@@ -254,6 +289,7 @@ def _score(
         facts={
             **trained.facts,
             **task.facts(),
+            **judge.facts,
             "kind": config.kind,
             "max_new_tokens": config.max_new_tokens,
             "merge_difference": difference,

@@ -4,26 +4,29 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from adaptkit import models
 from adaptkit.data.cut_texts import CutTexts, tell_cuts
+from adaptkit.data.json_fields import Schema, schema_of_rows
 from adaptkit.data.label_names import check_labels
 from adaptkit.data.labels import label_rows, label_scores
-from adaptkit.data.readers import Dataset, Row
+from adaptkit.data.readers import Dataset, Row, Want
 from adaptkit.data.score_table import ItemRow
 from adaptkit.data.supervised import Example, SupervisedRows, build_examples, expected_answer, prompt_ids
 from adaptkit.errors import DataError
 from adaptkit.finetune.choice_likelihood import score_choices, softmax
+from adaptkit.finetune.extraction import as_answers, field_rows, field_scores, placed_fields
 from adaptkit.finetune.generation import generate
 from adaptkit.finetune.label_sets import MultiLabel
 from adaptkit.finetune.predicted_scores import Regression
-from adaptkit.finetune.prompt_template import context_length
+from adaptkit.finetune.prompt_template import FRAME_TOKENS, context_length, cut
+from adaptkit.finetune.prompt_words import EXTRACTION_PROMPT
 from adaptkit.finetune.task_protocol import Classify, Examples, Task
 from adaptkit.finetune.text_pairs import Pairs
 from adaptkit.finetune.word_tags import Spans
 from adaptkit.model_uses import Use
-from adaptkit.models.control_tokens import control_tokens, encode_rendered
+from adaptkit.models.control_tokens import control_tokens, encode, encode_rendered
 from adaptkit.trainer.objective import CausalLM, Objective
 
 if TYPE_CHECKING:
@@ -75,12 +78,12 @@ class LabelWords(Task):
         """Labelled rows as prompts with the label as their completion."""
         texts = self._cut([row.values["text"] for row in dataset.rows])
         return [
-            dataclasses.replace(row, values=_prompt_and_label(text, row.values["label"]))
+            dataclasses.replace(row, values=prompt_and_label(text, row.values["label"]))
             for row, text in zip(dataset.rows, texts, strict=True)
         ]
 
     def _example(self, text: str, label: str) -> Example:
-        return build_examples(Row(_prompt_and_label(text, label), "", ""), self.tokenizer)[0]
+        return build_examples(Row(prompt_and_label(text, label), "", ""), self.tokenizer)[0]
 
     def _answer(self, label: str) -> list[int]:
         """The tokens taught for a label, the closing one included."""
@@ -106,7 +109,8 @@ class LabelWords(Task):
 class Instruct(Task):
     """Answers to prompts and conversations; plain text trains too, but has nothing to be answered."""
 
-    want, use, model_kind = "sft", Use.SFT, "causal"
+    want: ClassVar[Want] = "sft"
+    use, model_kind = Use.SFT, "causal"
 
     def __init__(
         self, tokenizer: PreTrainedTokenizerFast, labels: Sequence[str], max_length: int, max_new_tokens: int
@@ -145,8 +149,65 @@ class Instruct(Task):
         return {"exact_match": sum(hits) / len(hits)}
 
 
+class Extract(Instruct):
+    """Fields of a text, as one JSON object.
+
+    A text that is too long loses its end, never its answer.
+    """
+
+    want: ClassVar[Want] = "extract"
+
+    def __init__(
+        self, tokenizer: PreTrainedTokenizerFast, labels: Sequence[str], max_length: int, max_new_tokens: int
+    ) -> None:
+        super().__init__(tokenizer, labels, max_length, max_new_tokens)
+        self.schema = Schema(())
+        bare = Row({"prompt": EXTRACTION_PROMPT.replace("{text}", ""), "completion": "{}"}, "", "")
+        self.room = max_length - max_new_tokens - len(prompt_ids(bare, tokenizer)) - FRAME_TOKENS
+        if self.room < 1:
+            what = (
+                f"max_length {max_length} leaves no room for text beside an answer of {max_new_tokens} tokens"
+            )
+            raise DataError(what, where="max_length", fix=f"give at least {2 * (max_length - self.room)}")
+
+    def look_at(self, train: Dataset) -> None:
+        if not self.schema.fields:
+            self.schema = schema_of_rows(placed_fields(train))
+        self.schema.check(placed_fields(train))
+
+    def facts(self) -> dict[str, Any]:
+        return {"fields": self.schema.described}
+
+    def recall(self, facts: dict[str, Any]) -> None:
+        self.schema = Schema.of(facts["fields"])
+
+    def source(self, dataset: Dataset) -> Examples:
+        rows = SupervisedRows(self._asked(dataset), self.tokenizer, self.max_length)
+        lengths = [
+            len(ids) for ids in encode(self.tokenizer, [row.text for row in dataset.rows], special=False)
+        ]
+        rows.cut = CutTexts.of(lengths, self.room)
+        return rows
+
+    def rows(self, model: PreTrainedModel, dataset: Dataset) -> list[ItemRow]:
+        return field_rows(dataset, self.schema, super().rows(model, self._asked(dataset)))
+
+    def score(self, rows: Sequence[ItemRow]) -> dict[str, float]:
+        return field_scores(rows)
+
+    def _asked(self, dataset: Dataset) -> Dataset:
+        """Rows as prompts whose texts leave room for an answer."""
+        texts = [cut(self.tokenizer, row.values["text"], self.room) for row in dataset.rows]
+        rows = [
+            dataclasses.replace(row, values={**row.values, "text": text})
+            for row, text in zip(dataset.rows, texts, strict=True)
+        ]
+        return as_answers(dataset.with_rows(rows), self.schema)
+
+
 TASKS: dict[str, type[Task]] = {
     "sft": Instruct,
+    "extract": Extract,
     "classify": Classify,
     "label_words": LabelWords,
     "multi_label": MultiLabel,
@@ -178,7 +239,7 @@ def load_model(
     return model
 
 
-def _prompt_and_label(text: str, label: str) -> dict[str, str]:
+def prompt_and_label(text: str, label: str) -> dict[str, str]:
     return {"prompt": f"{text}\nLabel:", "completion": f" {label}"}
 
 

@@ -10,7 +10,7 @@ from adaptkit.study.record import TaskRecord
 from adaptkit.study.results import ItemRow, Results, task_title
 from adaptkit.study.scores import score_table
 
-LOOKS_UP = "rag"
+LOOKS_UP = ("rag", "rag-lora")
 SHOWN = 3
 """Hits, and misses."""
 MOST_WORDS = 60
@@ -64,7 +64,7 @@ def looked_up(results: Results) -> list[LookedUp]:
 
 def _on_task(results: Results, task: TaskRecord) -> Iterator[LookedUp]:
     for arm in results.scored_arms(task.name):
-        if arm.adaptation != LOOKS_UP:
+        if arm.adaptation not in LOOKS_UP:
             continue
         seeds = [cell.rows for cell in results.of(task.name, arm.name)]
         rows = [row for of in seeds for row in of if "support" in row]

@@ -33,6 +33,7 @@ _BY_ADAPTATION = {
     "probe": "Use the features of the generic model as they are.",
     "lora": "Fine-tune the generic model with adapters.",
     "qlora": "Fine-tune the generic model with 4-bit adapters.",
+    "rag-lora": "Fine-tune the generic model with adapters, and let it look things up in your text.",
     "full": "Fine-tune the generic model.",
 }
 _PLAIN_ORIGIN = {
@@ -54,6 +55,7 @@ _PLAIN_ADAPTATION = {
     "probe": "its features alone",
     "lora": "fine-tuned with adapters",
     "qlora": "fine-tuned with 4-bit adapters",
+    "rag-lora": "fine-tuned with adapters, looking things up in your text",
     "full": "fine-tuned",
 }
 _NOT_NEEDED = {

@@ -62,6 +62,7 @@ _MARKS: dict[str, Callable[[float, float, float], str]] = {
     "probe": lambda x, y, r: _diamond(x, y, r, "hollow"),
     "lora": _triangle,
     "qlora": lambda x, y, r: _triangle(x, y, r, up=-1),
+    "rag-lora": lambda x, y, r: _triangle(x, y, r, "hollow"),
     "full": _square,
     "continued": _square,
     "continued-lora": _triangle,

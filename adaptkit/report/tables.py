@@ -15,7 +15,7 @@ from adaptkit.study.exit_plan import MONTHS, exit_plan
 from adaptkit.study.front import FrontRow, front
 from adaptkit.study.record import ArmRecord, TaskRecord
 from adaptkit.study.results import BASELINE, Results, is_language, task_title
-from adaptkit.study.scores import METRICS
+from adaptkit.study.scores import METRICS, f1_of_fields
 from adaptkit.study.statistics import Interval
 from adaptkit.study.task_verdict import TaskVerdict
 from adaptkit.study.verdict_line import flops_text, interval_text
@@ -140,7 +140,25 @@ def detail_tables(results: Results) -> list[Table]:
             rows.append(TableRow(arm.name, chip(arm.origin, arm.adaptation or ""), arm.describe, cells))
         columns = tuple(f"{METRICS[m].title} {_arrow(METRICS[m].higher_is_better)}" for m in metrics)
         tables.append(Table(task.name, columns, tuple(rows)))
+        tables += field_tables(results, task)
     return tables
+
+
+def field_tables(results: Results, task: TaskRecord) -> list[Table]:
+    """Of a task that extracts fields: the F1 of each field, mean over seeds."""
+    if not has_columns(results, task, "field_f1"):
+        return []
+    arms = [arm for arm in ordered_arms(results) if results.of(task.name, arm.name)]
+    scores = {arm.name: [f1_of_fields(cell.rows) for cell in results.of(task.name, arm.name)] for arm in arms}
+    names = sorted({name for seeds in scores.values() for seed in seeds for name in seed})
+    rows = []
+    for arm in arms:
+        seeds = scores[arm.name]
+        means = [sum(seed.get(name, 0.0) for seed in seeds) / len(seeds) for name in names]
+        num_seeds = "1 seed" if len(seeds) == 1 else f"{len(seeds)} seeds"
+        cells = tuple(Score(f"{mean:.3f}", num_seeds) for mean in means)
+        rows.append(TableRow(arm.name, chip(arm.origin, arm.adaptation or ""), arm.describe, cells))
+    return [Table(f"{task.name}, F1 of each field", tuple(names), tuple(rows))]
 
 
 def has_columns(results: Results, task: TaskRecord, metric: str) -> bool:

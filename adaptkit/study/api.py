@@ -26,7 +26,7 @@ class ApiPrice(Config):
 
 class ApiConfig(Config):
     """A model behind an OpenAI-compatible address. Giving it sends your development and test texts there, and
-    a few training rows as examples."""
+    a few training rows as examples; the arm api+rag also sends passages of the text that it searches."""
 
     COST_ONLY: ClassVar[frozenset[str]] = frozenset({"key_file", "ceiling", "at_once", "patience"})
 

@@ -91,12 +91,23 @@ class Adaptation(StrEnum):
     PROBE = "probe"
     LORA = "lora"
     QLORA = "qlora"
+    RAG_LORA = "rag-lora"
     FULL = "full"
 
     @property
     def trains(self) -> bool:
         """Whether weights of the model move."""
-        return self in (Adaptation.LORA, Adaptation.QLORA, Adaptation.FULL)
+        return self not in (Adaptation.PROMPT, Adaptation.RAG, Adaptation.PROBE)
+
+    @property
+    def looks_up(self) -> bool:
+        """Whether passages that are looked up for each item stand in its prompts."""
+        return self in (Adaptation.RAG, Adaptation.RAG_LORA)
+
+    @property
+    def is_prompted(self) -> bool:
+        """Whether a model is asked in words, and nothing is trained on the task."""
+        return self in (Adaptation.PROMPT, Adaptation.RAG)
 
     @property
     def is_a_model(self) -> bool:
@@ -126,6 +137,7 @@ ADAPTATION_WORDS = {
     Adaptation.PROBE: "frozen features: under a linear head, or as vectors to search by",
     Adaptation.LORA: "low-rank adapters",
     Adaptation.QLORA: "low-rank adapters on a 4-bit base",
+    Adaptation.RAG_LORA: "low-rank adapters, learnt and asked with passages that are looked up for each item",
     Adaptation.FULL: "all weights",
 }
 
@@ -173,13 +185,20 @@ class Arm:
         return self.adaptation is not None and self.adaptation.trains
 
     @property
+    def looks_up(self) -> bool:
+        """Whether passages that are looked up stand in its prompts."""
+        return self.adaptation is not None and self.adaptation.looks_up
+
+    @property
     def describe(self) -> str:
         if self.adaptation is None:
             return self.origin.describe
         return f"{self.origin.describe}; {self.adaptation.describe}"
 
 
-ASKED = (Adaptation.PROMPT,)
+IN_WORDS = frozenset({Adaptation.PROMPT, Adaptation.RAG, Adaptation.RAG_LORA})
+"""Adaptations whose answers are read as text."""
+ASKED = (Adaptation.PROMPT, Adaptation.RAG)
 """What can be done with a model whose weights are not here."""
 ARMS = {
     arm.name: arm

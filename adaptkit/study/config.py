@@ -70,7 +70,8 @@ class StudyConfig(Config):
     base_flops: Flops = 0.0
     """FLOPs to spend on making the base when `base` is empty."""
     api: ApiConfig | None = None
-    """A model behind an API to compare with, as the arm api+prompt: it is paid, and your texts go there."""
+    """A model behind an API to compare with, as the arms api+prompt and api+rag: it is paid, and your texts
+    go there."""
     domain: CorpusConfig
     """The company's own text."""
     general: CorpusConfig
@@ -135,7 +136,7 @@ class StudyConfig(Config):
                 raise ValueError(
                     "the base as it is cannot be left out: every other arm is measured against it"
                 )
-        if self.rag and jobs and not any(Arm.parse(name).adaptation is Adaptation.RAG for name in jobs):
+        if self.rag and jobs and not any(arm.looks_up for arm in map(Arm.parse, jobs)):
             raise ValueError("`rag` is set, and no arm looks anything up: name generic+rag, or leave it out")
         asked = [arm.name for arm in self.job_arms if arm.origin is Origin.API]
         if asked and self.api is None:
@@ -204,8 +205,8 @@ class StudyConfig(Config):
     def adapter_of(self, adaptation: Adaptation) -> AdapterConfig:
         """The adapter that learns a task: rsLoRA and DoRA stand in for LoRA where asked for."""
         kind = "none" if adaptation is Adaptation.FULL else adaptation.value
-        if adaptation is Adaptation.LORA and self.adapter.kind in ("rslora", "dora"):
-            kind = self.adapter.kind
+        if adaptation in (Adaptation.LORA, Adaptation.RAG_LORA):
+            kind = self.adapter.kind if self.adapter.kind in ("rslora", "dora") else "lora"
         return self.adapter.model_copy(update={"kind": kind})
 
     def adapter_on_text(self, origin: Origin) -> AdapterConfig:

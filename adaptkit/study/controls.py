@@ -62,6 +62,12 @@ class _Adapters(Control):
         return arm.origin == "generic" and arm.adaptation in ("lora", "qlora")
 
 
+@dataclass(frozen=True)
+class _TrainedOnly(Control):
+    def is_met(self, arm: ArmRecord) -> bool:
+        return arm.origin == "generic" and arm.adaptation == "lora"
+
+
 TEXT_CONTROLS = (
     Control("generic", "that the base as it is does as well"),
     Control("continued", "that training all weights on the text does better"),
@@ -70,11 +76,13 @@ TEXT_CONTROLS = (
     Control("placebo", "that more training on any text does as well"),
 )
 WORD_COUNTS = _WordCounts("word counts", "that word counts do as well")
+COPIED = _WordCounts("values copied", "that values seen in training rows, looked for in the text, do as well")
 PROMPTED = _Prompted("generic+prompt", "that the base as it is, prompted, does as well")
 PROBED = Control("generic+probe", "that the features of the base as it is do as well")
 UNTOUCHED: dict[str, tuple[Control, ...]] = {
     "retrieve": (PROBED,),
     "generate": (PROMPTED,),
+    "extract": (PROMPTED,),
     "multi_label": (PROBED,),
     "spans": (PROBED,),
     "regression": (PROBED,),
@@ -90,6 +98,11 @@ JOB_CONTROLS = (
 )
 
 
+LOOKING_UP = (
+    Control("generic+rag", "that looking things up does as well without training"),
+    _TrainedOnly("generic+lora", "that training does as well without looking things up"),
+)
+"""What an arm that does both is measured against: each of the two alone."""
 LATER_CONTROLS = {
     control.name: control
     for control in (
@@ -115,8 +128,10 @@ def controls_of(task: TaskRecord) -> tuple[Control, ...]:
     if is_language(task):
         return (*TEXT_CONTROLS, *later)
     untouched = UNTOUCHED.get(task.kind, (PROMPTED, PROBED))
-    word_counts = (WORD_COUNTS,) if task.kind in WORD_COUNTED else ()
-    return (*word_counts, *untouched, *JOB_CONTROLS, *later)
+    simplest: tuple[Control, ...] = (WORD_COUNTS,) if task.kind in WORD_COUNTED else ()
+    if task.kind == "extract":
+        simplest = (COPIED,)
+    return (*simplest, *untouched, *JOB_CONTROLS, *later)
 
 
 def missing_controls(results: Results, task: TaskRecord) -> tuple[Control, ...]:
@@ -126,7 +141,10 @@ def missing_controls(results: Results, task: TaskRecord) -> tuple[Control, ...]:
     leaving one out can decide what was open.
     """
     arms: Sequence[ArmRecord] = results.scored_arms(task.name)
-    missing = [control for control in controls_of(task) if not any(control.is_met(arm) for arm in arms)]
+    needed = {control.name: control for control in controls_of(task)}
+    if any(arm.adaptation == "rag-lora" for arm in arms):
+        needed |= {control.name: control for control in LOOKING_UP}
+    missing = [control for control in needed.values() if not any(control.is_met(arm) for arm in arms)]
     named = {control.name for control in missing}
     named |= {ARMS[name].origin.value for name in named if name in ARMS}
     for name in results.record.without:

@@ -54,17 +54,19 @@ class ExitOption:
 
 def exit_plan(results: Results, task: TaskRecord) -> list[ExitOption]:
     """The arms that could replace a task's API, the soonest paid back first; none without an API, a price for
-    an hour, or traffic."""
+    an hour, or traffic. Where several arms ask the API, the one with the best score stands for it."""
     price, requests = results.record.price, results.record.decision.requests_per_month
-    api = next((arm.name for arm in results.scored_arms(task.name) if arm.origin == API), None)
-    if api is None or price is None or not requests:
+    asked = [arm.name for arm in results.scored_arms(task.name) if arm.origin == API]
+    if not asked or price is None or not requests:
         return []
+    replicates = results.replicates(task.name)
+    sign = 1.0 if task.higher_is_better else -1.0
+    api = max(asked, key=lambda name: sign * replicates.mean(name))
     owned = ownerships(results, task.name)
     api_usd = requests * (owned[api].usd_per_request or 0.0)
-    replicates = results.replicates(task.name)
     options = []
     for name, ownership in owned.items():
-        if name == api or not ownership.requests_per_s:
+        if name in asked or not ownership.requests_per_s:
             continue
         servers = num_servers(requests, Workload(requests, ownership.requests_per_s).capacity)
         difference = replicates.compare(

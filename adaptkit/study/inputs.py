@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 from adaptkit.config import Config, places
 from adaptkit.data.files import find_files
 from adaptkit.data.readers import DataConfig
@@ -43,7 +45,9 @@ def input_digests(config: Config) -> dict[str, str]:
     """sha256 of what a config names, by dotted key: of data (`train`) and models (`base`)."""
     digests = {}
     for key, value in places(config).items():
-        if isinstance(value, list):
+        if key.endswith("metric_file"):
+            digests[key] = file_digest(Path(value)) if Path(value).is_file() else ""
+        elif isinstance(value, list):
             digests[key.removesuffix(".files")] = data_digest(DataConfig(files=value))
         else:
             from adaptkit.models import find

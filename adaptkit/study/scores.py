@@ -227,6 +227,41 @@ def _hashable(items: Sequence[Sequence[Any]]) -> list[list[tuple[Any, ...]]]:
     return [[tuple(span) for span in spans] for spans in items]
 
 
+def _of_ones_own(title: str, column: str, *, higher_is_better: bool) -> MetricInfo:
+    """The mean of the numbers that a user's metric gave each item."""
+
+    def of_rows(rows: Sequence[dict[str, Any]]) -> ScoreTable:
+        return mean_table([float(row[column]) for row in rows])
+
+    return MetricInfo(title, higher_is_better, math.inf, (column,), of_rows, -math.inf)
+
+
+# Fields of a JSON object, as lists of field and value
+
+
+def _macro_field_f1_table(predicted: Sequence[Sequence[Any]], actual: Sequence[Sequence[Any]]) -> ScoreTable:
+    return macro_set_f1_table(_hashable(predicted), _hashable(actual), lambda pair: pair[0])
+
+
+def _object_match_table(rows: Sequence[dict[str, Any]]) -> ScoreTable:
+    """Share of items whose answer is an object of the schema with all fields right and none too many."""
+    return mean_table(
+        [float(row["valid"] and sorted(row["predicted_fields"]) == sorted(row["fields"])) for row in rows]
+    )
+
+
+def f1_of_fields(rows: Sequence[dict[str, Any]]) -> dict[str, float]:
+    """Field -> F1 of its values over all items."""
+    columns = ("predicted_fields", "fields")
+    names = {name for row in rows for column in columns for name, _ in row[column]}
+    return {
+        name: _entity_f1_table(
+            *([[pair for pair in row[column] if pair[0] == name] for row in rows] for column in columns)
+        ).value
+        for name in names
+    }
+
+
 def _per_query(title: str, name: str) -> MetricInfo:
     """A metric that is a mean over queries."""
 
@@ -246,6 +281,16 @@ METRICS: dict[str, MetricInfo] = {
     "macro_label_f1": _by_columns("macro-F1 over labels", macro_set_f1_table, ("predicted_labels", "labels")),
     "entity_f1": _by_columns("F1 of spans", _entity_f1_table, ("predicted_spans", "spans")),
     "macro_entity_f1": _by_columns("macro-F1 of spans", _macro_entity_f1_table, ("predicted_spans", "spans")),
+    "field_f1": _by_columns("F1 of fields", _entity_f1_table, ("predicted_fields", "fields")),
+    "macro_field_f1": _by_columns(
+        "macro-F1 over fields", _macro_field_f1_table, ("predicted_fields", "fields")
+    ),
+    "json_exact_match": MetricInfo(
+        "all fields right", True, 1.0, ("predicted_fields", "fields", "valid"), _object_match_table
+    ),
+    "valid_json": MetricInfo(
+        "valid JSON", True, 1.0, ("valid",), lambda rows: mean_table([float(row["valid"]) for row in rows])
+    ),
     "spearman": _by_columns("rank correlation", spearman_table, ("predicted_score", "score"), least=-1.0),
     "mae": _by_columns(
         "mean absolute error",
@@ -256,6 +301,8 @@ METRICS: dict[str, MetricInfo] = {
     ),
     "rouge_l": _by_columns("ROUGE-L", _rouge_l_table, ("prediction", "reference")),
     "exact_match": _by_columns("exact match", _exact_match_table, ("prediction", "reference")),
+    "own_score": _of_ones_own("your score", "own_score", higher_is_better=True),
+    "own_error": _of_ones_own("your error", "own_error", higher_is_better=False),
     "ece": MetricInfo(
         "calibration error",
         higher_is_better=False,

@@ -22,15 +22,14 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 from pydantic import BeforeValidator, Field, field_validator, model_validator
 
 from adaptkit.adapters import AdapterConfig
-from adaptkit.config import Config, Count, Tokens, in_unit
-from adaptkit.data.drawing import PASSAGE_BYTES, draw, draw_passages
-from adaptkit.data.readers import DataConfig, Dataset, Row, Want, read
-from adaptkit.data.splitting import newest, split
+from adaptkit.config import Config, Count, Magnitude, Tokens, in_unit
+from adaptkit.data.json_fields import Schema
+from adaptkit.data.readers import DataConfig, Dataset, Row
 from adaptkit.errors import nearest
 from adaptkit.model_uses import Use
-from adaptkit.notices import tell
 from adaptkit.run import Run
 from adaptkit.study.arms import Adaptation, Arm
+from adaptkit.study.own_metric import OWN_METRICS, OwnMetric, why_no_own_metric
 from adaptkit.study.rag import Library
 from adaptkit.study.task_answers import Answers, Baseline
 from adaptkit.study.task_size import TaskSize
@@ -38,10 +37,11 @@ from adaptkit.study.tuning import LearningRates, for_length
 
 if TYPE_CHECKING:
     from adaptkit.client.paid import PaidClient
+    from adaptkit.finetune.prompt_passages import Lookup
 
 TEST_SHARE = 0.1
-PROMPT_FIELDS = ("instruction", "labels", "examples")
-"""Settings of a task that prompted arms read."""
+PROMPT_FIELDS = ("instruction", "labels", "examples", "fields")
+"""Settings of a task that its kind may leave unread."""
 MAX_LENGTH = 256
 """Tokens of a text that a task reads where nothing else is said."""
 
@@ -78,17 +78,26 @@ def _named_by_text(labels: Any) -> Any:
 class TaskConfig(CorpusConfig):
     """A labelled task: rows to train on and rows held out."""
 
+    PLACES: ClassVar[frozenset[str]] = frozenset({"metric_file"})
+    COST_ONLY: ClassVar[frozenset[str]] = frozenset({"metric_seconds"})
+
     name: str
     """The task's name in tables and file names."""
     kind: str = "classify"
     """classify: a classification head; label_words: the language model's own words for the labels; generate:
     free text; retrieve: search by embeddings, where `train` names the folder of a retrieval set in BEIR's
     layout; multi_label: any number of labels; spans: parts of a text with a label each; regression: a number;
-    pairs: a label for two texts, or which of two answers is preferred."""
+    pairs: a label for two texts, or which of two answers is preferred; extract: fields, as a JSON object."""
     metric: str = ""
     """accuracy or macro_f1; micro_f1 or macro_label_f1 for several labels; entity_f1 or macro_entity_f1 for
-    spans; spearman or mae for numbers; rouge_l or exact_match for free text; ndcg_at_10, mrr_at_10, map,
-    recall_at_10 or recall_at_100 for search. Empty takes the first."""
+    spans; spearman or mae for numbers; field_f1, macro_field_f1, json_exact_match or valid_json for fields;
+    rouge_l or exact_match for free text; ndcg_at_10, mrr_at_10, map, recall_at_10 or recall_at_100 for
+    search. own_score (more is better) or own_error (less is better) is what `metric_file` gives. Empty takes
+    the first."""
+    metric_file: str = ""
+    """A Python file of yours with score(items), one number for each item, or a local module of `evaluate`."""
+    metric_seconds: Annotated[Magnitude, in_unit("seconds")] = Field(120.0, gt=0)
+    """What `metric_file` may take for one set of items."""
     instruction: str = ""
     """What to do, in your words, for prompted arms. Empty is made from the labels, or from the kind of task,
     and shown by the dry run."""
@@ -97,6 +106,9 @@ class TaskConfig(CorpusConfig):
     examples: Annotated[Count | None, in_unit("examples")] = Field(None, le=256)
     """Examples in a prompt at most, drawn by hash from training rows, labels in turns; formats without any
     compete with them. Left out, it is one of each label (4 to 16 in all), or 2 for free text."""
+    fields: dict[str, str | list[str]] = {}
+    """Field -> its type, for `extract`: string, number, integer, boolean, `list of` one of these, or the list
+    of texts that it may be. Left out, fields and types are those of the training rows."""
     max_length: Tokens = 0
     """Tokens after which a text is cut, for every arm. 0 takes 256, or as many as all models have positions
     for."""
@@ -109,6 +121,12 @@ class TaskConfig(CorpusConfig):
     """Rows or queries to tune on at most, and at most a fifth of the training rows; drawn in the same way; 0
     takes that fifth."""
 
+    @field_validator("fields")
+    @classmethod
+    def _known_types(cls, fields: dict[str, str | list[str]]) -> dict[str, str | list[str]]:
+        Schema.of(fields)
+        return fields
+
     @field_validator("kind")
     @classmethod
     def _known_kind(cls, kind: str) -> str:
@@ -119,14 +137,17 @@ class TaskConfig(CorpusConfig):
     @model_validator(mode="after")
     def _known_metric(self) -> TaskConfig:
         metrics = self.task_kind.metrics
-        if self.metric and self.metric not in metrics:
+        if wrong := why_no_own_metric(self.metric, self.metric_file, self.task_kind.takes_own_metric):
+            raise ValueError(wrong)
+        if self.metric not in ("", *OWN_METRICS, *metrics):
             raise ValueError(f"metric must be one of {', '.join(metrics)} for kind '{self.kind}'")
         letters = self.name.replace("_", "a").replace("-", "a")
         if not letters.isalnum() or self.name in ("language", "general"):
             raise ValueError("a task's name is letters, digits, - and _, and not 'language' or 'general'")
         unread = [name for name in PROMPT_FIELDS if getattr(self, name) and name not in self.task_kind.asks]
         if unread:
-            raise ValueError(f"`{unread[0]}` is for prompts, and a task of kind '{self.kind}' reads none")
+            reads = "is for kind extract" if unread[0] == "fields" else "is for prompts"
+            raise ValueError(f"`{unread[0]}` {reads}, and a task of kind '{self.kind}' reads none")
         return self
 
     @property
@@ -137,6 +158,18 @@ class TaskConfig(CorpusConfig):
     def score(self) -> str:
         """The metric that decides."""
         return self.metric or self.task_kind.metrics[0]
+
+    @property
+    def tuned_by(self) -> str:
+        """The metric that settings without training are chosen by: for one's own, the kind's first."""
+        return self.task_kind.metrics[0] if self.own_metric else self.score
+
+    @property
+    def own_metric(self) -> OwnMetric | None:
+        """The user's metric; None where one of the kit's decides."""
+        if self.metric not in OWN_METRICS:
+            return None
+        return OwnMetric(self.metric, Path(self.metric_file), self.metric_seconds)
 
 
 @dataclass(frozen=True)
@@ -185,6 +218,7 @@ class Assignment:
         tuning: a trial is judged on dev rows at its end and not tested.
         open: opens the run of a recipe's settings, by name.
         library: what passages are looked up in.
+        lookup: how, where another arm has chosen that; None takes the first way that would be tried.
         api: the model of an arm that has no folder, but is asked over an API.
     """
 
@@ -202,6 +236,7 @@ class Assignment:
     tuning: bool
     open: Callable[[str, Config], Run]
     library: Library | None = None
+    lookup: Lookup | None = None
     api: PaidClient | None = None
 
     @property
@@ -222,13 +257,15 @@ class TaskKind(ABC):
     name: ClassVar[str]
     """As configs write it."""
     family: ClassVar[str]
-    """What reports show it as: classify, multi_label, spans, regression, generate or retrieve."""
+    """What reports show it as: classify, multi_label, spans, regression, generate, extract or retrieve."""
     metrics: ClassVar[tuple[str, ...]]
     """What it is scored by; the first decides unless the config names another."""
-    cannot: ClassVar[frozenset[Adaptation]] = frozenset({Adaptation.RAG})
+    cannot: ClassVar[frozenset[Adaptation]] = frozenset({Adaptation.RAG, Adaptation.RAG_LORA})
     """Adaptations that give no answer to it."""
     asks: ClassVar[frozenset[str]] = frozenset()
     """Which of `PROMPT_FIELDS` its prompts are made of; none for a kind that is not prompted."""
+    takes_own_metric: ClassVar[bool] = False
+    """Whether its item rows are single answers that a user's metric can judge."""
     has_own_text: ClassVar[bool] = False
     """Whether its training rows are texts that a model can be pretrained on: see `own_texts`."""
     rates: ClassVar[LearningRates]
@@ -300,7 +337,8 @@ class TaskKind(ABC):
         """The task's metrics of item rows; empty without rows."""
         from adaptkit.study.scores import score_table
 
-        return {name: score_table(name, rows).value for name in self.metrics} if rows else {}
+        own = [name for name in OWN_METRICS if name in rows[0]] if rows else []
+        return {name: score_table(name, rows).value for name in [*self.metrics, *own]} if rows else {}
 
 
 KINDS: dict[str, TaskKind] = {}
@@ -310,40 +348,3 @@ KINDS: dict[str, TaskKind] = {}
 def register(kind: TaskKind) -> None:
     """Make a kind known to studies; a later one of the same name replaces the earlier."""
     KINDS[kind.name] = kind
-
-
-def read_corpus(corpus: CorpusConfig, want: Want) -> CorpusRows:
-    """Training rows without duplicates, and what is judged on: drawn from the test that is named or held out.
-
-    Of texts passages are drawn, of anything else rows.
-    """
-    from adaptkit.data.dedup import deduplicate
-
-    train, report = deduplicate(read(corpus.train, want))
-    if report.num_conflicts:
-        tell(f"{corpus.train.files[0]}: {report.conflict_sentence}")
-    train, whole, origin = train_and_test(corpus, train, want)
-    distinct, repeated = deduplicate(whole)
-    if want == "text":
-        items = draw_passages(distinct, corpus.test_items)
-        places = {row.where for row in items.rows}
-        documents = tuple(row for row in distinct.rows if row.where in places)
-        what = f"{len(items.rows):,} passages of at most {PASSAGE_BYTES:,} bytes from {len(documents):,} of"
-        drawn = f"{what} {len(distinct.rows):,} documents"
-    else:
-        items, documents = distinct.with_rows(draw(distinct.rows, corpus.test_items)), ()
-        drawn = f"{len(items.rows):,} of {len(distinct.rows):,} rows"
-    drawn += f", by content hash, in proportion to labels, sources and groups, {origin}"
-    if repeated.num_conflicts:
-        drawn += f"; {repeated.conflict_sentence}"
-    num_repeated = repeated.num_exact + repeated.num_near
-    return CorpusRows(train, items, report.counts, documents, len(whole.rows), num_repeated, drawn)
-
-
-def train_and_test(corpus: CorpusConfig, train: Dataset, want: Want) -> tuple[Dataset, Dataset, str]:
-    """What may be trained on, what items are drawn from, and where those come from, in words."""
-    if corpus.test is not None:
-        return train, read(corpus.test, want), "from the test that is named"
-    if corpus.split == "time":
-        return *newest(train, TEST_SHARE), "from the newest tenth"
-    return *split(train, TEST_SHARE, seed=1), "from a tenth held out by hash, whole groups"

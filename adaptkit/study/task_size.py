@@ -22,6 +22,7 @@ class TaskSize:
         num_items: of the test.
         num_bytes: of all texts.
         num_labels: different answers; 0 for free text.
+        answer_tokens: that a written answer has at most; 0 where the kind has a fixed limit.
         num_documents: searched for each item; 0 where nothing is searched.
     """
 
@@ -36,3 +37,4 @@ class TaskSize:
     prompt_factor: float = 1.0
     num_labels: int = 0
     num_documents: int = 0
+    answer_tokens: float = 0.0

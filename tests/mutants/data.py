@@ -193,13 +193,13 @@ MUTANTS = [
         SETS,
     ),
     Mutant(
-        "adaptkit/study/task.py",
+        "adaptkit/study/corpus_rows.py",
         "    distinct, repeated = deduplicate(whole)\n",
         "    distinct, repeated = deduplicate(whole)\n    distinct = whole\n",
         (f"{PREPARED}repeats_in_a_test_are_left_out_and_counted",),
     ),
     Mutant(
-        "adaptkit/study/task.py",
+        "adaptkit/study/corpus_rows.py",
         '    if corpus.split == "time":',
         "    if False:",
         (f"{PREPARED}the_newest_tenth_is_the_test_on_request",),

@@ -9,6 +9,9 @@ TASKS = ("tests/test_task_prompts.py",)
 PAID = ("tests/test_client_paid.py",)
 ASKED = ("tests/test_asked_answers.py",)
 EXIT = ("tests/test_exit_plan.py",)
+PASSAGES = ("tests/test_rag_training.py",)
+FIELDS = ("tests/test_extract.py",)
+OWN = ("tests/test_own_metric.py",)
 
 MUTANTS = [
     # Examples come from training rows, balanced, by content
@@ -89,7 +92,7 @@ MUTANTS = [
     # A prompt is part of a run's identity, and only of a prompted one's
     Mutant(
         "adaptkit/compare/stages/task.py",
-        "fields |= {name: getattr(work.task, name) for name in PROMPT_FIELDS}",
+        "fields |= {name: getattr(work.task, name) for name in sorted(asked)}",
         "pass",
         TASKS,
     ),
@@ -99,4 +102,30 @@ MUTANTS = [
         "if name not in PROMPT_FIELDS]",
         TASKS,
     ),
+    # What is looked up: never a row's own answer, counted where it is sent, claimed beside its controls
+    Mutant("adaptkit/study/tasks/passage_finder.py", "own |= self._copies(item, ranking)", "pass", PASSAGES),
+    Mutant("adaptkit/compare/outgoing.py", "    if arm.looks_up:", "    if False:", ASKED),
+    Mutant(
+        "adaptkit/study/controls.py",
+        'if any(arm.adaptation == "rag-lora" for arm in arms):',
+        "if False:",
+        PASSAGES,
+    ),
+    Mutant(
+        "adaptkit/compare/build_stages.py",
+        "(PREPARE, *origin, *chosen, *needs), flops)",
+        "(PREPARE, *origin, *needs), flops)",
+        PASSAGES,
+    ),
+    # Fields: an answer fits its schema or counts as none
+    Mutant(
+        "adaptkit/data/json_fields.py",
+        "return None if self.fault(values) else values",
+        "return values",
+        FIELDS,
+    ),
+    Mutant("adaptkit/finetune/extraction.py", '"valid": values is not None,', '"valid": True,', FIELDS),
+    # A metric of one's own gives one number for each item, in time
+    Mutant("adaptkit/study/own_metric.py", "if len(values) != len(asked):", "if False:", OWN),
+    Mutant("adaptkit/study/own_metric.py", "or not math.isfinite(value)", "", OWN),
 ]

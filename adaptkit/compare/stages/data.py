@@ -25,12 +25,13 @@ from adaptkit.run import Run, write_jsonl
 from adaptkit.run_lock import hold
 from adaptkit.run_record import RecipeKind, RunRecord, SplitRecord, read_record, validated
 from adaptkit.study.config import StudyConfig
+from adaptkit.study.corpus_rows import read_corpus
 from adaptkit.study.data_counts import cut_record, shift_record, test_set_record
 from adaptkit.study.data_record import CorpusRecord, CutRecord, DataRecord, ShiftRecord, TestSetRecord
 from adaptkit.study.inputs import corpora, data_configs, prepared_digests
 from adaptkit.study.rag import COLLECTION
 from adaptkit.study.stage_record import PreparedResult
-from adaptkit.study.task import CorpusConfig, CorpusRows, read_corpus
+from adaptkit.study.task import CorpusConfig, CorpusRows
 
 MAX_DEV_SHARE = 0.05
 TEXTS = {"domain": "language", "general": "general"}

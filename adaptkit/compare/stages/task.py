@@ -14,10 +14,12 @@ from adaptkit.client.connection import PASSING
 from adaptkit.client.key_file import read_key
 from adaptkit.client.openai import Client
 from adaptkit.client.paid import Ledger, PaidClient
+from adaptkit.compare.build_stages import choosing_lookup
 from adaptkit.compare.outgoing import token_price
 from adaptkit.compare.stage import Stage
 from adaptkit.compare.workspace import Workspace, api_ledger, api_replies, read_scores, tidy
 from adaptkit.errors import NonFiniteError
+from adaptkit.finetune.prompt_passages import Lookup
 from adaptkit.models.folder import saved_shape
 from adaptkit.run import Run, write_json, write_jsonl, write_sealed
 from adaptkit.run_record import RecipeKind, RunRecord, SuiteRecord, read_record
@@ -25,7 +27,8 @@ from adaptkit.study.arms import Adaptation, Arm, Origin
 from adaptkit.study.spend import meta_model
 from adaptkit.study.stage_record import BaselineResult, TaskResult
 from adaptkit.study.task import PROMPT_FIELDS, Assignment, TaskConfig
-from adaptkit.study.task_answers import Answers
+from adaptkit.study.task_answers import Answers, Rows
+from adaptkit.study.tasks.rows import RowKind
 from adaptkit.study.tuning import DIVERGED, check_any_ended, grid, one_more
 
 LONGEST_API_PAUSE_S = 30.0
@@ -54,7 +57,8 @@ def task(workspace: Workspace, stage: Stage, threads: int) -> TaskResult:
         tried_steps=tried_steps,
         tuning=key.trial is not None,
         open=workspace.open,
-        library=workspace.library if key.arm.adaptation is Adaptation.RAG else None,
+        library=workspace.library if key.arm.looks_up else None,
+        lookup=_lookup(workspace, settings.name, key.arm),
     )
     if key.arm.origin is Origin.API:
         with _paid(workspace) as model:
@@ -71,10 +75,12 @@ def baseline(workspace: Workspace, stage: Stage, threads: int) -> BaselineResult
     answered = settings.task_kind.baseline(settings, workspace.files.task(settings.name))
     if answered is None:
         return BaselineResult()
-    run = workspace.open_fields(f"{settings.name}-baseline", {"name": answered.name})
+    fields = {"name": answered.name, **_own_metric(settings)}
+    run = workspace.open_fields(f"{settings.name}-baseline", fields)
     if not run.finished:
         write_sealed(run.cost_path, answered.cost)
-        _write(run, settings, Answers(answered.rows), RecipeKind.BASELINE)
+        rows = _judged(workspace, settings, answered.rows)
+        _write(run, settings, Answers(rows), RecipeKind.BASELINE)
     score = read_scores(run, settings.name)["metrics"][settings.score]
     return BaselineResult(
         run=run.path.name,
@@ -84,6 +90,16 @@ def baseline(workspace: Workspace, stage: Stage, threads: int) -> BaselineResult
         metric=settings.score,
         score=score,
     )
+
+
+def _lookup(workspace: Workspace, task: str, arm: Arm) -> Lookup | None:
+    """The way to look things up that was best on development rows for an arm that is asked, not trained."""
+    chooser = choosing_lookup(workspace.config, task, arm)
+    if chooser is None:
+        return None
+    run = Run(workspace.folder(workspace.task(task, chooser, 0).run))
+    chosen = read_scores(run, task)["chosen"]
+    return Lookup(chosen["retriever"], chosen["passages"])
 
 
 def _paid(workspace: Workspace) -> PaidClient:
@@ -159,9 +175,13 @@ def _frozen(workspace: Workspace, work: Assignment, origin_run: str | None) -> T
         "seed": work.seed,
         "trials": work.trials,
         "max_length": work.task.max_length,
+        **_own_metric(work.task),
     }
-    if work.arm.adaptation in (Adaptation.PROMPT, Adaptation.RAG):
-        fields |= {name: getattr(work.task, name) for name in PROMPT_FIELDS}
+    if work.arm.adaptation.is_prompted:
+        asked = (
+            set(PROMPT_FIELDS) if "fields" in work.task.task_kind.asks else set(PROMPT_FIELDS) - {"fields"}
+        )
+        fields |= {name: getattr(work.task, name) for name in sorted(asked)}
     searched: dict[str, str] = {}
     if work.arm.adaptation is Adaptation.RAG:
         assert work.library is not None
@@ -175,10 +195,25 @@ def _frozen(workspace: Workspace, work: Assignment, origin_run: str | None) -> T
     run = workspace.open_fields(name, fields, model=model, **searched)
     if not run.finished:
         answers = work.task.task_kind.frozen(work)
+        answers = dataclasses.replace(answers, rows=_judged(workspace, work.task, answers.rows))
         write_sealed(run.cost_path, answers.cost)
         _write(run, work.task, answers, RecipeKind.FROZEN)
     served = origin_run if work.arm.adaptation.is_a_model else None
     return TaskResult(run=run.path.name, suite=work.task.name, model_run=served)
+
+
+def _own_metric(task: TaskConfig) -> dict[str, str]:
+    """What tells runs apart that are judged by a metric of the user's: the digest of its file."""
+    own = task.own_metric
+    return {} if own is None else {"metric_file": own.digest}
+
+
+def _judged(workspace: Workspace, task: TaskConfig, rows: Rows) -> Rows:
+    """Item rows with the number of the user's metric, where there is one."""
+    own, kind = task.own_metric, task.task_kind
+    if own is None or not isinstance(kind, RowKind):
+        return rows
+    return own.complete(kind.parts(workspace.files.task(task.name))["test"].rows, rows)
 
 
 def _write(run: Run, task: TaskConfig, answers: Answers, recipe: RecipeKind) -> None:

@@ -5,6 +5,7 @@ It holds counts, digests, scores and limits, and never a line of anybody's text.
 
 from __future__ import annotations
 
+import json
 import shlex
 from dataclasses import dataclass
 from functools import cache
@@ -13,11 +14,13 @@ from typing import TYPE_CHECKING, Any
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined, Template
 
+from adaptkit.data.json_fields import Schema
 from adaptkit.export.formats import GROUP_SIZES
 from adaptkit.export.papers.lineage import Training
 from adaptkit.export.papers.provenance import Provenance, code
 from adaptkit.export.record import ExportRecord, ServedKind
 from adaptkit.export.source import LABEL_SET, REGRESSION, SERVED_TAGGERS, Source, problem_type
+from adaptkit.finetune.prompt_words import EXTRACTION_PROMPT, PASSAGES_HEAD
 from adaptkit.models.generation_settings import HARMLESS, SAMPLING
 from adaptkit.run import Run, read_json, read_sealed, write_text
 from adaptkit.run_record import RecipeKind, SplitRecord, read_record
@@ -186,7 +189,7 @@ def generation_notes(folder: Path, source: Source) -> list[str]:
     if source.record is not None:
         left_out |= source.record.facts.get("generation_settings_left_out", {})
     kept = {name: written[name] for name in SAMPLING if name in written}
-    sentences = []
+    sentences = [*looked_up_notes(source), *field_notes(source)]
     if kept:
         settings = ", ".join(f"{name} {value}" for name, value in kept.items())
         what = f"generation_config.json keeps how its base samples ({settings})"
@@ -197,6 +200,36 @@ def generation_notes(folder: Path, source: Source) -> list[str]:
             f"What would change greedy answers of its base is left out of generation_config.json: {settings}."
         )
     return sentences
+
+
+def field_notes(source: Source) -> list[str]:
+    """Say which fields a model extracts, how it is asked, and how a server holds it to them."""
+    described = source.record.facts.get("fields") if source.record is not None else None
+    if not described:
+        return []
+    schema = Schema.of(described)
+    ending = EXTRACTION_PROMPT.replace("{text}", "").strip()
+    constraint = json.dumps({"structured_outputs": {"json": schema.json_schema}})
+    return [
+        f"It answers a text and a line '{ending}' behind it with one JSON object of these fields, as far as "
+        f"the text gives them: {schema.sentence}. Scores are of free answers; vLLM holds it to the schema "
+        f"where a request has `{constraint}` beside its prompt."
+    ]
+
+
+def looked_up_notes(source: Source) -> list[str]:
+    """Say that a model was trained with passages in its prompts, and how they stand there."""
+    facts = source.record.facts.get("looked_up") if source.record is not None else None
+    if not facts:
+        return []
+    count = facts["passages"]
+    passages = "one passage" if count == 1 else f"up to {count} passages"
+    retriever = {"bm25": "BM25", "encoder": "an encoder", "fused": "BM25 and an encoder, fused"}
+    return [
+        f"It expects passages: it was trained and scored with {passages} before each question, found by "
+        f"{retriever[facts['retriever']]}. They stand under the line '{PASSAGES_HEAD}', numbered [1], [2], "
+        "before an empty line and the question. It finds none by itself, and was not scored without them."
+    ]
 
 
 def _generation_config(folder: Path) -> dict[str, Any]:

@@ -7,6 +7,7 @@ from importlib.metadata import entry_points
 
 from adaptkit.study.task import register
 from adaptkit.study.tasks.classify import Classify, LabelWords
+from adaptkit.study.tasks.extract import Extract
 from adaptkit.study.tasks.generate import Generate
 from adaptkit.study.tasks.multi_label import MultiLabel
 from adaptkit.study.tasks.pairs import Pairs
@@ -17,6 +18,7 @@ from adaptkit.study.tasks.spans import Spans
 register(Classify())
 register(LabelWords())
 register(Generate())
+register(Extract())
 register(Retrieve())
 register(MultiLabel())
 register(Spans())

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import time
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from adaptkit.data.readers import Dataset, Want
+from adaptkit.data.readers import Dataset, Row, Want
 from adaptkit.finetune.config import Kind
 from adaptkit.study.arms import Adaptation
 from adaptkit.study.task import Assignment, TaskConfig, TaskFiles
@@ -31,7 +32,7 @@ class Classify(RowKind):
     head: ClassVar[ModelForm | None] = "classifier"
     metrics = ("accuracy", "macro_f1")
     asks = frozenset({"instruction", "labels", "examples"})
-    cannot = frozenset()
+    cannot = frozenset({Adaptation.RAG_LORA})  # a head learns from texts, not from prompts
 
     def frozen(self, work: Assignment) -> Answers:
         from adaptkit import models
@@ -75,7 +76,7 @@ def _prompted(work: Assignment, model: Any, tokenizer: Any, parts: dict[str, Dat
         words=task_words(work.task),
         examples=work.task.examples,
         trials=work.trials,
-        metric=work.task.score,
+        metric=work.task.tuned_by,
         seed=work.seed,
         max_length=work.task.max_length,
         finder=finder_of(work),
@@ -93,7 +94,7 @@ def _probed(work: Assignment, model: Any, tokenizer: Any, parts: dict[str, Datas
         parts["test"],
         label_names=parts["train"].labels,
         trials=work.trials,
-        metric=work.task.score,
+        metric=work.task.tuned_by,
         max_length=work.task.max_length,
     )
 
@@ -104,6 +105,12 @@ class LabelWords(Classify):
     name = "label_words"
     finetune_kind: ClassVar[Kind] = "label_words"
     head = None
+    cannot = frozenset()
+
+    def prompted_row(self, row: Row, label: str) -> Row:
+        from adaptkit.finetune.tasks import prompt_and_label
+
+        return replace(row, values=prompt_and_label(row.values["text"], label))
 
     def answer_tokens(self, num_labels: int) -> float:
         return LABEL_TOKENS * num_labels  # every label is scored

@@ -22,8 +22,10 @@ class Generate(RowKind):
     asks = frozenset({"instruction", "examples"})
     cannot = frozenset({Adaptation.PROBE})  # a probe gives labels or vectors, not text
 
+    longest_answer = FinetuneConfig.model_fields["max_new_tokens"].default
+
     def answer_tokens(self, num_labels: int) -> float:
-        return FinetuneConfig.model_fields["max_new_tokens"].default
+        return self.longest_answer
 
     def frozen(self, work: Assignment) -> Answers:
         from adaptkit import models
@@ -39,7 +41,7 @@ class Generate(RowKind):
             parts["dev"],
             parts["test"],
             score=self.scores,
-            metric=work.task.score,
+            metric=work.task.tuned_by,
             words=task_words(work.task),
             examples=work.task.examples,
             trials=work.trials,

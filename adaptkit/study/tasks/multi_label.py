@@ -7,7 +7,7 @@ from typing import ClassVar
 
 from adaptkit.finetune.config import Kind
 from adaptkit.model_uses import Use
-from adaptkit.study.arms import Adaptation
+from adaptkit.study.arms import IN_WORDS
 from adaptkit.study.task import Assignment, TaskConfig, TaskFiles
 from adaptkit.study.task_answers import Answers, Baseline
 from adaptkit.study.tasks.rows import RowKind, probed
@@ -26,7 +26,7 @@ class MultiLabel(RowKind):
     trained_use = Use.CLASSIFY
     head = "classifier"
     metrics = ("micro_f1", "macro_label_f1")
-    cannot = frozenset({Adaptation.PROMPT, Adaptation.RAG})  # a prompt is asked for one label
+    cannot = IN_WORDS  # a prompt is asked for one label
 
     def frozen(self, work: Assignment) -> Answers:
         from adaptkit.finetune.label_sets import probe_label_sets

@@ -1,7 +1,8 @@
 """Look up passages for a prompt: by BM25, by an encoder, or by both fused.
 
 Passages are those that text is judged in (`data.drawing`): at most 1,024 bytes, from line to line. One that
-holds a tenth of an item, as overlap with a test is measured, is that item's own row and never found for it.
+holds a tenth of an item, as overlap with a test is measured, or its question and its answer word for word, is
+that item's own row and never found for it.
 """
 
 from __future__ import annotations
@@ -15,14 +16,18 @@ from adaptkit.data.bm25 import Bm25, content_terms
 from adaptkit.data.drawing import passages
 from adaptkit.data.overlap import overlap
 from adaptkit.data.readers import DataConfig, Dataset, Row, read
+from adaptkit.data.words import words
 from adaptkit.embed.encoder import Encoder
 from adaptkit.errors import DataError
 from adaptkit.finetune.prompt_passages import Lookup, Retriever
+from adaptkit.finetune.prompt_template import question_and_answer
 from adaptkit.notices import silent
 from adaptkit.study.rag import Library
 
 DEPTH = 50
 """Passages of a ranking that are looked at: the item's own are left out, and rankings are fused."""
+SHORTEST_QUESTION = 3
+"""Words of a question that make a passage with it and its answer a copy: of fewer, any text may hold both."""
 FUSING = 60
 """A passage at rank r of a ranking adds 1 / (FUSING + r) (Cormack et al. 2009)."""
 
@@ -44,6 +49,7 @@ class PassageFinder:
         self._encoder = Encoder.load(library.encoder) if library.encoder is not None else None
         self._vectors: np.ndarray | None = None
         self._rankings: dict[tuple[str, Retriever], list[int]] = {}
+        self._spaced: dict[int, str] = {}
         self._suspects: dict[str, frozenset[int]] = {}
 
     @property
@@ -62,6 +68,7 @@ class PassageFinder:
         for question, item in zip(questions, items, strict=True):
             ranking = self._rankings[question, lookup.retriever]
             own = self._own(item, [number for number in ranking if number in suspects])
+            own |= self._copies(item, ranking)
             others = [number for number in ranking if number not in own]
             found.append([self.passages[number] for number in others[: lookup.passages]])
         return found
@@ -108,6 +115,27 @@ class PassageFinder:
             return frozenset()
         rows = [self._rows[number] for number in suspects]
         return frozenset(map(int, overlap(rows, Dataset([item], "text", {})).train_ids))
+
+    def _copies(self, item: Row, numbers: Sequence[int]) -> frozenset[int]:
+        """Those of a few passages that hold an item's question and answer word for word, however short."""
+        if "text" in item.values:
+            return frozenset()
+        question, answer = question_and_answer(item)
+        asked, answered = (_spaced(text) for text in (question.text, answer))
+        if len(asked.split()) < SHORTEST_QUESTION or not answered.strip():
+            return frozenset()
+        held = (number for number in numbers if asked in self._words(number))
+        return frozenset(number for number in held if answered in self._words(number))
+
+    def _words(self, number: int) -> str:
+        """A passage's words between blanks."""
+        if number not in self._spaced:
+            self._spaced[number] = _spaced(self.passages[number])
+        return self._spaced[number]
+
+
+def _spaced(text: str) -> str:
+    return f" {' '.join(words(text))} "
 
 
 def best(scores: np.ndarray, above: float = -np.inf) -> list[int]:

@@ -7,7 +7,7 @@ from typing import ClassVar
 
 from adaptkit.finetune.config import Kind
 from adaptkit.model_uses import Use
-from adaptkit.study.arms import Adaptation
+from adaptkit.study.arms import IN_WORDS
 from adaptkit.study.task import Assignment, TaskConfig, TaskFiles
 from adaptkit.study.task_answers import Answers, Baseline
 from adaptkit.study.tasks.rows import RowKind, probed
@@ -26,7 +26,7 @@ class Regression(RowKind):
     trained_use = Use.CLASSIFY
     head = "classifier"
     metrics = ("spearman", "mae")
-    cannot = frozenset({Adaptation.PROMPT, Adaptation.RAG})  # a prompt gives no number on a scale
+    cannot = IN_WORDS  # a prompt gives no number on a scale
 
     def frozen(self, work: Assignment) -> Answers:
         from adaptkit.finetune.predicted_scores import probe_scores

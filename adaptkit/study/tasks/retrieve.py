@@ -40,7 +40,9 @@ class Retrieve(TaskKind):
     name = "retrieve"
     family = "retrieve"
     metrics = ("ndcg_at_10", "mrr_at_10", "map", "recall_at_10", "recall_at_100")
-    cannot = frozenset({Adaptation.PROMPT, Adaptation.RAG, Adaptation.QLORA})  # a prompt gives no vectors
+    cannot = frozenset(  # a prompt gives no vectors
+        {Adaptation.PROMPT, Adaptation.RAG, Adaptation.QLORA, Adaptation.RAG_LORA}
+    )
     rates = LearningRates(full=0.1, adapters=0.5)
     batch_rows = 16
 

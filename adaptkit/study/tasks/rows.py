@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from adaptkit.data.label_names import check_labels
 from adaptkit.data.message_fields import message_text
@@ -18,6 +18,7 @@ from adaptkit.finetune.prompt_words import TaskWords
 from adaptkit.model_uses import Use
 from adaptkit.run import Run, write_jsonl
 from adaptkit.study.arms import Adaptation
+from adaptkit.study.corpus_rows import read_corpus, train_and_test
 from adaptkit.study.task import (
     TEST_SHARE,
     Assignment,
@@ -27,18 +28,19 @@ from adaptkit.study.task import (
     TaskConfig,
     TaskFiles,
     TaskKind,
-    read_corpus,
-    train_and_test,
 )
 from adaptkit.study.task_answers import Answers
 from adaptkit.study.task_size import BYTES_PER_TOKEN, TaskSize
+from adaptkit.study.tasks.looked_up_rows import LookedUpRows, look_up_rows
 from adaptkit.trainer.config import with_trainer
 
 if TYPE_CHECKING:
     from adaptkit import models
+    from adaptkit.data.json_fields import Schema
     from adaptkit.finetune.asked_answers import Asking
     from adaptkit.finetune.frozen_answers import FrozenAnswers
     from adaptkit.finetune.prompt_passages import Finder
+    from adaptkit.finetune.recipe import Complete
 
 MAX_DEV_SHARE = 0.2
 NUM_EVALUATIONS = 8
@@ -52,7 +54,7 @@ def task_words(task: TaskConfig) -> TaskWords:
 
 def finder_of(work: Assignment) -> Finder | None:
     """What looks up passages for an arm; None for one that does not."""
-    if work.arm.adaptation is not Adaptation.RAG:
+    if not work.arm.looks_up:
         return None
     from adaptkit.study.tasks.passage_finder import PassageFinder
 
@@ -60,8 +62,12 @@ def finder_of(work: Assignment) -> Finder | None:
     return PassageFinder(work.library)
 
 
-def asking_of(work: Assignment) -> Asking:
-    """How an API is asked for a task."""
+def asking_of(work: Assignment, schema: Schema | None = None) -> Asking:
+    """How an API is asked for a task.
+
+    Args:
+        schema: what its answers are objects of; None for any text.
+    """
     from adaptkit.finetune.asked_answers import Asking
 
     assert work.api is not None
@@ -71,9 +77,11 @@ def asking_of(work: Assignment) -> Asking:
         examples=work.task.examples,
         trials=work.trials,
         seed=work.seed,
-        metric=work.task.score,
+        metric=work.task.tuned_by,
         max_length=work.task.max_length,
         at_once=work.api.at_once,
+        schema=schema,
+        finder=finder_of(work),
     )
 
 
@@ -95,7 +103,10 @@ class RowKind(TaskKind):
     """The kind of model that is trained; None for the kind that the base is of."""
     prompted_use: ClassVar[Use] = Use.PROMPT
     """What a prompted model is asked for: the likelihood of labels, or text."""
+    longest_answer: ClassVar[int] = 0
+    """Tokens that a model may write; 0 for a kind that scores answers or has a head."""
     has_own_text = True
+    takes_own_metric = True
     rates = LearningRates(full=0.3, adapters=0.6)
     batch_rows = FinetuneConfig.model_fields["trainer"].default.global_batch_size
 
@@ -162,6 +173,14 @@ class RowKind(TaskKind):
         """Tokens that answering an item reads or writes beside its text."""
         return 0.0
 
+    def prompted_row(self, row: Row, label: str) -> Row:
+        """A row as a language model is taught it, with some label in place of its own if it has one."""
+        return row
+
+    def written_tokens(self, work: Assignment, num_labels: int) -> float:
+        """The same for one arm, in tokens of its own model."""
+        return self.answer_tokens(num_labels)
+
     def scoring_passes(self, tuning: bool) -> int:
         """The looks during training, and one at the model that is kept."""
         return 2 if tuning else NUM_EVALUATIONS + 1
@@ -170,18 +189,38 @@ class RowKind(TaskKind):
         from adaptkit.finetune.recipe import finetune, steps_for_budget
         from adaptkit.study.spend import after_scoring, charge_scoring
 
+        looked_up: LookedUpRows | None = None
+        if work.arm.looks_up:
+            looked_up = look_up_rows(self, work)
+            work = looked_up.work
         settings = self.settings(work)
-        one_pass = self.pass_flops(work)
-        spare = after_scoring(work.flops, self.scoring_passes(work.tuning) * one_pass, work.name)
+        one_pass, looking = self.pass_flops(work), looked_up.flops if looked_up else 0.0
+        beside = self.scoring_passes(work.tuning) * one_pass + looking
+        spare = after_scoring(work.flops, beside, work.name)
         steps = steps_for_budget(settings, spare, work.task.max_epochs)
         every = math.ceil(steps / (1 if work.tuning else NUM_EVALUATIONS))
         settings = with_trainer(
             settings, num_steps=steps, eval_every=every, learning_rate=work.rate_for(steps)
         )
         run = work.open(settings.name, settings)
-        finetune(settings, run, score=self.scores)
-        charge_scoring(run, (math.ceil(steps / every) + 1) * one_pass)
+        facts = looked_up.facts if looked_up else None
+        finetune(settings, run, score=self.scores, complete=self.completing(work, looked_up), facts=facts)
+        charge_scoring(run, (math.ceil(steps / every) + 1) * one_pass + looking)
         return run
+
+    def completing(self, work: Assignment, looked_up: LookedUpRows | None) -> Complete | None:
+        """What adds to item rows: what was looked up, and the number of the user's metric."""
+        own = work.task.own_metric
+        if own is None:
+            return looked_up.complete if looked_up else None
+        parts = looked_up.original if looked_up else self.parts(work.files)
+
+        def complete(split: str, rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+            if looked_up is not None:
+                rows = looked_up.complete(split, rows)
+            return own.complete(parts[split].rows, rows)
+
+        return complete
 
     def pass_flops(self, work: Assignment) -> float:
         """What reading the development rows once takes."""
@@ -193,17 +232,18 @@ class RowKind(TaskKind):
         num_labels = len(dev.labels)
         kind = self.head or models.model_kind(work.origin)
         model = meta_model(saved_shape(work.origin), kind, num_labels or None)
-        texts = [row.text for row in dev.rows]
+        texts, written = [row.text for row in dev.rows], self.written_tokens(work, num_labels)
         lengths = token_lengths(models.load_tokenizer(work.origin), texts, work.task.max_length)
-        return forward_flops(model, [round(length + self.answer_tokens(num_labels)) for length in lengths])
+        return forward_flops(model, [round(length + written) for length in lengths])
 
     def settings(self, work: Assignment) -> FinetuneConfig:
         """The fine-tuning, but for its number of steps and what follows from that.
 
         A trial is judged on dev rows at its end; a run also keeps its best weights on the way and is tested.
         """
+        own = work.task.own_metric
         settings = FinetuneConfig(
-            name=work.name,
+            name=work.name if own is None else f"{work.name}-{own.digest[:8]}",
             task=work.task.name,
             base=str(work.origin),
             kind=self.finetune_kind,
@@ -244,7 +284,7 @@ def probed(kind: RowKind, work: Assignment, probe: Probe) -> Answers:
         kind.parts(work.files),
         trials=work.trials,
         max_length=work.task.max_length,
-        metric=work.task.score,
+        metric=work.task.tuned_by,
     )
     facts = {"chosen": outcome.chosen, "trials": outcome.trials}
     return Answers(outcome.rows, outcome.dev, outcome.cost, facts)

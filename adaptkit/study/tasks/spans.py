@@ -12,7 +12,7 @@ from adaptkit.data.readers import Row
 from adaptkit.data.words import fold
 from adaptkit.finetune.config import Kind
 from adaptkit.model_uses import Use
-from adaptkit.study.arms import Adaptation
+from adaptkit.study.arms import IN_WORDS
 from adaptkit.study.task import Assignment, TaskConfig, TaskFiles
 from adaptkit.study.task_answers import Answers, Baseline
 from adaptkit.study.tasks.rows import RowKind, probed
@@ -32,7 +32,7 @@ class Spans(RowKind):
     trained_use = Use.TAG
     head = "tagger"
     metrics = ("entity_f1", "macro_entity_f1")
-    cannot = frozenset({Adaptation.PROMPT, Adaptation.RAG})  # a prompt tags no words
+    cannot = IN_WORDS  # a prompt tags no words
 
     def frozen(self, work: Assignment) -> Answers:
         from adaptkit.finetune.word_tags import probe_spans
