@@ -3,6 +3,7 @@
     adaptkit init tickets.csv          a study for your own files, fitted to this machine
     adaptkit compare study.yaml        fine-tune, keep pretraining, or pretrain your own? with error bars
     adaptkit report runs/STUDY         write a study's report again
+    adaptkit plan size=1B              sizes, tokens, hours, dollars and memory, before anything trains
     adaptkit pretrain pretrain.yaml    one model from scratch, or more pretraining of a base
     adaptkit finetune finetune.yaml    one model on one labelled task or on instructions
     adaptkit distill distill.yaml      a small student of a large teacher
@@ -28,14 +29,14 @@ from typing import Annotated
 
 import typer
 
-from adaptkit.cli import compare, data, demo, embed, export, init, models, runs, serve, train
+from adaptkit.cli import compare, data, demo, embed, export, init, models, plan, runs, serve, train
 from adaptkit.cli.console import run
 from adaptkit.version import __version__
 
 app = typer.Typer(
     name="adaptkit", no_args_is_help=True, rich_markup_mode=None, pretty_exceptions_enable=False
 )
-for group in (init.app, compare.app, train.app, export.app, serve.app, demo.app):
+for group in (init.app, compare.app, plan.app, train.app, export.app, serve.app, demo.app):
     app.add_typer(group)
 app.add_typer(embed.app, name="embed")
 app.add_typer(models.models, name="models")
