@@ -15,6 +15,7 @@
     adaptkit runs list                 what is in runs/, what can go, and a study as one file
     adaptkit models get smollm2        a base model where no hub is in reach
     adaptkit data check FILES          what is in these files, before anything trains
+    adaptkit data shift FILES          how a domain differs from general text, and what to expect of it
     adaptkit config show study.yaml    each value and where it came from
     adaptkit schema compare            JSON Schema of a config, for editors
     adaptkit doctor                    versions, devices, and each trap with the command that mends it
