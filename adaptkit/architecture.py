@@ -141,6 +141,11 @@ def choose_shape(params: int, vocab_size: int, *, tied: bool = True) -> Shape:
     return min(fitting, key=distance)
 
 
+def cache_bytes_per_token(layers: int, kv_heads: int, head_dim: int, number_bytes: int) -> int:
+    """Bytes that one token's keys and values take while a causal model answers."""
+    return 2 * layers * kv_heads * head_dim * number_bytes
+
+
 def default_learning_rate(params: int) -> float:
     """Peak AdamW rate for training `params` parameters from scratch: 3e-3 * (params / 1M) ** -0.25, at most
     1e-2.

@@ -33,6 +33,7 @@ LEVELS = {
     "serve": 8,
     "compare": 8,
     "report": 7,
+    "planning": 7,
     "export": 7,
     "study": 6,
     "pretrain": 5,

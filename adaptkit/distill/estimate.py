@@ -17,12 +17,8 @@ from adaptkit.distill.shape import check_pair, check_shape, student_shape
 from adaptkit.distill.start import check_losses, loss_weights, teacher_kind
 from adaptkit.distill.teacher import StoredTeacher
 from adaptkit.trainer.distillation import Distillation, Kind
+from adaptkit.trainer.memory import STATE_BYTES, activation_bytes
 
-STATE_BYTES = 16
-"""Of each trained parameter: fp32 weight, gradient and two moments."""
-ACTIVATION_BYTES = 68
-"""Per token, layer and hidden unit without checkpointing, fp32: twice Korthikanti et al. 2022 (arXiv
-2205.05198), section 4."""
 TEACHER_BYTES = {"online": 4.0, "int8": 1.0, "nf4": 0.55, "offline": 0.0, "text": 0.0}
 SERVED_BYTES = 2
 
@@ -86,11 +82,11 @@ def _memory(
     if theirs is not None:
         teacher = theirs["params"] * TEACHER_BYTES[config.signal]
     rows = config.trainer.microbatch_size or config.trainer.global_batch_size
-    activations = rows * config.size.seq_len * student.hidden_size * student.num_hidden_layers
+    tokens = rows * config.size.seq_len
     return {
         "student": own["trained"] * STATE_BYTES + frozen,
         "teacher": teacher,
-        "activations": ACTIVATION_BYTES * activations,
+        "activations": activation_bytes(tokens, student.num_hidden_layers, student.hidden_size),
     }
 
 

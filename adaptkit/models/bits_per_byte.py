@@ -8,7 +8,7 @@ Shape suffixes: B = windows, T = tokens of a window, D = hidden size.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -24,6 +24,10 @@ from adaptkit.models.round_trip import lost_text
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
+
+
+Watch = Callable[[list[int], Tensor, list[int]], None]
+"""Takes the document of each window of a batch, the hidden states [B, T, D], and each window's tokens."""
 
 
 @dataclass(frozen=True)
@@ -43,6 +47,7 @@ def score_documents(
     *,
     seq_len: int,
     batch_size: int = 8,
+    watch: Watch | None = None,
 ) -> list[dict[str, Any]]:
     """Negative log-likelihood of each (id, text), in the order given.
 
@@ -53,6 +58,7 @@ def score_documents(
     Args:
         seq_len: tokens per window; what the model was trained on.
         batch_size: windows per forward pass.
+        watch: is shown the last hidden states of every batch.
     Returns: rows {"id", "nats", "num_bytes" (UTF-8), "num_tokens" (without BOS), "lost_bytes"}: bytes that
         the tokens cannot give back, which the nats include at their own price.
     Raises: ModelError if the tokenizer has no token to begin a document with.
@@ -70,7 +76,7 @@ def score_documents(
     for items in batches_by_length(lengths, batch_size * seq_len, batch_size):
         batch = [windows[i] for i in items]
         documents_B = torch.tensor([window.document for window in batch])
-        nats.index_add_(0, documents_B, _window_nats(model, batch, bos))
+        nats.index_add_(0, documents_B, _window_nats(model, batch, bos, watch))
     model.train(was_training)
     lost = [lost_text(tokenizer, text, ids) for text, ids in zip(texts, encoded, strict=True)]
     return [
@@ -113,13 +119,15 @@ def _windows(document: int, ids: list[int], seq_len: int) -> list[_Window]:
     return windows
 
 
-def _window_nats(model: nn.Module, windows: list[_Window], pad: int) -> Tensor:
+def _window_nats(model: nn.Module, windows: list[_Window], pad: int, watch: Watch | None) -> Tensor:
     """Nats charged to each window, float64 [B] on the CPU; a causal model never sees padding on the right."""
     device = next(model.parameters()).device
     inputs_BT = pad_right([window.inputs for window in windows], pad, device)["input_ids"]
     targets_BT = pad_right([window.targets for window in windows], ops.IGNORE_INDEX, device)["input_ids"]
     backbone, weight_VD, bias_V = split(model)
     hidden_BTD = backbone(input_ids=inputs_BT)
+    if watch is not None:
+        watch([window.document for window in windows], hidden_BTD, [len(window.inputs) for window in windows])
     nll = ops.token_nll(hidden_BTD.flatten(0, 1), weight_VD, targets_BT.flatten(), bias_V=bias_V)
     return nll.view_as(targets_BT).double().sum(1).cpu()
 

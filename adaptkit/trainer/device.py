@@ -17,7 +17,7 @@ from torch import Tensor
 from adaptkit.errors import ConfigError
 
 # Dense bf16 FLOP/s without sparsity, from NVIDIA's data sheets (read 2026-11).
-_PEAK_FLOPS = {
+PEAK_FLOPS = {
     "B200": 2250e12,
     "H200": 989e12,
     "H100": 989e12,
@@ -136,7 +136,7 @@ def peak_flops(device: torch.device) -> float | None:
     if device.type != "cuda":
         return None
     name = torch.cuda.get_device_name(device)
-    return next((flops for key, flops in _PEAK_FLOPS.items() if key in name), None)
+    return next((flops for key, flops in PEAK_FLOPS.items() if key in name), None)
 
 
 def describe(device: torch.device) -> str:

@@ -15,6 +15,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+from adaptkit.architecture import cache_bytes_per_token
 from adaptkit.client.identity import ModelIdentity
 from adaptkit.doctor.processor import NO_TILES
 from adaptkit.export.formats import instead_of_bfloat16
@@ -286,15 +287,12 @@ def longest_queue() -> int:
 
 
 def cache_bytes(source: Source) -> int:
-    """Size the key/value cache: 64 sequences of full length, at most 1 GiB, at least two sequences.
-
-    One token takes 2 * layers * kv_heads * head_dim * 4 bytes (float32).
-    """
+    """Size the key/value cache in float32: 64 sequences of full length, at most 1 GiB, at least two."""
     config = model_config(source)
     heads = config.get("num_attention_heads") or 1
     kv_heads = config.get("num_key_value_heads") or heads
     head_dim = config.get("head_dim") or (config.get("hidden_size") or 0) // heads
-    token = 2 * (config.get("num_hidden_layers") or 1) * kv_heads * head_dim * 4
+    token = cache_bytes_per_token(config.get("num_hidden_layers") or 1, kv_heads, head_dim, 4)
     sequence = token * (config.get("max_position_embeddings") or 2048)
     return max(SMALLEST_CACHE, 2 * sequence, min(CACHE_BYTES, SEQUENCES_AT_ONCE * sequence))
 
