@@ -1,7 +1,7 @@
 """Plans: laws, best buys, memory and prices, against figures that can be worked out by hand.
 
 Home of planning.assumptions, planning.gpus, planning.law, planning.optimum, planning.planner,
-planning.sizing, study.law_record and trainer.memory.
+planning.sizing and trainer.memory.
 """
 
 from __future__ import annotations
@@ -20,12 +20,10 @@ from adaptkit.errors import ConfigError
 from adaptkit.planning import law as laws
 from adaptkit.planning.config import PlanConfig
 from adaptkit.planning.gpus import choose_gpu
-from adaptkit.planning.law import PUBLISHED, from_study, tokens_worth, worth_of_tokens
+from adaptkit.planning.law import PUBLISHED, tokens_worth, worth_of_tokens
 from adaptkit.planning.optimum import Costs, best_within, cheapest
 from adaptkit.planning.planner import Plan, make_plan
 from adaptkit.planning.sizing import gpus_needed, size_of
-from adaptkit.run_record import validated
-from adaptkit.study.law_record import LawRecord
 from adaptkit.study.record import MachineRecord, PriceRecord, StudyRecord
 
 PAPER = {
@@ -140,7 +138,6 @@ def test_a_small_size_gets_a_small_vocabulary_and_an_impossible_one_a_reason() -
         ({"usd": 100.0, "gpu": {"name": "L4"}}, "a budget in dollars needs the price of L4"),
         ({"loss": 1.5}, "no model reaches a loss of 1.5 on this text"),
         ({"gpu": {"name": "X1"}}, "no figures are known of the GPU 'X1'"),
-        ({"law": "study"}, "no study is named to take its law from"),
         ({"gpu_hours": 1e-12, "traffic": {"requests_per_month": 1e9}}, "buys no model"),
     ],
 )
@@ -151,15 +148,7 @@ def test_what_cannot_be_planned_is_refused(settings: dict[str, Any], words: str)
         PlanConfig(size=1, usd=1.0)
 
 
-def test_a_study_gives_its_law_its_speed_and_its_price() -> None:
-    record = LawRecord(
-        arm="scratch", floor=0.5, size_scale=10.0, size_exponent=0.2, data_scale=20.0, data_exponent=0.25,
-        params_low=1e6, params_high=1e7, data_low=4e6, data_high=4e8, num_cells=9,
-    )  # fmt: skip
-    law = from_study(record, "tickets", bytes_per_token=4.0)
-    assert law.loss(1e6, 1e8) == pytest.approx(0.5 + 10 * 1e6**-0.2 + 20 * 4e8**-0.25)
-    assert law.tokens == (1e6, 1e8) and law.unit == "bits per byte" and "tickets" in law.source
-    assert law.why_beyond(2e7, 1e7) and not law.why_beyond(5e6, 1e7)
+def test_a_study_gives_its_speed_and_its_price() -> None:
     study = StudyRecord.model_construct(
         name="tickets",
         machine=MachineRecord(flops_per_second=4e10, device="cpu", cores=2),
@@ -169,7 +158,6 @@ def test_a_study_gives_its_law_its_speed_and_its_price() -> None:
     assert gpu.measured and gpu.flops == 4e10 and gpu.price is not None and gpu.price.usd_per_hour == 0.1
     named = choose_gpu(PlanConfig(gpu={"name": "A100"}).gpu, study)
     assert named.name == "A100" and not named.measured
-    assert validated(LawRecord, record.model_dump(), "here") == record
 
 
 def test_the_command_prints_a_table_and_json(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -39,8 +39,7 @@ _COUNTS = ((1e12, "T"), (1e9, "B"), (1e6, "M"), (1e3, "k"))
 def plan(
     words: Words = None,
     study: Annotated[
-        Path | None,
-        typer.Option(metavar="STUDY", help="Take the speed, price and law that this study measured."),
+        Path | None, typer.Option(metavar="STUDY", help="Take the speed and price that this study measured.")
     ] = None,
 ) -> Outcome:
     """Plan a model: which size, how many tokens, what it costs to train and to serve.

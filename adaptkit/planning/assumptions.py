@@ -24,11 +24,10 @@ def assumptions_of(config: PlanConfig, law: Law, gpu: Gpu, text_tokens: float) -
 
 def _law(law: Law) -> Iterator[str]:
     yield f"Loss: {law.source}; {law.unit}."
-    if law.name != "study":
-        yield (
-            "This is a published law of web text and its own tokenizer: its losses rank sizes, and are not "
-            "the losses that your text would give."
-        )
+    yield (
+        "This is a published law of web text and its own tokenizer: its losses rank sizes, and are not the "
+        "losses that your text would give."
+    )
 
 
 def _text(config: PlanConfig, text_tokens: float) -> Iterator[str]:

@@ -6,24 +6,21 @@ N counts parameters, D tokens that are read once. Text that is read again is wor
 (Muennighoff et al. 2023, arXiv 2305.16264): U tokens that are read D / U = 1 + R times teach as much as
 U + U * 15.39 * (1 - exp(-R / 15.39)) tokens would.
 
-Three published laws are at hand, and a study's own where its record holds one. The published ones were fitted
-on web text with tokenizers of their own: compare their losses with each other, not with losses of yours.
+Three published laws are at hand. They were fitted on web text with tokenizers of their own: compare their
+losses with each other, not with losses of yours.
 """
 
 from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Literal
 
-from adaptkit.study.law_record import LawRecord
+from adaptkit.planning.config import Published
 
 REPEATS_WORTH = 15.39
 """R* of arXiv 2305.16264: repeating can add at most so many times the text."""
 _MOST_REPEATS = 60 * REPEATS_WORTH
 _STEPS = 200
-
-Published = Literal["besiroglu-2024", "hoffmann-2022", "sardana-2024"]
 
 
 @dataclass(frozen=True)
@@ -151,23 +148,3 @@ PUBLISHED: dict[Published, Law] = {
         tokens=_HOFFMANN_TOKENS,
     ),
 }
-
-
-def from_study(record: LawRecord, study: str, bytes_per_token: float) -> Law:
-    """A study's own law; one that counts bytes of text is turned into tokens."""
-    scale, tokens = record.data_scale, (record.data_low, record.data_high)
-    if record.data_unit == "bytes":
-        scale *= bytes_per_token**-record.data_exponent
-        tokens = (tokens[0] / bytes_per_token, tokens[1] / bytes_per_token)
-    return Law(
-        name="study",
-        source=f"fitted by the study {study} on {record.num_cells} trainings of the arm {record.arm}",
-        floor=record.floor,
-        size_scale=record.size_scale,
-        data_scale=scale,
-        size_exponent=record.size_exponent,
-        data_exponent=record.data_exponent,
-        unit=record.loss_unit.replace("_", " "),
-        sizes=(record.params_low, record.params_high),
-        tokens=tokens,
-    )

@@ -119,12 +119,12 @@ class Plan:
 def make_plan(config: PlanConfig) -> Plan:
     """Plan for a goal, a text, a traffic and a machine.
 
-    Raises: ConfigError for a goal that cannot be reached, or a law or price that is missing.
+    Raises: ConfigError for a goal that cannot be reached, or a price that is missing.
     """
     record = read_study(config.study) if config.study else None
     config = config.model_copy(update={"bytes_per_token": bytes_per_token(config, record)})
     sizes, left_out = sizes_of(config)
-    law, gpu, text = choose_law(config, record), choose_gpu(config.gpu, record), text_tokens(config)
+    law, gpu, text = laws.PUBLISHED[config.law], choose_gpu(config.gpu, record), text_tokens(config)
     planner = Planner(config, law, gpu, text, sizes)
     answers = planner.answers()
     saved = 0.0
@@ -152,20 +152,6 @@ def sizes_of(config: PlanConfig) -> tuple[tuple[Size, ...], dict[str, str]]:
         except ConfigError as error:
             left_out[f"{params:,}"] = f"{error.what}; {error.fix}"
     return tuple(sizes), left_out
-
-
-def choose_law(config: PlanConfig, record: StudyRecord | None) -> Law:
-    """The law that a config names; the study's where it has one and none is named.
-
-    Raises: ConfigError where the study's is asked for and it has none.
-    """
-    name = config.law
-    if record is not None and record.law is not None and name in ("best", "study"):
-        return laws.from_study(record.law, record.name, config.bytes_per_token)
-    if name == "study":
-        what = "the study has fitted no law" if record else "no study is named to take its law from"
-        raise ConfigError(what, where="law", fix="use law=besiroglu-2024, or name a study that has one")
-    return laws.PUBLISHED["besiroglu-2024" if name == "best" else name]
 
 
 def bytes_per_token(config: PlanConfig, record: StudyRecord | None) -> float:

@@ -14,7 +14,6 @@ from adaptkit.run import read_sealed, write_sealed
 from adaptkit.run_record import Record, validated
 from adaptkit.study.account_record import LeftOutRecord, PlanRecord, SpendRecord
 from adaptkit.study.data_record import DataRecord
-from adaptkit.study.law_record import LawRecord
 
 STUDY_FILE = "study.json"
 STUDY_FORMAT: Literal[3] = 3
@@ -206,8 +205,6 @@ class StudyRecord(Record):
     price: PriceRecord | None = None
     decision: DecisionRecord = DecisionRecord()
     machine: MachineRecord | None = None
-    law: LawRecord | None = None
-    """Loss by size and text, where the study trained enough of both to fit it."""
 
 
 def runs_of(record: StudyRecord) -> set[str]:
