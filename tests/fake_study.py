@@ -12,15 +12,19 @@ from __future__ import annotations
 import math
 import sys
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from adaptkit.run import Run, write_json, write_jsonl, write_sealed
+from adaptkit.run import Run, read_jsonl, write_json, write_jsonl, write_sealed
 from adaptkit.run_record import SplitRecord
 from adaptkit.study import record
 from adaptkit.study.data_record import CorpusRecord, CutRecord, DataRecord, TestSetRecord, TokenizerRecord
+from adaptkit.study.forecast import FROM_SCRATCH, KEPT_ON, Measured, predict
+from adaptkit.study.forecast_record import ForecastRecord, Portion
+from adaptkit.study.law import Place
 from adaptkit.study.record import (
     ArmRecord,
     BaseRecord,
@@ -33,6 +37,7 @@ from adaptkit.study.record import (
     TuningRecord,
     read_study,
 )
+from adaptkit.study.scores import score_table
 
 LABELS = ("background", "objective", "methods", "results", "conclusions")
 FULL = (
@@ -71,6 +76,10 @@ SKILL = {"prompt": 0.42, "probe": 0.66, "lora": 0.745, "qlora": 0.74, "full": 0.
 ORIGIN_SKILL = {"generic": 0.0, "continued": 0.018, "scratch": 0.004, "placebo": 0.001, "tapt": 0.006}
 TFIDF = "tfidf"
 DAMAGE = {"generic": 0.0, "continued": 0.12, "continued-lora": 0.35, "scratch": 1.10, "placebo": -0.03}
+DOMAIN_BYTES, PASSES = 8_200_000, 4.0
+TRANSFERS = {"scratch": 0.0, "mixed": 0.0}
+PORTIONS = ((1.0, 1 / 16), (1 / 16, 1 / 8), (1.0, 1 / 8), (1.0, 1 / 4))
+"""Smaller trainings of a study that forecasts."""
 DAMAGE |= {"mixed": 0.4, "distilled": 0.5}
 
 
@@ -208,7 +217,7 @@ def write_study(
     texts: Sequence[str] = TEXTS,
     tasks: Sequence[str] = ("language", "rct_role"),
     seeds: int = 3,
-    fractions: Sequence[float] = (0.125, 0.25, 0.5, 1.0),
+    portions: Sequence[tuple[float, float]] = (),
     bpb: dict[str, float] | None = None,
     skill: dict[str, float] | None = None,
     seed_noise: float = 0.008,
@@ -217,7 +226,7 @@ def write_study(
     primary: str = "language",
     dev: bool = True,
     baselines: bool = True,
-    exponents: dict[str, float] | None = None,
+    transfers: dict[str, float] | None = None,
     rng_seed: int = 0,
 ) -> Path:
     """Write a study below `root` and return its run directory.
@@ -225,9 +234,10 @@ def write_study(
     Args:
         arms: of the jobs ledger.
         texts: arms of the text ledger.
-        bpb: bits per byte at all of the data, by arm of the text ledger.
+        portions: shares of text and compute of the smaller trainings, by which is forecast.
+        bpb: bits per byte of the largest run, by arm of the text ledger.
         skill: accuracy by arm; the default adds the origin's gain to the adaptation's.
-        exponents: by origin, how fast bits per byte fall with the amount of text.
+        transfers: by origin, what the start is worth, in texts that the largest run reads.
     """
     writer = Writer(root, np.random.default_rng(rng_seed), num_documents, num_rows)
     table = {**BPB, **(bpb or {})}
@@ -236,9 +246,8 @@ def write_study(
     models: dict[tuple[str, int], str] = {}
     for origin in texts:
         for seed in range(seeds):
-            language = _language(
-                writer, origin, seed, fractions, table[origin], seed_noise, dev, exponents or {}
-            )
+            law = MadeLaw(table[origin], {**TRANSFERS, **(transfers or {})}.get(origin, 3.0))
+            language = _language(writer, origin, seed, portions, law, seed_noise, dev)
             scores += language
             models[origin, seed] = language[-1].run
             forgetting.append(ForgettingRecord(arm=origin, seed=seed, run=language[-1].run, suite="general"))
@@ -262,11 +271,12 @@ def write_study(
             confidence=0.95,
             arms=tuple(named),
             seeds=tuple(range(seeds)),
-            shares=tuple(fractions),
+            shares=tuple(sorted({1.0, *(text for text, _ in portions)})),
             tasks=tuple(_task_record(task) for task in tasks),
             data=_data(tasks),
             budget=_budget(),
             scores=tuple(scores),
+            forecast=_forecast(root, scores, portions),
             tuning=tuple(_tuning(origin) for origin in texts if origin != "generic"),
             forgetting=tuple(forgetting),
             base=BaseRecord(model="made on the spot", run="base"),
@@ -283,41 +293,93 @@ def edit_study(study: Path, **fields: Any) -> StudyRecord:
     return edited
 
 
+@dataclass(frozen=True)
+class MadeLaw:
+    """How the score of a made arm follows from what its trainings had.
+
+    Attributes:
+        level: at the largest run, which reads the text PASSES times.
+        transfer: what the start is worth, in texts that the largest run reads.
+    """
+
+    level: float
+    transfer: float
+
+    def __call__(self, text: float, compute: float) -> float:
+        read, floor = PASSES * compute, 0.6 * self.level
+        worth = min(text, read)
+        worth *= 1 + 15.4 * (1 - math.exp(-(read / worth - 1) / 15.4))
+        most = 1 + 15.4 * (1 - math.exp(-(PASSES - 1) / 15.4))
+        share = (worth / most + self.transfer) / (1 + self.transfer)
+        return floor + (self.level - floor) * share**-0.35
+
+
 def _language(
     writer: Writer,
     origin: str,
     seed: int,
-    fractions: Sequence[float],
-    level: float,
+    portions: Sequence[tuple[float, float]],
+    law: MadeLaw,
     noise: float,
     dev: bool,
-    exponents: dict[str, float],
 ) -> list[ScoreRecord]:
-    """All shares of one arm of the text ledger and one seed."""
-    untouched = origin == "generic"
-    shares = [1.0] if untouched or origin == "placebo" else list(fractions)
-    exponent = exponents.get(origin, {"continued": 0.045, "scratch": 0.16}.get(origin, 0.03))
+    """All trainings of one arm of the text ledger and one seed, the largest last."""
+    untouched, has_law = origin == "generic", origin in (*FROM_SCRATCH, *KEPT_ON)
     scores = []
-    for share in shares:
-        name = "base" if untouched else f"{origin}-s{seed}-f{share:g}"
+    for text, compute in (*(portions if has_law else ()), (1.0, 1.0)):
+        name = f"{origin}-s{seed}-f{text:g}" + ("" if compute == 1 else f"-c{compute:g}")
+        name = "base" if untouched else name
         if not (writer.root / name).exists():
             size = {"scratch": 0.9e9, "continued-lora": 1.4e9}.get(origin, 1.8e9)
-            seconds = (0 if untouched else 400 * share) * float(writer.rng.uniform(0.9, 1.3))
+            seconds = (0 if untouched else 400 * compute) * float(writer.rng.uniform(0.9, 1.3))
             run = writer.run(
                 name,
                 seconds=seconds,
-                flops=0 if untouched else 3.0e14 * share,
+                flops=0 if untouched else 3.0e14 * compute,
                 tokens=seconds * 1900,
                 memory=size,
             )
-            writer.language(run, "language", level * share**-exponent, 0.0 if untouched else noise, dev)
+            writer.language(run, "language", law(text, compute), 0.0 if untouched else noise, dev)
             writer.language(run, "general", 2.2 + DAMAGE[origin], noise / 2)
             if not untouched:
-                writer.curves(run, level * 1.9)
+                writer.curves(run, law.level * 1.9)
         paid_by = () if untouched else (name,)
-        where = {"arm": origin, "seed": seed, "share": share, "task": "language", "run": name}
-        scores.append(ScoreRecord(**where, suite="language", paid_by=paid_by))
+        where = {"arm": origin, "seed": seed, "share": text, "compute": compute, "task": "language"}
+        read = PASSES * compute * DOMAIN_BYTES
+        scores.append(
+            ScoreRecord(
+                **where, run=name, suite="language", paid_by=paid_by, read_bytes=read if has_law else 0
+            )
+        )
     return scores
+
+
+def _forecast(
+    root: Path, scores: Sequence[ScoreRecord], portions: Sequence[tuple[float, float]]
+) -> ForecastRecord | None:
+    """What the smaller trainings predict of the largest, as a study would write it down."""
+    if not portions:
+        return None
+    named = tuple(Portion(text=text, compute=compute) for text, compute in portions)
+    predictions = []
+    for arm in dict.fromkeys(score.arm for score in scores if score.compute < 1):
+        cells = [_measured(root, scores, arm, portion) for portion in named]
+        whole = Place(DOMAIN_BYTES, PASSES * DOMAIN_BYTES)
+        predictions.append(predict(arm, arm, cells, whole, 0.95))
+    flops = 2.4e14 * sum(portion.compute for portion in named)
+    return ForecastRecord(
+        portions=named, flops=flops, predicted=1e9, largest_begun=1e9 + 60, predictions=tuple(predictions)
+    )
+
+
+def _measured(root: Path, scores: Sequence[ScoreRecord], arm: str, portion: Portion) -> Measured:
+    runs = [score.run for score in scores if (score.arm, score.portion) == (arm, portion)]
+    tables = [
+        score_table("bits_per_byte", list(read_jsonl(Run(root / run).items("language")))) for run in runs
+    ]
+    return Measured(
+        Place(portion.text * DOMAIN_BYTES, portion.compute * PASSES * DOMAIN_BYTES), tuple(tables)
+    )
 
 
 def _task(
@@ -395,7 +457,7 @@ def _corpus(name: str, train: tuple[int, int], test: tuple[int, int]) -> CorpusR
 
 def _data(tasks: Sequence[str]) -> DataRecord:
     corpora = {
-        "domain": _corpus("biomed", (1816, 8_200_000), (150, 330_000)),
+        "domain": _corpus("biomed", (1816, DOMAIN_BYTES), (150, 330_000)),
         "general": _corpus("generic", (2210, 8_000_000), (150, 330_000)),
     }
     corpora |= {task: _corpus(task, (6000, 1_100_000), (600, 112_000)) for task in tasks[1:]}

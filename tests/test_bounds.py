@@ -89,11 +89,7 @@ def test_the_walk_finds_the_numbers():
         "TrainerConfig.num_steps.int",
         "BudgetConfig.amount.float",
     } <= names
-    assert {
-        "EmbedConfig.dimensions.int",
-        "DistillConfig.losses.float",
-        "StudyConfig.fractions.float",
-    } <= names
+    assert {"EmbedConfig.dimensions.int", "DistillConfig.losses.float", "ForecastConfig.share.float"} <= names
     assert len(NUMERIC) > 55
 
 
@@ -145,9 +141,8 @@ STUDY = [
         "seeds=-3",
         "jobs=-1",
         "replay_share=1.5",
-        "fractions=[-0.5, 1.0]",
-        "fractions=[0.0, 1.0]",
-        "fractions=[0.5, 2.0]",
+        "forecast.share=-0.5",
+        "forecast.share=1.5",
         "base_flops=-1e12",
         "budget.amount=0",
         "budget.amount=-3e12",

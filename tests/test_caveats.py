@@ -7,6 +7,7 @@ from tiny_results import LANGUAGE, TICKET, results_of
 
 from adaptkit.report.caveats import limits, rates_at_the_edge, share_read, unbeaten_baselines
 from adaptkit.study.controls import TEXT_CONTROLS
+from adaptkit.study.forecast_record import ForecastRecord, Portion, PredictionRecord
 from adaptkit.study.record import TrialRecord, TuningRecord
 from adaptkit.study.verdict import judge
 
@@ -17,7 +18,10 @@ ALL = {
     "scratch": [1.70, 1.7005, 1.6995],
     "placebo": [2.60, 2.6005, 2.5995],
 }
-AMOUNTS = {"shares": (0.25, 0.5, 1.0)}
+PREDICTED = PredictionRecord(arm="scratch", mean=1.7, low=1.6, high=1.8)
+FORECAST = {
+    "forecast": ForecastRecord(portions=(Portion(compute=0.25),), flops=1.0, predictions=(PREDICTED,))
+}
 
 
 def limits_of(scores, **options):
@@ -48,10 +52,10 @@ LIMITS = {
     ),
     "No labelled task was scored: bits per byte tells how well text is modelled, "
     "not how well a job is done.": (ALL, {}, {"task": TICKET}),
-    "Fewer than three amounts of text: nothing is said about how the answer changes with more data.": (
+    "One amount of text and compute: nothing is said about how the answer changes with more of them.": (
         ALL,
-        {"shares": (0.5, 1.0)},
-        AMOUNTS,
+        {"forecast": ForecastRecord(portions=(), flops=0.0)},
+        FORECAST,
     ),
     "words, without any language model, scores 1.600 on bits per byte: better than every language model.": (
         ALL,
@@ -89,7 +93,7 @@ def test_the_last_limit_holds_of_every_study():
 
 
 def test_a_good_study_has_few_limits():
-    assert len(limits_of(ALL, **AMOUNTS)) == 2, "no labelled task, one size"
+    assert len(limits_of(ALL, **FORECAST)) == 2, "no labelled task, one size"
 
 
 def test_a_baseline_is_unbeaten_in_the_task_s_own_direction():

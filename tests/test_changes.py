@@ -12,7 +12,7 @@ from adaptkit.cli.app import app
 from adaptkit.errors import ConfigError
 from adaptkit.report.changes import compare_studies
 
-SMALL = {"num_documents": 60, "num_rows": 120, "fractions": (1.0,)}
+SMALL = {"num_documents": 60, "num_rows": 120}
 
 
 @pytest.fixture(scope="module")

@@ -62,7 +62,7 @@ def run(capsys: pytest.CaptureFixture[str]):
 
 
 def small_study(root: Path) -> Path:
-    return write_study(root, tasks=["language"], fractions=[1.0], num_documents=30, num_rows=30)
+    return write_study(root, tasks=["language"], num_documents=30, num_rows=30)
 
 
 def raising(error: BaseException):

@@ -18,6 +18,7 @@ from adaptkit.study.arms import ARMS, Origin
 from adaptkit.study.base_model import base_shape, max_lengths
 from adaptkit.study.budget import Budget
 from adaptkit.study.config import StudyConfig
+from adaptkit.study.forecast_record import Portion
 from adaptkit.study.stage_record import BASE, PREPARE, TOKENIZER, StageKey
 from adaptkit.study.task_size import TaskSize
 
@@ -102,7 +103,7 @@ def test_a_stage_takes_its_flops_at_the_measured_speed_and_what_is_beside_them(
     assert seconds(continued) - seconds(trial) == pytest.approx(texts.general / 1e6), (
         "replayed text is read too"
     )
-    half = Stage(StageKey.for_language(Origin.SCRATCH, share=0.5, trial=0), "", flops=7e9)
+    half = Stage(StageKey.for_language(Origin.SCRATCH, portion=Portion(text=0.5), trial=0), "", flops=7e9)
     assert seconds(trial) - seconds(half) == pytest.approx(texts.domain / 2e6)
     for key in (PREPARE, TOKENIZER, BASE, StageKey.for_baseline("mood")):
         assert seconds(Stage(key, "")) > START_S

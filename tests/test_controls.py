@@ -141,7 +141,7 @@ def verdicts(study: Path):
 @pytest.mark.parametrize("truth", TRUTHS)
 @pytest.mark.parametrize("seed_noise", [0.004, 0.02])
 def test_no_claim_appears_because_an_arm_was_left_out(tmp_path, truth, seed_noise):
-    options = {"fractions": (1.0,), "num_documents": 80, "num_rows": 500, "seed_noise": seed_noise}
+    options = {"num_documents": 80, "num_rows": 500, "seed_noise": seed_noise}
     study = write_study(tmp_path, primary="rct_role", **options, **TRUTHS[truth])
     whole, record = verdicts(study), read_study(study)
     assert {arm.name for arm in record.arms} == {*FULL, *TEXTS, "tfidf"}

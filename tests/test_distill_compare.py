@@ -32,17 +32,17 @@ def test_students_are_trained_after_all_that_may_teach_them(texts):
     distilled, scratch, continued = Origin.DISTILLED, Origin.SCRATCH, Origin.CONTINUED_LORA
     named = [Arm.parse(name) for name in ("distilled+full", "scratch+full")]
     assert text_trainings(named) == [scratch, distilled]
-    stages = {stage.key: stage for stage in stages_of(study_config(texts, ARMS, "fractions=[0.5, 1.0]"))}
+    stages = {stage.key: stage for stage in stages_of(study_config(texts, ARMS))}
 
-    def half(origin):
-        return StageKey.for_language(origin, seed=1, share=0.5)
+    def run(origin):
+        return StageKey.for_language(origin, seed=1)
 
     trial = StageKey.for_language(distilled, trial=0)
-    needs = set(stages[half(distilled)].needs)
-    assert {BASE, half(continued), half(scratch), trial} <= needs
+    needs = set(stages[run(distilled)].needs)
+    assert {BASE, run(continued), run(scratch), trial} <= needs
     assert not [need for need in needs if need.origin is Origin.PLACEBO]
     assert StageKey.for_language(scratch) in stages[trial].needs
-    assert list(stages).index(half(distilled)) > list(stages).index(half(scratch))
+    assert list(stages).index(run(distilled)) > list(stages).index(run(scratch))
 
 
 def test_a_study_distils_its_best_model_within_the_budget(texts, tmp_path):

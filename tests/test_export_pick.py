@@ -33,7 +33,7 @@ def test_task_arm_and_seed_can_be_chosen(model_study: Path) -> None:
     assert source.role is ModelRole.FINETUNED and source.run.name == "mood-generic+lora-0"
 
 
-def test_only_the_largest_share_of_the_text_counts(model_study: Path, tmp_path: Path) -> None:
+def test_only_runs_with_all_of_the_text_and_compute_count(model_study: Path, tmp_path: Path) -> None:
     moved = shutil.copytree(model_study.parent, tmp_path / "runs") / model_study.name
     study = read_sealed(moved / "study.json")
     for score in study["scores"]:

@@ -9,7 +9,7 @@ import xml.etree.ElementTree as ET
 
 import numpy as np
 import pytest
-from fake_study import write_study
+from fake_study import DOMAIN_BYTES, PASSES, PORTIONS, write_study
 from tiny_results import LANGUAGE, TICKET, results_of
 
 from adaptkit.report import charts, charts_detail, charts_money, figures
@@ -19,7 +19,8 @@ from adaptkit.report.svg import chip
 from adaptkit.run import write_json
 from adaptkit.study.arms import Origin
 from adaptkit.study.breakeven import Prices, Training, Workload, weigh
-from adaptkit.study.forecast import Crossing, Scaling, measure
+from adaptkit.study.forecast import measure
+from adaptkit.study.forecast_record import WHOLE
 from adaptkit.study.record import ArmRecord, MachineRecord, PriceRecord
 from adaptkit.study.results import Cell, Cost, collect
 from adaptkit.study.scores import score_table
@@ -180,14 +181,13 @@ def test_differences_stand_best_first_against_the_recommended_arm(task):
 # Quality against cost
 
 
-def test_cost_figures_say_which_way_is_better_and_what_lines_join(tmp_path):
+def test_cost_figures_say_which_way_is_better(tmp_path):
     arms = ("generic+lora", "scratch+full")
     texts = ("continued", "scratch")
     study = write_study(tmp_path, num_documents=40, num_rows=60, arms=arms, texts=texts, baselines=False)
     results = collect(study)
-    compute, time, task = figures.cost_figures(results, measure(results))
-    joined = "Lines join the same arm on growing shares of the text."
-    assert compute.note == time.note == f"Lower is better. {joined}"
+    compute, time, task = figures.cost_figures(results)
+    assert compute.note == time.note == "Lower is better."
     assert task.note == "Higher is better."
     assert [figure.title for figure in (compute, time, task)] == [
         "Bits per byte against compute",
@@ -195,8 +195,6 @@ def test_cost_figures_say_which_way_is_better_and_what_lines_join(tmp_path):
         "Accuracy against compute: rct_role",
     ]
     assert "training FLOPs per seed" in Drawing(compute).texts
-    alone = figures.cost_figures(results, None)
-    assert joined not in alone[0].note
 
 
 @pytest.mark.parametrize(
@@ -204,7 +202,7 @@ def test_cost_figures_say_which_way_is_better_and_what_lines_join(tmp_path):
 )
 def test_time_is_given_in_a_unit_that_fits(seconds, unit, ticks):
     costs = dict.fromkeys(WIN, Cost(flops=1e12, seconds=seconds))
-    _, time = figures.cost_figures(results_of(WIN, costs=costs), None)
+    _, time = figures.cost_figures(results_of(WIN, costs=costs))
     texts = Drawing(time).texts
     assert f"training {unit} per seed" in texts and ticks in texts
 
@@ -221,15 +219,14 @@ def test_values_off_the_scale_are_told_in_the_note():
     assert outside.note == "Lower is better. Off the scale (arrow): base 9.000."
 
 
-# Scaling
+# The forecast
 
 
-def scaling_of(tmp_path, status="at", num_bytes=4e6):
+def forecast_of(tmp_path):
     texts = ("generic", "continued", "scratch")
-    results = collect(write_study(tmp_path, num_documents=40, tasks=("language",), texts=texts))
-    curves = measure(results).curves
-    crossing = Crossing("scratch", "continued", status, num_bytes, 3e6, 6e6, "a sentence")
-    return figures.scaling_figure(results, Scaling(curves, (crossing,)))
+    study = write_study(tmp_path, num_documents=40, tasks=("language",), texts=texts, portions=PORTIONS)
+    results = collect(study)
+    return figures.forecast_figure(results, measure(results))
 
 
 def log_value(drawing: Drawing, pixel: float) -> float:
@@ -241,35 +238,28 @@ def log_value(drawing: Drawing, pixel: float) -> float:
     return float(np.exp(start + slope * pixel))
 
 
-def test_the_band_of_a_crossing_is_its_interval(tmp_path):
-    figure = scaling_of(tmp_path)
+def test_a_law_is_dashed_beyond_the_largest_run_and_reaches_as_far_as_it_is_read(tmp_path):
+    figure = forecast_of(tmp_path)
     drawing = Drawing(figure)
-    (band,) = drawing.classed("rect", "margin")
-    ends = float(band["x"]), float(band["x"]) + float(band["width"])
-    assert [log_value(drawing, end) for end in ends] == pytest.approx([3e6, 6e6], rel=0.02)
-    (line,) = drawing.classed("line", "zero")
-    assert log_value(drawing, float(line["x1"])) == pytest.approx(4e6, rel=0.02)
-    assert "D* 4 MB" in drawing.texts and "domain text (log scale)" in drawing.texts
+    largest = PASSES * DOMAIN_BYTES
+    solid = [line for line in drawing.classed("polyline", "track") if "ahead" not in line["class"]]
+    dashed = drawing.classed("polyline", "ahead")
+    assert len(solid) == len(dashed) == 2
+    for measured, ahead in zip(solid, dashed, strict=True):
+        ends = [float(measured["points"].split()[-1].split(",")[0])]
+        ends += [float(ahead["points"].split()[at].split(",")[0]) for at in (0, -1)]
+        assert ends[0] == ends[1], "the dashed part begins where the solid one ends"
+        assert log_value(drawing, ends[0]) == pytest.approx(largest, rel=0.1)
+        assert log_value(drawing, ends[2]) == pytest.approx(4 * largest, rel=0.05)
     assert figure.note == (
-        "Points: measured, with intervals. "
-        "Lines: fitted power laws with bands, dashed where nothing was measured."
+        "Points: measured; pale ones had less of the text. "
+        "Lines: fitted laws on all of the text, with bands, dashed beyond the largest run."
     )
 
 
-def test_a_law_is_dashed_beyond_what_was_measured(tmp_path):
-    drawing = Drawing(scaling_of(tmp_path))
-    solid = [line for line in drawing.classed("polyline", "track") if "ahead" not in line["class"]]
-    for measured, ahead in zip(solid, drawing.classed("polyline", "ahead"), strict=True):
-        ends = [float(measured["points"].split()[-1].split(",")[0])]
-        ends.append(float(ahead["points"].split()[0].split(",")[0]))
-        assert ends[0] == ends[1], "the dashed part begins where the solid one ends"
-        assert log_value(drawing, ends[0]) <= 8.2e6 * 1.01
-
-
-@pytest.mark.parametrize(("status", "num_bytes"), [("beyond", np.inf), ("already", 0.0), ("at", 8.2e6 * 31)])
-def test_no_crossing_is_marked_where_there_is_none_in_sight(tmp_path, status, num_bytes):
-    drawing = Drawing(scaling_of(tmp_path, status, num_bytes))
-    assert not drawing.classed("rect", "margin") and not any("D*" in text for text in drawing.texts)
+def test_no_law_is_drawn_where_none_was_asked_for(tmp_path):
+    results = collect(write_study(tmp_path, num_documents=40, tasks=("language",)))
+    assert measure(results) is None and figures.forecast_figure(results, None) is None
 
 
 # The front
@@ -312,7 +302,7 @@ def pick_of(labels, predictions, chances=None):
             zip(labels, predictions, chances or [0.9] * len(labels), strict=True)
         )
     ]
-    cell = Cell("scratch+full", 0, 1.0, "ticket", None, "ticket", rows, None, Cost())
+    cell = Cell("scratch+full", 0, WHOLE, "ticket", None, "ticket", rows, None, Cost())
     return Pick(ARM, (cell,))
 
 
@@ -370,7 +360,7 @@ def test_learning_curves_are_drawn_where_there_are_some():
 
 def test_forgetting_is_measured_against_the_untouched_base(tmp_path):
     texts = ("generic", "continued-lora", "scratch")
-    study = write_study(tmp_path, num_documents=40, tasks=("language",), fractions=(1.0,), texts=texts)
+    study = write_study(tmp_path, num_documents=40, tasks=("language",), texts=texts)
     results = collect(study)
     figure = figures.forgetting_figure(results)
     (rows, *_) = results.forgetting["generic"]
@@ -387,7 +377,7 @@ def test_forgetting_is_measured_against_the_untouched_base(tmp_path):
 
 def test_forgetting_without_the_untouched_base_says_what_its_line_is(tmp_path):
     texts = ("continued-lora", "scratch")
-    study = write_study(tmp_path, num_documents=40, tasks=("language",), fractions=(1.0,), texts=texts)
+    study = write_study(tmp_path, num_documents=40, tasks=("language",), texts=texts)
     figure = figures.forgetting_figure(collect(study))
     assert figure.note == "Line: continued-lora. Scratch models never knew general text."
 

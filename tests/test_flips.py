@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
 
 import pytest
-from fake_study import write_study
+from fake_study import PORTIONS, write_study
 from tiny_results import TICKET, results_of
 
 from adaptkit.run import write_json
 from adaptkit.study.flips import distance_to_turning, flips
-from adaptkit.study.forecast import Scaling, measure
+from adaptkit.study.forecast import measure
+from adaptkit.study.forecast_answers import answer
 from adaptkit.study.record import DecisionRecord, PriceRecord
 from adaptkit.study.results import collect
 from adaptkit.study.verdict import judge
@@ -22,9 +24,9 @@ NOISY = {"continued": [1.80, 1.801, 1.799], "scratch": [1.70, 1.86, 1.79]}
 PRICE = PriceRecord(usd_per_hour=1.0, source="a list", date="2026-11-01")
 
 
-def rows_of(results, scaling=None):
+def rows_of(results, forecast=None, answers=None):
     main = judge(results).main
-    return main, {row.what: row for row in flips(results, main, scaling)}
+    return main, {row.what: row for row in flips(results, main, forecast, answers)}
 
 
 @pytest.mark.parametrize("scores", [GAIN, KEPT])
@@ -64,21 +66,23 @@ def test_an_answer_whose_best_arm_is_open_says_that_more_would_tell():
     assert rows["More seeds or test items"].turns.endswith("; more would tell which is better")
 
 
-def test_more_text_is_told_only_where_it_was_measured(tmp_path: Path):
+def test_more_text_and_compute_are_told_as_the_forecast_has_them(tmp_path: Path):
     _, rows = rows_of(results_of(GAIN))
-    row = rows["More text or compute"]
-    assert row.turns == "not forecast: that needs three amounts of text"
-    results = collect(write_study(tmp_path, num_documents=40, num_rows=60))
-    scaling = measure(results)
-    _, rows = rows_of(results, scaling)
-    row = rows["More text or compute"]
-    assert row.now == "4 amounts of text"
-    assert row.turns == "; ".join(crossing.sentence for crossing in scaling.crossings)
+    assert rows["More text or compute"].turns == "not forecast: set `forecast.share`"
+    study = write_study(tmp_path, num_documents=40, num_rows=60, portions=PORTIONS)
+    results = collect(study)
+    forecast = measure(results)
+    answers = answer(results, forecast)
+    _, rows = rows_of(results, forecast, answers)
+    told = [rows["More text"].turns, rows["More compute"].turns]
+    assert told == [crossing.sentence for crossing in answers.crossings]
+    assert rows["More text"].now == "5 portions of text and compute"
     job = next(task for task in judge(results).tasks if task.ledger == "jobs")
-    row = flips(results, job, scaling)[1]
-    assert row.turns.startswith("not forecast for rct_role; in bits per byte, scratch ")
-    row = flips(results, job, Scaling(scaling.curves, ()))[1]
-    assert row.turns == "not forecast: no model from scratch and continued one were trained on all"
+    row = flips(results, job, forecast, answers)[1]
+    assert row.turns == f"not forecast for rct_role; in bits per byte, {answers.crossings[0].sentence}"
+    none = dataclasses.replace(answers, crossings=())
+    row = flips(results, job, forecast, none)[1]
+    assert row.turns == "not forecast: that compares a model from scratch with a continued one"
 
 
 def test_traffic_needs_a_price_and_a_speed():

@@ -13,7 +13,7 @@ from adaptkit.study.record import BaseRecord, MachineRecord
 from adaptkit.study.results import Cost, collect
 
 MACHINE = MachineRecord(flops_per_second=1e9, device="cpu", cores=2)
-SMALL = {"num_documents": 40, "num_rows": 60, "fractions": (1.0,)}
+SMALL = {"num_documents": 40, "num_rows": 60}
 
 
 def costs(**seconds: float) -> dict[str, Cost]:

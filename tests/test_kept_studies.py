@@ -67,7 +67,7 @@ def test_no_claim_appears_because_an_arm_is_missing(folder, by_name, tmp_path):
 
 
 def test_what_is_kept_holds_no_text_and_the_same_verdict(tmp_path):
-    study = write_study(tmp_path / "runs", fractions=(1.0,), num_documents=40, num_rows=200)
+    study = write_study(tmp_path / "runs", num_documents=40, num_rows=200)
     (study / "report").mkdir(exist_ok=True)
     for name in keep_study.REPORT:
         (study / "report" / name).write_text("{}")

@@ -11,7 +11,7 @@ from fake_study import FULL, edit_study, write_study
 from tiny_results import LANGUAGE, TICKET, arm_of, results_of
 from tiny_study import study_config, write_texts
 
-from adaptkit.compare.build_stages import build_stages, shares_of, teaching_origins
+from adaptkit.compare.build_stages import build_stages, teaching_origins
 from adaptkit.compare.costs import Costs, text_sizes
 from adaptkit.compare.driver import open_study
 from adaptkit.compare.plan import arm_rows, make_plan
@@ -128,9 +128,9 @@ def test_mixed_is_left_out_by_itself_where_the_texts_do_not_fit_and_run_where_it
     assert left_out(study_config(texts, "arms=[mixed+full]", *few), tmp_path) == {}
 
 
-def test_mixed_learns_the_domain_at_every_share_and_teaches_no_encoder(texts: Path) -> None:
-    config = study_config(texts, "arms=[mixed, distilled, placebo]", "fractions=[0.25, 1.0]")
-    assert shares_of(config, Origin.MIXED) == [0.25, 1.0] and shares_of(config, Origin.PLACEBO) == [1.0]
+def test_mixed_is_forecast_and_teaches_no_encoder(texts: Path) -> None:
+    config = study_config(texts, "arms=[mixed, distilled, placebo]")
+    assert Origin.MIXED.has_law and not Origin.PLACEBO.has_law and not Origin.DISTILLED.has_law
     assert teaching_origins(config) == [Origin.MIXED]
 
 
@@ -269,7 +269,7 @@ TRUTH = {"continued+full": 0.86, "tapt+full": 0.80}
 
 
 def study_with_tapt(folder: Path, **skill: float) -> Path:
-    options = {"fractions": (1.0,), "num_documents": 60, "num_rows": 1200, "primary": "rct_role"}
+    options = {"num_documents": 60, "num_rows": 1200, "primary": "rct_role"}
     return write_study(folder, arms=(*FULL, "tapt+full"), skill={**TRUTH, **skill}, **options)
 
 
@@ -280,7 +280,7 @@ def test_domain_text_has_to_add_to_what_the_text_of_the_rows_gives(tmp_path: Pat
     skill = {"continued+full": 0.80, "continued+lora": 0.7, "tapt+full": 0.90}
     verdict = judge(collect(study_with_tapt(tmp_path / "none", **skill))).main
     assert (verdict.outcome, verdict.recommended) == ("no gain", "tapt+full")
-    without = write_study(tmp_path / "without", fractions=(1.0,), primary="rct_role", skill=TRUTH)
+    without = write_study(tmp_path / "without", primary="rct_role", skill=TRUTH)
     assert "without domain text" not in judge(collect(without)).line
 
 

@@ -56,7 +56,7 @@ def test_a_training_is_written_off_over_the_months_of_the_decision():
 
 
 def test_what_was_benchmarked_is_told_as_measured(tmp_path: Path):
-    study = write_study(tmp_path, num_documents=40, num_rows=60, fractions=(1.0,))
+    study = write_study(tmp_path, num_documents=40, num_rows=60)
     levels = [
         {"concurrency": 1, "requests_per_s": 2.0, "latency_ms": {"p95": 500.0}},
         {"concurrency": 8, "requests_per_s": 9.5, "latency_ms": {"p95": 900.0, "p99": 990.0}},

@@ -18,10 +18,12 @@ from adaptkit.compare.workspace import plan_path, read_fixed
 from adaptkit.errors import BudgetError, ConfigError
 from adaptkit.study.arms import Origin
 from adaptkit.study.budget import BudgetConfig, grant
-from adaptkit.study.stage_record import PREPARE, StageKey, StageKind
+from adaptkit.study.forecast_record import Portion
+from adaptkit.study.stage_record import FORECAST, PREPARE, StageKey, StageKind
 from adaptkit.trainer import device
 
 PRETRAINED = "continued+full, continued+probe, scratch+full, tapt+full, placebo+full"
+PORTIONS = (Portion(compute=0.125), Portion(text=0.125, compute=0.25))
 ARMS = f"arms=[generic+prompt, generic+lora, {PRETRAINED}]"
 
 
@@ -32,7 +34,7 @@ def texts(tmp_path_factory):
     return folder
 
 
-def stages_of(config):
+def stages_of(config, portions=()):
     budget = grant(
         config.budget,
         flops_per_token=1.0,
@@ -40,12 +42,12 @@ def stages_of(config):
         num_seeds=config.seeds,
         has_tasks=bool(config.tasks),
     )
-    return build_stages(config, budget)
+    return build_stages(config, budget, portions)
 
 
 def test_every_need_is_an_earlier_stage(texts):
     seen: set[StageKey] = set()
-    for stage in stages_of(study_config(texts, ARMS, "fractions=[0.25, 1.0]", "budget.trials=2")):
+    for stage in stages_of(study_config(texts, ARMS, "budget.trials=2"), PORTIONS):
         assert set(stage.needs) <= seen, stage.name
         seen.add(stage.key)
 
@@ -91,15 +93,35 @@ def test_the_last_trial_waits_for_the_grid(texts):
     assert {stage.key for stage in trials} <= set(run.needs)
 
 
-def test_smaller_shares_of_text_get_smaller_budgets_and_the_placebo_none(texts):
-    stages = {s.key: s for s in stages_of(study_config(texts, ARMS, "fractions=[0.25, 1.0]"))}
+def test_the_largest_runs_wait_for_a_prediction_and_cost_what_they_did_without_one(texts):
+    config = study_config(texts, ARMS)
+    stages, before = ({s.key: s for s in stages_of(config, portions)} for portions in (PORTIONS, ()))
+    assert {key: stage.flops for key, stage in stages.items() if key in before} == {
+        key: stage.flops for key, stage in before.items()
+    }, "what is compared is paid as before"
+    added = [stage for key, stage in stages.items() if key not in before]
+    assert sum(stage.key == FORECAST for stage in added) == 1
+    whole = stages[StageKey.for_language(Origin.SCRATCH)]
+    small = {stage.key for stage in added if stage.key.origin is not None}
+    assert FORECAST in whole.needs and set(stages[FORECAST].needs) == {PREPARE, *small}
+    by_origin = {origin: [s for s in added if s.key.origin is origin] for origin in Origin}
+    spent = {origin: sum(stage.flops for stage in mine) for origin, mine in by_origin.items() if mine}
+    assert set(spent) == {Origin.CONTINUED, Origin.SCRATCH}, "others read no domain text"
+    share = config.seeds * sum(portion.compute for portion in PORTIONS)
+    assert list(spent.values()) == pytest.approx([share * whole.flops] * 2), "the same for every arm"
+    assert FORECAST not in stages[StageKey.for_language(Origin.PLACEBO)].needs
 
-    def run(origin, share):
-        return StageKey.for_language(origin, share=share)
 
-    quarter, whole = (stages[run(Origin.SCRATCH, share)].flops for share in (0.25, 1.0))
-    assert quarter == pytest.approx(whole / 4)
-    assert run(Origin.PLACEBO, 1.0) in stages and run(Origin.PLACEBO, 0.25) not in stages
+def test_a_dry_run_names_the_smaller_trainings_in_lines_of_their_own(texts, tmp_path):
+    config = study_config(texts, "forecast.share=0.9", "budget.amount=3e11")
+    planned = compare(config, tmp_path, dry_run=True)
+    rows = {(row["arm"], row["task"]): row["flops"] for row in planned["arms"]}
+    plain = compare(study_config(texts, "budget.amount=3e11"), tmp_path, dry_run=True)
+    assert plain["forecast"] == [] and ("scratch", "forecast") not in {
+        (row["arm"], row["task"]) for row in plain["arms"]
+    }
+    assert rows["scratch", "forecast"] <= 0.9 * rows["scratch", "language"]
+    assert planned["forecast"][0].startswith("forecast: 4 smaller trainings")
 
 
 def test_baselines_come_before_the_base_and_every_training(texts):
@@ -151,7 +173,7 @@ def test_the_study_folder_follows_config_and_data(texts, tmp_path):
         ("primary=nothing", "primary must be 'language' or a task's name"),
         ("arms=[generic+lora, generic+lora]", "each once"),
         ("arms=[genric+lora]", "did you mean 'generic\\+lora'"),
-        ("fractions=[0.5, 0.25]", "ending in 1.0"),
+        (["forecast.share=0.5", "size.params=0"], "set size.params"),
         ("trainer.learning_rate=1e-3", "decided by the plan"),
         ("base_flops=0", "give `base`"),
         ("without=[generic]", "cannot be left out"),
@@ -163,7 +185,7 @@ def test_the_study_folder_follows_config_and_data(texts, tmp_path):
 )
 def test_contradictions_are_refused_with_the_reason(texts, override, what):
     with pytest.raises(ConfigError, match=what):
-        study_config(texts, override)
+        study_config(texts, *([override] if isinstance(override, str) else override))
 
 
 def test_dollars_are_turned_into_flops_at_the_given_price():

@@ -67,7 +67,7 @@ def test_by_cost_the_cheapest_bill_and_what_is_not_known_last(tmp_path: Path):
 
 
 def test_by_forgetting_what_keeps_most_general_text(tmp_path: Path):
-    results = collect(write_study(tmp_path, num_documents=40, num_rows=60, fractions=(1.0,)))
+    results = collect(write_study(tmp_path, num_documents=40, num_rows=60))
     task = results.task("rct_role")
     lost = {arm.name: forgotten(results, arm, task) for arm in results.scored_arms(task.name)}
     assert lost["scratch+full"] == pytest.approx(DAMAGE["scratch"], abs=0.15) and lost["generic+full"] == 0.0

@@ -273,7 +273,7 @@ def test_many_sources_are_counted_as_the_largest_and_the_others() -> None:
 
 def test_prepared_data_is_another_for_other_settings_and_the_same_for_the_same(folder: Path) -> None:
     config = study_config(folder)
-    for other in ("domain.test_items=5", "tasks.0.dev_items=5", "general.split=time", "fractions=[0.5, 1.0]"):
+    for other in ("domain.test_items=5", "tasks.0.dev_items=5", "general.split=time"):
         assert identity(study_config(folder, other)) != identity(config)
     assert identity(study_config(folder, "seeds=5")) == identity(config)
     workspace = SimpleNamespace(config=config, root=folder / "runs", path=folder / "runs" / "tiny")

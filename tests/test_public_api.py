@@ -65,9 +65,7 @@ def test_compare_reads_a_file_and_its_overrides(tmp_path: Path, monkeypatch: pyt
 
 def test_a_finished_study_is_loaded(tmp_path: Path) -> None:
     arms = ["generic", "scratch"]
-    folder = write_study(
-        tmp_path, texts=arms, tasks=["language"], fractions=[1.0], num_documents=30, num_rows=30
-    )
+    folder = write_study(tmp_path, texts=arms, tasks=["language"], num_documents=30, num_rows=30)
     results = adaptkit.load_study(folder)
     assert {arm.name for arm in results.arms} >= set(arms)
     assert results.replicates("language").interval("scratch").low > 0

@@ -12,7 +12,7 @@ import xml.etree.ElementTree as ET
 from html.parser import HTMLParser
 
 import pytest
-from fake_study import FULL, TEXTS, edit_study, write_study
+from fake_study import FULL, PORTIONS, TEXTS, edit_study, write_study
 
 from adaptkit.errors import DataError
 from adaptkit.report.svg import Scale, padded, robust_range, spread
@@ -27,8 +27,8 @@ STUDIES = {
     "everything": {"tasks": ("language", "rct_role", "title_gen")},
     "no labelled task": {"tasks": ("language",)},
     "one seed": {"seeds": 1},
-    "one share": {"fractions": (1.0,)},
-    "five shares": {"fractions": (0.0625, 0.125, 0.25, 0.5, 1.0)},
+    "a forecast": {"portions": PORTIONS},
+    "a forecast from three": {"portions": PORTIONS[::2] + PORTIONS[3:], "seeds": 1},
     "no placebo": {"arms": FULL[:-1]},
     "undecided": {"bpb": {"continued": 1.93, "scratch": 1.94}},
     "two arms": {"arms": ("generic+lora", "scratch+full"), "texts": ("continued", "scratch")},
@@ -112,11 +112,9 @@ def test_drawings_stay_inside_their_frame(tmp_path, name):
 
 
 def test_sections_come_and_go_with_the_data(tmp_path):
-    full = write_report(write_study(tmp_path / "a", **SMALL)).html.read_text()
-    bare = write_report(
-        write_study(tmp_path / "b", tasks=("language",), fractions=(1.0,), **SMALL)
-    ).html.read_text()
-    for part in ('id="scaling"', 'id="tasks"', 'id="verdicts"', "D*"):
+    full = write_report(write_study(tmp_path / "a", portions=PORTIONS, **SMALL)).html.read_text()
+    bare = write_report(write_study(tmp_path / "b", tasks=("language",), **SMALL)).html.read_text()
+    for part in ('id="forecast"', 'id="tasks"', 'id="verdicts"', "Predicted before it ran"):
         assert part in full and part not in bare
     for part in (
         "What was held equal",
@@ -128,7 +126,7 @@ def test_sections_come_and_go_with_the_data(tmp_path):
     ):
         assert part in full
     assert (
-        "Fewer than three amounts of text" in bare
+        "One amount of text and compute" in bare
         and "Calibration: rct_role" in full
         and "Per class: rct_role" in full
     )
@@ -136,9 +134,7 @@ def test_sections_come_and_go_with_the_data(tmp_path):
 
 
 def test_scores_come_from_the_rows_not_from_stored_means(tmp_path):
-    study = write_study(
-        tmp_path, tasks=("language",), fractions=(1.0,), texts=("continued", "scratch"), **SMALL
-    )
+    study = write_study(tmp_path, tasks=("language",), texts=("continued", "scratch"), **SMALL)
     before = write_report(study).verdict_json.read_text()
     for path in tmp_path.glob("*/eval/language.json"):
         scores = json.loads(path.read_text())
@@ -147,7 +143,7 @@ def test_scores_come_from_the_rows_not_from_stored_means(tmp_path):
 
 
 def test_missing_run_is_named(tmp_path):
-    study = write_study(tmp_path, tasks=("language",), fractions=(1.0,), **SMALL)
+    study = write_study(tmp_path, tasks=("language",), **SMALL)
     shutil.rmtree(tmp_path / "scratch-s1-f1")
     with pytest.raises(DataError, match="scratch-s1-f1") as caught:
         write_report(study)
@@ -166,7 +162,7 @@ def test_terminal_table_names_every_arm(tmp_path):
 
 
 def test_report_needs_no_torch(tmp_path):
-    study = write_study(tmp_path, tasks=("language",), fractions=(1.0,), **SMALL)
+    study = write_study(tmp_path, tasks=("language",), **SMALL)
     code = f"import sys; from adaptkit.report.write import write_report; write_report({str(study)!r}); "
     code += "print([m for m in ('torch', 'transformers', 'evaluate') if m in sys.modules])"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
@@ -184,7 +180,7 @@ def test_axis_helpers():
 
 
 def test_the_domain_tokenizer_s_saving_is_told_as_fewer_or_more(tmp_path):
-    study = write_study(tmp_path, tasks=("language",), fractions=(1.0,), **SMALL)
+    study = write_study(tmp_path, tasks=("language",), **SMALL)
     data = collect(study).record.data
     assert "<b>17 % fewer</b> tokens" in write_report(study).html.read_text()
     turned = {"generic": data.tokenizers["domain"], "domain": data.tokenizers["generic"]}

@@ -20,7 +20,7 @@ SMALL = {"num_documents": 60, "num_rows": 120}
 
 
 def test_missing_items_cost_and_study_are_named(tmp_path):
-    study = write_study(tmp_path, tasks=("language",), fractions=(1.0,), **SMALL)
+    study = write_study(tmp_path, tasks=("language",), **SMALL)
     (tmp_path / "scratch-s1-f1" / "cost.json").rename(tmp_path / "cost.json")
     with pytest.raises(DataError, match="no cost.json"):
         collect(study)
@@ -33,7 +33,7 @@ def test_missing_items_cost_and_study_are_named(tmp_path):
 
 
 def test_a_study_of_the_first_release_is_refused_with_what_to_do(tmp_path):
-    study = write_study(tmp_path, tasks=("language",), fractions=(1.0,), **SMALL)
+    study = write_study(tmp_path, tasks=("language",), **SMALL)
     first = read_sealed(study / "study.json")
     del first["format"]
     write_json(study / "study.json", {**first, "results": first.pop("scores"), "fractions": [1.0]})
@@ -43,7 +43,7 @@ def test_a_study_of_the_first_release_is_refused_with_what_to_do(tmp_path):
 
 
 def test_a_score_of_an_arm_or_task_that_is_not_listed_is_refused(tmp_path):
-    study = write_study(tmp_path, tasks=("language",), fractions=(1.0,), **SMALL)
+    study = write_study(tmp_path, tasks=("language",), **SMALL)
     record = collect(study).record
     edit_study(study, arms=tuple(arm for arm in record.arms if arm.name != "placebo"))
     with pytest.raises(DataError, match=r"'placebo' on 'language' names an arm or a task that is not"):
@@ -54,7 +54,7 @@ def test_a_score_of_an_arm_or_task_that_is_not_listed_is_refused(tmp_path):
 
 
 def test_arms_scored_on_other_items_are_refused(tmp_path):
-    study = write_study(tmp_path, tasks=("language",), fractions=(1.0,), **SMALL)
+    study = write_study(tmp_path, tasks=("language",), **SMALL)
     path = tmp_path / "scratch-s2-f1" / "eval" / "language.jsonl"
     path.write_text("".join(path.read_text().splitlines(keepends=True)[1:]))
     with pytest.raises(DataError, match="scratch-s2-f1"):
@@ -95,7 +95,7 @@ def test_costs_of_an_arm_add_up(tmp_path):
 
 
 def test_all_seeds_share_what_tuning_cost(tmp_path):
-    study = write_study(tmp_path, tasks=("language",), fractions=(1.0,), **SMALL)
+    study = write_study(tmp_path, tasks=("language",), **SMALL)
     record = collect(study).record
     before = collect(study).cost("language", "scratch")
     write_json(tmp_path / "trial" / "cost.json", {"flops": 3e14, "seconds": 90, "peak_memory_bytes": 9e12})

@@ -117,7 +117,7 @@ def test_a_flip_in_a_record_is_found_or_changes_nothing(tmp_path, seed):
 
 
 def test_no_flip_in_a_finished_study_changes_its_verdict_unseen(tmp_path):
-    study = write_study(tmp_path, fractions=(1.0,), num_documents=20, num_rows=60)
+    study = write_study(tmp_path, num_documents=20, num_rows=60)
     for folder in tmp_path.iterdir():
         Run(folder).finish()
     line, rng, found = judge(collect(study)).line, random.Random(0), 0

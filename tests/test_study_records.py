@@ -11,6 +11,7 @@ import pytest
 from adaptkit.errors import DataError
 from adaptkit.run import write_json
 from adaptkit.study.arms import ARMS, Origin
+from adaptkit.study.forecast_record import Portion
 from adaptkit.study.record import is_study, read_study
 from adaptkit.study.stage_record import (
     BASE,
@@ -26,8 +27,9 @@ from adaptkit.study.stage_record import (
 
 def test_every_stage_has_a_name_of_its_own() -> None:
     keys = [PREPARE, TOKENIZER, BASE, *(StageKey.for_baseline(task) for task in ("a", "b"))]
-    for origin, seed, share in itertools.product(Origin, (0, 1), (0.25, 1.0)):
-        keys.append(StageKey.for_language(origin, seed=seed, share=share))
+    for origin, seed, text, compute in itertools.product(Origin, (0, 1), (0.25, 1.0), (0.5, 1.0)):
+        portion = Portion(text=text, compute=compute)
+        keys.append(StageKey.for_language(origin, seed=seed, portion=portion))
     for origin, trial in itertools.product(Origin, (0, 1)):
         keys.append(StageKey.for_language(origin, trial=trial))
     for arm, task, seed in itertools.product(ARMS.values(), ("a", "b"), (0, 1)):

@@ -19,7 +19,6 @@ def study(tmp_path_factory: pytest.TempPathFactory) -> Path:
         tmp_path_factory.mktemp("study"),
         arms=["generic+lora", "scratch+full"],
         seeds=2,
-        fractions=(1.0,),
         num_documents=30,
         num_rows=60,
     )

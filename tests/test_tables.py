@@ -55,7 +55,7 @@ def test_baselines_stand_first_and_can_be_the_best():
 
 
 def test_an_arm_that_was_not_scored_on_a_task_has_no_cell(tmp_path):
-    results = collect(write_study(tmp_path, num_documents=40, num_rows=60, fractions=(1.0,)))
+    results = collect(write_study(tmp_path, num_documents=40, num_rows=60))
     results.cells = [c for c in results.cells if (c.task, c.arm) != ("rct_role", "generic+lora")]
     rows = {row.name: row for row in tables.main_table(results).rows}
     assert rows["generic+lora"].cells == (None, None) and rows["generic+lora"].costs == ("",) * 4
@@ -127,7 +127,7 @@ def test_axes_that_are_not_known_stay_empty():
 def test_a_dominated_row_names_what_dominates_it(tmp_path):
     _, rows = decided()
     assert {row.name: row.dominated_by for row in rows}["scratch+full"] == "continued+full"
-    results = collect(write_study(tmp_path, num_documents=40, num_rows=60, fractions=(1.0,)))
+    results = collect(write_study(tmp_path, num_documents=40, num_rows=60))
     (job,) = [task for task in judge(results).tasks if task.ledger == "jobs"]
     forgotten = {row.name: row.forgotten for row in tables.decision_table(results, job)}
     assert forgotten["tfidf"] == "" and forgotten["generic+full"] == "+0.000"

@@ -209,7 +209,7 @@ def test_dropping_an_arm_never_turns_a_tie_into_a_claim_unsaid(continued):
 def test_the_primary_task_decides_and_text_is_evidence(tmp_path):
     skill = {"generic+prompt": 0.4, "generic+lora": 0.72, "generic+full": 0.72, "continued+full": 0.95}
     arms = (*skill, "scratch+full", "placebo+full")
-    options = {"arms": arms, "fractions": (1.0,), "primary": "rct_role", "skill": skill, "num_rows": 1500}
+    options = {"arms": arms, "primary": "rct_role", "skill": skill, "num_rows": 1500}
     verdict = judge(collect(write_study(tmp_path, **options)))
     assert verdict.main.task == "rct_role" and verdict.exit_code == EXIT_DECIDED
     assert verdict.line == verdict.main.line and verdict.main.recommended == "continued+full"
@@ -218,7 +218,7 @@ def test_the_primary_task_decides_and_text_is_evidence(tmp_path):
 
 
 def test_two_jobs_share_the_confidence_and_text_keeps_its_own(tmp_path):
-    study = write_study(tmp_path, tasks=("language", "a", "b"), fractions=(1.0,), num_rows=60)
+    study = write_study(tmp_path, tasks=("language", "a", "b"), num_rows=60)
     verdict = judge(collect(study))
     levels = {task.task: task.confidence for task in verdict.tasks}
     assert levels["language"] == 0.95
@@ -227,7 +227,7 @@ def test_two_jobs_share_the_confidence_and_text_keeps_its_own(tmp_path):
 
 
 def test_verdict_json_round_trips(tmp_path):
-    study = write_study(tmp_path, tasks=("language",), fractions=(1.0,))
+    study = write_study(tmp_path, tasks=("language",))
     written = json.loads(json.dumps(judge(collect(study)).as_json()))
     assert {"line", "exit_code", "recommended", "primary", "confidence", "tasks"} == set(written)
     assert {"difference", "low", "high", "margin", "num_items"} <= set(written["tasks"][0]["pair"])

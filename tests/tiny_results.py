@@ -16,6 +16,7 @@ import numpy as np
 
 from adaptkit.run_record import SplitRecord
 from adaptkit.study.data_record import CorpusRecord, DataRecord
+from adaptkit.study.forecast_record import WHOLE
 from adaptkit.study.record import ArmRecord, BaseRecord, BudgetRecord, StudyRecord, TaskRecord
 from adaptkit.study.results import Cell, Cost, ItemRow, Results
 
@@ -75,7 +76,7 @@ def results_of(
                 Cell(
                     arm=arm,
                     seed=seed,
-                    share=1.0,
+                    portion=WHOLE,
                     task=task.name,
                     run=Path(f"{arm}-{seed}"),
                     suite=task.name,
@@ -86,7 +87,7 @@ def results_of(
                 )
             )
     cells += [
-        Cell(name, 0, 1.0, task.name, Path(name), task.name, make_rows(score, num_items), None, Cost())
+        Cell(name, 0, WHOLE, task.name, Path(name), task.name, make_rows(score, num_items), None, Cost())
         for name, score in (baselines or {}).items()
     ]
     arms = [*(arm_of(name) for name in scores), *(baseline_of(name) for name in baselines or {})]

@@ -14,13 +14,7 @@ from adaptkit.study.record import read_study, runs_of
 def write_root(root: Path) -> Path:
     """Write all of it; returns the study's folder."""
     study = write_study(
-        root,
-        arms=["generic+lora"],
-        texts=["generic", "scratch"],
-        seeds=1,
-        fractions=(1.0,),
-        num_documents=5,
-        num_rows=5,
+        root, arms=["generic+lora"], texts=["generic", "scratch"], seeds=1, num_documents=5, num_rows=5
     )
     for name in runs_of(read_study(study)):
         write_run(root, name, made_by=study.name)

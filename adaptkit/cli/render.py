@@ -45,6 +45,8 @@ def plan(planned: dict[str, Any]) -> str:
     parts.append(
         table([("smallest difference that can be settled", "", ""), *map(_settled, planned["settles"])])
     )
+    if planned["forecast"]:
+        parts.append("\n".join(planned["forecast"]))
     if planned["cut_texts"]:
         parts.append("\n".join(f"{task}: {sentence}" for task, sentence in planned["cut_texts"].items()))
     if planned["outgoing"]:

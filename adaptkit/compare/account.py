@@ -2,20 +2,23 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Iterator, Sequence
+from datetime import datetime
 from pathlib import Path
 
 from adaptkit.compare.plan import Plan
-from adaptkit.compare.workspace import result_path
+from adaptkit.compare.workspace import Workspace, result_path
 from adaptkit.run import Run, read_sealed
 from adaptkit.run_record import read_record
 from adaptkit.study.account_record import PlanRecord, SpendRecord, StageTimeRecord
 from adaptkit.study.arms import Arm
 from adaptkit.study.config import LANGUAGE, StudyConfig
+from adaptkit.study.forecast_record import WHOLE, ForecastRecord
 from adaptkit.study.record import ScoreRecord
-from adaptkit.study.stage_record import RESULTS, StageKey, StageResult, read_result
+from adaptkit.study.stage_record import FORECAST, RESULTS, ForecastResult, StageKey, StageResult, read_result
 
-WHOLE = 0.98
+MOST = 0.98
 """Of a grant: who spent less says why."""
 MORE_THAN_ROUNDING = 3
 """Steps: a training that leaves more than these has made all the passes that it may make."""
@@ -35,12 +38,12 @@ def _entries(config: StudyConfig, scores: Sequence[ScoreRecord]) -> Iterator[tup
 
 
 def _spend(plan: Plan, root: Path, arm: Arm, task: str, scores: Sequence[ScoreRecord]) -> SpendRecord:
-    mine = [score for score in scores if (score.arm, score.task, score.share) == (arm.name, task, 1.0)]
+    mine = [score for score in scores if (score.arm, score.task, score.portion) == (arm.name, task, WHOLE)]
     budget = plan.budget
     granted = budget.text if task == LANGUAGE else budget.flops
     runs = sum(flops_of(root, score.paid_by) for score in mine) / len(mine)
     spent = runs + flops_of(root, mine[0].tuned_by) / budget.num_seeds
-    reason = "" if spent >= WHOLE * granted else _why_unspent(plan, root, arm, task, mine)
+    reason = "" if spent >= MOST * granted else _why_unspent(plan, root, arm, task, mine)
     return SpendRecord(arm=arm.name, task=task, granted=granted, spent=spent, reason=reason)
 
 
@@ -60,7 +63,7 @@ def _why_unspent(plan: Plan, root: Path, arm: Arm, task: str, scores: Sequence[S
     cost, steps = read_sealed(run.cost_path), read_record(run).num_steps
     one_step = (cost["flops"] - cost.get("scoring_flops", 0.0)) / steps
     on_text = flops_of(root, scores[0].paid_by[:1])
-    if arm.origin.per_task and on_text < WHOLE * plan.budget.run(plan.budget.text):
+    if arm.origin.per_task and on_text < MOST * plan.budget.run(plan.budget.text):
         passes = f"{plan.config.tapt.repetitions:g} passes over the text of its rows"
         return f"tapt.repetitions: {passes} were made"
     granted = plan.budget.run(plan.budget.on_task(arm.origin))
@@ -104,3 +107,31 @@ def covered(spans: Iterable[tuple[float, float]]) -> float:
         total += max(0.0, ended - max(begun, reached))
         reached = max(reached, ended)
     return total
+
+
+def forecast_record(plan: Plan, workspace: Workspace) -> ForecastRecord | None:
+    """The smaller trainings and what they predicted; None where none were asked for."""
+    portions = plan.fixed.portions
+    if not plan.config.forecast.share:
+        return None
+    flops = sum(portion.compute for portion in portions) * plan.budget.run(plan.budget.text)
+    if not portions:
+        return ForecastRecord(portions=(), flops=flops)
+    written = read_result(result_path(workspace.path, FORECAST), ForecastResult)
+    largest = [
+        Run(workspace.root / workspace.language(Arm.parse(prediction.arm).origin, seed).run)
+        for prediction in written.predictions
+        for seed in range(plan.config.seeds)
+    ]
+    return ForecastRecord(
+        portions=portions,
+        flops=flops,
+        predicted=math.floor(written.ended),
+        largest_begun=min(map(created_at, largest)),
+        predictions=written.predictions,
+    )
+
+
+def created_at(run: Run) -> float:
+    """When a run's folder was made, in seconds since 1970."""
+    return datetime.fromisoformat(run.manifest()["created"]).timestamp()

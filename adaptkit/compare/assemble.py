@@ -10,17 +10,18 @@ from collections.abc import Iterator, Sequence
 import torch
 
 from adaptkit.client.paid import Ledger
-from adaptkit.compare.account import plan_record, spends
-from adaptkit.compare.build_stages import scores_text, shares_of, trained_texts
+from adaptkit.compare.account import forecast_record, plan_record, spends
+from adaptkit.compare.build_stages import scores_text, trained_texts
 from adaptkit.compare.held_equal import held_equal
 from adaptkit.compare.plan import Plan
+from adaptkit.compare.trained_text import domain_bytes_read
 from adaptkit.compare.workspace import Workspace, api_ledger, result_path
 from adaptkit.run import Run, read_sealed
-from adaptkit.run_record import read_record
 from adaptkit.study.arms import Arm, Origin
 from adaptkit.study.config import LANGUAGE, StudyConfig
 from adaptkit.study.controls import LATER_CONTROLS
 from adaptkit.study.data_record import DataRecord
+from adaptkit.study.forecast_record import WHOLE, Portion
 from adaptkit.study.record import (
     ApiRecord,
     ArmRecord,
@@ -51,7 +52,8 @@ def study_record(plan: Plan, run: Run) -> StudyRecord:
     """Everything about a study whose stages are done."""
     config, workspace = plan.config, Workspace(run.path)
     tuning = _tuning(plan, workspace)
-    scores = (*_language_scores(config, workspace, tuning), *_task_scores(config, workspace, tuning))
+    texts = _language_scores(config, workspace, tuning, plan.fixed.portions)
+    scores = (*texts, *_task_scores(config, workspace, tuning))
     baselines = list(_baselines(config, workspace))
     price = config.budget.price
     return StudyRecord(
@@ -62,7 +64,7 @@ def study_record(plan: Plan, run: Run) -> StudyRecord:
         confidence=config.confidence,
         arms=(*map(_arm, _scored_arms(config)), *_baseline_arms(baselines)),
         seeds=tuple(range(config.seeds)),
-        shares=tuple(config.fractions),
+        shares=tuple(sorted({1.0, *(portion.text for portion in plan.fixed.portions)})),
         tasks=tuple(_tasks(config, workspace)),
         data=_data(workspace),
         budget=_budget(plan),
@@ -76,6 +78,7 @@ def study_record(plan: Plan, run: Run) -> StudyRecord:
         base=_base(config, workspace),
         prepared_run=workspace.prepared.run,
         api=_api(config, run),
+        forecast=forecast_record(plan, workspace),
         price=PriceRecord(**price.model_dump()) if price else None,
         decision=DecisionRecord(**config.decision.model_dump(exclude={"base_tokens"})),
         machine=_machine(plan),
@@ -164,51 +167,43 @@ def _trials_of(tuning: Tuning, *keys: tuple[str, str]) -> tuple[str, ...]:
     return tuple(trial.run for key in keys if key in tuning for trial in tuning[key].trials)
 
 
-def _language_scores(config: StudyConfig, workspace: Workspace, tuning: Tuning) -> Iterator[ScoreRecord]:
+def _language_scores(
+    config: StudyConfig, workspace: Workspace, tuning: Tuning, portions: Sequence[Portion]
+) -> Iterator[ScoreRecord]:
     if not scores_text(config):
         return
     for arm in config.text_arms:
-        for share in shares_of(config, arm.origin):
+        for portion in (*(portions if arm.origin.has_law else ()), WHOLE):
             for seed in range(config.seeds):
-                run, scored = _language_runs(workspace, arm.origin, seed, share)
+                run, scored = _language_runs(workspace, arm.origin, seed, portion)
+                read = domain_bytes_read(workspace, arm.origin, run) if run else 0.0
                 yield ScoreRecord(
                     arm=arm.name,
                     seed=seed,
-                    share=share,
+                    share=portion.text,
+                    compute=portion.compute,
                     task=LANGUAGE,
                     run=scored,
                     suite=LANGUAGE,
                     model_run=run,
                     paid_by=(run,) if arm.origin.learns_text and run else (),
-                    tuned_by=_trials_of(tuning, (arm.name, LANGUAGE)) if share == 1 else (),
-                    text_bytes=_text_bytes(config, workspace, arm.origin, run, share),
+                    tuned_by=_trials_of(tuning, (arm.name, LANGUAGE)) if portion == WHOLE else (),
+                    text_bytes=min(portion.text * workspace.domain_bytes, read),
+                    read_bytes=read,
                 )
 
 
-def _language_runs(workspace: Workspace, origin: Origin, seed: int, share: float) -> tuple[str | None, str]:
+def _language_runs(
+    workspace: Workspace, origin: Origin, seed: int, portion: Portion = WHOLE
+) -> tuple[str | None, str]:
     """The run whose model a text arm is scored by, and the run that holds the scores."""
     if not origin.learns_text:
         run, scored = workspace.base.run, workspace.base.score_run
     else:
-        result = workspace.language(origin, seed, share)
+        result = workspace.language(origin, seed, portion)
         run, scored = result.run, result.score_run
     assert scored is not None
     return run, scored
-
-
-def _text_bytes(
-    config: StudyConfig, workspace: Workspace, origin: Origin, run: str | None, share: float
-) -> float:
-    """Bytes of domain text that a model read, each counted once: what its tokens hold, at most all of it."""
-    if not origin.learns_domain or run is None:
-        return 0.0
-    trained = Run(workspace.root / run)
-    tokens = read_sealed(trained.cost_path)["tokens"]
-    facts = read_record(trained).facts
-    per_token = facts["tokenizer"]["bytes_per_token"]
-    replayed = facts.get("replay_share", config.replay_share if origin.replays else 0.0)
-    there = share * workspace.prepared.data.corpora["domain"].train.num_bytes
-    return min(there, tokens * (1 - replayed) * per_token)
 
 
 def _task_scores(config: StudyConfig, workspace: Workspace, tuning: Tuning) -> Iterator[ScoreRecord]:
@@ -289,7 +284,7 @@ def _forgetting(config: StudyConfig, workspace: Workspace) -> Iterator[Forgettin
         return
     for arm in config.text_arms:
         for seed in range(config.seeds):
-            _, scored = _language_runs(workspace, arm.origin, seed, 1.0)
+            _, scored = _language_runs(workspace, arm.origin, seed)
             for suite in (GENERAL, CHAT):
                 if Run(workspace.root / scored).items(suite).exists():
                     yield ForgettingRecord(arm=arm.name, seed=seed, run=scored, suite=suite)

@@ -1,15 +1,23 @@
 """Every stage of a study, and what it needs.
 
     prepare -> baselines
-            -> tokenizer, base -> trials of each training on text -> each of them, by seed and share of text
+            -> tokenizer, base -> trials of each training on text -> each of them, by seed
                                -> trials of each arm on a task    -> each arm on a task, by seed
 
-Learning rates are tuned on the first seed and the whole domain text, then kept for every seed and share.
+Learning rates are tuned on the first seed and the whole domain text, then kept for every seed. Where a study
+forecasts, each training on the domain text is done with small portions of text and compute first; from those
+its largest run is predicted, and begins when the prediction is written:
+
+    trials -> portions -> forecast -> the run that is compared
+
 Baselines come first: what word counts reach is known before any model trains.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
 from typing import Protocol
 
 from adaptkit import models
@@ -17,11 +25,16 @@ from adaptkit.compare.stage import Stage
 from adaptkit.study.arms import Adaptation, Arm, Origin, text_trainings
 from adaptkit.study.budget import Budget
 from adaptkit.study.config import StudyConfig
-from adaptkit.study.stage_record import BASE, PREPARE, TOKENIZER, StageKey
+from adaptkit.study.forecast_record import Portion
+from adaptkit.study.stage_record import BASE, FORECAST, PREPARE, TOKENIZER, StageKey
 
 
-def build_stages(config: StudyConfig, budget: Budget) -> list[Stage]:
-    """All stages of a study, each after what it needs."""
+def build_stages(config: StudyConfig, budget: Budget, portions: Sequence[Portion] = ()) -> list[Stage]:
+    """All stages of a study, each after what it needs.
+
+    Args:
+        portions: what the smaller trainings have, by which is forecast.
+    """
     stages = [Stage(PREPARE, "read, deduplicate, decontaminate and split the data")]
     for settings in config.tasks:
         what = f"{settings.name}: answers without a language model"
@@ -31,8 +44,17 @@ def build_stages(config: StudyConfig, budget: Budget) -> list[Stage]:
         stages.append(Stage(BASE, "score the generic model as it is", (PREPARE,)))
     else:
         stages.append(Stage(BASE, "make and score the generic model", (PREPARE,), config.base_flops))
-    for origin, task in trained_texts(config):
-        stages += _language_stages(config, budget, origin, task)
+    trainings = [TextTraining(config, budget, origin, task) for origin, task in trained_texts(config)]
+    forecast = [training for training in trainings if portions and training.origin.has_law]
+    if forecast:
+        small = [stage for training in forecast for stage in training.small(portions)]
+        stages += [stage for training in forecast for stage in training.trials]
+        needs = (PREPARE, *(stage.key for stage in small))
+        stages += [*small, Stage(FORECAST, "predict the largest runs from the smaller ones", needs)]
+    for training in trainings:
+        if training not in forecast:
+            stages += training.trials
+        stages += training.runs(predicted=training in forecast)
     for settings in config.tasks:
         for arm in sorted(config.arms_on(settings), key=lambda arm: arm.adaptation is Adaptation.RAG_LORA):
             stages += _task_stages(config, budget, settings.name, arm)
@@ -74,38 +96,71 @@ def teaching_origins(config: StudyConfig) -> list[Origin]:
     ]
 
 
-def shares_of(config: StudyConfig, origin: Origin) -> list[float]:
-    """Shares of the domain text that an origin is trained on; one where it learns none of it."""
-    return config.fractions if origin.learns_domain else [1.0]
+@dataclass(frozen=True)
+class TextTraining:
+    """The stages of one training on text."""
 
+    config: StudyConfig
+    budget: Budget
+    origin: Origin
+    task: str | None = None
 
-def _language_stages(
-    config: StudyConfig, budget: Budget, origin: Origin, task: str | None = None
-) -> list[Stage]:
-    title = origin if task is None else f"{origin} on the text of {task}"
+    @property
+    def granted(self) -> float:
+        """FLOPs of the run that is compared, for each seed."""
+        return self.budget.run(self.budget.text)
 
-    def stage(key: StageKey, what: str, flops: float, tuned: tuple[StageKey, ...]) -> Stage:
-        needs = (PREPARE, BASE, TOKENIZER, *tuned, *_teachers(config, key))
-        return Stage(key, f"{title}: {what}", needs, flops)
-
-    trials = _trials(
-        budget,
-        lambda number, what, tuned: stage(
-            StageKey.for_language(origin, trial=number, task=task), what, budget.trial(budget.text), tuned
-        ),
-    )
-    tuned = tuple(trial.key for trial in trials)
-    runs = [
-        stage(
-            StageKey.for_language(origin, seed=seed, share=share, task=task),
-            f"seed {seed}, {share:.0%} of the text",
-            budget.run(budget.text) * share,
-            tuned,
+    @cached_property
+    def trials(self) -> list[Stage]:
+        """Its learning rates."""
+        return _trials(
+            self.budget,
+            lambda number, what, tuned: self._stage(
+                StageKey.for_language(self.origin, trial=number, task=self.task),
+                what,
+                self.budget.trial(self.budget.text),
+                tuned,
+            ),
         )
-        for share in reversed(shares_of(config, origin))
-        for seed in range(config.seeds)
-    ]
-    return trials + runs
+
+    def small(self, portions: Sequence[Portion]) -> list[Stage]:
+        """Its smaller trainings."""
+        return [
+            self._stage(
+                StageKey.for_language(self.origin, seed=seed, portion=portion),
+                f"seed {seed}, {portion.title}",
+                self.granted * portion.compute,
+                self._tuned,
+            )
+            for portion in portions
+            for seed in range(self.config.seeds)
+        ]
+
+    def runs(self, *, predicted: bool) -> list[Stage]:
+        """The runs that are compared.
+
+        Args:
+            predicted: they begin when what the smaller trainings say of them is written.
+        """
+        needs = (*self._tuned, FORECAST) if predicted else self._tuned
+        return [
+            self._stage(
+                StageKey.for_language(self.origin, seed=seed, task=self.task),
+                f"seed {seed}, all of the text",
+                self.granted,
+                needs,
+            )
+            for seed in range(self.config.seeds)
+        ]
+
+    @property
+    def _tuned(self) -> tuple[StageKey, ...]:
+        return tuple(trial.key for trial in self.trials)
+
+    def _stage(self, key: StageKey, what: str, flops: float, needs: tuple[StageKey, ...]) -> Stage:
+        title = self.origin if self.task is None else f"{self.origin} on the text of {self.task}"
+        needs = (PREPARE, BASE, TOKENIZER, *needs, *_teachers(self.config, key))
+        return Stage(key, f"{title}: {what}", needs, flops)
 
 
 def _teachers(config: StudyConfig, key: StageKey) -> tuple[StageKey, ...]:
@@ -113,7 +168,7 @@ def _teachers(config: StudyConfig, key: StageKey) -> tuple[StageKey, ...]:
     if key.origin is not Origin.DISTILLED:
         return ()
     others = teaching_origins(config)
-    return tuple(StageKey.for_language(other, seed=key.seed, share=key.share) for other in others)
+    return tuple(StageKey.for_language(other, seed=key.seed) for other in others)
 
 
 def choosing_lookup(config: StudyConfig, task: str, arm: Arm) -> Arm | None:

@@ -9,7 +9,7 @@ import dataclasses
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-from adaptkit.compare.build_stages import scores_text, shares_of
+from adaptkit.compare.build_stages import scores_text
 from adaptkit.compare.costs import Costs
 from adaptkit.compare.usable_base import why_base_cannot
 from adaptkit.errors import ConfigError, ModelError
@@ -211,8 +211,8 @@ def trainings(config: StudyConfig, budget: Budget, costs: Costs, arm: Arm) -> It
     for task_name in tasks if arm.origin.learns_text else []:
         text = "the text" if task_name is None else f"the text of {task_name}"
         shortest = Training(
-            f"a run of {arm.origin} on {shares_of(config, arm.origin)[0]:.0%} of {text}",
-            budget.run(budget.text) * shares_of(config, arm.origin)[0],
+            f"a run of {arm.origin} on {text}",
+            budget.run(budget.text),
             costs.text_step(arm.origin),
             costs.text_scoring(arm.origin, task_name),
         )

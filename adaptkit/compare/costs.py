@@ -117,6 +117,11 @@ class Costs:
     def _tokens_per_step(self) -> int:
         return self.config.size.seq_len * self.config.trainer.global_batch_size
 
+    @property
+    def bytes_per_step(self) -> float:
+        """Bytes of text that one optimizer step of a training on text reads."""
+        return self._tokens_per_step * BYTES_PER_TOKEN
+
     def text_step(self, origin: Origin) -> float:
         """One optimizer step of a training on text."""
         length = self.config.size.seq_len

@@ -16,6 +16,7 @@ from transformers import AutoConfig
 from adaptkit import models
 from adaptkit.compare.build_stages import build_stages, teaching_origins
 from adaptkit.compare.choose_arms import choose_arms
+from adaptkit.compare.choose_portions import choose_portions, forecast_sentences
 from adaptkit.compare.costs import Costs, text_sizes
 from adaptkit.compare.cut_tasks import cut_sentences
 from adaptkit.compare.outgoing import Outgoing, check_ceiling, outgoing, outgoing_json
@@ -34,6 +35,7 @@ from adaptkit.study.arms import Origin
 from adaptkit.study.base_model import base_shape, max_lengths
 from adaptkit.study.budget import Budget, check_total, grant
 from adaptkit.study.config import LANGUAGE, StudyConfig
+from adaptkit.study.forecast_record import WHOLE
 from adaptkit.study.stage_record import StageKey, StageKind
 
 
@@ -123,12 +125,14 @@ class Measured:
         )
         choice = choose_arms(config, budget, self.costs, self.base)
         lengths = {task.name: task.max_length for task in config.tasks}
-        return Fixed(budget, tuple(arm.name for arm in choice.arms), lengths, choice.left_out)
+        portions = choose_portions(config, budget, self.costs, choice.arms)
+        names = tuple(arm.name for arm in choice.arms)
+        return Fixed(budget, names, lengths, choice.left_out, portions)
 
     def plan(self, fixed: Fixed) -> Plan:
         """The plan once arms and budget are decided."""
         config = fixed.applied_to(self.config)
-        stages = build_stages(config, fixed.budget)
+        stages = build_stages(config, fixed.budget, fixed.portions)
         predictor = Predictor(config, self.machine, fixed.budget, self.costs)
         return Plan(config, fixed, self, stages, predictor)
 
@@ -218,6 +222,7 @@ def plan_json(plan: Plan, study: Path) -> dict[str, Any]:
         "arms": arm_rows(plan),
         "left_out": [row.model_dump(mode="json") for row in plan.fixed.left_out],
         "without": plan.config.without,
+        "forecast": forecast_sentences(plan.config, plan.budget, plan.fixed.portions),
         "settles": settled_by(plan.config, plan.predictor.costs),
         "stages": stages,
         "flops": plan.flops,
@@ -268,6 +273,8 @@ def _arm_of(key: StageKey) -> tuple[str, str] | None:
         return "no language model", key.task
     if key.kind is StageKind.BASE:
         return Origin.GENERIC.value, LANGUAGE
+    if key.origin is not None and key.portion != WHOLE:
+        return key.origin.value, "forecast"
     if key.origin is not None:
         return key.origin.value, key.task or LANGUAGE
     if key.arm is not None and key.task is not None:

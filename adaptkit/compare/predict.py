@@ -55,6 +55,8 @@ class Predictor:
                 else 0.0
             )
             return START_S + made + self._computing(stage.flops + self.costs.text_answers(Origin.GENERIC))
+        if key.kind is StageKind.FORECAST:
+            return START_S
         if key.kind is StageKind.LANGUAGE:
             return START_S + self._language(stage)
         return START_S + self._task(stage)
@@ -78,7 +80,7 @@ class Predictor:
         key, texts = stage.key, self.costs.texts
         assert key.origin is not None
         general = key.origin is Origin.PLACEBO
-        num_bytes = texts.general if general else texts.domain * key.share
+        num_bytes = texts.general if general else texts.domain * key.portion.text
         replays = key.origin.replays and self.config.replay_share
         if replays or key.origin is Origin.MIXED:
             num_bytes += texts.general

@@ -28,6 +28,7 @@ from adaptkit.study.account_record import LeftOutRecord
 from adaptkit.study.arms import Arm, Origin
 from adaptkit.study.budget import Budget
 from adaptkit.study.config import StudyConfig
+from adaptkit.study.forecast_record import WHOLE, Portion
 from adaptkit.study.rag import COLLECTION, Library, RagConfig
 from adaptkit.study.record import is_study, read_study, runs_of
 from adaptkit.study.stage_record import (
@@ -58,6 +59,7 @@ class Fixed:
         arms: names of all arms.
         max_lengths: task -> tokens after which a text is cut.
         left_out: arms that could not be run.
+        portions: what the smaller trainings have, by which is forecast.
         predicted: kind of stage -> seconds, one stage after another, as predicted at the first start.
         predicted_seconds: wall time of the study.
     """
@@ -66,6 +68,7 @@ class Fixed:
     arms: tuple[str, ...]
     max_lengths: dict[str, int]
     left_out: tuple[LeftOutRecord, ...] = ()
+    portions: tuple[Portion, ...] = ()
     predicted: dict[str, float] = field(default_factory=dict)
     predicted_seconds: float = 0.0
 
@@ -79,14 +82,16 @@ def read_fixed(study: Path) -> Fixed:
     """What plan.json holds."""
     value = read_sealed(plan_path(study))
     left_out = tuple(LeftOutRecord(**row) for row in value["left_out"])
-    decided = {"budget": Budget(**value["budget"]), "arms": tuple(value["arms"]), "left_out": left_out}
-    return Fixed(**{**value, **decided})
+    portions = tuple(Portion(**row) for row in value.get("portions", ()))
+    decided = {"budget": Budget(**value["budget"]), "arms": tuple(value["arms"])}
+    return Fixed(**{**value, **decided, "left_out": left_out, "portions": portions})
 
 
 def write_fixed(study: Path, fixed: Fixed) -> None:
     """Write plan.json."""
-    value = {**asdict(fixed), "left_out": [row.model_dump(mode="json") for row in fixed.left_out]}
-    write_sealed(plan_path(study), value)
+    records = {"left_out": fixed.left_out, "portions": fixed.portions}
+    dumped = {name: [row.model_dump(mode="json") for row in rows] for name, rows in records.items()}
+    write_sealed(plan_path(study), {**asdict(fixed), **dumped})
 
 
 def result_path(study: Path, key: StageKey) -> Path:
@@ -139,9 +144,9 @@ class PreparedFiles:
     def __init__(self, folder: Path):
         self.folder = folder
 
-    def train(self, corpus: str, share: float = 1.0) -> Path:
-        """Training text of `domain` or `general`, or a share of it."""
-        return self.folder / (f"{corpus}.train.jsonl" if share == 1 else f"{corpus}.train.{share:g}.jsonl")
+    def train(self, corpus: str) -> Path:
+        """Training text of `domain` or `general`."""
+        return self.folder / f"{corpus}.train.jsonl"
 
     def dev(self, corpus: str) -> Path:
         return self.folder / f"{corpus}.dev.jsonl"
@@ -182,6 +187,11 @@ class Workspace:
     def prepared(self) -> PreparedResult:
         return read_result(result_path(self.path, PREPARE), PreparedResult)
 
+    @property
+    def domain_bytes(self) -> int:
+        """Bytes of domain text to train on."""
+        return self.prepared.data.corpora["domain"].train.num_bytes
+
     @cached_property
     def tokenizer(self) -> TokenizerResult:
         return read_result(result_path(self.path, TOKENIZER), TokenizerResult)
@@ -191,9 +201,9 @@ class Workspace:
         return read_result(result_path(self.path, BASE), BaseResult)
 
     def language(
-        self, origin: Origin, seed: int, share: float = 1.0, task: str | None = None
+        self, origin: Origin, seed: int, portion: Portion = WHOLE, task: str | None = None
     ) -> LanguageResult:
-        key = StageKey.for_language(origin, seed=seed, share=share, task=task)
+        key = StageKey.for_language(origin, seed=seed, portion=portion, task=task)
         return read_result(result_path(self.path, key), LanguageResult)
 
     def language_trials(self, origin: Origin, num: int, task: str | None = None) -> list[LanguageResult]:

@@ -16,6 +16,7 @@ from adaptkit.errors import ModelError, nearest
 from adaptkit.export.source import Source, of_model, of_run, served_name
 from adaptkit.run import Run
 from adaptkit.run_record import read_record
+from adaptkit.study.forecast_record import WHOLE
 from adaptkit.study.record import ArmRecord, ScoreRecord, StudyRecord, TaskRecord, read_study
 from adaptkit.study.verdict_record import VerdictRecord, read_verdict
 
@@ -45,10 +46,9 @@ class _Study:
         return list(dict.fromkeys(score.arm for score in self.record.scores if score.task == task))
 
     def scores(self, task: str, arm: str) -> list[ScoreRecord]:
-        """List the scores of an arm on a task, of each seed, at its largest share of the text."""
+        """List the scores of an arm on a task, of each seed, with all of the text and compute."""
         scores = [score for score in self.record.scores if (score.task, score.arm) == (task, arm)]
-        largest = max(score.share for score in scores)
-        return [score for score in scores if score.share == largest]
+        return [score for score in scores if score.portion == WHOLE]
 
     def dev(self, score: ScoreRecord) -> float:
         """Read the score on development data, larger is better; minus infinity where none was recorded."""

@@ -58,9 +58,10 @@ def _limits_of_scope(verdict: Verdict, results: Results) -> list[str]:
     if all(task.ledger == "text" for task in verdict.tasks):
         difference = "bits per byte tells how well text is modelled, not how well a job is done"
         limits.append(f"No labelled task was scored: {difference}.")
-    if len(results.record.shares) < 3:
-        change = "nothing is said about how the answer changes with more data"
-        limits.append(f"Fewer than three amounts of text: {change}.")
+    forecast = results.record.forecast
+    if forecast is None or not forecast.predictions:
+        change = "nothing is said about how the answer changes with more of them"
+        limits.append(f"One amount of text and compute: {change}.")
     turn = "at others the answer may be different, which a larger study would show"
     limits.append(f"One model size and one budget: {turn}.")
     return limits

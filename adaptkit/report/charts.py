@@ -1,4 +1,4 @@
-"""Draw the figures of a study as a whole: differences with intervals, quality against cost, scaling curves.
+"""Draw the figures of a study as a whole: differences with intervals, quality against cost, fitted laws.
 
 Each function returns a `Figure`: inline SVG, with a note that says how to read it and what was left outside.
 """
@@ -23,7 +23,8 @@ from adaptkit.report.svg import (
     robust_range,
     spread,
 )
-from adaptkit.study.forecast import Crossing, Curve, Scaling, size_text
+from adaptkit.study.forecast import Curve, Forecast, size_text
+from adaptkit.study.law import Place
 from adaptkit.study.record import ArmRecord
 from adaptkit.study.statistics import Interval
 
@@ -213,56 +214,46 @@ def _inner_labels(canvas: Canvas, y: Scale, ends: Sequence[_End]) -> None:
         canvas.text(end.x + 11, place + 4.5, short(end.label, 18), "end halo")
 
 
-def scaling_figure(
-    scaling: Scaling, arms: dict[str, ArmRecord], labels: dict[str, str], quality: str
-) -> Figure:
-    """Bits per byte over the amount of domain text, the fitted laws with their bands, and D* on the axis."""
-    sizes = [size for curve in scaling.curves for size in curve.num_bytes]
-    shown = [c for c in scaling.crossings if c.status == "at" and c.num_bytes < 30 * max(sizes)]
-    x_low, x_high = min(sizes) * 0.85, max([max(sizes) * 1.3, *(1.5 * c.num_bytes for c in shown)])
-    y_low, y_high = padded([v for curve in scaling.curves for p in curve.points for v in (p.low, p.high)])
-    height = 290.0
-    x, y = Scale(x_low, x_high, 52, WIDTH - _LABELS, log=True), Scale(y_low, y_high, height + 34, 34)
-    title = "How quality grows with your text"
-    description = "; ".join(c.sentence for c in scaling.crossings) or "scores at several amounts of text"
-    canvas = Canvas(WIDTH, height + 82, title, description)
-    canvas.x_axis(x, y.start, y.end, size_text, "domain text (log scale)")
+def forecast_figure(forecast: Forecast, arms: dict[str, ArmRecord], quality: str) -> Figure:
+    """Bits per byte over the text that was read, repeats counted: cells, and laws with bands."""
+    curves = forecast.curves
+    reads = [point.place.read for curve in curves for point in curve.points]
+    x = Scale(min(reads) * 0.85, max(reads) * forecast.reach, 52, WIDTH - _LABELS, log=True)
+    scores = [point.score for curve in curves for point in curve.points]
+    y_low, y_high = padded([value for score in scores for value in (score.low, score.high)])
+    y = Scale(y_low, y_high, 324.0, 34)
+    title = "How quality grows with compute"
+    description = "; ".join(f"{curve.arm}: {curve.points[-1].score.mean:.3f}" for curve in curves)
+    canvas = Canvas(WIDTH, 372.0, title, description)
+    canvas.x_axis(x, y.start, y.end, size_text, "text read, repeats counted (log scale)")
     canvas.y_axis(y, x.start, x.end, decimals(y), quality)
-    for curve in scaling.curves:
-        _law(canvas, x, y, curve, arms[curve.arm], max(sizes))
-    for crossing in shown[:1]:
-        _crossing(canvas, x, y, crossing)
     ends = []
-    for curve in scaling.curves:
-        value = float(curve.law(np.array([x_high]))[0])
-        ends.append(_End(curve.origin, labels[curve.arm], x.end - 4, value))
+    for curve in curves:
+        value = _law(canvas, x, y, curve, arms[curve.arm], forecast)
+        ends.append(_End(curve.origin, curve.arm, x.end - 4, value))
     _end_labels(canvas, x.end, y, ends)
-    lines = "Lines: fitted power laws with bands, dashed where nothing was measured."
-    note = f"Points: measured, with intervals. {lines}"
-    return Figure(title, canvas.render(), note)
+    lines = "Lines: fitted laws on all of the text, with bands, dashed beyond the largest run."
+    return Figure(title, canvas.render(), f"Points: measured; pale ones had less of the text. {lines}")
 
 
-def _law(canvas: Canvas, x: Scale, y: Scale, curve: Curve, arm: ArmRecord, largest: float) -> None:
-    grid = np.geomspace(x.low, x.high, 60)
-    low, high = np.quantile(curve.laws(grid), [0.025, 0.975], axis=0)
+def _law(canvas: Canvas, x: Scale, y: Scale, curve: Curve, arm: ArmRecord, forecast: Forecast) -> float:
+    """Draw one arm; returns where its law ends."""
+    whole = curve.whole
+    least = min(point.place.read for point in curve.points)
+    grid = np.geomspace(least, whole.read * forecast.reach, 60)
+    fitted = curve.laws([Place(whole.text, read) for read in grid])
+    tail = 0.5 - forecast.confidence / 2
+    low, middle, high = np.quantile(fitted, [tail, 0.5, 1 - tail], axis=0)
     around = [*zip(grid, low, strict=True), *zip(grid[::-1], high[::-1], strict=True)]
-    fitted = [(g, v) for g, v in zip(grid, curve.law(grid), strict=True) if y.inside(v)]
-    measured = [point for point in fitted if point[0] <= largest]
-    beyond = [*measured[-1:], *(point for point in fitted if point[0] > largest)]
+    line_points = [(x(g), y(y.clip(v))) for g, v in zip(grid, middle, strict=True)]
+    turn = int((grid <= whole.read * 1.0001).sum())
     parts = [polygon([(x(g), y(y.clip(v))) for g, v in around], "band")]
-    for css, part in (("track", measured), ("track ahead", beyond)):
-        parts.append(polyline([(x(g), y(v)) for g, v in part], css))
-    for size, interval in zip(curve.num_bytes, curve.points, strict=True):
-        parts += [
-            _error_bar(x(size), y, interval),
-            mark(arm.adaptation or arm.origin, x(size), y(interval.mean)),
-        ]
+    parts += [polyline(line_points[:turn], "track"), polyline(line_points[turn - 1 :], "track ahead")]
+    pale: list[str] = []
+    for point in curve.points:
+        drawn = parts if point.portion.text == 1 else pale
+        at = x(point.place.read)
+        drawn += [_error_bar(at, y, point.score), mark(arm.adaptation or arm.origin, at, y(point.score.mean))]
     canvas.group(f"o-{curve.origin}", *parts)
-
-
-def _crossing(canvas: Canvas, x: Scale, y: Scale, crossing: Crossing) -> None:
-    low, high = x(x.clip(crossing.low)), x(x.clip(crossing.high))
-    canvas.rect(low, y.end, high - low, y.start - y.end, "margin")
-    at = x(crossing.num_bytes)
-    canvas.line(at, y.end, at, y.start, "zero")
-    canvas.text(at, y.end - 4, f"D* {size_text(crossing.num_bytes)}", "name halo", "middle")
+    canvas.group(f"o-{curve.origin} dim", *pale)
+    return float(middle[-1])

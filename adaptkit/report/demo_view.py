@@ -28,7 +28,8 @@ from adaptkit.study import breakeven
 from adaptkit.study.breakeven import BreakEven, Prices, Training, Workload
 from adaptkit.study.calibration import Calibration, Judged, calibrate
 from adaptkit.study.controls import OWN
-from adaptkit.study.forecast import REACH, Curve, Scaling, size_text
+from adaptkit.study.forecast import KEPT_ON, Curve, interval_of, size_text
+from adaptkit.study.law import Place
 from adaptkit.study.prices import Assumptions, assume
 from adaptkit.study.record import ArmRecord, TaskRecord
 from adaptkit.study.results import collect
@@ -60,8 +61,8 @@ class Choice:
 
 
 @dataclass(frozen=True)
-class Forecast:
-    """What more (or less) text would do.
+class Outlook:
+    """What more (or less) text would do, at the study's compute.
 
     Attributes:
         sentence: for people.
@@ -153,15 +154,14 @@ class StudyView:
 
     @cached_property
     def data_bytes(self) -> float:
-        """Domain text that the arms read at most, or that there is."""
-        if self._scaling:
-            return max(size for curve in self._scaling.curves for size in curve.num_bytes)
+        """Domain text that there is."""
         return float(self.results.domain_bytes or 1e6)
 
     @property
     def data_range(self) -> tuple[float, float]:
         """Amounts of text that the slider reaches."""
-        return self.data_bytes / 8, self.data_bytes * REACH
+        reach = self.context["forecast"].reach if self._curves else 1.0
+        return self.data_bytes / 8, self.data_bytes * reach
 
     def weigh(self, **values: float) -> str:
         """Answer the sliders as HTML: bills, break-even, and what that much text would do.
@@ -188,7 +188,7 @@ class StudyView:
         )
 
     def bill(self, choice: Choice, arm: str | None) -> tuple[BreakEven, Training, Figure]:
-        """Both bills, what training `arm` on that much text takes, and the figure."""
+        """Both bills, what training `arm` takes, and the figure."""
         work = Workload(
             choice.requests_per_month,
             choice.requests_per_s,
@@ -198,27 +198,26 @@ class StudyView:
         )
         prices = Prices(choice.usd_per_hour, choice.usd_in, choice.usd_out)
         seconds = self.results.cost(self.answer.primary, arm).seconds if arm else 0.0
-        training = Training(seconds / 3600, choice.months).scaled(choice.data_bytes / self.data_bytes)
+        training = Training(seconds / 3600, choice.months)
         answer = breakeven.weigh(work, prices, training)
         return answer, training, charts_money.bills(work, prices, training, answer)
 
-    def forecast(self, data_bytes: float) -> Forecast:
-        """What the scaling laws of the study say about this much text."""
+    def forecast(self, data_bytes: float) -> Outlook:
+        """What the fitted laws of the study say about this much text, at its compute."""
         main = self.answer.main
         chosen = main.recommended
-        if self._scaling is None:
-            sentence = (
-                "The study trained on fewer than three amounts of text, so it cannot say what more text "
-                "would do. The slider moves the cost of training only."
-            )
-            return Forecast(sentence, None, chosen)
+        if not self._curves:
+            reason = "did no smaller trainings (`forecast.share`)"
+            if self.context["forecast"] is not None:
+                reason = "could not forecast"
+            return Outlook(f"The study {reason}, so it cannot say what more text would do.", None, chosen)
         kept = self._kept_on(data_bytes)
-        own = [curve for curve in self._scaling.curves if curve.origin in OWN]
+        own = [curve for curve in self._curves if curve.origin in OWN]
         if kept is None or not own:
             sentence = "The study has no pair of arms to compare at other amounts of text."
-            return Forecast(sentence, None, chosen)
+            return Outlook(sentence, None, chosen)
         rows = [(curve, self._difference(curve, kept, data_bytes)) for curve in own]
-        margin = self._language.margin * float(kept.law(np.array([data_bytes]))[0])
+        margin = self._language.margin * float(np.median(_at(kept, data_bytes)))
         best, gap = min(rows, key=lambda row: row[1].mean)
         ahead = gap.high < -margin
         if main.task == self._language.name:
@@ -229,34 +228,32 @@ class StudyView:
         elif gap.low > margin:
             relation = "behind"
         sentence = self._forecast_sentence(data_bytes, f"{best.arm} is {relation} {kept.arm}", gap)
-        return Forecast(sentence, self._forecast_figure(rows, kept, margin), chosen)
+        return Outlook(sentence, self._forecast_figure(rows, kept, margin), chosen)
 
     @property
-    def _scaling(self) -> Scaling | None:
-        return self.context["scaling"]
+    def _curves(self) -> tuple[Curve, ...]:
+        forecast = self.context["forecast"]
+        return forecast.curves if forecast is not None else ()
 
     @property
     def _language(self) -> TaskRecord:
-        """The task scored in bits per byte; there is one where there are scaling laws."""
+        """The task scored in bits per byte; there is one where there are laws."""
         assert self.results.language is not None
         return self.results.language
 
     def _kept_on(self, data_bytes: float) -> Curve | None:
         """The way of keeping on with the base that its law puts lowest at this much text."""
-        curves = [curve for curve in self.context["scaling"].curves if curve.origin.startswith("continued")]
-        at = np.array([data_bytes])
-        return min(curves, key=lambda curve: float(curve.law(at)[0]), default=None)
+        curves = [curve for curve in self._curves if curve.origin in KEPT_ON]
+        return min(curves, key=lambda curve: float(np.median(_at(curve, data_bytes))), default=None)
 
     def _difference(self, curve: Curve, kept: Curve, data_bytes: float) -> Interval:
-        """Predicted score minus the generic one's, with the interval of both laws over the same resamples."""
-        at, tail = np.array([data_bytes]), 0.5 - self.results.confidence / 2
-        low, high = np.quantile((curve.laws(at) - kept.laws(at))[..., 0], [tail, 1 - tail])
-        return Interval(float((curve.law(at) - kept.law(at))[0]), float(low), float(high))
+        """Score minus the kept base's, with the interval of both laws over the same resamples."""
+        return interval_of(_at(curve, data_bytes) - _at(kept, data_bytes), self.results.confidence)
 
     def _forecast_sentence(self, data_bytes: float, prediction: str, gap: Interval) -> str:
         interval = f"{self.results.confidence:.0%} interval {gap.low:+.3f} to {gap.high:+.3f}"
         numbers = typeset(f"{gap.mean:+.3f} bits per byte, {interval}")
-        return f"With {size_text(data_bytes)} of text: {prediction} ({numbers})."
+        return f"With {size_text(data_bytes)} of text, at the study's compute: {prediction} ({numbers})."
 
     def _forecast_figure(self, rows: list[tuple[Curve, Interval]], kept: Curve, margin: float) -> Figure:
         marks = []
@@ -270,11 +267,16 @@ class StudyView:
             reference=0.0,
             margin=margin,
             hints=BETTER_LEFT,
-            note="From the power laws fitted to the study's amounts of text. Shaded: too small to matter.",
+            note="From laws fitted to the study's trainings, at its compute. Shaded: too small to matter.",
         )
 
     def _render(self, template: str, **more: Any) -> str:
         return environment().get_template(f"{template}.html.j2").render({**self.context, **more})
+
+
+def _at(curve: Curve, data_bytes: float) -> np.ndarray:
+    """Scores of an arm [num_replicates] on so much text, at the study's compute."""
+    return curve.laws([Place(data_bytes, curve.whole.read)])[:, 0]
 
 
 def break_even_words(answer: BreakEven) -> str:

@@ -11,7 +11,7 @@ from adaptkit.report.charts_detail import CurvePanel, Pick
 from adaptkit.report.svg import chip
 from adaptkit.report.tables import ORIGIN_ORDER, has_columns, ordered_arms
 from adaptkit.run import Run
-from adaptkit.study.forecast import Scaling
+from adaptkit.study.forecast import Forecast
 from adaptkit.study.front import front
 from adaptkit.study.record import ArmRecord, TaskRecord
 from adaptkit.study.results import (
@@ -91,24 +91,24 @@ def _difference_figure(
     )
 
 
-# Quality against cost and amount of text
+# Quality against cost, text and compute
 
 
-def cost_figures(results: Results, scaling: Scaling | None) -> list[Figure]:
+def cost_figures(results: Results) -> list[Figure]:
     """Quality against FLOPs and time for the primary task, against FLOPs for the others."""
     primary = results.primary
-    figures = [_compute_figure(results, primary, scaling), _time_figure(results, primary, scaling)]
-    figures += [_compute_figure(results, task, scaling) for task in results.tasks if task != primary]
+    figures = [_compute_figure(results, primary), _time_figure(results, primary)]
+    figures += [_compute_figure(results, task) for task in results.tasks if task != primary]
     return [figure for figure in figures if figure is not None]
 
 
-def _compute_figure(results: Results, task: TaskRecord, scaling: Scaling | None) -> Figure | None:
-    tracks = _tracks(results, task, lambda cost: cost.flops, scaling)
+def _compute_figure(results: Results, task: TaskRecord) -> Figure | None:
+    tracks = _tracks(results, task, lambda cost: cost.flops)
     return _quality_figure(task, tracks, "compute", "FLOPs", flops_text) if tracks else None
 
 
-def _time_figure(results: Results, task: TaskRecord, scaling: Scaling | None) -> Figure | None:
-    tracks = _tracks(results, task, lambda cost: cost.seconds, scaling)
+def _time_figure(results: Results, task: TaskRecord) -> Figure | None:
+    tracks = _tracks(results, task, lambda cost: cost.seconds)
     if not tracks:
         return None
     longest = max(seconds for track in tracks for seconds, _ in track.points)
@@ -128,8 +128,6 @@ def _quality_figure(
     if not is_language(task):
         title += f": {task.name}"
     note = f"{'Higher' if task.higher_is_better else 'Lower'} is better."
-    if any(len(track.points) > 1 for track in tracks):
-        note += " Lines join the same arm on growing shares of the text."
     ends = [(track.label, *track.points[-1]) for track in tracks]
     description = "; ".join(f"{label}: {score.mean:.3f} at {size:.3g} {unit}" for label, size, score in ends)
     axis = f"training {unit} per seed"
@@ -138,36 +136,23 @@ def _quality_figure(
     )
 
 
-def _tracks(
-    results: Results, task: TaskRecord, quantity: Callable[[Cost], float], scaling: Scaling | None
-) -> list[Track]:
-    """Each arm's scores over what they cost; at every share of the text where a law was fitted."""
-    curves = {}
-    if scaling is not None and task.metric == "bits_per_byte":
-        curves = {curve.arm: curve for curve in scaling.curves}
+def _tracks(results: Results, task: TaskRecord, quantity: Callable[[Cost], float]) -> list[Track]:
+    """Each arm's score over what it cost."""
     tracks = []
     for name in (arm.name for arm in results.scored_arms(task.name)):
-        shares = results.shares(task.name, name)
-        if name in curves:
-            scores = list(zip(shares, curves[name].points, strict=True))
-        else:
-            scores = [(shares[-1], results.replicates(task.name).interval(name, results.confidence))]
-        points = []
-        for share, interval in scores:
-            cells = results.of(task.name, name, share)
-            points.append((sum(quantity(cell.cost) for cell in cells) / len(cells), interval))
-        points.sort(key=lambda point: point[0])
-        tracks.append(Track(results.arm(name), name, tuple(points)))
+        cells = results.of(task.name, name)
+        interval = results.replicates(task.name).interval(name, results.confidence)
+        cost = sum(quantity(cell.cost) for cell in cells) / len(cells)
+        tracks.append(Track(results.arm(name), name, ((cost, interval),)))
     return tracks
 
 
-def scaling_figure(results: Results, scaling: Scaling | None) -> Figure | None:
-    """Bits per byte over the amount of text with the fitted laws; None where none was fitted."""
-    if scaling is None or results.language is None:
+def forecast_figure(results: Results, forecast: Forecast | None) -> Figure | None:
+    """Bits per byte over the text that was read, with the fitted laws; None where none held."""
+    if forecast is None or not forecast.curves:
         return None
-    labels = {curve.arm: curve.arm for curve in scaling.curves}
     arms = {arm.name: arm for arm in results.arms}
-    return charts.scaling_figure(scaling, arms, labels, METRICS["bits_per_byte"].title)
+    return charts.forecast_figure(forecast, arms, METRICS["bits_per_byte"].title)
 
 
 def front_figure(results: Results, task: TaskRecord) -> Figure | None:

@@ -15,15 +15,16 @@ from markupsafe import Markup
 
 from adaptkit.report import data_tables, figures, prose, tables
 from adaptkit.report.caveats import limits
+from adaptkit.report.forecast_section import forecast_section
 from adaptkit.report.ledger import left_out_sentences, spend_rows, time_sentence
 from adaptkit.report.manners import HABITS, manners
 from adaptkit.report.passages import looked_up
 from adaptkit.report.vocabulary_gain import vocabulary_saving, vocabulary_sentence
 from adaptkit.run import Run, write_sealed, write_text
-from adaptkit.study import forecast
 from adaptkit.study.exit_plan import MONTHS
 from adaptkit.study.flips import flips
-from adaptkit.study.forecast import size_text
+from adaptkit.study.forecast import Forecast, measure, size_text
+from adaptkit.study.forecast_answers import answer
 from adaptkit.study.record import StudyRecord, TrialRecord
 from adaptkit.study.results import Results, collect, task_title
 from adaptkit.study.task_verdict import Verdict
@@ -85,7 +86,9 @@ def arm_scores(results: Results) -> list[dict[str, Any]]:
 
 def report_context(results: Results, verdict: Verdict) -> dict[str, Any]:
     """Everything the templates read."""
-    scaling, record = forecast.measure(results), results.record
+    forecast, record = measure(results), results.record
+    answers = answer(results, forecast) if forecast else None
+    exit_table = tables.exit_table(results, verdict.main)
     manifest = Run(results.path).manifest()
     return {
         "study": record,
@@ -99,15 +102,16 @@ def report_context(results: Results, verdict: Verdict) -> dict[str, Any]:
         "accent": results.arm(verdict.main.recommended).origin if verdict.main.decided else "ink",
         "primary_title": task_title(results.primary),
         "decision_table": tables.decision_table(results, verdict.main),
-        "exit_table": tables.exit_table(results, verdict.main),
+        "exit_table": exit_table,
         "exit_months": MONTHS,
-        "flips": flips(results, verdict.main, scaling),
+        "flips": flips(results, verdict.main, forecast, answers),
         "base_costs": tables.base_cost_table(results, verdict.main),
         "base_cost_sentence": tables.base_cost_sentence(results, verdict.main),
         "main_table": tables.main_table(results),
         "detail_tables": tables.detail_tables(results),
-        "scaling": scaling,
-        **_figures_context(results, verdict, scaling),
+        "forecast": forecast,
+        "forecast_section": forecast_section(results, forecast, answers, bills=bool(exit_table)),
+        **_figures_context(results, verdict, forecast),
         "looked_up": looked_up(results),
         "manners": manners(results),
         "habits": HABITS,
@@ -125,7 +129,7 @@ def report_context(results: Results, verdict: Verdict) -> dict[str, Any]:
     }
 
 
-def _figures_context(results: Results, verdict: Verdict, scaling: forecast.Scaling | None) -> dict[str, Any]:
+def _figures_context(results: Results, verdict: Verdict, forecast: Forecast | None) -> dict[str, Any]:
     """The figures, and what their legends say."""
     return {
         "main_difference": figures.main_difference(verdict, results),
@@ -133,8 +137,8 @@ def _figures_context(results: Results, verdict: Verdict, scaling: forecast.Scali
             figure for task in verdict.tasks if (figure := figures.all_differences(task, results))
         ],
         "front_figure": figures.front_figure(results, results.primary),
-        "cost_figures": figures.cost_figures(results, scaling),
-        "scaling_figure": figures.scaling_figure(results, scaling),
+        "cost_figures": figures.cost_figures(results),
+        "forecast_figure": figures.forecast_figure(results, forecast),
         "class_figures": figures.class_figures(results),
         "curves": figures.curves_figure(results),
         "forgetting": figures.forgetting_figure(results),

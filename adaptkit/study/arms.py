@@ -49,6 +49,11 @@ class Origin(StrEnum):
         return self.learns_text and self not in (Origin.PLACEBO, Origin.TAPT)
 
     @property
+    def has_law(self) -> bool:
+        """Whether it is forecast: its score follows from the domain text that it reads alone."""
+        return self.learns_domain and self is not Origin.DISTILLED
+
+    @property
     def per_task(self) -> bool:
         """Whether each task has a training on text of its own, on the text of its rows."""
         return self is Origin.TAPT

@@ -66,10 +66,6 @@ class Training:
     hours: float = 0.0
     months: float = 12.0
 
-    def scaled(self, factor: float) -> Training:
-        """The same training on `factor` times the text."""
-        return Training(self.hours * factor, self.months)
-
     def usd(self, prices: Prices) -> float:
         return self.hours * prices.usd_per_hour
 

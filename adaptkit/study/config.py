@@ -57,6 +57,15 @@ class TaptConfig(Config):
     unspent. Up to 16 passes still teach, 40 do not (arXiv 2305.16264)."""
 
 
+class ForecastConfig(Config):
+    """Smaller trainings beside those that are compared, to forecast what other amounts would do."""
+
+    share: Share = 0.0
+    """FLOPs of all smaller trainings of an arm, as a share of the run that is compared, seed by seed. They
+    come beside `budget`, the same for every arm that learns your text. 0 trains none and forecasts
+    nothing."""
+
+
 class StudyConfig(Config):
     """Everything a study depends on."""
 
@@ -93,8 +102,8 @@ class StudyConfig(Config):
     """How one is chosen among equals."""
     seeds: Annotated[Count, in_unit("repetitions")] = Field(3, ge=1, le=100)
     """Repetitions of every training, each with its own initialisation, data order and few-shot draws."""
-    fractions: list[Share] = [1.0]
-    """Shares of the domain text that language models are trained on; the budget shrinks with the share."""
+    forecast: ForecastConfig = ForecastConfig()
+    """Whether it is forecast what more or less text and compute would do."""
     margin: Annotated[Share, in_unit("bits per byte: share of the best score; tasks: score")] = Field(
         0.01, lt=1
     )
@@ -145,13 +154,8 @@ class StudyConfig(Config):
             raise ValueError(
                 f"primary must be 'language' or a task's name ({', '.join(names) or 'none given'})"
             )
-        ascending = (
-            self.fractions == sorted(set(self.fractions))
-            and self.fractions[-1:] == [1.0]
-            and self.fractions[0] > 0
-        )
-        if not ascending:
-            raise ValueError("fractions ascending within (0, 1], ending in 1.0, are needed")
+        if self.forecast.share and not self.size.params:
+            raise ValueError("a forecast compares models of one size: set size.params, or no forecast.share")
         if not self.base and not self.base_flops:
             raise ValueError(
                 "give `base` (a HF folder or hub id), or `base_flops` to make one from the general text"

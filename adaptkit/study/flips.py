@@ -6,7 +6,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from adaptkit.study.breakeven import Prices, Training, Workload, own_usd_per_month
-from adaptkit.study.forecast import Scaling
+from adaptkit.study.forecast import Forecast
+from adaptkit.study.forecast_answers import Answers
 from adaptkit.study.ownership import Ownership, ownerships
 from adaptkit.study.preference import PREFERENCES, Preference
 from adaptkit.study.record import TaskRecord
@@ -33,12 +34,14 @@ class Flip:
     turns: str
 
 
-def flips(results: Results, verdict: TaskVerdict, scaling: Scaling | None) -> list[Flip]:
+def flips(
+    results: Results, verdict: TaskVerdict, forecast: Forecast | None = None, answers: Answers | None = None
+) -> list[Flip]:
     """The table of a task, in the order in which it is read."""
     task = results.task(verdict.task)
     return [
         evidence(results, verdict),
-        data(verdict, scaling),
+        *data(verdict, forecast, answers),
         traffic(results, task, verdict),
         preferences(results, task, verdict),
     ]
@@ -72,19 +75,19 @@ def distance_to_turning(verdict: TaskVerdict) -> float:
     return low - verdict.margin if verdict.outcome == "gain" else verdict.margin - high
 
 
-def data(verdict: TaskVerdict, scaling: Scaling | None) -> Flip:
-    """More text: where the fitted laws cross within what was measured; never beyond it."""
-    what = "More text or compute"
-    if scaling is None:
-        return Flip(what, "one or two amounts of text", "not forecast: that needs three amounts of text")
-    amounts = max(len(curve.num_bytes) for curve in scaling.curves)
-    now = f"{amounts} amounts of text"
-    if not scaling.crossings:
-        return Flip(what, now, "not forecast: no model from scratch and continued one were trained on all")
-    sentences = "; ".join(crossing.sentence for crossing in scaling.crossings)
-    if verdict.ledger == "jobs":
-        sentences = f"not forecast for {verdict.task}; in bits per byte, {sentences}"
-    return Flip(what, now, sentences)
+def data(verdict: TaskVerdict, forecast: Forecast | None, answers: Answers | None) -> list[Flip]:
+    """More text and more compute: where the fitted laws cross, within what they were checked for."""
+    text, compute = "More text", "More compute"
+    if forecast is None or answers is None:
+        asked = "not forecast: set `forecast.share`"
+        return [Flip("More text or compute", "one amount of each", asked)]
+    now = f"{len(forecast.record.portions) + 1} portions of text and compute"
+    if not answers.crossings:
+        reason = forecast.reason or "not forecast: that compares a model from scratch with a continued one"
+        return [Flip("More text or compute", now, reason)]
+    job = f"not forecast for {verdict.task}; in bits per byte, " if verdict.ledger == "jobs" else ""
+    names = {"text": text, "compute": compute}
+    return [Flip(names[each.axis], now, f"{job}{each.sentence}") for each in answers.crossings]
 
 
 def traffic(results: Results, task: TaskRecord, verdict: TaskVerdict) -> Flip:

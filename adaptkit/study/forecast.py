@@ -1,241 +1,233 @@
-"""Fit scaling laws: how quality grows with the domain text, and from which amount on `scratch` catches up.
+"""Forecast what other amounts of text and compute would do, from smaller trainings of the same arms.
 
-bits per byte (D) = c + a * D^-b for D bytes of domain text (the form of Kaplan et al. 2020 and Hoffmann et
-al. 2022). The floor c is fitted from five amounts on and left out below: three parameters through three
-points would fit noise exactly. Intervals come from fitting every bootstrap replicate over seeds and items,
-spread corrected for few seeds (statistics.py). Fewer than three amounts give no curve and no claim.
+    prediction = predict(measured, whole, ...)      before the largest run: written down as a stage of its own
+    forecast = measure(results)                     after it: predicted beside measured, then the answers
+
+Laws are fitted by law.py to every bootstrap replicate over seeds and items. A law that did not predict the
+largest run of its arm answers nothing. The others are fitted again with the largest run among their cells,
+and read at most as far beyond it as it lay beyond the smaller ones (`reach`).
 """
 
 from __future__ import annotations
 
-import math
+import zlib
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal
 
 import numpy as np
 
+from adaptkit.data.score_table import ScoreTable
+from adaptkit.study.forecast_record import WHOLE, ForecastRecord, Portion, PredictionRecord, reach_of
+from adaptkit.study.law import Laws, Place, fit
 from adaptkit.study.record import ArmRecord
-from adaptkit.study.results import Results, tables_of
-from adaptkit.study.statistics import Interval, Replicates, resample
+from adaptkit.study.results import Cell, Results, tables_of
+from adaptkit.study.statistics import NUM_RESAMPLES, Interval, Replicates, resample
 
-CrossingStatus = Literal["at", "already", "beyond"]
-
+SEED_NOISE, SEED_FREEDOM = 0.003, 2.0
+"""From seed to seed before any is seen, as a share of the score, and how many differences that counts for."""
+FROM_SCRATCH = ("scratch", "mixed")
 KEPT_ON = ("continued", "continued-lora", "continued-vocabulary")
 """Origins that keep on with the base on domain text."""
-MIN_POINTS = 3
-MIN_POINTS_FOR_FLOOR = 5
-REACH = 1.0
-"""How far beyond the largest amount a law is read, as a factor: larger runs refuted what lay beyond it."""
-_EXPONENTS = np.geomspace(0.01, 2.0, 400)
-_GRID_POINTS = 400
+LEAST_CELLS = 3
 
 
 @dataclass(frozen=True)
-class PowerLaw:
-    """`floor + scale * D^-exponent`, as arrays of one shape (a scalar, or one per replicate)."""
+class Measured:
+    """The trainings of one arm with one portion.
 
-    scale: np.ndarray
-    exponent: np.ndarray
-    floor: np.ndarray
+    Attributes:
+        tables: scores by item, one table for each seed.
+    """
 
-    def __call__(self, num_bytes: np.ndarray) -> np.ndarray:
-        """Predictions [..., len(num_bytes)]."""
-        return (
-            self.floor[..., None] + self.scale[..., None] * np.asarray(num_bytes) ** -self.exponent[..., None]
-        )
+    place: Place
+    tables: tuple[ScoreTable, ...]
+
+    @property
+    def scores(self) -> np.ndarray:
+        return np.array([table.value for table in self.tables])
+
+
+@dataclass(frozen=True)
+class Point:
+    """A cell beside what the law says there."""
+
+    portion: Portion
+    place: Place
+    score: Interval
+    fitted: float
+
+    @property
+    def residual(self) -> float:
+        return self.score.mean - self.fitted
 
 
 @dataclass(frozen=True)
 class Curve:
-    """One arm's scores at several amounts of text, and the law through them."""
+    """One arm's cells, the largest last, and the laws through them, one per replicate."""
 
     arm: str
     origin: str
-    num_bytes: tuple[float, ...]
-    points: tuple[Interval, ...]
-    law: PowerLaw
-    laws: PowerLaw
-    exponent: Interval
+    points: tuple[Point, ...]
+    laws: Laws
+
+    @property
+    def whole(self) -> Place:
+        """What the run that is compared had."""
+        return self.points[-1].place
 
 
 @dataclass(frozen=True)
-class Crossing:
-    """The amount of text D* from which `arm` is as good as `against` and stays so.
-
-    Attributes:
-        status: `at` (D* found), `already` (ahead at every amount tested), `beyond` (not within what was
-            read).
-        num_bytes, low, high: D* and its interval; 0 stands for below the smallest amount tested, inf for
-            beyond the text read.
-    """
+class Check:
+    """What was predicted of an arm's largest run, beside what was measured."""
 
     arm: str
-    against: str
-    status: CrossingStatus
-    num_bytes: float
-    low: float
-    high: float
-    sentence: str
+    predicted: Interval
+    measured: float
+
+    @property
+    def held(self) -> bool:
+        return self.predicted.low <= self.measured <= self.predicted.high
 
 
 @dataclass(frozen=True)
-class Scaling:
-    """Curves of every arm with at least three amounts, and where scratch crosses the others."""
+class Forecast:
+    """The forecast of a study.
 
+    Attributes:
+        curves: of the arms whose law held.
+        checks: of all arms.
+        reach: how many times the study's text and compute laws are read at.
+        reason: why nothing is forecast at all; empty where something is.
+    """
+
+    record: ForecastRecord
     curves: tuple[Curve, ...]
-    crossings: tuple[Crossing, ...]
+    checks: tuple[Check, ...]
+    reach: float
+    confidence: float
+    reason: str = ""
+
+    def curve(self, arm: str) -> Curve | None:
+        return next((curve for curve in self.curves if curve.arm == arm), None)
+
+    @property
+    def missed(self) -> tuple[str, ...]:
+        """Arms whose largest run was not predicted."""
+        return tuple(check.arm for check in self.checks if not check.held)
 
 
-def measure(results: Results) -> Scaling | None:
-    """Curves and crossings of the language task; None when no arm was trained at three amounts of text."""
-    language = results.language
-    if language is None or not results.domain_bytes:
+def predict(
+    arm: str, origin: str, cells: Sequence[Measured], whole: Place, confidence: float
+) -> PredictionRecord:
+    """What smaller trainings say of the mean score of the largest, on the same test items.
+
+    The items are the same, so what varies is the seeds, and how far the law lies from the truth.
+    """
+    rng = _generator(arm)
+    scores = [cell.scores for cell in cells]
+    noise, freedom = seed_noise(scores)
+    stretch = np.sqrt(freedom / rng.chisquare(freedom, NUM_RESAMPLES))[:, None]
+    means = np.array([values.mean() for values in scores])
+    errors = noise / np.sqrt([len(values) for values in scores])
+    drawn = means + stretch * errors * rng.standard_normal((NUM_RESAMPLES, len(means)))
+    places = [cell.place for cell in cells]
+    laws = fit(places, drawn, errors, reference=whole.read, from_base=origin in KEPT_ON, rng=rng)
+    predicted = laws([whole])[:, 0]
+    predicted = predicted + stretch[:, 0] * errors[-1] * rng.standard_normal(NUM_RESAMPLES)
+    interval = interval_of(predicted, confidence)
+    return PredictionRecord(arm=arm, mean=interval.mean, low=interval.low, high=interval.high)
+
+
+def seed_noise(scores: Sequence[np.ndarray]) -> tuple[float, float]:
+    """Standard deviation from seed to seed, pooled over cells, and its degrees of freedom."""
+    squares = sum(float(((values - values.mean()) ** 2).sum()) for values in scores)
+    freedom = SEED_FREEDOM + sum(len(values) - 1 for values in scores)
+    assumed = SEED_NOISE * float(np.mean([values.mean() for values in scores]))
+    return float(np.sqrt((SEED_FREEDOM * assumed**2 + squares) / freedom)), freedom
+
+
+def interval_of(values: np.ndarray, confidence: float) -> Interval:
+    """Median of replicates, with their interval."""
+    low, middle, high = np.quantile(values, [0.5 - confidence / 2, 0.5, 0.5 + confidence / 2])
+    return Interval(float(middle), float(low), float(high))
+
+
+def _generator(arm: str) -> np.random.Generator:
+    """Draws that do not depend on which other arms there are."""
+    return np.random.default_rng(zlib.crc32(arm.encode()))
+
+
+def measure(results: Results) -> Forecast | None:
+    """The forecast of a finished study; None where none was asked for."""
+    record, language = results.record.forecast, results.language
+    if record is None or language is None:
         return None
-    arms = [
-        arm
-        for arm in (scored.name for scored in results.scored_arms(language.name))
-        if len(results.shares(language.name, arm)) >= MIN_POINTS
-    ]
+    reach = reach_of(record.portions) if record.portions else 1.0
+    if not record.predictions:
+        few = f"fewer than {LEAST_CELLS} smaller trainings of each arm could be paid for: no forecast"
+        return Forecast(record, (), (), reach, results.confidence, few)
+    checks = tuple(_check(results, language.name, prediction) for prediction in record.predictions)
+    if not record.came_first:
+        late = "the largest runs were there before the prediction: it proves nothing, so there is no forecast"
+        return Forecast(record, (), checks, reach, results.confidence, late)
+    held = [check.arm for check in checks if check.held]
+    reason = "" if held else "the curves did not predict the largest run: no forecast"
+    curves = _curves(results, language.name, language.metric, [results.arm(arm) for arm in held])
+    return Forecast(record, curves, checks, reach, results.confidence, reason)
+
+
+def _check(results: Results, task: str, prediction: PredictionRecord) -> Check:
+    metric = results.task(task).metric
+    scores = [table.value for table in tables_of(results.of(task, prediction.arm), metric)]
+    predicted = Interval(prediction.mean, prediction.low, prediction.high)
+    return Check(prediction.arm, predicted, sum(scores) / len(scores))
+
+
+def _curves(results: Results, task: str, metric: str, arms: Sequence[ArmRecord]) -> tuple[Curve, ...]:
     if not arms:
-        return None
-    tables = {}
-    for arm in arms:
-        for share in results.shares(language.name, arm):
-            tables[_key(arm, share)] = tables_of(results.of(language.name, arm, share), language.metric)
-    replicates = resample(tables, results.clusters(language.name))
-    curves = tuple(
-        _curve(results.arm(arm), _bytes_read(results, language.name, arm), replicates, results.confidence)
+        return ()
+    cells = {
+        (arm.name, portion): results.of(task, arm.name, portion)
         for arm in arms
-    )
-    return Scaling(curves, _crossings(curves, results.confidence))
-
-
-def _bytes_read(results: Results, task: str, arm: str) -> dict[float, float]:
-    """Share of the text -> bytes of it that the arm read, mean over seeds: a small budget ends before the
-    text does."""
-    sizes = {}
-    for share in results.shares(task, arm):
-        cells = results.of(task, arm, share)
-        sizes[share] = sum(cell.text_bytes or share * results.domain_bytes for cell in cells) / len(cells)
-    return sizes
-
-
-def _key(arm: str, share: float) -> str:
-    return f"{arm}@{share}"
+        for portion in results.portions(task, arm.name)
+    }
+    tables = {_key(*key): tables_of(of_key, metric) for key, of_key in cells.items()}
+    replicates = resample(tables, results.clusters(task))
+    places = {key: _place(results, of_key) for key, of_key in cells.items()}
+    return tuple(_curve(arm, places, replicates, results.confidence) for arm in arms)
 
 
 def _curve(
-    arm: ArmRecord, bytes_read: dict[float, float], replicates: Replicates, confidence: float
+    arm: ArmRecord, of_all: dict[tuple[str, Portion], Place], replicates: Replicates, confidence: float
 ) -> Curve:
-    keys = [_key(arm.name, share) for share in bytes_read]
-    sizes = np.array(list(bytes_read.values()))
-    law = fit(sizes, np.array([replicates.mean(key) for key in keys]))
-    laws = fit(sizes, np.stack([replicates.widened(key, confidence) for key in keys], axis=1))
-    low, high = np.quantile(laws.exponent, [0.5 - confidence / 2, 0.5 + confidence / 2])
-    return Curve(
-        arm=arm.name,
-        origin=arm.origin,
-        num_bytes=tuple(sizes.tolist()),
-        points=tuple(replicates.interval(key, confidence) for key in keys),
-        law=law,
-        laws=laws,
-        exponent=Interval(float(law.exponent), float(low), float(high)),
+    mine = {portion: place for (name, portion), place in of_all.items() if name == arm.name}
+    keys, places = [_key(arm.name, portion) for portion in mine], list(mine.values())
+    scores = [replicates.scores[key] for key in keys]
+    errors = seed_noise(scores)[0] / np.sqrt([len(values) for values in scores])
+    laws = fit(
+        places,
+        np.stack([replicates.widened(key, confidence) for key in keys], axis=1),
+        errors,
+        reference=mine[WHOLE].read,
+        from_base=arm.origin in KEPT_ON,
+        rng=_generator(arm.name),
     )
+    fitted = np.median(laws(places), axis=0).tolist()
+    points = tuple(
+        Point(portion, place, replicates.interval(key, confidence), value)
+        for portion, place, key, value in zip(mine, places, keys, fitted, strict=True)
+    )
+    return Curve(arm.name, arm.origin, points, laws)
 
 
-def fit(num_bytes: np.ndarray, values: np.ndarray) -> PowerLaw:
-    """Least-squares power law through each row of `values` [..., num_points]; with a floor from five points
-    on.
-
-    Without a floor: linear regression in log-log. With one: for each exponent of a grid, floor and scale are
-    linear and solved exactly (floor >= 0), and the exponent with the smallest squared error is kept.
-    """
-    if len(num_bytes) < MIN_POINTS:
-        raise ValueError(f"a power law needs {MIN_POINTS} points, got {len(num_bytes)}")
-    if len(num_bytes) >= MIN_POINTS_FOR_FLOOR:
-        return _fit_floored(num_bytes, values)
-    return _fit_plain(num_bytes, values)
+def _place(results: Results, cells: Sequence[Cell]) -> Place:
+    """What trainings had to read, and read, mean of the seeds."""
+    read = sum(cell.read_bytes or 0.0 for cell in cells) / len(cells)
+    return Place(cells[0].portion.text * results.domain_bytes, max(read, 1.0))
 
 
-def _fit_plain(num_bytes: np.ndarray, values: np.ndarray) -> PowerLaw:
-    x, y = np.log(num_bytes), np.log(np.maximum(values, 1e-9))
-    x_centred = x - x.mean()
-    slope = (y * x_centred).sum(axis=-1) / (x_centred**2).sum()
-    return PowerLaw(np.exp(y.mean(axis=-1) - slope * x.mean()), -slope, np.zeros_like(slope))
-
-
-def _fit_floored(num_bytes: np.ndarray, values: np.ndarray) -> PowerLaw:
-    middle = np.exp(np.log(num_bytes).mean())
-    powers = (num_bytes / middle)[None, :] ** -_EXPONENTS[:, None]  # [exponents, points]
-    centred = powers - powers.mean(axis=1, keepdims=True)
-    y = values[..., None, :]  # [..., 1, points]
-    scale = (y * centred).sum(axis=-1) / (centred**2).sum(axis=-1)
-    floor = y.mean(axis=-1) - scale * powers.mean(axis=1)
-    below = floor < 0
-    scale = np.where(below, (y * powers).sum(axis=-1) / (powers**2).sum(axis=-1), scale)
-    floor = np.where(below, 0.0, floor)
-    error = ((y - floor[..., None] - scale[..., None] * powers) ** 2).sum(axis=-1)
-    best = error.argmin(axis=-1)[..., None]
-    exponent = _EXPONENTS[best[..., 0]]
-    best_scale = np.take_along_axis(scale, best, axis=-1)[..., 0]
-    best_floor = np.take_along_axis(floor, best, axis=-1)[..., 0]
-    return PowerLaw(best_scale * middle**exponent, exponent, best_floor)
-
-
-def _crossings(curves: tuple[Curve, ...], confidence: float) -> tuple[Crossing, ...]:
-    scratch = next((curve for curve in curves if curve.origin == "scratch"), None)
-    if scratch is None:
-        return ()
-    others = [curve for curve in curves if curve.origin in KEPT_ON]
-    return tuple(cross(scratch, other, confidence) for other in others)
-
-
-def cross(curve: Curve, other: Curve, confidence: float = 0.95) -> Crossing:
-    """Where `curve` catches `other`, on curves fitted to the same replicates."""
-    sizes = sorted({*curve.num_bytes, *other.num_bytes})
-    smallest, largest = sizes[0], sizes[-1]
-    at = float(_catches(curve.law, other.law, smallest, largest))
-    # np.quantile turns infinities into nan, so the order statistics are picked by hand.
-    ordered = np.sort(_catches(curve.laws, other.laws, smallest, largest))
-    low = float(ordered[round((len(ordered) - 1) * (0.5 - confidence / 2))])
-    high = float(ordered[round((len(ordered) - 1) * (0.5 + confidence / 2))])
-    interval = f"{confidence:.0%} interval: {_bound(low)}"
-    if low != high:
-        interval += f" to {_bound(high)}"
-    status: CrossingStatus = "at"
-    if at == 0:
-        status = "already"
-        words = f"{curve.origin} is level with or ahead of {other.arm} at every amount tested ({interval})"
-    elif math.isinf(at):
-        status = "beyond"
-        words = (
-            f"{curve.origin} does not catch {other.arm} within the text read; beyond it nothing is forecast"
-        )
-    else:
-        words = f"{curve.origin} catches {other.arm} from {size_text(at)} of text on ({interval})"
-    return Crossing(curve.arm, other.arm, status, at, low, high, sentence=words)
-
-
-def _catches(left: PowerLaw, right: PowerLaw, smallest: float, largest: float) -> np.ndarray:
-    """Bytes from which `left` lies at or below `right` as far as laws are read: 0 = from the smallest amount
-    on, inf = not within reach."""
-    grid = np.geomspace(smallest, largest * REACH, _GRID_POINTS)
-    gap = left(grid) - right(grid)
-    behind = gap > 0
-    # The last grid point at which left is still behind.
-    last = _GRID_POINTS - 1 - behind[..., ::-1].argmax(axis=-1)
-    after = np.minimum(last + 1, _GRID_POINTS - 1)
-    before_gap = np.take_along_axis(gap, last[..., None], axis=-1)[..., 0]
-    after_gap = np.take_along_axis(gap, after[..., None], axis=-1)[..., 0]
-    share = before_gap / np.where(before_gap == after_gap, 1.0, before_gap - after_gap)
-    crossing = grid[last] * (grid[after] / grid[last]) ** share
-    return np.where(~behind.any(axis=-1), 0.0, np.where(behind[..., -1], np.inf, crossing))
-
-
-def _bound(value: float) -> str:
-    if value == 0:
-        return "below the smallest amount tested"
-    return size_text(value) if value < math.inf else "beyond the text read"
+def _key(arm: str, portion: Portion) -> str:
+    return f"{arm} with {portion.title}"
 
 
 def size_text(num_bytes: float) -> str:

@@ -14,6 +14,7 @@ from adaptkit.run import read_sealed, write_sealed
 from adaptkit.run_record import Record, validated
 from adaptkit.study.account_record import LeftOutRecord, PlanRecord, SpendRecord
 from adaptkit.study.data_record import DataRecord
+from adaptkit.study.forecast_record import ForecastRecord, Portion
 
 STUDY_FILE = "study.json"
 STUDY_FORMAT: Literal[3] = 3
@@ -49,11 +50,14 @@ class TaskRecord(Record):
 
 
 class ScoreRecord(Record):
-    """Where one score is: an arm, a seed, a share of the domain text, a task."""
+    """Where one score is: an arm, a seed, a portion of text and compute, a task."""
 
     arm: str
     seed: int
     share: float
+    """Of the domain text."""
+    compute: float = 1.0
+    """Share of the FLOPs of the run that is compared."""
     task: str
     run: str
     """Name of the run that holds eval/<suite>.jsonl."""
@@ -66,6 +70,12 @@ class ScoreRecord(Record):
     """Trials whose cost all seeds share."""
     text_bytes: float | None = None
     """Bytes of domain text that the language model read, each counted once."""
+    read_bytes: float | None = None
+    """The same with repeats counted."""
+
+    @property
+    def portion(self) -> Portion:
+        return Portion(text=self.share, compute=self.compute)
 
 
 class TrialRecord(Record):
@@ -202,6 +212,8 @@ class StudyRecord(Record):
     prepared_run: str | None = None
     """The run that holds the prepared data."""
     api: ApiRecord | None = None
+    forecast: ForecastRecord | None = None
+    """None where no smaller trainings were asked for."""
     price: PriceRecord | None = None
     decision: DecisionRecord = DecisionRecord()
     machine: MachineRecord | None = None

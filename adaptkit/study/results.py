@@ -17,6 +17,7 @@ from adaptkit.data.score_table import ScoreTable
 from adaptkit.errors import DataError
 from adaptkit.run import Run, read_json, read_jsonl, read_sealed
 from adaptkit.seal import check
+from adaptkit.study.forecast_record import WHOLE, Portion
 from adaptkit.study.record import (
     ArmRecord,
     ForgettingRecord,
@@ -63,11 +64,11 @@ class Cost:
 
 @dataclass(frozen=True)
 class Cell:
-    """The score of one arm, seed, share of the domain text and task, item by item."""
+    """The score of one arm, seed, portion of text and compute, and task, item by item."""
 
     arm: str
     seed: int
-    share: float
+    portion: Portion
     task: str
     run: Path
     suite: str
@@ -79,6 +80,8 @@ class Cell:
     paid_by: tuple[Path, ...] = ()
     text_bytes: float | None = None
     """Bytes of domain text that the language model read, each counted once."""
+    read_bytes: float | None = None
+    """The same with repeats counted."""
 
 
 @dataclass
@@ -131,18 +134,15 @@ class Results:
     def task(self, name: str) -> TaskRecord:
         return next(task for task in self.tasks if task.name == name)
 
-    def of(self, task: str, arm: str, share: float | None = None) -> list[Cell]:
-        """The cells of an arm on a task, by seed; at its largest share of the text if none is given."""
-        cells = [cell for cell in self.cells if cell.task == task and cell.arm == arm]
-        if not cells:
-            return []
-        if share is None:
-            share = max(cell.share for cell in cells)
-        return sorted((cell for cell in cells if cell.share == share), key=lambda cell: cell.seed)
+    def of(self, task: str, arm: str, portion: Portion = WHOLE) -> list[Cell]:
+        """The cells of an arm on a task, by seed."""
+        cells = [cell for cell in self.cells if (cell.task, cell.arm, cell.portion) == (task, arm, portion)]
+        return sorted(cells, key=lambda cell: cell.seed)
 
-    def shares(self, task: str, arm: str) -> list[float]:
-        """Shares of the domain text at which an arm was scored on a task, ascending."""
-        return sorted({cell.share for cell in self.cells if cell.task == task and cell.arm == arm})
+    def portions(self, task: str, arm: str) -> list[Portion]:
+        """What an arm was scored with on a task, the largest last."""
+        portions = {cell.portion for cell in self.cells if cell.task == task and cell.arm == arm}
+        return sorted(portions, key=lambda portion: (portion.compute, portion.text))
 
     def scored_arms(self, task: str) -> list[ArmRecord]:
         return [arm for arm in self.arms if self.of(task, arm.name)]
@@ -247,7 +247,7 @@ def _forgetting(
 
 
 def _check_same_items(task: str, cells: Sequence[Cell]) -> None:
-    """Pairing needs every arm, seed and share scored on the same items."""
+    """Pairing needs every arm, seed and portion scored on the same items."""
     if not cells:
         return
     ids = [row["id"] for row in cells[0].rows]
@@ -295,7 +295,7 @@ class _Reader:
         return Cell(
             arm=score.arm,
             seed=score.seed,
-            share=score.share,
+            portion=score.portion,
             task=score.task,
             run=run.path,
             suite=score.suite,
@@ -304,6 +304,7 @@ class _Reader:
             cost=total_cost(paid_by).plus(total_cost(tuned_by), 1 / self.num_seeds),
             paid_by=paid_by,
             text_bytes=score.text_bytes,
+            read_bytes=score.read_bytes,
         )
 
 

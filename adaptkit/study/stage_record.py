@@ -14,6 +14,7 @@ from adaptkit.run import FORMAT, read_sealed, write_sealed
 from adaptkit.run_record import ModelKind, Record, validated
 from adaptkit.study.arms import Arm, Origin
 from adaptkit.study.data_record import DataRecord, TokenizerRecord
+from adaptkit.study.forecast_record import WHOLE, Portion, PredictionRecord
 
 
 class StageKind(StrEnum):
@@ -23,6 +24,7 @@ class StageKind(StrEnum):
     TOKENIZER = "tokenizer"
     BASE = "base"
     LANGUAGE = "language"
+    FORECAST = "forecast"
     TASK = "task"
     BASELINE = "baseline"
 
@@ -38,8 +40,8 @@ class StageKey(Record):
     arm: Arm | None = None
     """Of a task stage."""
     seed: int = 0
-    share: float = 1.0
-    """Of the domain text that is trained on."""
+    portion: Portion = WHOLE
+    """Of the domain text and of the compute, for a training on text."""
     trial: int | None = None
     """Number of a learning rate that is tried; None for the run that counts."""
 
@@ -49,11 +51,11 @@ class StageKey(Record):
         origin: Origin,
         *,
         seed: int = 0,
-        share: float = 1.0,
+        portion: Portion = WHOLE,
         trial: int | None = None,
         task: str | None = None,
     ) -> StageKey:
-        return cls(kind=StageKind.LANGUAGE, origin=origin, seed=seed, share=share, trial=trial, task=task)
+        return cls(kind=StageKind.LANGUAGE, origin=origin, seed=seed, portion=portion, trial=trial, task=task)
 
     @classmethod
     def for_task(cls, task: str, arm: Arm, *, seed: int = 0, trial: int | None = None) -> StageKey:
@@ -70,7 +72,8 @@ class StageKey(Record):
             trained = self.origin if self.task is None else f"{self.origin}.{self.task}"
             if self.trial is not None:
                 return f"tune.{trained}.{self.trial}"
-            return f"language.{trained}.s{self.seed}.f{self.share:g}"
+            name = f"language.{trained}.s{self.seed}.f{self.portion.text:g}"
+            return name if self.portion.compute == 1 else f"{name}.c{self.portion.compute:g}"
         if self.kind is StageKind.TASK and self.arm is not None:
             if self.trial is not None:
                 return f"tune.{self.task}.{self.arm.name}.{self.trial}"
@@ -81,6 +84,7 @@ class StageKey(Record):
 PREPARE = StageKey(kind=StageKind.PREPARE)
 TOKENIZER = StageKey(kind=StageKind.TOKENIZER)
 BASE = StageKey(kind=StageKind.BASE)
+FORECAST = StageKey(kind=StageKind.FORECAST)
 
 
 class StageResult(Record):
@@ -143,6 +147,12 @@ class LanguageResult(StageResult):
     score_run: str | None = None
 
 
+class ForecastResult(StageResult):
+    """What the smaller trainings say of the largest, written before any of those begins."""
+
+    predictions: tuple[PredictionRecord, ...]
+
+
 class TaskResult(StageResult):
     """One arm on one task."""
 
@@ -177,6 +187,7 @@ RESULTS: dict[StageKind, type[StageResult]] = {
     StageKind.TOKENIZER: TokenizerResult,
     StageKind.BASE: BaseResult,
     StageKind.LANGUAGE: LanguageResult,
+    StageKind.FORECAST: ForecastResult,
     StageKind.TASK: TaskResult,
     StageKind.BASELINE: BaselineResult,
 }

@@ -17,9 +17,11 @@ from adaptkit.compare.driver import compare
 from adaptkit.errors import DataError
 from adaptkit.export.resolve import resolve
 from adaptkit.run import read_json, read_jsonl
+from adaptkit.study.forecast_record import WHOLE
 from adaptkit.study.record import read_study
 
 OPEN = Path.open
+FORECAST = "forecast.share=0.9"
 RUN = "import sys; from adaptkit.cli.app import main; sys.argv[0] = 'adaptkit'; main()"
 
 
@@ -32,9 +34,9 @@ def texts(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def finished(texts, tmp_path_factory):
-    """(outcome, root) of an uninterrupted study."""
+    """(outcome, root) of an uninterrupted study that forecasts."""
     root = tmp_path_factory.mktemp("runs")
-    return compare(study_config(texts), root), root
+    return compare(study_config(texts, FORECAST), root), root
 
 
 def test_a_study_ends_in_one_line_and_a_page_of_its_own(finished):
@@ -56,6 +58,20 @@ def test_every_arm_spent_at_most_its_budget(finished):
         assert spent <= study.budget.flops_per_seed, score
 
 
+def test_the_largest_run_was_predicted_before_it_began_and_the_report_says_how_well(finished):
+    outcome, root = finished
+    study = read_study(outcome.study_path)
+    assert study.forecast.came_first and len(study.forecast.portions) >= 3
+    assert [prediction.arm for prediction in study.forecast.predictions] == ["scratch"]
+    scratch = [score for score in study.scores if (score.arm, score.seed) == ("scratch", 0)]
+    assert {score.portion for score in scratch} == {*study.forecast.portions, WHOLE}
+    whole = next(score for score in scratch if score.portion == WHOLE)
+    for score in scratch:
+        assert score.read_bytes == pytest.approx(score.compute * whole.read_bytes, rel=0.25), "whole steps"
+        assert read_json(root / score.run / "eval" / "language.json")["num_items"] > 0
+    assert "Predicted before it ran, and measured" in outcome.report_path.read_text()
+
+
 def test_every_interval_can_be_recomputed_from_stored_items(finished):
     outcome, root = finished
     for score in read_study(outcome.study_path).scores:
@@ -68,7 +84,7 @@ def test_a_second_run_executes_nothing_and_ends_the_same(finished, texts, monkey
     monkeypatch.setattr(
         "adaptkit.compare.executor._local", lambda *_: pytest.fail("a finished study started a process")
     )
-    assert compare(study_config(texts), root).verdict == outcome.verdict
+    assert compare(study_config(texts, FORECAST), root).verdict == outcome.verdict
 
 
 def test_a_moved_study_executes_nothing_and_ends_the_same(finished, tmp_path, monkeypatch):
@@ -84,7 +100,7 @@ def test_a_moved_study_executes_nothing_and_ends_the_same(finished, tmp_path, mo
     monkeypatch.setattr(
         Path, "open", lambda path, *args, **kw: opened.append(path) or OPEN(path, *args, **kw)
     )
-    assert compare(study_config(tmp_path / "texts"), moved).verdict == outcome.verdict
+    assert compare(study_config(tmp_path / "texts", FORECAST), moved).verdict == outcome.verdict
     assert opened and not [path for path in opened if path.absolute().is_relative_to(root)]
     for path in (moved / outcome.study_path.name / "stages").glob("*.json"):
         assert str(root) not in path.read_text(), f"{path.name} says where it stood"
@@ -95,7 +111,7 @@ def test_a_killed_study_resumes_to_the_same_numbers(finished, texts, tmp_path):
     outcome, root = finished
     config = texts / "study.yaml"
     study_config(texts)
-    command = [sys.executable, "-c", RUN, "compare", str(config), "--root", str(tmp_path)]
+    command = [sys.executable, "-c", RUN, "compare", str(config), "--root", str(tmp_path), FORECAST]
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(p for p in sys.path if p)}
     process = subprocess.Popen(command, env=environment, stderr=subprocess.DEVNULL, start_new_session=True)
     deadline = time.monotonic() + 300
@@ -108,13 +124,15 @@ def test_a_killed_study_resumes_to_the_same_numbers(finished, texts, tmp_path):
     os.killpg(process.pid, signal.SIGKILL)
     process.wait()
     assert not list(tmp_path.glob("tiny-*/study.json")), "killed too late to show anything"
-    resumed = compare(study_config(texts), tmp_path)
+    resumed = compare(study_config(texts, FORECAST), tmp_path)
     assert _scores(resumed.study_path, tmp_path) == _scores(outcome.study_path, root)
 
 
 def _scores(study: Path, root: Path) -> dict:
     return {
-        (score.arm, score.seed, score.task): (root / score.run / "eval" / f"{score.suite}.jsonl").read_text()
+        (score.arm, score.seed, score.portion, score.task): (
+            root / score.run / "eval" / f"{score.suite}.jsonl"
+        ).read_text()
         for score in read_study(study).scores
     }
 

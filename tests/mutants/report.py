@@ -90,8 +90,8 @@ MUTANTS = [
     Mutant("adaptkit/report/caveats.py", "*exclusions(verdict.main.missing),", "", LIMITS),
     Mutant(
         "adaptkit/report/caveats.py",
-        "if len(results.record.shares) < 3:",
-        "if len(results.record.shares) < 2:",
+        "if forecast is None or not forecast.predictions:",
+        "if forecast is None:",
         LIMITS,
     ),
     Mutant(

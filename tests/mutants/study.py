@@ -1,4 +1,4 @@
-"""Faults in statistics, metrics, scaling laws, costs and the verdict."""
+"""Faults in statistics, metrics, the forecast, costs and the verdict."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ CLUSTERED = tuple(
         "test_few_clusters_cover_too",
     )
 )
-SCALING = ("tests/test_scaling.py",)
+FORECAST = ("tests/test_forecast.py",)
 SCORES = tuple(
     f"tests/test_scores.py::{name}"
     for name in (
@@ -311,17 +311,23 @@ MUTANTS = [
         "        row = (row + hits) & everything",
         SCORES,
     ),
-    # Scaling laws
-    Mutant("adaptkit/study/forecast.py", "    below = floor < 0", "    below = floor < -9", SCALING),
-    Mutant("adaptkit/study/forecast.py", "REACH = 1.0", "REACH = 100.0", SCALING),
-    Mutant("adaptkit/study/forecast.py", "MIN_POINTS = 3", "MIN_POINTS = 2", SCALING),
-    Mutant("adaptkit/study/forecast.py", "    behind = gap > 0", "    behind = gap < 0", SCALING),
+    # The forecast
+    Mutant("adaptkit/study/law.py", "((scale < 0) | (floor < 0))", "(scale < 0)", FORECAST),
+    Mutant("adaptkit/study/law.py", "MISFIT_FREEDOM * MISFIT**2 + seen", "seen", FORECAST),
+    Mutant("adaptkit/study/law.py", "once = np.minimum(text, read)", "once = text", FORECAST),
+    Mutant("adaptkit/study/forecast.py", "if not record.came_first:", "if False:", FORECAST),
     Mutant(
         "adaptkit/study/forecast.py",
-        'return "below the smallest amount tested"',
-        'return "beyond the largest amount tested"',
-        SCALING,
+        "self.predicted.low <= self.measured <= self.predicted.high",
+        "self.measured <= self.predicted.high",
+        FORECAST,
     ),
+    Mutant(
+        "adaptkit/study/forecast.py", "for check in checks if check.held", "for check in checks", FORECAST
+    ),
+    Mutant("adaptkit/study/forecast_answers.py", "WIDEST = 8.0", "WIDEST = 80.0", FORECAST),
+    Mutant("adaptkit/study/forecast_answers.py", "behind = gaps > 0", "behind = gaps < 0", FORECAST),
+    Mutant("adaptkit/study/forecast_answers.py", "if low == math.inf:", "if value == math.inf:", FORECAST),
     # Studies read back
     Mutant(
         "adaptkit/study/results.py",

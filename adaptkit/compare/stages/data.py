@@ -16,7 +16,7 @@ from adaptkit.compare.workspace import PreparedFiles, Workspace, rows_of
 from adaptkit.data.cutting import Removal, cut_overlap, drop_overlap
 from adaptkit.data.dedup import deduplicate
 from adaptkit.data.drawing import draw_passages
-from adaptkit.data.readers import DataConfig, Dataset, Row, take
+from adaptkit.data.readers import DataConfig, Dataset, Row
 from adaptkit.data.readers import read as read_data
 from adaptkit.data.splitting import hold_out
 from adaptkit.errors import DataError
@@ -67,7 +67,7 @@ def identity(config: StudyConfig) -> dict[str, Any]:
     for name, corpus in corpora(config).items():
         fields[f"{name}.drawing"] = corpus.model_dump(mode="json", include=settings)
     fields["kinds"] = {task.name: task.kind for task in config.tasks}
-    return {**fields, "fractions": config.fractions}
+    return fields
 
 
 def write_data(config: StudyConfig, files: PreparedFiles) -> tuple[DataRecord, dict[str, list[str]]]:
@@ -88,8 +88,7 @@ def write_data(config: StudyConfig, files: PreparedFiles) -> tuple[DataRecord, d
             shifts[name] = shift
         records[name] = CorpusRecord(train=_split_record(clean.train), test=_split_record(clean.test))
         if name in TEXTS:
-            shares = config.fractions if name == "domain" else [1.0]
-            clusters = _write_text(files, name, named[name], clean, shares)
+            clusters = _write_text(files, name, named[name], clean)
         else:
             task = config.task(name)
             task.task_kind.prepare(files.task(name), task, clean)
@@ -152,16 +151,13 @@ def _split_record(dataset: Dataset) -> SplitRecord:
     return SplitRecord(**{**dataset.manifest(), "skipped": []})
 
 
-def _write_text(
-    files: PreparedFiles, name: str, corpus: CorpusConfig, rows: CorpusRows, shares: list[float]
-) -> dict[str, str]:
+def _write_text(files: PreparedFiles, name: str, corpus: CorpusConfig, rows: CorpusRows) -> dict[str, str]:
     """Write a text's parts; returns what each test passage belongs to."""
     train, tuning = hold_out(rows.train, corpus.dev_items, MAX_DEV_SHARE)
     dev = draw_passages(tuning, corpus.dev_items)
     for path, part in ((files.dev(name), dev), (files.test(name), rows.test)):
         write_jsonl(path, ({**_line(row), "group": row.cluster} for row in part.rows))
-    for share in shares:
-        write_jsonl(files.train(name, share), map(_line, take(train, share).rows))
+    write_jsonl(files.train(name), map(_line, train.rows))
     return {row.id: row.cluster for row in rows_of(files.test(name)).rows}
 
 

@@ -44,12 +44,12 @@ class Distillation(LanguageJob):
         return run, min(distill(settings, run).scores.values())
 
 
-def best_teacher(workspace: Workspace, seed: int, share: float) -> str:
+def best_teacher(workspace: Workspace, seed: int) -> str:
     """The folder of the model with the best dev score: bits per byte, or nats for masked models."""
     base = str(workspace.base_folder)
     scores: dict[str, float] = {}
     for origin in teaching_origins(workspace.config):
-        trained = workspace.language(origin, seed, share)
+        trained = workspace.language(origin, seed)
         assert trained.model is not None
         scores[str(workspace.folder(trained.model))] = trained.dev
     if workspace.base.dev is not None:
@@ -72,11 +72,11 @@ def distillation(order: JobOrder) -> DistillConfig:
 def one_step(order: JobOrder) -> DistillConfig:
     """The settings of a single step, which costs are counted on."""
     workspace = order.workspace
-    teacher = best_teacher(workspace, order.seed, order.share)
+    teacher = best_teacher(workspace, order.seed)
     fields: dict[str, Any] = {
         "name": order.origin.value,
         "teacher": teacher,
-        "data": files(workspace.files.train("domain", order.share)),
+        "data": files(workspace.files.train("domain")),
         "dev": files(workspace.files.dev("domain")),
         "size": {"seq_len": workspace.config.size.seq_len},
         "trainer": order.trainer,

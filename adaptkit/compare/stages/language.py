@@ -113,10 +113,10 @@ def language(workspace: Workspace, stage: Stage, threads: int) -> LanguageResult
     key = stage.key
     assert key.origin is not None
     trial = key.trial is not None
-    order = JobOrder(workspace, key.origin, key.share, stage.flops, key.seed, threads, task=key.task)
+    order = JobOrder(workspace, key.origin, key.portion.text, stage.flops, key.seed, threads, task=key.task)
     job = job_of(workspace, key.origin)
     rate, scoring = learning_rate(job, order, key.trial), job.scoring_flops(order)
-    spare = min(after_scoring(stage.flops, scoring, stage.describe), job.most_flops(order))
+    spare = min(to_learn_with(stage, scoring), job.most_flops(order))
     try:
         run, dev = job.train(replace(order, learning_rate=rate, flops=spare))
     except NonFiniteError as error:
@@ -139,6 +139,16 @@ def language(workspace: Workspace, stage: Stage, threads: int) -> LanguageResult
         model=workspace.name(run.model),
         score_run=scored.path.name if scored else None,
     )
+
+
+def to_learn_with(stage: Stage, scoring: float) -> float:
+    """What is left of a stage's FLOPs once its scoring is paid for.
+
+    A smaller training learns with its share of what the largest has left, so that their learning compares;
+    its own scoring comes on top.
+    """
+    share = stage.key.portion.compute
+    return after_scoring(stage.flops / share, scoring, stage.describe) * share
 
 
 def learning_rate(job: LanguageJob, order: JobOrder, trial: int | None) -> float:

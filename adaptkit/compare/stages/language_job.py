@@ -10,9 +10,10 @@ from typing import Any
 
 from adaptkit import models
 from adaptkit.adapters import AdapterConfig
-from adaptkit.compare.workspace import Workspace, documents
-from adaptkit.data.readers import DataConfig
-from adaptkit.run import Run
+from adaptkit.compare.workspace import PreparedFiles, Workspace, documents, rows_of
+from adaptkit.data.readers import DataConfig, take
+from adaptkit.run import Run, write_jsonl
+from adaptkit.run_record import RecipeKind, RunRecord
 from adaptkit.study.arms import Origin
 from adaptkit.study.spend import forward_flops, token_lengths
 from adaptkit.trainer.config import TrainerConfig
@@ -26,7 +27,7 @@ class JobOrder:
     """One training on text that a stage asks for.
 
     Attributes:
-        share: of the domain text.
+        text_share: of the domain text.
         flops: what it may spend.
         learning_rate: 1 until it is chosen.
         task: whose rows' text is learnt; None for the study's texts.
@@ -34,7 +35,7 @@ class JobOrder:
 
     workspace: Workspace
     origin: Origin
-    share: float
+    text_share: float
     flops: float
     seed: int
     threads: int
@@ -79,7 +80,7 @@ class LanguageJob(ABC):
 
     def train_file(self, order: JobOrder) -> Path:
         """The text that is learnt."""
-        return order.workspace.files.train(self.text, order.share)
+        return part_of_text(order.workspace, order.text_share, self.text)
 
     def dev_file(self, order: JobOrder) -> Path:
         """The text that candidates are judged on."""
@@ -123,6 +124,19 @@ class LanguageJob(ABC):
         lengths = token_lengths(models.load_tokenizer(subject.tokenizer), texts)
         windows = [2 * length if length > seq_len else length for length in lengths]
         return forward_flops(subject.model, [seq_len] * round(sum(lengths + windows) / seq_len))
+
+
+def part_of_text(workspace: Workspace, share: float, corpus: str = "domain") -> Path:
+    """The training text of a corpus, or a share of its rows."""
+    path = workspace.files.train(corpus)
+    if share == 1:
+        return path
+    run = workspace.open_fields("part", {"corpus": corpus, "share": share})
+    part = PreparedFiles(run.path).train(corpus)
+    if not run.finished:
+        write_jsonl(part, ({"text": row.text} for row in take(rows_of(path), share).rows))
+        run.finish(record=RunRecord(recipe=RecipeKind.PREPARE).model_dump(mode="json"))
+    return part
 
 
 def adapted_rate(by_adapter: bool) -> float:

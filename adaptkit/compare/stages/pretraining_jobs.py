@@ -8,7 +8,14 @@ from typing import Any, Literal
 
 from adaptkit import models
 from adaptkit.architecture import architecture
-from adaptkit.compare.stages.language_job import JobOrder, LanguageJob, Subject, adapted_rate, files
+from adaptkit.compare.stages.language_job import (
+    JobOrder,
+    LanguageJob,
+    Subject,
+    adapted_rate,
+    files,
+    part_of_text,
+)
 from adaptkit.compare.workspace import PreparedFiles, Workspace
 from adaptkit.errors import DataError
 from adaptkit.models.folder import saved_shape
@@ -42,7 +49,7 @@ class Scratch(LanguageJob):
         workspace = order.workspace
         vocabulary = str(workspace.tokenizer_folder)
         settings = from_scratch(
-            workspace, order.origin.value, self.text, vocabulary, order.flops, order.trainer, order.share
+            workspace, order.origin.value, self.text, vocabulary, order.flops, order.trainer, order.text_share
         )
         return pretrained(workspace, settings)
 
@@ -62,7 +69,7 @@ class Mixed(Scratch):
             str(workspace.tokenizer_folder),
             order.flops,
             order.trainer,
-            order.share,
+            order.text_share,
         )
         general = files(workspace.files.train("general"))
         mixture = {"replay": general, "replay_share": 1 - self.domain_share(order)}
@@ -195,7 +202,7 @@ def from_scratch(
     return PretrainConfig(
         name=name,
         objective=scratch_objective(config),
-        data=files(workspace.files.train(text, share)),
+        data=files(part_of_text(workspace, share, text)),
         dev=files(workspace.files.dev(text)),
         flops=flops,
         size=config.size,

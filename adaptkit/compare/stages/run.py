@@ -9,6 +9,7 @@ from pathlib import Path
 
 from adaptkit.compare.stage import Stage
 from adaptkit.compare.stages.data import prepare
+from adaptkit.compare.stages.forecast import forecast
 from adaptkit.compare.stages.language import base, language, tokenizer
 from adaptkit.compare.stages.task import baseline, task
 from adaptkit.compare.workspace import Workspace, error_path, result_path
@@ -23,6 +24,7 @@ STAGES: dict[StageKind, Callable[[Workspace, Stage, int], StageResult]] = {
     StageKind.TOKENIZER: tokenizer,
     StageKind.BASE: base,
     StageKind.LANGUAGE: language,
+    StageKind.FORECAST: forecast,
     StageKind.TASK: task,
     StageKind.BASELINE: baseline,
 }

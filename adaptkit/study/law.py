@@ -1,0 +1,234 @@
+"""Fit one law per origin: how its score falls with the text it has and with the text it reads.
+
+    score = floor + scale * ((worth + transfer) / (reference + transfer))^-exponent
+    worth = read                                                          up to the first pass
+    worth = text + text * wear * (1 - exp(-(read / text - 1) / wear))     from then on
+
+`text` are different bytes, `read` are bytes read, repeats counted. Repeated text is worth less and less
+(arXiv 2305.16264, where wear is about 15 passes); what the base has learnt counts as extra text, `transfer`
+(arXiv 2102.01293), and is nothing for models of random weights.
+
+A study has three to five cells per origin and the law has five parameters, so each has a wide prior, and the
+law is fitted anew for every bootstrap replicate with each prior centred on another draw. The spread of the
+fits then holds what the cells do not tell. No law is exact: its misfit is estimated from the residuals, never
+as nothing, and moves every cell of a replicate and every prediction away from the cells.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+_EXPONENTS = np.geomspace(0.08, 1.6, 12)
+_TRANSFERS = np.geomspace(0.01, 30.0, 8)
+_WEARS = np.geomspace(3.8, 61.6, 5)
+_EXPONENT, _TRANSFER, _WEAR = (0.35, 0.6), (0.3, 2.5), (15.4, 0.7)
+"""Centre and log spread of each prior; transfer is counted in what the largest cell reads."""
+_FLOOR, _LEVEL = (0.65, 0.2), (0.95, 0.3)
+"""Centre and spread, as shares of the best score of the cells: where no text leads any further, and the score
+of the largest cell."""
+MISFIT, MISFIT_FREEDOM = 0.002, 4.0
+"""How far a law is taken to lie from the truth before any residual is seen, as a share of the score, and how
+many residuals that counts for."""
+PARAMETERS_SEEN = 3
+"""Parameters that the cells themselves settle; residuals beyond them tell the misfit."""
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where a training stands.
+
+    Attributes:
+        text: different bytes of domain text that it had.
+        read: bytes of domain text that it read, repeats counted.
+    """
+
+    text: float
+    read: float
+
+
+@dataclass(frozen=True)
+class Laws:
+    """One law per replicate, as arrays of that length.
+
+    Attributes:
+        reference: bytes that the scale is counted from.
+        cells: where the law was fitted.
+        misfit: standard deviation of the truth around the law.
+        side: how many of them the truth lies off in this replicate.
+    """
+
+    floor: np.ndarray
+    scale: np.ndarray
+    exponent: np.ndarray
+    transfer: np.ndarray
+    wear: np.ndarray
+    reference: float
+    cells: tuple[Place, ...]
+    misfit: np.ndarray
+    side: np.ndarray
+
+    def __call__(self, places: Sequence[Place]) -> np.ndarray:
+        """Scores [num_replicates, num_places]; the misfit is nothing at a cell, and whole from half or twice
+        its text or compute on."""
+        text, read = _columns(places)
+        worth = _worth(text, read, self.wear[:, None]) / self.reference
+        powers = _powers(worth, self.exponent[:, None], self.transfer[:, None])
+        off = (self.misfit * self.side)[:, None] * np.minimum(1.0, self._distance(text, read))
+        return self.floor[:, None] + self.scale[:, None] * powers + off
+
+    def _distance(self, text: np.ndarray, read: np.ndarray) -> np.ndarray:
+        """Doublings of text and compute between each place and the nearest cell [num_places]."""
+        cell_text, cell_read = _columns(self.cells)
+        more_text = np.log2(np.minimum(text, read)[:, None] / np.minimum(cell_text, cell_read))
+        more_read = np.log2(read[:, None] / cell_read)
+        return (np.abs(more_text) + np.abs(more_read)).min(axis=1)
+
+
+def fit(
+    places: Sequence[Place],
+    values: np.ndarray,
+    noise: np.ndarray,
+    *,
+    reference: float,
+    from_base: bool,
+    rng: np.random.Generator,
+) -> Laws:
+    """Fit a law to every replicate.
+
+    Args:
+        values: scores [num_replicates, num_places].
+        noise: standard error of each place's mean, from seed to seed.
+        reference: bytes that the largest cell reads, or will read.
+        from_base: whether the weights start from the base.
+    """
+    text, read = _columns(places)
+    unit = values.mean(axis=0).min()
+    scores, num = values / unit, len(values)
+    grid = _Grid.of(text / reference, read / reference, from_base)
+    errors = np.sqrt((noise / unit) ** 2 + MISFIT**2)
+    centres = np.zeros((1, 5))
+    first = grid.fitted(scores.mean(axis=0, keepdims=True), errors, centres)
+    misfit = _misfit(scores.mean(axis=0) - grid.at(first)[0], noise / unit, num, rng)
+    moved = scores + misfit[:, None] * rng.standard_normal(scores.shape)
+    errors = np.sqrt((noise / unit) ** 2 + (misfit**2).mean())
+    fitted = grid.fitted(moved, errors, rng.standard_normal((num, 5)))
+    return Laws(
+        floor=unit * fitted.floor,
+        scale=unit * fitted.scale,
+        exponent=grid.exponent[fitted.best],
+        transfer=grid.transfer[fitted.best],
+        wear=grid.wear[fitted.best],
+        reference=reference,
+        cells=tuple(places),
+        misfit=unit * misfit,
+        side=rng.standard_normal(num),
+    )
+
+
+def drawn_scores(
+    places: Sequence[Place], num: int, *, from_base: bool, rng: np.random.Generator
+) -> np.ndarray:
+    """Scores [num, num_places] by laws drawn from the priors, in best scores; places are counted in what the
+    largest cell reads."""
+    text, read = _columns(places)
+
+    def drawn(prior: tuple[float, float]) -> np.ndarray:
+        return prior[0] * np.exp(prior[1] * rng.standard_normal((num, 1)))
+
+    exponent, wear = drawn(_EXPONENT), drawn(_WEAR)
+    transfer = drawn(_TRANSFER) if from_base else np.zeros((num, 1))
+    floor, level = (centre + spread * rng.standard_normal((num, 1)) for centre, spread in (_FLOOR, _LEVEL))
+    return floor + np.abs(level - floor) * _powers(_worth(text, read, wear), exponent, transfer)
+
+
+def _columns(places: Sequence[Place]) -> tuple[np.ndarray, np.ndarray]:
+    return np.array([place.text for place in places]), np.array([place.read for place in places])
+
+
+def _worth(text: np.ndarray, read: np.ndarray, wear: np.ndarray) -> np.ndarray:
+    """Bytes read once that repeated ones are worth (arXiv 2305.16264, equation 5)."""
+    once = np.minimum(text, read)
+    return once + once * wear * -np.expm1(-(read / once - 1) / wear)
+
+
+def _powers(worth: np.ndarray, exponent: np.ndarray, transfer: np.ndarray) -> np.ndarray:
+    return ((worth + transfer) / (1 + transfer)) ** -exponent
+
+
+def _misfit(residuals: np.ndarray, noise: np.ndarray, num: int, rng: np.random.Generator) -> np.ndarray:
+    """Draws [num] of a law's standard misfit: what its residuals show beyond noise, and what is assumed."""
+    freedom = MISFIT_FREEDOM + max(0, len(residuals) - PARAMETERS_SEEN)
+    seen = np.maximum(0.0, residuals**2 - noise**2).sum()
+    variance = (MISFIT_FREEDOM * MISFIT**2 + seen) / freedom
+    return np.sqrt(variance * freedom / rng.chisquare(freedom, num))
+
+
+@dataclass(frozen=True)
+class _Fitted:
+    """The best point of the grid for each replicate, and the linear parameters there."""
+
+    best: np.ndarray
+    floor: np.ndarray
+    scale: np.ndarray
+
+
+@dataclass(frozen=True)
+class _Grid:
+    """All combinations of exponent, transfer and wear that are tried, and the powers of each cell there."""
+
+    exponent: np.ndarray
+    transfer: np.ndarray
+    wear: np.ndarray
+    powers: np.ndarray
+
+    @classmethod
+    def of(cls, text: np.ndarray, read: np.ndarray, from_base: bool) -> _Grid:
+        transfers = _TRANSFERS if from_base else np.zeros(1)
+        axes = np.meshgrid(_EXPONENTS, transfers, _WEARS, indexing="ij")
+        exponent, transfer, wear = (axis.ravel() for axis in axes)
+        worth = _worth(text, read, wear[:, None])
+        return cls(exponent, transfer, wear, _powers(worth, exponent[:, None], transfer[:, None]))
+
+    def at(self, fitted: _Fitted) -> np.ndarray:
+        """The fitted scores of the cells."""
+        return fitted.floor[:, None] + fitted.scale[:, None] * self.powers[fitted.best]
+
+    def fitted(self, scores: np.ndarray, errors: np.ndarray, centres: np.ndarray) -> _Fitted:
+        """The likeliest law of each row of scores.
+
+        Floor and scale are linear and solved at each point of the grid; the others are searched for.
+
+        Args:
+            centres: standard normal draws [rows, 5] that the priors' centres are moved by.
+        """
+        num_points, num_cells = self.powers.shape
+        design = np.empty((num_points, num_cells + 2, 2))
+        design[:, :-2, 0], design[:, :-2, 1] = 1 / errors, self.powers / errors
+        design[:, -2], design[:, -1] = np.array([1, 0]) / _FLOOR[1], np.array([1, 1]) / _LEVEL[1]
+        basis, triangle = np.linalg.qr(design)
+        priors = [_FLOOR[0] / _FLOOR[1] + centres[:, 0], _LEVEL[0] / _LEVEL[1] + centres[:, 1]]
+        wanted = np.column_stack([scores / errors, *priors])
+        seen = np.einsum("rk,gki->rgi", wanted, basis, optimize=True)
+        scale = seen[..., 1] / triangle[:, 1, 1]
+        floor = (seen[..., 0] - triangle[:, 0, 1] * scale) / triangle[:, 0, 0]
+        misses = (wanted**2).sum(axis=1)[:, None] - (seen**2).sum(axis=-1) + self._unlikely(centres)
+        misses += 1e6 * ((scale < 0) | (floor < 0))
+        best = misses.argmin(axis=1)
+        rows = np.arange(len(scores))
+        return _Fitted(best, np.maximum(floor[rows, best], 0.0), np.maximum(scale[rows, best], 0.0))
+
+    def _unlikely(self, centres: np.ndarray) -> np.ndarray:
+        """How far each point of the grid lies from the centres of its priors."""
+        unlikely = _distance(self.exponent, _EXPONENT, centres[:, 2])
+        unlikely += _distance(self.wear, _WEAR, centres[:, 3])
+        if self.transfer.any():
+            unlikely += _distance(self.transfer, _TRANSFER, centres[:, 4])
+        return unlikely
+
+
+def _distance(values: np.ndarray, prior: tuple[float, float], moved: np.ndarray) -> np.ndarray:
+    """Squared distance [rows, values] in spreads of a prior."""
+    return ((np.log(values) - np.log(prior[0]))[None, :] / prior[1] - moved[:, None]) ** 2
