@@ -156,9 +156,17 @@ def _tracks(
         for share, interval in scores:
             cells = results.of(task.name, name, share)
             points.append((sum(quantity(cell.cost) for cell in cells) / len(cells), interval))
+        points = [(place, within_metric(task.metric, interval)) for place, interval in points]
         points.sort(key=lambda point: point[0])
         tracks.append(Track(results.arm(name), name, tuple(points)))
     return tracks
+
+
+def within_metric(metric: str, interval: Interval) -> Interval:
+    """An interval that t stretched past what the metric can be, ended there."""
+    return dataclasses.replace(
+        interval, low=max(interval.low, METRICS[metric].least), high=min(interval.high, METRICS[metric].most)
+    )
 
 
 def scaling_figure(results: Results, scaling: Scaling | None) -> Figure | None:
@@ -180,7 +188,7 @@ def front_figure(results: Results, task: TaskRecord) -> Figure | None:
     tracks = []
     for row in shown:
         cost = row.owned.usd_per_1k if priced else 1000 * (row.owned.latency_s or 0.0)
-        point = ((cost or 0.0, row.score),)
+        point = ((cost or 0.0, within_metric(task.metric, row.score)),)
         tracks.append(Track(row.arm, row.arm.name, point, dimmed=row.dominated_by is not None))
     axis = "US dollars per 1,000 requests" if priced else "milliseconds per request"
     origins = "; ".join(dict.fromkeys(row.owned.origin for row in shown))
@@ -268,7 +276,7 @@ def forgetting_figure(results: Results) -> Figure | None:
     marks = []
     for name in names:
         if name != untouched:
-            interval = replicates.interval(name, results.confidence)
+            interval = within_metric("bits_per_byte", replicates.interval(name, results.confidence))
             text = f"{interval.mean:.3f} [{interval.low:.3f}, {interval.high:.3f}]"
             marks.append(RowMark(arms[name], name, interval, text))
     marks.sort(key=lambda mark: mark.value.mean)
