@@ -116,7 +116,7 @@ COMMANDS: dict[str, Callable[[list[str]], None]] = {
     "adaptkit": check_adaptkit,
     "pip": check_pip,
     "torchrun": check_torchrun,
-    **dict.fromkeys(("cd", "source", "git", "curl", "pre-commit", "export"), check_nothing),
+    **dict.fromkeys(("cd", "source", "git", "curl", "pre-commit", "export", "hf"), check_nothing),
 }
 
 

@@ -8,6 +8,7 @@ import json
 import os
 import subprocess
 import sys
+import time
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -21,7 +22,10 @@ from adaptkit.finetune import recipe as finetune_recipe
 from adaptkit.finetune.config import FinetuneConfig
 from adaptkit.pretrain import recipe as pretrain_recipe
 from adaptkit.pretrain.config import PretrainConfig
+from adaptkit.study import finetune_baseline as module_of_baseline
 from adaptkit.study.config import StudyConfig
+from adaptkit.study.finetune_baseline import FinetuneBaseline
+from adaptkit.study.record import STUDY_FILE
 
 PRETRAIN = """name: tiny
 data: {files: [text.jsonl]}
@@ -82,7 +86,9 @@ def test_version(run) -> None:
         ("comprae", "No such command 'comprae'"),
         ("compare --foo", "No such option: --foo"),
         ("compare s.yaml --executor spark", "'local', 'ray'"),
-        ("compare", "no config was given"),
+        ("compare seeds=4", "no config was given"),
+        ("pretrain seed=4", "adaptkit pretrain configs/pretrain.yaml"),
+        ("embed train seed=4", "adaptkit embed train configs/embed.yaml"),
         ("compare s.yaml p.yaml", "two configs were given: s.yaml and p.yaml"),
         ("compare s.yaml --quickstart", "--quickstart and s.yaml were both given"),
         ("compare absent.yaml", "no such config file"),
@@ -91,7 +97,7 @@ def test_version(run) -> None:
         ("pretrain p.yaml data.files=[absent.txt]", "absent.txt"),
         ("report .", "holds no finished study"),
         ("data check absent.jsonl", "absent.jsonl"),
-        ("config show", "no config was given"),
+        ("config show seeds=4", "no config was given"),
         ("schema train", "'compare', 'pretrain', 'finetune'"),
         ("config frobnicate", "No such command"),
     ],
@@ -103,6 +109,49 @@ def test_the_users_mistakes_exit_2_in_few_lines(here: Path, run, line: str, said
     assert result.err.startswith("error: ") and "\n  fix: " in result.err
     assert "Traceback" not in result.err and len(result.err.splitlines()) <= 12
     assert result.out == ""
+
+
+@pytest.mark.parametrize(
+    "line", ["", "compare", "report", "serve", "try", "embed", "embed index", "data check"]
+)
+def test_a_bare_command_shows_its_help(run, line: str) -> None:
+    result = run(line)
+    assert (result.code, result.err) == (2, "") and f"Usage: adaptkit {line}".rstrip() in result.out
+
+
+@pytest.mark.parametrize("line", ["-h", "compare -h", "embed -h", "embed index -h"])
+def test_h_is_help(run, line: str) -> None:
+    assert run(line).out == run(line.replace("-h", "--help")).out != ""
+
+
+@pytest.mark.parametrize(("words", "patience"), [("", 0.02), ("my own words", 2.0)])
+def test_a_command_that_says_nothing_says_that_it_works(
+    here: Path, run, monkeypatch: pytest.MonkeyPatch, words: str, patience: float
+) -> None:
+    def slow(*arguments: object) -> None:
+        if words:
+            print(words, file=sys.stderr)
+        time.sleep(1.2 * patience)
+        raise DataError("the end")
+
+    monkeypatch.setattr(console, "FIRST_WORDS_S", patience)
+    monkeypatch.setattr(pretrain_recipe, "pretrain", slow)
+    before = sys.stderr
+    errors = run("pretrain p.yaml").err
+    assert ('"event": "working"' in errors) == (not words) and sys.stderr is before
+
+
+def test_a_study_is_found_by_its_name(here: Path, run, monkeypatch: pytest.MonkeyPatch) -> None:
+    older, newer, unfinished = (Path("runs") / f"small-{digest * 8}" for digest in "abc")
+    for age, folder in enumerate((older, newer, unfinished)):
+        folder.mkdir(parents=True)
+        if folder != unfinished:
+            (folder / STUDY_FILE).write_text("{}")
+        os.utime(folder, (age, age))
+    assert arguments.find_run(Path("small"), study=True) == newer
+    assert arguments.find_run(Path("small")) == unfinished
+    assert arguments.find_run(Path(older.name)) == older and arguments.find_run(older) == older
+    assert arguments.find_run(Path("smal")) == Path("smal"), "no part of a name"
 
 
 def test_errors_are_json_too(here: Path, run) -> None:
@@ -276,7 +325,7 @@ def test_a_dry_run_prints_the_plan_and_trains_nothing(
     result = run("compare s.yaml --dry-run")
     assert result.code == 0
     lines = [line.split() for line in result.out.splitlines()]
-    assert result.out.splitlines()[-1] == plan["advice"][0]
+    assert result.out.splitlines()[-2:] == [plan["advice"][0], "next: adaptkit compare s.yaml"]
     assert ["scratch", "language", "1e+12", "1.58", "min"] in lines
     assert ["generic+probe", "probe", "gives", "no", "answers"] in lines
     assert "mood: 3 of 40 texts are cut at 24 tokens" in result.out
@@ -285,7 +334,8 @@ def test_a_dry_run_prints_the_plan_and_trains_nothing(
     assert "small at https://api.example.com" in result.out and "$0.50 of $2 at most" in result.out
     assert "the instruction of prompts (made" in result.out and "  Labels: bad, good" in result.out
     assert "2 stages, 1 to run, 1e+12 FLOPs in all, about 1.5 h with 2 at once, 1 GiB each" in result.out
-    assert run("compare s.yaml --dry-run --json").json() == plan
+    shown = run("compare s.yaml --dry-run --json").json()
+    assert shown == {**plan, "next": "adaptkit compare s.yaml"}
 
 
 def test_quickstart_leaves_its_config_to_start_from(here: Path, run, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -353,10 +403,14 @@ def test_finetune_hands_its_config_over(here: Path, run, monkeypatch: pytest.Mon
         seen.append(config)
         return finetune_recipe.FinetuneResult(here / "model", None, "task", {"accuracy": 0.75}, {})
 
+    baseline = FinetuneBaseline("tfidf", {"accuracy": 0.5}, 0.25)
     monkeypatch.setattr(finetune_recipe, "finetune", finetune)
+    monkeypatch.setattr(module_of_baseline, "finetune_baseline", lambda config, run: baseline)
     result = run("finetune f.yaml adapter.kind=lora adapter.rank=4")
     assert (result.code, seen[0].adapter.kind, seen[0].adapter.rank) == (0, "lora", 4)
-    assert "accuracy 0.75" in result.out
+    assert "accuracy 0.75" in result.out and "tfidf, no language model        accuracy 0.5" in result.out
+    assert "always the most frequent label  accuracy 0.25" in result.out and "evaluated once" in result.out
+    assert result.out.splitlines()[-1].startswith("next: adaptkit try runs")
 
 
 def test_data_check_tells_and_judges(here: Path, run) -> None:

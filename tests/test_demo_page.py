@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -65,6 +66,13 @@ def test_the_head_follows_the_server_and_leaves_the_page_alone_while_nothing_cha
     assert "Which class, and how sure?" in classified and "two ways of understanding" in hits
     fake.loading = True
     assert "loading or restarting" in page.look(seen)[1]
+
+
+def test_a_model_that_loads_is_not_counted_as_ready(page: Page, server: Server) -> None:
+    models = server.look().models
+    loading = dataclasses.replace(models[0], ready=False)
+    head = page._head(Look((loading, *models[1:])))
+    assert "6 models ready, 1 loading" in head and "loading" not in page._head(Look(models))
 
 
 def test_a_folder_with_one_model_gets_a_page_without_a_verdict(server: Server, tmp_path: Path) -> None:

@@ -15,6 +15,7 @@ from adaptkit.client.openai import Client
 from adaptkit.demo.served_models import CLASSIFY, Server
 from adaptkit.demo.shown_models import show_models
 from adaptkit.demo.tab_classify import Classify
+from adaptkit.study.calibration import Calibration
 
 
 @pytest.fixture
@@ -49,6 +50,18 @@ def test_an_uncalibrated_classifier_says_so(tab: Classify, fake: FakeServer) -> 
     fake.num_classes = 3
     *_, last = tab.classify("text", SORTER)
     assert "Not calibrated." in last and "class 0" in last
+
+
+def test_a_calibration_that_makes_it_worse_is_not_used_and_said(tab: Classify) -> None:
+    raw = next(iter(tab.classify("class1 text", SORTER)))
+    worse = Calibration(temperature=2.0, before=0.05, after=0.09, num_dev=120, num_test=120)
+    tab._calibrated[SORTER] = worse
+    *_, last = tab.classify("class1 text", SORTER)
+    assert "does not help" in last and "falls" not in last and 'data-state="worse"' in last and raw
+    shares = [float(x) for x in re.findall(r'class="share">([\d.]+) %', last)]
+    tab._calibrated[SORTER] = None
+    *_, plain = tab.classify("class1 text", SORTER)
+    assert shares == [float(x) for x in re.findall(r'class="share">([\d.]+) %', plain)]
 
 
 @pytest.fixture

@@ -10,9 +10,10 @@ from fake_openai import KEY, FakeServer
 
 pytest.importorskip("gradio", reason="the demo extra is not installed")
 
+from adaptkit.client.openai import Model
 from adaptkit.demo.served_models import GENERATE, Server
 from adaptkit.demo.shown_models import show_models
-from adaptkit.demo.tab_compare import CHAT, CONTINUE, IN_TURN, TOGETHER, Compare, _beginnings
+from adaptkit.demo.tab_compare import CHAT, CONTINUE, IN_TURN, TOGETHER, Compare, _beginnings, longest_answer
 
 
 @pytest.fixture
@@ -52,3 +53,16 @@ def test_prompts_are_the_first_words_of_held_out_passages() -> None:
     texts = ["one two three four five six seven eight nine ten eleven twelve thirteen fourteen fifteen", "no"]
     assert _beginnings([("a", text) for text in texts]) == [texts[0].removesuffix(" fifteen")]
     assert len(_beginnings([("a", texts[0])] * 30)) == 12
+
+
+@pytest.mark.parametrize(
+    ("lengths", "longest"), [([64], 32), ([8192, 300], 144), ([8192], 512), ([None], 512), ([20], 16)]
+)
+def test_the_slider_ends_where_the_shortest_model_ends(lengths: list[int | None], longest: int) -> None:
+    models = [Model("m", "generate", max_len=length) for length in lengths]
+    assert longest_answer(models) == longest
+
+
+def test_prompts_of_code_keep_their_lines() -> None:
+    code = "def f(x):\n    return x + 1  # one more than was given to it\n\n\ndef g(x):\n    return f(f(x))\n"
+    assert "\n    return" in _beginnings([("a", code)])[0]

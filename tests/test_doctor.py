@@ -313,7 +313,7 @@ def test_text_names_every_fix() -> None:
         ]
     )
     assert "fix: mend b" in text and "fix: mend c" in text
-    assert text.endswith("1 problem found")
+    assert text.endswith("1 problem found, 1 warning")
 
 
 def test_stand_ins_are_wheels_that_hold_nothing(tmp_path: Path) -> None:

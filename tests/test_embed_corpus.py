@@ -170,7 +170,7 @@ def test_the_commands_work_together(encoder, files, tmp_path, capsys):
         run_command(app, ["embed", "search", str(tmp_path / "i"), model, question, "-k", "2", "--json"]) == 0
     )
     best = json.loads(capsys.readouterr().out)["results"][0]["found"][0]
-    assert best["score"] == pytest.approx(1, abs=1e-5)
+    assert best["score"] == pytest.approx(1, abs=1e-5) and question.startswith(best["text"].rstrip("."))
     folder = tiny_embed.write_set(tmp_path / "set")
     assert (
         run_command(
@@ -179,6 +179,16 @@ def test_the_commands_work_together(encoder, files, tmp_path, capsys):
         == 0
     )
     told = json.loads(capsys.readouterr().out)
-    assert told["num_queries"] == 8 and 0 <= told["metrics"]["ndcg_at_10"] <= 1
+    assert told["num_queries"] == 8 and 0 <= told["scores"]["ndcg_at_10"] <= 1
     assert len((tmp_path / "rows.jsonl").read_text().splitlines()) == 8
     assert run_command(app, ["embed", "evaluate", model, str(folder), "--split", "nope"]) == 2
+
+
+def test_questions_and_answers_are_pairs(tmp_path):
+    from adaptkit.data.readers import DataConfig
+    from adaptkit.embed.examples import read_examples
+
+    rows = [{"question": f"what is {i}?", "answer": f"it is number {i}"} for i in range(4)]
+    file = tiny_embed.write(tmp_path / "faq.jsonl", rows)
+    examples = read_examples(DataConfig(files=[str(file)]), "infonce")
+    assert examples.rows[0].texts == ("what is 0?", "it is number 0")

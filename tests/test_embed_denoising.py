@@ -224,8 +224,8 @@ def test_it_finds_what_the_untouched_encoder_does_not(tmp_path, base):
     result = embed(config, run)
     losses = [row["loss"] for row in run.metrics() if "loss" in row]
     assert losses[-1] < 0.8 * losses[0]
-    assert before < 0.5 and result.metrics["ndcg_at_10"] > 0.9
-    assert len(list(read_jsonl(run.items("retrieval")))) == 32 and set(result.dev) == {"loss"}
+    assert before < 0.5 and result.scores["ndcg_at_10"] > 0.9
+    assert len(list(read_jsonl(run.items("retrieval")))) == 32 and set(result.dev_scores) == {"loss"}
 
 
 def test_nothing_of_the_decoder_is_left(folders, tmp_path):

@@ -55,8 +55,8 @@ def test_the_record_says_what_the_run_is(folders, tmp_path):
     assert (record.task, record.suite) == ("search", "search") and list(record.suites) == ["search"]
     scores = record.suites["search"]
     assert scores.judged_on == "test" and scores.num_items == 8 == len(list(read_jsonl(run.items("search"))))
-    assert scores.metrics == result.metrics == scores_of(list(read_jsonl(run.items("search"))))
-    assert scores.dev == result.dev and "loss" in scores.dev and "ndcg_at_10" in scores.dev
+    assert scores.metrics == result.scores == scores_of(list(read_jsonl(run.items("search"))))
+    assert scores.dev == result.dev_scores and "loss" in scores.dev and "ndcg_at_10" in scores.dev
     train = record.splits["train"]
     assert (train.kind, train.documents) == ("retrieval", 40)
     assert train.facts == {"queries": 24, "unjudged": 0, "examples": 24}

@@ -244,7 +244,7 @@ def test_training_makes_the_dev_answers_found(folders, tmp_path, base, kind):
     )
     result = embed(config, run)
     before = Encoder.load(folders[base])
-    assert result.dev["ndcg_at_10"] > 0.6 and result.metrics["ndcg_at_10"] > 0.3
+    assert result.dev_scores["ndcg_at_10"] > 0.6 and result.scores["ndcg_at_10"] > 0.3
     items = list(read_jsonl(run.items("retrieval")))
     assert len(items) == 8 and len(items[0]["ranking"]) == 10
     loaded = Encoder.load(run.model)
@@ -317,9 +317,9 @@ def test_every_loss_trains(folders, tmp_path, loss):
     result = embed(config, run)
     losses = [row["loss"] for row in run.metrics() if "loss" in row]
     assert sum(losses[-5:]) < 0.8 * sum(losses[:5])
-    assert set(result.dev) == {
+    assert set(result.dev_scores) == {
         "loss",
-        *({"cosine": ["spearman"], "margin": ["spearman"], "simcse": []}.get(loss, result.dev)),
+        *({"cosine": ["spearman"], "margin": ["spearman"], "simcse": []}.get(loss, result.dev_scores)),
     }
 
 

@@ -83,6 +83,19 @@ def test_a_whisker_spans_its_interval():
     assert drawing.band() == pytest.approx((-0.02, 0.02), abs=1e-3)
 
 
+@pytest.mark.parametrize(("low", "high", "stands_out"), [(0.199, 0.201, True), (0.1, 0.3, False)])
+def test_an_interval_shorter_than_its_marker_stands_out(low, high, stands_out):
+    rows = [RowMark(ARM, "a", Interval(0.2, low, high), ""), RowMark(ARM, "b", Interval(2, 1.9, 2.1), "")]
+    drawing = Drawing(charts.whiskers("t", "d", rows, axis="axis", reference=0.0))
+    ends = [line for line in drawing.classed("line", "whisker") if line["x1"] == line["x2"]][:2]
+    assert all((float(line["y2"]) - float(line["y1"]) > 16) == stands_out for line in ends)
+
+
+def test_intervals_end_where_the_metric_ends():
+    assert figures.within_metric("accuracy", Interval(0.97, 0.9, 1.04)) == Interval(0.97, 0.9, 1.0)
+    assert figures.within_metric("bits_per_byte", Interval(0.02, -0.03, 0.07)) == Interval(0.02, 0.0, 0.07)
+
+
 def test_the_band_stands_around_the_reference_and_is_left_out_without_a_margin():
     row = RowMark(ARM, "a row", Interval(2.2, 2.1, 2.3), "text")
     with_margin = charts.whiskers("t", "d", [row], axis="axis", reference=2.0, margin=0.05)

@@ -116,10 +116,10 @@ def test_each_adaptation_learns_and_delivers_a_servable_classifier(world, tmp_pa
     result = finetune(config, run)
     rows = list(read_jsonl(run.items("task")))
     assert len(rows) == 60 and all(abs(sum(r["probabilities"].values()) - 1) < 1e-4 for r in rows)
-    assert result.metrics["accuracy"] == pytest.approx(_accuracy(rows)) and _accuracy(rows) > 0.8
+    assert result.scores["accuracy"] == pytest.approx(_accuracy(rows)) and _accuracy(rows) > 0.8
     logged = [row["loss"] for row in run.metrics() if "loss" in row]
     assert logged[-1] < 0.7 * logged[0]
-    assert result.dev["accuracy"] > 0.8 and result.cost["flops"] > 0 and run.finished
+    assert result.dev_scores["accuracy"] > 0.8 and result.cost["flops"] > 0 and run.finished
     assert (
         read_record(run).facts["labels"] == ["animal", "fruit", "metal"]
         and read_record(run).facts["merge_difference"] <= 1e-5
@@ -148,7 +148,7 @@ def test_encoder_heads_and_label_words_learn_too(world, tmp_path, kind, base, ad
     config = _config(world, kind, adapter, base, num_steps=60)
     run = _run(tmp_path, config)
     result = finetune(config, run)
-    assert result.metrics["accuracy"] > 0.8
+    assert result.scores["accuracy"] > 0.8
     kind = "BertForSequenceClassification" if base == "masked" else "LlamaForCausalLM"
     assert read_json(run.model / "config.json")["architectures"] == [kind]
 
@@ -161,7 +161,7 @@ def test_a_record_and_the_rows_that_are_kept_are_enough_to_answer_the_items_agai
     record, held, calibration = read_record(run), read_held_out(run), read_calibration(run)
     assert (record.recipe, record.task, record.suite) == ("finetune", "task", "task")
     assert (record.base, record.seq_len, record.adapter) == (config.base, 48, None)
-    assert record.suites["task"].metrics == result.metrics and record.suites["task"].dev == result.dev
+    assert record.suites["task"].metrics == result.scores and record.suites["task"].dev == result.dev_scores
     assert record.num_steps == 8 and record.model_kind == ("classifier" if kind == "classify" else "causal")
     assert held.digest == record.splits["dev"].digest and held.items_split == "test"
     assert calibration.digest == record.splits["train"].digest and len(calibration.rows.rows) == 240
@@ -194,7 +194,7 @@ def test_sft_answers_as_taught_and_serves_the_ids_it_was_trained_on(world, tmp_p
     config = _config(world, kind, "none", num_steps=80)
     run = _run(tmp_path, config)
     result = finetune(config, run)
-    assert result.metrics["exact_match"] > 0.8 and _accuracy(list(read_jsonl(run.items("task")))) > 0.8
+    assert result.scores["exact_match"] > 0.8 and _accuracy(list(read_jsonl(run.items("task")))) > 0.8
     tokenizer = AutoTokenizer.from_pretrained(run.model)
     data = read(config.test, "sft")
     trained = SupervisedRows(data, tokenizer, 48).collate([0], seed=0, epoch=0)
@@ -308,7 +308,7 @@ def test_dev_rows_are_held_out_when_not_named_and_epochs_count_steps(world, tmp_
     held = splits["dev"].documents
     assert 0 < held < 60 and splits["train"].documents == 240 - held
     assert max(row["step"] for row in run.metrics()) == round((240 - held) / 16)
-    assert result.metrics == {} and "accuracy" in result.dev
+    assert result.scores == {} and "accuracy" in result.dev_scores
 
 
 def test_new_tokens_of_the_chat_template_keep_ties_under_lora(world, tmp_path):

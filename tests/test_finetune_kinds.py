@@ -95,7 +95,7 @@ def check_answers_again(run: Run) -> None:
 @pytest.mark.parametrize(("base", "adapter"), [("masked", "none"), ("causal", "lora")])
 def test_several_labels_are_learnt_and_their_threshold_is_saved(world, tmp_path, base, adapter):
     run, result = trained(world, tmp_path, "multi_label", base, adapter, steps=150)
-    assert result.metrics["micro_f1"] > 0.8 and result.dev["micro_f1"] > 0.8
+    assert result.scores["micro_f1"] > 0.8 and result.dev_scores["micro_f1"] > 0.8
     config = read_json(run.model / "config.json")
     assert config["problem_type"] == "multi_label_classification"
     assert config["id2label"] == {"0": "care", "1": "cost", "2": "speed"}
@@ -118,7 +118,7 @@ def test_several_labels_are_learnt_and_their_threshold_is_saved(world, tmp_path,
 )
 def test_spans_are_learnt_and_a_pipeline_finds_them(world, tmp_path, rows, base, adapter):
     run, result = trained(world, tmp_path, rows, base, adapter, steps=150)
-    assert result.metrics["entity_f1"] > 0.8
+    assert result.scores["entity_f1"] > 0.8
     config = read_json(run.model / "config.json")
     assert config["id2label"]["0"] == "O" and set(config["label2id"]) == {
         *("O", "B-person", "I-person", "B-place", "I-place")
@@ -142,7 +142,7 @@ def test_spans_are_learnt_and_a_pipeline_finds_them(world, tmp_path, rows, base,
 )
 def test_numbers_are_learnt_and_answered_on_their_own_scale(world, tmp_path, base, adapter):
     run, result = trained(world, tmp_path, "scored", base, adapter, steps=150)
-    assert result.metrics["spearman"] > 0.8 and result.metrics["mae"] < 8
+    assert result.scores["spearman"] > 0.8 and result.scores["mae"] < 8
     config = read_json(run.model / "config.json")
     assert config["problem_type"] == "regression" and config["id2label"] == {"0": "score"}
     served = AutoModelForSequenceClassification.from_pretrained(run.model)
@@ -161,7 +161,7 @@ def test_pairs_are_learnt(world, tmp_path, rows):
     labels = {"pairs": ["other", "same"], "preference": ["first", "second"]}[rows]
     assert read_record(run).facts["labels"] == labels
     if rows == "preference":
-        assert result.metrics["accuracy"] > 0.8
+        assert result.scores["accuracy"] > 0.8
     check_answers_again(run)
 
 

@@ -121,7 +121,7 @@ def test_a_fine_tuning_stops_where_its_turns_end_and_says_what_it_left_out(tmp_p
     )
     run = Run(tmp_path / "run")
     result = finetune(config, run)
-    assert result.dev["exact_match"] == 1, "the answer holds EOS as text, and ends with another token"
+    assert result.dev_scores["exact_match"] == 1, "the answer holds EOS as text, and ends with another token"
     end = tokenizer.convert_tokens_to_ids("<|im_end|>")
     assert read_json(run.model / "generation_config.json")["eos_token_id"] == [tokenizer.eos_token_id, end]
     assert read_record(run).facts["generation_settings_left_out"] == {"repetition_penalty": 1.3}

@@ -1,8 +1,9 @@
 """The report: one offline file, complete for every kind of study, and honest about what is missing. Home of
-report.svg and report.write."""
+report.board, report.cards, report.glossary, report.svg and report.write."""
 
 from __future__ import annotations
 
+import html
 import json
 import re
 import shutil
@@ -15,12 +16,18 @@ import pytest
 from fake_study import FULL, PORTIONS, TEXTS, edit_study, write_study
 
 from adaptkit.errors import DataError
+from adaptkit.report.cards import label_cells
+from adaptkit.report.glossary import GLOSSARY
 from adaptkit.report.svg import Scale, padded, robust_range, spread
 from adaptkit.report.tables import ORIGIN_ORDER, terminal_table
 from adaptkit.report.write import TEMPLATES, write_report
 from adaptkit.study.results import collect
 
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
+SMALLEST_TEXT = """Math.min(...[...document.querySelectorAll('svg.plot')].flatMap(plot => {
+  const scale = plot.getBoundingClientRect().width / plot.viewBox.baseVal.width;
+  return [...plot.querySelectorAll('text')].map(text => scale * parseFloat(getComputedStyle(text).fontSize));
+}))"""
 ORIGINS = ("generic", "continued", "scratch")
 SMALL = {"num_documents": 60, "num_rows": 120}
 STUDIES = {
@@ -214,20 +221,20 @@ def test_a_paragraph_on_verdicts_says_which_task_decides(tmp_path):
 @pytest.mark.parametrize(
     "name", ["everything", "labelled task decides", "undecided", "every origin", "one arm"]
 )
-def test_the_printed_report_is_one_page(tmp_path, name):
-    """The answer, the deciding table, what would change it and the worst limits: one sheet of A4."""
-    html = write_report(write_study(tmp_path, **{**SMALL, **STUDIES[name]})).html
+def test_the_report_prints_on_four_pages(tmp_path, name):
+    """The answer on the first; then all arms, figures, what was held equal, and the words."""
+    page = write_report(write_study(tmp_path, **{**SMALL, **STUDIES[name]})).html
     printed = tmp_path / "report.pdf"
     flags = ["--headless", "--no-sandbox", "--disable-gpu", "--no-pdf-header-footer"]
     profile = f"--user-data-dir={tmp_path / 'profile'}"
-    command = [CHROMIUM, *flags, profile, f"--print-to-pdf={printed}", html.as_uri()]
+    command = [CHROMIUM, *flags, profile, f"--print-to-pdf={printed}", page.as_uri()]
     subprocess.run(command, capture_output=True, check=True, timeout=120)
-    assert len(re.findall(rb"/Type\s*/Page\b", printed.read_bytes())) == 1
+    assert 3 <= len(re.findall(rb"/Type\s*/Page\b", printed.read_bytes())) <= 4
 
 
 def test_the_deciding_table_comes_right_after_the_answer(tmp_path):
     text = write_report(write_study(tmp_path, **SMALL)).html.read_text()
-    parts = ["<h1>", 'class="found"', 'class="verdict"', 'class="decision"', "<nav", "How sure that is"]
+    parts = ["<h1>", 'class="found"', "How sure that is", 'class="verdict"', 'class="decision"', "<nav"]
     assert [text.index(part) for part in parts] == sorted(text.index(part) for part in parts)
     assert "FLOPs to train</th>" in text and "general text lost, bits per byte</th>" in text
     assert "US$ per 1,000 requests</th>" not in text, "a column that no arm fills is left out"
@@ -241,6 +248,52 @@ def test_the_head_of_the_page_leads_to_its_sections_and_nowhere_else(tmp_path, t
     linked = re.findall(r'href="#(\w+)"', text[text.index("<nav") : text.index("</nav>")])
     sections = set(re.findall(r'<section id="(\w+)"', text))
     assert set(linked) <= sections and ("tasks" in linked) == ("tasks" in sections)
+
+
+@pytest.mark.parametrize("name", ["everything", "labelled task decides", "undecided", "one seed", "one arm"])
+def test_the_first_screen_names_no_arm_and_no_flops(tmp_path, name):
+    study = write_study(tmp_path, **{**SMALL, **STUDIES[name]})
+    text = write_report(study).html.read_text()
+    head = re.sub(r"<[^>]*>", " ", text[text.index("<header>") : text.index("</header>")])
+    assert "FLOP" not in head
+    assert not [
+        arm.name for arm in collect(study).arms if re.search(rf"(?<!\w){re.escape(arm.name)}(?![\w ])", head)
+    ]
+
+
+def test_words_stand_beside_what_uses_them_and_all_at_the_end(tmp_path):
+    text = write_report(write_study(tmp_path, **SMALL)).html.read_text()
+    decision = html.unescape(text[text.index('id="decision"') : text.index('id="sure"')])
+    assert all(GLOSSARY[word] in decision for word in ("contender", "margin", "arm"))
+    end = html.unescape(text[text.index('id="words"') : text.index('id="reproduce"')])
+    assert all(meaning in end for meaning in GLOSSARY.values())
+
+
+def test_every_cell_names_its_column_so_that_tables_fold_into_cards(tmp_path):
+    text = write_report(write_study(tmp_path, **SMALL)).html.read_text()
+    headed = [table for table in re.findall(r"<table.*?</table>", text, flags=re.S) if "<thead>" in table]
+    assert len(headed) > 5
+    for table in headed:
+        assert all("data-label=" in cell for cell in re.findall(r"<td[^>]*>", table))
+    folded = label_cells(
+        "<table><thead><tr><th>arm</th><th class='n'>a <b>score</b> &lt; 1</th></tr></thead>"
+        "<tbody><tr><th>x</th><td>1</td></tr><tr><th>y</th><td class='n'>&ndash;</td></tr></tbody></table>"
+    )
+    assert '<td data-label="a score &lt; 1">1</td>' in folded and folded.count("data-empty") == 1
+
+
+@pytest.mark.skipif(CHROMIUM is None, reason="no chromium here")
+def test_a_phone_shows_cards_and_words_of_at_least_12_pixels(tmp_path):
+    playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
+    page_file = write_report(write_study(tmp_path, **{**SMALL, **STUDIES["everything"]})).html
+    with playwright.sync_playwright() as driver:
+        browser = driver.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox", "--disable-gpu"])
+        page = browser.new_page(viewport={"width": 390, "height": 844})
+        page.goto(page_file.as_uri())
+        assert page.evaluate("document.documentElement.scrollWidth") <= 390
+        assert page.evaluate(SMALLEST_TEXT) >= 12
+        assert page.evaluate("getComputedStyle(document.querySelector('tbody tr')).display") == "block"
+        browser.close()
 
 
 def test_every_origin_has_a_colour_in_light_in_dark_and_in_print():

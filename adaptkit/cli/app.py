@@ -8,6 +8,7 @@
     adaptkit finetune finetune.yaml    one model on one labelled task or on instructions
     adaptkit distill distill.yaml      a small student of a large teacher
     adaptkit embed train embed.yaml    an encoder; also questions, encode, index, search, evaluate
+    adaptkit try runs/STUDY "a text"   the recommended model's answer, without a server
     adaptkit export runs/STUDY         the recommended model as a folder, measured against its source
     adaptkit serve runs/STUDY          the recommended model behind an OpenAI-compatible endpoint
     adaptkit bench runs/STUDY          what serving it costs
@@ -30,14 +31,18 @@ from typing import Annotated
 
 import typer
 
-from adaptkit.cli import compare, data, demo, embed, export, init, models, plan, runs, serve, train
+from adaptkit.cli import compare, data, demo, embed, export, init, models, plan, runs, serve, train, try_model
 from adaptkit.cli.console import run
 from adaptkit.version import __version__
 
 app = typer.Typer(
-    name="adaptkit", no_args_is_help=True, rich_markup_mode=None, pretty_exceptions_enable=False
+    name="adaptkit",
+    no_args_is_help=True,
+    rich_markup_mode=None,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
 )
-for group in (init.app, compare.app, plan.app, train.app, export.app, serve.app, demo.app):
+for group in (init.app, compare.app, plan.app, train.app, try_model.app, export.app, serve.app, demo.app):
     app.add_typer(group)
 app.add_typer(embed.app, name="embed")
 app.add_typer(models.models, name="models")

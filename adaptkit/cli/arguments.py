@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import glob
 import os
+import re
 import shutil
 from pathlib import Path
 from typing import Literal
@@ -12,12 +14,14 @@ from adaptkit.distill.config import DistillConfig
 from adaptkit.embed.config import EmbedConfig
 from adaptkit.errors import ConfigError
 from adaptkit.finetune.config import FinetuneConfig
+from adaptkit.notices import tell
 from adaptkit.planning.config import PlanConfig
 from adaptkit.pretrain.config import PretrainConfig
 from adaptkit.run import Run, write_text
 from adaptkit.run_lock import hold
 from adaptkit.study.config import StudyConfig
 from adaptkit.study.inputs import input_digests
+from adaptkit.study.record import is_study
 
 Kind = Literal["compare", "pretrain", "finetune", "embed", "distill", "plan"]
 CONFIGS: dict[Kind, type[Config]] = {
@@ -29,11 +33,23 @@ CONFIGS: dict[Kind, type[Config]] = {
     "plan": PlanConfig,
 }
 """Command -> the class of its config."""
+STARTS: dict[Kind, str] = {
+    "compare": "adaptkit compare configs/study.yaml",
+    "pretrain": "adaptkit pretrain configs/pretrain.yaml",
+    "finetune": "adaptkit finetune configs/finetune.yaml",
+    "embed": "adaptkit embed train configs/embed.yaml",
+    "distill": "adaptkit distill configs/distill.yaml",
+}
+"""Command -> itself with a config to start from."""
 
 
-def divide(words: list[str] | None, *, needed: bool) -> tuple[Path | None, list[str]]:
+def divide(
+    words: list[str] | None, *, needed: bool, example: str = STARTS["compare"]
+) -> tuple[Path | None, list[str]]:
     """Tell the config file from the overrides in `[CONFIG.yaml] [key=value ...]`.
 
+    Args:
+        example: a command that works, for who gave no config.
     Raises: ConfigError for two files, or for none where one is needed.
     """
     files = [word for word in words or [] if "=" not in word or Path(word).is_file()]
@@ -42,7 +58,7 @@ def divide(words: list[str] | None, *, needed: bool) -> tuple[Path | None, list[
         what = f"two configs were given: {files[0]} and {files[1]}"
         raise ConfigError(what, where="command line", fix="give one file; everything else is key=value")
     if needed and not files:
-        fix = "start from one in configs/, for example: adaptkit compare configs/study.yaml"
+        fix = f"start from one in configs/, for example: {example}"
         raise ConfigError("no config was given", where="command line", fix=fix)
     if not files:
         return None, overrides
@@ -83,6 +99,29 @@ class _AnyKeys(Config):
     """Reads any mapping."""
 
     model_config = {"extra": "allow"}
+
+
+def find_run(word: Path, root: Path = Path("runs"), *, study: bool = False) -> Path:
+    """The folder that a word means: a path, or the name of a run below `root`, with or without its digest.
+
+    Of several runs of a name the newest is taken, which is said.
+
+    Args:
+        study: only finished studies count.
+    """
+    if word.exists() or len(word.parts) != 1:
+        return word
+    pattern = re.compile(rf"{re.escape(word.name)}(-[0-9a-f]{{8}})?")
+    folders = [folder for folder in root.glob(f"{glob.escape(word.name)}*") if pattern.fullmatch(folder.name)]
+    if study:
+        folders = [folder for folder in folders if is_study(folder)]
+    if not folders:
+        return word
+    newest = max(folders, key=lambda folder: folder.stat().st_mtime)
+    if newest.name != word.name:
+        others = f", the newest of {len(folders)}" if len(folders) > 1 else ""
+        tell(f"{word} is {newest}{others}")
+    return newest
 
 
 def write_quickstart(root: Path, path: Path | None) -> Path:

@@ -8,8 +8,9 @@ adaptkit report runs/STUDY runs/OTHER
 from __future__ import annotations
 
 import dataclasses
+import shlex
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
@@ -21,6 +22,9 @@ from adaptkit.errors import ConfigError, DataError
 from adaptkit.run import Run
 from adaptkit.study.config import StudyConfig
 from adaptkit.study.record import is_study
+
+if TYPE_CHECKING:
+    from adaptkit.compare.driver import StudyOutcome
 
 app = typer.Typer()
 
@@ -68,26 +72,34 @@ def compare(
     loaded = load(StudyConfig, path, overrides)
     outcome = driver.compare(loaded.config, root, dry_run=dry_run, executor=executor, resume=resume)
     if isinstance(outcome, dict):
-        return Outcome(render.plan(outcome), outcome)
-    return Outcome(render.verdict(outcome), outcome.as_json(), outcome.exit_code)
+        next_step = shlex.join(["adaptkit", "compare", *(words or ["--quickstart"])])
+        if root != Path("runs"):
+            next_step += f" --root {root}"
+        return Outcome((render.plan(outcome), f"next: {next_step}"), {**outcome, "next": next_step})
+    return _concluded(outcome)
+
+
+def _concluded(outcome: StudyOutcome) -> Outcome:
+    data = {**outcome.as_json(), "next": render.next_steps(outcome)}
+    return Outcome(render.verdict(outcome), data, outcome.exit_code)
 
 
 @command(
     app,
     "report",
-    [
-        "adaptkit report runs/quickstart-1a2b3c4d",
-        "adaptkit report runs/tickets-1a2b3c4d runs/tickets-5e6f7a8b",
-    ],
+    ["adaptkit report quickstart", "adaptkit report runs/tickets-1a2b3c4d runs/tickets-5e6f7a8b"],
     exits="0 decided, 3 undecided",
 )
 def report(
     studies: Annotated[
         list[Path],
         typer.Argument(
-            metavar="STUDY [OTHER]", help="A study's run directory, or two of them.", show_default=False
+            metavar="STUDY [OTHER]",
+            help="A study's run directory or name, or two of them.",
+            show_default=False,
         ),
     ],
+    root: Root = Path("runs"),
 ) -> Outcome:
     """Write a finished study's report again, or show what changed between two studies.
 
@@ -95,13 +107,13 @@ def report(
     """
     from adaptkit.compare import driver
 
+    studies = [arguments.find_run(study, root, study=True) for study in studies]
     for study in studies:
         if not is_study(study):
-            fix = "give the folder that `adaptkit compare` named"
+            fix = "give the folder that `adaptkit compare` named, or a name of `adaptkit runs list`"
             raise DataError("holds no finished study", where=str(study), fix=fix)
     if len(studies) == 1:
-        outcome = driver.conclude(Run(studies[0]))
-        return Outcome(render.verdict(outcome), outcome.as_json(), outcome.exit_code)
+        return _concluded(driver.conclude(Run(studies[0])))
     if len(studies) > 2:
         raise ConfigError(f"{len(studies)} studies were given", where="STUDY", fix="give one or two")
     from adaptkit.report.changes import compare_studies

@@ -17,7 +17,7 @@ import threading
 import traceback
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import Annotated, Any
+from typing import Annotated, Any, TextIO
 
 import typer
 
@@ -34,6 +34,8 @@ _QUIET = {
 _CLICK_ERROR: type[Exception] = typer.BadParameter.__mro__[2]
 """Base of what typer raises for a mistyped command line: it carries its own copy of click, or imports it."""
 _DEBUG, _JSON = "--debug", "--json"
+FIRST_WORDS_S = 8.0
+"""Seconds after which a command that has said nothing says that it is at work."""
 FILE_WIDTH = 160  # columns of tables that go to a file or a pipe
 
 
@@ -52,15 +54,19 @@ Command = Callable[..., Outcome]
 
 
 def command(
-    group: typer.Typer, name: str, examples: list[str], exits: str = "0 done"
+    group: typer.Typer, name: str, examples: list[str], exits: str = "0 done", *, bare: bool = False
 ) -> Callable[[Command], Command]:
-    """Register a function as a command with `--json`, `--debug`, examples and exit codes in its help."""
+    """Register a function as a command with `--json`, `--debug`, examples and exit codes in its help.
+
+    Args:
+        bare: whether it does something without any word after it; other commands then show their help.
+    """
     shown = ["\b", "Examples:", *(f"  {example}" for example in examples)]
     codes = f"{exits}; {EXIT_USER} your mistake, {EXIT_INTERNAL} ours, {EXIT_STOPPED} stopped by Ctrl-C"
     epilog = "\n".join([*shown, "", "", "\b", "Exit codes:", f"  {codes}"])
 
     def register(function: Command) -> Command:
-        group.command(name, epilog=epilog)(_printing(function))
+        group.command(name, epilog=epilog, no_args_is_help=not bare)(_printing(function))
         return function
 
     return register
@@ -124,6 +130,46 @@ def _sigterm_as_ctrl_c() -> Iterator[None]:
         signal.signal(signal.SIGTERM, before)
 
 
+class _Watched:
+    """Standard error, which notes whether anything was written."""
+
+    def __init__(self, stream: TextIO):
+        self.stream, self.used = stream, False
+
+    def write(self, text: str) -> int:
+        self.used = True
+        return self.stream.write(text)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.stream, name)
+
+
+@contextlib.contextmanager
+def _first_words(arguments: list[str]) -> Iterator[None]:
+    """Say that a command is at work where it has said nothing for some seconds."""
+    stream = sys.stderr
+    watched: Any = _Watched(stream)
+
+    def say() -> None:
+        if watched.used:
+            return
+        name, seconds = " ".join(arguments[:1]), f"{FIRST_WORDS_S:g}"
+        line = json.dumps({"event": "working", "command": name, "seconds": FIRST_WORDS_S})
+        if stream.isatty():
+            line = f"adaptkit {name}: at work for {seconds} s, reading and loading; Ctrl-C stops it"
+        print(line, file=stream, flush=True)
+
+    timer = threading.Timer(FIRST_WORDS_S, say)
+    timer.daemon = True
+    timer.start()
+    sys.stderr = watched
+    try:
+        yield
+    finally:
+        sys.stderr = stream
+        timer.cancel()
+
+
 def _show(view: object) -> None:
     """Print text as it is, and draw everything else with rich; of a tuple each part."""
     if isinstance(view, tuple):
@@ -143,7 +189,7 @@ def run(app: typer.Typer, arguments: list[str]) -> int:
     for name, value in _QUIET.items():
         os.environ.setdefault(name, value)
     try:
-        with _sigterm_as_ctrl_c():
+        with _sigterm_as_ctrl_c(), _first_words(arguments):
             return app(args=arguments, prog_name="adaptkit", standalone_mode=False) or 0
     except typer.Abort:
         print("\nstopped; run the same command to resume", file=sys.stderr)
@@ -153,6 +199,9 @@ def run(app: typer.Typer, arguments: list[str]) -> int:
         sys.stdout = open(os.devnull, "w")  # noqa: SIM115
         return EXIT_INTERNAL
     except Exception as error:
+        if type(error).__name__ == "NoArgsIsHelpError":  # typer has its own copy of click's
+            print(str(getattr(error, "message", error)))
+            return EXIT_USER
         if _DEBUG in arguments:
             traceback.print_exc()
         problem, code = _explain(error)

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import shlex
 from pathlib import Path
 from typing import Annotated
 
@@ -61,8 +62,11 @@ def data_check(
 
     columns = arguments.pairs(column or [], "--column")
     checked = check([DataConfig(files=[file], columns=columns) for file in files], tokenizer=base)
-    exit_code = 0 if checked.ok else EXIT_USER
-    return Outcome(checked.render(), checked.as_json(), exit_code)
+    if not checked.ok:
+        return Outcome(checked.render(), checked.as_json(), EXIT_USER)
+    next_step = shlex.join(["adaptkit", "init", *files])
+    view = (checked.render(), f"next: {next_step}")
+    return Outcome(view, {**checked.as_json(), "next": next_step})
 
 
 @command(
@@ -113,7 +117,8 @@ def config_show(
 
     Origins are file:line:column, override or default.
     """
-    path, overrides = arguments.divide(words, needed=True)
+    example = "adaptkit config show configs/study.yaml"
+    path, overrides = arguments.divide(words, needed=True, example=example)
     loaded = load(arguments.CONFIGS[kind or arguments.kind_of(path, overrides)], path, overrides)
     values = leaves(loaded.config.model_dump(mode="json"))
     shown = {key: {"value": value, "origin": loaded.origins[key]} for key, value in values.items()}
@@ -135,6 +140,7 @@ def schema(kind: Annotated[Kind, typer.Argument(help="Which command's config.")]
     "doctor",
     ["adaptkit doctor", "adaptkit doctor --deep --json", "adaptkit doctor --stubs standins"],
     exits="0 no problem found",
+    bare=True,
 )
 def doctor(
     deep: Annotated[

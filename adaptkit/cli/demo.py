@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from adaptkit.cli.arguments import find_run
 from adaptkit.cli.console import Outcome, command
 from adaptkit.doctor import extras
 from adaptkit.errors import AdaptkitError
@@ -74,6 +75,7 @@ def demo(
     Compare, classify, search, and a break-even to play with, in a browser; works without internet.
     """
     extras.require("demo", ("gradio", "starlette", "httpx"), "the demo page")
+    study = find_run(study)
     from adaptkit.demo import launch
     from adaptkit.demo.search_index import Passages, from_file
 

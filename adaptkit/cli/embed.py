@@ -55,7 +55,11 @@ def train(words: Words = None, resume: Resume = True, root: Root = Path("runs"))
     """
     from adaptkit.embed import recipe
 
-    return run_config(EmbedConfig, recipe.embed, words, resume, root)
+    next_step = (
+        'adaptkit try {run} "a question" --in FILE; '
+        "adaptkit embed encode {run}/model FILES --out vectors; adaptkit serve {run}"
+    )
+    return run_config(EmbedConfig, recipe.embed, words, resume, root, next_step=next_step)
 
 
 @command(
@@ -101,7 +105,9 @@ def questions(
             return client.answer(name, request, max_tokens=TOKENS_PER_QUESTION * count, temperature=0.7)
 
         written = write_questions(files, out, ask, source, count=count, prompt=prompt, jobs=jobs)
-    return Outcome(_count_line(written["counts"], out), {"folder": str(out), **written})
+    next_step = f"adaptkit embed train configs/embed.yaml train.files=[{out}/pairs.jsonl]"
+    view = f"{_count_line(written['counts'], out)}\nnext: {next_step}"
+    return Outcome(view, {"folder": str(out), **written, "next": next_step})
 
 
 def _generator_key(key_file: Path | None) -> str:
@@ -171,7 +177,8 @@ def encode(
     tell_cuts({"texts": encoder.cut}, OWN_LIMIT)
     info = encoding.info
     line = f"{info['count']:,} vectors of {info['dimensions']} in {encoding.folder}"
-    return Outcome(line, {"folder": str(encoding.folder), **info})
+    next_step = f"adaptkit embed index {encoding.folder} --out index"
+    return Outcome(f"{line}\nnext: {next_step}", {"folder": str(encoding.folder), **info, "next": next_step})
 
 
 @command(
@@ -197,7 +204,8 @@ def index(
 
     built = build(Encoding.open(vectors), out, faiss=faiss)
     line = f"{built.info['count']:,} vectors, {faiss or 'exact'}, in {out}"
-    return Outcome(line, {"folder": str(out), **built.info})
+    next_step = f'adaptkit embed search {out} MODEL "a question"'
+    return Outcome(f"{line}\nnext: {next_step}", {"folder": str(out), **built.info, "next": next_step})
 
 
 @command(app, "search", ['adaptkit embed search index runs/embed-1a2b3c4d/model "does aspirin help?" -k 5'])
@@ -209,18 +217,20 @@ def search(
     queries: Annotated[list[str], typer.Argument(help="What to look for.")],
     k: Annotated[int, typer.Option("-k", help="Documents per query.", min=1)] = 10,
 ) -> Outcome:
-    """Find the nearest documents.
+    """Find the nearest documents, and show how each begins.
 
     Refuses a model other than the one that made the vectors.
     """
     from adaptkit.embed.encoder import Encoder
     from adaptkit.embed.index import Index
 
-    nearest = Index.open(folder).search(Encoder.load(model), queries, k)
+    index = Index.open(folder)
+    nearest = index.search(Encoder.load(model), queries, k)
     lines, results = [], []
     for query, hits in zip(queries, nearest, strict=True):
-        lines += [query, *(f"  {score:.4f}  {name}" for name, score in hits)]
-        results.append({"query": query, "found": [{"id": name, "score": score} for name, score in hits]})
+        rows = [{"id": name, "score": score, "text": index.texts.get(name, "")} for name, score in hits]
+        lines += [query, *(f"  {row['score']:.4f}  {row['id']}  {row['text']}".rstrip() for row in rows)]
+        results.append({"query": query, "found": rows})
     return Outcome("\n".join(lines), {"results": results})
 
 
@@ -260,7 +270,7 @@ def evaluate(
         write_jsonl(out, rows)
     scores = retrieval_scores(rows)
     result = {
-        "metrics": scores,
+        "scores": scores,
         "num_queries": len(rows),
         "num_documents": len(chosen.documents),
         "num_unjudged": chosen.num_unjudged,

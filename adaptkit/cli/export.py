@@ -11,6 +11,7 @@ from typing import Annotated, Literal
 
 import typer
 
+from adaptkit.cli.arguments import find_run
 from adaptkit.cli.console import Outcome, command
 from adaptkit.cli.options import Seed, Task
 from adaptkit.doctor import extras
@@ -88,10 +89,11 @@ def export(
     from adaptkit.serve.status import StatusLine
 
     options = driver.Options(out, method, evaluation, calibration, max_loss_bpb, max_loss_score, sign_key)
-    source = resolve(model, arm=arm, task=task, seed=seed)
+    source = resolve(find_run(model), arm=arm, task=task, seed=seed)
     status = StatusLine()
     try:
         done = driver.export(source, format, options, lambda text: status.phase(source.name, text))
     finally:
         status.quiet()
-    return Outcome(done.summary(), done.as_json())
+    next_step = f'adaptkit try {done.folder} "a text"; adaptkit serve {done.folder}'
+    return Outcome(f"{done.summary()}\n\nnext: {next_step}", {**done.as_json(), "next": next_step})

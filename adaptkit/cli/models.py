@@ -18,7 +18,7 @@ models = typer.Typer(
 )
 
 
-@command(models, "list", ["adaptkit models list"])
+@command(models, "list", ["adaptkit models list"], bare=True)
 def models_list() -> Outcome:
     """List the models that come as Python packages."""
     from adaptkit.models.packaged import PACKAGES

@@ -127,7 +127,13 @@ def verdict(outcome: StudyOutcome) -> tuple[Any, ...]:
     from adaptkit.study.results import collect
 
     table = terminal_table(collect(outcome.study_path), outcome.recommended)
-    return table, f"report: {outcome.report_path}", outcome.verdict_line
+    return table, f"report: {outcome.report_path}", f"next: {next_steps(outcome)}", outcome.verdict_line
+
+
+def next_steps(outcome: StudyOutcome) -> str:
+    """The commands that use what a study found."""
+    study = outcome.study_path
+    return f'adaptkit try {study} "a text"; adaptkit serve {study}; adaptkit demo {study}'
 
 
 def domain_shift(shift: DomainShift) -> str:
@@ -201,11 +207,11 @@ def _yaml(value: Any) -> str:
 
 def result(fields: dict[str, Any]) -> str:
     """Show what a training left behind, one line per field."""
-    return table(
-        (name.replace("_", " "), _flat(value))
-        for name, value in fields.items()
-        if value not in (None, {}, "")
-    )
+    shown = {name: value for name, value in fields.items() if value not in (None, {}, "")}
+    last = shown.pop("next", "")
+    shown |= shown.pop("baseline", {})
+    text = table((name.replace("_", " "), _flat(value)) for name, value in shown.items())
+    return f"{text}\nnext: {last}" if last else text
 
 
 def result_json(run: Run, result: DataclassInstance) -> dict[str, Any]:

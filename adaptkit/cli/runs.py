@@ -30,7 +30,7 @@ runs = typer.Typer(help="Keep house among runs.", no_args_is_help=True, rich_mar
 DAY = 86400.0
 
 
-@command(runs, "list", ["adaptkit runs list", "adaptkit runs list --root archive --json"])
+@command(runs, "list", ["adaptkit runs list", "adaptkit runs list --root archive --json"], bare=True)
 def runs_list(root: Root = Path("runs")) -> Outcome:
     """List all runs: kind, study, state, size, age and score.
 
@@ -81,7 +81,10 @@ def runs_show(
 
 
 @command(
-    runs, "prune", ["adaptkit runs prune", "adaptkit runs prune --yes", "adaptkit runs prune --alone --yes"]
+    runs,
+    "prune",
+    ["adaptkit runs prune", "adaptkit runs prune --yes", "adaptkit runs prune --alone --yes"],
+    bare=True,
 )
 def runs_prune(
     yes: Annotated[bool, typer.Option("--yes", help="Delete it; without, only say what would go.")] = False,

@@ -6,6 +6,7 @@ adaptkit bench runs/STUDY          requests/s, waiting, memory and cost of the s
 
 from __future__ import annotations
 
+import dataclasses
 import logging
 import os
 from pathlib import Path
@@ -13,7 +14,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from adaptkit.cli import render
+from adaptkit.cli import arguments, render
 from adaptkit.cli.console import Outcome, command
 from adaptkit.cli.options import Arms, Models, Seed, Task
 from adaptkit.doctor import extras
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
     from adaptkit.serve.api_keys import Keys
     from adaptkit.serve.bench_results import Price
     from adaptkit.serve.engine.command import Launch
+    from adaptkit.serve.engine.launches import ModelWord
     from adaptkit.serve.limits import Limits
 
 app = typer.Typer()
@@ -105,7 +107,7 @@ def serve(
 
     if signed_by is not None:
         extras.require("sign", extras.SIGNING_MODULES, "--signed-by")
-    words, extra = launches.split_words(models)
+    words, extra = _models(models)
     options = {"body_bytes": max_body, "max_tokens": max_tokens, "requests_per_minute": rate}
     limits = choose_limits(options, os.environ)
     choice = launches.Choice(format, tuple(arm or ()), task, seed)
@@ -198,7 +200,7 @@ def bench(
     from adaptkit.serve.status import StatusLine
 
     price = _price(usd_per_hour, price_source, price_date)
-    words, extra = launches.split_words(models)
+    words, extra = _models(models)
     choice = launches.Choice(arms=tuple(arm or ()), task=task)
     planned = benchmark.plan_launches(words, hardware.look(), choice, format or [], extra)
     preflight.check(planned)
@@ -212,6 +214,14 @@ def bench(
     if path := benchmark.save(measured, planned[0].source, out):
         where = f"written: {path}"
     return Outcome((render.table(table(measured.models)), where), measured.as_json())
+
+
+def _models(given: list[str]) -> tuple[list[ModelWord], list[str]]:
+    """The models named on the command line, runs also by their names, and vLLM's own flags."""
+    from adaptkit.serve.engine import launches
+
+    words, extra = launches.split_words(given)
+    return [dataclasses.replace(word, folder=arguments.find_run(word.folder)) for word in words], extra
 
 
 def _price(usd_per_hour: float | None, source: str, date: str) -> Price | None:

@@ -8,6 +8,7 @@ adaptkit distill distill.yaml              a small student of a large teacher
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, TypeVar
@@ -66,7 +67,7 @@ def finetune(words: Words = None, resume: Resume = True, root: Root = Path("runs
     """
     from adaptkit.finetune import recipe
 
-    return run_config(FinetuneConfig, recipe.finetune, words, resume, root)
+    return run_config(FinetuneConfig, recipe.finetune, words, resume, root, beside=_baseline)
 
 
 @command(
@@ -99,9 +100,22 @@ def distill(
 
     if not plan:
         return run_config(DistillConfig, recipe.distill, words, resume, root)
-    path, overrides = arguments.divide(words, needed=True)
+    path, overrides = arguments.divide(words, needed=True, example=arguments.STARTS["distill"])
     estimated = estimate.plan(load(DistillConfig, path, overrides).config)
     return Outcome(render.student(estimated), estimated)
+
+
+def _baseline(config: FinetuneConfig, run: Run) -> dict[str, object]:
+    """What word counts reach on the rows that the model was scored on."""
+    from adaptkit.study.finetune_baseline import finetune_baseline
+
+    baseline = finetune_baseline(config, run)
+    if baseline is None:
+        return {}
+    found: dict[str, object] = {f"{baseline.name}, no language model": baseline.scores}
+    if baseline.most_frequent is not None:
+        found["always the most frequent label"] = {"accuracy": baseline.most_frequent}
+    return found
 
 
 def run_config(
@@ -110,10 +124,26 @@ def run_config(
     words: list[str] | None,
     resume: bool,
     root: Path,
+    *,
+    beside: Callable[[C, Run], dict[str, object]] | None = None,
+    next_step: str = 'adaptkit try {run} "a text"; adaptkit serve {run}',
 ) -> Outcome:
-    """Read a recipe's config, open its run directory, train, and show what was left behind."""
-    path, overrides = arguments.divide(words, needed=True)
+    """Read a recipe's config, open its run directory, train, and show what was left behind.
+
+    Args:
+        beside: what else is shown of the finished run, such as what a simpler way reaches.
+        next_step: the commands that can follow.
+    """
+    from adaptkit.trainer.improvement import improvement
+
+    kind = next(kind for kind, of_kind in arguments.CONFIGS.items() if of_kind is schema)
+    path, overrides = arguments.divide(words, needed=True, example=arguments.STARTS[kind])
     config = load(schema, path, overrides).config
     run = arguments.open_run(config, root, resume=resume)
     result = render.result_json(run, recipe(config, run))
+    if os.environ.get("RANK", "0") != "0":
+        return Outcome((), result)
+    result["baseline"] = {} if beside is None else beside(config, run)
+    result["training"] = improvement(run.metrics())
+    result["next"] = next_step.format(run=run.path)
     return Outcome(render.result(result), result)

@@ -28,12 +28,17 @@ CUT: dict[str, Any] = {"truncate_prompt_tokens": -1}
 
 @dataclass(frozen=True)
 class Model:
-    """A served model: its name and what it answers with (empty for a server that is not adaptkit's)."""
+    """A served model: its name and what it answers with (empty for a server that is not adaptkit's).
+
+    Attributes:
+        ready: false while it loads or restarts.
+    """
 
     name: str
     kind: str = ""
     max_len: int | None = None
     identity: ModelIdentity | None = None
+    ready: bool = True
 
     @property
     def writes(self) -> bool:
@@ -68,7 +73,13 @@ class Client(Connection):
 
         def read(answer: Any) -> list[Model]:
             return [
-                Model(row["id"], row.get("kind", ""), row.get("max_model_len"), ModelIdentity.from_row(row))
+                Model(
+                    name=row["id"],
+                    kind=row.get("kind", ""),
+                    max_len=row.get("max_model_len"),
+                    identity=ModelIdentity.from_row(row),
+                    ready=bool(row.get("ready", True)),
+                )
                 for row in answer["data"]
             ]
 

@@ -2,10 +2,10 @@
 
 text                               running text
 text + label                       classification
-prompt + completion                question and answer (instruction, input, output are read as these)
+prompt + completion                question and answer (also by these names; instruction, input, output)
 messages (+ tools, documents)      conversations
 prompt                             prompts to be answered
-anchor + positive (+ negative...)  pairs, triplets
+anchor + positive (+ negative...)  pairs, triplets (also query and passage, question and answer)
 text1 + text2 + score or label     scored pairs; with labels for a task on pairs as well
 prompt + chosen + rejected         preferences, read as two answers and which of them is better
 text + labels                      classification with several labels each, or none
@@ -75,10 +75,14 @@ SHAPES = (
     Shape("messages", {"messages": ("messages", "conversations", "conversation")}, TEMPLATE_INPUTS),
     Shape(
         "sft",
-        {"prompt": ("prompt", "instruction"), "completion": ("completion", "output", "response")},
+        {
+            "prompt": ("prompt", "instruction", "question"),
+            "completion": ("completion", "output", "response", "answer"),
+        },
         ("input",),
     ),
-    Shape("pairs", {"anchor": ("anchor",), "positive": ("positive",)}),
+    Shape("pairs", {"anchor": ("anchor", "query"), "positive": ("positive", "passage")}),
+    Shape("pairs", {"anchor": ("question",), "positive": ("answer",)}),
     Shape("labelled_pairs", {"prompt": ("prompt",), "chosen": ("chosen",), "rejected": ("rejected",)}),
     Shape("pairs", {"text1": FIRST_TEXTS, "text2": SECOND_TEXTS}, ("score", "label")),
     Shape("labelled_pairs", {"text1": FIRST_TEXTS, "text2": SECOND_TEXTS, "label": ("label",)}, ("prompt",)),

@@ -13,7 +13,7 @@ from adaptkit.demo.served_models import CLASSIFY, EMBED, GENERATE, RERANK, Look,
 from adaptkit.demo.shown_models import ShownModel, first_of_each_role, generic_and_domain, show_models
 from adaptkit.demo.study_view import Study
 from adaptkit.demo.tab_classify import Classify
-from adaptkit.demo.tab_compare import Compare
+from adaptkit.demo.tab_compare import USUAL_ANSWER, Compare, longest_answer
 from adaptkit.demo.tab_decide import PRICE, Decide
 from adaptkit.demo.tab_search import Search
 
@@ -53,7 +53,7 @@ class Page:
             head = gr.HTML(self._head(Look()), elem_id="head", apply_default_css=False)
             with gr.Tabs(elem_id="tabs"):
                 with gr.Tab("Compare", id="compare"):
-                    models = self.compare.build(price)
+                    models, length = self.compare.build(price)
                 with gr.Tab("Classify", id="classify"):
                     classifier, classified = self.classify.build()
                 with gr.Tab("Search", id="search"):
@@ -66,7 +66,7 @@ class Page:
                 [page.load, gr.Timer(LOOK_EVERY_S).tick],
                 self.look,
                 [seen],
-                [seen, head, models, classifier, left, right, classified, hits],
+                [seen, head, models, classifier, left, right, length, classified, hits],
                 trigger_mode="once",
                 show_progress="hidden",
                 api_visibility="private",
@@ -78,7 +78,7 @@ class Page:
         """Look at the server, and touch components only where what it offers has changed."""
         now = self.server.look()
         if now == seen:
-            return [gr.skip()] * 8
+            return [gr.skip()] * 9
         writers, classifiers, embedders = (
             show_models(now.of_kind(kind)) for kind in (GENERATE, CLASSIFY, EMBED)
         )
@@ -100,6 +100,7 @@ class Page:
             _dropdown(classifiers, first_classifier),
             _dropdown(embedders, generic, label="Embedding model" if alone else "Generic model"),
             _dropdown(embedders, domain, visible=not alone),
+            _lengths(longest_answer(now.of_kind(GENERATE))),
             classified,
             hits,
         ]
@@ -110,6 +111,7 @@ class Page:
             "head",
             name=self.study.name,
             look=look,
+            ready=sum(model.ready for model in look.models),
             counts=[f"{number} {purpose}" for purpose, number in numbers.items() if number],
             signed_in=self.signed_in,
         )
@@ -136,6 +138,10 @@ def _choices(models: list[ShownModel]) -> list[tuple[str, str]]:
             shown += f": {model.arm or model.name}"
         choices.append((shown, model.name))
     return choices
+
+
+def _lengths(longest: int) -> Any:
+    return gr.update(maximum=longest, value=min(USUAL_ANSWER, longest))
 
 
 def _dropdown(models: list[ShownModel], value: str | None, **properties: Any) -> Any:

@@ -96,12 +96,14 @@ class Classify:
         except (ServerError, ValueError, KeyError, TypeError) as error:
             yield render("classified", state="failed", failure=explain(error, self.server.url, model))
             return
-        state = "raw" if calibration is None else "calibrated"
+        state = "raw"
+        if calibration is not None:
+            state = "calibrated" if calibration.after < calibration.before else "worse"
         yield self._draw(model, raw, calibration, state)
 
     def _draw(self, model: str, raw: Sequence[float], calibration: Calibration | None, state: str) -> str:
         after = raw
-        if calibration is not None:
+        if calibration is not None and state == "calibrated":
             after = calibration.apply(raw)
         rows = zip(self._labels(model, len(raw)), raw, after, strict=True)
         bars = sorted((Bar(*row) for row in rows), key=lambda bar: -bar.after)

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import itertools
+import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 
 import gradio as gr
 
+from adaptkit.client.openai import Model
 from adaptkit.data.words import first_words
 from adaptkit.demo.html import render
 from adaptkit.demo.served_models import Server
@@ -17,6 +19,8 @@ from adaptkit.demo.streaming import Answer, AnswerStream, Prompt
 CONTINUE, CHAT = "Continue the text", "Answer as chat"
 TOGETHER, IN_TURN = "All at once", "One after another"
 MAX_PROMPT_CHARS, SHOWN_CHARS, PROMPT_WORDS, MOST_MODELS = 8000, 160, 14, 6
+ANSWER_STEP, USUAL_ANSWER, LONGEST_ANSWER = 16, 128, 512
+"""Tokens."""
 AT_ONCE = 16  # visitors that may be answered at the same time
 
 
@@ -33,8 +37,8 @@ class Compare:
     documents: Sequence[tuple[str, str]]
     models: dict[str, ShownModel] = field(default_factory=dict)
 
-    def build(self, usd_per_hour: gr.State) -> gr.CheckboxGroup:
-        """Draw the tab; `usd_per_hour` holds the server's price. Returns the choice of models."""
+    def build(self, usd_per_hour: gr.State) -> tuple[gr.CheckboxGroup, gr.Slider]:
+        """Draw the tab; `usd_per_hour` holds the server's price. Returns the choices of models and length."""
         beginnings = _beginnings(self.documents)
         starts = itertools.cycle(beginnings or [""])
         text = gr.Textbox(
@@ -64,7 +68,7 @@ class Compare:
         )
         stop.click(None, cancels=[answering], show_progress="hidden", api_visibility="private")
         another.click(lambda: next(starts), None, text, show_progress="hidden", api_visibility="private")
-        return models
+        return models, settings[-1]
 
     def ask(
         self, text: str, models: list[str], how: str, pace: str, length: float, usd_per_hour: float
@@ -125,10 +129,10 @@ def _draw_settings() -> tuple[gr.Radio, gr.Radio, gr.Slider]:
         how = gr.Radio([CONTINUE, CHAT], value=CONTINUE, label="How", elem_classes="segmented")
         pace = gr.Radio([TOGETHER, IN_TURN], value=TOGETHER, label="Pace", elem_classes="segmented")
         length = gr.Slider(
-            16,
-            512,
-            value=128,
-            step=16,
+            ANSWER_STEP,
+            LONGEST_ANSWER,
+            value=USUAL_ANSWER,
+            step=ANSWER_STEP,
             label="Longest answer, in tokens",
             buttons=[],
             elem_classes="plain-slider",
@@ -136,7 +140,23 @@ def _draw_settings() -> tuple[gr.Radio, gr.Radio, gr.Slider]:
     return how, pace, length
 
 
+def longest_answer(models: Sequence[Model]) -> int:
+    """Tokens that every one of these models can write after a prompt of some words."""
+    lengths = [model.max_len for model in models if model.max_len]
+    room = min(lengths, default=2 * LONGEST_ANSWER) // 2
+    return max(ANSWER_STEP, min(LONGEST_ANSWER, room - room % ANSWER_STEP))
+
+
 def _beginnings(documents: Sequence[tuple[str, str]]) -> list[str]:
     """Take the first words of held-out passages: fair prompts, since no model was trained on them."""
-    starts = (" ".join(first_words(text, PROMPT_WORDS).split()) for _, text in documents[:12])
+    starts = (_beginning(text) for _, text in documents[:12])
     return [start for start in starts if len(start) > 20]
+
+
+def _beginning(text: str) -> str:
+    """The first words of a passage, on one line; code keeps its lines."""
+    start = " ".join(first_words(text, PROMPT_WORDS).split())
+    same_words = re.match(rf"\s*(?:\S+\s+){{{max(0, len(start.split()) - 1)}}}\S+", text)
+    if same_words is not None and re.search(r"\n[ \t]+\S", same_words.group()):
+        return same_words.group().strip("\n")
+    return start

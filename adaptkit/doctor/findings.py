@@ -28,12 +28,12 @@ def render(findings: list[Finding]) -> str:
         lines.append(f"{_MARK[finding.status]}  {finding.name:<{width}}  {finding.detail}")
         if finding.fix:
             lines.append(f"{'':7}  {'':<{width}}  fix: {finding.fix}")
-    return "\n".join([*lines, "", _count([finding.status for finding in findings].count("problem"))])
+    statuses = [finding.status for finding in findings]
+    return "\n".join([*lines, "", _count(statuses.count("problem"), statuses.count("warn"))])
 
 
-def _count(problems: int) -> str:
-    if problems == 0:
-        return "no problems found"
-    if problems == 1:
-        return "1 problem found"
-    return f"{problems} problems found"
+def _count(problems: int, warnings: int) -> str:
+    found = f"{problems or 'no'} problem{'' if problems == 1 else 's'} found"
+    if warnings:
+        found += f", {warnings} warning{'' if warnings == 1 else 's'}"
+    return found

@@ -1,6 +1,6 @@
 """Encode a corpus: streamed, resumable, the same vectors whether it was interrupted or not.
 
-    vectors/  vectors.npy + ids.jsonl, or vectors.parquet
+    vectors/  vectors.npy + ids.jsonl (ids, and how each text begins), or vectors.parquet
               encoding.json   what made them
 
 Documents are read and encoded a window at a time; each window is a part that appears whole or not at all. A
@@ -39,6 +39,8 @@ Format = Literal["npy", "parquet"]
 WINDOW = 4096
 """Documents sorted by length together, and lost at most by a kill."""
 SHOW_EVERY_S = 5.0
+SHOWN_CHARS = 160
+"""Of a document's text, kept beside its id for people who search."""
 INFO = "encoding.json"
 PAYLOAD = ("ids.jsonl", "vectors.npy", "vectors.parquet")
 _ID_NAMES = ("_id", "id")
@@ -72,9 +74,14 @@ class Encoding:
         return column.flatten().to_numpy().reshape(-1, self.info["dimensions"])
 
     def ids(self) -> list[str]:
+        return [row["id"] for row in self.documents()]
+
+    def documents(self) -> list[dict[str, str]]:
+        """The id of each document, and how its text begins; encodings of earlier releases lack that."""
         if self.info["format"] == "npy":
-            return [row["id"] for row in read_jsonl(self.folder / "ids.jsonl")]
-        return self._table(["id"]).column("id").to_pylist()
+            return list(read_jsonl(self.folder / "ids.jsonl"))
+        names = parquet.read_schema(self.folder / "vectors.parquet").names
+        return self._table([name for name in ("id", "text") if name in names]).to_pylist()
 
     def _table(self, columns: list[str]) -> Any:
         return parquet.read_table(self.folder / "vectors.parquet", columns=columns)
@@ -162,7 +169,6 @@ def _encode(
     (out / "parts").mkdir(parents=True, exist_ok=True)
     with progress("encoded") as show:
         while window := list(islice(stream, WINDOW)):
-            ids = [name for name, _, _ in window]
             for name, _, where in window:
                 if name in seen:
                     what = f"the id '{name}' is given twice, first at {seen[name]}"
@@ -171,15 +177,24 @@ def _encode(
             part = out / "parts" / f"{len(parts):06d}.npy"
             if not part.exists():
                 texts = [text for _, text, _ in window]
-                _write_part(part, ids, encoder.encode(texts, prompt=prompt, dimensions=dimensions))
+                rows = [{"id": name, "text": beginning(text)} for name, text, _ in window]
+                _write_part(part, rows, encoder.encode(texts, prompt=prompt, dimensions=dimensions))
             parts.append(part)
             show(len(seen))
     return parts
 
 
-def _write_part(part: Path, ids: list[str], vectors_ND: np.ndarray) -> None:
-    """The ids first: the vectors' file is what says that a part is there."""
-    write_jsonl(part.with_suffix(".jsonl"), ({"id": name} for name in ids))
+def beginning(text: str, most: int = SHOWN_CHARS) -> str:
+    """The beginning of a text, on one line."""
+    line = " ".join(text.split())
+    if len(line) > most:
+        line = line[: most - 3].rstrip() + "..."
+    return line
+
+
+def _write_part(part: Path, rows: list[dict[str, str]], vectors_ND: np.ndarray) -> None:
+    """The documents first: the vectors' file is what says that a part is there."""
+    write_jsonl(part.with_suffix(".jsonl"), rows)
     with whole_file(part, vectors_ND.nbytes) as temporary, temporary.open("wb") as file:
         np.save(file, vectors_ND)
 
@@ -188,16 +203,16 @@ def _join(out: Path, parts: list[Path], format: Format, dimensions: int) -> int:
     """Make one file of vectors with their ids, a part at a time in memory; returns the number of vectors."""
     for leftover in out.glob(".vectors.*.tmp"):  # of a killed process
         leftover.unlink()
-    ids = [[row["id"] for row in read_jsonl(part.with_suffix(".jsonl"))] for part in parts]
+    rows = [list(read_jsonl(part.with_suffix(".jsonl"))) for part in parts]
     if format == "npy":
-        _join_npy(out, parts, ids, dimensions)
+        _join_npy(out, parts, rows, dimensions)
     else:
-        _join_parquet(out, parts, ids, dimensions)
-    return sum(map(len, ids))
+        _join_parquet(out, parts, rows, dimensions)
+    return sum(map(len, rows))
 
 
-def _join_npy(out: Path, parts: list[Path], ids: list[list[str]], dimensions: int) -> None:
-    shape, start = (sum(map(len, ids)), dimensions), 0
+def _join_npy(out: Path, parts: list[Path], rows: list[list[dict[str, str]]], dimensions: int) -> None:
+    shape, start = (sum(map(len, rows)), dimensions), 0
     with whole_file(out / "vectors.npy", 4 * shape[0] * dimensions) as temporary:
         whole_ND = np.lib.format.open_memmap(temporary, mode="w+", dtype=np.float32, shape=shape)
         allocate(temporary)
@@ -206,19 +221,24 @@ def _join_npy(out: Path, parts: list[Path], ids: list[list[str]], dimensions: in
             whole_ND[start : start + len(vectors_ND)] = vectors_ND
             start += len(vectors_ND)
         whole_ND.flush()
-    write_jsonl(out / "ids.jsonl", ({"id": name} for names in ids for name in names))
+    write_jsonl(out / "ids.jsonl", (row for part in rows for row in part))
 
 
-def _join_parquet(out: Path, parts: list[Path], ids: list[list[str]], dimensions: int) -> None:
-    schema = pa.schema([("id", pa.string()), ("vector", pa.list_(pa.float32(), dimensions))])
-    num_bytes = 4 * dimensions * sum(map(len, ids))
+def _join_parquet(out: Path, parts: list[Path], rows: list[list[dict[str, str]]], dimensions: int) -> None:
+    vector = pa.list_(pa.float32(), dimensions)
+    schema = pa.schema([("id", pa.string()), ("text", pa.string()), ("vector", vector)])
+    num_bytes = 4 * dimensions * sum(map(len, rows))
     with (
         whole_file(out / "vectors.parquet", num_bytes) as temporary,
         parquet.ParquetWriter(temporary, schema) as writer,
     ):
-        for part, names in zip(parts, ids, strict=True):
+        for part, documents_of_part in zip(parts, rows, strict=True):
             flat = pa.array(np.load(part).reshape(-1), pa.float32())
-            columns = [pa.array(names, pa.string()), pa.FixedSizeListArray.from_arrays(flat, dimensions)]
+            words = [
+                pa.array([row.get(name, "") for row in documents_of_part], pa.string())
+                for name in ("id", "text")
+            ]
+            columns = [*words, pa.FixedSizeListArray.from_arrays(flat, dimensions)]
             writer.write_table(pa.Table.from_arrays(columns, schema=schema))
 
 

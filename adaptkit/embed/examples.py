@@ -57,6 +57,10 @@ class Examples:
         return data.model_copy(update={"facts": {**data.facts, "examples": len(self.rows)}})
 
 
+QUESTION_AND_ANSWER = ("question", "answer")
+"""Columns that a language model learns to answer, and an encoder to bring together."""
+
+
 def read_examples(
     config: DataConfig, loss: Loss, split: str = "train", scale: Scale | None = None
 ) -> Examples:
@@ -72,6 +76,8 @@ def read_examples(
             raise DataError(f"loss '{loss}' does not learn from a retrieval set", where=str(folder), fix=fix)
         return _of_set(read_set(folder, split, config.max_bytes, config.on_bad_row))
     dataset = read(config, "text") if loss in FROM_TEXT else read(config)
+    if (dataset.roles.get("prompt"), dataset.roles.get("completion")) == QUESTION_AND_ANSWER:
+        dataset = read(config, "pairs")
     data = split_record(dataset)
     if loss in FROM_TEXT:
         return Examples([Example((row.text, row.text), row.where) for row in dataset.rows], data=data)

@@ -39,11 +39,13 @@ class Index:
 
     Attributes:
         info: digest of the model, size of the vectors, kind of index.
+        texts: how each document begins, by id; empty for an index of an earlier release.
     """
 
     folder: Path
     info: dict[str, Any]
     ids: list[str]
+    texts: dict[str, str]
 
     @classmethod
     def open(cls, folder: str | Path) -> Index:
@@ -54,7 +56,9 @@ class Index:
             raise DataError("holds no index", where=str(folder), fix=fix)
         info = read_sealed(folder / INFO)
         check_listed(folder, info, "make the index again: `adaptkit embed index`")
-        return cls(folder, info, [row["id"] for row in read_jsonl(folder / "ids.jsonl")])
+        rows = list(read_jsonl(folder / "ids.jsonl"))
+        texts = {row["id"]: row["text"] for row in rows if row.get("text")}
+        return cls(folder, info, [row["id"] for row in rows], texts)
 
     def search(self, encoder: Encoder, queries: Sequence[str], k: int = 10) -> list[list[tuple[str, float]]]:
         """The k best (id, score) of each query; equal scores by descending id.
@@ -105,7 +109,7 @@ def build(encoding: Encoding, folder: str | Path, *, faiss: str = "") -> Index:
             _write_faiss(temporary / "index.faiss", vectors_ND, faiss)
         else:
             np.save(temporary / "vectors.npy", vectors_ND)
-        write_jsonl(temporary / "ids.jsonl", ({"id": name} for name in encoding.ids()))
+        write_jsonl(temporary / "ids.jsonl", encoding.documents())
         info = {key: encoding.info[key] for key in ("model", "dimensions", "normalised", "count")}
         listed = {path.name: file_digest(path) for path in sorted(temporary.iterdir())}
         write_sealed(temporary / INFO, {**info, "faiss": faiss, "files_written": listed})

@@ -48,8 +48,8 @@ class EmbedResult:
     model_folder: Path
     adapter_folder: Path | None
     suite: str
-    metrics: dict[str, float]
-    dev: dict[str, float]
+    scores: dict[str, float]
+    dev_scores: dict[str, float]
     cost: dict[str, Any] = field(default_factory=dict)
 
     @classmethod

@@ -64,8 +64,8 @@ class FinetuneResult:
     model_folder: Path
     adapter_folder: Path | None
     suite: str
-    metrics: dict[str, float]
-    dev: dict[str, float]
+    scores: dict[str, float]
+    dev_scores: dict[str, float]
     cost: dict[str, Any] = field(default_factory=dict)
 
     @classmethod
@@ -144,7 +144,7 @@ def steps_for_budget(config: FinetuneConfig, flops: float, epochs: float) -> int
     Raises: BudgetError if it does not pay for one; DataError, ModelError.
     """
     config = _fitting(config)
-    tokenizer, train = models.load_tokenizer(config.base), _read(config)["train"]
+    tokenizer, train = models.load_tokenizer(config.base), read_splits(config)["train"]
     task = _task(config, tokenizer, train)
     model, _ = _trainable(config, task, tokenizer)
     return affordable_steps(model, task.objective(), task.source(train), config.trainer, flops, epochs=epochs)
@@ -166,7 +166,7 @@ def _fitting(config: FinetuneConfig) -> FinetuneConfig:
 def _train(config: FinetuneConfig, run: Run, ranks: Ranks) -> _Trained:
     config = _fitting(config)
     tokenizer = models.load_tokenizer(config.base)
-    splits = _read(config)
+    splits = read_splits(config)
     task = _task(config, tokenizer, splits["train"])
     model, new_tokens = _trainable(config, task, tokenizer)
     sources = {name: task.source(dataset) for name, dataset in splits.items()}
@@ -187,7 +187,7 @@ def _train(config: FinetuneConfig, run: Run, ranks: Ranks) -> _Trained:
     return _Trained(task, tokenizer, model, splits, watched, result, end_ids, facts)
 
 
-def _read(config: FinetuneConfig) -> dict[str, Dataset]:
+def read_splits(config: FinetuneConfig) -> dict[str, Dataset]:
     """The splits train, dev and (if named) test."""
     want = TASKS[config.kind].want
     train = read(config.train, want)

@@ -30,6 +30,7 @@ from adaptkit.study.statistics import Interval
 
 _LABELS = 148.0  # room for arm names at the right of a plot
 _ROW = 46.0
+_MARK_WIDTH = 16.0
 _MINUS = "\u2212"
 _MAX_NAME = 30
 
@@ -114,9 +115,10 @@ def whiskers(
 def _whisker(canvas: Canvas, x: Scale, y: float, row: RowMark) -> None:
     low, high = x(x.clip(row.value.low)), x(x.clip(row.value.high))
     parts = [line(low, y, high, y, "whisker")]
+    reach = 5 if high - low > _MARK_WIDTH else 10  # a short interval stands out above and below its marker
     for value, end in ((row.value.low, low), (row.value.high, high)):
         if x.inside(value):
-            parts.append(line(end, y - 5, end, y + 5, "whisker"))
+            parts.append(line(end, y - reach, end, y + reach, "whisker"))
     if x.inside(row.value.mean):
         parts.append(mark(row.arm.adaptation or row.arm.origin, x(row.value.mean), y))
     else:

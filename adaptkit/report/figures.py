@@ -143,8 +143,15 @@ def _tracks(results: Results, task: TaskRecord, quantity: Callable[[Cost], float
         cells = results.of(task.name, name)
         interval = results.replicates(task.name).interval(name, results.confidence)
         cost = sum(quantity(cell.cost) for cell in cells) / len(cells)
-        tracks.append(Track(results.arm(name), name, ((cost, interval),)))
+        tracks.append(Track(results.arm(name), name, ((cost, within_metric(task.metric, interval)),)))
     return tracks
+
+
+def within_metric(metric: str, interval: Interval) -> Interval:
+    """An interval that t stretched past what the metric can be, ended there."""
+    return dataclasses.replace(
+        interval, low=max(interval.low, METRICS[metric].least), high=min(interval.high, METRICS[metric].most)
+    )
 
 
 def forecast_figure(results: Results, forecast: Forecast | None) -> Figure | None:
@@ -165,7 +172,7 @@ def front_figure(results: Results, task: TaskRecord) -> Figure | None:
     tracks = []
     for row in shown:
         cost = row.owned.usd_per_1k if priced else 1000 * (row.owned.latency_s or 0.0)
-        point = ((cost or 0.0, row.score),)
+        point = ((cost or 0.0, within_metric(task.metric, row.score)),)
         tracks.append(Track(row.arm, row.arm.name, point, dimmed=row.dominated_by is not None))
     axis = "US dollars per 1,000 requests" if priced else "milliseconds per request"
     origins = "; ".join(dict.fromkeys(row.owned.origin for row in shown))
@@ -253,7 +260,7 @@ def forgetting_figure(results: Results) -> Figure | None:
     marks = []
     for name in names:
         if name != untouched:
-            interval = replicates.interval(name, results.confidence)
+            interval = within_metric("bits_per_byte", replicates.interval(name, results.confidence))
             text = f"{interval.mean:.3f} [{interval.low:.3f}, {interval.high:.3f}]"
             marks.append(RowMark(arms[name], name, interval, text))
     marks.sort(key=lambda mark: mark.value.mean)

@@ -13,9 +13,11 @@ from typing import Any
 import jinja2
 from markupsafe import Markup
 
-from adaptkit.report import data_tables, figures, prose, tables
+from adaptkit.report import board, data_tables, figures, prose, tables
+from adaptkit.report.cards import label_cells
 from adaptkit.report.caveats import limits
 from adaptkit.report.forecast_section import forecast_section
+from adaptkit.report.glossary import GLOSSARY, terms, terms_of
 from adaptkit.report.ledger import left_out_sentences, spend_rows, time_sentence
 from adaptkit.report.manners import HABITS, manners
 from adaptkit.report.passages import looked_up
@@ -58,7 +60,7 @@ def write_report(study_path: str | Path) -> ReportPaths:
     content = {**verdict.as_json(), "scores": arm_scores(results)}
     write_sealed(answer, content)
     write_text(markdown, environment().get_template("report.md.j2").render(context))
-    write_text(html, environment().get_template("report.html.j2").render(context))
+    write_text(html, label_cells(environment().get_template("report.html.j2").render(context)))
     return ReportPaths(html, markdown, answer, content)
 
 
@@ -95,6 +97,12 @@ def report_context(results: Results, verdict: Verdict) -> dict[str, Any]:
         "verdict": verdict,
         "results": results,
         "headline": prose.headline(verdict, results),
+        "board": {
+            "How sure that is": board.sureness(verdict, results),
+            "What it takes": board.effort(verdict, results),
+        },
+        "finding": board.finding(verdict, results),
+        "origin_terms": terms_of([arm.origin for arm in tables.ordered_arms(results)]),
         "meaning": prose.meaning(verdict, results),
         "sureness": prose.sureness(verdict, results),
         "price_tag": prose.price_tag(verdict, results),
@@ -198,6 +206,7 @@ def environment() -> jinja2.Environment:
         lstrip_blocks=True,
     )
     environment.globals["css"] = Markup((TEMPLATES / "report.css").read_text(encoding="utf-8"))
+    environment.globals |= {"terms": terms, "glossary": list(GLOSSARY.items())}
     environment.filters |= {
         "svg": Markup,
         "size": size_text,

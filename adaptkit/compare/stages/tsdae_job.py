@@ -75,4 +75,4 @@ class RestoreTexts(LanguageJob):
         steps = check_steps(affordable, order.flops, what=order.name)
         settings = with_trainer(settings, num_steps=steps)
         run = workspace.open(settings.name, settings)
-        return run, min(embed(settings, run).dev.values())
+        return run, min(embed(settings, run).dev_scores.values())
