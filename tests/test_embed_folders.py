@@ -20,6 +20,7 @@ from adaptkit.embed.config import EmbedConfig
 from adaptkit.embed.encoder import Encoder, closed_by_eos
 from adaptkit.embed.recipe import embed
 from adaptkit.errors import ModelError
+from adaptkit.models.control_tokens import control_tokens
 from adaptkit.models.sentence.layout import Layout, check_servable
 from adaptkit.models.sentence.text_settings import ChatText
 from adaptkit.run import Run, read_json, write_json
@@ -189,6 +190,15 @@ SORTS = [
 ]
 
 
+TRAINED = [closing_token_of_its_own, no_closing_token, chat_with_opening, several_poolings, prompt_left_out]
+
+
+def prompts_with_a_token(base: dict[str, Path], folder: Path) -> None:
+    folder_of(base["bert"], folder, MEAN)
+    stated = folder / "config_sentence_transformers.json"
+    write_json(stated, {"prompts": {"query": "<|masked|> "}, "default_prompt_name": "query"})
+
+
 def their_encoder(folder: Path) -> Any:
     from sentence_transformers import SentenceTransformer
 
@@ -215,6 +225,25 @@ def test_vectors_are_those_of_sentence_transformers(plain, tmp_path, sort):
     assert_same(Encoder.load(tmp_path / "saved"), their_encoder(tmp_path / "base"))
 
 
+@pytest.mark.parametrize("sort", [*TRAINED, prompts_with_a_token], ids=lambda sort: sort.__name__)
+def test_a_control_token_in_a_text_is_text_for_us_and_for_those_who_load_what_we_save(plain, tmp_path, sort):
+    sort(plain, tmp_path / "base")
+    encoder = Encoder.load(tmp_path / "base")
+    tokenizer, words = encoder.tokenizer, encoder.layout.prompt(None)
+    controls = control_tokens(tokenizer)
+    [plain_ids] = encoder.tokens(["the engine reads"], words)
+    spelling = [f"the {token} engine reads" for token in controls.contents.values()]
+    encoded = encoder.tokens(spelling, words)
+    assert {controls.count(ids) for ids in encoded} == {controls.count(plain_ids)}
+    encoder.save(tmp_path / "saved")
+    own = encoder.layout.chat is not None or sort is prompts_with_a_token
+    theirs = models.load_tokenizer(tmp_path / "saved")
+    if not own:
+        assert theirs([words + text for text in spelling])["input_ids"] == encoded
+    assert theirs.split_special_tokens != own
+    assert Encoder.load(tmp_path / "saved").tokens(spelling, words) == encoded
+
+
 @pytest.mark.parametrize("sort", SORTS, ids=lambda sort: sort.__name__)
 def test_what_sentence_transformers_saves_is_read_alike(plain, tmp_path, sort):
     sort(plain, tmp_path / "base")
@@ -224,9 +253,6 @@ def test_what_sentence_transformers_saves_is_read_alike(plain, tmp_path, sort):
     assert Encoder.load(tmp_path / "theirs").tokens(TEXTS, "B: ") == Encoder.load(tmp_path / "base").tokens(
         TEXTS, "B: "
     )
-
-
-TRAINED = [closing_token_of_its_own, no_closing_token, chat_with_opening, several_poolings, prompt_left_out]
 
 
 @pytest.mark.parametrize("sort", TRAINED, ids=lambda sort: sort.__name__)
