@@ -1,5 +1,5 @@
 """Text is text: what looks like a control token is spelt, for every kind of tokenizer, and nothing else
-changes."""
+changes. Home of models.stand_ins."""
 
 from __future__ import annotations
 

@@ -1,5 +1,6 @@
 """Folders of every sort that sentence-transformers reads: the same vectors as its own encode, or a refusal by
-name. Home of models.sentence.text_settings and models.sentence.text_tokens."""
+name. Home of models.sentence.text_settings, models.sentence.text_tokens and
+serve.engine.layout_check."""
 
 from __future__ import annotations
 
@@ -20,10 +21,12 @@ from adaptkit.embed.config import EmbedConfig
 from adaptkit.embed.encoder import Encoder, closed_by_eos
 from adaptkit.embed.recipe import embed
 from adaptkit.errors import ModelError
+from adaptkit.export.source import Source
 from adaptkit.models.control_tokens import control_tokens
 from adaptkit.models.sentence.layout import Layout, check_servable
 from adaptkit.models.sentence.text_settings import ChatText
 from adaptkit.run import Run, read_json, write_json
+from adaptkit.serve.engine import layout_check
 
 TEXTS = ["the engine reads", "One River", " two blanks  ", "<eos> written [SEP]", *tiny_embed.texts(3)]
 TEXTS += [" ".join(tiny_embed.texts(12)), "winter?"]
@@ -374,3 +377,19 @@ def test_texts_are_ranked_by_the_similarity_of_the_folder_or_not_at_all(
         and np.corrcoef(np.argsort(np.argsort(expected[i])), np.argsort(np.argsort(found[i])))[0, 1] > 0.99
         for i in range(len(TEXTS))
     )
+
+
+def test_a_server_is_not_started_for_a_folder_that_it_would_answer_for_otherwise(plain, tmp_path):
+    prompt_left_out(plain, tmp_path / "left")
+    folder_of(plain["bert"], tmp_path / "mean", MEAN)
+    chat(plain, tmp_path / "chat")
+    several_poolings(plain, tmp_path / "several")
+    sound = [tmp_path / "mean", plain["bert"], plain["qwen"]]
+    assert layout_check.first_refusal(sound) is None
+    for name, why in {"left": "leaves prompts out", "chat": "chat template", "several": "pooling"}.items():
+        refusal = layout_check.first_refusal([*sound, tmp_path / name])
+        assert refusal is not None and why in refusal.what and refusal.where == str(tmp_path / name)
+    sources = [Source(folder, "embed", folder.name, "") for folder in (plain["bert"], tmp_path / "chat")]
+    layout_check.check([replace(source, kind="generate") for source in sources])
+    with pytest.raises(ModelError, match=r"(?s)chat template.*adaptkit embed"):
+        layout_check.check(sources)
