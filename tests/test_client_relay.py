@@ -10,6 +10,8 @@ from dataclasses import dataclass, field
 
 import pytest
 
+pytest.importorskip("aiohttp", reason="the serve extra is not installed")
+
 from adaptkit.client import relay as relay_module
 from adaptkit.client.relay import ConnectionLost, Relay
 
