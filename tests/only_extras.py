@@ -1,6 +1,7 @@
 """The packages that a plain install lacks."""
 
 EXTRAS = (
+    "aiohttp",
     "compressed_tensors",
     "datasets",
     "evaluate",

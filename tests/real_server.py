@@ -177,6 +177,7 @@ def serving(folder: Path, texts: list[str]) -> Iterator[Served]:
     environment = {
         **os.environ,
         "XDG_STATE_HOME": str(folder / "state"),
+        "ADAPTKIT_LIMIT_COMPILE_SECONDS": "5",
         "PYTHONPATH": os.pathsep.join(sys.path),
     }
     with (folder / "serve.log").open("wb") as log:

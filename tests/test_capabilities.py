@@ -172,8 +172,8 @@ def test_encoder_decoders_are_refused_but_for_the_encoder_of_t5(folders: dict[st
 @pytest.mark.parametrize(
     ("name", "use", "adapter", "words"),
     [
-        ("bloom", Use.CONTINUE, "none", "see each other"),
-        ("mamba", Use.CONTINUE, "none", "see each other"),
+        ("bloom", Use.TEACH, "none", "see each other"),
+        ("mamba", Use.TEACH, "none", "see each other"),
         ("gemma2", Use.CONTINUE, "none", "scales or caps its logits"),
         ("mamba", Use.CLASSIFY, "none", "no classifier form"),
         ("bert", Use.SFT, "none", "holds a masked model, and sft needs a causal one"),
@@ -195,6 +195,7 @@ def test_what_no_config_says_is_tried(
         ("llama", Use.CONTINUE, "qlora"),
         ("gpt2", Use.CONTINUE, "lora"),
         ("mamba", Use.SFT, "lora"),
+        ("mamba", Use.CONTINUE, "none"),
         ("roberta", Use.CONTINUE, "none"),
         ("bert", Use.DISTILL, "none"),
         ("modernbert", Use.CLASSIFY, "qlora"),

@@ -293,6 +293,7 @@ def test_a_dry_run_prints_the_plan_and_trains_nothing(
         "left_out": left_out,
         "settles": [{**settles, "smallest_difference": 0.0312}],
         "cut_texts": {"mood": "3 of 40 texts are cut at 24 tokens"},
+        "lossy_tokenizers": {"base": "the tokenizer cannot give back 3.10% of the bytes"},
         "instructions": {"mood": {"text": "Classify the text.\nLabels: bad, good", "made": True}},
         "outgoing": {
             "url": "https://api.example.com",

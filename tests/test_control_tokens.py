@@ -1,17 +1,26 @@
 """Text is text: what looks like a control token is spelt, for every kind of tokenizer, and nothing else
-changes."""
+changes. Home of models.stand_ins."""
 
 from __future__ import annotations
 
 import random
+from pathlib import Path
 from typing import Any
 
 import pytest
 from tiny_chat import CHATML, KINDS, NAMES, TEXTS, TURNS, tokenizer_of
 from tokenizers import processors
+from transformers import AutoTokenizer
 
 from adaptkit.data.tokenizers import train_tokenizer
-from adaptkit.models.control_tokens import control_tokens, encode, encode_prompt, encode_rendered, frame
+from adaptkit.models.control_tokens import (
+    control_tokens,
+    encode,
+    encode_prompt,
+    encode_rendered,
+    frame,
+    spell_everywhere,
+)
 
 LOSSLESS = ("byte_bpe", "fallback_bpe", "unigram", "legacy_bpe")
 CONTROLS = (*NAMES.values(), *TURNS)
@@ -50,6 +59,30 @@ def test_no_text_holds_a_control_token(kind: str) -> None:
             assert tokenizer.decode(ids) == text and tokenizer.unk_token_id not in ids
     assert encode(tokenizer, [texts[0]])[0][0] == tokenizer.bos_token_id, "what frames a text stays"
     assert tokenizer(texts[0]).input_ids == before, "the tokenizer itself is untouched"
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_control_tokens_of_a_prompt_count_and_those_behind_it_do_not(kind: str) -> None:
+    tokenizer = tokenizer_of(kind)
+    begin, end = "<s>", "</s>"
+    [ids] = encode(tokenizer, [f"the printer {end}"], prompt=f"Q{begin} ", special=False)
+    assert ids.count(tokenizer.bos_token_id) == 1 and tokenizer.eos_token_id not in ids
+    assert ids[: ids.index(tokenizer.bos_token_id)] == encode(tokenizer, ["Q"], special=False)[0]
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_saved_folder_spells_them_for_everybody_where_it_can(kind: str, tmp_path: Path) -> None:
+    tokenizer = tokenizer_of(kind)
+    texts = texts_with(random.Random(2), CONTROLS)
+    wanted = encode(tokenizer, texts)
+    spelt = spell_everywhere(tokenizer)
+    assert spelt == (kind != "unigram"), "its vocabulary holds them, so that it finds them in any text"
+    tokenizer.save_pretrained(tmp_path)
+    loaded = AutoTokenizer.from_pretrained(tmp_path)
+    assert (loaded(texts).input_ids == wanted) == spelt
+    assert encode(loaded, texts) == wanted, "and here they are text everywhere"
+    rendered = f"{loaded.bos_token}user said </s>"
+    assert encode_rendered(loaded, rendered)[0][0] == loaded.bos_token_id, "what a template writes counts"
 
 
 def test_written_in_another_width_they_are_text_too() -> None:

@@ -1,4 +1,7 @@
-"""What is cut of texts is counted and said once. Home of notices and compare.cut_tasks."""
+"""What is cut of texts, and what a tokenizer cannot give back, is counted and said once.
+
+Home of notices and compare.lost_text.
+"""
 
 from __future__ import annotations
 
@@ -10,10 +13,16 @@ from typing import Any, cast
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from tokenizers import Tokenizer, decoders, normalizers, pre_tokenizers
+from tokenizers.models import BPE
+from transformers import PreTrainedTokenizerFast
 
 from adaptkit import notices
-from adaptkit.compare.cut_tasks import cut_sentences
+from adaptkit.compare import lost_text
+from adaptkit.compare.lost_text import cut_sentences, lossy_tokenizers
 from adaptkit.data.cut_texts import CutTexts, tell_cuts
+from adaptkit.data.readers import DataConfig
+from adaptkit.errors import ModelError
 
 
 def test_what_is_cut_is_said_with_the_share_that_is_lost() -> None:
@@ -75,3 +84,46 @@ def test_a_plan_says_which_tasks_lose_text(tmp_path: Path, monkeypatch: pytest.M
     assert list(sentences) == ["long"]
     assert sentences["long"].startswith("1 of 2 texts, estimated by their bytes, are cut at 20 tokens")
     assert sentences["long"].endswith("tasks.0.max_length changes that")
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("the printer stands idle, The other too, 1 2 3 4 5 6 7 8 9 and so on " * 9, "cannot give back"),
+        ("the printer stands idle", ""),
+        ("THE PRINTER STANDS IDLE", None),
+    ],
+)
+def test_a_plan_says_what_tokenizers_cannot_give_back(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, text: str, said: str | None
+) -> None:
+    (tmp_path / "text.jsonl").write_text(json.dumps({"text": text}) + "\n")
+    monkeypatch.setattr(lost_text.models, "find", Path)
+    monkeypatch.setattr(lost_text.models, "load_tokenizer", lambda folder: small_letters())
+    monkeypatch.setattr(lost_text, "scores_text", lambda config: True)
+    corpus = SimpleNamespace(train=DataConfig(files=[str(tmp_path / "text.jsonl")]), test=None)
+    arms = [SimpleNamespace(origin=SimpleNamespace(starts_random=True))]
+    own = SimpleNamespace(path="own")
+    config = cast(Any, SimpleNamespace(base="given", domain=corpus, tokenizer=own, parsed_arms=arms))
+    if said is None:
+        with pytest.raises(ModelError, match="cannot give back 8") as refused:
+            lossy_tokenizers(config)
+        assert refused.value.where == "base" and "works on bytes" in str(refused.value)
+        return
+    sentences = lossy_tokenizers(config)
+    assert list(sentences) == (["base", "tokenizer.path"] if said else [])
+    assert all(said in sentence for sentence in sentences.values())
+    arms[0].origin.starts_random = False
+    assert "tokenizer.path" not in lossy_tokenizers(config), "no arm uses it"
+    monkeypatch.setattr(lost_text, "scores_text", lambda config: False)
+    assert not lossy_tokenizers(config)
+
+
+def small_letters() -> PreTrainedTokenizerFast:
+    """One token per byte of the text in small letters."""
+    alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
+    core = Tokenizer(BPE(vocab={letter: i for i, letter in enumerate(alphabet)}, merges=[]))
+    core.normalizer = normalizers.Lowercase()
+    core.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    core.decoder = decoders.ByteLevel()
+    return PreTrainedTokenizerFast(tokenizer_object=core)

@@ -8,13 +8,17 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+import transformers
 
-from adaptkit.data.packing import MixedSource, PackedTokens, Source
+from adaptkit.data.packing import MixedSource, PackedTokens, Source, packed_rows
 from adaptkit.data.readers import Dataset, Row, content_id
 from adaptkit.data.shards import TokenShards, write_shards
 from adaptkit.data.tokenizers import train_tokenizer
-from adaptkit.errors import DataError
+from adaptkit.errors import DataError, ModelError
+from adaptkit.models import build
+from adaptkit.models.separation import kept_apart
 from adaptkit.ops import IGNORE_INDEX
+from adaptkit.trainer.objective import CausalLM
 
 
 def dataset(texts: list[str]) -> Dataset:
@@ -326,3 +330,32 @@ def test_a_mixture_lends_other_rows_in_every_pass_until_a_source_is_used_up(shar
 def test_index_is_plain_json(shards: TokenShards) -> None:
     index = json.loads((shards.folder / "index.json").read_text())
     assert index["dtype"] == "<u2" and index["format"] == 1
+
+
+@pytest.mark.parametrize("name", ["bloom", "mamba"])
+def test_where_packed_documents_see_each_other_each_has_rows_of_its_own(
+    shards: TokenShards, name: str
+) -> None:
+    ids = {"pad_token_id": 0, "bos_token_id": 0, "eos_token_id": 0}
+    config = {
+        "bloom": lambda: transformers.BloomConfig(vocab_size=300, hidden_size=32, n_layer=1, n_head=2, **ids),
+        "mamba": lambda: transformers.MambaConfig(
+            vocab_size=300, hidden_size=32, num_hidden_layers=1, state_size=4, **ids
+        ),
+    }[name]()
+    model = build(config, "causal", seed=0)
+    with pytest.raises(ModelError, match="see each other"):
+        kept_apart(model, "causal", 24, "base")
+    separate = kept_apart(model, "causal", 24, "base", unpacked=True)
+    source = packed_rows(shards, 24, "causal", separate)
+    ids_of = documents(shards)
+    assert len(source) == sum(-(-len(document) // 24) for document in ids_of)
+    batch = source.collate(list(range(6)), seed=0, epoch=0)
+    assert separate == "rows" and set(batch) == {"input_ids", "labels", "attention_mask"}
+    told = CausalLM().loss(model, CausalLM().prepare(batch)).total
+    pieces = [document[at : at + 24] for document in ids_of for at in range(0, len(document), 24)][:6]
+    alone = torch.zeros(())
+    for piece in map(torch.from_numpy, pieces):
+        logits = model(input_ids=piece[None].long()).logits[0, :-1]
+        alone = alone + torch.nn.functional.cross_entropy(logits, piece[1:].long(), reduction="sum")
+    torch.testing.assert_close(told, alone, rtol=1e-4, atol=1e-4)

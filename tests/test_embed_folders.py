@@ -1,5 +1,6 @@
 """Folders of every sort that sentence-transformers reads: the same vectors as its own encode, or a refusal by
-name. Home of models.sentence.text_settings and models.sentence.text_tokens."""
+name. Home of models.sentence.text_settings, models.sentence.text_tokens and
+serve.engine.layout_check."""
 
 from __future__ import annotations
 
@@ -20,9 +21,12 @@ from adaptkit.embed.config import EmbedConfig
 from adaptkit.embed.encoder import Encoder, closed_by_eos
 from adaptkit.embed.recipe import embed
 from adaptkit.errors import ModelError
+from adaptkit.export.source import Source
+from adaptkit.models.control_tokens import control_tokens
 from adaptkit.models.sentence.layout import Layout, check_servable
 from adaptkit.models.sentence.text_settings import ChatText
 from adaptkit.run import Run, read_json, write_json
+from adaptkit.serve.engine import layout_check
 
 TEXTS = ["the engine reads", "One River", " two blanks  ", "<eos> written [SEP]", *tiny_embed.texts(3)]
 TEXTS += [" ".join(tiny_embed.texts(12)), "winter?"]
@@ -189,6 +193,15 @@ SORTS = [
 ]
 
 
+TRAINED = [closing_token_of_its_own, no_closing_token, chat_with_opening, several_poolings, prompt_left_out]
+
+
+def prompts_with_a_token(base: dict[str, Path], folder: Path) -> None:
+    folder_of(base["bert"], folder, MEAN)
+    stated = folder / "config_sentence_transformers.json"
+    write_json(stated, {"prompts": {"query": "<|masked|> "}, "default_prompt_name": "query"})
+
+
 def their_encoder(folder: Path) -> Any:
     from sentence_transformers import SentenceTransformer
 
@@ -215,6 +228,25 @@ def test_vectors_are_those_of_sentence_transformers(plain, tmp_path, sort):
     assert_same(Encoder.load(tmp_path / "saved"), their_encoder(tmp_path / "base"))
 
 
+@pytest.mark.parametrize("sort", [*TRAINED, prompts_with_a_token], ids=lambda sort: sort.__name__)
+def test_a_control_token_in_a_text_is_text_for_us_and_for_those_who_load_what_we_save(plain, tmp_path, sort):
+    sort(plain, tmp_path / "base")
+    encoder = Encoder.load(tmp_path / "base")
+    tokenizer, words = encoder.tokenizer, encoder.layout.prompt(None)
+    controls = control_tokens(tokenizer)
+    [plain_ids] = encoder.tokens(["the engine reads"], words)
+    spelling = [f"the {token} engine reads" for token in controls.contents.values()]
+    encoded = encoder.tokens(spelling, words)
+    assert {controls.count(ids) for ids in encoded} == {controls.count(plain_ids)}
+    encoder.save(tmp_path / "saved")
+    own = encoder.layout.chat is not None or sort is prompts_with_a_token
+    theirs = models.load_tokenizer(tmp_path / "saved")
+    if not own:
+        assert theirs([words + text for text in spelling])["input_ids"] == encoded
+    assert theirs.split_special_tokens != own
+    assert Encoder.load(tmp_path / "saved").tokens(spelling, words) == encoded
+
+
 @pytest.mark.parametrize("sort", SORTS, ids=lambda sort: sort.__name__)
 def test_what_sentence_transformers_saves_is_read_alike(plain, tmp_path, sort):
     sort(plain, tmp_path / "base")
@@ -224,9 +256,6 @@ def test_what_sentence_transformers_saves_is_read_alike(plain, tmp_path, sort):
     assert Encoder.load(tmp_path / "theirs").tokens(TEXTS, "B: ") == Encoder.load(tmp_path / "base").tokens(
         TEXTS, "B: "
     )
-
-
-TRAINED = [closing_token_of_its_own, no_closing_token, chat_with_opening, several_poolings, prompt_left_out]
 
 
 @pytest.mark.parametrize("sort", TRAINED, ids=lambda sort: sort.__name__)
@@ -348,3 +377,19 @@ def test_texts_are_ranked_by_the_similarity_of_the_folder_or_not_at_all(
         and np.corrcoef(np.argsort(np.argsort(expected[i])), np.argsort(np.argsort(found[i])))[0, 1] > 0.99
         for i in range(len(TEXTS))
     )
+
+
+def test_a_server_is_not_started_for_a_folder_that_it_would_answer_for_otherwise(plain, tmp_path):
+    prompt_left_out(plain, tmp_path / "left")
+    folder_of(plain["bert"], tmp_path / "mean", MEAN)
+    chat(plain, tmp_path / "chat")
+    several_poolings(plain, tmp_path / "several")
+    sound = [tmp_path / "mean", plain["bert"], plain["qwen"]]
+    assert layout_check.first_refusal(sound) is None
+    for name, why in {"left": "leaves prompts out", "chat": "chat template", "several": "pooling"}.items():
+        refusal = layout_check.first_refusal([*sound, tmp_path / name])
+        assert refusal is not None and why in refusal.what and refusal.where == str(tmp_path / name)
+    sources = [Source(folder, "embed", folder.name, "") for folder in (plain["bert"], tmp_path / "chat")]
+    layout_check.check([replace(source, kind="generate") for source in sources])
+    with pytest.raises(ModelError, match=r"(?s)chat template.*adaptkit embed"):
+        layout_check.check(sources)

@@ -96,7 +96,7 @@ for name in {EXTRAS}:
 import adaptkit
 rooms = tuple("adaptkit." + room for room in {CORE_ROOMS})
 for module in pkgutil.walk_packages(adaptkit.__path__, "adaptkit."):
-    if module.name.startswith(rooms) and not module.name.endswith(("__main__", "hf_metrics")):
+    if module.name.startswith(rooms) and not module.name.endswith(("__main__", "hf_metrics", "client.relay")):
         importlib.import_module(module.name)
 """
     fresh_python(code)

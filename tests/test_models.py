@@ -281,6 +281,23 @@ def test_logits_changed_after_the_projection_are_refused(config):
         backbone(input_ids=inputs())
 
 
+def test_caps_on_attention_are_kept_though_sdpa_leaves_them_out(tokenizer, tmp_path):
+    config = transformers.Gemma2Config(
+        **SIZE, **IDS, num_key_value_heads=2, head_dim=16, attn_logit_softcapping=0.02, initializer_range=0.5
+    )
+    models.save(models.build(config, "causal", seed=0), tokenizer, tmp_path / "capped")
+
+    def logits(attention: str) -> torch.Tensor:
+        model = transformers.Gemma2ForCausalLM.from_pretrained(
+            tmp_path / "capped", attn_implementation=attention
+        )
+        return model.eval()(input_ids=inputs()).logits
+
+    ours = models.load(tmp_path / "capped", "causal").eval()(input_ids=inputs()).logits
+    torch.testing.assert_close(ours, logits("eager"))
+    assert not torch.allclose(ours, logits("sdpa")), "else the caps make no difference here"
+
+
 def test_a_failing_call_leaves_the_head_as_it_was(folders):
     model = models.load(folders["llama"], "causal").eval()
     before = model(input_ids=inputs()).logits

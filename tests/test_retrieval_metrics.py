@@ -3,12 +3,14 @@ Home of data.beir, embed.retrieval, embed.retrieval_metrics and study.tasks.retr
 
 from __future__ import annotations
 
+import json
 import shutil
 from pathlib import Path
 
 import ir_measures
 import numpy as np
 import pytest
+import tiny_embed
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from ir_measures import AP, RR, R, nDCG
@@ -21,8 +23,9 @@ from adaptkit.embed.encoding import encode_files
 from adaptkit.embed.examples import MOST_BESIDE, Examples, set_of
 from adaptkit.embed.retrieval_metrics import PER_QUERY, ranked, retrieval_row, retrieval_scores
 from adaptkit.embed.rows import Example
-from adaptkit.errors import DataError
+from adaptkit.errors import ConfigError, DataError
 from adaptkit.study import scores
+from adaptkit.study.task import TaskConfig
 from adaptkit.study.tasks.retrieval_sets import bm25_rows
 
 MEASURES = {
@@ -240,3 +243,22 @@ def test_numbers_serve_as_ids_and_whole_grades_as_grades(folder):
         file.write('{"_id": 77, "text": "seventy-seven"}\n')
     (folder / "qrels" / "dev.tsv").write_text(f"{HEADER}q1\t77\t2.0\nq1\td1\t-1\n")
     assert read_set(folder, "dev").grades == {"q1": {"77": 2, "d1": -1}}
+
+
+def test_the_group_of_a_query_is_given_up_or_named(tmp_path: Path) -> None:
+    folder = tiny_embed.write_set(tmp_path / "set")
+    [file] = folder.glob("queries*.jsonl")
+    rows = [json.loads(line) for line in file.read_text().splitlines()]
+    marked = [{**row, "group": "control", "author": f"a{i % 3}"} for i, row in enumerate(rows)]
+    file.write_text("".join(json.dumps(row) + "\n" for row in marked))
+
+    def clusters(**columns: str) -> set[str]:
+        train = {"files": [str(folder)], "columns": columns}
+        task = TaskConfig.model_validate({"name": "find", "kind": "retrieve", "train": train})
+        return {row.cluster for row in task.task_kind.read(task).test.rows}
+
+    assert clusters() == {"control"}
+    assert clusters(group="author") == {"a0", "a1", "a2"}
+    assert len(clusters(group="none")) == 8, "each is for itself"
+    with pytest.raises(ConfigError, match="no role 'text'"):
+        clusters(text="body")

@@ -8,10 +8,14 @@ import pytest
 
 from adaptkit.errors import ConfigError
 from adaptkit.serve.limits import (
+    COMPILE_SECONDS,
+    COMPILE_VARIABLE,
+    MOST_COMPILE_SECONDS,
     UNLIMITED,
     VARIABLES,
     Limits,
     choose_limits,
+    compile_seconds,
     limits_from_environment,
     limits_to_environment,
 )
@@ -49,6 +53,22 @@ def test_a_limit_that_is_no_whole_number_is_refused(text: str) -> None:
     with pytest.raises(ConfigError, match="is no number|too high") as refused:
         limits_from_environment({"ADAPTKIT_LIMIT_MAX_TOKENS": text})
     assert refused.value.where == "ADAPTKIT_LIMIT_MAX_TOKENS"
+
+
+@pytest.mark.parametrize("variable", [*VARIABLES.values(), COMPILE_VARIABLE])
+@pytest.mark.parametrize("text", ["many", "-1", "1e3", "9" * 14, "9" * 5000])
+def test_every_limit_has_bounds_and_a_bad_one_stops_the_start(variable: str, text: str) -> None:
+    with pytest.raises(ConfigError, match="is no number|too high") as refused:
+        choose_limits({}, {variable: text})
+    assert refused.value.where == variable
+
+
+def test_the_time_to_compile_is_a_limit_of_the_engines_own() -> None:
+    assert compile_seconds({}) == compile_seconds({COMPILE_VARIABLE: ""}) == COMPILE_SECONDS
+    assert compile_seconds({COMPILE_VARIABLE: "0"}) == 0
+    assert compile_seconds({COMPILE_VARIABLE: str(MOST_COMPILE_SECONDS)}) == MOST_COMPILE_SECONDS
+    with pytest.raises(ConfigError, match="too high"):
+        compile_seconds({COMPILE_VARIABLE: str(MOST_COMPILE_SECONDS + 1)})
 
 
 def test_options_win_over_the_environment_and_defaults_do_not() -> None:

@@ -1,4 +1,7 @@
-"""Request bodies: strict JSON, limits at their exact boundary, and what vLLM would misread or fetch."""
+"""Request bodies: strict JSON, limits at their exact boundary, and what vLLM would misread or fetch.
+
+Home of serve.gateway.request_fields.
+"""
 
 from __future__ import annotations
 
@@ -9,6 +12,8 @@ import pytest
 
 from adaptkit.serve.gateway.refused import Refused
 from adaptkit.serve.gateway.request_body import check, count_sequences, parse
+from adaptkit.serve.gateway.request_fields import INSTEAD, PLAIN, READ_BY_VLLM, WITHOUT_EFFECT, check_fields
+from adaptkit.serve.gateway.routes import ROUTES
 from adaptkit.serve.limits import Limits
 
 
@@ -128,8 +133,39 @@ def test_honest_requests_pass() -> None:
         check(path, parse(json.dumps(body).encode()), Limits())
 
 
+@pytest.mark.parametrize("path", READ_BY_VLLM)
+def test_a_field_that_would_be_passed_over_is_refused_by_its_name(path: str) -> None:
+    for field in READ_BY_VLLM[path] | WITHOUT_EFFECT:
+        check_fields(path, {field: "any"})
+        for wrong in (field[:-1], f"{field}x", field.upper(), field.title()):
+            if wrong in READ_BY_VLLM[path] | WITHOUT_EFFECT:
+                continue
+            with pytest.raises(Refused, match=f"`{wrong}` is no") as refused:
+                check_fields(path, {field: "any", wrong: "any"})
+            assert refused.value.status == 400 and refused.value.param == wrong
+            check_fields(path, {wrong: None})
+    for field, what in INSTEAD.items():
+        with pytest.raises(Refused, match=f"`{field}` is not served: {what[:9]}"):
+            check_fields(path, {field: [3]})
+    for field, values in PLAIN.items():
+        for value in values:
+            check_fields(path, {field: value})
+
+
+def test_the_field_that_was_meant_is_named() -> None:
+    with pytest.raises(Refused, match=r"no field of /v1/completions \(did you mean 'temperature'\?\)"):
+        check("/v1/completions", {"prompt": "a", "temprature": 0}, Limits())
+    with pytest.raises(Refused) as refused:
+        check("/v1/completions", {"x" * 10**6: 1}, Limits())
+    assert len(refused.value.message) < 300
+
+
+def test_every_route_that_reads_a_body_knows_its_fields() -> None:
+    assert READ_BY_VLLM.keys() == {path for path, route in ROUTES.items() if route.method == "POST"}
+
+
 def test_caveats_of_zero_lift_them() -> None:
-    body = {"max_tokens": 10**9, "n": 1000, "input": ["a"] * 5000}
+    body = {"max_tokens": 10**9, "n": 1000, "prompt": ["a"] * 5000}
     check("/v1/completions", body, Limits(max_tokens=0, sequences=0, items=0))
     with pytest.raises(Refused):
         check("/v1/completions", body, Limits())
@@ -150,27 +186,26 @@ def is_refused(path: str, body: dict[str, Any]) -> bool:
 
 
 @pytest.mark.parametrize(
-    ("field", "limit"),
-    [("max_tokens", 7), ("max_completion_tokens", 7), ("min_tokens", 7), ("n", 3), ("best_of", 3)],
+    ("field", "limit"), [("max_tokens", 7), ("max_completion_tokens", 7), ("min_tokens", 7), ("n", 3)]
 )
 def test_a_number_at_its_limit_passes_and_one_more_does_not(field: str, limit: int) -> None:
-    assert not is_refused("/v1/completions", {field: limit})
-    assert is_refused("/v1/completions", {field: limit + 1})
-    assert is_refused("/v1/completions", {field: limit + 0.5})
+    assert not is_refused("/v1/chat/completions", {field: limit})
+    assert is_refused("/v1/chat/completions", {field: limit + 1})
+    assert is_refused("/v1/chat/completions", {field: limit + 0.5})
 
 
 @pytest.mark.parametrize(
     ("field", "limit"),
-    [("max_tokens", 7), ("max_completion_tokens", 7), ("min_tokens", 7), ("n", 3), ("best_of", 3)]
+    [("max_tokens", 7), ("max_completion_tokens", 7), ("min_tokens", 7), ("n", 3)]
     + [("logprobs", 5), ("top_logprobs", 5), ("prompt_logprobs", 5)],
 )
 def test_limits_hold_for_numbers_that_are_sent_as_text(field: str, limit: int) -> None:
     for text in ("{}", " {} ", "{}.0", "+{}"):
-        assert not is_refused("/v1/completions", {field: text.format(limit)})
-        assert is_refused("/v1/completions", {field: text.format(limit + 1)})
+        assert not is_refused("/v1/chat/completions", {field: text.format(limit)})
+        assert is_refused("/v1/chat/completions", {field: text.format(limit + 1)})
     for text in ("1e5", "100_000", "\uff11\uff10\uff10", "nan", "inf", "many", "", [1], {"a": 1}):
-        assert is_refused("/v1/completions", {field: text}), text
-    assert not is_refused("/v1/completions", {field: None})
+        assert is_refused("/v1/chat/completions", {field: text}), text
+    assert not is_refused("/v1/chat/completions", {field: None})
 
 
 @pytest.mark.parametrize("field", ["logprobs", "top_logprobs", "prompt_logprobs"])
@@ -195,11 +230,12 @@ def test_a_constraint_is_checked_with_the_rest() -> None:
     + ["text_1", "text_2", "data_1", "data_2"],
 )
 def test_a_list_at_its_limit_passes_and_one_more_does_not(field: str) -> None:
-    assert not is_refused("/v1/completions", {field: ["a"] * 4})
-    assert is_refused("/v1/completions", {field: ["a"] * 5})
-    assert is_refused("/v1/completions", {field: {"content": ["a"] * 5}})
-    assert not is_refused("/v1/completions", {field: [1] * 5}), "token ids of one text"
-    assert is_refused("/v1/completions", {field: [1, 2, 3, 4, "a"]})
+    path = next(path for path, fields in READ_BY_VLLM.items() if field in fields and path != "/v1/embeddings")
+    assert not is_refused(path, {field: ["a"] * 4})
+    assert is_refused(path, {field: ["a"] * 5})
+    assert is_refused(path, {field: {"content": ["a"] * 5}})
+    assert not is_refused(path, {field: [1] * 5}), "token ids of one text"
+    assert is_refused(path, {field: [1, 2, 3, 4, "a"]})
 
 
 def test_token_ids_are_refused_where_vectors_are_made_and_nowhere_else() -> None:

@@ -85,7 +85,7 @@ def questions(
     prompt_file: Annotated[
         Path | None, typer.Option(help="Your own request, with {count} and {text} in it.")
     ] = None,
-    jobs: Annotated[int, typer.Option(help="Requests at once.", min=1)] = 8,
+    jobs: Annotated[int, typer.Option(help="Requests at once.", min=1, max=10_000)] = 8,
 ) -> Outcome:
     """Have a served generator ask questions about documents.
 
@@ -215,7 +215,7 @@ def search(
     ],
     model: EncoderFolder,
     queries: Annotated[list[str], typer.Argument(help="What to look for.")],
-    k: Annotated[int, typer.Option("-k", help="Documents per query.", min=1)] = 10,
+    k: Annotated[int, typer.Option("-k", help="Documents per query.", min=1, max=1_000_000)] = 10,
 ) -> Outcome:
     """Find the nearest documents, and show how each begins.
 

@@ -36,8 +36,12 @@ Calibration = Annotated[
 Evaluation = Annotated[
     Path | None, typer.Option("--eval", metavar="FILE", help="Text to measure on, instead of the run's.")
 ]
-MaxLossBpb = Annotated[float | None, typer.Option(help="Bits per byte it may lose; by format if not given.")]
-MaxLossScore = Annotated[float | None, typer.Option(help="Task score it may lose; by format if not given.")]
+MaxLossBpb = Annotated[
+    float | None, typer.Option(help="Bits per byte it may lose; by format if not given.", min=0, max=1000)
+]
+MaxLossScore = Annotated[
+    float | None, typer.Option(help="Task score it may lose; by format if not given.", min=0, max=1)
+]
 SignKey = Annotated[Path | None, typer.Option(metavar="PEM", help="Sign the folder (needs model-signing).")]
 List = Annotated[bool, typer.Option("--list", help="Only say which formats this machine can serve.")]
 

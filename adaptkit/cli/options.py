@@ -24,13 +24,18 @@ Arms = Annotated[
     typer.Option("--arm", help="Of a study, instead of its recommended one; may be repeated."),
 ]
 Task = Annotated[str | None, typer.Option(help="Of a study, instead of its primary task.")]
-Seed = Annotated[int | None, typer.Option(help="Of a study, instead of the seed with the best dev score.")]
+Seed = Annotated[
+    int | None,
+    typer.Option(help="Of a study, instead of the seed with the best dev score.", min=0, max=10**15),
+]
 
 EncoderFolder = Annotated[
     str, typer.Argument(metavar="MODEL", help="An encoder's folder or hub id.", show_default=False)
 ]
 Documents = Annotated[list[str], typer.Argument(help="Files, folders or globs with text, and _id or id.")]
-Dimensions = Annotated[int, typer.Option(help="Cut vectors to this Matryoshka size; 0 keeps all.", min=0)]
+Dimensions = Annotated[
+    int, typer.Option(help="Cut vectors to this Matryoshka size; 0 keeps all.", min=0, max=1_000_000)
+]
 Dtype = Annotated[
     Literal["float32", "bfloat16"],
     typer.Option(help="Arithmetic; bfloat16 is faster where there are units for it."),

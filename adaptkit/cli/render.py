@@ -47,8 +47,8 @@ def plan(planned: dict[str, Any]) -> str:
     )
     if planned["forecast"]:
         parts.append("\n".join(planned["forecast"]))
-    if planned["cut_texts"]:
-        parts.append("\n".join(f"{task}: {sentence}" for task, sentence in planned["cut_texts"].items()))
+    if lost := {**planned["cut_texts"], **planned["lossy_tokenizers"]}:
+        parts.append("\n".join(f"{name}: {sentence}" for name, sentence in lost.items()))
     if planned["outgoing"]:
         parts.append(_outgoing(planned["outgoing"]))
     for task, instruction in planned["instructions"].items():

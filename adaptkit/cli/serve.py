@@ -19,6 +19,7 @@ from adaptkit.cli.console import Outcome, command
 from adaptkit.cli.options import Arms, Models, Seed, Task
 from adaptkit.doctor import extras
 from adaptkit.errors import ConfigError
+from adaptkit.serve.limits import HIGHEST
 
 if TYPE_CHECKING:
     from adaptkit.serve.api_keys import Keys
@@ -41,9 +42,11 @@ SignedBy = Annotated[
     Path | None,
     typer.Option(metavar="PEM", help="Serve only folders signed with this public key's other half."),
 ]
-MaxBody = Annotated[int, typer.Option(help="Bytes of a request's body; 0 for no limit.", min=0)]
-MaxTokens = Annotated[int, typer.Option(help="Tokens a request may ask for; 0 for no limit.", min=0)]
-Rate = Annotated[int, typer.Option(help="Requests per minute and key; 0 for no limit.", min=0)]
+MaxBody = Annotated[int, typer.Option(help="Bytes of a request's body; 0 for no limit.", min=0, max=HIGHEST)]
+MaxTokens = Annotated[
+    int, typer.Option(help="Tokens a request may ask for; 0 for no limit.", min=0, max=HIGHEST)
+]
+Rate = Annotated[int, typer.Option(help="Requests per minute and key; 0 for no limit.", min=0, max=HIGHEST)]
 Print = Annotated[bool, typer.Option("--print", help="Print the exact vLLM commands and start nothing.")]
 
 Formats = Annotated[
@@ -51,15 +54,17 @@ Formats = Annotated[
     typer.Option("--format", help="Also measure the export of this format; may be repeated."),
 ]
 Concurrency = Annotated[
-    list[int] | None, typer.Option(help="Requests in flight; may be repeated (1, 8 and 32).", min=1)
+    list[int] | None,
+    typer.Option(help="Requests in flight; may be repeated (1, 8 and 32).", min=1, max=10_000),
 ]
-InputTokens = Annotated[int, typer.Option(help="Tokens of each request.", min=1)]
-OutputTokens = Annotated[int, typer.Option(help="Tokens of each answer.", min=1)]
+InputTokens = Annotated[int, typer.Option(help="Tokens of each request.", min=1, max=10_000_000)]
+OutputTokens = Annotated[int, typer.Option(help="Tokens of each answer.", min=1, max=10_000_000)]
 Prompts = Annotated[
-    int, typer.Option(help="Requests per measurement; 0 = eight per request in flight.", min=0)
+    int,
+    typer.Option(help="Requests per measurement; 0 = eight per request in flight.", min=0, max=10_000_000),
 ]
-Rounds = Annotated[int, typer.Option(help="Turns of each model; the median counts.", min=1)]
-UsdPerHour = Annotated[float | None, typer.Option(help="Price of this machine.", min=0)]
+Rounds = Annotated[int, typer.Option(help="Turns of each model; the median counts.", min=1, max=1000)]
+UsdPerHour = Annotated[float | None, typer.Option(help="Price of this machine.", min=0, max=1e6)]
 PriceSource = Annotated[str, typer.Option(help="Where the price was read.")]
 PriceDate = Annotated[str, typer.Option(help="When it was read.")]
 Out = Annotated[
@@ -102,7 +107,7 @@ def serve(
     extras.require_server()
     from adaptkit.export import hardware
     from adaptkit.serve import api_keys, preflight
-    from adaptkit.serve.engine import launches
+    from adaptkit.serve.engine import launches, layout_check
     from adaptkit.serve.limits import choose_limits
 
     if signed_by is not None:
@@ -114,6 +119,7 @@ def serve(
     planned, notes = launches.make_launches(words, hardware.look(), choice, extra)
     keys = api_keys.load(key_file)
     preflight.check(planned, signed_by=signed_by)
+    layout_check.check(launch.source for launch in planned)
     if print_:
         return _print_commands(planned, notes, port, host, keys, limits)
     return _run_server(planned, notes, port, host, keys, limits)
@@ -196,7 +202,7 @@ def bench(
     from adaptkit.serve import bench as benchmark
     from adaptkit.serve import preflight
     from adaptkit.serve.bench_results import table
-    from adaptkit.serve.engine import launches
+    from adaptkit.serve.engine import launches, layout_check
     from adaptkit.serve.status import StatusLine
 
     price = _price(usd_per_hour, price_source, price_date)
@@ -204,6 +210,7 @@ def bench(
     choice = launches.Choice(arms=tuple(arm or ()), task=task)
     planned = benchmark.plan_launches(words, hardware.look(), choice, format or [], extra)
     preflight.check(planned)
+    layout_check.check(launch.source for launch in planned)
     load = benchmark.Load(input_tokens, output_tokens, tuple(concurrency or (1, 8, 32)), prompts, rounds)
     status = StatusLine()
     try:

@@ -12,9 +12,9 @@ from pathlib import Path
 from typing import Any
 
 from adaptkit.compare.assemble import study_record
-from adaptkit.compare.cut_tasks import cut_sentences
 from adaptkit.compare.executor import execute
 from adaptkit.compare.fitting_budget import out_of_proportion
+from adaptkit.compare.lost_text import cut_sentences, lossy_tokenizers
 from adaptkit.compare.plan import Measured, keep_plan, make_plan, plan_json
 from adaptkit.compare.progress import Progress
 from adaptkit.compare.stages.run import run_stage
@@ -72,8 +72,8 @@ def compare(
     plan = make_plan(config, run)
     if dry_run:
         return {**plan_json(plan, run.path), "advice": out_of_proportion(plan)}
-    for task, sentence in cut_sentences(plan.config).items():
-        tell(f"{task}: {sentence}")
+    for name, sentence in (*cut_sentences(plan.config).items(), *lossy_tokenizers(plan.config).items()):
+        tell(f"{name}: {sentence}")
     hold(run)
     run.start()
     plan = keep_plan(plan, run.path)

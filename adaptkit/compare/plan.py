@@ -18,7 +18,7 @@ from adaptkit.compare.build_stages import build_stages, teaching_origins
 from adaptkit.compare.choose_arms import choose_arms
 from adaptkit.compare.choose_portions import choose_portions, forecast_sentences
 from adaptkit.compare.costs import Costs, text_sizes
-from adaptkit.compare.cut_tasks import cut_sentences
+from adaptkit.compare.lost_text import cut_sentences, lossy_tokenizers
 from adaptkit.compare.outgoing import Outgoing, check_ceiling, outgoing, outgoing_json
 from adaptkit.compare.predict import Predictor, wall_seconds
 from adaptkit.compare.settles import settled_by
@@ -231,6 +231,7 @@ def plan_json(plan: Plan, study: Path) -> dict[str, Any]:
         "machine": asdict(plan.machine),
         "max_lengths": plan.fixed.max_lengths,
         "cut_texts": cut_sentences(plan.config),
+        "lossy_tokenizers": lossy_tokenizers(plan.config),
         "outgoing": outgoing_json(plan.config, plan.outgoing),
         "instructions": prompt_instructions(plan.config),
     }

@@ -2,24 +2,26 @@
 
 <folder>/corpus.jsonl[.gz]  _id, title, text     queries*.jsonl[.gz]  _id, text     qrels/<split>.tsv
 
-A query may name the group that it belongs to, in a field `group`. An id stands for one text: a document's is
-given once, a query's may be repeated in another file with the same text. The qrels begin with their column
-names, query-id, corpus-id and score.
+A query may name the group that it belongs to, in a field `group`; `columns: {group: FIELD}` names another,
+and `{group: none}` gives it up. An id stands for one text: a document's is given once, a query's may be
+repeated in another file with the same text. The qrels begin with their column names, query-id, corpus-id and
+score.
 """
 
 from __future__ import annotations
 
 import dataclasses
 import hashlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
 from adaptkit.data.files import format_of, records
+from adaptkit.data.guesses import NONE
 from adaptkit.data.readers import DataConfig
 from adaptkit.data.records import Fault, Record
-from adaptkit.errors import DataError
+from adaptkit.errors import ConfigError, DataError
 
 TEST_SPLITS = ("test", "dev")
 COLUMNS = ("query-id", "corpus-id", "score")
@@ -88,7 +90,11 @@ def scored_split(folder: str | Path) -> str:
 
 
 def read_set(
-    folder: str | Path, split: str, max_bytes: int = 0, on_bad_row: OnBadRow = "stop"
+    folder: str | Path,
+    split: str,
+    max_bytes: int = 0,
+    on_bad_row: OnBadRow = "stop",
+    columns: Mapping[str, str] | None = None,
 ) -> RetrievalSet:
     """One split of a retrieval set.
 
@@ -96,14 +102,16 @@ def read_set(
         max_bytes: keep at most this many bytes of documents, those that answer the split's queries first,
             each by hash of their ids, and the queries that they answer.
         on_bad_row: stop at the first line that cannot be used, or leave such lines out and list them.
-    Raises: DataError at `file:line` for a row that lacks an id or text, for an id or a judgement given twice
-        and a grade for what is not there; for qrels without their columns; where no query has an answer.
+        columns: the field that says which group a query belongs to, {"group": field}; `none` reads none.
+    Raises: ConfigError for another role in `columns`: the layout names the rest. DataError at `file:line` for
+        a row that lacks an id or text, for an id or a judgement given twice and a grade for what is not
+        there; for qrels without their columns; where no query has an answer.
     """
     folder = Path(folder)
     if split not in splits(folder):
         names = ", ".join(splits(folder)) or "none"
         raise DataError(f"no qrels/{split}.tsv", where=str(folder), fix=f"choose one of the splits: {names}")
-    reader = _Reader(on_bad_row)
+    reader = _Reader(on_bad_row, _group_field(columns or {}))
     documents = reader.texts(_files(folder, "corpus"))
     queries = reader.texts(_files(folder, "queries"), reader.groups, again=True)
     grades = reader.grades(folder / "qrels" / f"{split}.tsv", documents, queries)
@@ -135,11 +143,20 @@ def titled_text(record: Record, text: str) -> str:
     return f"{title}\n{text}"
 
 
+def _group_field(columns: Mapping[str, str]) -> str:
+    """The field that names a query's group: `group`, another, or `none`."""
+    others = sorted(set(columns) - {"group"})
+    if others:
+        fix = "name the fields as BEIR does (_id, title, text), and leave the role out of columns"
+        raise ConfigError(f"a retrieval set has no role '{others[0]}'", where="columns", fix=fix)
+    return columns.get("group", "group")
+
+
 class _Reader:
     """Reads the files of a set: lines that cannot be used are raised, or listed."""
 
-    def __init__(self, on_bad_row: OnBadRow):
-        self._stop = on_bad_row == "stop"
+    def __init__(self, on_bad_row: OnBadRow, group_field: str):
+        self._stop, self._group_field = on_bad_row == "stop", group_field
         self.where: dict[str, str] = {}
         self.groups: dict[str, str] = {}
         self.skipped: list[str] = []
@@ -169,8 +186,9 @@ class _Reader:
                         self._refuse(place, Fault(what, "give every text an id of its own"))
                     continue
                 texts[name], self.where[name] = text, place
-                if groups is not None and record.get("group") is not None:
-                    groups[name] = str(record["group"])
+                group = record.get(self._group_field)
+                if groups is not None and self._group_field != NONE and group is not None:
+                    groups[name] = str(group)
         return texts
 
     def grades(

@@ -7,34 +7,22 @@ row's own words are marked, so that they are encoded as text.
 
 from __future__ import annotations
 
-import json
-import re
 import weakref
-from collections.abc import Callable
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from adaptkit.data.message_fields import NAMES_ONLY, Message, content_texts, is_plain, taught_turns
 from adaptkit.data.readers import Row
 from adaptkit.errors import DataError
-from adaptkit.models.control_tokens import FILLER, Span, control_tokens
+from adaptkit.models.control_tokens import Span
+from adaptkit.models.stand_ins import Rendered, StandIns
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerFast
 
 REASONING = ("reasoning_content", "reasoning", "thinking")
 """Names that a message's reasoning goes by; a template knows one of them."""
-_PRIVATE_USE = range(ord(FILLER), 0xF8FF)
 _ACCEPTED: weakref.WeakKeyDictionary[Any, set[tuple[Any, ...]]] = weakref.WeakKeyDictionary()
 """For each tokenizer, its templates and the shapes of plain conversations that they render whole."""
-
-
-@dataclass(frozen=True)
-class Rendered:
-    """What a chat template wrote, and where the row's own words look like control tokens."""
-
-    text: str
-    spelt: tuple[Span, ...] = ()
 
 
 class Conversation:
@@ -62,7 +50,7 @@ class Conversation:
             name: row.values[name] for name in ("tools", "documents") if name in row.values
         }
         self._options = dict(row.values.get("chat_template_kwargs", {}))
-        self._stand_ins = _StandIns(tokenizer, [messages, self._inputs])
+        self._stand_ins = StandIns(tokenizer, [messages, self._inputs])
         self.messages: list[Message] = self._stand_ins.put(messages)
         self._inputs = self._stand_ins.put(self._inputs)
 
@@ -231,55 +219,3 @@ def _reads_parts(tokenizer: PreTrainedTokenizerFast, messages: list[Message]) ->
         except Exception:  # a template that adds texts fails on a list
             return False
     return written[0] == written[1]
-
-
-class _StandIns:
-    """Stand-ins for the control tokens that a row's own words spell, of the same length."""
-
-    def __init__(self, tokenizer: PreTrainedTokenizerFast, values: Any):
-        self._spans = control_tokens(tokenizer).spans
-        spelt: dict[str, None] = {}
-
-        def collect(text: str) -> str:
-            spelt.update(dict.fromkeys(text[start:stop] for start, stop in self._spans(text)))
-            return text
-
-        _map_texts(values, collect)
-        self._letter_of: dict[str, str] = {}
-        if spelt:
-            used = set(json.dumps(values, ensure_ascii=False))
-            free = (chr(code) for code in _PRIVATE_USE if chr(code) not in used)
-            self._letter_of = dict(zip(spelt, free, strict=False))
-
-    def put(self, values: Any) -> Any:
-        return _map_texts(values, self._hide) if self._letter_of else values
-
-    def _hide(self, text: str) -> str:
-        for start, stop in self._spans(text):
-            text = text[:start] + self._letter_of[text[start:stop]] * (stop - start) + text[stop:]
-        return text
-
-    def restore(self, text: str, where: str) -> Rendered:
-        """Raises: DataError if the template rewrote a stand-in."""
-        spelt: list[Span] = []
-        for original, letter in self._letter_of.items():
-            if f"\\u{ord(letter):04x}" in text:
-                what = f"the chat template escapes the control token {original!r} in the row's text"
-                raise DataError(what, where=where, fix="take it out of the row")
-            stand_in = letter * len(original)
-            spelt += [match.span() for match in re.finditer(stand_in, text)]
-            text = text.replace(stand_in, original)
-        return Rendered(text, tuple(sorted(spelt)))
-
-
-def _map_texts(value: Any, change: Callable[[str], str]) -> Any:
-    """The same value with each text in it changed; roles stay."""
-    if isinstance(value, str):
-        return change(value)
-    if isinstance(value, list):
-        return [_map_texts(item, change) for item in value]
-    if isinstance(value, dict):
-        return {
-            change(name): item if name == "role" else _map_texts(item, change) for name, item in value.items()
-        }
-    return value

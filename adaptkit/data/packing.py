@@ -40,8 +40,7 @@ class PackedTokens:
         objective: `causal` labels are the tokens, aligned with them, IGNORE_INDEX on each document's first
             token; `masked` labels are the chosen tokens, IGNORE_INDEX elsewhere.
         separate: how documents are kept apart. `positions`: by the restarts alone. `mask`: masked only, also
-            a block mask [B, 1, T, T]. `rows`: masked only, one piece of one document a row, padded, with a
-            mask [B, T].
+            a block mask [B, 1, T, T]. `rows`: one piece of one document a row, padded, with a mask [B, T].
     Raises: DataError for a masked objective with a tokenizer that has no mask token, ValueError for a causal
         one with a mask.
     """
@@ -54,8 +53,8 @@ class PackedTokens:
         separate: Separation = "positions",
     ):
         self.shards, self.seq_len, self.objective, self.separate = shards, seq_len, objective, separate
-        if objective == "causal" and separate != "positions":
-            raise ValueError(f"causal rows are told apart by positions, not by {separate}")
+        if objective == "causal" and separate == "mask":
+            raise ValueError("causal rows are told apart by positions, or hold one document each")
         if objective == "masked" and shards.index["mask_id"] is None:
             fix = "train a tokenizer with masked=True, or use objective: causal"
             raise DataError("the tokenizer has no mask token", where=str(shards.folder), fix=fix)
@@ -94,7 +93,8 @@ class PackedTokens:
         if self.separate == "mask":
             arrays["attention_mask"] = documents[:, None, :, None] == documents[:, None, None, :]
         elif self.separate == "rows":
-            arrays["attention_mask"] = documents >= 0
+            mask = documents >= 0
+            arrays["attention_mask"] = mask if self.objective == "masked" else mask.astype(np.int64)
         return {name: torch.from_numpy(array) for name, array in arrays.items()}
 
     def _span(self, index: int) -> tuple[int, int]:

@@ -17,7 +17,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from adaptkit.data.chat_template import Conversation, Rendered
+from adaptkit.data.chat_template import Conversation
 from adaptkit.data.cut_texts import CutTexts
 from adaptkit.data.message_fields import is_plain
 from adaptkit.data.readers import Dataset, Row
@@ -25,6 +25,7 @@ from adaptkit.data.tokenizers import end_token, pad_token
 from adaptkit.errors import DataError, ModelError
 from adaptkit.models.batching import pad_right
 from adaptkit.models.control_tokens import Piece, Span, control_tokens, encode, encode_prompt, encode_rendered
+from adaptkit.models.stand_ins import Rendered
 from adaptkit.ops import IGNORE_INDEX
 
 if TYPE_CHECKING:

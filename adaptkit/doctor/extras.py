@@ -33,7 +33,7 @@ NOT_FOR_USERS = ("test", "lint", "docs", "dev")
 """Extras of those who work on adaptkit."""
 SERVING = ("serve", "serve-cpu")
 SIGNING_MODULES = ("model_signing", "OpenSSL")
-SERVER_MODULES = ("vllm", "prometheus_client", "starlette", "uvicorn", "httpx")
+SERVER_MODULES = ("vllm", "aiohttp", "prometheus_client", "starlette", "uvicorn", "httpx")
 
 
 def importable(module: str) -> bool:

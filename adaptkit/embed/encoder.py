@@ -24,6 +24,7 @@ from adaptkit import models
 from adaptkit.data.cut_texts import CutTexts
 from adaptkit.errors import ModelError
 from adaptkit.models.batching import batches_by_length, fast_batch_tokens, pad_right
+from adaptkit.models.control_tokens import control_tokens, spell_everywhere
 from adaptkit.models.sentence.dense import read_dense, width_of, write_dense
 from adaptkit.models.sentence.layout import Layout, changed, dense_names, read_layout, write_layout
 from adaptkit.models.sentence.pooling import cut, num_modes, pool
@@ -89,6 +90,8 @@ class Encoder:
         if self.layout.dimensions:
             models.unwrap(self.model).config.matryoshka_dimensions = list(self.layout.dimensions)
         self.tokenizer.model_max_length = self.layout.max_length
+        if not self._obeys_control_tokens():
+            spell_everywhere(self.tokenizer)
         models.save(self.model, self.tokenizer, folder)
         layout = changed(self.layout, self.width, dense=dense_names(len(self.dense)))
         write_layout(folder, layout, self.hidden)
@@ -99,6 +102,11 @@ class Encoder:
             raise ModelError(
                 what, where=str(folder), fix="use a base whose tokenizer is a plain tokenizer.json"
             )
+
+    def _obeys_control_tokens(self) -> bool:
+        """Whether a template or a prompt of the folder's own writes control tokens, which count."""
+        spans = control_tokens(self.tokenizer).spans
+        return self.layout.chat is not None or any(map(spans, self.layout.prompts.values()))
 
     def tokens(self, texts: Sequence[str], prompt: str = "") -> list[list[int]]:
         """Token ids of each text with `prompt` before it, special tokens included, cut to

@@ -128,7 +128,9 @@ _HEADS: Mapping[str, models.Kind] = {
 
 
 def _load(source: Source) -> tuple[PreTrainedModel, PreTrainedTokenizerFast]:
-    model = models.load(source.folder, _HEADS[source.kind]).to(default_device()).eval()
+    model = models.load(source.folder, _HEADS[source.kind])
+    model.to(default_device())  # type: ignore[arg-type]  # transformers' wrapper hides torch's signature
+    model.eval()
     return model, models.load_tokenizer(source.folder)
 
 

@@ -6,11 +6,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from adaptkit.data.chat_template import Conversation, Rendered
+from adaptkit.data.chat_template import Conversation
 from adaptkit.data.readers import Row
 from adaptkit.errors import DataError
 from adaptkit.finetune.prompt_template import SEPARATOR, Sections
 from adaptkit.models.control_tokens import control_tokens, encode, encode_rendered
+from adaptkit.models.stand_ins import Rendered
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase

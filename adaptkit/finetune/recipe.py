@@ -33,6 +33,7 @@ from adaptkit.errors import ConfigError
 from adaptkit.finetune.config import FinetuneConfig
 from adaptkit.finetune.tasks import TASKS, Task, load_model
 from adaptkit.models.capabilities import capabilities
+from adaptkit.models.control_tokens import spell_everywhere
 from adaptkit.models.generation_settings import bending_settings, stop_at
 from adaptkit.models.generation_settings import end_ids as ends_of
 from adaptkit.run import Run, read_sealed
@@ -257,6 +258,8 @@ def _deliver(config: FinetuneConfig, run: Run, trained: _Trained) -> tuple[PreTr
     model, difference = merge_checked(trained.model, run, outputs, adapter_base=config.base)
     task.settle(model, trained.splits["dev"])
     stop_at(model, trained.end_ids)
+    if task.model_kind in ("classifier", "tagger"):  # all that it reads is a user's text
+        spell_everywhere(trained.tokenizer)
     models.save(model, trained.tokenizer, run.model)
     return model, difference
 

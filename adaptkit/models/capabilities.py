@@ -260,7 +260,8 @@ def _checks(small: Any, use: Use, kind: Kind, where: str) -> list[Callable[[], N
     if use in (Use.CLASSIFY, Use.TAG, Use.EMBED):
         checks.append(partial(twin.try_padded_rows, small))
     if use in (Use.CONTINUE, Use.DISTILL, Use.TEACH) and kind == "causal":
-        checks.append(partial(twin.try_packing, small, ROW_LENGTH, where))
+        unpacked = use is Use.CONTINUE
+        checks.append(partial(twin.try_packing, small, ROW_LENGTH, where, unpacked=unpacked))
     return checks
 
 

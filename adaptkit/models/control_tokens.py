@@ -3,6 +3,7 @@
     encode(tokenizer, ["was <s>89</s> now 80"])         # no BOS and no EOS inside
     encode_prompt(tokenizer, "Name a colour.")          # begins as any text does, and stays open
     encode_rendered(tokenizer, text, spelt=[(12, 16)])  # what a chat template wrote: only its tokens count
+    spell_everywhere(tokenizer)                   # and so do servers that load the saved folder
 
 Control tokens are the tokenizer's special tokens, and the added tokens that its chat template writes around a
 turn. A text that holds none of them is encoded as transformers does it. One that does is encoded by a twin of
@@ -138,12 +139,14 @@ def encode(
     tokenizer: PreTrainedTokenizerBase,
     texts: Sequence[str],
     *,
+    prompt: str = "",
     special: bool = True,
     max_length: int | None = None,
 ) -> list[list[int]]:
     """Token ids of each text, exactly as the saved folder encodes it elsewhere, no padding.
 
     Args:
+        prompt: words of the folder's own before each text; control tokens in them count.
         special: add the first and last tokens that the tokenizer puts around a text.
         max_length: cut longer texts, where the tokenizer cuts; the tokens around them stay.
     Raises: ModelError for a text with control tokens that this tokenizer cannot spell.
@@ -158,8 +161,8 @@ def encode(
         encoder.no_truncation()
         return [encoding.ids for encoding in encodings]
 
-    around = controls.count(core.encode("", add_special_tokens=special).ids)
-    encoded = ids_of(core, texts)
+    around = controls.count(core.encode(prompt, add_special_tokens=special).ids)
+    encoded = ids_of(core, [prompt + text for text in texts])
     unknown = controls.unknown
     spelt = [
         number
@@ -167,7 +170,8 @@ def encode(
         if controls.count(ids) > around or (unknown and unknown in text)
     ]
     if spelt:
-        again = ids_of(controls.twin, [texts[number] for number in spelt])
+        before = _for_twin(controls, prompt, ()).text
+        again = ids_of(controls.twin, [before + texts[number] for number in spelt])
         for number, ids in zip(spelt, again, strict=True):
             encoded[number] = ids
     return encoded
@@ -233,9 +237,30 @@ def _for_twin(controls: ControlTokens, text: str, spelt: Sequence[Span]) -> _Par
     return _Part("".join(parts), starts, stops)
 
 
+def spell_everywhere(tokenizer: PreTrainedTokenizerBase) -> bool:
+    """Let whoever loads the saved folder, servers too, read control tokens in a text as text.
+
+    Returns: whether transformers' own setting for it does that, for every control token; else nothing is set.
+    """
+    contents = [token.content for token in tokenizer.added_tokens_decoder.values() if token.special]
+    texts = [text for name in contents for text in (name + name, f"a {name} b", f"a{name}b")]
+    before = tokenizer.split_special_tokens
+    try:
+        wanted = encode(tokenizer, texts)
+    except ModelError:  # no way to spell one of them
+        return False
+    tokenizer.split_special_tokens = True
+    alike = not texts or [list(ids) for ids in tokenizer(texts)["input_ids"]] == wanted
+    tokenizer.split_special_tokens = alike or before
+    if alike:
+        tokenizer.init_kwargs["split_special_tokens"] = True
+    return alike
+
+
 def _ready(core: Tokenizer) -> Tokenizer:
     core.no_truncation()
     core.no_padding()
+    core.encode_special_tokens = False
     return core
 
 

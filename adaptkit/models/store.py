@@ -280,7 +280,9 @@ def _attention(auto: Any, config: Any) -> str:
     model_class = auto._model_mapping[type(config)]
     if isinstance(model_class, tuple):
         model_class = model_class[0]
-    return "sdpa" if model_class._supports_sdpa else "eager"
+    # SDPA leaves a cap on the scores out without a word (Gemma 2).
+    capped = getattr(config.get_text_config(), "attn_logit_softcapping", None)
+    return "sdpa" if model_class._supports_sdpa and not capped else "eager"
 
 
 def _quantization_arguments(quantization: Quantization | None, dtype: str) -> dict[str, Any]:

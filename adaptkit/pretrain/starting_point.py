@@ -30,6 +30,12 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerFast
 
 
+UNPACKED = (
+    "documents packed into one row would see each other in this architecture: each gets rows of its own, "
+    "which takes longer where documents are shorter than size.seq_len"
+)
+
+
 @dataclass(frozen=True)
 class StartingPoint:
     """A model that requires the right gradients, its tokenizer, and rows to learn and to measure on.
@@ -92,7 +98,9 @@ def prepare(config: PretrainConfig, run: Run, splits: dict[str, Dataset], ranks:
     if model is None:
         model = scratch_model(config, tokenizer, shards["train"].num_tokens)
     seq_len = config.size.seq_len
-    separate = kept_apart(model, config.objective, seq_len, config.base)
+    separate = kept_apart(model, config.objective, seq_len, config.base, unpacked=True)
+    if separate == "rows" and config.objective == "causal" and ranks.rank == 0:
+        announce(config.name, {"note": UNPACKED})
     rows = {name: packed_rows(part, seq_len, config.objective, separate) for name, part in shards.items()}
     train: Source = rows["train"]
     if "replay" in rows:

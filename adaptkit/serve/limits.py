@@ -59,6 +59,11 @@ UNLIMITED = Limits(**dict.fromkeys(VARIABLES, 0))
 """For a vLLM process behind the gateway, which has judged each request already: two judges may disagree."""
 
 
+COMPILE_SECONDS, MOST_COMPILE_SECONDS = 10, 3600
+"""How long one constraint may compile, and the most that may be set; 0 lifts it."""
+COMPILE_VARIABLE = "ADAPTKIT_LIMIT_COMPILE_SECONDS"
+
+
 def limits_from_environment(environment: Mapping[str, str]) -> Limits:
     """Read the ADAPTKIT_LIMIT_* variables; a limit without a variable has its default.
 
@@ -66,16 +71,32 @@ def limits_from_environment(environment: Mapping[str, str]) -> Limits:
     """
     values: dict[str, int] = {}
     for name, variable in VARIABLES.items():
-        text = environment.get(variable, "")
-        if not text:
-            continue
-        fix = f"give a whole number up to {HIGHEST}; 0 lifts the limit"
-        if not text.isdecimal() or not text.isascii():
-            raise ConfigError(f"'{text[:20]}' is no number", where=variable, fix=fix)
-        if len(text) > len(str(HIGHEST)) or int(text) > HIGHEST:
-            raise ConfigError(f"{text[:20]} is too high", where=variable, fix=fix)
-        values[name] = int(text)
+        value = _whole_number(environment, variable, HIGHEST)
+        if value is not None:
+            values[name] = value
     return Limits(**values)
+
+
+def compile_seconds(environment: Mapping[str, str]) -> int:
+    """Read how long one constraint may compile in the engine; 0 for no limit.
+
+    Raises: ConfigError for a value that is not a whole number, or too high to be meant.
+    """
+    value = _whole_number(environment, COMPILE_VARIABLE, MOST_COMPILE_SECONDS)
+    return COMPILE_SECONDS if value is None else value
+
+
+def _whole_number(environment: Mapping[str, str], variable: str, highest: int) -> int | None:
+    """Read a variable; None where it is not set."""
+    text = environment.get(variable, "")
+    if not text:
+        return None
+    fix = f"give a whole number up to {highest}; 0 lifts the limit"
+    if not text.isdecimal() or not text.isascii():
+        raise ConfigError(f"'{text[:20]}' is no number", where=variable, fix=fix)
+    if len(text) > len(str(highest)) or int(text) > highest:
+        raise ConfigError(f"{text[:20]} is too high", where=variable, fix=fix)
+    return int(text)
 
 
 def choose_limits(options: Mapping[str, int], environment: Mapping[str, str]) -> Limits:
@@ -83,8 +104,9 @@ def choose_limits(options: Mapping[str, int], environment: Mapping[str, str]) ->
 
     Args:
         options: name of a limit -> what the command line says.
-    Raises: ConfigError for a variable that is no limit.
+    Raises: ConfigError for a variable that is no limit, that of the engine's own (`compile_seconds`) too.
     """
+    compile_seconds(environment)
     defaults = Limits()
     changed = {name: value for name, value in options.items() if value != getattr(defaults, name)}
     return dataclasses.replace(limits_from_environment(environment), **changed)

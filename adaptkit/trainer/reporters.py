@@ -7,7 +7,7 @@ from abc import ABC, abstractmethod
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
-from adaptkit.errors import MissingDependency
+from adaptkit.doctor.extras import missing_extra
 from adaptkit.run import Run
 from adaptkit.trainer.progress import Hooks
 
@@ -38,7 +38,7 @@ class Tracker(Hooks, ABC):
 
 class Tensorboard(Tracker):
     def __init__(self, run: Run):
-        _need("tensorboard", "tensorboard")
+        _need("tensorboard")
         from torch.utils.tensorboard import SummaryWriter
 
         self.writer = SummaryWriter(str(run.tensorboard))
@@ -53,7 +53,7 @@ class Tensorboard(Tracker):
 
 class Trackio(Tracker):
     def __init__(self, run: Run):
-        self.module = _need("trackio", "trackio")
+        self.module = _need("trackio")
         self.module.init(project="adaptkit", name=run.path.name)
 
     def log(self, numbers: dict[str, float], step: int) -> None:
@@ -65,7 +65,7 @@ class Trackio(Tracker):
 
 class Wandb(Tracker):
     def __init__(self, run: Run):
-        self.session = _need("wandb", "wandb").init(project="adaptkit", name=run.path.name, dir=str(run.path))
+        self.session = _need("wandb").init(project="adaptkit", name=run.path.name, dir=str(run.path))
 
     def log(self, numbers: dict[str, float], step: int) -> None:
         self.session.log(numbers, step=step)
@@ -76,7 +76,7 @@ class Wandb(Tracker):
 
 class Mlflow(Tracker):
     def __init__(self, run: Run):
-        self.module = _need("mlflow", "mlflow")
+        self.module = _need("mlflow")
         self.module.set_experiment("adaptkit")
         self.module.start_run(run_name=run.path.name)
 
@@ -103,12 +103,15 @@ def tracker(name: str, run: Run) -> Tracker:
     return _TRACKERS[name](run)  # type: ignore[call-arg]
 
 
-def _need(module: str, package: str) -> ModuleType:
+def _need(name: str) -> ModuleType:
+    """Import a tracker's package, which the extra of its name brings.
+
+    Raises: MissingDependency with the one command that installs it.
+    """
     try:
-        return importlib.import_module(module)
+        return importlib.import_module(name)
     except ImportError:
-        what, fix = f"report_to: {module} is not installed", f"pip install {package}"
-        raise MissingDependency(what, where="trainer.report_to", fix=fix) from None
+        raise missing_extra(name, f"report_to={name} needs {name}", "trainer.report_to") from None
 
 
 def _numbers(row: dict[str, Any]) -> dict[str, float]:

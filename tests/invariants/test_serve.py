@@ -481,6 +481,30 @@ def test_hostile_requests_are_answered_below_500(served: Served) -> None:
     )
 
 
+SLOW = {
+    "anyOf": [
+        {"type": "array", "items": {"type": "string", "minLength": i, "maxLength": 900}, "maxItems": 900}
+        for i in range(400)
+    ]
+}
+"""Within the limits, and minutes to compile."""
+
+
+def test_a_constraint_that_takes_too_long_fails_alone(served: Served) -> None:
+    body = {"model": "writer", "prompt": "a", "max_tokens": 5, "structured_outputs": {"json": SLOW}}
+    others = 0
+    with ThreadPoolExecutor(1) as pool:
+        waiting = pool.submit(served.post, "/v1/completions", json=body)
+        while not waiting.done():
+            assert served.client.complete("writer", "a", max_tokens=1).output_tokens == 1
+            others += 1
+    answer = waiting.result()
+    assert answer.status_code == 400 and "not in the time that is allowed" in answer.text
+    assert others > 3, "the others did not wait"
+    fine = {**body, "structured_outputs": {"choice": ["yes", "no"]}}
+    assert served.post("/v1/completions", json=fine).json()["choices"][0]["text"] in ("yes", "no")
+
+
 def test_bits_per_byte_over_http_are_those_of_the_model(
     tmp_path: Path, served: Served, tiny_text: list[str]
 ) -> None:

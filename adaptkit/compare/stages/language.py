@@ -11,6 +11,7 @@ import torch
 
 from adaptkit import models
 from adaptkit.architecture import default_learning_rate
+from adaptkit.compare.lost_text import BYTE_TOKENIZER
 from adaptkit.compare.stage import Stage
 from adaptkit.compare.stages.chat_habits import chat_rows, has_manners
 from adaptkit.compare.stages.distillation_job import Distillation
@@ -202,8 +203,7 @@ def _fit(workspace: Workspace, path: Path, causal: bool, where: str) -> Tokenize
     texts = [text for _, text in documents(workspace.files.test("domain"))]
     lost_share = 0.0
     if causal:
-        fix = "choose a base whose tokenizer works on bytes, or set tokenizer.kind=bpe for your own"
-        lost_share = check_round_trip(vocabulary, texts, where=where, fix=fix)
+        lost_share = check_round_trip(vocabulary, texts, where=where, fix=BYTE_TOKENIZER)
     num_tokens = sum(len(ids) for ids in vocabulary(texts, add_special_tokens=False)["input_ids"])
     num_bytes = sum(len(text.encode()) for text in texts)
     return TokenizerRecord(

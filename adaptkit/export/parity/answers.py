@@ -20,6 +20,7 @@ from adaptkit.finetune.prompt_template import context_length, opening
 from adaptkit.finetune.tasks import Classify, Task, task_of
 from adaptkit.models.batching import batches_by_length, pad_right
 from adaptkit.models.bits_per_byte import bits_per_byte, score_documents
+from adaptkit.models.control_tokens import encode
 from adaptkit.models.sentence.dense import read_dense
 from adaptkit.models.sentence.layout import Layout, check_servable, read_layout
 from adaptkit.models.sentence.pooling import pool
@@ -83,7 +84,7 @@ def ask(
         outputs = torch.cat(token_logits(model, tokenizer, texts, data.seq_len))
         return Answers(outputs=outputs, scores=scores, item_rows=item_rows)
     start = opening(tokenizer)
-    encoded = tokenizer(texts, add_special_tokens=False)["input_ids"]
+    encoded = encode(tokenizer, texts, special=False)
     prompts = [[*start, *ids[:PROMPT_TOKENS]] for ids in encoded if ids][:NUM_PROMPTS]
     seq_len = min(data.seq_len, context_length(model))
     num_new = min(NEW_TOKENS, context_length(model) - PROMPT_TOKENS - 1)
@@ -162,7 +163,7 @@ def logits(
 ) -> Tensor:
     """Compute a classifier's logits, float64 [N, L], longest texts first: the same order for every model."""
     max_length = min(seq_len, context_length(model))
-    encoded: Any = tokenizer(list(texts), truncation=True, max_length=max_length)["input_ids"]
+    encoded = encode(tokenizer, texts, max_length=max_length)
     rows = []
     for items in batches_by_length([len(ids) for ids in encoded], BATCH_TOKENS):
         batch = pad_right([encoded[i] for i in items], tokenizer.pad_token_id or 0, model.device)
@@ -186,8 +187,7 @@ def token_logits(
     """Compute a tagger's logits for every token of each text, float64 [T, L], special tokens among them."""
     max_length = min(seq_len, context_length(model))
     rows: list[Tensor] = []
-    for text in texts:
-        ids: Any = tokenizer(text, truncation=True, max_length=max_length)["input_ids"]
+    for ids in encode(tokenizer, texts, max_length=max_length):
         inputs = torch.tensor([ids], device=model.device)
         rows.append(model(input_ids=inputs).logits[0].double().cpu())
     return rows

@@ -17,6 +17,7 @@ from adaptkit.export.quantise.gptq import Batch, gptq_layers
 from adaptkit.export.quantise.rounding import Rounded, round_to_nearest
 from adaptkit.export.record import CalibrationRecord, Method
 from adaptkit.finetune.prompt_template import context_length, opening
+from adaptkit.models.control_tokens import encode
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerFast
@@ -73,7 +74,7 @@ def _calibration(
         raise ConfigError(what, where=where, fix="give --calibration FILE, or use rtn")
     start, stream = opening(tokenizer), []
     for row in data.calibration.rows.rows:
-        stream += [*start, *tokenizer(row.text, add_special_tokens=False, verbose=False)["input_ids"]]
+        stream += [*start, *encode(tokenizer, [row.text], special=False)[0]]
         if len(stream) >= length * CALIBRATION_ROWS:
             break
     rows = [stream[i : i + length] for i in range(0, len(stream), length)][:CALIBRATION_ROWS]

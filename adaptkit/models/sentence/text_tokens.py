@@ -1,6 +1,7 @@
 """Turn texts into tokens as a folder's layout says: prompt, lower case, chat template, cut at the end.
 
-One answer for training, encoding and export.
+One answer for training, encoding and export. A control token that is written out in a text is text; in the
+prompt, which is the folder's own, it counts.
 """
 
 from __future__ import annotations
@@ -11,8 +12,10 @@ from typing import Any
 from tokenizers import normalizers
 
 from adaptkit.errors import ModelError
+from adaptkit.models.control_tokens import encode, encode_rendered
 from adaptkit.models.sentence.layout import Layout
 from adaptkit.models.sentence.text_settings import ChatText
+from adaptkit.models.stand_ins import StandIns
 
 
 def token_ids(tokenizer: Any, layout: Layout, texts: Sequence[str], prompt: str = "") -> list[list[int]]:
@@ -21,15 +24,7 @@ def token_ids(tokenizer: Any, layout: Layout, texts: Sequence[str], prompt: str 
         return []
     if layout.chat is not None:
         return _in_chat(tokenizer, layout.chat, texts, prompt, layout.max_length)
-    encoded = tokenizer(
-        [prompt + text for text in texts],
-        truncation=True,
-        max_length=layout.max_length,
-        padding=False,
-        return_attention_mask=False,
-        return_token_type_ids=False,
-    )
-    return [list(ids) for ids in encoded["input_ids"]]
+    return encode(tokenizer, texts, prompt=prompt, max_length=layout.max_length)
 
 
 def prompt_length(tokenizer: Any, layout: Layout, prompt: str) -> int:
@@ -70,6 +65,9 @@ def _in_chat(
         return [list(ids) for ids in encoded["input_ids"]]
 
     encoded = ids_of(texts, truncation=True, max_length=max_length, padding=False)
+    for number, text in enumerate(texts):
+        if stand_ins := StandIns(tokenizer, text):
+            encoded[number] = _spelt_in_chat(tokenizer, chat, text, prompt, stand_ins, max_length)
     if not chat.restores_end or all(len(ids) < max_length for ids in encoded):
         return encoded
     end = _common_end(*ids_of(["0", "1 2 3 4"]))
@@ -78,6 +76,20 @@ def _in_chat(
         if len(ids) >= max_length and keep:
             ids[-keep:] = end[-keep:]
     return encoded
+
+
+def _spelt_in_chat(
+    tokenizer: Any, chat: ChatText, text: str, prompt: str, stand_ins: StandIns, max_length: int
+) -> list[int]:
+    """Ids of a text that spells control tokens: those that the template writes count, its own do not."""
+    talk = _messages(chat, stand_ins.put(text), prompt)
+    rendered = stand_ins.restore(
+        str(tokenizer.apply_chat_template(talk, tokenize=False, **chat.options)), "a text to encode"
+    )
+    ids = [token for token, _, _ in encode_rendered(tokenizer, rendered.text, rendered.spelt)]
+    if tokenizer.truncation_side == "left":
+        return ids[-max_length:]
+    return ids[:max_length]
 
 
 def _messages(chat: ChatText, text: str, prompt: str) -> list[dict[str, Any]]:

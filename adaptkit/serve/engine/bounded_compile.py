@@ -17,11 +17,11 @@ from collections import OrderedDict
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any
 
+from adaptkit.serve.limits import compile_seconds
+
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-SECONDS_VARIABLE = "ADAPTKIT_LIMIT_COMPILE_SECONDS"
-SECONDS = 10
 AT_ONCE = 16  # threads that wait for such processes
 REMEMBERED = 64
 NICER = 10
@@ -30,14 +30,6 @@ OK, FAILED = b"+", b"-"
 
 class TooSlow(ValueError):
     """A constraint that does not compile, or not in time."""
-
-
-def seconds_allowed() -> int:
-    """Read how long one constraint may compile; 0 for no limit."""
-    text = os.environ.get(SECONDS_VARIABLE, "")
-    if not text.isdecimal():
-        return SECONDS
-    return int(text)
 
 
 class Compiled:
@@ -66,7 +58,7 @@ class Compiled:
         with self._lock:
             answer = self._texts.get(key)
         if answer is None:
-            answer = in_own_process(make, seconds_allowed())
+            answer = in_own_process(make, compile_seconds(os.environ))
             with self._lock:
                 self._texts[key] = answer
                 while len(self._texts) > REMEMBERED:

@@ -151,7 +151,8 @@ class Guard:
         if route.method == "GET":
             return inner, receive
         try:
-            body = await asyncio.wait_for(self._body(headers, receive), BODY_S)
+            async with asyncio.timeout(BODY_S):  # wait_for would make a task of it
+                body = await self._body(headers, receive)
         except TimeoutError:
             what = f"the body did not come within {BODY_S:g} s"
             raise Refused(408, what, headers={"connection": "close"}) from None

@@ -17,10 +17,11 @@ from typing import Any
 
 from adaptkit.serve.gateway.constraints import check_constraints
 from adaptkit.serve.gateway.refused import Refused
+from adaptkit.serve.gateway.request_fields import check_fields
 from adaptkit.serve.limits import Limits
 
 TOKEN_FIELDS = ("max_tokens", "max_completion_tokens", "min_tokens")
-SEQUENCE_FIELDS = ("n", "best_of")
+SEQUENCE_FIELDS = ("n",)
 LOGPROB_FIELDS = ("logprobs", "top_logprobs", "prompt_logprobs")
 LIST_FIELDS = ("prompt", "input", "messages", "stop", "tools", "documents", "items", "queries")
 ONE_SEQUENCE = ("messages", "stop", "tools")
@@ -107,6 +108,7 @@ def check(path: str, body: dict[str, Any], limits: Limits) -> None:
     for part in _media_parts(body):
         raise Refused(400, f"content of type {part!r} is not served: only text is")
     check_constraints(body, limits)
+    check_fields(path, body)
 
 
 def count_sequences(body: dict[str, Any]) -> int:
