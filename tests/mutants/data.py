@@ -167,7 +167,7 @@ MUTANTS = [
     Mutant("adaptkit/data/words.py", '.replace("i\\u0307", "i")', "", WORDS),
     Mutant("adaptkit/data/words.py", "        return 2", "        return 1", WORDS),
     Mutant("adaptkit/data/ngrams.py", "n * words.units", "n * np.ones_like(words.units)", WORDS),
-    Mutant("adaptkit/data/ngrams.py", "    if not fits.any() and len(words):", "    if False:", WORDS),
+    Mutant("adaptkit/data/ngrams.py", "whole = (sizes > 0) & (", "whole = (sizes < 0) & (", WORDS),
     Mutant(
         "adaptkit/data/column_roles.py",
         "        if role in FACTS and role not in self.chosen:",

@@ -127,17 +127,16 @@ MUTANTS = [
     ),
     Mutant(
         "adaptkit/report/charts.py",
-        "measured = [point for point in fitted if point[0] <= largest]",
-        "measured = fitted",
+        "turn = int((grid <= whole.read * 1.0001).sum())",
+        "turn = len(grid)",
         FIGURES,
     ),
     Mutant(
         "adaptkit/report/charts.py",
-        "low, high = x(x.clip(crossing.low)), x(x.clip(crossing.high))",
-        "low, high = x(x.clip(crossing.low)), x(crossing.num_bytes)",
+        "grid = np.geomspace(least, whole.read * forecast.reach, 60)",
+        "grid = np.geomspace(least, whole.read, 60)",
         FIGURES,
     ),
-    Mutant("adaptkit/report/charts.py", 'c.status == "at" and c.num_bytes', "c.num_bytes", FIGURES),
     Mutant(
         "adaptkit/report/figures.py",
         "hints=BETTER_RIGHT if task.higher_is_better else BETTER_LEFT,",
@@ -197,10 +196,7 @@ MUTANTS = [
         TABLES,
     ),
     Mutant(
-        "adaptkit/report/templates/report.css",
-        "figure, details, footer, .screen,",
-        "details, footer, .screen,",
-        PRINTED,
+        "adaptkit/report/templates/report.css", ".screen, .words, #sure dl,", ".screen, #sure dl,", PRINTED
     ),
     Mutant(
         "adaptkit/report/tables.py",

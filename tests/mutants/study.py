@@ -171,8 +171,8 @@ MUTANTS = [
     ),
     Mutant(
         "adaptkit/study/flips.py",
-        '    if verdict.ledger == "jobs":',
-        '    if verdict.ledger == "text":',
+        'if verdict.ledger == "jobs" else ""',
+        'if verdict.ledger == "text" else ""',
         FLIPS,
     ),
     Mutant("adaptkit/study/flips.py", "        if cheapest != before:", "        if before is None:", FLIPS),
