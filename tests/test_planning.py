@@ -1,6 +1,6 @@
 """Plans: laws, best buys, memory and prices, against figures that can be worked out by hand.
 
-Home of planning.assumptions, planning.gpus, planning.law, planning.optimum, planning.planner,
+Home of planning.assumptions, planning.gpus, planning.published_law, planning.optimum, planning.planner,
 planning.sizing and trainer.memory.
 """
 
@@ -17,12 +17,12 @@ from adaptkit.cli import console
 from adaptkit.cli.app import app
 from adaptkit.cli.plan import count, fits
 from adaptkit.errors import ConfigError
-from adaptkit.planning import law as laws
+from adaptkit.planning import published_law as laws
 from adaptkit.planning.config import PlanConfig
 from adaptkit.planning.gpus import choose_gpu
-from adaptkit.planning.law import PUBLISHED, tokens_worth, worth_of_tokens
 from adaptkit.planning.optimum import Costs, best_within, cheapest
 from adaptkit.planning.planner import Plan, make_plan
+from adaptkit.planning.published_law import PUBLISHED, tokens_worth, worth_of_tokens
 from adaptkit.planning.sizing import gpus_needed, size_of
 from adaptkit.study.record import MachineRecord, PriceRecord, StudyRecord
 

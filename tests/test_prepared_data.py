@@ -1,5 +1,5 @@
 """The prepared data of a study: what is judged on, what was taken out, and how both are counted. Home of
-compare.stages.data and study.data_counts."""
+compare.stages.data, compare.trained_text and study.data_counts."""
 
 from __future__ import annotations
 
@@ -15,14 +15,16 @@ from pydantic import ValidationError
 from tiny_study import study_config, write_texts
 
 from adaptkit.compare.stages.data import identity, prepare, write_data
+from adaptkit.compare.trained_text import domain_bytes_read
 from adaptkit.compare.workspace import PreparedFiles, documents
 from adaptkit.data.beir import read_set
 from adaptkit.data.cutting import Removal
 from adaptkit.data.overlap import OverlapReport
 from adaptkit.data.readers import DataConfig, Dataset, Row, read
 from adaptkit.errors import DataError
-from adaptkit.run import read_jsonl, write_jsonl
-from adaptkit.run_record import SplitRecord
+from adaptkit.run import Run, read_jsonl, write_jsonl, write_sealed
+from adaptkit.run_record import RunRecord, SplitRecord
+from adaptkit.study.arms import Origin
 from adaptkit.study.config import StudyConfig
 from adaptkit.study.data_counts import OTHERS, _parts, cut_record
 from adaptkit.study.data_record import CorpusRecord, CutRecord, DataRecord, PartCutRecord
@@ -343,3 +345,17 @@ def test_a_retrieval_set_is_not_split_by_time(tmp_path: Path) -> None:
     task = retrieval_task(tiny_embed.write_set(tmp_path / "set"), split="time")
     with pytest.raises(DataError, match="has its own splits"):
         task.task_kind.read(task)
+
+
+@pytest.mark.parametrize(
+    ("origin", "num_bytes"),
+    [(Origin.SCRATCH, 4000.0), (Origin.CONTINUED, 3000.0), (Origin.PLACEBO, 0.0)],
+    ids=lambda value: value.value if isinstance(value, Origin) else "",
+)
+def test_the_domain_text_read_is_the_tokens_without_what_was_replayed(tmp_path, origin, num_bytes):
+    run = Run.open(tmp_path, "text", {"seed": 0})
+    write_sealed(run.cost_path, {"tokens": 1000})
+    facts = {"tokenizer": {"bytes_per_token": 4.0}}
+    run.finish(record=RunRecord(recipe="pretrain", facts=facts).model_dump(mode="json"))
+    workspace = SimpleNamespace(root=tmp_path, config=SimpleNamespace(replay_share=0.25))
+    assert domain_bytes_read(workspace, origin, run.path.name) == num_bytes

@@ -202,12 +202,12 @@ def test_what_was_held_equal_found_and_tried_is_told_as_recorded(tmp_path):
     text = write_report(study).html.read_text()
     assert "Every arm could spend 3.1e14 FLOPs per task and seed, 3 tuning trials included." in text
     assert "<li>Every arm gets the same number of trials.</li>" in text
-    assert '<th scope="row">domain against domain</th><td class="n">150</td><td class="n">2</td>' in text
+    overlap = r'>domain against domain</th><td [^>]*class="n">150</td><td [^>]*class="n">2</td>'
+    assert re.search(overlap, text)
     assert "<li>domain: 14 exact, 31 near</li>" in text
     assert "0.0003: 1.900 &middot; 0.001: 1.910 &middot; 0.003: 1.920" in text
-    assert re.search(
-        r"<td>train</td><td class=\"n\">1,816</td><td class=\"n\">8.2 MB</td><td>CC BY 4.0</td>", text
-    )
+    read = r'>train</td><td [^>]*class="n">1,816</td><td [^>]*class="n">8.2 MB</td><td[^>]*>CC BY 4.0</td>'
+    assert re.search(read, text)
 
 
 def test_a_paragraph_on_verdicts_says_which_task_decides(tmp_path):

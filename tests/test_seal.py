@@ -164,8 +164,8 @@ def test_no_flip_of_vectors_or_ids_changes_a_search_unseen(tmp_path):
         def vectors(self):
             return np.random.default_rng(0).normal(size=(50, 8)).astype(np.float32)
 
-        def ids(self):
-            return [f"doc{i}" for i in range(50)]
+        def documents(self):
+            return [{"id": f"doc{i}", "text": f"how document {i} begins"} for i in range(50)]
 
     build(Vectors(), tmp_path / "index")
     query = np.ones((1, 8), np.float32)

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 from adaptkit.planning.config import PlanConfig
 from adaptkit.planning.gpus import GB, Gpu
-from adaptkit.planning.law import REPEATS_WORTH, Law
+from adaptkit.planning.published_law import REPEATS_WORTH, Law
 from adaptkit.trainer.memory import STATE_BYTES
 
 

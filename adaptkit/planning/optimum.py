@@ -13,7 +13,7 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from adaptkit.planning.law import Law
+from adaptkit.planning.published_law import Law
 
 SMALLEST, LARGEST = 1e5, 1e13
 """Parameters among which is searched."""

@@ -17,12 +17,12 @@ import numpy as np
 
 from adaptkit.data.readers import read
 from adaptkit.errors import ConfigError
-from adaptkit.planning import law as laws
+from adaptkit.planning import published_law as laws
 from adaptkit.planning.assumptions import assumptions_of
 from adaptkit.planning.config import PlanConfig
 from adaptkit.planning.gpus import Gpu, choose_gpu
-from adaptkit.planning.law import Law
 from adaptkit.planning.optimum import Choice, Costs, best_within, cheapest, compute_optimal_within
+from adaptkit.planning.published_law import Law
 from adaptkit.planning.sizing import SERVED_SPEED, Size, gpus_needed, size_of
 from adaptkit.study.breakeven import HOURS_PER_MONTH, Workload, num_servers
 from adaptkit.study.record import StudyRecord, read_study
