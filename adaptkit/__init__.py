@@ -10,6 +10,7 @@ Importing this package loads neither torch nor transformers: each name is import
 
 from __future__ import annotations
 
+import logging
 from typing import TYPE_CHECKING
 
 from adaptkit.version import __version__
@@ -17,6 +18,12 @@ from adaptkit.version import __version__
 if TYPE_CHECKING:
     from adaptkit.compare import compare
     from adaptkit.study.results import collect as load_study
+
+# Imported by transformers or peft, bitsandbytes warns of an optional kernel that would have to come from the
+# hub and that nothing here uses; set before anything can import it, and this message only.
+logging.getLogger("bitsandbytes.backends.cpu.ops").addFilter(
+    lambda record: not str(record.msg).startswith("Failed to load CPU gemm_4bit_forward")
+)
 
 __all__ = ["__version__", "compare", "load_study"]
 

@@ -19,6 +19,7 @@ from pydantic import Field
 from adaptkit.config import Config, Share, in_unit
 from adaptkit.disk import whole_folder
 from adaptkit.errors import ModelError, nearest
+from adaptkit.model_origin import hub_id
 from adaptkit.run import read_json, weights_digest, write_json, write_text
 
 if TYPE_CHECKING:
@@ -123,7 +124,7 @@ def save_adapter(model: PeftModel, folder: str | Path, *, base: str) -> None:
         settings_path = temporary / "adapter_config.json"
         settings = {**read_json(settings_path), "base_model_name_or_path": name}
         write_json(settings_path, settings)
-        write_text(temporary / "README.md", _card(settings, name, precision, num_trained))
+        write_text(temporary / "README.md", _card(settings, name, hub_id(base), precision, num_trained))
 
 
 def keep_nf4_exact(model: PreTrainedModel) -> None:
@@ -294,7 +295,7 @@ def _dequantized(model: PeftModel) -> PeftModel:
     return model.eval()
 
 
-def _card(settings: dict[str, Any], base: str, precision: str, num_trained: int) -> str:
+def _card(settings: dict[str, Any], base: str, on_hub: str, precision: str, num_trained: int) -> str:
     method = "LoRA"
     if settings["use_rslora"]:
         method = "rsLoRA"
@@ -302,10 +303,10 @@ def _card(settings: dict[str, Any], base: str, precision: str, num_trained: int)
         method = "DoRA"
     update = f"rank {settings['r']}, alpha {settings['lora_alpha']:g}, dropout {settings['lora_dropout']:g}"
     whole = ", ".join(settings["modules_to_save"] or []) or "none"
+    base_line = f"base_model: {on_hub}\n" if on_hub else ""
     return f"""---
 library_name: peft
-base_model: {base}
-tags: [{method.lower()}, adaptkit]
+{base_line}tags: [{method.lower()}, adaptkit]
 ---
 # {method} adapter
 

@@ -10,6 +10,7 @@ A component declares its fields beside itself as a subclass of `Config`; a recip
 
 from __future__ import annotations
 
+import copy
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -134,17 +135,29 @@ def load(schema: type[C], path: str | Path | None = None, overrides: list[str] |
     Raises: ConfigError at `file:line:col` for anything that does not fit, all problems in one message.
     """
     tree, marks = read_file(Path(path)) if path is not None else ({}, {})
+    of_file = copy.deepcopy(tree)
     for override in overrides or []:
         _apply(tree, marks, override)
     file = str(path or COMMAND_LINE)
     try:
         config = schema.model_validate(tree)
-    except pydantic.ValidationError as error:
-        raise _explain(error, schema, marks, file) from None
-    except ConfigError as error:  # a validator's own, whose `where` is a dotted key
+    except (pydantic.ValidationError, ConfigError) as error:
+        if overrides and _fits(schema, of_file):  # then an override is wrong, whatever key is told
+            marks, file = {}, COMMAND_LINE
+        if isinstance(error, pydantic.ValidationError):
+            raise _explain(error, schema, marks, file) from None
         where = _closest((error.where or "").split("."), marks, file)
         raise ConfigError(shorten(error.what, MAX_WHAT), where=where, fix=error.fix) from None
     return Loaded(config, {key: marks.get(key, DEFAULT) for key in leaves(config.model_dump())})
+
+
+def _fits(schema: type[Config], tree: dict[str, Any]) -> bool:
+    """Whether a config without overrides is a valid one."""
+    try:
+        schema.model_validate(tree)
+    except (pydantic.ValidationError, ConfigError):
+        return False
+    return True
 
 
 def dump(config: Config | dict[str, Any]) -> str:

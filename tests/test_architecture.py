@@ -50,6 +50,7 @@ LEVELS = {
     "models": 1,
     "model_uses": 1,
     "weight_files": 1,
+    "model_origin": 1,
     "model_gate": 1,
     "model_numbers": 1,
     "folder_trial": 1,

@@ -9,7 +9,7 @@ from typing import Literal
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from pydantic import field_validator
+from pydantic import field_validator, model_validator
 
 from adaptkit.config import Config, Count, Magnitude, dump, leaves, load
 from adaptkit.errors import ConfigError
@@ -103,6 +103,30 @@ def test_an_override_of_a_whole_part_forgets_where_its_old_values_stood(write) -
     loaded = load(Outer, write("inner:\n  rate: 0.1\n  steps: 3\n"), ["inner={steps: 4}"])
     assert (loaded.config.inner.rate, loaded.origins["inner.rate"]) == (3e-4, "default")
     assert (loaded.config.inner.steps, loaded.origins["inner.steps"]) == (4, "override")
+
+
+class Paired(Config):
+    low: Count = 1
+    """Not above high."""
+    high: Count = 5
+    """Not below low."""
+
+    @model_validator(mode="after")
+    def _ordered(self) -> Paired:
+        if self.low > self.high:
+            raise ConfigError(f"{self.low} is above {self.high}", where="high", fix="swap them")
+        return self
+
+
+@pytest.mark.parametrize(
+    ("text", "override", "where"),
+    [("high: 5\n", "low=9", "command line"), ("high: 0\n", "low=9", "c.yaml:1:7")],
+)
+def test_what_only_an_override_spoils_is_not_told_of_the_file(write, text, override, where) -> None:
+    path = write(text)
+    with pytest.raises(ConfigError) as caught:
+        load(Paired, path, [override])
+    assert str(caught.value.where).endswith(where)
 
 
 def test_overrides_reach_into_lists_and_absent_parts(write) -> None:

@@ -46,7 +46,9 @@ def test_answers_stand_in_cards_with_title_arm_speed_and_cost(tab: Compare) -> N
 def test_one_after_another_shares_nothing_and_chat_has_no_beginning(tab: Compare) -> None:
     *_, last = tab.ask("Once upon", [PLAIN, TAUGHT], CHAT, IN_TURN, 16, 0.0)
     assert "share the server" not in last and "no cost is shown" in last
-    assert 'class="beginning"' not in last
+    assert 'class="beginning"' not in last and "no more was asked" not in last
+    *_, last = tab.ask("word " * 2000, [PLAIN], CHAT, IN_TURN, 16, 0.0)
+    assert "ends after its first 8,000 characters: no more was asked" in last
 
 
 def test_prompts_are_the_first_words_of_held_out_passages() -> None:

@@ -1,5 +1,5 @@
 """What a finished encoder says of itself: record, scores, held-out texts, card. Home of embed.recipe,
-embed.config, embed.scores, embed.start, embed.card and embed.examples."""
+embed.config, embed.scores, embed.start, and embed.examples."""
 
 from __future__ import annotations
 

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from adaptkit.errors import ModelError, ServerError
-from adaptkit.export.papers.model_card import _load_lines, head_notes
+from adaptkit.export.papers.model_card import head_notes
 from adaptkit.export.parity.answers import Answers
 from adaptkit.export.parity.gate import Limits, compare
 from adaptkit.export.parity.http_check import check_answers
@@ -20,6 +20,7 @@ from adaptkit.export.source import LABEL_SET, ONE_CLASS, REGRESSION, Source, of_
 from adaptkit.serve.engine.first_answers import check_answer
 from adaptkit.serve.gateway.routes import routes_of_kind
 from adaptkit.serve.preflight import check_tagger
+from adaptkit.trainer.card import SNIPPETS
 
 
 def folder_of(path: Path, architecture: str, names: list[str], **fields: object) -> Source:
@@ -143,4 +144,4 @@ def test_a_card_says_how_outputs_are_read(models: dict[str, Source], name: str, 
         labels=source.labels,
     )
     assert said in head_notes(source.folder, export)[0]
-    assert 'pipeline("token-classification"' in "\n".join(_load_lines("tag"))
+    assert 'pipeline("token-classification"' in "\n".join(SNIPPETS["token-classification"])

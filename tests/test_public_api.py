@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from pathlib import Path
 
 import pytest
@@ -74,3 +75,11 @@ def test_a_finished_study_is_loaded(tmp_path: Path) -> None:
 def test_a_folder_without_a_study_is_refused(tmp_path: Path) -> None:
     with pytest.raises(DataError):
         adaptkit.load_study(tmp_path)
+
+
+def test_one_line_of_a_library_about_an_optional_kernel_stays_away(caplog: pytest.LogCaptureFixture) -> None:
+    """It came before the first line of `compare`; other warnings of that library still come through."""
+    log = logging.getLogger("bitsandbytes.backends.cpu.ops")
+    log.warning("Failed to load CPU gemm_4bit_forward from kernels-community: %s", "no module")
+    log.warning("something else")
+    assert [record.getMessage() for record in caplog.records] == ["something else"]

@@ -22,6 +22,7 @@ from adaptkit.errors import ConfigError
 from adaptkit.serve.limits import HIGHEST
 
 if TYPE_CHECKING:
+    from adaptkit.export.source import Source
     from adaptkit.serve.api_keys import Keys
     from adaptkit.serve.bench_results import Price
     from adaptkit.serve.engine.command import Launch
@@ -160,6 +161,7 @@ def _run_server(
 
     def say_ready() -> None:
         status.note("serving", f"ready: {address}/v1 serves {', '.join(models)}; key: {keys.origin}")
+        status.note("serving", f"next: adaptkit demo {place_of(launches[0].source)} --server {address}")
 
     Server(engines, listening, keys, limits, on_ready=say_ready).run()
     served = {"url": f"{address}/v1", "models": models, "key": keys.origin}
@@ -220,7 +222,17 @@ def bench(
     where = "written nowhere: give --out, or measure a study or a run"
     if path := benchmark.save(measured, planned[0].source, out):
         where = f"written: {path}"
-    return Outcome((render.table(table(measured.models)), where), measured.as_json())
+    place = place_of(planned[0].source)
+    next_step = f"adaptkit serve {place}"
+    if planned[0].source.study is not None:
+        next_step += f"; adaptkit report {place}"
+    view = (render.table(table(measured.models)), where, f"next: {next_step}")
+    return Outcome(view, {**measured.as_json(), "next": next_step})
+
+
+def place_of(source: Source) -> Path:
+    """Name the folder by which other commands find the same model: its study, else its run, else itself."""
+    return source.study or source.run or source.folder
 
 
 def _models(given: list[str]) -> tuple[list[ModelWord], list[str]]:

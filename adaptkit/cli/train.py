@@ -23,6 +23,7 @@ from adaptkit.distill.config import DistillConfig
 from adaptkit.finetune.config import FinetuneConfig
 from adaptkit.pretrain.config import PretrainConfig
 from adaptkit.run import Run
+from adaptkit.run_record import ModelKind, read_record
 
 if TYPE_CHECKING:
     from _typeshed import DataclassInstance
@@ -126,13 +127,13 @@ def run_config(
     root: Path,
     *,
     beside: Callable[[C, Run], dict[str, object]] | None = None,
-    next_step: str = 'adaptkit try {run} "a text"; adaptkit serve {run}',
+    next_step: str = "",
 ) -> Outcome:
     """Read a recipe's config, open its run directory, train, and show what was left behind.
 
     Args:
         beside: what else is shown of the finished run, such as what a simpler way reaches.
-        next_step: the commands that can follow.
+        next_step: the commands that can follow; chosen by the kind of the model where nothing is named.
     """
     from adaptkit.trainer.improvement import improvement
 
@@ -145,5 +146,12 @@ def run_config(
         return Outcome((), result)
     result["baseline"] = {} if beside is None else beside(config, run)
     result["training"] = improvement(run.metrics())
-    result["next"] = next_step.format(run=run.path)
+    result["next"] = (next_step or _next_step(run)).format(run=run.path)
     return Outcome(render.result(result), result)
+
+
+def _next_step(run: Run) -> str:
+    """The commands that ask and serve a trained model; one that gives vectors is asked about documents."""
+    if read_record(run).model_kind in (ModelKind.MASKED, ModelKind.ENCODER):
+        return 'adaptkit try {run} "a text" --in DOCUMENTS.jsonl; adaptkit serve {run}'
+    return 'adaptkit try {run} "a text"; adaptkit serve {run}'

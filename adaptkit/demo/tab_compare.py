@@ -103,6 +103,8 @@ class Compare:
         note = ""
         if prompt.together and len(answers) > 1:
             note = "The models share the server: their speeds are lower than alone."
+        if len(prompt.text) >= MAX_PROMPT_CHARS:
+            note += f" The prompt ends after its first {MAX_PROMPT_CHARS:,} characters: no more was asked."
         beginning = "" if prompt.chat else prompt.text
         return render(
             "cards",

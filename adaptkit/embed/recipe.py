@@ -22,8 +22,8 @@ from torch import Tensor, nn
 
 from adaptkit import models
 from adaptkit.data.drawing import draw_hash
-from adaptkit.embed.card import write_card
 from adaptkit.embed.config import EmbedConfig
+from adaptkit.embed.encoder import Encoder
 from adaptkit.embed.examples import FROM_TEXT
 from adaptkit.embed.scores import rows_of_data, rows_of_examples, scores_of
 from adaptkit.embed.start import Start, prepare
@@ -86,7 +86,7 @@ def embed(config: EmbedConfig, run: Run, *, suite: str = SUITE) -> EmbedResult:
         run,
         partial(_train, config, run),
         partial(_deliver, config, run),
-        partial(_score, config, run, suite),
+        partial(_score, config, suite),
     )
     return EmbedResult.of(run)
 
@@ -125,8 +125,8 @@ def _largest_cosine_distance(before_ND: Tensor, after_ND: Tensor) -> float:
     return float(1 - (before_ND * after_ND).sum(1).min())
 
 
-def _score(config: EmbedConfig, run: Run, suite: str, trained: _Trained, difference: float) -> Outcome:
-    """Score the encoder that was saved on test data, where it is named, and on dev data; write its card."""
+def _score(config: EmbedConfig, suite: str, trained: _Trained, difference: float) -> Outcome:
+    """Score the encoder that was saved on test data, where it is named, and on dev data."""
     start, result, encoder = trained.start, trained.result, trained.start.encoder
     test: list[dict[str, Any]] = []
     if config.test is not None:
@@ -153,5 +153,18 @@ def _score(config: EmbedConfig, run: Run, suite: str, trained: _Trained, differe
             "best_step": result.best_step,
         },
     )
-    write_card(run, config, encoder, record)
-    return Outcome(record, test, result.cost(), start.held_out)
+    card_lines = _card_lines(config, encoder, record)
+    return Outcome(record, test, result.cost(), start.held_out, card_lines=card_lines)
+
+
+def _card_lines(config: EmbedConfig, encoder: Encoder, record: RunRecord) -> dict[str, str]:
+    """What an encoder's card says of its vectors and its training."""
+    layout = encoder.layout
+    prompts = "; ".join(f"{name}: `{words}`" for name, words in layout.prompts.items())
+    return {
+        "loss": config.loss,
+        "examples": f"{record.splits['train'].facts['examples']:,}",
+        "vectors": f"{encoder.width} numbers, {layout.pooling} of the token states, unit length",
+        "sizes": ", ".join(map(str, layout.dimensions)) or str(encoder.width),
+        "prompts": prompts or "none",
+    }

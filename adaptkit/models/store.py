@@ -24,9 +24,6 @@ from adaptkit.weight_files import check_weight_files, read_json_object
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
-# Imported by peft, it warns of an optional kernel that would have to come from the hub.
-logging.getLogger("bitsandbytes.backends.cpu.ops").setLevel(logging.ERROR)
-
 Quantization = Literal["nf4", "int8"]
 
 _AUTO_CLASS = {

@@ -12,7 +12,7 @@ A finished run is left as it is. Only rank 0 starts, fails, finishes and writes 
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 import torch
@@ -26,6 +26,7 @@ from adaptkit.run import Run, write_json, write_jsonl, write_sealed
 from adaptkit.run_lock import hold
 from adaptkit.run_record import RunRecord, placed_record
 from adaptkit.trainer import parallel
+from adaptkit.trainer.card import write_card
 from adaptkit.trainer.config import TrainerConfig
 from adaptkit.trainer.device import send
 from adaptkit.trainer.parallel import Ranks
@@ -58,6 +59,7 @@ class Outcome:
         rows: item rows of that suite, which eval/<suite>.jsonl keeps.
         cost: cost.json.
         held_out, calibration: rows of its data that the run keeps.
+        card_lines: what the model's card says besides its record.
     """
 
     record: RunRecord
@@ -65,6 +67,7 @@ class Outcome:
     cost: dict[str, Any]
     held_out: HeldOut | None = None
     calibration: Calibration | None = None
+    card_lines: dict[str, str] = field(default_factory=dict)
 
 
 def run_recipe(
@@ -117,6 +120,7 @@ def _finish(run: Run, outcome: Outcome) -> None:
     if outcome.calibration is not None:
         write_calibration(run, outcome.calibration)
     write_sealed(run.cost_path, outcome.cost)
+    write_card(run, outcome.record, outcome.card_lines)
     run.finish(record=record.model_dump(mode="json"))
 
 

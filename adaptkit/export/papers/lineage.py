@@ -5,19 +5,15 @@ Nothing that is written out holds an absolute path, a host or user name or a lin
 
 from __future__ import annotations
 
-import re
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
-import yaml
-
 from adaptkit.export.source import Source, find_base, is_hub_id, run_of
+from adaptkit.model_origin import UNKNOWN_LICENCE, hub_id, licence_files, stated_licence
 from adaptkit.run import Run, file_digest
 from adaptkit.run_record import SplitRecord, read_record
 
-LICENCE_FILES = ("LICENSE*", "LICENCE*", "NOTICE*", "COPYING*", "USE_POLICY*")
-UNKNOWN_LICENCE = "not stated in its folder"
 SERVED_TEACHER = "a model behind HTTP"
 MODEL_FILES = (".safetensors", ".json", ".jinja", ".model", ".txt")
 
@@ -64,6 +60,7 @@ class Foreign:
         weights: file name -> sha256; None where its folder is not here.
         licence: what its folder says.
         folder: where it lies here; never written out.
+        hub_id: its name on the hub; empty where it has none.
     """
 
     role: Literal["base", "teacher"]
@@ -71,6 +68,7 @@ class Foreign:
     weights: dict[str, str] | None
     licence: str
     folder: Path | None
+    hub_id: str = ""
 
     def as_json(self) -> dict[str, Any]:
         return {self.role: self.name, "weights": self.weights}
@@ -111,9 +109,7 @@ class Lineage:
     def licence_files(self) -> list[Path]:
         """Find licence texts in the folders of foreign models."""
         folders = [model.folder for model in self.foreign if model.folder is not None]
-        patterns = [(folder, pattern) for folder in folders for pattern in LICENCE_FILES]
-        paths = [path for folder, pattern in patterns for path in sorted(folder.glob(pattern))]
-        return [path for path in paths if path.is_file()]
+        return [path for folder in folders for path in licence_files(folder)]
 
 
 def trace(source: Source) -> Lineage:
@@ -183,8 +179,9 @@ def _without_folders(split: SplitRecord) -> dict[str, Any]:
 
 def _foreign(role: Literal["base", "teacher"], model: str, folder: Path | None) -> Foreign:
     if folder is None:
-        return Foreign(role, _short(model), None, UNKNOWN_LICENCE, None)
-    return Foreign(role, _short(model), weights_digests(folder), _stated_licence(folder), folder)
+        return Foreign(role, _short(model), None, UNKNOWN_LICENCE, None, hub_id(model))
+    on_hub = hub_id(model) or hub_id(str(folder))
+    return Foreign(role, _short(model), weights_digests(folder), stated_licence(folder), folder, on_hub)
 
 
 def weights_digests(folder: Path) -> dict[str, str]:
@@ -201,22 +198,3 @@ def _short(model: str) -> str:
     if is_hub_id(model) and not path.is_dir():
         return model
     return path.resolve().name
-
-
-def _stated_licence(folder: Path) -> str:
-    """Read `license` (or `license_name` where that is `other`) in the front matter of the folder's card."""
-    card = folder / "README.md"
-    if not card.is_file():
-        return UNKNOWN_LICENCE
-    header = re.match(r"---\s*\n(.*?)\n---", card.read_text(encoding="utf-8", errors="replace"), re.DOTALL)
-    if header is None:
-        return UNKNOWN_LICENCE
-    try:
-        fields = yaml.safe_load(header[1])
-    except yaml.YAMLError:
-        return UNKNOWN_LICENCE
-    if not isinstance(fields, dict) or not fields.get("license"):
-        return UNKNOWN_LICENCE
-    if fields["license"] == "other" and fields.get("license_name"):
-        return str(fields["license_name"])
-    return str(fields["license"])

@@ -26,6 +26,7 @@ from adaptkit.run import Run, read_json, read_sealed, write_text
 from adaptkit.run_record import RecipeKind, SplitRecord, read_record
 from adaptkit.study.record import read_study
 from adaptkit.study.verdict_record import ArmScoreRecord, read_verdict
+from adaptkit.trainer.card import snippet
 
 if TYPE_CHECKING:
     from adaptkit.export.parity.measure import ParityReport
@@ -98,7 +99,7 @@ def write_card(folder: Path, source: Source, provenance: Provenance, parity: Par
             *generation_notes(folder, source),
         ],
         "reproduce": _reproduce(source, provenance),
-        "load": _load_lines(source.kind),
+        "load": snippet(folder, tag),
         "served": source.kind != "tag" or config["architectures"][0] in SERVED_TAGGERS,
         "code": code(),
     }
@@ -307,27 +308,6 @@ def _reproduce(source: Source, provenance: Provenance) -> list[str]:
     return [
         f"adaptkit {COMMANDS[source.record.recipe]} runs/{run}/config.yaml   {SAME_FOLDER}",
         shlex.join(["adaptkit", "export", f"runs/{run}", *options]),
-    ]
-
-
-def _load_lines(kind: ServedKind) -> list[str]:
-    """Write the Python that loads the folder."""
-    if kind == "embed":
-        return [
-            "from sentence_transformers import SentenceTransformer",
-            'model = SentenceTransformer("this folder")',
-        ]
-    if kind == "tag":
-        return [
-            "from transformers import pipeline",
-            'find = pipeline("token-classification", "this folder", aggregation_strategy="first")',
-            'find("a text")',
-        ]
-    auto = "AutoModelForCausalLM" if kind == "generate" else "AutoModelForSequenceClassification"
-    return [
-        f"from transformers import {auto}, AutoTokenizer",
-        f'model, tokenizer = {auto}.from_pretrained("this folder"), '
-        'AutoTokenizer.from_pretrained("this folder")',
     ]
 
 
