@@ -35,7 +35,8 @@ anywhere below what is reached, and the score of the largest cell."""
 DRIFT = 0.22
 """How much the slope of a law changes with each doubling of what is read, as a share of it, one standard
 deviation. Curves of learning have no single slope (arXiv 2210.14891). How far it changes was set on half of
-the families of benchmarks/forecast_coverage.py and judged on the other half."""
+the families of benchmarks/forecast_coverage.py and judged on the other half. One of those,
+whose slope doubles late, is not covered."""
 _DOUBLINGS_BEYOND = 2
 """Doublings beyond the largest run in which the slope drifts on; laws are read no farther."""
 MISFIT, MISFIT_FREEDOM = 0.002, 4.0
