@@ -5,15 +5,23 @@
 Made studies have three seeds, four smaller trainings as a plan chooses them (share 0.5) and laws of several
 families, most of them other than the one that is fitted:
 
+tuned on:
 as fitted      floor, power, repeats and transfer within what is assumed
 no floor       a power of the text alone
 near floor     nearly all that can be learnt is learnt
 steep start    twice the exponent below a quarter of the compute
-harsh repeats  repeats wear out after 4 passes instead of 15
 bent           a smooth deviation of half a percent from any power
 
+judged on, with the constants of law.py fixed before they were drawn (harsh repeats alone had been seen):
+harsh repeats  repeats wear out after 4 passes instead of 15
+shallow start  half the exponent below a quarter of the compute
+broken         the exponent is halved to doubled at a random place between 1/16 of the compute and all of it
+warm-up        another 10 to 40 % above the law at first, which fades over 1/16 of the compute
+logarithmic    as much less with every doubling, without a power or a floor
+
 For each: the share of largest runs within the interval that was predicted for them, of a model from scratch
-and of one that starts from the base; and of studies whose forecast held, how often the text from which the
+and of one that starts from the base, and how wide these are, mean width over mean difference between the
+smallest training and the largest; and of studies whose forecast held, how often the text from which the
 first catches the other was printed, held the truth, and lay within a factor 2. Shares stand with their own
 error, one standard error.
 """
@@ -39,29 +47,42 @@ PORTIONS = ((1.0, 1 / 8), (1 / 32, 1 / 32), (1 / 16, 1 / 16), (1.0, 1 / 4))
 REACH, NUM_SEEDS, NUM_REPLICATES = 4.0, 3, 200
 SEED_SD = 0.006
 WHOLE = Place(1.0, PASSES)
-FAMILIES = ("as fitted", "no floor", "near floor", "steep start", "harsh repeats", "bent")
+TUNED = ("as fitted", "no floor", "near floor", "steep start", "bent")
+JUDGED = ("harsh repeats", "shallow start", "broken", "warm-up", "logarithmic")
 
 
 @dataclass(frozen=True)
 class Truth:
-    """A made law, in bits per byte."""
+    """A made law, in bits per byte.
+
+    Attributes:
+        knee: share of what the largest run reads, below which the exponent is `early` times as large.
+        bend: height of a wave around the law, as a share of the score.
+        start: share of the score that lies above the law at first.
+        logarithmic: whether the score falls by `scale * exponent` with the logarithm of what is read.
+    """
 
     floor: float
     scale: float
     exponent: float
     transfer: float
     wear: float
-    steep: bool
-    bend: float
+    knee: float = 0.25
+    early: float = 1.0
+    bend: float = 0.0
+    start: float = 0.0
+    logarithmic: bool = False
 
     def __call__(self, place: Place) -> float:
         once = min(place.text, place.read)
         worth = once * (1 + self.wear * (1 - math.exp(-(place.read / once - 1) / self.wear)))
         share = (worth / PASSES + self.transfer) / (1 + self.transfer)
-        score = self.floor + self.scale * share**-self.exponent
-        if self.steep and share < 0.25:
-            score = self.floor + self.scale * 0.25**-self.exponent * (share / 0.25) ** (-2 * self.exponent)
-        return score * (1 + self.bend * math.sin(1.5 * math.log2(share)))
+        if self.logarithmic:
+            return self.floor + self.scale * (1 - self.exponent * math.log(share))
+        late, early = max(share, self.knee), min(1.0, share / self.knee)
+        power = late**-self.exponent * early ** (-self.exponent * self.early)
+        above = self.bend * math.sin(1.5 * math.log2(share)) + self.start * math.exp(-16 * share)
+        return (self.floor + self.scale * power) * (1 + above)
 
 
 def draw(rng: np.random.Generator, family: str, from_base: bool) -> Truth:
@@ -71,14 +92,20 @@ def draw(rng: np.random.Generator, family: str, from_base: bool) -> Truth:
     exponent = 0.35 * math.exp(0.5 * rng.standard_normal())
     if family == "no floor":
         exponent *= 0.3
+    early, knee = {"steep start": (2.0, 0.25), "shallow start": (0.5, 0.25)}.get(family, (1.0, 0.25))
+    if family == "broken":
+        early, knee = 2 ** rng.uniform(-1, 1), 2 ** rng.uniform(-4, 0)
     return Truth(
         floor=level * floor,
         scale=level * (1 - floor),
         exponent=exponent,
         transfer=0.3 * math.exp(1.5 * rng.standard_normal()) if from_base else 0.0,
         wear=4.0 if family == "harsh repeats" else 15.4 * math.exp(0.4 * rng.standard_normal()),
-        steep=family == "steep start",
+        knee=knee,
+        early=early,
         bend=0.005 if family == "bent" else 0.0,
+        start=rng.uniform(0.1, 0.4) if family == "warm-up" else 0.0,
+        logarithmic=family == "logarithmic",
     )
 
 
@@ -110,13 +137,20 @@ class Arm:
         options = {"reference": PASSES, "from_base": self.from_base, "rng": rng}
         return fit(self.places[:num_cells], values, errors, **options)
 
-    def predicted(self, rng: np.random.Generator) -> bool:
-        """Whether the largest run lies in the interval that the smaller ones give."""
+    @property
+    def gap(self) -> float:
+        """Between the smallest training and the largest."""
+        means = [values.mean() for values in self.scores]
+        return float(max(means) - means[-1])
+
+    def predicted(self, rng: np.random.Generator) -> tuple[bool, float]:
+        """Whether the largest run lies in the interval that the smaller ones give, and its width."""
         noise, freedom = seed_noise(self.scores[:-1])
         stretch = np.sqrt(freedom / rng.chisquare(freedom, NUM_REPLICATES))
         luck = stretch * noise / math.sqrt(NUM_SEEDS) * rng.standard_normal(NUM_REPLICATES)
         interval = interval_of(self.laws(rng, len(PORTIONS))([WHOLE])[:, 0] + luck, 0.95)
-        return bool(interval.low <= self.scores[-1].mean() <= interval.high)
+        holds = interval.low <= self.scores[-1].mean() <= interval.high
+        return bool(holds), interval.high - interval.low
 
 
 def crossing(rng: np.random.Generator, own: Arm, kept: Arm) -> dict[str, bool]:
@@ -149,9 +183,11 @@ def family_row(family: str, studies: int) -> dict[str, Any]:
     """All that is counted of one family."""
     rng = np.random.default_rng(17)
     counts = dict.fromkeys(("scratch", "base", "held", "said", "right", "printed", "near"), 0)
+    widths, gaps = np.zeros(2), np.zeros(2)
     for _ in range(studies):
         own, kept = (Arm.drawn(rng, draw(rng, family, base), base) for base in (False, True))
-        held = own.predicted(rng), kept.predicted(rng)
+        held, width = zip(own.predicted(rng), kept.predicted(rng), strict=True)
+        widths, gaps = widths + width, gaps + (own.gap, kept.gap)
         counts["scratch"] += held[0]
         counts["base"] += held[1]
         if all(held):
@@ -160,12 +196,26 @@ def family_row(family: str, studies: int) -> dict[str, Any]:
                 counts[name] += true
     return {
         "family": family,
+        "tuned on": family in TUNED,
         "scratch predicted": share(counts["scratch"], studies),
         "base predicted": share(counts["base"], studies),
+        "width": {
+            "scratch": round(float(widths[0] / gaps[0]), 3),
+            "base": round(float(widths[1] / gaps[1]), 3),
+        },
         "D* answered": share(counts["said"], counts["held"]),
         "D* right": share(counts["right"], counts["said"]),
         "D* within a factor 2": share(counts["near"], counts["printed"]),
     }
+
+
+def line(row: dict[str, Any]) -> str:
+    """A row in words."""
+    shares = [
+        f"{name} {of['share']:.3f}+-{of['error']:.3f}" for name, of in row.items() if "share" in str(of)
+    ]
+    width = "width {scratch:.2f} {base:.2f}".format_map(row["width"])
+    return f"{row['family']:14} {'  '.join([*shares, width])}"
 
 
 def main() -> None:
@@ -176,13 +226,10 @@ def main() -> None:
     parser.add_argument("--out", type=Path, help="write the rows as JSON")
     settings = parser.parse_args()
     rows = []
-    for family in FAMILIES:
+    for family in (*TUNED, *JUDGED):
         row = family_row(family, settings.studies)
         rows.append(row)
-        values = [
-            f"{name} {of['share']:.3f}+-{of['error']:.3f}" for name, of in row.items() if name != "family"
-        ]
-        print(f"{family:14} {'  '.join(values)}", flush=True)
+        print(line(row), flush=True)
     if settings.out:
         settings.out.write_text(json.dumps({"studies": settings.studies, "rows": rows}, indent=1) + "\n")
 

@@ -12,7 +12,13 @@ import numpy as np
 import pytest
 from fake_study import DOMAIN_BYTES, PASSES, PORTIONS, MadeLaw, edit_study, write_study
 
-from adaptkit.compare.choose_portions import _candidates, _most_telling, choose_portions, forecast_sentences
+from adaptkit.compare.choose_portions import (
+    WARM_STEPS,
+    _candidates,
+    _most_telling,
+    choose_portions,
+    forecast_sentences,
+)
 from adaptkit.report.forecast_section import forecast_section
 from adaptkit.study.arms import Arm, Origin
 from adaptkit.study.budget import Budget
@@ -78,6 +84,25 @@ def test_fewer_cells_farther_away_and_larger_residuals_widen_the_interval():
     assert width(laws_of(bent)) > 1.3 * all_cells
     exact = laws_of(made, noise=1e-6)
     assert np.median(exact.misfit) > 0.5 * MISFIT * 1.8, "no law is taken to be exact"
+
+
+@pytest.mark.parametrize("early", [1.0, 2.0])
+def test_the_largest_run_is_predicted_though_the_slope_flattened_before_it(early):
+    """Below a quarter of the compute the exponent is `early` times as large."""
+    predicted, widths = 0, []
+    for floor in (0.3, 0.5, 0.7, 0.8):
+
+        def made(place, floor=floor):
+            share = place.read / 4
+            power = max(share, 0.25) ** -0.35 * min(1.0, share / 0.25) ** (-0.35 * early)
+            return 1.8 * (floor + (1 - floor) * power)
+
+        places = [Place(1.0, 4 * share) for share in (1 / 16, 1 / 8, 1 / 4)]
+        laws = laws_of([made(place) for place in places], places)
+        low, high = np.quantile(laws([Place(1.0, 4.0)])[:, 0], [0.025, 0.975])
+        predicted += low <= made(Place(1.0, 4.0)) <= high
+        widths.append((high - low) / (made(places[0]) - made(Place(1.0, 4.0))))
+    assert predicted >= 3 and max(widths) < 1, "an interval of any width would hold"
 
 
 def test_no_fitted_floor_or_scale_is_negative():
@@ -274,8 +299,9 @@ def costs_of(step: float, scoring: float = 0.0) -> SimpleNamespace:
 def portions_for(share, costs):
     config = SimpleNamespace(forecast=SimpleNamespace(share=share), base="", base_flops=1.0)
     budget = Budget(1e12, 1e12, 1, 0.15, 3)
-    portions = choose_portions(config, budget, costs, [Arm(Origin.SCRATCH), Arm(Origin.CONTINUED)])
-    return portions, forecast_sentences(config, budget, portions)
+    arms = [Arm(Origin.SCRATCH), Arm(Origin.CONTINUED)]
+    portions = choose_portions(config, budget, costs, arms)
+    return portions, forecast_sentences(config, budget, costs, arms, portions)
 
 
 def test_a_study_without_a_share_trains_and_says_nothing_more():
@@ -291,6 +317,17 @@ def test_what_the_share_buys_is_said_before_anything_runs():
     portions, said = portions_for(0.5, costs_of(1e11))
     assert portions == () and "pays for fewer than 3 smaller trainings of 8 steps" in said[0]
     assert portions_for(0.5, costs_of(1e9, scoring=0.99e12))[0] == (), "scoring is paid first"
+
+
+def test_smaller_trainings_from_random_weights_are_past_their_first_steps_or_the_plan_says_not():
+    learnt = Budget(1e12, 1e12, 1, 0.15, 3).run(1e12)
+    portions, said = portions_for(0.5, costs_of(5e8))
+    assert len(portions) == 4 and portions[0].compute * learnt / 5e8 >= WARM_STEPS
+    assert not any("another way" in line for line in said)
+    portions, said = portions_for(0.9, costs_of(1e10))
+    num = int(portions[0].compute * learnt / 1e10)
+    assert num < WARM_STEPS
+    assert any(f"smallest training of scratch has {num} steps" in line for line in said)
 
 
 def test_drawn_laws_fall_with_text_and_compute():

@@ -22,6 +22,9 @@ from adaptkit.study.task_size import BYTES_PER_TOKEN
 
 LEAST = 3
 """Smaller trainings of each arm: with fewer nothing is forecast."""
+WARM_STEPS = 64
+"""Steps of a training from random weights before which it learns little but how frequent tokens are, and so
+falls in another way than later. A rule of thumb, not measured."""
 HALVINGS_OF_COMPUTE, HALVINGS_OF_TEXT = 6, 12
 MOST_PASSES = 64.0
 """Over a part of the text: beyond them nothing is learnt."""
@@ -39,20 +42,23 @@ def choose_portions(
     """What the smaller trainings have, the smallest compute first; the same for every arm.
 
     Empty where none are asked for, where no model gives bits per byte, and where the share of FLOPs pays for
-    fewer than LEAST.
+    fewer than LEAST. Arms of random weights do at least WARM_STEPS in each, where enough portions allow that.
     """
     origins = [arm.origin for arm in arms if arm.ledger == "text" and arm.origin.has_law]
     if not config.forecast.share or not origins or not scores_text(config):
         return ()
     tokens = costs.text_tokens(Origin.GENERIC, budget.run(budget.text))
     passes = tokens * BYTES_PER_TOKEN / costs.texts.domain
-    candidates = [
-        portion
-        for portion in _candidates(passes)
-        if portion.text * costs.texts.domain >= MIN_STEPS * costs.bytes_per_step
-        and all(_trains(budget, costs, origin, portion) for origin in origins)
-    ]
-    chosen = _most_telling(candidates, passes, config.forecast.share)
+    for warm_steps in (WARM_STEPS, MIN_STEPS):
+        candidates = [
+            portion
+            for portion in _candidates(passes)
+            if portion.text * costs.texts.domain >= MIN_STEPS * costs.bytes_per_step
+            and all(_trains(budget, costs, origin, portion, warm_steps) for origin in origins)
+        ]
+        chosen = _most_telling(candidates, passes, config.forecast.share)
+        if chosen:
+            break
     return tuple(sorted(chosen, key=lambda portion: (portion.compute, portion.text)))
 
 
@@ -65,10 +71,30 @@ def _candidates(passes: float) -> Iterator[Portion]:
                 yield Portion(text=text, compute=compute)
 
 
-def _trains(budget: Budget, costs: Costs, origin: Origin, portion: Portion) -> bool:
-    """Whether a portion of the compute pays for a training that means anything; scoring comes on top."""
+def _trains(budget: Budget, costs: Costs, origin: Origin, portion: Portion, warm_steps: int) -> bool:
+    """Whether a portion of the compute pays for a training that means anything."""
+    least = warm_steps if origin.starts_random else MIN_STEPS
+    return _steps(budget, costs, origin, portion) >= least
+
+
+def _steps(budget: Budget, costs: Costs, origin: Origin, portion: Portion) -> float:
+    """Steps that a portion of the compute pays for; scoring comes on top."""
     learnt = budget.run(budget.text) - costs.text_scoring(origin)
-    return learnt * portion.compute >= MIN_STEPS * costs.text_step(origin)
+    return learnt * portion.compute / costs.text_step(origin)
+
+
+def _cold_sentences(
+    budget: Budget, costs: Costs, arms: Sequence[Arm], portions: Sequence[Portion]
+) -> list[str]:
+    """That a smaller training from random weights is too short to be like the largest."""
+    random = sorted({arm.origin for arm in arms if arm.origin.starts_random})
+    steps = {origin: int(_steps(budget, costs, origin, portions[0])) for origin in random}
+    return [
+        f"  the smallest training of {origin} has {num} steps: below {WARM_STEPS} a model of random weights "
+        "learns in another way than later, so its largest run may be missed: raise budget.amount"
+        for origin, num in steps.items()
+        if num < WARM_STEPS
+    ]
 
 
 def _most_telling(candidates: Sequence[Portion], passes: float, share: float) -> list[Portion]:
@@ -155,7 +181,9 @@ class _Open:
         return left
 
 
-def forecast_sentences(config: StudyConfig, budget: Budget, portions: Sequence[Portion]) -> list[str]:
+def forecast_sentences(
+    config: StudyConfig, budget: Budget, costs: Costs, arms: Sequence[Arm], portions: Sequence[Portion]
+) -> list[str]:
     """What a dry run says of the forecast: which smaller trainings, what they cost, what they can answer."""
     if not config.forecast.share:
         return []
@@ -173,5 +201,6 @@ def forecast_sentences(config: StudyConfig, budget: Budget, portions: Sequence[P
     asks = "answered then: with how much text, or compute, a model of one's own overtakes keeping on with the"
     reach = f"base, up to {reach_of(portions):g} times yours, and what twice of each buys each arm"
     less = [] if any(portion.text < 1 for portion in portions) else [f"  {NO_TEXT}"]
+    less += _cold_sentences(budget, costs, arms, portions)
     no = "not answered: other sizes of model, other numbers of labels"
     return [f"forecast: {each}", *titles, f"  {can}", f"  {asks} {reach}", *less, f"  {no}"]

@@ -222,7 +222,9 @@ def plan_json(plan: Plan, study: Path) -> dict[str, Any]:
         "arms": arm_rows(plan),
         "left_out": [row.model_dump(mode="json") for row in plan.fixed.left_out],
         "without": plan.config.without,
-        "forecast": forecast_sentences(plan.config, plan.budget, plan.fixed.portions),
+        "forecast": forecast_sentences(
+            plan.config, plan.budget, plan.predictor.costs, plan.config.text_arms, plan.fixed.portions
+        ),
         "settles": settled_by(plan.config, plan.predictor.costs),
         "stages": stages,
         "flops": plan.flops,
