@@ -18,7 +18,7 @@ from adaptkit.compare.workspace import plan_path, read_fixed
 from adaptkit.errors import BudgetError, ConfigError
 from adaptkit.study.arms import Origin
 from adaptkit.study.budget import BudgetConfig, grant
-from adaptkit.study.forecast_record import Portion
+from adaptkit.study.forecast_record import WHOLE, Portion
 from adaptkit.study.stage_record import FORECAST, PREPARE, StageKey, StageKind
 from adaptkit.trainer import device
 
@@ -56,7 +56,7 @@ def test_an_origin_is_trained_once_per_seed_whatever_uses_it(texts):
     keys = [stage.key for stage in stages_of(study_config(texts, ARMS))]
     assert len(keys) == len(set(keys)) == len({key.name for key in keys})
     runs = [key for key in keys if key.origin is Origin.CONTINUED and key.trial is None]
-    assert [(key.seed, key.share) for key in runs] == [(0, 1.0), (1, 1.0)]
+    assert [(key.seed, key.portion) for key in runs] == [(0, WHOLE), (1, WHOLE)]
 
 
 def test_every_training_gets_the_same_trials_and_flops(texts):
