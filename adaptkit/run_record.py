@@ -132,6 +132,11 @@ class RunRecord(Record):
     facts: dict[str, Any] = {}
     """What only the recipe's own report tells: tokenizer, student, merge_difference, best_step, ..."""
 
+    @property
+    def expects_passages(self) -> bool:
+        """Whether the model was trained with looked-up passages before each question."""
+        return bool(self.facts.get("looked_up"))
+
 
 def placed_record(record: RunRecord, run: Run) -> RunRecord:
     """The record with other runs named below the root of all runs, so that they can move together."""

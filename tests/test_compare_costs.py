@@ -7,6 +7,8 @@ import dataclasses
 from pathlib import Path
 
 import pytest
+from test_asked_answers import API
+from tiny_embed import bert
 from tiny_study import study_config, write_texts
 
 from adaptkit.compare.costs import Costs, text_sizes
@@ -14,7 +16,7 @@ from adaptkit.compare.predict import SEARCH_S_PER_SCORE, START_S, Predictor
 from adaptkit.compare.settles import settled_by
 from adaptkit.compare.speed import Machine
 from adaptkit.compare.stage import Stage
-from adaptkit.study.arms import ARMS, Origin
+from adaptkit.study.arms import ARMS, Arm, Origin
 from adaptkit.study.base_model import base_shape, max_lengths
 from adaptkit.study.budget import Budget
 from adaptkit.study.config import StudyConfig
@@ -142,6 +144,23 @@ def test_a_search_counts_its_documents_and_its_ranks(config: StudyConfig, costs:
     ]
     ranks = 50 * 99_000 * SEARCH_S_PER_SCORE
     assert took(many) - took(few) == pytest.approx((answers[1] - answers[0]) / 1e9 + ranks)
+
+
+def test_an_api_asked_with_passages_waits_for_what_is_encoded_here(
+    config: StudyConfig, costs: Costs, tmp_path: Path
+) -> None:
+    folder = config.domain.train.files[0].rpartition("/")[0]
+
+    def took(arm: str, *overrides: str) -> float:
+        asked = study_config(Path(folder), API, "arms=[api+prompt, api+rag]", *overrides)
+        searched = dataclasses.replace(costs, config=asked)
+        return predictor(asked, searched).seconds(Stage(StageKey.for_task("mood", Arm.parse(arm)), ""))
+
+    assert took("api+rag") == took("api+prompt"), "words are counted in no time"
+    encoder = f"rag.encoder={bert(tmp_path / 'encoder')}"
+    assert took("api+prompt", encoder) == took("api+prompt")
+    flops = (took("api+rag", encoder) - took("api+rag")) * MACHINE.flops_per_second
+    assert flops > costs.texts.collection / 3 * 1e4, "the whole collection"
 
 
 def test_a_dry_run_says_which_difference_the_sizes_can_settle(config: StudyConfig, costs: Costs) -> None:

@@ -64,6 +64,13 @@ RECORDS = {
         "generic",
         "qlora",
     ),
+    "passages before each question": (
+        RunRecord(
+            recipe="finetune", adapter=AdapterConfig(kind="lora"), facts={"looked_up": {"passages": 3}}
+        ),
+        "generic",
+        "rag-lora",
+    ),
     "another low-rank update": (
         RunRecord(recipe="embed", base="owner/name", adapter=AdapterConfig(kind="dora")),
         "generic",
@@ -97,6 +104,7 @@ def test_origin_and_adaptation_are_those_of_the_record(mood: Run, tmp_path: Path
         ("generic", "probe", "generic"),
         ("generic", "lora", "finetuned"),
         ("generic", "qlora", "finetuned"),
+        ("generic", "rag-lora", "finetuned"),
         ("generic", "full", "finetuned"),
         ("continued", "lora", "pretrained"),
         ("scratch", "prompt", "pretrained"),

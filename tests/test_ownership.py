@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from fake_study import edit_study, write_study
 from tiny_results import TICKET, arm_of, baseline_of, results_of
+from tiny_served import write_run
 
-from adaptkit.run import write_json
+from adaptkit.run import Run, write_json, write_sealed
 from adaptkit.study.ownership import monthly_usd, ownerships, simplicity
 from adaptkit.study.record import BaseRecord, DecisionRecord, MachineRecord, PriceRecord
 from adaptkit.study.results import Cost, collect
@@ -38,6 +40,22 @@ def test_speed_and_memory_follow_from_the_size_on_the_studys_machine():
     assert arm.memory_bytes == 4e6
     assert arm.origin == "from its size on the study's cpu, one request at a time"
     assert owned["generic+full"].latency_s is None, "no run tells how large it is"
+
+
+@pytest.mark.parametrize("arm", ["generic+rag", "generic+rag-lora"])
+def test_what_is_asked_beside_an_item_is_served_with_it(tmp_path: Path, arm: str):
+    """Passages, instruction and examples: as a prompted run counted them, or a training with passages."""
+    results = results_of(
+        {arm: [0.5] * 2, "generic+prompt": [0.5] * 2}, task=TICKET, machine=MACHINE, base=BASE
+    )
+    asked, run = {"tokens_per_item": 700.0}, Run(tmp_path)
+    facts = {"looked_up": asked} if arm == "generic+rag-lora" else {}
+    write_run(tmp_path, params=1_000_000, facts=facts)
+    write_sealed(run.cost_path, {"flops": 1.0, **({} if facts else asked)})
+    results.cells = [replace(cell, run=tmp_path) if cell.arm == arm else cell for cell in results.cells]
+    owned = ownerships(results, "ticket")
+    assert owned[arm].latency_s == pytest.approx(700 * 0.002)
+    assert owned["generic+prompt"].latency_s == pytest.approx(0.002), "no run counted: the item alone"
 
 
 def test_dollars_need_a_price_and_a_month_needs_traffic_too():

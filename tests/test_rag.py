@@ -238,6 +238,8 @@ def test_answers_with_passages_say_what_was_looked_up_and_pay_for_it() -> None:
     ]
     assert full.chosen["passages"] in NUM_PASSAGES and len(shelf.asked) == 4
     assert full.cost["tokens"] > bare.cost["tokens"] and full.cost["flops"] > bare.cost["flops"] + 1e12
+    line = len(tokenizer(FEVER)["input_ids"])
+    assert full.cost["tokens_per_item"] > bare.cost["tokens_per_item"] + line, "what serving one item takes"
 
 
 def test_labels_are_scored_behind_passages_and_not_for_texts_that_say_nothing() -> None:
@@ -254,6 +256,7 @@ def test_labels_are_scored_behind_passages_and_not_for_texts_that_say_nothing() 
     full = prompt_rows(model, tokenizer, *parts, ["a", "b"], trials=2, finder=shelf)
     assert [lookup.passages for lookup in shelf.asked[:2]] == [3, 1]
     assert full.cost["flops"] > bare.cost["flops"] + 1e12
+    assert full.cost["tokens_per_item"] > bare.cost["tokens_per_item"] + len(tokenizer(FEVER)["input_ids"])
     assert full.rows[0]["probabilities"] != bare.rows[0]["probabilities"]
     prompt = prompt_of(500)
     bare_setting = Setting(formats(1, Choices(False, False, 0))[0])

@@ -202,6 +202,7 @@ def test_a_study_trains_and_scores_with_passages_within_its_budget(folder: Path)
     chosen = read_json(asked.scores("say"))["chosen"]
     assert (facts["retriever"], facts["passages"]) == (chosen["retriever"], chosen["passages"])
     assert facts["rows_with_passages"]["train"] == 1.0
+    assert facts["tokens_per_item"] > 200, "passages of a thousand bytes, not a question of twenty"
     # the same items as other arms answer, with what was looked up for each
     rows = {of: list(read_jsonl(of.items("say"))) for of in (trained, asked, other)}
     assert [row["id"] for row in rows[trained]] == [row["id"] for row in rows[other]]

@@ -95,6 +95,9 @@ def test_an_adapter_is_what_its_base_is_and_its_run_says(tmp_path: Path) -> None
     assert trained.rank == 12 and trained.identity == ModelIdentity(
         origin="generic", adaptation="lora", task="intent", role="finetuned", kind="generate"
     )
+    asked = write_run(tmp_path / "asked", facts={"looked_up": {"passages": 3}})
+    with_passages = lora.adapter_over(base, "z", write_adapter(asked.adapter)).identity
+    assert (with_passages.adaptation, with_passages.role) == ("rag-lora", "finetuned")
     foreign = lora.adapter_over(base, "y", write_adapter(tmp_path / "foreign"))
     assert foreign.identity.task is None and foreign.identity.role == "finetuned"
 

@@ -24,7 +24,8 @@ class ModelIdentity:
         arm: name of the study's arm, for people.
         origin: what the weights started from: generic, continued, mixed, scratch, placebo or
             distilled.
-        adaptation: how the task was learnt: prompt, probe, lora, qlora or full.
+        adaptation: how the task was learnt: prompt, rag, probe, lora, qlora, rag-lora or full; a model of
+            `rag` or `rag-lora` expects passages before each question.
         task: name of the task; `language` for a language model of a study.
         role: the part in the comparison: generic, finetuned, pretrained, distilled or other.
         kind: what the model answers with: generate, classify, tag, embed or rerank.

@@ -201,7 +201,7 @@ class Costs:
         tokens = size.prompt_factor * (size.test_tokens + settings_tried * size.dev_tokens)
         tokens += beside * (size.num_items + settings_tried * num_dev)
         flops = tokens * self._forward(arm.origin, size.text_tokens + beside)
-        return flops + self._encoding(size, size.num_items + num_dev)
+        return flops + self.encoding(task, arm)
 
     def _passages(self, arm: Arm) -> float:
         """Tokens of the passages beside a text, for an arm that looks them up."""
@@ -209,6 +209,11 @@ class Costs:
             return 0.0
         tokens = PASSAGE_BYTES / BYTES_PER_TOKEN * sum(NUM_PASSAGES) / len(NUM_PASSAGES)
         return min(tokens, fitting_length(LONGEST_CONTEXT, self._shape(arm.origin)))
+
+    def encoding(self, task: TaskConfig, arm: Arm) -> float:
+        """Encoding what an arm without training searches, and its test and development questions."""
+        size = self.tasks[task.name]
+        return self._encoding(size, size.num_items + _num_dev(size)) if arm.looks_up else 0.0
 
     def _encoding(self, size: TaskSize, num_questions: float) -> float:
         """Encoding what is searched, and so many questions; nothing where words are counted."""

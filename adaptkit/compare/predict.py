@@ -103,7 +103,8 @@ class Predictor:
             if key.arm.origin is Origin.API:
                 requests = num_requests(task, size, self.budget.settings_tried)
                 at_once = self.config.api.at_once if self.config.api else 1
-                return requests * SECONDS_PER_REQUEST / at_once
+                asking = requests * SECONDS_PER_REQUEST / at_once
+                return asking + self._computing(self.costs.encoding(task, key.arm))
             flops = self.costs.frozen(task, key.arm, self.budget.settings_tried)
         else:
             steps = self.costs.task_steps_at_most(task) * self.costs.task_step(task, key.arm)

@@ -72,7 +72,7 @@ class ExportRecord(Record):
     origin: str | None = None
     """What the weights started from: generic, continued, mixed, scratch, placebo, distilled."""
     adaptation: str | None = None
-    """How the task was learnt: prompt, probe, lora, qlora, full; None for a language model."""
+    """How the task was learnt: prompt, rag, probe, lora, qlora, rag-lora, full; None for a language model."""
     task: str | None = None
     """None for a language model outside a study."""
     seed: int | None = None

@@ -60,7 +60,8 @@ class Source:
         study_name: what the study's config calls it; None outside a study.
         arm: name of the study's arm, for people, never taken apart; None outside a study.
         origin: what its weights started from: generic, continued, mixed, scratch, placebo or distilled.
-        adaptation: how it learnt its task: prompt, probe, lora, qlora or full; None where it learnt none.
+        adaptation: how it learnt its task: prompt, rag, probe, lora, qlora, rag-lora or full; None where it
+            learnt none.
         task: name of the task it answers; in a study also `language`; None for a language model outside one.
         seed: of the study's seeds, the one behind this model; None outside a study.
         adapter: the peft folder beside the merged weights, if it was trained with one.
@@ -211,6 +212,8 @@ def _adaptation(record: RunRecord) -> str | None:
         return None
     if record.adapter is None or record.adapter.kind == "none":
         return "full"
+    if record.expects_passages:
+        return "rag-lora"
     return "qlora" if record.adapter.kind == "qlora" else "lora"
 
 

@@ -26,7 +26,8 @@ class FrozenAnswers:
         dev: scores of the chosen setting on the dev split.
         chosen: the setting that won there.
         trials: every setting tried with its dev scores, in order.
-        cost: flops, seconds, tokens; all trials and the answers to the test split included.
+        cost: flops, seconds, tokens; all trials and the answers to the test split included. Of a prompted
+            model also `tokens_per_item`, what one item of the test takes: whole prompt and answer.
     """
 
     rows: list[ItemRow]
@@ -38,11 +39,17 @@ class FrozenAnswers:
 
 @dataclass
 class ForwardMeter:
-    """Adds up the forward passes of a model that is not trained."""
+    """Adds up the forward passes of a model that is not trained.
+
+    Attributes:
+        tokens_per_item: of the whole prompt and the answer of a mean item, the last that were answered; 0
+            where a model reads items as they are.
+    """
 
     flops: float = 0.0
     tokens: int = 0
     seconds: float = 0.0
+    tokens_per_item: float = 0.0
 
     def forward(self, model: nn.Module, num_tokens: int, seq_len: float) -> None:
         """Count `num_tokens` read in sequences of about `seq_len`."""
@@ -64,10 +71,12 @@ class ForwardMeter:
         speed = 0.0
         if self.seconds:
             speed = round(self.tokens / self.seconds, 1)
+        asked = {"tokens_per_item": round(self.tokens_per_item, 1)} if self.tokens_per_item else {}
         return {
             "flops": self.flops,
             "seconds": round(self.seconds, 3),
             "tokens": self.tokens,
+            **asked,
             "tokens_per_s": speed,
             "peak_memory_bytes": device.peak_memory(home),
             "device": str(home),

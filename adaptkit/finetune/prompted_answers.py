@@ -116,6 +116,7 @@ class _Prompter:
         continuations = generate(self.model, self.tokenizer, prompts, self.max_new_tokens)
         lengths = [len(ids) + len(written) for ids, written in zip(prompts, continuations, strict=True)]
         self.meter.forward(self.model, sum(lengths), float(np.mean(lengths)))
+        self.meter.tokens_per_item = float(np.mean(lengths))
         items: list[ItemRow] = []
         for row, pair, of, written in zip(rows, pairs, asked, continuations, strict=True):
             question, reference = pair

@@ -169,6 +169,8 @@ class _Prompter:
         likelihoods = score_choices(self.model, self.tokenizer, prefix, queries, choices)
         mean_length = float(np.mean([len(ids) for ids in rows]))
         self.meter.forward(self.model, likelihoods.tokens_read, mean_length)
+        items = [len(ids) for ids in rows[len(CONTENT_FREE) :]]
+        self.meter.tokens_per_item = float(np.mean(items) + np.mean([len(ids) for ids in choices]))
         scores = likelihoods.scores(fmt.normalised)
         if fmt.calibration == "empty":
             return calibrate(scores, len(CONTENT_FREE))

@@ -166,12 +166,16 @@ def _counted(results: Results, task: str, arm: ArmRecord) -> _Speed | None:
 
 
 def _estimated(results: Results, task: str, arm: ArmRecord) -> _Speed | None:
-    """From the model's size: 2 FLOPs per weight and token of a mean test item, at the speed of training."""
+    """From the model's size: 2 FLOPs per weight and token of a mean test item, at the speed of training.
+
+    A prompted item is as long as its whole prompt and its answer; one that passages stand beside counts them.
+    """
     machine = results.record.machine
     params = _params(results, task, arm)
     if machine is None or not params:
         return None
-    flops = 2.0 * params * _tokens_per_item(results, task, arm)
+    tokens = _tokens_read(results, task, arm) or _tokens_per_item(results, task, arm)
+    flops = 2.0 * params * tokens
     seconds = flops / machine.flops_per_second
     origin = f"from its size on the study's {machine.device}, one request at a time"
     return _Speed(1 / seconds, seconds, params * BYTES_PER_WEIGHT, origin)
@@ -192,8 +196,24 @@ def _params_of(cell: Cell) -> int:
     return max((read_record(Run(path)).params for path in runs), default=0)
 
 
+def _tokens_read(results: Results, task: str, arm: ArmRecord) -> float:
+    """Tokens of a mean test item with all that was asked beside it; 0 where no run counted them."""
+    counts = [_tokens_asked(Run(cell.run)) for cell in results.of(task, arm.name)]
+    counted = [count for count in counts if count]
+    return sum(counted) / len(counted) if counted else 0.0
+
+
+def _tokens_asked(run: Run) -> float:
+    """What a prompted run counted while it answered, or a training with passages before it began; else 0."""
+    if "record" not in run.manifest():
+        return 0.0
+    looked_up: dict[str, Any] = read_record(run).facts.get("looked_up") or {}
+    cost = read_sealed(run.cost_path) if run.cost_path.is_file() else {}
+    return float(cost.get("tokens_per_item") or looked_up.get("tokens_per_item") or 0.0)
+
+
 def _tokens_per_item(results: Results, task: str, arm: ArmRecord) -> float:
-    """Tokens of a mean test item, in the arm's own tokens."""
+    """Tokens of a mean test item as it stands in the data, in the arm's own tokens."""
     data = results.record.data
     corpus = data.corpora.get("domain" if task == "language" else task)
     if corpus is None or not corpus.test.documents:

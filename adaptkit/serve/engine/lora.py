@@ -69,11 +69,12 @@ def adapter_over(base: Source, name: str, folder: Path) -> Adapter:
     record, task = _record_of(folder), None
     if record is not None and record.task:
         task = record.task
+    adaptation = "rag-lora" if record is not None and record.expects_passages else "lora"
     identity = ModelIdentity(
         origin=base.origin,
-        adaptation="lora",
+        adaptation=adaptation,
         task=task,
-        role=role_of(base.origin, "lora").value,
+        role=role_of(base.origin, adaptation).value,
         kind=base.kind,
     )
     return Adapter(name, folder, _rank(folder, read_json(folder / SETTINGS)), identity)

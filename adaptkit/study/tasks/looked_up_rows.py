@@ -7,7 +7,7 @@ that holds a tenth of a row is that row itself, or a copy, and not found for it:
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, ClassVar, Protocol
 
@@ -77,7 +77,8 @@ class LookedUpRows:
     Attributes:
         work: the assignment, with these rows, and with room for the passages in its length.
         flops: what looking up took.
-        facts: for records and cards: how passages were found, and how many rows have some.
+        facts: for records, cards and costs: how passages were found, how many rows have some, and how many
+            tokens a mean item of the test has with them, its answer included.
         original: split -> the rows as other arms read them, in the same order.
     """
 
@@ -134,7 +135,7 @@ def look_up_rows(kind: PromptedKind, work: Assignment) -> LookedUpRows:
     run = work.open(f"{work.task.name}-passages", settings)
     if not run.finished:
         finder = finder or PassageFinder(library)
-        _write(run, original, finder, lookup, _fits(kind, work, original, length))
+        _write(run, original, finder, lookup, _Reader(kind, work, original, length))
         run.finish(record=RunRecord(recipe=RecipeKind.PREPARE).model_dump(mode="json"))
         release()  # others that train on these rows need not wait for the end of this training
     cost = read_sealed(run.cost_path)
@@ -146,48 +147,58 @@ def look_up_rows(kind: PromptedKind, work: Assignment) -> LookedUpRows:
             "passages": lookup.passages,
             "collection": library.collection.name,
             "rows_with_passages": cost["rows_with_passages"],
+            "tokens_per_item": cost["tokens_per_item"],
         }
     }
     return LookedUpRows(replace(work, files=files, task=task), cost["flops"], facts, original, run)
 
 
-def _write(
-    run: Run, original: dict[str, Dataset], finder: Any, lookup: Lookup, fits: Callable[[Row], bool]
-) -> None:
+def _write(run: Run, original: dict[str, Dataset], finder: Any, lookup: Lookup, reader: _Reader) -> None:
     """Write the rows of each split, and beside them what was looked up for each."""
     from adaptkit.finetune.rows_with_passages import row_with_fitting, searched_for
 
     shares: dict[str, float] = {}
+    tokens: dict[str, float] = {}
     for split, dataset in original.items():
         questions = [searched_for(row) for row in dataset.rows]
         found = finder.find(questions, dataset.rows, lookup)
         pairs = zip(dataset.rows, found, strict=True)
-        fitted = [row_with_fitting(row, passages, fits) for row, passages in pairs]
+        fitted = [row_with_fitting(row, passages, reader.fits) for row, passages in pairs]
         write_jsonl(run.items(split), (row.values for row, _ in fitted))
         asked = zip(questions, fitted, strict=True)
         shown = ({"question": question, "passages": list(used)} for question, (_, used) in asked)
         write_jsonl(run.items(beside(split)), shown)
         shares[split] = sum(bool(used) for _, used in fitted) / len(fitted)
-    write_sealed(run.cost_path, {"flops": finder.flops, "rows_with_passages": shares})
+        tokens[split] = round(sum(reader.num_tokens(row) for row, _ in fitted) / len(fitted), 1)
+    cost = {"flops": finder.flops, "rows_with_passages": shares, "tokens_per_item": tokens["test"]}
+    write_sealed(run.cost_path, cost)
 
 
-def _fits(
-    kind: PromptedKind, work: Assignment, original: dict[str, Dataset], length: int
-) -> Callable[[Row], bool]:
-    """Whether a row is learnt from and asked whole, with the longest label, or room for a written answer."""
-    from adaptkit import models
-    from adaptkit.data.supervised import build_examples, prompt_ids
-    from adaptkit.data.tokenizers import with_chat_template
+class _Reader:
+    """Counts the tokens of a row as the arm's model reads it, and says whether it is read whole."""
 
-    tokenizer: PreTrainedTokenizerFast = models.load_tokenizer(work.origin)
-    if original["train"].kind == "messages":
-        tokenizer = with_chat_template(tokenizer)
-    longest = max(original["train"].labels, key=len, default="")
+    def __init__(self, kind: PromptedKind, work: Assignment, original: dict[str, Dataset], length: int):
+        from adaptkit import models
+        from adaptkit.data.tokenizers import with_chat_template
 
-    def fits(row: Row) -> bool:
-        asked = kind.prompted_row(row, longest)
-        if len(prompt_ids(asked, tokenizer)) + kind.longest_answer > length:
+        self.kind, self.length = kind, length
+        tokenizer: PreTrainedTokenizerFast = models.load_tokenizer(work.origin)
+        chat = original["train"].kind == "messages"
+        self.tokenizer = with_chat_template(tokenizer) if chat else tokenizer
+        self.longest_label = max(original["train"].labels, key=len, default="")
+
+    def fits(self, row: Row) -> bool:
+        """Whether it is learnt from and asked whole, with the longest label, or room for a written answer."""
+        from adaptkit.data.supervised import prompt_ids
+
+        asked = self.kind.prompted_row(row, self.longest_label)
+        if len(prompt_ids(asked, self.tokenizer)) + self.kind.longest_answer > self.length:
             return False
-        return max(len(example.ids) for example in build_examples(asked, tokenizer)) <= length
+        return self.num_tokens(row) <= self.length
 
-    return fits
+    def num_tokens(self, row: Row) -> int:
+        """Tokens of the row with its answer, or the longest label."""
+        from adaptkit.data.supervised import build_examples
+
+        asked = self.kind.prompted_row(row, self.longest_label)
+        return max(len(example.ids) for example in build_examples(asked, self.tokenizer))
