@@ -252,7 +252,7 @@ def test_training_makes_the_dev_answers_found(folders, tmp_path, base, kind):
     assert loaded.digest != before.digest and (run.adapter.exists() == (kind == "lora"))
     assert "matryoshka_dimensions" in read_json(run.model / "config.json")
     card = (run.model / "README.md").read_text()
-    assert "| ndcg_at_10 |" in card and str(tmp_path) not in card
+    assert "| ndcg at 10 |" in card and str(tmp_path) not in card
     assert embed(config, run) == result
 
 
