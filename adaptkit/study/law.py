@@ -250,8 +250,14 @@ class _Grid:
     def drift(self, fitted: _Fitted, unit: float, reference: float) -> Drift:
         """Of the first of the fitted laws, without knots yet."""
         point, scale = fitted.best[0], unit * float(fitted.scale[0])
-        parameters = (float(axis[point]) for axis in (self.exponent, self.transfer, self.wear))
-        return Drift(scale, *parameters, reference, knots=np.zeros(0))
+        return Drift(
+            scale,
+            exponent=float(self.exponent[point]),
+            transfer=float(self.transfer[point]),
+            wear=float(self.wear[point]),
+            reference=reference,
+            knots=np.zeros(0),
+        )
 
     def fitted(self, scores: np.ndarray, covariance: np.ndarray, centres: np.ndarray) -> _Fitted:
         """The likeliest law of each row of scores.
