@@ -22,6 +22,8 @@ from adaptkit.finetune import recipe as finetune_recipe
 from adaptkit.finetune.config import FinetuneConfig
 from adaptkit.pretrain import recipe as pretrain_recipe
 from adaptkit.pretrain.config import PretrainConfig
+from adaptkit.run import Run
+from adaptkit.run_record import RecipeKind, RunRecord
 from adaptkit.study import finetune_baseline as module_of_baseline
 from adaptkit.study.config import StudyConfig
 from adaptkit.study.finetune_baseline import FinetuneBaseline
@@ -212,8 +214,9 @@ def test_every_way_to_start_it_runs_the_command(module: str) -> None:
 
 
 def test_with_json_standard_output_holds_one_object(here: Path, run, monkeypatch: pytest.MonkeyPatch) -> None:
-    def noisy(config: object, run: object) -> object:
+    def noisy(config: object, run: Run) -> object:
         print("a library that talks")
+        run.finish(record=RunRecord(recipe=RecipeKind.PRETRAIN).model_dump(mode="json"))
         return pretrain_recipe.PretrainResult(here / "model", {"flops": 1e9}, {"bits_per_byte": 2.5}, 4, 1000)
 
     monkeypatch.setattr(pretrain_recipe, "pretrain", noisy)
@@ -402,8 +405,9 @@ def test_finetune_hands_its_config_over(here: Path, run, monkeypatch: pytest.Mon
     Path("f.yaml").write_text("base: base\ntrain: {files: [text.jsonl]}\n")
     seen = []
 
-    def finetune(config: FinetuneConfig, run: object) -> finetune_recipe.FinetuneResult:
+    def finetune(config: FinetuneConfig, run: Run) -> finetune_recipe.FinetuneResult:
         seen.append(config)
+        run.finish(record=RunRecord(recipe=RecipeKind.FINETUNE).model_dump(mode="json"))
         return finetune_recipe.FinetuneResult(here / "model", None, "task", {"accuracy": 0.75}, {})
 
     baseline = FinetuneBaseline("tfidf", {"accuracy": 0.5}, 0.25)
