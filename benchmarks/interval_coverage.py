@@ -22,7 +22,7 @@ import argparse
 import dataclasses
 import json
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -274,43 +274,66 @@ def text(value: Mapping[str, float]) -> str:
     return f"{value['share']:.3f}+-{value['error']:.3f}"
 
 
-def pair_rows(studies: int, num_items: int) -> Iterator[dict[str, Any]]:
-    for num_seeds in (2, 3, 5):
-        for name, setting in SETTINGS.items():
-            row = {"seeds": num_seeds, "setting": name, **pairs(setting, num_seeds, num_items, studies)}
-            error = share(round(row["ours"] * studies), studies)["error"]
-            values = f"ours {row['ours']:.3f}+-{error:.3f}  plain bootstrap {row['plain']:.3f}"
-            print(f"{num_seeds} seeds  {name:42} {values}", flush=True)
-            yield row | {"studies": studies, "items": num_items}
+Places = list[dict[str, Any]]
+"""What tells the rows of a table apart."""
 
 
-def cluster_rows(studies: int, num_items: int) -> Iterator[dict[str, Any]]:
-    for name in ("items only", "seeds and items"):
-        for kind in CLUSTERS:
-            for correlation in CORRELATIONS:
-                row = {"setting": name, "clusters": kind, "correlation": correlation, "studies": studies}
-                row |= clusters(kind, correlation, SETTINGS[name], 2 * num_items, studies)
-                values = f"drawn {text(row['drawn'])}  ignored {text(row['ignored'])}"
-                print(f"{name:16} {kind:32} correlation {correlation:.1f}  {values}", flush=True)
-                yield row
+def pair_places() -> Places:
+    return [{"seeds": num_seeds, "setting": name} for num_seeds in (2, 3, 5) for name in SETTINGS]
 
 
-def field_rows(studies: int, num_items: int) -> Iterator[dict[str, Any]]:
+def cluster_places() -> Places:
+    return [
+        {"setting": name, "clusters": kind, "correlation": correlation}
+        for name in ("items only", "seeds and items")
+        for kind in CLUSTERS
+        for correlation in CORRELATIONS
+    ]
+
+
+def field_places() -> Places:
+    return [{"noise": name, "arms": num_arms} for num_arms in (2, 4, 8, 12) for name in FIELDS]
+
+
+def pair_row(place: Mapping[str, Any], studies: int, num_items: int) -> dict[str, Any]:
+    name, num_seeds = place["setting"], place["seeds"]
+    row = {**place, **pairs(SETTINGS[name], num_seeds, num_items, studies)}
+    error = share(round(row["ours"] * studies), studies)["error"]
+    values = f"ours {row['ours']:.3f}+-{error:.3f}  plain bootstrap {row['plain']:.3f}"
+    print(f"{num_seeds} seeds  {name:42} {values}", flush=True)
+    return row | {"studies": studies, "items": num_items}
+
+
+def cluster_row(place: Mapping[str, Any], studies: int, num_items: int) -> dict[str, Any]:
+    name, kind, correlation = place["setting"], place["clusters"], place["correlation"]
+    row = {**place, "studies": studies}
+    row |= clusters(kind, correlation, SETTINGS[name], 2 * num_items, studies)
+    values = f"drawn {text(row['drawn'])}  ignored {text(row['ignored'])}"
+    print(f"{name:16} {kind:32} correlation {correlation:.1f}  {values}", flush=True)
+    return row
+
+
+def field_row(place: Mapping[str, Any], studies: int, num_items: int) -> dict[str, Any]:
     titles = {
         "contender": "the best is a contender",
         "enough_right": "no arm in `enough` beyond the margin",
         "right_of_some_enough": "  the same, of studies with any `enough`",
     }
-    for num_arms in (2, 4, 8, 12):
-        for name in FIELDS:
-            row = fields(name, num_arms, num_items, studies)
-            print(f"{num_arms:2} arms  {name}")
-            print(f"   all intervals seen from the first arm cover  {text(row['covers_from_first'])}")
-            for key, title in titles.items():
-                worst = row[key]
-                where = f"{worst['where']}, any in {worst['some_enough']}"
-                print(f"   {title:44} {text(worst)}  lowest: {where}", flush=True)
-            yield row
+    row = fields(place["noise"], place["arms"], num_items, studies)
+    print(f"{place['arms']:2} arms  {place['noise']}")
+    print(f"   all intervals seen from the first arm cover  {text(row['covers_from_first'])}")
+    for key, title in titles.items():
+        worst = row[key]
+        where = f"{worst['where']}, any in {worst['some_enough']}"
+        print(f"   {title:44} {text(worst)}  lowest: {where}", flush=True)
+    return row
+
+
+TABLES: dict[str, tuple[Callable[[], Places], Callable[[Mapping[str, Any], int, int], dict[str, Any]]]] = {
+    "pairs": (pair_places, pair_row),
+    "clusters": (cluster_places, cluster_row),
+    "fields": (field_places, field_row),
+}
 
 
 def main() -> None:
@@ -321,19 +344,22 @@ def main() -> None:
     parser.add_argument(
         "--items", type=int, default=100, help="test items of a study; twice as many in clusters"
     )
-    parser.add_argument("--only", choices=("pairs", "clusters", "fields"), help="one of the tables")
-    parser.add_argument("--out", type=Path, help="write each row as JSON once it is done; other tables stay")
+    parser.add_argument("--only", choices=tuple(TABLES), help="one of the tables")
+    parser.add_argument("--out", type=Path, help="write each row as JSON once it is done; rows there stay")
     settings = parser.parse_args()
     result: dict[str, Any] = {}
     if settings.out and settings.out.exists():
         result = json.loads(settings.out.read_text())
-    for name, table in (("pairs", pair_rows), ("clusters", cluster_rows), ("fields", field_rows)):
-        if settings.only in (None, name):
-            result[name] = []
-            for row in table(settings.studies, settings.items):
-                result[name].append(row)
-                if settings.out:
-                    settings.out.write_text(json.dumps(result, indent=1) + "\n")
+    for name, (places, row_of) in TABLES.items():
+        if settings.only not in (None, name):
+            continue
+        rows = result.setdefault(name, [])
+        for place in places():
+            if any(place.items() <= row.items() for row in rows):
+                continue
+            rows.append(row_of(place, settings.studies, settings.items))
+            if settings.out:
+                settings.out.write_text(json.dumps(result, indent=1) + "\n")
 
 
 if __name__ == "__main__":

@@ -256,7 +256,7 @@ def test_labels_are_scored_behind_passages_and_not_for_texts_that_say_nothing() 
     full = prompt_rows(model, tokenizer, *parts, ["a", "b"], trials=2, finder=shelf)
     assert [lookup.passages for lookup in shelf.asked[:2]] == [3, 1]
     assert full.cost["flops"] > bare.cost["flops"] + 1e12
-    assert full.cost["tokens_per_item"] > bare.cost["tokens_per_item"] + len(tokenizer(FEVER)["input_ids"])
+    assert full.cost["tokens_per_item"] > bare.cost["tokens_per_item"]  # each in the format that it chose
     assert full.rows[0]["probabilities"] != bare.rows[0]["probabilities"]
     prompt = prompt_of(500)
     bare_setting = Setting(formats(1, Choices(False, False, 0))[0])

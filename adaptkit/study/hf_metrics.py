@@ -10,6 +10,7 @@ What a metric reads:
     ece: the probability of each predicted label; as reference 1 if that label was right, else 0.
     micro_f1, macro_label_f1: the labels of each text, any number of them.
     entity_f1, macro_entity_f1: {"start", "end", "label"} of each span of a text.
+    field_f1, macro_field_f1: [field, value] of each field of a text, values as text.
     spearman, mae: numbers.
     bits_per_byte: a document's negative log likelihood in nats; as reference its size in bytes.
     ndcg_at_10, mrr_at_10, map, recall_at_10, recall_at_100: a query's documents, best first; as reference
@@ -33,12 +34,15 @@ _LABELS = datasets.Sequence(datasets.Value("string"))
 _SPANS = [
     {"start": datasets.Value("int64"), "end": datasets.Value("int64"), "label": datasets.Value("string")}
 ]
+_FIELDS = datasets.Sequence(datasets.Sequence(datasets.Value("string")))
 _NUMBER = datasets.Value("float64")
 _INPUTS = {
     "micro_f1": (_LABELS, _LABELS),
     "macro_label_f1": (_LABELS, _LABELS),
     "entity_f1": (_SPANS, _SPANS),
     "macro_entity_f1": (_SPANS, _SPANS),
+    "field_f1": (_FIELDS, _FIELDS),
+    "macro_field_f1": (_FIELDS, _FIELDS),
     "spearman": (_NUMBER, _NUMBER),
     "mae": (_NUMBER, _NUMBER),
     "ece": (datasets.Value("float64"), datasets.Value("int32")),
@@ -77,6 +81,8 @@ _FUNCTIONS: dict[str, Callable[..., float]] = {
     "macro_label_f1": _named("macro_label_f1"),
     "entity_f1": _named("entity_f1"),
     "macro_entity_f1": _named("macro_entity_f1"),
+    "field_f1": _named("field_f1"),
+    "macro_field_f1": _named("macro_field_f1"),
     "spearman": _named("spearman"),
     "mae": _named("mae"),
 }
