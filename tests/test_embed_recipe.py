@@ -74,7 +74,7 @@ def test_a_run_without_test_data_is_judged_by_nothing_but_dev(folders, tmp_path)
     assert record.splits["train"].kind == "pairs" and record.splits["dev"].kind == "held out of train"
     assert record.splits["train"].documents == 60
     assert sum(record.splits[name].facts["examples"] for name in ("train", "dev")) == 60
-    assert "Scores on development data" in (run.model / "README.md").read_text()
+    assert "| retrieval | ndcg at 10 | development | " in (run.model / "README.md").read_text()
 
 
 def test_plain_text_is_no_task(folders, tmp_path):

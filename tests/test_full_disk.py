@@ -42,8 +42,8 @@ def _vectors(folder: Path) -> None:
 
 
 def _table_of_vectors(folder: Path) -> None:
-    names = [f"document {number}" for number in range(5000)]
-    encoding._join_parquet(folder, [folder.parent / "part.npy"], [names], 1)
+    rows = [{"id": f"document {number}", "text": "how it begins"} for number in range(5000)]
+    encoding._join_parquet(folder, [folder.parent / "part.npy"], [rows], 1)
 
 
 def _shards(folder: Path) -> None:

@@ -105,24 +105,19 @@ def test_the_model_with_the_lowest_dev_score_teaches(monkeypatch: pytest.MonkeyP
         base=SimpleNamespace(dev=1.6),
         base_folder=Path("runs/base/model"),
         folder=lambda name: Path("runs") / name,
-        language=lambda origin, seed, share: SimpleNamespace(dev=scores[origin], model=f"{origin}-1/model"),
+        language=lambda origin, seed: SimpleNamespace(dev=scores[origin], model=f"{origin}-1/model"),
     )
-    assert best_teacher(workspace, 0, 1.0) == "runs/continued-1/model"
+    assert best_teacher(workspace, 0) == "runs/continued-1/model"
     workspace.base.dev = 1.4
-    assert best_teacher(workspace, 0, 1.0) == "runs/base/model"
+    assert best_teacher(workspace, 0) == "runs/base/model"
     workspace.config.origins, workspace.base.dev = [], None
-    assert best_teacher(workspace, 0, 1.0) == "runs/base/model", "a masked base is all there is"
+    assert best_teacher(workspace, 0) == "runs/base/model", "a masked base is all there is"
 
 
 def test_prepared_files_have_one_name_each(tmp_path: Path) -> None:
     files = PreparedFiles(tmp_path)
-    named = [files.train("domain"), files.train("domain", 0.25), files.dev("domain"), files.test("domain")]
-    assert [path.name for path in named] == [
-        "domain.train.jsonl",
-        "domain.train.0.25.jsonl",
-        "domain.dev.jsonl",
-        "domain.test.jsonl",
-    ]
+    named = [files.train("domain"), files.dev("domain"), files.test("domain")]
+    assert [path.name for path in named] == ["domain.train.jsonl", "domain.dev.jsonl", "domain.test.jsonl"]
     (tmp_path / "domain.train.jsonl").write_text("a")
     before = files.digest()
     (tmp_path / "manifest.json").write_text("not data")

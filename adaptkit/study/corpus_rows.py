@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from adaptkit.data.dedup import deduplicate
 from adaptkit.data.drawing import PASSAGE_BYTES, draw, draw_passages
 from adaptkit.data.readers import Dataset, Want, read
 from adaptkit.data.splitting import newest, split
@@ -15,6 +14,8 @@ def read_corpus(corpus: CorpusConfig, want: Want) -> CorpusRows:
 
     Of texts passages are drawn, of anything else rows.
     """
+    from adaptkit.data.dedup import deduplicate
+
     train, report = deduplicate(read(corpus.train, want))
     if report.num_conflicts:
         tell(f"{corpus.train.files[0]}: {report.conflict_sentence}")

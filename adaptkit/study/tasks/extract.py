@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, ClassVar
 
 from adaptkit.data.json_fields import Schema, schema_of_rows
 from adaptkit.data.readers import Dataset, read
-from adaptkit.data.score_table import ItemRow, Score
 from adaptkit.finetune.config import FinetuneConfig, Kind
 from adaptkit.finetune.prompt_words import TaskWords
 from adaptkit.model_uses import Use
@@ -23,6 +22,7 @@ from adaptkit.study.tasks.copied_fields import CopiedFields
 from adaptkit.study.tasks.rows import RowKind, answers_of, asking_of
 
 if TYPE_CHECKING:
+    from adaptkit.data.score_table import ItemRow, Score
     from adaptkit.finetune.frozen_answers import FrozenAnswers
 
 COPIED = "values seen in training rows, or of their shape, looked for in the text: no language model"
