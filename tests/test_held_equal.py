@@ -11,7 +11,7 @@ import pytest
 import yaml
 from tiny_study import study_config, write_texts
 
-from adaptkit.compare.account import WHOLE, covered
+from adaptkit.compare.account import MOST, covered
 from adaptkit.compare.assemble import study_record
 from adaptkit.compare.driver import open_study
 from adaptkit.compare.held_equal import held_equal
@@ -90,7 +90,7 @@ def test_the_flops_of_all_runs_add_up_to_the_grant_or_what_is_unspent_is_told(st
         assert row.spent == pytest.approx((flops + text) / num_seeds), (arm, task)
         assert row.granted == (budget.text if task == "language" else budget.flops)
         assert row.spent <= row.granted, (arm, task)
-        assert row.spent >= WHOLE * row.granted or row.reason, (arm, task)
+        assert row.spent >= MOST * row.granted or row.reason, (arm, task)
     reasons = {name: row.reason for (name, task), row in told.items() if task != "language"}
     assert reasons["continued+full"] == "", "it can spend everything"
     capped = "max_epochs: 6 passes over the rows were made"
@@ -214,7 +214,7 @@ def test_baselines_are_ready_before_any_model(study: Finished) -> None:
 
 def test_what_was_predicted_stands_beside_what_it_took(study: Finished) -> None:
     plan = study.record.plan
-    assert {kind.kind for kind in plan.kinds} == {kind.value for kind in StageKind}
+    assert {kind.kind for kind in plan.kinds} == {kind.value for kind in StageKind} - {"forecast"}
     assert plan.predicted_seconds > 0 and sum(kind.num_stages for kind in plan.kinds) == len(
         study.plan.stages
     )

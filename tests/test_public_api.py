@@ -77,9 +77,9 @@ def test_a_folder_without_a_study_is_refused(tmp_path: Path) -> None:
         adaptkit.load_study(tmp_path)
 
 
-def test_one_line_of_a_library_about_an_optional_kernel_stays_away(caplog: pytest.LogCaptureFixture) -> None:
+def test_one_line_of_a_library_about_an_optional_kernel_stays_away() -> None:
     """It came before the first line of `compare`; other warnings of that library still come through."""
     log = logging.getLogger("bitsandbytes.backends.cpu.ops")
-    log.warning("Failed to load CPU gemm_4bit_forward from kernels-community: %s", "no module")
-    log.warning("something else")
-    assert [record.getMessage() for record in caplog.records] == ["something else"]
+    words = ("Failed to load CPU gemm_4bit_forward from kernels-community: %s", "something else")
+    records = [log.makeRecord(log.name, logging.WARNING, "x.py", 1, each, (), None) for each in words]
+    assert [bool(log.filter(record)) for record in records] == [False, True]
