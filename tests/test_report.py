@@ -197,6 +197,16 @@ def test_the_domain_tokenizer_s_saving_is_told_as_fewer_or_more(tmp_path):
     assert "domain tokenizer needs" not in write_report(study).html.read_text()
 
 
+def test_one_training_of_each_model_is_told_as_no_proof_and_three_are_counted(tmp_path):
+    few, many = (
+        write_report(write_study(tmp_path / str(seeds), seeds=seeds, num_documents=20, tasks=("language",)))
+        for seeds in (1, 3)
+    )
+    once = "Not sure: one training of each model cannot show how much of a score is luck; all were tried on"
+    assert once in few.html.read_text() and "trained 1 times" not in few.html.read_text()
+    assert "Each model was trained 3 times; all were tried on 20 test items." in many.html.read_text()
+
+
 def test_what_was_held_equal_found_and_tried_is_told_as_recorded(tmp_path):
     study = write_study(tmp_path, tasks=("language", "rct_role"), **SMALL)
     text = write_report(study).html.read_text()

@@ -33,7 +33,7 @@ def _difference(main: TaskVerdict) -> str:
     if not main.settled:
         return "The study cannot tell which of the two is better."
     if main.outcome == "gain":
-        return "That difference is certain, and large enough to act on."
+        return "That difference is more than luck explains, and large enough to act on."
     return "The second is not better by enough to act on."
 
 
@@ -54,9 +54,10 @@ def sureness(verdict: Verdict, results: Results) -> str:
     main = verdict.main
     if main.pair is None:
         return "Not sure at all: there is nothing to compare with."
-    basis = f"Each way was trained {results.num_seeds} times and tried on {main.pair.num_items:,} test items."
+    tried = f"all were tried on {main.pair.num_items:,} test items."
     if results.num_seeds < 2:
-        return f"Not sure: each way was trained once, which cannot show how much of a score is luck. {basis}"
+        return f"Not sure: one training of each model cannot show how much of a score is luck; {tried}"
+    basis = f"Each model was trained {results.num_seeds} times; {tried}"
     if not main.decided:
         reason = what_settles(main)
         return f"Not sure enough: {reason}. {basis}"

@@ -105,6 +105,7 @@ class OwnMetric:
                     input=json.dumps(list(items)),
                     capture_output=True,
                     text=True,
+                    errors="replace",
                     timeout=self.seconds,
                     cwd=folder,
                     env={**os.environ, "HF_HUB_OFFLINE": "1"},
