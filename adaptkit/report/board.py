@@ -74,7 +74,8 @@ def effort(verdict: Verdict, results: Results) -> str:
     cost = results.cost(main.task, main.recommended)
     text = "Nothing to train."
     if cost.seconds:
-        text = f"About {duration(cost.seconds)} of training on this study's machine, trials included."
+        time = f"About {duration(cost.seconds)}" if cost.seconds >= 1 else "Less than a second"
+        text = f"{time} of training on this study's machine, trials included."
     rows = front(results, results.task(main.task))
     owned = next(row.owned for row in rows if row.arm.name == main.recommended)
     parts = []
