@@ -8,13 +8,24 @@ k1 1.5, b 0.75, English stop words, no stemming; words in any script (`adaptkit.
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Sequence
 
-import bm25s
 import numpy as np
-from bm25s.stopwords import STOPWORDS_EN
 
 from adaptkit.data.words import index_terms
+
+# Importing bm25s starts JAX where that is installed: it takes three quarters of the GPU's memory and starts
+# threads and CUDA in a process that stages are forked from, whose own CUDA then hangs. It works without.
+_WITHOUT_JAX = "jax" not in sys.modules
+if _WITHOUT_JAX:
+    sys.modules["jax"] = None  # type: ignore[assignment]
+try:
+    import bm25s
+    from bm25s.stopwords import STOPWORDS_EN
+finally:
+    if _WITHOUT_JAX:
+        del sys.modules["jax"]
 
 
 def content_terms(text: str) -> list[str]:
