@@ -9,12 +9,16 @@ import resource
 import sys
 from collections.abc import Mapping
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import psutil
 import torch
 from torch import Tensor
 
 from adaptkit.errors import ConfigError
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
 
 # Dense bf16 FLOP/s without sparsity, from NVIDIA's data sheets (read 2026-11).
 PEAK_FLOPS = {
@@ -36,6 +40,12 @@ def default_device() -> torch.device:
     if torch.cuda.is_available():
         return torch.device("cuda", int(os.environ.get("LOCAL_RANK", 0)))
     return torch.device("cpu")
+
+
+def placed(model: PreTrainedModel) -> PreTrainedModel:
+    """`model` on this process's GPU, if there is one."""
+    torch.nn.Module.to(model, default_device())  # transformers' own `to` refuses quantised weights
+    return model
 
 
 def send(batch: Mapping[str, Tensor], device: torch.device) -> dict[str, Tensor]:

@@ -46,6 +46,7 @@ from adaptkit.study.spend import after_scoring, charge_scoring, meta_model
 from adaptkit.study.stage_record import BaseResult, LanguageResult, TokenizerResult
 from adaptkit.study.tuning import DIVERGED, check_any_ended, for_length, grid, one_more
 from adaptkit.trainer.config import TrainerConfig
+from adaptkit.trainer.device import placed
 
 JOBS: dict[Origin, LanguageJob] = {
     Origin.CONTINUED: Continued(),
@@ -227,7 +228,7 @@ def _score(
     if run.finished:
         return run
     torch.set_num_threads(threads)
-    model, vocabulary = models.load(path, "causal"), models.load_tokenizer(path)
+    model, vocabulary = placed(models.load(path, "causal")), models.load_tokenizer(path)
 
     def rows(held_out: Path) -> list[dict[str, Any]]:
         return score_documents(model, vocabulary, documents(held_out), seq_len=seq_len)

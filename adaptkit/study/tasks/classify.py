@@ -11,7 +11,7 @@ from adaptkit.finetune.config import Kind
 from adaptkit.study.arms import Adaptation
 from adaptkit.study.task import Assignment, TaskConfig, TaskFiles
 from adaptkit.study.task_answers import Answers, Baseline, Rows
-from adaptkit.study.tasks.rows import RowKind, answers_of, asking_of, finder_of, task_words
+from adaptkit.study.tasks.rows import RowKind, answers_of, asking_of, finder_of, own_model, task_words
 from adaptkit.study.tasks.word_counts import word_counts
 
 if TYPE_CHECKING:
@@ -40,7 +40,7 @@ class Classify(RowKind):
         if work.api is not None:
             return self.asked(work)
 
-        model = models.load(work.origin, models.model_kind(work.origin))
+        model = own_model(work)
         answer = _probed if work.arm.adaptation is Adaptation.PROBE else _prompted
         outcome = answer(work, model, models.load_tokenizer(work.origin), self.parts(work.files))
         return answers_of(outcome)

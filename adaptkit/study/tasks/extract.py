@@ -19,7 +19,7 @@ from adaptkit.study.task import Assignment, CorpusConfig, CorpusRows, TaskConfig
 from adaptkit.study.task_answers import Answers, Baseline, Rows
 from adaptkit.study.task_size import BYTES_PER_TOKEN, TaskSize
 from adaptkit.study.tasks.copied_fields import CopiedFields
-from adaptkit.study.tasks.rows import RowKind, answers_of, asking_of
+from adaptkit.study.tasks.rows import RowKind, answers_of, asking_of, own_model
 
 if TYPE_CHECKING:
     from adaptkit.data.score_table import ItemRow, Score
@@ -126,7 +126,7 @@ class Extract(RowKind):
                 asking, asked["train"], asked["dev"], asked["test"], score=score, max_new_tokens=limit
             )
         return answer_rows(
-            models.load(work.origin, models.model_kind(work.origin)),
+            own_model(work),
             models.load_tokenizer(work.origin),
             asked["train"],
             asked["dev"],

@@ -7,7 +7,7 @@ from adaptkit.model_uses import Use
 from adaptkit.study.arms import Adaptation
 from adaptkit.study.task import Assignment, TaskConfig, TaskFiles
 from adaptkit.study.task_answers import Answers, Baseline
-from adaptkit.study.tasks.rows import RowKind, answers_of, asking_of, finder_of, task_words
+from adaptkit.study.tasks.rows import RowKind, answers_of, asking_of, finder_of, own_model, task_words
 
 
 class Generate(RowKind):
@@ -35,7 +35,7 @@ class Generate(RowKind):
             return self.asked(work)
         parts = self.parts(work.files)
         outcome = answer_rows(
-            models.load(work.origin, models.model_kind(work.origin)),
+            own_model(work),
             models.load_tokenizer(work.origin),
             parts["train"],
             parts["dev"],

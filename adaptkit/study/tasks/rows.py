@@ -35,6 +35,8 @@ from adaptkit.study.tasks.looked_up_rows import LookedUpRows, look_up_rows
 from adaptkit.trainer.config import with_trainer
 
 if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+
     from adaptkit import models
     from adaptkit.data.json_fields import Schema
     from adaptkit.finetune.asked_answers import Asking
@@ -279,7 +281,7 @@ def probed(kind: RowKind, work: Assignment, probe: Probe) -> Answers:
     from adaptkit import models
 
     outcome = probe(
-        models.load(work.origin, models.model_kind(work.origin)),
+        own_model(work),
         models.load_tokenizer(work.origin),
         kind.parts(work.files),
         trials=work.trials,
@@ -288,6 +290,14 @@ def probed(kind: RowKind, work: Assignment, probe: Probe) -> Answers:
     )
     facts = {"chosen": outcome.chosen, "trials": outcome.trials}
     return Answers(outcome.rows, outcome.dev, outcome.cost, facts)
+
+
+def own_model(work: Assignment) -> PreTrainedModel:
+    """The arm's own model, on the GPU if there is one."""
+    from adaptkit import models
+    from adaptkit.trainer.device import placed
+
+    return placed(models.load(work.origin, models.model_kind(work.origin)))
 
 
 def question_of(row: Row) -> str:
