@@ -16,11 +16,12 @@ from adaptkit.data.files import find_files, records
 from adaptkit.data.tokenizers import train_tokenizer
 from adaptkit.study.base_model import TextKind
 from adaptkit.study.config import StudyConfig
-from adaptkit.trainer.device import allowed_cores, free_cores
+from adaptkit.trainer.device import allowed_cores, compute_dtype, free_cores
 from adaptkit.trainer.memory import STATE_BYTES, activation_bytes
 
 PROBE_S = 1.5
-PROBE_PARAMS = 20e6  # a larger model's speed is measured on its first layers
+PROBE_PARAMS = {"cpu": 20e6, "cuda": 500e6}
+"""A larger model's speed is measured on its first layers."""
 ONE_THREAD_PARAMS = 10e6
 SAMPLE_LINES, SAMPLE_BYTES = 500, 400_000
 
@@ -90,12 +91,14 @@ def _tokenising_speed(config: StudyConfig) -> float:
 
 
 def _speed(shape: Any, kind: TextKind, seq_len: int, device: str, num_threads: int) -> float:
-    """Training FLOPs per second of a model of this width on so many threads, or on the GPU."""
+    """Training FLOPs per second of a model of this width on so many threads, or on the GPU, in the dtype that
+    stages train in."""
+    dtype = compute_dtype("auto", torch.device(device))
     probe = type(shape).from_dict(shape.to_dict())
     with torch.device("meta"):
         while (
             probe.num_hidden_layers > 1
-            and models.param_count(models.build(probe, kind, seed=0)).total > PROBE_PARAMS
+            and models.param_count(models.build(probe, kind, seed=0)).total > PROBE_PARAMS[device]
         ):
             probe.num_hidden_layers //= 2
     threads = torch.get_num_threads()
@@ -107,7 +110,9 @@ def _speed(shape: Any, kind: TextKind, seq_len: int, device: str, num_threads: i
         step_flops = models.flops_per_token(model, seq_len).train * tokens.numel()
         steps, begun = -1, _work_seconds(device, num_threads)
         while _work_seconds(device, num_threads) - begun < PROBE_S or steps < 1:
-            model(input_ids=tokens, labels=tokens, use_cache=False).loss.backward()
+            with torch.autocast(device, dtype, enabled=dtype != torch.float32):
+                loss = model(input_ids=tokens, labels=tokens, use_cache=False).loss
+            loss.backward()
             steps += 1
             if steps == 0:  # the first step pays for set-up
                 begun = _work_seconds(device, num_threads)
@@ -122,5 +127,6 @@ def _work_seconds(device: str, num_threads: int) -> float:
     On a CPU it counts what each thread ran, so that a plan made on a busy machine holds when it is quiet.
     """
     if device != "cpu":
+        torch.cuda.synchronize()  # what was launched is done
         return time.monotonic()
     return time.process_time() / num_threads
