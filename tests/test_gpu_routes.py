@@ -37,6 +37,7 @@ class Calls(list):
         self.append(
             {
                 "dtypes": {query.dtype, key.dtype, value.dtype},
+                "rows": len(query),
                 "bounds": len(bounds),
                 "longest": longest,
                 **options,
@@ -52,12 +53,14 @@ def calls(monkeypatch) -> Calls:
     return made
 
 
-def attend(monkeypatch, dtype=HALF, *, rotated=HALF, heads: int = 4, **options: Any) -> torch.Tensor:
+def attend(
+    monkeypatch, dtype=HALF, *, rotated=HALF, heads: int = 4, rows: int = 2, **options: Any
+) -> torch.Tensor:
     """One call of the attention: queries and keys of the dtype that a rotation left them in, autocast to
     `dtype`."""
     with fake_cuda(monkeypatch), torch.no_grad(), torch.autocast("cuda", HALF, enabled=dtype == HALF):
-        query, key = (torch.empty(2, number, 512, 16, device="cuda", dtype=rotated) for number in (4, heads))
-        value = torch.empty(2, heads, 512, 16, device="cuda", dtype=dtype)
+        query, key = (torch.empty(rows, n, 512, 16, device="cuda", dtype=rotated) for n in (4, heads))
+        value = torch.empty(rows, heads, 512, 16, device="cuda", dtype=dtype)
         bounds = torch.empty(64, dtype=torch.int32, device="cuda")
         mask = torch.empty(1, 1, 512, 512, dtype=torch.bool, device="cuda")
         return packed.attention(
@@ -105,6 +108,39 @@ def test_attention_is_as_long_as_the_longest_document(monkeypatch, calls):
     attend(monkeypatch, max_length_q=128)
     attend(monkeypatch)
     assert [call["longest"] for call in calls] == [128, 512]
+
+
+@pytest.mark.parametrize(("whole", "by_cudnn", "by_bounds"), [(0, 0, 4), (2, 2, 2), (4, 4, 0)])
+def test_rows_that_are_one_document_go_to_cudnn(monkeypatch, calls, whole, by_cudnn, by_bounds):
+    dense: list[int] = []
+
+    def cudnn(query, key, value, scaling, causal):
+        dense.append(len(query))
+        return query.transpose(1, 2)
+
+    monkeypatch.setattr(packed, "_cudnn", cudnn)
+    monkeypatch.setattr(packed, "_compute_capability", lambda: (9, 0))
+    monkeypatch.setattr(torch.backends.cudnn, "is_available", lambda: True)
+    assert attend(monkeypatch, rows=4, whole_rows=whole).shape == (4, 512, 4, 16)
+    assert dense == [by_cudnn] * (by_cudnn > 0)
+    assert [call["rows"] for call in calls] == [by_bounds * 512] * (by_bounds > 0)
+    assert [call["bounds"] for call in calls] == [64 - by_cudnn] * (by_bounds > 0)
+    attend(monkeypatch, rows=4, whole_rows=whole, sliding_window=100)
+    monkeypatch.setattr(packed, "_compute_capability", lambda: (8, 0))
+    attend(monkeypatch, rows=4, whole_rows=whole)
+    assert [call["rows"] for call in calls[-2:]] == [4 * 512] * 2 and len(dense) <= 1
+
+
+def test_whole_rows_come_first_and_are_counted_in_quarters():
+    positions = torch.arange(8).expand(5, 8).clone()
+    positions[1, 5:], positions[3, 7:] = torch.arange(3), torch.arange(1)
+    order = packed.whole_rows_first(positions)
+    assert order.tolist() == [0, 2, 4, 1, 3]
+    bounds = packed.document_bounds(positions[order])
+    assert [packed.whole_rows(bounds, 5, 8), packed.whole_rows(bounds[1:] - 8, 4, 8)] == [3, 2]
+    assert packed.whole_rows(torch.arange(0, 57, 7), 7, 8) == 0
+    assert packed.whole_rows(torch.arange(0, 97, 8), 12, 8) == 12
+    assert packed.whole_rows(torch.tensor([0, *range(8, 81, 8), 84, 88, 96]), 12, 8) == 9
 
 
 def batch_of(document: int) -> dict[str, Any]:

@@ -10,7 +10,8 @@ import transformers
 from adaptkit import models
 from adaptkit.models import packed
 from adaptkit.models.separation import separation
-from adaptkit.trainer.objective import CausalLM, MaskedLM
+from adaptkit.trainer.device import send
+from adaptkit.trainer.objective import WHOLE, CausalLM, MaskedLM
 
 SHAPE = {
     "vocab_size": 96,
@@ -120,3 +121,27 @@ def test_flash_attention_agrees_with_the_mask(kind):
     exact = objective.loss(model, batch).total
     half = objective.loss(model.bfloat16(), batch).total
     assert half.item() == pytest.approx(exact.item(), rel=2e-2)
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+@pytest.mark.parametrize("kind", ["llama", "bert"])
+def test_rows_of_one_document_agree_with_the_way_over_bounds(kind, monkeypatch):
+    """Four whole rows of 128 go to cuDNN, the other four over their bounds; llama has fewer key heads."""
+    bounds = [0, 128, 256, 300, 384, 512, 640, 700, 701, 768, 800, 896, 960, 1024]
+    model, batch = model_of(kind).bfloat16().cuda(), batch_of(bounds, 8)
+    objective = MaskedLM() if "bert" in kind else CausalLM()
+    packed.use(model)
+    batch = send(objective.prepare(batch), torch.device("cuda"))
+    assert batch[WHOLE] == 4
+    results, seen = [], []
+    cudnn = packed._cudnn
+    monkeypatch.setattr(packed, "_cudnn", lambda *args: (seen.append(len(args[0])), cudnn(*args))[1])
+    for faster in (True, False):
+        monkeypatch.setattr(packed, "_cudnn_is_faster", lambda query, faster=faster: faster)
+        loss = objective.loss(model, batch).total
+        results.append([loss, *torch.autograd.grad(loss, list(model.parameters()), allow_unused=True)])
+    assert seen == [4, 4]
+    for ours, usual in zip(*results, strict=True):
+        if usual is not None:
+            assert (ours - usual).norm() <= 5e-2 * usual.norm() + 2e-3  # bf16 gradients near zero

@@ -4,7 +4,8 @@ pays.
 Registered with transformers as an attention implementation, so any model that dispatches through its registry
 can use it; which route is taken depends on the machine, what is computed does not:
 
-- CUDA, half precision, no dropout: torch's variable-length flash attention over document bounds;
+- CUDA, half precision, no dropout: cuDNN's dense attention for the rows at the front that are one document
+  each, torch's variable-length flash attention over document bounds for the others;
 - CPU, long documents: one SDPA call per document;
 - otherwise: SDPA under a block mask, cut to the layer's sliding window.
 
@@ -15,6 +16,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Mapping
+from functools import cache
 from typing import Any, cast
 
 import torch
@@ -84,16 +86,36 @@ def longest_document(bounds: Tensor, length: int) -> int:
     return min(length, max(SHORTEST_LONGEST, _power_of_two(int(bounds.diff().max()))))
 
 
+def whole_rows_first(position_ids_BT: Tensor) -> Tensor:
+    """An order of the rows, int64 [B], in which those that are one document come first."""
+    return torch.argsort((position_ids_BT == 0).sum(1).ne(1).long(), stable=True)
+
+
+def whole_rows(bounds: Tensor, rows: int, length: int) -> int:
+    """How many rows at the front are one document each, rounded down to a quarter of all rows (so that few
+    different numbers occur); for bounds on the host."""
+    ends = bounds[1 : rows + 1]
+    whole = ends == length * torch.arange(1, len(ends) + 1, device=ends.device)
+    step = max(1, rows // 4)
+    return int(whole.long().cumprod(0).sum()) // step * step
+
+
 def padded_bounds(bounds: Tensor, num_tokens: int) -> Tensor:
     """The bounds with empty documents at the end, so that few different numbers of them occur."""
     return F.pad(bounds, (0, max(FEWEST_BOUNDS, _power_of_two(len(bounds))) - len(bounds)), value=num_tokens)
 
 
 def inputs(
-    model: nn.Module, batch: Mapping[str, Tensor], bounds: Tensor, *, causal: bool, longest: int | None = None
+    model: nn.Module,
+    batch: Mapping[str, Tensor],
+    bounds: Tensor,
+    *,
+    causal: bool,
+    longest: int | None = None,
+    whole: int = 0,
 ) -> dict[str, Tensor | int]:
-    """`batch` as `model` takes it, given this attention, the bounds of the documents and the length of the
-    longest.
+    """`batch` as `model` takes it, given this attention, the bounds of the documents, the length of the
+    longest, and how many rows at the front are `whole`: one document each.
 
     transformers hands a mask of four dimensions to the attention as it is. So a block mask goes in where one
     is needed, and a single True where none is: without it a mask would be made from the position ids.
@@ -102,7 +124,12 @@ def inputs(
     if batch["input_ids"].device.type == "cuda":
         mask = torch.ones(1, 1, 1, 1, dtype=torch.bool, device=bounds.device)
         bounds = padded_bounds(bounds, shape.numel())
-        return {**batch, "attention_mask": mask, "cu_seq_lens_q": bounds, "max_length_q": longest or shape[1]}
+        about: dict[str, Tensor | int] = {
+            "cu_seq_lens_q": bounds,
+            "max_length_q": longest or shape[1],
+            "whole_rows": whole,
+        }
+        return {**batch, "attention_mask": mask, **about}
     if _calls_pay(bounds, *shape):
         mask = torch.ones(1, 1, 1, 1, dtype=torch.bool, device=bounds.device)
     else:
@@ -134,6 +161,7 @@ def attention(
     *,
     cu_seq_lens_q: Tensor | None = None,
     max_length_q: int | None = None,
+    whole_rows: int = 0,
     dropout: float = 0.0,
     scaling: float | None = None,
     sliding_window: int | None = None,
@@ -166,9 +194,9 @@ def attention(
         and varlen_attn is not None
     ):
         longest = max_length_q or length
-        return _flash(
-            query_BHTK, key_BHTK, value_BHTK, bounds, longest, scaling, causal, sliding_window
-        ), None
+        dense = whole_rows if sliding_window is None and _cudnn_is_faster(query_BHTK) else 0
+        tensors = query_BHTK, key_BHTK, value_BHTK
+        return _by_rows(tensors, bounds, longest, dense, scaling, causal, sliding_window), None
     whole = sliding_window is None or sliding_window > length
     if not on_gpu and whole and attention_mask is not None and attention_mask.shape[-1] == 1:
         return _by_document(query_BHTK, key_BHTK, value_BHTK, bounds.tolist(), dropout, scaling, causal), None
@@ -180,6 +208,52 @@ def attention(
         query_BHTK, keys_BHTK, values_BHTK, attn_mask=attention_mask, dropout_p=dropout, scale=scaling
     )
     return out_BHTK.transpose(1, 2).contiguous(), None
+
+
+def _by_rows(
+    query_key_value: tuple[Tensor, Tensor, Tensor],
+    bounds: Tensor,
+    longest: int,
+    dense: int,
+    scaling: float | None,
+    causal: bool,
+    window: int | None,
+) -> Tensor:
+    """The first `dense` rows, one document each, by cuDNN; the others over the bounds of their documents."""
+    rows, _, length, _ = query_key_value[0].shape
+    if dense == 0:
+        return _flash(*query_key_value, bounds, longest, scaling, causal, window)
+    if dense == rows:
+        return _cudnn(*query_key_value, scaling, causal)
+    (query, query_rest), (key, key_rest), (value, value_rest) = (
+        x.split([dense, rows - dense]) for x in query_key_value
+    )
+    bounds = bounds.narrow(0, dense, len(bounds) - dense) - dense * length
+    front = _cudnn(query, key, value, scaling, causal)
+    rest = _flash(query_rest, key_rest, value_rest, bounds, longest, scaling, causal, window)
+    return torch.cat((front, rest))
+
+
+def _cudnn_is_faster(query_BHTK: Tensor) -> bool:
+    """Whether cuDNN's kernels are made for this GPU (Hopper and later) and this head size. Those over bounds
+    are not used: torch gives their backward the head size as the longest document (pytorch #186142)."""
+    size = query_BHTK.shape[-1]
+    fits = size % 8 == 0 and size <= 128 and torch.backends.cudnn.is_available()
+    return fits and _compute_capability() >= (9, 0) and not torch.are_deterministic_algorithms_enabled()
+
+
+@cache
+def _compute_capability() -> tuple[int, int]:
+    return torch.cuda.get_device_capability()
+
+
+def _cudnn(
+    query_BHTK: Tensor, key_BHTK: Tensor, value_BHTK: Tensor, scaling: float | None, causal: bool
+) -> Tensor:
+    out_BHTK = torch.ops.aten._scaled_dot_product_cudnn_attention(
+        query_BHTK, key_BHTK, value_BHTK, None, True, 0.0, causal, False, scale=scaling
+    )[0]
+    return cast(Tensor, out_BHTK).transpose(1, 2).contiguous()
 
 
 def _flash(

@@ -21,13 +21,19 @@ from adaptkit import models, ops
 from adaptkit.models import packed
 
 Batch = Mapping[str, Tensor]
-"""Tensors by name; LONGEST is a plain number, which must stay on the host."""
+"""Tensors by name; LONGEST and WHOLE are plain numbers, which must stay on the host."""
 BOUNDS = "document_bounds"
 """Where a packed batch's documents begin: `models.packed.document_bounds`."""
 LONGEST = "longest_document"
 """How long the longest of them is: `models.packed.longest_document`."""
+WHOLE = "whole_rows"
+"""How many rows at the front are one document each: `models.packed.whole_rows`."""
 ROWS = "label_rows"
 """Which positions have a label: `label_rows`."""
+OURS = frozenset({"labels", BOUNDS, LONGEST, WHOLE, ROWS})
+"""What a batch holds that no model takes."""
+ROWS_ONLY = frozenset({"input_ids", "labels", "position_ids"})
+"""What a batch of packed text holds whose rows may be put in another order."""
 
 
 @dataclass
@@ -234,11 +240,17 @@ def label_rows(targets_BT: Tensor) -> Tensor:
 
 
 def with_bounds(batch: Batch) -> Batch:
+    """The batch with what is known of its documents. For a GPU, rows that are one document come first: the
+    loss is a sum over rows, so their order is free."""
     if "position_ids" not in batch:
         return batch
+    if torch.cuda.is_available() and not set(batch) - ROWS_ONLY:
+        order = packed.whole_rows_first(batch["position_ids"])
+        batch = {name: value[order] for name, value in batch.items()}
     bounds = packed.document_bounds(batch["position_ids"])
-    longest = packed.longest_document(bounds, batch["position_ids"].shape[1])
-    return {**batch, BOUNDS: bounds, LONGEST: longest}  # type: ignore[dict-item]
+    rows, length = batch["position_ids"].shape
+    longest, whole = packed.longest_document(bounds, length), packed.whole_rows(bounds, rows, length)
+    return {**batch, BOUNDS: bounds, LONGEST: longest, WHOLE: whole}  # type: ignore[dict-item]
 
 
 def packed_inputs(model: nn.Module, batch: Batch, causal: bool) -> Mapping[str, Tensor | int]:
@@ -248,9 +260,11 @@ def packed_inputs(model: nn.Module, batch: Batch, causal: bool) -> Mapping[str, 
         return model_inputs(batch)
     if BOUNDS not in batch:
         batch = with_bounds(batch)
-    longest = int(batch[LONGEST])
-    return packed.inputs(model, model_inputs(batch), batch[BOUNDS], causal=causal, longest=longest)
+    longest, whole = int(batch[LONGEST]), int(batch[WHOLE])
+    return packed.inputs(
+        model, model_inputs(batch), batch[BOUNDS], causal=causal, longest=longest, whole=whole
+    )
 
 
 def model_inputs(batch: Batch) -> dict[str, Tensor]:
-    return {name: value for name, value in batch.items() if name not in ("labels", BOUNDS, LONGEST, ROWS)}
+    return {name: value for name, value in batch.items() if name not in OURS}
