@@ -62,6 +62,7 @@ OURS = [
     ("125M", 40, "plain"),
 ]
 THEIRS = [("125M", 0, ""), ("10M", 0, ""), ("125M", 40, ""), ("350M", 0, ""), ("1B", 0, "")]
+PROFILED = [("350M", 0), ("1B", 0), ("125M", 40)]
 BEFORE = [("125M", 0, ""), ("10M", 0, ""), ("125M", 40, "")]
 TOY = {"vocab_size": 512, "hidden_size": 64, "layers": 2, "heads": 2, "seq_len": 64, "batch": 2}
 
@@ -69,8 +70,9 @@ TOY = {"vocab_size": 512, "hidden_size": 64, "layers": 2, "heads": 2, "seq_len":
 class Session:
     """Where results go, and how long there is."""
 
-    def __init__(self, out: Path, seconds: float, dry: bool):
+    def __init__(self, out: Path, seconds: float, dry: bool, cases: list[str], variants: list[str]):
         self.out, self.deadline, self.dry = out, time.monotonic() + seconds, dry
+        self.cases, self.variants = cases, variants
         self.started = time.monotonic()
         out.mkdir(parents=True, exist_ok=True)
 
@@ -120,6 +122,8 @@ class Session:
             "--steps",
             str(steps),
             *(["--dry"] if self.dry else []),
+            *(["--cases", *self.cases] if self.cases else []),
+            *(["--variants", *self.variants] if self.variants else []),
         ]
         return [*command, "--worker", *arguments]
 
@@ -202,6 +206,10 @@ def work(session: Session, side: str, steps: int, only: tuple[str, int] | None =
         settings = VARIANTS.get(variant, {})
         if only and ((case, documents) != only or not settings["compile"]):
             continue
+        if session.cases and case not in session.cases:
+            continue
+        if session.variants and variant and variant not in session.variants:
+            continue
         shape = (
             TOY | {"documents": min(documents, 10)}
             if session.dry
@@ -227,14 +235,16 @@ def work(session: Session, side: str, steps: int, only: tuple[str, int] | None =
             return
 
 
-def profile(session: Session, case: str, steps: int) -> None:
+def profile(session: Session, case: str, documents: int, steps: int) -> None:
     """GPU time of a step by kernel, of the recorded and compiled step."""
     sys.path.insert(0, str(ROOT / "benchmarks"))
     import torch
     import train_step
 
     os.environ.setdefault("OMP_NUM_THREADS", "4")
-    shape = (TOY if session.dry else train_step.GPU_CASES[case]) | {"documents": 10 if session.dry else 40}
+    shape = (TOY if session.dry else train_step.GPU_CASES[case]) | {
+        "documents": min(documents, 10) if session.dry else documents
+    }
     activities = [torch.profiler.ProfilerActivity.CPU] + (
         [] if session.dry else [torch.profiler.ProfilerActivity.CUDA]
     )
@@ -289,15 +299,17 @@ def main() -> int:
         "--steps", type=int, default=50, help="of a measurement; fewer than 50 are not recorded"
     )
     parser.add_argument("--only", nargs="+", choices=stages, default=stages)
+    parser.add_argument("--cases", nargs="+", default=[], help="models that are trained; all if left out")
+    parser.add_argument("--variants", nargs="+", choices=VARIANTS, default=[], help="of our trainer; all")
     parser.add_argument("--before", type=Path, help="an older checkout, to be measured beside")
     parser.add_argument("--dry", action="store_true", help="toy sizes on a CPU, in Triton's interpreter")
     parser.add_argument("--worker", nargs="+", help=argparse.SUPPRESS)
     options = parser.parse_args()
-    session = Session(options.out.resolve(), options.seconds, options.dry)
+    session = Session(options.out.resolve(), options.seconds, options.dry, options.cases, options.variants)
     if options.worker:
         kind, *rest = options.worker
         if kind == "profile":
-            profile(session, rest[0], int(rest[1]))
+            profile(session, rest[0], int(rest[1]), int(rest[2]))
         else:
             only = (rest[0], int(rest[1])) if rest else None
             work(session, kind, options.steps, only)
@@ -308,11 +320,10 @@ def main() -> int:
     if "train" in chosen:
         train(session, options.before and options.before.resolve(), options.steps)
     if "profile" in chosen:
-        session.wait(
-            "profile",
-            session.start("profile", session.worker("profile", "125M", "6" if options.dry else "50")),
-            60,
-        )
+        for case, documents in PROFILED:
+            name = f"profile {case} {documents}"
+            worker = session.worker("profile", case, str(documents), "6" if options.dry else "60")
+            session.wait(name, session.start(name, worker), 60)
     if "ops" in chosen:
         command = [str(ROOT / "kernels/benchmarks/ops_on_gpu.py"), "--out", str(session.out / "ops.json")]
         command += ["--smoke"] if options.dry else ["--seconds", str(round(session.left(80)))]
