@@ -4,6 +4,7 @@ GPU."""
 from __future__ import annotations
 
 import sys
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -13,9 +14,12 @@ from adaptkit_kernels import launch
 from adaptkit_kernels.fuse import fuse
 from fake_cuda import batch_on_fake_cuda, fake_cuda, to_fake_cuda
 
+from adaptkit import models
 from adaptkit.models import packed
 from adaptkit.models.head import Backbone, split
-from adaptkit.trainer.objective import BOUNDS, LONGEST, CausalLM, packed_inputs
+from adaptkit.study.tasks.rows import own_model
+from adaptkit.trainer import device
+from adaptkit.trainer.objective import BOUNDS, LONGEST, WHOLE, CausalLM, packed_inputs
 
 SHAPE = {
     "vocab_size": 256,
@@ -119,16 +123,28 @@ def test_rows_that_are_one_document_go_to_cudnn(monkeypatch, calls, whole, by_cu
         return query.transpose(1, 2)
 
     monkeypatch.setattr(packed, "_cudnn", cudnn)
-    monkeypatch.setattr(packed, "_compute_capability", lambda: (9, 0))
-    monkeypatch.setattr(torch.backends.cudnn, "is_available", lambda: True)
     assert attend(monkeypatch, rows=4, whole_rows=whole).shape == (4, 512, 4, 16)
     assert dense == [by_cudnn] * (by_cudnn > 0)
     assert [call["rows"] for call in calls] == [by_bounds * 512] * (by_bounds > 0)
     assert [call["bounds"] for call in calls] == [64 - by_cudnn] * (by_bounds > 0)
     attend(monkeypatch, rows=4, whole_rows=whole, sliding_window=100)
-    monkeypatch.setattr(packed, "_compute_capability", lambda: (8, 0))
-    attend(monkeypatch, rows=4, whole_rows=whole)
-    assert [call["rows"] for call in calls[-2:]] == [4 * 512] * 2 and len(dense) <= 1
+    assert calls[-1]["rows"] == 4 * 512 and len(dense) <= 1
+
+
+@pytest.mark.parametrize(("capability", "whole"), [((9, 0), 2), ((8, 0), 0)])
+def test_only_hopper_and_later_are_told_of_whole_rows(monkeypatch, capability, whole):
+    for owner, name, value in (
+        (torch.cuda, "is_available", True),
+        (torch.backends.cudnn, "is_available", True),
+        (torch.cuda, "get_device_capability", capability),
+    ):
+        monkeypatch.setattr(owner, name, lambda value=value: value)
+    positions = torch.stack([torch.arange(8) % 5, *[torch.arange(8)] * 2, torch.arange(8) % 3])
+    tokens = torch.arange(4)[:, None].expand(4, 8)
+    batch = CausalLM().prepare({"input_ids": tokens, "position_ids": positions, "labels": tokens})
+    assert batch[WHOLE] == whole
+    assert batch["input_ids"][:, 0].tolist() == ([1, 2, 0, 3] if whole else [0, 1, 2, 3])
+    assert torch.equal(batch["labels"], batch["input_ids"])
 
 
 def test_whole_rows_come_first_and_are_counted_in_quarters():
@@ -236,3 +252,27 @@ def test_a_compiled_block_is_one_graph_with_flash_attention_in_it(monkeypatch):
     assert not any("adaptkit" in name for name in calls), (
         "the compiler fuses norms, gates and rotations by itself"
     )
+
+
+@pytest.fixture
+def cudnn_by_default():
+    """torch's own choice, whatever it was before."""
+    before = torch.backends.cuda.cudnn_sdp_enabled()
+    torch.backends.cuda.enable_cudnn_sdp(True)
+    yield
+    torch.backends.cuda.enable_cudnn_sdp(before)
+
+
+@pytest.mark.usefixtures("cudnn_by_default")
+def test_torch_chooses_no_cudnn_attention_under_a_mask(monkeypatch):
+    assert device.default_device().type == "cpu" and torch.backends.cuda.cudnn_sdp_enabled()
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    assert device.default_device().type == "cuda" and not torch.backends.cuda.cudnn_sdp_enabled()
+
+
+def test_a_study_answers_with_its_models_where_they_are_trained(monkeypatch):
+    model = torch.nn.Linear(2, 2)
+    monkeypatch.setattr(device, "default_device", lambda: torch.device("meta"))
+    monkeypatch.setattr(models, "load", lambda folder, kind: model)
+    monkeypatch.setattr(models, "model_kind", lambda folder: "causal")
+    assert own_model(SimpleNamespace(origin="a folder")) is model and model.weight.is_meta

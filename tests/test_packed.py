@@ -132,14 +132,14 @@ def test_rows_of_one_document_agree_with_the_way_over_bounds(kind, monkeypatch):
     model, batch = model_of(kind).bfloat16().cuda(), batch_of(bounds, 8)
     objective = MaskedLM() if "bert" in kind else CausalLM()
     packed.use(model)
-    batch = send(objective.prepare(batch), torch.device("cuda"))
-    assert batch[WHOLE] == 4
     results, seen = [], []
     cudnn = packed._cudnn
     monkeypatch.setattr(packed, "_cudnn", lambda *args: (seen.append(len(args[0])), cudnn(*args))[1])
-    for faster in (True, False):
-        monkeypatch.setattr(packed, "_cudnn_is_faster", lambda query, faster=faster: faster)
-        loss = objective.loss(model, batch).total
+    for whole in (4, 0):
+        monkeypatch.setattr(packed, "cudnn_is_faster", lambda whole=whole: whole > 0)
+        there = send(objective.prepare(batch), torch.device("cuda"))
+        assert there[WHOLE] == whole
+        loss = objective.loss(model, there).total
         results.append([loss, *torch.autograd.grad(loss, list(model.parameters()), allow_unused=True)])
     assert seen == [4, 4]
     for ours, usual in zip(*results, strict=True):

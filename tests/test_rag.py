@@ -4,6 +4,9 @@ Home of data.bm25, finetune.prompt_passages, study.rag, study.tasks.passage_find
 from __future__ import annotations
 
 import json
+import os
+import subprocess
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -429,3 +432,19 @@ def test_a_report_shows_support_and_the_best_and_worst_answers(tmp_path: Path) -
         assert shown.sentence in text and "question 0?" in text and "asphalt 7" in text and FEVER in text
         assert text.lower().count("best") >= 1 and text.lower().count("worst") >= 1
         assert "question 0?" not in part.render(looked_up=[kept])
+
+
+def test_bm25_does_not_start_jax(tmp_path):
+    """Where it is installed, it would take most of the GPU's memory at the import."""
+    (tmp_path / "jax").mkdir()
+    for name in ("__init__", "lax"):
+        (tmp_path / "jax" / f"{name}.py").write_text("raise SystemExit('started')")
+    code = (
+        "import sys, adaptkit.data.bm25 as b; assert 'jax' not in sys.modules; "
+        "print(b.Bm25(['one fever', 'two']).scores(['fever']).argmax())"
+    )
+    path = os.pathsep.join([str(tmp_path), *sys.path])
+    done = subprocess.run(
+        [sys.executable, "-c", code], env={**os.environ, "PYTHONPATH": path}, capture_output=True, text=True
+    )
+    assert (done.stdout.strip(), done.returncode) == ("0", 0), done.stderr

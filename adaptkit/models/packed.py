@@ -16,7 +16,6 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Mapping
-from functools import cache
 from typing import Any, cast
 
 import torch
@@ -38,6 +37,8 @@ FEWEST_BOUNDS, SHORTEST_LONGEST = 64, 128
 least these:
 few different shapes for compiled blocks and recorded steps. Documents past the end are empty and cost nearly
 nothing."""
+CUDNN_HEAD = 128
+"""The largest head that cuDNN's attention takes."""
 _ASKS_FOR_GROUPS = varlen_attn is not None and "enable_gqa" in inspect.signature(varlen_attn).parameters
 """Whether `varlen_attn` wants to be told of fewer key heads; torch 2.11's takes them as they are."""
 CALL_COST = 160**2
@@ -84,6 +85,17 @@ def document_bounds(position_ids_BT: Tensor) -> Tensor:
 def longest_document(bounds: Tensor, length: int) -> int:
     """Tokens of the longest document in rows of `length`, rounded up; for bounds on the host."""
     return min(length, max(SHORTEST_LONGEST, _power_of_two(int(bounds.diff().max()))))
+
+
+def cudnn_is_faster() -> bool:
+    """Whether cuDNN's dense attention is made for this machine's GPU: Hopper and later.
+
+    That over bounds is not used: torch 2.11 to 2.13 give its backward the head size as the longest document
+    (pytorch #186142).
+    """
+    if not torch.cuda.is_available() or torch.are_deterministic_algorithms_enabled():
+        return False
+    return torch.backends.cudnn.is_available() and torch.cuda.get_device_capability() >= (9, 0)
 
 
 def whole_rows_first(position_ids_BT: Tensor) -> Tensor:
@@ -194,7 +206,8 @@ def attention(
         and varlen_attn is not None
     ):
         longest = max_length_q or length
-        dense = whole_rows if sliding_window is None and _cudnn_is_faster(query_BHTK) else 0
+        size = query_BHTK.shape[-1]
+        dense = whole_rows if sliding_window is None and size % 8 == 0 and size <= CUDNN_HEAD else 0
         tensors = query_BHTK, key_BHTK, value_BHTK
         return _by_rows(tensors, bounds, longest, dense, scaling, causal, sliding_window), None
     whole = sliding_window is None or sliding_window > length
@@ -232,19 +245,6 @@ def _by_rows(
     front = _cudnn(query, key, value, scaling, causal)
     rest = _flash(query_rest, key_rest, value_rest, bounds, longest, scaling, causal, window)
     return torch.cat((front, rest))
-
-
-def _cudnn_is_faster(query_BHTK: Tensor) -> bool:
-    """Whether cuDNN's kernels are made for this GPU (Hopper and later) and this head size. Those over bounds
-    are not used: torch gives their backward the head size as the longest document (pytorch #186142)."""
-    size = query_BHTK.shape[-1]
-    fits = size % 8 == 0 and size <= 128 and torch.backends.cudnn.is_available()
-    return fits and _compute_capability() >= (9, 0) and not torch.are_deterministic_algorithms_enabled()
-
-
-@cache
-def _compute_capability() -> tuple[int, int]:
-    return torch.cuda.get_device_capability()
 
 
 def _cudnn(

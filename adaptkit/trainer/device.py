@@ -36,8 +36,13 @@ PEAK_FLOPS = {
 
 
 def default_device() -> torch.device:
-    """This process's GPU (by LOCAL_RANK) if there is one, else the CPU."""
+    """This process's GPU (by LOCAL_RANK) if there is one, else the CPU.
+
+    There, torch may no longer choose cuDNN for attention by itself: under a mask its gradients can be NaN
+    (pytorch #196678, on Hopper, torch 2.11 on), and each new length of padded rows costs it a new plan.
+    """
     if torch.cuda.is_available():
+        torch.backends.cuda.enable_cudnn_sdp(False)
         return torch.device("cuda", int(os.environ.get("LOCAL_RANK", 0)))
     return torch.device("cpu")
 

@@ -240,17 +240,18 @@ def label_rows(targets_BT: Tensor) -> Tensor:
 
 
 def with_bounds(batch: Batch) -> Batch:
-    """The batch with what is known of its documents. For a GPU, rows that are one document come first: the
-    loss is a sum over rows, so their order is free."""
+    """The batch with what is known of its documents. Where that is faster, rows that are one document come
+    first: the loss is a sum over rows, so their order is free."""
     if "position_ids" not in batch:
         return batch
-    if torch.cuda.is_available() and not set(batch) - ROWS_ONLY:
+    dense = packed.cudnn_is_faster() and not set(batch) - ROWS_ONLY
+    if dense:
         order = packed.whole_rows_first(batch["position_ids"])
         batch = {name: value[order] for name, value in batch.items()}
-    bounds = packed.document_bounds(batch["position_ids"])
-    rows, length = batch["position_ids"].shape
-    longest, whole = packed.longest_document(bounds, length), packed.whole_rows(bounds, rows, length)
-    return {**batch, BOUNDS: bounds, LONGEST: longest, WHOLE: whole}  # type: ignore[dict-item]
+    bounds, (rows, length) = packed.document_bounds(batch["position_ids"]), batch["position_ids"].shape
+    whole = packed.whole_rows(bounds, rows, length) if dense else 0
+    about = {BOUNDS: bounds, LONGEST: packed.longest_document(bounds, length), WHOLE: whole}
+    return {**batch, **about}  # type: ignore[dict-item]
 
 
 def packed_inputs(model: nn.Module, batch: Batch, causal: bool) -> Mapping[str, Tensor | int]:
