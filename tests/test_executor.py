@@ -1,12 +1,14 @@
 """What a study says when a stage fails, and the order in which stages may start."""
 
 import json
+import os
 import subprocess
 import sys
 import time
 
 import psutil
 import pytest
+import torch
 
 from adaptkit.compare import executor
 from adaptkit.compare.executor import StageFailed, raise_failure, ready
@@ -15,6 +17,7 @@ from adaptkit.compare.stages.run import run_stage
 from adaptkit.compare.workspace import error_path, result_path
 from adaptkit.errors import DataError
 from adaptkit.study.stage_record import BASE, PREPARE, TOKENIZER
+from adaptkit.trainer.device import visible_gpus
 
 STAGE = Stage(TOKENIZER, "train the domain tokenizer", needs=(PREPARE,))
 
@@ -71,6 +74,45 @@ def test_stages_of_a_killed_fork_server_are_lost_and_not_out_of_memory(tmp_path,
             raise_failure(tmp_path, STAGE, pool.exit_code(TOKENIZER))
     finally:
         child.kill()
+
+
+def name_the_gpu(study, stage, threads):
+    """A stage that says which GPU it was given, once the other runs too."""
+    place = result_path(study, stage.key)
+    place.parent.mkdir(parents=True, exist_ok=True)
+    place.write_text(os.environ["CUDA_VISIBLE_DEVICES"])
+    for _ in range(600):
+        if len(list(place.parent.glob("*.json"))) >= 2:
+            return
+        time.sleep(0.1)
+
+
+class NoWatcher:
+    def started(self, stage):
+        pass
+
+    def finished(self, stage, seconds):
+        pass
+
+
+def test_stages_at_once_have_a_gpu_each(tmp_path, monkeypatch):
+    monkeypatch.setattr(executor, "PRELOAD", [])
+    monkeypatch.setattr(executor, "visible_gpus", lambda: ["4", "GPU-7f"])
+    stages = [Stage(key, "") for key in (PREPARE, TOKENIZER, BASE)]
+    executor.execute(tmp_path, stages, worker=name_the_gpu, executor="local", jobs=2, watcher=NoWatcher())
+    given = [result_path(tmp_path, stage.key).read_text() for stage in stages]
+    assert given[:2] == ["4", "GPU-7f"] and given[2] in given[:2]
+
+
+@pytest.mark.parametrize(
+    ("set_to", "number", "names"),
+    [("", 2, ["0", "1"]), ("3, 5", 2, ["3", "5"]), ("3,5", 1, ["3"]), ("0", 0, [])],
+)
+def test_gpus_are_named_as_their_variable_does(monkeypatch, set_to, number, names):
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", set_to)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: number > 0)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: number)
+    assert visible_gpus() == names
 
 
 def test_an_error_of_the_users_keeps_its_kind_place_and_fix(tmp_path):

@@ -28,7 +28,7 @@ from adaptkit.doctor.processor import signal_name
 from adaptkit.errors import AdaptkitError
 from adaptkit.run import read_json
 from adaptkit.study.stage_record import StageKey
-from adaptkit.trainer.device import free_cores
+from adaptkit.trainer.device import free_cores, visible_gpus
 
 PRELOAD = [
     "transformers.models.llama.modeling_llama",
@@ -148,7 +148,7 @@ def _ending(code: int | None) -> tuple[str, str]:
 
 
 class LocalPool:
-    """Processes of this machine."""
+    """Processes of this machine; each has one of its GPUs, where there are some."""
 
     def __init__(self, study: Path, worker: Worker, jobs: int):
         self.study, self.worker, self.slots = study, worker, jobs
@@ -156,11 +156,15 @@ class LocalPool:
         self.context = multiprocessing.get_context("forkserver")
         self.context.set_forkserver_preload([*PRELOAD, worker.__module__])
         _start_server()
+        self.gpus = visible_gpus()
+        self.on_gpu: dict[StageKey, str] = {}
         self.processes: dict[StageKey, Any] = {}
         self.exit_codes: dict[StageKey, int | None] = {}
 
     def start(self, stage: Stage) -> None:
-        args = (self.worker, self.study, stage, self.threads)
+        if self.gpus:
+            self.on_gpu[stage.key] = min(self.gpus, key=list(self.on_gpu.values()).count)
+        args = (self.worker, self.study, stage, self.threads, self.on_gpu.get(stage.key))
         process = self.context.Process(target=_child, args=args, name=stage.name)
         process.start()
         self.processes[stage.key] = process
@@ -170,6 +174,7 @@ class LocalPool:
         done = [key for key, process in self.processes.items() if process.sentinel in ended]
         for key in done:
             process = self.processes.pop(key)
+            self.on_gpu.pop(key, None)
             process.join()
             self.exit_codes[key] = process.exitcode
         return done
@@ -198,8 +203,10 @@ def _start_server() -> None:
             os.environ["PYTHONSAFEPATH"] = before
 
 
-def _child(worker: Worker, study: Path, stage: Stage, threads: int) -> None:
-    """Entry of a stage's process: its output goes to the stage's log."""
+def _child(worker: Worker, study: Path, stage: Stage, threads: int, gpu: str | None) -> None:
+    """Entry of a stage's process: its output goes to the stage's log, and it sees one GPU."""
+    if gpu is not None:
+        os.environ["CUDA_VISIBLE_DEVICES"] = gpu
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the study passes on what its terminal says, by SIGTERM
     threading.Thread(target=_end_with_parent, daemon=True).start()
     log = log_path(study, stage.key)

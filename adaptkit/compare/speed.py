@@ -16,7 +16,7 @@ from adaptkit.data.files import find_files, records
 from adaptkit.data.tokenizers import train_tokenizer
 from adaptkit.study.base_model import TextKind
 from adaptkit.study.config import StudyConfig
-from adaptkit.trainer.device import allowed_cores, compute_dtype, free_cores
+from adaptkit.trainer.device import allowed_cores, compute_dtype, free_cores, visible_gpus
 from adaptkit.trainer.memory import STATE_BYTES, activation_bytes
 
 PROBE_S = 1.5
@@ -57,7 +57,8 @@ def measure(config: StudyConfig, shape: Any, kind: TextKind) -> Machine:
     activations = activation_bytes(tokens, shape.num_hidden_layers, shape.hidden_size)
     # A model this small gains nothing from a second thread, and loses tenfold where another process wants the
     # core. Stages of one thread share cores without harm: a machine that is busy now is no reason for fewer.
-    jobs = config.jobs or (allowed_cores() if device == "cpu" and count < ONE_THREAD_PARAMS else 1)
+    at_once = len(visible_gpus()) or (allowed_cores() if count < ONE_THREAD_PARAMS else 1)
+    jobs = config.jobs or at_once
     threads = config.trainer.threads or max(1, free_cores() // jobs)
     return Machine(
         flops_per_token=flops,

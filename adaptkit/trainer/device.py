@@ -47,6 +47,14 @@ def default_device() -> torch.device:
     return torch.device("cpu")
 
 
+def visible_gpus() -> list[str]:
+    """The GPUs that this process may use, each as CUDA_VISIBLE_DEVICES names it."""
+    number = torch.cuda.device_count() if torch.cuda.is_available() else 0
+    named = os.environ.get("CUDA_VISIBLE_DEVICES", "")
+    names = [name.strip() for name in named.split(",")] if named else list(map(str, range(number)))
+    return names[:number]
+
+
 def placed(model: PreTrainedModel) -> PreTrainedModel:
     """`model` on this process's GPU, if there is one."""
     torch.nn.Module.to(model, default_device())  # transformers' own `to` refuses quantised weights
