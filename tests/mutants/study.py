@@ -315,6 +315,7 @@ MUTANTS = [
     Mutant("adaptkit/study/law.py", "((scale < 0) | (floor < 0))", "(scale < 0)", FORECAST),
     Mutant("adaptkit/study/law.py", "MISFIT_FREEDOM * MISFIT**2 + seen", "seen", FORECAST),
     Mutant("adaptkit/study/law.py", "once = np.minimum(text, read)", "once = text", FORECAST),
+    Mutant("adaptkit/study/law.py", "last * np.exp(steps[", "last + (steps[", FORECAST),
     Mutant("adaptkit/study/forecast.py", "if not record.came_first:", "if False:", FORECAST),
     Mutant(
         "adaptkit/study/forecast.py",
