@@ -44,7 +44,7 @@ from adaptkit.study.data_record import TokenizerRecord
 from adaptkit.study.results import CHAT
 from adaptkit.study.spend import after_scoring, charge_scoring, meta_model
 from adaptkit.study.stage_record import BaseResult, LanguageResult, TokenizerResult
-from adaptkit.study.tuning import DIVERGED, check_any_ended, for_length, grid, one_more
+from adaptkit.study.tuning import DIVERGED, check_any_ended, for_length, for_size, grid, one_more
 from adaptkit.trainer.config import TrainerConfig
 
 JOBS: dict[Origin, LanguageJob] = {
@@ -114,9 +114,19 @@ def language(workspace: Workspace, stage: Stage, threads: int) -> LanguageResult
     key = stage.key
     assert key.origin is not None
     trial = key.trial is not None
-    order = JobOrder(workspace, key.origin, key.portion.text, stage.flops, key.seed, threads, task=key.task)
+    order = JobOrder(
+        workspace,
+        key.origin,
+        key.portion.text,
+        stage.flops,
+        key.seed,
+        threads,
+        task=key.task,
+        params=key.size,
+    )
     job = job_of(workspace, key.origin)
-    rate, scoring = learning_rate(job, order, key.trial), job.scoring_flops(order)
+    rate = carried_rate(job, order) if key.size else learning_rate(job, order, key.trial)
+    scoring = job.scoring_flops(order)
     spare = min(to_learn_with(stage, scoring), job.most_flops(order))
     try:
         run, dev = job.train(replace(order, learning_rate=rate, flops=spare))
@@ -171,6 +181,18 @@ def learning_rate(job: LanguageJob, order: JobOrder, trial: int | None) -> float
     check_any_ended([trial.learning_rate for trial in trials], [trial.dev for trial in trials], order.name)
     best, most = min(trials, key=lambda result: result.dev), job.most_flops(order)
     return for_length(best.learning_rate, min(budget.trial(budget.text), most), min(order.flops, most))
+
+
+def carried_rate(job: LanguageJob, order: JobOrder) -> float:
+    """The rate of another size: that of the study's own, carried over by its width and number of steps."""
+    tuned = replace(order, params=0)
+    own, other = job.subject(tuned).model, job.subject(order).model
+    seq_len = order.workspace.config.size.seq_len
+    return for_size(
+        learning_rate(job, tuned, None),
+        widths=(own.config.hidden_size, other.config.hidden_size),
+        per_token=(models.flops_per_token(own, seq_len).train, models.flops_per_token(other, seq_len).train),
+    )
 
 
 def _train_tokenizer(workspace: Workspace, text: str) -> tuple[Path, Run | None]:
