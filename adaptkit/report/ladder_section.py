@@ -72,7 +72,7 @@ def _lead(ladder: Ladder) -> str:
         return f"Of {pairs} none was decided at the smaller size, so nothing is said of the next."
     share = f"{ladder.held} of {ladder.decided} decisions held at the next size"
     rest = f"{ladder.count('turned')} turned, {ladder.count('open')} are open there"
-    undecided = f"{ladder.count('undecided')} of the {pairs} were not decided at the smaller size"
+    undecided = f"not decided at the smaller size: {ladder.count('undecided')} of {pairs}"
     return f"{share} ({ladder.held / ladder.decided:.0%}); {rest}; {undecided}."
 
 

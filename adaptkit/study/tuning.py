@@ -18,7 +18,8 @@ HORIZON = 0.32
 fastest in a short trial is too fast for a long run (Bjorck et al. 2024, arXiv 2409.19913)."""
 WIDTH_EXPONENT = 1.0
 """Of 1 / width, by which a learning rate is carried to models of another width. Measured in
-benchmarks/rate_by_width.py."""
+benchmarks/rate_by_width.py: the best rate fell with the width to the power of 0.86 and 1.11, and this lost
+.012 nats per byte at most; the same rate lost .12."""
 
 DIVERGED = 1e9
 """What a trial counts as whose loss was no number: worse than any other, and not the end of a study."""
