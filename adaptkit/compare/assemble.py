@@ -121,7 +121,9 @@ def _tasks(config: StudyConfig, workspace: Workspace) -> Iterator[TaskRecord]:
 
 def _data(workspace: Workspace) -> DataRecord:
     tokenizers = {"domain": workspace.tokenizer.tokenizer, "generic": workspace.base.tokenizer}
-    return workspace.prepared.data.model_copy(update={"tokenizers": tokenizers})
+    return workspace.prepared.data.model_copy(
+        update={"tokenizers": tokenizers, "expectation": workspace.base.expectation}
+    )
 
 
 def _budget(plan: Plan) -> BudgetRecord:

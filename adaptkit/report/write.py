@@ -129,7 +129,7 @@ def report_context(results: Results, verdict: Verdict) -> dict[str, Any]:
         "spends": spend_rows(results),
         "left_out": left_out_sentences(results),
         "time_sentence": time_sentence(results),
-        **_data_context(record),
+        **_data_context(record, verdict),
         "vocabulary_saving": vocabulary_saving(record),
         "vocabulary_sentence": vocabulary_sentence(results),
         "tuning": _trials(record),
@@ -158,13 +158,16 @@ def _figures_context(results: Results, verdict: Verdict, forecast: Forecast | No
     }
 
 
-def _data_context(record: StudyRecord) -> dict[str, Any]:
+def _data_context(record: StudyRecord, verdict: Verdict) -> dict[str, Any]:
     """What the section on data reads."""
     return {
         "corpora": _corpora(record),
         "cuts": data_tables.cut_rows(record.data),
         "test_sets": data_tables.judged_rows(record.data),
-        "shifts": data_tables.shift_sentences(record.data),
+        "shifts": [
+            *data_tables.expectation_sentences(record.data, verdict),
+            *data_tables.shift_sentences(record.data),
+        ],
     }
 
 

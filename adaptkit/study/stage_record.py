@@ -13,7 +13,7 @@ from typing import Literal, TypeVar
 from adaptkit.run import FORMAT, read_sealed, write_sealed
 from adaptkit.run_record import ModelKind, Record, validated
 from adaptkit.study.arms import Arm, Origin
-from adaptkit.study.data_record import DataRecord, TokenizerRecord
+from adaptkit.study.data_record import DataRecord, ExpectationRecord, TokenizerRecord
 from adaptkit.study.forecast_record import WHOLE, Portion, PredictionRecord
 
 
@@ -143,6 +143,8 @@ class BaseResult(StageResult):
     dev: float | None
     """Bits per byte of development text."""
     tokenizer: TokenizerRecord
+    expectation: ExpectationRecord | None = None
+    """What this base and the texts let expect of pretraining; None for masked models."""
 
 
 class LanguageResult(StageResult):

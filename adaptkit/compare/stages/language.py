@@ -30,9 +30,10 @@ from adaptkit.compare.stages.pretraining_jobs import (
 )
 from adaptkit.compare.stages.tsdae_job import RestoreTexts, is_headless
 from adaptkit.compare.workspace import Workspace, documents, read_scores, rows_of, tidy
+from adaptkit.data.shift import measure_shift
 from adaptkit.data.tokenizers import CHAT_TEMPLATE, train_tokenizer
 from adaptkit.disk import whole_folder
-from adaptkit.errors import NonFiniteError
+from adaptkit.errors import AdaptkitError, NonFiniteError
 from adaptkit.models.bits_per_byte import bits_per_byte, score_documents
 from adaptkit.models.folder import saved_shape
 from adaptkit.models.round_trip import check_round_trip
@@ -40,13 +41,15 @@ from adaptkit.run import Run, write_json, write_jsonl
 from adaptkit.run_record import ModelKind, RecipeKind, RunRecord, SuiteRecord
 from adaptkit.study.arms import Origin
 from adaptkit.study.controls import OWN
-from adaptkit.study.data_record import TokenizerRecord
+from adaptkit.study.data_record import ExpectationRecord, TokenizerRecord
 from adaptkit.study.results import CHAT
 from adaptkit.study.spend import after_scoring, charge_scoring, meta_model
 from adaptkit.study.stage_record import BaseResult, LanguageResult, TokenizerResult
 from adaptkit.study.tuning import DIVERGED, check_any_ended, for_length, for_size, grid, one_more
 from adaptkit.trainer.config import TrainerConfig
 
+SHIFT_PASSAGES = 60
+"""Of the domain and of general text, that the base reads before anything is expected."""
 JOBS: dict[Origin, LanguageJob] = {
     Origin.CONTINUED: Continued(),
     Origin.CONTINUED_LORA: Continued(),
@@ -106,7 +109,18 @@ def base(workspace: Workspace, stage: Stage, threads: int) -> BaseResult:
         score_run=scored.path.name if scored else None,
         dev=_dev(scored) if scored else None,
         tokenizer=fit,
+        expectation=_expectation(workspace, path) if scored else None,
     )
+
+
+def _expectation(workspace: Workspace, path: Path) -> ExpectationRecord:
+    """What the base makes of both training texts, and what that lets expect, before any arm is trained."""
+    domain, general = ([str(workspace.files.train(text))] for text in ("domain", "general"))
+    try:
+        expected = measure_shift(domain, general, base=path, num_passages=SHIFT_PASSAGES).expectation
+    except AdaptkitError as error:  # too little text, or a base that cannot be asked: no reason to stop
+        return ExpectationRecord(says="cannot say", reason=error.what)
+    return ExpectationRecord(says=expected.says, reason=expected.reason)
 
 
 def language(workspace: Workspace, stage: Stage, threads: int) -> LanguageResult:
