@@ -23,7 +23,7 @@ from adaptkit.run import Run, read_jsonl, write_jsonl
 from adaptkit.study.arms import Arm, Origin
 from adaptkit.study.base_model import base_shape
 from adaptkit.study.budget import Budget
-from adaptkit.study.ladder import decision_of, measure_ladder
+from adaptkit.study.ladder import Ladder, Pair, Step, decision_of, measure_ladder
 from adaptkit.study.ladder_record import LadderRecord, RungScoreRecord
 from adaptkit.study.record import read_study, runs_of
 from adaptkit.study.results import collect
@@ -132,6 +132,16 @@ def test_an_interval_across_the_margin_decides_nothing(low, high, decision):
     outcome = {"better": "win", "worse": "loss"}.get(decision, "tie")
     compared = Comparison(0.0, low, high, 0.02, outcome, 0, (0, 0), (1, 1), (3, 3), 9, 9, 9.0, 0.95)
     assert decision_of(compared) == decision
+
+
+def test_a_pair_that_is_open_at_the_larger_size_neither_held_nor_turned():
+    steps = [
+        Step(Pair("a", "b", 1, before), Pair("a", "b", 2, after))
+        for before, after in (("better", "open"), ("open", "better"), ("equal", "equal"), ("worse", "better"))
+    ]
+    assert [step.fate for step in steps] == ["open", "undecided", "held", "turned"]
+    ladder = Ladder(LadderRecord(own=1, sizes=(1, 2)), (), tuple(steps), 0.95)
+    assert (ladder.decided, ladder.held) == (3, 1)
 
 
 # Which sizes
