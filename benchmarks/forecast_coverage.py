@@ -2,22 +2,8 @@
 
     python benchmarks/forecast_coverage.py --studies 200 --out benchmarks/results/forecast_coverage.json
 
-Made studies have three seeds, four smaller trainings as a plan chooses them (share 0.5) and laws of several
-families, most of them other than the one that is fitted:
-
-tuned on:
-as fitted      floor, power, repeats and transfer within what is assumed
-no floor       a power of the text alone
-near floor     nearly all that can be learnt is learnt
-steep start    twice the exponent below a quarter of the compute
-bent           a smooth deviation of half a percent from any power
-
-judged on, with the constants of law.py fixed before they were drawn (harsh repeats alone had been seen):
-harsh repeats  repeats wear out after 4 passes instead of 15
-shallow start  half the exponent below a quarter of the compute
-broken         the exponent is halved to doubled at a random place between 1/16 of the compute and all of it
-warm-up        another 10 to 40 % above the law at first, which fades over 1/16 of the compute
-logarithmic    as much less with every doubling, without a power or a floor
+Made studies have three seeds, four smaller trainings as a plan chooses them (share 0.5) and laws of the
+families of forecast_families.py, most of them other than the one that is fitted.
 
 For each: the share of largest runs within the interval that was predicted for them, of a model from scratch
 and of one that starts from the base, and how wide these are, mean width over mean difference between the
@@ -37,76 +23,15 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from forecast_families import CELL_SD, JUDGED, PASSES, TUNED, Truth, draw, seed_noise_of
 
 from adaptkit.study.forecast import interval_of, seed_noise
 from adaptkit.study.forecast_answers import Span, catches, status_of
 from adaptkit.study.law import Place, fit
 
-PASSES = 4.0
 PORTIONS = ((1.0, 1 / 8), (1 / 32, 1 / 32), (1 / 16, 1 / 16), (1.0, 1 / 4))
 REACH, NUM_SEEDS, NUM_REPLICATES = 4.0, 3, 200
-SEED_SD = 0.006
 WHOLE = Place(1.0, PASSES)
-TUNED = ("as fitted", "no floor", "near floor", "steep start", "bent")
-JUDGED = ("harsh repeats", "shallow start", "broken", "warm-up", "logarithmic")
-
-
-@dataclass(frozen=True)
-class Truth:
-    """A made law, in bits per byte.
-
-    Attributes:
-        knee: share of what the largest run reads, below which the exponent is `early` times as large.
-        bend: height of a wave around the law, as a share of the score.
-        start: share of the score that lies above the law at first.
-        logarithmic: whether the score falls by `scale * exponent` with the logarithm of what is read.
-    """
-
-    floor: float
-    scale: float
-    exponent: float
-    transfer: float
-    wear: float
-    knee: float = 0.25
-    early: float = 1.0
-    bend: float = 0.0
-    start: float = 0.0
-    logarithmic: bool = False
-
-    def __call__(self, place: Place) -> float:
-        once = min(place.text, place.read)
-        worth = once * (1 + self.wear * (1 - math.exp(-(place.read / once - 1) / self.wear)))
-        share = (worth / PASSES + self.transfer) / (1 + self.transfer)
-        if self.logarithmic:
-            return self.floor + self.scale * (1 - self.exponent * math.log(share))
-        late, early = max(share, self.knee), min(1.0, share / self.knee)
-        power = late**-self.exponent * early ** (-self.exponent * self.early)
-        above = self.bend * math.sin(1.5 * math.log2(share)) + self.start * math.exp(-16 * share)
-        return (self.floor + self.scale * power) * (1 + above)
-
-
-def draw(rng: np.random.Generator, family: str, from_base: bool) -> Truth:
-    """A law of a family, near 1.8 bits per byte at the largest run."""
-    level, floor = rng.uniform(1.6, 2.0), rng.uniform(0.45, 0.85)
-    floor = {"no floor": 0.0, "near floor": rng.uniform(0.9, 0.97)}.get(family, floor)
-    exponent = 0.35 * math.exp(0.5 * rng.standard_normal())
-    if family == "no floor":
-        exponent *= 0.3
-    early, knee = {"steep start": (2.0, 0.25), "shallow start": (0.5, 0.25)}.get(family, (1.0, 0.25))
-    if family == "broken":
-        early, knee = 2 ** rng.uniform(-1, 1), 2 ** rng.uniform(-4, 0)
-    return Truth(
-        floor=level * floor,
-        scale=level * (1 - floor),
-        exponent=exponent,
-        transfer=0.3 * math.exp(1.5 * rng.standard_normal()) if from_base else 0.0,
-        wear=4.0 if family == "harsh repeats" else 15.4 * math.exp(0.4 * rng.standard_normal()),
-        knee=knee,
-        early=early,
-        bend=0.005 if family == "bent" else 0.0,
-        start=rng.uniform(0.1, 0.4) if family == "warm-up" else 0.0,
-        logarithmic=family == "logarithmic",
-    )
 
 
 @dataclass(frozen=True)
@@ -119,9 +44,13 @@ class Arm:
     from_base: bool
 
     @classmethod
-    def drawn(cls, rng: np.random.Generator, truth: Truth, from_base: bool) -> Arm:
+    def drawn(cls, rng: np.random.Generator, family: str, from_base: bool) -> Arm:
+        truth, noise = draw(rng, family, from_base), seed_noise_of(family)
         places = (*(Place(text, compute * PASSES) for text, compute in PORTIONS), WHOLE)
-        scores = tuple(truth(place) + SEED_SD * rng.standard_normal(NUM_SEEDS) for place in places)
+        means = np.array([truth(place) for place in places])
+        if family == "uneven":
+            means[:-1] *= 1 + CELL_SD * rng.standard_normal(len(PORTIONS))
+        scores = tuple(mean + noise * rng.standard_normal(NUM_SEEDS) for mean in means)
         return cls(truth, places, scores, from_base)
 
     def replicates(self, rng: np.random.Generator, num_cells: int) -> tuple[np.ndarray, np.ndarray]:
@@ -185,7 +114,7 @@ def family_row(family: str, studies: int) -> dict[str, Any]:
     counts = dict.fromkeys(("scratch", "base", "held", "said", "right", "printed", "near"), 0)
     widths, gaps = np.zeros(2), np.zeros(2)
     for _ in range(studies):
-        own, kept = (Arm.drawn(rng, draw(rng, family, base), base) for base in (False, True))
+        own, kept = (Arm.drawn(rng, family, base) for base in (False, True))
         held, width = zip(own.predicted(rng), kept.predicted(rng), strict=True)
         widths, gaps = widths + width, gaps + (own.gap, kept.gap)
         counts["scratch"] += held[0]

@@ -296,6 +296,7 @@ def test_a_dry_run_prints_the_plan_and_trains_nothing(
         "left_out": left_out,
         "settles": [{**settles, "smallest_difference": 0.0312}],
         "forecast": ["forecast: 3 smaller trainings of each arm"],
+        "sizes": ["sizes: scratch also at 10M"],
         "cut_texts": {"mood": "3 of 40 texts are cut at 24 tokens"},
         "lossy_tokenizers": {"base": "the tokenizer cannot give back 3.10% of the bytes"},
         "instructions": {"mood": {"text": "Classify the text.\nLabels: bad, good", "made": True}},
@@ -334,7 +335,7 @@ def test_a_dry_run_prints_the_plan_and_trains_nothing(
     assert ["scratch", "language", "1e+12", "1.58", "min"] in lines
     assert ["generic+probe", "probe", "gives", "no", "answers"] in lines
     assert "mood: 3 of 40 texts are cut at 24 tokens" in result.out
-    assert plan["forecast"][0] in result.out
+    assert plan["forecast"][0] in result.out and plan["sizes"][0] in result.out
     assert "mood" in result.out and "0.031 macro f1" in result.out and "400 test items, 3 seeds" in result.out
     assert ["api+prompt", "mood", "1,200", "500,000", "9,000", "$0.50"] in lines
     assert "small at https://api.example.com" in result.out and "$0.50 of $2 at most" in result.out

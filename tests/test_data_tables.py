@@ -2,12 +2,21 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
+
 import pytest
 
-from adaptkit.report.data_tables import cut_rows, data_limits, judged_rows, shift_sentences
+from adaptkit.report.data_tables import (
+    cut_rows,
+    data_limits,
+    expectation_sentences,
+    judged_rows,
+    shift_sentences,
+)
 from adaptkit.study.data_record import (
     CutRecord,
     DataRecord,
+    ExpectationRecord,
     PartCutRecord,
     SharesRecord,
     ShiftRecord,
@@ -94,6 +103,23 @@ def test_a_shift_of_sources_is_told_and_a_large_one_is_a_limit():
         "The test of ticket comes from other sources than its training data by 50%: scores mix skill with "
         "that shift."
     ]
+
+
+def test_what_was_expected_of_pretraining_is_told_with_whether_it_held():
+    def said(says, outcome, ledger="jobs"):
+        verdict = SimpleNamespace(main=SimpleNamespace(outcome=outcome, ledger=ledger))
+        expectation = ExpectationRecord(says=says, reason="the texts differ")
+        return expectation_sentences(data(expectation=expectation), verdict)[0]
+
+    expected = "before training, pretraining on the domain was likely to gain: the texts differ"
+    assert said("likely", "gain") == f"{expected}; that held."
+    assert said("likely", "no gain") == said("likely", "enough") == f"{expected}; that did not hold."
+    assert said("unlikely", "no gain").endswith("unlikely to gain: the texts differ; that held.")
+    assert said("unlikely", "gain").endswith("that did not hold.")
+    assert said("likely", "undecided").endswith("so whether that held is open.")
+    assert said("likely", "gain", "text").endswith("so whether that held is not judged.")
+    assert said("cannot say", "gain").endswith("nothing could be expected of pretraining: the texts differ.")
+    assert expectation_sentences(data(), SimpleNamespace(main=None)) == [], "studies of older releases"
 
 
 def test_a_shift_in_time_is_told_and_a_large_one_is_a_limit():

@@ -86,8 +86,8 @@ def test_fewer_cells_farther_away_and_larger_residuals_widen_the_interval():
     assert np.median(exact.misfit) > 0.5 * MISFIT * 1.8, "no law is taken to be exact"
 
 
-@pytest.mark.parametrize("early", [1.0, 2.0])
-def test_the_largest_run_is_predicted_though_the_slope_flattened_before_it(early):
+@pytest.mark.parametrize("early", [0.5, 1.0, 2.0])
+def test_the_largest_run_is_predicted_though_the_slope_changed_before_it(early):
     """Below a quarter of the compute the exponent is `early` times as large."""
     predicted, widths = 0, []
     for floor in (0.3, 0.5, 0.7, 0.8):
@@ -103,6 +103,25 @@ def test_the_largest_run_is_predicted_though_the_slope_flattened_before_it(early
         predicted += low <= made(Place(1.0, 4.0)) <= high
         widths.append((high - low) / (made(places[0]) - made(Place(1.0, 4.0))))
     assert predicted >= 3 and max(widths) < 1, "an interval of any width would hold"
+
+
+def test_a_slope_doubles_as_easily_as_it_halves():
+    laws = laws_of([MadeLaw(1.8, 0.0)(p.text, p.read / PASSES) for p in CELLS], noise=1e-4, num=2000)
+    before, after = laws([Place(1.0, 1.0), Place(1.0, 4.0)]).T
+    low, middle, high = np.quantile(before - after, [0.05, 0.5, 0.95])
+    assert low > 0, "no fall becomes a rise"
+    assert np.log(high / middle) == pytest.approx(np.log(middle / low), rel=0.35)
+    assert middle - low < 0.8 * (high - middle), "factors are not symmetric as differences"
+
+
+def test_the_slope_of_a_model_that_knows_much_changes_little():
+    def spread(transfer):
+        laws = laws_of(
+            [MadeLaw(1.8, transfer)(p.text, p.read / PASSES) for p in CELLS], from_base=transfer > 0
+        )
+        return laws.drift.spreads[laws.drift.num_within]
+
+    assert spread(3.0) < 0.8 * spread(0.0)
 
 
 def test_no_fitted_floor_or_scale_is_negative():

@@ -47,6 +47,8 @@ def plan(planned: dict[str, Any]) -> str:
     )
     if planned["forecast"]:
         parts.append("\n".join(planned["forecast"]))
+    if planned["sizes"]:
+        parts.append("\n".join(planned["sizes"]))
     if lost := {**planned["cut_texts"], **planned["lossy_tokenizers"]}:
         parts.append("\n".join(f"{name}: {sentence}" for name, sentence in lost.items()))
     if planned["outgoing"]:

@@ -7,15 +7,19 @@ from collections.abc import Iterable, Iterator, Sequence
 from datetime import datetime
 from pathlib import Path
 
+from adaptkit import models
 from adaptkit.compare.plan import Plan
 from adaptkit.compare.workspace import Workspace, result_path
+from adaptkit.models.folder import saved_shape
 from adaptkit.run import Run, read_sealed
 from adaptkit.run_record import read_record
 from adaptkit.study.account_record import PlanRecord, SpendRecord, StageTimeRecord
 from adaptkit.study.arms import Arm
 from adaptkit.study.config import LANGUAGE, StudyConfig
 from adaptkit.study.forecast_record import WHOLE, ForecastRecord
+from adaptkit.study.ladder_record import LadderRecord, RungScoreRecord
 from adaptkit.study.record import ScoreRecord
+from adaptkit.study.spend import meta_model
 from adaptkit.study.stage_record import FORECAST, RESULTS, ForecastResult, StageKey, StageResult, read_result
 
 MOST = 0.98
@@ -129,6 +133,42 @@ def forecast_record(plan: Plan, workspace: Workspace) -> ForecastRecord | None:
         predicted=math.floor(written.ended),
         largest_begun=min(map(created_at, largest)),
         predictions=written.predictions,
+    )
+
+
+def ladder_record(plan: Plan, workspace: Workspace) -> LadderRecord | None:
+    """Models from scratch of other sizes; None where none were asked for."""
+    config, rungs = plan.config, plan.fixed.rungs
+    if not config.sizes:
+        return None
+    own = config.size.params
+    trained = tuple(sorted((*rungs, own)))
+    return LadderRecord(
+        own=own,
+        sizes=trained,
+        left_out=tuple(size for size in config.ladder if size not in trained),
+        scores=tuple(
+            _rung_score(workspace, arm, size, seed)
+            for arm in config.text_arms
+            if arm.origin.starts_random
+            for size in rungs
+            for seed in range(config.seeds)
+        ),
+    )
+
+
+def _rung_score(workspace: Workspace, arm: Arm, size: int, seed: int) -> RungScoreRecord:
+    result = workspace.language(arm.origin, seed, size=size)
+    assert result.score_run is not None and result.model is not None
+    shape = saved_shape(workspace.folder(result.model))
+    return RungScoreRecord(
+        arm=arm.name,
+        seed=seed,
+        size=size,
+        params=models.param_count(meta_model(shape, "causal")).total,
+        learning_rate=result.learning_rate,
+        run=result.score_run,
+        model_run=result.run,
     )
 
 

@@ -10,7 +10,7 @@ from collections.abc import Iterator, Sequence
 import torch
 
 from adaptkit.client.paid import Ledger
-from adaptkit.compare.account import forecast_record, plan_record, spends
+from adaptkit.compare.account import forecast_record, ladder_record, plan_record, spends
 from adaptkit.compare.build_stages import scores_text, trained_texts
 from adaptkit.compare.held_equal import held_equal
 from adaptkit.compare.plan import Plan
@@ -79,6 +79,7 @@ def study_record(plan: Plan, run: Run) -> StudyRecord:
         prepared_run=workspace.prepared.run,
         api=_api(config, run),
         forecast=forecast_record(plan, workspace),
+        ladder=ladder_record(plan, workspace),
         price=PriceRecord(**price.model_dump()) if price else None,
         decision=DecisionRecord(**config.decision.model_dump(exclude={"base_tokens"})),
         machine=_machine(plan),
@@ -120,7 +121,9 @@ def _tasks(config: StudyConfig, workspace: Workspace) -> Iterator[TaskRecord]:
 
 def _data(workspace: Workspace) -> DataRecord:
     tokenizers = {"domain": workspace.tokenizer.tokenizer, "generic": workspace.base.tokenizer}
-    return workspace.prepared.data.model_copy(update={"tokenizers": tokenizers})
+    return workspace.prepared.data.model_copy(
+        update={"tokenizers": tokenizers, "expectation": workspace.base.expectation}
+    )
 
 
 def _budget(plan: Plan) -> BudgetRecord:

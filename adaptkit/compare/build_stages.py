@@ -10,6 +10,9 @@ its largest run is predicted, and begins when the prediction is written:
 
     trials -> portions -> forecast -> the run that is compared
 
+Where models from scratch are trained at other sizes too, these take their rate from the trials of the study's
+own size.
+
 Baselines come first: what word counts reach is known before any model trains.
 """
 
@@ -29,11 +32,14 @@ from adaptkit.study.forecast_record import Portion
 from adaptkit.study.stage_record import BASE, FORECAST, PREPARE, TOKENIZER, StageKey
 
 
-def build_stages(config: StudyConfig, budget: Budget, portions: Sequence[Portion] = ()) -> list[Stage]:
+def build_stages(
+    config: StudyConfig, budget: Budget, portions: Sequence[Portion] = (), rungs: Sequence[int] = ()
+) -> list[Stage]:
     """All stages of a study, each after what it needs.
 
     Args:
         portions: what the smaller trainings have, by which is forecast.
+        rungs: other sizes that models from scratch are trained at.
     """
     stages = [Stage(PREPARE, "read, deduplicate, decontaminate and split the data")]
     for settings in config.tasks:
@@ -55,6 +61,7 @@ def build_stages(config: StudyConfig, budget: Budget, portions: Sequence[Portion
         if training not in forecast:
             stages += training.trials
         stages += training.runs(predicted=training in forecast)
+        stages += training.at_sizes(rungs)
     for settings in config.tasks:
         for arm in sorted(config.arms_on(settings), key=lambda arm: arm.adaptation is Adaptation.RAG_LORA):
             stages += _task_stages(config, budget, settings.name, arm)
@@ -150,6 +157,21 @@ class TextTraining:
                 self.granted,
                 needs,
             )
+            for seed in range(self.config.seeds)
+        ]
+
+    def at_sizes(self, rungs: Sequence[int]) -> list[Stage]:
+        """The same training of other sizes, where it starts from random weights."""
+        if not self.origin.starts_random:
+            return []
+        return [
+            self._stage(
+                StageKey.for_language(self.origin, seed=seed, size=size),
+                f"seed {seed}, {size / 1e6:g}M parameters",
+                self.granted,
+                self._tuned,
+            )
+            for size in rungs
             for seed in range(self.config.seeds)
         ]
 

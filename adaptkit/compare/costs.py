@@ -105,6 +105,13 @@ class Costs:
         known = self._models if config.size.params else {}
         return dataclasses.replace(self, config=config, _models=known)
 
+    def at_size(self, params: int) -> Costs:
+        """The same study with models from scratch of another size."""
+        size = self.config.size.model_copy(update={"params": params})
+        config = self.config.model_copy(update={"size": size})
+        kept = {key: model for key, model in self._models.items() if not key[0].starts_random}
+        return dataclasses.replace(self, config=config, _models=kept)
+
     def params(self, origin: Origin) -> int:
         """Parameters of the model that arms of an origin have."""
         return models.param_count(self._model(origin)).total
@@ -240,7 +247,7 @@ class Costs:
 
     def _shape(self, origin: Origin) -> Any:
         shape = self.shape
-        if origin.starts_random and self.config.base:
+        if origin.starts_random and (self.config.base or self.config.size.params):
             size, vocabulary = self.config.size, self.config.tokenizer.vocab_size
             return architecture(size, vocabulary, kind=self.kind, flops=self.config.budget.amount)
         if origin is Origin.CONTINUED_VOCABULARY:

@@ -17,6 +17,7 @@ from adaptkit import models
 from adaptkit.compare.build_stages import build_stages, teaching_origins
 from adaptkit.compare.choose_arms import choose_arms
 from adaptkit.compare.choose_portions import choose_portions, forecast_sentences
+from adaptkit.compare.choose_sizes import choose_rungs, size_sentences
 from adaptkit.compare.costs import Costs, text_sizes
 from adaptkit.compare.lost_text import cut_sentences, lossy_tokenizers
 from adaptkit.compare.outgoing import Outgoing, check_ceiling, outgoing, outgoing_json
@@ -127,12 +128,13 @@ class Measured:
         lengths = {task.name: task.max_length for task in config.tasks}
         portions = choose_portions(config, budget, self.costs, choice.arms)
         names = tuple(arm.name for arm in choice.arms)
-        return Fixed(budget, names, lengths, choice.left_out, portions)
+        rungs = choose_rungs(config, budget, self.costs, choice.arms)
+        return Fixed(budget, names, lengths, choice.left_out, portions, rungs)
 
     def plan(self, fixed: Fixed) -> Plan:
         """The plan once arms and budget are decided."""
         config = fixed.applied_to(self.config)
-        stages = build_stages(config, fixed.budget, fixed.portions)
+        stages = build_stages(config, fixed.budget, fixed.portions, fixed.rungs)
         predictor = Predictor(config, self.machine, fixed.budget, self.costs)
         return Plan(config, fixed, self, stages, predictor)
 
@@ -225,6 +227,9 @@ def plan_json(plan: Plan, study: Path) -> dict[str, Any]:
         "forecast": forecast_sentences(
             plan.config, plan.budget, plan.predictor.costs, plan.config.text_arms, plan.fixed.portions
         ),
+        "sizes": size_sentences(
+            plan.config, plan.budget, plan.predictor.costs, plan.config.text_arms, plan.fixed.rungs
+        ),
         "settles": settled_by(plan.config, plan.predictor.costs),
         "stages": stages,
         "flops": plan.flops,
@@ -278,6 +283,8 @@ def _arm_of(key: StageKey) -> tuple[str, str] | None:
         return Origin.GENERIC.value, LANGUAGE
     if key.origin is not None and key.portion != WHOLE:
         return key.origin.value, "forecast"
+    if key.origin is not None and key.size:
+        return key.origin.value, "other sizes"
     if key.origin is not None:
         return key.origin.value, key.task or LANGUAGE
     if key.arm is not None and key.task is not None:

@@ -88,7 +88,8 @@ class Predictor:
         if key.task is not None:
             num_bytes, most = self.costs.tasks[key.task].num_bytes, self.costs.text_most(key.origin, key.task)
             flops = min(flops, most + self.costs.text_scoring(key.origin, key.task))
-        answers = 0.0 if key.trial is not None else self.costs.text_answers(key.origin)
+        costs = self.costs.at_size(key.size) if key.size else self.costs
+        answers = 0.0 if key.trial is not None else costs.text_answers(key.origin)
         return self._tokenising(num_bytes) + self._computing(flops + answers)
 
     def _task(self, stage: Stage) -> float:

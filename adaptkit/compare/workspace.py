@@ -60,6 +60,7 @@ class Fixed:
         max_lengths: task -> tokens after which a text is cut.
         left_out: arms that could not be run.
         portions: what the smaller trainings have, by which is forecast.
+        rungs: sizes beside the study's own that models from scratch are trained at.
         predicted: kind of stage -> seconds, one stage after another, as predicted at the first start.
         predicted_seconds: wall time of the study.
     """
@@ -69,6 +70,7 @@ class Fixed:
     max_lengths: dict[str, int]
     left_out: tuple[LeftOutRecord, ...] = ()
     portions: tuple[Portion, ...] = ()
+    rungs: tuple[int, ...] = ()
     predicted: dict[str, float] = field(default_factory=dict)
     predicted_seconds: float = 0.0
 
@@ -84,7 +86,8 @@ def read_fixed(study: Path) -> Fixed:
     left_out = tuple(LeftOutRecord(**row) for row in value["left_out"])
     portions = tuple(Portion(**row) for row in value.get("portions", ()))
     decided = {"budget": Budget(**value["budget"]), "arms": tuple(value["arms"])}
-    return Fixed(**{**value, **decided, "left_out": left_out, "portions": portions})
+    rungs = tuple(value.get("rungs", ()))
+    return Fixed(**{**value, **decided, "left_out": left_out, "portions": portions, "rungs": rungs})
 
 
 def write_fixed(study: Path, fixed: Fixed) -> None:
@@ -201,9 +204,9 @@ class Workspace:
         return read_result(result_path(self.path, BASE), BaseResult)
 
     def language(
-        self, origin: Origin, seed: int, portion: Portion = WHOLE, task: str | None = None
+        self, origin: Origin, seed: int, portion: Portion = WHOLE, task: str | None = None, size: int = 0
     ) -> LanguageResult:
-        key = StageKey.for_language(origin, seed=seed, portion=portion, task=task)
+        key = StageKey.for_language(origin, seed=seed, portion=portion, task=task, size=size)
         return read_result(result_path(self.path, key), LanguageResult)
 
     def language_trials(self, origin: Origin, num: int, task: str | None = None) -> list[LanguageResult]:

@@ -63,7 +63,11 @@ def _limits_of_scope(verdict: Verdict, results: Results) -> list[str]:
         change = "nothing is said about how the answer changes with more of them"
         limits.append(f"One amount of text and compute: {change}.")
     turn = "at others the answer may be different, which a larger study would show"
-    limits.append(f"One model size and one budget: {turn}.")
+    ladder = results.record.ladder
+    size = "One model size"
+    if ladder is not None and len(ladder.sizes) > 1:
+        size = "One size of the base"
+    limits.append(f"{size} and one budget: {turn}.")
     return limits
 
 

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from adaptkit.study.data_record import CutRecord, DataRecord, LargeCut, ShiftRecord, TestSetRecord
 from adaptkit.study.forecast import size_text
+from adaptkit.study.task_verdict import Verdict
 
 LARGE_SHIFT = 0.2
 """Of test items, those whose source or time the training data lacks: from here on a limit tells it."""
@@ -82,6 +83,23 @@ def _test_set_row(name: str, record: TestSetRecord) -> TestSetRow:
 def shift_sentences(data: DataRecord) -> list[str]:
     """How tests differ from the training data beside them, where sources or times are known."""
     return [sentence for name, shift in data.shifts.items() for sentence in _shift(name, shift)]
+
+
+def expectation_sentences(data: DataRecord, verdict: Verdict) -> list[str]:
+    """What was expected of pretraining before anything trained, and whether the verdict on a labelled task
+    agrees; none where nothing was recorded."""
+    if data.expectation is None:
+        return []
+    said = data.expectation
+    if said.says == "cannot say":
+        return [f"before training nothing could be expected of pretraining: {said.reason}."]
+    expected = f"before training, pretraining on the domain was {said.says} to gain: {said.reason}"
+    if verdict.main.ledger == "text":
+        return [f"{expected}; no labelled task decides, so whether that held is not judged."]
+    if verdict.main.outcome == "undecided":
+        return [f"{expected}; the verdict is undecided, so whether that held is open."]
+    held = (said.says == "likely") == (verdict.main.outcome == "gain")
+    return [f"{expected}; that {'held' if held else 'did not hold'}."]
 
 
 def _shift(name: str, shift: ShiftRecord) -> list[str]:

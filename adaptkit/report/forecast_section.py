@@ -151,7 +151,7 @@ def _note(results: Results, forecast: Forecast) -> str:
     count = f"The {len(record.portions)} smaller trainings"
     cost = f"{count} learn with {flops_text(record.flops)} FLOPs per arm and seed"
     reach = f"Laws are read up to {forecast.reach:g} times the study's text and compute"
-    size = "One size of model: nothing is said about others."
+    size = "Laws are of one size of model: they say nothing about others."
     return (
         f"{cost}, beside the budget and the same for every arm. {reach}; beyond, nothing is forecast. {size}"
     )

@@ -18,6 +18,7 @@ from adaptkit.report.cards import label_cells
 from adaptkit.report.caveats import limits
 from adaptkit.report.forecast_section import forecast_section
 from adaptkit.report.glossary import GLOSSARY, terms, terms_of
+from adaptkit.report.ladder_section import ladder_section
 from adaptkit.report.ledger import left_out_sentences, spend_rows, time_sentence
 from adaptkit.report.manners import HABITS, manners
 from adaptkit.report.passages import looked_up
@@ -27,6 +28,7 @@ from adaptkit.study.exit_plan import MONTHS
 from adaptkit.study.flips import flips
 from adaptkit.study.forecast import Forecast, measure, size_text
 from adaptkit.study.forecast_answers import answer
+from adaptkit.study.ladder import measure_ladder
 from adaptkit.study.record import StudyRecord, TrialRecord
 from adaptkit.study.results import Results, collect, task_title
 from adaptkit.study.task_verdict import Verdict
@@ -119,6 +121,7 @@ def report_context(results: Results, verdict: Verdict) -> dict[str, Any]:
         "detail_tables": tables.detail_tables(results),
         "forecast": forecast,
         "forecast_section": forecast_section(results, forecast, answers, bills=bool(exit_table)),
+        "ladder_section": ladder_section(measure_ladder(results)),
         **_figures_context(results, verdict, forecast),
         "looked_up": looked_up(results),
         "manners": manners(results),
@@ -126,7 +129,7 @@ def report_context(results: Results, verdict: Verdict) -> dict[str, Any]:
         "spends": spend_rows(results),
         "left_out": left_out_sentences(results),
         "time_sentence": time_sentence(results),
-        **_data_context(record),
+        **_data_context(record, verdict),
         "vocabulary_saving": vocabulary_saving(record),
         "vocabulary_sentence": vocabulary_sentence(results),
         "tuning": _trials(record),
@@ -155,13 +158,16 @@ def _figures_context(results: Results, verdict: Verdict, forecast: Forecast | No
     }
 
 
-def _data_context(record: StudyRecord) -> dict[str, Any]:
+def _data_context(record: StudyRecord, verdict: Verdict) -> dict[str, Any]:
     """What the section on data reads."""
     return {
         "corpora": _corpora(record),
         "cuts": data_tables.cut_rows(record.data),
         "test_sets": data_tables.judged_rows(record.data),
-        "shifts": data_tables.shift_sentences(record.data),
+        "shifts": [
+            *data_tables.expectation_sentences(record.data, verdict),
+            *data_tables.shift_sentences(record.data),
+        ],
     }
 
 

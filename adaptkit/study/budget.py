@@ -154,7 +154,7 @@ def check_total(
             f"the plan is predicted to cost {planned_flops:.2e} FLOPs, "
             f"the limit is {limit:.2e} ({config.total:g} {config.unit})",
             where="budget.total",
-            fix="fewer arms, seeds or trials, less budget.amount or forecast.share, or more budget.total",
+            fix="fewer arms, seeds, trials or sizes, less budget.amount or forecast.share, more budget.total",
         )
 
 

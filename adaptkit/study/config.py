@@ -112,6 +112,10 @@ class StudyConfig(Config):
     """Confidence of every interval."""
     size: SizeConfig = SizeConfig()
     """Size of the models trained from scratch, the base made on the spot among them."""
+    sizes: list[Annotated[Count, Field(gt=0), in_unit("parameters")]] = []
+    """Sizes at which the models from scratch are trained beside `size.params`, each with the FLOPs of the run
+    that is compared, beside `budget`: [1M, 3M, 10M]. Learning rates are carried over from `size.params`. The
+    report says whether what is decided at one size holds at the next."""
     tokenizer: TokenizerConfig = TokenizerConfig()
     """The domain tokenizer (and the general one of a base made on the spot)."""
     replay_share: Share = Field(0.1, lt=1)
@@ -156,6 +160,7 @@ class StudyConfig(Config):
             )
         if self.forecast.share and not self.size.params:
             raise ValueError("a forecast compares models of one size: set size.params, or no forecast.share")
+        self._check_sizes()
         if not self.base and not self.base_flops:
             raise ValueError(
                 "give `base` (a HF folder or hub id), or `base_flops` to make one from the general text"
@@ -170,6 +175,25 @@ class StudyConfig(Config):
         if taken := [key for key in DECIDED_BY_PLAN if key in self.trainer.model_fields_set]:
             raise ValueError(f"trainer.{taken[0]} is decided by the plan: from budget, trials and seeds")
         return self
+
+    def _check_sizes(self) -> None:
+        if not self.sizes:
+            return
+        if len(set(self.sizes)) < len(self.sizes):
+            raise ValueError("sizes must be given each once")
+        if not self.size.params:
+            raise ValueError("sizes take their learning rates from the size that is tuned: set size.params")
+        if len(self.ladder) < 2:
+            raise ValueError("one size leaves nothing to compare: give sizes other than size.params")
+        if not any(self.may_have(origin) for origin in Origin if origin.starts_random):
+            raise ValueError(
+                "sizes are those of models from scratch, and no arm is one: name scratch or mixed"
+            )
+
+    @property
+    def ladder(self) -> tuple[int, ...]:
+        """All sizes of models from scratch, ascending; that of the study is among them."""
+        return tuple(sorted({*self.sizes, self.size.params})) if self.sizes else ()
 
     @property
     def decides(self) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import ClassVar, Literal
 
 from adaptkit.run_record import Record, SplitRecord
 
@@ -123,6 +123,14 @@ class TokenizerRecord(Record):
     """Share of the bytes of the domain's test text that it cannot give back; of causal models."""
 
 
+class ExpectationRecord(Record):
+    """Whether pretraining on the domain was expected to gain, before anything trained (data/shift.py)."""
+
+    says: Literal["likely", "unlikely", "cannot say"]
+    reason: str
+    """The measurements it rests on, in words."""
+
+
 class DataRecord(Record):
     """The data of a study."""
 
@@ -137,6 +145,8 @@ class DataRecord(Record):
     shifts: dict[str, ShiftRecord] = {}
     """Data set -> how its test differs from its training data."""
     tokenizers: dict[str, TokenizerRecord] = {}
+    expectation: ExpectationRecord | None = None
+    """None where the base gives no bits per byte, and in studies of older releases."""
 
     @property
     def large_cuts(self) -> tuple[LargeCut, ...]:

@@ -15,6 +15,7 @@ from adaptkit.run_record import Record, validated
 from adaptkit.study.account_record import LeftOutRecord, PlanRecord, SpendRecord
 from adaptkit.study.data_record import DataRecord
 from adaptkit.study.forecast_record import ForecastRecord, Portion
+from adaptkit.study.ladder_record import LadderRecord
 
 STUDY_FILE = "study.json"
 STUDY_FORMAT: Literal[3] = 3
@@ -214,6 +215,8 @@ class StudyRecord(Record):
     api: ApiRecord | None = None
     forecast: ForecastRecord | None = None
     """None where no smaller trainings were asked for."""
+    ladder: LadderRecord | None = None
+    """Models from scratch of other sizes; None where none were asked for."""
     price: PriceRecord | None = None
     decision: DecisionRecord = DecisionRecord()
     machine: MachineRecord | None = None
@@ -226,6 +229,8 @@ def runs_of(record: StudyRecord) -> set[str]:
         names |= {score.run, score.model_run, *score.paid_by, *score.tuned_by}
     names |= {trial.run for tuning in record.tuning for trial in tuning.trials}
     names |= {forgotten.run for forgotten in record.forgetting}
+    for rung in record.ladder.scores if record.ladder else ():
+        names |= {rung.run, rung.model_run}
     return {name for name in names if name}
 
 

@@ -13,7 +13,7 @@ from typing import Literal, TypeVar
 from adaptkit.run import FORMAT, read_sealed, write_sealed
 from adaptkit.run_record import ModelKind, Record, validated
 from adaptkit.study.arms import Arm, Origin
-from adaptkit.study.data_record import DataRecord, TokenizerRecord
+from adaptkit.study.data_record import DataRecord, ExpectationRecord, TokenizerRecord
 from adaptkit.study.forecast_record import WHOLE, Portion, PredictionRecord
 
 
@@ -44,6 +44,8 @@ class StageKey(Record):
     """Of the domain text and of the compute, for a training on text."""
     trial: int | None = None
     """Number of a learning rate that is tried; None for the run that counts."""
+    size: int = 0
+    """Parameters, for a training from scratch at another size than the study's; 0 at the study's own."""
 
     @classmethod
     def for_language(
@@ -54,8 +56,17 @@ class StageKey(Record):
         portion: Portion = WHOLE,
         trial: int | None = None,
         task: str | None = None,
+        size: int = 0,
     ) -> StageKey:
-        return cls(kind=StageKind.LANGUAGE, origin=origin, seed=seed, portion=portion, trial=trial, task=task)
+        return cls(
+            kind=StageKind.LANGUAGE,
+            origin=origin,
+            seed=seed,
+            portion=portion,
+            trial=trial,
+            task=task,
+            size=size,
+        )
 
     @classmethod
     def for_task(cls, task: str, arm: Arm, *, seed: int = 0, trial: int | None = None) -> StageKey:
@@ -73,7 +84,8 @@ class StageKey(Record):
             if self.trial is not None:
                 return f"tune.{trained}.{self.trial}"
             name = f"language.{trained}.s{self.seed}.f{self.portion.text:g}"
-            return name if self.portion.compute == 1 else f"{name}.c{self.portion.compute:g}"
+            name += "" if self.portion.compute == 1 else f".c{self.portion.compute:g}"
+            return f"{name}.n{self.size}" if self.size else name
         if self.kind is StageKind.TASK and self.arm is not None:
             if self.trial is not None:
                 return f"tune.{self.task}.{self.arm.name}.{self.trial}"
@@ -131,6 +143,8 @@ class BaseResult(StageResult):
     dev: float | None
     """Bits per byte of development text."""
     tokenizer: TokenizerRecord
+    expectation: ExpectationRecord | None = None
+    """What this base and the texts let expect of pretraining; None for masked models."""
 
 
 class LanguageResult(StageResult):

@@ -16,6 +16,10 @@ GRID_STEP = 3.0
 HORIZON = 0.32
 """A run takes the best rate of trials that are a share s of its length, times s ** HORIZON: what learns
 fastest in a short trial is too fast for a long run (Bjorck et al. 2024, arXiv 2409.19913)."""
+WIDTH_EXPONENT = 1.0
+"""Of 1 / width, by which a learning rate is carried to models of another width. Measured in
+benchmarks/rate_by_width.py: the best rate fell with the width to the power of 0.86 and 1.11, and this lost
+.012 nats per byte at most; the same rate lost .12."""
 
 DIVERGED = 1e9
 """What a trial counts as whose loss was no number: worse than any other, and not the end of a study."""
@@ -67,6 +71,20 @@ def for_length(rate: float, tried: float, run: float) -> float:
     """A rate that was best in a trial of length `tried`, for a run of length `run`: both in FLOPs or in
     steps."""
     return _rounded(rate * (tried / run) ** HORIZON)
+
+
+def for_size(rate: float, *, widths: tuple[int, int], per_token: tuple[float, float]) -> float:
+    """A rate that was best at one size, for a run of another size with the same FLOPs.
+
+    Wider matrices take smaller steps, in proportion to 1 / width, as in muP (arXiv 2203.03466); and a model
+    that costs more for each token takes fewer steps (`for_length`).
+
+    Args:
+        widths: of the size that was tuned, and of the other.
+        per_token: training FLOPs of both.
+    """
+    carried = rate * (widths[0] / widths[1]) ** WIDTH_EXPONENT
+    return for_length(carried, per_token[1], per_token[0])
 
 
 def _rounded(rate: float) -> float:

@@ -36,6 +36,7 @@ CLUSTERED = tuple(
     )
 )
 FORECAST = ("tests/test_forecast.py",)
+LADDER = ("tests/test_ladder.py",)
 SCORES = tuple(
     f"tests/test_scores.py::{name}"
     for name in (
@@ -315,6 +316,7 @@ MUTANTS = [
     Mutant("adaptkit/study/law.py", "((scale < 0) | (floor < 0))", "(scale < 0)", FORECAST),
     Mutant("adaptkit/study/law.py", "MISFIT_FREEDOM * MISFIT**2 + seen", "seen", FORECAST),
     Mutant("adaptkit/study/law.py", "once = np.minimum(text, read)", "once = text", FORECAST),
+    Mutant("adaptkit/study/law.py", "last * np.exp(steps[", "last + (steps[", FORECAST),
     Mutant("adaptkit/study/forecast.py", "if not record.came_first:", "if False:", FORECAST),
     Mutant(
         "adaptkit/study/forecast.py",
@@ -328,6 +330,14 @@ MUTANTS = [
     Mutant("adaptkit/study/forecast_answers.py", "WIDEST = 8.0", "WIDEST = 80.0", FORECAST),
     Mutant("adaptkit/study/forecast_answers.py", "behind = gaps > 0", "behind = gaps < 0", FORECAST),
     Mutant("adaptkit/study/forecast_answers.py", "if low == math.inf:", "if value == math.inf:", FORECAST),
+    # Other sizes
+    Mutant("adaptkit/study/ladder.py", 'if after == "open":', 'if after == "equal":', LADDER),
+    Mutant(
+        "adaptkit/study/ladder.py", "len(self.steps) - self.count(", "len(self.steps) + self.count(", LADDER
+    ),
+    Mutant("adaptkit/study/tuning.py", "(widths[0] / widths[1])", "(widths[1] / widths[0])", LADDER),
+    Mutant("adaptkit/study/tuning.py", "per_token[1], per_token[0]", "per_token[0], per_token[1]", LADDER),
+    Mutant("adaptkit/compare/stages/language.py", "replace(order, params=0)", "replace(order)", LADDER),
     # Studies read back
     Mutant(
         "adaptkit/study/results.py",

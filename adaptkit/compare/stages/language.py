@@ -30,9 +30,10 @@ from adaptkit.compare.stages.pretraining_jobs import (
 )
 from adaptkit.compare.stages.tsdae_job import RestoreTexts, is_headless
 from adaptkit.compare.workspace import Workspace, documents, read_scores, rows_of, tidy
+from adaptkit.data.shift import measure_shift
 from adaptkit.data.tokenizers import CHAT_TEMPLATE, train_tokenizer
 from adaptkit.disk import whole_folder
-from adaptkit.errors import NonFiniteError
+from adaptkit.errors import AdaptkitError, NonFiniteError
 from adaptkit.models.bits_per_byte import bits_per_byte, score_documents
 from adaptkit.models.folder import saved_shape
 from adaptkit.models.round_trip import check_round_trip
@@ -40,14 +41,16 @@ from adaptkit.run import Run, write_json, write_jsonl
 from adaptkit.run_record import ModelKind, RecipeKind, RunRecord, SuiteRecord
 from adaptkit.study.arms import Origin
 from adaptkit.study.controls import OWN
-from adaptkit.study.data_record import TokenizerRecord
+from adaptkit.study.data_record import ExpectationRecord, TokenizerRecord
 from adaptkit.study.results import CHAT
 from adaptkit.study.spend import after_scoring, charge_scoring, meta_model
 from adaptkit.study.stage_record import BaseResult, LanguageResult, TokenizerResult
-from adaptkit.study.tuning import DIVERGED, check_any_ended, for_length, grid, one_more
+from adaptkit.study.tuning import DIVERGED, check_any_ended, for_length, for_size, grid, one_more
 from adaptkit.trainer.config import TrainerConfig
 from adaptkit.trainer.device import placed
 
+SHIFT_PASSAGES = 60
+"""Of the domain and of general text, that the base reads before anything is expected."""
 JOBS: dict[Origin, LanguageJob] = {
     Origin.CONTINUED: Continued(),
     Origin.CONTINUED_LORA: Continued(),
@@ -107,7 +110,18 @@ def base(workspace: Workspace, stage: Stage, threads: int) -> BaseResult:
         score_run=scored.path.name if scored else None,
         dev=_dev(scored) if scored else None,
         tokenizer=fit,
+        expectation=_expectation(workspace, path) if scored else None,
     )
+
+
+def _expectation(workspace: Workspace, path: Path) -> ExpectationRecord:
+    """What the base makes of both training texts, and what that lets expect, before any arm is trained."""
+    domain, general = ([str(workspace.files.train(text))] for text in ("domain", "general"))
+    try:
+        expected = measure_shift(domain, general, base=path, num_passages=SHIFT_PASSAGES).expectation
+    except AdaptkitError as error:  # too little text, or a base that cannot be asked: no reason to stop
+        return ExpectationRecord(says="cannot say", reason=error.what)
+    return ExpectationRecord(says=expected.says, reason=expected.reason)
 
 
 def language(workspace: Workspace, stage: Stage, threads: int) -> LanguageResult:
@@ -115,9 +129,19 @@ def language(workspace: Workspace, stage: Stage, threads: int) -> LanguageResult
     key = stage.key
     assert key.origin is not None
     trial = key.trial is not None
-    order = JobOrder(workspace, key.origin, key.portion.text, stage.flops, key.seed, threads, task=key.task)
+    order = JobOrder(
+        workspace,
+        key.origin,
+        key.portion.text,
+        stage.flops,
+        key.seed,
+        threads,
+        task=key.task,
+        params=key.size,
+    )
     job = job_of(workspace, key.origin)
-    rate, scoring = learning_rate(job, order, key.trial), job.scoring_flops(order)
+    rate = carried_rate(job, order) if key.size else learning_rate(job, order, key.trial)
+    scoring = job.scoring_flops(order)
     spare = min(to_learn_with(stage, scoring), job.most_flops(order))
     try:
         run, dev = job.train(replace(order, learning_rate=rate, flops=spare))
@@ -172,6 +196,18 @@ def learning_rate(job: LanguageJob, order: JobOrder, trial: int | None) -> float
     check_any_ended([trial.learning_rate for trial in trials], [trial.dev for trial in trials], order.name)
     best, most = min(trials, key=lambda result: result.dev), job.most_flops(order)
     return for_length(best.learning_rate, min(budget.trial(budget.text), most), min(order.flops, most))
+
+
+def carried_rate(job: LanguageJob, order: JobOrder) -> float:
+    """The rate of another size: that of the study's own, carried over by its width and number of steps."""
+    tuned = replace(order, params=0)
+    own, other = job.subject(tuned).model, job.subject(order).model
+    seq_len = order.workspace.config.size.seq_len
+    return for_size(
+        learning_rate(job, tuned, None),
+        widths=(own.config.hidden_size, other.config.hidden_size),
+        per_token=(models.flops_per_token(own, seq_len).train, models.flops_per_token(other, seq_len).train),
+    )
 
 
 def _train_tokenizer(workspace: Workspace, text: str) -> tuple[Path, Run | None]:

@@ -10,6 +10,7 @@ from typing import Any
 
 from adaptkit import models
 from adaptkit.adapters import AdapterConfig
+from adaptkit.architecture import SizeConfig
 from adaptkit.compare.workspace import PreparedFiles, Workspace, documents, rows_of
 from adaptkit.data.readers import DataConfig, take
 from adaptkit.run import Run, write_jsonl
@@ -31,6 +32,7 @@ class JobOrder:
         flops: what it may spend.
         learning_rate: 1 until it is chosen.
         task: whose rows' text is learnt; None for the study's texts.
+        params: parameters of a model from scratch; 0 for the study's size.
     """
 
     workspace: Workspace
@@ -41,6 +43,13 @@ class JobOrder:
     threads: int
     learning_rate: float = 1.0
     task: str | None = None
+    params: int = 0
+
+    @property
+    def size(self) -> SizeConfig:
+        """Of a model from scratch."""
+        size = self.workspace.config.size
+        return size.model_copy(update={"params": self.params}) if self.params else size
 
     @property
     def name(self) -> str:

@@ -42,7 +42,7 @@ class Scratch(LanguageJob):
     def subject(self, order: JobOrder) -> Subject:
         config, tokenizer = order.workspace.config, order.workspace.tokenizer
         kind = scratch_objective(config)
-        shape = architecture(config.size, tokenizer.tokenizer.vocab_size, kind=kind, flops=order.flops)
+        shape = architecture(order.size, tokenizer.tokenizer.vocab_size, kind=kind, flops=order.flops)
         return Subject(meta_model(shape, kind), order.workspace.tokenizer_folder)
 
     def train(self, order: JobOrder) -> tuple[Run, float]:
@@ -51,7 +51,7 @@ class Scratch(LanguageJob):
         settings = from_scratch(
             workspace, order.origin.value, self.text, vocabulary, order.flops, order.trainer, order.text_share
         )
-        return pretrained(workspace, settings)
+        return pretrained(workspace, settings.model_copy(update={"size": order.size}))
 
 
 class Mixed(Scratch):
@@ -72,7 +72,7 @@ class Mixed(Scratch):
             order.text_share,
         )
         general = files(workspace.files.train("general"))
-        mixture = {"replay": general, "replay_share": 1 - self.domain_share(order)}
+        mixture = {"replay": general, "replay_share": 1 - self.domain_share(order), "size": order.size}
         return pretrained(workspace, settings.model_copy(update=mixture))
 
     def domain_share(self, order: JobOrder) -> float:
