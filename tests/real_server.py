@@ -25,6 +25,7 @@ from adaptkit.serve.address import free_port
 KEY = "a-key-of-the-tests-0123456789"
 LENGTH = 128
 START_S = 900.0  # several starts of vLLM on a busy machine
+PROMPTS = {"query": "search for: ", "passage": "a page says: "}
 CHAT = "{{ bos_token }}{% for m in messages %}{{ m['role'] }}: {{ m['content'] }}\n{% endfor %}assistant:"
 
 
@@ -115,6 +116,7 @@ def write_models(folder: Path, texts: list[str]) -> None:
     pooling = {"word_embedding_dimension": 64, "pooling_mode_mean_tokens": True}
     (folder / "vectors" / "1_Pooling" / "config.json").write_text(json.dumps(pooling))
     (folder / "vectors" / "sentence_bert_config.json").write_text(json.dumps({"max_seq_length": LENGTH}))
+    (folder / "vectors" / "config_sentence_transformers.json").write_text(json.dumps({"prompts": PROMPTS}))
     names = dict(enumerate(LABELS))
     classes = BertConfig(**small, id2label=names, label2id={name: i for i, name in names.items()})
     models.save(models.build(classes, "classifier", seed=0), reader, folder / "classes")

@@ -35,6 +35,7 @@ class ShownModel:
         origin: decides the colour.
         role: empty where the server tells none.
         arm, task: of the study; empty outside one.
+        prompts: names of the words that an embedding model may put before texts.
     """
 
     name: str
@@ -43,6 +44,7 @@ class ShownModel:
     role: str = ""
     arm: str = ""
     task: str = ""
+    prompts: tuple[str, ...] = ()
 
     @property
     def place(self) -> int:
@@ -76,6 +78,7 @@ def _shown(model: Model) -> ShownModel:
         role=role,
         arm=arm,
         task=identity.task or "",
+        prompts=model.prompts,
     )
 
 

@@ -74,9 +74,9 @@ class Search:
                 name = column.model.name
                 try:
                     yield self._draw(columns, name)
-                    for done in self.index.fill(client, name):
+                    for done in self.index.fill(client, name, column.model.prompts):
                         yield self._draw(columns, name, done)
-                    column.hits = self.index.nearest(client, name, query[:MAX_QUERY_CHARS])
+                    column.hits = self.index.nearest(client, name, query, column.model.prompts)
                 except (ServerError, ValueError, KeyError, TypeError) as error:
                     column.failure = explain(error, self.server.url, name)
         yield self._draw(columns)

@@ -23,6 +23,7 @@ from adaptkit.serve.engine.supervisor import Engine
 from adaptkit.serve.gateway.counters import Metrics
 from adaptkit.serve.gateway.guard import Guard
 from adaptkit.serve.gateway.router import Router
+from adaptkit.serve.gateway.text_prompts import OWN_FIELDS
 from adaptkit.serve.limits import Limits
 
 DRAIN_S = 30
@@ -56,7 +57,7 @@ class Server:
         self._turn = asyncio.Semaphore(at_once)
         metrics = Metrics(CollectorRegistry())
         self.router = Router(self.engines, metrics)
-        guarded = Guard(self.router.application(self._lifespan), keys, limits, metrics)
+        guarded = Guard(self.router.application(self._lifespan), keys, limits, metrics, OWN_FIELDS)
         config = uvicorn.Config(
             guarded,
             log_config=None,
