@@ -70,7 +70,7 @@ def arm_scores(results: Results) -> list[dict[str, Any]]:
     for task in results.tasks:
         replicates = results.replicates(task.name)
         for arm in results.scored_arms(task.name):
-            interval = replicates.interval(arm.name, results.confidence)
+            interval = results.interval(task.name, arm.name)
             rows.append(
                 {
                     "arm": arm.name,
@@ -214,6 +214,7 @@ def environment() -> jinja2.Environment:
         "interval": interval_text,
         "outcome": prose.outcome_text,
         "margin": prose.margin_text,
+        "margin_share": prose.margin_share,
         "compared": prose.difference_text,
         "minus": lambda text: str(text).replace("-", "\u2212"),
         "cell": lambda text: str(text).replace("|", "\\|"),
