@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import jinja2
-from markupsafe import Markup
+from markupsafe import Markup, escape
 
 from adaptkit.report import board, data_tables, figures, prose, tables
 from adaptkit.report.cards import label_cells
@@ -195,6 +195,13 @@ def _trials(record: StudyRecord) -> list[tuple[str, list[TrialRecord]]]:
     ]
 
 
+def _code(text: str) -> Markup:
+    """Set what stands between backticks as code."""
+    parts = [escape(part) for part in text.split("`")]
+    parts[1::2] = [Markup("<code>{}</code>").format(part) for part in parts[1::2]]
+    return Markup("").join(parts)
+
+
 @cache
 def environment() -> jinja2.Environment:
     """Jinja with the report's filters; what goes into HTML is escaped."""
@@ -215,6 +222,7 @@ def environment() -> jinja2.Environment:
         "outcome": prose.outcome_text,
         "margin": prose.margin_text,
         "margin_share": prose.margin_share,
+        "code": _code,
         "compared": prose.difference_text,
         "minus": lambda text: str(text).replace("-", "\u2212"),
         "cell": lambda text: str(text).replace("|", "\\|"),
