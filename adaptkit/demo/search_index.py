@@ -42,7 +42,7 @@ def from_file(path: Path) -> Passages:
     rows = read(DataConfig(files=[str(path)]), "text").rows
     if not rows:
         raise DataError("holds no text", where=str(path), fix="give a file with text to search in")
-    return sample([(row.where, row.text) for row in rows])
+    return [(row.where, row.text) for row in rows]
 
 
 def sample(documents: Passages) -> Passages:
@@ -58,11 +58,34 @@ class Index:
 
     The name of a file is a digest of what it was made from: the passages, and the model's vector of a fixed
     sentence, so that another model behind the same name gets vectors of its own.
+
+    Attributes:
+        num_all: passages that these were drawn from.
+        num_cut: of these, how many are longer than what is searched of them.
     """
 
     passages: Passages
+    num_all: int = 0
+    num_cut: int = 0
     _vectors: dict[str, np.ndarray] = field(default_factory=dict)
     _lock: threading.Lock = field(default_factory=threading.Lock)
+
+    @classmethod
+    def of(cls, documents: Passages) -> Index:
+        """Take at most 400 passages of some documents, evenly drawn, each by its first 600 characters."""
+        passages = sample(documents)
+        kept = {name for name, _ in passages}
+        num_cut = sum(name in kept and len(text.strip()) > MAX_PASSAGE_CHARS for name, text in documents)
+        return cls(passages, len(documents), num_cut)
+
+    def sampled(self) -> str:
+        """What is not searched, a clause; empty where all is."""
+        parts = []
+        if self.num_all > len(self.passages):
+            parts.append(f"drawn evenly from {self.num_all:,}")
+        if self.num_cut:
+            parts.append(f"{self.num_cut:,} of them by their first {MAX_PASSAGE_CHARS} characters alone")
+        return "".join(f", {part}" for part in parts)
 
     def fill(self, client: Client, model: str, prompts: Sequence[str] = ()) -> Iterator[int]:
         """Make the vectors of all passages; yields how many there are. Nothing is made twice.
