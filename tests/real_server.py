@@ -7,7 +7,7 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -158,8 +158,12 @@ class Served:
 
 
 @contextmanager
-def serving(folder: Path, texts: list[str]) -> Iterator[Served]:
-    """`adaptkit serve` over the models of `write_models`, ready."""
+def serving(folder: Path, texts: list[str], more: Sequence[str] = ()) -> Iterator[Served]:
+    """`adaptkit serve` over the models of `write_models`, ready.
+
+    Args:
+        more: further models, as on the command line.
+    """
     write_models(folder, texts)
     (folder / "key").write_text(KEY)
     (folder / "key").chmod(0o600)
@@ -174,6 +178,7 @@ def serving(folder: Path, texts: list[str]) -> Iterator[Served]:
         "vectors",
         "classes",
         "pairs",
+        *more,
     ]
     command += ["--port", str(port), "--key-file", "key"]
     environment = {
