@@ -106,6 +106,11 @@ def test_the_budget_is_the_largest_that_ends_in_time(measured, monkeypatch):
     assert again.amount > fit.amount
 
 
+def test_the_memory_of_a_stage_holds_the_process_itself(measured):
+    machine = measured.machine
+    assert machine.memory_bytes > machine.process_bytes > 1e8, "torch alone is larger than the tiny model"
+
+
 def test_no_budget_wears_out_the_text(measured):
     fit = fitting_budget.fitting_budget(measured, seconds=1e9)
     assert fit.bound == "text" and fit.epochs <= fitting_budget.TEXT_EPOCHS
