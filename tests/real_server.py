@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import httpx
+import psutil
 import torch
 from fake_study import LABELS
 
@@ -124,6 +125,11 @@ def write_models(folder: Path, texts: list[str]) -> None:
     models.save(models.build(pairs, "classifier", seed=0), reader, folder / "pairs")
 
 
+def command_of(process: psutil.Process) -> list[str]:
+    """The words that a process was started with; a fork shows them as one."""
+    return " ".join(process.cmdline()).split()
+
+
 @dataclass
 class Served:
     """A running `adaptkit serve`; `logs` holds what its children wrote."""
@@ -148,6 +154,17 @@ class Served:
     def post(self, path: str, headers: dict[str, str] | None = None, **options: Any) -> httpx.Response:
         fields = {"authorization": f"Bearer {KEY}", "content-type": "application/json", **(headers or {})}
         return self.http.post(self.url + path, headers=fields, **options)
+
+    def fronts(self) -> list[psutil.Process]:
+        """The front process of each model, however it was started; its command line names the model."""
+        family = psutil.Process(self.process.pid).children(recursive=True)
+        return [process for process in family if "--port" in command_of(process)]
+
+    def key_of(self, front: psutil.Process) -> str:
+        """The key that a model's process and the gateway share; forks show that of their origin."""
+        family = [front, *front.children(recursive=True)]
+        keys = [process.environ().get("ADAPTKIT_API_KEY") for process in family]
+        return next(key for key in keys if key)
 
     def wait_healthy(self) -> None:
         until = time.monotonic() + START_S

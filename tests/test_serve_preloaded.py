@@ -69,6 +69,9 @@ def test_forks_share_the_import_and_nothing_else(tmp_path: Path) -> None:
         assert other.exit_code == -signal.SIGTERM
         await one.kill()
         await other.kill()
+        source.close()
+        with pytest.raises(ProcessLookupError):
+            os.kill(int(written[0][0]), 0)
 
     asyncio.run(two())
 

@@ -168,7 +168,11 @@ def _run_server(
         status.note("serving", f"next: adaptkit demo {place_of(launches[0].source)} --server {address}")
 
     at_once = load_at_once(launches[0].hardware)
-    Server(engines, listening, keys, limits, at_once=at_once, on_ready=say_ready).run()
+    try:
+        Server(engines, listening, keys, limits, at_once=at_once, on_ready=say_ready).run()
+    finally:
+        if preloaded is not None:
+            preloaded.close()
     served = {"url": f"{address}/v1", "models": models, "key": keys.origin}
     return Outcome(f"stopped {address}", {**served, "restarts": sum(engine.restarts for engine in engines)})
 

@@ -20,6 +20,7 @@ import select
 import signal
 import socket
 import sys
+from collections.abc import Callable
 from typing import Any
 
 from adaptkit.serve.engine import entrypoint
@@ -52,8 +53,11 @@ def main() -> None:
             importlib.import_module(name)
     gc.collect()
     gc.freeze()  # a collection would write to every object, and nothing would be shared any more
-    if fork_for_orders(control):
-        entrypoint.main()
+    rename = _renamer()
+    if not fork_for_orders(control):
+        os._exit(0)  # what vLLM would tidy up at its end was never begun
+    rename(" ".join([sys.executable, "-m", entrypoint.__name__, *sys.argv[1:]]))
+    entrypoint.main()
 
 
 def fork_for_orders(control: socket.socket) -> bool:
@@ -98,6 +102,19 @@ def _become(order: dict[str, Any], output: int, lifeline: int) -> None:
     os.environ.clear()
     os.environ.update({**order["environment"], entrypoint.LIFELINE: str(lifeline)})
     sys.argv = [sys.argv[0], *order["arguments"]]
+
+
+def _renamer() -> Callable[[str], object]:
+    """Make what gives a fork the command line, in lists of processes, that it would have by itself.
+
+    It looks for the place of the command line in memory, which it finds before the variables are changed.
+    """
+    try:
+        import setproctitle  # late: it comes with vLLM
+    except ImportError:
+        return lambda text: None
+    setproctitle.getproctitle()
+    return setproctitle.setproctitle
 
 
 def _tell_ended(control: socket.socket) -> None:

@@ -22,6 +22,7 @@ from adaptkit.serve.engine.preload import MAX_ORDER_BYTES
 
 OWN = frozenset({api_keys.KEY_VARIABLE, "VLLM_API_KEY"})
 """Variables that each process may have for itself: nothing reads them while vLLM is imported."""
+END_S = 10.0
 ENTRYPOINT = ("-m", "adaptkit.serve.engine.entrypoint")
 COMMAND = (sys.executable, "-m", "adaptkit.serve.engine.preload")
 
@@ -62,6 +63,7 @@ class Preloaded:
     def __init__(self, environment: Mapping[str, str], command: Sequence[str] = COMMAND):
         self._environment, self._command = dict(environment), list(command)
         self._control: socket.socket | None = None
+        self._process: subprocess.Popen[bytes] | None = None
         self._forked: dict[int, ForkedProcess] = {}
         self._ordered: list[asyncio.Future[ForkedProcess]] = []
         self._gone = False
@@ -95,11 +97,22 @@ class Preloaded:
         process: ForkedProcess = await forked
         return process
 
+    def close(self) -> None:
+        """End the process that forks, once the loop and all forks have ended."""
+        if self._control is not None:
+            self._control.close()
+        if self._process is not None:
+            try:
+                self._process.wait(END_S)
+            except subprocess.TimeoutExpired:
+                self._process.kill()
+                self._process.wait()
+
     def _started(self) -> socket.socket:
         if self._control is None:
             self._control, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
             with theirs:
-                subprocess.Popen(
+                self._process = subprocess.Popen(
                     [*self._command, str(theirs.fileno())],
                     env=self._environment,
                     stdin=subprocess.DEVNULL,
