@@ -74,6 +74,16 @@ def start(here: str) -> Example:
     return Example(folder, arguments.small)
 
 
+def begin(name: str) -> Example:
+    """Work in ./example-NAME, as a notebook does; with EXAMPLES_SMALL=1 a few training steps are made."""
+    out = Path(f"example-{name}")
+    if Path.cwd().name != out.name:  # the cell was run before
+        out.mkdir(parents=True, exist_ok=True)
+        os.chdir(out)
+    print(f"in {Path.cwd()}: {MADE}", flush=True)
+    return Example(Path(__file__).resolve().parent / name, bool(os.environ.get("EXAMPLES_SMALL")))
+
+
 def write_rows(path: str, rows: Iterable[dict[str, object]]) -> None:
     """Write rows as JSON lines, each marked as made."""
     text = "".join(json.dumps({**row, "source": "made"}, ensure_ascii=False) + "\n" for row in rows)

@@ -11,9 +11,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from fake_study import LABELS, write_study
+from fake_study import LABELS, PRICES, write_bench, write_study
 
-from adaptkit.config import dump
 from adaptkit.demo import launch
 from adaptkit.demo.served_models import Server
 from adaptkit.run import write_jsonl
@@ -87,16 +86,8 @@ def page_of(server: Server, root: Path) -> Iterator[str]:
     os.environ["XDG_STATE_HOME"] = str(root / "state")
     study, prices = write_study(root, num_rows=60), root / "prices.yaml"
     write_texts(study)
-    api = {
-        "name": "An API",
-        "usd_per_million_in": 0.15,
-        "usd_per_million_out": 0.6,
-        "source": "b.example",
-        "date": "2026-11-01",
-    }
-    prices.write_text(
-        dump({"server": {"usd_per_hour": 0.4, "source": "a.example", "date": "2026-11-01"}, "api": api})
-    )
+    write_bench(study)
+    prices.write_text(PRICES)
     with socket.socket() as listening:
         listening.bind(("127.0.0.1", 0))
         address = launch.ListenAddress("127.0.0.1", listening.getsockname()[1], PASSWORD)

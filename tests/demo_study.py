@@ -89,5 +89,8 @@ class FakeStudy:
         text = "on adults with asthma who took a drug for weeks."
         return [(f"d:{i}", f"Passage {i} {text}") for i in range(60)]
 
+    def questions(self) -> list[tuple[str, str]]:
+        return [(f"Which drug helps in case {i}?", f"Drug {i}.") for i in range(3)]
+
     def calibrate(self, dev: Judged, test: Judged) -> Calibration | None:
         return calibrate(dev, test)

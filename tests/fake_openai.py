@@ -129,6 +129,8 @@ class _Handler(BaseHTTPRequestHandler):
                     ]
                 }
             )
+        elif self.path == "/tokenize":
+            self._json({"tokens": list(range(len(body["prompt"].split())))})
         elif self.path == "/classify":
             self._json({"data": [self._classified(i, text) for i, text in enumerate(body["input"])]})
 

@@ -210,6 +210,21 @@ class Writer:
         write_jsonl(run.metrics_path, rows)
 
 
+def write_bench(study: Path) -> None:
+    """What `adaptkit bench` leaves beside a study: a speed, and the lengths of the requests that it sent."""
+    load = {"input_tokens": 500, "output_tokens": 150}
+    models = [{"name": "own", "levels": [{"concurrency": 8, "requests_per_s": 5.0}]}]
+    write_json(study / "bench.json", {"date": "2026-11-20", "load": load, "models": models})
+
+
+PRICES = """\
+server: {usd_per_hour: 0.4, source: "a.example", date: "2026-11-01"}
+api:
+  {name: An API, usd_per_million_in: 0.15, usd_per_million_out: 0.6, source: "b.example", date: "2026-11-02"}
+"""
+"""A file of prices."""
+
+
 def write_study(
     root: Path,
     *,

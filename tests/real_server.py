@@ -7,13 +7,14 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import httpx
+import psutil
 import torch
 from fake_study import LABELS
 
@@ -25,6 +26,7 @@ from adaptkit.serve.address import free_port
 KEY = "a-key-of-the-tests-0123456789"
 LENGTH = 128
 START_S = 900.0  # several starts of vLLM on a busy machine
+PROMPTS = {"query": "search for: ", "passage": "a page says: "}
 CHAT = "{{ bos_token }}{% for m in messages %}{{ m['role'] }}: {{ m['content'] }}\n{% endfor %}assistant:"
 
 
@@ -115,11 +117,17 @@ def write_models(folder: Path, texts: list[str]) -> None:
     pooling = {"word_embedding_dimension": 64, "pooling_mode_mean_tokens": True}
     (folder / "vectors" / "1_Pooling" / "config.json").write_text(json.dumps(pooling))
     (folder / "vectors" / "sentence_bert_config.json").write_text(json.dumps({"max_seq_length": LENGTH}))
+    (folder / "vectors" / "config_sentence_transformers.json").write_text(json.dumps({"prompts": PROMPTS}))
     names = dict(enumerate(LABELS))
     classes = BertConfig(**small, id2label=names, label2id={name: i for i, name in names.items()})
     models.save(models.build(classes, "classifier", seed=0), reader, folder / "classes")
     pairs = BertConfig(**small, num_labels=1, initializer_range=0.2)
     models.save(models.build(pairs, "classifier", seed=0), reader, folder / "pairs")
+
+
+def command_of(process: psutil.Process) -> list[str]:
+    """The words that a process was started with; a fork shows them as one."""
+    return " ".join(process.cmdline()).split()
 
 
 @dataclass
@@ -147,6 +155,17 @@ class Served:
         fields = {"authorization": f"Bearer {KEY}", "content-type": "application/json", **(headers or {})}
         return self.http.post(self.url + path, headers=fields, **options)
 
+    def fronts(self) -> list[psutil.Process]:
+        """The front process of each model, however it was started; its command line names the model."""
+        family = psutil.Process(self.process.pid).children(recursive=True)
+        return [process for process in family if "--port" in command_of(process)]
+
+    def key_of(self, front: psutil.Process) -> str:
+        """The key that a model's process and the gateway share; forks show that of their origin."""
+        family = [front, *front.children(recursive=True)]
+        keys = [process.environ().get("ADAPTKIT_API_KEY") for process in family]
+        return next(key for key in keys if key)
+
     def wait_healthy(self) -> None:
         until = time.monotonic() + START_S
         while not self.client.healthy():
@@ -156,8 +175,12 @@ class Served:
 
 
 @contextmanager
-def serving(folder: Path, texts: list[str]) -> Iterator[Served]:
-    """`adaptkit serve` over the models of `write_models`, ready."""
+def serving(folder: Path, texts: list[str], more: Sequence[str] = ()) -> Iterator[Served]:
+    """`adaptkit serve` over the models of `write_models`, ready.
+
+    Args:
+        more: further models, as on the command line.
+    """
     write_models(folder, texts)
     (folder / "key").write_text(KEY)
     (folder / "key").chmod(0o600)
@@ -172,6 +195,7 @@ def serving(folder: Path, texts: list[str]) -> Iterator[Served]:
         "vectors",
         "classes",
         "pairs",
+        *more,
     ]
     command += ["--port", str(port), "--key-file", "key"]
     environment = {

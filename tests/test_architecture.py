@@ -51,6 +51,7 @@ LEVELS = {
     "model_uses": 1,
     "weight_files": 1,
     "model_origin": 1,
+    "prompt_names": 1,
     "model_gate": 1,
     "model_numbers": 1,
     "folder_trial": 1,

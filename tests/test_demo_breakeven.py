@@ -10,7 +10,7 @@ from pathlib import Path
 import hypothesis
 import numpy as np
 import pytest
-from fake_study import PORTIONS, write_study
+from fake_study import PORTIONS, PRICES, write_bench, write_study
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -33,7 +33,8 @@ from adaptkit.study.breakeven import (
 )
 from adaptkit.study.calibration import calibrate, fit_temperature, soften
 from adaptkit.study.forecast import size_text
-from adaptkit.study.prices import EXAMPLE, assume
+from adaptkit.study.prices import Assumptions, assume
+from adaptkit.study.results import collect
 
 CHEAP_API = Prices(usd_per_hour=5.0, usd_in=0.01, usd_out=0.01)
 
@@ -202,7 +203,10 @@ def test_dollars_are_short(value: float, text: str) -> None:
 
 @pytest.fixture(scope="module")
 def shown(tmp_path_factory: pytest.TempPathFactory) -> StudyView:
-    return StudyView(write_study(tmp_path_factory.mktemp("study"), num_rows=200, portions=PORTIONS))
+    study = write_study(tmp_path_factory.mktemp("study"), num_rows=200, portions=PORTIONS)
+    write_bench(study)
+    (study.parent / "prices.yaml").write_text(PRICES)
+    return StudyView(study, study.parent / "prices.yaml")
 
 
 def test_moving_the_dials_moves_the_answer(shown: StudyView) -> None:
@@ -315,27 +319,43 @@ def test_the_answer_of_the_sliders_counts_servers_training_and_never(shown: Stud
     assert "never<small>" not in text
 
 
-def test_prices_come_from_the_file_the_study_or_are_called_examples(tmp_path: Path, shown: StudyView) -> None:
-    assert assume(shown.path).usd_per_hour.origin == EXAMPLE == assume(shown.path).usd_in.origin
+def test_prices_come_from_the_file_or_the_study_and_from_nowhere_else(
+    tmp_path: Path, shown: StudyView
+) -> None:
+    bare = assume(shown.results)
+    assert (bare.usd_per_hour, bare.usd_in, bare.usd_out) == (None, None, None)
     listed = tmp_path / "prices.yaml"
-    listed.write_text(
-        'server: {usd_per_hour: 0.4, source: "a.example", date: "2026-11-01"}\n'
-        "api: {name: An API, usd_per_million_in: 0.15, usd_per_million_out: 0.6, "
-        'source: "b.example", date: "2026-11-02"}\n'
-    )
-    found = assume(shown.path, listed)
+    listed.write_text(PRICES)
+    found = assume(shown.results, listed)
+    assert found.usd_per_hour is not None and found.usd_in is not None and found.usd_out is not None
     assert (found.usd_per_hour.value, found.usd_per_hour.origin) == (0.4, "a.example, 2026-11-01")
     assert (found.usd_out.value, found.usd_in.origin) == (0.6, "An API: b.example, 2026-11-02")
     listed.write_text("server: {usd_per_hour: 0.4}\n")
     with pytest.raises(ConfigError, match="source"):
-        assume(shown.path, listed)
+        assume(shown.results, listed)
 
 
-def test_what_nobody_quoted_is_called_an_example(tmp_path: Path) -> None:
-    study = write_study(tmp_path, num_rows=40, num_documents=40, tasks=("language",))
-    found = assume(study)
-    assert found.usd_per_hour.origin == found.usd_out.origin == "an example, not a quote"
-    assert found.requests_per_s.origin == found.tokens_in.origin == "an assumption"
+def test_what_nobody_quoted_or_measured_is_left_out_with_the_key_to_set(tmp_path: Path) -> None:
+    view = StudyView(write_study(tmp_path, num_rows=40, num_documents=40, tasks=("language",)))
+    assert view.assumptions == Assumptions() and len(view.assumptions.missing()) == 5
+    assert view.dials() == []
+    text = view.weigh()
+    assert "is left out" in text and "$" not in text and "data-break-even" not in text
+    for key in ("server: {usd_per_hour", "budget.price", "api: {name", "api.price", "adaptkit bench STUDY"):
+        assert key in text, key
+
+
+def test_lengths_are_those_of_the_tasks_own_items(tmp_path: Path) -> None:
+    study = write_study(tmp_path, num_rows=40, num_documents=40, primary="rct_role")
+    write_bench(study)
+    results = collect(study)
+    found = assume(results)
+    corpus = results.record.data.corpora["rct_role"].test
+    per_token = results.record.data.tokenizers["generic"].bytes_per_token
+    assert found.tokens_in is not None and found.tokens_out is not None
+    assert found.tokens_in.value == pytest.approx(corpus.num_bytes / corpus.documents / per_token)
+    assert found.tokens_in.origin == "as the test items of rct_role are"
+    assert 1 <= found.tokens_out.value < 12 / per_token and "answers of rct_role" in found.tokens_out.origin
 
 
 def test_speed_is_the_measured_one_where_the_study_was_benchmarked(tmp_path: Path) -> None:
@@ -345,14 +365,14 @@ def test_speed_is_the_measured_one_where_the_study_was_benchmarked(tmp_path: Pat
     models = [{"name": "own", "levels": levels}, {"name": "other", "levels": []}]
     load = {"input_tokens": 64, "output_tokens": 32}
     write_json(study / "bench.json", {"date": "2026-11-20", "price": price, "load": load, "models": models})
-    found = assume(study)
+    found = assume(collect(study))
     assert (found.requests_per_s.value, found.requests_per_s.origin) == (
         9.5,
         "measured by adaptkit bench on 2026-11-20, 8 at once",
     )
     assert (found.tokens_in.value, found.tokens_out.value, found.usd_per_hour.value) == (64, 32, 0.33)
     write_json(study / "bench.json", {"requests_per_s": 4.0, "output_tokens_per_s": 128.0, "concurrency": 8})
-    assert assume(study).requests_per_s.value == 4.0
+    assert assume(collect(study)).requests_per_s.value == 4.0
 
 
 def test_an_open_answer_is_told_as_one(tmp_path: Path) -> None:

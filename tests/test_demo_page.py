@@ -1,4 +1,7 @@
-"""The whole page: it follows the server, draws what is empty or failed, and needs no study."""
+"""The whole page: it follows the server, draws what is empty or failed, and needs no study.
+
+Home of demo.second_click, whose clicks the browser test makes.
+"""
 
 from __future__ import annotations
 
@@ -103,6 +106,14 @@ def test_one_title_for_several_models_says_which(page: Page, fake: FakeServer) -
     fake.identities["taught"] = {"role": "generic", "origin": "generic"}
     _, _, models, *_ = page.look(Look())
     assert models["choices"][:2] == [("Generic: generic+prompt", "plain"), ("Generic: taught", "taught")]
+
+
+def test_each_button_says_something_while_its_first_click_is_at_work(page: Page) -> None:
+    config = page.build().get_config_file()
+    looks = [str(each["js"]) for each in config["dependencies"] if "querySelector" in str(each.get("js"))]
+    messages = {"cards": "still answering", "classified": "being classified", "found": "being searched"}
+    for area, message in messages.items():
+        assert any(f"#{area} [data-state=" in look and message in look for look in looks), area
 
 
 def test_the_page_is_built_with_its_tabs_and_no_key(page: Page) -> None:

@@ -58,6 +58,18 @@ def test_vectors_are_made_once_kept_on_disk_and_told_apart_by_model(
     assert search_index.in_both(hits, hits[:2]) == {hit.name for hit in hits[:2]}
 
 
+def test_queries_and_passages_get_the_models_own_prompts(
+    fake: FakeServer, server: Server, state: Path
+) -> None:
+    with server.client() as client:
+        index, prompts = search_index.Index(passages(40)), ("query", "passage")
+        list(index.fill(client, DOMAIN_VECTORS, prompts))
+        index.nearest(client, DOMAIN_VECTORS, "asthma", prompts)
+        assert list(index.fill(client, DOMAIN_VECTORS)) == [] and len(index._vectors) == 1
+    names = [body.get("prompt_name") for path, body in fake.requests if path == "/v1/embeddings"]
+    assert names[:3] == ["passage"] * 3 and names[-2:] == ["query", None]
+
+
 def test_a_spoilt_file_of_vectors_is_made_again(server: Server, state: Path) -> None:
     with server.client() as client:
         list(search_index.Index(passages(40)).fill(client, DOMAIN_VECTORS))

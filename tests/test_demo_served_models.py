@@ -54,6 +54,25 @@ def test_each_refusal_is_explained_by_its_status() -> None:
     assert explain(Refusal("503: x", status=503, retry_after_s=2.1), "u").do == "Try again in 3 s."
 
 
+@pytest.mark.parametrize(
+    ("status", "theirs", "ours"),
+    [
+        (400, "This model's maximum context length is 128 tokens. However, you requested", "do not fit into"),
+        (400, "As of transformers v4.44, default chat template is no longer allowed", "never taught to chat"),
+        (400, "VLLMValidationError: echo with logprobs (parameter=echo)", "does not take this text"),
+        (413, "8 texts at once do not fit into the engine's queue", "more text than"),
+        (500, "EngineCore encountered an issue. See stack trace", "failed on this request"),
+        (200, "the engine died under this request", "failed on this request"),
+    ],
+)
+def test_refusals_are_in_our_words(status: int, theirs: str, ours: str) -> None:
+    failure = explain(Refusal(f"{status}: {theirs}", status=status), "http://h:1")
+    assert failure.kind == "refused" and ours in failure.what and failure.do.endswith(".")
+    assert not any(
+        word in failure.what + failure.do for word in ("VLLM", "EngineCore", "transformers", "400")
+    )
+
+
 def test_a_model_without_a_kind_may_generate(server: Server) -> None:
     look = Look((Model("a"), Model("b", "embed")))
     assert [model.name for model in look.of_kind("generate")] == ["a"]

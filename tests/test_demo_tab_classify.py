@@ -31,7 +31,7 @@ def server(fake: FakeServer) -> Server:
 
 def test_classes_are_calibrated_once_on_what_the_server_answers(tab: Classify, fake: FakeServer) -> None:
     states = [re.search(r'data-state="(\w+)"', html) for html in tab.classify("class1 text", SORTER)]
-    assert [state[1] for state in states if state] == ["calibrating", "calibrated"]
+    assert [state[1] for state in states if state] == ["asking", "calibrating", "calibrated"]
     last = list(tab.classify("class1 text", SORTER))[-1]
     error = [float(x) for x in re.findall(r"<b>(0\.\d+)</b>", last)]
     assert error[1] < 0.6 * error[0] and "120 development items" in last
@@ -44,6 +44,13 @@ def test_classes_are_calibrated_once_on_what_the_server_answers(tab: Classify, f
         and shares[0] < 96
     )
     assert re.search(r'class="label">(\w+)<', last)[1] in LABELS
+
+
+def test_a_text_that_is_longer_than_the_window_is_cut_aloud(tab: Classify) -> None:
+    *_, last = tab.classify("word " * 600, SORTER)
+    assert "Only the first 512 of 600 tokens were read" in last
+    *_, last = tab.classify("word " * 60, SORTER)
+    assert "were read" not in last
 
 
 def test_an_uncalibrated_classifier_says_so(tab: Classify, fake: FakeServer) -> None:

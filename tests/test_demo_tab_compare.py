@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 
 import pytest
@@ -11,16 +12,20 @@ from fake_openai import KEY, FakeServer
 pytest.importorskip("gradio", reason="the demo extra is not installed")
 
 from adaptkit.client.openai import Model
+from adaptkit.demo.html import style
+from adaptkit.demo.sample_prompts import SamplePrompts
 from adaptkit.demo.served_models import GENERATE, Server
 from adaptkit.demo.shown_models import show_models
-from adaptkit.demo.tab_compare import CHAT, CONTINUE, IN_TURN, TOGETHER, Compare, _beginnings, longest_answer
+from adaptkit.demo.streaming import Answer, Prompt
+from adaptkit.demo.tab_compare import CHAT, CONTINUE, IN_TURN, TOGETHER, Compare, longest_answer
 
 
 @pytest.fixture
 def tab() -> Iterator[Compare]:
     with FakeServer(MODELS, identities=IDENTITIES, delay_s=0.002) as fake:
         server = Server(fake.url, KEY)
-        tab = Compare(server, FakeStudy().documents())
+        study = FakeStudy()
+        tab = Compare(server, SamplePrompts(study.documents(), study.questions()))
         tab.models = {model.name: model for model in show_models(server.look().of_kind(GENERATE))}
         yield tab
 
@@ -51,10 +56,22 @@ def test_one_after_another_shares_nothing_and_chat_has_no_beginning(tab: Compare
     assert "ends after its first 8,000 characters: no more was asked" in last
 
 
-def test_prompts_are_the_first_words_of_held_out_passages() -> None:
-    texts = ["one two three four five six seven eight nine ten eleven twelve thirteen fourteen fifteen", "no"]
-    assert _beginnings([("a", text) for text in texts]) == [texts[0].removesuffix(" fifteen")]
-    assert len(_beginnings([("a", texts[0])] * 30)) == 12
+def test_what_the_text_itself_says_stands_under_the_answers(tab: Compare) -> None:
+    prompt = tab.samples.next(chat=False)
+    *_, last = tab.ask(prompt, [PLAIN], CONTINUE, TOGETHER, 16, 0.0)
+    assert "How the text itself goes on" in last or not tab.samples.following(prompt)
+    *_, last = tab.ask(tab.samples.next(chat=True), [PLAIN], CHAT, TOGETHER, 16, 0.0)
+    assert "The answer in the test data" in last and "Drug 0." in last
+    *_, last = tab.ask("words of one's own", [PLAIN], CONTINUE, TOGETHER, 16, 0.0)
+    assert "goes on" not in last and "test data" not in last
+
+
+def test_a_spinner_goes_on_where_it_was_when_it_is_drawn_again(tab: Compare) -> None:
+    prompt = Prompt("Once", 16)
+    drawn = [tab._draw([Answer(PLAIN, "asked", seconds=s)], prompt, 0.0) for s in (0.25, 1.75)]
+    delays = [re.search(r"animation-delay: -([\d.]+)s", html) for html in drawn]
+    assert [delay[1] for delay in delays if delay] == ["0.25", "0.75"]
+    assert ".spinner { " in style() and "animation: turn 1s linear infinite" in style()
 
 
 @pytest.mark.parametrize(
@@ -63,8 +80,3 @@ def test_prompts_are_the_first_words_of_held_out_passages() -> None:
 def test_the_slider_ends_where_the_shortest_model_ends(lengths: list[int | None], longest: int) -> None:
     models = [Model("m", "generate", max_len=length) for length in lengths]
     assert longest_answer(models) == longest
-
-
-def test_prompts_of_code_keep_their_lines() -> None:
-    code = "def f(x):\n    return x + 1  # one more than was given to it\n\n\ndef g(x):\n    return f(f(x))\n"
-    assert "\n    return" in _beginnings([("a", code)])[0]

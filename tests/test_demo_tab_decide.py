@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 from demo_study import FakeDial, FakeStudy
-from fake_study import write_study
+from fake_study import PORTIONS, PRICES, write_bench, write_study
 
 pytest.importorskip("gradio", reason="the demo extra is not installed")
 
@@ -46,7 +48,31 @@ def test_the_tab_starts_with_the_first_values_and_shows_main_dials_first() -> No
 
 @pytest.fixture(scope="module")
 def shown(tmp_path_factory: pytest.TempPathFactory) -> StudyView:
-    return StudyView(write_study(tmp_path_factory.mktemp("study"), num_rows=60))
+    study = write_study(tmp_path_factory.mktemp("study"), num_rows=60)
+    write_bench(study)
+    (study.parent / "prices.yaml").write_text(PRICES)
+    return StudyView(study, study.parent / "prices.yaml")
+
+
+def test_without_prices_the_tab_says_what_to_set_and_weighs_text_alone(tmp_path: Path) -> None:
+    view = StudyView(write_study(tmp_path, num_rows=60, tasks=("language",), portions=PORTIONS))
+    with gr.Blocks() as blocks:
+        Decide(view).build(gr.State(0.0))
+    config = str(blocks.get_config_file())
+    assert "When does an own server pay" not in config and "What would more text do?" in config
+    assert "break-even" not in config.lower().replace("data-break-even", "") and "--prices" in config
+    moved = next(fn for fn in blocks.fns.values() if fn.fn is not None and fn.fn.__name__ == "moved").fn
+    weighed, price, *_ = moved(7.0)
+    assert price == 0.0 and "is left out" in weighed
+
+
+def test_without_anything_to_move_what_is_missing_and_the_evidence_stand_there(tmp_path: Path) -> None:
+    view = StudyView(write_study(tmp_path, num_rows=60, num_documents=40, tasks=("language",)))
+    with gr.Blocks() as blocks:
+        Decide(view).build(gr.State(0.0))
+    config = blocks.get_config_file()
+    assert not [part for part in config["components"] if part["type"] == "slider"]
+    assert "is left out" in str(config) and "All arms" in str(config)
 
 
 def test_every_dial_starts_inside_its_range_at_its_exact_value(shown: StudyView) -> None:

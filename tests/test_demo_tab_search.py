@@ -37,6 +37,16 @@ def test_search_fills_the_index_then_shows_both_lists(tab: Search) -> None:
     assert "No embedding model is served" not in last
 
 
+def test_what_is_not_searched_and_not_read_is_said(tab: Search) -> None:
+    tab.index = Index.of([(f"d:{i}", f"asthma {i} " + "word " * 200) for i in range(500)])
+    *waiting, last = tab.search("asthma " * 200, GENERIC_VECTORS, DOMAIN_VECTORS)
+    assert "400 passages were searched, drawn evenly from 500" in last
+    assert "400 of them by their first 600 characters alone" in last
+    assert "The text ends after its first 1,000 characters" in last
+    assert 'data-state="filling"' in waiting[0] and 'class="progress"' in "".join(waiting)
+    assert 'data-state="filling"' not in last
+
+
 @pytest.fixture
 def tab(server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Search:
     monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "state"))

@@ -12,18 +12,20 @@ import pytest
 from fake_study import DOMAIN_BYTES, PASSES, PORTIONS, write_study
 from tiny_results import LANGUAGE, TICKET, results_of
 
-from adaptkit.report import charts, charts_detail, charts_money, figures
+from adaptkit.report import charts, charts_detail, charts_money, figures, tables
 from adaptkit.report.charts import RowMark, Track
 from adaptkit.report.charts_detail import CurvePanel, Pick
 from adaptkit.report.svg import chip
+from adaptkit.report.write import arm_scores
 from adaptkit.run import write_json
 from adaptkit.study.arms import Origin
 from adaptkit.study.breakeven import Prices, Training, Workload, weigh
 from adaptkit.study.forecast import measure
 from adaptkit.study.forecast_record import WHOLE
+from adaptkit.study.front import front
 from adaptkit.study.record import ArmRecord, MachineRecord, PriceRecord
 from adaptkit.study.results import Cell, Cost, collect
-from adaptkit.study.scores import score_table
+from adaptkit.study.scores import score_table, within_metric
 from adaptkit.study.statistics import Interval
 from adaptkit.study.verdict import judge
 
@@ -92,8 +94,20 @@ def test_an_interval_shorter_than_its_marker_stands_out(low, high, stands_out):
 
 
 def test_intervals_end_where_the_metric_ends():
-    assert figures.within_metric("accuracy", Interval(0.97, 0.9, 1.04)) == Interval(0.97, 0.9, 1.0)
-    assert figures.within_metric("bits_per_byte", Interval(0.02, -0.03, 0.07)) == Interval(0.02, 0.0, 0.07)
+    assert within_metric("accuracy", Interval(0.97, 0.9, 1.04)) == Interval(0.97, 0.9, 1.0)
+    assert within_metric("bits_per_byte", Interval(0.02, -0.03, 0.07)) == Interval(0.02, 0.0, 0.07)
+
+
+def test_no_interval_of_a_report_reaches_past_its_metric():
+    seeds = {"generic+full": [0.99, 1.0, 1.0], "continued+full": [0.01, 0.0, 0.0]}
+    results = results_of(seeds, task=TICKET)
+    stretched = results.replicates("ticket").interval("generic+full", results.confidence)
+    assert stretched.high > 1 and results.interval("ticket", "generic+full").high == 1
+    scores = tables.main_table(results).rows + tables.detail_tables(results)[0].rows
+    ends = [float(end) for row in scores for cell in row.cells for end in cell.interval.split(" to ")]
+    ends += [end for row in arm_scores(results) for end in (row["low"], row["high"])]
+    ends += [end for row in front(results, TICKET) for end in (row.score.low, row.score.high)]
+    assert len(ends) >= 16 and all(0 <= end <= 1 for end in ends)
 
 
 def test_the_band_stands_around_the_reference_and_is_left_out_without_a_margin():

@@ -13,7 +13,7 @@ from tiny_study import study_config, write_texts
 from adaptkit.cli.app import app
 from adaptkit.compare import fitting_budget
 from adaptkit.compare.driver import compare, open_study
-from adaptkit.compare.first_study import first_study
+from adaptkit.compare.first_study import _parts, first_study
 from adaptkit.compare.plan import make_plan, measure_study
 from adaptkit.compare.workspace import result_path
 from adaptkit.config import load
@@ -106,6 +106,11 @@ def test_the_budget_is_the_largest_that_ends_in_time(measured, monkeypatch):
     assert again.amount > fit.amount
 
 
+def test_the_memory_of_a_stage_holds_the_process_itself(measured):
+    machine = measured.machine
+    assert machine.memory_bytes > machine.process_bytes > 1e8, "torch alone is larger than the tiny model"
+
+
 def test_no_budget_wears_out_the_text(measured):
     fit = fitting_budget.fitting_budget(measured, seconds=1e9)
     assert fit.bound == "text" and fit.epochs <= fitting_budget.TEXT_EPOCHS
@@ -153,6 +158,38 @@ def test_a_table_becomes_a_study_that_compare_goes_on_with(tmp_path, monkeypatch
     assert "could be learnt: Priority" in (tmp_path / "study.yaml").read_text()
     with pytest.raises(ConfigError, match="exists already"):
         first_study(["tickets.csv"], out=tmp_path / "study.yaml", root=tmp_path / "runs", seconds=300)
+
+
+def retrieval_set(folder, num_documents=60):
+    """Documents, one question to each, and grades for training and test questions."""
+    (folder / "qrels").mkdir(parents=True)
+    faults = PARTS["network"]
+    pairs = [(n, f"The engine of car {n}: {faults[n % 3]} in {n % 7} places.") for n in range(num_documents)]
+    documents = [{"_id": f"d{n}", "title": f"Car {n}", "text": text} for n, text in pairs]
+    questions = [{"_id": f"q{n}", "text": f"what of the engine in car {n}?"} for n, _ in pairs]
+    for name, rows in (("corpus", documents), ("queries", questions)):
+        (folder / f"{name}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    for name, numbers in (("train", range(40)), ("test", range(40, num_documents))):
+        lines = ["query-id\tcorpus-id\tscore", *(f"q{n}\td{n}\t1" for n in numbers)]
+        (folder / "qrels" / f"{name}.tsv").write_text("\n".join(lines) + "\n")
+
+
+def test_a_retrieval_set_becomes_a_study_by_its_folder_or_its_files(tmp_path, monkeypatch):
+    write_texts(tmp_path)
+    retrieval_set(tmp_path / "search-test")
+    monkeypatch.chdir(tmp_path)
+    files = ["search-test/corpus.jsonl", "search-test/queries.jsonl"]
+    assert _parts(files) == _parts(["search-test"]) == ("search-test", [], [])
+    study = first_study(
+        files, out=tmp_path / "study.yaml", root=tmp_path / "runs", seconds=300, general=["general.jsonl"]
+    )
+    config = load(StudyConfig, tmp_path / "study.yaml").config
+    assert [(task.name, task.kind, task.train.files) for task in config.tasks] == [
+        ("search", "retrieve", ["search-test"])
+    ]
+    assert config.domain.train.files == ["search-test/corpus.jsonl"] and config.budget == study.config.budget
+    assert [baseline.name for baseline in study.baselines] == ["bm25"] and study.baselines[0].score > 0.5
+    assert result_path(open_study(config, tmp_path / "runs").path, PREPARE).exists()
 
 
 def test_the_command_says_what_to_run_next(tmp_path, monkeypatch, capsys):

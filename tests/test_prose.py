@@ -159,7 +159,7 @@ BASIS = "Based on 3 training runs per arm and 400 test items."
 
 
 def test_sureness_of_one_contender_and_of_several():
-    small = "Differences below 0.017 were declared too small to matter."
+    small = "Differences below 0.017 (1 % of the best score) were declared too small to matter."
     assert said(prose.sureness, GAIN) == (f"With 95% confidence scratch is the best arm. {small} {BASIS}")
     several = said(prose.sureness, SAME)
     assert several.startswith(
@@ -269,7 +269,11 @@ def test_cost_text_leaves_out_memory_that_was_not_measured():
 def test_a_row_of_the_verdict_table(scores, options, text, compared):
     main = judge(results_of(scores, **options)).main
     assert prose.outcome_text(main) == text and prose.difference_text(main) == compared
-    assert prose.margin_text(main).startswith("\u00b10.01")
+    share = ["(1 % of the best score)"] if main.ledger == "text" else []
+    assert (
+        prose.margin_text(main).startswith("\u00b10.01")
+        and prose.margin_text(main).split(" ", 1)[1:] == share
+    )
 
 
 def test_a_row_without_anything_to_compare():

@@ -58,12 +58,21 @@ def plan(planned: dict[str, Any]) -> str:
         parts.append(f"{task}: the instruction of prompts ({origin})\n{indent(instruction['text'], '  ')}")
     stages, jobs = planned["stages"], planned["machine"]["jobs"]
     num_left = sum(not stage["cached"] for stage in stages)
-    memory = max((stage["memory_bytes"] for stage in stages), default=0.0) / 2**30
-    time = f"about {duration(planned['seconds_left'])} with {jobs} at once, {memory:.2g} GiB each"
+    memory = max((stage["memory_bytes"] for stage in stages), default=0.0)
+    each = _memory_each(memory, planned["machine"]["process_bytes"])
+    time = f"about {duration(planned['seconds_left'])} with {jobs} at once, {each}"
     count = f"{len(stages)} stages, {num_left} to run"
     parts.append(f"{count}, {planned['flops']:.2g} FLOPs in all, {time}")
     parts += planned["advice"]
     return "\n\n".join(parts)
+
+
+def _memory_each(whole: float, process: float) -> str:
+    """The memory of one stage, and how much of it any process with torch takes; of a GPU's without that."""
+    if not process:
+        return f"{whole / 2**30:.2g} GiB of GPU memory each, as torch counts it"
+    libraries = f"{process / 2**30:.2g} of it Python, torch and other libraries"
+    return f"{whole / 2**30:.2g} GiB each ({libraries})"
 
 
 def _outgoing(sent: dict[str, Any]) -> str:

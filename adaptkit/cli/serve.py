@@ -143,8 +143,9 @@ def _run_server(
     """Start every engine and answer requests until a signal stops this process."""
     from adaptkit.serve import api_keys
     from adaptkit.serve.address import http_url, is_loopback, listen
+    from adaptkit.serve.engine.preloaded import Preloaded
     from adaptkit.serve.engine.supervisor import Engine
-    from adaptkit.serve.server import Server
+    from adaptkit.serve.server import Server, load_at_once
     from adaptkit.serve.status import StatusLine
 
     status = StatusLine()
@@ -155,7 +156,10 @@ def _run_server(
         status.note("serving", note)
     if not is_loopback(host):
         status.note("serving", f"listens on {host} without encryption: put a TLS proxy in front of it")
-    engines = [Engine(launch, logs / f"{port}-{launch.name}.log", status) for launch in launches]
+    preloaded = Preloaded.of(launches)
+    engines = [
+        Engine(launch, logs / f"{port}-{launch.name}.log", status, preloaded=preloaded) for launch in launches
+    ]
     address = http_url(host, port)
     models = [name for launch in launches for name in launch.names]
 
@@ -163,7 +167,12 @@ def _run_server(
         status.note("serving", f"ready: {address}/v1 serves {', '.join(models)}; key: {keys.origin}")
         status.note("serving", f"next: adaptkit demo {place_of(launches[0].source)} --server {address}")
 
-    Server(engines, listening, keys, limits, on_ready=say_ready).run()
+    at_once = load_at_once(launches[0].hardware)
+    try:
+        Server(engines, listening, keys, limits, at_once=at_once, on_ready=say_ready).run()
+    finally:
+        if preloaded is not None:
+            preloaded.close()
     served = {"url": f"{address}/v1", "models": models, "key": keys.origin}
     return Outcome(f"stopped {address}", {**served, "restarts": sum(engine.restarts for engine in engines)})
 

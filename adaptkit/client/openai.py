@@ -16,8 +16,19 @@ from typing import Any
 
 from adaptkit.client.connection import OVERLOADED, BadAnswer, Connection, Refusal
 from adaptkit.client.identity import ModelIdentity
+from adaptkit.prompt_names import prompt_for
 
-__all__ = ["CUT", "OVERLOADED", "BadAnswer", "Client", "Completion", "Messages", "Model", "Refusal"]
+__all__ = [
+    "CUT",
+    "OVERLOADED",
+    "BadAnswer",
+    "Client",
+    "Completion",
+    "Messages",
+    "Model",
+    "Refusal",
+    "prompt_option",
+]
 
 Messages = Sequence[dict[str, str]]
 Row = dict[str, Any]
@@ -32,6 +43,7 @@ class Model:
 
     Attributes:
         ready: false while it loads or restarts.
+        prompts: names of the prompts that an embedding model may be asked with.
     """
 
     name: str
@@ -39,6 +51,7 @@ class Model:
     max_len: int | None = None
     identity: ModelIdentity | None = None
     ready: bool = True
+    prompts: tuple[str, ...] = ()
 
     @property
     def writes(self) -> bool:
@@ -79,6 +92,7 @@ class Client(Connection):
                     max_len=row.get("max_model_len"),
                     identity=ModelIdentity.from_row(row),
                     ready=bool(row.get("ready", True)),
+                    prompts=tuple(row.get("prompts") or ()),
                 )
                 for row in answer["data"]
             ]
@@ -202,6 +216,17 @@ class Client(Connection):
 
         for pieces in self.events(path, body, read):
             yield from pieces
+
+
+def prompt_option(texts: str, names: Sequence[str]) -> dict[str, str]:
+    """Make the option of `embed` that puts the prompt for queries or documents before them, if there is one.
+
+    Args:
+        texts: "query" or "document".
+        names: the model's prompts.
+    """
+    name = prompt_for(texts, names)
+    return {} if name is None else {"prompt_name": name}
 
 
 def _generation(model: str, max_tokens: int, options: dict[str, Any]) -> dict[str, Any]:

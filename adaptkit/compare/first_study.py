@@ -25,7 +25,7 @@ from adaptkit.architecture import SizeConfig
 from adaptkit.compare.driver import answer_without_models
 from adaptkit.compare.fitting_budget import FittingBudget, fitting_budget
 from adaptkit.compare.plan import measure_study
-from adaptkit.data.beir import retrieval_folder
+from adaptkit.data.beir import is_set, retrieval_folder
 from adaptkit.data.check import is_held_out
 from adaptkit.data.column_suggestions import Suggestion, suggest
 from adaptkit.data.files import find_files
@@ -118,11 +118,18 @@ def first_study(
 def _parts(files: Sequence[str]) -> tuple[str, list[str], list[str]]:
     """The file to learn, those that are held out, and more text."""
     find_files(list(files))
-    held_out = [file for file in files if is_held_out(file)]
-    others = [file for file in files if file not in held_out]
+    named = list(dict.fromkeys(map(_whole_set, files)))
+    held_out = [file for file in named if is_held_out(file) and not is_set(file)]
+    others = [file for file in named if file not in held_out]
     if not others:
         raise ConfigError("only held-out files are named", where=files[0], fix="name the training file too")
     return others[0], held_out, others[1:]
+
+
+def _whole_set(file: str) -> str:
+    """The folder of a retrieval set that a file belongs to: its documents alone hold no queries."""
+    folder = Path(file).parent
+    return str(folder) if Path(file).is_file() and is_set(folder) else file
 
 
 def _suggestion(learnt: str) -> Suggestion:

@@ -17,7 +17,7 @@ from adaptkit.data.tokenizers import train_tokenizer
 from adaptkit.study.base_model import TextKind
 from adaptkit.study.config import StudyConfig
 from adaptkit.trainer.device import allowed_cores, compute_dtype, free_cores, visible_gpus
-from adaptkit.trainer.memory import STATE_BYTES, activation_bytes
+from adaptkit.trainer.memory import STATE_BYTES, activation_bytes, process_bytes
 
 PROBE_S = 1.5
 PROBE_PARAMS = {"cpu": 20e6, "cuda": 500e6}
@@ -34,7 +34,9 @@ class Machine:
         flops_per_token: training FLOPs per token of the base model.
         flops_per_second: training speed of one stage.
         bytes_per_second: tokenising speed of one stage.
-        memory_bytes: predicted peak memory of one training stage.
+        memory_bytes: predicted peak memory of one training stage; on a CPU with the process itself, on a GPU
+            what torch allocates there.
+        process_bytes: the part of it that the process takes before any model: Python, torch, libraries.
         jobs: stages at once.
     """
 
@@ -43,11 +45,13 @@ class Machine:
     bytes_per_second: float
     memory_bytes: float
     jobs: int
+    process_bytes: float = 0.0
 
 
 def measure(config: StudyConfig, shape: Any, kind: TextKind) -> Machine:
     """Time a few training steps of the base's shape on random tokens, and a tokenizer on some text."""
     device = "cuda" if torch.cuda.is_available() else "cpu"
+    process = process_bytes() if device == "cpu" else 0.0
     with torch.device("meta"):
         model = models.build(shape, kind, seed=0)
     seq_len, rows = config.size.seq_len, config.trainer.microbatch_size or config.trainer.global_batch_size
@@ -64,8 +68,9 @@ def measure(config: StudyConfig, shape: Any, kind: TextKind) -> Machine:
         flops_per_token=flops,
         flops_per_second=_speed(shape, kind, seq_len, device, threads),
         bytes_per_second=_tokenising_speed(config),
-        memory_bytes=count * STATE_BYTES + activations,
+        memory_bytes=process + count * STATE_BYTES + activations,
         jobs=jobs,
+        process_bytes=process,
     )
 
 

@@ -8,7 +8,8 @@ from typing import Any
 import gradio as gr
 
 from adaptkit.demo.html import render
-from adaptkit.demo.search_index import Index, Passages, sample
+from adaptkit.demo.sample_prompts import SamplePrompts
+from adaptkit.demo.search_index import Index, Passages
 from adaptkit.demo.served_models import CLASSIFY, EMBED, GENERATE, RERANK, Look, Server
 from adaptkit.demo.shown_models import ShownModel, first_of_each_role, generic_and_domain, show_models
 from adaptkit.demo.study_view import Study
@@ -39,9 +40,9 @@ class Page:
 
     def __post_init__(self) -> None:
         documents = self.study.documents()
-        self.compare = Compare(self.server, documents)
+        self.compare = Compare(self.server, SamplePrompts(documents, self.study.questions()))
         self.classify = Classify(self.server, self.study)
-        self.search = Search(self.server, Index(self.passages or sample(documents)))
+        self.search = Search(self.server, Index.of(self.passages or documents))
         self.decide = Decide(self.study)
 
     def build(self) -> gr.Blocks:

@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import hashlib
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
-from adaptkit.client.openai import CUT, Client
+from adaptkit.client.openai import CUT, Client, prompt_option
 from adaptkit.data import DataConfig, read
 from adaptkit.disk import whole_file
 from adaptkit.errors import DataError
+from adaptkit.prompt_names import DOCUMENT, QUERY
 from adaptkit.serve import api_keys
 
 MOST_PASSAGES, MAX_PASSAGE_CHARS, BATCH = 400, 600, 32
@@ -40,7 +42,7 @@ def from_file(path: Path) -> Passages:
     rows = read(DataConfig(files=[str(path)]), "text").rows
     if not rows:
         raise DataError("holds no text", where=str(path), fix="give a file with text to search in")
-    return sample([(row.where, row.text) for row in rows])
+    return [(row.where, row.text) for row in rows]
 
 
 def sample(documents: Passages) -> Passages:
@@ -56,19 +58,45 @@ class Index:
 
     The name of a file is a digest of what it was made from: the passages, and the model's vector of a fixed
     sentence, so that another model behind the same name gets vectors of its own.
+
+    Attributes:
+        num_all: passages that these were drawn from.
+        num_cut: of these, how many are longer than what is searched of them.
     """
 
     passages: Passages
+    num_all: int = 0
+    num_cut: int = 0
     _vectors: dict[str, np.ndarray] = field(default_factory=dict)
     _lock: threading.Lock = field(default_factory=threading.Lock)
 
-    def fill(self, client: Client, model: str) -> Iterator[int]:
+    @classmethod
+    def of(cls, documents: Passages) -> Index:
+        """Take at most 400 passages of some documents, evenly drawn, each by its first 600 characters."""
+        passages = sample(documents)
+        kept = {name for name, _ in passages}
+        num_cut = sum(name in kept and len(text.strip()) > MAX_PASSAGE_CHARS for name, text in documents)
+        return cls(passages, len(documents), num_cut)
+
+    def sampled(self) -> str:
+        """What is not searched, a clause; empty where all is."""
+        parts = []
+        if self.num_all > len(self.passages):
+            parts.append(f"drawn evenly from {self.num_all:,}")
+        if self.num_cut:
+            parts.append(f"{self.num_cut:,} of them by their first {MAX_PASSAGE_CHARS} characters alone")
+        return "".join(f", {part}" for part in parts)
+
+    def fill(self, client: Client, model: str, prompts: Sequence[str] = ()) -> Iterator[int]:
         """Make the vectors of all passages; yields how many there are. Nothing is made twice.
 
+        Args:
+            prompts: names of the model's prompts, as its server lists them.
         Raises: ServerError.
         """
         with self._lock:
-            key = self._key(client, model)
+            options = {**CUT, **prompt_option(DOCUMENT, prompts)}
+            key = self._key(client, model, options)
             if key in self._vectors:
                 return
             stored = _load(key, len(self.passages))
@@ -77,15 +105,20 @@ class Index:
                 return
             rows: list[list[float]] = []
             for start in range(0, len(self.passages), BATCH):
-                rows += client.embed(model, [text for _, text in self.passages[start : start + BATCH]], **CUT)
+                texts = [text for _, text in self.passages[start : start + BATCH]]
+                rows += client.embed(model, texts, **options)
                 yield len(rows)
             self._vectors[key] = _unit(np.array(rows, np.float32))
             _save(key, self._vectors[key])
 
-    def nearest(self, client: Client, model: str, query: str, count: int = 5) -> list[Hit]:
-        """Find the passages closest to `query`, best first; `fill` comes first."""
-        vectors_ND = self._vectors[self._key(client, model)]
-        similar_N = vectors_ND @ _unit(np.array(client.embed(model, [query], **CUT), np.float32))[0]
+    def nearest(
+        self, client: Client, model: str, query: str, prompts: Sequence[str] = (), count: int = 5
+    ) -> list[Hit]:
+        """Find the passages closest to `query`, best first; `fill` with the same prompts comes first."""
+        of_documents, of_query = prompt_option(DOCUMENT, prompts), prompt_option(QUERY, prompts)
+        vectors_ND = self._vectors[self._key(client, model, {**CUT, **of_documents})]
+        embedded = client.embed(model, [query], **CUT, **of_query)
+        similar_N = vectors_ND @ _unit(np.array(embedded, np.float32))[0]
         order = np.argsort(-similar_N, kind="stable")[:count]
         return [self._hit(int(i), float(similar_N[i])) for i in order]
 
@@ -93,9 +126,9 @@ class Index:
         name, text = self.passages[place]
         return Hit(name, text, similarity)
 
-    def _key(self, client: Client, model: str) -> str:
+    def _key(self, client: Client, model: str, options: Mapping[str, Any]) -> str:
         digest = hashlib.sha256(f"{model}\n".encode())
-        digest.update(np.round(np.array(client.embed(model, [PROBE]), np.float32), 3).tobytes())
+        digest.update(np.round(np.array(client.embed(model, [PROBE], **options), np.float32), 3).tobytes())
         for name, text in self.passages:
             digest.update(f"{name}\n{text}\n".encode("utf-8", "replace"))
         return digest.hexdigest()[:24]

@@ -6,6 +6,7 @@ The key stays in this process, and goes into requests to the server only.
 from __future__ import annotations
 
 import math
+import re
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -14,6 +15,9 @@ from adaptkit.errors import ServerError
 
 GENERATE, CLASSIFY, EMBED, RERANK = "generate", "classify", "embed", "rerank"
 LOOK_S = 8.0  # a server that does not list its models in this time counts as away
+_TOO_LONG = re.compile(
+    r"(maximum|max) (context|model|sequence|input) len|too (long|many tokens)|max_model_len", re.I
+)
 FailureKind = Literal["away", "busy", "missing", "refused", "cut"]
 
 
@@ -82,7 +86,7 @@ def explain(error: Exception, url: str, model: str = "", started: bool = False) 
     if started:
         return Failure("cut", "The answer broke off: the connection to the server was lost.", "Ask again.")
     if isinstance(error, Refusal):
-        return Failure("refused", _reason(error.what), "Change the text or the settings and ask again.")
+        return _explained(error)
     if isinstance(error, ServerError) and not isinstance(error, BadAnswer):
         do = "Start it with \u201cadaptkit serve\u201d: this page finds it by itself."
         return Failure("away", f"No server answers at {url}.", do)
@@ -106,7 +110,18 @@ def _known_refusal(error: Refusal, model: str) -> Failure | None:
     return None
 
 
-def _reason(what: str) -> str:
-    if "chat template" in what.lower():
-        return "This model was never taught to chat: choose \u201cContinue the text\u201d."
-    return f"The server refused: {what[:300]}"
+def _explained(refusal: Refusal) -> Failure:
+    """Explain what a server said of this request, in our words: its own speak of its settings."""
+    if "chat template" in refusal.what.lower():
+        what = "This model was never taught to chat: choose \u201cContinue the text\u201d."
+        return Failure("refused", what, "Ask again then.")
+    if _TOO_LONG.search(refusal.what):
+        what = "The text and the longest answer together do not fit into this model\u2019s window."
+        return Failure("refused", what, "Shorten the text, or move the slider to a shorter answer.")
+    if refusal.status == 413:
+        return Failure("refused", "This is more text than the server takes at once.", "Shorten it.")
+    if refusal.status >= 500 or refusal.status == 200:
+        what = "The model failed on this request."
+        return Failure("refused", what, "Ask again; its server\u2019s log says why.")
+    what = "The server does not take this text with these settings."
+    return Failure("refused", what, "Change the text or the settings and ask again; its log says why.")

@@ -35,6 +35,8 @@ class ShownModel:
         origin: decides the colour.
         role: empty where the server tells none.
         arm, task: of the study; empty outside one.
+        max_len: tokens that it reads and writes together; None where its server does not tell.
+        prompts: names of the words that an embedding model may put before texts.
     """
 
     name: str
@@ -43,6 +45,8 @@ class ShownModel:
     role: str = ""
     arm: str = ""
     task: str = ""
+    max_len: int | None = None
+    prompts: tuple[str, ...] = ()
 
     @property
     def place(self) -> int:
@@ -76,6 +80,8 @@ def _shown(model: Model) -> ShownModel:
         role=role,
         arm=arm,
         task=identity.task or "",
+        max_len=model.max_len,
+        prompts=model.prompts,
     )
 
 

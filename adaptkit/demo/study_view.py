@@ -84,6 +84,9 @@ class Study(Protocol):
     def documents(self) -> Sequence[tuple[str, str]]:
         """(name, text) of held-out passages."""
 
+    def questions(self) -> Sequence[tuple[str, str]]:
+        """(question, answer) of test rows that a model answers in words."""
+
     def calibrate(self, dev: Judged, test: Judged) -> Calibration | None: ...
 
 
@@ -118,6 +121,9 @@ class NoStudy:
         return ()
 
     def documents(self) -> Sequence[tuple[str, str]]:
+        return ()
+
+    def questions(self) -> Sequence[tuple[str, str]]:
         return ()
 
     def calibrate(self, dev: Judged, test: Judged) -> None:

@@ -10,9 +10,11 @@ import gradio as gr
 
 from adaptkit.client.openai import CUT, Client
 from adaptkit.demo.html import render
+from adaptkit.demo.second_click import draw_note, say_while_busy
 from adaptkit.demo.served_models import Failure, Server, explain
 from adaptkit.demo.shown_models import ShownModel
 from adaptkit.demo.study_view import Calibration, Judged, Study
+from adaptkit.demo.text_window import cut_sentence
 from adaptkit.errors import ServerError
 
 MAX_TEXT_CHARS, MAX_ITEMS, BATCH = 8000, 400, 32
@@ -61,8 +63,9 @@ class Classify:
         with gr.Row(elem_classes="actions"):
             model = gr.Dropdown([], label="Classifier", elem_id="classifier", filterable=False)
             go = gr.Button("Classify", variant="primary", elem_id="classify")
+        note = draw_note("classified")
         answer = gr.HTML(self.empty(), elem_id="classified", apply_default_css=False)
-        gr.on(
+        classifying = gr.on(
             [go.click, text.submit],
             self.classify,
             [text, model],
@@ -70,6 +73,13 @@ class Classify:
             concurrency_limit=8,
             show_progress="hidden",
             api_visibility="private",
+        )
+        say_while_busy(
+            note,
+            [go.click, text.submit],
+            classifying,
+            "classified",
+            "The text is still being classified: wait a moment.",
         )
         return model, answer
 
@@ -87,11 +97,12 @@ class Classify:
         try:
             with self.server.client() as client:
                 _, raw = client.classify(model, [text[:MAX_TEXT_CHARS]], **CUT)[0]
+                cut = cut_sentence(client, self.models[model], text, MAX_TEXT_CHARS)
                 if abs(sum(raw) - 1) > ROUNDING:
                     yield render("classified", state="failed", failure=NO_CLASSES)
                     return
                 if model not in self._calibrated:
-                    yield self._draw(model, raw, None, "calibrating")
+                    yield self._draw(model, raw, None, "calibrating", cut)
                 calibration = self._calibration(client, model, len(raw))
         except (ServerError, ValueError, KeyError, TypeError) as error:
             yield render("classified", state="failed", failure=explain(error, self.server.url, model))
@@ -99,16 +110,18 @@ class Classify:
         state = "raw"
         if calibration is not None:
             state = "calibrated" if calibration.after < calibration.before else "worse"
-        yield self._draw(model, raw, calibration, state)
+        yield self._draw(model, raw, calibration, state, cut)
 
-    def _draw(self, model: str, raw: Sequence[float], calibration: Calibration | None, state: str) -> str:
+    def _draw(
+        self, model: str, raw: Sequence[float], calibration: Calibration | None, state: str, cut: str
+    ) -> str:
         after = raw
         if calibration is not None and state == "calibrated":
             after = calibration.apply(raw)
         rows = zip(self._labels(model, len(raw)), raw, after, strict=True)
         bars = sorted((Bar(*row) for row in rows), key=lambda bar: -bar.after)
         shown = self.models[model]
-        return render("classified", state=state, bars=bars, calibration=calibration, model=shown)
+        return render("classified", state=state, bars=bars, calibration=calibration, model=shown, cut=cut)
 
     def _labels(self, model: str, count: int) -> Sequence[str]:
         """List the task's classes in the order of the model's outputs; numbers where they are unknown."""

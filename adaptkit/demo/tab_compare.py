@@ -2,23 +2,22 @@
 
 from __future__ import annotations
 
-import itertools
-import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 
 import gradio as gr
 
 from adaptkit.client.openai import Model
-from adaptkit.data.words import first_words
 from adaptkit.demo.html import render
+from adaptkit.demo.sample_prompts import SamplePrompts
+from adaptkit.demo.second_click import draw_note, say_while_busy
 from adaptkit.demo.served_models import Server
 from adaptkit.demo.shown_models import ShownModel
 from adaptkit.demo.streaming import Answer, AnswerStream, Prompt
 
 CONTINUE, CHAT = "Continue the text", "Answer as chat"
 TOGETHER, IN_TURN = "All at once", "One after another"
-MAX_PROMPT_CHARS, SHOWN_CHARS, PROMPT_WORDS, MOST_MODELS = 8000, 160, 14, 6
+MAX_PROMPT_CHARS, SHOWN_CHARS, MOST_MODELS = 8000, 160, 6
 ANSWER_STEP, USUAL_ANSWER, LONGEST_ANSWER = 16, 128, 512
 """Tokens."""
 AT_ONCE = 16  # visitors that may be answered at the same time
@@ -29,21 +28,19 @@ class Compare:
     """The tab's components, and what they do.
 
     Attributes:
-        documents: (name, text) of held-out passages, whose beginnings serve as prompts.
+        samples: prompts to begin with.
         models: by name; filled whenever the server is looked at.
     """
 
     server: Server
-    documents: Sequence[tuple[str, str]]
+    samples: SamplePrompts
     models: dict[str, ShownModel] = field(default_factory=dict)
 
     def build(self, usd_per_hour: gr.State) -> tuple[gr.CheckboxGroup, gr.Slider]:
         """Draw the tab; `usd_per_hour` holds the server's price. Returns the choices of models and length."""
-        beginnings = _beginnings(self.documents)
-        starts = itertools.cycle(beginnings or [""])
         text = gr.Textbox(
             label="Prompt",
-            value=next(starts),
+            value=self.samples.next(chat=False),
             lines=3,
             max_lines=8,
             max_length=MAX_PROMPT_CHARS,
@@ -55,7 +52,8 @@ class Compare:
         with gr.Row(elem_classes="actions"):
             ask = gr.Button("Ask the models", variant="primary", elem_id="ask")
             stop = gr.Button("Stop", elem_id="stop")
-            another = gr.Button("Another beginning", elem_id="another", visible=bool(beginnings))
+            another = gr.Button("Another example", elem_id="another", visible=bool(self.samples))
+        note = draw_note("cards")
         cards = gr.HTML(render("cards", cards=[], note=""), elem_id="cards", apply_default_css=False)
         answering = gr.on(
             [ask.click, text.submit],
@@ -67,7 +65,22 @@ class Compare:
             api_visibility="private",
         )
         stop.click(None, cancels=[answering], show_progress="hidden", api_visibility="private")
-        another.click(lambda: next(starts), None, text, show_progress="hidden", api_visibility="private")
+        say_while_busy(
+            note,
+            [ask.click, text.submit],
+            answering,
+            "cards",
+            "The models are still answering: wait for them, or press Stop and ask anew.",
+            stops=[stop.click],
+        )
+        gr.on(
+            [another.click, settings[0].change],
+            lambda how: self.samples.next(chat=how == CHAT),
+            settings[0],
+            text,
+            show_progress="hidden",
+            api_visibility="private",
+        )
         return models, settings[-1]
 
     def ask(
@@ -113,6 +126,7 @@ class Compare:
             beginning=beginning[-SHOWN_CHARS:],
             cut=len(beginning) > SHOWN_CHARS,
             usd_per_hour=usd_per_hour,
+            following=self.samples.following(prompt.text),
         )
 
     def _card(self, answer: Answer, fastest: float, usd_per_hour: float) -> dict[str, object]:
@@ -147,18 +161,3 @@ def longest_answer(models: Sequence[Model]) -> int:
     lengths = [model.max_len for model in models if model.max_len]
     room = min(lengths, default=2 * LONGEST_ANSWER) // 2
     return max(ANSWER_STEP, min(LONGEST_ANSWER, room - room % ANSWER_STEP))
-
-
-def _beginnings(documents: Sequence[tuple[str, str]]) -> list[str]:
-    """Take the first words of held-out passages: fair prompts, since no model was trained on them."""
-    starts = (_beginning(text) for _, text in documents[:12])
-    return [start for start in starts if len(start) > 20]
-
-
-def _beginning(text: str) -> str:
-    """The first words of a passage, on one line; code keeps its lines."""
-    start = " ".join(first_words(text, PROMPT_WORDS).split())
-    same_words = re.match(rf"\s*(?:\S+\s+){{{max(0, len(start.split()) - 1)}}}\S+", text)
-    if same_words is not None and re.search(r"\n[ \t]+\S", same_words.group()):
-        return same_words.group().strip("\n")
-    return start

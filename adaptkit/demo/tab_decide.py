@@ -12,7 +12,7 @@ from adaptkit.demo.html import render
 from adaptkit.demo.study_view import Dial, Study
 
 STEPS = 200
-PRICE = "usd_per_hour"
+PRICE, VOLUME = "usd_per_hour", "requests_per_month"
 
 
 @dataclass
@@ -26,13 +26,17 @@ class Decide:
         gr.HTML(self.study.verdict(), elem_classes="ak-html", apply_default_css=False)
         dials = self.study.dials()
         if not dials:
+            gr.HTML(self._weigh([], []), elem_id="weighed", apply_default_css=False)
+            gr.HTML(self.study.evidence(), elem_classes="ak-html", apply_default_css=False)
             return
         main, more = [dial for dial in dials if dial.main], [dial for dial in dials if not dial.main]
-        gr.HTML(render("weigh_head"), apply_default_css=False)
+        priced = any(dial.name == VOLUME for dial in dials)
+        gr.HTML(render("weigh_head", priced=priced), apply_default_css=False)
         with gr.Group(elem_classes="dials"):
             drawn = [_draw_dial(dial) for dial in main]
-        with gr.Accordion("More assumptions", open=False, elem_id="more"), gr.Group(elem_classes="dials"):
-            drawn += [_draw_dial(dial) for dial in more]
+        if more:
+            with gr.Accordion("More assumptions", open=False, elem_id="more"), gr.Group(elem_classes="dials"):
+                drawn += [_draw_dial(dial) for dial in more]
         back = gr.Button("Back to the first values", size="sm", elem_id="back")
         first = self._weigh(dials, [dial.value for dial in dials])
         weighed = gr.HTML(first, elem_id="weighed", apply_default_css=False)
@@ -51,7 +55,7 @@ class Decide:
 
         def moved(*positions: float) -> list[object]:
             values = [value_at(dial, at) for dial, at in zip(dials, positions, strict=True)]
-            usd_per_hour = next(v for dial, v in zip(dials, values, strict=True) if dial.name == PRICE)
+            usd_per_hour = next((v for dial, v in zip(dials, values, strict=True) if dial.name == PRICE), 0.0)
             texts = [_caption(dial, value) for dial, value in zip(dials, values, strict=True)]
             return [self._weigh(dials, values), usd_per_hour, *texts]
 

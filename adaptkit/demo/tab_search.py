@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 
@@ -9,8 +10,10 @@ import gradio as gr
 
 from adaptkit.demo.html import render
 from adaptkit.demo.search_index import Hit, Index, in_both
+from adaptkit.demo.second_click import draw_note, say_while_busy
 from adaptkit.demo.served_models import Failure, Server, explain
 from adaptkit.demo.shown_models import ShownModel
+from adaptkit.demo.text_window import cut_sentence
 from adaptkit.errors import ServerError
 
 MAX_QUERY_CHARS = 1000
@@ -23,6 +26,7 @@ class Column:
     model: ShownModel
     hits: list[Hit] | None = None
     failure: Failure | None = None
+    cut: str = ""
 
 
 @dataclass
@@ -50,8 +54,9 @@ class Search:
             left = gr.Dropdown([], label="Generic model", elem_id="search-left", filterable=False)
             right = gr.Dropdown([], label="Domain model", elem_id="search-right", filterable=False)
             go = gr.Button("Search", variant="primary", elem_id="search")
+        note = draw_note("found")
         lists = gr.HTML(self.empty(), elem_id="found", apply_default_css=False)
-        gr.on(
+        searching = gr.on(
             [go.click, text.submit],
             self.search,
             [text, left, right],
@@ -59,6 +64,13 @@ class Search:
             concurrency_limit=8,
             show_progress="hidden",
             api_visibility="private",
+        )
+        say_while_busy(
+            note,
+            [go.click, text.submit],
+            searching,
+            "found",
+            "The passages are still being searched: wait a moment.",
         )
         return left, right, lists
 
@@ -69,29 +81,36 @@ class Search:
         if not columns or not self.index.passages or not query.strip():
             yield self.empty()
             return
+        begun = time.monotonic()
         with self.server.client() as client:
             for column in columns:
                 name = column.model.name
                 try:
-                    yield self._draw(columns, name)
-                    for done in self.index.fill(client, name):
-                        yield self._draw(columns, name, done)
-                    column.hits = self.index.nearest(client, name, query[:MAX_QUERY_CHARS])
+                    column.cut = cut_sentence(client, column.model, query, MAX_QUERY_CHARS)
+                    yield self._draw(columns, name, 0, begun)
+                    for done in self.index.fill(client, name, column.model.prompts):
+                        yield self._draw(columns, name, done, begun)
+                    column.hits = self.index.nearest(
+                        client, name, query[:MAX_QUERY_CHARS], column.model.prompts
+                    )
                 except (ServerError, ValueError, KeyError, TypeError) as error:
                     column.failure = explain(error, self.server.url, name)
         yield self._draw(columns)
 
-    def _draw(self, columns: Sequence[Column], filling: str = "", done: int = 0) -> str:
+    def _draw(self, columns: Sequence[Column], filling: str = "", done: int = 0, begun: float = 0.0) -> str:
         lists = [column.hits for column in columns if column.hits]
         both: set[str] = set()
         if len(lists) == 2:
             both = in_both(*lists)
+        seconds = time.monotonic() - begun
         values = {"filling": filling, "done": done, "total": len(self.index.passages), "both": both}
-        return render("found", state="found", columns=columns, **values)
+        return render(
+            "found", state="found", columns=columns, seconds=seconds, sampled=self.index.sampled(), **values
+        )
 
     def empty(self) -> str:
         """Draw the tab before anything was asked, as HTML."""
         state = "ask" if self.models else "none"
         if not self.index.passages:
             state = "no-text"
-        return render("found", state=state, total=len(self.index.passages))
+        return render("found", state=state, total=len(self.index.passages), sampled=self.index.sampled())

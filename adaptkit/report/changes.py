@@ -123,7 +123,7 @@ def _scores(before: Results, after: Results) -> Iterator[Change]:
 
 
 def _score(results: Results, task: str, arm: str) -> str:
-    interval = results.replicates(task).interval(arm, results.confidence)
+    interval = results.interval(task, arm)
     return f"{interval.mean:.3f} [{interval.low:.3f}, {interval.high:.3f}]"
 
 

@@ -20,7 +20,7 @@ import numpy as np
 from adaptkit.report import charts, charts_money, prose
 from adaptkit.report.charts import Figure, RowMark, typeset
 from adaptkit.report.figures import BETTER_LEFT
-from adaptkit.report.sliders import Dial, dials
+from adaptkit.report.sliders import DATA, Dial, dials
 from adaptkit.report.write import environment, report_context
 from adaptkit.run import read_jsonl
 from adaptkit.seal import check
@@ -89,7 +89,7 @@ class StudyView:
         self.results = collect(path)
         self.answer = judge(self.results)
         self.context = report_context(self.results, self.answer)
-        self.assumptions: Assumptions = assume(path, prices)
+        self.assumptions: Assumptions = assume(self.results, prices)
 
     @property
     def name(self) -> str:
@@ -117,7 +117,11 @@ class StudyView:
 
     def dials(self) -> list[Dial]:
         """The sliders of `weigh`."""
-        return dials(self.assumptions, self.data_bytes, self.data_range)
+        volume = self.results.record.decision.requests_per_month
+        shown = dials(self.assumptions, self.data_bytes, self.data_range, volume)
+        if self.assumptions.missing() and not self._curves:  # more text would be told nothing about
+            return [dial for dial in shown if dial.name != DATA]
+        return shown
 
     def calibrate(self, dev: Judged, test: Judged) -> Calibration | None:
         """Temperature scaling of a served classifier; None for too few items."""
@@ -140,6 +144,12 @@ class StudyView:
         """(name, text) of held-out domain passages."""
         rows = self._prepared_rows("domain.test.jsonl")
         return [(str(row.get("from", f"passage {i}")), row["text"]) for i, row in enumerate(rows, 1)]
+
+    def questions(self) -> list[tuple[str, str]]:
+        """(question, answer) of test rows that are answered in words."""
+        rows = [row for task in self.tasks for row in self._prepared_rows(f"{task}.test.jsonl")]
+        asked = [row for row in rows if {"prompt", "completion"} <= row.keys()]
+        return [(str(row["prompt"]), str(row["completion"])) for row in asked]
 
     def _prepared_rows(self, name: str) -> list[dict[str, Any]]:
         """Rows of a file of the study's prepared data; none where the study or the file is not there."""
@@ -167,8 +177,12 @@ class StudyView:
         """Answer the sliders as HTML: bills, break-even, and what that much text would do.
 
         Args:
-            values: the fields of `Choice`.
+            values: the fields of `Choice`; of `data_bytes` alone where no break-even can be said.
         """
+        if missing := self.assumptions.missing():
+            return self._render(
+                "demo_unpriced", missing=missing, forecast=self.forecast(values.get(DATA, self.data_bytes))
+            )
         choice = Choice(**values)
         forecast = self.forecast(choice.data_bytes)
         answer, training, figure = self.bill(choice, forecast.arm)

@@ -24,7 +24,7 @@ from adaptkit.study.results import (
     task_title,
     trained_on,
 )
-from adaptkit.study.scores import METRICS, score_table
+from adaptkit.study.scores import METRICS, score_table, within_metric
 from adaptkit.study.statistics import Comparison, Interval, resample
 from adaptkit.study.task_verdict import TaskVerdict, Verdict
 from adaptkit.study.verdict_line import flops_text, interval_text
@@ -141,17 +141,9 @@ def _tracks(results: Results, task: TaskRecord, quantity: Callable[[Cost], float
     tracks = []
     for name in (arm.name for arm in results.scored_arms(task.name)):
         cells = results.of(task.name, name)
-        interval = results.replicates(task.name).interval(name, results.confidence)
         cost = sum(quantity(cell.cost) for cell in cells) / len(cells)
-        tracks.append(Track(results.arm(name), name, ((cost, within_metric(task.metric, interval)),)))
+        tracks.append(Track(results.arm(name), name, ((cost, results.interval(task.name, name)),)))
     return tracks
-
-
-def within_metric(metric: str, interval: Interval) -> Interval:
-    """An interval that t stretched past what the metric can be, ended there."""
-    return dataclasses.replace(
-        interval, low=max(interval.low, METRICS[metric].least), high=min(interval.high, METRICS[metric].most)
-    )
 
 
 def forecast_figure(results: Results, forecast: Forecast | None) -> Figure | None:
@@ -172,7 +164,7 @@ def front_figure(results: Results, task: TaskRecord) -> Figure | None:
     tracks = []
     for row in shown:
         cost = row.owned.usd_per_1k if priced else 1000 * (row.owned.latency_s or 0.0)
-        point = ((cost or 0.0, within_metric(task.metric, row.score)),)
+        point = ((cost or 0.0, row.score),)
         tracks.append(Track(row.arm, row.arm.name, point, dimmed=row.dominated_by is not None))
     axis = "US dollars per 1,000 requests" if priced else "milliseconds per request"
     origins = "; ".join(dict.fromkeys(row.owned.origin for row in shown))
@@ -219,10 +211,7 @@ def class_figures(results: Results) -> list[Figure]:
         picks = best_of_each_origin(results, task.name)
         figures.append(charts_detail.per_class(task.name, picks))
         if has_columns(results, task, "ece"):
-            replicates = results.replicates(task.name, "ece")
-            errors = {}
-            for pick in picks:
-                errors[pick.arm.name] = replicates.interval(pick.arm.name, results.confidence)
+            errors = {pick.arm.name: results.interval(task.name, pick.arm.name, "ece") for pick in picks}
             figures.append(charts_detail.reliability(task.name, picks, errors))
     return figures
 

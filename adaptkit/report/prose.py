@@ -172,7 +172,8 @@ def sureness(verdict: Verdict, results: Results) -> str:
         kept += f". Which of them is best is open; {main.safe} is shown to be within {main.margin:.3f} of it"
     else:
         kept += ". Which of them is best is open"
-    return f"{kept}. Differences below {main.margin:.3f} were declared too small to matter. {basis}"
+    small = f"Differences below {main.margin:.3f}{margin_share(main)} were declared too small to matter."
+    return f"{kept}. {small} {basis}"
 
 
 def _items(pair: Comparison) -> str:
@@ -245,4 +246,11 @@ def margin_text(verdict: TaskVerdict) -> str:
     """A cell of the verdict table: the margin on either side of zero."""
     if verdict.pair is None:
         return ""
-    return f"\u00b1{number(verdict.margin, verdict.pair)}"
+    return f"\u00b1{number(verdict.margin, verdict.pair)}{margin_share(verdict)}"
+
+
+def margin_share(verdict: TaskVerdict) -> str:
+    """How a margin in the metric's units follows from the one that was set; empty where it is the same."""
+    if not verdict.margin_share:
+        return ""
+    return f" ({100 * verdict.margin_share:g} % of the best score)"

@@ -11,6 +11,10 @@ from adaptkit.study.forecast import size_text
 from adaptkit.study.prices import Assumptions, Sourced
 
 REQUESTS_PER_MONTH = 1_000_000.0
+PRICE, DATA = "usd_per_hour", "data_bytes"
+
+
+UNKNOWN = Sourced(1.0, "not known")
 
 
 @dataclass(frozen=True)
@@ -36,20 +40,35 @@ class Dial:
     main: bool = True
 
 
-def dials(assumptions: Assumptions, data_bytes: float, data_range: tuple[float, float]) -> list[Dial]:
-    """All sliders; a range always holds its first value."""
+def dials(
+    assumptions: Assumptions, data_bytes: float, data_range: tuple[float, float], volume: float = 0.0
+) -> list[Dial]:
+    """All sliders; a range always holds its first value.
 
-    def priced(name: str, label: str, low: float, high: float, start: Sourced) -> Dial:
-        return Dial(name, label, low, high, start.value, start.origin, usd)
+    Where something that a break-even needs is not known, those of the text and of the server's price alone.
 
-    def counted(name: str, label: str, low: float, high: float, start: Sourced, main: bool = True) -> Dial:
-        return Dial(name, label, low, high, start.value, start.origin, count_text, main=main)
+    Args:
+        volume: requests a month as the study states them; 0 where it does not.
+    """
 
-    volume, amount = Sourced(REQUESTS_PER_MONTH, "your volume"), "Domain text to train on"
+    def priced(name: str, label: str, low: float, high: float, start: Sourced | None) -> Dial:
+        known = start or UNKNOWN
+        return Dial(name, label, low, high, known.value, known.origin, usd)
+
+    def counted(
+        name: str, label: str, low: float, high: float, start: Sourced | None, main: bool = True
+    ) -> Dial:
+        known = start or UNKNOWN
+        return Dial(name, label, low, high, known.value, known.origin, count_text, main=main)
+
+    requests = Sourced(REQUESTS_PER_MONTH, "move it to yours")
+    if volume:
+        requests = Sourced(volume, "as in the study")
+    amount = "Domain text to train on"
     dials = [
-        counted("requests_per_month", "Requests per month", 1e3, 1e9, volume),
-        priced("usd_per_hour", "Server, per hour", 0.02, 50.0, assumptions.usd_per_hour),
-        Dial("data_bytes", amount, *data_range, data_bytes, "as in the study", size_text),
+        counted("requests_per_month", "Requests per month", 1e3, 1e9, requests),
+        priced(PRICE, "Server, per hour", 0.02, 50.0, assumptions.usd_per_hour),
+        Dial(DATA, amount, *data_range, data_bytes, "as in the study", size_text),
         priced("usd_in", "API, per million tokens read", 0.01, 50.0, assumptions.usd_in),
         priced("usd_out", "API, per million tokens written", 0.01, 200.0, assumptions.usd_out),
         counted("requests_per_s", "Requests a second, one server", 0.01, 1e3, assumptions.requests_per_s),
@@ -58,6 +77,9 @@ def dials(assumptions: Assumptions, data_bytes: float, data_range: tuple[float, 
         USED_SHARE,
         MONTHS,
     ]
+    if assumptions.missing():
+        alone = {DATA} if assumptions.usd_per_hour is None else {DATA, PRICE}
+        dials = [dial for dial in dials if dial.name in alone]
     return [_widened(dial) for dial in dials]
 
 

@@ -102,14 +102,12 @@ def _best_arm(results: Results, task: TaskRecord) -> str:
 def _arm_score(results: Results, task: TaskRecord, arm: str, best: str) -> Score | None:
     if not results.of(task.name, arm):
         return None
-    interval = results.replicates(task.name).interval(arm, results.confidence)
-    return _score(task.metric, interval, arm == best)
+    interval = results.interval(task.name, arm)
+    return _score(interval, arm == best)
 
 
-def _score(metric: str, interval: Interval, best: bool = False) -> Score:
-    """Rounded; an interval that t stretched past what the metric can be ends there."""
-    low, high = max(interval.low, METRICS[metric].least), min(interval.high, METRICS[metric].most)
-    return Score(f"{interval.mean:.3f}", f"{low:.3f} to {high:.3f}", best)
+def _score(interval: Interval, best: bool = False) -> Score:
+    return Score(f"{interval.mean:.3f}", f"{interval.low:.3f} to {interval.high:.3f}", best)
 
 
 def _costs(results: Results, arm: str) -> tuple[str, ...]:
@@ -133,10 +131,7 @@ def detail_tables(results: Results) -> list[Table]:
         metrics = [name for name in METRICS if has_columns(results, task, name)]
         rows = []
         for arm in (arm for arm in ordered_arms(results) if results.of(task.name, arm.name)):
-            intervals = [
-                results.replicates(task.name, m).interval(arm.name, results.confidence) for m in metrics
-            ]
-            cells = tuple(_score(m, interval) for m, interval in zip(metrics, intervals, strict=True))
+            cells = tuple(_score(results.interval(task.name, arm.name, metric)) for metric in metrics)
             rows.append(TableRow(arm.name, chip(arm.origin, arm.adaptation or ""), arm.describe, cells))
         columns = tuple(f"{METRICS[m].title} {_arrow(METRICS[m].higher_is_better)}" for m in metrics)
         tables.append(Table(task.name, columns, tuple(rows)))
@@ -212,7 +207,7 @@ def _decision_row(results: Results, verdict: TaskVerdict, row: FrontRow) -> Deci
         chip=chip(row.arm.origin, row.arm.adaptation or ""),
         describe=row.arm.describe,
         standing=standing,
-        score=_score(verdict.metric, row.score, name == verdict.best),
+        score=_score(row.score, name == verdict.best),
         difference=_or_blank(verdict.differences.get(name), interval_text),
         training=flops_text(results.cost(verdict.task, name).flops),
         usd_per_1k=_or_blank(owned.usd_per_1k, "${:.2g}".format),

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import jinja2
-from markupsafe import Markup
+from markupsafe import Markup, escape
 
 from adaptkit.report import board, data_tables, figures, prose, tables
 from adaptkit.report.cards import label_cells
@@ -72,7 +72,7 @@ def arm_scores(results: Results) -> list[dict[str, Any]]:
     for task in results.tasks:
         replicates = results.replicates(task.name)
         for arm in results.scored_arms(task.name):
-            interval = replicates.interval(arm.name, results.confidence)
+            interval = results.interval(task.name, arm.name)
             rows.append(
                 {
                     "arm": arm.name,
@@ -201,6 +201,13 @@ def _trials(record: StudyRecord) -> list[tuple[str, list[TrialRecord]]]:
     ]
 
 
+def _code(text: str) -> Markup:
+    """Set what stands between backticks as code."""
+    parts = [escape(part) for part in text.split("`")]
+    parts[1::2] = [Markup("<code>{}</code>").format(part) for part in parts[1::2]]
+    return Markup("").join(parts)
+
+
 @cache
 def environment() -> jinja2.Environment:
     """Jinja with the report's filters; what goes into HTML is escaped."""
@@ -220,6 +227,8 @@ def environment() -> jinja2.Environment:
         "interval": interval_text,
         "outcome": prose.outcome_text,
         "margin": prose.margin_text,
+        "margin_share": prose.margin_share,
+        "code": _code,
         "compared": prose.difference_text,
         "minus": lambda text: str(text).replace("-", "\u2212"),
         "cell": lambda text: str(text).replace("|", "\\|"),

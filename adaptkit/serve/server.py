@@ -18,16 +18,28 @@ from prometheus_client import CollectorRegistry
 from starlette.applications import Starlette
 
 from adaptkit.errors import AdaptkitError
+from adaptkit.export.hardware import Hardware
 from adaptkit.serve.api_keys import Keys
 from adaptkit.serve.engine.supervisor import Engine
 from adaptkit.serve.gateway.counters import Metrics
 from adaptkit.serve.gateway.guard import Guard
 from adaptkit.serve.gateway.router import Router
+from adaptkit.serve.gateway.text_prompts import OWN_FIELDS
 from adaptkit.serve.limits import Limits
 
 DRAIN_S = 30
 MEMORY_BYTES_PER_HEADER = 16 * 1024
 STATE_EVERY_S = 0.1
+
+
+def load_at_once(hardware: Hardware) -> int:
+    """How many engines load at the same time: one to a core; on a GPU one, whose free memory vLLM measures.
+
+    That all of them fit into memory was checked before (`preflight.check_memory`).
+    """
+    if hardware.gpus:
+        return 1
+    return max(1, int(hardware.cores))
 
 
 class Server:
@@ -56,7 +68,7 @@ class Server:
         self._turn = asyncio.Semaphore(at_once)
         metrics = Metrics(CollectorRegistry())
         self.router = Router(self.engines, metrics)
-        guarded = Guard(self.router.application(self._lifespan), keys, limits, metrics)
+        guarded = Guard(self.router.application(self._lifespan), keys, limits, metrics, OWN_FIELDS)
         config = uvicorn.Config(
             guarded,
             log_config=None,

@@ -21,6 +21,7 @@ from adaptkit.study.forecast_record import WHOLE, ForecastRecord, Portion, Predi
 from adaptkit.study.law import Laws, Place, fit
 from adaptkit.study.record import ArmRecord
 from adaptkit.study.results import Cell, Results, tables_of
+from adaptkit.study.scores import within_metric
 from adaptkit.study.statistics import NUM_RESAMPLES, Interval, Replicates, resample
 
 SEED_NOISE, SEED_FREEDOM = 0.003, 2.0
@@ -214,7 +215,7 @@ def _curve(
     )
     fitted = np.median(laws(places), axis=0).tolist()
     points = tuple(
-        Point(portion, place, replicates.interval(key, confidence), value)
+        Point(portion, place, within_metric("bits_per_byte", replicates.interval(key, confidence)), value)
         for portion, place, key, value in zip(mine, places, keys, fitted, strict=True)
     )
     return Curve(arm.name, arm.origin, points, laws)

@@ -31,11 +31,10 @@ class FrontRow:
 def front(results: Results, task: TaskRecord) -> list[FrontRow]:
     """All arms of a task, the best score first."""
     owned = ownerships(results, task.name)
-    replicates = results.replicates(task.name)
     rows = [
         FrontRow(
             arm=arm,
-            score=replicates.interval(arm.name, results.confidence),
+            score=results.interval(task.name, arm.name),
             owned=owned[arm.name],
             forgotten=_forgotten(results, arm, task),
         )

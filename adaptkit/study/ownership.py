@@ -174,7 +174,7 @@ def _estimated(results: Results, task: str, arm: ArmRecord) -> _Speed | None:
     params = _params(results, task, arm)
     if machine is None or not params:
         return None
-    tokens = _tokens_read(results, task, arm) or _tokens_per_item(results, task, arm)
+    tokens = _tokens_read(results, task, arm) or tokens_per_item(results, task, arm)
     flops = 2.0 * params * tokens
     seconds = flops / machine.flops_per_second
     origin = f"from its size on the study's {machine.device}, one request at a time"
@@ -212,13 +212,17 @@ def _tokens_asked(run: Run) -> float:
     return float(cost.get("tokens_per_item") or looked_up.get("tokens_per_item") or 0.0)
 
 
-def _tokens_per_item(results: Results, task: str, arm: ArmRecord) -> float:
+def tokens_per_item(results: Results, task: str, arm: ArmRecord) -> float:
     """Tokens of a mean test item as it stands in the data, in the arm's own tokens."""
     data = results.record.data
     corpus = data.corpora.get("domain" if task == "language" else task)
     if corpus is None or not corpus.test.documents:
         return 1.0
+    return max(1.0, corpus.test.num_bytes / corpus.test.documents / bytes_per_token(results, arm))
+
+
+def bytes_per_token(results: Results, arm: ArmRecord) -> float:
+    """Bytes of text that a token of the arm's own tokenizer holds in the mean."""
     own = "domain" if arm.origin in ("scratch", "mixed") else "generic"
-    tokenizer = data.tokenizers.get(own)
-    per_token = tokenizer.bytes_per_token if tokenizer else BYTES_PER_TOKEN
-    return max(1.0, corpus.test.num_bytes / corpus.test.documents / per_token)
+    tokenizer = results.record.data.tokenizers.get(own)
+    return tokenizer.bytes_per_token if tokenizer else BYTES_PER_TOKEN

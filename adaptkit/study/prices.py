@@ -4,7 +4,8 @@
     api: {name: "a hosted model", usd_per_million_in: 0.15, usd_per_million_out: 0.60, source: "...",
           date: 2026-11-01}
 
-A price without a source is an assumption, and is called one wherever it is shown.
+Nothing is guessed: without a price, a measured speed or measured lengths nothing is said of when an own
+server pays, but which key to set.
 """
 
 from __future__ import annotations
@@ -18,10 +19,8 @@ from adaptkit.config import Config, load
 from adaptkit.run import Run, read_json, read_sealed
 from adaptkit.study.api import ApiPrice
 from adaptkit.study.budget import PriceConfig
-from adaptkit.study.ownership import API
-from adaptkit.study.record import read_study
-
-EXAMPLE, GUESS = "an example, not a quote", "an assumption"
+from adaptkit.study.ownership import API, bytes_per_token, ownerships, tokens_per_item
+from adaptkit.study.results import Results, is_language
 
 
 class PriceList(Config):
@@ -43,50 +42,68 @@ class Sourced:
 
 @dataclass(frozen=True)
 class Assumptions:
-    """Where the sliders stand at first."""
+    """Where the sliders stand at first; None for what nobody stated or measured."""
 
-    usd_per_hour: Sourced = Sourced(1.0, EXAMPLE)
-    usd_in: Sourced = Sourced(0.5, EXAMPLE)
-    usd_out: Sourced = Sourced(1.5, EXAMPLE)
-    requests_per_s: Sourced = Sourced(5.0, GUESS)
-    tokens_in: Sourced = Sourced(500.0, GUESS)
-    tokens_out: Sourced = Sourced(150.0, GUESS)
+    usd_per_hour: Sourced | None = None
+    usd_in: Sourced | None = None
+    usd_out: Sourced | None = None
+    requests_per_s: Sourced | None = None
+    tokens_in: Sourced | None = None
+    tokens_out: Sourced | None = None
+
+    def missing(self) -> list[str]:
+        """Say what is not known, and what to set: a sentence each."""
+        return [sentence for name, sentence in MISSING.items() if getattr(self, name) is None]
 
 
-def assume(study: Path, prices: Path | None = None) -> Assumptions:
-    """Take prices from the file, else from the study, and speed as `adaptkit bench` measured it.
+_LENGTHS = (
+    "measure with `adaptkit bench STUDY --input-tokens N --output-tokens M`, as long as your requests are"
+)
+MISSING = {
+    "usd_per_hour": "the price of a server: set `server: {usd_per_hour, source, date}` in the file of "
+    "`--prices`, or `budget.price` in the study",
+    "usd_in": "the price of an API: set `api: {name, usd_per_million_in, usd_per_million_out, source, date}` "
+    "in the file of `--prices`, or `api.price` in the study",
+    "requests_per_s": "how many requests a server answers: measure with `adaptkit bench STUDY`",
+    "tokens_in": f"how long a request is: {_LENGTHS}",
+    "tokens_out": f"how long an answer is: {_LENGTHS}",
+}
+"""What a break-even needs -> what is said where it is not there."""
 
-    What none of them tells is an example or an assumption, and its origin says so.
+
+def assume(results: Results, prices: Path | None = None) -> Assumptions:
+    """Take prices from the file or the study, speed as it was measured, lengths from the task's own items.
 
     Raises: ConfigError for a price file that does not fit, DataError for a file of the study that cannot be
         read.
     """
     price_list = load(PriceList, prices).config if prices else PriceList()
-    bench_path = Run(study).bench_path
+    bench_path = Run(results.path).bench_path
     bench = read_json(bench_path) if bench_path.is_file() else {}
     assumptions = Assumptions()
-    if server := price_list.server or _recorded_price(study, bench):
+    if server := price_list.server or _recorded_price(results, bench):
         price = Sourced(server.usd_per_hour, f"{server.source}, {server.date}")
         assumptions = dataclasses.replace(assumptions, usd_per_hour=price)
-    if api := price_list.api or read_study(study).api:
+    if api := price_list.api or results.record.api:
         origin = f"{api.name}: {api.source}, {api.date}"
         usd_in, usd_out = Sourced(api.usd_per_million_in, origin), Sourced(api.usd_per_million_out, origin)
         assumptions = dataclasses.replace(assumptions, usd_in=usd_in, usd_out=usd_out)
-    return dataclasses.replace(assumptions, **_measured(bench), **_asked(study))
+    lengths = {**_bench_lengths(bench), **_item_lengths(results), **_asked(results)}
+    return dataclasses.replace(assumptions, **_speed(results, bench), **lengths)
 
 
-def _recorded_price(study: Path, bench: dict[str, Any]) -> PriceConfig | None:
+def _recorded_price(results: Results, bench: dict[str, Any]) -> PriceConfig | None:
     """The price that the study was run at, else the one that the benchmark was."""
-    if price := read_study(study).price:
+    if price := results.record.price:
         return PriceConfig(**price.model_dump())
     return PriceConfig(**bench["price"]) if bench.get("price") else None
 
 
-def _asked(study: Path) -> dict[str, Sourced]:
+def _asked(results: Results) -> dict[str, Sourced]:
     """Tokens of a request, as the study's own API counted them."""
-    record = read_study(study)
+    record = results.record
     arms = {arm.name for arm in record.arms if arm.origin == API}
-    runs = [Run(study.parent / score.run) for score in record.scores if score.arm in arms]
+    runs = [Run(results.path.parent / score.run) for score in record.scores if score.arm in arms]
     costs = [read_sealed(run.cost_path) for run in runs]
     if not costs:
         return {}
@@ -97,8 +114,28 @@ def _asked(study: Path) -> dict[str, Sourced]:
     return {name: Sourced(mean, "as the study's API counted") for name, mean in means.items() if mean}
 
 
-def _measured(bench: dict[str, Any]) -> dict[str, Sourced]:
-    """The fastest level of what `adaptkit bench` wrote, and the requests that it was measured with.
+def _item_lengths(results: Results) -> dict[str, Sourced]:
+    """Tokens of the deciding task's mean test item, and of its mean answer, in the base's tokens.
+
+    A text without a question has no answer whose length could be counted.
+    """
+    task = results.primary
+    arms = [arm for arm in results.scored_arms(task.name) if arm.origin == "generic"]
+    if is_language(task) or not arms:
+        return {}
+    origin = f"as the test items of {task.name} are"
+    lengths = {"tokens_in": Sourced(tokens_per_item(results, task.name, arms[0]), origin)}
+    rows = results.of(task.name, arms[0].name)[0].rows
+    answers = [str(row.get("reference", row.get("label", ""))) for row in rows]
+    if any(answers):
+        mean = sum(len(answer.encode()) for answer in answers) / len(answers)
+        tokens = max(1.0, mean / bytes_per_token(results, arms[0]))
+        lengths["tokens_out"] = Sourced(tokens, f"as the answers of {task.name} are")
+    return lengths
+
+
+def _speed(results: Results, bench: dict[str, Any]) -> dict[str, Sourced]:
+    """The fastest level of what `adaptkit bench` wrote, else the slowest of the task's models, by its size.
 
     Read is the first model, the one that the study stands for, or a file of one flat measurement.
     """
@@ -106,16 +143,31 @@ def _measured(bench: dict[str, Any]) -> dict[str, Sourced]:
     levels = models[0]["levels"] if models else [bench]
     levels = [level for level in levels if level.get("requests_per_s")]
     if not levels:
-        return {}
+        return _speed_by_size(results)
     best = max(levels, key=lambda level: level["requests_per_s"])
     origin = "measured by adaptkit bench"
     if bench.get("date"):
         origin += f" on {bench['date']}"
     if best.get("concurrency"):
         origin += f", {best['concurrency']} at once"
-    measured = {"requests_per_s": Sourced(float(best["requests_per_s"]), origin)}
+    return {"requests_per_s": Sourced(float(best["requests_per_s"]), origin)}
+
+
+def _speed_by_size(results: Results) -> dict[str, Sourced]:
+    """The slowest of the task's models, from their sizes and the speed of the study's machine."""
+    owned = [row for row in ownerships(results, results.primary.name).values() if row.memory_bytes]
+    known = [row for row in owned if row.requests_per_s]
+    if not known:
+        return {}
+    slowest = min(known, key=lambda row: row.requests_per_s or 0.0)
+    return {"requests_per_s": Sourced(slowest.requests_per_s or 0.0, slowest.origin)}
+
+
+def _bench_lengths(bench: dict[str, Any]) -> dict[str, Sourced]:
+    """The lengths of the requests that `adaptkit bench` was told to send."""
     load_of_requests = bench.get("load") or {}
+    lengths = {}
     for name, key in (("tokens_in", "input_tokens"), ("tokens_out", "output_tokens")):
         if load_of_requests.get(key):
-            measured[name] = Sourced(float(load_of_requests[key]), "as measured by adaptkit bench")
-    return measured
+            lengths[name] = Sourced(float(load_of_requests[key]), "as measured by adaptkit bench")
+    return lengths

@@ -26,8 +26,8 @@ from adaptkit.study.record import (
     TaskRecord,
     read_study,
 )
-from adaptkit.study.scores import METRICS, score_table
-from adaptkit.study.statistics import Replicates, resample
+from adaptkit.study.scores import METRICS, score_table, within_metric
+from adaptkit.study.statistics import Interval, Replicates, resample
 
 AGAIN = "run the same `adaptkit compare` again: finished stages are skipped"
 BASELINE = "baseline"
@@ -155,6 +155,11 @@ class Results:
             tables = {name: tables_of(self.of(task, name), metric) for name in names}
             self._replicates[task, metric] = resample(tables, self.clusters(task))
         return self._replicates[task, metric]
+
+    def interval(self, task: str, arm: str, metric: str | None = None) -> Interval:
+        """An arm's score on a task with its interval, which ends where the metric does."""
+        metric = metric or self.task(task).metric
+        return within_metric(metric, self.replicates(task, metric).interval(arm, self.confidence))
 
     def clusters(self, task: str) -> list[tuple[str, str]] | None:
         """Per test item the document or group it belongs to; None where nothing says so."""

@@ -11,7 +11,7 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -30,6 +30,7 @@ from adaptkit.data.score_table import (
 from adaptkit.data.words import fold, punctuation, without_han_blanks, words
 from adaptkit.embed.retrieval_metrics import PER_QUERY, retrieval_row
 from adaptkit.errors import DataError
+from adaptkit.study.statistics import Interval
 from adaptkit.subsequence import longest_common_subsequence
 
 NUM_ECE_BINS = 15
@@ -49,6 +50,12 @@ class MetricInfo:
     table: Callable[[Sequence[dict[str, Any]]], ScoreTable]
     least: float = 0.0
     """Smallest possible value."""
+
+
+def within_metric(metric: str, interval: Interval) -> Interval:
+    """An interval that t stretched past what the metric can be, ended there."""
+    known = METRICS[metric]
+    return replace(interval, low=max(interval.low, known.least), high=min(interval.high, known.most))
 
 
 def score_table(metric: str, rows: Sequence[dict[str, Any]]) -> ScoreTable:

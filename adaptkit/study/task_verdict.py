@@ -48,6 +48,8 @@ class TaskVerdict:
         reason: why it is undecided beside width, a clause; mostly empty.
         own_text: an arm was pretrained on the text of the task's own rows, which needs no domain text: the
             question is then what domain text adds, not pretraining.
+        margin_share: the margin as a share of the best arm's score, where it was set as one; 0 where it was
+            set in the metric's units.
         line: the answer in one sentence.
     """
 
@@ -72,6 +74,7 @@ class TaskVerdict:
     confidence: float
     reason: str = ""
     own_text: bool = False
+    margin_share: float = 0.0
     line: str = ""
 
     @property

@@ -101,6 +101,7 @@ def judge_task(results: Results, task: TaskRecord, confidence: float) -> TaskVer
         confidence=confidence,
         reason=ONE_SEED if results.num_seeds == 1 else "",
         own_text=any(arm.origin == OWN_TEXT for arm in arms.values()),
+        margin_share=task.margin if is_language(task) else 0.0,
     )
     return dataclasses.replace(verdict, line=verdict_line(verdict))
 

@@ -4,12 +4,19 @@ from __future__ import annotations
 
 from typing import Literal
 
+import psutil
+
 STATE_BYTES = 16
 """Of each trained parameter: float32 weight, gradient and two moments of Adam."""
 ACTIVATION_BYTES = {"bfloat16": 34, "float32": 68}
 """Kept for the backward pass per token, layer and hidden unit, without checkpointing (Korthikanti et al.
 2022, arXiv 2205.05198, section 4; attention that keeps no scores)."""
 _INPUT_BYTES = {"bfloat16": 2, "float32": 4}
+
+
+def process_bytes() -> float:
+    """What this process holds in memory now: Python, torch and the libraries, before any model of its own."""
+    return float(psutil.Process().memory_info().rss)
 
 
 def activation_bytes(

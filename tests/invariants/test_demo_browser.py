@@ -102,7 +102,7 @@ def test_failures_stand_in_their_own_cards(site: Site, fake: FakeServer) -> None
     site.page.wait_for_selector(".failure.busy")
     site.page.wait_for_selector(".failure.cut")
     assert "Try again in 9 s" in site.text(".failure.busy") and "broke off" in site.text(".failure.cut")
-    assert site.page.locator(f"[data-model='{names[2]}'][data-state=asked] .caret").count() == 1
+    assert site.page.locator(f"[data-model='{names[2]}'][data-state=asked] .spinner").count() == 1
     site.page.wait_for_function(
         "document.querySelector('[data-state=asked]').innerText.includes('no word yet, 2 s')"
     )
@@ -115,11 +115,16 @@ def test_stop_ends_an_answer(site: Site, fake: FakeServer) -> None:
     fake.delay_s = 0.2
     site.page.click("#ask")
     site.page.wait_for_selector("[data-state=writing]")
+    assert site.text("#cards-busy").strip() == ""
+    site.page.click("#ask")
+    site.page.wait_for_function("document.querySelector('#cards-busy').innerText.includes('still answering')")
+    site.shoot("second-click")
     site.page.click("#stop")
     time.sleep(1.0)
     before = site.text("#cards")
     time.sleep(1.0)
-    assert site.text("#cards") == before
+    assert site.text("#cards") == before and site.text("#cards-busy").strip() == ""
+    assert site.page.locator("#cards [data-state=stopped]").count() > 0, "nothing is under way any more"
     fake.delay_s = 0.015
 
 

@@ -57,6 +57,24 @@ def test_a_served_generator_asks_questions(served: Served, tmp_path: Path) -> No
     assert KEY not in "".join(path.read_text() for path in (tmp_path / "out").iterdir())
 
 
+def test_a_named_prompt_gives_the_vectors_of_sentence_transformers(
+    served: Served, tiny_text: list[str]
+) -> None:
+    sentence_transformers = pytest.importorskip("sentence_transformers", reason="pip install adaptkit[test]")
+    [model] = [model for model in served.client.models() if model.name == "vectors"]
+    assert model.prompts == ("query", "passage")
+    theirs = sentence_transformers.SentenceTransformer(str(served.folder / "vectors"), device="cpu")
+    for name in (*model.prompts, None):
+        options = {} if name is None else {"prompt_name": name}
+        expected = theirs.encode(tiny_text[:6], **options)
+        vectors = np.array(served.client.embed("vectors", tiny_text[:6], **options))
+        cosines = (vectors * expected).sum(1) / np.linalg.norm(vectors, axis=1)
+        assert cosines.min() >= 0.9999, name
+    plain = np.array(served.client.embed("vectors", tiny_text[:6]))
+    prompted = theirs.encode(tiny_text[:6], prompt_name="query")
+    assert (plain * prompted).sum(1).max() < 0.9999, "the words before a text must show in its vector"
+
+
 def test_langchain_gets_our_vectors(served: Served, encoder: Encoder, tiny_text: list[str]) -> None:
     client = langchain(served, check_embedding_ctx_length=False)
     assert agree(encoder, tiny_text[:6], client.embed_documents(tiny_text[:6]))

@@ -26,7 +26,7 @@ pytest.importorskip("vllm", reason="vLLM is not installed: `make serve-cpu`")
 import openai
 import psutil
 import torch
-from real_server import KEY, LENGTH, Served
+from real_server import KEY, LENGTH, Served, command_of
 
 from adaptkit import models
 from adaptkit.client.likelihood import http_bits_per_byte
@@ -212,9 +212,10 @@ def vllm_routes(served: Served) -> set[tuple[str, str]]:
 def test_of_all_routes_that_vllm_has_only_health_is_open(served: Served) -> None:
     there = vllm_routes(served)
     assert len({path for _, path in there}) > 25, "the log no longer lists routes"
-    children = [process.cmdline() for process in psutil.Process(served.process.pid).children()]
+    children = [command_of(process) for process in served.fronts()]
     urls = [served.url, *(f"http://127.0.0.1:{words[words.index('--port') + 1]}" for words in children)]
-    assert len(urls) == 5, "front and four children"
+    models = [row for row in served.client.get("/v1/models", dict)["data"] if row["parent"] is None]
+    assert len(urls) == 1 + len(models) >= 5, "the gateway and one for each model"
     for url in urls:
         for method, path in sorted(there | {("GET", "/docs"), ("GET", "/openapi.json")}):
             answer = served.http.request(method, url + path.replace("{response_id}", "x"))
@@ -525,12 +526,10 @@ def test_bits_per_byte_over_http_are_those_of_the_model(
             model, tokenizer, [(str(i), text) for i, text in enumerate(texts)], seq_len=LENGTH - 2
         )
     )
-    child = next(
-        p for p in psutil.Process(served.process.pid).children() if "writer" in " ".join(p.cmdline())
-    )
-    port = child.cmdline()[child.cmdline().index("--port") + 1]
+    child = next(p for p in served.fronts() if "writer" in " ".join(p.cmdline()))
+    port = command_of(child)[command_of(child).index("--port") + 1]
     with (
-        Client(f"http://127.0.0.1:{port}", child.environ()["ADAPTKIT_API_KEY"]) as direct,
+        Client(f"http://127.0.0.1:{port}", served.key_of(child)) as direct,
         pytest.MonkeyPatch.context() as patch,
     ):
         patch.setattr(likelihood, "PROMPTS_AT_ONCE", 1)
@@ -541,9 +540,7 @@ def test_bits_per_byte_over_http_are_those_of_the_model(
 def test_an_engine_killed_under_load_is_503_then_back(served: Served) -> None:
     family = psutil.Process(served.process.pid).children(recursive=True)
     engines = [p for p in family if "EngineCore" in " ".join([p.name(), *p.cmdline()])]
-    child = next(
-        p for p in psutil.Process(served.process.pid).children() if "writer" in " ".join(p.cmdline())
-    )
+    child = next(p for p in served.fronts() if "writer" in " ".join(p.cmdline()))
     engine = next(p for p in engines if p.ppid() == child.pid)
     body = {"model": "writer", "prompt": "a", "max_tokens": 100, "ignore_eos": True}
     statuses: list[tuple[int, bool, float]] = []

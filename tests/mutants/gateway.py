@@ -8,11 +8,13 @@ KEY_FILE = "adaptkit/serve/api_keys.py"
 GUARD_FILE = "adaptkit/serve/gateway/guard.py"
 BODY_FILE = "adaptkit/serve/gateway/request_body.py"
 ROUTES_FILE = "adaptkit/serve/gateway/routes.py"
+PROMPTS_FILE = "adaptkit/serve/gateway/text_prompts.py"
 COUNTERS_FILE = "adaptkit/serve/gateway/counters.py"
 KEYS = ("tests/test_serve_api_keys.py",)
 GUARD = ("tests/test_serve_guard.py",)
 BODY = ("tests/test_serve_request_body.py",)
 ROUTES = ("tests/test_serve_routes.py",)
+PROMPTS = ("tests/test_serve_text_prompts.py",)
 COUNTERS = ("tests/test_serve_counters.py",)
 
 MUTANTS = [
@@ -36,7 +38,17 @@ MUTANTS = [
         "if limit and _content_length(headers) >= limit:",
         GUARD,
     ),
-    Mutant(GUARD_FILE, '        check(scope["path"], parsed, self.limits)\n', "", GUARD),
+    Mutant(
+        GUARD_FILE,
+        '        check(scope["path"], parsed, self.limits, self.own_fields.get(scope["path"], ()))\n',
+        "",
+        GUARD,
+    ),
+    Mutant(PROMPTS_FILE, "named = changed.pop(FIELD, None)", "named = None", PROMPTS),
+    Mutant(PROMPTS_FILE, "return words + value", "return value", PROMPTS),
+    Mutant(PROMPTS_FILE, 'return self.words.get(self.default, "")', 'return ""', PROMPTS),
+    Mutant(PROMPTS_FILE, "prompt_for(part, self.words)", "None", PROMPTS),
+    Mutant("adaptkit/prompt_names.py", '("document", "passage", "corpus")', '("document",)', PROMPTS),
     Mutant(GUARD_FILE, "[\\w.-]{1,100}", "[\\w.-]{1,1000}", GUARD),
     Mutant(GUARD_FILE, "raise Refused(405, ", "raise Refused(404, ", GUARD),
     Mutant(GUARD_FILE, 'f"{exchange.id}-{uuid.uuid4().hex[:8]}".encode()', "exchange.id.encode()", GUARD),

@@ -6,7 +6,7 @@ from mutants import Mutant
 
 PROSE = ("tests/test_prose.py",)
 LIMITS = ("tests/test_caveats.py",)
-PRINTED = ("tests/test_report.py::test_the_printed_report_is_one_page",)
+PRINTED = ("tests/test_report.py::test_the_report_prints_on_four_pages",)
 FIGURES = ("tests/test_figures.py",)
 TOKENIZERS = ("tests/test_report.py::test_the_domain_tokenizer_s_saving_is_told_as_fewer_or_more",)
 DECIDES = ("tests/test_report.py::test_a_paragraph_on_verdicts_says_which_task_decides",)
@@ -199,10 +199,16 @@ MUTANTS = [
         "adaptkit/report/templates/report.css", ".screen, .words, #sure dl,", ".screen, #sure dl,", PRINTED
     ),
     Mutant(
-        "adaptkit/report/tables.py",
-        "low, high = max(interval.low, METRICS[metric].least), min(interval.high, METRICS[metric].most)",
-        "low, high = interval.low, interval.high",
-        TABLES,
+        "adaptkit/study/scores.py",
+        "low=max(interval.low, known.least), high=min(interval.high, known.most)",
+        "low=interval.low, high=interval.high",
+        ("tests/test_figures.py::test_no_interval_of_a_report_reaches_past_its_metric",),
+    ),
+    Mutant(
+        "adaptkit/study/verdict.py",
+        "margin_share=task.margin if is_language(task) else 0.0",
+        "margin_share=0.0",
+        ("tests/test_prose.py",),
     ),
     Mutant(
         "adaptkit/report/tables.py", "    sign = 1 if task.higher_is_better else -1", "    sign = 1", TABLES

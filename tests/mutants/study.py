@@ -52,7 +52,8 @@ BILLS = (
 )
 PRICES = (
     "tests/test_demo_breakeven.py::test_speed_is_the_measured_one_where_the_study_was_benchmarked",
-    "tests/test_demo_breakeven.py::test_what_nobody_quoted_is_called_an_example",
+    "tests/test_demo_breakeven.py::test_what_nobody_quoted_or_measured_is_left_out_with_the_key_to_set",
+    "tests/test_demo_breakeven.py::test_lengths_are_those_of_the_tasks_own_items",
 )
 CALIBRATION = (
     "tests/test_demo_breakeven.py::test_temperature_finds_back_what_was_distorted",
@@ -380,8 +381,14 @@ MUTANTS = [
     Mutant("adaptkit/study/breakeven.py", "return self.own <= self.api", "return self.own > self.api", BILLS),
     Mutant(
         "adaptkit/study/prices.py",
-        'EXAMPLE, GUESS = "an example, not a quote"',
-        'EXAMPLE, GUESS = "a quote"',
+        "    usd_per_hour: Sourced | None = None",
+        '    usd_per_hour: Sourced | None = Sourced(1.0, "an example")',
+        PRICES,
+    ),
+    Mutant(
+        "adaptkit/study/prices.py",
+        "{**_bench_lengths(bench), **_item_lengths(results), **_asked(results)}",
+        "{**_item_lengths(results), **_bench_lengths(bench), **_asked(results)}",
         PRICES,
     ),
     Mutant(

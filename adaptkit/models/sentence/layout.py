@@ -23,6 +23,7 @@ from adaptkit.errors import ModelError
 from adaptkit.models.positions import usable_positions
 from adaptkit.models.sentence.pooling import Pooling, by_structure, num_modes
 from adaptkit.models.sentence.text_settings import ChatText, read_text_settings, settings_of_chat
+from adaptkit.prompt_names import prompt_for
 from adaptkit.run import read_json, write_json
 
 SERVED_POOLINGS = ("mean", "cls", "last")
@@ -45,7 +46,6 @@ _FLAGS = {
 }
 """In the order in which several vectors stand one behind the other."""
 _NAMES = {mode: "lasttoken" if mode == "last" else mode for mode in _FLAGS.values()}
-_DOCUMENT_NAMES = ("document", "passage", "corpus")
 
 
 @dataclass(frozen=True)
@@ -100,8 +100,7 @@ class Layout:
 
         A document's prompt may have any of the names that sentence-transformers looks for.
         """
-        names = _DOCUMENT_NAMES if name == "document" else (name,)
-        return next((known for known in names if known in self.prompts), None)
+        return prompt_for(name, self.prompts)
 
 
 def read_layout(folder: Path, config: Any, tokenizer: Any) -> Layout:

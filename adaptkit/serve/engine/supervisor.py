@@ -28,6 +28,7 @@ from adaptkit.serve.engine.command import Launch, avoids_bfloat16
 from adaptkit.serve.engine.expected_answers import Expected
 from adaptkit.serve.engine.failures import IllegalInstruction
 from adaptkit.serve.engine.first_answers import check_answer, compare_with_transformers
+from adaptkit.serve.engine.preloaded import Preloaded
 from adaptkit.serve.status import StatusLine
 
 State = Literal["starting", "ready", "restarting", "failed", "stopped"]
@@ -56,6 +57,7 @@ class Engine:
         check: asks for one real answer of each name, raises ServerError if there is none.
         inspect: looks at the folder while the child starts for the first time; says what transformers
             answers, raises ModelError.
+        preloaded: a process that has vLLM imported, shared by the engines of a server.
     """
 
     def __init__(
@@ -65,8 +67,11 @@ class Engine:
         status: StatusLine,
         check: Callable[[Client, Source, str], None] = check_answer,
         inspect: Inspection = tensor_check.check,
+        *,
+        preloaded: Preloaded | None = None,
     ):
         self.launch, self.log, self.status, self.check, self.inspect = launch, log, status, check, inspect
+        self.preloaded = preloaded
         self.state: State = "starting"
         self.key, self.port = api_keys.make_key(), 0
         self.load_s = 0.0
@@ -193,7 +198,7 @@ class Engine:
     async def _spawn(self) -> Child:
         self.port = free_port()
         environment = self.launch.child_environment(self.key)
-        self._child = await Child.spawn(self.launch.command(self.port), environment, self.log)
+        self._child = await Child.spawn(self.launch.command(self.port), environment, self.log, self.preloaded)
         self._log_start = self._child.log_start
         return self._child
 

@@ -20,7 +20,7 @@ import os
 import re
 import time
 import uuid
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -84,6 +84,7 @@ class Guard:
         keys: who may call.
         limits: what one request may ask for.
         metrics: where requests are counted.
+        own_fields: route -> fields that `app` reads itself; vLLM, which reads none of them, has none.
     Raises: ConfigError where no key is set, so that nothing is served unguarded.
     """
 
@@ -93,11 +94,13 @@ class Guard:
         keys: Keys | None = None,
         limits: Limits | None = None,
         metrics: Metrics | None = None,
+        own_fields: Mapping[str, Collection[str]] | None = None,
     ):
         self.app = app
         self.keys = keys or _keys_of_environment()
         self.limits = limits or limits_from_environment(os.environ)
         self.metrics = metrics or Metrics()
+        self.own_fields = own_fields or {}
         self.rates = Rates(self.limits.requests_per_minute)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -157,7 +160,7 @@ class Guard:
             what = f"the body did not come within {BODY_S:g} s"
             raise Refused(408, what, headers={"connection": "close"}) from None
         parsed = parse(body)
-        check(scope["path"], parsed, self.limits)
+        check(scope["path"], parsed, self.limits, self.own_fields.get(scope["path"], ()))
         return {**inner, PARSED: parsed}, _replaying(body, receive)
 
     def _check_key(self, exchange: _Exchange, headers: Mapping[bytes, bytes]) -> None:

@@ -12,7 +12,7 @@ import json
 import math
 import re
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from typing import Any
 
 from adaptkit.serve.gateway.constraints import check_constraints
@@ -88,9 +88,11 @@ def parse(body: bytes) -> dict[str, Any]:
     return value
 
 
-def check(path: str, body: dict[str, Any], limits: Limits) -> None:
+def check(path: str, body: dict[str, Any], limits: Limits, own: Collection[str] = ()) -> None:
     """Refuse a body that is over a limit, or that vLLM would ignore, misread or fetch from elsewhere.
 
+    Args:
+        own: fields that the application behind reads itself.
     Raises: Refused (400).
     """
     for field, value in body.items():
@@ -108,7 +110,7 @@ def check(path: str, body: dict[str, Any], limits: Limits) -> None:
     for part in _media_parts(body):
         raise Refused(400, f"content of type {part!r} is not served: only text is")
     check_constraints(body, limits)
-    check_fields(path, body)
+    check_fields(path, body, own)
 
 
 def count_sequences(body: dict[str, Any]) -> int:

@@ -7,6 +7,7 @@ what OpenAI's, Cohere's and Jina's clients may send beside it.
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from typing import Any
 
 from adaptkit.errors import nearest
@@ -91,8 +92,11 @@ INSTEAD = {
 _ACCEPTED = {path: fields | WITHOUT_EFFECT for path, fields in READ_BY_VLLM.items()}
 
 
-def check_fields(path: str, body: dict[str, Any]) -> None:
+def check_fields(path: str, body: dict[str, Any], own: Collection[str] = ()) -> None:
     """Refuse fields that would be passed over.
+
+    Args:
+        own: fields that the application behind reads itself, and does not hand on.
 
     Raises: Refused (400), naming the field and the one that was meant.
     """
@@ -100,10 +104,10 @@ def check_fields(path: str, body: dict[str, Any]) -> None:
     if accepted is None or body.keys() <= accepted:
         return
     for field, value in body.items():
-        if field in accepted or value is None or value in PLAIN.get(field, ()):
+        if field in accepted or field in own or value is None or value in PLAIN.get(field, ()):
             continue
         if field in INSTEAD:
             raise Refused(400, f"`{field}` is not served: {INSTEAD[field]}", param=field)
-        meant = nearest(field[:100], accepted)
+        meant = nearest(field[:100], [*accepted, *own])
         what = f"`{field[:100]}` is no field of {path}{meant}: it would be passed over without a word"
         raise Refused(400, what, param=field[:100])

@@ -31,6 +31,7 @@ from adaptkit.serve.gateway.counters import CONTENT_TYPE, Metrics, merge_pages
 from adaptkit.serve.gateway.guard import PARSED, REQUEST_ID
 from adaptkit.serve.gateway.refused import Refused, error_body
 from adaptkit.serve.gateway.request_body import count_sequences
+from adaptkit.serve.gateway.text_prompts import read_prompts
 from adaptkit.serve.limits import MOST_WAITING
 from adaptkit.version import __version__
 
@@ -63,6 +64,11 @@ class Router:
         self.engines, self.metrics, self.created = list(engines), metrics, int(time.time())
         self.relay = Relay()
         self._under_way: Counter[str] = Counter()
+        self._prompts = {
+            engine.name: read_prompts(engine.launch.source.folder)
+            for engine in self.engines
+            if engine.launch.source.kind == "embed"
+        }
 
     def application(self, lifespan: Lifespan[Starlette] | None = None) -> Starlette:
         """Build an ASGI application of the routes in the table."""
@@ -120,6 +126,7 @@ class Router:
         body = request.scope[PARSED]
         try:
             engine, name = self._choose(request.scope["path"], body)
+            prompted = self._with_prompts(engine, request.scope["path"], body)
         except Refused as refused:
             return Response(refused.body(), refused.status, refused.headers, "application/json")
         if engine.state != "ready":
@@ -128,7 +135,7 @@ class Router:
             return _busy(engine, QUEUE_FULL)
         # The bytes as they came: written anew as ASCII, each letter of a Cyrillic text takes three times as
         # many. No parser behind can read them otherwise than the guard did, which refuses repeated names.
-        content, url = await request.body(), engine.url + request.scope["path"]
+        content, url = prompted or await request.body(), engine.url + request.scope["path"]
         headers = {
             "content-type": "application/json",
             "accept-encoding": "identity",
@@ -207,6 +214,13 @@ class Router:
             raise Refused(400, PROMPT_LOGPROBS, param="prompt_logprobs")
         return engine, name
 
+    def _with_prompts(self, engine: Engine, path: str, body: dict[str, Any]) -> bytes | None:
+        """Write an embedding model's own prompts into a request's texts; None where none belongs there."""
+        prompts = self._prompts.get(engine.name)
+        if prompts is None:
+            return None
+        return prompts.body_with_prompts(path, body)
+
     def _find(self, name: str) -> Engine | None:
         return next((engine for engine in self.engines if name in engine.launch.names), None)
 
@@ -220,7 +234,7 @@ class Router:
         parent = None
         if name != source.name:  # an adapter's
             parent = source.name
-        return {
+        row = {
             "id": name,
             "object": "model",
             "created": self.created,
@@ -232,6 +246,9 @@ class Router:
             "routes": routes.routes_of_kind(source.kind),
             FIELD: engine.launch.identity(name).as_json(),
         }
+        if prompts := self._prompts.get(engine.name):
+            row |= {"prompts": prompts.words, "default_prompt_name": prompts.default or None}
+        return row
 
 
 async def _events(engine: Engine, answer: RelayedAnswer) -> AsyncIterator[bytes]:
