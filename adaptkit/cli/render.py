@@ -63,8 +63,16 @@ def plan(planned: dict[str, Any]) -> str:
     time = f"about {duration(planned['seconds_left'])} with {jobs} at once, {each}"
     count = f"{len(stages)} stages, {num_left} to run"
     parts.append(f"{count}, {planned['flops']:.2g} FLOPs in all, {time}")
+    if planned["seconds_by_gpus"]:
+        parts.append(_time_by_gpus(planned["seconds_by_gpus"]))
     parts += planned["advice"]
     return "\n\n".join(parts)
+
+
+def _time_by_gpus(seconds: dict[int, float]) -> str:
+    """`on 1, 2, 4, 8 GPUs of this kind, a stage each: about 3 h, 1.6 h, 50 min, 40 min`."""
+    numbers, times = ", ".join(map(str, seconds)), ", ".join(map(duration, seconds.values()))
+    return f"on {numbers} GPUs of this kind, a stage each: about {times}"
 
 
 def _memory_each(whole: float, process: float) -> str:

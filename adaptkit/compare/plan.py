@@ -39,6 +39,9 @@ from adaptkit.study.config import LANGUAGE, StudyConfig
 from adaptkit.study.forecast_record import WHOLE
 from adaptkit.study.stage_record import StageKey, StageKind
 
+GPUS = (1, 2, 4, 8)
+"""Numbers of GPUs that a dry run says the time for, on a machine that has some."""
+
 
 @dataclass(frozen=True)
 class Plan:
@@ -82,10 +85,10 @@ class Plan:
         """Predicted wall time of one stage."""
         return self.predictor.seconds(stage)
 
-    def seconds_left(self, finished: set[StageKey]) -> float:
-        """Predicted wall time of the stages that are not finished."""
+    def seconds_left(self, finished: set[StageKey], jobs: int = 0) -> float:
+        """Predicted wall time of the stages that are not finished, with so many at once (0: as planned)."""
         left = [stage for stage in self.stages if stage.key not in finished]
-        return wall_seconds(left, self.seconds, self.machine.jobs)
+        return wall_seconds(left, self.seconds, jobs or self.machine.jobs)
 
 
 @dataclass(frozen=True)
@@ -234,6 +237,9 @@ def plan_json(plan: Plan, study: Path) -> dict[str, Any]:
         "stages": stages,
         "flops": plan.flops,
         "seconds_left": round(plan.seconds_left(finished)),
+        "seconds_by_gpus": {
+            number: round(plan.seconds_left(finished, number)) for number in GPUS if plan.machine.gpus
+        },
         "budget": {**asdict(plan.budget), "unit": plan.config.budget.unit},
         "machine": asdict(plan.machine),
         "max_lengths": plan.fixed.max_lengths,

@@ -38,6 +38,7 @@ class Machine:
             what torch allocates there.
         process_bytes: the part of it that the process takes before any model: Python, torch, libraries.
         jobs: stages at once.
+        gpus: that this process may use.
     """
 
     flops_per_token: float
@@ -46,6 +47,7 @@ class Machine:
     memory_bytes: float
     jobs: int
     process_bytes: float = 0.0
+    gpus: int = 0
 
 
 def measure(config: StudyConfig, shape: Any, kind: TextKind) -> Machine:
@@ -61,8 +63,8 @@ def measure(config: StudyConfig, shape: Any, kind: TextKind) -> Machine:
     activations = activation_bytes(tokens, shape.num_hidden_layers, shape.hidden_size)
     # A model this small gains nothing from a second thread, and loses tenfold where another process wants the
     # core. Stages of one thread share cores without harm: a machine that is busy now is no reason for fewer.
-    at_once = len(visible_gpus()) or (allowed_cores() if count < ONE_THREAD_PARAMS else 1)
-    jobs = config.jobs or at_once
+    gpus = len(visible_gpus())
+    jobs = config.jobs or gpus or (allowed_cores() if count < ONE_THREAD_PARAMS else 1)
     threads = config.trainer.threads or max(1, free_cores() // jobs)
     return Machine(
         flops_per_token=flops,
@@ -71,6 +73,7 @@ def measure(config: StudyConfig, shape: Any, kind: TextKind) -> Machine:
         memory_bytes=process + count * STATE_BYTES + activations,
         jobs=jobs,
         process_bytes=process,
+        gpus=gpus,
     )
 
 
