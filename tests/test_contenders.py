@@ -27,7 +27,8 @@ def pair(difference: float, half: float, higher_is_better: bool) -> Comparison:
         num_seeds=(3, 3),
         num_items=100,
         num_clusters=100,
-        effective_clusters=100.0,
+        item_freedom=99.0,
+        interaction=0.0,
         confidence=0.98,
     )
 

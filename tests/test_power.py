@@ -20,7 +20,7 @@ END = 0.01
 def comparison(
     difference: float, item_variance: float, seed_variance: float, num_seeds: int = 3
 ) -> Comparison:
-    half = half_width(item_variance, [(seed_variance / num_seeds, num_seeds - 1)] * 2, 1000, 0.95)
+    half = half_width((item_variance, 999), [(seed_variance / num_seeds, num_seeds - 1)] * 2, 0.95)
     return Comparison(
         difference=difference,
         low=difference - half,
@@ -33,7 +33,8 @@ def comparison(
         num_seeds=(num_seeds, num_seeds),
         num_items=1000,
         num_clusters=1000,
-        effective_clusters=1000,
+        item_freedom=999,
+        interaction=0.0,
         confidence=0.95,
     )
 
@@ -42,8 +43,8 @@ def test_seeds_to_settle():
     noisy = comparison(0.03, 1e-6, 4e-4)
     needed = seeds_to_settle(noisy, END)
     assert needed is not None and 3 < needed < 20
-    assert half_width(1e-6, [(4e-4 / needed, needed - 1)] * 2, 1000, 0.95) < 0.02
-    assert half_width(1e-6, [(4e-4 / (needed - 1), needed - 2)] * 2, 1000, 0.95) >= 0.02
+    assert half_width((1e-6, 999), [(4e-4 / needed, needed - 1)] * 2, 0.95) < 0.02
+    assert half_width((1e-6, 999), [(4e-4 / (needed - 1), needed - 2)] * 2, 0.95) >= 0.02
     assert seeds_to_settle(comparison(0.03, 4e-4, 1e-6), END) is None
 
 
@@ -59,8 +60,8 @@ def test_more_seeds_leave_a_baseline_as_it_is():
     )
     needed = seeds_to_settle(baseline, END)
     assert needed is not None and needed > 3
-    assert half_width(1e-6, [(4e-4 / needed, needed - 1)], 1000, 0.95) < 0.02
-    assert half_width(1e-6, [(4e-4 / (needed - 1), needed - 2)], 1000, 0.95) >= 0.02
+    assert half_width((1e-6, 999), [(4e-4 / needed, needed - 1)], 0.95) < 0.02
+    assert half_width((1e-6, 999), [(4e-4 / (needed - 1), needed - 2)], 0.95) >= 0.02
     assert seeds_to_settle(dataclasses.replace(baseline, num_seeds=(1, 1), seed_freedom=(0, 0)), END) is None
 
 
@@ -68,8 +69,8 @@ def test_items_to_settle():
     few = comparison(0.03, 4e-4, 1e-6)
     needed = items_to_settle(few, END)
     parts = [(1e-6 / 3, 2)] * 2
-    assert half_width(4e-4 * 1000 / needed, parts, needed, 0.95) < 0.02
-    assert half_width(4e-4 * 1010 / needed, parts, needed / 1.01, 0.95) >= 0.02
+    assert half_width((4e-4 * 1000 / needed, needed), parts, 0.95) < 0.02
+    assert half_width((4e-4 * 1010 / needed, needed / 1.01), parts, 0.95) >= 0.02
     assert needed == pytest.approx((1.96 * 0.02 / 0.02) ** 2 * 1000, rel=0.05)
     assert items_to_settle(few, END, most=2000) is None
     assert items_to_settle(comparison(0.03, 1e-6, 4e-4), END) is None, (
@@ -80,7 +81,7 @@ def test_items_to_settle():
 
 def test_clusters_are_what_counts():
     alone = comparison(0.03, 4e-4, 0.0)
-    few = dataclasses.replace(alone, num_clusters=4, effective_clusters=4.0)
+    few = dataclasses.replace(alone, num_clusters=4, item_freedom=3.0)
     assert items_to_settle(few, END) > 1.02 * items_to_settle(alone, END)
 
 
@@ -89,8 +90,17 @@ def test_lent_freedom_still_counts_with_more_seeds():
     lent = dataclasses.replace(own, seed_freedom=(6, 6))
     assert seeds_to_settle(lent, END) < seeds_to_settle(own, END)
     needed = seeds_to_settle(lent, END)
-    assert half_width(1e-6, [(4e-4 / needed, needed + 3)] * 2, 1000, 0.95) < 0.02
-    assert half_width(1e-6, [(4e-4 / (needed - 1), needed + 2)] * 2, 1000, 0.95) >= 0.02
+    assert half_width((1e-6, 999), [(4e-4 / needed, needed + 3)] * 2, 0.95) < 0.02
+    assert half_width((1e-6, 999), [(4e-4 / (needed - 1), needed + 2)] * 2, 0.95) >= 0.02
+
+
+def test_more_seeds_average_out_what_is_hard_for_one_seed_only():
+    shared = comparison(0.03, 2e-4, 0.0)
+    most_of_it = dataclasses.replace(shared, interaction=1.5e-4)
+    assert seeds_to_settle(shared, END) is None
+    needed = seeds_to_settle(most_of_it, END)
+    assert needed is not None and half_width((5e-5 + 4.5e-4 / needed, 999), [], 0.95) < 0.02
+    assert half_width((5e-5 + 4.5e-4 / (needed - 1), 999), [], 0.95) >= 0.02
 
 
 def test_power_reads_the_interval_that_it_is_about():
@@ -111,7 +121,7 @@ def test_smallest_difference_by_hand():
     many = smallest_difference(1000, 3, item_sd=0.45, seed_sd=0.0, num_arms=12)
     assert many == pytest.approx(2.76 * 0.45 / math.sqrt(1000), rel=0.02)
     assert smallest_difference(1000, 1, item_sd=0.45, seed_sd=9.0) == pytest.approx(0.0279, abs=2e-4)
-    with_seeds = half_width(0.45**2 / 1000, [(0.01**2 / 3, 2)] * 2, 1000, 0.9)
+    with_seeds = half_width((0.45**2 / 1000, 999), [(0.01**2 / 3, 2)] * 2, 0.9)
     assert smallest_difference(1000, 3, item_sd=0.45, seed_sd=0.01, confidence=0.9) == with_seeds
 
 

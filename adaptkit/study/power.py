@@ -50,8 +50,10 @@ def _width_at(comparison: Comparison, num_seeds: int | None, num_items: int) -> 
         count = present if num_seeds is None else num_seeds
         parts.append((variance / count, freedom + count - present))
     more = num_items / comparison.num_items
-    clusters = comparison.effective_clusters * more
-    return half_width(comparison.item_variance / more, parts, clusters, comparison.confidence)
+    more_seeds = 1.0 if num_seeds is None else num_seeds / max(comparison.num_seeds)
+    of_seeds = comparison.interaction * (1 - 1 / more_seeds)
+    items = ((comparison.item_variance - of_seeds) / more, comparison.item_freedom * more)
+    return half_width(items, parts, comparison.confidence)
 
 
 def smallest_difference(
@@ -80,4 +82,4 @@ def smallest_difference(
     """
     level = simultaneous_level(np.eye(num_arms), 0, confidence)
     parts = [(seed_sd**2 / num_seeds, num_seeds - 1)] * 2
-    return half_width(item_sd**2 / num_items, parts, num_items, level)
+    return half_width((item_sd**2 / num_items, num_items - 1), parts, level)

@@ -13,20 +13,16 @@ about 4 degrees of freedom instead of 2 at three seeds.
 
 Few seeds need two corrections. The skew of three numbers is noise, so each replicate mirrors the drawn seeds'
 deviation from their mean with probability one half; skew that the items have is kept. And resampling S seeds
-understates their variance by (S - 1) / S and knows nothing of t. So the bootstrap's spread is replaced: each
-quantile is stretched by `t(df) * se / (z * sd of the bootstrap)`, where `se^2` = item variance (from the
-bootstrap with the seeds fixed) + s^2 / S of each arm, and `df` is Welch-Satterthwaite's. Simulated
-(benchmarks/interval_coverage.py, 1,200 studies a row, nominal 95 %, 3 seeds): where seeds dominate the plain
-percentile bootstrap covers 83 %, this one 96 %; it covers 95-96 % with items, or seeds and items, in play,
-92.0 % in the worst case found (one arm without seed noise, few item effects), and 99 % where seeds and items
-only interact, because that part is counted in both terms. With two seeds the worst case falls to 88 %: hence
-three as the default.
+understates their variance by (S - 1) / S and knows nothing of t. So of the bootstrap only the skew is used:
+its two quantiles are stretched until they lie as far apart as the ends of a t interval (`intervals.py`). That
+interval's variance is the item variance (`item_noise.py`) and s^2 / S of each arm, less the part in which
+seeds and items interact, since both hold it.
 
-Where items belong together (passages of one document, rows of one group) whole clusters are drawn. Unequal
-ones tell as much as k = n^2 / sum(size^2) equal ones: the item variance has k - 1 degrees of freedom and is
-multiplied by k / (k - 1). Simulated with intra-class correlations of 0, .1 and .3: 93.7-96.9 % with 8 or 20
-equal or 20 or 60 unequal clusters (39-88 % where correlated clusters are ignored), 97.7-98.8 % where a few
-clusters hold most items: too wide, not too narrow. Their number less 1, without the factor, gave 86-95 %.
+Where items belong together (passages of one document, rows of one group) whole clusters are drawn.
+
+Simulated (benchmarks/interval_coverage.py; figures in benchmarks/results/README.md): with 3 seeds, and with 8
+to 60 clusters, equal or not, each setting's intervals cover in 93-97 % of studies. With two seeds the worst
+case (one arm without seed noise) falls to 91 %: hence three as the default.
 """
 
 from __future__ import annotations
@@ -37,10 +33,10 @@ from collections.abc import Hashable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from scipy import special
 
 from adaptkit.data.score_table import ScoreTable
 from adaptkit.errors import DataError
+from adaptkit.study import item_noise
 from adaptkit.study.intervals import (
     Outcome,
     SeedNoise,
@@ -73,12 +69,14 @@ class Comparison:
         margin: smallest difference of interest, >= 0, same units.
         outcome: win / loss when the whole interval lies beyond the margin on the good / bad side, else tie.
         item_variance: variance of the difference due to the choice of items.
-        seed_variances: per arm, variance of the score from seed to seed (0 when there is one seed only).
+        seed_variances: per arm, variance of the score from seed to seed beyond what the choice of items
+            explains (0 when there is one seed only).
         seed_freedom: per arm, degrees of freedom of that variance, those that other arms lent included.
         num_seeds: per arm.
         num_items: test items.
         num_clusters: groups of items that were drawn together; num_items where each stands alone.
-        effective_clusters: clusters of equal size that would tell as much; num_items where each stands alone.
+        item_freedom: degrees of freedom of item_variance.
+        interaction: the part of item_variance that is of items hard for one seed only.
         confidence: of this interval alone, also where it is one of several that hold together.
     """
 
@@ -93,7 +91,8 @@ class Comparison:
     num_seeds: tuple[int, int]
     num_items: int
     num_clusters: int
-    effective_clusters: float
+    item_freedom: float
+    interaction: float
     confidence: float
 
 
@@ -112,11 +111,12 @@ class Replicates:
     Attributes:
         scores: arm -> float64 [num_seeds], the metric of each seed on all items.
         values: arm -> float64 [num_resamples, num_seeds], the metric of each seed on each item resample.
+        influences: arm -> float64 [num_clusters, num_seeds], what each cluster of items adds to the metric.
         draws: arm -> float64 [num_resamples, num_seeds], the weight of each seed in each replicate; rows sum
             to 1.
         num_items: test items.
         num_clusters: groups of items that were drawn together; num_items where each stands alone.
-        effective_clusters: clusters of equal size that would tell as much; num_items where each stands alone.
+        item_freedom: degrees of freedom of variances due to items.
     """
 
     def __init__(
@@ -124,13 +124,14 @@ class Replicates:
         scores: dict[str, np.ndarray],
         values: dict[str, np.ndarray],
         draws: dict[str, np.ndarray],
+        influences: dict[str, np.ndarray],
         cluster_sizes: np.ndarray,
     ):
-        self.scores, self.values, self.draws = scores, values, draws
+        self.scores, self.values, self.draws, self.influences = scores, values, draws, influences
         self.num_items, self.num_clusters = int(cluster_sizes.sum()), len(cluster_sizes)
-        self.effective_clusters = float(self.num_items**2 / (cluster_sizes**2).sum())
+        self.item_freedom = item_noise.freedom(cluster_sizes)
         self._drawn = {arm: (values[arm] * draws[arm]).sum(axis=1) for arm in values}
-        self._all_seeds = {arm: values[arm].mean(axis=1) for arm in values}
+        self._influence = {arm: of_seeds.mean(axis=1) for arm, of_seeds in influences.items()}
         self._together: dict[tuple[str, ...], tuple[dict[str, SeedNoise], np.ndarray]] = {}
 
     def mean(self, arm: str) -> float:
@@ -142,8 +143,8 @@ class Replicates:
 
     def widened(self, arm: str, confidence: float = 0.95) -> np.ndarray:
         """Replicates [num_resamples] around the arm's mean, their spread corrected for few seeds."""
-        terms = [_Term(arm, 1.0, SeedNoise.of(self.scores[arm]))]
-        offsets, stretch = self._stretched(terms, confidence, confidence)
+        terms = [_Term(arm, 1.0, self._seed_noise(arm))]
+        offsets, stretch, _ = self._stretched(terms, confidence, confidence)
         return self.mean(arm) + offsets * stretch
 
     def interval(self, arm: str, confidence: float = 0.95) -> Interval:
@@ -154,7 +155,7 @@ class Replicates:
         self, arm: str, against: str, *, margin: float, higher_is_better: bool, confidence: float = 0.95
     ) -> Comparison:
         """`arm` minus `against` on the same items."""
-        pair = (arm, SeedNoise.of(self.scores[arm])), (against, SeedNoise.of(self.scores[against]))
+        pair = (arm, self._seed_noise(arm)), (against, self._seed_noise(against))
         return self._comparison(*pair, margin, higher_is_better, confidence, confidence)
 
     def versus(
@@ -187,9 +188,9 @@ class Replicates:
         shape: float,
     ) -> Comparison:
         terms = [_Term(first[0], 1.0, first[1]), _Term(second[0], -1.0, second[1])]
-        offsets, stretch = self._stretched(terms, level, shape)
+        _, stretch, ends = self._stretched(terms, level, shape)
         difference = self.mean(first[0]) - self.mean(second[0])
-        low, high = (float(difference + stretch * q) for q in np.quantile(offsets, _tails(shape)))
+        low, high = (float(difference + stretch * end) for end in ends)
         return Comparison(
             difference=difference,
             low=low,
@@ -197,46 +198,46 @@ class Replicates:
             margin=margin,
             outcome=decide(low, high, margin, higher_is_better),
             item_variance=self._item_variance(terms),
-            seed_variances=(first[1].variance, second[1].variance),
+            seed_variances=(first[1].own_variance, second[1].own_variance),
             seed_freedom=(first[1].freedom, second[1].freedom),
             num_seeds=(first[1].num_seeds, second[1].num_seeds),
             num_items=self.num_items,
             num_clusters=self.num_clusters,
-            effective_clusters=self.effective_clusters,
+            item_freedom=self.item_freedom,
+            interaction=first[1].interaction + second[1].interaction,
             confidence=level,
         )
 
-    @property
-    def _few_clusters(self) -> float:
-        """Factor for the variance that drawing few clusters with replacement leaves out."""
-        if self.num_clusters == self.num_items:
-            return 1.0
-        return self.effective_clusters / (self.effective_clusters - 1)
-
     def _item_variance(self, terms: Sequence[_Term]) -> float:
-        return float(_signed_sum(terms, self._all_seeds).var(ddof=1)) * self._few_clusters
+        return float((_signed_sum(terms, self._influence) ** 2).sum())
+
+    def _seed_noise(self, arm: str) -> SeedNoise:
+        return SeedNoise.of(self.scores[arm], item_noise.interaction(self.influences[arm]))
 
     def _joint(self, arms: tuple[str, ...]) -> tuple[dict[str, SeedNoise], np.ndarray]:
         """Seed noise of arms that are compared together, and the covariance of their means [num_arms,
         num_arms]: items are shared, seeds are not."""
         if arms not in self._together:
-            noise = borrow_between_arms({arm: SeedNoise.of(self.scores[arm]) for arm in arms})
-            items = np.cov([self._all_seeds[arm] for arm in arms]) * self._few_clusters
+            noise = borrow_between_arms({arm: self._seed_noise(arm) for arm in arms})
+            influences = np.stack([self._influence[arm] for arm in arms])
             seeds = np.diag([noise[arm].part[0] for arm in arms])
-            self._together[arms] = noise, np.atleast_2d(items) + seeds
+            self._together[arms] = noise, influences @ influences.T + seeds
         return self._together[arms]
 
-    def _stretched(self, terms: Sequence[_Term], level: float, shape: float) -> tuple[np.ndarray, float]:
-        """Centred bootstrap replicates of a signed sum of arms, and the factor that makes their quantiles at
-        `shape` the ends of an interval at `level`."""
+    def _stretched(
+        self, terms: Sequence[_Term], level: float, shape: float
+    ) -> tuple[np.ndarray, float, np.ndarray]:
+        """Centred bootstrap replicates of a signed sum of arms, the factor that makes their quantiles at
+        `shape` the ends of an interval at `level`, and those quantiles."""
         replicates = _signed_sum(terms, self._drawn)
         offsets = replicates - replicates.mean()
-        spread = float(offsets.std())
-        if spread == 0.0:
-            return offsets, 1.0
+        ends = np.quantile(offsets, _tails(shape))
+        if ends[0] == ends[1]:
+            return offsets, 1.0, ends
         parts = [term.noise.part for term in terms]
-        wanted = half_width(self._item_variance(terms), parts, self.effective_clusters, level)
-        return offsets, wanted / (_z(shape) * spread)
+        items = (self._item_variance(terms), self.item_freedom)
+        wanted = half_width(items, parts, level)
+        return offsets, 2 * wanted / float(ends[1] - ends[0]), ends
 
 
 def _signed_sum(terms: Sequence[_Term], values: Mapping[str, np.ndarray]) -> np.ndarray:
@@ -267,14 +268,18 @@ def resample(
     places = _cluster_places(clusters, lengths.pop())
     sizes = np.bincount(places)
     scores = {arm: np.array([table.value for table in seeds]) for arm, seeds in tables.items()}
-    sums = {arm: [_cluster_sums(table.sums, places) for table in seeds] for arm, seeds in tables.items()}
+    sums = {
+        arm: [item_noise.cluster_sums(table.sums, places) for table in seeds] for arm, seeds in tables.items()
+    }
     values: dict[str, list[np.ndarray]] = {arm: [] for arm in tables}
     for weights in _cluster_weights(len(sizes), num_resamples, seed):
         for arm, seeds in tables.items():
             drawn = [table.finish(weights @ own) for table, own in zip(seeds, sums[arm], strict=True)]
             values[arm].append(np.stack(drawn, axis=1))
     draws = {arm: _seed_draws(arm, len(seeds), num_resamples, seed) for arm, seeds in tables.items()}
-    return Replicates(scores, {arm: np.concatenate(parts) for arm, parts in values.items()}, draws, sizes)
+    influences = {arm: item_noise.influence(seeds, places) for arm, seeds in tables.items()}
+    stacked = {arm: np.concatenate(parts) for arm, parts in values.items()}
+    return Replicates(scores, stacked, draws, influences, sizes)
 
 
 def _cluster_places(clusters: Sequence[Hashable] | None, num_items: int) -> np.ndarray:
@@ -290,13 +295,6 @@ def _cluster_places(clusters: Sequence[Hashable] | None, num_items: int) -> np.n
             fix="test on items of several documents or groups, or group by another column",
         )
     return np.array([numbers[label] for label in clusters])
-
-
-def _cluster_sums(sums: np.ndarray, places: np.ndarray) -> np.ndarray:
-    """Per-item sums added up within each cluster [num_clusters, num_columns]."""
-    summed = np.zeros((int(places.max()) + 1, sums.shape[1]))
-    np.add.at(summed, places, sums)
-    return summed
 
 
 def _cluster_weights(num_clusters: int, num_resamples: int, seed: int) -> Iterator[np.ndarray]:
@@ -337,7 +335,3 @@ def reverse(comparison: Comparison) -> Comparison:
 
 def _tails(confidence: float) -> list[float]:
     return [0.5 - confidence / 2, 0.5 + confidence / 2]
-
-
-def _z(confidence: float) -> float:
-    return float(special.ndtri(0.5 + confidence / 2))

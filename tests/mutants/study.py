@@ -14,6 +14,7 @@ FLIPS = ("tests/test_flips.py",)
 BASE_COST = ("tests/test_base_cost.py",)
 STATISTICS = ("tests/test_statistics.py",)
 INTERVALS = ("tests/test_intervals.py",)
+ITEM_NOISE = ("tests/test_item_noise.py",)
 POWER = ("tests/test_power.py",)
 CONTENDERS = tuple(
     f"tests/test_contenders.py::{name}"
@@ -30,9 +31,8 @@ NO_ORDER = ("tests/test_statistics.py::test_versus_is_compare_for_two_arms_and_m
 CLUSTERED = tuple(
     f"tests/test_statistics.py::{name}"
     for name in (
-        "test_unequal_clusters_tell_as_much_as_fewer_equal_ones",
+        "test_unequal_clusters_are_drawn_whole_and_tell_less",
         "test_repeats_within_a_cluster_tell_nothing_new",
-        "test_few_clusters_cover_too",
     )
 )
 FORECAST = ("tests/test_forecast.py",)
@@ -196,8 +196,8 @@ MUTANTS = [
     ),
     Mutant(
         "adaptkit/study/statistics.py",
-        "        return offsets, wanted / (_z(shape) * spread)",
-        "        return offsets, 1.0",
+        "        return offsets, 2 * wanted / float(ends[1] - ends[0]), ends",
+        "        return offsets, 1.0, ends",
         STATISTICS,
     ),
     Mutant("adaptkit/study/power.py", "parts.append((variance / count,", "parts.append((variance,", POWER),
@@ -210,16 +210,21 @@ MUTANTS = [
     ),
     Mutant(
         "adaptkit/study/statistics.py",
-        "float(self.num_items**2 / (cluster_sizes**2).sum())",
+        "item_noise.freedom(cluster_sizes)",
         "float(self.num_clusters)",
         CLUSTERED,
     ),
     Mutant(
         "adaptkit/study/statistics.py",
-        "return self.effective_clusters / (self.effective_clusters - 1)",
-        "return 1.0",
-        CLUSTERED,
+        "SeedNoise.of(self.scores[arm], item_noise.interaction(self.influences[arm]))",
+        "SeedNoise.of(self.scores[arm])",
+        ("tests/test_statistics.py::test_what_seeds_and_items_share_counts_once",),
     ),
+    Mutant("adaptkit/study/item_noise.py", "np.sqrt(1 - sizes / sizes.sum())", "1.0", ITEM_NOISE),
+    Mutant("adaptkit/study/item_noise.py", "shares**2 / (1 - shares)", "shares**2", ITEM_NOISE),
+    Mutant("adaptkit/study/item_noise.py", "(num_seeds * (num_seeds - 1))", "num_seeds**2", ITEM_NOISE),
+    Mutant("adaptkit/study/intervals.py", "variance * freedom / (freedom + 2)", "variance", INTERVALS),
+    Mutant("adaptkit/study/intervals.py", "_chi_nodes(freedom + 2)", "_chi_nodes(freedom)", INTERVALS),
     Mutant(
         "adaptkit/study/statistics.py",
         "level = simultaneous_level(covariance, names.index(reference), confidence)",
@@ -245,11 +250,12 @@ MUTANTS = [
     # What would settle it
     Mutant(
         "adaptkit/study/power.py",
-        "half_width(comparison.item_variance / more,",
-        "half_width(comparison.item_variance,",
+        "(comparison.item_variance - of_seeds) / more,",
+        "(comparison.item_variance - of_seeds),",
         POWER,
     ),
-    Mutant("adaptkit/study/power.py", "comparison.effective_clusters * more", "num_items", POWER),
+    Mutant("adaptkit/study/power.py", "comparison.item_freedom * more", "num_items", POWER),
+    Mutant("adaptkit/study/power.py", "comparison.interaction * (1 - 1 / more_seeds)", "0.0", POWER),
     Mutant("adaptkit/study/power.py", "freedom + count - present", "count - 1", POWER),
     Mutant(
         "adaptkit/study/power.py", "simultaneous_level(np.eye(num_arms), 0, confidence)", "confidence", POWER
