@@ -146,6 +146,7 @@ def pair_logits(
     Token types tell query and document apart where the model has them.
     """
     has_types = getattr(model.config, "type_vocab_size", 0) > 1
+    has_types = has_types and "token_type_ids" in tokenizer.model_input_names
     max_length = min(seq_len, context_length(model))
     rows = []
     for query, document in pairs:
