@@ -19,6 +19,8 @@ from adaptkit.errors import ConfigError
 MAX_BYTES = 1_000_000
 MAX_VALUES = 100_000  # aliases of aliases grow without bound
 MAX_DIGITS = 400
+MAX_DEPTH = 100
+_TOO_DEEP = "nested too deeply"
 MAX_SHOWN = 60  # characters of a wrong value
 OVERRIDE, COMMAND_LINE = "override", "command line"
 
@@ -41,6 +43,20 @@ class _Loader(yaml.SafeLoader):
     """YAML 1.2 scalars: `3e-4` is a number, `no` and `2026-11-21` are text."""
 
     yaml_implicit_resolvers: dict[str, Any] = {}
+
+    def fetch_flow_collection_start(self, TokenClass: Any) -> None:  # noqa: N803 - PyYAML's name
+        super().fetch_flow_collection_start(TokenClass)
+        self._check_depth()
+
+    def add_indent(self, column: int) -> bool:
+        deeper = bool(super().add_indent(column))
+        self._check_depth()
+        return deeper
+
+    def _check_depth(self) -> None:
+        """PyYAML looks at every open bracket again with each token: seconds for a line of them."""
+        if self.flow_level + len(self.indents) > MAX_DEPTH:
+            raise yaml.scanner.ScannerError(problem=_TOO_DEEP, problem_mark=self.get_mark())
 
 
 class Dumper(yaml.SafeDumper):
@@ -130,10 +146,12 @@ class Reader:
             return loader.get_single_node()
         except yaml.MarkedYAMLError as error:
             mark = error.problem_mark or error.context_mark or loader.get_mark()
+            if error.problem == _TOO_DEEP:
+                raise self._error(_TOO_DEEP, mark, "flatten it") from None
             problem = f"not valid YAML: {error.problem or error.context}"
             raise self._error(problem, mark, "check indentation, quotes and brackets there") from None
         except RecursionError:
-            raise self._error("nested too deeply", loader.get_mark(), "flatten it") from None
+            raise self._error(_TOO_DEEP, loader.get_mark(), "flatten it") from None
         except (ValueError, OverflowError):  # PyYAML hands an impossible \U escape to chr()
             raise self._error(
                 "an escape that is no character", loader.get_mark(), "check the \\x, \\u and \\U escapes"

@@ -31,6 +31,7 @@ from adaptkit import models
 from adaptkit.compare.driver import compare
 from adaptkit.config import Config, load
 from adaptkit.data.readers import DataConfig, read
+from adaptkit.distill import estimate
 from adaptkit.distill.config import DistillConfig
 from adaptkit.distill.recipe import distill
 from adaptkit.embed.config import EmbedConfig
@@ -168,6 +169,16 @@ def distilled(lab: Lab, name: str) -> None:
     assert hf.AutoConfig.from_pretrained(run.model).num_hidden_layers == 1
 
 
+def taught_by(lab: Lab, name: str) -> None:
+    """A new student of another architecture, which the model teaches word by word and block by block."""
+    words = [f"teacher={lab.folder(name)}", f"data.files=[{lab.data('text')}]", "student.start=fresh"]
+    words += ["losses={forward_kl: 1, hidden: 1}", "size.params=400k", f"size.seq_len={LENGTH}"]
+    planned = estimate.plan(load(DistillConfig, overrides=words).config)
+    assert planned["flops"] > 0 and planned["teacher"]["params"] > 0
+    run = lab.run(f"{name}-taught", DistillConfig, distill, words)
+    check_loads_as_saved(run.model, ARCHITECTURES[name].head)
+
+
 def exported(lab: Lab, name: str) -> None:
     out = lab.root / "exports" / name
     out.parent.mkdir(exist_ok=True)
@@ -196,6 +207,7 @@ COLUMNS: dict[str, Callable[[Lab, str], None]] = {
     "embed lora": lambda lab, name: embedded(lab, name, adapter="lora"),
     "embed tsdae": lambda lab, name: embedded(lab, name, loss="tsdae"),
     "distill": distilled,
+    "teach": taught_by,
     "export": exported,
     "serve": served,
 }
@@ -250,7 +262,9 @@ _INTRODUCTION = """# Models
 What each architecture of transformers can be used for. `yes`: a tiny random model was trained, saved and
 checked against transformers, peft or sentence-transformers. A number: the command refuses before anything
 trains, in the sentence below the table. Other architectures are asked in the same way, at the start of every
-command: a small random copy of the model tries what the command needs.
+command: a small random copy of the model tries what the command needs. `distill`: a student of its own
+blocks; `teach`: a new student of another shape. Where documents packed into one row would see each other
+(Bloom, Falcon, gpt-oss, Mamba, LFM2), training and teaching take rows of one document each.
 
 Any model folder is refused that holds quantised weights, an adapter beside whole weights, the weights of two
 models, values that are no numbers, or a tokenizer with tokens that the model has no row for. Lengths end at

@@ -172,8 +172,6 @@ def test_encoder_decoders_are_refused_but_for_the_encoder_of_t5(folders: dict[st
 @pytest.mark.parametrize(
     ("name", "use", "adapter", "words"),
     [
-        ("bloom", Use.TEACH, "none", "see each other"),
-        ("mamba", Use.TEACH, "none", "see each other"),
         ("gemma2", Use.CONTINUE, "none", "scales or caps its logits"),
         ("mamba", Use.CLASSIFY, "none", "no classifier form"),
         ("bert", Use.SFT, "none", "holds a masked model, and sft needs a causal one"),

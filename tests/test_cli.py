@@ -342,7 +342,7 @@ def test_a_dry_run_prints_the_plan_and_trains_nothing(
     assert "small at https://api.example.com" in result.out and "$0.50 of $2 at most" in result.out
     assert "the instruction of prompts (made" in result.out and "  Labels: bad, good" in result.out
     assert "2 stages, 1 to run, 1e+12 FLOPs in all, about 1.5 h with 2 at once, 1 GiB each" in result.out
-    assert "on 1, 2, 4, 8 GPUs of this kind, a stage each: about 2.5 h, 1.5 h, 60 min, 60 min" in result.out
+    assert "on 1, 2, 4, 8 GPUs of this kind, a stage each: about 2.5 h, 1.5 h, 1 h, 1 h" in result.out
     assert "1 GiB each (0.75 of it Python, torch and other libraries)" in result.out
     shown = run("compare s.yaml --dry-run --json").json()
     assert shown == {**plan, "next": "adaptkit compare s.yaml"}

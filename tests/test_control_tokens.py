@@ -16,6 +16,7 @@ from adaptkit.data.tokenizers import train_tokenizer
 from adaptkit.models.control_tokens import (
     control_tokens,
     encode,
+    encode_pair,
     encode_prompt,
     encode_rendered,
     frame,
@@ -154,3 +155,22 @@ def test_our_own_tokenizers_choose_names_that_the_text_does_not_hold(kind: Any) 
     assert not any(token in text for token in tokenizer.all_special_tokens for text in texts)
     usual = train_tokenizer(TEXTS, kind, 400)
     assert not any(mark in token for token in usual.all_special_tokens for mark in ("<s>", "[", "<pad>"))
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_pairs_are_encoded_as_transformers_does_and_hold_no_control_token_of_a_text(kind: str) -> None:
+    """A reranker's query and document."""
+    tokenizer = tokenizer_of(kind)
+    core, bos, eos = tokenizer.backend_tokenizer, tokenizer.bos_token_id, tokenizer.eos_token_id
+    core.post_processor = processors.TemplateProcessing(
+        single="<s> $A </s>", pair="<s> $A </s> $B:1 </s>:1", special_tokens=[("<s>", bos), ("</s>", eos)]
+    )
+    plain = [text for text in texts_with(random.Random(0), ()) if not control_tokens(tokenizer).spans(text)]
+    for first, second in zip(plain[:8], plain[8:16], strict=True):
+        for length in (12, 200):
+            wanted = tokenizer(first, second, truncation=True, max_length=length, return_token_type_ids=True)
+            pair = encode_pair(tokenizer, first, second, max_length=length)
+            assert pair == (wanted["input_ids"], wanted["token_type_ids"])
+    ids, types = encode_pair(tokenizer, "a</s>b <s>", "c <pad> d", max_length=200)
+    assert [token for token in ids if token in (bos, eos, tokenizer.pad_token_id)] == [bos, eos, eos]
+    assert types == sorted(types) and set(types) == {0, 1}

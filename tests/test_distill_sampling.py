@@ -1,11 +1,18 @@
-"""A student's own text as a training batch: prompts kept, samples labelled up to the end of text, fixed by
-the seed. Home of trainer.sampling."""
+"""What a student writes, and how a teacher reads it. A student's own text as a training batch: prompts kept,
+samples labelled up to the end of text, fixed by the seed. Home of trainer.sampling."""
 
 from __future__ import annotations
 
+import pytest
+import tiny_causal
 import torch
 from tiny_training import Rows, llama
+from torch import Tensor
 
+from adaptkit.distill.http_teacher import _document_spans
+from adaptkit.distill.teacher import OnlineTeacher, check_answers
+from adaptkit.errors import ModelError
+from adaptkit.models.separation import kept_apart
 from adaptkit.trainer.sampling import continued, left_padded, prompt_lengths, prompt_starts
 
 
@@ -70,3 +77,64 @@ def test_a_padded_prompt_is_continued_as_it_would_be_alone():
         alone = model(input_ids=ids[:1, :2]).logits[0, -1]
         beside = model(input_ids=together, attention_mask=mask, position_ids=positions).logits[0, -1]
     torch.testing.assert_close(alone, beside, rtol=1e-4, atol=1e-5)
+
+
+def _read(teacher: OnlineTeacher, ids: Tensor, mask: Tensor, **others: Tensor) -> Tensor:
+    batch = {"input_ids": ids, "attention_mask": mask, "labels": ids, **others}
+    return teacher(batch, (), False).head.hidden_TE
+
+
+UNPACKED = ["bloom", "mpt", "falcon, rope", "falcon, alibi", "gpt-oss", "mamba", "lfm2", "jamba", "minimax"]
+
+
+@pytest.mark.parametrize("name", UNPACKED)
+def test_a_teacher_that_cannot_be_packed_reads_a_document_alone_and_padded_alike(name: str) -> None:
+    """As rows of one document have it (padding behind), and as a student's own text has it (before)."""
+    model = tiny_causal.build(name, sharpness=1.0)
+    assert kept_apart(model, "causal", 24, name) == "rows"
+    teacher = OnlineTeacher(model, "causal")
+    check_answers(teacher, "online", {"on_policy", "reverse_kl"})
+    ids = torch.tensor([tiny_causal.tokens(10, torch.Generator().manual_seed(1))])
+    ones, padding = torch.ones_like(ids), torch.zeros(1, 6, dtype=torch.int64)
+    alone = _read(teacher, ids, ones)
+    behind = _read(teacher, torch.cat([ids, padding], 1), torch.cat([ones, padding], 1))[:10]
+    mask = torch.cat([padding, ones], 1)
+    positions = (mask.cumsum(1) - 1).clamp_min(0)
+    before = _read(teacher, torch.cat([padding, ids], 1), mask, position_ids=positions)[6:]
+    for padded in (behind, before):
+        torch.testing.assert_close(padded, alone, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("name", "loss", "words"),
+    [
+        ("rwkv", "on_policy", "padding before a text changes what this teacher makes of it"),
+        ("roberta, decoder", "on_policy", "padding before a text changes"),
+        ("mamba", "attention", "no attention to copy in 2 of the teacher's 2 blocks"),
+        ("lfm2", "attention", "no attention to copy in 2 of the teacher's 3 blocks"),
+    ],
+)
+def test_what_a_teacher_cannot_be_asked_for_is_refused_before_anything_trains(name, loss, words):
+    teacher = OnlineTeacher(tiny_causal.build(name, sharpness=1.0), "causal")
+    if loss == "attention" and teacher.model._can_set_attn_implementation():
+        teacher.model.set_attn_implementation("eager")
+    with pytest.raises(ModelError, match=words) as caught:
+        check_answers(teacher, "online", {loss}, range(len(teacher.blocks)))
+    assert caught.value.where == f"losses.{loss}" and caught.value.fix
+    check_answers(teacher, "online", {"forward_kl", "hidden"}, range(len(teacher.blocks)))
+
+
+def test_an_error_inside_a_teacher_is_a_sentence_before_anything_trains(monkeypatch):
+    teacher = OnlineTeacher(llama(), "causal")
+    monkeypatch.setattr(teacher.model, "forward", None)
+    monkeypatch.setattr("adaptkit.distill.teacher.head_inputs", lambda *_: 1 / 0)
+    with pytest.raises(ModelError, match=r"cannot be a teacher by signal=int8: ZeroDivisionError"):
+        check_answers(teacher, "int8", {"forward_kl"})
+
+
+def test_a_server_is_asked_about_each_document_packed_or_alone_in_a_row():
+    labels = torch.tensor([[-100, 5, 6, -100, 7, 8], [-100, 5, 6, -100, -100, -100]])
+    packed = {"labels": labels, "position_ids": torch.tensor([[0, 1, 2, 0, 1, 2], [0, 1, 2, 0, 1, 2]])}
+    assert list(_document_spans(packed)) == [(0, 0, 3), (0, 3, 6), (1, 0, 3)]
+    mask = torch.tensor([[1, 1, 1, 1, 1, 1], [1, 1, 1, 0, 0, 0]])
+    assert list(_document_spans({"labels": labels, "attention_mask": mask})) == [(0, 0, 6), (1, 0, 3)]

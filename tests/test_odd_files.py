@@ -237,3 +237,41 @@ def test_a_long_row_without_blanks_takes_time_in_proportion(tmp_path: Path, name
     for kind in ("bpe", "unigram", "wordpiece"):
         train_tokenizer([text, "a few words more"], kind, 300)
     assert time.process_time() - start < 30
+
+
+FLIPPED = """
+import sys
+from pathlib import Path
+from adaptkit.data.readers import DataConfig, read
+from adaptkit.errors import DataError
+file = Path(sys.argv[1])
+raw, refused = file.read_bytes(), 0
+for at in range(4, len(raw)):
+    for bit in (1, 16):
+        file.write_bytes(raw[:at] + bytes([raw[at] ^ bit]) + raw[at + 1 :])
+        try:
+            read(DataConfig(files=[str(file)]))
+        except DataError:
+            refused += 1
+print("refused", refused)
+"""
+
+
+def test_no_flipped_bit_of_a_parquet_table_ends_the_process(tmp_path: Path) -> None:
+    """pyarrow 26 calls abort() when it is asked about a column whose facts are damaged; so a child reads."""
+    file = tmp_path / "rows.parquet"
+    parquet.write_table(pa.table({"text": ["a"] * 12}), file)
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
+    command = [sys.executable, "-c", FLIPPED, str(file)]
+    ended = subprocess.run(command, capture_output=True, text=True, env=environment)
+    assert ended.returncode == 0, ended.stderr[-2000:]
+    assert int(ended.stdout.split()[-1]) > 100
+
+
+@pytest.mark.parametrize("encoding", ["utf-16", "utf-16-be", "utf-32"])
+def test_wide_text_that_is_cut_in_a_character_is_refused_at_its_place(tmp_path: Path, encoding: str) -> None:
+    file = tmp_path / "cut.txt"
+    file.write_bytes("\ufeffone text of some length\n\nanother".encode(encoding)[:-1])
+    with pytest.raises(DataError, match="truncated data") as caught:
+        read(DataConfig(files=[str(file)]))
+    assert caught.value.where.startswith(str(file)) and caught.value.fix

@@ -52,3 +52,11 @@ def test_long_text_is_shortened() -> None:
     assert shorten("a" * 60) == "a" * 60
     assert shorten("a" * 61) == "a" * 60 + "..."
     assert shorten("abc", 2) == "ab..."
+
+
+@pytest.mark.parametrize(("deeper", "column"), [("[", 102), ("{", 102), ("[a, ", 402), ("- ", 201)])
+def test_what_is_nested_deeply_is_refused_where_it_becomes_too_deep(deeper: str, column: int) -> None:
+    """Not after a thousand brackets: reading them takes the square of their number, in seconds."""
+    with pytest.raises(ConfigError, match="nested too deeply") as caught:
+        Reader(deeper * 1000, "c.yaml").read("")
+    assert caught.value.where == f"c.yaml:1:{column}" and caught.value.fix == "flatten it"

@@ -18,6 +18,7 @@ import tempfile
 import unicodedata
 import zlib
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -181,9 +182,13 @@ def format_of(path: Path) -> str | None:
 
 
 def values_are_typed(path: Path) -> bool:
-    """Whether a file tells numbers from text; in tables of text every cell is text."""
+    """Whether a file tells numbers from text; in tables of text every cell is text.
+
+    Raises: DataError as `records` does.
+    """
     suffix = format_of(path)
-    return not (suffix in TEXT_CELLS or (suffix == ".txt" and is_spreadsheet_text(path)))
+    with _read_errors(path, lambda: 0):
+        return not (suffix in TEXT_CELLS or (suffix == ".txt" and is_spreadsheet_text(path)))
 
 
 def records(path: Path, tell: Tell = tell) -> Iterator[tuple[Place, Record | Fault]]:
@@ -198,18 +203,25 @@ def records(path: Path, tell: Tell = tell) -> Iterator[tuple[Place, Record | Fau
     """
     line = 0
     suffix = format_of(path) or ".txt"
-    try:
+    with _read_errors(path, lambda: line):
         for place, record in _READERS[suffix](path, suffix, tell):
             line = int(place.partition(":")[0])
             yield place, record
+
+
+@contextmanager
+def _read_errors(path: Path, line: Callable[[], int]) -> Iterator[None]:
+    """Name the place of what goes wrong while a file is read; `line` is the last good one."""
+    try:
+        yield
     except (EOFError, zlib.error, lzma.LZMAError) as error:
-        raise _damaged(path, line, error) from None
+        raise _damaged(path, line(), error) from None
     except OSError as error:
         if error.errno is None:  # what gzip and bz2 raise for wrong bytes
-            raise _damaged(path, line, error) from None
+            raise _damaged(path, line(), error) from None
         what = f"cannot be read: {error.strerror or error}"
         fix = "check that the file exists and its permissions"
-        raise DataError(what, where=f"{path}:{line + 1}", fix=fix) from None
+        raise DataError(what, where=f"{path}:{line() + 1}", fix=fix) from None
 
 
 def _damaged(path: Path, line: int, error: Exception) -> DataError:
@@ -267,10 +279,12 @@ def _parquet(path: Path, suffix: str, tell: Tell) -> Iterator[tuple[Place, Recor
 
 
 def _check_sizes(file: Any, path: Path) -> None:
-    """Refuse a table whose columns unpack to more than text can, by what it says of them itself."""
+    """Refuse a table whose columns unpack to more than text can, by what it says of them itself.
+
+    Columns are not asked one by one: pyarrow 26 ends the process where the histogram of one is damaged.
+    """
     groups = [file.metadata.row_group(number) for number in range(file.metadata.num_row_groups)]
-    columns = [group.column(number) for group in groups for number in range(group.num_columns)]
-    unpacked = sum(column.total_uncompressed_size for column in columns)
+    unpacked = sum(group.total_byte_size for group in groups)
     if unpacked > max(FREE_BYTES, MAX_RATIO * path.stat().st_size):
         what = f"unpacks to {unpacked >> 20:,} MiB, more than {MAX_RATIO} times its size, as no text does"
         raise DataError(what, where=str(path), fix="look at what is in it, or write it as .jsonl")

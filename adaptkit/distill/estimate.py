@@ -121,11 +121,12 @@ def _measured(shape: Any, kind: Kind, seq_len: int, adapter: AdapterConfig | Non
 
 
 def _facts(shape: Any, size: dict[str, float]) -> dict[str, Any]:
+    """A model's sizes, as far as its config states them: some architectures compute one, or have no heads."""
     names = {
         "layers": "num_hidden_layers",
         "width": "hidden_size",
         "ffn": "intermediate_size",
         "heads": "num_attention_heads",
     }
-    sizes = {name: getattr(shape, field) for name, field in names.items()}
+    sizes = {name: getattr(shape, field) for name, field in names.items() if hasattr(shape, field)}
     return {"shape": shape.model_type, "params": int(size["params"]), **sizes, "vocab_size": shape.vocab_size}

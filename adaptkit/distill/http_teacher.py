@@ -145,9 +145,11 @@ class ServedTeacher:
 
 
 def _document_spans(batch: dict[str, Tensor]) -> Iterator[tuple[int, int, int]]:
-    """(row, start, stop) of each packed document that a label stands in."""
-    for row, (positions_T, labels_T) in enumerate(zip(batch["position_ids"], batch["labels"], strict=True)):
-        starts = (positions_T == 0).nonzero().flatten().tolist()
-        for start, stop in zip(starts, [*starts[1:], len(positions_T)], strict=True):
+    """(row, start, stop) of each document that a label stands in: several in a row, or one and padding."""
+    alone = "position_ids" not in batch
+    marks = batch["attention_mask" if alone else "position_ids"]
+    for row, (marks_T, labels_T) in enumerate(zip(marks, batch["labels"], strict=True)):
+        starts = [0, int(marks_T.sum())] if alone else (marks_T == 0).nonzero().flatten().tolist()
+        for start, stop in zip(starts, [*starts[1:], len(labels_T)], strict=True):
             if (labels_T[start + 1 : stop] != IGNORE_INDEX).any():
                 yield row, start, stop

@@ -17,10 +17,11 @@ from adaptkit.data.tokenizers import tokenizer_digest
 from adaptkit.distill.answer_store import Scorer, StoreLayout, WithTeacher, write_store
 from adaptkit.distill.config import DistillConfig
 from adaptkit.errors import ConfigError
-from adaptkit.models.separation import Separation, kept_apart
+from adaptkit.models.separation import UNPACKED, Separation, kept_apart
 from adaptkit.run import Run, digest
 from adaptkit.trainer.distillation import Kind
 from adaptkit.trainer.parallel import Ranks
+from adaptkit.trainer.progress import announce
 from adaptkit.trainer.row_source import Source
 
 if TYPE_CHECKING:
@@ -53,6 +54,8 @@ class Rows:
                 tell_cuts({name: source.cut for name, source in sources.items()}, "size.seq_len")
             return dict(sources)
         separate = self._separation(read_by)
+        if separate == "rows" and "train" in text and self.kind == "causal" and self.ranks.rank == 0:
+            announce(self.config.name, {"note": UNPACKED})
         return {
             name: data.packed_rows(self._shards(part), seq_len, self.kind, separate)
             for name, part in text.items()

@@ -28,7 +28,7 @@ from adaptkit.distill.student import (
     save_adapter_base,
     stop_as_teacher,
 )
-from adaptkit.distill.teacher import OnlineTeacher, StoredTeacher, local_scorer
+from adaptkit.distill.teacher import OnlineTeacher, StoredTeacher, check_answers, local_scorer
 from adaptkit.errors import ConfigError, ModelError
 from adaptkit.model_uses import Use
 from adaptkit.models.capabilities import capabilities
@@ -192,6 +192,8 @@ def _taught_here(config: DistillConfig, run: Run, text: Splits, kind: Kind, rank
             each.set_attn_implementation("eager")  # the only one that gives its weights
     rows = dataclasses.replace(rows, tokenizer=student.tokenizer)
     objective = objective_of(config, kind, teacher, model, student)
+    if isinstance(objective.teacher, OnlineTeacher):
+        check_answers(objective.teacher, config.signal, config.losses, objective.layout.last)
     lesson = _lesson(config, rows, text, reference, objective, [model, teacher])
     if config.signal in ("offline", "text"):
         reference.model.cpu()  # it has said all that it has to say
@@ -285,7 +287,10 @@ def objective_of(
     if start.ids is not None:
         ids_V = torch.tensor(start.ids)
     if kind in ("causal", "masked"):
-        vocab_size = len(start.tokenizer)
+        # transformers gives the tokenizers of some architectures a token that the model has no row for.
+        vocab_size = min(len(start.tokenizer), len(models.split(student)[1]))
+        if ids_V is None:
+            vocab_size = min(vocab_size, len(models.split(teacher)[1]))
     return Distillation(
         OnlineTeacher(teacher, kind, ids_V),
         loss_weights(config),

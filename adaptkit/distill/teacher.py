@@ -6,7 +6,7 @@ Shape suffixes: B = rows, T = tokens, K = kept tokens, V = the student's vocabul
 from __future__ import annotations
 
 import heapq
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import TYPE_CHECKING
 
 import torch
@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from adaptkit import models, ops
 from adaptkit.data.drawing import draw_hash
 from adaptkit.distill.answer_store import Scorer
-from adaptkit.errors import ModelError
+from adaptkit.errors import ModelError, first_line
 from adaptkit.trainer.blocks import recording
 from adaptkit.trainer.device import default_device, send
 from adaptkit.trainer.distillation import STORED, Kind, embedding, head_inputs
@@ -28,6 +28,10 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerFast
 
 TOKENS_AT_ONCE = 512
+FEW_TOKENS = 8
+PADDING_TOLERANCE = 0.02
+"""How far states may move, as a share of the largest: rounding to 8 bits moves them by less, padding that
+counts by about all of it."""
 PROBES = 64
 """Texts that two tokenizers must split alike to be taken for one."""
 
@@ -74,6 +78,46 @@ class OnlineTeacher:
             self.model.to(device)
         if self.ids_V is not None and self.ids_V.device != device:
             self.ids_V = self.ids_V.to(device)
+
+
+def check_answers(
+    teacher: OnlineTeacher, signal: str, losses: Collection[str], layers: Sequence[int] = ()
+) -> None:
+    """Ask the teacher about a few tokens as the training will ask it.
+
+    Raises: ModelError for one that cannot be read so, whose blocks give no attention where it is to be
+        copied, or that reads what a student writes otherwise beside a longer text.
+    """
+    device = next(teacher.model.parameters()).device
+    ids = torch.arange(FEW_TOKENS, device=device)[None]
+    batch = {"input_ids": ids, "attention_mask": torch.ones_like(ids), "labels": ids}
+    attention = "attention" in losses
+    try:
+        seen = teacher(batch, layers, attention)
+        padding_matters = "on_policy" in losses and not _same_behind_padding(teacher, batch, seen)
+    except Exception as error:  # what a library raises inside an architecture is of any type
+        what = f"cannot be a teacher by signal={signal}: {type(error).__name__}: {first_line(error)}"
+        raise ModelError(what, where="teacher", fix="set signal=online, or choose another teacher") from error
+    silent = [layer for layer in layers if attention and layer not in seen.blocks.attention]
+    if silent:
+        what = f"no attention to copy in {len(silent)} of the teacher's {len(teacher.blocks)} blocks"
+        raise ModelError(what, where="losses.attention", fix="use another loss: hidden or forward_kl")
+    if padding_matters:
+        what = "padding before a text changes what this teacher makes of it, so it cannot judge the student's"
+        raise ModelError(what, where="losses.on_policy", fix="use another loss: reverse_kl")
+
+
+def _same_behind_padding(teacher: OnlineTeacher, batch: Batch, alone: Signal) -> bool:
+    """Whether a text with padding before it, as `sampling.continued` makes it, is read as it is alone."""
+    ids, mask = batch["input_ids"], batch["attention_mask"]
+    padding = torch.zeros_like(ids)
+    masks = torch.cat([padding, mask], 1)
+    padded = {"input_ids": torch.cat([padding, ids], 1), "attention_mask": masks}
+    positions = (masks.cumsum(1) - 1).clamp_min(0)
+    behind = teacher({**padded, "position_ids": positions, "labels": padded["input_ids"]}, (), False)
+    assert isinstance(alone.head, ops.HiddenTeacher) and isinstance(behind.head, ops.HiddenTeacher)
+    own_NE, other_NE = alone.head.hidden_TE.float(), behind.head.hidden_TE.float()[ids.shape[1] :]
+    return bool((own_NE - other_NE).abs().max() <= PADDING_TOLERANCE * own_NE.abs().max())
 
 
 class StoredTeacher:

@@ -260,8 +260,7 @@ def _checks(small: Any, use: Use, kind: Kind, where: str) -> list[Callable[[], N
     if use in (Use.CLASSIFY, Use.TAG, Use.EMBED):
         checks.append(partial(twin.try_padded_rows, small))
     if use in (Use.CONTINUE, Use.DISTILL, Use.TEACH) and kind == "causal":
-        unpacked = use is Use.CONTINUE
-        checks.append(partial(twin.try_packing, small, ROW_LENGTH, where, unpacked=unpacked))
+        checks.append(partial(twin.try_packing, small, ROW_LENGTH, where))
     return checks
 
 

@@ -177,6 +177,25 @@ def encode(
     return encoded
 
 
+def encode_pair(
+    tokenizer: PreTrainedTokenizerBase, first: str, second: str, *, max_length: int
+) -> tuple[list[int], list[int]]:
+    """Token ids of two texts in one row, and which of the two each token belongs to.
+
+    Of a long pair the longer text is cut.
+
+    Raises: ModelError for a text with control tokens that this tokenizer cannot spell.
+    """
+    controls = control_tokens(tokenizer)
+    core = _ready(tokenizer.backend_tokenizer)
+    if controls.spans(first) or controls.spans(second):
+        core = controls.twin
+    core.enable_truncation(max_length, strategy="longest_first", direction=tokenizer.truncation_side)
+    encoding = core.encode(first, second)
+    core.no_truncation()
+    return encoding.ids, encoding.type_ids
+
+
 def frame(tokenizer: PreTrainedTokenizerBase) -> tuple[list[int], list[int]]:
     """The tokens that the tokenizer puts before a text and behind it."""
     encoding = _ready(tokenizer.backend_tokenizer).encode("a", add_special_tokens=True)

@@ -20,6 +20,10 @@ FULL_TOLERANCE, HALF_TOLERANCE = 1e-4, 1e-3
 """How far states may differ, as a share of the largest, by the precision of the weights."""
 FEW = 2
 """Tokens of the document that stands before one of nearly a whole row, whose windows and chunks show."""
+UNPACKED = (
+    "documents packed into one row would see each other in this architecture: each gets rows of its own, "
+    "which takes longer where documents are shorter than size.seq_len"
+)
 _ATTENTION = {"full_attention", "sliding_attention", "chunked_attention"}
 _ROPE_BY_LENGTH = {"dynamic", "longrope"}
 
@@ -58,17 +62,13 @@ def separation(model: nn.Module, objective: str, seq_len: int) -> Separation:
     return "rows"
 
 
-def kept_apart(
-    model: nn.Module, objective: str, seq_len: int, name: str, *, unpacked: bool = False
-) -> Separation:
-    """`separation` for training.
+def kept_apart(model: nn.Module, objective: str, seq_len: int, name: str) -> Separation:
+    """`separation` for training. A causal model may get rows of one document each where padding does nothing.
 
-    Args:
-        unpacked: whether a causal model may get rows of one document each, where padding changes nothing.
     Raises: ModelError, naming the base, for another causal model in which packed documents see each other.
     """
     separate = separation(model, objective, seq_len)
-    if separate == "rows" and objective == "causal" and not (unpacked and _pads_exactly(model, seq_len)):
+    if separate == "rows" and objective == "causal" and not _pads_exactly(model, seq_len):
         what = "documents packed into one row see each other in this architecture"
         fix = "choose a base whose attention follows position ids (Llama, Qwen, Mistral, GPT-NeoX, ...)"
         raise ModelError(what, where=name, fix=fix)

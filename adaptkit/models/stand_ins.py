@@ -43,7 +43,7 @@ class StandIns:
         _map_texts(values, collect)
         self._letter_of: dict[str, str] = {}
         if spelt:
-            used = set(json.dumps(values, ensure_ascii=False))
+            used = set(json.dumps(values, ensure_ascii=False, default=str))
             free = (chr(code) for code in _PRIVATE_USE if chr(code) not in used)
             self._letter_of = dict(zip(spelt, free, strict=False))
 
@@ -55,9 +55,12 @@ class StandIns:
         return _map_texts(values, self._hide) if self._letter_of else values
 
     def _hide(self, text: str) -> str:
+        parts: list[str] = []
+        at = 0
         for start, stop in self._spans(text):
-            text = text[:start] + self._letter_of[text[start:stop]] * (stop - start) + text[stop:]
-        return text
+            parts += [text[at:start], self._letter_of[text[start:stop]] * (stop - start)]
+            at = stop
+        return "".join([*parts, text[at:]])
 
     def restore(self, text: str, where: str) -> Rendered:
         """The rendered text in the user's own words.

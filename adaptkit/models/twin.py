@@ -107,12 +107,12 @@ def try_language_model(twin: PreTrainedModel) -> None:
     flops_per_token(twin, TOKENS)
 
 
-def try_packing(twin: PreTrainedModel, row_length: int, where: str, *, unpacked: bool) -> None:
-    """Two documents in one row of a causal model, or (`unpacked`) one document and padding.
+def try_packing(twin: PreTrainedModel, row_length: int, where: str) -> None:
+    """Two documents in one row of a causal model, or one document and padding.
 
-    Raises: ModelError if they see each other.
+    Raises: ModelError if both change what it makes of a document.
     """
-    kept_apart(twin, "causal", fitting_length(row_length, twin.config), where, unpacked=unpacked)
+    kept_apart(twin, "causal", fitting_length(row_length, twin.config), where)
 
 
 def try_padded_rows(twin: PreTrainedModel) -> None:

@@ -19,7 +19,7 @@ from adaptkit.errors import ModelError
 from adaptkit.model_uses import Use
 from adaptkit.models.capabilities import capabilities
 from adaptkit.models.round_trip import check_round_trip, lost_sentence
-from adaptkit.models.separation import kept_apart
+from adaptkit.models.separation import UNPACKED, kept_apart
 from adaptkit.pretrain.config import PretrainConfig
 from adaptkit.run import Run, digest
 from adaptkit.trainer.parallel import Ranks
@@ -28,12 +28,6 @@ from adaptkit.trainer.progress import announce
 if TYPE_CHECKING:
     from peft import PeftModel
     from transformers import PreTrainedModel, PreTrainedTokenizerFast
-
-
-UNPACKED = (
-    "documents packed into one row would see each other in this architecture: each gets rows of its own, "
-    "which takes longer where documents are shorter than size.seq_len"
-)
 
 
 @dataclass(frozen=True)
@@ -98,7 +92,7 @@ def prepare(config: PretrainConfig, run: Run, splits: dict[str, Dataset], ranks:
     if model is None:
         model = scratch_model(config, tokenizer, shards["train"].num_tokens)
     seq_len = config.size.seq_len
-    separate = kept_apart(model, config.objective, seq_len, config.base, unpacked=True)
+    separate = kept_apart(model, config.objective, seq_len, config.base)
     if separate == "rows" and config.objective == "causal" and ranks.rank == 0:
         announce(config.name, {"note": UNPACKED})
     rows = {name: packed_rows(part, seq_len, config.objective, separate) for name, part in shards.items()}

@@ -12,6 +12,7 @@ import os
 import re
 import secrets
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
 from adaptkit.errors import ConfigError
@@ -48,10 +49,14 @@ class Keys:
             candidate = authorization[len(_BEARER) :].strip()
         candidate_digest = hashlib.sha256(candidate).digest()
         matching = None
-        for value in self.values:
-            if hmac.compare_digest(hashlib.sha256(value.encode()).digest(), candidate_digest):
-                matching = fingerprint(value)
+        for name, digest in self._digests:
+            if hmac.compare_digest(digest, candidate_digest):
+                matching = name
         return matching
+
+    @cached_property
+    def _digests(self) -> list[tuple[str, bytes]]:
+        return [(fingerprint(value), hashlib.sha256(value.encode()).digest()) for value in self.values]
 
 
 def fingerprint(key: str) -> str:

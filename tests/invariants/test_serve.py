@@ -31,6 +31,7 @@ from real_server import KEY, LENGTH, Served, command_of
 from adaptkit import models
 from adaptkit.client.likelihood import http_bits_per_byte
 from adaptkit.client.openai import Client
+from adaptkit.models.control_tokens import control_tokens, encode_rendered
 from adaptkit.serve.gateway import routes
 
 
@@ -84,6 +85,24 @@ def test_greedy_tokens_and_logprobs_are_those_of_transformers(served: Served, ti
             assert scores.argmax() == token
             assert abs(float(scores[token]) - logprob) < 1e-3
             ids.append(token)
+
+
+def test_control_tokens_in_messages_are_text_and_the_templates_own_count(served: Served) -> None:
+    """The template of `writer` begins with a BOS; a prompt is the caller's own template, and is obeyed."""
+    tokenizer = models.load_tokenizer(served.folder / "writer")
+    words = "hello </s> [PAD]<s>there"
+    messages = [{"role": "user", "content": words}]
+    rendered = str(tokenizer.apply_chat_template(messages, tokenize=False))
+    start = rendered.index(words)
+    spelt = [(start + a, start + b) for a, b in control_tokens(tokenizer).spans(words)]
+    ids = [token for token, *_ in encode_rendered(tokenizer, rendered, spelt)]
+    assert [token for token in ids if token in tokenizer.all_special_ids] == [tokenizer.bos_token_id]
+    told = served.post("/tokenize", json={"model": "writer", "messages": messages}).json()
+    assert told["tokens"] == ids
+    body = {"model": "writer", "messages": messages, "max_tokens": 1}
+    answered = served.post("/v1/chat/completions", json=body)
+    assert answered.status_code == 200 and answered.json()["usage"]["prompt_tokens"] == len(ids)
+    assert tokenizer.eos_token_id in served.client.tokenize("writer", "a </s> b")
 
 
 def test_an_adapter_changes_answers_and_its_base_does_not_change(served: Served) -> None:

@@ -79,13 +79,8 @@ MUTANTS = [
     Mutant(KEY_FILE, "0o022", "0o002", KEYS),
     Mutant(KEY_FILE, "SHORTEST = 16", "SHORTEST = 4", KEYS),
     Mutant(KEY_FILE, "len(key) < SHORTEST", "len(key) <= SHORTEST", KEYS),
-    Mutant(KEY_FILE, "matching = fingerprint(value)", "return fingerprint(value)", KEYS),
-    Mutant(
-        KEY_FILE,
-        "hmac.compare_digest(hashlib.sha256(value.encode()).digest(), candidate_digest)",
-        "hashlib.sha256(value.encode()).digest() == candidate_digest",
-        KEYS,
-    ),
+    Mutant(KEY_FILE, "matching = name", "return name", KEYS),
+    Mutant(KEY_FILE, "hmac.compare_digest(digest, candidate_digest)", "digest == candidate_digest", KEYS),
     Mutant(
         KEY_FILE,
         "if path is None and os.environ.get(KEY_VARIABLE):",

@@ -20,7 +20,7 @@ from adaptkit.finetune.prompt_template import context_length, opening
 from adaptkit.finetune.tasks import Classify, Task, task_of
 from adaptkit.models.batching import batches_by_length, pad_right
 from adaptkit.models.bits_per_byte import bits_per_byte, score_documents
-from adaptkit.models.control_tokens import encode
+from adaptkit.models.control_tokens import encode, encode_pair
 from adaptkit.models.sentence.dense import read_dense
 from adaptkit.models.sentence.layout import Layout, check_servable, read_layout
 from adaptkit.models.sentence.pooling import pool
@@ -145,14 +145,16 @@ def pair_logits(
 
     Token types tell query and document apart where the model has them.
     """
-    names = {"input_ids", "attention_mask"}
-    if getattr(model.config, "type_vocab_size", 0) > 1:
-        names.add("token_type_ids")
+    has_types = getattr(model.config, "type_vocab_size", 0) > 1
+    has_types = has_types and "token_type_ids" in tokenizer.model_input_names
     max_length = min(seq_len, context_length(model))
     rows = []
     for query, document in pairs:
-        encoded = tokenizer(query, document, truncation=True, max_length=max_length, return_tensors="pt")
-        inputs = {name: value.to(model.device) for name, value in encoded.items() if name in names}
+        ids, types = encode_pair(tokenizer, query, document, max_length=max_length)
+        inputs = {"input_ids": torch.tensor([ids], device=model.device)}
+        inputs["attention_mask"] = torch.ones_like(inputs["input_ids"])
+        if has_types:
+            inputs["token_type_ids"] = torch.tensor([types], device=model.device)
         rows.append(model(**inputs).logits.double().cpu())
     return torch.cat(rows)
 

@@ -20,7 +20,7 @@ import sys
 import threading
 
 from adaptkit.doctor.processor import open_or_hide_tiles
-from adaptkit.serve.engine import bounded_compile
+from adaptkit.serve.engine import bounded_compile, spelt_text
 
 LIFELINE = "ADAPTKIT_LIFELINE"  # number of the file descriptor to read until its end
 
@@ -32,6 +32,7 @@ def main() -> None:
     _answer_for_vllm()
     if sys.argv[1:2] == ["serve"]:
         bounded_compile.install()
+        spelt_text.install()
     from vllm.entrypoints.cli.main import main as vllm
 
     vllm()

@@ -35,7 +35,7 @@ from adaptkit.serve.gateway.request_body import check, parse
 from adaptkit.serve.limits import Limits, limits_from_environment
 
 REQUEST_ID = b"x-request-id"
-PARSED = "adaptkit.body"  # where the scope holds the parsed body for the application behind
+PARSED, RAW = "adaptkit.body", "adaptkit.raw"  # where the scope holds the body for the application behind
 BODY_S = 30.0  # seconds that a caller may take to send its body
 DRAIN_S, DRAIN_BYTES = 5.0, 32 * 2**20  # how much of a refused body is still read, and thrown away
 LONGEST_LENGTH = 18  # digits of a content-length that are worth reading
@@ -161,7 +161,7 @@ class Guard:
             raise Refused(408, what, headers={"connection": "close"}) from None
         parsed = parse(body)
         check(scope["path"], parsed, self.limits, self.own_fields.get(scope["path"], ()))
-        return {**inner, PARSED: parsed}, _replaying(body, receive)
+        return {**inner, PARSED: parsed, RAW: body}, _replaying(body, receive)
 
     def _check_key(self, exchange: _Exchange, headers: Mapping[bytes, bytes]) -> None:
         key = self.keys.match(headers.get(b"authorization", b""))

@@ -66,13 +66,7 @@ def parse(body: bytes) -> dict[str, Any]:
     """
     try:
         text = body.decode("utf-8-sig")
-        value = json.loads(
-            text,
-            parse_int=_integer,
-            parse_float=_number,
-            parse_constant=_number,
-            object_pairs_hook=_unambiguous,
-        )
+        value = _DECODER.decode(text)
         if b"\\u" in body:
             json.dumps(value, ensure_ascii=False).encode()  # half a surrogate pair is no text
     except Refused:
@@ -217,3 +211,8 @@ def _number(text: str) -> float:
     if not math.isfinite(value):
         raise Refused(400, f"the number {text[:30]} is not finite")
     return value
+
+
+_DECODER = json.JSONDecoder(
+    parse_int=_integer, parse_float=_number, parse_constant=_number, object_pairs_hook=_unambiguous
+)

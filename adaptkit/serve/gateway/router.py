@@ -11,24 +11,24 @@ import importlib.metadata
 import logging
 import time
 from collections import Counter
-from collections.abc import AsyncIterator, Awaitable, Sequence
+from collections.abc import AsyncIterator, Coroutine, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 from starlette.applications import Starlette
-from starlette.background import BackgroundTask
 from starlette.requests import Request
-from starlette.responses import JSONResponse, Response, StreamingResponse
+from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
-from starlette.types import Lifespan
+from starlette.types import ASGIApp, Lifespan, Message, Receive, Scope, Send
 
 from adaptkit.client.identity import FIELD
-from adaptkit.client.relay import ConnectionLost, Relay, RelayedAnswer
+from adaptkit.client.relay import JSON, ConnectionLost, Relay, RelayedAnswer
 from adaptkit.errors import nearest
 from adaptkit.serve.engine.supervisor import Engine
 from adaptkit.serve.gateway import routes
 from adaptkit.serve.gateway.constraints import has_constraint
 from adaptkit.serve.gateway.counters import CONTENT_TYPE, Metrics, merge_pages
-from adaptkit.serve.gateway.guard import PARSED, REQUEST_ID
+from adaptkit.serve.gateway.guard import PARSED, RAW, REQUEST_ID
 from adaptkit.serve.gateway.refused import Refused, error_body
 from adaptkit.serve.gateway.request_body import count_sequences
 from adaptkit.serve.gateway.text_prompts import read_prompts
@@ -47,9 +47,32 @@ NOT_COMPILED = (
     "the constraint (`response_format`, `structured_outputs` or `tools`) cannot be compiled, or not in the "
     "time that is allowed: make it simpler, for example without a large `maxLength` or nested repeats"
 )
+_HEADERS = {"content-type": JSON, "accept-encoding": "identity"}
 GONE = 499  # the caller went away; nobody reads this status, logs and metrics do
 
 log = logging.getLogger("adaptkit.serve")
+
+
+@dataclass(frozen=True)
+class _Reply:
+    """What a caller gets: a whole body, or pieces of one as they come."""
+
+    status: int
+    body: bytes = b""
+    media_type: str = JSON
+    headers: Mapping[str, str] = field(default_factory=dict)
+    pieces: AsyncIterator[bytes] | None = None
+
+    async def send(self, send: Send) -> None:
+        fields = {"content-type": self.media_type, **self.headers}
+        if self.pieces is None:
+            fields["content-length"] = str(len(self.body))
+        pairs = [(name.encode("latin-1"), value.encode("latin-1")) for name, value in fields.items()]
+        await send({"type": "http.response.start", "status": self.status, "headers": pairs})
+        if self.pieces is not None:
+            async for piece in self.pieces:
+                await send({"type": "http.response.body", "body": piece, "more_body": True})
+        await send({"type": "http.response.body", "body": self.body})
 
 
 class Router:
@@ -70,8 +93,9 @@ class Router:
             if engine.launch.source.kind == "embed"
         }
 
-    def application(self, lifespan: Lifespan[Starlette] | None = None) -> Starlette:
+    def application(self, lifespan: Lifespan[Starlette] | None = None) -> ASGIApp:
         """Build an ASGI application of the routes in the table."""
+        asking = {path for path, route in routes.ROUTES.items() if route.kinds}
         answers = [
             Route(routes.HEALTH, self.health),
             Route(routes.METRICS, self.show_metrics),
@@ -79,12 +103,16 @@ class Router:
             Route(routes.MODELS, self.models),
             Route(routes.MODELS + "/{name}", self.model),
         ]
-        answers += [
-            Route(path, self.forward, methods=["POST"])
-            for path, route in routes.ROUTES.items()
-            if route.kinds
-        ]
-        return Starlette(routes=answers, lifespan=lifespan)
+        others = Starlette(routes=answers, lifespan=lifespan)
+
+        async def application(scope: Scope, receive: Receive, send: Send) -> None:
+            # Requests that ask a model take no way through Starlette, which would double what they cost here.
+            if scope["type"] == "http" and scope["path"] in asking:
+                await self.forward(scope, receive, send)
+            else:
+                await others(scope, receive, send)
+
+        return application
 
     async def health(self, request: Request) -> Response:
         """Answer 200 when every model answers; this is the one route without a key, so it names none."""
@@ -102,7 +130,8 @@ class Router:
         name = request.path_params["name"]
         engine = self._find(name)
         if engine is None:
-            return _error(404, f"no model '{name}'{self._served(name)}")
+            message = f"no model '{name}'{self._served(name)}"
+            return Response(error_body(404, message), 404, media_type=JSON)
         return JSONResponse(self._row(engine, name))
 
     async def version(self, request: Request) -> Response:
@@ -121,56 +150,61 @@ class Router:
         pages = {engine.name: text for engine, text in zip(ready, texts, strict=True)}
         return Response(merge_pages(self.metrics.registry, pages), media_type=CONTENT_TYPE)
 
-    async def forward(self, request: Request) -> Response:
-        """Hand a request to the engine of its model, and the answer back as it comes."""
-        body = request.scope[PARSED]
+    async def forward(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Hand a request to the engine of its model, and the answer back as it comes.
+
+        A caller that goes away ends the work: hanging up on vLLM ends it there.
+        """
+        begun = False
+
+        async def sending(message: Message) -> None:
+            nonlocal begun
+            begun = True
+            await send(message)
+
+        if not await _unless_gone(receive, self._answer(scope, sending)) and not begun:
+            await _Reply(GONE).send(send)
+
+    async def _answer(self, scope: Scope, send: Send) -> None:
+        body: dict[str, Any] = scope[PARSED]
         try:
-            engine, name = self._choose(request.scope["path"], body)
-            prompted = self._with_prompts(engine, request.scope["path"], body)
+            engine, name = self._choose(scope["path"], body)
+            content = self._with_prompts(engine, scope["path"], body) or scope[RAW]
         except Refused as refused:
-            return Response(refused.body(), refused.status, refused.headers, "application/json")
+            await _Reply(refused.status, refused.body(), headers=refused.headers).send(send)
+            return
         if engine.state != "ready":
-            return _busy(engine, f"model '{name}' is {engine.state}")
+            await _busy(engine, f"model '{name}' is {engine.state}").send(send)
+            return
         if self._under_way[engine.name] >= MOST_WAITING:
-            return _busy(engine, QUEUE_FULL)
-        # The bytes as they came: written anew as ASCII, each letter of a Cyrillic text takes three times as
-        # many. No parser behind can read them otherwise than the guard did, which refuses repeated names.
-        content, url = prompted or await request.body(), engine.url + request.scope["path"]
-        headers = {
-            "content-type": "application/json",
-            "accept-encoding": "identity",
-            REQUEST_ID.decode(): request.headers.get(REQUEST_ID.decode(), ""),
-        }
+            await _busy(engine, QUEUE_FULL).send(send)
+            return
         sequences = count_sequences(body)
         self._under_way[engine.name] += sequences
         try:
-            answer = self._ask(engine, url, content, headers, sequences, has_constraint(body))
-            return await _unless_gone(request, answer)
+            reply = await self._ask(engine, scope, content, sequences, has_constraint(body))
         except ConnectionLost as error:
             engine.suspect()
             log.warning("engine %s failed on a request: %s", engine.name, error.what)
-            return _busy(engine, f"model '{name}' does not answer")
+            reply = _busy(engine, f"model '{name}' does not answer")
         finally:
             self._under_way[engine.name] -= sequences
+        await reply.send(send)
 
     async def _ask(
-        self,
-        engine: Engine,
-        url: str,
-        content: bytes,
-        headers: dict[str, str],
-        sequences: int,
-        constrained: bool,
-    ) -> Response:
+        self, engine: Engine, scope: Scope, content: bytes, sequences: int, constrained: bool
+    ) -> _Reply:
         """Send one request of so many sequences to the engine and pass its answer on.
 
         Raises: ConnectionLost if the engine dies before its answer is complete, or a stream begins.
         """
-        answer = await self.relay.post(url, engine.key, content, headers)
+        inner_id = next((value for name, value in scope["headers"] if name == REQUEST_ID), b"")
+        headers = {**_HEADERS, REQUEST_ID.decode(): inner_id.decode("latin-1")}
+        # The bytes as they came: written anew as ASCII, each letter of a Cyrillic text takes three times as
+        # many. No parser behind can read them otherwise than the guard did, which refuses repeated names.
+        answer = await self.relay.post(engine.url + scope["path"], engine.key, content, headers)
         if answer.status == 200 and answer.media_type.startswith(EVENTS):
-            return StreamingResponse(
-                _events(engine, answer), 200, media_type=EVENTS, background=BackgroundTask(answer.close)
-            )
+            return _Reply(200, media_type=f"{EVENTS}; charset=utf-8", pieces=_events(engine, answer))
         body = await answer.read()
         if answer.status == 503:
             if sequences > 1 and self._under_way[engine.name] <= sequences:  # nothing else is in the way
@@ -188,7 +222,7 @@ class Router:
         if answer.status in (401, 404) and b'"message"' not in body:
             status = 404 if answer.status == 404 else 502
             return _error(status, "this model does not answer this route")
-        return Response(body, answer.status, media_type=answer.media_type)
+        return _Reply(answer.status, body, answer.media_type)
 
     async def _metrics_of(self, engine: Engine) -> str:
         return await self.relay.get_text(engine.url + routes.METRICS, engine.key, METRICS_S)
@@ -263,29 +297,36 @@ async def _events(engine: Engine, answer: RelayedAnswer) -> AsyncIterator[bytes]
         await answer.close()
 
 
-async def _unless_gone(request: Request, work: Awaitable[Response]) -> Response:
-    """Wait for the answer, or drop it once the caller has gone: hanging up on vLLM ends the work there."""
+async def _unless_gone(receive: Receive, work: Coroutine[Any, Any, None]) -> bool:
+    """Do the work to its end, or stop it once the caller has gone and give False."""
+    task, gone = asyncio.current_task(), False
 
-    async def gone() -> None:
-        while (await request.receive())["type"] != "http.disconnect":
+    async def watch() -> None:
+        nonlocal gone
+        while (await receive())["type"] != "http.disconnect":
             continue
+        gone = True
+        if task is not None:
+            task.cancel()
 
-    answer, leaving = asyncio.ensure_future(work), asyncio.ensure_future(gone())
+    watching = asyncio.ensure_future(watch())
     try:
-        await asyncio.wait({answer, leaving}, return_when=asyncio.FIRST_COMPLETED)
-        if answer.done():
-            return answer.result()
-        return Response(status_code=GONE)
+        await work
+    except asyncio.CancelledError:
+        if task is None or not gone:
+            raise
+        task.uncancel()
+        return False
     finally:
-        leaving.cancel()
-        if not answer.done():
-            answer.cancel()
+        watching.cancel()
+    return True
 
 
-def _busy(engine: Engine, message: str) -> Response:
+def _busy(engine: Engine, message: str) -> _Reply:
     seconds = engine.retry_after
-    return _error(503, f"{message}; try again in {seconds} s", {"retry-after": str(seconds)})
+    return _error(503, f"{message}; try again in {seconds} s", retry_after=str(seconds))
 
 
-def _error(status: int, message: str, headers: dict[str, str] | None = None) -> Response:
-    return Response(error_body(status, message), status, headers, "application/json")
+def _error(status: int, message: str, **headers: str) -> _Reply:
+    fields = {name.replace("_", "-"): value for name, value in headers.items()}
+    return _Reply(status, error_body(status, message), headers=fields)
