@@ -16,6 +16,7 @@ from markupsafe import Markup
 from adaptkit.report import board, data_tables, figures, prose, tables
 from adaptkit.report.cards import label_cells
 from adaptkit.report.caveats import limits
+from adaptkit.report.confidence_section import confidence_sections
 from adaptkit.report.forecast_section import forecast_section
 from adaptkit.report.glossary import GLOSSARY, terms, terms_of
 from adaptkit.report.ledger import left_out_sentences, spend_rows, time_sentence
@@ -121,6 +122,7 @@ def report_context(results: Results, verdict: Verdict) -> dict[str, Any]:
         "forecast_section": forecast_section(results, forecast, answers, bills=bool(exit_table)),
         **_figures_context(results, verdict, forecast),
         "looked_up": looked_up(results),
+        "confidence_sections": confidence_sections(results, verdict),
         "manners": manners(results),
         "habits": HABITS,
         "spends": spend_rows(results),
