@@ -7,8 +7,6 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, ClassVar
 
-import numpy as np
-
 from adaptkit.data.readers import Dataset, Row, Want
 from adaptkit.finetune.config import Kind
 from adaptkit.study.arms import Adaptation
@@ -18,6 +16,8 @@ from adaptkit.study.tasks.rows import RowKind, answers_of, asking_of, finder_of,
 from adaptkit.study.tasks.word_counts import word_counts
 
 if TYPE_CHECKING:
+    import numpy as np
+
     from adaptkit.finetune.frozen_answers import FrozenAnswers
     from adaptkit.models import Kind as ModelForm
 
@@ -146,7 +146,8 @@ class WordCountClassifier:
 
     def probabilities(self, texts: Sequence[str]) -> np.ndarray:
         """Of each label, in the order of `labels` [num_texts, num_labels]."""
-        return np.asarray(self._pipeline.predict_proba(list(texts)))
+        chances_NC: np.ndarray = self._pipeline.predict_proba(list(texts))
+        return chances_NC
 
     def rows(self, items: Sequence[tuple[str, str, str]]) -> Rows:
         """Item rows of (id, text, label) triples: `id`, `label`, `prediction`, `probabilities`."""
