@@ -129,7 +129,7 @@ def notes(audit: ArmConfidence) -> list[str]:
     sentences = [f"Temperature and thresholds were fitted on {where}."]
     if audit.fitted_on == HALVES:
         sentences.append("The runs kept no answers to development items, so an export of them has none.")
-    if _hides_nothing(audit):
+    if _gain_not_shown(audit):
         sentences.append(
             f"That handing over by the confidence of {audit.arm} gains more than handing over at random is "
             "not shown: the interval of the gain holds 0."
@@ -151,7 +151,7 @@ def notes(audit: ArmConfidence) -> list[str]:
     return sentences
 
 
-def _hides_nothing(audit: ArmConfidence) -> bool:
+def _gain_not_shown(audit: ArmConfidence) -> bool:
     steps: list[Handed] = [audit.wanted] if audit.wanted is not None else [*audit.handed]
     return all(step.gain.low <= 0 for step in steps)
 
