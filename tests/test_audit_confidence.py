@@ -9,7 +9,7 @@ import pytest
 from fake_study import write_study
 from test_audit_selective import made_rows
 
-from adaptkit.audit.confidence import DEV, HALVES, audit_confidence, audit_rows
+from adaptkit.audit.confidence import DEV, HALVES, _halves, _judge, audit_confidence, audit_rows
 from adaptkit.audit.selective import SHARES, Judged, fit_confidence
 from adaptkit.run import Run, write_jsonl
 from adaptkit.study.results import collect
@@ -66,6 +66,13 @@ def test_without_development_items_each_half_is_judged_by_the_other() -> None:
     audit = audit_rows("full", "queue", [(rows, [])], together)
     assert (audit.fitted_on, audit.num_fitted) == (HALVES, 200)
     assert audit.temperature == pytest.approx(3.0, rel=0.3)
+    first, items = _halves(rows, together), Judged.of(rows)
+    judged = _judge(rows, (), together, None)
+    for own in (first, ~first):
+        fit = fit_confidence(items.only(~own))
+        assert judged.after_N[own] == pytest.approx(fit.confidence(items.only(own)), abs=1e-12)
+        assert set(judged.thresholds_NS[own][:, 0]) == {fit.thresholds[0]}
+    assert not {together[i] for i in np.flatnonzero(first)} & {together[i] for i in np.flatnonzero(~first)}
     assert audit.excess_after.low < 0.02 and abs(audit.excess_after.mean) < audit.excess_before.mean / 2
 
 
