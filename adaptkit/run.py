@@ -5,7 +5,7 @@
         device, status metrics.jsonl    one row per logged step      checkpoints/     step-000500/ (resumable)
         model/           the trained HF folder        tokenizer/       one that the run trained
         adapter/         its peft adapter, if any     base/            what it stands on, if the run made that
-        eval/<suite>.jsonl  one row per item          eval/<suite>.json   the scores computed from those rows
+        eval/<suite>.jsonl  a row per item (also .dev.jsonl)  eval/<suite>.json   the scores of those rows
         heldout.jsonl    what an export is tested on  calibration.jsonl   what GPTQ calibrates on
         export/<format>/ servable folders             report/{report.html,report.md,verdict.json}
         cost.json  parity.json  bench.json            crash.json  after a step that was not finite
@@ -178,8 +178,8 @@ class Run:
     def export(self, format: str) -> Path:
         return self.exports / format
 
-    def items(self, suite: str) -> Path:
-        return self.path / "eval" / f"{suite}.jsonl"
+    def items(self, suite: str, split: str = "test") -> Path:
+        return self.path / "eval" / (f"{suite}.jsonl" if split == "test" else f"{suite}.{split}.jsonl")
 
     def scores(self, suite: str) -> Path:
         return self.path / "eval" / f"{suite}.json"

@@ -62,6 +62,9 @@ class Answers(BaseHTTPRequestHandler):
         if body.get("stream"):
             return self.stream(prompt)
         seen = {"body": body, "headers": {name.lower(): value for name, value in self.headers.items()}}
+        if self.path == "/classify":
+            rows = [{"index": 0, "label": "a", "probs": [0.6, 0.4], "num_classes": 2}]
+            return self.reply(200, {"data": rows, **seen})
         choice = {"index": 0, "text": "x", "finish_reason": "length"}
         self.reply(200, {"choices": [choice], "usage": {"completion_tokens": 1}, **seen})
 

@@ -19,8 +19,19 @@ from fake_serving import KEY, PATIENCE_S, eventually, fake_launch, no_inspection
 
 from adaptkit.client.openai import Client
 from adaptkit.errors import ServerError
+from adaptkit.export.record import ConfidenceRecord, ExportRecord
 from adaptkit.serve.engine.supervisor import Engine
 
+ABSTAINS = ExportRecord(
+    name="classes",
+    kind="classify",
+    format="bf16",
+    stores="bfloat16",
+    needs="any",
+    serving_dtype={},
+    licence="unknown",
+    confidence=ConfidenceRecord(temperature=0.5, threshold=0.7, wanted_accuracy=0.97, num_fitted=100),
+)
 WRITER = {"study_name": "tickets", "arm": "continued+full", "origin": "continued", "adaptation": "full"}
 
 
@@ -28,10 +39,11 @@ WRITER = {"study_name": "tickets", "arm": "continued+full", "origin": "continued
 def many(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Client]:
     """A generator with an adapter, an embedder and a classifier behind one port."""
     folder = tmp_path_factory.mktemp("many")
+    (folder / "config.json").write_text("{}")  # an export is looked at for what it stores
     launches = [
         fake_launch(folder, name="writer", adapters=("tuned",), **WRITER),
         fake_launch(folder, name="plain"),
-        fake_launch(folder, name="classes", kind="classify"),
+        fake_launch(folder, name="classes", kind="classify", export=ABSTAINS),
     ]
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(Engine.__init__, "__defaults__", (lambda client, source, name: None, no_inspection))
@@ -89,6 +101,14 @@ def test_what_a_model_is_travels_as_fields_beside_openais(many: Client) -> None:
         "plain": "other",
         "classes": "other",
     }
+
+
+def test_an_exported_classifier_says_when_a_person_should_decide(many: Client) -> None:
+    row = post(many, "/classify", {"model": "classes", "input": "a"}).json()["data"][0]
+    assert row["probs"] == [0.6, 0.4] and row["label"] == "a"
+    assert row["calibrated_probs"] == pytest.approx([0.36 / 0.52, 0.16 / 0.52])
+    assert row["confidence"] == max(row["calibrated_probs"]) and row["abstain"] is True
+    assert many.classify("classes", ["a"]) == [("a", [0.6, 0.4])]
 
 
 @pytest.mark.parametrize(

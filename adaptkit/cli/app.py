@@ -3,6 +3,7 @@
     adaptkit init tickets.csv          a study for your own files, fitted to this machine
     adaptkit compare study.yaml        fine-tune, keep pretraining, or pretrain your own? with error bars
     adaptkit report runs/STUDY         write a study's report again
+    adaptkit audit runs/STUDY          can a classifier's confidence be trusted, and what should people do?
     adaptkit plan size=1B              sizes, tokens, hours, dollars and memory, before anything trains
     adaptkit pretrain pretrain.yaml    one model from scratch, or more pretraining of a base
     adaptkit finetune finetune.yaml    one model on one labelled task or on instructions
@@ -16,6 +17,7 @@
     adaptkit runs list                 what is in runs/, what can go, and a study as one file
     adaptkit models get smollm2        a base model where no hub is in reach
     adaptkit data check FILES          what is in these files, before anything trains
+    adaptkit labels check FILE         which labels are probably wrong, as a CSV for people
     adaptkit data shift FILES          how a domain differs from general text, and what to expect of it
     adaptkit config show study.yaml    each value and where it came from
     adaptkit schema compare            JSON Schema of a config, for editors
@@ -31,7 +33,22 @@ from typing import Annotated
 
 import typer
 
-from adaptkit.cli import compare, data, demo, embed, export, init, models, plan, runs, serve, train, try_model
+from adaptkit.cli import (
+    audit,
+    compare,
+    data,
+    demo,
+    embed,
+    export,
+    init,
+    labels,
+    models,
+    plan,
+    runs,
+    serve,
+    train,
+    try_model,
+)
 from adaptkit.cli.console import run
 from adaptkit.version import __version__
 
@@ -42,12 +59,23 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-for group in (init.app, compare.app, plan.app, train.app, try_model.app, export.app, serve.app, demo.app):
+for group in (
+    init.app,
+    compare.app,
+    audit.app,
+    plan.app,
+    train.app,
+    try_model.app,
+    export.app,
+    serve.app,
+    demo.app,
+):
     app.add_typer(group)
 app.add_typer(embed.app, name="embed")
 app.add_typer(models.models, name="models")
 app.add_typer(runs.runs, name="runs")
 app.add_typer(data.data, name="data")
+app.add_typer(labels.labels, name="labels")
 app.add_typer(data.config, name="config")
 app.add_typer(data.app)
 

@@ -42,6 +42,15 @@ MaxLossBpb = Annotated[
 MaxLossScore = Annotated[
     float | None, typer.Option(help="Task score it may lose; by format if not given.", min=0, max=1)
 ]
+Accuracy = Annotated[
+    float | None,
+    typer.Option(
+        help="Of a classifier: the accuracy wanted of what it answers; it abstains from the rest. Without, "
+        "half as many errors as on all.",
+        min=0,
+        max=1,
+    ),
+]
 SignKey = Annotated[Path | None, typer.Option(metavar="PEM", help="Sign the folder (needs model-signing).")]
 List = Annotated[bool, typer.Option("--list", help="Only say which formats this machine can serve.")]
 
@@ -71,6 +80,7 @@ def export(
     max_loss_bpb: MaxLossBpb = None,
     max_loss_score: MaxLossScore = None,
     sign_key: SignKey = None,
+    accuracy: Accuracy = None,
     list_: List = False,
 ) -> Outcome:
     """Write a model folder for transformers, vLLM and others.
@@ -92,7 +102,8 @@ def export(
     from adaptkit.export.resolve import resolve
     from adaptkit.serve.status import StatusLine
 
-    options = driver.Options(out, method, evaluation, calibration, max_loss_bpb, max_loss_score, sign_key)
+    limits = (max_loss_bpb, max_loss_score)
+    options = driver.Options(out, method, evaluation, calibration, *limits, sign_key, accuracy)
     source = resolve(find_run(model), arm=arm, task=task, seed=seed)
     status = StatusLine()
     try:

@@ -41,6 +41,12 @@ class ScoreTable:
         return float(self.finish(self.sums.sum(axis=0))) if len(self.sums) else math.nan
 
 
+def with_probabilities(rows: Sequence[ItemRow]) -> list[ItemRow]:
+    """The rows, where each has one label and the probability of every label; none otherwise."""
+    whole = all({"label", "prediction", "probabilities"} <= row.keys() for row in rows)
+    return list(rows) if whole else []
+
+
 def ratio(totals: np.ndarray) -> np.ndarray:
     """The first column of totals over the second."""
     return totals[..., 0] / totals[..., 1]

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 from adaptkit import models
 from adaptkit.disk import whole_folder
 from adaptkit.errors import ConfigError, ModelError
+from adaptkit.export.abstention import confidence_note, confidence_of
 from adaptkit.export.formats import Format, find_format
 from adaptkit.export.papers.lineage import Lineage, trace, weights_digests
 from adaptkit.export.papers.model_card import write_card
@@ -37,6 +38,7 @@ from adaptkit.export.record import (
     PARITY_FILE,
     REFERENCE_FILE,
     CalibrationRecord,
+    ConfidenceRecord,
     ExportRecord,
     Method,
 )
@@ -60,6 +62,7 @@ class Options:
         evaluation, calibration: files of text, in place of the run's own.
         max_loss_bpb, max_loss_score: allowed losses; None takes the format's.
         sign_key: a private key (PEM) to sign the folder with; None leaves it unsigned.
+        accuracy: of a classifier, wanted of what it answers; None wants half as many errors as on all.
     """
 
     out: Path | None = None
@@ -69,6 +72,7 @@ class Options:
     max_loss_bpb: float | None = None
     max_loss_score: float | None = None
     sign_key: Path | None = None
+    accuracy: float | None = None
 
 
 @dataclass(frozen=True)
@@ -89,7 +93,8 @@ class Exported:
             "",
             f"parity, on {self.parity.data.origin}:",
         ]
-        return "\n".join([*lines, *(f"  {check}" for check in self.parity.checks)])
+        notes = confidence_note(self.record.confidence)
+        return "\n".join([*lines, *(f"  {check}" for check in self.parity.checks), *notes])
 
     def as_json(self) -> dict[str, Any]:
         return {
@@ -117,12 +122,13 @@ def export(
     options, chosen = options or Options(), find_format(format)
     folder = _destination(source, chosen, options)
     _check_request(source, chosen, options)
+    confidence = confidence_of(source, options.accuracy)
     with whole_folder(folder) as temporary:
         parity, quantised = _write_weights(source, chosen, options, temporary, tell)
         figures = _keep_figures(source, folder, parity)
         refuse(parity.checks, chosen.name, str(folder), str(figures))
         write_json(temporary / PARITY_FILE, parity.as_json())
-        record, num_bytes = _write_papers(source, chosen, temporary, parity, quantised)
+        record, num_bytes = _write_papers(source, chosen, temporary, parity, quantised, confidence)
         if options.sign_key is not None:
             sign(temporary, options.sign_key)
         _let_everyone_read(temporary)
@@ -235,7 +241,12 @@ def _figures_beside(folder: Path) -> Path:
 
 
 def _write_papers(
-    source: Source, format: Format, folder: Path, parity: ParityReport, quantised: Quantised | None
+    source: Source,
+    format: Format,
+    folder: Path,
+    parity: ParityReport,
+    quantised: Quantised | None,
+    confidence: ConfidenceRecord | None,
 ) -> tuple[ExportRecord, int]:
     """Write licence texts, bill of materials and card, and last the manifest over all files.
 
@@ -245,7 +256,7 @@ def _write_papers(
     for path in lineage.licence_files():
         shutil.copyfile(path, folder / path.name)
     licence, licence_in_words = lineage.licence()
-    record = _record(source, format, parity.method, quantised, lineage, licence_in_words)
+    record = _record(source, format, parity.method, quantised, lineage, licence_in_words, confidence)
     provenance = Provenance(record, weights_digests(source.folder), lineage, licence)
     write_bill(folder, provenance)
     write_card(folder, source, provenance, parity)
@@ -260,6 +271,7 @@ def _record(
     quantised: Quantised | None,
     lineage: Lineage,
     licence: str,
+    confidence: ConfidenceRecord | None,
 ) -> ExportRecord:
     """Describe what the exported folder holds, and which place its model had in a study."""
     group_size: int | None = None
@@ -292,6 +304,7 @@ def _record(
         base=base,
         licence=licence,
         labels=source.labels,
+        confidence=confidence,
     )
 
 

@@ -45,6 +45,35 @@ class CalibrationRecord(Record):
     tokens: int
 
 
+class MeasuredRecord(Record):
+    """What the threshold of a classifier does on test items: mean, low and high end of each interval."""
+
+    num_items: int
+    confidence: float
+    """Of the intervals."""
+    answered: tuple[float, float, float]
+    """Share of the items that it answers itself."""
+    accuracy: tuple[float, float, float]
+    """Of these."""
+    accuracy_of_all: tuple[float, float, float]
+    """Of all items, had it answered them."""
+
+
+class ConfidenceRecord(Record):
+    """How far a classifier's confidence can be trusted, and when it should not answer."""
+
+    temperature: float
+    """Log-probabilities are divided by it."""
+    threshold: float | None
+    """Below this probability of the likeliest label, after scaling, it abstains; None where it never does."""
+    wanted_accuracy: float
+    """Of what it answers; the threshold reached it on the development items."""
+    num_fitted: int
+    """Development items."""
+    measured: MeasuredRecord | None = None
+    """None without enough test items."""
+
+
 class ExportRecord(Record):
     """What an exported folder holds, and which place its model had in a study."""
 
@@ -82,6 +111,8 @@ class ExportRecord(Record):
     """In words."""
     labels: tuple[str, ...] = ()
     """Classes of a classifier, or tags of words, in the order of the outputs."""
+    confidence: ConfidenceRecord | None = None
+    """Of a classifier whose run kept its answers to development items."""
 
 
 def read_export(folder: Path) -> ExportRecord | None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -28,6 +28,7 @@ class FrozenAnswers:
         trials: every setting tried with its dev scores, in order.
         cost: flops, seconds, tokens; all trials and the answers to the test split included. Of a prompted
             model also `tokens_per_item`, what one item of the test takes: whole prompt and answer.
+        dev_rows: item rows of the dev split under the chosen setting, of classifiers.
     """
 
     rows: list[ItemRow]
@@ -35,6 +36,7 @@ class FrozenAnswers:
     chosen: dict[str, Any]
     trials: list[dict[str, Any]]
     cost: dict[str, Any]
+    dev_rows: list[ItemRow] = field(default_factory=list)
 
 
 @dataclass

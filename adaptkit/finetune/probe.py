@@ -69,12 +69,12 @@ def probe_rows(
             # each pass over the data costs a product with the weights and one for their gradient
             meter.flops += 4.0 * on_train.size * len(label_names) * float(np.max(head.n_iter_))
             rows = label_rows(dev, label_names, _spread(head, scaler.transform(on_dev), len(label_names)))
-            fitted.append((head, {"C": strength, **label_scores(rows)}))
-        best, trial = max(fitted, key=lambda pair: pair[1][metric])
+            fitted.append((head, {"C": strength, **label_scores(rows)}, rows))
+        best, trial, dev_rows = max(fitted, key=lambda fit: fit[1][metric])
         rows = label_rows(test, label_names, _spread(best, scaler.transform(on_test), len(label_names)))
     dev_scores = {name: value for name, value in trial.items() if name != "C"}
-    trials_tried = [row for _, row in fitted]
-    return FrozenAnswers(rows, dev_scores, {"C": trial["C"]}, trials_tried, meter.cost(model))
+    trials_tried = [row for _, row, _ in fitted]
+    return FrozenAnswers(rows, dev_scores, {"C": trial["C"]}, trials_tried, meter.cost(model), dev_rows)
 
 
 def strengths(trials: int) -> list[float]:

@@ -93,16 +93,16 @@ def prompt_rows(
         prompter.examples = drawn_examples(train, (dev, test), count, seed)
         if not train.rows:
             raise DataError("no rows to draw examples from", fix="give a training split")
-        tried = [
-            (setting, label_scores(label_rows(dev, label_names, prompter.probabilities(dev, setting))))
-            for setting in settings(trials, prompter.choices(len(prompter.examples)), finder)
-        ]
-        best, scores = max(tried, key=lambda pair: pair[1][metric])
+        tried = []
+        for setting in settings(trials, prompter.choices(len(prompter.examples)), finder):
+            dev_rows = label_rows(dev, label_names, prompter.probabilities(dev, setting))
+            tried.append((setting, label_scores(dev_rows), dev_rows))
+        best, scores, dev_rows = max(tried, key=lambda trial: trial[1][metric])
         rows = label_rows(test, label_names, prompter.probabilities(test, best))
         meter.flops += finder.flops if finder is not None else 0.0
-    trial_rows = [{**setting.fields, **result} for setting, result in tried]
+    trial_rows = [{**setting.fields, **result} for setting, result, _ in tried]
     chosen = {**best.fields, "prompt": prompter.prompt(best).shown()}
-    return FrozenAnswers(rows, scores, chosen, trial_rows, meter.cost(model))
+    return FrozenAnswers(rows, scores, chosen, trial_rows, meter.cost(model), dev_rows)
 
 
 class _Prompter:

@@ -26,7 +26,7 @@ from adaptkit.data.drawing import draw_from
 from adaptkit.data.heldout import calibration_rows, held_out, split_record
 from adaptkit.data.label_names import check_labels
 from adaptkit.data.readers import Dataset, read
-from adaptkit.data.score_table import ItemRow, Score
+from adaptkit.data.score_table import ItemRow, Score, with_probabilities
 from adaptkit.data.splitting import split
 from adaptkit.data.tokenizers import with_chat_template
 from adaptkit.errors import ConfigError
@@ -271,7 +271,8 @@ def _score(
     model, difference = delivered
     task, splits, result = trained.task, trained.splits, trained.result
     score = judge.score or task.score
-    dev = {**score(judge.rows("dev", task.rows(model, splits["dev"]))), "loss": _dev_loss(config, result)}
+    dev_rows = judge.rows("dev", task.rows(model, splits["dev"]))
+    dev = {**score(dev_rows), "loss": _dev_loss(config, result)}
     rows, metrics = [], {}
     if "test" in splits:
         rows = judge.rows("test", task.rows(model, splits["test"]))
@@ -300,7 +301,14 @@ def _score(
         },
     )
     calibration = calibration_rows(splits["train"], trained.tokenizer)
-    return Outcome(record, rows, result.cost(), held_out(splits, with_items=True), calibration)
+    return Outcome(
+        record,
+        rows,
+        result.cost(),
+        held_out(splits, with_items=True),
+        calibration,
+        dev_rows=with_probabilities(dev_rows),
+    )
 
 
 def _dev_loss(config: FinetuneConfig, result: TrainResult) -> float:

@@ -16,6 +16,7 @@ from markupsafe import Markup, escape
 from adaptkit.report import board, data_tables, figures, prose, tables
 from adaptkit.report.cards import label_cells
 from adaptkit.report.caveats import limits
+from adaptkit.report.confidence_section import confidence_sections
 from adaptkit.report.forecast_section import forecast_section
 from adaptkit.report.glossary import GLOSSARY, terms, terms_of
 from adaptkit.report.ladder_section import ladder_section
@@ -124,6 +125,7 @@ def report_context(results: Results, verdict: Verdict) -> dict[str, Any]:
         "ladder_section": ladder_section(measure_ladder(results)),
         **_figures_context(results, verdict, forecast),
         "looked_up": looked_up(results),
+        "confidence_sections": confidence_sections(results, verdict),
         "manners": manners(results),
         "habits": HABITS,
         "spends": spend_rows(results),

@@ -83,10 +83,10 @@ def ece(confidences: Sequence[float], correct: Sequence[bool]) -> float:
     Source: Guo et al. 2017 (arXiv 1706.04599). Biased upwards on small samples: every bin's noise counts as
         error.
     """
-    return _ece_table(confidences, correct).value
+    return ece_table(confidences, correct).value
 
 
-def _ece_table(confidences: Sequence[float], correct: Sequence[bool]) -> ScoreTable:
+def ece_table(confidences: Sequence[float], correct: Sequence[bool]) -> ScoreTable:
     confidence = np.asarray(confidences, dtype=np.float64)
     gap = confidence - np.asarray(correct, dtype=np.float64)
     hot = np.zeros((len(confidence), NUM_ECE_BINS))
@@ -315,7 +315,7 @@ METRICS: dict[str, MetricInfo] = {
         higher_is_better=False,
         most=1.0,
         columns=("probabilities", "prediction", "label"),
-        table=lambda rows: _ece_table(*confidence_and_hit(rows)),
+        table=lambda rows: ece_table(*confidence_and_hit(rows)),
     ),
     "brier": _by_columns(
         "Brier score", _brier_table, ("probabilities", "label"), higher_is_better=False, most=2.0

@@ -18,12 +18,14 @@ class Answers:
         dev: scores on the dev split, by which arms are chosen; empty for baselines.
         cost: flops, seconds, tokens, peak_memory_bytes; empty for baselines.
         facts: settings that were chosen and tried.
+        dev_rows: item rows of the dev split, of classifiers.
     """
 
     rows: Rows
     dev: dict[str, float] = field(default_factory=dict)
     cost: dict[str, Any] = field(default_factory=dict)
     facts: dict[str, Any] = field(default_factory=dict)
+    dev_rows: Rows = field(default_factory=list)
 
 
 @dataclass(frozen=True)
@@ -35,6 +37,7 @@ class Baseline:
         describe: what answers, in words.
         seconds: training and answering together.
         requests_per_s: while it answered.
+        dev_rows: answers to the development rows, of classifiers.
     """
 
     name: str
@@ -42,6 +45,7 @@ class Baseline:
     rows: Rows
     seconds: float
     requests_per_s: float
+    dev_rows: Rows = field(default_factory=list)
 
     @property
     def cost(self) -> dict[str, float]:

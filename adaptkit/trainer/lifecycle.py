@@ -57,6 +57,7 @@ class Outcome:
     Attributes:
         record: what manifest.json says of the run; `record.suite` is the suite that was scored.
         rows: item rows of that suite, which eval/<suite>.jsonl keeps.
+        dev_rows: the same of the development split, where a run keeps them: those of classifiers.
         cost: cost.json.
         held_out, calibration: rows of its data that the run keeps.
         card_lines: what the model's card says besides its record.
@@ -68,6 +69,7 @@ class Outcome:
     held_out: HeldOut | None = None
     calibration: Calibration | None = None
     card_lines: dict[str, str] = field(default_factory=dict)
+    dev_rows: list[dict[str, Any]] = field(default_factory=list)
 
 
 def run_recipe(
@@ -115,6 +117,8 @@ def _finish(run: Run, outcome: Outcome) -> None:
         write_jsonl(run.items(record.suite), outcome.rows)
         scores = record.suites[record.suite].model_dump(mode="json")
         write_json(run.scores(record.suite), {"suite": record.suite, **scores})
+        if outcome.dev_rows:
+            write_jsonl(run.items(record.suite, "dev"), outcome.dev_rows)
     if outcome.held_out is not None:
         write_held_out(run, outcome.held_out)
     if outcome.calibration is not None:

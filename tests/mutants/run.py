@@ -26,13 +26,14 @@ from queue import SimpleQueue
 ROOT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT / "tests"))
 
-from mutants import Mutant, data, gateway, planner, prompts, report, study  # noqa: E402
+from mutants import Mutant, audit, data, gateway, planner, prompts, report, study  # noqa: E402
 
 MUTANTS: list[Mutant] = [
     *study.MUTANTS,
     *planner.MUTANTS,
     *prompts.MUTANTS,
     *report.MUTANTS,
+    *audit.MUTANTS,
     *data.MUTANTS,
     *gateway.MUTANTS,
 ]

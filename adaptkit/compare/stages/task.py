@@ -80,7 +80,7 @@ def baseline(workspace: Workspace, stage: Stage, threads: int) -> BaselineResult
     if not run.finished:
         write_sealed(run.cost_path, answered.cost)
         rows = _judged(workspace, settings, answered.rows)
-        _write(run, settings, Answers(rows), RecipeKind.BASELINE)
+        _write(run, settings, Answers(rows, dev_rows=answered.dev_rows), RecipeKind.BASELINE)
     score = read_scores(run, settings.name)["metrics"][settings.score]
     return BaselineResult(
         run=run.path.name,
@@ -219,6 +219,8 @@ def _judged(workspace: Workspace, task: TaskConfig, rows: Rows) -> Rows:
 def _write(run: Run, task: TaskConfig, answers: Answers, recipe: RecipeKind) -> None:
     judged = {"metrics": task.task_kind.scores(answers.rows), "num_items": len(answers.rows)}
     write_jsonl(run.items(task.name), answers.rows)
+    if answers.dev_rows:
+        write_jsonl(run.items(task.name, "dev"), answers.dev_rows)
     write_json(run.scores(task.name), {"suite": task.name, **judged, "dev": answers.dev, **answers.facts})
     suite = SuiteRecord(judged_on="test", dev=answers.dev, **judged)
     record = RunRecord(recipe=recipe, task=task.name, suite=task.name, suites={task.name: suite})

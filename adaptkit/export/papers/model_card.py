@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 from jinja2 import Environment, FileSystemLoader, StrictUndefined, Template
 
 from adaptkit.data.json_fields import Schema
+from adaptkit.export.abstention import confidence_note
 from adaptkit.export.formats import GROUP_SIZES
 from adaptkit.export.papers.lineage import Training
 from adaptkit.export.papers.provenance import Provenance, code
@@ -96,6 +97,7 @@ def write_card(folder: Path, source: Source, provenance: Provenance, parity: Par
         "limits": [
             *limits(provenance, config["model_type"]),
             *head_notes(folder, export),
+            *confidence_note(export.confidence),
             *generation_notes(folder, source),
         ],
         "reproduce": _reproduce(source, provenance),

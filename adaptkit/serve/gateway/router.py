@@ -26,6 +26,7 @@ from adaptkit.client.relay import JSON, ConnectionLost, Relay, RelayedAnswer
 from adaptkit.errors import nearest
 from adaptkit.serve.engine.supervisor import Engine
 from adaptkit.serve.gateway import routes
+from adaptkit.serve.gateway.calibrated_answers import with_abstention
 from adaptkit.serve.gateway.constraints import has_constraint
 from adaptkit.serve.gateway.counters import CONTENT_TYPE, Metrics, merge_pages
 from adaptkit.serve.gateway.guard import PARSED, RAW, REQUEST_ID
@@ -206,6 +207,10 @@ class Router:
         if answer.status == 200 and answer.media_type.startswith(EVENTS):
             return _Reply(200, media_type=f"{EVENTS}; charset=utf-8", pieces=_events(engine, answer))
         body = await answer.read()
+        if answer.status == 200 and url == engine.url + routes.CLASSIFY:
+            export = engine.launch.source.export
+            if export is not None and export.confidence is not None:
+                body = with_abstention(body, export.confidence)
         if answer.status == 503:
             if sequences > 1 and self._under_way[engine.name] <= sequences:  # nothing else is in the way
                 return _error(

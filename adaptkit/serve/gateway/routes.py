@@ -28,6 +28,7 @@ class Route:
 
 
 HEALTH, METRICS, MODELS, VERSION = "/health", "/metrics", "/v1/models", "/version"
+CLASSIFY = "/classify"
 ROUTES: dict[str, Route] = {
     HEALTH: Route("GET", open=True),
     METRICS: Route("GET"),
@@ -36,7 +37,7 @@ ROUTES: dict[str, Route] = {
     "/v1/chat/completions": Route("POST", GENERATE),
     "/v1/completions": Route("POST", GENERATE),
     "/v1/embeddings": Route("POST", ("embed",)),
-    "/classify": Route("POST", ("classify",)),
+    CLASSIFY: Route("POST", ("classify",)),
     "/pooling": Route("POST", POOLING),
     "/score": Route("POST", PAIRS),
     "/v1/score": Route("POST", PAIRS),

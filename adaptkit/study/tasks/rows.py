@@ -90,7 +90,7 @@ def asking_of(work: Assignment, schema: Schema | None = None) -> Asking:
 def answers_of(outcome: FrozenAnswers) -> Answers:
     """What a model that is not trained answered, as a study keeps it."""
     facts = {"chosen": outcome.chosen, "trials": outcome.trials}
-    return Answers(outcome.rows, outcome.dev, outcome.cost, facts)
+    return Answers(outcome.rows, outcome.dev, outcome.cost, facts, outcome.dev_rows)
 
 
 class RowKind(TaskKind):

@@ -1,0 +1,1 @@
+"""Audits of a finished run or study: can its answers be trusted, and which labels can?"""

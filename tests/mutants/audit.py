@@ -1,0 +1,54 @@
+"""Faults in what is said of a classifier's confidence."""
+
+from __future__ import annotations
+
+from mutants import Mutant
+
+SELECTIVE = ("tests/test_audit_selective.py",)
+CONFIDENCE = ("tests/test_audit_confidence.py",)
+SECTION = ("tests/test_confidence_section.py",)
+SUSPECTS = ("tests/test_audit_suspect_labels.py",)
+REVIEW = ("tests/test_audit_label_review.py",)
+ANSWERS = ("tests/test_serve_calibrated_answers.py",)
+
+MUTANTS = [
+    Mutant("adaptkit/audit/selective.py", "np.minimum(right, np.cumsum(descending))", "right", SELECTIVE),
+    Mutant(
+        "adaptkit/audit/selective.py",
+        "np.minimum(right, np.cumsum(descending))",
+        "np.cumsum(descending)",
+        SELECTIVE,
+    ),
+    Mutant("adaptkit/audit/selective.py", "(descending > following) &", "True &", SELECTIVE),
+    Mutant("adaptkit/audit/selective.py", "known = dev.only(dev.truth_N >= 0)", "known = dev", SELECTIVE),
+    Mutant("adaptkit/audit/confidence.py", "items.only(~first), accuracy", "items, accuracy", CONFIDENCE),
+    Mutant(
+        "adaptkit/audit/confidence.py",
+        "resample(tables, clusters), confidence",
+        "resample(tables), confidence",
+        CONFIDENCE,
+    ),
+    Mutant("adaptkit/audit/confidence.py", "test, dev if on_dev else ()", "test, test", CONFIDENCE),
+    Mutant("adaptkit/report/confidence_section.py", "step.gain.low <= 0", "step.gain.high <= 0", SECTION),
+    Mutant("adaptkit/report/confidence_section.py", "excess_after.low > 0", "excess_after.mean > 0", SECTION),
+    Mutant(
+        "adaptkit/audit/suspect_labels.py",
+        "means[number] = probabilities_NC[carry, number].mean()",
+        "means[number] = 0.5",
+        SUSPECTS,
+    ),
+    Mutant(
+        "adaptkit/audit/suspect_labels.py", " & (probabilities_NC.argmax(axis=1) != given_N)", "", SUSPECTS
+    ),
+    Mutant(
+        "adaptkit/audit/suspect_labels.py", "np.argsort(own_N[places]", "np.argsort(-own_N[places]", SUSPECTS
+    ),
+    Mutant("adaptkit/audit/out_of_fold.py", "strict=True) if own != fold]", "strict=True)]", REVIEW),
+    Mutant("adaptkit/audit/out_of_fold.py", 'row.values.get("group") or row.text', "row.id", REVIEW),
+    Mutant(
+        "adaptkit/audit/label_review.py", "suspects |= _suspects_of_study(answered, opinions)", "pass", REVIEW
+    ),
+    Mutant("adaptkit/audit/label_review.py", "column: spelling[decision]", "column: decision", REVIEW),
+    Mutant("adaptkit/serve/gateway/calibrated_answers.py", "sure < record.threshold", "True", ANSWERS),
+    Mutant("adaptkit/serve/gateway/calibrated_answers.py", " / record.temperature", "", ANSWERS),
+]
