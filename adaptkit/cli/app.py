@@ -10,6 +10,7 @@
     adaptkit embed train embed.yaml    an encoder; also questions, encode, index, search, evaluate
     adaptkit try runs/STUDY "a text"   the recommended model's answer, without a server
     adaptkit export runs/STUDY         the recommended model as a folder, measured against its source
+    adaptkit verify FOLDER             whether it still answers as it did when it was exported
     adaptkit serve runs/STUDY          the recommended model behind an OpenAI-compatible endpoint
     adaptkit bench runs/STUDY          what serving it costs
     adaptkit demo runs/STUDY           a page for the people who decide
@@ -31,7 +32,21 @@ from typing import Annotated
 
 import typer
 
-from adaptkit.cli import compare, data, demo, embed, export, init, models, plan, runs, serve, train, try_model
+from adaptkit.cli import (
+    compare,
+    data,
+    demo,
+    embed,
+    export,
+    init,
+    models,
+    plan,
+    runs,
+    serve,
+    train,
+    try_model,
+    verify,
+)
 from adaptkit.cli.console import run
 from adaptkit.version import __version__
 
@@ -42,7 +57,17 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-for group in (init.app, compare.app, plan.app, train.app, try_model.app, export.app, serve.app, demo.app):
+for group in (
+    init.app,
+    compare.app,
+    plan.app,
+    train.app,
+    try_model.app,
+    export.app,
+    verify.app,
+    serve.app,
+    demo.app,
+):
     app.add_typer(group)
 app.add_typer(embed.app, name="embed")
 app.add_typer(models.models, name="models")
