@@ -24,7 +24,6 @@ from adaptkit.export.parity.reference import activated
 from adaptkit.export.quantise.compressed_tensors import read_dequantised, rounded_layers
 from adaptkit.export.record import ServedKind
 from adaptkit.export.source import Source, of_model, problem_type
-from adaptkit.export.verify.questions import make_questions
 from adaptkit.export.verify.record import (
     ENDED,
     GOES_ON,
@@ -38,6 +37,7 @@ from adaptkit.export.verify.record import (
     log_odds,
     rounded,
 )
+from adaptkit.export.verify.verify_questions import make_questions
 from adaptkit.export.weights import MODEL_KINDS
 from adaptkit.models.folder import saved_shape
 from adaptkit.models.generation_settings import end_ids
@@ -102,7 +102,9 @@ class FolderModel:
     def questions(self) -> Questions:
         """Choose what to ask this model."""
         return make_questions(
-            lambda text: len(self.tokenizer(text)["input_ids"]), self.longest, writes=self.kind == "generate"
+            lambda text: len(self.tokenizer(text, verbose=False)["input_ids"]),
+            self.longest,
+            writes=self.kind == "generate",
         )
 
     @property
@@ -126,8 +128,7 @@ class FolderModel:
         if self.kind == "generate":
             answers[AnswerKind.STOPS] = self._stops()
             answers[AnswerKind.GREEDY] = self._greedy(questions)
-            if self.tokenizer.chat_template:
-                answers[AnswerKind.CHAT] = self._chat(questions)
+            answers[AnswerKind.CHAT] = self._chat(questions)
         return answers
 
     @torch.inference_mode()
@@ -156,8 +157,9 @@ class FolderModel:
         talk = [{"role": role, "content": content} for role, content in questions.talk]
         answers = []
         for turns in (talk, talk[1:], talk[1:2]):
+            ids: Any
             try:
-                ids: Any = self.tokenizer.apply_chat_template(
+                ids = self.tokenizer.apply_chat_template(
                     turns, tokenize=True, add_generation_prompt=True, return_dict=False
                 )
             except Exception as error:  # a template is a program of the user's, and may refuse a turn
@@ -289,11 +291,19 @@ class FolderModel:
             answers.append(Answer(text=text, query=texts[0], values=_numbers(value)))
         return tuple(answers)
 
+    def _reads_as_others_do(self, text: str) -> bool:
+        """Whether an encoder here gets the tokens that other libraries get: control tokens spelled in a text
+        are text to it."""
+        assert self.encoder is not None
+        prompt = self.encoder.layout.prompt(None)
+        plain = self.tokenizer(prompt + text, truncation=True, max_length=self.longest)["input_ids"]
+        return self.encoder.layout.chat is not None or self.encoder.tokens([text], prompt) == [list(plain)]
+
     def _vectors(self, texts: Sequence[str]) -> tuple[Answer, ...]:
         """Encode each text with the folder's default prompt, and one with each prompt that it names."""
         assert self.encoder is not None
         answers = []
-        for text in texts:
+        for text in filter(self._reads_as_others_do, texts):
             answers.append(Answer(text=text, values=_vector(self.encoder, text, None)))
         for name in self.encoder.layout.prompts:
             answers.append(Answer(text=texts[0], query=name, values=_vector(self.encoder, texts[0], name)))
