@@ -14,7 +14,7 @@ from adaptkit.export.papers.model_card import head_notes
 from adaptkit.export.parity.answers import Answers
 from adaptkit.export.parity.gate import Limits, compare
 from adaptkit.export.parity.http_check import check_answers
-from adaptkit.export.parity.reference import _activated
+from adaptkit.export.parity.reference import activated
 from adaptkit.export.record import ExportRecord
 from adaptkit.export.source import LABEL_SET, ONE_CLASS, REGRESSION, Source, of_model
 from adaptkit.serve.engine.first_answers import check_answer
@@ -109,9 +109,9 @@ def test_a_number_is_held_against_its_size() -> None:
 
 def test_answers_go_through_the_function_of_their_problem() -> None:
     logits = torch.tensor([[2.0, -1.0]])
-    assert torch.equal(_activated(logits, REGRESSION), logits)
-    assert torch.equal(_activated(logits, LABEL_SET), logits.sigmoid())
-    assert torch.equal(_activated(logits, ONE_CLASS), logits.softmax(-1))
+    assert torch.equal(activated(logits, REGRESSION), logits)
+    assert torch.equal(activated(logits, LABEL_SET), logits.sigmoid())
+    assert torch.equal(activated(logits, ONE_CLASS), logits.softmax(-1))
 
 
 def test_a_grown_error_is_a_loss() -> None:

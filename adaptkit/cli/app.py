@@ -11,6 +11,7 @@
     adaptkit embed train embed.yaml    an encoder; also questions, encode, index, search, evaluate
     adaptkit try runs/STUDY "a text"   the recommended model's answer, without a server
     adaptkit export runs/STUDY         the recommended model as a folder, measured against its source
+    adaptkit verify FOLDER             whether it still answers as it did when it was exported
     adaptkit serve runs/STUDY          the recommended model behind an OpenAI-compatible endpoint
     adaptkit bench runs/STUDY          what serving it costs
     adaptkit demo runs/STUDY           a page for the people who decide
@@ -48,6 +49,7 @@ from adaptkit.cli import (
     serve,
     train,
     try_model,
+    verify,
 )
 from adaptkit.cli.console import run
 from adaptkit.version import __version__
@@ -67,6 +69,7 @@ for group in (
     train.app,
     try_model.app,
     export.app,
+    verify.app,
     serve.app,
     demo.app,
 ):

@@ -110,5 +110,7 @@ def export(
         done = driver.export(source, format, options, lambda text: status.phase(source.name, text))
     finally:
         status.quiet()
-    next_step = f'adaptkit try {done.folder} "a text"; adaptkit serve {done.folder}'
+    next_step = (
+        f'adaptkit verify {done.folder}; adaptkit try {done.folder} "a text"; adaptkit serve {done.folder}'
+    )
     return Outcome(f"{done.summary()}\n\nnext: {next_step}", {**done.as_json(), "next": next_step})

@@ -203,6 +203,11 @@ class Client(Connection):
         body = {"model": model, "prompt": text, "add_special_tokens": add_special_tokens}
         return self.post("/tokenize", body, lambda answer: list(answer["tokens"]))
 
+    def tokenize_chat(self, model: str, messages: Messages) -> list[int]:
+        """Turn a conversation into the token ids that the server's chat template gives, an answer begun."""
+        body = {"model": model, "messages": list(messages), "add_generation_prompt": True}
+        return self.post("/tokenize", body, lambda answer: list(answer["tokens"]))
+
     def _pieces(
         self, path: str, body: dict[str, Any], on_tokens: Callable[[int], None] | None
     ) -> Iterator[str]:

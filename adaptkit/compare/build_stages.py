@@ -225,7 +225,7 @@ def _task_stages(config: StudyConfig, budget: Budget, task: str, arm: Arm) -> li
         )
     needs = tuple(trial.key for trial in trials)
     first = stage(StageKey.for_task(task, arm, seed=0), "seed 0", budget.run(granted), needs)
-    if arm == Arm(Origin.GENERIC, Adaptation.PROBE):
+    if arm.is_fixed:
         # Nothing is random in a probe of the base: the other seeds wait for the first and find its run.
         needs += (first.key,)
     others = [

@@ -29,6 +29,7 @@ TEXT_ARMS = (
 LOOKS_UP = Arm(Origin.GENERIC, Adaptation.RAG)
 TRAINED_LOOKING_UP = Arm(Origin.GENERIC, Adaptation.RAG_LORA)
 API_LOOKING_UP = Arm(Origin.API, Adaptation.RAG)
+HYBRID = Arm(Origin.GENERIC, Adaptation.HYBRID)
 JOB_ARMS = (
     Arm(Origin.GENERIC, Adaptation.PROMPT),
     LOOKS_UP,
@@ -90,6 +91,8 @@ def choose_arms(
         wanted.remove(Arm(Origin.CONTINUED_VOCABULARY))
     if config.tasks:
         wanted += [arm for arm in JOB_ARMS if not arm.looks_up or looks_up(config)]
+    if any(task.task_kind.searches for task in config.tasks):
+        wanted.append(HYBRID)
     if config.tasks and config.api is not None:
         wanted.append(Arm(Origin.API, Adaptation.PROMPT))
     left_out: list[LeftOutRecord] = []

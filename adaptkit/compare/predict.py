@@ -14,7 +14,7 @@ from adaptkit.compare.costs import Costs
 from adaptkit.compare.outgoing import SECONDS_PER_REQUEST, num_requests
 from adaptkit.compare.speed import Machine
 from adaptkit.compare.stage import Stage
-from adaptkit.study.arms import Adaptation, Arm, Origin
+from adaptkit.study.arms import Origin
 from adaptkit.study.budget import Budget
 from adaptkit.study.config import StudyConfig
 from adaptkit.study.stage_record import StageKey, StageKind
@@ -99,7 +99,7 @@ class Predictor:
         tuning = key.trial is not None
         searching = 0.0 if tuning else size.num_items * size.num_documents * SEARCH_S_PER_SCORE
         if not key.arm.trains_on_task:
-            if key.seed and key.arm == Arm(Origin.GENERIC, Adaptation.PROBE):
+            if key.seed and key.arm.is_fixed:
                 return 0.0  # finds the run of the first seed
             if key.arm.origin is Origin.API:
                 requests = num_requests(task, size, self.budget.settings_tried)

@@ -55,7 +55,7 @@ def _gpu(gpus: Gpus, torch_version: str) -> Finding:
         return Finding("gpu", "ok", "none: everything runs on the CPU")
     detail = "; ".join(gpus.names)
     if torch_version.endswith("+cpu"):
-        fix = f"{pip()} install --force-reinstall 'torch>=2.13,<2.14'"
+        fix = f"{pip()} install --force-reinstall 'torch>=2.13,<2.15'"
         return Finding("gpu", "problem", f"{detail}; but this torch ({torch_version}) cannot use it", fix)
     return Finding("gpu", "ok", detail)
 

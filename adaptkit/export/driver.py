@@ -2,7 +2,7 @@
 
     exported = export(resolve("runs/study-1a2b3c4d"), "int8")
     exported.folder     # runs/<recommended>/export/int8: weights, tokenizer, README.md, manifest.json,
-                        # parity.json, reference.json, sbom.cdx.json
+                        # parity.json, reference.json, answers.json, sbom.cdx.json
 
 The folder is written under another name, read back, compared with its source and renamed: it is there whole
 and within the allowed loss, or not at all.
@@ -43,6 +43,8 @@ from adaptkit.export.record import (
     Method,
 )
 from adaptkit.export.source import Source
+from adaptkit.export.verify.record import write_answers
+from adaptkit.export.verify.upgrade import make_record
 from adaptkit.export.weights import load_trained, write_model
 from adaptkit.model_uses import Use
 from adaptkit.models.capabilities import capabilities
@@ -128,6 +130,8 @@ def export(
         figures = _keep_figures(source, folder, parity)
         refuse(parity.checks, chosen.name, str(folder), str(figures))
         write_json(temporary / PARITY_FILE, parity.as_json())
+        tell("keeping its answers, for adaptkit verify")
+        write_answers(temporary, make_record(temporary))
         record, num_bytes = _write_papers(source, chosen, temporary, parity, quantised, confidence)
         if options.sign_key is not None:
             sign(temporary, options.sign_key)

@@ -61,7 +61,10 @@ class _Study:
 
     def is_model(self, score: ScoreRecord) -> bool:
         """Say whether a model answered, and not a regression on its features."""
-        return self.arm(score.arm).origin != BASELINE and self.arm(score.arm).adaptation != "probe"
+        return self.arm(score.arm).origin != BASELINE and self.arm(score.arm).adaptation not in (
+            "probe",
+            "hybrid",
+        )
 
     def model(self, score: ScoreRecord) -> Source:
         """Find the model behind a score: that of a run of the study, or the generic model."""
@@ -157,6 +160,8 @@ def _servable(study: _Study, task: str) -> list[str]:
 def _no_model(arm: ArmRecord) -> str:
     if arm.origin == BASELINE:
         return "no language model"
+    if arm.adaptation == "hybrid":
+        return "a fusion of two searches"
     return "a regression on frozen features"
 
 

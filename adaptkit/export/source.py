@@ -106,7 +106,7 @@ class Source:
 def role_of(origin: str | None, adaptation: str | None) -> ModelRole:
     """Derive the part that a model plays from its origin and adaptation."""
     if origin in ("generic", "tapt"):
-        untrained = origin == "generic" and adaptation in (None, "prompt", "rag", "probe")
+        untrained = origin == "generic" and adaptation in (None, "prompt", "rag", "probe", "hybrid")
         return ModelRole.GENERIC if untrained else ModelRole.FINETUNED
     if origin in ("continued", "continued-lora", "continued-vocabulary", "mixed", "scratch"):
         return ModelRole.PRETRAINED

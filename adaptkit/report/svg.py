@@ -60,6 +60,7 @@ _MARKS: dict[str, Callable[[float, float, float], str]] = {
     "prompt": lambda x, y, r: circle(x, y, r, "hollow"),
     "rag": lambda x, y, r: _square(x, y, r, "hollow"),
     "probe": lambda x, y, r: _diamond(x, y, r, "hollow"),
+    "hybrid": lambda x, y, r: _plus(x, y, r, "hollow"),
     "lora": _triangle,
     "qlora": lambda x, y, r: _triangle(x, y, r, up=-1),
     "rag-lora": lambda x, y, r: _triangle(x, y, r, "hollow"),

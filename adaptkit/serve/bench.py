@@ -123,7 +123,7 @@ async def _measure_all(
         try:
             for engine in engines:  # one start after the other: load times are each model's own
                 running.append(asyncio.create_task(engine.run()))
-                await _ready(engine, running[-1])
+                await wait_ready(engine, running[-1])
                 _check_length(engine, load)
             clients = [
                 BenchClient(engine, name, load, price, Path(folder), status)
@@ -147,7 +147,7 @@ async def _measure_level(clients: Sequence[BenchClient], concurrency: int, load:
     return [median(of_model) for of_model in zip(*rounds, strict=True)]
 
 
-async def _ready(engine: Engine, running: asyncio.Task[None]) -> None:
+async def wait_ready(engine: Engine, running: asyncio.Task[None]) -> None:
     """Wait until an engine serves.
 
     Raises: the reason why its start failed.

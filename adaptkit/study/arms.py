@@ -94,6 +94,7 @@ class Adaptation(StrEnum):
     PROMPT = "prompt"
     RAG = "rag"
     PROBE = "probe"
+    HYBRID = "hybrid"
     LORA = "lora"
     QLORA = "qlora"
     RAG_LORA = "rag-lora"
@@ -102,7 +103,7 @@ class Adaptation(StrEnum):
     @property
     def trains(self) -> bool:
         """Whether weights of the model move."""
-        return self not in (Adaptation.PROMPT, Adaptation.RAG, Adaptation.PROBE)
+        return self not in (Adaptation.PROMPT, Adaptation.RAG, Adaptation.PROBE, Adaptation.HYBRID)
 
     @property
     def looks_up(self) -> bool:
@@ -116,8 +117,9 @@ class Adaptation(StrEnum):
 
     @property
     def is_a_model(self) -> bool:
-        """Whether what answers can be served: a probe is a regression on another model's features."""
-        return self is not Adaptation.PROBE
+        """Whether what answers can be served: a probe is a regression on another model's features, a hybrid
+        searches by words as well."""
+        return self not in (Adaptation.PROBE, Adaptation.HYBRID)
 
     @property
     def describe(self) -> str:
@@ -140,6 +142,7 @@ ADAPTATION_WORDS = {
     Adaptation.PROMPT: "prompted, nothing trained on the task",
     Adaptation.RAG: "prompted with passages that are looked up for each item, nothing trained on the task",
     Adaptation.PROBE: "frozen features: under a linear head, or as vectors to search by",
+    Adaptation.HYBRID: "frozen vectors and shared words (BM25), fused in the way that is best on development",
     Adaptation.LORA: "low-rank adapters",
     Adaptation.QLORA: "low-rank adapters on a 4-bit base",
     Adaptation.RAG_LORA: "low-rank adapters, learnt and asked with passages that are looked up for each item",
@@ -193,6 +196,12 @@ class Arm:
     def looks_up(self) -> bool:
         """Whether passages that are looked up stand in its prompts."""
         return self.adaptation is not None and self.adaptation.looks_up
+
+    @property
+    def is_fixed(self) -> bool:
+        """Whether nothing of it is random: every seed answers alike."""
+        frozen = self.adaptation in (Adaptation.PROBE, Adaptation.HYBRID)
+        return frozen and self.origin is Origin.GENERIC
 
     @property
     def describe(self) -> str:

@@ -29,7 +29,7 @@ _ORIGINS = (
     *(BASELINE, "generic", API, "placebo", "tapt"),
     *("continued-lora", "continued", "continued-vocabulary", "mixed", "scratch", "distilled"),
 )
-_ADAPTATIONS = ("prompt", "rag", "probe", "lora", "qlora", "rag-lora", "full")
+_ADAPTATIONS = ("prompt", "rag", "probe", "hybrid", "lora", "qlora", "rag-lora", "full")
 
 
 @dataclass(frozen=True)
@@ -186,7 +186,7 @@ def _params(results: Results, task: str, arm: ArmRecord) -> int:
     if arm.origin == BASELINE:
         return 0
     cells = results.of(task, arm.name)
-    if arm.origin == "generic" and arm.adaptation in (None, "prompt", "rag", "probe"):
+    if arm.origin == "generic" and arm.adaptation in (None, "prompt", "rag", "probe", "hybrid"):
         return results.record.base.params
     return max((_params_of(cell) for cell in cells), default=0)
 

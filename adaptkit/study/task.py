@@ -266,11 +266,11 @@ class TaskKind(ABC):
     """Which of `PROMPT_FIELDS` its prompts are made of; none for a kind that is not prompted."""
     takes_own_metric: ClassVar[bool] = False
     """Whether its item rows are single answers that a user's metric can judge."""
+    searches: ClassVar[bool] = False  # whether it ranks documents: words can be fused with vectors
     has_own_text: ClassVar[bool] = False
     """Whether its training rows are texts that a model can be pretrained on: see `own_texts`."""
     rates: ClassVar[LearningRates]
-    batch_rows: ClassVar[int]
-    """Rows of an optimizer step."""
+    batch_rows: ClassVar[int]  # of an optimizer step
 
     @abstractmethod
     def read(self, corpus: CorpusConfig) -> CorpusRows:
@@ -331,7 +331,7 @@ class TaskKind(ABC):
         """What an arm needs of the model that it starts from."""
 
     def learns_by(self, adaptation: Adaptation) -> bool:
-        return adaptation not in self.cannot
+        return self.searches if adaptation is Adaptation.HYBRID else adaptation not in self.cannot
 
     def scores(self, rows: Sequence[dict[str, Any]]) -> dict[str, float]:
         """The task's metrics of item rows; empty without rows."""

@@ -132,6 +132,19 @@ def test_a_base_and_its_adapter_asked_at_once_answer_as_alone(served: Served) ->
     assert together == [alone[name] for name in names * 8] and alone["writer"] != alone["tuned"]
 
 
+@pytest.mark.parametrize("name", ["vectors", "classes", "pairs"])
+def test_stored_answers_are_repeated_by_vllm(served: Served, name: str) -> None:
+    from adaptkit.export.verify.answer_changes import Verdict, compare_answers, overall, tolerances
+    from adaptkit.export.verify.server_answers import ask_server
+    from adaptkit.export.verify.upgrade import make_record
+
+    record = make_record(served.folder / name)
+    given = ask_server(served.client, name, record, "float32")
+    results = compare_answers(record, given, tolerances(record, given))
+    assert overall(results) is Verdict.SAME, [result for result in results if result.verdict != "same"]
+    assert {result.kind.value for result in results if result.verdict != "same"} == {"settings"}
+
+
 def test_embeddings_are_those_of_transformers(served: Served, tiny_text: list[str]) -> None:
     model, tokenizer = (
         models.load(served.folder / "vectors", "encoder").eval(),

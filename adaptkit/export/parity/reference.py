@@ -56,7 +56,7 @@ def make_answers(
         return {"kind": source.kind, "texts": texts, "logits": _rounded(outputs[:, 0])}
     if source.kind == "classify":
         rows = [answers.logits(model, tokenizer, [text], answers.SCORED_TOKENS) for text in texts]
-        answered = _activated(torch.cat(rows), problem_type(source.folder))
+        answered = activated(torch.cat(rows), problem_type(source.folder))
         return {"kind": source.kind, "texts": texts, "probabilities": _rounded(answered)}
     if source.kind == "tag":
         per_text = answers.token_logits(model, tokenizer, texts, answers.SCORED_TOKENS)
@@ -65,7 +65,7 @@ def make_answers(
     return {"kind": source.kind, **_continuations(model, tokenizer)}
 
 
-def _activated(logits: Tensor, problem: str) -> Tensor:
+def activated(logits: Tensor, problem: str) -> Tensor:
     """Turn a classifier's logits into what a server answers: the function that goes with the problem."""
     if problem == REGRESSION:
         return logits

@@ -9,7 +9,7 @@ fuses (q, k and v; gate and up).
 from __future__ import annotations
 
 import copy
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -20,7 +20,7 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from adaptkit.errors import ModelError
-from adaptkit.export.formats import GROUP_SIZES, Format
+from adaptkit.export.formats import GROUP_SIZES, Format, Grid
 from adaptkit.export.quantise.rounding import Rounded, pack, round_activations, unpack
 from adaptkit.models.store import quiet
 from adaptkit.run import read_json, write_json
@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
 INDEX = "model.safetensors.index.json"
+SCALE = ".weight_scale"
 SHAPE_STEP = 32  # rows and columns of a 4-bit matrix must be a multiple of it
 UNREADABLE_INT4 = ("modernbert",)
 """Models whose packed weights transformers 5.19 cannot load. Other models' initialisation passes over a layer
@@ -211,26 +212,49 @@ def restore(model: PreTrainedModel, folder: Path, scheme: Scheme) -> PreTrainedM
         model: the plain model; only its class and config are used, every tensor comes from the folder.
     Raises: ModelError if the folder's tensors do not fit the model.
     """
-    state = _dequantised_tensors(folder, scheme)
-    config = copy.deepcopy(model.config)
-    load: Any = type(model).from_pretrained  # typed as if it gave the model alone
+    built = read_dequantised(type(model), copy.deepcopy(model.config), folder)
+    if scheme.format.activations:
+        round_inputs(built, scheme.layers, scheme.format.rounds_to)
+    return built
+
+
+def read_dequantised(kind: type[PreTrainedModel], config: Any, folder: Path) -> PreTrainedModel:
+    """Build in float32 the model whose rounded weights a folder holds; its activations are not rounded.
+
+    Args:
+        kind: transformers' class of the model.
+        config: the plain model's, without `quantization_config`.
+    Raises: ModelError if the folder's tensors do not fit the model.
+    """
+    load: Any = kind.from_pretrained  # typed as if it gave the model alone
     with quiet():
         built, info = load(
-            None, config=config, state_dict=state, dtype=torch.float32, output_loading_info=True
+            None,
+            config=config,
+            state_dict=_dequantised_tensors(folder),
+            dtype=torch.float32,
+            output_loading_info=True,
         )
     missing = sorted(key for key in info["missing_keys"] if "pooler" not in key)
     for key in [*missing, *sorted(info["unexpected_keys"])]:
         what = f"the tensor {key} does not fit the model"
         raise ModelError(what, where=str(folder), fix="export it again")
-    if scheme.format.activations:
-        for name in scheme.layers:
-            built.get_submodule(name).register_forward_pre_hook(_rounds_inputs(scheme.format))
     return built.eval()
 
 
-def _dequantised_tensors(folder: Path, scheme: Scheme) -> dict[str, Tensor]:
+def rounded_layers(folder: Path) -> list[str]:
+    """Name the layers that a folder stores rounded: those with scales beside their weights."""
+    names = []
+    for file in sorted(folder.glob("*.safetensors")):
+        with safe_open(file, framework="pt") as opened:
+            keys = list(opened.keys())
+        names += [key.removesuffix(SCALE) for key in keys if key.endswith(SCALE)]
+    return names
+
+
+def _dequantised_tensors(folder: Path) -> dict[str, Tensor]:
     """Read every tensor of the folder in float32, by the name that a plain model's file would have."""
-    layers, state = set(scheme.layers), {}
+    layers, state = set(rounded_layers(folder)), {}
     for file in sorted(folder.glob("*.safetensors")):
         with safe_open(file, framework="pt") as opened:
             for key in opened.keys():  # noqa: SIM118
@@ -239,16 +263,20 @@ def _dequantised_tensors(folder: Path, scheme: Scheme) -> dict[str, Tensor]:
                     state[key] = opened.get_tensor(key).float()
                 elif key.endswith((".weight", ".weight_packed")):
                     values = opened.get_tensor(key)
-                    if scheme.format.grid == "int4":
+                    if key.endswith(".weight_packed"):
                         values = unpack(values)
-                    state[f"{layer}.weight"] = Rounded(
-                        values, opened.get_tensor(f"{layer}.weight_scale")
-                    ).dequantised()
+                    state[f"{layer}.weight"] = Rounded(values, opened.get_tensor(layer + SCALE)).dequantised()
     return state
 
 
-def _rounds_inputs(format: Format) -> Any:
+def round_inputs(model: nn.Module, layers: Iterable[str], grid: Grid) -> None:
+    """Let these layers round what comes in to 8 bits, as servers of int8 and fp8 do."""
+    for name in layers:
+        model.get_submodule(name).register_forward_pre_hook(_rounds_inputs(grid))
+
+
+def _rounds_inputs(grid: Grid) -> Any:
     def hook(module: nn.Module, inputs: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
-        return (round_activations(inputs[0], format.rounds_to), *inputs[1:])
+        return (round_activations(inputs[0], grid), *inputs[1:])
 
     return hook

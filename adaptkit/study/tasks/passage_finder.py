@@ -18,6 +18,7 @@ from adaptkit.data.overlap import overlap
 from adaptkit.data.readers import DataConfig, Dataset, Row, read
 from adaptkit.data.words import words
 from adaptkit.embed.encoder import Encoder
+from adaptkit.embed.hybrid import FUSING
 from adaptkit.errors import DataError
 from adaptkit.finetune.prompt_passages import Lookup, Retriever
 from adaptkit.finetune.prompt_template import question_and_answer
@@ -28,8 +29,6 @@ DEPTH = 50
 """Passages of a ranking that are looked at: the item's own are left out, and rankings are fused."""
 SHORTEST_QUESTION = 3
 """Words of a question that make a passage with it and its answer a copy: of fewer, any text may hold both."""
-FUSING = 60
-"""A passage at rank r of a ranking adds 1 / (FUSING + r) (Cormack et al. 2009)."""
 
 
 class PassageFinder:

@@ -1,13 +1,14 @@
-"""Search as a task: an origin's vectors, frozen or trained, and BM25 beside them.
+"""Search as a task: an origin's vectors, frozen or trained, and BM25 beside them or fused with them.
 
-A frozen arm (`probe`) pools the origin's own states; a trained one learns from the queries of the train split
-by contrast. Both search all documents exactly, and every query is an item row.
+A frozen arm (`probe`) pools the origin's own states, and `hybrid` fuses such vectors with BM25 in the way
+that is best on development queries; a trained one learns from the queries of the train split by contrast. All
+search all documents exactly, and every query is an item row.
 """
 
 from __future__ import annotations
 
 import time
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from adaptkit.data.beir import read_set
 from adaptkit.data.readers import DataConfig
@@ -43,6 +44,7 @@ class Retrieve(TaskKind):
     cannot = frozenset(  # a prompt gives no vectors
         {Adaptation.PROMPT, Adaptation.RAG, Adaptation.QLORA, Adaptation.RAG_LORA}
     )
+    searches = True
     rates = LearningRates(full=0.1, adapters=0.5)
     batch_rows = 16
 
@@ -71,21 +73,30 @@ class Retrieve(TaskKind):
 
     def frozen(self, work: Assignment) -> Answers:
         from adaptkit.embed.encoder import Encoder
+        from adaptkit.embed.hybrid import choose_fusion, hybrid_rows
         from adaptkit.embed.retrieval import retrieval_rows
         from adaptkit.embed.retrieval_metrics import retrieval_scores
         from adaptkit.trainer import device
 
         begun, encoder = time.perf_counter(), Encoder.load(work.origin)
         encoder.limit(work.task.max_length)
-        scores = retrieval_scores(retrieval_rows(encoder, _development_set(work.files)))
-        rows = retrieval_rows(encoder, read_set(work.files.folder, "test"))
+        held, tested = _development_set(work.files), read_set(work.files.folder, "test")
+        facts: dict[str, Any] = {}
+        if work.arm.adaptation is Adaptation.HYBRID:
+            fusion, tried = choose_fusion(encoder, held, work.task.score, work.trials)
+            scores = {work.task.score: max(each[work.task.score] for each in tried)}
+            rows = hybrid_rows(encoder, tested, fusion)
+            facts = {"chosen": fusion.as_json(), "trials": tried}
+        else:
+            scores = retrieval_scores(retrieval_rows(encoder, held))
+            rows = retrieval_rows(encoder, tested)
         cost = {
             "flops": encoder.flops,
             "seconds": time.perf_counter() - begun,
             "tokens": encoder.num_tokens,
             "peak_memory_bytes": device.peak_memory(next(encoder.model.parameters()).device),
         }
-        return Answers(rows, scores, cost)
+        return Answers(rows, scores, cost, facts)
 
     def train(self, work: Assignment) -> Run:
         from adaptkit.embed.recipe import embed
