@@ -207,7 +207,7 @@ class Router:
         if answer.status == 200 and answer.media_type.startswith(EVENTS):
             return _Reply(200, media_type=f"{EVENTS}; charset=utf-8", pieces=_events(engine, answer))
         body = await answer.read()
-        if answer.status == 200 and url == engine.url + routes.CLASSIFY:
+        if answer.status == 200 and scope["path"] == routes.CLASSIFY:
             export = engine.launch.source.export
             if export is not None and export.confidence is not None:
                 body = with_abstention(body, export.confidence)
