@@ -319,7 +319,7 @@ def test_a_dry_run_prints_the_plan_and_trains_nothing(
         "stages": stages,
         "flops": 1e12,
         "seconds_left": 5400,
-        "seconds_by_gpus": {1: 9000, 2: 5400, 4: 3600, 8: 3600},
+        "seconds_by_gpus": {"1": 9000, "2": 5400, "4": 3600, "8": 3600},
         "machine": {"jobs": 2, "process_bytes": 0.75 * 2**30},
         "advice": ["about 9.0 days on this machine; budget.amount=3e+12 takes 20 h"],
     }

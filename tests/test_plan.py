@@ -152,7 +152,7 @@ def test_a_dry_run_keeps_nothing_and_a_resumed_study_its_budget_but_not_its_spee
     planned = compare(config, tmp_path, dry_run=True)
     times = list(planned["seconds_by_gpus"].values())
     assert times == sorted(times, reverse=True) and times[1] == planned["seconds_left"]
-    assert list(planned["seconds_by_gpus"]) == [1, 2, 4, 8] and planned["machine"]["jobs"] == 2
+    assert list(planned["seconds_by_gpus"]) == ["1", "2", "4", "8"] and planned["machine"]["jobs"] == 2
     assert not plan_path(run.path).exists()
     first = keep_plan(make_plan(config, run), run.path)
     monkeypatch.setattr("adaptkit.compare.speed._speed", lambda *_: 1e3)

@@ -69,9 +69,9 @@ def plan(planned: dict[str, Any]) -> str:
     return "\n\n".join(parts)
 
 
-def _time_by_gpus(seconds: dict[int, float]) -> str:
+def _time_by_gpus(seconds: dict[str, float]) -> str:
     """`on 1, 2, 4, 8 GPUs of this kind, a stage each: about 3 h, 1.6 h, 50 min, 40 min`."""
-    numbers, times = ", ".join(map(str, seconds)), ", ".join(map(duration, seconds.values()))
+    numbers, times = ", ".join(seconds), ", ".join(map(duration, seconds.values()))
     return f"on {numbers} GPUs of this kind, a stage each: about {times}"
 
 

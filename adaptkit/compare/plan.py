@@ -238,7 +238,7 @@ def plan_json(plan: Plan, study: Path) -> dict[str, Any]:
         "flops": plan.flops,
         "seconds_left": round(plan.seconds_left(finished)),
         "seconds_by_gpus": {
-            number: round(plan.seconds_left(finished, number)) for number in GPUS if plan.machine.gpus
+            str(number): round(plan.seconds_left(finished, number)) for number in GPUS if plan.machine.gpus
         },
         "budget": {**asdict(plan.budget), "unit": plan.config.budget.unit},
         "machine": asdict(plan.machine),
