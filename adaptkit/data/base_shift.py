@@ -46,6 +46,8 @@ class Base:
         self.folder = models.find(path)
         self.causal = models.model_kind(self.folder) == "causal"
         self.model: Any = models.load(self.folder, "causal" if self.causal else "encoder").eval()
+        if torch.cuda.is_available():
+            self.model.cuda()
         self.tokenizer = models.load_tokenizer(self.folder)
         self.num_passages, self.num_read = num_passages, 0
 
@@ -84,11 +86,11 @@ class Base:
         lengths = [len(ids) for ids in encoded]
         with torch.inference_mode():
             for items in batches_by_length(lengths, BATCH_ROWS * READ_LENGTH, BATCH_ROWS):
-                batch = pad_right([encoded[i] for i in items], padding)
+                batch = pad_right([encoded[i] for i in items], padding, self.model.device)
                 hidden_BTD = self.model(**batch).last_hidden_state.double()
                 mask_BT = batch["attention_mask"].double()
                 mean_BD = (hidden_BTD * mask_BT[..., None]).sum(1) / mask_BT.sum(1, keepdim=True)
-                states[items] = mean_BD.numpy()
+                states[items] = mean_BD.cpu().numpy()
                 self._count(len(items))
         return Reading(None, num_bytes, states)
 
