@@ -35,9 +35,8 @@ def site(served: Served, tmp_path_factory: pytest.TempPathFactory) -> Iterator[S
 
 
 def test_the_head_counts_what_is_really_served(site: Site) -> None:
-    assert "5 models ready" in site.text(
-        "#head"
-    ) and "2 to write, 1 to classify, 1 to search, 1 to rank" in site.text("#head")
+    head = site.text("#head")
+    assert "6 models ready" in head and "2 to write, 2 to classify, 1 to search, 1 to rank" in head
 
 
 def test_answers_of_a_model_and_of_its_adapter_stream_side_by_side(site: Site, served: Served) -> None:
@@ -84,9 +83,9 @@ def test_search_finds_by_the_embedding_models_vectors(site: Site, served: Served
     site.page.fill("#query input, #query textarea", "adults with asthma")
     site.page.click("#search")
     site.page.wait_for_function("document.querySelectorAll('#found .hits li').length == 5")
-    query, *found = served.client.embed(
-        "vectors", ["adults with asthma", *site.page.locator("#found .passage").all_inner_texts()]
-    )
+    passages = site.page.locator("#found .passage").all_inner_texts()
+    (query,) = served.client.embed("vectors", ["adults with asthma"], prompt_name="query")
+    found = served.client.embed("vectors", passages, prompt_name="passage")
     cosines = [sum(a * b for a, b in zip(query, vector, strict=True)) for vector in found]
     shown = [float(text) for text in site.page.locator("#found .near").all_inner_texts()]
     assert shown == pytest.approx(cosines, abs=0.006) and shown == sorted(shown, reverse=True)
