@@ -130,7 +130,7 @@ def test_other_passages_or_none_are_refused(tmp_path):
 )
 def test_an_interval_across_the_margin_decides_nothing(low, high, decision):
     outcome = {"better": "win", "worse": "loss"}.get(decision, "tie")
-    compared = Comparison(0.0, low, high, 0.02, outcome, 0, (0, 0), (1, 1), (3, 3), 9, 9, 9.0, 0.95)
+    compared = Comparison(0.0, low, high, 0.02, outcome, 0, (0, 0), (1, 1), (3, 3), 9, 9, 9.0, 0.0, 0.95)
     assert decision_of(compared) == decision
 
 
