@@ -23,7 +23,8 @@ def test_what_a_model_writes_is_text_and_never_markup() -> None:
         first_s=0.1,
     )
     card = {"model": model, "answer": answer, "share": 1.0, "usd": 0.5}
-    shown = render("cards", cards=[card], note="", beginning='"><img src=x>', cut=False, usd_per_hour=1.0)
+    texts = {"beginning": '"><img src=x>', "following": "<script>alert(2)</script>"}
+    shown = render("cards", cards=[card], note="", cut=False, usd_per_hour=1.0, **texts)
     assert "<script" not in shown and "<img" not in shown and "<i>m" not in shown
     assert "&lt;script&gt;" in shown and "${7*7} {{7*7}}" in shown
 

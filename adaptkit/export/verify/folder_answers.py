@@ -100,12 +100,18 @@ class FolderModel:
         return self.source.kind
 
     def questions(self) -> Questions:
-        """Choose what to ask this model."""
-        return make_questions(
+        """Choose what to ask this model: texts with a token that it has no row for are left out.
+
+        transformers gives the tokenizers of some architectures such a token (Qwen2 `<|endoftext|>`).
+        """
+        questions = make_questions(
             lambda text: len(self.tokenizer(text, verbose=False)["input_ids"]),
             self.longest,
             writes=self.kind == "generate",
         )
+        rows = self.model.get_input_embeddings().weight.shape[0]
+        known = tuple(text for text in questions.texts if max(self._input_ids(text), default=0) < rows)
+        return questions.model_copy(update={"texts": known})
 
     @property
     def problem(self) -> str:

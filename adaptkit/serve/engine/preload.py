@@ -57,6 +57,7 @@ def main() -> None:
     if not fork_for_orders(control):
         os._exit(0)  # what vLLM would tidy up at its end was never begun
     rename(" ".join([sys.executable, "-m", entrypoint.__name__, *sys.argv[1:]]))
+    sys.modules["__main__"] = entrypoint  # processes that vLLM spawns read the main module again
     entrypoint.main()
 
 
