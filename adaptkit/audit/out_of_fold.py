@@ -55,7 +55,9 @@ def out_of_fold(rows: Sequence[Row], num_folds: int = NUM_FOLDS) -> OutOfFold:
         asked = np.flatnonzero(folds_N == fold)
         model = WordCountClassifier([(row.text, str(row.values["label"])) for row in learnt])
         columns = np.array([place[name] for name in model.labels])
-        chances = model.probabilities([rows[number].text for number in asked])
+        chances = model.probabilities(
+            [row.text for row, own in zip(rows, folds_N, strict=True) if own == fold]
+        )
         probabilities_NC[np.ix_(asked, columns)] = chances
     given_N = np.array([place[str(row.values["label"])] for row in rows])
     return OutOfFold(tuple(names), probabilities_NC, given_N)

@@ -109,7 +109,7 @@ class FolderModel:
             self.longest,
             writes=self.kind == "generate",
         )
-        rows = self.model.get_input_embeddings().weight.shape[0]
+        rows = len(cast(Tensor, self.model.get_input_embeddings().weight))
         known = tuple(text for text in questions.texts if max(self._input_ids(text), default=0) < rows)
         return questions.model_copy(update={"texts": known})
 
