@@ -133,8 +133,8 @@ class StudyConfig(Config):
     trainer: TrainerConfig = TrainerConfig()
     """Batch, schedule and precision of the language trainings; the plan sets rate, steps and seed."""
     jobs: Annotated[Count, in_unit("stages at once")] = Field(0, le=10_000)
-    """Stages run at once; 0 takes one per core for models under 10M parameters on a CPU, else one at a
-    time."""
+    """Stages run at once; 0 takes one per GPU, each stage with its own; without a GPU one per core for models
+    under 10M parameters, else one at a time."""
 
     @model_validator(mode="after")
     def _consistent(self) -> StudyConfig:
