@@ -13,17 +13,17 @@ import os
 import signal
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from multiprocessing import connection, forkserver
 from pathlib import Path
 from typing import Any, NoReturn, Protocol
 
 from adaptkit import errors
-from adaptkit.compare.stage import Stage
+from adaptkit.compare.ray_pool import cluster
+from adaptkit.compare.stage import Stage, Worker
 from adaptkit.compare.workspace import error_path, log_path, result_path
 from adaptkit.disk import match_folder
-from adaptkit.doctor import extras
 from adaptkit.doctor.processor import signal_name
 from adaptkit.errors import AdaptkitError
 from adaptkit.run import read_json
@@ -43,9 +43,6 @@ PRELOAD = [
 
 SERVER_GONE = 255
 """Exit code that multiprocessing gives a process whose fork server has died, and with it the real code."""
-
-Worker = Callable[[Path, Stage, int], None]
-"""Runs one stage with so many threads, and leaves its result or its error in the study's folder."""
 
 
 class Watcher(Protocol):
@@ -89,7 +86,7 @@ def execute(
     waiting = {stage.key: stage for stage in stages if not result_path(study, stage.key).exists()}
     if not waiting:
         return
-    with _local(study, worker, jobs) if executor == "local" else _ray(study, worker) as pool:
+    with _local(study, worker, jobs) if executor == "local" else cluster(study, worker) as pool:
         running: dict[StageKey, float] = {}
         while waiting or running:
             for stage in ready(waiting, running):
@@ -233,44 +230,3 @@ def _local(study: Path, worker: Worker, jobs: int) -> Iterator[Pool]:
         yield pool
     finally:
         pool.stop()
-
-
-class RayPool:
-    """Tasks of a Ray cluster, which queues what its nodes cannot take yet."""
-
-    slots = 10_000
-
-    def __init__(self, study: Path, worker: Worker, ray: Any):
-        self.study, self.worker, self.ray = study, worker, ray
-        gpus = 1 if ray.cluster_resources().get("GPU") else 0
-        self.task = ray.remote(num_cpus=1, num_gpus=gpus, max_retries=0)(_on_node)
-        self.running: dict[Any, StageKey] = {}
-
-    def start(self, stage: Stage) -> None:
-        self.running[self.task.remote(self.worker, Path.cwd(), self.study, stage)] = stage.key
-
-    def wait(self) -> list[StageKey]:
-        done, _ = self.ray.wait(list(self.running), num_returns=1)
-        return [self.running.pop(reference) for reference in done]
-
-    def exit_code(self, key: StageKey) -> int | None:
-        return None  # Ray does not say
-
-
-def _on_node(worker: Worker, folder: Path, study: Path, stage: Stage) -> None:
-    """Entry of a Ray task: paths in a study are relative to where it was started."""
-    os.chdir(folder)
-    worker(study, stage, 1)
-
-
-@contextmanager
-def _ray(study: Path, worker: Worker) -> Iterator[Pool]:
-    try:
-        import ray
-    except ImportError:
-        raise extras.missing_extra("ray", "--executor ray needs Ray") from None
-    ray.init(ignore_reinit_error=True, log_to_driver=False, include_dashboard=False)
-    try:
-        yield RayPool(study, worker, ray)
-    finally:
-        ray.shutdown()

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 
 from adaptkit.study.stage_record import StageKey
 
@@ -25,3 +27,7 @@ class Stage:
     @property
     def name(self) -> str:
         return self.key.name
+
+
+Worker = Callable[[Path, Stage, int], None]
+"""Runs one stage of the study in a folder with so many threads, and leaves its result or its error there."""
