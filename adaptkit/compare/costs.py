@@ -116,6 +116,11 @@ class Costs:
         """Parameters of the model that arms of an origin have."""
         return models.param_count(self._model(origin)).total
 
+    def layers_and_width(self, origin: Origin) -> tuple[int, int]:
+        """Of the model that arms of an origin have."""
+        shape: Any = self._model(origin).config
+        return shape.num_hidden_layers, shape.hidden_size
+
     def text_tokens(self, origin: Origin, flops: float) -> float:
         """Tokens of text that FLOPs pay for."""
         return flops / self.text_step(origin) * self._tokens_per_step

@@ -13,6 +13,7 @@ import os
 import signal
 import threading
 import time
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from multiprocessing import connection, forkserver
@@ -20,6 +21,7 @@ from pathlib import Path
 from typing import Any, NoReturn, Protocol
 
 from adaptkit import errors
+from adaptkit.compare.ranks import end_with_parent, run_by_ranks
 from adaptkit.compare.ray_pool import cluster
 from adaptkit.compare.stage import Stage, Worker
 from adaptkit.compare.workspace import error_path, log_path, result_path
@@ -57,9 +59,11 @@ class StageFailed(AdaptkitError):
 
 
 class Pool(Protocol):
-    """Where stages run; `slots` of them at once."""
+    """Where stages run."""
 
-    slots: int
+    def has_room(self, stage: Stage) -> bool:
+        """Whether a stage may start now."""
+        ...
 
     def start(self, stage: Stage) -> None: ...
     def wait(self) -> list[StageKey]:
@@ -90,8 +94,8 @@ def execute(
         running: dict[StageKey, float] = {}
         while waiting or running:
             for stage in ready(waiting, running):
-                if len(running) >= pool.slots:
-                    break
+                if not pool.has_room(stage):
+                    break  # smaller ones wait too, or a large one would never start
                 pool.start(stage)
                 running[stage.key] = time.monotonic()
                 watcher.started(stage)
@@ -145,23 +149,36 @@ def _ending(code: int | None) -> tuple[str, str]:
 
 
 class LocalPool:
-    """Processes of this machine; each has one of its GPUs, where there are some."""
+    """Processes of this machine; each has one of its GPUs, where there are some, or as many as it needs."""
 
     def __init__(self, study: Path, worker: Worker, jobs: int):
-        self.study, self.worker, self.slots = study, worker, jobs
+        self.study, self.worker, self.jobs = study, worker, jobs
         self.threads = max(1, free_cores() // jobs)
         self.context = multiprocessing.get_context("forkserver")
         self.context.set_forkserver_preload([*PRELOAD, worker.__module__])
         _start_server()
         self.gpus = visible_gpus()
-        self.on_gpu: dict[StageKey, str] = {}
+        self.on_gpus: dict[StageKey, list[str]] = {}
         self.processes: dict[StageKey, Any] = {}
         self.exit_codes: dict[StageKey, int | None] = {}
 
+    def has_room(self, stage: Stage) -> bool:
+        if len(self.processes) >= self.jobs:
+            return False
+        return not self.gpus or len(self._gpus_for(stage)) == min(stage.gpus, len(self.gpus))
+
+    def _gpus_for(self, stage: Stage) -> list[str]:
+        """GPUs that a stage may have now: several that nobody uses, or one that no such stage has."""
+        users = Counter(gpu for gpus in self.on_gpus.values() for gpu in gpus)
+        if stage.gpus > 1:
+            return [gpu for gpu in self.gpus if not users[gpu]][: stage.gpus]
+        whole = {gpu for gpus in self.on_gpus.values() if len(gpus) > 1 for gpu in gpus}
+        able = [gpu for gpu in self.gpus if gpu not in whole]
+        return [min(able, key=users.__getitem__)] if able else []
+
     def start(self, stage: Stage) -> None:
-        if self.gpus:
-            self.on_gpu[stage.key] = min(self.gpus, key=list(self.on_gpu.values()).count)
-        args = (self.worker, self.study, stage, self.threads, self.on_gpu.get(stage.key))
+        self.on_gpus[stage.key] = self._gpus_for(stage)
+        args = (self.worker, self.study, stage, self.threads, self.on_gpus[stage.key])
         process = self.context.Process(target=_child, args=args, name=stage.name)
         process.start()
         self.processes[stage.key] = process
@@ -171,7 +188,7 @@ class LocalPool:
         done = [key for key, process in self.processes.items() if process.sentinel in ended]
         for key in done:
             process = self.processes.pop(key)
-            self.on_gpu.pop(key, None)
+            self.on_gpus.pop(key, None)
             process.join()
             self.exit_codes[key] = process.exitcode
         return done
@@ -200,27 +217,22 @@ def _start_server() -> None:
             os.environ["PYTHONSAFEPATH"] = before
 
 
-def _child(worker: Worker, study: Path, stage: Stage, threads: int, gpu: str | None) -> None:
-    """Entry of a stage's process: its output goes to the stage's log, and it sees one GPU."""
-    if gpu is not None:
-        os.environ["CUDA_VISIBLE_DEVICES"] = gpu
+def _child(worker: Worker, study: Path, stage: Stage, threads: int, gpus: list[str]) -> None:
+    """Entry of a stage's process: its output goes to the stage's log, and it sees its own GPUs."""
+    if gpus:
+        os.environ["CUDA_VISIBLE_DEVICES"] = ",".join(gpus)
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the study passes on what its terminal says, by SIGTERM
-    threading.Thread(target=_end_with_parent, daemon=True).start()
+    threading.Thread(target=end_with_parent, daemon=True).start()
     log = log_path(study, stage.key)
     log.parent.mkdir(parents=True, exist_ok=True)
     with log.open("a") as file:
         match_folder(log)
         os.dup2(file.fileno(), 1)
         os.dup2(file.fileno(), 2)
-    worker(study, stage, threads)
-
-
-def _end_with_parent() -> None:
-    """End when the study ends: started again, it must not meet its own stages writing to the same runs."""
-    parent = multiprocessing.parent_process()
-    assert parent is not None
-    connection.wait([parent.sentinel])
-    os.kill(os.getpid(), signal.SIGKILL)
+    if stage.gpus > 1:
+        run_by_ranks(worker, study, stage, threads)
+    else:
+        worker(study, stage, threads)
 
 
 @contextmanager

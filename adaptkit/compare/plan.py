@@ -19,6 +19,7 @@ from adaptkit.compare.choose_arms import choose_arms
 from adaptkit.compare.choose_portions import choose_portions, forecast_sentences
 from adaptkit.compare.choose_sizes import choose_rungs, size_sentences
 from adaptkit.compare.costs import Costs, text_sizes
+from adaptkit.compare.gpu_share import with_gpus
 from adaptkit.compare.lost_text import cut_sentences, lossy_tokenizers
 from adaptkit.compare.outgoing import Outgoing, check_ceiling, outgoing, outgoing_json
 from adaptkit.compare.predict import Predictor, wall_seconds
@@ -138,6 +139,7 @@ class Measured:
         """The plan once arms and budget are decided."""
         config = fixed.applied_to(self.config)
         stages = build_stages(config, fixed.budget, fixed.portions, fixed.rungs)
+        stages = with_gpus(stages, config, self.costs, self.machine)
         predictor = Predictor(config, self.machine, fixed.budget, self.costs)
         return Plan(config, fixed, self, stages, predictor)
 
@@ -219,6 +221,7 @@ def plan_json(plan: Plan, study: Path) -> dict[str, Any]:
             "flops": stage.flops,
             "seconds": round(plan.seconds(stage), 1),
             "memory_bytes": plan.machine.memory_bytes,
+            "gpus": stage.gpus,
             "cached": stage.key in finished,
         }
         for stage in plan.stages

@@ -116,14 +116,15 @@ class Predictor:
 
 
 def wall_seconds(stages: Sequence[Stage], seconds: Callable[[Stage], float], jobs: int) -> float:
-    """How long stages take together: each starts as soon as what it needs is done and one of `jobs` is
-    free."""
+    """How long stages take together: each starts as soon as what it needs is done and as many of `jobs` are
+    free as it takes GPUs; several share its work."""
     ended: dict[StageKey, float] = {}
     free = [0.0] * jobs
     planned = {stage.key for stage in stages}
     for stage in stages:
         ready = max((ended[need] for need in stage.needs if need in planned), default=0.0)
-        begun = max(ready, heapq.heappop(free))
-        ended[stage.key] = begun + seconds(stage)
-        heapq.heappush(free, ended[stage.key])
+        places = [heapq.heappop(free) for _ in range(min(stage.gpus, jobs))]
+        ended[stage.key] = max(ready, *places) + seconds(stage) / len(places)
+        for _ in places:
+            heapq.heappush(free, ended[stage.key])
     return max(ended.values(), default=0.0)

@@ -17,6 +17,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from adaptkit.compare.ranks import run_by_ranks
 from adaptkit.compare.stage import Stage, Worker
 from adaptkit.compare.workspace import error_path, log_path
 from adaptkit.disk import match_folder
@@ -42,14 +43,15 @@ class RayPool:
         self.exit_codes: dict[StageKey, int | None] = {}
         self.lost = Counter[StageKey]()
 
-    @property
-    def slots(self) -> int:
-        """Stages at once; nodes may come and go while a study runs."""
-        return max(1, int(self.ray.cluster_resources().get(self.resource, 0)))
+    def has_room(self, stage: Stage) -> bool:
+        """Nodes may come and go while a study runs, so they are counted anew each time."""
+        free = self.ray.cluster_resources().get(self.resource, 0)
+        return not self.running or sum(of.gpus for of in (*self.running.values(), stage)) <= free
 
     def start(self, stage: Stage) -> None:
-        gpus = 1 if self.resource == "GPU" else 0
-        task = self.ray.remote(num_cpus=1, num_gpus=gpus, max_retries=0)(_on_node)
+        gpus = stage.gpus if self.resource == "GPU" else 0
+        # all GPUs of a task are of one node
+        task = self.ray.remote(num_cpus=stage.gpus, num_gpus=gpus, max_retries=0)(_on_node)
         self.running[task.remote(self.worker, Path.cwd(), self.study, stage)] = stage
 
     def wait(self) -> list[StageKey]:
@@ -140,7 +142,10 @@ def _on_node(worker: Worker, folder: Path, study: Path, stage: Stage) -> int:
     os.chdir(folder)
     with _printing_to(log_path(study, stage.key)):
         try:
-            worker(study, stage, 1)
+            if stage.gpus > 1:
+                run_by_ranks(worker, study, stage, stage.gpus)
+            else:
+                worker(study, stage, 1)
         except SystemExit as end:
             return int(end.code or 0)
     return 0

@@ -16,7 +16,7 @@ from adaptkit.data.files import find_files, records
 from adaptkit.data.tokenizers import train_tokenizer
 from adaptkit.study.base_model import TextKind
 from adaptkit.study.config import StudyConfig
-from adaptkit.trainer.device import allowed_cores, compute_dtype, free_cores, visible_gpus
+from adaptkit.trainer.device import allowed_cores, compute_dtype, free_cores, gpu_bytes, visible_gpus
 from adaptkit.trainer.memory import STATE_BYTES, activation_bytes, process_bytes
 
 PROBE_S = 1.5
@@ -39,6 +39,7 @@ class Machine:
         process_bytes: the part of it that the process takes before any model: Python, torch, libraries.
         jobs: stages at once.
         gpus: that this process may use.
+        gpu_bytes: memory of one of them.
     """
 
     flops_per_token: float
@@ -48,6 +49,7 @@ class Machine:
     jobs: int
     process_bytes: float = 0.0
     gpus: int = 0
+    gpu_bytes: float = 0.0
 
 
 def measure(config: StudyConfig, shape: Any, kind: TextKind) -> Machine:
@@ -74,6 +76,7 @@ def measure(config: StudyConfig, shape: Any, kind: TextKind) -> Machine:
         jobs=jobs,
         process_bytes=process,
         gpus=gpus,
+        gpu_bytes=gpu_bytes(),
     )
 
 

@@ -17,12 +17,14 @@ class Stage:
         describe: for people.
         flops: what a training may spend, the scoring of its candidate included; 0 for stages without
         training.
+        gpus: that it needs at once, so that its model and its training fit; 1 on a machine without any.
     """
 
     key: StageKey
     describe: str
     needs: tuple[StageKey, ...] = ()
     flops: float = 0.0
+    gpus: int = 1
 
     @property
     def name(self) -> str:

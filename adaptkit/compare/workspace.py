@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from adaptkit import notices
+from adaptkit.compare import ranks
 from adaptkit.config import Config, load, places
 from adaptkit.data.readers import DataConfig, Dataset, read
 from adaptkit.models.folder import find
@@ -277,22 +278,30 @@ class Workspace:
         return given
 
     def open(self, name: str, settings: Config) -> Run:
-        """The run of a recipe's settings, for this process alone."""
+        """The run of a recipe's settings, for this process alone or for all of its stage's."""
         named = {key: value for key, value in places(settings).items() if isinstance(value, str)}
         given = {key: self._given[value] for key, value in named.items() if value in self._given}
-        return self._held(Run.open(self.root, name, settings, {**given, "data": self.data_digest}))
+        run = Run.open(self.root, name, settings, {**given, "data": self.data_digest})
+        if ranks.is_first():
+            self._hold(run)
+        ranks.wait_for_first()
+        return run
 
     def open_fields(self, name: str, fields: dict[str, Any], **inputs: str) -> Run:
         """The run of anything else that a stage does on the prepared data, and on what `inputs` name."""
-        return self._held(Run.open(self.root, name, fields, {**inputs, "data": self.data_digest}))
+        run = Run.open(self.root, name, fields, {**inputs, "data": self.data_digest})
+        if ranks.is_first():
+            self._hold(run)
+        else:
+            ranks.wait_until_finished(run)
+        return run
 
-    def _held(self, run: Run) -> Run:
+    def _hold(self, run: Run) -> None:
         """Another study may be at the same run: this one waits, and then finds it finished."""
         if not run.finished:
             hold(run, wait=True)
         if not run.finished:
             run.update_manifest(study=self.path.name)
-        return run
 
 
 def read_scores(run: Run, suite: str) -> dict[str, Any]:

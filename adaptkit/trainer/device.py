@@ -55,6 +55,11 @@ def visible_gpus() -> list[str]:
     return names[:number]
 
 
+def gpu_bytes() -> float:
+    """Memory of one of them; 0 without any."""
+    return float(torch.cuda.get_device_properties(0).total_memory) if torch.cuda.is_available() else 0.0
+
+
 def placed(model: PreTrainedModel) -> PreTrainedModel:
     """`model` on this process's GPU, if there is one."""
     torch.nn.Module.to(model, default_device())  # transformers' own `to` refuses quantised weights

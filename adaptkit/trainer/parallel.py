@@ -11,7 +11,9 @@ import atexit
 import copy
 import gc
 import os
+import threading
 from contextlib import AbstractContextManager, nullcontext
+from datetime import timedelta
 from typing import Any, cast
 
 import torch
@@ -22,6 +24,16 @@ from torch.distributed.tensor import DTensor, distribute_tensor
 
 from adaptkit.errors import ConfigError
 from adaptkit.trainer.device import default_device
+
+WAIT = timedelta(hours=6)
+"""How long a rank waits for the others: the first scores and saves while they wait. Who starts the ranks ends
+them all when one is lost."""
+_sharded = threading.Event()
+
+
+def shard_models() -> None:
+    """Have `auto` mean FSDP2 from here on: this process holds a part of a model that does not fit one GPU."""
+    _sharded.set()
 
 
 class Ranks:
@@ -80,7 +92,7 @@ class ReplicatedRanks(Ranks):
             torch.cuda.set_device(self.device)
         if not dist.is_initialized():
             backend = "nccl" if self.device.type == "cuda" else "gloo"
-            dist.init_process_group(backend)
+            dist.init_process_group(backend, timeout=WAIT)
             # Left to the interpreter's teardown, gloo's threads now and then abort a process whose work is
             # done.
             atexit.register(_leave)
@@ -186,7 +198,7 @@ def join(parallel: str) -> Ranks:
     if parallel in ("ddp", "fsdp") and not by_torchrun:
         fix = "start it with `torchrun --nproc-per-node N -m adaptkit ...`, or set trainer.parallel=none"
         raise ConfigError(f"trainer.parallel={parallel} needs torchrun", where="trainer.parallel", fix=fix)
-    if parallel == "fsdp":
+    if parallel == "fsdp" or (parallel == "auto" and started > 1 and _sharded.is_set()):
         return ShardedRanks()
     if parallel == "ddp" or started > 1:
         return ReplicatedRanks()

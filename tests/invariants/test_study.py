@@ -8,17 +8,24 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from tiny_study import study_config, write_texts
 
 from adaptkit.compare.driver import compare
+from adaptkit.compare.plan import make_plan
+from adaptkit.compare.ranks import run_by_ranks
+from adaptkit.compare.stages.run import run_stage
+from adaptkit.compare.workspace import result_path
 from adaptkit.errors import DataError
 from adaptkit.export.resolve import resolve
-from adaptkit.run import read_json, read_jsonl
+from adaptkit.run import Run, read_json, read_jsonl
+from adaptkit.study.arms import Arm, Origin
 from adaptkit.study.forecast_record import WHOLE
 from adaptkit.study.record import read_study
+from adaptkit.study.stage_record import RESULTS, StageKey, read_result
 
 OPEN = Path.open
 FORECAST = "forecast.share=0.9"
@@ -146,6 +153,36 @@ def test_ray_gives_what_local_processes_give(texts, tmp_path, monkeypatch):
         for root, name in ((local, "local"), (on_ray, "ray"))
     ]
     assert _scores(outcomes[0].study_path, local) == _scores(outcomes[1].study_path, on_ray)
+
+
+@pytest.mark.parametrize(
+    "key", [StageKey.for_language(Origin.SCRATCH), StageKey.for_task("mood", Arm.parse("generic+lora"))]
+)
+def test_a_stage_in_two_processes_that_share_its_model_gives_what_one_gives(finished, texts, tmp_path, key):
+    outcome, root = finished
+    shutil.copytree(root, tmp_path / "runs")
+    study = tmp_path / "runs" / outcome.study_path.name
+    config = study_config(texts, FORECAST)
+    stage = next(stage for stage in make_plan(config, Run(study)).stages if stage.key == key)
+    kind = RESULTS[key.kind]
+    alone = read_result(result_path(study, key), kind)
+    for name in (alone.run, getattr(alone, "score_run", None)):
+        if name is not None:
+            shutil.rmtree(study.parent / name)
+    result_path(study, key).unlink()
+    run_by_ranks(run_stage, study, replace(stage, gpus=2), threads=1)
+    shared = read_result(result_path(study, key), kind)
+    assert shared.run == alone.run and shared.model_copy(update={"seconds": 0, "ended": 0}) != alone
+    training = read_json(study.parent / shared.run / "manifest.json")["training"]["train"]
+    assert training["ranks"] == 2
+    losses = [
+        [row["loss"] for row in read_jsonl(folder / alone.run / "metrics.jsonl") if "loss" in row]
+        for folder in (root, study.parent)
+    ]
+    assert losses[0][0] == pytest.approx(losses[1][0], rel=1e-4)  # later ones carry rounding on
+    assert losses[0] == pytest.approx(losses[1], rel=0.1, abs=0.02)
+    dev = "dev" if key.origin else "tuning"
+    assert getattr(shared, dev) == pytest.approx(getattr(alone, dev), rel=0.02, abs=0.02)
 
 
 def test_held_out_text_is_in_no_training_file(finished):

@@ -12,6 +12,7 @@ import torch
 from adaptkit import models
 from adaptkit.architecture import default_learning_rate
 from adaptkit.compare.lost_text import BYTE_TOKENIZER
+from adaptkit.compare.ranks import leave_to_first
 from adaptkit.compare.stage import Stage
 from adaptkit.compare.stages.chat_habits import chat_rows, has_manners
 from adaptkit.compare.stages.distillation_job import Distillation
@@ -149,6 +150,7 @@ def language(workspace: Workspace, stage: Stage, threads: int) -> LanguageResult
         if not trial or error.run is None:
             raise
         return LanguageResult(run=error.run, learning_rate=rate, dev=DIVERGED, diverged=True)
+    leave_to_first()
     charge_scoring(run, scoring)
     tidy(run, keep_model=not trial)
     if trial:

@@ -7,6 +7,7 @@ import traceback
 from collections.abc import Callable
 from pathlib import Path
 
+from adaptkit.compare.ranks import is_first, leave_to_first
 from adaptkit.compare.stage import Stage
 from adaptkit.compare.stages.data import prepare
 from adaptkit.compare.stages.forecast import forecast
@@ -38,10 +39,15 @@ def run_stage(study: Path, stage: Stage, threads: int) -> None:
     begun = time.monotonic()
     try:
         result = STAGES[stage.key.kind](Workspace(study), stage, threads)
+        leave_to_first()
         times = {"seconds": round(time.monotonic() - begun, 2), "ended": round(time.time(), 2)}
         write_result(result_path(study, stage.key), result.model_copy(update=times))
     except BaseException as error:
-        write_json(error_path(study, stage.key), _described(error))
+        if isinstance(error, SystemExit) and not error.code:
+            raise  # one of several processes, whose work is done
+        left = error_path(study, stage.key)
+        if is_first() or not left.exists():
+            write_json(left, _described(error))
         traceback.print_exc()
         raise SystemExit(1) from None
     finally:

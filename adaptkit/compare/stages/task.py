@@ -16,6 +16,7 @@ from adaptkit.client.openai import Client
 from adaptkit.client.paid import Ledger, PaidClient
 from adaptkit.compare.build_stages import choosing_lookup
 from adaptkit.compare.outgoing import token_price
+from adaptkit.compare.ranks import leave_to_first
 from adaptkit.compare.stage import Stage
 from adaptkit.compare.workspace import Workspace, api_ledger, api_replies, read_scores, tidy
 from adaptkit.errors import NonFiniteError
@@ -148,6 +149,7 @@ def _trained(work: Assignment) -> TaskResult:
             tuning=DIVERGED,
             diverged=True,
         )
+    leave_to_first()
     tidy(run, keep_model=not work.tuning)
     dev = read_scores(run, work.task.name)["dev"]
     num_steps = read_record(run).num_steps
