@@ -1,4 +1,4 @@
-"""A cluster of three nodes, one of which is lost in the middle of a stage."""
+"""A cluster of three nodes, one of which is lost in the middle of a stage. Home of compare.ray_pool."""
 
 import os
 import time

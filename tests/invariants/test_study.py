@@ -1,5 +1,5 @@
 """A whole small study: run, killed, resumed, run again; its numbers must not depend on any of that. Home of
-compare.driver."""
+compare.driver and compare.ranks."""
 
 import json
 import os
