@@ -11,7 +11,7 @@ from adaptkit import models
 from adaptkit.models import packed
 from adaptkit.models.separation import separation
 from adaptkit.trainer.device import send
-from adaptkit.trainer.objective import WHOLE, CausalLM, MaskedLM
+from adaptkit.trainer.objective import ROWS, WHOLE, CausalLM, MaskedLM, shifted
 
 SHAPE = {
     "vocab_size": 96,
@@ -109,6 +109,19 @@ def test_padded_batches_and_saved_folders_know_nothing_of_it(tmp_path):
     assert packed.NAME not in (tmp_path / "config.json").read_text()
     packed.leave(model)
     assert not packed.in_use(model)
+
+
+@pytest.mark.parametrize("objective", [CausalLM(), MaskedLM()])
+def test_rows_put_in_another_order_keep_their_labels(objective, monkeypatch):
+    """The head reads exactly the labelled tokens, wherever whole rows were moved to."""
+    batch = batch_of([0, 50, 128, 256, 300, 384, 512], 4)
+    drawn = torch.rand(batch["labels"].shape, generator=torch.Generator().manual_seed(2)) < 0.15
+    batch["labels"] = batch["labels"].masked_fill(~drawn, -100)
+    monkeypatch.setattr(packed, "cudnn_is_faster", lambda: True)
+    there = objective.prepare(batch)
+    assert there["input_ids"][0].equal(batch["input_ids"][1]) and there[WHOLE] == 2
+    labels = there["labels"] if isinstance(objective, MaskedLM) else shifted(there["labels"])
+    assert there[ROWS].equal((labels.flatten() != -100).nonzero().flatten())
 
 
 @pytest.mark.gpu

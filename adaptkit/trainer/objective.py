@@ -124,7 +124,8 @@ class CausalLM:
     repeatable = True
 
     def prepare(self, batch: Batch) -> Batch:
-        return {**with_bounds(batch), ROWS: label_rows(shifted(batch["labels"]))}
+        batch = with_bounds(batch)  # which may put rows in another order
+        return {**batch, ROWS: label_rows(shifted(batch["labels"]))}
 
     def items(self, batch: Batch) -> Tensor:
         return (batch["labels"][:, 1:] != ops.IGNORE_INDEX).sum()
@@ -144,7 +145,8 @@ class MaskedLM:
     repeatable = True
 
     def prepare(self, batch: Batch) -> Batch:
-        return {**with_bounds(batch), ROWS: label_rows(batch["labels"])}
+        batch = with_bounds(batch)
+        return {**batch, ROWS: label_rows(batch["labels"])}
 
     def items(self, batch: Batch) -> Tensor:
         return (batch["labels"] != ops.IGNORE_INDEX).sum()
