@@ -9,9 +9,9 @@ import transformers
 
 from adaptkit import models
 from adaptkit.models import packed
-from adaptkit.models.separation import separation
+from adaptkit.models.separation import separation, takes_padding_as_documents
 from adaptkit.trainer.device import send
-from adaptkit.trainer.objective import ROWS, WHOLE, CausalLM, MaskedLM, shifted
+from adaptkit.trainer.objective import BOUNDS, ROWS, WHOLE, CausalLM, Classification, MaskedLM, shifted
 
 SHAPE = {
     "vocab_size": 96,
@@ -122,6 +122,63 @@ def test_rows_put_in_another_order_keep_their_labels(objective, monkeypatch):
     assert there["input_ids"][0].equal(batch["input_ids"][1]) and there[WHOLE] == 2
     labels = there["labels"] if isinstance(objective, MaskedLM) else shifted(there["labels"])
     assert there[ROWS].equal((labels.flatten() != -100).nonzero().flatten())
+
+
+def classifier_of(kind: str) -> torch.nn.Module:
+    """A tiny random classifier of an architecture."""
+    torch.manual_seed(0)
+    config = transformers.AutoConfig.for_model(kind)
+    small = {"hidden_size": 32, "num_attention_heads": 4, "intermediate_size": 64, "num_hidden_layers": 2}
+    small |= {"vocab_size": 96, "pad_token_id": 0, "num_labels": 3, "num_key_value_heads": 4}
+    small |= {"sliding_window": 6, "classifier_dropout": 0.0, "state_size": 4, "local_attention": 6}
+    for name, value in small.items():
+        if hasattr(config, name):
+            setattr(config, name, value)
+    config.num_labels = 3
+    model = transformers.AutoModelForSequenceClassification.from_config(config)
+    for weight in model.parameters():
+        weight.data.mul_(3.0)
+    return model.eval()
+
+
+@pytest.mark.parametrize("kind", ["llama", "mistral", "qwen2", "gpt2", "bert", "roberta", "distilbert"])
+def test_padding_may_be_a_document_of_its_own(kind):
+    """Loss and gradients are those under a mask, in architectures of both directions."""
+    model = classifier_of(kind)
+    rows = torch.randint(3, 96, (4, 20), generator=torch.Generator().manual_seed(1))
+    mask = (torch.arange(20) < torch.tensor([[20], [7], [1], [13]])).long()
+    batch = {"input_ids": rows * mask, "attention_mask": mask, "labels": torch.tensor([0, 2, 1, 1])}
+    results = []
+    assert takes_padding_as_documents(model, 20) and packed.in_use(model)
+    for by_bounds in (False, True):
+        objective = Classification(by_bounds=by_bounds)
+        assert objective.repeatable is by_bounds
+        prepared = objective.prepare(batch)
+        assert (BOUNDS in prepared) is by_bounds
+        loss = objective.loss(model, prepared).total
+        weights = [weight for weight in model.parameters() if weight.requires_grad]
+        results.append([loss, *torch.autograd.grad(loss, weights, allow_unused=True)])
+    for masked, bounded in zip(*results, strict=True):
+        if masked is not None:
+            torch.testing.assert_close(bounded, masked, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("kind", ["deberta-v2", "modernbert"])
+def test_models_that_need_the_mask_keep_it(kind):
+    """An attention of its own, and a head that averages what the mask lets through."""
+    model = classifier_of(kind)
+    if kind == "modernbert":
+        model.config.classifier_pooling = "mean"
+    before = getattr(model.config, "_attn_implementation", None)
+    assert not takes_padding_as_documents(model, 20)
+    assert getattr(model.config, "_attn_implementation", None) == before
+
+
+def test_padding_on_the_left_has_no_bounds():
+    mask = torch.tensor([[0, 1, 1], [1, 1, 1]])
+    assert packed.padding_bounds(mask) is None
+    assert packed.padding_bounds(mask.flip(1)).tolist() == [0, 2, 3, 6]
+    assert BOUNDS not in Classification(by_bounds=True).prepare({"input_ids": mask, "attention_mask": mask})
 
 
 @pytest.mark.gpu

@@ -12,6 +12,8 @@ import torch
 import transformers
 
 from adaptkit.models import packed
+from adaptkit.models.batching import pad_right
+from adaptkit.models.separation import takes_padding_as_documents
 from adaptkit.run import Run
 from adaptkit.trainer import recorded, run_checks
 from adaptkit.trainer.config import TrainerConfig
@@ -315,3 +317,49 @@ def test_a_compiled_recorded_run_follows_the_plain_one(tmp_path):
     fast, facts = losses(tmp_path / "fast", precision="bf16", compile=True)
     assert facts["compiled"] and facts["recorded_shapes"] >= 1 and not facts["not_recorded"]
     assert max(abs(a - b) for a, b in zip(fast, plain, strict=True)) < 2e-2
+
+
+class Texts:
+    """Texts of several lengths with one of two labels, which their first token tells."""
+
+    def __len__(self) -> int:
+        return 64
+
+    def collate(self, indices, *, seed, epoch):
+        rows = [
+            [3 + i % 2, *torch.randint(5, 64, (i % 5 + 3,), generator=torch.Generator().manual_seed(i))]
+            for i in indices
+        ]
+        return {**pad_right(rows, 0), "labels": torch.tensor([i % 2 for i in indices])}
+
+    def where(self, index: int) -> str:
+        return f"texts:{index}"
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+@pytest.mark.parametrize(("precision", "tolerance"), [("fp32", 1e-3), ("bf16", 5e-2)])
+def test_a_recorded_classifier_follows_the_plain_one_under_a_mask(tmp_path, precision, tolerance):
+    both = []
+    for by_bounds in (True, False):
+        torch.manual_seed(0)
+        config = transformers.LlamaConfig(**SHAPE, num_labels=2, pad_token_id=0)
+        model = transformers.LlamaForSequenceClassification(config)
+        assert takes_padding_as_documents(model, 8)
+        run = Run(tmp_path / f"{by_bounds}")
+        settings = TrainerConfig(
+            num_steps=60,
+            global_batch_size=16,
+            learning_rate=1e-2,
+            log_every=1,
+            checkpoint_every=0,
+            precision=precision,
+        )
+        Trainer(model, Classification(by_bounds=by_bounds), Texts(), settings, run=run).fit()
+        facts = run.manifest()["training"]["train"]
+        assert facts["cuda_graph"] is by_bounds
+        if by_bounds:
+            assert facts["recorded_shapes"] >= 1 and not facts["not_recorded"]
+        both.append([row["loss"] for row in run.metrics() if "loss" in row])
+    assert max(abs(a - b) for a, b in zip(*both, strict=True)) < tolerance
+    assert both[0][-1] < both[0][0] / 2

@@ -11,7 +11,7 @@ A finished run is returned as it is; a killed one goes on from its newest checkp
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
@@ -36,11 +36,13 @@ from adaptkit.models.capabilities import capabilities
 from adaptkit.models.control_tokens import spell_everywhere
 from adaptkit.models.generation_settings import bending_settings, stop_at
 from adaptkit.models.generation_settings import end_ids as ends_of
+from adaptkit.models.separation import takes_padding_as_documents
 from adaptkit.run import Run, read_sealed
 from adaptkit.run_record import ModelKind, RecipeKind, RunRecord, SuiteRecord, read_record
 from adaptkit.trainer.config import TrainerConfig
 from adaptkit.trainer.cost import affordable_steps
 from adaptkit.trainer.lifecycle import Outcome, first_outputs, merge_checked, run_recipe
+from adaptkit.trainer.objective import OnePerRow
 from adaptkit.trainer.parallel import Ranks
 from adaptkit.trainer.result import TrainResult
 from adaptkit.trainer.row_source import Source
@@ -184,7 +186,11 @@ def _train(config: FinetuneConfig, run: Run, ranks: Ranks) -> _Trained:
         "new_ends": tokenizer.convert_ids_to_tokens(new_ends),
         "generation_settings_left_out": bending_settings(model),
     }
-    result = Trainer(model, task.objective(), sources["train"], settings, run=run, eval=watched).fit()
+    objective = task.objective()
+    if isinstance(objective, OnePerRow) and ranks.device.type == "cuda":
+        by_bounds = takes_padding_as_documents(model, task.max_length)
+        objective = replace(objective, by_bounds=by_bounds)
+    result = Trainer(model, objective, sources["train"], settings, run=run, eval=watched).fit()
     return _Trained(task, tokenizer, model, splits, watched, result, end_ids, facts)
 
 

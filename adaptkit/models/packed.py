@@ -149,6 +149,26 @@ def inputs(
     return {**batch, "attention_mask": mask, "cu_seq_lens_q": bounds}
 
 
+def padding_bounds(attention_mask_BT: Tensor) -> Tensor | None:
+    """Where texts and the padding behind them begin in the flattened rows, and the end: each is a document.
+    For a mask on the host; None where padding stands elsewhere."""
+    rows, length = attention_mask_BT.shape
+    sizes = attention_mask_BT.sum(1)
+    if not torch.equal(attention_mask_BT.bool(), torch.arange(length) < sizes[:, None]):
+        return None
+    starts = torch.arange(rows) * length
+    paddings = (starts + sizes)[sizes < length]
+    ends = torch.tensor([rows * length])
+    return torch.cat([starts, paddings, ends]).unique().to(torch.int32)
+
+
+def padded_inputs(batch: Mapping[str, Tensor], bounds: Tensor, longest: int) -> dict[str, Tensor | int]:
+    """`batch` of rows padded on the right as a model in this attention takes it, given the bounds of texts
+    and paddings; where the model is to find its mask itself, give it the batch as it is."""
+    mask = torch.ones(1, 1, 1, 1, dtype=torch.bool, device=bounds.device)
+    return {**batch, "attention_mask": mask, "cu_seq_lens_q": bounds, "max_length_q": longest}
+
+
 def block_mask(bounds: Tensor, rows: int, length: int, *, causal: bool, window: int | None = None) -> Tensor:
     """Who sees whom, bool [B, 1, T, T]; `window` counts the token itself and those before (and, not causal,
     after)."""

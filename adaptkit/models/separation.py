@@ -6,7 +6,7 @@ Shape letters: B rows, T tokens, D hidden size.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
 import torch
 from torch import Tensor, nn
@@ -73,6 +73,40 @@ def kept_apart(model: nn.Module, objective: str, seq_len: int, name: str) -> Sep
         fix = "choose a base whose attention follows position ids (Llama, Qwen, Mistral, GPT-NeoX, ...)"
         raise ModelError(what, where=name, fix=fix)
     return separate
+
+
+@torch.no_grad()
+def takes_padding_as_documents(model: nn.Module, length: int) -> bool:
+    """Whether a model with a head for whole texts answers the same where the padding behind a text is a
+    document of its own, and no mask. The attention for packed rows is then switched on.
+
+    Tried on random tokens, with rows of three lengths.
+    """
+    if state_runs_on(model) or rotations_follow_longest(model, length) or not packed.use(model):
+        return False
+    config, device = text_config(model), next(model.parameters()).device
+    size, generator = max(4, length), torch.Generator().manual_seed(0)
+    tokens = torch.randint(config.vocab_size // 2, config.vocab_size, (3, size), generator=generator)
+    mask = (torch.arange(size) < torch.tensor([[size], [size // 2], [1]])).long()
+    tokens[mask == 0] = unwrap(model).config.pad_token_id or 0
+    bounds = cast(Tensor, packed.padding_bounds(mask))
+    batch = {"input_ids": tokens.to(device), "attention_mask": mask.to(device)}
+    training = model.training
+    model.eval()
+    try:
+        masked = model(**batch).logits
+        bounded = model(**packed.padded_inputs(batch, bounds.to(device), size)).logits
+    except (TypeError, ValueError, RuntimeError, IndexError, AttributeError, KeyError):
+        packed.leave(model)
+        return False
+    finally:
+        model.train(training)
+    tolerance = FULL_TOLERANCE if masked.dtype == torch.float32 else HALF_TOLERANCE
+    alike = bounded.shape == masked.shape
+    if alike and bool((masked - bounded).abs().max() <= tolerance * masked.abs().max()):
+        return True
+    packed.leave(model)
+    return False
 
 
 @torch.no_grad()

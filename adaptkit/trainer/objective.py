@@ -155,44 +155,66 @@ class MaskedLM:
         return LossOutput(_head_loss(model, batch, batch["labels"], self.implementation, causal=False))
 
 
-class _OnePerRow:
-    """Items are rows, and the batch goes to the model as it is."""
+@dataclass(frozen=True)
+class OnePerRow:
+    """Items are rows, and the batch goes to the model as it is.
 
+    Attributes:
+        by_bounds: the padding behind a text is a document of its own to the model's attention, so no mask is
+            needed, and nothing depends on the batch but its shape (see `takes_padding_as_documents`).
+    """
+
+    by_bounds: bool = False
     separable = True
 
+    @property
+    def repeatable(self) -> bool:
+        return self.by_bounds
+
     def prepare(self, batch: Batch) -> Batch:
-        return batch
+        bounds = packed.padding_bounds(batch["attention_mask"]) if self.by_bounds else None
+        if bounds is None:
+            return batch
+        longest = packed.longest_document(bounds, batch["input_ids"].shape[1])
+        return {**batch, BOUNDS: bounds, LONGEST: longest}  # type: ignore[dict-item]
 
     def items(self, batch: Batch) -> Tensor:
         return torch.tensor(len(batch["labels"]))
 
+    def outputs(self, model: nn.Module, batch: Batch) -> Tensor:
+        """What the model's head gives each row, float32."""
+        inputs: Mapping[str, Tensor | int] = model_inputs(batch)
+        if BOUNDS in batch:
+            inputs = packed.padded_inputs(model_inputs(batch), batch[BOUNDS], int(batch[LONGEST]))
+        return cast(Tensor, model(**inputs).logits.float())
+
 
 @dataclass(frozen=True)
-class Classification(_OnePerRow):
+class Classification(OnePerRow):
     """One label per row, through the model's own classification head."""
 
     def loss(self, model: nn.Module, batch: Batch) -> LossOutput:
-        logits_BC = model(**model_inputs(batch)).logits.float()
+        logits_BC = self.outputs(model, batch)
         labels_B = batch["labels"]
         correct = (logits_BC.argmax(-1) == labels_B).sum()
         return LossOutput(F.cross_entropy(logits_BC, labels_B, reduction="sum"), {"accuracy": correct})
 
 
 @dataclass(frozen=True)
-class LabelSets(_OnePerRow):
+class LabelSets(OnePerRow):
     """Any number of labels per row, each a yes or no of its own; `labels` is 0 or 1, float [B, L]."""
 
     def loss(self, model: nn.Module, batch: Batch) -> LossOutput:
-        logits_BL = model(**model_inputs(batch)).logits.float()
+        logits_BL = self.outputs(model, batch)
         return LossOutput(F.binary_cross_entropy_with_logits(logits_BL, batch["labels"], reduction="sum"))
 
 
 @dataclass(frozen=True)
-class Regression(_OnePerRow):
+class Regression(OnePerRow):
     """One number per row, by squared error; `labels` is float [B]."""
 
     def loss(self, model: nn.Module, batch: Batch) -> LossOutput:
-        outputs_B = model(**model_inputs(batch)).logits.float()[:, 0]
+        outputs_B = self.outputs(model, batch)[:, 0]
         return LossOutput(F.mse_loss(outputs_B, batch["labels"], reduction="sum"))
 
 

@@ -165,7 +165,9 @@ def wanted(config: TrainerConfig, objective: Objective, ranks: Ranks, model: nn.
     """Whether steps are to be recorded: one GPU, an objective that says so, a model that does the same each
     time."""
     alone = ranks.device.type == "cuda" and type(ranks) is Ranks
-    fits = getattr(objective, "repeatable", False) and getattr(objective, "implementation", "") == "fused"
+    fits = (
+        getattr(objective, "repeatable", False) and getattr(objective, "implementation", "fused") == "fused"
+    )
     pays = config.cuda_graph == "auto" and config.num_steps >= FEWEST_STEPS
     return pays and alone and fits and not config.gradient_checkpointing and not _drops_layers(model)
 
