@@ -34,9 +34,7 @@ except ImportError:  # torch before 2.10: no GPU route without a mask
 NAME = "adaptkit_packed"
 FEWEST_BOUNDS, SHORTEST_LONGEST = 64, 128
 """On a GPU the number of bounds and the length of the longest document are rounded up to powers of two, at
-least these:
-few different shapes for compiled blocks and recorded steps. Documents past the end are empty and cost nearly
-nothing."""
+least these: few different shapes to compile and record. Documents past the end are empty and cost little."""
 CUDNN_HEAD = 128
 """The largest head that cuDNN's attention takes."""
 _ASKS_FOR_GROUPS = varlen_attn is not None and "enable_gqa" in inspect.signature(varlen_attn).parameters
@@ -163,8 +161,7 @@ def padding_bounds(attention_mask_BT: Tensor) -> Tensor | None:
 
 
 def padded_inputs(batch: Mapping[str, Tensor], bounds: Tensor, longest: int) -> dict[str, Tensor | int]:
-    """`batch` of rows padded on the right as a model in this attention takes it, given the bounds of texts
-    and paddings; where the model is to find its mask itself, give it the batch as it is."""
+    """`batch` of padded rows as a model takes it, given this attention and `padding_bounds`."""
     mask = torch.ones(1, 1, 1, 1, dtype=torch.bool, device=bounds.device)
     return {**batch, "attention_mask": mask, "cu_seq_lens_q": bounds, "max_length_q": longest}
 
@@ -204,8 +201,7 @@ def attention(
     SDPA.
 
     Keys and values may have fewer heads than queries (a divisor of their number). Under autocast all three
-    are taken in
-    its dtype: a rotation may have made queries and keys float32, and flash attention takes no such thing.
+    are taken in its dtype: rotations may have made queries and keys float32, which flash attention refuses.
     """
     if cu_seq_lens_q is None:
         from transformers.integrations.sdpa_attention import sdpa_attention_forward
