@@ -62,6 +62,8 @@ def test_a_stage_of_several_gpus_has_them_alone_and_the_next_wait(tmp_path, monk
     assert pool._gpus_for(replace(one, key=BASE)) == ["0"]
     pool.on_gpus.pop(TOKENIZER), pool.processes.pop(TOKENIZER)
     assert pool.has_room(third)
+    pool.on_gpus = {TOKENIZER: ["0", "1"], BASE: ["2"]}
+    assert pool._gpus_for(one) == ["2"]  # the other two are not shared
 
 
 def test_a_stage_of_two_gpus_takes_two_places_and_half_the_time():

@@ -10,6 +10,10 @@ BUDGET = ("tests/test_budget.py",)
 TUNING = ("tests/test_tuning.py",)
 COSTS = ("tests/test_compare_costs.py",)
 PROGRESS = ("tests/test_compare_progress.py",)
+SHARE = ("tests/test_gpu_share.py",)
+LOST = ("tests/invariants/test_ray_cluster.py::test_a_stage_that_is_lost_every_time_is_an_error_in_the_end",)
+ORDER = ("tests/test_packed.py::test_rows_put_in_another_order_keep_their_labels",)
+PADDING = ("tests/test_packed.py::test_padding_may_be_a_document_of_its_own",)
 STAGES = ("tests/test_stages.py",)
 ACCOUNT = ("tests/test_held_equal.py::test_time_that_a_study_lay_still_does_not_count",)
 
@@ -146,8 +150,8 @@ MUTANTS = [
     ),
     Mutant(
         "adaptkit/compare/predict.py",
-        "begun = max(ready, heapq.heappop(free))",
-        "begun = heapq.heappop(free)",
+        "max(ready, *places) + seconds",
+        "max(places) + seconds",
         plan("test_the_wall_time_of_stages_follows_what_they_need_and_how_many_run_at_once"),
     ),
     Mutant(
@@ -179,5 +183,37 @@ MUTANTS = [
         "        if result.score is None:\n            return\n",
         "        return\n",
         PROGRESS,
+    ),
+    # Several GPUs and machines
+    Mutant(
+        "adaptkit/compare/gpu_share.py",
+        "self.divided / number + self.each > USABLE",
+        "(self.divided + self.each) / number > USABLE",
+        SHARE,
+    ),
+    Mutant("adaptkit/compare/gpu_share.py", "FROZEN_BYTES if adapted else STATE_BYTES", "STATE_BYTES", SHARE),
+    Mutant(
+        "adaptkit/compare/executor.py",
+        "able = [gpu for gpu in self.gpus if gpu not in whole]",
+        "able = list(self.gpus)",
+        SHARE,
+    ),
+    Mutant("adaptkit/compare/predict.py", "seconds(stage) / len(places)", "seconds(stage)", SHARE),
+    Mutant(
+        "adaptkit/compare/ray_pool.py", "self.lost[stage.key] == TRIES", "self.lost[stage.key] > TRIES", LOST
+    ),
+    # Rows of a batch on a GPU
+    Mutant(
+        "adaptkit/trainer/objective.py",
+        "        batch = with_bounds(batch)  # which may put rows in another order\n"
+        '        return {**batch, ROWS: label_rows(shifted(batch["labels"]))}',
+        '        return {**with_bounds(batch), ROWS: label_rows(shifted(batch["labels"]))}',
+        ORDER,
+    ),
+    Mutant(
+        "adaptkit/models/packed.py",
+        "paddings = (starts + sizes)[sizes < length]",
+        "paddings = (starts + sizes)[sizes < 0]",
+        PADDING,
     ),
 ]
