@@ -4,6 +4,7 @@ runs/<study>-<hash8>/
     plan.json            budget, arms and lengths, as decided at the first start
     stages/<stage>.json  what a finished stage left      stages/<stage>.error  why one failed
     logs/<stage>.log     what a stage printed            study.json            see study/record.py
+    labels/<task>.*      shares of a task's labels, drawn for the trainings with fewer of them
     api_spent.json       what the API has cost
 runs/api-replies/        what APIs answered, by the digest of the request
 runs/data-<hash8>/       the prepared data: <corpus>.train.jsonl, .dev.jsonl, .test.jsonl; <task>/ for sets
@@ -12,7 +13,7 @@ runs/data-<hash8>/       the prepared data: <corpus>.train.jsonl, .dev.jsonl, .t
 from __future__ import annotations
 
 import shutil
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -21,7 +22,17 @@ from adaptkit import notices
 from adaptkit.config import Config, load, places
 from adaptkit.data.readers import DataConfig, Dataset, read
 from adaptkit.models.folder import find
-from adaptkit.run import Run, digest, file_digest, read_json, read_sealed, within_root, write_sealed
+from adaptkit.run import (
+    Run,
+    digest,
+    file_digest,
+    read_json,
+    read_jsonl,
+    read_sealed,
+    within_root,
+    write_jsonl,
+    write_sealed,
+)
 from adaptkit.run_lock import hold
 from adaptkit.seal import WRITTEN, check
 from adaptkit.study.account_record import LeftOutRecord
@@ -61,6 +72,7 @@ class Fixed:
         left_out: arms that could not be run.
         portions: what the smaller trainings have, by which is forecast.
         rungs: sizes beside the study's own that models from scratch are trained at.
+        label_portions: task -> shares of its labels that arms are trained with too.
         predicted: kind of stage -> seconds, one stage after another, as predicted at the first start.
         predicted_seconds: wall time of the study.
     """
@@ -71,6 +83,7 @@ class Fixed:
     left_out: tuple[LeftOutRecord, ...] = ()
     portions: tuple[Portion, ...] = ()
     rungs: tuple[int, ...] = ()
+    label_portions: dict[str, tuple[Portion, ...]] = field(default_factory=dict)
     predicted: dict[str, float] = field(default_factory=dict)
     predicted_seconds: float = 0.0
 
@@ -85,16 +98,23 @@ def read_fixed(study: Path) -> Fixed:
     value = read_sealed(plan_path(study))
     left_out = tuple(LeftOutRecord(**row) for row in value["left_out"])
     portions = tuple(Portion(**row) for row in value.get("portions", ()))
-    decided = {"budget": Budget(**value["budget"]), "arms": tuple(value["arms"])}
+    decided: dict[str, Any] = {"budget": Budget(**value["budget"]), "arms": tuple(value["arms"])}
     rungs = tuple(value.get("rungs", ()))
-    return Fixed(**{**value, **decided, "left_out": left_out, "portions": portions, "rungs": rungs})
+    labels = {
+        task: tuple(Portion(**row) for row in rows) for task, rows in value.get("label_portions", {}).items()
+    }
+    decided |= {"left_out": left_out, "portions": portions, "rungs": rungs, "label_portions": labels}
+    return Fixed(**{**value, **decided})
 
 
 def write_fixed(study: Path, fixed: Fixed) -> None:
     """Write plan.json."""
     records = {"left_out": fixed.left_out, "portions": fixed.portions}
     dumped = {name: [row.model_dump(mode="json") for row in rows] for name, rows in records.items()}
-    write_sealed(plan_path(study), {**asdict(fixed), **dumped})
+    labels = {
+        task: [row.model_dump(mode="json") for row in rows] for task, rows in fixed.label_portions.items()
+    }
+    write_sealed(plan_path(study), {**asdict(fixed), **dumped, "label_portions": labels})
 
 
 def result_path(study: Path, key: StageKey) -> Path:
@@ -214,8 +234,8 @@ class Workspace:
         keys = [StageKey.for_language(origin, trial=i, task=task) for i in range(num)]
         return [read_result(result_path(self.path, key), LanguageResult) for key in keys]
 
-    def task(self, name: str, arm: Arm, seed: int) -> TaskResult:
-        key = StageKey.for_task(name, arm, seed=seed)
+    def task(self, name: str, arm: Arm, seed: int, portion: Portion = WHOLE) -> TaskResult:
+        key = StageKey.for_task(name, arm, seed=seed, portion=portion)
         return read_result(result_path(self.path, key), TaskResult)
 
     def task_trials(self, name: str, arm: Arm, num: int) -> list[TaskResult]:
@@ -235,6 +255,24 @@ class Workspace:
         rag = self.config.rag or RagConfig()
         collection = self.files.train("domain" if rag.collection is None else COLLECTION)
         return Library(collection, find(rag.encoder) if rag.encoder else None)
+
+    @property
+    def labels(self) -> Path:
+        """The folder of the shares of tasks' labels."""
+        return self.path / "labels"
+
+    def fewer_labels(self, task: str, seed: int, portion: Portion) -> TaskFiles:
+        """A task's files with a share of its labels in place of all; the other files are the same."""
+        files = self.files.task(task)
+        path = self.labels / f"{task}.s{seed}.l{portion.labels:g}.jsonl"
+        if not path.exists():
+            rows = self.config.task(task).task_kind.fewer_labels(files, portion.labels, seed)
+            write_jsonl(path, (row.values for row in rows))
+        return replace(files, train=path)
+
+    def num_labels(self, task: str) -> int:
+        """Labelled rows that the runs which are compared learn from."""
+        return sum(1 for _ in read_jsonl(self.files.task(task).train))
 
     @cached_property
     def data_digest(self) -> str:
@@ -280,6 +318,9 @@ class Workspace:
         """The run of a recipe's settings, for this process alone."""
         named = {key: value for key, value in places(settings).items() if isinstance(value, str)}
         given = {key: self._given[value] for key, value in named.items() if value in self._given}
+        for key, value in places(settings).items():
+            if isinstance(value, list) and value and all(Path(file).parent == self.labels for file in value):
+                given[key.removesuffix(".files")] = digest([file_digest(Path(file)) for file in value])
         return self._held(Run.open(self.root, name, settings, {**given, "data": self.data_digest}))
 
     def open_fields(self, name: str, fields: dict[str, Any], **inputs: str) -> Run:

@@ -77,7 +77,7 @@ def forecast_section(
 def _lead(forecast: Forecast) -> str:
     """Whether the curves may be believed."""
     if forecast.reason:
-        return f"{forecast.reason[0].upper()}{forecast.reason[1:]}."
+        return sentence_of(forecast.reason)
     passed = f"{len(forecast.curves)} of {len(forecast.checks)} arms"
     lead = f"From smaller trainings the largest run of each arm was predicted before it began: {passed} held."
     if forecast.missed:
@@ -106,22 +106,23 @@ def _crossing_rows(forecast: Forecast, answers: Answers) -> list[AnswerRow]:
     if not answers.crossings:
         reason = forecast.reason or f"{NOT_FORECAST}: no model from scratch and continued one were trained"
         return [AnswerRow(question, reason) for question in questions.values()]
-    return [AnswerRow(questions[each.axis], _sentence(each.sentence)) for each in answers.crossings]
+    return [AnswerRow(questions[each.axis], sentence_of(each.sentence)) for each in answers.crossings]
 
 
-def _sentence(text: str) -> str:
+def sentence_of(text: str) -> str:
+    """A clause as a sentence."""
     return f"{text[0].upper()}{text[1:]}."
 
 
 def _doubling_row(doubling: Doubling) -> AnswerRow:
     question = f"What would twice the text, or twice the compute, take off {doubling.arm}?"
     if doubling.text is None or doubling.compute is None:
-        return AnswerRow(question, _sentence(doubling.reason))
+        return AnswerRow(question, sentence_of(doubling.reason))
     text = f"text: {interval_words(doubling.text)}"
     if doubling.reason:
         text = doubling.reason
     compute = f"compute: {interval_words(doubling.compute)} bits per byte"
-    return AnswerRow(question, _sentence(f"{text}; {compute}"))
+    return AnswerRow(question, sentence_of(f"{text}; {compute}"))
 
 
 def _traffic_row(bills: bool) -> AnswerRow:
