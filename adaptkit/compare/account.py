@@ -11,6 +11,7 @@ from adaptkit import models
 from adaptkit.compare.choose_labels import label_flops, label_learners, why_no_curve, why_too_few
 from adaptkit.compare.labels_read import affordable_rows
 from adaptkit.compare.plan import Plan
+from adaptkit.compare.trained_text import domain_bytes_read
 from adaptkit.compare.workspace import Workspace, result_path
 from adaptkit.models.folder import saved_shape
 from adaptkit.run import Run, read_sealed
@@ -213,6 +214,7 @@ def _rung_score(workspace: Workspace, arm: Arm, size: int, seed: int) -> RungSco
         learning_rate=result.learning_rate,
         run=result.score_run,
         model_run=result.run,
+        read_bytes=domain_bytes_read(workspace, arm.origin, result.run),
     )
 
 
