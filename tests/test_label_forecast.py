@@ -1,6 +1,7 @@
 """Curves over the number of labels: drawn, chosen, predicted before the largest ran, and what they answer.
 
-Home of study.label_forecast, study.label_answers, report.label_section and compare.choose_labels.
+Home of study.label_forecast, study.label_answers, report.label_section, compare.choose_labels and
+compare.labels_read.
 """
 
 from __future__ import annotations
@@ -26,6 +27,8 @@ from adaptkit.study.forecast_record import LabelForecastRecord, Portion
 from adaptkit.study.label_answers import LabelAnswers, answer_labels, rounded
 from adaptkit.study.label_forecast import LabelForecast, Lack, Reading, measure_labels, predict_with_all
 from adaptkit.study.results import Results, collect
+from adaptkit.study.tasks.classify import Classify
+from adaptkit.study.tasks.retrieve import Retrieve
 from adaptkit.study.verdict import judge
 
 ARMS = ("generic+prompt", "generic+lora", "generic+full")
@@ -102,7 +105,8 @@ def costs_of(rows: int = 4000, batch: int = 8) -> SimpleNamespace:
 
 
 def config_of(share: float, why: str = "", metric: str = "accuracy") -> Any:
-    kind = SimpleNamespace(why_no_label_curve=lambda task: why)
+    kind = Classify()
+    kind.why_no_label_curve = lambda task: why  # type: ignore[method-assign]
     task = SimpleNamespace(name="t", task_kind=kind, score=metric, max_epochs=8)
     arms = [Arm.parse(name) for name in (*ARMS, "generic+probe")]
     forecast = SimpleNamespace(labels_share=share)
@@ -139,6 +143,9 @@ def test_the_dry_run_says_what_fewer_labels_cost_or_why_there_are_none() -> None
     ):
         assert choose_label_portions(config, RICH, costs) == {"t": ()}
         assert reason in label_sentences(config, RICH, costs, {"t": ()})[0]
+    config = config_of(0.5)
+    config.tasks[0].task_kind = Retrieve()
+    assert "its labels are not rows of one file" in label_sentences(config, RICH, costs, {"t": ()})[0]
     few = label_sentences(config_of(0.01), RICH, costs, {"t": ()})[0]
     assert "forecast.labels_share=0.01 pays for fewer than 3" in few
 

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from adaptkit import models
 from adaptkit.compare.choose_labels import label_flops, label_learners, why_no_curve, why_too_few
-from adaptkit.compare.labels_read import affordable_rows
+from adaptkit.compare.labels_read import affordable_rows, num_labels
 from adaptkit.compare.plan import Plan
 from adaptkit.compare.trained_text import domain_bytes_read
 from adaptkit.compare.workspace import Workspace, result_path
@@ -166,7 +166,7 @@ def _label_forecast_record(plan: Plan, workspace: Workspace, task: TaskConfig) -
     ]
     return LabelForecastRecord(
         **stated,
-        num_labels=workspace.num_labels(task.name),
+        num_labels=num_labels(workspace, task.name),
         flops=max(flops),
         arms=tuple(
             LabelledArmRecord(

@@ -18,6 +18,7 @@ from adaptkit.study.forecast_record import Portion, reach_of
 from adaptkit.study.label_forecast import LABEL_DOUBT, Lack
 from adaptkit.study.law import Place, read_once
 from adaptkit.study.task import TaskConfig
+from adaptkit.study.tasks.rows import RowKind
 
 HALVINGS = 10
 ROWS_PER_LABEL = 2
@@ -49,7 +50,10 @@ def choose_label_portions(
 
 def why_no_curve(config: StudyConfig, task: TaskConfig) -> str:
     """Why nothing can be forecast of a task's labels, whatever is paid for; empty where it can."""
-    if reason := task.task_kind.why_no_label_curve(task):
+    kind = task.task_kind
+    if not isinstance(kind, RowKind):
+        return "its labels are not rows of one file"
+    if reason := kind.why_no_label_curve(task):
         return reason
     if not Lack(task.score).has_end:
         return f"{task.score} has no best value, so there is no law of what lacks to it"

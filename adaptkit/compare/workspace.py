@@ -13,7 +13,8 @@ runs/data-<hash8>/       the prepared data: <corpus>.train.jsonl, .dev.jsonl, .t
 from __future__ import annotations
 
 import shutil
-from dataclasses import asdict, dataclass, field, replace
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -22,18 +23,9 @@ from adaptkit import notices
 from adaptkit.config import Config, load, places
 from adaptkit.data.readers import DataConfig, Dataset, read
 from adaptkit.models.folder import find
-from adaptkit.run import (
-    Run,
-    digest,
-    file_digest,
-    read_json,
-    read_jsonl,
-    read_sealed,
-    within_root,
-    write_jsonl,
-    write_sealed,
-)
+from adaptkit.run import Run, digest, file_digest, read_json, read_sealed, within_root, write_sealed
 from adaptkit.run_lock import hold
+from adaptkit.run_record import Record
 from adaptkit.seal import WRITTEN, check
 from adaptkit.study.account_record import LeftOutRecord
 from adaptkit.study.arms import Arm, Origin
@@ -56,6 +48,8 @@ from adaptkit.study.stage_record import (
     runs_of_result,
 )
 from adaptkit.study.task import TaskFiles
+
+LABELS = "label_portions"
 
 
 def plan_path(study: Path) -> Path:
@@ -100,21 +94,20 @@ def read_fixed(study: Path) -> Fixed:
     portions = tuple(Portion(**row) for row in value.get("portions", ()))
     decided: dict[str, Any] = {"budget": Budget(**value["budget"]), "arms": tuple(value["arms"])}
     rungs = tuple(value.get("rungs", ()))
-    labels = {
-        task: tuple(Portion(**row) for row in rows) for task, rows in value.get("label_portions", {}).items()
-    }
-    decided |= {"left_out": left_out, "portions": portions, "rungs": rungs, "label_portions": labels}
+    labels = {task: tuple(Portion(**row) for row in rows) for task, rows in value.get(LABELS, {}).items()}
+    decided |= {"left_out": left_out, "portions": portions, "rungs": rungs, LABELS: labels}
     return Fixed(**{**value, **decided})
 
 
 def write_fixed(study: Path, fixed: Fixed) -> None:
     """Write plan.json."""
-    records = {"left_out": fixed.left_out, "portions": fixed.portions}
-    dumped = {name: [row.model_dump(mode="json") for row in rows] for name, rows in records.items()}
-    labels = {
-        task: [row.model_dump(mode="json") for row in rows] for task, rows in fixed.label_portions.items()
-    }
-    write_sealed(plan_path(study), {**asdict(fixed), **dumped, "label_portions": labels})
+    labels = {task: _dumped(rows) for task, rows in fixed.label_portions.items()}
+    dumped = {"left_out": _dumped(fixed.left_out), "portions": _dumped(fixed.portions), LABELS: labels}
+    write_sealed(plan_path(study), {**asdict(fixed), **dumped})
+
+
+def _dumped(records: Iterable[Record]) -> list[dict[str, Any]]:
+    return [record.model_dump(mode="json") for record in records]
 
 
 def result_path(study: Path, key: StageKey) -> Path:
@@ -260,19 +253,6 @@ class Workspace:
     def labels(self) -> Path:
         """The folder of the shares of tasks' labels."""
         return self.path / "labels"
-
-    def fewer_labels(self, task: str, seed: int, portion: Portion) -> TaskFiles:
-        """A task's files with a share of its labels in place of all; the other files are the same."""
-        files = self.files.task(task)
-        path = self.labels / f"{task}.s{seed}.l{portion.labels:g}.jsonl"
-        if not path.exists():
-            rows = self.config.task(task).task_kind.fewer_labels(files, portion.labels, seed)
-            write_jsonl(path, (row.values for row in rows))
-        return replace(files, train=path)
-
-    def num_labels(self, task: str) -> int:
-        """Labelled rows that the runs which are compared learn from."""
-        return sum(1 for _ in read_jsonl(self.files.task(task).train))
 
     @cached_property
     def data_digest(self) -> str:

@@ -286,7 +286,7 @@ def label_figure(forecast: LabelForecast, arms: dict[str, ArmRecord], quality: s
     return laws_figure(
         lines,
         forecast.confidence,
-        title=f"How {forecast.record.task} grows with labels",
+        title=f"How quality on {forecast.record.task} grows with labels",
         axis="labelled rows to train on (log scale)",
         fmt=lambda labels: f"{labels:,.0f}",
         quality=quality,
@@ -308,7 +308,8 @@ def laws_figure(
     places = [place for line in lines for place, _, _ in line.points]
     x = Scale(min(places) * 0.85, max(line.grid[-1] for line in lines), 52, WIDTH - _LABELS, log=True)
     scores = [score for line in lines for _, score, _ in line.points]
-    y_low, y_high = padded([value for score in scores for value in (score.low, score.high)])
+    ahead = [float(np.median(line.scores[:, -1])) for line in lines]
+    y_low, y_high = padded([*ahead, *(value for score in scores for value in (score.low, score.high))])
     y = Scale(y_low, y_high, 324.0, 34)
     description = "; ".join(f"{line.arm.name}: {line.points[-1][1].mean:.3f}" for line in lines)
     canvas = Canvas(WIDTH, 372.0, title, description)

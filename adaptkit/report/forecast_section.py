@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from adaptkit.report.charts import typeset
+from adaptkit.report.tables import ExitRow
 from adaptkit.study.forecast import Forecast
 from adaptkit.study.forecast_answers import Answers, Doubling
 from adaptkit.study.results import Results
@@ -55,12 +57,12 @@ class ForecastSection:
 
 
 def forecast_section(
-    results: Results, forecast: Forecast | None, answers: Answers | None, *, bills: bool
+    results: Results, forecast: Forecast | None, answers: Answers | None, *, bills: Sequence[ExitRow]
 ) -> ForecastSection | None:
     """The section of a study that forecasts; None where nothing was asked for.
 
     Args:
-        bills: whether the report weighs owning against an API.
+        bills: of owning each arm against an API; none where the report does not weigh that.
     """
     if forecast is None or answers is None:
         return None
@@ -125,10 +127,10 @@ def _doubling_row(doubling: Doubling) -> AnswerRow:
     return AnswerRow(question, sentence_of(f"{text}; {compute}"))
 
 
-def _traffic_row(bills: bool) -> AnswerRow:
+def _traffic_row(bills: Sequence[ExitRow]) -> AnswerRow:
     question = "From how many requests a month on does owning beat an API?"
     if bills:
-        return AnswerRow(question, "See Staying with the API, or owning an arm.")
+        return AnswerRow(question, f"{'; '.join(f'{row.arm} {row.pays_from}' for row in bills)}.")
     return AnswerRow(question, "Not asked: give `api`, `budget.price` and `decision.requests_per_month`.")
 
 

@@ -29,9 +29,9 @@ from adaptkit.run import Run, write_sealed, write_text
 from adaptkit.study.exit_plan import MONTHS
 from adaptkit.study.flips import flips
 from adaptkit.study.forecast import Forecast, measure, size_text
-from adaptkit.study.forecast_answers import answer
-from adaptkit.study.label_answers import answer_labels
-from adaptkit.study.label_forecast import measure_labels
+from adaptkit.study.forecast_answers import Answers, answer
+from adaptkit.study.label_answers import LabelAnswers, answer_labels
+from adaptkit.study.label_forecast import LabelForecast, measure_labels
 from adaptkit.study.ladder import measure_ladder
 from adaptkit.study.record import StudyRecord, TrialRecord
 from adaptkit.study.results import Results, collect, task_title
@@ -124,10 +124,7 @@ def report_context(results: Results, verdict: Verdict) -> dict[str, Any]:
         "base_cost_sentence": tables.base_cost_sentence(results, verdict.main),
         "main_table": tables.main_table(results),
         "detail_tables": tables.detail_tables(results),
-        "forecast": forecast,
-        "forecast_section": forecast_section(results, forecast, answers, bills=bool(exit_table)),
-        "label_parts": label_parts(results, labels),
-        "ladder_section": ladder_section(measure_ladder(results)),
+        **_forecast_context(results, forecast, answers, labels, bills=exit_table),
         **_figures_context(results, verdict, forecast),
         "looked_up": looked_up(results),
         "confidence_sections": confidence_sections(results, verdict),
@@ -144,6 +141,23 @@ def report_context(results: Results, verdict: Verdict) -> dict[str, Any]:
         "date": (manifest.get("finished") or manifest.get("created") or "")[:10],
         "dash": "\u2013",
         "study_folder": results.path.name,
+    }
+
+
+def _forecast_context(
+    results: Results,
+    forecast: Forecast | None,
+    answers: Answers | None,
+    labels: tuple[tuple[LabelForecast, LabelAnswers], ...],
+    *,
+    bills: list[tables.ExitRow],
+) -> dict[str, Any]:
+    """What the sections on other amounts of text, compute, labels and parameters read."""
+    return {
+        "forecast": forecast,
+        "forecast_section": forecast_section(results, forecast, answers, bills=bills),
+        "label_parts": label_parts(results, labels),
+        "ladder_section": ladder_section(measure_ladder(results)),
     }
 
 

@@ -112,7 +112,8 @@ def more_labels(verdict: TaskVerdict, labels: Sequence[tuple[LabelForecast, Labe
             for each in answers.crossings
             if verdict.recommended in (each.arm, each.against) and not forecast.reason
         ]
-        no = forecast.reason or f"not forecast: {verdict.recommended} has no curve and no other way to learn"
+        no = f"not forecast for {verdict.recommended}: it was not trained with fewer labels, or has no rival"
+        no = forecast.reason or no
         return [Flip(what, now, "; ".join(turns) or no)]
     return [Flip(what, "all labels of the study", "not forecast: set `forecast.labels_share`")]
 

@@ -290,14 +290,6 @@ class TaskKind(ABC):
         """Test item -> what it belongs to, by the ids that the item rows of arms have."""
         return {row.id: row.cluster for row in rows.test.rows}
 
-    def why_no_label_curve(self, task: TaskConfig) -> str:
-        """Why it cannot be trained on fewer of its labels; empty where it can."""
-        return "its labels are not rows of one file"
-
-    def fewer_labels(self, files: TaskFiles, share: float, seed: int) -> list[Row]:
-        """A share of its labelled training rows, for a kind that can be trained on fewer of them."""
-        return []
-
     def own_texts(self, files: TaskFiles) -> dict[str, list[str]]:
         """Texts of its rows without labels or answers: of `train` to pretrain on, of `dev` to judge by."""
         return {}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from adaptkit.compare.labels_read import affordable_rows, rows_read
+from adaptkit.compare.labels_read import affordable_rows, num_labels, rows_read
 from adaptkit.compare.stage import Stage
 from adaptkit.compare.trained_text import domain_bytes_read
 from adaptkit.compare.workspace import Workspace
@@ -67,15 +67,15 @@ def _whole(workspace: Workspace, arm: Arm, largest: Portion) -> Place:
 
 
 def _label_prediction(workspace: Workspace, task: TaskConfig, arm: Arm) -> PredictionRecord:
-    portions, num_labels = workspace.fixed.label_portions[task.name], workspace.num_labels(task.name)
+    portions, all_labels = workspace.fixed.label_portions[task.name], num_labels(workspace, task.name)
     cells = []
     for portion in portions:
         results = [workspace.task(task.name, arm, seed, portion) for seed in range(workspace.config.seeds)]
         scores = [_score(workspace, result.run, result.suite, task.score) for result in results]
-        labels = portion.labels * num_labels
+        labels = portion.labels * all_labels
         reads = [rows_read(task, arm, result) or labels for result in results]
         cells.append(Measured(read_once(labels, sum(reads) / len(reads)), np.array(scores)))
     largest = workspace.task(task.name, arm, 0, portions[-1])
     reading = Reading(task.max_epochs, affordable_rows(workspace, task, arm, largest))
-    whole = reading.place(num_labels)
+    whole = reading.place(all_labels)
     return predict_with_all(arm.name, task.score, cells, whole, workspace.config.confidence)

@@ -15,6 +15,7 @@ from adaptkit.client.key_file import read_key
 from adaptkit.client.openai import Client
 from adaptkit.client.paid import Ledger, PaidClient
 from adaptkit.compare.build_stages import choosing_lookup
+from adaptkit.compare.labels_read import fewer_labels
 from adaptkit.compare.outgoing import token_price
 from adaptkit.compare.stage import Stage
 from adaptkit.compare.workspace import Workspace, api_ledger, api_replies, read_scores, tidy
@@ -43,7 +44,7 @@ def task(workspace: Workspace, stage: Stage, threads: int) -> TaskResult:
     settings = workspace.config.task(key.task)
     files, flops, fewer = workspace.files.task(settings.name), stage.flops, key.portion.labels < 1
     if fewer:
-        files = workspace.fewer_labels(settings.name, key.seed, key.portion)
+        files = fewer_labels(workspace, settings, key.seed, key.portion)
         flops = workspace.budget.run(workspace.budget.on_task(key.arm.origin))
     origin, origin_run = _origin(workspace, settings.name, key.arm, key.seed)
     rate, tried_steps = _learning_rate(workspace, settings, key.arm, origin, key.trial)

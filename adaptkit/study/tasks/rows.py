@@ -166,9 +166,11 @@ class RowKind(TaskKind):
         return task_words(task).block(read(task.train, self.want).labels, described=True)
 
     def why_no_label_curve(self, task: TaskConfig) -> str:
+        """Why it cannot be trained on fewer of its labels; empty where it can."""
         return ""
 
     def fewer_labels(self, files: TaskFiles, share: float, seed: int) -> list[Row]:
+        """A share of its labelled training rows."""
         return draw_labels(self.parts(files)["train"].rows, share, seed)
 
     def own_texts(self, files: TaskFiles) -> dict[str, list[str]]:
