@@ -53,7 +53,8 @@ def unpack(folder: Path, target: Path) -> Path:
 
 def runs_of(record: StudyRecord) -> list[str]:
     """Every run whose scores or cost a verdict reads."""
-    names = {row.run for row in (*record.scores, *record.forgetting)}
+    rungs = record.ladder.scores if record.ladder else ()
+    names = {row.run for row in (*record.scores, *record.forgetting, *rungs)}
     for score in record.scores:
         names |= {*score.paid_by, *score.tuned_by}
     return sorted(names)

@@ -23,7 +23,8 @@ from adaptkit.run_record import SplitRecord
 from adaptkit.study import record
 from adaptkit.study.data_record import CorpusRecord, CutRecord, DataRecord, TestSetRecord, TokenizerRecord
 from adaptkit.study.forecast import FROM_SCRATCH, KEPT_ON, Measured, predict
-from adaptkit.study.forecast_record import ForecastRecord, Portion
+from adaptkit.study.forecast_record import ForecastRecord, LabelForecastRecord, LabelledArmRecord, Portion
+from adaptkit.study.label_forecast import Reading, predict_with_all
 from adaptkit.study.law import Place
 from adaptkit.study.record import (
     ArmRecord,
@@ -80,6 +81,8 @@ DOMAIN_BYTES, PASSES = 8_200_000, 4.0
 TRANSFERS = {"scratch": 0.0, "mixed": 0.0}
 PORTIONS = ((1.0, 1 / 16), (1 / 16, 1 / 8), (1.0, 1 / 8), (1.0, 1 / 4))
 """Smaller trainings of a study that forecasts."""
+LABEL_SHARES, NUM_LABELS = (1 / 16, 1 / 8, 1 / 4), 4000
+"""Of trainings with fewer labels, and the labels of the others."""
 DAMAGE |= {"mixed": 0.4, "distilled": 0.5}
 
 
@@ -242,6 +245,7 @@ def write_study(
     dev: bool = True,
     baselines: bool = True,
     transfers: dict[str, float] | None = None,
+    label_curves: dict[str, MadeCurve] | None = None,
     rng_seed: int = 0,
 ) -> Path:
     """Write a study below `root` and return its run directory.
@@ -252,8 +256,10 @@ def write_study(
         portions: shares of text and compute of the smaller trainings, by which is forecast.
         bpb: bits per byte of the largest run, by arm of the text ledger.
         skill: accuracy by arm; the default adds the origin's gain to the adaptation's.
+        label_curves: by arm, how its accuracy on the first task follows from labels; trained with fewer too.
         transfers: by origin, what the start is worth, in texts that the largest run reads.
     """
+    skill = {**(skill or {}), **{arm: curve(1.0) for arm, curve in (label_curves or {}).items()}}
     writer = Writer(root, np.random.default_rng(rng_seed), num_documents, num_rows)
     table = {**BPB, **(bpb or {})}
     scores: list[ScoreRecord] = []
@@ -270,7 +276,12 @@ def write_study(
         for arm in arms:
             for seed in range(seeds):
                 model = models.get((arm.partition("+")[0], seed), "base")
-                scores.append(_task(writer, task, arm, seed, model, skill or {}, seed_noise, dev))
+                level = {
+                    **(skill or {}),
+                    **{name: curve(1.0) for name, curve in (label_curves or {}).items()},
+                }
+                scores.append(_task(writer, task, arm, seed, model, level, seed_noise, dev))
+    scores += _fewer_labels(writer, tasks, label_curves or {}, seeds, seed_noise)
     named = [_arm(name) for name in [*texts, *(arms if tasks[1:] else ())]]
     if baselines and (counted := [task for task in tasks[1:] if not task.startswith("title")]):
         scores += [_baseline(writer, task) for task in counted]
@@ -292,6 +303,7 @@ def write_study(
             budget=_budget(),
             scores=tuple(scores),
             forecast=_forecast(root, scores, portions),
+            label_forecasts=_label_forecasts(root, scores, tasks, label_curves or {}),
             tuning=tuple(_tuning(origin) for origin in texts if origin != "generic"),
             forgetting=tuple(forgetting),
             base=BaseRecord(model="made on the spot", run="base"),
@@ -327,6 +339,75 @@ class MadeLaw:
         most = 1 + 15.4 * (1 - math.exp(-(PASSES - 1) / 15.4))
         share = (worth / most + self.transfer) / (1 + self.transfer)
         return floor + (self.level - floor) * share**-0.35
+
+
+@dataclass(frozen=True)
+class MadeCurve:
+    """How the accuracy of a made arm follows from its share of the labels.
+
+    Attributes:
+        floor, scale: what lacks with very many labels, and how much more with all of the study's.
+        transfer: what the start is worth, in labels of the study.
+    """
+
+    floor: float
+    scale: float
+    transfer: float = 0.1
+    exponent: float = 0.4
+
+    def __call__(self, share: float) -> float:
+        worth = (share + self.transfer) / (1 + self.transfer)
+        return 1 - self.floor - self.scale * worth**-self.exponent
+
+
+def _fewer_labels(
+    writer: Writer, tasks: Sequence[str], curves: dict[str, MadeCurve], seeds: int, noise: float
+) -> list[ScoreRecord]:
+    """The trainings of arms on shares of the first task's labels."""
+    scores = []
+    for arm, curve in curves.items():
+        for share in LABEL_SHARES:
+            for seed in range(seeds):
+                name = f"{tasks[1]}-{arm}-s{seed}-l{share:g}".replace("+", "-")
+                run = writer.run(name, seconds=20.0 * share, flops=2e13 * share)
+                writer.classify(run, tasks[1], curve(share), noise, 1.0)
+                where = {"arm": arm, "seed": seed, "share": 1.0, "labels": share, "task": tasks[1]}
+                read = 8 * share * NUM_LABELS
+                scores.append(
+                    ScoreRecord(**where, run=name, suite=tasks[1], paid_by=(name,), read_labels=read)
+                )
+    return scores
+
+
+def _label_forecasts(
+    root: Path, scores: Sequence[ScoreRecord], tasks: Sequence[str], curves: dict[str, MadeCurve]
+) -> tuple[LabelForecastRecord, ...]:
+    """What these predict of the trainings with all labels, as a study would write it down."""
+    if not curves:
+        return ()
+    reading = Reading(8, 1e6)
+    predictions = []
+    for arm in curves:
+        cells = []
+        for share in LABEL_SHARES:
+            runs = [s.run for s in scores if (s.arm, s.task, s.labels) == (arm, tasks[1], share)]
+            rows = [list(read_jsonl(Run(root / run).items(tasks[1]))) for run in runs]
+            values = np.array([score_table("accuracy", of_run).value for of_run in rows])
+            cells.append(Measured(reading.place(share * NUM_LABELS), values))
+        predictions.append(predict_with_all(arm, "accuracy", cells, reading.place(NUM_LABELS), 0.95))
+    return (
+        LabelForecastRecord(
+            task=tasks[1],
+            num_labels=NUM_LABELS,
+            max_epochs=8,
+            portions=tuple(Portion(labels=share) for share in LABEL_SHARES),
+            flops=9e12,
+            arms=tuple(LabelledArmRecord(arm=arm, affordable_rows=1e6) for arm in curves),
+            predicted=1e9,
+            largest_begun=1e9 + 60,
+            predictions=tuple(predictions),
+        ),
+    )
 
 
 def _language(
@@ -380,7 +461,7 @@ def _forecast(
     for arm in dict.fromkeys(score.arm for score in scores if score.compute < 1):
         cells = [_measured(root, scores, arm, portion) for portion in named]
         whole = Place(DOMAIN_BYTES, PASSES * DOMAIN_BYTES)
-        predictions.append(predict(arm, arm, cells, whole, 0.95))
+        predictions.append(predict(arm, cells, whole, 0.95, from_base=arm in KEPT_ON))
     flops = 2.4e14 * sum(portion.compute for portion in named)
     return ForecastRecord(
         portions=named, flops=flops, predicted=1e9, largest_begun=1e9 + 60, predictions=tuple(predictions)
@@ -392,9 +473,8 @@ def _measured(root: Path, scores: Sequence[ScoreRecord], arm: str, portion: Port
     tables = [
         score_table("bits_per_byte", list(read_jsonl(Run(root / run).items("language")))) for run in runs
     ]
-    return Measured(
-        Place(portion.text * DOMAIN_BYTES, portion.compute * PASSES * DOMAIN_BYTES), tuple(tables)
-    )
+    place = Place(portion.text * DOMAIN_BYTES, portion.compute * PASSES * DOMAIN_BYTES)
+    return Measured(place, np.array([table.value for table in tables]))
 
 
 def _task(
@@ -417,7 +497,8 @@ def _task(
     else:
         writer.classify(run, task, level, noise, {"prompt": 1.8, "lora": 1.3}.get(adaptation, 1.0), dev)
     paid_by = (name,) if origin_run == "base" else (origin_run, name)
-    return ScoreRecord(arm=arm, seed=seed, share=1.0, task=task, run=name, suite=task, paid_by=paid_by)
+    where = {"arm": arm, "seed": seed, "share": 1.0, "task": task}
+    return ScoreRecord(**where, run=name, suite=task, paid_by=paid_by, read_labels=8.0 * NUM_LABELS)
 
 
 def _baseline(writer: Writer, task: str) -> ScoreRecord:

@@ -10,9 +10,9 @@ from pathlib import Path
 import pytest
 from tiny_results import TICKET, results_of
 
-from adaptkit.report.tables import exit_table
-from adaptkit.run import write_sealed
-from adaptkit.study.exit_plan import exit_plan
+from adaptkit.report.tables import exit_table, pays_from_words
+from adaptkit.run import write_json, write_sealed
+from adaptkit.study.exit_plan import PaysFrom, exit_plan
 from adaptkit.study.flips import traffic
 from adaptkit.study.ownership import ownerships, simplicity
 from adaptkit.study.preference import Preference
@@ -83,6 +83,34 @@ def test_the_report_says_it_in_words(tmp_path: Path) -> None:
     assert row.bills[1] == ("$1,095", "$3,000")
     poor = study(tmp_path, requests=1e4)
     assert exit_table(poor, judge(poor).main)[0].paid_back == "never"
+
+
+def test_owning_pays_from_so_many_requests_a_month_with_an_interval(tmp_path: Path) -> None:
+    results = study(tmp_path)
+    (option,) = exit_plan(results, TICKET)
+    server, training = 730 * 0.5, 600 / 3600 * 0.5 / 12
+    assert option.pays_from.requests == pytest.approx((server + training) / 0.001)
+    assert (option.pays_from.low, option.pays_from.high) == (None, None), "its speed is not measured"
+    assert exit_table(results, judge(results).main)[0].pays_from == (
+        "about from 365 k a month; no interval, as its speed is not measured (adaptkit bench)"
+    )
+    levels = [{"concurrency": 8, "requests_per_s": 5.0}]
+    bench = {
+        "date": "2026-11-20",
+        "models": [{"arm": "generic+prompt", "memory_bytes": 1e9, "levels": levels}],
+    }
+    results.path = tmp_path / "study"
+    write_json(results.path / "bench.json", bench)
+    dearer = tmp_path / "ticket-api+prompt-2"
+    write_sealed(dearer / "cost.json", {**ASKED, "usd_per_item": 0.0011})
+    asked = [cell for cell in results.cells if cell.arm == "api+prompt"]
+    results.cells[results.cells.index(asked[1])] = dataclasses.replace(asked[1], paid_by=(dearer,))
+    (option,) = [option for option in exit_plan(results, TICKET) if option.arm == "generic+prompt"]
+    low, high = option.pays_from.low, option.pays_from.high
+    assert low is not None and high is not None and low < option.pays_from.requests < high
+    never = PaysFrom(math.inf, None, None)
+    assert pays_from_words(never) == "never, at these prices"
+    assert pays_from_words(PaysFrom(1.2e6, 1e6, math.inf)) == "from 1.2 M a month [1 M, never]"
 
 
 def test_traffic_turns_the_answer_from_the_api_to_owning(tmp_path: Path) -> None:

@@ -164,7 +164,7 @@ def test_a_missed_interval_withdraws_the_forecast_in_words(tmp_path):
     said = "the curves did not predict the largest run of scratch: no forecast"
     assert [(each.status, each.sentence) for each in answers.crossings] == [("not forecast", said)] * 2
     assert [each.arm for each in answers.doublings] == ["continued"]
-    section = forecast_section(results, forecast, answers, bills=False)
+    section = forecast_section(results, forecast, answers, bills=())
     assert "largest run of scratch: no forecast for it" in section.lead
     assert {row.arm: row.outcome for row in section.checks} == {
         "continued": "held",
@@ -193,7 +193,7 @@ def test_a_study_without_smaller_trainings_says_so_or_says_nothing(tmp_path):
     results = collect(study)
     forecast = measure(results)
     assert "fewer than 3 smaller trainings" in forecast.reason
-    section = forecast_section(results, forecast, answer(results, forecast), bills=False)
+    section = forecast_section(results, forecast, answer(results, forecast), bills=())
     assert section.checks == () and "could be paid for: no forecast" in section.lead
 
 
@@ -208,7 +208,7 @@ def test_the_text_from_which_scratch_catches_the_base_is_found_with_its_interval
     truth = next(g for g in grid if made["scratch"](g, 1) <= made["continued"](g, 1)) * DOMAIN_BYTES
     assert text.low <= truth <= text.high
     assert text.sentence[0].islower() and (text.arm, text.against) == ("scratch", "continued")
-    row = forecast_section(results, forecast, answers, bills=False).answers[0]
+    row = forecast_section(results, forecast, answers, bills=()).answers[0]
     assert row.question.startswith("From how much text on") and row.answer.endswith(".")
 
 

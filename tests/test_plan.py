@@ -7,7 +7,7 @@ from types import SimpleNamespace
 import pytest
 from tiny_study import study_config, write_texts
 
-from adaptkit.compare.build_stages import build_stages
+from adaptkit.compare.build_stages import FewerLabels, build_stages
 from adaptkit.compare.driver import compare, open_study
 from adaptkit.compare.plan import keep_plan, make_plan
 from adaptkit.compare.predict import wall_seconds
@@ -24,6 +24,7 @@ from adaptkit.trainer import device
 
 PRETRAINED = "continued+full, continued+probe, scratch+full, tapt+full, placebo+full"
 PORTIONS = (Portion(compute=0.125), Portion(text=0.125, compute=0.25))
+NO_LABELS = "labels: no forecast of other numbers of labels, as forecast.labels_share is 0 (0.5 is usual)"
 ARMS = f"arms=[generic+prompt, generic+lora, {PRETRAINED}]"
 
 
@@ -117,11 +118,44 @@ def test_a_dry_run_names_the_smaller_trainings_in_lines_of_their_own(texts, tmp_
     planned = compare(config, tmp_path, dry_run=True)
     rows = {(row["arm"], row["task"]): row["flops"] for row in planned["arms"]}
     plain = compare(study_config(texts, "budget.amount=3e11"), tmp_path, dry_run=True)
-    assert plain["forecast"] == [] and ("scratch", "forecast") not in {
+    assert plain["forecast"] == [NO_LABELS] and ("scratch", "forecast") not in {
         (row["arm"], row["task"]) for row in plain["arms"]
     }
     assert rows["scratch", "forecast"] <= 0.9 * rows["scratch", "language"]
     assert planned["forecast"][0].startswith("forecast: 4 smaller trainings")
+
+
+def test_runs_with_all_labels_wait_for_what_fewer_say_of_them(texts):
+    config = study_config(texts, ARMS)
+    shares = tuple(Portion(labels=share) for share in (0.125, 0.25, 0.5))
+    fewer = FewerLabels({"mood": shares}, lambda task, arm, portion: 1e9 * portion.labels)
+    budget = grant(config.budget, flops_per_token=1, flops_per_second=1, num_seeds=2, has_tasks=True)
+    stages = {stage.key: stage for stage in build_stages(config, budget, fewer_labels=fewer)}
+    before = {stage.key: stage for stage in build_stages(config, budget)}
+    key = StageKey.for_label_forecast("mood")
+    added = [stage for stage in stages.values() if stage.key not in before]
+    learning = {arm for arm in config.job_arms if arm.learns_labels}
+    small = {stage.key for stage in added if stage.key != key}
+    assert {stage.arm for stage in small} == learning and len(small) == 3 * config.seeds * len(learning)
+    assert set(stages[key].needs) == {PREPARE, *small}
+    for arm in config.arms_on(config.task("mood")):
+        whole = stages[StageKey.for_task("mood", arm)]
+        assert (key in whole.needs) == (arm in learning), arm.name
+        assert whole.flops == before[whole.key].flops, "what is compared is paid as before"
+    order = {stage: number for number, stage in enumerate(stages)}
+    assert all(order[need] < order[stage.key] for stage in stages.values() for need in stage.needs)
+
+
+def test_a_dry_run_lists_trainings_with_fewer_labels_and_a_resumed_study_keeps_them(texts, tmp_path):
+    config = study_config(texts, "forecast.labels_share=0.9")
+    planned = compare(config, tmp_path, dry_run=True)
+    assert planned["forecast"][0].startswith("labels of mood: 3 trainings more of each of 3 arms and seed")
+    rows = {(row["arm"], row["task"]): row["flops"] for row in planned["arms"]}
+    assert 0 < rows["generic+lora", "mood, fewer labels"] < rows["generic+lora", "mood"]
+    run = open_study(config, tmp_path)
+    plan = keep_plan(make_plan(config, run), run.path)
+    assert read_fixed(run.path).label_portions == plan.fixed.label_portions
+    assert [portion.labels for portion in plan.fixed.label_portions["mood"]] == [0.125, 0.25, 0.5]
 
 
 def test_baselines_come_before_the_base_and_every_training(texts):

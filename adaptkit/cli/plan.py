@@ -18,7 +18,7 @@ from adaptkit.cli.options import Words
 from adaptkit.config import load
 
 if TYPE_CHECKING:
-    from adaptkit.planning.planner import Answer, Plan, Row
+    from adaptkit.planning.outcome import Answer, Plan, Row
 
 app = typer.Typer()
 _COUNTS = ((1e12, "T"), (1e9, "B"), (1e6, "M"), (1e3, "k"))
@@ -39,7 +39,7 @@ _COUNTS = ((1e12, "T"), (1e9, "B"), (1e6, "M"), (1e3, "k"))
 def plan(
     words: Words = None,
     study: Annotated[
-        Path | None, typer.Option(metavar="STUDY", help="Take the speed and price that this study measured.")
+        Path | None, typer.Option(metavar="STUDY", help="Take this study's speed, price and scaling law.")
     ] = None,
 ) -> Outcome:
     """Plan a model: which size, how many tokens, what it costs to train and to serve.
@@ -96,7 +96,7 @@ def _row(made: Plan, row: Row) -> tuple[object, ...]:
         f"{row.layers} x {row.width}",
         count(row.tokens),
         f"{row.passes:.2g}" if row.passes else "",
-        f"{row.loss:.3f}",
+        loss_text(row),
         f"{row.train_flops:.2g}",
         f"{row.train_hours:.3g}",
         _usd(row.train_usd),
@@ -105,6 +105,13 @@ def _row(made: Plan, row: Row) -> tuple[object, ...]:
         row.servers or "",
         "" if not row.servers else f"{_usd(row.serve_usd_per_month)} a month",
     )
+
+
+def loss_text(of: Row | Answer) -> str:
+    """`1.642`, or by a study's own law `1.642 [1.630, 1.655]`."""
+    if of.loss_low is None or of.loss_high is None:
+        return f"{of.loss:.3f}"
+    return f"{of.loss:.3f} [{of.loss_low:.3f}, {of.loss_high:.3f}]"
 
 
 def fits(num_bytes: float, num_gpus: int, made: Plan) -> str:
@@ -138,7 +145,7 @@ def _answer(answer: Answer) -> tuple[object, ...]:
         count(answer.params),
         count(answer.tokens),
         f"{answer.passes:.2g}" if answer.passes else "",
-        f"{answer.loss:.3f}",
+        loss_text(answer),
         f"{answer.train:.3g}",
         f"{answer.serve:.3g}",
         f"{answer.whole:.3g}",

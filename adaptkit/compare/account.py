@@ -8,7 +8,10 @@ from datetime import datetime
 from pathlib import Path
 
 from adaptkit import models
+from adaptkit.compare.choose_labels import label_flops, label_learners, why_no_curve, why_too_few
+from adaptkit.compare.labels_read import affordable_rows, num_labels
 from adaptkit.compare.plan import Plan
+from adaptkit.compare.trained_text import domain_bytes_read
 from adaptkit.compare.workspace import Workspace, result_path
 from adaptkit.models.folder import saved_shape
 from adaptkit.run import Run, read_sealed
@@ -16,11 +19,12 @@ from adaptkit.run_record import read_record
 from adaptkit.study.account_record import PlanRecord, SpendRecord, StageTimeRecord
 from adaptkit.study.arms import Arm
 from adaptkit.study.config import LANGUAGE, StudyConfig
-from adaptkit.study.forecast_record import WHOLE, ForecastRecord
+from adaptkit.study.forecast_record import WHOLE, ForecastRecord, LabelForecastRecord, LabelledArmRecord
 from adaptkit.study.ladder_record import LadderRecord, RungScoreRecord
 from adaptkit.study.record import ScoreRecord
 from adaptkit.study.spend import meta_model
 from adaptkit.study.stage_record import FORECAST, RESULTS, ForecastResult, StageKey, StageResult, read_result
+from adaptkit.study.task import TaskConfig
 
 MOST = 0.98
 """Of a grant: who spent less says why."""
@@ -136,6 +140,47 @@ def forecast_record(plan: Plan, workspace: Workspace) -> ForecastRecord | None:
     )
 
 
+def label_forecast_records(plan: Plan, workspace: Workspace) -> tuple[LabelForecastRecord, ...]:
+    """The trainings with fewer labels of each task, and what they predicted; none where not asked for."""
+    if not plan.config.forecast.labels_share:
+        return ()
+    return tuple(_label_forecast_record(plan, workspace, task) for task in plan.config.tasks)
+
+
+def _label_forecast_record(plan: Plan, workspace: Workspace, task: TaskConfig) -> LabelForecastRecord:
+    config, portions = plan.config, plan.fixed.label_portions.get(task.name, ())
+    stated = {"task": task.name, "max_epochs": task.max_epochs, "portions": portions}
+    if not portions:
+        reason = f"no forecast: {why_no_curve(config, task) or why_too_few(config)}"
+        return LabelForecastRecord(**stated, num_labels=0, flops=0.0, reason=reason)
+    arms, costs = label_learners(config, task), plan.predictor.costs
+    written = read_result(result_path(workspace.path, StageKey.for_label_forecast(task.name)), ForecastResult)
+    flops = [
+        sum(label_flops(config, plan.budget, costs, task, arm, portion) for portion in portions)
+        for arm in arms
+    ]
+    largest = [
+        Run(workspace.root / workspace.task(task.name, arm, seed).run)
+        for arm in arms
+        for seed in range(config.seeds)
+    ]
+    return LabelForecastRecord(
+        **stated,
+        num_labels=num_labels(workspace, task.name),
+        flops=max(flops),
+        arms=tuple(
+            LabelledArmRecord(
+                arm=arm.name,
+                affordable_rows=affordable_rows(workspace, task, arm, workspace.task(task.name, arm, 0)),
+            )
+            for arm in arms
+        ),
+        predicted=math.floor(written.ended),
+        largest_begun=min(map(created_at, largest)),
+        predictions=written.predictions,
+    )
+
+
 def ladder_record(plan: Plan, workspace: Workspace) -> LadderRecord | None:
     """Models from scratch of other sizes; None where none were asked for."""
     config, rungs = plan.config, plan.fixed.rungs
@@ -169,6 +214,7 @@ def _rung_score(workspace: Workspace, arm: Arm, size: int, seed: int) -> RungSco
         learning_rate=result.learning_rate,
         run=result.score_run,
         model_run=result.run,
+        read_bytes=domain_bytes_read(workspace, arm.origin, result.run),
     )
 
 

@@ -5,14 +5,21 @@ from __future__ import annotations
 import os
 import shlex
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 import torch
 
 from adaptkit.client.paid import Ledger
-from adaptkit.compare.account import forecast_record, ladder_record, plan_record, spends
+from adaptkit.compare.account import (
+    forecast_record,
+    label_forecast_records,
+    ladder_record,
+    plan_record,
+    spends,
+)
 from adaptkit.compare.build_stages import scores_text, trained_texts
 from adaptkit.compare.held_equal import held_equal
+from adaptkit.compare.labels_read import rows_read
 from adaptkit.compare.plan import Plan
 from adaptkit.compare.trained_text import domain_bytes_read
 from adaptkit.compare.workspace import Workspace, api_ledger, result_path
@@ -53,7 +60,7 @@ def study_record(plan: Plan, run: Run) -> StudyRecord:
     config, workspace = plan.config, Workspace(run.path)
     tuning = _tuning(plan, workspace)
     texts = _language_scores(config, workspace, tuning, plan.fixed.portions)
-    scores = (*texts, *_task_scores(config, workspace, tuning))
+    scores = (*texts, *_task_scores(config, workspace, tuning, plan.fixed.label_portions))
     baselines = list(_baselines(config, workspace))
     price = config.budget.price
     return StudyRecord(
@@ -79,6 +86,7 @@ def study_record(plan: Plan, run: Run) -> StudyRecord:
         prepared_run=workspace.prepared.run,
         api=_api(config, run),
         forecast=forecast_record(plan, workspace),
+        label_forecasts=label_forecast_records(plan, workspace),
         ladder=ladder_record(plan, workspace),
         price=PriceRecord(**price.model_dump()) if price else None,
         decision=DecisionRecord(**config.decision.model_dump(exclude={"base_tokens"})),
@@ -209,30 +217,37 @@ def _language_runs(
     return run, scored
 
 
-def _task_scores(config: StudyConfig, workspace: Workspace, tuning: Tuning) -> Iterator[ScoreRecord]:
+def _task_scores(
+    config: StudyConfig, workspace: Workspace, tuning: Tuning, labels: Mapping[str, Sequence[Portion]]
+) -> Iterator[ScoreRecord]:
     for task in config.tasks:
         for arm in config.arms_on(task):
-            for seed in range(config.seeds):
-                yield _task_score(workspace, task, arm, seed, tuning)
+            for portion in (*(labels.get(task.name, ()) if arm.learns_labels else ()), WHOLE):
+                for seed in range(config.seeds):
+                    yield _task_score(workspace, task, arm, seed, tuning, portion)
 
 
-def _task_score(workspace: Workspace, task: TaskConfig, arm: Arm, seed: int, tuning: Tuning) -> ScoreRecord:
-    result = workspace.task(task.name, arm, seed)
+def _task_score(
+    workspace: Workspace, task: TaskConfig, arm: Arm, seed: int, tuning: Tuning, portion: Portion
+) -> ScoreRecord:
+    result = workspace.task(task.name, arm, seed, portion)
     origin: tuple[str, ...] = ()
     if arm.origin.learns_text:
         origin = (workspace.language(arm.origin, seed, task=arm.text_of(task.name)).run,)
+    text = (arm.origin.value, arm.text_of(task.name) or LANGUAGE)
+    tuned_by = _trials_of(tuning, text, (arm.name, task.name))
     return ScoreRecord(
         arm=arm.name,
         seed=seed,
         share=1.0,
+        labels=portion.labels,
         task=task.name,
         run=result.run,
         suite=result.suite,
         model_run=result.model_run,
         paid_by=(*origin, result.run),
-        tuned_by=_trials_of(
-            tuning, (arm.origin.value, arm.text_of(task.name) or LANGUAGE), (arm.name, task.name)
-        ),
+        tuned_by=tuned_by if portion == WHOLE else (),
+        read_labels=rows_read(task, arm, result),
     )
 
 

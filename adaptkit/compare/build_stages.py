@@ -10,6 +10,8 @@ its largest run is predicted, and begins when the prediction is written:
 
     trials -> portions -> forecast -> the run that is compared
 
+Where it forecasts other numbers of labels, the arms of a task go the same way, with shares of the labels.
+
 Where models from scratch are trained at other sizes too, these take their rate from the trials of the study's
 own size.
 
@@ -18,7 +20,7 @@ Baselines come first: what word counts reach is known before any model trains.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Protocol
@@ -33,13 +35,18 @@ from adaptkit.study.stage_record import BASE, FORECAST, PREPARE, TOKENIZER, Stag
 
 
 def build_stages(
-    config: StudyConfig, budget: Budget, portions: Sequence[Portion] = (), rungs: Sequence[int] = ()
+    config: StudyConfig,
+    budget: Budget,
+    portions: Sequence[Portion] = (),
+    rungs: Sequence[int] = (),
+    fewer_labels: FewerLabels | None = None,
 ) -> list[Stage]:
     """All stages of a study, each after what it needs.
 
     Args:
         portions: what the smaller trainings have, by which is forecast.
         rungs: other sizes that models from scratch are trained at.
+        fewer_labels: what arms are trained with on tasks, by which other numbers of labels are forecast.
     """
     stages = [Stage(PREPARE, "read, deduplicate, decontaminate and split the data")]
     for settings in config.tasks:
@@ -63,8 +70,44 @@ def build_stages(
         stages += training.runs(predicted=training in forecast)
         stages += training.at_sizes(rungs)
     for settings in config.tasks:
-        for arm in sorted(config.arms_on(settings), key=lambda arm: arm.adaptation is Adaptation.RAG_LORA):
-            stages += _task_stages(config, budget, settings.name, arm)
+        arms = sorted(config.arms_on(settings), key=lambda arm: arm.adaptation is Adaptation.RAG_LORA)
+        on_task = [TaskTraining(config, budget, settings.name, arm) for arm in arms]
+        shares = fewer_labels.portions.get(settings.name, ()) if fewer_labels else ()
+        if fewer_labels is None or not shares:
+            stages += [stage for one in on_task for stage in (*one.trials, *one.runs(()))]
+        else:
+            stages += _with_label_forecast(settings.name, on_task, fewer_labels)
+    return stages
+
+
+@dataclass(frozen=True)
+class FewerLabels:
+    """What arms are trained with on tasks, beside all of the labels.
+
+    Attributes:
+        portions: task -> shares of its labels.
+        flops: what such a training is predicted to take, by task, arm and share.
+    """
+
+    portions: Mapping[str, Sequence[Portion]]
+    flops: Callable[[str, Arm, Portion], float]
+
+
+def _with_label_forecast(
+    task: str, trainings: Sequence[TaskTraining], fewer_labels: FewerLabels
+) -> list[Stage]:
+    """The stages of a task whose trainings with all labels are predicted from those with fewer."""
+    learning = [training for training in trainings if training.arm.learns_labels]
+    small = [stage for training in learning for stage in training.small(fewer_labels)]
+    key = StageKey.for_label_forecast(task)
+    needs = (PREPARE, *(stage.key for stage in small))
+    stages = [stage for training in learning for stage in training.trials]
+    stages += [*small, Stage(key, f"{task}: predict the runs with all labels from those with fewer", needs)]
+    for training in trainings:
+        if training in learning:
+            stages += training.runs((key,))
+        else:
+            stages += [*training.trials, *training.runs(())]
     return stages
 
 
@@ -203,36 +246,79 @@ def choosing_lookup(config: StudyConfig, task: str, arm: Arm) -> Arm | None:
     return next((other for other in asked if other in running), None)
 
 
-def _task_stages(config: StudyConfig, budget: Budget, task: str, arm: Arm) -> list[Stage]:
-    """Probe and prompt do their trials within the stage; trained adaptations get stages for them."""
-    granted = budget.on_task(arm.origin) if arm.trains_on_task else 0.0
-    chooser = choosing_lookup(config, task, arm)
-    chosen = () if chooser is None else (StageKey.for_task(task, chooser, seed=0),)
+@dataclass(frozen=True)
+class TaskTraining:
+    """The stages of one arm on one task; probe and prompt do their trials within the stage."""
 
-    def stage(key: StageKey, what: str, flops: float, needs: tuple[StageKey, ...] = ()) -> Stage:
-        origin = (BASE,) if arm.origin.has_weights else ()
-        if arm.origin.learns_text:
-            origin = (StageKey.for_language(arm.origin, seed=key.seed, task=arm.text_of(task)),)
-        return Stage(key, f"{arm.name} on {task}: {what}", (PREPARE, *origin, *chosen, *needs), flops)
+    config: StudyConfig
+    budget: Budget
+    task: str
+    arm: Arm
 
-    trials = []
-    if arm.trains_on_task:
-        trials = _trials(
-            budget,
-            lambda number, what, tuned: stage(
-                StageKey.for_task(task, arm, trial=number), what, budget.trial(granted), tuned
+    @property
+    def granted(self) -> float:
+        """FLOPs for the task, trials included."""
+        return self.budget.on_task(self.arm.origin) if self.arm.trains_on_task else 0.0
+
+    @cached_property
+    def trials(self) -> list[Stage]:
+        """Its learning rates; none for what trains no weights."""
+        if not self.arm.trains_on_task:
+            return []
+        return _trials(
+            self.budget,
+            lambda number, what, tuned: self._stage(
+                StageKey.for_task(self.task, self.arm, trial=number),
+                what,
+                self.budget.trial(self.granted),
+                tuned,
             ),
         )
-    needs = tuple(trial.key for trial in trials)
-    first = stage(StageKey.for_task(task, arm, seed=0), "seed 0", budget.run(granted), needs)
-    if arm.is_fixed:
+
+    def small(self, fewer_labels: FewerLabels) -> list[Stage]:
+        """Its trainings with fewer labels."""
+        return [
+            self._stage(
+                StageKey.for_task(self.task, self.arm, seed=seed, portion=portion),
+                f"seed {seed}, {portion.title}",
+                fewer_labels.flops(self.task, self.arm, portion),
+                self._tuned,
+            )
+            for portion in fewer_labels.portions[self.task]
+            for seed in range(self.config.seeds)
+        ]
+
+    def runs(self, predicted: tuple[StageKey, ...]) -> list[Stage]:
+        """The runs that are compared.
+
+        Args:
+            predicted: what has to be written before they begin.
+        """
+        needs = (*self._tuned, *predicted)
+        first, *others = (
+            StageKey.for_task(self.task, self.arm, seed=seed) for seed in range(self.config.seeds)
+        )
         # Nothing is random in a probe of the base: the other seeds wait for the first and find its run.
-        needs += (first.key,)
-    others = [
-        stage(StageKey.for_task(task, arm, seed=seed), f"seed {seed}", budget.run(granted), needs)
-        for seed in range(1, config.seeds)
-    ]
-    return [*trials, first, *others]
+        later = (*needs, first) if self.arm.is_fixed else needs
+        granted = self.budget.run(self.granted)
+        return [
+            self._stage(first, "seed 0", granted, needs),
+            *(self._stage(key, f"seed {key.seed}", granted, later) for key in others),
+        ]
+
+    @property
+    def _tuned(self) -> tuple[StageKey, ...]:
+        return tuple(trial.key for trial in self.trials)
+
+    def _stage(self, key: StageKey, what: str, flops: float, needs: tuple[StageKey, ...]) -> Stage:
+        origin: tuple[StageKey, ...] = (BASE,) if self.arm.origin.has_weights else ()
+        if self.arm.origin.learns_text:
+            text = self.arm.text_of(self.task)
+            origin = (StageKey.for_language(self.arm.origin, seed=key.seed, task=text),)
+        chooser = choosing_lookup(self.config, self.task, self.arm)
+        chosen = () if chooser is None else (StageKey.for_task(self.task, chooser, seed=0),)
+        title = f"{self.arm.name} on {self.task}: {what}"
+        return Stage(key, title, (PREPARE, *origin, *chosen, *needs), flops)
 
 
 class _TrialStage(Protocol):

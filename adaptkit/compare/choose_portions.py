@@ -105,7 +105,7 @@ def _most_telling(candidates: Sequence[Portion], passes: float, share: float) ->
         return []
     asked = [Place(text, compute * passes) for text, compute in ASKED]
     places = [Place(portion.text, portion.compute * passes) for portion in candidates]
-    left_open = _Open.of([*places, *asked], len(candidates))
+    left_open = LeftOpen.of([*places, *asked], len(candidates), NOISE)
 
     def left(portions: Sequence[Portion]) -> float:
         return left_open([candidates.index(portion) for portion in portions])
@@ -153,28 +153,32 @@ def _compute(portions: Sequence[Portion]) -> float:
 
 
 @dataclass(frozen=True)
-class _Open:
+class LeftOpen:
     """What measuring candidates leaves open of what is asked.
 
     Attributes:
         blocks: covariance of the scores of candidates, then of what is asked, over laws drawn from their
             priors; of a model from scratch, and of one that starts from the base.
+        num: candidates.
+        noise: of a candidate's score, as a share of it.
     """
 
     blocks: tuple[np.ndarray, ...]
     num: int
+    noise: float
 
     @classmethod
-    def of(cls, places: Sequence[Place], num: int) -> _Open:
+    def of(cls, places: Sequence[Place], num: int, noise: float) -> LeftOpen:
+        """Draw the laws; `places` are those of candidates, then of what is asked."""
         rng = np.random.default_rng(0)
         drawn = [drawn_scores(places, NUM_DRAWS, from_base=from_base, rng=rng) for from_base in (False, True)]
-        return cls(tuple(np.cov(scores, rowvar=False) for scores in drawn), num)
+        return cls(tuple(np.cov(scores, rowvar=False) for scores in drawn), num, noise)
 
     def __call__(self, measured: Sequence[int]) -> float:
         """Variance that is left, summed."""
         left = 0.0
         for block in self.blocks:
-            noisy = block[np.ix_(measured, measured)] + NOISE**2 * np.eye(len(measured))
+            noisy = block[np.ix_(measured, measured)] + self.noise**2 * np.eye(len(measured))
             across = block[self.num :, measured]
             known = (across * np.linalg.solve(noisy, across.T).T).sum()
             left += block[self.num :, self.num :].trace() - known
@@ -202,5 +206,5 @@ def forecast_sentences(
     reach = f"base, up to {reach_of(portions):g} times yours, and what twice of each buys each arm"
     less = [] if any(portion.text < 1 for portion in portions) else [f"  {NO_TEXT}"]
     less += _cold_sentences(budget, costs, arms, portions)
-    no = "not answered: other sizes of model, other numbers of labels"
+    no = "not answered: other sizes of model"
     return [f"forecast: {each}", *titles, f"  {can}", f"  {asks} {reach}", *less, f"  {no}"]

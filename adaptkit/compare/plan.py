@@ -14,8 +14,9 @@ from typing import Any
 from transformers import AutoConfig
 
 from adaptkit import models
-from adaptkit.compare.build_stages import build_stages, teaching_origins
+from adaptkit.compare.build_stages import FewerLabels, build_stages, teaching_origins
 from adaptkit.compare.choose_arms import choose_arms
+from adaptkit.compare.choose_labels import choose_label_portions, label_flops, label_sentences
 from adaptkit.compare.choose_portions import choose_portions, forecast_sentences
 from adaptkit.compare.choose_sizes import choose_rungs, size_sentences
 from adaptkit.compare.costs import Costs, text_sizes
@@ -33,11 +34,11 @@ from adaptkit.errors import ConfigError
 from adaptkit.models.capabilities import Capabilities
 from adaptkit.models.sentence.pooling_files import check_mean_pooling
 from adaptkit.run import Run
-from adaptkit.study.arms import Origin
+from adaptkit.study.arms import Arm, Origin
 from adaptkit.study.base_model import base_shape, max_lengths
 from adaptkit.study.budget import Budget, check_total, grant
 from adaptkit.study.config import LANGUAGE, StudyConfig
-from adaptkit.study.forecast_record import WHOLE
+from adaptkit.study.forecast_record import WHOLE, Portion
 from adaptkit.study.stage_record import StageKey, StageKind
 
 GPUS = (1, 2, 4, 8)
@@ -133,12 +134,19 @@ class Measured:
         portions = choose_portions(config, budget, self.costs, choice.arms)
         names = tuple(arm.name for arm in choice.arms)
         rungs = choose_rungs(config, budget, self.costs, choice.arms)
-        return Fixed(budget, names, lengths, choice.left_out, portions, rungs)
+        chosen = config.model_copy(update={"arms": list(names)})
+        labels = choose_label_portions(chosen, budget, self.costs)
+        return Fixed(budget, names, lengths, choice.left_out, portions, rungs, labels)
 
     def plan(self, fixed: Fixed) -> Plan:
         """The plan once arms and budget are decided."""
         config = fixed.applied_to(self.config)
-        stages = build_stages(config, fixed.budget, fixed.portions, fixed.rungs)
+
+        def flops(task: str, arm: Arm, portion: Portion) -> float:
+            return label_flops(config, fixed.budget, self.costs, config.task(task), arm, portion)
+
+        fewer_labels = FewerLabels(fixed.label_portions, flops)
+        stages = build_stages(config, fixed.budget, fixed.portions, fixed.rungs, fewer_labels)
         stages = with_gpus(stages, config, self.costs, self.machine)
         predictor = Predictor(config, self.machine, fixed.budget, self.costs)
         return Plan(config, fixed, self, stages, predictor)
@@ -230,9 +238,12 @@ def plan_json(plan: Plan, study: Path) -> dict[str, Any]:
         "arms": arm_rows(plan),
         "left_out": [row.model_dump(mode="json") for row in plan.fixed.left_out],
         "without": plan.config.without,
-        "forecast": forecast_sentences(
-            plan.config, plan.budget, plan.predictor.costs, plan.config.text_arms, plan.fixed.portions
-        ),
+        "forecast": [
+            *forecast_sentences(
+                plan.config, plan.budget, plan.predictor.costs, plan.config.text_arms, plan.fixed.portions
+            ),
+            *label_sentences(plan.config, plan.budget, plan.predictor.costs, plan.fixed.label_portions),
+        ],
         "sizes": size_sentences(
             plan.config, plan.budget, plan.predictor.costs, plan.config.text_arms, plan.fixed.rungs
         ),
@@ -297,5 +308,5 @@ def _arm_of(key: StageKey) -> tuple[str, str] | None:
     if key.origin is not None:
         return key.origin.value, key.task or LANGUAGE
     if key.arm is not None and key.task is not None:
-        return key.arm.name, key.task
+        return key.arm.name, key.task if key.portion == WHOLE else f"{key.task}, fewer labels"
     return None

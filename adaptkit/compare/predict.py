@@ -17,6 +17,7 @@ from adaptkit.compare.stage import Stage
 from adaptkit.study.arms import Origin
 from adaptkit.study.budget import Budget
 from adaptkit.study.config import StudyConfig
+from adaptkit.study.forecast_record import WHOLE
 from adaptkit.study.stage_record import StageKey, StageKind
 
 START_S = 1.5
@@ -99,7 +100,7 @@ class Predictor:
         tuning = key.trial is not None
         searching = 0.0 if tuning else size.num_items * size.num_documents * SEARCH_S_PER_SCORE
         if not key.arm.trains_on_task:
-            if key.seed and key.arm.is_fixed:
+            if key.seed and key.arm.is_fixed and key.portion == WHOLE:
                 return 0.0  # finds the run of the first seed
             if key.arm.origin is Origin.API:
                 requests = num_requests(task, size, self.budget.settings_tried)
@@ -108,7 +109,8 @@ class Predictor:
                 return asking + self._computing(self.costs.encoding(task, key.arm))
             flops = self.costs.frozen(task, key.arm, self.budget.settings_tried)
         else:
-            steps = self.costs.task_steps_at_most(task) * self.costs.task_step(task, key.arm)
+            most = self.costs.task_steps_at_most(task) * key.portion.labels
+            steps = most * self.costs.task_step(task, key.arm)
             scoring = self.costs.task_scoring(task, key.arm, tuning=tuning)
             flops = min(stage.flops, steps + scoring)
             flops += 0.0 if tuning else self.costs.task_answers(task, key.arm)

@@ -67,8 +67,8 @@ def wait_for_first() -> None:
 
 
 def wait_until_finished(run: Run) -> None:
-    """Go on once the first process has finished a run that it makes alone."""
-    while not run.finished:
+    """In the other processes of a stage: go on once the first has finished a run that it makes alone."""
+    while not is_first() and not run.finished:
         time.sleep(POLL)
 
 

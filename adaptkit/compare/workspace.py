@@ -1,10 +1,10 @@
 """A study's folder: the names of its files, and what a stage reads there.
 
 runs/<study>-<hash8>/
-    plan.json            budget, arms and lengths, as decided at the first start
+    plan.json            budget, arms, lengths, as decided at first    api_spent.json  what the API has cost
     stages/<stage>.json  what a finished stage left      stages/<stage>.error  why one failed
     logs/<stage>.log     what a stage printed            study.json            see study/record.py
-    api_spent.json       what the API has cost
+    labels/<task>.*      shares of a task's labels, drawn for the trainings with fewer of them
 runs/api-replies/        what APIs answered, by the digest of the request
 runs/data-<hash8>/       the prepared data: <corpus>.train.jsonl, .dev.jsonl, .test.jsonl; <task>/ for sets
 """
@@ -12,10 +12,11 @@ runs/data-<hash8>/       the prepared data: <corpus>.train.jsonl, .dev.jsonl, .t
 from __future__ import annotations
 
 import shutil
+from collections.abc import Iterable
 from dataclasses import asdict, dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from adaptkit import notices
 from adaptkit.compare import ranks
@@ -24,6 +25,7 @@ from adaptkit.data.readers import DataConfig, Dataset, read
 from adaptkit.models.folder import find
 from adaptkit.run import Run, digest, file_digest, read_json, read_sealed, within_root, write_sealed
 from adaptkit.run_lock import hold
+from adaptkit.run_record import Record
 from adaptkit.seal import WRITTEN, check
 from adaptkit.study.account_record import LeftOutRecord
 from adaptkit.study.arms import Arm, Origin
@@ -47,6 +49,8 @@ from adaptkit.study.stage_record import (
 )
 from adaptkit.study.task import TaskFiles
 
+LABELS = "label_portions"
+
 
 def plan_path(study: Path) -> Path:
     return study / "plan.json"
@@ -62,6 +66,7 @@ class Fixed:
         left_out: arms that could not be run.
         portions: what the smaller trainings have, by which is forecast.
         rungs: sizes beside the study's own that models from scratch are trained at.
+        label_portions: task -> shares of its labels that arms are trained with too.
         predicted: kind of stage -> seconds, one stage after another, as predicted at the first start.
         predicted_seconds: wall time of the study.
     """
@@ -72,6 +77,7 @@ class Fixed:
     left_out: tuple[LeftOutRecord, ...] = ()
     portions: tuple[Portion, ...] = ()
     rungs: tuple[int, ...] = ()
+    label_portions: dict[str, tuple[Portion, ...]] = field(default_factory=dict)
     predicted: dict[str, float] = field(default_factory=dict)
     predicted_seconds: float = 0.0
 
@@ -86,16 +92,22 @@ def read_fixed(study: Path) -> Fixed:
     value = read_sealed(plan_path(study))
     left_out = tuple(LeftOutRecord(**row) for row in value["left_out"])
     portions = tuple(Portion(**row) for row in value.get("portions", ()))
-    decided = {"budget": Budget(**value["budget"]), "arms": tuple(value["arms"])}
+    decided: dict[str, Any] = {"budget": Budget(**value["budget"]), "arms": tuple(value["arms"])}
     rungs = tuple(value.get("rungs", ()))
-    return Fixed(**{**value, **decided, "left_out": left_out, "portions": portions, "rungs": rungs})
+    labels = {task: tuple(Portion(**row) for row in rows) for task, rows in value.get(LABELS, {}).items()}
+    decided |= {"left_out": left_out, "portions": portions, "rungs": rungs, LABELS: labels}
+    return Fixed(**{**value, **decided})
 
 
 def write_fixed(study: Path, fixed: Fixed) -> None:
     """Write plan.json."""
-    records = {"left_out": fixed.left_out, "portions": fixed.portions}
-    dumped = {name: [row.model_dump(mode="json") for row in rows] for name, rows in records.items()}
+    labels = {task: _dumped(rows) for task, rows in fixed.label_portions.items()}
+    dumped = {"left_out": _dumped(fixed.left_out), "portions": _dumped(fixed.portions), LABELS: labels}
     write_sealed(plan_path(study), {**asdict(fixed), **dumped})
+
+
+def _dumped(records: Iterable[Record]) -> list[dict[str, Any]]:
+    return [record.model_dump(mode="json") for record in records]
 
 
 def result_path(study: Path, key: StageKey) -> Path:
@@ -215,8 +227,8 @@ class Workspace:
         keys = [StageKey.for_language(origin, trial=i, task=task) for i in range(num)]
         return [read_result(result_path(self.path, key), LanguageResult) for key in keys]
 
-    def task(self, name: str, arm: Arm, seed: int) -> TaskResult:
-        key = StageKey.for_task(name, arm, seed=seed)
+    def task(self, name: str, arm: Arm, seed: int, portion: Portion = WHOLE) -> TaskResult:
+        key = StageKey.for_task(name, arm, seed=seed, portion=portion)
         return read_result(result_path(self.path, key), TaskResult)
 
     def task_trials(self, name: str, arm: Arm, num: int) -> list[TaskResult]:
@@ -236,6 +248,11 @@ class Workspace:
         rag = self.config.rag or RagConfig()
         collection = self.files.train("domain" if rag.collection is None else COLLECTION)
         return Library(collection, find(rag.encoder) if rag.encoder else None)
+
+    @property
+    def labels(self) -> Path:
+        """The folder of the shares of tasks' labels."""
+        return self.path / "labels"
 
     @cached_property
     def data_digest(self) -> str:
@@ -273,35 +290,36 @@ class Workspace:
         if config.tokenizer.path and "tokenizer.path" in digests:
             given[config.tokenizer.path] = digests["tokenizer.path"]
         if config.rag is not None and config.rag.encoder and "rag.encoder" in digests:
-            encoder = config.rag.encoder
-            given |= dict.fromkeys((encoder, str(find(encoder))), digests["rag.encoder"])
+            given |= dict.fromkeys(
+                (config.rag.encoder, str(find(config.rag.encoder))), digests["rag.encoder"]
+            )
         return given
 
     def open(self, name: str, settings: Config) -> Run:
         """The run of a recipe's settings, for this process alone or for all of its stage's."""
         named = {key: value for key, value in places(settings).items() if isinstance(value, str)}
         given = {key: self._given[value] for key, value in named.items() if value in self._given}
+        for key, value in places(settings).items():
+            if isinstance(value, list) and value and all(Path(file).parent == self.labels for file in value):
+                given[key.removesuffix(".files")] = digest([file_digest(Path(file)) for file in value])
         run = Run.open(self.root, name, settings, {**given, "data": self.data_digest})
-        if ranks.is_first():
-            self._hold(run)
+        self._hold(run)
         ranks.wait_for_first()
         return run
 
     def open_fields(self, name: str, fields: dict[str, Any], **inputs: str) -> Run:
         """The run of anything else that a stage does on the prepared data, and on what `inputs` name."""
         run = Run.open(self.root, name, fields, {**inputs, "data": self.data_digest})
-        if ranks.is_first():
-            self._hold(run)
-        else:
-            ranks.wait_until_finished(run)
+        self._hold(run)
+        ranks.wait_until_finished(run)
         return run
 
     def _hold(self, run: Run) -> None:
         """Another study may be at the same run: this one waits, and then finds it finished."""
-        if not run.finished:
+        if ranks.is_first() and not run.finished:
             hold(run, wait=True)
-        if not run.finished:
-            run.update_manifest(study=self.path.name)
+            if not run.finished:
+                run.update_manifest(study=self.path.name)
 
 
 def read_scores(run: Run, suite: str) -> dict[str, Any]:
@@ -310,8 +328,7 @@ def read_scores(run: Run, suite: str) -> dict[str, Any]:
     Raises: DataError where they are damaged.
     """
     check(run.scores(suite))
-    scores: dict[str, Any] = read_json(run.scores(suite))
-    return scores
+    return cast("dict[str, Any]", read_json(run.scores(suite)))
 
 
 def rows_of(path: Path) -> Dataset:
@@ -329,10 +346,7 @@ def tidy(run: Run, *, keep_model: bool) -> None:
     shutil.rmtree(run.checkpoints, ignore_errors=True)
     if keep_model or not run.model.exists():
         return
-    listed = run.manifest().get(WRITTEN, {})
-    run.update_manifest(
-        files_written={
-            name: value for name, value in listed.items() if not name.startswith(f"{run.model.name}/")
-        }
-    )
+    listed, prefix = run.manifest().get(WRITTEN, {}), f"{run.model.name}/"
+    kept = {name: value for name, value in listed.items() if not name.startswith(prefix)}
+    run.update_manifest(files_written=kept)
     shutil.rmtree(run.model, ignore_errors=True)

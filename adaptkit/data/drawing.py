@@ -50,6 +50,26 @@ def draw_from(dataset: Dataset, size: int) -> Dataset:
     return dataset.with_rows(draw(dataset.rows, size))
 
 
+def draw_labels(rows: Sequence[Row], share: float, seed: int) -> list[Row]:
+    """A share of the labelled rows, in their order: whole groups as they come by hash, the last one cut.
+
+    The rows of a smaller share are among those of every larger one of the same seed. One row of each label
+    comes before all others, as a model cannot answer with a label that it has never seen.
+    """
+    order = {name: draw_hash(f"{seed} {name}") for name in {row.cluster for row in rows}}
+    drawn = sorted(rows, key=lambda row: (order[row.cluster], row.id))
+    seen: set[str] = set()
+    first: list[Row] = []
+    for row in drawn:
+        if not seen.issuperset(row.labels):
+            first.append(row)
+            seen.update(row.labels)
+    early = {id(row) for row in first}
+    drawn = [*first, *(row for row in drawn if id(row) not in early)]
+    chosen = {id(row) for row in drawn[: max(len(first), round(share * len(rows)))]}
+    return [row for row in rows if id(row) in chosen]
+
+
 def _drawn(rows: Sequence[Row], size: int, levels: Sequence[Callable[[Row], str]]) -> list[Row]:
     if size >= len(rows):
         return list(rows)

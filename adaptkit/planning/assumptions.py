@@ -7,14 +7,15 @@ from collections.abc import Iterator
 
 from adaptkit.planning.config import PlanConfig
 from adaptkit.planning.gpus import GB, Gpu
-from adaptkit.planning.published_law import REPEATS_WORTH, Law
+from adaptkit.planning.own_law import ChosenLaw
+from adaptkit.planning.published_law import REPEATS_WORTH
 from adaptkit.trainer.memory import STATE_BYTES
 
 
-def assumptions_of(config: PlanConfig, law: Law, gpu: Gpu, text_tokens: float) -> tuple[str, ...]:
+def assumptions_of(config: PlanConfig, chosen: ChosenLaw, gpu: Gpu, text_tokens: float) -> tuple[str, ...]:
     """All of them, the law first."""
     return (
-        *_law(law),
+        *_law(chosen),
         *_text(config, text_tokens),
         *_machine(config, gpu),
         *_memory(config),
@@ -22,8 +23,14 @@ def assumptions_of(config: PlanConfig, law: Law, gpu: Gpu, text_tokens: float) -
     )
 
 
-def _law(law: Law) -> Iterator[str]:
+def _law(chosen: ChosenLaw) -> Iterator[str]:
+    law = chosen.law
     yield f"Loss: {law.source}; {law.unit}."
+    if chosen.note:
+        yield chosen.note
+    if chosen.draws:
+        yield "Behind each loss stands its 95 % interval. Sizes and tokens follow the likeliest law."
+        return
     yield (
         "This is a published law of web text and its own tokenizer: its losses rank sizes, and are not the "
         "losses that your text would give."

@@ -11,6 +11,7 @@ from adaptkit.data.readers import DataConfig
 from adaptkit.study.budget import PriceConfig
 
 Published = Literal["besiroglu-2024", "hoffmann-2022", "sardana-2024"]
+LawName = Literal["study"] | Published
 Parameters = Annotated[Count, in_unit("parameters")]
 GOALS = ("size", "loss", "usd", "gpu_hours")
 
@@ -89,8 +90,9 @@ class PlanConfig(Config):
     """Of the text at hand; 0 takes the study's, else 3."""
     vocab_size: Annotated[Count, in_unit("tokens")] = Field(32_768, ge=256, le=1_000_000)
     """Of the tokenizer; a size whose table would take over a third of it gets half as many, or a quarter."""
-    law: Published = "besiroglu-2024"
-    """Scaling law."""
+    law: LawName = "besiroglu-2024"
+    """Scaling law: a published one, or `study`, the study's own. Left out, it is the study's own where one is
+    named that has one."""
     minimise: Literal["gpu_hours", "flops"] = "gpu_hours"
     """What the cheapest model is cheapest in. Dollars are hours times a price."""
     traffic: TrafficConfig = TrafficConfig()
@@ -102,7 +104,8 @@ class PlanConfig(Config):
     serve_in: Literal["float32", "bfloat16", "int8", "int4"] = "bfloat16"
     """Weights while serving; int8 counts as twice the arithmetic of bfloat16, int4 saves memory alone."""
     study: str = ""
-    """A study whose measured speed and price are taken; what is set here comes before them."""
+    """A study whose measured speed, price and, where it has one, scaling law are taken; what is set here
+    comes before them."""
 
     @model_validator(mode="after")
     def _one_goal(self) -> PlanConfig:

@@ -11,18 +11,18 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Literal
 
 import numpy as np
 
 from adaptkit.data.readers import read
 from adaptkit.errors import ConfigError
-from adaptkit.planning import published_law as laws
 from adaptkit.planning.assumptions import assumptions_of
 from adaptkit.planning.config import PlanConfig
 from adaptkit.planning.gpus import Gpu, choose_gpu
 from adaptkit.planning.optimum import Choice, Costs, best_within, cheapest, compute_optimal_within
-from adaptkit.planning.published_law import Law
+from adaptkit.planning.outcome import Answer, Plan, Row
+from adaptkit.planning.own_law import ChosenLaw, choose_law
+from adaptkit.planning.published_law import Law, worth_of_tokens
 from adaptkit.planning.sizing import SERVED_SPEED, Size, gpus_needed, size_of
 from adaptkit.study.breakeven import HOURS_PER_MONTH, Workload, num_servers
 from adaptkit.study.record import StudyRecord, read_study
@@ -30,90 +30,6 @@ from adaptkit.study.task_size import BYTES_PER_TOKEN
 
 SAME = 0.01
 """Two answers whose sizes differ by less are one."""
-
-
-@dataclass(frozen=True)
-class Row:
-    """One model: how it is made, and what it takes.
-
-    Attributes:
-        passes: over the text at hand; 0 where text has no end.
-        train_hours: of one GPU.
-        training_gpus, serving_gpus: what its memory needs at least; 0 where that is not known, or no number
-            would do.
-        servers: GPUs rented around the clock for the traffic.
-        serve_hours: of one GPU, a month, only while it works.
-        train_usd, serve_usd_per_month: None without a price.
-        beyond: how it lies outside of what the law was fitted on; empty where it does not.
-    """
-
-    params: int
-    layers: int
-    width: int
-    vocab_size: int
-    tokens: float
-    passes: float
-    loss: float
-    train_flops: float
-    train_hours: float
-    train_usd: float | None
-    training_bytes: float
-    training_gpus: int
-    serving_bytes: float
-    serving_gpus: int
-    serve_hours: float
-    servers: int
-    serve_usd_per_month: float | None
-    beyond: str
-
-
-@dataclass(frozen=True)
-class Answer:
-    """A best buy over its life, in what `minimise` counts.
-
-    Attributes:
-        title: `compute-optimal`, or `inference-aware` where serving counts too.
-        train, serve: FLOPs or GPU hours.
-        usd: of both; None without a price, and where FLOPs are counted.
-    """
-
-    title: str
-    params: float
-    tokens: float
-    passes: float
-    loss: float
-    train: float
-    serve: float
-    usd: float | None
-    beyond: str
-
-    @property
-    def whole(self) -> float:
-        return self.train + self.serve
-
-
-@dataclass(frozen=True)
-class Plan:
-    """What `make_plan` found.
-
-    Attributes:
-        unit: what answers count.
-        left_out: size -> why it has no row.
-        answers: for the goal; none where there is none.
-        saved: share of the first answer's cost that the last one saves at the same quality.
-        text_tokens: tokens of the text at hand; inf where text has no end.
-        assumptions: sentences.
-    """
-
-    law: Law
-    gpu: Gpu
-    unit: Literal["FLOPs", "GPU hours"]
-    rows: tuple[Row, ...]
-    left_out: dict[str, str]
-    answers: tuple[Answer, ...]
-    saved: float
-    text_tokens: float
-    assumptions: tuple[str, ...]
 
 
 def make_plan(config: PlanConfig) -> Plan:
@@ -124,14 +40,14 @@ def make_plan(config: PlanConfig) -> Plan:
     record = read_study(config.study) if config.study else None
     config = config.model_copy(update={"bytes_per_token": bytes_per_token(config, record)})
     sizes, left_out = sizes_of(config)
-    law, gpu, text = laws.PUBLISHED[config.law], choose_gpu(config.gpu, record), text_tokens(config)
-    planner = Planner(config, law, gpu, text, sizes)
+    chosen, gpu, text = choose_law(config), choose_gpu(config.gpu, record), text_tokens(config)
+    planner = Planner(config, chosen, gpu, text, sizes)
     answers = planner.answers()
     saved = 0.0
     if len(answers) == 2 and not (config.usd or config.gpu_hours):
         saved = 1 - answers[1].whole / answers[0].whole
     return Plan(
-        law=law,
+        law=chosen.law,
         gpu=gpu,
         unit="FLOPs" if config.minimise == "flops" else "GPU hours",
         rows=tuple(map(planner.row, sizes)),
@@ -139,7 +55,7 @@ def make_plan(config: PlanConfig) -> Plan:
         answers=answers,
         saved=saved,
         text_tokens=text,
-        assumptions=assumptions_of(config, law, gpu, text),
+        assumptions=assumptions_of(config, chosen, gpu, text),
     )
 
 
@@ -176,10 +92,14 @@ class Planner:
     """A config with the law, the GPU, the text and the sizes that it comes to."""
 
     config: PlanConfig
-    law: Law
+    chosen: ChosenLaw
     gpu: Gpu
     text_tokens: float
     sizes: tuple[Size, ...]
+
+    @property
+    def law(self) -> Law:
+        return self.chosen.law
 
     @property
     def peak_flops(self) -> float:
@@ -205,6 +125,7 @@ class Planner:
         serve_usd = None
         if price is not None:
             serve_usd = servers * HOURS_PER_MONTH * price.usd_per_hour
+        loss, loss_low, loss_high = self._loss(params, tokens)
         return Row(
             params=params,
             layers=size.shape.layers,
@@ -212,7 +133,9 @@ class Planner:
             vocab_size=size.vocab_size,
             tokens=tokens,
             passes=self._passes(tokens),
-            loss=self.law.loss(params, tokens, self.text_tokens),
+            loss=loss,
+            loss_low=loss_low,
+            loss_high=loss_high,
             train_flops=flops,
             train_hours=hours,
             train_usd=None if price is None else hours * price.usd_per_hour,
@@ -223,7 +146,7 @@ class Planner:
             serve_hours=serve_hours,
             servers=servers,
             serve_usd_per_month=serve_usd,
-            beyond=self.law.why_beyond(params, tokens),
+            beyond=self._why_beyond(params, tokens),
         )
 
     def answers(self) -> tuple[Answer, ...]:
@@ -261,9 +184,30 @@ class Planner:
         usd = None
         if self.gpu.price is not None and self.config.minimise == "gpu_hours":
             usd = (train + serve) * self.gpu.price.usd_per_hour
-        loss = self.law.loss(params, tokens, self.text_tokens)
-        beyond = self.law.why_beyond(params, tokens)
-        return Answer(title, params, tokens, self._passes(tokens), loss, train, serve, usd, beyond)
+        loss, loss_low, loss_high = self._loss(params, tokens)
+        return Answer(
+            title=title,
+            params=params,
+            tokens=tokens,
+            passes=self._passes(tokens),
+            loss=loss,
+            loss_low=loss_low,
+            loss_high=loss_high,
+            train=train,
+            serve=serve,
+            usd=usd,
+            beyond=self._why_beyond(params, tokens),
+        )
+
+    def _loss(self, params: float, tokens: float) -> tuple[float, float | None, float | None]:
+        """A loss with its interval; by a published law there is none."""
+        interval = self.chosen.interval(params, tokens, self.text_tokens)
+        if interval is None:
+            return self.law.loss(params, tokens, self.text_tokens), None, None
+        return interval.mean, interval.low, interval.high
+
+    def _why_beyond(self, params: float, tokens: float) -> str:
+        return self.law.why_beyond(params, worth_of_tokens(tokens, self.text_tokens))
 
     def _out_of_reach(self) -> ConfigError:
         if self.config.usd or self.config.gpu_hours:

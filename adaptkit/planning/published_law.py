@@ -30,7 +30,8 @@ class Law:
     Attributes:
         name, source: which law it is, and where it was read.
         unit: of the loss.
-        sizes, tokens: smallest and largest that it was fitted on; (0, inf) where that is not known.
+        sizes, tokens: smallest and largest that it was fitted on, tokens as worth read once; (0, inf) where
+            that is not known.
     """
 
     name: str
@@ -84,7 +85,11 @@ class Law:
         return self.data_exponent * self.data_scale * fresh**-self.data_exponent * tokens * slope / fresh
 
     def why_beyond(self, params: float, tokens: float) -> str:
-        """A clause on how a model lies outside of what the law was fitted on; empty where it does not."""
+        """A clause on how a model lies outside of what the law was fitted on; empty where it does not.
+
+        Args:
+            tokens: worth, read once, of what it reads.
+        """
         if not self.sizes[0] <= params <= self.sizes[1]:
             return "a size beyond those that the law was fitted on"
         if not self.tokens[0] <= tokens <= self.tokens[1]:

@@ -24,6 +24,7 @@ from adaptkit.report.svg import (
     spread,
 )
 from adaptkit.study.forecast import Curve, Forecast, size_text
+from adaptkit.study.label_forecast import LabelForecast
 from adaptkit.study.law import Place
 from adaptkit.study.record import ArmRecord
 from adaptkit.study.statistics import Interval
@@ -216,46 +217,125 @@ def _inner_labels(canvas: Canvas, y: Scale, ends: Sequence[_End]) -> None:
         canvas.text(end.x + 11, place + 4.5, short(end.label, 18), "end halo")
 
 
+@dataclass(frozen=True)
+class LawLine:
+    """One arm's trainings, and what its laws say on the way through them and beyond.
+
+    Attributes:
+        points: where each stands, its score, and whether it is drawn pale.
+        grid: places along the line, ascending.
+        scores: of the laws there [num_replicates, num_places].
+        largest: the place of the run that is compared.
+    """
+
+    arm: ArmRecord
+    points: tuple[tuple[float, Interval, bool], ...]
+    grid: np.ndarray
+    scores: np.ndarray
+    largest: float
+
+
 def forecast_figure(forecast: Forecast, arms: dict[str, ArmRecord], quality: str) -> Figure:
     """Bits per byte over the text that was read, repeats counted: cells, and laws with bands."""
-    curves = forecast.curves
-    reads = [point.place.read for curve in curves for point in curve.points]
-    x = Scale(min(reads) * 0.85, max(reads) * forecast.reach, 52, WIDTH - _LABELS, log=True)
-    scores = [point.score for curve in curves for point in curve.points]
-    y_low, y_high = padded([value for score in scores for value in (score.low, score.high)])
-    y = Scale(y_low, y_high, 324.0, 34)
-    title = "How quality grows with compute"
-    description = "; ".join(f"{curve.arm}: {curve.points[-1].score.mean:.3f}" for curve in curves)
-    canvas = Canvas(WIDTH, 372.0, title, description)
-    canvas.x_axis(x, y.start, y.end, size_text, "text read, repeats counted (log scale)")
-    canvas.y_axis(y, x.start, x.end, decimals(y), quality)
-    ends = []
-    for curve in curves:
-        value = _law(canvas, x, y, curve, arms[curve.arm], forecast)
-        ends.append(_End(curve.origin, curve.arm, x.end - 4, value))
-    _end_labels(canvas, x.end, y, ends)
-    lines = "Lines: fitted laws on all of the text, with bands, dashed beyond the largest run."
-    return Figure(title, canvas.render(), f"Points: measured; pale ones had less of the text. {lines}")
+    lines = [_text_line(curve, arms[curve.arm], forecast.reach) for curve in forecast.curves]
+    points = "Points: measured; pale ones had less of the text"
+    return laws_figure(
+        lines,
+        forecast.confidence,
+        title="How quality grows with compute",
+        axis="text read, repeats counted (log scale)",
+        fmt=size_text,
+        quality=quality,
+        note=f"{points}. Lines: fitted laws on all of the text, with bands, dashed beyond the largest run.",
+    )
 
 
-def _law(canvas: Canvas, x: Scale, y: Scale, curve: Curve, arm: ArmRecord, forecast: Forecast) -> float:
-    """Draw one arm; returns where its law ends."""
+def _text_line(curve: Curve, arm: ArmRecord, reach: float) -> LawLine:
     whole = curve.whole
     least = min(point.place.read for point in curve.points)
-    grid = np.geomspace(least, whole.read * forecast.reach, 60)
-    fitted = curve.laws([Place(whole.text, read) for read in grid])
-    tail = 0.5 - forecast.confidence / 2
-    low, middle, high = np.quantile(fitted, [tail, 0.5, 1 - tail], axis=0)
+    grid = np.geomspace(least, whole.read * reach, 60)
+    points = tuple((point.place.read, point.score, point.portion.text < 1) for point in curve.points)
+    return LawLine(arm, points, grid, curve.laws([Place(whole.text, read) for read in grid]), whole.read)
+
+
+def label_figure(forecast: LabelForecast, arms: dict[str, ArmRecord], quality: str) -> Figure:
+    """A task's score over the number of labels: cells, laws with bands, and arms that read none."""
+    whole, least = forecast.record.num_labels, min(portion.labels for portion in forecast.record.portions)
+    grid = np.geomspace(least, forecast.reach, 60)
+    lines = [
+        LawLine(
+            arms[curve.arm],
+            tuple((whole * point.portion.labels, point.score, False) for point in curve.points),
+            whole * grid,
+            curve.scores(grid),
+            float(whole),
+        )
+        for curve in forecast.curves
+    ]
+    lines += [
+        LawLine(
+            arms[level.arm],
+            ((float(whole), level.score, False),),
+            whole * grid,
+            level.scores(grid),
+            float(whole),
+        )
+        for level in forecast.levels
+    ]
+    asked = " Arms that are only asked read no more labels than fit into a prompt." if forecast.levels else ""
+    return laws_figure(
+        lines,
+        forecast.confidence,
+        title=f"How quality on {forecast.record.task} grows with labels",
+        axis="labelled rows to train on (log scale)",
+        fmt=lambda labels: f"{labels:,.0f}",
+        quality=quality,
+        note=f"Points: measured. Lines: fitted laws with bands, dashed beyond the study's labels.{asked}",
+    )
+
+
+def laws_figure(
+    lines: Sequence[LawLine],
+    confidence: float,
+    *,
+    title: str,
+    axis: str,
+    fmt: Callable[[float], str],
+    quality: str,
+    note: str,
+) -> Figure:
+    """Scores over an amount of something: points, and laws with bands."""
+    places = [place for line in lines for place, _, _ in line.points]
+    x = Scale(min(places) * 0.85, max(line.grid[-1] for line in lines), 52, WIDTH - _LABELS, log=True)
+    scores = [score for line in lines for _, score, _ in line.points]
+    ahead = [float(np.median(line.scores[:, -1])) for line in lines]
+    y_low, y_high = padded([*ahead, *(value for score in scores for value in (score.low, score.high))])
+    y = Scale(y_low, y_high, 324.0, 34)
+    description = "; ".join(f"{line.arm.name}: {line.points[-1][1].mean:.3f}" for line in lines)
+    canvas = Canvas(WIDTH, 372.0, title, description)
+    canvas.x_axis(x, y.start, y.end, fmt, axis)
+    canvas.y_axis(y, x.start, x.end, decimals(y), quality)
+    ends = [
+        _End(line.arm.origin, line.arm.name, x.end - 4, _law(canvas, x, y, line, confidence))
+        for line in lines
+    ]
+    _end_labels(canvas, x.end, y, ends)
+    return Figure(title, canvas.render(), note)
+
+
+def _law(canvas: Canvas, x: Scale, y: Scale, line: LawLine, confidence: float) -> float:
+    """Draw one arm; returns where its law ends."""
+    arm, grid, tail = line.arm, line.grid, 0.5 - confidence / 2
+    low, middle, high = np.quantile(line.scores, [tail, 0.5, 1 - tail], axis=0)
     around = [*zip(grid, low, strict=True), *zip(grid[::-1], high[::-1], strict=True)]
     line_points = [(x(g), y(y.clip(v))) for g, v in zip(grid, middle, strict=True)]
-    turn = int((grid <= whole.read * 1.0001).sum())
+    turn = int((grid <= line.largest * 1.0001).sum())
     parts = [polygon([(x(g), y(y.clip(v))) for g, v in around], "band")]
     parts += [polyline(line_points[:turn], "track"), polyline(line_points[turn - 1 :], "track ahead")]
     pale: list[str] = []
-    for point in curve.points:
-        drawn = parts if point.portion.text == 1 else pale
-        at = x(point.place.read)
-        drawn += [_error_bar(at, y, point.score), mark(arm.adaptation or arm.origin, at, y(point.score.mean))]
-    canvas.group(f"o-{curve.origin}", *parts)
-    canvas.group(f"o-{curve.origin} dim", *pale)
+    for place, score, is_pale in line.points:
+        drawn = pale if is_pale else parts
+        drawn += [_error_bar(x(place), y, score), mark(arm.adaptation or arm.origin, x(place), y(score.mean))]
+    canvas.group(f"o-{arm.origin}", *parts)
+    canvas.group(f"o-{arm.origin} dim", *pale)
     return float(middle[-1])

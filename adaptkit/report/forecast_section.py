@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from adaptkit.report.charts import typeset
+from adaptkit.report.tables import ExitRow
 from adaptkit.study.forecast import Forecast
 from adaptkit.study.forecast_answers import Answers, Doubling
 from adaptkit.study.results import Results
@@ -55,12 +57,12 @@ class ForecastSection:
 
 
 def forecast_section(
-    results: Results, forecast: Forecast | None, answers: Answers | None, *, bills: bool
+    results: Results, forecast: Forecast | None, answers: Answers | None, *, bills: Sequence[ExitRow]
 ) -> ForecastSection | None:
     """The section of a study that forecasts; None where nothing was asked for.
 
     Args:
-        bills: whether the report weighs owning against an API.
+        bills: of owning each arm against an API; none where the report does not weigh that.
     """
     if forecast is None or answers is None:
         return None
@@ -77,7 +79,7 @@ def forecast_section(
 def _lead(forecast: Forecast) -> str:
     """Whether the curves may be believed."""
     if forecast.reason:
-        return f"{forecast.reason[0].upper()}{forecast.reason[1:]}."
+        return sentence_of(forecast.reason)
     passed = f"{len(forecast.curves)} of {len(forecast.checks)} arms"
     lead = f"From smaller trainings the largest run of each arm was predicted before it began: {passed} held."
     if forecast.missed:
@@ -106,28 +108,29 @@ def _crossing_rows(forecast: Forecast, answers: Answers) -> list[AnswerRow]:
     if not answers.crossings:
         reason = forecast.reason or f"{NOT_FORECAST}: no model from scratch and continued one were trained"
         return [AnswerRow(question, reason) for question in questions.values()]
-    return [AnswerRow(questions[each.axis], _sentence(each.sentence)) for each in answers.crossings]
+    return [AnswerRow(questions[each.axis], sentence_of(each.sentence)) for each in answers.crossings]
 
 
-def _sentence(text: str) -> str:
+def sentence_of(text: str) -> str:
+    """A clause as a sentence."""
     return f"{text[0].upper()}{text[1:]}."
 
 
 def _doubling_row(doubling: Doubling) -> AnswerRow:
     question = f"What would twice the text, or twice the compute, take off {doubling.arm}?"
     if doubling.text is None or doubling.compute is None:
-        return AnswerRow(question, _sentence(doubling.reason))
+        return AnswerRow(question, sentence_of(doubling.reason))
     text = f"text: {interval_words(doubling.text)}"
     if doubling.reason:
         text = doubling.reason
     compute = f"compute: {interval_words(doubling.compute)} bits per byte"
-    return AnswerRow(question, _sentence(f"{text}; {compute}"))
+    return AnswerRow(question, sentence_of(f"{text}; {compute}"))
 
 
-def _traffic_row(bills: bool) -> AnswerRow:
+def _traffic_row(bills: Sequence[ExitRow]) -> AnswerRow:
     question = "From how many requests a month on does owning beat an API?"
     if bills:
-        return AnswerRow(question, "See Staying with the API, or owning an arm.")
+        return AnswerRow(question, f"{'; '.join(f'{row.arm} {row.pays_from}' for row in bills)}.")
     return AnswerRow(question, "Not asked: give `api`, `budget.price` and `decision.requests_per_month`.")
 
 

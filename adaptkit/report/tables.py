@@ -7,11 +7,11 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, TypeVar
 
-from adaptkit.report.charts_money import usd
+from adaptkit.report.charts_money import count_text, usd
 from adaptkit.report.prose import duration, memory_text
 from adaptkit.report.svg import chip
 from adaptkit.study.base_cost import VIEWS, base_costs, cheapest_by_view
-from adaptkit.study.exit_plan import MONTHS, exit_plan
+from adaptkit.study.exit_plan import MONTHS, PaysFrom, exit_plan
 from adaptkit.study.front import FrontRow, front
 from adaptkit.study.record import ArmRecord, TaskRecord
 from adaptkit.study.results import BASELINE, Results, is_language, task_title
@@ -226,6 +226,7 @@ class ExitRow:
         difference: its score minus the API's, with its interval.
         month, api_month: bills of a month, training left out.
         paid_back: when owning has cost less in all.
+        pays_from: the traffic from which owning costs less every month.
         bills: what owning and the API have cost in all after each of the months.
     """
 
@@ -236,6 +237,7 @@ class ExitRow:
     month: str
     api_month: str
     paid_back: str
+    pays_from: str
     bills: tuple[tuple[str, str], ...]
 
 
@@ -256,10 +258,22 @@ def exit_table(results: Results, verdict: TaskVerdict) -> list[ExitRow]:
                 month=usd(option.own_usd),
                 api_month=usd(option.api_usd),
                 paid_back=paid_back,
+                pays_from=pays_from_words(option.pays_from),
                 bills=tuple((usd(own), usd(api)) for own, api in map(option.after, MONTHS)),
             )
         )
     return rows
+
+
+def pays_from_words(traffic: PaysFrom) -> str:
+    """`from 1.2 M a month [1.1 M, 1.4 M]`; without an interval where no server's speed was measured."""
+    if math.isinf(traffic.requests):
+        return "never, at these prices"
+    amount = f"from {count_text(traffic.requests)} a month"
+    if traffic.low is None or traffic.high is None:
+        return f"about {amount}; no interval, as its speed is not measured (adaptkit bench)"
+    high = "never" if math.isinf(traffic.high) else count_text(traffic.high)
+    return f"{amount} [{count_text(traffic.low)}, {high}]"
 
 
 def _or_blank(value: T | None, show: Callable[[T], str]) -> str:

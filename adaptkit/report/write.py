@@ -19,6 +19,7 @@ from adaptkit.report.caveats import limits
 from adaptkit.report.confidence_section import confidence_sections
 from adaptkit.report.forecast_section import forecast_section
 from adaptkit.report.glossary import GLOSSARY, terms, terms_of
+from adaptkit.report.label_section import label_parts
 from adaptkit.report.ladder_section import ladder_section
 from adaptkit.report.ledger import left_out_sentences, spend_rows, time_sentence
 from adaptkit.report.manners import HABITS, manners
@@ -28,7 +29,9 @@ from adaptkit.run import Run, write_sealed, write_text
 from adaptkit.study.exit_plan import MONTHS
 from adaptkit.study.flips import flips
 from adaptkit.study.forecast import Forecast, measure, size_text
-from adaptkit.study.forecast_answers import answer
+from adaptkit.study.forecast_answers import Answers, answer
+from adaptkit.study.label_answers import LabelAnswers, answer_labels
+from adaptkit.study.label_forecast import LabelForecast, measure_labels
 from adaptkit.study.ladder import measure_ladder
 from adaptkit.study.record import StudyRecord, TrialRecord
 from adaptkit.study.results import Results, collect, task_title
@@ -92,6 +95,7 @@ def arm_scores(results: Results) -> list[dict[str, Any]]:
 def report_context(results: Results, verdict: Verdict) -> dict[str, Any]:
     """Everything the templates read."""
     forecast, record = measure(results), results.record
+    labels = tuple((each, answer_labels(results, each)) for each in measure_labels(results))
     answers = answer(results, forecast) if forecast else None
     exit_table = tables.exit_table(results, verdict.main)
     manifest = Run(results.path).manifest()
@@ -115,14 +119,12 @@ def report_context(results: Results, verdict: Verdict) -> dict[str, Any]:
         "decision_table": tables.decision_table(results, verdict.main),
         "exit_table": exit_table,
         "exit_months": MONTHS,
-        "flips": flips(results, verdict.main, forecast, answers),
+        "flips": flips(results, verdict.main, forecast, answers, labels),
         "base_costs": tables.base_cost_table(results, verdict.main),
         "base_cost_sentence": tables.base_cost_sentence(results, verdict.main),
         "main_table": tables.main_table(results),
         "detail_tables": tables.detail_tables(results),
-        "forecast": forecast,
-        "forecast_section": forecast_section(results, forecast, answers, bills=bool(exit_table)),
-        "ladder_section": ladder_section(measure_ladder(results)),
+        **_forecast_context(results, forecast, answers, labels, bills=exit_table),
         **_figures_context(results, verdict, forecast),
         "looked_up": looked_up(results),
         "confidence_sections": confidence_sections(results, verdict),
@@ -139,6 +141,23 @@ def report_context(results: Results, verdict: Verdict) -> dict[str, Any]:
         "date": (manifest.get("finished") or manifest.get("created") or "")[:10],
         "dash": "\u2013",
         "study_folder": results.path.name,
+    }
+
+
+def _forecast_context(
+    results: Results,
+    forecast: Forecast | None,
+    answers: Answers | None,
+    labels: tuple[tuple[LabelForecast, LabelAnswers], ...],
+    *,
+    bills: list[tables.ExitRow],
+) -> dict[str, Any]:
+    """What the sections on other amounts of text, compute, labels and parameters read."""
+    return {
+        "forecast": forecast,
+        "forecast_section": forecast_section(results, forecast, answers, bills=bills),
+        "label_parts": label_parts(results, labels),
+        "ladder_section": ladder_section(measure_ladder(results)),
     }
 
 

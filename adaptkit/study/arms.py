@@ -193,6 +193,12 @@ class Arm:
         return self.adaptation is not None and self.adaptation.trains
 
     @property
+    def learns_labels(self) -> bool:
+        """Whether it learns from a task's labels alone, and more from more of them."""
+        learning = (Adaptation.PROBE, Adaptation.LORA, Adaptation.QLORA, Adaptation.FULL)
+        return self.adaptation in learning
+
+    @property
     def looks_up(self) -> bool:
         """Whether passages that are looked up stand in its prompts."""
         return self.adaptation is not None and self.adaptation.looks_up

@@ -64,6 +64,11 @@ class ForecastConfig(Config):
     """FLOPs of all smaller trainings of an arm, as a share of the run that is compared, seed by seed. They
     come beside `budget`, the same for every arm that learns your text. 0 trains none and forecasts
     nothing."""
+    labels_share: Share = 0.0
+    """FLOPs of all trainings of an arm with fewer labels, as a share of the run with all of them, task by
+    task and seed by seed. They come beside `budget` and tell from how many labels on training beats
+    prompting, and what twice the labels would buy. 0 trains none and forecasts nothing; 0.5 pays for
+    three."""
 
 
 class StudyConfig(Config):
@@ -103,7 +108,7 @@ class StudyConfig(Config):
     seeds: Annotated[Count, in_unit("repetitions")] = Field(3, ge=1, le=100)
     """Repetitions of every training, each with its own initialisation, data order and few-shot draws."""
     forecast: ForecastConfig = ForecastConfig()
-    """Whether it is forecast what more or less text and compute would do."""
+    """Whether it is forecast what more or less text, compute and labels would do."""
     margin: Annotated[Share, in_unit("bits per byte: share of the best score; tasks: score")] = Field(
         0.01, lt=1
     )

@@ -3,11 +3,14 @@ preference. Each with its number, or the reason why there is none."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from adaptkit.study.breakeven import Prices, Training, Workload, own_usd_per_month
 from adaptkit.study.forecast import Forecast
 from adaptkit.study.forecast_answers import Answers
+from adaptkit.study.label_answers import LabelAnswers
+from adaptkit.study.label_forecast import LabelForecast
 from adaptkit.study.ownership import Ownership, ownerships
 from adaptkit.study.preference import PREFERENCES, Preference
 from adaptkit.study.record import TaskRecord
@@ -35,13 +38,18 @@ class Flip:
 
 
 def flips(
-    results: Results, verdict: TaskVerdict, forecast: Forecast | None = None, answers: Answers | None = None
+    results: Results,
+    verdict: TaskVerdict,
+    forecast: Forecast | None = None,
+    answers: Answers | None = None,
+    labels: Sequence[tuple[LabelForecast, LabelAnswers]] = (),
 ) -> list[Flip]:
     """The table of a task, in the order in which it is read."""
     task = results.task(verdict.task)
     return [
         evidence(results, verdict),
         *data(verdict, forecast, answers),
+        *more_labels(verdict, labels),
         traffic(results, task, verdict),
         preferences(results, task, verdict),
     ]
@@ -88,6 +96,26 @@ def data(verdict: TaskVerdict, forecast: Forecast | None, answers: Answers | Non
     job = f"not forecast for {verdict.task}; in bits per byte, " if verdict.ledger == "jobs" else ""
     names = {"text": text, "compute": compute}
     return [Flip(names[each.axis], now, f"{job}{each.sentence}") for each in answers.crossings]
+
+
+def more_labels(verdict: TaskVerdict, labels: Sequence[tuple[LabelForecast, LabelAnswers]]) -> list[Flip]:
+    """More labels: where the curves of the recommended arm cross those of its cheaper and dearer ways."""
+    if verdict.ledger != "jobs":
+        return []
+    what = "More labels"
+    for forecast, answers in labels:
+        if forecast.record.task != verdict.task:
+            continue
+        now = f"{forecast.record.num_labels:,} labels"
+        turns = [
+            each.sentence
+            for each in answers.crossings
+            if verdict.recommended in (each.arm, each.against) and not forecast.reason
+        ]
+        no = f"not forecast for {verdict.recommended}: it was not trained with fewer labels, or has no rival"
+        no = forecast.reason or no
+        return [Flip(what, now, "; ".join(turns) or no)]
+    return [Flip(what, "all labels of the study", "not forecast: set `forecast.labels_share`")]
 
 
 def traffic(results: Results, task: TaskRecord, verdict: TaskVerdict) -> Flip:

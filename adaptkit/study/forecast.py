@@ -16,9 +16,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from adaptkit.data.score_table import ScoreTable
 from adaptkit.study.forecast_record import WHOLE, ForecastRecord, Portion, PredictionRecord, reach_of
-from adaptkit.study.law import Laws, Place, fit
+from adaptkit.study.law import MISFIT, Laws, Place, fit
 from adaptkit.study.record import ArmRecord
 from adaptkit.study.results import Cell, Results, tables_of
 from adaptkit.study.scores import within_metric
@@ -37,15 +36,11 @@ class Measured:
     """The trainings of one arm with one portion.
 
     Attributes:
-        tables: scores by item, one table for each seed.
+        scores: one for each seed, lower is better.
     """
 
     place: Place
-    tables: tuple[ScoreTable, ...]
-
-    @property
-    def scores(self) -> np.ndarray:
-        return np.array([table.value for table in self.tables])
+    scores: np.ndarray
 
 
 @dataclass(frozen=True)
@@ -117,33 +112,79 @@ class Forecast:
         return tuple(check.arm for check in self.checks if not check.held)
 
 
+@dataclass(frozen=True)
+class Doubt:
+    """What is assumed of scores before they are seen, as shares of the score.
+
+    Attributes:
+        noise: standard deviation from seed to seed.
+        misfit: how far a law lies from the truth.
+        in_proportion: noise grows with the score, so that small trainings are the louder ones.
+    """
+
+    noise: float
+    misfit: float
+    in_proportion: bool = False
+
+    def errors(self, scores: Sequence[np.ndarray]) -> tuple[np.ndarray, float]:
+        """Standard error of each mean, from seed to seed, and its degrees of freedom."""
+        means = np.array([values.mean() for values in scores])
+        unit = means if self.in_proportion else np.ones(len(means))
+        pooled, freedom = seed_noise(
+            [values / one for values, one in zip(scores, unit, strict=True)], self.noise
+        )
+        return unit * (pooled / np.sqrt([len(values) for values in scores])), freedom
+
+
+TEXT_DOUBT = Doubt(SEED_NOISE, MISFIT)
+
+
 def predict(
-    arm: str, origin: str, cells: Sequence[Measured], whole: Place, confidence: float
+    arm: str,
+    cells: Sequence[Measured],
+    whole: Place,
+    confidence: float,
+    *,
+    from_base: bool,
+    doubt: Doubt = TEXT_DOUBT,
 ) -> PredictionRecord:
     """What smaller trainings say of the mean score of the largest, on the same test items.
 
     The items are the same, so what varies is the seeds, and how far the law lies from the truth.
+
+    Args:
+        from_base: whether the weights start from the base.
     """
-    rng = _generator(arm)
-    scores = [cell.scores for cell in cells]
-    noise, freedom = seed_noise(scores)
-    stretch = np.sqrt(freedom / rng.chisquare(freedom, NUM_RESAMPLES))[:, None]
-    means = np.array([values.mean() for values in scores])
-    errors = noise / np.sqrt([len(values) for values in scores])
-    drawn = means + stretch * errors * rng.standard_normal((NUM_RESAMPLES, len(means)))
-    places = [cell.place for cell in cells]
-    laws = fit(places, drawn, errors, reference=whole.read, from_base=origin in KEPT_ON, rng=rng)
-    predicted = laws([whole])[:, 0]
-    predicted = predicted + stretch[:, 0] * errors[-1] * rng.standard_normal(NUM_RESAMPLES)
-    interval = interval_of(predicted, confidence)
+    interval = interval_of(predicted_scores(arm, cells, whole, from_base=from_base, doubt=doubt), confidence)
     return PredictionRecord(arm=arm, mean=interval.mean, low=interval.low, high=interval.high)
 
 
-def seed_noise(scores: Sequence[np.ndarray]) -> tuple[float, float]:
-    """Standard deviation from seed to seed, pooled over cells, and its degrees of freedom."""
+def predicted_scores(
+    arm: str, cells: Sequence[Measured], whole: Place, *, from_base: bool, doubt: Doubt
+) -> np.ndarray:
+    """Replicates [num_resamples] of the mean score of the largest training."""
+    rng = generator_of(arm)
+    scores = [cell.scores for cell in cells]
+    errors, freedom = doubt.errors(scores)
+    stretch = np.sqrt(freedom / rng.chisquare(freedom, NUM_RESAMPLES))[:, None]
+    means = np.array([values.mean() for values in scores])
+    drawn = means + stretch * errors * rng.standard_normal((NUM_RESAMPLES, len(means)))
+    places = [cell.place for cell in cells]
+    laws = fit(
+        places, drawn, errors, reference=whole.read, from_base=from_base, rng=rng, assumed_misfit=doubt.misfit
+    )
+    return laws([whole])[:, 0] + stretch[:, 0] * errors[-1] * rng.standard_normal(NUM_RESAMPLES)
+
+
+def seed_noise(scores: Sequence[np.ndarray], share: float = SEED_NOISE) -> tuple[float, float]:
+    """Standard deviation from seed to seed, pooled over cells, and its degrees of freedom.
+
+    Args:
+        share: what is assumed of it, as a share of the score.
+    """
     squares = sum(float(((values - values.mean()) ** 2).sum()) for values in scores)
     freedom = SEED_FREEDOM + sum(len(values) - 1 for values in scores)
-    assumed = SEED_NOISE * float(np.mean([values.mean() for values in scores]))
+    assumed = share * float(np.mean([values.mean() for values in scores]))
     return float(np.sqrt((SEED_FREEDOM * assumed**2 + squares) / freedom)), freedom
 
 
@@ -153,7 +194,7 @@ def interval_of(values: np.ndarray, confidence: float) -> Interval:
     return Interval(float(middle), float(low), float(high))
 
 
-def _generator(arm: str) -> np.random.Generator:
+def generator_of(arm: str) -> np.random.Generator:
     """Draws that do not depend on which other arms there are."""
     return np.random.default_rng(zlib.crc32(arm.encode()))
 
@@ -204,14 +245,14 @@ def _curve(
     mine = {portion: place for (name, portion), place in of_all.items() if name == arm.name}
     keys, places = [_key(arm.name, portion) for portion in mine], list(mine.values())
     scores = [replicates.scores[key] for key in keys]
-    errors = seed_noise(scores)[0] / np.sqrt([len(values) for values in scores])
+    errors = TEXT_DOUBT.errors(scores)[0]
     laws = fit(
         places,
         np.stack([replicates.widened(key, confidence) for key in keys], axis=1),
         errors,
         reference=mine[WHOLE].read,
         from_base=arm.origin in KEPT_ON,
-        rng=_generator(arm.name),
+        rng=generator_of(arm.name),
     )
     fitted = np.median(laws(places), axis=0).tolist()
     points = tuple(

@@ -18,8 +18,10 @@ from adaptkit.study.law import Place
 from adaptkit.study.results import Results
 from adaptkit.study.statistics import Interval
 
-Axis = Literal["text", "compute"]
+Axis = Literal["text", "compute", "labels"]
 Status = Literal["at", "already", "beyond", "not forecast"]
+GIVEN: dict[Axis, str] = {"text": "at your compute", "compute": "on your text", "labels": "with your budget"}
+"""What stays as it is while an axis is walked along."""
 WIDEST = 8.0
 """An interval whose ends lie further apart than this factor is no answer."""
 _GRID_POINTS = 200
@@ -27,12 +29,13 @@ _GRID_POINTS = 200
 
 @dataclass(frozen=True)
 class Crossing:
-    """The text, or compute, from which `arm` is as good as `against` and stays so.
+    """The text, compute or labels from which `arm` is as good as `against` and stays so.
 
     Attributes:
         status: `at`; `already` (as good at the least that was tried); `beyond` (not within reach); or `not
             forecast`, with the reason in the sentence.
-        value, low, high: bytes, or FLOPs of one training; 0 for below the least, inf for beyond reach.
+        value, low, high: bytes, FLOPs of one training, or labelled rows; 0 for below the least, inf for
+            beyond reach.
     """
 
     axis: Axis
@@ -131,7 +134,7 @@ def _crossings(results: Results, forecast: Forecast, arm: str, against: str) -> 
     if first is None or second is None:
         missed = " and ".join(name for name in (arm, against) if name in forecast.missed)
         reason = forecast.reason or f"the curves did not predict the largest run of {missed}: no forecast"
-        return (_not_forecast("text", arm, against, reason), _not_forecast("compute", arm, against, reason))
+        return (no_crossing("text", arm, against, reason), no_crossing("compute", arm, against, reason))
     portions, text = [point.portion for point in first.points], float(results.domain_bytes)
     spans = (
         Span("text", min(portion.text for portion in portions), forecast.reach, text, text),
@@ -149,13 +152,18 @@ def _crossings(results: Results, forecast: Forecast, arm: str, against: str) -> 
 def cross(curve: Curve, other: Curve, span: Span, confidence: float) -> Crossing:
     """Where `curve` catches `other` along an axis, on laws fitted to the same replicates."""
     gaps = curve.laws(span.places(curve)) - other.laws(span.places(other))
+    return crossing_of(curve.arm, other.arm, gaps, span, confidence)
+
+
+def crossing_of(arm: str, against: str, gaps: np.ndarray, span: Span, confidence: float) -> Crossing:
+    """Where gaps between two arms' laws [num_replicates, num_factors] close and stay closed."""
     # np.quantile turns infinities into nan, so the order statistics are picked by hand.
     ordered = np.sort(catches(gaps, span.factors)) * span.unit
     tails = (0.5, 0.5 - confidence / 2, 0.5 + confidence / 2)
     value, low, high = (float(ordered[round((len(ordered) - 1) * tail)]) for tail in tails)
     status = status_of(value, low, high, span)
-    sentence = _sentence(curve.arm, other.arm, status, span, (value, low, high), confidence)
-    return Crossing(span.axis, curve.arm, other.arm, status, value, low, high, sentence)
+    sentence = _sentence(arm, against, status, span, (value, low, high), confidence)
+    return Crossing(span.axis, arm, against, status, value, low, high, sentence)
 
 
 def catches(gaps: np.ndarray, factors: np.ndarray) -> np.ndarray:
@@ -186,8 +194,8 @@ def _sentence(
     arm: str, against: str, status: Status, span: Span, ends: tuple[float, float, float], confidence: float
 ) -> str:
     value, low, high = map(span.amount, ends)
-    given = "at your compute" if span.axis == "text" else "on your text"
-    more = f"more {span.axis}"
+    given = GIVEN[span.axis]
+    more = "more labels keep it so" if span.axis == "labels" else f"more {span.axis} keeps it so"
     if status == "beyond":
         return (
             f"{given}, {arm} does not catch {against} within {span.most:g} times your {span.axis} "
@@ -199,11 +207,12 @@ def _sentence(
         start = "the least that was tried"
         if ends[2] > 0:
             start = f"at most {high} ({confidence:.0%} confidence)"
-        return f"{given}, {arm} is as good as {against} from {start} on; {more} keeps it so"
+        return f"{given}, {arm} is as good as {against} from {start} on; {more}"
     return f"{given}, {arm} catches {against} from {value} on ({confidence:.0%} interval: {low} to {high})"
 
 
-def _not_forecast(axis: Axis, arm: str, against: str, reason: str) -> Crossing:
+def no_crossing(axis: Axis, arm: str, against: str, reason: str) -> Crossing:
+    """A crossing that is not forecast."""
     return Crossing(axis, arm, against, "not forecast", math.inf, 0.0, math.inf, reason)
 
 

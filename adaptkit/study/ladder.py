@@ -107,7 +107,7 @@ def measure_ladder(results: Results) -> Ladder | None:
     for arm in scratch:
         for size in record.sizes:
             if size != record.own:
-                tables[_key(record, arm, size)] = _tables(results, record, arm, size)
+                tables[_key(record, arm, size)] = tables_at(results, record, arm, size)
     replicates = resample(tables, results.clusters(language.name))
     rungs = tuple(
         Rung(arm, size, replicates.interval(_key(record, arm, size), results.confidence))
@@ -129,7 +129,7 @@ def _key(record: LadderRecord, arm: str, size: int) -> str:
     return arm if size == record.own else f"{arm} at {size}"
 
 
-def _tables(results: Results, record: LadderRecord, arm: str, size: int) -> list[ScoreTable]:
+def tables_at(results: Results, record: LadderRecord, arm: str, size: int) -> list[ScoreTable]:
     """The scores of an arm at another size, one table a seed, on the study's own test passages."""
     language = results.language
     assert language is not None

@@ -20,6 +20,8 @@ class RungScoreRecord(Record):
     """The run that holds its scores by passage."""
     model_run: str
     """The run that trained it."""
+    read_bytes: float | None = None
+    """Bytes of domain text that it read, repeats counted; None in studies of older releases."""
 
 
 class LadderRecord(Record):

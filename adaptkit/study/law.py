@@ -173,6 +173,7 @@ def fit(
     reference: float,
     from_base: bool,
     rng: np.random.Generator,
+    assumed_misfit: float = MISFIT,
 ) -> Laws:
     """Fit a law to every replicate.
 
@@ -181,14 +182,16 @@ def fit(
         noise: standard error of each place's mean, from seed to seed.
         reference: bytes that the largest cell reads, or will read.
         from_base: whether the weights start from the base.
+        assumed_misfit: how far the law lies from the truth before any residual is seen, as a share of the
+            score.
     """
     text, read = _columns(places)
     unit = values.mean(axis=0).min()
     scores, num = values / unit, len(values)
     grid = _Grid.of(text / reference, read / reference, from_base)
-    exact = np.diag((noise / unit) ** 2 + MISFIT**2)
+    exact = np.diag((noise / unit) ** 2 + assumed_misfit**2)
     first = grid.fitted(scores.mean(axis=0, keepdims=True), exact, np.zeros((1, 5)))
-    misfit = _misfit(scores.mean(axis=0) - grid.at(first)[0], noise / unit, num, rng)
+    misfit = _misfit(scores.mean(axis=0) - grid.at(first)[0], noise / unit, assumed_misfit, num, rng)
     drift = grid.drift(first, unit, reference).over(text, read)
     of_cells = drift.among_cells(text, read) / unit
     covariance = np.diag((noise / unit) ** 2 + (misfit**2).mean()) + of_cells.T @ of_cells
@@ -228,6 +231,12 @@ def drawn_scores(
     return floor + np.abs(level - floor) * _powers(_worth(text, read, wear), exponent, transfer)
 
 
+def read_once(amount: float, read: float) -> Place:
+    """The place that counts what is read again as what it is worth read once."""
+    worth = float(_worth(np.array([amount]), np.array([read]), np.array(_WEAR[0]))[0])
+    return Place(worth, worth)
+
+
 def _columns(places: Sequence[Place]) -> tuple[np.ndarray, np.ndarray]:
     return np.array([place.text for place in places]), np.array([place.read for place in places])
 
@@ -242,11 +251,13 @@ def _powers(worth: np.ndarray, exponent: np.ndarray, transfer: np.ndarray) -> np
     return ((worth + transfer) / (1 + transfer)) ** -exponent
 
 
-def _misfit(residuals: np.ndarray, noise: np.ndarray, num: int, rng: np.random.Generator) -> np.ndarray:
+def _misfit(
+    residuals: np.ndarray, noise: np.ndarray, assumed: float, num: int, rng: np.random.Generator
+) -> np.ndarray:
     """Draws [num] of a law's standard misfit: what its residuals show beyond noise, and what is assumed."""
     freedom = MISFIT_FREEDOM + max(0, len(residuals) - PARAMETERS_SEEN)
     seen = np.maximum(0.0, residuals**2 - noise**2).sum()
-    variance = (MISFIT_FREEDOM * MISFIT**2 + seen) / freedom
+    variance = (MISFIT_FREEDOM * assumed**2 + seen) / freedom
     return np.sqrt(variance * freedom / rng.chisquare(freedom, num))
 
 

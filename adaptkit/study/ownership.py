@@ -45,6 +45,7 @@ class Ownership:
         usd_per_month: training written off and servers rented whole; None without price or traffic.
         origin: where speed and memory come from, a clause.
         usd_per_request: of an arm that is paid by the request and owns nothing; None for others.
+        measured: whether the speed was measured, and not counted from the model's size.
     """
 
     training_hours: float
@@ -55,6 +56,7 @@ class Ownership:
     usd_per_month: float | None
     origin: str
     usd_per_request: float | None = None
+    measured: bool = False
 
 
 @dataclass(frozen=True)
@@ -63,6 +65,7 @@ class _Speed:
     latency_s: float
     memory_bytes: float | None
     origin: str
+    measured: bool = True
 
 
 def simplicity(arm: ArmRecord) -> tuple[int, int]:
@@ -100,7 +103,14 @@ def _ownership(results: Results, task: str, arm: ArmRecord, bench: dict[str, Any
         usd_per_1k=usd_per_1k,
         usd_per_month=usd_per_month,
         origin=speed.origin,
+        measured=speed.measured,
     )
+
+
+def request_bills(results: Results, task: str, arm: str) -> list[float]:
+    """US dollars that a request of an arm behind an API took, by seed."""
+    paid = [path for cell in results.of(task, arm) for path in cell.paid_by]
+    return [read_sealed(Run(path).cost_path)["usd_per_item"] for path in paid]
 
 
 def _rented(results: Results, task: str, arm: ArmRecord) -> Ownership:
@@ -178,7 +188,7 @@ def _estimated(results: Results, task: str, arm: ArmRecord) -> _Speed | None:
     flops = 2.0 * params * tokens
     seconds = flops / machine.flops_per_second
     origin = f"from its size on the study's {machine.device}, one request at a time"
-    return _Speed(1 / seconds, seconds, params * BYTES_PER_WEIGHT, origin)
+    return _Speed(1 / seconds, seconds, params * BYTES_PER_WEIGHT, origin, measured=False)
 
 
 def _params(results: Results, task: str, arm: ArmRecord) -> int:

@@ -14,7 +14,7 @@ from adaptkit.run import read_sealed, write_sealed
 from adaptkit.run_record import Record, validated
 from adaptkit.study.account_record import LeftOutRecord, PlanRecord, SpendRecord
 from adaptkit.study.data_record import DataRecord
-from adaptkit.study.forecast_record import ForecastRecord, Portion
+from adaptkit.study.forecast_record import ForecastRecord, LabelForecastRecord, Portion
 from adaptkit.study.ladder_record import LadderRecord
 
 STUDY_FILE = "study.json"
@@ -59,6 +59,8 @@ class ScoreRecord(Record):
     """Of the domain text."""
     compute: float = 1.0
     """Share of the FLOPs of the run that is compared."""
+    labels: float = 1.0
+    """Share of the task's labelled training rows."""
     task: str
     run: str
     """Name of the run that holds eval/<suite>.jsonl."""
@@ -73,10 +75,13 @@ class ScoreRecord(Record):
     """Bytes of domain text that the language model read, each counted once."""
     read_bytes: float | None = None
     """The same with repeats counted."""
+    read_labels: float | None = None
+    """Labelled rows that a training on a task read, repeats counted; None where nothing was trained, and in
+    studies without a forecast of labels."""
 
     @property
     def portion(self) -> Portion:
-        return Portion(text=self.share, compute=self.compute)
+        return Portion(text=self.share, compute=self.compute, labels=self.labels)
 
 
 class TrialRecord(Record):
@@ -215,6 +220,8 @@ class StudyRecord(Record):
     api: ApiRecord | None = None
     forecast: ForecastRecord | None = None
     """None where no smaller trainings were asked for."""
+    label_forecasts: tuple[LabelForecastRecord, ...] = ()
+    """One for each labelled task; none where no trainings with fewer labels were asked for."""
     ladder: LadderRecord | None = None
     """Models from scratch of other sizes; None where none were asked for."""
     price: PriceRecord | None = None

@@ -82,6 +82,8 @@ class Cell:
     """Bytes of domain text that the language model read, each counted once."""
     read_bytes: float | None = None
     """The same with repeats counted."""
+    read_labels: float | None = None
+    """Labelled rows that a training on a task read, repeats counted."""
 
 
 @dataclass
@@ -142,7 +144,7 @@ class Results:
     def portions(self, task: str, arm: str) -> list[Portion]:
         """What an arm was scored with on a task, the largest last."""
         portions = {cell.portion for cell in self.cells if cell.task == task and cell.arm == arm}
-        return sorted(portions, key=lambda portion: (portion.compute, portion.text))
+        return sorted(portions, key=lambda portion: (portion.compute, portion.text, portion.labels))
 
     def scored_arms(self, task: str) -> list[ArmRecord]:
         return [arm for arm in self.arms if self.of(task, arm.name)]
@@ -310,6 +312,7 @@ class _Reader:
             paid_by=paid_by,
             text_bytes=score.text_bytes,
             read_bytes=score.read_bytes,
+            read_labels=score.read_labels,
         )
 
 

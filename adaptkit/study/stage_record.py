@@ -41,7 +41,7 @@ class StageKey(Record):
     """Of a task stage."""
     seed: int = 0
     portion: Portion = WHOLE
-    """Of the domain text and of the compute, for a training on text."""
+    """Of the domain text and of the compute, for a training on text; of the labels, for one on a task."""
     trial: int | None = None
     """Number of a learning rate that is tried; None for the run that counts."""
     size: int = 0
@@ -69,12 +69,19 @@ class StageKey(Record):
         )
 
     @classmethod
-    def for_task(cls, task: str, arm: Arm, *, seed: int = 0, trial: int | None = None) -> StageKey:
-        return cls(kind=StageKind.TASK, task=task, arm=arm, seed=seed, trial=trial)
+    def for_task(
+        cls, task: str, arm: Arm, *, seed: int = 0, trial: int | None = None, portion: Portion = WHOLE
+    ) -> StageKey:
+        return cls(kind=StageKind.TASK, task=task, arm=arm, seed=seed, trial=trial, portion=portion)
 
     @classmethod
     def for_baseline(cls, task: str) -> StageKey:
         return cls(kind=StageKind.BASELINE, task=task)
+
+    @classmethod
+    def for_label_forecast(cls, task: str) -> StageKey:
+        """What trainings with fewer labels say of those with all."""
+        return cls(kind=StageKind.FORECAST, task=task)
 
     @property
     def name(self) -> str:
@@ -89,8 +96,9 @@ class StageKey(Record):
         if self.kind is StageKind.TASK and self.arm is not None:
             if self.trial is not None:
                 return f"tune.{self.task}.{self.arm.name}.{self.trial}"
-            return f"task.{self.task}.{self.arm.name}.s{self.seed}"
-        return f"baseline.{self.task}" if self.kind is StageKind.BASELINE else self.kind.value
+            name = f"task.{self.task}.{self.arm.name}.s{self.seed}"
+            return name if self.portion.labels == 1 else f"{name}.l{self.portion.labels:g}"
+        return self.kind.value if self.task is None else f"{self.kind.value}.{self.task}"
 
 
 PREPARE = StageKey(kind=StageKind.PREPARE)
@@ -162,7 +170,8 @@ class LanguageResult(StageResult):
 
 
 class ForecastResult(StageResult):
-    """What the smaller trainings say of the largest, written before any of those begins."""
+    """What the smaller trainings say of the largest, written before any of those begins: of text, or of the
+    labels of one task."""
 
     predictions: tuple[PredictionRecord, ...]
 

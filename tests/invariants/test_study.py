@@ -79,6 +79,24 @@ def test_the_largest_run_was_predicted_before_it_began_and_the_report_says_how_w
     assert "Predicted before it ran, and measured" in outcome.report_path.read_text()
 
 
+def test_fewer_labels_predict_the_run_with_all_before_it_begins(finished, texts):
+    """Another rank, so that nothing but data and base is found finished."""
+    _, root = finished
+    labels = ("arms=[generic+lora]", "adapter.rank=2", "forecast.labels_share=0.9")
+    outcome = compare(study_config(texts, *labels), root)
+    study = read_study(outcome.study_path)
+    (record,) = study.label_forecasts
+    assert record.came_first and [row.arm for row in record.predictions] == ["generic+lora"]
+    assert [portion.labels for portion in record.portions] == [0.125, 0.25, 0.5]
+    mine = [score for score in study.scores if (score.arm, score.seed) == ("generic+lora", 0)]
+    assert [score.labels for score in mine] == [0.125, 0.25, 0.5, 1.0]
+    for score in mine:
+        passes = score.read_labels / (score.labels * record.num_labels)
+        assert passes == pytest.approx(3, rel=0.1), "as many passes over fewer labels"
+    assert len({score.run for score in mine}) == 4
+    assert "With more labels" in outcome.report_path.read_text()
+
+
 def test_every_interval_can_be_recomputed_from_stored_items(finished):
     outcome, root = finished
     for score in read_study(outcome.study_path).scores:

@@ -127,13 +127,13 @@ MUTANTS = [
     ),
     Mutant(
         "adaptkit/report/charts.py",
-        "turn = int((grid <= whole.read * 1.0001).sum())",
+        "turn = int((grid <= line.largest * 1.0001).sum())",
         "turn = len(grid)",
         FIGURES,
     ),
     Mutant(
         "adaptkit/report/charts.py",
-        "grid = np.geomspace(least, whole.read * forecast.reach, 60)",
+        "grid = np.geomspace(least, whole.read * reach, 60)",
         "grid = np.geomspace(least, whole.read, 60)",
         FIGURES,
     ),

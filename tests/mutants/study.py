@@ -37,6 +37,8 @@ CLUSTERED = tuple(
 )
 FORECAST = ("tests/test_forecast.py",)
 LADDER = ("tests/test_ladder.py",)
+LABELS = ("tests/test_label_forecast.py",)
+EXIT = ("tests/test_exit_plan.py",)
 SCORES = tuple(
     f"tests/test_scores.py::{name}"
     for name in (
@@ -321,7 +323,7 @@ MUTANTS = [
     ),
     # The forecast
     Mutant("adaptkit/study/law.py", "((scale < 0) | (floor < 0))", "(scale < 0)", FORECAST),
-    Mutant("adaptkit/study/law.py", "MISFIT_FREEDOM * MISFIT**2 + seen", "seen", FORECAST),
+    Mutant("adaptkit/study/law.py", "MISFIT_FREEDOM * assumed**2 + seen", "seen", FORECAST),
     Mutant("adaptkit/study/law.py", "once = np.minimum(text, read)", "once = text", FORECAST),
     Mutant("adaptkit/study/law.py", "last * np.exp(steps[", "last + (steps[", FORECAST),
     Mutant("adaptkit/study/forecast.py", "if not record.came_first:", "if False:", FORECAST),
@@ -337,6 +339,14 @@ MUTANTS = [
     Mutant("adaptkit/study/forecast_answers.py", "WIDEST = 8.0", "WIDEST = 80.0", FORECAST),
     Mutant("adaptkit/study/forecast_answers.py", "behind = gaps > 0", "behind = gaps < 0", FORECAST),
     Mutant("adaptkit/study/forecast_answers.py", "if low == math.inf:", "if value == math.inf:", FORECAST),
+    # Other numbers of labels
+    Mutant("adaptkit/study/label_forecast.py", "if not record.came_first:", "if False:", LABELS),
+    Mutant("adaptkit/study/label_forecast.py", "np.abs(self._best - scores)", "np.abs(scores)", LABELS),
+    Mutant("adaptkit/study/label_forecast.py", "labels * self.max_epochs, self", "labels * 80, self", LABELS),
+    Mutant("adaptkit/study/label_answers.py", "first.lacks(span.factors) - second", "second", LABELS),
+    Mutant("adaptkit/study/label_answers.py", "affordable <= curve.num_labels", "False", LABELS),
+    Mutant("adaptkit/data/drawing.py", "drawn = [*first, *(", "drawn = [*(", LABELS),
+    Mutant("adaptkit/study/exit_plan.py", "first(bills[2], hours[0])", "first(bills[0], hours[2])", EXIT),
     # Other sizes
     Mutant("adaptkit/study/ladder.py", 'if after == "open":', 'if after == "equal":', LADDER),
     Mutant(

@@ -15,6 +15,7 @@ from adaptkit.client.key_file import read_key
 from adaptkit.client.openai import Client
 from adaptkit.client.paid import Ledger, PaidClient
 from adaptkit.compare.build_stages import choosing_lookup
+from adaptkit.compare.labels_read import fewer_labels
 from adaptkit.compare.outgoing import token_price
 from adaptkit.compare.ranks import leave_to_first
 from adaptkit.compare.stage import Stage
@@ -22,7 +23,7 @@ from adaptkit.compare.workspace import Workspace, api_ledger, api_replies, read_
 from adaptkit.errors import NonFiniteError
 from adaptkit.finetune.prompt_passages import Lookup
 from adaptkit.models.folder import saved_shape
-from adaptkit.run import Run, write_json, write_jsonl, write_sealed
+from adaptkit.run import Run, file_digest, write_json, write_jsonl, write_sealed
 from adaptkit.run_record import RecipeKind, RunRecord, SuiteRecord, read_record
 from adaptkit.study.arms import Adaptation, Arm, Origin
 from adaptkit.study.spend import meta_model
@@ -42,18 +43,22 @@ def task(workspace: Workspace, stage: Stage, threads: int) -> TaskResult:
     key = stage.key
     assert key.arm is not None and key.arm.adaptation is not None and key.task is not None
     settings = workspace.config.task(key.task)
+    files, flops, fewer = workspace.files.task(settings.name), stage.flops, key.portion.labels < 1
+    if fewer:
+        files = fewer_labels(workspace, settings, key.seed, key.portion)
+        flops = workspace.budget.run(workspace.budget.on_task(key.arm.origin))
     origin, origin_run = _origin(workspace, settings.name, key.arm, key.seed)
     rate, tried_steps = _learning_rate(workspace, settings, key.arm, origin, key.trial)
     work = Assignment(
         task=settings,
-        files=workspace.files.task(settings.name),
+        files=files,
         arm=key.arm,
         origin=origin,
         seed=key.seed,
         threads=threads,
         trials=workspace.budget.settings_tried,
         adapter=workspace.config.adapter_of(key.arm.adaptation),
-        flops=stage.flops,
+        flops=flops,
         learning_rate=rate,
         tried_steps=tried_steps,
         tuning=key.trial is not None,
@@ -65,8 +70,8 @@ def task(workspace: Workspace, stage: Stage, threads: int) -> TaskResult:
         with _paid(workspace) as model:
             return _frozen(workspace, dataclasses.replace(work, api=model), None)
     if key.arm.trains_on_task:
-        return _trained(work)
-    return _frozen(workspace, work, origin_run)
+        return _trained(work, keep_model=not (work.tuning or fewer))
+    return _frozen(workspace, work, None if fewer else origin_run)
 
 
 def baseline(workspace: Workspace, stage: Stage, threads: int) -> BaselineResult:
@@ -136,7 +141,7 @@ def _origin(workspace: Workspace, task: str, arm: Arm, seed: int) -> tuple[Path,
     return workspace.folder(trained.model), trained.run
 
 
-def _trained(work: Assignment) -> TaskResult:
+def _trained(work: Assignment, *, keep_model: bool) -> TaskResult:
     try:
         run = work.task.task_kind.train(work)
     except NonFiniteError as error:
@@ -150,7 +155,7 @@ def _trained(work: Assignment) -> TaskResult:
             diverged=True,
         )
     leave_to_first()
-    tidy(run, keep_model=not work.tuning)
+    tidy(run, keep_model=keep_model)
     dev = read_scores(run, work.task.name)["dev"]
     num_steps = read_record(run).num_steps
     tuning = work.task.task_kind.tuning_score(dev, work.task.score)
@@ -162,7 +167,7 @@ def _trained(work: Assignment) -> TaskResult:
         num_steps=num_steps,
         tuning=DIVERGED if diverged else tuning,
         diverged=diverged,
-        model_run=None if work.tuning else run.path.name,
+        model_run=run.path.name if keep_model else None,
     )
 
 
@@ -184,17 +189,19 @@ def _frozen(workspace: Workspace, work: Assignment, origin_run: str | None) -> T
             set(PROMPT_FIELDS) if "fields" in work.task.task_kind.asks else set(PROMPT_FIELDS) - {"fields"}
         )
         fields |= {name: getattr(work.task, name) for name in sorted(asked)}
-    searched: dict[str, str] = {}
+    inputs: dict[str, str] = {}
+    if work.files != workspace.files.task(work.task.name):
+        inputs["train"] = file_digest(work.files.train)
     if work.arm.adaptation is Adaptation.RAG:
         assert work.library is not None
         fields["collection"] = work.library.collection.name
         if work.library.encoder is not None:
-            searched["encoder"] = workspace.content(work.library.encoder)
+            inputs["encoder"] = workspace.content(work.library.encoder)
     if work.api is None:
         name, model = f"{work.task.name}-{work.arm.adaptation}", workspace.content(work.origin)
     else:
         name, model = f"{work.task.name}-{work.arm.name}", f"{work.api.model} at {work.api.client.base_url}"
-    run = workspace.open_fields(name, fields, model=model, **searched)
+    run = workspace.open_fields(name, fields, model=model, **inputs)
     if not run.finished:
         answers = work.task.task_kind.frozen(work)
         answers = dataclasses.replace(answers, rows=_judged(workspace, work.task, answers.rows))

@@ -89,6 +89,9 @@ class Extract(RowKind):
         update = {"fields": schema.described, "max_new_tokens": longest, "max_length": length}
         return super().settings(work).model_copy(update=update)
 
+    def why_no_label_curve(self, task: TaskConfig) -> str:
+        return "" if task.fields else "its fields are those of its training rows: state `fields`"
+
     def written_tokens(self, work: Assignment, num_labels: int) -> float:
         return self._longest(work)
 

@@ -8,6 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
+from adaptkit.data.drawing import draw_labels
 from adaptkit.data.label_names import check_labels
 from adaptkit.data.message_fields import message_text
 from adaptkit.data.readers import DataConfig, Dataset, Row, Want, read
@@ -163,6 +164,14 @@ class RowKind(TaskKind):
     def instruction(self, task: TaskConfig) -> str:
         """The instruction with its labels, as it is described most fully."""
         return task_words(task).block(read(task.train, self.want).labels, described=True)
+
+    def why_no_label_curve(self, task: TaskConfig) -> str:
+        """Why it cannot be trained on fewer of its labels; empty where it can."""
+        return ""
+
+    def fewer_labels(self, files: TaskFiles, share: float, seed: int) -> list[Row]:
+        """A share of its labelled training rows."""
+        return draw_labels(self.parts(files)["train"].rows, share, seed)
 
     def own_texts(self, files: TaskFiles) -> dict[str, list[str]]:
         parts = self.parts(files)
