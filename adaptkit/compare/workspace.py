@@ -90,13 +90,14 @@ class Fixed:
 def read_fixed(study: Path) -> Fixed:
     """What plan.json holds."""
     value = read_sealed(plan_path(study))
-    left_out = tuple(LeftOutRecord(**row) for row in value["left_out"])
-    portions = tuple(Portion(**row) for row in value.get("portions", ()))
-    decided: dict[str, Any] = {"budget": Budget(**value["budget"]), "arms": tuple(value["arms"])}
-    rungs = tuple(value.get("rungs", ()))
     labels = {task: tuple(Portion(**row) for row in rows) for task, rows in value.get(LABELS, {}).items()}
-    decided |= {"left_out": left_out, "portions": portions, "rungs": rungs, LABELS: labels}
-    return Fixed(**{**value, **decided})
+    records = {
+        "budget": Budget(**value["budget"]),
+        "left_out": tuple(LeftOutRecord(**row) for row in value["left_out"]),
+        "portions": tuple(Portion(**row) for row in value.get("portions", ())),
+        LABELS: labels,
+    }
+    return Fixed(**{**value, **records, **{key: tuple(value.get(key, ())) for key in ("arms", "rungs")}})
 
 
 def write_fixed(study: Path, fixed: Fixed) -> None:
@@ -183,7 +184,7 @@ class Workspace:
     """What a stage needs to know about its study."""
 
     def __init__(self, path: Path):
-        self.path, self.root = path, path.parent
+        self.path, self.root, self.labels = path, path.parent, path / "labels"
 
     @cached_property
     def fixed(self) -> Fixed:
@@ -233,7 +234,7 @@ class Workspace:
 
     def task_trials(self, name: str, arm: Arm, num: int) -> list[TaskResult]:
         """The first trials of an arm on a task."""
-        keys = [StageKey.for_task(name, arm, trial=i) for i in range(num)]
+        keys = (StageKey.for_task(name, arm, trial=i) for i in range(num))
         return [read_result(result_path(self.path, key), TaskResult) for key in keys]
 
     @cached_property
@@ -242,21 +243,16 @@ class Workspace:
         check(folder)
         return PreparedFiles(folder)
 
+    @cached_property
+    def data_digest(self) -> str:
+        return self.files.digest()
+
     @property
     def library(self) -> Library:
         """What passages are looked up in: a collection of the user's, or the domain's training text."""
         rag = self.config.rag or RagConfig()
-        collection = self.files.train("domain" if rag.collection is None else COLLECTION)
-        return Library(collection, find(rag.encoder) if rag.encoder else None)
-
-    @property
-    def labels(self) -> Path:
-        """The folder of the shares of tasks' labels."""
-        return self.path / "labels"
-
-    @cached_property
-    def data_digest(self) -> str:
-        return self.files.digest()
+        text = self.files.train("domain" if rag.collection is None else COLLECTION)
+        return Library(text, find(rag.encoder) if rag.encoder else None)
 
     @cached_property
     def base_folder(self) -> Path:
@@ -290,9 +286,8 @@ class Workspace:
         if config.tokenizer.path and "tokenizer.path" in digests:
             given[config.tokenizer.path] = digests["tokenizer.path"]
         if config.rag is not None and config.rag.encoder and "rag.encoder" in digests:
-            given |= dict.fromkeys(
-                (config.rag.encoder, str(find(config.rag.encoder))), digests["rag.encoder"]
-            )
+            names = config.rag.encoder, str(find(config.rag.encoder))
+            given |= dict.fromkeys(names, digests["rag.encoder"])
         return given
 
     def open(self, name: str, settings: Config) -> Run:
