@@ -45,7 +45,7 @@ class TestConfig(Config):
     """text: bits per byte; search: nDCG@10 of a retrieval set; labels: accuracy on the test of a
     fine-tuning itself."""
     data: DataConfig | None = None
-    """Text, or the folder of a retrieval set; labels have none."""
+    """Text, the folder of a retrieval set, or the test of a fine-tuning, which says what belongs together."""
     seq_len: Annotated[Count, in_unit("tokens")] = 256
     """Tokens that a model reads at once."""
 

@@ -77,9 +77,13 @@ def score(test: TestConfig, folder: Path, run: Path | None, out: Path) -> dict[s
 
 def _rows(test: TestConfig, folder: Path, run: Path | None) -> list[dict[str, Any]]:
     if test.data is None:
+        raise ValueError("a test needs data")
+    if test.kind == "labels":
         if run is None:
-            raise ValueError("a fine-tuning has labels of its own, a folder has none")
-        return list(read_jsonl(Run(run).items(read_record(Run(run)).suite)))
+            raise ValueError("labels are judged by the items of a fine-tuning, and a folder has none")
+        groups = {row.id: row.cluster for row in read(test.data, want="labelled").rows}
+        rows = read_jsonl(Run(run).items(read_record(Run(run)).suite))
+        return [{**row, "group": groups[row["id"]]} for row in rows]
     if test.kind == "search":
         place = test.data.files[0]
         found = read_set(place, scored_split(place), test.data.max_bytes, test.data.on_bad_row)

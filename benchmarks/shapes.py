@@ -21,6 +21,8 @@ import importlib
 import json
 import multiprocessing
 import os
+import signal
+import sys
 import time
 from collections.abc import Callable
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
@@ -168,8 +170,8 @@ class Workers:
 
     def run(self) -> None:
         """Do everything; what is done is kept after every job."""
-        threads = max(1, len(os.sched_getaffinity(0)) // self.jobs)
-        os.environ.setdefault("OMP_NUM_THREADS", str(threads))
+        own = max(1, len(os.sched_getaffinity(0)) // self.jobs)
+        threads = int(os.environ.setdefault("OMP_NUM_THREADS", str(own)))
         kept: dict[str, Result] = read_json(self._place) if self._place.exists() else {}
         pool = ProcessPoolExecutor(self.jobs, mp_context=multiprocessing.get_context("spawn"))
         try:
@@ -240,6 +242,7 @@ def main() -> None:
     root.mkdir(parents=True, exist_ok=True)
     configs = [load(ShapeConfig, FOLDER / f"{name}.yaml").config for name in names]
     shapes = [Shape(config, root, options.toy) for config in configs]
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # the tables are written then too
     try:
         Workers(shapes, root, options.jobs, options.seconds).run()
     finally:
