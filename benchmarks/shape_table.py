@@ -63,7 +63,7 @@ def judge(claim: ClaimConfig, config: ShapeConfig, drawn: dict[str, Replicates])
             if not better:
                 interval = Interval(-found.difference, -found.high, -found.low)
             outcome = "open"
-            if interval.low >= low and interval.high <= high:
+            if interval.low > low and interval.high <= high:
                 outcome = "holds"
             elif interval.high < low or interval.low > high:
                 outcome = "does not hold"
