@@ -80,7 +80,8 @@ def attach(
     if config.kind == "none":
         return model.requires_grad_(True)
     _check_precision(model, config)
-    keep_nf4_exact(model)  # `models.load` has done so; a base that was loaded otherwise needs it here
+    if getattr(model, "is_quantized", False):
+        keep_nf4_exact(model)  # `models.load` has done so; a base that was loaded otherwise needs it here
     if config.kind == "qlora" and _task(model) in HEADED:
         _dequantise(model, _head_names(model))
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 
 import pytest
 import torch
@@ -239,6 +240,13 @@ def test_a_head_that_was_quantised_with_its_base_trains_whole_and_merges(make, f
         if p.requires_grad and "lora" not in name
     )
     assert (_logits(merge(model)) - expected).abs().max() <= 1e-5
+
+
+def test_lora_on_a_plain_base_needs_no_bitsandbytes(make, monkeypatch):
+    base, _, _ = make("llama", "lora")
+    monkeypatch.setitem(sys.modules, "bitsandbytes.nn", None)  # importing it fails
+    attached = attach(base, AdapterConfig(kind="lora", rank=2), seed=0)
+    assert any(weight.requires_grad for weight in attached.parameters())
 
 
 def test_refusals_say_what_to_do(make):

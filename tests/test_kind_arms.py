@@ -127,10 +127,10 @@ def test_the_shipped_tasks_are_of_these_kinds(config: StudyConfig) -> None:
     assert [task.score for task in config.tasks] == [task.task_kind.metrics[0] for task in config.tasks]
 
 
-def test_a_prompt_answers_pairs_and_no_sets_spans_or_numbers() -> None:
-    assert KINDS["pairs"].learns_by(Adaptation.PROMPT)
-    for kind in ("multi_label", "spans", "regression"):
-        assert not KINDS[kind].learns_by(Adaptation.PROMPT) and KINDS[kind].learns_by(Adaptation.PROBE)
+@pytest.mark.parametrize("kind", ["pairs", "multi_label", "spans", "regression"])
+def test_every_kind_is_prompted_and_probed(kind: str) -> None:
+    assert KINDS[kind].learns_by(Adaptation.PROMPT) and KINDS[kind].learns_by(Adaptation.PROBE)
+    assert not KINDS[kind].learns_by(Adaptation.RAG_LORA) and "instruction" in KINDS[kind].asks
 
 
 def test_a_known_name_is_looked_up_as_a_whole() -> None:

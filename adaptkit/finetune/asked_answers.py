@@ -23,7 +23,7 @@ from adaptkit.data.labels import label_scores
 from adaptkit.data.readers import Dataset, Row
 from adaptkit.data.score_table import ItemRow, Score
 from adaptkit.errors import ServerError
-from adaptkit.finetune.frozen_answers import FrozenAnswers
+from adaptkit.finetune.frozen_answers import FrozenAnswers, goodness
 from adaptkit.finetune.prompt_chat import turns_of
 from adaptkit.finetune.prompt_examples import drawn_examples
 from adaptkit.finetune.prompt_formats import Choices, Format, formats, num_examples
@@ -78,7 +78,7 @@ class Asking:
         examples: examples in a prompt; None takes one of each label, or two for free text.
         trials: formats compared on the dev split.
         seed: of the examples.
-        metric: what the choice is made by, larger is better.
+        metric: what the choice is made by.
         max_length: tokens of each text, about; 0 cuts nothing.
         at_once: requests at once.
         schema: what a written answer must be an object of, where the server can hold a model to it.
@@ -98,9 +98,18 @@ class Asking:
 
 
 def ask_for_labels(
-    asking: Asking, train: Dataset, dev: Dataset, test: Dataset, label_names: Sequence[str]
+    asking: Asking,
+    train: Dataset,
+    dev: Dataset,
+    test: Dataset,
+    label_names: Sequence[str],
+    *,
+    score: Score = label_scores,
 ) -> FrozenAnswers:
     """Choose a format on dev, label the test split with it.
+
+    Args:
+        score: item rows -> metrics, `asking.metric` among them.
 
     Raises: ServerError where the API gives no answer, BudgetError where it may cost more than is left.
     """
@@ -123,7 +132,7 @@ def ask_for_labels(
 
         return _each(asking, one, part, [Question(_cut(row.text, asking)) for row in part], setting)
 
-    outcome = _choose(asking, meter, rows, label_scores, dev, test, names, len(shots))
+    outcome = _choose(asking, meter, rows, score, dev, test, names, len(shots))
     lost = sum(row["prediction"] == UNPARSABLE for row in outcome.rows)
     if lost:
         tell(f"{lost} of {len(outcome.rows)} replies of the API name no label, and count as wrong")
@@ -258,7 +267,7 @@ def _choose(
     ways = api_formats(asking.trials, len(label_names), asking.words, num_shots)
     settings = with_lookups(ways, asking.trials, asking.finder)
     tried = [(setting, score(rows(judges, setting))) for setting in settings]
-    best, scores = max(tried, key=lambda pair: pair[1][asking.metric])
+    best, scores = max(tried, key=lambda pair: goodness(pair[1], asking.metric))
     answered = rows(test.rows, best)
     cost = meter.cost(time.perf_counter() - begun, answered)
     cost["flops"] = asking.finder.flops if asking.finder is not None else 0.0

@@ -15,6 +15,13 @@ from adaptkit import models
 from adaptkit.data.score_table import ItemRow
 from adaptkit.trainer import device
 
+LOWER_IS_BETTER = ("mae",)
+
+
+def goodness(scores: dict[str, float], metric: str) -> float:
+    """A score of which more is better."""
+    return -scores[metric] if metric in LOWER_IS_BETTER else scores[metric]
+
 
 @dataclass
 class FrozenAnswers:

@@ -17,7 +17,7 @@ from adaptkit.data.drawing import draw_from
 from adaptkit.data.readers import Dataset
 from adaptkit.data.score_table import ItemRow, mean_absolute_error_table, spearman_table
 from adaptkit.errors import DataError
-from adaptkit.finetune.frozen_answers import ForwardMeter, FrozenAnswers
+from adaptkit.finetune.frozen_answers import ForwardMeter, FrozenAnswers, goodness
 from adaptkit.finetune.probe import features, strengths
 from adaptkit.finetune.task_protocol import Classify, Examples
 from adaptkit.models.batching import head_outputs, pad_right
@@ -31,7 +31,6 @@ if TYPE_CHECKING:
 OUTPUT = "score"
 NUM_FIRST_ROWS = 32
 """Training rows by which a head without a bias is brought to the mean."""
-LOWER_IS_BETTER = ("mae",)
 
 
 class Regression(Classify):
@@ -157,7 +156,6 @@ def probe_scores(
             rows = {part: score_rows(parts[part], head.predict(inputs[part])) for part in ("dev", "test")}
             meter.flops += 2.0 * inputs["train"].size * inputs["train"].shape[1]
             tried.append(({"C": strength}, rank_scores(rows["dev"]), rows["test"]))
-        sign = -1 if metric in LOWER_IS_BETTER else 1
-        chosen, dev, rows_of_test = max(tried, key=lambda trial: sign * trial[1][metric])
+        chosen, dev, rows_of_test = max(tried, key=lambda trial: goodness(trial[1], metric))
     settings = [{**setting, **result} for setting, result, _ in tried]
     return FrozenAnswers(rows_of_test, dev, chosen, settings, meter.cost(model))

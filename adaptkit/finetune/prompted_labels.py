@@ -22,9 +22,10 @@ from adaptkit import models
 from adaptkit.data.label_names import check_labels
 from adaptkit.data.labels import label_rows, label_scores
 from adaptkit.data.readers import Dataset, Row
+from adaptkit.data.score_table import Score
 from adaptkit.errors import DataError
 from adaptkit.finetune.choice_likelihood import score_choices, softmax
-from adaptkit.finetune.frozen_answers import ForwardMeter, FrozenAnswers
+from adaptkit.finetune.frozen_answers import ForwardMeter, FrozenAnswers, goodness
 from adaptkit.finetune.prompt_chat import ChatWriter
 from adaptkit.finetune.prompt_examples import drawn_examples
 from adaptkit.finetune.prompt_formats import MASKED_EXAMPLES, Choices, Format, num_examples
@@ -65,6 +66,7 @@ def prompt_rows(
     metric: str = "accuracy",
     max_length: int = 0,
     finder: Finder | None = None,
+    score: Score = label_scores,
 ) -> FrozenAnswers:
     """Choose a prompt format on dev, label the test split with it.
 
@@ -75,9 +77,10 @@ def prompt_rows(
         examples: examples in a prompt; None takes one of each label, within bounds.
         trials: formats compared on the dev split.
         seed: of the examples.
-        metric: accuracy or macro_f1, what the choice is made by.
+        metric: what the choice is made by, one of `score`.
         max_length: tokens of each text at most; 0 is what the model reads.
         finder: looks up passages for each text; None asks without any.
+        score: item rows of the dev split -> metrics.
     """
     for split in (dev, test):
         check_labels(split, label_names)
@@ -96,8 +99,8 @@ def prompt_rows(
         tried = []
         for setting in settings(trials, prompter.choices(len(prompter.examples)), finder):
             dev_rows = label_rows(dev, label_names, prompter.probabilities(dev, setting))
-            tried.append((setting, label_scores(dev_rows), dev_rows))
-        best, scores, dev_rows = max(tried, key=lambda trial: trial[1][metric])
+            tried.append((setting, score(dev_rows), dev_rows))
+        best, scores, dev_rows = max(tried, key=lambda trial: goodness(trial[1], metric))
         rows = label_rows(test, label_names, prompter.probabilities(test, best))
         meter.flops += finder.flops if finder is not None else 0.0
     trial_rows = [{**setting.fields, **result} for setting, result, _ in tried]

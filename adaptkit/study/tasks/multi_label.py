@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import time
+from dataclasses import replace
 from typing import ClassVar
 
+from adaptkit.data.readers import read
 from adaptkit.finetune.config import Kind
 from adaptkit.model_uses import Use
-from adaptkit.study.arms import IN_WORDS
+from adaptkit.study.arms import Adaptation
 from adaptkit.study.task import Assignment, TaskConfig, TaskFiles
 from adaptkit.study.task_answers import Answers, Baseline
-from adaptkit.study.tasks.rows import RowKind, probed
+from adaptkit.study.task_size import TaskSize
+from adaptkit.study.tasks.rows import RowKind, answers_of, asking_of, probed, prompted_of, task_words
 from adaptkit.study.tasks.word_counts import word_counts
 
 TFIDF = "TF-IDF and a logistic regression for each label: word counts, no language model"
@@ -25,10 +28,28 @@ class MultiLabel(RowKind):
     finetune_kind: ClassVar[Kind] = "multi_label"
     trained_use = Use.CLASSIFY
     head = "classifier"
+    asks = frozenset({"instruction", "labels", "examples"})
     metrics = ("micro_f1", "macro_label_f1")
-    cannot = IN_WORDS  # a prompt is asked for one label
+    cannot = frozenset({Adaptation.RAG, Adaptation.RAG_LORA})  # a head learns from texts, not from prompts
+
+    def size(self, task: TaskConfig) -> TaskSize:
+        from adaptkit.finetune.prompted_values import longest_answer, written_sets
+
+        train = read(task.train, self.want)
+        return replace(super().size(task), answer_tokens=longest_answer(written_sets(train)))
+
+    def instruction(self, task: TaskConfig) -> str:
+        from adaptkit.finetune.prompted_values import set_words
+
+        return set_words(task_words(task)).block(read(task.train, self.want).labels, described=True)
 
     def frozen(self, work: Assignment) -> Answers:
+        from adaptkit.finetune.prompted_values import ask_for_label_sets, prompt_label_sets
+
+        if work.api is not None:
+            return answers_of(ask_for_label_sets(asking_of(work), self.parts(work.files)))
+        if work.arm.adaptation is Adaptation.PROMPT:
+            return answers_of(prompt_label_sets(prompted_of(work), self.parts(work.files)))
         from adaptkit.finetune.label_sets import probe_label_sets
 
         return probed(self, work, probe_label_sets)

@@ -43,6 +43,7 @@ if TYPE_CHECKING:
     from adaptkit.finetune.asked_answers import Asking
     from adaptkit.finetune.frozen_answers import FrozenAnswers
     from adaptkit.finetune.prompt_passages import Finder
+    from adaptkit.finetune.prompted_values import Prompted
     from adaptkit.finetune.recipe import Complete
 
 MAX_DEV_SHARE = 0.2
@@ -85,6 +86,23 @@ def asking_of(work: Assignment, schema: Schema | None = None) -> Asking:
         at_once=work.api.at_once,
         schema=schema,
         finder=finder_of(work),
+    )
+
+
+def prompted_of(work: Assignment) -> Prompted:
+    """The arm's own model, and how it is prompted for what is more than one label."""
+    from adaptkit import models
+    from adaptkit.finetune.prompted_values import Prompted
+
+    return Prompted(
+        model=own_model(work),
+        tokenizer=models.load_tokenizer(work.origin),
+        words=task_words(work.task),
+        examples=work.task.examples,
+        trials=work.trials,
+        seed=work.seed,
+        metric=work.task.tuned_by,
+        max_length=work.task.max_length,
     )
 
 

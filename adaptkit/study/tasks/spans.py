@@ -5,17 +5,19 @@ from __future__ import annotations
 import time
 from collections import Counter, defaultdict
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import ClassVar
 
 from adaptkit.data.annotations import OUTSIDE, spans_from_tags, tags_of, words_of
-from adaptkit.data.readers import Row
+from adaptkit.data.readers import Row, read
 from adaptkit.data.words import fold
 from adaptkit.finetune.config import Kind
 from adaptkit.model_uses import Use
-from adaptkit.study.arms import IN_WORDS
+from adaptkit.study.arms import Adaptation
 from adaptkit.study.task import Assignment, TaskConfig, TaskFiles
 from adaptkit.study.task_answers import Answers, Baseline
-from adaptkit.study.tasks.rows import RowKind, probed
+from adaptkit.study.task_size import TaskSize
+from adaptkit.study.tasks.rows import RowKind, answers_of, asking_of, probed, prompted_of, task_words
 
 WORD_FEATURES = "each word's spelling, neighbours and known names, logistic regression: no language model"
 LONGEST_NAME = 6
@@ -30,11 +32,31 @@ class Spans(RowKind):
     want = "spans"
     finetune_kind: ClassVar[Kind] = "spans"
     trained_use = Use.TAG
+    prompted_use = Use.WRITE
     head = "tagger"
+    asks = frozenset({"instruction", "labels", "examples"})
     metrics = ("entity_f1", "macro_entity_f1")
-    cannot = IN_WORDS  # a prompt tags no words
+    cannot = frozenset({Adaptation.RAG, Adaptation.RAG_LORA})  # the text holds the spans
+
+    def size(self, task: TaskConfig) -> TaskSize:
+        from adaptkit.finetune.prompted_spans import written_spans
+        from adaptkit.finetune.prompted_values import longest_answer
+
+        train = read(task.train, self.want)
+        return replace(super().size(task), answer_tokens=longest_answer(written_spans(train)))
+
+    def instruction(self, task: TaskConfig) -> str:
+        from adaptkit.finetune.prompted_spans import span_words
+
+        return span_words(task_words(task), read(task.train, self.want).labels).instruction
 
     def frozen(self, work: Assignment) -> Answers:
+        from adaptkit.finetune.prompted_spans import ask_for_spans, prompt_spans
+
+        if work.api is not None:
+            return answers_of(ask_for_spans(asking_of(work), self.parts(work.files)))
+        if work.arm.adaptation is Adaptation.PROMPT:
+            return answers_of(prompt_spans(prompted_of(work), self.parts(work.files)))
         from adaptkit.finetune.word_tags import probe_spans
 
         return probed(self, work, probe_spans)
