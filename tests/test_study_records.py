@@ -15,6 +15,7 @@ from adaptkit.study.forecast_record import Portion
 from adaptkit.study.record import is_study, read_study
 from adaptkit.study.stage_record import (
     BASE,
+    FORECAST,
     PREPARE,
     TOKENIZER,
     LanguageResult,
@@ -34,6 +35,8 @@ def test_every_stage_has_a_name_of_its_own() -> None:
         keys.append(StageKey.for_language(origin, trial=trial))
     for arm, task, seed in itertools.product(ARMS.values(), ("a", "b"), (0, 1)):
         keys += [StageKey.for_task(task, arm, seed=seed), StageKey.for_task(task, arm, trial=seed)]
+        keys.append(StageKey.for_task(task, arm, seed=seed, portion=Portion(labels=0.25)))
+    keys += [FORECAST, *(StageKey.for_label_forecast(task) for task in ("a", "b"))]
     assert len({key.name for key in keys}) == len(set(keys)) == len(keys)
 
 
