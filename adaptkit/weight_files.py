@@ -109,6 +109,17 @@ def weight_map(folder: Path) -> dict[str, str]:
     return named
 
 
+def check_metadata(folder: Path) -> None:
+    """Refuse an index that transformers does not read: one without `metadata`, which servers do without.
+
+    Raises: ModelError.
+    """
+    if not (folder / INDEX).exists() or isinstance(read_json_object(folder, INDEX).get("metadata"), dict):
+        return
+    what, fix = "has no 'metadata', which transformers asks for", 'add "metadata": {} to it'
+    raise ModelError(what, where=str(folder / INDEX), fix=fix)
+
+
 def check_index(folder: Path, headers: dict[str, dict[str, Any]]) -> None:
     """Check that each tensor is in the file, and only there, that the index names for it.
 
@@ -133,7 +144,11 @@ def read_header(path: Path) -> dict[str, Any]:
 
     Raises: ModelError for a file that is cut, overlong or no safetensors.
     """
-    size = path.stat().st_size
+    held = path.stat()
+    if not stat.S_ISREG(held.st_mode):
+        what = f"is {kind_of_entry(held.st_mode)}, not a file"
+        raise ModelError(what, where=str(path), fix="put the file itself there")
+    size = held.st_size
     try:
         with path.open("rb") as file:
             (length,) = struct.unpack("<Q", file.read(8))

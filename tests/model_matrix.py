@@ -267,8 +267,9 @@ blocks; `teach`: a new student of another shape. Where documents packed into one
 (Bloom, Falcon, gpt-oss, Mamba, LFM2), training and teaching take rows of one document each.
 
 Any model folder is refused that holds quantised weights, an adapter beside whole weights, the weights of two
-models, values that are no numbers, or a tokenizer with tokens that the model has no row for. Lengths end at
-the positions that a model can use: RoBERTa's 514 are 512, and ALiBi, T5 and recurrent models have no end.
+models, values that are no numbers, or a tokenizer with tokens that the model has no row for, or that lacks
+weights that a use needs; for answers, one whose chat template writes no question with its answer. Lengths end
+at the positions that a model can use: RoBERTa's 514 are 512, and ALiBi, T5 and recurrent models have no end.
 
 This table is written by `python tests/model_matrix.py`.
 """

@@ -230,3 +230,115 @@ def test_any_error_of_a_library_becomes_a_sentence() -> None:
 
     refusal = twin.failure(breaks, "models/base")
     assert refusal is not None and "KeyError: 'q_proj'" in refusal.what and refusal.where == "models/base"
+
+
+def test_weights_that_a_use_lacks_are_named_before_anything_is_loaded(llama: Path) -> None:
+    weights = load_file(llama / "model.safetensors")
+    whole = dict(weights)
+    del weights["model.layers.1.mlp.down_proj.weight"]
+    save_file(weights, llama / "model.safetensors", metadata={"format": "pt"})
+    assert capabilities(llama).why_not(Use.CLASSIFY) is None, "asked of a plan alone"
+    for use in (Use.CLASSIFY, Use.SFT, Use.EMBED, Use.EXPORT, Use.PROBE):
+        with pytest.raises(ModelError, match=r"not in the weights, first (model\.)?layers.1.mlp.down_proj"):
+            capabilities(llama, read_weights=True).check(use)
+    whole["model.layers.1.mlp.down_proj.weight"] = torch.zeros(3, 4)
+    save_file(whole, llama / "model.safetensors", metadata={"format": "pt"})
+    with pytest.raises(ModelError, match="disagree about the shape of 1 tensors"):
+        capabilities(llama, read_weights=True).check(Use.SFT)
+
+
+def test_an_index_that_transformers_cannot_read_is_refused(llama: Path) -> None:
+    weights = load_file(llama / "model.safetensors")
+    (llama / "model.safetensors").rename(llama / "model-00001-of-00001.safetensors")
+    index = {"weight_map": dict.fromkeys(weights, "model-00001-of-00001.safetensors")}
+    (llama / "model.safetensors.index.json").write_text(json.dumps(index))
+    with pytest.raises(ModelError, match="has no 'metadata'") as refused:
+        models.load(llama, "causal")
+    assert refused.value.fix == 'add "metadata": {} to it'
+    (llama / "model.safetensors.index.json").write_text(json.dumps({"metadata": {}, **index}))
+    models.load(llama, "causal")
+
+
+def test_a_folder_in_the_place_of_the_weights_is_named(llama: Path) -> None:
+    (llama / "model.safetensors").unlink()
+    (llama / "model.safetensors").mkdir()
+    with pytest.raises(ModelError, match=r"model\.safetensors: is a folder, not a file"):
+        capabilities(llama)
+
+
+@pytest.mark.parametrize("length", ["512", 0, -1])
+def test_a_length_that_is_no_number_is_named(llama: Path, length: object) -> None:
+    edit(llama, "tokenizer_config.json", model_max_length=length)
+    with pytest.raises(ModelError, match=r"tokenizer_config.json: model_max_length is .*, and must be"):
+        models.load_tokenizer(llama)
+
+
+@pytest.mark.parametrize("window", [0, -1])
+def test_a_window_without_a_token_is_refused(llama: Path, window: int) -> None:
+    edit(llama, "config.json", sliding_window=window)
+    with pytest.raises(ModelError, match="sliding_window is"):
+        capabilities(llama)
+
+
+def test_a_config_that_is_refused_names_the_field(llama: Path) -> None:
+    edit(llama, "config.json", tie_word_embeddings="yes")
+    with pytest.raises(ModelError, match="tie_word_embeddings") as refused:
+        capabilities(llama).check(Use.SFT)
+    assert "that field" in str(refused.value.fix)
+
+
+def test_a_model_gives_its_states_whatever_its_folder_asks_for(llama: Path) -> None:
+    plain = models.load(llama, "causal")
+    edit(llama, "config.json", return_dict=False, output_hidden_states=True)
+    output = models.load(llama, "causal")(input_ids=torch.tensor([[20, 21]]))
+    torch.testing.assert_close(output.logits, plain(input_ids=torch.tensor([[20, 21]])).logits)
+    assert output.hidden_states is None
+
+
+@pytest.mark.parametrize(
+    ("template", "words"),
+    [
+        (
+            "{% for m in messages %}{% if m.role == 'user' %}{{ m.content }}{% endif %}{% endfor %}",
+            "assistant",
+        ),
+        ("{% for m in messages %}{{ m.content | unheard_of }}{% endfor %}", "unheard_of"),
+    ],
+)
+def test_a_template_that_writes_no_answer_teaches_none(llama: Path, template: str, words: str) -> None:
+    (llama / "chat_template.jinja").write_text(template)
+    for use in (Use.LABEL_WORDS, Use.SFT):
+        with pytest.raises(ModelError, match=f"its chat template .*{words}"):
+            capabilities(llama).check(use)
+    capabilities(llama).check(Use.CLASSIFY)
+
+
+def test_text_without_a_token_to_begin_with_is_refused_before_training(llama: Path) -> None:
+    edit(llama, "tokenizer_config.json", bos_token=None, eos_token=None)
+    for use in (Use.CONTINUE, Use.SCORE, Use.EXPORT):
+        with pytest.raises(ModelError, match="no BOS, CLS or EOS token to begin a document"):
+            capabilities(llama).check(use)
+
+
+@pytest.mark.parametrize("modules", [[], [{"type": "sentence_transformers.models.Pooling", "path": ""}]])
+def test_an_encoder_whose_modules_cannot_be_followed_is_refused(llama: Path, modules: list[Any]) -> None:
+    (llama / "modules.json").write_text(json.dumps(modules))
+    with pytest.raises(ModelError, match="has its modules in the order"):
+        capabilities(llama).check(Use.EMBED)
+    capabilities(llama).check(Use.SFT)
+
+
+def test_weights_in_whole_numbers_that_nothing_explains_are_refused(llama: Path) -> None:
+    weights = load_file(llama / "model.safetensors")
+    name = "model.layers.0.mlp.up_proj.weight"
+    save_file(
+        {**weights, name: weights[name].to(torch.int8)},
+        llama / "model.safetensors",
+        metadata={"format": "pt"},
+    )
+    with pytest.raises(
+        ModelError, match="holds model.layers.0.mlp.up_proj.weight in I8, and config.json has no"
+    ):
+        models.load(llama, "causal")
+    with pytest.raises(ModelError, match="in I8"):
+        capabilities(llama, read_weights=True).check(Use.SFT)

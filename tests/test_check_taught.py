@@ -7,6 +7,10 @@ from pathlib import Path
 from typing import Any
 
 from tiny_chat import CHATML, QWEN3, tokenizer_of
+from tokenizers import Tokenizer
+from tokenizers.models import WordPiece
+from tokenizers.pre_tokenizers import BertPreTokenizer
+from transformers import PreTrainedTokenizerFast
 
 from adaptkit.data.check import check
 from adaptkit.data.readers import DataConfig, read
@@ -59,3 +63,15 @@ def test_a_base_without_a_template_gets_the_kits_own_as_in_training(tmp_path: Pa
     tokenizer = tokenizer_of("byte_bpe")
     report = check([written(tmp_path)], tokenizer=tokenizer)
     assert len(report.datasets[0].taught.refused) == 2 and tokenizer.chat_template is None
+
+
+def test_words_that_the_base_does_not_know_are_told(tmp_path: Path) -> None:
+    path = tmp_path / "texts.jsonl"
+    path.write_text(json.dumps({"text": "\u0440\u0430\u0437 \u0434\u0432\u0430"}) + "\n", encoding="utf-8")
+    vocabulary = {"[UNK]": 0, "[CLS]": 1, "[SEP]": 2, "one": 3}
+    core = Tokenizer(WordPiece(vocabulary, unk_token="[UNK]"))
+    core.pre_tokenizer = BertPreTokenizer()
+    tokenizer = PreTrainedTokenizerFast(tokenizer_object=core, unk_token="[UNK]")
+    report = check([str(path)], tokenizer=tokenizer)
+    assert any("100% of the tokens are unknown to the base's tokenizer" in note for note in report.notes)
+    assert not any("unknown" in note for note in check([str(path)]).notes)

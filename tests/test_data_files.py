@@ -144,6 +144,18 @@ def test_a_list_is_read_as_it_streams_by(tmp_path: Path, monkeypatch: pytest.Mon
     assert [record for _, record in records(file)] == [{"text": "a" * 500}, {"text": "b"}]
 
 
+def test_a_conversation_that_stands_alone_is_a_row_whatever_lists_stand_beside_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    turns = [{"role": "user", "content": "q"}, {"role": "assistant", "content": "a"}]
+    row = {"messages": turns, "documents": [{"title": "t", "text": "x"}]}
+    file = tmp_path / "x.jsonl"
+    for head in (json_files.HEAD_BYTES, 10):
+        monkeypatch.setattr(json_files, "HEAD_BYTES", head)
+        file.write_text(lines([row]))
+        assert [record for _, record in records(file)] == [row]
+
+
 def test_places_are_lines_and_columns(tmp_path: Path) -> None:
     file = tmp_path / "x.json"
     file.write_text('[{"a": 1}, {"a": 2},\n {"a": 3}]')

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import random
 from collections import Counter
 
@@ -147,3 +148,24 @@ def test_a_group_that_would_be_most_of_the_held_out_part_is_learnt_from(seed: in
     rest, held = split(dataset(small + large, "text"), 0.1, seed=seed)
     assert held.rows and not any(row.cluster == "large" for row in held.rows)
     assert sum(row.cluster == "large" for row in rest.rows) == 60
+
+
+@pytest.mark.parametrize("between", ["\n\n", "\n", "\n   \n\n"])
+def test_one_long_text_is_divided_into_its_passages(between: str) -> None:
+    """A book in one file, hard-wrapped or in paragraphs, can be held out from as any corpus can."""
+    lines = [f"line {number} of a book that one file holds" for number in range(500)]
+    book = dataclasses.replace(dataset([{"text": between.join(lines)}]), kind="text")
+    train, held = split(book, 0.1, seed=1)
+    assert 3 < len(held.rows) < 25 and len(train.rows) + len(held.rows) > 80
+    parts = [row.text.split("\n") for row in [*train.rows, *held.rows]]
+    assert sorted(line for part in parts for line in part if line.strip()) == sorted(lines), "nothing is lost"
+    assert len({row.id for row in [*train.rows, *held.rows]}) == len(parts)
+    rest, tuning = hold_out(book, 10, 0.2)
+    assert 0 < len(tuning.rows) <= 10 < len(rest.rows)
+
+
+def test_one_short_text_or_one_row_of_another_kind_stays_whole() -> None:
+    with pytest.raises(DataError, match="1 rows cannot be split"):
+        split(dataclasses.replace(dataset([{"text": "a single line"}]), kind="text"), 0.1)
+    with pytest.raises(DataError, match="1 rows cannot be split"):
+        split(dataset([{"text": "a\n\nb\n\nc\n\nd\n\ne", "label": "x"}]), 0.1)

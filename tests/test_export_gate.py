@@ -174,3 +174,7 @@ def test_a_tokenizer_that_changed_doubles_bos_or_prompts_otherwise_is_seen(
     reworded = fresh()
     reworded.chat_template = str(reworded.chat_template).replace("user", "human") + "!"
     assert failed(token_checks(fresh(), reworded, texts)) == ["chat prompt: text, token ids, or a second BOS"]
+    refusing = fresh()
+    refusing.chat_template = "{{ undefined.x }}"
+    assert passed(token_checks(refusing, refusing, texts)), "it never wrote a prompt"
+    assert failed(token_checks(fresh(), refusing, texts)) == ["chat prompt: text, token ids, or a second BOS"]

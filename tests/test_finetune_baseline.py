@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 
 import pytest
 
@@ -25,3 +27,9 @@ def test_word_counts_are_scored_on_the_rows_of_the_model(mood: Run) -> None:
 def test_free_text_has_none(mood: Run) -> None:
     config = load(FinetuneConfig, mood.config_path, ["kind=sft"]).config
     assert finetune_baseline(config, mood) is None
+
+
+def test_it_knows_the_kinds_of_task_by_itself() -> None:
+    """Imported alone, as a program of the user's does."""
+    code = "from adaptkit.study.finetune_baseline import KINDS; assert 'classify' in KINDS, KINDS"
+    subprocess.run([sys.executable, "-c", code], check=True)

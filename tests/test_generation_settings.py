@@ -12,6 +12,7 @@ from tiny_chat import CHATML, tokenizer_of
 from transformers import GenerationConfig, LlamaConfig, LlamaForCausalLM
 
 from adaptkit import models
+from adaptkit.errors import ModelError
 from adaptkit.finetune.config import FinetuneConfig
 from adaptkit.finetune.generation import generate
 from adaptkit.finetune.recipe import finetune
@@ -99,6 +100,38 @@ def test_a_saved_folder_ends_where_turns_were_taught_and_bends_nothing(tmp_path:
     again = models.load(tmp_path / "model", "causal")
     assert end_ids(again, tokenizer) == [tokenizer.eos_token_id, end]
     assert bending_settings(again) == {}
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [{"temperature": 0.6}, {"top_p": 0.9, "do_sample": False}, {"pad_token_id": -1}, {"top_k": "x"}],
+)
+def test_settings_that_transformers_reads_but_does_not_write_stop_no_training_at_its_end(
+    tmp_path: Path, settings: dict[str, Any]
+) -> None:
+    """A temperature without do_sample stands in many folders, and has no effect there."""
+    tokenizer = tokenizer_of("byte_bpe")
+    model = model_of(tokenizer)
+    models.save(model, tokenizer, tmp_path / "base")
+    written = {"eos_token_id": [1, 2], **settings}
+    (tmp_path / "base" / "generation_config.json").write_text(json.dumps(written))
+    base = models.load(tmp_path / "base", "causal")
+    with pytest.raises(ValueError, match="invalid"):
+        base.generation_config.save_pretrained(tmp_path)
+    models.save(base, tokenizer, tmp_path / "saved")
+    saved = read_json(tmp_path / "saved" / "generation_config.json")
+    assert saved["eos_token_id"] == [1, 2] and saved.get(next(iter(settings))) != next(
+        iter(settings.values())
+    )
+
+
+def test_settings_that_cannot_be_read_are_named_by_their_file(tmp_path: Path) -> None:
+    tokenizer = tokenizer_of("byte_bpe")
+    models.save(model_of(tokenizer), tokenizer, tmp_path / "base")
+    (tmp_path / "base" / "generation_config.json").write_text('{"max_new_tokens": 0}')
+    with pytest.raises(ModelError, match=r"generation_config.json: .*max_new_tokens") as refused:
+        models.load(tmp_path / "base", "causal")
+    assert "remove the file" in str(refused.value.fix)
 
 
 def test_a_fine_tuning_stops_where_its_turns_end_and_says_what_it_left_out(tmp_path: Path) -> None:

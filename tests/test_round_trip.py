@@ -16,7 +16,14 @@ from transformers import PreTrainedTokenizerFast
 
 from adaptkit.data.tokenizers import train_tokenizer
 from adaptkit.errors import ModelError
-from adaptkit.models.round_trip import LostText, check_round_trip, lost_sentence, lost_text
+from adaptkit.models.round_trip import (
+    LostText,
+    check_known,
+    check_round_trip,
+    lost_sentence,
+    lost_text,
+    unknown_share,
+)
 from adaptkit.subsequence import longest_common_subsequence
 
 ENGLISH = "The old printer in Room 7 stands idle;  it waits\nfor paper.\n\n\tCall Mr. Noe\u0308l\uff01 \u2460"
@@ -170,3 +177,15 @@ def test_long_texts_are_compared_piece_by_piece() -> None:
     tokenizer = byte_level(normalizers.Lowercase())
     capitals = sum(letter.isupper() for letter in text)
     assert lost(tokenizer, text).num_bytes == capitals
+
+
+def test_a_text_of_which_most_is_unknown_is_refused() -> None:
+    tokenizer = word_level()
+    known = [word for word in tokenizer.get_vocab() if word.isalpha()][:3]
+    texts = [f"{known[0]} zzqq zzqq zzqq"]
+    assert unknown_share(tokenizer, texts) == 0.75
+    with pytest.raises(ModelError, match="75% of the tokens of the held-out text are unknown") as refused:
+        check_known(tokenizer, texts, where="models/base", fix="take another")
+    assert refused.value.where == "models/base"
+    check_known(tokenizer, [" ".join(known)], where="", fix="")
+    assert unknown_share(byte_level(), texts) == 0.0

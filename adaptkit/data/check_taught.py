@@ -13,9 +13,13 @@ from adaptkit.data.supervised import build_examples
 from adaptkit.data.tokenizers import with_chat_template
 from adaptkit.errors import DataError
 from adaptkit.models.control_tokens import control_tokens
+from adaptkit.models.round_trip import unknown_share
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerFast
+
+TELLING = 0.05
+"""Share of unknown tokens that is told."""
 
 
 @dataclass(frozen=True)
@@ -26,11 +30,13 @@ class TaughtCheck:
         refused: `file:line: what` of every row that training on this base refuses.
         spelt: `file:line: token` of every row that writes out one of its control tokens; it is read as text.
         fields: how many rows hold what only a chat template can tell the use of; counted without a base.
+        unknown: share of the tokens that stand for text unknown to the base's tokenizer.
     """
 
     refused: list[str] = field(default_factory=list)
     spelt: list[str] = field(default_factory=list)
     fields: dict[str, int] = field(default_factory=dict)
+    unknown: float = 0.0
 
     def notes(self, name: str) -> list[str]:
         """One sentence for each thing that needs a decision."""
@@ -40,6 +46,9 @@ class TaughtCheck:
         if self.spelt:
             what = f"{len(self.spelt)} rows write out control tokens of the base, which are read as text"
             notes.append(f"{name}: {what}; the first at {self.spelt[0]}")
+        if self.unknown >= TELLING:
+            what = f"{self.unknown:.0%} of the tokens are unknown to the base's tokenizer"
+            notes.append(f"{name}: {what}, and nothing is learnt of such words")
         if self.fields:
             held = ", ".join(self.fields)
             notes.append(
@@ -57,7 +66,8 @@ def check_taught(dataset: Dataset, tokenizer: PreTrainedTokenizerFast | None) ->
     refused: list[str] = []
     if dataset.kind in ("messages", "sft"):
         refused = [line for row in dataset.rows for line in _refusal(row, tokenizer)]
-    return TaughtCheck(refused, _spelt(dataset.rows, tokenizer))
+    unknown = unknown_share(tokenizer, (row.text for row in dataset.rows))
+    return TaughtCheck(refused, _spelt(dataset.rows, tokenizer), unknown=unknown)
 
 
 def _refusal(row: Row, tokenizer: PreTrainedTokenizerFast) -> list[str]:

@@ -47,6 +47,7 @@ LISTS_OF_A_ROW = {
     "turns",
 }
 """Keys whose lists belong to one row: an object that holds such a list is a row, not a wrapper of rows."""
+TURNS_OF_A_ROW = ("messages", "conversations", "conversation")
 TEXTS_OF_A_ROW = {
     "text",
     "prompt",
@@ -187,6 +188,8 @@ def _list_of_rows(value: Record, where: str) -> str | None:
     """
     if any(isinstance(value.get(name), str) for name in TEXTS_OF_A_ROW):
         return None
+    if any(_holds_rows(value.get(name)) for name in TURNS_OF_A_ROW):
+        return None  # a conversation, with the documents or tools that it is about
     lists = [name for name, part in value.items() if _holds_rows(part) and name not in LISTS_OF_A_ROW]
     if len(lists) > 1:
         raise _several_lists(lists, where)
@@ -266,6 +269,8 @@ def _enter_list(window: Window) -> str | None:
             return key
         value = window.value()
         if key in TEXTS_OF_A_ROW and isinstance(value, str):
+            return None
+        if key in TURNS_OF_A_ROW and _holds_rows(value):
             return None
         if window.next_mark() != ",":
             return None

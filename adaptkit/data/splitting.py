@@ -12,14 +12,17 @@ from __future__ import annotations
 
 import hashlib
 import math
+import re
 from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
 
 from adaptkit.data.drawing import draw, draw_hash, draw_order
 from adaptkit.data.guesses import NONE, some_of
-from adaptkit.data.readers import Dataset, Row
+from adaptkit.data.readers import Dataset, Row, content_id, distinct_ids
 from adaptkit.errors import DataError
 
+PASSAGES, FEWEST_PASSAGES = 100, 4
+"""Into how many passages a text that stands alone is divided; one of fewer lines stays whole."""
 FEW_ROWS = 5
 """Labels with fewer rows stay in training whole."""
 NO_LABEL = ""
@@ -32,9 +35,10 @@ def split(dataset: Dataset, fraction: float, seed: int = 0) -> tuple[Dataset, Da
     """Split off about `fraction` of the rows, by hash of each row's group or text; returns (rest, held out).
 
     The order of rows does not matter; equal texts, and rows of one group, stay on one side. Labels keep their
-    shares, and none is missing in the rest.
+    shares, and none is missing in the rest. A set of one text is divided into its passages first.
     Raises: DataError when a side would be empty.
     """
+    dataset = in_passages(dataset)
     units: dict[str, list[Row]] = defaultdict(list)
     for row in dataset.rows:
         units[str(row.values.get("group") or row.text)].append(row)
@@ -60,9 +64,11 @@ def hold_out(dataset: Dataset, size: int, most: float) -> tuple[Dataset, Dataset
     """(the rest, about `size` rows to tune on, at most the share `most`): whole groups, drawn by hash.
 
     Labels and sources keep their shares, and no label is missing in the rest. Rows of a drawn group beyond
-    `size` are in neither part; size 0 takes the whole share.
+    `size` are in neither part; size 0 takes the whole share. A set of one text is divided into its passages
+    first.
     Raises: DataError where a side would be empty.
     """
+    dataset = in_passages(dataset)
     groups: dict[str, list[Row]] = defaultdict(list)
     for row in dataset.rows:
         groups[row.cluster].append(row)
@@ -82,6 +88,36 @@ def hold_out(dataset: Dataset, size: int, most: float) -> tuple[Dataset, Dataset
     rest = [row for row in dataset.rows if row.cluster not in chosen]
     held = [row for row in dataset.rows if row.cluster in chosen]
     return dataset.with_rows(rest), dataset.with_rows(draw(held, wanted))
+
+
+def in_passages(dataset: Dataset) -> Dataset:
+    """A set that is one long text, as a book in one file is, as its passages; any other set as it is.
+
+    A passage is some paragraphs, or some lines where no blank line parts any, so that there are PASSAGES of
+    about equal length; nothing of the text is lost but the breaks between them.
+    """
+    if dataset.kind != "text" or len(dataset.rows) != 1:
+        return dataset
+    [row] = dataset.rows
+    breaks = [match.end() for match in re.finditer(r"\n[ \t]*\n\s*", row.text)]
+    if len(breaks) < PASSAGES:
+        breaks = [match.end() for match in re.finditer(r"\n", row.text)]
+    enough = len(row.text) / PASSAGES
+    rows: list[Row] = []
+    start = 0
+    for end in [*breaks, len(row.text)]:
+        text = row.text[start:end].rstrip()
+        if len(text) >= enough or (text and end == len(row.text)):
+            values = {**row.values, "text": text}
+            rows.append(Row(values, _line_of(row, start), content_id(values)))
+            start = end
+    return dataset.with_rows(distinct_ids(rows)) if len(rows) >= FEWEST_PASSAGES else dataset
+
+
+def _line_of(row: Row, start: int) -> str:
+    """`file:line` of a character of a file's text."""
+    file, _, line = row.where.rpartition(":")
+    return f"{file}:{int(line) + row.text.count(chr(10), 0, start)}" if line.isdecimal() else row.where
 
 
 def newest(dataset: Dataset, share: float) -> tuple[Dataset, Dataset]:

@@ -83,7 +83,8 @@ class LabelWords(Task):
         ]
 
     def _example(self, text: str, label: str) -> Example:
-        return build_examples(Row(prompt_and_label(text, label), "", ""), self.tokenizer)[0]
+        where = f"{self.tokenizer.name_or_path}: chat template"
+        return build_examples(Row(prompt_and_label(text, label), where, ""), self.tokenizer)[0]
 
     def _answer(self, label: str) -> list[int]:
         """The tokens taught for a label, the closing one included."""

@@ -12,7 +12,7 @@ so an architecture that nobody has thought of is answered for too.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any, Literal
@@ -21,7 +21,7 @@ import torch
 from tokenizers import Tokenizer
 
 from adaptkit.adapters import AdapterConfig
-from adaptkit.errors import ConfigError, ModelError
+from adaptkit.errors import ConfigError, ModelError, first_line
 from adaptkit.model_uses import Use
 from adaptkit.models import twin
 from adaptkit.models.fixed_vocabulary import why_fixed
@@ -39,8 +39,9 @@ from adaptkit.models.folder import (
 )
 from adaptkit.models.load_checks import check_finite, stored_weights
 from adaptkit.models.positions import usable_positions
-from adaptkit.models.store import has_form, load_tokenizer, quiet, read_config
-from adaptkit.weight_files import check_weight_files, read_json_object
+from adaptkit.models.sentence.layout import read_layout
+from adaptkit.models.store import has_form, load, load_tokenizer, quiet, read_config
+from adaptkit.weight_files import AGAIN, check_weight_files, read_json_object
 
 Form = Literal["causal", "masked", "classifier", "tagger", "encoder", "encoder-decoder"]
 PRUNABLE = ("bert", "modernbert", "llama", "qwen3")
@@ -64,8 +65,11 @@ class Capabilities:
         positions: tokens that it can read at once; None where nothing ends them.
         quantised: what its weights are quantised by; empty for whole weights.
         without_row: tokens of its tokenizer that the model has no embedding for.
-        has_mask, has_end: whether the tokenizer names a mask token, and a token that ends a text.
+        has_mask, has_start, has_end: whether the tokenizer names a mask token, a token that a document begins
+            with, and one that ends a text.
+        unanswered: why its chat template writes no question with its answer; empty where there is no reason.
         broken: what is wrong with the files for any use; None where nothing is.
+        hold_weights: hold the weights to what a use needs of them too.
     """
 
     folder: Path
@@ -75,8 +79,12 @@ class Capabilities:
     quantised: str = ""
     without_row: tuple[str, ...] = ()
     has_mask: bool = False
+    has_start: bool = False
     has_end: bool = False
+    unanswered: str = ""
     broken: ModelError | None = None
+    hold_weights: bool = False
+    _lacking: dict[Kind, ModelError | None] = field(default_factory=dict, compare=False, repr=False)
 
     def check(self, use: Use, adapter: AdapterConfig | None = None) -> None:
         """Raises: ModelError where the model cannot be used so, with all weights or by an adapter."""
@@ -89,9 +97,10 @@ class Capabilities:
         if use is Use.EXTEND:
             return self.why_not(Use.CONTINUE, adapter) or self._fixed_vocabulary()
         refusal = self.broken or self._by_files(use)
-        if refusal is None and use is not Use.SERVE:
-            refusal = _tried(_Question(self, use, adapter))
-        return refusal
+        if refusal is not None or use is Use.SERVE:
+            return refusal
+        refusal = _tried(_Question(self, use, adapter)) or self._by_weights(_head(self.form, use))
+        return self._by_layout() if refusal is None and use is Use.EMBED else refusal
 
     def fitting(self, length: int, where: str, *, chosen: bool) -> int:
         """`length` if the model has so many positions, else as many as it has.
@@ -123,17 +132,43 @@ class Capabilities:
             return self._refusal(what, "choose a base that is a causal language model, or kind=classify")
         if use in (Use.CONTINUE, Use.PROMPT) and self.form in ("masked", "encoder") and not self.has_mask:
             return self._refusal("the tokenizer names no mask token", "choose a base with [MASK]")
+        if use in (Use.CONTINUE, Use.SCORE, Use.EXPORT) and self.form == "causal" and not self.has_start:
+            what = "the tokenizer names no BOS, CLS or EOS token to begin a document with"
+            return self._refusal(what, "set bos_token in its tokenizer_config.json")
         if use is Use.SFT and not self.has_end:
             fix = "set eos_token in its tokenizer_config.json"
             return self._refusal(
                 "the tokenizer names no token that ends a text: answers would never end", fix
             )
+        if use in (Use.LABEL_WORDS, Use.SFT) and self.unanswered:
+            fix = "put the template there that the model was published with, or take it out of the folder"
+            return self._refusal(f"its chat template {self.unanswered}", fix)
         if use is Use.DISTILL and self.config.model_type not in PRUNABLE:
             what = f"a student of the shape '{self.config.model_type}' is not served"
             return self._refusal(
                 f"{what}: only {', '.join(PRUNABLE)} are",
                 "use student.start=fresh, which makes a Llama or a ModernBERT",
             )
+        return None
+
+    def _by_weights(self, kind: Kind) -> ModelError | None:
+        """Why no model of this kind can be loaded: weights that the folder lacks, or of other shapes."""
+        if not self.hold_weights or self.quantised:
+            return None
+        if kind not in self._lacking:
+            self._lacking[kind] = None
+            try:
+                load(self.folder, kind, new_head=kind == "masked", names_only=True)
+            except ModelError as error:
+                self._lacking[kind] = self._refusal(error.what, error.fix or AGAIN)
+        return self._lacking[kind]
+
+    def _by_layout(self) -> ModelError | None:
+        """Why an encoder's own files (pooling, prompts) cannot be followed."""
+        try:
+            read_layout(self.folder, self.config, load_tokenizer(self.folder))
+        except ModelError as error:
+            return error
         return None
 
     def _fixed_vocabulary(self) -> ModelError | None:
@@ -149,7 +184,8 @@ def capabilities(path: str | Path, *, read_weights: bool = False) -> Capabilitie
     """What the model of a folder or hub id can be used for.
 
     Args:
-        read_weights: also look for values that are no numbers; `models.load` does so by itself.
+        read_weights: also look for values that are no numbers, and for weights that a use lacks;
+            `models.load` does so by itself.
     Raises: ModelError where there is no such folder, or its config cannot be read.
     """
     folder = find(path)
@@ -174,7 +210,10 @@ def capabilities(path: str | Path, *, read_weights: bool = False) -> Capabilitie
         quantised=quantised,
         without_row=tuple(sorted(unknown)),
         has_mask=tokenizer.mask_token is not None,
+        has_start=any((tokenizer.bos_token, tokenizer.cls_token, tokenizer.eos_token)),
         has_end=tokenizer.eos_token is not None or tokenizer.sep_token is not None,
+        unanswered=_unanswered(tokenizer),
+        hold_weights=read_weights,
     )
 
 
@@ -195,6 +234,20 @@ def _own_tokens(folder: Path, tokenizer: Any) -> dict[str, int]:
 def _named_specials(tokenizer: Any) -> set[str]:
     names = ("bos_token", "eos_token", "pad_token", "cls_token", "sep_token", "mask_token")
     return {token for name in names if (token := getattr(tokenizer, name)) is not None}
+
+
+def _unanswered(tokenizer: Any) -> str:
+    """What a chat template does to a question with its answer, where it does not write both."""
+    if not tokenizer.chat_template:
+        return ""
+    words = {"user": "qzquestion", "assistant": "qzanswer"}
+    turns = [{"role": role, "content": word} for role, word in words.items()]
+    try:
+        text = str(tokenizer.apply_chat_template(turns, tokenize=False)).lower()
+    except Exception as error:  # a template is a program of the user's
+        return f"refuses a question with its answer: {first_line(error)}"
+    left_out = [role for role, word in words.items() if word not in text]
+    return f"leaves out what the {left_out[0]} says" if left_out else ""
 
 
 def _no_rows(tokens: tuple[str, ...]) -> tuple[str, str]:

@@ -9,8 +9,10 @@ from __future__ import annotations
 import copy
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from adaptkit.errors import ModelError, first_line
 from adaptkit.models.head import unwrap
 
 if TYPE_CHECKING:
@@ -29,6 +31,8 @@ SAMPLING = (
     "eta_cutoff",
 )
 """Settings of sampling, which a greedy answer does not know; a saved folder keeps its base's."""
+ENDS = ("bos_token_id", "eos_token_id", "decoder_start_token_id")
+"""What of settings that are invalid as a whole is kept; a padding id is filled in by whoever pads."""
 HARMLESS = (
     *SAMPLING,
     "bos_token_id",
@@ -81,6 +85,19 @@ def bending_settings(model: nn.Module) -> dict[str, Any]:
     return {name: value for name, value in settings.to_diff_dict().items() if name not in HARMLESS}
 
 
+def check_readable(folder: Path) -> None:
+    """Raises: ModelError where a folder's generation_config.json is what transformers cannot read."""
+    from transformers import GenerationConfig
+
+    file = folder / "generation_config.json"
+    try:
+        if file.exists():
+            GenerationConfig.from_pretrained(folder, local_files_only=True)
+    except Exception as error:  # of whatever type a setting fails in
+        what = f"transformers cannot read it: {first_line(error)}"
+        raise ModelError(what, where=str(file), fix="mend that setting, or remove the file") from None
+
+
 @contextmanager
 def own_distribution(model: nn.Module) -> Iterator[None]:
     """Inside, `generate` knows none of the settings of the model's folder (penalties, filters, beams): what
@@ -98,20 +115,49 @@ def own_distribution(model: nn.Module) -> Iterator[None]:
 
 @contextmanager
 def unbent(model: nn.Module) -> Iterator[None]:
-    """Inside, the model's generation config is without what would change greedy answers."""
+    """Inside, the model's generation config is without what would change greedy answers, and can be saved.
+
+    transformers reads settings that it refuses to write: a temperature without do_sample, which then has no
+    effect, stands in the folders of many models.
+    """
     plain: Any = unwrap(model)
+    settings = getattr(plain, "generation_config", None)
     bending = bending_settings(plain)
-    if not bending:
+    if settings is None or (not bending and _is_valid(settings)):
         yield
         return
-    settings = plain.generation_config
-    plain.generation_config = copy.deepcopy(settings)
-    for name in bending:
-        setattr(plain.generation_config, name, getattr(type(settings)(), name, None))
+    plain.generation_config = _savable(settings, bending)
     try:
         yield
     finally:
         plain.generation_config = settings
+
+
+def _savable(settings: Any, bending: Iterable[str]) -> Any:
+    """A copy without bending settings, and without those that make it invalid."""
+    fresh = type(settings)()
+    copied = copy.deepcopy(settings)
+    for name in bending:
+        setattr(copied, name, getattr(fresh, name, None))
+    if _is_valid(copied):
+        return copied
+    if copied.do_sample is not True:
+        for name in SAMPLING:
+            setattr(copied, name, getattr(fresh, name, None))
+    if _is_valid(copied):
+        return copied
+    for name in ENDS:
+        setattr(fresh, name, getattr(settings, name))
+    return fresh
+
+
+def _is_valid(settings: Any) -> bool:
+    """Whether transformers agrees to write these settings."""
+    try:
+        settings.validate(strict=True)
+    except Exception:  # a value of another type fails in a type of its own
+        return False
+    return True
 
 
 def _listed(ids: int | list[int] | None) -> list[int]:

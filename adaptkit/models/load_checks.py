@@ -22,6 +22,8 @@ from adaptkit.models.folder import (
 )
 from adaptkit.weight_files import read_header, read_json_object, weight_files
 
+WHOLE_NUMBERS = ("I8", "U8", "I16", "U16", "I32", "U32", "I64", "U64")
+"""safetensors' names of types that no trained weight has by itself."""
 PACKED_IN_ONE = 8
 """Weights of 4 bits that are stored as one number."""
 SPARE_NUMBERS = 1 << 26
@@ -42,6 +44,20 @@ def check_form(folder: Path, kind: Kind) -> None:
     method = quantised_by(raw)
     if method not in ("", "compressed-tensors"):
         raise ModelError(quantised_already(method), where=str(folder), fix=QUANTISED_FIX)
+    if not method:
+        _check_stored_types(folder)
+
+
+def _check_stored_types(folder: Path) -> None:
+    """Refuse weights in whole numbers of which nothing says what they stand for.
+
+    transformers would take each number as the weight itself.
+    """
+    for file in weight_files(folder):
+        for name, entry in read_header(file).items():
+            if name.endswith(".weight") and entry.get("dtype") in WHOLE_NUMBERS:
+                what = f"holds {name} in {entry['dtype']}, and config.json has no quantization_config"
+                raise ModelError(f"{what} to read it by", where=str(file), fix=QUANTISED_FIX)
 
 
 def check_size(auto: Any, config: Any, folder: Path) -> None:

@@ -28,6 +28,8 @@ if TYPE_CHECKING:
 
 LOST_LIMIT = 0.1
 """Share of lost bytes above which bits per byte say more about the tokenizer than about the model."""
+UNKNOWN_LIMIT = 0.5
+"""Share of unknown tokens above which a text is in another script than the tokenizer was made for."""
 MAX_CHECKED = 4_000_000
 """Characters that a tokenizer is checked on before a training; scores look at every text."""
 _PIECE = re.compile(r"(?s).{1,2000}(?<=\s)|.{1,2000}")
@@ -88,6 +90,33 @@ def check_round_trip(
         what = f"the tokenizer cannot give back {share:.1%} of the bytes of the held-out text"
         raise ModelError(f"{what}: bits per byte would not measure the model", where=where, fix=fix)
     return share
+
+
+def unknown_share(tokenizer: PreTrainedTokenizerBase, texts: Iterable[str]) -> float:
+    """The share of the tokens of some texts that stand for unknown text."""
+    unknown = tokenizer.unk_token_id
+    if unknown is None or unknown == tokenizer.eos_token_id:
+        return 0.0
+    num_unknown = num_tokens = num_checked = 0
+    for text in texts:
+        ids = tokenizer([text], add_special_tokens=False, verbose=False)["input_ids"][0]
+        num_unknown += ids.count(unknown)
+        num_tokens += len(ids)
+        num_checked += len(text)
+        if num_checked >= MAX_CHECKED:
+            break
+    return num_unknown / max(1, num_tokens)
+
+
+def check_known(tokenizer: PreTrainedTokenizerBase, texts: Iterable[str], *, where: str, fix: str) -> None:
+    """Refuse a tokenizer to which most of some texts is unknown: a model would learn nothing of them.
+
+    Raises: ModelError.
+    """
+    share = unknown_share(tokenizer, texts)
+    if share > UNKNOWN_LIMIT:
+        what = f"{share:.0%} of the tokens of the held-out text are unknown to the tokenizer"
+        raise ModelError(what, where=where, fix=fix)
 
 
 def lost_sentence(share: float) -> str:

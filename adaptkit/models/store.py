@@ -16,10 +16,10 @@ from adaptkit.adapters import keep_nf4_exact
 from adaptkit.disk import whole_folder
 from adaptkit.errors import ModelError, first_line
 from adaptkit.models.folder import Kind, find, has_own_encoder, model_kind
-from adaptkit.models.generation_settings import stop_at, unbent
+from adaptkit.models.generation_settings import check_readable, stop_at, unbent
 from adaptkit.models.head import unwrap
 from adaptkit.models.load_checks import check_form, check_four_bits, check_loaded, check_size
-from adaptkit.weight_files import check_weight_files, read_json_object
+from adaptkit.weight_files import check_metadata, check_weight_files, read_json_object
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -45,6 +45,7 @@ def load(
     quantization: Quantization | None = None,
     new_head: bool = False,
     seed: int = 0,
+    names_only: bool = False,
 ) -> PreTrainedModel:
     """Load the model of a folder or hub id, ready to train: SDPA attention, no key/value cache.
 
@@ -58,12 +59,14 @@ def load(
             export.
         new_head: masked only: an encoder saved without its head (embedding models are) gets one: the
             projection is the input embeddings, the rest of it is drawn from `seed`.
+        names_only: take no memory: a model without values, of which names and shapes are held to the files.
 
     Raises: ModelError if the folder is missing, incomplete, pickled, needs its own code, or is no such kind
         of model.
     """
     folder = find(path)
     check_weight_files(folder)
+    check_metadata(folder)
     check_form(folder, kind)
     config = read_config(folder)
     _set_labels(config, num_labels, label_names)
@@ -78,6 +81,8 @@ def load(
         "attn_implementation": _attention(auto, config),
         **_quantization_arguments(quantization, dtype),
     }
+    if names_only:
+        arguments["device_map"] = "meta"
     model, info = _from_pretrained(auto, folder, arguments, seed)
     check_loaded(model, info, folder, new_head=headless or kind in ("classifier", "tagger"))
     if quantization == "nf4":
@@ -104,8 +109,12 @@ def _from_pretrained(
         except MemoryError:
             raise
         except Exception as error:  # a config's odd value fails in whatever type its architecture raises
-            what = f"cannot be loaded: {first_line(error)}"
-            raise ModelError(what, where=str(folder), fix="copy or download the folder again") from None
+            check_readable(folder)
+            reason = first_line(error)
+            if "CONVERSION" in reason:  # transformers points at a report of many lines
+                reason = "weights are missing, or have other shapes than config.json says"
+            fix = "copy or download the folder again"
+            raise ModelError(f"cannot be loaded: {reason}", where=str(folder), fix=fix) from None
 
 
 def _lacks_head(folder: Path, kind: Kind) -> bool:
@@ -158,6 +167,11 @@ def load_tokenizer(path: str | Path) -> Any:
             where=str(folder),
             fix="save it once with transformers as a fast tokenizer",
         )
+    longest = tokenizer.model_max_length
+    if not isinstance(longest, int | float) or not longest >= 1:
+        fix = "write it as the number of tokens that the model can read, or take the line out"
+        where = str(folder / "tokenizer_config.json")
+        raise ModelError(f"model_max_length is {longest!r}, and must be a number", where=where, fix=fix)
     if tokenizer.pad_token is None:
         others = (tokenizer.eos_token, tokenizer.sep_token, tokenizer.unk_token, tokenizer.bos_token)
         tokenizer.pad_token = next(filter(None, others), tokenizer.convert_ids_to_tokens(0))
@@ -191,9 +205,15 @@ def save(model: nn.Module, tokenizer: Any, folder: str | Path) -> None:
 
 
 def _switch_cache_off(config: Any) -> None:
-    """With a key/value cache, packed documents see each other and positions do not restart."""
+    """With a key/value cache, packed documents see each other and positions do not restart.
+
+    Settings of a folder that would have the model return other things than its last states are taken back.
+    """
     if hasattr(config, "use_cache"):
         config.use_cache = False
+    config.return_dict, config.output_hidden_states = True, False
+    if getattr(config, "output_attentions", False):
+        config.output_attentions = False
 
 
 @contextmanager
@@ -237,6 +257,9 @@ def read_config(folder: Path) -> Any:
         if raw.get("auto_map") or "trust_remote_code" in str(error):
             what = "needs its own Python code to load"
             fix = "use a model whose architecture is part of transformers"
+        elif type(error).__name__.startswith("StrictDataclass"):  # huggingface_hub's, which names the field
+            what = f"transformers cannot read it: {' '.join(str(error).split())}"
+            fix = "give that field the value that the model was published with"
         else:
             what = f"config.json does not describe a model that transformers knows: {first_line(error)}"
             model_type = raw.get("model_type", "missing")

@@ -18,7 +18,7 @@ from adaptkit.disk import whole_folder
 from adaptkit.errors import ModelError
 from adaptkit.model_uses import Use
 from adaptkit.models.capabilities import capabilities
-from adaptkit.models.round_trip import check_round_trip, lost_sentence
+from adaptkit.models.round_trip import check_known, check_round_trip, lost_sentence
 from adaptkit.models.separation import UNPACKED, kept_apart
 from adaptkit.pretrain.config import PretrainConfig
 from adaptkit.run import Run, digest
@@ -86,8 +86,7 @@ def prepare(config: PretrainConfig, run: Run, splits: dict[str, Dataset], ranks:
         model, tokenizer, added = continued_model(config, splits["train"])
     else:
         tokenizer = _own_tokenizer(config, run, splits["train"], ranks)
-    if config.objective == "causal":
-        _check_tokenizer(config, tokenizer, splits["dev"], ranks)
+    _check_tokenizer(config, tokenizer, splits["dev"], ranks)
     shards = _shards(run, splits, tokenizer, ranks)
     if model is None:
         model = scratch_model(config, tokenizer, shards["train"].num_tokens)
@@ -106,13 +105,16 @@ def prepare(config: PretrainConfig, run: Run, splits: dict[str, Dataset], ranks:
 def _check_tokenizer(
     config: PretrainConfig, tokenizer: PreTrainedTokenizerFast, dev: Dataset, ranks: Ranks
 ) -> None:
-    """Say what share of the dev text the tokenizer cannot give back, if any.
+    """Say what share of the dev text the tokenizer of a causal model cannot give back, if any.
 
-    Raises: ModelError where that is too much for bits per byte.
+    Raises: ModelError where that is too much for bits per byte, or most of it is unknown to any tokenizer.
     """
-    where, fix = "base", "choose a base whose tokenizer works on bytes"
+    where, fix = config.base, "choose a base whose tokenizer works on bytes"
     if not config.base:
         where, fix = "tokenizer", "set tokenizer.kind=bpe, and leave tokenizer.path out"
+    if config.objective == "masked":
+        check_known(tokenizer, (row.text for row in dev.rows), where=where, fix=fix)
+        return
     share = check_round_trip(tokenizer, (row.text for row in dev.rows), where=where, fix=fix)
     if share and ranks.rank == 0:
         announce(config.name, {"note": lost_sentence(share)})

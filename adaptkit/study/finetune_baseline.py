@@ -12,6 +12,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+import adaptkit.study.tasks  # noqa: F401 registers the kinds of task
 from adaptkit import models
 from adaptkit.data.drawing import draw_from
 from adaptkit.data.readers import Dataset

@@ -19,7 +19,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from adaptkit.errors import ModelError
+from adaptkit.errors import ModelError, first_line
 from adaptkit.models.positions import usable_positions
 from adaptkit.models.sentence.pooling import Pooling, by_structure, num_modes
 from adaptkit.models.sentence.text_settings import ChatText, read_text_settings, settings_of_chat
@@ -107,8 +107,17 @@ def read_layout(folder: Path, config: Any, tokenizer: Any) -> Layout:
     """The layout that a folder's files state; pooling by structure and unit vectors for a plain transformers
     folder.
 
-    Raises: ModelError for a module or pooling that is not supported.
+    Raises: ModelError for a module or pooling that is not supported, or settings that cannot be read.
     """
+    try:
+        return _read_layout(folder, config, tokenizer)
+    except (TypeError, ValueError, AttributeError, KeyError, OSError) as error:
+        what = f"the settings of its pooling and prompts cannot be read: {first_line(error)}"
+        fix = "copy or download the folder again"
+        raise ModelError(what, where=str(folder / "modules.json"), fix=fix) from None
+
+
+def _read_layout(folder: Path, config: Any, tokenizer: Any) -> Layout:
     longest = num_positions(config)
     dimensions = tuple(sorted(getattr(config, "matryoshka_dimensions", None) or (), reverse=True))
     if not (folder / "modules.json").exists():
