@@ -86,7 +86,11 @@ class Classify:
     def empty(self) -> str:
         """Draw the tab before anything was asked, as HTML."""
         state = "empty" if self.models else "none"
-        return render("classified", state=state)
+        return render("classified", state=state, tasks=self.labelled_tasks(), study=self.study.name)
+
+    def labelled_tasks(self) -> list[str]:
+        """Name the study's tasks on which a model chooses one of several labels."""
+        return [task for task in self.study.tasks if self.study.labels(task)]
 
     def classify(self, text: str, model: str | None) -> Iterator[str]:
         """Draw the server's probabilities at once, and the calibrated ones when they are there, as HTML."""
