@@ -75,6 +75,15 @@ def suggest(file: Path) -> Suggestion:
     ]
     if not samples:
         raise DataError("holds no record", where=str(file), fix="give a file with rows")
+    suggested = suggest_columns(samples)
+    if suggested is None:
+        what = f"no column holds text; it has {describe_columns(samples)}"
+        raise DataError(what, where=str(file), fix="give a table with a column of sentences")
+    return suggested
+
+
+def suggest_columns(samples: Sequence[Record]) -> Suggestion | None:
+    """Suggest by some records what their columns are for; None where no column holds text."""
     by_name = detect(samples, {}, None)
     if by_name is not None and by_name[0] not in ("text", "scored"):
         label = next(
@@ -85,8 +94,7 @@ def suggest(file: Path) -> Suggestion:
         return pair
     text = by_name[1]["text"] if by_name is not None else _text_columns(samples)
     if not text:
-        what = f"no column holds text; it has {describe_columns(samples)}"
-        raise DataError(what, where=str(file), fix="give a table with a column of sentences")
+        return None
     labels = _label_columns(samples, set(text.split("+")), named_only=by_name is not None)
     columns = {} if by_name is not None else {"text": text}
     if not labels and by_name is not None and by_name[0] == "scored":
