@@ -96,7 +96,9 @@ def test_beside_a_classifier_comes_the_best_on_held_out_text_and_the_base(
 @pytest.mark.parametrize(
     ("hardware", "arms"),
     [
-        (Hardware(flags=ROOMY.flags, cores=2, free_bytes=7 * GIB), ["scratch+full"]),
+        (Hardware(flags=ROOMY.flags, cores=2, free_bytes=6 * GIB), ["scratch+full", "generic"]),
+        (Hardware(flags=ROOMY.flags, cores=2, free_bytes=5 * GIB), ["scratch+full"]),
+        (Hardware(flags=ROOMY.flags, cores=16, free_bytes=7 * GIB), ["scratch+full"]),
         (Hardware(flags=ROOMY.flags, cores=2, free_bytes=4 * GIB), []),
         (Hardware(gpus=("NVIDIA H100, 81559 MiB, 570.1",), cores=8), ["scratch+full", "generic"]),
         (Hardware(gpus=("NVIDIA T1000, 8192 MiB, 570.1",), cores=8), ["scratch+full"]),

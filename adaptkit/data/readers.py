@@ -277,7 +277,9 @@ def _no_roles(samples: list[Record], config: DataConfig, want: Want | None, wher
         guess = suggested.columns
         options = " ".join(f"--column {role}={shlex.quote(column)}" for role, column in guess.items())
         pairs = ", ".join(f"{role}: {column}" for role, column in guess.items())
-        example = f"set columns; a guess by what they hold: {{{pairs}}} (for `adaptkit data check`: {options})"
+        example = (
+            f"set columns; a guess by what they hold: {{{pairs}}} (for `adaptkit data check`: {options})"
+        )
     fix = f"{example}; docs/data.md lists the roles"
     if any(len(str(name)) > MAX_NAME_CHARS for name in samples[0]):
         fix = f"begin the file with a line of column names, or {fix}"

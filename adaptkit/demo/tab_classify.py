@@ -19,6 +19,8 @@ from adaptkit.errors import ServerError
 
 MAX_TEXT_CHARS, MAX_ITEMS, BATCH = 8000, 400, 32
 ROUNDING = 0.01
+SHOWN_DIGITS = 3
+"""Of a calibration error: a gain that these do not show is none."""
 NO_CLASSES = Failure(
     "refused",
     "This model does not choose one of several classes: it gives any number of labels, or a number.",
@@ -113,7 +115,8 @@ class Classify:
             return
         state = "raw"
         if calibration is not None:
-            state = "calibrated" if calibration.after < calibration.before else "worse"
+            gains = round(calibration.after, SHOWN_DIGITS) < round(calibration.before, SHOWN_DIGITS)
+            state = "calibrated" if gains else "worse"
         yield self._draw(model, raw, calibration, state, cut)
 
     def _draw(
