@@ -7,6 +7,7 @@ that a user confirms: it is written into a config with the other candidates besi
 from __future__ import annotations
 
 import re
+import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from itertools import islice
@@ -103,6 +104,17 @@ def suggest_columns(samples: Sequence[Record]) -> Suggestion | None:
         return Suggestion("text", columns)
     columns = {"text": text, "label": labels[0]}
     return Suggestion("labelled", columns, labels[0], tuple(labels[1:]))
+
+
+def guess_in_words(samples: Sequence[Record]) -> str:
+    """Say which columns these records suggest, as a config's `columns` and as options; empty for none."""
+    suggested = suggest_columns(samples)
+    if suggested is None or not suggested.columns:
+        return ""
+    guess = suggested.columns
+    pairs = ", ".join(f"{role}: {column}" for role, column in guess.items())
+    options = " ".join(f"--column {role}={shlex.quote(column)}" for role, column in guess.items())
+    return f"set columns; a guess by what they hold: {{{pairs}}} (for `adaptkit data check`: {options})"
 
 
 def _question_and_answer(samples: Sequence[Record]) -> Suggestion | None:

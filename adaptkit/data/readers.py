@@ -11,7 +11,6 @@ import hashlib
 import heapq
 import json
 import re
-import shlex
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
@@ -23,7 +22,7 @@ from typing import Annotated, Any, ClassVar, Literal
 from adaptkit import notices
 from adaptkit.config import Config, Count, in_unit
 from adaptkit.data.column_roles import RowReader
-from adaptkit.data.column_suggestions import suggest_columns
+from adaptkit.data.column_suggestions import guess_in_words
 from adaptkit.data.files import find_files, records, values_are_typed
 from adaptkit.data.guesses import FACTS, NONE, Guesses
 from adaptkit.data.message_fields import message_text
@@ -272,14 +271,8 @@ def _no_roles(samples: list[Record], config: DataConfig, want: Want | None, wher
     if config.columns:
         what += f"; asked for {', '.join(f'{role}={column}' for role, column in config.columns.items())}"
     example = "set columns, for example {text: abstract, label: outcome}"
-    suggested = suggest_columns(samples)
-    if suggested is not None and suggested.columns and not config.columns and want is None:
-        guess = suggested.columns
-        options = " ".join(f"--column {role}={shlex.quote(column)}" for role, column in guess.items())
-        pairs = ", ".join(f"{role}: {column}" for role, column in guess.items())
-        example = (
-            f"set columns; a guess by what they hold: {{{pairs}}} (for `adaptkit data check`: {options})"
-        )
+    if not config.columns and want is None:
+        example = guess_in_words(samples) or example
     fix = f"{example}; docs/data.md lists the roles"
     if any(len(str(name)) > MAX_NAME_CHARS for name in samples[0]):
         fix = f"begin the file with a line of column names, or {fix}"
