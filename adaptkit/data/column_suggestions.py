@@ -83,7 +83,7 @@ def suggest(file: Path) -> Suggestion:
     return suggested
 
 
-def suggest_columns(samples: Sequence[Record]) -> Suggestion | None:
+def suggest_columns(samples: list[Record]) -> Suggestion | None:
     """Suggest by some records what their columns are for; None where no column holds text."""
     by_name = detect(samples, {}, None)
     if by_name is not None and by_name[0] not in ("text", "scored"):
@@ -106,7 +106,7 @@ def suggest_columns(samples: Sequence[Record]) -> Suggestion | None:
     return Suggestion("labelled", columns, labels[0], tuple(labels[1:]))
 
 
-def guess_in_words(samples: Sequence[Record]) -> str:
+def guess_in_words(samples: list[Record]) -> str:
     """Say which columns these records suggest, as a config's `columns` and as options; empty for none."""
     suggested = suggest_columns(samples)
     if suggested is None or not suggested.columns:
