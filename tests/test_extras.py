@@ -158,6 +158,14 @@ def test_a_module_belongs_to_the_extra_that_brings_it(module: str, extra: str | 
     assert extras.extra_of(module) == extra
 
 
+def test_one_make_target_brings_all_that_the_readme_serves_with() -> None:
+    recipe = (ROOT / "Makefile").read_text().partition("\nserve-cpu:")[2].partition("\n\n")[0]
+    commands = (ROOT / "README.md").read_text().partition("make serve-cpu")[2].partition("```")[0]
+    assert "adaptkit serve " in commands and "adaptkit demo " in commands
+    assert f"'.[serve-cpu,{extras.extra_of('gradio')}]'" in recipe
+    assert f"'.[serve,{extras.extra_of('gradio')}]'" in commands, "and one line elsewhere"
+
+
 def test_vllm_is_the_one_for_this_machine(monkeypatch: pytest.MonkeyPatch) -> None:
     for names, extra in ((["H200"], "serve"), ([], "serve-cpu")):
         monkeypatch.setattr(extras.machine, "gpus", lambda names=names: extras.machine.Gpus(names))

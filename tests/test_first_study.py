@@ -6,11 +6,13 @@ import json
 import math
 import random
 import re
+import shlex
 
 import pytest
 from tiny_study import study_config, write_texts
 
 from adaptkit.cli.app import app
+from adaptkit.cli.console import run
 from adaptkit.compare import fitting_budget
 from adaptkit.compare.driver import compare, open_study
 from adaptkit.compare.first_study import _parts, first_study
@@ -18,7 +20,7 @@ from adaptkit.compare.plan import make_plan, measure_study
 from adaptkit.compare.workspace import result_path
 from adaptkit.config import load
 from adaptkit.data.column_suggestions import suggest
-from adaptkit.errors import ConfigError, DataError
+from adaptkit.errors import EXIT_USER, ConfigError, DataError
 from adaptkit.study.config import StudyConfig
 from adaptkit.study.stage_record import PREPARE
 
@@ -47,6 +49,20 @@ def tickets(path, names, num_rows=240):
 
 GERMAN = ["nummer", "erstellt", "Betreff", "Anliegen", "Team", "Dringlichkeit", "Language"]
 ENGLISH = ["ticket_id", "created_at", "Subject", "Body", "Queue", "Priority", "Language"]
+
+
+def test_data_check_guesses_columns_for_all_files_at_once(tmp_path, capsys, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    tickets(tmp_path / "en.csv", ["nr", "day", "x", "Body of it", "Queue", "Priority", "Language"])
+    tickets(tmp_path / "de.csv", GERMAN)
+    (tmp_path / "numbers.csv").write_text("a,b\n1,2\n3,4\n")
+    assert run(app, ["data", "check", "en.csv", "de.csv", "numbers.csv"]) == EXIT_USER
+    shown = capsys.readouterr().err
+    assert "3 files cannot be read" in shown and "numbers.csv:2: no known roles in columns a, b" in shown
+    assert "guess by what they hold: {text: Anliegen, label: Team}" in shown
+    command = "--column text='Body of it' --column label=Queue"
+    assert command in shown
+    assert run(app, ["data", "check", "en.csv", *shlex.split(command)]) == 0
 
 
 def test_columns_are_told_by_name_and_by_what_they_hold(tmp_path):

@@ -11,6 +11,7 @@ from source_tree import fresh_python
 
 import adaptkit
 from adaptkit.compare import driver
+from adaptkit.compare.executor import PRELOAD
 from adaptkit.errors import DataError
 from adaptkit.study.config import StudyConfig
 from adaptkit.version import __version__
@@ -83,3 +84,4 @@ def test_one_line_of_a_library_about_an_optional_kernel_stays_away() -> None:
     words = ("Failed to load CPU gemm_4bit_forward from kernels-community: %s", "something else")
     records = [log.makeRecord(log.name, logging.WARNING, "x.py", 1, each, (), None) for each in words]
     assert [bool(log.filter(record)) for record in records] == [False, True]
+    assert PRELOAD[0] == "adaptkit", "a study's fork server imports that library too"

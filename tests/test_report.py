@@ -24,6 +24,12 @@ from adaptkit.report.write import TEMPLATES, write_report
 from adaptkit.study.results import collect
 
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
+CUT_FIGURES = """() => {
+    const drawings = [...document.querySelectorAll(".drawing")].filter(each => each.clientWidth);
+    const says = each => getComputedStyle(each.nextElementSibling, "::before").content.includes("Swipe");
+    return [drawings.some(each => each.scrollWidth > each.clientWidth), drawings.every(says)];
+}"""
+"""Whether a figure has parts out of sight, and whether each note says so."""
 SMALLEST_TEXT = """Math.min(...[...document.querySelectorAll('svg.plot')].flatMap(plot => {
   const scale = plot.getBoundingClientRect().width / plot.viewBox.baseVal.width;
   return [...plot.querySelectorAll('text')].map(text => scale * parseFloat(getComputedStyle(text).fontSize));
@@ -303,6 +309,9 @@ def test_a_phone_shows_cards_and_words_of_at_least_12_pixels(tmp_path):
         assert page.evaluate("document.documentElement.scrollWidth") <= 390
         assert page.evaluate(SMALLEST_TEXT) >= 12
         assert page.evaluate("getComputedStyle(document.querySelector('tbody tr')).display") == "block"
+        for width, hidden in ((390, True), (480, True), (501, False), (700, False)):
+            page.set_viewport_size({"width": width, "height": 844})
+            assert page.evaluate(CUT_FIGURES) == [hidden, hidden], "a cut figure says so, and no other one"
         browser.close()
 
 

@@ -78,6 +78,7 @@ Out = Annotated[
     "serve",
     [
         "adaptkit serve runs/quickstart-1a2b3c4d",
+        "adaptkit serve runs/quickstart-1a2b3c4d --task package",
         "adaptkit serve runs/quickstart-1a2b3c4d --arm generic+lora --arm scratch+full --port 9000",
         "adaptkit serve teacher=runs/pretrain-1a2b3c4d student=runs/distill-5e6f7a8b vectors=models/embedder",
         "adaptkit serve base=models/general notes=runs/finetune-9c0d1e2f/adapter",
@@ -103,7 +104,9 @@ def serve(
 ) -> Outcome:
     """Serve models behind an OpenAI-compatible endpoint.
 
-    vLLM runs as a child, is restarted when it dies, and counts as ready after one real answer.
+    A study is served as its demo asks it: to write, to classify, to search, as far as memory allows; with
+    --arm, --task, --seed or --format that one model alone. vLLM runs as a child, is restarted when it dies,
+    and counts as ready after one real answer.
     """
     extras.require_server()
     from adaptkit.export import hardware
@@ -116,7 +119,7 @@ def serve(
     words, extra = _models(models)
     options = {"body_bytes": max_body, "max_tokens": max_tokens, "requests_per_minute": rate}
     limits = choose_limits(options, os.environ)
-    choice = launches.Choice(format, tuple(arm or ()), task, seed)
+    choice = launches.Choice(format, tuple(arm or ()), task, seed, for_demo=signed_by is None)
     planned, notes = launches.make_launches(words, hardware.look(), choice, extra)
     keys = api_keys.load(key_file)
     preflight.check(planned, signed_by=signed_by)
@@ -163,8 +166,8 @@ def _run_server(
     address = http_url(host, port)
     models = [name for launch in launches for name in launch.names]
 
-    def say_ready() -> None:
-        status.note("serving", f"ready: {address}/v1 serves {', '.join(models)}; key: {keys.origin}")
+    def say_ready(names: list[str]) -> None:
+        status.note("serving", f"ready: {address}/v1 serves {', '.join(names)}; key: {keys.origin}")
         status.note("serving", f"next: adaptkit demo {place_of(launches[0].source)} --server {address}")
 
     at_once = load_at_once(launches[0].hardware)

@@ -33,6 +33,7 @@ from adaptkit.study.stage_record import StageKey
 from adaptkit.trainer.device import free_cores, visible_gpus
 
 PRELOAD = [
+    "adaptkit",  # first: what it keeps other packages from saying, they say as they are imported
     "transformers.models.llama.modeling_llama",
     "peft",
     "sklearn.linear_model",

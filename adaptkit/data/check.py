@@ -56,16 +56,23 @@ def check(
     """
     read_sets: dict[str, Dataset] = {}
     guessed, by_layout = list[str](), list[str]()
+    unreadable: list[DataError] = []
     for name, config in _named(configs).items():
         skipping = config.model_copy(update={"on_bad_row": "skip"})
         folder = retrieval_folder(skipping)
         if folder is None:
-            read_sets[name] = _read(config, skipping)
+            try:
+                read_sets[name] = _read(config, skipping)
+            except DataError as error:
+                unreadable.append(error)
+                continue
             guessed += [name] if is_held_out(name) else []
         else:
             parts = _retrieval_parts(name, folder)
             read_sets |= parts
             by_layout += [part for part in parts if part.rpartition(" ")[2] in HELD_OUT]
+    if unreadable:
+        raise _together(unreadable)
     held_out = [*guessed, *by_layout]
     training = [name for name in read_sets if name not in held_out] or list(read_sets)
     measure, label = _tokenizer(tokenizer, [read_sets[name] for name in training])
@@ -92,6 +99,15 @@ def _read(config: DataConfig, skipping: DataConfig) -> Dataset:
     except DataError:
         read(config, tell=silent)
         raise
+
+
+def _together(errors: Sequence[DataError]) -> DataError:
+    """Put what is wrong with several files into one error, so that all are mended at once."""
+    if len(errors) == 1:
+        return errors[0]
+    what = f"{len(errors)} files cannot be read: " + "; ".join(f"{e.where}: {e.what}" for e in errors)
+    fixes = dict.fromkeys(error.fix for error in errors if error.fix)
+    return DataError(what, fix="; or, ".join(fixes))
 
 
 def is_held_out(name: str) -> bool:

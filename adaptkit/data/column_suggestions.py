@@ -7,6 +7,7 @@ that a user confirms: it is written into a config with the other candidates besi
 from __future__ import annotations
 
 import re
+import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from itertools import islice
@@ -75,6 +76,15 @@ def suggest(file: Path) -> Suggestion:
     ]
     if not samples:
         raise DataError("holds no record", where=str(file), fix="give a file with rows")
+    suggested = suggest_columns(samples)
+    if suggested is None:
+        what = f"no column holds text; it has {describe_columns(samples)}"
+        raise DataError(what, where=str(file), fix="give a table with a column of sentences")
+    return suggested
+
+
+def suggest_columns(samples: list[Record]) -> Suggestion | None:
+    """Suggest by some records what their columns are for; None where no column holds text."""
     by_name = detect(samples, {}, None)
     if by_name is not None and by_name[0] not in ("text", "scored"):
         label = next(
@@ -85,8 +95,7 @@ def suggest(file: Path) -> Suggestion:
         return pair
     text = by_name[1]["text"] if by_name is not None else _text_columns(samples)
     if not text:
-        what = f"no column holds text; it has {describe_columns(samples)}"
-        raise DataError(what, where=str(file), fix="give a table with a column of sentences")
+        return None
     labels = _label_columns(samples, set(text.split("+")), named_only=by_name is not None)
     columns = {} if by_name is not None else {"text": text}
     if not labels and by_name is not None and by_name[0] == "scored":
@@ -95,6 +104,17 @@ def suggest(file: Path) -> Suggestion:
         return Suggestion("text", columns)
     columns = {"text": text, "label": labels[0]}
     return Suggestion("labelled", columns, labels[0], tuple(labels[1:]))
+
+
+def guess_in_words(samples: list[Record]) -> str:
+    """Say which columns these records suggest, as a config's `columns` and as options; empty for none."""
+    suggested = suggest_columns(samples)
+    if suggested is None or not suggested.columns:
+        return ""
+    guess = suggested.columns
+    pairs = ", ".join(f"{role}: {column}" for role, column in guess.items())
+    options = " ".join(f"--column {role}={shlex.quote(column)}" for role, column in guess.items())
+    return f"set columns; a guess by what they hold: {{{pairs}}} (for `adaptkit data check`: {options})"
 
 
 def _question_and_answer(samples: Sequence[Record]) -> Suggestion | None:

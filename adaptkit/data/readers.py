@@ -22,6 +22,7 @@ from typing import Annotated, Any, ClassVar, Literal
 from adaptkit import notices
 from adaptkit.config import Config, Count, in_unit
 from adaptkit.data.column_roles import RowReader
+from adaptkit.data.column_suggestions import guess_in_words
 from adaptkit.data.files import find_files, records, values_are_typed
 from adaptkit.data.guesses import FACTS, NONE, Guesses
 from adaptkit.data.message_fields import message_text
@@ -270,7 +271,9 @@ def _no_roles(samples: list[Record], config: DataConfig, want: Want | None, wher
     if config.columns:
         what += f"; asked for {', '.join(f'{role}={column}' for role, column in config.columns.items())}"
     example = "set columns, for example {text: abstract, label: outcome}"
-    fix = f"{example}; `adaptkit data check` lists the roles"
+    if not config.columns and want is None:
+        example = guess_in_words(samples) or example
+    fix = f"{example}; docs/data.md lists the roles"
     if any(len(str(name)) > MAX_NAME_CHARS for name in samples[0]):
         fix = f"begin the file with a line of column names, or {fix}"
     return DataError(what, where=where, fix=fix)

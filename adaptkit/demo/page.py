@@ -16,7 +16,7 @@ from adaptkit.demo.study_view import Study
 from adaptkit.demo.tab_classify import Classify
 from adaptkit.demo.tab_compare import USUAL_ANSWER, Compare, longest_answer
 from adaptkit.demo.tab_decide import PRICE, Decide
-from adaptkit.demo.tab_search import Search
+from adaptkit.demo.tab_search import WORDS, Search
 
 LOOK_EVERY_S = 10.0
 PURPOSES = {GENERATE: "to write", CLASSIFY: "to classify", EMBED: "to search", RERANK: "to rank"}
@@ -53,9 +53,9 @@ class Page:
             price, seen = gr.State(first_price), gr.State(Look())
             head = gr.HTML(self._head(Look()), elem_id="head", apply_default_css=False)
             with gr.Tabs(elem_id="tabs"):
-                with gr.Tab("Compare", id="compare"):
+                with gr.Tab("Compare", id="compare") as compare:
                     models, length = self.compare.build(price)
-                with gr.Tab("Classify", id="classify"):
+                with gr.Tab("Classify", id="classify") as classify:
                     classifier, classified = self.classify.build()
                 with gr.Tab("Search", id="search"):
                     left, right, hits = self.search.build()
@@ -67,7 +67,7 @@ class Page:
                 [page.load, gr.Timer(LOOK_EVERY_S).tick],
                 self.look,
                 [seen],
-                [seen, head, models, classifier, left, right, length, classified, hits],
+                [seen, head, models, classifier, left, right, length, classified, hits, compare, classify],
                 trigger_mode="once",
                 show_progress="hidden",
                 api_visibility="private",
@@ -79,15 +79,14 @@ class Page:
         """Look at the server, and touch components only where what it offers has changed."""
         now = self.server.look()
         if now == seen:
-            return [gr.skip()] * 9
+            return [gr.skip()] * 11
         writers, classifiers, embedders = (
             show_models(now.of_kind(kind)) for kind in (GENERATE, CLASSIFY, EMBED)
         )
         self.compare.models = {model.name: model for model in writers}
         self.classify.models = {model.name: model for model in classifiers}
         self.search.models = {model.name: model for model in embedders}
-        generic, domain = generic_and_domain(embedders)
-        alone = len(embedders) == 1
+        left, right = self._searches(embedders)
         first_classifier = next((model.name for model in classifiers), None)
         classified, hits = gr.skip(), gr.skip()
         if _appeared_or_vanished(seen, now, CLASSIFY):
@@ -99,12 +98,31 @@ class Page:
             self._head(now),
             gr.update(choices=_choices(writers), value=first_of_each_role(writers)),
             _dropdown(classifiers, first_classifier),
-            _dropdown(embedders, generic, label="Embedding model" if alone else "Generic model"),
-            _dropdown(embedders, domain, visible=not alone),
+            left,
+            right,
             _lengths(longest_answer(now.of_kind(GENERATE))),
             classified,
             hits,
+            gr.update(visible=bool(writers) or not now.models),
+            gr.update(visible=bool(classifiers or self.classify.labelled_tasks()) or not now.models),
         ]
+
+    def _searches(self, embedders: list[ShownModel]) -> tuple[Any, Any]:
+        """Choose what searches on the left and on the right: two models, or one, or none, beside words."""
+        choices = self.search.choices()
+        interactive = bool(choices)
+        generic, domain = generic_and_domain(embedders)
+        labels = ("Generic model", "Domain model")
+        if len(embedders) < 2:
+            labels = ("Search with", "and beside it")
+            domain = WORDS if embedders else None
+            generic = generic or (WORDS if choices else None)
+        left = gr.update(choices=choices, value=generic, interactive=interactive, label=labels[0])
+        visible = bool(embedders)
+        right = gr.update(
+            choices=choices, value=domain, interactive=interactive, label=labels[1], visible=visible
+        )
+        return left, right
 
     def _head(self, look: Look) -> str:
         numbers = {purpose: len(look.of_kind(kind)) for kind, purpose in PURPOSES.items()}
@@ -145,6 +163,6 @@ def _lengths(longest: int) -> Any:
     return gr.update(maximum=longest, value=min(USUAL_ANSWER, longest))
 
 
-def _dropdown(models: list[ShownModel], value: str | None, **properties: Any) -> Any:
+def _dropdown(models: list[ShownModel], value: str | None) -> Any:
     names = [model.name for model in models]
-    return gr.update(choices=names, value=value, interactive=bool(names), **properties)
+    return gr.update(choices=names, value=value, interactive=bool(names))

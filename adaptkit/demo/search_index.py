@@ -1,4 +1,4 @@
-"""Search a sample of the domain's passages by their vectors, made by any served embedding model."""
+"""Search a sample of the domain's passages: by their words, or by vectors of any served embedding model."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ import numpy as np
 
 from adaptkit.client.openai import CUT, Client, prompt_option
 from adaptkit.data import DataConfig, read
+from adaptkit.data.bm25 import Bm25, content_terms
 from adaptkit.disk import whole_file
 from adaptkit.errors import DataError
 from adaptkit.prompt_names import DOCUMENT, QUERY
@@ -27,7 +28,7 @@ Passages = Sequence[tuple[str, str]]
 
 @dataclass(frozen=True)
 class Hit:
-    """A passage near to the query; `similarity` is a cosine."""
+    """A passage near to the query; `similarity` is a cosine, or a BM25 score where words were searched."""
 
     name: str
     text: str
@@ -68,6 +69,7 @@ class Index:
     num_all: int = 0
     num_cut: int = 0
     _vectors: dict[str, np.ndarray] = field(default_factory=dict)
+    _words: Bm25 | None = None
     _lock: threading.Lock = field(default_factory=threading.Lock)
 
     @classmethod
@@ -121,6 +123,15 @@ class Index:
         similar_N = vectors_ND @ _unit(np.array(embedded, np.float32))[0]
         order = np.argsort(-similar_N, kind="stable")[:count]
         return [self._hit(int(i), float(similar_N[i])) for i in order]
+
+    def by_words(self, query: str, count: int = 5) -> list[Hit]:
+        """Find the passages that share the most telling words with `query`, best first; none without any."""
+        with self._lock:
+            if self._words is None:
+                self._words = Bm25([text for _, text in self.passages])
+        scores_N = self._words.scores(content_terms(query))
+        order = np.argsort(-scores_N, kind="stable")[:count]
+        return [self._hit(int(i), float(scores_N[i])) for i in order if scores_N[i] > 0]
 
     def _hit(self, place: int, similarity: float) -> Hit:
         name, text = self.passages[place]

@@ -19,6 +19,8 @@ from adaptkit.errors import ServerError
 
 MAX_TEXT_CHARS, MAX_ITEMS, BATCH = 8000, 400, 32
 ROUNDING = 0.01
+SHOWN_DIGITS = 3
+"""Of a calibration error: a gain that these do not show is none."""
 NO_CLASSES = Failure(
     "refused",
     "This model does not choose one of several classes: it gives any number of labels, or a number.",
@@ -86,7 +88,11 @@ class Classify:
     def empty(self) -> str:
         """Draw the tab before anything was asked, as HTML."""
         state = "empty" if self.models else "none"
-        return render("classified", state=state)
+        return render("classified", state=state, tasks=self.labelled_tasks(), study=self.study.name)
+
+    def labelled_tasks(self) -> list[str]:
+        """Name the study's tasks on which a model chooses one of several labels."""
+        return [task for task in self.study.tasks if self.study.labels(task)]
 
     def classify(self, text: str, model: str | None) -> Iterator[str]:
         """Draw the server's probabilities at once, and the calibrated ones when they are there, as HTML."""
@@ -109,7 +115,8 @@ class Classify:
             return
         state = "raw"
         if calibration is not None:
-            state = "calibrated" if calibration.after < calibration.before else "worse"
+            gains = round(calibration.after, SHOWN_DIGITS) < round(calibration.before, SHOWN_DIGITS)
+            state = "calibrated" if gains else "worse"
         yield self._draw(model, raw, calibration, state, cut)
 
     def _draw(

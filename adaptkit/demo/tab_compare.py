@@ -103,7 +103,7 @@ class Compare:
     def _problem(self, text: str, chosen: Sequence[str]) -> str:
         """Say what must be done before the models can be asked; empty if nothing."""
         if not self.models:
-            return "No model is served yet."
+            return "No model that writes is served: \u201cadaptkit serve STUDY\u201d serves the study\u2019s."
         if not chosen:
             return "Choose at least one model."
         if not text.strip():

@@ -1,4 +1,7 @@
-"""Tab "Search": the domain's text searched with a generic and a domain embedding model, side by side."""
+"""Tab "Search": the domain's text searched by words, or with embedding models, two side by side.
+
+Words need no model, so the tab works beside any server; what a model finds can be held against them.
+"""
 
 from __future__ import annotations
 
@@ -17,6 +20,9 @@ from adaptkit.demo.text_window import cut_sentence
 from adaptkit.errors import ServerError
 
 MAX_QUERY_CHARS = 1000
+WORDS = "words"
+"""Stands among the models for the search without one."""
+BY_WORDS = ShownModel(WORDS, "By words", arm="BM25, no model")
 
 
 @dataclass
@@ -40,6 +46,12 @@ class Search:
     server: Server
     index: Index
     models: dict[str, ShownModel] = field(default_factory=dict)
+
+    def choices(self) -> list[tuple[str, str]]:
+        """List (what is shown, name) of what can be searched with: the models, then words."""
+        if not self.index.passages:
+            return []
+        return [*((name, name) for name in self.models), (BY_WORDS.title, WORDS)]
 
     def build(self) -> tuple[gr.Dropdown, gr.Dropdown, gr.HTML]:
         """Draw the tab. Returns the choices of both models, and where the lists stand."""
@@ -76,8 +88,9 @@ class Search:
 
     def search(self, query: str, left: str | None, right: str | None) -> Iterator[str]:
         """Draw progress while passages get their vectors, then both lists, as HTML."""
-        names = dict.fromkeys(name for name in (left, right) if name in self.models)
-        columns = [Column(self.models[name]) for name in names if name is not None]
+        known = {**self.models, WORDS: BY_WORDS}
+        names = dict.fromkeys(name for name in (left, right) if name in known)
+        columns = [Column(known[name]) for name in names if name is not None]
         if not columns or not self.index.passages or not query.strip():
             yield self.empty()
             return
@@ -85,6 +98,9 @@ class Search:
         with self.server.client() as client:
             for column in columns:
                 name = column.model.name
+                if name == WORDS:
+                    column.hits = self.index.by_words(query[:MAX_QUERY_CHARS])
+                    continue
                 try:
                     column.cut = cut_sentence(client, column.model, query, MAX_QUERY_CHARS)
                     yield self._draw(columns, name, 0, begun)
@@ -103,14 +119,17 @@ class Search:
         if len(lists) == 2:
             both = in_both(*lists)
         seconds = time.monotonic() - begun
-        values = {"filling": filling, "done": done, "total": len(self.index.passages), "both": both}
-        return render(
-            "found", state="found", columns=columns, seconds=seconds, sampled=self.index.sampled(), **values
-        )
+        values: dict[str, object] = {
+            "filling": filling,
+            "done": done,
+            "total": len(self.index.passages),
+            "both": both,
+        }
+        values |= {"seconds": seconds, "sampled": self.index.sampled(), "models": len(self.models)}
+        return render("found", state="found", columns=columns, words=WORDS, **values)
 
     def empty(self) -> str:
         """Draw the tab before anything was asked, as HTML."""
-        state = "ask" if self.models else "none"
-        if not self.index.passages:
-            state = "no-text"
-        return render("found", state=state, total=len(self.index.passages), sampled=self.index.sampled())
+        state = "ask" if self.index.passages else "no-text"
+        models, total = len(self.models), len(self.index.passages)
+        return render("found", state=state, models=models, total=total, sampled=self.index.sampled())

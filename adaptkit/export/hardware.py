@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass, field
 
 import psutil
@@ -16,7 +17,7 @@ class Hardware:
     """A machine as serving sees it.
 
     Attributes:
-        gpus: names of NVIDIA GPUs; empty on CPU machines.
+        gpus: names of NVIDIA GPUs, with their memory; empty on CPU machines.
         flags: CPU feature flags as the kernel lists them.
         cores: usable by this process.
         free_bytes: memory that is available now.
@@ -28,6 +29,12 @@ class Hardware:
     cores: float = 1.0
     free_bytes: int = 0
     bf16_fault: str = ""
+
+    @property
+    def gpu_bytes(self) -> int:
+        """Memory of the first GPU, as its driver states it beside the name; 0 where it does not."""
+        stated = re.search(r"(\d+) MiB", self.gpus[0]) if self.gpus else None
+        return int(stated[1]) * 2**20 if stated else 0
 
     @property
     def bf16(self) -> bool:

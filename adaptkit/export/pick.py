@@ -9,11 +9,13 @@ from __future__ import annotations
 
 import dataclasses
 import math
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from adaptkit.errors import ModelError, nearest
-from adaptkit.export.source import Source, of_model, of_run, served_name
+from adaptkit.export.record import ServedKind
+from adaptkit.export.source import Source, kind_of, local_base, of_model, of_run, served_name
 from adaptkit.run import Run
 from adaptkit.run_record import read_record
 from adaptkit.study.forecast_record import WHOLE
@@ -24,6 +26,8 @@ BASELINE = "baseline"
 """Origin of an arm that answers without a language model."""
 LANGUAGE = "language"
 """Kind of the task that language models are scored on."""
+SHOWN: tuple[ServedKind, ...] = ("generate", "classify", "embed")
+"""What a study's models are shown at: to write, to classify, to search."""
 
 
 @dataclass(frozen=True)
@@ -72,9 +76,19 @@ class _Study:
         made_by = score.model_run or base.run
         if made_by is not None:
             return of_run(self.run(made_by).path)
-        from adaptkit.models import find  # loads torch, which a server's own process does without
+        folder = local_base(self.path, base.model)
+        if folder is None:
+            from adaptkit.models import find  # loads torch, which a server's own process does without
 
-        return dataclasses.replace(of_model(find(base.model)), base=base.model)
+            folder = find(base.model)
+        return dataclasses.replace(of_model(folder), base=base.model)
+
+    def answers_with(self, score: ScoreRecord) -> ServedKind:
+        """Tell what the model behind a score answers with, from its config alone."""
+        made_by = score.model_run or self.record.base.run
+        if made_by is not None and (self.run(made_by).model / "config.json").is_file():
+            return kind_of(self.run(made_by).model)
+        return self.model(score).kind
 
 
 def choose(path: Path, *, arm: str | None, task: str | None, seed: int | None) -> Source:
@@ -98,19 +112,74 @@ def choose(path: Path, *, arm: str | None, task: str | None, seed: int | None) -
     why = f"{arm}, {reason}; seed {score.seed}"
     if seed is None and len(scores) > 1:
         why += " has the best dev score"
-    name = f"{study.record.name}-{arm}"
-    if study.task(task).kind != LANGUAGE:
-        name += f"-{task}"
+    return _source(study, score, why)
+
+
+def choose_beside(path: Path, chosen: Source) -> Iterator[Source]:
+    """Choose models of a study for what `chosen` does not do: to write, to classify, to search.
+
+    What one writes says little alone, so a second one that writes comes last: the best on held-out text, or
+    the base as it is. Nothing comes for what no task of the study asks.
+    """
+    study = _Study(path, read_study(path), read_verdict(path))
+    served = [chosen]
+    for kind in SHOWN:
+        source = _best_of_kind(study, kind)
+        if source is not None and kind != chosen.kind:
+            served.append(source)
+            yield source
+    writers = {source.folder for source in served if source.kind == "generate"}
+    others = (_best_of_kind(study, "generate"), _base_that_writes(study))
+    fresh = [source for source in others if source is not None and source.folder not in writers]
+    if len(writers) == 1 and fresh:
+        yield fresh[0]
+
+
+def _best_of_kind(study: _Study, kind: ServedKind) -> Source | None:
+    """Find the recommended model of this kind, or the next contender's, on the first task that has one.
+
+    To write, the first task is held-out text; a language model's vectors are no search that was measured.
+    """
+    for task in sorted(study.record.tasks, key=lambda task: task.kind != LANGUAGE):
+        if kind == "embed" and task.kind == LANGUAGE:
+            continue
+        arms = [arm for arm in _servable(study, task.name) if _kind_of_arm(study, task.name, arm) == kind]
+        if arms:
+            arm, reason = _preferred(study, task.name, arms)
+            score = _best_seed(study, study.scores(task.name, arm), None)
+            return _source(study, score, f"{arm}, {reason}; seed {score.seed}")
+    return None
+
+
+def _base_that_writes(study: _Study) -> Source | None:
+    """Find the base as it is, where it writes."""
+    for task in study.record.tasks:
+        if task.kind == LANGUAGE and "generic" in study.arms_on(task.name):
+            score = _best_seed(study, study.scores(task.name, "generic"), None)
+            base = _source(study, score, "generic, the base as it is, to compare with")
+            return base if base.kind == "generate" else None
+    return None
+
+
+def _kind_of_arm(study: _Study, task: str, arm: str) -> ServedKind:
+    return study.answers_with(_best_seed(study, study.scores(task, arm), None))
+
+
+def _source(study: _Study, score: ScoreRecord, why: str) -> Source:
+    """Describe the model behind a score by its place in the study."""
+    arm, name = study.arm(score.arm), f"{study.record.name}-{score.arm}"
+    if study.task(score.task).kind != LANGUAGE:
+        name += f"-{score.task}"
     return dataclasses.replace(
         study.model(score),
         name=served_name(name),
         why=why,
-        study=path,
+        study=study.path,
         study_name=study.record.name,
-        arm=arm,
-        origin=study.arm(arm).origin,
-        adaptation=study.arm(arm).adaptation,
-        task=task,
+        arm=score.arm,
+        origin=arm.origin,
+        adaptation=arm.adaptation,
+        task=score.task,
         seed=score.seed,
         scored_run=study.run(score.run).path,
         suite=score.suite,
@@ -162,21 +231,33 @@ def _no_model(arm: ArmRecord) -> str:
         return "no language model"
     if arm.adaptation == "hybrid":
         return "a fusion of two searches"
-    return "a regression on frozen features"
+    if arm.adaptation == "probe":
+        return "a regression on frozen features"
+    return "a model that answers in words"
 
 
 def _recommended(study: _Study, task: str) -> tuple[str, str]:
     """Choose the arm to serve, and say the reason in a clause."""
-    verdict, servable = study.verdict.of(task), _servable(study, task)
+    servable = _servable(study, task)
+    if not servable:
+        what = f"no arm of this study is a model that can be served on {task}"
+        raise ModelError(what, where=str(study.path), fix="name another task with --task")
+    return _preferred(study, task, servable)
+
+
+def _preferred(study: _Study, task: str, fitting: Sequence[str]) -> tuple[str, str]:
+    """Choose the recommended arm if it is among these, else the next contender, and say the reason.
+
+    Args:
+        fitting: arms, the best development score first; at least one.
+    """
+    verdict = study.verdict.of(task)
     what = f"recommended on {verdict.title}"
     if verdict.outcome == "undecided":
         what = f"the preferred contender on {verdict.title}, which is not decided yet"
-    if verdict.recommended in servable:
+    if verdict.recommended in fitting:
         return verdict.recommended, what
     beside = f"{verdict.recommended}, {what}, is {_no_model(study.arm(verdict.recommended))}"
-    if contender := next((name for name in verdict.contenders if name in servable), None):
+    if contender := next((name for name in verdict.contenders if name in fitting), None):
         return contender, f"the next contender on {verdict.title} ({beside})"
-    if servable:
-        return servable[0], f"the best model on {verdict.title} ({beside})"
-    what = f"no arm of this study is a model that can be served on {task}"
-    raise ModelError(what, where=str(study.path), fix="name another task with --task")
+    return fitting[0], f"the best model on {verdict.title} ({beside})"

@@ -17,11 +17,13 @@ from adaptkit.export.hardware import Hardware
 from adaptkit.export.papers import provenance
 from adaptkit.export.papers.signature import verify_signature
 from adaptkit.export.source import SERVED_TAGGERS, Source
-from adaptkit.serve.engine.command import Launch, cache_bytes, unsafe_variables
+from adaptkit.serve.engine.command import FEW_CORES, Launch, cache_bytes, unsafe_variables
 from adaptkit.serve.model_files import check_contents, check_folder, read_object, weight_files
 from adaptkit.serve.preflight_options import check_options
 
 ENGINE_BYTES = 3 * 2**30  # two Python processes with vLLM and torch; 2.3 GiB were measured
+FORK_BYTES = 5 * 2**28  # of each further model where vLLM is imported once: 0.8 GiB were measured
+USED_OF_GPU = 0.9  # vLLM's own share of a GPU's memory
 CPU_HEADS = (32, 64, 80, 96, 112, 128, 160, 192, 224, 256, 512)
 
 
@@ -43,18 +45,26 @@ def check(
     check_settings(launches[0].extra)
     check_names(launches)
     for launch in launches:
-        check_folder(launch.source.folder)
-        check_format(launch.source, hardware)
-        check_heads(launch.source, hardware)
-        check_tagger(launch.source)
-        if launch.source.exported:
-            provenance.verify(launch.source.folder)
+        check_model(launch.source, hardware)
         for adapter in launch.adapters:
             check_contents(adapter.folder)
         if signed_by is not None:
             for folder in (launch.source.folder, *(adapter.folder for adapter in launch.adapters)):
                 verify_signature(folder, signed_by)
     check_memory(launches)
+
+
+def check_model(source: Source, hardware: Hardware) -> None:
+    """Check that this machine can serve what lies in a model's folder.
+
+    Raises: ModelError.
+    """
+    check_folder(source.folder)
+    check_format(source, hardware)
+    check_heads(source, hardware)
+    check_tagger(source)
+    if source.exported:
+        provenance.verify(source.folder)
 
 
 def check_packages(versions: Mapping[str, str], has_gpu: bool) -> None:
@@ -176,11 +186,26 @@ def check_memory(launches: Sequence[Launch]) -> None:
     hardware = launches[0].hardware
     if hardware.gpus or not hardware.free_bytes:
         return
-    need = sum(weight_bytes(launch.source) + cache_bytes(launch.source) + ENGINE_BYTES for launch in launches)
+    need = needed_bytes([launch.source for launch in launches], hardware)
     if need > hardware.free_bytes:
         what = f"{need / 2**30:.1f} GiB of memory are needed, {hardware.free_bytes / 2**30:.1f} are free"
         fix = "serve fewer models, an int8 export, or on a machine with more memory"
         raise ServerError(what, where="memory", fix=fix)
+
+
+def fits(sources: Sequence[Source], hardware: Hardware) -> bool:
+    """Say whether these models can be served together: in free memory, or each in its share of a GPU."""
+    if hardware.gpus:
+        share = USED_OF_GPU * hardware.gpu_bytes / len(sources)
+        return all(weight_bytes(source) + ENGINE_BYTES <= share for source in sources)
+    return needed_bytes(sources, hardware) <= hardware.free_bytes
+
+
+def needed_bytes(sources: Sequence[Source], hardware: Hardware) -> int:
+    """Estimate the memory of these models' processes on a CPU; on few cores all but the first are forks."""
+    each = FORK_BYTES if hardware.cores <= FEW_CORES else ENGINE_BYTES
+    engines = ENGINE_BYTES + (len(sources) - 1) * each
+    return engines + sum(weight_bytes(source) + cache_bytes(source) for source in sources)
 
 
 def weight_bytes(source: Source) -> int:

@@ -50,7 +50,7 @@ class Server:
         listening: a bound socket.
         keys, limits: the guard's.
         at_once: engines that load at the same time; the others wait.
-        on_ready: called once, when every engine has answered.
+        on_ready: called once, when every engine has answered, with the names of their models.
     """
 
     def __init__(
@@ -61,7 +61,7 @@ class Server:
         limits: Limits,
         *,
         at_once: int = 1,
-        on_ready: Callable[[], None] = lambda: None,
+        on_ready: Callable[[list[str]], None] = lambda names: None,
     ):
         self.engines, self.listening, self.on_ready = list(engines), listening, on_ready
         self.failed: Exception | None = None
@@ -108,7 +108,7 @@ class Server:
             await self.router.relay.close()
 
     async def _supervise(self, engine: Engine) -> None:
-        """Load the engine when its turn comes, and end the server if it never starts."""
+        """Load the engine when its turn comes; if it never starts, end the server, or leave it out."""
         try:
             async with self._turn:
                 running = asyncio.create_task(engine.run())
@@ -116,12 +116,16 @@ class Server:
                     await asyncio.sleep(STATE_EVERY_S)
             await running
         except Exception as error:
+            if engine.launch.optional and isinstance(error, AdaptkitError):
+                engine.status.note(engine.name, f"did not start; the others are served: {error.what}")
+                self.router.leave_out(engine)
+                return
             if not isinstance(error, AdaptkitError):
                 logging.getLogger("adaptkit.serve").exception("the supervisor of %s failed", engine.name)
             self.failed = self.failed or error
             self.uvicorn.should_exit = True
 
     async def _announce(self) -> None:
-        while any(engine.state != "ready" for engine in self.engines):
+        while any(engine.state != "ready" for engine in self.router.engines):
             await asyncio.sleep(STATE_EVERY_S)
-        self.on_ready()
+        self.on_ready([name for engine in self.router.engines for name in engine.launch.names])

@@ -41,6 +41,16 @@ def test_the_served_model_answers_as_it_did_without_a_server(walked: Walk, serve
     assert chosen == answers(walked)
 
 
+def test_what_serve_takes_of_the_study_leaves_no_tab_of_its_page_without_a_model(walked: Walk) -> None:
+    from adaptkit.export.hardware import Hardware
+    from adaptkit.serve.engine.launches import Choice, ModelWord, make_launches
+
+    assert walked.problem == ""
+    roomy = Hardware(cores=2, free_bytes=64 * 2**30)
+    launches, _ = make_launches([ModelWord(None, walked.study)], roomy, Choice(for_demo=True))
+    assert [launch.source.kind for launch in launches] == ["classify", "generate"]
+
+
 @pytest.fixture(scope="module")
 def page(walked: Walk, served: Served, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Page]:
     """The page of the study over the real server."""

@@ -24,6 +24,10 @@ if demo_site.CHROMIUM is None:
 from adaptkit.demo.served_models import Server
 
 STUDY = "clinical-trials"
+SMALLEST_WORDS = """() => Math.min(...[...document.querySelectorAll(".drawing svg text")]
+    .filter(each => each.getBoundingClientRect().width)
+    .map(each => parseFloat(getComputedStyle(each).fontSize) *
+        each.ownerSVGElement.getBoundingClientRect().width / each.ownerSVGElement.viewBox.baseVal.width))"""
 
 
 @pytest.fixture(scope="module")
@@ -236,6 +240,16 @@ def test_nothing_is_wider_than_a_phone(site: Site, width: int) -> None:
         if site.page.get_by_role("tab", name=tab).first.is_visible():
             site.tab(tab)
         assert site.page.evaluate("document.documentElement.scrollWidth") <= width
+    site.page.set_viewport_size({"width": 1400, "height": 900})
+
+
+def test_figures_keep_words_of_at_least_12_pixels_on_a_phone(site: Site) -> None:
+    site.page.set_viewport_size({"width": 390, "height": 900})
+    site.tab("Decide")
+    site.page.wait_for_selector(".drawing svg text")
+    assert site.page.evaluate(SMALLEST_WORDS) >= 12
+    note = "getComputedStyle(document.querySelector('.drawing + figcaption'), '::before').content"
+    assert "Swipe the figure" in site.page.evaluate(note)
     site.page.set_viewport_size({"width": 1400, "height": 900})
 
 

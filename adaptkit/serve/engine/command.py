@@ -115,6 +115,8 @@ class Launch:
     """What the user wrote after `--`: handed on unchanged, and last, so that it wins."""
     share: float = 1.0
     """Part of each GPU's memory for this process, where several models share it."""
+    optional: bool = False
+    """Nobody named this model: the others are served also where it does not start."""
 
     @property
     def name(self) -> str:

@@ -14,6 +14,7 @@ from adaptkit.export.hardware import Hardware
 from adaptkit.export.resolve import resolve
 from adaptkit.export.source import Source
 from adaptkit.run import Run
+from adaptkit.serve.beside import beside
 from adaptkit.serve.engine import lora
 from adaptkit.serve.engine.command import Adapter, Launch, avoids_bfloat16
 
@@ -40,12 +41,19 @@ class Choice:
         format: serve each run's export of this format instead of the model as trained.
         arms: of a study, instead of its winner; several give several models.
         task, seed: of a study, instead of its primary task and the seed with the best dev score.
+        for_demo: also serve what the demo of a study asks, where one is given: see `serve.beside`.
     """
 
     format: str | None = None
     arms: tuple[str, ...] = ()
     task: str | None = None
     seed: int | None = None
+    for_demo: bool = False
+
+    @property
+    def is_open(self) -> bool:
+        """Whether nothing was chosen of a study."""
+        return not self.arms and (self.format, self.task, self.seed) == (None, None, None)
 
 
 @dataclass
@@ -55,6 +63,8 @@ class _Plan:
     sources: list[Source] = field(default_factory=list)
     adapters: dict[str, list[Adapter]] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
+    beside: list[Source] = field(default_factory=list)
+    """Of the models, those that nobody named."""
 
 
 def split_words(words: Sequence[str]) -> tuple[list[ModelWord], list[str]]:
@@ -96,9 +106,18 @@ def make_launches(
     for word in words:
         if word.is_adapter:
             _add_adapter(plan, word, bases)
+    if choice.for_demo and choice.is_open and not extra:
+        _add_beside(plan, words, hardware)
     share = 1 / len(plan.sources)
     launches = [
-        Launch(source, hardware, tuple(plan.adapters.get(source.name, ())), tuple(extra), share)
+        Launch(
+            source,
+            hardware,
+            tuple(plan.adapters.get(source.name, ())),
+            tuple(extra),
+            share,
+            optional=source in plan.beside,
+        )
         for source in plan.sources
     ]
     for launch in launches:
@@ -118,6 +137,19 @@ def _add_models(plan: _Plan, word: ModelWord, choice: Choice) -> None:
         if word.name and len(arms) == 1:
             source = dataclasses.replace(source, name=word.name)
         plan.sources.append(source)
+
+
+def _add_beside(plan: _Plan, words: Sequence[ModelWord], hardware: Hardware) -> None:
+    """Add what the demo of a study asks beside the model that it recommends, if one study was given."""
+    unnamed = [word.folder for word in words if word.name is None]
+    studies = [source for source in plan.sources if source.study is not None and source.study in unnamed]
+    if len(studies) != 1:
+        return
+    others = [source for source in plan.sources if source is not studies[0]]
+    added, notes = beside(studies[0], others, hardware)
+    plan.sources += added
+    plan.beside += added
+    plan.notes += notes
 
 
 def _add_adapter(plan: _Plan, word: ModelWord, bases: Sequence[Source]) -> None:

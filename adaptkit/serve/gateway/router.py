@@ -94,6 +94,10 @@ class Router:
             if engine.launch.source.kind == "embed"
         }
 
+    def leave_out(self, engine: Engine) -> None:
+        """Serve without this engine from now on: its models are no longer listed, nor waited for."""
+        self.engines.remove(engine)
+
     def application(self, lifespan: Lifespan[Starlette] | None = None) -> ASGIApp:
         """Build an ASGI application of the routes in the table."""
         asking = {path for path, route in routes.ROUTES.items() if route.kinds}
