@@ -15,7 +15,6 @@ import os
 import signal
 import subprocess
 import sys
-import threading
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -91,20 +90,25 @@ class Runner:
         self.each = min(CORES_EACH, cores)
         self.slots = max(1, cores // self.each)
         self.running: dict[Job, tuple[subprocess.Popen[bytes], float]] = {}
-        self.lock = threading.Lock()
 
     def run(self, waiting: list[Job]) -> None:
         waiting = [job for job in waiting if not job.done(self.out)]
-        while (waiting or self.running) and time.monotonic() < self.deadline:
-            while waiting and len(self.running) < self.slots:
-                job = waiting.pop(0)
-                self.running[job] = (self._start(job), time.monotonic())
-            time.sleep(0.2)
-            for job, (process, begun) in list(self.running.items()):
-                if process.poll() is not None:
-                    del self.running[job]
-                    self._ended(job, process.returncode, time.monotonic() - begun)
-        self._stop()
+        try:
+            while (waiting or self.running) and time.monotonic() < self.deadline:
+                while waiting and len(self.running) < self.slots:
+                    job = waiting.pop(0)
+                    self.running[job] = (self._start(job), time.monotonic())
+                time.sleep(0.2)
+                self._collect()
+        finally:
+            self._stop()
+
+    def _collect(self) -> None:
+        """Keep the results of the studies that have ended."""
+        for job, (process, begun) in list(self.running.items()):
+            if process.poll() is not None:
+                del self.running[job]
+                self._ended(job, process.returncode, time.monotonic() - begun)
 
     def _start(self, job: Job) -> subprocess.Popen[bytes]:
         logs = self.out / "logs"
@@ -145,6 +149,7 @@ def study_folder(out: Path, job: Job) -> Path:
 
 def main() -> None:
     arguments = _arguments()
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit("stopped; the same command goes on"))
     out: Path = arguments.out.resolve()
     deadline = time.monotonic() + arguments.seconds if arguments.seconds else float("inf")
     if arguments.data is not None:
