@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import gzip
 import importlib
 import json
@@ -16,12 +17,13 @@ import yaml
 from fake_study import DOMAIN_BYTES, PASSES, PORTIONS, MadeLaw, edit_study, write_study
 
 from adaptkit.config import load
-from adaptkit.run import Run, write_json, write_text
+from adaptkit.run import Run, read_json, write_json, write_text
 from adaptkit.study.config import StudyConfig
 from adaptkit.study.forecast_answers import Crossing
 from adaptkit.study.record import read_study
 
 TRUTH = Path(__file__).resolve().parents[1] / "benchmarks/truth"
+MODULES = ("prepare", "agreement", "table", "run", "keep_study")
 
 
 @pytest.fixture(scope="module")
@@ -29,7 +31,10 @@ def truth():
     """The modules of benchmarks/truth, by name."""
     sys.path.insert(0, str(TRUTH))
     try:
-        yield {name: importlib.import_module(name) for name in ("prepare", "table", "run", "keep_study")}
+        yield {
+            name: importlib.import_module(name)
+            for name in ("prepare", "agreement", "table", "run", "keep_study")
+        }
     finally:
         sys.path.remove(str(TRUTH))
 
@@ -76,7 +81,7 @@ def test_a_verdict_that_turns_is_counted_as_one_with_the_compute_at_which_it_did
         "4b": {"scratch": law_at_4b(own), "continued": law_at_4b(kept_on)},
     }
     kept = kept_pair(truth, tmp_path, levels, seed_noise=0.001)
-    (row,) = truth["table"].rows_of(kept, expected(tmp_path))
+    (row,) = truth["agreement"].rows_of(kept, expected(tmp_path))
     assert (row.sides["b"].answer, row.sides["4b"].answer) == ("no gain", "gain")
     assert row.agreement == "turned"
     crossing = next(f for f in (1 + i / 100 for i in range(300)) if own(1, f) <= kept_on(1, f))
@@ -91,7 +96,7 @@ def test_a_verdict_that_turns_is_counted_as_one_with_the_compute_at_which_it_did
 def test_a_control_may_not_gain_and_a_run_outside_its_interval_is_not_held(truth, tmp_path):
     levels = {"b": {"scratch": 1.60, "continued": 1.90}, "4b": {"scratch": 1.00, "continued": 1.80}}
     kept = kept_pair(truth, tmp_path, levels)
-    (row,) = truth["table"].rows_of(kept, expected(tmp_path, control=True))
+    (row,) = truth["agreement"].rows_of(kept, expected(tmp_path, control=True))
     assert row.agreement == "agree" and not row.control_holds
     assert not next(each for each in row.beyond if each.arm == "scratch").held
     assert truth["table"].summary([row])[1].startswith("controls without shift: tie or undecided in 0 of 1")
@@ -112,7 +117,7 @@ def test_a_control_may_not_gain_and_a_run_outside_its_interval_is_not_held(truth
 )
 def test_what_is_counted_as_a_right_amount(truth, status, value, high, measured, right):
     crossing = Crossing("compute", "scratch", "continued", status, value, 0.0, high, "")
-    assert truth["table"]._is_right(crossing, value, high, measured, reach=2.0) is right
+    assert truth["agreement"]._is_right(crossing, value, high, measured, reach=2.0) is right
 
 
 def test_every_study_is_valid_and_predicted_and_runs_at_four_times_its_budget(truth):
@@ -195,3 +200,48 @@ def test_what_is_kept_is_not_run_again(truth, tmp_path, monkeypatch):
         write_json(job.kept(tmp_path) / "verdict.json", {})
     monkeypatch.setattr(run.Runner, "_start", lambda self, job: pytest.fail("run again"))
     run.Runner(tmp_path, 4, math.inf).run(jobs)
+
+
+def test_the_table_is_written_into_the_readme_with_every_miss(truth, tmp_path, monkeypatch):
+    table, agreement = truth["table"], truth["agreement"]
+    side = agreement.Side(
+        "no gain", "continued", "VERDICT: continued is enough; not tried: placebo", (), True
+    )
+    sides = {"b": side, "4b": dataclasses.replace(side, answer="gain", line="VERDICT: scratch on bits")}
+    missed = agreement.Coverage("scratch", 1.0, 1.1, 1.2)
+    turn = agreement.Turn("at", 1.5, 1.0, 2.5, math.inf, False)
+    said = {"b": "gain", "4b": "gain"}
+    row = agreement.Row("made", True, said, sides, turn, (missed,), (), "likely", False)
+    (tmp_path / "README.md").write_text(f"Before\n{table.BEGIN}\nstale\n{table.END}\nafter\n")
+    for budget in sides:
+        write_json(tmp_path / "kept" / "made" / budget / "verdict.json", {})
+    monkeypatch.setattr(table, "HERE", tmp_path)
+    table.publish(tmp_path / "kept", [row])
+    text = (tmp_path / "README.md").read_text()
+    assert text.startswith(f"Before\n{table.BEGIN}\n") and text.endswith(f"{table.END}\nafter\n")
+    assert "stale" not in text and "| 1.5 B [1 B, 2.5 B] | beyond 4 |" in text
+    for line in (
+        "- made: turned; at B continued is enough; at 4B scratch on bits",
+        "- made: a control without shift gains",
+        "- made: largest run at B of scratch 1.200, predicted 1.000 to 1.100",
+        "- made: D* 1.5 B [1 B, 2.5 B], measured beyond 4",
+        "- made: pretraining was likely to gain, which did not hold",
+    ):
+        assert line in text
+    assert (tmp_path / "results" / "made" / "4b" / "verdict.json").exists()
+    assert read_json(tmp_path / "results" / "table.json")["rows"][0]["turn"]["measured"] is None
+
+
+def test_the_readme_shows_what_the_kept_studies_say(truth):
+    """The counts of all, and the first study judged again."""
+    folder, readme = TRUTH / "results", (TRUTH / "README.md").read_text(encoding="utf-8")
+    if not folder.is_dir():
+        pytest.skip("no study is kept yet")
+    table = read_json(folder / "table.json")
+    assert all(f"- {line}" in readme for line in table["summary"])
+    first = table["rows"][0]
+    (row,) = truth["agreement"].rows_of(folder, TRUTH / "predictions.yaml", [first["study"]])
+    assert [row.sides[budget].line for budget in row.sides] == [
+        side["line"] for side in first["sides"].values()
+    ]
+    assert truth["table"].cells(row)[0] in readme

@@ -26,9 +26,10 @@ HERE = Path(__file__).resolve().parent
 REPOSITORY = HERE.parents[1]
 sys.path[:0] = [str(REPOSITORY), str(HERE), str(HERE.parent)]
 
+from agreement import BUDGETS  # noqa: E402
 from keep_study import keep  # noqa: E402
 from prepare import prepare  # noqa: E402
-from table import BUDGETS, PREDICTED, print_table  # noqa: E402
+from table import PREDICTED, print_table  # noqa: E402
 
 STUDIES = (
     "general_labels",
