@@ -17,6 +17,7 @@ import yaml
 from fake_study import DOMAIN_BYTES, PASSES, PORTIONS, MadeLaw, edit_study, write_study
 
 from adaptkit.config import load
+from adaptkit.errors import ConfigError
 from adaptkit.run import Run, read_json, write_json, write_text
 from adaptkit.study.config import StudyConfig
 from adaptkit.study.forecast_answers import Crossing
@@ -165,7 +166,11 @@ def test_slices_of_any_domain_share_no_document_with_what_the_base_reads_or_the_
     path.write_text(yaml.safe_dump(sources))
     for base in ("full", "young"):
         (tmp_path / "out" / "bases" / base).mkdir(parents=True)
-    truth["prepare"].prepare(data, path, tmp_path / "out")
+    prepare = truth["prepare"].prepare
+    prepare(data, path, tmp_path / "out")
+    prepare(data, path, tmp_path / "out")
+    with pytest.raises(ConfigError, match="slices of other files"):
+        prepare(tmp_path, path, tmp_path / "out")
 
     def texts_of(name: str) -> set[str]:
         with gzip.open(tmp_path / "out" / "data" / f"{name}.jsonl.gz", "rt", encoding="utf-8") as file:

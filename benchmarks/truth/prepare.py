@@ -10,6 +10,7 @@ import gzip
 import hashlib
 import io
 import json
+import os
 import shutil
 import subprocess
 import sys
@@ -21,9 +22,11 @@ from typing import Any
 from adaptkit.config import Config, load
 from adaptkit.data.offline_corpus import offline_corpus
 from adaptkit.disk import whole_folder
-from adaptkit.run import read_jsonl, write_json
+from adaptkit.errors import ConfigError
+from adaptkit.run import read_json, read_jsonl, write_json
 
-HERE = Path(__file__).parent
+HERE = Path(__file__).resolve().parent
+REPOSITORY = HERE.parents[1]
 MB = 1_000_000
 BASE_BYTES, TEXT_BYTES, SMALL_BYTES, TEST_BYTES = 6 * MB, 1.6 * MB, 0.3 * MB, 0.5 * MB
 LABELLED_ROWS, TEST_ROWS, FEW_ROWS = 6_000, 800, 400
@@ -32,6 +35,8 @@ TEST_SHARE = 0.15
 """Of code and functions, which have no test of their own."""
 FULL_BASE, YOUNG_BASE = "2e12", "1e11"
 """FLOPs of the two bases: one text read for most of an epoch, one hardly begun."""
+
+MADE_FROM = "made_from.json"
 
 Row = dict[str, Any]
 
@@ -69,16 +74,30 @@ class Sources(Config):
 
 
 def prepare(data: Path, sources_path: Path, out: Path) -> None:
-    """Write out/data and out/bases, unless they are there."""
+    """Write out/data and out/bases, unless they are there.
+
+    Raises: ConfigError where those that are there were made from other files.
+    """
     sources = load(Sources, sources_path).config
+    made_from = {"data": str(data), "sources": sources.model_dump()}
     if not (out / "data").exists():
         with whole_folder(out / "data") as folder:
             _texts(data, sources, folder)
             _labels(data, sources, folder)
             _code(data, sources, folder, out / "corpus")
+            write_json(folder / MADE_FROM, made_from)
+    elif read_json(out / "data" / MADE_FROM) != made_from:
+        raise ConfigError("holds slices of other files", where=str(out), fix="give another --out")
     for name, flops in (("full", FULL_BASE), ("young", YOUNG_BASE)):
         if not (out / "bases" / name).exists():
             _base(out, name, flops)
+
+
+def environment() -> dict[str, str]:
+    """For a process that runs adaptkit from this checkout, on one thread and without a GPU."""
+    path = [str(REPOSITORY), str(REPOSITORY / "kernels/torch-ext"), os.environ.get("PYTHONPATH", "")]
+    own = {"OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
+    return {**os.environ, **own, "PYTHONPATH": os.pathsep.join(filter(None, path))}
 
 
 def _texts(data: Path, sources: Sources, folder: Path) -> None:
@@ -211,6 +230,7 @@ def _base(out: Path, name: str, flops: str) -> None:
     done = subprocess.run(
         [sys.executable, "-m", "adaptkit", "pretrain", *words],
         cwd=out,
+        env=environment(),
         stdout=subprocess.PIPE,
         text=True,
         check=True,

@@ -11,7 +11,6 @@ packed by keep_study.py. --sources names the files of another domain; nothing el
 from __future__ import annotations
 
 import argparse
-import os
 import signal
 import subprocess
 import sys
@@ -28,7 +27,7 @@ sys.path[:0] = [str(REPOSITORY), str(HERE), str(HERE.parent)]
 
 from agreement import BUDGETS  # noqa: E402
 from keep_study import keep  # noqa: E402
-from prepare import prepare  # noqa: E402
+from prepare import environment, prepare  # noqa: E402
 from table import PREDICTED, print_table  # noqa: E402
 
 STUDIES = (
@@ -115,15 +114,11 @@ class Runner:
     def _start(self, job: Job) -> subprocess.Popen[bytes]:
         logs = self.out / "logs"
         logs.mkdir(exist_ok=True)
-        path = os.pathsep.join(
-            [str(REPOSITORY), str(REPOSITORY / "kernels/torch-ext"), os.environ.get("PYTHONPATH", "")]
-        ).rstrip(os.pathsep)
-        environment = {**os.environ, "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": "", "PYTHONPATH": path}
         root = f"runs/{job.study}-{job.budget}"
         command = [sys.executable, "-m", "adaptkit", "compare", str(HERE / "studies" / f"{job.study}.yaml")]
         command += [*job.overrides, f"jobs={self.each}", "--root", root, "--json"]
         with (logs / f"{job.study}-{job.budget}.log").open("ab") as log:
-            return subprocess.Popen(command, cwd=self.out, stdout=log, stderr=log, env=environment)
+            return subprocess.Popen(command, cwd=self.out, stdout=log, stderr=log, env=environment())
 
     def _ended(self, job: Job, code: int, seconds: float) -> None:
         name = f"{job.study} at {job.budget}"
