@@ -264,8 +264,8 @@ def _beyond(small: Results | None, large: Results | None) -> tuple[Coverage, ...
     for check in forecast.checks:
         cells = [_cell(small, check.arm, portion) for portion in small.portions(task, check.arm)]
         place = _cell(large, check.arm, WHOLE).place
-        origin = small.arm(check.arm).origin
-        said = predict(check.arm, origin, cells, place, small.confidence)
+        from_base = small.arm(check.arm).origin in KEPT_ON
+        said = predict(check.arm, cells, place, small.confidence, from_base=from_base)
         rows.append(Coverage(check.arm, said.low, said.high, _mean(large, check.arm)))
     return tuple(rows)
 
@@ -275,4 +275,4 @@ def _cell(results: Results, arm: str, portion: Portion) -> Measured:
     cells = results.of(results.language.name, arm, portion)
     read = float(np.mean([cell.read_bytes or 0.0 for cell in cells]))
     place = Place(portion.text * results.domain_bytes, max(read, 1.0))
-    return Measured(place, tuple(tables_of(cells, results.language.metric)))
+    return Measured(place, np.array([table.value for table in tables_of(cells, results.language.metric)]))
