@@ -78,21 +78,20 @@ def test_classes_are_the_classifiers_and_calibrated(site: Site, served: Served) 
     site.page.wait_for_function(f"{mark} && {mark} != '{before}'")
 
 
-def test_search_finds_by_the_embedding_models_vectors(site: Site, served: Served) -> None:
+def test_search_finds_by_the_embedding_models_vectors_and_by_words(site: Site, served: Served) -> None:
     site.tab("Search")
     site.page.fill("#query input, #query textarea", "adults with asthma")
     site.page.click("#search")
-    site.page.wait_for_function("document.querySelectorAll('#found .hits li').length == 5")
-    passages = site.page.locator("#found .passage").all_inner_texts()
+    site.page.wait_for_function("document.querySelectorAll('#found [data-model=words] .hits li').length >= 1")
+    by_meaning = site.page.locator("#found [data-model=vectors]")
+    passages = by_meaning.locator(".passage").all_inner_texts()
     (query,) = served.client.embed("vectors", ["adults with asthma"], prompt_name="query")
     found = served.client.embed("vectors", passages, prompt_name="passage")
     cosines = [sum(a * b for a, b in zip(query, vector, strict=True)) for vector in found]
-    shown = [float(text) for text in site.page.locator("#found .near").all_inner_texts()]
-    assert shown == pytest.approx(cosines, abs=0.006) and shown == sorted(shown, reverse=True)
-    assert "Only one embedding model is served" in site.text("#found")
-    assert (
-        site.page.locator("#search-left").is_visible() and not site.page.locator("#search-right").is_visible()
-    )
+    shown = [float(text) for text in by_meaning.locator(".near").all_inner_texts()]
+    assert len(shown) == 5 and shown == sorted(shown, reverse=True)
+    assert shown == pytest.approx(cosines, abs=0.006)
+    assert all(site.page.locator(f"#search-{side}").is_visible() for side in ("left", "right"))
     site.shoot("real-search")
 
 
