@@ -1,6 +1,7 @@
 """What a model can be used for is answered from its files and a small twin, alike in all commands.
 
-Home of models.capabilities, models.load_checks, models.positions, models.twin and compare.usable_base.
+Home of models.capabilities, models.load_checks, models.own_tokens, models.positions, models.twin and
+compare.usable_base.
 """
 
 from __future__ import annotations
