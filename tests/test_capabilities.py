@@ -1,6 +1,7 @@
 """What a model can be used for is answered from its files and a small twin, alike in all commands.
 
-Home of models.capabilities, models.load_checks, models.positions, models.twin and compare.usable_base.
+Home of models.capabilities, models.load_checks, models.own_tokens, models.positions, models.twin and
+compare.usable_base.
 """
 
 from __future__ import annotations
@@ -49,6 +50,16 @@ def llama(folders: dict[str, Path], tmp_path: Path) -> Path:
 def edit(folder: Path, name: str, **fields: object) -> None:
     values = json.loads((folder / name).read_text())
     (folder / name).write_text(json.dumps({**values, **fields}))
+
+
+def test_mpt_reads_as_many_tokens_as_its_distances_are_made_for() -> None:
+    config = hf.MptConfig(vocab_size=99, d_model=32, n_heads=2, n_layers=1, max_seq_len=16)
+    model = hf.AutoModelForCausalLM.from_config(config)
+    positions = usable_positions(config)
+    assert positions == 16
+    model(torch.ones(1, positions, dtype=torch.long))
+    with pytest.raises(RuntimeError, match="must match the size"):
+        model(torch.ones(1, positions + 1, dtype=torch.long))
 
 
 @pytest.mark.parametrize("name", ARCHITECTURES)
@@ -328,17 +339,46 @@ def test_an_encoder_whose_modules_cannot_be_followed_is_refused(llama: Path, mod
     capabilities(llama).check(Use.SFT)
 
 
-def test_weights_in_whole_numbers_that_nothing_explains_are_refused(llama: Path) -> None:
-    weights = load_file(llama / "model.safetensors")
-    name = "model.layers.0.mlp.up_proj.weight"
-    save_file(
-        {**weights, name: weights[name].to(torch.int8)},
-        llama / "model.safetensors",
-        metadata={"format": "pt"},
-    )
-    with pytest.raises(
-        ModelError, match="holds model.layers.0.mlp.up_proj.weight in I8, and config.json has no"
-    ):
-        models.load(llama, "causal")
+@pytest.mark.parametrize(
+    ("base", "name"),
+    [
+        ("llama", "model.layers.0.mlp.up_proj.weight"),
+        ("xlm-roberta", "lm_head.bias"),
+        ("mamba", "backbone.layers.0.mixer.A_log"),
+    ],
+)
+def test_weights_in_whole_numbers_that_nothing_explains_are_refused(
+    folders: dict[str, Path], tmp_path: Path, base: str, name: str
+) -> None:
+    folder = Path(shutil.copytree(folders[base], tmp_path / base))
+    weights = load_file(folder / "model.safetensors")
+    changed = {**weights, name: weights[name].to(torch.int8)}
+    save_file(changed, folder / "model.safetensors", metadata={"format": "pt"})
+    with pytest.raises(ModelError, match=f"holds {name} in I8, and config.json has no"):
+        models.load(folder, models.model_kind(folder))
     with pytest.raises(ModelError, match="in I8"):
-        capabilities(llama, read_weights=True).check(Use.SFT)
+        capabilities(folder, read_weights=True).check(Use.CONTINUE)
+
+
+MARK = {"lstrip": False, "rstrip": False, "single_word": False, "normalized": False, "special": False}
+
+
+@pytest.mark.parametrize(
+    ("file", "fields"),
+    [
+        ("added_tokens.json", {"<tool_a>": 320}),
+        ("tokenizer_config.json", {"extra_special_tokens": ["<tool_a>"]}),
+        ("tokenizer_config.json", {"extra_special_tokens": {"tool_token": "<tool_a>"}}),
+        ("tokenizer_config.json", {"additional_special_tokens": ["<tool_a>"]}),
+        ("tokenizer_config.json", {"added_tokens_decoder": {"320": {"content": "<tool_a>", **MARK}}}),
+    ],
+)
+def test_tokens_that_other_files_than_tokenizer_json_list_need_a_row_too(
+    llama: Path, file: str, fields: dict[str, Any]
+) -> None:
+    path = llama / file
+    path.write_text(json.dumps({**(json.loads(path.read_text()) if path.exists() else {}), **fields}))
+    assert models.load_tokenizer(llama).convert_tokens_to_ids("<tool_a>") == 320
+    for use in (Use.CONTINUE, Use.CLASSIFY, Use.EMBED, Use.EXPORT):
+        with pytest.raises(ModelError, match="no row for 1 token of its tokenizer: <tool_a>"):
+            capabilities(llama).check(use)

@@ -143,3 +143,15 @@ def test_an_adapter_without_effect_is_not_merged_either(tmp_path: Path) -> None:
     folder = adapter(tmp_path / "a", pair("_orig_mod." + MODULE, 8), use_dora=True)
     with pytest.raises(ModelError, match="without their effect"):
         lora.merged("a", folder, [base])
+
+
+def test_an_adapter_that_was_never_trained_is_refused(tmp_path: Path) -> None:
+    base, _ = write_bases(tmp_path)
+    folder = adapter(tmp_path / "a", pair(MODULE, 8))
+    check(folder, base.folder)
+    write_shapes(folder / "adapter_model.safetensors", pair(MODULE, 8), fill=b"\0")
+    with pytest.raises(ModelError, match="is untrained: one matrix of each of its pairs is zero"):
+        check(folder, base.folder)
+    whole = {"base_model.model.lm_head.weight": [9, 4]}
+    write_shapes(folder / "adapter_model.safetensors", {**pair(MODULE, 8), **whole}, fill=b"\0")
+    check(folder, base.folder)

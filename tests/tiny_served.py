@@ -54,7 +54,7 @@ def pair(module: str, rank: int, outputs: int = 4, inputs: int = 6) -> dict[str,
     return {f"{stem}.lora_A.weight": [rank, inputs], f"{stem}.lora_B.weight": [outputs, rank]}
 
 
-def write_shapes(path: Path, shapes: dict[str, list[int]], fill: bytes = b"\0") -> None:
+def write_shapes(path: Path, shapes: dict[str, list[int]], fill: bytes = b"\1") -> None:
     """A safetensors file of bytes in these shapes."""
     header, at = {}, 0
     for name, shape in shapes.items():

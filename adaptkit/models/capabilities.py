@@ -18,7 +18,6 @@ from pathlib import Path
 from typing import Any, Literal
 
 import torch
-from tokenizers import Tokenizer
 
 from adaptkit.adapters import AdapterConfig
 from adaptkit.errors import ConfigError, ModelError, first_line
@@ -38,6 +37,7 @@ from adaptkit.models.folder import (
     quantised_by,
 )
 from adaptkit.models.load_checks import check_finite, stored_weights
+from adaptkit.models.own_tokens import own_tokens
 from adaptkit.models.positions import usable_positions
 from adaptkit.models.sentence.layout import read_layout
 from adaptkit.models.store import has_form, load, load_tokenizer, quiet, read_config
@@ -201,7 +201,7 @@ def capabilities(path: str | Path, *, read_weights: bool = False) -> Capabilitie
     except ModelError as error:
         return Capabilities(folder, form, broken=error)
     rows = config.get_text_config().vocab_size
-    unknown = {token for token, number in _own_tokens(folder, tokenizer).items() if number >= rows}
+    unknown = {token for token, number in own_tokens(folder, tokenizer).items() if number >= rows}
     return Capabilities(
         folder,
         form,
@@ -215,25 +215,6 @@ def capabilities(path: str | Path, *, read_weights: bool = False) -> Capabilitie
         unanswered=_unanswered(tokenizer),
         hold_weights=read_weights,
     )
-
-
-def _own_tokens(folder: Path, tokenizer: Any) -> dict[str, int]:
-    """The tokens that a folder's tokenizer gives: those of its files, and the special ones in use.
-
-    transformers' class for a model type may add a token of its own, which no text of the user's turns into.
-    """
-    vocabulary: dict[str, int] = tokenizer.get_vocab()
-    file = folder / "tokenizer.json"
-    if not file.exists():
-        return vocabulary
-    written = Tokenizer.from_file(str(file)).get_vocab(with_added_tokens=True)
-    in_use = {token: vocabulary[token] for token in _named_specials(tokenizer) if token in vocabulary}
-    return {**written, **in_use}
-
-
-def _named_specials(tokenizer: Any) -> set[str]:
-    names = ("bos_token", "eos_token", "pad_token", "cls_token", "sep_token", "mask_token")
-    return {token for name in names if (token := getattr(tokenizer, name)) is not None}
 
 
 def _unanswered(tokenizer: Any) -> str:

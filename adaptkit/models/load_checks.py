@@ -51,12 +51,14 @@ def check_form(folder: Path, kind: Kind) -> None:
 def _check_stored_types(folder: Path) -> None:
     """Refuse weights in whole numbers of which nothing says what they stand for.
 
-    transformers would take each number as the weight itself.
+    transformers would take each number as the weight itself. Tables of positions and masks stand in whole
+    numbers too, never in bytes with a sign.
     """
     for file in weight_files(folder):
         for name, entry in read_header(file).items():
-            if name.endswith(".weight") and entry.get("dtype") in WHOLE_NUMBERS:
-                what = f"holds {name} in {entry['dtype']}, and config.json has no quantization_config"
+            dtype = entry.get("dtype")
+            if dtype == "I8" or (name.endswith(".weight") and dtype in WHOLE_NUMBERS):
+                what = f"holds {name} in {dtype}, and config.json has no quantization_config"
                 raise ModelError(f"{what} to read it by", where=str(file), fix=QUANTISED_FIX)
 
 

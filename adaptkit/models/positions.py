@@ -30,8 +30,9 @@ AFTER_PADDING = frozenset(
 """Model types that count positions from behind the padding id: the rows up to it are never used."""
 FIXED_PADDING = {"mpnet": 1}
 """Of these, model types that always take the same id for padding, whatever their config says."""
-ENDLESS = frozenset(["bloom", "mpt", "t5", "mt5", "umt5", "longt5", "xlnet", "transfo-xl"])
-"""Model types whose positions are distances, whatever else their config says."""
+ENDLESS = frozenset(["bloom", "t5", "mt5", "umt5", "longt5", "xlnet", "transfo-xl"])
+"""Model types whose positions are distances, whatever else their config says. Not MPT: transformers makes its
+distances for `max_seq_len` tokens, and no row may be longer."""
 _NAMES = ("max_position_embeddings", "n_positions", "max_seq_len", "max_sequence_length", "n_ctx")
 
 

@@ -7,7 +7,8 @@ listed, answers as the base does, and nobody is told.
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+import struct
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -75,6 +76,9 @@ def check_fit(folder: Path, base: Path, settings: Mapping[str, Any]) -> None:
             fix = f"serve it over the base that it was trained on ({recorded})"
             raise ModelError(what, where=str(folder), fix=fix)
         _check_rank(folder, pair, settings)
+    if not whole_tensors(folder) and {pair.module for pair in pairs} <= set(_without_effect(folder)):
+        what = "is untrained: one matrix of each of its pairs is zero, so it would answer as its base does"
+        raise ModelError(what, where=str(folder), fix="serve the adapter that training wrote")
 
 
 def other_base(base: Path, settings: Mapping[str, Any]) -> str | None:
@@ -123,6 +127,19 @@ def _pairs(folder: Path) -> list[Pair]:
             raise ModelError(what, where=str(folder), fix="copy the folder again")
         pairs.append(Pair(module, half["A"][0], half["A"][1], half["B"][1]))
     return pairs
+
+
+def _without_effect(folder: Path) -> Iterator[str]:
+    """The modules over which one of the two matrices is zero."""
+    for path in _files(folder):
+        with path.open("rb") as file:
+            (length,) = struct.unpack("<Q", file.read(8))
+            for name, entry in read_header(path).items():
+                if match := _LORA.fullmatch(name):
+                    start, stop = entry["data_offsets"]
+                    file.seek(8 + length + start)
+                    if file.read(stop - start).count(0) == stop - start:
+                        yield match[1].removeprefix(PREFIX)
 
 
 def _weights_of(base: Path) -> dict[str, Shape | None]:
