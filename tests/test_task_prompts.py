@@ -10,6 +10,7 @@ from tiny_study import study_config, write_texts
 
 from adaptkit.compare.plan import prompt_instructions
 from adaptkit.compare.stages import task as task_stage
+from adaptkit.compare.workspace import PreparedFiles
 from adaptkit.config import load
 from adaptkit.errors import ConfigError, DataError
 from adaptkit.finetune.prompt_words import LABEL_INSTRUCTION
@@ -68,6 +69,8 @@ def test_another_instruction_is_another_run(folder: Path, monkeypatch: pytest.Mo
         pass
 
     class Workspace:
+        files = PreparedFiles(folder)
+
         def content(self, folder: Path) -> str:
             return f"digest of {folder.name}"
 
@@ -81,6 +84,7 @@ def test_another_instruction_is_another_run(folder: Path, monkeypatch: pytest.Mo
         config = study_config(folder, f"arms=[{arm}]", *overrides)
         work = type("Work", (), {"task": config.tasks[0], "arm": config.job_arms[0], "seed": 0, "trials": 2})
         work.origin, work.api, work.library = folder, None, searched
+        work.files = Workspace.files.task(work.task.name)
         with pytest.raises(Stop):
             task_stage._frozen(Workspace(), work, None)  # type: ignore[arg-type]
         return opened[-1]
