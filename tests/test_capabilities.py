@@ -379,6 +379,19 @@ def test_tokens_that_other_files_than_tokenizer_json_list_need_a_row_too(
     path = llama / file
     path.write_text(json.dumps({**(json.loads(path.read_text()) if path.exists() else {}), **fields}))
     assert models.load_tokenizer(llama).convert_tokens_to_ids("<tool_a>") == 320
-    for use in (Use.CONTINUE, Use.CLASSIFY, Use.EMBED, Use.EXPORT):
+    for use in (Use.CONTINUE, Use.PROMPT, Use.EMBED, Use.EXPORT):
         with pytest.raises(ModelError, match="no row for 1 token of its tokenizer: <tool_a>"):
             capabilities(llama).check(use)
+
+
+def test_an_architecture_that_its_own_shape_keeps_from_running_is_refused(
+    tokenizers: dict[str, Any], tmp_path: Path
+) -> None:
+    """CodeGen's attention is made for heads in fours, so no smaller shape runs either."""
+    config = hf.CodeGenConfig(vocab_size=600, n_positions=64, n_embd=16, n_layer=2, n_head=2, rotary_dim=4)
+    folder = tmp_path / "codegen"
+    models.build(config, "causal", 0).save_pretrained(folder)
+    next(iter(tokenizers.values())).save_pretrained(folder)
+    for use in (Use.CONTINUE, Use.PROMPT):
+        with pytest.raises(ModelError, match="a small copy of it cannot do this"):
+            capabilities(folder).check(use)

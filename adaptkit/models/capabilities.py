@@ -270,7 +270,8 @@ def _tried(question: _Question) -> ModelError | None:
     with torch.random.fork_rng(), quiet():  # a run's own numbers stay what they are without this question
         small = twin.small_twin(base.config, kind)
         if small is None:
-            return None
+            long_enough = base.positions is None or base.positions >= twin.TOKENS
+            return twin.failure(partial(twin.try_copy, base.config, kind), where) if long_enough else None
         for check in _checks(small, use, kind, where):
             if refusal := twin.failure(check, where):
                 return refusal

@@ -61,6 +61,16 @@ def small_twin(config: Any, kind: Kind) -> PreTrainedModel | None:
     return None
 
 
+def try_copy(config: Any, kind: Kind) -> None:
+    """Have a random model of this very shape read a text, where it is small enough to be tried here."""
+    shape = _copy(config)
+    with torch.device("meta"):
+        if sum(weight.numel() for weight in build(shape, kind, 0).parameters()) > MOST_PARAMS:
+            return
+    model = build(shape, kind, 0)
+    model(input_ids=_tokens(model)[:1])
+
+
 def _in_four_bits(twin: PreTrainedModel, kind: Kind) -> PreTrainedModel:
     """The twin as `qlora` loads a base: saved, and read back in NF4.
 
