@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from adaptkit.report.charts import typeset
 from adaptkit.report.tables import ExitRow
-from adaptkit.study.forecast import Forecast
+from adaptkit.study.forecast import Check, Forecast
 from adaptkit.study.forecast_answers import Answers, Doubling
 from adaptkit.study.results import Results
 from adaptkit.study.statistics import Interval
@@ -69,7 +69,7 @@ def forecast_section(
     rows = [*_crossing_rows(forecast, answers), *map(_doubling_row, answers.doublings), _traffic_row(bills)]
     return ForecastSection(
         lead=_lead(forecast),
-        checks=tuple(_check_rows(forecast)),
+        checks=check_rows(forecast.checks),
         answers=tuple(rows),
         cells=tuple(_cell_rows(forecast)),
         note=_note(results, forecast),
@@ -88,16 +88,17 @@ def _lead(forecast: Forecast) -> str:
     return lead
 
 
-def _check_rows(forecast: Forecast) -> list[CheckRow]:
-    return [
+def check_rows(checks: Sequence[Check]) -> tuple[CheckRow, ...]:
+    """What was predicted of each arm, beside what was measured."""
+    return tuple(
         CheckRow(
             check.arm,
             interval_words(check.predicted),
             f"{check.measured:.3f}",
             "held" if check.held else "missed: no forecast",
         )
-        for check in forecast.checks
-    ]
+        for check in checks
+    )
 
 
 def _crossing_rows(forecast: Forecast, answers: Answers) -> list[AnswerRow]:

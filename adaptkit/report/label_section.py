@@ -9,8 +9,8 @@ from adaptkit.report.forecast_section import (
     NOT_FORECAST,
     AnswerRow,
     CellRow,
-    CheckRow,
     ForecastSection,
+    check_rows,
     interval_words,
     sentence_of,
 )
@@ -49,15 +49,7 @@ def _section(forecast: LabelForecast, answers: LabelAnswers) -> ForecastSection:
     doublings = [_doubling_row(each, forecast.metric) for each in answers.doublings]
     return ForecastSection(
         lead=_lead(forecast),
-        checks=tuple(
-            CheckRow(
-                check.arm,
-                interval_words(check.predicted),
-                f"{check.measured:.3f}",
-                "held" if check.held else "missed: no forecast",
-            )
-            for check in forecast.checks
-        ),
+        checks=check_rows(forecast.checks),
         answers=(*map(_crossing_row, answers.crossings), *doublings),
         cells=tuple(_cell_rows(forecast)),
         note=_note(forecast),
