@@ -187,8 +187,9 @@ def _train(config: FinetuneConfig, run: Run, ranks: Ranks) -> _Trained:
         "generation_settings_left_out": bending_settings(model),
     }
     objective = task.objective()
-    if isinstance(objective, OnePerRow) and ranks.device.type == "cuda":
-        by_bounds = takes_padding_as_documents(model, task.max_length)
+    if isinstance(objective, OnePerRow) and ranks.device.type == "cuda" and type(ranks) is Ranks:
+        # tried on the GPU: whole rows through a large model take a CPU minutes
+        by_bounds = takes_padding_as_documents(ranks.place(model), task.max_length)
         objective = replace(objective, by_bounds=by_bounds)
     result = Trainer(model, objective, sources["train"], settings, run=run, eval=watched).fit()
     return _Trained(task, tokenizer, model, splits, watched, result, end_ids, facts)
