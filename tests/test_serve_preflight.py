@@ -120,7 +120,7 @@ def test_an_export_that_its_manifest_does_not_vouch_for_is_refused(folder: Path)
     preflight.check([launch(folder)], {"vllm": "0.32.0"})
     weights = folder / "model.safetensors"
     good = weights.read_bytes()
-    weights.write_bytes(good[:-1] + b"\1")
+    weights.write_bytes(good[:-1] + bytes([good[-1] ^ 0xFF]))
     with pytest.raises(ModelError, match=r"model\.safetensors"):
         preflight.check([launch(folder)], {"vllm": "0.32.0"})
     weights.write_bytes(good)
