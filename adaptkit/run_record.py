@@ -39,6 +39,7 @@ class RecipeKind(StrEnum):
     PRETRAIN = "pretrain"
     FINETUNE = "finetune"
     EMBED = "embed"
+    RERANK = "rerank"
     DISTILL = "distill"
     PREPARE = "prepare"
     """The prepared data of a study."""
@@ -59,6 +60,7 @@ class ModelKind(StrEnum):
     CLASSIFIER = "classifier"
     TAGGER = "tagger"
     ENCODER = "encoder"
+    RERANKER = "reranker"
 
 
 class SplitRecord(Record):

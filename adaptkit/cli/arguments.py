@@ -11,7 +11,7 @@ from typing import Literal
 
 from adaptkit.config import Config, dump, load
 from adaptkit.distill.config import DistillConfig
-from adaptkit.embed.config import EmbedConfig
+from adaptkit.embed.config import EmbedConfig, RerankConfig
 from adaptkit.errors import ConfigError
 from adaptkit.finetune.config import FinetuneConfig
 from adaptkit.notices import tell
@@ -23,12 +23,13 @@ from adaptkit.study.config import StudyConfig
 from adaptkit.study.inputs import input_digests
 from adaptkit.study.record import is_study
 
-Kind = Literal["compare", "pretrain", "finetune", "embed", "distill", "plan"]
+Kind = Literal["compare", "pretrain", "finetune", "embed", "rerank", "distill", "plan"]
 CONFIGS: dict[Kind, type[Config]] = {
     "compare": StudyConfig,
     "pretrain": PretrainConfig,
     "finetune": FinetuneConfig,
     "embed": EmbedConfig,
+    "rerank": RerankConfig,
     "distill": DistillConfig,
     "plan": PlanConfig,
 }
@@ -38,6 +39,7 @@ STARTS: dict[Kind, str] = {
     "pretrain": "adaptkit pretrain configs/pretrain.yaml",
     "finetune": "adaptkit finetune configs/finetune.yaml",
     "embed": "adaptkit embed train configs/embed.yaml",
+    "rerank": "adaptkit embed rerank configs/rerank.yaml",
     "distill": "adaptkit distill configs/distill.yaml",
 }
 """Command -> itself with a config to start from."""

@@ -1,6 +1,7 @@
 """The commands of embeddings: train an encoder, encode a corpus, search it, score it.
 
 adaptkit embed train embed.yaml            an encoder that sentence-transformers and vLLM load
+adaptkit embed rerank rerank.yaml          a reranker: reads again what words or vectors have found
 adaptkit embed questions FILES --server URL --out Q   pairs to train on, asked by a served generator
 adaptkit embed encode MODEL FILES --out V  vectors with ids, resumable
 adaptkit embed index V --out I             exact, or FAISS
@@ -22,9 +23,10 @@ from adaptkit.cli.options import Dimensions, Documents, Dtype, EncoderFolder, Re
 from adaptkit.cli.train import run_config
 from adaptkit.data.beir import read_set, scored_split
 from adaptkit.data.cut_texts import tell_cuts
-from adaptkit.embed.config import EmbedConfig
+from adaptkit.embed.config import EmbedConfig, RerankConfig
 from adaptkit.errors import ServerError
-from adaptkit.run import write_jsonl
+from adaptkit.run import Run, write_jsonl
+from adaptkit.run_record import read_record
 
 if TYPE_CHECKING:
     from adaptkit.client.openai import Client
@@ -60,6 +62,35 @@ def train(words: Words = None, resume: Resume = True, root: Root = Path("runs"))
         "adaptkit embed encode {run}/model FILES --out vectors; adaptkit serve {run}"
     )
     return run_config(EmbedConfig, recipe.embed, words, resume, root, next_step=next_step)
+
+
+@command(
+    app,
+    "rerank",
+    [
+        "adaptkit embed rerank configs/rerank.yaml",
+        "adaptkit embed rerank configs/rerank.yaml adapter.kind=lora depth=100",
+        "adaptkit embed rerank configs/rerank.yaml encoder=runs/embed-1a2b3c4d/model",
+    ],
+)
+def rerank(words: Words = None, resume: Resume = True, root: Root = Path("runs")) -> Outcome:
+    """Train a reranker.
+
+    It reads a question and a document together, and sorts what words, or words and vectors, have found.
+    """
+    from adaptkit.embed import reranking
+
+    next_step = 'adaptkit try {run} "a question" --in FILE; adaptkit serve {run}'
+    return run_config(
+        RerankConfig, reranking.rerank, words, resume, root, beside=_first_stage, next_step=next_step
+    )
+
+
+def _first_stage(config: RerankConfig, run: Run) -> dict[str, object]:
+    """What the first stage finds alone."""
+    first = read_record(run).facts["first_stage"]
+    found = first["test"] or first["dev"]
+    return {f"the first stage alone ({first['name']})": found}
 
 
 @command(

@@ -1,4 +1,5 @@
-"""The settings of training an encoder. Imports no torch: the command line reads the schema from here."""
+"""The settings of training an encoder or a reranker. Imports no torch: the command line reads the schema
+from here."""
 
 from __future__ import annotations
 
@@ -88,4 +89,51 @@ class EmbedConfig(Config):
             raise ValueError(f"{what}: leave dimensions out, and set them where pairs are learnt")
         if self.adapter.kind == "qlora":
             raise ValueError("encoders are trained by lora, rslora, dora or in full")
+        return self
+
+
+class RerankConfig(Config):
+    """One training of a reranker: a model that reads a question and a document together and scores how well
+    the one answers the other."""
+
+    PLACES: ClassVar[frozenset[str]] = frozenset({"base", "encoder"})
+
+    name: str = "rerank"
+    """The run's name."""
+    base: str
+    """The encoder or decoder to start from: a transformers folder, or a hub id."""
+    train: DataConfig
+    """The folder of a retrieval set in BEIR's layout, or pairs (anchor, positive)."""
+    dev: DataConfig | None = None
+    """The same, to measure on; a set's own dev split or a tenth of the training examples if not given."""
+    test: DataConfig | None = None
+    """The same, only scored at the end."""
+    encoder: str = ""
+    """An embedding model whose vectors search beside words in the first stage, if that ranks dev queries
+    better than words alone; a folder or hub id. Empty: words alone (BM25)."""
+    depth: Annotated[Count, in_unit("documents per query")] = Field(50, ge=2, le=1000)
+    """Documents of the first stage's ranking that are read again, in training and in use."""
+    negatives: Annotated[Count, in_unit("documents per answer")] = Field(7, ge=1, le=999)
+    """Documents beside the right one that a step shows, drawn anew each time from the first stage's."""
+    max_length: Tokens = Field(256, ge=8)
+    """Tokens after which a question with its document is cut."""
+    adapter: AdapterConfig = AdapterConfig()
+    """All weights, or a low-rank update."""
+    trainer: TrainerConfig = TrainerConfig(
+        num_steps=500,
+        global_batch_size=8,
+        learning_rate=5e-5,
+        schedule="linear",
+        warmup_fraction=0.1,
+        weight_decay=0.01,
+        beta2=0.999,
+    )
+    """The training loop; an example is a question with all documents that it is shown with."""
+
+    @model_validator(mode="after")
+    def _consistent(self) -> RerankConfig:
+        if self.negatives >= self.depth:
+            raise ValueError("negatives are drawn from depth documents: set negatives below depth")
+        if self.adapter.kind == "qlora":
+            raise ValueError("rerankers are trained by lora, rslora, dora or in full")
         return self

@@ -196,11 +196,11 @@ def hold_out(rows: Sequence[Example], share: float) -> tuple[list[Example], list
     return rest, held
 
 
-def set_of(examples: Examples) -> RetrievalSet:
+def set_of(examples: Examples, beside: int | None = MOST_BESIDE) -> RetrievalSet:
     """Examples as a retrieval set: anchors search among the examples' own texts and some of the corpus, drawn
-    by hash."""
+    by hash; all of it where `beside` is None."""
     own = list(dict.fromkeys(text for row in examples.rows for text in row.texts[1:]))
-    others = sorted(set(examples.corpus) - set(own), key=_id)[:MOST_BESIDE]
+    others = sorted(set(examples.corpus) - set(own), key=_id)[:beside]
     documents = {text: _id(text) for text in [*own, *others]}
     grades: dict[str, dict[str, int]] = {}
     where: dict[str, str] = {}

@@ -51,11 +51,9 @@ class Fusion:
         return {"fusion": self.way, "weight": self.weight}
 
 
-FUSIONS = (
-    Fusion("weighted", 0.0),
-    Fusion("reciprocal rank"),
-    *(Fusion("weighted", weight) for weight in WEIGHTS),
-)
+WORDS = Fusion("weighted", 0.0)
+"""Words alone."""
+FUSIONS = (WORDS, Fusion("reciprocal rank"), *(Fusion("weighted", weight) for weight in WEIGHTS))
 """What is tried, in this order; of equal ones the first is taken, and words alone stand first."""
 
 

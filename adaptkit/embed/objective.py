@@ -180,3 +180,36 @@ def vectors(model: nn.Module, batch: Batch, pooling: Pooling) -> Tensor:
     if isinstance(model, PooledModel):
         vectors_ND = model.after_pooling(vectors_ND)
     return vectors_ND[batch["order"]]
+
+
+@dataclass(frozen=True)
+class LocalisedContrast:
+    """Tell the document that answers a question from those that the first stage takes for it: cross-entropy
+    of the right one among the scores of all that are shown (localised contrastive estimation, arXiv
+    2101.08751).
+
+    A question's documents come in one microbatch, so nothing depends on how a batch is cut.
+    """
+
+    separable = True
+
+    def prepare(self, batch: Batch) -> Batch:
+        return batch
+
+    def items(self, batch: Batch) -> Tensor:
+        return torch.tensor(len(batch["order"]))
+
+    def loss(self, model: nn.Module, batch: Batch) -> LossOutput:
+        scores_BK = pair_scores(model, batch)
+        first_B = torch.zeros(len(scores_BK), dtype=torch.int64, device=scores_BK.device)
+        correct = (scores_BK.argmax(1) == first_B).sum()
+        return LossOutput(F.cross_entropy(scores_BK, first_B, reduction="sum"), {"accuracy": correct})
+
+
+def pair_scores(model: nn.Module, batch: Batch) -> Tensor:
+    """A reranker's scores of a batch of rows in several tensors of like lengths, float32 [B, K]."""
+    parts = []
+    for part in (name.removesuffix("input_ids") for name in batch if name.endswith("input_ids")):
+        inputs = {name.removeprefix(part): batch[name] for name in batch if name.startswith(part)}
+        parts.append(model(**inputs).logits[:, 0].float())
+    return torch.cat(parts)[batch["order"]]

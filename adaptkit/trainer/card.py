@@ -44,6 +44,12 @@ PURPOSES = {
         "turns text into vectors that are close for related texts",
         "Search and comparison of texts like those it was trained on: near does not mean correct.",
     ),
+    ModelKind.RERANKER: (
+        "text-ranking",
+        "scores how well a text answers a question",
+        "The second stage of a search: it sorts what a first stage has found, and finds nothing by itself. "
+        "Its scores order texts, they are no probabilities.",
+    ),
 }
 """Kind of model -> its pipeline on the hub, what it does, and what it is meant for."""
 SNIPPETS = {

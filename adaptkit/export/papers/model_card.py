@@ -51,6 +51,7 @@ COMMANDS = {
     RecipeKind.PRETRAIN: "pretrain",
     RecipeKind.FINETUNE: "finetune",
     RecipeKind.EMBED: "embed train",
+    RecipeKind.RERANK: "embed rerank",
     RecipeKind.DISTILL: "distill",
 }
 NEEDS = {"any": "every CPU and GPU", "gpu or avx512": "a GPU, or a CPU with AVX512", "gpu": "a GPU"}

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
+from adaptkit.embed.cross_encoder import has_token_types
 from adaptkit.export.parity.evaluation_data import EvaluationData
 from adaptkit.export.source import Source
 from adaptkit.finetune.generation import generate
@@ -145,8 +146,7 @@ def pair_logits(
 
     Token types tell query and document apart where the model has them.
     """
-    has_types = getattr(model.config, "type_vocab_size", 0) > 1
-    has_types = has_types and "token_type_ids" in tokenizer.model_input_names
+    has_types = has_token_types(model, tokenizer)
     max_length = min(seq_len, context_length(model))
     rows = []
     for query, document in pairs:

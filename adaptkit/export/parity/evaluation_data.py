@@ -107,7 +107,7 @@ def _of_source(source: Source) -> EvaluationData:
     calibration, held = read_calibration(run), read_held_out(run)
     if held is None or not held.passages:
         return replace(_built_in("the run kept no held-out text"), seq_len=seq_len, calibration=calibration)
-    rows = "examples" if record.recipe is RecipeKind.EMBED else "rows"
+    rows = "examples" if record.recipe in (RecipeKind.EMBED, RecipeKind.RERANK) else "rows"
     data = EvaluationData(
         held.passages,
         f"held-out {rows} of the run (dev)",
