@@ -1,10 +1,11 @@
 """A reranker reads pairs as its saved folder is read elsewhere, learns what words do not tell, and ranks no
 worse than the first stage on development queries. Home of embed.cross_encoder, embed.first_stage,
-embed.pair_tokens, embed.ranking_rows, embed.reranking and embed.two_stages."""
+embed.pair_tokens, embed.ranking_rows, embed.reranking, embed.two_stages and study.tasks.reranker_arm."""
 
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -15,6 +16,7 @@ import tiny_embed
 import tiny_rerank
 import torch
 from test_embed_hybrid import DOCUMENTS, searched, vectors_that_find
+from test_kind_arms import work_on
 
 from adaptkit import models
 from adaptkit.embed.config import RerankConfig
@@ -26,11 +28,13 @@ from adaptkit.embed.ranking_rows import RankingExample, RankingRows, ranking_exa
 from adaptkit.embed.reranking import rerank, steps_for_budget
 from adaptkit.embed.rows import Example
 from adaptkit.embed.two_stages import SHARES, ReadAgain, choose_share, read_again, two_stage_rows
-from adaptkit.errors import ConfigError, DataError, ModelError
+from adaptkit.errors import BudgetError, ConfigError, DataError, ModelError
 from adaptkit.export.source import of_run
 from adaptkit.models.control_tokens import encode_pair
 from adaptkit.run import Run, read_sealed
 from adaptkit.run_record import ModelKind, RecipeKind, read_record
+from adaptkit.study.arms import Adaptation
+from adaptkit.study.task import TaskConfig, TaskFiles
 
 TEXTS = ("engine", "the river reads 7", "[SEP] is <|eos|> text", "cheese " * 30, "planet winter " * 40, "")
 
@@ -110,9 +114,8 @@ def test_a_tokenizer_without_a_boundary_gets_one_that_its_files_keep(
 def test_the_first_stage_takes_vectors_only_where_they_help(monkeypatch: pytest.MonkeyPatch) -> None:
     shared = searched({"q": "cough syrup", "r": "arm"}, {"q": {"c": 1}, "r": {"b": 1}})
     encoder = vectors_that_find(monkeypatch, {"q": "dbac", "r": "dcab"})
-    encoder.flops = 5.0
     words = choose_first_stage(shared, "ndcg_at_10", encoder)
-    assert words == FirstStage() == choose_first_stage(shared, "ndcg_at_10", None) and words.flops == 0
+    assert words == FirstStage() == choose_first_stage(shared, "ndcg_at_10", None)
     assert words.candidates(shared, 2) == {"q": ["c", "a"], "r": ["b", "d"]} and str(words) == "words (BM25)"
     unshared = searched({"q": "temperature"}, {"q": {"a": 1}})
     vectors = choose_first_stage(unshared, "ndcg_at_10", vectors_that_find(monkeypatch, {"q": "abcd"}))
@@ -262,3 +265,30 @@ def test_a_budget_buys_steps(folders: dict[str, Path]) -> None:
     config = settings(folders)
     ten, hundred = (steps_for_budget(config, flops) for flops in (2e8, 2e9))
     assert 1 <= ten < hundred and steps_for_budget(config, 1e15, epochs=2) == 6
+
+
+def test_an_arm_pays_for_what_it_reads_again(folders: dict[str, Path], tmp_path: Path) -> None:
+    files = TaskFiles(folders["set"], *(tmp_path / f"{part}.jsonl" for part in ("train", "dev", "test")))
+    given = {"name": "find", "kind": "retrieve", "depth": 8, "train": {"files": [str(files.folder)]}}
+    task = TaskConfig.model_validate(given)
+    work = replace(work_on(task, files, folders["bert"], "generic+rerank", tmp_path), flops=6e8)
+    work = replace(work, task=task.model_copy(update={"max_length": 32, "max_epochs": 2}))
+    run = task.task_kind.train(work)
+    record, cost = read_record(run), read_sealed(run.cost_path)
+    assert record.suites["find"].num_items == 8 and set(record.suites["find"].metrics) == set(
+        task.task_kind.metrics
+    )
+    assert 0 < cost["scoring_flops"] < cost["flops"] <= work.flops and record.num_steps >= 1
+    size = task.task_kind.size_for(work.task, task.task_kind.size(work.task), Adaptation.RERANK)
+    assert cost["tokens_per_item"] == pytest.approx(8 * size.text_tokens, rel=0.5)
+    assert (
+        size.test_tokens == pytest.approx(8 * 8 * size.text_tokens)
+        and size.row_tokens == 8 * size.text_tokens
+    )
+    plain = task.task_kind.size(work.task)
+    assert task.task_kind.size_for(work.task, plain, Adaptation.FULL) == plain
+    deeper = replace(work, task=work.task.model_copy(update={"depth": 100}), flops=cost["scoring_flops"])
+    with pytest.raises(BudgetError, match="scoring on development data takes"):
+        task.task_kind.train(deeper)
+    assert task.task_kind.learns_by(Adaptation.RERANK) and Adaptation.RERANK.trains
+    assert not task.model_copy(update={"kind": "classify"}).task_kind.learns_by(Adaptation.RERANK)

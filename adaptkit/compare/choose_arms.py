@@ -29,7 +29,7 @@ TEXT_ARMS = (
 LOOKS_UP = Arm(Origin.GENERIC, Adaptation.RAG)
 TRAINED_LOOKING_UP = Arm(Origin.GENERIC, Adaptation.RAG_LORA)
 API_LOOKING_UP = Arm(Origin.API, Adaptation.RAG)
-HYBRID = Arm(Origin.GENERIC, Adaptation.HYBRID)
+SEARCHING_ARMS = (Arm(Origin.GENERIC, Adaptation.HYBRID), Arm(Origin.GENERIC, Adaptation.RERANK))
 JOB_ARMS = (
     Arm(Origin.GENERIC, Adaptation.PROMPT),
     LOOKS_UP,
@@ -92,7 +92,7 @@ def choose_arms(
     if config.tasks:
         wanted += [arm for arm in JOB_ARMS if not arm.looks_up or looks_up(config)]
     if any(task.task_kind.searches for task in config.tasks):
-        wanted.append(HYBRID)
+        wanted += SEARCHING_ARMS
     if config.tasks and config.api is not None:
         wanted.append(Arm(Origin.API, Adaptation.PROMPT))
     left_out: list[LeftOutRecord] = []

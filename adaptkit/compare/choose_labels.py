@@ -128,7 +128,7 @@ def label_flops(
 def _steps(budget: Budget, costs: Costs, task: TaskConfig, arm: Arm, share: float) -> float:
     """Optimizer steps with a share of the labels: what the budget pays for, or all passes."""
     paid = _affordable_steps(budget, costs, task, arm)
-    return max(0.0, min(paid, share * costs.task_steps_at_most(task)))
+    return max(0.0, min(paid, share * costs.task_steps_at_most(task, arm)))
 
 
 def _affordable_steps(budget: Budget, costs: Costs, task: TaskConfig, arm: Arm) -> float:

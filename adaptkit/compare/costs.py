@@ -164,23 +164,28 @@ class Costs:
         length = self.config.size.seq_len
         return _overlap(length) * self.texts.test / BYTES_PER_TOKEN * self._forward(origin, length)
 
+    def size(self, task: TaskConfig, arm: Arm) -> TaskSize:
+        """How much an arm of a task reads."""
+        assert arm.adaptation is not None
+        return task.task_kind.size_for(task, self.tasks[task.name], arm.adaptation)
+
     def task_step(self, task: TaskConfig, arm: Arm) -> float:
         """One optimizer step of a training on a task."""
-        size, beside = self.tasks[task.name], self._passages(arm)
+        size, beside = self.size(task, arm), self._passages(arm)
         assert arm.adaptation is not None
         model = self._model(arm.origin, self.config.adapter_of(arm.adaptation))
         per_token = models.flops_per_token(model, max(1, round(size.text_tokens + beside))).train
         return per_token * (size.row_tokens + beside) * size.batch_rows
 
-    def task_steps_at_most(self, task: TaskConfig) -> float:
+    def task_steps_at_most(self, task: TaskConfig, arm: Arm) -> float:
         """Optimizer steps of `max_epochs` passes over the rows."""
-        size = self.tasks[task.name]
+        size = self.size(task, arm)
         return task.max_epochs * size.num_rows / size.batch_rows
 
     def task_scoring(self, task: TaskConfig, arm: Arm, *, tuning: bool) -> float:
         """Scoring one candidate on development rows, as often as that is done, and what has to be encoded
         before."""
-        size, beside = self.tasks[task.name], self._passages(arm)
+        size, beside = self.size(task, arm), self._passages(arm)
         passes = task.task_kind.scoring_passes(tuning)
         tokens = size.dev_tokens + beside * _num_dev(size)
         flops = passes * tokens * self._forward(arm.origin, size.text_tokens + beside)
@@ -190,7 +195,7 @@ class Costs:
 
     def task_answers(self, task: TaskConfig, arm: Arm) -> float:
         """Answering all test items."""
-        size, beside = self.tasks[task.name], self._passages(arm)
+        size, beside = self.size(task, arm), self._passages(arm)
         tokens = size.test_tokens + beside * size.num_items
         return tokens * self._forward(arm.origin, size.text_tokens + beside)
 

@@ -109,7 +109,7 @@ class Predictor:
                 return asking + self._computing(self.costs.encoding(task, key.arm))
             flops = self.costs.frozen(task, key.arm, self.budget.settings_tried)
         else:
-            most = self.costs.task_steps_at_most(task) * key.portion.labels
+            most = self.costs.task_steps_at_most(task, key.arm) * key.portion.labels
             steps = most * self.costs.task_step(task, key.arm)
             scoring = self.costs.task_scoring(task, key.arm, tuning=tuning)
             flops = min(stage.flops, steps + scoring)

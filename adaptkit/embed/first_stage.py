@@ -33,11 +33,6 @@ class FirstStage:
     fusion: Fusion = WORDS
     encoder: Encoder | None = None
 
-    @property
-    def flops(self) -> float:
-        """What encoding has taken so far; counting words takes none."""
-        return self.encoder.flops if self.encoder is not None else 0.0
-
     def scores(self, searched: RetrievalSet) -> Iterator[tuple[str, np.ndarray]]:
         """Every query with the scores [N] of the documents."""
         if self.encoder is None:

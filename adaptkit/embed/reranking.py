@@ -51,7 +51,6 @@ SUITE = "reranking"
 LOSS = "infonce"
 """Examples are read as a loss of pairs reads them."""
 METRIC = "ndcg_at_10"
-"""What the first stage and the share of the reranker are chosen by."""
 SPARE = 2
 """Times `depth` documents are looked at for negatives: those that are known to be right are left out."""
 PROBES = 4
@@ -60,7 +59,11 @@ PROBES = 4
 
 @dataclass(frozen=True)
 class _Start:
-    """What is trained, on what, and what it is measured on."""
+    """What is trained, on what, and what it is measured on.
+
+    Attributes:
+        searching: FLOPs of searching by vectors before the training.
+    """
 
     reranker: CrossEncoder
     first: FirstStage
@@ -69,6 +72,7 @@ class _Start:
     learnt: Examples
     watched: Examples
     held_out: HeldOut
+    searching: float
 
 
 @dataclass(frozen=True)
@@ -80,17 +84,18 @@ class _Trained:
     params: models.ParamCount
 
 
-def rerank(config: RerankConfig, run: Run, *, suite: str = SUITE) -> EmbedResult:
+def rerank(config: RerankConfig, run: Run, *, suite: str = SUITE, metric: str = METRIC) -> EmbedResult:
     """Train a reranker, merge, save and score it; a finished run is returned as it is.
 
     Under torchrun every rank calls this; rank 0 writes.
 
     Args:
         suite: name of the scores under eval/.
+        metric: what the first stage and the share of the reranker are chosen by.
     Raises: AdaptkitError for anything the user can mend; the run's manifest then says `failed` and why.
     """
-    train, deliver = partial(_train, config, run), partial(_deliver, config, run)
-    run_recipe(config, run, train, deliver, partial(_score, config, suite))
+    train, deliver = partial(_train, config, run, metric), partial(_deliver, config, run)
+    run_recipe(config, run, train, deliver, partial(_score, config, suite, metric))
     return EmbedResult.of(run)
 
 
@@ -124,12 +129,14 @@ def base_reranker(config: RerankConfig) -> CrossEncoder:
     return reranker
 
 
-def _train(config: RerankConfig, run: Run, ranks: Ranks) -> _Trained:
+def _train(config: RerankConfig, run: Run, metric: str, ranks: Ranks) -> _Trained:
     learnt, watched = train_and_dev(config.train, config.dev, LOSS)
     held_out = held_out_texts(text for row in watched.rows for text in row.texts)
     reranker = base_reranker(config)
     encoder = Encoder.load(config.encoder) if config.encoder else None
-    first = choose_first_stage(set_of(watched), METRIC, encoder)
+    if encoder is not None:
+        encoder.limit(config.max_length)
+    first = choose_first_stage(set_of(watched), metric, encoder)
     if ranks.rank == 0:
         announce(config.name, {"first stage": str(first)})
     train = _source(config, run, ranks, reranker, first, learnt, set_of(learnt, None), "train")
@@ -137,7 +144,8 @@ def _train(config: RerankConfig, run: Run, ranks: Ranks) -> _Trained:
     tell_cuts({"texts": train.cut, "dev": dev.cut}, "max_length")
     params = models.param_count(reranker.model)
     trainer = Trainer(reranker.model, LocalisedContrast(), train, config.trainer, run=run, eval=dev)
-    start = _Start(reranker, first, train, dev, learnt, watched, held_out)
+    searching = 0.0 if encoder is None else encoder.flops
+    start = _Start(reranker, first, train, dev, learnt, watched, held_out, searching)
     return _Trained(start, trainer.fit(), params)
 
 
@@ -189,12 +197,12 @@ def _deliver(config: RerankConfig, run: Run, trained: _Trained) -> float:
     return difference
 
 
-def _score(config: RerankConfig, suite: str, trained: _Trained, difference: float) -> Outcome:
+def _score(config: RerankConfig, suite: str, metric: str, trained: _Trained, difference: float) -> Outcome:
     """Score both stages together, and the first alone, on test data, where it is named, and on dev data."""
     start, result = trained.start, trained.result
     reranker, first, watched = start.reranker, start.first, set_of(start.watched)
     read = read_again(reranker, first, watched, config.depth)
-    share = choose_share(read, watched, METRIC)
+    share = choose_share(read, watched, metric)
     dev, dev_alone = (retrieval_scores(two_stage_rows(read, watched, each)) for each in (share, 0.0))
     if result.eval_loss is not None:
         dev = {"loss": result.eval_loss, **dev}
@@ -229,7 +237,7 @@ def _score(config: RerankConfig, suite: str, trained: _Trained, difference: floa
         },
     )
     cost = {**result.cost(), "tokens_per_item": tokens_per_item}
-    cost["flops"] += first.flops
+    cost["flops"] += start.searching
     return Outcome(record, rows, cost, start.held_out, card_lines=_card_lines(config, first, record))
 
 

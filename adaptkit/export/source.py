@@ -60,8 +60,8 @@ class Source:
         study_name: what the study's config calls it; None outside a study.
         arm: name of the study's arm, for people, never taken apart; None outside a study.
         origin: what its weights started from: generic, continued, mixed, scratch, placebo or distilled.
-        adaptation: how it learnt its task: prompt, rag, probe, lora, qlora, rag-lora or full; None where it
-            learnt none.
+        adaptation: how it learnt its task: prompt, rag, probe, lora, qlora, rag-lora, full or rerank; None
+            where it learnt none.
         task: name of the task it answers; in a study also `language`; None for a language model outside one.
         seed: of the study's seeds, the one behind this model; None outside a study.
         adapter: the peft folder beside the merged weights, if it was trained with one.

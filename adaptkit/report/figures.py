@@ -31,7 +31,7 @@ from adaptkit.study.verdict_line import flops_text, interval_text
 
 BETTER_LEFT = ("\u2190 better", "worse \u2192")
 BETTER_RIGHT = ("\u2190 worse", "better \u2192")
-_ADAPTATIONS = ("prompt", "rag", "probe", "hybrid", "lora", "qlora", "rag-lora", "full")
+_ADAPTATIONS = ("prompt", "rag", "probe", "hybrid", "lora", "qlora", "rag-lora", "full", "rerank")
 _TIME_UNITS = ((3600.0, "hours"), (60.0, "minutes"), (1.0, "seconds"))
 UNTOUCHED = "generic"
 """The arm of the text ledger that is the base as it is."""

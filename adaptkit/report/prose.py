@@ -36,6 +36,7 @@ _BY_ADAPTATION = {
     "qlora": "Fine-tune the generic model with 4-bit adapters.",
     "rag-lora": "Fine-tune the generic model with adapters, and let it look things up in your text.",
     "full": "Fine-tune the generic model.",
+    "rerank": "Fine-tune the generic model to read again what a search finds, and sort it.",
 }
 _PLAIN_ORIGIN = {
     BASELINE: "word counts",
@@ -59,6 +60,7 @@ _PLAIN_ADAPTATION = {
     "qlora": "fine-tuned with 4-bit adapters",
     "rag-lora": "fine-tuned with adapters, looking things up in your text",
     "full": "fine-tuned",
+    "rerank": "fine-tuned to read again what a search finds",
 }
 _NOT_NEEDED = {
     "jobs": "Pretraining on your text is not needed.",

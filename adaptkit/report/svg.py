@@ -65,6 +65,7 @@ _MARKS: dict[str, Callable[[float, float, float], str]] = {
     "qlora": lambda x, y, r: _triangle(x, y, r, up=-1),
     "rag-lora": lambda x, y, r: _triangle(x, y, r, "hollow"),
     "full": _square,
+    "rerank": lambda x, y, r: _diamond(x, y, r),
     "continued": _square,
     "continued-lora": _triangle,
     "continued-vocabulary": _plus,

@@ -99,6 +99,7 @@ class Adaptation(StrEnum):
     QLORA = "qlora"
     RAG_LORA = "rag-lora"
     FULL = "full"
+    RERANK = "rerank"
 
     @property
     def trains(self) -> bool:
@@ -147,6 +148,7 @@ ADAPTATION_WORDS = {
     Adaptation.QLORA: "low-rank adapters on a 4-bit base",
     Adaptation.RAG_LORA: "low-rank adapters, learnt and asked with passages that are looked up for each item",
     Adaptation.FULL: "all weights",
+    Adaptation.RERANK: "all weights, as a reranker: it reads again what words, or words and vectors, find",
 }
 
 
@@ -218,6 +220,8 @@ class Arm:
 
 IN_WORDS = frozenset({Adaptation.PROMPT, Adaptation.RAG, Adaptation.RAG_LORA})
 """Adaptations whose answers are read as text."""
+SEARCHING = frozenset({Adaptation.HYBRID, Adaptation.RERANK})
+"""Adaptations that rank documents, and do nothing else."""
 ASKED = (Adaptation.PROMPT, Adaptation.RAG)
 """What can be done with a model whose weights are not here."""
 ARMS = {

@@ -237,7 +237,7 @@ class StudyConfig(Config):
 
     def adapter_of(self, adaptation: Adaptation) -> AdapterConfig:
         """The adapter that learns a task: rsLoRA and DoRA stand in for LoRA where asked for."""
-        kind = "none" if adaptation is Adaptation.FULL else adaptation.value
+        kind = "none" if adaptation in (Adaptation.FULL, Adaptation.RERANK) else adaptation.value
         if adaptation in (Adaptation.LORA, Adaptation.RAG_LORA):
             kind = self.adapter.kind if self.adapter.kind in ("rslora", "dora") else "lora"
         return self.adapter.model_copy(update={"kind": kind})

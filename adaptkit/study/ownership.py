@@ -29,7 +29,7 @@ _ORIGINS = (
     *(BASELINE, "generic", API, "placebo", "tapt"),
     *("continued-lora", "continued", "continued-vocabulary", "mixed", "scratch", "distilled"),
 )
-_ADAPTATIONS = ("prompt", "rag", "probe", "hybrid", "lora", "qlora", "rag-lora", "full")
+_ADAPTATIONS = ("prompt", "rag", "probe", "hybrid", "lora", "qlora", "rag-lora", "full", "rerank")
 
 
 @dataclass(frozen=True)

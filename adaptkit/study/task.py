@@ -28,7 +28,7 @@ from adaptkit.data.readers import DataConfig, Dataset, Row
 from adaptkit.errors import nearest
 from adaptkit.model_uses import Use
 from adaptkit.run import Run
-from adaptkit.study.arms import Adaptation, Arm
+from adaptkit.study.arms import SEARCHING, Adaptation, Arm
 from adaptkit.study.own_metric import OWN_METRICS, OwnMetric, why_no_own_metric
 from adaptkit.study.rag import Library
 from adaptkit.study.task_answers import Answers, Baseline
@@ -42,8 +42,7 @@ if TYPE_CHECKING:
 TEST_SHARE = 0.1
 PROMPT_FIELDS = ("instruction", "labels", "examples", "fields")
 """Settings of a task that its kind may leave unread."""
-MAX_LENGTH = 256
-"""Tokens of a text that a task reads where nothing else is said."""
+MAX_LENGTH = 256  # tokens of a text that a task reads where nothing else is said
 
 
 class CorpusConfig(Config):
@@ -117,6 +116,8 @@ class TaskConfig(CorpusConfig):
     test_items: Annotated[Count, in_unit("rows or queries")] = 2000
     """Test rows or queries at most, drawn by hash; labels, sources and groups keep their shares; 0 takes
     all."""
+    depth: Annotated[Count, in_unit("documents per query")] = Field(50, ge=2, le=1000)
+    """Documents that `rerank` arms read again of what a search has found; for kind `retrieve`."""
     dev_items: Annotated[Count, in_unit("rows or queries")] = 300
     """Rows or queries to tune on at most, and at most a fifth of the training rows; drawn in the same way; 0
     takes that fifth."""
@@ -254,21 +255,16 @@ class Assignment:
 class TaskKind(ABC):
     """One kind of task."""
 
-    name: ClassVar[str]
-    """As configs write it."""
+    name: ClassVar[str]  # as configs write it
     family: ClassVar[str]
     """What reports show it as: classify, multi_label, spans, regression, generate, extract or retrieve."""
-    metrics: ClassVar[tuple[str, ...]]
-    """What it is scored by; the first decides unless the config names another."""
+    metrics: ClassVar[tuple[str, ...]]  # what it is scored by; the first decides unless the config names one
     cannot: ClassVar[frozenset[Adaptation]] = frozenset({Adaptation.RAG, Adaptation.RAG_LORA})
     """Adaptations that give no answer to it."""
-    asks: ClassVar[frozenset[str]] = frozenset()
-    """Which of `PROMPT_FIELDS` its prompts are made of; none for a kind that is not prompted."""
-    takes_own_metric: ClassVar[bool] = False
-    """Whether its item rows are single answers that a user's metric can judge."""
-    searches: ClassVar[bool] = False  # whether it ranks documents: words can be fused with vectors
-    has_own_text: ClassVar[bool] = False
-    """Whether its training rows are texts that a model can be pretrained on: see `own_texts`."""
+    asks: ClassVar[frozenset[str]] = frozenset()  # which of `PROMPT_FIELDS` its prompts are made of
+    takes_own_metric: ClassVar[bool] = False  # whether a user's metric can judge its item rows, one by one
+    searches: ClassVar[bool] = False  # whether it ranks documents: SEARCHING adaptations learn it
+    has_own_text: ClassVar[bool] = False  # whether its rows are texts to pretrain on: see `own_texts`
     rates: ClassVar[LearningRates]
     batch_rows: ClassVar[int]  # of an optimizer step
 
@@ -302,6 +298,10 @@ class TaskKind(ABC):
         """The raw texts that `max_length` cuts, for a plan to say how many it cuts."""
         return []
 
+    def size_for(self, task: TaskConfig, size: TaskSize, adaptation: Adaptation) -> TaskSize:
+        """The same, as an arm reads it."""
+        return size
+
     def instruction(self, task: TaskConfig) -> str:
         """What a prompt says before its texts, from the raw rows; empty for a kind that is not prompted."""
         return ""
@@ -331,7 +331,7 @@ class TaskKind(ABC):
         """What an arm needs of the model that it starts from."""
 
     def learns_by(self, adaptation: Adaptation) -> bool:
-        return self.searches if adaptation is Adaptation.HYBRID else adaptation not in self.cannot
+        return self.searches if adaptation in SEARCHING else adaptation not in self.cannot
 
     def scores(self, rows: Sequence[dict[str, Any]]) -> dict[str, float]:
         """The task's metrics of item rows; empty without rows."""

@@ -24,6 +24,7 @@ class TaskSize:
         num_labels: different answers; 0 for free text.
         answer_tokens: that a written answer has at most; 0 where the kind has a fixed limit.
         num_documents: searched for each item; 0 where nothing is searched.
+        num_dev: development queries of a search; 0 where nothing is searched.
     """
 
     num_rows: int
@@ -37,4 +38,5 @@ class TaskSize:
     prompt_factor: float = 1.0
     num_labels: int = 0
     num_documents: int = 0
+    num_dev: int = 0
     answer_tokens: float = 0.0

@@ -33,7 +33,7 @@ class LearningRates:
     adapters: float
 
     def centre(self, adaptation: Adaptation) -> float:
-        return self.full if adaptation is Adaptation.FULL else self.adapters
+        return self.full if adaptation in (Adaptation.FULL, Adaptation.RERANK) else self.adapters
 
 
 def grid(centre: float, num_rates: int) -> list[float]:

@@ -121,6 +121,7 @@ def set_size(corpus: CorpusConfig, max_length: int, batch_rows: int) -> TaskSize
         num_items=num_items,
         num_bytes=float(sum(len(text.encode()) for text in documents + questions)),
         num_documents=len(documents),
+        num_dev=num_dev,
     )
 
 

@@ -2,7 +2,8 @@
 
 A frozen arm (`probe`) pools the origin's own states, and `hybrid` fuses such vectors with BM25 in the way
 that is best on development queries; a trained one learns from the queries of the train split by contrast. All
-search all documents exactly, and every query is an item row.
+search all documents exactly, and every query is an item row. `rerank` reads again what words, or words and
+vectors, find (`reranker_arm`).
 """
 
 from __future__ import annotations
@@ -27,6 +28,7 @@ from adaptkit.study.task import (
 )
 from adaptkit.study.task_answers import Answers, Baseline
 from adaptkit.study.task_size import TaskSize
+from adaptkit.study.tasks.reranker_arm import pair_size, train_reranker
 from adaptkit.trainer.config import with_trainer
 
 if TYPE_CHECKING:
@@ -49,7 +51,7 @@ class Retrieve(TaskKind):
     batch_rows = 16
 
     def use(self, adaptation: Adaptation) -> Use:
-        return Use.EMBED
+        return Use.CLASSIFY if adaptation is Adaptation.RERANK else Use.EMBED
 
     def read(self, corpus: CorpusConfig) -> CorpusRows:
         from adaptkit.study.tasks.retrieval_sets import read_queries
@@ -65,6 +67,9 @@ class Retrieve(TaskKind):
         from adaptkit.study.tasks.retrieval_sets import set_size
 
         return set_size(task, task.max_length, self.batch_rows)
+
+    def size_for(self, task: TaskConfig, size: TaskSize, adaptation: Adaptation) -> TaskSize:
+        return pair_size(task, size) if adaptation is Adaptation.RERANK else size
 
     def texts(self, task: TaskConfig) -> list[str]:
         from adaptkit.study.tasks.retrieval_sets import set_texts
@@ -103,6 +108,8 @@ class Retrieve(TaskKind):
         from adaptkit.embed.start import steps_for_budget
         from adaptkit.study.spend import after_scoring, charge_scoring
 
+        if work.arm.adaptation is Adaptation.RERANK:
+            return train_reranker(work, _development_set(work.files))
         data = DataConfig(files=[str(work.files.folder)])
         settings = EmbedConfig(
             name=work.name,
