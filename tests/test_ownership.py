@@ -42,9 +42,9 @@ def test_speed_and_memory_follow_from_the_size_on_the_studys_machine():
     assert owned["generic+full"].latency_s is None, "no run tells how large it is"
 
 
-@pytest.mark.parametrize("arm", ["generic+rag", "generic+rag-lora"])
+@pytest.mark.parametrize("arm", ["generic+rag", "generic+rag-lora", "generic+rerank"])
 def test_what_is_asked_beside_an_item_is_served_with_it(tmp_path: Path, arm: str):
-    """Passages, instruction and examples: as a prompted run counted them, or a training with passages."""
+    """Passages, instruction and examples, or all documents that a reranker reads: as a run counted them."""
     results = results_of(
         {arm: [0.5] * 2, "generic+prompt": [0.5] * 2}, task=TICKET, machine=MACHINE, base=BASE
     )
@@ -91,10 +91,23 @@ def test_what_was_benchmarked_is_told_as_measured(tmp_path: Path):
     assert owned["generic+full"].usd_per_1k is None
 
 
+def test_a_search_asks_a_benchmarked_reranker_once_for_every_document(tmp_path: Path):
+    results = results_of({"generic+rerank": [0.5] * 2}, task=TICKET)
+    write_run(tmp_path / "run", params=1_000_000, facts={"depth": 50})
+    results.cells = [replace(cell, run=tmp_path / "run") for cell in results.cells]
+    level = {"concurrency": 1, "requests_per_s": 200.0, "latency_ms": {"p95": 10.0}}
+    model = {"arm": "generic+rerank", "levels": [level], "memory_bytes": 4e6}
+    write_json(tmp_path / "bench.json", {"date": "2026-11-20", "models": [model]})
+    results.path = tmp_path
+    arm = ownerships(results, "ticket")["generic+rerank"]
+    assert (arm.requests_per_s, arm.latency_s) == (4.0, pytest.approx(0.5)) and arm.measured
+    assert arm.origin == "measured by adaptkit bench on 2026-11-20, 50 documents read for each query"
+
+
 def test_arms_are_ordered_from_the_simplest_to_own():
     arms = [baseline_of("tfidf"), *map(arm_of, (
         "generic+prompt", "generic+rag", "generic+probe", "generic+lora", "generic+qlora",
-        "generic+rag-lora", "generic+full",
+        "generic+rag-lora", "generic+full", "generic+rerank",
         "placebo+full", "continued-lora+full", "continued+lora", "continued+full", "mixed+full",
         "scratch+full", "distilled+full"))]  # fmt: skip
     assert sorted(reversed(arms), key=simplicity) == arms

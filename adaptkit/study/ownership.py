@@ -87,7 +87,8 @@ def _ownership(results: Results, task: str, arm: ArmRecord, bench: dict[str, Any
     if arm.origin == API:
         return _rented(results, task, arm)
     hours = results.cost(task, arm.name).seconds / 3600
-    speed = _measured(bench, arm.name) or _counted(results, task, arm) or _estimated(results, task, arm)
+    speed = _measured(bench, results, task, arm)
+    speed = speed or _counted(results, task, arm) or _estimated(results, task, arm)
     if speed is None:
         return Ownership(hours, None, None, None, None, None, "not known")
     price, decision = results.record.price, results.record.decision
@@ -150,17 +151,28 @@ def _bench(study: Path) -> dict[str, Any]:
     return read_json(path) if path.is_file() else {}
 
 
-def _measured(bench: dict[str, Any], arm: str) -> _Speed | None:
+def _readings(results: Results, task: str, arm: ArmRecord) -> int:
+    """Requests to the model that one answer takes: a reranker reads `depth` documents for each query."""
+    if arm.adaptation != "rerank":
+        return 1
+    return max(int(read_record(Run(cell.run)).facts["depth"]) for cell in results.of(task, arm.name))
+
+
+def _measured(bench: dict[str, Any], results: Results, task: str, arm: ArmRecord) -> _Speed | None:
     """The fastest level that `adaptkit bench` measured of this arm's model."""
     for model in bench.get("models") or []:
         levels = [level for level in model["levels"] if level.get("requests_per_s")]
-        if model.get("arm") != arm or not levels:
+        if model.get("arm") != arm.name or not levels:
             continue
         best = max(levels, key=lambda level: level["requests_per_s"])
         waiting = best.get("latency_ms") or {}
         latency = waiting.get("p95") or 1000 * best["concurrency"] / best["requests_per_s"]
         origin = f"measured by adaptkit bench on {bench['date']}"
-        return _Speed(best["requests_per_s"], latency / 1000, model["memory_bytes"], origin)
+        readings = _readings(results, task, arm)
+        if readings > 1:
+            origin += f", {readings} documents read for each query"
+        seconds = readings * latency / 1000
+        return _Speed(best["requests_per_s"] / readings, seconds, model["memory_bytes"], origin)
     return None
 
 
