@@ -62,7 +62,8 @@ class CrossEncoder:
             max_length: tokens of a row at most; 0 is what the folder says.
         Raises: ModelError if it is missing, incomplete, or has more outputs than one.
         """
-        model, tokenizer = models.load(path, "classifier"), models.load_tokenizer(path)
+        model: Any = models.load(path, "classifier")
+        tokenizer = models.load_tokenizer(path)
         if model.config.num_labels != 1:
             what = f"has {model.config.num_labels} outputs, and a reranker has one"
             raise ModelError(what, where=str(path), fix="train one with `adaptkit embed rerank`")

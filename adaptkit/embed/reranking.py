@@ -25,7 +25,7 @@ from adaptkit.data.beir import RetrievalSet, read_set, retrieval_folder, scored_
 from adaptkit.data.cut_texts import tell_cuts
 from adaptkit.data.heldout import HeldOut, held_out_texts
 from adaptkit.data.readers import DataConfig
-from adaptkit.embed.config import RerankConfig
+from adaptkit.embed.config import Loss, RerankConfig
 from adaptkit.embed.cross_encoder import CrossEncoder
 from adaptkit.embed.encoder import Encoder
 from adaptkit.embed.examples import Examples, read_examples, set_of, train_and_dev
@@ -48,7 +48,7 @@ from adaptkit.trainer.result import TrainResult
 from adaptkit.trainer.trainer import Trainer
 
 SUITE = "reranking"
-LOSS = "infonce"
+LOSS: Loss = "infonce"
 """Examples are read as a loss of pairs reads them."""
 METRIC = "ndcg_at_10"
 SPARE = 2
