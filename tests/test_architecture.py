@@ -210,6 +210,7 @@ RUN_FILES = {
     "crash.json",
     "parity.json",
     "bench.json",
+    "memorisation.json",
     "heldout.jsonl",
     "calibration.jsonl",
 }
@@ -221,6 +222,7 @@ OWNERS = {
         "cost.json",
         "parity.json",
         "bench.json",
+        "memorisation.json",
     },  # what is not listed in it
     "adaptkit/compare/workspace.py": {"plan.json", "stages"},
     "adaptkit/study/record.py": {"study.json"},

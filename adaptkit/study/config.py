@@ -10,6 +10,7 @@ import adaptkit.study.tasks  # noqa: F401 registers the kinds of task
 from adaptkit.adapters import AdapterConfig
 from adaptkit.architecture import SizeConfig
 from adaptkit.config import Config, Count, Flops, Magnitude, Share, in_unit
+from adaptkit.data.canaries import CanaryConfig
 from adaptkit.pretrain.config import TokenizerConfig
 from adaptkit.study.api import ApiConfig
 from adaptkit.study.arms import Adaptation, Arm, Origin, with_text_arms
@@ -137,6 +138,9 @@ class StudyConfig(Config):
     """Rank and targets of adapters. `kind` is that of continued-lora; LoRA arms follow rslora and dora."""
     trainer: TrainerConfig = TrainerConfig()
     """Batch, schedule and precision of the language trainings; the plan sets rate, steps and seed."""
+    canaries: CanaryConfig | None = None
+    """Made-up secrets to plant in the domain's training text once tests and overlap are out of it, for
+    `adaptkit audit` to look for; they count as text that is learnt."""
     jobs: Annotated[Count, in_unit("stages at once")] = Field(0, le=10_000)
     """Stages run at once; 0 takes one per GPU, each stage with its own; without a GPU one per core for models
     under 10M parameters, else one at a time."""
