@@ -108,7 +108,7 @@ def lead(record: MemorisationRecord) -> str:
         told = f"That {worst.name} tells training passages from held-out ones by loss is not shown ({often})"
     wrote = [found.repeats for found in worst.exposures if found.num_written and found.repeats]
     if wrote:
-        return f"{told}; secrets that stand {_times(min(wrote))} in the text were written out."
+        return f"{told}; secrets that stand in the text {_times(min(wrote))} were written out."
     if worst.exposures:
         return f"{told}; no planted secret was written out."
     return f"{told}."
