@@ -78,7 +78,9 @@ def train_arms(root: Path, steps: int) -> dict[str, Run]:
         "base": base,
         "scratch": train(root, "scratch", "domain", steps, canaries=CANARIES),
         "all weights": train(root, "all weights", "domain", steps, **continued),
-        "adapters": train(root, "adapters", "domain", steps, **continued, adapter={"kind": "lora", "r": 8}),
+        "adapters": train(
+            root, "adapters", "domain", steps, **continued, adapter={"kind": "lora", "rank": 8}
+        ),
     }
 
 
