@@ -85,6 +85,8 @@ class SplitRecord(Record):
     """`file:line: why` of the first of these."""
     num_sampled_from: int | None = None
     """Rows there were before sampling to `max_bytes`; None where all were kept."""
+    masked: dict[str, dict[str, int]] = {}
+    """Kind of personal data -> file -> how often `protect` masked it."""
     facts: dict[str, int] = {}
     """Further counts of this kind of data, such as queries."""
 
