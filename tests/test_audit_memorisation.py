@@ -11,6 +11,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from fake_study import write_study
 from scipy.stats import skewnorm
 from sklearn.metrics import roc_auc_score
 
@@ -20,7 +21,8 @@ from adaptkit.audit.membership import auc_table, packed_scores
 from adaptkit.audit.memorisation import BASE, audit_run, share_interval
 from adaptkit.audit.record import MemorisationRecord, SubjectRecord, read_memorisation, write_memorisation
 from adaptkit.audit.training_text import text_of_run
-from adaptkit.config import load
+from adaptkit.compare.audited_study import audit_study
+from adaptkit.config import dump, load
 from adaptkit.data.canaries import SPACE_BITS, CanaryConfig, canaries
 from adaptkit.data.readers import Row
 from adaptkit.data.tokenizers import train_tokenizer
@@ -29,6 +31,8 @@ from adaptkit.pretrain.config import PretrainConfig
 from adaptkit.pretrain.recipe import pretrain
 from adaptkit.run import Run, write_jsonl
 from adaptkit.run_record import RecipeKind, RunRecord, read_record
+from adaptkit.study import record
+from adaptkit.study.record import read_study
 from adaptkit.study.statistics import resample
 
 WORDS = ("dose", "trial", "nurse", "drug", "ward", "pulse", "blood", "arm", "visit", "week", "sleep", "cough")
@@ -117,13 +121,51 @@ def test_the_base_is_the_control_of_what_kept_on_from_it(root: Path, scratch: Ru
     trainer = {"num_steps": 60, "global_batch_size": 8, "threads": 1, "learning_rate": 3e-3}
     config = settings(root, name="lora", base=str(scratch.model), data=data, trainer=trainer, tokenizer={})
     config = config.model_copy(update={"adapter": config.adapter.model_copy(update={"kind": "lora"})})
-    record = audit_run(trained(root, config), num=40)
-    base, adapted = record.subjects
-    assert (record.control, base.name, base.passes, base.beyond_control) == (BASE, BASE, 0.0, None)
+    found = audit_run(trained(root, config), num=40)
+    base, adapted = found.subjects
+    assert (found.control, base.name, base.passes, base.beyond_control) == (BASE, BASE, 0.0, None)
     assert base.membership.low < 0.5 < base.membership.high, "it has read none of this text"
     assert adapted.describe == "continued by adapters" and adapted.beyond_control is not None
     assert adapted.membership.mean - base.membership.mean == pytest.approx(adapted.beyond_control.mean)
-    assert adapted.beyond_control.mean > 0 and record.canaries is None and not adapted.exposures
+    assert adapted.beyond_control.mean > 0 and found.canaries is None and not adapted.exposures
+
+
+def test_a_studys_arms_are_audited_side_by_side(
+    root: Path, scratch: Run, audited: MemorisationRecord
+) -> None:
+    text = text_of_run(scratch)
+    planted = CanaryConfig(repeats=[1, 32], each=3)
+    prepared = root / "data-00000000"
+    rows = [*text.train.rows, *(Row({"text": canary.text}, "x", "x") for canary in canaries(planted))]
+    write_jsonl(prepared / "domain.train.jsonl", [{"text": row.text} for row in rows])
+    held_out = [{"text": row.text, "group": row.id} for row in text.held_out.rows]
+    write_jsonl(prepared / "domain.test.jsonl", held_out)
+    study = write_study(
+        root, texts=("generic", "scratch"), tasks=("language",), seeds=2, num_documents=9, num_rows=9
+    )
+    fake = read_study(study)
+    scores = tuple(
+        score.model_copy(update={"model_run": None if score.arm == "generic" else scratch.path.name})
+        for score in fake.scores
+    )
+    base = fake.base.model_copy(update={"model": str(scratch.model), "run": None})
+    whole = {"scores": scores, "base": base, "prepared_run": prepared.name}
+    record.write_study(study, fake.model_copy(update=whole))
+    data = {"train": {"files": ["x"]}}
+    config = {"name": "s", "domain": data, "general": data, "base": "b", "budget": {"amount": 1e9}}
+    config |= {"canaries": planted.model_dump(), "size": {"seq_len": 128}}
+    Run(study).config_path.write_text(dump(config))
+    found = audit_study(study, num=40)
+    generic, own = found.subjects
+    assert (found.control, generic.name, generic.num_seeds, generic.passes) == ("generic", "generic", 1, 0.0)
+    assert (own.name, own.num_seeds) == ("scratch", 2) and own.passes == audited.subjects[0].passes
+    assert own.membership.mean == pytest.approx(audited.subjects[0].membership.mean, abs=0.02)
+    assert own.beyond_control is not None and own.beyond_control.mean == pytest.approx(0)
+    assert found.canaries == audited.canaries and found.num_train == found.num_held_out == 40
+    assert own.exposures[2].num_written == 2 * audited.subjects[0].exposures[2].num_written
+    record.write_study(study, fake.model_copy(update={**whole, "tasks": ()}))
+    with pytest.raises(DataError, match="no model here gives any"):
+        audit_study(study)
 
 
 # ---- what cannot be audited
