@@ -7,7 +7,9 @@ import json
 from pathlib import Path
 
 import pytest
+from tiny_embed import write_set
 
+from adaptkit.data.beir import read_set
 from adaptkit.data.byte_sample import ByteSample
 from adaptkit.data.personal_data import Masker, Personal
 from adaptkit.data.readers import DataConfig, read
@@ -84,6 +86,13 @@ def test_spans_are_refused_as_their_places_would_move(tmp_path: Path) -> None:
     path.write_text(json.dumps({"text": "to a@b.org", "spans": spans}) + "\n")
     with pytest.raises(DataError, match="masking would move the spans"):
         read(DataConfig(files=[str(path)], protect=["email"]), "spans")
+
+
+def test_a_retrieval_set_is_refused_as_nothing_of_it_would_be_masked(tmp_path: Path) -> None:
+    folder = write_set(tmp_path / "set")
+    assert read_set(folder, "test").documents
+    with pytest.raises(ConfigError, match="nothing of a retrieval set is masked"):
+        read_set(folder, "test", protect=["email"])
 
 
 def test_a_sample_is_the_first_by_hash_whatever_the_order() -> None:
