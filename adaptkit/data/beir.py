@@ -105,9 +105,9 @@ def read_set(
         on_bad_row: stop at the first line that cannot be used, or leave such lines out and list them.
         columns: the field that says which group a query belongs to, {"group": field}; `none` reads none.
         protect: refused, as nothing of a set is masked.
-    Raises: ConfigError for `protect`, or another role in `columns`: the layout names the rest. DataError at `file:line` for
-        a row that lacks an id or text, for an id or a judgement given twice and a grade for what is not
-        there; for qrels without their columns; where no query has an answer.
+    Raises: ConfigError for `protect`, or another role in `columns`: the layout names the rest. DataError at
+        `file:line` for a row that lacks an id or text, for an id or a judgement given twice and a grade for
+        what is not there; for qrels without their columns; where no query has an answer.
     """
     folder = Path(folder)
     if split not in splits(folder):
