@@ -42,6 +42,8 @@ def test_numbers_without_a_countrys_code_need_the_country() -> None:
     assert Masker(["phone"], "DE").text(text) == "Rufen Sie [PHONE] an."
     with pytest.raises(ConfigError, match="no country is called 'Germany'"):
         Masker(["phone"], "Germany")
+    with pytest.raises(ConfigError, match="none are masked"):
+        Masker([], "DE")
 
 
 def test_only_the_kinds_that_are_asked_for_are_masked() -> None:
@@ -78,6 +80,13 @@ def test_messages_are_masked_and_labels_are_not(tmp_path: Path) -> None:
     path.write_text(json.dumps({"text": "to a@b.org", "label": "a@b.org"}) + "\n")
     (row,) = read(DataConfig(files=[str(path)], protect=["email"]), "labelled").rows
     assert row.values == {"text": "to [EMAIL]", "label": "a@b.org"}
+
+
+def test_a_country_that_nothing_reads_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "rows.jsonl"
+    path.write_text(json.dumps({"text": "to a@b.org"}) + "\n")
+    with pytest.raises(ConfigError, match="none are masked"):
+        read(DataConfig(files=[str(path)], protect_region="DE"), "text")
 
 
 def test_spans_are_refused_as_their_places_would_move(tmp_path: Path) -> None:

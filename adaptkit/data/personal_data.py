@@ -37,19 +37,26 @@ class Masker:
     Args:
         kinds: which.
         region: the country, by two letters, whose phone numbers are read without a country's code.
-    Raises: ConfigError for a country that there is none of; ModuleNotFoundError without `phonenumbers`.
+    Raises: ConfigError for a country that there is none of, or that nothing reads; ModuleNotFoundError
+        without `phonenumbers`.
     """
 
     def __init__(self, kinds: Sequence[Personal], region: str = ""):
         self.kinds = [kind for kind in ORDER if kind in kinds]
         self.region = region or INTERNATIONAL
         self.masked: dict[str, dict[str, int]] = {kind: {} for kind in self.kinds}
-        if region and "phone" in self.kinds:
-            import phonenumbers
+        if region:
+            self._check_region()
 
-            if region not in phonenumbers.SUPPORTED_REGIONS:
-                fix = "name it by its two letters, such as DE or US"
-                raise ConfigError(f"no country is called '{region}'", where="protect_region", fix=fix)
+    def _check_region(self) -> None:
+        if "phone" not in self.kinds:
+            what = "protect_region says how phone numbers are written, and none are masked"
+            raise ConfigError(what, where="protect_region", fix="add phone to protect, or leave it out")
+        import phonenumbers
+
+        if self.region not in phonenumbers.SUPPORTED_REGIONS:
+            fix = "name it by its two letters, such as DE or US"
+            raise ConfigError(f"no country is called '{self.region}'", where="protect_region", fix=fix)
 
     @property
     def sentence(self) -> str:

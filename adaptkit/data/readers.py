@@ -221,7 +221,7 @@ def _masked(
 
     Raises: DataError for spans, whose places in the text would change.
     """
-    if not config.protect:
+    if not config.protect and not config.protect_region:
         return rows, {}
     if kind == "spans":
         what = "masking would move the spans in their texts"
