@@ -69,11 +69,8 @@ class Run:
         Raises: ConfigError for a name no folder can have; AdaptkitError where nothing can be written.
         """
         if not re.fullmatch(r"\w[\w.+=@-]{0,119}", name):
-            raise ConfigError(
-                f"'{name[:40]}' cannot name a folder",
-                where="name",
-                fix="use at most 120 letters, digits . _ - +",
-            )
+            fix = "use at most 120 letters, digits . _ - +"
+            raise ConfigError(f"'{name[:40]}' cannot name a folder", where="name", fix=fix)
         fields = written = config if isinstance(config, dict) else config.model_dump(mode="json")
         if isinstance(config, Config):
             fields = config.identity(_by_content(inputs or {}, Path(root)))
@@ -93,9 +90,8 @@ class Run:
                 **environment(),
             )
         if run.manifest().get("identity", identity) != identity:
-            raise DataError(
-                "holds another run", where=str(run.path), fix="delete it or choose another --root"
-            )
+            fix = "delete it or choose another --root"
+            raise DataError("holds another run", where=str(run.path), fix=fix)
         run._settings = dump(written)
         if not run.finished:
             run._take_settings()
