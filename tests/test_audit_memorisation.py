@@ -86,16 +86,17 @@ def audited(scratch: Run) -> MemorisationRecord:
 def test_a_model_that_read_its_text_often_gives_it_away(audited: MemorisationRecord) -> None:
     (subject,) = audited.subjects
     assert subject.passes is not None and 10 < subject.passes < 100
-    assert subject.membership.low > 0.6 and audited.blind.low < 0.5 < audited.blind.high
+    assert subject.membership.low > 0.7 and subject.membership.mean > audited.blind.mean + 0.1
     never, once, often = subject.exposures
     assert [found.repeats for found in subject.exposures] == [0, 1, 32]
     assert never.bits.mean < 6 < often.bits.mean <= SPACE_BITS and never.num_written == 0
     assert often.num_written > 0 and never.num == once.num == often.num == 3
     extraction = {found.repeats: found for found in subject.extraction}
-    assert extraction[HELD_OUT].num == 40 and extraction[HELD_OUT].share.mean == 0
-    assert extraction["16 or more"].num == 18 and extraction["16 or more"].share.mean == 1
-    assert extraction[HELD_OUT].num_tokens < extraction["16 or more"].num_tokens == HALF
-    assert 0.05 < extraction[HELD_OUT].share.high < 0.1, "40 passages of which none came"
+    assert HELD_OUT not in extraction, "its documents have fewer than 100 tokens"
+    assert extraction["1"].num == 18 and extraction["1"].share.mean == 0
+    assert 0.15 < extraction["1"].share.high < 0.2, "18 passages of which none came"
+    assert extraction["16 or more"].num == 1, "the notice, once"
+    assert extraction["16 or more"].num_tokens > 2 * extraction["1"].num_tokens
 
 
 def test_the_record_is_kept_without_any_text_or_secret(scratch: Run, audited: MemorisationRecord) -> None:
