@@ -115,11 +115,11 @@ class TaskConfig(CorpusConfig):
     max_epochs: Annotated[Count, in_unit("epochs")] = Field(8, ge=1, le=10_000)
     """Passes over the labelled rows at most: the budget is a ceiling, not a duty."""
     test_items: Annotated[Count, in_unit("rows or queries")] = 2000
-    """Test rows or queries at most, drawn by hash; labels, sources and groups keep their shares; 0 takes
-    all."""
+    """Test rows or queries at most, drawn by hash; labels, sources and groups keep shares; 0 takes all."""
     dev_items: Annotated[Count, in_unit("rows or queries")] = 300
-    """Rows or queries to tune on at most, and at most a fifth of the training rows; drawn in the same way; 0
-    takes that fifth."""
+    """Rows or queries to tune on at most, and at most a fifth of the training rows; 0 takes that fifth."""
+    without: list[str] = []
+    """Arms that are left out on this task, of those that could learn it."""
 
     @field_validator("fields")
     @classmethod

@@ -132,7 +132,7 @@ MUTANTS = [
     ),
     Mutant(
         "adaptkit/compare/plan.py",
-        "read_fixed(run.path) if plan_path(run.path).exists() else measured.decide()",
+        "read_fixed(path) if path.exists() else measured.decide()",
         "measured.decide()",
         plan("test_a_dry_run_keeps_nothing_and_a_resumed_study_its_budget_but_not_its_speed"),
     ),
