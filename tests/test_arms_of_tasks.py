@@ -13,6 +13,7 @@ from adaptkit import models
 from adaptkit.compare.driver import open_study
 from adaptkit.compare.fixed import read_fixed
 from adaptkit.compare.plan import Plan, keep_plan, make_plan
+from adaptkit.compare.settles import settled_by
 from adaptkit.compare.workspace import plan_path
 from adaptkit.config import load
 from adaptkit.data.tokenizers import train_tokenizer
@@ -60,6 +61,8 @@ def test_an_arm_stands_on_the_tasks_that_the_base_can_do(folder: Path, tmp_path:
     why = {(row.arm, row.task): row.reason for row in masked.fixed.left_out}
     for arm, task in (("generic+full", "bill"), ("generic+prompt", "entities"), ("scratch+full", "bill")):
         assert "masked" in why[arm, task], (arm, task)
+    settled = {row["task"] for row in settled_by(masked.config, masked.predictor.costs)}
+    assert settled == {"topics", "entities", "rating", "duplicate", "preferred"}, "no arm is on `bill`"
     causal = arms_of(planned(folder, "causal", tmp_path))
     assert {"generic+prompt", "generic+full"} <= causal["bill"] & causal["entities"]
 

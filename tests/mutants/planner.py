@@ -131,6 +131,18 @@ MUTANTS = [
         plan("test_the_last_trial_waits_for_the_grid"),
     ),
     Mutant(
+        "adaptkit/compare/usable_base.py",
+        'if len(reasons) == len(config.tasks_of(arm)) else ""',
+        'if reasons else ""',
+        ("tests/test_arms_of_tasks.py",),
+    ),
+    Mutant(
+        "adaptkit/compare/fixed.py",
+        "self.without.get(task.name, task.without)",
+        "task.without",
+        ("tests/test_arms_of_tasks.py",),
+    ),
+    Mutant(
         "adaptkit/compare/plan.py",
         "read_fixed(path) if path.exists() else measured.decide()",
         "measured.decide()",
