@@ -19,9 +19,9 @@ from adaptkit.data.annotations import (
 )
 from adaptkit.data.conversations import conversation
 from adaptkit.data.guesses import FACTS
-from adaptkit.data.json_fields import object_of
 from adaptkit.data.message_fields import TEMPLATE_INPUTS, read_messages, template_input, unread_column
 from adaptkit.data.records import Fault, Record
+from adaptkit.data.row_fields import object_of
 from adaptkit.data.shapes import columns_of, describe_columns
 from adaptkit.errors import nearest
 

@@ -27,9 +27,9 @@ from dataclasses import dataclass
 
 from adaptkit.data.conversations import in_two_lists
 from adaptkit.data.guesses import FACTS, NONE
-from adaptkit.data.json_fields import object_of
 from adaptkit.data.message_fields import TEMPLATE_INPUTS
 from adaptkit.data.records import Fault, Record
+from adaptkit.data.row_fields import object_of
 from adaptkit.errors import nearest
 
 NEGATIVE = re.compile(r"negative(_\d+)?")
