@@ -1,0 +1,161 @@
+"""The commands that make labels: which rows people should label next, and what they wrote.
+
+adaptkit labels next pool.jsonl --labelled tickets.jsonl --count 50 --out to_label.csv
+adaptkit labels add pool.jsonl to_label.csv --labelled tickets.jsonl --out tickets.2.jsonl
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import shlex
+import statistics
+from enum import StrEnum
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from adaptkit.cli import arguments
+from adaptkit.cli.console import Outcome, command
+from adaptkit.cli.labels import Column, check_new, config_of, labels, repeated
+from adaptkit.errors import ConfigError
+
+if TYPE_CHECKING:
+    from adaptkit.labelling.next_rows import NextRows
+    from adaptkit.labelling.study_judge import StudyJudge
+
+NO_SAMPLE = "Rows chosen so are no fair sample of all rows: test on rows that were drawn at random."
+SIMULATED = (
+    "What choosing saved on labelled rows, against drawing at random: docs/audits.md, 'What to label next'."
+)
+
+Unlabelled = Annotated[str, typer.Argument(metavar="FILE", help="Rows with a text: a file, folder or glob.")]
+Labelled = Annotated[
+    str | None, typer.Option(metavar="FILE", help="Rows that are labelled: a file, folder or glob.")
+]
+
+
+class By(StrEnum):
+    """What rows are chosen by."""
+
+    UNCERTAINTY = "uncertainty"
+    BOTH = "both"
+    DIVERSITY = "diversity"
+    RANDOM = "random"
+
+
+@command(
+    labels,
+    "next",
+    [
+        "adaptkit labels next pool.jsonl --labelled tickets.jsonl --count 50 --out to_label.csv",
+        "adaptkit labels next pool.csv --labelled tickets.csv --column text=body --column label=queue",
+        "adaptkit labels next pool.jsonl --labelled tickets.jsonl --study runs/tickets-5e6f7a8b",
+        "adaptkit labels next pool.jsonl --by diversity",
+    ],
+)
+def labels_next(
+    file: Unlabelled,
+    labelled: Labelled = None,
+    column: Column = None,
+    by: Annotated[By, typer.Option(help="What rows are chosen by.")] = By.UNCERTAINTY,
+    count: Annotated[int, typer.Option(help="Rows to choose.", min=1)] = 50,
+    study: Annotated[
+        Path | None, typer.Option(help="A study whose best trained classifier says how sure it is.")
+    ] = None,
+    task: Annotated[str | None, typer.Option(help="Of the study, instead of the task that decides.")] = None,
+    arm: Annotated[str | None, typer.Option(help="Of the study, instead of its best classifier.")] = None,
+    seed: Annotated[int, typer.Option(help="Of random draws and ties.", min=0)] = 0,
+    out: Annotated[Path, typer.Option(metavar="CSV", help="Where to.")] = Path("to_label.csv"),
+) -> Outcome:
+    """Choose the rows that people should label next, and write them as a CSV.
+
+    Word counts learn the labelled rows and say how sure they are of the others; with --study an arm does.
+    Fill the column `label`; `labels add` puts the rows behind those that are labelled.
+    """
+    from adaptkit.labelling.next_rows import choose_next, write_sheet
+
+    check_new(out)
+    if study is None and (task or arm):
+        raise ConfigError("--task and --arm pick from a study", where="command line", fix="add --study")
+    judge = None if study is None else _study_judge(study, task, arm)
+    known = None if labelled is None else config_of(labelled, column)
+    config = config_of(file, column)
+    chosen = choose_next(config, known, strategy=by.value, count=count, seed=seed, judge=judge)
+    write_sheet(chosen, out)
+    words = ["adaptkit", "labels", "add", file, str(out), *(["--labelled", labelled] if labelled else [])]
+    next_step = shlex.join([*words, *repeated(column)])
+    data = {
+        "file": str(out),
+        "by": by.value,
+        "judge": None if chosen.median_margin is None else _judge_name(judge),
+        "num_chosen": len(chosen.rows),
+        "num_unlabelled": chosen.num_unlabelled,
+        "num_labelled": chosen.num_labelled,
+        "num_repeated": chosen.num_repeated,
+        "num_known": chosen.num_known,
+        "median_margin": chosen.median_margin,
+    }
+    return Outcome((*_next_view(chosen, out, by, _judge_name(judge)), f"next: {next_step}"), data)
+
+
+@command(
+    labels,
+    "add",
+    ["adaptkit labels add pool.jsonl to_label.csv --labelled tickets.jsonl --out tickets.2.jsonl"],
+)
+def labels_add(
+    file: Unlabelled,
+    sheet: Annotated[Path, typer.Argument(metavar="TO_LABEL.csv", help="What `labels next` wrote, filled.")],
+    labelled: Labelled = None,
+    column: Column = None,
+    out: Annotated[
+        Path | None, typer.Option(metavar="JSONL", help="Where to; FILE.labelled.jsonl if not given.")
+    ] = None,
+) -> Outcome:
+    """Write the labelled rows and, behind them, those that people labelled, as JSON lines.
+
+    Rows are found by their id; those without a label yet are left out. The file is a task's `train`.
+    """
+    from adaptkit.labelling.next_rows import add_labels
+
+    path = out or Path(f"{Path(file.rstrip('/')).name}.labelled.jsonl")
+    check_new(path)
+    known = None if labelled is None else config_of(labelled, column)
+    added = add_labels(config_of(file, column), sheet, known, path)
+    words = f"{path}: {added.num_rows:,} rows, {added.added:,} of them new"
+    if added.empty:
+        words += f"; {added.empty:,} have no label yet and are left out"
+    return Outcome(words, {"file": str(path), **dataclasses.asdict(added)})
+
+
+def _study_judge(study: Path, task: str | None, arm: str | None) -> StudyJudge:
+    from adaptkit.labelling.study_judge import study_judge
+    from adaptkit.study.results import collect
+
+    return study_judge(collect(arguments.find_run(study, study=True)), task, arm)
+
+
+def _judge_name(judge: StudyJudge | None) -> str:
+    return "word counts" if judge is None else judge.arm
+
+
+def _next_view(chosen: NextRows, path: Path, by: By, judge: str) -> tuple[str, ...]:
+    """What was chosen of what, how sure the judge is, and what the rows are not good for."""
+    lines = [f"{path}: {len(chosen.rows):,} of {chosen.num_unlabelled:,} rows to label, by {_BY[by]}"]
+    if chosen.margins is not None and chosen.median_margin is not None:
+        apart = f"{statistics.median(chosen.margins):.2f} apart, {chosen.median_margin:.2f} in all rows"
+        lines.append(f"{judge}: in the median of these rows the two likeliest labels lie {apart}")
+    if chosen.num_known or chosen.num_repeated:
+        left = f"{chosen.num_known:,} whose text is labelled already, {chosen.num_repeated:,} that repeat one"
+        lines.append(f"left out: {left}")
+    limits = [] if by is By.RANDOM else [f"- {NO_SAMPLE}", f"- {SIMULATED}"]
+    return (*lines, "", *limits)
+
+
+_BY = {
+    By.UNCERTAINTY: "uncertainty (the smallest margins)",
+    By.BOTH: "uncertainty and diversity (BADGE)",
+    By.DIVERSITY: "diversity (k-centres)",
+    By.RANDOM: "a random draw",
+}
