@@ -1,7 +1,8 @@
-"""The commands that make labels: which rows people should label next, and what they wrote.
+"""The commands that make labels: by people, row by row, or by rules.
 
 adaptkit labels next pool.jsonl --labelled tickets.jsonl --count 50 --out to_label.csv
 adaptkit labels add pool.jsonl to_label.csv --labelled tickets.jsonl --out tickets.2.jsonl
+adaptkit labels weak pool.jsonl --rules rules.csv --labelled tickets.jsonl --out weak.jsonl
 """
 
 from __future__ import annotations
@@ -9,13 +10,14 @@ from __future__ import annotations
 import dataclasses
 import shlex
 import statistics
+from collections import Counter
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from adaptkit.cli import arguments
+from adaptkit.cli import arguments, render
 from adaptkit.cli.console import Outcome, command
 from adaptkit.cli.labels import Column, check_new, config_of, labels, repeated
 from adaptkit.errors import ConfigError
@@ -23,7 +25,16 @@ from adaptkit.errors import ConfigError
 if TYPE_CHECKING:
     from adaptkit.labelling.next_rows import NextRows
     from adaptkit.labelling.study_judge import StudyJudge
+    from adaptkit.labelling.weak_labels import WeakLabels
+    from adaptkit.study.statistics import Interval
 
+MOST_RULES = 40
+"""Rules that are shown; JSON has all."""
+WEAK_LIMITS = (
+    "The estimate knows only how rules agree: rules that repeat each other, or err alike, look better than "
+    "they are. Label a hundred rows drawn at random, and give them as --labelled.",
+    "Never test on weak labels: test on rows that people labelled.",
+)
 NO_SAMPLE = "Rows chosen so are no fair sample of all rows: test on rows that were drawn at random."
 SIMULATED = (
     "What choosing saved on labelled rows, against drawing at random: docs/audits.md, 'What to label next'."
@@ -129,6 +140,45 @@ def labels_add(
     return Outcome(words, {"file": str(path), **dataclasses.asdict(added)})
 
 
+@command(
+    labels,
+    "weak",
+    [
+        "adaptkit labels weak pool.jsonl --rules keywords.csv --out weak.jsonl",
+        "adaptkit labels weak pool.jsonl --rules rules.py --labelled tickets.jsonl",
+    ],
+)
+def labels_weak(
+    file: Unlabelled,
+    rules: Annotated[
+        Path,
+        typer.Option(
+            metavar="FILE", help="A table label,pattern,is_regex; or Python functions of `text` or `row`."
+        ),
+    ],
+    labelled: Labelled = None,
+    column: Column = None,
+    seconds: Annotated[float, typer.Option(help="What a Python file may take.", min=1.0)] = 600.0,
+    out: Annotated[
+        Path | None, typer.Option(metavar="JSONL", help="Where to; FILE.weak.jsonl if not given.")
+    ] = None,
+) -> Outcome:
+    """Label rows by rules, weighed by how well they agree, and write a task file.
+
+    Rows that no rule speaks of, or on which rules are evenly torn, are counted and not written. With
+    --labelled each rule is measured. A Python file runs in a process of its own; docs/audits.md shows one.
+    """
+    from adaptkit.labelling.weak_labels import weak_labels, write_task
+
+    path = out or Path(f"{Path(file.rstrip('/')).name}.weak.jsonl")
+    check_new(path)
+    known = None if labelled is None else config_of(labelled, column)
+    weak = weak_labels(config_of(file, column), rules, known, seconds)
+    write_task(weak, path)
+    data = {"file": str(path), "num_written": len(weak.rows), **_without_rows(weak)}
+    return Outcome(_weak_view(weak, path), data)
+
+
 def _study_judge(study: Path, task: str | None, arm: str | None) -> StudyJudge:
     from adaptkit.labelling.study_judge import study_judge
     from adaptkit.study.results import collect
@@ -159,3 +209,47 @@ _BY = {
     By.DIVERSITY: "diversity (k-centres)",
     By.RANDOM: "a random draw",
 }
+
+
+def _without_rows(weak: WeakLabels) -> dict[str, object]:
+    return dataclasses.asdict(dataclasses.replace(weak, rows=()))
+
+
+def _weak_view(weak: WeakLabels, path: Path) -> tuple[str, ...]:
+    """How many rows got a label, how each rule does, and what that cannot say."""
+    num_rows = len(weak.rows) + weak.num_silent + weak.num_tied
+    lines = [f"{path}: {len(weak.rows):,} of {num_rows:,} rows labelled ({len(weak.rows) / num_rows:.1%})"]
+    lines.append(f"not written: {weak.num_silent:,} of which no rule speaks, {weak.num_tied:,} evenly torn")
+    if weak.num_known:
+        lines.append(f"left out: {weak.num_known:,} whose text is labelled already")
+    counts = Counter(str(row.label) for row in weak.rows)
+    lines.append("labels: " + ", ".join(f"{name} {number:,}" for name, number in counts.most_common()))
+    table: list[tuple[object, ...]] = [
+        ("rule", "gives", "speaks of", "with others", "against others", "right, estimated", "right, measured")
+    ]
+    for rule in sorted(weak.rules, key=lambda rule: -rule.covers)[:MOST_RULES]:
+        shares = (f"{share:.1%}" for share in (rule.covers, rule.overlaps, rule.conflicts, rule.estimated))
+        measured = _interval(rule.measured, rule.num_measured)
+        table.append((rule.name[:40], ", ".join(rule.labels) or "-", *shares, measured))
+    lines += ["", render.table(table)]
+    if len(weak.rules) > MOST_RULES:
+        lines.append(f"... and {len(weak.rules) - MOST_RULES} rules that speak of less: --json has all")
+    if weak.accuracy is not None and weak.majority is not None:
+        both = f"{_interval(weak.accuracy, weak.num_measured)}; a majority of votes: {weak.majority.mean:.1%}"
+        lines += ["", f"together, on labelled rows that they speak of: right on {both}"]
+    if weak.missing:
+        lines.append(f"no rule gives: {', '.join(weak.missing)}. Trained on this file alone, nothing will")
+    if not weak.settled:
+        lines.append("the weights of the rules had not come to rest")
+    return (*lines, "", *(f"- {limit}" for limit in WEAK_LIMITS), f"next: {_weak_next(path)}")
+
+
+def _weak_next(path: Path) -> str:
+    """The command that makes a study of the file."""
+    return shlex.join(["adaptkit", "init", str(path)])
+
+
+def _interval(share: Interval | None, number: int) -> str:
+    if share is None:
+        return "-"
+    return f"{share.mean:.1%} [{100 * share.low:.0f}, {100 * share.high:.0f}] of {number:,}"

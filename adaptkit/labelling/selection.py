@@ -5,7 +5,9 @@ diversity     greedy k-centres: each row the farthest from all that are labelled
               Savarese, arXiv 1708.00489)
 both          BADGE (Ash et al., arXiv 1906.03671): k-means++ over the gradients that each row would give a
               linear head if its likeliest label were true; they are long where the model is unsure, and
-              differ in direction where the rows or their labels do
+              differ in direction where the rows or their labels do. Unlike there, no gradient at all is a
+              centre from the start: rows of many words are all about equally far from each other, and then
+              rows that the model is sure of would be drawn as often as others
 random        the control
 
 Shape suffixes: N = rows to choose from, M = labelled rows, D = features, C = labels.
@@ -102,7 +104,7 @@ def _badge(vectors_ND: Vectors, chances_NC: np.ndarray, count: int, rng: np.rand
     errors_NC = chances_NC.copy()
     errors_NC[rows, chances_NC.argmax(axis=1)] -= 1.0
     lengths_N = (errors_NC**2).sum(axis=1) * _square_lengths(vectors_ND)
-    nearest_N = lengths_N  # the first centre is far from the origin, as if that were chosen
+    nearest_N = lengths_N  # from no gradient at all
     chosen: list[int] = []
     left_N = np.ones(len(rows), bool)
     for _ in range(count):
