@@ -30,11 +30,11 @@ if TYPE_CHECKING:
 
 MOST_RULES = 40
 """Rules that are shown; JSON has all."""
-WEAK_LIMITS = (
-    "The estimate knows only how rules agree: rules that repeat each other, or err alike, look better than "
-    "they are. Label a hundred rows drawn at random, and give them as --labelled.",
-    "Never test on weak labels: test on rows that people labelled.",
+AGREEMENT = (
+    "Rules were weighed by how well they agree, and those that repeat each other or err alike look right. "
+    "Label a hundred rows drawn at random, and give them as --labelled."
 )
+WEAK_LIMITS = ("Never test on weak labels: test on rows that people labelled.",)
 NO_SAMPLE = "Rows chosen so are no fair sample of all rows: test on rows that were drawn at random."
 SIMULATED = (
     "What choosing saved on labelled rows, against drawing at random: docs/audits.md, 'What to label next'."
@@ -163,10 +163,11 @@ def labels_weak(
         Path | None, typer.Option(metavar="JSONL", help="Where to; FILE.weak.jsonl if not given.")
     ] = None,
 ) -> Outcome:
-    """Label rows by rules, weighed by how well they agree, and write a task file.
+    """Label rows by rules, weighed by how often they are right, and write a task file.
 
-    Rows that no rule speaks of, or on which rules are evenly torn, are counted and not written. With
-    --labelled each rule is measured. A Python file runs in a process of its own; docs/audits.md shows one.
+    Rows that no rule speaks of, or on which rules are evenly torn, are counted and not written. Rules are
+    measured on the rows of --labelled; without it their worth is guessed from how well they agree. A Python
+    file runs in a process of its own; docs/audits.md shows one.
     """
     from adaptkit.labelling.weak_labels import weak_labels, write_task
 
@@ -225,10 +226,10 @@ def _weak_view(weak: WeakLabels, path: Path) -> tuple[str, ...]:
     counts = Counter(str(row.label) for row in weak.rows)
     lines.append("labels: " + ", ".join(f"{name} {number:,}" for name, number in counts.most_common()))
     table: list[tuple[object, ...]] = [
-        ("rule", "gives", "speaks of", "with others", "against others", "right, estimated", "right, measured")
+        ("rule", "gives", "speaks of", "with others", "against others", "taken for right", "was right")
     ]
     for rule in sorted(weak.rules, key=lambda rule: -rule.covers)[:MOST_RULES]:
-        shares = (f"{share:.1%}" for share in (rule.covers, rule.overlaps, rule.conflicts, rule.estimated))
+        shares = (f"{share:.1%}" for share in (rule.covers, rule.overlaps, rule.conflicts, rule.weight))
         measured = _interval(rule.measured, rule.num_measured)
         table.append((rule.name[:40], ", ".join(rule.labels) or "-", *shares, measured))
     lines += ["", render.table(table)]
@@ -241,7 +242,8 @@ def _weak_view(weak: WeakLabels, path: Path) -> tuple[str, ...]:
         lines.append(f"no rule gives: {', '.join(weak.missing)}. Trained on this file alone, nothing will")
     if not weak.settled:
         lines.append("the weights of the rules had not come to rest")
-    return (*lines, "", *(f"- {limit}" for limit in WEAK_LIMITS), f"next: {_weak_next(path)}")
+    limits = WEAK_LIMITS if weak.num_labelled else (AGREEMENT, *WEAK_LIMITS)
+    return (*lines, "", *(f"- {limit}" for limit in limits), f"next: {_weak_next(path)}")
 
 
 def _weak_next(path: Path) -> str:

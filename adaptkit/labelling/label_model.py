@@ -1,16 +1,20 @@
-"""Weigh the votes of rules by how well they agree, without a single true label.
+"""Weigh the votes of rules: by how often each is right on labelled rows, or else by how well they agree.
 
-    model = fit_label_model(votes_NR, num_labels=3)      # NONE where a rule says nothing
-    model.probabilities(votes_NR)                        # [N, C]
+    model = measured_model(votes_NR, truth_N, num_labels=3)   # NONE where a rule says nothing
+    model = agreement_model(votes_NR, num_labels=3)           # without a single true label
+    model.probabilities(votes_NR)                             # [N, C]
 
 Each rule is right with a probability of its own when it speaks, whatever the label, and errs alike on all
 other labels; given the true label, rules are independent: the one-coin model of Dawid and Skene (1979,
 Applied Statistics 28), as data programming uses it (Ratner et al., arXiv 1605.07723). Whether a rule speaks
-tells nothing, and no label is likelier than another before it does. The accuracies are those of maximal
-posterior under a Beta prior, found by expectation maximisation from majority votes on.
+tells nothing, and no label is likelier than another before it does. Accuracies have a Beta prior; without
+labels they are those of maximal posterior, found by expectation maximisation from majority votes on.
 
-The prior is there for rules that nobody contradicts: without it they would be taken for infallible. Rules
-that say the same thing twice count twice, and that no model of agreement can tell.
+Agreement misleads where rules repeat each other: five words for one label that stand in the same sentences
+look right together, and what seldom meets another rule looks wrong. So without labels the prior is strong. On
+41 rules for sentence roles (`benchmarks/weak_labels.py`) a majority of votes was right on 74.7 % of the rows
+that had any, this model on 74.6 %, with a prior of ten votes on 73.0 %, one without (crowd-kit 1.4's) on
+66.1 %, and weights measured on 100 labelled rows on 75.6 %.
 
 Shape suffixes: N = rows, R = rules, C = labels.
 """
@@ -22,8 +26,10 @@ from dataclasses import dataclass
 import numpy as np
 
 NONE = -1
-PRIOR_RIGHT, PRIOR_WRONG = 7.0, 3.0
-"""Votes that each rule is taken to have been right and wrong with before any is counted: 70 % of ten."""
+PRIOR_RIGHT = 0.7
+"""How often a rule is right when it speaks, before anything is known of it."""
+MEASURED_PRIOR, AGREEMENT_PRIOR = 10, 100
+"""Votes that this is worth beside those on labelled rows, and beside guesses by agreement."""
 MAX_STEPS, TOLERANCE = 500, 1e-7
 
 
@@ -32,10 +38,10 @@ class LabelModel:
     """What was learnt of rules.
 
     Attributes:
-        accuracies_R: how often each is right when it speaks.
+        accuracies_R: how often each is taken to be right when it speaks.
         num_labels: C.
-        num_steps: of the maximisation.
-        settled: whether the accuracies had stopped moving by then.
+        num_steps: of the maximisation; 0 where accuracies were counted.
+        settled: whether they had stopped moving by then.
     """
 
     accuracies_R: np.ndarray
@@ -55,7 +61,20 @@ class LabelModel:
         return chances_NC
 
 
-def fit_label_model(votes_NR: np.ndarray, num_labels: int) -> LabelModel:
+def measured_model(votes_NR: np.ndarray, truth_N: np.ndarray, num_labels: int) -> LabelModel:
+    """Count how often each rule is right on labelled rows.
+
+    Args:
+        votes_NR: the place of the label that each rule gives each row, or NONE.
+        truth_N: the place of the true label; anything else where no rule gives that.
+    """
+    right_R = ((votes_NR == truth_N[:, None]) & (votes_NR != NONE)).sum(axis=0)
+    spoken_R = (votes_NR != NONE).sum(axis=0)
+    accuracies_R = (right_R + PRIOR_RIGHT * MEASURED_PRIOR) / (spoken_R + MEASURED_PRIOR)
+    return LabelModel(accuracies_R, num_labels, num_steps=0, settled=True)
+
+
+def agreement_model(votes_NR: np.ndarray, num_labels: int) -> LabelModel:
     """Learn how far each rule can be trusted from where rules agree.
 
     Args:
@@ -86,7 +105,8 @@ def _accuracies(votes_NR: np.ndarray, weight_N: np.ndarray, chances_NC: np.ndarr
     """The probable share of right votes of each rule, with those of the prior [R]."""
     spoken_NR = votes_NR != NONE
     of_vote_NR = np.take_along_axis(chances_NC, np.where(spoken_NR, votes_NR, 0), axis=1)
-    right_R = weight_N @ (of_vote_NR * spoken_NR) + PRIOR_RIGHT - 1  # the mode of the posterior
-    wrong_R = weight_N @ ((1 - of_vote_NR) * spoken_NR) + PRIOR_WRONG - 1
+    prior = PRIOR_RIGHT * AGREEMENT_PRIOR, (1 - PRIOR_RIGHT) * AGREEMENT_PRIOR
+    right_R = weight_N @ (of_vote_NR * spoken_NR) + prior[0] - 1  # the mode of the posterior
+    wrong_R = weight_N @ ((1 - of_vote_NR) * spoken_NR) + prior[1] - 1
     accuracies_R: np.ndarray = right_R / (right_R + wrong_R)
     return accuracies_R

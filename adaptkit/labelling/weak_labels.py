@@ -15,17 +15,16 @@ from pathlib import Path
 import numpy as np
 
 from adaptkit.audit.label_review import records_of
+from adaptkit.data.column_roles import SOFT
 from adaptkit.data.readers import DataConfig, Row, read
 from adaptkit.data.records import Record
 from adaptkit.errors import DataError, nearest
-from adaptkit.labelling.label_model import NONE, LabelModel, fit_label_model, majority
+from adaptkit.labelling.label_model import NONE, LabelModel, agreement_model, majority, measured_model
 from adaptkit.labelling.label_rules import PYTHON_SECONDS, Votes, vote
 from adaptkit.labelling.next_rows import read_texts
 from adaptkit.run import write_text
 from adaptkit.study.statistics import Interval
 
-PROBABILITIES = "label_probabilities"
-"""Column of a task file: a model may be trained on these in place of the one label."""
 Z = 1.959964
 """Standard errors on each side of a 95 % interval."""
 SAME = 1e-9
@@ -40,8 +39,8 @@ class RuleReport:
         labels: those that it gives.
         covers: share of the rows that it speaks of.
         overlaps, conflicts: share of the rows of which another rule speaks too, or says something else.
-        estimated: how often it is right when it speaks, as the label model has it.
-        measured: the same on labelled rows; None where it speaks of none of them.
+        weight: how often the label model takes it to be right when it speaks.
+        measured: how often it was on labelled rows; None where it speaks of none of them.
         num_measured: those rows.
     """
 
@@ -50,7 +49,7 @@ class RuleReport:
     covers: float
     overlaps: float
     conflicts: float
-    estimated: float
+    weight: float
     measured: Interval | None
     num_measured: int
 
@@ -76,8 +75,8 @@ class WeakLabels:
         num_known: rows left out because their text is labelled already.
         rules: in the order of their file.
         settled: whether the label model had come to rest.
-        accuracy, majority: share of right labels of the covered labelled rows, by the label model and by a
-            majority of votes; None without labelled rows.
+        accuracy, majority: share of right labels of the covered labelled rows, by the label model, weighed
+            each time without the rows of the same group, and by a majority of votes; None without such rows.
         num_measured, num_labelled: covered labelled rows, and all.
         missing: labels of labelled rows that no rule gives.
     """
@@ -98,7 +97,7 @@ class WeakLabels:
 
 @dataclass(frozen=True)
 class _Known:
-    """Labelled rows, which rules are measured on and never fitted to."""
+    """Labelled rows, which rules are weighed and measured on."""
 
     pairs: list[tuple[Record, Row]]
     column: str | None
@@ -118,12 +117,12 @@ class _Known:
 def weak_labels(
     config: DataConfig, rules: Path, labelled: DataConfig | None = None, seconds: float = PYTHON_SECONDS
 ) -> WeakLabels:
-    """Label the rows of a file by rules, weighed by how well they agree.
+    """Label the rows of a file by rules, weighed by how often they are right, or by how well they agree.
 
     Args:
         config: rows with a text; a column of labels is not looked at.
         rules: a table of keywords, or a Python file.
-        labelled: rows with true labels, to measure the rules on.
+        labelled: rows with true labels, to weigh the rules by.
         seconds: what a Python file may take.
     Raises: DataError for rows or rules that cannot be used; ConfigError for a Python file that fails.
     """
@@ -137,7 +136,11 @@ def weak_labels(
     votes = vote(rules, [*pairs, *known.pairs], seconds)
     _check_labels(votes, known.labels, rules)
     own_NR, known_NR = votes.votes_NR[: len(pairs)], votes.votes_NR[len(pairs) :]
-    model = fit_label_model(own_NR, len(votes.labels))
+    truth_N = _truth(votes, known)
+    if known.pairs:
+        model = measured_model(known_NR, truth_N, len(votes.labels))
+    else:
+        model = agreement_model(own_NR, len(votes.labels))
     column = known.column or config.columns.get("label", "label")
     spelling = {str(row.values["label"]): record[column] for record, row in known.pairs}
     chances_NC = model.probabilities(own_NR)
@@ -149,7 +152,7 @@ def weak_labels(
     if not rows:
         what = f"no rule decides the label of any of {len(pairs):,} rows"
         raise DataError(what, where=str(rules), fix="try the rules on texts of the file: none may match")
-    measured = _measured(votes, known_NR, known, model)
+    accuracy, by_majority = _measured(votes, known_NR, known)
     return WeakLabels(
         rows=tuple(rows),
         label_column=column,
@@ -158,8 +161,8 @@ def weak_labels(
         num_known=len(every) - len(pairs),
         rules=tuple(_reports(votes, own_NR, known_NR, known, model)),
         settled=model.settled,
-        accuracy=measured[0],
-        majority=measured[1],
+        accuracy=accuracy,
+        majority=by_majority,
         num_measured=int((known_NR != NONE).any(axis=1).sum()),
         num_labelled=len(known.pairs),
         missing=tuple(sorted({*known.labels} - {*votes.labels})),
@@ -168,7 +171,7 @@ def weak_labels(
 
 def write_task(weak: WeakLabels, path: Path) -> None:
     """Write the labelled rows as JSON lines that any task reads: all columns, label and probabilities."""
-    lines = [{**row.record, weak.label_column: row.label, PROBABILITIES: row.chances} for row in weak.rows]
+    lines = [{**row.record, weak.label_column: row.label, SOFT: row.chances} for row in weak.rows]
     write_text(path, "".join(json.dumps(line, ensure_ascii=False, default=str) + "\n" for line in lines))
 
 
@@ -215,7 +218,7 @@ def _reports(
                 covers=float(spoken_N.mean()),
                 overlaps=float((spoken_N & with_N).mean()),
                 conflicts=float((spoken_N & against_N).mean()),
-                estimated=float(model.accuracies_R[number]),
+                weight=float(model.accuracies_R[number]),
                 measured=_share_right(known_NR[asked_N, number] == truth_N[asked_N], known, asked_N),
                 num_measured=int(asked_N.sum()),
             )
@@ -229,16 +232,20 @@ def _truth(votes: Votes, known: _Known) -> np.ndarray:
     return np.array([place.get(label, -2) for label in known.labels], dtype=int)
 
 
-def _measured(
-    votes: Votes, known_NR: np.ndarray, known: _Known, model: LabelModel
-) -> tuple[Interval | None, Interval | None]:
+def _measured(votes: Votes, known_NR: np.ndarray, known: _Known) -> tuple[Interval | None, Interval | None]:
     """Shares of covered labelled rows that the label model, and the majority, label rightly."""
-    asked_N, truth_N = (known_NR != NONE).any(axis=1), _truth(votes, known)
-    shares = []
-    for chances_NC in (model.probabilities(known_NR), majority(known_NR, len(votes.labels))):
+    num_labels, truth_N = len(votes.labels), _truth(votes, known)
+    clusters = np.array([row.cluster for _, row in known.pairs])
+    weighed_NC = np.zeros((len(clusters), num_labels))
+    for cluster in np.unique(clusters):
+        own_N = clusters == cluster
+        model = measured_model(known_NR[~own_N], truth_N[~own_N], num_labels)
+        weighed_NC[own_N] = model.probabilities(known_NR[own_N])
+    asked_N, shares = (known_NR != NONE).any(axis=1), []
+    for chances_NC in (weighed_NC, majority(known_NR, num_labels)):
         likeliest_NC = chances_NC > chances_NC.max(axis=1, keepdims=True) - SAME
         drawn_NC = likeliest_NC / likeliest_NC.sum(axis=1, keepdims=True)  # ties are broken at random
-        right_NC = drawn_NC * (truth_N[:, None] == np.arange(len(votes.labels)))
+        right_NC = drawn_NC * (truth_N[:, None] == np.arange(num_labels))
         shares.append(_share_right(right_NC.sum(axis=1)[asked_N], known, asked_N))
     return shares[0], shares[1]
 
