@@ -22,6 +22,7 @@ import dataclasses
 import json
 import sys
 import time
+from functools import cache
 from pathlib import Path
 
 import numpy as np
@@ -31,6 +32,7 @@ from adaptkit.data.score_table import ScoreTable, accuracy_table
 from adaptkit.labelling.label_model import NONE, agreement_model, majority, measured_model
 from adaptkit.labelling.label_rules import Votes, vote
 from adaptkit.study.statistics import resample
+from adaptkit.study.tasks import word_counts
 from adaptkit.study.tasks.classify import WordCountClassifier
 
 COLUMNS = {"text": "text", "label": "label", "group": "article"}
@@ -50,6 +52,7 @@ def main() -> None:
         read(DataConfig(files=[str(options.folder / f"{part}.jsonl.gz")], columns=COLUMNS), "labelled").rows
         for part in ("train", "dev")
     )
+    word_counts.index_terms = cache(word_counts.index_terms)  # the same texts, model after model
     votes = vote(RULES, [({}, row) for row in train])
     truth_N = np.array([votes.labels.index(str(row.values["label"])) for row in train])
     spoken_N = (votes.votes_NR != NONE).any(axis=1)
