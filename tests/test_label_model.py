@@ -52,7 +52,7 @@ def test_agreement_finds_a_peak_of_the_posterior(monkeypatch: pytest.MonkeyPatch
     monkeypatch.setattr(label_model, "AGREEMENT_PRIOR", 10)
     model = agreement_model(VOTES_NR, NUM_LABELS)
     peak = log_posterior(model.accuracies_R)
-    assert model.settled and len(set(model.accuracies_R.round(6))) == 3
+    assert model.settled and len(set(model.accuracies_R.round(6))) > 1
     for rule, step in itertools.product(range(3), (-1e-2, 1e-2)):
         moved = model.accuracies_R.copy()
         moved[rule] += step

@@ -51,7 +51,9 @@ def pool(tmp_path: Path) -> DataConfig:
 def fill(path: Path, labels: dict[str, str]) -> Path:
     """Fill the column `label` by the text, as a spreadsheet would write it."""
     with path.open(encoding="utf-8-sig", newline="") as file:
-        rows = list(csv.DictReader(file))
+        comma = ";" if ";" in file.readline() else ","
+        file.seek(0)
+        rows = list(csv.DictReader(file, delimiter=comma))
     with path.open("w", encoding="utf-8", newline="") as file:
         writer = csv.DictWriter(file, rows[0].keys(), delimiter=";")
         writer.writeheader()

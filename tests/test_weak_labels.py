@@ -72,16 +72,17 @@ def test_words_are_whole_and_patterns_are_found_anywhere(table: Path, tmp_path: 
     assert brackets.search("f(x)=1") and not brackets.search("x") and han.search("\u5728\u6771\u4eac\u7684")
 
 
-def test_rows_get_labels_or_are_counted(pool: DataConfig, table: Path, tmp_path: Path) -> None:
+def test_rows_get_labels_or_are_counted(pool: DataConfig, table: Path) -> None:
     weak = weak_labels(pool, table)
     assert [(row.record["text"], row.label) for row in weak.rows] == [
         ("Apple pie", "fruit"),
         ("a pear and an apple", "fruit"),
         ("the saw", "tool"),
+        ("apple saw", "fruit"),  # that rule agrees with another
         ("Drilled holes", "tool"),
         ("a pear", "fruit"),
-    ] or weak.num_tied == 0
-    assert weak.num_silent == 2 and len(weak.rows) + weak.num_silent + weak.num_tied == len(POOL)
+    ]
+    assert (weak.num_silent, weak.num_tied, weak.num_known) == (2, 0, 0)
     apple, pear, saw, drill = weak.rules
     assert (apple.covers, apple.overlaps, apple.conflicts) == (3 / 8, 2 / 8, 1 / 8)
     assert (pear.covers, pear.overlaps, pear.conflicts) == (2 / 8, 1 / 8, 0)
@@ -93,14 +94,9 @@ def test_rows_get_labels_or_are_counted(pool: DataConfig, table: Path, tmp_path:
 
 def test_an_even_split_is_not_written(tmp_path: Path) -> None:
     rows = write(tmp_path / "even.jsonl", [{"text": "x y"}, {"text": "x"}, {"text": "y"}])
-    (tmp_path / "two.csv").write_text("label,pattern\na,x\nb,y\n")
-    (tmp_path / "x.csv").write_text("")
-    with pytest.raises(DataError, match="without label or pattern|stands twice|no rule"):
-        read_keywords(tmp_path / "x.csv")
-    (tmp_path / "two.csv").write_text("label,pattern\na,xx\na,x y\nb,y x\n")
+    (tmp_path / "one.csv").write_text("label,pattern\na,x\n")
     with pytest.raises(DataError, match="the rules give one label, 'a'"):
-        weak_labels(rows, tmp_path / "two.csv")
-    (tmp_path / "two.csv").write_text("label,pattern\na,[xy] [xy]\n".replace("[xy] [xy]", "x"))
+        weak_labels(rows, tmp_path / "one.csv")
     rules = python(
         tmp_path,
         "def first(text):\n    return 'a' if 'x' in text else None\n\n"

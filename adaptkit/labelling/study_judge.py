@@ -13,7 +13,7 @@ from adaptkit.errors import DataError, nearest
 from adaptkit.finetune.tasks import task_of
 from adaptkit.run import Run
 from adaptkit.run_record import ModelKind, RecipeKind, read_record
-from adaptkit.study.results import Cell, Results
+from adaptkit.study.results import BASELINE, Cell, Results
 from adaptkit.trainer.device import default_device
 
 
@@ -42,7 +42,8 @@ def study_judge(results: Results, task: str | None = None, arm: str | None = Non
     if task not in names:
         what = f"the study has no task '{task}'{nearest(task, names)}"
         raise DataError(what, where=str(results.path), fix=f"choose from {', '.join(names)}")
-    trained = {one.name: results.of(task, one.name) for one in results.scored_arms(task)}
+    models_of = [one.name for one in results.scored_arms(task) if one.origin != BASELINE]
+    trained = {name: results.of(task, name) for name in models_of}
     trained = {name: cells for name, cells in trained.items() if all(map(_is_classifier, cells))}
     if not trained:
         fix = "choose a task of kind classify that an arm was trained for; or leave out --study"
