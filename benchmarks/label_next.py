@@ -1,34 +1,26 @@
 """Simulate labelling: how many labels does choosing rows save against drawing them at random?
 
     python benchmarks/label_next.py DATA/tasks/rct_role > benchmarks/results/label_next.json
-    python benchmarks/label_next.py DATA/tasks/rct_role --encoder MODEL \\
-        > benchmarks/results/label_next_encoder.json
 
 The training rows' labels are hidden but for 100 drawn at random, the same for all ways of one seed. Each way
 then asks for 100 more at a time, up to 1,200; the model is trained anew on all that are labelled, and tested
-on the development rows. The model is that of `adaptkit labels next`, word counts; or, with --encoder, a
-logistic regression on an encoder's frozen vectors. Differences to random are paired and clustered by article.
-Labels saved at equal accuracy: how many fewer a way needs for what random labels reach, by monotone mean
+on the development rows. The model is that of `adaptkit labels next`, word counts. Differences to random are
+paired and clustered by article. Labels saved at equal accuracy: how many fewer a way needs for what random labels reach, by monotone mean
 curves; seeds and articles are drawn together, and intervals widened for few seeds.
 
 Predicted before any run (2026-11-27), word counts: uncertainty is ahead of random at 1,000 labels by .010 to
 .030 and saves 25 to 45 % of them; both within .008 of uncertainty, saving 20 to 40 %; diversity alone no
-better than random at any size; at 200 labels no way ahead of random by more than .020. On an encoder's
-vectors: uncertainty and both save 30 to 50 % of 1,000 labels, diversity is behind random.
+better than random at any size; at 200 labels no way ahead of random by more than .020.
 """
 
 from __future__ import annotations
 
-import argparse
 import dataclasses
-import json
 import sys
 import time
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
-from pathlib import Path
 
 import numpy as np
 from scipy.sparse import csr_matrix
@@ -36,12 +28,9 @@ from scipy.stats import t as student
 from sklearn.feature_extraction.text import CountVectorizer, TfidfTransformer
 from sklearn.isotonic import IsotonicRegression
 from sklearn.linear_model import LogisticRegression
-from sklearn.pipeline import make_pipeline
-from sklearn.preprocessing import StandardScaler
 
-from adaptkit.data.readers import DataConfig, Row, read
+from adaptkit.data.readers import Row
 from adaptkit.data.score_table import mean_table
-from adaptkit.embed.encoder import Encoder
 from adaptkit.labelling.selection import STRATEGIES, Pool, Strategy, select
 from adaptkit.study.statistics import resample
 from adaptkit.study.tasks.classify import WordCountClassifier
@@ -70,52 +59,19 @@ class Learnt:
         return np.array([float(name == row.values["label"]) for name, row in zip(said, test, strict=True)])
 
 
-Learn = Callable[[list[int]], Learnt]
-"""Places of labelled rows -> what a model learns of them."""
-
-
-def main() -> None:
-    """Run every way with every seed and print one JSON object."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("folder", type=Path, help="with train.jsonl.gz and dev.jsonl.gz")
-    parser.add_argument("--encoder", help="a folder of an embedding model")
-    parser.add_argument("--jobs", type=int, default=2, help="simulations at once")
-    options = parser.parse_args()
-    train, test = (
-        read(DataConfig(files=[str(options.folder / f"{part}.jsonl.gz")], columns=COLUMNS), "labelled").rows
-        for part in ("train", "dev")
-    )
-    vectors, learn = prepare(train, test, options.encoder)
-    jobs = [(way, seed) for way in STRATEGIES for seed in range(NUM_SEEDS)]
-    work = partial(simulate, train=train, test=test, vectors=vectors, learn=learn)
-    with ThreadPoolExecutor(options.jobs) as pool:
-        done = dict(zip(jobs, pool.map(lambda job: work(*job), jobs), strict=True))
-    hits = {way: np.stack([done[way, seed] for seed in range(NUM_SEEDS)]) for way in STRATEGIES}
-    everything = learn(list(range(len(train)))).hits(test).mean()
-    facts = {
-        "task": options.folder.name,
-        "model": "word counts" if options.encoder is None else Path(options.encoder).name,
-        "rows": len(train),
-        "test_rows": len(test),
-        "seeds": NUM_SEEDS,
-        "all_labels_accuracy": round(float(everything), 4),
-    }
-    clusters = [row.cluster for row in test]
-    print(json.dumps({**facts, **curves(hits, clusters), "saved": saved(hits, clusters)}, indent=1))
-
-
 class Counts:
     """`WordCountClassifier` for many small parts of the same texts, whose words are counted once.
 
     `check` holds it against the classifier itself.
     """
 
-    def __init__(self, texts: list[str], asked: list[str], labels: list[str]):
-        self.texts, self.asked, self.labels = texts, asked, np.array(labels)
+    def __init__(self, train: list[Row], test: list[Row]):
+        self.texts, self.asked = ([row.text for row in rows] for rows in (train, test))
+        self.labels = np.array([str(row.values["label"]) for row in train])
         settings = word_counts().get_params()
         shared = ("ngram_range", "lowercase", "tokenizer", "token_pattern")
         counter = CountVectorizer(**{name: settings[name] for name in shared})
-        self.train, self.test = counter.fit_transform(texts), counter.transform(asked)
+        self.train, self.test = counter.fit_transform(self.texts), counter.transform(self.asked)
 
     def learn(self, places: list[int]) -> Learnt:
         counted = self.train[places]
@@ -138,35 +94,15 @@ class Counts:
         np.testing.assert_allclose(learnt.of_test(), model.probabilities(self.asked), atol=1e-6)
 
 
-def prepare(train: list[Row], test: list[Row], encoder: str | None) -> tuple[object, Learn]:
-    """Features of the training rows, and what trains a model on some of them."""
-    texts, asked = [row.text for row in train], [row.text for row in test]
-    labels = [str(row.values["label"]) for row in train]
-    if encoder is None:
-        counts = Counts(texts, asked, labels)
-        counts.check(list(range(0, len(texts), len(texts) // 50)))
-        return word_counts().fit_transform(texts), counts.learn
-    loaded = Encoder.load(Path(encoder))
-    vectors, asked_vectors = loaded.encode(texts), loaded.encode(asked)
-
-    def by_vectors(places: list[int]) -> Learnt:
-        model = make_pipeline(StandardScaler(), LogisticRegression(C=0.01, max_iter=500))
-        model.fit(vectors[places], [labels[place] for place in places])
-        of_train, of_test = (partial(model.predict_proba, part) for part in (vectors, asked_vectors))
-        return Learnt(list(model.classes_), of_train, of_test)
-
-    return vectors, by_vectors
-
-
 def simulate(
-    way: Strategy, seed: int, *, train: list[Row], test: list[Row], vectors: object, learn: Learn
+    way: Strategy, seed: int, *, train: list[Row], test: list[Row], vectors: csr_matrix, counts: Counts
 ) -> np.ndarray:
     """Whether each test row is right at each number of labels [sizes, test rows]."""
     begun = time.perf_counter()
     labelled = [int(i) for i in np.random.default_rng(seed).permutation(len(train))[:BATCH]]
     hits = []
     for size in SIZES:
-        learnt = learn(labelled)
+        learnt = counts.learn(labelled)
         hits.append(learnt.hits(test))
         if size == MOST:
             break
