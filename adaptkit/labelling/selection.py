@@ -16,14 +16,14 @@ Shape suffixes: N = rows to choose from, M = labelled rows, D = features, C = la
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal, get_args
+from typing import TYPE_CHECKING, Literal, TypeAlias, get_args
 
 import numpy as np
 
 if TYPE_CHECKING:
     from scipy.sparse import csr_matrix
 
-    Vectors = csr_matrix | np.ndarray
+    Vectors: TypeAlias = csr_matrix | np.ndarray
 
 Strategy = Literal["both", "uncertainty", "diversity", "random"]
 STRATEGIES: tuple[Strategy, ...] = get_args(Strategy)
