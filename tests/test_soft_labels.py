@@ -59,7 +59,7 @@ def gradient(task: Classify, model: nn.Module, data: Dataset, indices: list[int]
     out = task.objective().loss(model, task.source(data).collate(indices, seed=0, epoch=0))
     out.total.backward()
     grads = [p.grad.flatten() for p in model.parameters() if p.grad is not None]
-    return float(out.total), torch.cat(grads)
+    return float(out.total.detach()), torch.cat(grads)
 
 
 def test_rows_that_are_sure_teach_what_their_label_does(classifier: tuple[Classify, nn.Module]) -> None:
