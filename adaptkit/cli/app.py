@@ -20,6 +20,7 @@
     adaptkit models get smollm2        a base model where no hub is in reach
     adaptkit data check FILES          what is in these files, before anything trains
     adaptkit labels check FILE         which labels are probably wrong, as a CSV for people
+    adaptkit labels next FILE          which rows people should label next
     adaptkit data shift FILES          how a domain differs from general text, and what to expect of it
     adaptkit config show study.yaml    each value and where it came from
     adaptkit schema compare            JSON Schema of a config, for editors
@@ -44,7 +45,7 @@ from adaptkit.cli import (
     embed,
     export,
     init,
-    labels,
+    labelling,
     models,
     plan,
     runs,
@@ -81,7 +82,7 @@ app.add_typer(embed.app, name="embed")
 app.add_typer(models.models, name="models")
 app.add_typer(runs.runs, name="runs")
 app.add_typer(data.data, name="data")
-app.add_typer(labels.labels, name="labels")
+app.add_typer(labelling.labels, name="labels")
 app.add_typer(data.config, name="config")
 app.add_typer(data.app)
 
