@@ -15,6 +15,7 @@
     adaptkit serve runs/STUDY          the recommended model behind an OpenAI-compatible endpoint
     adaptkit bench runs/STUDY          what serving it costs
     adaptkit demo runs/STUDY           a page for the people who decide
+    adaptkit votes FILE                which model people preferred there, with intervals
     adaptkit runs list                 what is in runs/, what can go, and a study as one file
     adaptkit models get smollm2        a base model where no hub is in reach
     adaptkit data check FILES          what is in these files, before anything trains
@@ -51,6 +52,7 @@ from adaptkit.cli import (
     train,
     try_model,
     verify,
+    votes,
 )
 from adaptkit.cli.console import run
 from adaptkit.version import __version__
@@ -73,6 +75,7 @@ for group in (
     verify.app,
     serve.app,
     demo.app,
+    votes.app,
 ):
     app.add_typer(group)
 embed.app.add_typer(index.app)
