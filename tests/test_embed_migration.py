@@ -3,6 +3,7 @@ embed.index_folder, embed.migration, embed.searcher, embed.served_encoder and mo
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
 import shutil
@@ -32,7 +33,8 @@ from adaptkit.embed.searcher import Searcher
 from adaptkit.embed.served_encoder import ServedEncoder
 from adaptkit.errors import AdaptkitError, DataError, ModelError
 from adaptkit.models.jitter import jittered
-from adaptkit.run_lock import release
+from adaptkit.run import Run
+from adaptkit.run_lock import lock_path, release
 
 QUERIES = tiny_embed.texts(75)[50:]
 MANY = tiny_embed.texts(100)[50:]
@@ -333,6 +335,12 @@ def test_the_command_migrates_goes_back_and_refuses_too_little_in_common(folder,
         release()
         return code, shown.out, shown.err
 
+    lock = lock_path(Run(folder))
+    lock.parent.mkdir()
+    with lock.open("w") as other:
+        fcntl.flock(other, fcntl.LOCK_EX)
+        code, _, err = run(str(models[1]))
+    assert code == 2 and "already running" in err
     code, _, err = run(str(models[1]), "--overlap", "1")
     assert code == 2 and "least in common:" in err and "less than --overlap 1: the old one goes on" in err
     assert Index.open(folder).info["dimensions"] == 32

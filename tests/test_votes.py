@@ -1,5 +1,5 @@
 """Votes of people: kept line by line, counted by Bradley and Terry, given to a study as a task. Home of
-study.vote_record, study.win_rates and cli.votes."""
+study.vote_judge, study.vote_record, study.win_rates and cli.votes."""
 
 from __future__ import annotations
 
@@ -8,11 +8,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from fake_openai import KEY, FakeServer
 
 from adaptkit.cli.app import app
 from adaptkit.cli.console import run as run_command
 from adaptkit.data import DataConfig, read
 from adaptkit.errors import DataError
+from adaptkit.study.vote_judge import agreement_of, judge_votes, votes_of_judge
 from adaptkit.study.vote_record import (
     Choice,
     Vote,
@@ -38,7 +40,7 @@ def vote(first: str, second: str, choice: Choice, *, voter: str = "v", prompt: s
 
 
 def votes_of(*counts: tuple[str, str, int], ties: int = 0) -> list[Vote]:
-    """So many wins of the first model over the second, each on a prompt of its own; ties of the first pair."""
+    """So many wins of the first model over the second, each on its own prompt; ties of the first pair."""
     rows = [(a, b, Choice.FIRST) for a, b, count in counts for _ in range(count)]
     rows += [(*counts[0][:2], Choice.TIE)] * ties
     return [vote(a, b, choice, prompt=f"prompt {i}?") for i, (a, b, choice) in enumerate(rows)]
@@ -137,3 +139,44 @@ def test_preferences_are_a_task_of_pairs(tmp_path: Path, capsys: pytest.CaptureF
     assert "all others" in shown and "5 votes of 1 voters: 1 ties" in shown
     path.write_text("")
     assert run_command(app, ["votes", str(path)]) == 2 and "holds no votes yet" in capsys.readouterr().err
+
+
+def test_a_judge_comes_with_its_agreement_and_is_asked_once_in_each_order(tmp_path: Path) -> None:
+    people = votes_of(("a", "b", 6), ("b", "a", 2), ties=2)
+    asked: list[str] = []
+
+    def prefers_a(request: str) -> str:
+        asked.append(request)
+        return "A" if request.index("a says") < request.index("b says") else "B"
+
+    judged = judge_votes(people, prefers_a, "j", tmp_path / "kept.jsonl")
+    assert len(asked) == 20 and judged.swayed == 0
+    assert judge_votes(people, prefers_a, "j", tmp_path / "kept.jsonl") == judged and len(asked) == 20
+    agreed = agreement_of(people, judged)
+    assert agreed.share == 0.6 and agreed.decided == 0.75 and agreed.low < 0.6 < agreed.high
+    # first 6, second 2, tie 2 of people; first 8, second 2 of the judge: 6 the same, (48 + 4) / 100 by chance
+    assert agreed.kappa == pytest.approx((0.6 - 0.52) / 0.48)
+    assert win_rates(comparisons_of(votes_of_judge(people, judged)))[0].rate > 0.99
+    first = judge_votes(people, lambda request: "A", "sways", tmp_path / "kept.jsonl")
+    assert first.swayed == 1 and set(first.choices) == {Choice.TIE}
+    assert agreement_of(people, first).decided is None
+    unsure = judge_votes(people, lambda request: "A or B, a hard one", "unsure", tmp_path / "kept.jsonl")
+    assert unsure.swayed == 0 and set(unsure.choices) == {Choice.TIE}
+
+
+def test_the_command_asks_a_served_judge(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "votes.jsonl"
+    for each in votes_of(("a", "b", 3), ("b", "a", 1)):
+        append_vote(path, each)
+    with FakeServer([("judge", "generate")], delay_s=0.0) as fake:
+        fake.answer = lambda request: "B"
+        monkeypatch.setenv("OPENAI_API_KEY", KEY)
+        assert run_command(app, ["votes", str(path), "--judge", fake.url, "--json"]) == 0
+        told = json.loads(capsys.readouterr().out)["judge"]
+        assert told["model"] == "judge" and told["agreement"]["swayed"] == 1
+        assert run_command(app, ["votes", str(path), "--judge", fake.url]) == 0
+    shown = capsys.readouterr().out
+    assert "the judge judge says what people say in 0%" in shown and "worth as much as that" in shown
+    assert len((tmp_path / "votes.judge.jsonl").read_text().splitlines()) == 8

@@ -97,7 +97,7 @@ def questions(
     if prompt_file is not None:
         prompt = prompt_file.read_text(encoding="utf-8")
     with Client(server, server_key(key_file), patience_s=PATIENCE_S) as client:
-        name = model or _first_generator(client)
+        name = model or first_generator(client)
         source = {"model": name, "server": urlsplit(client.base_url).netloc}
 
         def ask(request: str) -> str:
@@ -118,7 +118,7 @@ def server_key(key_file: Path | None) -> str:
     return os.environ.get("OPENAI_API_KEY") or os.environ.get(api_keys.KEY_VARIABLE) or ""
 
 
-def _first_generator(client: Client) -> str:
+def first_generator(client: Client) -> str:
     """Find the first model of a server that writes text."""
     served = client.models()
     for model in served:

@@ -68,7 +68,8 @@ class Embedder(Protocol):
         name: for messages.
     """
 
-    digest: str
+    @property
+    def digest(self) -> str: ...
 
     @property
     def precision(self) -> str: ...
@@ -107,7 +108,8 @@ def distances(expected_ND: np.ndarray, got_ND: np.ndarray) -> np.ndarray:
 def tolerance(canaries: Canaries, precision: str) -> float:
     """The most that a canary may move, as a share of its length: what rounding in the coarser of both
     precisions explains, but never so much that another text's vector would pass."""
-    noise = max(canaries.noise[precision], canaries.noise[canaries.precision])
+    coarsest = canaries.noise["bfloat16"]
+    noise = max(canaries.noise.get(name, coarsest) for name in (precision, canaries.precision))
     pairs_P2 = list(combinations(np.array(canaries.vectors, np.float32), 2))
     first_PD, second_PD = (np.stack([pair[side] for pair in pairs_P2]) for side in (0, 1))
     spread = float(np.median(distances(first_PD, second_PD)))

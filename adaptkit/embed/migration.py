@@ -98,7 +98,10 @@ def prepare(
     if _is_of(old, encoder, size):
         return Prepared(folder, old, old, 0)
     for version in versions(folder):
-        kept = Index.open_version(version)
+        try:
+            kept = Index.open_version(version)
+        except DataError:  # damaged: encoded again
+            continue
         if _is_of(kept, encoder, size) and kept.info.get("files") == old.info.get("files"):
             kept.check(encoder)
             return Prepared(folder, old, kept, 0)

@@ -1,7 +1,8 @@
 """A server's embedding model as what encodes queries: ours or any that speaks OpenAI's `/v1/embeddings`.
 
     with Client("http://127.0.0.1:8000", key) as client:
-        Index.open("index").search(ServedEncoder.of(client, "vectors", index), ["a question"])
+        served = ServedEncoder.of(client, "vectors", words=index.canaries.words, normalised=True)
+        index.search(served, ["a question"])
 
 Its files cannot be seen, so its digest is empty: an index knows it by its canaries, which are sent along with
 every request.
