@@ -1,4 +1,4 @@
-"""An index changes its model while it answers, and never mixes two. Home of cli.index, embed.canaries,
+"""An index changes its model while it answers, and never mixes two. Home of cli.index, embed.canary_vectors,
 embed.index_folder, embed.migration, embed.searcher, embed.served_encoder and models.jitter."""
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from adaptkit.cli.app import app
 from adaptkit.cli.console import run as run_command
 from adaptkit.client.openai import Client
 from adaptkit.embed import encoding
-from adaptkit.embed.canaries import TEXTS, Canaries, distances, make_canaries, tolerance
+from adaptkit.embed.canary_vectors import TEXTS, Canaries, distances, make_canaries, tolerance
 from adaptkit.embed.encoder import Encoder
 from adaptkit.embed.encoding import encode_files
 from adaptkit.embed.index import Index, build

@@ -31,7 +31,7 @@ from adaptkit.data.beir import titled_text
 from adaptkit.data.files import find_files, records
 from adaptkit.data.records import Fault
 from adaptkit.disk import allocate, whole_file
-from adaptkit.embed.canaries import make_canaries
+from adaptkit.embed.canary_vectors import make_canaries
 from adaptkit.embed.encoder import Encoder
 from adaptkit.errors import DataError
 from adaptkit.run import digest, file_digest, read_jsonl, read_sealed, write_json, write_jsonl, write_sealed

@@ -23,7 +23,7 @@ import numpy as np
 
 from adaptkit.disk import whole_folder
 from adaptkit.doctor import extras
-from adaptkit.embed.canaries import FIRST, Canaries, Embedder, check_canaries, compare_canaries
+from adaptkit.embed.canary_vectors import FIRST, Canaries, Embedder, check_canaries, compare_canaries
 from adaptkit.embed.encoding import CANARIES, Encoding
 from adaptkit.embed.index_folder import INFO, check_replaceable, current, drop_others, switch, version_folder
 from adaptkit.embed.retrieval_metrics import ranked

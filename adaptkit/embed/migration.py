@@ -20,7 +20,7 @@ import numpy as np
 
 from adaptkit.data.files import find_files
 from adaptkit.disk import remove
-from adaptkit.embed.canaries import Embedder
+from adaptkit.embed.canary_vectors import Embedder
 from adaptkit.embed.encoder import Encoder
 from adaptkit.embed.encoding import documents, encode_files
 from adaptkit.embed.index import Index, write_version

@@ -15,7 +15,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from adaptkit.embed.canaries import Embedder
+from adaptkit.embed.canary_vectors import Embedder
 from adaptkit.embed.encoder import Encoder
 from adaptkit.embed.index import Index
 from adaptkit.embed.index_folder import current
