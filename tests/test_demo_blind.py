@@ -12,6 +12,8 @@ from fake_openai import KEY, FakeServer
 
 pytest.importorskip("gradio", reason="the demo extra is not installed")
 
+import gradio as gr
+
 from adaptkit.demo.blind import BUTTONS, CONSENT, Pair
 from adaptkit.demo.sample_prompts import SamplePrompts
 from adaptkit.demo.served_models import GENERATE, Server
@@ -93,3 +95,16 @@ def test_without_a_file_of_votes_there_is_no_blind_mode(tab: Compare) -> None:
     html, pair, _ = pieces(open_mode, [PLAIN, TAUGHT])[-1]
     assert "<h3>Generic</h3>" in html and pair is None and open_mode.blind is None
     assert list(BUTTONS) == list(Choice)
+
+
+def test_the_page_offers_the_vote_and_agrees_to_nothing_by_itself(tab: Compare) -> None:
+    def drawn(each: Compare) -> dict[str, Any]:
+        with gr.Blocks() as blocks:
+            each.build(gr.State(0.0))
+        return {block.elem_id: block for block in blocks.blocks.values() if getattr(block, "elem_id", None)}
+
+    shown = drawn(tab)
+    assert shown["consent"].value is False and shown["consent"].label == CONSENT
+    assert shown["blind"].visible and not shown["blind"].value and not shown["voting"].visible
+    assert [shown[f"vote-{choice}"].value for choice in Choice] == list(BUTTONS.values())
+    assert not drawn(Compare(tab.server, tab.samples))["blind"].visible

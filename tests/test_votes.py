@@ -154,8 +154,8 @@ def test_a_judge_comes_with_its_agreement_and_is_asked_once_in_each_order(tmp_pa
     assert judge_votes(people, prefers_a, "j", tmp_path / "kept.jsonl") == judged and len(asked) == 20
     agreed = agreement_of(people, judged)
     assert agreed.share == 0.6 and agreed.decided == 0.75 and agreed.low < 0.6 < agreed.high
-    # first 6, second 2, tie 2 of people; first 8, second 2 of the judge: 6 the same, (48 + 4) / 100 by chance
-    assert agreed.kappa == pytest.approx((0.6 - 0.52) / 0.48)
+    # people: first 8, tie 2; the judge: first 8, second 2; 6 the same, and 64 / 100 by chance
+    assert agreed.kappa == pytest.approx((0.6 - 0.64) / 0.36)
     assert win_rates(comparisons_of(votes_of_judge(people, judged)))[0].rate > 0.99
     first = judge_votes(people, lambda request: "A", "sways", tmp_path / "kept.jsonl")
     assert first.swayed == 1 and set(first.choices) == {Choice.TIE}

@@ -13,7 +13,6 @@ there are clusters.
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
@@ -108,25 +107,16 @@ def strengths(compared: Comparisons, weights_V: np.ndarray | None = None) -> np.
     from sklearn.linear_model import LogisticRegression  # late: the demo writes votes without it
 
     weights_V = np.ones(len(compared.won_V)) if weights_V is None else weights_V
-    design_VM = np.zeros((len(compared.won_V), len(compared.models)))
-    places = np.arange(len(compared.won_V))
-    design_VM[places, compared.sides_V2[:, 0]] = 1.0
-    design_VM[places, compared.sides_V2[:, 1]] = -1.0
-    # each vote stands twice, won and lost, with what the first model got of it and what the second one got
-    rows_KM = np.concatenate([design_VM, design_VM])
-    truth_K = np.repeat([1, 0], len(places))
-    weights_K = np.concatenate([weights_V * compared.won_V, weights_V * (1 - compared.won_V)])
-    kept_K = weights_K > 0
-    # ... and once more with its sides exchanged, which changes nothing and leaves no class empty
-    rows_KM, truth_K, weights_K = rows_KM[kept_K], truth_K[kept_K], weights_K[kept_K] / 2
+    num, (first_V, second_V) = len(compared.models), compared.sides_V2.T
+    wins_MM = np.zeros((num, num))
+    np.add.at(wins_MM, (first_V, second_V), weights_V * compared.won_V)
+    np.add.at(wins_MM, (second_V, first_V), weights_V * (1 - compared.won_V))
+    winner_K, loser_K = np.nonzero(wins_MM)
+    design_KM = np.eye(num)[winner_K] - np.eye(num)[loser_K]
+    half_K = wins_MM[winner_K, loser_K] / 2  # each win stands twice, won and lost: the fit needs both classes
     model = LogisticRegression(C=1 / RIDGE, fit_intercept=False, solver="newton-cholesky", max_iter=200)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # of a class without weight
-        model.fit(
-            np.concatenate([rows_KM, -rows_KM]),
-            np.concatenate([truth_K, 1 - truth_K]),
-            np.concatenate([weights_K, weights_K]),
-        )
+    truth_K = np.repeat([1, 0], len(half_K))
+    model.fit(np.concatenate([design_KM, -design_KM]), truth_K, np.concatenate([half_K, half_K]))
     return np.asarray(model.coef_[0] - model.coef_[0].mean())
 
 
