@@ -27,7 +27,7 @@ TEXTS = (
     "The same sentence always gets the same vector from the same model.",
     "def area(width: float, height: float) -> float:\n    return width * height",
     "Invoice no. 20417 of 3 May 2021: 12 items, EUR 1,348.50, due within 30 days.",
-    "Le médecin a vu la patiente à 14 h 30; 患者は退院した。",
+    "Le m\u00e9decin a vu la patiente \u00e0 14 h 30; \u60a3\u8005\u306f\u9000\u9662\u3057\u305f\u3002",
     " ".join(
         f"Paragraph {number} says that the pump stops when the valve is closed." for number in range(80)
     ),
