@@ -35,6 +35,7 @@ LEVELS = {
     "report": 8,
     "planning": 8,
     "export": 8,
+    "labelling": 8,
     "audit": 7,
     "study": 6,
     "pretrain": 5,

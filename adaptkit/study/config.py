@@ -149,6 +149,12 @@ class StudyConfig(Config):
         jobs = [name for name in self.arms if Arm.parse(name).ledger == "jobs"]
         if jobs and not self.tasks:
             raise ValueError(f"'{jobs[0]}' learns a task, and there is none: without tasks, arms are origins")
+        for task in self.tasks:
+            for name in task.without:
+                if Arm.parse(name, where=f"tasks.{task.name}.without").ledger == "text":
+                    raise ValueError(
+                        f"'{name}' learns no task: in a task's `without`, name arms like generic+full"
+                    )
         for name in self.without:
             if name != Origin.TAPT and Arm.parse(name, where="without") == Arm(Origin.GENERIC):
                 raise ValueError(
@@ -228,12 +234,12 @@ class StudyConfig(Config):
         return next(task for task in self.tasks if task.name == name)
 
     def arms_on(self, task: TaskConfig) -> list[Arm]:
-        """The arms that can learn a task."""
-        return [arm for arm in self.job_arms if _learns(task, arm)]
+        """The arms that learn a task."""
+        return [arm for arm in self.job_arms if learns(task, arm) and arm.name not in task.without]
 
     def tasks_of(self, arm: Arm) -> list[TaskConfig]:
-        """The tasks that an arm can learn; none for an arm of the text ledger."""
-        return [task for task in self.tasks if _learns(task, arm)]
+        """The tasks that an arm learns; none for an arm of the text ledger."""
+        return [task for task in self.tasks if learns(task, arm) and arm.name not in task.without]
 
     def adapter_of(self, adaptation: Adaptation) -> AdapterConfig:
         """The adapter that learns a task: rsLoRA and DoRA stand in for LoRA where asked for."""
@@ -248,7 +254,8 @@ class StudyConfig(Config):
         return self.adapter.model_copy(update={"kind": kind if origin is Origin.CONTINUED_LORA else "none"})
 
 
-def _learns(task: TaskConfig, arm: Arm) -> bool:
+def learns(task: TaskConfig, arm: Arm) -> bool:
+    """Whether an arm can learn tasks of this kind, from a base that can."""
     if arm.adaptation is None or (arm.origin.per_task and not task.task_kind.has_own_text):
         return False
     return task.task_kind.learns_by(arm.adaptation)
