@@ -8,7 +8,7 @@
     adaptkit pretrain pretrain.yaml    one model from scratch, or more pretraining of a base
     adaptkit finetune finetune.yaml    one model on one labelled task or on instructions
     adaptkit distill distill.yaml      a small student of a large teacher
-    adaptkit embed train embed.yaml    an encoder; also questions, encode, index, search, evaluate
+    adaptkit embed train embed.yaml    an encoder; also questions, encode, index, search, migrate, ...
     adaptkit try runs/STUDY "a text"   the recommended model's answer, without a server
     adaptkit export runs/STUDY         the recommended model as a folder, measured against its source
     adaptkit verify FOLDER             whether it still answers as it did when it was exported
@@ -16,6 +16,7 @@
     adaptkit bench runs/STUDY          what serving it costs
     adaptkit deploy FOLDER --print compose   files for containers, a cluster, an init system, a scheduler
     adaptkit demo runs/STUDY           a page for the people who decide
+    adaptkit votes FILE                which model people preferred there, with intervals
     adaptkit runs list                 what is in runs/, what can go, and a study as one file
     adaptkit models get smollm2        a base model where no hub is in reach
     adaptkit data check FILES          what is in these files, before anything trains
@@ -44,6 +45,7 @@ from adaptkit.cli import (
     deploy,
     embed,
     export,
+    index,
     init,
     labelling,
     models,
@@ -53,6 +55,7 @@ from adaptkit.cli import (
     train,
     try_model,
     verify,
+    votes,
 )
 from adaptkit.cli.console import run
 from adaptkit.version import __version__
@@ -76,8 +79,10 @@ for group in (
     serve.app,
     deploy.app,
     demo.app,
+    votes.app,
 ):
     app.add_typer(group)
+embed.app.add_typer(index.app)
 app.add_typer(embed.app, name="embed")
 app.add_typer(models.models, name="models")
 app.add_typer(runs.runs, name="runs")
